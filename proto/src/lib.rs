@@ -1,1 +1,64 @@
-//! Placeholder.
+//! The relay's tunnel protocol as a pure state machine.
+//!
+//! A tunnel joins a relay and an agent over one ordered byte stream (in practice the binary messages
+//! of one WebSocket). A [`Session`] is one end of it: bytes and instants go in, events and bytes come
+//! out. `PROTOCOL.md` beside this crate is the protocol's text; this crate is its reference.
+//!
+//! ```text
+//!            handle_bytes, handle_timeout
+//!  socket ────────────────────────────────▶ ┌─────────┐ ── poll_event ────▶ exchanges
+//!         ◀──────────────────────────────── │ Session │ ◀── open, respond, send, finish,
+//!            poll_transmit, poll_timeout    └─────────┘     reset, consume, drain, close
+//! ```
+//!
+//! What this crate does not do: no sockets, no async, no clocks, no randomness, no hash maps (their
+//! order is random), no policy about who may attach or when to connect again.
+//!
+//! ```
+//! use relay_proto::{Event, Hello, Instant, Limits, Session, Welcome};
+//! use bytes::BytesMut;
+//!
+//! let now = Instant::from_micros(0);
+//! let mut agent = Session::agent(Hello::default(), Limits::agent(), now);
+//! let mut relay = Session::relay(Limits::relay(), now);
+//!
+//! let mut message = BytesMut::new();
+//! assert!(agent.poll_transmit(&mut message));
+//! relay.handle_bytes(now, message.split().freeze());
+//! assert!(matches!(relay.poll_event(), Some(Event::Hello(_))));
+//!
+//! relay.welcome(Welcome { epoch: 7, ..Welcome::default() });
+//! assert!(relay.poll_transmit(&mut message));
+//! agent.handle_bytes(now, message.split().freeze());
+//! assert!(agent.is_open() && agent.epoch() == 7);
+//! ```
+
+mod control;
+mod credit;
+mod error;
+mod event;
+mod fields;
+mod frame;
+mod heartbeat;
+pub mod limits;
+mod message;
+mod session;
+mod stream;
+mod time;
+mod varint;
+
+pub use control::{Attach, Attached, Close, CloseCode, Hello, Notice, Offer, OfferState, VERSION, Welcome};
+pub use error::{OpenError, ProtocolError, SendError};
+pub use event::Event;
+pub use fields::Headers;
+pub use limits::Limits;
+pub use message::{Framing, RequestHead, ResetCode, ResponseHead};
+pub use session::{Role, Session};
+pub use stream::StreamId;
+pub use time::Instant;
+
+/// The WebSocket subprotocol that both sides must name.
+pub const SUBPROTOCOL: &str = "relay.v1";
+
+/// Where on the relay's public listener agents connect.
+pub const CONNECT_PATH: &str = "/_relay/v1/connect";

@@ -1,0 +1,431 @@
+//! What the two sides tell each other about the session itself: hello, welcome, notice, close.
+
+use bytes::{Bytes, BytesMut};
+use core::time::Duration;
+
+use crate::{
+    error::ProtocolError,
+    fields::{id, int, next_field, put_bytes, put_int, text},
+    limits::MAX_OFFERS,
+};
+
+/// The protocol version that this crate speaks, told in hello and welcome.
+pub const VERSION: u64 = 1;
+
+/// How an agent wants to be attached to an endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Attach {
+    /// Exchanges go round among all shared agents.
+    #[default]
+    Shared,
+    /// One agent is active, others stand by.
+    Exclusive,
+    /// Gets copies of what others get and never answers a sender.
+    Copy,
+}
+
+/// One endpoint that an agent offers to serve.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Offer {
+    /// The endpoint's name; empty means "the only one that my token allows".
+    pub endpoint: String,
+    /// How to attach.
+    pub attach: Attach,
+    /// Exchanges of this endpoint that the agent takes at a time.
+    pub capacity: u32,
+}
+
+/// The agent's first message.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hello {
+    /// The agent's name, chosen by its user.
+    pub name: String,
+    /// One id per agent process.
+    pub instance: [u8; 16],
+    /// The agent's software and version, for people.
+    pub software: String,
+    /// What it offers, at most [`MAX_OFFERS`].
+    pub offers: Vec<Offer>,
+}
+
+/// What became of an offer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OfferState {
+    /// Exchanges will come.
+    Accepted,
+    /// Another agent is active; this one stands by.
+    Standby,
+    /// The offer was refused.
+    Refused {
+        /// A stable code: `unknown_endpoint`, `not_allowed`, `choose_one`.
+        code: String,
+    },
+}
+
+/// The relay's answer to one offer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// The endpoint's name; for an empty offer the one that the relay chose.
+    pub endpoint: String,
+    /// What became of the offer.
+    pub state: OfferState,
+    /// The endpoint's public address; empty when there is none to tell.
+    pub url: String,
+    /// The provider whose signatures the relay checks, or `none`.
+    pub provider: String,
+}
+
+/// The relay's first message, which opens the session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Welcome {
+    /// Rises with every session of the same agent.
+    pub epoch: u64,
+    /// The relay's software and version, for people.
+    pub software: String,
+    /// The answers to the offers, in the order of the offers.
+    pub endpoints: Vec<Attached>,
+    /// The endpoints that the token allows; told only when an offer could not be accepted.
+    pub available: Vec<String>,
+}
+
+/// Something that the relay tells the agent's user; it needs no answer and may be lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A request of a sender was refused before it reached the tunnel.
+    Refused {
+        /// The endpoint.
+        endpoint: String,
+        /// The request's event id.
+        event_id: [u8; 16],
+        /// The status that the sender got.
+        status: u16,
+        /// Why, as the stable code that the sender got, too.
+        code: String,
+        /// The provider whose rule was applied, or `none`.
+        provider: String,
+    },
+    /// A line for people.
+    Text(String),
+}
+
+/// Why a session ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseCode {
+    /// Nothing is left to do.
+    Normal,
+    /// The side that closes is stopping; connect again.
+    GoingAway,
+    /// The peer broke the protocol.
+    ProtocolError,
+    /// A newer session of the same agent took over.
+    Replaced,
+    /// The peer was silent for too long.
+    HeartbeatTimeout,
+    /// The token is not valid any more.
+    Unauthorized,
+    /// None of the offers was accepted; the welcome says why.
+    Refused,
+    /// The side that closes failed.
+    Internal,
+}
+
+/// The end of a session, as told or as found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Close {
+    /// Why.
+    pub code: CloseCode,
+    /// The same for people; at most 200 bytes on the wire.
+    pub reason: String,
+}
+
+impl CloseCode {
+    pub(crate) const fn to_wire(self) -> u64 {
+        match self {
+            Self::Normal => 0,
+            Self::GoingAway => 1,
+            Self::ProtocolError => 2,
+            Self::Replaced => 3,
+            Self::HeartbeatTimeout => 4,
+            Self::Unauthorized => 5,
+            Self::Refused => 6,
+            Self::Internal => 7,
+        }
+    }
+
+    /// A code that this version does not know means [`CloseCode::Internal`].
+    pub(crate) const fn from_wire(number: u64) -> Self {
+        match number {
+            0 => Self::Normal,
+            1 => Self::GoingAway,
+            2 => Self::ProtocolError,
+            3 => Self::Replaced,
+            4 => Self::HeartbeatTimeout,
+            5 => Self::Unauthorized,
+            6 => Self::Refused,
+            _ => Self::Internal,
+        }
+    }
+}
+
+/// The numbers that hello and welcome carry beside their texts, for the other side's session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PeerLimits {
+    pub(crate) version: u64,
+    pub(crate) max_streams: u32,
+    pub(crate) initial_window_bytes: u32,
+    /// Only in welcome.
+    pub(crate) heartbeat: Option<(Duration, Duration)>,
+}
+
+mod tag {
+    // Hello and welcome.
+    pub(super) const VERSION: u64 = 1;
+    pub(super) const SOFTWARE: u64 = 2;
+    pub(super) const INITIAL_WINDOW: u64 = 3;
+    // Hello.
+    pub(super) const MAX_STREAMS: u64 = 4;
+    pub(super) const NAME: u64 = 5;
+    pub(super) const INSTANCE: u64 = 6;
+    pub(super) const OFFER: u64 = 7;
+    // An offer.
+    pub(super) const OFFER_ENDPOINT: u64 = 1;
+    pub(super) const OFFER_ATTACH: u64 = 2;
+    pub(super) const OFFER_CAPACITY: u64 = 3;
+    // Welcome.
+    pub(super) const EPOCH: u64 = 8;
+    pub(super) const PING_AFTER_MS: u64 = 9;
+    pub(super) const DEAD_AFTER_MS: u64 = 10;
+    pub(super) const ATTACHED: u64 = 11;
+    pub(super) const AVAILABLE: u64 = 12;
+    // An answer to an offer.
+    pub(super) const ATTACHED_ENDPOINT: u64 = 1;
+    pub(super) const ATTACHED_STATE: u64 = 2;
+    pub(super) const ATTACHED_CODE: u64 = 3;
+    pub(super) const ATTACHED_URL: u64 = 4;
+    pub(super) const ATTACHED_PROVIDER: u64 = 5;
+    // A notice.
+    pub(super) const NOTICE_KIND: u64 = 1;
+    pub(super) const NOTICE_TEXT: u64 = 2;
+    pub(super) const NOTICE_ENDPOINT: u64 = 3;
+    pub(super) const NOTICE_EVENT_ID: u64 = 4;
+    pub(super) const NOTICE_STATUS: u64 = 5;
+    pub(super) const NOTICE_CODE: u64 = 6;
+    pub(super) const NOTICE_PROVIDER: u64 = 7;
+}
+
+impl Hello {
+    pub(crate) fn encode(&self, limits: PeerLimits, out: &mut BytesMut) {
+        put_int(out, tag::VERSION, limits.version);
+        put_bytes(out, tag::SOFTWARE, self.software.as_bytes());
+        put_int(out, tag::INITIAL_WINDOW, u64::from(limits.initial_window_bytes));
+        put_int(out, tag::MAX_STREAMS, u64::from(limits.max_streams));
+        put_bytes(out, tag::NAME, self.name.as_bytes());
+        put_bytes(out, tag::INSTANCE, &self.instance);
+        for offer in self.offers.iter().take(MAX_OFFERS) {
+            let mut inner = BytesMut::new();
+            put_bytes(&mut inner, tag::OFFER_ENDPOINT, offer.endpoint.as_bytes());
+            put_int(&mut inner, tag::OFFER_ATTACH, offer.attach as u64);
+            put_int(&mut inner, tag::OFFER_CAPACITY, u64::from(offer.capacity));
+            put_bytes(out, tag::OFFER, &inner);
+        }
+    }
+
+    pub(crate) fn decode(mut payload: Bytes) -> Result<(Self, PeerLimits), ProtocolError> {
+        let (mut hello, mut limits) = (Self::default(), PeerLimits::default());
+        while let Some((tag, value)) = next_field(&mut payload, "hello")? {
+            match tag {
+                tag::VERSION => limits.version = int(value, "hello")?,
+                tag::SOFTWARE => hello.software = text(&value, "software")?,
+                tag::INITIAL_WINDOW => limits.initial_window_bytes = small(value)?,
+                tag::MAX_STREAMS => limits.max_streams = small(value)?,
+                tag::NAME => hello.name = text(&value, "agent name")?,
+                tag::INSTANCE => hello.instance = id(&value, "instance")?,
+                tag::OFFER if hello.offers.len() == MAX_OFFERS => {
+                    return Err(ProtocolError::TooLarge { what: "number of offers" });
+                }
+                tag::OFFER => hello.offers.push(Offer::decode(value)?),
+                _ => {}
+            }
+        }
+        Ok((hello, limits))
+    }
+}
+
+impl Offer {
+    fn decode(mut payload: Bytes) -> Result<Self, ProtocolError> {
+        let mut offer = Self::default();
+        while let Some((tag, value)) = next_field(&mut payload, "offer")? {
+            match tag {
+                tag::OFFER_ENDPOINT => offer.endpoint = text(&value, "endpoint name")?,
+                tag::OFFER_ATTACH => {
+                    offer.attach = match int(value, "attach")? {
+                        0 => Attach::Shared,
+                        1 => Attach::Exclusive,
+                        2 => Attach::Copy,
+                        _ => return Err(ProtocolError::Malformed { what: "attach" }),
+                    }
+                }
+                tag::OFFER_CAPACITY => offer.capacity = small(value)?,
+                _ => {}
+            }
+        }
+        Ok(offer)
+    }
+}
+
+impl Welcome {
+    pub(crate) fn encode(&self, limits: PeerLimits, out: &mut BytesMut) {
+        put_int(out, tag::VERSION, limits.version);
+        put_bytes(out, tag::SOFTWARE, self.software.as_bytes());
+        put_int(out, tag::INITIAL_WINDOW, u64::from(limits.initial_window_bytes));
+        put_int(out, tag::EPOCH, self.epoch);
+        if let Some((ping_after, dead_after)) = limits.heartbeat {
+            put_int(out, tag::PING_AFTER_MS, millis(ping_after));
+            put_int(out, tag::DEAD_AFTER_MS, millis(dead_after));
+        }
+        for endpoint in self.endpoints.iter().take(MAX_OFFERS) {
+            let mut inner = BytesMut::new();
+            endpoint.encode(&mut inner);
+            put_bytes(out, tag::ATTACHED, &inner);
+        }
+        for name in self.available.iter().take(MAX_OFFERS) {
+            put_bytes(out, tag::AVAILABLE, name.as_bytes());
+        }
+    }
+
+    pub(crate) fn decode(mut payload: Bytes) -> Result<(Self, PeerLimits), ProtocolError> {
+        let (mut welcome, mut limits) = (Self::default(), PeerLimits::default());
+        let (mut ping_after, mut dead_after) = (0, 0);
+        while let Some((tag, value)) = next_field(&mut payload, "welcome")? {
+            match tag {
+                tag::VERSION => limits.version = int(value, "welcome")?,
+                tag::SOFTWARE => welcome.software = text(&value, "software")?,
+                tag::INITIAL_WINDOW => limits.initial_window_bytes = small(value)?,
+                tag::EPOCH => welcome.epoch = int(value, "epoch")?,
+                tag::PING_AFTER_MS => ping_after = int(value, "heartbeat")?,
+                tag::DEAD_AFTER_MS => dead_after = int(value, "heartbeat")?,
+                tag::ATTACHED | tag::AVAILABLE
+                    if welcome.endpoints.len() + welcome.available.len() >= 2 * MAX_OFFERS =>
+                {
+                    return Err(ProtocolError::TooLarge { what: "number of endpoints" });
+                }
+                tag::ATTACHED => welcome.endpoints.push(Attached::decode(value)?),
+                tag::AVAILABLE => welcome.available.push(text(&value, "endpoint name")?),
+                _ => {}
+            }
+        }
+        if ping_after == 0 || dead_after <= ping_after {
+            return Err(ProtocolError::Malformed { what: "heartbeat" });
+        }
+        limits.heartbeat = Some((Duration::from_millis(ping_after), Duration::from_millis(dead_after)));
+        Ok((welcome, limits))
+    }
+}
+
+impl Attached {
+    fn encode(&self, out: &mut BytesMut) {
+        put_bytes(out, tag::ATTACHED_ENDPOINT, self.endpoint.as_bytes());
+        let (state, code) = match &self.state {
+            OfferState::Accepted => (0, ""),
+            OfferState::Standby => (1, ""),
+            OfferState::Refused { code } => (2, code.as_str()),
+        };
+        put_int(out, tag::ATTACHED_STATE, state);
+        put_bytes(out, tag::ATTACHED_CODE, code.as_bytes());
+        put_bytes(out, tag::ATTACHED_URL, self.url.as_bytes());
+        put_bytes(out, tag::ATTACHED_PROVIDER, self.provider.as_bytes());
+    }
+
+    fn decode(mut payload: Bytes) -> Result<Self, ProtocolError> {
+        let (mut endpoint, mut state, mut code) = (String::new(), 0, String::new());
+        let (mut url, mut provider) = (String::new(), String::new());
+        while let Some((tag, value)) = next_field(&mut payload, "endpoint")? {
+            match tag {
+                tag::ATTACHED_ENDPOINT => endpoint = text(&value, "endpoint name")?,
+                tag::ATTACHED_STATE => state = int(value, "endpoint state")?,
+                tag::ATTACHED_CODE => code = text(&value, "code")?,
+                tag::ATTACHED_URL => url = text(&value, "url")?,
+                tag::ATTACHED_PROVIDER => provider = text(&value, "provider")?,
+                _ => {}
+            }
+        }
+        let state = match state {
+            0 => OfferState::Accepted,
+            1 => OfferState::Standby,
+            _ => OfferState::Refused { code },
+        };
+        Ok(Self { endpoint, state, url, provider })
+    }
+}
+
+impl Notice {
+    pub(crate) fn encode(&self, out: &mut BytesMut) {
+        match self {
+            Self::Refused { endpoint, event_id, status, code, provider } => {
+                put_int(out, tag::NOTICE_KIND, 0);
+                put_bytes(out, tag::NOTICE_ENDPOINT, endpoint.as_bytes());
+                put_bytes(out, tag::NOTICE_EVENT_ID, event_id);
+                put_int(out, tag::NOTICE_STATUS, u64::from(*status));
+                put_bytes(out, tag::NOTICE_CODE, code.as_bytes());
+                put_bytes(out, tag::NOTICE_PROVIDER, provider.as_bytes());
+            }
+            Self::Text(line) => {
+                put_int(out, tag::NOTICE_KIND, 1);
+                put_bytes(out, tag::NOTICE_TEXT, line.as_bytes());
+            }
+        }
+    }
+
+    /// `None` for a kind that this version does not know.
+    pub(crate) fn decode(mut payload: Bytes) -> Result<Option<Self>, ProtocolError> {
+        let (mut kind, mut line, mut endpoint) = (0, String::new(), String::new());
+        let (mut event_id, mut status) = ([0; 16], 0);
+        let (mut code, mut provider) = (String::new(), String::new());
+        while let Some((tag, value)) = next_field(&mut payload, "notice")? {
+            match tag {
+                tag::NOTICE_KIND => kind = int(value, "notice")?,
+                tag::NOTICE_TEXT => line = text(&value, "notice")?,
+                tag::NOTICE_ENDPOINT => endpoint = text(&value, "endpoint name")?,
+                tag::NOTICE_EVENT_ID => event_id = id(&value, "event id")?,
+                tag::NOTICE_STATUS => status = u16::try_from(int(value, "status")?).unwrap_or(0),
+                tag::NOTICE_CODE => code = text(&value, "code")?,
+                tag::NOTICE_PROVIDER => provider = text(&value, "provider")?,
+                _ => {}
+            }
+        }
+        Ok(match kind {
+            0 => Some(Self::Refused { endpoint, event_id, status, code, provider }),
+            1 => Some(Self::Text(line)),
+            _ => None,
+        })
+    }
+}
+
+const MAX_REASON_BYTES: usize = 200;
+
+impl Close {
+    /// `code varint · reason length · reason`.
+    pub(crate) fn encode(&self, out: &mut BytesMut) {
+        let mut end = self.reason.len().min(MAX_REASON_BYTES);
+        while !self.reason.is_char_boundary(end) {
+            end -= 1;
+        }
+        crate::varint::put(out, self.code.to_wire());
+        crate::varint::put(out, end as u64);
+        out.extend_from_slice(&self.reason.as_bytes()[..end]);
+    }
+
+    pub(crate) fn decode(mut payload: Bytes) -> Result<Self, ProtocolError> {
+        let code = CloseCode::from_wire(crate::fields::take_varint(&mut payload, "close")?);
+        let reason = text(&crate::fields::take_prefixed(&mut payload, "close")?, "close")?;
+        Ok(Self { code, reason })
+    }
+}
+
+fn small(value: Bytes) -> Result<u32, ProtocolError> {
+    u32::try_from(int(value, "number")?).map_err(|_| ProtocolError::TooLarge { what: "number" })
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,71 @@
+//! What a session tells its driver.
+
+use bytes::Bytes;
+
+use crate::{
+    control::{Close, Hello, Notice, Welcome},
+    fields::Headers,
+    message::{RequestHead, ResetCode, ResponseHead},
+    stream::StreamId,
+};
+
+/// Something that happened in a session. For one stream the order is head, data, end; a reset may
+/// come at any time and is the last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Relay: the agent introduced itself. Answer with [`crate::Session::welcome`].
+    Hello(Hello),
+    /// Agent: the session is open.
+    Welcome(Welcome),
+    /// Agent: an exchange begins.
+    Request {
+        /// The new stream.
+        id: StreamId,
+        /// The request's head.
+        head: RequestHead,
+    },
+    /// Relay: the response to an exchange begins.
+    Response {
+        /// The stream.
+        id: StreamId,
+        /// The response's head.
+        head: ResponseHead,
+    },
+    /// Body bytes. They count against the window until [`crate::Session::consume`].
+    Data {
+        /// The stream.
+        id: StreamId,
+        /// The bytes, never empty.
+        bytes: Bytes,
+    },
+    /// The peer's direction ended, whole.
+    End {
+        /// The stream.
+        id: StreamId,
+        /// Trailers, mostly none.
+        trailers: Headers,
+    },
+    /// The peer gave the exchange up. Nothing more comes, and nothing can be sent.
+    Reset {
+        /// The stream.
+        id: StreamId,
+        /// Why.
+        code: ResetCode,
+    },
+    /// A stream whose buffer was full takes body bytes again.
+    Writable {
+        /// The stream.
+        id: StreamId,
+    },
+    /// Relay to agent: something for the user to see.
+    Notice(Notice),
+    /// The peer plans to stop. See [`crate::Session::drain`].
+    Draining,
+    /// The session is over; every stream that had not ended is broken. Always the last event.
+    Closed {
+        /// Whether the peer said so (or this side did).
+        by_peer: bool,
+        /// Why.
+        close: Close,
+    },
+}

@@ -1,0 +1,212 @@
+//! What frames say: heads of an exchange, reset codes, and their layout on the wire.
+//!
+//! The control messages (hello, welcome, notice, close) are in [`crate::control`]. Nothing here
+//! knows in which order frames may come.
+
+use bytes::{Bytes, BytesMut};
+
+use crate::{
+    error::ProtocolError,
+    fields::{Headers, bytes_len, id, int, int_len, next_field, prefixed_len, put_bytes, put_int, take_prefixed},
+    limits::{MAX_HEAD_BYTES, MAX_HEADER_LINES, MAX_TEXT_BYTES},
+    varint,
+};
+
+/// How the sender framed a request's body, so that the agent frames it alike.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Framing {
+    /// No body, or one whose `content-length` line says how long it is.
+    #[default]
+    Length,
+    /// Chunked: of a length that is not known, or not told.
+    Chunked,
+}
+
+/// The head of a request, as the handler is to see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestHead {
+    /// The endpoint's name.
+    pub endpoint: Bytes,
+    /// The event's id (a UUIDv7).
+    pub event_id: [u8; 16],
+    /// Number of this attempt, from 1.
+    pub attempt: u32,
+    /// The method, as the sender wrote it.
+    pub method: Bytes,
+    /// What follows the endpoint in the sender's target, byte for byte: a path and a query, or nothing.
+    pub target: Bytes,
+    /// How the body is framed.
+    pub framing: Framing,
+    /// The header lines, without hop-by-hop ones.
+    pub headers: Headers,
+}
+
+/// The head of a final response (or of 101).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResponseHead {
+    /// The status code, 101 or 200 to 999.
+    pub status: u16,
+    /// The header lines, without hop-by-hop ones.
+    pub headers: Headers,
+}
+
+/// Why a stream was reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ResetCode {
+    /// The response is complete; the rest of the request is not wanted.
+    NoError,
+    /// Nobody waits for the response any more.
+    Cancelled,
+    /// The handler was not called; this used up no attempt.
+    NotCalled,
+    /// The handler could not be reached.
+    Unreachable,
+    /// The handler's answer, or the request's body, broke off.
+    Broken,
+    /// The handler did not answer in time.
+    Timeout,
+}
+
+impl ResetCode {
+    pub(crate) const fn to_wire(self) -> u64 {
+        match self {
+            Self::NoError => 0,
+            Self::Cancelled => 1,
+            Self::NotCalled => 2,
+            Self::Unreachable => 3,
+            Self::Broken => 4,
+            Self::Timeout => 5,
+        }
+    }
+
+    /// A code that this version does not know means [`ResetCode::Broken`].
+    pub(crate) const fn from_wire(number: u64) -> Self {
+        match number {
+            0 => Self::NoError,
+            1 => Self::Cancelled,
+            2 => Self::NotCalled,
+            3 => Self::Unreachable,
+            5 => Self::Timeout,
+            _ => Self::Broken,
+        }
+    }
+}
+
+mod tag {
+    pub(super) const ENDPOINT: u64 = 1;
+    pub(super) const EVENT_ID: u64 = 2;
+    pub(super) const ATTEMPT: u64 = 3;
+    pub(super) const METHOD: u64 = 4;
+    pub(super) const TARGET: u64 = 5;
+    pub(super) const FRAMING: u64 = 6;
+    pub(super) const STATUS: u64 = 1;
+}
+
+impl RequestHead {
+    pub(crate) fn encode(&self, out: &mut BytesMut) {
+        varint::put(out, self.fields_len() as u64);
+        put_bytes(out, tag::ENDPOINT, &self.endpoint);
+        put_bytes(out, tag::EVENT_ID, &self.event_id);
+        put_int(out, tag::ATTEMPT, u64::from(self.attempt));
+        put_bytes(out, tag::METHOD, &self.method);
+        put_bytes(out, tag::TARGET, &self.target);
+        if self.framing == Framing::Chunked {
+            put_int(out, tag::FRAMING, 1);
+        }
+        put_headers(out, &self.headers);
+    }
+
+    pub(crate) fn encoded_len(&self) -> usize {
+        prefixed_len(self.fields_len()) + prefixed_len(self.headers.encoded_len())
+    }
+
+    fn fields_len(&self) -> usize {
+        let framing = if self.framing == Framing::Chunked { int_len(1) } else { 0 };
+        bytes_len(&self.endpoint)
+            + bytes_len(&self.event_id)
+            + int_len(u64::from(self.attempt))
+            + bytes_len(&self.method)
+            + bytes_len(&self.target)
+            + framing
+    }
+
+    /// Reads the head and leaves the inline body in `payload`.
+    pub(crate) fn decode(payload: &mut Bytes) -> Result<Self, ProtocolError> {
+        let (mut fields, headers) = take_head(payload)?;
+        let (mut endpoint, mut event_id, mut attempt, mut method) = (None, None, 1, None);
+        let (mut target, mut framing) = (Bytes::new(), Framing::Length);
+        while let Some((tag, value)) = next_field(&mut fields, "request head")? {
+            match tag {
+                tag::ENDPOINT => endpoint = Some(value),
+                tag::EVENT_ID => event_id = Some(id(&value, "event id")?),
+                tag::ATTEMPT => attempt = u32::try_from(int(value, "attempt")?).unwrap_or(u32::MAX),
+                tag::METHOD => method = Some(value),
+                tag::TARGET => target = value,
+                tag::FRAMING if int(value, "framing")? == 1 => framing = Framing::Chunked,
+                _ => {}
+            }
+        }
+        let (Some(endpoint), Some(event_id), Some(method)) = (endpoint, event_id, method) else {
+            return Err(ProtocolError::Malformed { what: "request head" });
+        };
+        if endpoint.len() > MAX_TEXT_BYTES || method.len() > MAX_TEXT_BYTES {
+            return Err(ProtocolError::TooLarge { what: "request head" });
+        }
+        Ok(Self { endpoint, event_id, attempt, method, target, framing, headers })
+    }
+
+    pub(crate) fn fits(&self) -> bool {
+        headers_fit(&self.headers, self.fields_len())
+    }
+}
+
+impl ResponseHead {
+    pub(crate) fn encode(&self, out: &mut BytesMut) {
+        varint::put(out, int_len(u64::from(self.status)) as u64);
+        put_int(out, tag::STATUS, u64::from(self.status));
+        put_headers(out, &self.headers);
+    }
+
+    pub(crate) fn encoded_len(&self) -> usize {
+        prefixed_len(int_len(u64::from(self.status))) + prefixed_len(self.headers.encoded_len())
+    }
+
+    /// Reads the head and leaves the inline body in `payload`.
+    pub(crate) fn decode(payload: &mut Bytes) -> Result<Self, ProtocolError> {
+        let (mut fields, headers) = take_head(payload)?;
+        let mut status = None;
+        while let Some((tag, value)) = next_field(&mut fields, "response head")? {
+            if tag == tag::STATUS {
+                status = u16::try_from(int(value, "status")?).ok();
+            }
+        }
+        match status {
+            Some(status @ (101 | 200..=999)) => Ok(Self { status, headers }),
+            _ => Err(ProtocolError::Malformed { what: "status" }),
+        }
+    }
+
+    pub(crate) fn fits(&self) -> bool {
+        headers_fit(&self.headers, 16)
+    }
+}
+
+fn put_headers(out: &mut BytesMut, headers: &Headers) {
+    varint::put(out, headers.encoded_len() as u64);
+    headers.encode(out);
+}
+
+/// `fields length · fields · headers length · headers`: what REQUEST and RESPONSE begin with.
+fn take_head(payload: &mut Bytes) -> Result<(Bytes, Headers), ProtocolError> {
+    let fields = take_prefixed(payload, "head")?;
+    let headers = take_prefixed(payload, "head")?;
+    if fields.len() + headers.len() > MAX_HEAD_BYTES {
+        return Err(ProtocolError::TooLarge { what: "head" });
+    }
+    Ok((fields, Headers::decode(headers)?))
+}
+
+/// Whether headers, next to `fixed` further bytes, keep to the bounds of a head.
+pub(crate) fn headers_fit(headers: &Headers, fixed: usize) -> bool {
+    headers.len() <= MAX_HEADER_LINES && headers.encoded_len() + fixed <= MAX_HEAD_BYTES
+}

@@ -1,0 +1,479 @@
+//! The session: one end of a tunnel as a pure state machine.
+//!
+//! Methods come in four kinds. Getters look. `handle_*` take what happened outside: bytes, silence
+//! broken, a timer. Mutators take what this side wants. `poll_*` give what is owed: events for the
+//! driver, a message for the socket, the next instant to wake up. Mutate, then drain the polls.
+//!
+//! The session reads no clock, draws no random number, holds no socket and spawns nothing. The same
+//! calls give the same bytes and events. Everything owed to the peer is kept as state (one pong, one
+//! credit sum per stream, one reset per stream), so memory does not depend on how often a peer asks.
+
+mod receive;
+#[cfg(test)]
+mod tests;
+mod transmit;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+
+use crate::{
+    control::{Close, CloseCode, Hello, Notice, Welcome},
+    credit::Pool,
+    error::{OpenError, ProtocolError, SendError},
+    event::Event,
+    fields::Headers,
+    frame::Decoder,
+    heartbeat::{Heartbeat, Verdict},
+    limits::Limits,
+    message::{RequestHead, ResetCode, ResponseHead, headers_fit},
+    stream::{End, Head, Stream, StreamId},
+    time::Instant,
+};
+
+/// Which end of the tunnel this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The public side, which opens streams.
+    Relay,
+    /// The private side, which answers them.
+    Agent,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Phase {
+    /// Hello or welcome is still missing.
+    Opening {
+        deadline: Instant,
+    },
+    Open,
+    /// Only the close frame is owed.
+    Closing(Close),
+    Closed,
+}
+
+/// Control frames that wait for the socket.
+#[derive(Debug, Default)]
+struct Owed {
+    hello: Option<Hello>,
+    welcome: Option<Welcome>,
+    ping: bool,
+    /// What the newest unanswered ping carried.
+    pong: Option<[u8; 8]>,
+    drain: bool,
+    notices: VecDeque<Notice>,
+}
+
+/// One end of a tunnel. See the [module](self) for how to drive it.
+#[derive(Debug)]
+pub struct Session {
+    role: Role,
+    limits: Limits,
+    phase: Phase,
+    decoder: Decoder,
+    heartbeat: Heartbeat,
+    owed: Owed,
+    events: VecDeque<Event>,
+    epoch: u64,
+    /// What the peer takes, told in its hello or welcome.
+    peer_max_streams: u32,
+    peer_window_bytes: u32,
+    peer_draining: bool,
+    draining: bool,
+    streams: BTreeMap<StreamId, Stream>,
+    /// Streams that have not ended; ended ones with unread bytes are not counted.
+    open_streams: u32,
+    last_id: u64,
+    /// Streams with something to send, each at most once, in turn.
+    ready: VecDeque<StreamId>,
+    pool: Pool,
+    dropped_notices: u64,
+    pings_sent: u64,
+}
+
+impl Session {
+    /// The relay's end. It waits for hello first.
+    #[must_use]
+    pub fn relay(limits: Limits, now: Instant) -> Self {
+        Self::new(Role::Relay, limits, Owed::default(), now)
+    }
+
+    /// The agent's end. It owes hello first.
+    #[must_use]
+    pub fn agent(hello: Hello, limits: Limits, now: Instant) -> Self {
+        Self::new(Role::Agent, limits, Owed { hello: Some(hello), ..Owed::default() }, now)
+    }
+
+    fn new(role: Role, limits: Limits, owed: Owed, now: Instant) -> Self {
+        Self {
+            role,
+            phase: Phase::Opening { deadline: now.after(limits.dead_after) },
+            decoder: Decoder::new(),
+            heartbeat: Heartbeat::new(limits.ping_after, limits.dead_after, now),
+            owed,
+            events: VecDeque::new(),
+            epoch: 0,
+            peer_max_streams: 0,
+            peer_window_bytes: 0,
+            peer_draining: false,
+            draining: false,
+            streams: BTreeMap::new(),
+            open_streams: 0,
+            last_id: 0,
+            ready: VecDeque::new(),
+            pool: Pool::new(limits.window_pool_bytes),
+            dropped_notices: 0,
+            pings_sent: 0,
+            limits,
+        }
+    }
+
+    // Getters.
+
+    /// The session's epoch, told in welcome; 0 before it.
+    #[must_use]
+    pub const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Whether hello and welcome were exchanged and nobody closed.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
+    /// Whether nothing more will be sent or received.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.phase == Phase::Closed
+    }
+
+    /// Whether either side has announced its stop.
+    #[must_use]
+    pub const fn is_draining(&self) -> bool {
+        self.draining || self.peer_draining
+    }
+
+    /// Streams that have not ended.
+    #[must_use]
+    pub const fn open_streams(&self) -> u32 {
+        self.open_streams
+    }
+
+    /// How many streams may be open at a time: the smaller of both sides' limits.
+    #[must_use]
+    pub fn max_streams(&self) -> u32 {
+        match self.role {
+            Role::Relay => self.limits.max_streams.min(self.peer_max_streams),
+            Role::Agent => self.limits.max_streams,
+        }
+    }
+
+    /// Whether [`Session::send`] would take body bytes on this stream now.
+    #[must_use]
+    pub fn has_room(&self, id: StreamId) -> bool {
+        self.streams.get(&id).is_some_and(|stream| stream.outgoing.body_bytes() < self.limits.send_buffer_bytes)
+    }
+
+    /// Notices that were dropped because the peer took none for too long.
+    #[must_use]
+    pub const fn dropped_notices(&self) -> u64 {
+        self.dropped_notices
+    }
+
+    /// Bytes that this side holds for the peer or from it, over all streams. At most what
+    /// [`Limits`] adds up to.
+    #[must_use]
+    pub fn buffered_bytes(&self) -> usize {
+        let held = |stream: &Stream| stream.outgoing.body_bytes() + stream.incoming.window.unread_bytes() as usize;
+        self.decoder.buffered_bytes() + self.streams.values().map(held).sum::<usize>()
+    }
+
+    /// Bytes of the credit pool that no stream has borrowed.
+    #[must_use]
+    pub const fn free_pool_bytes(&self) -> u32 {
+        self.pool.free_bytes()
+    }
+
+    // What happened outside.
+
+    /// Takes bytes from the peer. Pieces of any size give the same events.
+    pub fn handle_bytes(&mut self, now: Instant, bytes: Bytes) {
+        self.heartbeat.heard(now);
+        if matches!(self.phase, Phase::Closing(_) | Phase::Closed) {
+            return;
+        }
+        self.decoder.push(bytes);
+        while matches!(self.phase, Phase::Opening { .. } | Phase::Open) {
+            match self.decoder.next() {
+                Ok(None) => return,
+                Ok(Some(frame)) => {
+                    if let Err(error) = self.receive(frame) {
+                        return self.fail(&error);
+                    }
+                }
+                Err(error) => return self.fail(&error),
+            }
+        }
+    }
+
+    /// Takes note that bytes came from the socket, though not yet a whole message.
+    pub fn handle_heard(&mut self, now: Instant) {
+        self.heartbeat.heard(now);
+    }
+
+    /// Takes note of the time. Call it at [`Session::poll_timeout`] at the latest, after everything
+    /// that waits in the socket has been handed in.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        match self.phase {
+            Phase::Opening { deadline } if now >= deadline => {
+                self.close(CloseCode::HeartbeatTimeout, "the peer did not introduce itself in time");
+            }
+            Phase::Opening { .. } | Phase::Open => match self.heartbeat.judge(now) {
+                Verdict::Fine => {}
+                Verdict::Ping => self.owed.ping = true,
+                Verdict::Dead => self.close(CloseCode::HeartbeatTimeout, "the peer has been silent for too long"),
+            },
+            Phase::Closing(_) | Phase::Closed => {}
+        }
+    }
+
+    /// Takes note that the socket has ended. Without a close frame this breaks every stream.
+    pub fn handle_disconnect(&mut self, reason: &str) {
+        let close = match std::mem::replace(&mut self.phase, Phase::Closed) {
+            Phase::Closed => return,
+            Phase::Closing(close) => close,
+            _ => Close { code: CloseCode::GoingAway, reason: reason.to_owned() },
+        };
+        self.end_streams();
+        self.events.push_back(Event::Closed { by_peer: false, close });
+    }
+
+    // What this side wants.
+
+    /// Relay: answers hello and opens the session.
+    ///
+    /// # Panics
+    /// If it is not the answer to an [`Event::Hello`], which is a driver's mistake.
+    pub fn welcome(&mut self, welcome: Welcome) {
+        if !matches!(self.phase, Phase::Opening { .. }) {
+            return; // Closed between the hello and its answer.
+        }
+        assert!(self.role == Role::Relay && self.peer_window_bytes > 0, "welcome answers a hello");
+        self.heartbeat.set(self.limits.ping_after, self.limits.dead_after);
+        self.epoch = welcome.epoch;
+        self.owed.welcome = Some(welcome);
+        self.phase = Phase::Open;
+    }
+
+    /// Relay: opens a stream with a request. Body and end follow with [`Session::send`] and
+    /// [`Session::finish`]; what of them is given before the next transmit goes in the same frame.
+    ///
+    /// # Errors
+    /// [`OpenError`] when the session, the agent or the head does not allow it; nothing was sent.
+    pub fn open(&mut self, head: RequestHead) -> Result<StreamId, OpenError> {
+        if self.phase != Phase::Open || self.role != Role::Relay {
+            return Err(OpenError::Closed);
+        }
+        if self.peer_draining {
+            return Err(OpenError::Draining);
+        }
+        if self.open_streams >= self.max_streams() {
+            return Err(OpenError::Busy);
+        }
+        if !head.fits() {
+            return Err(OpenError::HeadTooLarge);
+        }
+        self.last_id += 1;
+        let id = StreamId(self.last_id);
+        let mut stream = Stream::new(self.peer_window_bytes, self.limits.initial_window_bytes, false);
+        stream.outgoing.head = Some(Head::Request(head));
+        stream.outgoing.head_given = true;
+        self.streams.insert(id, stream);
+        self.open_streams += 1;
+        self.enqueue(id);
+        Ok(id)
+    }
+
+    /// Agent: begins the response on a stream, once.
+    ///
+    /// # Errors
+    /// [`SendError`] when the exchange is over or the head too large; nothing was sent.
+    pub fn respond(&mut self, id: StreamId, head: ResponseHead) -> Result<(), SendError> {
+        if !head.fits() {
+            return Err(SendError::HeadTooLarge);
+        }
+        let stream = self.sendable(id)?;
+        if stream.outgoing.head_given {
+            return Err(SendError::Ended);
+        }
+        stream.outgoing.head_given = true;
+        stream.outgoing.head = Some(Head::Response(head));
+        self.enqueue(id);
+        Ok(())
+    }
+
+    /// Sends body bytes. They are kept until the peer has credit for them.
+    ///
+    /// # Errors
+    /// [`SendError::Full`] when the buffer is full; [`Event::Writable`] says when to try again.
+    pub fn send(&mut self, id: StreamId, bytes: Bytes) -> Result<(), SendError> {
+        let limit = self.limits.send_buffer_bytes;
+        let stream = self.sendable(id)?;
+        if !stream.outgoing.head_given {
+            return Err(SendError::Ended);
+        }
+        if stream.outgoing.body_bytes() >= limit {
+            stream.outgoing.blocked = true;
+            return Err(SendError::Full);
+        }
+        if !bytes.is_empty() {
+            stream.outgoing.push(bytes);
+            self.enqueue(id);
+        }
+        Ok(())
+    }
+
+    /// Ends this side's direction, with trailers if there are any.
+    ///
+    /// # Errors
+    /// [`SendError`] when the exchange is over or the trailers are too large.
+    pub fn finish(&mut self, id: StreamId, trailers: Headers) -> Result<(), SendError> {
+        if !headers_fit(&trailers, 0) {
+            return Err(SendError::HeadTooLarge);
+        }
+        let stream = self.sendable(id)?;
+        if !stream.outgoing.head_given {
+            return Err(SendError::Ended);
+        }
+        stream.outgoing.end = End::Owed(trailers);
+        self.enqueue(id);
+        Ok(())
+    }
+
+    /// Gives an exchange up. Whatever was not sent yet is dropped; no event comes for it any more.
+    pub fn reset(&mut self, id: StreamId, code: ResetCode) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if stream.ended() {
+            return self.forget(id);
+        }
+        if matches!(stream.outgoing.head, Some(Head::Request(_))) {
+            return self.forget(id); // The peer has never heard of it.
+        }
+        stream.reset_owed.get_or_insert(code);
+        self.enqueue(id);
+    }
+
+    /// Takes note that the reader took `bytes` of a stream's body, which lets the peer send more.
+    pub fn consume(&mut self, id: StreamId, bytes: usize) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        stream.incoming.window.consume(bytes, &mut self.pool, self.limits.max_stream_window_bytes);
+        if stream.ended() {
+            self.forget_if_read(id);
+        } else if stream.owes_credit() {
+            self.enqueue(id);
+        }
+    }
+
+    /// Tells the agent's user something. Of too many the oldest is dropped and counted.
+    pub fn notify(&mut self, notice: Notice) {
+        if self.owed.notices.len() >= self.limits.max_notices {
+            self.owed.notices.pop_front();
+            self.dropped_notices += 1;
+        }
+        self.owed.notices.push_back(notice);
+    }
+
+    /// Announces a planned stop. After an agent's drain the relay opens no more streams; after a
+    /// relay's drain the agent connects anew and leaves this session to finish what it carries.
+    pub fn drain(&mut self) {
+        if !self.draining && self.phase == Phase::Open {
+            self.draining = true;
+            self.owed.drain = true;
+        }
+    }
+
+    /// Ends the session. The close frame is all that is still sent; every open stream breaks.
+    pub fn close(&mut self, code: CloseCode, reason: &str) {
+        if matches!(self.phase, Phase::Opening { .. } | Phase::Open) {
+            self.phase = Phase::Closing(Close { code, reason: reason.to_owned() });
+            self.end_streams();
+        }
+    }
+
+    // What is owed.
+
+    /// The next event, until there is none.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When [`Session::handle_timeout`] is due next; `None` once closed.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Opening { deadline } => Some(deadline.min(self.heartbeat.next())),
+            Phase::Open => Some(self.heartbeat.next()),
+            Phase::Closing(_) | Phase::Closed => None,
+        }
+    }
+
+    // Helpers.
+
+    fn sendable(&mut self, id: StreamId) -> Result<&mut Stream, SendError> {
+        match self.streams.get_mut(&id) {
+            Some(stream) if stream.reset_owed.is_none() && stream.outgoing.end == End::NotYet => Ok(stream),
+            _ => Err(SendError::Ended),
+        }
+    }
+
+    fn enqueue(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && !stream.queued
+            && stream.ready()
+        {
+            stream.queued = true;
+            self.ready.push_back(id);
+        }
+        if self.ready.len() > 2 * self.streams.len() + 64 {
+            // Streams that were given up before their turn, while the socket took nothing.
+            self.ready.retain(|id| self.streams.contains_key(id));
+        }
+    }
+
+    /// Counts a stream out once both directions have ended.
+    fn settle(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.ended()) else { return };
+        if !std::mem::replace(&mut stream.settled, true) {
+            self.open_streams -= 1;
+        }
+        self.forget_if_read(id);
+    }
+
+    fn forget_if_read(&mut self, id: StreamId) {
+        if self.streams.get(&id).is_some_and(|stream| stream.incoming.window.unread_bytes() == 0) {
+            self.forget(id);
+        }
+    }
+
+    fn forget(&mut self, id: StreamId) {
+        if let Some(mut stream) = self.streams.remove(&id) {
+            stream.incoming.window.release(&mut self.pool);
+            if !stream.settled {
+                self.open_streams -= 1;
+            }
+        }
+    }
+
+    fn fail(&mut self, error: &ProtocolError) {
+        self.close(CloseCode::ProtocolError, &error.to_string());
+    }
+
+    fn end_streams(&mut self) {
+        self.streams.clear();
+        self.ready.clear();
+        self.open_streams = 0;
+        self.pool = Pool::new(self.limits.window_pool_bytes);
+        self.owed = Owed::default();
+    }
+}

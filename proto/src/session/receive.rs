@@ -1,0 +1,197 @@
+//! What each frame from the peer does to the session.
+//!
+//! Everything that a peer may do wrong is found here and returned as a [`ProtocolError`], which ends
+//! the session. Frames for a stream that has ended are dropped: they crossed with its end.
+
+use bytes::Bytes;
+
+use super::{Phase, Role, Session};
+use crate::{
+    control::{Close, Hello, Notice, VERSION, Welcome},
+    error::ProtocolError,
+    event::Event,
+    fields::{Headers, take_varint},
+    frame::{FLAG_END, Frame, FrameType},
+    message::{RequestHead, ResetCode, ResponseHead},
+    stream::{End, Stream, StreamId},
+};
+
+impl Session {
+    pub(super) fn receive(&mut self, frame: Frame) -> Result<(), ProtocolError> {
+        let Frame { kind, flags, stream, payload } = frame;
+        let (opening, id) = (self.phase != Phase::Open, StreamId(stream));
+        let end = flags & FLAG_END != 0;
+        match (kind, self.role) {
+            (FrameType::Ping, _) => self.receive_ping(&payload),
+            (FrameType::Pong, _) => Ok(()),
+            (FrameType::Close, _) => self.receive_close(payload),
+            (FrameType::Hello, Role::Relay) if opening && self.peer_window_bytes == 0 => self.receive_hello(payload),
+            (FrameType::Welcome, Role::Agent) if opening => self.receive_welcome(payload),
+            _ if opening => Err(ProtocolError::Unexpected { what: "a frame before the session is open" }),
+            (FrameType::Request, Role::Agent) => self.receive_request(stream, payload, end),
+            (FrameType::Response, Role::Relay) => self.receive_response(id, payload, end),
+            (FrameType::Data, _) => self.receive_data(id, payload, end),
+            (FrameType::End, _) => self.receive_end(id, payload),
+            (FrameType::Reset, _) => self.receive_reset(id, payload),
+            (FrameType::Credit, _) => self.receive_credit(id, payload),
+            (FrameType::Notice, Role::Agent) => self.receive_notice(payload),
+            (FrameType::Drain, _) => {
+                if !std::mem::replace(&mut self.peer_draining, true) {
+                    self.events.push_back(Event::Draining);
+                }
+                Ok(())
+            }
+            _ => Err(ProtocolError::Unexpected { what: "a frame of the other role" }),
+        }
+    }
+
+    fn receive_hello(&mut self, payload: Bytes) -> Result<(), ProtocolError> {
+        let (hello, peer) = Hello::decode(payload)?;
+        if peer.version < VERSION {
+            return Err(ProtocolError::Version { version: peer.version });
+        }
+        if peer.initial_window_bytes == 0 {
+            return Err(ProtocolError::Malformed { what: "hello" });
+        }
+        self.peer_max_streams = peer.max_streams;
+        self.peer_window_bytes = peer.initial_window_bytes;
+        self.events.push_back(Event::Hello(hello));
+        Ok(())
+    }
+
+    fn receive_welcome(&mut self, payload: Bytes) -> Result<(), ProtocolError> {
+        let (welcome, peer) = Welcome::decode(payload)?;
+        if peer.version < VERSION {
+            return Err(ProtocolError::Version { version: peer.version });
+        }
+        if let Some((ping_after, dead_after)) = peer.heartbeat {
+            self.heartbeat.set(ping_after, dead_after);
+        }
+        self.peer_window_bytes = peer.initial_window_bytes;
+        self.epoch = welcome.epoch;
+        self.phase = Phase::Open;
+        self.events.push_back(Event::Welcome(welcome));
+        Ok(())
+    }
+
+    fn receive_request(&mut self, number: u64, mut payload: Bytes, end: bool) -> Result<(), ProtocolError> {
+        if number <= self.last_id {
+            return Err(ProtocolError::IdNotRising { id: number });
+        }
+        if self.open_streams >= self.limits.max_streams {
+            return Err(ProtocolError::TooManyStreams { max: self.limits.max_streams });
+        }
+        let head = RequestHead::decode(&mut payload)?;
+        self.last_id = number;
+        let id = StreamId(number);
+        self.streams.insert(id, Stream::new(self.peer_window_bytes, self.limits.initial_window_bytes, true));
+        self.open_streams += 1;
+        self.events.push_back(Event::Request { id, head });
+        self.take_body(id, payload, end)
+    }
+
+    fn receive_response(&mut self, id: StreamId, mut payload: Bytes, end: bool) -> Result<(), ProtocolError> {
+        let Some(stream) = self.find(id)? else { return Ok(()) };
+        if std::mem::replace(&mut stream.incoming.head_seen, true) {
+            return Err(ProtocolError::Unexpected { what: "a second response" });
+        }
+        let head = ResponseHead::decode(&mut payload)?;
+        self.events.push_back(Event::Response { id, head });
+        self.take_body(id, payload, end)
+    }
+
+    fn receive_data(&mut self, id: StreamId, payload: Bytes, end: bool) -> Result<(), ProtocolError> {
+        if payload.is_empty() && !end {
+            return Err(ProtocolError::Malformed { what: "empty data" });
+        }
+        let Some(stream) = self.find(id)? else { return Ok(()) };
+        if !stream.incoming.head_seen || stream.incoming.ended {
+            return Err(ProtocolError::Unexpected { what: "data outside a body" });
+        }
+        self.take_body(id, payload, end)
+    }
+
+    fn receive_end(&mut self, id: StreamId, payload: Bytes) -> Result<(), ProtocolError> {
+        let trailers = Headers::decode(payload)?;
+        let Some(stream) = self.find(id)? else { return Ok(()) };
+        if !stream.incoming.head_seen || stream.incoming.ended {
+            return Err(ProtocolError::Unexpected { what: "an end outside a body" });
+        }
+        self.take_end(id, trailers);
+        Ok(())
+    }
+
+    fn receive_reset(&mut self, id: StreamId, mut payload: Bytes) -> Result<(), ProtocolError> {
+        let code = ResetCode::from_wire(take_varint(&mut payload, "reset")?);
+        if self.find(id)?.is_some() {
+            self.forget(id);
+            self.events.push_back(Event::Reset { id, code });
+        }
+        Ok(())
+    }
+
+    fn receive_credit(&mut self, id: StreamId, mut payload: Bytes) -> Result<(), ProtocolError> {
+        let bytes = take_varint(&mut payload, "credit")?;
+        let Some(stream) = self.find(id)? else { return Ok(()) };
+        if bytes == 0 || !stream.outgoing.window.grant(bytes) {
+            return Err(ProtocolError::Credit { id: id.0 });
+        }
+        self.enqueue(id);
+        Ok(())
+    }
+
+    fn receive_ping(&mut self, payload: &Bytes) -> Result<(), ProtocolError> {
+        let echo = payload[..].try_into().map_err(|_| ProtocolError::Malformed { what: "ping" })?;
+        self.owed.pong = Some(echo);
+        Ok(())
+    }
+
+    fn receive_notice(&mut self, payload: Bytes) -> Result<(), ProtocolError> {
+        if let Some(notice) = Notice::decode(payload)? {
+            self.events.push_back(Event::Notice(notice));
+        }
+        Ok(())
+    }
+
+    fn receive_close(&mut self, payload: Bytes) -> Result<(), ProtocolError> {
+        let close = Close::decode(payload)?;
+        self.end_streams();
+        self.phase = Phase::Closed;
+        self.events.push_back(Event::Closed { by_peer: true, close });
+        Ok(())
+    }
+
+    /// The stream, `None` if it has ended for this side, an error if it never was.
+    fn find(&mut self, id: StreamId) -> Result<Option<&mut Stream>, ProtocolError> {
+        if id.0 == 0 || id.0 > self.last_id {
+            return Err(ProtocolError::UnknownStream { id: id.0 });
+        }
+        Ok(self.streams.get_mut(&id).filter(|stream| stream.reset_owed.is_none() && !stream.ended()))
+    }
+
+    fn take_body(&mut self, id: StreamId, bytes: Bytes, end: bool) -> Result<(), ProtocolError> {
+        let stream = self.streams.get_mut(&id).expect("found by the caller");
+        if !stream.incoming.window.receive(bytes.len()) {
+            return Err(ProtocolError::Credit { id: id.0 });
+        }
+        if !bytes.is_empty() {
+            self.events.push_back(Event::Data { id, bytes });
+        }
+        if end {
+            self.take_end(id, Headers::new());
+        }
+        Ok(())
+    }
+
+    fn take_end(&mut self, id: StreamId, trailers: Headers) {
+        let stream = self.streams.get_mut(&id).expect("found by the caller");
+        stream.incoming.ended = true;
+        self.events.push_back(Event::End { id, trailers });
+        if self.role == Role::Relay && stream.outgoing.end != End::Sent {
+            // The response is whole: what is left of the request interests nobody.
+            stream.reset_owed = Some(ResetCode::NoError);
+            self.enqueue(id);
+        }
+        self.settle(id);
+    }
+}

@@ -1,0 +1,697 @@
+//! Two sessions joined by a link with a virtual clock.
+
+use core::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    control::{Attach, Attached, Offer, OfferState},
+    frame::{FrameType, put_header},
+    limits::MAX_MESSAGE_BYTES,
+    message::Framing,
+};
+
+/// A relay and an agent; `run` carries messages until nobody owes any.
+struct Pair {
+    now: Instant,
+    relay: Session,
+    agent: Session,
+    /// Every message that was carried, by the role that sent it.
+    carried: Vec<(Role, Bytes)>,
+}
+
+impl Pair {
+    fn new(relay: Limits, agent: Limits) -> Self {
+        let now = Instant::from_micros(1_000_000);
+        let relay = Session::relay(relay, now);
+        let agent = Session::agent(hello(), agent, now);
+        Self { now, relay, agent, carried: Vec::new() }
+    }
+
+    fn open() -> Self {
+        Self::open_with(Limits::relay(), Limits::agent())
+    }
+
+    fn open_with(relay: Limits, agent: Limits) -> Self {
+        let mut pair = Self::new(relay, agent);
+        pair.run();
+        assert_eq!(pair.relay_events(), [Event::Hello(hello())]);
+        pair.relay.welcome(welcome());
+        pair.run();
+        assert_eq!(pair.agent_events(), [Event::Welcome(welcome())]);
+        pair.carried.clear();
+        pair
+    }
+
+    fn run(&mut self) {
+        let mut message = BytesMut::new();
+        loop {
+            if self.relay.poll_transmit(&mut message) {
+                let bytes = message.split().freeze();
+                self.carried.push((Role::Relay, bytes.clone()));
+                self.agent.handle_bytes(self.now, bytes);
+            } else if self.agent.poll_transmit(&mut message) {
+                let bytes = message.split().freeze();
+                self.carried.push((Role::Agent, bytes.clone()));
+                self.relay.handle_bytes(self.now, bytes);
+            } else {
+                return;
+            }
+            assert!(self.carried.last().expect("just pushed").1.len() <= MAX_MESSAGE_BYTES);
+        }
+    }
+
+    fn pass(&mut self, span: Duration) {
+        self.now = self.now.after(span);
+        self.relay.handle_timeout(self.now);
+        self.agent.handle_timeout(self.now);
+        self.run();
+    }
+
+    fn relay_events(&mut self) -> Vec<Event> {
+        std::iter::from_fn(|| self.relay.poll_event()).collect()
+    }
+
+    fn agent_events(&mut self) -> Vec<Event> {
+        std::iter::from_fn(|| self.agent.poll_event()).collect()
+    }
+
+    /// Opens an exchange whose request is whole.
+    fn ask(&mut self, body: &[u8]) -> StreamId {
+        let id = self.relay.open(request()).expect("opens");
+        self.relay.send(id, Bytes::copy_from_slice(body)).expect("sends");
+        self.relay.finish(id, Headers::new()).expect("finishes");
+        id
+    }
+
+    fn assert_quiet(&self) {
+        assert_eq!((self.relay.open_streams(), self.agent.open_streams()), (0, 0));
+        assert_eq!((self.relay.buffered_bytes(), self.agent.buffered_bytes()), (0, 0));
+        assert_eq!(self.relay.free_pool_bytes(), self.relay.limits.window_pool_bytes);
+        assert_eq!(self.agent.free_pool_bytes(), self.agent.limits.window_pool_bytes);
+        assert!(self.relay.streams.is_empty() && self.agent.streams.is_empty());
+    }
+}
+
+fn hello() -> Hello {
+    Hello {
+        name: "laptop".into(),
+        instance: [7; 16],
+        software: "test/1".into(),
+        offers: vec![Offer { endpoint: "github".into(), attach: Attach::Shared, capacity: 50 }],
+    }
+}
+
+fn welcome() -> Welcome {
+    Welcome {
+        epoch: 42,
+        software: "relay/1".into(),
+        endpoints: vec![
+            Attached {
+                endpoint: "github".into(),
+                state: OfferState::Accepted,
+                url: "https://hooks.test/github".into(),
+                provider: "github".into(),
+            },
+            Attached {
+                endpoint: "other".into(),
+                state: OfferState::Refused { code: "not_allowed".into() },
+                url: String::new(),
+                provider: String::new(),
+            },
+        ],
+        available: vec!["github".into()],
+    }
+}
+
+fn request() -> RequestHead {
+    let lines = [("x-tag", &b"one"[..]), ("accept", b"*/*"), ("x-tag", b"\xff two"), ("x-empty", b"")];
+    RequestHead {
+        endpoint: "github".into(),
+        event_id: [9; 16],
+        attempt: 1,
+        method: "POST".into(),
+        target: "/a%2Fb?x=%20".into(),
+        framing: Framing::Chunked,
+        headers: lines.into_iter().collect(),
+    }
+}
+
+fn response(status: u16) -> ResponseHead {
+    let lines = [("set-cookie", "a=1"), ("set-cookie", "b=2")];
+    ResponseHead { status, headers: lines.into_iter().collect() }
+}
+
+fn data(id: StreamId, bytes: &[u8]) -> Event {
+    Event::Data { id, bytes: Bytes::copy_from_slice(bytes) }
+}
+
+fn end(id: StreamId) -> Event {
+    Event::End { id, trailers: Headers::new() }
+}
+
+/// The types of the frames in a message.
+fn frame_types(message: &Bytes) -> Vec<FrameType> {
+    let mut decoder = Decoder::new();
+    decoder.push(message.clone());
+    let mut types = Vec::new();
+    while let Some(frame) = decoder.next().expect("our own frames") {
+        types.push(frame.kind);
+    }
+    types
+}
+
+#[test]
+fn the_common_webhook_is_one_message_each_way() {
+    let mut pair = Pair::open();
+    let id = pair.ask(b"{\"zen\":1}");
+    pair.run();
+    let asked = Event::Request { id, head: request() };
+    assert_eq!(pair.agent_events(), [asked, data(id, b"{\"zen\":1}"), end(id)]);
+    pair.agent.consume(id, 9);
+
+    pair.agent.respond(id, response(202)).expect("responds");
+    pair.agent.send(id, "ok".into()).expect("sends");
+    pair.agent.finish(id, Headers::new()).expect("finishes");
+    pair.run();
+    assert_eq!(pair.relay_events(), [Event::Response { id, head: response(202) }, data(id, b"ok"), end(id)]);
+    pair.relay.consume(id, 2);
+
+    let frames: Vec<_> = pair.carried.iter().map(|(from, message)| (*from, frame_types(message))).collect();
+    assert_eq!(frames, [(Role::Relay, vec![FrameType::Request]), (Role::Agent, vec![FrameType::Response])]);
+    pair.assert_quiet();
+}
+
+#[test]
+fn an_empty_chunked_body_is_told_apart_from_no_body_by_its_framing() {
+    let mut pair = Pair::open();
+    let head = RequestHead { framing: Framing::Length, ..request() };
+    let id = pair.relay.open(head.clone()).expect("opens");
+    pair.relay.finish(id, Headers::new()).expect("finishes");
+    pair.run();
+    assert_eq!(pair.agent_events(), [Event::Request { id, head }, end(id)]);
+}
+
+#[test]
+fn without_credit_the_head_goes_alone_and_the_body_waits() {
+    let mut pair = Pair::open_with(Limits::relay(), Limits { initial_window_bytes: 4, window_pool_bytes: 0, ..Limits::agent() });
+    let id = pair.ask(b"0123456789");
+    pair.run();
+    let mut events = pair.agent_events();
+    assert_eq!(events.split_off(1), [data(id, b"0123")]);
+    pair.agent.consume(id, 4);
+    pair.run();
+    assert_eq!(pair.agent_events(), [data(id, b"4567")]);
+    pair.agent.consume(id, 4);
+    pair.run();
+    assert_eq!(pair.agent_events(), [data(id, b"89"), end(id)]);
+}
+
+#[test]
+fn a_large_body_arrives_whole_through_small_windows() {
+    let mut pair = Pair::open();
+    let id = pair.relay.open(request()).expect("opens");
+    let body: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
+    let mut rest = Bytes::from(body.clone());
+    let mut seen = Vec::new();
+    while seen.len() < body.len() {
+        while !rest.is_empty() && pair.relay.has_room(id) {
+            pair.relay.send(id, rest.split_to(rest.len().min(50_000))).expect("has room");
+        }
+        pair.run();
+        assert!(pair.agent.buffered_bytes() <= 64 * 1024 + 4 * 1024 * 1024);
+        for event in pair.agent_events() {
+            if let Event::Data { bytes, .. } = event {
+                seen.extend_from_slice(&bytes);
+                pair.agent.consume(id, bytes.len());
+            }
+        }
+    }
+    assert!(seen == body, "the bytes are the sender's");
+    assert!(pair.agent.free_pool_bytes() < 4 * 1024 * 1024, "a reader that keeps pace gets a larger window");
+    pair.relay.finish(id, Headers::new()).expect("finishes");
+    pair.agent.respond(id, response(200)).expect("responds");
+    pair.agent.finish(id, Headers::new()).expect("finishes");
+    pair.run();
+    pair.assert_quiet();
+}
+
+#[test]
+fn a_stalled_stream_holds_its_own_window_and_never_anothers() {
+    let mut pair = Pair::open();
+    let stalled = pair.relay.open(request()).expect("opens");
+    while pair.relay.has_room(stalled) {
+        pair.relay.send(stalled, Bytes::from(vec![0; 64 * 1024])).expect("has room");
+        pair.run();
+    }
+    assert_eq!(pair.agent.buffered_bytes(), 64 * 1024, "what was granted, unread");
+    pair.agent_events();
+    let id = pair.ask(&[1; 60_000]);
+    pair.run();
+    let events = pair.agent_events();
+    assert_eq!(events.last(), Some(&end(id)), "the other stream passes by");
+}
+
+#[test]
+fn a_full_buffer_says_so_and_tells_when_it_has_room_again() {
+    let mut pair = Pair::open_with(Limits::relay(), Limits { initial_window_bytes: 1000, ..Limits::agent() });
+    let id = pair.relay.open(request()).expect("opens");
+    pair.relay.send(id, Bytes::from(vec![0; 64 * 1024])).expect("has room");
+    assert_eq!(pair.relay.send(id, "more".into()), Err(SendError::Full));
+    let mut writable = false;
+    for _ in 0..1000 {
+        pair.run();
+        writable |= pair.relay_events().contains(&Event::Writable { id });
+        let read = pair.agent_events().into_iter().map(|event| match event {
+            Event::Data { bytes, .. } => bytes.len(),
+            _ => 0,
+        });
+        let read = read.sum();
+        pair.agent.consume(id, read);
+    }
+    assert!(writable);
+    assert_eq!(pair.relay.send(id, "more".into()), Ok(()));
+}
+
+#[test]
+fn trailers_travel_both_ways_after_the_body() {
+    let mut pair = Pair::open();
+    let trailers: Headers = [("x-checksum", "1"), ("x-checksum", "2")].into_iter().collect();
+    let id = pair.relay.open(request()).expect("opens");
+    pair.relay.send(id, "body".into()).expect("sends");
+    pair.relay.finish(id, trailers.clone()).expect("finishes");
+    pair.run();
+    assert_eq!(pair.agent_events().last(), Some(&Event::End { id, trailers: trailers.clone() }));
+    pair.agent.respond(id, response(200)).expect("responds");
+    pair.agent.finish(id, trailers.clone()).expect("finishes");
+    pair.run();
+    assert_eq!(pair.relay_events().last(), Some(&Event::End { id, trailers }));
+}
+
+#[test]
+fn a_response_before_the_requests_end_stops_the_request_without_an_error() {
+    let mut pair = Pair::open();
+    let id = pair.relay.open(request()).expect("opens");
+    pair.relay.send(id, "first part".into()).expect("sends");
+    pair.run();
+    pair.agent_events();
+    pair.agent.respond(id, response(413)).expect("responds");
+    pair.agent.finish(id, Headers::new()).expect("finishes");
+    pair.run();
+    assert_eq!(pair.relay_events(), [Event::Response { id, head: response(413) }, end(id)]);
+    assert_eq!(pair.agent_events(), [Event::Reset { id, code: ResetCode::NoError }]);
+    assert_eq!(pair.relay.send(id, "second part".into()), Err(SendError::Ended));
+    pair.assert_quiet();
+}
+
+#[test]
+fn each_reset_code_reaches_the_other_side_and_ends_the_stream_on_both() {
+    use ResetCode::{Broken, Cancelled, NotCalled, Timeout, Unreachable};
+    for code in [Cancelled, NotCalled, Unreachable, Broken, Timeout] {
+        let mut pair = Pair::open();
+        let id = pair.ask(b"x");
+        pair.run();
+        pair.agent_events();
+        pair.agent.reset(id, code);
+        pair.run();
+        assert_eq!(pair.relay_events(), [Event::Reset { id, code }]);
+
+        let id = pair.ask(b"x");
+        pair.run();
+        pair.agent_events();
+        pair.relay.reset(id, code);
+        pair.run();
+        assert_eq!(pair.agent_events(), [Event::Reset { id, code }]);
+        pair.assert_quiet();
+    }
+}
+
+#[test]
+fn a_request_given_up_before_it_was_sent_leaves_no_trace() {
+    let mut pair = Pair::open();
+    let id = pair.ask(b"x");
+    pair.relay.reset(id, ResetCode::Cancelled);
+    pair.run();
+    assert_eq!(pair.carried, []);
+    pair.assert_quiet();
+    for _ in 0..10_000 {
+        let id = pair.ask(b"x");
+        pair.relay.reset(id, ResetCode::Cancelled);
+    }
+    assert!(pair.relay.ready.len() < 100, "{} places kept for streams that are gone", pair.relay.ready.len());
+}
+
+#[test]
+fn resets_that_cross_on_the_wire_are_dropped() {
+    let mut pair = Pair::open();
+    let id = pair.ask(b"x");
+    pair.run();
+    pair.agent_events();
+    pair.agent.respond(id, response(200)).expect("responds");
+    pair.relay.reset(id, ResetCode::Cancelled);
+    pair.agent.reset(id, ResetCode::Broken);
+    pair.run();
+    assert_eq!((pair.relay_events(), pair.agent_events()), (vec![], vec![]));
+    assert!(pair.relay.is_open() && pair.agent.is_open());
+    pair.assert_quiet();
+}
+
+#[test]
+fn the_agents_limit_on_streams_binds_the_relay() {
+    let mut pair = Pair::open_with(Limits::relay(), Limits { max_streams: 2, ..Limits::agent() });
+    let first = pair.ask(b"");
+    pair.ask(b"");
+    assert_eq!(pair.relay.open(request()), Err(OpenError::Busy));
+    pair.run();
+    pair.relay.reset(first, ResetCode::Cancelled);
+    assert_eq!(pair.relay.open(request()), Err(OpenError::Busy), "the agent has not heard of the reset yet");
+    pair.run();
+    assert!(pair.relay.open(request()).is_ok());
+}
+
+#[test]
+fn an_agent_that_drains_gets_no_new_streams_and_finishes_the_old() {
+    let mut pair = Pair::open();
+    let id = pair.ask(b"x");
+    pair.run();
+    pair.agent.drain();
+    pair.run();
+    assert_eq!(pair.relay_events(), [Event::Draining]);
+    assert_eq!(pair.relay.open(request()), Err(OpenError::Draining));
+    pair.agent.respond(id, response(200)).expect("responds");
+    pair.agent.finish(id, Headers::new()).expect("finishes");
+    pair.run();
+    assert_eq!(pair.relay_events().last(), Some(&end(id)));
+}
+
+#[test]
+fn a_close_breaks_every_stream_and_is_the_last_event() {
+    let mut pair = Pair::open();
+    let id = pair.ask(b"x");
+    pair.run();
+    pair.agent_events();
+    pair.relay.close(CloseCode::Replaced, "another session took over");
+    assert_eq!(pair.relay.open(request()), Err(OpenError::Closed));
+    pair.run();
+    let close = Close { code: CloseCode::Replaced, reason: "another session took over".into() };
+    assert_eq!(pair.relay_events(), [Event::Closed { by_peer: false, close: close.clone() }]);
+    assert_eq!(pair.agent_events(), [Event::Closed { by_peer: true, close }]);
+    assert_eq!(pair.agent.respond(id, response(200)), Err(SendError::Ended));
+    pair.assert_quiet();
+}
+
+#[test]
+fn notices_arrive_in_order_and_of_too_many_the_oldest_are_dropped() {
+    let mut pair = Pair::open_with(Limits { max_notices: 2, ..Limits::relay() }, Limits::agent());
+    let refused = Notice::Refused {
+        endpoint: "github".into(),
+        event_id: [1; 16],
+        status: 401,
+        code: "signature_mismatch".into(),
+        provider: "github".into(),
+    };
+    pair.relay.notify(Notice::Text("dropped".into()));
+    pair.relay.notify(refused.clone());
+    pair.relay.notify(Notice::Text("kept".into()));
+    pair.run();
+    assert_eq!(pair.agent_events(), [Event::Notice(refused), Event::Notice(Notice::Text("kept".into()))]);
+    assert_eq!(pair.relay.dropped_notices(), 1);
+}
+
+#[test]
+fn an_idle_session_lives_by_its_pings() {
+    let mut pair = Pair::open();
+    for _ in 0..100 {
+        pair.pass(Duration::from_secs(5));
+    }
+    assert!(pair.relay.is_open() && pair.agent.is_open());
+    assert!(pair.carried.len() >= 100, "pings and pongs went");
+}
+
+#[test]
+fn a_silent_peer_is_dead_after_ten_seconds() {
+    let mut pair = Pair::open();
+    for second in 1..=10 {
+        assert!(pair.relay.is_open(), "still waiting after {} s", second - 1);
+        pair.now = pair.now.after(Duration::from_secs(1));
+        pair.relay.handle_timeout(pair.now);
+    }
+    let mut message = BytesMut::new();
+    while pair.relay.poll_transmit(&mut message) {
+        message.clear();
+    }
+    assert!(matches!(
+        pair.relay_events()[..],
+        [Event::Closed { close: Close { code: CloseCode::HeartbeatTimeout, .. }, .. }]
+    ));
+}
+
+#[test]
+fn a_peer_that_never_introduces_itself_is_closed_though_it_pings() {
+    let now = Instant::from_micros(0);
+    let mut relay = Session::relay(Limits::relay(), now);
+    let mut ping = BytesMut::new();
+    put_header(&mut ping, FrameType::Ping, 0, 0, 8);
+    ping.extend_from_slice(&[0; 8]);
+    let ping = ping.freeze();
+    for second in 0..=10 {
+        let now = now.after(Duration::from_secs(second));
+        relay.handle_bytes(now, ping.clone());
+        relay.handle_timeout(now);
+    }
+    assert!(!relay.is_open() && relay.poll_timeout().is_none());
+}
+
+#[test]
+fn ten_thousand_pings_owe_one_pong() {
+    let mut pair = Pair::open();
+    let mut pings = BytesMut::new();
+    for number in 0..10_000_u64 {
+        put_header(&mut pings, FrameType::Ping, 0, 0, 8);
+        pings.extend_from_slice(&number.to_be_bytes());
+    }
+    pair.relay.handle_bytes(pair.now, pings.freeze());
+    let mut message = BytesMut::new();
+    assert!(pair.relay.poll_transmit(&mut message));
+    assert_eq!(frame_types(&message.split().freeze()), [FrameType::Pong]);
+    assert!(!pair.relay.poll_transmit(&mut message));
+}
+
+/// One frame, and the reason for which an open session of this role must end on it.
+fn refused(role: Role, kind: FrameType, flags: u8, stream: u64, payload: &[u8]) -> String {
+    let mut pair = Pair::open();
+    pair.ask(b"x");
+    pair.run();
+    let mut frame = BytesMut::new();
+    put_header(&mut frame, kind, flags, stream, payload.len());
+    frame.extend_from_slice(payload);
+    let now = pair.now;
+    let session = if role == Role::Relay { &mut pair.relay } else { &mut pair.agent };
+    while session.poll_event().is_some() {}
+    session.handle_bytes(now, frame.freeze());
+    let mut message = BytesMut::new();
+    while session.poll_transmit(&mut message) {
+        message.clear();
+    }
+    match session.poll_event() {
+        Some(Event::Closed { by_peer: false, close: Close { code: CloseCode::ProtocolError, reason } }) => reason,
+        other => panic!("{kind:?} on stream {stream} gave {other:?}"),
+    }
+}
+
+#[test]
+fn what_a_peer_may_not_do_ends_its_session_with_the_reason() {
+    use FrameType::{Credit, Data, End, Hello, Notice, Ping, Request, Reset, Response, Welcome};
+    let relay = |kind, stream, payload| refused(Role::Relay, kind, 0, stream, payload);
+    let agent = |kind, stream, payload| refused(Role::Agent, kind, 0, stream, payload);
+    assert_eq!(relay(Data, 9, b"x"), "stream 9 was never opened");
+    assert_eq!(relay(Data, 0, b"x"), "stream 0 was never opened");
+    assert_eq!(relay(Data, 1, b"x"), "data outside a body is not allowed here");
+    assert_eq!(relay(End, 1, b""), "an end outside a body is not allowed here");
+    assert_eq!(relay(Request, 2, b""), "a frame of the other role is not allowed here");
+    assert_eq!(relay(Hello, 0, b""), "a frame of the other role is not allowed here");
+    assert_eq!(relay(Notice, 0, b""), "a frame of the other role is not allowed here");
+    assert_eq!(relay(Response, 1, &[0, 0]), "malformed status");
+    assert_eq!(relay(Response, 1, &[3, 1, 1, 50, 0]), "malformed status");
+    assert_eq!(relay(Response, 1, &[9, 0]), "malformed head");
+    assert_eq!(relay(Response, 1, &[4, 1, 2, 0x40, 200, 4, 1, b'A', 1, b'v']), "malformed header name");
+    assert_eq!(relay(Response, 1, &[4, 1, 2, 0x40, 200, 4, 1, b'a', 1, b'\n']), "malformed header value");
+    assert_eq!(relay(Credit, 1, &[0]), "stream 1 went past its credit");
+    assert_eq!(relay(Credit, 1, &[0xff; 8]), "stream 1 went past its credit");
+    assert_eq!(relay(Reset, 1, b""), "malformed reset");
+    assert_eq!(relay(Ping, 0, b"short"), "malformed ping");
+    assert_eq!(agent(Data, 1, b"x"), "data outside a body is not allowed here");
+    assert_eq!(agent(Request, 1, b""), "stream id 1 was used before");
+    assert_eq!(agent(Request, 2, &[0, 0]), "malformed request head");
+    assert_eq!(agent(Response, 1, b""), "a frame of the other role is not allowed here");
+    assert_eq!(agent(Welcome, 0, b""), "a frame of the other role is not allowed here");
+}
+
+#[test]
+fn bytes_without_credit_end_the_session() {
+    let mut pair = Pair::open();
+    let id = pair.ask(b"");
+    pair.run();
+    pair.agent.respond(id, response(200)).expect("responds");
+    pair.run();
+    let mut frame = BytesMut::new();
+    put_header(&mut frame, FrameType::Data, 0, id.get(), 16 * 1024 + 1);
+    frame.extend_from_slice(&vec![0; 16 * 1024 + 1]);
+    pair.relay.handle_bytes(pair.now, frame.freeze());
+    pair.run();
+    let Some(Event::Closed { close, .. }) = pair.relay_events().pop() else { panic!("closed") };
+    assert_eq!(close.reason, "stream 1 went past its credit");
+}
+
+#[test]
+fn more_streams_than_hello_allowed_end_the_session() {
+    let mut pair = Pair::open_with(Limits::relay(), Limits { max_streams: 1, ..Limits::agent() });
+    pair.relay.peer_max_streams = 2; // A relay that does not keep to the agent's limit.
+    pair.ask(b"");
+    pair.ask(b"");
+    pair.run();
+    let Some(Event::Closed { close, .. }) = pair.agent_events().pop() else { panic!("closed") };
+    assert_eq!(close.reason, "more than 1 streams at a time");
+}
+
+#[test]
+fn frames_for_a_stream_that_has_ended_are_dropped() {
+    let mut pair = Pair::open();
+    let id = pair.ask(b"");
+    pair.run();
+    pair.agent.reset(id, ResetCode::Broken);
+    pair.run();
+    pair.relay_events();
+    for kind in [FrameType::Data, FrameType::Credit, FrameType::Reset] {
+        let mut frame = BytesMut::new();
+        put_header(&mut frame, kind, 0, id.get(), 1);
+        frame.extend_from_slice(&[1]);
+        pair.relay.handle_bytes(pair.now, frame.freeze());
+    }
+    assert_eq!(pair.relay_events(), []);
+    assert!(pair.relay.is_open());
+}
+
+/// Everything that both sides sent in a conversation with most kinds of frames.
+fn transcript() -> (Vec<u8>, Vec<u8>) {
+    let mut pair = Pair::new(Limits::relay(), Limits::agent());
+    pair.run();
+    pair.relay.welcome(welcome());
+    pair.relay.notify(Notice::Text("hi".into()));
+    pair.run();
+    let first = pair.ask(&[3; 5000]);
+    let second = pair.ask(b"");
+    pair.run();
+    pair.agent.consume(first, 5000);
+    pair.agent.respond(first, response(200)).expect("responds");
+    pair.agent.send(first, Bytes::from(vec![4; 16 * 1024])).expect("sends");
+    pair.agent.reset(second, ResetCode::Timeout);
+    pair.run();
+    pair.relay.consume(first, 16 * 1024);
+    pair.agent.finish(first, [("x-end", "1")].into_iter().collect()).expect("finishes");
+    pair.pass(Duration::from_secs(5));
+    pair.relay.drain();
+    pair.run();
+    pair.agent.close(CloseCode::Normal, "done");
+    pair.run();
+    let sent = |role| pair.carried.iter().filter(|(from, _)| *from == role).flat_map(|(_, m)| m.to_vec()).collect();
+    (sent(Role::Relay), sent(Role::Agent))
+}
+
+/// The events of a session of this role that is given these pieces.
+fn events_of(role: Role, pieces: impl Iterator<Item = Bytes>) -> Vec<Event> {
+    let now = Instant::from_micros(0);
+    let mut session = match role {
+        Role::Relay => Session::relay(Limits::relay(), now),
+        Role::Agent => Session::agent(hello(), Limits::agent(), now),
+    };
+    let mut events = Vec::new();
+    for piece in pieces {
+        session.handle_bytes(now, piece);
+        while let Some(event) = session.poll_event() {
+            if matches!(event, Event::Hello(_)) {
+                session.welcome(welcome());
+                let _ = session.open(request()); // Refused where damage has closed the session.
+                let _ = session.open(request()); // Refused where damage has closed the session.
+            }
+            events.push(event);
+        }
+        assert!(session.buffered_bytes() <= 3 * MAX_MESSAGE_BYTES);
+    }
+    events
+}
+
+fn cut(bytes: &[u8], mut at: Vec<usize>) -> Vec<Bytes> {
+    at.iter_mut().for_each(|at| *at %= bytes.len() + 1);
+    at.extend([0, bytes.len()]);
+    at.sort_unstable();
+    at.windows(2).map(|pair| Bytes::copy_from_slice(&bytes[pair[0]..pair[1]])).collect()
+}
+
+/// Relay events depend on when the welcome is given: hello comes alone in practice, so it does here.
+fn after_hello(bytes: &[u8], cuts: Vec<usize>) -> Vec<Bytes> {
+    let mut decoder = Decoder::new();
+    decoder.push(Bytes::copy_from_slice(bytes));
+    decoder.next().expect("whole frames").expect("a hello");
+    let hello_len = bytes.len() - decoder.buffered_bytes();
+    let mut pieces = vec![Bytes::copy_from_slice(&bytes[..hello_len])];
+    pieces.extend(cut(&bytes[hello_len..], cuts));
+    pieces
+}
+
+proptest! {
+    #[test]
+    fn any_split_of_the_bytes_gives_the_same_events(cuts in prop::collection::vec(any::<usize>(), 0..200)) {
+        let (from_relay, from_agent) = transcript();
+        let whole = events_of(Role::Agent, std::iter::once(Bytes::from(from_relay.clone())));
+        prop_assert!(whole.len() >= 6);
+        prop_assert_eq!(&whole, &events_of(Role::Agent, cut(&from_relay, cuts.clone()).into_iter()));
+
+        let whole = events_of(Role::Relay, after_hello(&from_agent, vec![]).into_iter());
+        prop_assert!(whole.len() >= 6);
+        prop_assert_eq!(&whole, &events_of(Role::Relay, after_hello(&from_agent, cuts).into_iter()));
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..2000), relay in any::<bool>()) {
+        let role = if relay { Role::Relay } else { Role::Agent };
+        events_of(role, std::iter::once(Bytes::from(bytes)));
+    }
+
+    #[test]
+    fn a_conversation_with_damaged_bytes_never_panics(
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20),
+        relay in any::<bool>(),
+    ) {
+        let (from_relay, from_agent) = transcript();
+        let (role, mut bytes) = if relay { (Role::Relay, from_agent) } else { (Role::Agent, from_relay) };
+        for (at, value) in damage {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        events_of(role, std::iter::once(Bytes::from(bytes)));
+    }
+
+    #[test]
+    fn any_head_survives_the_wire(
+        target in "[!-~]{0,200}",
+        lines in prop::collection::vec(("[a-z0-9-]{1,20}", prop::collection::vec(0x20_u8.., 0..100)), 0..90),
+        body in prop::collection::vec(any::<u8>(), 0..5000),
+    ) {
+        let mut pair = Pair::open();
+        let headers: Headers = lines.into_iter().collect();
+        let head = RequestHead { target: target.into(), headers, ..request() };
+        let id = pair.relay.open(head.clone()).expect("opens");
+        pair.relay.send(id, body.clone().into()).expect("sends");
+        pair.relay.finish(id, Headers::new()).expect("finishes");
+        pair.run();
+        let mut events = vec![Event::Request { id, head }];
+        if !body.is_empty() {
+            events.push(data(id, &body));
+        }
+        events.push(end(id));
+        prop_assert_eq!(pair.agent_events(), events);
+    }
+}

@@ -1,0 +1,152 @@
+//! One exchange inside a session: what is owed to the peer, and what may still come from it.
+//!
+//! A stream is state, not a queue of frames: the head, the body bytes, the end, the credit and the
+//! reset that the peer has yet to get. The session turns it into frames when the socket has room.
+
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::{
+    credit::{RecvWindow, SendWindow},
+    fields::Headers,
+    message::{RequestHead, ResetCode, ResponseHead},
+};
+
+/// A stream's number: rises with each request of a session, and is never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StreamId(pub(crate) u64);
+
+impl StreamId {
+    /// The number itself.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+/// A head that waits to be sent.
+#[derive(Debug)]
+pub(crate) enum Head {
+    Request(RequestHead),
+    Response(ResponseHead),
+}
+
+/// The direction from this side to the peer.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) head: Option<Head>,
+    pub(crate) head_given: bool,
+    body: VecDeque<Bytes>,
+    body_bytes: usize,
+    pub(crate) window: SendWindow,
+    pub(crate) end: End,
+    /// Somebody waits for room in the body's buffer.
+    pub(crate) blocked: bool,
+}
+
+/// How far the end of the outgoing direction is.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    NotYet,
+    Owed(Headers),
+    Sent,
+}
+
+impl Outgoing {
+    pub(crate) fn new(window_bytes: u32) -> Self {
+        Self {
+            head: None,
+            head_given: false,
+            body: VecDeque::new(),
+            body_bytes: 0,
+            window: SendWindow::new(window_bytes),
+            end: End::NotYet,
+            blocked: false,
+        }
+    }
+
+    pub(crate) fn push(&mut self, bytes: Bytes) {
+        self.body_bytes += bytes.len();
+        self.body.push_back(bytes);
+    }
+
+    pub(crate) const fn body_bytes(&self) -> usize {
+        self.body_bytes
+    }
+
+    /// Moves `len` bytes of body into `out`, which spends credit.
+    pub(crate) fn write_body(&mut self, mut len: usize, out: &mut BytesMut) {
+        self.window.spend(len);
+        self.body_bytes -= len;
+        while len > 0 {
+            let front = self.body.front_mut().expect("body_bytes counts what body holds");
+            if front.len() <= len {
+                len -= front.len();
+                out.extend_from_slice(front);
+                self.body.pop_front();
+            } else {
+                out.extend_from_slice(&front.split_to(len));
+                len = 0;
+            }
+        }
+    }
+
+    /// The peer wants no more of this direction: it has ended.
+    pub(crate) fn stop(&mut self) {
+        self.body.clear();
+        self.body_bytes = 0;
+        self.end = End::Sent;
+    }
+
+    /// Whether a frame could be written now.
+    pub(crate) fn ready(&self) -> bool {
+        self.head.is_some()
+            || (self.body_bytes > 0 && self.window.available() > 0)
+            || (self.body_bytes == 0 && matches!(self.end, End::Owed(_)))
+    }
+}
+
+/// The direction from the peer to this side.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    pub(crate) head_seen: bool,
+    pub(crate) ended: bool,
+    pub(crate) window: RecvWindow,
+}
+
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) outgoing: Outgoing,
+    pub(crate) incoming: Incoming,
+    pub(crate) reset_owed: Option<ResetCode>,
+    /// Whether the stream stands in the session's queue of streams with something to send.
+    pub(crate) queued: bool,
+    /// Whether the session has counted the stream out.
+    pub(crate) settled: bool,
+}
+
+impl Stream {
+    pub(crate) fn new(send_window_bytes: u32, recv_window_bytes: u32, head_seen: bool) -> Self {
+        Self {
+            outgoing: Outgoing::new(send_window_bytes),
+            incoming: Incoming { head_seen, ended: false, window: RecvWindow::new(recv_window_bytes) },
+            reset_owed: None,
+            queued: false,
+            settled: false,
+        }
+    }
+
+    /// Both directions have ended; only unread bytes may keep the stream.
+    pub(crate) fn ended(&self) -> bool {
+        self.incoming.ended && self.outgoing.end == End::Sent
+    }
+
+    pub(crate) fn owes_credit(&self) -> bool {
+        !self.incoming.ended && self.incoming.window.owes_credit()
+    }
+
+    pub(crate) fn ready(&self) -> bool {
+        self.reset_owed.is_some() || self.outgoing.ready() || self.owes_credit()
+    }
+}
