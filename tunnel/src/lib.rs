@@ -1,1 +1,32 @@
-//! Placeholder.
+//! Drives one WebSocket with one relay session.
+//!
+//! One task, the [`Driver`], owns the socket and the [`relay_proto::Session`]; nobody else touches
+//! either. Everybody else holds handles: a [`Handle`] to the whole tunnel, an [`Exchange`] (relay) or
+//! a [`Request`] (agent) to one stream. A handle leaves what it wants in its exchange's mailbox and
+//! wakes the driver; the driver leaves there what came and wakes the handle.
+//!
+//! ```text
+//!  handle ──▶ mailbox ──▶ ┌────────┐ ──▶ one message, one flush ──▶ socket
+//!  handle ◀── mailbox ◀── │ Driver │ ◀─────────── messages ◀──────── socket
+//!                         └────────┘
+//! ```
+//!
+//! Invariants: reading is never gated on writing; each mailbox is bounded, and each stands at most
+//! once in the driver's list; dropping a handle before its part is done resets the stream.
+//!
+//! What this crate does not do: it does not connect, authenticate, retry or decide who may attach.
+
+mod driver;
+mod exchange;
+pub mod http;
+mod mailbox;
+mod mailroom;
+mod socket;
+#[cfg(test)]
+mod tests;
+
+pub use driver::{Driver, Greeting, agent, relay};
+pub use exchange::{Exchange, Receiver, Request, Responder, ResponseFuture, Sender};
+pub use mailbox::Broken;
+pub use mailroom::{Arrival, Arrivals, Handle};
+pub use socket::websocket_config;

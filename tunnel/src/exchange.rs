@@ -1,0 +1,303 @@
+//! The handles to one exchange: a writer and a reader on each side.
+//!
+//! The response carries the exchange. Whoever drops the relay's reader of it, or the agent's writer
+//! of it, before its end resets the stream; so does a dropped writer of the request. An agent that
+//! drops the reader of the request only reads no further: it may still answer.
+
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use relay_proto::{Headers, RequestHead, ResetCode, ResponseHead, limits::MAX_CHUNK_BYTES};
+
+use crate::{
+    http::header_map,
+    mailbox::{Broken, Mailbox, OUT_BYTES},
+};
+
+/// An exchange as the relay holds it: it writes the request and reads the response.
+#[derive(Debug)]
+pub struct Exchange {
+    /// The request's body.
+    pub request: Sender,
+    /// The response, which may come before the request's end.
+    pub response: ResponseFuture,
+}
+
+/// An exchange as the agent holds it: it reads the request and writes the response.
+#[derive(Debug)]
+pub struct Request {
+    /// The request's head.
+    pub head: RequestHead,
+    /// The request's body.
+    pub body: Receiver,
+    /// Where the answer goes.
+    pub responder: Responder,
+}
+
+/// Writes one direction of an exchange. Dropped before [`Sender::finish`], it resets the stream.
+pub struct Sender {
+    mailbox: Arc<Mailbox>,
+    /// What a drop means: `Cancelled` for a request, `Broken` for a response.
+    unfinished: ResetCode,
+    finished: bool,
+}
+
+/// Waits for the response's head. Dropped before it came, it resets the stream.
+pub struct ResponseFuture {
+    mailbox: Option<Arc<Mailbox>>,
+}
+
+/// Reads one direction of an exchange as an HTTP body.
+pub struct Receiver {
+    mailbox: Arc<Mailbox>,
+    /// The response: dropping it before its end resets the stream.
+    carries: bool,
+    ended: bool,
+}
+
+/// Answers a request. Dropped without an answer, it resets the stream.
+pub struct Responder {
+    mailbox: Option<Arc<Mailbox>>,
+}
+
+impl Exchange {
+    pub(crate) fn new(mailbox: Arc<Mailbox>) -> Self {
+        let request = Sender { mailbox: Arc::clone(&mailbox), unfinished: ResetCode::Cancelled, finished: false };
+        Self { request, response: ResponseFuture { mailbox: Some(mailbox) } }
+    }
+}
+
+impl Request {
+    pub(crate) fn new(head: RequestHead, mailbox: Arc<Mailbox>) -> Self {
+        let body = Receiver { mailbox: Arc::clone(&mailbox), carries: false, ended: false };
+        Self { head, body, responder: Responder { mailbox: Some(mailbox) } }
+    }
+}
+
+impl Sender {
+    /// Sends body bytes, each chunk of them once there is room for it.
+    ///
+    /// # Errors
+    /// [`Broken`] when the other side takes no more; [`ResetCode::NoError`] in it means that it has
+    /// all that it wants.
+    pub async fn send(&mut self, mut bytes: Bytes) -> Result<(), Broken> {
+        while !bytes.is_empty() {
+            poll_fn(|cx| self.poll_room(cx)).await?;
+            let chunk = bytes.split_to(bytes.len().min(MAX_CHUNK_BYTES));
+            self.mailbox.put(|state| {
+                state.out_bytes += chunk.len();
+                state.out.push_back(chunk);
+            });
+        }
+        Ok(())
+    }
+
+    /// Ends this direction, with trailers if there are any.
+    pub fn finish(mut self, trailers: Headers) {
+        self.finished = true;
+        self.mailbox.put(|state| state.finish = Some(trailers));
+    }
+
+    /// Breaks the exchange off.
+    pub fn reset(mut self, code: ResetCode) {
+        self.finished = true;
+        self.mailbox.reset(code);
+    }
+
+    /// Waits until the other side takes no more, whatever the reason.
+    pub async fn closed(&mut self) -> Broken {
+        poll_fn(|cx| {
+            let mut state = self.mailbox.lock();
+            match state.broken {
+                Some(broken) => Poll::Ready(broken),
+                None => {
+                    state.writer = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        let mut state = self.mailbox.lock();
+        if let Some(broken) = state.broken {
+            return Poll::Ready(Err(broken));
+        }
+        if state.out_bytes < OUT_BYTES {
+            return Poll::Ready(Ok(()));
+        }
+        state.writer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.mailbox.reset(self.unfinished);
+        }
+    }
+}
+
+impl ResponseFuture {
+    /// The response's head and the reader of its body.
+    ///
+    /// # Errors
+    /// [`Broken`] when the exchange ended without a response.
+    pub async fn head(mut self) -> Result<(ResponseHead, Receiver), Broken> {
+        let mailbox = Arc::clone(self.mailbox.as_ref().expect("taken only below"));
+        let head = poll_fn(|cx| {
+            let mut state = mailbox.lock();
+            if let Some(head) = state.response.take() {
+                return Poll::Ready(Ok(head));
+            }
+            if let Some(broken) = state.broken {
+                return Poll::Ready(Err(broken));
+            }
+            state.reader = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await?;
+        self.mailbox = None;
+        Ok((head, Receiver { mailbox, carries: true, ended: false }))
+    }
+}
+
+impl Drop for ResponseFuture {
+    fn drop(&mut self) {
+        if let Some(mailbox) = self.mailbox.take() {
+            mailbox.reset(ResetCode::Cancelled);
+        }
+    }
+}
+
+impl Responder {
+    /// Begins the response.
+    #[must_use = "the response ends only with Sender::finish"]
+    pub fn respond(mut self, head: ResponseHead) -> Sender {
+        let mailbox = self.mailbox.take().expect("taken only here");
+        mailbox.put(|state| state.respond = Some(head));
+        Sender { mailbox, unfinished: ResetCode::Broken, finished: false }
+    }
+
+    /// Says why there is no response.
+    pub fn reset(mut self, code: ResetCode) {
+        if let Some(mailbox) = self.mailbox.take() {
+            mailbox.reset(code);
+        }
+    }
+
+    /// Waits until nobody wants the response any more.
+    pub async fn cancelled(&mut self) -> Broken {
+        let mailbox = self.mailbox.as_ref().expect("taken only with self");
+        poll_fn(|cx| {
+            let mut state = mailbox.lock();
+            match state.broken {
+                Some(broken) => Poll::Ready(broken),
+                None => {
+                    state.writer = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        if let Some(mailbox) = self.mailbox.take() {
+            mailbox.reset(ResetCode::Broken);
+        }
+    }
+}
+
+impl Body for Receiver {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let mailbox = Arc::clone(&self.mailbox);
+        let mut state = mailbox.lock();
+        if let Some(bytes) = state.body.pop_front() {
+            drop(state);
+            mailbox.put(|state| state.read_bytes += bytes.len());
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
+        if let Some(trailers) = state.end.take() {
+            self.ended = true;
+            if trailers.is_empty() {
+                return Poll::Ready(None);
+            }
+            return match header_map(trailers) {
+                Ok(trailers) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+                Err(_) => Poll::Ready(Some(Err(Broken::Reset(ResetCode::Broken)))),
+            };
+        }
+        if let Some(broken) = state.broken {
+            self.ended = true;
+            return Poll::Ready(Some(Err(broken)));
+        }
+        state.reader = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let state = self.mailbox.lock();
+        self.ended || (state.body.is_empty() && state.end.as_ref().is_some_and(Headers::is_empty))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let state = self.mailbox.lock();
+        let here: usize = state.body.iter().map(Bytes::len).sum();
+        match state.end {
+            Some(_) => SizeHint::with_exact(here as u64),
+            None => {
+                let mut hint = SizeHint::new();
+                hint.set_lower(here as u64);
+                hint
+            }
+        }
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        let state = self.mailbox.lock();
+        if self.ended || state.over() {
+            return;
+        }
+        let whole = state.received;
+        drop(state);
+        if self.carries && !whole {
+            self.mailbox.reset(ResetCode::Cancelled);
+        } else {
+            self.mailbox.put(|state| {
+                state.discard = true;
+                state.read_bytes += state.body.drain(..).map(|bytes| bytes.len()).sum::<usize>();
+            });
+        }
+    }
+}
+
+macro_rules! opaque_debug {
+    ($($handle:ident),*) => {$(
+        impl std::fmt::Debug for $handle {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(stringify!($handle))
+            }
+        }
+    )*};
+}
+
+opaque_debug!(Sender, ResponseFuture, Receiver, Responder);

@@ -1,0 +1,235 @@
+//! What all exchanges of one tunnel share with its driver: who wants attention, how many there are,
+//! and what is wanted of the tunnel as a whole.
+
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Poll, Waker},
+};
+
+use relay_proto::{CloseCode, Notice, OpenError, RequestHead};
+
+use crate::{
+    exchange::{Exchange, Request},
+    mailbox::{Mailbox, State as Mail},
+};
+
+/// Notices that wait for a reader or for the driver; beyond this the oldest is dropped.
+const MAX_NOTICES: usize = 64;
+
+#[derive(Default)]
+pub(crate) struct Mailroom {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    /// Mailboxes that want the driver's attention, each at most once.
+    pub(crate) listed: Vec<Arc<Mailbox>>,
+    pub(crate) driver: Option<Waker>,
+    pub(crate) in_flight: u32,
+    pub(crate) capacity: u32,
+    pub(crate) open: bool,
+    pub(crate) peer_draining: bool,
+
+    // What the handles want of the tunnel.
+    pub(crate) notices: VecDeque<Notice>,
+    pub(crate) drain: bool,
+    pub(crate) close: Option<CloseWish>,
+
+    // What the driver has for the reader of arrivals.
+    arrivals: VecDeque<Arrival>,
+    reader: Option<Waker>,
+}
+
+pub(crate) struct CloseWish {
+    pub(crate) code: CloseCode,
+    pub(crate) reason: String,
+    pub(crate) when_idle: bool,
+}
+
+impl Mailroom {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn list(&self, mailbox: Arc<Mailbox>) {
+        let mut state = self.lock();
+        state.listed.push(mailbox);
+        wake(state.driver.take());
+    }
+
+    pub(crate) fn enter(&self) {
+        self.lock().in_flight += 1;
+    }
+
+    pub(crate) fn leave(&self) {
+        let mut state = self.lock();
+        state.in_flight -= 1;
+        if state.close.is_some() {
+            wake(state.driver.take());
+        }
+    }
+
+    fn wish(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.lock();
+        change(&mut state);
+        wake(state.driver.take());
+    }
+
+    /// Hands an arrival to its reader; false when nobody reads them fast enough.
+    pub(crate) fn arrive(&self, arrival: Arrival) -> bool {
+        let mut state = self.lock();
+        let waiting = state.arrivals.len();
+        let full = match &arrival {
+            Arrival::Request(_) => waiting >= state.capacity as usize + MAX_NOTICES,
+            Arrival::Notice(_) | Arrival::Draining => waiting >= MAX_NOTICES,
+        };
+        if !full {
+            state.arrivals.push_back(arrival);
+            wake(state.reader.take());
+        }
+        !full
+    }
+
+    /// The tunnel is over: nothing opens, nothing arrives any more.
+    pub(crate) fn shut(&self) {
+        let mut state = self.lock();
+        state.open = false;
+        wake(state.reader.take());
+    }
+}
+
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+/// A handle to a whole tunnel. Cheap to clone; it does not keep the tunnel alive.
+#[derive(Clone)]
+pub struct Handle(pub(crate) Arc<Mailroom>);
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handle").field("in_flight", &self.in_flight()).finish()
+    }
+}
+
+impl Handle {
+    /// Relay: opens an exchange. Its request goes out with the driver's next message.
+    ///
+    /// # Errors
+    /// [`OpenError`] when the tunnel is closed or draining, or as many exchanges as the agent takes
+    /// are in flight; nothing was sent.
+    pub fn open(&self, head: RequestHead) -> Result<Exchange, OpenError> {
+        let mut state = self.0.lock();
+        if !state.open {
+            return Err(OpenError::Closed);
+        }
+        if state.peer_draining {
+            return Err(OpenError::Draining);
+        }
+        if state.in_flight >= state.capacity {
+            return Err(OpenError::Busy);
+        }
+        state.in_flight += 1;
+        drop(state);
+        let mailbox = Mailbox::new(Arc::clone(&self.0), Mail { open: Some(head), ..Mail::default() });
+        mailbox.put(|_| ());
+        Ok(Exchange::new(mailbox))
+    }
+
+    /// Tells the agent's user something; may be lost.
+    pub fn notify(&self, notice: Notice) {
+        self.0.wish(|state| {
+            if state.notices.len() >= MAX_NOTICES {
+                state.notices.pop_front();
+            }
+            state.notices.push_back(notice);
+        });
+    }
+
+    /// Announces a planned stop.
+    pub fn drain(&self) {
+        self.0.wish(|state| state.drain = true);
+    }
+
+    /// Ends the tunnel now; exchanges in flight break.
+    pub fn close(&self, code: CloseCode, reason: &str) {
+        let wish = CloseWish { code, reason: reason.to_owned(), when_idle: false };
+        self.0.wish(|state| state.close = Some(wish));
+    }
+
+    /// Ends the tunnel as soon as no exchange is in flight.
+    pub fn close_when_idle(&self, code: CloseCode, reason: &str) {
+        let wish = CloseWish { code, reason: reason.to_owned(), when_idle: true };
+        self.0.wish(|state| state.close = Some(wish));
+    }
+
+    /// Exchanges in flight, as the handles hold them.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.0.lock().in_flight
+    }
+
+    /// Exchanges that may be in flight at a time.
+    #[must_use]
+    pub fn capacity(&self) -> u32 {
+        self.0.lock().capacity
+    }
+
+    /// Whether exchanges can be opened: the tunnel is up and the agent is not draining.
+    #[must_use]
+    pub fn takes_exchanges(&self) -> bool {
+        let state = self.0.lock();
+        state.open && !state.peer_draining
+    }
+}
+
+/// Something that came over the tunnel.
+#[derive(Debug)]
+pub enum Arrival {
+    /// Agent: a request to answer.
+    Request(Request),
+    /// Agent: a line for the user.
+    Notice(Notice),
+    /// The relay plans to stop.
+    Draining,
+}
+
+/// The reader of what comes over a tunnel.
+pub struct Arrivals(pub(crate) Arc<Mailroom>);
+
+impl std::fmt::Debug for Arrivals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Arrivals")
+    }
+}
+
+impl Arrivals {
+    /// The next arrival; `None` once the tunnel is over.
+    pub async fn next(&mut self) -> Option<Arrival> {
+        poll_fn(|cx| {
+            let mut state = self.0.lock();
+            if let Some(arrival) = state.arrivals.pop_front() {
+                return Poll::Ready(Some(arrival));
+            }
+            if !state.open {
+                return Poll::Ready(None);
+            }
+            state.reader = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+impl Drop for Arrivals {
+    fn drop(&mut self) {
+        // Outside the lock: a request that nobody took resets its stream as it goes.
+        let unread = std::mem::take(&mut self.0.lock().arrivals);
+        drop(unread);
+    }
+}

@@ -1,0 +1,63 @@
+//! The WebSocket's limits, and a count of the bytes that came from the socket.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use relay_proto::limits::MAX_MESSAGE_BYTES;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+
+/// The limits of every tunnel's WebSocket, set explicitly: the library's defaults are 128 KiB of
+/// buffers per idle connection, messages of 64 MiB and a write buffer without a bound.
+#[must_use]
+pub fn websocket_config() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(4 * 1024)
+        .write_buffer_size(0) // A message goes to the socket at once; it has been coalesced before.
+        .max_write_buffer_size(4 * MAX_MESSAGE_BYTES)
+        .max_message_size(Some(MAX_MESSAGE_BYTES))
+        .max_frame_size(Some(MAX_MESSAGE_BYTES))
+}
+
+/// Counts what is read, so that silence is judged by bytes and not by whole messages.
+#[derive(Debug)]
+pub(crate) struct Counted<S> {
+    inner: S,
+    read_bytes: u64,
+}
+
+impl<S> Counted<S> {
+    pub(crate) const fn new(inner: S) -> Self {
+        Self { inner, read_bytes: 0 }
+    }
+
+    pub(crate) const fn read_bytes(&self) -> u64 {
+        self.read_bytes
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let outcome = Pin::new(&mut self.inner).poll_read(cx, buf);
+        self.read_bytes += (buf.filled().len() - before) as u64;
+        outcome
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}

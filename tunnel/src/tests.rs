@@ -1,0 +1,333 @@
+//! Two ends of a tunnel joined by an in-memory pipe, under paused time.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use http_body_util::BodyExt;
+use relay_proto::{
+    Attach, CloseCode, Framing, Headers, Hello, Limits, Notice, Offer, OpenError, RequestHead, ResetCode, ResponseHead,
+    Welcome,
+};
+use tokio::{io::DuplexStream, task::JoinHandle, time::timeout};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Message,
+        protocol::{Role, frame::coding::CloseCode as WsCode},
+    },
+};
+
+use crate::{Arrival, Arrivals, Broken, Handle, Receiver, Request, agent, relay, websocket_config};
+
+struct Tunnel {
+    relay: Handle,
+    agent: Handle,
+    arrivals: Arrivals,
+    drivers: [JoinHandle<relay_proto::Close>; 2],
+}
+
+fn hello() -> Hello {
+    let offers = vec![Offer { endpoint: "e".into(), attach: Attach::Shared, capacity: 10 }];
+    Hello { name: "test".into(), instance: [1; 16], software: String::new(), offers }
+}
+
+async fn tunnel() -> Tunnel {
+    let (ours, theirs) = tokio::io::duplex(16 * 1024);
+    let greeted = tokio::spawn(relay(ours, Vec::new(), Limits::relay()));
+    let agent = tokio::spawn(agent(theirs, Vec::new(), hello(), Limits::agent()));
+    let greeting = greeted.await.expect("runs").expect("says hello");
+    assert_eq!(greeting.hello, hello());
+    let (relay, driver) = greeting.welcome(Welcome { epoch: 1, ..Welcome::default() });
+    let relay_driver = tokio::spawn(driver);
+    let (welcome, agent, arrivals, driver) = agent.await.expect("runs").expect("is welcome");
+    assert_eq!(welcome.epoch, 1);
+    Tunnel { relay, agent, arrivals, drivers: [relay_driver, tokio::spawn(driver)] }
+}
+
+fn head() -> RequestHead {
+    RequestHead {
+        endpoint: "e".into(),
+        event_id: [2; 16],
+        attempt: 1,
+        method: "POST".into(),
+        target: "/x".into(),
+        framing: Framing::Length,
+        headers: Headers::new(),
+    }
+}
+
+fn ok() -> ResponseHead {
+    ResponseHead { status: 200, headers: Headers::new() }
+}
+
+impl Tunnel {
+    async fn request(&mut self) -> Request {
+        match self.arrivals.next().await {
+            Some(Arrival::Request(request)) => request,
+            other => panic!("a request, not {other:?}"),
+        }
+    }
+}
+
+impl Tunnel {
+    /// Waits until neither side holds an exchange any more.
+    async fn quiet(&self) {
+        let quiet = async {
+            while (self.relay.in_flight(), self.agent.in_flight()) != (0, 0) {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(5), quiet).await.expect("every exchange is let go");
+    }
+}
+
+async fn collect(body: Receiver) -> Result<Bytes, Broken> {
+    body.collect().await.map(http_body_util::Collected::to_bytes)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_answered() {
+    let mut tunnel = tunnel().await;
+    let mut exchange = tunnel.relay.open(head()).expect("opens");
+    exchange.request.send("ping".into()).await.expect("takes it");
+    exchange.request.finish(Headers::new());
+    let request = tunnel.request().await;
+    assert_eq!(request.head, head());
+    assert_eq!(collect(request.body).await, Ok("ping".into()));
+    let mut answer = request.responder.respond(ok());
+    answer.send("pong".into()).await.expect("takes it");
+    answer.finish([("x-sum", "1")].into_iter().collect());
+    let (response, body) = exchange.response.head().await.expect("answers");
+    assert_eq!(response, ok());
+    let body = body.collect().await.expect("whole");
+    assert_eq!(body.trailers().expect("trailers")["x-sum"], "1");
+    assert_eq!(body.to_bytes(), "pong");
+    tunnel.quiet().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_bodies_pass_both_ways_at_the_readers_pace() {
+    let mut tunnel = tunnel().await;
+    let body: Bytes = (0..5_000_000_u32).map(|n| (n % 253) as u8).collect::<Vec<_>>().into();
+    let mut exchange = tunnel.relay.open(head()).expect("opens");
+    let sent = body.clone();
+    let writer = tokio::spawn(async move {
+        for piece in sent.chunks(100_000) {
+            exchange.request.send(Bytes::copy_from_slice(piece)).await.expect("takes it");
+        }
+        exchange.request.finish(Headers::new());
+        exchange.response
+    });
+    let mut request = tunnel.request().await;
+    let mut answer = request.responder.respond(ok());
+    let echo = tokio::spawn(async move {
+        while let Some(frame) = request.body.frame().await {
+            answer.send(frame.expect("whole").into_data().expect("data")).await.expect("takes it");
+        }
+        answer.finish(Headers::new());
+    });
+    let (_, answered) = writer.await.expect("runs").head().await.expect("answers");
+    assert!(collect(answered).await.expect("whole") == body, "the bytes are the sender's");
+    echo.await.expect("runs");
+    tunnel.quiet().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_relays_handle_resets_the_stream() {
+    let mut tunnel = tunnel().await;
+    let exchange = tunnel.relay.open(head()).expect("opens");
+    exchange.request.finish(Headers::new());
+    let mut request = tunnel.request().await;
+    drop(exchange.response);
+    assert_eq!(request.responder.cancelled().await, Broken::Reset(ResetCode::Cancelled));
+
+    let exchange = tunnel.relay.open(head()).expect("opens");
+    exchange.request.finish(Headers::new());
+    let request = tunnel.request().await;
+    let mut answer = request.responder.respond(ok());
+    let (_, body) = exchange.response.head().await.expect("answers");
+    drop(body);
+    assert_eq!(answer.closed().await, Broken::Reset(ResetCode::Cancelled));
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_requests_writer_before_its_end_breaks_the_request() {
+    let mut tunnel = tunnel().await;
+    let mut exchange = tunnel.relay.open(head()).expect("opens");
+    exchange.request.send("half".into()).await.expect("takes it");
+    let mut request = tunnel.request().await;
+    let first = request.body.frame().await.expect("a frame").expect("data");
+    assert_eq!(first.into_data().expect("data"), "half");
+    drop(exchange.request);
+    let end = request.body.frame().await.expect("an end").map(|_| ());
+    assert_eq!(end, Err(Broken::Reset(ResetCode::Cancelled)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_agents_writer_before_its_end_breaks_the_answer() {
+    let mut tunnel = tunnel().await;
+    let exchange = tunnel.relay.open(head()).expect("opens");
+    exchange.request.finish(Headers::new());
+    let mut answer = tunnel.request().await.responder.respond(ok());
+    answer.send("half".into()).await.expect("takes it");
+    let (_, body) = exchange.response.head().await.expect("answers");
+    drop(answer);
+    assert_eq!(collect(body).await, Err(Broken::Reset(ResetCode::Broken)), "never a clean short body");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_responder_says_why_there_is_no_answer() {
+    let mut tunnel = tunnel().await;
+    for code in [ResetCode::NotCalled, ResetCode::Unreachable, ResetCode::Broken, ResetCode::Timeout] {
+        let exchange = tunnel.relay.open(head()).expect("opens");
+        exchange.request.finish(Headers::new());
+        tunnel.request().await.responder.reset(code);
+        assert_eq!(exchange.response.head().await.map(|_| ()), Err(Broken::Reset(code)));
+    }
+    let exchange = tunnel.relay.open(head()).expect("opens");
+    drop(tunnel.request().await.responder);
+    assert_eq!(exchange.response.head().await.map(|_| ()), Err(Broken::Reset(ResetCode::Broken)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_may_answer_without_reading_the_request() {
+    let mut tunnel = tunnel().await;
+    let mut exchange = tunnel.relay.open(head()).expect("opens");
+    exchange.request.send(Bytes::from(vec![0; 200_000])).await.expect("takes it");
+    let request = tunnel.request().await;
+    drop(request.body);
+    let mut answer = request.responder.respond(ResponseHead { status: 413, ..ok() });
+    answer.send("no".into()).await.expect("takes it");
+    answer.finish(Headers::new());
+    let (response, body) = exchange.response.head().await.expect("answers");
+    assert_eq!((response.status, collect(body).await), (413, Ok("no".into())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_tunnel_breaks_what_is_in_flight_and_opens_nothing_more() {
+    let mut tunnel = tunnel().await;
+    let exchange = tunnel.relay.open(head()).expect("opens");
+    let mut request = tunnel.request().await;
+    tunnel.drivers[1].abort();
+    assert_eq!(exchange.response.head().await.map(|_| ()), Err(Broken::SessionLost));
+    assert_eq!(request.responder.cancelled().await, Broken::SessionLost);
+    assert_eq!(tunnel.relay.open(head()).map(|_| ()), Err(OpenError::Closed));
+    assert!(tunnel.arrivals.next().await.is_none());
+    drop((request, exchange.request));
+    tunnel.quiet().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_agents_capacity_bounds_what_is_in_flight() {
+    let (ours, theirs) = tokio::io::duplex(16 * 1024);
+    let limits = Limits { max_streams: 2, ..Limits::agent() };
+    let agent = tokio::spawn(agent(theirs, Vec::new(), hello(), limits));
+    let greeting = relay(ours, Vec::new(), Limits::relay()).await.expect("says hello");
+    let (relay, driver) = greeting.welcome(Welcome::default());
+    tokio::spawn(driver);
+    let (_, _agent, _arrivals, driver) = agent.await.expect("runs").expect("is welcome");
+    tokio::spawn(driver);
+    let first = relay.open(head()).expect("opens");
+    let _second = relay.open(head()).expect("opens");
+    assert_eq!(relay.open(head()).map(|_| ()), Err(OpenError::Busy));
+    drop(first);
+    timeout(Duration::from_secs(5), async {
+        while relay.open(head()).is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("a place becomes free");
+}
+
+#[tokio::test(start_paused = true)]
+async fn notices_and_drain_reach_the_agent_and_an_idle_tunnel_closes() {
+    let mut tunnel = tunnel().await;
+    let exchange = tunnel.relay.open(head()).expect("opens");
+    exchange.request.finish(Headers::new());
+    tunnel.relay.notify(Notice::Text("hi".into()));
+    tunnel.relay.drain();
+    tunnel.relay.close_when_idle(CloseCode::GoingAway, "restarting");
+    let mut seen = (false, false, None);
+    while seen.2.is_none() || !seen.0 || !seen.1 {
+        match tunnel.arrivals.next().await.expect("still open while an exchange is in flight") {
+            Arrival::Notice(notice) => seen.0 = notice == Notice::Text("hi".into()),
+            Arrival::Draining => seen.1 = true,
+            Arrival::Request(request) => seen.2 = Some(request),
+        }
+    }
+    let answer = seen.2.expect("came").responder.respond(ok());
+    answer.finish(Headers::new());
+    let (_, body) = exchange.response.head().await.expect("answers");
+    assert_eq!(collect(body).await, Ok(Bytes::new()));
+    let close = (&mut tunnel.drivers[1]).await.expect("runs");
+    assert_eq!((close.code, close.reason.as_str()), (CloseCode::GoingAway, "restarting"));
+}
+
+/// A relay's tunnel whose agent is a bare WebSocket, after hello and welcome.
+async fn bare_agent() -> (Handle, JoinHandle<relay_proto::Close>, WebSocketStream<DuplexStream>) {
+    let (ours, theirs) = tokio::io::duplex(1024 * 1024);
+    let mut bare = WebSocketStream::from_raw_socket(theirs, Role::Client, Some(websocket_config())).await;
+    let mut session = relay_proto::Session::agent(hello(), Limits::agent(), relay_proto::Instant::from_micros(0));
+    let mut message = bytes::BytesMut::new();
+    assert!(session.poll_transmit(&mut message));
+    bare.send(Message::Binary(message.freeze())).await.expect("sends");
+    let greeting = relay(ours, Vec::new(), Limits::relay()).await.expect("says hello");
+    let (handle, driver) = greeting.welcome(Welcome::default());
+    let driver = tokio::spawn(driver);
+    assert!(matches!(bare.next().await, Some(Ok(Message::Binary(_)))), "the welcome");
+    (handle, driver, bare)
+}
+
+#[tokio::test(start_paused = true)]
+async fn everything_that_is_ready_goes_into_one_message() {
+    let (handle, _driver, mut bare) = bare_agent().await;
+    let exchanges: Vec<_> = (0..50)
+        .map(|_| {
+            let exchange = handle.open(head()).expect("opens");
+            exchange.request.finish(Headers::new());
+            exchange.response
+        })
+        .collect();
+    let Some(Ok(Message::Binary(message))) = bare.next().await else { panic!("a message") };
+    assert!(message.len() > 50 * 30, "fifty requests in {} bytes", message.len());
+    let more = timeout(Duration::from_secs(1), bare.next()).await;
+    assert!(more.is_err(), "nothing is left for a second message: {more:?}");
+    drop(exchanges);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_peer_is_given_up_after_ten_seconds() {
+    let (_handle, driver, _bare) = bare_agent().await;
+    let start = tokio::time::Instant::now();
+    let close = driver.await.expect("runs");
+    assert_eq!(close.code, CloseCode::HeartbeatTimeout);
+    let waited = start.elapsed();
+    assert!((10..=13).contains(&waited.as_secs()), "after {waited:?}");
+}
+
+async fn farewell_after(messages: impl IntoIterator<Item = Message>) -> WsCode {
+    let (_handle, driver, mut bare) = bare_agent().await;
+    for message in messages {
+        if bare.send(message).await.is_err() {
+            break;
+        }
+    }
+    let code = loop {
+        match bare.next().await {
+            Some(Ok(Message::Close(Some(frame)))) => break frame.code,
+            Some(Ok(_)) => {}
+            other => panic!("a close frame, not {other:?}"),
+        }
+    };
+    driver.await.expect("runs");
+    code
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_abuses_the_websocket_gets_a_close_code() {
+    assert_eq!(farewell_after([Message::Text("hi".into())]).await, WsCode::Unsupported);
+    let pings = (0..20_000).map(|_| Message::Ping(Bytes::new()));
+    assert_eq!(farewell_after(pings).await, WsCode::Policy);
+}
