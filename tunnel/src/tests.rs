@@ -110,14 +110,13 @@ async fn a_request_is_answered() {
 async fn large_bodies_pass_both_ways_at_the_readers_pace() {
     let mut tunnel = tunnel().await;
     let body: Bytes = (0..5_000_000_u32).map(|n| (n % 253) as u8).collect::<Vec<_>>().into();
-    let mut exchange = tunnel.relay.open(head()).expect("opens");
+    let crate::Exchange { request: mut upload, response } = tunnel.relay.open(head()).expect("opens");
     let sent = body.clone();
     let writer = tokio::spawn(async move {
         for piece in sent.chunks(100_000) {
-            exchange.request.send(Bytes::copy_from_slice(piece)).await.expect("takes it");
+            upload.send(Bytes::copy_from_slice(piece)).await.expect("takes it");
         }
-        exchange.request.finish(Headers::new());
-        exchange.response
+        upload.finish(Headers::new());
     });
     let mut request = tunnel.request().await;
     let mut answer = request.responder.respond(ok());
@@ -127,8 +126,9 @@ async fn large_bodies_pass_both_ways_at_the_readers_pace() {
         }
         answer.finish(Headers::new());
     });
-    let (_, answered) = writer.await.expect("runs").head().await.expect("answers");
+    let (_, answered) = response.head().await.expect("answers");
     assert!(collect(answered).await.expect("whole") == body, "the bytes are the sender's");
+    writer.await.expect("runs");
     echo.await.expect("runs");
     tunnel.quiet().await;
 }

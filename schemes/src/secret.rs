@@ -1,0 +1,28 @@
+//! A secret: masked wherever it might be printed, overwritten when it is dropped.
+
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+/// A signing secret as its owner wrote it down.
+#[derive(Clone)]
+pub struct Secret(Zeroizing<Vec<u8>>);
+
+impl Secret {
+    /// Takes a secret's text.
+    pub fn new(text: impl Into<Vec<u8>>) -> Self {
+        Self(Zeroizing::new(text.into()))
+    }
+
+    /// The secret itself.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
