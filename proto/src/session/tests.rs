@@ -196,7 +196,8 @@ fn an_empty_chunked_body_is_told_apart_from_no_body_by_its_framing() {
 
 #[test]
 fn without_credit_the_head_goes_alone_and_the_body_waits() {
-    let mut pair = Pair::open_with(Limits::relay(), Limits { initial_window_bytes: 4, window_pool_bytes: 0, ..Limits::agent() });
+    let mut pair =
+        Pair::open_with(Limits::relay(), Limits { initial_window_bytes: 4, window_pool_bytes: 0, ..Limits::agent() });
     let id = pair.ask(b"0123456789");
     pair.run();
     let mut events = pair.agent_events();

@@ -1,0 +1,76 @@
+//! The command line: from arguments to an exit code.
+//!
+//! Parses, picks the command, prints its error once. Arguments are read twice: [`args`] takes them as they were
+//! typed, the commands make checked values of them. Texts that may hold a secret, such as URLs and headers, are
+//! parsed in the second step, since the first quotes what it cannot read.
+//!
+//! Exit codes: 0 done, 1 failed, 2 usage or config, 3 refused by the relay, 4 not found, 5 unreachable, 130
+//! interrupted a second time before the drain was over.
+
+pub mod args;
+mod config;
+mod failure;
+mod listen;
+mod misc;
+mod run;
+mod start;
+#[cfg(test)]
+mod tests;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::Parser as _;
+
+use self::args::{Cli, Command};
+pub use self::failure::Failure;
+use crate::{config::find::Places, report::Reporter};
+
+/// Runs the command that the process was started with.
+#[must_use]
+pub fn main() -> ExitCode {
+    main_from(std::env::args_os())
+}
+
+/// Runs the command given as arguments, the program's name first.
+pub fn main_from<I, T>(arguments: I) -> ExitCode
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and versions come this way too, with code 0.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match dispatch(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.is_reported() {
+                anstream::eprintln!("error: {failure}");
+            }
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<(), Failure> {
+    run::start_logging(cli.verbose);
+    let places = Places::of_process();
+    match cli.command {
+        Command::Listen(args) => {
+            let config = listen::config(&args, &places, std::io::stdin())?;
+            run::run(config, &Reporter::new(args.connection.output, cli.color))
+        }
+        Command::Start(args) => {
+            let config = start::config(&args, &places, std::io::stdin())?;
+            run::run(config, &Reporter::new(args.connection.output, cli.color))
+        }
+        Command::Config(command) => misc::print(&config::run(&command, &places)?),
+        Command::Completions { shell } => misc::print(&misc::completions(shell)),
+        Command::Man { directory } => misc::man(directory.as_deref()),
+        Command::Version { json } => misc::print(&misc::version(json)),
+    }
+}

@@ -1,0 +1,155 @@
+//! What can be typed, and the help that explains it.
+//!
+//! Shapes only: values stay as they were typed where a wrong one must not be quoted, and are checked by the commands.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::report::{Color, Output};
+
+const EXAMPLES: &str = "\
+Examples:
+  relay-client listen 3000 github --relay https://hooks.example.com --token-file token
+  relay-client listen http://localhost:8080/webhooks stripe
+  relay-client listen unix:/run/app.sock ci --output json
+  relay-client start --config relay-client.toml";
+
+/// Receives webhooks from a relay and calls local handlers
+#[derive(Debug, Parser)]
+#[command(name = "relay-client", version, propagate_version = true, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Cli {
+    /// Colours in what is printed
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    pub color: Color,
+    /// Says more on standard error; twice for more still. RELAY_LOG takes a filter
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Receives webhooks of one endpoint and calls one handler
+    Listen(ListenArgs),
+    /// Serves the endpoints of a config file
+    Start(StartArgs),
+    /// Checks and shows the config file
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Prints a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Prints the manual page, or writes all of them into a directory
+    Man {
+        /// Where to write one page per command
+        directory: Option<PathBuf>,
+    },
+    /// Prints the version
+    Version {
+        /// As a JSON object, with details of the build
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// How the relay is reached and what is shown.
+#[derive(Debug, Args)]
+pub struct ConnectionArgs {
+    /// The relay's address: https://HOST, or http:// on this machine
+    #[arg(long, env = "RELAY_URL", hide_env_values = true, value_name = "URL")]
+    pub relay: Option<String>,
+    /// A file that holds the token, or - for standard input. RELAY_TOKEN holds the token itself
+    #[arg(long, env = "RELAY_TOKEN_FILE", hide_env_values = true, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// This agent's name [default: the host's]
+    #[arg(long, env = "RELAY_NAME", value_name = "NAME")]
+    pub name: Option<String>,
+    /// A PEM file with roots to believe for the relay, besides the system's
+    #[arg(long, env = "RELAY_CA", value_name = "FILE")]
+    pub relay_ca: Option<PathBuf>,
+    /// The config file [default: ./relay-client.toml, or relay/relay-client.toml in the user's config directory]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What is printed
+    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+    pub output: Output,
+}
+
+/// `listen`.
+#[derive(Debug, Args)]
+#[command(override_usage = "relay-client listen [OPTIONS] [PORT|URL|unix:PATH] [ENDPOINT]")]
+pub struct ListenArgs {
+    /// The handler: a port on this machine, http://…, https://… or unix:PATH; then the endpoint, which may be left
+    /// out if the token has only one
+    #[arg(value_name = "TARGET] [ENDPOINT", num_args = 0..=2)]
+    pub positional: Vec<String>,
+    /// The handler, as an option
+    #[arg(short, long, value_name = "URL")]
+    pub forward_to: Option<String>,
+    /// A path in place of the target's own
+    #[arg(long, value_name = "PATH")]
+    pub path: Option<String>,
+    /// A header to set on every request to the handler; may be repeated
+    #[arg(short = 'H', long = "header", value_name = "K: V")]
+    pub headers: Vec<String>,
+    /// Passes on the sender's Host header rather than the target's
+    #[arg(long)]
+    pub preserve_host: bool,
+    /// Calls to the handler at once [default: 50]
+    #[arg(long, value_name = "N")]
+    pub max_connections: Option<usize>,
+    /// How long the handler may take to begin its answer [default: 30s]
+    #[arg(long, value_name = "DURATION", value_parser = crate::config::check::duration)]
+    pub timeout: Option<std::time::Duration>,
+    /// A PEM file with roots to believe for the handler, besides the system's
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
+    pub ca_file: Option<PathBuf>,
+    /// Believes any certificate of the handler; never of the relay
+    #[arg(long, visible_alias = "skip-verify")]
+    pub insecure: bool,
+    /// How the relay is reached.
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+}
+
+/// `start`.
+#[derive(Debug, Args)]
+pub struct StartArgs {
+    /// The endpoints to serve [default: all]
+    #[arg(value_name = "NAME", conflicts_with = "all")]
+    pub names: Vec<String>,
+    /// Serves every endpoint of the file
+    #[arg(long)]
+    pub all: bool,
+    /// How the relay is reached.
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+}
+
+/// `config …`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Checks the file, its token and its certificates, without connecting
+    Check(ConfigArgs),
+    /// Prints the file with every default
+    Show(ConfigArgs),
+    /// Prints which file is read
+    Path(ConfigArgs),
+}
+
+/// Which file is meant.
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// The config file
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}

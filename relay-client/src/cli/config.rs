@@ -1,0 +1,79 @@
+//! `config check`, `config show` and `config path`: nothing is connected to.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::{
+    Failure,
+    args::{ConfigArgs, ConfigCommand},
+};
+use crate::{
+    config::{Problem, check::ConfigFile, find::Places, show},
+    handler::Handler,
+    tls::{self, Trust},
+};
+
+/// What the command prints.
+pub(super) fn run(command: &ConfigCommand, places: &Places) -> Result<String, Failure> {
+    match command {
+        ConfigCommand::Path(args) => {
+            let path = find(args, places)?.display().to_string();
+            Ok(if args.json { format!("{}\n", json!({ "path": path })) } else { format!("{path}\n") })
+        }
+        ConfigCommand::Show(args) => {
+            let text = show::render(&read(args, places)?);
+            if !args.json {
+                return Ok(text);
+            }
+            let table: toml::Table = toml::from_str(&text).map_err(|error| Failure::Failed(error.to_string()))?;
+            Ok(format!("{}\n", json!(table)))
+        }
+        ConfigCommand::Check(args) => {
+            let file = check(read(args, places)?)?;
+            let (path, count) = (file.path.display().to_string(), file.endpoints.len());
+            if args.json {
+                return Ok(format!("{}\n", json!({ "path": path, "ok": true, "endpoints": count })));
+            }
+            let noun = if count == 1 { "endpoint" } else { "endpoints" };
+            Ok(format!("{path}: ok, {count} {noun}\n"))
+        }
+    }
+}
+
+/// The failure when no config file is found, with the places that were looked at.
+pub(super) fn not_found(places: &Places) -> Failure {
+    let searched: Vec<String> = places.searched().iter().map(|path| path.display().to_string()).collect();
+    Failure::NotFound(format!("no config file; name it with --config, or write {}", searched.join(" or ")))
+}
+
+fn find(args: &ConfigArgs, places: &Places) -> Result<PathBuf, Failure> {
+    places.find(args.config.as_deref()).ok_or_else(|| not_found(places))
+}
+
+fn read(args: &ConfigArgs, places: &Places) -> Result<ConfigFile, Failure> {
+    Ok(ConfigFile::read(&find(args, places)?, places.home.as_deref())?)
+}
+
+/// Tries everything the file refers to: the token and the certificates.
+fn check(file: ConfigFile) -> Result<ConfigFile, Failure> {
+    let mut problems = Vec::new();
+    let mut problem = |key: String, message: String| problems.push(Problem { line: None, key, message });
+    if let Some(Err(error)) = file.token.as_ref().map(|token| token.read()) {
+        problem("token".to_owned(), error.to_string());
+    }
+    if let Some(path) = &file.relay_ca
+        && let Err(error) = tls::client_config(&Trust::PlatformAnd(path.clone()))
+    {
+        problem("relay_ca".to_owned(), error.to_string());
+    }
+    for endpoint in &file.endpoints {
+        if let Err(error) = Handler::new(&endpoint.target) {
+            problem(format!("endpoint.{}", endpoint.name.as_deref().unwrap_or_default()), error.to_string());
+        }
+    }
+    if problems.is_empty() {
+        return Ok(file);
+    }
+    Err(crate::config::Invalid { file: file.path, problems }.into())
+}

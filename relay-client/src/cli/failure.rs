@@ -1,0 +1,46 @@
+//! Why a command failed, and the exit code that says so.
+
+use crate::{agent::RunError, config::Invalid};
+
+/// A failure of a command, by what its caller can do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// Something failed that is nobody's mistake.
+    #[error("{0}")]
+    Failed(String),
+    /// The arguments cannot be used.
+    #[error("{0}")]
+    Usage(String),
+    /// The config file cannot be used.
+    #[error("{0}")]
+    Config(#[from] Invalid),
+    /// A file or a name does not exist.
+    #[error("{0}")]
+    NotFound(String),
+    /// The agent ended by itself.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// The user did not wait for the drain.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl Failure {
+    /// The process's exit code.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Failed(_) => 1,
+            Self::Usage(_) | Self::Config(_) | Self::Run(RunError::Unusable(_)) => 2,
+            Self::Run(RunError::Refused(_)) => 3,
+            Self::NotFound(_) => 4,
+            Self::Interrupted => 130,
+        }
+    }
+
+    /// Whether the user has been told already.
+    #[must_use]
+    pub fn is_reported(&self) -> bool {
+        matches!(self, Self::Run(RunError::Refused(_)) | Self::Interrupted)
+    }
+}

@@ -1,0 +1,213 @@
+//! What is typed, what it becomes, and which exit code a mistake gets.
+
+use std::path::Path;
+
+use clap::CommandFactory as _;
+
+use super::*;
+use crate::{
+    config::{Config, OnRefused},
+    tls::Trust,
+};
+
+/// A directory that stands for the user's whole world.
+struct World {
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    /// Writes a file that only its owner can read.
+    fn write(&self, name: &str, text: &str) {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        }
+    }
+
+    fn places(&self) -> Places {
+        Places { current: self.folder.path().to_owned(), ..Places::default() }
+    }
+
+    /// The configuration of a `listen` or `start` line.
+    fn config(&self, line: &[&str]) -> Result<Config, Failure> {
+        let cli = Cli::try_parse_from([&["relay-client"], line].concat()).unwrap();
+        match cli.command {
+            Command::Listen(args) => listen::config(&args, &self.places(), &b"from-stdin\n"[..]),
+            Command::Start(args) => start::config(&args, &self.places(), &b""[..]),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn listen(&self, line: &str) -> Result<Config, Failure> {
+        let common = ["--relay", "https://h", "--token-file", "-"];
+        self.config(
+            &[vec!["listen"], line.split(' ').filter(|word| !word.is_empty()).collect(), common.to_vec()].concat(),
+        )
+    }
+}
+
+fn failure(result: Result<Config, Failure>) -> (u8, String) {
+    let failure = result.unwrap_err();
+    (failure.exit_code(), failure.to_string())
+}
+
+const FILE: &str = r#"
+version = 1
+relay = "https://file.example.com"
+token = "file:token"
+name = "from-file"
+[[endpoint]]
+name = "github"
+target = "3000"
+[[endpoint]]
+name = "stripe"
+target = "4000"
+"#;
+
+#[test]
+fn the_grammar_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn targets_and_endpoints_are_told_apart() {
+    let world = World::new();
+    for (line, target, name) in [
+        ("3000", "http://127.0.0.1:3000", None),
+        ("3000 github", "http://127.0.0.1:3000", Some("github")),
+        ("unix:/s ci --path /x", "unix:/s path /x", Some("ci")),
+        ("-f http://app/x", "http://app/x", None),
+        ("stripe --forward-to http://app/x", "http://app/x", Some("stripe")),
+    ] {
+        let config = world.listen(line).unwrap();
+        assert_eq!(config.endpoints.len(), 1);
+        assert_eq!(config.endpoints[0].target.target.to_string(), target, "{line}");
+        assert_eq!(config.endpoints[0].name.as_deref(), name, "{line}");
+        assert_eq!(config.on_refused, OnRefused::Exit);
+        assert_eq!(config.token.read().unwrap().reveal(), "from-stdin");
+    }
+}
+
+#[test]
+fn options_reach_the_handler() {
+    let world = World::new();
+    let line =
+        "https://app ci --max-connections 3 --timeout 2m --skip-verify --preserve-host -H A:b -H Authorization:s3cret";
+    let config = world.listen(line).unwrap();
+    let endpoint = &config.endpoints[0];
+    assert_eq!(endpoint.target.max_connections.get(), 3);
+    assert_eq!(endpoint.target.timeouts.head.as_secs(), 120);
+    assert_eq!(endpoint.target.trust, Trust::DangerousAnything);
+    assert!(endpoint.preserve_host);
+    assert_eq!(endpoint.headers.len(), 2);
+    assert!(!format!("{config:?}").contains("s3cret"));
+}
+
+#[test]
+fn mistakes_exit_with_two_and_show_no_secret() {
+    let world = World::new();
+    for line in [
+        "",
+        "localhost:3000",
+        "http://me:s3cret@app",
+        "3000 bad/name",
+        "3000 github -f 4000",
+        "3000 --max-connections 0",
+        "3000 --path x",
+        "3000 -H s3cret",
+        "3000 -H Content-Length:1",
+    ] {
+        let (code, text) = failure(world.listen(line));
+        assert_eq!(code, 2, "{line}");
+        assert!(!text.contains("s3cret"), "{text}");
+    }
+    let (_, text) = failure(world.config(&["listen", "3000", "--relay", "https://h"]));
+    assert!(text.starts_with("no token: name its file with --token-file"), "{text}");
+    let (_, text) = failure(world.config(&["listen", "3000", "--token-file", "-"]));
+    assert!(text.starts_with("no relay: "), "{text}");
+    let (code, text) = failure(world.config(&["listen", "3000", "--relay", "http://h", "--token-file", "-"]));
+    assert_eq!(code, 2);
+    assert!(text.starts_with("--relay: plain http to h"), "{text}");
+}
+
+#[test]
+fn flags_go_before_the_file() {
+    let world = World::new();
+    world.write("relay-client.toml", FILE);
+    world.write("token", "from-file\n");
+    let config = world.config(&["listen", "3000"]).unwrap();
+    assert_eq!(config.relay.to_string(), "https://file.example.com");
+    assert_eq!(config.token.read().unwrap().reveal(), "from-file");
+    assert_eq!(config.name, "from-file");
+    let line = ["listen", "3000", "--relay", "https://flag", "--name", "flag", "--token-file", "-"];
+    let config = world.config(&line).unwrap();
+    assert_eq!(config.relay.to_string(), "https://flag");
+    assert_eq!(config.token.read().unwrap().reveal(), "from-stdin");
+    assert_eq!(config.name, "flag");
+}
+
+#[test]
+fn start_serves_all_or_those_named() {
+    let world = World::new();
+    assert_eq!(failure(world.config(&["start"])).0, 4);
+    world.write("relay-client.toml", FILE);
+    assert_eq!(failure(world.config(&["start"])).0, 2, "the token is missing");
+    world.write("token", "secret");
+    let names = |line: &[&str]| -> Vec<String> {
+        world.config(line).unwrap().endpoints.into_iter().filter_map(|endpoint| endpoint.name).collect()
+    };
+    assert_eq!(names(&["start"]), ["github", "stripe"]);
+    assert_eq!(names(&["start", "--all"]), ["github", "stripe"]);
+    assert_eq!(names(&["start", "stripe"]), ["stripe"]);
+    let (code, text) = failure(world.config(&["start", "strpe"]));
+    assert_eq!((code, text.as_str()), (4, "no endpoint \"strpe\" in the config file; did you mean \"stripe\"?"));
+}
+
+#[test]
+fn config_commands_check_show_and_find() {
+    let world = World::new();
+    let run = |line: &[&str]| {
+        let cli = Cli::try_parse_from([&["relay-client", "config"], line].concat()).unwrap();
+        let Command::Config(command) = cli.command else { panic!("{cli:?}") };
+        config::run(&command, &world.places())
+    };
+    assert_eq!(run(&["path"]).unwrap_err().exit_code(), 4);
+    world.write("relay-client.toml", FILE);
+    let path = world.folder.path().join("relay-client.toml");
+    assert_eq!(run(&["path"]).unwrap(), format!("{}\n", path.display()));
+    assert!(run(&["show"]).unwrap().contains("target = \"http://127.0.0.1:3000\""));
+    assert!(run(&["show", "--json"]).unwrap().starts_with('{'));
+    let error = run(&["check"]).unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    assert!(error.to_string().starts_with(&format!("{}: token: the token cannot be read from ", path.display())));
+    world.write("token", "secret");
+    assert_eq!(run(&["check"]).unwrap(), format!("{}: ok, 2 endpoints\n", path.display()));
+}
+
+#[test]
+fn printed_things_are_what_they_claim() {
+    assert!(misc::completions(clap_complete::Shell::Bash).contains("relay-client"));
+    let version: serde_json::Value = serde_json::from_str(&misc::version(true)).unwrap();
+    assert_eq!(version["protocol"], "relay.v1");
+    let folder = tempfile::tempdir().unwrap();
+    misc::man(Some(folder.path())).unwrap();
+    assert!(Path::new(&folder.path().join("relay-client-listen.1")).is_file());
+}
+
+#[test]
+fn exit_codes_come_out_of_main() {
+    let code = |line: &[&str]| format!("{:?}", main_from([&["relay-client"], line].concat()));
+    assert_eq!(
+        code(&["config", "check", "--config", "/nowhere/relay-client.toml"]),
+        format!("{:?}", ExitCode::from(2))
+    );
+    assert_eq!(code(&["no-such-command"]), format!("{:?}", ExitCode::from(2)));
+    assert_eq!(code(&["--version"]), format!("{:?}", ExitCode::SUCCESS));
+}

@@ -1,0 +1,357 @@
+//! From a config file as typed to one that can run.
+//!
+//! Judges every value on its own and names each one that is wrong, with its line. It reads no file but the config
+//! itself: a missing CA file or token shows when it is used, or in `config check`.
+
+use std::{
+    num::NonZeroUsize,
+    ops::Range,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use http::{HeaderName, HeaderValue};
+use toml::Spanned;
+
+use super::{
+    EndpointConfig, Invalid, Problem, RelayUrl, TokenSource,
+    find::expand,
+    problem::{line_of, of_toml},
+    raw::{RawEndpoint, RawFile, RawTimeouts},
+};
+use crate::{
+    handler::{TargetConfig, Timeouts},
+    target::Target,
+    tls::Trust,
+};
+
+/// Bytes a config file may have.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
+/// Calls at once that a target may be allowed.
+pub const MAX_MAX_CONNECTIONS: usize = 10_000;
+/// The longest any timeout may be.
+pub const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A checked config file. Whatever may also come from a flag may be missing.
+#[derive(Debug, Clone)]
+pub struct ConfigFile {
+    /// The file.
+    pub path: PathBuf,
+    /// The relay's address.
+    pub relay: Option<RelayUrl>,
+    /// PEM file with roots believed for the relay.
+    pub relay_ca: Option<PathBuf>,
+    /// Where the token lies.
+    pub token: Option<TokenSource>,
+    /// The agent's name.
+    pub name: Option<String>,
+    /// Endpoints and their handlers, in the file's order; names are unique.
+    pub endpoints: Vec<EndpointConfig>,
+}
+
+impl ConfigFile {
+    /// Reads and checks a file.
+    pub fn read(path: &Path, home: Option<&Path>) -> Result<Self, Invalid> {
+        let invalid = |message: String| Invalid {
+            file: path.to_owned(),
+            problems: vec![Problem { line: None, key: String::new(), message }],
+        };
+        let size = std::fs::metadata(path).map_err(|error| invalid(crate::reason::of_io(&error)))?.len();
+        if size > MAX_FILE_BYTES {
+            return Err(invalid("is larger than 1 MiB".to_owned()));
+        }
+        let text = std::fs::read_to_string(path).map_err(|error| invalid(crate::reason::of_io(&error)))?;
+        Self::parse(path, &text, home)
+    }
+
+    /// Checks the text of a file that lies at `path`.
+    pub fn parse(path: &Path, text: &str, home: Option<&Path>) -> Result<Self, Invalid> {
+        let invalid = |problems| Invalid { file: path.to_owned(), problems };
+        let raw: RawFile = toml::from_str(text).map_err(|error| invalid(vec![of_toml(text, &error)]))?;
+        let base = path.parent().unwrap_or_else(|| Path::new(""));
+        let mut check = Check { text, base, home, problems: Vec::new() };
+        let file = check.file(path, &raw);
+        if check.problems.is_empty() { Ok(file) } else { Err(invalid(check.problems)) }
+    }
+}
+
+/// Collects problems on the way through a file.
+struct Check<'a> {
+    text: &'a str,
+    base: &'a Path,
+    home: Option<&'a Path>,
+    problems: Vec<Problem>,
+}
+
+impl Check<'_> {
+    fn file(&mut self, path: &Path, raw: &RawFile) -> ConfigFile {
+        if *raw.version.get_ref() != 1 {
+            let message = format!("{} is not known; this program reads version = 1", raw.version.get_ref());
+            self.problem(raw.version.span(), "version", message);
+        }
+        let (base, home) = (self.base, self.home);
+        let endpoints: Vec<_> = raw.endpoint.iter().filter_map(|endpoint| self.endpoint(endpoint)).collect();
+        self.unique_names(raw);
+        ConfigFile {
+            path: path.to_owned(),
+            relay: self.value(raw.relay.as_ref(), "relay", str::parse),
+            relay_ca: self.path(raw.relay_ca.as_ref()),
+            token: self.value(raw.token.as_ref(), "token", |text| TokenSource::from_reference(text, base, home)),
+            name: self.value(raw.name.as_ref(), "name", agent_name),
+            endpoints,
+        }
+    }
+
+    fn endpoint(&mut self, raw: &Spanned<RawEndpoint>) -> Option<EndpointConfig> {
+        let raw = raw.get_ref();
+        let key = |last: &str| format!("endpoint.{}.{last}", raw.name.get_ref());
+        let name = self.value(Some(&raw.name), &key("name"), endpoint_name);
+        let target = self.value(Some(&raw.target), &key("target"), str::parse::<Target>);
+        let target = match (target, &raw.path) {
+            (Some(target), Some(path)) => self.value(Some(path), &key("path"), |path| target.with_path(path)),
+            (target, _) => target,
+        };
+        let headers = raw.headers.iter().filter_map(|(name, value)| {
+            self.value(Some(value), &key(&format!("headers.{name}")), |value| header(name, value))
+        });
+        let headers = headers.collect();
+        let timeouts = self.timeouts(&raw.timeouts, &key("timeouts"));
+        let limit = self.value_of(raw.max_connections.as_ref(), &key("max_connections"), |count| {
+            usize::try_from(*count)
+                .ok()
+                .and_then(max_connections)
+                .ok_or_else(|| format!("{count} is out of range; allow 1 to {MAX_MAX_CONNECTIONS} calls at once"))
+        });
+        let trust = match (&raw.ca_file, raw.insecure) {
+            (Some(file), true) => {
+                let message = "insecure = true makes it pointless; remove one of them";
+                self.problem(file.span(), &key("ca_file"), message.to_owned());
+                return None;
+            }
+            (Some(_), false) => Trust::PlatformAnd(self.path(raw.ca_file.as_ref())?),
+            (None, true) => Trust::DangerousAnything,
+            (None, false) => Trust::Platform,
+        };
+        let defaults = TargetConfig::new(target?);
+        let max_connections = limit.unwrap_or(defaults.max_connections);
+        let target = TargetConfig { max_connections, timeouts, trust, ..defaults };
+        Some(EndpointConfig { name: Some(name?), target, headers, preserve_host: raw.preserve_host })
+    }
+
+    fn timeouts(&mut self, raw: &RawTimeouts, key: &str) -> Timeouts {
+        let defaults = Timeouts::default();
+        let mut read = |value: &Option<Spanned<String>>, name: &str, default| {
+            self.value(value.as_ref(), &format!("{key}.{name}"), duration).unwrap_or(default)
+        };
+        Timeouts {
+            connect: read(&raw.connect, "connect", defaults.connect),
+            head: read(&raw.head, "head", defaults.head),
+            idle: read(&raw.idle, "idle", defaults.idle),
+            total: read(&raw.total, "total", defaults.total),
+        }
+    }
+
+    fn unique_names(&mut self, raw: &RawFile) {
+        for (index, endpoint) in raw.endpoint.iter().enumerate() {
+            let name = &endpoint.get_ref().name;
+            if raw.endpoint[..index].iter().any(|earlier| earlier.get_ref().name.get_ref() == name.get_ref()) {
+                let key = format!("endpoint.{}.name", name.get_ref());
+                self.problem(name.span(), &key, "stands twice; an endpoint has one target".to_owned());
+            }
+        }
+    }
+
+    fn path(&self, raw: Option<&Spanned<String>>) -> Option<PathBuf> {
+        raw.map(|path| expand(path.get_ref(), self.base, self.home))
+    }
+
+    fn value<T, E: ToString>(
+        &mut self,
+        raw: Option<&Spanned<String>>,
+        key: &str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        self.value_of(raw, key, |text| parse(text))
+    }
+
+    fn value_of<R, T, E: ToString>(
+        &mut self,
+        raw: Option<&Spanned<R>>,
+        key: &str,
+        parse: impl FnOnce(&R) -> Result<T, E>,
+    ) -> Option<T> {
+        let raw = raw?;
+        match parse(raw.get_ref()) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.problem(raw.span(), key, error.to_string());
+                None
+            }
+        }
+    }
+
+    fn problem(&mut self, span: Range<usize>, key: &str, message: String) {
+        self.problems.push(Problem { line: Some(line_of(self.text, &span)), key: key.to_owned(), message });
+    }
+}
+
+/// A count of calls at once, if it is in range.
+#[must_use]
+pub fn max_connections(count: usize) -> Option<NonZeroUsize> {
+    NonZeroUsize::new(count).filter(|count| count.get() <= MAX_MAX_CONNECTIONS)
+}
+
+/// A wait with its unit, such as `500ms`, `30s` or `1h 30m`; more than nothing and at most a day.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let parsed: jiff::SignedDuration =
+        text.parse().map_err(|_| format!("{text:?} is not a duration; write a unit, such as 500ms, 30s or 5m"))?;
+    let duration = Duration::try_from(parsed).unwrap_or_default();
+    if duration.is_zero() || duration > MAX_TIMEOUT {
+        return Err(format!("{text:?} is out of range; more than nothing and at most 24h"));
+    }
+    Ok(duration)
+}
+
+/// A header that is set on requests to a handler. Those that frame a message are not the user's to set.
+pub fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), String> {
+    /// A header named so may be a credential, and is then not shown.
+    const SECRET_PARTS: [&str; 7] = ["auth", "cookie", "key", "pass", "secret", "signature", "token"];
+    const FRAMING: [&str; 6] = ["connection", "content-length", "keep-alive", "te", "transfer-encoding", "upgrade"];
+    let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("{name:?} is not a header name"))?;
+    if FRAMING.contains(&parsed.as_str()) {
+        return Err(format!("{parsed} belongs to the connection and cannot be set"));
+    }
+    let mut value =
+        HeaderValue::from_str(value).map_err(|_| format!("the value of {parsed} has control characters"))?;
+    value.set_sensitive(SECRET_PARTS.iter().any(|part| parsed.as_str().contains(part)));
+    Ok((parsed, value))
+}
+
+/// An agent's name: 1 to 64 visible characters.
+pub fn agent_name(name: &str) -> Result<String, String> {
+    let fits = (1..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic());
+    if fits { Ok(name.to_owned()) } else { Err(format!("{name:?} is not a name; 1 to 64 visible ASCII characters")) }
+}
+
+/// An endpoint's name, as far as an agent can judge it; which ones exist is the relay's business.
+pub fn endpoint_name(name: &str) -> Result<String, String> {
+    let fits = (1..=128).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
+    if fits { Ok(name.to_owned()) } else { Err(format!("{name:?} is not an endpoint name; letters, digits, - _ .")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<ConfigFile, Invalid> {
+        ConfigFile::parse(Path::new("relay-client.toml"), text, Some(Path::new("/home/me")))
+    }
+
+    fn refusal(text: &str) -> String {
+        parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_full_file() {
+        let file = parse(
+            r#"
+version = 1
+relay = "wss://hooks.example.com"
+relay_ca = "~/ca.pem"
+token = "file:~/.config/relay/token"
+name = "laptop"
+
+[[endpoint]]
+name = "github"
+target = "http://127.0.0.1:3000/webhooks"
+path = "/hooks"
+headers = { X-From = "relay" }
+preserve_host = true
+max_connections = 5
+timeouts = { connect = "500ms", head = "1m" }
+
+[[endpoint]]
+name = "stripe"
+target = "https://app.test"
+ca_file = "app.pem"
+"#,
+        )
+        .unwrap();
+        assert_eq!(file.relay.unwrap().to_string(), "https://hooks.example.com");
+        assert_eq!(file.relay_ca.unwrap(), Path::new("/home/me/ca.pem"));
+        assert_eq!(file.token.unwrap().to_string(), "file:/home/me/.config/relay/token");
+        let github = &file.endpoints[0];
+        assert_eq!(github.name.as_deref(), Some("github"));
+        assert_eq!(github.target.target.to_string(), "http://127.0.0.1:3000/hooks");
+        assert_eq!(github.target.max_connections.get(), 5);
+        assert_eq!(github.target.timeouts.connect, Duration::from_millis(500));
+        assert_eq!(github.target.timeouts.head, Duration::from_secs(60));
+        assert_eq!(github.target.timeouts.idle, Timeouts::default().idle);
+        assert_eq!(github.headers, [(HeaderName::from_static("x-from"), HeaderValue::from_static("relay"))]);
+        assert!(github.preserve_host);
+        assert_eq!(file.endpoints[1].target.trust, Trust::PlatformAnd("app.pem".into()));
+    }
+
+    #[test]
+    fn unknown_keys_are_named_with_line_and_suggestion() {
+        assert_eq!(
+            refusal("version = 1\n\n[[endpoint]]\nname = \"a\"\ntaget = \"3000\"\n"),
+            "relay-client.toml:5: unknown key \"taget\"; did you mean \"target\"?"
+        );
+        assert_eq!(
+            refusal("version = 1\nzzz = 2\n"),
+            "relay-client.toml:2: unknown key \"zzz\"; known here: version, relay, relay_ca, token, name, endpoint"
+        );
+    }
+
+    #[test]
+    fn every_wrong_value_is_named_at_once() {
+        let text = r#"version = 2
+relay = "http://hooks.example.com"
+token = "s3cret"
+[[endpoint]]
+name = "github"
+target = "http://me:s3cret@host"
+max_connections = 0
+timeouts = { head = "30" }
+headers = { Content-Length = "1" }
+[[endpoint]]
+name = "github"
+target = "3000"
+"#;
+        let refusal = refusal(text);
+        assert!(!refusal.contains("s3cret"), "{refusal}");
+        let expected = [
+            "relay-client.toml:1: version: 2 is not known; this program reads version = 1",
+            "relay-client.toml:6: endpoint.github.target: a target takes no user name or password; send them as a \
+             header: -H 'Authorization: Basic …'",
+            "relay-client.toml:9: endpoint.github.headers.Content-Length: content-length belongs to the connection \
+             and cannot be set",
+            "relay-client.toml:8: endpoint.github.timeouts.head: \"30\" is not a duration; write a unit, such as \
+             500ms, 30s or 5m",
+            "relay-client.toml:7: endpoint.github.max_connections: 0 is out of range; allow 1 to 10000 calls at once",
+            "relay-client.toml:11: endpoint.github.name: stands twice; an endpoint has one target",
+            "relay-client.toml:2: relay: plain http to hooks.example.com would show the token to the network; write \
+             https://hooks.example.com, plain is for this machine only",
+            "relay-client.toml:3: token: a token is not written here; write \"file:PATH\" or \"env:NAME\"",
+        ];
+        assert_eq!(refusal.lines().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn what_is_missing_or_mistyped_is_named() {
+        assert_eq!(refusal("relay = \"h\"\n"), "relay-client.toml:1: missing field `version`");
+        assert!(refusal("version = 1\nrelay = 5\n").starts_with("relay-client.toml:2: invalid type"));
+        assert!(refusal("version = \n").starts_with("relay-client.toml:1: "));
+    }
+
+    #[test]
+    fn durations_have_units_and_bounds() {
+        assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(duration("42m"), Ok(Duration::from_secs(42 * 60)));
+        for text in ["", "30", "-5s", "0s", "25h", "soon"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! The config file as it is typed: shapes and keys, nothing checked.
+//!
+//! Every value keeps its place in the file, so that [`super::check`] can name the line. Unknown keys are errors of
+//! the parser.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+/// `relay-client.toml`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the keys are described where they are checked")]
+pub struct RawFile {
+    pub version: Spanned<i64>,
+    pub relay: Option<Spanned<String>>,
+    pub relay_ca: Option<Spanned<String>>,
+    pub token: Option<Spanned<String>>,
+    pub name: Option<Spanned<String>>,
+    #[serde(default)]
+    pub endpoint: Vec<Spanned<RawEndpoint>>,
+}
+
+/// One `[[endpoint]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the keys are described where they are checked")]
+pub struct RawEndpoint {
+    pub name: Spanned<String>,
+    pub target: Spanned<String>,
+    pub path: Option<Spanned<String>>,
+    #[serde(default)]
+    pub headers: BTreeMap<String, Spanned<String>>,
+    #[serde(default)]
+    pub preserve_host: bool,
+    pub max_connections: Option<Spanned<i64>>,
+    #[serde(default)]
+    pub timeouts: RawTimeouts,
+    pub ca_file: Option<Spanned<String>>,
+    #[serde(default)]
+    pub insecure: bool,
+}
+
+/// `timeouts = { … }`, each such as `"30s"`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the keys are described where they are checked")]
+pub struct RawTimeouts {
+    pub connect: Option<Spanned<String>>,
+    pub head: Option<Spanned<String>>,
+    pub idle: Option<Spanned<String>>,
+    pub total: Option<Spanned<String>>,
+}

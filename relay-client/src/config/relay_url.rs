@@ -1,0 +1,152 @@
+//! The address of the relay.
+//!
+//! Parses what a user types and keeps the rule that a token crosses a network only under TLS: a plain address is
+//! taken only if it is this machine. It resolves and connects to nothing.
+
+use std::{fmt, net::IpAddr, str::FromStr};
+
+/// A relay that may be connected to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelayUrl {
+    tls: bool,
+    host: String,
+    port: u16,
+    /// Host and, where it is not the scheme's own, port.
+    authority: String,
+}
+
+/// Why a text is no usable relay address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RelayUrlError {
+    /// The text has none of the known forms.
+    #[error("{0:?} is not a relay address; write https://HOST")]
+    Form(String),
+    /// Plain HTTP to another machine.
+    #[error("plain http to {0} would show the token to the network; write https://{0}, plain is for this machine only")]
+    Plain(String),
+    /// A user name or password in the URL.
+    #[error("a relay address takes no user name or password; give the token with --token-file")]
+    UserInfo,
+    /// A path, query or fragment in the URL.
+    #[error("a relay address ends after the host; the endpoint is named apart")]
+    Path,
+}
+
+impl RelayUrl {
+    /// Whether TLS is spoken.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.tls
+    }
+
+    /// A name or an address; IPv6 without brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The TCP port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The value of the `Host` header.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+}
+
+impl FromStr for RelayUrl {
+    type Err = RelayUrlError;
+
+    fn from_str(text: &str) -> Result<Self, RelayUrlError> {
+        let form = || RelayUrlError::Form(text.to_owned());
+        let (scheme, rest) = text.split_once("://").unwrap_or(("https", text));
+        let tls = match scheme.to_ascii_lowercase().as_str() {
+            "https" | "wss" => true,
+            "http" | "ws" => false,
+            _ => return Err(form()),
+        };
+        let authority = rest.strip_suffix('/').unwrap_or(rest);
+        // Checked before anything is quoted in an error: what stands before an @ may be a secret.
+        if authority.contains('@') {
+            return Err(RelayUrlError::UserInfo);
+        }
+        if authority.contains(['/', '?', '#']) {
+            return Err(RelayUrlError::Path);
+        }
+        let parsed: http::uri::Authority = authority.parse().map_err(|_| form())?;
+        let default = if tls { 443 } else { 80 };
+        let port = match authority[parsed.host().len()..].strip_prefix(':') {
+            Some(port) => port.parse().ok().filter(|port| *port != 0).ok_or_else(form)?,
+            None => default,
+        };
+        let host = parsed.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+        if host.is_empty() {
+            return Err(form());
+        }
+        if !tls && !is_loopback(&host) {
+            return Err(RelayUrlError::Plain(authority.to_owned()));
+        }
+        let authority =
+            if port == default { parsed.host().to_ascii_lowercase() } else { authority.to_ascii_lowercase() };
+        Ok(Self { tls, host, port, authority })
+    }
+}
+
+impl fmt::Display for RelayUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", if self.tls { "https" } else { "http" }, self.authority)
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn printed(text: &str) -> String {
+        text.parse::<RelayUrl>().unwrap().to_string()
+    }
+
+    #[test]
+    fn every_form_parses() {
+        assert_eq!(printed("https://hooks.example.com"), "https://hooks.example.com");
+        assert_eq!(printed("wss://Hooks.Example.com/"), "https://hooks.example.com");
+        assert_eq!(printed("hooks.example.com"), "https://hooks.example.com");
+        assert_eq!(printed("hooks.example.com:8443"), "https://hooks.example.com:8443");
+        assert_eq!(printed("https://h:443"), "https://h");
+        for plain in ["http://127.0.0.1:8080", "http://127.9.9.9", "http://localhost:1", "http://[::1]:8080"] {
+            assert_eq!(printed(plain), plain);
+            assert_eq!(printed(&plain.replace("http", "ws")), plain);
+        }
+    }
+
+    #[test]
+    fn the_host_is_ready_to_dial() {
+        let relay: RelayUrl = "ws://[::1]:8080".parse().unwrap();
+        assert_eq!((relay.host(), relay.port(), relay.authority()), ("::1", 8080, "[::1]:8080"));
+    }
+
+    #[test]
+    fn plain_is_for_this_machine_only() {
+        for text in ["http://hooks.example.com", "ws://10.0.0.1", "http://localhost.example.com", "ws://[fe80::1]"] {
+            assert!(matches!(text.parse::<RelayUrl>(), Err(RelayUrlError::Plain(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_rest_is_refused() {
+        assert_eq!("https://me:pw@h".parse::<RelayUrl>(), Err(RelayUrlError::UserInfo));
+        assert_eq!("https://h/github".parse::<RelayUrl>(), Err(RelayUrlError::Path));
+        assert_eq!("https://h?x".parse::<RelayUrl>(), Err(RelayUrlError::Path));
+        for text in ["", "ftp://h", "https://", "https://h:0", "https://h:x", "a b"] {
+            assert_eq!(text.parse::<RelayUrl>(), Err(RelayUrlError::Form(text.into())), "{text}");
+        }
+    }
+}

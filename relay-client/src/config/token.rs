@@ -1,0 +1,210 @@
+//! The agent's token: where it lies, and a type that does not tell.
+//!
+//! Reads the token afresh at each connect, so that a rotated one is taken up without a restart. It does not judge
+//! whether a token is right; the relay does.
+//!
+//! Invariants: no `Debug`, `Display` or error here shows a token; a token's memory is overwritten when it is
+//! dropped; a file that others can read is refused.
+
+use std::{
+    fmt,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use zeroize::Zeroizing;
+
+/// Bytes a token may have.
+const MAX_TOKEN_BYTES: usize = 4096;
+
+/// A secret that proves who the agent is: visible ASCII, not empty.
+#[derive(Clone)]
+pub struct Token(Zeroizing<String>);
+
+/// Where the token is found.
+#[derive(Debug, Clone)]
+pub enum TokenSource {
+    /// In a file of its own, with or without a line end.
+    File(PathBuf),
+    /// In an environment variable.
+    Env(String),
+    /// Already read, from standard input.
+    Given(Token),
+}
+
+/// Why there is no token.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// The source cannot be read.
+    #[error("the token cannot be read from {origin}: {reason}")]
+    Unreadable {
+        /// The file, variable or stream.
+        origin: String,
+        /// What failed.
+        reason: String,
+    },
+    /// Others can read the file.
+    #[error("{0} can be read by everyone on this machine; run: chmod 600 {0}")]
+    WorldReadable(String),
+    /// The source holds something else.
+    #[error("{origin} holds no token: {reason}")]
+    Malformed {
+        /// The file, variable or stream.
+        origin: String,
+        /// What is wrong with it, without showing it.
+        reason: &'static str,
+    },
+    /// A reference in a config file has an unknown form.
+    #[error("a token is not written here; write \"file:PATH\" or \"env:NAME\"")]
+    Reference,
+}
+
+impl Token {
+    /// The token in clear, for the one header that carries it.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    fn checked(text: &str, origin: &str) -> Result<Self, TokenError> {
+        let token = text.trim();
+        let reason = if token.is_empty() {
+            "it is empty"
+        } else if token.len() > MAX_TOKEN_BYTES {
+            "it is longer than 4096 bytes"
+        } else if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            "it has spaces or bytes outside ASCII"
+        } else {
+            return Ok(Self(Zeroizing::new(token.to_owned())));
+        };
+        Err(TokenError::Malformed { origin: origin.to_owned(), reason })
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+impl TokenSource {
+    /// A reference as a config file writes it; a relative path starts at `base`, `~/` at `home`.
+    pub fn from_reference(text: &str, base: &Path, home: Option<&Path>) -> Result<Self, TokenError> {
+        match text.split_once(':') {
+            Some(("file", path)) if !path.is_empty() => Ok(Self::File(super::find::expand(path, base, home))),
+            Some(("env", name)) if !name.is_empty() => Ok(Self::Env(name.to_owned())),
+            _ => Err(TokenError::Reference),
+        }
+    }
+
+    /// Reads a token once, from standard input or the like.
+    pub fn from_reader(reader: impl Read) -> Result<Self, TokenError> {
+        read_bounded(reader, "standard input").map(Self::Given)
+    }
+
+    /// The token as it is now.
+    pub fn read(&self) -> Result<Token, TokenError> {
+        match self {
+            Self::Given(token) => Ok(token.clone()),
+            Self::Env(name) => {
+                let origin = format!("${name}");
+                let text = std::env::var(name).map(Zeroizing::new).map_err(|error| TokenError::Unreadable {
+                    origin: origin.clone(),
+                    reason: match error {
+                        std::env::VarError::NotPresent => "it is not set".to_owned(),
+                        std::env::VarError::NotUnicode(_) => "it is not text".to_owned(),
+                    },
+                })?;
+                Token::checked(&text, &origin)
+            }
+            Self::File(path) => read_file(path),
+        }
+    }
+}
+
+impl fmt::Display for TokenSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "file:{}", path.display()),
+            Self::Env(name) => write!(f, "env:{name}"),
+            Self::Given(_) => f.write_str("standard input"),
+        }
+    }
+}
+
+fn read_file(path: &Path) -> Result<Token, TokenError> {
+    let origin = path.display().to_string();
+    let unreadable =
+        |error: &std::io::Error| TokenError::Unreadable { origin: origin.clone(), reason: crate::reason::of_io(error) };
+    let file = std::fs::File::open(path).map_err(|error| unreadable(&error))?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = file.metadata().map_err(|error| unreadable(&error))?.permissions().mode();
+        if mode & 0o004 != 0 {
+            return Err(TokenError::WorldReadable(origin));
+        }
+    }
+    read_bounded(file, &origin)
+}
+
+fn read_bounded(reader: impl Read, origin: &str) -> Result<Token, TokenError> {
+    // Room for one byte too many and a line end, so that growth never leaves a copy behind.
+    let mut text = Zeroizing::new(String::with_capacity(MAX_TOKEN_BYTES + 16));
+    reader
+        .take(MAX_TOKEN_BYTES as u64 + 8)
+        .read_to_string(&mut text)
+        .map_err(|error| TokenError::Unreadable { origin: origin.to_owned(), reason: crate::reason::of_io(&error) })?;
+    Token::checked(&text, origin)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_prints_a_token() {
+        let source = TokenSource::from_reader(&b"s3cret-token\n"[..]).unwrap();
+        let token = source.read().unwrap();
+        assert_eq!(token.reveal(), "s3cret-token");
+        for text in [format!("{token:?}"), format!("{source:?}"), source.to_string()] {
+            assert!(!text.contains("s3cret"), "{text}");
+        }
+        let error = TokenSource::from_reader(&b"s3cret token"[..]).unwrap_err();
+        assert_eq!(error.to_string(), "standard input holds no token: it has spaces or bytes outside ASCII");
+    }
+
+    #[test]
+    fn tokens_are_bounded() {
+        let long = "x".repeat(MAX_TOKEN_BYTES + 1);
+        assert!(TokenSource::from_reader(long.as_bytes()).is_err());
+        assert!(TokenSource::from_reader(&long.as_bytes()[1..]).is_ok());
+        assert!(TokenSource::from_reader(&b" \n"[..]).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_is_read_afresh_and_must_be_private() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let source = TokenSource::File(file.path().to_owned());
+        std::fs::write(file.path(), "one\n").unwrap();
+        assert_eq!(source.read().unwrap().reveal(), "one");
+        std::fs::write(file.path(), "two").unwrap();
+        assert_eq!(source.read().unwrap().reveal(), "two");
+        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o644)).unwrap();
+        let path = file.path().display();
+        let expected = format!("{path} can be read by everyone on this machine; run: chmod 600 {path}");
+        assert_eq!(source.read().unwrap_err().to_string(), expected);
+    }
+
+    #[test]
+    fn references_are_files_or_variables() {
+        let read = |text| TokenSource::from_reference(text, Path::new("/etc/relay"), Some(Path::new("/home/me")));
+        assert_eq!(read("file:token").unwrap().to_string(), "file:/etc/relay/token");
+        assert_eq!(read("file:~/t").unwrap().to_string(), "file:/home/me/t");
+        assert_eq!(read("env:TOKEN").unwrap().to_string(), "env:TOKEN");
+        assert_eq!(read("s3cret").unwrap_err(), TokenError::Reference);
+        assert_eq!(read("file:").unwrap_err(), TokenError::Reference);
+    }
+}

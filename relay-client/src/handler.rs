@@ -1,0 +1,248 @@
+//! The HTTP client towards one handler: one target, a small pool of connections, firm limits.
+//!
+//! A call goes out over a connection kept from an earlier call or over a new one, and its answer comes back as it
+//! is. It deliberately does not follow redirects, decompress, keep cookies, use proxies, or add headers: the caller
+//! sends what the sender sent, `Host` included. Upgrades (101) are not joined to the connection yet.
+//!
+//! Invariants:
+//! - at most `max_connections` calls are under way at once; the others wait, within their total timeout;
+//! - a connection is used again only after an answer was read to its clean end;
+//! - whoever drops a call or an answer midway closes its connection: that is how a handler learns of a cancel;
+//! - a request is sent a second time only when nothing of it was written the first time.
+
+mod body;
+mod connect;
+mod pool;
+mod timeouts;
+mod upload;
+
+#[cfg(test)]
+mod tests;
+
+use std::{error::Error as StdError, num::NonZeroUsize, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response};
+use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
+use tokio_rustls::TlsConnector;
+
+pub use self::{
+    body::ResponseBody,
+    timeouts::{Timeout, Timeouts},
+};
+use self::{
+    pool::{Connection, Lease, Pool},
+    upload::{Progress, Upload},
+};
+use crate::{
+    target::Target,
+    tls::{self, Trust, TrustError},
+};
+
+/// Calls at once to one target, unless the user says otherwise.
+pub const DEFAULT_MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(50).expect("fifty is not zero");
+
+/// What a request body may fail with.
+pub type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// A request body as the connections carry it.
+type RequestBody = UnsyncBoxBody<Bytes, BoxError>;
+
+/// How one target is called.
+#[derive(Debug, Clone)]
+pub struct TargetConfig {
+    /// The address.
+    pub target: Target,
+    /// Calls at once; more wait.
+    pub max_connections: NonZeroUsize,
+    /// The limits on waiting.
+    pub timeouts: Timeouts,
+    /// Whose certificates are believed, for `https` targets.
+    pub trust: Trust,
+}
+
+impl TargetConfig {
+    /// A target with every default.
+    #[must_use]
+    pub fn new(target: Target) -> Self {
+        Self { target, max_connections: DEFAULT_MAX_CONNECTIONS, timeouts: Timeouts::default(), trust: Trust::Platform }
+    }
+}
+
+/// Why a handler cannot be called at all.
+#[derive(Debug, thiserror::Error)]
+pub enum HandlerError {
+    /// Its TLS settings are unusable.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// The target's address cannot stand in a `Host` header or a TLS handshake.
+    #[error("{0:?} is not a usable host name")]
+    Host(String),
+}
+
+/// Why a call gave no answer, or an answer no end.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// No connection could be made: the handler saw nothing of the request.
+    #[error("handler unreachable: {0}")]
+    Unreachable(String),
+    /// The connection failed after something was sent: the handler may have acted.
+    #[error("handler broke off: {0}")]
+    Broken(String),
+    /// The request's own body failed, which is not the handler's doing.
+    #[error("request body failed: {0}")]
+    RequestBody(String),
+    /// A limit on waiting was reached.
+    #[error("handler too slow: {0}")]
+    Timeout(Timeout),
+}
+
+impl CallError {
+    /// Whether the handler may have seen something of the request. If not, it was not called.
+    #[must_use]
+    pub fn may_have_been_seen(&self) -> bool {
+        !matches!(self, Self::Unreachable(_) | Self::Timeout(Timeout::Queue | Timeout::Connect))
+    }
+}
+
+/// Calls one target. Clones share the pool and the limits.
+#[derive(Clone)]
+pub struct Handler {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    target: Target,
+    host: HeaderValue,
+    timeouts: Timeouts,
+    tls: Option<TlsConnector>,
+    permits: Arc<Semaphore>,
+    pool: Arc<Pool>,
+}
+
+impl std::fmt::Debug for Handler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Handler").field(&self.shared.target.to_string()).finish()
+    }
+}
+
+impl Handler {
+    /// Prepares to call a target; connects to nothing. Reads the CA file, if there is one.
+    pub fn new(config: &TargetConfig) -> Result<Self, HandlerError> {
+        let target = config.target.clone();
+        let authority = target.authority();
+        let host = HeaderValue::from_str(&authority).map_err(|_| HandlerError::Host(authority))?;
+        let tls =
+            if target.is_tls() { Some(TlsConnector::from(Arc::new(tls::client_config(&config.trust)?))) } else { None };
+        let connections = config.max_connections.get().min(Semaphore::MAX_PERMITS);
+        Ok(Self {
+            shared: Arc::new(Shared {
+                target,
+                host,
+                timeouts: config.timeouts,
+                tls,
+                permits: Arc::new(Semaphore::new(connections)),
+                pool: Arc::new(Pool::new(connections)),
+            }),
+        })
+    }
+
+    /// The address that is called.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.shared.target
+    }
+
+    /// The target's own `Host` header, for callers that do not pass on the sender's.
+    #[must_use]
+    pub fn host_header(&self) -> HeaderValue {
+        self.shared.host.clone()
+    }
+
+    /// Sends a request and waits for the head of the answer. The URI must be in origin form
+    /// ([`Target::uri_for`]) and `Host` among the headers; hop-by-hop headers are the caller's to remove.
+    pub async fn call<B>(&self, request: Request<B>) -> Result<Response<ResponseBody>, CallError>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let shared = &*self.shared;
+        let deadline = Instant::now() + shared.timeouts.total;
+        let permit = timeout_at(deadline, Arc::clone(&shared.permits).acquire_owned())
+            .await
+            .map_err(|_| CallError::Timeout(Timeout::Queue))?
+            .expect("the semaphore is never closed");
+
+        let (parts, body) = request.into_parts();
+        let body: RequestBody = body.map_err(Into::into).boxed_unsync();
+        let (upload, progress) = Upload::new(body);
+        let mut request = Request::from_parts(parts, upload);
+
+        let mut reused = shared.pool.take().await;
+        loop {
+            let fresh = reused.is_none();
+            let connection = match reused.take() {
+                Some(connection) => connection,
+                None => shared.connect(deadline).await?,
+            };
+            match shared.send(connection, request, &progress, deadline).await? {
+                Sent::Answer(connection, response) => {
+                    let lease = Lease::new(connection, Arc::clone(&shared.pool), permit);
+                    return Ok(
+                        response.map(|incoming| ResponseBody::new(incoming, lease, shared.timeouts.idle, deadline))
+                    );
+                }
+                Sent::Nothing(_, reason) if fresh => return Err(CallError::Unreachable(reason)),
+                Sent::Nothing(unsent, _) => request = unsent,
+            }
+        }
+    }
+}
+
+/// What became of a request on one connection.
+enum Sent {
+    Answer(Connection, Response<hyper::body::Incoming>),
+    /// Nothing was written; here is the request back.
+    Nothing(Request<Upload>, String),
+}
+
+impl Shared {
+    async fn connect(&self, deadline: Instant) -> Result<Connection, CallError> {
+        let connect_by = deadline.min(Instant::now() + self.timeouts.connect);
+        timeout_at(connect_by, connect::connect(&self.target, self.tls.as_ref()))
+            .await
+            .map_err(|_| CallError::Timeout(Timeout::Connect))?
+    }
+
+    async fn send(
+        &self,
+        mut connection: Connection,
+        request: Request<Upload>,
+        progress: &Progress,
+        deadline: Instant,
+    ) -> Result<Sent, CallError> {
+        let answer = connection.sender.try_send_request(request);
+        tokio::pin!(answer);
+        loop {
+            let (until, limit) = progress.next_limit(&self.timeouts, deadline);
+            match timeout_at(until, &mut answer).await {
+                Ok(Ok(response)) => return Ok(Sent::Answer(connection, response)),
+                Ok(Err(mut failure)) => {
+                    let reason = crate::reason::of_chain(failure.error());
+                    return match failure.take_message() {
+                        Some(request) => Ok(Sent::Nothing(request, reason)),
+                        None if failure.error().is_user() => Err(CallError::RequestBody(reason)),
+                        None => Err(CallError::Broken(reason)),
+                    };
+                }
+                // The upload may have moved on since the limit was computed.
+                Err(_) if progress.next_limit(&self.timeouts, deadline).0 > Instant::now() => {}
+                Err(_) => return Err(CallError::Timeout(limit)),
+            }
+        }
+    }
+}

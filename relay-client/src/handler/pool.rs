@@ -1,0 +1,138 @@
+//! Connections that wait for their next call.
+//!
+//! Holds idle connections of one target and nothing else; it neither connects nor limits calls.
+//!
+//! Invariants: at most `max_idle` connections wait, each at most [`MAX_IDLE`]; the youngest is used first; a
+//! connection that the handler has closed is never handed out if the close has arrived.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+
+use hyper::client::conn::http1::SendRequest;
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::upload::Upload;
+
+/// How long a connection may wait unused: below the five seconds after which Node closes it.
+pub(super) const MAX_IDLE: Duration = Duration::from_secs(3);
+/// How long a connection may take to become ready after its answer was read, such as when the handler answered
+/// before it had read the whole request.
+const MAX_SETTLE: Duration = Duration::from_secs(1);
+
+/// A connection and the task that drives it; dropping it closes the socket.
+pub(super) struct Connection {
+    pub(super) sender: SendRequest<Upload>,
+    pub(super) _driver: AbortOnDropHandle<()>,
+}
+
+/// The idle connections of one target.
+pub(super) struct Pool {
+    max_idle: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Oldest first.
+    idle: VecDeque<(Instant, Connection)>,
+    reaping: bool,
+}
+
+impl Pool {
+    pub(super) fn new(max_idle: usize) -> Self {
+        Self { max_idle, state: Mutex::default() }
+    }
+
+    /// The youngest connection that is still good.
+    pub(super) async fn take(&self) -> Option<Connection> {
+        if self.lock().idle.is_empty() {
+            return None;
+        }
+        // Lets the runtime look at its sockets, so that a close which has arrived is seen before anything is written.
+        tokio::task::yield_now().await;
+        let mut state = self.lock();
+        while let Some((since, connection)) = state.idle.pop_back() {
+            if since.elapsed() < MAX_IDLE && connection.sender.is_ready() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    fn put(self: &Arc<Self>, connection: Connection) {
+        let mut state = self.lock();
+        if state.idle.len() >= self.max_idle {
+            return;
+        }
+        state.idle.push_back((Instant::now(), connection));
+        if !state.reaping {
+            state.reaping = true;
+            tokio::spawn(reap(Arc::downgrade(self)));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    pub(super) fn idle_count(&self) -> usize {
+        self.lock().idle.len()
+    }
+}
+
+/// Closes connections as they grow too old; ends when none is left or the pool is gone.
+async fn reap(pool: Weak<Pool>) {
+    while let Some(next) = pool.upgrade().and_then(|pool| pool.close_old()) {
+        sleep_until(next).await;
+    }
+}
+
+impl Pool {
+    /// Closes what is too old, and says when to look again.
+    fn close_old(&self) -> Option<Instant> {
+        let mut state = self.lock();
+        while state.idle.front().is_some_and(|(since, _)| since.elapsed() >= MAX_IDLE) {
+            state.idle.pop_front();
+        }
+        let next = state.idle.front().map(|(since, _)| *since + MAX_IDLE);
+        state.reaping = next.is_some();
+        next
+    }
+}
+
+/// A connection in use, with the right to use it. Dropped, it closes the connection and gives the right back.
+pub(super) struct Lease {
+    connection: Connection,
+    pool: Arc<Pool>,
+    permit: OwnedSemaphorePermit,
+}
+
+impl Lease {
+    pub(super) fn new(connection: Connection, pool: Arc<Pool>, permit: OwnedSemaphorePermit) -> Self {
+        Self { connection, pool, permit }
+    }
+
+    /// The answer was read to its clean end: keeps the connection for the next call once it is ready.
+    pub(super) fn finish(self) {
+        let Self { mut connection, pool, permit } = self;
+        if connection.sender.is_ready() {
+            pool.put(connection);
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
+            if let Ok(Ok(())) = timeout(MAX_SETTLE, connection.sender.ready()).await {
+                pool.put(connection);
+            }
+            drop(permit);
+        });
+    }
+}

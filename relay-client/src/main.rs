@@ -1,0 +1,10 @@
+//! The binary: the allocator, and the way into the library.
+
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    relay_client::cli::main()
+}

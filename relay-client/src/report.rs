@@ -1,0 +1,163 @@
+//! What the user sees: the state of the connection and one line per exchange.
+//!
+//! Hands events to a thread that renders and writes them. It is a side tap: deliveries never wait for it, and it
+//! decides nothing. Logs for operators are `tracing`'s business, not this module's.
+//!
+//! Invariants: a call here never blocks on a terminal or pipe; what waits to be written is bounded, and what is
+//! dropped is counted and admitted; "ready" is printed only when somebody reports a welcome.
+
+mod event;
+mod human;
+mod json;
+mod queue;
+#[cfg(test)]
+mod tests;
+pub mod units;
+
+use std::{io::Write, sync::Arc, time::Duration};
+
+use jiff::{Timestamp, tz::TimeZone};
+
+pub use self::event::{Line, Notice, Outcome, ReadyEndpoint, State};
+use self::{
+    event::Event,
+    queue::{Handle, Queue},
+};
+
+/// What is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Output {
+    /// Everything, with endpoints, event ids and notes.
+    #[default]
+    Interactive,
+    /// One short line for each exchange.
+    Compact,
+    /// Problems only.
+    Quiet,
+    /// One JSON object per line, all on standard output.
+    Json,
+}
+
+/// Whether lines are coloured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless `NO_COLOR` is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl Color {
+    fn choice(self) -> anstream::ColorChoice {
+        match self {
+            Self::Auto => anstream::ColorChoice::Auto,
+            Self::Always => anstream::ColorChoice::Always,
+            Self::Never => anstream::ColorChoice::Never,
+        }
+    }
+}
+
+/// Where an event is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sink {
+    /// Standard output: results.
+    Out,
+    /// Standard error: the rest.
+    Err,
+}
+
+/// How events become text.
+#[derive(Debug, Clone)]
+struct Style {
+    output: Output,
+    zone: TimeZone,
+}
+
+impl Style {
+    fn render(&self, event: &Event) -> Option<(Sink, String)> {
+        match self.output {
+            Output::Json => Some((Sink::Out, json::render(event))),
+            output => human::render(event, output, &self.zone),
+        }
+    }
+}
+
+/// Takes events for the user. Clones share one writer, which ends with the last of them.
+#[derive(Clone)]
+pub struct Reporter {
+    handle: Arc<Handle>,
+}
+
+impl std::fmt::Debug for Reporter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Reporter")
+    }
+}
+
+impl Reporter {
+    /// Writes to the process's standard output and error, in local time.
+    #[must_use]
+    pub fn new(output: Output, color: Color) -> Self {
+        let out = anstream::AutoStream::new(std::io::stdout(), color.choice());
+        let err = anstream::AutoStream::new(std::io::stderr(), color.choice());
+        Self::start(Style { output, zone: TimeZone::system() }, Box::new(out), Box::new(err))
+    }
+
+    /// Writes elsewhere, without colour and in UTC, for harnesses.
+    #[must_use]
+    pub fn to_writers(output: Output, out: impl Write + Send + 'static, err: impl Write + Send + 'static) -> Self {
+        let (out, err): (Box<dyn Write + Send>, Box<dyn Write + Send>) = (Box::new(out), Box::new(err));
+        let (out, err) = (anstream::StripStream::new(out), anstream::StripStream::new(err));
+        Self::start(Style { output, zone: TimeZone::UTC }, Box::new(out), Box::new(err))
+    }
+
+    fn start(style: Style, mut out: Box<dyn Write + Send>, mut err: Box<dyn Write + Send>) -> Self {
+        let queue = Arc::new(Queue::default());
+        let work = Arc::clone(&queue);
+        // Without the thread nothing is shown, but webhooks still arrive.
+        let started = std::thread::Builder::new().name("report".to_owned()).spawn(move || {
+            while let Some(event) = work.next() {
+                if let Some((sink, text)) = style.render(&event) {
+                    let writer = match sink {
+                        Sink::Out => &mut out,
+                        Sink::Err => &mut err,
+                    };
+                    // A closed pipe is no error: the reader has seen enough.
+                    let _ = writer.write_all(text.as_bytes()).and_then(|()| writer.flush());
+                }
+            }
+        });
+        if let Err(error) = started {
+            tracing::error!(%error, "nothing can be shown");
+        }
+        Self { handle: Arc::new(Handle::new(queue)) }
+    }
+
+    /// The connection has changed.
+    pub fn state(&self, state: State) {
+        self.handle.push_rare(Event::State(Timestamp::now(), state));
+    }
+
+    /// An exchange is over.
+    pub fn exchange(&self, line: Line) {
+        self.handle.push_lossy(Event::Exchange(line));
+    }
+
+    /// The relay turned a webhook away before it came here.
+    pub fn refused(&self, notice: Notice) {
+        self.handle.push_lossy(Event::Refused(notice));
+    }
+
+    /// Something the user should know, though all goes on.
+    pub fn warn(&self, text: impl Into<String>) {
+        self.handle.push_rare(Event::Warning(Timestamp::now(), text.into()));
+    }
+
+    /// Waits until all is written, or for `limit` at most; for the end of the program. Blocks the thread.
+    pub fn flush(&self, limit: Duration) {
+        self.handle.flush(limit);
+    }
+}

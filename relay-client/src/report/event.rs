@@ -1,0 +1,114 @@
+//! What can be reported: plain values, no rendering.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+/// How the agent stands with the relay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// On the way to the relay; nothing arrives yet.
+    Connecting {
+        /// The relay's address.
+        relay: String,
+    },
+    /// Welcome: webhooks arrive for these endpoints.
+    Ready {
+        /// Those that were accepted.
+        endpoints: Vec<ReadyEndpoint>,
+    },
+    /// The connection failed or broke.
+    Reconnecting {
+        /// The wait before the next try.
+        after: Duration,
+        /// What happened.
+        why: String,
+    },
+    /// The relay does not want this agent, or not this endpoint.
+    Refused {
+        /// The relay's words.
+        why: String,
+        /// The relay's word for branching on.
+        code: Option<String>,
+    },
+    /// Stopping: nothing new is taken, what runs is finished.
+    Draining,
+    /// Another agent is active; this one takes over when it goes.
+    Standby {
+        /// The endpoint.
+        endpoint: String,
+    },
+}
+
+/// One endpoint that works.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct ReadyEndpoint {
+    /// Its name.
+    pub name: String,
+    /// Where senders post.
+    pub public_url: String,
+    /// Where the handler lives.
+    pub target: String,
+}
+
+/// How an exchange ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The handler answered, to the end.
+    Status(u16),
+    /// There was no answer, or no end of one; a code such as `unreachable`.
+    Failed(String),
+}
+
+/// One exchange, when it is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// When it began.
+    pub time: Timestamp,
+    /// The request's method.
+    pub method: String,
+    /// The path and query the handler saw.
+    pub path: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// From the request's arrival to the answer's end.
+    pub duration: Duration,
+    /// Bytes of the request's body.
+    pub bytes_in: u64,
+    /// Bytes of the answer's body.
+    pub bytes_out: u64,
+    /// The endpoint.
+    pub endpoint: String,
+    /// The event, where there is one.
+    pub event_id: Option<String>,
+    /// What else is worth saying, such as the reason of a failure.
+    pub note: Option<String>,
+}
+
+/// A webhook that the relay turned away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// When.
+    pub time: Timestamp,
+    /// What the sender was answered.
+    pub status: u16,
+    /// The endpoint's provider, such as `github`.
+    pub provider: String,
+    /// Why, such as `signature_mismatch`.
+    pub code: String,
+    /// The event, where there is one.
+    pub event_id: Option<String>,
+    /// The endpoint.
+    pub endpoint: String,
+}
+
+/// Anything that waits to be written.
+#[derive(Debug)]
+pub(super) enum Event {
+    State(Timestamp, State),
+    Exchange(Line),
+    Refused(Notice),
+    Warning(Timestamp, String),
+    /// So many lines before this one were not kept.
+    Dropped(u64),
+}

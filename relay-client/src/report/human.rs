@@ -1,0 +1,136 @@
+//! Events as lines for people.
+//!
+//! Pure. Lines carry colours always; the writer strips them where they are not wanted. Columns come first and text
+//! of any length last, so that lines stay aligned. Foreign text is escaped before it is coloured.
+
+use anstyle::{AnsiColor, Style};
+use jiff::{Timestamp, tz::TimeZone};
+
+use super::{
+    Line, Notice, Outcome, Output, Sink, State,
+    event::Event,
+    units::{bytes, duration, escaped},
+};
+
+/// The width that paths are padded to.
+const PATH_WIDTH: usize = 32;
+/// Characters of a path that are shown.
+const MAX_PATH: usize = 200;
+
+const GOOD: Style = AnsiColor::Green.on_default();
+const ODD: Style = AnsiColor::Yellow.on_default();
+const BAD: Style = AnsiColor::Red.on_default();
+const DIM: Style = Style::new().dimmed();
+const STRONG: Style = Style::new().bold();
+
+/// The text of an event and where it goes; none if this output does not show it.
+pub(super) fn render(event: &Event, output: Output, zone: &TimeZone) -> Option<(Sink, String)> {
+    let quiet = output == Output::Quiet;
+    match event {
+        Event::State(_, state) => state_text(state, output).map(|text| (Sink::Err, text)),
+        Event::Exchange(line) if quiet && !is_problem(line) => None,
+        Event::Exchange(line) => Some((Sink::Out, exchange_text(line, output, zone))),
+        Event::Refused(notice) => Some((Sink::Out, refused_text(notice, zone))),
+        Event::Warning(_, text) => Some((Sink::Err, format!("{}: {}\n", paint("warning", ODD), escaped(text)))),
+        Event::Dropped(count) => Some((Sink::Err, format!("{}\n", paint(&format!("{count} lines not shown"), ODD)))),
+    }
+}
+
+fn state_text(state: &State, output: Output) -> Option<String> {
+    let quiet = output == Output::Quiet;
+    let text = match state {
+        State::Reconnecting { after, why } => {
+            let head = paint("reconnecting", ODD);
+            format!("{head} in {}: {}\n", duration(*after), escaped(why))
+        }
+        State::Refused { why, code } => {
+            let code = code.as_ref().map(|code| format!(" ({})", escaped(code))).unwrap_or_default();
+            format!("{}: {}{code}\n", paint("refused", BAD), escaped(why))
+        }
+        _ if quiet => return None,
+        State::Connecting { relay } => format!("connecting to {}\n", escaped(relay)),
+        State::Ready { endpoints } => {
+            let mut text = format!("{}\n", paint("ready", GOOD));
+            for endpoint in endpoints {
+                let url = paint(&escaped(&endpoint.public_url), STRONG);
+                text.push_str(&format!("  {url} -> {}\n", escaped(&endpoint.target)));
+            }
+            text
+        }
+        State::Draining => "stopping: finishing what runs, taking nothing new\n".to_owned(),
+        State::Standby { endpoint } => {
+            format!("{} for {}: another agent is active\n", paint("standing by", ODD), escaped(endpoint))
+        }
+    };
+    Some(text)
+}
+
+fn exchange_text(line: &Line, output: Output, zone: &TimeZone) -> String {
+    let (word, style) = match &line.outcome {
+        Outcome::Status(status) => (status.to_string(), status_style(*status)),
+        Outcome::Failed(code) => (escaped(code).into_owned(), BAD),
+    };
+    let mut text = format!(
+        "{time}  {method:<6} {path:<PATH_WIDTH$}  {status} {took:>8} {received:>8} in {sent:>8} out",
+        time = paint(&clock(line.time, zone), DIM),
+        method = escaped(&line.method),
+        path = shortened(&line.path),
+        status = paint(&format!("{word:<11}"), style),
+        took = duration(line.duration),
+        received = bytes(line.bytes_in),
+        sent = bytes(line.bytes_out),
+    );
+    if output == Output::Interactive {
+        text.push_str(&format!("  {}", escaped(&line.endpoint)));
+        if let Some(id) = &line.event_id {
+            text.push_str(&format!("  {}", paint(&escaped(id), DIM)));
+        }
+    }
+    if let Some(note) = line.note.as_ref().filter(|_| output == Output::Interactive || is_problem(line)) {
+        text.push_str(&format!("  {}", escaped(note)));
+    }
+    text.push('\n');
+    text
+}
+
+fn refused_text(notice: &Notice, zone: &TimeZone) -> String {
+    let time = paint(&clock(notice.time, zone), DIM);
+    let (provider, code) = (escaped(&notice.provider), escaped(&notice.code));
+    let mut text = format!("{time}  {} {} {provider} {code}", paint("REFUSED", BAD), notice.status);
+    if let Some(id) = &notice.event_id {
+        text.push_str(&format!(" {}", escaped(id)));
+    }
+    if notice.endpoint != notice.provider {
+        text.push_str(&format!("  {}", escaped(&notice.endpoint)));
+    }
+    text.push('\n');
+    text
+}
+
+fn is_problem(line: &Line) -> bool {
+    !matches!(line.outcome, Outcome::Status(..400))
+}
+
+fn status_style(status: u16) -> Style {
+    match status {
+        ..300 => GOOD,
+        300..500 => ODD,
+        500.. => BAD,
+    }
+}
+
+fn shortened(path: &str) -> String {
+    let path = escaped(path);
+    match path.char_indices().nth(MAX_PATH) {
+        Some((end, _)) => format!("{}…", &path[..end]),
+        None => path.into_owned(),
+    }
+}
+
+fn clock(time: Timestamp, zone: &TimeZone) -> String {
+    time.to_zoned(zone.clone()).strftime("%H:%M:%S").to_string()
+}
+
+fn paint(text: &str, style: Style) -> String {
+    format!("{style}{text}{style:#}")
+}

@@ -1,0 +1,125 @@
+//! Events as JSON, one object per line, for programs.
+//!
+//! Pure. Every object has a `type`; durations are milliseconds, sizes bytes, times RFC 3339 in UTC. Keys are only
+//! ever added.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{Line, Notice, Outcome, ReadyEndpoint, State, event::Event};
+
+/// The object and a line end.
+pub(super) fn render(event: &Event) -> String {
+    let object = match event {
+        Event::State(time, state) => Object::State { time: *time, state: StateObject::of(state) },
+        Event::Exchange(line) => Object::exchange(line),
+        Event::Refused(notice) => Object::refused(notice),
+        Event::Warning(time, message) => Object::Warning { time: *time, message },
+        Event::Dropped(count) => Object::Dropped { count: *count },
+    };
+    let mut text = serde_json::to_string(&object).expect("strings and numbers are JSON");
+    text.push('\n');
+    text
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Object<'a> {
+    State {
+        time: Timestamp,
+        #[serde(flatten)]
+        state: StateObject<'a>,
+    },
+    Exchange {
+        time: Timestamp,
+        endpoint: &'a str,
+        event_id: Option<&'a str>,
+        method: &'a str,
+        path: &'a str,
+        status: Option<u16>,
+        error: Option<&'a str>,
+        duration_ms: f64,
+        bytes_in: u64,
+        bytes_out: u64,
+        note: Option<&'a str>,
+    },
+    Refused {
+        time: Timestamp,
+        endpoint: &'a str,
+        event_id: Option<&'a str>,
+        status: u16,
+        provider: &'a str,
+        code: &'a str,
+    },
+    Warning {
+        time: Timestamp,
+        message: &'a str,
+    },
+    Dropped {
+        count: u64,
+    },
+}
+
+#[derive(Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+enum StateObject<'a> {
+    Connecting { relay: &'a str },
+    Ready { endpoints: &'a [ReadyEndpoint] },
+    Reconnecting { after_ms: f64, why: &'a str },
+    Refused { why: &'a str, code: Option<&'a str> },
+    Draining,
+    Standby { endpoint: &'a str },
+}
+
+impl<'a> StateObject<'a> {
+    fn of(state: &'a State) -> Self {
+        match state {
+            State::Connecting { relay } => Self::Connecting { relay },
+            State::Ready { endpoints } => Self::Ready { endpoints },
+            State::Reconnecting { after, why } => Self::Reconnecting { after_ms: millis(*after), why },
+            State::Refused { why, code } => Self::Refused { why, code: code.as_deref() },
+            State::Draining => Self::Draining,
+            State::Standby { endpoint } => Self::Standby { endpoint },
+        }
+    }
+}
+
+impl<'a> Object<'a> {
+    fn exchange(line: &'a Line) -> Self {
+        let (status, error) = match &line.outcome {
+            Outcome::Status(status) => (Some(*status), None),
+            Outcome::Failed(code) => (None, Some(code.as_str())),
+        };
+        Self::Exchange {
+            time: line.time,
+            endpoint: &line.endpoint,
+            event_id: line.event_id.as_deref(),
+            method: &line.method,
+            path: &line.path,
+            status,
+            error,
+            duration_ms: millis(line.duration),
+            bytes_in: line.bytes_in,
+            bytes_out: line.bytes_out,
+            note: line.note.as_deref(),
+        }
+    }
+
+    fn refused(notice: &'a Notice) -> Self {
+        Self::Refused {
+            time: notice.time,
+            endpoint: &notice.endpoint,
+            event_id: notice.event_id.as_deref(),
+            status: notice.status,
+            provider: &notice.provider,
+            code: &notice.code,
+        }
+    }
+}
+
+/// Milliseconds to the microsecond.
+fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}

@@ -1,0 +1,317 @@
+//! Where a handler lives: the address of one local service, and how a path on the relay becomes a path there.
+//!
+//! Parses what a user types and builds request targets from it. It opens no connection, reads no file, and
+//! never takes an address from the relay.
+//!
+//! Invariants: [`Target::uri_for`] returns a URI that prints exactly the bytes of the target's path followed by
+//! the rest of the sender's path, or an error; nothing is decoded, encoded or normalised. A slash that ends the
+//! target's own path is not doubled.
+
+use std::{fmt, path::PathBuf, str::FromStr};
+
+use http::Uri;
+
+/// The address of a handler: `http://…`, `https://…`, `unix:/path`, or a bare port on loopback.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    address: Address,
+    /// Empty, or begins with `/`.
+    path: String,
+}
+
+/// What to connect to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// A bare port: this machine, over IPv4 or, if nothing listens there, IPv6.
+    Loopback {
+        /// The TCP port.
+        port: u16,
+    },
+    /// A host and port.
+    Tcp {
+        /// A name or an address; IPv6 without brackets.
+        host: String,
+        /// The TCP port.
+        port: u16,
+        /// Host and port as they were typed, for the `Host` header.
+        authority: String,
+        /// Whether TLS is spoken.
+        tls: bool,
+    },
+    /// A Unix domain socket.
+    Unix {
+        /// The socket file.
+        path: PathBuf,
+    },
+}
+
+/// Why a text is not a target.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TargetError {
+    /// The text has none of the known forms.
+    #[error("{0:?} is not a target; write http://HOST:PORT/PATH, https://…, unix:/PATH or a port")]
+    Form(String),
+    /// A port outside 1 to 65535.
+    #[error("{0:?} is not a port; ports are 1 to 65535")]
+    Port(String),
+    /// The URL carries a user name or password.
+    #[error("a target takes no user name or password; send them as a header: -H 'Authorization: Basic …'")]
+    UserInfo,
+    /// The URL carries a query.
+    #[error("a target takes no query; the sender's own query is passed on")]
+    Query,
+    /// The URL carries a fragment.
+    #[error("a target takes no fragment (#…)")]
+    Fragment,
+    /// A socket path that is not absolute.
+    #[error("{0:?} is not an absolute path; write unix:/PATH")]
+    SocketPath(String),
+    /// A path that cannot stand in a request.
+    #[error("{0:?} is not a URL path; it begins with / and has no spaces, ? or #")]
+    Path(String),
+}
+
+/// The sender's path cannot be carried byte for byte.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the request target cannot be carried unchanged")]
+pub struct UncarriablePath;
+
+impl Target {
+    /// What to connect to.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Whether the handler is reached over TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        matches!(self.address, Address::Tcp { tls: true, .. })
+    }
+
+    /// The value of the `Host` header when the target's own is wanted.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        match &self.address {
+            Address::Loopback { port } => format!("127.0.0.1:{port}"),
+            Address::Tcp { authority, .. } => authority.clone(),
+            Address::Unix { .. } => "localhost".to_owned(),
+        }
+    }
+
+    /// The target's own path: empty, or begins with `/`.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The same address without a path.
+    #[must_use]
+    pub fn without_path(&self) -> Self {
+        Self { address: self.address.clone(), path: String::new() }
+    }
+
+    /// The same address with another path in place of its own.
+    pub fn with_path(mut self, path: &str) -> Result<Self, TargetError> {
+        self.path = checked_path(path)?;
+        Ok(self)
+    }
+
+    /// The request target, in origin form, for `rest`: what follows the endpoint in the sender's URL, raw, such as
+    /// `/a%2Fb?x`, `?x` or nothing.
+    pub fn uri_for(&self, rest: &str) -> Result<Uri, UncarriablePath> {
+        if !(rest.is_empty() || rest.starts_with(['/', '?'])) {
+            return Err(UncarriablePath);
+        }
+        let prefix = match self.path.strip_suffix('/') {
+            Some(shorter) if rest.starts_with('/') => shorter,
+            _ => &self.path,
+        };
+        let root = if prefix.is_empty() && !rest.starts_with('/') { "/" } else { "" };
+        exact_uri(&[prefix, root, rest].concat()).ok_or(UncarriablePath)
+    }
+}
+
+impl FromStr for Target {
+    type Err = TargetError;
+
+    fn from_str(text: &str) -> Result<Self, TargetError> {
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            let port = parse_port(text)?;
+            return Ok(Self { address: Address::Loopback { port }, path: String::new() });
+        }
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = path.strip_prefix("//").filter(|rest| rest.starts_with('/')).unwrap_or(path);
+            if !path.starts_with('/') {
+                return Err(TargetError::SocketPath(path.to_owned()));
+            }
+            return Ok(Self { address: Address::Unix { path: path.into() }, path: String::new() });
+        }
+        parse_url(text)
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.address {
+            Address::Loopback { port } => write!(f, "http://127.0.0.1:{port}{}", self.path),
+            Address::Tcp { authority, tls, .. } => {
+                let scheme = if *tls { "https" } else { "http" };
+                write!(f, "{scheme}://{authority}{}", self.path)
+            }
+            Address::Unix { path } if self.path.is_empty() => write!(f, "unix:{}", path.display()),
+            Address::Unix { path } => write!(f, "unix:{} path {}", path.display(), self.path),
+        }
+    }
+}
+
+fn parse_url(text: &str) -> Result<Target, TargetError> {
+    let form = || TargetError::Form(text.to_owned());
+    let (scheme, rest) = text.split_once("://").ok_or_else(form)?;
+    let tls = match scheme.to_ascii_lowercase().as_str() {
+        "http" => false,
+        "https" => true,
+        _ => return Err(form()),
+    };
+    // The URI type drops fragments silently, and a password must not reach an error message.
+    if rest.contains('#') {
+        return Err(TargetError::Fragment);
+    }
+    if rest.contains('?') {
+        return Err(TargetError::Query);
+    }
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    if authority.contains('@') {
+        return Err(TargetError::UserInfo);
+    }
+    let parsed: http::uri::Authority = authority.parse().map_err(|_| form())?;
+    let after_host = &authority[parsed.host().len()..];
+    let port = match after_host.strip_prefix(':') {
+        Some(port) => parse_port(port)?,
+        None if tls => 443,
+        None => 80,
+    };
+    let host = parsed.host().trim_start_matches('[').trim_end_matches(']');
+    if host.is_empty() {
+        return Err(form());
+    }
+    let path = if path.is_empty() { String::new() } else { checked_path(path)? };
+    let address = Address::Tcp { host: host.to_owned(), port, authority: authority.to_owned(), tls };
+    Ok(Target { address, path })
+}
+
+fn parse_port(text: &str) -> Result<u16, TargetError> {
+    text.parse().ok().filter(|port| *port != 0).ok_or_else(|| TargetError::Port(text.to_owned()))
+}
+
+fn checked_path(path: &str) -> Result<String, TargetError> {
+    let plain = path.starts_with('/') && !path.contains(['?', '#']);
+    match exact_uri(path) {
+        Some(_) if plain => Ok(path.to_owned()),
+        _ => Err(TargetError::Path(path.to_owned())),
+    }
+}
+
+/// Parses an origin-form request target; none unless it prints the same bytes.
+fn exact_uri(text: &str) -> Option<Uri> {
+    let uri = Uri::try_from(text).ok()?;
+    let same = uri.scheme().is_none()
+        && uri.authority().is_none()
+        && uri.path_and_query().is_some_and(|printed| printed.as_str() == text);
+    same.then_some(uri)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(text: &str) -> Target {
+        text.parse().unwrap()
+    }
+
+    fn refusal(text: &str) -> TargetError {
+        text.parse::<Target>().unwrap_err()
+    }
+
+    #[test]
+    fn every_form_parses_and_prints() {
+        for (typed, printed, authority) in [
+            ("3000", "http://127.0.0.1:3000", "127.0.0.1:3000"),
+            ("http://localhost:3000/webhooks", "http://localhost:3000/webhooks", "localhost:3000"),
+            ("HTTP://Example.com", "http://Example.com", "Example.com"),
+            ("https://app.test/", "https://app.test/", "app.test"),
+            ("http://[::1]:8080/x", "http://[::1]:8080/x", "[::1]:8080"),
+            ("unix:/run/app.sock", "unix:/run/app.sock", "localhost"),
+            ("unix:///run/app.sock", "unix:/run/app.sock", "localhost"),
+        ] {
+            let target = target(typed);
+            assert_eq!(target.to_string(), printed);
+            assert_eq!(target.authority(), authority);
+        }
+    }
+
+    #[test]
+    fn ports_follow_the_scheme_and_brackets_are_stripped() {
+        let tcp = |text| match target(text).address {
+            Address::Tcp { host, port, tls, .. } => (host, port, tls),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(tcp("http://a"), ("a".to_owned(), 80, false));
+        assert_eq!(tcp("https://a"), ("a".to_owned(), 443, true));
+        assert_eq!(tcp("https://[::1]:1"), ("::1".to_owned(), 1, true));
+    }
+
+    #[test]
+    fn what_is_no_target_is_refused_with_a_reason() {
+        assert_eq!(refusal("http://me:secret@host/"), TargetError::UserInfo);
+        assert_eq!(refusal("http://host/x?y=1"), TargetError::Query);
+        assert_eq!(refusal("http://host/x#y"), TargetError::Fragment);
+        assert_eq!(refusal("http://host?y"), TargetError::Query);
+        assert_eq!(refusal("unix:app.sock"), TargetError::SocketPath("app.sock".into()));
+        assert_eq!(refusal("0"), TargetError::Port("0".into()));
+        assert_eq!(refusal("70000"), TargetError::Port("70000".into()));
+        assert_eq!(refusal("http://host:0/"), TargetError::Port("0".into()));
+        assert_eq!(refusal("http://host:/"), TargetError::Port(String::new()));
+        assert_eq!(refusal("http://host/a b"), TargetError::Path("/a b".into()));
+        for text in ["", "localhost:3000", "ftp://host", "http://", "http:///x", "h2c://host"] {
+            assert_eq!(refusal(text), TargetError::Form(text.into()), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_rest_is_appended_raw() {
+        for (typed, rest, expected) in [
+            ("http://h/webhooks", "/a%2Fb?x", "/webhooks/a%2Fb?x"),
+            ("http://h/webhooks", "", "/webhooks"),
+            ("http://h/webhooks", "?x=1", "/webhooks?x=1"),
+            ("http://h/webhooks", "/", "/webhooks/"),
+            ("http://h/webhooks/", "/a", "/webhooks/a"),
+            ("http://h/webhooks/", "", "/webhooks/"),
+            ("http://h", "", "/"),
+            ("http://h/", "", "/"),
+            ("http://h", "/a/../b//c", "/a/../b//c"),
+            ("http://h/", "//a", "//a"),
+            ("http://h", "?", "/?"),
+            ("http://h", "/caf\u{e9}\"?q=%zz{}|", "/caf\u{e9}\"?q=%zz{}|"),
+            ("http://h", "/x?a\"b", ""),
+            ("3000", "/x", "/x"),
+            ("unix:/s", "/x?y#", ""),
+            ("http://h", "x", ""),
+            ("http://h", "/a b", ""),
+            ("http://h", "/a\r\nb", ""),
+        ] {
+            let uri = target(typed).uri_for(rest).map(|uri| uri.to_string());
+            assert_eq!(uri.unwrap_or_default(), expected, "{typed} {rest}");
+        }
+    }
+
+    #[test]
+    fn a_path_replaces_the_targets_own() {
+        let moved = target("http://h/old").with_path("/new").unwrap();
+        assert_eq!(moved.uri_for("/x").unwrap(), "/new/x");
+        assert_eq!(target("unix:/s").with_path("/new").unwrap().uri_for("").unwrap(), "/new");
+        for path in ["new", "", "/a?b", "/a#b", "/a b"] {
+            assert!(target("http://h").with_path(path).is_err(), "{path}");
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! What an agent shows to be let in, and what it may then attach to.
+//!
+//! The relay keeps only SHA-256 hashes: a token is 256 random bits, so a slow hash would add nothing but a way to
+//! exhaust the door. Nothing here reads files or counts failures; `config` fills [`Tokens`], `agents::accept` asks.
+//!
+//! Invariants: [`Tokens::authenticate`] compares every stored hash, in constant time and without an early exit, so
+//! that its duration tells nothing about which token was near. An [`AgentToken`] is never printed by `Debug`.
+
+use std::fmt;
+use std::sync::Arc;
+
+use data_encoding::{BASE64URL_NOPAD, HEXLOWER, HEXLOWER_PERMISSIVE};
+use sha2::{Digest as _, Sha256};
+use subtle::{ConditionallySelectable as _, ConstantTimeEq as _};
+use zeroize::{Zeroize as _, Zeroizing};
+
+/// Shortest token that the relay accepts, in bytes. A shorter one could be guessed.
+pub const MIN_TOKEN_BYTES: usize = 16;
+
+const PREFIX: &str = "rt_";
+const RANDOM_BYTES: usize = 32;
+
+/// SHA-256 of a token.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct TokenHash(pub [u8; 32]);
+
+impl TokenHash {
+    /// The hash of a token as an agent presents it.
+    #[must_use]
+    pub fn of(token: &[u8]) -> Self {
+        Self(Sha256::digest(token).into())
+    }
+
+    /// Reads 64 hexadecimal digits, in either case.
+    #[must_use]
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let bytes = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()?;
+        Some(Self(bytes.try_into().ok()?))
+    }
+
+    /// All 64 digits, lower case.
+    #[must_use]
+    pub fn to_hex(self) -> String {
+        HEXLOWER.encode(&self.0)
+    }
+
+    /// The first 12 digits and an ellipsis: enough to tell two tokens apart.
+    #[must_use]
+    pub fn shortened(self) -> String {
+        format!("{}…", HEXLOWER.encode(&self.0[..6]))
+    }
+}
+
+impl fmt::Debug for TokenHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shortened())
+    }
+}
+
+/// A token in clear, made by this process and not yet handed over. Wiped when dropped.
+#[derive(Clone)]
+pub struct AgentToken(Zeroizing<String>);
+
+impl AgentToken {
+    /// `rt_` and 43 characters of base64url: 256 bits from the operating system.
+    ///
+    /// Fails only where the operating system has no source of randomness.
+    pub fn generate() -> Result<Self, getrandom::Error> {
+        let mut bytes = [0_u8; RANDOM_BYTES];
+        getrandom::fill(&mut bytes)?;
+        let text = format!("{PREFIX}{}", BASE64URL_NOPAD.encode(&bytes));
+        bytes.zeroize();
+        Ok(Self(Zeroizing::new(text)))
+    }
+
+    /// The token itself. For a file of mode 0600 or one line on a terminal, never for a log.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// What the relay keeps of it.
+    #[must_use]
+    pub fn hash(&self) -> TokenHash {
+        TokenHash::of(self.0.as_bytes())
+    }
+}
+
+impl fmt::Debug for AgentToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AgentToken(…)")
+    }
+}
+
+/// Endpoint names that a token may attach to: an exact name, or one with `*` for any run of characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern(Box<str>);
+
+impl Pattern {
+    /// Takes any text. Whether it can match an endpoint at all is for `config` to say.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        Self(Box::from(text))
+    }
+
+    /// The pattern as it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether the whole of `name` fits.
+    #[must_use]
+    pub fn matches(&self, name: &str) -> bool {
+        let mut parts = self.0.split('*');
+        let first = parts.next().unwrap_or_default();
+        let Some(mut rest) = name.strip_prefix(first) else { return false };
+        let Some(last) = self.0.contains('*').then(|| parts.next_back()).flatten() else { return rest.is_empty() };
+        // Taking the leftmost fit of each middle part leaves the most for those that follow.
+        for part in parts {
+            let Some(at) = rest.find(part) else { return false };
+            rest = &rest[at + part.len()..];
+        }
+        rest.ends_with(last)
+    }
+}
+
+/// One `[[token]]`: who may come in, by which hashes, and to what.
+#[derive(Clone, Debug)]
+pub struct Token {
+    /// Its name in the config, in logs and in `token list`.
+    pub name: Arc<str>,
+    /// Several at once, so that a token can be rotated without a gap.
+    pub hashes: Vec<TokenHash>,
+    /// What it may attach to.
+    pub endpoints: Vec<Pattern>,
+}
+
+impl Token {
+    /// Whether an agent with this token may attach to the endpoint of that name.
+    #[must_use]
+    pub fn may_attach(&self, endpoint: &str) -> bool {
+        self.endpoints.iter().any(|pattern| pattern.matches(endpoint))
+    }
+}
+
+/// Every token of one config.
+#[derive(Clone, Debug, Default)]
+pub struct Tokens(Vec<Arc<Token>>);
+
+impl Tokens {
+    /// Takes them in the order of the config.
+    #[must_use]
+    pub fn new(tokens: Vec<Token>) -> Self {
+        Self(tokens.into_iter().map(Arc::new).collect())
+    }
+
+    /// The token that `presented` is, if it is one.
+    #[must_use]
+    pub fn authenticate(&self, presented: &[u8]) -> Option<&Arc<Token>> {
+        let presented = TokenHash::of(presented);
+        let mut found = u64::MAX;
+        for (index, token) in (0_u64..).zip(&self.0) {
+            for hash in &token.hashes {
+                found.conditional_assign(&index, hash.0.ct_eq(&presented.0));
+            }
+        }
+        usize::try_from(found).ok().and_then(|index| self.0.get(index))
+    }
+
+    /// All of them, in the order of the config.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Token>> {
+        self.0.iter()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether nobody can come in.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(name: &str, secrets: &[&str], endpoints: &[&str]) -> Token {
+        Token {
+            name: Arc::from(name),
+            hashes: secrets.iter().map(|secret| TokenHash::of(secret.as_bytes())).collect(),
+            endpoints: endpoints.iter().map(|pattern| Pattern::new(pattern)).collect(),
+        }
+    }
+
+    #[test]
+    fn a_token_is_found_by_any_of_its_hashes_and_by_nothing_else() {
+        let tokens = Tokens::new(vec![token("laptop", &["one", "two"], &["*"]), token("server", &["three"], &["*"])]);
+        let who = |presented: &str| tokens.authenticate(presented.as_bytes()).map(|token| token.name.to_string());
+        assert_eq!(who("one").as_deref(), Some("laptop"));
+        assert_eq!(who("two").as_deref(), Some("laptop"));
+        assert_eq!(who("three").as_deref(), Some("server"));
+        for wrong in ["", "on", "one ", "four"] {
+            assert_eq!(who(wrong), None, "{wrong:?}");
+        }
+        assert!(Tokens::default().authenticate(b"one").is_none());
+    }
+
+    #[test]
+    fn patterns_match_whole_names() {
+        for (pattern, name, fits) in [
+            ("github", "github", true),
+            ("github", "github2", false),
+            ("github", "git", false),
+            ("*", "anything", true),
+            ("alice-*", "alice-stripe", true),
+            ("alice-*", "alice-", true),
+            ("alice-*", "bob-alice-x", false),
+            ("*-prod", "stripe-prod", true),
+            ("*-prod", "stripe-prod-2", false),
+            ("a*b*c", "a1b2c", true),
+            ("a*b*c", "abc", true),
+            ("a*b*c", "acb", false),
+            ("a*a", "a", false),
+            ("a*ab*b", "aab", false),
+            ("**", "x", true),
+            ("", "x", false),
+        ] {
+            assert_eq!(Pattern::new(pattern).matches(name), fits, "{pattern:?} on {name:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_attaches_only_where_a_pattern_says_so() {
+        let token = token("alice", &["x"], &["github", "alice-*"]);
+        assert!(token.may_attach("github"));
+        assert!(token.may_attach("alice-stripe"));
+        assert!(!token.may_attach("stripe"));
+    }
+
+    #[test]
+    fn generated_tokens_have_the_documented_form_and_differ() {
+        let one = AgentToken::generate().unwrap();
+        let two = AgentToken::generate().unwrap();
+        assert_ne!(one.expose(), two.expose());
+        let random = one.expose().strip_prefix("rt_").unwrap();
+        assert_eq!(random.len(), 43);
+        assert_eq!(BASE64URL_NOPAD.decode(random.as_bytes()).unwrap().len(), 32);
+        assert_eq!(one.hash(), TokenHash::of(one.expose().as_bytes()));
+        assert_eq!(format!("{one:?}"), "AgentToken(…)");
+    }
+
+    #[test]
+    fn hashes_are_read_in_either_case_and_shortened_for_people() {
+        // SHA-256 of the empty string, FIPS 180-4.
+        let hex = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!(TokenHash::of(b"").to_hex(), hex);
+        assert_eq!(TokenHash::from_hex(&hex.to_uppercase()), Some(TokenHash::of(b"")));
+        assert_eq!(TokenHash::of(b"").shortened(), "e3b0c44298fc…");
+        for bad in ["", "e3b0", &hex[1..], &format!("{hex}00"), "zz"] {
+            assert_eq!(TokenHash::from_hex(bad), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! `[[token]]`: names, hashes, references and patterns.
+//!
+//! Whether a referenced token is long enough is for `resolve` to say, which reads it. Invariant: a config without any
+//! token is an error, so that the public port never opens without someone who may answer on it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use toml::Spanned;
+
+use super::super::effective::{EndpointSpec, TokenSpec};
+use super::super::error::{Place, Report};
+use super::super::flags::Flags;
+use super::super::raw::RawToken;
+use super::super::values::Problem;
+use super::endpoint::secrets_of;
+use super::{read, texts};
+use crate::agents::token::{Pattern, TokenHash};
+
+/// Longest token name, in bytes.
+const MAX_NAME_BYTES: usize = 63;
+
+pub(super) fn tokens(raw: &[Spanned<RawToken>], flags: &Flags, endpoints: &[EndpointSpec], report: &mut Report<'_>) -> Vec<TokenSpec> {
+    let mut tokens = Vec::new();
+    let mut names = HashMap::new();
+    for entry in raw {
+        let Some(token) = token(entry, endpoints, report) else { continue };
+        if let Some(first) = names.insert(token.name.clone(), token.place.clone()) {
+            report.error(&token.place, format!("there is already a token called \"{}\"{}", token.name, first.where_to_look()), "give this one another name");
+        }
+        tokens.push(token);
+    }
+    if let Some(dev) = &flags.dev {
+        tokens.push(TokenSpec {
+            name: "dev".to_owned(),
+            place: Place::flag("--dev"),
+            hashes: vec![dev.token.hash()],
+            secrets: Vec::new(),
+            endpoints: vec![Pattern::new("*")],
+        });
+    } else if raw.is_empty() {
+        let place = report.place("token", None);
+        report.error(&place, "no token is configured, so no agent could ever attach", "run `relay-server token create NAME`");
+    }
+    tokens
+}
+
+fn token(entry: &Spanned<RawToken>, endpoints: &[EndpointSpec], report: &mut Report<'_>) -> Option<TokenSpec> {
+    let raw = entry.get_ref();
+    let Some(name) = &raw.name else {
+        let place = report.place("token", Some(entry.span()));
+        report.error(&place, "this token has no name", "add name = \"…\", for logs and for `token revoke`");
+        return None;
+    };
+    let name_place = report.place("token.name", Some(name.span()));
+    let name = read(Some((name.get_ref(), name_place)), token_name, report)?;
+    let key = format!("token.{name}");
+    let place = report.place(&*key, Some(entry.span()));
+    let hashes = texts(&raw.sha256, &format!("{key}.sha256"), hash, report);
+    let secrets = secrets_of(&raw.secrets, &format!("{key}.secrets"), report);
+    if raw.sha256.iter().flatten().count() + raw.secrets.iter().flatten().count() == 0 {
+        let help = format!("run `relay-server token create {name}`, or set secrets = [\"env:…\"]");
+        report.error(&place, "this token has neither sha256 nor secrets", help);
+    }
+    let patterns = patterns(raw, &key, &place, endpoints, report);
+    Some(TokenSpec { name, place, hashes, secrets, endpoints: patterns })
+}
+
+/// Checks a token's name. Also used before one is written into the file.
+pub(in super::super) fn token_name(text: &str) -> Result<String, Problem> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'@');
+    if (1..=MAX_NAME_BYTES).contains(&text.len()) && text.bytes().all(allowed) {
+        return Ok(text.to_owned());
+    }
+    Err((format!("\"{text}\" is not a token name"), format!("use 1 to {MAX_NAME_BYTES} of a-z, A-Z, 0-9, `.`, `_`, `-` and `@`")))
+}
+
+fn hash(text: &str) -> Result<TokenHash, Problem> {
+    // Not repeated: a token typed here by mistake would otherwise land in a log.
+    TokenHash::from_hex(text).ok_or_else(|| ("this is not a SHA-256 in 64 hexadecimal digits".to_owned(), "run `relay-server token create NAME`".to_owned()))
+}
+
+fn patterns(raw: &RawToken, key: &str, place: &Place, endpoints: &[EndpointSpec], report: &mut Report<'_>) -> Vec<Pattern> {
+    let listed = raw.endpoints.as_deref().unwrap_or_default();
+    if listed.is_empty() {
+        report.error(&place.member("endpoints"), "this token may attach to nothing", "set endpoints = [\"NAME\"], or [\"*\"] for all");
+    }
+    let mut patterns = Vec::new();
+    for text in listed {
+        let pattern = Pattern::new(text.get_ref());
+        if !endpoints.iter().any(|endpoint| pattern.matches(endpoint.name.as_str())) {
+            let place = report.place(format!("{key}.endpoints"), Some(text.span()));
+            let names = endpoints.iter().map(|endpoint| endpoint.name.as_str());
+            let help = super::super::error::suggest(text.get_ref(), names).unwrap_or_default();
+            report.warn(&place, format!("\"{}\" matches no endpoint", text.get_ref()), help);
+        }
+        patterns.push(pattern);
+    }
+    patterns
+}
+
+/// The same token under two names would make it a matter of order who came in.
+pub(in super::super) fn unique_hashes(tokens: &[(Arc<str>, Place, Vec<TokenHash>)], report: &mut Report<'_>) {
+    let mut seen: HashMap<[u8; 32], &Arc<str>> = HashMap::new();
+    for (name, place, hashes) in tokens {
+        for hash in hashes {
+            if let Some(first) = seen.insert(hash.0, name).filter(|first| *first != name) {
+                report.error(place, format!("this is the same token as \"{first}\""), "give each name a token of its own");
+            }
+        }
+    }
+}

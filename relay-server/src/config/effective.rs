@@ -1,0 +1,107 @@
+//! What the relay would run with: every value parsed and bounded, every default filled in, secrets still references.
+//!
+//! Between `raw` (what was typed) and `Config` (what runs) so that a config can be checked and shown where its secrets
+//! are not at hand. Nothing here reads or decides. Invariant: only `check` makes an [`Effective`] from a config.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use relay_schemes::Provider;
+
+use super::cidr::Cidr;
+use super::error::Place;
+use super::secret_ref::SecretRef;
+use super::values::PublicUrl;
+use crate::agents::token::{Pattern, TokenHash};
+use crate::endpoint::EndpointName;
+
+/// `[server]`: the listeners and what belongs to the whole process.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// The public listener, for senders and agents.
+    pub listen: SocketAddr,
+    /// The listener for health and metrics.
+    pub admin: SocketAddr,
+    /// The address under which the public listener is reached from outside.
+    pub public_url: Option<PublicUrl>,
+    /// Proxies whose `X-Forwarded-…` headers are believed.
+    pub trusted_proxies: Vec<Cidr>,
+    /// How long a planned stop waits for what is in flight.
+    pub drain_timeout: Duration,
+    /// One-thread runtimes; one per core unless set.
+    pub workers: NonZeroUsize,
+    /// Public connections open at a time.
+    pub max_connections: usize,
+}
+
+/// `[tls]`: the certificate chain and its key, both PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The chain, leaf first.
+    pub cert: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
+
+/// `[limits]`: bounds that hold for the whole relay. Sizes in bytes.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Largest request body, where the endpoint does not say otherwise.
+    pub max_body: u64,
+    /// Largest request head: request line and headers.
+    pub max_head: usize,
+    /// Exchanges open at a time with one agent.
+    pub max_in_flight_per_agent: u32,
+    /// Memory for collected bodies, all together.
+    pub body_budget: u64,
+    /// Longest wait for a whole request head.
+    pub header_timeout: Duration,
+    /// Longest silence while a request body comes in.
+    pub body_idle_timeout: Duration,
+    /// Longest silence on a connection or exchange, where the endpoint does not say otherwise.
+    pub idle_timeout: Duration,
+}
+
+/// A whole config, before its secrets are read.
+#[derive(Debug)]
+pub(super) struct Effective {
+    pub(super) server: Server,
+    pub(super) tls: Option<TlsFiles>,
+    pub(super) tls_place: Place,
+    pub(super) limits: Limits,
+    pub(super) endpoints: Vec<EndpointSpec>,
+    pub(super) tokens: Vec<TokenSpec>,
+}
+
+/// One `[[endpoint]]`, before its secrets are read.
+#[derive(Debug)]
+pub(super) struct EndpointSpec {
+    pub(super) name: EndpointName,
+    pub(super) verify: VerifySpec,
+    pub(super) verify_place: Place,
+    pub(super) deadline: Duration,
+    pub(super) idle_timeout: Duration,
+    pub(super) max_body: u64,
+    pub(super) wait_for_agent: Duration,
+    pub(super) hosts: Vec<Arc<str>>,
+}
+
+/// What `verify` asks for.
+#[derive(Debug)]
+pub(super) enum VerifySpec {
+    Open,
+    Signed { provider: &'static Provider, secrets: Vec<(SecretRef, Place)> },
+}
+
+/// One `[[token]]`, before its secrets are read.
+#[derive(Debug)]
+pub(super) struct TokenSpec {
+    pub(super) name: String,
+    pub(super) place: Place,
+    pub(super) hashes: Vec<TokenHash>,
+    pub(super) secrets: Vec<(SecretRef, Place)>,
+    pub(super) endpoints: Vec<Pattern>,
+}

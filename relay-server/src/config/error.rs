@@ -1,0 +1,207 @@
+//! What is wrong with a config, and what is merely worth knowing, in one form: place, key, message, way out.
+//!
+//! Nothing here decides what is wrong, prints, or ends the process. Invariant: no text in here is a secret's value;
+//! a reference such as `env:X` is the most that is ever shown.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// One thing that keeps a config from being used.
+///
+/// Shown as `relay.toml:12: endpoint.github.verify: no secret is configured; set secrets = ["env:…"]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The file, where the value came from one.
+    pub file: Option<PathBuf>,
+    /// The line in that file, counted from 1.
+    pub line: Option<usize>,
+    /// The key's path (`endpoint.github.verify`), or the flag (`--listen`).
+    pub key: String,
+    /// What is wrong, with the value.
+    pub message: String,
+    /// What to do about it.
+    pub help: Option<String>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.file, self.line) {
+            (Some(file), Some(line)) => write!(f, "{}:{line}: ", file.display())?,
+            (Some(file), None) => write!(f, "{}: ", file.display())?,
+            (None, _) => {}
+        }
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.message)?;
+        match &self.help {
+            Some(help) => write!(f, "; {help}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Everything that is wrong with a config, in the order of the file. Never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigErrors(pub(super) Vec<ConfigError>);
+
+impl ConfigErrors {
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &ConfigError> {
+        self.0.iter()
+    }
+}
+
+impl From<ConfigError> for ConfigErrors {
+    fn from(error: ConfigError) -> Self {
+        Self(vec![error])
+    }
+}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, error) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            write!(f, "{separator}{error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+/// Something that works and that the operator should know of. Said in the same form as an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning(pub ConfigError);
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// Where a value came from, as far as a person needs it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Place {
+    in_file: bool,
+    line: Option<usize>,
+    key: String,
+}
+
+impl Place {
+    /// A flag, or the environment variable that stands for it.
+    pub(super) fn flag(name: &str) -> Self {
+        Self { in_file: false, line: None, key: name.to_owned() }
+    }
+
+    /// The same place, with a narrower key: `endpoint.github` becomes `endpoint.github.verify`.
+    pub(super) fn member(&self, name: &str) -> Self {
+        if !self.in_file {
+            return self.clone();
+        }
+        Self { key: format!("{}.{name}", self.key), ..self.clone() }
+    }
+}
+
+/// Collects errors and warnings while a config is checked, and knows which line a byte stands on.
+pub(super) struct Report<'a> {
+    file: Option<&'a Path>,
+    text: &'a str,
+    errors: Vec<ConfigError>,
+    warnings: Vec<Warning>,
+}
+
+impl<'a> Report<'a> {
+    pub(super) fn new(file: Option<&'a Path>, text: &'a str) -> Self {
+        Self { file, text, errors: Vec::new(), warnings: Vec::new() }
+    }
+
+    /// A key in the file, with the bytes it stands at if it is there at all.
+    pub(super) fn place(&self, key: impl Into<String>, span: Option<Range<usize>>) -> Place {
+        Place { in_file: true, line: span.map(|span| line_of(self.text, span.start)), key: key.into() }
+    }
+
+    pub(super) fn error(&mut self, place: &Place, message: impl Into<String>, help: impl Into<String>) {
+        let error = self.describe(place, message.into(), help.into());
+        self.errors.push(error);
+    }
+
+    pub(super) fn warn(&mut self, place: &Place, message: impl Into<String>, help: impl Into<String>) {
+        let warning = Warning(self.describe(place, message.into(), help.into()));
+        self.warnings.push(warning);
+    }
+
+    /// `value` and the warnings, or the errors if there are any.
+    pub(super) fn finish<T>(self, value: T) -> Result<(T, Vec<Warning>), ConfigErrors> {
+        if self.errors.is_empty() {
+            return Ok((value, self.warnings));
+        }
+        let mut errors = self.errors;
+        errors.sort_by_key(|error| error.line.unwrap_or(usize::MAX));
+        Err(ConfigErrors(errors))
+    }
+
+    fn describe(&self, place: &Place, message: String, help: String) -> ConfigError {
+        ConfigError {
+            file: self.file.filter(|_| place.in_file).map(Path::to_owned),
+            line: place.line,
+            key: place.key.clone(),
+            message,
+            help: Some(help).filter(|help| !help.is_empty()),
+        }
+    }
+}
+
+/// The line, counted from 1, on which the byte at `offset` stands.
+pub(super) fn line_of(text: &str, offset: usize) -> usize {
+    1 + text.bytes().take(offset).filter(|&byte| byte == b'\n').count()
+}
+
+/// `did you mean "github"?` when one of `known` is near enough to `typed`, else nothing.
+pub(super) fn suggest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let nearest = known.into_iter().map(|name| (strsim::damerau_levenshtein(typed, name), name)).min()?;
+    let (distance, name) = nearest;
+    (distance <= 1 + typed.len() / 4).then(|| format!("did you mean \"{name}\"?"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(file: Option<&str>, line: Option<usize>, key: &str, help: Option<&str>) -> String {
+        ConfigError {
+            file: file.map(PathBuf::from),
+            line,
+            key: key.into(),
+            message: "not good".into(),
+            help: help.map(str::to_owned),
+        }
+        .to_string()
+    }
+
+    #[test]
+    fn an_error_says_where_what_and_how_to_mend_it() {
+        assert_eq!(error(Some("relay.toml"), Some(3), "server.listen", Some("do this")), "relay.toml:3: server.listen: not good; do this");
+        assert_eq!(error(Some("relay.toml"), None, "token", None), "relay.toml: token: not good");
+        assert_eq!(error(None, None, "--listen", None), "--listen: not good");
+        assert_eq!(error(Some("relay.toml"), None, "", None), "relay.toml: not good");
+    }
+
+    #[test]
+    fn suggestions_are_given_only_for_near_misses() {
+        let known = ["listen", "admin", "public_url"];
+        assert_eq!(suggest("lisen", known).as_deref(), Some("did you mean \"listen\"?"));
+        assert_eq!(suggest("pubic_url", known).as_deref(), Some("did you mean \"public_url\"?"));
+        assert_eq!(suggest("colour", known), None);
+        assert_eq!(suggest("x", []), None);
+    }
+
+    #[test]
+    fn lines_are_counted_from_one() {
+        let text = "a\nb\n\nc";
+        assert_eq!([0, 1, 2, 4, 5].map(|offset| line_of(text, offset)), [1, 1, 2, 3, 4]);
+    }
+}

@@ -1,0 +1,35 @@
+//! What the command line and the environment say, before any of it is judged. Stands above the file.
+//!
+//! No parsing of arguments here (`cli` does it) and no checks (`check` does them, with the same words as for the file).
+
+use std::path::PathBuf;
+
+use crate::agents::token::AgentToken;
+
+/// Values that stand above those of the file.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    /// `--listen`.
+    pub listen: Option<String>,
+    /// `--admin`.
+    pub admin: Option<String>,
+    /// `--public-url`.
+    pub public_url: Option<String>,
+    /// `--tls-cert`.
+    pub tls_cert: Option<PathBuf>,
+    /// `--tls-key`.
+    pub tls_key: Option<PathBuf>,
+    /// `--endpoint NAME=PROVIDER`, beside those of the file.
+    pub endpoints: Vec<String>,
+    /// `--secret NAME=REF`, instead of what the file says for that endpoint.
+    pub secrets: Vec<String>,
+    /// `--dev`.
+    pub dev: Option<Dev>,
+}
+
+/// A relay for trying things out: no file, loopback only, one token that lives as long as the process.
+#[derive(Clone, Debug)]
+pub struct Dev {
+    /// The throw-away token. Made once, so that a reload keeps it.
+    pub token: AgentToken,
+}

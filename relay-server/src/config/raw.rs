@@ -1,0 +1,268 @@
+//! `relay.toml` as it was typed: which keys there are, and of which shape. First of the two parses.
+//!
+//! No value is judged here and no default is filled in; `check` does both. Every scalar keeps its span, so that a
+//! later check can name the line. Invariant: an unknown key, a wrong shape or bad TOML is an error that names file,
+//! line and key, and that never repeats a quoted value, which could be a secret in the wrong place.
+
+use std::fmt;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::error::{ConfigError, line_of, suggest};
+
+/// A text that may be missing.
+pub(super) type Text = Option<Spanned<String>>;
+/// A whole number that may be missing.
+pub(super) type Number = Option<Spanned<i64>>;
+/// A list of texts that may be missing.
+pub(super) type Texts = Option<Vec<Spanned<String>>>;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Raw {
+    pub(super) version: Number,
+    #[serde(default)]
+    pub(super) server: RawServer,
+    pub(super) tls: Option<Spanned<RawTls>>,
+    #[serde(default)]
+    pub(super) limits: RawLimits,
+    #[serde(default)]
+    pub(super) endpoint: Vec<Spanned<RawEndpoint>>,
+    #[serde(default)]
+    pub(super) token: Vec<Spanned<RawToken>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawServer {
+    pub(super) listen: Text,
+    pub(super) admin: Text,
+    pub(super) public_url: Text,
+    pub(super) trusted_proxies: Texts,
+    pub(super) drain_timeout: Text,
+    pub(super) workers: Number,
+    pub(super) max_connections: Number,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTls {
+    pub(super) cert: Text,
+    pub(super) key: Text,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLimits {
+    pub(super) max_body: Text,
+    pub(super) max_head: Text,
+    pub(super) max_in_flight_per_agent: Number,
+    pub(super) body_budget: Text,
+    pub(super) header_timeout: Text,
+    pub(super) body_idle_timeout: Text,
+    pub(super) idle_timeout: Text,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawEndpoint {
+    pub(super) name: Text,
+    pub(super) mode: Text,
+    pub(super) verify: Option<Spanned<RawVerify>>,
+    pub(super) deadline: Text,
+    pub(super) idle_timeout: Text,
+    pub(super) max_body: Text,
+    pub(super) hosts: Texts,
+    pub(super) wait_for_agent: Text,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawToken {
+    pub(super) name: Text,
+    pub(super) sha256: Texts,
+    pub(super) secrets: Texts,
+    pub(super) endpoints: Texts,
+}
+
+/// `verify = "none"` or `verify = { provider = "…", secrets = […] }`.
+#[derive(Debug)]
+pub(super) enum RawVerify {
+    Word(String),
+    Signed(RawSigned),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawSigned {
+    pub(super) provider: Text,
+    pub(super) secrets: Texts,
+}
+
+// By hand, since an untagged enum would answer every mistake with "data did not match any variant".
+impl<'de> Deserialize<'de> for RawVerify {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = RawVerify;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(r#""none" or { provider = "…", secrets = ["…"] }"#)
+            }
+
+            fn visit_str<E: de::Error>(self, word: &str) -> Result<RawVerify, E> {
+                Ok(RawVerify::Word(word.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RawVerify, A::Error> {
+                RawSigned::deserialize(MapAccessDeserializer::new(map)).map(RawVerify::Signed)
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+/// Reads the text of a config file. The first mistake ends it: what follows could not be trusted to be a new one.
+pub(super) fn parse(file: &Path, text: &str) -> Result<Raw, ConfigError> {
+    toml::from_str(text).map_err(|error| {
+        let at = error.span().map(|span| span.start);
+        let (message, help) = explain(error.message());
+        ConfigError {
+            file: Some(file.to_owned()),
+            line: at.map(|at| line_of(text, at)),
+            key: at.map(|at| key_at(text, at)).unwrap_or_default(),
+            message,
+            help,
+        }
+    })
+}
+
+/// Puts the parser's words into ours: a suggestion for an unknown key, a hint for a bare number, no quoted values.
+fn explain(message: &str) -> (String, Option<String>) {
+    if let Some(rest) = message.strip_prefix("unknown field `") {
+        let mut names = rest.split('`').step_by(2);
+        let typed = names.next().unwrap_or_default();
+        let known: Vec<&str> = names.filter(|name| !name.is_empty()).collect();
+        let help = suggest(typed, known.iter().copied()).unwrap_or_else(|| format!("known here: {}", known.join(", ")));
+        return (format!("unknown key \"{typed}\""), Some(help));
+    }
+    let message = message.trim_end().lines().collect::<Vec<_>>().join(", ");
+    if message.starts_with("invalid type: string") {
+        let expected = message.rsplit_once("expected ").map_or("something else", |(_, expected)| expected);
+        let help = expected.contains("sequence").then(|| "write a list, [\"…\"]".to_owned());
+        let expected = if help.is_some() { "a list" } else { expected };
+        return (format!("a text stands where {expected} is expected"), help);
+    }
+    let bare = message.starts_with("invalid type: integer") || message.starts_with("invalid type: floating");
+    let help = bare.then(|| "write it in quotes, with a unit where it is a time or a size (\"30s\", \"25MiB\")".to_owned());
+    (message, help)
+}
+
+/// The path of the innermost key whose text, or whose value's text, covers the byte at `offset`.
+fn key_at(text: &str, offset: usize) -> String {
+    let Ok(root) = DeTable::parse(text) else { return String::new() };
+    let mut path = Vec::new();
+    descend(root.get_ref(), offset, &mut path);
+    path.join(".")
+}
+
+fn descend(table: &DeTable<'_>, offset: usize, path: &mut Vec<String>) {
+    for (key, value) in table {
+        let name = key.get_ref();
+        match value.get_ref() {
+            DeValue::Array(items) if items.iter().all(|item| item.get_ref().is_table()) && !items.is_empty() => {
+                let Some(item) = items.iter().filter_map(|item| item.get_ref().as_table()).find(|item| covers(item, offset)) else {
+                    continue;
+                };
+                path.push(name.to_string());
+                path.extend(item.get("name").and_then(|value| value.get_ref().as_str()).map(str::to_owned));
+                return descend(item, offset, path);
+            }
+            DeValue::Table(inner) if covers(inner, offset) => {
+                path.push(name.to_string());
+                return descend(inner, offset, path);
+            }
+            _ if key.span().contains(&offset) || value.span().contains(&offset) => return path.push(name.to_string()),
+            _ => {}
+        }
+    }
+}
+
+/// Whether something in this table stands at `offset`. The table's own span is only its header.
+fn covers(table: &DeTable<'_>, offset: usize) -> bool {
+    table.iter().any(|(key, value)| {
+        key.span().contains(&offset)
+            || value.span().contains(&offset)
+            || match value.get_ref() {
+                DeValue::Table(inner) => covers(inner, offset),
+                DeValue::Array(items) => items.iter().filter_map(|item| item.get_ref().as_table()).any(|item| covers(item, offset)),
+                _ => false,
+            }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong(text: &str) -> String {
+        parse(Path::new("relay.toml"), text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn unknown_keys_are_named_with_their_line_and_a_suggestion() {
+        assert_eq!(
+            wrong("version = 1\n[server]\nlisen = \"x\"\n"),
+            "relay.toml:3: server.lisen: unknown key \"lisen\"; did you mean \"listen\"?"
+        );
+        assert_eq!(
+            wrong("version = 1\n\n[[endpoint]]\nname = \"github\"\nverfy = \"none\"\n"),
+            "relay.toml:5: endpoint.github.verfy: unknown key \"verfy\"; did you mean \"verify\"?"
+        );
+        assert_eq!(
+            wrong("[[endpoint]]\nname = \"a\"\nverify = { provider = \"x\", secret = [] }\n"),
+            "relay.toml:3: endpoint.a.verify.secret: unknown key \"secret\"; did you mean \"secrets\"?"
+        );
+        assert_eq!(
+            wrong("[tls]\nacme = \"x\"\n"),
+            "relay.toml:2: tls.acme: unknown key \"acme\"; known here: cert, key"
+        );
+        assert_eq!(wrong("[serer]\n"), "relay.toml:1: serer: unknown key \"serer\"; did you mean \"server\"?");
+    }
+
+    #[test]
+    fn wrong_shapes_are_explained_and_values_are_not_repeated() {
+        assert_eq!(
+            wrong("[[endpoint]]\nname = \"a\"\ndeadline = 30\n"),
+            "relay.toml:3: endpoint.a.deadline: invalid type: integer `30`, expected a string; \
+             write it in quotes, with a unit where it is a time or a size (\"30s\", \"25MiB\")"
+        );
+        let leak = wrong("[[endpoint]]\nname = \"a\"\nverify = { provider = \"x\", secrets = \"hunter2\" }\n");
+        assert_eq!(leak, "relay.toml:3: endpoint.a.verify.secrets: a text stands where a list is expected; write a list, [\"…\"]");
+        assert!(!wrong("[[token]]\nname = \"a\"\nsecrets = \"hunter2\"\n").contains("hunter2"));
+        assert!(!wrong("[[token]]\nname = \"a\"\nsecrets = \"hunter2\n").contains("hunter2"));
+        assert!(!wrong("[server]\nworkers = \"hunter2\"\n").contains("hunter2"));
+    }
+
+    #[test]
+    fn syntax_errors_and_repeated_keys_name_the_line() {
+        assert!(wrong("version = 1\nlisten = \n").starts_with("relay.toml:2: "));
+        let twice = wrong("version = 1\nversion = 1\n");
+        assert!(twice.starts_with("relay.toml:2: ") && twice.contains("duplicate key"), "{twice}");
+    }
+
+    #[test]
+    fn a_whole_file_keeps_its_spans() {
+        let text = "version = 1\n[[endpoint]]\nname = \"a\"\nverify = \"none\"\n[[token]]\nname = \"t\"\n";
+        let raw = parse(Path::new("relay.toml"), text).unwrap();
+        let endpoint = raw.endpoint[0].get_ref();
+        assert_eq!(line_of(text, raw.endpoint[0].span().start), 2);
+        assert_eq!(line_of(text, endpoint.name.as_ref().unwrap().span().start), 3);
+        assert!(matches!(endpoint.verify.as_ref().unwrap().get_ref(), RawVerify::Word(word) if word == "none"));
+        assert_eq!(line_of(text, raw.token[0].span().start), 5);
+    }
+}
