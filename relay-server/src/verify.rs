@@ -1,0 +1,105 @@
+//! From received to proven: the only door to the type [`Webhook`].
+//!
+//! A webhook can be made here alone, and only by a rule that held. What comes after this module can
+//! rely on it; nothing here answers, stores or forwards.
+
+use bytes::Bytes;
+use http::HeaderMap;
+use hyper::body::Incoming;
+use relay_schemes::{Headers, Keys, Provider, Refusal, Request, Secret, SecretError};
+
+use crate::webhook::Received;
+
+/// What a request must prove.
+#[derive(Debug)]
+pub enum Rule {
+    /// Nothing: `verify = "none"`.
+    Open,
+    /// A provider's signature.
+    Signed {
+        /// The provider.
+        provider: &'static Provider,
+        /// The endpoint's secrets, ready to verify.
+        keys: Keys,
+    },
+}
+
+/// A request's body: there already, or still to come.
+#[derive(Debug)]
+pub enum Payload {
+    /// The whole body.
+    Whole(Bytes),
+    /// A body that streams through.
+    Streaming(Incoming),
+}
+
+/// A request that has proven what its endpoint asks for.
+#[derive(Debug)]
+pub struct Webhook {
+    received: Received,
+    payload: Payload,
+    scheme: &'static str,
+}
+
+impl Rule {
+    /// The rule for a provider's signature under some secrets, newest first.
+    ///
+    /// # Errors
+    /// [`SecretError`] for a secret in the wrong form.
+    pub fn signed(provider: &'static Provider, secrets: &[Secret]) -> Result<Self, SecretError> {
+        match &provider.scheme {
+            None => Ok(Self::Open),
+            Some(scheme) => Ok(Self::Signed { provider, keys: scheme.keys(secrets)? }),
+        }
+    }
+
+    /// Whether the whole body must be there before the rule can be applied.
+    #[must_use]
+    pub fn covers_body(&self) -> bool {
+        match self {
+            Self::Open => false,
+            Self::Signed { provider, .. } => provider.scheme.as_ref().is_some_and(relay_schemes::Scheme::covers_body),
+        }
+    }
+
+    /// The provider's name, or `none`.
+    #[must_use]
+    pub fn provider_name(&self) -> &'static str {
+        match self {
+            Self::Open => "none",
+            Self::Signed { provider, .. } => &provider.name,
+        }
+    }
+
+    /// Applies the rule.
+    ///
+    /// # Errors
+    /// [`Refusal`] says what was not proven.
+    pub fn verify(&self, received: Received, payload: Payload) -> Result<Webhook, Refusal> {
+        if let Self::Signed { provider: Provider { scheme: Some(scheme), .. }, keys } = self {
+            let body: &[u8] = match &payload {
+                Payload::Whole(body) => body,
+                Payload::Streaming(_) => &[],
+            };
+            let headers = Lines(&received.head.headers);
+            scheme.verify(keys, &Request { headers: &headers, body }, received.at.as_second())?;
+        }
+        Ok(Webhook { received, payload, scheme: self.provider_name() })
+    }
+}
+
+impl Webhook {
+    /// What was received and what its body is, with the name of the scheme that was proven.
+    #[must_use]
+    pub fn into_parts(self) -> (Received, Payload, &'static str) {
+        (self.received, self.payload, self.scheme)
+    }
+}
+
+struct Lines<'a>(&'a HeaderMap);
+
+impl Headers for Lines<'_> {
+    fn for_each(&self, name: &str, each: &mut dyn FnMut(&[u8])) {
+        self.0.get_all(name).iter().for_each(|value| each(value.as_bytes()));
+    }
+}

@@ -1,0 +1,114 @@
+//! Plain nouns of the public side: an event's id, a request as it was received, and why one fails.
+//!
+//! Nothing here decides. A [`Received`] is unproven: only `verify` turns it into a webhook.
+
+use std::{fmt, net::IpAddr};
+
+use http::request::Parts;
+use jiff::Timestamp;
+use relay_schemes::Refusal;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+/// An event's id: `hook_` and a UUIDv7.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct EventId(Uuid);
+
+impl EventId {
+    /// A new id; later ones sort after earlier ones.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Uuid::now_v7())
+    }
+
+    /// The UUID's 16 bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+}
+
+impl Default for EventId {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "hook_{}", self.0.as_simple())
+    }
+}
+
+impl fmt::Debug for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A request as it was received, before anything was proven.
+#[derive(Debug)]
+pub struct Received {
+    /// The id that its answer will carry.
+    pub event_id: EventId,
+    /// When it came, for people.
+    pub at: Timestamp,
+    /// When it came, for deadlines.
+    pub started: Instant,
+    /// The address that it came from.
+    pub peer: IpAddr,
+    /// Whether it came over TLS.
+    pub secure: bool,
+    /// Its head.
+    pub head: Parts,
+    /// The host that it names, lower case, without a port.
+    pub host: String,
+    /// What of its target is for the handler, byte for byte.
+    pub rest: String,
+}
+
+/// Why a request gets no answer from a handler. `ingress::respond` alone turns this into a status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The host is missing, doubled or not a host.
+    BadHost,
+    /// The target or the framing cannot be carried as it is.
+    BadRequest,
+    /// No endpoint has this path or host.
+    UnknownEndpoint,
+    /// The method is not one that a webhook may have.
+    Method,
+    /// The body is larger than the endpoint takes.
+    BodyTooLarge {
+        /// The endpoint's `max_body`, in bytes.
+        limit: u64,
+    },
+    /// The body stopped coming.
+    BodyTimeout,
+    /// The body broke off.
+    BodyBroken,
+    /// The head does not fit into the tunnel.
+    HeadTooLarge,
+    /// The proof failed.
+    Refused(Refusal),
+    /// No memory is left for bodies.
+    Overloaded,
+    /// No agent is attached.
+    NoAgent,
+    /// Every attached agent has as many exchanges in flight as it takes.
+    Busy,
+    /// The handler did not answer before the endpoint's deadline.
+    Deadline,
+    /// The agent could not reach the handler.
+    HandlerUnreachable,
+    /// The handler's answer broke off or was not HTTP.
+    HandlerBroken,
+    /// The agent's own limit on waiting for the handler.
+    HandlerTimeout,
+    /// The tunnel was lost while the handler was at work.
+    AgentLost,
+    /// The agent gave the request back without calling the handler.
+    NotCalled,
+    /// The relay failed.
+    Internal,
+}
