@@ -9,6 +9,7 @@ pub mod agent;
 pub mod backoff;
 pub mod cli;
 pub mod config;
+pub mod exchange;
 pub mod handler;
 pub mod link;
 pub mod reason;

@@ -1,1 +1,32 @@
-//! Placeholder.
+//! The public side of the relay: takes webhooks, proves them, and hands them to agents.
+//!
+//! A library with a thin binary. Modules stand in an order (see ARCHITECTURE.md), and each uses only
+//! what stands before it:
+//!
+//! ```text
+//! sender ─▶ ingress ─▶ endpoint ─▶ verify ─▶ dispatch ─▶ agents (tunnel) ─▶ agent ─▶ handler
+//! ```
+//!
+//! What it must never contain: anything about local handlers.
+
+pub mod webhook;
+
+pub mod verify;
+
+pub mod endpoint;
+
+pub mod agents;
+
+pub mod dispatch;
+
+pub mod tls;
+
+pub mod ingress;
+
+pub mod admin;
+
+pub mod config;
+
+pub mod app;
+
+pub mod cli;

@@ -1,6 +1,6 @@
 //! Rows of data: what a provider's table says, read once and checked.
 
-use std::sync::LazyLock;
+use std::{sync::LazyLock, time::Duration};
 
 use serde::Deserialize;
 use thiserror::Error;
@@ -34,8 +34,8 @@ pub struct Provider {
     pub event_id: Option<Locator>,
     /// Where the event's type stands.
     pub event_type: Option<Locator>,
-    /// How long it waits for an answer, in seconds, where it says so.
-    pub timeout_s: Option<u32>,
+    /// How long it waits for an answer, where it says so.
+    pub timeout: Option<Duration>,
     /// Whether it sends again by itself.
     pub retries: bool,
     /// Whether the answer is the product, as with chat commands.
@@ -209,18 +209,17 @@ fn check(raw: RawProvider) -> Result<Provider, RowError> {
         None => None,
         Some(scheme) => Some(check_scheme(scheme, wrong)?),
     };
-    let Provider { name, title, docs, timeout_s, retries, interactive, .. } = Provider {
+    Ok(Provider {
         name: raw.name,
         title: raw.title,
         docs: raw.docs,
-        scheme: None,
-        event_id: None,
-        event_type: None,
-        timeout_s: raw.timeout_s,
+        scheme,
+        event_id,
+        event_type,
+        timeout: raw.timeout_s.map(|seconds| Duration::from_secs(seconds.into())),
         retries: raw.retries,
         interactive: raw.interactive,
-    };
-    Ok(Provider { name, title, docs, scheme, event_id, event_type, timeout_s, retries, interactive })
+    })
 }
 
 fn check_scheme(raw: &RawScheme, wrong: impl Fn(&'static str, &str) -> RowError) -> Result<Scheme, RowError> {

@@ -20,6 +20,8 @@ use super::flags::Flags;
 use super::raw::{Number, Raw, RawLimits, RawServer, RawTls, Text, Texts};
 use super::values::{self, Problem, PublicUrl, show_duration, show_size};
 
+pub(super) use token::{token_name, unique_hashes};
+
 /// The only version of the file's format so far.
 const VERSION: i64 = 1;
 /// Largest body of any endpoint, in bytes.

@@ -104,6 +104,16 @@ impl Place {
         }
         Self { key: format!("{}.{name}", self.key), ..self.clone() }
     }
+
+    /// The key's path, or the flag.
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// ` (line 12)` where there is a line, for pointing at a second place.
+    pub(super) fn where_to_look(&self) -> String {
+        self.line.map(|line| format!(" (line {line})")).unwrap_or_default()
+    }
 }
 
 /// Collects errors and warnings while a config is checked, and knows which line a byte stands on.

@@ -10,12 +10,12 @@ use std::time::Duration;
 use relay_schemes::Provider;
 use toml::Spanned;
 
-use super::super::effective::{EndpointSpec, Limits, VerifySpec};
-use super::super::error::{Place, Report, suggest};
-use super::super::flags::Flags;
-use super::super::raw::{RawEndpoint, RawVerify, Text, Texts};
-use super::super::secret_ref::SecretRef;
-use super::super::values::{self, show_duration, show_size};
+use crate::config::effective::{EndpointSpec, Limits, VerifySpec};
+use crate::config::error::{Place, Report, suggest};
+use crate::config::flags::Flags;
+use crate::config::raw::{RawEndpoint, RawVerify, Text, Texts};
+use crate::config::secret_ref::SecretRef;
+use crate::config::values::{self, show_duration, show_size};
 use super::{HOUR, MAX_BODY, duration, read, size, texts};
 use crate::endpoint::EndpointName;
 

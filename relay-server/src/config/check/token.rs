@@ -4,18 +4,17 @@
 //! token is an error, so that the public port never opens without someone who may answer on it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use toml::Spanned;
 
-use super::super::effective::{EndpointSpec, TokenSpec};
-use super::super::error::{Place, Report};
-use super::super::flags::Flags;
-use super::super::raw::RawToken;
-use super::super::values::Problem;
+use crate::config::effective::{EndpointSpec, TokenSpec};
+use crate::config::error::{Place, Report, suggest};
+use crate::config::flags::Flags;
+use crate::config::raw::RawToken;
+use crate::config::values::Problem;
 use super::endpoint::secrets_of;
 use super::{read, texts};
-use crate::agents::token::{Pattern, TokenHash};
+use crate::agents::token::{Pattern, Token, TokenHash};
 
 /// Longest token name, in bytes.
 const MAX_NAME_BYTES: usize = 63;
@@ -67,7 +66,7 @@ fn token(entry: &Spanned<RawToken>, endpoints: &[EndpointSpec], report: &mut Rep
 }
 
 /// Checks a token's name. Also used before one is written into the file.
-pub(in super::super) fn token_name(text: &str) -> Result<String, Problem> {
+pub(in crate::config) fn token_name(text: &str) -> Result<String, Problem> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'@');
     if (1..=MAX_NAME_BYTES).contains(&text.len()) && text.bytes().all(allowed) {
         return Ok(text.to_owned());
@@ -91,7 +90,7 @@ fn patterns(raw: &RawToken, key: &str, place: &Place, endpoints: &[EndpointSpec]
         if !endpoints.iter().any(|endpoint| pattern.matches(endpoint.name.as_str())) {
             let place = report.place(format!("{key}.endpoints"), Some(text.span()));
             let names = endpoints.iter().map(|endpoint| endpoint.name.as_str());
-            let help = super::super::error::suggest(text.get_ref(), names).unwrap_or_default();
+            let help = suggest(text.get_ref(), names).unwrap_or_default();
             report.warn(&place, format!("\"{}\" matches no endpoint", text.get_ref()), help);
         }
         patterns.push(pattern);
@@ -100,11 +99,11 @@ fn patterns(raw: &RawToken, key: &str, place: &Place, endpoints: &[EndpointSpec]
 }
 
 /// The same token under two names would make it a matter of order who came in.
-pub(in super::super) fn unique_hashes(tokens: &[(Arc<str>, Place, Vec<TokenHash>)], report: &mut Report<'_>) {
-    let mut seen: HashMap<[u8; 32], &Arc<str>> = HashMap::new();
-    for (name, place, hashes) in tokens {
-        for hash in hashes {
-            if let Some(first) = seen.insert(hash.0, name).filter(|first| *first != name) {
+pub(in crate::config) fn unique_hashes<'a>(tokens: impl Iterator<Item = (&'a Place, &'a Token)>, report: &mut Report<'_>) {
+    let mut seen: HashMap<[u8; 32], &str> = HashMap::new();
+    for (place, token) in tokens {
+        for hash in &token.hashes {
+            if let Some(first) = seen.insert(hash.0, &token.name).filter(|first| **first != *token.name) {
                 report.error(place, format!("this is the same token as \"{first}\""), "give each name a token of its own");
             }
         }

@@ -1,0 +1,205 @@
+//! The composition root: builds everything from a config, runs it, and stops it in order.
+//!
+//! Stopping: `/readyz` says no; the public listener closes and connections are told to close; requests
+//! in flight finish, for `drain_timeout` at most; agents are told, and their sessions close; the admin
+//! listener ends. A second signal does not wait.
+
+use std::{
+    net::{SocketAddr, TcpListener as StdListener},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use relay_proto::Limits;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::Semaphore,
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    admin::{self, Readiness},
+    agents::registry::Registry,
+    config::{Config, Source},
+    ingress::{
+        Door, collect,
+        listener::{self, Serving},
+        route::Routes,
+    },
+    tls,
+};
+
+/// How long sessions may take to say farewell.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// What `serve` tells its caller once the ports are open.
+pub struct Started {
+    /// The public listener's address.
+    pub public: SocketAddr,
+    /// The admin listener's address.
+    pub admin: SocketAddr,
+}
+
+/// Runs a relay until it is told to stop.
+///
+/// # Errors
+/// What could not be started; nothing listens then.
+pub fn run(source: &Source, config: Config, started: impl FnOnce(&Started)) -> anyhow::Result<()> {
+    let runtime = runtime()?;
+    let public = bind(config.server.listen)?;
+    let admin = bind(config.server.admin)?;
+    let addresses = Started { public: public.local_addr()?, admin: admin.local_addr()? };
+    let door = Arc::new(door(&config, addresses.public));
+    let serving = Arc::new(Serving {
+        tls: match &config.tls {
+            None => None,
+            Some(files) => Some(ArcSwap::new(tls::load(&files.cert, &files.key)?)),
+        },
+        slots: Arc::new(Semaphore::new(config.server.max_connections)),
+        header_timeout: config.limits.header_timeout,
+        max_head: config.limits.max_head,
+    });
+    let stop = CancellationToken::new();
+    let mut workers = Vec::new();
+    for number in 1..config.server.workers.get() {
+        let (public, door, serving, stop) = (public.try_clone()?, Arc::clone(&door), Arc::clone(&serving), stop.clone());
+        let work = move || worker(public, door, serving, &stop);
+        workers.push(std::thread::Builder::new().name(format!("worker-{number}")).spawn(work)?);
+    }
+    let outcome = runtime.block_on(async {
+        let readiness = Readiness::default();
+        let mut signals = Signals::new()?;
+        let admin = tokio::spawn(admin::serve(TcpListener::from_std(admin)?, readiness.clone(), stop.clone()));
+        let public = tokio::spawn(listener::serve(TcpListener::from_std(public)?, Arc::clone(&door), Arc::clone(&serving)));
+        readiness.set(true);
+        started(&addresses);
+        loop {
+            tokio::select! {
+                _ = signals.hangup.recv() => reload(source, &door, &serving, addresses.public),
+                _ = signals.terminate.recv() => break,
+                _ = signals.interrupt.recv() => break,
+            }
+        }
+        readiness.set(false);
+        tracing::info!(in_flight_limit = ?config.server.drain_timeout, "stopping");
+        tokio::select! {
+            () = drain(&door, config.server.drain_timeout) => {}
+            _ = signals.terminate.recv() => tracing::warn!("stopping at once"),
+            _ = signals.interrupt.recv() => tracing::warn!("stopping at once"),
+        }
+        stop.cancel();
+        public.abort();
+        let _ = timeout(FAREWELL, admin).await;
+        anyhow::Ok(())
+    });
+    stop.cancel();
+    runtime.shutdown_background();
+    for worker in workers {
+        let _ = worker.join();
+    }
+    outcome
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("the runtime cannot start")
+}
+
+/// One more one-thread runtime that accepts from the same listener.
+fn worker(public: StdListener, door: Arc<Door>, serving: Arc<Serving>, stop: &CancellationToken) {
+    let Ok(runtime) = runtime() else { return tracing::error!("a worker could not start") };
+    runtime.block_on(async {
+        match TcpListener::from_std(public) {
+            Ok(public) => {
+                tokio::spawn(listener::serve(public, door, serving));
+                stop.cancelled().await;
+            }
+            Err(error) => tracing::error!(%error, "a worker cannot listen"),
+        }
+    });
+    runtime.shutdown_background();
+}
+
+fn bind(address: SocketAddr) -> anyhow::Result<StdListener> {
+    let listener = StdListener::bind(address)
+        .with_context(|| format!("cannot listen on {address}; is another process there, or is the port below 1024?"))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+fn door(config: &Config, public: SocketAddr) -> Door {
+    let units = usize::try_from(config.limits.body_budget).unwrap_or(usize::MAX) / collect::UNIT_BYTES;
+    Door {
+        routes: ArcSwap::from_pointee(routes(config, public)),
+        registry: Arc::new(Registry::default()),
+        session_limits: Limits { max_streams: config.limits.max_in_flight_per_agent, ..Limits::relay() },
+        body_budget: Semaphore::new(units.min(Semaphore::MAX_PERMITS)),
+        body_idle: config.limits.body_idle_timeout,
+        closing: CancellationToken::new(),
+        connections: TaskTracker::new(),
+        sessions: TaskTracker::new(),
+    }
+}
+
+fn routes(config: &Config, public: SocketAddr) -> Routes {
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
+    let url = match &config.server.public_url {
+        Some(url) => url.as_str().trim_end_matches('/').to_owned(),
+        None => format!("{scheme}://{public}"),
+    };
+    let trusted = config.server.trusted_proxies.clone();
+    let trusted = Box::new(move |address| trusted.iter().any(|network| network.contains(address)));
+    Routes::new(&config.endpoints, config.tokens.clone(), trusted, url)
+}
+
+/// Takes over endpoints, tokens and the certificate; keeps the old ones if anything is wrong.
+fn reload(source: &Source, door: &Door, serving: &Serving, public: SocketAddr) {
+    let config = match source.load() {
+        Ok(config) => config,
+        Err(errors) => return tracing::error!("the config was not taken over: {errors}"),
+    };
+    if let (Some(slot), Some(files)) = (&serving.tls, &config.tls) {
+        match tls::load(&files.cert, &files.key) {
+            Ok(tls) => slot.store(tls),
+            Err(error) => return tracing::error!("the config was not taken over: {error}"),
+        }
+    }
+    door.routes.store(Arc::new(routes(&config, public)));
+    let tokens = &config.tokens;
+    door.registry.close_unless(|name, endpoints| {
+        let token = tokens.iter().find(|token| &*token.name == name);
+        token.is_some_and(|token| endpoints.iter().all(|endpoint| token.may_attach(endpoint)))
+    });
+    tracing::info!("the config was taken over");
+}
+
+async fn drain(door: &Door, patience: Duration) {
+    door.closing.cancel();
+    door.connections.close();
+    if timeout(patience, door.connections.wait()).await.is_err() {
+        tracing::warn!(connections = door.connections.len(), "requests did not finish in time");
+    }
+    door.registry.drain();
+    door.registry.close_when_idle();
+    door.sessions.close();
+    let _ = timeout(FAREWELL, door.sessions.wait()).await;
+}
+
+struct Signals {
+    hangup: Signal,
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+}

@@ -1,0 +1,254 @@
+//! The server's command line. Results go to standard output, the rest to standard error.
+//!
+//! Exit codes: 0 ok, 1 failed, 2 usage or config, 4 not found. Errors are printed here, once.
+
+mod token;
+
+use std::{
+    ffi::OsString,
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    agents::token::AgentToken,
+    app,
+    config::{ConfigErrors, Dev, Flags, Source},
+};
+
+#[derive(Debug, Parser)]
+#[command(name = "relay-server", version, about = "The public side of a webhook relay")]
+#[command(after_help = "Examples:\n  relay-server serve --dev\n  relay-server serve --config relay.toml\n  relay-server token create laptop --endpoints github")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the relay
+    Serve(Serve),
+    /// Look at the config
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Manage the agents' tokens in the config file
+    #[command(subcommand)]
+    Token(token::Command),
+    /// Print a shell's completions
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+    /// Print the version
+    Version {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Serve {
+    /// The config file; else ./relay.toml, $XDG_CONFIG_HOME/relay/relay.toml or /etc/relay/relay.toml
+    #[arg(long, env = "RELAY_CONFIG")]
+    config: Option<PathBuf>,
+    /// The public address to listen on
+    #[arg(long, env = "RELAY_LISTEN")]
+    listen: Option<String>,
+    /// The address for /livez and /readyz
+    #[arg(long, env = "RELAY_ADMIN")]
+    admin: Option<String>,
+    /// The address under which the relay is reached from outside
+    #[arg(long, env = "RELAY_PUBLIC_URL")]
+    public_url: Option<String>,
+    /// The certificate chain, PEM
+    #[arg(long, env = "RELAY_TLS_CERT")]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's key, PEM
+    #[arg(long, env = "RELAY_TLS_KEY")]
+    tls_key: Option<PathBuf>,
+    /// Try it out: this machine only, a throw-away token, an open endpoint `dev`
+    #[arg(long)]
+    dev: bool,
+    /// An endpoint beside those of the file
+    #[arg(long, value_name = "NAME=PROVIDER")]
+    endpoint: Vec<String>,
+    /// Where an endpoint's secret is
+    #[arg(long, value_name = "NAME=env:VAR|file:PATH")]
+    secret: Vec<String>,
+    /// How the log is written
+    #[arg(long, env = "RELAY_LOG_FORMAT", default_value = "text")]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Check the config and name everything that is wrong with it
+    Check {
+        /// The config file
+        #[arg(long, env = "RELAY_CONFIG")]
+        config: Option<PathBuf>,
+    },
+}
+
+/// Why a command failed.
+enum Failure {
+    Config(ConfigErrors),
+    NotFound(String),
+    Other(anyhow::Error),
+}
+
+impl From<ConfigErrors> for Failure {
+    fn from(errors: ConfigErrors) -> Self {
+        Self::Config(errors)
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+/// Runs the command that the process was started with.
+#[must_use]
+pub fn main() -> ExitCode {
+    main_from(std::env::args_os())
+}
+
+/// Runs the command given as arguments, the program's name first.
+pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match dispatch(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Config(errors)) => say(&errors.to_string(), 2),
+        Err(Failure::NotFound(what)) => say(&format!("error: {what}"), 4),
+        Err(Failure::Other(error)) => say(&format!("error: {error:#}"), 1),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the one place where errors are printed")]
+fn say(text: &str, code: u8) -> ExitCode {
+    eprintln!("{text}");
+    ExitCode::from(code)
+}
+
+#[expect(clippy::print_stdout, reason = "results go to standard output")]
+fn dispatch(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Serve(arguments) => serve(arguments),
+        Command::Config(ConfigCommand::Check { config }) => {
+            let source = Source { path: Some(find(config)?), flags: Flags::default() };
+            let config = source.load()?;
+            config.warnings.iter().for_each(warn);
+            println!("ok: {} endpoints, {} tokens", config.endpoints.len(), config.tokens.len());
+            Ok(())
+        }
+        Command::Token(command) => token::run(command),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "relay-server", &mut io::stdout());
+            Ok(())
+        }
+        Command::Man => {
+            let man = clap_mangen::Man::new(Cli::command());
+            man.render(&mut io::stdout()).map_err(|error| Failure::Other(error.into()))
+        }
+        Command::Version { json: false } => {
+            println!("relay-server {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+        Command::Version { json: true } => {
+            println!("{}", serde_json::json!({ "name": "relay-server", "version": env!("CARGO_PKG_VERSION") }));
+            Ok(())
+        }
+    }
+}
+
+fn serve(arguments: Serve) -> Result<(), Failure> {
+    start_log(arguments.log_format);
+    let dev = if arguments.dev {
+        let token = AgentToken::generate().map_err(|error| Failure::Other(anyhow::anyhow!("no randomness: {error}")))?;
+        Some(Dev { token })
+    } else {
+        None
+    };
+    let path = match (&dev, arguments.config) {
+        (Some(_), None) => None,
+        (_, config) => Some(find(config)?),
+    };
+    let flags = Flags {
+        listen: arguments.listen,
+        admin: arguments.admin,
+        public_url: arguments.public_url,
+        tls_cert: arguments.tls_cert,
+        tls_key: arguments.tls_key,
+        endpoints: arguments.endpoint,
+        secrets: arguments.secret,
+        dev: dev.clone(),
+    };
+    let source = Source { path, flags };
+    let config = source.load()?;
+    config.warnings.iter().for_each(warn);
+    app::run(&source, config, |started| {
+        tracing::info!(public = %started.public, admin = %started.admin, "listening");
+        if let Some(dev) = &dev {
+            say(&dev_banner(started.public, &dev.token), 0);
+        }
+    })?;
+    Ok(())
+}
+
+/// What a newcomer needs: where to send, and how to run the agent.
+#[must_use]
+pub fn dev_banner(public: SocketAddr, token: &AgentToken) -> String {
+    format!(
+        "\ndev mode: this machine only, nothing is kept\n\
+         \n  send webhooks to  http://{public}/dev\
+         \n  run the agent     RELAY_TOKEN={} relay-client listen 3000 dev --relay ws://{public}\n",
+        token.expose()
+    )
+}
+
+fn warn(warning: &crate::config::Warning) {
+    say(&format!("warning: {warning}"), 0);
+}
+
+/// The config file: the one named, or the first of the usual ones that is there.
+fn find(named: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    if let Some(path) = named {
+        return Ok(path);
+    }
+    let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".config"));
+    let user = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or(home);
+    let places = [Some(PathBuf::from("relay.toml")), user.map(|user| user.join("relay/relay.toml")), Some("/etc/relay/relay.toml".into())];
+    let found = places.into_iter().flatten().find(|place| place.is_file());
+    found.ok_or_else(|| Failure::NotFound("there is no relay.toml; name one with --config, or try `relay-server serve --dev`".to_owned()))
+}
+
+fn start_log(format: LogFormat) {
+    let filter = EnvFilter::try_from_env("RELAY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let _ = match format {
+        LogFormat::Text => log.try_init(),
+        LogFormat::Json => log.json().try_init(),
+    };
+}

@@ -1,0 +1,124 @@
+//! Changes to `relay.toml` made by commands: adding and removing a `[[token]]`, with everything else left as it is.
+//!
+//! Comments and layout stay. Secrets are not read: the shell that edits is seldom the one that serves. Invariants: a
+//! result that would not pass the checks never reaches the file; readers see the old file or the new one, whole; the
+//! file keeps its mode; two editors at once take turns.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, Value};
+
+use super::check::token_name;
+use super::error::ConfigErrors;
+use super::{ConfigError, Flags, Input};
+use crate::agents::token::TokenHash;
+
+/// Why a config file was left as it is.
+#[derive(Debug, thiserror::Error)]
+pub enum EditError {
+    /// There is no such token.
+    #[error("{file}: there is no token called \"{name}\"")]
+    NotFound {
+        /// The config file.
+        file: String,
+        /// The name that was asked for.
+        name: String,
+    },
+    /// The file, or what would become of it, does not pass the checks.
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    /// The file system refused.
+    #[error("cannot change {file}: {source}")]
+    Io {
+        /// The config file.
+        file: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Adds a token under a new name, with its hash and the endpoints it may attach to.
+pub fn add_token(file: &Path, name: &str, hash: TokenHash, endpoints: &[String]) -> Result<(), EditError> {
+    let name = token_name(name).map_err(|(message, help)| usage(message, help))?;
+    edit(file, |document| {
+        let mut table = Table::new();
+        table.insert("name", Item::from(&*name));
+        table.insert("sha256", Item::from(Array::from_iter([hash.to_hex()])));
+        table.insert("endpoints", Item::from(Array::from_iter(endpoints)));
+        let tokens = document.entry("token").or_insert_with(|| Item::ArrayOfTables(ArrayOfTables::new()));
+        match tokens {
+            Item::ArrayOfTables(tokens) => tokens.push(table),
+            // `token = [{ … }]` is the same to a reader.
+            Item::Value(Value::Array(tokens)) => tokens.push(table.into_inline_table()),
+            _ => return Err(usage("`token` is not a list of tables".to_owned(), String::new()).into()),
+        }
+        Ok(())
+    })
+}
+
+/// Removes the token of that name. The last one stays, since a relay without any cannot start.
+pub fn remove_token(file: &Path, name: &str) -> Result<(), EditError> {
+    edit(file, |document| {
+        let is_it = |value: Option<&str>| value == Some(name);
+        let (before, after) = match document.get_mut("token") {
+            Some(Item::ArrayOfTables(tokens)) => {
+                let before = tokens.len();
+                tokens.retain(|table| !is_it(table.get("name").and_then(Item::as_str)));
+                (before, tokens.len())
+            }
+            Some(Item::Value(Value::Array(tokens))) => {
+                let before = tokens.len();
+                tokens.retain(|value| !is_it(value.as_inline_table().and_then(|table| table.get("name")).and_then(Value::as_str)));
+                (before, tokens.len())
+            }
+            _ => (0, 0),
+        };
+        if before == after {
+            return Err(EditError::NotFound { file: file.display().to_string(), name: name.to_owned() });
+        }
+        if after == 0 {
+            let message = format!("\"{name}\" is the last token, and a relay without any does not start");
+            return Err(usage(message, "create another one first: `relay-server token create NAME`".to_owned()).into());
+        }
+        Ok(())
+    })
+}
+
+fn usage(message: String, help: String) -> ConfigErrors {
+    let help = Some(help).filter(|help| !help.is_empty());
+    ConfigErrors::from(ConfigError { file: None, line: None, key: String::new(), message, help })
+}
+
+fn edit(file: &Path, change: impl FnOnce(&mut DocumentMut) -> Result<(), EditError>) -> Result<(), EditError> {
+    let failed = |source| EditError::Io { file: file.display().to_string(), source };
+    // A link stays a link: what it points to is replaced.
+    let target = file.canonicalize().map_err(failed)?;
+    let directory = target.parent().unwrap_or(Path::new("/"));
+    let turn = File::open(directory).map_err(failed)?;
+    turn.lock().map_err(failed)?;
+
+    let text = fs::read_to_string(&target).map_err(failed)?;
+    // In our own words first: the editor's parser reports without key and way out.
+    super::raw::parse(file, &text).map_err(ConfigErrors::from)?;
+    let mut document: DocumentMut = text.parse().map_err(|error: toml_edit::TomlError| usage(error.message().to_owned(), String::new()))?;
+    change(&mut document)?;
+
+    let text = document.to_string();
+    let flags = Flags::default();
+    let input = Input { file: Some(PathBuf::from(file)), text };
+    input.check(&flags, |_, _| ())?;
+    replace(&target, directory, input.text.as_bytes()).map_err(failed)
+}
+
+/// Writes a new file beside the old one and puts it in its place in one step.
+fn replace(target: &Path, directory: &Path, content: &[u8]) -> io::Result<()> {
+    let mut new = NamedTempFile::new_in(directory)?;
+    new.write_all(content)?;
+    new.as_file().set_permissions(fs::metadata(target)?.permissions())?;
+    new.as_file().sync_all()?;
+    new.persist(target)?;
+    File::open(directory)?.sync_all()
+}

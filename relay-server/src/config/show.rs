@@ -1,0 +1,155 @@
+//! A config as it would run, printed in its own format or as JSON: every default filled in, no secret read.
+//!
+//! Invariants: secrets appear as references only and hashes shortened; every time and size is printed in the form in
+//! which it would be typed.
+
+use serde::Serialize;
+
+use super::effective::{Effective, EndpointSpec, TokenSpec, VerifySpec};
+use super::secret_ref::SecretRef;
+use super::values::{show_duration, show_size};
+
+/// The whole config, ready for a serializer.
+#[derive(Debug, Serialize)]
+pub struct Shown {
+    version: i64,
+    server: ShownServer,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<ShownTls>,
+    limits: ShownLimits,
+    endpoint: Vec<ShownEndpoint>,
+    token: Vec<ShownToken>,
+}
+
+#[derive(Debug, Serialize)]
+struct ShownServer {
+    listen: String,
+    admin: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    public_url: Option<String>,
+    trusted_proxies: Vec<String>,
+    drain_timeout: String,
+    workers: usize,
+    max_connections: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct ShownTls {
+    cert: String,
+    key: String,
+}
+
+#[derive(Debug, Serialize)]
+struct ShownLimits {
+    max_body: String,
+    max_head: String,
+    max_in_flight_per_agent: u32,
+    body_budget: String,
+    header_timeout: String,
+    body_idle_timeout: String,
+    idle_timeout: String,
+}
+
+#[derive(Debug, Serialize)]
+struct ShownEndpoint {
+    name: String,
+    mode: &'static str,
+    deadline: String,
+    idle_timeout: String,
+    max_body: String,
+    wait_for_agent: String,
+    hosts: Vec<String>,
+    verify: ShownVerify,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum ShownVerify {
+    Word(&'static str),
+    Signed { provider: &'static str, secrets: Vec<String> },
+}
+
+/// One token, as `token list` prints it.
+#[derive(Debug, Serialize)]
+pub struct ShownToken {
+    /// Its name.
+    pub name: String,
+    /// The beginnings of its hashes.
+    pub sha256: Vec<String>,
+    /// Where further ones are kept.
+    pub secrets: Vec<String>,
+    /// The patterns it may attach to.
+    pub endpoints: Vec<String>,
+}
+
+impl Shown {
+    /// In the format of `relay.toml`. Fails only if the serializer does.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string(self)
+    }
+
+    /// The tokens alone.
+    #[must_use]
+    pub fn tokens(&self) -> &[ShownToken] {
+        &self.token
+    }
+
+    pub(super) fn new(effective: &Effective) -> Self {
+        let (server, limits) = (&effective.server, &effective.limits);
+        Self {
+            version: 1,
+            server: ShownServer {
+                listen: server.listen.to_string(),
+                admin: server.admin.to_string(),
+                public_url: server.public_url.as_ref().map(ToString::to_string),
+                trusted_proxies: server.trusted_proxies.iter().map(ToString::to_string).collect(),
+                drain_timeout: show_duration(server.drain_timeout),
+                workers: server.workers.get(),
+                max_connections: server.max_connections,
+            },
+            tls: effective.tls.as_ref().map(|tls| ShownTls { cert: tls.cert.display().to_string(), key: tls.key.display().to_string() }),
+            limits: ShownLimits {
+                max_body: show_size(limits.max_body),
+                max_head: show_size(limits.max_head as u64),
+                max_in_flight_per_agent: limits.max_in_flight_per_agent,
+                body_budget: show_size(limits.body_budget),
+                header_timeout: show_duration(limits.header_timeout),
+                body_idle_timeout: show_duration(limits.body_idle_timeout),
+                idle_timeout: show_duration(limits.idle_timeout),
+            },
+            endpoint: effective.endpoints.iter().map(endpoint).collect(),
+            token: effective.tokens.iter().map(token).collect(),
+        }
+    }
+}
+
+fn endpoint(spec: &EndpointSpec) -> ShownEndpoint {
+    ShownEndpoint {
+        name: spec.name.to_string(),
+        mode: "live",
+        deadline: show_duration(spec.deadline),
+        idle_timeout: show_duration(spec.idle_timeout),
+        max_body: show_size(spec.max_body),
+        wait_for_agent: show_duration(spec.wait_for_agent),
+        hosts: spec.hosts.iter().map(ToString::to_string).collect(),
+        verify: match &spec.verify {
+            VerifySpec::Open => ShownVerify::Word("none"),
+            VerifySpec::Signed { provider, secrets } => {
+                ShownVerify::Signed { provider: &provider.name, secrets: references(secrets) }
+            }
+        },
+    }
+}
+
+fn token(spec: &TokenSpec) -> ShownToken {
+    ShownToken {
+        name: spec.name.clone(),
+        sha256: spec.hashes.iter().map(|hash| hash.shortened()).collect(),
+        secrets: references(&spec.secrets),
+        endpoints: spec.endpoints.iter().map(|pattern| pattern.as_str().to_owned()).collect(),
+    }
+}
+
+fn references<P>(secrets: &[(SecretRef, P)]) -> Vec<String> {
+    secrets.iter().map(|(reference, _)| reference.to_string()).collect()
+}

@@ -1,0 +1,170 @@
+//! The public door: connections, the stack, and the way of one request to its answer.
+//!
+//! A request is routed, its body collected where its proof needs it, verified, and handed to
+//! dispatch. Errors become statuses in [`respond`] alone.
+
+pub mod collect;
+pub mod listener;
+pub mod respond;
+pub mod route;
+pub mod stack;
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use http::{Method, Request, Response, Version, header};
+use hyper::body::{Body as _, Incoming};
+use jiff::Timestamp;
+use relay_proto::{CONNECT_PATH, Limits, Notice};
+use tokio::{sync::Semaphore, time::Instant};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::{
+    listener::Socket,
+    respond::Body,
+    route::{Routed, Routes},
+};
+use crate::{
+    agents::{accept, registry::Registry},
+    dispatch,
+    endpoint::Endpoint,
+    verify::Payload,
+    webhook::{EventId, Failure, Received},
+};
+
+/// What all public connections share.
+pub struct Door {
+    /// Endpoints, tokens and trusted proxies; replaced as a whole on reload.
+    pub routes: ArcSwap<Routes>,
+    /// The attached agents.
+    pub registry: Arc<Registry>,
+    /// What each agent's session may take.
+    pub session_limits: Limits,
+    /// Memory for collected bodies, in units of [`collect::UNIT_BYTES`].
+    pub body_budget: Semaphore,
+    /// Longest silence while a request's body comes.
+    pub body_idle: Duration,
+    /// Cancelled when the relay stops taking connections.
+    pub closing: CancellationToken,
+    /// Public connections.
+    pub connections: TaskTracker,
+    /// Agents' sessions.
+    pub sessions: TaskTracker,
+}
+
+/// What a connection knows about its requests.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    /// The other end's address.
+    pub peer: IpAddr,
+    /// Whether it came over TLS.
+    pub secure: bool,
+}
+
+/// Answers one public request.
+pub async fn handle(door: Arc<Door>, origin: Origin, request: Request<Incoming>) -> Response<Body> {
+    let event_id = EventId::new();
+    let started = Instant::now();
+    let routes = door.routes.load_full();
+    let routed = match routes.route(&request) {
+        Ok(routed) => routed,
+        Err(failure) => return respond::failure(failure, event_id),
+    };
+    match routed {
+        Routed::Relay { path } if path == CONNECT_PATH => attach(&door, &routes, request, event_id),
+        Routed::Relay { .. } => respond::failure(Failure::UnknownEndpoint, event_id),
+        Routed::Endpoint { endpoint, host, rest } => {
+            let (head, body) = request.into_parts();
+            let (peer, secure) = (origin.peer, origin.secure);
+            let received = Received { event_id, at: Timestamp::now(), started, peer, secure, head, host, rest };
+            match relay(&door, &routes, &endpoint, received, body).await {
+                Ok(answer) => respond::answer(answer, event_id, endpoint.idle_timeout),
+                Err(failure) => {
+                    tracing::debug!(%event_id, endpoint = %endpoint.name, ?failure, "a request got no handler's answer");
+                    tell_agents(&door, &endpoint, event_id, failure);
+                    respond::failure(failure, event_id)
+                }
+            }
+        }
+    }
+}
+
+/// The way of a webhook: received, proven, delivered.
+async fn relay(
+    door: &Door,
+    routes: &Routes,
+    endpoint: &Endpoint,
+    received: Received,
+    body: Incoming,
+) -> Result<dispatch::Answer, Failure> {
+    check_message(&received)?;
+    if body.size_hint().exact().is_some_and(|len| len > endpoint.max_body) {
+        return Err(Failure::BodyTooLarge { limit: endpoint.max_body });
+    }
+    let deadline = received.started + endpoint.deadline;
+    let (payload, _memory) = if endpoint.verify.covers_body() {
+        let (body, memory) = collect::collect(body, endpoint.max_body, door.body_idle, deadline, &door.body_budget).await?;
+        (Payload::Whole(body), Some(memory))
+    } else {
+        (Payload::Streaming(body), None)
+    };
+    let webhook = endpoint.verify.verify(received, payload).map_err(Failure::Refused)?;
+    let trusted = |address| routes.trusts(address);
+    dispatch::deliver(webhook, endpoint, &door.registry, &trusted, door.body_idle).await
+}
+
+/// What hyper lets pass and a relay must not: other codings below chunked, methods for proxies.
+fn check_message(received: &Received) -> Result<(), Failure> {
+    let head = &received.head;
+    if matches!(head.method, Method::CONNECT | Method::TRACE) {
+        return Err(Failure::Method);
+    }
+    let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
+    let lawful = match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(only), None) => head.version == Version::HTTP_11 && only.as_bytes().eq_ignore_ascii_case(b"chunked"),
+        _ => false,
+    };
+    if lawful { Ok(()) } else { Err(Failure::BadRequest) }
+}
+
+fn attach(door: &Arc<Door>, routes: &Routes, request: Request<Incoming>, event_id: EventId) -> Response<Body> {
+    if door.closing.is_cancelled() {
+        return respond::failure(Failure::NoAgent, event_id);
+    }
+    let token = match accept::check(&request, &routes.tokens) {
+        Ok(token) => token,
+        Err(turned) => return respond::turned(turned),
+    };
+    let registry = Arc::clone(&door.registry);
+    let limits = door.session_limits.clone();
+    let accepted = accept::accept::<Socket, _>(
+        request,
+        token,
+        routes.attachable(),
+        registry,
+        limits,
+        &door.sessions,
+        respond::empty(),
+    );
+    match accepted {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+/// Tells the endpoint's agents of a request that was refused before it could reach them.
+fn tell_agents(door: &Door, endpoint: &Endpoint, event_id: EventId, failure: Failure) {
+    if !matches!(failure, Failure::Refused(_) | Failure::BodyTooLarge { .. }) {
+        return;
+    }
+    let (status, code) = respond::status_and_code(failure);
+    let notice = Notice::Refused {
+        endpoint: endpoint.name.as_str().to_owned(),
+        event_id: *event_id.as_bytes(),
+        status: status.as_u16(),
+        code: code.to_owned(),
+        provider: endpoint.verify.provider_name().to_owned(),
+    };
+    door.registry.notify(endpoint.name.as_str(), &notice);
+}

@@ -1,0 +1,180 @@
+//! Answers to senders: the handler's own, or one short JSON body for each thing that can go wrong.
+//!
+//! The only place where a failure becomes a status. What it says helps the sender and tells nothing
+//! of the inside.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use relay_tunnel::Receiver;
+use thiserror::Error;
+use tokio::time::{Sleep, sleep};
+
+use crate::{
+    agents::accept::Turned,
+    dispatch::Answer,
+    webhook::{EventId, Failure},
+};
+
+/// An answer's body.
+pub type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+
+/// The body of an answer that has none.
+#[must_use]
+pub fn empty() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+/// Any body as an answer's body.
+pub fn boxed<B>(body: B) -> Body
+where
+    B: HttpBody<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+{
+    body.map_err(Into::into).boxed_unsync()
+}
+
+/// The handler's answer, streamed.
+#[must_use]
+pub fn answer(answer: Answer, event_id: EventId, idle: Duration) -> Response<Body> {
+    let mut response = answer.map(|inner| Streamed { inner, idle, silence: None }.boxed_unsync());
+    mark(&mut response, event_id);
+    response
+}
+
+/// The relay's own answer to a request that gets none from a handler.
+#[must_use]
+pub fn failure(failure: Failure, event_id: EventId) -> Response<Body> {
+    let (status, code) = status_and_code(failure);
+    let message = message(failure);
+    let text = serde_json::json!({ "error": code, "message": message, "event_id": event_id.to_string() });
+    let mut response = json(status, &text);
+    let headers = response.headers_mut();
+    headers.insert("relay-error", HeaderValue::from_static(code));
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static(if failure == Failure::NoAgent { "5" } else { "1" }));
+    }
+    let unread = matches!(failure, Failure::BodyTooLarge { .. } | Failure::BodyTimeout | Failure::BadRequest | Failure::BadHost);
+    if unread {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    mark(&mut response, event_id);
+    response
+}
+
+/// The answer to an agent's request that is turned away.
+#[must_use]
+pub fn turned(turned: Turned) -> Response<Body> {
+    let (status, code, message) = match turned {
+        Turned::NotUpgrade => {
+            (StatusCode::BAD_REQUEST, "not_an_upgrade", "agents connect here by WebSocket, version 13, with the subprotocol relay.v1")
+        }
+        Turned::Browser => (StatusCode::FORBIDDEN, "browser", "pages may not connect here"),
+        Turned::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "this token is not known here"),
+    };
+    json(status, &serde_json::json!({ "error": code, "message": message }))
+}
+
+/// The status and the stable code for each failure.
+#[must_use]
+pub const fn status_and_code(failure: Failure) -> (StatusCode, &'static str) {
+    match failure {
+        Failure::BadHost => (StatusCode::BAD_REQUEST, "bad_host"),
+        Failure::BadRequest => (StatusCode::BAD_REQUEST, "bad_request"),
+        Failure::UnknownEndpoint => (StatusCode::NOT_FOUND, "endpoint_not_found"),
+        Failure::Method => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+        Failure::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
+        Failure::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
+        Failure::BodyBroken => (StatusCode::BAD_REQUEST, "body_broken"),
+        Failure::HeadTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large"),
+        Failure::Refused(refusal) => (StatusCode::UNAUTHORIZED, refusal.code()),
+        Failure::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+        Failure::NoAgent => (StatusCode::SERVICE_UNAVAILABLE, "agent_unavailable"),
+        Failure::Busy => (StatusCode::SERVICE_UNAVAILABLE, "too_many_in_flight"),
+        Failure::Deadline => (StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded"),
+        Failure::HandlerUnreachable => (StatusCode::BAD_GATEWAY, "handler_unreachable"),
+        Failure::HandlerBroken => (StatusCode::BAD_GATEWAY, "handler_broken"),
+        Failure::HandlerTimeout => (StatusCode::GATEWAY_TIMEOUT, "handler_timeout"),
+        Failure::AgentLost => (StatusCode::BAD_GATEWAY, "agent_lost"),
+        Failure::NotCalled => (StatusCode::SERVICE_UNAVAILABLE, "not_called"),
+        Failure::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+    }
+}
+
+fn message(failure: Failure) -> String {
+    match failure {
+        Failure::BadHost => "the request must name one host".to_owned(),
+        Failure::BadRequest => "the request cannot be carried as it is".to_owned(),
+        Failure::UnknownEndpoint => "no endpoint has this address".to_owned(),
+        Failure::Method => "this method is not for webhooks".to_owned(),
+        Failure::BodyTooLarge { limit } => format!("the body is larger than {limit} bytes, this endpoint's max_body"),
+        Failure::BodyTimeout => "the body did not come in time".to_owned(),
+        Failure::BodyBroken => "the body broke off".to_owned(),
+        Failure::HeadTooLarge => "the head is too large".to_owned(),
+        Failure::Refused(refusal) => refusal.to_string(),
+        Failure::Overloaded => "the relay is at its limit; try again".to_owned(),
+        Failure::NoAgent => "no agent is attached to this endpoint; try again".to_owned(),
+        Failure::Busy => "too many requests are in flight; try again".to_owned(),
+        Failure::Deadline | Failure::HandlerTimeout => "the handler did not answer in time".to_owned(),
+        Failure::HandlerUnreachable => "the handler could not be reached".to_owned(),
+        Failure::HandlerBroken => "the handler's answer broke off".to_owned(),
+        Failure::AgentLost => "the agent was lost while the handler was at work".to_owned(),
+        Failure::NotCalled => "the handler was not called; try again".to_owned(),
+        Failure::Internal => "the relay failed".to_owned(),
+    }
+}
+
+fn json(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
+    let body = Full::new(Bytes::from(format!("{value}\n"))).map_err(|never| match never {}).boxed_unsync();
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn mark(response: &mut Response<Body>, event_id: EventId) {
+    if let Ok(id) = HeaderValue::try_from(event_id.to_string()) {
+        response.headers_mut().insert("relay-event-id", id);
+    }
+}
+
+/// A handler's body with a limit on its silence.
+struct Streamed {
+    inner: Receiver,
+    idle: Duration,
+    /// Only while nothing comes.
+    silence: Option<Pin<Box<Sleep>>>,
+}
+
+#[derive(Debug, Error)]
+#[error("the answer stopped coming")]
+struct Silent;
+
+impl HttpBody for Streamed {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) {
+            self.silence = None;
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        let idle = self.idle;
+        let silence = self.silence.get_or_insert_with(|| Box::pin(sleep(idle)));
+        silence.as_mut().poll(cx).map(|()| Some(Err(Silent.into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

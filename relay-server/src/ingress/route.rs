@@ -1,0 +1,162 @@
+//! Which endpoint a request is for, by its host or by the first segment of its path.
+//!
+//! The host is checked here, since hyper does not: exactly one, a name or an address, without user
+//! information. Paths are cut, never decoded or normalised.
+
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
+
+use http::{Request, header, uri::Authority};
+
+use crate::{
+    agents::{accept::Attachable, token::Tokens},
+    endpoint::Endpoint,
+    webhook::Failure,
+};
+
+/// Whether an address is a trusted proxy's.
+pub type Trust = Box<dyn Fn(IpAddr) -> bool + Send + Sync>;
+
+/// Everything that a request is routed by; made anew on reload.
+pub struct Routes {
+    by_name: HashMap<String, Arc<Endpoint>>,
+    by_host: HashMap<Arc<str>, Arc<Endpoint>>,
+    /// Who may attach.
+    pub tokens: Tokens,
+    trusted: Trust,
+    public_url: String,
+}
+
+/// Where a request goes.
+pub enum Routed {
+    /// To the relay itself, under `/_relay/`.
+    Relay {
+        /// The path.
+        path: String,
+    },
+    /// To an endpoint.
+    Endpoint {
+        /// The endpoint.
+        endpoint: Arc<Endpoint>,
+        /// The request's host.
+        host: String,
+        /// What of the target is for the handler.
+        rest: String,
+    },
+}
+
+impl Routes {
+    /// The routes to some endpoints. `public_url` has no slash at its end.
+    #[must_use]
+    pub fn new(endpoints: &[Arc<Endpoint>], tokens: Tokens, trusted: Trust, public_url: String) -> Self {
+        let by_name = endpoints.iter().map(|endpoint| (endpoint.name.as_str().to_owned(), Arc::clone(endpoint))).collect();
+        let hosts = |endpoint: &Arc<Endpoint>| {
+            let endpoint = Arc::clone(endpoint);
+            endpoint.hosts.clone().into_iter().map(move |host| (host, Arc::clone(&endpoint)))
+        };
+        Self { by_name, by_host: endpoints.iter().flat_map(hosts).collect(), tokens, trusted, public_url }
+    }
+
+    /// Whether an address is a trusted proxy's.
+    #[must_use]
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        (self.trusted)(address)
+    }
+
+    /// The endpoints as agents may attach to them.
+    #[must_use]
+    pub fn attachable(&self) -> Vec<Attachable> {
+        let url = |endpoint: &Endpoint| match endpoint.hosts.first() {
+            Some(host) => format!("https://{host}"),
+            None => format!("{}/{}", self.public_url, endpoint.name),
+        };
+        let attachable = |endpoint: &Arc<Endpoint>| Attachable {
+            name: endpoint.name.as_str().to_owned(),
+            url: url(endpoint),
+            provider: endpoint.verify.provider_name(),
+        };
+        let mut all: Vec<_> = self.by_name.values().map(attachable).collect();
+        all.sort_by(|one, other| one.name.cmp(&other.name));
+        all
+    }
+
+    /// Where a request goes.
+    ///
+    /// # Errors
+    /// [`Failure::BadHost`], [`Failure::BadRequest`] or [`Failure::UnknownEndpoint`].
+    pub fn route<B>(&self, request: &Request<B>) -> Result<Routed, Failure> {
+        let host = host_of(request)?;
+        let target = request.uri().path_and_query().map_or("", http::uri::PathAndQuery::as_str);
+        if !target.starts_with('/') {
+            return Err(Failure::BadRequest);
+        }
+        if let Some(endpoint) = self.by_host.get(host.as_str()) {
+            return Ok(Routed::Endpoint { endpoint: Arc::clone(endpoint), host, rest: target.to_owned() });
+        }
+        let (name, rest) = match target[1..].find(['/', '?']) {
+            Some(end) => target[1..].split_at(end),
+            None => (&target[1..], ""),
+        };
+        if name == "_relay" {
+            return Ok(Routed::Relay { path: request.uri().path().to_owned() });
+        }
+        let endpoint = self.by_name.get(name).ok_or(Failure::UnknownEndpoint)?;
+        Ok(Routed::Endpoint { endpoint: Arc::clone(endpoint), host, rest: rest.to_owned() })
+    }
+}
+
+/// The one host that a request names, in lower case and without its port.
+fn host_of<B>(request: &Request<B>) -> Result<String, Failure> {
+    let mut lines = request.headers().get_all(header::HOST).iter();
+    let line = match (lines.next(), lines.next()) {
+        (Some(only), None) => Some(parse_host(only.as_bytes())?),
+        (None, _) => None,
+        (Some(_), Some(_)) => return Err(Failure::BadHost),
+    };
+    let authority = match request.uri().authority() {
+        Some(authority) => Some(parse_host(authority.as_str().as_bytes())?),
+        None => None,
+    };
+    match (line, authority) {
+        (Some(line), Some(authority)) if line != authority => Err(Failure::BadHost),
+        (Some(host), _) | (None, Some(host)) => Ok(host),
+        (None, None) => Err(Failure::BadHost),
+    }
+}
+
+fn parse_host(text: &[u8]) -> Result<String, Failure> {
+    let name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']');
+    if !text.iter().all(name) {
+        return Err(Failure::BadHost);
+    }
+    let authority = Authority::try_from(text).map_err(|_| Failure::BadHost)?;
+    let host = authority.host();
+    let port = &authority.as_str()[host.len()..];
+    let lawful_port = port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.is_empty() || port.parse::<u16>().is_ok());
+    let host = host.strip_suffix('.').unwrap_or(host);
+    if host.is_empty() || !lawful_port { Err(Failure::BadHost) } else { Ok(host.to_ascii_lowercase()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(lines: &[&str]) -> Result<String, Failure> {
+        let mut request = Request::get("/x");
+        for line in lines {
+            request = request.header("host", *line);
+        }
+        host_of(&request.body(()).expect("a request"))
+    }
+
+    #[test]
+    fn a_request_names_one_host() {
+        assert_eq!(host(&["Hook.Test:8080"]), Ok("hook.test".into()));
+        assert_eq!(host(&["hook.test."]), Ok("hook.test".into()));
+        assert_eq!(host(&["[::1]:80"]), Ok("[::1]".into()));
+        for wrong in ["", "user@hook.test", "hook.test/x", "hook.test:99999", "hook.test:x", "a,b", "a b", "hook%2etest", "[::1"] {
+            assert_eq!(host(&[wrong]), Err(Failure::BadHost), "{wrong}");
+        }
+        assert_eq!(host(&[]), Err(Failure::BadHost));
+        assert_eq!(host(&["a", "a"]), Err(Failure::BadHost));
+    }
+}

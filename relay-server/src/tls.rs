@@ -1,0 +1,52 @@
+//! The public listener's TLS: a certificate chain and key from files, replaced as a whole on reload.
+
+use std::{path::Path, sync::Arc};
+
+use rustls::{
+    ServerConfig,
+    crypto::{CryptoProvider, aws_lc_rs},
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+use thiserror::Error;
+
+/// Why a certificate cannot be used.
+#[derive(Debug, Error)]
+pub enum TlsError {
+    /// A file that cannot be read as PEM.
+    #[error("{path}: {problem}; give a PEM file")]
+    File {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A chain and a key that do not fit.
+    #[error("the certificate and its key cannot be used together: {0}")]
+    Pair(#[from] rustls::Error),
+}
+
+/// Reads a chain (leaf first) and its key, and checks that they fit.
+///
+/// # Errors
+/// [`TlsError`] names the file and what is wrong with it.
+pub fn load(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
+    let wrong = |path: &Path, problem: String| TlsError::File { path: path.display().to_string(), problem };
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(cert)
+        .and_then(Iterator::collect)
+        .map_err(|error| wrong(cert, error.to_string()))?;
+    if chain.is_empty() {
+        return Err(wrong(cert, "there is no certificate in it".to_owned()));
+    }
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| wrong(key, error.to_string()))?;
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, private)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// The only crypto provider, passed explicitly everywhere.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
