@@ -66,7 +66,8 @@ pub fn run(source: &Source, config: Config, started: impl FnOnce(&Started)) -> a
     let stop = CancellationToken::new();
     let mut workers = Vec::new();
     for number in 1..config.server.workers.get() {
-        let (public, door, serving, stop) = (public.try_clone()?, Arc::clone(&door), Arc::clone(&serving), stop.clone());
+        let (public, door, serving, stop) =
+            (public.try_clone()?, Arc::clone(&door), Arc::clone(&serving), stop.clone());
         let work = move || worker(public, door, serving, &stop);
         workers.push(std::thread::Builder::new().name(format!("worker-{number}")).spawn(work)?);
     }
@@ -74,7 +75,8 @@ pub fn run(source: &Source, config: Config, started: impl FnOnce(&Started)) -> a
         let readiness = Readiness::default();
         let mut signals = Signals::new()?;
         let admin = tokio::spawn(admin::serve(TcpListener::from_std(admin)?, readiness.clone(), stop.clone()));
-        let public = tokio::spawn(listener::serve(TcpListener::from_std(public)?, Arc::clone(&door), Arc::clone(&serving)));
+        let public =
+            tokio::spawn(listener::serve(TcpListener::from_std(public)?, Arc::clone(&door), Arc::clone(&serving)));
         readiness.set(true);
         started(&addresses);
         loop {

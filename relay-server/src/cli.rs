@@ -4,13 +4,7 @@
 
 mod token;
 
-use std::{
-    ffi::OsString,
-    io,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{ffi::OsString, io, path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
@@ -18,12 +12,14 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     agents::token::AgentToken,
     app,
-    config::{ConfigErrors, Dev, Flags, Source},
+    config::{ConfigErrors, Dev, EditError, Flags, Source, Warning, dev_banner},
 };
 
 #[derive(Debug, Parser)]
 #[command(name = "relay-server", version, about = "The public side of a webhook relay")]
-#[command(after_help = "Examples:\n  relay-server serve --dev\n  relay-server serve --config relay.toml\n  relay-server token create laptop --endpoints github")]
+#[command(
+    after_help = "Examples:\n  relay-server serve --dev\n  relay-server serve --config relay.toml\n  relay-server token create laptop --endpoints github"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -96,6 +92,15 @@ enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
+    /// Print every value that the relay would run with; secrets stay references
+    Show {
+        /// The config file
+        #[arg(long, env = "RELAY_CONFIG")]
+        config: Option<PathBuf>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Check the config and name everything that is wrong with it
     Check {
         /// The config file
@@ -114,6 +119,12 @@ enum Failure {
 impl From<ConfigErrors> for Failure {
     fn from(errors: ConfigErrors) -> Self {
         Self::Config(errors)
+    }
+}
+
+impl From<EditError> for Failure {
+    fn from(error: EditError) -> Self {
+        Self::Other(error.into())
     }
 }
 
@@ -157,10 +168,19 @@ fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Serve(arguments) => serve(arguments),
         Command::Config(ConfigCommand::Check { config }) => {
-            let source = Source { path: Some(find(config)?), flags: Flags::default() };
+            let source = Source { path: config, flags: Flags::default() };
             let config = source.load()?;
             config.warnings.iter().for_each(warn);
             println!("ok: {} endpoints, {} tokens", config.endpoints.len(), config.tokens.len());
+            Ok(())
+        }
+        Command::Config(ConfigCommand::Show { config, json }) => {
+            let shown = Source { path: config, flags: Flags::default() }.show()?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&shown).map_err(|error| Failure::Other(error.into()))?);
+            } else {
+                print!("{}", shown.to_toml().map_err(|error| Failure::Other(error.into()))?);
+            }
             Ok(())
         }
         Command::Token(command) => token::run(command),
@@ -186,14 +206,11 @@ fn dispatch(command: Command) -> Result<(), Failure> {
 fn serve(arguments: Serve) -> Result<(), Failure> {
     start_log(arguments.log_format);
     let dev = if arguments.dev {
-        let token = AgentToken::generate().map_err(|error| Failure::Other(anyhow::anyhow!("no randomness: {error}")))?;
+        let token =
+            AgentToken::generate().map_err(|error| Failure::Other(anyhow::anyhow!("no randomness: {error}")))?;
         Some(Dev { token })
     } else {
         None
-    };
-    let path = match (&dev, arguments.config) {
-        (Some(_), None) => None,
-        (_, config) => Some(find(config)?),
     };
     let flags = Flags {
         listen: arguments.listen,
@@ -205,43 +222,21 @@ fn serve(arguments: Serve) -> Result<(), Failure> {
         secrets: arguments.secret,
         dev: dev.clone(),
     };
-    let source = Source { path, flags };
+    let source = Source { path: arguments.config, flags };
     let config = source.load()?;
     config.warnings.iter().for_each(warn);
+    let endpoints = config.endpoints.clone();
     app::run(&source, config, |started| {
         tracing::info!(public = %started.public, admin = %started.admin, "listening");
         if let Some(dev) = &dev {
-            say(&dev_banner(started.public, &dev.token), 0);
+            say(&dev_banner(started.public, dev, &endpoints), 0);
         }
     })?;
     Ok(())
 }
 
-/// What a newcomer needs: where to send, and how to run the agent.
-#[must_use]
-pub fn dev_banner(public: SocketAddr, token: &AgentToken) -> String {
-    format!(
-        "\ndev mode: this machine only, nothing is kept\n\
-         \n  send webhooks to  http://{public}/dev\
-         \n  run the agent     RELAY_TOKEN={} relay-client listen 3000 dev --relay ws://{public}\n",
-        token.expose()
-    )
-}
-
-fn warn(warning: &crate::config::Warning) {
+fn warn(warning: &Warning) {
     say(&format!("warning: {warning}"), 0);
-}
-
-/// The config file: the one named, or the first of the usual ones that is there.
-fn find(named: Option<PathBuf>) -> Result<PathBuf, Failure> {
-    if let Some(path) = named {
-        return Ok(path);
-    }
-    let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".config"));
-    let user = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or(home);
-    let places = [Some(PathBuf::from("relay.toml")), user.map(|user| user.join("relay/relay.toml")), Some("/etc/relay/relay.toml".into())];
-    let found = places.into_iter().flatten().find(|place| place.is_file());
-    found.ok_or_else(|| Failure::NotFound("there is no relay.toml; name one with --config, or try `relay-server serve --dev`".to_owned()))
 }
 
 fn start_log(format: LogFormat) {

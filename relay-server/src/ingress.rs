@@ -103,7 +103,8 @@ async fn relay(
     }
     let deadline = received.started + endpoint.deadline;
     let (payload, _memory) = if endpoint.verify.covers_body() {
-        let (body, memory) = collect::collect(body, endpoint.max_body, door.body_idle, deadline, &door.body_budget).await?;
+        let (body, memory) =
+            collect::collect(body, endpoint.max_body, door.body_idle, deadline, &door.body_budget).await?;
         (Payload::Whole(body), Some(memory))
     } else {
         (Payload::Streaming(body), None)

@@ -1,1 +1,7 @@
-//! Placeholder.
+//! The harness: real server and agent processes on free loopback ports, a handler, and a sender.
+//!
+//! Everything that is started is ended when it is dropped. Waits are bounded and wait for a state.
+
+pub mod handler;
+pub mod process;
+pub mod sender;

@@ -131,8 +131,11 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
         Ok(greeting) => greeting,
         Err(close) => return tracing::debug!(reason = close.reason, "an agent left before its hello"),
     };
-    let identity =
-        Identity { token: Arc::clone(&token.name), name: greeting.hello.name.clone(), instance: greeting.hello.instance };
+    let identity = Identity {
+        token: Arc::clone(&token.name),
+        name: greeting.hello.name.clone(),
+        instance: greeting.hello.instance,
+    };
     let now_ms = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0);
     let epoch = registry.next_epoch(&identity, now_ms);
     let offers = greeting.hello.offers.iter().map(|offer| offer.endpoint.as_str());

@@ -87,7 +87,13 @@ impl Registry {
     }
 
     /// Attaches a session. An older one of the same agent is closed.
-    pub fn attach(self: &Arc<Self>, identity: Identity, epoch: u64, endpoints: Vec<String>, handle: Handle) -> Attached {
+    pub fn attach(
+        self: &Arc<Self>,
+        identity: Identity,
+        epoch: u64,
+        endpoints: Vec<String>,
+        handle: Handle,
+    ) -> Attached {
         let session = Arc::new(Session { identity, epoch, endpoints, handle });
         let mut state = self.lock();
         let (old, kept) = std::mem::take(&mut state.sessions)

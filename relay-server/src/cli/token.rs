@@ -1,14 +1,13 @@
-//! `token create|list`: the agents' tokens, kept as hashes in the config file.
+//! `token create|list|revoke`: the agents' tokens, kept as hashes in the config file.
 
-use std::{io::Write, path::PathBuf};
+use std::path::PathBuf;
 
-use anyhow::Context;
 use clap::Subcommand;
 
-use super::{Failure, find};
+use super::Failure;
 use crate::{
     agents::token::AgentToken,
-    config::{Flags, Source},
+    config::{Flags, Source, add_token, remove_token},
 };
 
 #[derive(Debug, Subcommand)]
@@ -29,53 +28,48 @@ pub(super) enum Command {
         /// The config file
         #[arg(long, env = "RELAY_CONFIG")]
         config: Option<PathBuf>,
+        /// One JSON object per line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take a token out of the config; a running relay closes its sessions at the next reload
+    Revoke {
+        /// The token's name
+        name: String,
+        /// The config file
+        #[arg(long, env = "RELAY_CONFIG")]
+        config: Option<PathBuf>,
     },
 }
 
 #[expect(clippy::print_stdout, reason = "results go to standard output")]
 pub(super) fn run(command: Command) -> Result<(), Failure> {
+    let source = |config| Source { path: config, flags: Flags::default() };
     match command {
         Command::Create { name, endpoints, config } => {
-            let token = create(&name, &endpoints, find(config)?)?;
+            let token =
+                AgentToken::generate().map_err(|error| Failure::Other(anyhow::anyhow!("no randomness: {error}")))?;
+            add_token(&source(config).find()?, &name, token.hash(), &endpoints)?;
             println!("{}", token.expose());
         }
-        Command::List { config } => {
-            let config = Source { path: Some(find(config)?), flags: Flags::default() }.load()?;
-            for token in config.tokens.iter() {
-                let endpoints: Vec<_> = token.endpoints.iter().map(|pattern| pattern.as_str()).collect();
-                println!("{}\t{}", token.name, endpoints.join(","));
+        Command::List { config, json } => {
+            for token in source(config).show()?.tokens() {
+                if json {
+                    println!("{}", serde_json::to_string(token).map_err(|error| Failure::Other(error.into()))?);
+                } else {
+                    println!("{}\t{}", token.name, token.endpoints.join(","));
+                }
             }
+        }
+        Command::Revoke { name, config } => {
+            let source = source(config);
+            if !source.show()?.tokens().iter().any(|token| token.name == name) {
+                return Err(Failure::NotFound(format!(
+                    "there is no token \"{name}\"; `relay-server token list` names them"
+                )));
+            }
+            remove_token(&source.find()?, &name)?;
         }
     }
     Ok(())
-}
-
-fn create(name: &str, endpoints: &[String], path: PathBuf) -> Result<AgentToken, Failure> {
-    let token = AgentToken::generate().map_err(|error| Failure::Other(anyhow::anyhow!("no randomness: {error}")))?;
-    let mut text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    if !text.ends_with('\n') && !text.is_empty() {
-        text.push('\n');
-    }
-    text.push_str(&format!(
-        "\n[[token]]\nname = {name:?}\nsha256 = [\"{}\"]\nendpoints = {endpoints:?}\n",
-        token.hash().to_hex()
-    ));
-    let source = Source { path: Some(path.clone()), flags: Flags::default() };
-    source.load_text(&text)?;
-    replace(&path, &text).with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(token)
-}
-
-/// Writes a file anew as a whole, so that nobody ever reads half of it.
-fn replace(path: &std::path::Path, text: &str) -> std::io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let new = path.with_file_name(name);
-    let mut file = std::fs::File::create(&new)?;
-    if let Ok(old) = std::fs::metadata(path) {
-        file.set_permissions(old.permissions())?;
-    }
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&new, path)
 }

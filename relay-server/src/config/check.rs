@@ -42,7 +42,11 @@ pub(super) fn check(raw: &Raw, flags: &Flags, base: &Path, has_file: bool, repor
     if tls.is_none() && !server.listen.ip().is_loopback() {
         let place = listen_place(&raw.server, flags, report);
         let message = format!("{} is reachable from outside without TLS", server.listen);
-        report.warn(&place, message, "set [tls] cert and key, or let a proxy on this machine end TLS and listen on 127.0.0.1");
+        report.warn(
+            &place,
+            message,
+            "set [tls] cert and key, or let a proxy on this machine end TLS and listen on 127.0.0.1",
+        );
     }
     Effective { server, tls, tls_place, limits, endpoints, tokens }
 }
@@ -51,20 +55,34 @@ fn version(version: &Number, report: &mut Report<'_>) {
     let place = report.place("version", version.as_ref().map(|version| version.span()));
     match version.as_ref().map(|version| *version.get_ref()) {
         Some(VERSION) => {}
-        Some(other) => report.error(&place, format!("{other} is not a version that this relay-server reads"), "write version = 1"),
-        None => report.error(&place, "the file does not say which version its format is", "write version = 1 on its first line"),
+        Some(other) => {
+            report.error(&place, format!("{other} is not a version that this relay-server reads"), "write version = 1")
+        }
+        None => report.error(
+            &place,
+            "the file does not say which version its format is",
+            "write version = 1 on its first line",
+        ),
     }
 }
 
 fn server(raw: &RawServer, flags: &Flags, report: &mut Report<'_>) -> Server {
     let dev = flags.dev.is_some();
-    let default_listen = if dev { SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)) } else { SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080)) };
+    let default_listen = if dev {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, 8080))
+    } else {
+        SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080))
+    };
     let default_admin = SocketAddr::from((Ipv4Addr::LOCALHOST, if dev { 0 } else { 9090 }));
     let listen = over(&flags.listen, "--listen", &raw.listen, "server.listen", report);
     let listen_place = listen.as_ref().map(|(_, place)| place.clone());
     let listen = read(listen, values::address, report).unwrap_or(default_listen);
     if let Some(place) = listen_place.filter(|_| dev && !listen.ip().is_loopback()) {
-        report.error(&place, format!("{listen} is reachable from outside, and --dev is for this machine only"), "use 127.0.0.1, or a config file instead of --dev");
+        report.error(
+            &place,
+            format!("{listen} is reachable from outside, and --dev is for this machine only"),
+            "use 127.0.0.1, or a config file instead of --dev",
+        );
     }
     let admin = over(&flags.admin, "--admin", &raw.admin, "server.admin", report);
     let public_url = over(&flags.public_url, "--public-url", &raw.public_url, "server.public_url", report);
@@ -75,7 +93,13 @@ fn server(raw: &RawServer, flags: &Flags, report: &mut Report<'_>) -> Server {
         admin: read(admin, values::address, report).unwrap_or(default_admin),
         public_url: read(public_url, PublicUrl::parse, report),
         trusted_proxies: texts(&raw.trusted_proxies, "server.trusted_proxies", cidr, report),
-        drain_timeout: duration(&raw.drain_timeout, "server.drain_timeout", Duration::from_secs(25), Duration::ZERO..=10 * MINUTE, report),
+        drain_timeout: duration(
+            &raw.drain_timeout,
+            "server.drain_timeout",
+            Duration::from_secs(25),
+            Duration::ZERO..=10 * MINUTE,
+            report,
+        ),
         workers: NonZeroUsize::new(workers).unwrap_or(NonZeroUsize::MIN),
         max_connections: number(&raw.max_connections, "server.max_connections", 10_000, 1..=1_000_000, report),
     }
@@ -87,7 +111,8 @@ fn listen_place(raw: &RawServer, flags: &Flags, report: &mut Report<'_>) -> Plac
 }
 
 fn cidr(text: &str) -> Result<Cidr, Problem> {
-    text.parse().map_err(|why| (format!("\"{text}\" is not a network: {why}"), "write it like \"10.0.0.0/8\"".to_owned()))
+    text.parse()
+        .map_err(|why| (format!("\"{text}\" is not a network: {why}"), "write it like \"10.0.0.0/8\"".to_owned()))
 }
 
 fn tls(raw: &Raw, flags: &Flags, base: &Path, report: &mut Report<'_>) -> (Option<TlsFiles>, Place) {
@@ -100,7 +125,13 @@ fn tls(raw: &Raw, flags: &Flags, base: &Path, report: &mut Report<'_>) -> (Optio
     let from_flag = |path: &Option<PathBuf>| path.clone();
     let cert = from_flag(&flags.tls_cert).or_else(|| from_file(&section.cert));
     let key = from_flag(&flags.tls_key).or_else(|| from_file(&section.key));
-    let place = if flags.tls_cert.is_some() { Place::flag("--tls-cert") } else if flags.tls_key.is_some() { Place::flag("--tls-key") } else { place };
+    let place = if flags.tls_cert.is_some() {
+        Place::flag("--tls-cert")
+    } else if flags.tls_key.is_some() {
+        Place::flag("--tls-key")
+    } else {
+        place
+    };
     let files = match (cert, key) {
         (Some(cert), Some(key)) => Some(TlsFiles { cert, key }),
         (Some(_), None) => {
@@ -112,7 +143,11 @@ fn tls(raw: &Raw, flags: &Flags, base: &Path, report: &mut Report<'_>) -> (Optio
             None
         }
         (None, None) if raw.tls.is_some() => {
-            report.error(&place, "neither certificate nor key is named", "set cert = \"FILE\" and key = \"FILE\", or leave [tls] out");
+            report.error(
+                &place,
+                "neither certificate nor key is named",
+                "set cert = \"FILE\" and key = \"FILE\", or leave [tls] out",
+            );
             None
         }
         (None, None) => None,
@@ -128,16 +163,40 @@ fn limits(raw: &RawLimits, report: &mut Report<'_>) -> Limits {
     Limits {
         max_body,
         max_head: usize::try_from(max_head).unwrap_or(64 << 10),
-        max_in_flight_per_agent: number(&raw.max_in_flight_per_agent, "limits.max_in_flight_per_agent", 1024, 1..=1024, report),
+        max_in_flight_per_agent: number(
+            &raw.max_in_flight_per_agent,
+            "limits.max_in_flight_per_agent",
+            1024,
+            1..=1024,
+            report,
+        ),
         body_budget: size(&raw.body_budget, "limits.body_budget", 256 << 20, 1 << 20..=1 << 40, report),
-        header_timeout: duration(&raw.header_timeout, "limits.header_timeout", 10 * second, second..=5 * MINUTE, report),
-        body_idle_timeout: duration(&raw.body_idle_timeout, "limits.body_idle_timeout", 15 * second, second..=10 * MINUTE, report),
+        header_timeout: duration(
+            &raw.header_timeout,
+            "limits.header_timeout",
+            10 * second,
+            second..=5 * MINUTE,
+            report,
+        ),
+        body_idle_timeout: duration(
+            &raw.body_idle_timeout,
+            "limits.body_idle_timeout",
+            15 * second,
+            second..=10 * MINUTE,
+            report,
+        ),
         idle_timeout: duration(&raw.idle_timeout, "limits.idle_timeout", MINUTE, second..=HOUR, report),
     }
 }
 
 /// The flag's text if there is one, else the file's.
-fn over<'a>(flag: &'a Option<String>, flag_name: &str, file: &'a Text, key: &str, report: &Report<'_>) -> Option<(&'a str, Place)> {
+fn over<'a>(
+    flag: &'a Option<String>,
+    flag_name: &str,
+    file: &'a Text,
+    key: &str,
+    report: &Report<'_>,
+) -> Option<(&'a str, Place)> {
     match (flag, file) {
         (Some(text), _) => Some((text, Place::flag(flag_name))),
         (None, Some(text)) => Some((text.get_ref(), report.place(key, Some(text.span())))),
@@ -145,7 +204,11 @@ fn over<'a>(flag: &'a Option<String>, flag_name: &str, file: &'a Text, key: &str
     }
 }
 
-fn read<T>(setting: Option<(&str, Place)>, parse: impl Fn(&str) -> Result<T, Problem>, report: &mut Report<'_>) -> Option<T> {
+fn read<T>(
+    setting: Option<(&str, Place)>,
+    parse: impl Fn(&str) -> Result<T, Problem>,
+    report: &mut Report<'_>,
+) -> Option<T> {
     let (text, place) = setting?;
     match parse(text) {
         Ok(value) => Some(value),
@@ -165,7 +228,13 @@ fn texts<T>(list: &Texts, key: &str, parse: impl Fn(&str) -> Result<T, Problem>,
     values
 }
 
-fn duration(text: &Text, key: &str, default: Duration, bounds: RangeInclusive<Duration>, report: &mut Report<'_>) -> Duration {
+fn duration(
+    text: &Text,
+    key: &str,
+    default: Duration,
+    bounds: RangeInclusive<Duration>,
+    report: &mut Report<'_>,
+) -> Duration {
     bounded(text, key, default, &bounds, values::duration, show_duration, report)
 }
 
@@ -184,7 +253,10 @@ fn bounded<T: PartialOrd + Copy>(
 ) -> T {
     let within = |text: &str| match parse(text)? {
         value if bounds.contains(&value) => Ok(value),
-        _ => Err((format!("\"{text}\" is out of bounds"), format!("from {} to {} is allowed", show(*bounds.start()), show(*bounds.end())))),
+        _ => Err((
+            format!("\"{text}\" is out of bounds"),
+            format!("from {} to {} is allowed", show(*bounds.start()), show(*bounds.end())),
+        )),
     };
     read(over(&None, "", text, key, report), within, report).unwrap_or(default)
 }

@@ -71,7 +71,9 @@ pub fn remove_token(file: &Path, name: &str) -> Result<(), EditError> {
             }
             Some(Item::Value(Value::Array(tokens))) => {
                 let before = tokens.len();
-                tokens.retain(|value| !is_it(value.as_inline_table().and_then(|table| table.get("name")).and_then(Value::as_str)));
+                tokens.retain(|value| {
+                    !is_it(value.as_inline_table().and_then(|table| table.get("name")).and_then(Value::as_str))
+                });
                 (before, tokens.len())
             }
             _ => (0, 0),
@@ -103,7 +105,8 @@ fn edit(file: &Path, change: impl FnOnce(&mut DocumentMut) -> Result<(), EditErr
     let text = fs::read_to_string(&target).map_err(failed)?;
     // In our own words first: the editor's parser reports without key and way out.
     super::raw::parse(file, &text).map_err(ConfigErrors::from)?;
-    let mut document: DocumentMut = text.parse().map_err(|error: toml_edit::TomlError| usage(error.message().to_owned(), String::new()))?;
+    let mut document: DocumentMut =
+        text.parse().map_err(|error: toml_edit::TomlError| usage(error.message().to_owned(), String::new()))?;
     change(&mut document)?;
 
     let text = document.to_string();

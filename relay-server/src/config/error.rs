@@ -194,7 +194,10 @@ mod tests {
 
     #[test]
     fn an_error_says_where_what_and_how_to_mend_it() {
-        assert_eq!(error(Some("relay.toml"), Some(3), "server.listen", Some("do this")), "relay.toml:3: server.listen: not good; do this");
+        assert_eq!(
+            error(Some("relay.toml"), Some(3), "server.listen", Some("do this")),
+            "relay.toml:3: server.listen: not good; do this"
+        );
         assert_eq!(error(Some("relay.toml"), None, "token", None), "relay.toml: token: not good");
         assert_eq!(error(None, None, "--listen", None), "--listen: not good");
         assert_eq!(error(Some("relay.toml"), None, "", None), "relay.toml: not good");

@@ -29,16 +29,16 @@ use std::sync::Arc;
 pub use self::cidr::{Cidr, CidrError};
 pub use self::dev::dev_banner;
 pub use self::edit::{EditError, add_token, remove_token};
+use self::effective::Effective;
 pub use self::effective::{Limits, Server, TlsFiles};
+use self::error::Report;
 pub use self::error::{ConfigError, ConfigErrors, Warning};
 pub use self::flags::{Dev, Flags};
+use self::raw::Raw;
+use self::secret_ref::Surroundings;
 pub use self::secret_ref::{MAX_SECRET_BYTES, SecretRef};
 pub use self::show::{Shown, ShownToken};
 pub use self::values::PublicUrl;
-use self::effective::Effective;
-use self::error::Report;
-use self::raw::Raw;
-use self::secret_ref::Surroundings;
 use crate::agents::token::Tokens;
 use crate::endpoint::Endpoint;
 
@@ -120,7 +120,10 @@ impl Source {
             line: None,
             key: String::new(),
             message: format!("there is no config file; looked for {}", places.join(", ")),
-            help: Some("name one with --config, write one with `relay-server init`, or try `relay-server serve --dev`".to_owned()),
+            help: Some(
+                "name one with --config, write one with `relay-server init`, or try `relay-server serve --dev`"
+                    .to_owned(),
+            ),
         }))
     }
 }
@@ -138,7 +141,11 @@ impl Input {
     }
 
     /// Both parses, and `more` on top if its findings are to be reported together with the others.
-    fn check<T>(&self, flags: &Flags, more: impl FnOnce(&Effective, &mut Report<'_>) -> T) -> Result<((Effective, T), Vec<Warning>), ConfigErrors> {
+    fn check<T>(
+        &self,
+        flags: &Flags,
+        more: impl FnOnce(&Effective, &mut Report<'_>) -> T,
+    ) -> Result<((Effective, T), Vec<Warning>), ConfigErrors> {
         let raw = match &self.file {
             Some(file) => raw::parse(file, &self.text)?,
             None => Raw::default(),
@@ -151,5 +158,11 @@ impl Input {
 }
 
 fn unreadable(file: &Path, error: &std::io::Error) -> ConfigError {
-    ConfigError { file: Some(file.to_owned()), line: None, key: String::new(), message: format!("cannot read it: {error}"), help: None }
+    ConfigError {
+        file: Some(file.to_owned()),
+        line: None,
+        key: String::new(),
+        message: format!("cannot read it: {error}"),
+        help: None,
+    }
 }

@@ -158,7 +158,8 @@ fn explain(message: &str) -> (String, Option<String>) {
         return (format!("a text stands where {expected} is expected"), help);
     }
     let bare = message.starts_with("invalid type: integer") || message.starts_with("invalid type: floating");
-    let help = bare.then(|| "write it in quotes, with a unit where it is a time or a size (\"30s\", \"25MiB\")".to_owned());
+    let help =
+        bare.then(|| "write it in quotes, with a unit where it is a time or a size (\"30s\", \"25MiB\")".to_owned());
     (message, help)
 }
 
@@ -175,7 +176,9 @@ fn descend(table: &DeTable<'_>, offset: usize, path: &mut Vec<String>) {
         let name = key.get_ref();
         match value.get_ref() {
             DeValue::Array(items) if items.iter().all(|item| item.get_ref().is_table()) && !items.is_empty() => {
-                let Some(item) = items.iter().filter_map(|item| item.get_ref().as_table()).find(|item| covers(item, offset)) else {
+                let Some(item) =
+                    items.iter().filter_map(|item| item.get_ref().as_table()).find(|item| covers(item, offset))
+                else {
                     continue;
                 };
                 path.push(name.to_string());
@@ -199,7 +202,9 @@ fn covers(table: &DeTable<'_>, offset: usize) -> bool {
             || value.span().contains(&offset)
             || match value.get_ref() {
                 DeValue::Table(inner) => covers(inner, offset),
-                DeValue::Array(items) => items.iter().filter_map(|item| item.get_ref().as_table()).any(|item| covers(item, offset)),
+                DeValue::Array(items) => {
+                    items.iter().filter_map(|item| item.get_ref().as_table()).any(|item| covers(item, offset))
+                }
                 _ => false,
             }
     })
@@ -242,7 +247,10 @@ mod tests {
              write it in quotes, with a unit where it is a time or a size (\"30s\", \"25MiB\")"
         );
         let leak = wrong("[[endpoint]]\nname = \"a\"\nverify = { provider = \"x\", secrets = \"hunter2\" }\n");
-        assert_eq!(leak, "relay.toml:3: endpoint.a.verify.secrets: a text stands where a list is expected; write a list, [\"…\"]");
+        assert_eq!(
+            leak,
+            "relay.toml:3: endpoint.a.verify.secrets: a text stands where a list is expected; write a list, [\"…\"]"
+        );
         assert!(!wrong("[[token]]\nname = \"a\"\nsecrets = \"hunter2\"\n").contains("hunter2"));
         assert!(!wrong("[[token]]\nname = \"a\"\nsecrets = \"hunter2\n").contains("hunter2"));
         assert!(!wrong("[server]\nworkers = \"hunter2\"\n").contains("hunter2"));

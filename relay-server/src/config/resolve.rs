@@ -18,11 +18,16 @@ use crate::endpoint::Endpoint;
 use crate::verify::Rule;
 
 /// Endpoints and tokens, with their secrets read. To be used only if `report` holds no error.
-pub(super) fn resolve(effective: &Effective, around: &Surroundings<'_>, report: &mut Report<'_>) -> (Vec<Arc<Endpoint>>, Tokens) {
+pub(super) fn resolve(
+    effective: &Effective,
+    around: &Surroundings<'_>,
+    report: &mut Report<'_>,
+) -> (Vec<Arc<Endpoint>>, Tokens) {
     if let Some(tls) = &effective.tls {
         readable(tls, &effective.tls_place, report);
     }
-    let endpoints = effective.endpoints.iter().filter_map(|spec| endpoint(spec, around, report).map(Arc::new)).collect();
+    let endpoints =
+        effective.endpoints.iter().filter_map(|spec| endpoint(spec, around, report).map(Arc::new)).collect();
     let tokens: Vec<Token> = effective.tokens.iter().map(|spec| token(spec, around, report)).collect();
     unique_hashes(effective.tokens.iter().map(|spec| &spec.place).zip(&tokens), report);
     (endpoints, Tokens::new(tokens))
@@ -47,7 +52,11 @@ fn endpoint(spec: &EndpointSpec, around: &Surroundings<'_>, report: &mut Report<
                 // One by one, so that the message names the reference at fault.
                 match Rule::signed(provider, std::slice::from_ref(&secret)) {
                     Ok(_) => read.push(secret),
-                    Err(why) => report.error(place, format!("{reference} cannot be used for {}: {why}", provider.name), "copy the secret again, whole"),
+                    Err(why) => report.error(
+                        place,
+                        format!("{reference} cannot be used for {}: {why}", provider.name),
+                        "copy the secret again, whole",
+                    ),
                 }
             }
             if read.len() < secrets.len() {
@@ -78,7 +87,8 @@ fn token(spec: &TokenSpec, around: &Surroundings<'_>, report: &mut Report<'_>) -
     for (reference, place) in &spec.secrets {
         let Some(secret) = secret(reference, place, around, report) else { continue };
         if secret.bytes.len() < MIN_TOKEN_BYTES {
-            let message = format!("{reference} holds fewer than {MIN_TOKEN_BYTES} bytes, and a token that short can be guessed");
+            let message =
+                format!("{reference} holds fewer than {MIN_TOKEN_BYTES} bytes, and a token that short can be guessed");
             report.error(place, message, format!("run `relay-server token create {}`", spec.name));
             continue;
         }
@@ -87,11 +97,20 @@ fn token(spec: &TokenSpec, around: &Surroundings<'_>, report: &mut Report<'_>) -
     Token { name: Arc::from(&*spec.name), hashes, endpoints: spec.endpoints.clone() }
 }
 
-fn secret(reference: &SecretRef, place: &Place, around: &Surroundings<'_>, report: &mut Report<'_>) -> Option<SecretBytes> {
+fn secret(
+    reference: &SecretRef,
+    place: &Place,
+    around: &Surroundings<'_>,
+    report: &mut Report<'_>,
+) -> Option<SecretBytes> {
     match reference.read(around) {
         Ok(secret) => {
             if secret.line_break_removed {
-                report.warn(place, format!("{reference} ends with a line break, which is not taken as part of the secret"), "write it with `printf %s`");
+                report.warn(
+                    place,
+                    format!("{reference} ends with a line break, which is not taken as part of the secret"),
+                    "write it with `printf %s`",
+                );
             }
             Some(secret)
         }

@@ -23,7 +23,8 @@ mod tests {
     use super::*;
 
     fn found(variables: &[(&str, &str)]) -> Vec<String> {
-        let var = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| OsString::from(value));
+        let var =
+            |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| OsString::from(value));
         candidates(&var).into_iter().map(|path| path.display().to_string()).collect()
     }
 

@@ -40,7 +40,9 @@ impl FromStr for SecretRef {
             "env" if plain => Ok(Self::Env(name.to_owned())),
             "cred" if plain => Ok(Self::Credential(name.to_owned())),
             "file" if !name.is_empty() => Ok(Self::File(PathBuf::from(name))),
-            "env" | "cred" | "file" => Err((format!("a reference of kind \"{kind}:\" names nothing usable"), help.to_owned())),
+            "env" | "cred" | "file" => {
+                Err((format!("a reference of kind \"{kind}:\" names nothing usable"), help.to_owned()))
+            }
             _ => Err(("this is not a reference to a secret".to_owned(), help.to_owned())),
         }
     }
@@ -79,7 +81,8 @@ impl SecretRef {
             Self::Credential(name) => {
                 let help = "systemd sets it for a unit with LoadCredential=";
                 let directory = (around.var)("CREDENTIALS_DIRECTORY");
-                let directory = directory.ok_or_else(|| (format!("{self}: CREDENTIALS_DIRECTORY is not set"), help.to_owned()))?;
+                let directory =
+                    directory.ok_or_else(|| (format!("{self}: CREDENTIALS_DIRECTORY is not set"), help.to_owned()))?;
                 // systemd itself keeps that directory closed to others.
                 (self.read_file(&Path::new(&directory).join(name), false)?, true)
             }
@@ -98,8 +101,13 @@ impl SecretRef {
 
     fn read_file(&self, path: &Path, check_mode: bool) -> Result<Zeroizing<Vec<u8>>, Problem> {
         let failed = |error: io::Error| match error.kind() {
-            io::ErrorKind::NotFound => (format!("{self}: {} does not exist", path.display()), "write the secret into it, mode 0600".to_owned()),
-            _ => (format!("{self}: cannot read {}: {error}", path.display()), "the relay's own user must be able to read it".to_owned()),
+            io::ErrorKind::NotFound => {
+                (format!("{self}: {} does not exist", path.display()), "write the secret into it, mode 0600".to_owned())
+            }
+            _ => (
+                format!("{self}: cannot read {}: {error}", path.display()),
+                "the relay's own user must be able to read it".to_owned(),
+            ),
         };
         let file = File::open(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
@@ -107,12 +115,18 @@ impl SecretRef {
             return Err((format!("{self}: {} is a directory", path.display()), String::new()));
         }
         if check_mode && others_may_read(&metadata) {
-            return Err((format!("{self}: every user of this machine may read {}", path.display()), format!("chmod 600 {}", path.display())));
+            return Err((
+                format!("{self}: every user of this machine may read {}", path.display()),
+                format!("chmod 600 {}", path.display()),
+            ));
         }
         let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
         file.take(MAX_SECRET_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
         if bytes.len() as u64 > MAX_SECRET_BYTES {
-            return Err((format!("{self}: {} is larger than 64 KiB", path.display()), "this is not a secret's file".to_owned()));
+            return Err((
+                format!("{self}: {} is larger than 64 KiB", path.display()),
+                "this is not a secret's file".to_owned(),
+            ));
         }
         Ok(bytes)
     }
@@ -129,7 +143,9 @@ impl Surroundings<'_> {
 }
 
 fn read_env(name: &str, around: &Surroundings<'_>) -> Result<Zeroizing<Vec<u8>>, Problem> {
-    let value = (around.var)(name).ok_or_else(|| (format!("env:{name}: this variable is not set"), format!("set {name} for the relay's process")))?;
+    let value = (around.var)(name).ok_or_else(|| {
+        (format!("env:{name}: this variable is not set"), format!("set {name} for the relay's process"))
+    })?;
     Ok(Zeroizing::new(value.into_encoded_bytes()))
 }
 
@@ -191,7 +207,9 @@ mod tests {
     fn secrets_come_from_all_three_places() {
         let place = Place(tempfile::tempdir().unwrap());
         place.write("s", b"from file", 0o600);
-        for (reference, secret) in [("env:SET", "from env"), ("file:s", "from file"), ("file:~/s", "from file"), ("cred:s", "from file")] {
+        for (reference, secret) in
+            [("env:SET", "from env"), ("file:s", "from file"), ("file:~/s", "from file"), ("cred:s", "from file")]
+        {
             assert_eq!(place.read(reference), Ok((secret.as_bytes().to_vec(), false)), "{reference}");
         }
     }
@@ -199,7 +217,9 @@ mod tests {
     #[test]
     fn one_line_break_at_the_end_of_a_file_is_removed_and_reported() {
         let place = Place(tempfile::tempdir().unwrap());
-        for (content, secret, removed) in [("a\n", "a", true), ("a\r\n", "a", true), ("a\n\n", "a\n", true), ("a ", "a ", false)] {
+        for (content, secret, removed) in
+            [("a\n", "a", true), ("a\r\n", "a", true), ("a\n\n", "a\n", true), ("a ", "a ", false)]
+        {
             place.write("s", content.as_bytes(), 0o600);
             assert_eq!(place.read("file:s"), Ok((secret.as_bytes().to_vec(), removed)), "{content:?}");
         }

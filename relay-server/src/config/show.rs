@@ -107,7 +107,10 @@ impl Shown {
                 workers: server.workers.get(),
                 max_connections: server.max_connections,
             },
-            tls: effective.tls.as_ref().map(|tls| ShownTls { cert: tls.cert.display().to_string(), key: tls.key.display().to_string() }),
+            tls: effective
+                .tls
+                .as_ref()
+                .map(|tls| ShownTls { cert: tls.cert.display().to_string(), key: tls.key.display().to_string() }),
             limits: ShownLimits {
                 max_body: show_size(limits.max_body),
                 max_head: show_size(limits.max_head as u64),

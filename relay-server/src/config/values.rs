@@ -28,13 +28,16 @@ pub(super) fn duration(text: &str) -> Result<Duration, Problem> {
 
 /// A time in the form in which a config writes it.
 pub(super) fn show_duration(duration: Duration) -> String {
-    SignedDuration::try_from(duration).map_or_else(|_| format!("{}s", duration.as_secs()), |signed| format!("{signed:#}"))
+    SignedDuration::try_from(duration)
+        .map_or_else(|_| format!("{}s", duration.as_secs()), |signed| format!("{signed:#}"))
 }
 
 /// `25MiB`, `64KiB`, `1000000`. In bytes.
 pub(super) fn size(text: &str) -> Result<u64, Problem> {
     let parsed: Result<ByteSize, String> = text.parse();
-    parsed.map(|size| size.as_u64()).map_err(|_| problem(format!("\"{text}\" is not a size"), "write it like \"25MiB\" or \"64KiB\""))
+    parsed
+        .map(|size| size.as_u64())
+        .map_err(|_| problem(format!("\"{text}\" is not a size"), "write it like \"25MiB\" or \"64KiB\""))
 }
 
 /// A size in the largest unit that divides it.
@@ -52,7 +55,9 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, Problem> {
     if let Some(port) = local {
         return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     }
-    text.parse().map_err(|_| problem(format!("\"{text}\" is not an address and a port"), "write it like \"0.0.0.0:8080\" or \"[::]:8080\""))
+    text.parse().map_err(|_| {
+        problem(format!("\"{text}\" is not an address and a port"), "write it like \"0.0.0.0:8080\" or \"[::]:8080\"")
+    })
 }
 
 /// A host name without port, made lower case.

@@ -58,9 +58,11 @@ pub fn failure(failure: Failure, event_id: EventId) -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert("relay-error", HeaderValue::from_static(code));
     if status == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static(if failure == Failure::NoAgent { "5" } else { "1" }));
+        headers
+            .insert(header::RETRY_AFTER, HeaderValue::from_static(if failure == Failure::NoAgent { "5" } else { "1" }));
     }
-    let unread = matches!(failure, Failure::BodyTooLarge { .. } | Failure::BodyTimeout | Failure::BadRequest | Failure::BadHost);
+    let unread =
+        matches!(failure, Failure::BodyTooLarge { .. } | Failure::BodyTimeout | Failure::BadRequest | Failure::BadHost);
     if unread {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -72,9 +74,11 @@ pub fn failure(failure: Failure, event_id: EventId) -> Response<Body> {
 #[must_use]
 pub fn turned(turned: Turned) -> Response<Body> {
     let (status, code, message) = match turned {
-        Turned::NotUpgrade => {
-            (StatusCode::BAD_REQUEST, "not_an_upgrade", "agents connect here by WebSocket, version 13, with the subprotocol relay.v1")
-        }
+        Turned::NotUpgrade => (
+            StatusCode::BAD_REQUEST,
+            "not_an_upgrade",
+            "agents connect here by WebSocket, version 13, with the subprotocol relay.v1",
+        ),
         Turned::Browser => (StatusCode::FORBIDDEN, "browser", "pages may not connect here"),
         Turned::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "this token is not known here"),
     };

@@ -48,7 +48,8 @@ impl Routes {
     /// The routes to some endpoints. `public_url` has no slash at its end.
     #[must_use]
     pub fn new(endpoints: &[Arc<Endpoint>], tokens: Tokens, trusted: Trust, public_url: String) -> Self {
-        let by_name = endpoints.iter().map(|endpoint| (endpoint.name.as_str().to_owned(), Arc::clone(endpoint))).collect();
+        let by_name =
+            endpoints.iter().map(|endpoint| (endpoint.name.as_str().to_owned(), Arc::clone(endpoint))).collect();
         let hosts = |endpoint: &Arc<Endpoint>| {
             let endpoint = Arc::clone(endpoint);
             endpoint.hosts.clone().into_iter().map(move |host| (host, Arc::clone(&endpoint)))
@@ -131,7 +132,8 @@ fn parse_host(text: &[u8]) -> Result<String, Failure> {
     let authority = Authority::try_from(text).map_err(|_| Failure::BadHost)?;
     let host = authority.host();
     let port = &authority.as_str()[host.len()..];
-    let lawful_port = port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.is_empty() || port.parse::<u16>().is_ok());
+    let lawful_port =
+        port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.is_empty() || port.parse::<u16>().is_ok());
     let host = host.strip_suffix('.').unwrap_or(host);
     if host.is_empty() || !lawful_port { Err(Failure::BadHost) } else { Ok(host.to_ascii_lowercase()) }
 }
@@ -153,7 +155,9 @@ mod tests {
         assert_eq!(host(&["Hook.Test:8080"]), Ok("hook.test".into()));
         assert_eq!(host(&["hook.test."]), Ok("hook.test".into()));
         assert_eq!(host(&["[::1]:80"]), Ok("[::1]".into()));
-        for wrong in ["", "user@hook.test", "hook.test/x", "hook.test:99999", "hook.test:x", "a,b", "a b", "hook%2etest", "[::1"] {
+        for wrong in
+            ["", "user@hook.test", "hook.test/x", "hook.test:99999", "hook.test:x", "a,b", "a b", "hook%2etest", "[::1"]
+        {
             assert_eq!(host(&[wrong]), Err(Failure::BadHost), "{wrong}");
         }
         assert_eq!(host(&[]), Err(Failure::BadHost));

@@ -17,7 +17,8 @@ use crate::webhook::{EventId, Failure};
 pub fn stack(
     door: Arc<Door>,
     origin: Origin,
-) -> impl Service<Request<Incoming>, Response = Response<respond::Body>, Error = Infallible, Future: Send> + Clone + Send {
+) -> impl Service<Request<Incoming>, Response = Response<respond::Body>, Error = Infallible, Future: Send> + Clone + Send
+{
     ServiceBuilder::new()
         // The layer below boxes every body once more; this is the one type that leaves the stack.
         .map_response(|response: Response<_>| response.map(respond::boxed))

@@ -10,22 +10,28 @@ use std::time::Duration;
 use relay_schemes::Provider;
 use toml::Spanned;
 
+use super::{HOUR, MAX_BODY, duration, read, size, texts};
 use crate::config::effective::{EndpointSpec, Limits, VerifySpec};
 use crate::config::error::{Place, Report, suggest};
 use crate::config::flags::Flags;
 use crate::config::raw::{RawEndpoint, RawVerify, Text, Texts};
 use crate::config::secret_ref::SecretRef;
 use crate::config::values::{self, show_duration, show_size};
-use super::{HOUR, MAX_BODY, duration, read, size, texts};
 use crate::endpoint::EndpointName;
 
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 /// What a provider's own timeout is cut by, so that our answer still reaches it.
 const DEADLINE_MARGIN: Duration = Duration::from_secs(1);
 const DEFAULT_WAIT: Duration = Duration::from_secs(2);
-const BOTH_WAYS_OUT: &str = "set verify = { provider = \"…\", secrets = [\"env:…\"] }, or verify = \"none\" to let anyone in";
+const BOTH_WAYS_OUT: &str =
+    "set verify = { provider = \"…\", secrets = [\"env:…\"] }, or verify = \"none\" to let anyone in";
 
-pub(super) fn endpoints(raw: &[Spanned<RawEndpoint>], flags: &Flags, limits: &Limits, report: &mut Report<'_>) -> Vec<EndpointSpec> {
+pub(super) fn endpoints(
+    raw: &[Spanned<RawEndpoint>],
+    flags: &Flags,
+    limits: &Limits,
+    report: &mut Report<'_>,
+) -> Vec<EndpointSpec> {
     let mut secrets = secret_flags(flags, report);
     let mut all: Vec<(EndpointSpec, Place)> = Vec::new();
     for entry in raw {
@@ -35,7 +41,11 @@ pub(super) fn endpoints(raw: &[Spanned<RawEndpoint>], flags: &Flags, limits: &Li
         all.extend(from_flag(text, flags, limits, &mut secrets, report));
     }
     if flags.dev.is_some() && !all.iter().any(|(spec, _)| spec.name.as_str() == "dev") {
-        all.extend(EndpointName::parse("dev").ok().map(|name| (defaults(name, VerifySpec::Open, Place::flag("--dev"), limits), Place::flag("--dev"))));
+        all.extend(
+            EndpointName::parse("dev")
+                .ok()
+                .map(|name| (defaults(name, VerifySpec::Open, Place::flag("--dev"), limits), Place::flag("--dev"))),
+        );
     }
     unique(&all, report);
     for name in secrets.keys() {
@@ -57,7 +67,11 @@ fn secret_flags(flags: &Flags, report: &mut Report<'_>) -> SecretFlags {
     for text in &flags.secrets {
         let Some((name, reference)) = text.split_once('=') else {
             // The text is not repeated: it may be a secret that was typed here by mistake.
-            report.error(&place, "a name and a reference are expected", "write --secret NAME=env:VARIABLE or --secret NAME=file:PATH");
+            report.error(
+                &place,
+                "a name and a reference are expected",
+                "write --secret NAME=env:VARIABLE or --secret NAME=file:PATH",
+            );
             continue;
         };
         if let Some(reference) = read(Some((reference, place.clone())), str::parse, report) {
@@ -67,7 +81,12 @@ fn secret_flags(flags: &Flags, report: &mut Report<'_>) -> SecretFlags {
     secrets
 }
 
-fn from_file(entry: &Spanned<RawEndpoint>, limits: &Limits, secrets: &mut SecretFlags, report: &mut Report<'_>) -> Option<(EndpointSpec, Place)> {
+fn from_file(
+    entry: &Spanned<RawEndpoint>,
+    limits: &Limits,
+    secrets: &mut SecretFlags,
+    report: &mut Report<'_>,
+) -> Option<(EndpointSpec, Place)> {
     let raw = entry.get_ref();
     let name = name(&raw.name, entry, report)?;
     let key = format!("endpoint.{name}");
@@ -80,13 +99,26 @@ fn from_file(entry: &Spanned<RawEndpoint>, limits: &Limits, secrets: &mut Secret
     let verify = verify(raw.verify.as_ref().map(Spanned::get_ref), &name, &verify_place, secrets, report)?;
     let fallback = defaults(name, verify, verify_place, limits);
     let key_of = |member: &str| format!("{key}.{member}");
-    let deadline = duration(&raw.deadline, &key_of("deadline"), fallback.deadline, Duration::from_millis(100)..=HOUR, report);
+    let deadline =
+        duration(&raw.deadline, &key_of("deadline"), fallback.deadline, Duration::from_millis(100)..=HOUR, report);
     let wait_default = DEFAULT_WAIT.min(deadline / 2);
     let spec = EndpointSpec {
         deadline,
-        idle_timeout: duration(&raw.idle_timeout, &key_of("idle_timeout"), limits.idle_timeout, Duration::from_secs(1)..=HOUR, report),
+        idle_timeout: duration(
+            &raw.idle_timeout,
+            &key_of("idle_timeout"),
+            limits.idle_timeout,
+            Duration::from_secs(1)..=HOUR,
+            report,
+        ),
         max_body: size(&raw.max_body, &key_of("max_body"), limits.max_body, 1..=MAX_BODY, report),
-        wait_for_agent: duration(&raw.wait_for_agent, &key_of("wait_for_agent"), wait_default, Duration::ZERO..=HOUR, report),
+        wait_for_agent: duration(
+            &raw.wait_for_agent,
+            &key_of("wait_for_agent"),
+            wait_default,
+            Duration::ZERO..=HOUR,
+            report,
+        ),
         hosts: texts(&raw.hosts, &key_of("hosts"), values::host, report),
         ..fallback
     };
@@ -94,10 +126,20 @@ fn from_file(entry: &Spanned<RawEndpoint>, limits: &Limits, secrets: &mut Secret
     Some((spec, place))
 }
 
-fn from_flag(text: &str, flags: &Flags, limits: &Limits, secrets: &mut SecretFlags, report: &mut Report<'_>) -> Option<(EndpointSpec, Place)> {
+fn from_flag(
+    text: &str,
+    flags: &Flags,
+    limits: &Limits,
+    secrets: &mut SecretFlags,
+    report: &mut Report<'_>,
+) -> Option<(EndpointSpec, Place)> {
     let place = Place::flag("--endpoint");
     let Some((name, provider)) = text.split_once('=') else {
-        report.error(&place, format!("\"{text}\" does not say how to verify"), "write NAME=PROVIDER, or NAME=none to let anyone in");
+        report.error(
+            &place,
+            format!("\"{text}\" does not say how to verify"),
+            "write NAME=PROVIDER, or NAME=none to let anyone in",
+        );
         return None;
     };
     let name = read(Some((name, place.clone())), parse_name, report)?;
@@ -110,7 +152,11 @@ fn from_flag(text: &str, flags: &Flags, limits: &Limits, secrets: &mut SecretFla
     let provider = find(provider, &place, report)?;
     let secrets = secrets.remove(name.as_str()).unwrap_or_default();
     if secrets.is_empty() {
-        report.error(&place, format!("no secret is given for \"{name}\""), format!("add --secret {name}=env:VARIABLE or --secret {name}=file:PATH"));
+        report.error(
+            &place,
+            format!("no secret is given for \"{name}\""),
+            format!("add --secret {name}=env:VARIABLE or --secret {name}=file:PATH"),
+        );
     }
     Some((defaults(name, VerifySpec::Signed { provider, secrets }, place.clone(), limits), place))
 }
@@ -157,13 +203,23 @@ fn mode(mode: &Text, key: &str, report: &mut Report<'_>) {
     match &**mode.get_ref() {
         "live" => {}
         word @ ("assured" | "durable") => {
-            report.error(&place, format!("mode \"{word}\" keeps events, and this version has no store yet"), "set mode = \"live\", which is what this version has");
+            report.error(
+                &place,
+                format!("mode \"{word}\" keeps events, and this version has no store yet"),
+                "set mode = \"live\", which is what this version has",
+            );
         }
         word => report.error(&place, format!("\"{word}\" is not a mode"), "set mode = \"live\""),
     }
 }
 
-fn verify(raw: Option<&RawVerify>, name: &EndpointName, place: &Place, flags: &mut SecretFlags, report: &mut Report<'_>) -> Option<VerifySpec> {
+fn verify(
+    raw: Option<&RawVerify>,
+    name: &EndpointName,
+    place: &Place,
+    flags: &mut SecretFlags,
+    report: &mut Report<'_>,
+) -> Option<VerifySpec> {
     let signed = match raw {
         None => {
             report.error(place, "this endpoint does not say how to verify", BOTH_WAYS_OUT);
@@ -183,14 +239,22 @@ fn verify(raw: Option<&RawVerify>, name: &EndpointName, place: &Place, flags: &m
         report.error(place, "no provider is named", BOTH_WAYS_OUT);
         return None;
     };
-    let provider = find(provider.get_ref(), &report.place(format!("endpoint.{name}.verify.provider"), Some(provider.span())), report);
+    let provider = find(
+        provider.get_ref(),
+        &report.place(format!("endpoint.{name}.verify.provider"), Some(provider.span())),
+        report,
+    );
     let secrets = match flags.remove(name.as_str()) {
         Some(secrets) => secrets,
         None => secrets_of(&signed.secrets, &format!("endpoint.{name}.verify.secrets"), report),
     };
     if signed.secrets.iter().flatten().next().is_none() && secrets.is_empty() {
         let variable = format!("{}_WEBHOOK_SECRET", name.as_str().to_ascii_uppercase().replace(['-', '.'], "_"));
-        report.error(place, "no secret is configured, so nothing could be verified", format!("set secrets = [\"env:{variable}\"] or verify = \"none\""));
+        report.error(
+            place,
+            "no secret is configured, so nothing could be verified",
+            format!("set secrets = [\"env:{variable}\"] or verify = \"none\""),
+        );
     }
     Some(VerifySpec::Signed { provider: provider?, secrets })
 }
@@ -200,7 +264,9 @@ pub(super) fn secrets_of(list: &Texts, key: &str, report: &mut Report<'_>) -> Ve
     let mut secrets = Vec::new();
     for text in list.iter().flatten() {
         let place = report.place(key, Some(text.span()));
-        secrets.extend(read(Some((text.get_ref(), place.clone())), str::parse, report).map(|reference| (reference, place)));
+        secrets.extend(
+            read(Some((text.get_ref(), place.clone())), str::parse, report).map(|reference| (reference, place)),
+        );
     }
     secrets
 }
@@ -209,31 +275,61 @@ fn find(name: &str, place: &Place, report: &mut Report<'_>) -> Option<&'static P
     let found = relay_schemes::provider(name);
     if found.is_none() {
         let known = relay_schemes::providers().iter().map(|provider| provider.name.as_ref());
-        let help = suggest(name, known.clone()).unwrap_or_else(|| format!("known providers: {}", known.collect::<Vec<_>>().join(", ")));
+        let help = suggest(name, known.clone())
+            .unwrap_or_else(|| format!("known providers: {}", known.collect::<Vec<_>>().join(", ")));
         report.error(place, format!("\"{name}\" is not a known provider"), help);
     }
     found
 }
 
 fn warn_open(name: &EndpointName, place: &Place, report: &mut Report<'_>) {
-    report.warn(place, format!("anyone who knows the address can post to \"{name}\""), "give it a provider and a secret, or a name that cannot be guessed");
+    report.warn(
+        place,
+        format!("anyone who knows the address can post to \"{name}\""),
+        "give it a provider and a secret, or a name that cannot be guessed",
+    );
 }
 
 /// Values that are right each for themselves and wrong together.
 fn agree(spec: &EndpointSpec, raw: &RawEndpoint, limits: &Limits, place: &Place, report: &mut Report<'_>) {
     if spec.wait_for_agent > spec.deadline {
-        let message = format!("waiting {} for an agent leaves nothing of the deadline, {}", show_duration(spec.wait_for_agent), show_duration(spec.deadline));
-        report.error(&member(place, "wait_for_agent", &raw.wait_for_agent, report), message, "make it shorter than the deadline");
+        let message = format!(
+            "waiting {} for an agent leaves nothing of the deadline, {}",
+            show_duration(spec.wait_for_agent),
+            show_duration(spec.deadline)
+        );
+        report.error(
+            &member(place, "wait_for_agent", &raw.wait_for_agent, report),
+            message,
+            "make it shorter than the deadline",
+        );
     }
     if matches!(spec.verify, VerifySpec::Signed { .. }) && spec.max_body > limits.body_budget {
-        let message = format!("a signed body is collected in memory, and {} is more than limits.body_budget, {}", show_size(spec.max_body), show_size(limits.body_budget));
-        report.error(&member(place, "max_body", &raw.max_body, report), message, "lower max_body or raise limits.body_budget");
+        let message = format!(
+            "a signed body is collected in memory, and {} is more than limits.body_budget, {}",
+            show_size(spec.max_body),
+            show_size(limits.body_budget)
+        );
+        report.error(
+            &member(place, "max_body", &raw.max_body, report),
+            message,
+            "lower max_body or raise limits.body_budget",
+        );
     }
     if let (Some(theirs), VerifySpec::Signed { provider, .. }) = (provider_timeout(&spec.verify), &spec.verify)
         && spec.deadline > theirs
     {
-        let message = format!("{} is longer than {} waits, which is {}", show_duration(spec.deadline), provider.name, show_duration(theirs));
-        report.warn(&member(place, "deadline", &raw.deadline, report), message, "leave it out for the provider's own less a margin");
+        let message = format!(
+            "{} is longer than {} waits, which is {}",
+            show_duration(spec.deadline),
+            provider.name,
+            show_duration(theirs)
+        );
+        report.warn(
+            &member(place, "deadline", &raw.deadline, report),
+            message,
+            "leave it out for the provider's own less a margin",
+        );
     }
 }
 
@@ -247,11 +343,19 @@ fn unique(all: &[(EndpointSpec, Place)], report: &mut Report<'_>) {
     let mut hosts: HashMap<&Arc<str>, &EndpointName> = HashMap::new();
     for (spec, place) in all {
         if let Some(first) = names.insert(&spec.name, place) {
-            report.error(place, format!("there is already an endpoint called \"{}\"{}", spec.name, first.where_to_look()), "give this one another name");
+            report.error(
+                place,
+                format!("there is already an endpoint called \"{}\"{}", spec.name, first.where_to_look()),
+                "give this one another name",
+            );
         }
         for host in &spec.hosts {
             if let Some(first) = hosts.insert(host, &spec.name) {
-                report.error(&place.member("hosts"), format!("\"{host}\" already belongs to endpoint \"{first}\""), "a host leads to one endpoint");
+                report.error(
+                    &place.member("hosts"),
+                    format!("\"{host}\" already belongs to endpoint \"{first}\""),
+                    "a host leads to one endpoint",
+                );
             }
         }
     }

@@ -7,25 +7,34 @@ use std::collections::HashMap;
 
 use toml::Spanned;
 
+use super::endpoint::secrets_of;
+use super::{read, texts};
+use crate::agents::token::{Pattern, Token, TokenHash};
 use crate::config::effective::{EndpointSpec, TokenSpec};
 use crate::config::error::{Place, Report, suggest};
 use crate::config::flags::Flags;
 use crate::config::raw::RawToken;
 use crate::config::values::Problem;
-use super::endpoint::secrets_of;
-use super::{read, texts};
-use crate::agents::token::{Pattern, Token, TokenHash};
 
 /// Longest token name, in bytes.
 const MAX_NAME_BYTES: usize = 63;
 
-pub(super) fn tokens(raw: &[Spanned<RawToken>], flags: &Flags, endpoints: &[EndpointSpec], report: &mut Report<'_>) -> Vec<TokenSpec> {
+pub(super) fn tokens(
+    raw: &[Spanned<RawToken>],
+    flags: &Flags,
+    endpoints: &[EndpointSpec],
+    report: &mut Report<'_>,
+) -> Vec<TokenSpec> {
     let mut tokens = Vec::new();
     let mut names = HashMap::new();
     for entry in raw {
         let Some(token) = token(entry, endpoints, report) else { continue };
         if let Some(first) = names.insert(token.name.clone(), token.place.clone()) {
-            report.error(&token.place, format!("there is already a token called \"{}\"{}", token.name, first.where_to_look()), "give this one another name");
+            report.error(
+                &token.place,
+                format!("there is already a token called \"{}\"{}", token.name, first.where_to_look()),
+                "give this one another name",
+            );
         }
         tokens.push(token);
     }
@@ -39,7 +48,11 @@ pub(super) fn tokens(raw: &[Spanned<RawToken>], flags: &Flags, endpoints: &[Endp
         });
     } else if raw.is_empty() {
         let place = report.place("token", None);
-        report.error(&place, "no token is configured, so no agent could ever attach", "run `relay-server token create NAME`");
+        report.error(
+            &place,
+            "no token is configured, so no agent could ever attach",
+            "run `relay-server token create NAME`",
+        );
     }
     tokens
 }
@@ -71,18 +84,33 @@ pub(in crate::config) fn token_name(text: &str) -> Result<String, Problem> {
     if (1..=MAX_NAME_BYTES).contains(&text.len()) && text.bytes().all(allowed) {
         return Ok(text.to_owned());
     }
-    Err((format!("\"{text}\" is not a token name"), format!("use 1 to {MAX_NAME_BYTES} of a-z, A-Z, 0-9, `.`, `_`, `-` and `@`")))
+    Err((
+        format!("\"{text}\" is not a token name"),
+        format!("use 1 to {MAX_NAME_BYTES} of a-z, A-Z, 0-9, `.`, `_`, `-` and `@`"),
+    ))
 }
 
 fn hash(text: &str) -> Result<TokenHash, Problem> {
     // Not repeated: a token typed here by mistake would otherwise land in a log.
-    TokenHash::from_hex(text).ok_or_else(|| ("this is not a SHA-256 in 64 hexadecimal digits".to_owned(), "run `relay-server token create NAME`".to_owned()))
+    TokenHash::from_hex(text).ok_or_else(|| {
+        ("this is not a SHA-256 in 64 hexadecimal digits".to_owned(), "run `relay-server token create NAME`".to_owned())
+    })
 }
 
-fn patterns(raw: &RawToken, key: &str, place: &Place, endpoints: &[EndpointSpec], report: &mut Report<'_>) -> Vec<Pattern> {
+fn patterns(
+    raw: &RawToken,
+    key: &str,
+    place: &Place,
+    endpoints: &[EndpointSpec],
+    report: &mut Report<'_>,
+) -> Vec<Pattern> {
     let listed = raw.endpoints.as_deref().unwrap_or_default();
     if listed.is_empty() {
-        report.error(&place.member("endpoints"), "this token may attach to nothing", "set endpoints = [\"NAME\"], or [\"*\"] for all");
+        report.error(
+            &place.member("endpoints"),
+            "this token may attach to nothing",
+            "set endpoints = [\"NAME\"], or [\"*\"] for all",
+        );
     }
     let mut patterns = Vec::new();
     for text in listed {
@@ -99,12 +127,19 @@ fn patterns(raw: &RawToken, key: &str, place: &Place, endpoints: &[EndpointSpec]
 }
 
 /// The same token under two names would make it a matter of order who came in.
-pub(in crate::config) fn unique_hashes<'a>(tokens: impl Iterator<Item = (&'a Place, &'a Token)>, report: &mut Report<'_>) {
+pub(in crate::config) fn unique_hashes<'a>(
+    tokens: impl Iterator<Item = (&'a Place, &'a Token)>,
+    report: &mut Report<'_>,
+) {
     let mut seen: HashMap<[u8; 32], &str> = HashMap::new();
     for (place, token) in tokens {
         for hash in &token.hashes {
             if let Some(first) = seen.insert(hash.0, &token.name).filter(|first| **first != *token.name) {
-                report.error(place, format!("this is the same token as \"{first}\""), "give each name a token of its own");
+                report.error(
+                    place,
+                    format!("this is the same token as \"{first}\""),
+                    "give each name a token of its own",
+                );
             }
         }
     }

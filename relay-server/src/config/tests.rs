@@ -1,0 +1,53 @@
+//! Config texts in, errors and values out.
+
+use std::ffi::OsString;
+
+use super::*;
+
+fn load(text: &str) -> Result<Config, String> {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("relay.toml");
+    fs::write(&path, text).expect("writes");
+    let source = Source { path: Some(path.clone()), flags: Flags::default() };
+    let var = |name: &str| (name == "SECRET").then(|| OsString::from("It's a Secret to Everybody"));
+    let place = path.display().to_string();
+    source.load_with(&var).map_err(|errors| errors.to_string().replace(&place, "relay.toml"))
+}
+
+const GOOD: &str = r#"version = 1
+[server]
+listen = "127.0.0.1:0"
+[[endpoint]]
+name = "github"
+verify = { provider = "github", secrets = ["env:SECRET"] }
+[[token]]
+name = "laptop"
+sha256 = ["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"]
+endpoints = ["github"]
+"#;
+
+#[test]
+fn a_good_config_loads_with_the_providers_deadline() {
+    let config = load(GOOD).expect("loads");
+    assert_eq!(config.endpoints.len(), 1);
+    assert_eq!(config.endpoints[0].deadline.as_secs(), 9);
+    assert_eq!(config.tokens.len(), 1);
+}
+
+#[test]
+fn what_is_wrong_is_named_with_its_line() {
+    for (from, to, expected) in [
+        ("env:SECRET", "env:MISSING", "relay.toml:6"),
+        ("listen =", "lisen =", "relay.toml:3"),
+        ("provider = \"github\"", "provider = \"githb\"", "relay.toml:6"),
+        ("name = \"github\"", "name = \"GitHub\"", "relay.toml:5"),
+        ("name = \"github\"", "name = \"github\"\nmode = \"assured\"", "relay.toml:6"),
+    ] {
+        let errors = load(&GOOD.replacen(from, to, 1)).expect_err("refused");
+        assert!(errors.contains(expected), "{to}: {errors}");
+    }
+    let unsigned = load(&GOOD.replace("[\"env:SECRET\"]", "[]")).expect_err("refused");
+    assert!(unsigned.contains("secret"), "{unsigned}");
+    let nobody = load(GOOD.split("[[token]]").next().expect("text")).expect_err("refused");
+    assert!(nobody.contains("token create"), "{nobody}");
+}

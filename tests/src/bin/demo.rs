@@ -1,0 +1,100 @@
+//! The demo: a relay, an agent and a handler on free loopback ports, and a few signed webhooks.
+//!
+//! The same program is the relay and the agent when its first argument says so: real processes from
+//! one build. It leaves nothing behind.
+
+use std::{path::Path, process::ExitCode, time::Instant};
+
+use relay_schemes::{Secret, provider};
+use relay_tests::{
+    handler::Handler,
+    process::Server,
+    sender::{request, send},
+};
+
+const WEBHOOKS: [(&str, &str, &str, &str); 3] = [
+    ("github", "HOOK_GITHUB", "a long random text", include_str!("../../demo/github-push.json")),
+    ("stripe", "HOOK_STRIPE", "whsec_demo_secret_of_an_endpoint", include_str!("../../demo/stripe-event.json")),
+    (
+        "standard-webhooks",
+        "HOOK_STANDARD",
+        "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        include_str!("../../demo/standard.json"),
+    ),
+];
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    let program = arguments.next().unwrap_or_default();
+    match arguments.next() {
+        Some(role) if role == "server" => relay_server::cli::main_from(std::iter::once(program).chain(arguments)),
+        Some(role) if role == "client" => relay_client::cli::main_from(std::iter::once(program).chain(arguments)),
+        _ => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            match runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(demo())) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    eprintln!("the demo failed: {error:#}");
+                    ExitCode::FAILURE
+                }
+            }
+        }
+    }
+}
+
+async fn demo() -> anyhow::Result<()> {
+    let program = std::env::current_exe()?;
+    let endpoints: String = WEBHOOKS
+        .iter()
+        .map(|(name, variable, ..)| {
+            format!("[[endpoint]]\nname = \"{name}\"\nverify = {{ provider = \"{name}\", secrets = [\"env:{variable}\"] }}\n")
+        })
+        .collect();
+    let secrets: Vec<_> = WEBHOOKS.iter().map(|(_, variable, secret, _)| (*variable, *secret)).collect();
+    let relay = Server::start(Path::new(&program), "127.0.0.1:0", &endpoints, &secrets).await?;
+    let handler = Handler::echo().await?;
+    println!("relay    http://{}\nhandler  http://{}\n", relay.public, handler.address);
+    for (name, _, secret, body) in WEBHOOKS {
+        let _agent = relay.agent(name, &handler.port(), &[]).await?;
+        post(&relay, name, secret, body, body).await?;
+        if name == "github" {
+            post(&relay, name, secret, body, &body.replace("refs/heads/main", "refs/heads/evil")).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Posts `sent` with the signature of `signed`, and says what each hop saw.
+async fn post(relay: &Server, name: &str, secret: &str, signed: &str, sent: &str) -> anyhow::Result<()> {
+    let Some(scheme) = provider(name).and_then(|provider| provider.scheme.as_ref()) else {
+        anyhow::bail!("{name} has no scheme");
+    };
+    let keys = scheme.keys(&[Secret::new(secret)])?;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
+    let headers = scheme.sign(&keys, i64::try_from(now)?, Some("msg_demo_1"), signed.as_bytes())?;
+    let mut lines: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    lines.push(("content-type", "application/json"));
+    let started = Instant::now();
+    let response = send(&relay.public, request("POST", &format!("/{name}"), &lines, sent.to_owned())).await?;
+    let took = started.elapsed();
+    let seen = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or("-");
+    println!("{name}: {} bytes, {}", sent.len(), if signed == sent { "signed" } else { "changed after signing" });
+    println!(
+        "  sender got    {} in {:.1} ms, {}",
+        response.status(),
+        took.as_secs_f64() * 1000.0,
+        seen("relay-event-id")
+    );
+    let same = response.body().as_ref() == sent.as_bytes();
+    match (signed == sent, same) {
+        (true, true) => println!(
+            "  handler saw   {} {}, verified by {}, every byte of it\n",
+            seen("x-seen-method"),
+            seen("x-seen-target"),
+            seen("x-seen-relay-verified")
+        ),
+        (false, false) => println!("  handler saw   nothing: {}\n", seen("relay-error")),
+        _ => anyhow::bail!("{name}: the handler and the sender do not agree"),
+    }
+    Ok(())
+}

@@ -1,0 +1,105 @@
+//! A local handler: whatever closure the test gives, behind a real HTTP server on a free port.
+
+use std::{convert::Infallible, future::Future, net::SocketAddr};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpListener, task::JoinHandle};
+
+/// A handler's body.
+pub type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+
+/// A running handler.
+pub struct Handler {
+    /// Where it listens.
+    pub address: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl Handler {
+    /// Serves every request with `answer`.
+    ///
+    /// # Errors
+    /// If no port is free.
+    pub async fn start<F, A>(answer: A) -> std::io::Result<Self>
+    where
+        A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let answer = answer.clone();
+                tokio::spawn(async move {
+                    let service = service_fn(move |request| {
+                        let answer = answer(request);
+                        async move { Ok::<_, Infallible>(answer.await) }
+                    });
+                    // A broken connection is the tests' business, not the handler's.
+                    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                });
+            }
+        });
+        Ok(Self { address, task })
+    }
+
+    /// A handler that sends the body back and says in headers what it saw.
+    ///
+    /// # Errors
+    /// If no port is free.
+    pub async fn echo() -> std::io::Result<Self> {
+        Self::start(|request: Request<Incoming>| async move {
+            let (head, body) = request.into_parts();
+            let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+            let mut response = Response::new(full(body));
+            let headers = response.headers_mut();
+            if let Ok(method) = http::HeaderValue::from_str(head.method.as_str()) {
+                headers.insert("x-seen-method", method);
+            }
+            if let Ok(target) = http::HeaderValue::from_str(&head.uri.to_string()) {
+                headers.insert("x-seen-target", target);
+            }
+            for value in head.headers.get_all("x-tag") {
+                headers.append("x-seen-tag", value.clone());
+            }
+            for name in [
+                "relay-verified",
+                "relay-endpoint",
+                "relay-event-id",
+                "x-forwarded-for",
+                "content-length",
+                "transfer-encoding",
+            ] {
+                if let Some(value) = head.headers.get(name)
+                    && let Ok(name) = http::HeaderName::try_from(format!("x-seen-{name}"))
+                {
+                    headers.insert(name, value.clone());
+                }
+            }
+            response
+        })
+        .await
+    }
+
+    /// Its port, as `listen` takes it.
+    #[must_use]
+    pub fn port(&self) -> String {
+        self.address.port().to_string()
+    }
+}
+
+impl Drop for Handler {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A whole body.
+#[must_use]
+pub fn full(body: impl Into<Bytes>) -> Body {
+    Full::new(body.into()).map_err(|never| match never {}).boxed_unsync()
+}

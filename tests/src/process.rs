@@ -1,0 +1,188 @@
+//! The server and the agent as processes: the same command lines that users run.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, BufReader, Lines},
+    process::{Child, Command},
+    time::timeout,
+};
+
+/// How long any state may take to come.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running relay.
+pub struct Server {
+    child: Child,
+    log: Lines<BufReader<Box<dyn AsyncRead + Send + Unpin>>>,
+    /// The public listener, `host:port`.
+    pub public: String,
+    /// The admin listener, `host:port`.
+    pub admin: String,
+    /// The token that its agents use.
+    pub token: String,
+    program: PathBuf,
+    directory: tempfile::TempDir,
+}
+
+/// A running agent.
+pub struct Agent {
+    child: Child,
+    out: Lines<BufReader<Box<dyn AsyncRead + Send + Unpin>>>,
+}
+
+impl Server {
+    /// Starts a relay with these `[[endpoint]]` tables, listening on `listen`, with some variables set.
+    ///
+    /// # Errors
+    /// What it said instead of listening.
+    pub async fn start(program: &Path, listen: &str, endpoints: &str, vars: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let token = relay_server::agents::token::AgentToken::generate().map_err(|error| anyhow::anyhow!("{error}"))?;
+        let config = format!(
+            "version = 1\n[server]\nlisten = \"{listen}\"\nadmin = \"127.0.0.1:0\"\n{endpoints}\n\
+             [[token]]\nname = \"test\"\nsha256 = [\"{}\"]\nendpoints = [\"*\"]\n",
+            token.hash().to_hex()
+        );
+        let path = directory.path().join("relay.toml");
+        std::fs::write(&path, config)?;
+        let (child, log) = spawn_server(program, &path, listen, vars)?;
+        let mut server = Self {
+            child,
+            log,
+            public: String::new(),
+            admin: String::new(),
+            token: token.expose().to_owned(),
+            program: program.to_owned(),
+            directory: directory,
+        };
+        server.learn_addresses().await?;
+        Ok(server)
+    }
+
+    /// Starts the same relay again on `listen`, after its end.
+    ///
+    /// # Errors
+    /// What it said instead of listening.
+    pub async fn start_again(&mut self, listen: &str) -> anyhow::Result<()> {
+        let path = self.directory.path().join("relay.toml");
+        (self.child, self.log) = spawn_server(&self.program, &path, listen, &[])?;
+        self.learn_addresses().await
+    }
+
+    async fn learn_addresses(&mut self) -> anyhow::Result<()> {
+        let line: serde_json::Value = serde_json::from_str(&self.log_line("listening").await?)?;
+        self.public = line["fields"]["public"].as_str().context("its address")?.to_owned();
+        self.admin = line["fields"]["admin"].as_str().context("its address")?.to_owned();
+        Ok(())
+    }
+
+    /// The next line of its log that holds `text`.
+    ///
+    /// # Errors
+    /// The log so far, if the line does not come.
+    pub async fn log_line(&mut self, text: &str) -> anyhow::Result<String> {
+        find(&mut self.log, text).await
+    }
+
+    /// Runs an agent for one endpoint and waits until it is ready.
+    ///
+    /// # Errors
+    /// What it said instead.
+    pub async fn agent(&self, endpoint: &str, target: &str, more: &[&str]) -> anyhow::Result<Agent> {
+        let mut command = Command::new(&self.program);
+        command.args([
+            "client",
+            "listen",
+            target,
+            endpoint,
+            "--output",
+            "json",
+            "--relay",
+            &format!("ws://{}", self.public),
+        ]);
+        command.args(more).env("RELAY_TOKEN", &self.token);
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true).spawn()?;
+        let stdout: Box<dyn AsyncRead + Send + Unpin> = Box::new(child.stdout.take().context("its output")?);
+        let mut agent = Agent { child, out: BufReader::new(stdout).lines() };
+        agent.line("\"ready\"").await?;
+        Ok(agent)
+    }
+
+    /// Asks it to stop.
+    ///
+    /// # Errors
+    /// If the signal cannot be sent.
+    pub async fn terminate(&self) -> anyhow::Result<()> {
+        signal(&self.child).await
+    }
+
+    /// Waits for its end, and whether it was code 0.
+    ///
+    /// # Errors
+    /// If it does not end.
+    pub async fn ended(&mut self) -> anyhow::Result<bool> {
+        Ok(timeout(PATIENCE, self.child.wait()).await.context("it did not end")??.success())
+    }
+}
+
+impl Agent {
+    /// The next line that it prints and that holds `text`.
+    ///
+    /// # Errors
+    /// What it printed instead.
+    pub async fn line(&mut self, text: &str) -> anyhow::Result<String> {
+        find(&mut self.out, text).await
+    }
+
+    /// Asks it to stop and waits for its end; whether it was code 0.
+    ///
+    /// # Errors
+    /// If it does not end.
+    pub async fn stop(&mut self) -> anyhow::Result<bool> {
+        signal(&self.child).await?;
+        Ok(timeout(PATIENCE, self.child.wait()).await.context("it did not end")??.success())
+    }
+}
+
+type Output = Lines<BufReader<Box<dyn AsyncRead + Send + Unpin>>>;
+
+fn spawn_server(program: &Path, config: &Path, listen: &str, vars: &[(&str, &str)]) -> anyhow::Result<(Child, Output)> {
+    let mut command = Command::new(program);
+    command.args(["server", "serve", "--log-format", "json", "--listen", listen, "--config"]).arg(config);
+    command.envs(vars.iter().copied()).env("RELAY_LOG", "info");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn()?;
+    let stderr: Box<dyn AsyncRead + Send + Unpin> = Box::new(child.stderr.take().context("its log")?);
+    Ok((child, BufReader::new(stderr).lines()))
+}
+
+async fn signal(child: &Child) -> anyhow::Result<()> {
+    let id = child.id().context("it has ended")?.to_string();
+    let status = Command::new("kill").args(["-TERM", &id]).status().await?;
+    if status.success() { Ok(()) } else { bail!("kill failed") }
+}
+
+async fn find(lines: &mut Lines<BufReader<Box<dyn AsyncRead + Send + Unpin>>>, text: &str) -> anyhow::Result<String> {
+    let mut seen = Vec::new();
+    let found = timeout(PATIENCE, async {
+        while let Some(line) = lines.next_line().await? {
+            if line.contains(text) {
+                return anyhow::Ok(Some(line));
+            }
+            seen.push(line);
+        }
+        Ok(None)
+    })
+    .await;
+    match found {
+        Ok(Ok(Some(line))) => Ok(line),
+        _ => bail!("no line with {text}; there were:\n{}", seen.join("\n")),
+    }
+}

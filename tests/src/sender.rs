@@ -1,0 +1,42 @@
+//! A sender of webhooks: one request over one new connection.
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::{body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+/// Sends a request and returns the answer once its head is there.
+///
+/// # Errors
+/// What broke.
+pub async fn send_streaming(address: &str, request: Request<Full<Bytes>>) -> anyhow::Result<Response<Incoming>> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    Ok(sender.send_request(request).await?)
+}
+
+/// Sends a request and collects its answer.
+///
+/// # Errors
+/// What broke; an answer that is not whole is an error.
+pub async fn send(address: &str, request: Request<Full<Bytes>>) -> anyhow::Result<Response<Bytes>> {
+    let (head, body) = send_streaming(address, request).await?.into_parts();
+    Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
+}
+
+/// A request to `http://hook.test` with a body.
+///
+/// # Panics
+/// If the parts do not make a request, which is the test's mistake.
+#[must_use]
+pub fn request(method: &str, target: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Request<Full<Bytes>> {
+    let mut request = Request::builder().method(method).uri(target).header("host", "relay.test");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(Full::new(body.into())).expect("the test's request is valid")
+}

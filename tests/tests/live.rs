@@ -1,0 +1,233 @@
+//! Live mode from end to end: a sender, a relay, an agent and a handler, each a process or a socket.
+
+use std::{path::Path, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Frame, Incoming};
+use relay_schemes::{Secret, provider};
+use relay_tests::{
+    handler::{Handler, full},
+    process::Server,
+    sender::{request, send, send_streaming},
+};
+
+const OPEN: &str = "[[endpoint]]\nname = \"open\"\nverify = \"none\"\ndeadline = \"2s\"\n";
+const GITHUB: &str = "[[endpoint]]\nname = \"github\"\nverify = { provider = \"github\", secrets = [\"env:HOOK\"] }\n";
+const SECRET: &str = "It's a Secret to Everybody";
+
+async fn relay(endpoints: &str) -> Server {
+    let program = Path::new(env!("CARGO_BIN_EXE_demo"));
+    Server::start(program, "127.0.0.1:0", endpoints, &[("HOOK", SECRET)]).await.expect("starts")
+}
+
+fn header<'a>(response: &'a Response<Bytes>, name: &str) -> &'a str {
+    response.headers().get(name).map_or("", |value| value.to_str().expect("text"))
+}
+
+fn error_of(response: &Response<Bytes>) -> String {
+    let body: serde_json::Value = serde_json::from_slice(response.body()).expect("JSON");
+    assert_eq!(body["event_id"], header(response, "relay-event-id"));
+    assert_eq!(body["error"], header(response, "relay-error"));
+    body["error"].as_str().expect("a code").to_owned()
+}
+
+#[tokio::test]
+async fn every_method_passes_with_its_target_and_repeated_headers_as_they_are() {
+    let (relay, handler) = (relay(OPEN).await, Handler::echo().await.expect("listens"));
+    let _agent = relay.agent("open", &handler.port(), &[]).await.expect("attaches");
+    for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PURGE"] {
+        let tags = [("x-tag", "one"), ("x-tag", "two"), ("relay-verified", "forged")];
+        let sent = request(method, "/open/a%2Fb/%C3%A4?q=%20&q=+", &tags, "");
+        let response = send(&relay.public, sent).await.expect("answers");
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(header(&response, "x-seen-method"), method);
+        assert_eq!(header(&response, "x-seen-target"), "/a%2Fb/%C3%A4?q=%20&q=+");
+        let seen: Vec<_> = response.headers().get_all("x-seen-tag").iter().collect();
+        assert_eq!(seen, ["one", "two"]);
+        assert_eq!(header(&response, "x-seen-relay-verified"), "none");
+        assert_eq!(header(&response, "x-seen-x-forwarded-for"), "127.0.0.1");
+        assert_eq!(header(&response, "x-seen-relay-event-id"), header(&response, "relay-event-id"));
+    }
+}
+
+#[tokio::test]
+async fn bodies_from_nothing_to_25_mb_come_back_byte_for_byte() {
+    let (relay, handler) = (relay(OPEN).await, Handler::echo().await.expect("listens"));
+    let _agent = relay.agent("open", &handler.port(), &[]).await.expect("attaches");
+    for len in [0, 1, 255, 4096, 16_385, 65_537, 1_000_000, 25 * 1024 * 1024] {
+        let body: Bytes = (0..len).map(|n: usize| (n % 251) as u8).collect::<Vec<_>>().into();
+        let response = send(&relay.public, request("POST", "/open", &[], body.clone())).await.expect("answers");
+        assert_eq!(response.status(), StatusCode::OK, "{len} bytes: {:?}", response.body().get(..200));
+        assert!(*response.body() == body, "{len} bytes came back as {}", response.body().len());
+    }
+}
+
+#[tokio::test]
+async fn a_signed_webhook_passes_and_a_changed_one_never_reaches_the_handler() {
+    let (relay, handler) = (relay(GITHUB).await, Handler::echo().await.expect("listens"));
+    let mut agent = relay.agent("github", &handler.port(), &[]).await.expect("attaches");
+    let scheme = provider("github").and_then(|github| github.scheme.as_ref()).expect("a row");
+    let keys = scheme.keys(&[Secret::new(SECRET)]).expect("a key");
+    let signature = scheme.sign(&keys, 0, None, b"{\"zen\":1}").expect("signs").remove(0);
+    let lines = [(signature.0.as_str(), signature.1.as_str())];
+
+    let response = send(&relay.public, request("POST", "/github", &lines, "{\"zen\":1}")).await.expect("answers");
+    assert_eq!((response.status(), header(&response, "x-seen-relay-verified")), (StatusCode::OK, "github"));
+
+    let response = send(&relay.public, request("POST", "/github", &lines, "{\"zen\":2}")).await.expect("answers");
+    assert_eq!((response.status(), error_of(&response)), (StatusCode::UNAUTHORIZED, "signature_mismatch".into()));
+    assert_eq!(header(&response, "x-seen-method"), "", "the handler saw nothing");
+    let told = agent.line("signature_mismatch").await.expect("the agent is told");
+    assert!(told.contains(header(&response, "relay-event-id")), "{told}");
+}
+
+#[tokio::test]
+async fn each_thing_that_goes_wrong_has_its_own_answer() {
+    let small = format!("{OPEN}max_body = \"1000B\"\n");
+    let relay = relay(&small).await;
+    let post = |target: &'static str, body: Vec<u8>| send(&relay.public, request("POST", target, &[], body));
+
+    let response = post("/nobody", vec![]).await.expect("answers");
+    assert_eq!((response.status(), error_of(&response)), (StatusCode::NOT_FOUND, "endpoint_not_found".into()));
+    let response = post("/open", vec![]).await.expect("answers");
+    assert_eq!((response.status(), error_of(&response)), (StatusCode::SERVICE_UNAVAILABLE, "agent_unavailable".into()));
+    assert_ne!(header(&response, "retry-after"), "");
+    let response = post("/open", vec![0; 1001]).await.expect("answers");
+    assert_eq!((response.status(), error_of(&response)), (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large".into()));
+
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
+    let _agent = relay.agent("open", &nobody.to_string(), &[]).await.expect("attaches");
+    let response = post("/open", vec![]).await.expect("answers");
+    assert_eq!((response.status(), error_of(&response)), (StatusCode::BAD_GATEWAY, "handler_unreachable".into()));
+}
+
+#[tokio::test]
+async fn a_handler_that_is_late_gives_504_at_the_deadline() {
+    let relay = relay(OPEN).await;
+    let handler = Handler::start(|_| std::future::pending()).await.expect("listens");
+    let _agent = relay.agent("open", &handler.port(), &[]).await.expect("attaches");
+    let response = send(&relay.public, request("POST", "/open", &[], "x")).await.expect("answers");
+    assert_eq!((response.status(), error_of(&response)), (StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded".into()));
+}
+
+#[tokio::test]
+async fn an_answer_arrives_as_it_is_written_and_a_broken_one_never_looks_whole() {
+    let relay = relay(OPEN).await;
+    let (feed, feeder) = tokio::sync::mpsc::channel(1);
+    let feeder = std::sync::Arc::new(tokio::sync::Mutex::new(Some(feeder)));
+    let handler = Handler::start(move |_: Request<Incoming>| {
+        let feeder = std::sync::Arc::clone(&feeder);
+        async move {
+            let Some(mut feeder) = feeder.lock().await.take() else { return Response::new(full("again")) };
+            let frames = async_stream(move |cx| feeder.poll_recv(cx));
+            Response::new(BodyExt::boxed_unsync(StreamBody::new(frames)))
+        }
+    })
+    .await
+    .expect("listens");
+    let _agent = relay.agent("open", &handler.port(), &[]).await.expect("attaches");
+    feed.send(Ok(Frame::data(Bytes::from("first")))).await.expect("feeds");
+    let mut response = send_streaming(&relay.public, request("GET", "/open", &[], "")).await.expect("answers");
+    let first = response.frame().await.expect("a frame").expect("whole").into_data().expect("data");
+    assert_eq!(first, "first", "before the handler has written the rest");
+    feed.send(Ok(Frame::data(Bytes::from("second")))).await.expect("feeds");
+    let second = response.frame().await.expect("a frame").expect("whole").into_data().expect("data");
+    assert_eq!(second, "second");
+    feed.send(Err(std::io::Error::other("broken"))).await.expect("feeds");
+    let end = tokio::time::timeout(Duration::from_secs(10), response.frame()).await.expect("ends");
+    assert!(matches!(end, Some(Err(_))), "a broken body, not {end:?}");
+}
+
+type Item = Result<Frame<Bytes>, std::io::Error>;
+
+/// A stream out of a poll function.
+fn async_stream(
+    poll: impl FnMut(&mut std::task::Context<'_>) -> std::task::Poll<Option<Item>> + Unpin + Send + 'static,
+) -> impl futures_core::Stream<Item = Item> + Send {
+    struct Polled<F>(F);
+    impl<F> futures_core::Stream for Polled<F>
+    where
+        F: FnMut(&mut std::task::Context<'_>) -> std::task::Poll<Option<Item>> + Unpin,
+    {
+        type Item = Item;
+        fn poll_next(
+            mut self: std::pin::Pin<&mut Self>,
+            cx: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Item>> {
+            (self.0)(cx)
+        }
+    }
+    Polled(poll)
+}
+
+#[tokio::test]
+async fn two_agents_share_an_endpoint_and_one_that_stops_is_not_missed() {
+    let relay = relay(OPEN).await;
+    let named = |name: &'static str| Handler::start(move |_| async move { Response::new(full(name)) });
+    let (one, two) = (named("one").await.expect("listens"), named("two").await.expect("listens"));
+    let mut first = relay.agent("open", &one.port(), &["--name", "one"]).await.expect("attaches");
+    let _second = relay.agent("open", &two.port(), &["--name", "two"]).await.expect("attaches");
+    let ask = || send(&relay.public, request("GET", "/open", &[], ""));
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..10 {
+        seen.insert(ask().await.expect("answers").into_body());
+    }
+    assert_eq!(seen.len(), 2, "both got some");
+    assert!(first.stop().await.expect("stops"), "code 0");
+    for _ in 0..5 {
+        assert_eq!(ask().await.expect("answers").into_body(), "two");
+    }
+}
+
+#[tokio::test]
+async fn an_agent_finds_a_relay_that_comes_back() {
+    let handler = Handler::echo().await.expect("listens");
+    let mut first = relay(OPEN).await;
+    let address = first.public.clone();
+    let mut agent = first.agent("open", &handler.port(), &[]).await.expect("attaches");
+    first.terminate().await.expect("told");
+    assert!(first.ended().await.expect("ends"), "code 0");
+    agent.line("reconnecting").await.expect("says so");
+    first.start_again(&address).await.expect("starts again");
+    agent.line("\"ready\"").await.expect("is back by itself");
+    let response = send(&first.public, request("POST", "/open", &[], "x")).await.expect("answers");
+    assert_eq!((response.status(), response.into_body()), (StatusCode::OK, "x".into()));
+}
+
+#[tokio::test]
+async fn a_stop_lets_what_is_in_flight_finish() {
+    let mut relay = relay(OPEN).await;
+    let (started, mut starts) = tokio::sync::mpsc::channel(1);
+    let (release, released) = tokio::sync::watch::channel(false);
+    let handler = Handler::start(move |_| {
+        let (started, mut released) = (started.clone(), released.clone());
+        async move {
+            let _ = started.send(()).await;
+            let _ = released.wait_for(|released| *released).await;
+            Response::new(full("done"))
+        }
+    })
+    .await
+    .expect("listens");
+    let _agent = relay.agent("open", &handler.port(), &[]).await.expect("attaches");
+    let address = relay.public.clone();
+    let asked = tokio::spawn(async move { send(&address, request("GET", "/open", &[], "")).await });
+    starts.recv().await.expect("the handler is at work");
+    relay.terminate().await.expect("told");
+    relay.log_line("stopping").await.expect("says so");
+    release.send(true).expect("released");
+    let response = asked.await.expect("runs").expect("answers");
+    assert_eq!((response.status(), response.body().clone()), (StatusCode::OK, "done".into()));
+    assert!(relay.ended().await.expect("ends"), "code 0");
+}
+
+#[tokio::test]
+async fn the_admin_listener_says_whether_the_relay_is_ready() {
+    let relay = relay(OPEN).await;
+    for path in ["/livez", "/readyz"] {
+        let response = send(&relay.admin, request("GET", path, &[], "")).await.expect("answers");
+        assert_eq!(response.status(), StatusCode::OK);
+    }
+}
