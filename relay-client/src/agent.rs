@@ -244,7 +244,7 @@ async fn serve(
             Some(Arrival::Request(request)) => {
                 let name = String::from_utf8_lossy(&request.head.endpoint).into_owned();
                 let route = routes.get(&name).map(Arc::clone);
-                let _: JoinHandle<()> = tokio::spawn(exchange::serve(request, route, reporter.clone()));
+                drop::<JoinHandle<()>>(tokio::spawn(exchange::serve(request, route, reporter.clone())));
             }
             Some(Arrival::Notice(notice)) => tell(notice, reporter),
             Some(Arrival::Draining) => {} // The close that follows says when to connect again.

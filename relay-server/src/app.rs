@@ -48,12 +48,12 @@ pub struct Started {
 ///
 /// # Errors
 /// What could not be started; nothing listens then.
-pub fn run(source: &Source, config: Config, started: impl FnOnce(&Started)) -> anyhow::Result<()> {
+pub fn run(source: &Source, config: &Config, started: impl FnOnce(&Started)) -> anyhow::Result<()> {
     let runtime = runtime()?;
     let public = bind(config.server.listen)?;
     let admin = bind(config.server.admin)?;
     let addresses = Started { public: public.local_addr()?, admin: admin.local_addr()? };
-    let door = Arc::new(door(&config, addresses.public));
+    let door = Arc::new(door(config, addresses.public));
     let serving = Arc::new(Serving {
         tls: match &config.tls {
             None => None,

@@ -225,11 +225,10 @@ fn serve(arguments: Serve) -> Result<(), Failure> {
     let source = Source { path: arguments.config, flags };
     let config = source.load()?;
     config.warnings.iter().for_each(warn);
-    let endpoints = config.endpoints.clone();
-    app::run(&source, config, |started| {
+    app::run(&source, &config, |started| {
         tracing::info!(public = %started.public, admin = %started.admin, "listening");
         if let Some(dev) = &dev {
-            say(&dev_banner(started.public, dev, &endpoints), 0);
+            say(&dev_banner(started.public, dev, &config.endpoints), 0);
         }
     })?;
     Ok(())

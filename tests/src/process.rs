@@ -59,7 +59,7 @@ impl Server {
             admin: String::new(),
             token: token.expose().to_owned(),
             program: program.to_owned(),
-            directory: directory,
+            directory,
         };
         server.learn_addresses().await?;
         Ok(server)

@@ -56,7 +56,7 @@ fn version(version: &Number, report: &mut Report<'_>) {
     match version.as_ref().map(|version| *version.get_ref()) {
         Some(VERSION) => {}
         Some(other) => {
-            report.error(&place, format!("{other} is not a version that this relay-server reads"), "write version = 1")
+            report.error(&place, format!("{other} is not a version that this relay-server reads"), "write version = 1");
         }
         None => report.error(
             &place,

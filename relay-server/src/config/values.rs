@@ -90,7 +90,7 @@ impl PublicUrl {
         if authority.host().is_empty() {
             return Err(wrong("has no host"));
         }
-        if uri.path().trim_matches('/') != "" || uri.query().is_some() {
+        if !uri.path().trim_matches('/').is_empty() || uri.query().is_some() {
             return Err(wrong("has a path, and the relay serves only whole hosts"));
         }
         Ok(Self(Arc::from(format!("{scheme}://{}", authority.as_str().to_ascii_lowercase()))))
