@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 ok, 1 failed, 2 usage or config, 4 not found. Errors are printed here, once.
 
+mod init;
 mod token;
 
 use std::{ffi::OsString, io, path::PathBuf, process::ExitCode};
@@ -29,6 +30,8 @@ struct Cli {
 enum Command {
     /// Run the relay
     Serve(Serve),
+    /// Write a config and its secret files, and say what to paste where
+    Init(init::Init),
     /// Look at the config
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -167,6 +170,7 @@ fn say(text: &str, code: u8) -> ExitCode {
 fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Serve(arguments) => serve(arguments),
+        Command::Init(arguments) => init::run(&arguments),
         Command::Config(ConfigCommand::Check { config }) => {
             let source = Source { path: config, flags: Flags::default() };
             let config = source.load()?;

@@ -231,3 +231,158 @@ async fn the_admin_listener_says_whether_the_relay_is_ready() {
         assert_eq!(response.status(), StatusCode::OK);
     }
 }
+
+/// What comes back for these bytes, as far as the relay sends it before it closes or goes silent.
+async fn raw(address: &str, bytes: &[u8]) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(address).await.expect("connects");
+    stream.write_all(bytes).await.expect("writes");
+    let mut answer = Vec::new();
+    let mut piece = [0; 4096];
+    while !answer.ends_with(b"}\n") {
+        match tokio::time::timeout(Duration::from_secs(10), stream.read(&mut piece)).await.expect("answers in time") {
+            Ok(0) | Err(_) => break,
+            Ok(len) => answer.extend_from_slice(&piece[..len]),
+        }
+    }
+    String::from_utf8(answer).expect("text")
+}
+
+#[tokio::test]
+async fn a_chunked_body_over_the_limit_gives_413_and_bad_framing_400() {
+    let relay = relay(&format!("{OPEN}max_body = \"1000B\"\n")).await;
+    let handler = Handler::echo().await.expect("listens");
+    let _agent = relay.agent("open", &handler.port(), &[]).await.expect("attaches");
+    let chunked = "POST /open HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let large = format!("{chunked}3e9\r\n{}\r\n0\r\n\r\n", "x".repeat(1001));
+    let answer = raw(&relay.public, large.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("body_too_large"), "{answer}");
+    let announced = "POST /open HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\n\r\n";
+    let answer = raw(&relay.public, announced.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "before a byte of the body: {answer}");
+    for bad in [
+        "GET /open HTTP/1.1\r\n\r\n",
+        "GET /open HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        "POST /open HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    ] {
+        let answer = raw(&relay.public, bad.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{bad}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_host_of_its_own_gets_the_whole_path() {
+    let relay = relay(&format!("{OPEN}hosts = [\"hook.test\"]\n")).await;
+    let handler = Handler::echo().await.expect("listens");
+    let _agent = relay.agent("open", &handler.port(), &[]).await.expect("attaches");
+    let mut sent = request("GET", "/_relay/x?y", &[], "");
+    sent.headers_mut().insert("host", http::HeaderValue::from_static("hook.test:8080"));
+    let response = send(&relay.public, sent).await.expect("answers");
+    assert_eq!(header(&response, "x-seen-target"), "/_relay/x?y");
+}
+
+#[tokio::test]
+async fn more_exchanges_than_an_agent_takes_are_answered_at_once() {
+    let relay = relay(&format!("[limits]\nmax_in_flight_per_agent = 1\n{OPEN}")).await;
+    let (started, mut starts) = tokio::sync::mpsc::channel(1);
+    let handler = Handler::start(move |_| {
+        let started = started.clone();
+        async move {
+            let _ = started.send(()).await;
+            std::future::pending().await
+        }
+    })
+    .await
+    .expect("listens");
+    let _agent = relay.agent("open", &handler.port(), &[]).await.expect("attaches");
+    let address = relay.public.clone();
+    let first = tokio::spawn(async move { send(&address, request("GET", "/open", &[], "")).await });
+    starts.recv().await.expect("the first is with the handler");
+    let response = send(&relay.public, request("GET", "/open", &[], "")).await.expect("answers");
+    assert_eq!(
+        (response.status(), error_of(&response)),
+        (StatusCode::SERVICE_UNAVAILABLE, "too_many_in_flight".into())
+    );
+    first.abort();
+}
+
+#[tokio::test]
+async fn a_sender_that_goes_away_ends_the_handlers_call() {
+    struct Gone(tokio::sync::mpsc::Sender<&'static str>);
+    impl Drop for Gone {
+        fn drop(&mut self) {
+            let _ = self.0.try_send("gone");
+        }
+    }
+    let relay = relay(OPEN).await;
+    let (says, mut said) = tokio::sync::mpsc::channel(4);
+    let handler = Handler::start(move |_| {
+        let says = says.clone();
+        async move {
+            let _ = says.send("called").await;
+            let _gone = Gone(says);
+            std::future::pending().await
+        }
+    })
+    .await
+    .expect("listens");
+    let _agent = relay.agent("open", &handler.port(), &[]).await.expect("attaches");
+    let mut sender = tokio::net::TcpStream::connect(&relay.public).await.expect("connects");
+    let asked = b"GET /open HTTP/1.1\r\nHost: a\r\n\r\n";
+    tokio::io::AsyncWriteExt::write_all(&mut sender, asked).await.expect("writes");
+    assert_eq!(said.recv().await, Some("called"));
+    drop(sender);
+    let end = tokio::time::timeout(Duration::from_secs(10), said.recv()).await.expect("in time");
+    assert_eq!(end, Some("gone"), "the handler's call was dropped");
+}
+
+#[tokio::test]
+async fn every_published_payload_arrives_byte_for_byte() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/payloads");
+    let Ok(entries) = std::fs::read_dir(&folder) else {
+        println!("skipped: the published payloads are not beside this project");
+        return;
+    };
+    let (relay, handler) = (relay(OPEN).await, Handler::echo().await.expect("listens"));
+    let _agent = relay.agent("open", &handler.port(), &[]).await.expect("attaches");
+    let mut count = 0;
+    for entry in entries {
+        let body = Bytes::from(std::fs::read(entry.expect("an entry").path()).expect("a payload"));
+        let response = send(&relay.public, request("POST", "/open", &[], body.clone())).await.expect("answers");
+        assert!(*response.body() == body);
+        count += 1;
+    }
+    assert!(count >= 40, "only {count} payloads");
+}
+
+#[tokio::test]
+async fn init_writes_a_config_that_passes_its_own_check_and_overwrites_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let run = async |arguments: &[&str]| {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_demo"));
+        command.arg("server").args(arguments).current_dir(directory.path()).env_remove("RELAY_CONFIG");
+        let output = command.output().await.expect("runs");
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        (output.status.code(), text)
+    };
+    let init = ["init", "--public-url", "https://hooks.example.com", "--endpoint", "gh=github", "--endpoint", "x=none"];
+    let (code, said) = run(&init).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("https://hooks.example.com/gh") && said.contains("relay-client listen"), "{said}");
+    let (code, said) = run(&["config", "check"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("ok: 2 endpoints, 1 tokens"), "{said}");
+    assert_eq!(run(&init).await.0, Some(1), "nothing is overwritten");
+
+    let (code, token) = run(&["token", "create", "laptop", "--endpoints", "gh"]).await;
+    assert!(code == Some(0) && token.starts_with("rt_"), "{token}");
+    assert!(run(&["token", "list"]).await.1.contains("laptop\tgh"));
+    assert_eq!(run(&["token", "revoke", "laptop"]).await.0, Some(0));
+    assert_eq!(run(&["token", "revoke", "laptop"]).await.0, Some(4), "not found");
+
+    let config = std::fs::read_to_string(directory.path().join("relay.toml")).expect("a config");
+    std::fs::write(directory.path().join("relay.toml"), config.replace("public_url", "pubic_url")).expect("writes");
+    let (code, said) = run(&["config", "check"]).await;
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("relay.toml:6") && said.contains("did you mean"), "{said}");
+}
