@@ -96,16 +96,10 @@ impl Server {
     /// What it said instead.
     pub async fn agent(&self, endpoint: &str, target: &str, more: &[&str]) -> anyhow::Result<Agent> {
         let mut command = Command::new(&self.program);
-        command.args([
-            "client",
-            "listen",
-            target,
-            endpoint,
-            "--output",
-            "json",
-            "--relay",
-            &format!("ws://{}", self.public),
-        ]);
+        command.args(["client", "listen", target, endpoint, "--output", "json"]);
+        if !more.contains(&"--relay") {
+            command.args(["--relay", &format!("ws://{}", self.public)]);
+        }
         command.args(more).env("RELAY_TOKEN", &self.token);
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true).spawn()?;
@@ -120,7 +114,15 @@ impl Server {
     /// # Errors
     /// If the signal cannot be sent.
     pub async fn terminate(&self) -> anyhow::Result<()> {
-        signal(&self.child).await
+        signal(&self.child, "-TERM").await
+    }
+
+    /// Asks it to read its config again.
+    ///
+    /// # Errors
+    /// If the signal cannot be sent.
+    pub async fn reload(&self) -> anyhow::Result<()> {
+        signal(&self.child, "-HUP").await
     }
 
     /// Waits for its end, and whether it was code 0.
@@ -146,7 +148,7 @@ impl Agent {
     /// # Errors
     /// If it does not end.
     pub async fn stop(&mut self) -> anyhow::Result<bool> {
-        signal(&self.child).await?;
+        signal(&self.child, "-TERM").await?;
         Ok(timeout(PATIENCE, self.child.wait()).await.context("it did not end")??.success())
     }
 }
@@ -163,9 +165,9 @@ fn spawn_server(program: &Path, config: &Path, listen: &str, vars: &[(&str, &str
     Ok((child, BufReader::new(stderr).lines()))
 }
 
-async fn signal(child: &Child) -> anyhow::Result<()> {
+async fn signal(child: &Child, name: &str) -> anyhow::Result<()> {
     let id = child.id().context("it has ended")?.to_string();
-    let status = Command::new("kill").args(["-TERM", &id]).status().await?;
+    let status = Command::new("kill").args([name, &id]).status().await?;
     if status.success() { Ok(()) } else { bail!("kill failed") }
 }
 

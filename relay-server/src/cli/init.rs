@@ -89,7 +89,7 @@ pub(super) fn run(arguments: &Init) -> Result<(), Failure> {
     print!("{say}");
     println!("\nrun the relay  relay-server serve --config {dir}/relay.toml");
     let endpoint = first.unwrap_or_default();
-    println!("run the agent  relay-client listen 3000 {endpoint} --relay {url} --token-file agent.token");
+    println!("run the agent  relay-client listen 3000 {endpoint} --relay {url} --token-file {dir}/agent.token");
     Ok(())
 }
 
