@@ -53,6 +53,7 @@ impl Handler {
     /// If no port is free.
     pub async fn echo() -> std::io::Result<Self> {
         Self::start(|request: Request<Incoming>| async move {
+            let started = std::time::Instant::now();
             let (head, body) = request.into_parts();
             let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
             let mut response = Response::new(full(body));
@@ -63,6 +64,7 @@ impl Handler {
             if let Ok(target) = http::HeaderValue::from_str(&head.uri.to_string()) {
                 headers.insert("x-seen-target", target);
             }
+            headers.insert("x-handler-us", http::HeaderValue::from(started.elapsed().as_micros() as u64));
             for value in head.headers.get_all("x-tag") {
                 headers.append("x-seen-tag", value.clone());
             }

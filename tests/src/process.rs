@@ -100,13 +100,20 @@ impl Server {
         if !more.contains(&"--relay") {
             command.args(["--relay", &format!("ws://{}", self.public)]);
         }
-        command.args(more).env("RELAY_TOKEN", &self.token);
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true).spawn()?;
-        let stdout: Box<dyn AsyncRead + Send + Unpin> = Box::new(child.stdout.take().context("its output")?);
-        let mut agent = Agent { child, out: BufReader::new(stdout).lines() };
-        agent.line("\"ready\"").await?;
-        Ok(agent)
+        run_agent(command.args(more).env("RELAY_TOKEN", &self.token)).await
+    }
+
+    /// Runs an agent from a `relay-client.toml` and waits until it is ready. `endpoints` are its tables.
+    ///
+    /// # Errors
+    /// What it said instead.
+    pub async fn agent_from_file(&self, endpoints: &str) -> anyhow::Result<Agent> {
+        let path = self.directory.path().join("relay-client.toml");
+        let relay = format!("version = 1\nrelay = \"ws://{}\"\ntoken = \"env:RELAY_TOKEN\"\n", self.public);
+        std::fs::write(&path, relay + endpoints)?;
+        let mut command = Command::new(&self.program);
+        command.args(["client", "start", "--all", "--output", "json", "--config"]).arg(&path);
+        run_agent(command.env("RELAY_TOKEN", &self.token)).await
     }
 
     /// Asks it to stop.
@@ -163,6 +170,15 @@ fn spawn_server(program: &Path, config: &Path, listen: &str, vars: &[(&str, &str
     let mut child = command.spawn()?;
     let stderr: Box<dyn AsyncRead + Send + Unpin> = Box::new(child.stderr.take().context("its log")?);
     Ok((child, BufReader::new(stderr).lines()))
+}
+
+async fn run_agent(command: &mut Command) -> anyhow::Result<Agent> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+    let mut child = command.spawn()?;
+    let stdout: Box<dyn AsyncRead + Send + Unpin> = Box::new(child.stdout.take().context("its output")?);
+    let mut agent = Agent { child, out: BufReader::new(stdout).lines() };
+    agent.line("\"ready\"").await?;
+    Ok(agent)
 }
 
 async fn signal(child: &Child, name: &str) -> anyhow::Result<()> {

@@ -386,3 +386,33 @@ async fn init_writes_a_config_that_passes_its_own_check_and_overwrites_nothing()
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("relay.toml:6") && said.contains("did you mean"), "{said}");
 }
+
+#[tokio::test]
+async fn an_agent_that_comes_back_at_once_is_not_missed() {
+    let relay = relay(OPEN).await;
+    let handler = Handler::echo().await.expect("listens");
+    let mut first = relay.agent("open", &handler.port(), &[]).await.expect("attaches");
+    assert!(first.stop().await.expect("stops"), "code 0");
+    let address = relay.public.clone();
+    let asked = tokio::spawn(async move { send(&address, request("POST", "/open", &[], "waits")).await });
+    let _second = relay.agent("open", &handler.port(), &[]).await.expect("attaches");
+    let response = asked.await.expect("runs").expect("answers");
+    assert_eq!((response.status(), response.into_body()), (StatusCode::OK, "waits".into()));
+}
+
+#[tokio::test]
+async fn one_agent_serves_many_endpoints_and_targets_from_a_file() {
+    let relay = relay(&format!("{OPEN}[[endpoint]]\nname = \"other\"\nverify = \"none\"\n")).await;
+    let named = |name: &'static str| Handler::start(move |_| async move { Response::new(full(name)) });
+    let (one, two) = (named("one").await.expect("listens"), named("two").await.expect("listens"));
+    let file = format!(
+        "[[endpoint]]\nname = \"open\"\ntarget = \"http://{}/hooks\"\n[[endpoint]]\nname = \"other\"\ntarget = \"{}\"\n",
+        one.address,
+        two.port()
+    );
+    let _agent = relay.agent_from_file(&file).await.expect("attaches");
+    for (endpoint, expected) in [("/open", "one"), ("/other", "two")] {
+        let response = send(&relay.public, request("POST", endpoint, &[], "")).await.expect("answers");
+        assert_eq!(response.into_body(), expected);
+    }
+}

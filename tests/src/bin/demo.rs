@@ -85,6 +85,10 @@ async fn post(relay: &Server, name: &str, secret: &str, signed: &str, sent: &str
         took.as_secs_f64() * 1000.0,
         seen("relay-event-id")
     );
+    if let Ok(handler_us) = seen("x-handler-us").parse::<u64>() {
+        let relay_ms = took.as_secs_f64() * 1000.0 - handler_us as f64 / 1000.0;
+        println!("  relay took    {relay_ms:.1} ms of it, connecting and tunnel included");
+    }
     let same = response.body().as_ref() == sent.as_bytes();
     match (signed == sent, same) {
         (true, true) => println!(
