@@ -156,7 +156,10 @@ impl RequestHead {
     }
 
     pub(crate) fn fits(&self) -> bool {
-        headers_fit(&self.headers, self.fields_len())
+        // What the peer would end the session for must not be sendable in the first place.
+        self.endpoint.len() <= MAX_TEXT_BYTES
+            && self.method.len() <= MAX_TEXT_BYTES
+            && headers_fit(&self.headers, self.fields_len())
     }
 }
 

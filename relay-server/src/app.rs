@@ -139,6 +139,7 @@ fn door(config: &Config, public: SocketAddr) -> Door {
         registry: Arc::new(Registry::default()),
         session_limits: Limits { max_streams: config.limits.max_in_flight_per_agent, ..Limits::relay() },
         body_budget: Semaphore::new(units.min(Semaphore::MAX_PERMITS)),
+        max_head: config.limits.max_head,
         body_idle: config.limits.body_idle_timeout,
         closing: CancellationToken::new(),
         connections: TaskTracker::new(),

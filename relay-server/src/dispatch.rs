@@ -171,9 +171,15 @@ fn request_head(
     }
 }
 
-/// A sender's own `Relay-…` headers are never let through.
+/// Never let through: a sender's own `Relay-…` headers, and names that a handler's gateway (CGI, WSGI)
+/// would take for others: `Proxy` becomes HTTP_PROXY, and `_` cannot be told from `-`.
 fn strip_ours(headers: &mut HeaderMap) {
-    let ours: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with("relay-")).cloned().collect();
+    let confusing = |name: &str| {
+        name.starts_with("relay-")
+            || name.starts_with("x-relay-")
+            || matches!(name, "proxy" | "transfer_encoding" | "content_length")
+    };
+    let ours: Vec<HeaderName> = headers.keys().filter(|name| confusing(name.as_str())).cloned().collect();
     for name in ours {
         headers.remove(name);
     }

@@ -32,6 +32,9 @@ use crate::{
     webhook::{EventId, Failure, Received},
 };
 
+/// Longest method, in bytes; the longest registered one has 17 (RFC 9110, section 16.1).
+const MAX_METHOD_BYTES: usize = 64;
+
 /// What all public connections share.
 pub struct Door {
     /// Endpoints, tokens and trusted proxies; replaced as a whole on reload.
@@ -42,6 +45,8 @@ pub struct Door {
     pub session_limits: Limits,
     /// Memory for collected bodies, in units of [`collect::UNIT_BYTES`].
     pub body_budget: Semaphore,
+    /// Largest request head, in bytes; hyper's own bound is a little above it.
+    pub max_head: usize,
     /// Longest silence while a request's body comes.
     pub body_idle: Duration,
     /// Cancelled when the relay stops taking connections.
@@ -97,7 +102,7 @@ async fn relay(
     received: Received,
     body: Incoming,
 ) -> Result<dispatch::Answer, Failure> {
-    check_message(&received)?;
+    check_message(&received, door.max_head)?;
     if body.size_hint().exact().is_some_and(|len| len > endpoint.max_body) {
         return Err(Failure::BodyTooLarge { limit: endpoint.max_body });
     }
@@ -115,8 +120,15 @@ async fn relay(
 }
 
 /// What hyper lets pass and a relay must not: other codings below chunked, methods for proxies.
-fn check_message(received: &Received) -> Result<(), Failure> {
+fn check_message(received: &Received, max_head: usize) -> Result<(), Failure> {
     let head = &received.head;
+    if head.method.as_str().len() > MAX_METHOD_BYTES {
+        return Err(Failure::Method);
+    }
+    let lines: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if lines + head.uri.to_string().len() > max_head {
+        return Err(Failure::HeadTooLarge);
+    }
     if matches!(head.method, Method::CONNECT | Method::TRACE) {
         return Err(Failure::Method);
     }

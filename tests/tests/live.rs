@@ -416,3 +416,20 @@ async fn one_agent_serves_many_endpoints_and_targets_from_a_file() {
         assert_eq!(response.into_body(), expected);
     }
 }
+
+#[tokio::test]
+async fn a_head_over_its_bounds_is_refused_and_the_agent_never_hears_of_it() {
+    let relay = relay(OPEN).await;
+    let handler = Handler::echo().await.expect("listens");
+    let mut agent = relay.agent("open", &handler.port(), &[]).await.expect("attaches");
+    let long_method = format!("{} /open HTTP/1.1\r\nHost: a\r\n\r\n", "M".repeat(2000));
+    let answer = raw(&relay.public, long_method.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+    let large = format!("GET /open HTTP/1.1\r\nHost: a\r\nX-Large: {}\r\n\r\n", "x".repeat(71_000));
+    let answer = raw(&relay.public, large.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    let spoofed = [("x-relay-verified", "true"), ("proxy", "http://evil.test")];
+    let response = send(&relay.public, request("GET", "/open", &spoofed, "")).await.expect("the session still lives");
+    assert_eq!(response.status(), StatusCode::OK);
+    assert!(agent.stop().await.expect("stops"), "code 0");
+}

@@ -373,6 +373,22 @@ fn the_agents_limit_on_streams_binds_the_relay() {
 }
 
 #[test]
+fn what_the_agent_would_end_the_session_for_cannot_be_sent() {
+    let mut pair = Pair::open();
+    let long = "M".repeat(2000);
+    for head in [
+        RequestHead { method: long.clone().into(), ..request() },
+        RequestHead { endpoint: long.clone().into(), ..request() },
+        RequestHead { target: "/".repeat(100_000).into(), ..request() },
+        RequestHead { headers: vec![("x-a", "b"); 300].into_iter().collect(), ..request() },
+    ] {
+        assert_eq!(pair.relay.open(head), Err(OpenError::HeadTooLarge));
+    }
+    pair.run();
+    assert!(pair.agent.is_open());
+}
+
+#[test]
 fn an_agent_that_drains_gets_no_new_streams_and_finishes_the_old() {
     let mut pair = Pair::open();
     let id = pair.ask(b"x");

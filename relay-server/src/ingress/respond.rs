@@ -61,8 +61,15 @@ pub fn failure(failure: Failure, event_id: EventId) -> Response<Body> {
         headers
             .insert(header::RETRY_AFTER, HeaderValue::from_static(if failure == Failure::NoAgent { "5" } else { "1" }));
     }
-    let unread =
-        matches!(failure, Failure::BodyTooLarge { .. } | Failure::BodyTimeout | Failure::BadRequest | Failure::BadHost);
+    let unread = matches!(
+        failure,
+        Failure::BodyTooLarge { .. }
+            | Failure::BodyTimeout
+            | Failure::BadRequest
+            | Failure::BadHost
+            | Failure::Method
+            | Failure::HeadTooLarge
+    );
     if unread {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
