@@ -87,7 +87,7 @@ pub fn run(source: &Source, config: &Config, started: impl FnOnce(&Started)) -> 
             }
         }
         readiness.set(false);
-        tracing::info!(in_flight_limit = ?config.server.drain_timeout, "stopping");
+        tracing::info!(drain_timeout = ?config.server.drain_timeout, "stopping");
         tokio::select! {
             () = drain(&door, config.server.drain_timeout) => {}
             _ = signals.terminate.recv() => tracing::warn!("stopping at once"),

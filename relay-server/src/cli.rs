@@ -115,6 +115,7 @@ enum ConfigCommand {
 /// Why a command failed.
 enum Failure {
     Config(ConfigErrors),
+    Usage(String),
     NotFound(String),
     Other(anyhow::Error),
 }
@@ -155,6 +156,7 @@ pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match dispatch(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Config(errors)) => say(&errors.to_string(), 2),
+        Err(Failure::Usage(what)) => say(&format!("error: {what}"), 2),
         Err(Failure::NotFound(what)) => say(&format!("error: {what}"), 4),
         Err(Failure::Other(error)) => say(&format!("error: {error:#}"), 1),
     }

@@ -374,6 +374,10 @@ async fn init_writes_a_config_that_passes_its_own_check_and_overwrites_nothing()
     assert!(said.contains("ok: 2 endpoints, 1 tokens"), "{said}");
     assert_eq!(run(&init).await.0, Some(1), "nothing is overwritten");
 
+    let wrong = ["init", "--public-url", "https://hooks.example.com", "--endpoint", "gh=githb", "--dir", "other"];
+    let (code, said) = run(&wrong).await;
+    assert!(code == Some(2) && said.contains("there are none, github"), "{said}");
+
     let (code, token) = run(&["token", "create", "laptop", "--endpoints", "gh"]).await;
     assert!(code == Some(0) && token.starts_with("rt_"), "{token}");
     assert!(run(&["token", "list"]).await.1.contains("laptop\tgh"));

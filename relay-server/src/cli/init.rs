@@ -40,12 +40,16 @@ pub(super) fn run(arguments: &Init) -> Result<(), Failure> {
     let mut say = String::new();
     let mut first = None;
     for text in &arguments.endpoint {
-        let (name, provider) =
-            text.split_once('=').ok_or_else(|| anyhow!("--endpoint {text}: write it as NAME=PROVIDER"))?;
-        EndpointName::parse(name).map_err(|error| anyhow!("--endpoint {text}: {error}"))?;
+        let (name, provider) = text
+            .split_once('=')
+            .ok_or_else(|| Failure::Usage(format!("--endpoint {text}: write it as NAME=PROVIDER")))?;
+        EndpointName::parse(name).map_err(|error| Failure::Usage(format!("--endpoint {text}: {error}")))?;
         let row = relay_schemes::provider(provider).ok_or_else(|| {
             let known: Vec<_> = relay_schemes::providers().iter().map(|row| row.name.as_str()).collect();
-            anyhow!("--endpoint {text}: there is no provider \"{provider}\"; there are {}", known.join(", "))
+            Failure::Usage(format!(
+                "--endpoint {text}: there is no provider \"{provider}\"; there are {}",
+                known.join(", ")
+            ))
         })?;
         let name = if row.scheme.is_none() { format!("{name}-{}", Uuid::new_v4().simple()) } else { name.to_owned() };
         first.get_or_insert_with(|| name.clone());
