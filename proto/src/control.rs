@@ -31,8 +31,10 @@ pub struct Offer {
     pub endpoint: String,
     /// How to attach.
     pub attach: Attach,
-    /// Exchanges of this endpoint that the agent takes at a time.
+    /// Exchanges of this endpoint that the agent takes at a time; 0 means as many as streams.
     pub capacity: u32,
+    /// With [`Attach::Exclusive`]: become active at once, and make the active agent stand by.
+    pub takeover: bool,
 }
 
 /// The agent's first message.
@@ -60,6 +62,25 @@ pub enum OfferState {
         /// A stable code: `unknown_endpoint`, `not_allowed`, `choose_one`.
         code: String,
     },
+}
+
+impl OfferState {
+    fn to_wire(&self) -> (u64, &str) {
+        match self {
+            Self::Accepted => (0, ""),
+            Self::Standby => (1, ""),
+            Self::Refused { code } => (2, code),
+        }
+    }
+
+    /// A state that this version does not know is a refusal.
+    fn from_wire(number: u64, code: String) -> Self {
+        match number {
+            0 => Self::Accepted,
+            1 => Self::Standby,
+            _ => Self::Refused { code },
+        }
+    }
 }
 
 /// The relay's answer to one offer.
@@ -106,6 +127,14 @@ pub enum Notice {
     },
     /// A line for people.
     Text(String),
+    /// An offer's state is another than welcome said. Unlike the other kinds this one is never dropped:
+    /// the newest state of each endpoint is kept until it is sent.
+    Changed {
+        /// The endpoint.
+        endpoint: String,
+        /// Its state from now on.
+        state: OfferState,
+    },
 }
 
 /// Why a session ends.
@@ -191,6 +220,7 @@ mod tag {
     pub(super) const OFFER_ENDPOINT: u64 = 1;
     pub(super) const OFFER_ATTACH: u64 = 2;
     pub(super) const OFFER_CAPACITY: u64 = 3;
+    pub(super) const OFFER_TAKEOVER: u64 = 4;
     // Welcome.
     pub(super) const EPOCH: u64 = 8;
     pub(super) const PING_AFTER_MS: u64 = 9;
@@ -211,6 +241,7 @@ mod tag {
     pub(super) const NOTICE_STATUS: u64 = 5;
     pub(super) const NOTICE_CODE: u64 = 6;
     pub(super) const NOTICE_PROVIDER: u64 = 7;
+    pub(super) const NOTICE_STATE: u64 = 8;
 }
 
 impl Hello {
@@ -226,6 +257,9 @@ impl Hello {
             put_bytes(&mut inner, tag::OFFER_ENDPOINT, offer.endpoint.as_bytes());
             put_int(&mut inner, tag::OFFER_ATTACH, offer.attach as u64);
             put_int(&mut inner, tag::OFFER_CAPACITY, u64::from(offer.capacity));
+            if offer.takeover {
+                put_int(&mut inner, tag::OFFER_TAKEOVER, 1);
+            }
             put_bytes(out, tag::OFFER, &inner);
         }
     }
@@ -266,6 +300,7 @@ impl Offer {
                     }
                 }
                 tag::OFFER_CAPACITY => offer.capacity = small(value)?,
+                tag::OFFER_TAKEOVER => offer.takeover = int(value, "takeover")? == 1,
                 _ => {}
             }
         }
@@ -325,11 +360,7 @@ impl Welcome {
 impl Attached {
     fn encode(&self, out: &mut BytesMut) {
         put_bytes(out, tag::ATTACHED_ENDPOINT, self.endpoint.as_bytes());
-        let (state, code) = match &self.state {
-            OfferState::Accepted => (0, ""),
-            OfferState::Standby => (1, ""),
-            OfferState::Refused { code } => (2, code.as_str()),
-        };
+        let (state, code) = self.state.to_wire();
         put_int(out, tag::ATTACHED_STATE, state);
         put_bytes(out, tag::ATTACHED_CODE, code.as_bytes());
         put_bytes(out, tag::ATTACHED_URL, self.url.as_bytes());
@@ -349,16 +380,21 @@ impl Attached {
                 _ => {}
             }
         }
-        let state = match state {
-            0 => OfferState::Accepted,
-            1 => OfferState::Standby,
-            _ => OfferState::Refused { code },
-        };
-        Ok(Self { endpoint, state, url, provider })
+        Ok(Self { endpoint, state: OfferState::from_wire(state, code), url, provider })
     }
 }
 
 impl Notice {
+    /// What a newer notice makes of an older one that still waits.
+    pub(crate) fn replaces(&self, older: &Self) -> bool {
+        matches!((self, older), (Self::Changed { endpoint, .. }, Self::Changed { endpoint: other, .. }) if endpoint == other)
+    }
+
+    /// Whether the notice may be dropped when too many wait.
+    pub(crate) const fn may_be_lost(&self) -> bool {
+        !matches!(self, Self::Changed { .. })
+    }
+
     pub(crate) fn encode(&self, out: &mut BytesMut) {
         match self {
             Self::Refused { endpoint, event_id, status, code, provider } => {
@@ -373,13 +409,20 @@ impl Notice {
                 put_int(out, tag::NOTICE_KIND, 1);
                 put_bytes(out, tag::NOTICE_TEXT, line.as_bytes());
             }
+            Self::Changed { endpoint, state } => {
+                let (state, code) = state.to_wire();
+                put_int(out, tag::NOTICE_KIND, 2);
+                put_bytes(out, tag::NOTICE_ENDPOINT, endpoint.as_bytes());
+                put_int(out, tag::NOTICE_STATE, state);
+                put_bytes(out, tag::NOTICE_CODE, code.as_bytes());
+            }
         }
     }
 
     /// `None` for a kind that this version does not know.
     pub(crate) fn decode(mut payload: Bytes) -> Result<Option<Self>, ProtocolError> {
         let (mut kind, mut line, mut endpoint) = (0, String::new(), String::new());
-        let (mut event_id, mut status) = ([0; 16], 0);
+        let (mut event_id, mut status, mut state) = ([0; 16], 0, 0);
         let (mut code, mut provider) = (String::new(), String::new());
         while let Some((tag, value)) = next_field(&mut payload, "notice")? {
             match tag {
@@ -390,12 +433,14 @@ impl Notice {
                 tag::NOTICE_STATUS => status = u16::try_from(int(value, "status")?).unwrap_or(0),
                 tag::NOTICE_CODE => code = text(&value, "code")?,
                 tag::NOTICE_PROVIDER => provider = text(&value, "provider")?,
+                tag::NOTICE_STATE => state = int(value, "endpoint state")?,
                 _ => {}
             }
         }
         Ok(match kind {
             0 => Some(Self::Refused { endpoint, event_id, status, code, provider }),
             1 => Some(Self::Text(line)),
+            2 => Some(Self::Changed { endpoint, state: OfferState::from_wire(state, code) }),
             _ => None,
         })
     }

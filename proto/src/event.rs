@@ -6,6 +6,7 @@ use crate::{
     control::{Close, Hello, Notice, Welcome},
     fields::Headers,
     message::{RequestHead, ResetCode, ResponseHead},
+    outcome::Outcome,
     stream::StreamId,
 };
 
@@ -57,6 +58,10 @@ pub enum Event {
         /// The stream.
         id: StreamId,
     },
+    /// Relay: what became of an attempt that an earlier session of this agent carried.
+    Outcome(Outcome),
+    /// The peer has answered [`crate::Session::probe`].
+    Answered,
     /// Relay to agent: something for the user to see.
     Notice(Notice),
     /// The peer plans to stop. See [`crate::Session::drain`].

@@ -39,6 +39,12 @@ pub struct RequestHead {
     pub framing: Framing,
     /// The header lines, without hop-by-hop ones.
     pub headers: Headers,
+    /// Set for an attempt of a stored event: if the session breaks, the agent lets the handler finish
+    /// and reports the attempt with this number ([`crate::Outcome`]). Never 0.
+    pub fence: Option<u64>,
+    /// What the sender asked to upgrade to, as in its `Upgrade` header; empty if it did not ask. After a
+    /// response with status 101 the bodies are raw bytes both ways, and their ends half-closes.
+    pub upgrade: Bytes,
 }
 
 /// The head of a final response (or of 101).
@@ -99,6 +105,8 @@ mod tag {
     pub(super) const METHOD: u64 = 4;
     pub(super) const TARGET: u64 = 5;
     pub(super) const FRAMING: u64 = 6;
+    pub(super) const FENCE: u64 = 7;
+    pub(super) const UPGRADE: u64 = 8;
     pub(super) const STATUS: u64 = 1;
 }
 
@@ -112,6 +120,12 @@ impl RequestHead {
         put_bytes(out, tag::TARGET, &self.target);
         if self.framing == Framing::Chunked {
             put_int(out, tag::FRAMING, 1);
+        }
+        if let Some(fence) = self.fence {
+            put_int(out, tag::FENCE, fence);
+        }
+        if !self.upgrade.is_empty() {
+            put_bytes(out, tag::UPGRADE, &self.upgrade);
         }
         put_headers(out, &self.headers);
     }
@@ -128,13 +142,16 @@ impl RequestHead {
             + bytes_len(&self.method)
             + bytes_len(&self.target)
             + framing
+            + self.fence.map_or(0, int_len)
+            + if self.upgrade.is_empty() { 0 } else { bytes_len(&self.upgrade) }
     }
 
     /// Reads the head and leaves the inline body in `payload`.
     pub(crate) fn decode(payload: &mut Bytes) -> Result<Self, ProtocolError> {
         let (mut fields, headers) = take_head(payload)?;
         let (mut endpoint, mut event_id, mut attempt, mut method) = (None, None, 1, None);
-        let (mut target, mut framing) = (Bytes::new(), Framing::Length);
+        let (mut target, mut framing) = (Bytes::new(), 0);
+        let (mut fence, mut upgrade) = (None, Bytes::new());
         while let Some((tag, value)) = next_field(&mut fields, "request head")? {
             match tag {
                 tag::ENDPOINT => endpoint = Some(value),
@@ -142,23 +159,25 @@ impl RequestHead {
                 tag::ATTEMPT => attempt = u32::try_from(int(value, "attempt")?).unwrap_or(u32::MAX),
                 tag::METHOD => method = Some(value),
                 tag::TARGET => target = value,
-                tag::FRAMING if int(value, "framing")? == 1 => framing = Framing::Chunked,
+                tag::FRAMING => framing = int(value, "framing")?,
+                tag::FENCE => fence = Some(int(value, "fence")?).filter(|fence| *fence > 0),
+                tag::UPGRADE => upgrade = value,
                 _ => {}
             }
         }
         let (Some(endpoint), Some(event_id), Some(method)) = (endpoint, event_id, method) else {
             return Err(ProtocolError::Malformed { what: "request head" });
         };
-        if endpoint.len() > MAX_TEXT_BYTES || method.len() > MAX_TEXT_BYTES {
+        if [&endpoint, &method, &upgrade].iter().any(|text| text.len() > MAX_TEXT_BYTES) {
             return Err(ProtocolError::TooLarge { what: "request head" });
         }
-        Ok(Self { endpoint, event_id, attempt, method, target, framing, headers })
+        let framing = if framing == 1 { Framing::Chunked } else { Framing::Length };
+        Ok(Self { endpoint, event_id, attempt, method, target, framing, headers, fence, upgrade })
     }
 
     pub(crate) fn fits(&self) -> bool {
         // What the peer would end the session for must not be sendable in the first place.
-        self.endpoint.len() <= MAX_TEXT_BYTES
-            && self.method.len() <= MAX_TEXT_BYTES
+        [&self.endpoint, &self.method, &self.upgrade].iter().all(|text| text.len() <= MAX_TEXT_BYTES)
             && headers_fit(&self.headers, self.fields_len())
     }
 }

@@ -25,8 +25,9 @@ use crate::{
     fields::Headers,
     frame::Decoder,
     heartbeat::{Heartbeat, Verdict},
-    limits::Limits,
+    limits::{Limits, MAX_OUTCOMES},
     message::{RequestHead, ResetCode, ResponseHead, headers_fit},
+    outcome::Outcome,
     stream::{End, Head, Stream, StreamId},
     time::Instant,
 };
@@ -62,6 +63,8 @@ struct Owed {
     pong: Option<[u8; 8]>,
     drain: bool,
     notices: VecDeque<Notice>,
+    /// Of each attempt the newest, in the order of their first.
+    outcomes: VecDeque<Outcome>,
 }
 
 /// One end of a tunnel. See the [module](self) for how to drive it.
@@ -89,6 +92,10 @@ pub struct Session {
     pool: Pool,
     dropped_notices: u64,
     pings_sent: u64,
+    /// The number of the ping whose pong somebody waits for.
+    probe: Option<u64>,
+    outcomes_received: usize,
+    outcomes_given: usize,
 }
 
 impl Session {
@@ -124,6 +131,9 @@ impl Session {
             pool: Pool::new(limits.window_pool_bytes),
             dropped_notices: 0,
             pings_sent: 0,
+            probe: None,
+            outcomes_received: 0,
+            outcomes_given: 0,
             limits,
         }
     }
@@ -186,7 +196,8 @@ impl Session {
     #[must_use]
     pub fn buffered_bytes(&self) -> usize {
         let held = |stream: &Stream| stream.outgoing.body_bytes() + stream.incoming.window.unread_bytes() as usize;
-        self.decoder.buffered_bytes() + self.streams.values().map(held).sum::<usize>()
+        let outcomes: usize = self.owed.outcomes.iter().map(Outcome::body_bytes).sum();
+        self.decoder.buffered_bytes() + outcomes + self.streams.values().map(held).sum::<usize>()
     }
 
     /// Bytes of the credit pool that no stream has borrowed.
@@ -308,6 +319,7 @@ impl Session {
             return Err(SendError::Ended);
         }
         stream.outgoing.head_given = true;
+        stream.upgraded = head.status == 101;
         stream.outgoing.head = Some(Head::Response(head));
         self.enqueue(id);
         Ok(())
@@ -375,13 +387,49 @@ impl Session {
         }
     }
 
-    /// Tells the agent's user something. Of too many the oldest is dropped and counted.
+    /// Tells the agent's user something. Of too many the oldest is dropped and counted, except that the
+    /// newest state of each endpoint ([`Notice::Changed`]) is always kept.
     pub fn notify(&mut self, notice: Notice) {
-        if self.owed.notices.len() >= self.limits.max_notices {
-            self.owed.notices.pop_front();
+        if let Some(older) = self.owed.notices.iter_mut().find(|older| notice.replaces(older)) {
+            *older = notice;
+            return;
+        }
+        if self.owed.notices.len() >= self.limits.max_notices && notice.may_be_lost() {
             self.dropped_notices += 1;
+            match self.owed.notices.iter().position(Notice::may_be_lost) {
+                Some(oldest) => drop(self.owed.notices.remove(oldest)),
+                None => return,
+            }
         }
         self.owed.notices.push_back(notice);
+    }
+
+    /// Agent: reports an attempt of an earlier session. A newer outcome of the same attempt replaces one
+    /// that still waits. False when the session takes no more: it is not open, or has had
+    /// [`crate::limits::MAX_OUTCOMES`].
+    pub fn report(&mut self, outcome: Outcome) -> bool {
+        if self.phase != Phase::Open || self.role != Role::Agent {
+            return false;
+        }
+        if let Some(older) = self.owed.outcomes.iter_mut().find(|older| older.same_attempt(&outcome)) {
+            *older = outcome;
+            return true;
+        }
+        if self.outcomes_given >= MAX_OUTCOMES {
+            return false;
+        }
+        self.outcomes_given += 1;
+        self.owed.outcomes.push_back(outcome);
+        true
+    }
+
+    /// Asks the peer for a sign of life now; [`Event::Answered`] comes with it. What was sent before the
+    /// question does not count as an answer.
+    pub fn probe(&mut self) {
+        if self.phase == Phase::Open {
+            self.owed.ping = true;
+            self.probe = Some(self.pings_sent + 1);
+        }
     }
 
     /// Announces a planned stop. After an agent's drain the relay opens no more streams; after a

@@ -120,6 +120,8 @@ pub(crate) struct Stream {
     pub(crate) outgoing: Outgoing,
     pub(crate) incoming: Incoming,
     pub(crate) reset_owed: Option<ResetCode>,
+    /// The response was 101: both directions are raw and end each by itself.
+    pub(crate) upgraded: bool,
     /// Whether the stream stands in the session's queue of streams with something to send.
     pub(crate) queued: bool,
     /// Whether the session has counted the stream out.
@@ -132,6 +134,7 @@ impl Stream {
             outgoing: Outgoing::new(send_window_bytes),
             incoming: Incoming { head_seen, ended: false, window: RecvWindow::new(recv_window_bytes) },
             reset_owed: None,
+            upgraded: false,
             queued: false,
             settled: false,
         }

@@ -152,6 +152,7 @@ fn hello(config: &Config, routes: &[Arc<Route>]) -> Hello {
     let offer = |route: &Arc<Route>| Offer {
         endpoint: route.config.name.clone().unwrap_or_default(),
         attach: Attach::Shared,
+        takeover: false,
         capacity: u32::try_from(route.config.target.max_connections.get()).unwrap_or(u32::MAX),
     };
     Hello {
@@ -247,7 +248,8 @@ async fn serve(
                 drop::<JoinHandle<()>>(tokio::spawn(exchange::serve(request, route, reporter.clone())));
             }
             Some(Arrival::Notice(notice)) => tell(notice, reporter),
-            Some(Arrival::Draining) => {} // The close that follows says when to connect again.
+            // The close that follows says when to connect again.
+            Some(Arrival::Draining | Arrival::Answered | Arrival::Outcome(_)) => {}
             None => break,
         }
     }
@@ -264,6 +266,13 @@ async fn serve(
 fn tell(notice: Told, reporter: &Reporter) {
     match notice {
         Told::Text(line) => reporter.warn(line),
+        Told::Changed { endpoint, state } => match state {
+            OfferState::Accepted => reporter.warn(format!("endpoint {endpoint} is active now")),
+            OfferState::Standby => reporter.state(State::Standby { endpoint }),
+            OfferState::Refused { code } => {
+                reporter.warn(format!("endpoint {endpoint} was taken away by the relay: {code}"));
+            }
+        },
         Told::Refused { endpoint, event_id, status, code, provider } => reporter.refused(Notice {
             time: Timestamp::now(),
             status,

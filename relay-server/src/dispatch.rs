@@ -168,6 +168,8 @@ fn request_head(
         target: rest.into(),
         framing: if chunked { Framing::Chunked } else { Framing::Length },
         headers: header_lines(&headers),
+        fence: None,
+        upgrade: Bytes::new(),
     }
 }
 

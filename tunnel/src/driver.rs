@@ -105,16 +105,16 @@ where
 impl<S: AsyncRead + AsyncWrite + Unpin> Greeting<S> {
     /// Opens the session.
     #[must_use]
-    pub fn welcome(self, welcome: Welcome) -> (Handle, Driver<S>) {
+    pub fn welcome(self, welcome: Welcome) -> (Handle, Arrivals, Driver<S>) {
         let mut driver = self.driver;
         driver.session.welcome(welcome);
         driver.open();
-        (Handle(Arc::clone(&driver.room)), driver)
+        (Handle(Arc::clone(&driver.room)), Arrivals(Arc::clone(&driver.room)), driver)
     }
 
     /// Answers with a welcome that accepts nothing, and closes.
     pub async fn refuse(self, welcome: Welcome, reason: &str) {
-        let (handle, driver) = self.welcome(welcome);
+        let (handle, _, driver) = self.welcome(welcome);
         handle.close_when_idle(CloseCode::Refused, reason);
         driver.await;
     }
@@ -323,6 +323,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         while let Some(notice) = state.notices.pop_front() {
             self.session.notify(notice);
         }
+        while let Some(outcome) = state.outcomes.pop_front() {
+            self.session.report(outcome);
+        }
+        if std::mem::take(&mut state.probe) {
+            self.session.probe();
+        }
         if state.drain {
             self.session.drain();
         }
@@ -451,6 +457,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 }
                 Event::Notice(notice) => {
                     self.room.arrive(Arrival::Notice(notice));
+                }
+                Event::Outcome(outcome) => {
+                    self.room.arrive(Arrival::Outcome(outcome));
+                }
+                Event::Answered => {
+                    self.room.arrive(Arrival::Answered);
                 }
                 Event::Draining => {
                     self.room.lock().peer_draining = true;

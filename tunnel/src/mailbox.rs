@@ -106,6 +106,7 @@ impl Mailbox {
         }
         self.put(|state| {
             state.reset = Some(code);
+            state.broken = Some(Broken::Reset(code)); // For the handles on this side.
             state.out.clear();
             state.out_bytes = 0;
             state.wake();

@@ -8,7 +8,7 @@ use std::{
     task::{Poll, Waker},
 };
 
-use relay_proto::{CloseCode, Notice, OpenError, RequestHead};
+use relay_proto::{CloseCode, Notice, OpenError, Outcome, RequestHead, limits::MAX_OUTCOMES};
 
 use crate::{
     exchange::{Exchange, Request},
@@ -35,6 +35,8 @@ pub(crate) struct State {
 
     // What the handles want of the tunnel.
     pub(crate) notices: VecDeque<Notice>,
+    pub(crate) outcomes: VecDeque<Outcome>,
+    pub(crate) probe: bool,
     pub(crate) drain: bool,
     pub(crate) close: Option<CloseWish>,
 
@@ -84,7 +86,9 @@ impl Mailroom {
         let waiting = state.arrivals.len();
         let full = match &arrival {
             Arrival::Request(_) => waiting >= state.capacity as usize + MAX_NOTICES,
-            Arrival::Notice(_) | Arrival::Draining => waiting >= MAX_NOTICES,
+            // The session ends a peer that sends more of them.
+            Arrival::Outcome(_) => waiting >= MAX_OUTCOMES + MAX_NOTICES,
+            Arrival::Notice(_) | Arrival::Draining | Arrival::Answered => waiting >= MAX_NOTICES,
         };
         if !full {
             state.arrivals.push_back(arrival);
@@ -151,6 +155,25 @@ impl Handle {
         });
     }
 
+    /// Agent: reports an attempt that an earlier session carried.
+    ///
+    /// # Errors
+    /// The outcome again, if this tunnel takes no more.
+    pub fn report(&self, outcome: Outcome) -> Result<(), Outcome> {
+        let mut state = self.0.lock();
+        if !state.open || state.outcomes.len() >= MAX_OUTCOMES {
+            return Err(outcome);
+        }
+        state.outcomes.push_back(outcome);
+        wake(state.driver.take());
+        Ok(())
+    }
+
+    /// Asks the other side for a sign of life; [`Arrival::Answered`] comes with it.
+    pub fn probe(&self) {
+        self.0.wish(|state| state.probe = true);
+    }
+
     /// Announces a planned stop.
     pub fn drain(&self) {
         self.0.wish(|state| state.drain = true);
@@ -195,7 +218,11 @@ pub enum Arrival {
     Request(Request),
     /// Agent: a line for the user.
     Notice(Notice),
-    /// The relay plans to stop.
+    /// Relay: what became of an attempt that an earlier session of this agent carried.
+    Outcome(Outcome),
+    /// The other side has answered [`Handle::probe`].
+    Answered,
+    /// The other side plans to stop.
     Draining,
 }
 

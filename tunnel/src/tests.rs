@@ -6,8 +6,8 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use http_body_util::BodyExt;
 use relay_proto::{
-    Attach, CloseCode, Framing, Headers, Hello, Limits, Notice, Offer, OpenError, RequestHead, ResetCode, ResponseHead,
-    Welcome,
+    Attach, CloseCode, Framing, Headers, Hello, Limits, Notice, Offer, OpenError, Outcome, OutcomeState, RequestHead,
+    ResetCode, ResponseHead, Welcome,
 };
 use tokio::{io::DuplexStream, task::JoinHandle, time::timeout};
 use tokio_tungstenite::{
@@ -24,11 +24,13 @@ struct Tunnel {
     relay: Handle,
     agent: Handle,
     arrivals: Arrivals,
+    /// What the relay's end hears.
+    relay_arrivals: Arrivals,
     drivers: [JoinHandle<relay_proto::Close>; 2],
 }
 
 fn hello() -> Hello {
-    let offers = vec![Offer { endpoint: "e".into(), attach: Attach::Shared, capacity: 10 }];
+    let offers = vec![Offer { endpoint: "e".into(), attach: Attach::Shared, capacity: 10, takeover: false }];
     Hello { name: "test".into(), instance: [1; 16], software: String::new(), offers }
 }
 
@@ -38,11 +40,11 @@ async fn tunnel() -> Tunnel {
     let agent = tokio::spawn(agent(theirs, Vec::new(), hello(), Limits::agent()));
     let greeting = greeted.await.expect("runs").expect("says hello");
     assert_eq!(greeting.hello, hello());
-    let (relay, driver) = greeting.welcome(Welcome { epoch: 1, ..Welcome::default() });
+    let (relay, relay_arrivals, driver) = greeting.welcome(Welcome { epoch: 1, ..Welcome::default() });
     let relay_driver = tokio::spawn(driver);
     let (welcome, agent, arrivals, driver) = agent.await.expect("runs").expect("is welcome");
     assert_eq!(welcome.epoch, 1);
-    Tunnel { relay, agent, arrivals, drivers: [relay_driver, tokio::spawn(driver)] }
+    Tunnel { relay, agent, arrivals, relay_arrivals, drivers: [relay_driver, tokio::spawn(driver)] }
 }
 
 fn head() -> RequestHead {
@@ -54,6 +56,8 @@ fn head() -> RequestHead {
         target: "/x".into(),
         framing: Framing::Length,
         headers: Headers::new(),
+        fence: None,
+        upgrade: Bytes::new(),
     }
 }
 
@@ -224,7 +228,7 @@ async fn the_agents_capacity_bounds_what_is_in_flight() {
     let limits = Limits { max_streams: 2, ..Limits::agent() };
     let agent = tokio::spawn(agent(theirs, Vec::new(), hello(), limits));
     let greeting = relay(ours, Vec::new(), Limits::relay()).await.expect("says hello");
-    let (relay, driver) = greeting.welcome(Welcome::default());
+    let (relay, _arrivals, driver) = greeting.welcome(Welcome::default());
     tokio::spawn(driver);
     let (_, _agent, _arrivals, driver) = agent.await.expect("runs").expect("is welcome");
     tokio::spawn(driver);
@@ -255,6 +259,7 @@ async fn notices_and_drain_reach_the_agent_and_an_idle_tunnel_closes() {
             Arrival::Notice(notice) => seen.0 = notice == Notice::Text("hi".into()),
             Arrival::Draining => seen.1 = true,
             Arrival::Request(request) => seen.2 = Some(request),
+            other => panic!("not {other:?}"),
         }
     }
     let answer = seen.2.expect("came").responder.respond(ok());
@@ -274,7 +279,7 @@ async fn bare_agent() -> (Handle, JoinHandle<relay_proto::Close>, WebSocketStrea
     assert!(session.poll_transmit(&mut message));
     bare.send(Message::Binary(message.freeze())).await.expect("sends");
     let greeting = relay(ours, Vec::new(), Limits::relay()).await.expect("says hello");
-    let (handle, driver) = greeting.welcome(Welcome::default());
+    let (handle, _arrivals, driver) = greeting.welcome(Welcome::default());
     let driver = tokio::spawn(driver);
     assert!(matches!(bare.next().await, Some(Ok(Message::Binary(_)))), "the welcome");
     (handle, driver, bare)
@@ -330,4 +335,18 @@ async fn a_peer_that_abuses_the_websocket_gets_a_close_code() {
     assert_eq!(farewell_after([Message::Text("hi".into())]).await, WsCode::Unsupported);
     let pings = (0..20_000).map(|_| Message::Ping(Bytes::new()));
     assert_eq!(farewell_after(pings).await, WsCode::Policy);
+}
+
+#[tokio::test(start_paused = true)]
+async fn outcomes_and_answers_to_probes_reach_the_relays_reader() {
+    let mut tunnel = tunnel().await;
+    let outcome = Outcome { event_id: [3; 16], attempt: 1, fence: 9, state: OutcomeState::Failed(ResetCode::Broken) };
+    tunnel.agent.report(outcome.clone()).expect("an open tunnel takes it");
+    assert!(matches!(tunnel.relay_arrivals.next().await, Some(Arrival::Outcome(told)) if told == outcome));
+    tunnel.relay.probe();
+    assert!(matches!(tunnel.relay_arrivals.next().await, Some(Arrival::Answered)));
+    tunnel.relay.close(CloseCode::Normal, "done");
+    assert!(tunnel.relay_arrivals.next().await.is_none());
+    while tunnel.arrivals.next().await.is_some() {}
+    assert_eq!(tunnel.agent.report(outcome.clone()), Err(outcome), "a closed tunnel gives it back");
 }

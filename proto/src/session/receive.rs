@@ -12,7 +12,9 @@ use crate::{
     event::Event,
     fields::{Headers, take_varint},
     frame::{FLAG_END, Frame, FrameType},
+    limits::MAX_OUTCOMES,
     message::{RequestHead, ResetCode, ResponseHead},
+    outcome::Outcome,
     stream::{End, Stream, StreamId},
 };
 
@@ -23,7 +25,7 @@ impl Session {
         let end = flags & FLAG_END != 0;
         match (kind, self.role) {
             (FrameType::Ping, _) => self.receive_ping(&payload),
-            (FrameType::Pong, _) => Ok(()),
+            (FrameType::Pong, _) => self.receive_pong(&payload),
             (FrameType::Close, _) => self.receive_close(payload),
             (FrameType::Hello, Role::Relay) if opening && self.peer_window_bytes == 0 => self.receive_hello(payload),
             (FrameType::Welcome, Role::Agent) if opening => self.receive_welcome(payload),
@@ -35,6 +37,7 @@ impl Session {
             (FrameType::Reset, _) => self.receive_reset(id, payload),
             (FrameType::Credit, _) => self.receive_credit(id, payload),
             (FrameType::Notice, Role::Agent) => self.receive_notice(payload),
+            (FrameType::Outcome, Role::Relay) => self.receive_outcome(payload),
             (FrameType::Drain, _) => {
                 if !std::mem::replace(&mut self.peer_draining, true) {
                     self.events.push_back(Event::Draining);
@@ -96,6 +99,7 @@ impl Session {
             return Err(ProtocolError::Unexpected { what: "a second response" });
         }
         let head = ResponseHead::decode(&mut payload)?;
+        stream.upgraded = head.status == 101;
         self.events.push_back(Event::Response { id, head });
         self.take_body(id, payload, end)
     }
@@ -146,6 +150,24 @@ impl Session {
         Ok(())
     }
 
+    fn receive_pong(&mut self, payload: &Bytes) -> Result<(), ProtocolError> {
+        let echo: [u8; 8] = payload[..].try_into().map_err(|_| ProtocolError::Malformed { what: "pong" })?;
+        if self.probe.is_some_and(|number| u64::from_be_bytes(echo) >= number) {
+            self.probe = None;
+            self.events.push_back(Event::Answered);
+        }
+        Ok(())
+    }
+
+    fn receive_outcome(&mut self, payload: Bytes) -> Result<(), ProtocolError> {
+        self.outcomes_received += 1;
+        if self.outcomes_received > MAX_OUTCOMES {
+            return Err(ProtocolError::TooLarge { what: "number of outcomes" });
+        }
+        self.events.push_back(Event::Outcome(Outcome::decode(payload)?));
+        Ok(())
+    }
+
     fn receive_notice(&mut self, payload: Bytes) -> Result<(), ProtocolError> {
         if let Some(notice) = Notice::decode(payload)? {
             self.events.push_back(Event::Notice(notice));
@@ -187,7 +209,7 @@ impl Session {
         let stream = self.streams.get_mut(&id).expect("found by the caller");
         stream.incoming.ended = true;
         self.events.push_back(Event::End { id, trailers });
-        if self.role == Role::Relay && stream.outgoing.end != End::Sent {
+        if self.role == Role::Relay && stream.outgoing.end != End::Sent && !stream.upgraded {
             // The response is whole: what is left of the request interests nobody.
             stream.reset_owed = Some(ResetCode::NoError);
             self.enqueue(id);

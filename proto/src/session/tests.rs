@@ -11,6 +11,7 @@ use crate::{
     frame::{FrameType, put_header},
     limits::MAX_MESSAGE_BYTES,
     message::Framing,
+    outcome::OutcomeState,
 };
 
 /// A relay and an agent; `run` carries messages until nobody owes any.
@@ -100,7 +101,7 @@ fn hello() -> Hello {
         name: "laptop".into(),
         instance: [7; 16],
         software: "test/1".into(),
-        offers: vec![Offer { endpoint: "github".into(), attach: Attach::Shared, capacity: 50 }],
+        offers: vec![Offer { endpoint: "github".into(), attach: Attach::Shared, capacity: 50, takeover: false }],
     }
 }
 
@@ -136,6 +137,8 @@ fn request() -> RequestHead {
         target: "/a%2Fb?x=%20".into(),
         framing: Framing::Chunked,
         headers: lines.into_iter().collect(),
+        fence: Some(3),
+        upgrade: Bytes::new(),
     }
 }
 
@@ -589,6 +592,111 @@ fn frames_for_a_stream_that_has_ended_are_dropped() {
     }
     assert_eq!(pair.relay_events(), []);
     assert!(pair.relay.is_open());
+}
+
+fn outcome(state: OutcomeState) -> Outcome {
+    Outcome { event_id: [5; 16], attempt: 2, fence: 77, state }
+}
+
+#[test]
+fn outcomes_cross_and_the_newest_of_an_attempt_replaces_what_waits() {
+    let mut pair = Pair::open();
+    assert!(pair.agent.report(outcome(OutcomeState::Running)));
+    let finished = OutcomeState::Finished { head: response(202), body: "done".into(), truncated: false };
+    assert!(pair.agent.report(outcome(finished.clone())));
+    assert!(!pair.relay.report(outcome(OutcomeState::Running)), "only agents report");
+    pair.run();
+    assert_eq!(pair.relay_events(), [Event::Outcome(outcome(finished))]);
+    assert!(pair.agent.report(outcome(OutcomeState::Failed(ResetCode::Timeout))));
+    pair.run();
+    assert_eq!(pair.relay_events(), [Event::Outcome(outcome(OutcomeState::Failed(ResetCode::Timeout)))]);
+}
+
+#[test]
+fn an_outcome_with_a_large_head_has_its_body_cut_to_one_message() {
+    let mut pair = Pair::open();
+    let headers: Headers = vec![("x-large", "v".repeat(30_000)), ("x-large", "v".repeat(50_000))].into_iter().collect();
+    let head = ResponseHead { status: 200, headers };
+    let body = Bytes::from(vec![7; 70_000]);
+    for number in 0..3 {
+        let state = OutcomeState::Finished { head: head.clone(), body: body.clone(), truncated: false };
+        assert!(pair.agent.report(Outcome { attempt: number, ..outcome(state) }));
+    }
+    pair.run();
+    let events = pair.relay_events();
+    assert_eq!(events.len(), 3);
+    for event in events {
+        let Event::Outcome(Outcome { state: OutcomeState::Finished { body: got, truncated, .. }, .. }) = event else {
+            panic!("a finished outcome")
+        };
+        assert!(truncated && got.len() > 40_000 && body.starts_with(&got));
+    }
+}
+
+#[test]
+fn too_many_outcomes_are_not_sent_and_end_the_session_of_a_peer_that_sends_them() {
+    let mut pair = Pair::open();
+    let many = |number| Outcome { attempt: number, ..outcome(OutcomeState::Running) };
+    let taken = (0..3000).take_while(|number| pair.agent.report(many(*number))).count();
+    assert_eq!(taken, MAX_OUTCOMES);
+    pair.run();
+    assert_eq!(pair.relay_events().len(), MAX_OUTCOMES);
+    pair.agent.outcomes_given = 0;
+    assert!(pair.agent.report(many(1)));
+    pair.run();
+    let Some(Event::Closed { close, .. }) = pair.relay_events().pop() else { panic!("closed") };
+    assert_eq!(close.reason, "number of outcomes is over its limit");
+}
+
+#[test]
+fn a_probe_is_answered_by_its_own_pong_only() {
+    let mut pair = Pair::open();
+    pair.pass(Duration::from_secs(5));
+    assert_eq!(pair.relay_events(), [], "the heartbeat's pong answers no probe");
+    pair.relay.probe();
+    let mut stale = BytesMut::new();
+    put_header(&mut stale, FrameType::Pong, 0, 0, 8);
+    stale.extend_from_slice(&1_u64.to_be_bytes());
+    pair.relay.handle_bytes(pair.now, stale.freeze());
+    assert_eq!(pair.relay_events(), []);
+    pair.run();
+    assert_eq!(pair.relay_events(), [Event::Answered]);
+}
+
+#[test]
+fn after_101_both_directions_are_raw_and_end_each_by_itself() {
+    let mut pair = Pair::open();
+    let head = RequestHead { upgrade: "websocket".into(), ..request() };
+    let id = pair.relay.open(head.clone()).expect("opens");
+    pair.run();
+    assert_eq!(pair.agent_events(), [Event::Request { id, head }]);
+    pair.agent.respond(id, response(101)).expect("responds");
+    pair.agent.send(id, Bytes::from_static(b"server first")).expect("sends");
+    pair.agent.finish(id, Headers::new()).expect("half-closes");
+    pair.run();
+    assert_eq!(pair.relay_events(), [Event::Response { id, head: response(101) }, data(id, b"server first"), end(id)]);
+    pair.relay.consume(id, 12);
+    pair.relay.send(id, Bytes::from_static(b"still talking")).expect("the other half is open");
+    pair.relay.finish(id, Headers::new()).expect("half-closes");
+    pair.run();
+    assert_eq!(pair.agent_events(), [data(id, b"still talking"), end(id)]);
+    pair.agent.consume(id, 13);
+    pair.assert_quiet();
+}
+
+#[test]
+fn the_newest_state_of_an_endpoint_is_never_dropped() {
+    let mut pair = Pair::open_with(Limits { max_notices: 2, ..Limits::relay() }, Limits::agent());
+    let changed = |state| Notice::Changed { endpoint: "github".into(), state };
+    pair.relay.notify(changed(OfferState::Standby));
+    for number in 0..5 {
+        pair.relay.notify(Notice::Text(number.to_string()));
+    }
+    pair.relay.notify(changed(OfferState::Accepted));
+    pair.run();
+    let seen = [Event::Notice(changed(OfferState::Accepted)), Event::Notice(Notice::Text("4".into()))];
+    assert_eq!(pair.agent_events(), seen);
+    assert_eq!(pair.relay.dropped_notices(), 4);
 }
 
 /// Everything that both sides sent in a conversation with most kinds of frames.

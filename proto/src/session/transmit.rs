@@ -87,6 +87,17 @@ impl Session {
         {
             put_frame(out, FrameType::Notice, |payload| notice.encode(payload));
         }
+        // An outcome may fill a message by itself; in a shared one it waits for the next.
+        while let Some(outcome) = self.owed.outcomes.front() {
+            let mut payload = BytesMut::new();
+            outcome.encode(&mut payload);
+            if room(out) < MAX_HEADER_BYTES + payload.len() {
+                return;
+            }
+            self.owed.outcomes.pop_front();
+            put_header(out, FrameType::Outcome, 0, 0, payload.len());
+            out.put_slice(&payload);
+        }
     }
 
     fn write_streams(&mut self, out: &mut BytesMut) {

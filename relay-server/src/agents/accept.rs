@@ -157,7 +157,7 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
         return greeting.refuse(welcome, "none of the offered endpoints was accepted").await;
     }
     tracing::info!(agent, token = %token.name, epoch, endpoints = accepted.join(","), "an agent attached");
-    let (handle, driver) = greeting.welcome(welcome);
+    let (handle, _arrivals, driver) = greeting.welcome(welcome);
     let attached = registry.attach(identity, epoch, accepted, handle);
     let close = driver.await;
     drop(attached);
