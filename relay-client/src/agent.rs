@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::{
     backoff::Backoff,
     config::{Config, OnRefused},
-    exchange::{self, Route},
+    exchange::{self, Outcomes, Route},
     handler::Handler,
     link::{self, LinkError},
     report::{Notice, ReadyEndpoint, Reporter, State},
@@ -69,10 +69,11 @@ pub async fn run(config: Config, reporter: Reporter, stop: CancellationToken) ->
         routes.push(Arc::new(Route::new(endpoint.clone(), handler)));
     }
     let mut backoff = Backoff::new();
+    let outcomes = Arc::new(Outcomes::default());
     loop {
         reporter.state(State::Connecting { relay: config.relay.to_string() });
         let ended = tokio::select! {
-            ended = session(&config, &routes, &reporter, &stop) => ended,
+            ended = session(&config, &routes, &reporter, &outcomes, &stop) => ended,
             () = stop_while_connecting(&stop) => Ended::Stopped,
         };
         let wait = match ended {
@@ -104,7 +105,13 @@ async fn stop_while_connecting(stop: &CancellationToken) {
     sleep(DRAIN + Duration::from_secs(5)).await;
 }
 
-async fn session(config: &Config, routes: &[Arc<Route>], reporter: &Reporter, stop: &CancellationToken) -> Ended {
+async fn session(
+    config: &Config,
+    routes: &[Arc<Route>],
+    reporter: &Reporter,
+    outcomes: &Arc<Outcomes>,
+    stop: &CancellationToken,
+) -> Ended {
     let lost = |why: String, retry_after| Ended::Lost { why, lived: Duration::ZERO, retry_after };
     let token = match config.token.read() {
         Ok(token) => token,
@@ -138,7 +145,8 @@ async fn session(config: &Config, routes: &[Arc<Route>], reporter: &Reporter, st
     let driver = AbortOnDropHandle::new(tokio::spawn(driver));
     let since = Instant::now();
     let by_name = announce(&welcome, routes, reporter);
-    let close = serve(&by_name, handle, arrivals, driver, reporter, stop).await;
+    outcomes.attach(handle.clone());
+    let close = serve(&by_name, handle, arrivals, driver, (reporter, outcomes), stop).await;
     match close {
         None => Ended::Stopped,
         Some(close) if close.code == CloseCode::Unauthorized => {
@@ -222,7 +230,7 @@ async fn serve(
     handle: Handle,
     mut arrivals: Arrivals,
     driver: AbortOnDropHandle<Close>,
-    reporter: &Reporter,
+    (reporter, outcomes): (&Reporter, &Arc<Outcomes>),
     stop: &CancellationToken,
 ) -> Option<Close> {
     let mut stopping = false;
@@ -245,7 +253,12 @@ async fn serve(
             Some(Arrival::Request(request)) => {
                 let name = String::from_utf8_lossy(&request.head.endpoint).into_owned();
                 let route = routes.get(&name).map(Arc::clone);
-                drop::<JoinHandle<()>>(tokio::spawn(exchange::serve(request, route, reporter.clone())));
+                drop::<JoinHandle<()>>(tokio::spawn(exchange::serve(
+                    request,
+                    route,
+                    reporter.clone(),
+                    Arc::clone(outcomes),
+                )));
             }
             Some(Arrival::Notice(notice)) => tell(notice, reporter),
             // The close that follows says when to connect again.

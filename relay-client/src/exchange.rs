@@ -3,6 +3,11 @@
 //! Bodies stream both ways. Whoever gives up is heard by the other: a sender that went away closes
 //! the connection to the handler, a handler that broke off resets the stream, never a clean short end.
 
+mod answer;
+mod outcomes;
+#[cfg(test)]
+mod tests;
+
 use std::{
     pin::{Pin, pin},
     sync::{
@@ -14,20 +19,19 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body::{Body, Frame};
-use http_body_util::{BodyExt, Either, Empty};
+use http_body_util::{Either, Empty};
 use jiff::Timestamp;
-use relay_proto::{Framing, Headers, RequestHead, ResetCode, ResponseHead};
-use relay_tunnel::{
-    Broken, Receiver, Responder,
-    http::{header_lines, header_map, strip_hop_by_hop},
-};
+use relay_proto::{Framing, RequestHead, ResetCode};
+use relay_tunnel::{Broken, Receiver, Responder, http::header_map, upgrade::Carried};
 
+pub use self::outcomes::Outcomes;
+use self::{answer::Copy, outcomes::Attempt};
 use crate::{
     agent::event_name,
     config::EndpointConfig,
-    handler::{BoxError, CallError, Handler, ResponseBody},
+    handler::{BoxError, CallError, Handler},
     report::{Line, Outcome, Reporter},
 };
 
@@ -48,35 +52,44 @@ impl Route {
     }
 }
 
+/// What there is to say of an exchange that did not work: a code, and the error behind it.
+type Failed = (&'static str, Option<String>);
+
 /// Answers one request and reports how it went. `route` is `None` for an endpoint that was not offered.
-pub async fn serve(request: relay_tunnel::Request, route: Option<Arc<Route>>, reporter: Reporter) {
+pub async fn serve(
+    request: relay_tunnel::Request,
+    route: Option<Arc<Route>>,
+    reporter: Reporter,
+    outcomes: Arc<Outcomes>,
+) {
     let (time, started) = (Timestamp::now(), Instant::now());
     let relay_tunnel::Request { head, body, responder } = request;
     let method = String::from_utf8_lossy(&head.method).into_owned();
     let endpoint = String::from_utf8_lossy(&head.endpoint).into_owned();
     let event_id = Some(event_name(head.event_id));
     let mut path = String::from_utf8_lossy(&head.target).into_owned();
-    let bytes_in = Arc::new(AtomicU64::new(0));
-    let (mut bytes_out, mut note) = (0, None);
-    let prepared = match &route {
-        None => Err("endpoint_not_offered".to_owned()),
-        Some(route) => prepare(head, body, route, &bytes_in),
-    };
-    let outcome = match (prepared, route) {
-        (Ok(request), Some(route)) => {
-            path = request.uri().to_string();
-            match call(&route.handler, request, responder, &mut bytes_out).await {
-                Ok(status) => Outcome::Status(status),
-                Err((code, why)) => {
-                    note = why;
-                    Outcome::Failed(code.to_owned())
-                }
-            }
-        }
-        (prepared, _) => {
+    let attempt = Attempt::of(&head);
+    let (bytes_in, mut bytes_out) = (Arc::new(AtomicU64::new(0)), 0);
+    let called = match route {
+        None => {
             responder.reset(ResetCode::NotCalled);
-            Outcome::Failed(prepared.err().unwrap_or_default())
+            Err(("endpoint_not_offered", None))
         }
+        Some(route) => match prepare(head, body, &route, &bytes_in) {
+            Ok(prepared) => {
+                path = prepared.request.uri().to_string();
+                let copy = attempt.map(|attempt| Copy::new(attempt, &outcomes));
+                call(&route.handler, prepared, responder, copy, (&bytes_in, &mut bytes_out)).await
+            }
+            Err(code) => {
+                responder.reset(ResetCode::NotCalled);
+                Err((code, None))
+            }
+        },
+    };
+    let (outcome, note) = match called {
+        Ok(status) => (Outcome::Status(status), None),
+        Err((code, note)) => (Outcome::Failed(code.to_owned()), note),
     };
     let bytes_in = bytes_in.load(Ordering::Relaxed);
     let duration = started.elapsed();
@@ -85,22 +98,36 @@ pub async fn serve(request: relay_tunnel::Request, route: Option<Arc<Route>>, re
 
 type RequestBody = Either<Counted, Empty<Bytes>>;
 
+/// A request as the handler gets it.
+struct Prepared {
+    request: Request<RequestBody>,
+    /// For an upgrade: what comes after the handler's 101.
+    raw: Option<Receiver>,
+}
+
 /// The request to the handler; the error is a code.
 fn prepare(
     head: RequestHead,
     body: Receiver,
     route: &Route,
     bytes_in: &Arc<AtomicU64>,
-) -> Result<Request<RequestBody>, String> {
-    let rest = std::str::from_utf8(&head.target).map_err(|_| "uncarriable_path".to_owned())?;
-    let uri = route.handler.target().uri_for(rest).map_err(|_| "uncarriable_path".to_owned())?;
-    let method = Method::from_bytes(&head.method).map_err(|_| "bad_method".to_owned())?;
-    let mut headers = header_map(head.headers).map_err(|_| "bad_headers".to_owned())?;
+) -> Result<Prepared, &'static str> {
+    let rest = std::str::from_utf8(&head.target).map_err(|_| "uncarriable_path")?;
+    let uri = route.handler.target().uri_for(rest).map_err(|_| "uncarriable_path")?;
+    let method = Method::from_bytes(&head.method).map_err(|_| "bad_method")?;
+    let mut headers = header_map(head.headers).map_err(|_| "bad_headers")?;
     if !route.config.preserve_host || !headers.contains_key(header::HOST) {
         headers.insert(header::HOST, route.handler.host_header());
     }
     for (name, value) in &route.config.headers {
         headers.insert(name, value.clone());
+    }
+    if !head.upgrade.is_empty() {
+        let upgrade = HeaderValue::from_maybe_shared(head.upgrade).map_err(|_| "bad_headers")?;
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, upgrade);
+        let request = request(method, uri, headers, Either::Right(Empty::new()));
+        return Ok(Prepared { request, raw: Some(body) });
     }
     let has_body = head.framing == Framing::Chunked || headers.contains_key(header::CONTENT_LENGTH);
     if head.framing == Framing::Chunked {
@@ -112,83 +139,65 @@ fn prepare(
     } else {
         Either::Right(Empty::new())
     };
+    Ok(Prepared { request: request(method, uri, headers, body), raw: None })
+}
+
+fn request(method: Method, uri: Uri, headers: HeaderMap, body: RequestBody) -> Request<RequestBody> {
     let mut request = Request::new(body);
     *request.method_mut() = method;
     *request.uri_mut() = uri;
     *request.headers_mut() = headers;
-    Ok(request)
+    request
 }
 
-/// Calls the handler and passes its answer on. The error is a code and what there is to say to it.
+/// Calls the handler and passes its answer on.
 async fn call(
     handler: &Handler,
-    request: Request<RequestBody>,
+    Prepared { request, raw }: Prepared,
     mut responder: Responder,
-    bytes_out: &mut u64,
-) -> Result<u16, (&'static str, Option<String>)> {
-    let called = tokio::select! {
+    copy: Option<Copy<'_>>,
+    (bytes_in, bytes_out): (&AtomicU64, &mut u64),
+) -> Result<u16, Failed> {
+    let mut called = pin!(handler.call(request));
+    let lost = tokio::select! {
         biased;
-        gone = responder.cancelled() => return Err(given_up(gone)),
-        called = handler.call(request) => called,
+        gone = responder.cancelled() => gone,
+        called = &mut called => return match (called, raw) {
+            (Ok(response), Some(raw)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                let mut carried = Carried::default();
+                let outcome = answer::upgrade(response, responder, raw, &mut carried).await;
+                bytes_in.fetch_add(carried.out_of_tunnel, Ordering::Relaxed);
+                *bytes_out += carried.into_tunnel;
+                outcome
+            }
+            (Ok(response), None) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                responder.reset(ResetCode::Broken);
+                Err(("upgrade_unasked", None))
+            }
+            (Ok(response), _) => answer::stream(response, Some(responder), copy, bytes_out).await,
+            (Err(error), _) => {
+                let (reset, code) = meaning(&error);
+                responder.reset(reset);
+                if let Some(copy) = copy {
+                    copy.failed(reset);
+                }
+                Err((code, Some(error.to_string())))
+            }
+        },
     };
-    match called {
-        Ok(response) if response.status() == http::StatusCode::SWITCHING_PROTOCOLS => {
-            responder.reset(ResetCode::Broken);
-            Err(("upgrade_unsupported", None))
-        }
-        Ok(response) => answer(response, responder, bytes_out).await,
+    let Some(copy) = copy.filter(|_| lost == Broken::SessionLost) else { return Err(given_up(lost)) };
+    copy.outlived();
+    match called.await {
+        Ok(response) => answer::stream(response, None, Some(copy), bytes_out).await,
         Err(error) => {
             let (reset, code) = meaning(&error);
-            responder.reset(reset);
+            copy.failed(reset);
             Err((code, Some(error.to_string())))
         }
     }
 }
 
-async fn answer(
-    response: Response<ResponseBody>,
-    responder: Responder,
-    bytes_out: &mut u64,
-) -> Result<u16, (&'static str, Option<String>)> {
-    let (parts, body) = response.into_parts();
-    let mut headers: HeaderMap = parts.headers;
-    strip_hop_by_hop(&mut headers);
-    let status = parts.status.as_u16();
-    let mut sender = responder.respond(ResponseHead { status, headers: header_lines(&headers) });
-    let mut body = pin!(body);
-    let mut trailers = Headers::new();
-    loop {
-        let frame = tokio::select! {
-            biased;
-            frame = body.frame() => frame,
-            gone = sender.closed() => return Err(given_up(gone)),
-        };
-        match frame {
-            None => break,
-            Some(Err(error)) => {
-                let (reset, code) = meaning(&error);
-                sender.reset(reset);
-                return Err((code, Some(error.to_string())));
-            }
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => {
-                    let len = data.len() as u64;
-                    sender.send(data).await.map_err(given_up)?;
-                    *bytes_out += len;
-                }
-                Err(frame) => {
-                    if let Ok(lines) = frame.into_trailers() {
-                        trailers = header_lines(&lines);
-                    }
-                }
-            },
-        }
-    }
-    sender.finish(trailers);
-    Ok(status)
-}
-
-fn given_up(gone: Broken) -> (&'static str, Option<String>) {
+fn given_up(gone: Broken) -> Failed {
     match gone {
         Broken::SessionLost => ("session_lost", None),
         Broken::Reset(_) => ("cancelled", None),

@@ -2,7 +2,8 @@
 //!
 //! A call goes out over a connection kept from an earlier call or over a new one, and its answer comes back as it
 //! is. It deliberately does not follow redirects, decompress, keep cookies, use proxies, or add headers: the caller
-//! sends what the sender sent, `Host` included. Upgrades (101) are not joined to the connection yet.
+//! sends what the sender sent, `Host` included. After a 101 `hyper::upgrade::on` gives the raw connection; the
+//! answer's body stands for the right to use it.
 //!
 //! Invariants:
 //! - at most `max_connections` calls are under way at once; the others wait, within their total timeout;
@@ -22,7 +23,7 @@ mod tests;
 use std::{error::Error as StdError, num::NonZeroUsize, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
 use tokio::{
     sync::Semaphore,
@@ -192,9 +193,9 @@ impl Handler {
             match shared.send(connection, request, &progress, deadline).await? {
                 Sent::Answer(connection, response) => {
                     let lease = Lease::new(connection, Arc::clone(&shared.pool), permit);
-                    return Ok(
-                        response.map(|incoming| ResponseBody::new(incoming, lease, shared.timeouts.idle, deadline))
-                    );
+                    let held = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+                    return Ok(response
+                        .map(|incoming| ResponseBody::new(incoming, lease, shared.timeouts.idle, deadline, held)));
                 }
                 Sent::Nothing(_, reason) if fresh => return Err(CallError::Unreachable(reason)),
                 Sent::Nothing(unsent, _) => request = unsent,

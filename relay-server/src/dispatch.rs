@@ -3,18 +3,24 @@
 //! Live mode: nothing is kept. The request's body goes out as the agent takes it, the answer comes
 //! back as it is written; a sender that goes away resets the exchange.
 
-use std::time::Duration;
+use std::{future::Future, pin::Pin, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header, response::Parts};
 use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
-use relay_proto::{Framing, Headers, RequestHead, ResetCode};
+use hyper::{
+    body::{Body, Incoming},
+    upgrade::OnUpgrade,
+};
+use hyper_util::rt::TokioIo;
+use relay_proto::{Framing, Headers, RequestHead, ResetCode, ResponseHead};
 use relay_tunnel::{
     Broken, Exchange, Receiver, Sender,
     http::{header_lines, header_map, strip_hop_by_hop},
+    upgrade::{Carried, join},
 };
-use tokio::time::{timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use uuid::Uuid;
 
 use crate::{
@@ -25,56 +31,123 @@ use crate::{
 };
 
 /// The answer of a handler, still streaming.
-pub type Answer = Response<Receiver>;
+pub struct Answer {
+    /// Status and headers.
+    pub head: Parts,
+    /// The body; none after an upgrade.
+    pub body: Option<Receiver>,
+    /// The rest of the request's body, while the answer came before its end. Dropped, it breaks the exchange off.
+    pub upload: Option<AbortOnDropHandle<()>>,
+}
 
 /// Whose `X-Forwarded-…` headers are kept.
 pub type Trusted<'a> = &'a (dyn Fn(std::net::IpAddr) -> bool + Sync);
+
+/// What delivery needs beside the webhook and its endpoint.
+pub struct Means<'a> {
+    /// The attached agents.
+    pub registry: &'a Registry,
+    /// Whose `X-Forwarded-…` headers are kept.
+    pub trusted: Trusted<'a>,
+    /// Longest silence while a request's body comes.
+    pub body_idle: Duration,
+    /// Where upgraded connections are counted.
+    pub connections: &'a TaskTracker,
+}
 
 /// Delivers a webhook and returns the handler's answer once its head is there.
 ///
 /// # Errors
 /// [`Failure`] when there is no answer in time.
-pub async fn deliver(
-    webhook: Webhook,
-    endpoint: &Endpoint,
-    registry: &Registry,
-    trusted: Trusted<'_>,
-    body_idle: Duration,
-) -> Result<Answer, Failure> {
+pub async fn deliver(webhook: Webhook, endpoint: &Endpoint, means: Means<'_>) -> Result<Answer, Failure> {
     let (received, payload, scheme) = webhook.into_parts();
     let deadline = received.started + endpoint.deadline;
-    let head = request_head(received, &payload, endpoint, scheme, trusted);
-    let patience = (tokio::time::Instant::now() + endpoint.wait_for_agent).min(deadline);
-    let Exchange { request, response } = registry.open_or_wait(endpoint.name.as_str(), &head, patience).await?;
-    let upload = upload(request, payload, endpoint.max_body, body_idle);
-    let answer = response.head();
-    let exchange = async {
-        tokio::pin!(upload, answer);
-        let mut uploading = true;
-        loop {
-            tokio::select! {
-                biased;
-                answer = &mut answer => return match answer {
-                    Ok((head, body)) => Ok((head, body, uploading)),
-                    Err(broken) => Err(failure_of(broken)),
-                },
-                outcome = &mut upload, if uploading => match outcome {
-                    Ok(()) => uploading = false,
-                    Err(failure) => return Err(failure),
-                },
+    let head = request_head(received, &payload, endpoint, scheme, means.trusted);
+    let patience = (Instant::now() + endpoint.wait_for_agent).min(deadline);
+    let Exchange { request, response } = means.registry.open_or_wait(endpoint.name.as_str(), &head, patience).await?;
+    match payload {
+        Payload::Upgrade(connection) => {
+            let (head, body) =
+                timeout_at(deadline, response.head()).await.map_err(|_| Failure::Deadline)?.map_err(failure_of)?;
+            let wanted = head.status == 101;
+            let mut answer = answer(head, body)?;
+            match answer.body.take_if(|_| wanted) {
+                Some(body) => drop(means.connections.spawn(upgraded(connection, request, body))),
+                None => request.finish(Headers::new()),
             }
+            Ok(answer)
         }
-    };
-    let (head, body, _) = timeout_at(deadline, exchange).await.map_err(|_| Failure::Deadline)??;
-    let mut headers = header_map(head.headers).map_err(|_| Failure::HandlerBroken)?;
-    strip_hop_by_hop(&mut headers);
-    let mut answer = Response::new(body);
-    *answer.status_mut() = http::StatusCode::from_u16(head.status).map_err(|_| Failure::HandlerBroken)?;
-    if head.status == 101 {
-        return Err(Failure::HandlerBroken); // Upgrades are not carried yet.
+        payload => {
+            let upload = upload(request, payload, endpoint.max_body, means.body_idle);
+            let exchange = race(response.head(), Box::pin(upload));
+            let (head, body, upload) = timeout_at(deadline, exchange).await.map_err(|_| Failure::Deadline)??;
+            if head.status == 101 {
+                return Err(Failure::HandlerBroken); // Nobody asked for it.
+            }
+            Ok(Answer { upload: upload.map(finish_upload), ..answer(head, body)? })
+        }
     }
-    *answer.headers_mut() = headers;
-    Ok(answer)
+}
+
+/// Sends the request until the answer's head is there; what is left of the request is given back.
+async fn race<U>(
+    answer: impl Future<Output = Result<(ResponseHead, Receiver), Broken>>,
+    mut upload: Pin<Box<U>>,
+) -> Result<(ResponseHead, Receiver, Option<Pin<Box<U>>>), Failure>
+where
+    U: Future<Output = Result<(), Failure>>,
+{
+    tokio::pin!(answer);
+    let uploaded = tokio::select! {
+        biased;
+        answer = &mut answer => {
+            let (head, body) = answer.map_err(failure_of)?;
+            return Ok((head, body, Some(upload)));
+        }
+        uploaded = &mut upload => uploaded,
+    };
+    uploaded?;
+    let (head, body) = answer.await.map_err(failure_of)?;
+    Ok((head, body, None))
+}
+
+/// The answer came early: the request goes on beside it. A failure breaks the exchange, which the answer's
+/// reader sees.
+fn finish_upload<U>(upload: Pin<Box<U>>) -> AbortOnDropHandle<()>
+where
+    U: Future<Output = Result<(), Failure>> + Send + 'static,
+{
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        if let Err(failure) = upload.await {
+            tracing::debug!(?failure, "a request broke off while its answer was under way");
+        }
+    }))
+}
+
+fn answer(head: ResponseHead, body: Receiver) -> Result<Answer, Failure> {
+    let mut headers = header_map(head.headers).map_err(|_| Failure::HandlerBroken)?;
+    let upgrade = headers.remove(header::UPGRADE).filter(|_| head.status == 101);
+    strip_hop_by_hop(&mut headers);
+    if let Some(upgrade) = upgrade {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, upgrade);
+    }
+    let (mut parts, ()) = Response::new(()).into_parts();
+    parts.status = http::StatusCode::from_u16(head.status).map_err(|_| Failure::HandlerBroken)?;
+    parts.headers = headers;
+    Ok(Answer { head: parts, body: Some(body), upload: None })
+}
+
+/// Carries raw bytes between a sender's upgraded connection and the tunnel.
+async fn upgraded(connection: OnUpgrade, request: Sender, body: Receiver) {
+    let connection = match connection.await {
+        Ok(connection) => TokioIo::new(connection),
+        Err(error) => return tracing::debug!(%error, "a sender left during its upgrade"),
+    };
+    let mut carried = Carried::default();
+    if let Err(error) = join(connection, request, body, &mut carried).await {
+        tracing::debug!(%error, ?carried, "an upgraded connection broke");
+    }
 }
 
 fn failure_of(broken: Broken) -> Failure {
@@ -97,6 +170,7 @@ async fn upload(mut request: Sender, payload: Payload, max_bytes: u64, idle: Dur
             return Ok(());
         }
         Payload::Streaming(body) => body,
+        Payload::Upgrade(_) => return Ok(()), // Its direction begins with the 101.
     };
     let (mut sent, mut trailers) = (0_u64, Headers::new());
     loop {
@@ -138,9 +212,11 @@ fn request_head(
     let Received { event_id, at, peer, secure, head, host, rest, .. } = received;
     let chunked = match payload {
         Payload::Whole(_) => head.headers.contains_key(header::TRANSFER_ENCODING),
+        Payload::Upgrade(_) => false,
         Payload::Streaming(body) => !body.is_end_stream() && !head.headers.contains_key(header::CONTENT_LENGTH),
     };
     let mut headers = head.headers;
+    let upgrade = headers.remove(header::UPGRADE).filter(|_| matches!(payload, Payload::Upgrade(_)));
     strip_hop_by_hop(&mut headers);
     headers.remove(header::EXPECT); // Answered by this hop.
     strip_ours(&mut headers);
@@ -169,7 +245,7 @@ fn request_head(
         framing: if chunked { Framing::Chunked } else { Framing::Length },
         headers: header_lines(&headers),
         fence: None,
-        upgrade: Bytes::new(),
+        upgrade: upgrade.map_or_else(Bytes::new, |wanted| Bytes::copy_from_slice(wanted.as_bytes())),
     }
 }
 

@@ -12,8 +12,11 @@ pub mod stack;
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use http::{Method, Request, Response, Version, header};
-use hyper::body::{Body as _, Incoming};
+use http::{Method, Request, Response, Version, header, request::Parts};
+use hyper::{
+    body::{Body as _, Incoming},
+    upgrade::OnUpgrade,
+};
 use jiff::Timestamp;
 use relay_proto::{CONNECT_PATH, Limits, Notice};
 use tokio::{sync::Semaphore, time::Instant};
@@ -79,10 +82,11 @@ pub async fn handle(door: Arc<Door>, origin: Origin, request: Request<Incoming>)
         Routed::Relay { path } if path == CONNECT_PATH => attach(&door, &routes, request, event_id),
         Routed::Relay { .. } => respond::failure(Failure::UnknownEndpoint, event_id),
         Routed::Endpoint { endpoint, host, rest } => {
-            let (head, body) = request.into_parts();
+            let (mut head, body) = request.into_parts();
+            let upgrade = head.extensions.remove::<OnUpgrade>().filter(|_| wants_upgrade(&head, &body));
             let (peer, secure) = (origin.peer, origin.secure);
             let received = Received { event_id, at: Timestamp::now(), started, peer, secure, head, host, rest };
-            match relay(&door, &routes, &endpoint, received, body).await {
+            match relay(&door, &routes, &endpoint, received, (body, upgrade)).await {
                 Ok(answer) => respond::answer(answer, event_id, endpoint.idle_timeout),
                 Err(failure) => {
                     tracing::debug!(%event_id, endpoint = %endpoint.name, ?failure, "a request got no handler's answer");
@@ -100,7 +104,7 @@ async fn relay(
     routes: &Routes,
     endpoint: &Endpoint,
     received: Received,
-    body: Incoming,
+    (body, upgrade): (Incoming, Option<OnUpgrade>),
 ) -> Result<dispatch::Answer, Failure> {
     check_message(&received, door.max_head)?;
     if body.size_hint().exact().is_some_and(|len| len > endpoint.max_body) {
@@ -112,11 +116,25 @@ async fn relay(
             collect::collect(body, endpoint.max_body, door.body_idle, deadline, &door.body_budget).await?;
         (Payload::Whole(body), Some(memory))
     } else {
-        (Payload::Streaming(body), None)
+        (upgrade.map_or(Payload::Streaming(body), Payload::Upgrade), None)
     };
     let webhook = endpoint.verify.verify(received, payload).map_err(Failure::Refused)?;
     let trusted = |address| routes.trusts(address);
-    dispatch::deliver(webhook, endpoint, &door.registry, &trusted, door.body_idle).await
+    let means = dispatch::Means {
+        registry: &door.registry,
+        trusted: &trusted,
+        body_idle: door.body_idle,
+        connections: &door.connections,
+    };
+    dispatch::deliver(webhook, endpoint, means).await
+}
+
+/// Whether a request asks for another protocol on its connection (RFC 9110, section 7.8): HTTP/1.1, no body.
+fn wants_upgrade(head: &Parts, body: &Incoming) -> bool {
+    head.version == Version::HTTP_11
+        && body.is_end_stream()
+        && head.headers.get_all(header::UPGRADE).iter().count() == 1
+        && accept::lists(&head.headers, &header::CONNECTION, "upgrade")
 }
 
 /// What hyper lets pass and a relay must not: other codings below chunked, methods for proxies.

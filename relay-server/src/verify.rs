@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use http::HeaderMap;
-use hyper::body::Incoming;
+use hyper::{body::Incoming, upgrade::OnUpgrade};
 use relay_schemes::{Headers, Keys, Provider, Refusal, Request, Secret, SecretError};
 
 use crate::webhook::Received;
@@ -31,6 +31,8 @@ pub enum Payload {
     Whole(Bytes),
     /// A body that streams through.
     Streaming(Incoming),
+    /// No body, and the wish to upgrade the connection.
+    Upgrade(OnUpgrade),
 }
 
 /// A request that has proven what its endpoint asks for.
@@ -79,7 +81,7 @@ impl Rule {
         if let Self::Signed { provider: Provider { scheme: Some(scheme), .. }, keys } = self {
             let body: &[u8] = match &payload {
                 Payload::Whole(body) => body,
-                Payload::Streaming(_) => &[],
+                Payload::Streaming(_) | Payload::Upgrade(_) => &[],
             };
             let headers = Lines(&received.head.headers);
             scheme.verify(keys, &Request { headers: &headers, body }, received.at.as_second())?;

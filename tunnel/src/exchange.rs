@@ -219,6 +219,15 @@ impl Drop for Responder {
     }
 }
 
+impl Receiver {
+    /// Breaks the exchange off: what comes cannot be taken.
+    pub fn reset(self, code: ResetCode) {
+        if !self.ended {
+            self.mailbox.reset(code);
+        }
+    }
+}
+
 impl Body for Receiver {
     type Data = Bytes;
     type Error = Broken;

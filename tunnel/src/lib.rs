@@ -24,6 +24,7 @@ mod mailroom;
 mod socket;
 #[cfg(test)]
 mod tests;
+pub mod upgrade;
 
 pub use driver::{Driver, Greeting, agent, relay};
 pub use exchange::{Exchange, Receiver, Request, Responder, ResponseFuture, Sender};

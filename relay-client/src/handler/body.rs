@@ -34,9 +34,12 @@ pub struct ResponseBody {
 }
 
 impl ResponseBody {
-    pub(super) fn new(incoming: Incoming, lease: Lease, idle: Duration, deadline: Instant) -> Self {
+    /// `held` keeps the connection even though the body is empty: it was upgraded.
+    pub(super) fn new(incoming: Incoming, lease: Lease, idle: Duration, deadline: Instant, held: bool) -> Self {
         let mut body = Self { incoming, lease: Some(lease), idle, deadline, timer: None, armed: false };
-        body.finish_if_ended();
+        if !held {
+            body.finish_if_ended();
+        }
         body
     }
 

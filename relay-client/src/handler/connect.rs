@@ -81,7 +81,7 @@ where
         .map_err(|error| CallError::Unreachable(reason::of_chain(&error)))?;
     let driver = tokio::spawn(async move {
         // Whoever waits for an answer or a body gets the same error there.
-        if let Err(error) = connection.await {
+        if let Err(error) = connection.with_upgrades().await {
             tracing::trace!(%error, "handler connection ended");
         }
     });

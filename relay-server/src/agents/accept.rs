@@ -77,7 +77,8 @@ pub fn check(request: &Request<Incoming>, tokens: &Tokens) -> Result<Arc<Token>,
     if upgrade { Ok(Arc::clone(token)) } else { Err(Turned::NotUpgrade) }
 }
 
-fn lists(headers: &HeaderMap, name: &header::HeaderName, item: &str) -> bool {
+/// Whether a header's comma-separated values hold an item, in any case.
+pub fn lists(headers: &HeaderMap, name: &header::HeaderName, item: &str) -> bool {
     let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(item))
 }

@@ -16,6 +16,7 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use relay_tunnel::Receiver;
 use thiserror::Error;
 use tokio::time::{Sleep, sleep};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     agents::accept::Turned,
@@ -43,7 +44,9 @@ where
 /// The handler's answer, streamed.
 #[must_use]
 pub fn answer(answer: Answer, event_id: EventId, idle: Duration) -> Response<Body> {
-    let mut response = answer.map(|inner| Streamed { inner, idle, silence: None }.boxed_unsync());
+    let Answer { head, body, upload } = answer;
+    let body = body.map_or_else(empty, |inner| Streamed { inner, idle, silence: None, _upload: upload }.boxed_unsync());
+    let mut response = Response::from_parts(head, body);
     mark(&mut response, event_id);
     response
 }
@@ -161,6 +164,8 @@ struct Streamed {
     idle: Duration,
     /// Only while nothing comes.
     silence: Option<Pin<Box<Sleep>>>,
+    /// The rest of the request, which ends with the answer at the latest.
+    _upload: Option<AbortOnDropHandle<()>>,
 }
 
 #[derive(Debug, Error)]

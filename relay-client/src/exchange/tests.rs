@@ -1,0 +1,182 @@
+//! Exchanges over a real tunnel and a real handler, and what happens to them when the tunnel is cut.
+
+use std::time::Duration;
+
+use relay_proto::{Headers, Hello, Limits, Outcome as Told, OutcomeState, RequestHead, Welcome};
+use relay_tunnel::{Arrival, Arrivals, Exchange, Handle, Receiver};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::*;
+use crate::{
+    handler::TargetConfig,
+    report::{Color, Output},
+};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// An agent that serves one route, and its relay.
+struct Pair {
+    relay: Handle,
+    heard: Arrivals,
+    _tasks: [AbortOnDropHandle<()>; 3],
+}
+
+async fn pair(route: &Arc<Route>, outcomes: &Arc<Outcomes>) -> Pair {
+    let (ours, theirs): (DuplexStream, DuplexStream) = tokio::io::duplex(64 * 1024);
+    let greeting = tokio::spawn(relay_tunnel::relay(ours, Vec::new(), Limits::relay()));
+    let agent = tokio::spawn(relay_tunnel::agent(theirs, Vec::new(), Hello::default(), Limits::agent()));
+    let (relay, heard, driver) = greeting.await.unwrap().unwrap().welcome(Welcome::default());
+    let relay_task = tokio::spawn(async { drop(driver.await) });
+    let (_, handle, mut arrivals, driver) = agent.await.unwrap().unwrap();
+    let agent_task = tokio::spawn(async { drop(driver.await) });
+    outcomes.attach(handle);
+    let (route, outcomes) = (Arc::clone(route), Arc::clone(outcomes));
+    let serving = tokio::spawn(async move {
+        while let Some(Arrival::Request(request)) = arrivals.next().await {
+            let reporter = Reporter::new(Output::Quiet, Color::Never);
+            tokio::spawn(serve(request, Some(Arc::clone(&route)), reporter, Arc::clone(&outcomes)));
+        }
+    });
+    Pair { relay, heard, _tasks: [relay_task, agent_task, serving].map(AbortOnDropHandle::new) }
+}
+
+async fn handler() -> (TcpListener, Arc<Route>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = TargetConfig::new(listener.local_addr().unwrap().port().to_string().parse().unwrap());
+    let config = EndpointConfig { name: None, target: target.clone(), headers: Vec::new(), preserve_host: false };
+    (listener, Arc::new(Route::new(config, Handler::new(&target).unwrap())))
+}
+
+fn head(fence: Option<u64>, upgrade: &'static str) -> RequestHead {
+    RequestHead {
+        endpoint: "e".into(),
+        event_id: [4; 16],
+        attempt: 3,
+        method: "GET".into(),
+        target: "/x".into(),
+        framing: Framing::Length,
+        headers: Headers::new(),
+        fence,
+        upgrade: upgrade.into(),
+    }
+}
+
+/// Takes a connection and reads one head from it.
+async fn take(listener: &TcpListener) -> (TcpStream, String) {
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    (stream, String::from_utf8(head).unwrap())
+}
+
+async fn outcome(pair: &mut Pair) -> OutcomeState {
+    match timeout(PATIENCE, pair.heard.next()).await.unwrap() {
+        Some(Arrival::Outcome(Told { event_id, attempt, fence, state })) => {
+            assert_eq!((event_id, attempt, fence), ([4; 16], 3, 9));
+            state
+        }
+        other => panic!("an outcome, not {other:?}"),
+    }
+}
+
+fn open(pair: &Pair, fence: Option<u64>, upgrade: &'static str) -> Exchange {
+    pair.relay.open(head(fence, upgrade)).unwrap()
+}
+
+#[tokio::test]
+async fn a_kept_events_handler_goes_on_when_the_session_breaks_and_the_next_one_hears_how_it_went() {
+    let ((listener, route), outcomes) = (handler().await, Arc::default());
+    let first = pair(&route, &outcomes).await;
+    let Exchange { request, response } = open(&first, Some(9), "");
+    request.finish(Headers::new());
+    let (mut stream, _) = take(&listener).await;
+    drop((first, response));
+    let mut second = pair(&route, &outcomes).await;
+    // The break may be seen a moment after the new session is there; then the end alone is told.
+    stream.write_all(b"HTTP/1.1 201 Created\r\nX-A: 1\r\nContent-Length: 4\r\n\r\ndone").await.unwrap();
+    let finished = loop {
+        match outcome(&mut second).await {
+            OutcomeState::Running => {}
+            other => break other,
+        }
+    };
+    let OutcomeState::Finished { head, body, truncated } = finished else { panic!("{finished:?}") };
+    assert_eq!((head.status, &body[..], truncated), (201, &b"done"[..], false));
+    // A third session within a minute hears it again: nobody knows whether it arrived.
+    drop(second);
+    let mut third = pair(&route, &outcomes).await;
+    assert!(matches!(outcome(&mut third).await, OutcomeState::Finished { .. }));
+}
+
+#[tokio::test]
+async fn an_answer_that_was_cut_midway_is_reported_whole() {
+    let ((listener, route), outcomes) = (handler().await, Arc::default());
+    let first = pair(&route, &outcomes).await;
+    let Exchange { request, response } = open(&first, Some(9), "");
+    request.finish(Headers::new());
+    let (mut stream, _) = take(&listener).await;
+    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n").await.unwrap();
+    stream.write_all(&[1; 10]).await.unwrap();
+    let (head, body) = timeout(PATIENCE, response.head()).await.unwrap().unwrap();
+    assert_eq!(head.status, 200);
+    drop((first, body));
+    let mut second = pair(&route, &outcomes).await;
+    stream.write_all(&vec![2; 99_990]).await.unwrap();
+    let finished = loop {
+        match outcome(&mut second).await {
+            OutcomeState::Running => {}
+            other => break other,
+        }
+    };
+    let OutcomeState::Finished { body, truncated, .. } = finished else { panic!("{finished:?}") };
+    assert!(truncated && body.len() == relay_proto::MAX_OUTCOME_BODY_BYTES);
+    assert_eq!((&body[..10], body[10]), (&[1; 10][..], 2));
+}
+
+#[tokio::test]
+async fn without_a_fence_the_handlers_connection_is_closed_with_the_session() {
+    let ((listener, route), outcomes) = (handler().await, Arc::default());
+    let first = pair(&route, &outcomes).await;
+    let exchange = open(&first, None, "");
+    exchange.request.finish(Headers::new());
+    let (mut stream, _) = take(&listener).await;
+    drop(first);
+    assert_eq!(timeout(PATIENCE, stream.read(&mut [0; 1])).await.unwrap().unwrap(), 0, "closed");
+}
+
+async fn text(body: &mut Receiver) -> Option<Vec<u8>> {
+    use http_body_util::BodyExt;
+    let frame = timeout(PATIENCE, body.frame()).await.unwrap()?;
+    Some(frame.unwrap().into_data().unwrap().to_vec())
+}
+
+#[tokio::test]
+async fn an_upgrade_carries_raw_bytes_and_half_closes() {
+    let ((listener, route), outcomes) = (handler().await, Arc::default());
+    let pair = pair(&route, &outcomes).await;
+    let Exchange { mut request, response } = open(&pair, None, "chat");
+    let (mut stream, head) = take(&listener).await;
+    assert!(head.contains("connection: upgrade\r\n") && head.contains("upgrade: chat\r\n"), "{head}");
+    stream
+        .write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: chat\r\n\r\nhi")
+        .await
+        .unwrap();
+    let (head, mut body) = timeout(PATIENCE, response.head()).await.unwrap().unwrap();
+    assert_eq!(head.status, 101);
+    assert!(head.headers.iter().any(|(name, value)| name == "upgrade" && value == "chat"));
+    assert_eq!(text(&mut body).await.unwrap(), b"hi");
+    stream.shutdown().await.unwrap();
+    assert_eq!(text(&mut body).await, None, "the handler's half is closed");
+    request.send(Bytes::from_static(b"still here")).await.unwrap();
+    request.finish(Headers::new());
+    let mut rest = Vec::new();
+    timeout(PATIENCE, stream.read_to_end(&mut rest)).await.unwrap().unwrap();
+    assert_eq!(rest, b"still here");
+}
