@@ -22,6 +22,8 @@ pub enum Attach {
     Exclusive,
     /// Gets copies of what others get and never answers a sender.
     Copy,
+    /// The relay's choice: shared, or copies while an agent of another name serves.
+    Auto,
 }
 
 /// One endpoint that an agent offers to serve.
@@ -57,6 +59,8 @@ pub enum OfferState {
     Accepted,
     /// Another agent is active; this one stands by.
     Standby,
+    /// Copies of what others get will come.
+    Copy,
     /// The offer was refused.
     Refused {
         /// A stable code: `unknown_endpoint`, `not_allowed`, `choose_one`.
@@ -70,6 +74,7 @@ impl OfferState {
             Self::Accepted => (0, ""),
             Self::Standby => (1, ""),
             Self::Refused { code } => (2, code),
+            Self::Copy => (3, ""),
         }
     }
 
@@ -78,6 +83,7 @@ impl OfferState {
         match number {
             0 => Self::Accepted,
             1 => Self::Standby,
+            3 => Self::Copy,
             _ => Self::Refused { code },
         }
     }
@@ -296,6 +302,7 @@ impl Offer {
                         0 => Attach::Shared,
                         1 => Attach::Exclusive,
                         2 => Attach::Copy,
+                        3 => Attach::Auto,
                         _ => return Err(ProtocolError::Malformed { what: "attach" }),
                     }
                 }

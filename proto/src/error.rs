@@ -76,7 +76,7 @@ pub enum OpenError {
     /// The session is not open (yet, or any more).
     #[error("the session is closed")]
     Closed,
-    /// The agent has said that it takes no new streams.
+    /// The agent has said that it takes no new streams (told by whoever hands out the right to open them).
     #[error("the agent is draining")]
     Draining,
     /// As many streams as allowed are open.

@@ -286,9 +286,6 @@ impl Session {
         if self.phase != Phase::Open || self.role != Role::Relay {
             return Err(OpenError::Closed);
         }
-        if self.peer_draining {
-            return Err(OpenError::Draining);
-        }
         if self.open_streams >= self.max_streams() {
             return Err(OpenError::Busy);
         }
@@ -432,8 +429,9 @@ impl Session {
         }
     }
 
-    /// Announces a planned stop. After an agent's drain the relay opens no more streams; after a
-    /// relay's drain the agent connects anew and leaves this session to finish what it carries.
+    /// Announces a planned stop. After an agent's drain the relay's users open no more streams but those
+    /// already promised, and the relay closes once none is left: the agent cannot know what is on its way.
+    /// After a relay's drain the agent connects anew and leaves this session to finish what it carries.
     pub fn drain(&mut self) {
         if !self.draining && self.phase == Phase::Open {
             self.draining = true;

@@ -175,7 +175,7 @@ fn hello(config: &Config, routes: &[Arc<Route>]) -> Hello {
 fn refusal(welcome: &Welcome) -> Option<Ended> {
     let code = |state: &OfferState| match state {
         OfferState::Refused { code } => Some(code.clone()),
-        OfferState::Accepted | OfferState::Standby => None,
+        OfferState::Accepted | OfferState::Standby | OfferState::Copy => None,
     };
     let codes: Vec<String> = welcome.endpoints.iter().filter_map(|endpoint| code(&endpoint.state)).collect();
     if codes.len() < welcome.endpoints.len() {
@@ -203,7 +203,10 @@ fn announce(welcome: &Welcome, routes: &[Arc<Route>], reporter: &Reporter) -> Ha
     let (mut by_name, mut ready) = (HashMap::new(), Vec::new());
     for (endpoint, route) in welcome.endpoints.iter().zip(routes) {
         match &endpoint.state {
-            OfferState::Accepted => {
+            OfferState::Accepted | OfferState::Copy => {
+                if endpoint.state == OfferState::Copy {
+                    reporter.warn(format!("endpoint {}: copies only, another agent serves it", endpoint.endpoint));
+                }
                 by_name.insert(endpoint.endpoint.clone(), Arc::clone(route));
                 ready.push(ReadyEndpoint {
                     name: endpoint.endpoint.clone(),
@@ -243,7 +246,6 @@ async fn serve(
                 stopping = true;
                 reporter.state(State::Draining);
                 handle.drain();
-                handle.close_when_idle(CloseCode::Normal, "the agent is stopping");
                 patience.as_mut().reset(Instant::now() + DRAIN);
                 continue;
             }
@@ -282,6 +284,7 @@ fn tell(notice: Told, reporter: &Reporter) {
         Told::Changed { endpoint, state } => match state {
             OfferState::Accepted => reporter.warn(format!("endpoint {endpoint} is active now")),
             OfferState::Standby => reporter.state(State::Standby { endpoint }),
+            OfferState::Copy => reporter.warn(format!("endpoint {endpoint}: copies only, another agent serves it")),
             OfferState::Refused { code } => {
                 reporter.warn(format!("endpoint {endpoint} was taken away by the relay: {code}"));
             }

@@ -1,5 +1,10 @@
 //! The agents: who may attach, who is attached, and who gets the next exchange.
 
 pub mod accept;
+pub mod copies;
+pub mod places;
 pub mod registry;
 pub mod token;
+
+#[cfg(test)]
+mod tests;

@@ -23,7 +23,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     admin::{self, Readiness},
-    agents::registry::Registry,
+    agents::{
+        accept::{self, Terms},
+        registry::Registry,
+    },
     config::{Config, Source},
     ingress::{
         Door, collect,
@@ -134,10 +137,12 @@ fn bind(address: SocketAddr) -> anyhow::Result<StdListener> {
 
 fn door(config: &Config, public: SocketAddr) -> Door {
     let units = usize::try_from(config.limits.body_budget).unwrap_or(usize::MAX) / collect::UNIT_BYTES;
+    let registry = Arc::new(Registry::default());
+    let limits = Limits { max_streams: config.limits.max_in_flight_per_agent, ..Limits::relay() };
     Door {
         routes: ArcSwap::from_pointee(routes(config, public)),
-        registry: Arc::new(Registry::default()),
-        session_limits: Limits { max_streams: config.limits.max_in_flight_per_agent, ..Limits::relay() },
+        terms: Terms { registry: Arc::clone(&registry), limits, drain_timeout: config.server.drain_timeout },
+        registry,
         body_budget: Semaphore::new(units.min(Semaphore::MAX_PERMITS)),
         max_head: config.limits.max_head,
         body_idle: config.limits.body_idle_timeout,
@@ -170,11 +175,12 @@ fn reload(source: &Source, door: &Door, serving: &Serving, public: SocketAddr) {
             Err(error) => return tracing::error!("the config was not taken over: {error}"),
         }
     }
-    door.routes.store(Arc::new(routes(&config, public)));
-    let tokens = &config.tokens;
-    door.registry.close_unless(|name, endpoints| {
-        let token = tokens.iter().find(|token| &*token.name == name);
-        token.is_some_and(|token| endpoints.iter().all(|endpoint| token.may_attach(endpoint)))
+    let routes = routes(&config, public);
+    let attachable = routes.attachable();
+    door.routes.store(Arc::new(routes));
+    door.registry.revise(&|name, offer| {
+        let token = config.tokens.iter().find(|token| &*token.name == name).ok_or("unauthorized")?;
+        accept::admit(token, offer, &attachable)
     });
     tracing::info!("the config was taken over");
 }

@@ -24,7 +24,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use uuid::Uuid;
 
 use crate::{
-    agents::registry::Registry,
+    agents::{copies::Tee, registry::Registry},
     endpoint::Endpoint,
     verify::{Payload, Webhook},
     webhook::{Failure, Received},
@@ -63,8 +63,11 @@ pub async fn deliver(webhook: Webhook, endpoint: &Endpoint, means: Means<'_>) ->
     let (received, payload, scheme) = webhook.into_parts();
     let deadline = received.started + endpoint.deadline;
     let head = request_head(received, &payload, endpoint, scheme, means.trusted);
-    let patience = (Instant::now() + endpoint.wait_for_agent).min(deadline);
-    let Exchange { request, response } = means.registry.open_or_wait(endpoint.name.as_str(), &head, patience).await?;
+    let (name, patience) = (endpoint.name.as_str(), (Instant::now() + endpoint.wait_for_agent).min(deadline));
+    let place = means.registry.reserve_or_wait(name, patience).await?;
+    let copied = !matches!(payload, Payload::Upgrade(_));
+    let tee = if copied { means.registry.copies(name, || head.clone()) } else { None };
+    let Exchange { request, response } = place.open(head);
     match payload {
         Payload::Upgrade(connection) => {
             let (head, body) =
@@ -78,7 +81,7 @@ pub async fn deliver(webhook: Webhook, endpoint: &Endpoint, means: Means<'_>) ->
             Ok(answer)
         }
         payload => {
-            let upload = upload(request, payload, endpoint.max_body, means.body_idle);
+            let upload = upload(request, payload, tee, endpoint.max_body, means.body_idle);
             let exchange = race(response.head(), Box::pin(upload));
             let (head, body, upload) = timeout_at(deadline, exchange).await.map_err(|_| Failure::Deadline)??;
             if head.status == 101 {
@@ -161,9 +164,19 @@ fn failure_of(broken: Broken) -> Failure {
 }
 
 /// Sends the request's body as fast as the agent takes it.
-async fn upload(mut request: Sender, payload: Payload, max_bytes: u64, idle: Duration) -> Result<(), Failure> {
+async fn upload(
+    mut request: Sender,
+    payload: Payload,
+    mut tee: Option<Tee>,
+    max_bytes: u64,
+    idle: Duration,
+) -> Result<(), Failure> {
     let mut body = match payload {
         Payload::Whole(body) => {
+            if let Some(mut tee) = tee {
+                tee.data(&body);
+                tee.finish(&Headers::new());
+            }
             if request.send(body).await.is_ok() {
                 request.finish(Headers::new());
             }
@@ -182,6 +195,9 @@ async fn upload(mut request: Sender, payload: Payload, max_bytes: u64, idle: Dur
                 if sent > max_bytes {
                     return Err(Failure::BodyTooLarge { limit: max_bytes });
                 }
+                if let Some(tee) = &mut tee {
+                    tee.data(&data);
+                }
                 if request.send(data).await.is_err() {
                     return Ok(()); // The answer, or its absence, says why.
                 }
@@ -192,6 +208,9 @@ async fn upload(mut request: Sender, payload: Payload, max_bytes: u64, idle: Dur
                 }
             }
         }
+    }
+    if let Some(tee) = tee {
+        tee.finish(&trailers);
     }
     request.finish(trailers);
     Ok(())

@@ -33,6 +33,8 @@ pub struct Endpoint {
     pub wait_for_agent: Duration,
     /// Host names that belong to this endpoint alone, lower case, without a port.
     pub hosts: Vec<Arc<str>>,
+    /// Whether one agent at a time serves it, and the others stand by.
+    pub exclusive: bool,
 }
 
 /// An endpoint's name: `[a-z0-9][a-z0-9._-]{0,62}`.

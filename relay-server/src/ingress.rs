@@ -18,7 +18,7 @@ use hyper::{
     upgrade::OnUpgrade,
 };
 use jiff::Timestamp;
-use relay_proto::{CONNECT_PATH, Limits, Notice};
+use relay_proto::{CONNECT_PATH, Notice};
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -44,8 +44,8 @@ pub struct Door {
     pub routes: ArcSwap<Routes>,
     /// The attached agents.
     pub registry: Arc<Registry>,
-    /// What each agent's session may take.
-    pub session_limits: Limits,
+    /// What their sessions run under.
+    pub terms: accept::Terms,
     /// Memory for collected bodies, in units of [`collect::UNIT_BYTES`].
     pub body_budget: Semaphore,
     /// Largest request head, in bytes; hyper's own bound is a little above it.
@@ -167,14 +167,11 @@ fn attach(door: &Arc<Door>, routes: &Routes, request: Request<Incoming>, event_i
         Ok(token) => token,
         Err(turned) => return respond::turned(turned),
     };
-    let registry = Arc::clone(&door.registry);
-    let limits = door.session_limits.clone();
     let accepted = accept::accept::<Socket, _>(
         request,
         token,
         routes.attachable(),
-        registry,
-        limits,
+        door.terms.clone(),
         &door.sessions,
         respond::empty(),
     );

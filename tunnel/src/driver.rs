@@ -476,7 +476,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     fn arrive(&mut self, id: StreamId, head: relay_proto::RequestHead) {
         self.room.enter();
-        let mailbox = Mailbox::new(Arc::clone(&self.room), Mail { id: Some(id), ..Mail::default() });
+        let mailbox = Mailbox::new(Arc::clone(&self.room), Box::new(()), Mail { id: Some(id), ..Mail::default() });
         self.boxes.insert(id, Arc::clone(&mailbox));
         if !self.room.arrive(Arrival::Request(Request::new(head, mailbox))) {
             self.session.reset(id, ResetCode::NotCalled);

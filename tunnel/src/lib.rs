@@ -28,6 +28,6 @@ pub mod upgrade;
 
 pub use driver::{Driver, Greeting, agent, relay};
 pub use exchange::{Exchange, Receiver, Request, Responder, ResponseFuture, Sender};
-pub use mailbox::Broken;
-pub use mailroom::{Arrival, Arrivals, Handle};
+pub use mailbox::{Broken, Ticket};
+pub use mailroom::{Arrival, Arrivals, Handle, Slot};
 pub use socket::websocket_config;

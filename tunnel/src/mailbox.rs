@@ -4,6 +4,7 @@
 //! Bodies are bounded by [`OUT_BYTES`] on the way out and by the session's credit on the way in.
 
 use std::{
+    any::Any,
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::Waker,
@@ -29,8 +30,12 @@ pub enum Broken {
     SessionLost,
 }
 
+/// Something that lasts as long as an exchange.
+pub type Ticket = Box<dyn Any + Send + Sync>;
+
 pub(crate) struct Mailbox {
     room: Arc<Mailroom>,
+    _ticket: Ticket,
     state: Mutex<State>,
 }
 
@@ -79,8 +84,8 @@ impl State {
 }
 
 impl Mailbox {
-    pub(crate) fn new(room: Arc<Mailroom>, state: State) -> Arc<Self> {
-        Arc::new(Self { room, state: Mutex::new(state) })
+    pub(crate) fn new(room: Arc<Mailroom>, ticket: Ticket, state: State) -> Arc<Self> {
+        Arc::new(Self { room, _ticket: ticket, state: Mutex::new(state) })
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {

@@ -12,7 +12,7 @@ use relay_proto::{CloseCode, Notice, OpenError, Outcome, RequestHead, limits::MA
 
 use crate::{
     exchange::{Exchange, Request},
-    mailbox::{Mailbox, State as Mail},
+    mailbox::{Mailbox, State as Mail, Ticket},
 };
 
 /// Notices that wait for a reader or for the driver; beyond this the oldest is dropped.
@@ -125,9 +125,17 @@ impl Handle {
     /// Relay: opens an exchange. Its request goes out with the driver's next message.
     ///
     /// # Errors
-    /// [`OpenError`] when the tunnel is closed or draining, or as many exchanges as the agent takes
-    /// are in flight; nothing was sent.
+    /// As [`Handle::reserve`].
     pub fn open(&self, head: RequestHead) -> Result<Exchange, OpenError> {
+        Ok(self.reserve()?.open(head, Box::new(())))
+    }
+
+    /// Relay: the right to open one more exchange.
+    ///
+    /// # Errors
+    /// [`OpenError`] when the tunnel is closed or draining, or as many exchanges as the agent takes
+    /// are in flight.
+    pub fn reserve(&self) -> Result<Slot, OpenError> {
         let mut state = self.0.lock();
         if !state.open {
             return Err(OpenError::Closed);
@@ -140,9 +148,7 @@ impl Handle {
         }
         state.in_flight += 1;
         drop(state);
-        let mailbox = Mailbox::new(Arc::clone(&self.0), Mail { open: Some(head), ..Mail::default() });
-        mailbox.put(|_| ());
-        Ok(Exchange::new(mailbox))
+        Ok(Slot { room: Some(Arc::clone(&self.0)) })
     }
 
     /// Tells the agent's user something; may be lost.
@@ -208,6 +214,36 @@ impl Handle {
     pub fn takes_exchanges(&self) -> bool {
         let state = self.0.lock();
         state.open && !state.peer_draining
+    }
+}
+
+/// The right to open one exchange; counted among those in flight until it is used or dropped.
+pub struct Slot {
+    room: Option<Arc<Mailroom>>,
+}
+
+impl Slot {
+    /// Opens the exchange. `ticket` is dropped when the exchange is over for the tunnel and for every handle.
+    #[must_use]
+    pub fn open(mut self, head: RequestHead, ticket: Ticket) -> Exchange {
+        let room = self.room.take().expect("taken only here");
+        let mailbox = Mailbox::new(room, ticket, Mail { open: Some(head), ..Mail::default() });
+        mailbox.put(|_| ());
+        Exchange::new(mailbox)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(room) = &self.room {
+            room.leave();
+        }
+    }
+}
+
+impl std::fmt::Debug for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Slot")
     }
 }
 

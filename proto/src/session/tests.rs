@@ -392,14 +392,18 @@ fn what_the_agent_would_end_the_session_for_cannot_be_sent() {
 }
 
 #[test]
-fn an_agent_that_drains_gets_no_new_streams_and_finishes_the_old() {
+fn an_agent_that_drains_still_serves_what_was_on_its_way() {
     let mut pair = Pair::open();
     let id = pair.ask(b"x");
     pair.run();
     pair.agent.drain();
     pair.run();
     assert_eq!(pair.relay_events(), [Event::Draining]);
-    assert_eq!(pair.relay.open(request()), Err(OpenError::Draining));
+    assert!(pair.relay.is_draining());
+    let late = pair.ask(b"y");
+    pair.run();
+    assert_eq!(pair.agent_events().last(), Some(&end(late)));
+    pair.agent.reset(late, ResetCode::NotCalled);
     pair.agent.respond(id, response(200)).expect("responds");
     pair.agent.finish(id, Headers::new()).expect("finishes");
     pair.run();

@@ -25,7 +25,7 @@ pub(super) const KEPT_FOR: Duration = Duration::from_secs(60);
 
 /// One attempt of an event that the relay keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Attempt {
+pub struct Attempt {
     event_id: [u8; 16],
     number: u32,
     fence: u64,

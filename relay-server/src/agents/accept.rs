@@ -3,20 +3,25 @@
 //! Nothing is upgraded before the token is known to be right, and nothing is attached that the
 //! token does not allow.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
-use relay_proto::{Attached as Answer, Limits, OfferState, SUBPROTOCOL, Welcome};
-use tokio::io::{AsyncRead, AsyncWrite};
+use relay_proto::{Attach, Attached as Answer, CloseCode, Limits, Offer, OfferState, SUBPROTOCOL, Welcome};
+use relay_tunnel::{Arrival, Arrivals, Handle};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::sleep,
+};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    registry::{Identity, Registry},
-    token::{Token, Tokens},
+    places::{Standing, Wish},
+    registry::{Admission, Attached, Identity, PATIENCE, Registry, Welcomed, told},
+    token::{Right, Token, Tokens},
 };
 
 /// What the relay calls itself towards agents.
@@ -42,6 +47,19 @@ pub struct Attachable {
     pub url: String,
     /// Its provider's name, or `none`.
     pub provider: &'static str,
+    /// Whether it takes one active agent at a time.
+    pub exclusive: bool,
+}
+
+/// What every session runs under.
+#[derive(Clone)]
+pub struct Terms {
+    /// Where it attaches.
+    pub registry: Arc<Registry>,
+    /// What it may take.
+    pub limits: Limits,
+    /// How long a replaced session that had drained may finish.
+    pub drain_timeout: Duration,
 }
 
 /// Checks an upgrade request and its token.
@@ -88,8 +106,7 @@ pub fn accept<S, B>(
     mut request: Request<Incoming>,
     token: Arc<Token>,
     attachable: Vec<Attachable>,
-    registry: Arc<Registry>,
-    limits: Limits,
+    terms: Terms,
     sessions: &TaskTracker,
     body: B,
 ) -> Result<Response<B>, Infallible>
@@ -106,7 +123,7 @@ where
         let Ok(parts) = upgraded.downcast::<TokioIo<S>>() else {
             return tracing::error!("an agent's connection is of an unknown type");
         };
-        run(parts.io.into_inner(), parts.read_buf.to_vec(), &token, attachable, registry, limits).await;
+        run(parts.io.into_inner(), parts.read_buf.to_vec(), &token, attachable, terms).await;
     });
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -120,73 +137,136 @@ where
     Ok(response)
 }
 
+/// One agent's session, from its hello to its end.
 async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     leftover: Vec<u8>,
     token: &Token,
     attachable: Vec<Attachable>,
-    registry: Arc<Registry>,
-    limits: Limits,
+    Terms { registry, limits, drain_timeout }: Terms,
 ) {
-    let greeting = match relay_tunnel::relay(stream, leftover, limits).await {
+    let mut greeting = match relay_tunnel::relay(stream, leftover, limits).await {
         Ok(greeting) => greeting,
         Err(close) => return tracing::debug!(reason = close.reason, "an agent left before its hello"),
     };
-    let identity = Identity {
-        token: Arc::clone(&token.name),
-        name: greeting.hello.name.clone(),
-        instance: greeting.hello.instance,
-    };
+    let agent = greeting.hello.name.clone();
+    let identity = Identity { token: Arc::clone(&token.name), name: agent.clone(), instance: greeting.hello.instance };
     let now_ms = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0);
-    let epoch = registry.next_epoch(&identity, now_ms);
-    let offers = greeting.hello.offers.iter().map(|offer| offer.endpoint.as_str());
-    let endpoints: Vec<Answer> = offers.map(|name| answer(name, token, &attachable)).collect();
-    let accepted: Vec<String> = endpoints
-        .iter()
-        .filter(|answer| answer.state == OfferState::Accepted)
-        .map(|answer| answer.endpoint.clone())
-        .collect();
-    let available = if accepted.len() == endpoints.len() {
+    let offers = std::mem::take(&mut greeting.hello.offers);
+    let names: Vec<String> = offers.iter().map(|offer| offer.endpoint.clone()).collect();
+    let admit = |_: &str, offer: &Offer| admit(token, offer, &attachable);
+    let Welcomed { attached, answers, contested, finishing } = registry.attach(identity, offers, now_ms, &admit);
+    let endpoints: Vec<Answer> =
+        names.into_iter().zip(&answers).map(|(name, answer)| tell(name, answer, &attachable)).collect();
+    let refused = answers.iter().filter(|answer| answer.is_err()).count();
+    let available = if refused == 0 {
         Vec::new()
     } else {
-        attachable.iter().map(|endpoint| endpoint.name.clone()).filter(|name| token.may_attach(name)).collect()
+        let names = attachable.iter().map(|endpoint| endpoint.name.clone());
+        names.filter(|name| token.may(Right::Attach, name) || token.may(Right::Read, name)).collect()
     };
+    let epoch = attached.epoch();
     let welcome = Welcome { epoch, software: SOFTWARE.to_owned(), endpoints, available };
-    let agent = identity.name.clone();
-    if accepted.is_empty() {
+    if refused == answers.len() {
         tracing::info!(agent, token = %token.name, "an agent offered nothing that it may serve");
+        drop(attached);
         return greeting.refuse(welcome, "none of the offered endpoints was accepted").await;
     }
-    tracing::info!(agent, token = %token.name, epoch, endpoints = accepted.join(","), "an agent attached");
-    let (handle, _arrivals, driver) = greeting.welcome(welcome);
-    let attached = registry.attach(identity, epoch, accepted, handle);
-    let close = driver.await;
+    let names: Vec<&str> = answers.iter().flatten().map(|(name, _)| name.as_str()).collect();
+    tracing::info!(agent, token = %token.name, epoch, endpoints = names.join(","), "an agent attached");
+    let (handle, arrivals, driver) = greeting.welcome(welcome);
+    attached.ready(handle.clone(), &answers);
+    let close = tokio::select! {
+        close = driver => close,
+        () = attend(&attached, &handle, arrivals, contested, finishing, drain_timeout) => unreachable!("it waits for ever"),
+    };
     drop(attached);
     tracing::info!(agent, epoch, code = ?close.code, reason = close.reason, "an agent left");
 }
 
-fn answer(offered: &str, token: &Token, attachable: &[Attachable]) -> Answer {
-    let mut allowed = attachable.iter().filter(|endpoint| token.may_attach(&endpoint.name));
-    let found = if offered.is_empty() {
-        match (allowed.next(), allowed.next()) {
-            (Some(only), None) => Ok(only),
-            _ => Err("choose_one"),
+/// What a session needs beside its exchanges: answers to questions, and what is due some time after its begin.
+async fn attend(
+    attached: &Attached,
+    handle: &Handle,
+    mut arrivals: Arrivals,
+    contested: bool,
+    finishing: Option<Handle>,
+    drain_timeout: Duration,
+) {
+    let listen = async {
+        loop {
+            match arrivals.next().await {
+                Some(Arrival::Answered) => attached.answered(),
+                Some(Arrival::Draining) => {
+                    attached.draining();
+                    // This side knows what it has opened; the agent cannot know what is still on its way.
+                    handle.close_when_idle(CloseCode::Normal, "the agent has drained");
+                }
+                Some(Arrival::Outcome(outcome)) => {
+                    tracing::debug!(attempt = outcome.attempt, "an outcome of an event that is not kept");
+                }
+                Some(Arrival::Request(_) | Arrival::Notice(_)) => {}
+                None => pending().await, // The driver says how it ended.
+            }
         }
-    } else if !token.may_attach(offered) {
-        Err("not_allowed")
-    } else {
-        attachable.iter().find(|endpoint| endpoint.name == offered).ok_or("unknown_endpoint")
     };
-    match found {
-        Ok(endpoint) => Answer {
-            endpoint: endpoint.name.clone(),
-            state: OfferState::Accepted,
-            url: endpoint.url.clone(),
-            provider: endpoint.provider.to_owned(),
-        },
+    let contest = async {
+        if contested {
+            sleep(PATIENCE).await;
+            attached.contest();
+        }
+    };
+    let finish = async {
+        if let Some(replaced) = finishing {
+            sleep(drain_timeout).await;
+            replaced.close(CloseCode::Replaced, "its last exchanges took too long");
+        }
+    };
+    tokio::join!(listen, contest, finish);
+}
+
+/// What a token allows an offer to be.
+///
+/// # Errors
+/// A stable code.
+pub fn admit(token: &Token, offer: &Offer, attachable: &[Attachable]) -> Result<Admission, &'static str> {
+    let may = |name: &str| token.may(Right::Attach, name) || token.may(Right::Read, name);
+    let endpoint = if offer.endpoint.is_empty() {
+        let mut allowed = attachable.iter().filter(|endpoint| may(&endpoint.name));
+        match (allowed.next(), allowed.next()) {
+            (Some(only), None) => only,
+            _ => return Err("choose_one"),
+        }
+    } else if may(&offer.endpoint) {
+        attachable.iter().find(|endpoint| endpoint.name == offer.endpoint).ok_or("unknown_endpoint")?
+    } else {
+        return Err("not_allowed");
+    };
+    let attach = match offer.attach {
+        Attach::Copy if token.may(Right::Read, &endpoint.name) => Attach::Copy,
+        Attach::Copy => return Err("may_not_read"),
+        attach if token.may(Right::Attach, &endpoint.name) => attach,
+        Attach::Auto => Attach::Copy, // It may read, and that is what it gets.
+        _ => return Err("may_not_attach"),
+    };
+    let wish = Wish { attach, takeover: offer.takeover && attach == Attach::Exclusive };
+    Ok(Admission { endpoint: endpoint.name.clone(), exclusive: endpoint.exclusive, wish })
+}
+
+fn tell(offered: String, answer: &Result<(String, Standing), &'static str>, attachable: &[Attachable]) -> Answer {
+    match answer {
+        Ok((name, standing)) => {
+            let endpoint = attachable.iter().find(|endpoint| endpoint.name == *name);
+            Answer {
+                endpoint: name.clone(),
+                state: told(*standing),
+                url: endpoint.map(|endpoint| endpoint.url.clone()).unwrap_or_default(),
+                provider: endpoint.map(|endpoint| endpoint.provider.to_owned()).unwrap_or_default(),
+            }
+        }
         Err(code) => Answer {
-            endpoint: offered.to_owned(),
-            state: OfferState::Refused { code: code.to_owned() },
+            endpoint: offered,
+            state: OfferState::Refused { code: (*code).to_owned() },
             url: String::new(),
             provider: String::new(),
         },

@@ -1,32 +1,40 @@
-//! Who is attached to which endpoint, and who gets the next exchange.
+//! Who is attached, and who gets the next exchange.
 //!
-//! A session stands here from its welcome to its end. The same token, name and instance have one
-//! session at a time: a newer one replaces the older at once, by its epoch. Exchanges of an endpoint
-//! go to the session with the fewest in flight.
+//! A session stands here from its hello to its end. The same token, name and instance have one session at a
+//! time: a newer one replaces the older at once, by its epoch; only an older one that had drained may finish.
+//! Which of an endpoint's sessions serve it is [`super::places`]' to say; among those an exchange goes to the
+//! one with the most capacity left.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
-use relay_proto::{CloseCode, Notice, OpenError, RequestHead};
-use relay_tunnel::{Exchange, Handle};
+use relay_proto::{CloseCode, Notice, Offer, OfferState, OpenError, RequestHead};
+use relay_tunnel::{Exchange, Handle, Slot};
 use tokio::{
     sync::{Notify, Semaphore},
     time::{Instant, timeout_at},
 };
 
+use super::{
+    copies::{Copies, Tee},
+    places::{Key, Places, Standing, Wish},
+};
 use crate::webhook::Failure;
 
-/// An endpoint whose agent left less than this ago is worth waiting for.
-const RECENTLY: Duration = Duration::from_secs(60);
+/// How long an active agent may take to answer when another one wants its place.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a replaced session is told.
+const REPLACED: &str = "a newer session of this agent took over";
 
 /// Requests that wait for an agent at a time; more are answered at once.
 const MAX_WAITERS: usize = 1024;
-
-/// Endpoints whose last agent is remembered; names come from the config, so this is not reached.
-const MAX_REMEMBERED: usize = 100_000;
 
 /// Who an agent is: only the same three fence each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,11 +47,92 @@ pub struct Identity {
     pub instance: [u8; 16],
 }
 
+/// What a token allows an agent at one endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// The endpoint's name.
+    pub endpoint: String,
+    /// Whether the endpoint takes one active agent at a time.
+    pub exclusive: bool,
+    /// The wish as far as the token's rights go.
+    pub wish: Wish,
+}
+
+/// Whose standing at which endpoint is another now.
+type Changes = Vec<(String, Key, Standing)>;
+
+/// Decides about an offer of an agent with a token of this name; an error is a stable code.
+pub type Admit<'a> = &'a dyn Fn(&str, &Offer) -> Result<Admission, &'static str>;
+
 struct Session {
     identity: Identity,
-    epoch: u64,
-    endpoints: Vec<String>,
-    handle: Handle,
+    key: Key,
+    /// What it offered, with the endpoint's name filled in.
+    offers: Vec<Offered>,
+    /// There once the welcome is sent.
+    handle: OnceLock<Handle>,
+    /// Asked for a sign of life, and not answered yet.
+    asked: AtomicBool,
+    /// Gets no exchange until it answers: its agent may have come back under another instance.
+    doubted: AtomicBool,
+}
+
+struct Offered {
+    offer: Offer,
+    load: Arc<Load>,
+}
+
+/// Exchanges in flight for one endpoint on one session, and how many its agent takes at a time.
+struct Load {
+    capacity: i64,
+    in_flight: AtomicI64,
+}
+
+/// Counts an exchange until it is over.
+struct Counted(Arc<Load>);
+
+impl Counted {
+    fn new(load: Arc<Load>) -> Self {
+        load.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self(load)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Session {
+    /// Asks for a sign of life.
+    fn ask(&self) {
+        self.asked.store(true, Ordering::Relaxed);
+        if let Some(handle) = self.handle.get() {
+            handle.probe();
+        }
+    }
+
+    /// Tells the agent its standing at an endpoint.
+    fn tell(&self, endpoint: &str, state: OfferState) {
+        if let Some(handle) = self.handle.get() {
+            handle.notify(Notice::Changed { endpoint: endpoint.to_owned(), state });
+        }
+    }
+
+    fn load(&self, endpoint: &str) -> Option<&Arc<Load>> {
+        self.offers.iter().find(|offered| offered.offer.endpoint == endpoint).map(|offered| &offered.load)
+    }
+}
+
+/// A standing as the agent is told it.
+#[must_use]
+pub const fn told(standing: Standing) -> OfferState {
+    match standing {
+        Standing::Active => OfferState::Accepted,
+        Standing::Standby => OfferState::Standby,
+        Standing::Copy => OfferState::Copy,
+    }
 }
 
 /// The attached agents of one relay.
@@ -51,12 +140,15 @@ pub struct Registry {
     state: Mutex<State>,
     changed: Notify,
     waiters: Semaphore,
+    copies: Copies,
 }
 
 #[derive(Default)]
 struct State {
-    sessions: Vec<Arc<Session>>,
-    last_left: HashMap<String, Instant>,
+    last_epoch: u64,
+    sessions: BTreeMap<Key, Arc<Session>>,
+    /// By endpoint; names come from the config.
+    places: HashMap<String, Places>,
     /// Breaks ties between equally free agents.
     turn: usize,
 }
@@ -67,9 +159,40 @@ pub struct Attached {
     session: Arc<Session>,
 }
 
+/// A session's right to one more exchange.
+pub struct Place {
+    slot: Slot,
+    counted: Counted,
+}
+
+impl Place {
+    /// Opens the exchange.
+    #[must_use]
+    pub fn open(self, head: RequestHead) -> Exchange {
+        self.slot.open(head, Box::new(self.counted))
+    }
+}
+
+/// What an agent is told of its offers, and whom its coming concerns.
+pub struct Welcomed {
+    /// The session's place.
+    pub attached: Attached,
+    /// The answers to the offers: the endpoint, or the code of a refusal.
+    pub answers: Vec<Result<(String, Standing), &'static str>>,
+    /// Whether it stands by somewhere; [`Attached::contest`] is due [`PATIENCE`] later.
+    pub contested: bool,
+    /// An older session of the same agent that had drained, to be closed when it is idle.
+    pub finishing: Option<Handle>,
+}
+
 impl Default for Registry {
     fn default() -> Self {
-        Self { state: Mutex::default(), changed: Notify::new(), waiters: Semaphore::new(MAX_WAITERS) }
+        Self {
+            state: Mutex::default(),
+            changed: Notify::new(),
+            waiters: Semaphore::new(MAX_WAITERS),
+            copies: Copies::default(),
+        }
     }
 }
 
@@ -78,79 +201,96 @@ impl Registry {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The epoch of a new session: higher than that of any session of the same agent.
-    #[must_use]
-    pub fn next_epoch(&self, identity: &Identity, now_ms: u64) -> u64 {
-        let state = self.lock();
-        let same = state.sessions.iter().filter(|session| session.identity == *identity);
-        same.map(|session| session.epoch + 1).fold(now_ms, u64::max)
-    }
-
-    /// Attaches a session. An older one of the same agent is closed.
-    pub fn attach(
-        self: &Arc<Self>,
-        identity: Identity,
-        epoch: u64,
-        endpoints: Vec<String>,
-        handle: Handle,
-    ) -> Attached {
-        let session = Arc::new(Session { identity, epoch, endpoints, handle });
+    /// Attaches a session. An older one of the same agent is replaced; sessions of the same name in another
+    /// process, and active ones whose place is wanted, are asked for a sign of life.
+    pub fn attach(self: &Arc<Self>, identity: Identity, offers: Vec<Offer>, now_ms: u64, admit: Admit<'_>) -> Welcomed {
+        let now = Instant::now();
         let mut state = self.lock();
-        let (old, kept) = std::mem::take(&mut state.sessions)
-            .into_iter()
-            .partition(|other| other.identity == session.identity && other.epoch < session.epoch);
-        state.sessions = kept;
-        state.sessions.push(Arc::clone(&session));
+        let key = now_ms.max(state.last_epoch + 1);
+        state.last_epoch = key;
+        let older: Vec<_> = state.sessions.values().filter(|other| other.identity == identity).cloned().collect();
+        let mut changes = Changes::new();
+        let (mut answers, mut offered) = (Vec::new(), Vec::new());
+        for mut offer in offers {
+            let answer = admit(&identity.token, &offer).map(|admission| {
+                offer.endpoint.clone_from(&admission.endpoint);
+                let standing = state.join((key, &identity.name), older.first(), &admission, now, &mut changes);
+                (admission.endpoint, standing)
+            });
+            let capacity = if offer.capacity == 0 { i64::from(u32::MAX) } else { i64::from(offer.capacity) };
+            offered.push(Offered { offer, load: Arc::new(Load { capacity, in_flight: AtomicI64::new(0) }) });
+            answers.push(answer);
+        }
+        for older in &older {
+            state.remove(older.key, now, &mut changes);
+        }
+        let session = Arc::new(Session {
+            identity,
+            key,
+            offers: offered,
+            handle: OnceLock::new(),
+            asked: AtomicBool::new(false),
+            doubted: AtomicBool::new(false),
+        });
+        state.sessions.insert(key, Arc::clone(&session));
+        state.ask_about(&session);
+        let contested = answers.iter().flatten().any(|(_, standing)| *standing == Standing::Standby);
+        state.tell(&changes);
         drop(state);
-        let old: Vec<Arc<Session>> = old;
-        for replaced in old {
-            replaced.handle.close(CloseCode::Replaced, "a newer session of this agent took over");
+        let mut finishing = None;
+        for replaced in older.iter().filter_map(|older| older.handle.get()) {
+            if replaced.takes_exchanges() {
+                replaced.close(CloseCode::Replaced, REPLACED);
+            } else {
+                replaced.close_when_idle(CloseCode::Replaced, REPLACED);
+                finishing = Some(replaced.clone());
+            }
         }
         self.changed.notify_waiters();
-        Attached { registry: Arc::clone(self), session }
+        Welcomed { attached: Attached { registry: Arc::clone(self), session }, answers, contested, finishing }
     }
 
-    /// Opens an exchange with the freest agent of an endpoint.
+    /// A right to an exchange with the freest agent of an endpoint.
     ///
     /// # Errors
-    /// [`Failure::NoAgent`], [`Failure::Busy`] or [`Failure::HeadTooLarge`].
-    pub fn open(&self, endpoint: &str, head: &RequestHead) -> Result<Exchange, Failure> {
+    /// [`Failure::NoAgent`] or [`Failure::Busy`].
+    pub fn reserve(&self, endpoint: &str) -> Result<Place, Failure> {
         let mut state = self.lock();
         state.turn = state.turn.wrapping_add(1);
         let turn = state.turn;
-        let serves = |session: &&Arc<Session>| {
-            session.handle.takes_exchanges() && session.endpoints.iter().any(|name| name == endpoint)
-        };
-        let mut candidates: Vec<_> = state.sessions.iter().filter(serves).map(Arc::clone).collect();
-        drop(state);
-        if !candidates.is_empty() {
-            let first = turn % candidates.len();
-            candidates.rotate_left(first);
+        let mut candidates = state.at(endpoint, Standing::Active);
+        if candidates.is_empty() && state.rouse(endpoint) {
+            candidates = state.at(endpoint, Standing::Active);
         }
-        candidates.sort_by_key(|session| session.handle.in_flight());
+        drop(state);
+        if candidates.is_empty() {
+            return Err(Failure::NoAgent);
+        }
+        let first = turn % candidates.len();
+        candidates.rotate_left(first);
+        candidates.sort_by_key(|(_, load)| load.in_flight.load(Ordering::Relaxed) - load.capacity);
         let mut failure = Failure::NoAgent;
-        for session in candidates {
-            match session.handle.open(head.clone()) {
-                Ok(exchange) => return Ok(exchange),
+        for (handle, load) in candidates {
+            match handle.reserve() {
+                Ok(slot) => return Ok(Place { slot, counted: Counted::new(load) }),
                 Err(OpenError::Busy) => failure = Failure::Busy,
-                Err(OpenError::HeadTooLarge) => return Err(Failure::HeadTooLarge),
-                Err(OpenError::Closed | OpenError::Draining) => {}
+                Err(_) => {}
             }
         }
         Err(failure)
     }
 
-    /// Like [`Registry::open`], but waits until `until` for an agent that left a moment ago.
+    /// Like [`Registry::reserve`], but waits until `until` for an agent that left a moment ago.
     ///
     /// # Errors
-    /// As [`Registry::open`].
-    pub async fn open_or_wait(&self, endpoint: &str, head: &RequestHead, until: Instant) -> Result<Exchange, Failure> {
+    /// As [`Registry::reserve`].
+    pub async fn reserve_or_wait(&self, endpoint: &str, until: Instant) -> Result<Place, Failure> {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            match self.open(endpoint, head) {
-                Err(Failure::NoAgent) if self.left_recently(endpoint) => {}
+            match self.reserve(endpoint) {
+                Err(Failure::NoAgent) if self.expects_one(endpoint) => {}
                 outcome => return outcome,
             }
             let Ok(_place) = self.waiters.try_acquire() else { return Err(Failure::NoAgent) };
@@ -160,39 +300,94 @@ impl Registry {
         }
     }
 
-    fn left_recently(&self, endpoint: &str) -> bool {
-        self.lock().last_left.get(endpoint).is_some_and(|left| left.elapsed() < RECENTLY)
+    /// Whether an agent left a moment ago, or one is there that must first answer.
+    fn expects_one(&self, endpoint: &str) -> bool {
+        let state = self.lock();
+        let Some(places) = state.places.get(endpoint) else { return false };
+        places.left_recently(Instant::now()) || places.keys(Standing::Active).next().is_some()
+    }
+
+    /// Begins copies of an exchange for those that only watch; `None` where nobody does.
+    #[must_use]
+    pub fn copies(&self, endpoint: &str, head: impl FnOnce() -> RequestHead) -> Option<Tee> {
+        let watching = self.lock().at(endpoint, Standing::Copy);
+        if watching.is_empty() {
+            return None;
+        }
+        let head = head();
+        let open = |(handle, load): (Handle, Arc<Load>)| match handle.reserve() {
+            Ok(slot) => Some(slot.open(head.clone(), Box::new(Counted::new(load)))),
+            Err(_) => {
+                self.copies.count_dropped();
+                None
+            }
+        };
+        Some(self.copies.tee(watching.into_iter().filter_map(open)))
+    }
+
+    /// Copies that were dropped since the start.
+    #[must_use]
+    pub fn dropped_copies(&self) -> u64 {
+        self.copies.dropped()
     }
 
     /// Tells every agent of an endpoint something.
     pub fn notify(&self, endpoint: &str, notice: &Notice) {
-        for session in &self.lock().sessions {
-            if session.endpoints.iter().any(|name| name == endpoint) {
-                session.handle.notify(notice.clone());
+        let state = self.lock();
+        let Some(places) = state.places.get(endpoint) else { return };
+        for handle in places.all().filter_map(|key| state.sessions.get(&key)?.handle.get()) {
+            handle.notify(notice.clone());
+        }
+    }
+
+    /// Looks at every offer again, after the endpoints or the tokens changed. A session that is left with
+    /// nothing is closed.
+    pub fn revise(&self, admit: Admit<'_>) {
+        let now = Instant::now();
+        let mut state = self.lock();
+        for session in state.sessions.values().cloned().collect::<Vec<_>>() {
+            let (mut changes, mut kept) = (Changes::new(), false);
+            for Offered { offer, .. } in &session.offers {
+                let attached =
+                    state.places.get(&offer.endpoint).is_some_and(|places| places.standing(session.key).is_some());
+                match admit(&session.identity.token, offer) {
+                    Ok(admission) => {
+                        kept = true;
+                        if attached {
+                            state.places.entry(admission.endpoint).or_default().set_exclusive(admission.exclusive);
+                        } else if admission.endpoint == offer.endpoint {
+                            let newcomer = (session.key, session.identity.name.as_str());
+                            state.join(newcomer, None, &admission, now, &mut changes);
+                        }
+                    }
+                    Err(code) if attached => {
+                        state.leave(&offer.endpoint, session.key, now, &mut changes);
+                        session.tell(&offer.endpoint, OfferState::Refused { code: code.to_owned() });
+                    }
+                    Err(_) => {}
+                }
+            }
+            state.tell(&changes);
+            if !kept && let Some(handle) = session.handle.get() {
+                handle.close(CloseCode::Unauthorized, "the token is not valid any more");
             }
         }
+        drop(state);
+        self.changed.notify_waiters();
     }
 
     /// Announces the relay's stop to every agent.
     pub fn drain(&self) {
-        self.lock().sessions.iter().for_each(|session| session.handle.drain());
+        self.for_each(Handle::drain);
     }
 
     /// Closes every session once nothing is in flight on it.
     pub fn close_when_idle(&self) {
-        let close = |session: &Arc<Session>| {
-            session.handle.close_when_idle(CloseCode::GoingAway, "the relay is stopping");
-        };
-        self.lock().sessions.iter().for_each(close);
+        self.for_each(|handle| handle.close_when_idle(CloseCode::GoingAway, "the relay is stopping"));
     }
 
-    /// Closes the sessions of agents for which `keep` is false: their token was revoked.
-    pub fn close_unless(&self, keep: impl Fn(&str, &[String]) -> bool) {
-        for session in &self.lock().sessions {
-            if !keep(&session.identity.token, &session.endpoints) {
-                session.handle.close(CloseCode::Unauthorized, "the token is not valid any more");
-            }
-        }
+    fn for_each(&self, act: impl Fn(&Handle)) {
+        self.lock().sessions.values().filter_map(|session| session.handle.get()).for_each(act);
     }
 
     /// How many sessions are attached.
@@ -208,15 +403,157 @@ impl Registry {
     }
 }
 
+impl State {
+    /// A session joins an endpoint, in the place of its predecessor if that was there in the same way.
+    fn join(
+        &mut self,
+        (key, agent): (Key, &str),
+        predecessor: Option<&Arc<Session>>,
+        admission: &Admission,
+        now: Instant,
+        changes: &mut Changes,
+    ) -> Standing {
+        let places = self.places.entry(admission.endpoint.clone()).or_default();
+        places.set_exclusive(admission.exclusive);
+        if let Some(standing) = predecessor.and_then(|older| places.succeed(older.key, key, admission.wish)) {
+            changes.push((admission.endpoint.clone(), key, standing));
+            return standing;
+        }
+        let joined = places.join(key, agent, admission.wish, now);
+        changes.extend(joined.into_iter().map(|(key, standing)| (admission.endpoint.clone(), key, standing)));
+        places.standing(key).unwrap_or(Standing::Standby)
+    }
+
+    fn leave(&mut self, endpoint: &str, key: Key, now: Instant, changes: &mut Changes) {
+        let left = self.places.get_mut(endpoint).map(|places| places.leave(key, now)).unwrap_or_default();
+        changes.extend(left.into_iter().map(|(key, standing)| (endpoint.to_owned(), key, standing)));
+    }
+
+    /// A session takes nothing more, or is gone.
+    fn withdraw(&mut self, key: Key, now: Instant, changes: &mut Changes) {
+        let Some(session) = self.sessions.get(&key).map(Arc::clone) else { return };
+        for Offered { offer, .. } in &session.offers {
+            self.leave(&offer.endpoint, key, now, changes);
+        }
+    }
+
+    fn remove(&mut self, key: Key, now: Instant, changes: &mut Changes) {
+        self.withdraw(key, now, changes);
+        self.sessions.remove(&key);
+    }
+
+    /// Asks those whom a newcomer may concern for a sign of life: namesakes, and those whose place it wants.
+    fn ask_about(&self, newcomer: &Session) {
+        for other in self.sessions.values().filter(|other| other.key != newcomer.key) {
+            if (&other.identity.token, &other.identity.name) == (&newcomer.identity.token, &newcomer.identity.name) {
+                other.doubted.store(true, Ordering::Relaxed);
+                other.ask();
+            }
+        }
+        for places in self.places.values().filter(|places| places.standing(newcomer.key) == Some(Standing::Standby)) {
+            for active in places.keys(Standing::Active).filter_map(|key| self.sessions.get(&key)) {
+                active.ask();
+            }
+        }
+    }
+
+    /// The sessions of this standing that take exchanges.
+    fn at(&self, endpoint: &str, standing: Standing) -> Vec<(Handle, Arc<Load>)> {
+        let Some(places) = self.places.get(endpoint) else { return Vec::new() };
+        let sessions = places.keys(standing).filter_map(|key| self.sessions.get(&key));
+        let ready = sessions.filter(|session| !session.doubted.load(Ordering::Relaxed));
+        let with_load = |session: &Arc<Session>| {
+            let handle = session.handle.get().filter(|handle| handle.takes_exchanges())?;
+            Some((handle.clone(), Arc::clone(session.load(endpoint)?)))
+        };
+        ready.filter_map(with_load).collect()
+    }
+
+    /// True when somebody serves an endpoint now that nobody else did.
+    fn rouse(&mut self, endpoint: &str) -> bool {
+        let Some(places) = self.places.get_mut(endpoint) else { return false };
+        let roused = places.rouse(Instant::now());
+        let changes: Changes = roused.into_iter().map(|(key, standing)| (endpoint.to_owned(), key, standing)).collect();
+        self.tell(&changes);
+        !changes.is_empty()
+    }
+
+    fn tell(&self, changes: &Changes) {
+        for (endpoint, key, standing) in changes {
+            if let Some(session) = self.sessions.get(key) {
+                session.tell(endpoint, told(*standing));
+            }
+        }
+    }
+}
+
+impl Attached {
+    /// The session's epoch.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.session.key
+    }
+
+    /// The welcome is sent: exchanges may come. Says what has changed since the answers were made.
+    pub fn ready(&self, handle: Handle, answers: &[Result<(String, Standing), &'static str>]) {
+        let state = self.registry.lock();
+        let _ = self.session.handle.set(handle); // Set once, here.
+        for (endpoint, answered) in answers.iter().flatten() {
+            let now = state.places.get(endpoint).and_then(|places| places.standing(self.session.key));
+            if let Some(now) = now.filter(|now| now != answered) {
+                self.session.tell(endpoint, told(now));
+            }
+        }
+        if self.session.asked.load(Ordering::Relaxed) {
+            self.session.ask();
+        }
+        drop(state);
+        self.registry.changed.notify_waiters();
+    }
+
+    /// The agent gave a sign of life.
+    pub fn answered(&self) {
+        self.session.asked.store(false, Ordering::Relaxed);
+        self.session.doubted.store(false, Ordering::Relaxed);
+        let mut state = self.registry.lock();
+        state.places.values_mut().for_each(|places| places.answered(self.session.key));
+        drop(state);
+        self.registry.changed.notify_waiters();
+    }
+
+    /// The agent takes nothing more: those that stand by take its places.
+    pub fn draining(&self) {
+        let mut state = self.registry.lock();
+        let mut changes = Changes::new();
+        state.withdraw(self.session.key, Instant::now(), &mut changes);
+        state.tell(&changes);
+        drop(state);
+        self.registry.changed.notify_waiters();
+    }
+
+    /// Where this session stands by: the active ones that were asked and have not answered make room.
+    pub fn contest(&self) {
+        let mut state = self.registry.lock();
+        let asked = |session: &&Arc<Session>| session.asked.load(Ordering::Relaxed);
+        let silent: Vec<Key> = state.sessions.values().filter(asked).map(|session| session.key).collect();
+        let mut changes = Changes::new();
+        for (endpoint, places) in &mut state.places {
+            let yielded = places.yield_to(self.session.key, &silent);
+            changes.extend(yielded.into_iter().map(|(key, standing)| (endpoint.clone(), key, standing)));
+        }
+        state.tell(&changes);
+        drop(state);
+        self.registry.changed.notify_waiters();
+    }
+}
+
 impl Drop for Attached {
     fn drop(&mut self) {
         let mut state = self.registry.lock();
-        state.sessions.retain(|session| !Arc::ptr_eq(session, &self.session));
-        if state.last_left.len() >= MAX_REMEMBERED {
-            state.last_left.clear();
-        }
-        for endpoint in &self.session.endpoints {
-            state.last_left.insert(endpoint.clone(), Instant::now());
-        }
+        let mut changes = Changes::new();
+        state.remove(self.session.key, Instant::now(), &mut changes);
+        state.tell(&changes);
+        drop(state);
+        self.registry.changed.notify_waiters();
     }
 }

@@ -132,15 +132,46 @@ pub struct Token {
     pub name: Arc<str>,
     /// Several at once, so that a token can be rotated without a gap.
     pub hashes: Vec<TokenHash>,
-    /// What it may attach to.
+    /// Which endpoints it is for.
     pub endpoints: Vec<Pattern>,
+    /// What it may do there.
+    pub rights: Vec<Right>,
+}
+
+/// Something that a token may allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Right {
+    /// Serve an endpoint.
+    Attach,
+    /// Watch an endpoint: copies of its exchanges.
+    Read,
+}
+
+impl Right {
+    /// What a token allows unless it says otherwise.
+    pub const DEFAULT: [Self; 2] = [Self::Attach, Self::Read];
+
+    /// The name in the config.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Attach => "attach",
+            Self::Read => "read",
+        }
+    }
+
+    /// The right of that name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Attach, Self::Read].into_iter().find(|right| right.name() == name)
+    }
 }
 
 impl Token {
-    /// Whether an agent with this token may attach to the endpoint of that name.
+    /// Whether an agent with this token may do something at the endpoint of that name.
     #[must_use]
-    pub fn may_attach(&self, endpoint: &str) -> bool {
-        self.endpoints.iter().any(|pattern| pattern.matches(endpoint))
+    pub fn may(&self, right: Right, endpoint: &str) -> bool {
+        self.rights.contains(&right) && self.endpoints.iter().any(|pattern| pattern.matches(endpoint))
     }
 }
 
@@ -195,6 +226,7 @@ mod tests {
             name: Arc::from(name),
             hashes: secrets.iter().map(|secret| TokenHash::of(secret.as_bytes())).collect(),
             endpoints: endpoints.iter().map(|pattern| Pattern::new(pattern)).collect(),
+            rights: vec![Right::Attach],
         }
     }
 
@@ -238,9 +270,10 @@ mod tests {
     #[test]
     fn a_token_attaches_only_where_a_pattern_says_so() {
         let token = token("alice", &["x"], &["github", "alice-*"]);
-        assert!(token.may_attach("github"));
-        assert!(token.may_attach("alice-stripe"));
-        assert!(!token.may_attach("stripe"));
+        assert!(token.may(Right::Attach, "github"));
+        assert!(token.may(Right::Attach, "alice-stripe"));
+        assert!(!token.may(Right::Attach, "stripe"));
+        assert!(!token.may(Right::Read, "github"), "a right that it was not given");
     }
 
     #[test]

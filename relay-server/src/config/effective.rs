@@ -15,7 +15,7 @@ use super::cidr::Cidr;
 use super::error::Place;
 use super::secret_ref::SecretRef;
 use super::values::PublicUrl;
-use crate::agents::token::{Pattern, TokenHash};
+use crate::agents::token::{Pattern, Right, TokenHash};
 use crate::endpoint::EndpointName;
 
 /// `[server]`: the listeners and what belongs to the whole process.
@@ -87,6 +87,7 @@ pub(super) struct EndpointSpec {
     pub(super) max_body: u64,
     pub(super) wait_for_agent: Duration,
     pub(super) hosts: Vec<Arc<str>>,
+    pub(super) exclusive: bool,
 }
 
 /// What `verify` asks for.
@@ -104,4 +105,5 @@ pub(super) struct TokenSpec {
     pub(super) hashes: Vec<TokenHash>,
     pub(super) secrets: Vec<(SecretRef, Place)>,
     pub(super) endpoints: Vec<Pattern>,
+    pub(super) rights: Vec<Right>,
 }

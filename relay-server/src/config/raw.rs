@@ -78,6 +78,7 @@ pub(super) struct RawEndpoint {
     pub(super) max_body: Text,
     pub(super) hosts: Texts,
     pub(super) wait_for_agent: Text,
+    pub(super) attach: Text,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -87,6 +88,7 @@ pub(super) struct RawToken {
     pub(super) sha256: Texts,
     pub(super) secrets: Texts,
     pub(super) endpoints: Texts,
+    pub(super) rights: Texts,
 }
 
 /// `verify = "none"` or `verify = { provider = "…", secrets = […] }`.

@@ -79,6 +79,7 @@ fn endpoint(spec: &EndpointSpec, around: &Surroundings<'_>, report: &mut Report<
         max_body: spec.max_body,
         wait_for_agent: spec.wait_for_agent,
         hosts: spec.hosts.clone(),
+        exclusive: spec.exclusive,
     })
 }
 
@@ -94,7 +95,7 @@ fn token(spec: &TokenSpec, around: &Surroundings<'_>, report: &mut Report<'_>) -
         }
         hashes.push(TokenHash::of(&secret.bytes));
     }
-    Token { name: Arc::from(&*spec.name), hashes, endpoints: spec.endpoints.clone() }
+    Token { name: Arc::from(&*spec.name), hashes, endpoints: spec.endpoints.clone(), rights: spec.rights.clone() }
 }
 
 fn secret(

@@ -59,6 +59,7 @@ struct ShownEndpoint {
     max_body: String,
     wait_for_agent: String,
     hosts: Vec<String>,
+    attach: &'static str,
     verify: ShownVerify,
 }
 
@@ -78,8 +79,10 @@ pub struct ShownToken {
     pub sha256: Vec<String>,
     /// Where further ones are kept.
     pub secrets: Vec<String>,
-    /// The patterns it may attach to.
+    /// The patterns of the endpoints that it is for.
     pub endpoints: Vec<String>,
+    /// What it may do there.
+    pub rights: Vec<&'static str>,
 }
 
 impl Shown {
@@ -135,6 +138,7 @@ fn endpoint(spec: &EndpointSpec) -> ShownEndpoint {
         max_body: show_size(spec.max_body),
         wait_for_agent: show_duration(spec.wait_for_agent),
         hosts: spec.hosts.iter().map(ToString::to_string).collect(),
+        attach: if spec.exclusive { "exclusive" } else { "shared" },
         verify: match &spec.verify {
             VerifySpec::Open => ShownVerify::Word("none"),
             VerifySpec::Signed { provider, secrets } => {
@@ -150,6 +154,7 @@ fn token(spec: &TokenSpec) -> ShownToken {
         sha256: spec.hashes.iter().map(|hash| hash.shortened()).collect(),
         secrets: references(&spec.secrets),
         endpoints: spec.endpoints.iter().map(|pattern| pattern.as_str().to_owned()).collect(),
+        rights: spec.rights.iter().map(|right| right.name()).collect(),
     }
 }
 

@@ -74,6 +74,7 @@ impl Routes {
             name: endpoint.name.as_str().to_owned(),
             url: url(endpoint),
             provider: endpoint.verify.provider_name(),
+            exclusive: endpoint.exclusive,
         };
         let mut all: Vec<_> = self.by_name.values().map(attachable).collect();
         all.sort_by(|one, other| one.name.cmp(&other.name));

@@ -120,6 +120,7 @@ fn from_file(
             report,
         ),
         hosts: texts(&raw.hosts, &key_of("hosts"), values::host, report),
+        exclusive: exclusive(&raw.attach, &key, report),
         ..fallback
     };
     agree(&spec, raw, limits, &place, report);
@@ -173,6 +174,7 @@ fn defaults(name: EndpointName, verify: VerifySpec, verify_place: Place, limits:
         max_body: limits.max_body,
         wait_for_agent: DEFAULT_WAIT.min(deadline / 2),
         hosts: Vec::new(),
+        exclusive: false,
     }
 }
 
@@ -195,6 +197,18 @@ fn name(text: &Text, entry: &Spanned<RawEndpoint>, report: &mut Report<'_>) -> O
 
 fn parse_name(text: &str) -> Result<EndpointName, values::Problem> {
     EndpointName::parse(text).map_err(|why| (format!("\"{text}\" is not an endpoint name: {why}"), String::new()))
+}
+
+/// `attach`: whether one agent at a time serves the endpoint.
+fn exclusive(text: &Text, key: &str, report: &mut Report<'_>) -> bool {
+    let parse = |text: &str| match text {
+        "shared" => Ok(false),
+        "exclusive" => Ok(true),
+        other => Err((format!("\"{other}\" is not a way to attach"), "write \"shared\" or \"exclusive\"".to_owned())),
+    };
+    let place =
+        text.as_ref().map(|text| (text.get_ref().as_str(), report.place(format!("{key}.attach"), Some(text.span()))));
+    read(place, parse, report).unwrap_or(false)
 }
 
 fn mode(mode: &Text, key: &str, report: &mut Report<'_>) {

@@ -9,7 +9,7 @@ use toml::Spanned;
 
 use super::endpoint::secrets_of;
 use super::{read, texts};
-use crate::agents::token::{Pattern, Token, TokenHash};
+use crate::agents::token::{Pattern, Right, Token, TokenHash};
 use crate::config::effective::{EndpointSpec, TokenSpec};
 use crate::config::error::{Place, Report, suggest};
 use crate::config::flags::Flags;
@@ -45,6 +45,7 @@ pub(super) fn tokens(
             hashes: vec![dev.token.hash()],
             secrets: Vec::new(),
             endpoints: vec![Pattern::new("*")],
+            rights: Right::DEFAULT.to_vec(),
         });
     } else if raw.is_empty() {
         let place = report.place("token", None);
@@ -75,7 +76,11 @@ fn token(entry: &Spanned<RawToken>, endpoints: &[EndpointSpec], report: &mut Rep
         report.error(&place, "this token has neither sha256 nor secrets", help);
     }
     let patterns = patterns(raw, &key, &place, endpoints, report);
-    Some(TokenSpec { name, place, hashes, secrets, endpoints: patterns })
+    let rights = match &raw.rights {
+        None => Right::DEFAULT.to_vec(),
+        Some(_) => texts(&raw.rights, &format!("{key}.rights"), right, report),
+    };
+    Some(TokenSpec { name, place, hashes, secrets, endpoints: patterns, rights })
 }
 
 /// Checks a token's name. Also used before one is written into the file.
@@ -88,6 +93,10 @@ pub(in crate::config) fn token_name(text: &str) -> Result<String, Problem> {
         format!("\"{text}\" is not a token name"),
         format!("use 1 to {MAX_NAME_BYTES} of a-z, A-Z, 0-9, `.`, `_`, `-` and `@`"),
     ))
+}
+
+fn right(text: &str) -> Result<Right, Problem> {
+    Right::parse(text).ok_or_else(|| (format!("\"{text}\" is not a right"), "there are attach and read".to_owned()))
 }
 
 fn hash(text: &str) -> Result<TokenHash, Problem> {

@@ -1,0 +1,142 @@
+//! Copies of exchanges for agents that only watch.
+//!
+//! A copy never answers the sender and never slows what it is a copy of: its share of the body waits in a
+//! bounded queue and a bounded budget of memory, and a watcher that does not keep up loses the whole copy,
+//! which is counted.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use relay_proto::{Headers, ResetCode};
+use relay_tunnel::{Exchange, Sender};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::timeout,
+};
+
+/// Memory for all copies' bodies together, in bytes.
+const BUDGET_BYTES: usize = 16 * 1024 * 1024;
+
+/// Pieces of a body that wait for one copy.
+const MAX_PIECES: usize = 64;
+
+/// How long one copy may take in all, its handler's answer included.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What all copies share.
+#[derive(Debug)]
+pub struct Copies {
+    budget: Arc<Semaphore>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Default for Copies {
+    fn default() -> Self {
+        Self { budget: Arc::new(Semaphore::new(BUDGET_BYTES)), dropped: Arc::default() }
+    }
+}
+
+impl Copies {
+    /// Copies that were dropped since the start.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Counts a copy that could not even begin.
+    pub(super) fn count_dropped(&self) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Begins to copy a body into these exchanges.
+    pub(super) fn tee(&self, exchanges: impl Iterator<Item = Exchange>) -> Tee {
+        let begin = |exchange: Exchange| {
+            let (queue, pieces) = mpsc::channel(MAX_PIECES);
+            tokio::spawn(run(exchange, pieces, Arc::clone(&self.dropped)));
+            queue
+        };
+        Tee {
+            budget: Arc::clone(&self.budget),
+            dropped: Arc::clone(&self.dropped),
+            queues: exchanges.map(begin).collect(),
+        }
+    }
+}
+
+/// A piece of a body with the memory that it takes, or the end.
+enum Piece {
+    Data(Bytes, OwnedSemaphorePermit),
+    End(Headers),
+}
+
+/// The writing end of an exchange's copies. Dropped before its end, it breaks them off.
+#[derive(Debug)]
+pub struct Tee {
+    budget: Arc<Semaphore>,
+    dropped: Arc<AtomicU64>,
+    queues: Vec<mpsc::Sender<Piece>>,
+}
+
+impl Tee {
+    /// Copies a piece of the body; copies that have no room for it are dropped.
+    pub fn data(&mut self, bytes: &Bytes) {
+        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        self.queues.retain(|queue| {
+            let memory = Arc::clone(&self.budget).try_acquire_many_owned(len);
+            let sent = memory.is_ok_and(|memory| queue.try_send(Piece::Data(bytes.clone(), memory)).is_ok());
+            self.dropped.fetch_add(u64::from(!sent), Ordering::Relaxed);
+            sent
+        });
+    }
+
+    /// The body is whole.
+    pub fn finish(self, trailers: &Headers) {
+        for queue in &self.queues {
+            let sent = queue.try_send(Piece::End(trailers.clone())).is_ok();
+            self.dropped.fetch_add(u64::from(!sent), Ordering::Relaxed);
+        }
+    }
+}
+
+async fn run(exchange: Exchange, pieces: mpsc::Receiver<Piece>, dropped: Arc<AtomicU64>) {
+    let Exchange { request, response } = exchange;
+    let copy = async {
+        if !upload(request, pieces).await {
+            return;
+        }
+        let Ok((_, mut answer)) = response.head().await else { return };
+        while let Some(Ok(_)) = answer.frame().await {}
+    };
+    if timeout(PATIENCE, copy).await.is_err() {
+        dropped.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// True when the body went over whole.
+async fn upload(mut request: Sender, mut pieces: mpsc::Receiver<Piece>) -> bool {
+    loop {
+        match pieces.recv().await {
+            Some(Piece::Data(bytes, memory)) => {
+                if request.send(bytes).await.is_err() {
+                    return false;
+                }
+                drop(memory);
+            }
+            Some(Piece::End(trailers)) => {
+                request.finish(trailers);
+                return true;
+            }
+            None => {
+                request.reset(ResetCode::Cancelled);
+                return false;
+            }
+        }
+    }
+}

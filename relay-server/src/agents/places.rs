@@ -1,0 +1,323 @@
+//! Who serves one endpoint: the rules of attaching, as a function of what happened.
+//!
+//! Knows sessions by number and agents by name; it holds no handle, sends nothing and reads no clock. Each
+//! method says whose standing changed, and the registry tells them.
+//!
+//! Rules: shared agents all serve. Where the endpoint or an agent asks for exclusivity, one serves and the
+//! others stand by, oldest first. An agent that left the choice to the relay gets copies while an agent of
+//! another name is there or left less than [`RECENTLY`] ago, so that a restart in production does not hand its
+//! traffic to a laptop.
+
+use std::time::Duration;
+
+use relay_proto::Attach;
+use tokio::time::Instant;
+
+/// An agent that left less than this ago is expected back.
+pub const RECENTLY: Duration = Duration::from_secs(60);
+
+/// A session, by its epoch: no two sessions of a relay have the same.
+pub type Key = u64;
+
+/// What a session is to an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It gets exchanges.
+    Active,
+    /// It gets none while another one is active.
+    Standby,
+    /// It gets copies of what others get.
+    Copy,
+}
+
+/// How an agent wishes to attach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// Shared, exclusive, copy, or the relay's choice.
+    pub attach: Attach,
+    /// Become active at once, where only one may be.
+    pub takeover: bool,
+}
+
+/// Whose standing is another now.
+pub type Changes = Vec<(Key, Standing)>;
+
+#[derive(Debug)]
+struct Member {
+    key: Key,
+    agent: String,
+    wish: Wish,
+    standing: Standing,
+    /// It did not answer when another one wanted its place.
+    silent: bool,
+}
+
+/// The sessions of one endpoint.
+#[derive(Debug, Default)]
+pub struct Places {
+    exclusive: bool,
+    /// Oldest first.
+    members: Vec<Member>,
+    left: Option<(Instant, String)>,
+}
+
+impl Places {
+    /// Whether the endpoint takes one active agent at a time.
+    pub fn set_exclusive(&mut self, exclusive: bool) {
+        self.exclusive = exclusive;
+    }
+
+    /// The sessions of this standing, oldest first.
+    pub fn keys(&self, standing: Standing) -> impl Iterator<Item = Key> + '_ {
+        self.members.iter().filter(move |member| member.standing == standing).map(|member| member.key)
+    }
+
+    /// Every session.
+    pub fn all(&self) -> impl Iterator<Item = Key> + '_ {
+        self.members.iter().map(|member| member.key)
+    }
+
+    /// A session's standing.
+    #[must_use]
+    pub fn standing(&self, key: Key) -> Option<Standing> {
+        self.members.iter().find(|member| member.key == key).map(|member| member.standing)
+    }
+
+    /// Whether an agent that could be active left a moment ago.
+    #[must_use]
+    pub fn left_recently(&self, now: Instant) -> bool {
+        self.left.as_ref().is_some_and(|(left, _)| now.duration_since(*left) < RECENTLY)
+    }
+
+    /// A session attaches.
+    pub fn join(&mut self, key: Key, agent: &str, wish: Wish, now: Instant) -> Changes {
+        let mut changes = Changes::new();
+        if !matches!(wish.attach, Attach::Auto | Attach::Copy) {
+            // An agent that was there for want of a better one makes room.
+            let yields = |member: &Member| member.wish.attach == Attach::Auto && member.agent != agent;
+            self.set(|member| yields(member) && member.standing != Standing::Copy, Standing::Copy, &mut changes);
+        }
+        let standing = self.standing_of_newcomer(agent, wish, now);
+        if standing == Standing::Active && self.one_at_a_time(wish) {
+            self.set(|member| member.standing == Standing::Active, Standing::Standby, &mut changes);
+        }
+        self.members.push(Member { key, agent: agent.to_owned(), wish, standing, silent: false });
+        changes.push((key, standing));
+        changes
+    }
+
+    fn standing_of_newcomer(&self, agent: &str, wish: Wish, now: Instant) -> Standing {
+        let occupied = self.members.iter().any(|member| member.standing == Standing::Active);
+        match wish.attach {
+            Attach::Copy => Standing::Copy,
+            Attach::Auto if self.another_is_there(agent, now) => Standing::Copy,
+            _ if !occupied || wish.takeover => Standing::Active,
+            _ if self.one_at_a_time(wish) => Standing::Standby,
+            _ => Standing::Active,
+        }
+    }
+
+    fn one_at_a_time(&self, wish: Wish) -> bool {
+        let wants = |wish: Wish| wish.attach == Attach::Exclusive;
+        let active = |member: &Member| member.standing == Standing::Active && wants(member.wish);
+        self.exclusive || wants(wish) || self.members.iter().any(active)
+    }
+
+    /// Whether an agent of another name serves here, or did until a moment ago.
+    fn another_is_there(&self, agent: &str, now: Instant) -> bool {
+        let serves = |member: &Member| member.agent != agent && member.standing != Standing::Copy;
+        self.members.iter().any(serves)
+            || (self.left_recently(now) && self.left.as_ref().is_some_and(|(_, name)| name != agent))
+    }
+
+    /// A session takes the place of an older one of the same agent; `None` if that was not there, or in
+    /// another way.
+    pub fn succeed(&mut self, older: Key, newer: Key, wish: Wish) -> Option<Standing> {
+        let member = self.members.iter_mut().find(|member| member.key == older)?;
+        if member.wish.attach != wish.attach || (wish.takeover && member.standing != Standing::Active) {
+            return None;
+        }
+        *member = Member { key: newer, agent: std::mem::take(&mut member.agent), wish, silent: false, ..*member };
+        Some(member.standing)
+    }
+
+    /// A session leaves, or takes nothing more.
+    pub fn leave(&mut self, key: Key, now: Instant) -> Changes {
+        let mut changes = Changes::new();
+        let Some(place) = self.members.iter().position(|member| member.key == key) else { return changes };
+        let member = self.members.remove(place);
+        if member.standing != Standing::Copy {
+            self.left = Some((now, member.agent));
+        }
+        self.fill(&mut changes);
+        changes
+    }
+
+    /// The active sessions in `silent` did not answer while `challenger` stood by for their place.
+    pub fn yield_to(&mut self, challenger: Key, silent: &[Key]) -> Changes {
+        let mut changes = Changes::new();
+        if self.standing(challenger) != Some(Standing::Standby) {
+            return changes;
+        }
+        for member in &mut self.members {
+            if silent.contains(&member.key) && member.standing == Standing::Active {
+                member.silent = true;
+                member.standing = Standing::Standby;
+                changes.push((member.key, Standing::Standby));
+            }
+        }
+        self.fill(&mut changes);
+        changes
+    }
+
+    /// A session that was silent has answered: it may be active again when its turn comes.
+    pub fn answered(&mut self, key: Key) {
+        self.members.iter_mut().filter(|member| member.key == key).for_each(|member| member.silent = false);
+    }
+
+    /// Nobody serves: an agent that only had copies for the sake of others takes over, once none of them
+    /// was there for [`RECENTLY`].
+    pub fn rouse(&mut self, now: Instant) -> Changes {
+        let mut changes = Changes::new();
+        let idle = self.members.iter().all(|member| member.standing == Standing::Copy);
+        if idle && !self.left_recently(now) {
+            let first = self.members.iter().find(|member| member.wish.attach == Attach::Auto).map(|member| member.key);
+            self.set(|member| Some(member.key) == first, Standing::Active, &mut changes);
+        }
+        changes
+    }
+
+    /// Makes the next in line active where nobody is.
+    fn fill(&mut self, changes: &mut Changes) {
+        if self.members.iter().any(|member| member.standing == Standing::Active) {
+            return;
+        }
+        let waits = |member: &&Member| member.standing == Standing::Standby;
+        let next = self.members.iter().filter(waits).find(|member| !member.silent);
+        let Some(next) = next.or_else(|| self.members.iter().find(waits)) else { return };
+        let (key, alone) = (next.key, self.one_at_a_time(next.wish));
+        let rises = |member: &Member| {
+            member.standing == Standing::Standby
+                && (member.key == key || (!alone && member.wish.attach != Attach::Exclusive && !member.silent))
+        };
+        self.set(rises, Standing::Active, changes);
+    }
+
+    fn set(&mut self, which: impl Fn(&Member) -> bool, standing: Standing, changes: &mut Changes) {
+        for member in &mut self.members {
+            if which(member) {
+                member.standing = standing;
+                changes.push((member.key, standing));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Standing::*, *};
+
+    const SHARED: Wish = Wish { attach: Attach::Shared, takeover: false };
+    const EXCLUSIVE: Wish = Wish { attach: Attach::Exclusive, takeover: false };
+    const TAKEOVER: Wish = Wish { attach: Attach::Exclusive, takeover: true };
+    const COPY: Wish = Wish { attach: Attach::Copy, takeover: false };
+    const AUTO: Wish = Wish { attach: Attach::Auto, takeover: false };
+
+    fn places() -> (Places, Instant) {
+        (Places::default(), Instant::now())
+    }
+
+    #[test]
+    fn shared_agents_all_serve() {
+        let (mut places, now) = places();
+        assert_eq!(places.join(1, "a", SHARED, now), [(1, Active)]);
+        assert_eq!(places.join(2, "b", SHARED, now), [(2, Active)]);
+        assert_eq!(places.leave(1, now), []);
+        assert_eq!(places.keys(Active).collect::<Vec<_>>(), [2]);
+    }
+
+    #[test]
+    fn of_exclusive_agents_one_serves_and_the_oldest_takes_its_place() {
+        let (mut places, now) = places();
+        assert_eq!(places.join(1, "a", EXCLUSIVE, now), [(1, Active)]);
+        assert_eq!(places.join(2, "b", EXCLUSIVE, now), [(2, Standby)]);
+        assert_eq!(places.join(3, "c", SHARED, now), [(3, Standby)], "an exclusive agent shares with nobody");
+        assert_eq!(places.leave(1, now), [(2, Active)]);
+        assert_eq!(places.leave(2, now), [(3, Active)]);
+    }
+
+    #[test]
+    fn an_exclusive_endpoint_makes_every_agent_exclusive() {
+        let (mut places, now) = places();
+        places.set_exclusive(true);
+        places.join(1, "a", SHARED, now);
+        assert_eq!(places.join(2, "b", SHARED, now), [(2, Standby)]);
+        assert_eq!(places.join(3, "c", SHARED, now), [(3, Standby)]);
+        assert_eq!(places.leave(1, now), [(2, Active)], "one only");
+    }
+
+    #[test]
+    fn a_takeover_makes_the_older_one_stand_by() {
+        let (mut places, now) = places();
+        places.join(1, "a", EXCLUSIVE, now);
+        assert_eq!(places.join(2, "b", TAKEOVER, now), [(1, Standby), (2, Active)]);
+        assert_eq!(places.leave(2, now), [(1, Active)]);
+    }
+
+    #[test]
+    fn a_silent_active_agent_yields_and_comes_last_until_it_answers() {
+        let (mut places, now) = places();
+        places.join(1, "a", EXCLUSIVE, now);
+        places.join(2, "b", EXCLUSIVE, now);
+        assert_eq!(places.yield_to(2, &[]), [], "it answered");
+        assert_eq!(places.yield_to(2, &[1]), [(1, Standby), (2, Active)]);
+        places.join(3, "c", EXCLUSIVE, now);
+        assert_eq!(places.leave(2, now), [(3, Active)], "the silent one is older, but silent");
+        places.answered(1);
+        assert_eq!(places.leave(3, now), [(1, Active)]);
+    }
+
+    #[test]
+    fn a_newer_session_of_the_same_agent_keeps_its_place() {
+        let (mut places, now) = places();
+        places.join(1, "a", EXCLUSIVE, now);
+        places.join(2, "b", EXCLUSIVE, now);
+        assert_eq!(places.succeed(1, 3, EXCLUSIVE), Some(Active));
+        assert_eq!((places.standing(1), places.standing(2)), (None, Some(Standby)));
+        assert_eq!(places.succeed(2, 4, TAKEOVER), None, "this one wants more than its place");
+        assert_eq!(places.succeed(9, 5, EXCLUSIVE), None);
+    }
+
+    #[test]
+    fn copies_never_serve_and_nobody_stands_by_for_them() {
+        let (mut places, now) = places();
+        assert_eq!(places.join(1, "watcher", COPY, now), [(1, Copy)]);
+        assert_eq!(places.join(2, "a", EXCLUSIVE, now), [(2, Active)]);
+        assert_eq!(places.leave(2, now), []);
+        assert_eq!(places.rouse(now + 2 * RECENTLY), [], "it asked for copies");
+        assert!(places.left_recently(now));
+    }
+
+    #[test]
+    fn an_agent_without_a_wish_makes_room_for_one_of_another_name() {
+        let (mut places, now) = places();
+        assert_eq!(places.join(1, "laptop", AUTO, now), [(1, Active)]);
+        assert_eq!(places.join(2, "laptop", AUTO, now), [(2, Active)], "its own name is no other agent");
+        assert_eq!(places.join(3, "production", SHARED, now), [(1, Copy), (2, Copy), (3, Active)]);
+        assert_eq!(places.join(4, "tablet", AUTO, now), [(4, Copy)]);
+        assert_eq!(places.leave(3, now), []);
+        assert_eq!(places.rouse(now + RECENTLY / 2), [], "production is expected back");
+        assert_eq!(places.join(5, "tv", AUTO, now + RECENTLY / 2), [(5, Copy)]);
+        assert_eq!(places.rouse(now + 2 * RECENTLY), [(1, Active)]);
+    }
+
+    #[test]
+    fn exclusive_agents_that_find_shared_ones_wait_for_all_of_them() {
+        let (mut places, now) = places();
+        places.join(1, "a", SHARED, now);
+        places.join(2, "b", SHARED, now);
+        assert_eq!(places.join(3, "c", EXCLUSIVE, now), [(3, Standby)]);
+        assert_eq!(places.leave(1, now), []);
+        assert_eq!(places.leave(2, now), [(3, Active)]);
+    }
+}

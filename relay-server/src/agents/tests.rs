@@ -1,0 +1,275 @@
+//! The registry over real tunnels on in-memory pipes, under paused time.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use relay_proto::{
+    Attach, CloseCode, Framing, Headers, Hello, Limits, Notice, Offer, OfferState, RequestHead, ResponseHead, Welcome,
+};
+use relay_tunnel::{Arrival, Arrivals, Broken, Exchange, Handle};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
+
+use super::{
+    places::{Standing, Wish},
+    registry::{Admission, Attached, Identity, Registry},
+};
+use crate::webhook::Failure;
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// An agent as the registry sees it, and its own end of the tunnel.
+struct Agent {
+    attached: Attached,
+    standings: Vec<Standing>,
+    contested: bool,
+    finishing: Option<Handle>,
+    relay: Handle,
+    relay_hears: Arrivals,
+    agent_hears: Arrivals,
+    agent: Handle,
+    closed: JoinHandle<relay_proto::Close>,
+    /// Drives the agent's end; without it the agent is silent.
+    lives: JoinHandle<relay_proto::Close>,
+}
+
+fn offer(attach: Attach, capacity: u32) -> Offer {
+    Offer { endpoint: "e".into(), attach, capacity, takeover: false }
+}
+
+fn admit_all(_: &str, offer: &Offer) -> Result<Admission, &'static str> {
+    let wish = Wish { attach: offer.attach, takeover: offer.takeover };
+    Ok(Admission { endpoint: offer.endpoint.clone(), exclusive: false, wish })
+}
+
+async fn attach(registry: &Arc<Registry>, name: &str, instance: u8, offer: Offer) -> Agent {
+    attach_all(registry, name, instance, vec![offer]).await
+}
+
+async fn attach_all(registry: &Arc<Registry>, name: &str, instance: u8, offers: Vec<Offer>) -> Agent {
+    let (ours, theirs) = tokio::io::duplex(64 * 1024);
+    let hello = Hello { name: name.into(), instance: [instance; 16], software: String::new(), offers };
+    let greeting = tokio::spawn(relay_tunnel::relay(ours, Vec::new(), Limits::relay()));
+    let agent = tokio::spawn(relay_tunnel::agent(theirs, Vec::new(), hello, Limits::agent()));
+    let greeting = greeting.await.expect("runs").expect("says hello");
+    let identity = Identity { token: "token".into(), name: name.into(), instance: [instance; 16] };
+    let welcomed = registry.attach(identity, greeting.hello.offers.clone(), 0, &admit_all);
+    let (relay, relay_hears, driver) = greeting.welcome(Welcome::default());
+    let closed = tokio::spawn(driver);
+    let (_, agent, agent_hears, driver) = agent.await.expect("runs").expect("is welcome");
+    welcomed.attached.ready(relay.clone(), &welcomed.answers);
+    let standings = welcomed.answers.into_iter().map(|answer| answer.expect("admitted").1).collect();
+    Agent {
+        attached: welcomed.attached,
+        standings,
+        contested: welcomed.contested,
+        finishing: welcomed.finishing,
+        relay,
+        relay_hears,
+        agent_hears,
+        agent,
+        closed,
+        lives: tokio::spawn(driver),
+    }
+}
+
+impl Agent {
+    /// The body of the next request, once it is whole; the request is answered with 200.
+    async fn serve(&mut self) -> Bytes {
+        loop {
+            match timeout(PATIENCE, self.agent_hears.next()).await.expect("in time") {
+                Some(Arrival::Request(request)) => {
+                    let body = request.body.collect().await.expect("whole").to_bytes();
+                    let head = ResponseHead { status: 200, headers: Headers::new() };
+                    request.responder.respond(head).finish(Headers::new());
+                    return body;
+                }
+                Some(_) => {}
+                None => panic!("the session is over"),
+            }
+        }
+    }
+
+    async fn told(&mut self) -> OfferState {
+        loop {
+            match timeout(PATIENCE, self.agent_hears.next()).await.expect("in time") {
+                Some(Arrival::Notice(Notice::Changed { state, .. })) => return state,
+                Some(_) => {}
+                None => panic!("the session is over"),
+            }
+        }
+    }
+
+    /// Takes the sign of life that the registry asked for.
+    async fn answered(&mut self) {
+        let heard = timeout(PATIENCE, self.relay_hears.next()).await.expect("in time");
+        assert!(matches!(heard, Some(Arrival::Answered)), "{heard:?}");
+        self.attached.answered();
+    }
+}
+
+fn head() -> RequestHead {
+    RequestHead {
+        endpoint: "e".into(),
+        event_id: [1; 16],
+        attempt: 1,
+        method: "POST".into(),
+        target: "/".into(),
+        framing: Framing::Chunked,
+        headers: Headers::new(),
+        fence: None,
+        upgrade: Bytes::new(),
+    }
+}
+
+fn open(registry: &Registry) -> Exchange {
+    registry.reserve("e").expect("a place").open(head())
+}
+
+#[tokio::test(start_paused = true)]
+async fn exchanges_go_to_the_agent_with_the_most_capacity_left() {
+    let registry = Arc::default();
+    let small = attach(&registry, "small", 1, offer(Attach::Shared, 2)).await;
+    let large = attach(&registry, "large", 2, offer(Attach::Shared, 5)).await;
+    let mut exchanges: Vec<_> = (0..5).map(|_| open(&registry)).collect();
+    assert_eq!((small.relay.in_flight(), large.relay.in_flight()), (1, 4));
+    exchanges.extend((0..2).map(|_| open(&registry)));
+    assert_eq!((small.relay.in_flight(), large.relay.in_flight()), (2, 5));
+    exchanges.clear();
+    while small.relay.in_flight() + large.relay.in_flight() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let held: Vec<_> = (0..3).map(|_| open(&registry)).collect();
+    assert_eq!(large.relay.in_flight(), 3, "what is over does not count: {} held", held.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_agent_replaces_its_older_session_at_once() {
+    let registry = Arc::default();
+    let first = attach(&registry, "a", 1, offer(Attach::Exclusive, 0)).await;
+    let waits = attach(&registry, "b", 2, offer(Attach::Exclusive, 0)).await;
+    assert_eq!((first.standings[0], waits.standings[0]), (Standing::Active, Standing::Standby));
+    let broken = open(&registry);
+    let second = attach(&registry, "a", 1, offer(Attach::Exclusive, 0)).await;
+    assert_eq!(second.standings, [Standing::Active], "it keeps its place");
+    assert!(second.attached.epoch() > first.attached.epoch());
+    assert_eq!(first.closed.await.expect("ends").code, CloseCode::Replaced);
+    assert!(matches!(broken.response.head().await, Err(Broken::SessionLost)));
+    assert_eq!(registry.len(), 2);
+    drop(first.attached);
+    assert_eq!(registry.len(), 2, "a late end of the older session takes nothing from the newer one");
+    assert!(registry.reserve("e").is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replaced_session_that_had_drained_finishes() {
+    let registry = Arc::default();
+    let mut first = attach(&registry, "a", 1, offer(Attach::Shared, 0)).await;
+    let exchange = open(&registry);
+    first.agent.drain();
+    let heard = timeout(PATIENCE, first.relay_hears.next()).await.expect("in time");
+    assert!(matches!(heard, Some(Arrival::Draining)));
+    first.attached.draining();
+    first.relay.close_when_idle(CloseCode::Normal, "drained");
+    assert_eq!(registry.reserve("e").map(drop), Err(Failure::NoAgent));
+    let second = attach(&registry, "a", 1, offer(Attach::Shared, 0)).await;
+    assert!(second.finishing.is_some(), "somebody must end it if it does not end by itself");
+    exchange.request.finish(Headers::new());
+    first.serve().await;
+    assert_eq!(exchange.response.head().await.expect("whole").0.status, 200);
+    assert_eq!(first.closed.await.expect("ends").code, CloseCode::Replaced);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_machines_with_one_name_never_fence_each_other() {
+    let registry = Arc::default();
+    let mut one = attach(&registry, "a", 1, offer(Attach::Shared, 0)).await;
+    let two = attach(&registry, "a", 2, offer(Attach::Shared, 0)).await;
+    let first = open(&registry);
+    assert_eq!((one.relay.in_flight(), two.relay.in_flight()), (0, 1), "the older one has not answered yet");
+    one.answered().await;
+    let second = open(&registry);
+    assert_eq!((one.relay.in_flight(), two.relay.in_flight()), (1, 1));
+    drop((first, second));
+    assert!(one.relay.takes_exchanges() && two.relay.takes_exchanges());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_active_agent_that_answers_keeps_its_place_and_a_silent_one_loses_it() {
+    let registry = Arc::default();
+    let mut active = attach(&registry, "a", 1, offer(Attach::Exclusive, 0)).await;
+    let challenger = attach(&registry, "b", 2, offer(Attach::Exclusive, 0)).await;
+    assert!(challenger.contested);
+    active.answered().await;
+    challenger.attached.contest();
+    let held = open(&registry);
+    assert_eq!((active.relay.in_flight(), challenger.relay.in_flight()), (1, 0));
+    drop((challenger, held));
+
+    let mut challenger = attach(&registry, "b", 3, offer(Attach::Exclusive, 0)).await;
+    active.lives.abort(); // Frozen: its socket is open, and nobody answers.
+    challenger.attached.contest();
+    assert_eq!(challenger.told().await, OfferState::Accepted);
+    let _held = open(&registry);
+    assert_eq!(challenger.relay.in_flight(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_gets_what_the_other_gets_and_a_slow_one_is_dropped_and_counted() {
+    let registry: Arc<Registry> = Arc::default();
+    let mut watcher = attach(&registry, "w", 1, offer(Attach::Copy, 0)).await;
+    assert_eq!(watcher.standings, [Standing::Copy]);
+    assert_eq!(registry.reserve("e").map(drop), Err(Failure::NoAgent), "who watches does not serve");
+    let mut tee = registry.copies("e", head).expect("somebody watches");
+    tee.data(&Bytes::from_static(b"one "));
+    tee.data(&Bytes::from_static(b"two"));
+    tee.finish(&Headers::new());
+    assert_eq!(watcher.serve().await, "one two");
+
+    watcher.lives.abort();
+    let mut tee = registry.copies("e", head).expect("somebody watches");
+    for _ in 0..100 {
+        tee.data(&Bytes::from(vec![0; 256 * 1024]));
+    }
+    tee.finish(&Headers::new());
+    assert_eq!(registry.dropped_copies(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_left_a_moment_ago_is_waited_for() {
+    let registry: Arc<Registry> = Arc::default();
+    let until = || Instant::now() + Duration::from_secs(2);
+    let begun = Instant::now();
+    assert_eq!(registry.reserve_or_wait("e", until()).await.map(drop), Err(Failure::NoAgent));
+    assert_eq!(begun.elapsed(), Duration::ZERO, "nobody was ever here");
+    drop(attach(&registry, "a", 1, offer(Attach::Shared, 0)).await.attached);
+    let waiting = {
+        let registry = Arc::clone(&registry);
+        tokio::spawn(async move { registry.reserve_or_wait("e", until()).await.map(drop) })
+    };
+    tokio::task::yield_now().await;
+    let _back = attach(&registry, "a", 1, offer(Attach::Shared, 0)).await;
+    assert_eq!(waiting.await.expect("runs"), Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revision_takes_endpoints_away_and_gives_them_back() {
+    let registry: Arc<Registry> = Arc::default();
+    let other = || Offer { endpoint: "other".into(), ..offer(Attach::Shared, 0) };
+    let lost = attach(&registry, "a", 1, offer(Attach::Shared, 0)).await;
+    let mut kept = attach_all(&registry, "b", 2, vec![offer(Attach::Shared, 0), other()]).await;
+    let only_other = |_: &str, offer: &Offer| {
+        if offer.endpoint == "other" { admit_all("", offer) } else { Err("unknown_endpoint") }
+    };
+    registry.revise(&only_other);
+    assert_eq!(kept.told().await, OfferState::Refused { code: "unknown_endpoint".into() });
+    assert_eq!(lost.closed.await.expect("ends").code, CloseCode::Unauthorized, "nothing is left for it");
+    assert_eq!(registry.reserve("e").map(drop), Err(Failure::NoAgent));
+    assert!(registry.reserve("other").is_ok());
+    registry.revise(&admit_all);
+    assert_eq!(kept.told().await, OfferState::Accepted);
+    assert!(registry.reserve("e").is_ok());
+}
