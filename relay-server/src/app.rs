@@ -27,13 +27,13 @@ use crate::{
         accept::{self, Terms},
         registry::Registry,
     },
-    config::{Config, Source},
+    config::{Config, Listen, Source},
     ingress::{
         Door, collect,
         listener::{self, Serving},
         route::Routes,
     },
-    tls,
+    listen, tls,
 };
 
 /// How long sessions may take to say farewell.
@@ -53,9 +53,15 @@ pub struct Started {
 /// What could not be started; nothing listens then.
 pub fn run(source: &Source, config: &Config, started: impl FnOnce(&Started)) -> anyhow::Result<()> {
     let runtime = runtime()?;
-    let public = bind(config.server.listen)?;
-    let admin = bind(config.server.admin)?;
+    let public = listen::open(&config.server.listen)?;
+    let admin = listen::open(&Listen::Address(config.server.admin))?;
     let addresses = Started { public: public.local_addr()?, admin: admin.local_addr()? };
+    if config.tls.is_none()
+        && matches!(config.server.listen, Listen::Inherited(_))
+        && !addresses.public.ip().is_loopback()
+    {
+        tracing::warn!(public = %addresses.public, "the inherited socket is reachable from outside without TLS");
+    }
     let door = Arc::new(door(config, addresses.public));
     let serving = Arc::new(Serving {
         tls: match &config.tls {
@@ -128,13 +134,6 @@ fn worker(public: StdListener, door: Arc<Door>, serving: Arc<Serving>, stop: &Ca
     runtime.shutdown_background();
 }
 
-fn bind(address: SocketAddr) -> anyhow::Result<StdListener> {
-    let listener = StdListener::bind(address)
-        .with_context(|| format!("cannot listen on {address}; is another process there, or is the port below 1024?"))?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
-}
-
 fn door(config: &Config, public: SocketAddr) -> Door {
     let units = usize::try_from(config.limits.body_budget).unwrap_or(usize::MAX) / collect::UNIT_BYTES;
     let registry = Arc::new(Registry::default());
@@ -185,13 +184,15 @@ fn reload(source: &Source, door: &Door, serving: &Serving, public: SocketAddr) {
     tracing::info!("the config was taken over");
 }
 
+/// Agents hear of the stop first, so that they connect to whoever comes next while this relay still serves
+/// what it has taken.
 async fn drain(door: &Door, patience: Duration) {
     door.closing.cancel();
     door.connections.close();
+    door.registry.drain();
     if timeout(patience, door.connections.wait()).await.is_err() {
         tracing::warn!(connections = door.connections.len(), "requests did not finish in time");
     }
-    door.registry.drain();
     door.registry.close_when_idle();
     door.sessions.close();
     let _ = timeout(FAREWELL, door.sessions.wait()).await;

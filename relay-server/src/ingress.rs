@@ -12,7 +12,7 @@ pub mod stack;
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use http::{Method, Request, Response, Version, header, request::Parts};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
 use hyper::{
     body::{Body as _, Incoming},
     upgrade::OnUpgrade,
@@ -71,6 +71,15 @@ pub struct Origin {
 
 /// Answers one public request.
 pub async fn handle(door: Arc<Door>, origin: Origin, request: Request<Incoming>) -> Response<Body> {
+    let one_of_many = matches!(request.version(), Version::HTTP_10 | Version::HTTP_11);
+    let mut response = answer(&door, origin, request).await;
+    if one_of_many && door.closing.is_cancelled() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+async fn answer(door: &Arc<Door>, origin: Origin, request: Request<Incoming>) -> Response<Body> {
     let event_id = EventId::new();
     let started = Instant::now();
     let routes = door.routes.load_full();
@@ -79,18 +88,18 @@ pub async fn handle(door: Arc<Door>, origin: Origin, request: Request<Incoming>)
         Err(failure) => return respond::failure(failure, event_id),
     };
     match routed {
-        Routed::Relay { path } if path == CONNECT_PATH => attach(&door, &routes, request, event_id),
+        Routed::Relay { path } if path == CONNECT_PATH => attach(door, &routes, request, event_id),
         Routed::Relay { .. } => respond::failure(Failure::UnknownEndpoint, event_id),
         Routed::Endpoint { endpoint, host, rest } => {
             let (mut head, body) = request.into_parts();
             let upgrade = head.extensions.remove::<OnUpgrade>().filter(|_| wants_upgrade(&head, &body));
             let (peer, secure) = (origin.peer, origin.secure);
             let received = Received { event_id, at: Timestamp::now(), started, peer, secure, head, host, rest };
-            match relay(&door, &routes, &endpoint, received, (body, upgrade)).await {
+            match relay(door, &routes, &endpoint, received, (body, upgrade)).await {
                 Ok(answer) => respond::answer(answer, event_id, endpoint.idle_timeout),
                 Err(failure) => {
                     tracing::debug!(%event_id, endpoint = %endpoint.name, ?failure, "a request got no handler's answer");
-                    tell_agents(&door, &endpoint, event_id, failure);
+                    tell_agents(door, &endpoint, event_id, failure);
                     respond::failure(failure, event_id)
                 }
             }

@@ -22,6 +22,7 @@ pub mod dispatch;
 pub mod tls;
 
 pub mod ingress;
+pub mod listen;
 
 pub mod admin;
 

@@ -132,6 +132,22 @@ impl Server {
         signal(&self.child, "-HUP").await
     }
 
+    /// The text of its config.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn config(&self) -> std::io::Result<String> {
+        std::fs::read_to_string(self.directory.path().join("relay.toml"))
+    }
+
+    /// Writes its config anew; [`Server::reload`] has it read.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn set_config(&self, text: &str) -> std::io::Result<()> {
+        std::fs::write(self.directory.path().join("relay.toml"), text)
+    }
+
     /// Waits for its end, and whether it was code 0.
     ///
     /// # Errors
@@ -142,6 +158,22 @@ impl Server {
 }
 
 impl Agent {
+    /// Runs an agent for one endpoint of the relay at `address` and waits until it is ready.
+    ///
+    /// # Errors
+    /// What it said instead.
+    pub async fn start(
+        program: &Path,
+        address: &str,
+        token: &str,
+        endpoint: &str,
+        target: &str,
+    ) -> anyhow::Result<Self> {
+        let mut command = Command::new(program);
+        command.args(["client", "listen", target, endpoint, "--output", "json", "--relay", &format!("ws://{address}")]);
+        run_agent(command.env("RELAY_TOKEN", token)).await
+    }
+
     /// The next line that it prints and that holds `text`.
     ///
     /// # Errors

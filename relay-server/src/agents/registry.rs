@@ -23,7 +23,7 @@ use tokio::{
 
 use super::{
     copies::{Copies, Tee},
-    places::{Key, Places, Standing, Wish},
+    places::{Key, Places, RECENTLY, Standing, Wish},
 };
 use crate::webhook::Failure;
 
@@ -141,6 +141,8 @@ pub struct Registry {
     changed: Notify,
     waiters: Semaphore,
     copies: Copies,
+    /// A relay that has just started expects the agents of the one before it.
+    started: Instant,
 }
 
 #[derive(Default)]
@@ -192,6 +194,7 @@ impl Default for Registry {
             changed: Notify::new(),
             waiters: Semaphore::new(MAX_WAITERS),
             copies: Copies::default(),
+            started: Instant::now(),
         }
     }
 }
@@ -300,8 +303,12 @@ impl Registry {
         }
     }
 
-    /// Whether an agent left a moment ago, or one is there that must first answer.
+    /// Whether an agent left a moment ago, or may have before this relay was started, or one is there that must
+    /// first answer.
     fn expects_one(&self, endpoint: &str) -> bool {
+        if self.started.elapsed() < RECENTLY {
+            return true;
+        }
         let state = self.lock();
         let Some(places) = state.places.get(endpoint) else { return false };
         places.left_recently(Instant::now()) || places.keys(Standing::Active).next().is_some()

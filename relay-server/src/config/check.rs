@@ -14,7 +14,7 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use super::cidr::Cidr;
-use super::effective::{Effective, Limits, Server, TlsFiles};
+use super::effective::{Effective, Limits, Listen, Server, TlsFiles};
 use super::error::{Place, Report};
 use super::flags::Flags;
 use super::raw::{Number, Raw, RawLimits, RawServer, RawTls, Text, Texts};
@@ -39,7 +39,7 @@ pub(super) fn check(raw: &Raw, flags: &Flags, base: &Path, has_file: bool, repor
     let (tls, tls_place) = tls(raw, flags, base, report);
     let endpoints = endpoint::endpoints(&raw.endpoint, flags, &limits, report);
     let tokens = token::tokens(&raw.token, flags, &endpoints, report);
-    if tls.is_none() && !server.listen.ip().is_loopback() {
+    if tls.is_none() && matches!(server.listen, Listen::Address(address) if !address.ip().is_loopback()) {
         let place = listen_place(&raw.server, flags, report);
         let message = format!("{} is reachable from outside without TLS", server.listen);
         report.warn(
@@ -76,8 +76,8 @@ fn server(raw: &RawServer, flags: &Flags, report: &mut Report<'_>) -> Server {
     let default_admin = SocketAddr::from((Ipv4Addr::LOCALHOST, if dev { 0 } else { 9090 }));
     let listen = over(&flags.listen, "--listen", &raw.listen, "server.listen", report);
     let listen_place = listen.as_ref().map(|(_, place)| place.clone());
-    let listen = read(listen, values::address, report).unwrap_or(default_listen);
-    if let Some(place) = listen_place.filter(|_| dev && !listen.ip().is_loopback()) {
+    let listen = read(listen, values::listen, report).unwrap_or(Listen::Address(default_listen));
+    if let Some(place) = listen_place.filter(|_| dev && !listen.is_loopback()) {
         report.error(
             &place,
             format!("{listen} is reachable from outside, and --dev is for this machine only"),

@@ -3,6 +3,7 @@
 //! Between `raw` (what was typed) and `Config` (what runs) so that a config can be checked and shown where its secrets
 //! are not at hand. Nothing here reads or decides. Invariant: only `check` makes an [`Effective`] from a config.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -22,7 +23,7 @@ use crate::endpoint::EndpointName;
 #[derive(Clone, Debug)]
 pub struct Server {
     /// The public listener, for senders and agents.
-    pub listen: SocketAddr,
+    pub listen: Listen,
     /// The listener for health and metrics.
     pub admin: SocketAddr,
     /// The address under which the public listener is reached from outside.
@@ -35,6 +36,32 @@ pub struct Server {
     pub workers: NonZeroUsize,
     /// Public connections open at a time.
     pub max_connections: usize,
+}
+
+/// Where the public listener comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// It is bound here.
+    Address(SocketAddr),
+    /// It is inherited under this name: `"fd:NAME"`.
+    Inherited(String),
+}
+
+impl Listen {
+    /// Whether it is known to be reachable from this machine alone.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        matches!(self, Self::Address(address) if address.ip().is_loopback())
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Inherited(name) => write!(f, "fd:{name}"),
+        }
+    }
 }
 
 /// `[tls]`: the certificate chain and its key, both PEM files.

@@ -30,7 +30,7 @@ pub use self::cidr::{Cidr, CidrError};
 pub use self::dev::dev_banner;
 pub use self::edit::{EditError, add_token, remove_token};
 use self::effective::Effective;
-pub use self::effective::{Limits, Server, TlsFiles};
+pub use self::effective::{Limits, Listen, Server, TlsFiles};
 use self::error::Report;
 pub use self::error::{ConfigError, ConfigErrors, Warning};
 pub use self::flags::{Dev, Flags};

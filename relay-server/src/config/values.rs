@@ -12,6 +12,8 @@ use bytesize::ByteSize;
 use http::Uri;
 use jiff::SignedDuration;
 
+use super::effective::Listen;
+
 /// What is wrong, and what to do about it.
 pub(super) type Problem = (String, String);
 
@@ -58,6 +60,15 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, Problem> {
     text.parse().map_err(|_| {
         problem(format!("\"{text}\" is not an address and a port"), "write it like \"0.0.0.0:8080\" or \"[::]:8080\"")
     })
+}
+
+/// An address as above, or `fd:NAME` for a socket that the process inherits.
+pub(super) fn listen(text: &str) -> Result<Listen, Problem> {
+    match text.strip_prefix("fd:") {
+        Some("") => Err(problem(format!("\"{text}\" names no socket"), "write it like \"fd:public\"")),
+        Some(name) => Ok(Listen::Inherited(name.to_owned())),
+        None => address(text).map(Listen::Address),
+    }
 }
 
 /// A host name without port, made lower case.
@@ -149,6 +160,15 @@ mod tests {
         for bad in ["", "8080", ":8080", "0.0.0.0", "example.com:80", "1.2.3.4:99999"] {
             assert!(address(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_listener_is_an_address_or_an_inherited_socket() {
+        for text in ["127.0.0.1:80", "fd:public"] {
+            assert_eq!(listen(text).unwrap().to_string(), text);
+        }
+        assert!(listen("127.0.0.1:80").unwrap().is_loopback() && !listen("fd:public").unwrap().is_loopback());
+        assert!(listen("fd:").is_err() && listen("public").is_err());
     }
 
     #[test]

@@ -18,6 +18,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use rustls::ServerConfig;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -33,6 +34,16 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// A pause after the system had no descriptor left.
 const EXHAUSTED: Duration = Duration::from_millis(50);
+
+/// How long a connection without a request lives on after the stop was announced: an HTTP/1.1 sender that is
+/// just about to use it again gets its answer, and with it `Connection: close`.
+const LAME_DUCK: Duration = Duration::from_secs(1);
+
+/// Bytes that may wait unsent in the system for one connection, so that a ping does not wait behind a body.
+const NOTSENT_LOWAT_BYTES: u32 = 128 * 1024;
+
+/// When a connection that says nothing is asked whether it is alive, how often, and how many times.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(10), 3);
 
 /// Streams that one HTTP/2 connection may have open.
 const MAX_H2_STREAMS: u32 = 128;
@@ -82,8 +93,18 @@ async fn accept(
 ) -> io::Result<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
     let slot = Arc::clone(&serving.slots).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, peer) = listener.accept().await?;
-    stream.set_nodelay(true)?;
+    prepare(&stream)?;
     Ok((stream, peer, slot))
+}
+
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    let (idle, interval, probes) = KEEPALIVE;
+    let socket = SockRef::from(stream);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(probes))?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES)?;
+    Ok(())
 }
 
 async fn run(stream: TcpStream, peer: SocketAddr, door: Arc<Door>, serving: &Serving) {
@@ -128,9 +149,13 @@ async fn run(stream: TcpStream, peer: SocketAddr, door: Arc<Door>, serving: &Ser
             .max_buf_size(serving.max_head)
             .max_headers(MAX_HEADERS);
         let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service).with_upgrades());
+        let leaving = async {
+            closing.cancelled().await;
+            sleep(LAME_DUCK).await;
+        };
         tokio::select! {
             outcome = connection.as_mut() => outcome,
-            () = closing.cancelled() => {
+            () = leaving => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
