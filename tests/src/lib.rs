@@ -3,5 +3,6 @@
 //! Everything that is started is ended when it is dropped. Waits are bounded and wait for a state.
 
 pub mod handler;
+pub mod link;
 pub mod process;
 pub mod sender;

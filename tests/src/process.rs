@@ -14,7 +14,7 @@ use tokio::{
 };
 
 /// How long any state may take to come.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running relay.
 pub struct Server {
@@ -148,6 +148,30 @@ impl Server {
         std::fs::write(self.directory.path().join("relay.toml"), text)
     }
 
+    /// Descriptors that it has open.
+    ///
+    /// # Errors
+    /// If it has ended, or the system does not tell.
+    pub fn open_files(&self) -> anyhow::Result<usize> {
+        open_files(&self.child)
+    }
+
+    /// Its memory in RAM, in bytes.
+    ///
+    /// # Errors
+    /// If it has ended, or the system does not tell.
+    pub fn memory(&self) -> anyhow::Result<u64> {
+        memory(&self.child)
+    }
+
+    /// Sends it a signal, such as `-STOP`.
+    ///
+    /// # Errors
+    /// If the signal cannot be sent.
+    pub async fn signal(&self, name: &str) -> anyhow::Result<()> {
+        signal(&self.child, name).await
+    }
+
     /// Waits for its end, and whether it was code 0.
     ///
     /// # Errors
@@ -182,6 +206,40 @@ impl Agent {
         find(&mut self.out, text).await
     }
 
+    /// Descriptors that it has open.
+    ///
+    /// # Errors
+    /// If it has ended, or the system does not tell.
+    pub fn open_files(&self) -> anyhow::Result<usize> {
+        open_files(&self.child)
+    }
+
+    /// Its memory in RAM, in bytes.
+    ///
+    /// # Errors
+    /// If it has ended, or the system does not tell.
+    pub fn memory(&self) -> anyhow::Result<u64> {
+        memory(&self.child)
+    }
+
+    /// Sends it a signal, such as `-STOP`.
+    ///
+    /// # Errors
+    /// If the signal cannot be sent.
+    pub async fn signal(&self, name: &str) -> anyhow::Result<()> {
+        signal(&self.child, name).await
+    }
+
+    /// Everything that it prints from now to its end.
+    pub async fn rest(&mut self) -> String {
+        let mut rest = String::new();
+        while let Ok(Ok(Some(line))) = timeout(PATIENCE, self.out.next_line()).await {
+            rest += &line;
+            rest.push('\n');
+        }
+        rest
+    }
+
     /// Asks it to stop and waits for its end; whether it was code 0.
     ///
     /// # Errors
@@ -211,6 +269,19 @@ async fn run_agent(command: &mut Command) -> anyhow::Result<Agent> {
     let mut agent = Agent { child, out: BufReader::new(stdout).lines() };
     agent.line("\"ready\"").await?;
     Ok(agent)
+}
+
+fn open_files(child: &Child) -> anyhow::Result<usize> {
+    let id = child.id().context("it has ended")?;
+    Ok(std::fs::read_dir(format!("/proc/{id}/fd"))?.count())
+}
+
+fn memory(child: &Child) -> anyhow::Result<u64> {
+    let id = child.id().context("it has ended")?;
+    let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kib * 1024)
 }
 
 async fn signal(child: &Child, name: &str) -> anyhow::Result<()> {
