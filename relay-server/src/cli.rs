@@ -8,6 +8,7 @@ mod token;
 use std::{ffi::OsString, io, path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
@@ -210,7 +211,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
 }
 
 fn serve(arguments: Serve) -> Result<(), Failure> {
-    start_log(arguments.log_format);
+    let _log = start_log(arguments.log_format);
     let dev = if arguments.dev {
         let token =
             AgentToken::generate().map_err(|error| Failure::Other(anyhow::anyhow!("no randomness: {error}")))?;
@@ -244,11 +245,20 @@ fn warn(warning: &Warning) {
     say(&format!("warning: {warning}"), 0);
 }
 
-fn start_log(format: LogFormat) {
+/// Lines of the log that wait for their reader; beyond this they are dropped. Whoever reads the log never holds up
+/// a webhook.
+const LOG_LINES: usize = 8192;
+
+/// Sends the log to standard error, from a thread of its own, until the guard is dropped.
+fn start_log(format: LogFormat) -> WorkerGuard {
     let filter = EnvFilter::try_from_env("RELAY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let (writer, guard) =
+        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LOG_LINES).finish(io::stderr());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    let log = log.with_ansi(io::IsTerminal::is_terminal(&io::stderr()));
     let _ = match format {
         LogFormat::Text => log.try_init(),
         LogFormat::Json => log.json().try_init(),
     };
+    guard
 }

@@ -13,8 +13,10 @@ import socket
 import subprocess
 import sys
 
+# The program ends with this one, whatever ends it (prctl(2), PR_SET_PDEATHSIG).
 START = """
-import os, sys
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 9)
 os.environ["LISTEN_PID"] = str(os.getpid())
 os.execv(sys.argv[1], sys.argv[1:])
 """

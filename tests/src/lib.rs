@@ -2,6 +2,7 @@
 //!
 //! Everything that is started is ended when it is dropped. Waits are bounded and wait for a state.
 
+pub mod agents;
 pub mod handler;
 pub mod link;
 pub mod process;

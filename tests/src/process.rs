@@ -8,8 +8,9 @@ use std::{
 
 use anyhow::{Context, bail};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, BufReader, Lines},
+    io::{AsyncBufReadExt, AsyncRead, BufReader},
     process::{Child, Command},
+    sync::mpsc,
     time::timeout,
 };
 
@@ -19,7 +20,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// A running relay.
 pub struct Server {
     child: Child,
-    log: Lines<BufReader<Box<dyn AsyncRead + Send + Unpin>>>,
+    log: Output,
     /// The public listener, `host:port`.
     pub public: String,
     /// The admin listener, `host:port`.
@@ -33,7 +34,7 @@ pub struct Server {
 /// A running agent.
 pub struct Agent {
     child: Child,
-    out: Lines<BufReader<Box<dyn AsyncRead + Send + Unpin>>>,
+    out: Output,
 }
 
 impl Server {
@@ -164,6 +165,14 @@ impl Server {
         memory(&self.child)
     }
 
+    /// User and system time that it has used.
+    ///
+    /// # Errors
+    /// If it has ended, or the system does not tell.
+    pub fn cpu(&self) -> anyhow::Result<Duration> {
+        cpu(&self.child)
+    }
+
     /// Sends it a signal, such as `-STOP`.
     ///
     /// # Errors
@@ -222,6 +231,14 @@ impl Agent {
         memory(&self.child)
     }
 
+    /// User and system time that it has used.
+    ///
+    /// # Errors
+    /// If it has ended, or the system does not tell.
+    pub fn cpu(&self) -> anyhow::Result<Duration> {
+        cpu(&self.child)
+    }
+
     /// Sends it a signal, such as `-STOP`.
     ///
     /// # Errors
@@ -233,7 +250,7 @@ impl Agent {
     /// Everything that it prints from now to its end.
     pub async fn rest(&mut self) -> String {
         let mut rest = String::new();
-        while let Ok(Ok(Some(line))) = timeout(PATIENCE, self.out.next_line()).await {
+        while let Ok(Some(line)) = timeout(PATIENCE, self.out.recv()).await {
             rest += &line;
             rest.push('\n');
         }
@@ -250,7 +267,21 @@ impl Agent {
     }
 }
 
-type Output = Lines<BufReader<Box<dyn AsyncRead + Send + Unpin>>>;
+/// What a process prints, read as it comes so that nobody waits for this reader.
+type Output = mpsc::UnboundedReceiver<String>;
+
+fn read_on(from: impl AsyncRead + Send + Unpin + 'static) -> Output {
+    let (lines, output) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let mut from = BufReader::new(from).lines();
+        while let Ok(Some(line)) = from.next_line().await {
+            if lines.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    output
+}
 
 fn spawn_server(program: &Path, config: &Path, listen: &str, vars: &[(&str, &str)]) -> anyhow::Result<(Child, Output)> {
     let mut command = Command::new(program);
@@ -258,15 +289,15 @@ fn spawn_server(program: &Path, config: &Path, listen: &str, vars: &[(&str, &str
     command.envs(vars.iter().copied()).env("RELAY_LOG", "info");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn()?;
-    let stderr: Box<dyn AsyncRead + Send + Unpin> = Box::new(child.stderr.take().context("its log")?);
-    Ok((child, BufReader::new(stderr).lines()))
+    let log = read_on(child.stderr.take().context("its log")?);
+    Ok((child, log))
 }
 
 async fn run_agent(command: &mut Command) -> anyhow::Result<Agent> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
     let mut child = command.spawn()?;
-    let stdout: Box<dyn AsyncRead + Send + Unpin> = Box::new(child.stdout.take().context("its output")?);
-    let mut agent = Agent { child, out: BufReader::new(stdout).lines() };
+    let out = read_on(child.stdout.take().context("its output")?);
+    let mut agent = Agent { child, out };
     agent.line("\"ready\"").await?;
     Ok(agent)
 }
@@ -284,26 +315,50 @@ fn memory(child: &Child) -> anyhow::Result<u64> {
     Ok(kib * 1024)
 }
 
+/// The sum over all threads of the time on a processor (`/proc/PID/task/TID/schedstat`).
+fn cpu(child: &Child) -> anyhow::Result<Duration> {
+    let id = child.id().context("it has ended")?;
+    let mut nanos = 0;
+    for task in std::fs::read_dir(format!("/proc/{id}/task"))? {
+        let text = std::fs::read_to_string(task?.path().join("schedstat"))?;
+        nanos += text.split(' ').next().context("a number")?.parse::<u64>()?;
+    }
+    Ok(Duration::from_nanos(nanos))
+}
+
+/// Raises this process' limit of open files, which its children inherit; false where that is not allowed.
+pub async fn allow_open_files(count: u64) -> bool {
+    let id = std::process::id().to_string();
+    let limit =
+        Command::new("prlimit").args(["--pid", &id, "--nofile", "--output", "SOFT", "--noheadings"]).output().await;
+    let text = limit.map(|limit| String::from_utf8_lossy(&limit.stdout).trim().to_owned()).unwrap_or_default();
+    if text == "unlimited" || text.parse::<u64>().is_ok_and(|limit| limit >= count) {
+        return true;
+    }
+    let raise = Command::new("prlimit").args(["--pid", &id, &format!("--nofile={count}:{count}")]).output().await;
+    raise.is_ok_and(|raise| raise.status.success())
+}
+
 async fn signal(child: &Child, name: &str) -> anyhow::Result<()> {
     let id = child.id().context("it has ended")?.to_string();
     let status = Command::new("kill").args([name, &id]).status().await?;
     if status.success() { Ok(()) } else { bail!("kill failed") }
 }
 
-async fn find(lines: &mut Lines<BufReader<Box<dyn AsyncRead + Send + Unpin>>>, text: &str) -> anyhow::Result<String> {
+async fn find(lines: &mut Output, text: &str) -> anyhow::Result<String> {
     let mut seen = Vec::new();
     let found = timeout(PATIENCE, async {
-        while let Some(line) = lines.next_line().await? {
+        while let Some(line) = lines.recv().await {
             if line.contains(text) {
-                return anyhow::Ok(Some(line));
+                return Some(line);
             }
             seen.push(line);
         }
-        Ok(None)
+        None
     })
     .await;
     match found {
-        Ok(Ok(Some(line))) => Ok(line),
+        Ok(Some(line)) => Ok(line),
         _ => bail!("no line with {text}; there were:\n{}", seen.join("\n")),
     }
 }

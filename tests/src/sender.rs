@@ -28,6 +28,33 @@ pub async fn send(address: &str, request: Request<Full<Bytes>>) -> anyhow::Resul
     Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
 }
 
+/// A sender that keeps its connection.
+pub struct Keeper(http1::SendRequest<Full<Bytes>>);
+
+impl Keeper {
+    /// Connects.
+    ///
+    /// # Errors
+    /// If nobody listens there.
+    pub async fn connect(address: &str) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        Ok(Self(sender))
+    }
+
+    /// Sends a request and collects its answer.
+    ///
+    /// # Errors
+    /// What broke.
+    pub async fn send(&mut self, request: Request<Full<Bytes>>) -> anyhow::Result<Response<Bytes>> {
+        self.0.ready().await?;
+        let (head, body) = self.0.send_request(request).await?.into_parts();
+        Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
+    }
+}
+
 /// A request to `http://hook.test` with a body.
 ///
 /// # Panics

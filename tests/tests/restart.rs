@@ -48,6 +48,7 @@ impl Activated {
             .env("RELAY_LOG", "warn")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .stderr(Stdio::null())
             .kill_on_drop(true)
             .spawn()
             .expect("python3 runs");

@@ -1,0 +1,117 @@
+//! A crowd of agents inside this process: sessions without handlers, for counts and memory.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, ensure};
+use relay_proto::{Attach, CONNECT_PATH, Hello, Limits, Offer, SUBPROTOCOL};
+use relay_tunnel::{Arrivals, Handle};
+use rustls::pki_types::ServerName;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinSet,
+    time::timeout,
+};
+
+/// How many connect at a time.
+const AT_ONCE: usize = 64;
+
+/// Attached agents; dropping it closes their connections.
+pub struct Crowd {
+    agents: Vec<(Handle, Arrivals)>,
+    _drivers: JoinSet<relay_proto::Close>,
+}
+
+impl Crowd {
+    /// Attaches `count` agents to an endpoint, under TLS if there is a config for it.
+    ///
+    /// # Errors
+    /// What the first one that failed was told.
+    pub async fn connect(
+        relay: &str,
+        token: &str,
+        endpoint: &str,
+        count: u32,
+        tls: Option<Arc<rustls::ClientConfig>>,
+    ) -> anyhow::Result<Self> {
+        let mut crowd = Self { agents: Vec::new(), _drivers: JoinSet::new() };
+        let (mut connecting, mut next) = (JoinSet::new(), 0);
+        while crowd.agents.len() < count as usize {
+            while connecting.len() < AT_ONCE && next < count {
+                let (relay, token, hello, tls) =
+                    (relay.to_owned(), token.to_owned(), hello(endpoint, next), tls.clone());
+                connecting.spawn(timeout(Duration::from_secs(30), attach(relay, token, hello, tls)));
+                next += 1;
+            }
+            let attached = connecting.join_next().await.context("somebody connects")?;
+            let (handle, arrivals, driver) = attached?.context("an agent took too long")??;
+            crowd._drivers.spawn(driver);
+            crowd.agents.push((handle, arrivals));
+        }
+        Ok(crowd)
+    }
+
+    /// How many are there.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.agents.len()
+    }
+
+    /// Whether nobody is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.agents.is_empty()
+    }
+
+    /// How many still have their session.
+    #[must_use]
+    pub fn alive(&self) -> usize {
+        self.agents.iter().filter(|(handle, _)| handle.takes_exchanges()).count()
+    }
+}
+
+fn hello(endpoint: &str, number: u32) -> Hello {
+    let mut instance = [0; 16];
+    instance[..4].copy_from_slice(&number.to_be_bytes());
+    let offers = vec![Offer { endpoint: endpoint.to_owned(), attach: Attach::Shared, ..Offer::default() }];
+    Hello { name: format!("agent-{number}"), instance, software: "crowd".to_owned(), offers }
+}
+
+/// A connection in the clear or under TLS.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+type Driver = relay_tunnel::Driver<Box<dyn Stream>>;
+
+async fn attach(
+    relay: String,
+    token: String,
+    hello: Hello,
+    tls: Option<Arc<rustls::ClientConfig>>,
+) -> anyhow::Result<(Handle, Arrivals, Driver)> {
+    let stream = TcpStream::connect(&relay).await?;
+    let mut stream: Box<dyn Stream> = match tls {
+        None => Box::new(stream),
+        Some(config) => {
+            let name = ServerName::try_from("localhost")?;
+            Box::new(tokio_rustls::TlsConnector::from(config).connect(name, stream).await?)
+        }
+    };
+    let request = format!(
+        "GET {CONNECT_PATH} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\nAuthorization: Bearer {token}\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await?;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await?);
+        ensure!(head.len() < 4096, "a long answer: {}", String::from_utf8_lossy(&head));
+    }
+    ensure!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
+    let (welcome, handle, arrivals, driver) = relay_tunnel::agent(stream, Vec::new(), hello, Limits::agent())
+        .await
+        .map_err(|close| anyhow::anyhow!("{}", close.reason))?;
+    ensure!(welcome.epoch > 0, "no epoch");
+    Ok((handle, arrivals, driver))
+}
