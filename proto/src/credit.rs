@@ -5,6 +5,19 @@
 
 use crate::limits::MAX_WINDOW_BYTES;
 
+/// How one stream stands with its credit, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Credit {
+    /// What this side may still send.
+    pub send_bytes: u32,
+    /// What the peer may still send.
+    pub granted_bytes: u32,
+    /// What came from the peer and was not consumed.
+    pub unread_bytes: u32,
+    /// What the stream's window has borrowed from the pool.
+    pub borrowed_bytes: u32,
+}
+
 /// What this side may still send on one stream, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SendWindow(u32);
@@ -113,6 +126,15 @@ impl RecvWindow {
 
     pub(crate) const fn unread_bytes(&self) -> u32 {
         self.unread
+    }
+
+    pub(crate) const fn stand(&self, send: SendWindow) -> Credit {
+        Credit {
+            send_bytes: send.0,
+            granted_bytes: self.granted,
+            unread_bytes: self.unread,
+            borrowed_bytes: self.borrowed,
+        }
     }
 
     /// Gives back what was borrowed.

@@ -45,6 +45,11 @@ impl Heartbeat {
         self.pinged = None;
     }
 
+    /// The newest instant that this side was told.
+    pub(crate) const fn last_seen(&self) -> Instant {
+        self.last_seen
+    }
+
     pub(crate) fn next(&self) -> Instant {
         match self.pinged {
             None => self.last_heard.after(self.ping_after),

@@ -42,18 +42,24 @@ mod frame;
 mod heartbeat;
 pub mod limits;
 mod message;
+mod mutant;
 mod outcome;
 mod session;
 mod stream;
 mod time;
 mod varint;
+#[cfg(test)]
+mod vectors;
 
 pub use control::{Attach, Attached, Close, CloseCode, Hello, Notice, Offer, OfferState, VERSION, Welcome};
+pub use credit::Credit;
 pub use error::{OpenError, ProtocolError, SendError};
 pub use event::Event;
 pub use fields::Headers;
 pub use limits::Limits;
 pub use message::{Framing, RequestHead, ResetCode, ResponseHead};
+#[cfg(feature = "mutants")]
+pub use mutant::Mutant;
 pub use outcome::{MAX_OUTCOME_BODY_BYTES, Outcome, OutcomeState};
 pub use session::{Role, Session};
 pub use stream::StreamId;

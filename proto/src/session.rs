@@ -16,10 +16,11 @@ mod transmit;
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
+use core::time::Duration;
 
 use crate::{
     control::{Close, CloseCode, Hello, Notice, Welcome},
-    credit::Pool,
+    credit::{Credit, Pool},
     error::{OpenError, ProtocolError, SendError},
     event::Event,
     fields::Headers,
@@ -27,10 +28,15 @@ use crate::{
     heartbeat::{Heartbeat, Verdict},
     limits::{Limits, MAX_OUTCOMES},
     message::{RequestHead, ResetCode, ResponseHead, headers_fit},
+    mutant::{Mutant, Sabotage},
     outcome::Outcome,
     stream::{End, Head, Stream, StreamId},
     time::Instant,
 };
+
+/// How long the close frame may wait for the socket. A dead link takes nothing, and must not keep a
+/// session from its end.
+const CLOSING: Duration = Duration::from_secs(2);
 
 /// Which end of the tunnel this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,8 +54,11 @@ enum Phase {
         deadline: Instant,
     },
     Open,
-    /// Only the close frame is owed.
-    Closing(Close),
+    /// Only the close frame is owed, until the deadline that the next look at the clock sets.
+    Closing {
+        close: Close,
+        deadline: Option<Instant>,
+    },
     Closed,
 }
 
@@ -96,6 +105,7 @@ pub struct Session {
     probe: Option<u64>,
     outcomes_received: usize,
     outcomes_given: usize,
+    sabotage: Sabotage,
 }
 
 impl Session {
@@ -134,6 +144,7 @@ impl Session {
             probe: None,
             outcomes_received: 0,
             outcomes_given: 0,
+            sabotage: Sabotage::default(),
             limits,
         }
     }
@@ -206,16 +217,28 @@ impl Session {
         self.pool.free_bytes()
     }
 
+    /// Every stream that this side still holds, with its credit.
+    pub fn credit(&self) -> impl Iterator<Item = (StreamId, Credit)> {
+        self.streams.iter().map(|(id, stream)| (*id, stream.incoming.window.stand(stream.outgoing.window)))
+    }
+
+    /// Breaks this session on purpose.
+    #[cfg(feature = "mutants")]
+    pub const fn sabotage(&mut self, mutant: Mutant) {
+        self.sabotage = Sabotage { mutant: Some(mutant) };
+    }
+
     // What happened outside.
 
     /// Takes bytes from the peer. Pieces of any size give the same events.
     pub fn handle_bytes(&mut self, now: Instant, bytes: Bytes) {
         self.heartbeat.heard(now);
-        if matches!(self.phase, Phase::Closing(_) | Phase::Closed) {
+        let zombie = self.sabotage.is(Mutant::ActAfterClose);
+        if self.is_ending() && !zombie {
             return;
         }
         self.decoder.push(bytes);
-        while matches!(self.phase, Phase::Opening { .. } | Phase::Open) {
+        while !self.is_ending() || zombie {
             match self.decoder.next() {
                 Ok(None) => return,
                 Ok(Some(frame)) => {
@@ -245,7 +268,14 @@ impl Session {
                 Verdict::Ping => self.owed.ping = true,
                 Verdict::Dead => self.close(CloseCode::HeartbeatTimeout, "the peer has been silent for too long"),
             },
-            Phase::Closing(_) | Phase::Closed => {}
+            Phase::Closing { .. } if self.sabotage.is(Mutant::WaitForSocket) => {}
+            Phase::Closing { deadline: Some(deadline), .. } if now >= deadline => {
+                self.handle_disconnect("the socket took no close frame in time");
+            }
+            Phase::Closing { ref mut deadline, .. } => {
+                deadline.get_or_insert(now.after(CLOSING));
+            }
+            Phase::Closed => {}
         }
     }
 
@@ -253,7 +283,7 @@ impl Session {
     pub fn handle_disconnect(&mut self, reason: &str) {
         let close = match std::mem::replace(&mut self.phase, Phase::Closed) {
             Phase::Closed => return,
-            Phase::Closing(close) => close,
+            Phase::Closing { close, .. } => close,
             _ => Close { code: CloseCode::GoingAway, reason: reason.to_owned() },
         };
         self.end_streams();
@@ -286,13 +316,17 @@ impl Session {
         if self.phase != Phase::Open || self.role != Role::Relay {
             return Err(OpenError::Closed);
         }
-        if self.open_streams >= self.max_streams() {
+        // Streams that have ended count until their last bytes are read: they hold memory.
+        if self.streams.len() >= self.max_streams() as usize {
             return Err(OpenError::Busy);
         }
         if !head.fits() {
             return Err(OpenError::HeadTooLarge);
         }
-        self.last_id += 1;
+        if !self.sabotage.is(Mutant::ReuseId) || self.last_id == 0 || self.streams.contains_key(&StreamId(self.last_id))
+        {
+            self.last_id += 1;
+        }
         let id = StreamId(self.last_id);
         let mut stream = Stream::new(self.peer_window_bytes, self.limits.initial_window_bytes, false);
         stream.outgoing.head = Some(Head::Request(head));
@@ -391,9 +425,10 @@ impl Session {
             *older = notice;
             return;
         }
-        if self.owed.notices.len() >= self.limits.max_notices && notice.may_be_lost() {
+        let any = self.sabotage.is(Mutant::DropState);
+        if self.owed.notices.len() >= self.limits.max_notices && (any || notice.may_be_lost()) {
             self.dropped_notices += 1;
-            match self.owed.notices.iter().position(Notice::may_be_lost) {
+            match self.owed.notices.iter().position(|notice| any || notice.may_be_lost()) {
                 Some(oldest) => drop(self.owed.notices.remove(oldest)),
                 None => return,
             }
@@ -409,7 +444,9 @@ impl Session {
             return false;
         }
         if let Some(older) = self.owed.outcomes.iter_mut().find(|older| older.same_attempt(&outcome)) {
-            *older = outcome;
+            if !self.sabotage.is(Mutant::KeepOldOutcome) {
+                *older = outcome;
+            }
             return true;
         }
         if self.outcomes_given >= MAX_OUTCOMES {
@@ -441,8 +478,8 @@ impl Session {
 
     /// Ends the session. The close frame is all that is still sent; every open stream breaks.
     pub fn close(&mut self, code: CloseCode, reason: &str) {
-        if matches!(self.phase, Phase::Opening { .. } | Phase::Open) {
-            self.phase = Phase::Closing(Close { code, reason: reason.to_owned() });
+        if !self.is_ending() {
+            self.phase = Phase::Closing { close: Close { code, reason: reason.to_owned() }, deadline: None };
             self.end_streams();
         }
     }
@@ -460,11 +497,18 @@ impl Session {
         match self.phase {
             Phase::Opening { deadline } => Some(deadline.min(self.heartbeat.next())),
             Phase::Open => Some(self.heartbeat.next()),
-            Phase::Closing(_) | Phase::Closed => None,
+            // The first look at the clock sets the deadline.
+            Phase::Closing { .. } if self.sabotage.is(Mutant::WaitForSocket) => None,
+            Phase::Closing { deadline, .. } => Some(deadline.unwrap_or(self.heartbeat.last_seen())),
+            Phase::Closed => None,
         }
     }
 
     // Helpers.
+
+    const fn is_ending(&self) -> bool {
+        matches!(self.phase, Phase::Closing { .. } | Phase::Closed)
+    }
 
     fn sendable(&mut self, id: StreamId) -> Result<&mut Stream, SendError> {
         match self.streams.get_mut(&id) {
@@ -504,7 +548,9 @@ impl Session {
 
     fn forget(&mut self, id: StreamId) {
         if let Some(mut stream) = self.streams.remove(&id) {
-            stream.incoming.window.release(&mut self.pool);
+            if !self.sabotage.is(Mutant::LeakPool) {
+                stream.incoming.window.release(&mut self.pool);
+            }
             if !stream.settled {
                 self.open_streams -= 1;
             }
@@ -516,6 +562,10 @@ impl Session {
     }
 
     fn end_streams(&mut self) {
+        if self.sabotage.is(Mutant::ActAfterClose) {
+            return;
+        }
+        self.decoder = Decoder::new(); // What was not read interests nobody.
         self.streams.clear();
         self.ready.clear();
         self.open_streams = 0;

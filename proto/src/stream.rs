@@ -96,6 +96,7 @@ impl Outgoing {
     pub(crate) fn stop(&mut self) {
         self.body.clear();
         self.body_bytes = 0;
+        self.blocked = false;
         self.end = End::Sent;
     }
 

@@ -21,9 +21,12 @@ fn the_arrows_between_crates_are_those_of_the_architecture() {
     for (folder, arrows) in allowed {
         let manifest = fs::read_to_string(root().join(folder).join("Cargo.toml")).expect("a manifest");
         let (_, dependencies) = manifest.split_once("[dependencies]").expect("dependencies");
-        let ours =
-            dependencies.lines().filter_map(|line| line.split('.').next()).filter(|name| name.starts_with("relay-"));
-        for name in ours {
+        let ours = dependencies
+            .lines()
+            .filter_map(|line| line.split(['.', ' ']).next())
+            .filter(|name| name.starts_with("relay-"));
+        // A crate names itself where its tests turn on a feature of it.
+        for name in ours.filter(|name| name.trim_start_matches("relay-") != folder) {
             assert!(
                 arrows.contains(&name),
                 "{folder} may not depend on {name}; ARCHITECTURE.md says which arrows there are"

@@ -12,8 +12,9 @@ use crate::{
     event::Event,
     fields::{Headers, take_varint},
     frame::{FLAG_END, Frame, FrameType},
-    limits::MAX_OUTCOMES,
+    limits::{MAX_OUTCOMES, MAX_WINDOW_BYTES},
     message::{RequestHead, ResetCode, ResponseHead},
+    mutant::Mutant,
     outcome::Outcome,
     stream::{End, Stream, StreamId},
 };
@@ -21,7 +22,7 @@ use crate::{
 impl Session {
     pub(super) fn receive(&mut self, frame: Frame) -> Result<(), ProtocolError> {
         let Frame { kind, flags, stream, payload } = frame;
-        let (opening, id) = (self.phase != Phase::Open, StreamId(stream));
+        let (opening, id) = (matches!(self.phase, Phase::Opening { .. }), StreamId(stream));
         let end = flags & FLAG_END != 0;
         match (kind, self.role) {
             (FrameType::Ping, _) => self.receive_ping(&payload),
@@ -53,9 +54,7 @@ impl Session {
         if peer.version < VERSION {
             return Err(ProtocolError::Version { version: peer.version });
         }
-        if peer.initial_window_bytes == 0 {
-            return Err(ProtocolError::Malformed { what: "hello" });
-        }
+        check_window(peer.initial_window_bytes)?;
         self.peer_max_streams = peer.max_streams;
         self.peer_window_bytes = peer.initial_window_bytes;
         self.events.push_back(Event::Hello(hello));
@@ -67,6 +66,7 @@ impl Session {
         if peer.version < VERSION {
             return Err(ProtocolError::Version { version: peer.version });
         }
+        check_window(peer.initial_window_bytes)?;
         if let Some((ping_after, dead_after)) = peer.heartbeat {
             self.heartbeat.set(ping_after, dead_after);
         }
@@ -108,7 +108,12 @@ impl Session {
         if payload.is_empty() && !end {
             return Err(ProtocolError::Malformed { what: "empty data" });
         }
-        let Some(stream) = self.find(id)? else { return Ok(()) };
+        let Some(stream) = self.find(id)? else {
+            if end {
+                self.end_unwanted(id);
+            }
+            return Ok(());
+        };
         if !stream.incoming.head_seen || stream.incoming.ended {
             return Err(ProtocolError::Unexpected { what: "data outside a body" });
         }
@@ -117,7 +122,10 @@ impl Session {
 
     fn receive_end(&mut self, id: StreamId, payload: Bytes) -> Result<(), ProtocolError> {
         let trailers = Headers::decode(payload)?;
-        let Some(stream) = self.find(id)? else { return Ok(()) };
+        let Some(stream) = self.find(id)? else {
+            self.end_unwanted(id);
+            return Ok(());
+        };
         if !stream.incoming.head_seen || stream.incoming.ended {
             return Err(ProtocolError::Unexpected { what: "an end outside a body" });
         }
@@ -127,11 +135,40 @@ impl Session {
 
     fn receive_reset(&mut self, id: StreamId, mut payload: Bytes) -> Result<(), ProtocolError> {
         let code = ResetCode::from_wire(take_varint(&mut payload, "reset")?);
-        if self.find(id)?.is_some() {
+        if let Some(stream) = self.find(id)? {
+            let seen = stream.incoming.head_seen;
             self.forget(id);
-            self.events.push_back(Event::Reset { id, code });
+            self.events.push_back(match self.sabotage.is(Mutant::ResetAsEnd) && seen {
+                false => Event::Reset { id, code },
+                true => Event::End { id, trailers: Headers::new() },
+            });
+        } else if !self.sabotage.is(Mutant::KeepPlace) {
+            self.reset_crossed(id);
         }
         Ok(())
+    }
+
+    /// The peer gave up, too, before it heard of this side's reset, which is not owed any more: for the
+    /// peer the stream is over, and its place is free.
+    fn reset_crossed(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        match stream.reset_owed.take() {
+            Some(ResetCode::NoError) => {
+                stream.outgoing.stop();
+                self.settle(id);
+            }
+            Some(_) => self.forget(id),
+            None => {}
+        }
+    }
+
+    /// The peer's direction ended after this side gave the stream up. If this side's had ended before
+    /// that, the stream is over for the peer, which must not be told of a reset.
+    fn end_unwanted(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.reset_owed.is_some()) else { return };
+        if stream.outgoing.end == End::Sent {
+            self.forget(id);
+        }
     }
 
     fn receive_credit(&mut self, id: StreamId, mut payload: Bytes) -> Result<(), ProtocolError> {
@@ -140,7 +177,9 @@ impl Session {
         if bytes == 0 || !stream.outgoing.window.grant(bytes) {
             return Err(ProtocolError::Credit { id: id.0 });
         }
-        self.enqueue(id);
+        if !self.sabotage.is(Mutant::LoseWakeUp) {
+            self.enqueue(id);
+        }
         Ok(())
     }
 
@@ -152,7 +191,9 @@ impl Session {
 
     fn receive_pong(&mut self, payload: &Bytes) -> Result<(), ProtocolError> {
         let echo: [u8; 8] = payload[..].try_into().map_err(|_| ProtocolError::Malformed { what: "pong" })?;
-        if self.probe.is_some_and(|number| u64::from_be_bytes(echo) >= number) {
+        let any = self.sabotage.is(Mutant::AnyPongAnswers);
+        let answers = |number| (number..=self.pings_sent).contains(&u64::from_be_bytes(echo));
+        if self.probe.is_some_and(|number| any || answers(number)) {
             self.probe = None;
             self.events.push_back(Event::Answered);
         }
@@ -197,6 +238,8 @@ impl Session {
             return Err(ProtocolError::Credit { id: id.0 });
         }
         if !bytes.is_empty() {
+            let crossed = self.sabotage.is(Mutant::CrossBytes);
+            let id = self.streams.keys().next().copied().filter(|_| crossed).unwrap_or(id);
             self.events.push_back(Event::Data { id, bytes });
         }
         if end {
@@ -215,5 +258,14 @@ impl Session {
             self.enqueue(id);
         }
         self.settle(id);
+    }
+}
+
+/// A window of 0 could never grow, and one past the largest could not be counted.
+fn check_window(initial_bytes: u32) -> Result<(), ProtocolError> {
+    match initial_bytes {
+        0 => Err(ProtocolError::Malformed { what: "initial window" }),
+        1..=MAX_WINDOW_BYTES => Ok(()),
+        _ => Err(ProtocolError::TooLarge { what: "initial window" }),
     }
 }

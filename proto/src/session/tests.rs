@@ -363,6 +363,43 @@ fn resets_that_cross_on_the_wire_are_dropped() {
 }
 
 #[test]
+fn a_reset_that_crossed_the_peers_frees_its_place_though_it_waits_for_the_socket() {
+    let mut pair = Pair::open_with(Limits::relay(), Limits { max_streams: 1, ..Limits::agent() });
+    let mut message = BytesMut::new();
+    let id = pair.ask(b"x");
+    pair.run();
+    pair.agent.reset(id, ResetCode::Broken);
+    pair.relay.reset(id, ResetCode::Cancelled);
+    // The agent's socket takes nothing meanwhile.
+    assert!(pair.relay.poll_transmit(&mut message));
+    pair.agent.handle_bytes(pair.now, message.split().freeze());
+    pair.ask(b"y");
+    assert!(pair.relay.poll_transmit(&mut message));
+    pair.agent.handle_bytes(pair.now, message.split().freeze());
+    assert!(pair.agent.is_open(), "two streams, but never at a time");
+}
+
+#[test]
+fn an_end_that_crossed_a_reset_frees_its_place_if_the_response_is_whole() {
+    let mut pair = Pair::open_with(Limits::relay(), Limits { max_streams: 1, ..Limits::agent() });
+    let mut message = BytesMut::new();
+    let id = pair.relay.open(request()).expect("opens");
+    pair.run();
+    pair.agent.respond(id, response(200)).expect("responds");
+    pair.agent.finish(id, Headers::new()).expect("finishes");
+    assert!(pair.agent.poll_transmit(&mut message));
+    pair.agent.reset(id, ResetCode::Broken);
+    pair.relay.finish(id, Headers::new()).expect("finishes");
+    let answer = message.split().freeze();
+    assert!(pair.relay.poll_transmit(&mut message));
+    pair.agent.handle_bytes(pair.now, message.split().freeze());
+    pair.relay.handle_bytes(pair.now, answer);
+    pair.ask(b"y");
+    pair.run();
+    assert!(pair.agent.is_open() && pair.relay.is_open());
+}
+
+#[test]
 fn the_agents_limit_on_streams_binds_the_relay() {
     let mut pair = Pair::open_with(Limits::relay(), Limits { max_streams: 2, ..Limits::agent() });
     let first = pair.ask(b"");
@@ -473,6 +510,22 @@ fn a_silent_peer_is_dead_after_ten_seconds() {
 }
 
 #[test]
+fn a_session_ends_though_the_socket_takes_no_close_frame() {
+    let mut pair = Pair::open();
+    pair.relay.close(CloseCode::HeartbeatTimeout, "the peer has been silent for too long");
+    pair.relay.handle_timeout(pair.now);
+    assert_eq!(pair.relay_events(), [], "the close frame has its chance");
+    let due = pair.relay.poll_timeout().expect("a deadline");
+    assert_eq!(due, pair.now.after(CLOSING));
+    pair.relay.handle_timeout(due);
+    assert!(matches!(
+        pair.relay_events()[..],
+        [Event::Closed { by_peer: false, close: Close { code: CloseCode::HeartbeatTimeout, .. } }]
+    ));
+    assert!(pair.relay.is_closed() && pair.relay.poll_timeout().is_none());
+}
+
+#[test]
 fn a_peer_that_never_introduces_itself_is_closed_though_it_pings() {
     let now = Instant::from_micros(0);
     let mut relay = Session::relay(Limits::relay(), now);
@@ -485,7 +538,9 @@ fn a_peer_that_never_introduces_itself_is_closed_though_it_pings() {
         relay.handle_bytes(now, ping.clone());
         relay.handle_timeout(now);
     }
-    assert!(!relay.is_open() && relay.poll_timeout().is_none());
+    assert!(!relay.is_open());
+    assert!(relay.poll_transmit(&mut BytesMut::new()), "the close frame");
+    assert_eq!(relay.poll_timeout(), None);
 }
 
 #[test]
@@ -551,6 +606,16 @@ fn what_a_peer_may_not_do_ends_its_session_with_the_reason() {
     assert_eq!(agent(Request, 2, &[0, 0]), "malformed request head");
     assert_eq!(agent(Response, 1, b""), "a frame of the other role is not allowed here");
     assert_eq!(agent(Welcome, 0, b""), "a frame of the other role is not allowed here");
+}
+
+#[test]
+fn a_session_that_fails_keeps_nothing_of_what_it_did_not_read() {
+    let mut pair = Pair::open();
+    let mut bytes = vec![63, 0, 0, 0];
+    bytes.resize(100_000, 0);
+    pair.relay.handle_bytes(pair.now, bytes.into());
+    assert!(!pair.relay.is_open());
+    assert_eq!(pair.relay.buffered_bytes(), 0);
 }
 
 #[test]
@@ -663,6 +728,11 @@ fn a_probe_is_answered_by_its_own_pong_only() {
     stale.extend_from_slice(&1_u64.to_be_bytes());
     pair.relay.handle_bytes(pair.now, stale.freeze());
     assert_eq!(pair.relay_events(), []);
+    let mut early = BytesMut::new();
+    put_header(&mut early, FrameType::Pong, 0, 0, 8);
+    early.extend_from_slice(&u64::MAX.to_be_bytes());
+    pair.relay.handle_bytes(pair.now, early.freeze());
+    assert_eq!(pair.relay_events(), [], "it was not asked yet");
     pair.run();
     assert_eq!(pair.relay_events(), [Event::Answered]);
 }

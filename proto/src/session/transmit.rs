@@ -12,6 +12,7 @@ use crate::{
     frame::{FLAG_END, FrameType, MAX_HEADER_BYTES, put_header},
     limits::{MAX_CHUNK_BYTES, MAX_MESSAGE_BYTES},
     message::ResetCode,
+    mutant::{Mutant, Sabotage},
     stream::{End, Head, Stream, StreamId},
     varint,
 };
@@ -40,7 +41,7 @@ impl Session {
         debug_assert!(out.is_empty(), "one call fills one message");
         match &self.phase {
             Phase::Closed => return false,
-            Phase::Closing(_) => self.write_close(out),
+            Phase::Closing { .. } => self.write_close(out),
             Phase::Opening { .. } => self.write_control(out),
             Phase::Open => {
                 self.write_control(out);
@@ -52,7 +53,7 @@ impl Session {
     }
 
     fn write_close(&mut self, out: &mut BytesMut) {
-        let Phase::Closing(close) = std::mem::replace(&mut self.phase, Phase::Closed) else { return };
+        let Phase::Closing { close, .. } = std::mem::replace(&mut self.phase, Phase::Closed) else { return };
         put_frame(out, FrameType::Close, |payload| close.encode(payload));
         self.events.push_back(Event::Closed { by_peer: false, close });
     }
@@ -106,7 +107,7 @@ impl Session {
             let share = (MAX_MESSAGE_BYTES / (self.ready.len() + 1)).clamp(MIN_CHUNK_BYTES, MAX_CHUNK_BYTES);
             let Some(stream) = self.streams.get_mut(&id) else { continue };
             stream.queued = false;
-            match write_turn(id, stream, share, out) {
+            match write_turn(id, stream, share, self.sabotage, out) {
                 Turn::Over if stream.reset_owed == Some(ResetCode::NoError) => {
                     // The response is whole and may still be read.
                     stream.reset_owed = None;
@@ -138,7 +139,7 @@ impl Session {
     }
 }
 
-fn write_turn(id: StreamId, stream: &mut Stream, share: usize, out: &mut BytesMut) -> Turn {
+fn write_turn(id: StreamId, stream: &mut Stream, share: usize, sabotage: Sabotage, out: &mut BytesMut) -> Turn {
     if room(out) < SMALL_FRAME_BYTES {
         return Turn::NoRoom;
     }
@@ -147,21 +148,23 @@ fn write_turn(id: StreamId, stream: &mut Stream, share: usize, out: &mut BytesMu
         return Turn::Over;
     }
     if stream.owes_credit() {
-        let bytes = stream.incoming.window.grant();
-        put_number(out, FrameType::Credit, id, u64::from(bytes));
+        let bytes = stream.incoming.window.grant() + u32::from(sabotage.is(Mutant::InventCredit));
+        if !sabotage.is(Mutant::ForgetCredit) {
+            put_number(out, FrameType::Credit, id, u64::from(bytes));
+        }
     }
     if let Some(head) = &stream.outgoing.head {
         let head_len = head.encoded_len();
         if room(out) < MAX_HEADER_BYTES + head_len {
             return Turn::NoRoom;
         }
-        write_head(id, stream, head_len, share, out);
+        write_head(id, stream, head_len, share, sabotage, out);
     } else if stream.outgoing.ready() && stream.outgoing.body_bytes() > 0 {
         let len = chunk_len(stream, MAX_HEADER_BYTES, share, out);
         if len < stream.outgoing.body_bytes().min(MIN_CHUNK_BYTES).min(stream.outgoing.window.available()) {
             return Turn::NoRoom;
         }
-        let flags = end_flag(stream, len);
+        let flags = end_flag(stream, len, sabotage);
         put_header(out, FrameType::Data, flags, id.0, len);
         stream.outgoing.write_body(len, out);
     }
@@ -174,15 +177,25 @@ fn write_turn(id: StreamId, stream: &mut Stream, share: usize, out: &mut BytesMu
         }
         put_header(out, FrameType::End, 0, id.0, len);
         trailers.encode(out);
+        if sabotage.is(Mutant::DoubleEnd) {
+            put_header(out, FrameType::End, 0, id.0, 0);
+        }
         stream.outgoing.end = End::Sent;
     }
     if stream.ready() { Turn::Again } else { Turn::Done }
 }
 
 /// The head and, as far as room and credit allow, the body behind it in the same frame.
-fn write_head(id: StreamId, stream: &mut Stream, head_len: usize, share: usize, out: &mut BytesMut) {
+fn write_head(
+    id: StreamId,
+    stream: &mut Stream,
+    head_len: usize,
+    share: usize,
+    sabotage: Sabotage,
+    out: &mut BytesMut,
+) {
     let inline = chunk_len(stream, MAX_HEADER_BYTES + head_len, share, out);
-    let flags = end_flag(stream, inline);
+    let flags = end_flag(stream, inline, sabotage);
     let head = stream.outgoing.head.take().expect("the caller looked");
     let kind = match head {
         Head::Request(_) => FrameType::Request,
@@ -200,8 +213,8 @@ fn chunk_len(stream: &Stream, before: usize, share: usize, out: &BytesMut) -> us
 }
 
 /// [`FLAG_END`] if `len` bytes are the rest of the body and no trailers follow it.
-fn end_flag(stream: &mut Stream, len: usize) -> u8 {
-    let last = len == stream.outgoing.body_bytes();
+fn end_flag(stream: &mut Stream, len: usize, sabotage: Sabotage) -> u8 {
+    let last = len == stream.outgoing.body_bytes() || sabotage.is(Mutant::EndEarly);
     if last && matches!(&stream.outgoing.end, End::Owed(trailers) if trailers.is_empty()) {
         stream.outgoing.end = End::Sent;
         FLAG_END

@@ -1,0 +1,218 @@
+//! Single frames: every type, and the edges of the encoding. `canonical` ones are what this crate writes;
+//! the others are lawful, too.
+
+use core::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use serde_json::{Value, json};
+
+use super::{build, hex, meaning};
+use crate::{
+    control::{Attach, Attached, Close, CloseCode, Hello, Notice, Offer, OfferState, PeerLimits, VERSION, Welcome},
+    fields::Headers,
+    frame::{FLAG_END, FrameType, put_header},
+    message::{Framing, RequestHead, ResetCode, ResponseHead},
+    outcome::{Outcome, OutcomeState},
+    varint,
+};
+
+pub(super) fn all() -> Value {
+    let frames: Vec<Value> = ours().into_iter().chain(lawful()).collect();
+    json!({ "about": "one frame each; README.md says how to read it", "frames": frames })
+}
+
+fn vector(name: &str, canonical: bool, bytes: &[u8]) -> Value {
+    json!({ "name": name, "canonical": canonical, "hex": hex(bytes), "meaning": meaning::of_bytes(bytes) })
+}
+
+fn frame(name: &str, kind: FrameType, flags: u8, stream: u64, write: impl FnOnce(&mut BytesMut)) -> Value {
+    let (mut payload, mut bytes) = (BytesMut::new(), BytesMut::new());
+    write(&mut payload);
+    put_header(&mut bytes, kind, flags, stream, payload.len());
+    bytes.extend_from_slice(&payload);
+    vector(name, true, &bytes)
+}
+
+pub(super) fn hello() -> Hello {
+    Hello {
+        name: "laptop".into(),
+        instance: [0x11; 16],
+        software: "example/1".into(),
+        offers: vec![Offer { endpoint: "github".into(), attach: Attach::Shared, capacity: 50, takeover: false }],
+    }
+}
+
+pub(super) fn welcome(answers: Vec<Attached>, available: Vec<String>) -> Welcome {
+    Welcome { epoch: 1_700_000_000_000, software: "relay-server/0.1.0".into(), endpoints: answers, available }
+}
+
+pub(super) fn accepted() -> Attached {
+    Attached {
+        endpoint: "github".into(),
+        state: OfferState::Accepted,
+        url: "https://hooks.test/github".into(),
+        provider: "github".into(),
+    }
+}
+
+pub(super) fn refused(endpoint: &str, code: &str) -> Attached {
+    let state = OfferState::Refused { code: code.into() };
+    Attached { endpoint: endpoint.into(), state, url: String::new(), provider: String::new() }
+}
+
+pub(super) fn request() -> RequestHead {
+    RequestHead {
+        endpoint: "github".into(),
+        event_id: [0x22; 16],
+        attempt: 1,
+        method: "POST".into(),
+        target: "/push?x=%20".into(),
+        framing: Framing::Length,
+        headers: [("content-type", "application/json"), ("content-length", "9")].into_iter().collect(),
+        fence: None,
+        upgrade: Bytes::new(),
+    }
+}
+
+pub(super) fn response(status: u16) -> ResponseHead {
+    ResponseHead { status, headers: [("content-type", "text/plain")].into_iter().collect() }
+}
+
+fn ours() -> Vec<Value> {
+    use FrameType::{
+        Close as CloseFrame, Credit, Data, Drain, End, Outcome as OutcomeFrame, Ping, Pong, Request, Reset, Response,
+    };
+    let told = PeerLimits {
+        version: VERSION,
+        max_streams: 1024,
+        initial_window_bytes: 65_536,
+        heartbeat: Some((Duration::from_secs(5), Duration::from_secs(10))),
+    };
+    let stored =
+        RequestHead { framing: Framing::Chunked, fence: Some(7), attempt: 3, target: Bytes::new(), ..request() };
+    let odd: Headers = [("x-tag", &b"one"[..]), ("x-empty", b""), ("x-tag", b"\xff\xfe")].into_iter().collect();
+    let upgrade =
+        RequestHead { upgrade: "websocket".into(), method: "GET".into(), headers: Headers::new(), ..request() };
+    let several = Hello {
+        offers: vec![
+            Offer::default(),
+            Offer { endpoint: "stripe".into(), attach: Attach::Exclusive, capacity: 0, takeover: true },
+            Offer { endpoint: "slack".into(), attach: Attach::Copy, capacity: 1, takeover: false },
+            Offer { endpoint: "shop".into(), attach: Attach::Auto, capacity: 300, takeover: false },
+        ],
+        ..hello()
+    };
+    let answers =
+        vec![accepted(), Attached { state: OfferState::Standby, ..accepted() }, refused("stripe", "not_allowed")];
+    let outcome = |state| Outcome { event_id: [0x22; 16], attempt: 3, fence: 7, state };
+    let finished = OutcomeState::Finished { head: response(202), body: "done".into(), truncated: true };
+    let number = |value| move |out: &mut BytesMut| varint::put(out, value);
+    let mut all = vec![
+        frame("a hello with one offer", FrameType::Hello, 0, 0, |out| {
+            hello().encode(PeerLimits { heartbeat: None, ..told }, out);
+        }),
+        frame("a hello with every way to attach", FrameType::Hello, 0, 0, |out| {
+            several.encode(PeerLimits { heartbeat: None, ..told }, out);
+        }),
+        frame("a welcome", FrameType::Welcome, 0, 0, |out| welcome(answers, vec!["github".into()]).encode(told, out)),
+        frame("a request without a body", Request, FLAG_END, 1, |out| request().encode(out)),
+        frame("a request with its body in the same frame", Request, FLAG_END, 2, |out| {
+            request().encode(out);
+            out.extend_from_slice(b"{\"zen\":1}");
+        }),
+        frame("a request of a stored event, chunked, whose body follows", Request, 0, 3, |out| stored.encode(out)),
+        frame("a request for an upgrade", Request, 0, 4, |out| upgrade.encode(out)),
+        frame("a response with its body", Response, FLAG_END, 1, |out| {
+            response(200).encode(out);
+            out.extend_from_slice(b"ok");
+        }),
+        frame("a response with repeated, empty and raw header values", Response, 0, 2, |out| {
+            ResponseHead { status: 999, headers: odd.clone() }.encode(out);
+        }),
+        frame("data", Data, 0, 3, |out| out.extend_from_slice(&[0, 1, 254, 255])),
+        frame("the last data", Data, FLAG_END, 3, |out| out.extend_from_slice(b"x")),
+        frame("an end without data: END on an empty DATA", Data, FLAG_END, 3, |_| ()),
+        frame("an end with trailers", End, 0, 3, |out| odd.encode(out)),
+        frame("an end without trailers", End, 0, 3, |_| ()),
+        frame("a credit of 1", Credit, 0, 1, number(1)),
+        frame("a credit of a byte more than two bytes of varint hold", Credit, 0, 70, number(0x4000)),
+        frame("a credit on a stream whose number takes eight bytes", Credit, 0, varint::MAX, number(1 << 30)),
+        frame("a ping", Ping, 0, 0, |out| out.extend_from_slice(&1_u64.to_be_bytes())),
+        frame("its pong", Pong, 0, 0, |out| out.extend_from_slice(&1_u64.to_be_bytes())),
+        frame("an outcome: running", OutcomeFrame, 0, 0, |out| outcome(OutcomeState::Running).encode(out)),
+        frame("an outcome: finished, its body cut", OutcomeFrame, 0, 0, |out| outcome(finished).encode(out)),
+        frame("an outcome: failed", OutcomeFrame, 0, 0, |out| {
+            outcome(OutcomeState::Failed(ResetCode::Timeout)).encode(out);
+        }),
+        frame("a drain", Drain, 0, 0, |_| ()),
+    ];
+    let codes = [
+        ResetCode::NoError,
+        ResetCode::Cancelled,
+        ResetCode::NotCalled,
+        ResetCode::Unreachable,
+        ResetCode::Broken,
+        ResetCode::Timeout,
+    ];
+    all.extend(codes.map(|code| frame(&format!("a reset: {code:?}"), Reset, 0, 5, number(code.to_wire()))));
+    let notices = [
+        Notice::Refused {
+            endpoint: "github".into(),
+            event_id: [0x22; 16],
+            status: 401,
+            code: "signature_mismatch".into(),
+            provider: "github".into(),
+        },
+        Notice::Text("the relay restarts at noon".into()),
+        Notice::Changed { endpoint: "github".into(), state: OfferState::Standby },
+        Notice::Changed { endpoint: "github".into(), state: OfferState::Copy },
+        Notice::Changed { endpoint: "github".into(), state: OfferState::Refused { code: "not_allowed".into() } },
+    ];
+    all.extend(notices.iter().map(|notice| frame("a notice", FrameType::Notice, 0, 0, |out| notice.encode(out))));
+    let codes = [
+        CloseCode::Normal,
+        CloseCode::GoingAway,
+        CloseCode::ProtocolError,
+        CloseCode::Replaced,
+        CloseCode::HeartbeatTimeout,
+        CloseCode::Unauthorized,
+        CloseCode::Refused,
+        CloseCode::Internal,
+    ];
+    all.extend(codes.map(|code| {
+        let close = Close { code, reason: "why".into() };
+        frame(&format!("a close: {code:?}"), CloseFrame, 0, 0, |out| close.encode(out))
+    }));
+    all
+}
+
+/// Frames that another implementation, or a later version, may send.
+fn lawful() -> Vec<Value> {
+    let cases = [
+        ("varints longer than needed: stream 1 in two bytes, length 2 in four", "05 00 4001 80000002 6869"),
+        ("varints of eight bytes", "05 00 c000000000000001 c000000000000002 6869"),
+        ("flags that mean nothing yet are ignored", "05 fe 01 01 78"),
+        (
+            "a hello with a field and an offer's field that nobody knows yet",
+            "01 00 00 [01 [02] 03 [07] 04 [01] 3f [aabb] 07 [01 [67] 20 [cccc]]]",
+        ),
+        ("a field twice: the last one counts", "04 01 01 [[01 [32] 01 [40c8]] 00]"),
+        (
+            "a request without the fields that have defaults: attempt 1, no target, by length, no fence",
+            "03 01 01 [[01 [65] 02 [33333333333333333333333333333333] 04 [50]] 00]",
+        ),
+        ("a fence of 0 is none", "03 01 01 [[01 [65] 02 [33333333333333333333333333333333] 04 [50] 07 [00]] 00]"),
+        (
+            "a framing that nobody knows yet is by length",
+            "03 01 01 [[01 [65] 02 [33333333333333333333333333333333] 04 [50] 06 [02]] 00]",
+        ),
+        ("an offer's state that nobody knows yet is a refusal", "0c 00 00 [01 [02] 03 [67] 06 [78] 08 [09]]"),
+        ("a notice of a kind that nobody knows yet", "0c 00 00 [01 [09]]"),
+        ("a reset code that nobody knows yet is broken", "07 00 01 01 3f"),
+        ("bytes behind a reset code are ignored", "07 00 01 02 01 ff"),
+        ("a close code that nobody knows yet is internal", "0e 00 00 02 3f 00"),
+        ("a frame type from 64 on that nobody knows is skipped", "40 00 00 03 010203"),
+        ("the same with a stream and flags", "ff ff 05 00"),
+    ];
+    cases.into_iter().map(|(name, bytes)| vector(name, false, &build(bytes))).collect()
+}
