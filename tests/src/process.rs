@@ -207,6 +207,14 @@ impl Agent {
         run_agent(command.env("RELAY_TOKEN", token)).await
     }
 
+    /// Runs any agent that prints a line with `"ready"` once it is.
+    ///
+    /// # Errors
+    /// What it said instead.
+    pub async fn run(command: &mut Command) -> anyhow::Result<Self> {
+        run_agent(command).await
+    }
+
     /// The next line that it prints and that holds `text`.
     ///
     /// # Errors
