@@ -4,6 +4,8 @@
 
 pub mod agents;
 pub mod handler;
+pub mod hosts;
 pub mod link;
 pub mod process;
+pub mod program;
 pub mod sender;

@@ -4,7 +4,11 @@
 //! closes them. Slow, it carries so many bytes a second each way. It refuses nobody: while it is frozen new
 //! connections are accepted and stay silent.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -35,6 +39,7 @@ pub struct Link {
     /// Where it listens.
     pub address: SocketAddr,
     state: Arc<watch::Sender<State>>,
+    arrived: Arc<Mutex<Vec<Instant>>>,
     task: JoinHandle<()>,
 }
 
@@ -44,16 +49,35 @@ impl Link {
     /// # Errors
     /// If no port is free.
     pub async fn start(relay: &str) -> std::io::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        Self::start_at("127.0.0.1:0", relay).await
+    }
+
+    /// A link to `relay` that listens at `address`, up.
+    ///
+    /// # Errors
+    /// If that address is taken.
+    pub async fn start_at(address: &str, relay: &str) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let state = Arc::new(watch::Sender::new(State::Up));
-        let (relay, changes) = (relay.to_owned(), state.subscribe());
+        let arrived = Arc::new(Mutex::new(Vec::new()));
+        let (relay, changes, arrivals) = (relay.to_owned(), state.subscribe(), Arc::clone(&arrived));
         let task = tokio::spawn(async move {
             while let Ok((agent, _)) = listener.accept().await {
+                arrivals.lock().expect("nobody panicked").push(Instant::now());
                 tokio::spawn(carry(agent, relay.clone(), changes.clone()));
             }
         });
-        Ok(Self { address, state, task })
+        Ok(Self { address, state, arrived, task })
+    }
+
+    /// When each connection came.
+    ///
+    /// # Panics
+    /// If the link's own task did.
+    #[must_use]
+    pub fn arrivals(&self) -> Vec<Instant> {
+        self.arrived.lock().expect("nobody panicked").clone()
     }
 
     /// From now on the link does this.

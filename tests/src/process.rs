@@ -1,10 +1,6 @@
 //! The server and the agent as processes: the same command lines that users run.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
-};
+use std::{path::Path, process::Stdio, time::Duration};
 
 use anyhow::{Context, bail};
 use tokio::{
@@ -13,6 +9,8 @@ use tokio::{
     sync::mpsc,
     time::timeout,
 };
+
+use crate::program::Program;
 
 /// How long any state may take to come.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -27,7 +25,7 @@ pub struct Server {
     pub admin: String,
     /// The token that its agents use.
     pub token: String,
-    program: PathBuf,
+    program: Program,
     directory: tempfile::TempDir,
 }
 
@@ -42,7 +40,13 @@ impl Server {
     ///
     /// # Errors
     /// What it said instead of listening.
-    pub async fn start(program: &Path, listen: &str, endpoints: &str, vars: &[(&str, &str)]) -> anyhow::Result<Self> {
+    pub async fn start(
+        program: impl Into<Program>,
+        listen: &str,
+        endpoints: &str,
+        vars: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
+        let program = program.into();
         let directory = tempfile::tempdir()?;
         let token = relay_server::agents::token::AgentToken::generate().map_err(|error| anyhow::anyhow!("{error}"))?;
         let config = format!(
@@ -52,14 +56,14 @@ impl Server {
         );
         let path = directory.path().join("relay.toml");
         std::fs::write(&path, config)?;
-        let (child, log) = spawn_server(program, &path, listen, vars)?;
+        let (child, log) = spawn_server(&program, &path, listen, vars)?;
         let mut server = Self {
             child,
             log,
             public: String::new(),
             admin: String::new(),
             token: token.expose().to_owned(),
-            program: program.to_owned(),
+            program,
             directory,
         };
         server.learn_addresses().await?;
@@ -96,7 +100,7 @@ impl Server {
     /// # Errors
     /// What it said instead.
     pub async fn agent(&self, endpoint: &str, target: &str, more: &[&str]) -> anyhow::Result<Agent> {
-        let mut command = Command::new(&self.program);
+        let mut command = self.program.command();
         command.args(["client", "listen", target, endpoint, "--output", "json"]);
         if !more.contains(&"--relay") {
             command.args(["--relay", &format!("ws://{}", self.public)]);
@@ -112,7 +116,7 @@ impl Server {
         let path = self.directory.path().join("relay-client.toml");
         let relay = format!("version = 1\nrelay = \"ws://{}\"\ntoken = \"env:RELAY_TOKEN\"\n", self.public);
         std::fs::write(&path, relay + endpoints)?;
-        let mut command = Command::new(&self.program);
+        let mut command = self.program.command();
         command.args(["client", "start", "--all", "--output", "json", "--config"]).arg(&path);
         run_agent(command.env("RELAY_TOKEN", &self.token)).await
     }
@@ -291,8 +295,13 @@ fn read_on(from: impl AsyncRead + Send + Unpin + 'static) -> Output {
     output
 }
 
-fn spawn_server(program: &Path, config: &Path, listen: &str, vars: &[(&str, &str)]) -> anyhow::Result<(Child, Output)> {
-    let mut command = Command::new(program);
+fn spawn_server(
+    program: &Program,
+    config: &Path,
+    listen: &str,
+    vars: &[(&str, &str)],
+) -> anyhow::Result<(Child, Output)> {
+    let mut command = program.command();
     command.args(["server", "serve", "--log-format", "json", "--listen", listen, "--config"]).arg(config);
     command.envs(vars.iter().copied()).env("RELAY_LOG", "info");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);

@@ -67,7 +67,7 @@ async fn idle(agents: u32, tls: bool) -> anyhow::Result<()> {
         let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
         client = Some(Arc::new(config.with_root_certificates(roots).with_no_client_auth()));
     }
-    let relay = Server::start(&program, "127.0.0.1:0", &format!("{extra}{OPEN}"), &[]).await?;
+    let relay = Server::start(program.as_path(), "127.0.0.1:0", &format!("{extra}{OPEN}"), &[]).await?;
     let warm = Crowd::connect(&relay.public, &relay.token, "open", 50, client.clone()).await?;
     let before = relay.memory()?;
     let started = Instant::now();
@@ -93,7 +93,7 @@ async fn idle(agents: u32, tls: bool) -> anyhow::Result<()> {
 /// One sender on one kept connection, so that the numbers are the relay's own and not those of connecting.
 async fn webhooks(count: u32) -> anyhow::Result<()> {
     let program = std::env::current_exe()?;
-    let relay = Server::start(&program, "127.0.0.1:0", OPEN, &[]).await?;
+    let relay = Server::start(program.as_path(), "127.0.0.1:0", OPEN, &[]).await?;
     let handler = Handler::echo().await?;
     let agent = relay.agent("open", &handler.port(), &[]).await?;
     let direct = rate(&handler.address.to_string(), count).await?;

@@ -1,0 +1,38 @@
+//! What is started: a program, and what stands before it on the command line (`ip netns exec NAME`).
+
+use std::{
+    ffi::{OsStr, OsString},
+    path::{Path, PathBuf},
+};
+
+use tokio::process::Command;
+
+/// A program and where it runs.
+#[derive(Clone, Debug)]
+pub struct Program {
+    before: Vec<OsString>,
+    path: PathBuf,
+}
+
+impl From<&Path> for Program {
+    fn from(path: &Path) -> Self {
+        Self { before: Vec::new(), path: path.to_owned() }
+    }
+}
+
+impl Program {
+    /// The same program behind other words, such as `ip netns exec NAME`, which run it in their own process.
+    #[must_use]
+    pub fn behind(path: &Path, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        Self { before: words.into_iter().map(|word| word.as_ref().to_owned()).collect(), path: path.to_owned() }
+    }
+
+    /// A command that runs it.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        let mut words = self.before.iter().map(OsString::as_os_str).chain([self.path.as_os_str()]);
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words);
+        command
+    }
+}
