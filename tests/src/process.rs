@@ -205,10 +205,11 @@ impl Agent {
         token: &str,
         endpoint: &str,
         target: &str,
+        more: &[&str],
     ) -> anyhow::Result<Self> {
         let mut command = Command::new(program);
         command.args(["client", "listen", target, endpoint, "--output", "json", "--relay", &format!("ws://{address}")]);
-        run_agent(command.env("RELAY_TOKEN", token)).await
+        run_agent(command.args(more).env("RELAY_TOKEN", token)).await
     }
 
     /// Runs any agent that prints a line with `"ready"` once it is.

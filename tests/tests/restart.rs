@@ -114,7 +114,7 @@ async fn a_restart_under_load_refuses_no_connection_and_fails_no_sender() {
     let mut process = relay.started().await;
     let handler = Handler::echo().await.expect("a handler");
     let mut agent =
-        Agent::start(program(), &relay.address, token.expose(), "open", &handler.port()).await.expect("an agent");
+        Agent::start(program(), &relay.address, token.expose(), "open", &handler.port(), &[]).await.expect("an agent");
 
     let stop = Arc::new(AtomicBool::new(false));
     let sending = tokio::spawn(load(relay.address.clone(), 200, Arc::clone(&stop)));
