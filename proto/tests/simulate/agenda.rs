@@ -29,69 +29,69 @@ pub(crate) enum Actor {
 /// A place on the agenda.
 pub(crate) type Slot = usize;
 
-/// All due times, in blocks of which the earliest is known.
+/// All due times, as the leaves of a tree in which each node has the earlier of its two children's.
 #[derive(Debug, Default)]
 pub(crate) struct Agenda {
-    due: Vec<u64>,
+    /// The root at 1, the children of `n` at `2n` and `2n + 1`; each is a due time above its slot's bits.
     earliest: Vec<u64>,
     actors: Vec<Actor>,
 }
 
 const NEVER: u64 = u64::MAX;
-const BLOCK: usize = 16;
+const SLOT_BITS: u32 = 12;
 
 impl Agenda {
+    fn leaf(&self, slot: Slot) -> usize {
+        self.earliest.len() / 2 + slot
+    }
+
     pub(crate) fn add(&mut self, actor: Actor) -> Slot {
-        self.due.push(NEVER);
+        let slot = self.actors.len();
+        assert!(slot < 1 << SLOT_BITS, "a history of very many actors");
         self.actors.push(actor);
-        self.earliest.resize(self.due.len().div_ceil(BLOCK), NEVER);
-        self.due.len() - 1
+        if self.leaf(slot) == self.earliest.len() {
+            let before = self.earliest.split_off(self.earliest.len() / 2);
+            self.earliest = vec![NEVER; 4 * before.len().max(32)];
+            for (slot, due) in before.into_iter().enumerate() {
+                self.put(slot, due);
+            }
+        }
+        slot
+    }
+
+    fn put(&mut self, slot: Slot, mut first: u64) {
+        let mut node = self.leaf(slot);
+        while self.earliest[node] != first {
+            self.earliest[node] = first;
+            if node == 1 {
+                break;
+            }
+            first = first.min(self.earliest[node ^ 1]);
+            node /= 2;
+        }
     }
 
     /// Acts then, and not when it would have before.
     pub(crate) fn set(&mut self, slot: Slot, due: Option<u64>) {
-        let due = due.unwrap_or(NEVER);
-        let before = std::mem::replace(&mut self.due[slot], due);
-        let block = slot / BLOCK;
-        if due < self.earliest[block] {
-            self.earliest[block] = due;
-        } else if before == self.earliest[block] {
-            let last = self.due.len().min((block + 1) * BLOCK);
-            let mut earliest = NEVER;
-            for due in &self.due[block * BLOCK..last] {
-                earliest = earliest.min(*due);
-            }
-            self.earliest[block] = earliest;
-        }
+        self.put(slot, due.map_or(NEVER, |due| due << SLOT_BITS | slot as u64));
     }
 
     /// Acts then or earlier.
     pub(crate) fn by(&mut self, slot: Slot, due: u64) {
-        if due < self.due[slot] {
+        if due < self.earliest[self.leaf(slot)] >> SLOT_BITS {
             self.set(slot, Some(due));
         }
     }
 
     pub(crate) fn is_set(&self, slot: Slot) -> bool {
-        self.due[slot] != NEVER
+        self.earliest[self.leaf(slot)] != NEVER
     }
 
     /// The next actor, which is taken off.
     pub(crate) fn next(&mut self) -> Option<(u64, Slot, Actor)> {
-        let (mut first, mut block) = (NEVER, 0);
-        for (number, earliest) in self.earliest.iter().enumerate() {
-            if *earliest < first {
-                (first, block) = (*earliest, number);
-            }
-        }
-        if first == NEVER {
-            return None;
-        }
-        let mut slot = block * BLOCK;
-        while self.due[slot] != first {
-            slot += 1;
-        }
+        let first = self.earliest.get(1).copied().filter(|first| *first != NEVER)?;
+        let slot = (first & ((1 << SLOT_BITS) - 1)) as Slot;
         self.set(slot, None);
-        Some((first, slot, self.actors[slot]))
+        Some((first >> SLOT_BITS, slot, self.actors[slot]))
     }
 }
