@@ -1,13 +1,34 @@
-//! The admin listener: whether the process lives and whether it is ready. No secrets, no names.
+//! The admin listener: health for everyone who reaches it, the API for whoever holds the token.
+//!
+//! `/livez`, `/readyz` and `/metrics` hold no names and no secrets and need nothing. All else needs the token that
+//! `serve` writes beside its state, on loopback too: other users of the machine and pages in its browsers reach
+//! loopback as well. No answer allows another origin to read it.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+mod api;
+mod gate;
+mod listener;
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use axum::{Router, http::StatusCode, routing::get};
+use axum::{Router, extract::State, http::StatusCode, middleware, routing::get};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use crate::{
+    agents::token::{AgentToken, TokenHash},
+    ingress::Door,
+    state::StateDir,
+};
+
+/// The file in the state directory that holds the admin token.
+pub const TOKEN_FILE: &str = "admin.token";
 
 /// Whether the relay takes traffic.
 #[derive(Clone, Debug, Default)]
@@ -24,14 +45,39 @@ impl Readiness {
     }
 }
 
-/// Serves `/livez` and `/readyz` until `stop`.
-pub async fn serve(listener: TcpListener, readiness: Readiness, stop: CancellationToken) {
-    let ready = move || async move {
-        if readiness.is_set() { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") }
-    };
-    let router = Router::new().route("/livez", get(|| async { "alive\n" })).route("/readyz", get(ready));
-    let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
-    if let Err(error) = served.await {
-        tracing::error!(%error, "the admin listener failed");
+/// What the admin listener shows and who may see it.
+#[derive(Clone)]
+pub struct Admin {
+    /// Whether the relay takes traffic.
+    pub readiness: Readiness,
+    /// What happens at the public listener.
+    pub door: Arc<Door>,
+    /// The token's hash.
+    pub token: TokenHash,
+}
+
+/// Makes a token, writes it into its file and keeps its hash.
+///
+/// # Errors
+/// If there is no randomness, or the file cannot be written.
+pub fn issue_token(state: &StateDir) -> io::Result<(TokenHash, PathBuf)> {
+    let token = AgentToken::generate().map_err(io::Error::other)?;
+    state.write(TOKEN_FILE, token.expose().as_bytes())?;
+    Ok((token.hash(), state.file(TOKEN_FILE)))
+}
+
+/// Serves until `stop`.
+pub async fn serve(listener: TcpListener, admin: Admin, stop: CancellationToken) {
+    let open = Router::new().route("/livez", get(|| async { "alive\n" })).route("/readyz", get(ready));
+    let closed = api::routes().fallback(api::unknown).layer(middleware::from_fn_with_state(admin.clone(), gate::check));
+    let router = open.merge(closed).layer(middleware::map_response(gate::harden)).with_state(admin);
+    listener::serve(listener, router, stop).await;
+}
+
+async fn ready(State(admin): State<Admin>) -> (StatusCode, &'static str) {
+    if admin.readiness.is_set() {
+        (StatusCode::OK, "ready\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
     }
 }

@@ -6,6 +6,7 @@
 
 use std::{
     net::{SocketAddr, TcpListener as StdListener},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -22,7 +23,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    admin::{self, Readiness},
+    admin::{self, Admin, Readiness},
     agents::{
         accept::{self, Terms},
         registry::Registry,
@@ -33,7 +34,10 @@ use crate::{
         listener::{self, Serving},
         route::Routes,
     },
-    listen, tls,
+    listen,
+    refused::RefusedLog,
+    state::StateDir,
+    tls,
 };
 
 /// How long sessions may take to say farewell.
@@ -45,6 +49,8 @@ pub struct Started {
     pub public: SocketAddr,
     /// The admin listener's address.
     pub admin: SocketAddr,
+    /// The file that holds the admin token.
+    pub token_file: PathBuf,
 }
 
 /// Runs a relay until it is told to stop.
@@ -55,7 +61,14 @@ pub fn run(source: &Source, config: &Config, started: impl FnOnce(&Started)) -> 
     let runtime = runtime()?;
     let public = listen::open(&config.server.listen)?;
     let admin = listen::open(&Listen::Address(config.server.admin))?;
-    let addresses = Started { public: public.local_addr()?, admin: admin.local_addr()? };
+    let state = match &config.server.state_dir {
+        Some(path) => StateDir::open(path).with_context(|| {
+            format!("cannot make {}; set [server] state_dir to a place of the relay's own", path.display())
+        })?,
+        None => StateDir::throw_away().context("cannot make a directory for the time of this run")?,
+    };
+    let (token, token_file) = admin::issue_token(&state).context("cannot write the admin token")?;
+    let addresses = Started { public: public.local_addr()?, admin: admin.local_addr()?, token_file };
     if config.tls.is_none()
         && matches!(config.server.listen, Listen::Inherited(_))
         && !addresses.public.ip().is_loopback()
@@ -83,7 +96,8 @@ pub fn run(source: &Source, config: &Config, started: impl FnOnce(&Started)) -> 
     let outcome = runtime.block_on(async {
         let readiness = Readiness::default();
         let mut signals = Signals::new()?;
-        let admin = tokio::spawn(admin::serve(TcpListener::from_std(admin)?, readiness.clone(), stop.clone()));
+        let shown = Admin { readiness: readiness.clone(), door: Arc::clone(&door), token };
+        let admin = tokio::spawn(admin::serve(TcpListener::from_std(admin)?, shown, stop.clone()));
         let public =
             tokio::spawn(listener::serve(TcpListener::from_std(public)?, Arc::clone(&door), Arc::clone(&serving)));
         readiness.set(true);
@@ -142,6 +156,7 @@ fn door(config: &Config, public: SocketAddr) -> Door {
         routes: ArcSwap::from_pointee(routes(config, public)),
         terms: Terms { registry: Arc::clone(&registry), limits, drain_timeout: config.server.drain_timeout },
         registry,
+        refused: RefusedLog::new(config.limits.refused_budget),
         body_budget: Semaphore::new(units.min(Semaphore::MAX_PERMITS)),
         max_head: config.limits.max_head,
         body_idle: config.limits.body_idle_timeout,

@@ -1,8 +1,10 @@
 //! The server's command line. Results go to standard output, the rest to standard error.
 //!
-//! Exit codes: 0 ok, 1 failed, 2 usage or config, 4 not found. Errors are printed here, once.
+//! Exit codes: 0 ok, 1 failed, 2 usage or config, 3 refused, 4 not found, 5 unreachable. Errors are printed here, once.
 
+mod event;
 mod init;
+mod remote;
 mod token;
 
 use std::{ffi::OsString, io, path::PathBuf, process::ExitCode};
@@ -39,6 +41,9 @@ enum Command {
     /// Manage the agents' tokens in the config file
     #[command(subcommand)]
     Token(token::Command),
+    /// Look at what a running relay has seen
+    #[command(subcommand)]
+    Event(event::Command),
     /// Print a shell's completions
     Completions {
         /// The shell
@@ -62,9 +67,12 @@ struct Serve {
     /// The public address to listen on
     #[arg(long, env = "RELAY_LISTEN")]
     listen: Option<String>,
-    /// The address for /livez and /readyz
+    /// The address for the API, /livez and /readyz
     #[arg(long, env = "RELAY_ADMIN")]
     admin: Option<String>,
+    /// A directory for the relay's own small files; else $STATE_DIRECTORY or relay-state beside the config file
+    #[arg(long, env = "RELAY_STATE_DIR")]
+    state_dir: Option<PathBuf>,
     /// The address under which the relay is reached from outside
     #[arg(long, env = "RELAY_PUBLIC_URL")]
     public_url: Option<String>,
@@ -117,7 +125,9 @@ enum ConfigCommand {
 enum Failure {
     Config(ConfigErrors),
     Usage(String),
+    Refused(String),
     NotFound(String),
+    Unreachable(String),
     Other(anyhow::Error),
 }
 
@@ -158,6 +168,8 @@ pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Config(errors)) => say(&errors.to_string(), 2),
         Err(Failure::Usage(what)) => say(&format!("error: {what}"), 2),
+        Err(Failure::Refused(what)) => say(&format!("error: {what}"), 3),
+        Err(Failure::Unreachable(what)) => say(&format!("error: {what}"), 5),
         Err(Failure::NotFound(what)) => say(&format!("error: {what}"), 4),
         Err(Failure::Other(error)) => say(&format!("error: {error:#}"), 1),
     }
@@ -191,6 +203,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
             Ok(())
         }
         Command::Token(command) => token::run(command),
+        Command::Event(command) => event::run(&command),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "relay-server", &mut io::stdout());
             Ok(())
@@ -222,6 +235,7 @@ fn serve(arguments: Serve) -> Result<(), Failure> {
     let flags = Flags {
         listen: arguments.listen,
         admin: arguments.admin,
+        state_dir: arguments.state_dir,
         public_url: arguments.public_url,
         tls_cert: arguments.tls_cert,
         tls_key: arguments.tls_key,
@@ -236,9 +250,19 @@ fn serve(arguments: Serve) -> Result<(), Failure> {
         tracing::info!(public = %started.public, admin = %started.admin, "listening");
         if let Some(dev) = &dev {
             say(&dev_banner(started.public, dev, &config.endpoints), 0);
+            say(&admin_banner(started), 0);
         }
     })?;
     Ok(())
+}
+
+/// How the command line reaches a relay without a config file.
+fn admin_banner(started: &app::Started) -> String {
+    format!(
+        "\nAsk it what it refused:\n  relay-server event list --state refused --admin-url http://{} --admin-token-file {}\n",
+        started.admin,
+        started.token_file.display()
+    )
 }
 
 fn warn(warning: &Warning) {

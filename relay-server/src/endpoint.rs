@@ -8,6 +8,7 @@
 
 use std::borrow::Borrow;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,8 +34,33 @@ pub struct Endpoint {
     pub wait_for_agent: Duration,
     /// Host names that belong to this endpoint alone, lower case, without a port.
     pub hosts: Vec<Arc<str>>,
+    /// Whether a sender's address may post here.
+    pub allow: Allow,
     /// Whether one agent at a time serves it, and the others stand by.
     pub exclusive: bool,
+}
+
+/// Which addresses may post to an endpoint. Without a rule, all.
+#[derive(Default)]
+pub struct Allow(Option<Box<dyn Fn(IpAddr) -> bool + Send + Sync>>);
+
+impl Allow {
+    /// Only addresses for which `allowed` holds.
+    pub fn only(allowed: impl Fn(IpAddr) -> bool + Send + Sync + 'static) -> Self {
+        Self(Some(Box::new(allowed)))
+    }
+
+    /// Whether this address may post.
+    #[must_use]
+    pub fn allows(&self, address: IpAddr) -> bool {
+        self.0.as_ref().is_none_or(|allowed| allowed(address))
+    }
+}
+
+impl fmt::Debug for Allow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Allow(some)" } else { "Allow(all)" })
+    }
 }
 
 /// An endpoint's name: `[a-z0-9][a-z0-9._-]{0,62}`.

@@ -3,6 +3,7 @@
 //! A request is routed, its body collected where its proof needs it, verified, and handed to
 //! dispatch. Errors become statuses in [`respond`] alone.
 
+mod client;
 pub mod collect;
 pub mod listener;
 pub mod respond;
@@ -12,6 +13,7 @@ pub mod stack;
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
 use hyper::{
     body::{Body as _, Incoming},
@@ -19,7 +21,10 @@ use hyper::{
 };
 use jiff::Timestamp;
 use relay_proto::{CONNECT_PATH, Notice};
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
@@ -31,7 +36,8 @@ use crate::{
     agents::{accept, registry::Registry},
     dispatch,
     endpoint::Endpoint,
-    verify::Payload,
+    refused::{self, RefusedLog},
+    verify::{Payload, Unproven, Webhook},
     webhook::{EventId, Failure, Received},
 };
 
@@ -46,6 +52,8 @@ pub struct Door {
     pub registry: Arc<Registry>,
     /// What their sessions run under.
     pub terms: accept::Terms,
+    /// What was turned away.
+    pub refused: RefusedLog,
     /// Memory for collected bodies, in units of [`collect::UNIT_BYTES`].
     pub body_budget: Semaphore,
     /// Largest request head, in bytes; hyper's own bound is a little above it.
@@ -94,12 +102,16 @@ async fn answer(door: &Arc<Door>, origin: Origin, request: Request<Incoming>) ->
             let (mut head, body) = request.into_parts();
             let upgrade = head.extensions.remove::<OnUpgrade>().filter(|_| wants_upgrade(&head, &body));
             let (peer, secure) = (origin.peer, origin.secure);
-            let received = Received { event_id, at: Timestamp::now(), started, peer, secure, head, host, rest };
-            match relay(door, &routes, &endpoint, received, (body, upgrade)).await {
+            let client = client::address(peer, &head.headers, |address| routes.trusts(address));
+            let received = Received { event_id, at: Timestamp::now(), started, peer, client, secure, head, host, rest };
+            let outcome = match prove(door, &endpoint, received, (body, upgrade)).await {
+                Ok((webhook, _memory)) => deliver(door, &routes, &endpoint, webhook).await,
+                Err(turned_away) => Err(record(door, &endpoint, *turned_away)),
+            };
+            match outcome {
                 Ok(answer) => respond::answer(answer, event_id, endpoint.idle_timeout),
                 Err(failure) => {
                     tracing::debug!(%event_id, endpoint = %endpoint.name, ?failure, "a request got no handler's answer");
-                    tell_agents(door, &endpoint, event_id, failure);
                     respond::failure(failure, event_id)
                 }
             }
@@ -107,27 +119,62 @@ async fn answer(door: &Arc<Door>, origin: Origin, request: Request<Incoming>) ->
     }
 }
 
-/// The way of a webhook: received, proven, delivered.
-async fn relay(
-    door: &Door,
-    routes: &Routes,
+/// A request that came no further than the door.
+struct TurnedAway {
+    received: Received,
+    body: Option<Bytes>,
+    failure: Failure,
+}
+
+/// The first half of a webhook's way: received, collected where its proof needs it, proven.
+async fn prove<'d>(
+    door: &'d Door,
     endpoint: &Endpoint,
     received: Received,
     (body, upgrade): (Incoming, Option<OnUpgrade>),
-) -> Result<dispatch::Answer, Failure> {
-    check_message(&received, door.max_head)?;
-    if body.size_hint().exact().is_some_and(|len| len > endpoint.max_body) {
-        return Err(Failure::BodyTooLarge { limit: endpoint.max_body });
+) -> Result<(Webhook, Option<SemaphorePermit<'d>>), Box<TurnedAway>> {
+    if let Err(failure) = admit(door, endpoint, &received, &body) {
+        return Err(Box::new(TurnedAway { received, body: None, failure }));
     }
     let deadline = received.started + endpoint.deadline;
-    let (payload, _memory) = if endpoint.verify.covers_body() {
-        let (body, memory) =
-            collect::collect(body, endpoint.max_body, door.body_idle, deadline, &door.body_budget).await?;
-        (Payload::Whole(body), Some(memory))
+    let (payload, memory) = if endpoint.verify.covers_body() {
+        match collect::collect(body, endpoint.max_body, door.body_idle, deadline, &door.body_budget).await {
+            Ok((body, memory)) => (Payload::Whole(body), Some(memory)),
+            Err(failure) => return Err(Box::new(TurnedAway { received, body: None, failure })),
+        }
     } else {
         (upgrade.map_or(Payload::Streaming(body), Payload::Upgrade), None)
     };
-    let webhook = endpoint.verify.verify(received, payload).map_err(Failure::Refused)?;
+    match endpoint.verify.verify(received, payload) {
+        Ok(webhook) => Ok((webhook, memory)),
+        Err(unproven) => {
+            let Unproven { received, payload, refusal } = *unproven;
+            let body = if let Payload::Whole(body) = payload { Some(body) } else { None };
+            Err(Box::new(TurnedAway { received, body, failure: Failure::Refused(refusal) }))
+        }
+    }
+}
+
+/// What can be said before a byte of the body was read.
+fn admit(door: &Door, endpoint: &Endpoint, received: &Received, body: &Incoming) -> Result<(), Failure> {
+    check_message(received, door.max_head)?;
+    if !endpoint.allow.allows(received.client) {
+        return Err(Failure::Address);
+    }
+    if body.size_hint().exact().is_some_and(|len| len > endpoint.max_body) {
+        return Err(Failure::BodyTooLarge { limit: endpoint.max_body });
+    }
+    Ok(())
+}
+
+/// The second half: to an agent and back.
+async fn deliver(
+    door: &Door,
+    routes: &Routes,
+    endpoint: &Endpoint,
+    webhook: Webhook,
+) -> Result<dispatch::Answer, Failure> {
+    let event_id = webhook.event_id();
     let trusted = |address| routes.trusts(address);
     let means = dispatch::Means {
         registry: &door.registry,
@@ -135,7 +182,39 @@ async fn relay(
         body_idle: door.body_idle,
         connections: &door.connections,
     };
-    dispatch::deliver(webhook, endpoint, means).await
+    let outcome = dispatch::deliver(webhook, endpoint, means).await;
+    if let Err(failure @ Failure::BodyTooLarge { .. }) = outcome {
+        tell_agents(door, endpoint, event_id, failure); // A body that turned out too large on its way.
+    }
+    outcome
+}
+
+/// Keeps what was refused for who has to find out why, and tells the endpoint's agents of it.
+fn record(door: &Door, endpoint: &Endpoint, turned_away: TurnedAway) -> Failure {
+    let TurnedAway { received, body, failure } = turned_away;
+    if !matches!(failure, Failure::Refused(_) | Failure::Address | Failure::BodyTooLarge { .. }) {
+        return failure;
+    }
+    let (status, code) = respond::status_and_code(failure);
+    tell_agents(door, endpoint, received.event_id, failure);
+    let line = |(name, value): (&http::HeaderName, &HeaderValue)| {
+        (name.as_str().to_owned(), Bytes::copy_from_slice(value.as_bytes()))
+    };
+    door.refused.record(refused::Entry {
+        event_id: received.event_id,
+        at: received.at,
+        endpoint: endpoint.name.as_str().to_owned(),
+        provider: endpoint.verify.provider_name().to_owned(),
+        client: received.client,
+        method: received.head.method.as_str().to_owned(),
+        url: received.url(),
+        headers: received.head.headers.iter().map(line).collect(),
+        body_len: body.as_ref().map(|body| body.len() as u64),
+        body: body.unwrap_or_default(),
+        status: status.as_u16(),
+        code,
+    });
+    failure
 }
 
 /// Whether a request asks for another protocol on its connection (RFC 9110, section 7.8): HTTP/1.1, no body.
@@ -192,9 +271,6 @@ fn attach(door: &Arc<Door>, routes: &Routes, request: Request<Incoming>, event_i
 
 /// Tells the endpoint's agents of a request that was refused before it could reach them.
 fn tell_agents(door: &Door, endpoint: &Endpoint, event_id: EventId, failure: Failure) {
-    if !matches!(failure, Failure::Refused(_) | Failure::BodyTooLarge { .. }) {
-        return;
-    }
     let (status, code) = respond::status_and_code(failure);
     let notice = Notice::Refused {
         endpoint: endpoint.name.as_str().to_owned(),

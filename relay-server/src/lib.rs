@@ -11,9 +11,13 @@
 
 pub mod webhook;
 
+pub mod state;
+
 pub mod verify;
 
 pub mod endpoint;
+
+pub mod refused;
 
 pub mod agents;
 

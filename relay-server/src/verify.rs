@@ -8,7 +8,7 @@ use http::HeaderMap;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use relay_schemes::{Headers, Keys, Provider, Refusal, Request, Secret, SecretError};
 
-use crate::webhook::Received;
+use crate::webhook::{EventId, Received};
 
 /// What a request must prove.
 #[derive(Debug)]
@@ -33,6 +33,17 @@ pub enum Payload {
     Streaming(Incoming),
     /// No body, and the wish to upgrade the connection.
     Upgrade(OnUpgrade),
+}
+
+/// A request that has not proven it, given back whole for the record.
+#[derive(Debug)]
+pub struct Unproven {
+    /// What was received.
+    pub received: Received,
+    /// Its body.
+    pub payload: Payload,
+    /// What was not proven.
+    pub refusal: Refusal,
 }
 
 /// A request that has proven what its endpoint asks for.
@@ -76,21 +87,30 @@ impl Rule {
     /// Applies the rule.
     ///
     /// # Errors
-    /// [`Refusal`] says what was not proven.
-    pub fn verify(&self, received: Received, payload: Payload) -> Result<Webhook, Refusal> {
+    /// [`Unproven`] says what was not proven.
+    pub fn verify(&self, received: Received, payload: Payload) -> Result<Webhook, Box<Unproven>> {
         if let Self::Signed { provider: Provider { scheme: Some(scheme), .. }, keys } = self {
             let body: &[u8] = match &payload {
                 Payload::Whole(body) => body,
                 Payload::Streaming(_) | Payload::Upgrade(_) => &[],
             };
             let headers = Lines(&received.head.headers);
-            scheme.verify(keys, &Request { headers: &headers, body }, received.at.as_second())?;
+            let request = Request { headers: &headers, body };
+            if let Err(refusal) = scheme.verify(keys, &request, received.at.as_second()) {
+                return Err(Box::new(Unproven { received, payload, refusal }));
+            }
         }
         Ok(Webhook { received, payload, scheme: self.provider_name() })
     }
 }
 
 impl Webhook {
+    /// The event's id.
+    #[must_use]
+    pub fn event_id(&self) -> EventId {
+        self.received.event_id
+    }
+
     /// What was received and what its body is, with the name of the scheme that was proven.
     #[must_use]
     pub fn into_parts(self) -> (Received, Payload, &'static str) {

@@ -2,7 +2,7 @@
 //!
 //! Nothing here decides. A [`Received`] is unproven: only `verify` turns it into a webhook.
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, str::FromStr};
 
 use http::request::Parts;
 use jiff::Timestamp;
@@ -40,6 +40,20 @@ impl fmt::Display for EventId {
     }
 }
 
+impl FromStr for EventId {
+    type Err = NotAnEventId;
+
+    fn from_str(text: &str) -> Result<Self, NotAnEventId> {
+        let digits = text.strip_prefix("hook_").filter(|digits| digits.len() == 32).ok_or(NotAnEventId)?;
+        Uuid::try_parse(digits).map(Self).map_err(|_| NotAnEventId)
+    }
+}
+
+/// A text that is no event's id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not an event's id; it is hook_ and 32 hexadecimal digits")]
+pub struct NotAnEventId;
+
 impl fmt::Debug for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -57,6 +71,8 @@ pub struct Received {
     pub started: Instant,
     /// The address that it came from.
     pub peer: IpAddr,
+    /// The sender's address, as trusted proxies tell it.
+    pub client: IpAddr,
     /// Whether it came over TLS.
     pub secure: bool,
     /// Its head.
@@ -65,6 +81,19 @@ pub struct Received {
     pub host: String,
     /// What of its target is for the handler, byte for byte.
     pub rest: String,
+}
+
+impl Received {
+    /// Scheme, host and target, as its sender wrote them on this hop.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let scheme = if self.secure { "https" } else { "http" };
+        let authority = self.head.uri.authority().map(|authority| authority.as_str().as_bytes());
+        let line = self.head.headers.get(http::header::HOST).map(http::HeaderValue::as_bytes);
+        let host = authority.or(line).map_or_else(|| self.host.as_str().into(), String::from_utf8_lossy);
+        let target = self.head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        format!("{scheme}://{host}{target}")
+    }
 }
 
 /// Why a request gets no answer from a handler. `ingress::respond` alone turns this into a status.
@@ -89,6 +118,8 @@ pub enum Failure {
     BodyBroken,
     /// The head does not fit into the tunnel.
     HeadTooLarge,
+    /// The sender's address is not one that the endpoint allows.
+    Address,
     /// The proof failed.
     Refused(Refusal),
     /// No memory is left for bodies.

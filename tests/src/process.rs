@@ -137,6 +137,42 @@ impl Server {
         signal(&self.child, "-HUP").await
     }
 
+    /// The token of its admin API.
+    ///
+    /// # Errors
+    /// If its file cannot be read.
+    pub fn admin_token(&self) -> std::io::Result<String> {
+        std::fs::read_to_string(self.state_file("admin.token"))
+    }
+
+    /// Where a file of its state directory is.
+    #[must_use]
+    pub fn state_file(&self, name: &str) -> PathBuf {
+        self.directory.path().join("relay-state").join(name)
+    }
+
+    /// Runs `relay-server` with these words, asking this relay: the exit code and what it printed.
+    ///
+    /// # Errors
+    /// If it does not end.
+    pub async fn ask(&self, words: &[&str]) -> anyhow::Result<(i32, String)> {
+        let url = format!("http://{}", self.admin);
+        let config = self.directory.path().join("relay.toml");
+        let config = config.to_str().context("text")?;
+        self.run(&[words, &["--admin-url", &url, "--config", config]].concat()).await
+    }
+
+    /// Runs `relay-server` with these words: the exit code and what it printed.
+    ///
+    /// # Errors
+    /// If it does not end.
+    pub async fn run(&self, words: &[&str]) -> anyhow::Result<(i32, String)> {
+        let mut command = Command::new(&self.program);
+        command.arg("server").args(words).stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true);
+        let output = timeout(PATIENCE, command.output()).await.context("it did not end")??;
+        Ok((output.status.code().context("a code")?, String::from_utf8(output.stdout)?))
+    }
+
     /// The text of its config.
     ///
     /// # Errors

@@ -29,13 +29,32 @@ const MAX_BODY: u64 = 1 << 30;
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
+/// Where paths begin that are not absolute or not given.
+#[derive(Clone, Copy)]
+pub(super) struct Directories<'a> {
+    /// The config file's.
+    pub(super) base: &'a Path,
+    /// The one that the system gives this service for its state, if it does.
+    pub(super) state: Option<&'a Path>,
+}
+
+/// The state directory beside a config file, where the system names none.
+const STATE_DIR: &str = "relay-state";
+
 /// Checks everything. What comes back is to be used only if `report` holds no error.
-pub(super) fn check(raw: &Raw, flags: &Flags, base: &Path, has_file: bool, report: &mut Report<'_>) -> Effective {
+pub(super) fn check(
+    raw: &Raw,
+    flags: &Flags,
+    directories: Directories<'_>,
+    has_file: bool,
+    report: &mut Report<'_>,
+) -> Effective {
+    let base = directories.base;
     if has_file {
         version(&raw.version, report);
     }
     let limits = limits(&raw.limits, report);
-    let server = server(&raw.server, flags, report);
+    let server = server(&raw.server, flags, directories, report);
     let (tls, tls_place) = tls(raw, flags, base, report);
     let endpoints = endpoint::endpoints(&raw.endpoint, flags, &limits, report);
     let tokens = token::tokens(&raw.token, flags, &endpoints, report);
@@ -66,7 +85,7 @@ fn version(version: &Number, report: &mut Report<'_>) {
     }
 }
 
-fn server(raw: &RawServer, flags: &Flags, report: &mut Report<'_>) -> Server {
+fn server(raw: &RawServer, flags: &Flags, directories: Directories<'_>, report: &mut Report<'_>) -> Server {
     let dev = flags.dev.is_some();
     let default_listen = if dev {
         SocketAddr::from((Ipv4Addr::LOCALHOST, 8080))
@@ -91,6 +110,7 @@ fn server(raw: &RawServer, flags: &Flags, report: &mut Report<'_>) -> Server {
     Server {
         listen,
         admin: read(admin, values::address, report).unwrap_or(default_admin),
+        state_dir: state_dir(raw, flags, directories),
         public_url: read(public_url, PublicUrl::parse, report),
         trusted_proxies: texts(&raw.trusted_proxies, "server.trusted_proxies", cidr, report),
         drain_timeout: duration(
@@ -103,6 +123,13 @@ fn server(raw: &RawServer, flags: &Flags, report: &mut Report<'_>) -> Server {
         workers: NonZeroUsize::new(workers).unwrap_or(NonZeroUsize::MIN),
         max_connections: number(&raw.max_connections, "server.max_connections", 10_000, 1..=1_000_000, report),
     }
+}
+
+/// `--dev` keeps nothing unless it is told where.
+fn state_dir(raw: &RawServer, flags: &Flags, directories: Directories<'_>) -> Option<PathBuf> {
+    let named = raw.state_dir.as_ref().map(|path| directories.base.join(path.get_ref()));
+    let usual = || directories.state.map_or_else(|| directories.base.join(STATE_DIR), Path::to_owned);
+    flags.state_dir.clone().or(named).or_else(|| flags.dev.is_none().then(usual))
 }
 
 fn listen_place(raw: &RawServer, flags: &Flags, report: &mut Report<'_>) -> Place {
@@ -171,6 +198,7 @@ fn limits(raw: &RawLimits, report: &mut Report<'_>) -> Limits {
             report,
         ),
         body_budget: size(&raw.body_budget, "limits.body_budget", 256 << 20, 1 << 20..=1 << 40, report),
+        refused_budget: size(&raw.refused_budget, "limits.refused_budget", 32 << 20, 1 << 20..=1 << 40, report),
         header_timeout: duration(
             &raw.header_timeout,
             "limits.header_timeout",

@@ -1,6 +1,6 @@
 //! A network of addresses, `10.0.0.0/8`, or one address, `10.0.0.1`.
 //!
-//! Only what `trusted_proxies` needs: reading, printing and asking whether an address lies inside. Invariant: the bits
+//! Only what `trusted_proxies` and `allow` need: reading, printing and asking whether an address lies inside. Invariant: the bits
 //! beyond the prefix are zero, so two equal networks compare equal. An IPv4 address that arrives mapped into IPv6
 //! counts as IPv4, since a dual-stack listener reports every IPv4 peer that way.
 

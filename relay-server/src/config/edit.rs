@@ -111,7 +111,7 @@ fn edit(file: &Path, change: impl FnOnce(&mut DocumentMut) -> Result<(), EditErr
 
     let text = document.to_string();
     let flags = Flags::default();
-    let input = Input { file: Some(PathBuf::from(file)), text };
+    let input = Input { file: Some(PathBuf::from(file)), text, state: None };
     input.check(&flags, |_, _| ())?;
     replace(&target, directory, input.text.as_bytes()).map_err(failed)
 }

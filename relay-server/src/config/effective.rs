@@ -26,6 +26,8 @@ pub struct Server {
     pub listen: Listen,
     /// The listener for health and metrics.
     pub admin: SocketAddr,
+    /// Where the relay keeps small files of its own; `None` for a directory that ends with the process.
+    pub state_dir: Option<PathBuf>,
     /// The address under which the public listener is reached from outside.
     pub public_url: Option<PublicUrl>,
     /// Proxies whose `X-Forwarded-…` headers are believed.
@@ -84,6 +86,8 @@ pub struct Limits {
     pub max_in_flight_per_agent: u32,
     /// Memory for collected bodies, all together.
     pub body_budget: u64,
+    /// Memory for the log of refused requests.
+    pub refused_budget: u64,
     /// Longest wait for a whole request head.
     pub header_timeout: Duration,
     /// Longest silence while a request body comes in.
@@ -114,6 +118,7 @@ pub(super) struct EndpointSpec {
     pub(super) max_body: u64,
     pub(super) wait_for_agent: Duration,
     pub(super) hosts: Vec<Arc<str>>,
+    pub(super) allow: Vec<Cidr>,
     pub(super) exclusive: bool,
 }
 

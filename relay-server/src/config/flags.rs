@@ -13,6 +13,8 @@ pub struct Flags {
     pub listen: Option<String>,
     /// `--admin`.
     pub admin: Option<String>,
+    /// `--state-dir`.
+    pub state_dir: Option<PathBuf>,
     /// `--public-url`.
     pub public_url: Option<String>,
     /// `--tls-cert`.

@@ -23,9 +23,11 @@ mod values;
 
 use std::ffi::OsString;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use self::check::Directories;
 pub use self::cidr::{Cidr, CidrError};
 pub use self::dev::dev_banner;
 pub use self::edit::{EditError, add_token, remove_token};
@@ -83,6 +85,13 @@ impl Source {
         Ok(Shown::new(&effective.0))
     }
 
+    /// How the command line reaches a running relay: its admin listener and its state directory.
+    pub fn admin(&self) -> Result<(SocketAddr, Option<PathBuf>), ConfigErrors> {
+        let input = self.read(&|name| std::env::var_os(name))?;
+        let (effective, _) = input.check(&self.flags, |_, _| ())?;
+        Ok((effective.0.server.admin, effective.0.server.state_dir))
+    }
+
     /// The file that would be read; an error that names the places if there is none.
     pub fn find(&self) -> Result<PathBuf, ConfigErrors> {
         self.find_with(&|name| std::env::var_os(name))
@@ -98,12 +107,14 @@ impl Source {
     }
 
     fn read(&self, var: &dyn Fn(&str) -> Option<OsString>) -> Result<Input, ConfigErrors> {
+        // systemd's StateDirectory=; of several, the first (systemd.exec(5)).
+        let state = var("STATE_DIRECTORY").and_then(|paths| std::env::split_paths(&paths).next());
         if self.flags.dev.is_some() && self.path.is_none() {
-            return Ok(Input { file: None, text: String::new() });
+            return Ok(Input { file: None, text: String::new(), state });
         }
         let file = self.find_with(var)?;
         let text = fs::read_to_string(&file).map_err(|error| unreadable(&file, &error))?;
-        Ok(Input { file: Some(file), text })
+        Ok(Input { file: Some(file), text, state })
     }
 
     fn find_with(&self, var: &dyn Fn(&str) -> Option<OsString>) -> Result<PathBuf, ConfigErrors> {
@@ -132,6 +143,8 @@ impl Source {
 struct Input {
     file: Option<PathBuf>,
     text: String,
+    /// The directory that the system gives for state.
+    state: Option<PathBuf>,
 }
 
 impl Input {
@@ -150,8 +163,9 @@ impl Input {
             Some(file) => raw::parse(file, &self.text)?,
             None => Raw::default(),
         };
+        let directories = Directories { base: self.base(), state: self.state.as_deref() };
         let mut report = Report::new(self.file.as_deref(), &self.text);
-        let effective = check::check(&raw, flags, self.base(), self.file.is_some(), &mut report);
+        let effective = check::check(&raw, flags, directories, self.file.is_some(), &mut report);
         let more = more(&effective, &mut report);
         report.finish((effective, more))
     }

@@ -42,6 +42,7 @@ pub(super) struct RawServer {
     pub(super) listen: Text,
     pub(super) admin: Text,
     pub(super) public_url: Text,
+    pub(super) state_dir: Text,
     pub(super) trusted_proxies: Texts,
     pub(super) drain_timeout: Text,
     pub(super) workers: Number,
@@ -62,6 +63,7 @@ pub(super) struct RawLimits {
     pub(super) max_head: Text,
     pub(super) max_in_flight_per_agent: Number,
     pub(super) body_budget: Text,
+    pub(super) refused_budget: Text,
     pub(super) header_timeout: Text,
     pub(super) body_idle_timeout: Text,
     pub(super) idle_timeout: Text,
@@ -77,6 +79,7 @@ pub(super) struct RawEndpoint {
     pub(super) idle_timeout: Text,
     pub(super) max_body: Text,
     pub(super) hosts: Texts,
+    pub(super) allow: Texts,
     pub(super) wait_for_agent: Text,
     pub(super) attach: Text,
 }

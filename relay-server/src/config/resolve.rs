@@ -10,11 +10,12 @@ use std::sync::Arc;
 use relay_schemes::Secret;
 
 use super::check::unique_hashes;
+use super::cidr::Cidr;
 use super::effective::{Effective, EndpointSpec, TlsFiles, TokenSpec, VerifySpec};
 use super::error::{Place, Report};
 use super::secret_ref::{SecretBytes, SecretRef, Surroundings};
 use crate::agents::token::{MIN_TOKEN_BYTES, Token, TokenHash, Tokens};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Allow, Endpoint};
 use crate::verify::Rule;
 
 /// Endpoints and tokens, with their secrets read. To be used only if `report` holds no error.
@@ -79,8 +80,17 @@ fn endpoint(spec: &EndpointSpec, around: &Surroundings<'_>, report: &mut Report<
         max_body: spec.max_body,
         wait_for_agent: spec.wait_for_agent,
         hosts: spec.hosts.clone(),
+        allow: allow(&spec.allow),
         exclusive: spec.exclusive,
     })
+}
+
+fn allow(networks: &[Cidr]) -> Allow {
+    if networks.is_empty() {
+        return Allow::default();
+    }
+    let networks = networks.to_vec();
+    Allow::only(move |address| networks.iter().any(|network| network.contains(address)))
 }
 
 fn token(spec: &TokenSpec, around: &Surroundings<'_>, report: &mut Report<'_>) -> Token {

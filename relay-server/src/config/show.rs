@@ -26,6 +26,8 @@ struct ShownServer {
     listen: String,
     admin: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    state_dir: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     public_url: Option<String>,
     trusted_proxies: Vec<String>,
     drain_timeout: String,
@@ -45,6 +47,7 @@ struct ShownLimits {
     max_head: String,
     max_in_flight_per_agent: u32,
     body_budget: String,
+    refused_budget: String,
     header_timeout: String,
     body_idle_timeout: String,
     idle_timeout: String,
@@ -59,6 +62,7 @@ struct ShownEndpoint {
     max_body: String,
     wait_for_agent: String,
     hosts: Vec<String>,
+    allow: Vec<String>,
     attach: &'static str,
     verify: ShownVerify,
 }
@@ -104,6 +108,7 @@ impl Shown {
             server: ShownServer {
                 listen: server.listen.to_string(),
                 admin: server.admin.to_string(),
+                state_dir: server.state_dir.as_ref().map(|path| path.display().to_string()),
                 public_url: server.public_url.as_ref().map(ToString::to_string),
                 trusted_proxies: server.trusted_proxies.iter().map(ToString::to_string).collect(),
                 drain_timeout: show_duration(server.drain_timeout),
@@ -119,6 +124,7 @@ impl Shown {
                 max_head: show_size(limits.max_head as u64),
                 max_in_flight_per_agent: limits.max_in_flight_per_agent,
                 body_budget: show_size(limits.body_budget),
+                refused_budget: show_size(limits.refused_budget),
                 header_timeout: show_duration(limits.header_timeout),
                 body_idle_timeout: show_duration(limits.body_idle_timeout),
                 idle_timeout: show_duration(limits.idle_timeout),
@@ -138,6 +144,7 @@ fn endpoint(spec: &EndpointSpec) -> ShownEndpoint {
         max_body: show_size(spec.max_body),
         wait_for_agent: show_duration(spec.wait_for_agent),
         hosts: spec.hosts.iter().map(ToString::to_string).collect(),
+        allow: spec.allow.iter().map(ToString::to_string).collect(),
         attach: if spec.exclusive { "exclusive" } else { "shared" },
         verify: match &spec.verify {
             VerifySpec::Open => ShownVerify::Word("none"),

@@ -72,6 +72,7 @@ pub fn failure(failure: Failure, event_id: EventId) -> Response<Body> {
             | Failure::BadHost
             | Failure::Method
             | Failure::HeadTooLarge
+            | Failure::Address
     );
     if unread {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -107,6 +108,7 @@ pub const fn status_and_code(failure: Failure) -> (StatusCode, &'static str) {
         Failure::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
         Failure::BodyBroken => (StatusCode::BAD_REQUEST, "body_broken"),
         Failure::HeadTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large"),
+        Failure::Address => (StatusCode::FORBIDDEN, "address_not_allowed"),
         Failure::Refused(refusal) => (StatusCode::UNAUTHORIZED, refusal.code()),
         Failure::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
         Failure::NoAgent => (StatusCode::SERVICE_UNAVAILABLE, "agent_unavailable"),
@@ -131,6 +133,7 @@ fn message(failure: Failure) -> String {
         Failure::BodyTimeout => "the body did not come in time".to_owned(),
         Failure::BodyBroken => "the body broke off".to_owned(),
         Failure::HeadTooLarge => "the head is too large".to_owned(),
+        Failure::Address => "this address may not post here".to_owned(),
         Failure::Refused(refusal) => refusal.to_string(),
         Failure::Overloaded => "the relay is at its limit; try again".to_owned(),
         Failure::NoAgent => "no agent is attached to this endpoint; try again".to_owned(),

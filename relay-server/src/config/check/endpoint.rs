@@ -10,7 +10,7 @@ use std::time::Duration;
 use relay_schemes::Provider;
 use toml::Spanned;
 
-use super::{HOUR, MAX_BODY, duration, read, size, texts};
+use super::{HOUR, MAX_BODY, cidr, duration, read, size, texts};
 use crate::config::effective::{EndpointSpec, Limits, VerifySpec};
 use crate::config::error::{Place, Report, suggest};
 use crate::config::flags::Flags;
@@ -119,6 +119,7 @@ fn from_file(
             Duration::ZERO..=HOUR,
             report,
         ),
+        allow: texts(&raw.allow, &key_of("allow"), cidr, report),
         hosts: texts(&raw.hosts, &key_of("hosts"), values::host, report),
         exclusive: exclusive(&raw.attach, &key, report),
         ..fallback
@@ -174,6 +175,7 @@ fn defaults(name: EndpointName, verify: VerifySpec, verify_place: Place, limits:
         max_body: limits.max_body,
         wait_for_agent: DEFAULT_WAIT.min(deadline / 2),
         hosts: Vec::new(),
+        allow: Vec::new(),
         exclusive: false,
     }
 }

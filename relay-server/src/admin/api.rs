@@ -1,0 +1,141 @@
+//! The admin API: what there is to ask, and how it is answered.
+//!
+//! Answers are JSON; an error is `{"error": CODE, "message": …}` as on the public listener. What authenticates
+//! somebody is masked in every answer, whoever asks: this is for finding out what was wrong, not for using it.
+
+use axum::{
+    Router,
+    extract::{Path, Query, State},
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use data_encoding::BASE64;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::Admin;
+use crate::{
+    refused::{Entry, MAX_ENTRIES},
+    webhook::EventId,
+};
+
+/// Entries of a list, where the question does not say how many.
+const DEFAULT_LIMIT: usize = 100;
+
+/// What stands in place of what is masked.
+const MASKED: &str = "[masked]";
+
+pub(super) fn routes() -> Router<Admin> {
+    Router::new().route("/api/v1/refused", get(list_refused)).route("/api/v1/refused/{id}", get(show_refused))
+}
+
+pub(super) async fn unknown() -> Response {
+    error(StatusCode::NOT_FOUND, "not_found", "there is nothing at this address")
+}
+
+/// An error as every API of the relay says it.
+pub(super) fn error(status: StatusCode, code: &str, message: &str) -> Response {
+    answer(status, &json!({ "error": code, "message": message }))
+}
+
+fn answer(status: StatusCode, value: &Value) -> Response {
+    let content_type = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+    (status, content_type, format!("{value}\n")).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Listing {
+    endpoint: Option<String>,
+    limit: Option<usize>,
+}
+
+async fn list_refused(State(admin): State<Admin>, Query(listing): Query<Listing>) -> Response {
+    let limit = listing.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_ENTRIES);
+    let entries = admin.door.refused.list(listing.endpoint.as_deref(), limit, Timestamp::now());
+    let entries: Vec<_> = entries.iter().map(|entry| summary(entry)).collect();
+    answer(StatusCode::OK, &json!({ "refused": entries }))
+}
+
+async fn show_refused(State(admin): State<Admin>, Path(id): Path<String>) -> Response {
+    let Ok(id) = id.parse::<EventId>() else {
+        return error(StatusCode::BAD_REQUEST, "bad_id", "an event's id is hook_ and 32 hexadecimal digits");
+    };
+    match admin.door.refused.find(id, Timestamp::now()) {
+        Some(entry) => answer(StatusCode::OK, &detail(&entry)),
+        None => error(
+            StatusCode::NOT_FOUND,
+            "not_found",
+            "no refused request has this id; they are kept for a day, a thousand for each endpoint, until a restart",
+        ),
+    }
+}
+
+fn summary(entry: &Entry) -> Value {
+    json!({
+        "id": entry.event_id.to_string(),
+        "endpoint": entry.endpoint,
+        "state": "refused",
+        "received_at": entry.at.to_string(),
+        "method": entry.method,
+        "url": masked_url(&entry.url),
+        "client": entry.client.to_string(),
+        "provider": entry.provider,
+        "status": entry.status,
+        "code": entry.code,
+        "body_len": entry.body_len,
+    })
+}
+
+fn detail(entry: &Entry) -> Value {
+    let line = |(name, value): &(String, bytes::Bytes)| {
+        let value = if authenticates(name) { MASKED.into() } else { String::from_utf8_lossy(value) };
+        json!([name, value])
+    };
+    let mut detail = summary(entry);
+    detail["headers"] = entry.headers.iter().map(line).collect();
+    detail["body_base64"] = BASE64.encode(&entry.body).into();
+    detail["body_kept"] = entry.body.len().into();
+    detail
+}
+
+/// Whether what goes by this name lets its bearer in. A signature does not: it is worth nothing without its body.
+fn authenticates(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ["authorization", "cookie", "token", "secret", "password", "api-key", "apikey", "api_key"]
+        .iter()
+        .any(|word| name.contains(word))
+        || name == "key"
+}
+
+/// The URL with the values of such query parameters masked.
+fn masked_url(url: &str) -> String {
+    let Some((before, query)) = url.split_once('?') else { return url.to_owned() };
+    let mask = |pair: &str| match pair.split_once('=') {
+        Some((name, _)) if authenticates(name) => format!("{name}={MASKED}"),
+        _ => pair.to_owned(),
+    };
+    format!("{before}?{}", query.split('&').map(mask).collect::<Vec<_>>().join("&"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lets_its_bearer_in_is_masked() {
+        for name in ["Authorization", "Cookie", "X-Gitlab-Token", "X-Telegram-Bot-Api-Secret-Token", "api-key"] {
+            assert!(authenticates(name), "{name}");
+        }
+        for name in ["x-hub-signature-256", "stripe-signature", "webhook-id", "content-type"] {
+            assert!(!authenticates(name), "{name}");
+        }
+        assert_eq!(
+            masked_url("https://a/b?x=1&token=t&hub.verify_token=v"),
+            "https://a/b?x=1&token=[masked]&hub.verify_token=[masked]"
+        );
+        assert_eq!(masked_url("https://a/b"), "https://a/b");
+    }
+}

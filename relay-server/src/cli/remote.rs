@@ -1,0 +1,174 @@
+//! Asking a running relay: its admin API over HTTP, with the token of its state directory.
+//!
+//! Where the relay is comes from `--admin-url`, else from the config file that it runs with; likewise the token. One
+//! question, one connection, bounded in time and size.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Context, anyhow};
+use http::{Method, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::{net::TcpStream, time::timeout};
+use zeroize::Zeroizing;
+
+use super::Failure;
+use crate::{
+    admin::TOKEN_FILE,
+    config::{Flags, Source},
+};
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(35);
+
+/// Largest answer, in bytes.
+const MAX_ANSWER_BYTES: usize = 16 << 20;
+
+/// Largest token file, in bytes.
+const MAX_TOKEN_BYTES: u64 = 4096;
+
+/// Where a running relay is found.
+#[derive(Debug, clap::Args)]
+pub(super) struct Remote {
+    /// The relay's admin listener; else what the config file says
+    #[arg(long, env = "RELAY_ADMIN_URL", value_name = "URL")]
+    admin_url: Option<String>,
+    /// The file with its token; else admin.token in the state directory of the config file
+    #[arg(long, env = "RELAY_ADMIN_TOKEN_FILE", value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
+    /// The config file that the relay runs with
+    #[arg(long, env = "RELAY_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+impl Remote {
+    /// Asks for `path`, which begins with a slash.
+    pub(super) fn get(&self, path: &str) -> Result<Value, Failure> {
+        let (address, token) = self.find()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Failure::Other(error.into()))?;
+        let (status, body) = runtime
+            .block_on(async { timeout(PATIENCE, ask(&address, &token, path)).await })
+            .map_err(|_| anyhow!("no answer in {} s", PATIENCE.as_secs()))
+            .flatten()
+            .map_err(|error| {
+                Failure::Unreachable(format!(
+                    "the relay at http://{address} cannot be asked: {error:#}; is it running?"
+                ))
+            })?;
+        if status == StatusCode::OK {
+            return Ok(body);
+        }
+        let text = |key: &str| body[key].as_str().unwrap_or_default().to_owned();
+        let said = format!("{} ({})", text("message"), text("error"));
+        Err(match status {
+            StatusCode::UNAUTHORIZED | StatusCode::MISDIRECTED_REQUEST => Failure::Refused(said),
+            StatusCode::NOT_FOUND => Failure::NotFound(said),
+            StatusCode::BAD_REQUEST => Failure::Usage(said),
+            _ => Failure::Other(anyhow!("{status}: {said}")),
+        })
+    }
+
+    /// `host:port` and the token.
+    fn find(&self) -> Result<(String, Zeroizing<String>), Failure> {
+        let from_config = if self.admin_url.is_none() || self.admin_token_file.is_none() {
+            let source = Source { path: self.config.clone(), flags: Flags::default() };
+            match source.admin() {
+                Ok(found) => Some(found),
+                // Without a config both can be given by hand; the error says what else there is.
+                Err(_) if self.admin_url.is_some() => None,
+                Err(errors) => return Err(errors.into()),
+            }
+        } else {
+            None
+        };
+        let address = match (&self.admin_url, &from_config) {
+            (Some(url), _) => authority(url)?,
+            (None, Some((address, _))) if address.ip().is_unspecified() => format!("127.0.0.1:{}", address.port()),
+            (None, Some((address, _))) => address.to_string(),
+            (None, None) => return Err(Failure::Usage("name the relay with --admin-url".to_owned())),
+        };
+        let beside = from_config.and_then(|(_, state)| Some(state?.join(TOKEN_FILE)));
+        let Some(file) = self.admin_token_file.clone().or(beside) else {
+            return Err(Failure::Usage(
+                "name the file with the relay's admin token: --admin-token-file FILE".to_owned(),
+            ));
+        };
+        let token = read(&file).map_err(|error| {
+            Failure::Refused(format!(
+                "cannot read the admin token: {error:#}; run this as the relay's own user, while it runs"
+            ))
+        })?;
+        Ok((address, token))
+    }
+}
+
+fn authority(url: &str) -> Result<String, Failure> {
+    let wrong = || Failure::Usage(format!("--admin-url {url}: write it like http://127.0.0.1:9090"));
+    let uri: Uri = url.parse().map_err(|_| wrong())?;
+    match (uri.scheme_str(), uri.authority(), uri.path()) {
+        (Some("http"), Some(authority), "/" | "") if !authority.as_str().contains('@') => {
+            Ok(if authority.port().is_some() { authority.to_string() } else { format!("{authority}:80") })
+        }
+        _ => Err(wrong()),
+    }
+}
+
+fn read(file: &std::path::Path) -> anyhow::Result<Zeroizing<String>> {
+    use std::io::Read as _;
+    let open = std::fs::File::open(file).with_context(|| file.display().to_string())?;
+    let mut text = Zeroizing::new(String::with_capacity(128));
+    open.take(MAX_TOKEN_BYTES).read_to_string(&mut text).with_context(|| file.display().to_string())?;
+    Ok(Zeroizing::new(text.trim().to_owned()))
+}
+
+async fn ask(address: &str, token: &str, path: &str) -> anyhow::Result<(StatusCode, Value)> {
+    let stream = TcpStream::connect(address).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let driver = tokio::spawn(connection);
+    let request = Request::builder()
+        .method(Method::GET)
+        .uri(path)
+        .header(header::HOST, address)
+        .header(header::AUTHORIZATION, format!("Bearer {token}"))
+        .body(Full::<bytes::Bytes>::default())?;
+    let (head, body) = sender.send_request(request).await?.into_parts();
+    let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await.map_err(|error| anyhow!(error))?.to_bytes();
+    driver.abort();
+    let value =
+        serde_json::from_slice(&body).with_context(|| format!("{} with an answer that is not JSON", head.status))?;
+    Ok((head.status, value))
+}
+
+/// One part of a path or a query, so that nothing in it is taken for more.
+pub(super) fn encoded(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut out, byte| {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte.into()),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+        out
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_admin_url_is_a_plain_http_address() {
+        assert_eq!(authority("http://127.0.0.1:9090").ok().as_deref(), Some("127.0.0.1:9090"));
+        assert_eq!(authority("http://[::1]/").ok().as_deref(), Some("[::1]:80"));
+        for wrong in ["127.0.0.1:9090", "https://x", "http://u@x", "http://x/path", "ftp://x"] {
+            assert!(authority(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn parts_of_an_address_are_encoded() {
+        assert_eq!(encoded("a-b_c.d~1"), "a-b_c.d~1");
+        assert_eq!(encoded("a/b?c&d=ä"), "a%2Fb%3Fc%26d%3D%C3%A4");
+    }
+}

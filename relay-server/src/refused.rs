@@ -1,0 +1,232 @@
+//! The refused log: what was turned away at the door, kept for the person who has to find out why.
+//!
+//! In memory, bounded three ways: entries of one endpoint, their age, and the bytes of all of them. What is over goes,
+//! the oldest first; when the memory is full, the endpoint that holds the most gives way, so that a flood at one
+//! address does not wash away what happened at another. Nothing that is kept here can be delivered: there is no way
+//! back from an [`Entry`] to a webhook.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::webhook::EventId;
+
+/// Entries of one endpoint.
+pub const MAX_ENTRIES: usize = 1000;
+
+/// How long an entry is kept.
+pub const MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The beginning of a body that is kept, in bytes.
+pub const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// What an entry takes beside its texts.
+const ENTRY_BYTES: usize = 256;
+
+/// A request that was refused.
+#[derive(Debug)]
+pub struct Entry {
+    /// The id that its answer carried.
+    pub event_id: EventId,
+    /// When it came.
+    pub at: Timestamp,
+    /// The endpoint's name.
+    pub endpoint: String,
+    /// The endpoint's provider, or `none`.
+    pub provider: String,
+    /// The sender's address, behind trusted proxies.
+    pub client: IpAddr,
+    /// Its method.
+    pub method: String,
+    /// Scheme, host and target as the relay saw them.
+    pub url: String,
+    /// Its headers, in order.
+    pub headers: Vec<(String, Bytes)>,
+    /// The beginning of its body, as far as it was read.
+    pub body: Bytes,
+    /// The length of the whole body, where all of it was read.
+    pub body_len: Option<u64>,
+    /// The status of its answer.
+    pub status: u16,
+    /// The code of its answer.
+    pub code: &'static str,
+}
+
+impl Entry {
+    fn bytes(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len() + 64).sum();
+        ENTRY_BYTES + self.endpoint.len() + self.method.len() + self.url.len() + headers + self.body.len()
+    }
+
+    fn is_old(&self, now: Timestamp) -> bool {
+        SignedDuration::try_from(MAX_AGE).is_ok_and(|age| now.duration_since(self.at) > age)
+    }
+}
+
+/// The log of all endpoints.
+pub struct RefusedLog {
+    kept: Mutex<Kept>,
+    budget: usize,
+}
+
+#[derive(Default)]
+struct Kept {
+    rings: BTreeMap<String, Ring>,
+    bytes: usize,
+}
+
+#[derive(Default)]
+struct Ring {
+    /// The oldest first.
+    entries: VecDeque<Arc<Entry>>,
+    bytes: usize,
+}
+
+impl RefusedLog {
+    /// An empty log that takes at most `budget` bytes.
+    #[must_use]
+    pub fn new(budget: u64) -> Self {
+        Self { kept: Mutex::default(), budget: usize::try_from(budget).unwrap_or(usize::MAX) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps an entry, with no more than the beginning of its body.
+    pub fn record(&self, mut entry: Entry) {
+        if entry.body.len() > MAX_BODY_BYTES {
+            // A copy: a slice would keep the whole body in memory.
+            entry.body = Bytes::copy_from_slice(&entry.body[..MAX_BODY_BYTES]);
+        }
+        let (now, bytes) = (entry.at, entry.bytes());
+        let mut kept = self.lock();
+        let ring = kept.rings.entry(entry.endpoint.clone()).or_default();
+        ring.entries.push_back(Arc::new(entry));
+        ring.bytes += bytes;
+        let mut freed = 0;
+        while ring.entries.len() > MAX_ENTRIES || ring.entries.front().is_some_and(|oldest| oldest.is_old(now)) {
+            freed += ring.drop_oldest();
+        }
+        kept.bytes = kept.bytes + bytes - freed;
+        while kept.bytes > self.budget {
+            let Some(largest) = kept.rings.values_mut().max_by_key(|ring| ring.bytes) else { break };
+            let freed = largest.drop_oldest();
+            if freed == 0 {
+                break;
+            }
+            kept.bytes -= freed;
+        }
+    }
+
+    /// The newest entries of one endpoint or of all, the newest first.
+    #[must_use]
+    pub fn list(&self, endpoint: Option<&str>, limit: usize, now: Timestamp) -> Vec<Arc<Entry>> {
+        let kept = self.lock();
+        let rings = kept.rings.iter().filter(|(name, _)| endpoint.is_none_or(|wanted| wanted == *name));
+        let newest = rings.flat_map(|(_, ring)| ring.entries.iter().rev().take(limit));
+        let mut found: Vec<_> = newest.filter(|entry| !entry.is_old(now)).cloned().collect();
+        drop(kept);
+        found.sort_by(|one, other| other.event_id.as_bytes().cmp(one.event_id.as_bytes()));
+        found.truncate(limit);
+        found
+    }
+
+    /// The entry of this id.
+    #[must_use]
+    pub fn find(&self, event_id: EventId, now: Timestamp) -> Option<Arc<Entry>> {
+        let kept = self.lock();
+        let found = kept.rings.values().flat_map(|ring| &ring.entries).find(|entry| entry.event_id == event_id);
+        found.filter(|entry| !entry.is_old(now)).cloned()
+    }
+}
+
+impl Ring {
+    /// Bytes that this freed.
+    fn drop_oldest(&mut self) -> usize {
+        let freed = self.entries.pop_front().map_or(0, |oldest| oldest.bytes());
+        self.bytes -= freed;
+        freed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(endpoint: &str, at: i64, body: usize) -> Entry {
+        Entry {
+            event_id: EventId::new(),
+            at: Timestamp::from_second(at).unwrap(),
+            endpoint: endpoint.to_owned(),
+            provider: "github".to_owned(),
+            client: IpAddr::from([192, 0, 2, 1]),
+            method: "POST".to_owned(),
+            url: "https://hooks.example.com/x".to_owned(),
+            headers: vec![("x-a".to_owned(), Bytes::from_static(b"1"))],
+            body: Bytes::from(vec![b'x'; body]),
+            body_len: Some(body as u64),
+            status: 401,
+            code: "signature_mismatch",
+        }
+    }
+
+    fn now(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn the_newest_come_first_and_each_endpoint_keeps_its_thousand() {
+        let log = RefusedLog::new(1 << 30);
+        for _ in 0..MAX_ENTRIES + 5 {
+            log.record(entry("a", 1, 10));
+        }
+        let last = entry("b", 2, 10);
+        let id = last.event_id;
+        log.record(last);
+        assert_eq!(log.list(None, 1, now(2))[0].event_id, id);
+        assert_eq!(log.list(Some("a"), 5000, now(2)).len(), MAX_ENTRIES);
+        assert_eq!(log.list(Some("b"), 5000, now(2)).len(), 1);
+        assert_eq!(log.list(Some("c"), 5000, now(2)).len(), 0);
+        assert_eq!(log.find(id, now(2)).unwrap().endpoint, "b");
+        assert!(log.find(EventId::new(), now(2)).is_none());
+    }
+
+    #[test]
+    fn an_entry_is_gone_after_a_day() {
+        let log = RefusedLog::new(1 << 30);
+        let old = entry("a", 0, 10);
+        let id = old.event_id;
+        log.record(old);
+        let day = 24 * 60 * 60;
+        assert!(log.find(id, now(day)).is_some());
+        assert!(log.find(id, now(day + 1)).is_none());
+        assert!(log.list(None, 10, now(day + 1)).is_empty());
+        log.record(entry("a", day + 1, 10));
+        assert_eq!(log.lock().rings["a"].entries.len(), 1, "the memory is free again");
+    }
+
+    #[test]
+    fn memory_is_bounded_and_a_flood_at_one_endpoint_leaves_the_others_alone() {
+        let log = RefusedLog::new(1 << 20);
+        let quiet = entry("quiet", 0, 1000);
+        let id = quiet.event_id;
+        log.record(quiet);
+        for _ in 0..100 {
+            log.record(entry("flooded", 1, 200_000));
+        }
+        assert!(log.find(id, now(1)).is_some());
+        let flooded = log.list(Some("flooded"), 1000, now(1));
+        assert!((10..20).contains(&flooded.len()), "{}", flooded.len());
+        assert!(flooded.iter().all(|entry| entry.body.len() == MAX_BODY_BYTES && entry.body_len == Some(200_000)));
+        let kept = log.lock();
+        assert!(kept.bytes <= 1 << 20);
+        assert_eq!(kept.bytes, kept.rings.values().map(|ring| ring.bytes).sum::<usize>());
+    }
+}

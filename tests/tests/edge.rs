@@ -1,0 +1,158 @@
+//! The door: who may post, what is turned away and how one finds out why, all through real processes.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use relay_tests::{
+    handler::Handler,
+    process::Server,
+    sender::{request, send},
+};
+use serde_json::Value;
+
+const SECRET: &str = "It's a Secret to Everybody";
+const GITHUB: &str = "[[endpoint]]\nname = \"github\"\nverify = { provider = \"github\", secrets = [\"env:HOOK\"] }\n";
+const OPEN: &str = "[[endpoint]]\nname = \"open\"\nverify = \"none\"\ndeadline = \"2s\"\n";
+
+async fn relay(endpoints: &str) -> Server {
+    let program = Path::new(env!("CARGO_BIN_EXE_demo"));
+    Server::start(program, "127.0.0.1:0", endpoints, &[("HOOK", SECRET)]).await.expect("starts")
+}
+
+fn header<'a>(response: &'a Response<Bytes>, name: &str) -> &'a str {
+    response.headers().get(name).map_or("", |value| value.to_str().expect("text"))
+}
+
+fn json(response: &Response<Bytes>) -> Value {
+    serde_json::from_slice(response.body()).expect("JSON")
+}
+
+async fn post(relay: &Server, target: &str, headers: &[(&str, &str)], body: &str) -> Response<Bytes> {
+    send(&relay.public, request("POST", target, headers, body.to_owned())).await.expect("answers")
+}
+
+/// Asks the admin listener, under a host and with a token.
+async fn ask(relay: &Server, path: &str, host: &str, token: Option<&str>) -> Response<Bytes> {
+    let mut question = request("GET", path, &[], "");
+    question.headers_mut().insert("host", host.parse().expect("a host"));
+    if let Some(token) = token {
+        question.headers_mut().insert("authorization", format!("Bearer {token}").parse().expect("a token"));
+    }
+    send(&relay.admin, question).await.expect("answers")
+}
+
+#[tokio::test]
+async fn the_admin_api_needs_its_token_and_a_name_of_this_machine() {
+    let relay = relay(OPEN).await;
+    let token = relay.admin_token().expect("a file");
+    for path in ["/livez", "/readyz"] {
+        assert_eq!(ask(&relay, path, "relay.internal", None).await.status(), StatusCode::OK, "{path}");
+    }
+    let list = "/api/v1/refused";
+    let right = ask(&relay, list, &relay.admin, Some(&token)).await;
+    assert_eq!((right.status(), json(&right)["refused"].as_array().map(Vec::len)), (StatusCode::OK, Some(0)));
+    assert_eq!(header(&right, "x-content-type-options"), "nosniff");
+    assert_eq!(header(&right, "access-control-allow-origin"), "");
+    for (host, token, status) in [
+        (relay.admin.as_str(), None, StatusCode::UNAUTHORIZED),
+        (&relay.admin, Some("rt_wrong"), StatusCode::UNAUTHORIZED),
+        (&relay.admin, Some(relay.token.as_str()), StatusCode::UNAUTHORIZED),
+        ("evil.example", Some(&token), StatusCode::MISDIRECTED_REQUEST),
+    ] {
+        assert_eq!(ask(&relay, list, host, token).await.status(), status, "{host} {token:?}");
+        assert_eq!(ask(&relay, "/no/such/path", host, token).await.status(), status, "what is there is not told");
+    }
+    assert_eq!(ask(&relay, "/no/such/path", "localhost", Some(&token)).await.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_refused_request_is_kept_and_shown_to_who_holds_the_token() {
+    let relay = relay(GITHUB).await;
+    let lines =
+        [("x-hub-signature-256", "sha256=zz"), ("authorization", "Bearer hunter2"), ("x-twice", "1"), ("x-twice", "2")];
+    let refused = post(&relay, "/github/a%2Fb?token=hunter2&x=1", &lines, "{\"zen\":1}").await;
+    assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+    let id = header(&refused, "relay-event-id");
+
+    let (code, listed) = relay.ask(&["event", "list", "--state", "refused", "--json"]).await.expect("runs");
+    assert_eq!(code, 0, "{listed}");
+    let event: Value = serde_json::from_str(&listed).expect("one line of JSON");
+    assert_eq!(
+        (event["id"].as_str(), event["code"].as_str(), event["status"].as_u64(), event["endpoint"].as_str()),
+        (Some(id), Some("signature_malformed"), Some(401), Some("github"))
+    );
+    assert!(event["url"].as_str().expect("a URL").ends_with("/github/a%2Fb?token=[masked]&x=1"), "{event}");
+    let (_, others) = relay.ask(&["event", "list", "--state", "refused", "--endpoint", "other"]).await.expect("runs");
+    assert_eq!(others, "");
+
+    let token = relay.admin_token().expect("a file");
+    let shown = json(&ask(&relay, &format!("/api/v1/refused/{id}"), "localhost", Some(&token)).await);
+    assert_eq!((shown["body_base64"].as_str(), shown["body_len"].as_u64()), (Some("eyJ6ZW4iOjF9"), Some(9)));
+    let lines: Vec<_> =
+        shown["headers"].as_array().expect("lines").iter().map(|line| (line[0].as_str(), line[1].as_str())).collect();
+    for line in
+        [("authorization", "[masked]"), ("x-twice", "1"), ("x-twice", "2"), ("x-hub-signature-256", "sha256=zz")]
+    {
+        assert!(lines.contains(&(Some(line.0), Some(line.1))), "{line:?} in {lines:?}");
+    }
+    assert!(!shown.to_string().contains("hunter2"), "{shown}");
+
+    let missing = ask(&relay, "/api/v1/refused/hook_00000000000000000000000000000000", "localhost", Some(&token)).await;
+    assert_eq!(missing.status(), StatusCode::NOT_FOUND);
+    assert_eq!(ask(&relay, "/api/v1/refused/x", "localhost", Some(&token)).await.status(), StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn the_command_line_says_by_its_code_what_kept_it_from_asking() {
+    let relay = relay(OPEN).await;
+    let list = ["event", "list", "--state", "refused"];
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
+    let at = |url: String, token: &str| {
+        let more = ["--admin-url", &url, "--admin-token-file", token].map(str::to_owned);
+        list.iter().map(|word| (*word).to_owned()).chain(more).collect::<Vec<_>>()
+    };
+    let place = tempfile::tempdir().expect("a directory");
+    let wrong = place.path().join("wrong");
+    std::fs::write(&wrong, "rt_wrong").expect("writes");
+    let wrong = wrong.to_str().expect("text");
+    let here = format!("http://{}", relay.admin);
+    for (words, code) in [
+        (at(format!("http://{nobody}"), wrong), 5),
+        (at(here.clone(), wrong), 3),
+        (at(here, "no/such/file"), 3),
+        (at("ftp://x".to_owned(), wrong), 2),
+    ] {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let (said, out) = relay.run(&words).await.expect("runs");
+        assert_eq!((said, out.as_str()), (code, ""), "{words:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_allow_list_goes_by_the_address_that_trusted_proxies_report() {
+    let endpoints = format!("trusted_proxies = [\"127.0.0.0/8\"]\n{OPEN}allow = [\"192.0.2.0/24\"]\n");
+    let (relay, handler) = (relay(&endpoints).await, Handler::echo().await.expect("listens"));
+    let _agent = relay.agent("open", &handler.port(), &[]).await.expect("attaches");
+    for (forwarded, status) in [
+        (&["192.0.2.9"][..], StatusCode::OK),
+        (&["203.0.113.1, 192.0.2.9, 127.0.0.3"], StatusCode::OK),
+        (&["192.0.2.9, 203.0.113.1"], StatusCode::FORBIDDEN),
+        (&["192.0.2.9", "203.0.113.1"], StatusCode::FORBIDDEN),
+        (&["192.0.2.9, nonsense"], StatusCode::FORBIDDEN),
+        (&[], StatusCode::FORBIDDEN),
+    ] {
+        let lines: Vec<_> = forwarded.iter().map(|value| ("x-forwarded-for", *value)).collect();
+        let response = post(&relay, "/open", &lines, "x").await;
+        assert_eq!(response.status(), status, "{forwarded:?}");
+        if status == StatusCode::FORBIDDEN {
+            assert_eq!(header(&response, "relay-error"), "address_not_allowed");
+        }
+    }
+    let (_, listed) = relay.ask(&["event", "list", "--state", "refused", "--json"]).await.expect("runs");
+    let clients: Vec<String> = listed
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("JSON")["client"].as_str().expect("text").to_owned())
+        .collect();
+    assert_eq!(clients, ["127.0.0.1", "127.0.0.1", "203.0.113.1", "203.0.113.1"]);
+}
