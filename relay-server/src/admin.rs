@@ -17,7 +17,13 @@ use std::{
     },
 };
 
-use axum::{Router, extract::State, http::StatusCode, middleware, routing::get};
+use axum::{
+    Router,
+    extract::State,
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    middleware,
+    routing::get,
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -68,7 +74,10 @@ pub fn issue_token(state: &StateDir) -> io::Result<(TokenHash, PathBuf)> {
 
 /// Serves until `stop`.
 pub async fn serve(listener: TcpListener, admin: Admin, stop: CancellationToken) {
-    let open = Router::new().route("/livez", get(|| async { "alive\n" })).route("/readyz", get(ready));
+    let open = Router::new()
+        .route("/livez", get(|| async { "alive\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics));
     let closed = api::routes().fallback(api::unknown).layer(middleware::from_fn_with_state(admin.clone(), gate::check));
     let router = open.merge(closed).layer(middleware::map_response(gate::harden)).with_state(admin);
     listener::serve(listener, router, stop).await;
@@ -80,4 +89,9 @@ async fn ready(State(admin): State<Admin>) -> (StatusCode, &'static str) {
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
     }
+}
+
+async fn metrics(State(admin): State<Admin>) -> ([(HeaderName, HeaderValue); 1], String) {
+    let form = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    ([(header::CONTENT_TYPE, form)], admin.door.metrics.text(admin.door.gauges()))
 }

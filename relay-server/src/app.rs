@@ -35,6 +35,7 @@ use crate::{
         route::Routes,
     },
     listen,
+    metrics::Metrics,
     refused::RefusedLog,
     state::StateDir,
     tls,
@@ -85,6 +86,7 @@ pub fn run(source: &Source, config: &Config, started: impl FnOnce(&Started)) -> 
         header_timeout: config.limits.header_timeout,
         max_head: config.limits.max_head,
     });
+    door.metrics.watch(runtime.handle().clone());
     let stop = CancellationToken::new();
     let mut workers = Vec::new();
     for number in 1..config.server.workers.get() {
@@ -136,6 +138,7 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 /// One more one-thread runtime that accepts from the same listener.
 fn worker(public: StdListener, door: Arc<Door>, serving: Arc<Serving>, stop: &CancellationToken) {
     let Ok(runtime) = runtime() else { return tracing::error!("a worker could not start") };
+    door.metrics.watch(runtime.handle().clone());
     runtime.block_on(async {
         match TcpListener::from_std(public) {
             Ok(public) => {
@@ -150,14 +153,18 @@ fn worker(public: StdListener, door: Arc<Door>, serving: Arc<Serving>, stop: &Ca
 
 fn door(config: &Config, public: SocketAddr) -> Door {
     let units = usize::try_from(config.limits.body_budget).unwrap_or(usize::MAX) / collect::UNIT_BYTES;
+    let body_units = units.min(Semaphore::MAX_PERMITS);
+    let metrics = Metrics::default();
     let registry = Arc::new(Registry::default());
     let limits = Limits { max_streams: config.limits.max_in_flight_per_agent, ..Limits::relay() };
     Door {
-        routes: ArcSwap::from_pointee(routes(config, public)),
+        routes: ArcSwap::from_pointee(routes(config, &metrics, public)),
+        metrics,
         terms: Terms { registry: Arc::clone(&registry), limits, drain_timeout: config.server.drain_timeout },
         registry,
         refused: RefusedLog::new(config.limits.refused_budget),
-        body_budget: Semaphore::new(units.min(Semaphore::MAX_PERMITS)),
+        body_budget: Semaphore::new(body_units),
+        body_units,
         max_head: config.limits.max_head,
         body_idle: config.limits.body_idle_timeout,
         closing: CancellationToken::new(),
@@ -166,7 +173,7 @@ fn door(config: &Config, public: SocketAddr) -> Door {
     }
 }
 
-fn routes(config: &Config, public: SocketAddr) -> Routes {
+fn routes(config: &Config, metrics: &Metrics, public: SocketAddr) -> Routes {
     let scheme = if config.tls.is_some() { "https" } else { "http" };
     let url = match &config.server.public_url {
         Some(url) => url.as_str().trim_end_matches('/').to_owned(),
@@ -174,7 +181,7 @@ fn routes(config: &Config, public: SocketAddr) -> Routes {
     };
     let trusted = config.server.trusted_proxies.clone();
     let trusted = Box::new(move |address| trusted.iter().any(|network| network.contains(address)));
-    Routes::new(&config.endpoints, config.tokens.clone(), trusted, url)
+    Routes::new(&config.endpoints, metrics, config.tokens.clone(), trusted, url)
 }
 
 /// Takes over endpoints, tokens and the certificate; keeps the old ones if anything is wrong.
@@ -189,7 +196,7 @@ fn reload(source: &Source, door: &Door, serving: &Serving, public: SocketAddr) {
             Err(error) => return tracing::error!("the config was not taken over: {error}"),
         }
     }
-    let routes = routes(&config, public);
+    let routes = routes(&config, &door.metrics, public);
     let attachable = routes.attachable();
     door.routes.store(Arc::new(routes));
     door.registry.revise(&|name, offer| {

@@ -36,6 +36,7 @@ use crate::{
     agents::{accept, registry::Registry},
     dispatch,
     endpoint::Endpoint,
+    metrics::{Gauges, Metrics, Outcome},
     refused::{self, RefusedLog},
     verify::{Payload, Unproven, Webhook},
     webhook::{EventId, Failure, Received},
@@ -48,6 +49,8 @@ const MAX_METHOD_BYTES: usize = 64;
 pub struct Door {
     /// Endpoints, tokens and trusted proxies; replaced as a whole on reload.
     pub routes: ArcSwap<Routes>,
+    /// What is counted.
+    pub metrics: Metrics,
     /// The attached agents.
     pub registry: Arc<Registry>,
     /// What their sessions run under.
@@ -56,6 +59,8 @@ pub struct Door {
     pub refused: RefusedLog,
     /// Memory for collected bodies, in units of [`collect::UNIT_BYTES`].
     pub body_budget: Semaphore,
+    /// All such units.
+    pub body_units: usize,
     /// Largest request head, in bytes; hyper's own bound is a little above it.
     pub max_head: usize,
     /// Longest silence while a request's body comes.
@@ -66,6 +71,20 @@ pub struct Door {
     pub connections: TaskTracker,
     /// Agents' sessions.
     pub sessions: TaskTracker,
+}
+
+impl Door {
+    /// What there is at this moment.
+    #[must_use]
+    pub fn gauges(&self) -> Gauges {
+        Gauges {
+            sessions: self.registry.len(),
+            exchanges: self.registry.in_flight(),
+            connections: self.connections.len(),
+            body_bytes: (self.body_units - self.body_budget.available_permits()) * collect::UNIT_BYTES,
+            dropped_copies: self.registry.dropped_copies(),
+        }
+    }
 }
 
 /// What a connection knows about its requests.
@@ -93,12 +112,16 @@ async fn answer(door: &Arc<Door>, origin: Origin, request: Request<Incoming>) ->
     let routes = door.routes.load_full();
     let routed = match routes.route(&request) {
         Ok(routed) => routed,
-        Err(failure) => return respond::failure(failure, event_id),
+        Err(failure) => {
+            door.metrics.unrouted();
+            return respond::failure(failure, event_id);
+        }
     };
     match routed {
         Routed::Relay { path } if path == CONNECT_PATH => attach(door, &routes, request, event_id),
         Routed::Relay { .. } => respond::failure(Failure::UnknownEndpoint, event_id),
-        Routed::Endpoint { endpoint, host, rest } => {
+        Routed::Endpoint { endpoint, meter, host, rest } => {
+            meter.received();
             let (mut head, body) = request.into_parts();
             let upgrade = head.extensions.remove::<OnUpgrade>().filter(|_| wants_upgrade(&head, &body));
             let (peer, secure) = (origin.peer, origin.secure);
@@ -108,6 +131,7 @@ async fn answer(door: &Arc<Door>, origin: Origin, request: Request<Incoming>) ->
                 Ok((webhook, _memory)) => deliver(door, &routes, &endpoint, webhook).await,
                 Err(turned_away) => Err(record(door, &endpoint, *turned_away)),
             };
+            meter.answered(counted(&outcome), started.elapsed());
             match outcome {
                 Ok(answer) => respond::answer(answer, event_id, endpoint.idle_timeout),
                 Err(failure) => {
@@ -116,6 +140,31 @@ async fn answer(door: &Arc<Door>, origin: Origin, request: Request<Incoming>) ->
                 }
             }
         }
+    }
+}
+
+/// What became of a request, as it is counted.
+fn counted(outcome: &Result<dispatch::Answer, Failure>) -> Outcome {
+    match outcome {
+        Ok(answer) => Outcome::Answered(answer.head.status.as_u16() / 100),
+        Err(failure) => match failure {
+            Failure::Refused(_) | Failure::Address => Outcome::Refused,
+            Failure::NoAgent | Failure::Busy | Failure::Overloaded | Failure::NotCalled => Outcome::Unavailable,
+            Failure::Deadline
+            | Failure::HandlerUnreachable
+            | Failure::HandlerBroken
+            | Failure::HandlerTimeout
+            | Failure::AgentLost => Outcome::Failed,
+            Failure::Internal => Outcome::Internal,
+            Failure::BadHost
+            | Failure::BadRequest
+            | Failure::UnknownEndpoint
+            | Failure::Method
+            | Failure::BodyTooLarge { .. }
+            | Failure::BodyTimeout
+            | Failure::BodyBroken
+            | Failure::HeadTooLarge => Outcome::Rejected,
+        },
     }
 }
 

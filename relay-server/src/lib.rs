@@ -27,6 +27,7 @@ pub mod tls;
 
 pub mod ingress;
 pub mod listen;
+pub mod metrics;
 
 pub mod admin;
 

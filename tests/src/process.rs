@@ -1,16 +1,23 @@
 //! The server and the agent as processes: the same command lines that users run.
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, BufReader},
     process::{Child, Command},
     sync::mpsc,
-    time::timeout,
+    time::{Instant, sleep, timeout},
 };
 
-use crate::program::Program;
+use crate::{
+    program::Program,
+    sender::{request, send},
+};
 
 /// How long any state may take to come.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -27,6 +34,16 @@ pub struct Server {
     pub token: String,
     program: Program,
     directory: tempfile::TempDir,
+}
+
+/// What a relay has under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    files: usize,
+    tasks: usize,
+    sessions: usize,
+    exchanges: usize,
+    body_bytes: usize,
 }
 
 /// A running agent.
@@ -167,7 +184,7 @@ impl Server {
     /// # Errors
     /// If it does not end.
     pub async fn run(&self, words: &[&str]) -> anyhow::Result<(i32, String)> {
-        let mut command = Command::new(&self.program);
+        let mut command = self.program.command();
         command.arg("server").args(words).stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true);
         let output = timeout(PATIENCE, command.output()).await.context("it did not end")??;
         Ok((output.status.code().context("a code")?, String::from_utf8(output.stdout)?))
@@ -187,6 +204,49 @@ impl Server {
     /// If it cannot be written.
     pub fn set_config(&self, text: &str) -> std::io::Result<()> {
         std::fs::write(self.directory.path().join("relay.toml"), text)
+    }
+
+    /// What it has under way at this moment.
+    ///
+    /// # Errors
+    /// If it does not tell.
+    pub async fn load(&self) -> anyhow::Result<Load> {
+        let answer = send(&self.admin, request("GET", "/metrics", &[], "")).await?;
+        let text = String::from_utf8_lossy(answer.body()).into_owned();
+        let gauge = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.and_then(|value| value.parse().ok()).with_context(|| format!("no {name} in:\n{text}"))
+        };
+        Ok(Load {
+            files: self.open_files()?,
+            tasks: gauge("relay_tasks")?,
+            sessions: gauge("relay_agent_sessions")?,
+            exchanges: gauge("relay_exchanges_in_flight")?,
+            body_bytes: gauge("relay_bodies_collected_bytes")?,
+        })
+    }
+
+    /// Waits until it has no more under way than `before`: no task, session, exchange, body or descriptor is left.
+    ///
+    /// # Errors
+    /// What is left.
+    pub async fn settles(&self, before: &Load) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let now = self.load().await?;
+            if now.files <= before.files
+                && now.tasks <= before.tasks
+                && now.sessions <= before.sessions
+                && now.exchanges <= before.exchanges
+                && now.body_bytes <= before.body_bytes
+            {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("it does not settle: {now:?}, and before {before:?}");
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Descriptors that it has open.

@@ -19,7 +19,7 @@ use hyper::body::Incoming;
 use relay_tests::{
     handler::{Body, Handler, full},
     link::{Link, State},
-    process::{Agent, PATIENCE, Server},
+    process::{Agent, Load, PATIENCE, Server},
     sender::{request, send},
 };
 use tokio::{
@@ -48,6 +48,18 @@ async fn agent_over(link: &Link, relay: &Server, handler: &Handler) -> Agent {
     relay.agent("open", &handler.port(), &["--relay", &address]).await.expect("an agent")
 }
 
+/// What the relay has under way after one exchange, when all is quiet.
+async fn at_rest(relay: &Server) -> Load {
+    eventually("an exchange", async || ask(relay).await != StatusCode::SERVICE_UNAVAILABLE).await;
+    let mut last = relay.load().await.expect("told");
+    eventually("rest", async || {
+        let now = relay.load().await.expect("told");
+        std::mem::replace(&mut last, now) == now
+    })
+    .await;
+    last
+}
+
 async fn ask(relay: &Server) -> StatusCode {
     send(&relay.public, request("GET", "/open", &[], "")).await.expect("answers").status()
 }
@@ -72,6 +84,7 @@ async fn a_frozen_link_is_noticed_by_both_sides_and_healed_after_its_repair() {
     let link = Link::start(&relay.public).await.expect("a link");
     let mut agent = agent_over(&link, &relay, &handler).await;
     relay.log_line("an agent attached").await.expect("it attaches");
+    let before = at_rest(&relay).await;
     let frozen = Instant::now();
     link.set(State::Frozen);
     agent.line("\"reconnecting\"").await.expect("the agent notices");
@@ -85,6 +98,7 @@ async fn a_frozen_link_is_noticed_by_both_sides_and_healed_after_its_repair() {
     agent.line("\"ready\"").await.expect("it comes back");
     assert!(repaired.elapsed() < HEALED, "back after {:?}", repaired.elapsed());
     assert_eq!(ask(&relay).await, StatusCode::OK);
+    relay.settles(&before).await.expect("nothing is left");
     relay.log_line("an agent attached").await.expect("once");
     relay.terminate().await.expect("a signal");
     let rest = relay.log_line("stopping").await.expect("nobody else came");
@@ -95,6 +109,7 @@ async fn a_frozen_link_is_noticed_by_both_sides_and_healed_after_its_repair() {
 async fn a_stopped_agent_loses_its_route_and_comes_back_once() {
     let (mut relay, handler) = (relay().await, Handler::echo().await.expect("a handler"));
     let mut agent = relay.agent("open", &handler.port(), &[]).await.expect("an agent");
+    let before = at_rest(&relay).await;
     let stopped = Instant::now();
     agent.signal("-STOP").await.expect("a signal");
     relay.log_line("an agent left").await.expect("the relay notices");
@@ -105,12 +120,14 @@ async fn a_stopped_agent_loses_its_route_and_comes_back_once() {
     agent.line("\"ready\"").await.expect("it comes back");
     assert!(awake.elapsed() < HEALED, "back after {:?}", awake.elapsed());
     assert_eq!(ask(&relay).await, StatusCode::OK);
+    relay.settles(&before).await.expect("nothing is left");
 }
 
 #[tokio::test]
 async fn a_stopped_relay_is_left_and_found_again() {
     let (relay, handler) = (relay().await, Handler::echo().await.expect("a handler"));
     let mut agent = relay.agent("open", &handler.port(), &[]).await.expect("an agent");
+    let before = at_rest(&relay).await;
     let stopped = Instant::now();
     relay.signal("-STOP").await.expect("a signal");
     agent.line("\"reconnecting\"").await.expect("the agent notices");
@@ -119,6 +136,7 @@ async fn a_stopped_relay_is_left_and_found_again() {
     relay.signal("-CONT").await.expect("a signal");
     agent.line("\"ready\"").await.expect("it comes back");
     eventually("an answer", async || ask(&relay).await == StatusCode::OK).await;
+    relay.settles(&before).await.expect("nothing is left");
 }
 
 #[tokio::test]
@@ -156,6 +174,7 @@ async fn a_cut_link_breaks_what_is_under_way_and_heals() {
     .expect("a handler");
     let link = Link::start(&relay.public).await.expect("a link");
     let mut agent = agent_over(&link, &relay, &handler).await;
+    let before = at_rest(&relay).await;
     let public = relay.public.clone();
     let slow = tokio::spawn(async move { send(&public, request("GET", "/open/slow", &[], "")).await });
     timeout(PATIENCE, reached.notified()).await.expect("the handler is called");
@@ -167,6 +186,7 @@ async fn a_cut_link_breaks_what_is_under_way_and_heals() {
     agent.line("\"reconnecting\"").await.expect("it says so");
     agent.line("\"ready\"").await.expect("it comes back");
     assert_eq!(ask(&relay).await, StatusCode::OK);
+    relay.settles(&before).await.expect("nothing is left");
 }
 
 #[tokio::test]
@@ -208,6 +228,7 @@ async fn stalling() -> Handler {
 async fn a_stalled_stream_beside_a_hundred_busy_ones_holds_up_none_of_them() {
     let (relay, handler) = (relay().await, stalling().await);
     let _agent = relay.agent("open", &handler.port(), &["--max-connections", "200"]).await.expect("an agent");
+    let before = at_rest(&relay).await;
     let mut stalled = TcpStream::connect(&relay.public).await.expect("connects");
     stalled
         .write_all(b"POST /open/stall HTTP/1.1\r\nHost: h.test\r\nContent-Length: 20000000\r\n\r\n")
@@ -232,6 +253,8 @@ async fn a_stalled_stream_beside_a_hundred_busy_ones_holds_up_none_of_them() {
         });
     }
     timeout(PATIENCE, busy.join_all()).await.expect("nobody waits for the stalled one");
+    drop(stalled);
+    relay.settles(&before).await.expect("nothing is left of the stalled one");
 }
 
 #[tokio::test]
@@ -257,7 +280,7 @@ async fn storms_of_cancelled_requests_disturb_nobody_and_leave_nothing() {
     .expect("a handler");
     let agent = relay.agent("open", &handler.port(), &["--max-connections", "300"]).await.expect("an agent");
     assert_eq!(ask(&relay).await, StatusCode::OK);
-    let before = (relay.open_files().expect("told"), agent.open_files().expect("told"));
+    let (before, agents_files) = (at_rest(&relay).await, agent.open_files().expect("told"));
     let public = relay.public.clone();
     let calm = tokio::spawn(async move { send(&public, request("GET", "/open/calm", &[], "")).await });
     for round in 1..=5_u32 {
@@ -277,11 +300,9 @@ async fn storms_of_cancelled_requests_disturb_nobody_and_leave_nothing() {
     more.notify_one();
     let calm = timeout(PATIENCE, calm).await.expect("in time").expect("runs").expect("answers");
     assert_eq!((calm.status(), &calm.body()[..]), (StatusCode::OK, &b"done"[..]));
-    eventually("both processes closing what they had opened", async || {
-        let now = (relay.open_files().expect("told"), agent.open_files().expect("told"));
-        now.0 <= before.0 && now.1 <= before.1
-    })
-    .await;
+    relay.settles(&before).await.expect("nothing is left");
+    eventually("the agent closing what it had opened", async || agent.open_files().expect("told") <= agents_files)
+        .await;
 }
 
 #[tokio::test]

@@ -403,6 +403,15 @@ impl Registry {
         self.lock().sessions.len()
     }
 
+    /// Exchanges under way, copies apart.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        let state = self.lock();
+        let offered = state.sessions.values().flat_map(|session| &session.offers);
+        let sum: i64 = offered.map(|offered| offered.load.in_flight.load(Ordering::Relaxed)).sum();
+        usize::try_from(sum).unwrap_or(0)
+    }
+
     /// Whether no session is attached.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -10,6 +10,7 @@ use http::{Request, header, uri::Authority};
 use crate::{
     agents::{accept::Attachable, token::Tokens},
     endpoint::Endpoint,
+    metrics::{Meter, Metrics},
     webhook::Failure,
 };
 
@@ -18,13 +19,17 @@ pub type Trust = Box<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 /// Everything that a request is routed by; made anew on reload.
 pub struct Routes {
-    by_name: HashMap<String, Arc<Endpoint>>,
-    by_host: HashMap<Arc<str>, Arc<Endpoint>>,
+    by_name: HashMap<String, Served>,
+    by_host: HashMap<Arc<str>, Served>,
     /// Who may attach.
     pub tokens: Tokens,
     trusted: Trust,
     public_url: String,
 }
+
+/// An endpoint and its counters.
+#[derive(Clone)]
+struct Served(Arc<Endpoint>, Arc<Meter>);
 
 /// Where a request goes.
 pub enum Routed {
@@ -37,6 +42,8 @@ pub enum Routed {
     Endpoint {
         /// The endpoint.
         endpoint: Arc<Endpoint>,
+        /// Its counters.
+        meter: Arc<Meter>,
         /// The request's host.
         host: String,
         /// What of the target is for the handler.
@@ -47,14 +54,22 @@ pub enum Routed {
 impl Routes {
     /// The routes to some endpoints. `public_url` has no slash at its end.
     #[must_use]
-    pub fn new(endpoints: &[Arc<Endpoint>], tokens: Tokens, trusted: Trust, public_url: String) -> Self {
-        let by_name =
-            endpoints.iter().map(|endpoint| (endpoint.name.as_str().to_owned(), Arc::clone(endpoint))).collect();
-        let hosts = |endpoint: &Arc<Endpoint>| {
-            let endpoint = Arc::clone(endpoint);
-            endpoint.hosts.clone().into_iter().map(move |host| (host, Arc::clone(&endpoint)))
-        };
-        Self { by_name, by_host: endpoints.iter().flat_map(hosts).collect(), tokens, trusted, public_url }
+    pub fn new(
+        endpoints: &[Arc<Endpoint>],
+        metrics: &Metrics,
+        tokens: Tokens,
+        trusted: Trust,
+        public_url: String,
+    ) -> Self {
+        let mut routes = Self { by_name: HashMap::new(), by_host: HashMap::new(), tokens, trusted, public_url };
+        for endpoint in endpoints {
+            let served = Served(Arc::clone(endpoint), metrics.meter(endpoint.name.as_str()));
+            for host in &endpoint.hosts {
+                routes.by_host.insert(Arc::clone(host), served.clone());
+            }
+            routes.by_name.insert(endpoint.name.as_str().to_owned(), served);
+        }
+        routes
     }
 
     /// Whether an address is a trusted proxy's.
@@ -76,7 +91,7 @@ impl Routes {
             provider: endpoint.verify.provider_name(),
             exclusive: endpoint.exclusive,
         };
-        let mut all: Vec<_> = self.by_name.values().map(attachable).collect();
+        let mut all: Vec<_> = self.by_name.values().map(|Served(endpoint, _)| attachable(endpoint)).collect();
         all.sort_by(|one, other| one.name.cmp(&other.name));
         all
     }
@@ -91,8 +106,8 @@ impl Routes {
         if !target.starts_with('/') {
             return Err(Failure::BadRequest);
         }
-        if let Some(endpoint) = self.by_host.get(host.as_str()) {
-            return Ok(Routed::Endpoint { endpoint: Arc::clone(endpoint), host, rest: target.to_owned() });
+        if let Some(Served(endpoint, meter)) = self.by_host.get(host.as_str()).cloned() {
+            return Ok(Routed::Endpoint { endpoint, meter, host, rest: target.to_owned() });
         }
         let (name, rest) = match target[1..].find(['/', '?']) {
             Some(end) => target[1..].split_at(end),
@@ -101,8 +116,8 @@ impl Routes {
         if name == "_relay" {
             return Ok(Routed::Relay { path: request.uri().path().to_owned() });
         }
-        let endpoint = self.by_name.get(name).ok_or(Failure::UnknownEndpoint)?;
-        Ok(Routed::Endpoint { endpoint: Arc::clone(endpoint), host, rest: rest.to_owned() })
+        let Served(endpoint, meter) = self.by_name.get(name).cloned().ok_or(Failure::UnknownEndpoint)?;
+        Ok(Routed::Endpoint { endpoint, meter, host, rest: rest.to_owned() })
     }
 }
 

@@ -1,0 +1,234 @@
+//! What the relay counts, as OpenMetrics text.
+//!
+//! Labels are an endpoint's name and a class of outcome: names come from the config, so their number is bounded
+//! whatever senders ask for. Counting costs some atomic additions for each webhook; gauges are read when somebody
+//! asks. Nothing here decides anything.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, AtomicU64},
+    },
+    time::Duration,
+};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
+    registry::{Registry, Unit},
+};
+use tokio::runtime::Handle;
+
+/// How a request ended, as far as counting goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The handler answered, and how: 1 to 5 for 1xx to 5xx.
+    Answered(u16),
+    /// Nothing proved it, or it came from an address that may not send.
+    Refused,
+    /// The request was not one that can be carried.
+    Rejected,
+    /// No agent was there, or none was free.
+    Unavailable,
+    /// The handler was called and gave no answer in time, or none that can be passed on.
+    Failed,
+    /// The relay failed.
+    Internal,
+}
+
+impl Outcome {
+    const NAMES: [&'static str; 10] =
+        ["1xx", "2xx", "3xx", "4xx", "5xx", "refused", "rejected", "unavailable", "failed", "internal"];
+
+    const fn index(self) -> usize {
+        match self {
+            Self::Answered(hundreds @ 1..=5) => hundreds as usize - 1,
+            Self::Answered(_) => 4,
+            Self::Refused => 5,
+            Self::Rejected => 6,
+            Self::Unavailable => 7,
+            Self::Failed => 8,
+            Self::Internal => 9,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfEndpoint {
+    endpoint: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfOutcome {
+    endpoint: String,
+    outcome: &'static str,
+}
+
+/// What one endpoint counts.
+#[derive(Debug)]
+pub struct Meter {
+    received: Counter,
+    outcomes: [Counter; 10],
+    seconds: Histogram,
+}
+
+impl Meter {
+    /// A request came.
+    pub fn received(&self) {
+        self.received.inc();
+    }
+
+    /// It was answered, this long after it came.
+    pub fn answered(&self, outcome: Outcome, after: Duration) {
+        self.outcomes[outcome.index()].inc();
+        self.seconds.observe(after.as_secs_f64());
+    }
+}
+
+/// What is read when somebody asks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Gauges {
+    /// Attached sessions.
+    pub sessions: usize,
+    /// Exchanges under way, copies apart.
+    pub exchanges: usize,
+    /// Public connections, agents' apart.
+    pub connections: usize,
+    /// Bytes of collected bodies in memory.
+    pub body_bytes: usize,
+    /// Copies that slow agents did not get.
+    pub dropped_copies: u64,
+}
+
+/// Everything that is counted.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    received: Family<OfEndpoint, Counter>,
+    outcomes: Family<OfOutcome, Counter>,
+    seconds: Family<OfEndpoint, Histogram, fn() -> Histogram>,
+    meters: Mutex<HashMap<String, Arc<Meter>>>,
+    unrouted: Counter,
+    sessions: Gauge,
+    exchanges: Gauge,
+    connections: Gauge,
+    body_bytes: Gauge,
+    dropped_copies: Counter<u64, AtomicU64>,
+    tasks: Gauge<i64, AtomicI64>,
+    runtimes: Mutex<Vec<Handle>>,
+}
+
+/// Upper bounds in seconds: from a local handler's millisecond to the longest deadlines.
+fn seconds() -> Histogram {
+    Histogram::new([0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0])
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("relay"),
+            received: Family::default(),
+            outcomes: Family::default(),
+            seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
+            meters: Mutex::default(),
+            unrouted: Counter::default(),
+            sessions: Gauge::default(),
+            exchanges: Gauge::default(),
+            connections: Gauge::default(),
+            body_bytes: Gauge::default(),
+            dropped_copies: Counter::default(),
+            tasks: Gauge::default(),
+            runtimes: Mutex::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "This relay", build);
+        registry.register("webhooks_received", "Requests to an endpoint", self.received.clone());
+        registry.register("webhooks_answered", "Answers to senders, by what became of it", self.outcomes.clone());
+        let help = "From a request's head to the head of its answer";
+        registry.register_with_unit("webhook_duration", help, Unit::Seconds, self.seconds.clone());
+        registry.register("requests_unrouted", "Requests to no endpoint", self.unrouted.clone());
+        registry.register("agent_sessions", "Attached sessions", self.sessions.clone());
+        registry.register("exchanges_in_flight", "Exchanges under way", self.exchanges.clone());
+        registry.register("public_connections", "Connections of senders", self.connections.clone());
+        registry.register("bodies_collected_bytes", "Bodies in memory, reserved", self.body_bytes.clone());
+        registry.register("copies_dropped", "Copies that slow agents did not get", self.dropped_copies.clone());
+        registry.register("tasks", "Tasks of every runtime", self.tasks.clone());
+    }
+
+    /// The counters of an endpoint; the same ones for the same name.
+    #[must_use]
+    pub fn meter(&self, endpoint: &str) -> Arc<Meter> {
+        let mut meters = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || {
+            let name = OfEndpoint { endpoint: endpoint.to_owned() };
+            let of = |outcome| OfOutcome { endpoint: endpoint.to_owned(), outcome };
+            Arc::new(Meter {
+                received: self.received.get_or_create_owned(&name),
+                outcomes: Outcome::NAMES.map(|outcome| self.outcomes.get_or_create_owned(&of(outcome))),
+                seconds: self.seconds.get_or_create_owned(&name),
+            })
+        };
+        Arc::clone(meters.entry(endpoint.to_owned()).or_insert_with(new))
+    }
+
+    /// A request was for no endpoint.
+    pub fn unrouted(&self) {
+        self.unrouted.inc();
+    }
+
+    /// Counts the tasks of one more runtime.
+    pub fn watch(&self, runtime: Handle) {
+        self.runtimes.lock().unwrap_or_else(PoisonError::into_inner).push(runtime);
+    }
+
+    /// Everything as OpenMetrics text.
+    #[must_use]
+    pub fn text(&self, now: Gauges) -> String {
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.sessions.set(number(now.sessions));
+        self.exchanges.set(number(now.exchanges));
+        self.connections.set(number(now.connections));
+        self.body_bytes.set(number(now.body_bytes));
+        self.dropped_copies.inner().store(now.dropped_copies, std::sync::atomic::Ordering::Relaxed);
+        let runtimes = self.runtimes.lock().unwrap_or_else(PoisonError::into_inner);
+        self.tasks.set(number(runtimes.iter().map(|runtime| runtime.metrics().num_alive_tasks()).sum()));
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("writing to a string does not fail");
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_can_be_read() {
+        let metrics = Metrics::default();
+        let meter = metrics.meter("github");
+        meter.received();
+        meter.answered(Outcome::Answered(2), Duration::from_millis(3));
+        metrics.meter("github").answered(Outcome::Refused, Duration::from_millis(1));
+        let text = metrics.text(Gauges { sessions: 2, dropped_copies: 7, ..Gauges::default() });
+        for line in [
+            "relay_webhooks_received_total{endpoint=\"github\"} 1",
+            "relay_webhooks_answered_total{endpoint=\"github\",outcome=\"2xx\"} 1",
+            "relay_webhooks_answered_total{endpoint=\"github\",outcome=\"refused\"} 1",
+            "relay_webhook_duration_seconds_count{endpoint=\"github\"} 2",
+            "relay_agent_sessions 2",
+            "relay_copies_dropped_total 7",
+            "# EOF",
+        ] {
+            assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");
+        }
+    }
+}
