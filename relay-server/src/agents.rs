@@ -2,6 +2,7 @@
 
 pub mod accept;
 pub mod copies;
+pub mod guesses;
 pub mod places;
 pub mod registry;
 pub mod token;

@@ -26,6 +26,7 @@ use crate::{
     admin::{self, Admin, Readiness},
     agents::{
         accept::{self, Terms},
+        guesses::Guesses,
         registry::Registry,
     },
     config::{Config, Listen, Source},
@@ -37,6 +38,7 @@ use crate::{
     listen,
     metrics::Metrics,
     refused::RefusedLog,
+    replay::Replays,
     state::StateDir,
     tls,
 };
@@ -162,6 +164,8 @@ fn door(config: &Config, public: SocketAddr) -> Door {
         metrics,
         terms: Terms { registry: Arc::clone(&registry), limits, drain_timeout: config.server.drain_timeout },
         registry,
+        replays: Replays::default(),
+        guesses: Guesses::default(),
         refused: RefusedLog::new(config.limits.refused_budget),
         body_budget: Semaphore::new(body_units),
         body_units,

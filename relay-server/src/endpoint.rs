@@ -36,8 +36,34 @@ pub struct Endpoint {
     pub hosts: Vec<Arc<str>>,
     /// Whether a sender's address may post here.
     pub allow: Allow,
+    /// What an unchanged repeat gets.
+    pub replay: Replay,
     /// Whether one agent at a time serves it, and the others stand by.
     pub exclusive: bool,
+}
+
+/// What an unchanged repeat of a signed, timestamped request gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Replay {
+    /// The status that the first one got.
+    #[default]
+    Answer,
+    /// 409.
+    Refuse,
+    /// A delivery of its own.
+    Off,
+}
+
+impl Replay {
+    /// The word in the config.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Answer => "answer",
+            Self::Refuse => "refuse",
+            Self::Off => "off",
+        }
+    }
 }
 
 /// Which addresses may post to an endpoint. Without a rule, all.

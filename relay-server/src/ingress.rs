@@ -23,7 +23,7 @@ use jiff::Timestamp;
 use relay_proto::{CONNECT_PATH, Notice};
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
-    time::Instant,
+    time::{Instant, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -33,11 +33,16 @@ use self::{
     route::{Routed, Routes},
 };
 use crate::{
-    agents::{accept, registry::Registry},
+    agents::{
+        accept::{self, Turned},
+        guesses::Guesses,
+        registry::Registry,
+    },
     dispatch,
-    endpoint::Endpoint,
-    metrics::{Gauges, Metrics, Outcome},
+    endpoint::{Endpoint, Replay},
+    metrics::{self, Gauges, Metrics},
     refused::{self, RefusedLog},
+    replay::{self, Replays, Running, Seen},
     verify::{Payload, Unproven, Webhook},
     webhook::{EventId, Failure, Received},
 };
@@ -57,6 +62,10 @@ pub struct Door {
     pub terms: accept::Terms,
     /// What was turned away.
     pub refused: RefusedLog,
+    /// What was delivered a moment ago.
+    pub replays: Replays,
+    /// The wrong tokens of the last seconds.
+    pub guesses: Guesses,
     /// Memory for collected bodies, in units of [`collect::UNIT_BYTES`].
     pub body_budget: Semaphore,
     /// All such units.
@@ -118,7 +127,7 @@ async fn answer(door: &Arc<Door>, origin: Origin, request: Request<Incoming>) ->
         }
     };
     match routed {
-        Routed::Relay { path } if path == CONNECT_PATH => attach(door, &routes, request, event_id),
+        Routed::Relay { path } if path == CONNECT_PATH => attach(door, &routes, origin, request, event_id),
         Routed::Relay { .. } => respond::failure(Failure::UnknownEndpoint, event_id),
         Routed::Endpoint { endpoint, meter, host, rest } => {
             meter.received();
@@ -128,12 +137,13 @@ async fn answer(door: &Arc<Door>, origin: Origin, request: Request<Incoming>) ->
             let client = client::address(peer, &head.headers, |address| routes.trusts(address));
             let received = Received { event_id, at: Timestamp::now(), started, peer, client, secure, head, host, rest };
             let outcome = match prove(door, &endpoint, received, (body, upgrade)).await {
-                Ok((webhook, _memory)) => deliver(door, &routes, &endpoint, webhook).await,
+                Ok((webhook, _memory)) => once(door, &routes, &endpoint, webhook).await,
                 Err(turned_away) => Err(record(door, &endpoint, *turned_away)),
             };
             meter.answered(counted(&outcome), started.elapsed());
             match outcome {
-                Ok(answer) => respond::answer(answer, event_id, endpoint.idle_timeout),
+                Ok(Outcome::Answer(answer, first)) => respond::answer(answer, first, event_id, endpoint.idle_timeout),
+                Ok(Outcome::Repeated(status, first)) => respond::repeated(status, first),
                 Err(failure) => {
                     tracing::debug!(%event_id, endpoint = %endpoint.name, ?failure, "a request got no handler's answer");
                     respond::failure(failure, event_id)
@@ -144,18 +154,20 @@ async fn answer(door: &Arc<Door>, origin: Origin, request: Request<Incoming>) ->
 }
 
 /// What became of a request, as it is counted.
-fn counted(outcome: &Result<dispatch::Answer, Failure>) -> Outcome {
+fn counted(outcome: &Result<Outcome, Failure>) -> metrics::Outcome {
+    use metrics::Outcome as Counted;
     match outcome {
-        Ok(answer) => Outcome::Answered(answer.head.status.as_u16() / 100),
+        Ok(Outcome::Answer(answer, _)) => Counted::Answered(answer.head.status.as_u16() / 100),
+        Ok(Outcome::Repeated(..)) => Counted::Repeated,
         Err(failure) => match failure {
-            Failure::Refused(_) | Failure::Address => Outcome::Refused,
-            Failure::NoAgent | Failure::Busy | Failure::Overloaded | Failure::NotCalled => Outcome::Unavailable,
+            Failure::Refused(_) | Failure::Address | Failure::Replayed => Counted::Refused,
+            Failure::NoAgent | Failure::Busy | Failure::Overloaded | Failure::NotCalled => Counted::Unavailable,
             Failure::Deadline
             | Failure::HandlerUnreachable
             | Failure::HandlerBroken
             | Failure::HandlerTimeout
-            | Failure::AgentLost => Outcome::Failed,
-            Failure::Internal => Outcome::Internal,
+            | Failure::AgentLost => Counted::Failed,
+            Failure::Internal => Counted::Internal,
             Failure::BadHost
             | Failure::BadRequest
             | Failure::UnknownEndpoint
@@ -163,7 +175,7 @@ fn counted(outcome: &Result<dispatch::Answer, Failure>) -> Outcome {
             | Failure::BodyTooLarge { .. }
             | Failure::BodyTimeout
             | Failure::BodyBroken
-            | Failure::HeadTooLarge => Outcome::Rejected,
+            | Failure::HeadTooLarge => Counted::Rejected,
         },
     }
 }
@@ -216,6 +228,44 @@ fn admit(door: &Door, endpoint: &Endpoint, received: &Received, body: &Incoming)
     Ok(())
 }
 
+/// How a webhook ended.
+enum Outcome {
+    /// With a handler's answer; repeats of this webhook wait for its end.
+    Answer(dispatch::Answer, Option<Running>),
+    /// It was a repeat of an event that had been answered with this status.
+    Repeated(StatusCode, EventId),
+}
+
+/// Delivers a webhook unless it is an unchanged repeat of one that succeeded.
+async fn once(door: &Door, routes: &Routes, endpoint: &Endpoint, webhook: Webhook) -> Result<Outcome, Failure> {
+    let Some(mark) = webhook.mark().filter(|_| endpoint.replay != Replay::Off) else {
+        return Ok(Outcome::Answer(deliver(door, routes, endpoint, webhook).await?, None));
+    };
+    let (name, deadline) = (endpoint.name.as_str(), webhook.started() + endpoint.deadline);
+    loop {
+        match door.replays.begin(name, mark, webhook.event_id(), Timestamp::now().as_second()) {
+            Seen::First(running) => {
+                return Ok(Outcome::Answer(deliver(door, routes, endpoint, webhook).await?, Some(running)));
+            }
+            Seen::Again { .. } if endpoint.replay == Replay::Refuse => {
+                let (received, payload, _) = webhook.into_parts();
+                let body = if let Payload::Whole(body) = payload { Some(body) } else { None };
+                return Err(record(door, endpoint, TurnedAway { received, body, failure: Failure::Replayed }));
+            }
+            Seen::Again { event_id: first, mut state } => {
+                match timeout_at(deadline, replay::settled(&mut state)).await.map_err(|_| Failure::Deadline)? {
+                    replay::State::Answered(status) => {
+                        tell_agents(door, endpoint, first, status, "duplicate");
+                        return Ok(Outcome::Repeated(status, first));
+                    }
+                    // The first one failed: this is the sender's honest retry.
+                    replay::State::Failed | replay::State::Running => {}
+                }
+            }
+        }
+    }
+}
+
 /// The second half: to an agent and back.
 async fn deliver(
     door: &Door,
@@ -233,7 +283,8 @@ async fn deliver(
     };
     let outcome = dispatch::deliver(webhook, endpoint, means).await;
     if let Err(failure @ Failure::BodyTooLarge { .. }) = outcome {
-        tell_agents(door, endpoint, event_id, failure); // A body that turned out too large on its way.
+        let (status, code) = respond::status_and_code(failure);
+        tell_agents(door, endpoint, event_id, status, code); // A body that turned out too large on its way.
     }
     outcome
 }
@@ -241,11 +292,11 @@ async fn deliver(
 /// Keeps what was refused for who has to find out why, and tells the endpoint's agents of it.
 fn record(door: &Door, endpoint: &Endpoint, turned_away: TurnedAway) -> Failure {
     let TurnedAway { received, body, failure } = turned_away;
-    if !matches!(failure, Failure::Refused(_) | Failure::Address | Failure::BodyTooLarge { .. }) {
+    if !matches!(failure, Failure::Refused(_) | Failure::Address | Failure::Replayed | Failure::BodyTooLarge { .. }) {
         return failure;
     }
     let (status, code) = respond::status_and_code(failure);
-    tell_agents(door, endpoint, received.event_id, failure);
+    tell_agents(door, endpoint, received.event_id, status, code);
     let line = |(name, value): (&http::HeaderName, &HeaderValue)| {
         (name.as_str().to_owned(), Bytes::copy_from_slice(value.as_bytes()))
     };
@@ -296,13 +347,28 @@ fn check_message(received: &Received, max_head: usize) -> Result<(), Failure> {
     if lawful { Ok(()) } else { Err(Failure::BadRequest) }
 }
 
-fn attach(door: &Arc<Door>, routes: &Routes, request: Request<Incoming>, event_id: EventId) -> Response<Body> {
+fn attach(
+    door: &Arc<Door>,
+    routes: &Routes,
+    origin: Origin,
+    request: Request<Incoming>,
+    event_id: EventId,
+) -> Response<Body> {
     if door.closing.is_cancelled() {
         return respond::failure(Failure::NoAgent, event_id);
     }
+    let (client, now) = (client::address(origin.peer, request.headers(), |it| routes.trusts(it)), Instant::now());
+    if let Some(left) = door.guesses.too_many(client, now) {
+        return respond::turned(Turned::TooManyGuesses { left });
+    }
     let token = match accept::check(&request, &routes.tokens) {
         Ok(token) => token,
-        Err(turned) => return respond::turned(turned),
+        Err(turned) => {
+            if turned == Turned::Unauthorized {
+                door.guesses.count(client, now);
+            }
+            return respond::turned(turned);
+        }
     };
     let accepted = accept::accept::<Socket, _>(
         request,
@@ -318,9 +384,8 @@ fn attach(door: &Arc<Door>, routes: &Routes, request: Request<Incoming>, event_i
     }
 }
 
-/// Tells the endpoint's agents of a request that was refused before it could reach them.
-fn tell_agents(door: &Door, endpoint: &Endpoint, event_id: EventId, failure: Failure) {
-    let (status, code) = respond::status_and_code(failure);
+/// Tells the endpoint's agents of a request that was answered before it could reach them.
+fn tell_agents(door: &Door, endpoint: &Endpoint, event_id: EventId, status: StatusCode, code: &str) {
     let notice = Notice::Refused {
         endpoint: endpoint.name.as_str().to_owned(),
         event_id: *event_id.as_bytes(),

@@ -13,6 +13,9 @@ pub mod webhook;
 
 pub mod state;
 
+pub mod learnt;
+pub mod replay;
+
 pub mod verify;
 
 pub mod endpoint;

@@ -25,6 +25,8 @@ use tokio::runtime::Handle;
 pub enum Outcome {
     /// The handler answered, and how: 1 to 5 for 1xx to 5xx.
     Answered(u16),
+    /// It was an unchanged repeat of one that had been answered.
+    Repeated,
     /// Nothing proved it, or it came from an address that may not send.
     Refused,
     /// The request was not one that can be carried.
@@ -38,18 +40,19 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    const NAMES: [&'static str; 10] =
-        ["1xx", "2xx", "3xx", "4xx", "5xx", "refused", "rejected", "unavailable", "failed", "internal"];
+    const NAMES: [&'static str; 11] =
+        ["1xx", "2xx", "3xx", "4xx", "5xx", "repeated", "refused", "rejected", "unavailable", "failed", "internal"];
 
     const fn index(self) -> usize {
         match self {
             Self::Answered(hundreds @ 1..=5) => hundreds as usize - 1,
             Self::Answered(_) => 4,
-            Self::Refused => 5,
-            Self::Rejected => 6,
-            Self::Unavailable => 7,
-            Self::Failed => 8,
-            Self::Internal => 9,
+            Self::Repeated => 5,
+            Self::Refused => 6,
+            Self::Rejected => 7,
+            Self::Unavailable => 8,
+            Self::Failed => 9,
+            Self::Internal => 10,
         }
     }
 }
@@ -69,7 +72,7 @@ struct OfOutcome {
 #[derive(Debug)]
 pub struct Meter {
     received: Counter,
-    outcomes: [Counter; 10],
+    outcomes: [Counter; 11],
     seconds: Histogram,
 }
 

@@ -6,9 +6,15 @@
 use bytes::Bytes;
 use http::HeaderMap;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
-use relay_schemes::{Headers, Keys, Provider, Refusal, Request, Secret, SecretError};
+use relay_schemes::{Headers, Keys, Provider, Refusal, Request, Secret, SecretError, Verified};
+use sha2::{Digest as _, Sha256};
 
-use crate::webhook::{EventId, Received};
+use tokio::time::Instant;
+
+use crate::{
+    replay::Mark,
+    webhook::{EventId, Received},
+};
 
 /// What a request must prove.
 #[derive(Debug)]
@@ -52,6 +58,7 @@ pub struct Webhook {
     received: Received,
     payload: Payload,
     scheme: &'static str,
+    mark: Option<Mark>,
 }
 
 impl Rule {
@@ -89,6 +96,7 @@ impl Rule {
     /// # Errors
     /// [`Unproven`] says what was not proven.
     pub fn verify(&self, received: Received, payload: Payload) -> Result<Webhook, Box<Unproven>> {
+        let mut mark = None;
         if let Self::Signed { provider: Provider { scheme: Some(scheme), .. }, keys } = self {
             let body: &[u8] = match &payload {
                 Payload::Whole(body) => body,
@@ -96,15 +104,28 @@ impl Rule {
             };
             let headers = Lines(&received.head.headers);
             let request = Request { headers: &headers, body };
-            if let Err(refusal) = scheme.verify(keys, &request, received.at.as_second()) {
-                return Err(Box::new(Unproven { received, payload, refusal }));
+            match scheme.verify(keys, &request, received.at.as_second()) {
+                Ok(verified) => mark = marked(&verified, body),
+                Err(refusal) => return Err(Box::new(Unproven { received, payload, refusal })),
             }
         }
-        Ok(Webhook { received, payload, scheme: self.provider_name() })
+        Ok(Webhook { received, payload, scheme: self.provider_name(), mark })
     }
 }
 
 impl Webhook {
+    /// By what an unchanged repeat is recognised, where the scheme dates its signatures.
+    #[must_use]
+    pub fn mark(&self) -> Option<Mark> {
+        self.mark
+    }
+
+    /// When it came, for deadlines.
+    #[must_use]
+    pub fn started(&self) -> Instant {
+        self.received.started
+    }
+
     /// The event's id.
     #[must_use]
     pub fn event_id(&self) -> EventId {
@@ -116,6 +137,12 @@ impl Webhook {
     pub fn into_parts(self) -> (Received, Payload, &'static str) {
         (self.received, self.payload, self.scheme)
     }
+}
+
+fn marked(verified: &Verified, body: &[u8]) -> Option<Mark> {
+    let at = verified.timestamp?;
+    let digest = Sha256::new().chain_update(at.to_be_bytes()).chain_update(body).finalize().into();
+    Some(Mark { digest, expires_unix_s: at + 301 })
 }
 
 struct Lines<'a>(&'a HeaderMap);

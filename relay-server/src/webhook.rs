@@ -122,6 +122,8 @@ pub enum Failure {
     Address,
     /// The proof failed.
     Refused(Refusal),
+    /// The same signed request came before.
+    Replayed,
     /// No memory is left for bodies.
     Overloaded,
     /// No agent is attached.

@@ -156,3 +156,151 @@ async fn an_allow_list_goes_by_the_address_that_trusted_proxies_report() {
         .collect();
     assert_eq!(clients, ["127.0.0.1", "127.0.0.1", "203.0.113.1", "203.0.113.1"]);
 }
+
+const STRIPE: &str = "[[endpoint]]\nname = \"stripe\"\nverify = { provider = \"stripe\", secrets = [\"env:HOOK\"] }\n";
+
+/// The headers of a request that the provider signs now.
+fn signed(provider: &str, body: &str) -> Vec<(String, String)> {
+    let scheme = relay_schemes::provider(provider).and_then(|row| row.scheme.as_ref()).expect("a row");
+    let keys = scheme.keys(&[relay_schemes::Secret::new(SECRET)]).expect("a key");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
+    scheme.sign(&keys, now.try_into().expect("in range"), None, body.as_bytes()).expect("signs")
+}
+
+fn lines(headers: &[(String, String)]) -> Vec<(&str, &str)> {
+    headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+}
+
+/// A handler that counts its calls and answers them with one status after the other, each once it is let go.
+struct Turns {
+    handler: Handler,
+    calls: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+    go: std::sync::Arc<tokio::sync::Semaphore>,
+}
+
+impl Turns {
+    async fn start(statuses: &'static [u16]) -> Self {
+        let calls = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let go = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+        let (counted, gate) = (std::sync::Arc::clone(&calls), std::sync::Arc::clone(&go));
+        let handler = Handler::start(move |_| {
+            let (counted, gate) = (std::sync::Arc::clone(&counted), std::sync::Arc::clone(&gate));
+            async move {
+                let call = counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                gate.acquire().await.expect("open").forget();
+                let mut response = Response::new(relay_tests::handler::full(format!("call {call}")));
+                *response.status_mut() = StatusCode::from_u16(statuses[call]).expect("a status");
+                response
+            }
+        });
+        Self { handler: handler.await.expect("listens"), calls, go }
+    }
+
+    fn calls(&self) -> usize {
+        self.calls.load(std::sync::atomic::Ordering::SeqCst)
+    }
+}
+
+#[tokio::test]
+async fn an_unchanged_repeat_gets_the_first_ones_status_and_a_failed_first_lets_the_retry_through() {
+    let (relay, turns) = (relay(STRIPE).await, Turns::start(&[500, 201, 200]).await);
+    let mut agent = relay.agent("stripe", &turns.handler.port(), &[]).await.expect("attaches");
+    turns.go.add_permits(10);
+    let headers = signed("stripe", "{}");
+    let failed = post(&relay, "/stripe", &lines(&headers), "{}").await;
+    assert_eq!(failed.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    let first = post(&relay, "/stripe", &lines(&headers), "{}").await;
+    assert_eq!((first.status(), &first.body()[..]), (StatusCode::CREATED, &b"call 1"[..]));
+    let changed: Vec<_> = lines(&headers).into_iter().chain([("x-not-signed", "1")]).collect();
+    let again = post(&relay, "/stripe?not=signed", &changed, "{}").await;
+    assert_eq!((again.status(), &again.body()[..]), (StatusCode::CREATED, &b""[..]));
+    assert_eq!(header(&again, "relay-event-id"), header(&first, "relay-event-id"));
+    assert_eq!(turns.calls(), 2);
+    agent.line("duplicate").await.expect("the agent is told");
+    let other = signed("stripe", "{\"another\":1}");
+    assert_eq!(post(&relay, "/stripe", &lines(&other), "{\"another\":1}").await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_repeat_of_a_running_request_waits_for_its_end() {
+    let (relay, turns) = (relay(STRIPE).await, Turns::start(&[200]).await);
+    let _agent = relay.agent("stripe", &turns.handler.port(), &[]).await.expect("attaches");
+    let headers = signed("stripe", "{}");
+    let sent = lines(&headers);
+    let first = post(&relay, "/stripe", &sent, "{}");
+    let again = async {
+        // The second goes out once the first has reached the handler.
+        while turns.calls() == 0 {
+            tokio::task::yield_now().await;
+        }
+        let repeat = post(&relay, "/stripe", &sent, "{}");
+        turns.go.add_permits(1);
+        repeat.await
+    };
+    let (first, again) = tokio::join!(first, again);
+    assert_eq!((first.status(), again.status(), turns.calls()), (StatusCode::OK, StatusCode::OK, 1));
+    assert_eq!((&first.body()[..], &again.body()[..]), (&b"call 0"[..], &b""[..]));
+}
+
+#[tokio::test]
+async fn a_repeat_is_refused_or_delivered_where_the_endpoint_says_so() {
+    let refuse = STRIPE.replace("stripe\"\nverify", "refuse\"\nreplay = \"refuse\"\nverify");
+    let off = STRIPE.replace("stripe\"\nverify", "off\"\nreplay = \"off\"\nverify");
+    let endpoints = format!("{refuse}{off}{GITHUB}");
+    let (relay, turns) = (relay(&endpoints).await, Turns::start(&[200; 5]).await);
+    turns.go.add_permits(10);
+    let mut agents = Vec::new();
+    for name in ["refuse", "off", "github"] {
+        agents.push(relay.agent(name, &turns.handler.port(), &[]).await.expect("attaches"));
+    }
+    let headers = signed("stripe", "{}");
+    for (target, headers, statuses, calls) in [
+        ("/refuse", &headers, [StatusCode::OK, StatusCode::CONFLICT], 1),
+        ("/off", &headers, [StatusCode::OK, StatusCode::OK], 3),
+        // GitHub's signature has no date: its "redeliver" button is a delivery.
+        ("/github", &signed("github", "{}"), [StatusCode::OK, StatusCode::OK], 5),
+    ] {
+        for status in statuses {
+            let response = post(&relay, target, &lines(headers), "{}").await;
+            assert_eq!(response.status(), status, "{target}");
+            if status == StatusCode::CONFLICT {
+                assert_eq!(header(&response, "relay-error"), "replayed");
+            }
+        }
+        assert_eq!(turns.calls(), calls, "{target}");
+    }
+    let (_, listed) = relay.ask(&["event", "list", "--state", "refused"]).await.expect("runs");
+    assert!(listed.contains("REFUSED 409 refuse replayed"), "{listed}");
+}
+
+#[tokio::test]
+async fn wrong_tokens_close_the_door_to_their_address_and_to_no_other() {
+    let relay = relay(&format!("trusted_proxies = [\"127.0.0.0/8\"]\n{OPEN}")).await;
+    let from = |address: &'static str, token: String| {
+        let bearer = format!("Bearer {token}");
+        let lines = [
+            ("authorization", bearer.as_str()),
+            ("x-forwarded-for", address),
+            ("connection", "upgrade"),
+            ("upgrade", "websocket"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-protocol", "relay.v1"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ];
+        send(&relay.public, request("GET", "/_relay/v1/connect", &lines, ""))
+    };
+    for _ in 0..20 {
+        let response = from("192.0.2.1", "rt_wrong".to_owned()).await.expect("answers");
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    }
+    let closed = from("192.0.2.1", relay.token.clone()).await.expect("answers");
+    assert_eq!(
+        (closed.status(), json(&closed)["error"].as_str()),
+        (StatusCode::TOO_MANY_REQUESTS, Some("too_many_guesses"))
+    );
+    assert_ne!(header(&closed, "retry-after"), "");
+    let elsewhere = from("192.0.2.2", "rt_wrong".to_owned()).await.expect("answers");
+    assert_eq!(elsewhere.status(), StatusCode::UNAUTHORIZED);
+    let handler = Handler::echo().await.expect("listens");
+    let _agent = relay.agent("open", &handler.port(), &[]).await.expect("a good agent attaches");
+}

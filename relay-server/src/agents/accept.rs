@@ -36,6 +36,11 @@ pub enum Turned {
     Browser,
     /// No token, or not one of ours.
     Unauthorized,
+    /// Too many wrong tokens came from this address.
+    TooManyGuesses {
+        /// How long that holds.
+        left: Duration,
+    },
 }
 
 /// What an endpoint is to an agent that attaches.

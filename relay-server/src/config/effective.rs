@@ -17,7 +17,7 @@ use super::error::Place;
 use super::secret_ref::SecretRef;
 use super::values::PublicUrl;
 use crate::agents::token::{Pattern, Right, TokenHash};
-use crate::endpoint::EndpointName;
+use crate::endpoint::{EndpointName, Replay};
 
 /// `[server]`: the listeners and what belongs to the whole process.
 #[derive(Clone, Debug)]
@@ -119,6 +119,7 @@ pub(super) struct EndpointSpec {
     pub(super) wait_for_agent: Duration,
     pub(super) hosts: Vec<Arc<str>>,
     pub(super) allow: Vec<Cidr>,
+    pub(super) replay: Replay,
     pub(super) exclusive: bool,
 }
 

@@ -80,6 +80,7 @@ pub(super) struct RawEndpoint {
     pub(super) max_body: Text,
     pub(super) hosts: Texts,
     pub(super) allow: Texts,
+    pub(super) replay: Text,
     pub(super) wait_for_agent: Text,
     pub(super) attach: Text,
 }

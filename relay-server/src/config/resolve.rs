@@ -81,6 +81,7 @@ fn endpoint(spec: &EndpointSpec, around: &Surroundings<'_>, report: &mut Report<
         wait_for_agent: spec.wait_for_agent,
         hosts: spec.hosts.clone(),
         allow: allow(&spec.allow),
+        replay: spec.replay,
         exclusive: spec.exclusive,
     })
 }

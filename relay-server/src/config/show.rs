@@ -63,6 +63,7 @@ struct ShownEndpoint {
     wait_for_agent: String,
     hosts: Vec<String>,
     allow: Vec<String>,
+    replay: &'static str,
     attach: &'static str,
     verify: ShownVerify,
 }
@@ -144,6 +145,7 @@ fn endpoint(spec: &EndpointSpec) -> ShownEndpoint {
         max_body: show_size(spec.max_body),
         wait_for_agent: show_duration(spec.wait_for_agent),
         hosts: spec.hosts.iter().map(ToString::to_string).collect(),
+        replay: spec.replay.name(),
         allow: spec.allow.iter().map(ToString::to_string).collect(),
         attach: if spec.exclusive { "exclusive" } else { "shared" },
         verify: match &spec.verify {

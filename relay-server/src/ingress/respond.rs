@@ -21,6 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::{
     agents::accept::Turned,
     dispatch::Answer,
+    replay::Running,
     webhook::{EventId, Failure},
 };
 
@@ -41,13 +42,26 @@ where
     body.map_err(Into::into).boxed_unsync()
 }
 
-/// The handler's answer, streamed.
+/// The handler's answer, streamed. `first` learns how it ended.
 #[must_use]
-pub fn answer(answer: Answer, event_id: EventId, idle: Duration) -> Response<Body> {
+pub fn answer(answer: Answer, first: Option<Running>, event_id: EventId, idle: Duration) -> Response<Body> {
     let Answer { head, body, upload } = answer;
-    let body = body.map_or_else(empty, |inner| Streamed { inner, idle, silence: None, _upload: upload }.boxed_unsync());
+    let first = first.map(|running| Ending { running: Some(running), status: head.status });
+    let body = body.map_or_else(empty, |inner| {
+        let missing = inner.size_hint().exact().or_else(|| content_length(&head.headers));
+        Streamed { inner, idle, silence: None, missing, first, _upload: upload }.boxed_unsync()
+    });
     let mut response = Response::from_parts(head, body);
     mark(&mut response, event_id);
+    response
+}
+
+/// The answer to an unchanged repeat: what the first one got, without its body.
+#[must_use]
+pub fn repeated(status: StatusCode, first: EventId) -> Response<Body> {
+    let mut response = Response::new(empty());
+    *response.status_mut() = status;
+    mark(&mut response, first);
     response
 }
 
@@ -84,6 +98,7 @@ pub fn failure(failure: Failure, event_id: EventId) -> Response<Body> {
 /// The answer to an agent's request that is turned away.
 #[must_use]
 pub fn turned(turned: Turned) -> Response<Body> {
+    let mut wait = None;
     let (status, code, message) = match turned {
         Turned::NotUpgrade => (
             StatusCode::BAD_REQUEST,
@@ -92,8 +107,16 @@ pub fn turned(turned: Turned) -> Response<Body> {
         ),
         Turned::Browser => (StatusCode::FORBIDDEN, "browser", "pages may not connect here"),
         Turned::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "this token is not known here"),
+        Turned::TooManyGuesses { left } => {
+            wait = Some(left.as_secs().max(1));
+            (StatusCode::TOO_MANY_REQUESTS, "too_many_guesses", "too many wrong tokens came from this address; wait")
+        }
     };
-    json(status, &serde_json::json!({ "error": code, "message": message }))
+    let mut response = json(status, &serde_json::json!({ "error": code, "message": message }));
+    if let Some(seconds) = wait {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
 }
 
 /// The status and the stable code for each failure.
@@ -110,6 +133,7 @@ pub const fn status_and_code(failure: Failure) -> (StatusCode, &'static str) {
         Failure::HeadTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large"),
         Failure::Address => (StatusCode::FORBIDDEN, "address_not_allowed"),
         Failure::Refused(refusal) => (StatusCode::UNAUTHORIZED, refusal.code()),
+        Failure::Replayed => (StatusCode::CONFLICT, "replayed"),
         Failure::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
         Failure::NoAgent => (StatusCode::SERVICE_UNAVAILABLE, "agent_unavailable"),
         Failure::Busy => (StatusCode::SERVICE_UNAVAILABLE, "too_many_in_flight"),
@@ -135,6 +159,7 @@ fn message(failure: Failure) -> String {
         Failure::HeadTooLarge => "the head is too large".to_owned(),
         Failure::Address => "this address may not post here".to_owned(),
         Failure::Refused(refusal) => refusal.to_string(),
+        Failure::Replayed => "this request came before, unchanged".to_owned(),
         Failure::Overloaded => "the relay is at its limit; try again".to_owned(),
         Failure::NoAgent => "no agent is attached to this endpoint; try again".to_owned(),
         Failure::Busy => "too many requests are in flight; try again".to_owned(),
@@ -167,8 +192,40 @@ struct Streamed {
     idle: Duration,
     /// Only while nothing comes.
     silence: Option<Pin<Box<Sleep>>>,
+    /// Bytes that are still to come, where the handler said how many there are.
+    missing: Option<u64>,
+    first: Option<Ending>,
     /// The rest of the request, which ends with the answer at the latest.
     _upload: Option<AbortOnDropHandle<()>>,
+}
+
+/// Tells a first request's end to those that repeat it.
+struct Ending {
+    running: Option<Running>,
+    status: StatusCode,
+}
+
+impl Drop for Streamed {
+    fn drop(&mut self) {
+        // hyper drops a body of a known length once it has the last byte, without asking for its end.
+        if self.inner.is_end_stream() || self.missing == Some(0) {
+            self.ended();
+        }
+    }
+}
+
+impl Streamed {
+    fn ended(&mut self) {
+        if let Some(Ending { running, status }) = &mut self.first
+            && let Some(running) = running.take()
+        {
+            running.ended(*status);
+        }
+    }
+}
+
+fn content_length(headers: &http::HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 #[derive(Debug, Error)]
@@ -182,6 +239,14 @@ impl HttpBody for Streamed {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) {
             self.silence = None;
+            match &frame {
+                None => self.ended(),
+                Some(Ok(frame)) => {
+                    let len = frame.data_ref().map_or(0, Bytes::len) as u64;
+                    self.missing = self.missing.map(|missing| missing.saturating_sub(len));
+                }
+                Some(Err(_)) => {}
+            }
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
         let idle = self.idle;

@@ -17,7 +17,7 @@ use crate::config::flags::Flags;
 use crate::config::raw::{RawEndpoint, RawVerify, Text, Texts};
 use crate::config::secret_ref::SecretRef;
 use crate::config::values::{self, show_duration, show_size};
-use crate::endpoint::EndpointName;
+use crate::endpoint::{EndpointName, Replay};
 
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 /// What a provider's own timeout is cut by, so that our answer still reaches it.
@@ -119,6 +119,7 @@ fn from_file(
             Duration::ZERO..=HOUR,
             report,
         ),
+        replay: replay(&raw.replay, &key, report),
         allow: texts(&raw.allow, &key_of("allow"), cidr, report),
         hosts: texts(&raw.hosts, &key_of("hosts"), values::host, report),
         exclusive: exclusive(&raw.attach, &key, report),
@@ -176,6 +177,7 @@ fn defaults(name: EndpointName, verify: VerifySpec, verify_place: Place, limits:
         wait_for_agent: DEFAULT_WAIT.min(deadline / 2),
         hosts: Vec::new(),
         allow: Vec::new(),
+        replay: Replay::default(),
         exclusive: false,
     }
 }
@@ -199,6 +201,22 @@ fn name(text: &Text, entry: &Spanned<RawEndpoint>, report: &mut Report<'_>) -> O
 
 fn parse_name(text: &str) -> Result<EndpointName, values::Problem> {
     EndpointName::parse(text).map_err(|why| (format!("\"{text}\" is not an endpoint name: {why}"), String::new()))
+}
+
+/// `replay`: what an unchanged repeat gets.
+fn replay(text: &Text, key: &str, report: &mut Report<'_>) -> Replay {
+    let parse = |text: &str| {
+        let known = [Replay::Answer, Replay::Refuse, Replay::Off].into_iter().find(|replay| replay.name() == text);
+        known.ok_or_else(|| {
+            (
+                format!("\"{text}\" is nothing that a repeat can get"),
+                "write \"answer\", \"refuse\" or \"off\"".to_owned(),
+            )
+        })
+    };
+    let setting =
+        text.as_ref().map(|text| (text.get_ref().as_str(), report.place(format!("{key}.replay"), Some(text.span()))));
+    read(setting, parse, report).unwrap_or_default()
 }
 
 /// `attach`: whether one agent at a time serves the endpoint.

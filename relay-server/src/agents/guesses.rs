@@ -1,0 +1,103 @@
+//! How many wrong tokens an address may show: twenty in ten seconds.
+//!
+//! After that its requests to attach are turned away unread until the ten seconds are over. Addresses are counted in a
+//! table of bounded size; when it is full, those with the fewest wrong tokens left give way. An IPv6 address counts as
+//! its /64, since one host owns all of it.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+/// Wrong tokens of one address within [`WINDOW`].
+const MAX_WRONG: u32 = 20;
+
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// Addresses that are counted at a time.
+const MAX_ADDRESSES: usize = 4096;
+
+/// The wrong tokens of the last seconds.
+#[derive(Default)]
+pub struct Guesses(Mutex<HashMap<IpAddr, Window>>);
+
+struct Window {
+    began: Instant,
+    wrong: u32,
+}
+
+impl Guesses {
+    /// Whether this address has shown too many wrong tokens, and how long that holds.
+    #[must_use]
+    pub fn too_many(&self, address: IpAddr, now: Instant) -> Option<Duration> {
+        let windows = self.lock();
+        let window = windows.get(&whose(address)).filter(|window| window.wrong >= MAX_WRONG)?;
+        WINDOW.checked_sub(now.duration_since(window.began)).filter(|left| !left.is_zero())
+    }
+
+    /// Counts a wrong token.
+    pub fn count(&self, address: IpAddr, now: Instant) {
+        let mut windows = self.lock();
+        let address = whose(address);
+        if !windows.contains_key(&address) && windows.len() >= MAX_ADDRESSES {
+            windows.retain(|_, window| now.duration_since(window.began) < WINDOW);
+            if windows.len() >= MAX_ADDRESSES {
+                let fewest = windows.values().map(|window| window.wrong).min().unwrap_or(0);
+                windows.retain(|_, window| window.wrong > fewest);
+            }
+        }
+        let window = windows.entry(address).or_insert(Window { began: now, wrong: 0 });
+        if now.duration_since(window.began) >= WINDOW {
+            *window = Window { began: now, wrong: 0 };
+        }
+        window.wrong = window.wrong.saturating_add(1);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, Window>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn whose(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn twenty_wrong_tokens_close_the_door_to_one_address_for_ten_seconds() {
+        let (guesses, now) = (Guesses::default(), Instant::now());
+        let (bad, good): (IpAddr, IpAddr) = ("2001:db8::1".parse().unwrap(), "2001:db8:0:1::1".parse().unwrap());
+        for _ in 0..MAX_WRONG {
+            assert_eq!(guesses.too_many(bad, now), None);
+            guesses.count(bad, now);
+        }
+        assert_eq!(guesses.too_many(bad, now), Some(WINDOW));
+        assert!(guesses.too_many("2001:db8::2".parse().unwrap(), now).is_some(), "the same host under another address");
+        assert_eq!(guesses.too_many(good, now), None);
+        assert_eq!(guesses.too_many(bad, now + WINDOW), None);
+        guesses.count(bad, now + WINDOW);
+        assert_eq!(guesses.too_many(bad, now + WINDOW), None, "the count began anew");
+    }
+
+    #[test]
+    fn the_table_is_bounded_and_keeps_the_worst() {
+        let (guesses, now) = (Guesses::default(), Instant::now());
+        let worst: IpAddr = "192.0.2.1".parse().unwrap();
+        (0..MAX_WRONG).for_each(|_| guesses.count(worst, now));
+        for number in 0..3 * u32::try_from(MAX_ADDRESSES).unwrap() {
+            guesses.count(IpAddr::from(number.to_be_bytes()), now);
+            assert!(guesses.lock().len() <= MAX_ADDRESSES);
+        }
+        assert!(guesses.too_many(worst, now).is_some());
+    }
+}

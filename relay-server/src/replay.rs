@@ -1,0 +1,226 @@
+//! Replay protection in live mode: a signed, timestamped request that comes again unchanged is not delivered again.
+//!
+//! What is remembered is the proof itself (a digest of what was signed) and the status of the answer, never a request.
+//! Only an exchange that ended whole and with success is remembered; while it runs, a repeat waits for it; after a
+//! failure a repeat is the sender's honest retry and becomes the first. Schemes without a timestamp never come here:
+//! with them a replay cannot be told from a redelivery.
+//!
+//! Invariants: an entry is forgotten once its timestamp is out of the endpoint's tolerance, since the request would be
+//! refused for its age from then on. Each endpoint has at most [`MAX_ENTRIES`]; beyond that the oldest goes.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use http::StatusCode;
+use tokio::sync::watch;
+
+use crate::webhook::EventId;
+
+/// Entries of one endpoint, about 6 MiB of memory.
+pub const MAX_ENTRIES: usize = 65_536;
+
+/// A proof that can be recognised, and until when it would be accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// A digest of what was signed, that only the holder of the key can choose.
+    pub digest: [u8; 32],
+    /// From this second on the timestamp is too old.
+    pub expires_unix_s: i64,
+}
+
+/// What became of a first request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Its exchange is under way.
+    Running,
+    /// Its exchange ended with success.
+    Answered(StatusCode),
+    /// It failed or broke off.
+    Failed,
+}
+
+/// What a request is to the ones before it.
+pub enum Seen {
+    /// The first, or the first after failures; to be settled by its end.
+    First(Running),
+    /// A repeat of this event.
+    Again {
+        /// The first one's id.
+        event_id: EventId,
+        /// What became of it, and what will.
+        state: watch::Receiver<State>,
+    },
+}
+
+/// The memory of all endpoints.
+#[derive(Default)]
+pub struct Replays(Arc<Mutex<HashMap<String, Memory>>>);
+
+#[derive(Default)]
+struct Memory {
+    entries: HashMap<[u8; 32], Entry>,
+    /// In the order in which they came, with a number that tells an entry from a later one of the same digest.
+    order: VecDeque<([u8; 32], u64)>,
+    next: u64,
+}
+
+struct Entry {
+    number: u64,
+    expires_unix_s: i64,
+    event_id: EventId,
+    state: watch::Receiver<State>,
+}
+
+/// A first request under way; dropped without success, it is forgotten.
+pub struct Running {
+    replays: Arc<Mutex<HashMap<String, Memory>>>,
+    endpoint: String,
+    digest: [u8; 32],
+    number: u64,
+    state: watch::Sender<State>,
+}
+
+impl Replays {
+    /// Looks a request up and remembers it if it is the first.
+    #[must_use]
+    pub fn begin(&self, endpoint: &str, mark: Mark, event_id: EventId, now_unix_s: i64) -> Seen {
+        let mut all = lock(&self.0);
+        if !all.contains_key(endpoint) {
+            all.insert(endpoint.to_owned(), Memory::default());
+        }
+        let memory = all.get_mut(endpoint).expect("it was put there");
+        memory.forget_old(now_unix_s);
+        if let Some(entry) = memory.entries.get(&mark.digest) {
+            return Seen::Again { event_id: entry.event_id, state: entry.state.clone() };
+        }
+        let (sender, state) = watch::channel(State::Running);
+        let number = memory.next;
+        memory.next += 1;
+        memory.order.push_back((mark.digest, number));
+        memory.entries.insert(mark.digest, Entry { number, expires_unix_s: mark.expires_unix_s, event_id, state });
+        drop(all);
+        Seen::First(Running {
+            replays: Arc::clone(&self.0),
+            endpoint: endpoint.to_owned(),
+            digest: mark.digest,
+            number,
+            state: sender,
+        })
+    }
+}
+
+impl Memory {
+    fn forget_old(&mut self, now_unix_s: i64) {
+        while let Some((digest, number)) = self.order.front() {
+            let entry = self.entries.get(digest).filter(|entry| entry.number == *number);
+            if self.order.len() < MAX_ENTRIES && entry.is_some_and(|entry| entry.expires_unix_s > now_unix_s) {
+                return;
+            }
+            if entry.is_some() {
+                self.entries.remove(digest);
+            }
+            self.order.pop_front();
+        }
+    }
+}
+
+impl Running {
+    /// The exchange has ended whole, with this status. Only success is remembered.
+    pub fn ended(self, status: StatusCode) {
+        if status.is_success() {
+            self.state.send_replace(State::Answered(status));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if *self.state.borrow() != State::Running {
+            return;
+        }
+        // Forgotten first, so that whoever waits for it finds its place free.
+        let mut all = lock(&self.replays);
+        if let Some(memory) = all.get_mut(&self.endpoint)
+            && memory.entries.get(&self.digest).is_some_and(|entry| entry.number == self.number)
+        {
+            memory.entries.remove(&self.digest);
+        }
+        drop(all);
+        self.state.send_replace(State::Failed);
+    }
+}
+
+/// Waits until a first request has an end.
+pub async fn settled(state: &mut watch::Receiver<State>) -> State {
+    match state.wait_for(|state| *state != State::Running).await {
+        Ok(state) => *state,
+        Err(_) => State::Failed,
+    }
+}
+
+fn lock(replays: &Mutex<HashMap<String, Memory>>) -> MutexGuard<'_, HashMap<String, Memory>> {
+    replays.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(number: u32, expires_unix_s: i64) -> Mark {
+        let mut digest = [0; 32];
+        digest[..4].copy_from_slice(&number.to_be_bytes());
+        Mark { digest, expires_unix_s }
+    }
+
+    fn first(replays: &Replays, mark: Mark, now: i64) -> Option<Running> {
+        match replays.begin("a", mark, EventId::new(), now) {
+            Seen::First(running) => Some(running),
+            Seen::Again { .. } => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_success_is_remembered_and_a_failure_is_not() {
+        let replays = Replays::default();
+        first(&replays, mark(1, 100), 0).expect("new").ended(StatusCode::CREATED);
+        let Seen::Again { mut state, .. } = replays.begin("a", mark(1, 100), EventId::new(), 0) else { panic!("seen") };
+        assert_eq!(settled(&mut state).await, State::Answered(StatusCode::CREATED));
+        assert!(matches!(replays.begin("b", mark(1, 100), EventId::new(), 0), Seen::First(_)), "another endpoint");
+        for status in [StatusCode::INTERNAL_SERVER_ERROR, StatusCode::TOO_MANY_REQUESTS, StatusCode::BAD_REQUEST] {
+            first(&replays, mark(2, 100), 0).expect("not remembered").ended(status);
+        }
+        drop(first(&replays, mark(2, 100), 0).expect("not remembered"));
+        assert!(first(&replays, mark(2, 100), 0).is_some(), "one that broke off");
+    }
+
+    #[tokio::test]
+    async fn a_repeat_waits_for_the_first_and_takes_its_place_when_it_fails() {
+        let replays = Replays::default();
+        let running = first(&replays, mark(1, 100), 0).expect("new");
+        let Seen::Again { mut state, .. } = replays.begin("a", mark(1, 100), EventId::new(), 0) else { panic!("seen") };
+        assert_eq!(*state.borrow(), State::Running);
+        drop(running);
+        assert_eq!(settled(&mut state).await, State::Failed);
+        assert!(first(&replays, mark(1, 100), 0).is_some());
+    }
+
+    #[test]
+    fn memory_ends_with_the_tolerance_and_is_bounded() {
+        let replays = Replays::default();
+        first(&replays, mark(1, 100), 0).expect("new").ended(StatusCode::OK);
+        assert!(first(&replays, mark(1, 100), 99).is_none());
+        first(&replays, mark(1, 200), 100).expect("forgotten").ended(StatusCode::OK);
+        assert!(first(&replays, mark(1, 200), 100).is_none(), "the new one is not forgotten with the old one");
+        let late = first(&replays, mark(2, 150), 120).expect("new");
+        for number in 10..10 + 2 * u32::try_from(MAX_ENTRIES).unwrap() {
+            first(&replays, mark(number, 1000), 120).expect("new").ended(StatusCode::OK);
+        }
+        let all = lock(&replays.0);
+        assert!(all["a"].entries.len() <= MAX_ENTRIES && all["a"].order.len() <= MAX_ENTRIES);
+        drop(all);
+        drop(late); // Its place was given away; nothing else is lost by that.
+        assert!(first(&replays, mark(9 + 2 * u32::try_from(MAX_ENTRIES).unwrap(), 1000), 120).is_none());
+    }
+}
