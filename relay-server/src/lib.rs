@@ -14,6 +14,7 @@ pub mod webhook;
 pub mod state;
 
 pub mod learnt;
+pub mod outbound;
 pub mod replay;
 
 pub mod verify;
