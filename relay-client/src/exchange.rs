@@ -52,6 +52,9 @@ impl Route {
     }
 }
 
+/// What a handler's answer is whose head means nothing, or two things.
+const UNLAWFUL: &str = "the status or the framing of its answer is not lawful in HTTP";
+
 /// What there is to say of an exchange that did not work: a code, and the error behind it.
 type Failed = (&'static str, Option<String>);
 
@@ -129,6 +132,9 @@ fn prepare(
         let request = request(method, uri, headers, Either::Right(Empty::new()));
         return Ok(Prepared { request, raw: Some(body) });
     }
+    if headers.contains_key(header::TE) {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("te")); // RFC 9110, section 10.1.4.
+    }
     let has_body = head.framing == Framing::Chunked || headers.contains_key(header::CONTENT_LENGTH);
     if head.framing == Framing::Chunked {
         headers.remove(header::CONTENT_LENGTH);
@@ -163,6 +169,13 @@ async fn call(
         biased;
         gone = responder.cancelled() => gone,
         called = &mut called => return match (called, raw) {
+            (Ok(response), _) if !answer::is_lawful(&response) => {
+                responder.reset(ResetCode::Broken);
+                if let Some(copy) = copy {
+                    copy.failed(ResetCode::Broken);
+                }
+                Err(("broken", Some(UNLAWFUL.to_owned())))
+            }
             (Ok(response), Some(raw)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 let mut carried = Carried::default();
                 let outcome = answer::upgrade(response, responder, raw, &mut carried).await;
@@ -188,6 +201,10 @@ async fn call(
     let Some(copy) = copy.filter(|_| lost == Broken::SessionLost) else { return Err(given_up(lost)) };
     copy.outlived();
     match called.await {
+        Ok(response) if !answer::is_lawful(&response) => {
+            copy.failed(ResetCode::Broken);
+            Err(("broken", Some(UNLAWFUL.to_owned())))
+        }
         Ok(response) => answer::stream(response, None, Some(copy), bytes_out).await,
         Err(error) => {
             let (reset, code) = meaning(&error);

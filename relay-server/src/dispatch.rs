@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use relay_proto::{Framing, Headers, RequestHead, ResetCode, ResponseHead};
 use relay_tunnel::{
     Broken, Exchange, Receiver, Sender,
-    http::{header_lines, header_map, strip_hop_by_hop},
+    http::{header_lines, header_map, strip_hop_by_hop, takes_trailers},
     upgrade::{Carried, join},
 };
 use tokio::time::{Instant, timeout, timeout_at};
@@ -131,9 +131,13 @@ fn answer(head: ResponseHead, body: Receiver) -> Result<Answer, Failure> {
     let mut headers = header_map(head.headers).map_err(|_| Failure::HandlerBroken)?;
     let upgrade = headers.remove(header::UPGRADE).filter(|_| head.status == 101);
     strip_hop_by_hop(&mut headers);
+    headers.remove("relay-error"); // It says that an answer is the relay's own.
     if let Some(upgrade) = upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, upgrade);
+    }
+    if !matches!(head.status, 101 | 200..=599) {
+        return Err(Failure::HandlerBroken);
     }
     let (mut parts, ()) = Response::new(()).into_parts();
     parts.status = http::StatusCode::from_u16(head.status).map_err(|_| Failure::HandlerBroken)?;
@@ -236,10 +240,19 @@ fn request_head(
     };
     let mut headers = head.headers;
     let upgrade = headers.remove(header::UPGRADE).filter(|_| matches!(payload, Payload::Upgrade(_)));
+    let takes_trailers = takes_trailers(head.version, &headers);
     strip_hop_by_hop(&mut headers);
+    if takes_trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
     headers.remove(header::EXPECT); // Answered by this hop.
     strip_ours(&mut headers);
-    forward(&mut headers, peer, secure, &host, trusted(peer));
+    join_crumbs(&mut headers);
+    if !headers.contains_key(header::HOST) {
+        // HTTP/2 has an :authority instead.
+        set(&mut headers, "host", head.uri.authority().map_or(&host, http::uri::Authority::as_str));
+    }
+    forward(&mut headers, peer, secure, trusted(peer));
     trace(&mut headers);
     let name = endpoint.name.as_str();
     let ours = [
@@ -251,9 +264,6 @@ fn request_head(
     ];
     for (key, value) in ours {
         set(&mut headers, key, &value);
-    }
-    if !headers.contains_key(header::HOST) {
-        set(&mut headers, "host", &host); // HTTP/2 has an :authority instead.
     }
     RequestHead {
         endpoint: Bytes::copy_from_slice(name.as_bytes()),
@@ -282,21 +292,38 @@ fn strip_ours(headers: &mut HeaderMap) {
     }
 }
 
-fn forward(headers: &mut HeaderMap, peer: std::net::IpAddr, secure: bool, host: &str, trusted: bool) {
-    let before = if trusted {
-        headers.get("x-forwarded-for").and_then(|value| value.to_str().ok()).map(|value| format!("{value}, "))
-    } else {
+/// HTTP/2 may break a cookie into crumbs, each a line of its own. HTTP/1.1 knows one line (RFC 9113, section 8.2.3),
+/// and so does every handler.
+fn join_crumbs(headers: &mut HeaderMap) {
+    if let Some(whole) = joined(headers, "cookie", b"; ") {
+        headers.insert(header::COOKIE, whole);
+    }
+}
+
+/// All of a header's lines as one; none if there are none.
+fn joined(headers: &HeaderMap, name: &str, between: &[u8]) -> Option<HeaderValue> {
+    let lines: Vec<_> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+    if lines.is_empty() { None } else { HeaderValue::from_bytes(&lines.join(between)).ok() }
+}
+
+/// Says whom the request comes from. What a trusted proxy said of that is continued, what anyone else said is dropped.
+fn forward(headers: &mut HeaderMap, peer: std::net::IpAddr, secure: bool, trusted: bool) {
+    let before = joined(headers, "x-forwarded-for", b", ").filter(|_| trusted);
+    if !trusted {
         headers.remove("x-forwarded-proto");
         headers.remove("x-forwarded-host");
         headers.remove("forwarded");
-        None
-    };
-    set(headers, "x-forwarded-for", &format!("{}{peer}", before.unwrap_or_default()));
+    }
+    let mut way = before.map(|before| [before.as_bytes(), b", "].concat()).unwrap_or_default();
+    way.extend_from_slice(peer.to_string().as_bytes());
+    if let Ok(way) = HeaderValue::from_bytes(&way) {
+        headers.insert("x-forwarded-for", way);
+    }
     if !headers.contains_key("x-forwarded-proto") {
         set(headers, "x-forwarded-proto", if secure { "https" } else { "http" });
     }
-    if !headers.contains_key("x-forwarded-host") {
-        set(headers, "x-forwarded-host", host);
+    if let Some(host) = headers.get(header::HOST).filter(|_| !headers.contains_key("x-forwarded-host")) {
+        headers.insert("x-forwarded-host", host.clone());
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod client;
 pub mod collect;
+pub mod head;
 pub mod listener;
 pub mod respond;
 pub mod route;
@@ -21,6 +22,7 @@ use hyper::{
 };
 use jiff::Timestamp;
 use relay_proto::{CONNECT_PATH, Notice};
+use relay_tunnel::http::connection_options;
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time::{Instant, timeout_at},
@@ -28,6 +30,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
+    head::Watched,
     listener::Socket,
     respond::Body,
     route::{Routed, Routes},
@@ -106,18 +109,21 @@ pub struct Origin {
 }
 
 /// Answers one public request.
-pub async fn handle(door: Arc<Door>, origin: Origin, request: Request<Incoming>) -> Response<Body> {
+pub async fn handle(door: Arc<Door>, origin: Origin, seen: head::Seen, request: Request<Incoming>) -> Response<Body> {
     let one_of_many = matches!(request.version(), Version::HTTP_10 | Version::HTTP_11);
-    let mut response = answer(&door, origin, request).await;
+    let mut response = answer(&door, origin, seen, request).await;
     if one_of_many && door.closing.is_cancelled() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
 
-async fn answer(door: &Arc<Door>, origin: Origin, request: Request<Incoming>) -> Response<Body> {
+async fn answer(door: &Arc<Door>, origin: Origin, seen: head::Seen, request: Request<Incoming>) -> Response<Body> {
     let event_id = EventId::new();
-    let started = Instant::now();
+    if seen.doubtful {
+        return respond::failure(Failure::BadRequest, event_id);
+    }
+    let started = seen.started;
     let routes = door.routes.load_full();
     let routed = match routes.route(&request) {
         Ok(routed) => routed,
@@ -325,7 +331,8 @@ fn wants_upgrade(head: &Parts, body: &Incoming) -> bool {
         && accept::lists(&head.headers, &header::CONNECTION, "upgrade")
 }
 
-/// What hyper lets pass and a relay must not: other codings below chunked, methods for proxies.
+/// What hyper lets pass and a relay must not: other codings below chunked, methods for proxies, `Connection` that
+/// names what is for everybody.
 fn check_message(received: &Received, max_head: usize) -> Result<(), Failure> {
     let head = &received.head;
     if head.method.as_str().len() > MAX_METHOD_BYTES {
@@ -344,6 +351,10 @@ fn check_message(received: &Received, max_head: usize) -> Result<(), Failure> {
         (Some(only), None) => head.version == Version::HTTP_11 && only.as_bytes().eq_ignore_ascii_case(b"chunked"),
         _ => false,
     };
+    // Nobody may have the length or the host taken out on the way (RFC 9110, section 7.6.1).
+    let lawful = lawful
+        && !connection_options(&head.headers)
+            .any(|name| name.eq_ignore_ascii_case(b"content-length") || name.eq_ignore_ascii_case(b"host"));
     if lawful { Ok(()) } else { Err(Failure::BadRequest) }
 }
 
@@ -370,7 +381,7 @@ fn attach(
             return respond::turned(turned);
         }
     };
-    let accepted = accept::accept::<Socket, _>(
+    let accepted = accept::accept::<Watched<Socket>, _>(
         request,
         token,
         routes.attachable(),

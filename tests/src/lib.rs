@@ -3,9 +3,11 @@
 //! Everything that is started is ended when it is dropped. Waits are bounded and wait for a state.
 
 pub mod agents;
+pub mod fidelity;
 pub mod handler;
 pub mod hosts;
 pub mod link;
 pub mod process;
 pub mod program;
 pub mod sender;
+pub mod tls;

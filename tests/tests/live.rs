@@ -3,14 +3,12 @@
 use std::{path::Path, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, StreamBody};
-use hyper::body::{Frame, Incoming};
+use http::{Response, StatusCode};
 use relay_schemes::{Secret, provider};
 use relay_tests::{
     handler::{Handler, full},
     process::Server,
-    sender::{request, send, send_streaming},
+    sender::{request, send},
 };
 
 const OPEN: &str = "[[endpoint]]\nname = \"open\"\nverify = \"none\"\ndeadline = \"2s\"\n";
@@ -31,37 +29,6 @@ fn error_of(response: &Response<Bytes>) -> String {
     assert_eq!(body["event_id"], header(response, "relay-event-id"));
     assert_eq!(body["error"], header(response, "relay-error"));
     body["error"].as_str().expect("a code").to_owned()
-}
-
-#[tokio::test]
-async fn every_method_passes_with_its_target_and_repeated_headers_as_they_are() {
-    let (relay, handler) = (relay(OPEN).await, Handler::echo().await.expect("listens"));
-    let _agent = relay.agent("open", &handler.port(), &[]).await.expect("attaches");
-    for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PURGE"] {
-        let tags = [("x-tag", "one"), ("x-tag", "two"), ("relay-verified", "forged")];
-        let sent = request(method, "/open/a%2Fb/%C3%A4?q=%20&q=+", &tags, "");
-        let response = send(&relay.public, sent).await.expect("answers");
-        assert_eq!(response.status(), StatusCode::OK);
-        assert_eq!(header(&response, "x-seen-method"), method);
-        assert_eq!(header(&response, "x-seen-target"), "/a%2Fb/%C3%A4?q=%20&q=+");
-        let seen: Vec<_> = response.headers().get_all("x-seen-tag").iter().collect();
-        assert_eq!(seen, ["one", "two"]);
-        assert_eq!(header(&response, "x-seen-relay-verified"), "none");
-        assert_eq!(header(&response, "x-seen-x-forwarded-for"), "127.0.0.1");
-        assert_eq!(header(&response, "x-seen-relay-event-id"), header(&response, "relay-event-id"));
-    }
-}
-
-#[tokio::test]
-async fn bodies_from_nothing_to_25_mb_come_back_byte_for_byte() {
-    let (relay, handler) = (relay(OPEN).await, Handler::echo().await.expect("listens"));
-    let _agent = relay.agent("open", &handler.port(), &[]).await.expect("attaches");
-    for len in [0, 1, 255, 4096, 16_385, 65_537, 1_000_000, 25 * 1024 * 1024] {
-        let body: Bytes = (0..len).map(|n: usize| (n % 251) as u8).collect::<Vec<_>>().into();
-        let response = send(&relay.public, request("POST", "/open", &[], body.clone())).await.expect("answers");
-        assert_eq!(response.status(), StatusCode::OK, "{len} bytes: {:?}", response.body().get(..200));
-        assert!(*response.body() == body, "{len} bytes came back as {}", response.body().len());
-    }
 }
 
 #[tokio::test]
@@ -110,56 +77,6 @@ async fn a_handler_that_is_late_gives_504_at_the_deadline() {
     let _agent = relay.agent("open", &handler.port(), &[]).await.expect("attaches");
     let response = send(&relay.public, request("POST", "/open", &[], "x")).await.expect("answers");
     assert_eq!((response.status(), error_of(&response)), (StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded".into()));
-}
-
-#[tokio::test]
-async fn an_answer_arrives_as_it_is_written_and_a_broken_one_never_looks_whole() {
-    let relay = relay(OPEN).await;
-    let (feed, feeder) = tokio::sync::mpsc::channel(1);
-    let feeder = std::sync::Arc::new(tokio::sync::Mutex::new(Some(feeder)));
-    let handler = Handler::start(move |_: Request<Incoming>| {
-        let feeder = std::sync::Arc::clone(&feeder);
-        async move {
-            let Some(mut feeder) = feeder.lock().await.take() else { return Response::new(full("again")) };
-            let frames = async_stream(move |cx| feeder.poll_recv(cx));
-            Response::new(BodyExt::boxed_unsync(StreamBody::new(frames)))
-        }
-    })
-    .await
-    .expect("listens");
-    let _agent = relay.agent("open", &handler.port(), &[]).await.expect("attaches");
-    feed.send(Ok(Frame::data(Bytes::from("first")))).await.expect("feeds");
-    let mut response = send_streaming(&relay.public, request("GET", "/open", &[], "")).await.expect("answers");
-    let first = response.frame().await.expect("a frame").expect("whole").into_data().expect("data");
-    assert_eq!(first, "first", "before the handler has written the rest");
-    feed.send(Ok(Frame::data(Bytes::from("second")))).await.expect("feeds");
-    let second = response.frame().await.expect("a frame").expect("whole").into_data().expect("data");
-    assert_eq!(second, "second");
-    feed.send(Err(std::io::Error::other("broken"))).await.expect("feeds");
-    let end = tokio::time::timeout(Duration::from_secs(10), response.frame()).await.expect("ends");
-    assert!(matches!(end, Some(Err(_))), "a broken body, not {end:?}");
-}
-
-type Item = Result<Frame<Bytes>, std::io::Error>;
-
-/// A stream out of a poll function.
-fn async_stream(
-    poll: impl FnMut(&mut std::task::Context<'_>) -> std::task::Poll<Option<Item>> + Unpin + Send + 'static,
-) -> impl futures_core::Stream<Item = Item> + Send {
-    struct Polled<F>(F);
-    impl<F> futures_core::Stream for Polled<F>
-    where
-        F: FnMut(&mut std::task::Context<'_>) -> std::task::Poll<Option<Item>> + Unpin,
-    {
-        type Item = Item;
-        fn poll_next(
-            mut self: std::pin::Pin<&mut Self>,
-            cx: &mut std::task::Context<'_>,
-        ) -> std::task::Poll<Option<Item>> {
-            (self.0)(cx)
-        }
-    }
-    Polled(poll)
 }
 
 #[tokio::test]
@@ -249,7 +166,7 @@ async fn raw(address: &str, bytes: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn a_chunked_body_over_the_limit_gives_413_and_bad_framing_400() {
+async fn a_chunked_body_over_the_limit_gives_413() {
     let relay = relay(&format!("{OPEN}max_body = \"1000B\"\n")).await;
     let handler = Handler::echo().await.expect("listens");
     let _agent = relay.agent("open", &handler.port(), &[]).await.expect("attaches");
@@ -260,14 +177,6 @@ async fn a_chunked_body_over_the_limit_gives_413_and_bad_framing_400() {
     let announced = "POST /open HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\n\r\n";
     let answer = raw(&relay.public, announced.as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 413 "), "before a byte of the body: {answer}");
-    for bad in [
-        "GET /open HTTP/1.1\r\n\r\n",
-        "GET /open HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
-        "POST /open HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-    ] {
-        let answer = raw(&relay.public, bad.as_bytes()).await;
-        assert!(answer.starts_with("HTTP/1.1 400 "), "{bad}: {answer}");
-    }
 }
 
 #[tokio::test]
@@ -304,36 +213,6 @@ async fn more_exchanges_than_an_agent_takes_are_answered_at_once() {
         (StatusCode::SERVICE_UNAVAILABLE, "too_many_in_flight".into())
     );
     first.abort();
-}
-
-#[tokio::test]
-async fn a_sender_that_goes_away_ends_the_handlers_call() {
-    struct Gone(tokio::sync::mpsc::Sender<&'static str>);
-    impl Drop for Gone {
-        fn drop(&mut self) {
-            let _ = self.0.try_send("gone");
-        }
-    }
-    let relay = relay(OPEN).await;
-    let (says, mut said) = tokio::sync::mpsc::channel(4);
-    let handler = Handler::start(move |_| {
-        let says = says.clone();
-        async move {
-            let _ = says.send("called").await;
-            let _gone = Gone(says);
-            std::future::pending().await
-        }
-    })
-    .await
-    .expect("listens");
-    let _agent = relay.agent("open", &handler.port(), &[]).await.expect("attaches");
-    let mut sender = tokio::net::TcpStream::connect(&relay.public).await.expect("connects");
-    let asked = b"GET /open HTTP/1.1\r\nHost: a\r\n\r\n";
-    tokio::io::AsyncWriteExt::write_all(&mut sender, asked).await.expect("writes");
-    assert_eq!(said.recv().await, Some("called"));
-    drop(sender);
-    let end = tokio::time::timeout(Duration::from_secs(10), said.recv()).await.expect("in time");
-    assert_eq!(end, Some("gone"), "the handler's call was dropped");
 }
 
 #[tokio::test]

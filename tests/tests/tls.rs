@@ -1,51 +1,21 @@
 //! TLS on the public listener: what ALPN chooses, and a certificate that is replaced while it runs.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, path::Path};
 
 use http_body_util::BodyExt;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use relay_tests::{handler::Handler, process::Server, sender::request};
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, ServerName},
+use relay_tests::{
+    handler::Handler,
+    process::Server,
+    sender::request,
+    tls::{certificate, connect, settings},
 };
-use tokio::net::TcpStream;
-use tokio_rustls::{TlsConnector, client::TlsStream};
-
-/// Writes a new certificate for `localhost` and returns it.
-fn certificate(folder: &Path) -> CertificateDer<'static> {
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
-    fs::write(folder.join("cert.pem"), made.cert.pem()).expect("writes");
-    fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).expect("writes");
-    made.cert.der().clone()
-}
-
-async fn connect(
-    address: &str,
-    trusted: &CertificateDer<'static>,
-    alpn: &[u8],
-) -> std::io::Result<TlsStream<TcpStream>> {
-    let mut roots = RootCertStore::empty();
-    roots.add(trusted.clone()).expect("a root");
-    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![alpn.to_vec()];
-    let name = ServerName::try_from("localhost").expect("a name");
-    TlsConnector::from(Arc::new(config)).connect(name, TcpStream::connect(address).await?).await
-}
 
 #[tokio::test]
 async fn http_2_passes_and_a_new_certificate_is_taken_over_on_sighup() {
     let folder = tempfile::tempdir().expect("a folder");
-    let first = certificate(folder.path());
-    let place = folder.path().display();
-    let config = format!(
-        "[tls]\ncert = \"{place}/cert.pem\"\nkey = \"{place}/key.pem\"\n[[endpoint]]\nname = \"open\"\nverify = \"none\"\n"
-    );
+    let first = certificate(folder.path()).expect("a certificate");
+    let config = settings(folder.path()) + "[[endpoint]]\nname = \"open\"\nverify = \"none\"\n";
     let program = Path::new(env!("CARGO_BIN_EXE_demo"));
     let mut relay = Server::start(program, "127.0.0.1:0", &config, &[]).await.expect("starts");
     let handler = Handler::echo().await.expect("listens");
@@ -71,7 +41,7 @@ async fn http_2_passes_and_a_new_certificate_is_taken_over_on_sighup() {
     relay.log_line("not taken over").await.expect("says so");
     connect(&relay.public, &first, b"http/1.1").await.expect("the old certificate is kept");
 
-    let second = certificate(folder.path());
+    let second = certificate(folder.path()).expect("a certificate");
     relay.reload().await.expect("told");
     relay.log_line("was taken over").await.expect("says so");
     connect(&relay.public, &second, b"http/1.1").await.expect("the new certificate is used");

@@ -1,6 +1,6 @@
 //! Between HTTP's header maps and the session's header lines, by RFC 9110.
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use relay_proto::Headers;
 use thiserror::Error;
 
@@ -10,37 +10,47 @@ use thiserror::Error;
 pub struct InvalidHeader;
 
 /// Headers that concern one hop only (RFC 9110, section 7.6.1), beside those that `Connection` names.
-const HOP_BY_HOP: [HeaderName; 7] = [
+const HOP_BY_HOP: [HeaderName; 8] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     header::PROXY_AUTHENTICATE,
     header::PROXY_AUTHORIZATION,
+    header::TE,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
 ];
 
-/// Takes out every header that concerns one hop only: the usual ones, `TE` but for `trailers`, and
-/// those that `Connection` names. `Host` and `Content-Length` stay whatever `Connection` says.
+/// Takes out every header that concerns one hop only: the usual ones and those that `Connection` names. `Host` and
+/// `Content-Length` stay whatever `Connection` says. `Trailer` goes where a length leaves no room for any.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-        .filter(|name| *name != header::HOST && *name != header::CONTENT_LENGTH && *name != header::TE)
+    let named: Vec<HeaderName> = connection_options(headers)
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
+        .filter(|name| *name != header::HOST && *name != header::CONTENT_LENGTH)
         .collect();
     for name in HOP_BY_HOP.iter().chain(&named) {
         headers.remove(name);
     }
-    let trailers = |value: &HeaderValue| {
+    if headers.contains_key(header::CONTENT_LENGTH) {
+        headers.remove(header::TRAILER);
+    }
+}
+
+/// What `Connection` names, as it is written there.
+pub fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let lines = headers.get_all(header::CONNECTION).into_iter();
+    lines.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
+}
+
+/// Whether the sender of a request takes trailers with its answer. Over HTTP/1.1 `TE` counts only if `Connection`
+/// names it, as it must (RFC 9110, section 10.1.4).
+#[must_use]
+pub fn takes_trailers(version: Version, headers: &HeaderMap) -> bool {
+    let lists = |value: &HeaderValue| {
         value.as_bytes().split(|byte| *byte == b',').any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
     };
-    let wants_trailers = headers.get_all(header::TE).iter().any(trailers);
-    headers.remove(header::TE);
-    if wants_trailers {
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
-    }
+    let named = || connection_options(headers).any(|name| name.eq_ignore_ascii_case(b"te"));
+    headers.get_all(header::TE).iter().any(lists) && (version == Version::HTTP_2 || named())
 }
 
 /// The lines of a header map: each name's values in their order.
@@ -83,6 +93,7 @@ mod tests {
             ("keep-alive", "timeout=5"),
             ("transfer-encoding", "chunked"),
             ("te", "gzip, Trailers"),
+            ("trailer", "x-sum"),
             ("upgrade", "h2c"),
             ("x-tag", "one"),
             ("host", "hook.test"),
@@ -94,12 +105,20 @@ mod tests {
         let mut left: Vec<_> =
             headers.iter().map(|(name, value)| (name.as_str(), value.to_str().expect("text"))).collect();
         left.sort_unstable();
-        assert_eq!(
-            left,
-            [("content-length", "5"), ("host", "hook.test"), ("te", "trailers"), ("x-tag", "one"), ("x-tag", "two")]
-        );
+        assert_eq!(left, [("content-length", "5"), ("host", "hook.test"), ("x-tag", "one"), ("x-tag", "two")]);
         let tags: Vec<_> = headers.get_all("x-tag").iter().collect();
         assert_eq!(tags, ["one", "two"]);
+    }
+
+    #[test]
+    fn trailers_are_taken_where_te_is_meant_for_this_hop() {
+        let takes = |version, lines: &[(&'static str, &'static str)]| {
+            takes_trailers(version, &header_map(lines.iter().copied().collect()).expect("valid"))
+        };
+        assert!(takes(Version::HTTP_11, &[("connection", "close, Te"), ("te", "gzip;q=0.5, Trailers")]));
+        assert!(!takes(Version::HTTP_11, &[("te", "trailers")]));
+        assert!(!takes(Version::HTTP_11, &[("connection", "te"), ("te", "gzip")]));
+        assert!(takes(Version::HTTP_2, &[("te", "trailers")]));
     }
 
     #[test]

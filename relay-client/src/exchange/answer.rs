@@ -53,6 +53,21 @@ impl<'a> Copy<'a> {
     }
 }
 
+/// Whether an answer's head means one thing: a final status that HTTP knows, and one framing at most. hyper would
+/// take a coding off without a word, or choose between two lengths.
+pub(super) fn is_lawful<B>(response: &Response<B>) -> bool {
+    let headers = response.headers();
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let framed = match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(only), None) => {
+            only.as_bytes().eq_ignore_ascii_case(b"chunked") && !headers.contains_key(header::CONTENT_LENGTH)
+        }
+        _ => false,
+    };
+    framed && matches!(response.status().as_u16(), 101 | 200..=599)
+}
+
 /// Streams an answer. Without a responder the tunnel is lost, and the answer is read for its copy alone.
 pub(super) async fn stream(
     response: Response<ResponseBody>,

@@ -27,7 +27,11 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use super::{Door, Origin, stack::stack};
+use super::{
+    Door, Origin,
+    head::{Watch, Watched},
+    stack::stack,
+};
 
 /// A TLS handshake may take this long.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -49,7 +53,7 @@ const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration:
 const MAX_H2_STREAMS: u32 = 128;
 
 /// Header lines of one request.
-const MAX_HEADERS: usize = 100;
+pub(super) const MAX_HEADERS: usize = 100;
 
 /// How connections are served.
 pub struct Serving {
@@ -123,9 +127,12 @@ async fn run(stream: TcpStream, peer: SocketAddr, door: Arc<Door>, serving: &Ser
         }
     };
     let origin = Origin { peer: peer.ip().to_canonical(), secure };
-    let service = TowerToHyperService::new(stack(Arc::clone(&door), origin));
+    // hyper reads a little more than the largest head in one go.
+    let watch = Arc::new(Watch::new(2 * serving.max_head));
+    let service = TowerToHyperService::new(stack(Arc::clone(&door), origin, Arc::clone(&watch)));
     let closing = door.closing.clone();
     let outcome = if h2 {
+        watch.off();
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
@@ -148,7 +155,8 @@ async fn run(stream: TcpStream, peer: SocketAddr, door: Arc<Door>, serving: &Ser
             .header_read_timeout(serving.header_timeout)
             .max_buf_size(serving.max_head)
             .max_headers(MAX_HEADERS);
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service).with_upgrades());
+        let mut connection =
+            pin!(builder.serve_connection(TokioIo::new(Watched::new(socket, watch)), service).with_upgrades());
         let leaving = async {
             closing.cancelled().await;
             sleep(LAME_DUCK).await;

@@ -258,7 +258,9 @@ impl HttpBody for Streamed {
         self.inner.is_end_stream()
     }
 
+    /// The length is what the handler's head says. What happens to be here already is not: an answer that ends
+    /// before its length must break, and one in chunks may have trailers.
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        SizeHint::default()
     }
 }

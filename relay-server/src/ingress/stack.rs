@@ -10,25 +10,27 @@ use tower_http::{
     sensitive_headers::SetSensitiveRequestHeadersLayer,
 };
 
-use super::{Door, Origin, handle, respond};
+use super::{Door, Origin, handle, head::Watch, respond};
 use crate::webhook::{EventId, Failure};
 
 /// The service of one connection.
 pub fn stack(
     door: Arc<Door>,
     origin: Origin,
+    watch: Arc<Watch>,
 ) -> impl Service<Request<Incoming>, Response = Response<respond::Body>, Error = Infallible, Future: Send> + Clone + Send
 {
+    let watched = Arc::clone(&watch);
     ServiceBuilder::new()
         // The layer below boxes every body once more; this is the one type that leaves the stack.
-        .map_response(|response: Response<_>| response.map(respond::boxed))
+        .map_response(move |response: Response<_>| watched.follow(response.map(respond::boxed)))
         // A bug in one request is that request's 500, not the connection's end.
         .layer(CatchPanicLayer::custom(Panicked))
         // What authenticates somebody is never printed, whatever prints a request.
         .layer(SetSensitiveRequestHeadersLayer::new([header::AUTHORIZATION, header::COOKIE]))
         .service(service_fn(move |request| {
-            let door = Arc::clone(&door);
-            async move { Ok(handle(door, origin, request).await) }
+            let (door, seen) = (Arc::clone(&door), watch.take(&request));
+            async move { Ok(handle(door, origin, seen, request).await) }
         }))
 }
 
