@@ -519,6 +519,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     fn end(&mut self, close: Close) {
+        if close.code == CloseCode::ProtocolError && self.farewell == WsCode::Normal {
+            self.farewell = WsCode::Policy; // WebSocket was spoken well, what it carried was not.
+        }
         self.ended = Some(close);
         self.break_off();
     }

@@ -335,6 +335,8 @@ async fn a_peer_that_abuses_the_websocket_gets_a_close_code() {
     assert_eq!(farewell_after([Message::Text("hi".into())]).await, WsCode::Unsupported);
     let pings = (0..20_000).map(|_| Message::Ping(Bytes::new()));
     assert_eq!(farewell_after(pings).await, WsCode::Policy);
+    let garbage = Message::Binary(Bytes::from_static(&[0xff; 64]));
+    assert_eq!(farewell_after([garbage]).await, WsCode::Policy);
 }
 
 #[tokio::test(start_paused = true)]

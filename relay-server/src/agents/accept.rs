@@ -95,7 +95,7 @@ pub fn check(request: &Request<Incoming>, tokens: &Tokens) -> Result<Arc<Token>,
         && one(header::UPGRADE, b"websocket")
         && lists(headers, &header::CONNECTION, "upgrade")
         && one(header::SEC_WEBSOCKET_VERSION, b"13")
-        && lists(headers, &header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL)
+        && (!headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL) || names_subprotocol(headers))
         && headers.get_all(header::SEC_WEBSOCKET_KEY).iter().count() == 1;
     if upgrade { Ok(Arc::clone(token)) } else { Err(Turned::NotUpgrade) }
 }
@@ -104,6 +104,11 @@ pub fn check(request: &Request<Incoming>, tokens: &Tokens) -> Result<Arc<Token>,
 pub fn lists(headers: &HeaderMap, name: &header::HeaderName, item: &str) -> bool {
     let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(item))
+}
+
+/// Whether the agent named the subprotocol. One that names none means it, too: the path says the version.
+fn names_subprotocol(headers: &HeaderMap) -> bool {
+    lists(headers, &header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL)
 }
 
 /// The answer that begins the WebSocket, and the task that runs the session over `S`.
@@ -119,6 +124,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let key = request.headers().get(header::SEC_WEBSOCKET_KEY).map(|key| derive_accept_key(key.as_bytes()));
+    let named = names_subprotocol(request.headers());
     let upgrade = hyper::upgrade::on(&mut request);
     sessions.spawn(async move {
         let upgraded = match upgrade.await {
@@ -135,7 +141,9 @@ where
     let headers = response.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+    if named {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+    }
     if let Some(key) = key.and_then(|key| HeaderValue::try_from(key).ok()) {
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, key);
     }

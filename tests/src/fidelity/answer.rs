@@ -39,6 +39,7 @@ pub async fn answers_arrive_byte_for_byte(bench: &mut Bench) -> anyhow::Result<(
         let chunked = message("HTTP/1.1 200 OK", &[("Transfer-Encoding", b"chunked")], &payload);
         let (_, got) = bench.exchange_on(&mut sender, ASK, &chunked).await.with_context(|| format!("{len} bytes"))?;
         ensure!(got.body == body, "{len} bytes in chunks arrived as {}", got.body.len());
+        ensure!(len == 0 || got.head.framing()? == Framing::Chunked, "{len} bytes: {:?}", got.head.framing());
     }
     Ok(())
 }
