@@ -234,7 +234,11 @@ fn request_head(
 ) -> RequestHead {
     let Received { event_id, at, peer, secure, head, host, rest, .. } = received;
     let chunked = match payload {
-        Payload::Whole(_) => head.headers.contains_key(header::TRANSFER_ENCODING),
+        // Over HTTP/2 a body may come without a length.
+        Payload::Whole(body) => {
+            let lengthless = !body.is_empty() && !head.headers.contains_key(header::CONTENT_LENGTH);
+            lengthless || head.headers.contains_key(header::TRANSFER_ENCODING)
+        }
         Payload::Upgrade(_) => false,
         Payload::Streaming(body) => !body.is_end_stream() && !head.headers.contains_key(header::CONTENT_LENGTH),
     };

@@ -301,6 +301,20 @@ async fn one_agent_serves_many_endpoints_and_targets_from_a_file() {
 }
 
 #[tokio::test]
+async fn the_senders_host_reaches_a_handler_that_wants_it() {
+    let relay = relay(OPEN).await;
+    let handler = Handler::start(|request: http::Request<hyper::body::Incoming>| async move {
+        Response::new(full(Bytes::copy_from_slice(request.headers()["host"].as_bytes())))
+    });
+    let handler = handler.await.expect("listens");
+    let file = format!("[[endpoint]]\nname = \"open\"\ntarget = \"{}\"\npreserve_host = true\n", handler.port());
+    let _agent = relay.agent_from_file(&file).await.expect("attaches");
+    let mut sent = request("GET", "/open", &[], "");
+    sent.headers_mut().insert("host", http::HeaderValue::from_static("Hook.test:8443"));
+    assert_eq!(send(&relay.public, sent).await.expect("answers").into_body(), "Hook.test:8443");
+}
+
+#[tokio::test]
 async fn a_head_over_its_bounds_is_refused_and_the_agent_never_hears_of_it() {
     let relay = relay(OPEN).await;
     let handler = Handler::echo().await.expect("listens");

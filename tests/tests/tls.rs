@@ -2,8 +2,11 @@
 
 use std::{fs, path::Path};
 
-use http_body_util::BodyExt;
+use bytes::Bytes;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use relay_schemes::{Secret, provider};
 use relay_tests::{
     handler::Handler,
     process::Server,
@@ -46,4 +49,36 @@ async fn http_2_passes_and_a_new_certificate_is_taken_over_on_sighup() {
     relay.log_line("was taken over").await.expect("says so");
     connect(&relay.public, &second, b"http/1.1").await.expect("the new certificate is used");
     assert!(connect(&relay.public, &first, b"http/1.1").await.is_err(), "the old one is gone");
+}
+
+#[tokio::test]
+async fn a_signed_body_without_a_length_arrives_whole_over_http_2() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let trusted = certificate(folder.path()).expect("a certificate");
+    let config = settings(folder.path())
+        + "[[endpoint]]\nname = \"github\"\nverify = { provider = \"github\", secrets = [\"env:HOOK\"] }\n";
+    let program = Path::new(env!("CARGO_BIN_EXE_demo"));
+    let relay = Server::start(program, "127.0.0.1:0", &config, &[("HOOK", "a secret")]).await.expect("starts");
+    let handler = Handler::echo().await.expect("listens");
+    let (port, root) = (relay.public.rsplit(':').next().expect("a port"), folder.path().join("cert.pem"));
+    let (there, root) = (format!("wss://localhost:{port}"), root.display().to_string());
+    let _agent =
+        relay.agent("github", &handler.port(), &["--relay", &there, "--relay-ca", &root]).await.expect("attaches");
+
+    let stream = connect(&relay.public, &trusted, b"h2").await.expect("trusts");
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
+    tokio::spawn(connection);
+    let scheme = provider("github").and_then(|github| github.scheme.as_ref()).expect("a row");
+    let keys = scheme.keys(&[Secret::new("a secret")]).expect("a key");
+    for body in ["streamed", ""] {
+        let (name, value) = scheme.sign(&keys, 0, None, body.as_bytes()).expect("signs").remove(0);
+        let frame = Ok::<_, std::io::Error>(Frame::data(Bytes::from(body)));
+        let unsized_body = StreamBody::new(futures_util::stream::iter([frame]));
+        let sent = http::Request::post("https://localhost/github").header(name, value).body(unsized_body);
+        let response = sender.send_request(sent.expect("a request")).await.expect("answers");
+        assert_eq!(response.status(), 200);
+        assert!(response.headers().get("x-seen-content-length").is_none(), "nobody told a length");
+        assert_eq!(response.into_body().collect().await.expect("whole").to_bytes(), body);
+    }
 }

@@ -140,7 +140,7 @@ pub async fn hop_by_hop_headers_of_an_answer_stay_behind(bench: &mut Bench) -> a
 pub async fn a_bad_head_gives_502(bench: &mut Bench) -> anyhow::Result<()> {
     let many = format!("HTTP/1.1 200 OK\r\n{}Content-Length: 0\r\n\r\n", "X-A: b\r\n".repeat(200));
     let large = format!("HTTP/1.1 200 OK\r\nX-A: {}\r\nContent-Length: 0\r\n\r\n", "a".repeat(200_000));
-    let cases: [&[u8]; 29] = [
+    let cases: [&[u8]; 30] = [
         b"",
         b"HTTP/1.1 200 OK\r\nContent-Le",
         b"HELLO\r\n\r\n",
@@ -167,6 +167,7 @@ pub async fn a_bad_head_gives_502(bench: &mut Bench) -> anyhow::Result<()> {
         b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-A: b\rX-B: c\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-A: b\0c\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-A : b\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-A: b\r\n folded: c\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nno colon\r\n\r\n",
         many.as_bytes(),
         large.as_bytes(),
