@@ -1,35 +1,59 @@
-//! The session loop: connects, says what it serves, hands each request to an exchange, and connects
-//! again for ever.
+//! The agent: keeps a session with the relay for ever, and hands over from one to the next without a gap.
 //!
-//! What it reports is true at every moment: "ready" comes after the relay's welcome and not before.
-//! A stop drains: nothing new is taken, what runs is finished.
+//! ```text
+//! settings ──▶ ┌────────────┐ ── opening ──▶ Session (current) ── relieved ──▶ finishing
+//! stop     ──▶ │ supervisor │                  │ serves by itself                │ serves what it carries
+//!              └────────────┘ ◀── draining ────┘                                └─▶ the relay closes it
+//! ```
+//!
+//! One session is current. A new one is opened when it is lost; and beside it, before it goes, when the relay
+//! drains or when the settings ask for another offer, token or way ([`Plan`]). What changes only handlers is taken
+//! up by the session that is there.
+//!
+//! Invariants: what is reported is true at every moment, "ready" comes after the relay's welcome; a session that
+//! is relieved takes nothing new and finishes what it carries, within [`FINISH`]; at most [`MAX_FINISHING`] do;
+//! settings that cannot be used change nothing; a stop drains.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+mod offers;
+mod plan;
+mod session;
+mod status;
 
-use jiff::Timestamp;
-use relay_proto::{Attach, Close, CloseCode, Hello, Limits, Notice as Told, Offer, OfferState, Welcome};
-use relay_tunnel::{Arrival, Arrivals, Handle};
+use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use relay_proto::{Close, CloseCode};
 use tokio::{
-    task::JoinHandle,
-    time::{Instant, sleep, timeout},
+    sync::watch,
+    task::{AbortHandle, JoinSet},
+    time::{Instant, sleep, timeout_at},
 };
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use uuid::Uuid;
+use tokio_util::sync::CancellationToken;
 
+pub use self::{
+    offers::EndpointState,
+    status::{Status, StatusSender},
+};
+use self::{
+    plan::Plan,
+    session::{Failed, Session, Shared},
+};
 use crate::{
     backoff::Backoff,
     config::{Config, OnRefused},
-    exchange::{self, Outcomes, Route},
-    handler::Handler,
-    link::{self, LinkError},
-    report::{Notice, ReadyEndpoint, Reporter, State},
+    report::{Reporter, State},
+    routes::Table,
 };
 
 /// How long a stop waits for what is in flight.
 const DRAIN: Duration = Duration::from_secs(25);
-
-/// What the agent calls itself towards the relay.
-const SOFTWARE: &str = concat!("relay-client/", env!("CARGO_PKG_VERSION"));
+/// How long a relieved session may take to finish; the relay, which knows what it waits for, mostly ends it before.
+const FINISH: Duration = Duration::from_secs(600);
+/// Relieved sessions that finish at a time; the oldest goes first.
+const MAX_FINISHING: usize = 4;
+/// Agents that hear of their relay's stop come back spread over this.
+const SPREAD: Duration = Duration::from_secs(1);
+/// How long an agent whose new session was refused keeps to the one it has before it asks again.
+const REFUSED_BESIDE: Duration = Duration::from_secs(60);
 
 /// Why the agent ended otherwise than by being told to.
 #[derive(Debug, thiserror::Error)]
@@ -42,266 +66,248 @@ pub enum RunError {
     Unusable(String),
 }
 
-/// How one session came to its end.
-enum Ended {
-    Stopped,
-    /// The relay does not want this agent.
-    Refused {
-        why: String,
-        code: Option<String>,
-    },
-    /// The connection failed or broke; it lived this long as a session.
-    Lost {
-        why: String,
-        lived: Duration,
-        retry_after: Option<Duration>,
-    },
-}
-
-/// Serves until `stop` is cancelled, then drains.
+/// Serves until `stop` is cancelled, then drains. Newer `settings` are taken up as they come.
 ///
 /// # Errors
 /// [`RunError`] when the agent cannot run, or must not.
-pub async fn run(config: Config, reporter: Reporter, stop: CancellationToken) -> Result<(), RunError> {
-    let mut routes = Vec::new();
-    for endpoint in &config.endpoints {
-        let handler = Handler::new(&endpoint.target).map_err(|error| RunError::Unusable(error.to_string()))?;
-        routes.push(Arc::new(Route::new(endpoint.clone(), handler)));
-    }
-    let mut backoff = Backoff::new();
-    let outcomes = Arc::new(Outcomes::default());
-    loop {
-        reporter.state(State::Connecting { relay: config.relay.to_string() });
-        let ended = tokio::select! {
-            ended = session(&config, &routes, &reporter, &outcomes, &stop) => ended,
-            () = stop_while_connecting(&stop) => Ended::Stopped,
-        };
-        let wait = match ended {
-            Ended::Stopped => return Ok(()),
-            Ended::Refused { why, code } => {
-                reporter.state(State::Refused { why: why.clone(), code });
-                match config.on_refused {
-                    OnRefused::Exit => return Err(RunError::Refused(why)),
-                    OnRefused::RetryAfter(wait) => wait,
+pub async fn run(
+    mut settings: watch::Receiver<Arc<Config>>,
+    reporter: Reporter,
+    status: StatusSender,
+    stop: CancellationToken,
+) -> Result<(), RunError> {
+    let config = Arc::clone(&settings.borrow_and_update());
+    let table = Table::new(&config, &Table::default()).map_err(RunError::Unusable)?;
+    status.wanted(&table);
+    let shared = Arc::new(Shared::new(table, reporter, status));
+    let mut supervisor = Supervisor {
+        config,
+        shared,
+        backoff: Backoff::new(),
+        current: None,
+        opening: None,
+        finishing: JoinSet::new(),
+        finishing_order: VecDeque::new(),
+    };
+    supervisor.open_after(Duration::ZERO);
+    supervisor.run(&mut settings, &stop).await
+}
+
+/// A session on its way, and when its way begins.
+struct Opening {
+    at: Instant,
+    session: Pin<Box<dyn Future<Output = Result<Session, Failed>> + Send>>,
+}
+
+struct Supervisor {
+    config: Arc<Config>,
+    shared: Arc<Shared>,
+    backoff: Backoff,
+    current: Option<Session>,
+    opening: Option<Opening>,
+    finishing: JoinSet<()>,
+    /// Oldest first.
+    finishing_order: VecDeque<AbortHandle>,
+}
+
+/// What the supervisor waits for.
+enum Happened {
+    Opened(Result<Box<Session>, Failed>),
+    Ended(Close),
+    RelayDrains,
+    Settings,
+    Stop,
+}
+
+impl Supervisor {
+    async fn run(
+        &mut self,
+        settings: &mut watch::Receiver<Arc<Config>>,
+        stop: &CancellationToken,
+    ) -> Result<(), RunError> {
+        loop {
+            match self.next(settings, stop).await {
+                Happened::Opened(Ok(session)) => self.relieve(*session),
+                Happened::Opened(Err(failed)) => self.failed(failed)?,
+                Happened::Ended(close) => self.ended(close)?,
+                Happened::RelayDrains => self.open_after(SPREAD.mul_f64(fastrand::f64())),
+                Happened::Settings => {
+                    let config = Arc::clone(&settings.borrow_and_update());
+                    self.take_over(config);
+                }
+                Happened::Stop => {
+                    self.drain().await;
+                    return Ok(());
                 }
             }
-            Ended::Lost { why, lived, retry_after } => {
-                backoff.session_ended(lived);
-                let wait = backoff.next(fastrand::f64(), retry_after);
-                reporter.state(State::Reconnecting { after: wait, why });
+        }
+    }
+
+    async fn next(&mut self, settings: &mut watch::Receiver<Arc<Config>>, stop: &CancellationToken) -> Happened {
+        let Self { current, opening, finishing, .. } = self;
+        let idle = opening.is_none();
+        let opened = async {
+            match opening {
+                Some(opening) => opening.session.as_mut().await,
+                None => std::future::pending().await,
+            }
+        };
+        let of_current = async {
+            match current {
+                Some(session) => tokio::select! {
+                    close = &mut session.ended => Happened::Ended(close),
+                    () = session.seen.relay_drains(), if idle => Happened::RelayDrains,
+                },
+                None => std::future::pending().await,
+            }
+        };
+        let finished = async {
+            while finishing.join_next().await.is_some() {}
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Happened::Stop,
+            happened = of_current => happened,
+            opened = opened => Happened::Opened(opened.map(Box::new)),
+            // Without a sender the settings are what they are.
+            Ok(()) = settings.changed() => Happened::Settings,
+            () = finished => unreachable!("it waits for ever"),
+        }
+    }
+
+    /// Opens a session after a while, in place of any other attempt. The current one serves until it is there.
+    fn open_after(&mut self, wait: Duration) {
+        let at = Instant::now() + wait;
+        let relieved = self.current.as_ref().map(Session::relief);
+        let beside = relieved.is_some();
+        let (config, shared) = (Arc::clone(&self.config), Arc::clone(&self.shared));
+        let session = Box::pin(async move {
+            sleep(wait).await;
+            if !beside {
+                shared.reporter.state(State::Connecting { relay: config.relay.to_string() });
+            }
+            session::open(&config, &shared, relieved).await
+        });
+        self.opening = Some(Opening { at, session });
+    }
+
+    /// A session is open: it is the current one now, and the one before it finishes.
+    fn relieve(&mut self, session: Session) {
+        self.opening = None;
+        let Some(relieved) = self.current.replace(session) else { return };
+        if self.finishing_order.len() >= MAX_FINISHING
+            && let Some(oldest) = self.finishing_order.pop_front()
+        {
+            oldest.abort();
+        }
+        let finish = Instant::now() + FINISH;
+        let handle = self.finishing.spawn(async move {
+            let _ = timeout_at(finish, relieved.ended).await;
+        });
+        self.finishing_order.retain(|other| !other.is_finished());
+        self.finishing_order.push_back(handle);
+    }
+
+    /// No session came of an attempt.
+    fn failed(&mut self, failed: Failed) -> Result<(), RunError> {
+        self.opening = None;
+        let reporter = &self.shared.reporter;
+        let wait = match (failed, &self.current) {
+            (Failed::Refused { why, .. }, Some(_)) => {
+                reporter.warn(format!("the relay refused a new session, the old one serves on: {why}"));
+                REFUSED_BESIDE
+            }
+            (Failed::Refused { why, code }, None) => return self.refused(why, code),
+            (Failed::Lost { why, retry_after }, current) => {
+                let wait = self.backoff.next(fastrand::f64(), retry_after);
+                match current {
+                    Some(_) => reporter.warn(format!("no new session yet, the old one serves on: {why}")),
+                    None => {
+                        self.shared.status.disconnected();
+                        reporter.state(State::Reconnecting { after: wait, why });
+                    }
+                }
                 wait
             }
         };
-        tokio::select! {
-            () = sleep(wait) => {}
-            () = stop.cancelled() => return Ok(()),
-        }
+        self.open_after(wait);
+        Ok(())
     }
-}
 
-/// A session drains by itself; this ends only what never became one.
-async fn stop_while_connecting(stop: &CancellationToken) {
-    stop.cancelled().await;
-    sleep(DRAIN + Duration::from_secs(5)).await;
-}
-
-async fn session(
-    config: &Config,
-    routes: &[Arc<Route>],
-    reporter: &Reporter,
-    outcomes: &Arc<Outcomes>,
-    stop: &CancellationToken,
-) -> Ended {
-    let lost = |why: String, retry_after| Ended::Lost { why, lived: Duration::ZERO, retry_after };
-    let token = match config.token.read() {
-        Ok(token) => token,
-        Err(error) => return lost(error.to_string(), None),
-    };
-    let connecting = link::connect(&config.relay, config.relay_ca.as_deref(), &token);
-    let link = tokio::select! {
-        link = connecting => link,
-        () = stop.cancelled() => return Ended::Stopped,
-    };
-    let link = match link {
-        Ok(link) => link,
-        Err(error) if error.is_refusal() => {
-            let code = match &error {
-                LinkError::Refused { code, .. } => code.clone(),
-                _ => None,
-            };
-            return Ended::Refused { why: error.to_string(), code };
-        }
-        Err(error) => return lost(error.to_string(), error.retry_after()),
-    };
-    let greeting = relay_tunnel::agent(link.stream, link.leftover, hello(config, routes), Limits::agent());
-    let (welcome, handle, arrivals, driver) = match greeting.await {
-        Ok(tunnel) => tunnel,
-        Err(close) => return lost(close.reason, None),
-    };
-    if let Some(refused) = refusal(&welcome) {
-        driver.await;
-        return refused;
-    }
-    let driver = AbortOnDropHandle::new(tokio::spawn(driver));
-    let since = Instant::now();
-    let by_name = announce(&welcome, routes, reporter);
-    outcomes.attach(handle.clone());
-    let close = serve(&by_name, handle, arrivals, driver, (reporter, outcomes), stop).await;
-    match close {
-        None => Ended::Stopped,
-        Some(close) if close.code == CloseCode::Unauthorized => {
-            Ended::Refused { why: close.reason, code: Some("unauthorized".to_owned()) }
-        }
-        Some(close) => Ended::Lost { why: close.reason, lived: since.elapsed(), retry_after: None },
-    }
-}
-
-fn hello(config: &Config, routes: &[Arc<Route>]) -> Hello {
-    let offer = |route: &Arc<Route>| Offer {
-        endpoint: route.config.name.clone().unwrap_or_default(),
-        attach: Attach::Shared,
-        takeover: false,
-        capacity: u32::try_from(route.config.target.max_connections.get()).unwrap_or(u32::MAX),
-    };
-    Hello {
-        name: config.name.clone(),
-        instance: *config.instance.as_bytes(),
-        software: SOFTWARE.to_owned(),
-        offers: routes.iter().map(offer).collect(),
-    }
-}
-
-/// What it means when the relay accepted none of the offers.
-fn refusal(welcome: &Welcome) -> Option<Ended> {
-    let code = |state: &OfferState| match state {
-        OfferState::Refused { code } => Some(code.clone()),
-        OfferState::Accepted | OfferState::Standby | OfferState::Copy => None,
-    };
-    let codes: Vec<String> = welcome.endpoints.iter().filter_map(|endpoint| code(&endpoint.state)).collect();
-    if codes.len() < welcome.endpoints.len() {
-        return None;
-    }
-    let first = codes.into_iter().next().unwrap_or_default();
-    let why = match first.as_str() {
-        "choose_one" if welcome.available.is_empty() => "this token may attach to no endpoint".to_owned(),
-        "choose_one" => format!("name one of this token's endpoints: {}", welcome.available.join(", ")),
-        "not_allowed" | "unknown_endpoint" => {
-            let names: Vec<_> = welcome.endpoints.iter().map(|endpoint| endpoint.endpoint.as_str()).collect();
-            format!(
-                "no endpoint {} for this token; it may attach to: {}",
-                names.join(", "),
-                welcome.available.join(", ")
-            )
-        }
-        other => format!("the relay refused: {other}"),
-    };
-    Some(Ended::Refused { why, code: Some(first) })
-}
-
-/// Says what is ready and what is not, and maps the relay's names to the routes.
-fn announce(welcome: &Welcome, routes: &[Arc<Route>], reporter: &Reporter) -> HashMap<String, Arc<Route>> {
-    let (mut by_name, mut ready) = (HashMap::new(), Vec::new());
-    for (endpoint, route) in welcome.endpoints.iter().zip(routes) {
-        match &endpoint.state {
-            OfferState::Accepted | OfferState::Copy => {
-                if endpoint.state == OfferState::Copy {
-                    reporter.warn(format!("endpoint {}: copies only, another agent serves it", endpoint.endpoint));
-                }
-                by_name.insert(endpoint.endpoint.clone(), Arc::clone(route));
-                ready.push(ReadyEndpoint {
-                    name: endpoint.endpoint.clone(),
-                    public_url: endpoint.url.clone(),
-                    target: route.handler.target().to_string(),
-                });
+    /// The current session is over.
+    fn ended(&mut self, close: Close) -> Result<(), RunError> {
+        let Some(session) = self.current.take() else { return Ok(()) };
+        self.backoff.session_ended(session.since.elapsed());
+        match &self.opening {
+            // It took its leave, had nothing in flight, and the new session's welcome is on its way.
+            Some(_) if session.has_left() => return Ok(()),
+            Some(opening) if close.code == CloseCode::GoingAway => {
+                self.shared.status.disconnected();
+                let after = opening.at.saturating_duration_since(Instant::now());
+                self.shared.reporter.state(State::Reconnecting { after, why: close.reason });
+                return Ok(());
             }
-            OfferState::Standby => {
-                by_name.insert(endpoint.endpoint.clone(), Arc::clone(route));
-                reporter.state(State::Standby { endpoint: endpoint.endpoint.clone() });
+            None if close.code == CloseCode::Unauthorized => {
+                return self.refused(close.reason, Some("unauthorized".to_owned()));
             }
-            OfferState::Refused { code } => {
-                reporter.warn(format!("endpoint {} was refused by the relay: {code}", endpoint.endpoint));
+            _ => {}
+        }
+        self.shared.status.disconnected();
+        let wait = self.backoff.next(fastrand::f64(), None);
+        self.shared.reporter.state(State::Reconnecting { after: wait, why: close.reason });
+        self.open_after(wait);
+        Ok(())
+    }
+
+    /// The relay does not want this agent, and there is no session that it could keep to.
+    fn refused(&mut self, why: String, code: Option<String>) -> Result<(), RunError> {
+        self.shared.status.disconnected();
+        self.shared.reporter.state(State::Refused { why: why.clone(), code });
+        match self.config.on_refused {
+            OnRefused::Exit => Err(RunError::Refused(why)),
+            OnRefused::RetryAfter(wait) => {
+                self.open_after(wait);
+                Ok(())
             }
         }
     }
-    reporter.state(State::Ready { endpoints: ready });
-    by_name
-}
 
-/// Hands out requests until the session ends, or until a stop has drained it (`None`).
-async fn serve(
-    routes: &HashMap<String, Arc<Route>>,
-    handle: Handle,
-    mut arrivals: Arrivals,
-    driver: AbortOnDropHandle<Close>,
-    (reporter, outcomes): (&Reporter, &Arc<Outcomes>),
-    stop: &CancellationToken,
-) -> Option<Close> {
-    let mut stopping = false;
-    let patience = sleep(Duration::MAX / 4);
-    tokio::pin!(patience);
-    loop {
-        let arrival = tokio::select! {
-            arrival = arrivals.next() => arrival,
-            () = stop.cancelled(), if !stopping => {
-                stopping = true;
-                reporter.state(State::Draining);
-                handle.drain();
-                patience.as_mut().reset(Instant::now() + DRAIN);
-                continue;
-            }
-            () = patience.as_mut(), if stopping => None,
+    /// Takes up new settings: handlers at once, everything else with a new session beside the old one.
+    fn take_over(&mut self, config: Arc<Config>) {
+        let shared = &self.shared;
+        let not_taken = |why: String| shared.reporter.warn(format!("the settings were not taken over: {why}"));
+        let table = match Table::new(&config, &shared.table.load()) {
+            Ok(table) => table,
+            Err(why) => return not_taken(why),
         };
-        match arrival {
-            Some(Arrival::Request(request)) => {
-                let name = String::from_utf8_lossy(&request.head.endpoint).into_owned();
-                let route = routes.get(&name).map(Arc::clone);
-                drop::<JoinHandle<()>>(tokio::spawn(exchange::serve(
-                    request,
-                    route,
-                    reporter.clone(),
-                    Arc::clone(outcomes),
-                )));
-            }
-            Some(Arrival::Notice(notice)) => tell(notice, reporter),
-            // The close that follows says when to connect again.
-            Some(Arrival::Draining | Arrival::Answered | Arrival::Outcome(_)) => {}
-            None => break,
+        let plan = match Plan::of(&config, &table) {
+            Ok(plan) => plan,
+            Err(error) => return not_taken(error.to_string()),
+        };
+        shared.status.wanted(&table);
+        shared.table.store(Arc::new(table));
+        if *self.config != *config {
+            shared.reporter.state(State::Reloaded);
+        }
+        self.config = config;
+        if self.current.as_ref().is_none_or(|session| session.plan != plan) {
+            self.open_after(Duration::ZERO);
+        } else if self.current.as_ref().is_some_and(|session| !session.has_left() && !session.seen.draining()) {
+            self.opening = None; // What it was to bring is there already.
         }
     }
-    let close = timeout(Duration::from_secs(3), driver).await;
-    if stopping {
-        return None;
-    }
-    match close {
-        Ok(Ok(close)) => Some(close),
-        _ => Some(Close { code: CloseCode::Internal, reason: "the session failed".to_owned() }),
-    }
-}
 
-fn tell(notice: Told, reporter: &Reporter) {
-    match notice {
-        Told::Text(line) => reporter.warn(line),
-        Told::Changed { endpoint, state } => match state {
-            OfferState::Accepted => reporter.warn(format!("endpoint {endpoint} is active now")),
-            OfferState::Standby => reporter.state(State::Standby { endpoint }),
-            OfferState::Copy => reporter.warn(format!("endpoint {endpoint}: copies only, another agent serves it")),
-            OfferState::Refused { code } => {
-                reporter.warn(format!("endpoint {endpoint} was taken away by the relay: {code}"));
-            }
-        },
-        Told::Refused { endpoint, event_id, status, code, provider } => reporter.refused(Notice {
-            time: Timestamp::now(),
-            status,
-            provider,
-            code,
-            event_id: Some(event_name(event_id)),
-            endpoint,
-        }),
+    /// Takes nothing new and waits for what is in flight.
+    async fn drain(&mut self) {
+        self.opening = None;
+        self.shared.status.stopping();
+        self.shared.reporter.state(State::Draining);
+        let until = Instant::now() + DRAIN;
+        if let Some(session) = self.current.take() {
+            session.handle.drain();
+            let _ = timeout_at(until, session.ended).await;
+        }
+        let _ = timeout_at(until, async { while self.finishing.join_next().await.is_some() {} }).await;
     }
-}
-
-/// An event's id as people read it.
-#[must_use]
-pub fn event_name(id: [u8; 16]) -> String {
-    format!("hook_{}", Uuid::from_bytes(id).as_simple())
 }

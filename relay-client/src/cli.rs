@@ -9,10 +9,13 @@
 
 pub mod args;
 mod config;
+mod doctor;
 mod failure;
 mod listen;
+mod login;
 mod misc;
 mod run;
+mod settings;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -62,12 +65,16 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Listen(args) => {
             let config = listen::config(&args, &places, std::io::stdin())?;
-            run::run(config, &Reporter::new(args.connection.output, cli.color))
+            let (shown, connection) = (Reporter::new(args.connection.output, cli.color), args.connection.clone());
+            run::run(config, &shown, connection.health_addr, move |stdin| listen::config(&args, &places, stdin))
         }
         Command::Start(args) => {
             let config = start::config(&args, &places, std::io::stdin())?;
-            run::run(config, &Reporter::new(args.connection.output, cli.color))
+            let (shown, connection) = (Reporter::new(args.connection.output, cli.color), args.connection.clone());
+            run::run(config, &shown, connection.health_addr, move |stdin| start::config(&args, &places, stdin))
         }
+        Command::Login(args) => misc::print(&login::run(&args, &places, std::io::stdin())?),
+        Command::Doctor(args) => doctor::run(&args, &places, std::io::stdin()),
         Command::Config(command) => misc::print(&config::run(&command, &places)?),
         Command::Completions { shell } => misc::print(&misc::completions(shell)),
         Command::Man { directory } => misc::man(directory.as_deref()),

@@ -8,7 +8,9 @@
 
 pub mod check;
 pub mod find;
+pub mod login;
 pub mod problem;
+pub mod proxy;
 pub mod raw;
 pub mod relay_url;
 pub mod show;
@@ -17,22 +19,26 @@ pub mod token;
 use std::{path::PathBuf, time::Duration};
 
 use http::{HeaderName, HeaderValue};
+use relay_proto::Attach;
 use uuid::Uuid;
 
 pub use self::{
     problem::{Invalid, Problem},
+    proxy::{Proxy, ProxyError, ProxyUrl},
     relay_url::RelayUrl,
     token::{Token, TokenError, TokenSource},
 };
 use crate::handler::TargetConfig;
 
 /// Everything a running agent needs to know.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// The relay to connect to.
     pub relay: RelayUrl,
     /// PEM file with roots that are believed for the relay, besides the system's.
     pub relay_ca: Option<PathBuf>,
+    /// The proxy before it.
+    pub proxy: Proxy,
     /// Where the token is read, at each connect.
     pub token: TokenSource,
     /// The agent's name; the host's unless the user chose one.
@@ -43,19 +49,61 @@ pub struct Config {
     pub endpoints: Vec<EndpointConfig>,
     /// What a refusal means.
     pub on_refused: OnRefused,
+    /// The files that this was read from, and the token's: a change of one is a reason to read them again.
+    pub files: Vec<PathBuf>,
 }
 
-/// One endpoint and the handler behind it.
-#[derive(Debug, Clone)]
+/// One endpoint and the handlers behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointConfig {
     /// The endpoint's name; `None` asks the relay for the token's only one.
     pub name: Option<String>,
-    /// The handler.
+    /// How it is attached.
+    pub attach: Attach,
+    /// With [`Attach::Exclusive`]: become active at once.
+    pub takeover: bool,
+    /// The handler of whatever no route takes.
+    pub handler: HandlerConfig,
+    /// Handlers by path; paths are unique.
+    pub routes: Vec<RouteConfig>,
+}
+
+impl EndpointConfig {
+    /// A shared endpoint with one handler.
+    #[must_use]
+    pub fn new(name: Option<String>, handler: HandlerConfig) -> Self {
+        Self { name, attach: Attach::Shared, takeover: false, handler, routes: Vec::new() }
+    }
+}
+
+/// A handler, and how requests are made for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HandlerConfig {
+    /// Where it lives and how it is called.
     pub target: TargetConfig,
     /// Headers set on every request, in place of the sender's of the same name.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Whether the handler sees the sender's `Host` rather than the target's.
     pub preserve_host: bool,
+}
+
+impl HandlerConfig {
+    /// A handler with every default.
+    #[must_use]
+    pub const fn new(target: TargetConfig) -> Self {
+        Self { target, headers: Vec::new(), preserve_host: false }
+    }
+}
+
+/// A handler for the requests below a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteConfig {
+    /// Begins with `/` and does not end with one.
+    pub path: String,
+    /// Whether the handler sees only what follows the path.
+    pub strip_prefix: bool,
+    /// The handler.
+    pub handler: HandlerConfig,
 }
 
 /// What the agent does when the relay refuses it.

@@ -29,28 +29,10 @@ use relay_tunnel::{Broken, Receiver, Responder, http::header_map, upgrade::Carri
 pub use self::outcomes::Outcomes;
 use self::{answer::Copy, outcomes::Attempt};
 use crate::{
-    agent::event_name,
-    config::EndpointConfig,
     handler::{BoxError, CallError, Handler},
-    report::{Line, Outcome, Reporter},
+    report::{Line, Outcome, Reporter, event_name},
+    routes::{Endpoint, Route},
 };
-
-/// Where an endpoint's requests go.
-#[derive(Debug)]
-pub struct Route {
-    /// What the user said of the endpoint.
-    pub config: EndpointConfig,
-    /// The handler.
-    pub handler: Handler,
-}
-
-impl Route {
-    /// A route to a handler.
-    #[must_use]
-    pub const fn new(config: EndpointConfig, handler: Handler) -> Self {
-        Self { config, handler }
-    }
-}
 
 /// What a handler's answer is whose head means nothing, or two things.
 const UNLAWFUL: &str = "the status or the framing of its answer is not lawful in HTTP";
@@ -58,10 +40,10 @@ const UNLAWFUL: &str = "the status or the framing of its answer is not lawful in
 /// What there is to say of an exchange that did not work: a code, and the error behind it.
 type Failed = (&'static str, Option<String>);
 
-/// Answers one request and reports how it went. `route` is `None` for an endpoint that was not offered.
+/// Answers one request and reports how it went. `serving` is `None` for an endpoint that was not offered.
 pub async fn serve(
     request: relay_tunnel::Request,
-    route: Option<Arc<Route>>,
+    serving: Option<Arc<Endpoint>>,
     reporter: Reporter,
     outcomes: Arc<Outcomes>,
 ) {
@@ -73,13 +55,13 @@ pub async fn serve(
     let mut path = String::from_utf8_lossy(&head.target).into_owned();
     let attempt = Attempt::of(&head);
     let (bytes_in, mut bytes_out) = (Arc::new(AtomicU64::new(0)), 0);
-    let called = match route {
+    let called = match serving {
         None => {
             responder.reset(ResetCode::NotCalled);
             Err(("endpoint_not_offered", None))
         }
-        Some(route) => match prepare(head, body, &route, &bytes_in) {
-            Ok(prepared) => {
+        Some(serving) => match prepare(head, body, &serving, &bytes_in) {
+            Ok((route, prepared)) => {
                 path = prepared.request.uri().to_string();
                 let copy = attempt.map(|attempt| Copy::new(attempt, &outcomes));
                 call(&route.handler, prepared, responder, copy, (&bytes_in, &mut bytes_out)).await
@@ -108,21 +90,22 @@ struct Prepared {
     raw: Option<Receiver>,
 }
 
-/// The request to the handler; the error is a code.
-fn prepare(
+/// The handler and the request to it; the error is a code.
+fn prepare<'a>(
     head: RequestHead,
     body: Receiver,
-    route: &Route,
+    serving: &'a Endpoint,
     bytes_in: &Arc<AtomicU64>,
-) -> Result<Prepared, &'static str> {
+) -> Result<(&'a Route, Prepared), &'static str> {
     let rest = std::str::from_utf8(&head.target).map_err(|_| "uncarriable_path")?;
+    let (route, rest) = serving.pick(rest);
     let uri = route.handler.target().uri_for(rest).map_err(|_| "uncarriable_path")?;
     let method = Method::from_bytes(&head.method).map_err(|_| "bad_method")?;
     let mut headers = header_map(head.headers).map_err(|_| "bad_headers")?;
     if !route.config.preserve_host || !headers.contains_key(header::HOST) {
         headers.insert(header::HOST, route.handler.host_header());
     }
-    for (name, value) in &route.config.headers {
+    for (name, value) in route.headers() {
         headers.insert(name, value.clone());
     }
     if !head.upgrade.is_empty() {
@@ -130,7 +113,7 @@ fn prepare(
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, upgrade);
         let request = request(method, uri, headers, Either::Right(Empty::new()));
-        return Ok(Prepared { request, raw: Some(body) });
+        return Ok((route, Prepared { request, raw: Some(body) }));
     }
     if headers.contains_key(header::TE) {
         headers.insert(header::CONNECTION, HeaderValue::from_static("te")); // RFC 9110, section 10.1.4.
@@ -145,7 +128,7 @@ fn prepare(
     } else {
         Either::Right(Empty::new())
     };
-    Ok(Prepared { request: request(method, uri, headers, body), raw: None })
+    Ok((route, Prepared { request: request(method, uri, headers, body), raw: None }))
 }
 
 fn request(method: Method, uri: Uri, headers: HeaderMap, body: RequestBody) -> Request<RequestBody> {

@@ -54,7 +54,7 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 type RequestBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// How one target is called.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetConfig {
     /// The address.
     pub target: Target,
@@ -162,6 +162,12 @@ impl Handler {
     #[must_use]
     pub fn host_header(&self) -> HeaderValue {
         self.shared.host.clone()
+    }
+
+    /// Opens a connection, TLS included, and closes it: whether anybody is there. Nothing is sent.
+    pub async fn try_connect(&self) -> Result<(), CallError> {
+        let deadline = Instant::now() + self.shared.timeouts.total;
+        self.shared.connect(deadline).await.map(drop)
     }
 
     /// Sends a request and waits for the head of the answer. The URI must be in origin form

@@ -1,19 +1,20 @@
 //! One connection to the relay, from a name to an authenticated upgrade to WebSocket.
 //!
-//! Resolves, connects, speaks TLS, and asks for the upgrade; tells in words and in types why it failed. It does not
-//! retry, frame messages, speak the relay's own protocol, or use proxies.
+//! Resolves, connects, through a proxy where there is one, speaks TLS, and asks for the upgrade; tells in words and
+//! in types why it failed. It does not retry, frame messages, or speak the relay's own protocol.
 //!
 //! Invariants: the token goes only to the relay named by the user, under TLS unless that is this machine, and into
 //! no error or log; a redirect is not followed; a [`Link`] speaks subprotocol [`SUBPROTOCOL`]; the whole
 //! takes at most [`REACH_TIMEOUT`] and [`UPGRADE_TIMEOUT`].
 
 mod error;
+mod proxy;
 mod socket;
 mod stream;
 #[cfg(test)]
 mod tests;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, StatusCode, header};
@@ -27,9 +28,9 @@ use tokio_rustls::TlsConnector;
 use tokio_tungstenite::tungstenite::handshake::{client::generate_key, derive_accept_key};
 use tokio_util::task::AbortOnDropHandle;
 
-pub use self::{error::LinkError, stream::Stream};
+pub use self::{error::LinkError, proxy::Via, stream::Stream};
 use crate::{
-    config::{RelayUrl, Token},
+    config::{Proxy, RelayUrl, Token},
     reason,
     tls::{self, Trust},
 };
@@ -50,29 +51,59 @@ pub struct Link {
     pub leftover: Vec<u8>,
 }
 
-/// Connects and authenticates. `relay_ca` names a PEM file with roots believed besides the system's; it and the
-/// system's roots are read anew each time, so that a long-lived agent notices when they change.
-pub async fn connect(relay: &RelayUrl, relay_ca: Option<&Path>, token: &Token) -> Result<Link, LinkError> {
-    let tcp = timeout(REACH_TIMEOUT, reach(relay)).await.map_err(|_| {
-        LinkError::Unreachable(format!("no connection to {} within {} s", relay.authority(), REACH_TIMEOUT.as_secs()))
-    })??;
-    timeout(UPGRADE_TIMEOUT, async {
-        let stream = if relay.is_tls() { secure(relay, relay_ca, tcp).await? } else { Stream::Plain(tcp) };
-        upgrade(relay, token, stream).await
-    })
-    .await
-    .map_err(|_| {
-        let seconds = UPGRADE_TIMEOUT.as_secs();
-        LinkError::Unreachable(format!("{} accepted but did not answer within {seconds} s", relay.authority()))
+/// A relay, and how it is reached.
+#[derive(Debug, Clone, Copy)]
+pub struct Way<'a> {
+    /// The relay.
+    pub relay: &'a RelayUrl,
+    /// A PEM file with roots believed besides the system's.
+    pub relay_ca: Option<&'a Path>,
+    /// The proxy before it.
+    pub proxy: &'a Proxy,
+}
+
+/// Connects and authenticates. The roots that are believed are read anew each time, so that a long-lived agent
+/// notices when they change; so is the relay's address.
+pub async fn connect(way: &Way<'_>, token: &Token) -> Result<Link, LinkError> {
+    let stream = reach(way).await?;
+    let answered = async { upgrade(way.relay, token, secure(way, stream).await?).await.link };
+    timeout(UPGRADE_TIMEOUT, answered).await.map_err(|_| silent(way))?
+}
+
+/// A relay that took the connection and then said nothing.
+fn silent(way: &Way<'_>) -> LinkError {
+    let seconds = UPGRADE_TIMEOUT.as_secs();
+    LinkError::Unreachable(format!("{} accepted but did not answer within {seconds} s", way.relay.authority()))
+}
+
+/// A connection to the relay's port, through the proxy where there is one, within [`REACH_TIMEOUT`].
+pub async fn reach(way: &Way<'_>) -> Result<Stream, LinkError> {
+    let relay = way.relay;
+    let reaching = async {
+        match Via::of(way) {
+            Some(via) => via.tunnel(way).await,
+            None => dial(relay.host(), relay.port()).await.map(Stream::Plain),
+        }
+    };
+    timeout(REACH_TIMEOUT, reaching).await.map_err(|_| {
+        let through = Via::of(way).map(|via| format!(" through {via}")).unwrap_or_default();
+        let seconds = REACH_TIMEOUT.as_secs();
+        LinkError::Unreachable(format!("no connection to {}{through} within {seconds} s", relay.authority()))
     })?
 }
 
-async fn reach(relay: &RelayUrl) -> Result<TcpStream, LinkError> {
-    let addresses = tokio::net::lookup_host((relay.host(), relay.port()))
-        .await
-        .map_err(|error| LinkError::Unreachable(format!("the name {} cannot be resolved: {error}", relay.host())))?;
-    let mut failure = "it has no address".to_owned();
-    for address in addresses {
+/// The addresses of a name, at least one.
+pub async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, LinkError> {
+    let unresolved = |reason: String| LinkError::Unreachable(format!("the name {host} cannot be resolved: {reason}"));
+    let addresses = tokio::net::lookup_host((host, port)).await.map_err(|error| unresolved(error.to_string()))?;
+    let addresses: Vec<_> = addresses.collect();
+    if addresses.is_empty() { Err(unresolved("it has no address".to_owned())) } else { Ok(addresses) }
+}
+
+/// Connects to the first address of a name that answers.
+async fn dial(host: &str, port: u16) -> Result<TcpStream, LinkError> {
+    let mut failure = String::new();
+    for address in resolve(host, port).await? {
         match TcpStream::connect(address).await {
             Ok(stream) => {
                 socket::tune(&stream)
@@ -82,23 +113,55 @@ async fn reach(relay: &RelayUrl) -> Result<TcpStream, LinkError> {
             Err(error) => failure = format!("{} ({address})", reason::of_io(&error)),
         }
     }
-    Err(LinkError::Unreachable(format!("{}: {failure}", relay.authority())))
+    let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    Err(LinkError::Unreachable(format!("{authority}: {failure}")))
 }
 
-async fn secure(relay: &RelayUrl, relay_ca: Option<&Path>, tcp: TcpStream) -> Result<Stream, LinkError> {
-    let trust = relay_ca.map_or(Trust::Platform, |file| Trust::PlatformAnd(file.to_owned()));
-    let config = tls::client_config(&trust).map_err(|error| LinkError::Unreachable(error.to_string()))?;
-    let name = ServerName::try_from(relay.host().to_owned())
-        .map_err(|_| LinkError::Unreachable(format!("{:?} is not a host name", relay.host())))?;
-    let stream = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.map_err(|error| {
-        let reason = tls::handshake_reason(&error, "trust it with --relay-ca");
-        LinkError::Unreachable(format!("{}: {reason}", relay.authority()))
-    })?;
-    Ok(Stream::Tls(Box::new(stream)))
+/// TLS with the relay, unless it is spoken to in the clear.
+pub async fn secure(way: &Way<'_>, stream: Stream) -> Result<Stream, LinkError> {
+    if !way.relay.is_tls() {
+        return Ok(stream);
+    }
+    let trust = way.relay_ca.map_or(Trust::Platform, |file| Trust::PlatformAnd(file.to_owned()));
+    let secured = secure_to(way.relay.host(), &trust, stream).await;
+    secured.map_err(|reason| LinkError::Unreachable(format!("{}: {reason}", way.relay.authority())))
+}
+
+/// A connection to whoever answers in the relay's place, whatever certificate that has: only to look at it.
+pub async fn look_at_certificate(way: &Way<'_>) -> Result<Stream, LinkError> {
+    let stream = reach(way).await?;
+    let secured = secure_to(way.relay.host(), &Trust::DangerousAnything, stream).await;
+    secured.map_err(LinkError::Unreachable)
+}
+
+/// TLS with a host of that name; the error is a reason.
+async fn secure_to(host: &str, trust: &Trust, stream: Stream) -> Result<Stream, String> {
+    let config = tls::client_config(trust).map_err(|error| error.to_string())?;
+    let name = ServerName::try_from(host.to_owned()).map_err(|_| format!("{host:?} is not a host name"))?;
+    match TlsConnector::from(Arc::new(config)).connect(name, stream).await {
+        Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
+        Err(error) => Err(tls::handshake_reason(&error, "trust it with --relay-ca")),
+    }
+}
+
+/// What came of asking for the upgrade.
+#[derive(Debug)]
+pub struct Answer {
+    /// The relay's clock, as its `Date` header tells it.
+    pub date: Option<String>,
+    /// The link, or why there is none.
+    pub link: Result<Link, LinkError>,
+}
+
+/// Asks for the upgrade. The caller bounds the wait.
+pub async fn upgrade(relay: &RelayUrl, token: &Token, stream: Stream) -> Answer {
+    let mut date = None;
+    let link = ask(relay, token, stream, &mut date).await;
+    Answer { date, link }
 }
 
 /// Asks for the upgrade and checks what comes back.
-async fn upgrade(relay: &RelayUrl, token: &Token, stream: Stream) -> Result<Link, LinkError> {
+async fn ask(relay: &RelayUrl, token: &Token, stream: Stream, date: &mut Option<String>) -> Result<Link, LinkError> {
     let key = generate_key();
     let request = request(relay, token, &key)?;
     let (mut sender, connection) = http1::Builder::new()
@@ -108,6 +171,7 @@ async fn upgrade(relay: &RelayUrl, token: &Token, stream: Stream) -> Result<Link
         .map_err(|error| error::of_http(&error))?;
     let _driver = AbortOnDropHandle::new(tokio::spawn(connection.with_upgrades()));
     let response = sender.send_request(request).await.map_err(|error| error::of_http(&error))?;
+    *date = response.headers().get(header::DATE).and_then(|date| date.to_str().ok()).map(str::to_owned);
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Err(error::of_answer(response).await);
     }

@@ -18,7 +18,7 @@ use std::{io::Write, sync::Arc, time::Duration};
 
 use jiff::{Timestamp, tz::TimeZone};
 
-pub use self::event::{Line, Notice, Outcome, ReadyEndpoint, State};
+pub use self::event::{Line, Notice, Outcome, ReadyEndpoint, Standing, State, event_name};
 use self::{
     event::Event,
     queue::{Handle, Queue},

@@ -9,5 +9,6 @@ pub mod hosts;
 pub mod link;
 pub mod process;
 pub mod program;
+pub mod proxy;
 pub mod sender;
 pub mod tls;

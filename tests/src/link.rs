@@ -40,6 +40,7 @@ pub struct Link {
     pub address: SocketAddr,
     state: Arc<watch::Sender<State>>,
     arrived: Arc<Mutex<Vec<Instant>>>,
+    relay: Arc<watch::Sender<String>>,
     task: JoinHandle<()>,
 }
 
@@ -61,14 +62,16 @@ impl Link {
         let address = listener.local_addr()?;
         let state = Arc::new(watch::Sender::new(State::Up));
         let arrived = Arc::new(Mutex::new(Vec::new()));
-        let (relay, changes, arrivals) = (relay.to_owned(), state.subscribe(), Arc::clone(&arrived));
+        let relay = Arc::new(watch::Sender::new(relay.to_owned()));
+        let (leads_to, changes, arrivals) = (relay.subscribe(), state.subscribe(), Arc::clone(&arrived));
         let task = tokio::spawn(async move {
             while let Ok((agent, _)) = listener.accept().await {
                 arrivals.lock().expect("nobody panicked").push(Instant::now());
-                tokio::spawn(carry(agent, relay.clone(), changes.clone()));
+                let relay = leads_to.borrow().clone();
+                tokio::spawn(carry(agent, relay, changes.clone()));
             }
         });
-        Ok(Self { address, state, arrived, task })
+        Ok(Self { address, state, arrived, relay, task })
     }
 
     /// When each connection came.
@@ -78,6 +81,11 @@ impl Link {
     #[must_use]
     pub fn arrivals(&self) -> Vec<Instant> {
         self.arrived.lock().expect("nobody panicked").clone()
+    }
+
+    /// New connections lead to another relay from now on.
+    pub fn lead_to(&self, relay: &str) {
+        self.relay.send_replace(relay.to_owned());
     }
 
     /// From now on the link does this.

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, BufReader},
+    io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader},
     process::{Child, Command},
     sync::mpsc,
     time::{Instant, sleep, timeout},
@@ -308,6 +308,23 @@ impl Agent {
         run_agent(command.args(more).env("RELAY_TOKEN", token)).await
     }
 
+    /// Runs any agent, ready or not.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn spawn(command: &mut Command) -> anyhow::Result<Self> {
+        spawn_agent(command)
+    }
+
+    /// Waits for its end: its exit code.
+    ///
+    /// # Errors
+    /// If it does not end.
+    pub async fn ended(&mut self) -> anyhow::Result<i32> {
+        let status = timeout(PATIENCE, self.child.wait()).await.context("it did not end")??;
+        status.code().context("a signal ended it")
+    }
+
     /// Runs any agent that prints a line with `"ready"` once it is.
     ///
     /// # Errors
@@ -407,13 +424,48 @@ fn spawn_server(
     Ok((child, log))
 }
 
+/// Runs a command to its end: its exit code, and what it printed on both outputs.
+///
+/// # Errors
+/// If it does not end.
+pub async fn run_to_end(command: &mut Command, stdin: &str) -> anyhow::Result<(i32, String)> {
+    on_its_own(command);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn()?;
+    // One that does not read its input may have ended already.
+    let _ = child.stdin.take().context("its input")?.write_all(stdin.as_bytes()).await;
+    let output = timeout(PATIENCE, child.wait_with_output()).await.context("it did not end")??;
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    Ok((output.status.code().context("a signal ended it")?, text))
+}
+
+/// Keeps what the user of this machine has set up away from a client.
+fn on_its_own(command: &mut Command) {
+    let set: Vec<_> = command.as_std().get_envs().map(|(name, _)| name.to_owned()).collect();
+    for name in ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY", "RELAY_URL", "RELAY_CLIENT_CONFIG"] {
+        for name in [name.to_owned(), name.to_lowercase()] {
+            if !set.iter().any(|other| *other == *name) {
+                command.env_remove(name);
+            }
+        }
+    }
+    if !set.iter().any(|name| name == "XDG_CONFIG_HOME") {
+        command.env("XDG_CONFIG_HOME", "/nonexistent");
+    }
+}
+
 async fn run_agent(command: &mut Command) -> anyhow::Result<Agent> {
+    let mut agent = Agent::spawn(command)?;
+    agent.line("\"ready\"").await?;
+    Ok(agent)
+}
+
+fn spawn_agent(command: &mut Command) -> anyhow::Result<Agent> {
+    on_its_own(command);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
     let mut child = command.spawn()?;
     let out = read_on(child.stdout.take().context("its output")?);
-    let mut agent = Agent { child, out };
-    agent.line("\"ready\"").await?;
-    Ok(agent)
+    Ok(Agent { child, out })
 }
 
 fn open_files(child: &Child) -> anyhow::Result<usize> {

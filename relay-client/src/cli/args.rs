@@ -6,14 +6,22 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::report::{Color, Output};
+use crate::{
+    health::HealthAddr,
+    report::{Color, Output},
+};
 
 const EXAMPLES: &str = "\
 Examples:
+  relay-client login https://hooks.example.com
+  relay-client listen 3000 github
   relay-client listen 3000 github --relay https://hooks.example.com --token-file token
   relay-client listen http://localhost:8080/webhooks stripe
   relay-client listen unix:/run/app.sock ci --output json
-  relay-client start --config relay-client.toml";
+  relay-client start --config relay-client.toml --health-addr 8081
+  relay-client doctor 3000
+
+Exit codes: 0 done, 1 failed, 2 usage or config, 3 refused by the relay, 4 not found, 5 unreachable.";
 
 /// Receives webhooks from a relay and calls local handlers
 #[derive(Debug, Parser)]
@@ -37,6 +45,10 @@ pub enum Command {
     Listen(ListenArgs),
     /// Serves the endpoints of a config file
     Start(StartArgs),
+    /// Stores a relay's address and a token for it, after trying them
+    Login(LoginArgs),
+    /// Tries every step of the way from here to the relay and to the handlers
+    Doctor(DoctorArgs),
     /// Checks and shows the config file
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -58,31 +70,58 @@ pub enum Command {
     },
 }
 
-/// How the relay is reached and what is shown.
-#[derive(Debug, Args)]
-pub struct ConnectionArgs {
-    /// The relay's address: https://HOST, or http:// on this machine
+/// How the relay is reached.
+#[derive(Debug, Clone, Args)]
+pub struct ReachArgs {
+    /// The relay's address: https://HOST, or http:// on this machine [default: where `login` was]
     #[arg(long, env = "RELAY_URL", hide_env_values = true, value_name = "URL")]
     pub relay: Option<String>,
-    /// A file that holds the token, or - for standard input. RELAY_TOKEN holds the token itself
+    /// A file that holds the token, or - for standard input; read again when it changes. RELAY_TOKEN holds the
+    /// token itself
     #[arg(long, env = "RELAY_TOKEN_FILE", hide_env_values = true, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
-    /// This agent's name [default: the host's]
-    #[arg(long, env = "RELAY_NAME", value_name = "NAME")]
-    pub name: Option<String>,
     /// A PEM file with roots to believe for the relay, besides the system's
     #[arg(long, env = "RELAY_CA", value_name = "FILE")]
     pub relay_ca: Option<PathBuf>,
+    /// The proxy before the relay: http://, https://, socks5:// or socks5h://[USER:PASSWORD@]HOST[:PORT], or
+    /// "direct" [default: HTTPS_PROXY, ALL_PROXY and NO_PROXY, but not for a relay on this machine]
+    #[arg(long, env = "RELAY_PROXY", hide_env_values = true, value_name = "URL")]
+    pub proxy: Option<String>,
     /// The config file [default: ./relay-client.toml, or relay/relay-client.toml in the user's config directory]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+/// Who the agent is, how the relay is reached, and what is shown.
+#[derive(Debug, Clone, Args)]
+pub struct ConnectionArgs {
+    /// How the relay is reached.
+    #[command(flatten)]
+    pub reach: ReachArgs,
+    /// This agent's name [default: the host's]
+    #[arg(long, env = "RELAY_NAME", value_name = "NAME")]
+    pub name: Option<String>,
+    /// Answers /livez, and /readyz once every endpoint is attached; a port is one of this machine's loopback
+    #[arg(long, env = "RELAY_HEALTH_ADDR", value_name = "ADDR")]
+    pub health_addr: Option<HealthAddr>,
     /// What is printed
     #[arg(long, value_enum, default_value_t, value_name = "FORM")]
     pub output: Output,
 }
 
+/// How an endpoint is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum AttachArg {
+    /// Takes turns with other agents
+    Shared,
+    /// One agent is active, others stand by
+    Exclusive,
+    /// Gets copies of what others get; senders never see the answers
+    Copy,
+}
+
 /// `listen`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(override_usage = "relay-client listen [OPTIONS] [PORT|URL|unix:PATH] [ENDPOINT]")]
 pub struct ListenArgs {
     /// The handler: a port on this machine, http://…, https://… or unix:PATH; then the endpoint, which may be left
@@ -92,6 +131,12 @@ pub struct ListenArgs {
     /// The handler, as an option
     #[arg(short, long, value_name = "URL")]
     pub forward_to: Option<String>,
+    /// How to attach [default: copies while an agent of another name serves the endpoint, else shared]
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub attach: Option<AttachArg>,
+    /// Becomes the active agent at once; implies --attach exclusive
+    #[arg(long)]
+    pub takeover: bool,
     /// A path in place of the target's own
     #[arg(long, value_name = "PATH")]
     pub path: Option<String>,
@@ -119,7 +164,7 @@ pub struct ListenArgs {
 }
 
 /// `start`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct StartArgs {
     /// The endpoints to serve [default: all]
     #[arg(value_name = "NAME", conflicts_with = "all")]
@@ -130,6 +175,37 @@ pub struct StartArgs {
     /// How the relay is reached.
     #[command(flatten)]
     pub connection: ConnectionArgs,
+}
+
+/// `login`.
+#[derive(Debug, Args)]
+pub struct LoginArgs {
+    /// The relay's address: https://HOST, or http:// on this machine
+    #[arg(value_name = "URL")]
+    pub relay: String,
+    /// A file that holds the token [default: asks for it, or reads standard input if that is no terminal]
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// A PEM file with roots to believe for the relay, besides the system's; stored, too
+    #[arg(long, env = "RELAY_CA", value_name = "FILE")]
+    pub relay_ca: Option<PathBuf>,
+    /// The proxy before the relay, as for `listen`; not stored
+    #[arg(long, env = "RELAY_PROXY", hide_env_values = true, value_name = "URL")]
+    pub proxy: Option<String>,
+}
+
+/// `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Handlers to try, besides those of the config file
+    #[arg(value_name = "TARGET")]
+    pub targets: Vec<String>,
+    /// How the relay is reached.
+    #[command(flatten)]
+    pub reach: ReachArgs,
+    /// As a JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `config …`.

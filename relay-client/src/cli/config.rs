@@ -68,8 +68,12 @@ fn check(file: ConfigFile) -> Result<ConfigFile, Failure> {
         problem("relay_ca".to_owned(), error.to_string());
     }
     for endpoint in &file.endpoints {
-        if let Err(error) = Handler::new(&endpoint.target) {
-            problem(format!("endpoint.{}", endpoint.name.as_deref().unwrap_or_default()), error.to_string());
+        let key = format!("endpoint.{}", endpoint.name.as_deref().unwrap_or_default());
+        let routes = endpoint.routes.iter().map(|route| (format!("{key}.route.{}", route.path), &route.handler));
+        for (key, handler) in std::iter::once((key.clone(), &endpoint.handler)).chain(routes) {
+            if let Err(error) = Handler::new(&handler.target) {
+                problem(key, error.to_string());
+            }
         }
     }
     if problems.is_empty() {

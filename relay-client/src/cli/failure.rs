@@ -17,6 +17,15 @@ pub enum Failure {
     /// A file or a name does not exist.
     #[error("{0}")]
     NotFound(String),
+    /// The relay says no.
+    #[error("{0}")]
+    Refused(String),
+    /// The relay does not answer, or something else does.
+    #[error("{0}")]
+    Unreachable(String),
+    /// A check failed, and its result has been printed; the exit code says what kind.
+    #[error("a check failed")]
+    Checks(u8),
     /// The agent ended by itself.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -32,8 +41,10 @@ impl Failure {
         match self {
             Self::Failed(_) => 1,
             Self::Usage(_) | Self::Config(_) | Self::Run(RunError::Unusable(_)) => 2,
-            Self::Run(RunError::Refused(_)) => 3,
+            Self::Run(RunError::Refused(_)) | Self::Refused(_) => 3,
             Self::NotFound(_) => 4,
+            Self::Unreachable(_) => 5,
+            Self::Checks(code) => *code,
             Self::Interrupted => 130,
         }
     }
@@ -41,6 +52,6 @@ impl Failure {
     /// Whether the user has been told already.
     #[must_use]
     pub fn is_reported(&self) -> bool {
-        matches!(self, Self::Run(RunError::Refused(_)) | Self::Interrupted)
+        matches!(self, Self::Run(RunError::Refused(_)) | Self::Interrupted | Self::Checks(_))
     }
 }

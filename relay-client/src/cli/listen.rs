@@ -1,21 +1,19 @@
 //! `listen`: flags, environment and file become a configuration with one endpoint.
 //!
-//! A flag goes before the environment, that before the file, that before a default. Only the relay, the token and
-//! the agent's name are taken from the file; the handler is always named here.
+//! Only the relay, the way there, the token and the agent's name are taken from the file; the handler is always
+//! named here.
 
 use std::io::Read;
 
+use relay_proto::Attach;
+
 use super::{
     Failure,
-    args::{ConnectionArgs, ListenArgs},
+    args::{AttachArg, ListenArgs},
+    settings::{self, usage},
 };
 use crate::{
-    config::{
-        Config, EndpointConfig, OnRefused, TokenSource,
-        check::{self, ConfigFile},
-        find::Places,
-        host_name,
-    },
+    config::{Config, EndpointConfig, HandlerConfig, OnRefused, check, find::Places},
     handler::TargetConfig,
     target::Target,
     tls::Trust,
@@ -24,60 +22,19 @@ use crate::{
 /// The configuration that `listen` runs with. Reads `stdin` only for `--token-file -`.
 pub(super) fn config(args: &ListenArgs, places: &Places, stdin: impl Read) -> Result<Config, Failure> {
     let endpoint = endpoint(args)?;
-    let file = read_file(&args.connection, places)?;
-    connection(&args.connection, file, places, stdin, vec![endpoint], OnRefused::Exit)
+    let file = settings::read_file(&args.connection.reach, places)?;
+    settings::config(&args.connection, file.as_ref(), places, stdin, vec![endpoint], OnRefused::Exit)
 }
 
-/// The config file, if there is one.
-pub(super) fn read_file(args: &ConnectionArgs, places: &Places) -> Result<Option<ConfigFile>, Failure> {
-    let path = places.find(args.config.as_deref());
-    Ok(path.map(|path| ConfigFile::read(&path, places.home.as_deref())).transpose()?)
-}
-
-/// What `listen` and `start` have in common: flags laid over the file.
-pub(super) fn connection(
-    args: &ConnectionArgs,
-    file: Option<ConfigFile>,
-    places: &Places,
-    stdin: impl Read,
-    endpoints: Vec<EndpointConfig>,
-    on_refused: OnRefused,
-) -> Result<Config, Failure> {
-    let (mut relay, mut relay_ca, mut token, mut name) = (None, None, None, None);
-    if let Some(file) = file {
-        (relay, relay_ca, token, name) = (file.relay, file.relay_ca, file.token, file.name);
+/// How to attach: a laptop beside production gets copies unless it asks for more.
+fn attach(args: &ListenArgs) -> Result<Attach, Failure> {
+    match (args.attach, args.takeover) {
+        (Some(AttachArg::Exclusive) | None, true) | (Some(AttachArg::Exclusive), false) => Ok(Attach::Exclusive),
+        (Some(_), true) => Err(Failure::Usage("--takeover: it is for --attach exclusive alone".to_owned())),
+        (Some(AttachArg::Shared), false) => Ok(Attach::Shared),
+        (Some(AttachArg::Copy), false) => Ok(Attach::Copy),
+        (None, false) => Ok(Attach::Auto),
     }
-    if let Some(typed) = &args.relay {
-        relay = Some(typed.parse().map_err(|error| usage("--relay", &error))?);
-    }
-    if let Some(typed) = &args.name {
-        name = Some(check::agent_name(typed).map_err(|error| usage("--name", &error))?);
-    }
-    if let Some(path) = &args.relay_ca {
-        relay_ca = Some(places.current.join(path));
-    }
-    if let Some(path) = &args.token_file {
-        token = Some(if path.as_os_str() == "-" {
-            TokenSource::from_reader(stdin).map_err(|error| usage("--token-file", &error))?
-        } else {
-            TokenSource::File(places.current.join(path))
-        });
-    } else if places.has_token {
-        token = Some(TokenSource::Env("RELAY_TOKEN".to_owned()));
-    }
-    let missing = |what| Failure::Usage(format!("{what}, set it in the environment, or write it in relay-client.toml"));
-    let token = token.ok_or_else(|| missing("no token: name its file with --token-file"))?;
-    // A wrong path should show now, not after the first connect.
-    token.read().map_err(|error| Failure::Usage(error.to_string()))?;
-    Ok(Config {
-        relay: relay.ok_or_else(|| missing("no relay: name it with --relay https://HOST"))?,
-        relay_ca,
-        token,
-        name: name.unwrap_or_else(host_name),
-        instance: uuid::Uuid::now_v7(),
-        endpoints,
-        on_refused,
-    })
 }
 
 fn endpoint(args: &ListenArgs) -> Result<EndpointConfig, Failure> {
@@ -113,7 +70,8 @@ fn endpoint(args: &ListenArgs) -> Result<EndpointConfig, Failure> {
     };
     let name = name.map(|name| check::endpoint_name(name)).transpose().map_err(|error| usage("endpoint", &error))?;
     let headers = args.headers.iter().map(|typed| header(typed)).collect::<Result<_, _>>()?;
-    Ok(EndpointConfig { name, target: config, headers, preserve_host: args.preserve_host })
+    let handler = HandlerConfig { target: config, headers, preserve_host: args.preserve_host };
+    Ok(EndpointConfig { attach: attach(args)?, takeover: args.takeover, ..EndpointConfig::new(name, handler) })
 }
 
 fn header(typed: &str) -> Result<(http::HeaderName, http::HeaderValue), Failure> {
@@ -122,8 +80,4 @@ fn header(typed: &str) -> Result<(http::HeaderName, http::HeaderValue), Failure>
         .split_once(':')
         .ok_or_else(|| Failure::Usage("--header: write it as 'NAME: VALUE', with a colon".to_owned()))?;
     check::header(name.trim(), value.trim()).map_err(|error| usage("--header", &error))
-}
-
-fn usage(what: &str, error: &impl ToString) -> Failure {
-    Failure::Usage(format!("{what}: {}", error.to_string()))
 }

@@ -1,14 +1,27 @@
 //! Runs an agent until it is told to stop: the runtime, the signals, the log.
 //!
-//! The first Ctrl-C or SIGTERM drains and ends with code 0; a second one does not wait.
+//! The first Ctrl-C or SIGTERM drains and ends with code 0; a second one does not wait. SIGHUP has the settings
+//! read again.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use tokio_util::sync::CancellationToken;
+use tokio::{
+    net::TcpListener,
+    runtime::Runtime,
+    sync::{mpsc, watch},
+};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing_subscriber::EnvFilter;
 
 use super::Failure;
-use crate::{agent, config::Config, report::Reporter, tls::Trust};
+use crate::{
+    agent::{self, StatusSender},
+    config::{Config, TokenSource},
+    health::{self, HealthAddr},
+    reload,
+    report::{Reporter, State},
+    tls::Trust,
+};
 
 /// How long the last lines may take to be written.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
@@ -25,68 +38,127 @@ pub(super) fn start_logging(verbose: u8) {
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
 }
 
-/// Runs the agent on one thread.
-pub(super) fn run(config: Config, reporter: &Reporter) -> Result<(), Failure> {
+/// Runs the agent on one thread. `read` reads its settings again; a token that came from standard input is given
+/// to it there.
+pub(super) fn run(
+    config: Config,
+    reporter: &Reporter,
+    health: Option<HealthAddr>,
+    read: impl Fn(&[u8]) -> Result<Config, Failure> + Send + 'static,
+) -> Result<(), Failure> {
     warn_of_dangers(&config, reporter);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::Failed(format!("the runtime cannot start: {error}")))?;
-    let result = runtime.block_on(until_stopped(config, reporter.clone()));
+    let runtime = runtime()?;
+    let result = runtime.block_on(until_stopped(config, reporter.clone(), health, read));
     // A name that is still being resolved must not hold up the end.
     runtime.shutdown_background();
     reporter.flush(FLUSH_LIMIT);
     result
 }
 
-async fn until_stopped(config: Config, reporter: Reporter) -> Result<(), Failure> {
+/// A runtime of one thread.
+pub(super) fn runtime() -> Result<Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Failed(format!("the runtime cannot start: {error}")))
+}
+
+async fn until_stopped(
+    config: Config,
+    reporter: Reporter,
+    health: Option<HealthAddr>,
+    read: impl Fn(&[u8]) -> Result<Config, Failure> + Send + 'static,
+) -> Result<(), Failure> {
     let stop = CancellationToken::new();
     let mut signals = Signals::new().map_err(|error| Failure::Failed(format!("no signals can be taken: {error}")))?;
-    let agent = agent::run(config, reporter, stop.clone());
+    let status = StatusSender::default();
+    if let Some(HealthAddr(address)) = health {
+        let unusable = |error| Failure::Failed(format!("--health-addr {address}: {}", crate::reason::of_io(&error)));
+        let listener = TcpListener::bind(address).await.map_err(unusable)?;
+        let address = listener.local_addr().map_err(unusable)?.to_string();
+        reporter.state(State::Health { address });
+        tokio::spawn(health::serve(listener, status.subscribe()));
+    }
+    let reread = rereading(&config, read);
+    let (settings, taken) = watch::channel(Arc::new(config));
+    let (ask, asked) = mpsc::channel(1);
+    let _keeping = AbortOnDropHandle::new(tokio::spawn(reload::keep(reread, settings, asked, reporter.clone())));
+    let agent = agent::run(taken, reporter, status, stop.clone());
     tokio::pin!(agent);
     loop {
         tokio::select! {
             result = &mut agent => return Ok(result?),
-            () = signals.next() => {
-                if stop.is_cancelled() {
-                    return Err(Failure::Interrupted);
+            signal = signals.next() => match signal {
+                Asked::Reload => {
+                    // One that waits already says the same.
+                    let _ = ask.try_send(());
                 }
-                stop.cancel();
-            }
+                Asked::Stop if stop.is_cancelled() => return Err(Failure::Interrupted),
+                Asked::Stop => stop.cancel(),
+            },
         }
     }
 }
 
+/// Reads the settings again, for the same process.
+fn rereading(config: &Config, read: impl Fn(&[u8]) -> Result<Config, Failure> + Send + 'static) -> reload::Read {
+    let (instance, given) = (config.instance, config.token.clone());
+    Box::new(move || {
+        let again = match &given {
+            TokenSource::Given(token) => read(token.reveal().as_bytes()),
+            _ => read(&[]),
+        };
+        again.map(|config| Config { instance, ..config }).map_err(|failure| failure.to_string())
+    })
+}
+
 fn warn_of_dangers(config: &Config, reporter: &Reporter) {
-    for endpoint in &config.endpoints {
-        if endpoint.target.target.is_tls() && endpoint.target.trust == Trust::DangerousAnything {
-            let target = &endpoint.target.target;
+    let handlers = config.endpoints.iter().flat_map(|endpoint| {
+        std::iter::once(&endpoint.handler).chain(endpoint.routes.iter().map(|route| &route.handler))
+    });
+    for handler in handlers {
+        if handler.target.target.is_tls() && handler.target.trust == Trust::DangerousAnything {
+            let target = &handler.target.target;
             reporter
                 .warn(format!("{target}: its certificate is not checked, since --insecure or insecure = true says so"));
         }
     }
 }
 
-/// The signals that ask for an end.
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy)]
+enum Asked {
+    Stop,
+    Reload,
+}
+
+/// The signals that are listened to.
 struct Signals {
     #[cfg(unix)]
     interrupt: tokio::signal::unix::Signal,
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    hangup: tokio::signal::unix::Signal,
 }
 
 impl Signals {
     #[cfg(unix)]
     fn new() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
     #[cfg(unix)]
-    async fn next(&mut self) {
+    async fn next(&mut self) -> Asked {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.hangup.recv() => Asked::Reload,
         }
     }
 
@@ -95,11 +167,13 @@ impl Signals {
         Ok(Self {})
     }
 
+    /// Files that change are the only way to a reload here.
     #[cfg(not(unix))]
-    async fn next(&mut self) {
+    async fn next(&mut self) -> Asked {
         if tokio::signal::ctrl_c().await.is_err() {
             // Without signals the process can only be ended from outside.
             std::future::pending::<()>().await;
         }
+        Asked::Stop
     }
 }

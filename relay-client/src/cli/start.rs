@@ -2,7 +2,7 @@
 
 use std::{io::Read, time::Duration};
 
-use super::{Failure, args::StartArgs, config::not_found, listen};
+use super::{Failure, args::StartArgs, config::not_found, settings};
 use crate::config::{Config, EndpointConfig, OnRefused, find::Places, problem::closest};
 
 /// How long a refused agent waits before it asks again.
@@ -10,14 +10,14 @@ const REFUSED_RETRY: Duration = Duration::from_secs(60);
 
 /// The configuration that `start` runs with.
 pub(super) fn config(args: &StartArgs, places: &Places, stdin: impl Read) -> Result<Config, Failure> {
-    let mut file = listen::read_file(&args.connection, places)?.ok_or_else(|| not_found(places))?;
+    let mut file = settings::read_file(&args.connection.reach, places)?.ok_or_else(|| not_found(places))?;
     let endpoints = chosen(std::mem::take(&mut file.endpoints), &args.names)?;
     if endpoints.is_empty() {
         let path = file.path.display();
         return Err(Failure::Usage(format!("{path} names no [[endpoint]]; add one with a name and a target")));
     }
     let on_refused = OnRefused::RetryAfter(REFUSED_RETRY);
-    listen::connection(&args.connection, Some(file), places, stdin, endpoints, on_refused)
+    settings::config(&args.connection, Some(&file), places, stdin, endpoints, on_refused)
 }
 
 /// Those named, in the file's order; all if none is named.

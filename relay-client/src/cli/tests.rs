@@ -88,7 +88,7 @@ fn targets_and_endpoints_are_told_apart() {
     ] {
         let config = world.listen(line).unwrap();
         assert_eq!(config.endpoints.len(), 1);
-        assert_eq!(config.endpoints[0].target.target.to_string(), target, "{line}");
+        assert_eq!(config.endpoints[0].handler.target.target.to_string(), target, "{line}");
         assert_eq!(config.endpoints[0].name.as_deref(), name, "{line}");
         assert_eq!(config.on_refused, OnRefused::Exit);
         assert_eq!(config.token.read().unwrap().reveal(), "from-stdin");
@@ -102,11 +102,11 @@ fn options_reach_the_handler() {
         "https://app ci --max-connections 3 --timeout 2m --skip-verify --preserve-host -H A:b -H Authorization:s3cret";
     let config = world.listen(line).unwrap();
     let endpoint = &config.endpoints[0];
-    assert_eq!(endpoint.target.max_connections.get(), 3);
-    assert_eq!(endpoint.target.timeouts.head.as_secs(), 120);
-    assert_eq!(endpoint.target.trust, Trust::DangerousAnything);
-    assert!(endpoint.preserve_host);
-    assert_eq!(endpoint.headers.len(), 2);
+    assert_eq!(endpoint.handler.target.max_connections.get(), 3);
+    assert_eq!(endpoint.handler.target.timeouts.head.as_secs(), 120);
+    assert_eq!(endpoint.handler.target.trust, Trust::DangerousAnything);
+    assert!(endpoint.handler.preserve_host);
+    assert_eq!(endpoint.handler.headers.len(), 2);
     assert!(!format!("{config:?}").contains("s3cret"));
 }
 
@@ -129,7 +129,7 @@ fn mistakes_exit_with_two_and_show_no_secret() {
         assert!(!text.contains("s3cret"), "{text}");
     }
     let (_, text) = failure(world.config(&["listen", "3000", "--relay", "https://h"]));
-    assert!(text.starts_with("no token: name its file with --token-file"), "{text}");
+    assert!(text.starts_with("no token: run relay-client login, name its file with --token-file"), "{text}");
     let (_, text) = failure(world.config(&["listen", "3000", "--token-file", "-"]));
     assert!(text.starts_with("no relay: "), "{text}");
     let (code, text) = failure(world.config(&["listen", "3000", "--relay", "http://h", "--token-file", "-"]));

@@ -4,20 +4,23 @@
 //! itself: a missing CA file or token shows when it is used, or in `config check`.
 
 use std::{
+    collections::BTreeMap,
     num::NonZeroUsize,
     ops::Range,
     path::{Path, PathBuf},
+    str::FromStr as _,
     time::Duration,
 };
 
 use http::{HeaderName, HeaderValue};
+use relay_proto::Attach;
 use toml::Spanned;
 
 use super::{
-    EndpointConfig, Invalid, Problem, RelayUrl, TokenSource,
+    EndpointConfig, HandlerConfig, Invalid, Problem, Proxy, RelayUrl, RouteConfig, TokenSource,
     find::expand,
     problem::{line_of, of_toml},
-    raw::{RawEndpoint, RawFile, RawTimeouts},
+    raw::{RawEndpoint, RawFile, RawRoute, RawTimeouts},
 };
 use crate::{
     handler::{TargetConfig, Timeouts},
@@ -45,6 +48,8 @@ pub struct ConfigFile {
     pub token: Option<TokenSource>,
     /// The agent's name.
     pub name: Option<String>,
+    /// The proxy on the way to the relay.
+    pub proxy: Option<Proxy>,
     /// Endpoints and their handlers, in the file's order; names are unique.
     pub endpoints: Vec<EndpointConfig>,
 }
@@ -98,44 +103,65 @@ impl Check<'_> {
             relay_ca: self.path(raw.relay_ca.as_ref()),
             token: self.value(raw.token.as_ref(), "token", |text| TokenSource::from_reference(text, base, home)),
             name: self.value(raw.name.as_ref(), "name", agent_name),
+            proxy: self.value(raw.proxy.as_ref(), "proxy", str::parse),
             endpoints,
         }
     }
 
     fn endpoint(&mut self, raw: &Spanned<RawEndpoint>) -> Option<EndpointConfig> {
         let raw = raw.get_ref();
-        let key = |last: &str| format!("endpoint.{}.{last}", raw.name.get_ref());
-        let name = self.value(Some(&raw.name), &key("name"), endpoint_name);
-        let target = self.value(Some(&raw.target), &key("target"), str::parse::<Target>);
-        let target = match (target, &raw.path) {
+        let key = format!("endpoint.{}", raw.name.get_ref());
+        let name = self.value(Some(&raw.name), &format!("{key}.name"), endpoint_name);
+        let attach = self.value(raw.attach.as_ref(), &format!("{key}.attach"), attach);
+        let handler = self.handler(&key, &TypedHandler::of_endpoint(raw));
+        let routes: Vec<_> = raw.route.iter().map(|route| self.route(&key, route.get_ref())).collect();
+        self.unique_paths(&key, raw);
+        Some(EndpointConfig {
+            attach: attach.unwrap_or_default(),
+            routes: routes.into_iter().collect::<Option<_>>()?,
+            ..EndpointConfig::new(Some(name?), handler?)
+        })
+    }
+
+    fn route(&mut self, endpoint: &str, raw: &RawRoute) -> Option<RouteConfig> {
+        let key = format!("{endpoint}.route.{}", raw.path.get_ref());
+        let path = self.value(Some(&raw.path), &format!("{key}.path"), route_path);
+        let handler = self.handler(&key, &TypedHandler::of_route(raw));
+        Some(RouteConfig { path: path?, strip_prefix: raw.strip_prefix, handler: handler? })
+    }
+
+    fn handler(&mut self, key: &str, typed: &TypedHandler<'_>) -> Option<HandlerConfig> {
+        let key = |last: &str| format!("{key}.{last}");
+        let target = self.value(Some(typed.target), &key("target"), str::parse::<Target>);
+        let target = match (target, typed.path) {
             (Some(target), Some(path)) => self.value(Some(path), &key("path"), |path| target.with_path(path)),
             (target, _) => target,
         };
-        let headers = raw.headers.iter().filter_map(|(name, value)| {
+        let headers = typed.headers.iter().filter_map(|(name, value)| {
             self.value(Some(value), &key(&format!("headers.{name}")), |value| header(name, value))
         });
         let headers = headers.collect();
-        let timeouts = self.timeouts(&raw.timeouts, &key("timeouts"));
-        let limit = self.value_of(raw.max_connections.as_ref(), &key("max_connections"), |count| {
+        let timeouts = self.timeouts(typed.timeouts, &key("timeouts"));
+        let limit = self.value_of(typed.max_connections, &key("max_connections"), |count| {
             usize::try_from(*count)
                 .ok()
                 .and_then(max_connections)
                 .ok_or_else(|| format!("{count} is out of range; allow 1 to {MAX_MAX_CONNECTIONS} calls at once"))
         });
-        let trust = match (&raw.ca_file, raw.insecure) {
+        let trust = match (typed.ca_file, typed.insecure) {
             (Some(file), true) => {
                 let message = "insecure = true makes it pointless; remove one of them";
                 self.problem(file.span(), &key("ca_file"), message.to_owned());
                 return None;
             }
-            (Some(_), false) => Trust::PlatformAnd(self.path(raw.ca_file.as_ref())?),
+            (Some(file), false) => Trust::PlatformAnd(self.path(Some(file))?),
             (None, true) => Trust::DangerousAnything,
             (None, false) => Trust::Platform,
         };
         let defaults = TargetConfig::new(target?);
         let max_connections = limit.unwrap_or(defaults.max_connections);
         let target = TargetConfig { max_connections, timeouts, trust, ..defaults };
-        Some(EndpointConfig { name: Some(name?), target, headers, preserve_host: raw.preserve_host })
+        Some(HandlerConfig { target, headers, preserve_host: typed.preserve_host })
     }
 
     fn timeouts(&mut self, raw: &RawTimeouts, key: &str) -> Timeouts {
@@ -157,6 +183,16 @@ impl Check<'_> {
             if raw.endpoint[..index].iter().any(|earlier| earlier.get_ref().name.get_ref() == name.get_ref()) {
                 let key = format!("endpoint.{}.name", name.get_ref());
                 self.problem(name.span(), &key, "stands twice; an endpoint has one target".to_owned());
+            }
+        }
+    }
+
+    fn unique_paths(&mut self, key: &str, raw: &RawEndpoint) {
+        for (index, route) in raw.route.iter().enumerate() {
+            let path = &route.get_ref().path;
+            if raw.route[..index].iter().any(|earlier| earlier.get_ref().path.get_ref() == path.get_ref()) {
+                let key = format!("{key}.route.{}.path", path.get_ref());
+                self.problem(path.span(), &key, "stands twice; a path has one target".to_owned());
             }
         }
     }
@@ -193,6 +229,68 @@ impl Check<'_> {
     fn problem(&mut self, span: Range<usize>, key: &str, message: String) {
         self.problems.push(Problem { line: Some(line_of(self.text, &span)), key: key.to_owned(), message });
     }
+}
+
+/// What an endpoint and a route say of a handler.
+struct TypedHandler<'a> {
+    target: &'a Spanned<String>,
+    path: Option<&'a Spanned<String>>,
+    headers: &'a BTreeMap<String, Spanned<String>>,
+    preserve_host: bool,
+    max_connections: Option<&'a Spanned<i64>>,
+    timeouts: &'a RawTimeouts,
+    ca_file: Option<&'a Spanned<String>>,
+    insecure: bool,
+}
+
+impl<'a> TypedHandler<'a> {
+    fn of_endpoint(raw: &'a RawEndpoint) -> Self {
+        Self {
+            target: &raw.target,
+            path: raw.path.as_ref(),
+            headers: &raw.headers,
+            preserve_host: raw.preserve_host,
+            max_connections: raw.max_connections.as_ref(),
+            timeouts: &raw.timeouts,
+            ca_file: raw.ca_file.as_ref(),
+            insecure: raw.insecure,
+        }
+    }
+
+    fn of_route(raw: &'a RawRoute) -> Self {
+        Self {
+            target: &raw.target,
+            path: None,
+            headers: &raw.headers,
+            preserve_host: raw.preserve_host,
+            max_connections: raw.max_connections.as_ref(),
+            timeouts: &raw.timeouts,
+            ca_file: raw.ca_file.as_ref(),
+            insecure: raw.insecure,
+        }
+    }
+}
+
+/// How an endpoint of a file is attached.
+pub fn attach(word: &str) -> Result<Attach, String> {
+    match word {
+        "shared" => Ok(Attach::Shared),
+        "exclusive" => Ok(Attach::Exclusive),
+        "copy" => Ok(Attach::Copy),
+        _ => Err(format!("{word:?} is none of shared, exclusive, copy")),
+    }
+}
+
+/// The path of a route: begins with `/`, compared with what senders send byte for byte.
+pub fn route_path(path: &str) -> Result<String, String> {
+    if path == "/" {
+        return Err("takes every request; write it as the endpoint's own target".to_owned());
+    }
+    if path.ends_with('/') {
+        return Err(format!("{path:?} takes what is below it anyway; write it without the last /"));
+    }
+    Target::from_str("1").and_then(|target| target.with_path(path)).map_err(|error| error.to_string())?;
+    Ok(path.to_owned())
 }
 
 /// A count of calls at once, if it is in range.
@@ -283,14 +381,14 @@ ca_file = "app.pem"
         assert_eq!(file.token.unwrap().to_string(), "file:/home/me/.config/relay/token");
         let github = &file.endpoints[0];
         assert_eq!(github.name.as_deref(), Some("github"));
-        assert_eq!(github.target.target.to_string(), "http://127.0.0.1:3000/hooks");
-        assert_eq!(github.target.max_connections.get(), 5);
-        assert_eq!(github.target.timeouts.connect, Duration::from_millis(500));
-        assert_eq!(github.target.timeouts.head, Duration::from_secs(60));
-        assert_eq!(github.target.timeouts.idle, Timeouts::default().idle);
-        assert_eq!(github.headers, [(HeaderName::from_static("x-from"), HeaderValue::from_static("relay"))]);
-        assert!(github.preserve_host);
-        assert_eq!(file.endpoints[1].target.trust, Trust::PlatformAnd("app.pem".into()));
+        assert_eq!(github.handler.target.target.to_string(), "http://127.0.0.1:3000/hooks");
+        assert_eq!(github.handler.target.max_connections.get(), 5);
+        assert_eq!(github.handler.target.timeouts.connect, Duration::from_millis(500));
+        assert_eq!(github.handler.target.timeouts.head, Duration::from_secs(60));
+        assert_eq!(github.handler.target.timeouts.idle, Timeouts::default().idle);
+        assert_eq!(github.handler.headers, [(HeaderName::from_static("x-from"), HeaderValue::from_static("relay"))]);
+        assert!(github.handler.preserve_host);
+        assert_eq!(file.endpoints[1].handler.target.trust, Trust::PlatformAnd("app.pem".into()));
     }
 
     #[test]
@@ -301,7 +399,7 @@ ca_file = "app.pem"
         );
         assert_eq!(
             refusal("version = 1\nzzz = 2\n"),
-            "relay-client.toml:2: unknown key \"zzz\"; known here: version, relay, relay_ca, token, name, endpoint"
+            "relay-client.toml:2: unknown key \"zzz\"; known here: version, relay, relay_ca, token, name, proxy, endpoint"
         );
     }
 
@@ -326,7 +424,7 @@ target = "3000"
             "relay-client.toml:1: version: 2 is not known; this program reads version = 1",
             "relay-client.toml:6: endpoint.github.target: a target takes no user name or password; send them as a \
              header: -H 'Authorization: Basic …'",
-            "relay-client.toml:9: endpoint.github.headers.Content-Length: content-length belongs to the connection \
+            "relay-client.toml:9: endpoint.github.handler.headers.Content-Length: content-length belongs to the connection \
              and cannot be set",
             "relay-client.toml:8: endpoint.github.timeouts.head: \"30\" is not a duration; write a unit, such as \
              500ms, 30s or 5m",
@@ -344,6 +442,34 @@ target = "3000"
         assert_eq!(refusal("relay = \"h\"\n"), "relay-client.toml:1: missing field `version`");
         assert!(refusal("version = 1\nrelay = 5\n").starts_with("relay-client.toml:2: invalid type"));
         assert!(refusal("version = \n").starts_with("relay-client.toml:1: "));
+    }
+
+    #[test]
+    fn routes_have_paths_and_targets_of_their_own() {
+        let file = |routes: &str| {
+            parse(&format!("version = 1\n[[endpoint]]\nname = \"a\"\nattach = \"exclusive\"\ntarget = \"1\"\n{routes}"))
+        };
+        let route = |path: &str| format!("[[endpoint.route]]\npath = \"{path}\"\ntarget = \"https://b/c\"\n");
+        let read = file(&(route("/x/y") + "strip_prefix = true\ninsecure = true\n")).unwrap();
+        assert_eq!(read.endpoints[0].attach, Attach::Exclusive);
+        let read = &read.endpoints[0].routes[0];
+        assert_eq!((read.path.as_str(), read.strip_prefix), ("/x/y", true));
+        assert_eq!(read.handler.target.target.to_string(), "https://b/c");
+        assert_eq!(read.handler.target.trust, Trust::DangerousAnything);
+        for (path, words) in [
+            ("/", "takes every request; write it as the endpoint's own target"),
+            ("/x/", "\"/x/\" takes what is below it anyway; write it without the last /"),
+            ("x", "\"x\" is not a URL path; it begins with / and has no spaces, ? or #"),
+            ("/x?y", "\"/x?y\" is not a URL path; it begins with / and has no spaces, ? or #"),
+        ] {
+            let expected = format!("relay-client.toml:7: endpoint.a.route.{path}.path: {words}");
+            assert_eq!(file(&route(path)).unwrap_err().to_string(), expected);
+        }
+        let twice = file(&(route("/x") + &route("/x"))).unwrap_err().to_string();
+        assert_eq!(twice, "relay-client.toml:10: endpoint.a.route./x.path: stands twice; a path has one target");
+        let attach = "version = 1\n[[endpoint]]\nname = \"a\"\ntarget = \"1\"\nattach = \"auto\"\n";
+        let expected = "relay-client.toml:5: endpoint.a.attach: \"auto\" is none of shared, exclusive, copy";
+        assert_eq!(refusal(attach), expected);
     }
 
     #[test]

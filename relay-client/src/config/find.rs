@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 /// The file's name in every directory that is searched.
 pub const FILE_NAME: &str = "relay-client.toml";
 
+/// The file in which `login` keeps a relay's address and a token, in the user's config directory.
+pub const LOGIN_NAME: &str = "login.toml";
+
 /// What the process is told about its surroundings.
 #[derive(Debug, Clone, Default)]
 pub struct Places {
@@ -46,6 +49,12 @@ impl Places {
             return Some(self.current.join(named));
         }
         self.searched().into_iter().find(|path| path.is_file())
+    }
+
+    /// Where `login` keeps what it was told, if the user has a config directory.
+    #[must_use]
+    pub fn login(&self) -> Option<PathBuf> {
+        self.config.as_ref().map(|config| config.join("relay").join(LOGIN_NAME))
     }
 
     /// The files that are looked for when none is named, in order.

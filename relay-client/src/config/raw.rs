@@ -18,6 +18,7 @@ pub struct RawFile {
     pub relay_ca: Option<Spanned<String>>,
     pub token: Option<Spanned<String>>,
     pub name: Option<Spanned<String>>,
+    pub proxy: Option<Spanned<String>>,
     #[serde(default)]
     pub endpoint: Vec<Spanned<RawEndpoint>>,
 }
@@ -28,8 +29,32 @@ pub struct RawFile {
 #[expect(missing_docs, reason = "the keys are described where they are checked")]
 pub struct RawEndpoint {
     pub name: Spanned<String>,
+    pub attach: Option<Spanned<String>>,
     pub target: Spanned<String>,
     pub path: Option<Spanned<String>>,
+    #[serde(default)]
+    pub headers: BTreeMap<String, Spanned<String>>,
+    #[serde(default)]
+    pub preserve_host: bool,
+    pub max_connections: Option<Spanned<i64>>,
+    #[serde(default)]
+    pub timeouts: RawTimeouts,
+    pub ca_file: Option<Spanned<String>>,
+    #[serde(default)]
+    pub insecure: bool,
+    #[serde(default)]
+    pub route: Vec<Spanned<RawRoute>>,
+}
+
+/// One `[[endpoint.route]]`: as an endpoint, but for a path. (`flatten` would lose the places in the file.)
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the keys are described where they are checked")]
+pub struct RawRoute {
+    pub path: Spanned<String>,
+    pub target: Spanned<String>,
+    #[serde(default)]
+    pub strip_prefix: bool,
     #[serde(default)]
     pub headers: BTreeMap<String, Spanned<String>>,
     #[serde(default)]

@@ -51,6 +51,12 @@ impl RelayUrl {
         self.port
     }
 
+    /// Whether it is this machine.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        is_loopback(&self.host)
+    }
+
     /// The value of the `Host` header.
     #[must_use]
     pub fn authority(&self) -> &str {

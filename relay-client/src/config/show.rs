@@ -2,9 +2,10 @@
 //!
 //! Prints TOML that can be read again. Secrets appear as the references they are.
 
+use relay_proto::Attach;
 use toml::{Table, Value};
 
-use super::{EndpointConfig, check::ConfigFile};
+use super::{EndpointConfig, HandlerConfig, RouteConfig, check::ConfigFile};
 use crate::tls::Trust;
 
 /// The file with every default written out.
@@ -16,6 +17,7 @@ pub fn render(file: &ConfigFile) -> String {
         ("relay", file.relay.as_ref().map(ToString::to_string)),
         ("relay_ca", file.relay_ca.as_ref().map(|path| path.display().to_string())),
         ("token", file.token.as_ref().map(ToString::to_string)),
+        ("proxy", file.proxy.as_ref().map(ToString::to_string)),
         ("name", Some(file.name.clone().unwrap_or_else(super::host_name))),
     ];
     for (key, value) in values {
@@ -29,16 +31,38 @@ pub fn render(file: &ConfigFile) -> String {
 }
 
 fn endpoint(endpoint: &EndpointConfig) -> Table {
-    let target = &endpoint.target;
-    let mut table = Table::new();
+    let mut table = handler(&endpoint.handler, true);
     if let Some(name) = &endpoint.name {
         table.insert("name".to_owned(), Value::String(name.clone()));
     }
-    table.insert("target".to_owned(), Value::String(target.target.without_path().to_string()));
-    if !target.target.path().is_empty() {
+    let attach = match endpoint.attach {
+        Attach::Exclusive => "exclusive",
+        Attach::Copy => "copy",
+        Attach::Shared | Attach::Auto => "shared",
+    };
+    table.insert("attach".to_owned(), Value::String(attach.to_owned()));
+    let route = |route: &RouteConfig| {
+        let mut table = handler(&route.handler, false);
+        table.insert("path".to_owned(), Value::String(route.path.clone()));
+        table.insert("strip_prefix".to_owned(), Value::Boolean(route.strip_prefix));
+        Value::Table(table)
+    };
+    if !endpoint.routes.is_empty() {
+        table.insert("route".to_owned(), Value::Array(endpoint.routes.iter().map(route).collect()));
+    }
+    table
+}
+
+/// What is said of a handler. In a route `path` is the route's, and the target's own stays in its address.
+fn handler(handler: &HandlerConfig, path_apart: bool) -> Table {
+    let target = &handler.target;
+    let mut table = Table::new();
+    let address = if path_apart { target.target.without_path() } else { target.target.clone() };
+    table.insert("target".to_owned(), Value::String(address.to_string()));
+    if path_apart && !target.target.path().is_empty() {
         table.insert("path".to_owned(), Value::String(target.target.path().to_owned()));
     }
-    table.insert("preserve_host".to_owned(), Value::Boolean(endpoint.preserve_host));
+    table.insert("preserve_host".to_owned(), Value::Boolean(handler.preserve_host));
     let limit = i64::try_from(target.max_connections.get()).unwrap_or(i64::MAX);
     table.insert("max_connections".to_owned(), Value::Integer(limit));
     let limits = &target.timeouts;
@@ -57,7 +81,7 @@ fn endpoint(endpoint: &EndpointConfig) -> Table {
             table.insert("insecure".to_owned(), Value::Boolean(true));
         }
     }
-    let headers: Table = endpoint
+    let headers: Table = handler
         .headers
         .iter()
         .map(|(name, value)| {
@@ -80,8 +104,8 @@ mod tests {
 
     #[test]
     fn what_is_shown_can_be_read_again() {
-        let text =
-            "version = 1\nname = \"n\"\n[[endpoint]]\nname = \"a\"\ntarget = \"unix:/run/a.sock\"\npath = \"/x\"\n";
+        let text = "version = 1\nname = \"n\"\n[[endpoint]]\nname = \"a\"\ntarget = \"unix:/run/a.sock\"\npath = \"/x\"\nattach = \"copy\"\n\
+             [[endpoint.route]]\npath = \"/b\"\ntarget = \"http://h/b\"\n";
         let read = |text: &str| ConfigFile::parse(Path::new("/f"), text, None).unwrap();
         let shown = render(&read(text));
         assert_eq!(render(&read(&shown)), shown);

@@ -14,15 +14,17 @@ use std::{
 
 use zeroize::Zeroizing;
 
+use super::{RelayUrl, login::Login};
+
 /// Bytes a token may have.
 const MAX_TOKEN_BYTES: usize = 4096;
 
 /// A secret that proves who the agent is: visible ASCII, not empty.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Token(Zeroizing<String>);
 
 /// Where the token is found.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenSource {
     /// In a file of its own, with or without a line end.
     File(PathBuf),
@@ -30,6 +32,13 @@ pub enum TokenSource {
     Env(String),
     /// Already read, from standard input.
     Given(Token),
+    /// Where `login` put it, as long as it is for this relay.
+    Login {
+        /// The file.
+        path: PathBuf,
+        /// The relay.
+        relay: RelayUrl,
+    },
 }
 
 /// Why there is no token.
@@ -66,7 +75,7 @@ impl Token {
         &self.0
     }
 
-    fn checked(text: &str, origin: &str) -> Result<Self, TokenError> {
+    pub(super) fn checked(text: &str, origin: &str) -> Result<Self, TokenError> {
         let token = text.trim();
         let reason = if token.is_empty() {
             "it is empty"
@@ -118,6 +127,24 @@ impl TokenSource {
                 Token::checked(&text, &origin)
             }
             Self::File(path) => read_file(path),
+            Self::Login { path, relay } => {
+                let unreadable = |reason| TokenError::Unreadable { origin: path.display().to_string(), reason };
+                match Login::read(path) {
+                    Ok(Some(login)) if login.relay == *relay => Ok(login.token),
+                    Ok(Some(login)) => Err(unreadable(format!("it is for {} now, not for {relay}", login.relay))),
+                    Ok(None) => Err(unreadable("no such file; run relay-client login".to_owned())),
+                    Err(reason) => Err(unreadable(reason)),
+                }
+            }
+        }
+    }
+
+    /// The file that holds it, if one does.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) | Self::Login { path, .. } => Some(path),
+            Self::Env(_) | Self::Given(_) => None,
         }
     }
 }
@@ -128,6 +155,7 @@ impl fmt::Display for TokenSource {
             Self::File(path) => write!(f, "file:{}", path.display()),
             Self::Env(name) => write!(f, "env:{name}"),
             Self::Given(_) => f.write_str("standard input"),
+            Self::Login { path, .. } => write!(f, "login:{}", path.display()),
         }
     }
 }
@@ -137,15 +165,23 @@ fn read_file(path: &Path) -> Result<Token, TokenError> {
     let unreadable =
         |error: &std::io::Error| TokenError::Unreadable { origin: origin.clone(), reason: crate::reason::of_io(error) };
     let file = std::fs::File::open(path).map_err(|error| unreadable(&error))?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        let mode = file.metadata().map_err(|error| unreadable(&error))?.permissions().mode();
-        if mode & 0o004 != 0 {
-            return Err(TokenError::WorldReadable(origin));
-        }
+    if is_world_readable(&file).map_err(|error| unreadable(&error))? {
+        return Err(TokenError::WorldReadable(origin));
     }
     read_bounded(file, &origin)
+}
+
+/// Whether everyone on this machine can read a file, as far as the system tells.
+#[cfg(unix)]
+pub(super) fn is_world_readable(file: &std::fs::File) -> std::io::Result<bool> {
+    use std::os::unix::fs::PermissionsExt as _;
+    Ok(file.metadata()?.permissions().mode() & 0o004 != 0)
+}
+
+/// Elsewhere a user's folder is the user's own.
+#[cfg(not(unix))]
+pub(super) fn is_world_readable(_: &std::fs::File) -> std::io::Result<bool> {
+    Ok(false)
 }
 
 fn read_bounded(reader: impl Read, origin: &str) -> Result<Token, TokenError> {

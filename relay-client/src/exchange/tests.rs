@@ -13,6 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
 use crate::{
+    config::{EndpointConfig, HandlerConfig},
     handler::TargetConfig,
     report::{Color, Output},
 };
@@ -26,7 +27,7 @@ struct Pair {
     _tasks: [AbortOnDropHandle<()>; 3],
 }
 
-async fn pair(route: &Arc<Route>, outcomes: &Arc<Outcomes>) -> Pair {
+async fn pair(route: &Arc<Endpoint>, outcomes: &Arc<Outcomes>) -> Pair {
     let (ours, theirs): (DuplexStream, DuplexStream) = tokio::io::duplex(64 * 1024);
     let greeting = tokio::spawn(relay_tunnel::relay(ours, Vec::new(), Limits::relay()));
     let agent = tokio::spawn(relay_tunnel::agent(theirs, Vec::new(), Hello::default(), Limits::agent()));
@@ -45,11 +46,11 @@ async fn pair(route: &Arc<Route>, outcomes: &Arc<Outcomes>) -> Pair {
     Pair { relay, heard, _tasks: [relay_task, agent_task, serving].map(AbortOnDropHandle::new) }
 }
 
-async fn handler() -> (TcpListener, Arc<Route>) {
+async fn handler() -> (TcpListener, Arc<Endpoint>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = TargetConfig::new(listener.local_addr().unwrap().port().to_string().parse().unwrap());
-    let config = EndpointConfig { name: None, target: target.clone(), headers: Vec::new(), preserve_host: false };
-    (listener, Arc::new(Route::new(config, Handler::new(&target).unwrap())))
+    let config = EndpointConfig::new(None, HandlerConfig::new(target));
+    (listener, Arc::new(Endpoint::new(&config, None).unwrap()))
 }
 
 fn head(fence: Option<u64>, upgrade: &'static str) -> RequestHead {

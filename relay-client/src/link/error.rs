@@ -50,6 +50,12 @@ impl LinkError {
         }
     }
 
+    /// Whether it is the token that the relay does not accept.
+    #[must_use]
+    pub fn is_token_refusal(&self) -> bool {
+        matches!(self, Self::Refused { status: StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, .. })
+    }
+
     /// When the relay asks to be tried again.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {

@@ -1,4 +1,4 @@
-//! The bytes below the WebSocket: TCP, with TLS or without.
+//! The bytes below the WebSocket: TCP, with TLS or without. Through an HTTPS proxy it is TLS within TLS.
 //!
 //! Passes everything through; no buffering and no policy of its own.
 
@@ -17,10 +17,21 @@ use tokio_rustls::client::TlsStream;
 /// A connection to the relay.
 #[derive(Debug)]
 pub enum Stream {
-    /// To this machine only.
+    /// To this machine, or to a proxy.
     Plain(TcpStream),
     /// To anywhere.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Stream>>),
+}
+
+impl Stream {
+    /// The certificate of the other side (DER), under TLS.
+    #[must_use]
+    pub fn peer_certificate(&self) -> Option<&[u8]> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(stream) => stream.get_ref().1.peer_certificates()?.first().map(|first| &**first),
+        }
+    }
 }
 
 impl AsyncRead for Stream {

@@ -8,6 +8,11 @@ use tokio::{
 use super::*;
 use crate::config::TokenSource;
 
+/// Connects without a proxy.
+async fn connect(relay: &RelayUrl, relay_ca: Option<&Path>, token: &Token) -> Result<Link, LinkError> {
+    super::connect(&Way { relay, relay_ca, proxy: &Proxy::Direct }, token).await
+}
+
 fn token() -> Token {
     TokenSource::from_reader(&b"s3cret"[..]).unwrap().read().unwrap()
 }

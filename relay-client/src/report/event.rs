@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use uuid::Uuid;
 
 /// How the agent stands with the relay.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,10 +32,27 @@ pub enum State {
         /// The relay's word for branching on.
         code: Option<String>,
     },
+    /// Health checks are answered.
+    Health {
+        /// Where.
+        address: String,
+    },
+    /// Changed settings were taken over.
+    Reloaded,
     /// Stopping: nothing new is taken, what runs is finished.
     Draining,
     /// Another agent is active; this one takes over when it goes.
     Standby {
+        /// The endpoint.
+        endpoint: String,
+    },
+    /// This agent was standing by, or got copies, and is active now.
+    Active {
+        /// The endpoint.
+        endpoint: String,
+    },
+    /// This agent gets copies of what another one serves.
+    Copy {
         /// The endpoint.
         endpoint: String,
     },
@@ -47,8 +65,28 @@ pub struct ReadyEndpoint {
     pub name: String,
     /// Where senders post.
     pub public_url: String,
-    /// Where the handler lives.
+    /// Where the handlers live.
     pub target: String,
+    /// What this agent is to it.
+    pub standing: Standing,
+}
+
+/// What this agent is to an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// Webhooks come.
+    Active,
+    /// None come while another agent is active.
+    Standby,
+    /// Copies of what another agent gets come; senders never see the answers.
+    Copy,
+}
+
+/// An event's id as people read it.
+#[must_use]
+pub fn event_name(id: [u8; 16]) -> String {
+    format!("hook_{}", Uuid::from_bytes(id).as_simple())
 }
 
 /// How an exchange ended.

@@ -7,7 +7,7 @@ use anstyle::{AnsiColor, Style};
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::{
-    Line, Notice, Outcome, Output, Sink, State,
+    Line, Notice, Outcome, Output, Sink, Standing, State,
     event::Event,
     units::{bytes, duration, escaped},
 };
@@ -53,13 +53,27 @@ fn state_text(state: &State, output: Output) -> Option<String> {
             let mut text = format!("{}\n", paint("ready", GOOD));
             for endpoint in endpoints {
                 let url = paint(&escaped(&endpoint.public_url), STRONG);
-                text.push_str(&format!("  {url} -> {}\n", escaped(&endpoint.target)));
+                let note = match endpoint.standing {
+                    Standing::Active => "",
+                    Standing::Standby => ", standing by",
+                    Standing::Copy => ", copies only",
+                };
+                text.push_str(&format!("  {url} -> {}{note}\n", escaped(&endpoint.target)));
             }
             text
         }
+        State::Health { address } => format!("health checks: http://{address}/readyz and /livez\n"),
+        State::Reloaded => "changed settings were taken over\n".to_owned(),
         State::Draining => "stopping: finishing what runs, taking nothing new\n".to_owned(),
         State::Standby { endpoint } => {
             format!("{} for {}: another agent is active\n", paint("standing by", ODD), escaped(endpoint))
+        }
+        State::Active { endpoint } => {
+            format!("{} for {}: webhooks come to this agent now\n", paint("active", GOOD), escaped(endpoint))
+        }
+        State::Copy { endpoint } => {
+            let head = paint("copies only", ODD);
+            format!("{head} for {}: another agent answers; --attach shared takes part\n", escaped(endpoint))
         }
     };
     Some(text)

@@ -69,8 +69,12 @@ enum StateObject<'a> {
     Ready { endpoints: &'a [ReadyEndpoint] },
     Reconnecting { after_ms: f64, why: &'a str },
     Refused { why: &'a str, code: Option<&'a str> },
+    Health { address: &'a str },
+    Reloaded,
     Draining,
     Standby { endpoint: &'a str },
+    Active { endpoint: &'a str },
+    Copy { endpoint: &'a str },
 }
 
 impl<'a> StateObject<'a> {
@@ -80,8 +84,12 @@ impl<'a> StateObject<'a> {
             State::Ready { endpoints } => Self::Ready { endpoints },
             State::Reconnecting { after, why } => Self::Reconnecting { after_ms: millis(*after), why },
             State::Refused { why, code } => Self::Refused { why, code: code.as_deref() },
+            State::Health { address } => Self::Health { address },
+            State::Reloaded => Self::Reloaded,
             State::Draining => Self::Draining,
             State::Standby { endpoint } => Self::Standby { endpoint },
+            State::Active { endpoint } => Self::Active { endpoint },
+            State::Copy { endpoint } => Self::Copy { endpoint },
         }
     }
 }

@@ -41,6 +41,7 @@ fn ready() -> State {
             name: "github".into(),
             public_url: "https://hooks.example.com/github".into(),
             target: "http://127.0.0.1:3000".into(),
+            standing: Standing::Active,
         }],
     }
 }

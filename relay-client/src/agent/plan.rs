@@ -1,0 +1,38 @@
+//! What a session depends on: whoever changes any of it needs a new one.
+//!
+//! Values only. How handlers are called is no part of it.
+
+use std::path::PathBuf;
+
+use relay_proto::Attach;
+
+use crate::{
+    config::{Config, Proxy, RelayUrl, Token, TokenError},
+    routes::Table,
+};
+
+/// The way to the relay, who the agent is there, and what it offers.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub(super) relay: RelayUrl,
+    pub(super) relay_ca: Option<PathBuf>,
+    pub(super) proxy: Proxy,
+    pub(super) token: Token,
+    pub(super) name: String,
+    /// Endpoint, how it is attached, and how many exchanges at once.
+    pub(super) offers: Vec<(String, Attach, u32)>,
+}
+
+impl Plan {
+    /// The plan of a configuration; reads the token as it is now.
+    pub(super) fn of(config: &Config, table: &Table) -> Result<Self, TokenError> {
+        Ok(Self {
+            relay: config.relay.clone(),
+            relay_ca: config.relay_ca.clone(),
+            proxy: config.proxy.clone(),
+            token: config.token.read()?,
+            name: config.name.clone(),
+            offers: table.iter().map(|one| (one.name.clone(), one.attach, one.capacity())).collect(),
+        })
+    }
+}

@@ -1,0 +1,42 @@
+//! `doctor`: tries the way from here to the relay and to the handlers, step by step.
+//!
+//! Each step is ok, failed with what to do, or skipped since an earlier one failed. Nothing is attached and
+//! nothing is sent to a handler; the token goes to the relay only over a way that is believed.
+
+use std::io::Read;
+
+use serde_json::json;
+
+use super::{Failure, args::DoctorArgs, misc, run, settings};
+use crate::{config::find::Places, examine};
+
+/// Prints the findings; fails with the exit code of the worst.
+pub(super) fn run(args: &DoctorArgs, places: &Places, stdin: impl Read) -> Result<(), Failure> {
+    let file = settings::read_file(&args.reach, places)?;
+    let reach = settings::reach(&args.reach, file.as_ref(), places, stdin)?;
+    let mut targets = Vec::new();
+    for typed in &args.targets {
+        let target = typed.parse().map_err(|error| settings::usage("target", &error))?;
+        targets.push(crate::handler::TargetConfig::new(target));
+    }
+    for endpoint in file.iter().flat_map(|file| &file.endpoints) {
+        targets.push(endpoint.handler.target.clone());
+        targets.extend(endpoint.routes.iter().map(|route| route.handler.target.clone()));
+    }
+    let token = reach.token.map_err(|failure| failure.to_string());
+    let token = token.and_then(|token| token.read().map_err(|error| error.to_string()));
+    let way = crate::link::Way { relay: &reach.relay, relay_ca: reach.relay_ca.as_deref(), proxy: &reach.proxy };
+    let runtime = run::runtime()?;
+    let findings = runtime.block_on(examine::examine(&way, token.as_ref().map_err(String::as_str), &targets));
+    runtime.shutdown_background();
+    let code = examine::exit_code(&findings);
+    if args.json {
+        misc::print(&format!(
+            "{}\n",
+            json!({ "ok": code == 0, "relay": reach.relay.to_string(), "checks": findings })
+        ))?;
+    } else {
+        misc::print(&findings.iter().map(examine::Finding::to_line).collect::<String>())?;
+    }
+    if code == 0 { Ok(()) } else { Err(Failure::Checks(code)) }
+}

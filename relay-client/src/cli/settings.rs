@@ -1,0 +1,106 @@
+//! What `listen`, `start` and `doctor` have in common: flags laid over the environment, the file and the login.
+//!
+//! A flag goes before the environment, that before the file, that before what `login` stored. The login's token
+//! goes to the login's relay only.
+
+use std::io::Read;
+
+use super::{
+    Failure,
+    args::{ConnectionArgs, ReachArgs},
+};
+use crate::config::{
+    Config, EndpointConfig, OnRefused, Proxy, RelayUrl, TokenSource,
+    check::{self, ConfigFile},
+    find::Places,
+    host_name,
+    login::Login,
+};
+
+/// How the relay is reached, and where the token for it lies.
+#[derive(Debug)]
+pub(super) struct Reach {
+    pub(super) relay: RelayUrl,
+    pub(super) relay_ca: Option<std::path::PathBuf>,
+    pub(super) proxy: Proxy,
+    /// Apart, since much can be said of a way without one.
+    pub(super) token: Result<TokenSource, Failure>,
+}
+
+/// The config file, if there is one.
+pub(super) fn read_file(args: &ReachArgs, places: &Places) -> Result<Option<ConfigFile>, Failure> {
+    let path = places.find(args.config.as_deref());
+    Ok(path.map(|path| ConfigFile::read(&path, places.home.as_deref())).transpose()?)
+}
+
+/// The way to the relay. Reads `stdin` only for `--token-file -`.
+pub(super) fn reach(
+    args: &ReachArgs,
+    file: Option<&ConfigFile>,
+    places: &Places,
+    stdin: impl Read,
+) -> Result<Reach, Failure> {
+    let login = match places.login() {
+        Some(path) => {
+            let broken = |reason| Failure::Usage(format!("{}: {reason}", path.display()));
+            Login::read(&path).map_err(broken)?.map(|login| (path, login))
+        }
+        None => None,
+    };
+    let typed = args.relay.as_ref().map(|typed| typed.parse().map_err(|error| usage("--relay", &error))).transpose()?;
+    let relay: RelayUrl = typed
+        .or_else(|| file?.relay.clone())
+        .or_else(|| login.as_ref().map(|(_, login)| login.relay.clone()))
+        .ok_or_else(|| missing("no relay: name it with --relay https://HOST"))?;
+    let login = login.filter(|(_, login)| login.relay == relay);
+    let relay_ca = args.relay_ca.as_ref().map(|path| places.current.join(path));
+    let relay_ca = relay_ca
+        .or_else(|| file?.relay_ca.clone())
+        .or_else(|| login.as_ref().and_then(|(_, login)| login.relay_ca.clone()));
+    let proxy = args.proxy.as_ref().map(|typed| typed.parse().map_err(|error| usage("--proxy", &error))).transpose()?;
+    let proxy = proxy.or_else(|| file?.proxy.clone()).unwrap_or_default();
+    let token = match &args.token_file {
+        Some(path) if path.as_os_str() == "-" => {
+            TokenSource::from_reader(stdin).map(Some).map_err(|error| usage("--token-file", &error))
+        }
+        Some(path) => Ok(Some(TokenSource::File(places.current.join(path)))),
+        None if places.has_token => Ok(Some(TokenSource::Env("RELAY_TOKEN".to_owned()))),
+        None => Ok(file.and_then(|file| file.token.clone())),
+    };
+    let token = token.and_then(|token| {
+        let stored = || login.map(|(path, _)| TokenSource::Login { path, relay: relay.clone() });
+        let none = || missing("no token: run relay-client login, name its file with --token-file");
+        token.or_else(stored).ok_or_else(none)
+    });
+    Ok(Reach { relay, relay_ca, proxy, token })
+}
+
+/// Everything that `listen` and `start` run with.
+pub(super) fn config(
+    args: &ConnectionArgs,
+    file: Option<&ConfigFile>,
+    places: &Places,
+    stdin: impl Read,
+    endpoints: Vec<EndpointConfig>,
+    on_refused: OnRefused,
+) -> Result<Config, Failure> {
+    let Reach { relay, relay_ca, proxy, token } = reach(&args.reach, file, places, stdin)?;
+    let name = args.name.as_ref().map(|typed| check::agent_name(typed).map_err(|error| usage("--name", &error)));
+    let name = name.transpose()?.or_else(|| file?.name.clone()).unwrap_or_else(host_name);
+    let token = token?;
+    // A wrong path should show now, not after the first connect.
+    token.read().map_err(|error| Failure::Usage(error.to_string()))?;
+    let files = file.map(|file| file.path.clone()).into_iter().chain(token.file().map(ToOwned::to_owned));
+    let files = files.collect();
+    let instance = uuid::Uuid::now_v7();
+    Ok(Config { relay, relay_ca, proxy, token, name, instance, endpoints, on_refused, files })
+}
+
+fn missing(what: &str) -> Failure {
+    Failure::Usage(format!("{what}, set it in the environment, or write it in relay-client.toml"))
+}
+
+/// A flag that cannot be used.
+pub(super) fn usage(what: &str, error: &impl ToString) -> Failure {
+    Failure::Usage(format!("{what}: {}", error.to_string()))
+}

@@ -1,0 +1,121 @@
+//! Which proxy stands between the agent and its relay.
+//!
+//! Parses what a user types. Its password is part of the value and of nothing that is printed. It connects to
+//! nothing; [`crate::link`] does.
+
+use std::{fmt, str::FromStr};
+
+use http::Uri;
+use zeroize::Zeroizing;
+
+/// How the relay is reached.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Proxy {
+    /// As `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say; a relay on this machine without any.
+    #[default]
+    Environment,
+    /// Without any, whatever the environment says.
+    Direct,
+    /// Through this one.
+    Named(ProxyUrl),
+}
+
+/// `http://`, `https://`, `socks5://` or `socks5h://`, with a user name and password or without.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ProxyUrl {
+    /// With the password.
+    full: Zeroizing<String>,
+    /// Without it.
+    shown: String,
+}
+
+/// Why a text is no proxy. The text may hold a password and is not quoted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProxyError {
+    /// It has none of the known forms.
+    #[error("not a proxy's address; write http://HOST:PORT, https://…, socks5://…, socks5h://… or direct")]
+    Form,
+    /// It has something behind the port.
+    #[error("a proxy's address ends after its port")]
+    Path,
+}
+
+impl ProxyUrl {
+    /// The URL with its password, for the connection alone.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.full
+    }
+}
+
+impl FromStr for ProxyUrl {
+    type Err = ProxyError;
+
+    fn from_str(text: &str) -> Result<Self, ProxyError> {
+        let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+        let uri: Uri = text.parse().map_err(|_| ProxyError::Form)?;
+        let known = matches!(uri.scheme_str(), Some("http" | "https" | "socks5" | "socks5h"));
+        let authority = uri.authority().filter(|authority| known && !authority.host().is_empty());
+        let authority = authority.ok_or(ProxyError::Form)?;
+        if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+            return Err(ProxyError::Path);
+        }
+        let host = authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, host)| host);
+        let shown = format!("{}://{host}", uri.scheme_str().unwrap_or_default());
+        Ok(Self { full: Zeroizing::new(text), shown })
+    }
+}
+
+impl FromStr for Proxy {
+    type Err = ProxyError;
+
+    fn from_str(text: &str) -> Result<Self, ProxyError> {
+        if text == "direct" { Ok(Self::Direct) } else { text.parse().map(Self::Named) }
+    }
+}
+
+impl fmt::Display for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Environment => f.write_str("environment"),
+            Self::Direct => f.write_str("direct"),
+            Self::Named(url) => f.write_str(&url.shown),
+        }
+    }
+}
+
+impl fmt::Debug for ProxyUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_is_read_and_no_password_shown() {
+        for (typed, shown) in [
+            ("http://proxy:3128", "http://proxy:3128"),
+            ("proxy:3128", "http://proxy:3128"),
+            ("https://me:s3cret@proxy/", "https://proxy"),
+            ("socks5h://me:s3cret@[::1]:1080", "socks5h://[::1]:1080"),
+            ("direct", "direct"),
+        ] {
+            let proxy: Proxy = typed.parse().unwrap();
+            assert_eq!(proxy.to_string(), shown);
+            assert!(!format!("{proxy:?}").contains("s3cret"));
+        }
+    }
+
+    #[test]
+    fn what_is_no_proxy_is_refused_without_being_quoted() {
+        for typed in ["", "ftp://me:s3cret@proxy", "socks4://proxy", "http://", "http://a b", "http://:80"] {
+            let error = typed.parse::<Proxy>().unwrap_err();
+            assert_eq!(error, ProxyError::Form, "{typed}");
+            assert!(!error.to_string().contains("s3cret"));
+        }
+        assert_eq!("http://proxy/x".parse::<Proxy>(), Err(ProxyError::Path));
+    }
+}

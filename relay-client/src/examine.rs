@@ -1,0 +1,295 @@
+//! The steps of the way from this machine to the relay and to the handlers, each tried and judged.
+//!
+//! DNS, proxy, connection, TLS, clock, upgrade, token, targets, in that order; what depends on a step that failed
+//! is skipped. It attaches to nothing and calls no handler. Of a certificate that is not believed it tells the
+//! issuer, which names the box that intercepts TLS in many networks; no token goes over such a connection.
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+use tokio::time::timeout;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use crate::{
+    config::Token,
+    handler::{Handler, TargetConfig},
+    link::{self, LinkError, Stream, UPGRADE_TIMEOUT, Via, Way},
+    report::units,
+};
+
+/// Clocks further apart than this fail: half of the strictest provider's tolerance would be gone.
+const MAX_CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(60);
+
+/// The steps to the relay.
+const ORDER: [&str; 7] = ["dns", "proxy", "connect", "tls", "clock", "upgrade", "token"];
+
+/// What became of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// As it should be.
+    Ok,
+    /// Not as it should be.
+    Failed,
+    /// Not tried.
+    Skipped,
+}
+
+/// One step and what was found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// `dns`, `proxy`, `connect`, `tls`, `clock`, `upgrade`, `token` or `target`.
+    pub check: &'static str,
+    /// What became of it.
+    pub state: Verdict,
+    /// What was found.
+    pub detail: String,
+    /// What to do about it, if it failed.
+    pub todo: Option<&'static str>,
+    /// Whether the relay itself said no.
+    #[serde(skip)]
+    refused: bool,
+}
+
+impl Finding {
+    fn new(check: &'static str, state: Verdict, detail: impl Into<String>) -> Self {
+        Self { check, state, detail: detail.into(), todo: None, refused: false }
+    }
+
+    fn ok(check: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(check, Verdict::Ok, detail)
+    }
+
+    fn skipped(check: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(check, Verdict::Skipped, detail)
+    }
+
+    fn failed(check: &'static str, detail: impl Into<String>, todo: &'static str) -> Self {
+        Self { todo: Some(todo), ..Self::new(check, Verdict::Failed, detail) }
+    }
+
+    /// The finding as people read it, with a line end.
+    #[must_use]
+    pub fn to_line(&self) -> String {
+        let state = match self.state {
+            Verdict::Ok => "ok",
+            Verdict::Failed => "failed",
+            Verdict::Skipped => "skipped",
+        };
+        let todo = self.todo.map(|todo| format!("{:18}{todo}\n", "")).unwrap_or_default();
+        format!("{state:<9}{:<9}{}\n{todo}", self.check, units::escaped(&self.detail))
+    }
+}
+
+/// 0, 3 if the relay refused, 5 if it was not reached, 1 if anything else failed.
+#[must_use]
+pub fn exit_code(findings: &[Finding]) -> u8 {
+    let failed = |finding: &&Finding| finding.state == Verdict::Failed;
+    let mut failed = findings.iter().filter(failed).peekable();
+    if failed.peek().is_none() {
+        return 0;
+    }
+    let on_the_way = |finding: &Finding| matches!(finding.check, "dns" | "proxy" | "connect" | "tls" | "upgrade");
+    let worst = failed.map(|finding| {
+        if finding.refused {
+            3
+        } else if on_the_way(finding) {
+            5
+        } else {
+            1
+        }
+    });
+    worst.max().unwrap_or(1)
+}
+
+/// Tries every step. Without a token the steps up to the upgrade are tried, and why there is none is told.
+pub async fn examine(way: &Way<'_>, token: Result<&Token, &str>, targets: &[TargetConfig]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    relay(way, token, &mut findings).await;
+    for check in ORDER {
+        if !findings.iter().any(|finding| finding.check == check) {
+            findings.push(Finding::skipped(check, "needs what failed above"));
+        }
+    }
+    findings.sort_by_key(|finding| ORDER.iter().position(|check| *check == finding.check));
+    for target in targets {
+        findings.push(target_finding(target).await);
+    }
+    if targets.is_empty() {
+        findings.push(Finding::skipped("target", "none is named; try relay-client doctor 3000"));
+    }
+    findings
+}
+
+/// The steps to the relay, up to the first that fails.
+async fn relay(way: &Way<'_>, token: Result<&Token, &str>, findings: &mut Vec<Finding>) {
+    let via = Via::of(way);
+    let host = way.relay.host();
+    if via.as_ref().is_some_and(Via::resolves_names) {
+        findings.push(Finding::skipped("dns", format!("the proxy resolves {host}")));
+    } else {
+        match timeout(link::REACH_TIMEOUT, link::resolve(host, way.relay.port())).await {
+            Ok(Ok(addresses)) => {
+                let addresses: Vec<_> = addresses.iter().map(|address| address.ip().to_string()).collect();
+                findings.push(Finding::ok("dns", format!("{host} is {}", addresses.join(", "))));
+            }
+            Ok(Err(error)) => {
+                let todo = "look at the name, the network, and whether a proxy is needed (--proxy)";
+                return findings.push(Finding::failed("dns", error.to_string(), todo));
+            }
+            Err(_) => {
+                let todo = "look at this machine's name servers";
+                return findings.push(Finding::failed("dns", format!("{host}: no answer in time"), todo));
+            }
+        }
+    }
+    let reached = link::reach(way).await;
+    let stream = match (via, reached) {
+        (None, reached) => {
+            findings.push(Finding::skipped("proxy", "none is on the way"));
+            match reached {
+                Ok(stream) => stream,
+                Err(error) => {
+                    let todo = "look whether the relay runs, and whether a firewall or a proxy stands before it";
+                    return findings.push(Finding::failed("connect", error.to_string(), todo));
+                }
+            }
+        }
+        (Some(via), Ok(stream)) => {
+            findings.push(Finding::ok("proxy", via.to_string()));
+            stream
+        }
+        (Some(_), Err(error)) => {
+            let todo = "look at --proxy or HTTPS_PROXY; NO_PROXY and --proxy direct go round it";
+            return findings.push(Finding::failed("proxy", error.to_string(), todo));
+        }
+    };
+    findings.push(Finding::ok("connect", way.relay.authority()));
+    let Some(stream) = tls(way, stream, findings).await else { return };
+    upgrade(way, token, stream, findings).await;
+}
+
+async fn tls(way: &Way<'_>, stream: Stream, findings: &mut Vec<Finding>) -> Option<Stream> {
+    if !way.relay.is_tls() {
+        findings.push(Finding::skipped("tls", "in the clear, since the relay is on this machine"));
+        return Some(stream);
+    }
+    let error = match timeout(UPGRADE_TIMEOUT, link::secure(way, stream)).await {
+        Ok(Ok(stream)) => {
+            let issuer = issuer(&stream).unwrap_or_else(|| "somebody unnamed".to_owned());
+            findings.push(Finding::ok("tls", format!("its certificate is issued by {issuer}")));
+            return Some(stream);
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "no TLS handshake in time".to_owned(),
+    };
+    let issued = match timeout(UPGRADE_TIMEOUT, link::look_at_certificate(way)).await {
+        Ok(Ok(stream)) => issuer(&stream).map(|issuer| format!("; it is issued by {issuer}")),
+        _ => None,
+    };
+    let todo = "if that issuer is your network's or your own, trust it with --relay-ca; else somebody is in between";
+    findings.push(Finding::failed("tls", format!("{error}{}", issued.unwrap_or_default()), todo));
+    None
+}
+
+/// Who issued the other side's certificate.
+fn issuer(stream: &Stream) -> Option<String> {
+    let certificate = stream.peer_certificate()?;
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    Some(certificate.issuer().to_string()).filter(|issuer| !issuer.is_empty())
+}
+
+async fn upgrade(way: &Way<'_>, token: Result<&Token, &str>, stream: Stream, findings: &mut Vec<Finding>) {
+    let token = match token {
+        Ok(token) => token,
+        Err(why) => {
+            findings.push(Finding::skipped("clock", "the relay is asked with a token only"));
+            findings.push(Finding::skipped("upgrade", "the relay is asked with a token only"));
+            let todo = "run relay-client login, or name a file with --token-file";
+            return findings.push(Finding::failed("token", why, todo));
+        }
+    };
+    let before = Timestamp::now();
+    let Ok(answer) = timeout(UPGRADE_TIMEOUT, link::upgrade(way.relay, token, stream)).await else {
+        let todo = "look at the relay, and at proxies before it that do not pass WebSockets";
+        return findings.push(Finding::failed("upgrade", "the relay did not answer in time", todo));
+    };
+    findings.push(clock(answer.date.as_deref(), before));
+    let todo = "a proxy before the relay must pass WebSocket upgrades for /_relay/v1/connect";
+    match answer.link {
+        Ok(_) => {
+            findings.push(Finding::ok("upgrade", "the relay speaks relay.v1"));
+            findings.push(Finding::ok("token", "the relay accepts it"));
+        }
+        Err(error @ LinkError::Refused { .. }) if error.is_token_refusal() => {
+            findings.push(Finding::ok("upgrade", "the relay answers"));
+            let todo = "ask for a new token (relay-server token create NAME), and run relay-client login";
+            findings.push(Finding { refused: true, ..Finding::failed("token", error.to_string(), todo) });
+        }
+        Err(error) => findings.push(Finding::failed("upgrade", error.to_string(), todo)),
+    }
+}
+
+fn clock(date: Option<&str>, now: Timestamp) -> Finding {
+    let relay = date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
+    let Some(relay) = relay else { return Finding::skipped("clock", "the relay did not tell the time") };
+    let skew = now.duration_since(relay.timestamp());
+    let amount = units::duration(skew.unsigned_abs());
+    if skew.abs() <= MAX_CLOCK_SKEW {
+        return Finding::ok("clock", "as the relay's");
+    }
+    let side = if skew.is_negative() { "behind" } else { "ahead of" };
+    let todo = "set this machine's clock (NTP): handlers that check a sender's timestamps go by it";
+    Finding::failed("clock", format!("this machine is {amount} {side} the relay"), todo)
+}
+
+async fn target_finding(config: &TargetConfig) -> Finding {
+    let name = config.target.to_string();
+    let tried = match Handler::new(config) {
+        Ok(handler) => handler.try_connect().await.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    match tried {
+        Ok(()) => Finding::ok("target", name),
+        Err(why) => Finding::failed("target", format!("{name}: {why}"), "start the handler, or name another target"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_a_minute_apart_are_told() {
+        let now: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
+        assert_eq!(clock(Some("Fri, 02 Jan 2026 03:04:00 GMT"), now).state, Verdict::Ok);
+        let ahead = clock(Some("Fri, 02 Jan 2026 03:00:00 GMT"), now);
+        assert_eq!(ahead.detail, "this machine is 4 min 5 s ahead of the relay");
+        let behind = clock(Some("Fri, 02 Jan 2026 05:04:05 GMT"), now);
+        assert_eq!(
+            (behind.state, behind.detail.as_str()),
+            (Verdict::Failed, "this machine is 2 h 0 min behind the relay")
+        );
+        assert_eq!(clock(None, now).state, Verdict::Skipped);
+        assert_eq!(clock(Some("soon"), now).state, Verdict::Skipped);
+    }
+
+    #[test]
+    fn the_worst_finding_is_the_exit_code() {
+        let failed = |check| Finding::failed(check, "", "");
+        let refused = Finding { refused: true, ..failed("token") };
+        assert_eq!(exit_code(&[Finding::ok("dns", ""), Finding::skipped("proxy", "")]), 0);
+        assert_eq!(exit_code(&[failed("target")]), 1);
+        assert_eq!(exit_code(&[failed("token")]), 1);
+        assert_eq!(exit_code(&[failed("clock"), failed("tls")]), 5);
+        assert_eq!(exit_code(&[refused, failed("target")]), 3);
+    }
+
+    #[test]
+    fn a_line_says_what_to_do() {
+        let finding = Finding::failed("target", "http://h: connection refused", "start the handler");
+        assert_eq!(
+            finding.to_line(),
+            "failed   target   http://h: connection refused\n                  start the handler\n"
+        );
+    }
+}

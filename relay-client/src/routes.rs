@@ -1,0 +1,236 @@
+//! Which handler a request goes to: by endpoint, and within one by path.
+//!
+//! Built from the configuration, replaced as a whole when that changes. It calls nothing and knows no session.
+//!
+//! A route takes a request when its path is the beginning of what follows the endpoint in the sender's URL, up to
+//! the end, a `/` or a `?`; the longest such path wins, and the endpoint's own target takes the rest. Bytes are
+//! compared as they were sent: nothing is decoded, and `/a/../b` is below `/a`, as the handler will see it.
+//! The handler sees the whole of it behind its target's path, or with `strip_prefix` what follows the route's path.
+//!
+//! Invariants: a handler whose configuration did not change stays the same one, with its connections and its
+//! limit; calls that run keep theirs.
+
+use std::{collections::HashMap, sync::Arc};
+
+use http::{HeaderName, HeaderValue};
+use relay_proto::Attach;
+
+use crate::{
+    config::{Config, EndpointConfig, HandlerConfig},
+    handler::{Handler, HandlerError},
+};
+
+/// A handler, and how requests are made for it.
+#[derive(Debug)]
+pub struct Route {
+    /// What the user said of it.
+    pub config: HandlerConfig,
+    /// The handler.
+    pub handler: Handler,
+}
+
+impl Route {
+    /// Prepares a handler; connects to nothing.
+    ///
+    /// # Errors
+    /// [`HandlerError`] when it can never be called.
+    pub fn new(config: HandlerConfig) -> Result<Self, HandlerError> {
+        Ok(Self { handler: Handler::new(&config.target)?, config })
+    }
+
+    /// Headers set on every request.
+    #[must_use]
+    pub fn headers(&self) -> &[(HeaderName, HeaderValue)] {
+        &self.config.headers
+    }
+}
+
+/// A route by path.
+#[derive(Debug)]
+struct ByPath {
+    path: String,
+    strip_prefix: bool,
+    route: Arc<Route>,
+}
+
+/// One endpoint and its handlers.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// Its name; empty for the token's only one.
+    pub name: String,
+    /// How it is attached.
+    pub attach: Attach,
+    /// Whether it becomes active at once.
+    pub takeover: bool,
+    own: Arc<Route>,
+    /// Longest path first.
+    by_path: Vec<ByPath>,
+}
+
+impl Endpoint {
+    /// Prepares an endpoint's handlers, taking those that `before` has already.
+    ///
+    /// # Errors
+    /// [`HandlerError`] of the first handler that can never be called.
+    pub fn new(config: &EndpointConfig, before: Option<&Self>) -> Result<Self, HandlerError> {
+        let route = |config: &HandlerConfig| match before.and_then(|before| before.same(config)) {
+            Some(route) => Ok(route),
+            None => Route::new(config.clone()).map(Arc::new),
+        };
+        let by_path = config.routes.iter().map(|one| {
+            Ok(ByPath { path: one.path.clone(), strip_prefix: one.strip_prefix, route: route(&one.handler)? })
+        });
+        let mut by_path = by_path.collect::<Result<Vec<_>, HandlerError>>()?;
+        by_path.sort_by_key(|one| std::cmp::Reverse(one.path.len()));
+        Ok(Self {
+            name: config.name.clone().unwrap_or_default(),
+            attach: config.attach,
+            takeover: config.takeover,
+            own: route(&config.handler)?,
+            by_path,
+        })
+    }
+
+    fn same(&self, config: &HandlerConfig) -> Option<Arc<Route>> {
+        let mut routes = std::iter::once(&self.own).chain(self.by_path.iter().map(|one| &one.route));
+        routes.find(|route| route.config == *config).map(Arc::clone)
+    }
+
+    /// The handler for `rest`, what follows the endpoint in the sender's URL, and what of `rest` it sees.
+    #[must_use]
+    pub fn pick<'a>(&self, rest: &'a str) -> (&Arc<Route>, &'a str) {
+        for ByPath { path, strip_prefix, route } in &self.by_path {
+            if let Some(behind) = rest.strip_prefix(path.as_str())
+                && (behind.is_empty() || behind.starts_with(['/', '?']))
+            {
+                return (route, if *strip_prefix { behind } else { rest });
+            }
+        }
+        (&self.own, rest)
+    }
+
+    /// Calls at once that all its handlers take together.
+    #[must_use]
+    pub fn capacity(&self) -> u32 {
+        let routes = std::iter::once(&self.own).chain(self.by_path.iter().map(|one| &one.route));
+        let sum = routes.map(|route| route.config.target.max_connections.get()).fold(0, usize::saturating_add);
+        u32::try_from(sum).unwrap_or(u32::MAX)
+    }
+
+    /// Its targets as people read them.
+    #[must_use]
+    pub fn targets(&self) -> String {
+        let mut text = self.own.handler.target().to_string();
+        for ByPath { path, route, .. } in &self.by_path {
+            text.push_str(&format!(", {path} -> {}", route.handler.target()));
+        }
+        text
+    }
+}
+
+/// Every endpoint of a configuration, in its order.
+#[derive(Debug, Default)]
+pub struct Table {
+    endpoints: Vec<Arc<Endpoint>>,
+    by_name: HashMap<String, usize>,
+}
+
+impl Table {
+    /// Prepares every handler, taking those that `before` has already.
+    ///
+    /// # Errors
+    /// The endpoint and why its handler can never be called.
+    pub fn new(config: &Config, before: &Self) -> Result<Self, String> {
+        let (mut endpoints, mut by_name) = (Vec::new(), HashMap::new());
+        for (index, one) in config.endpoints.iter().enumerate() {
+            let name = one.name.clone().unwrap_or_default();
+            let endpoint =
+                Endpoint::new(one, before.named(&name).map(|before| &**before)).map_err(|error| match &one.name {
+                    Some(name) => format!("endpoint {name}: {error}"),
+                    None => error.to_string(),
+                })?;
+            endpoints.push(Arc::new(endpoint));
+            by_name.insert(name, index);
+        }
+        Ok(Self { endpoints, by_name })
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Endpoint>> {
+        self.endpoints.iter()
+    }
+
+    /// The endpoint that the configuration calls so.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&Arc<Endpoint>> {
+        self.by_name.get(name).and_then(|index| self.endpoints.get(*index))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::RouteConfig, handler::TargetConfig};
+
+    fn handler(target: &str) -> HandlerConfig {
+        HandlerConfig::new(TargetConfig::new(target.parse().unwrap()))
+    }
+
+    fn endpoint(routes: &[(&str, bool, &str)]) -> EndpointConfig {
+        let routes = routes.iter().map(|(path, strip_prefix, target)| RouteConfig {
+            path: (*path).to_owned(),
+            strip_prefix: *strip_prefix,
+            handler: handler(target),
+        });
+        EndpointConfig {
+            routes: routes.collect(),
+            ..EndpointConfig::new(Some("e".to_owned()), handler("http://own/w"))
+        }
+    }
+
+    #[test]
+    fn the_longest_path_on_a_segments_border_wins() {
+        let config = endpoint(&[
+            ("/billing", false, "http://billing/app"),
+            ("/billing/eu", true, "http://eu/app/"),
+            ("/bill", true, "http://bill"),
+        ]);
+        let endpoint = Endpoint::new(&config, None).unwrap();
+        for (rest, seen) in [
+            ("", "own /w"),
+            ("/", "own /w/"),
+            ("?x=/billing", "own /w?x=/billing"),
+            ("/billing", "billing /app/billing"),
+            ("/billing/", "billing /app/billing/"),
+            ("/billing?x=1", "billing /app/billing?x=1"),
+            ("/billing/us%2F1?x", "billing /app/billing/us%2F1?x"),
+            ("/billing2", "own /w/billing2"),
+            ("/Billing", "own /w/Billing"),
+            ("/b%69lling", "own /w/b%69lling"),
+            ("//billing", "own /w//billing"),
+            ("/billing/../x", "billing /app/billing/../x"),
+            ("/billing/eu", "eu /app/"),
+            ("/billing/eu/1", "eu /app/1"),
+            ("/billing/eu?x", "eu /app/?x"),
+            ("/billing/europe", "billing /app/billing/europe"),
+            ("/bill", "bill /"),
+            ("/bill/a", "bill /a"),
+            ("/bill?", "bill /?"),
+        ] {
+            let (route, rest_seen) = endpoint.pick(rest);
+            let target = route.handler.target();
+            let uri = target.uri_for(rest_seen).unwrap();
+            assert_eq!(format!("{} {uri}", target.authority()), seen, "{rest}");
+        }
+        assert_eq!(endpoint.capacity(), 200);
+    }
+
+    #[test]
+    fn what_did_not_change_keeps_its_handler() {
+        let first = Endpoint::new(&endpoint(&[("/a", false, "http://a"), ("/b", false, "http://b")]), None).unwrap();
+        let next = endpoint(&[("/a", false, "http://other"), ("/b", true, "http://b")]);
+        let next = Endpoint::new(&next, Some(&first)).unwrap();
+        let same = |path| Arc::ptr_eq(first.pick(path).0, next.pick(path).0);
+        assert_eq!(["/", "/a", "/b"].map(same), [true, false, true]);
+    }
+}
