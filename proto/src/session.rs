@@ -570,6 +570,7 @@ impl Session {
         self.ready.clear();
         self.open_streams = 0;
         self.pool = Pool::new(self.limits.window_pool_bytes);
-        self.owed = Owed::default();
+        // An agent whose offers were all refused reads in the welcome why.
+        self.owed = Owed { welcome: self.owed.welcome.take(), ..Owed::default() };
     }
 }

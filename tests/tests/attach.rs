@@ -106,8 +106,8 @@ async fn one_exclusive_agent_serves_and_another_takes_over_when_it_stops_answeri
     second.line("\"standby\"").await.expect("it is told that another one took over");
     assert_eq!(answered_by(&relay).await, "three");
     drop(third);
-    first.line("\"active\"").await.expect("the one that waited longest");
-    assert_eq!(answered_by(&relay).await, "one");
+    second.line("\"active\"").await.expect("the one that is attached for the longest time");
+    assert_eq!(answered_by(&relay).await, "two");
 }
 
 #[tokio::test]
@@ -224,7 +224,7 @@ async fn tokens_open_what_their_patterns_and_rights_say() {
     let (alice, alices) = token("alice", "alice-*", "\"attach\", \"read\"");
     let (reads, reader) = token("reader", "*", "\"read\"");
     let (serves, server) = token("server", "*", "\"attach\"");
-    let config = [&endpoint("alice-github"), &endpoint("bob-github"), &alice, &reads, &serves].map(String::as_str);
+    let config = [endpoint("alice-github"), endpoint("bob-github"), alice, reads, serves];
     let relay = relay(&config.concat()).await;
     let handler = named("handler").await;
     let port = handler.port();

@@ -363,6 +363,18 @@ fn resets_that_cross_on_the_wire_are_dropped() {
 }
 
 #[test]
+fn a_welcome_is_sent_though_the_session_is_closed_behind_it() {
+    let mut pair = Pair::new(Limits::relay(), Limits::agent());
+    pair.run();
+    assert_eq!(pair.relay_events(), [Event::Hello(hello())]);
+    pair.relay.welcome(welcome());
+    pair.relay.close(CloseCode::Refused, "nothing was accepted");
+    pair.run();
+    let heard = pair.agent_events();
+    assert!(matches!(&heard[..], [Event::Welcome(_), Event::Closed { by_peer: true, .. }]), "{heard:?}");
+}
+
+#[test]
 fn a_reset_that_crossed_the_peers_frees_its_place_though_it_waits_for_the_socket() {
     let mut pair = Pair::open_with(Limits::relay(), Limits { max_streams: 1, ..Limits::agent() });
     let mut message = BytesMut::new();

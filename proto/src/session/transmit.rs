@@ -53,12 +53,13 @@ impl Session {
     }
 
     fn write_close(&mut self, out: &mut BytesMut) {
+        self.write_introduction(out);
         let Phase::Closing { close, .. } = std::mem::replace(&mut self.phase, Phase::Closed) else { return };
         put_frame(out, FrameType::Close, |payload| close.encode(payload));
         self.events.push_back(Event::Closed { by_peer: false, close });
     }
 
-    fn write_control(&mut self, out: &mut BytesMut) {
+    fn write_introduction(&mut self, out: &mut BytesMut) {
         let limits = PeerLimits {
             version: VERSION,
             max_streams: self.limits.max_streams,
@@ -71,6 +72,10 @@ impl Session {
         if let Some(welcome) = self.owed.welcome.take() {
             put_frame(out, FrameType::Welcome, |payload| welcome.encode(limits, payload));
         }
+    }
+
+    fn write_control(&mut self, out: &mut BytesMut) {
+        self.write_introduction(out);
         if let Some(echo) = self.owed.pong.take() {
             put_header(out, FrameType::Pong, 0, 0, echo.len());
             out.put_slice(&echo);

@@ -424,7 +424,7 @@ target = "3000"
             "relay-client.toml:1: version: 2 is not known; this program reads version = 1",
             "relay-client.toml:6: endpoint.github.target: a target takes no user name or password; send them as a \
              header: -H 'Authorization: Basic …'",
-            "relay-client.toml:9: endpoint.github.handler.headers.Content-Length: content-length belongs to the connection \
+            "relay-client.toml:9: endpoint.github.headers.Content-Length: content-length belongs to the connection \
              and cannot be set",
             "relay-client.toml:8: endpoint.github.timeouts.head: \"30\" is not a duration; write a unit, such as \
              500ms, 30s or 5m",

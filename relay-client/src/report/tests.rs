@@ -131,7 +131,7 @@ fn json_is_one_object_per_line() {
         state(Output::Json, ready()),
         concat!(
             r#"{"type":"state","time":"2026-03-01T14:03:22Z","state":"ready","endpoints":[{"name":"github","#,
-            r#""public_url":"https://hooks.example.com/github","target":"http://127.0.0.1:3000"}]}"#,
+            r#""public_url":"https://hooks.example.com/github","target":"http://127.0.0.1:3000","standing":"active"}]}"#,
             "\n"
         )
     );
