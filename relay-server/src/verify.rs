@@ -103,7 +103,9 @@ impl Rule {
                 Payload::Streaming(_) | Payload::Upgrade(_) => &[],
             };
             let headers = Lines(&received.head.headers);
-            let request = Request { headers: &headers, body };
+            let target = received.head.uri.path_and_query().map_or("/", |target| target.as_str());
+            let url = format!("{}://{}{target}", if received.secure { "https" } else { "http" }, received.host);
+            let request = Request { method: received.head.method.as_str(), url: &url, headers: &headers, body };
             match scheme.verify(keys, &request, received.at.as_second()) {
                 Ok(verified) => mark = marked(&verified, body),
                 Err(refusal) => return Err(Box::new(Unproven { received, payload, refusal })),

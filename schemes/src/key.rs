@@ -1,20 +1,58 @@
-//! From a secret's text to a key that is ready to sign.
+//! From what an endpoint knows (secrets, public keys, settings) to keys that are ready to use.
+//!
+//! Secrets are read in exactly the form that the row says; what is surely meant is taken with a
+//! warning, everything else is refused with what is wrong. Nothing here prints a secret.
+
+use std::collections::BTreeMap;
 
 use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
 use hmac::{Hmac, KeyInit, Mac};
 use serde::Deserialize;
 use sha1::Sha1;
-use sha2::{Sha256, Sha384, Sha512};
+use sha2::{Digest as _, Sha256, Sha384, Sha512};
 use thiserror::Error;
+use unicode_normalization::UnicodeNormalization;
 use zeroize::Zeroizing;
 
-use crate::secret::Secret;
+use crate::{
+    public::{KeyFormat, PublicKey},
+    secret::Secret,
+    template::Part,
+};
 
 /// Key lengths that Standard Webhooks allows, in bytes.
 const WHSEC_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
+/// Shorter keys than this are refused: the text was surely something else.
+const WHSEC_LEAST: usize = 16;
+
+/// What an endpoint knows: its secrets, newest first, and what else its scheme asks for.
+#[derive(Clone, Debug, Default)]
+pub struct Material {
+    /// Secrets, or public keys as text, newest first; any of them may match.
+    pub secrets: Vec<Secret>,
+    /// The URL that was registered with the provider, where it is not the one that the edge sees.
+    pub public_url: Option<String>,
+    /// Values that rows name as `setting:NAME`, such as `audience`, `email`, `topic_arns`, `app_key`.
+    pub settings: BTreeMap<String, Vec<String>>,
+    /// A JSON Web Key Set, as its text.
+    pub jwks: Option<String>,
+    /// Certificates by their URL and public keys by their id, as PEM.
+    pub named_keys: BTreeMap<String, String>,
+    /// How far a timestamp may be from now, both ways, in seconds, in place of the row's own rule.
+    pub tolerance_s: Option<u32>,
+}
+
+impl Material {
+    /// Material that is secrets alone.
+    #[must_use]
+    pub fn secrets(secrets: &[Secret]) -> Self {
+        Self { secrets: secrets.to_vec(), ..Self::default() }
+    }
+}
+
 /// Why a secret cannot be used. Never says what the secret is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum SecretError {
     /// There is none.
     #[error("no secret is given")]
@@ -22,15 +60,52 @@ pub enum SecretError {
     /// It has no characters.
     #[error("the secret is empty")]
     Empty,
-    /// It ends (or begins) with white space, mostly a newline of the file it came from.
+    /// It begins or ends with white space that is not a newline of the file it came from.
     #[error("the secret begins or ends with white space")]
     WhiteSpace,
     /// It is not what the provider's row says.
     #[error("the secret is not {0}")]
     Encoding(&'static str),
-    /// Its key is shorter or longer than the provider allows.
-    #[error("the secret's key has {0} bytes, not 24 to 64")]
+    /// Its key is far shorter than the provider allows.
+    #[error("the secret's key has {0} bytes, not 24 to 64; is it the secret of something else?")]
     Length(usize),
+    /// The scheme needs another value of the endpoint's configuration.
+    #[error("the scheme needs the setting {0:?}")]
+    Setting(String),
+    /// The scheme needs public keys.
+    #[error("the scheme needs {0}")]
+    PublicKeys(&'static str),
+    /// A public key or certificate cannot be read.
+    #[error("the key or certificate {name:?} cannot be read: {problem}")]
+    PublicKey {
+        /// Its id or URL.
+        name: String,
+        /// What is wrong.
+        problem: &'static str,
+    },
+}
+
+/// What was done to a secret that was not quite in its form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecretWarning {
+    /// The newline at its end was left out.
+    NewlineStripped,
+    /// Its key is shorter or longer than the provider says.
+    Length(usize),
+    /// The secret has the look of hex or base64 although this provider takes it as text.
+    LooksPrefixed,
+}
+
+impl std::fmt::Display for SecretWarning {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NewlineStripped => f.write_str("the newline at the end of the secret was left out"),
+            Self::Length(bytes) => write!(f, "the secret's key has {bytes} bytes; the provider says 24 to 64"),
+            Self::LooksPrefixed => {
+                f.write_str("the secret begins with whsec_, which this provider's scheme takes as part of the key")
+            }
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -43,20 +118,101 @@ pub(crate) enum Algorithm {
     HmacSha384,
     #[serde(rename = "hmac-sha512")]
     HmacSha512,
+    #[serde(rename = "sha1")]
+    Sha1,
+    #[serde(rename = "sha256")]
+    Sha256,
+    #[serde(rename = "sha512")]
+    Sha512,
+    #[serde(rename = "ed25519")]
+    Ed25519,
+    #[serde(rename = "ecdsa-p256-sha256")]
+    EcdsaP256Sha256,
+    /// With the signature as r and s, 32 bytes each.
+    #[serde(rename = "ecdsa-p256-sha256-raw")]
+    EcdsaP256Sha256Raw,
+    #[serde(rename = "ecdsa-p256-sha1")]
+    EcdsaP256Sha1,
+    #[serde(rename = "rsa-sha1")]
+    RsaSha1,
+    #[serde(rename = "rsa-sha256")]
+    RsaSha256,
+    #[serde(rename = "token")]
+    Token,
+    #[serde(rename = "basic")]
+    Basic,
+    #[serde(rename = "jwt-hs256")]
+    JwtHs256,
+    #[serde(rename = "jwt-rs256")]
+    JwtRs256,
+    #[serde(rename = "jwt-es256")]
+    JwtEs256,
 }
 
+impl Algorithm {
+    /// Whether whoever can verify can also sign.
+    pub(crate) const fn is_symmetric(self) -> bool {
+        !matches!(
+            self,
+            Self::Ed25519
+                | Self::EcdsaP256Sha256
+                | Self::EcdsaP256Sha256Raw
+                | Self::EcdsaP256Sha1
+                | Self::RsaSha1
+                | Self::RsaSha256
+                | Self::JwtRs256
+                | Self::JwtEs256
+        )
+    }
+
+    pub(crate) const fn is_jwt(self) -> bool {
+        matches!(self, Self::JwtHs256 | Self::JwtRs256 | Self::JwtEs256)
+    }
+
+    pub(crate) const fn is_token(self) -> bool {
+        matches!(self, Self::Token | Self::Basic)
+    }
+}
+
+/// How a secret's text becomes a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum SecretForm {
     Text,
+    /// Text after Unicode NFKD.
+    Nfkd,
     Hex,
     Base64,
+    /// `whsec_`, which may be missing, and base64.
     Whsec,
+    /// Base64 after `whsec_`; without that prefix, text.
+    WhsecOrText,
+    /// The SHA-1 of the text.
+    Sha1,
+    /// A public key: `whpk_`, which may be missing, and base64 of its raw bytes.
+    Whpk,
+    /// A public key: hex of its raw bytes.
+    PublicHex,
+    /// A public key: base64 of its raw bytes.
+    PublicBase64,
+    /// A public key: PEM, or base64 of its SPKI.
+    Spki,
+    /// Public keys that come as a JSON Web Key Set.
+    Jwks,
+    /// Public keys that the request names.
+    Named,
 }
 
-/// The keys of one endpoint, newest first, with their first block already hashed.
+/// The keys of one endpoint, newest first, with what else its scheme needs to know.
 #[derive(Clone)]
-pub struct Keys(Vec<Key>);
+pub struct Keys {
+    keys: Vec<Key>,
+    public: Vec<PublicKey>,
+    settings: BTreeMap<String, Vec<String>>,
+    public_url: Option<String>,
+    pub(crate) tolerance_s: Option<i64>,
+    warnings: Vec<SecretWarning>,
+}
 
 #[derive(Clone)]
 pub(crate) enum Key {
@@ -64,27 +220,138 @@ pub(crate) enum Key {
     Sha256(Hmac<Sha256>),
     Sha384(Hmac<Sha384>),
     Sha512(Hmac<Sha512>),
+    Plain(Algorithm, Secret),
 }
 
 impl std::fmt::Debug for Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Keys([{} secret])", self.0.len())
+        write!(f, "Keys([{} secret], [{} public])", self.keys.len(), self.public.len())
     }
 }
 
 impl Keys {
-    pub(crate) fn new(algorithm: Algorithm, form: SecretForm, secrets: &[Secret]) -> Result<Self, SecretError> {
-        let keys = secrets.iter().map(|secret| Ok(Key::new(algorithm, &decode(form, secret.expose())?)));
-        let keys: Vec<Key> = keys.collect::<Result<_, SecretError>>()?;
-        if keys.is_empty() { Err(SecretError::Missing) } else { Ok(Self(keys)) }
+    /// Reads `material` for a scheme.
+    pub(crate) fn new(
+        algorithm: Algorithm,
+        form: SecretForm,
+        suffix: &str,
+        material: &Material,
+    ) -> Result<Self, SecretError> {
+        let mut keys = Self {
+            keys: Vec::new(),
+            public: Vec::new(),
+            settings: material.settings.clone(),
+            public_url: material.public_url.clone(),
+            tolerance_s: material.tolerance_s.map(i64::from),
+            warnings: Vec::new(),
+        };
+        let format = match form {
+            SecretForm::Whpk => Some(KeyFormat::Whpk),
+            SecretForm::PublicHex => Some(KeyFormat::Hex),
+            SecretForm::PublicBase64 => Some(KeyFormat::Base64),
+            SecretForm::Spki => Some(KeyFormat::Spki),
+            SecretForm::Jwks => {
+                let text = material.jwks.as_deref().ok_or(SecretError::PublicKeys("a JSON Web Key Set"))?;
+                keys.public = PublicKey::set(text)?;
+                return Ok(keys);
+            }
+            SecretForm::Named => {
+                // None yet is fine: the request names one, and whoever fetches it makes the keys anew.
+                keys.public = PublicKey::named(&material.named_keys)?;
+                return Ok(keys);
+            }
+            _ => None,
+        };
+        for secret in &material.secrets {
+            let text = keys.trim(secret.expose())?;
+            match format {
+                Some(format) => keys.public.push(PublicKey::read(format, text)?),
+                None => {
+                    let mut key = keys.decode(form, text)?;
+                    key.extend_from_slice(suffix.as_bytes());
+                    keys.keys.push(Key::new(algorithm, &key));
+                }
+            }
+        }
+        if keys.keys.is_empty() && keys.public.is_empty() {
+            return Err(SecretError::Missing);
+        }
+        Ok(keys)
+    }
+
+    /// What was done to secrets that were not quite in their form.
+    #[must_use]
+    pub fn warnings(&self) -> &[SecretWarning] {
+        &self.warnings
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Key> {
-        self.0.iter()
+        self.keys.iter()
     }
 
-    pub(crate) fn newest(&self) -> &Key {
-        &self.0[0]
+    pub(crate) fn nth(&self, index: usize) -> Option<&Key> {
+        self.keys.get(index)
+    }
+
+    pub(crate) fn public(&self) -> &[PublicKey] {
+        &self.public
+    }
+
+    pub(crate) fn settings(&self, name: &str) -> &[String] {
+        self.settings.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    pub(crate) fn public_url(&self) -> Option<&str> {
+        self.public_url.as_deref()
+    }
+
+    /// These keys with another URL, for trying where a proxy went wrong.
+    pub(crate) fn with_url(&self, url: &str) -> Self {
+        Self { public_url: Some(url.to_owned()), ..self.clone() }
+    }
+
+    fn trim<'a>(&mut self, text: &'a [u8]) -> Result<&'a [u8], SecretError> {
+        let stripped = text.strip_suffix(b"\n").map(|text| text.strip_suffix(b"\r").unwrap_or(text));
+        let text = match stripped {
+            Some(stripped) => {
+                self.warnings.push(SecretWarning::NewlineStripped);
+                stripped
+            }
+            None => text,
+        };
+        if text.is_empty() {
+            return Err(SecretError::Empty);
+        }
+        if text.trim_ascii().len() != text.len() {
+            return Err(SecretError::WhiteSpace);
+        }
+        Ok(text)
+    }
+
+    fn decode(&mut self, form: SecretForm, text: &[u8]) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+        let key = match form {
+            SecretForm::Hex => HEXLOWER_PERMISSIVE.decode(text).map_err(|_| SecretError::Encoding("hexadecimal"))?,
+            SecretForm::Base64 => BASE64.decode(text).map_err(|_| SecretError::Encoding("base64"))?,
+            SecretForm::Nfkd => {
+                let text = std::str::from_utf8(text).map_err(|_| SecretError::Encoding("UTF-8"))?;
+                text.nfkd().collect::<String>().into_bytes()
+            }
+            SecretForm::Sha1 => Sha1::digest(text).to_vec(),
+            SecretForm::WhsecOrText if !text.starts_with(b"whsec_") => text.to_vec(),
+            SecretForm::Whsec | SecretForm::WhsecOrText => {
+                let base64 = text.strip_prefix(b"whsec_").unwrap_or(text);
+                let key = BASE64.decode(base64).map_err(|_| SecretError::Encoding("base64, with or without whsec_"))?;
+                if key.len() < WHSEC_LEAST {
+                    return Err(SecretError::Length(key.len()));
+                }
+                if !WHSEC_BYTES.contains(&key.len()) {
+                    self.warnings.push(SecretWarning::Length(key.len()));
+                }
+                key
+            }
+            _ => text.to_vec(),
+        };
+        if key.is_empty() { Err(SecretError::Empty) } else { Ok(Zeroizing::new(key)) }
     }
 }
 
@@ -93,87 +360,122 @@ impl Key {
         const ANY_LENGTH: &str = "HMAC takes keys of any length";
         match algorithm {
             Algorithm::HmacSha1 => Self::Sha1(Hmac::new_from_slice(key).expect(ANY_LENGTH)),
-            Algorithm::HmacSha256 => Self::Sha256(Hmac::new_from_slice(key).expect(ANY_LENGTH)),
+            Algorithm::HmacSha256 | Algorithm::JwtHs256 => Self::Sha256(Hmac::new_from_slice(key).expect(ANY_LENGTH)),
             Algorithm::HmacSha384 => Self::Sha384(Hmac::new_from_slice(key).expect(ANY_LENGTH)),
             Algorithm::HmacSha512 => Self::Sha512(Hmac::new_from_slice(key).expect(ANY_LENGTH)),
+            other => Self::Plain(other, Secret::new(key)),
         }
     }
 
-    /// The digest over `parts`, one after the other.
-    pub(crate) fn sign<'a>(&self, parts: impl Iterator<Item = &'a [u8]>) -> Digest {
-        fn run<'a, M: Mac + Clone>(mac: &M, parts: impl Iterator<Item = &'a [u8]>) -> Digest {
-            let mut mac = mac.clone();
-            parts.for_each(|part| mac.update(part));
-            Digest(Zeroizing::new(mac.finalize().into_bytes().to_vec()))
+    /// The text of a token or of a secret that is hashed with what it signs.
+    pub(crate) fn text(&self) -> &[u8] {
+        match self {
+            Self::Plain(_, secret) => secret.expose(),
+            _ => &[],
+        }
+    }
+
+    /// The digest over the parts, one after the other.
+    pub(crate) fn sign(&self, parts: &[Part<'_>], url: &str) -> Digest {
+        fn feed<'a>(key: &'a Key, parts: &'a [Part<'_>], url: &'a str, mut update: impl FnMut(&[u8])) {
+            for part in parts {
+                update(match part {
+                    Part::Bytes(bytes) => bytes,
+                    Part::Url => url.as_bytes(),
+                    Part::Secret => key.text(),
+                });
+            }
+        }
+        macro_rules! run {
+            ($mac:expr) => {{
+                let mut mac = $mac;
+                feed(self, parts, url, |part| mac.update(part));
+                Digest::new(&mac.finalize().into_bytes())
+            }};
+        }
+        macro_rules! hash {
+            ($hash:expr) => {{
+                let mut hash = $hash;
+                feed(self, parts, url, |part| hash.update(part));
+                Digest::new(&hash.finalize())
+            }};
         }
         match self {
-            Self::Sha1(mac) => run(mac, parts),
-            Self::Sha256(mac) => run(mac, parts),
-            Self::Sha384(mac) => run(mac, parts),
-            Self::Sha512(mac) => run(mac, parts),
+            Self::Sha1(mac) => run!(mac.clone()),
+            Self::Sha256(mac) => run!(mac.clone()),
+            Self::Sha384(mac) => run!(mac.clone()),
+            Self::Sha512(mac) => run!(mac.clone()),
+            Self::Plain(Algorithm::Sha1, _) => hash!(Sha1::new()),
+            Self::Plain(Algorithm::Sha512, _) => hash!(Sha512::new()),
+            Self::Plain(..) => hash!(Sha256::new()),
         }
     }
 }
 
 /// A computed digest: compared in constant time, printed by nobody.
-pub(crate) struct Digest(Zeroizing<Vec<u8>>);
+pub(crate) struct Digest {
+    bytes: Zeroizing<[u8; 64]>,
+    len: usize,
+}
 
 impl Digest {
-    /// The one place where signatures are compared.
+    fn new(digest: &[u8]) -> Self {
+        let mut bytes = Zeroizing::new([0; 64]);
+        bytes[..digest.len()].copy_from_slice(digest);
+        Self { bytes, len: digest.len() }
+    }
+
+    /// The digest of a token, so that tokens of any length are compared in the same time.
+    pub(crate) fn of(token: &[u8]) -> Self {
+        Self::new(&Sha256::digest(token))
+    }
+
+    /// The one place where signatures and tokens are compared.
     pub(crate) fn equals(&self, claimed: &[u8]) -> subtle::Choice {
-        subtle::ConstantTimeEq::ct_eq(&self.0[..], claimed)
+        subtle::ConstantTimeEq::ct_eq(self.bytes(), claimed)
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.0
+        &self.bytes[..self.len]
     }
-}
-
-fn decode(form: SecretForm, text: &[u8]) -> Result<Zeroizing<Vec<u8>>, SecretError> {
-    if text.is_empty() {
-        return Err(SecretError::Empty);
-    }
-    if text.trim_ascii().len() != text.len() {
-        return Err(SecretError::WhiteSpace);
-    }
-    let key = match form {
-        SecretForm::Text => text.to_vec(),
-        SecretForm::Hex => HEXLOWER_PERMISSIVE.decode(text).map_err(|_| SecretError::Encoding("hexadecimal"))?,
-        SecretForm::Base64 => BASE64.decode(text).map_err(|_| SecretError::Encoding("base64"))?,
-        SecretForm::Whsec => {
-            let base64 = text.strip_prefix(b"whsec_").unwrap_or(text);
-            let key = BASE64.decode(base64).map_err(|_| SecretError::Encoding("base64, with or without whsec_"))?;
-            if !WHSEC_BYTES.contains(&key.len()) {
-                return Err(SecretError::Length(key.len()));
-            }
-            key
-        }
-    };
-    if key.is_empty() { Err(SecretError::Empty) } else { Ok(Zeroizing::new(key)) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn keys(form: SecretForm, text: &str) -> Result<Keys, SecretError> {
+        Keys::new(Algorithm::HmacSha256, form, "", &Material::secrets(&[Secret::new(text)]))
+    }
+
     #[test]
     fn a_secret_in_the_wrong_form_is_refused_with_what_is_wrong() {
-        let check = |form, text: &str| decode(form, text.as_bytes()).map(|key| key.len());
-        assert_eq!(check(SecretForm::Text, "abc"), Ok(3));
+        let check = |form, text: &str| keys(form, text).map(|keys| keys.warnings);
+        assert_eq!(check(SecretForm::Text, "abc"), Ok(vec![]));
         assert_eq!(check(SecretForm::Text, ""), Err(SecretError::Empty));
-        assert_eq!(check(SecretForm::Text, "abc\n"), Err(SecretError::WhiteSpace));
-        assert_eq!(check(SecretForm::Hex, "00ff"), Ok(2));
+        assert_eq!(check(SecretForm::Text, "\n"), Err(SecretError::Empty));
+        assert_eq!(check(SecretForm::Text, "abc\r\n"), Ok(vec![SecretWarning::NewlineStripped]));
+        assert_eq!(check(SecretForm::Text, " abc"), Err(SecretError::WhiteSpace));
+        assert_eq!(check(SecretForm::Hex, "00ff"), Ok(vec![]));
         assert_eq!(check(SecretForm::Hex, "00fg"), Err(SecretError::Encoding("hexadecimal")));
-        assert_eq!(check(SecretForm::Base64, "AAAA"), Ok(3));
+        assert_eq!(check(SecretForm::Base64, "AAAA"), Ok(vec![]));
         assert_eq!(check(SecretForm::Base64, "AAA"), Err(SecretError::Encoding("base64")));
         assert_eq!(check(SecretForm::Whsec, "whsec_AAAA"), Err(SecretError::Length(3)));
-        assert_eq!(check(SecretForm::Whsec, &"A".repeat(32)), Ok(24));
+        assert_eq!(check(SecretForm::Whsec, &"A".repeat(24)), Ok(vec![SecretWarning::Length(18)]));
+        assert_eq!(check(SecretForm::Whsec, &"A".repeat(32)), Ok(vec![]));
+        assert_eq!(
+            check(SecretForm::Whsec, "not base64!"),
+            Err(SecretError::Encoding("base64, with or without whsec_"))
+        );
     }
 
     #[test]
     fn secrets_and_keys_are_masked() {
         let secret = Secret::new("hunter2");
-        let keys = Keys::new(Algorithm::HmacSha256, SecretForm::Text, std::slice::from_ref(&secret)).expect("a key");
-        assert_eq!(format!("{secret:?} {keys:?}"), "[secret] Keys([1 secret])");
+        let material = Material::secrets(std::slice::from_ref(&secret));
+        let keys = keys(SecretForm::Text, "hunter2").expect("a key");
+        let printed = format!("{secret:?} {keys:?} {material:?}");
+        assert!(printed.starts_with("[secret] Keys([1 secret], [0 public]) "), "{printed}");
+        assert!(!printed.contains("hunter2"), "{printed}");
     }
 }

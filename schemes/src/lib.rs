@@ -1,11 +1,16 @@
-//! How webhook providers sign: rows of data, and pure verify and sign over bytes.
+//! How webhook providers sign: rows of data, and pure verify, sign and explain over bytes.
 //!
 //! A provider is a row of `providers.toml`; one engine reads every row both ways. The clock is an
-//! argument. What this crate does not do: no sockets, no clocks, no randomness, no parsing of bodies,
-//! no knowledge of endpoints.
+//! argument. What this crate does not do: no sockets, no clocks, no randomness, no knowledge of
+//! endpoints. A body is parsed only where the row says that something stands in it.
+//!
+//! The way through it: [`provider`] (or [`load`] for rows of one's own) gives a [`Provider`];
+//! [`Provider::keys`] turns [`Material`] into [`Keys`] once; for each request
+//! [`Provider::handshake`] says whether it is a challenge and what to answer, [`Scheme::verify`]
+//! whether it is proven, [`Provider::event`] what it is about.
 //!
 //! Invariants: signatures are compared in constant time, in one place; at most
-//! [`MAX_CANDIDATES`] of them are looked at; a doubled signature, timestamp or id header is refused;
+//! [`MAX_CANDIDATES`] of them are looked at; a doubled signature, timestamp or id is refused;
 //! age is judged only once the signature is known to be right; no secret and no computed signature
 //! is ever printed.
 //!
@@ -17,18 +22,42 @@
 //! let signature = "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
 //! let headers = [("X-Hub-Signature-256", signature)];
 //!
-//! let request = Request { headers: &headers, body: b"Hello, World!" };
+//! let url = "https://hooks.example.com/github";
+//! let request = Request { method: "POST", url, headers: &headers, body: b"Hello, World!" };
 //! assert!(github.verify(&keys, &request, 0).is_ok());
-//! let changed = Request { headers: &headers, body: b"Hello, World?" };
+//! let changed = Request { body: b"Hello, World?", ..request };
 //! assert_eq!(github.verify(&keys, &changed, 0), Err(Refusal::SignatureMismatch));
 //! ```
 
-mod engine;
+pub mod docs;
+pub mod explain;
+mod form;
+mod handshake;
+mod json;
+mod jwt;
 mod key;
+mod layout;
+mod locate;
+mod public;
+mod request;
 mod row;
+mod sample;
+mod scheme;
 mod secret;
+mod sign;
+mod template;
+mod timestamp;
+mod url;
+pub mod vectors;
+mod verify;
 
-pub use engine::{Headers, MAX_CANDIDATES, Refusal, Request, SignError, Verified};
-pub use key::{Keys, SecretError};
-pub use row::{Locator, Provider, RowError, Scheme, load, provider, providers};
+pub use handshake::{Answering, Challenge, Handshake, Reply};
+pub use key::{Keys, Material, SecretError, SecretWarning};
+pub use layout::MAX_CANDIDATES;
+pub use locate::Locator;
+pub use request::{Headers, Refusal, Request, Verified};
+pub use row::{Ack, EventMeta, Provider, RowError, TABLE, load, provider, providers};
+pub use sample::Sample;
+pub use scheme::{NamedKey, Scheme};
 pub use secret::Secret;
+pub use sign::{SignError, Signed};

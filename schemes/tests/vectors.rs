@@ -1,72 +1,49 @@
-//! Every published vector of the providers that have a row, each reported by its name.
+//! Every published vector, each its own case by name, twice: by the provider's row, and by the
+//! neutral description in the file alone, as a user's own row would be.
+//!
+//! `cargo test -p relay-schemes --test vectors -- github/accept` runs some of them.
 
 use std::path::Path;
 
-use data_encoding::BASE64;
-use relay_schemes::{Request, Secret, provider};
-use serde_json::Value;
+use libtest_mimic::{Arguments, Failed, Trial};
+use relay_schemes::vectors::{By, judge};
 
-fn body_of(request: &Value) -> Vec<u8> {
-    let decode = |text: &Value| BASE64.decode(text.as_str().expect("text").as_bytes()).expect("base64");
-    match request.get("body_segments") {
-        None => decode(&request["body_base64"]),
-        Some(segments) => segments
-            .as_array()
-            .expect("a list")
-            .iter()
-            .flat_map(|segment| decode(&segment["base64"]).repeat(segment["times"].as_u64().unwrap_or(1) as usize))
-            .collect(),
-    }
-}
+/// As many as there were when this was written; fewer would mean that they are not read.
+const AT_LEAST: usize = 1580;
 
-fn verdict(name: &str, vector: &Value) -> Result<(), String> {
-    let scheme = provider(name).and_then(|provider| provider.scheme.as_ref()).expect("a signed row");
-    let secrets = vector["config"]["secrets"].as_array().expect("secrets");
-    let secrets: Vec<_> = secrets.iter().map(|secret| Secret::new(secret.as_str().expect("text"))).collect();
-    let keys = scheme.keys(&secrets).map_err(|error| format!("bad secret: {error}"))?;
-    let lines = vector["request"]["headers"].as_array().expect("headers");
-    let text = |value: &Value| value.as_str().expect("text").to_owned();
-    let headers: Vec<(String, Vec<u8>)> = lines
-        .iter()
-        .map(|line| (text(&line[0]), text(&line[1]).chars().map(|letter| letter as u8).collect()))
-        .collect();
-    let body = body_of(&vector["request"]);
-    assert_eq!(body.len() as u64, vector["request"]["body_len"].as_u64().unwrap_or(body.len() as u64));
-    let now = vector["now"].as_i64().expect("a clock");
-    scheme.verify(&keys, &Request { headers: &headers, body: &body }, now).map(|_| ()).map_err(|why| why.code().into())
-}
-
-fn run(name: &str, at_least: usize) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../shared/vectors/{name}.json"));
-    let Ok(text) = std::fs::read_to_string(&path) else {
-        println!("skipped: the published vectors of {name} are not beside this project");
-        return;
-    };
-    let file: Value = serde_json::from_str(&text).expect("JSON");
-    let vectors = file["vectors"].as_array().expect("vectors");
-    let mut wrong = Vec::new();
-    for vector in vectors {
-        let (case, expected) = (&vector["name"], vector["expect"] == "accept");
-        let seen = verdict(name, vector);
-        if seen.is_ok() != expected {
-            wrong.push(format!("{case}: expected {}, saw {seen:?}", vector["expect"]));
+fn trials(folder: &Path) -> Vec<Trial> {
+    let mut paths: Vec<_> = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|it| it.path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|end| end == "json"));
+    paths.sort();
+    let mut trials = Vec::new();
+    for path in paths {
+        let text = std::fs::read_to_string(&path).expect("a readable file");
+        for (by, kind) in [(By::Row, "row"), (By::Scheme, "scheme")] {
+            match judge(&text, by) {
+                Err(problem) => {
+                    let file = path.display().to_string();
+                    trials.push(Trial::test(file, move || Err(Failed::from(problem))).with_kind(kind));
+                }
+                Ok(cases) => trials.extend(cases.into_iter().map(|case| {
+                    let run = move || case.outcome.map_err(Failed::from);
+                    Trial::test(case.name, run).with_kind(kind)
+                })),
+            }
         }
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(vectors.len() >= at_least, "only {} vectors", vectors.len());
+    trials
 }
 
-#[test]
-fn github() {
-    run("github", 41);
-}
-
-#[test]
-fn stripe() {
-    run("stripe", 41);
-}
-
-#[test]
-fn standard_webhooks() {
-    run("standard-webhooks", 47);
+fn main() {
+    let arguments = Arguments::from_args();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors");
+    let trials = if folder.is_dir() {
+        let trials = trials(&folder);
+        assert!(trials.len() >= 2 * AT_LEAST, "only {} cases", trials.len());
+        trials
+    } else {
+        println!("skipped: the published vectors are not beside this project");
+        Vec::new()
+    };
+    libtest_mimic::run(&arguments, trials).exit();
 }

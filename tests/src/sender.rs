@@ -1,10 +1,14 @@
 //! A sender of webhooks: one request over one new connection.
 
+use std::time::SystemTime;
+
+use anyhow::Context;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
+use relay_schemes::{Request as Unsigned, Secret};
 use tokio::net::TcpStream;
 
 /// Sends a request and returns the answer once its head is there.
@@ -66,4 +70,18 @@ pub fn request(method: &str, target: &str, headers: &[(&str, &str)], body: impl 
         request = request.header(*name, *value);
     }
     request.body(Full::new(body.into())).expect("the test's request is valid")
+}
+
+/// The headers that a provider adds to a JSON body which it signs now under `secret`.
+///
+/// # Errors
+/// If there is no such provider, or nobody but itself can sign for it.
+pub fn signed(provider: &str, secret: &str, body: &[u8]) -> anyhow::Result<Vec<(String, String)>> {
+    let row = relay_schemes::provider(provider).with_context(|| format!("no provider {provider}"))?;
+    let scheme = row.scheme.as_ref().with_context(|| format!("{provider} does not sign"))?;
+    let keys = scheme.keys(&[Secret::new(secret)])?;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
+    let none: [(&str, &str); 0] = [];
+    let unsigned = Unsigned { method: "POST", url: "https://hooks.example.com/", headers: &none, body };
+    Ok(scheme.sign(&keys, &unsigned, Some("msg_1"), i64::try_from(now)?)?.headers)
 }

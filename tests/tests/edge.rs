@@ -7,7 +7,7 @@ use http::{Response, StatusCode};
 use relay_tests::{
     handler::Handler,
     process::Server,
-    sender::{request, send},
+    sender::{self, request, send},
 };
 use serde_json::Value;
 
@@ -161,10 +161,7 @@ const STRIPE: &str = "[[endpoint]]\nname = \"stripe\"\nverify = { provider = \"s
 
 /// The headers of a request that the provider signs now.
 fn signed(provider: &str, body: &str) -> Vec<(String, String)> {
-    let scheme = relay_schemes::provider(provider).and_then(|row| row.scheme.as_ref()).expect("a row");
-    let keys = scheme.keys(&[relay_schemes::Secret::new(SECRET)]).expect("a key");
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
-    scheme.sign(&keys, now.try_into().expect("in range"), None, body.as_bytes()).expect("signs")
+    sender::signed(provider, SECRET, body.as_bytes()).expect("signs")
 }
 
 fn lines(headers: &[(String, String)]) -> Vec<(&str, &str)> {

@@ -4,11 +4,10 @@ use std::{path::Path, time::Duration};
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use relay_schemes::{Secret, provider};
 use relay_tests::{
     handler::{Handler, full},
     process::Server,
-    sender::{request, send},
+    sender::{request, send, signed},
 };
 
 const OPEN: &str = "[[endpoint]]\nname = \"open\"\nverify = \"none\"\ndeadline = \"2s\"\n";
@@ -35,9 +34,7 @@ fn error_of(response: &Response<Bytes>) -> String {
 async fn a_signed_webhook_passes_and_a_changed_one_never_reaches_the_handler() {
     let (relay, handler) = (relay(GITHUB).await, Handler::echo().await.expect("listens"));
     let mut agent = relay.agent("github", &handler.port(), &[]).await.expect("attaches");
-    let scheme = provider("github").and_then(|github| github.scheme.as_ref()).expect("a row");
-    let keys = scheme.keys(&[Secret::new(SECRET)]).expect("a key");
-    let signature = scheme.sign(&keys, 0, None, b"{\"zen\":1}").expect("signs").remove(0);
+    let signature = signed("github", SECRET, b"{\"zen\":1}").expect("signs").remove(0);
     let lines = [(signature.0.as_str(), signature.1.as_str())];
 
     let response = send(&relay.public, request("POST", "/github", &lines, "{\"zen\":1}")).await.expect("answers");

@@ -6,11 +6,10 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use relay_schemes::{Secret, provider};
 use relay_tests::{
     handler::Handler,
     process::Server,
-    sender::request,
+    sender::{request, signed},
     tls::{certificate, connect, settings},
 };
 
@@ -69,10 +68,8 @@ async fn a_signed_body_without_a_length_arrives_whole_over_http_2() {
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
     tokio::spawn(connection);
-    let scheme = provider("github").and_then(|github| github.scheme.as_ref()).expect("a row");
-    let keys = scheme.keys(&[Secret::new("a secret")]).expect("a key");
     for body in ["streamed", ""] {
-        let (name, value) = scheme.sign(&keys, 0, None, body.as_bytes()).expect("signs").remove(0);
+        let (name, value) = signed("github", "a secret", body.as_bytes()).expect("signs").remove(0);
         let frame = Ok::<_, std::io::Error>(Frame::data(Bytes::from(body)));
         let unsized_body = StreamBody::new(futures_util::stream::iter([frame]));
         let sent = http::Request::post("https://localhost/github").header(name, value).body(unsized_body);

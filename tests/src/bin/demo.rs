@@ -5,11 +5,10 @@
 
 use std::{path::Path, process::ExitCode, time::Instant};
 
-use relay_schemes::{Secret, provider};
 use relay_tests::{
     handler::Handler,
     process::Server,
-    sender::{request, send},
+    sender::{self, request, send},
 };
 
 const WEBHOOKS: [(&str, &str, &str, &str); 3] = [
@@ -66,12 +65,7 @@ async fn demo() -> anyhow::Result<()> {
 
 /// Posts `sent` with the signature of `signed`, and says what each hop saw.
 async fn post(relay: &Server, name: &str, secret: &str, signed: &str, sent: &str) -> anyhow::Result<()> {
-    let Some(scheme) = provider(name).and_then(|provider| provider.scheme.as_ref()) else {
-        anyhow::bail!("{name} has no scheme");
-    };
-    let keys = scheme.keys(&[Secret::new(secret)])?;
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
-    let headers = scheme.sign(&keys, i64::try_from(now)?, Some("msg_demo_1"), signed.as_bytes())?;
+    let headers = sender::signed(name, secret, signed.as_bytes())?;
     let mut lines: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     lines.push(("content-type", "application/json"));
     let started = Instant::now();

@@ -1,0 +1,322 @@
+//! Challenges that a provider sends before it sends events, or between them, and their answers.
+//!
+//! Pure: a secret that was learnt and a URL that has to be called are told to the caller, which
+//! stores the one and decides about the other. Invariants: what is not signed is answered only with
+//! the configured token or the switch; nothing of a challenge comes back as HTML; a request that
+//! merely looks like a challenge and proves nothing gets a refusal, never an event.
+
+use std::borrow::Cow;
+
+use crate::{
+    key::Keys,
+    layout::Encoding,
+    locate::{Scene, Spot, is_header_name},
+    request::Request,
+    row::{
+        Provider,
+        raw::{RawHandshake, RawProof},
+    },
+    secret::Secret,
+    template::{self, Found, Piece},
+    url,
+};
+
+/// Bodies above this are no challenges, in bytes.
+const MAX_BODY: usize = 64 * 1024;
+
+/// Longest value of an answer's header, and longest text of its body, in bytes.
+const MAX_ANSWER: usize = 8 * 1024;
+
+/// Lengths that a learnt secret may have, in bytes.
+const LEARNT_BYTES: std::ops::RangeInclusive<usize> = 8..=512;
+
+/// A challenge as a row describes it.
+#[derive(Clone, Debug)]
+pub struct Handshake {
+    /// Its name, for records.
+    pub name: String,
+    method: String,
+    when: Vec<(Spot, Wanted)>,
+    proof: RawProof,
+    token: Option<Spot>,
+    status: u16,
+    refused_status: u16,
+    body: Body,
+    content_type: Option<String>,
+    headers: Vec<(String, Vec<Piece>)>,
+    mac: Option<Mac>,
+    learns: Option<Spot>,
+    confirm: Option<(Spot, String)>,
+}
+
+#[derive(Clone, Debug)]
+enum Wanted {
+    Anything,
+    Nothing,
+    Value(String),
+}
+
+#[derive(Clone, Debug)]
+enum Body {
+    Empty,
+    Text(Vec<Piece>),
+    Json(Vec<(String, Vec<Piece>)>),
+}
+
+#[derive(Clone, Debug)]
+struct Mac {
+    plain: bool,
+    encoding: Encoding,
+    template: Vec<Piece>,
+}
+
+/// What an endpoint knows when it answers a challenge.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Answering<'a> {
+    /// Its keys; `None` while it has no secret.
+    pub keys: Option<&'a Keys>,
+    /// The token that challenges must carry, where the provider has one.
+    pub verify_token: Option<&'a Secret>,
+    /// Whether challenges may be answered that prove nothing.
+    pub allow_unsigned: bool,
+}
+
+/// What becomes of a challenge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Challenge {
+    /// This answer.
+    Respond(Reply),
+    /// A refusal; the code goes into records, not to the sender.
+    Refused {
+        /// The status for the sender.
+        status: u16,
+        /// Why, as a stable code.
+        code: &'static str,
+    },
+}
+
+/// The answer to a challenge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// Which challenge it was.
+    pub handshake: String,
+    /// The status.
+    pub status: u16,
+    /// The headers, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+    /// A secret that the endpoint has to keep from now on.
+    pub learns_secret: Option<Secret>,
+    /// An https URL on the provider's own host that confirms when it is called.
+    pub confirm_url: Option<String>,
+}
+
+impl Handshake {
+    pub(crate) fn new(raw: &RawHandshake) -> Result<Self, String> {
+        let spot = |text: &str| Spot::parse(text).ok_or_else(|| format!("{text:?} is no place"));
+        let optional = |text: &Option<String>| text.as_deref().map(spot).transpose();
+        let when = raw.when.iter().map(|(place, value)| {
+            let wanted = match value.as_str() {
+                "" => Wanted::Anything,
+                "!" => Wanted::Nothing,
+                value => Wanted::Value(value.to_owned()),
+            };
+            Ok((spot(place)?, wanted))
+        });
+        let body = match (&raw.text, raw.json.is_empty()) {
+            (None, true) => Body::Empty,
+            (Some(text), true) => Body::Text(template::parse(text)?),
+            (None, false) => {
+                let members = raw.json.iter().map(|(name, text)| Ok((name.clone(), template::parse(text)?)));
+                Body::Json(members.collect::<Result<_, String>>()?)
+            }
+            (Some(_), false) => return Err("give text or json".to_owned()),
+        };
+        let headers = raw.headers.iter().map(|(name, text)| match is_header_name(name) {
+            true => Ok((name.to_ascii_lowercase(), template::parse(text)?)),
+            false => Err(format!("{name:?} is no header name")),
+        });
+        let confirm = match (&raw.confirm, &raw.confirm_host) {
+            (None, None) => None,
+            (Some(at), Some(host)) => Some((spot(at)?, host.clone())),
+            _ => return Err("confirm and confirm_host go together".to_owned()),
+        };
+        if (raw.proof == RawProof::Token) != raw.token.is_some() {
+            return Err("proof = \"token\" and the key token go together".to_owned());
+        }
+        let mac = raw.mac.as_ref().map(|mac| {
+            let template = template::parse(&mac.template)?;
+            Ok::<_, String>(Mac { plain: mac.plain, encoding: mac.encoding, template })
+        });
+        let refused = if raw.proof == RawProof::Signature { 401 } else { 403 };
+        Ok(Self {
+            name: raw.name.clone(),
+            method: raw.method.clone(),
+            when: when.collect::<Result<_, String>>()?,
+            proof: raw.proof,
+            token: optional(&raw.token)?,
+            status: raw.status,
+            refused_status: raw.refused_status.unwrap_or(refused),
+            body,
+            content_type: raw.content_type.clone(),
+            headers: headers.collect::<Result<_, String>>()?,
+            mac: mac.transpose()?,
+            learns: optional(&raw.learns)?,
+            confirm,
+        })
+    }
+
+    pub(crate) fn reads_body(&self) -> bool {
+        self.when.iter().any(|(spot, _)| spot.in_body())
+    }
+
+    pub(crate) const fn learns_secret(&self) -> bool {
+        self.learns.is_some()
+    }
+
+    /// Whether its answer needs a URL to be called.
+    #[must_use]
+    pub const fn confirms(&self) -> bool {
+        self.confirm.is_some()
+    }
+
+    /// Whether it is signed as events are, and so needs no further configuration.
+    #[must_use]
+    pub fn is_signed(&self) -> bool {
+        self.proof == RawProof::Signature
+    }
+
+    /// Whether it needs the switch or a configured token.
+    #[must_use]
+    pub fn needs_permission(&self) -> bool {
+        matches!(self.proof, RawProof::Token | RawProof::Switch)
+    }
+
+    fn matches(&self, scene: &Scene<'_>) -> bool {
+        let request = scene.request;
+        self.method == request.method
+            && self.when.iter().all(|(spot, wanted)| {
+                let value = spot.read(scene).ok().flatten();
+                match wanted {
+                    Wanted::Anything => value.is_some_and(|value| !value.is_empty()),
+                    Wanted::Nothing => value.is_none(),
+                    Wanted::Value(text) => value.is_some_and(|value| *value == *text.as_bytes()),
+                }
+            })
+    }
+
+    /// Which key signed it, or the status and code of the refusal.
+    fn prove(
+        &self,
+        provider: &Provider,
+        scene: &Scene<'_>,
+        answering: &Answering<'_>,
+        now: i64,
+    ) -> Result<usize, &'static str> {
+        match self.proof {
+            RawProof::None => Ok(0),
+            RawProof::Switch if answering.allow_unsigned => Ok(0),
+            RawProof::Switch => Err("challenge_not_allowed"),
+            RawProof::Token => {
+                let Some(wanted) = answering.verify_token else {
+                    return if answering.allow_unsigned { Ok(0) } else { Err("challenge_not_allowed") };
+                };
+                let given = self.token.as_ref().and_then(|spot| spot.read(scene).ok().flatten()).unwrap_or_default();
+                let equal = crate::key::Digest::of(wanted.expose()).equals(crate::key::Digest::of(&given).bytes());
+                if bool::from(equal) { Ok(0) } else { Err("challenge_token_wrong") }
+            }
+            RawProof::Signature => match (&provider.scheme, answering.keys) {
+                (Some(scheme), Some(keys)) => match scheme.verify(keys, scene.request, now) {
+                    Ok(verified) => Ok(verified.key_index),
+                    Err(refusal) => Err(refusal.code()),
+                },
+                _ => Err(crate::request::Refusal::SecretMissing.code()),
+            },
+        }
+    }
+
+    fn answer(&self, scene: &Scene<'_>, answering: &Answering<'_>, key_index: usize) -> Option<Reply> {
+        let mac = match &self.mac {
+            None => String::new(),
+            Some(mac) => mac.of(scene, answering, key_index)?,
+        };
+        let fill = |pieces: &[Piece]| {
+            let found = Found { mac: mac.as_bytes(), ..Found::default() };
+            let text = template::render_text(pieces, scene, found).ok()?;
+            String::from_utf8(text).ok().filter(|text| text.len() <= MAX_ANSWER)
+        };
+        let (body, kind) = match &self.body {
+            Body::Empty => (Vec::new(), None),
+            Body::Text(pieces) => (fill(pieces)?.into_bytes(), Some("text/plain")),
+            Body::Json(members) => {
+                let members = members.iter().map(|(name, pieces)| Some((name.clone(), fill(pieces)?.into())));
+                let object: serde_json::Map<_, _> = members.collect::<Option<_>>()?;
+                (serde_json::Value::Object(object).to_string().into_bytes(), Some("application/json"))
+            }
+        };
+        let mut headers = Vec::new();
+        if let Some(kind) = self.content_type.as_deref().or(kind) {
+            headers.push(("content-type".to_owned(), kind.to_owned()));
+            headers.push(("x-content-type-options".to_owned(), "nosniff".to_owned()));
+        }
+        for (name, pieces) in &self.headers {
+            let value = fill(pieces)?;
+            if !value.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+                return None;
+            }
+            headers.push((name.clone(), value));
+        }
+        let learnt = match &self.learns {
+            None => None,
+            Some(spot) => {
+                let value = spot.read(scene).ok()??;
+                let good = LEARNT_BYTES.contains(&value.len()) && value.iter().all(u8::is_ascii_graphic);
+                Some(good.then(|| Secret::new(value.into_owned()))?)
+            }
+        };
+        let confirm_url = match &self.confirm {
+            None => None,
+            Some((spot, host)) => {
+                let text = String::from_utf8(spot.read(scene).ok()?.map(Cow::into_owned)?).ok()?;
+                let parts = url::split(&text);
+                let good = parts.scheme == "https"
+                    && url::host_matches(parts.authority, host)
+                    && text.bytes().all(|byte| byte.is_ascii_graphic());
+                Some(good.then_some(text)?)
+            }
+        };
+        let (handshake, status) = (self.name.clone(), self.status);
+        Some(Reply { handshake, status, headers, body, learns_secret: learnt, confirm_url })
+    }
+}
+
+impl Mac {
+    fn of(&self, scene: &Scene<'_>, answering: &Answering<'_>, key_index: usize) -> Option<String> {
+        let text = template::render_text(&self.template, scene, Found::default()).ok()?;
+        let digest = match self.plain {
+            true => crate::key::Digest::of(&text),
+            false => answering.keys?.nth(key_index)?.sign(&[template::Part::Bytes(text.into())], scene.url),
+        };
+        Some(self.encoding.encode(digest.bytes()))
+    }
+}
+
+impl Provider {
+    /// Answers a request if it is one of the provider's challenges; `None` if it is not.
+    #[must_use]
+    pub fn handshake(&self, request: &Request<'_>, answering: &Answering<'_>, now_unix_s: i64) -> Option<Challenge> {
+        if self.handshakes.is_empty() || request.body.len() > MAX_BODY {
+            return None;
+        }
+        let scene = Scene::new(request, answering.keys);
+        let handshake = self.handshakes.iter().find(|handshake| handshake.matches(&scene))?;
+        let refused = |code| Challenge::Refused { status: handshake.refused_status, code };
+        Some(match handshake.prove(self, &scene, answering, now_unix_s) {
+            Err(code) => refused(code),
+            Ok(key_index) => handshake
+                .answer(&scene, answering, key_index)
+                .map_or(refused("challenge_malformed"), Challenge::Respond),
+        })
+    }
+}

@@ -1,0 +1,204 @@
+//! Follows a JSON pointer through a body without building the document.
+//!
+//! Invariants: memory does not grow with the document, only with what is found; a member on the way
+//! that stands there twice is an error, so that no two readers can see different values; the whole
+//! text must be one JSON value.
+
+use std::{borrow::Cow, fmt};
+
+use serde::{
+    Deserializer as _,
+    de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::{Deserializer, value::RawValue};
+
+/// Most values that one pointer may find; a body with more is refused.
+pub(crate) const MAX_FOUND: usize = 1000;
+
+/// A JSON pointer (RFC 6901), in which `*` stands for every element of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pointer {
+    segments: Vec<String>,
+    /// The pointer as it was written.
+    pub(crate) text: String,
+}
+
+impl Pointer {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let rest = if text.is_empty() { None } else { Some(text.strip_prefix('/')?) };
+        let segments = rest.into_iter().flat_map(|rest| rest.split('/'));
+        let segments = segments.map(|segment| segment.replace("~1", "/").replace("~0", "~")).collect();
+        Some(Self { segments, text: text.to_owned() })
+    }
+
+    pub(crate) fn has_wildcard(&self) -> bool {
+        self.segments.iter().any(|segment| segment == "*")
+    }
+
+    /// The pointer to the elements of its last wildcard, if it has one.
+    pub(crate) fn list(&self) -> Option<Self> {
+        let at = self.segments.iter().rposition(|segment| segment == "*")?;
+        Some(Self { segments: self.segments[..=at].to_vec(), text: self.text.clone() })
+    }
+
+    pub(crate) fn segments(&self) -> &[String] {
+        &self.segments
+    }
+}
+
+/// Why nothing could be looked up.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// Not one JSON value in UTF-8.
+    Malformed,
+    /// A member on the way is there more than once, or too many values were found.
+    Ambiguous,
+}
+
+/// Every value that the pointer finds, as raw JSON.
+pub(crate) fn find<'a>(text: &'a [u8], pointer: &Pointer) -> Result<Vec<&'a RawValue>, Trouble> {
+    let (mut found, mut ambiguous) = (Vec::new(), false);
+    let mut deserializer = Deserializer::from_slice(text);
+    let follow = Follow { path: &pointer.segments, found: &mut found, ambiguous: &mut ambiguous };
+    let read = follow.deserialize(&mut deserializer).and_then(|()| deserializer.end());
+    match read {
+        _ if ambiguous => Err(Trouble::Ambiguous),
+        Ok(()) => Ok(found),
+        Err(_) => Err(Trouble::Malformed),
+    }
+}
+
+/// The text of a scalar: a string decoded, a number or boolean as it stands; `None` for null.
+/// Lists and objects give their raw text.
+pub(crate) fn text_of(value: &RawValue) -> Option<Cow<'_, [u8]>> {
+    let raw = value.get();
+    match raw.as_bytes().first() {
+        Some(b'"') => serde_json::from_str::<String>(raw).ok().map(|text| Cow::Owned(text.into_bytes())),
+        Some(b'n') => None,
+        _ => Some(Cow::Borrowed(raw.as_bytes())),
+    }
+}
+
+/// The names of the members of a top-level object, in order, at most `limit`.
+pub(crate) fn member_names(text: &[u8], limit: usize) -> Option<Vec<String>> {
+    struct Names(usize);
+    impl<'de> Visitor<'de> for Names {
+        type Value = Vec<String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut names = Vec::new();
+            while let Some((name, IgnoredAny)) = map.next_entry::<String, IgnoredAny>()? {
+                if names.len() < self.0 {
+                    names.push(name);
+                }
+            }
+            Ok(names)
+        }
+    }
+    Deserializer::from_slice(text).deserialize_map(Names(limit)).ok()
+}
+
+struct Follow<'p, 'f, 'de> {
+    path: &'p [String],
+    found: &'f mut Vec<&'de RawValue>,
+    ambiguous: &'f mut bool,
+}
+
+impl<'de> DeserializeSeed<'de> for Follow<'_, '_, 'de> {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        if self.path.is_empty() {
+            let value = <&RawValue as serde::Deserialize>::deserialize(deserializer)?;
+            if self.found.len() == MAX_FOUND {
+                *self.ambiguous = true;
+            } else {
+                self.found.push(value);
+            }
+            return Ok(());
+        }
+        deserializer.deserialize_any(self)
+    }
+}
+
+macro_rules! not_here {
+    ($($name:ident: $kind:ty),*) => {
+        $(fn $name<E>(self, _: $kind) -> Result<(), E> {
+            Ok(())
+        })*
+    };
+}
+
+impl<'de> Visitor<'de> for Follow<'_, '_, 'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    not_here!(visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_f64: f64, visit_str: &str);
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let (name, rest) = self.path.split_first().expect("the path has an element here");
+        let mut seen = false;
+        while let Some(key) = map.next_key::<String>()? {
+            if key != *name {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            *self.ambiguous |= seen;
+            seen = true;
+            map.next_value_seed(Follow { path: rest, found: self.found, ambiguous: self.ambiguous })?;
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        let (name, rest) = self.path.split_first().expect("the path has an element here");
+        let wanted: Option<usize> = name.parse().ok();
+        let mut index = 0;
+        loop {
+            let more = if name == "*" || wanted == Some(index) {
+                let follow = Follow { path: rest, found: self.found, ambiguous: self.ambiguous };
+                list.next_element_seed(follow)?.is_some()
+            } else {
+                list.next_element::<IgnoredAny>()?.is_some()
+            };
+            if !more {
+                return Ok(());
+            }
+            index += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(text: &str, pointer: &str) -> Result<Vec<String>, Trouble> {
+        let found = find(text.as_bytes(), &Pointer::parse(pointer).expect("a pointer"))?;
+        Ok(found.into_iter().map(|value| value.get().to_owned()).collect())
+    }
+
+    #[test]
+    fn a_pointer_is_followed_and_doubled_members_on_the_way_are_not_guessed_at() {
+        assert_eq!(look(r#"{"a":{"b/c":[1,{"d":"x"}]}}"#, "/a/b~1c/1/d"), Ok(vec![r#""x""#.to_owned()]));
+        assert_eq!(look(r#"[{"e":1},{"f":2},{"e":3}]"#, "/*/e"), Ok(vec!["1".to_owned(), "3".to_owned()]));
+        assert_eq!(look(r#"{"a":1}"#, "/a/b"), Ok(vec![]));
+        assert_eq!(look(r#"{"a":1,"a":2}"#, "/a"), Err(Trouble::Ambiguous));
+        assert_eq!(look(r#"{"a":1,"\u0061":2}"#, "/a"), Err(Trouble::Ambiguous));
+        assert_eq!(look(r#"{"x":1,"x":2,"a":3}"#, "/a"), Ok(vec!["3".to_owned()]));
+        assert_eq!(look("{\"a\":1} x", "/a"), Err(Trouble::Malformed));
+        assert_eq!(look(&"[".repeat(100_000), "/a"), Err(Trouble::Malformed));
+        assert_eq!(look(&format!("{{\"a\":{}}}", "[".repeat(100_000)), "/a"), Err(Trouble::Malformed));
+    }
+}

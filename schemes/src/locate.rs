@@ -1,0 +1,189 @@
+//! Where something stands in a request: a header, a JSON member, a form field, the query.
+//!
+//! Invariant: a place that is there twice is never guessed at.
+
+use std::borrow::Cow;
+
+use crate::{
+    form,
+    json::{self, Pointer, Trouble},
+    key::Keys,
+    request::{Doubled, Request},
+    url,
+};
+
+/// Longest value that is read from a header, form field or query for an id or a type.
+const MAX_META: usize = 256;
+
+/// A place in a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Spot {
+    /// A header of this lower-case name.
+    Header(String),
+    /// A JSON member.
+    Json(Pointer),
+    /// A form field, urlencoded.
+    Form(String),
+    /// A query parameter.
+    Query(String),
+    /// A value from the endpoint's configuration.
+    Setting(String),
+    /// The name of the first member of the JSON object that is not this (`!name`) or ends so (`*end`).
+    Member(String),
+}
+
+/// Why a place could not be read.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Unreadable {
+    /// It is there more than once.
+    Doubled,
+    /// The body is not JSON.
+    Malformed,
+}
+
+impl From<Doubled> for Unreadable {
+    fn from(Doubled: Doubled) -> Self {
+        Self::Doubled
+    }
+}
+
+impl From<Trouble> for Unreadable {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Malformed => Self::Malformed,
+            Trouble::Ambiguous => Self::Doubled,
+        }
+    }
+}
+
+/// A request with what the endpoint knows about it.
+#[derive(Clone, Copy)]
+pub(crate) struct Scene<'a> {
+    pub(crate) request: &'a Request<'a>,
+    /// The URL that counts: the configured one, else the one that was seen.
+    pub(crate) url: &'a str,
+    /// The JSON that pointers start from: the body, or an item of it.
+    pub(crate) json: &'a [u8],
+    pub(crate) keys: Option<&'a Keys>,
+}
+
+impl<'a> Scene<'a> {
+    pub(crate) fn new(request: &'a Request<'a>, keys: Option<&'a Keys>) -> Self {
+        let url = keys.and_then(|keys| keys.public_url()).unwrap_or(request.url);
+        Self { request, url, json: request.body, keys }
+    }
+}
+
+impl Spot {
+    /// Reads `header:NAME`, `json:/POINTER`, `form:NAME`, `query:NAME`, `setting:NAME`, `member:NAME`.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (kind, name) = text.split_once(':')?;
+        if kind == "json" {
+            return Pointer::parse(name).map(Self::Json);
+        }
+        if name.is_empty() {
+            return None;
+        }
+        match kind {
+            "header" if is_header_name(name) => Some(Self::Header(name.to_ascii_lowercase())),
+            "form" => Some(Self::Form(name.to_owned())),
+            "query" => Some(Self::Query(name.to_owned())),
+            "setting" => Some(Self::Setting(name.to_owned())),
+            "member" => Some(Self::Member(name.to_owned())),
+            _ => None,
+        }
+    }
+
+    /// Whether the body has to be there to read it.
+    pub(crate) fn in_body(&self) -> bool {
+        matches!(self, Self::Json(_) | Self::Form(_) | Self::Member(_))
+    }
+
+    /// The value, `None` if it is not there.
+    pub(crate) fn read<'a>(&self, scene: &Scene<'a>) -> Result<Option<Cow<'a, [u8]>>, Unreadable> {
+        Ok(match self {
+            Self::Header(name) => scene.request.header(name)?.map(Cow::Owned),
+            Self::Form(name) => form::single(scene.request.body, name)?.map(Cow::Owned),
+            Self::Query(name) => form::single(url::split(scene.url).query.as_bytes(), name)?.map(Cow::Owned),
+            Self::Setting(name) => {
+                let value = scene.keys.and_then(|keys| keys.settings(name).first());
+                value.map(|value| Cow::Owned(value.clone().into_bytes()))
+            }
+            Self::Json(pointer) => {
+                let found = json::find(scene.json, pointer)?;
+                match found.as_slice() {
+                    [] => None,
+                    [value] => json::text_of(value),
+                    // A wildcard may find many; they are one value only if they are all the same.
+                    [first, rest @ ..] => {
+                        let value = json::text_of(first);
+                        if rest.iter().any(|other| json::text_of(other) != value) {
+                            return Err(Unreadable::Doubled);
+                        }
+                        value
+                    }
+                }
+            }
+            Self::Member(pattern) => {
+                let names = json::member_names(scene.json, 64).ok_or(Unreadable::Malformed)?;
+                let fits = |name: &String| match (pattern.strip_prefix('!'), pattern.strip_prefix('*')) {
+                    (Some(other), _) => name != other,
+                    (_, Some(end)) => name.ends_with(end),
+                    _ => name == pattern,
+                };
+                names.into_iter().find(fits).map(|name| Cow::Owned(name.into_bytes()))
+            }
+        })
+    }
+}
+
+pub(crate) fn is_header_name(name: &str) -> bool {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !name.is_empty() && name.bytes().all(token)
+}
+
+/// Where an event's id or type stands: alternatives (` | `) of parts joined by colons (` + `).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Locator {
+    alternatives: Vec<Vec<Spot>>,
+}
+
+impl Locator {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let part = |text: &str| Spot::parse(text.trim());
+        let whole = |text: &str| text.split(" + ").map(part).collect::<Option<Vec<_>>>();
+        Some(Self { alternatives: text.split(" | ").map(whole).collect::<Option<_>>()? })
+    }
+
+    /// The place that is looked at first, if it alone tells.
+    pub(crate) fn only_spot(&self) -> Option<&Spot> {
+        match self.alternatives.first()?.as_slice() {
+            [spot] => Some(spot),
+            _ => None,
+        }
+    }
+
+    /// Whether the body has to be there to read it.
+    #[must_use]
+    pub fn in_body(&self) -> bool {
+        self.alternatives.iter().flatten().any(Spot::in_body)
+    }
+
+    /// The value, at most 256 bytes of printable text. `first` takes the first of several events.
+    pub(crate) fn read(&self, scene: &Scene<'_>, first: bool) -> Option<String> {
+        self.alternatives.iter().find_map(|parts| {
+            let texts = parts.iter().map(|spot| match spot {
+                Spot::Json(pointer) if pointer.has_wildcard() => {
+                    let found = json::find(scene.json, pointer).ok()?;
+                    let value = if first || found.len() == 1 { found.first()? } else { return None };
+                    json::text_of(value)
+                }
+                spot => spot.read(scene).ok()?,
+            });
+            let text = texts.collect::<Option<Vec<_>>>()?.join(&b':');
+            let text = String::from_utf8(text).ok()?;
+            let good = !text.is_empty() && text.len() <= MAX_META && !text.chars().any(char::is_control);
+            good.then_some(text)
+        })
+    }
+}

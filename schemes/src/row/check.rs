@@ -1,0 +1,274 @@
+//! From what was written to what can be used; every problem names its key and the way out.
+
+use std::time::Duration;
+
+use super::{
+    Ack, Provider, RowError,
+    raw::{RawAlias, RawProvider, RawRequirement, RawScheme, RawSignature, RawTable},
+};
+use crate::{
+    handshake::Handshake,
+    json::Pointer,
+    key::{Algorithm, SecretForm},
+    layout::{Encoding, Layout},
+    locate::{Locator, Spot, is_header_name},
+    scheme::{Claims, Envelope, Expected, KeyAt, Place, Requirement, Scheme},
+    template::{self, Piece},
+    timestamp::{self, Timestamp},
+};
+
+/// Most rows of a table, most `like`s one after the other.
+const MAX_LIKE: usize = 4;
+
+type Problem = (&'static str, String);
+
+pub(super) fn table(raw: RawTable) -> Result<Vec<Provider>, RowError> {
+    let rows = raw.provider;
+    rows.iter().map(|row| provider(row, &rows).map_err(|(key, problem)| value(&row.name, key, problem))).collect()
+}
+
+fn value(provider: &str, key: &'static str, problem: String) -> RowError {
+    RowError::Value { provider: provider.to_owned(), key, problem }
+}
+
+fn provider(row: &RawProvider, rows: &[RawProvider]) -> Result<Provider, Problem> {
+    let good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if row.name.is_empty() || row.name.len() > 64 || !row.name.bytes().all(good) {
+        return Err(("name", "a name has lower-case letters, digits and dashes, at most 64".to_owned()));
+    }
+    if rows.iter().filter(|other| other.name == row.name).count() > 1 {
+        return Err(("name", "another row has the same name".to_owned()));
+    }
+    let raw = inherit(row.clone(), rows)?;
+    let locator = |key: &'static str, text: &Option<String>| match text {
+        None => Ok(None),
+        Some(text) => Locator::parse(text).map(Some).ok_or((
+            key,
+            "expected header:NAME or json:/POINTER (or form:, query:, member:), joined by ' + ' or ' | '".to_owned(),
+        )),
+    };
+    let handshakes = raw.handshake.iter().map(Handshake::new).collect::<Result<_, _>>();
+    Ok(Provider {
+        scheme: raw.scheme.as_ref().map(scheme).transpose()?,
+        event_id: locator("event_id", &raw.event_id)?,
+        event_type: locator("event_type", &raw.event_type)?,
+        timeout: raw.timeout_s.map(|seconds| Duration::from_secs(seconds.into())),
+        retries: raw.retries.unwrap_or(false),
+        interactive: raw.interactive.unwrap_or(false),
+        max_body: raw.max_body,
+        ack: raw.ack.map(|ack| Ack { status: ack.status, content_type: ack.content_type, body: ack.body }),
+        handshakes: handshakes.map_err(|problem| ("handshake", problem))?,
+        special: raw.special,
+        name: raw.name,
+        aliases: raw.aliases,
+        title: raw.title,
+        docs: raw.docs,
+        setup: raw.setup,
+    })
+}
+
+fn inherit(mut row: RawProvider, rows: &[RawProvider]) -> Result<RawProvider, Problem> {
+    for _ in 0..MAX_LIKE {
+        let Some(name) = row.like.take() else { return Ok(row) };
+        let embedded = || toml::from_str::<RawTable>(super::TABLE).map(|table| table.provider).unwrap_or_default();
+        let base = rows.iter().find(|other| other.name == name && other.name != row.name).cloned();
+        let base = base.or_else(|| embedded().into_iter().find(|other| other.name == name));
+        let base = base.ok_or_else(|| ("like", format!("there is no provider {name}")))?;
+        row.scheme = row.scheme.or(base.scheme);
+        row.event_id = row.event_id.or(base.event_id);
+        row.event_type = row.event_type.or(base.event_type);
+        row.timeout_s = row.timeout_s.or(base.timeout_s);
+        row.retries = row.retries.or(base.retries);
+        row.interactive = row.interactive.or(base.interactive);
+        row.max_body = row.max_body.or(base.max_body);
+        row.ack = row.ack.or(base.ack);
+        if row.handshake.is_empty() {
+            row.handshake = base.handshake;
+        }
+        if row.docs.is_empty() {
+            row.docs = base.docs;
+        }
+        if row.setup.is_empty() {
+            row.setup = base.setup;
+        }
+        row.like = base.like;
+    }
+    Err(("like", "the rows that it is like have no end".to_owned()))
+}
+
+pub(crate) fn spot(key: &'static str, text: &str) -> Result<Spot, Problem> {
+    Spot::parse(text).ok_or_else(|| {
+        (key, format!("{text:?} is no place; expected header:NAME, json:/POINTER, form:NAME or query:NAME"))
+    })
+}
+
+fn pointer(key: &'static str, text: &str) -> Result<Pointer, Problem> {
+    Pointer::parse(text).ok_or_else(|| (key, format!("{text:?} is no JSON pointer; it begins with /")))
+}
+
+pub(crate) fn scheme(raw: &RawScheme) -> Result<Scheme, Problem> {
+    let signature = &raw.signature;
+    let layout = layout(signature)?;
+    let timestamp = raw.timestamp.as_ref().map(|stamp| {
+        let place = match (&stamp.at, &stamp.field, &layout) {
+            (Some(at), None, _) => timestamp::Place::At(spot("timestamp", at)?),
+            (None, Some(field), Layout::List { pair: Some(_), .. }) => timestamp::Place::Field(field.clone()),
+            _ => return Err(("timestamp", "give at, or a field of a signature that is a list".to_owned())),
+        };
+        let (past_s, future_s) = (stamp.past_s.into(), stamp.future_s.into());
+        Ok(Timestamp { place, format: stamp.format, past_s, future_s })
+    });
+    let timestamp = timestamp.transpose()?;
+    let template = template::parse(&raw.template).map_err(|problem| ("template", problem))?;
+    let template_needed = !raw.algorithm.is_token() && !raw.algorithm.is_jwt();
+    if template_needed == template.is_empty() {
+        let problem = if template_needed { "a template that signs nothing" } else { "tokens sign nothing" };
+        return Err(("template", problem.to_owned()));
+    }
+    if template.contains(&Piece::Timestamp) && timestamp.is_none() {
+        return Err(("template", "{timestamp} and the key timestamp go together".to_owned()));
+    }
+    if template.contains(&Piece::Id) != raw.id.is_some() {
+        return Err(("template", "{id} and the key id go together".to_owned()));
+    }
+    if template.contains(&Piece::Mac) {
+        return Err(("template", "{mac} is for the answers of handshakes".to_owned()));
+    }
+    let plain = matches!(raw.algorithm, Algorithm::Sha1 | Algorithm::Sha256 | Algorithm::Sha512);
+    if template.contains(&Piece::Secret) != plain {
+        return Err(("template", "{secret} and a plain hash go together".to_owned()));
+    }
+    let public = matches!(
+        raw.secret,
+        SecretForm::Whpk
+            | SecretForm::PublicHex
+            | SecretForm::PublicBase64
+            | SecretForm::Spki
+            | SecretForm::Jwks
+            | SecretForm::Named
+    );
+    if public == raw.algorithm.is_symmetric() {
+        return Err(("secret", "public keys and algorithms with public keys go together".to_owned()));
+    }
+    let alias = raw.alias.as_ref().map(|alias| renamed(raw, alias).map(Box::new)).transpose()?;
+    let algorithms = raw.algorithms.as_ref().map(|choice| {
+        let by = choice.by.iter().map(|(value, algorithm)| (value.clone(), *algorithm)).collect();
+        Ok((spot("algorithms", &choice.at)?, by))
+    });
+    Ok(Scheme {
+        algorithm: raw.algorithm,
+        algorithms: algorithms.transpose()?,
+        secret: raw.secret,
+        secret_suffix: raw.secret_suffix.clone(),
+        template,
+        place: place(signature)?,
+        layout,
+        field_setting: signature.field_setting.clone(),
+        encoding: signature.encoding.unwrap_or(Encoding::Hex),
+        envelope: signature
+            .envelope
+            .as_ref()
+            .map(|raw| {
+                let signature = pointer("signature", &raw.signature)?;
+                Ok(Envelope { signature, key: pointer("signature", &raw.key)? })
+            })
+            .transpose()?,
+        key_at: raw
+            .key_at
+            .as_ref()
+            .map(|at| Ok(KeyAt { spot: spot("key_at", at)?, host: raw.key_host.clone() }))
+            .transpose()?,
+        timestamp,
+        id: raw.id.as_ref().map(|id| spot("id", id)).transpose()?,
+        require: raw.require.iter().map(requirement).collect::<Result<_, _>>()?,
+        each: raw.each.as_ref().map(|each| pointer("each", each)).transpose()?,
+        url_variants: raw.url_variants.clone(),
+        body_hash: raw.body_hash.as_ref().map(|at| spot("body_hash", at)).transpose()?,
+        claims: claims(raw)?,
+        alias,
+    })
+}
+
+fn layout(signature: &RawSignature) -> Result<Layout, Problem> {
+    let fields: Vec<_> = signature.field.iter().chain(&signature.fields).cloned().collect();
+    let named = !fields.is_empty() || signature.field_setting.is_some();
+    let filled = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+    match (&signature.item_separator, &signature.field_separator, &signature.prefix) {
+        (None, None, prefix) if !named => Ok(Layout::Single { prefix: prefix.clone().unwrap_or_default() }),
+        (Some(items), pair, None) if filled(&signature.item_separator) && pair.is_some() == named => {
+            if pair.is_some() && !filled(pair) {
+                return Err(("signature", "a separator has at least one character".to_owned()));
+            }
+            Ok(Layout::List { items: items.clone(), pair: pair.clone(), fields })
+        }
+        _ => {
+            Err(("signature", "give either a prefix, or item_separator, field_separator and field together".to_owned()))
+        }
+    }
+}
+
+fn place(signature: &RawSignature) -> Result<Place, Problem> {
+    let lower = |names: &[String]| -> Result<Vec<String>, Problem> {
+        let lower = |name: &String| match is_header_name(name) {
+            true => Ok(name.to_ascii_lowercase()),
+            false => Err(("signature", format!("{name:?} is no header name"))),
+        };
+        names.iter().map(lower).collect()
+    };
+    match (&signature.at, &signature.numbered, &signature.any_header[..], &signature.per_key[..]) {
+        (Some(at), None, [], []) => Ok(Place::At(spot("signature", at)?)),
+        (None, Some(name), [], []) => Ok(Place::Numbered(lower(std::slice::from_ref(name))?.remove(0))),
+        (None, None, names @ [_, ..], []) => Ok(Place::AnyHeader(lower(names)?)),
+        (None, None, [], names @ [_, ..]) => Ok(Place::PerKey(lower(names)?)),
+        _ => Err(("signature", "give exactly one of at, any_header, numbered, per_key".to_owned())),
+    }
+}
+
+fn requirement(raw: &RawRequirement) -> Result<Requirement, Problem> {
+    let value = match (&raw.value, &raw.setting) {
+        (None, None) => None,
+        (Some(value), None) => Some(Expected::OneOf(vec![value.clone()])),
+        (None, Some(name)) => Some(Expected::Setting(name.clone())),
+        (Some(_), Some(_)) => return Err(("require", "give a value or a setting".to_owned())),
+    };
+    Ok(Requirement { spot: spot("require", &raw.at)?, value })
+}
+
+fn claims(raw: &RawScheme) -> Result<Claims, Problem> {
+    let raw = &raw.claims;
+    let equal = raw.equal.iter().map(|(claim, values)| {
+        let expected = match values.as_slice() {
+            [one] if one == "{url}" => Expected::Url,
+            [one] if one.starts_with("setting:") => Expected::Setting(one["setting:".len()..].to_owned()),
+            values => Expected::OneOf(values.to_vec()),
+        };
+        (claim.clone(), expected)
+    });
+    let hash = raw.hash.as_ref().map(|hash| {
+        let template = template::parse(&hash.template).map_err(|problem| ("claims", problem))?;
+        Ok((hash.claim.clone(), template))
+    });
+    Ok(Claims {
+        equal: equal.collect(),
+        verified: raw.verified.clone(),
+        hash: hash.transpose()?,
+        expires: raw.expires,
+        max_age_s: raw.max_age_s.map(i64::from),
+        leeway_s: raw.leeway_s.into(),
+    })
+}
+
+/// The same row with other header names.
+fn renamed(raw: &RawScheme, alias: &RawAlias) -> Result<Scheme, Problem> {
+    let other = |text: &String| text.replace(&format!("header:{}", alias.prefer), &format!("header:{}", alias.also));
+    let mut raw = raw.clone();
+    raw.alias = None;
+    raw.template = other(&raw.template);
+    raw.signature.at = raw.signature.at.as_ref().map(other);
+    raw.id = raw.id.as_ref().map(other);
+    if let Some(stamp) = &mut raw.timestamp {
+        stamp.at = stamp.at.as_ref().map(other);
+    }
+    raw.require.iter_mut().for_each(|rule| rule.at = other(&rule.at));
+    scheme(&raw)
+}

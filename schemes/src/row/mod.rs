@@ -1,0 +1,160 @@
+//! Rows of data: the embedded table of providers, and the same rows in a user's own file.
+//!
+//! `raw` is what may be written, `check` turns it into what can be used and says what is wrong.
+
+mod check;
+pub(crate) mod raw;
+
+use std::{sync::LazyLock, time::Duration};
+
+use thiserror::Error;
+
+use crate::{
+    handshake::Handshake,
+    key::{Keys, Material, SecretError},
+    locate::{Locator, Scene},
+    request::Request,
+    scheme::Scheme,
+};
+
+/// One provider.
+#[derive(Clone, Debug)]
+pub struct Provider {
+    /// The name by which configs call it.
+    pub name: String,
+    /// Other names by which it is found.
+    pub aliases: Vec<String>,
+    /// Its name for people.
+    pub title: String,
+    /// Its own page about webhooks.
+    pub docs: String,
+    /// What to paste where: where its settings stand and what the secret is.
+    pub setup: String,
+    /// How it signs; `None` where it does not.
+    pub scheme: Option<Scheme>,
+    /// Where the event's id stands.
+    pub event_id: Option<Locator>,
+    /// Where the event's type stands.
+    pub event_type: Option<Locator>,
+    /// How long it waits for an answer, where it says so.
+    pub timeout: Option<Duration>,
+    /// Whether it sends again by itself.
+    pub retries: bool,
+    /// Whether the answer is the product, as with chat commands.
+    pub interactive: bool,
+    /// The largest body that it sends, in bytes, where it says so.
+    pub max_body: Option<u64>,
+    /// The answer that it insists on, where 200 with an empty body is not enough.
+    pub ack: Option<Ack>,
+    /// The challenges that it sends before or between its events.
+    pub handshakes: Vec<Handshake>,
+    /// The name of its special scheme in a neutral description.
+    pub(crate) special: Option<String>,
+}
+
+/// An answer that a provider insists on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ack {
+    /// The status.
+    pub status: u16,
+    /// The `Content-Type`, if there is a body.
+    pub content_type: Option<String>,
+    /// The body.
+    pub body: String,
+}
+
+/// What a request says about its event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventMeta {
+    /// The provider's id for it, at most 256 bytes; the same when it is sent again.
+    pub id: Option<String>,
+    /// Its type, at most 256 bytes.
+    pub kind: Option<String>,
+}
+
+/// A row that cannot be used, with the provider, the key and the way out.
+#[derive(Debug, Error)]
+pub enum RowError {
+    /// Not TOML, or keys that are not known.
+    #[error("the provider table cannot be read: {0}")]
+    Syntax(#[from] toml::de::Error),
+    /// A value that makes no sense where it stands.
+    #[error("provider {provider}: {key}: {problem}")]
+    Value {
+        /// The provider's name.
+        provider: String,
+        /// The key in its row.
+        key: &'static str,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
+}
+
+/// The embedded table, as it is written.
+pub const TABLE: &str = include_str!("../providers.toml");
+
+/// The embedded table.
+pub fn providers() -> &'static [Provider] {
+    static PROVIDERS: LazyLock<Vec<Provider>> = LazyLock::new(|| load(TABLE).expect("a test loads the embedded table"));
+    &PROVIDERS
+}
+
+/// A provider of the embedded table, by its name or another that it goes by.
+pub fn provider(name: &str) -> Option<&'static Provider> {
+    let all = providers();
+    let named = all.iter().find(|provider| provider.name == name);
+    named.or_else(|| all.iter().find(|provider| provider.aliases.iter().any(|alias| alias == name)))
+}
+
+/// Reads a table of providers in TOML: one `[[provider]]` a row. A row may be `like` another of the
+/// same table or of the embedded one.
+///
+/// # Errors
+/// [`RowError`] names the provider, the key and what would be right.
+pub fn load(text: &str) -> Result<Vec<Provider>, RowError> {
+    check::table(toml::from_str(text)?)
+}
+
+/// A scheme on its own, with what is wrong with it.
+pub(crate) fn checked(raw: &raw::RawScheme) -> Result<Scheme, String> {
+    check::scheme(raw).map_err(|(key, problem)| format!("{key}: {problem}"))
+}
+
+impl Provider {
+    /// What a request says about its event. Never fails: what cannot be read is not there.
+    #[must_use]
+    pub fn event(&self, request: &Request<'_>) -> EventMeta {
+        let scene = Scene::new(request, None);
+        let read = |locator: &Option<Locator>, first| locator.as_ref().and_then(|it| it.read(&scene, first));
+        EventMeta { id: read(&self.event_id, false), kind: read(&self.event_type, true) }
+    }
+
+    /// Whether id, type or a handshake can only be told with the body there.
+    #[must_use]
+    pub fn reads_body(&self) -> bool {
+        [&self.event_id, &self.event_type].into_iter().flatten().any(Locator::in_body)
+            || self.handshakes.iter().any(Handshake::reads_body)
+    }
+
+    /// Whether the endpoint's secret may come in a handshake, so that it can start without one.
+    #[must_use]
+    pub fn learns_secret(&self) -> bool {
+        self.handshakes.iter().any(Handshake::learns_secret)
+    }
+
+    /// The endpoint's keys, `None` if the provider does not sign, or if it tells its secret only in
+    /// a handshake and has not yet.
+    ///
+    /// # Errors
+    /// As [`Scheme::keys_from`].
+    pub fn keys(&self, material: &Material) -> Result<Option<Keys>, SecretError> {
+        match &self.scheme {
+            None => Ok(None),
+            Some(_) if material.secrets.is_empty() && self.learns_secret() => Ok(None),
+            Some(scheme) => scheme.keys_from(material).map(Some),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,220 @@
+//! How a provider signs, as data: what a checked row says. The engine reads it both ways.
+
+use crate::{
+    json::Pointer,
+    key::{Algorithm, Keys, Material, SecretError, SecretForm},
+    layout::{Encoding, Layout},
+    locate::Spot,
+    request::Request,
+    secret::Secret,
+    template::Piece,
+    timestamp::Timestamp,
+    url::UrlVariant,
+};
+
+/// How a provider signs.
+#[derive(Clone, Debug)]
+pub struct Scheme {
+    pub(crate) algorithm: Algorithm,
+    /// The algorithm by a value of the request, only among those that the row lists.
+    pub(crate) algorithms: Option<(Spot, Vec<(String, Algorithm)>)>,
+    pub(crate) secret: SecretForm,
+    pub(crate) secret_suffix: String,
+    pub(crate) template: Vec<Piece>,
+    pub(crate) place: Place,
+    pub(crate) layout: Layout,
+    /// The setting that names the list's signatures, in place of the layout's own names.
+    pub(crate) field_setting: Option<String>,
+    pub(crate) encoding: Encoding,
+    pub(crate) envelope: Option<Envelope>,
+    pub(crate) key_at: Option<KeyAt>,
+    pub(crate) timestamp: Option<Timestamp>,
+    pub(crate) id: Option<Spot>,
+    pub(crate) require: Vec<Requirement>,
+    /// Every item that the pointer finds is signed for itself.
+    pub(crate) each: Option<Pointer>,
+    pub(crate) url_variants: Vec<UrlVariant>,
+    /// A hash of a body that is not a form stands here.
+    pub(crate) body_hash: Option<Spot>,
+    pub(crate) claims: Claims,
+    /// The same scheme under other header names, used where this one's signature header is not there.
+    pub(crate) alias: Option<Box<Scheme>>,
+}
+
+/// Where the signature stands.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    At(Spot),
+    /// Any of these headers.
+    AnyHeader(Vec<String>),
+    /// This name followed by 1, 2, 3 …
+    Numbered(String),
+    /// The n-th header belongs to the n-th key.
+    PerKey(Vec<String>),
+}
+
+/// The value is base64 of JSON in which the signature and the key's id stand.
+#[derive(Clone, Debug)]
+pub(crate) struct Envelope {
+    pub(crate) signature: Pointer,
+    pub(crate) key: Pointer,
+}
+
+/// Where the request names its key or certificate, and from which host it may come.
+#[derive(Clone, Debug)]
+pub(crate) struct KeyAt {
+    pub(crate) spot: Spot,
+    pub(crate) host: Option<String>,
+}
+
+/// Something that must be there, once, with one of certain values if there are any.
+#[derive(Clone, Debug)]
+pub(crate) struct Requirement {
+    pub(crate) spot: Spot,
+    pub(crate) value: Option<Expected>,
+}
+
+/// A value that something must have.
+#[derive(Clone, Debug)]
+pub(crate) enum Expected {
+    OneOf(Vec<String>),
+    Setting(String),
+    Url,
+}
+
+/// What a JWT must say.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Claims {
+    pub(crate) equal: Vec<(String, Expected)>,
+    /// These must be true.
+    pub(crate) verified: Vec<String>,
+    /// A claim that is the hex SHA-256 of a text.
+    pub(crate) hash: Option<(String, Vec<Piece>)>,
+    pub(crate) expires: bool,
+    pub(crate) max_age_s: Option<i64>,
+    pub(crate) leeway_s: i64,
+}
+
+/// Which key a request names that whoever holds the keys may have to fetch first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NamedKey {
+    /// A key id.
+    Id(String),
+    /// An https URL on a host that the row allows.
+    Url(String),
+}
+
+impl Scheme {
+    /// Keys from what the endpoint knows, built once.
+    ///
+    /// # Errors
+    /// [`SecretError`] for the first secret that is not in the provider's form, or a missing setting.
+    pub fn keys_from(&self, material: &Material) -> Result<Keys, SecretError> {
+        for name in self.settings() {
+            if material.settings.get(name).is_none_or(|values| values.iter().all(String::is_empty)) {
+                return Err(SecretError::Setting(name.to_owned()));
+            }
+        }
+        Keys::new(self.algorithm, self.secret, &self.secret_suffix, material)
+    }
+
+    /// Keys from secrets alone, newest first.
+    ///
+    /// # Errors
+    /// As [`Scheme::keys_from`].
+    pub fn keys(&self, secrets: &[Secret]) -> Result<Keys, SecretError> {
+        self.keys_from(&Material::secrets(secrets))
+    }
+
+    /// Whether the whole body must be there before the request can be checked.
+    #[must_use]
+    pub fn covers_body(&self) -> bool {
+        let spot = |place: &Place| matches!(place, Place::At(spot) if spot.in_body());
+        self.template.iter().any(Piece::needs_body)
+            || self.each.is_some()
+            || self.body_hash.is_some()
+            || spot(&self.place)
+            || self.require.iter().any(|rule| rule.spot.in_body())
+            || self.key_at.as_ref().is_some_and(|key| key.spot.in_body())
+            || self.claims.hash.as_ref().is_some_and(|(_, template)| template.iter().any(Piece::needs_body))
+            || self
+                .timestamp
+                .as_ref()
+                .is_some_and(|stamp| matches!(&stamp.place, crate::timestamp::Place::At(spot) if spot.in_body()))
+    }
+
+    /// Whether the signature covers every byte of the body; if not, a body can be changed unseen.
+    #[must_use]
+    pub fn protects_body(&self) -> bool {
+        let whole = |piece: &Piece| {
+            matches!(piece, Piece::Body | Piece::BodyHash | Piece::BodyCrc | Piece::BodyOrForm(_))
+                || matches!(piece, Piece::FormSorted | Piece::UrlAndForm)
+        };
+        !self.algorithm.is_token()
+            && (self.template.iter().any(whole)
+                || self.claims.hash.as_ref().is_some_and(|(_, template)| template.iter().any(whole)))
+    }
+
+    /// Whether the signature covers the URL, so that it has to be known as the provider writes it.
+    #[must_use]
+    pub fn covers_url(&self) -> bool {
+        let pieces = self.template.iter().chain(self.claims.hash.iter().flat_map(|(_, template)| template));
+        let mut pieces = pieces;
+        pieces.any(|piece| {
+            matches!(piece, Piece::Url | Piece::Path | Piece::Query | Piece::CanonicalPath)
+                || matches!(piece, Piece::CanonicalQuery(_) | Piece::UrlAndForm)
+        }) || self.claims.equal.iter().any(|(_, value)| matches!(value, Expected::Url))
+    }
+
+    /// Whether a late delivery can be signed afresh and `send` can play the provider.
+    #[must_use]
+    pub fn is_symmetric(&self) -> bool {
+        self.algorithm.is_symmetric() && self.algorithms.is_none()
+    }
+
+    /// How far a timestamp may be from now, into the past and the future, in seconds.
+    #[must_use]
+    pub fn tolerance_s(&self) -> Option<(i64, i64)> {
+        self.timestamp.as_ref().map(|stamp| (stamp.past_s, stamp.future_s))
+    }
+
+    /// The names of the settings that an endpoint must give.
+    #[must_use]
+    pub fn settings(&self) -> Vec<&str> {
+        let setting = |value: &Expected| match value {
+            Expected::Setting(_) => true,
+            Expected::OneOf(_) | Expected::Url => false,
+        };
+        let named = self.require.iter().filter_map(|rule| rule.value.as_ref());
+        let named = named.chain(self.claims.equal.iter().map(|(_, value)| value)).filter(|value| setting(value));
+        let mut names: Vec<&str> = named
+            .filter_map(|value| if let Expected::Setting(name) = value { Some(name.as_str()) } else { None })
+            .chain(self.field_setting.as_deref())
+            .chain(self.template.iter().filter_map(|piece| match piece {
+                Piece::At { spot: Spot::Setting(name), optional: false } => Some(name.as_str()),
+                _ => None,
+            }))
+            .collect();
+        names.dedup();
+        names
+    }
+
+    /// The key or certificate that a request names, if the row lets it name one. An `Url` is https
+    /// and on an allowed host: whoever fetches it must still follow no redirects.
+    #[must_use]
+    pub fn named_key(&self, request: &Request<'_>) -> Option<NamedKey> {
+        crate::verify::named_key(self, request)
+    }
+
+    /// The URL that a request's signature was tried against first.
+    pub(crate) fn family(&self, request: &Request<'_>) -> &Self {
+        let here = match &self.place {
+            Place::At(Spot::Header(name)) => request.has_header(name),
+            _ => true,
+        };
+        match &self.alias {
+            Some(alias) if !here => alias,
+            _ => self,
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Rows run backwards: signs a request as the provider would, with the newest key.
+//!
+//! Only schemes whose key is shared can be run backwards. What does not stand in a header changes
+//! the body or the URL, so both come back.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::{
+    form,
+    json::Pointer,
+    jwt,
+    key::{Algorithm, Keys},
+    layout::Layout,
+    locate::{Scene, Spot},
+    request::{Headers, Refusal, Request},
+    scheme::{Expected, Place, Scheme},
+    template::{self, Found},
+    timestamp,
+};
+
+/// A request, signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signed {
+    /// Headers to set, each in place of any of the same name; names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The URL; another one if the signature or a hash stands in its query.
+    pub url: String,
+    /// The body; another one if the signature or the timestamp stands in it.
+    pub body: Vec<u8>,
+}
+
+/// Why a request cannot be signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum SignError {
+    /// The scheme signs a message id and none was given.
+    #[error("the scheme signs a message id; give one")]
+    IdMissing,
+    /// Only the provider has the key that signs.
+    #[error("only the provider has the key that signs; this scheme cannot be signed here")]
+    Asymmetric,
+    /// The request lacks something that the scheme signs.
+    #[error("the request lacks something that the scheme signs: {0}")]
+    Incomplete(Refusal),
+    /// The body is not in the format in which the signature stands.
+    #[error("the body is not the JSON or form in which the signature stands")]
+    Body,
+}
+
+impl From<Refusal> for SignError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Incomplete(refusal)
+    }
+}
+
+/// A request under construction.
+struct Draft<'a> {
+    given: &'a dyn Headers,
+    set: Vec<(String, String)>,
+    url: String,
+    body: Vec<u8>,
+}
+
+impl Headers for Draft<'_> {
+    fn for_each(&self, name: &str, each: &mut dyn FnMut(&[u8])) {
+        match self.set.iter().find(|(key, _)| key == name) {
+            Some((_, value)) => each(value.as_bytes()),
+            None => self.given.for_each(name, each),
+        }
+    }
+}
+
+impl Draft<'_> {
+    fn set_header(&mut self, name: &str, value: String) {
+        self.set.retain(|(key, _)| key != name);
+        self.set.push((name.to_owned(), value));
+    }
+
+    fn put(&mut self, spot: &Spot, value: &str) -> Result<(), SignError> {
+        match spot {
+            Spot::Header(name) => self.set_header(name, value.to_owned()),
+            Spot::Query(name) => {
+                let mark = if self.url.contains('?') { '&' } else { '?' };
+                self.url = format!("{}{mark}{name}={}", self.url, escape(value));
+            }
+            Spot::Form(name) => {
+                let kept = form::raw_pairs(&self.body).filter(|(key, _)| *key != name.as_bytes());
+                let kept = kept.map(|(key, value)| [key, b"=", value].concat());
+                let pair = format!("{name}={}", escape(value)).into_bytes();
+                self.body = kept.chain([pair]).collect::<Vec<_>>().join(&b'&');
+            }
+            Spot::Json(pointer) => self.body = put_json(&self.body, pointer, value)?,
+            Spot::Setting(_) | Spot::Member(_) => {}
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn escape(text: &str) -> String {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+}
+
+/// Sets a member, keeping a number a number.
+pub(crate) fn put_json(body: &[u8], pointer: &Pointer, text: &str) -> Result<Vec<u8>, SignError> {
+    let mut root: Value = serde_json::from_slice(body).map_err(|_| SignError::Body)?;
+    let value = |old: Option<&Value>| match old {
+        Some(Value::Number(_)) => text.parse::<i64>().map_or_else(|_| text.into(), Value::from),
+        _ => Value::from(text),
+    };
+    fn put(at: &mut Value, path: &[String], value: &dyn Fn(Option<&Value>) -> Value) {
+        let Some((name, rest)) = path.split_first() else {
+            *at = value(Some(&*at));
+            return;
+        };
+        match at {
+            Value::Array(list) if name == "*" => list.iter_mut().for_each(|item| put(item, rest, value)),
+            Value::Array(list) => {
+                if let Some(item) = name.parse().ok().and_then(|index: usize| list.get_mut(index)) {
+                    put(item, rest, value);
+                }
+            }
+            Value::Object(members) => {
+                put(members.entry(name.clone()).or_insert_with(|| Value::Object(Default::default())), rest, value);
+            }
+            other => {
+                *other = Value::Object(Default::default());
+                put(other, std::slice::from_ref(name), value);
+            }
+        }
+    }
+    put(&mut root, pointer.segments(), &value);
+    Ok(root.to_string().into_bytes())
+}
+
+impl Scheme {
+    /// Signs a request with the newest key. `id` is the message id, where the scheme signs one.
+    ///
+    /// # Errors
+    /// [`SignError`] says what the scheme or the request lacks.
+    pub fn sign(
+        &self,
+        keys: &Keys,
+        request: &Request<'_>,
+        id: Option<&str>,
+        now_unix_s: i64,
+    ) -> Result<Signed, SignError> {
+        if !self.is_symmetric() {
+            return Err(SignError::Asymmetric);
+        }
+        let url = keys.public_url().unwrap_or(request.url).to_owned();
+        let mut draft = Draft { given: request.headers, set: Vec::new(), url, body: request.body.to_vec() };
+        for rule in &self.require {
+            let value = match &rule.value {
+                Some(Expected::OneOf(values)) => values.first(),
+                Some(Expected::Setting(name)) => keys.settings(name).first(),
+                Some(Expected::Url) | None => None,
+            };
+            if let Some(value) = value {
+                draft.put(&rule.spot, value)?;
+            }
+        }
+        if let Some(spot) = &self.id {
+            draft.put(spot, id.ok_or(SignError::IdMissing)?)?;
+        }
+        let stamp = self.timestamp.as_ref().map(|rule| (&rule.place, rule.format.write(now_unix_s)));
+        if let Some((timestamp::Place::At(spot), text)) = &stamp {
+            draft.put(spot, text)?;
+        }
+        let form = Request { headers: &draft, ..*request }.is_form();
+        if let (Some(spot), false, false) = (&self.body_hash, draft.body.is_empty(), form) {
+            let hash = template::body_hash(&draft.body);
+            draft.put(spot, &hash)?;
+        }
+        let stamp = stamp.as_ref().map_or("", |(_, text)| text.as_str());
+        match &self.each {
+            None => {
+                let value = self.signature(keys, request.method, &draft, None, stamp, id, now_unix_s)?;
+                self.place_signature(&mut draft, &value)?;
+            }
+            Some(each) => self.sign_items(keys, request.method, &mut draft, each)?,
+        }
+        Ok(Signed { headers: draft.set, url: draft.url, body: draft.body })
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the parts of one draft")]
+    fn signature(
+        &self,
+        keys: &Keys,
+        method: &str,
+        draft: &Draft<'_>,
+        json: Option<&[u8]>,
+        stamp: &str,
+        id: Option<&str>,
+        now: i64,
+    ) -> Result<String, SignError> {
+        let request = Request { method, url: &draft.url, headers: draft, body: &draft.body };
+        let scene = Scene { request: &request, url: &draft.url, json: json.unwrap_or(&draft.body), keys: Some(keys) };
+        let key = keys.nth(0).ok_or(Refusal::SecretMissing)?;
+        let prefix = match &self.layout {
+            Layout::Single { prefix } => prefix.as_str(),
+            Layout::List { .. } => "",
+        };
+        if self.algorithm.is_jwt() {
+            return Ok(format!("{prefix}{}", jwt::sign(self, keys, &scene, now)?));
+        }
+        if self.algorithm.is_token() {
+            let token = match self.algorithm {
+                Algorithm::Basic => Cow::Owned(data_encoding::BASE64.encode(key.text())),
+                _ => String::from_utf8_lossy(key.text()),
+            };
+            return Ok(format!("{prefix}{token}"));
+        }
+        let found = Found { timestamp: stamp.as_bytes(), id: id.unwrap_or_default().as_bytes(), ..Found::default() };
+        let parts = template::render(&self.template, &scene, found)?;
+        let text = self.encoding.encode(key.sign(&parts, &draft.url).bytes());
+        Ok(match &self.layout {
+            Layout::Single { prefix } => format!("{prefix}{text}"),
+            Layout::List { pair: None, .. } => text,
+            Layout::List { items, pair: Some(pair), fields } => {
+                let setting = self.field_setting.as_ref().and_then(|name| keys.settings(name).first());
+                let field = setting.or(fields.first()).map_or("", String::as_str);
+                let signed = format!("{field}{pair}{text}");
+                match self.timestamp.as_ref().map(|rule| &rule.place) {
+                    Some(timestamp::Place::Field(name)) => format!("{name}{pair}{stamp}{items}{signed}"),
+                    _ => signed,
+                }
+            }
+        })
+    }
+
+    fn place_signature(&self, draft: &mut Draft<'_>, value: &str) -> Result<(), SignError> {
+        let spot = match &self.place {
+            Place::At(spot) => spot.clone(),
+            Place::Numbered(name) => Spot::Header(format!("{name}1")),
+            Place::AnyHeader(names) | Place::PerKey(names) => Spot::Header(names.first().cloned().unwrap_or_default()),
+        };
+        draft.put(&spot, value)
+    }
+
+    fn sign_items(&self, keys: &Keys, method: &str, draft: &mut Draft<'_>, each: &Pointer) -> Result<(), SignError> {
+        let Place::At(Spot::Json(inside)) = &self.place else { return Err(SignError::Body) };
+        let items = crate::json::find(&draft.body, each).map_err(|_| SignError::Body)?;
+        let items: Vec<Vec<u8>> = items.into_iter().map(|item| item.get().as_bytes().to_vec()).collect();
+        for (index, item) in items.iter().enumerate() {
+            let value = self.signature(keys, method, draft, Some(item), "", None, 0)?;
+            let whole = format!("{}{}", each.text.replacen('*', &index.to_string(), 1), inside.text);
+            let pointer = Pointer::parse(&whole).ok_or(SignError::Body)?;
+            draft.body = put_json(&draft.body, &pointer, &value)?;
+        }
+        Ok(())
+    }
+}

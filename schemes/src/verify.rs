@@ -1,0 +1,371 @@
+//! Checks a request against a row.
+//!
+//! Invariants: every key is tried against every candidate, whatever matched before; age is judged
+//! only once the signature is known to be right; work is bounded by the body's length times the
+//! number of keys and URL variants.
+
+use std::borrow::Cow;
+
+use subtle::Choice;
+
+use crate::{
+    json::{self, Pointer},
+    jwt,
+    key::{Algorithm, Digest, Keys},
+    layout::{Candidate, Claimed, Layout, MAX_CANDIDATES},
+    locate::{Scene, Spot, Unreadable},
+    public::PublicKey,
+    request::{Refusal, Request, Verified},
+    scheme::{Expected, KeyAt, NamedKey, Place, Requirement, Scheme},
+    template::{self, Found, Part},
+    timestamp, url,
+};
+
+impl Scheme {
+    /// Checks a request that arrived at `now_unix_s`.
+    ///
+    /// # Errors
+    /// [`Refusal`] says why it must not pass.
+    pub fn verify(&self, keys: &Keys, request: &Request<'_>, now_unix_s: i64) -> Result<Verified, Refusal> {
+        let scheme = self.family(request);
+        let scene = Scene::new(request, Some(keys));
+        for rule in &scheme.require {
+            rule.check(&scene)?;
+        }
+        let Some(each) = &scheme.each else { return scheme.verify_one(keys, &scene, now_unix_s) };
+        let items = json::find(request.body, each).map_err(|_| Refusal::BodyMalformed)?;
+        let mut verified = None;
+        for item in items {
+            let scene = Scene { json: item.get().as_bytes(), ..scene };
+            let one = scheme.verify_one(keys, &scene, now_unix_s)?;
+            verified.get_or_insert(one);
+        }
+        verified.ok_or(Refusal::SignatureMissing)
+    }
+
+    fn verify_one(&self, keys: &Keys, scene: &Scene<'_>, now: i64) -> Result<Verified, Refusal> {
+        if self.algorithm.is_jwt() {
+            return jwt::verify(self, keys, scene, &self.value(scene)?, now);
+        }
+        if self.algorithm.is_token() {
+            return self.verify_token(keys, &self.value(scene)?);
+        }
+        let mut key_name = None;
+        let claimed = self.claimed(scene, keys, &mut key_name)?;
+        let stamp = self.timestamp_text(scene, claimed.timestamp)?;
+        let at = match (&self.timestamp, &stamp) {
+            (Some(rule), Some(text)) => Some(rule.format.parse(text).ok_or(Refusal::TimestampMalformed)?),
+            _ => None,
+        };
+        let id = self.id_text(scene)?;
+        let found = Found {
+            timestamp: stamp.as_deref().unwrap_or_default(),
+            id: id.as_deref().unwrap_or_default(),
+            ..Found::default()
+        };
+        let parts = template::render(&self.template, scene, found)?;
+        let key_index = if self.algorithm.is_symmetric() {
+            self.match_digest(keys, scene, &parts, &claimed.candidates)
+        } else {
+            self.match_public(keys, scene, &parts, &claimed.candidates, key_name, now)?
+        };
+        let key_index = key_index.ok_or(Refusal::SignatureMismatch)?;
+        self.check_body_hash(scene)?;
+        if let (Some(rule), Some(at)) = (&self.timestamp, at) {
+            rule.judge(at, now, keys.tolerance_s)?;
+        }
+        Ok(Verified { key_index, timestamp: at })
+    }
+
+    fn match_digest(
+        &self,
+        keys: &Keys,
+        scene: &Scene<'_>,
+        parts: &[Part<'_>],
+        candidates: &[Candidate],
+    ) -> Option<usize> {
+        let variants = self.urls(scene.url);
+        let urls = std::iter::once(scene.url).chain(variants.iter().map(String::as_str));
+        let mut matched = None;
+        for url in urls {
+            for (index, key) in keys.iter().enumerate() {
+                let digest = key.sign(parts, url);
+                let mut equal = Choice::from(0);
+                for candidate in candidates.iter().filter(|it| it.key.is_none_or(|key| key == index)) {
+                    equal |= digest.equals(&candidate.bytes);
+                }
+                if bool::from(equal) && matched.is_none() {
+                    matched = Some(index);
+                }
+            }
+        }
+        matched
+    }
+
+    fn match_public(
+        &self,
+        keys: &Keys,
+        scene: &Scene<'_>,
+        parts: &[Part<'_>],
+        candidates: &[Candidate],
+        key_name: Option<String>,
+        now: i64,
+    ) -> Result<Option<usize>, Refusal> {
+        let algorithm = self.algorithm_for(scene)?;
+        let mut message = Vec::new();
+        for part in parts {
+            message.extend_from_slice(match part {
+                Part::Bytes(bytes) => bytes,
+                Part::Url => scene.url.as_bytes(),
+                Part::Secret => &[],
+            });
+        }
+        let key_name = match &self.key_at {
+            Some(at) => Some(at.name(scene)?),
+            None => key_name,
+        };
+        let named = |key: &PublicKey| key_name.is_none() || key.name == key_name;
+        let usable: Vec<_> = keys.public().iter().enumerate().filter(|(_, key)| named(key)).collect();
+        if usable.is_empty() {
+            return Err(Refusal::KeyUnknown);
+        }
+        if !usable.iter().any(|(_, key)| key.is_valid_at(now)) {
+            return Err(Refusal::CertificateRefused);
+        }
+        let right = |key: &PublicKey| candidates.iter().any(|it| key.verifies(algorithm, &message, &it.bytes));
+        let mut usable = usable.into_iter().filter(|(_, key)| key.is_valid_at(now));
+        Ok(usable.find(|(_, key)| right(key)).map(|(index, _)| index))
+    }
+
+    fn algorithm_for(&self, scene: &Scene<'_>) -> Result<Algorithm, Refusal> {
+        let Some((spot, known)) = &self.algorithms else { return Ok(self.algorithm) };
+        let value = part(spot, scene)?;
+        let found = known.iter().find(|(name, _)| name.as_bytes() == &*value);
+        found.map(|(_, algorithm)| *algorithm).ok_or(Refusal::ValueWrong)
+    }
+
+    /// The URLs, other than the one that counts, that the provider may have signed.
+    pub(crate) fn urls(&self, url: &str) -> Vec<String> {
+        self.url_variants.iter().filter_map(|variant| url::variant(url, *variant)).collect()
+    }
+
+    /// The one value in which the signature, token or JWT stands.
+    fn value(&self, scene: &Scene<'_>) -> Result<Vec<u8>, Refusal> {
+        let Place::At(spot) = &self.place else { return Err(Refusal::SignatureMissing) };
+        let value = signature_at(spot, scene)?.filter(|value| !value.is_empty());
+        value.map(Cow::into_owned).ok_or(Refusal::SignatureMissing)
+    }
+
+    /// Every signature of the request, decoded.
+    fn claimed(&self, scene: &Scene<'_>, keys: &Keys, key_name: &mut Option<String>) -> Result<Claimed, Refusal> {
+        let stamp = match self.timestamp.as_ref().map(|rule| &rule.place) {
+            Some(timestamp::Place::Field(field)) => Some(field.as_str()),
+            _ => None,
+        };
+        let configured = self.field_setting.as_ref().map(|name| match &self.layout {
+            Layout::List { items, pair, .. } => {
+                Layout::List { items: items.clone(), pair: pair.clone(), fields: keys.settings(name).to_vec() }
+            }
+            single @ Layout::Single { .. } => single.clone(),
+        });
+        let layout = configured.as_ref().unwrap_or(&self.layout);
+        let mut claimed = Claimed::default();
+        let mut there = false;
+        let mut take = |value: &[u8], key: Option<usize>| -> Result<(), Refusal> {
+            if value.is_empty() {
+                return Ok(());
+            }
+            there = true;
+            match &self.envelope {
+                None => claimed.read(value, layout, self.encoding, stamp, key),
+                Some(envelope) => {
+                    let opened = crate::layout::Encoding::Base64.decode(value).ok_or(Refusal::SignatureMalformed)?;
+                    *key_name = Some(envelope_text(&opened, &envelope.key)?);
+                    let value = envelope_text(&opened, &envelope.signature)?;
+                    claimed.read(value.as_bytes(), layout, self.encoding, stamp, key)
+                }
+            }
+        };
+        match &self.place {
+            Place::At(spot) => take(&signature_at(spot, scene)?.unwrap_or_default(), None)?,
+            Place::AnyHeader(names) => {
+                for name in names {
+                    take(&signature_header(scene, name)?, None)?;
+                }
+            }
+            Place::PerKey(names) => {
+                for (index, name) in names.iter().enumerate() {
+                    take(&signature_header(scene, name)?, Some(index))?;
+                }
+            }
+            Place::Numbered(name) => {
+                for number in 1..=MAX_CANDIDATES + 1 {
+                    let value = signature_header(scene, &format!("{name}{number}"))?;
+                    if value.is_empty() {
+                        break;
+                    }
+                    take(&value, None)?;
+                }
+            }
+        }
+        match (there, claimed.candidates.is_empty()) {
+            (false, _) => Err(Refusal::SignatureMissing),
+            (true, true) => Err(Refusal::SignatureMalformed),
+            (true, false) => Ok(claimed),
+        }
+    }
+
+    fn verify_token(&self, keys: &Keys, value: &[u8]) -> Result<Verified, Refusal> {
+        let prefix = match &self.layout {
+            Layout::Single { prefix } => prefix.as_bytes(),
+            Layout::List { .. } => &[],
+        };
+        // The name of an HTTP authentication scheme has no case (RFC 9110).
+        let (head, token) = value.split_at_checked(prefix.len()).ok_or(Refusal::SignatureMalformed)?;
+        if !head.eq_ignore_ascii_case(prefix) {
+            return Err(Refusal::SignatureMalformed);
+        }
+        let token = match self.algorithm {
+            Algorithm::Basic => {
+                Cow::Owned(data_encoding::BASE64.decode(token).map_err(|_| Refusal::SignatureMalformed)?)
+            }
+            _ => Cow::Borrowed(token),
+        };
+        let claimed = Digest::of(&token);
+        let mut matched = None;
+        for (index, key) in keys.iter().enumerate() {
+            if bool::from(Digest::of(key.text()).equals(claimed.bytes())) && matched.is_none() {
+                matched = Some(index);
+            }
+        }
+        let key_index = matched.ok_or(Refusal::SignatureMismatch)?;
+        Ok(Verified { key_index, timestamp: None })
+    }
+
+    pub(crate) fn timestamp_text(&self, scene: &Scene<'_>, field: Option<Vec<u8>>) -> Result<Option<Vec<u8>>, Refusal> {
+        let Some(rule) = &self.timestamp else { return Ok(None) };
+        let text = match &rule.place {
+            timestamp::Place::Field(_) => field,
+            timestamp::Place::At(spot) => match spot.read(scene) {
+                Ok(text) => text.map(Cow::into_owned),
+                Err(Unreadable::Doubled) => return Err(Refusal::TimestampMalformed),
+                Err(Unreadable::Malformed) => return Err(Refusal::BodyMalformed),
+            },
+        };
+        text.filter(|text| !text.is_empty()).map(Some).ok_or(Refusal::TimestampMissing)
+    }
+
+    fn id_text(&self, scene: &Scene<'_>) -> Result<Option<Vec<u8>>, Refusal> {
+        let Some(spot) = &self.id else { return Ok(None) };
+        let id = spot.read(scene).map_err(|_| Refusal::IdDuplicated)?;
+        id.filter(|id| !id.is_empty()).map(|id| Some(id.into_owned())).ok_or(Refusal::IdMissing)
+    }
+
+    /// A body that no form covers is bound by its hash, where the row says so.
+    fn check_body_hash(&self, scene: &Scene<'_>) -> Result<(), Refusal> {
+        let Some(spot) = &self.body_hash else { return Ok(()) };
+        let body = scene.request.body;
+        match spot.read(scene).map_err(|_| Refusal::PartMissing)? {
+            Some(hash) if *hash == *template::body_hash(body).as_bytes() => Ok(()),
+            Some(_) => Err(Refusal::BodyMismatch),
+            None if body.is_empty() || scene.request.is_form() => Ok(()),
+            None => Err(Refusal::PartMissing),
+        }
+    }
+}
+
+impl Requirement {
+    fn check(&self, scene: &Scene<'_>) -> Result<(), Refusal> {
+        let value = part(&self.spot, scene)?;
+        match &self.value {
+            None if value.is_empty() => Err(Refusal::PartMissing),
+            None => Ok(()),
+            Some(expected) if expected.allows(&value, scene) => Ok(()),
+            Some(_) => Err(Refusal::ValueWrong),
+        }
+    }
+}
+
+impl Expected {
+    pub(crate) fn allows(&self, value: &[u8], scene: &Scene<'_>) -> bool {
+        match self {
+            Self::OneOf(values) => values.iter().any(|known| known.as_bytes() == value),
+            Self::Setting(name) => {
+                let values = scene.keys.map_or(&[][..], |keys| keys.settings(name));
+                values.iter().any(|known| !known.is_empty() && known.as_bytes() == value)
+            }
+            Self::Url => scene.url.as_bytes() == value,
+        }
+    }
+}
+
+impl KeyAt {
+    fn name(&self, scene: &Scene<'_>) -> Result<String, Refusal> {
+        let name = part(&self.spot, scene)?;
+        let name = String::from_utf8(name.into_owned()).map_err(|_| Refusal::KeyUnknown)?;
+        if let Some(pattern) = &self.host {
+            let parts = url::split(&name);
+            // No port and no user name: the whole authority is the host.
+            if parts.scheme != "https" || !url::host_matches(parts.authority, pattern) {
+                return Err(Refusal::CertificateRefused);
+            }
+        }
+        Ok(name)
+    }
+}
+
+pub(crate) fn named_key(scheme: &Scheme, request: &Request<'_>) -> Option<NamedKey> {
+    let scheme = scheme.family(request);
+    let scene = Scene::new(request, None);
+    if let Some(at) = &scheme.key_at {
+        let name = at.name(&scene).ok()?;
+        return Some(if at.host.is_some() { NamedKey::Url(name) } else { NamedKey::Id(name) });
+    }
+    let value = match &scheme.place {
+        Place::At(spot) => spot.read(&scene).ok()??,
+        _ => return None,
+    };
+    if scheme.algorithm.is_jwt() {
+        return jwt::key_id(scheme, &value).map(NamedKey::Id);
+    }
+    let envelope = scheme.envelope.as_ref()?;
+    let opened = crate::layout::Encoding::Base64.decode(&value)?;
+    envelope_text(&opened, &envelope.key).ok().map(NamedKey::Id)
+}
+
+fn envelope_text(text: &[u8], pointer: &Pointer) -> Result<String, Refusal> {
+    let found = json::find(text, pointer).map_err(|_| Refusal::SignatureMalformed)?;
+    let value = found.first().and_then(|value| json::text_of(value)).ok_or(Refusal::SignatureMalformed)?;
+    String::from_utf8(value.into_owned()).map_err(|_| Refusal::SignatureMalformed)
+}
+
+/// Something that must be there, once.
+fn part<'a>(spot: &Spot, scene: &Scene<'a>) -> Result<Cow<'a, [u8]>, Refusal> {
+    match spot.read(scene) {
+        Ok(Some(value)) => Ok(value),
+        Ok(None) => Err(Refusal::PartMissing),
+        Err(_) if spot.in_body() => Err(Refusal::BodyMalformed),
+        Err(_) => Err(Refusal::PartMissing),
+    }
+}
+
+fn signature_at<'a>(spot: &Spot, scene: &Scene<'a>) -> Result<Option<Cow<'a, [u8]>>, Refusal> {
+    // Under a wildcard every element has to have it, and all the same.
+    if let Spot::Json(pointer) = spot
+        && let Some(list) = pointer.list()
+    {
+        let count = json::find(scene.json, &list).map_err(|_| Refusal::BodyMalformed)?.len();
+        if json::find(scene.json, pointer).map_err(|_| Refusal::BodyMalformed)?.len() != count {
+            return Err(Refusal::SignatureMissing);
+        }
+    }
+    spot.read(scene).map_err(|unreadable| match unreadable {
+        Unreadable::Doubled => Refusal::SignatureDuplicated,
+        Unreadable::Malformed => Refusal::BodyMalformed,
+    })
+}
+
+fn signature_header(scene: &Scene<'_>, name: &str) -> Result<Vec<u8>, Refusal> {
+    let value = scene.request.header(name).map_err(|_| Refusal::SignatureDuplicated)?;
+    Ok(value.unwrap_or_default())
+}
