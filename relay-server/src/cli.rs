@@ -4,8 +4,10 @@
 
 mod event;
 mod init;
+mod provider;
 mod remote;
 mod token;
+mod vectors;
 
 use std::{ffi::OsString, io, path::PathBuf, process::ExitCode};
 
@@ -44,6 +46,11 @@ enum Command {
     /// Look at what a running relay has seen
     #[command(subcommand)]
     Event(event::Command),
+    /// Look at the providers whose signatures the relay can check
+    #[command(subcommand)]
+    Provider(provider::Command),
+    /// Run test vectors through the relay's own verification
+    Vectors(vectors::Vectors),
     /// Print a shell's completions
     Completions {
         /// The shell
@@ -128,6 +135,8 @@ enum Failure {
     Refused(String),
     NotFound(String),
     Unreachable(String),
+    /// What there is to say is on standard output already.
+    Told,
     Other(anyhow::Error),
 }
 
@@ -171,6 +180,7 @@ pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(Failure::Refused(what)) => say(&format!("error: {what}"), 3),
         Err(Failure::Unreachable(what)) => say(&format!("error: {what}"), 5),
         Err(Failure::NotFound(what)) => say(&format!("error: {what}"), 4),
+        Err(Failure::Told) => ExitCode::FAILURE,
         Err(Failure::Other(error)) => say(&format!("error: {error:#}"), 1),
     }
 }
@@ -204,6 +214,8 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         }
         Command::Token(command) => token::run(command),
         Command::Event(command) => event::run(&command),
+        Command::Provider(command) => provider::run(&command),
+        Command::Vectors(arguments) => vectors::run(&arguments),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "relay-server", &mut io::stdout());
             Ok(())

@@ -1,0 +1,130 @@
+//! `provider`: the rows of the embedded table, as they are and in words.
+
+use clap::Subcommand;
+use relay_schemes::{Provider, TABLE, provider, providers};
+use serde_json::{Value, json};
+
+use super::Failure;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// List the providers
+    List {
+        /// One JSON object per line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a provider: what to paste where, and its row
+    Show {
+        /// Its name
+        name: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[expect(clippy::print_stdout, reason = "results go to standard output")]
+pub(super) fn run(command: &Command) -> Result<(), Failure> {
+    match command {
+        Command::List { json } => {
+            for row in providers() {
+                if *json {
+                    println!("{}", summary(row));
+                } else {
+                    println!("{:<24} {:<28} {}", row.name, row.title, signs(row));
+                }
+            }
+        }
+        Command::Show { name, json } => {
+            let row = provider(name).ok_or_else(|| unknown(name))?;
+            if *json {
+                let mut shown = summary(row);
+                shown["row"] = toml_of(&row.name).into();
+                println!("{}", serde_json::to_string_pretty(&shown).map_err(|error| Failure::Other(error.into()))?);
+            } else {
+                print!("{}", in_words(row));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn unknown(name: &str) -> Failure {
+    let near = providers().iter().max_by(|one, other| {
+        let near = |row: &Provider| strsim::jaro_winkler(&row.name, name);
+        near(one).total_cmp(&near(other))
+    });
+    let hint = near.map(|row| format!("; did you mean {}?", row.name)).unwrap_or_default();
+    Failure::NotFound(format!("there is no provider {name:?}{hint} `relay-server provider list` names them all"))
+}
+
+fn signs(row: &Provider) -> String {
+    row.scheme.as_ref().map_or_else(|| "nothing".to_owned(), relay_schemes::Scheme::in_words)
+}
+
+/// Whether a late delivery can be signed anew by the relay.
+fn signs_afresh(row: &Provider) -> bool {
+    row.scheme.as_ref().is_some_and(relay_schemes::Scheme::is_symmetric)
+}
+
+fn summary(row: &Provider) -> Value {
+    let handshakes: Vec<_> = row.handshakes.iter().map(|handshake| handshake.name.as_str()).collect();
+    json!({
+        "name": row.name,
+        "title": row.title,
+        "docs": row.docs,
+        "setup": row.setup,
+        "checked_by": signs(row),
+        "signs_afresh": signs_afresh(row),
+        "timeout_s": row.timeout.map(|timeout| timeout.as_secs()),
+        "retries": row.retries,
+        "interactive": row.interactive,
+        "max_body": row.max_body,
+        "handshakes": handshakes,
+    })
+}
+
+fn in_words(row: &Provider) -> String {
+    let yes = |held| if held { "yes" } else { "no" };
+    let handshakes: Vec<_> = row.handshakes.iter().map(|handshake| handshake.name.as_str()).collect();
+    let handshakes = if handshakes.is_empty() { "none".to_owned() } else { handshakes.join(", ") };
+    let timeout = row.timeout.map_or_else(|| "not known".to_owned(), |timeout| format!("{} s", timeout.as_secs()));
+    let mut text = format!("{}\n{}\n\n", row.title, row.docs);
+    for (name, value) in [
+        ("setup", row.setup.as_str()),
+        ("checked by", &signs(row)),
+        ("signed afresh when late", if signs_afresh(row) { "yes" } else { "no: only the provider can sign" }),
+        ("waits for an answer", &timeout),
+        ("sends again by itself", yes(row.retries)),
+        ("the answer is the product", yes(row.interactive)),
+        ("challenges", &handshakes),
+    ] {
+        text.push_str(&format!("{name:<26} {value}\n"));
+    }
+    format!("{text}\n{}", toml_of(&row.name))
+}
+
+/// The row as it is written in the table.
+fn toml_of(name: &str) -> String {
+    let wanted = format!("name = \"{name}\"");
+    let rows = TABLE.split("[[provider]]\n").skip(1);
+    let row = rows.into_iter().find(|row| row.lines().next().is_some_and(|line| line == wanted));
+    format!("[[provider]]\n{}\n", row.unwrap_or_default().trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_can_be_shown_as_it_is_written() {
+        for row in providers() {
+            let text = toml_of(&row.name);
+            let again = relay_schemes::load(&text).unwrap_or_else(|error| panic!("{}: {error}\n{text}", row.name));
+            assert_eq!(again.len(), 1);
+            assert_eq!(again[0].name, row.name);
+            assert!(in_words(row).contains(&row.title));
+        }
+    }
+}

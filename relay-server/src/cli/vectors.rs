@@ -1,0 +1,84 @@
+//! `vectors`: runs files of test vectors through the function that the public listener uses.
+//!
+//! A file whose provider has a row is judged by the row; any other by its own `scheme` alone, as a row of the
+//! user's own would be.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, anyhow};
+use relay_schemes::vectors::{By, judge};
+
+use super::Failure;
+
+/// Largest file, in bytes.
+const MAX_FILE_BYTES: u64 = 256 << 20;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Vectors {
+    /// A file, or a directory of .json files
+    path: PathBuf,
+    /// Print those that pass, too
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+#[expect(clippy::print_stdout, reason = "results go to standard output")]
+pub(super) fn run(arguments: &Vectors) -> Result<(), Failure> {
+    let (mut passed, mut failed) = (0_u64, 0_u64);
+    for file in files(&arguments.path)? {
+        let shown = file.display();
+        let judged = read(&file).and_then(|text| judge(&text, By::Row).map_err(|why| anyhow!(why)));
+        let cases = match judged {
+            Ok(cases) => cases,
+            Err(error) => {
+                failed += 1;
+                println!("FAILED {shown}: {error:#}");
+                continue;
+            }
+        };
+        for case in cases {
+            match case.outcome {
+                Ok(()) => {
+                    passed += 1;
+                    if arguments.verbose {
+                        println!("ok {}", case.name);
+                    }
+                }
+                Err(why) => {
+                    failed += 1;
+                    println!("FAILED {}: {why}", case.name);
+                }
+            }
+        }
+    }
+    println!("{passed} passed, {failed} failed");
+    if failed == 0 { Ok(()) } else { Err(Failure::Told) }
+}
+
+fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let cannot = || format!("cannot read {}", path.display());
+    if !fs::metadata(path).with_context(cannot)?.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut files = Vec::new();
+    for entry in fs::read_dir(path).with_context(cannot)? {
+        let file = entry.with_context(cannot)?.path();
+        if file.extension().is_some_and(|ending| ending == "json") {
+            files.push(file);
+        }
+    }
+    files.sort();
+    if files.is_empty() {
+        return Err(Failure::NotFound(format!("no .json file in {}", path.display())));
+    }
+    Ok(files)
+}
+
+fn read(file: &Path) -> anyhow::Result<String> {
+    let len = fs::metadata(file)?.len();
+    anyhow::ensure!(len <= MAX_FILE_BYTES, "{len} bytes are too many for a file of vectors");
+    Ok(fs::read_to_string(file)?)
+}
