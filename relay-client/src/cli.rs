@@ -15,6 +15,7 @@ mod listen;
 mod login;
 mod misc;
 mod run;
+mod send;
 mod settings;
 mod start;
 #[cfg(test)]
@@ -75,6 +76,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         }
         Command::Login(args) => misc::print(&login::run(&args, &places, std::io::stdin())?),
         Command::Doctor(args) => doctor::run(&args, &places, std::io::stdin()),
+        Command::Send(args) => send::run(&args, std::io::stdin()),
         Command::Config(command) => misc::print(&config::run(&command, &places)?),
         Command::Completions { shell } => misc::print(&misc::completions(shell)),
         Command::Man { directory } => misc::man(directory.as_deref()),

@@ -18,5 +18,6 @@ pub mod reason;
 pub mod reload;
 pub mod report;
 pub mod routes;
+pub mod send;
 pub mod target;
 pub mod tls;

@@ -49,6 +49,8 @@ pub enum Command {
     Login(LoginArgs),
     /// Tries every step of the way from here to the relay and to the handlers
     Doctor(DoctorArgs),
+    /// Sends signed requests as a provider does, to try an endpoint
+    Send(super::send::SendArgs),
     /// Checks and shows the config file
     #[command(subcommand)]
     Config(ConfigCommand),

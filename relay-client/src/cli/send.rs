@@ -1,0 +1,268 @@
+//! `send`: signed requests as a provider sends them, to try an endpoint with.
+
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use clap::Args;
+use http::{HeaderName, HeaderValue, Request, StatusCode, Uri, header};
+use http_body_util::BodyExt as _;
+use relay_schemes::{Material, Secret, provider, providers};
+use serde_json::json;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval},
+};
+
+use super::{Failure, misc, run, settings};
+use crate::{
+    config::problem::closest,
+    handler::{Handler, TargetConfig},
+    send::{Faults, Maker, Manner, Pieces, Ready},
+    target::Target,
+    tls::Trust,
+};
+
+/// Requests on their way at a time.
+const AT_ONCE: usize = 64;
+
+/// Largest body, secret and answer that are read, in bytes.
+const MAX_BODY_BYTES: u64 = 1 << 30;
+const MAX_SECRET_BYTES: u64 = 64 * 1024;
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
+
+/// `send`.
+#[derive(Debug, Args)]
+pub struct SendArgs {
+    /// Whose requests; `relay-server provider list` names them all
+    pub provider: String,
+    /// Where to
+    #[arg(long, value_name = "URL")]
+    pub to: String,
+    /// A file that holds the secret, or - for standard input
+    #[arg(long, env = "RELAY_SEND_SECRET_FILE", hide_env_values = true, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+    /// The body, in place of a sample
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// A header, in place of the sample's own; may be repeated
+    #[arg(short = 'H', long = "header", value_name = "K: V")]
+    pub headers: Vec<String>,
+    /// The URL that is signed, where the relay knows another than --to
+    #[arg(long, value_name = "URL")]
+    pub public_url: Option<String>,
+    /// What the scheme asks for beside the secret, such as app_key=…; may be repeated
+    #[arg(long = "setting", value_name = "NAME=VALUE")]
+    pub settings: Vec<String>,
+    /// How many
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub count: u32,
+    /// How many a second [default: one after the other]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub rate: Option<u32>,
+    /// Signed longer ago than the scheme allows
+    #[arg(long)]
+    pub stale: bool,
+    /// With a signature that does not match
+    #[arg(long)]
+    pub bad_signature: bool,
+    /// Each request twice, unchanged
+    #[arg(long)]
+    pub duplicate: bool,
+    /// The body in chunks, without a length
+    #[arg(long)]
+    pub chunked: bool,
+    /// The body in pieces, with pauses
+    #[arg(long)]
+    pub slow: bool,
+    /// A PEM file with roots to believe for --to, besides the system's
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// One JSON object for each answer
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// One answer.
+struct Answer {
+    id: String,
+    took: Duration,
+    got: Result<(StatusCode, Option<String>, Option<String>), String>,
+}
+
+/// Sends, prints each answer, and fails with what the worst of them means.
+pub(super) fn run(args: &SendArgs, stdin: impl Read) -> Result<(), Failure> {
+    let (handler, maker) = prepare(args, stdin)?;
+    let (handler, maker) = (Arc::new(handler), Arc::new(maker));
+    let runtime = run::runtime()?;
+    runtime.block_on(send_all(args, &handler, &maker))
+}
+
+fn prepare(args: &SendArgs, stdin: impl Read) -> Result<(Handler, Maker), Failure> {
+    let row = provider(&args.provider).ok_or_else(|| {
+        let near = closest(&args.provider, providers().iter().map(|row| row.name.as_str()));
+        let hint = near.map_or_else(String::new, |near| format!("; did you mean {near}?"));
+        Failure::NotFound(format!("there is no provider {:?}{hint}", args.provider))
+    })?;
+    let to: Uri = args.to.parse().map_err(|_| settings::usage("--to", &"it is no URL"))?;
+    let (Some(scheme), Some(authority)) = (to.scheme_str(), to.authority()) else {
+        return Err(settings::usage("--to", &"write it whole, such as https://hooks.example.com/github"));
+    };
+    let target: Target = format!("{scheme}://{authority}").parse().map_err(|error| settings::usage("--to", &error))?;
+    let mut config = TargetConfig::new(target);
+    if let Some(file) = &args.ca_file {
+        config.trust = Trust::PlatformAnd(file.clone());
+    }
+    let handler = Handler::new(&config).map_err(|error| Failure::Usage(error.to_string()))?;
+    let mut material = Material { public_url: args.public_url.clone(), ..Material::default() };
+    match &args.secret_file {
+        Some(path) => material.secrets.push(Secret::new(secret(path, stdin)?)),
+        None if row.scheme.is_some() => {
+            return Err(Failure::Usage(format!("{} signs; name the secret's file with --secret-file", row.title)));
+        }
+        None => {}
+    }
+    for setting in &args.settings {
+        let (name, value) =
+            setting.split_once('=').ok_or_else(|| settings::usage("--setting", &"write it as NAME=VALUE"))?;
+        material.settings.entry(name.to_owned()).or_default().push(value.to_owned());
+    }
+    let body = args.file.as_deref().map(|file| read(file, MAX_BODY_BYTES)).transpose()?.map(Bytes::from);
+    let mut headers = Vec::new();
+    for line in &args.headers {
+        let (name, value) =
+            line.split_once(':').ok_or_else(|| settings::usage("--header", &"write it as 'NAME: VALUE'"))?;
+        headers.push((name.trim().to_owned(), value.trim().to_owned()));
+    }
+    let maker = Maker::new(row, &material, args.to.clone(), body, headers).map_err(Failure::Usage)?;
+    Ok((handler, maker))
+}
+
+fn secret(path: &Path, mut stdin: impl Read) -> Result<Vec<u8>, Failure> {
+    let mut secret = if path.as_os_str() == "-" {
+        let mut text = Vec::new();
+        let read = stdin.by_ref().take(MAX_SECRET_BYTES).read_to_end(&mut text);
+        read.map_err(|error| settings::usage("--secret-file", &error))?;
+        text
+    } else {
+        read(path, MAX_SECRET_BYTES)?
+    };
+    while secret.last().is_some_and(|last| matches!(last, b'\n' | b'\r')) {
+        secret.pop();
+    }
+    Ok(secret)
+}
+
+fn read(path: &Path, most: u64) -> Result<Vec<u8>, Failure> {
+    let cannot = |why: String| Failure::Usage(format!("{}: {why}", path.display()));
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(|error| cannot(crate::reason::of_io(&error)))?;
+    file.take(most + 1).read_to_end(&mut bytes).map_err(|error| cannot(crate::reason::of_io(&error)))?;
+    if bytes.len() as u64 > most { Err(cannot(format!("more than {most} bytes"))) } else { Ok(bytes) }
+}
+
+async fn send_all(args: &SendArgs, handler: &Arc<Handler>, maker: &Arc<Maker>) -> Result<(), Failure> {
+    let faults = Faults { stale: args.stale, bad_signature: args.bad_signature };
+    let manner = Manner { chunked: args.chunked, slow: args.slow };
+    let times = if args.duplicate { 2 } else { 1 };
+    let mut pace = args.rate.map(|rate| interval(Duration::from_secs(1) / rate));
+    if let Some(pace) = &mut pace {
+        pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    }
+    let at_once = if args.rate.is_some() { AT_ONCE } else { 1 };
+    let (mut flying, mut worst) = (JoinSet::new(), 0);
+    for _ in 0..args.count {
+        let ready = maker.make(faults, now()).map_err(Failure::Usage)?;
+        for _ in 0..times {
+            if let Some(pace) = &mut pace {
+                pace.tick().await;
+            }
+            while flying.len() >= at_once {
+                landed(flying.join_next().await, args.json, &mut worst)?;
+            }
+            let (handler, ready) = (Arc::clone(handler), ready.clone());
+            flying.spawn(async move { send(&handler, ready, manner).await });
+        }
+    }
+    while !flying.is_empty() {
+        landed(flying.join_next().await, args.json, &mut worst)?;
+    }
+    if worst == 0 { Ok(()) } else { Err(Failure::Checks(worst)) }
+}
+
+/// Prints an answer and remembers the exit code that it means, the highest of all.
+fn landed(
+    answer: Option<Result<Answer, tokio::task::JoinError>>,
+    as_json: bool,
+    worst: &mut u8,
+) -> Result<(), Failure> {
+    let Some(answer) = answer else { return Ok(()) };
+    let Answer { id, took, got } = answer.map_err(|error| Failure::Failed(error.to_string()))?;
+    let ms = took.as_secs_f64() * 1000.0;
+    let (code, text) = match &got {
+        Ok((status, event, error)) => {
+            let code = match *status {
+                status if status.is_success() => 0,
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => 3,
+                StatusCode::NOT_FOUND => 4,
+                _ => 1,
+            };
+            let said = error.as_ref().or(event.as_ref()).map_or("", String::as_str);
+            let both = format!("{}  {ms:.1} ms  {id}  {said}", status.as_u16());
+            (code, both)
+        }
+        Err(why) => (5, format!("---  {ms:.1} ms  {id}  {why}")),
+    };
+    *worst = code.max(*worst);
+    if !as_json {
+        return misc::print(&format!("{text}\n"));
+    }
+    let (status, event, error) = match got {
+        Ok((status, event, error)) => (Some(status.as_u16()), event, error),
+        Err(why) => (None, None, Some(why)),
+    };
+    let line = json!({ "id": id, "status": status, "duration_ms": ms, "event_id": event, "error": error });
+    misc::print(&format!("{line}\n"))
+}
+
+async fn send(handler: &Handler, ready: Ready, manner: Manner) -> Answer {
+    let began = Instant::now();
+    let got = exchange(handler, &ready, manner).await;
+    Answer { id: ready.id, took: began.elapsed(), got }
+}
+
+/// The status, the relay's id of the event, and its code if it refused.
+async fn exchange(
+    handler: &Handler,
+    ready: &Ready,
+    manner: Manner,
+) -> Result<(StatusCode, Option<String>, Option<String>), String> {
+    let url: Uri = ready.url.parse().map_err(|_| "the signed URL is no URL".to_owned())?;
+    let rest = url.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    let uri = handler.target().uri_for(rest).map_err(|error| error.to_string())?;
+    let mut request = Request::builder().method(ready.method).uri(uri).header(header::HOST, handler.host_header());
+    for (name, value) in &ready.headers {
+        let name = HeaderName::try_from(name.as_str()).map_err(|_| format!("{name:?} is no header"))?;
+        let value = HeaderValue::try_from(value.as_str()).map_err(|_| format!("{name}: it is no header's value"))?;
+        request = request.header(name, value);
+    }
+    if !manner.chunked {
+        request = request.header(header::CONTENT_LENGTH, ready.body.len());
+    }
+    let request = request.body(Pieces::new(&ready.body, manner)).map_err(|error| error.to_string())?;
+    let response = handler.call(request).await.map_err(|error| error.to_string())?;
+    let (head, body) = response.into_parts();
+    let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let found = (head.status, text("relay-event-id"), text("relay-error"));
+    let _ = http_body_util::Limited::new(body, MAX_ANSWER_BYTES).collect().await;
+    Ok(found)
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
