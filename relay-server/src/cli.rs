@@ -3,6 +3,7 @@
 //! Exit codes: 0 ok, 1 failed, 2 usage or config, 3 refused, 4 not found, 5 unreachable. Errors are printed here, once.
 
 mod event;
+mod explain;
 mod init;
 mod provider;
 mod remote;
@@ -46,6 +47,8 @@ enum Command {
     /// Look at what a running relay has seen
     #[command(subcommand)]
     Event(event::Command),
+    /// Say which usual mistake a refused request is
+    Explain(explain::Explain),
     /// Look at the providers whose signatures the relay can check
     #[command(subcommand)]
     Provider(provider::Command),
@@ -214,6 +217,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         }
         Command::Token(command) => token::run(command),
         Command::Event(command) => event::run(&command),
+        Command::Explain(arguments) => explain::run(&arguments),
         Command::Provider(command) => provider::run(&command),
         Command::Vectors(arguments) => vectors::run(&arguments),
         Command::Completions { shell } => {

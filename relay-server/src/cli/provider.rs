@@ -50,7 +50,7 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
     Ok(())
 }
 
-fn unknown(name: &str) -> Failure {
+pub(super) fn unknown(name: &str) -> Failure {
     let near = providers().iter().max_by(|one, other| {
         let near = |row: &Provider| strsim::jaro_winkler(&row.name, name);
         near(one).total_cmp(&near(other))

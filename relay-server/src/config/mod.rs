@@ -38,7 +38,7 @@ pub use self::error::{ConfigError, ConfigErrors, Warning};
 pub use self::flags::{Dev, Flags};
 use self::raw::Raw;
 use self::secret_ref::Surroundings;
-pub use self::secret_ref::{MAX_SECRET_BYTES, SecretRef};
+pub use self::secret_ref::{MAX_SECRET_BYTES, SecretRef, read_secret};
 pub use self::show::{Shown, ShownToken};
 pub use self::values::PublicUrl;
 use crate::agents::token::Tokens;

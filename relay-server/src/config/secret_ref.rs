@@ -132,6 +132,17 @@ impl SecretRef {
     }
 }
 
+/// Reads a secret that the command line names, from where the process runs.
+///
+/// # Errors
+/// What is wrong with the reference or with what it names, never what the secret is.
+pub fn read_secret(reference: &str) -> Result<Zeroizing<Vec<u8>>, String> {
+    let in_words = |(message, help): Problem| if help.is_empty() { message } else { format!("{message}; {help}") };
+    let around = Surroundings { base: Path::new(""), var: &|name| std::env::var_os(name) };
+    let reference: SecretRef = reference.parse().map_err(in_words)?;
+    Ok(reference.read(&around).map_err(in_words)?.bytes)
+}
+
 impl Surroundings<'_> {
     /// A path of the config, made usable from any working directory.
     pub(super) fn path(&self, path: &Path) -> PathBuf {

@@ -1,0 +1,129 @@
+//! `explain`: which usual mistake a request that was refused is, found by trying them. Nothing it prints is a
+//! secret or a signature that it computed.
+//!
+//! A saved request is `{"method": …, "url": …, "headers": [[name, value], …], "body_base64": …}` (or `"body"` as
+//! text), alone or as the member `request`, as files of vectors have it.
+
+use std::{fs, path::Path, time::SystemTime};
+
+use anyhow::{Context, anyhow};
+use data_encoding::BASE64;
+use relay_schemes::{
+    Material, Request, Secret,
+    explain::{Candidates, explain},
+    provider,
+};
+use serde_json::{Value, json};
+
+use super::{Failure, provider::unknown, remote::Remote};
+use crate::{config::read_secret, webhook::EventId};
+
+/// Largest saved request, in bytes.
+const MAX_FILE_BYTES: u64 = 64 << 20;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Explain {
+    /// A file with a saved request, or the hook_… id of a request that a running relay refused
+    what: String,
+    /// Whose request the file holds
+    #[arg(long)]
+    provider: Option<String>,
+    /// A secret of the endpoint, env:NAME or file:PATH, newest first; may be repeated
+    #[arg(long = "secret", value_name = "REF")]
+    secrets: Vec<String>,
+    /// Another secret that may have been meant; may be repeated
+    #[arg(long = "other-secret", value_name = "REF")]
+    others: Vec<String>,
+    /// The URL that is registered with the provider, or may be; may be repeated
+    #[arg(long = "public-url", value_name = "URL")]
+    urls: Vec<String>,
+    /// When it came, in Unix seconds [default: the file's `now`, else this moment]
+    #[arg(long, value_name = "SECONDS")]
+    at: Option<i64>,
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+#[expect(clippy::print_stdout, reason = "results go to standard output")]
+pub(super) fn run(arguments: &Explain) -> Result<(), Failure> {
+    let explained = match arguments.what.parse::<EventId>() {
+        Ok(id) => arguments.remote.get(&format!("/api/v1/refused/{id}/explain"))?,
+        Err(_) => saved(arguments)?,
+    };
+    if arguments.json {
+        println!("{explained}");
+        return Ok(());
+    }
+    for finding in explained["findings"].as_array().into_iter().flatten() {
+        let text = |key: &str| finding[key].as_str().unwrap_or_default();
+        println!("{}: {}", text("code"), text("message"));
+    }
+    Ok(())
+}
+
+fn saved(arguments: &Explain) -> Result<Value, Failure> {
+    let path = Path::new(&arguments.what);
+    let file = read(path).with_context(|| format!("{} is neither an id nor a request", path.display()))?;
+    let request = if file["request"].is_object() { &file["request"] } else { &file };
+    let name = arguments.provider.as_deref().or_else(|| file["provider"].as_str()).ok_or_else(|| {
+        Failure::Usage("name the provider with --provider; `relay-server provider list` names them all".to_owned())
+    })?;
+    let row = provider(name).ok_or_else(|| unknown(name))?;
+    let secrets = |refs: &[String]| -> Result<Vec<Secret>, Failure> { refs.iter().map(|one| secret(one)).collect() };
+    let (own, others) = (secrets(&arguments.secrets)?, secrets(&arguments.others)?);
+    let material = Material { secrets: own, public_url: arguments.urls.first().cloned(), ..Material::default() };
+    let others: Vec<_> = arguments.others.iter().map(String::as_str).zip(&others).collect();
+    let urls: Vec<_> = arguments.urls.iter().map(String::as_str).collect();
+    let (headers, body) = parts(request).with_context(|| format!("{}", path.display()))?;
+    let text = |key: &str, default| request[key].as_str().unwrap_or(default);
+    let asked = Request {
+        method: text("method", "POST"),
+        url: text("url", "https://localhost/"),
+        headers: &headers,
+        body: &body,
+    };
+    let now = arguments.at.or_else(|| file["now"].as_i64()).unwrap_or_else(|| {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    });
+    let found = explain(row, &material, &asked, now, &Candidates { secrets: &others, urls: &urls });
+    let findings: Vec<_> =
+        found.iter().map(|finding| json!({ "code": finding.code(), "message": finding.to_string() })).collect();
+    Ok(json!({ "provider": row.name, "findings": findings }))
+}
+
+fn read(path: &Path) -> anyhow::Result<Value> {
+    let len = fs::metadata(path)?.len();
+    anyhow::ensure!(len <= MAX_FILE_BYTES, "{len} bytes are too many");
+    Ok(serde_json::from_slice(&fs::read(path)?)?)
+}
+
+fn secret(reference: &str) -> Result<Secret, Failure> {
+    // A text that is no reference may be the secret itself, so it is not repeated.
+    let secret = read_secret(reference).map_err(|why| Failure::Usage(format!("--secret: {why}")))?;
+    Ok(Secret::new(secret.to_vec()))
+}
+
+type Lines = Vec<(String, Vec<u8>)>;
+
+/// The headers and the body of a saved request.
+fn parts(request: &Value) -> anyhow::Result<(Lines, Vec<u8>)> {
+    let line = |line: &Value| {
+        let name = line[0].as_str().context("a header has no name")?.to_owned();
+        let value = line[1].as_str().context("a header has no value")?;
+        // Bytes beyond ASCII are written as Latin-1 there.
+        let bytes: Option<Vec<u8>> = value.chars().map(|letter| u8::try_from(letter as u32).ok()).collect();
+        Ok((name, bytes.unwrap_or_else(|| value.as_bytes().to_vec())))
+    };
+    let headers = request["headers"].as_array().ok_or_else(|| anyhow!("there is no list \"headers\""))?;
+    let headers = headers.iter().map(line).collect::<anyhow::Result<_>>()?;
+    let body = match (request["body_base64"].as_str(), request["body"].as_str()) {
+        (Some(text), _) => BASE64.decode(text.as_bytes()).context("body_base64")?,
+        (None, Some(text)) => text.as_bytes().to_vec(),
+        (None, None) => Vec::new(),
+    };
+    Ok((headers, body))
+}
