@@ -1,32 +1,26 @@
 //! What the relay and the agent cost, measured here and now.
 //!
 //! `idle [AGENTS] [--tls]`: memory for each idle agent, in the server, and of one agent's process.
-//! `verify [COUNT]`: checking a 2 KB webhook of GitHub and of Stripe, beside the bare HMAC-SHA256 of the same bytes.
 //! `webhooks [COUNT]`: CPU time of server and agent for each webhook, beside the same requests sent to the
 //! handler directly.
 
 use std::{
-    hint::black_box,
     process::ExitCode,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
-use hmac::{Hmac, KeyInit, Mac};
 use http::StatusCode;
-use relay_schemes::{Request as Unsigned, Secret, provider};
 use relay_tests::{
     agents::Crowd,
     handler::Handler,
     process::{Server, allow_open_files},
-    sender::{Keeper, request, signed},
+    sender::{Keeper, request},
 };
-use sha2::Sha256;
 
 const OPEN: &str = "[[endpoint]]\nname = \"open\"\nmode = \"live\"\nverify = \"none\"\n";
-const HELP: &str =
-    "usage: cargo measure idle [AGENTS] [--tls] | cargo measure webhooks [COUNT] | cargo measure verify [COUNT]";
+const HELP: &str = "usage: cargo measure idle [AGENTS] [--tls] | cargo measure webhooks [COUNT]";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args();
@@ -53,7 +47,6 @@ async fn measure(arguments: &[String]) -> anyhow::Result<()> {
     match arguments.first().map(String::as_str) {
         Some("idle") => idle(number.unwrap_or(10_000), arguments.iter().any(|flag| flag == "--tls")).await,
         Some("webhooks") => webhooks(number.unwrap_or(20_000)).await,
-        Some("verify") => verify(number.unwrap_or(100_000)),
         _ => bail!(HELP),
     }
 }
@@ -130,39 +123,4 @@ async fn rate(address: &str, count: u32) -> anyhow::Result<f64> {
         }
     }
     Ok(f64::from(count) / started.elapsed().as_secs_f64())
-}
-
-/// Rounds that take turns, so that what else the machine does meets both alike; the middle ratio counts.
-fn verify(count: u32) -> anyhow::Result<()> {
-    const ROUNDS: u32 = 21;
-    const SECRET: &str = "It's a Secret to Everybody";
-    let body = vec![b'x'; 2048];
-    for name in ["github", "stripe"] {
-        let scheme = provider(name).and_then(|row| row.scheme.as_ref()).context("a row")?;
-        let keys = scheme.keys(&[Secret::new(SECRET)])?;
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs().try_into()?;
-        let headers = signed(name, SECRET, &body)?;
-        let request = Unsigned { method: "POST", url: "https://hooks.example.com/", headers: &headers, body: &body };
-        let mut rounds = Vec::new();
-        for _ in 0..ROUNDS {
-            let started = Instant::now();
-            for _ in 0..count / ROUNDS {
-                let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("any length will do");
-                mac.update(black_box(&body));
-                black_box(mac.finalize().into_bytes());
-            }
-            let bare = started.elapsed();
-            let started = Instant::now();
-            for _ in 0..count / ROUNDS {
-                scheme.verify(&keys, black_box(&request), now)?;
-            }
-            let whole = started.elapsed();
-            rounds.push((whole.as_secs_f64() / bare.as_secs_f64(), whole, bare));
-        }
-        rounds.sort_by(|one, other| one.0.total_cmp(&other.0));
-        let (ratio, whole, bare) = rounds[rounds.len() / 2];
-        let each = |span: Duration| span.as_secs_f64() * 1e6 / f64::from(count / ROUNDS);
-        println!("{name}: {:.2} µs to verify 2 KB, {:.2} µs bare: {ratio:.2} times", each(whole), each(bare));
-    }
-    Ok(())
 }
