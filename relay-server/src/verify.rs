@@ -150,7 +150,7 @@ fn marked(verified: &Verified, body: &[u8]) -> Option<Mark> {
 struct Lines<'a>(&'a HeaderMap);
 
 impl Headers for Lines<'_> {
-    fn for_each(&self, name: &str, each: &mut dyn FnMut(&[u8])) {
+    fn for_each<'h>(&'h self, name: &str, each: &mut dyn FnMut(&'h [u8])) {
         self.0.get_all(name).iter().for_each(|value| each(value.as_bytes()));
     }
 }

@@ -27,7 +27,7 @@ pub(crate) fn rows(data: &[u8]) {
 struct Everywhere<'a>(&'a [u8]);
 
 impl relay_schemes::Headers for Everywhere<'_> {
-    fn for_each(&self, _: &str, each: &mut dyn FnMut(&[u8])) {
+    fn for_each<'h>(&'h self, _: &str, each: &mut dyn FnMut(&'h [u8])) {
         each(self.0);
     }
 }

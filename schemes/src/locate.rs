@@ -102,7 +102,7 @@ impl Spot {
     /// The value, `None` if it is not there.
     pub(crate) fn read<'a>(&self, scene: &Scene<'a>) -> Result<Option<Cow<'a, [u8]>>, Unreadable> {
         Ok(match self {
-            Self::Header(name) => scene.request.header(name)?.map(Cow::Owned),
+            Self::Header(name) => scene.request.header(name)?.map(Cow::Borrowed),
             Self::Form(name) => form::single(scene.request.body, name)?.map(Cow::Owned),
             Self::Query(name) => form::single(url::split(scene.url).query.as_bytes(), name)?.map(Cow::Owned),
             Self::Setting(name) => {

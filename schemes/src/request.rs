@@ -7,11 +7,11 @@ use thiserror::Error;
 /// A request's headers, as far as the engine needs them.
 pub trait Headers {
     /// Calls `each` with every value of the header `name`, which is in lower case, in order.
-    fn for_each(&self, name: &str, each: &mut dyn FnMut(&[u8]));
+    fn for_each<'h>(&'h self, name: &str, each: &mut dyn FnMut(&'h [u8]));
 }
 
 impl<N: AsRef<str>, V: AsRef<[u8]>> Headers for [(N, V)] {
-    fn for_each(&self, name: &str, each: &mut dyn FnMut(&[u8])) {
+    fn for_each<'h>(&'h self, name: &str, each: &mut dyn FnMut(&'h [u8])) {
         self.iter()
             .filter(|(key, _)| key.as_ref().eq_ignore_ascii_case(name))
             .for_each(|(_, value)| each(value.as_ref()));
@@ -19,13 +19,13 @@ impl<N: AsRef<str>, V: AsRef<[u8]>> Headers for [(N, V)] {
 }
 
 impl<N: AsRef<str>, V: AsRef<[u8]>, const LEN: usize> Headers for [(N, V); LEN] {
-    fn for_each(&self, name: &str, each: &mut dyn FnMut(&[u8])) {
+    fn for_each<'h>(&'h self, name: &str, each: &mut dyn FnMut(&'h [u8])) {
         self.as_slice().for_each(name, each);
     }
 }
 
 impl<N: AsRef<str>, V: AsRef<[u8]>> Headers for Vec<(N, V)> {
-    fn for_each(&self, name: &str, each: &mut dyn FnMut(&[u8])) {
+    fn for_each<'h>(&'h self, name: &str, each: &mut dyn FnMut(&'h [u8])) {
         self.as_slice().for_each(name, each);
     }
 }
@@ -48,14 +48,14 @@ pub struct Request<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Doubled;
 
-impl Request<'_> {
+impl<'a> Request<'a> {
     /// The only value of a header, `None` if it is not there.
-    pub(crate) fn header(&self, name: &str) -> Result<Option<Vec<u8>>, Doubled> {
+    pub(crate) fn header(&self, name: &str) -> Result<Option<&'a [u8]>, Doubled> {
         let (mut value, mut count) = (None, 0);
         self.headers.for_each(name, &mut |text| {
             count += 1;
             if count == 1 {
-                value = Some(text.to_vec());
+                value = Some(text);
             }
         });
         if count > 1 { Err(Doubled) } else { Ok(value) }

@@ -64,7 +64,7 @@ struct Draft<'a> {
 }
 
 impl Headers for Draft<'_> {
-    fn for_each(&self, name: &str, each: &mut dyn FnMut(&[u8])) {
+    fn for_each<'h>(&'h self, name: &str, each: &mut dyn FnMut(&'h [u8])) {
         match self.set.iter().find(|(key, _)| key == name) {
             Some((_, value)) => each(value.as_bytes()),
             None => self.given.for_each(name, each),

@@ -244,7 +244,7 @@ fn json_lines(names: &[(String, Pointer, bool)], text: &[u8]) -> Result<Vec<u8>,
 
 fn signed_headers(scene: &Scene<'_>, header: &str) -> Result<Vec<u8>, Refusal> {
     let list = scene.request.header(header).ok().flatten().ok_or(Refusal::PartMissing)?;
-    let list = String::from_utf8(list).map_err(|_| Refusal::PartMissing)?;
+    let list = str::from_utf8(list).map_err(|_| Refusal::PartMissing)?;
     let mut lines = Vec::new();
     for name in list.split(',').map(|name| name.trim().to_ascii_lowercase()) {
         if lines.len() == MAX_SIGNED_HEADERS {

@@ -242,12 +242,16 @@ impl Scheme {
         Ok(Verified { key_index, timestamp: None })
     }
 
-    pub(crate) fn timestamp_text(&self, scene: &Scene<'_>, field: Option<Vec<u8>>) -> Result<Option<Vec<u8>>, Refusal> {
+    pub(crate) fn timestamp_text<'a>(
+        &'a self,
+        scene: &Scene<'a>,
+        field: Option<Vec<u8>>,
+    ) -> Result<Option<Cow<'a, [u8]>>, Refusal> {
         let Some(rule) = &self.timestamp else { return Ok(None) };
         let text = match &rule.place {
-            timestamp::Place::Field(_) => field,
+            timestamp::Place::Field(_) => field.map(Cow::Owned),
             timestamp::Place::At(spot) => match spot.read(scene) {
-                Ok(text) => text.map(Cow::into_owned),
+                Ok(text) => text,
                 Err(Unreadable::Doubled) => return Err(Refusal::TimestampMalformed),
                 Err(Unreadable::Malformed) => return Err(Refusal::BodyMalformed),
             },
@@ -255,10 +259,10 @@ impl Scheme {
         text.filter(|text| !text.is_empty()).map(Some).ok_or(Refusal::TimestampMissing)
     }
 
-    fn id_text(&self, scene: &Scene<'_>) -> Result<Option<Vec<u8>>, Refusal> {
+    fn id_text<'a>(&'a self, scene: &Scene<'a>) -> Result<Option<Cow<'a, [u8]>>, Refusal> {
         let Some(spot) = &self.id else { return Ok(None) };
         let id = spot.read(scene).map_err(|_| Refusal::IdDuplicated)?;
-        id.filter(|id| !id.is_empty()).map(|id| Some(id.into_owned())).ok_or(Refusal::IdMissing)
+        id.filter(|id| !id.is_empty()).map(Some).ok_or(Refusal::IdMissing)
     }
 
     /// A body that no form covers is bound by its hash, where the row says so.
@@ -365,7 +369,7 @@ fn signature_at<'a>(spot: &Spot, scene: &Scene<'a>) -> Result<Option<Cow<'a, [u8
     })
 }
 
-fn signature_header(scene: &Scene<'_>, name: &str) -> Result<Vec<u8>, Refusal> {
+fn signature_header<'a>(scene: &Scene<'a>, name: &str) -> Result<&'a [u8], Refusal> {
     let value = scene.request.header(name).map_err(|_| Refusal::SignatureDuplicated)?;
     Ok(value.unwrap_or_default())
 }

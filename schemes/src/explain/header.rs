@@ -20,7 +20,7 @@ pub(super) struct With<'a> {
 }
 
 impl Headers for With<'_> {
-    fn for_each(&self, name: &str, each: &mut dyn FnMut(&[u8])) {
+    fn for_each<'h>(&'h self, name: &str, each: &mut dyn FnMut(&'h [u8])) {
         if name == self.name { each(self.value) } else { self.rest.for_each(name, each) }
     }
 }
@@ -83,10 +83,10 @@ pub(super) fn written_otherwise(it: &mut Trial<'_>) -> Option<Finding> {
     let (prefix, text) = match &scheme.layout {
         Layout::Single { prefix } => match value.strip_prefix(prefix.as_bytes()) {
             Some(text) => (prefix.as_str(), text.to_vec()),
-            None if passes(&[prefix.as_bytes(), &value].concat()) => {
+            None if passes(&[prefix.as_bytes(), value].concat()) => {
                 return Some(Finding::PrefixMissing { prefix: prefix.clone() });
             }
-            None => (prefix.as_str(), value.clone()),
+            None => (prefix.as_str(), value.to_vec()),
         },
         Layout::List { pair: Some(pair), fields, .. } => {
             // A bare value where items are due.
@@ -97,9 +97,9 @@ pub(super) fn written_otherwise(it: &mut Trial<'_>) -> Option<Finding> {
             if let Some(field) = bare {
                 return Some(Finding::PrefixMissing { prefix: format!("{field}{pair}") });
             }
-            ("", value.clone())
+            ("", value.to_vec())
         }
-        Layout::List { .. } => ("", value.clone()),
+        Layout::List { .. } => ("", value.to_vec()),
     };
     let rewritten = |read: &dyn Fn(&[u8]) -> Option<Vec<u8>>| -> Vec<u8> {
         // Every item that reads as the other encoding is written in the one that is due.
