@@ -30,13 +30,17 @@ use crate::{
         registry::Registry,
     },
     config::{Config, Listen, Source},
+    handshakes::Handshakes,
     ingress::{
         Door, collect,
+        explain::Explainer,
         listener::{self, Serving},
         route::Routes,
     },
+    learnt::Learnt,
     listen,
     metrics::Metrics,
+    outbound::Outbound,
     refused::RefusedLog,
     replay::Replays,
     state::StateDir,
@@ -78,7 +82,11 @@ pub fn run(source: &Source, config: &Config, started: impl FnOnce(&Started)) -> 
     {
         tracing::warn!(public = %addresses.public, "the inherited socket is reachable from outside without TLS");
     }
-    let door = Arc::new(door(config, addresses.public));
+    let learnt = Learnt::open(&state).with_context(|| {
+        format!("the secrets that were learnt in handshakes cannot be read from {}", state.path().display())
+    })?;
+    let door = Arc::new(door(config, addresses.public, state, learnt));
+    door.teach();
     let serving = Arc::new(Serving {
         tls: match &config.tls {
             None => None,
@@ -153,7 +161,7 @@ fn worker(public: StdListener, door: Arc<Door>, serving: Arc<Serving>, stop: &Ca
     runtime.shutdown_background();
 }
 
-fn door(config: &Config, public: SocketAddr) -> Door {
+fn door(config: &Config, public: SocketAddr, state: StateDir, learnt: Learnt) -> Door {
     let units = usize::try_from(config.limits.body_budget).unwrap_or(usize::MAX) / collect::UNIT_BYTES;
     let body_units = units.min(Semaphore::MAX_PERMITS);
     let metrics = Metrics::default();
@@ -166,6 +174,11 @@ fn door(config: &Config, public: SocketAddr) -> Door {
         registry,
         replays: Replays::default(),
         guesses: Guesses::default(),
+        handshakes: Handshakes::default(),
+        outbound: Outbound::default(),
+        explainer: Explainer::default(),
+        learnt,
+        state,
         refused: RefusedLog::new(config.limits.refused_budget),
         body_budget: Semaphore::new(body_units),
         body_units,
@@ -180,8 +193,8 @@ fn door(config: &Config, public: SocketAddr) -> Door {
 fn routes(config: &Config, metrics: &Metrics, public: SocketAddr) -> Routes {
     let scheme = if config.tls.is_some() { "https" } else { "http" };
     let url = match &config.server.public_url {
-        Some(url) => url.as_str().trim_end_matches('/').to_owned(),
-        None => format!("{scheme}://{public}"),
+        Some(url) => (url.as_str().trim_end_matches('/').to_owned(), true),
+        None => (format!("{scheme}://{public}"), false),
     };
     let trusted = config.server.trusted_proxies.clone();
     let trusted = Box::new(move |address| trusted.iter().any(|network| network.contains(address)));
@@ -203,6 +216,7 @@ fn reload(source: &Source, door: &Door, serving: &Serving, public: SocketAddr) {
     let routes = routes(&config, &door.metrics, public);
     let attachable = routes.attachable();
     door.routes.store(Arc::new(routes));
+    door.teach();
     door.registry.revise(&|name, offer| {
         let token = config.tokens.iter().find(|token| &*token.name == name).ok_or("unauthorized")?;
         accept::admit(token, offer, &attachable)

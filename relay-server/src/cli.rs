@@ -209,7 +209,8 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Config(ConfigCommand::Show { config, json }) => {
             let shown = Source { path: config, flags: Flags::default() }.show()?;
             if json {
-                println!("{}", serde_json::to_string_pretty(&shown).map_err(|error| Failure::Other(error.into()))?);
+                let value = shown.to_json().map_err(|error| Failure::Other(error.into()))?;
+                println!("{value:#}");
             } else {
                 print!("{}", shown.to_toml().map_err(|error| Failure::Other(error.into()))?);
             }

@@ -62,7 +62,7 @@ pub struct Means<'a> {
 pub async fn deliver(webhook: Webhook, endpoint: &Endpoint, means: Means<'_>) -> Result<Answer, Failure> {
     let (received, payload, scheme) = webhook.into_parts();
     let deadline = received.started + endpoint.deadline;
-    let head = request_head(received, &payload, endpoint, scheme, means.trusted);
+    let head = request_head(received, &payload, endpoint, &scheme, means.trusted);
     let (name, patience) = (endpoint.name.as_str(), (Instant::now() + endpoint.wait_for_agent).min(deadline));
     let place = means.registry.reserve_or_wait(name, patience).await?;
     let copied = !matches!(payload, Payload::Upgrade(_));
@@ -229,7 +229,7 @@ fn request_head(
     received: Received,
     payload: &Payload,
     endpoint: &Endpoint,
-    scheme: &'static str,
+    scheme: &str,
     trusted: Trusted<'_>,
 ) -> RequestHead {
     let Received { event_id, at, peer, secure, head, host, rest, .. } = received;

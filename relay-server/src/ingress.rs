@@ -3,10 +3,13 @@
 //! A request is routed, its body collected where its proof needs it, verified, and handed to
 //! dispatch. Errors become statuses in [`respond`] alone.
 
+mod challenge;
 mod client;
 pub mod collect;
+pub mod explain;
 pub mod head;
 pub mod listener;
+mod prove;
 pub mod respond;
 pub mod route;
 pub mod stack;
@@ -14,24 +17,25 @@ pub mod stack;
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
 use hyper::{
     body::{Body as _, Incoming},
     upgrade::OnUpgrade,
 };
 use jiff::Timestamp;
 use relay_proto::{CONNECT_PATH, Notice};
-use relay_tunnel::http::connection_options;
+use relay_schemes::Reply;
 use tokio::{
-    sync::{Semaphore, SemaphorePermit},
+    sync::Semaphore,
     time::{Instant, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
+    explain::Explainer,
     head::Watched,
     listener::Socket,
+    prove::{Proven, TurnedAway, prove, record},
     respond::Body,
     route::{Routed, Routes},
 };
@@ -43,15 +47,16 @@ use crate::{
     },
     dispatch,
     endpoint::{Endpoint, Replay},
+    handshakes::Handshakes,
+    learnt::Learnt,
     metrics::{self, Gauges, Metrics},
-    refused::{self, RefusedLog},
+    outbound::Outbound,
+    refused::RefusedLog,
     replay::{self, Replays, Running, Seen},
-    verify::{Payload, Unproven, Webhook},
+    state::StateDir,
+    verify::{Payload, Webhook},
     webhook::{EventId, Failure, Received},
 };
-
-/// Longest method, in bytes; the longest registered one has 17 (RFC 9110, section 16.1).
-const MAX_METHOD_BYTES: usize = 64;
 
 /// What all public connections share.
 pub struct Door {
@@ -63,6 +68,16 @@ pub struct Door {
     pub registry: Arc<Registry>,
     /// What their sessions run under.
     pub terms: accept::Terms,
+    /// The challenges that were answered.
+    pub handshakes: Handshakes,
+    /// Secrets that were learnt in them.
+    pub learnt: Learnt,
+    /// Where those and other small files are.
+    pub state: StateDir,
+    /// The relay's own requests to providers.
+    pub outbound: Outbound,
+    /// Why requests were refused.
+    pub explainer: Explainer,
     /// What was turned away.
     pub refused: RefusedLog,
     /// What was delivered a moment ago.
@@ -86,6 +101,13 @@ pub struct Door {
 }
 
 impl Door {
+    /// Gives the endpoints the secrets that were learnt for them.
+    pub fn teach(&self) {
+        for endpoint in self.routes.load().endpoints() {
+            endpoint.verify.set_learnt(self.learnt.of(endpoint.name.as_str()));
+        }
+    }
+
     /// What there is at this moment.
     #[must_use]
     pub fn gauges(&self) -> Gauges {
@@ -141,15 +163,18 @@ async fn answer(door: &Arc<Door>, origin: Origin, seen: head::Seen, request: Req
             let upgrade = head.extensions.remove::<OnUpgrade>().filter(|_| wants_upgrade(&head, &body));
             let (peer, secure) = (origin.peer, origin.secure);
             let client = client::address(peer, &head.headers, |address| routes.trusts(address));
-            let received = Received { event_id, at: Timestamp::now(), started, peer, client, secure, head, host, rest };
+            let (at, url) = (Timestamp::now(), routes.seen_url(&endpoint, origin, &head, &host));
+            let received = Received { event_id, at, started, peer, client, secure, head, host, url, rest };
             let outcome = match prove(door, &endpoint, received, (body, upgrade)).await {
-                Ok((webhook, _memory)) => once(door, &routes, &endpoint, webhook).await,
-                Err(turned_away) => Err(record(door, &endpoint, *turned_away)),
+                Ok(Proven::Webhook(webhook, _memory)) => once(door, &routes, &endpoint, webhook).await,
+                Ok(Proven::Answered(reply, event_id)) => Ok(Outcome::Challenge(reply, event_id)),
+                Err(turned_away) => Err(record(door, &routes, &endpoint, *turned_away)),
             };
             meter.answered(counted(&outcome), started.elapsed());
             match outcome {
                 Ok(Outcome::Answer(answer, first)) => respond::answer(answer, first, event_id, endpoint.idle_timeout),
                 Ok(Outcome::Repeated(status, first)) => respond::repeated(status, first),
+                Ok(Outcome::Challenge(reply, event_id)) => respond::challenge(reply, event_id),
                 Err(failure) => {
                     tracing::debug!(%event_id, endpoint = %endpoint.name, ?failure, "a request got no handler's answer");
                     respond::failure(failure, event_id)
@@ -165,8 +190,9 @@ fn counted(outcome: &Result<Outcome, Failure>) -> metrics::Outcome {
     match outcome {
         Ok(Outcome::Answer(answer, _)) => Counted::Answered(answer.head.status.as_u16() / 100),
         Ok(Outcome::Repeated(..)) => Counted::Repeated,
+        Ok(Outcome::Challenge(..)) => Counted::Challenge,
         Err(failure) => match failure {
-            Failure::Refused(_) | Failure::Address | Failure::Replayed => Counted::Refused,
+            Failure::Refused(_) | Failure::Challenge { .. } | Failure::Address | Failure::Replayed => Counted::Refused,
             Failure::NoAgent | Failure::Busy | Failure::Overloaded | Failure::NotCalled => Counted::Unavailable,
             Failure::Deadline
             | Failure::HandlerUnreachable
@@ -186,64 +212,23 @@ fn counted(outcome: &Result<Outcome, Failure>) -> metrics::Outcome {
     }
 }
 
-/// A request that came no further than the door.
-struct TurnedAway {
-    received: Received,
-    body: Option<Bytes>,
-    failure: Failure,
-}
-
-/// The first half of a webhook's way: received, collected where its proof needs it, proven.
-async fn prove<'d>(
-    door: &'d Door,
-    endpoint: &Endpoint,
-    received: Received,
-    (body, upgrade): (Incoming, Option<OnUpgrade>),
-) -> Result<(Webhook, Option<SemaphorePermit<'d>>), Box<TurnedAway>> {
-    if let Err(failure) = admit(door, endpoint, &received, &body) {
-        return Err(Box::new(TurnedAway { received, body: None, failure }));
-    }
-    let deadline = received.started + endpoint.deadline;
-    let (payload, memory) = if endpoint.verify.covers_body() {
-        match collect::collect(body, endpoint.max_body, door.body_idle, deadline, &door.body_budget).await {
-            Ok((body, memory)) => (Payload::Whole(body), Some(memory)),
-            Err(failure) => return Err(Box::new(TurnedAway { received, body: None, failure })),
-        }
-    } else {
-        (upgrade.map_or(Payload::Streaming(body), Payload::Upgrade), None)
-    };
-    match endpoint.verify.verify(received, payload) {
-        Ok(webhook) => Ok((webhook, memory)),
-        Err(unproven) => {
-            let Unproven { received, payload, refusal } = *unproven;
-            let body = if let Payload::Whole(body) = payload { Some(body) } else { None };
-            Err(Box::new(TurnedAway { received, body, failure: Failure::Refused(refusal) }))
-        }
-    }
-}
-
-/// What can be said before a byte of the body was read.
-fn admit(door: &Door, endpoint: &Endpoint, received: &Received, body: &Incoming) -> Result<(), Failure> {
-    check_message(received, door.max_head)?;
-    if !endpoint.allow.allows(received.client) {
-        return Err(Failure::Address);
-    }
-    if body.size_hint().exact().is_some_and(|len| len > endpoint.max_body) {
-        return Err(Failure::BodyTooLarge { limit: endpoint.max_body });
-    }
-    Ok(())
-}
-
 /// How a webhook ended.
 enum Outcome {
     /// With a handler's answer; repeats of this webhook wait for its end.
     Answer(dispatch::Answer, Option<Running>),
     /// It was a repeat of an event that had been answered with this status.
     Repeated(StatusCode, EventId),
+    /// It was a provider's challenge, and this is the relay's own answer.
+    Challenge(Reply, EventId),
 }
 
 /// Delivers a webhook unless it is an unchanged repeat of one that succeeded.
-async fn once(door: &Door, routes: &Routes, endpoint: &Endpoint, webhook: Webhook) -> Result<Outcome, Failure> {
+async fn once(
+    door: &Arc<Door>,
+    routes: &Arc<Routes>,
+    endpoint: &Arc<Endpoint>,
+    webhook: Webhook,
+) -> Result<Outcome, Failure> {
     let Some(mark) = webhook.mark().filter(|_| endpoint.replay != Replay::Off) else {
         return Ok(Outcome::Answer(deliver(door, routes, endpoint, webhook).await?, None));
     };
@@ -256,7 +241,7 @@ async fn once(door: &Door, routes: &Routes, endpoint: &Endpoint, webhook: Webhoo
             Seen::Again { .. } if endpoint.replay == Replay::Refuse => {
                 let (received, payload, _) = webhook.into_parts();
                 let body = if let Payload::Whole(body) = payload { Some(body) } else { None };
-                return Err(record(door, endpoint, TurnedAway { received, body, failure: Failure::Replayed }));
+                return Err(record(door, routes, endpoint, TurnedAway { received, body, failure: Failure::Replayed }));
             }
             Seen::Again { event_id: first, mut state } => {
                 match timeout_at(deadline, replay::settled(&mut state)).await.map_err(|_| Failure::Deadline)? {
@@ -295,67 +280,12 @@ async fn deliver(
     outcome
 }
 
-/// Keeps what was refused for who has to find out why, and tells the endpoint's agents of it.
-fn record(door: &Door, endpoint: &Endpoint, turned_away: TurnedAway) -> Failure {
-    let TurnedAway { received, body, failure } = turned_away;
-    if !matches!(failure, Failure::Refused(_) | Failure::Address | Failure::Replayed | Failure::BodyTooLarge { .. }) {
-        return failure;
-    }
-    let (status, code) = respond::status_and_code(failure);
-    tell_agents(door, endpoint, received.event_id, status, code);
-    let line = |(name, value): (&http::HeaderName, &HeaderValue)| {
-        (name.as_str().to_owned(), Bytes::copy_from_slice(value.as_bytes()))
-    };
-    door.refused.record(refused::Entry {
-        event_id: received.event_id,
-        at: received.at,
-        endpoint: endpoint.name.as_str().to_owned(),
-        provider: endpoint.verify.provider_name().to_owned(),
-        client: received.client,
-        method: received.head.method.as_str().to_owned(),
-        url: received.url(),
-        headers: received.head.headers.iter().map(line).collect(),
-        body_len: body.as_ref().map(|body| body.len() as u64),
-        body: body.unwrap_or_default(),
-        status: status.as_u16(),
-        code,
-    });
-    failure
-}
-
 /// Whether a request asks for another protocol on its connection (RFC 9110, section 7.8): HTTP/1.1, no body.
 fn wants_upgrade(head: &Parts, body: &Incoming) -> bool {
     head.version == Version::HTTP_11
         && body.is_end_stream()
         && head.headers.get_all(header::UPGRADE).iter().count() == 1
         && accept::lists(&head.headers, &header::CONNECTION, "upgrade")
-}
-
-/// What hyper lets pass and a relay must not: other codings below chunked, methods for proxies, `Connection` that
-/// names what is for everybody.
-fn check_message(received: &Received, max_head: usize) -> Result<(), Failure> {
-    let head = &received.head;
-    if head.method.as_str().len() > MAX_METHOD_BYTES {
-        return Err(Failure::Method);
-    }
-    let lines: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    if lines + head.uri.to_string().len() > max_head {
-        return Err(Failure::HeadTooLarge);
-    }
-    if matches!(head.method, Method::CONNECT | Method::TRACE) {
-        return Err(Failure::Method);
-    }
-    let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
-    let lawful = match (codings.next(), codings.next()) {
-        (None, _) => true,
-        (Some(only), None) => head.version == Version::HTTP_11 && only.as_bytes().eq_ignore_ascii_case(b"chunked"),
-        _ => false,
-    };
-    // Nobody may have the length or the host taken out on the way (RFC 9110, section 7.6.1).
-    let lawful = lawful
-        && !connection_options(&head.headers)
-            .any(|name| name.eq_ignore_ascii_case(b"content-length") || name.eq_ignore_ascii_case(b"host"));
-    if lawful { Ok(()) } else { Err(Failure::BadRequest) }
 }
 
 fn attach(

@@ -21,6 +21,7 @@ pub mod verify;
 
 pub mod endpoint;
 
+pub mod handshakes;
 pub mod refused;
 
 pub mod agents;

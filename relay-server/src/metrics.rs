@@ -27,6 +27,8 @@ pub enum Outcome {
     Answered(u16),
     /// It was an unchanged repeat of one that had been answered.
     Repeated,
+    /// It was a provider's challenge, answered by the relay itself.
+    Challenge,
     /// Nothing proved it, or it came from an address that may not send.
     Refused,
     /// The request was not one that can be carried.
@@ -40,8 +42,20 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    const NAMES: [&'static str; 11] =
-        ["1xx", "2xx", "3xx", "4xx", "5xx", "repeated", "refused", "rejected", "unavailable", "failed", "internal"];
+    const NAMES: [&'static str; 12] = [
+        "1xx",
+        "2xx",
+        "3xx",
+        "4xx",
+        "5xx",
+        "repeated",
+        "refused",
+        "rejected",
+        "unavailable",
+        "failed",
+        "internal",
+        "challenge",
+    ];
 
     const fn index(self) -> usize {
         match self {
@@ -53,6 +67,7 @@ impl Outcome {
             Self::Unavailable => 8,
             Self::Failed => 9,
             Self::Internal => 10,
+            Self::Challenge => 11,
         }
     }
 }
@@ -72,7 +87,7 @@ struct OfOutcome {
 #[derive(Debug)]
 pub struct Meter {
     received: Counter,
-    outcomes: [Counter; 11],
+    outcomes: [Counter; 12],
     seconds: Histogram,
 }
 

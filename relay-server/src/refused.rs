@@ -100,7 +100,7 @@ impl RefusedLog {
     }
 
     /// Keeps an entry, with no more than the beginning of its body.
-    pub fn record(&self, mut entry: Entry) {
+    pub fn record(&self, mut entry: Entry) -> Arc<Entry> {
         if entry.body.len() > MAX_BODY_BYTES {
             // A copy: a slice would keep the whole body in memory.
             entry.body = Bytes::copy_from_slice(&entry.body[..MAX_BODY_BYTES]);
@@ -108,7 +108,8 @@ impl RefusedLog {
         let (now, bytes) = (entry.at, entry.bytes());
         let mut kept = self.lock();
         let ring = kept.rings.entry(entry.endpoint.clone()).or_default();
-        ring.entries.push_back(Arc::new(entry));
+        let entry = Arc::new(entry);
+        ring.entries.push_back(Arc::clone(&entry));
         ring.bytes += bytes;
         let mut freed = 0;
         while ring.entries.len() > MAX_ENTRIES || ring.entries.front().is_some_and(|oldest| oldest.is_old(now)) {
@@ -123,6 +124,8 @@ impl RefusedLog {
             }
             kept.bytes -= freed;
         }
+        drop(kept);
+        entry
     }
 
     /// The newest entries of one endpoint or of all, the newest first.

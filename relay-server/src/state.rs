@@ -46,6 +46,12 @@ impl StateDir {
         Ok(Self { path: directory.path().to_owned(), _throw_away: Some(directory) })
     }
 
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Where a file of this name is.
     #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {

@@ -1,33 +1,61 @@
 //! From received to proven: the only door to the type [`Webhook`].
 //!
-//! A webhook can be made here alone, and only by a rule that held. What comes after this module can
-//! rely on it; nothing here answers, stores or forwards.
+//! A webhook can be made here alone, and only by a rule that held, or by one whose owner wrote `enforce = false`; it
+//! then says so in its mark. What comes after this module can rely on it; nothing here answers, stores or forwards.
+
+mod keyring;
+
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use bytes::Bytes;
 use http::HeaderMap;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
-use relay_schemes::{Headers, Keys, Provider, Refusal, Request, Secret, SecretError, Verified};
-use sha2::{Digest as _, Sha256};
-
+use relay_schemes::{
+    Answering, Challenge, Headers, Keys, Material, Provider, Refusal, Request, Secret, SecretError, SecretWarning,
+    Verified,
+    explain::{Candidates, Finding, explain},
+};
 use tokio::time::Instant;
 
+pub use self::keyring::KeySource;
+use self::keyring::Keyring;
 use crate::{
     replay::Mark,
     webhook::{EventId, Received},
 };
+
+/// Longest time for which a repeat is recognised, in seconds: some providers' signatures never grow old.
+const MAX_REMEMBERED_S: i64 = 24 * 60 * 60;
 
 /// What a request must prove.
 #[derive(Debug)]
 pub enum Rule {
     /// Nothing: `verify = "none"`.
     Open,
-    /// A provider's signature.
-    Signed {
-        /// The provider.
-        provider: &'static Provider,
-        /// The endpoint's secrets, ready to verify.
-        keys: Keys,
-    },
+    /// What a provider's row says.
+    Row(Box<RowRule>),
+}
+
+/// A provider's row, with what one endpoint knows.
+pub struct RowRule {
+    provider: Arc<Provider>,
+    keyring: Keyring,
+    policy: Policy,
+}
+
+/// What an endpoint decides beside the row.
+#[derive(Debug, Default)]
+pub struct Policy {
+    /// Whether what is not proven passes, marked as such.
+    pub lenient: bool,
+    /// The token that challenges must carry.
+    pub verify_token: Option<Secret>,
+    /// Whether challenges are answered that prove nothing.
+    pub allow_unsigned_challenge: bool,
+    /// Whether a URL may be called that confirms a subscription.
+    pub confirm: bool,
+    /// Where the provider publishes its keys.
+    pub jwks_url: Option<String>,
 }
 
 /// A request's body: there already, or still to come.
@@ -57,38 +85,87 @@ pub struct Unproven {
 pub struct Webhook {
     received: Received,
     payload: Payload,
-    scheme: &'static str,
+    scheme: Cow<'static, str>,
     mark: Option<Mark>,
 }
 
 impl Rule {
-    /// The rule for a provider's signature under some secrets, newest first.
+    /// The rule of a provider's row, and what was done to secrets that were not quite in its form.
     ///
     /// # Errors
-    /// [`SecretError`] for a secret in the wrong form.
-    pub fn signed(provider: &'static Provider, secrets: &[Secret]) -> Result<Self, SecretError> {
-        match &provider.scheme {
-            None => Ok(Self::Open),
-            Some(scheme) => Ok(Self::Signed { provider, keys: scheme.keys(secrets)? }),
+    /// [`SecretError`] for the first thing that the row needs and that cannot be used.
+    pub fn new(
+        provider: Arc<Provider>,
+        material: Material,
+        policy: Policy,
+    ) -> Result<(Self, Vec<SecretWarning>), SecretError> {
+        let (keyring, warnings) = Keyring::new(&provider, material, policy.jwks_url.is_some())?;
+        Ok((Self::Row(Box::new(RowRule { provider, keyring, policy })), warnings))
+    }
+
+    fn row(&self) -> Option<&RowRule> {
+        match self {
+            Self::Open => None,
+            Self::Row(row) => Some(row),
         }
     }
 
     /// Whether the whole body must be there before the rule can be applied.
     #[must_use]
     pub fn covers_body(&self) -> bool {
-        match self {
-            Self::Open => false,
-            Self::Signed { provider, .. } => provider.scheme.as_ref().is_some_and(relay_schemes::Scheme::covers_body),
-        }
+        self.row().is_some_and(|RowRule { provider, .. }| {
+            let signed = provider.scheme.as_ref().is_some_and(relay_schemes::Scheme::covers_body);
+            signed || (!provider.handshakes.is_empty() && provider.reads_body())
+        })
     }
 
     /// The provider's name, or `none`.
     #[must_use]
-    pub fn provider_name(&self) -> &'static str {
-        match self {
-            Self::Open => "none",
-            Self::Signed { provider, .. } => &provider.name,
+    pub fn provider_name(&self) -> &str {
+        self.row().map_or("none", |row| &row.provider.name)
+    }
+
+    /// Whether a URL may be called that confirms a subscription.
+    #[must_use]
+    pub fn may_confirm(&self) -> bool {
+        self.row().is_some_and(|row| row.policy.confirm)
+    }
+
+    /// Takes secrets that were learnt in handshakes, the newest first; they go before those of the config.
+    pub fn set_learnt(&self, secrets: Vec<Secret>) {
+        if let Some(row) = self.row().filter(|row| row.provider.learns_secret()) {
+            row.keyring.set_learnt(&row.provider, secrets);
         }
+    }
+
+    /// Where a key is to be fetched before the rule can be applied, or applied again after this refusal.
+    #[must_use]
+    pub fn key_source(&self, received: &Received, body: &[u8], refusal: Option<Refusal>) -> Option<KeySource> {
+        let row = self.row()?;
+        let headers = Lines(&received.head.headers);
+        let request = request(received, &headers, body);
+        row.keyring.source(&row.provider, &row.policy, &request, refusal)
+    }
+
+    /// Takes a key that was fetched, or notes that there was none.
+    pub fn take_key(&self, source: KeySource, text: Option<String>) {
+        if let Some(row) = self.row() {
+            row.keyring.take(&row.provider, source, text);
+        }
+    }
+
+    /// What to do with a challenge of the provider; `None` if the request is none.
+    #[must_use]
+    pub fn challenge(&self, received: &Received, body: &[u8]) -> Option<Challenge> {
+        let row = self.row().filter(|row| !row.provider.handshakes.is_empty())?;
+        let keys = row.keyring.keys();
+        let answering = Answering {
+            keys: keys.as_deref(),
+            verify_token: row.policy.verify_token.as_ref(),
+            allow_unsigned: row.policy.allow_unsigned_challenge,
+        };
+        let headers = Lines(&received.head.headers);
+        row.provider.handshake(&request(received, &headers, body), &answering, received.at.as_second())
     }
 
     /// Applies the rule.
@@ -96,23 +173,68 @@ impl Rule {
     /// # Errors
     /// [`Unproven`] says what was not proven.
     pub fn verify(&self, received: Received, payload: Payload) -> Result<Webhook, Box<Unproven>> {
-        let mut mark = None;
-        if let Self::Signed { provider: Provider { scheme: Some(scheme), .. }, keys } = self {
-            let body: &[u8] = match &payload {
-                Payload::Whole(body) => body,
-                Payload::Streaming(_) | Payload::Upgrade(_) => &[],
-            };
-            let headers = Lines(&received.head.headers);
-            let target = received.head.uri.path_and_query().map_or("/", |target| target.as_str());
-            let url = format!("{}://{}{target}", if received.secure { "https" } else { "http" }, received.host);
-            let request = Request { method: received.head.method.as_str(), url: &url, headers: &headers, body };
-            match scheme.verify(keys, &request, received.at.as_second()) {
-                Ok(verified) => mark = marked(&verified, body),
-                Err(refusal) => return Err(Box::new(Unproven { received, payload, refusal })),
+        let Some(row) = self.row() else {
+            return Ok(Webhook { received, payload, scheme: Cow::Borrowed("none"), mark: None });
+        };
+        let body: &[u8] = match &payload {
+            Payload::Whole(body) => body,
+            Payload::Streaming(_) | Payload::Upgrade(_) => &[],
+        };
+        let headers = Lines(&received.head.headers);
+        match row.prove(&request(&received, &headers, body), received.at.as_second()) {
+            Ok(mark) => {
+                let scheme = if row.provider.scheme.is_some() { row.provider.name.clone() } else { "none".to_owned() };
+                Ok(Webhook { received, payload, scheme: Cow::Owned(scheme), mark })
             }
+            Err(refusal) if row.policy.lenient => {
+                let scheme = Cow::Owned(format!("failed:{}", refusal.code()));
+                Ok(Webhook { received, payload, scheme, mark: None })
+            }
+            Err(refusal) => Err(Box::new(Unproven { received, payload, refusal })),
         }
-        Ok(Webhook { received, payload, scheme: self.provider_name(), mark })
     }
+
+    /// Says which usual mistake a refused request may be. Bounded, and far more work than a verification.
+    #[must_use]
+    pub fn explain(&self, request: &Request<'_>, now_unix_s: i64, also: &Candidates<'_>) -> Vec<Finding> {
+        match self.row() {
+            None => vec![Finding::Verifies],
+            Some(row) => explain(&row.provider, &row.keyring.material(), request, now_unix_s, also),
+        }
+    }
+
+    /// The endpoint's own secrets, for trying whether another endpoint's request is signed with one of them.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<Secret> {
+        self.row().map(|row| row.keyring.material().secrets).unwrap_or_default()
+    }
+}
+
+impl RowRule {
+    fn prove(&self, request: &Request<'_>, now_unix_s: i64) -> Result<Option<Mark>, Refusal> {
+        let Some(scheme) = &self.provider.scheme else { return Ok(None) };
+        let keys = self.keyring.keys();
+        let keys: &Keys = keys.as_deref().ok_or(Refusal::SecretMissing)?;
+        let verified = scheme.verify(keys, request, now_unix_s)?;
+        let past_s = self.keyring.tolerance_s().or_else(|| scheme.tolerance_s().map(|(past_s, _)| past_s));
+        Ok(mark(&verified, past_s.unwrap_or(MAX_REMEMBERED_S)))
+    }
+}
+
+impl fmt::Debug for RowRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RowRule({})", self.provider.name)
+    }
+}
+
+/// By what a repeat is recognised, until it would be too old anyhow.
+fn mark(verified: &Verified, past_s: i64) -> Option<Mark> {
+    let expires_unix_s = verified.timestamp?.saturating_add(past_s.min(MAX_REMEMBERED_S)).saturating_add(1);
+    Some(Mark { digest: *verified.fingerprint.bytes(), expires_unix_s })
+}
+
+fn request<'a>(received: &'a Received, headers: &'a Lines<'a>, body: &'a [u8]) -> Request<'a> {
+    Request { method: received.head.method.as_str(), url: &received.url, headers, body }
 }
 
 impl Webhook {
@@ -136,15 +258,9 @@ impl Webhook {
 
     /// What was received and what its body is, with the name of the scheme that was proven.
     #[must_use]
-    pub fn into_parts(self) -> (Received, Payload, &'static str) {
+    pub fn into_parts(self) -> (Received, Payload, Cow<'static, str>) {
         (self.received, self.payload, self.scheme)
     }
-}
-
-fn marked(verified: &Verified, body: &[u8]) -> Option<Mark> {
-    let at = verified.timestamp?;
-    let digest = Sha256::new().chain_update(at.to_be_bytes()).chain_update(body).finalize().into();
-    Some(Mark { digest, expires_unix_s: at + 301 })
 }
 
 struct Lines<'a>(&'a HeaderMap);

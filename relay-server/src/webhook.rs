@@ -79,21 +79,10 @@ pub struct Received {
     pub head: Parts,
     /// The host that it names, lower case, without a port.
     pub host: String,
+    /// The address under which its sender knows it: scheme, host and target.
+    pub url: String,
     /// What of its target is for the handler, byte for byte.
     pub rest: String,
-}
-
-impl Received {
-    /// Scheme, host and target, as its sender wrote them on this hop.
-    #[must_use]
-    pub fn url(&self) -> String {
-        let scheme = if self.secure { "https" } else { "http" };
-        let authority = self.head.uri.authority().map(|authority| authority.as_str().as_bytes());
-        let line = self.head.headers.get(http::header::HOST).map(http::HeaderValue::as_bytes);
-        let host = authority.or(line).map_or_else(|| self.host.as_str().into(), String::from_utf8_lossy);
-        let target = self.head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-        format!("{scheme}://{host}{target}")
-    }
 }
 
 /// Why a request gets no answer from a handler. `ingress::respond` alone turns this into a status.
@@ -122,6 +111,13 @@ pub enum Failure {
     Address,
     /// The proof failed.
     Refused(Refusal),
+    /// A provider's challenge that proves nothing, or that cannot be answered.
+    Challenge {
+        /// The status that the provider expects.
+        status: u16,
+        /// A stable code.
+        code: &'static str,
+    },
     /// The same signed request came before.
     Replayed,
     /// No memory is left for bodies.

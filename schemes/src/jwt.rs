@@ -10,7 +10,7 @@ use crate::{
     key::{Algorithm, Digest, Keys},
     layout::Layout,
     locate::Scene,
-    request::{Refusal, Verified},
+    request::{Fingerprint, Refusal, Verified},
     scheme::Scheme,
     template::{self, Found, Part},
 };
@@ -64,7 +64,8 @@ pub(crate) fn verify(
     };
     let key_index = key_index.ok_or(Refusal::SignatureMismatch)?;
     let timestamp = check_claims(scheme, keys, scene, &token.payload, now)?;
-    Ok(Verified { key_index, timestamp })
+    let fingerprint = Fingerprint::of(&Sha256::digest(token.signed));
+    Ok(Verified { key_index, timestamp, fingerprint })
 }
 
 /// The id of the key that a token names.

@@ -55,7 +55,7 @@ pub use handshake::{Answering, Challenge, Handshake, Reply};
 pub use key::{Keys, Material, SecretError, SecretWarning};
 pub use layout::MAX_CANDIDATES;
 pub use locate::Locator;
-pub use request::{Headers, Refusal, Request, Verified};
+pub use request::{Fingerprint, Headers, Refusal, Request, Verified};
 pub use row::{Ack, EventMeta, Provider, RowError, TABLE, load, provider, providers};
 pub use sample::Sample;
 pub use scheme::{NamedKey, Scheme};

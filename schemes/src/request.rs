@@ -82,6 +82,35 @@ pub struct Verified {
     pub key_index: usize,
     /// When it was signed, in Unix seconds, where the scheme says so.
     pub timestamp: Option<i64>,
+    /// What was signed, to recognise it when it comes again.
+    pub fingerprint: Fingerprint,
+}
+
+/// Stands for what was signed: the same for an unchanged request, whatever else of it was changed, and not to be
+/// had for another one by who does not hold the key. Never printed, since it may be the signature.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct Fingerprint([u8; 32]);
+
+impl Fingerprint {
+    /// From a digest, of which the first 32 bytes are enough.
+    pub(crate) fn of(digest: &[u8]) -> Self {
+        let mut bytes = [0; 32];
+        let len = digest.len().min(bytes.len());
+        bytes[..len].copy_from_slice(&digest[..len]);
+        Self(bytes)
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub const fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[fingerprint]")
+    }
 }
 
 macro_rules! refusals {

@@ -251,7 +251,7 @@ fn signed_headers(scene: &Scene<'_>, header: &str) -> Result<Vec<u8>, Refusal> {
             return Err(Refusal::PartMissing);
         }
         let value = scene.request.header(&name).ok().flatten().ok_or(Refusal::PartMissing)?;
-        lines.push([name.as_bytes(), b":", &value].concat());
+        lines.push([name.as_bytes(), b":", value].concat());
     }
     lines.sort();
     Ok(lines.join(&b';'))

@@ -15,7 +15,7 @@ use crate::{
     layout::{Candidate, Claimed, Layout, MAX_CANDIDATES},
     locate::{Scene, Spot, Unreadable},
     public::PublicKey,
-    request::{Refusal, Request, Verified},
+    request::{Fingerprint, Refusal, Request, Verified},
     scheme::{Expected, KeyAt, NamedKey, Place, Requirement, Scheme},
     template::{self, Found, Part},
     timestamp, url,
@@ -64,17 +64,17 @@ impl Scheme {
             ..Found::default()
         };
         let parts = template::render(&self.template, scene, found)?;
-        let key_index = if self.algorithm.is_symmetric() {
+        let matched = if self.algorithm.is_symmetric() {
             self.match_digest(keys, scene, &parts, &claimed.candidates)
         } else {
             self.match_public(keys, scene, &parts, &claimed.candidates, key_name, now)?
         };
-        let key_index = key_index.ok_or(Refusal::SignatureMismatch)?;
+        let (key_index, fingerprint) = matched.ok_or(Refusal::SignatureMismatch)?;
         self.check_body_hash(scene)?;
         if let (Some(rule), Some(at)) = (&self.timestamp, at) {
             rule.judge(at, now, keys.tolerance_s)?;
         }
-        Ok(Verified { key_index, timestamp: at })
+        Ok(Verified { key_index, timestamp: at, fingerprint })
     }
 
     fn match_digest(
@@ -83,7 +83,7 @@ impl Scheme {
         scene: &Scene<'_>,
         parts: &[Part<'_>],
         candidates: &[Candidate],
-    ) -> Option<usize> {
+    ) -> Option<(usize, Fingerprint)> {
         let variants = self.urls(scene.url);
         let urls = std::iter::once(scene.url).chain(variants.iter().map(String::as_str));
         let mut matched = None;
@@ -95,7 +95,7 @@ impl Scheme {
                     equal |= digest.equals(&candidate.bytes);
                 }
                 if bool::from(equal) && matched.is_none() {
-                    matched = Some(index);
+                    matched = Some((index, Fingerprint::of(digest.bytes())));
                 }
             }
         }
@@ -110,7 +110,7 @@ impl Scheme {
         candidates: &[Candidate],
         key_name: Option<String>,
         now: i64,
-    ) -> Result<Option<usize>, Refusal> {
+    ) -> Result<Option<(usize, Fingerprint)>, Refusal> {
         let algorithm = self.algorithm_for(scene)?;
         let mut message = Vec::new();
         for part in parts {
@@ -134,7 +134,8 @@ impl Scheme {
         }
         let right = |key: &PublicKey| candidates.iter().any(|it| key.verifies(algorithm, &message, &it.bytes));
         let mut usable = usable.into_iter().filter(|(_, key)| key.is_valid_at(now));
-        Ok(usable.find(|(_, key)| right(key)).map(|(index, _)| index))
+        let found = usable.find(|(_, key)| right(key));
+        Ok(found.map(|(index, _)| (index, Fingerprint::of(Digest::of(&message).bytes()))))
     }
 
     fn algorithm_for(&self, scene: &Scene<'_>) -> Result<Algorithm, Refusal> {
@@ -190,12 +191,12 @@ impl Scheme {
             Place::At(spot) => take(&signature_at(spot, scene)?.unwrap_or_default(), None)?,
             Place::AnyHeader(names) => {
                 for name in names {
-                    take(&signature_header(scene, name)?, None)?;
+                    take(signature_header(scene, name)?, None)?;
                 }
             }
             Place::PerKey(names) => {
                 for (index, name) in names.iter().enumerate() {
-                    take(&signature_header(scene, name)?, Some(index))?;
+                    take(signature_header(scene, name)?, Some(index))?;
                 }
             }
             Place::Numbered(name) => {
@@ -204,7 +205,7 @@ impl Scheme {
                     if value.is_empty() {
                         break;
                     }
-                    take(&value, None)?;
+                    take(value, None)?;
                 }
             }
         }
@@ -239,7 +240,7 @@ impl Scheme {
             }
         }
         let key_index = matched.ok_or(Refusal::SignatureMismatch)?;
-        Ok(Verified { key_index, timestamp: None })
+        Ok(Verified { key_index, timestamp: None, fingerprint: Fingerprint::default() })
     }
 
     pub(crate) fn timestamp_text<'a>(

@@ -81,8 +81,8 @@ async fn two_agents_share_an_endpoint_and_one_that_stops_is_not_missed() {
     let relay = relay(OPEN).await;
     let named = |name: &'static str| Handler::start(move |_| async move { Response::new(full(name)) });
     let (one, two) = (named("one").await.expect("listens"), named("two").await.expect("listens"));
-    let mut first = relay.agent("open", &one.port(), &["--name", "one"]).await.expect("attaches");
-    let _second = relay.agent("open", &two.port(), &["--name", "two"]).await.expect("attaches");
+    let mut first = relay.agent("open", &one.port(), &["--name", "one", "--attach", "shared"]).await.expect("attaches");
+    let _second = relay.agent("open", &two.port(), &["--name", "two", "--attach", "shared"]).await.expect("attaches");
     let ask = || send(&relay.public, request("GET", "/open", &[], ""));
     let mut seen = std::collections::BTreeSet::new();
     for _ in 0..10 {

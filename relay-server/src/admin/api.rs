@@ -3,6 +3,8 @@
 //! Answers are JSON; an error is `{"error": CODE, "message": …}` as on the public listener. What authenticates
 //! somebody is masked in every answer, whoever asks: this is for finding out what was wrong, not for using it.
 
+use std::sync::Arc;
+
 use axum::{
     Router,
     extract::{Path, Query, State},
@@ -12,11 +14,14 @@ use axum::{
 };
 use data_encoding::BASE64;
 use jiff::Timestamp;
+use relay_schemes::explain::Finding;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Admin;
 use crate::{
+    handshakes::{Handshake, MAX_KEPT},
+    ingress::explain,
     refused::{Entry, MAX_ENTRIES},
     webhook::EventId,
 };
@@ -28,7 +33,11 @@ const DEFAULT_LIMIT: usize = 100;
 const MASKED: &str = "[masked]";
 
 pub(super) fn routes() -> Router<Admin> {
-    Router::new().route("/api/v1/refused", get(list_refused)).route("/api/v1/refused/{id}", get(show_refused))
+    Router::new()
+        .route("/api/v1/refused", get(list_refused))
+        .route("/api/v1/refused/{id}", get(show_refused))
+        .route("/api/v1/refused/{id}/explain", get(explain_refused))
+        .route("/api/v1/handshakes", get(list_handshakes))
 }
 
 pub(super) async fn unknown() -> Response {
@@ -60,17 +69,66 @@ async fn list_refused(State(admin): State<Admin>, Query(listing): Query<Listing>
 }
 
 async fn show_refused(State(admin): State<Admin>, Path(id): Path<String>) -> Response {
-    let Ok(id) = id.parse::<EventId>() else {
-        return error(StatusCode::BAD_REQUEST, "bad_id", "an event's id is hook_ and 32 hexadecimal digits");
-    };
-    match admin.door.refused.find(id, Timestamp::now()) {
-        Some(entry) => answer(StatusCode::OK, &detail(&entry)),
-        None => error(
-            StatusCode::NOT_FOUND,
-            "not_found",
-            "no refused request has this id; they are kept for a day, a thousand for each endpoint, until a restart",
-        ),
+    match find(&admin, &id) {
+        Ok(entry) => answer(StatusCode::OK, &detail(&entry)),
+        Err(error) => *error,
     }
+}
+
+async fn explain_refused(State(admin): State<Admin>, Path(id): Path<String>) -> Response {
+    let entry = match find(&admin, &id) {
+        Ok(entry) => entry,
+        Err(error) => return *error,
+    };
+    let findings = |findings: Value| answer(StatusCode::OK, &json!({ "id": id, "findings": findings }));
+    if entry.code == "address_not_allowed" || entry.code == "replayed" || entry.code == "body_too_large" {
+        return findings(json!([{ "code": entry.code, "text": "this was not refused for its signature" }]));
+    }
+    if entry.body_len.is_some_and(|len| len > entry.body.len() as u64) {
+        let text = "only the beginning of its body was kept, and its signature covers the whole; the log's line of the \
+                    time says more, or save a request in a file and explain that";
+        return findings(json!([{ "code": "body_not_kept", "text": text }]));
+    }
+    let Some(endpoint) = admin.door.routes.load().endpoint(&entry.endpoint).cloned() else {
+        return error(StatusCode::NOT_FOUND, "not_found", "its endpoint is not there any more");
+    };
+    match explain::asked(&admin.door, endpoint, entry).await {
+        Some(found) => {
+            let shown = |one: &Finding| json!({ "code": one.code(), "text": one.to_string() });
+            findings(found.iter().map(shown).collect())
+        }
+        None => error(StatusCode::SERVICE_UNAVAILABLE, "busy", "another explanation is under way; ask again"),
+    }
+}
+
+fn find(admin: &Admin, id: &str) -> Result<Arc<Entry>, Box<Response>> {
+    let id = id
+        .parse::<EventId>()
+        .map_err(|_| error(StatusCode::BAD_REQUEST, "bad_id", "an event's id is hook_ and 32 hexadecimal digits"))?;
+    Ok(admin.door.refused.find(id, Timestamp::now()).ok_or_else(|| {
+        let why =
+            "no refused request has this id; they are kept for a day, a thousand for each endpoint, until a restart";
+        error(StatusCode::NOT_FOUND, "not_found", why)
+    })?)
+}
+
+async fn list_handshakes(State(admin): State<Admin>, Query(listing): Query<Listing>) -> Response {
+    let limit = listing.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_KEPT);
+    let found = admin.door.handshakes.list(listing.endpoint.as_deref(), limit);
+    let shown = |one: &Arc<Handshake>| {
+        json!({
+            "id": one.event_id.to_string(),
+            "endpoint": one.endpoint,
+            "state": "handshake",
+            "received_at": one.at.to_string(),
+            "provider": one.provider,
+            "handshake": one.name,
+            "client": one.client.to_string(),
+            "learnt_secret": one.learnt,
+            "confirm_url": one.confirm_url,
+        })
+    };
+    answer(StatusCode::OK, &json!({ "handshakes": found.iter().map(shown).collect::<Vec<_>>() }))
 }
 
 fn summary(entry: &Entry) -> Value {

@@ -51,7 +51,7 @@ pub struct Attachable {
     /// Its public address.
     pub url: String,
     /// Its provider's name, or `none`.
-    pub provider: &'static str,
+    pub provider: String,
     /// Whether it takes one active agent at a time.
     pub exclusive: bool,
 }
@@ -274,7 +274,7 @@ fn tell(offered: String, answer: &Result<(String, Standing), &'static str>, atta
                 endpoint: name.clone(),
                 state: told(*standing),
                 url: endpoint.map(|endpoint| endpoint.url.clone()).unwrap_or_default(),
-                provider: endpoint.map(|endpoint| endpoint.provider.to_owned()).unwrap_or_default(),
+                provider: endpoint.map(|endpoint| endpoint.provider.clone()).unwrap_or_default(),
             }
         }
         Err(code) => Answer {

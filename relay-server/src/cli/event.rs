@@ -1,4 +1,5 @@
-//! `event list`: what a running relay has seen. Without a store there is only what it refused.
+//! `event list`: what a running relay has seen. Without a store there is only what never became an event: refused
+//! requests, and challenges that it answered itself.
 
 use clap::{Subcommand, ValueEnum};
 use serde_json::Value;
@@ -33,26 +34,45 @@ pub(super) enum Command {
 pub(super) enum State {
     /// Turned away before it could reach an agent
     Refused,
+    /// A provider's challenge, answered by the relay
+    Handshake,
 }
 
 #[expect(clippy::print_stdout, reason = "results go to standard output")]
 pub(super) fn run(command: &Command) -> Result<(), Failure> {
-    let Command::List { state: State::Refused, endpoint, limit, json, remote } = command;
-    let mut path = format!("/api/v1/refused?limit={limit}");
+    let Command::List { state, endpoint, limit, json, remote } = command;
+    let list = match state {
+        State::Refused => "refused",
+        State::Handshake => "handshakes",
+    };
+    let mut path = format!("/api/v1/{list}?limit={limit}");
     if let Some(endpoint) = endpoint {
         path.push_str(&format!("&endpoint={}", encoded(endpoint)));
     }
-    for event in remote.get(&path)?["refused"].as_array().into_iter().flatten() {
+    for event in remote.get(&path)?[list].as_array().into_iter().flatten() {
         if *json {
             println!("{event}");
         } else {
-            println!("{}", line(event));
+            println!("{}", if list == "refused" { refused(event) } else { handshake(event) });
         }
     }
     Ok(())
 }
 
-fn line(event: &Value) -> String {
+fn handshake(event: &Value) -> String {
+    let text = |key: &str| event[key].as_str().unwrap_or("-");
+    let confirm = event["confirm_url"].as_str().map(|url| format!("  open {url}")).unwrap_or_default();
+    let learnt = if event["learnt_secret"] == true { "  learnt a secret" } else { "" };
+    let (at, id, name) = (text("received_at"), text("id"), text("handshake"));
+    format!(
+        "{at}  {id}  HANDSHAKE {} {} {name}  {}{learnt}{confirm}",
+        text("endpoint"),
+        text("provider"),
+        text("client")
+    )
+}
+
+fn refused(event: &Value) -> String {
     let text = |key: &str| event[key].as_str().unwrap_or("-");
     format!(
         "{}  {}  REFUSED {} {} {}  {} {}  {}",

@@ -5,6 +5,7 @@
 
 mod endpoint;
 mod token;
+mod verify;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -56,7 +57,8 @@ pub(super) fn check(
     let limits = limits(&raw.limits, report);
     let server = server(&raw.server, flags, directories, report);
     let (tls, tls_place) = tls(raw, flags, base, report);
-    let endpoints = endpoint::endpoints(&raw.endpoint, flags, &limits, report);
+    let rows = verify::Rows::new(&raw.provider, report);
+    let endpoints = endpoint::endpoints(&raw.endpoint, flags, &limits, &rows, report);
     let tokens = token::tokens(&raw.token, flags, &endpoints, report);
     if tls.is_none() && matches!(server.listen, Listen::Address(address) if !address.ip().is_loopback()) {
         let place = listen_place(&raw.server, flags, report);

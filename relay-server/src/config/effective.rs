@@ -3,6 +3,7 @@
 //! Between `raw` (what was typed) and `Config` (what runs) so that a config can be checked and shown where its secrets
 //! are not at hand. Nothing here reads or decides. Invariant: only `check` makes an [`Effective`] from a config.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -116,6 +117,8 @@ pub(super) struct EndpointSpec {
     pub(super) deadline: Duration,
     pub(super) idle_timeout: Duration,
     pub(super) max_body: u64,
+    /// The keys whose values come from the provider's row.
+    pub(super) preset: Vec<&'static str>,
     pub(super) wait_for_agent: Duration,
     pub(super) hosts: Vec<Arc<str>>,
     pub(super) allow: Vec<Cidr>,
@@ -127,7 +130,47 @@ pub(super) struct EndpointSpec {
 #[derive(Debug)]
 pub(super) enum VerifySpec {
     Open,
-    Signed { provider: &'static Provider, secrets: Vec<(SecretRef, Place)> },
+    Signed { provider: Arc<Provider>, secrets: Vec<(SecretRef, Place)>, options: Box<VerifyOptions> },
+}
+
+/// What an endpoint decides beside its provider's row.
+#[derive(Debug)]
+pub(super) struct VerifyOptions {
+    pub(super) enforce: bool,
+    pub(super) tolerance: Option<Duration>,
+    pub(super) public_url: Option<String>,
+    /// A value that is a reference is read from there.
+    pub(super) settings: BTreeMap<String, Vec<String>>,
+    pub(super) jwks: Option<KeySet>,
+    pub(super) named_keys: Vec<(String, (SecretRef, Place))>,
+    pub(super) verify_token: Option<(SecretRef, Place)>,
+    pub(super) allow_unsigned_challenge: bool,
+    pub(super) confirm: bool,
+}
+
+impl Default for VerifyOptions {
+    fn default() -> Self {
+        Self {
+            enforce: true,
+            tolerance: None,
+            public_url: None,
+            settings: BTreeMap::new(),
+            jwks: None,
+            named_keys: Vec::new(),
+            verify_token: None,
+            allow_unsigned_challenge: false,
+            confirm: false,
+        }
+    }
+}
+
+/// Where a JSON Web Key Set is.
+#[derive(Debug)]
+pub(super) enum KeySet {
+    /// It is read with the config.
+    Kept(SecretRef, Place),
+    /// It is fetched.
+    Url(String),
 }
 
 /// One `[[token]]`, before its secrets are read.

@@ -134,6 +134,11 @@ impl<'a> Report<'a> {
         Place { in_file: true, line: span.map(|span| line_of(self.text, span.start)), key: key.into() }
     }
 
+    /// How many errors there are so far.
+    pub(super) fn errors(&self) -> usize {
+        self.errors.len()
+    }
+
     pub(super) fn error(&mut self, place: &Place, message: impl Into<String>, help: impl Into<String>) {
         let error = self.describe(place, message.into(), help.into());
         self.errors.push(error);

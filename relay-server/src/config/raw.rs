@@ -4,6 +4,7 @@
 //! later check can name the line. Invariant: an unknown key, a wrong shape or bad TOML is an error that names file,
 //! line and key, and that never repeats a quoted value, which could be a secret in the wrong place.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
@@ -18,6 +19,8 @@ use super::error::{ConfigError, line_of, suggest};
 pub(super) type Text = Option<Spanned<String>>;
 /// A whole number that may be missing.
 pub(super) type Number = Option<Spanned<i64>>;
+/// A yes or no that may be missing.
+pub(super) type Flag = Option<Spanned<bool>>;
 /// A list of texts that may be missing.
 pub(super) type Texts = Option<Vec<Spanned<String>>>;
 
@@ -30,6 +33,9 @@ pub(super) struct Raw {
     pub(super) tls: Option<Spanned<RawTls>>,
     #[serde(default)]
     pub(super) limits: RawLimits,
+    /// Rows as in the embedded table; read by the crate of schemes.
+    #[serde(default)]
+    pub(super) provider: Vec<Spanned<toml::Table>>,
     #[serde(default)]
     pub(super) endpoint: Vec<Spanned<RawEndpoint>>,
     #[serde(default)]
@@ -99,7 +105,7 @@ pub(super) struct RawToken {
 #[derive(Debug)]
 pub(super) enum RawVerify {
     Word(String),
-    Signed(RawSigned),
+    Signed(Box<RawSigned>),
 }
 
 #[derive(Debug, Deserialize)]
@@ -107,6 +113,32 @@ pub(super) enum RawVerify {
 pub(super) struct RawSigned {
     pub(super) provider: Text,
     pub(super) secrets: Texts,
+    pub(super) enforce: Flag,
+    pub(super) tolerance: Text,
+    pub(super) public_url: Text,
+    pub(super) settings: Option<BTreeMap<String, OneOrMore>>,
+    pub(super) jwks: Text,
+    pub(super) named_keys: Option<BTreeMap<String, Spanned<String>>>,
+    pub(super) verify_token: Text,
+    pub(super) allow_unsigned_challenge: Flag,
+    pub(super) confirm: Flag,
+}
+
+/// A text, or a list of them.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum OneOrMore {
+    One(String),
+    More(Vec<String>),
+}
+
+impl OneOrMore {
+    pub(super) fn list(&self) -> Vec<String> {
+        match self {
+            Self::One(text) => vec![text.clone()],
+            Self::More(texts) => texts.clone(),
+        }
+    }
 }
 
 // By hand, since an untagged enum would answer every mistake with "data did not match any variant".
@@ -125,7 +157,7 @@ impl<'de> Deserialize<'de> for RawVerify {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RawVerify, A::Error> {
-                RawSigned::deserialize(MapAccessDeserializer::new(map)).map(RawVerify::Signed)
+                RawSigned::deserialize(MapAccessDeserializer::new(map)).map(Box::new).map(RawVerify::Signed)
             }
         }
         deserializer.deserialize_any(Either)

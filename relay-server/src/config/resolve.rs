@@ -7,16 +7,16 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use relay_schemes::Secret;
+use relay_schemes::{Material, Provider, Secret, SecretError};
 
 use super::check::unique_hashes;
 use super::cidr::Cidr;
-use super::effective::{Effective, EndpointSpec, TlsFiles, TokenSpec, VerifySpec};
+use super::effective::{Effective, EndpointSpec, KeySet, TlsFiles, TokenSpec, VerifyOptions, VerifySpec};
 use super::error::{Place, Report};
 use super::secret_ref::{SecretBytes, SecretRef, Surroundings};
 use crate::agents::token::{MIN_TOKEN_BYTES, Token, TokenHash, Tokens};
 use crate::endpoint::{Allow, Endpoint};
-use crate::verify::Rule;
+use crate::verify::{Policy, Rule};
 
 /// Endpoints and tokens, with their secrets read. To be used only if `report` holds no error.
 pub(super) fn resolve(
@@ -45,31 +45,8 @@ fn readable(tls: &TlsFiles, place: &Place, report: &mut Report<'_>) {
 fn endpoint(spec: &EndpointSpec, around: &Surroundings<'_>, report: &mut Report<'_>) -> Option<Endpoint> {
     let verify = match &spec.verify {
         VerifySpec::Open => Rule::Open,
-        VerifySpec::Signed { provider, secrets } => {
-            let mut read = Vec::new();
-            for (reference, place) in secrets {
-                let Some(secret) = secret(reference, place, around, report) else { continue };
-                let secret = Secret::new(secret.bytes.to_vec());
-                // One by one, so that the message names the reference at fault.
-                match Rule::signed(provider, std::slice::from_ref(&secret)) {
-                    Ok(_) => read.push(secret),
-                    Err(why) => report.error(
-                        place,
-                        format!("{reference} cannot be used for {}: {why}", provider.name),
-                        "copy the secret again, whole",
-                    ),
-                }
-            }
-            if read.len() < secrets.len() {
-                return None;
-            }
-            match Rule::signed(provider, &read) {
-                Ok(rule) => rule,
-                Err(why) => {
-                    report.error(&spec.verify_place, format!("the secrets cannot be used together: {why}"), "");
-                    return None;
-                }
-            }
+        VerifySpec::Signed { provider, secrets, options } => {
+            rule(provider, secrets, options, &spec.verify_place, around, report)?
         }
     };
     Some(Endpoint {
@@ -84,6 +61,98 @@ fn endpoint(spec: &EndpointSpec, around: &Surroundings<'_>, report: &mut Report<
         replay: spec.replay,
         exclusive: spec.exclusive,
     })
+}
+
+/// A rule with its secrets read. They are tried one by one first, so that the message names the one at fault.
+fn rule(
+    provider: &Arc<Provider>,
+    secrets: &[(SecretRef, Place)],
+    options: &VerifyOptions,
+    place: &Place,
+    around: &Surroundings<'_>,
+    report: &mut Report<'_>,
+) -> Option<Rule> {
+    let before = report.errors();
+    let mut material = material(options, around, report);
+    let mut read = Vec::new();
+    for (reference, place) in secrets {
+        let Some(secret) = secret(reference, place, around, report) else { continue };
+        let secret = Secret::new(secret.bytes.to_vec());
+        let alone = Material { secrets: vec![secret.clone()], ..material.clone() };
+        match Rule::new(Arc::clone(provider), alone, policy(options, None)) {
+            Ok((_, warnings)) => {
+                for warning in warnings {
+                    report.warn(
+                        place,
+                        format!("{reference}: {warning}"),
+                        "copy the secret again if it does not verify",
+                    );
+                }
+                read.push(secret);
+            }
+            Err(error @ (SecretError::Setting(_) | SecretError::PublicKeys(_))) => {
+                report.error(place, format!("{}: {error}", provider.name), "set it beside the secrets");
+                return None;
+            }
+            Err(why) => report.error(
+                place,
+                format!("{reference} cannot be used for {}: {why}", provider.name),
+                "copy the secret again, whole",
+            ),
+        }
+    }
+    let token = options.verify_token.as_ref().and_then(|(reference, place)| secret(reference, place, around, report));
+    let token = token.map(|token| Secret::new(token.bytes.to_vec()));
+    if report.errors() > before {
+        return None;
+    }
+    material.secrets = read;
+    match Rule::new(Arc::clone(provider), material, policy(options, token)) {
+        Ok((rule, _)) => Some(rule),
+        Err(why) => {
+            let help =
+                if provider.setup.is_empty() { String::new() } else { format!("what to set: {}", provider.setup) };
+            report.error(place, format!("{} cannot be verified like this: {why}", provider.name), help);
+            None
+        }
+    }
+}
+
+fn policy(options: &VerifyOptions, verify_token: Option<Secret>) -> Policy {
+    Policy {
+        lenient: !options.enforce,
+        verify_token,
+        allow_unsigned_challenge: options.allow_unsigned_challenge,
+        confirm: options.confirm,
+        jwks_url: match &options.jwks {
+            Some(KeySet::Url(url)) => Some(url.clone()),
+            Some(KeySet::Kept(..)) | None => None,
+        },
+    }
+}
+
+/// What the config says beside the secrets.
+fn material(options: &VerifyOptions, around: &Surroundings<'_>, report: &mut Report<'_>) -> Material {
+    let place = Place::default();
+    let mut text = |reference: &SecretRef, place: &Place| {
+        let bytes = secret(reference, place, around, report)?.bytes;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let mut value = |written: &String| match written.parse::<SecretRef>() {
+        Ok(reference) => text(&reference, &place).unwrap_or_default(),
+        Err(_) => written.clone(),
+    };
+    let settings = options.settings.iter();
+    let settings = settings.map(|(name, values)| (name.clone(), values.iter().map(&mut value).collect())).collect();
+    let jwks = match &options.jwks {
+        Some(KeySet::Kept(reference, place)) => text(reference, place),
+        Some(KeySet::Url(_)) | None => None,
+    };
+    let named = options.named_keys.iter();
+    let named_keys =
+        named.filter_map(|(name, (reference, place))| Some((name.clone(), text(reference, place)?))).collect();
+    let tolerance_s = options.tolerance.and_then(|tolerance| u32::try_from(tolerance.as_secs()).ok());
+    Material { secrets: Vec::new(), public_url: options.public_url.clone(), settings, jwks, named_keys, tolerance_s }
 }
 
 fn allow(networks: &[Cidr]) -> Allow {

@@ -3,9 +3,12 @@
 //! Invariants: secrets appear as references only and hashes shortened; every time and size is printed in the form in
 //! which it would be typed.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
-use super::effective::{Effective, EndpointSpec, TokenSpec, VerifySpec};
+use super::effective::{Effective, EndpointSpec, KeySet, TokenSpec, VerifyOptions, VerifySpec};
+use super::error::Place;
 use super::secret_ref::SecretRef;
 use super::values::{show_duration, show_size};
 
@@ -66,13 +69,37 @@ struct ShownEndpoint {
     replay: &'static str,
     attach: &'static str,
     verify: ShownVerify,
+    /// The keys whose values come from the provider's row. Shown as comments; in JSON as a list.
+    #[serde(skip)]
+    preset: Vec<&'static str>,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum ShownVerify {
     Word(&'static str),
-    Signed { provider: &'static str, secrets: Vec<String> },
+    Signed(Box<ShownSigned>),
+}
+
+#[derive(Debug, Serialize)]
+struct ShownSigned {
+    provider: String,
+    secrets: Vec<String>,
+    enforce: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tolerance: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    public_url: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    settings: BTreeMap<String, Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jwks: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    named_keys: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verify_token: Option<String>,
+    allow_unsigned_challenge: bool,
+    confirm: bool,
 }
 
 /// One token, as `token list` prints it.
@@ -93,7 +120,28 @@ pub struct ShownToken {
 impl Shown {
     /// In the format of `relay.toml`. Fails only if the serializer does.
     pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
-        toml::to_string(self)
+        let (mut out, mut endpoint) = (String::new(), None);
+        for line in toml::to_string(self)?.lines() {
+            if line == "[[endpoint]]" {
+                endpoint = Some(endpoint.map_or(0, |index: usize| index + 1));
+            }
+            out.push_str(line);
+            let preset = endpoint.and_then(|index| self.endpoint.get(index)).map_or(&[][..], |it| &it.preset);
+            if preset.iter().any(|key| line.strip_prefix(key).is_some_and(|rest| rest.starts_with(" ="))) {
+                out.push_str("  # from the provider's row");
+            }
+            out.push('\n');
+        }
+        Ok(out)
+    }
+
+    /// As JSON. Fails only if the serializer does.
+    pub fn to_json(&self) -> serde_json::Result<serde_json::Value> {
+        let mut value = serde_json::to_value(self)?;
+        for (index, endpoint) in self.endpoint.iter().enumerate() {
+            value["endpoint"][index]["from_provider"] = serde_json::to_value(&endpoint.preset)?;
+        }
+        Ok(value)
     }
 
     /// The tokens alone.
@@ -148,12 +196,32 @@ fn endpoint(spec: &EndpointSpec) -> ShownEndpoint {
         replay: spec.replay.name(),
         allow: spec.allow.iter().map(ToString::to_string).collect(),
         attach: if spec.exclusive { "exclusive" } else { "shared" },
+        preset: spec.preset.clone(),
         verify: match &spec.verify {
             VerifySpec::Open => ShownVerify::Word("none"),
-            VerifySpec::Signed { provider, secrets } => {
-                ShownVerify::Signed { provider: &provider.name, secrets: references(secrets) }
+            VerifySpec::Signed { provider, secrets, options } => {
+                ShownVerify::Signed(Box::new(signed(&provider.name, secrets, options)))
             }
         },
+    }
+}
+
+fn signed(provider: &str, secrets: &[(SecretRef, Place)], options: &VerifyOptions) -> ShownSigned {
+    ShownSigned {
+        provider: provider.to_owned(),
+        secrets: references(secrets),
+        enforce: options.enforce,
+        tolerance: options.tolerance.map(show_duration),
+        public_url: options.public_url.clone(),
+        settings: options.settings.clone(),
+        jwks: options.jwks.as_ref().map(|keys| match keys {
+            KeySet::Kept(reference, _) => reference.to_string(),
+            KeySet::Url(url) => url.clone(),
+        }),
+        named_keys: options.named_keys.iter().map(|(name, (at, _))| (name.clone(), at.to_string())).collect(),
+        verify_token: options.verify_token.as_ref().map(|(reference, _)| reference.to_string()),
+        allow_unsigned_challenge: options.allow_unsigned_challenge,
+        confirm: options.confirm,
     }
 }
 

@@ -10,9 +10,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use relay_schemes::Reply;
 use relay_tunnel::Receiver;
 use thiserror::Error;
 use tokio::time::{Sleep, sleep};
@@ -52,6 +53,22 @@ pub fn answer(answer: Answer, first: Option<Running>, event_id: EventId, idle: D
         Streamed { inner, idle, silence: None, missing, first, _upload: upload }.boxed_unsync()
     });
     let mut response = Response::from_parts(head, body);
+    mark(&mut response, event_id);
+    response
+}
+
+/// The answer to a provider's challenge.
+#[must_use]
+pub fn challenge(reply: Reply, event_id: EventId) -> Response<Body> {
+    let body = Full::new(Bytes::from(reply.body)).map_err(|never| match never {}).boxed_unsync();
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::OK);
+    for (name, value) in reply.headers {
+        // Names and values were checked where the answer was made.
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            response.headers_mut().append(name, value);
+        }
+    }
     mark(&mut response, event_id);
     response
 }
@@ -133,6 +150,7 @@ pub const fn status_and_code(failure: Failure) -> (StatusCode, &'static str) {
         Failure::HeadTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large"),
         Failure::Address => (StatusCode::FORBIDDEN, "address_not_allowed"),
         Failure::Refused(refusal) => (StatusCode::UNAUTHORIZED, refusal.code()),
+        Failure::Challenge { status, code } => (status_of(status), code),
         Failure::Replayed => (StatusCode::CONFLICT, "replayed"),
         Failure::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
         Failure::NoAgent => (StatusCode::SERVICE_UNAVAILABLE, "agent_unavailable"),
@@ -144,6 +162,16 @@ pub const fn status_and_code(failure: Failure) -> (StatusCode, &'static str) {
         Failure::AgentLost => (StatusCode::BAD_GATEWAY, "agent_lost"),
         Failure::NotCalled => (StatusCode::SERVICE_UNAVAILABLE, "not_called"),
         Failure::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+    }
+}
+
+/// A row's status; one that is no error would say yes to what was refused.
+const fn status_of(status: u16) -> StatusCode {
+    match status {
+        400 => StatusCode::BAD_REQUEST,
+        401 => StatusCode::UNAUTHORIZED,
+        404 => StatusCode::NOT_FOUND,
+        _ => StatusCode::FORBIDDEN,
     }
 }
 
@@ -159,6 +187,7 @@ fn message(failure: Failure) -> String {
         Failure::HeadTooLarge => "the head is too large".to_owned(),
         Failure::Address => "this address may not post here".to_owned(),
         Failure::Refused(refusal) => refusal.to_string(),
+        Failure::Challenge { .. } => "this challenge is not answered here".to_owned(),
         Failure::Replayed => "this request came before, unchanged".to_owned(),
         Failure::Overloaded => "the relay is at its limit; try again".to_owned(),
         Failure::NoAgent => "no agent is attached to this endpoint; try again".to_owned(),

@@ -5,12 +5,14 @@
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
-use http::{Request, header, uri::Authority};
+use http::{Request, header, request::Parts, uri::Authority};
 
+use super::Origin;
 use crate::{
     agents::{accept::Attachable, token::Tokens},
     endpoint::Endpoint,
     metrics::{Meter, Metrics},
+    refused::Entry,
     webhook::Failure,
 };
 
@@ -25,6 +27,8 @@ pub struct Routes {
     pub tokens: Tokens,
     trusted: Trust,
     public_url: String,
+    /// Whether the config names it.
+    named: bool,
 }
 
 /// An endpoint and its counters.
@@ -59,9 +63,9 @@ impl Routes {
         metrics: &Metrics,
         tokens: Tokens,
         trusted: Trust,
-        public_url: String,
+        (public_url, named): (String, bool),
     ) -> Self {
-        let mut routes = Self { by_name: HashMap::new(), by_host: HashMap::new(), tokens, trusted, public_url };
+        let mut routes = Self { by_name: HashMap::new(), by_host: HashMap::new(), tokens, trusted, public_url, named };
         for endpoint in endpoints {
             let served = Served(Arc::clone(endpoint), metrics.meter(endpoint.name.as_str()));
             for host in &endpoint.hosts {
@@ -78,6 +82,53 @@ impl Routes {
         (self.trusted)(address)
     }
 
+    /// Every endpoint.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.by_name.values().map(|Served(endpoint, _)| endpoint)
+    }
+
+    /// The endpoint of this name.
+    #[must_use]
+    pub fn endpoint(&self, name: &str) -> Option<&Arc<Endpoint>> {
+        self.by_name.get(name).map(|Served(endpoint, _)| endpoint)
+    }
+
+    /// The address under which a sender knows what it asked for: by the config's `public_url` where the path names the
+    /// endpoint, else by what the request and a trusted proxy in front say.
+    #[must_use]
+    pub fn seen_url(&self, endpoint: &Endpoint, origin: Origin, head: &Parts, host: &str) -> String {
+        let target = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        let own_host = endpoint.hosts.iter().any(|own| **own == *host);
+        if self.named && !own_host {
+            return format!("{}{target}", self.public_url);
+        }
+        let trusted = self.trusts(origin.peer);
+        let forwarded = |name: &str| head.headers.get(name).filter(|_| trusted).and_then(|value| value.to_str().ok());
+        let secure = origin.secure || (self.named && self.public_url.starts_with("https:"));
+        let scheme = match forwarded("x-forwarded-proto") {
+            Some(scheme @ ("http" | "https")) => scheme,
+            _ if secure => "https",
+            _ => "http",
+        };
+        let authority = head.uri.authority().map(Authority::as_str);
+        let line = head.headers.get(header::HOST).and_then(|line| line.to_str().ok());
+        let host = forwarded("x-forwarded-host").or(authority).or(line).unwrap_or(host);
+        format!("{scheme}://{host}{target}")
+    }
+
+    /// Other addresses under which a refused request may have been signed.
+    #[must_use]
+    pub fn other_urls(&self, entry: &Entry) -> Vec<String> {
+        let target = entry.url.splitn(4, '/').nth(3).unwrap_or_default();
+        let line = |name: &str| {
+            let value = entry.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value);
+            value.and_then(|value| std::str::from_utf8(value).ok())
+        };
+        let hosts = [line("host"), line("x-forwarded-host")].into_iter().flatten();
+        let hosts = hosts.flat_map(|host| ["https", "http"].map(|scheme| format!("{scheme}://{host}/{target}")));
+        std::iter::once(format!("{}/{target}", self.public_url)).chain(hosts).collect()
+    }
+
     /// The endpoints as agents may attach to them.
     #[must_use]
     pub fn attachable(&self) -> Vec<Attachable> {
@@ -88,7 +139,7 @@ impl Routes {
         let attachable = |endpoint: &Arc<Endpoint>| Attachable {
             name: endpoint.name.as_str().to_owned(),
             url: url(endpoint),
-            provider: endpoint.verify.provider_name(),
+            provider: endpoint.verify.provider_name().to_owned(),
             exclusive: endpoint.exclusive,
         };
         let mut all: Vec<_> = self.by_name.values().map(|Served(endpoint, _)| attachable(endpoint)).collect();

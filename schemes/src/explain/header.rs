@@ -92,7 +92,7 @@ pub(super) fn written_otherwise(it: &mut Trial<'_>) -> Option<Finding> {
             // A bare value where items are due.
             let bare = fields.iter().find(|field| {
                 let item = format!("{field}{pair}");
-                passes(&[item.as_bytes(), &value].concat())
+                passes(&[item.as_bytes(), value].concat())
             });
             if let Some(field) = bare {
                 return Some(Finding::PrefixMissing { prefix: format!("{field}{pair}") });

@@ -10,11 +10,12 @@ use std::time::Duration;
 use relay_schemes::Provider;
 use toml::Spanned;
 
+use super::verify::{Rows, verify, wants_secret};
 use super::{HOUR, MAX_BODY, cidr, duration, read, size, texts};
 use crate::config::effective::{EndpointSpec, Limits, VerifySpec};
 use crate::config::error::{Place, Report, suggest};
 use crate::config::flags::Flags;
-use crate::config::raw::{RawEndpoint, RawVerify, Text, Texts};
+use crate::config::raw::{RawEndpoint, Text};
 use crate::config::secret_ref::SecretRef;
 use crate::config::values::{self, show_duration, show_size};
 use crate::endpoint::{EndpointName, Replay};
@@ -23,22 +24,23 @@ const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 /// What a provider's own timeout is cut by, so that our answer still reaches it.
 const DEADLINE_MARGIN: Duration = Duration::from_secs(1);
 const DEFAULT_WAIT: Duration = Duration::from_secs(2);
-const BOTH_WAYS_OUT: &str =
+pub(super) const BOTH_WAYS_OUT: &str =
     "set verify = { provider = \"…\", secrets = [\"env:…\"] }, or verify = \"none\" to let anyone in";
 
 pub(super) fn endpoints(
     raw: &[Spanned<RawEndpoint>],
     flags: &Flags,
     limits: &Limits,
+    rows: &Rows,
     report: &mut Report<'_>,
 ) -> Vec<EndpointSpec> {
     let mut secrets = secret_flags(flags, report);
     let mut all: Vec<(EndpointSpec, Place)> = Vec::new();
     for entry in raw {
-        all.extend(from_file(entry, limits, &mut secrets, report));
+        all.extend(from_file(entry, limits, rows, &mut secrets, report));
     }
     for text in &flags.endpoints {
-        all.extend(from_flag(text, flags, limits, &mut secrets, report));
+        all.extend(from_flag(text, flags, limits, rows, &mut secrets, report));
     }
     if flags.dev.is_some() && !all.iter().any(|(spec, _)| spec.name.as_str() == "dev") {
         all.extend(
@@ -59,7 +61,7 @@ pub(super) fn endpoints(
     all.into_iter().map(|(spec, _)| spec).collect()
 }
 
-type SecretFlags = HashMap<String, Vec<(SecretRef, Place)>>;
+pub(super) type SecretFlags = HashMap<String, Vec<(SecretRef, Place)>>;
 
 fn secret_flags(flags: &Flags, report: &mut Report<'_>) -> SecretFlags {
     let place = Place::flag("--secret");
@@ -84,6 +86,7 @@ fn secret_flags(flags: &Flags, report: &mut Report<'_>) -> SecretFlags {
 fn from_file(
     entry: &Spanned<RawEndpoint>,
     limits: &Limits,
+    rows: &Rows,
     secrets: &mut SecretFlags,
     report: &mut Report<'_>,
 ) -> Option<(EndpointSpec, Place)> {
@@ -96,14 +99,17 @@ fn from_file(
         Some(verify) => report.place(format!("{key}.verify"), Some(verify.span())),
         None => place.member("verify"),
     };
-    let verify = verify(raw.verify.as_ref().map(Spanned::get_ref), &name, &verify_place, secrets, report)?;
+    let verify = verify(raw.verify.as_ref().map(Spanned::get_ref), &name, &verify_place, (rows, secrets), report)?;
     let fallback = defaults(name, verify, verify_place, limits);
     let key_of = |member: &str| format!("{key}.{member}");
     let deadline =
         duration(&raw.deadline, &key_of("deadline"), fallback.deadline, Duration::from_millis(100)..=HOUR, report);
     let wait_default = DEFAULT_WAIT.min(deadline / 2);
+    let own = [("deadline", raw.deadline.is_some()), ("max_body", raw.max_body.is_some())];
+    let preset = fallback.preset.iter().copied().filter(|key| !own.contains(&(*key, true))).collect();
     let spec = EndpointSpec {
         deadline,
+        preset,
         idle_timeout: duration(
             &raw.idle_timeout,
             &key_of("idle_timeout"),
@@ -111,7 +117,7 @@ fn from_file(
             Duration::from_secs(1)..=HOUR,
             report,
         ),
-        max_body: size(&raw.max_body, &key_of("max_body"), limits.max_body, 1..=MAX_BODY, report),
+        max_body: size(&raw.max_body, &key_of("max_body"), fallback.max_body, 1..=MAX_BODY, report),
         wait_for_agent: duration(
             &raw.wait_for_agent,
             &key_of("wait_for_agent"),
@@ -133,6 +139,7 @@ fn from_flag(
     text: &str,
     flags: &Flags,
     limits: &Limits,
+    rows: &Rows,
     secrets: &mut SecretFlags,
     report: &mut Report<'_>,
 ) -> Option<(EndpointSpec, Place)> {
@@ -152,28 +159,34 @@ fn from_flag(
         }
         return Some((defaults(name, VerifySpec::Open, place.clone(), limits), place));
     }
-    let provider = find(provider, &place, report)?;
+    let provider = rows.find(provider, &place, report)?;
     let secrets = secrets.remove(name.as_str()).unwrap_or_default();
-    if secrets.is_empty() {
+    if secrets.is_empty() && wants_secret(&provider) {
         report.error(
             &place,
             format!("no secret is given for \"{name}\""),
             format!("add --secret {name}=env:VARIABLE or --secret {name}=file:PATH"),
         );
     }
-    Some((defaults(name, VerifySpec::Signed { provider, secrets }, place.clone(), limits), place))
+    Some((
+        defaults(name, VerifySpec::Signed { provider, secrets, options: Box::default() }, place.clone(), limits),
+        place,
+    ))
 }
 
 fn defaults(name: EndpointName, verify: VerifySpec, verify_place: Place, limits: &Limits) -> EndpointSpec {
     let theirs = provider_timeout(&verify).map(|timeout| timeout.saturating_sub(DEADLINE_MARGIN).max(timeout / 2));
     let deadline = theirs.unwrap_or(DEFAULT_DEADLINE);
+    let max_body = provider(&verify).and_then(|provider| provider.max_body).filter(|cap| *cap < limits.max_body);
+    let preset = [("deadline", theirs.is_some()), ("max_body", max_body.is_some())];
     EndpointSpec {
         name,
         verify,
         verify_place,
         deadline,
         idle_timeout: limits.idle_timeout,
-        max_body: limits.max_body,
+        max_body: max_body.unwrap_or(limits.max_body),
+        preset: preset.into_iter().filter(|(_, from_row)| *from_row).map(|(key, _)| key).collect(),
         wait_for_agent: DEFAULT_WAIT.min(deadline / 2),
         hosts: Vec::new(),
         allow: Vec::new(),
@@ -182,11 +195,15 @@ fn defaults(name: EndpointName, verify: VerifySpec, verify_place: Place, limits:
     }
 }
 
-fn provider_timeout(verify: &VerifySpec) -> Option<Duration> {
+fn provider(verify: &VerifySpec) -> Option<&Provider> {
     match verify {
-        VerifySpec::Signed { provider, .. } => provider.timeout,
+        VerifySpec::Signed { provider, .. } => Some(provider),
         VerifySpec::Open => None,
     }
+}
+
+fn provider_timeout(verify: &VerifySpec) -> Option<Duration> {
+    provider(verify)?.timeout
 }
 
 fn name(text: &Text, entry: &Spanned<RawEndpoint>, report: &mut Report<'_>) -> Option<EndpointName> {
@@ -247,76 +264,7 @@ fn mode(mode: &Text, key: &str, report: &mut Report<'_>) {
     }
 }
 
-fn verify(
-    raw: Option<&RawVerify>,
-    name: &EndpointName,
-    place: &Place,
-    flags: &mut SecretFlags,
-    report: &mut Report<'_>,
-) -> Option<VerifySpec> {
-    let signed = match raw {
-        None => {
-            report.error(place, "this endpoint does not say how to verify", BOTH_WAYS_OUT);
-            return None;
-        }
-        Some(RawVerify::Word(word)) if word == "none" => {
-            warn_open(name, place, report);
-            return Some(VerifySpec::Open);
-        }
-        Some(RawVerify::Word(word)) => {
-            report.error(place, format!("\"{word}\" is not a verify rule"), BOTH_WAYS_OUT);
-            return None;
-        }
-        Some(RawVerify::Signed(signed)) => signed,
-    };
-    let Some(provider) = &signed.provider else {
-        report.error(place, "no provider is named", BOTH_WAYS_OUT);
-        return None;
-    };
-    let provider = find(
-        provider.get_ref(),
-        &report.place(format!("endpoint.{name}.verify.provider"), Some(provider.span())),
-        report,
-    );
-    let secrets = match flags.remove(name.as_str()) {
-        Some(secrets) => secrets,
-        None => secrets_of(&signed.secrets, &format!("endpoint.{name}.verify.secrets"), report),
-    };
-    if signed.secrets.iter().flatten().next().is_none() && secrets.is_empty() {
-        let variable = format!("{}_WEBHOOK_SECRET", name.as_str().to_ascii_uppercase().replace(['-', '.'], "_"));
-        report.error(
-            place,
-            "no secret is configured, so nothing could be verified",
-            format!("set secrets = [\"env:{variable}\"] or verify = \"none\""),
-        );
-    }
-    Some(VerifySpec::Signed { provider: provider?, secrets })
-}
-
-/// A list of references, each with its line.
-pub(super) fn secrets_of(list: &Texts, key: &str, report: &mut Report<'_>) -> Vec<(SecretRef, Place)> {
-    let mut secrets = Vec::new();
-    for text in list.iter().flatten() {
-        let place = report.place(key, Some(text.span()));
-        secrets.extend(
-            read(Some((text.get_ref(), place.clone())), str::parse, report).map(|reference| (reference, place)),
-        );
-    }
-    secrets
-}
-
-fn find(name: &str, place: &Place, report: &mut Report<'_>) -> Option<&'static Provider> {
-    let found = relay_schemes::provider(name);
-    if found.is_none() {
-        let known = relay_schemes::providers().iter().map(|provider| provider.name.as_ref());
-        let help = suggest(name, known.clone())
-            .unwrap_or_else(|| format!("known providers: {}", known.collect::<Vec<_>>().join(", ")));
-        report.error(place, format!("\"{name}\" is not a known provider"), help);
-    }
-    found
-}
-
-fn warn_open(name: &EndpointName, place: &Place, report: &mut Report<'_>) {
+pub(super) fn warn_open(name: &EndpointName, place: &Place, report: &mut Report<'_>) {
     report.warn(
         place,
         format!("anyone who knows the address can post to \"{name}\""),

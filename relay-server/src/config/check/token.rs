@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use toml::Spanned;
 
-use super::endpoint::secrets_of;
+use super::verify::secrets_of;
 use super::{read, texts};
 use crate::agents::token::{Pattern, Right, Token, TokenHash};
 use crate::config::effective::{EndpointSpec, TokenSpec};

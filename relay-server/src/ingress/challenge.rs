@@ -1,0 +1,71 @@
+//! What a challenge asks for beside its answer: a secret to keep, a URL to call.
+//!
+//! A secret is on disk before the answer goes out. A URL is called only where the endpoint says so, in the background,
+//! by [`crate::outbound`], which reaches the public network alone; that it is on the provider's own host was checked
+//! where the row was read.
+
+use std::sync::Arc;
+
+use relay_schemes::Reply;
+
+use super::Door;
+use crate::{
+    endpoint::Endpoint,
+    handshakes::Handshake,
+    webhook::{Failure, Received},
+};
+
+pub(super) async fn carry_out(
+    door: &Arc<Door>,
+    endpoint: &Endpoint,
+    received: &Received,
+    reply: &Reply,
+) -> Result<(), Failure> {
+    let (name, event_id) = (endpoint.name.as_str(), received.event_id);
+    if let Some(secret) = reply.learns_secret.clone() {
+        let (keeper, name) = (Arc::clone(door), name.to_owned());
+        let kept = tokio::task::spawn_blocking(move || keeper.learnt.keep(&keeper.state, &name, secret)).await;
+        match kept {
+            Ok(Ok(())) => door.teach(),
+            Ok(Err(error)) => {
+                tracing::error!(endpoint = %endpoint.name, %error, "a secret of a handshake could not be kept");
+                return Err(Failure::Internal);
+            }
+            Err(_) => return Err(Failure::Internal),
+        }
+    }
+    let confirm = reply.confirm_url.clone();
+    let may_confirm = endpoint.verify.may_confirm();
+    tracing::info!(
+        %event_id, endpoint = name, handshake = reply.handshake,
+        learnt = reply.learns_secret.is_some(), status = reply.status, "a challenge was answered"
+    );
+    if confirm.is_some() && !may_confirm {
+        tracing::warn!(
+            endpoint = name,
+            "a subscription waits to be confirmed: set confirm = true in its verify rule, or open the URL that \
+             `relay-server event list --state handshake --json` shows"
+        );
+    }
+    door.handshakes.record(Handshake {
+        event_id,
+        at: received.at,
+        endpoint: name.to_owned(),
+        provider: endpoint.verify.provider_name().to_owned(),
+        name: reply.handshake.clone(),
+        client: received.client,
+        learnt: reply.learns_secret.is_some(),
+        confirm_url: confirm.clone().filter(|_| !may_confirm),
+    });
+    if let Some(url) = confirm.filter(|_| may_confirm) {
+        let (door, name) = (Arc::clone(door), name.to_owned());
+        // As many at a time as the outbound side takes; each ends after its own patience.
+        tokio::spawn(async move {
+            match door.outbound.get(&url).await {
+                Ok(_) => tracing::info!(%event_id, endpoint = name, "a subscription was confirmed"),
+                Err(error) => tracing::warn!(%event_id, endpoint = name, %error, "a subscription was not confirmed"),
+            }
+        });
+    }
+    Ok(())
+}

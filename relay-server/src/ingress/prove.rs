@@ -1,0 +1,206 @@
+//! The first half of a webhook's way: admitted, collected where its proof needs it, proven, or turned away.
+//!
+//! A provider's challenge ends here, too: it is answered by the relay itself, whether or not an agent is there. What
+//! is turned away is kept for who has to find out why, and the endpoint's agents are told.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Version, header};
+use hyper::{
+    body::{Body as _, Incoming},
+    upgrade::OnUpgrade,
+};
+use relay_schemes::{Challenge, Refusal, Reply};
+use relay_tunnel::http::connection_options;
+use tokio::sync::SemaphorePermit;
+
+use super::{Door, challenge, collect, explain, respond, route::Routes, tell_agents};
+use crate::{
+    endpoint::Endpoint,
+    refused::Entry,
+    verify::{Payload, Unproven, Webhook},
+    webhook::{EventId, Failure, Received},
+};
+
+/// Longest method, in bytes; the longest registered one has 17 (RFC 9110, section 16.1).
+const MAX_METHOD_BYTES: usize = 64;
+
+/// How the first half ended. It lives for one step, so a box would cost more than its size.
+#[expect(clippy::large_enum_variant, reason = "moved once, never stored")]
+pub(super) enum Proven<'d> {
+    /// With a webhook, and the memory that its body takes.
+    Webhook(Webhook, Option<SemaphorePermit<'d>>),
+    /// It was a challenge, and this is its answer.
+    Answered(Reply, EventId),
+}
+
+/// A request that came no further than the door.
+pub(super) struct TurnedAway {
+    pub(super) received: Received,
+    pub(super) body: Option<Bytes>,
+    pub(super) failure: Failure,
+}
+
+impl TurnedAway {
+    fn new(received: Received, payload: Payload, failure: Failure) -> Box<Self> {
+        let body = if let Payload::Whole(body) = payload { Some(body) } else { None };
+        Box::new(Self { received, body, failure })
+    }
+}
+
+pub(super) async fn prove<'d>(
+    door: &'d Arc<Door>,
+    endpoint: &Endpoint,
+    received: Received,
+    (body, upgrade): (Incoming, Option<OnUpgrade>),
+) -> Result<Proven<'d>, Box<TurnedAway>> {
+    if let Err(failure) = admit(door, endpoint, &received, &body) {
+        return Err(Box::new(TurnedAway { received, body: None, failure }));
+    }
+    let deadline = received.started + endpoint.deadline;
+    let (payload, memory) = if endpoint.verify.covers_body() {
+        match collect::collect(body, endpoint.max_body, door.body_idle, deadline, &door.body_budget).await {
+            Ok((body, memory)) => (Payload::Whole(body), Some(memory)),
+            Err(failure) => return Err(Box::new(TurnedAway { received, body: None, failure })),
+        }
+    } else {
+        (upgrade.map_or(Payload::Streaming(body), Payload::Upgrade), None)
+    };
+    fetch_key(door, endpoint, &received, &payload, None).await;
+    match endpoint.verify.challenge(&received, bytes_of(&payload)) {
+        None => {}
+        Some(Challenge::Refused { status, code }) => {
+            return Err(TurnedAway::new(received, payload, Failure::Challenge { status, code }));
+        }
+        Some(Challenge::Respond(reply)) => {
+            let event_id = received.event_id;
+            return match challenge::carry_out(door, endpoint, &received, &reply).await {
+                Ok(()) => Ok(Proven::Answered(reply, event_id)),
+                Err(failure) => Err(TurnedAway::new(received, payload, failure)),
+            };
+        }
+    }
+    let mut outcome = endpoint.verify.verify(received, payload);
+    if let Err(unproven) = outcome {
+        let Unproven { received, payload, refusal } = *unproven;
+        if !fetch_key(door, endpoint, &received, &payload, Some(refusal)).await {
+            return Err(TurnedAway::new(received, payload, Failure::Refused(refusal)));
+        }
+        outcome = endpoint.verify.verify(received, payload);
+    }
+    match outcome {
+        Ok(webhook) => Ok(Proven::Webhook(webhook, memory)),
+        Err(unproven) => {
+            let Unproven { received, payload, refusal } = *unproven;
+            Err(TurnedAway::new(received, payload, Failure::Refused(refusal)))
+        }
+    }
+}
+
+fn bytes_of(payload: &Payload) -> &[u8] {
+    match payload {
+        Payload::Whole(body) => body,
+        Payload::Streaming(_) | Payload::Upgrade(_) => &[],
+    }
+}
+
+/// Fetches the key that the rule needs before it can say anything, or lacked when it refused; whether there is a new one.
+async fn fetch_key(
+    door: &Door,
+    endpoint: &Endpoint,
+    received: &Received,
+    payload: &Payload,
+    refusal: Option<Refusal>,
+) -> bool {
+    let Some(source) = endpoint.verify.key_source(received, bytes_of(payload), refusal) else { return false };
+    let text = match door.outbound.get(source.url()).await {
+        Ok(bytes) => String::from_utf8(bytes.to_vec()).ok(),
+        Err(error) => {
+            tracing::warn!(endpoint = %endpoint.name, url = source.url(), %error, "a provider's key could not be fetched");
+            None
+        }
+    };
+    let fetched = text.is_some();
+    endpoint.verify.take_key(source, text);
+    fetched
+}
+
+/// What can be said before a byte of the body was read.
+fn admit(door: &Door, endpoint: &Endpoint, received: &Received, body: &Incoming) -> Result<(), Failure> {
+    check_message(received, door.max_head)?;
+    if !endpoint.allow.allows(received.client) {
+        return Err(Failure::Address);
+    }
+    if body.size_hint().exact().is_some_and(|len| len > endpoint.max_body) {
+        return Err(Failure::BodyTooLarge { limit: endpoint.max_body });
+    }
+    Ok(())
+}
+
+/// Keeps what was refused for who has to find out why, and tells the endpoint's agents of it.
+pub(super) fn record(door: &Arc<Door>, routes: &Arc<Routes>, endpoint: &Arc<Endpoint>, it: TurnedAway) -> Failure {
+    let TurnedAway { received, body, failure } = it;
+    let kept = matches!(
+        failure,
+        Failure::Refused(_)
+            | Failure::Address
+            | Failure::Challenge { .. }
+            | Failure::Replayed
+            | Failure::BodyTooLarge { .. }
+    );
+    if !kept {
+        return failure;
+    }
+    let (status, code) = respond::status_and_code(failure);
+    tell_agents(door, endpoint, received.event_id, status, code);
+    let line = |(name, value): (&http::HeaderName, &HeaderValue)| {
+        (name.as_str().to_owned(), Bytes::copy_from_slice(value.as_bytes()))
+    };
+    let whole = body.clone();
+    let entry = door.refused.record(Entry {
+        event_id: received.event_id,
+        at: received.at,
+        endpoint: endpoint.name.as_str().to_owned(),
+        provider: endpoint.verify.provider_name().to_owned(),
+        client: received.client,
+        method: received.head.method.as_str().to_owned(),
+        url: received.url,
+        headers: received.head.headers.iter().map(line).collect(),
+        body_len: body.as_ref().map(|body| body.len() as u64),
+        body: body.unwrap_or_default(),
+        status: status.as_u16(),
+        code,
+    });
+    if let Failure::Refused(refusal) = failure {
+        explain::later(door, routes, endpoint, entry, whole, refusal);
+    }
+    failure
+}
+
+/// What hyper lets pass and a relay must not: other codings below chunked, methods for proxies, `Connection` that
+/// names what is for everybody.
+fn check_message(received: &Received, max_head: usize) -> Result<(), Failure> {
+    let head = &received.head;
+    if head.method.as_str().len() > MAX_METHOD_BYTES {
+        return Err(Failure::Method);
+    }
+    let lines: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if lines + head.uri.to_string().len() > max_head {
+        return Err(Failure::HeadTooLarge);
+    }
+    if matches!(head.method, Method::CONNECT | Method::TRACE) {
+        return Err(Failure::Method);
+    }
+    let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
+    let lawful = match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(only), None) => head.version == Version::HTTP_11 && only.as_bytes().eq_ignore_ascii_case(b"chunked"),
+        _ => false,
+    };
+    // Nobody may have the length or the host taken out on the way (RFC 9110, section 7.6.1).
+    let lawful = lawful
+        && !connection_options(&head.headers)
+            .any(|name| name.eq_ignore_ascii_case(b"content-length") || name.eq_ignore_ascii_case(b"host"));
+    if lawful { Ok(()) } else { Err(Failure::BadRequest) }
+}
