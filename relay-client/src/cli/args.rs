@@ -85,7 +85,7 @@ pub struct ReachArgs {
     /// A PEM file with roots to believe for the relay, besides the system's
     #[arg(long, env = "RELAY_CA", value_name = "FILE")]
     pub relay_ca: Option<PathBuf>,
-    /// The proxy before the relay: http://, https://, socks5:// or socks5h://[USER:PASSWORD@]HOST[:PORT], or
+    /// The proxy before the relay: http://, https://, socks5:// or socks5h://USER:PASSWORD@HOST:PORT, or
     /// "direct" [default: HTTPS_PROXY, ALL_PROXY and NO_PROXY, but not for a relay on this machine]
     #[arg(long, env = "RELAY_PROXY", hide_env_values = true, value_name = "URL")]
     pub proxy: Option<String>,
