@@ -102,7 +102,12 @@ pub fn run(source: &Source, config: &Config, started: impl FnOnce(&Started)) -> 
     for number in 1..config.server.workers.get() {
         let (public, door, serving, stop) =
             (public.try_clone()?, Arc::clone(&door), Arc::clone(&serving), stop.clone());
-        let work = move || worker(public, door, serving, &stop);
+        // Made here, so that all that the relay holds open is open once it says that it listens.
+        let runtime = self::runtime()?;
+        let work = move || {
+            worker(&runtime, public, door, serving, &stop);
+            runtime.shutdown_background();
+        };
         workers.push(std::thread::Builder::new().name(format!("worker-{number}")).spawn(work)?);
     }
     let outcome = runtime.block_on(async {
@@ -146,8 +151,13 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 /// One more one-thread runtime that accepts from the same listener.
-fn worker(public: StdListener, door: Arc<Door>, serving: Arc<Serving>, stop: &CancellationToken) {
-    let Ok(runtime) = runtime() else { return tracing::error!("a worker could not start") };
+fn worker(
+    runtime: &tokio::runtime::Runtime,
+    public: StdListener,
+    door: Arc<Door>,
+    serving: Arc<Serving>,
+    stop: &CancellationToken,
+) {
     door.metrics.watch(runtime.handle().clone());
     runtime.block_on(async {
         match TcpListener::from_std(public) {
@@ -158,7 +168,6 @@ fn worker(public: StdListener, door: Arc<Door>, serving: Arc<Serving>, stop: &Ca
             Err(error) => tracing::error!(%error, "a worker cannot listen"),
         }
     });
-    runtime.shutdown_background();
 }
 
 fn door(config: &Config, public: SocketAddr, state: StateDir, learnt: Learnt) -> Door {
