@@ -82,19 +82,19 @@ async fn explain_refused(State(admin): State<Admin>, Path(id): Path<String>) -> 
     };
     let findings = |findings: Value| answer(StatusCode::OK, &json!({ "id": id, "findings": findings }));
     if entry.code == "address_not_allowed" || entry.code == "replayed" || entry.code == "body_too_large" {
-        return findings(json!([{ "code": entry.code, "text": "this was not refused for its signature" }]));
+        return findings(json!([{ "code": entry.code, "message": "this was not refused for its signature" }]));
     }
     if entry.body_len.is_some_and(|len| len > entry.body.len() as u64) {
         let text = "only the beginning of its body was kept, and its signature covers the whole; the log's line of the \
                     time says more, or save a request in a file and explain that";
-        return findings(json!([{ "code": "body_not_kept", "text": text }]));
+        return findings(json!([{ "code": "body_not_kept", "message": text }]));
     }
     let Some(endpoint) = admin.door.routes.load().endpoint(&entry.endpoint).cloned() else {
         return error(StatusCode::NOT_FOUND, "not_found", "its endpoint is not there any more");
     };
     match explain::asked(&admin.door, endpoint, entry).await {
         Some(found) => {
-            let shown = |one: &Finding| json!({ "code": one.code(), "text": one.to_string() });
+            let shown = |one: &Finding| json!({ "code": one.code(), "message": one.to_string() });
             findings(found.iter().map(shown).collect())
         }
         None => error(StatusCode::SERVICE_UNAVAILABLE, "busy", "another explanation is under way; ask again"),
