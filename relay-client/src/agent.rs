@@ -18,6 +18,8 @@ mod offers;
 mod plan;
 mod session;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -52,6 +54,8 @@ const FINISH: Duration = Duration::from_secs(600);
 const MAX_FINISHING: usize = 4;
 /// Agents that hear of their relay's stop come back spread over this.
 const SPREAD: Duration = Duration::from_secs(1);
+/// The most that an agent waits between its tries to leave a relay that drains.
+const LEAVING: Duration = Duration::from_secs(2);
 /// How long an agent whose new session was refused keeps to the one it has before it asks again.
 const REFUSED_BESIDE: Duration = Duration::from_secs(60);
 
@@ -79,16 +83,7 @@ pub async fn run(
     let config = Arc::clone(&settings.borrow_and_update());
     let table = Table::new(&config, &Table::default()).map_err(RunError::Unusable)?;
     status.wanted(&table);
-    let shared = Arc::new(Shared::new(table, reporter, status));
-    let mut supervisor = Supervisor {
-        config,
-        shared,
-        backoff: Backoff::new(),
-        current: None,
-        opening: None,
-        finishing: JoinSet::new(),
-        finishing_order: VecDeque::new(),
-    };
+    let mut supervisor = Supervisor::new(config, Shared::new(table, reporter, status));
     supervisor.open_after(Duration::ZERO);
     supervisor.run(&mut settings, &stop).await
 }
@@ -105,6 +100,8 @@ struct Supervisor {
     backoff: Backoff,
     current: Option<Session>,
     opening: Option<Opening>,
+    /// Whether the user knows that the current session is one too old.
+    told_beside: bool,
     finishing: JoinSet<()>,
     /// Oldest first.
     finishing_order: VecDeque<AbortHandle>,
@@ -120,6 +117,19 @@ enum Happened {
 }
 
 impl Supervisor {
+    fn new(config: Arc<Config>, shared: Shared) -> Self {
+        Self {
+            config,
+            shared: Arc::new(shared),
+            backoff: Backoff::new(),
+            current: None,
+            opening: None,
+            told_beside: false,
+            finishing: JoinSet::new(),
+            finishing_order: VecDeque::new(),
+        }
+    }
+
     async fn run(
         &mut self,
         settings: &mut watch::Receiver<Arc<Config>>,
@@ -194,8 +204,14 @@ impl Supervisor {
 
     /// A session is open: it is the current one now, and the one before it finishes.
     fn relieve(&mut self, session: Session) {
-        self.opening = None;
-        let Some(relieved) = self.current.replace(session) else { return };
+        (self.opening, self.told_beside) = (None, false);
+        if let Some(relieved) = self.current.replace(session) {
+            self.finish(relieved);
+        }
+    }
+
+    /// A relieved session finishes what it carries.
+    fn finish(&mut self, relieved: Session) {
         if self.finishing_order.len() >= MAX_FINISHING
             && let Some(oldest) = self.finishing_order.pop_front()
         {
@@ -212,25 +228,32 @@ impl Supervisor {
     /// No session came of an attempt.
     fn failed(&mut self, failed: Failed) -> Result<(), RunError> {
         self.opening = None;
-        let reporter = &self.shared.reporter;
-        let wait = match (failed, &self.current) {
-            (Failed::Refused { why, .. }, Some(_)) => {
-                reporter.warn(format!("the relay refused a new session, the old one serves on: {why}"));
-                REFUSED_BESIDE
-            }
-            (Failed::Refused { why, code }, None) => return self.refused(why, code),
-            (Failed::Lost { why, retry_after }, current) => {
-                let wait = self.backoff.next(fastrand::f64(), retry_after);
-                match current {
-                    Some(_) => reporter.warn(format!("no new session yet, the old one serves on: {why}")),
-                    None => {
-                        self.shared.status.disconnected();
-                        reporter.state(State::Reconnecting { after: wait, why });
-                    }
-                }
-                wait
-            }
+        if let Some(left) = self.current.take_if(|session| session.has_left()) {
+            self.finish(left);
+        }
+        let (reporter, random) = (self.shared.reporter.clone(), fastrand::f64());
+        let Some(current) = &self.current else {
+            let (why, retry_after) = match failed {
+                Failed::Refused { why, code } => return self.refused(why, code),
+                Failed::Lost { why, retry_after } => (why, retry_after),
+            };
+            let after = self.backoff.next(random, retry_after);
+            self.shared.status.disconnected();
+            reporter.state(State::Reconnecting { after, why });
+            self.open_after(after);
+            return Ok(());
         };
+        let (why, wait) = match failed {
+            Failed::Refused { why, .. } => (why, REFUSED_BESIDE),
+            // These failures say nothing of the relay that comes next.
+            Failed::Lost { why, retry_after } if current.seen.draining() => {
+                (why, retry_after.unwrap_or_default() + LEAVING.mul_f64(random))
+            }
+            Failed::Lost { why, retry_after } => (why, self.backoff.next(random, retry_after)),
+        };
+        if !std::mem::replace(&mut self.told_beside, true) {
+            reporter.warn(format!("no new session yet, the old one serves on: {why}"));
+        }
         self.open_after(wait);
         Ok(())
     }
@@ -290,7 +313,7 @@ impl Supervisor {
         if *self.config != *config {
             shared.reporter.state(State::Reloaded);
         }
-        self.config = config;
+        (self.config, self.told_beside) = (config, false);
         if self.current.as_ref().is_none_or(|session| session.plan != plan) {
             self.open_after(Duration::ZERO);
         } else if self.current.as_ref().is_some_and(|session| !session.has_left() && !session.seen.draining()) {

@@ -56,10 +56,17 @@ pub struct Link {
 pub struct Way<'a> {
     /// The relay.
     pub relay: &'a RelayUrl,
-    /// A PEM file with roots believed besides the system's.
+    /// A PEM file with roots believed besides the system's, for the relay and for a proxy under TLS.
     pub relay_ca: Option<&'a Path>,
     /// The proxy before it.
     pub proxy: &'a Proxy,
+}
+
+impl Way<'_> {
+    /// Whose certificates are believed on it.
+    fn trust(&self) -> Trust {
+        self.relay_ca.map_or(Trust::Platform, |file| Trust::PlatformAnd(file.to_owned()))
+    }
 }
 
 /// Connects and authenticates. The roots that are believed are read anew each time, so that a long-lived agent
@@ -122,8 +129,7 @@ pub async fn secure(way: &Way<'_>, stream: Stream) -> Result<Stream, LinkError> 
     if !way.relay.is_tls() {
         return Ok(stream);
     }
-    let trust = way.relay_ca.map_or(Trust::Platform, |file| Trust::PlatformAnd(file.to_owned()));
-    let secured = secure_to(way.relay.host(), &trust, stream).await;
+    let secured = secure_to(way.relay.host(), &way.trust(), stream).await;
     secured.map_err(|reason| LinkError::Unreachable(format!("{}: {reason}", way.relay.authority())))
 }
 

@@ -49,7 +49,7 @@ pub async fn keep(
     loop {
         match read() {
             // Whoever began with these settings read the token a moment ago.
-            Ok(config) if std::mem::take(&mut first) && config == **settings.borrow() => {}
+            Ok(config) if first && config == **settings.borrow() => {}
             Ok(config) => {
                 told.clear();
                 watcher.watch(&config.files);
@@ -62,6 +62,7 @@ pub async fn keep(
                 told = why;
             }
         }
+        first = false;
         by_hand = tokio::select! {
             Some(()) = changes.recv() => {
                 sleep(QUIET).await;

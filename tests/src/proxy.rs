@@ -4,15 +4,18 @@
 
 use std::{
     net::SocketAddr,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use anyhow::{Context, bail, ensure};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional},
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
+use tokio_rustls::TlsAcceptor;
 
 /// What a proxy speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +35,10 @@ pub struct Proxy {
     asked: Arc<Mutex<Vec<String>>>,
     task: JoinHandle<()>,
 }
+
+/// A connection in the clear or under TLS.
+trait Stream: AsyncRead + AsyncWrite + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
 
 /// What one connection asks of the proxy.
 struct Asked {
@@ -62,6 +69,31 @@ impl Proxy {
         Ok(Self { address, asked, task })
     }
 
+    /// A proxy for HTTP CONNECT that is itself spoken to under TLS, without a login.
+    ///
+    /// # Errors
+    /// If no port is free, or the certificate or its key cannot be used.
+    pub async fn start_secure(relay: &str, certificate: &Path, key: &Path) -> anyhow::Result<Self> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(vec![CertificateDer::from_pem_file(certificate)?], PrivateKeyDer::from_pem_file(key)?)?;
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (kind, relay) = (Kind::Connect, relay.to_owned());
+        let all = Arc::new(Asked { kind, login: None, relay, asked: Arc::clone(&asked) });
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (all, acceptor) = (Arc::clone(&all), acceptor.clone());
+                tokio::spawn(async move { all.serve(acceptor.accept(stream).await?).await });
+            }
+        });
+        Ok(Self { address, asked, task })
+    }
+
     /// What it was asked to connect to, in order: `HOST:PORT`.
     #[must_use]
     pub fn asked(&self) -> Vec<String> {
@@ -76,7 +108,7 @@ impl Drop for Proxy {
 }
 
 impl Asked {
-    async fn serve(&self, mut stream: TcpStream) -> anyhow::Result<()> {
+    async fn serve(&self, mut stream: impl Stream) -> anyhow::Result<()> {
         match self.kind {
             Kind::Connect | Kind::Refuses => self.connect(&mut stream).await?,
             Kind::Socks5 => self.socks5(&mut stream).await?,
@@ -90,7 +122,7 @@ impl Asked {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).push(asked);
     }
 
-    async fn connect(&self, stream: &mut TcpStream) -> anyhow::Result<()> {
+    async fn connect(&self, stream: &mut impl Stream) -> anyhow::Result<()> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             ensure!(head.len() < 8192, "a long head");
@@ -118,7 +150,7 @@ impl Asked {
         Ok(())
     }
 
-    async fn socks5(&self, stream: &mut TcpStream) -> anyhow::Result<()> {
+    async fn socks5(&self, stream: &mut impl Stream) -> anyhow::Result<()> {
         ensure!(stream.read_u8().await? == 5, "SOCKS5");
         let mut methods = vec![0; stream.read_u8().await?.into()];
         stream.read_exact(&mut methods).await?;

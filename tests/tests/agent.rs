@@ -209,6 +209,43 @@ async fn login_tries_the_token_and_listen_needs_no_flags_after_it() {
 }
 
 #[tokio::test]
+async fn login_at_a_terminal_shows_nothing_of_the_token() {
+    const TYPE: &str = r#"
+import os, pty, sys
+child, terminal = pty.fork()
+if child == 0:
+    os.execv(sys.argv[2], sys.argv[2:])
+said, typed = b"", False
+while True:
+    try:
+        piece = os.read(terminal, 4096)
+    except OSError:
+        break
+    if not piece:
+        break
+    said += piece
+    if b"Token for" in said and not typed:
+        os.write(terminal, sys.argv[1].encode() + b"\n")
+        typed = True
+code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+sys.stdout.buffer.write(said)
+sys.exit(code)
+"#;
+    if Command::new("python3").arg("--version").output().await.is_err() {
+        return println!("skipped: python3 is not there to hold the terminal");
+    }
+    let (relay, place) = (relay(OPEN).await, Place::new());
+    let url = format!("http://{}", relay.public);
+    let mut command = Command::new("python3");
+    command.args(["-c", TYPE, &relay.token]).arg(program()).args(["client", "login", &url]);
+    let (code, said) =
+        run_to_end(command.env("XDG_CONFIG_HOME", place.folder.path()), "").await.expect("runs to its end");
+    assert!(code == 0 && said.contains("Token for") && said.contains("logged in"), "{code} {said}");
+    assert!(!said.contains(&relay.token), "it was shown");
+    assert!(place.path("relay/login.toml").is_file());
+}
+
+#[tokio::test]
 async fn a_changed_file_is_taken_over_under_traffic_and_loses_nothing() {
     let (relay, place) = (relay(&format!("{OPEN}{OTHER}")).await, Place::new());
     let (one, two) = (named("one").await, named("two").await);
@@ -303,7 +340,7 @@ async fn a_changed_token_opens_a_new_session_before_the_old_one_goes() {
 
     // A token that is not known changes nothing but what the user is told.
     place.put("token", "rt_a_token_that_is_not_known");
-    agent.line("refused a new session").await.expect("it says so");
+    agent.line("the old one serves on").await.expect("it says so");
     place.put("token", tokens[1].expose());
     agent.line("\"ready\"").await.expect("a new session");
     // The old session ends when it is idle, which may be before or after the new one's welcome.
@@ -320,6 +357,26 @@ async fn a_changed_token_opens_a_new_session_before_the_old_one_goes() {
     traffic.end().await;
     assert!(agent.stop().await.expect("stops"), "code 0");
     assert!(!agent.rest().await.contains("reconnecting"));
+}
+
+#[tokio::test]
+async fn the_active_one_of_several_stays_active_when_its_settings_change() {
+    let (relay, place) = (relay(OPEN).await, Place::new());
+    let (one, two) = (named("one").await, named("two").await);
+    let url = format!("ws://{}", relay.public);
+    let exclusive = |more: &str| {
+        let tables = endpoint("open", &one.port(), &format!("attach = \"exclusive\"\n{more}"));
+        place.put("relay-client.toml", &file(&url, &tables));
+    };
+    place.put("token", &relay.token);
+    exclusive("");
+    let mut active = place.start(&[]).await;
+    let mut standby = relay.agent("open", &two.port(), &["--name", "two", "--attach", "exclusive"]).await.expect("one");
+    standby.line("\"standby\"").await.expect("it is told");
+    exclusive("max_connections = 7");
+    let line = active.line("\"ready\"").await.expect("a new session");
+    assert!(line.contains("\"standing\":\"active\""), "{line}");
+    ask_until(&relay, "/open", "one / ").await;
 }
 
 #[tokio::test]
@@ -516,6 +573,12 @@ async fn proxies_lead_to_the_relay_and_resolve_its_name() {
     let seen = socks.asked();
     assert_eq!(seen[0], asked);
     assert!(seen[1] == format!("127.0.0.1:{}", port(&relay)) || seen[1] == format!("::1:{}", port(&relay)), "{seen:?}");
+
+    let secure =
+        Proxy::start_secure(&relay.public, &place.path("cert.pem"), &place.path("key.pem")).await.expect("a proxy");
+    let through = format!("https://localhost:{}", secure.address.port());
+    Agent::run(&mut listen(&url, &["--proxy", &through])).await.expect("TLS within TLS");
+    assert_eq!(secure.asked(), [asked.as_str()]);
 
     // What does not work says why, and no password.
     let said = async |command: &mut Command| {

@@ -20,7 +20,7 @@ use hyper_util::{
 use tower::{ServiceExt as _, service_fn};
 
 use super::{LinkError, Way, dial, resolve, secure_to, stream::Stream};
-use crate::{config::Proxy, tls::Trust};
+use crate::config::Proxy;
 
 /// The proxy on a way, if there is one.
 pub struct Via {
@@ -81,7 +81,7 @@ impl Via {
         match self.scheme() {
             "http" | "https" => {
                 let stream = if self.scheme() == "https" {
-                    secure_to(self.host(), &Trust::Platform, Stream::Plain(stream)).await.map_err(wrong)?
+                    secure_to(self.host(), &way.trust(), Stream::Plain(stream)).await.map_err(wrong)?
                 } else {
                     Stream::Plain(stream)
                 };
