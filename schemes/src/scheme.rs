@@ -58,6 +58,8 @@ pub(crate) enum Place {
 pub(crate) struct Envelope {
     pub(crate) signature: Pointer,
     pub(crate) key: Pointer,
+    /// Members that must have these values.
+    pub(crate) equal: Vec<(Pointer, String)>,
 }
 
 /// Where the request names its key or certificate, and from which host it may come.

@@ -181,6 +181,11 @@ impl Scheme {
                 None => claimed.read(value, layout, self.encoding, stamp, key),
                 Some(envelope) => {
                     let opened = crate::layout::Encoding::Base64.decode(value).ok_or(Refusal::SignatureMalformed)?;
+                    for (pointer, value) in &envelope.equal {
+                        if envelope_text(&opened, pointer)? != *value {
+                            return Err(Refusal::ValueWrong);
+                        }
+                    }
                     *key_name = Some(envelope_text(&opened, &envelope.key)?);
                     let value = envelope_text(&opened, &envelope.signature)?;
                     claimed.read(value.as_bytes(), layout, self.encoding, stamp, key)

@@ -60,10 +60,11 @@ pub fn explain(
         found.extend(header::written_otherwise(&mut it));
     }
     if found.is_empty() && refusal == Refusal::SignatureMismatch {
-        found.extend(secret::another(&mut it, also.secrets));
-        found.extend(secret::other_form(&mut it, also.secrets));
-        found.extend(url::other(&mut it, also.urls));
-        found.extend(body::changed(&mut it));
+        let one = secret::another(&mut it, also.secrets)
+            .or_else(|| secret::other_form(&mut it, also.secrets))
+            .or_else(|| url::other(&mut it, also.urls))
+            .or_else(|| body::changed(&mut it));
+        found.extend(one);
     }
     if found.is_empty() {
         found.extend(it.other_provider(provider));

@@ -169,8 +169,9 @@ pub(crate) fn scheme(raw: &RawScheme) -> Result<Scheme, Problem> {
             .envelope
             .as_ref()
             .map(|raw| {
-                let signature = pointer("signature", &raw.signature)?;
-                Ok(Envelope { signature, key: pointer("signature", &raw.key)? })
+                let (signature, key) = (pointer("signature", &raw.signature)?, pointer("signature", &raw.key)?);
+                let equal = raw.equal.iter().map(|(at, value)| Ok((pointer("signature", at)?, value.clone())));
+                Ok(Envelope { signature, key, equal: equal.collect::<Result<_, Problem>>()? })
             })
             .transpose()?,
         key_at: raw

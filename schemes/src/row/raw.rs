@@ -120,6 +120,8 @@ pub(crate) struct RawSignature {
 pub(crate) struct RawEnvelope {
     pub(crate) signature: String,
     pub(crate) key: String,
+    #[serde(default)]
+    pub(crate) equal: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Deserialize)]

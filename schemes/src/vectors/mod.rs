@@ -205,6 +205,9 @@ fn material(config: &Value) -> Material {
             "secrets" => {
                 material.secrets = texts(value).unwrap_or_default().into_iter().map(Secret::new).collect();
             }
+            "private_key" | "api_key" | "secret" => {
+                material.secrets.extend(value.as_str().map(Secret::new));
+            }
             "public_url" => material.public_url = value.as_str().map(str::to_owned),
             "jwks" => material.jwks = Some(value.to_string()),
             "certs" | "public_keys" => {

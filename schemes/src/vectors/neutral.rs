@@ -18,7 +18,8 @@ use crate::{
 pub(super) fn scheme(it: &Value) -> Result<Scheme, String> {
     if it["kind"] == "special" {
         let name = it["name"].as_str().unwrap_or_default();
-        let row = row::providers().iter().find(|row| row.special.as_deref() == Some(name));
+        let special = row::providers().iter().find(|row| row.special.as_deref() == Some(name));
+        let row = special.or_else(|| row::provider(name));
         return row.and_then(|row| row.scheme.clone()).ok_or(format!("the special scheme {name:?} is not known"));
     }
     let raw = match it["kind"].as_str().unwrap_or_default() {
