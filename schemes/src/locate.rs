@@ -72,6 +72,16 @@ impl<'a> Scene<'a> {
         let url = keys.and_then(|keys| keys.public_url()).unwrap_or(request.url);
         Self { request, url, json: request.body, keys }
     }
+
+    /// The URL that counts, with the request's query if it has none of its own: what a provider
+    /// signs that adds a query to the URL that was registered.
+    pub(crate) fn url_with_query(&self) -> Cow<'a, str> {
+        let seen = url::split(self.request.url);
+        match seen.has_query && !self.url.contains('?') {
+            true => Cow::Owned(format!("{}?{}", self.url, seen.query)),
+            false => Cow::Borrowed(self.url),
+        }
+    }
 }
 
 impl Spot {
@@ -104,7 +114,7 @@ impl Spot {
         Ok(match self {
             Self::Header(name) => scene.request.header(name)?.map(Cow::Borrowed),
             Self::Form(name) => form::single(scene.request.body, name)?.map(Cow::Owned),
-            Self::Query(name) => form::single(url::split(scene.url).query.as_bytes(), name)?.map(Cow::Owned),
+            Self::Query(name) => form::single(url::split(scene.request.url).query.as_bytes(), name)?.map(Cow::Owned),
             Self::Setting(name) => {
                 let value = scene.keys.and_then(|keys| keys.settings(name).first());
                 value.map(|value| Cow::Owned(value.clone().into_bytes()))

@@ -201,9 +201,9 @@ fn fill<'a>(piece: &'a Piece, scene: &Scene<'a>, found: Found<'a>) -> Result<Cow
         Piece::UrlWithoutQuery => Cow::Borrowed(scene.url.split_once('?').map_or(scene.url, |(url, _)| url).as_bytes()),
         Piece::Method => Cow::Borrowed(request.method.as_bytes()),
         Piece::Path => Cow::Borrowed(url::split(scene.url).path.as_bytes()),
-        Piece::Query => Cow::Borrowed(url::split(scene.url).query.as_bytes()),
-        Piece::CanonicalPath => Cow::Owned(url::canonical_path(scene.url).into_bytes()),
-        Piece::CanonicalQuery(except) => Cow::Owned(url::canonical_query(scene.url, except).into_bytes()),
+        Piece::Query => Cow::Owned(url::split(&scene.url_with_query()).query.as_bytes().to_vec()),
+        Piece::CanonicalPath => Cow::Owned(url::canonical_path(&scene.url_with_query()).into_bytes()),
+        Piece::CanonicalQuery(except) => Cow::Owned(url::canonical_query(&scene.url_with_query(), except).into_bytes()),
         Piece::At { spot, optional } => match spot.read(scene) {
             Ok(Some(value)) => value,
             Ok(None) if *optional => Cow::Borrowed(&[]),
@@ -258,7 +258,8 @@ fn signed_headers(scene: &Scene<'_>, header: &str) -> Result<Vec<u8>, Refusal> {
 }
 
 fn url_and_form(scene: &Scene<'_>) -> Option<Vec<u8>> {
-    let parts = url::split(scene.url);
+    let url = scene.url_with_query();
+    let parts = url::split(&url);
     let query = form::sorted_pairs(parts.query.as_bytes(), "=", "&")?;
     let fields = match scene.request.is_form() {
         true => form::sorted_pairs(scene.request.body, "", "")?,

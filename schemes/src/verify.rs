@@ -64,27 +64,28 @@ impl Scheme {
             ..Found::default()
         };
         let parts = template::render(&self.template, scene, found)?;
-        let matched = if self.algorithm.is_symmetric() {
-            self.match_digest(keys, scene, &parts, &claimed.candidates)
+        let (matched, other_url) = if self.algorithm.is_symmetric() {
+            self.match_digest(keys, scene, &parts, &claimed.candidates).unzip()
         } else {
-            self.match_public(keys, scene, &parts, &claimed.candidates, key_name, now)?
+            (self.match_public(keys, scene, &parts, &claimed.candidates, key_name, now)?, None)
         };
         let (key_index, fingerprint) = matched.ok_or(Refusal::SignatureMismatch)?;
-        self.check_body_hash(scene)?;
+        self.check_body_hash(scene, other_url.flatten().as_deref().unwrap_or(scene.url))?;
         if let (Some(rule), Some(at)) = (&self.timestamp, at) {
             rule.judge(at, now, keys.tolerance_s)?;
         }
         Ok(Verified { key_index, timestamp: at, fingerprint })
     }
 
+    /// The key that made one of the signatures, and the URL for which it did, if another than the one that counts.
     fn match_digest(
         &self,
         keys: &Keys,
         scene: &Scene<'_>,
         parts: &[Part<'_>],
         candidates: &[Candidate],
-    ) -> Option<(usize, Fingerprint)> {
-        let variants = self.urls(scene.url);
+    ) -> Option<((usize, Fingerprint), Option<String>)> {
+        let variants = if parts.iter().any(|part| matches!(part, Part::Url)) { self.urls(scene) } else { Vec::new() };
         let urls = std::iter::once(scene.url).chain(variants.iter().map(String::as_str));
         let mut matched = None;
         for url in urls {
@@ -95,11 +96,11 @@ impl Scheme {
                     equal |= digest.equals(&candidate.bytes);
                 }
                 if bool::from(equal) && matched.is_none() {
-                    matched = Some((index, Fingerprint::of(digest.bytes())));
+                    matched = Some(((index, Fingerprint::of(digest.bytes())), url));
                 }
             }
         }
-        matched
+        matched.map(|(key, url)| (key, (url != scene.url).then(|| url.to_owned())))
     }
 
     fn match_public(
@@ -146,8 +147,15 @@ impl Scheme {
     }
 
     /// The URLs, other than the one that counts, that the provider may have signed.
-    pub(crate) fn urls(&self, url: &str) -> Vec<String> {
-        self.url_variants.iter().filter_map(|variant| url::variant(url, *variant)).collect()
+    fn urls(&self, scene: &Scene<'_>) -> Vec<String> {
+        let queried = scene.url_with_query();
+        let both = [Some(scene.url), (*queried != *scene.url).then_some(&*queried)];
+        let other = both[1].map(str::to_owned);
+        let variants = both
+            .into_iter()
+            .flatten()
+            .flat_map(|url| self.url_variants.iter().filter_map(move |variant| url::variant(url, *variant)));
+        other.into_iter().chain(variants).collect()
     }
 
     /// The one value in which the signature, token or JWT stands.
@@ -272,10 +280,13 @@ impl Scheme {
     }
 
     /// A body that no form covers is bound by its hash, where the row says so.
-    fn check_body_hash(&self, scene: &Scene<'_>) -> Result<(), Refusal> {
+    fn check_body_hash(&self, scene: &Scene<'_>, signed_url: &str) -> Result<(), Refusal> {
         let Some(spot) = &self.body_hash else { return Ok(()) };
         let body = scene.request.body;
-        match spot.read(scene).map_err(|_| Refusal::PartMissing)? {
+        // Only the query of the URL that was signed proves anything.
+        let signed = Request { url: signed_url, ..*scene.request };
+        let scene = Scene { request: &signed, ..*scene };
+        match spot.read(&scene).map_err(|_| Refusal::PartMissing)? {
             Some(hash) if *hash == *template::body_hash(body).as_bytes() => Ok(()),
             Some(_) => Err(Refusal::BodyMismatch),
             None if body.is_empty() || scene.request.is_form() => Ok(()),

@@ -271,6 +271,34 @@ fn a_row_of_ones_own_is_the_same_row() {
     assert_eq!(refused, Refusal::SignatureMissing);
 }
 
+#[test]
+fn a_registered_url_without_a_query_takes_the_requests_own() {
+    let (row, scheme) = row("twilio");
+    let sample = br#"{"MessageSid":"SM1"}"#;
+    let headers = [("content-type", "application/json")];
+    let seen = Request { method: "POST", url: "https://hooks.example.com/in", headers: &headers, body: sample };
+    let signed = scheme.sign(&keys(scheme), &seen, None, NOW).expect("signs");
+    assert!(signed.url.starts_with("https://hooks.example.com/in?bodySHA256="), "{}", signed.url);
+    let query = signed.url.split_once('?').expect("a query").1;
+    let mut registered = material(scheme, SECRET);
+    registered.public_url = Some("https://hooks.example.com/in".into());
+    let registered = scheme.keys_from(&registered).expect("keys");
+    let check = |query: &str, body: &[u8]| {
+        let mut headers: Vec<_> =
+            headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        headers.extend(signed.headers.clone());
+        let url = format!("http://10.0.0.7/in?{query}");
+        let request = Request { method: "POST", url: &url, headers: &headers, body };
+        scheme.verify(&registered, &request, NOW).map(|_| ())
+    };
+    assert_eq!(check(query, sample), Ok(()), "{}", row.name);
+    assert_eq!(check(query, b"{}"), Err(Refusal::BodyMismatch));
+    // A hash that is not in the URL that was signed binds nothing.
+    let form = sign(row, scheme);
+    assert!(form.url.contains("tenant=7"));
+    assert_eq!(check("bodySHA256=00", sample), Err(Refusal::SignatureMismatch));
+}
+
 proptest! {
     #[test]
     fn any_body_that_a_row_signs_it_verifies(body in prop::collection::vec(any::<u8>(), 0..500)) {
