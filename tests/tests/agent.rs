@@ -211,7 +211,7 @@ async fn login_tries_the_token_and_listen_needs_no_flags_after_it() {
 #[tokio::test]
 async fn login_at_a_terminal_shows_nothing_of_the_token() {
     const TYPE: &str = r#"
-import os, pty, sys
+import os, pty, sys, termios, time
 child, terminal = pty.fork()
 if child == 0:
     os.execv(sys.argv[2], sys.argv[2:])
@@ -225,6 +225,8 @@ while True:
         break
     said += piece
     if b"Token for" in said and not typed:
+        while termios.tcgetattr(terminal)[3] & termios.ECHO:
+            time.sleep(0.01)
         os.write(terminal, sys.argv[1].encode() + b"\n")
         typed = True
 code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

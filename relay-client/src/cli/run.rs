@@ -129,6 +129,7 @@ fn warn_of_dangers(config: &Config, reporter: &Reporter) {
 #[derive(Debug, Clone, Copy)]
 enum Asked {
     Stop,
+    #[cfg_attr(not(unix), allow(dead_code, reason = "no signal asks for it there"))]
     Reload,
 }
 
