@@ -6,7 +6,7 @@ use core::time::Duration;
 use crate::{
     error::ProtocolError,
     fields::{id, int, next_field, put_bytes, put_int, text},
-    limits::MAX_OFFERS,
+    limits::{MAX_EVENT_PATTERNS, MAX_OFFERS},
 };
 
 /// The protocol version that this crate speaks, told in hello and welcome.
@@ -37,6 +37,9 @@ pub struct Offer {
     pub capacity: u32,
     /// With [`Attach::Exclusive`]: become active at once, and make the active agent stand by.
     pub takeover: bool,
+    /// Types of events that the agent takes, `*` standing for any text; none means all. At most
+    /// [`MAX_EVENT_PATTERNS`].
+    pub events: Vec<String>,
 }
 
 /// The agent's first message.
@@ -227,6 +230,7 @@ mod tag {
     pub(super) const OFFER_ATTACH: u64 = 2;
     pub(super) const OFFER_CAPACITY: u64 = 3;
     pub(super) const OFFER_TAKEOVER: u64 = 4;
+    pub(super) const OFFER_EVENTS: u64 = 5;
     // Welcome.
     pub(super) const EPOCH: u64 = 8;
     pub(super) const PING_AFTER_MS: u64 = 9;
@@ -265,6 +269,9 @@ impl Hello {
             put_int(&mut inner, tag::OFFER_CAPACITY, u64::from(offer.capacity));
             if offer.takeover {
                 put_int(&mut inner, tag::OFFER_TAKEOVER, 1);
+            }
+            for pattern in offer.events.iter().take(MAX_EVENT_PATTERNS) {
+                put_bytes(&mut inner, tag::OFFER_EVENTS, pattern.as_bytes());
             }
             put_bytes(out, tag::OFFER, &inner);
         }
@@ -308,6 +315,10 @@ impl Offer {
                 }
                 tag::OFFER_CAPACITY => offer.capacity = small(value)?,
                 tag::OFFER_TAKEOVER => offer.takeover = int(value, "takeover")? == 1,
+                tag::OFFER_EVENTS if offer.events.len() == MAX_EVENT_PATTERNS => {
+                    return Err(ProtocolError::TooLarge { what: "number of event patterns" });
+                }
+                tag::OFFER_EVENTS => offer.events.push(text(&value, "event pattern")?),
                 _ => {}
             }
         }

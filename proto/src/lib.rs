@@ -56,7 +56,7 @@ pub use credit::Credit;
 pub use error::{OpenError, ProtocolError, SendError};
 pub use event::Event;
 pub use fields::Headers;
-pub use limits::Limits;
+pub use limits::{Limits, MAX_EVENT_PATTERNS};
 pub use message::{Framing, RequestHead, ResetCode, ResponseHead};
 #[cfg(feature = "mutants")]
 pub use mutant::Mutant;

@@ -22,6 +22,9 @@ pub const MAX_HEADER_LINES: usize = 256;
 /// Most endpoints that one hello may offer, and that one welcome may name.
 pub const MAX_OFFERS: usize = 256;
 
+/// Most event patterns in one offer.
+pub const MAX_EVENT_PATTERNS: usize = 64;
+
 /// Most OUTCOME frames that one session may carry: two for each of 1,024 attempts.
 pub const MAX_OUTCOMES: usize = 2 * 1024;
 

@@ -62,6 +62,8 @@ pub struct EndpointConfig {
     pub attach: Attach,
     /// With [`Attach::Exclusive`]: become active at once.
     pub takeover: bool,
+    /// Types of events that it takes, `*` standing for any text; none means all.
+    pub events: Vec<String>,
     /// The handler of whatever no route takes.
     pub handler: HandlerConfig,
     /// Handlers by path; paths are unique.
@@ -72,7 +74,7 @@ impl EndpointConfig {
     /// A shared endpoint with one handler.
     #[must_use]
     pub fn new(name: Option<String>, handler: HandlerConfig) -> Self {
-        Self { name, attach: Attach::Shared, takeover: false, handler, routes: Vec::new() }
+        Self { name, attach: Attach::Shared, takeover: false, events: Vec::new(), handler, routes: Vec::new() }
     }
 }
 

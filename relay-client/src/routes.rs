@@ -62,6 +62,8 @@ pub struct Endpoint {
     pub attach: Attach,
     /// Whether it becomes active at once.
     pub takeover: bool,
+    /// Types of events that it takes; none means all.
+    pub events: Vec<String>,
     own: Arc<Route>,
     /// Longest path first.
     by_path: Vec<ByPath>,
@@ -86,6 +88,7 @@ impl Endpoint {
             name: config.name.clone().unwrap_or_default(),
             attach: config.attach,
             takeover: config.takeover,
+            events: config.events.clone(),
             own: route(&config.handler)?,
             by_path,
         })

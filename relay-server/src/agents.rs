@@ -6,6 +6,7 @@ pub mod guesses;
 pub mod places;
 pub mod registry;
 pub mod token;
+pub mod wanted;
 
 #[cfg(test)]
 mod tests;

@@ -60,13 +60,15 @@ pub struct Means<'a> {
 /// # Errors
 /// [`Failure`] when there is no answer in time.
 pub async fn deliver(webhook: Webhook, endpoint: &Endpoint, means: Means<'_>) -> Result<Answer, Failure> {
+    let kind = webhook.event().kind.clone();
+    let kind = kind.as_deref();
     let (received, payload, scheme) = webhook.into_parts();
     let deadline = received.started + endpoint.deadline;
     let head = request_head(received, &payload, endpoint, &scheme, means.trusted);
     let (name, patience) = (endpoint.name.as_str(), (Instant::now() + endpoint.wait_for_agent).min(deadline));
-    let place = means.registry.reserve_or_wait(name, patience).await?;
+    let place = means.registry.reserve_or_wait(name, kind, patience).await?;
     let copied = !matches!(payload, Payload::Upgrade(_));
-    let tee = if copied { means.registry.copies(name, || head.clone()) } else { None };
+    let tee = if copied { means.registry.copies(name, kind, || head.clone()) } else { None };
     let Exchange { request, response } = place.open(head);
     match payload {
         Payload::Upgrade(connection) => {

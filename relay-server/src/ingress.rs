@@ -193,7 +193,9 @@ fn counted(outcome: &Result<Outcome, Failure>) -> metrics::Outcome {
         Ok(Outcome::Challenge(..)) => Counted::Challenge,
         Err(failure) => match failure {
             Failure::Refused(_) | Failure::Challenge { .. } | Failure::Address | Failure::Replayed => Counted::Refused,
-            Failure::NoAgent | Failure::Busy | Failure::Overloaded | Failure::NotCalled => Counted::Unavailable,
+            Failure::NoAgent | Failure::Unwanted | Failure::Busy | Failure::Overloaded | Failure::NotCalled => {
+                Counted::Unavailable
+            }
             Failure::Deadline
             | Failure::HandlerUnreachable
             | Failure::HandlerBroken
@@ -273,9 +275,9 @@ async fn deliver(
         connections: &door.connections,
     };
     let outcome = dispatch::deliver(webhook, endpoint, means).await;
-    if let Err(failure @ Failure::BodyTooLarge { .. }) = outcome {
+    if let Err(failure @ (Failure::BodyTooLarge { .. } | Failure::Unwanted)) = outcome {
         let (status, code) = respond::status_and_code(failure);
-        tell_agents(door, endpoint, event_id, status, code); // A body that turned out too large on its way.
+        tell_agents(door, endpoint, event_id, status, code); // Only now it turned out.
     }
     outcome
 }

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use http::HeaderMap;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use relay_schemes::{
-    Answering, Challenge, Headers, Keys, Material, Provider, Refusal, Request, Secret, SecretError, SecretWarning,
-    Verified,
+    Answering, Challenge, EventMeta, Headers, Keys, Material, Provider, Refusal, Request, Secret, SecretError,
+    SecretWarning, Verified,
     explain::{Candidates, Finding, explain},
 };
 use tokio::time::Instant;
@@ -87,6 +87,7 @@ pub struct Webhook {
     payload: Payload,
     scheme: Cow<'static, str>,
     mark: Option<Mark>,
+    event: EventMeta,
 }
 
 impl Rule {
@@ -174,21 +175,29 @@ impl Rule {
     /// [`Unproven`] says what was not proven.
     pub fn verify(&self, received: Received, payload: Payload) -> Result<Webhook, Box<Unproven>> {
         let Some(row) = self.row() else {
-            return Ok(Webhook { received, payload, scheme: Cow::Borrowed("none"), mark: None });
+            return Ok(Webhook {
+                received,
+                payload,
+                scheme: Cow::Borrowed("none"),
+                mark: None,
+                event: EventMeta::default(),
+            });
         };
         let body: &[u8] = match &payload {
             Payload::Whole(body) => body,
             Payload::Streaming(_) | Payload::Upgrade(_) => &[],
         };
         let headers = Lines(&received.head.headers);
-        match row.prove(&request(&received, &headers, body), received.at.as_second()) {
+        let request = request(&received, &headers, body);
+        let event = row.provider.event(&request);
+        match row.prove(&request, received.at.as_second()) {
             Ok(mark) => {
                 let scheme = if row.provider.scheme.is_some() { row.provider.name.clone() } else { "none".to_owned() };
-                Ok(Webhook { received, payload, scheme: Cow::Owned(scheme), mark })
+                Ok(Webhook { received, payload, scheme: Cow::Owned(scheme), mark, event })
             }
             Err(refusal) if row.policy.lenient => {
                 let scheme = Cow::Owned(format!("failed:{}", refusal.code()));
-                Ok(Webhook { received, payload, scheme, mark: None })
+                Ok(Webhook { received, payload, scheme, mark: None, event })
             }
             Err(refusal) => Err(Box::new(Unproven { received, payload, refusal })),
         }
@@ -242,6 +251,12 @@ impl Webhook {
     #[must_use]
     pub fn mark(&self) -> Option<Mark> {
         self.mark
+    }
+
+    /// What it says about itself: the sender's id of it, and its type.
+    #[must_use]
+    pub fn event(&self) -> &EventMeta {
+        &self.event
     }
 
     /// When it came, for deadlines.

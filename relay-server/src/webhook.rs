@@ -124,6 +124,8 @@ pub enum Failure {
     Overloaded,
     /// No agent is attached.
     NoAgent,
+    /// Agents are attached, and none of them takes events of this type.
+    Unwanted,
     /// Every attached agent has as many exchanges in flight as it takes.
     Busy,
     /// The handler did not answer before the endpoint's deadline.

@@ -30,7 +30,7 @@ struct Tunnel {
 }
 
 fn hello() -> Hello {
-    let offers = vec![Offer { endpoint: "e".into(), attach: Attach::Shared, capacity: 10, takeover: false }];
+    let offers = vec![Offer { endpoint: "e".into(), attach: Attach::Shared, capacity: 10, ..Offer::default() }];
     Hello { name: "test".into(), instance: [1; 16], software: String::new(), offers }
 }
 

@@ -101,7 +101,7 @@ fn hello() -> Hello {
         name: "laptop".into(),
         instance: [7; 16],
         software: "test/1".into(),
-        offers: vec![Offer { endpoint: "github".into(), attach: Attach::Shared, capacity: 50, takeover: false }],
+        offers: vec![Offer { endpoint: "github".into(), attach: Attach::Shared, capacity: 50, ..Offer::default() }],
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) fn hello() -> Hello {
         name: "laptop".into(),
         instance: [0x11; 16],
         software: "example/1".into(),
-        offers: vec![Offer { endpoint: "github".into(), attach: Attach::Shared, capacity: 50, takeover: false }],
+        offers: vec![Offer { endpoint: "github".into(), attach: Attach::Shared, capacity: 50, ..Offer::default() }],
     }
 }
 
@@ -96,9 +96,15 @@ fn ours() -> Vec<Value> {
     let several = Hello {
         offers: vec![
             Offer::default(),
-            Offer { endpoint: "stripe".into(), attach: Attach::Exclusive, capacity: 0, takeover: true },
-            Offer { endpoint: "slack".into(), attach: Attach::Copy, capacity: 1, takeover: false },
-            Offer { endpoint: "shop".into(), attach: Attach::Auto, capacity: 300, takeover: false },
+            Offer { endpoint: "stripe".into(), attach: Attach::Exclusive, takeover: true, ..Offer::default() },
+            Offer {
+                endpoint: "slack".into(),
+                attach: Attach::Copy,
+                capacity: 1,
+                events: vec!["message".into(), "app_*".into()],
+                ..Offer::default()
+            },
+            Offer { endpoint: "shop".into(), attach: Attach::Auto, capacity: 300, ..Offer::default() },
         ],
         ..hello()
     };

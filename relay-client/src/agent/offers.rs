@@ -43,11 +43,9 @@ impl Readable for OfferState {
 
 /// The hello of a plan. `takes_over` says of which endpoints the agent wants to be active at once.
 pub(super) fn hello(plan: &Plan, instance: Uuid, takes_over: impl Fn(&str) -> bool) -> Hello {
-    let offer = |(name, attach, capacity): &(String, Attach, u32)| Offer {
-        endpoint: name.clone(),
-        attach: *attach,
-        takeover: *attach == Attach::Exclusive && takes_over(name),
-        capacity: *capacity,
+    let offer = |offer: &Offer| Offer {
+        takeover: offer.attach == Attach::Exclusive && takes_over(&offer.endpoint),
+        ..offer.clone()
     };
     Hello {
         name: plan.name.clone(),
@@ -86,7 +84,7 @@ pub(super) fn refusal(welcome: &Welcome) -> Option<Failed> {
 /// Says what is ready and what is not, and maps the relay's names to the settings'.
 pub(super) fn announce(welcome: &Welcome, plan: &Plan, table: &Table, reporter: &Reporter) -> HashMap<String, String> {
     let (mut names, mut ready, mut others) = (HashMap::new(), Vec::new(), Vec::new());
-    for (answer, (name, attach, _)) in welcome.endpoints.iter().zip(&plan.offers) {
+    for (answer, Offer { endpoint: name, attach, .. }) in welcome.endpoints.iter().zip(&plan.offers) {
         let endpoint = answer.endpoint.clone();
         names.insert(endpoint.clone(), name.clone());
         match answer.state.read() {

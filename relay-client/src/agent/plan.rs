@@ -4,11 +4,11 @@
 
 use std::path::PathBuf;
 
-use relay_proto::Attach;
+use relay_proto::Offer;
 
 use crate::{
     config::{Config, Proxy, RelayUrl, Token, TokenError},
-    routes::Table,
+    routes::{Endpoint, Table},
 };
 
 /// The way to the relay, who the agent is there, and what it offers.
@@ -19,8 +19,8 @@ pub(super) struct Plan {
     pub(super) proxy: Proxy,
     pub(super) token: Token,
     pub(super) name: String,
-    /// Endpoint, how it is attached, and how many exchanges at once.
-    pub(super) offers: Vec<(String, Attach, u32)>,
+    /// What is offered; an endpoint without a name is the token's only one.
+    pub(super) offers: Vec<Offer>,
 }
 
 impl Plan {
@@ -32,7 +32,17 @@ impl Plan {
             proxy: config.proxy.clone(),
             token: config.token.read()?,
             name: config.name.clone(),
-            offers: table.iter().map(|one| (one.name.clone(), one.attach, one.capacity())).collect(),
+            offers: table.iter().map(|endpoint| offer(endpoint)).collect(),
         })
+    }
+}
+
+fn offer(endpoint: &Endpoint) -> Offer {
+    Offer {
+        endpoint: endpoint.name.clone(),
+        attach: endpoint.attach,
+        capacity: endpoint.capacity(),
+        takeover: endpoint.takeover,
+        events: endpoint.events.clone(),
     }
 }

@@ -207,7 +207,7 @@ fn begin(
 ) -> Session {
     let serial = shared.sessions.fetch_add(1, Ordering::Relaxed) + 1;
     let states = welcome.endpoints.iter().zip(&plan.offers);
-    let states: Vec<_> = states.map(|(answer, (name, ..))| (name.clone(), answer.state.read())).collect();
+    let states: Vec<_> = states.map(|(answer, offer)| (offer.endpoint.clone(), answer.state.read())).collect();
     let active = states.iter().filter(|(_, state)| *state == EndpointState::Attached(Standing::Active));
     let active = active.map(|(name, _)| name.clone());
     shared.taken_over.lock().unwrap_or_else(PoisonError::into_inner).extend(active);

@@ -139,6 +139,9 @@ pub struct ListenArgs {
     /// Becomes the active agent at once; implies --attach exclusive
     #[arg(long)]
     pub takeover: bool,
+    /// Types of events to take, as the provider names them; `*` stands for any text, as in 'pull_request.*'
+    #[arg(short, long, value_name = "TYPE,…", value_delimiter = ',')]
+    pub events: Vec<String>,
     /// A path in place of the target's own
     #[arg(long, value_name = "PATH")]
     pub path: Option<String>,

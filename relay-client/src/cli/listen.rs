@@ -71,7 +71,8 @@ fn endpoint(args: &ListenArgs) -> Result<EndpointConfig, Failure> {
     let name = name.map(|name| check::endpoint_name(name)).transpose().map_err(|error| usage("endpoint", &error))?;
     let headers = args.headers.iter().map(|typed| header(typed)).collect::<Result<_, _>>()?;
     let handler = HandlerConfig { target: config, headers, preserve_host: args.preserve_host };
-    Ok(EndpointConfig { attach: attach(args)?, takeover: args.takeover, ..EndpointConfig::new(name, handler) })
+    let events = check::event_patterns(&args.events).map_err(|error| usage("--events", &error))?;
+    Ok(EndpointConfig { attach: attach(args)?, takeover: args.takeover, events, ..EndpointConfig::new(name, handler) })
 }
 
 fn header(typed: &str) -> Result<(http::HeaderName, http::HeaderValue), Failure> {

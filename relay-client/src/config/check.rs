@@ -13,7 +13,7 @@ use std::{
 };
 
 use http::{HeaderName, HeaderValue};
-use relay_proto::Attach;
+use relay_proto::{Attach, MAX_EVENT_PATTERNS};
 use toml::Spanned;
 
 use super::{
@@ -32,6 +32,9 @@ use crate::{
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// Calls at once that a target may be allowed.
 pub const MAX_MAX_CONNECTIONS: usize = 10_000;
+
+/// Longest pattern of event types, in bytes: types are at most 256 long.
+const MAX_EVENT_PATTERN_BYTES: usize = 256;
 /// The longest any timeout may be.
 pub const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -113,11 +116,20 @@ impl Check<'_> {
         let key = format!("endpoint.{}", raw.name.get_ref());
         let name = self.value(Some(&raw.name), &format!("{key}.name"), endpoint_name);
         let attach = self.value(raw.attach.as_ref(), &format!("{key}.attach"), attach);
+        let typed: Vec<&String> = raw.events.iter().map(Spanned::get_ref).collect();
+        let events = match (event_patterns(&typed), raw.events.first()) {
+            (Ok(events), _) => events,
+            (Err(message), first) => {
+                self.problem(first.map_or(0..0, Spanned::span), &format!("{key}.events"), message);
+                Vec::new()
+            }
+        };
         let handler = self.handler(&key, &TypedHandler::of_endpoint(raw));
         let routes: Vec<_> = raw.route.iter().map(|route| self.route(&key, route.get_ref())).collect();
         self.unique_paths(&key, raw);
         Some(EndpointConfig {
             attach: attach.unwrap_or_default(),
+            events,
             routes: routes.into_iter().collect::<Option<_>>()?,
             ..EndpointConfig::new(Some(name?), handler?)
         })
@@ -278,6 +290,16 @@ pub fn attach(word: &str) -> Result<Attach, String> {
         "exclusive" => Ok(Attach::Exclusive),
         "copy" => Ok(Attach::Copy),
         _ => Err(format!("{word:?} is none of shared, exclusive, copy")),
+    }
+}
+
+/// Types of events that an agent takes, in which `*` stands for any text.
+pub fn event_patterns<T: AsRef<str>>(typed: &[T]) -> Result<Vec<String>, String> {
+    let patterns: Vec<String> = typed.iter().map(|typed| typed.as_ref().trim().to_owned()).collect();
+    match patterns.iter().find(|pattern| pattern.is_empty() || pattern.len() > MAX_EVENT_PATTERN_BYTES) {
+        Some(_) => Err(format!("an event type has 1 to {MAX_EVENT_PATTERN_BYTES} characters")),
+        None if patterns.len() > MAX_EVENT_PATTERNS => Err(format!("at most {MAX_EVENT_PATTERNS} can be named")),
+        None => Ok(patterns),
     }
 }
 

@@ -30,6 +30,8 @@ pub struct RawFile {
 pub struct RawEndpoint {
     pub name: Spanned<String>,
     pub attach: Option<Spanned<String>>,
+    #[serde(default)]
+    pub events: Vec<Spanned<String>>,
     pub target: Spanned<String>,
     pub path: Option<Spanned<String>>,
     #[serde(default)]

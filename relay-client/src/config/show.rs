@@ -41,6 +41,10 @@ fn endpoint(endpoint: &EndpointConfig) -> Table {
         Attach::Shared | Attach::Auto => "shared",
     };
     table.insert("attach".to_owned(), Value::String(attach.to_owned()));
+    if !endpoint.events.is_empty() {
+        let events = endpoint.events.iter().cloned().map(Value::String).collect();
+        table.insert("events".to_owned(), Value::Array(events));
+    }
     let route = |route: &RouteConfig| {
         let mut table = handler(&route.handler, false);
         table.insert("path".to_owned(), Value::String(route.path.clone()));

@@ -24,6 +24,7 @@ use tokio::{
 use super::{
     copies::{Copies, Tee},
     places::{Key, Places, RECENTLY, Standing, Wish},
+    wanted::Wanted,
 };
 use crate::webhook::Failure;
 
@@ -79,6 +80,7 @@ struct Session {
 
 struct Offered {
     offer: Offer,
+    wanted: Wanted,
     load: Arc<Load>,
 }
 
@@ -120,8 +122,8 @@ impl Session {
         }
     }
 
-    fn load(&self, endpoint: &str) -> Option<&Arc<Load>> {
-        self.offers.iter().find(|offered| offered.offer.endpoint == endpoint).map(|offered| &offered.load)
+    fn offered(&self, endpoint: &str) -> Option<&Offered> {
+        self.offers.iter().find(|offered| offered.offer.endpoint == endpoint)
     }
 }
 
@@ -221,7 +223,8 @@ impl Registry {
                 (admission.endpoint, standing)
             });
             let capacity = if offer.capacity == 0 { i64::from(u32::MAX) } else { i64::from(offer.capacity) };
-            offered.push(Offered { offer, load: Arc::new(Load { capacity, in_flight: AtomicI64::new(0) }) });
+            let wanted = Wanted::new(std::mem::take(&mut offer.events));
+            offered.push(Offered { offer, wanted, load: Arc::new(Load { capacity, in_flight: AtomicI64::new(0) }) });
             answers.push(answer);
         }
         for older in &older {
@@ -253,21 +256,22 @@ impl Registry {
         Welcomed { attached: Attached { registry: Arc::clone(self), session }, answers, contested, finishing }
     }
 
-    /// A right to an exchange with the freest agent of an endpoint.
+    /// A right to an exchange with the freest agent of an endpoint that takes events of this type.
     ///
     /// # Errors
-    /// [`Failure::NoAgent`] or [`Failure::Busy`].
-    pub fn reserve(&self, endpoint: &str) -> Result<Place, Failure> {
+    /// [`Failure::NoAgent`], [`Failure::Unwanted`] or [`Failure::Busy`].
+    pub fn reserve(&self, endpoint: &str, kind: Option<&str>) -> Result<Place, Failure> {
         let mut state = self.lock();
         state.turn = state.turn.wrapping_add(1);
         let turn = state.turn;
-        let mut candidates = state.at(endpoint, Standing::Active);
+        let mut candidates = state.at(endpoint, Standing::Active, kind);
         if candidates.is_empty() && state.rouse(endpoint) {
-            candidates = state.at(endpoint, Standing::Active);
+            candidates = state.at(endpoint, Standing::Active, kind);
         }
+        let others = candidates.is_empty() && state.serves_others(endpoint, kind);
         drop(state);
         if candidates.is_empty() {
-            return Err(Failure::NoAgent);
+            return Err(if others { Failure::Unwanted } else { Failure::NoAgent });
         }
         let first = turn % candidates.len();
         candidates.rotate_left(first);
@@ -287,37 +291,37 @@ impl Registry {
     ///
     /// # Errors
     /// As [`Registry::reserve`].
-    pub async fn reserve_or_wait(&self, endpoint: &str, until: Instant) -> Result<Place, Failure> {
+    pub async fn reserve_or_wait(&self, endpoint: &str, kind: Option<&str>, until: Instant) -> Result<Place, Failure> {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            match self.reserve(endpoint) {
-                Err(Failure::NoAgent) if self.expects_one(endpoint) => {}
+            match self.reserve(endpoint, kind) {
+                Err(failure @ (Failure::NoAgent | Failure::Unwanted)) if self.expects_one(endpoint, failure) => {
+                    let Ok(_place) = self.waiters.try_acquire() else { return Err(failure) };
+                    timeout_at(until, changed).await.map_err(|_| failure)?;
+                }
                 outcome => return outcome,
-            }
-            let Ok(_place) = self.waiters.try_acquire() else { return Err(Failure::NoAgent) };
-            if timeout_at(until, changed).await.is_err() {
-                return Err(Failure::NoAgent);
             }
         }
     }
 
     /// Whether an agent left a moment ago, or may have before this relay was started, or one is there that must
     /// first answer.
-    fn expects_one(&self, endpoint: &str) -> bool {
+    fn expects_one(&self, endpoint: &str, failure: Failure) -> bool {
         if self.started.elapsed() < RECENTLY {
             return true;
         }
         let state = self.lock();
         let Some(places) = state.places.get(endpoint) else { return false };
-        places.left_recently(Instant::now()) || places.keys(Standing::Active).next().is_some()
+        let doubted = || failure == Failure::NoAgent && places.keys(Standing::Active).next().is_some();
+        places.left_recently(Instant::now()) || doubted()
     }
 
     /// Begins copies of an exchange for those that only watch; `None` where nobody does.
     #[must_use]
-    pub fn copies(&self, endpoint: &str, head: impl FnOnce() -> RequestHead) -> Option<Tee> {
-        let watching = self.lock().at(endpoint, Standing::Copy);
+    pub fn copies(&self, endpoint: &str, kind: Option<&str>, head: impl FnOnce() -> RequestHead) -> Option<Tee> {
+        let watching = self.lock().at(endpoint, Standing::Copy, kind);
         if watching.is_empty() {
             return None;
         }
@@ -473,14 +477,23 @@ impl State {
         }
     }
 
-    /// The sessions of this standing that take exchanges.
-    fn at(&self, endpoint: &str, standing: Standing) -> Vec<(Handle, Arc<Load>)> {
+    /// Whether agents serve here, and none of them takes events of this type.
+    fn serves_others(&self, endpoint: &str, kind: Option<&str>) -> bool {
+        let Some(places) = self.places.get(endpoint) else { return false };
+        let active = places.keys(Standing::Active).filter_map(|key| self.sessions.get(&key)?.offered(endpoint));
+        let mut takes = active.map(|offered| offered.wanted.takes(kind)).peekable();
+        takes.peek().is_some() && !takes.any(|takes| takes)
+    }
+
+    /// The sessions of this standing that take exchanges with events of this type.
+    fn at(&self, endpoint: &str, standing: Standing, kind: Option<&str>) -> Vec<(Handle, Arc<Load>)> {
         let Some(places) = self.places.get(endpoint) else { return Vec::new() };
         let sessions = places.keys(standing).filter_map(|key| self.sessions.get(&key));
         let ready = sessions.filter(|session| !session.doubted.load(Ordering::Relaxed));
         let with_load = |session: &Arc<Session>| {
             let handle = session.handle.get().filter(|handle| handle.takes_exchanges())?;
-            Some((handle.clone(), Arc::clone(session.load(endpoint)?)))
+            let offered = session.offered(endpoint).filter(|offered| offered.wanted.takes(kind))?;
+            Some((handle.clone(), Arc::clone(&offered.load)))
         };
         ready.filter_map(with_load).collect()
     }
