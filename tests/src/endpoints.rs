@@ -4,11 +4,13 @@
 //! proxy under which URL the provider called: it sees the vector's URL to the letter. What an endpoint knows goes into
 //! variables, as it does where people run the relay. Bodies may be larger than some providers ever send, as in vectors.
 
+use std::time::SystemTime;
+
 use anyhow::Context;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
 use http_body_util::Full;
-use relay_schemes::Material;
+use relay_schemes::{Keys, Material, Provider, Request as Unsigned};
 
 use crate::sender::send;
 
@@ -83,7 +85,7 @@ impl Endpoints {
     }
 
     /// Keeps a text in a new variable; the reference to it, in quotes.
-    fn keep(&mut self, value: &[u8]) -> String {
+    pub fn keep(&mut self, value: &[u8]) -> String {
         let name = format!("KNOWN_{}", self.vars.len());
         self.vars.push((name.clone(), String::from_utf8_lossy(value).into_owned()));
         format!("\"env:{name}\"")
@@ -99,6 +101,16 @@ fn text(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
+/// This moment, in Unix seconds.
+///
+/// # Panics
+/// If the clock stands before 1970.
+#[must_use]
+pub fn now() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+    i64::try_from(since.as_secs()).expect("a date")
+}
+
 /// The host of an endpoint.
 #[must_use]
 pub fn host(name: &str) -> String {
@@ -110,6 +122,20 @@ impl Sent {
     pub fn set(&mut self, name: &str, value: impl Into<Vec<u8>>) {
         self.headers.retain(|(key, _)| !key.eq_ignore_ascii_case(name));
         self.headers.push((name.to_owned(), value.into()));
+    }
+
+    /// Signs it at `now_unix_s`, as the provider would; an id that it has stays.
+    ///
+    /// # Errors
+    /// If only the provider can sign it, or it lacks what is signed.
+    pub fn sign(&mut self, row: &Provider, keys: &Keys, now_unix_s: i64) -> anyhow::Result<()> {
+        let scheme = row.scheme.as_ref().with_context(|| format!("{} does not sign", row.name))?;
+        let request = Unsigned { method: &self.method, url: &self.url, headers: &self.headers, body: &self.body };
+        let id = row.event(&request).id.unwrap_or_else(|| "evt_1".to_owned());
+        let signed = scheme.sign(keys, &request, Some(&id), now_unix_s)?;
+        (self.url, self.body) = (signed.url, signed.body);
+        signed.headers.into_iter().for_each(|(name, value)| self.set(&name, value));
+        Ok(())
     }
 
     /// The request for the relay's endpoint `name`, as a proxy in front of it passes it on.

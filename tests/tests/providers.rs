@@ -12,7 +12,6 @@ use std::{
     collections::BTreeMap,
     path::Path,
     sync::{Arc, Mutex, OnceLock, PoisonError},
-    time::SystemTime,
 };
 
 use http::StatusCode;
@@ -22,7 +21,7 @@ use relay_schemes::{
     vectors::{Sample, samples},
 };
 use relay_tests::{
-    endpoints::{Endpoints, Sent},
+    endpoints::{Endpoints, Sent, now},
     handler::Handler,
     process::{Agent, Server},
 };
@@ -57,11 +56,6 @@ struct Plan {
     cases: Vec<Case>,
     /// What the output has to say of cases that are not there, or not as they stand in the file.
     notes: Vec<String>,
-}
-
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
-    i64::try_from(since.as_secs()).expect("a date")
 }
 
 impl Plan {
@@ -159,10 +153,7 @@ fn case(row: &'static Provider, scheme: &'static Scheme, sample: &Sample) -> Res
         (_, Err(now)) if !sample.accept => Ok((sent, refused(now))),
         (Ok(_), Ok(_)) => Ok((sent, Expected::Delivered(&row.name))),
         (Ok(_), Err(Refusal::TimestampTooOld | Refusal::TimestampTooNew)) if scheme.is_symmetric() => {
-            let id = row.event(&request).id.unwrap_or_else(|| "evt_1".to_owned());
-            let signed = scheme.sign(&keys, &request, Some(&id), now()).map_err(|why| why.to_string())?;
-            (sent.url, sent.body) = (signed.url, signed.body);
-            signed.headers.into_iter().for_each(|(name, value)| sent.set(&name, value));
+            sent.sign(row, &keys, now()).map_err(|why| why.to_string())?;
             Ok((sent, Expected::Delivered(&row.name)))
         }
         (Ok(_), Err(now)) => Ok((sent, refused(now))),
