@@ -206,11 +206,14 @@ fn jwt(algorithm: &str, claims: &Value, sign: impl Fn(&[u8]) -> Vec<u8>) -> Stri
     format!("{text}.{}", BASE64URL_NOPAD.encode(&sign(text.as_bytes())))
 }
 
+/// From a body and a time, in Unix seconds, to the headers that are added.
+type Sign = dyn Fn(&[u8], i64) -> Vec<(&'static str, String)>;
+
 /// How a provider whose key nobody else has signs a body at a time, and what an endpoint knows of that key.
 struct Asymmetric {
     provider: &'static str,
     material: Material,
-    sign: Box<dyn Fn(&[u8], i64) -> Vec<(&'static str, String)>>,
+    sign: Box<Sign>,
 }
 
 fn discord() -> Asymmetric {
