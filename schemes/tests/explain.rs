@@ -153,6 +153,20 @@ fn a_clock_that_is_wrong_and_by_how_much() {
 }
 
 #[test]
+fn a_wrong_public_url_before_the_right_one_that_was_called() {
+    let (row, scheme) = row("square");
+    let mut signed = signed("square");
+    signed.url = "https://hooks.example.com/in/lamp".into();
+    let again = scheme.sign(&keys(scheme), &signed.request(), None, NOW).expect("signs");
+    again.headers.iter().for_each(|(name, value)| signed.set(name, value.as_bytes()));
+    for wrong in ["https://hooks.example.com/old", "https://hooks.example.org/in/lamp"] {
+        let material = Material { public_url: Some(wrong.to_owned()), ..material(scheme, SECRET) };
+        let found = ask_with(row, &material, &signed, NOW, &Candidates::default());
+        assert_eq!(found, [Finding::OtherUrl { url: signed.url.clone() }], "{wrong}");
+    }
+}
+
+#[test]
 fn another_url_than_the_one_that_a_proxy_shows() {
     let (row, scheme) = row("square");
     let material = material(scheme, SECRET);

@@ -89,3 +89,15 @@ async fn stripe() {
 async fn standard_webhooks() {
     through_relay_and_agent("standard-webhooks", WHSEC, OTHER_WHSEC, &[JSON]).await;
 }
+
+#[tokio::test]
+async fn svix() {
+    through_relay_and_agent("svix", WHSEC, OTHER_WHSEC, &[JSON]).await;
+}
+
+/// Twilio signs the URL that it was given and the form's fields; the body is a form, and stays as it was written.
+#[tokio::test]
+async fn twilio() {
+    const FORM: &[u8] = b"CallSid=CA1234567890ABCDE&Caller=%2B14158675309&Digits=1234&Body=na%C3%AFve+%E2%82%AC&To=";
+    through_relay_and_agent("twilio", "12345678901234567890123456789012", "another", &[FORM, b"B=2&A=1"]).await;
+}

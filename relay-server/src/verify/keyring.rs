@@ -65,13 +65,14 @@ struct Known {
 impl Keyring {
     pub(super) fn new(
         provider: &Provider,
-        mut material: Material,
+        material: Material,
         fetches_set: bool,
     ) -> Result<(Self, Vec<SecretWarning>), SecretError> {
-        if fetches_set {
-            material.jwks = Some("{\"keys\":[]}".to_owned());
-        }
-        let keys = provider.keys(&material)?;
+        let keys = match provider.keys(&material) {
+            // They come with the first request; until then nothing is proven.
+            Err(SecretError::PublicKeys(_)) if fetches_set => None,
+            keys => keys?,
+        };
         let warnings = keys.as_ref().map(|keys| keys.warnings().to_vec()).unwrap_or_default();
         let tolerance_s = material.tolerance_s.map(i64::from);
         let known = Known { material, learnt: Vec::new(), fetched: Vec::new(), set_at: None, attempts: None };
@@ -169,5 +170,37 @@ impl Known {
     fn all(&self) -> Material {
         let secrets = self.learnt.iter().chain(&self.material.secrets).cloned().collect();
         Material { secrets, ..self.material.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    const SET: &str = r#"{"keys":[{"kty":"RSA","kid":"1","n":"AQAB","e":"AQAB"}]}"#;
+
+    #[test]
+    fn a_key_set_that_is_fetched_may_come_after_the_start() {
+        let pubsub = relay_schemes::provider("google-pubsub").unwrap();
+        let settings = ["audience", "email"].map(|name| (name.to_owned(), vec!["x".to_owned()]));
+        let material = Material { settings: BTreeMap::from(settings), ..Material::default() };
+        let url = "https://keys.example.com/certs";
+        let policy = Policy { jwks_url: Some(url.to_owned()), ..Policy::default() };
+        let none: [(&str, &str); 0] = [];
+        let request = Request { method: "POST", url: "https://hooks.example.com/", headers: &none, body: b"" };
+
+        assert!(Keyring::new(pubsub, material.clone(), false).is_err(), "nobody would bring the keys");
+        assert!(Keyring::new(pubsub, Material::default(), true).is_err(), "the settings are missing");
+        let (keyring, _) = Keyring::new(pubsub, material, true).unwrap();
+        assert!(keyring.keys().is_none());
+        let source = keyring.source(pubsub, &policy, &request, None).unwrap();
+        assert_eq!(source.url(), url);
+        keyring.take(pubsub, source.clone(), Some("no set".to_owned()));
+        assert!(keyring.keys().is_none());
+        keyring.take(pubsub, source, Some(SET.to_owned()));
+        assert!(keyring.keys().is_some());
+        assert_eq!(keyring.source(pubsub, &policy, &request, None), None, "it is fresh");
     }
 }

@@ -34,10 +34,12 @@ pub(super) fn other(it: &mut Trial<'_>, known: &[&str]) -> Option<Finding> {
             all.push(own.join(host));
         }
     }
+    // A configured URL was tried in place of the request's own, which may be the right one.
+    let configured = it.keys.public_url().unwrap_or(&seen).to_owned();
     let mut tried: Vec<String> = Vec::new();
     for url in all {
         for variant in variants(&url) {
-            if variant != seen && !tried.contains(&variant) && tried.len() < MAX_URLS {
+            if variant != configured && !tried.contains(&variant) && tried.len() < MAX_URLS {
                 tried.push(variant);
             }
         }

@@ -1,0 +1,410 @@
+//! What an endpoint decides about proofs: which secrets, how old, whether a failed one passes, rows of its own; keys
+//! that only providers have; and why a request was refused, told to its owner without a secret.
+
+use std::path::Path;
+
+use aws_lc_rs::{
+    digest, hmac,
+    rand::SystemRandom,
+    rsa::KeySize,
+    signature::{
+        ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm,
+        Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
+    },
+};
+use bytes::Bytes;
+use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER};
+use http::{Response, StatusCode};
+use relay_schemes::{Keys, Material, Provider, Secret, provider};
+use relay_tests::{
+    endpoints::{Endpoints, Sent, now},
+    handler::Handler,
+    process::{Agent, Server},
+};
+use serde_json::{Value, json};
+
+const NEW: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+const OLD: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+const OTHER: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBk=";
+const BODY: &str = "{\"id\":\"evt_1\",\"type\":\"invoice.paid\"}";
+
+/// A relay with these endpoints, and an agent that serves them all with an echo.
+struct Bench {
+    relay: Server,
+    _agent: Agent,
+    _handler: Handler,
+}
+
+impl Bench {
+    async fn start(endpoints: &Endpoints, names: &[&str]) -> Self {
+        let program = Path::new(env!("CARGO_BIN_EXE_demo"));
+        let relay = Server::start(program, "127.0.0.1:0", &endpoints.tables, &endpoints.vars()).await.expect("starts");
+        let handler = Handler::echo().await.expect("listens");
+        let table = |name: &&str| format!("[[endpoint]]\nname = \"{name}\"\ntarget = \"{}\"\n", handler.port());
+        let agent = relay.agent_from_file(&names.iter().map(table).collect::<String>()).await.expect("attaches");
+        Self { relay, _agent: agent, _handler: handler }
+    }
+
+    async fn send(&self, endpoint: &str, sent: &Sent) -> Response<Bytes> {
+        sent.send(&self.relay.public, endpoint).await.expect("answers")
+    }
+
+    /// The handler's answer, which says what it was told of the proof, or the refusal's code.
+    async fn outcome(&self, endpoint: &str, sent: &Sent) -> Result<String, String> {
+        let response = self.send(endpoint, sent).await;
+        let header = |name: &str| response.headers().get(name).map(|value| value.to_str().expect("text").to_owned());
+        match (response.status(), header("x-seen-relay-verified"), header("relay-error")) {
+            (StatusCode::OK, Some(verified), None) => {
+                assert_eq!(response.body()[..], sent.body[..]);
+                Ok(verified)
+            }
+            (StatusCode::UNAUTHORIZED, None, Some(code)) => Err(code),
+            other => panic!("{endpoint}: {other:?}"),
+        }
+    }
+}
+
+fn unsigned() -> Sent {
+    Sent {
+        method: "POST".to_owned(),
+        url: "https://hooks.example.com/in".to_owned(),
+        headers: vec![("content-type".to_owned(), b"application/json".to_vec())],
+        body: BODY.as_bytes().to_vec(),
+    }
+}
+
+fn material(secrets: &[&str]) -> Material {
+    Material::secrets(&secrets.iter().map(|secret| Secret::new(*secret)).collect::<Vec<_>>())
+}
+
+fn keys(row: &Provider, secret: &str) -> Keys {
+    row.keys(&material(&[secret])).expect("a secret").expect("a row that signs")
+}
+
+/// A request that a provider signed so many seconds ago.
+fn signed(name: &str, secret: &str, age_s: i64) -> Sent {
+    let row = provider(name).expect("a row");
+    let mut sent = unsigned();
+    sent.sign(row, &keys(row, secret), now() - age_s).expect("signs");
+    sent
+}
+
+fn ok(name: &str) -> Result<String, String> {
+    Ok(name.to_owned())
+}
+
+fn refused(code: &str) -> Result<String, String> {
+    Err(code.to_owned())
+}
+
+#[tokio::test]
+async fn while_a_secret_is_rotated_both_are_good_and_no_third_one() {
+    let mut endpoints = Endpoints::default();
+    for name in ["github", "stripe", "standard-webhooks"] {
+        endpoints.add(name, name, &material(&[NEW, OLD]), "");
+    }
+    let bench = Bench::start(&endpoints, &["github", "stripe", "standard-webhooks"]).await;
+    for name in ["github", "stripe", "standard-webhooks"] {
+        for (secret, outcome) in [(NEW, ok(name)), (OLD, ok(name)), (OTHER, refused("signature_mismatch"))] {
+            assert_eq!(bench.outcome(name, &signed(name, secret, 0)).await, outcome, "{name}");
+        }
+    }
+    // Where the provider signs under both, either is enough.
+    let (mut both, other) = (signed("standard-webhooks", OTHER, 0), signed("standard-webhooks", OLD, 0));
+    let value = |sent: &Sent| {
+        let (_, value) = sent.headers.iter().find(|(name, _)| name == "webhook-signature").expect("signed");
+        String::from_utf8(value.clone()).expect("text")
+    };
+    both.set("webhook-signature", format!("{} {}", value(&both), value(&other)));
+    assert_eq!(bench.outcome("standard-webhooks", &both).await, ok("standard-webhooks"));
+}
+
+#[tokio::test]
+async fn without_enforcement_what_is_not_proven_arrives_and_says_so() {
+    let mut endpoints = Endpoints::default();
+    endpoints.add("lenient", "stripe", &material(&[NEW]), ", enforce = false");
+    let bench = Bench::start(&endpoints, &["lenient"]).await;
+    let mut forged = signed("stripe", NEW, 0);
+    // A sender cannot claim to be verified.
+    forged.set("relay-verified", "stripe");
+    forged.body.push(b' ');
+    for (sent, verified) in [
+        (signed("stripe", NEW, 0), "stripe"),
+        (signed("stripe", OTHER, 0), "failed:signature_mismatch"),
+        (forged, "failed:signature_mismatch"),
+        (signed("stripe", NEW, 3600), "failed:timestamp_too_old"),
+        (unsigned(), "failed:signature_missing"),
+    ] {
+        assert_eq!(bench.outcome("lenient", &sent).await, ok(verified));
+    }
+}
+
+#[tokio::test]
+async fn a_tolerance_goes_before_the_providers_own_both_ways() {
+    let mut endpoints = Endpoints::default();
+    endpoints.add("usual", "stripe", &material(&[NEW]), "");
+    endpoints.add("wide", "stripe", &material(&[NEW]), ", tolerance = \"2h\"");
+    endpoints.add("narrow", "stripe", &material(&[NEW]), ", tolerance = \"60s\"");
+    let bench = Bench::start(&endpoints, &["usual", "wide", "narrow"]).await;
+    let (old, new) = (refused("timestamp_too_old"), refused("timestamp_too_new"));
+    for (age_s, usual, wide, narrow) in [
+        (0, ok("stripe"), ok("stripe"), ok("stripe")),
+        (200, ok("stripe"), ok("stripe"), old.clone()),
+        (3600, old.clone(), ok("stripe"), old.clone()),
+        (3 * 3600, old.clone(), old.clone(), old.clone()),
+        (-200, ok("stripe"), ok("stripe"), new.clone()),
+        (-3600, new.clone(), ok("stripe"), new.clone()),
+        (-3 * 3600, new.clone(), new.clone(), new.clone()),
+    ] {
+        for (name, outcome) in [("usual", usual), ("wide", wide), ("narrow", narrow)] {
+            assert_eq!(bench.outcome(name, &signed("stripe", NEW, age_s)).await, outcome, "{name}, {age_s} s old");
+        }
+    }
+    // Age is said only of what is signed: a forger learns nothing of the clock.
+    assert_eq!(bench.outcome("usual", &signed("stripe", OTHER, 3600)).await, refused("signature_mismatch"));
+}
+
+#[tokio::test]
+async fn a_row_of_ones_own_works_as_the_embedded_ones_do() {
+    const ROW: &str = "[[provider]]\nname = \"lamp\"\ntitle = \"Lamp\"\nevent_id = \"header:x-lamp-id\"\n\
+        [provider.scheme]\nalgorithm = \"hmac-sha512\"\nsecret = \"text\"\ntemplate = \"{timestamp}.{header:x-lamp-id}.{body}\"\n\
+        signature = { at = \"header:x-lamp-signature\", encoding = \"base64\", prefix = \"lamp:\" }\n\
+        timestamp = { at = \"header:x-lamp-time\", past_s = 60, future_s = 60 }\n";
+    let mut endpoints = Endpoints::default();
+    endpoints.add("lamp", "lamp", &material(&[NEW]), "");
+    endpoints.tables += ROW;
+    let bench = Bench::start(&endpoints, &["lamp"]).await;
+    let row = relay_schemes::load(ROW).expect("a row").remove(0);
+    let sign = |secret: &str, age_s: i64| {
+        let mut sent = unsigned();
+        sent.set("x-lamp-id", "1");
+        sent.sign(&row, &keys(&row, secret), now() - age_s).expect("signs");
+        sent
+    };
+    assert_eq!(bench.outcome("lamp", &sign(NEW, 0)).await, ok("lamp"));
+    assert_eq!(bench.outcome("lamp", &sign(OTHER, 0)).await, refused("signature_mismatch"));
+    assert_eq!(bench.outcome("lamp", &sign(NEW, 120)).await, refused("timestamp_too_old"));
+    let mut changed = sign(NEW, 0);
+    changed.set("x-lamp-id", "2");
+    assert_eq!(bench.outcome("lamp", &changed).await, refused("signature_mismatch"));
+    assert_eq!(bench.outcome("lamp", &unsigned()).await, refused("signature_missing"));
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    HEXLOWER.encode(digest::digest(&digest::SHA256, bytes).as_ref())
+}
+
+fn ecdsa(algorithm: &'static EcdsaSigningAlgorithm) -> EcdsaKeyPair {
+    let pkcs8 = EcdsaKeyPair::generate_pkcs8(algorithm, &SystemRandom::new()).expect("a key");
+    EcdsaKeyPair::from_pkcs8(algorithm, pkcs8.as_ref()).expect("a key")
+}
+
+/// A token in compact form, signed by `sign`.
+fn jwt(algorithm: &str, claims: &Value, sign: impl Fn(&[u8]) -> Vec<u8>) -> String {
+    let part = |value: &Value| BASE64URL_NOPAD.encode(value.to_string().as_bytes());
+    let text = format!("{}.{}", part(&json!({ "alg": algorithm, "kid": "key-1", "typ": "JWT" })), part(claims));
+    format!("{text}.{}", BASE64URL_NOPAD.encode(&sign(text.as_bytes())))
+}
+
+/// From a body and a time, in Unix seconds, to the headers that are added.
+type Sign = dyn Fn(&[u8], i64) -> Vec<(&'static str, String)>;
+
+/// How a provider whose key nobody else has signs a body at a time, and what an endpoint knows of that key.
+struct Asymmetric {
+    provider: &'static str,
+    material: Material,
+    sign: Box<Sign>,
+}
+
+fn discord() -> Asymmetric {
+    let pair = Ed25519KeyPair::generate().expect("a key");
+    let material = material(&[&HEXLOWER.encode(pair.public_key().as_ref())]);
+    let sign = move |body: &[u8], at: i64| {
+        let signature = pair.sign(&[at.to_string().as_bytes(), body].concat());
+        vec![("x-signature-ed25519", HEXLOWER.encode(signature.as_ref())), ("x-signature-timestamp", at.to_string())]
+    };
+    Asymmetric { provider: "discord", material, sign: Box::new(sign) }
+}
+
+fn standard_webhooks() -> Asymmetric {
+    let pair = Ed25519KeyPair::generate().expect("a key");
+    let material = material(&[&format!("whpk_{}", BASE64.encode(pair.public_key().as_ref()))]);
+    let sign = move |body: &[u8], at: i64| {
+        let signature = pair.sign(&[format!("msg_1.{at}.").as_bytes(), body].concat());
+        vec![
+            ("webhook-id", "msg_1".to_owned()),
+            ("webhook-timestamp", at.to_string()),
+            ("webhook-signature", format!("v1a,{}", BASE64.encode(signature.as_ref()))),
+        ]
+    };
+    Asymmetric { provider: "standard-webhooks-v1a", material, sign: Box::new(sign) }
+}
+
+fn sendgrid() -> Asymmetric {
+    // The DER in front of a P-256 point in its SPKI form (RFC 5480).
+    const SPKI: &[u8] = b"3059301306072a8648ce3d020106082a8648ce3d030107034200";
+    let pair = ecdsa(&ECDSA_P256_SHA256_ASN1_SIGNING);
+    let spki = [&HEXLOWER.decode(SPKI).expect("hex")[..], pair.public_key().as_ref()].concat();
+    let sign = move |body: &[u8], at: i64| {
+        let signed = pair.sign(&SystemRandom::new(), &[at.to_string().as_bytes(), body].concat()).expect("signs");
+        vec![
+            ("x-twilio-email-event-webhook-signature", BASE64.encode(signed.as_ref())),
+            ("x-twilio-email-event-webhook-timestamp", at.to_string()),
+        ]
+    };
+    Asymmetric { provider: "sendgrid", material: material(&[&BASE64.encode(&spki)]), sign: Box::new(sign) }
+}
+
+fn plaid() -> Asymmetric {
+    let pair = ecdsa(&ECDSA_P256_SHA256_FIXED_SIGNING);
+    let point = pair.public_key().as_ref();
+    let (x, y) = (BASE64URL_NOPAD.encode(&point[1..33]), BASE64URL_NOPAD.encode(&point[33..]));
+    let jwks = json!({ "keys": [{ "kty": "EC", "crv": "P-256", "kid": "key-1", "x": x, "y": y }] }).to_string();
+    let sign = move |body: &[u8], at: i64| {
+        let claims = json!({ "iat": at, "request_body_sha256": sha256(body) });
+        let sign = |text: &[u8]| pair.sign(&SystemRandom::new(), text).expect("signs").as_ref().to_vec();
+        vec![("plaid-verification", jwt("ES256", &claims, sign))]
+    };
+    Asymmetric {
+        provider: "plaid",
+        material: Material { jwks: Some(jwks), ..Material::default() },
+        sign: Box::new(sign),
+    }
+}
+
+fn pubsub() -> Asymmetric {
+    let pair = RsaKeyPair::generate(KeySize::Rsa2048).expect("a key");
+    // PKCS#1 (RFC 8017): nine bytes, the 256 of the modulus, and the exponent 65537.
+    let key = pair.public_key().as_ref();
+    let (n, e) = (BASE64URL_NOPAD.encode(&key[9..265]), "AQAB");
+    assert!(key.len() == 270 && key.ends_with(&[1, 0, 1]));
+    let jwks = json!({ "keys": [{ "kty": "RSA", "kid": "key-1", "n": n, "e": e }] }).to_string();
+    let settings = [("audience", "https://hooks.example.com/in"), ("email", "push@p.iam.gserviceaccount.com")];
+    let settings = settings.map(|(name, value)| (name.to_owned(), vec![value.to_owned()])).into();
+    let sign = move |_: &[u8], at: i64| {
+        let claims = json!({
+            "iss": "https://accounts.google.com", "aud": "https://hooks.example.com/in", "iat": at, "exp": at + 3600,
+            "email": "push@p.iam.gserviceaccount.com", "email_verified": true,
+        });
+        let sign = |text: &[u8]| {
+            let mut signature = vec![0; pair.public_modulus_len()];
+            pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), text, &mut signature).expect("signs");
+            signature
+        };
+        vec![("authorization", format!("Bearer {}", jwt("RS256", &claims, sign)))]
+    };
+    let material = Material { jwks: Some(jwks), settings, ..Material::default() };
+    Asymmetric { provider: "google-pubsub", material, sign: Box::new(sign) }
+}
+
+#[tokio::test]
+async fn what_only_the_provider_can_sign_arrives_while_it_is_fresh() {
+    let rows = [discord(), standard_webhooks(), sendgrid(), plaid(), pubsub()];
+    let mut endpoints = Endpoints::default();
+    rows.iter().for_each(|row| endpoints.add(row.provider, row.provider, &row.material, ""));
+    let bench = Bench::start(&endpoints, &rows.each_ref().map(|row| row.provider)).await;
+    for row in rows {
+        let sent = |age_s: i64, with: &Asymmetric| {
+            let mut sent = unsigned();
+            let headers = (with.sign)(&sent.body, now() - age_s);
+            headers.into_iter().for_each(|(name, value)| sent.set(name, value));
+            sent
+        };
+        let name = row.provider;
+        assert_eq!(bench.outcome(name, &sent(0, &row)).await, ok(name));
+        assert_eq!(bench.outcome(name, &sent(2 * 3600, &row)).await, refused("timestamp_too_old"), "{name}");
+        let mut changed = sent(0, &row);
+        changed.body.push(b'\n');
+        let outcome = match name {
+            "google-pubsub" => ok(name), // Its token does not cover the body.
+            "plaid" => refused("body_mismatch"),
+            _ => refused("signature_mismatch"),
+        };
+        assert_eq!(bench.outcome(name, &changed).await, outcome, "{name}");
+        let another = match name {
+            "discord" => discord(),
+            "standard-webhooks-v1a" => standard_webhooks(),
+            "sendgrid" => sendgrid(),
+            "plaid" => plaid(),
+            _ => pubsub(),
+        };
+        assert_eq!(bench.outcome(name, &sent(0, &another)).await, refused("signature_mismatch"), "{name}");
+    }
+}
+
+/// The values of a request's headers that hold a signature.
+fn signatures(sent: &Sent) -> Vec<String> {
+    let values = sent.headers.iter().filter(|(name, _)| name.contains("signature"));
+    values.map(|(_, value)| String::from_utf8(value.clone()).expect("text")).collect()
+}
+
+#[tokio::test]
+async fn the_owner_is_told_which_mistake_it_was_and_no_secret_and_no_signature() {
+    let mut endpoints = Endpoints::default();
+    endpoints.add("github", "github", &material(&[NEW]), "");
+    endpoints.add("stripe", "stripe", &material(&[OTHER]), "");
+    endpoints.add("square", "square", &material(&[NEW]), ", public_url = \"https://hooks.example.com/old\"");
+    let bench = Bench::start(&endpoints, &["github", "stripe", "square"]).await;
+
+    let mut newline = signed("github", NEW, 0);
+    newline.body.push(b'\n');
+    let mut reordered = unsigned();
+    reordered.body = b"{\"id\": \"evt_1\", \"type\": \"invoice.paid\"}".to_vec();
+    let compact = signed("github", NEW, 0);
+    reordered.headers = compact.headers.clone();
+    let mut loud = signed("github", NEW, 0);
+    let upper = signatures(&loud)[0].replace("sha256=", "").to_uppercase();
+    loud.set("x-hub-signature-256", format!("sha256={upper}"));
+    let mut twice = signed("github", NEW, 0);
+    twice.headers.extend(compact.headers.iter().filter(|(name, _)| name.contains("signature")).cloned());
+    let mut pasted = unsigned();
+    let saved_with_newline = hmac::Key::new(hmac::HMAC_SHA256, format!("{NEW}\n").as_bytes());
+    let signature = hmac::sign(&saved_with_newline, BODY.as_bytes());
+    pasted.set("x-hub-signature-256", format!("sha256={}", HEXLOWER.encode(signature.as_ref())));
+    for (endpoint, sent, code, words) in [
+        ("github", signed("github", OTHER, 0), "other_secret", "the secret of endpoint stripe"),
+        ("github", pasted, "secret_form", "text with a newline at its end"),
+        ("github", newline, "trailing_newline", "a newline was added at its end"),
+        ("github", reordered, "json_rewritten", "parsed and written again"),
+        ("github", loud, "upper_case_hex", "lower case is due"),
+        ("github", twice, "doubled_header", "x-hub-signature-256 is there more than once"),
+        ("github", unsigned(), "signature_absent", "the header x-hub-signature-256"),
+        ("github", signed("stripe", NEW, 0), "other_provider", "the provider stripe"),
+        ("stripe", signed("stripe", OTHER, 4000), "clock_skew", "300 s are allowed"),
+        ("stripe", signed("stripe", OLD, 0), "nothing_usual", "none of the usual mistakes"),
+        ("square", signed("square", NEW, 0), "wrong_url", "https://hooks.example.com/in"),
+    ] {
+        let response = bench.send(endpoint, &sent).await;
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{code}");
+        let sender_sees = String::from_utf8_lossy(response.body()).into_owned();
+        assert!(!sender_sees.contains(code), "the sender is told no more: {sender_sees}");
+        let id = response.headers()["relay-event-id"].to_str().expect("text");
+        let mut shown = String::new();
+        for more in [&[][..], &["--json"]] {
+            shown += &explained(&bench.relay, &[&["explain", id], more].concat()).await;
+        }
+        assert!(shown.starts_with(&format!("{code}: ")) && shown.contains(words), "{code}: {shown}");
+        for secret in [NEW, OLD, OTHER] {
+            let bare = secret.trim_start_matches("whsec_");
+            assert!(!shown.contains(bare), "{code}: a secret is shown: {shown}");
+        }
+        for signature in signatures(&sent) {
+            let bare = signature.rsplit(['=', ',']).find(|part| part.len() > 20).unwrap_or(&signature);
+            assert!(!shown.contains(bare), "{code}: a signature is shown: {shown}");
+        }
+        let right = signed("github", NEW, 0);
+        let right = signatures(&right)[0].trim_start_matches("sha256=").to_owned();
+        assert!(!shown.to_lowercase().contains(&right), "{code}: the right signature is shown: {shown}");
+    }
+}
+
+/// Asks until no other explanation is under way, as the log's may be.
+async fn explained(relay: &Server, words: &[&str]) -> String {
+    let deadline = tokio::time::Instant::now() + relay_tests::process::PATIENCE;
+    loop {
+        match relay.ask(words).await.expect("runs") {
+            (0, text) => return text,
+            (code, text) => assert!(tokio::time::Instant::now() < deadline, "{code}: {text}"),
+        }
+    }
+}
