@@ -10,9 +10,14 @@ use relay_schemes::Refusal;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-/// An event's id: `hook_` and a UUIDv7.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// An event's id: `hook_` and a UUIDv7. Later ones sort after earlier ones.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId(Uuid);
+
+/// A text that is not an event's id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this is not an event's id; one looks like hook_ and 32 hexadecimal digits")]
+pub struct NotAnEventId;
 
 impl EventId {
     /// A new id; later ones sort after earlier ones.
@@ -25,6 +30,21 @@ impl EventId {
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()
+    }
+
+    /// The id with these 16 bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
+    }
+}
+
+impl FromStr for EventId {
+    type Err = NotAnEventId;
+
+    fn from_str(text: &str) -> Result<Self, NotAnEventId> {
+        let digits = text.strip_prefix("hook_").ok_or(NotAnEventId)?;
+        Uuid::try_parse(digits).map(Self).map_err(|_| NotAnEventId)
     }
 }
 

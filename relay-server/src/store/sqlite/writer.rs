@@ -1,0 +1,381 @@
+//! The one thread that writes: it takes whatever waits, commits it as one transaction, and answers after the commit.
+//!
+//! A call is a closure over the open transaction. It may run twice (after a full disk, without the appends), so it
+//! must not consume what it works on. Invariants:
+//! - No call is answered with success before the transaction that holds it is committed and synced.
+//! - After a failed write or sync nothing is written any more, and every later call is told so.
+//! - The queue is bounded; a caller that finds it full is told at once.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use rusqlite::{Connection, OptionalExtension as _};
+use tokio::sync::oneshot;
+
+use super::{
+    ballast::Ballast,
+    checkpoint::Checkpointer,
+    keys::{Key, Keys},
+};
+use crate::{
+    endpoint::EndpointName,
+    store::{Health, StoreError, error::Pulse},
+};
+
+/// Calls in one transaction.
+const MAX_BATCH: usize = 512;
+
+/// Bytes in one transaction, beyond which no further call joins it.
+const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// Calls that wait.
+const QUEUE: usize = 4096;
+
+/// Bytes that wait with them.
+const QUEUE_BYTES: usize = 64 * 1024 * 1024;
+
+/// How often a full disk is looked at again, and an idle WAL is tidied.
+const TICK: Duration = Duration::from_millis(500);
+
+/// What a call is to a full disk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Takes something new in: refused while the disk is full.
+    Intake,
+    /// Moves on or removes what is there.
+    Upkeep,
+}
+
+/// An open transaction, and what the writer knows.
+pub(super) struct Tx<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) keys: &'a Keys,
+    known: &'a mut Known,
+    /// Keys of this transaction's events.
+    pub(super) fresh: Vec<Key>,
+}
+
+#[derive(Default)]
+struct Known {
+    endpoints: HashMap<EndpointName, i64>,
+    last_seq: i64,
+    last_blob: i64,
+}
+
+impl Tx<'_> {
+    /// An endpoint's number, if it has one.
+    pub(super) fn endpoint(&mut self, name: &EndpointName) -> Result<Option<i64>, StoreError> {
+        if let Some(key) = self.known.endpoints.get(name) {
+            return Ok(Some(*key));
+        }
+        let mut query = self.connection.prepare_cached("SELECT key FROM endpoint WHERE name = ?1")?;
+        let key = query.query_row([name.as_str()], |row| row.get(0)).optional()?;
+        if let Some(key) = key {
+            self.known.endpoints.insert(name.clone(), key);
+        }
+        Ok(key)
+    }
+
+    /// An endpoint's number; a new one gets one.
+    pub(super) fn endpoint_or_new(&mut self, name: &EndpointName) -> Result<i64, StoreError> {
+        if let Some(key) = self.endpoint(name)? {
+            return Ok(key);
+        }
+        self.connection.prepare_cached("INSERT INTO endpoint (name) VALUES (?1)")?.execute([name.as_str()])?;
+        Ok(self.connection.last_insert_rowid())
+    }
+
+    /// The next event's number in order of arrival.
+    pub(super) fn next_seq(&mut self) -> i64 {
+        self.known.last_seq += 1;
+        self.known.last_seq
+    }
+
+    /// A number for the chunks of a long body.
+    pub(super) fn next_blob(&mut self) -> i64 {
+        self.known.last_blob += 1;
+        self.known.last_blob
+    }
+}
+
+trait Call: Send {
+    fn kind(&self) -> Kind;
+    fn bytes(&self) -> usize;
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError>;
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>);
+}
+
+/// Bytes that are counted as waiting until the call is answered.
+struct Weight {
+    bytes: usize,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Weight {
+    /// A call that is heavier than the bound by itself may wait alone.
+    fn take(bytes: usize, waiting: &Arc<AtomicUsize>) -> Option<Self> {
+        let before = waiting.fetch_add(bytes, Ordering::Relaxed);
+        let weight = Self { bytes, waiting: Arc::clone(waiting) };
+        (before == 0 || before.saturating_add(bytes) <= QUEUE_BYTES).then_some(weight)
+    }
+}
+
+impl Drop for Weight {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+struct Job<T, F> {
+    kind: Kind,
+    weight: Weight,
+    work: F,
+    result: Option<Result<T, StoreError>>,
+    reply: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<T: Send, F: FnMut(&mut Tx<'_>) -> Result<T, StoreError> + Send> Call for Job<T, F> {
+    fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    fn bytes(&self) -> usize {
+        self.weight.bytes
+    }
+
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        let result = (self.work)(tx);
+        // The disk's errors end the whole transaction; a call's own error is its own.
+        let fatal = match &result {
+            Err(error @ (StoreError::NoSpace | StoreError::Failed(_))) => Err(error.clone()),
+            _ => Ok(()),
+        };
+        self.result = Some(result);
+        fatal
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
+        let result = committed.and_then(|()| self.result.unwrap_or(Err(StoreError::Busy)));
+        let _gone = self.reply.send(result); // A caller may have gone; what is committed stays.
+    }
+}
+
+/// Numbers for the metrics.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) commits: AtomicU64,
+    pub(super) calls: AtomicU64,
+    pub(super) commit_micros: AtomicU64,
+    pub(super) used_bytes: AtomicU64,
+}
+
+/// The way to the writer's thread.
+pub(super) struct Writer {
+    queue: Option<SyncSender<Box<dyn Call>>>,
+    thread: Option<JoinHandle<()>>,
+    waiting: Arc<AtomicUsize>,
+}
+
+/// What the writer's thread works with.
+pub(super) struct Desk {
+    pub(super) connection: Connection,
+    pub(super) keys: Arc<Keys>,
+    pub(super) pulse: Arc<Pulse>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) ballast: Ballast,
+    pub(super) checkpointer: Checkpointer,
+}
+
+impl Writer {
+    pub(super) fn start(desk: Desk) -> Result<Self, StoreError> {
+        let known = known(&desk.connection)?;
+        let (queue, calls) = sync_channel(QUEUE);
+        let thread = std::thread::Builder::new().name("store-writer".into());
+        let thread = thread.spawn(move || Loop { desk, known }.run(&calls));
+        let thread = thread.map_err(|error| StoreError::Unusable(format!("cannot start the store's writer: {error}")))?;
+        Ok(Self { queue: Some(queue), thread: Some(thread), waiting: Arc::default() })
+    }
+
+    /// Has the work done in the next transaction. The receiver hears of it after the commit.
+    pub(super) fn call<T, F>(&self, kind: Kind, bytes: usize, work: F) -> oneshot::Receiver<Result<T, StoreError>>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        let (reply, receiver) = oneshot::channel();
+        let Some(weight) = Weight::take(bytes, &self.waiting) else {
+            let _gone = reply.send(Err(StoreError::Busy));
+            return receiver;
+        };
+        let job = Box::new(Job { kind, weight, work, result: None, reply });
+        let sent = self.queue.as_ref().map_or(Ok(()), |queue| queue.try_send(job));
+        if let Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) = sent {
+            job.answer(Err(StoreError::Busy));
+        }
+        receiver
+    }
+}
+
+impl Drop for Writer {
+    /// What is queued is still committed.
+    fn drop(&mut self) {
+        drop(self.queue.take());
+        if let Some(thread) = self.thread.take() {
+            let _panicked = thread.join();
+        }
+    }
+}
+
+fn known(connection: &Connection) -> Result<Known, StoreError> {
+    let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+    Ok(Known {
+        endpoints: HashMap::new(),
+        last_seq: number("SELECT coalesce(max(seq), 0) FROM content")?,
+        last_blob: number("SELECT max(coalesce((SELECT max(blob) FROM chunk), 0), coalesce((SELECT max(blob) FROM staging), 0))")?,
+    })
+}
+
+struct Loop {
+    desk: Desk,
+    known: Known,
+}
+
+impl Loop {
+    fn run(mut self, calls: &Receiver<Box<dyn Call>>) {
+        self.desk.checkpointer.count_frames(&self.desk.connection);
+        loop {
+            match calls.recv_timeout(TICK) {
+                Ok(first) => self.take(first, calls),
+                Err(RecvTimeoutError::Timeout) => self.rest(),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        self.desk.checkpointer.finish(&self.desk.connection, &self.desk.pulse);
+    }
+
+    fn take(&mut self, first: Box<dyn Call>, calls: &Receiver<Box<dyn Call>>) {
+        let mut bytes = first.bytes();
+        let mut batch = vec![first];
+        while batch.len() < MAX_BATCH && bytes < MAX_BATCH_BYTES {
+            let Ok(next) = calls.try_recv() else { break };
+            bytes += next.bytes();
+            batch.push(next);
+        }
+        if self.desk.pulse.is_full() {
+            self.look_for_space();
+        }
+        self.commit(batch);
+        self.desk.checkpointer.after_commit(&self.desk.connection, &self.desk.pulse);
+    }
+
+    fn rest(&mut self) {
+        if self.desk.pulse.is_full() {
+            self.look_for_space();
+        }
+        self.desk.checkpointer.idle(&self.desk.pulse);
+    }
+
+    fn look_for_space(&mut self) {
+        if self.desk.ballast.restore() {
+            tracing::info!("the store's disk has room again");
+            self.desk.pulse.set(Health::Ready);
+        }
+    }
+
+    fn commit(&mut self, mut batch: Vec<Box<dyn Call>>) {
+        for last in [false, true] {
+            if self.desk.pulse.is_full() {
+                refuse_intake(&mut batch);
+            }
+            if batch.is_empty() {
+                return;
+            }
+            let error = match self.try_commit(&mut batch) {
+                Ok(()) => {
+                    batch.into_iter().for_each(|call| call.answer(Ok(())));
+                    return;
+                }
+                Err(error) => error,
+            };
+            self.roll_back();
+            match &error {
+                StoreError::NoSpace => {
+                    if !self.desk.pulse.is_full() {
+                        tracing::error!("the store's disk is full: events are refused until there is room");
+                        self.desk.pulse.set(Health::NoSpace);
+                    }
+                    self.desk.ballast.release();
+                }
+                StoreError::Failed(why) => {
+                    tracing::error!(why, "the store has failed; the process must end and start again");
+                    self.desk.pulse.set(Health::Failed(why.clone()));
+                }
+                _ => {}
+            }
+            if last || error != StoreError::NoSpace {
+                batch.drain(..).for_each(|call| call.answer(Err(error.clone())));
+                return;
+            }
+        }
+    }
+
+    fn try_commit(&mut self, batch: &mut [Box<dyn Call>]) -> Result<(), StoreError> {
+        if let Some(failed) = self.desk.pulse.failure() {
+            return Err(failed);
+        }
+        let started = Instant::now();
+        let connection = &self.desk.connection;
+        connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        let mut tx = Tx { connection, keys: &self.desk.keys, known: &mut self.known, fresh: Vec::new() };
+        for call in batch.iter_mut() {
+            call.run(&mut tx)?;
+        }
+        let fresh = tx.fresh;
+        let moved = self.desk.keys.move_slice(connection, fresh.len())?;
+        connection.prepare_cached("COMMIT")?.execute([])?;
+        self.desk.keys.publish(&fresh, self.known.last_seq);
+        if let Some(moved) = moved {
+            self.desk.keys.moved(&moved);
+        }
+        let counters = &self.desk.counters;
+        counters.commits.fetch_add(1, Ordering::Relaxed);
+        counters.calls.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        counters.commit_micros.fetch_add(micros, Ordering::Relaxed);
+        self.count_pages();
+        Ok(())
+    }
+
+    fn count_pages(&self) {
+        let pages = |pragma: &str| {
+            let mut query = self.desk.connection.prepare_cached(pragma)?;
+            query.query_row([], |row| row.get::<_, u64>(0))
+        };
+        if let (Ok(all), Ok(free)) = (pages("PRAGMA page_count"), pages("PRAGMA freelist_count")) {
+            let used = all.saturating_sub(free) * super::schema::PAGE_BYTES;
+            self.desk.counters.used_bytes.store(used, Ordering::Relaxed);
+        }
+    }
+
+    fn roll_back(&mut self) {
+        self.known.endpoints.clear();
+        if !self.desk.connection.is_autocommit() {
+            // Nothing of it was acknowledged, whether this works or not.
+            let _ignored = self.desk.connection.execute_batch("ROLLBACK");
+        }
+    }
+}
+
+fn refuse_intake(batch: &mut Vec<Box<dyn Call>>) {
+    for call in batch.extract_if(.., |call| call.kind() == Kind::Intake) {
+        call.answer(Err(StoreError::NoSpace));
+    }
+}
