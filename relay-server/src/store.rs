@@ -47,7 +47,8 @@ pub use model::{
     NewEvent, Outcome, Reason, Record, State, Summary, Then, Verdict, Want,
 };
 pub use rows::{
-    Bulk, BulkAction, ConfigChange, ConfigKind, ConfigRow, Presence, Purge, PurgeCursor, Purged, RefusedRow, Source, Usage,
+    Bulk, BulkAction, ConfigChange, ConfigKind, ConfigRow, Presence, Purge, PurgeCursor, Purged, RefusedRow, Source,
+    Usage,
 };
 pub use sqlite::{SqliteOptions, SqliteStore, check};
 

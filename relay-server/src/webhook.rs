@@ -14,11 +14,6 @@ use uuid::Uuid;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId(Uuid);
 
-/// A text that is not an event's id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this is not an event's id; one looks like hook_ and 32 hexadecimal digits")]
-pub struct NotAnEventId;
-
 impl EventId {
     /// A new id; later ones sort after earlier ones.
     #[must_use]
@@ -36,15 +31,6 @@ impl EventId {
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(Uuid::from_bytes(bytes))
-    }
-}
-
-impl FromStr for EventId {
-    type Err = NotAnEventId;
-
-    fn from_str(text: &str) -> Result<Self, NotAnEventId> {
-        let digits = text.strip_prefix("hook_").ok_or(NotAnEventId)?;
-        Uuid::try_parse(digits).map(Self).map_err(|_| NotAnEventId)
     }
 }
 

@@ -130,7 +130,9 @@ mod tests {
 
     #[test]
     fn a_star_stands_for_any_text() {
-        for (pattern, text) in [("push", "push"), ("*", ""), ("pull_request.*", "pull_request.opened"), ("*.a*b", "x.acb")] {
+        for (pattern, text) in
+            [("push", "push"), ("*", ""), ("pull_request.*", "pull_request.opened"), ("*.a*b", "x.acb")]
+        {
             assert!(matches(pattern, text), "{pattern} {text}");
         }
         for (pattern, text) in [("push", "pushed"), ("a*", "ba"), ("*a", "ab"), ("a*a", "a"), ("", "x")] {

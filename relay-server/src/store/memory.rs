@@ -73,7 +73,8 @@ impl Inner {
             return Err(StoreError::AtCapacity);
         }
         let whole = usize::try_from(size).map_err(|_| StoreError::AtCapacity)?;
-        let body = event.body.part(0, whole).map_err(|error| StoreError::Invalid(format!("reading a body: {error}")))?;
+        let body =
+            event.body.part(0, whole).map_err(|error| StoreError::Invalid(format!("reading a body: {error}")))?;
         let sha = rules::sha256(&body);
         let shelf = self.shelves.entry(event.endpoint.clone()).or_default();
         if shelf.events.contains_key(&event.id) {

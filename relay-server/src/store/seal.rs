@@ -44,7 +44,9 @@ impl SealKey {
                 let bytes = Zeroizing::new(bytes);
                 let mode = fs::metadata(path).map_err(|error| wrong(&error))?.permissions().mode();
                 if mode & 0o077 != 0 {
-                    return Err(wrong(&"others can read it; run chmod 600 on it and change the secrets sealed with it"));
+                    return Err(wrong(
+                        &"others can read it; run chmod 600 on it and change the secrets sealed with it",
+                    ));
                 }
                 Self::new(&bytes).map_err(|error| wrong(&error))
             }

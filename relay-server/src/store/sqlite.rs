@@ -157,9 +157,8 @@ impl SqliteStore {
             for chunk in intake::chunks(&body) {
                 let (n, data, sha256) = chunk?;
                 whole.add(&data);
-                let put = writer.call(Kind::Intake, data.len(), move |tx| {
-                    intake::put_chunk(tx, blob, n, &sha256, &data)
-                });
+                let put =
+                    writer.call(Kind::Intake, data.len(), move |tx| intake::put_chunk(tx, blob, n, &sha256, &data));
                 put.blocking_recv().unwrap_or(Err(StoreError::Busy))?;
             }
             Ok(whole.finish())
@@ -338,9 +337,7 @@ impl Store for SqliteStore {
     }
 
     fn put_secret(&self, scope: String, name: String, sealed: Option<Bytes>, now: Timestamp) -> Reply<'_, ()> {
-        self.write(Kind::Upkeep, 256, move |tx| {
-            small::put_secret(tx.connection, &scope, &name, sealed.as_deref(), now)
-        })
+        self.write(Kind::Upkeep, 256, move |tx| small::put_secret(tx.connection, &scope, &name, sealed.as_deref(), now))
     }
 
     fn secret(&self, scope: String, name: String) -> Reply<'_, Option<Bytes>> {

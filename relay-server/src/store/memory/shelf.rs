@@ -101,10 +101,18 @@ impl Shelf {
             self.due.insert((due, id));
         }
         let open = row.summary.state.is_open();
-        if open { self.open.insert(id) } else { self.open.remove(&id) };
+        if open {
+            self.open.insert(id)
+        } else {
+            self.open.remove(&id)
+        };
         if let Some(key) = &row.summary.order_key {
             let queue = self.queues.entry(key.clone()).or_default();
-            if open { queue.insert(id) } else { queue.remove(&id) };
+            if open {
+                queue.insert(id)
+            } else {
+                queue.remove(&id)
+            };
             if queue.is_empty() {
                 self.queues.remove(key);
             }

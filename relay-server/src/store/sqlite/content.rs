@@ -74,9 +74,8 @@ fn range(connection: &Connection, id: EventId, blob: i64, range: Range<u64>) -> 
         return Ok(Bytes::new());
     }
     let chunk = CHUNK_BYTES as u64;
-    let mut query = connection.prepare_cached(
-        "SELECT n, sha256, data FROM chunk WHERE blob = ?1 AND n BETWEEN ?2 AND ?3 ORDER BY n",
-    )?;
+    let mut query = connection
+        .prepare_cached("SELECT n, sha256, data FROM chunk WHERE blob = ?1 AND n BETWEEN ?2 AND ?3 ORDER BY n")?;
     let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     let mut rows = query.query(params![blob, number(range.start / chunk), number((end - 1) / chunk)])?;
     let mut part = Vec::new();
@@ -92,9 +91,8 @@ fn range(connection: &Connection, id: EventId, blob: i64, range: Range<u64>) -> 
 }
 
 pub(super) fn delete_unused_chunks(connection: &Connection, blob: i64) -> Result<(), StoreError> {
-    let mut delete = connection.prepare_cached(
-        "DELETE FROM chunk WHERE blob = ?1 AND NOT EXISTS (SELECT 1 FROM content WHERE blob = ?1)",
-    )?;
+    let mut delete = connection
+        .prepare_cached("DELETE FROM chunk WHERE blob = ?1 AND NOT EXISTS (SELECT 1 FROM content WHERE blob = ?1)")?;
     delete.execute([blob])?;
     Ok(())
 }

@@ -4,8 +4,9 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row as SqlRow, params};
 
 use super::{
-    content, listing,
+    content,
     keys::hash,
+    listing,
     row::{self, Found, millis, time},
     writer::Tx,
 };
@@ -103,9 +104,9 @@ pub(super) fn step(tx: &mut Tx<'_>, id: EventId, fresh: &[EventId], now: Timesta
     }
     bulk.finished = page.next.is_none();
     bulk.cursor = page.next;
-    let mut update = tx.connection.prepare_cached(
-        "UPDATE bulk SET cursor = ?2, done = ?3, skipped = ?4, finished = ?5 WHERE id = ?1",
-    )?;
+    let mut update = tx
+        .connection
+        .prepare_cached("UPDATE bulk SET cursor = ?2, done = ?3, skipped = ?4, finished = ?5 WHERE id = ?1")?;
     let cursor = bulk.cursor.as_ref().map(|cursor| cursor.0.as_bytes());
     update.execute(params![id.as_bytes(), cursor, bulk.done, bulk.skipped, bulk.finished])?;
     Ok(bulk)

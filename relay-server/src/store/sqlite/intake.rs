@@ -8,8 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    content,
-    head,
+    content, head,
     keys::hash,
     row::{self, Found},
     writer::Tx,
@@ -108,7 +107,8 @@ pub(super) fn stage(tx: &mut Tx<'_>) -> Result<i64, StoreError> {
 }
 
 pub(super) fn put_chunk(tx: &Tx<'_>, blob: i64, n: i64, sha256: &[u8; 32], data: &[u8]) -> Result<(), StoreError> {
-    let mut insert = tx.connection.prepare_cached("INSERT INTO chunk (blob, n, sha256, data) VALUES (?1, ?2, ?3, ?4)")?;
+    let mut insert =
+        tx.connection.prepare_cached("INSERT INTO chunk (blob, n, sha256, data) VALUES (?1, ?2, ?3, ?4)")?;
     insert.execute(params![blob, n, sha256, data])?;
     Ok(())
 }
@@ -159,12 +159,7 @@ fn taken(error: StoreError, id: EventId) -> StoreError {
     }
 }
 
-fn likeness(
-    tx: &Tx<'_>,
-    key: i64,
-    event: &Ready,
-    now: Timestamp,
-) -> Result<(Likeness, Option<Found>), StoreError> {
+fn likeness(tx: &Tx<'_>, key: i64, event: &Ready, now: Timestamp) -> Result<(Likeness, Option<Found>), StoreError> {
     let mut found = (Likeness::Unrelated, None);
     let Some(dedup) = &event.dedup else { return Ok(found) };
     let name = &event.row.summary.endpoint;

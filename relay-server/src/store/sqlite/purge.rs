@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
-    content,
+    content, intake,
     row::{self, PARKED, millis, time},
     schema::PAGE_BYTES,
     writer::Tx,
@@ -109,15 +109,15 @@ pub(super) fn remove(
     }
     if found.next.is_none() {
         *keys_after = sweep_keys(tx.connection, *keys_after)?;
+        intake::sweep_staging(tx.connection, tx.blobs_before())?;
         shrink(tx.connection)?;
     }
     Ok(purged)
 }
 
 fn delete(connection: &Connection, key: i64, id: EventId) -> Result<bool, StoreError> {
-    let mut event = connection.prepare_cached(
-        "DELETE FROM event WHERE endpoint = ?1 AND id = ?2 AND due_at IS NULL RETURNING seq",
-    )?;
+    let mut event = connection
+        .prepare_cached("DELETE FROM event WHERE endpoint = ?1 AND id = ?2 AND due_at IS NULL RETURNING seq")?;
     let seq: Option<i64> = event.query_row(params![key, id.as_bytes()], |row| row.get(0)).optional()?;
     let Some(seq) = seq else { return Ok(false) };
     let mut attempts = connection.prepare_cached("DELETE FROM attempt WHERE endpoint = ?1 AND id = ?2")?;

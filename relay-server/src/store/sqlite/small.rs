@@ -102,10 +102,14 @@ pub(super) fn unconfigure(connection: &Connection, kind: ConfigKind, name: &str)
     Ok(delete.execute(params![kind_code(kind), name])? == 1)
 }
 
-pub(super) fn used(connection: &Connection, kind: ConfigKind, names: &[String], at: Timestamp) -> Result<(), StoreError> {
-    let mut update = connection.prepare_cached(
-        "UPDATE config SET used_at = max(coalesce(used_at, 0), ?3) WHERE kind = ?1 AND name = ?2",
-    )?;
+pub(super) fn used(
+    connection: &Connection,
+    kind: ConfigKind,
+    names: &[String],
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    let mut update = connection
+        .prepare_cached("UPDATE config SET used_at = max(coalesce(used_at, 0), ?3) WHERE kind = ?1 AND name = ?2")?;
     for name in names {
         update.execute(params![kind_code(kind), name, millis(at)])?;
     }

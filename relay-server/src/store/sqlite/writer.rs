@@ -68,6 +68,8 @@ struct Known {
     endpoints: HashMap<EndpointName, i64>,
     last_seq: i64,
     last_blob: i64,
+    /// Chunks up to here were put there by an earlier process.
+    blobs_before: i64,
 }
 
 impl Tx<'_> {
@@ -97,6 +99,11 @@ impl Tx<'_> {
     pub(super) fn next_seq(&mut self) -> i64 {
         self.known.last_seq += 1;
         self.known.last_seq
+    }
+
+    /// The last number that an earlier process gave to chunks.
+    pub(super) fn blobs_before(&self) -> i64 {
+        self.known.blobs_before
     }
 
     /// A number for the chunks of a long body.
@@ -163,8 +170,9 @@ impl<T: Send, F: FnMut(&mut Tx<'_>) -> Result<T, StoreError> + Send> Call for Jo
     }
 
     fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
-        let result = committed.and_then(|()| self.result.unwrap_or(Err(StoreError::Busy)));
-        let _gone = self.reply.send(result); // A caller may have gone; what is committed stays.
+        let Self { result, reply, weight: _counted, .. } = *self;
+        let result = committed.and_then(|()| result.unwrap_or(Err(StoreError::Busy)));
+        let _gone = reply.send(result); // A caller may have gone; what is committed stays.
     }
 }
 
@@ -200,7 +208,8 @@ impl Writer {
         let (queue, calls) = sync_channel(QUEUE);
         let thread = std::thread::Builder::new().name("store-writer".into());
         let thread = thread.spawn(move || Loop { desk, known }.run(&calls));
-        let thread = thread.map_err(|error| StoreError::Unusable(format!("cannot start the store's writer: {error}")))?;
+        let thread =
+            thread.map_err(|error| StoreError::Unusable(format!("cannot start the store's writer: {error}")))?;
         Ok(Self { queue: Some(queue), thread: Some(thread), waiting: Arc::default() })
     }
 
@@ -236,11 +245,10 @@ impl Drop for Writer {
 
 fn known(connection: &Connection) -> Result<Known, StoreError> {
     let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
-    Ok(Known {
-        endpoints: HashMap::new(),
-        last_seq: number("SELECT coalesce(max(seq), 0) FROM content")?,
-        last_blob: number("SELECT max(coalesce((SELECT max(blob) FROM chunk), 0), coalesce((SELECT max(blob) FROM staging), 0))")?,
-    })
+    let last_blob =
+        number("SELECT max(coalesce((SELECT max(blob) FROM chunk), 0), coalesce((SELECT max(blob) FROM staging), 0))")?;
+    let last_seq = number("SELECT coalesce(max(seq), 0) FROM content")?;
+    Ok(Known { endpoints: HashMap::new(), last_seq, last_blob, blobs_before: last_blob })
 }
 
 struct Loop {
