@@ -18,7 +18,7 @@
 //! - What comes out was checked against the SHA-256 of what went in; a damaged event is set apart, never delivered.
 //! - Every answer is bounded: pages, ranges and batches have limits, and there is a cursor to go on.
 
-use std::{fmt, future::Future, ops::Range, path::PathBuf, pin::Pin};
+use std::{fmt, future::Future, ops::Range, path::PathBuf, pin::Pin, time::Duration};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -64,8 +64,17 @@ pub const MAX_PAGE: usize = 1000;
 /// Most bytes that one call reads of a body.
 pub const MAX_RANGE_BYTES: u64 = 1024 * 1024;
 
+/// Bulk actions that are not finished, and as many finished ones that are still shown.
+pub const MAX_BULKS: usize = 100;
+
+/// Most events of an endpoint that one claim gives, of the oldest and of the newest.
+pub const MAX_CLAIM: usize = 1000;
+
 /// Refused requests that are kept for an endpoint.
 pub const MAX_REFUSED: usize = 1000;
+
+/// How long refused requests are kept.
+pub const MAX_REFUSED_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Most bytes of a refused request's body that are kept.
 pub const MAX_REFUSED_BYTES: usize = 64 * 1024;

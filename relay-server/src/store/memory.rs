@@ -3,7 +3,7 @@
 //! Keeps the same rules as the others behind one lock, and looks at each event where a database would use an index.
 //! It promises no durability: what it acknowledges lives as long as the process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::{
     Act, Acted, Action, Backlog, Bulk, BulkAction, Claimed, ConfigChange, ConfigKind, ConfigRow, Cursor, End, Ended,
-    Filter, Health, Hold, MAX_PAGE, MAX_RANGE_BYTES, MAX_REFUSED, MAX_REFUSED_BYTES, NewEvent, Page, PageRequest,
+    Filter, Health, Hold, MAX_BULKS, MAX_PAGE, MAX_RANGE_BYTES, MAX_REFUSED, MAX_REFUSED_AGE, MAX_REFUSED_BYTES, NewEvent, Page, PageRequest,
     Presence, Purge, PurgeCursor, Purged, Record, RefusedRow, Reply, Source, Store, StoreError, Usage, Verdict, Want,
     error::Pulse, presence::Presences, rows, rules,
 };
@@ -67,24 +67,32 @@ impl MemoryStore {
 }
 
 impl Inner {
-    fn append(&mut self, event: NewEvent, max_bytes: u64, now: Timestamp) -> Result<Verdict, StoreError> {
-        let size = event.body.size();
-        if self.bytes + size + EVENT_BYTES > max_bytes {
-            return Err(StoreError::AtCapacity);
+    /// All of them or, with an error, none.
+    fn append(&mut self, events: Vec<NewEvent>, max_bytes: u64, now: Timestamp) -> Result<Vec<Verdict>, StoreError> {
+        let mut bytes = self.bytes;
+        let mut ids = BTreeSet::new();
+        let mut bodies = Vec::with_capacity(events.len());
+        for event in &events {
+            let size = event.body.size();
+            bytes = bytes.saturating_add(size).saturating_add(EVENT_BYTES);
+            let whole = usize::try_from(size).ok().filter(|_| bytes <= max_bytes).ok_or(StoreError::AtCapacity)?;
+            let there = self.shelves.get(&event.endpoint).is_some_and(|shelf| shelf.events.contains_key(&event.id));
+            if there || !ids.insert((event.endpoint.clone(), event.id)) {
+                return Err(StoreError::Invalid(format!("there is already an event {}", event.id)));
+            }
+            let unreadable = |error| StoreError::Invalid(format!("the body cannot be read: {error}"));
+            bodies.push(event.body.part(0, whole).map_err(unreadable)?);
         }
-        let whole = usize::try_from(size).map_err(|_| StoreError::AtCapacity)?;
-        let body =
-            event.body.part(0, whole).map_err(|error| StoreError::Invalid(format!("reading a body: {error}")))?;
-        let sha = rules::sha256(&body);
-        let shelf = self.shelves.entry(event.endpoint.clone()).or_default();
-        if shelf.events.contains_key(&event.id) {
-            return Err(StoreError::Invalid(format!("there is already an event {}", event.id)));
-        }
-        let verdict = shelf.append(event, body, sha, now);
-        if matches!(verdict, Verdict::Accepted { .. }) {
-            self.bytes += size + EVENT_BYTES;
-        }
-        Ok(verdict)
+        let one = |(event, body): (NewEvent, Bytes)| {
+            let size = event.body.size();
+            let sha = rules::sha256(&body);
+            let verdict = self.shelves.entry(event.endpoint.clone()).or_default().append(event, body, sha, now);
+            if matches!(verdict, Verdict::Accepted { .. }) {
+                self.bytes += size + EVENT_BYTES;
+            }
+            verdict
+        };
+        Ok(events.into_iter().zip(bodies).map(one).collect())
     }
 
     fn claim(&mut self, wants: Vec<Want>, until: Timestamp, now: Timestamp) -> Claimed {
@@ -151,7 +159,6 @@ impl Inner {
 
     fn purge(&mut self, policy: &Purge, now: Timestamp) -> Purged {
         let mut purged = Purged::default();
-        let old = |at: Timestamp, keep| at.saturating_add(keep).is_ok_and(|ends| ends <= now);
         let number = |id: &EventId| u128::from_be_bytes(*id.as_bytes());
         let mut all: Vec<(EventId, EndpointName)> = self.shelves.iter().flat_map(ids).collect();
         all.retain(|(id, _)| policy.cursor.is_none_or(|after| number(id) > after.0));
@@ -161,19 +168,21 @@ impl Inner {
             let Some(shelf) = self.shelves.get_mut(&endpoint) else { continue };
             let summary = &shelf.events[&id].row.summary;
             let remove = match summary.settled_at {
-                None if old(summary.received_at, policy.pending_retention) => {
-                    shelf.expire(id, now);
-                    purged.expired += 1;
+                None => {
+                    purged.expired += u64::from(shelf.expire(id, policy.pending_retention, now));
                     continue;
                 }
-                None => continue,
-                Some(settled) if old(settled, policy.retention) => &mut purged.removed,
+                Some(settled) if rules::is_over(settled, policy.retention, now) => &mut purged.removed,
                 Some(_) if self.bytes > policy.max_bytes => &mut purged.evicted,
                 Some(_) => continue,
             };
             *remove += 1;
             let kept = shelf.remove(id);
             self.bytes -= kept.map_or(0, |kept| kept.row.summary.size + EVENT_BYTES);
+        }
+        if purged.next.is_none() {
+            let before = now.saturating_sub(MAX_REFUSED_AGE).unwrap_or(Timestamp::MIN);
+            self.refused.values_mut().for_each(|log| log.retain(|_, row| row.at > before));
         }
         purged
     }
@@ -205,8 +214,7 @@ fn holds(kept: &Kept, text: &str) -> bool {
 
 impl Store for MemoryStore {
     fn append(&self, events: Vec<NewEvent>, now: Timestamp) -> Reply<'_, Vec<Verdict>> {
-        let mut inner = self.inner();
-        let verdicts = events.into_iter().map(|event| inner.append(event, self.max_bytes, now)).collect();
+        let verdicts = self.inner().append(events, self.max_bytes, now);
         self.reply(verdicts)
     }
 
@@ -258,11 +266,27 @@ impl Store for MemoryStore {
 
     fn act(&self, acts: Vec<Act>, now: Timestamp) -> Reply<'_, Vec<Acted>> {
         let mut inner = self.inner();
+        let mut ids = BTreeSet::new();
+        for act in &acts {
+            let Action::Replay(id) = act.action else { continue };
+            let there = inner.shelves.get(&act.endpoint).is_some_and(|shelf| shelf.events.contains_key(&id));
+            if there || !ids.insert((&act.endpoint, id)) {
+                return self.reply(Err(StoreError::Invalid(format!("there is already an event {id}"))));
+            }
+        }
         self.reply(Ok(acts.iter().map(|act| inner.act(act, now)).collect()))
     }
 
     fn bulk(&self, id: EventId, action: BulkAction, filter: Filter, now: Timestamp) -> Reply<'_, ()> {
-        self.inner().bulks.entry(id).or_insert_with(|| rows::new_bulk(id, action, filter, now));
+        let bulks = &mut self.inner().bulks;
+        let open = bulks.values().filter(|bulk| !bulk.finished && bulk.id != id).count();
+        if open >= MAX_BULKS {
+            return self.reply(Err(rows::too_many_bulks()));
+        }
+        bulks.entry(id).or_insert_with(|| rows::new_bulk(id, action, filter, now));
+        let mut finished: Vec<_> = bulks.values().filter(|bulk| bulk.finished).map(|bulk| bulk.id).collect();
+        finished.truncate(finished.len().saturating_sub(MAX_BULKS));
+        finished.iter().for_each(|id| drop(bulks.remove(id)));
         self.reply(Ok(()))
     }
 

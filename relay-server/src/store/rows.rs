@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{Action, Cursor, Filter, StoreError};
+use super::{Action, Cursor, Filter, MAX_BULKS, StoreError};
 use crate::{endpoint::EndpointName, webhook::EventId};
 
 /// What a configuration row is of.
@@ -196,6 +196,10 @@ pub(super) fn single(action: BulkAction, fresh: EventId) -> Action {
         BulkAction::Cancel => Action::Cancel,
         BulkAction::Replay => Action::Replay(fresh),
     }
+}
+
+pub(super) fn too_many_bulks() -> StoreError {
+    StoreError::Invalid(format!("{MAX_BULKS} bulk actions are still under way; wait until one of them is finished"))
 }
 
 pub(super) fn new_bulk(id: EventId, action: BulkAction, filter: Filter, now: Timestamp) -> Bulk {

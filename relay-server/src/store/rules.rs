@@ -4,6 +4,8 @@
 //! other rows: of one order key only the oldest open event is not parked, and a parked one is let go when the
 //! event before it ends.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
@@ -120,7 +122,7 @@ impl Row {
             number: event.attempts,
             fence: event.fence,
             started_at: now,
-            duration: std::time::Duration::ZERO,
+            duration: Duration::ZERO,
             outcome: Outcome::Lost,
             agent: None,
             answer: None,
@@ -168,6 +170,18 @@ impl Row {
         (event.due_at, event.parked) = (None, false);
     }
 
+    /// Makes a dead letter of an open event that nobody came for; says whether it did. One that is held is left to
+    /// its holder.
+    pub(super) fn expire(&mut self, keep: Duration, now: Timestamp) -> bool {
+        let event = &self.summary;
+        let held = event.state == State::Running && event.due_at.is_some_and(|until| until > now);
+        let expires = event.state.is_open() && !held && is_over(event.received_at, keep, now);
+        if expires {
+            self.end(State::Dead, Some(Reason::AgentAbsent), now);
+        }
+        expires
+    }
+
     /// Delivers an event again that its sender sent again.
     pub(super) fn again(&mut self, redelivery: bool, now: Timestamp) {
         self.summary.redelivered |= redelivery;
@@ -188,6 +202,11 @@ impl Row {
         }
         Acted::Done
     }
+}
+
+/// Whether so much time has gone by.
+pub(super) fn is_over(from: Timestamp, keep: Duration, now: Timestamp) -> bool {
+    from.saturating_add(keep).is_ok_and(|ends| ends <= now)
 }
 
 fn shown(target: &str) -> String {

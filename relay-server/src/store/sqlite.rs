@@ -18,6 +18,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -25,9 +26,9 @@ use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    Act, Acted, Backlog, Bulk, BulkAction, Claimed, ConfigChange, ConfigKind, ConfigRow, Delivery, End, Ended, Filter,
-    Health, Hold, INLINE_BYTES, Lease, NewEvent, Page, PageRequest, Presence, Purge, Purged, Record, RefusedRow, Reply,
-    Source, Store, StoreError, Usage, Verdict, Want, error::Pulse, presence::Presences, rules,
+    Act, Acted, Attempt, Backlog, Bulk, BulkAction, Claimed, ConfigChange, ConfigKind, ConfigRow, Delivery, End, Ended, Filter,
+    Health, Hold, INLINE_BYTES, Lease, NewEvent, Outcome, Page, PageRequest, Presence, Purge, Purged, Record, RefusedRow, Reply,
+    Source, Store, StoreError, Then, Usage, Verdict, Want, error::Pulse, presence::Presences, rules,
 };
 use crate::{endpoint::EndpointName, webhook::EventId};
 
@@ -52,7 +53,8 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-use intake::Ready;
+use fault::Faults;
+use intake::{Ready, Staged};
 use keys::Keys;
 use readers::Readers;
 use row::Found;
@@ -69,9 +71,9 @@ pub struct SqliteOptions {
 
 /// The store in one SQLite file. Dropping it commits what is queued and closes the file.
 pub struct SqliteStore {
-    // The order matters: the writer ends before the lock is given up.
-    writer: Arc<Writer>,
+    // The order matters: readers end, then the writer, then the lock is given up.
     readers: Readers,
+    writer: Arc<Writer>,
     keys: Arc<Keys>,
     presences: Presences,
     pulse: Arc<Pulse>,
@@ -80,6 +82,8 @@ pub struct SqliteStore {
     /// Where the sweep of old keys stands.
     swept: Arc<Mutex<Option<[u8; 16]>>>,
     options: SqliteOptions,
+    #[cfg(test)]
+    faults: Arc<Faults>,
     _lock: File,
 }
 
@@ -95,15 +99,16 @@ impl SqliteStore {
         let path = &options.path;
         schema::make_folder(path)?;
         let lock = schema::lock(path)?;
+        let faults = Arc::new(Faults::default());
         let connection = schema::open_writer(path)?;
         let (pulse, keys, counters) = (Arc::new(Pulse::default()), Arc::new(Keys::default()), Arc::default());
         keys.load(&connection)?;
-        let ballast = ballast::Ballast::new(schema::beside(path, "reserve"));
+        let ballast = ballast::Ballast::new(schema::beside(path, "reserve"), Arc::clone(&faults));
         if !ballast.restore() {
             tracing::warn!("the store's disk is full: events are refused until there is room");
             pulse.set(Health::NoSpace);
         }
-        let checkpointer = checkpoint::Checkpointer::start(path, Arc::clone(&pulse))?;
+        let checkpointer = checkpoint::Checkpointer::start(path, Arc::clone(&pulse), ballast.clone())?;
         let readers = Readers::start(path)?;
         let desk = Desk {
             connection,
@@ -112,6 +117,7 @@ impl SqliteStore {
             counters: Arc::clone(&counters),
             ballast,
             checkpointer,
+            faults: Arc::clone(&faults),
         };
         Ok(Self {
             writer: Arc::new(Writer::start(desk)?),
@@ -123,6 +129,8 @@ impl SqliteStore {
             damaged: AtomicU64::new(0),
             swept: Arc::default(),
             options,
+            #[cfg(test)]
+            faults,
             _lock: lock,
         })
     }
@@ -144,26 +152,28 @@ impl SqliteStore {
     }
 
     /// Writes the chunks of a long body, each in a transaction of its own, and prepares its event.
-    async fn prepare(&self, event: &NewEvent) -> Result<Ready, StoreError> {
-        if event.body.size() <= INLINE_BYTES {
-            return intake::prepare(event, None);
+    async fn prepare(&self, event: &NewEvent) -> Result<(Ready, Option<Staged>), StoreError> {
+        let size = event.body.size();
+        if size <= INLINE_BYTES {
+            return Ok((intake::prepare(event, None)?, None));
         }
         let blob = answered(self.writer.call(Kind::Intake, 0, intake::stage)).await?;
-        let body = event.body.clone();
-        let writer = Arc::clone(&self.writer);
-        // A thread that may block reads the caller's file and waits for the writer.
-        let sha256 = answered(self.readers.call(move |_| {
-            let mut whole = intake::Running::default();
-            for chunk in intake::chunks(&body) {
-                let (n, data, sha256) = chunk?;
+        let staged = Staged::new(&self.writer, blob);
+        let mut whole = intake::Running::default();
+        for n in 0..size.div_ceil(intake::CHUNK_BYTES as u64) {
+            let body = event.body.clone();
+            // A thread that may block reads the caller's file.
+            let read = self.readers.call(move |_| {
+                let (data, sha256) = intake::chunk(&body, n)?;
                 whole.add(&data);
-                let put =
-                    writer.call(Kind::Intake, data.len(), move |tx| intake::put_chunk(tx, blob, n, &sha256, &data));
-                put.blocking_recv().unwrap_or(Err(StoreError::Busy))?;
-            }
-            Ok(whole.finish())
-        }));
-        intake::prepare(event, Some((blob, sha256.await?)))
+                Ok((data, sha256, whole))
+            });
+            let (data, sha256, so_far) = answered(read).await?;
+            whole = so_far;
+            let put = move |tx: &mut Tx<'_>| intake::put_chunk(tx, blob, n, &sha256, &data);
+            answered(self.writer.call(Kind::Intake, intake::CHUNK_BYTES, put)).await?;
+        }
+        Ok((intake::prepare(event, Some((blob, whole.finish())))?, Some(staged)))
     }
 
     /// Reads what leased events carry; what is damaged is set apart.
@@ -171,32 +181,61 @@ impl SqliteStore {
         if events.is_empty() {
             return Ok(Vec::new());
         }
+        let leased = events.clone();
         let read = self.readers.call(move |connection| {
-            let one = |(found, lease): (Found, Lease)| {
-                let content = content::read(connection, &found, true);
-                (found, lease, content)
+            let one = |(found, lease): (Found, Lease)| match content::read(connection, &found, true) {
+                Err(error) if !matches!(error, StoreError::Damaged(_)) => Err(error),
+                content => Ok((found.row.summary, lease, content.ok())),
             };
-            Ok(events.into_iter().map(one).collect::<Vec<_>>())
+            events.into_iter().map(one).collect::<Result<Vec<_>, _>>()
         });
+        let loaded = match answered(read).await {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                self.give_back(leased, now).await?;
+                return Err(error);
+            }
+        };
         let mut deliveries = Vec::new();
-        for (found, lease, content) in answered(read).await? {
-            let summary = found.row.summary;
+        for (summary, lease, content) in loaded {
             match content {
-                Ok(content) => {
+                Some(content) => {
                     deliveries.push(Delivery { summary, lease, head: content.head, body: content.body });
                 }
-                Err(StoreError::Damaged(id)) => self.set_apart(summary.endpoint, id, now).await?,
-                Err(error) => return Err(error),
+                None => self.set_apart(summary.endpoint, summary.id, now).await?,
             }
         }
         Ok(deliveries)
     }
 
+    /// Nobody will deliver these now.
+    async fn give_back(&self, leased: Vec<(Found, Lease)>, now: Timestamp) -> Result<(), StoreError> {
+        let end = |(found, lease): (Found, Lease)| End {
+            endpoint: found.row.summary.endpoint,
+            id: found.row.summary.id,
+            attempt: Attempt {
+                number: lease.attempt,
+                fence: lease.fence,
+                started_at: now,
+                duration: Duration::ZERO,
+                outcome: Outcome::NotCalled,
+                agent: None,
+                answer: None,
+            },
+            then: Then::Release(now),
+        };
+        self.settle(leased.into_iter().map(end).collect(), now).await?;
+        Ok(())
+    }
+
     async fn set_apart(&self, endpoint: EndpointName, id: EventId, now: Timestamp) -> Result<(), StoreError> {
-        tracing::error!(event = %id, %endpoint, "an event is damaged in the store; it is set apart and not delivered");
-        self.damaged.fetch_add(1, Ordering::Relaxed);
+        let name = endpoint.clone();
         let work = move |tx: &mut Tx<'_>| purge::set_apart(tx, &endpoint, id, now);
-        answered(self.writer.call(Kind::Upkeep, 64, work)).await
+        if answered(self.writer.call(Kind::Upkeep, 64, work)).await? {
+            tracing::error!(event = %id, endpoint = %name, "an event is damaged; it is set apart and not delivered");
+            self.damaged.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
     }
 }
 
@@ -215,15 +254,19 @@ impl Store for SqliteStore {
             if self.counters.used_bytes.load(Ordering::Relaxed) >= self.options.max_bytes {
                 return Err(StoreError::AtCapacity);
             }
-            let mut ready = Vec::with_capacity(events.len());
+            let (mut ready, mut staged) = (Vec::with_capacity(events.len()), Vec::new());
             for event in &events {
-                ready.push(self.prepare(event).await?);
+                let (one, chunks) = self.prepare(event).await?;
+                ready.push(one);
+                staged.extend(chunks);
             }
             let bytes = ready.iter().map(Ready::bytes).sum();
             let call = self.writer.call(Kind::Intake, bytes, move |tx| {
                 ready.iter().map(|event| intake::append(tx, event, now)).collect()
             });
-            answered(call).await
+            let verdicts = answered(call).await;
+            staged.iter_mut().for_each(|chunks| chunks.is_kept = verdicts.is_ok());
+            verdicts
         })
     }
 
@@ -248,7 +291,7 @@ impl Store for SqliteStore {
 
     fn list(&self, filter: Filter, page: PageRequest) -> Reply<'_, Page> {
         let keys = Arc::clone(&self.keys);
-        self.read(move |connection| listing::list(connection, &keys, &filter, &page))
+        self.read(move |connection| listing::list(connection, &keys, &filter, &page, listing::LONG))
     }
 
     fn event(&self, endpoint: Option<EndpointName>, id: EventId) -> Reply<'_, Option<Record>> {
@@ -267,10 +310,18 @@ impl Store for SqliteStore {
     }
 
     fn body(&self, endpoint: EndpointName, id: EventId, range: Range<u64>) -> Reply<'_, Option<Bytes>> {
-        self.read(move |connection| {
-            let Some((_, found)) = listing::find(connection, Some(&endpoint), id)? else { return Ok(None) };
-            let content = content::read(connection, &found, false)?;
-            content::part(connection, id, &content, range).map(Some)
+        boxed(async move {
+            let name = endpoint.clone();
+            let read = self.readers.call(move |connection| {
+                let Some((_, found)) = listing::find(connection, Some(&name), id)? else { return Ok(None) };
+                let content = content::read(connection, &found, false)?;
+                content::part(connection, id, &content, range).map(Some)
+            });
+            let part = answered(read).await;
+            if matches!(part, Err(StoreError::Damaged(_))) {
+                self.set_apart(endpoint, id, Timestamp::now()).await?;
+            }
+            part
         })
     }
 
@@ -293,12 +344,13 @@ impl Store for SqliteStore {
     fn purge(&self, policy: Purge, now: Timestamp) -> Reply<'_, Purged> {
         boxed(async move {
             let used = self.counters.used_bytes.load(Ordering::Relaxed);
-            let look = self.readers.call(move |connection| purge::look(connection, &policy, used, now));
+            let asked = policy.clone();
+            let look = self.readers.call(move |connection| purge::look(connection, &asked, used, now));
             let found = answered(look).await?;
             let swept = Arc::clone(&self.swept);
             let remove = self.writer.call(Kind::Upkeep, 256, move |tx| {
                 let mut swept = swept.lock().unwrap_or_else(PoisonError::into_inner);
-                purge::remove(tx, &found, &mut swept, now)
+                purge::remove(tx, &policy, &found, &mut swept, now)
             });
             answered(remove).await
         })

@@ -3,13 +3,13 @@
 //! Invariant: `due`, `open` and `queues` say the same as the rows; only [`Shelf::put`] and [`Shelf::remove`] touch them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::store::{
-    Act, Acted, Action, Attempt, Delivery, End, Ended, Head, INLINE_BYTES, Lease, NewEvent, State, Verdict, Want,
-    model::Reason,
+    Act, Acted, Action, Attempt, Delivery, End, Ended, Head, INLINE_BYTES, Lease, MAX_CLAIM, NewEvent, State, Verdict, Want,
     rules::{Likeness, Row, compare},
 };
 use crate::webhook::EventId;
@@ -151,9 +151,9 @@ impl Shelf {
             return Vec::new();
         }
         let ready = |entry: &&(Timestamp, EventId)| entry.0 <= now;
-        let mut ids: Vec<_> = self.due.iter().take_while(ready).take(want.oldest).map(|entry| entry.1).collect();
+        let mut ids: Vec<_> = self.due.iter().take_while(ready).take(want.oldest.min(MAX_CLAIM)).map(|entry| entry.1).collect();
         let newest = self.due.range(..=(now, EventId::from_bytes([0xff; 16]))).rev().map(|entry| entry.1);
-        let newest: Vec<_> = newest.take(want.newest).filter(|id| !ids.contains(id)).collect();
+        let newest: Vec<_> = newest.take(want.newest.min(MAX_CLAIM)).filter(|id| !ids.contains(id)).collect();
         ids.extend(newest);
         ids.into_iter().map(|id| self.lease(id, until, now)).collect()
     }
@@ -212,9 +212,12 @@ impl Shelf {
         acted
     }
 
-    pub(super) fn expire(&mut self, id: EventId, now: Timestamp) {
+    pub(super) fn expire(&mut self, id: EventId, keep: Duration, now: Timestamp) -> bool {
         let mut row = self.events[&id].row.clone();
-        row.end(State::Dead, Some(Reason::AgentAbsent), now);
-        self.put_ended(row, now);
+        let expires = row.expire(keep, now);
+        if expires {
+            self.put_ended(row, now);
+        }
+        expires
     }
 }

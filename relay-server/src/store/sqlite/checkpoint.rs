@@ -18,7 +18,7 @@ use std::{
 
 use rusqlite::{Connection, hooks::Wal};
 
-use super::schema;
+use super::{ballast::Ballast, schema};
 use crate::store::{Health, StoreError, error::Pulse};
 
 /// New frames in the log that are worth a copy: 4 MiB.
@@ -51,13 +51,13 @@ pub(super) struct Checkpointer {
 }
 
 impl Checkpointer {
-    pub(super) fn start(path: &Path, pulse: Arc<Pulse>) -> Result<Self, StoreError> {
+    pub(super) fn start(path: &Path, pulse: Arc<Pulse>, ballast: Ballast) -> Result<Self, StoreError> {
         let connection = schema::open_second(path)?;
         let copied = Arc::new(AtomicU32::new(0));
         let (requests, work) = sync_channel(1);
         let told = Arc::clone(&copied);
         let thread = std::thread::Builder::new().name("store-checkpoint".into());
-        let thread = thread.spawn(move || run(&connection, &work, &told, &pulse));
+        let thread = thread.spawn(move || run(&connection, &work, &told, &pulse, &ballast));
         let thread =
             thread.map_err(|error| StoreError::Unusable(format!("cannot start the store's checkpoints: {error}")))?;
         Ok(Self { requests: Some(requests), thread: Some(thread), copied, asked: 0, idle: true })
@@ -111,7 +111,7 @@ impl Checkpointer {
     }
 }
 
-fn run(connection: &Connection, work: &Receiver<()>, copied: &AtomicU32, pulse: &Pulse) {
+fn run(connection: &Connection, work: &Receiver<()>, copied: &AtomicU32, pulse: &Pulse, ballast: &Ballast) {
     while let Ok(()) = work.recv() {
         if pulse.failure().is_some() {
             continue;
@@ -122,6 +122,10 @@ fn run(connection: &Connection, work: &Receiver<()>, copied: &AtomicU32, pulse: 
             if frames.saturating_sub(done) < STEP_FRAMES / 2 || done <= before {
                 break;
             }
+        }
+        if pulse.is_full() {
+            // The file needs room to grow as the log does.
+            ballast.release();
         }
     }
 }

@@ -90,10 +90,12 @@ fn range(connection: &Connection, id: EventId, blob: i64, range: Range<u64>) -> 
     Ok(part.into())
 }
 
-pub(super) fn delete_unused_chunks(connection: &Connection, blob: i64) -> Result<(), StoreError> {
-    let mut delete = connection
-        .prepare_cached("DELETE FROM chunk WHERE blob = ?1 AND NOT EXISTS (SELECT 1 FROM content WHERE blob = ?1)")?;
-    delete.execute([blob])?;
+/// Notes chunks down to be removed, if no event has them.
+pub(super) fn let_go(connection: &Connection, blob: i64) -> Result<(), StoreError> {
+    let mut note = connection.prepare_cached(
+        "INSERT OR REPLACE INTO staging SELECT ?1, 1 WHERE NOT EXISTS (SELECT 1 FROM content WHERE blob = ?1)",
+    )?;
+    note.execute([blob])?;
     Ok(())
 }
 

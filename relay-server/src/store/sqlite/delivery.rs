@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     endpoint::EndpointName,
-    store::{Attempt, End, Ended, Hold, Lease, StoreError, Want},
+    store::{Attempt, End, Ended, Hold, Lease, MAX_CLAIM, StoreError, Want},
     webhook::EventId,
 };
 
@@ -54,7 +54,7 @@ fn due(tx: &Tx<'_>, key: i64, order: &str, limit: usize, now: Timestamp) -> Resu
     let mut query = tx.connection.prepare_cached(&format!(
         "SELECT id FROM event INDEXED BY event_due WHERE endpoint = ?1 AND due_at <= ?2 ORDER BY {order} LIMIT ?3"
     ))?;
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let limit = limit.min(MAX_CLAIM) as u64;
     let ids = query.query_map(params![key, millis(now), limit], |row| row.get(0).map(EventId::from_bytes))?;
     Ok(ids.collect::<Result<_, _>>()?)
 }

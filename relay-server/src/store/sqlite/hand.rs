@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row as SqlRow, params};
 
 use super::{
-    content,
+    content, intake,
     keys::hash,
     listing,
     row::{self, Found, millis, time},
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     store::{
-        Act, Acted, Action, Bulk, BulkAction, Cursor, Filter, PageRequest, Reason, State, StoreError, rows, rules,
+        Act, Acted, Action, Bulk, BulkAction, Cursor, Filter, MAX_BULKS, PageRequest, Reason, State, StoreError, rows, rules,
     },
     webhook::EventId,
 };
@@ -48,7 +48,7 @@ fn replay(tx: &mut Tx<'_>, key: i64, found: &Found, id: EventId, now: Timestamp)
     let mut copy = found.row.replay(id, now);
     row::stand_in_line(tx.connection, key, &mut copy)?;
     let seq = tx.next_seq();
-    row::insert(tx.connection, key, &copy, seq)?;
+    row::insert(tx.connection, key, &copy, seq).map_err(|error| intake::taken(error, id))?;
     let head = super::head::write(&original.head);
     let checksum = rules::checksum(&copy.summary.endpoint, id, &head, &copy.summary.body_sha256);
     let mut insert = tx.connection.prepare_cached(
@@ -75,14 +75,19 @@ pub(super) fn start(
     filter: &Filter,
     now: Timestamp,
 ) -> Result<(), StoreError> {
+    let open = "SELECT count(*) FROM bulk WHERE finished = 0 AND id <> ?1";
+    let open: u64 = connection.prepare_cached(open)?.query_row([id.as_bytes()], |row| row.get(0))?;
+    if open >= MAX_BULKS as u64 {
+        return Err(rows::too_many_bulks());
+    }
     let filter = serde_json::to_string(filter).expect("a filter always makes JSON");
     let mut insert = connection.prepare_cached("INSERT OR IGNORE INTO bulk VALUES (?1, ?2, ?3, ?4, NULL, 0, 0, 0)")?;
     insert.execute(params![id.as_bytes(), action.code(), filter, millis(now)])?;
     // The latest finished ones stay for people to look at.
     let mut forget = connection.prepare_cached(
-        "DELETE FROM bulk WHERE finished = 1 AND id NOT IN (SELECT id FROM bulk WHERE finished = 1 ORDER BY id DESC LIMIT 100)",
+        "DELETE FROM bulk WHERE finished = 1 AND id NOT IN (SELECT id FROM bulk WHERE finished = 1 ORDER BY id DESC LIMIT ?1)",
     )?;
-    forget.execute([])?;
+    forget.execute([MAX_BULKS as u64])?;
     Ok(())
 }
 
@@ -93,8 +98,9 @@ pub(super) fn step(tx: &mut Tx<'_>, id: EventId, fresh: &[EventId], now: Timesta
     if bulk.finished || fresh.is_empty() {
         return Ok(bulk);
     }
+    // The writer looks itself, so that nothing changes between looking and acting: a short look.
     let request = PageRequest { limit: fresh.len(), after: bulk.cursor.clone(), oldest_first: true };
-    let page = listing::list(tx.connection, tx.keys, &rows::until_created(&bulk), &request)?;
+    let page = listing::list(tx.connection, tx.keys, &rows::until_created(&bulk), &request, listing::SHORT)?;
     for (event, fresh) in page.events.iter().zip(fresh) {
         let action = rows::single(bulk.action, *fresh);
         match act(tx, &Act { endpoint: event.endpoint.clone(), id: event.id, action }, now)? {

@@ -3,6 +3,8 @@
 //! What can be done before the transaction is done by the caller: hashes, and the head's JSON. Long bodies come in
 //! beforehand, chunk by chunk, each in a transaction of its own, so that no commit takes longer than a chunk does.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use sha2::{Digest as _, Sha256};
@@ -11,7 +13,7 @@ use super::{
     content, head,
     keys::hash,
     row::{self, Found},
-    writer::Tx,
+    writer::{Kind, Tx, Writer},
 };
 use crate::{
     endpoint::EndpointName,
@@ -75,14 +77,11 @@ pub(super) fn unreadable(error: std::io::Error) -> StoreError {
     StoreError::Invalid(format!("the body cannot be read: {error}"))
 }
 
-/// The parts of a long body, each with its hash, and the hash of them all at the end.
-pub(super) fn chunks(body: &Body) -> impl Iterator<Item = Result<(i64, bytes::Bytes, [u8; 32]), StoreError>> + '_ {
-    let count = body.size().div_ceil(CHUNK_BYTES as u64);
-    (0..count).map(move |n| {
-        let data = body.part(n * CHUNK_BYTES as u64, CHUNK_BYTES).map_err(unreadable)?;
-        let sha256 = rules::sha256(&data);
-        Ok((i64::try_from(n).unwrap_or(i64::MAX), data, sha256))
-    })
+/// A part of a long body, with its hash.
+pub(super) fn chunk(body: &Body, n: u64) -> Result<(bytes::Bytes, [u8; 32]), StoreError> {
+    let data = body.part(n.saturating_mul(CHUNK_BYTES as u64), CHUNK_BYTES).map_err(unreadable)?;
+    let sha256 = rules::sha256(&data);
+    Ok((data, sha256))
 }
 
 /// The hash of a body that is read part by part.
@@ -99,14 +98,41 @@ impl Running {
     }
 }
 
+/// A long body that is coming in. Unless its event is kept, its chunks are let go with this.
+pub(super) struct Staged {
+    writer: Arc<Writer>,
+    pub(super) blob: i64,
+    pub(super) is_kept: bool,
+}
+
+impl Staged {
+    pub(super) fn new(writer: &Arc<Writer>, blob: i64) -> Self {
+        Self { writer: Arc::clone(writer), blob, is_kept: false }
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            // If this finds no place, the chunks are removed by the next process.
+            let blob = self.blob;
+            let _nobody_waits = self.writer.call(Kind::Upkeep, 0, move |tx| {
+                let mut update = tx.connection.prepare_cached("UPDATE staging SET dropped = 1 WHERE blob = ?1")?;
+                update.execute([blob])?;
+                Ok(())
+            });
+        }
+    }
+}
+
 /// Begins a long body.
 pub(super) fn stage(tx: &mut Tx<'_>) -> Result<i64, StoreError> {
     let blob = tx.next_blob();
-    tx.connection.prepare_cached("INSERT INTO staging VALUES (?1)")?.execute([blob])?;
+    tx.connection.prepare_cached("INSERT INTO staging VALUES (?1, 0)")?.execute([blob])?;
     Ok(blob)
 }
 
-pub(super) fn put_chunk(tx: &Tx<'_>, blob: i64, n: i64, sha256: &[u8; 32], data: &[u8]) -> Result<(), StoreError> {
+pub(super) fn put_chunk(tx: &Tx<'_>, blob: i64, n: u64, sha256: &[u8; 32], data: &[u8]) -> Result<(), StoreError> {
     let mut insert =
         tx.connection.prepare_cached("INSERT INTO chunk (blob, n, sha256, data) VALUES (?1, ?2, ?3, ?4)")?;
     insert.execute(params![blob, n, sha256, data])?;
@@ -121,7 +147,7 @@ pub(super) fn append(tx: &mut Tx<'_>, event: &Ready, now: Timestamp) -> Result<V
     if let ReadyBody::Chunks(blob) = event.body {
         tx.connection.prepare_cached("DELETE FROM staging WHERE blob = ?1")?.execute([blob])?;
         if !matches!(likeness, Likeness::Unrelated | Likeness::Conflict) {
-            content::delete_unused_chunks(tx.connection, blob)?;
+            content::let_go(tx.connection, blob)?;
         }
     }
     let conflict = match (likeness, earlier) {
@@ -150,7 +176,7 @@ pub(super) fn append(tx: &mut Tx<'_>, event: &Ready, now: Timestamp) -> Result<V
     Ok(Verdict::Accepted { lease, conflict })
 }
 
-fn taken(error: StoreError, id: EventId) -> StoreError {
+pub(super) fn taken(error: StoreError, id: EventId) -> StoreError {
     match error {
         StoreError::Internal(why) if why.contains("UNIQUE") => {
             StoreError::Invalid(format!("there is already an event {id}"))
@@ -209,17 +235,6 @@ fn again(
     let lease: Option<Lease> = lease.filter(|_| first).map(|until| row.lease(until, now).0);
     row::update(connection, key, &row)?;
     Ok(Verdict::Again { of: row.summary.id, lease, redelivery })
-}
-
-/// Chunks that belong to no event: their process ended, or their caller gave up.
-pub(super) fn sweep_staging(connection: &Connection, upto: i64) -> Result<u64, StoreError> {
-    let mut query = connection.prepare_cached("SELECT blob FROM staging WHERE blob <= ?1 LIMIT 8")?;
-    let blobs: Vec<i64> = query.query_map([upto], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    for blob in &blobs {
-        content::delete_unused_chunks(connection, *blob)?;
-        connection.prepare_cached("DELETE FROM staging WHERE blob = ?1")?.execute([blob])?;
-    }
-    Ok(blobs.len() as u64)
 }
 
 /// The endpoint's number for reading.

@@ -1,7 +1,7 @@
 //! Lists and searches: the endpoints' events merged in order of id, a bounded number of them a call.
 //!
 //! Dead letters and open events have indexes of their own, and so has the sender's id. Everything else is a walk from
-//! the cursor on that stops after [`MAX_ROWS`] events or [`MAX_TEXT_BYTES`] of text and says where to go on.
+//! the cursor on that stops after so many events or bytes of text ([`Look`]) and says where to go on.
 
 use std::collections::VecDeque;
 
@@ -20,11 +20,19 @@ use crate::{
     webhook::EventId,
 };
 
-/// Events that one call looks at.
-const MAX_ROWS: usize = 20_000;
+/// How much one call looks at.
+#[derive(Clone, Copy)]
+pub(super) struct Look {
+    rows: usize,
+    /// Of heads and bodies that are searched for a text.
+    bytes: usize,
+}
 
-/// Bytes of heads and bodies that one call searches.
-const MAX_TEXT_BYTES: usize = 32 * 1024 * 1024;
+/// A look by a reader.
+pub(super) const LONG: Look = Look { rows: 20_000, bytes: 32 * 1024 * 1024 };
+
+/// A look by the writer, for whom commits wait.
+pub(super) const SHORT: Look = Look { rows: 1000, bytes: 1024 * 1024 };
 
 /// Rows read at a time, from the first to the largest portion.
 const PORTIONS: (usize, usize) = (8, 512);
@@ -34,6 +42,7 @@ pub(super) fn list(
     keys: &Keys,
     filter: &Filter,
     page: &PageRequest,
+    look: Look,
 ) -> Result<Page, StoreError> {
     let limit = page.limit.clamp(1, MAX_PAGE);
     let mut walk = match &filter.sender_id {
@@ -43,7 +52,7 @@ pub(super) fn list(
     let mut search = filter.text.as_deref().map(Search::new);
     let mut events = Vec::new();
     let mut last = None;
-    for _ in 0..MAX_ROWS {
+    for _ in 0..look.rows {
         let Some(found) = walk.next(connection)? else { return Ok(Page { events, next: None }) };
         last = Some(Cursor(found.row.summary.id));
         let passes = filter.lets_pass(&found.row.summary)
@@ -51,7 +60,7 @@ pub(super) fn list(
         if passes {
             events.push(found.row.summary);
         }
-        if events.len() == limit || search.as_ref().is_some_and(|search| search.bytes > MAX_TEXT_BYTES) {
+        if events.len() == limit || search.as_ref().is_some_and(|search| search.bytes > look.bytes) {
             break;
         }
     }

@@ -6,13 +6,15 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
-    content, intake,
-    row::{self, PARKED, millis, time},
+    content,
+    row::{self, time},
     schema::PAGE_BYTES,
+    small,
     writer::Tx,
 };
 use crate::{
-    store::{Purge, PurgeCursor, Purged, Reason, State, StoreError},
+    endpoint::EndpointName,
+    store::{Purge, PurgeCursor, Purged, State, StoreError, rules::is_over},
     webhook::EventId,
 };
 
@@ -22,6 +24,9 @@ const REMOVE: usize = 500;
 
 /// Keys that one round looks at.
 const KEYS: i64 = 20_000;
+
+/// Chunks removed at a time: 16 MiB.
+const CHUNKS: usize = 64;
 
 /// Pages given back to the file system at a time.
 const PAGES: u64 = 512;
@@ -34,8 +39,8 @@ const EVENT_BYTES: u64 = 600;
 pub(super) struct Candidates {
     /// By number of endpoint and id.
     old: Vec<(i64, EventId)>,
-    expired: Vec<(i64, EventId)>,
     excess: Vec<(i64, EventId)>,
+    expired: Vec<(EndpointName, EventId)>,
     next: Option<PurgeCursor>,
 }
 
@@ -43,10 +48,6 @@ impl Candidates {
     fn count(&self) -> usize {
         self.old.len() + self.expired.len() + self.excess.len()
     }
-}
-
-fn is_over(from: Timestamp, keep: Duration, now: Timestamp) -> bool {
-    from.saturating_add(keep).is_ok_and(|ends| ends <= now)
 }
 
 pub(super) fn look(
@@ -59,8 +60,9 @@ pub(super) fn look(
     let mut excess = used_bytes.saturating_sub(policy.max_bytes);
     let after = policy.cursor.map_or(0, |cursor| i64::try_from(cursor.0).unwrap_or(i64::MAX));
     let mut query = connection.prepare_cached(
-        "SELECT c.seq, c.endpoint, c.id, e.received_at, e.settled_at, e.size FROM content c \
-         JOIN event e ON e.endpoint = c.endpoint AND e.id = c.id WHERE c.seq > ?1 ORDER BY c.seq LIMIT ?2",
+        "SELECT c.seq, c.endpoint, c.id, e.received_at, e.settled_at, e.size, n.name FROM content c \
+         JOIN event e ON e.endpoint = c.endpoint AND e.id = c.id JOIN endpoint n ON n.key = c.endpoint \
+         WHERE c.seq > ?1 ORDER BY c.seq LIMIT ?2",
     )?;
     let mut rows = query.query(params![after, LOOK as u64])?;
     let mut looked = 0;
@@ -75,7 +77,10 @@ pub(super) fn look(
                 excess = excess.saturating_sub(row.get::<_, u64>(5)? + EVENT_BYTES);
                 found.excess.push(event);
             }
-            None if is_over(received, policy.pending_retention, now) => found.expired.push(event),
+            None if is_over(received, policy.pending_retention, now) => {
+                let name: String = row.get(6)?;
+                found.expired.extend(EndpointName::parse(&name).ok().map(|name| (name, event.1)));
+            }
             // Events stand in the order in which they came: nothing after a young one can be old.
             _ if excess == 0 && !is_over(received, policy.retention.min(policy.pending_retention), now) => {
                 return Ok(found);
@@ -92,11 +97,16 @@ pub(super) fn look(
 
 /// Removes what was found, if it is still as it was.
 pub(super) fn remove(
-    tx: &Tx<'_>,
+    tx: &mut Tx<'_>,
+    policy: &Purge,
     found: &Candidates,
     keys_after: &mut Option<[u8; 16]>,
     now: Timestamp,
 ) -> Result<Purged, StoreError> {
+    // What was let go before comes first: until it is gone the store looks larger than it will be.
+    if sweep_chunks(tx)? {
+        return Ok(Purged { next: Some(policy.cursor.unwrap_or(PurgeCursor(0))), ..Purged::default() });
+    }
     let mut purged = Purged { next: found.next, ..Purged::default() };
     for (key, id) in &found.old {
         purged.removed += u64::from(delete(tx.connection, *key, *id)?);
@@ -104,15 +114,37 @@ pub(super) fn remove(
     for (key, id) in &found.excess {
         purged.evicted += u64::from(delete(tx.connection, *key, *id)?);
     }
-    for (key, id) in &found.expired {
-        purged.expired += u64::from(expire(tx, *key, *id, now)?);
+    for (endpoint, id) in &found.expired {
+        purged.expired += u64::from(expire(tx, endpoint, *id, policy.pending_retention, now)?);
     }
     if found.next.is_none() {
         *keys_after = sweep_keys(tx.connection, *keys_after)?;
-        intake::sweep_staging(tx.connection, tx.blobs_before())?;
+        small::forget_refused(tx.connection, now)?;
         shrink(tx.connection)?;
+        purged.next = unused_blob(tx)?.map(|_| PurgeCursor(u128::MAX));
     }
     Ok(purged)
+}
+
+/// Chunks that belong to no event: it was removed, its caller gave up, or its process ended.
+fn unused_blob(tx: &Tx<'_>) -> Result<Option<i64>, StoreError> {
+    let mut query = tx.connection.prepare_cached(
+        "SELECT coalesce((SELECT blob FROM staging WHERE dropped = 1 LIMIT 1), \
+         (SELECT blob FROM staging WHERE blob <= ?1 LIMIT 1))",
+    )?;
+    Ok(query.query_row([tx.blobs_before()], |row| row.get(0))?)
+}
+
+/// Removes some of them; says whether there were any.
+fn sweep_chunks(tx: &Tx<'_>) -> Result<bool, StoreError> {
+    let Some(blob) = unused_blob(tx)? else { return Ok(false) };
+    let mut delete = tx.connection.prepare_cached(
+        "DELETE FROM chunk WHERE blob = ?1 AND n IN (SELECT n FROM chunk WHERE blob = ?1 LIMIT ?2)",
+    )?;
+    if delete.execute(params![blob, CHUNKS as u64])? < CHUNKS {
+        tx.connection.prepare_cached("DELETE FROM staging WHERE blob = ?1")?.execute([blob])?;
+    }
+    Ok(true)
 }
 
 fn delete(connection: &Connection, key: i64, id: EventId) -> Result<bool, StoreError> {
@@ -125,27 +157,26 @@ fn delete(connection: &Connection, key: i64, id: EventId) -> Result<bool, StoreE
     let mut content = connection.prepare_cached("DELETE FROM content WHERE seq = ?1 RETURNING blob")?;
     let blob: Option<Option<i64>> = content.query_row([seq], |row| row.get(0)).optional()?;
     if let Some(blob) = blob.flatten() {
-        content::delete_unused_chunks(connection, blob)?;
+        content::let_go(connection, blob)?;
     }
     Ok(true)
 }
 
-fn expire(tx: &Tx<'_>, key: i64, id: EventId, now: Timestamp) -> Result<bool, StoreError> {
-    let mut query = tx.connection.prepare_cached(
-        "UPDATE event SET state = ?3, reason = ?4, settled_at = ?5, due_at = NULL \
-         WHERE endpoint = ?1 AND id = ?2 AND state = 0 RETURNING order_key",
-    )?;
-    let reason = Reason::AgentAbsent.code();
-    let was = params![key, id.as_bytes(), State::Dead.code(), reason, millis(now)];
-    let order: Option<Option<String>> = query.query_row(was, |row| row.get(0)).optional()?;
-    if let Some(Some(order)) = &order {
-        let mut next = tx.connection.prepare_cached(
-            "UPDATE event SET due_at = ?3 WHERE endpoint = ?1 AND due_at = ?4 AND id = (SELECT id FROM event \
-             INDEXED BY event_queue WHERE endpoint = ?1 AND order_key = ?2 AND due_at IS NOT NULL ORDER BY id LIMIT 1)",
-        )?;
-        next.execute(params![key, order, millis(now), PARKED])?;
+fn expire(
+    tx: &mut Tx<'_>,
+    endpoint: &EndpointName,
+    id: EventId,
+    keep: Duration,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let Some(key) = tx.endpoint(endpoint)? else { return Ok(false) };
+    let Some(mut found) = row::load(tx.connection, endpoint, key, id)? else { return Ok(false) };
+    let was_parked = found.row.summary.parked;
+    let expires = found.row.expire(keep, now);
+    if expires {
+        row::update_ended(tx.connection, key, &found.row, was_parked, now)?;
     }
-    Ok(order.is_some())
+    Ok(expires)
 }
 
 /// Forgets keys of events that are older than the oldest one that is there. Where to go on.
@@ -180,16 +211,19 @@ fn shrink(connection: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Sets an event apart that was found damaged on its way out.
+/// Sets an event apart that was found damaged on its way out; says whether it was not yet.
 pub(super) fn set_apart(
     tx: &mut Tx<'_>,
-    endpoint: &crate::endpoint::EndpointName,
+    endpoint: &EndpointName,
     id: EventId,
     now: Timestamp,
-) -> Result<(), StoreError> {
-    let Some(key) = tx.endpoint(endpoint)? else { return Ok(()) };
+) -> Result<bool, StoreError> {
+    let Some(key) = tx.endpoint(endpoint)? else { return Ok(false) };
     match row::load(tx.connection, endpoint, key, id)? {
-        Some(found) if found.row.summary.state != State::Damaged => super::hand::quarantine(tx, key, found, now),
-        _ => Ok(()),
+        Some(found) if found.row.summary.state != State::Damaged => {
+            super::hand::quarantine(tx, key, found, now)?;
+            Ok(true)
+        }
+        _ => Ok(false),
     }
 }

@@ -18,6 +18,9 @@ const OLDEST_SQLITE: i32 = 3_051_003;
 /// One page holds three events of 2 KB; with pages of 4 KB each event would take a page of its own.
 pub(super) const PAGE_BYTES: u64 = 8192;
 
+/// "RLAY": marks the file as ours.
+const APPLICATION: i32 = 0x524c_4159;
+
 /// Migrations, in order; `user_version` says how many were made.
 const MIGRATIONS: [&str; 1] = [include_str!("schema.sql")];
 
@@ -61,10 +64,11 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
     }
     let wrong = |error| unusable(format_args!("cannot open the store {}: {error}", path.display()));
     let mut connection = Connection::open(path).map_err(wrong)?;
+    let made = version(&connection, path)?;
     settle(&connection).map_err(wrong)?;
     expect(&connection, "journal_mode", "wal")?;
     expect(&connection, "synchronous", "2")?;
-    migrate(&mut connection, path)?;
+    migrate(&mut connection, path, made)?;
     expect(&connection, "page_size", &PAGE_BYTES.to_string())?;
     expect(&connection, "auto_vacuum", "2")?;
     sync_directory(path)?;
@@ -111,9 +115,17 @@ fn expect(connection: &Connection, pragma: &str, wanted: &str) -> Result<(), Sto
     }
 }
 
-fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
-    let wrong = |error| unusable(format_args!("cannot migrate the store {}: {error}", path.display()));
-    let made: usize = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(wrong)?;
+/// Migrations that were made. Looks before anything is changed: the file may be another program's, or newer.
+fn version(connection: &Connection, path: &Path) -> Result<usize, StoreError> {
+    let wrong = |error| unusable(format_args!("cannot read the store {}: {error}", path.display()));
+    let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i32>(0)).map_err(wrong);
+    let made = usize::try_from(number("PRAGMA user_version")?).unwrap_or(usize::MAX);
+    if number("SELECT count(*) FROM sqlite_schema")? > 0 && number("PRAGMA application_id")? != APPLICATION {
+        return Err(unusable(format_args!(
+            "{} is another program's database; name another file with --store",
+            path.display()
+        )));
+    }
     if made > MIGRATIONS.len() {
         return Err(unusable(format_args!(
             "the store {} has version {made}, written by a newer relay-server; this one reads up to version {}: \
@@ -122,10 +134,16 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
             MIGRATIONS.len()
         )));
     }
+    Ok(made)
+}
+
+fn migrate(connection: &mut Connection, path: &Path, made: usize) -> Result<(), StoreError> {
+    let wrong = |error| unusable(format_args!("cannot migrate the store {}: {error}", path.display()));
     for (version, migration) in (1..).zip(MIGRATIONS).skip(made) {
         let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate);
         let transaction = transaction.map_err(wrong)?;
         transaction.execute_batch(migration).map_err(wrong)?;
+        transaction.pragma_update(None, "application_id", APPLICATION).map_err(wrong)?;
         transaction.pragma_update(None, "user_version", version).map_err(wrong)?;
         transaction.commit().map_err(wrong)?;
     }

@@ -30,8 +30,9 @@ CREATE TABLE content (
 CREATE INDEX content_blob ON content (blob) WHERE blob IS NOT NULL;
 CREATE TABLE chunk (blob INTEGER NOT NULL, n INTEGER NOT NULL, sha256 BLOB NOT NULL, data BLOB NOT NULL,
     PRIMARY KEY (blob, n)) STRICT, WITHOUT ROWID;
--- Chunks whose event has not been committed.
-CREATE TABLE staging (blob INTEGER PRIMARY KEY) STRICT;
+-- Chunks that belong to no event: not yet (dropped is 0), or no more (1), to be removed a few at a time.
+CREATE TABLE staging (blob INTEGER PRIMARY KEY, dropped INTEGER NOT NULL) STRICT;
+CREATE INDEX staging_dropped ON staging (blob) WHERE dropped = 1;
 
 CREATE TABLE attempt (
     endpoint INTEGER NOT NULL, id BLOB NOT NULL, fence INTEGER NOT NULL, number INTEGER NOT NULL,

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     endpoint::EndpointName,
     store::{
-        Backlog, ConfigChange, ConfigKind, ConfigRow, MAX_PAGE, MAX_REFUSED, MAX_REFUSED_BYTES, RefusedRow, Source,
+        Backlog, ConfigChange, ConfigKind, ConfigRow, MAX_PAGE, MAX_REFUSED, MAX_REFUSED_AGE, MAX_REFUSED_BYTES, RefusedRow, Source,
         StoreError, rows,
     },
     webhook::EventId,
@@ -153,6 +153,20 @@ pub(super) fn refuse(tx: &mut Tx<'_>, rows: &[RefusedRow]) -> Result<(), StoreEr
              (SELECT id FROM refused WHERE endpoint = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)",
         )?;
         trim.execute(params![key, MAX_REFUSED as u64])?;
+    }
+    Ok(())
+}
+
+/// Refused requests that are too old, a few of each endpoint.
+pub(super) fn forget_refused(connection: &Connection, now: Timestamp) -> Result<(), StoreError> {
+    let before = now.saturating_sub(MAX_REFUSED_AGE).map_or(0, millis);
+    // Ids rise with time: the oldest row is the first.
+    let mut delete = connection.prepare_cached(
+        "DELETE FROM refused WHERE endpoint = ?1 AND at <= ?2 \
+         AND id IN (SELECT id FROM refused WHERE endpoint = ?1 ORDER BY id LIMIT 100)",
+    )?;
+    for (_, key) in listing::endpoints(connection)? {
+        delete.execute(params![key, before])?;
     }
     Ok(())
 }

@@ -1,9 +1,10 @@
 //! The one thread that writes: it takes whatever waits, commits it as one transaction, and answers after the commit.
 //!
-//! A call is a closure over the open transaction. It may run twice (after a full disk, without the appends), so it
-//! must not consume what it works on. Invariants:
+//! A call is a closure over the open transaction. It may run more than once (after a full disk, without the appends; or
+//! without another call that failed halfway), so it must not consume what it works on. Invariants:
 //! - No call is answered with success before the transaction that holds it is committed and synced.
 //! - After a failed write or sync nothing is written any more, and every later call is told so.
+//! - A call that is answered with an error of its own has changed nothing.
 //! - The queue is bounded; a caller that finds it full is told at once.
 
 use std::{
@@ -23,6 +24,7 @@ use tokio::sync::oneshot;
 use super::{
     ballast::Ballast,
     checkpoint::Checkpointer,
+    fault::Faults,
     keys::{Key, Keys},
 };
 use crate::{
@@ -42,8 +44,11 @@ const QUEUE: usize = 4096;
 /// Bytes that wait with them.
 const QUEUE_BYTES: usize = 64 * 1024 * 1024;
 
-/// How often a full disk is looked at again, and an idle WAL is tidied.
+/// After so long without a call an idle WAL is tidied.
 const TICK: Duration = Duration::from_millis(500);
+
+/// How often a full disk is looked at again: each look writes a file.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// What a call is to a full disk.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -116,7 +121,8 @@ impl Tx<'_> {
 trait Call: Send {
     fn kind(&self) -> Kind;
     fn bytes(&self) -> usize;
-    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError>;
+    /// Says whether it succeeded. An error is the disk's and ends the transaction.
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<bool, StoreError>;
     fn answer(self: Box<Self>, committed: Result<(), StoreError>);
 }
 
@@ -158,15 +164,14 @@ impl<T: Send, F: FnMut(&mut Tx<'_>) -> Result<T, StoreError> + Send> Call for Jo
         self.weight.bytes
     }
 
-    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<bool, StoreError> {
         let result = (self.work)(tx);
-        // The disk's errors end the whole transaction; a call's own error is its own.
-        let fatal = match &result {
+        let said = match &result {
             Err(error @ (StoreError::NoSpace | StoreError::Failed(_))) => Err(error.clone()),
-            _ => Ok(()),
+            other => Ok(other.is_ok()),
         };
         self.result = Some(result);
-        fatal
+        said
     }
 
     fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
@@ -200,14 +205,20 @@ pub(super) struct Desk {
     pub(super) counters: Arc<Counters>,
     pub(super) ballast: Ballast,
     pub(super) checkpointer: Checkpointer,
+    pub(super) faults: Arc<Faults>,
 }
 
 impl Writer {
     pub(super) fn start(desk: Desk) -> Result<Self, StoreError> {
         let known = known(&desk.connection)?;
+        desk.counters.used_bytes.store(used_bytes(&desk.connection)?, Ordering::Relaxed);
+        let alarm = Alarm(Arc::clone(&desk.pulse));
         let (queue, calls) = sync_channel(QUEUE);
         let thread = std::thread::Builder::new().name("store-writer".into());
-        let thread = thread.spawn(move || Loop { desk, known }.run(&calls));
+        let thread = thread.spawn(move || {
+            let _alarm = alarm;
+            Loop { desk, known, looked: None }.run(&calls);
+        });
         let thread =
             thread.map_err(|error| StoreError::Unusable(format!("cannot start the store's writer: {error}")))?;
         Ok(Self { queue: Some(queue), thread: Some(thread), waiting: Arc::default() })
@@ -243,6 +254,23 @@ impl Drop for Writer {
     }
 }
 
+/// Without its writer a store is failed, whatever ended it.
+struct Alarm(Arc<Pulse>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.set(Health::Failed("the store's writer has panicked".into()));
+        }
+    }
+}
+
+fn used_bytes(connection: &Connection) -> rusqlite::Result<u64> {
+    let pages = |pragma: &str| connection.prepare_cached(pragma)?.query_row([], |row| row.get::<_, u64>(0));
+    let (all, free) = (pages("PRAGMA page_count")?, pages("PRAGMA freelist_count")?);
+    Ok(all.saturating_sub(free) * super::schema::PAGE_BYTES)
+}
+
 fn known(connection: &Connection) -> Result<Known, StoreError> {
     let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
     let last_blob =
@@ -254,6 +282,8 @@ fn known(connection: &Connection) -> Result<Known, StoreError> {
 struct Loop {
     desk: Desk,
     known: Known,
+    /// When a full disk was last looked at.
+    looked: Option<Instant>,
 }
 
 impl Loop {
@@ -292,6 +322,10 @@ impl Loop {
     }
 
     fn look_for_space(&mut self) {
+        if self.looked.is_some_and(|looked| looked.elapsed() < LOOK) {
+            return;
+        }
+        self.looked = Some(Instant::now());
         if self.desk.ballast.restore() {
             tracing::info!("the store's disk has room again");
             self.desk.pulse.set(Health::Ready);
@@ -299,7 +333,8 @@ impl Loop {
     }
 
     fn commit(&mut self, mut batch: Vec<Box<dyn Call>>) {
-        for last in [false, true] {
+        let mut was_full = false;
+        loop {
             if self.desk.pulse.is_full() {
                 refuse_intake(&mut batch);
             }
@@ -307,35 +342,47 @@ impl Loop {
                 return;
             }
             let error = match self.try_commit(&mut batch) {
-                Ok(()) => {
+                Ok(spoilt) if spoilt.is_empty() => {
                     batch.into_iter().for_each(|call| call.answer(Ok(())));
                     return;
+                }
+                Ok(spoilt) => {
+                    self.roll_back();
+                    spoilt.into_iter().rev().for_each(|nth| batch.remove(nth).answer(Ok(())));
+                    continue;
                 }
                 Err(error) => error,
             };
             self.roll_back();
-            match &error {
-                StoreError::NoSpace => {
-                    if !self.desk.pulse.is_full() {
-                        tracing::error!("the store's disk is full: events are refused until there is room");
-                        self.desk.pulse.set(Health::NoSpace);
-                    }
-                    self.desk.ballast.release();
-                }
-                StoreError::Failed(why) => {
-                    tracing::error!(why, "the store has failed; the process must end and start again");
-                    self.desk.pulse.set(Health::Failed(why.clone()));
-                }
-                _ => {}
-            }
-            if last || error != StoreError::NoSpace {
+            self.note(&error);
+            if was_full || error != StoreError::NoSpace {
                 batch.drain(..).for_each(|call| call.answer(Err(error.clone())));
                 return;
             }
+            was_full = true;
         }
     }
 
-    fn try_commit(&mut self, batch: &mut [Box<dyn Call>]) -> Result<(), StoreError> {
+    fn note(&mut self, error: &StoreError) {
+        match error {
+            StoreError::NoSpace => {
+                if !self.desk.pulse.is_full() {
+                    tracing::error!("the store's disk is full: events are refused until there is room");
+                    self.desk.pulse.set(Health::NoSpace);
+                }
+                self.desk.ballast.release();
+                self.looked = Some(Instant::now());
+            }
+            StoreError::Failed(why) => {
+                tracing::error!(why, "the store has failed; the process must end and start again");
+                self.desk.pulse.set(Health::Failed(why.clone()));
+            }
+            _ => {}
+        }
+    }
+
+    /// Commits the calls, or returns those that failed after they had changed something: then nothing is committed.
+    fn try_commit(&mut self, batch: &mut [Box<dyn Call>]) -> Result<Vec<usize>, StoreError> {
         if let Some(failed) = self.desk.pulse.failure() {
             return Err(failed);
         }
@@ -343,11 +390,20 @@ impl Loop {
         let connection = &self.desk.connection;
         connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         let mut tx = Tx { connection, keys: &self.desk.keys, known: &mut self.known, fresh: Vec::new() };
-        for call in batch.iter_mut() {
-            call.run(&mut tx)?;
+        let mut spoilt = Vec::new();
+        for (nth, call) in batch.iter_mut().enumerate() {
+            let before = connection.total_changes();
+            if !call.run(&mut tx)? && connection.total_changes() != before {
+                spoilt.push(nth);
+            }
+        }
+        if !spoilt.is_empty() {
+            return Ok(spoilt);
         }
         let fresh = tx.fresh;
         let moved = self.desk.keys.move_slice(connection, fresh.len())?;
+        let used = used_bytes(connection)?;
+        self.desk.faults.at_commit(&self.desk.ballast)?;
         connection.prepare_cached("COMMIT")?.execute([])?;
         self.desk.keys.publish(&fresh, self.known.last_seq);
         if let Some(moved) = moved {
@@ -358,19 +414,8 @@ impl Loop {
         counters.calls.fetch_add(batch.len() as u64, Ordering::Relaxed);
         let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         counters.commit_micros.fetch_add(micros, Ordering::Relaxed);
-        self.count_pages();
-        Ok(())
-    }
-
-    fn count_pages(&self) {
-        let pages = |pragma: &str| {
-            let mut query = self.desk.connection.prepare_cached(pragma)?;
-            query.query_row([], |row| row.get::<_, u64>(0))
-        };
-        if let (Ok(all), Ok(free)) = (pages("PRAGMA page_count"), pages("PRAGMA freelist_count")) {
-            let used = all.saturating_sub(free) * super::schema::PAGE_BYTES;
-            self.desk.counters.used_bytes.store(used, Ordering::Relaxed);
-        }
+        counters.used_bytes.store(used, Ordering::Relaxed);
+        Ok(spoilt)
     }
 
     fn roll_back(&mut self) {
