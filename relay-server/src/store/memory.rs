@@ -14,9 +14,9 @@ use tokio::sync::watch;
 
 use super::{
     Act, Acted, Action, Backlog, Bulk, BulkAction, Claimed, ConfigChange, ConfigKind, ConfigRow, Cursor, End, Ended,
-    Filter, Health, Hold, MAX_BULKS, MAX_PAGE, MAX_RANGE_BYTES, MAX_REFUSED, MAX_REFUSED_AGE, MAX_REFUSED_BYTES, NewEvent, Page, PageRequest,
-    Presence, Purge, PurgeCursor, Purged, Record, RefusedRow, Reply, Source, Store, StoreError, Usage, Verdict, Want,
-    error::Pulse, presence::Presences, rows, rules,
+    Filter, Health, Hold, MAX_BULKS, MAX_PAGE, MAX_RANGE_BYTES, MAX_REFUSED, MAX_REFUSED_AGE, MAX_REFUSED_BYTES,
+    NewEvent, Page, PageRequest, Presence, Purge, PurgeCursor, Purged, Record, RefusedRow, Reply, Source, Store,
+    StoreError, Usage, Verdict, Want, error::Pulse, presence::Presences, rows, rules,
 };
 use crate::{endpoint::EndpointName, webhook::EventId};
 

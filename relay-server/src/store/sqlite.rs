@@ -26,9 +26,9 @@ use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    Act, Acted, Attempt, Backlog, Bulk, BulkAction, Claimed, ConfigChange, ConfigKind, ConfigRow, Delivery, End, Ended, Filter,
-    Health, Hold, INLINE_BYTES, Lease, NewEvent, Outcome, Page, PageRequest, Presence, Purge, Purged, Record, RefusedRow, Reply,
-    Source, Store, StoreError, Then, Usage, Verdict, Want, error::Pulse, presence::Presences, rules,
+    Act, Acted, Attempt, Backlog, Bulk, BulkAction, Claimed, ConfigChange, ConfigKind, ConfigRow, Delivery, End, Ended,
+    Filter, Health, Hold, INLINE_BYTES, Lease, NewEvent, Outcome, Page, PageRequest, Presence, Purge, Purged, Record,
+    RefusedRow, Reply, Source, Store, StoreError, Then, Usage, Verdict, Want, error::Pulse, presence::Presences, rules,
 };
 use crate::{endpoint::EndpointName, webhook::EventId};
 

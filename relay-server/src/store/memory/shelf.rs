@@ -9,7 +9,8 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::store::{
-    Act, Acted, Action, Attempt, Delivery, End, Ended, Head, INLINE_BYTES, Lease, MAX_CLAIM, NewEvent, State, Verdict, Want,
+    Act, Acted, Action, Attempt, Delivery, End, Ended, Head, INLINE_BYTES, Lease, MAX_CLAIM, NewEvent, State, Verdict,
+    Want,
     rules::{Likeness, Row, compare},
 };
 use crate::webhook::EventId;
@@ -151,7 +152,8 @@ impl Shelf {
             return Vec::new();
         }
         let ready = |entry: &&(Timestamp, EventId)| entry.0 <= now;
-        let mut ids: Vec<_> = self.due.iter().take_while(ready).take(want.oldest.min(MAX_CLAIM)).map(|entry| entry.1).collect();
+        let mut ids: Vec<_> =
+            self.due.iter().take_while(ready).take(want.oldest.min(MAX_CLAIM)).map(|entry| entry.1).collect();
         let newest = self.due.range(..=(now, EventId::from_bytes([0xff; 16]))).rev().map(|entry| entry.1);
         let newest: Vec<_> = newest.take(want.newest.min(MAX_CLAIM)).filter(|id| !ids.contains(id)).collect();
         ids.extend(newest);

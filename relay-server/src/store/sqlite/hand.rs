@@ -12,7 +12,8 @@ use super::{
 };
 use crate::{
     store::{
-        Act, Acted, Action, Bulk, BulkAction, Cursor, Filter, MAX_BULKS, PageRequest, Reason, State, StoreError, rows, rules,
+        Act, Acted, Action, Bulk, BulkAction, Cursor, Filter, MAX_BULKS, PageRequest, Reason, State, StoreError, rows,
+        rules,
     },
     webhook::EventId,
 };

@@ -138,9 +138,9 @@ fn unused_blob(tx: &Tx<'_>) -> Result<Option<i64>, StoreError> {
 /// Removes some of them; says whether there were any.
 fn sweep_chunks(tx: &Tx<'_>) -> Result<bool, StoreError> {
     let Some(blob) = unused_blob(tx)? else { return Ok(false) };
-    let mut delete = tx.connection.prepare_cached(
-        "DELETE FROM chunk WHERE blob = ?1 AND n IN (SELECT n FROM chunk WHERE blob = ?1 LIMIT ?2)",
-    )?;
+    let mut delete = tx
+        .connection
+        .prepare_cached("DELETE FROM chunk WHERE blob = ?1 AND n IN (SELECT n FROM chunk WHERE blob = ?1 LIMIT ?2)")?;
     if delete.execute(params![blob, CHUNKS as u64])? < CHUNKS {
         tx.connection.prepare_cached("DELETE FROM staging WHERE blob = ?1")?.execute([blob])?;
     }

@@ -12,8 +12,8 @@ use super::{
 use crate::{
     endpoint::EndpointName,
     store::{
-        Backlog, ConfigChange, ConfigKind, ConfigRow, MAX_PAGE, MAX_REFUSED, MAX_REFUSED_AGE, MAX_REFUSED_BYTES, RefusedRow, Source,
-        StoreError, rows,
+        Backlog, ConfigChange, ConfigKind, ConfigRow, MAX_PAGE, MAX_REFUSED, MAX_REFUSED_AGE, MAX_REFUSED_BYTES,
+        RefusedRow, Source, StoreError, rows,
     },
     webhook::EventId,
 };
