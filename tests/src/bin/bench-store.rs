@@ -277,6 +277,10 @@ async fn appends(rounds: u64) -> anyhow::Result<()> {
     }
     let events: u64 = of_store.iter().map(|round| round.events).sum();
     let commits = commits(&store) - before;
+    if let Way::Store(store) = &*store {
+        let usage = store.usage();
+        println!("a transaction took {} us on average", usage.commit_micros / usage.commits.max(1));
+    }
     // What is still in the log is copied when the store is closed: that counts as well.
     let closing = Written::now()?;
     drop(store);

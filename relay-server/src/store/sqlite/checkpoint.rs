@@ -21,8 +21,8 @@ use rusqlite::{Connection, hooks::Wal};
 use super::{ballast::Ballast, schema};
 use crate::store::{Health, StoreError, error::Pulse};
 
-/// New frames in the log that are worth a copy: 4 MiB.
-const STEP_FRAMES: u32 = 512;
+/// New frames in the log that are worth a copy: 16 MiB.
+const STEP_FRAMES: u32 = 2048;
 
 /// Length of the log at which it is to start again: 32 MiB.
 const RESET_FRAMES: u32 = 4096;
