@@ -33,7 +33,7 @@ pub(super) fn write(head: &Head) -> String {
 }
 
 pub(super) fn read(text: &str) -> Result<Head, StoreError> {
-    let written: Written = serde_json::from_str(text).map_err(unreadable)?;
+    let written: Written = serde_json::from_str(text).map_err(|error| unreadable(&error))?;
     Ok(Head {
         method: written.method,
         target: written.target,
@@ -50,7 +50,7 @@ pub(super) fn write_headers(headers: &[(String, Vec<u8>)]) -> String {
 }
 
 pub(super) fn read_headers(text: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-    bytes(serde_json::from_str(text).map_err(unreadable)?)
+    bytes(serde_json::from_str(text).map_err(|error| unreadable(&error))?)
 }
 
 fn latin1(headers: &[(String, Vec<u8>)]) -> Vec<(String, String)> {
@@ -65,6 +65,6 @@ fn bytes(headers: Vec<(String, String)>) -> Result<Vec<(String, Vec<u8>)>, Store
     headers.into_iter().map(one).collect()
 }
 
-fn unreadable(error: serde_json::Error) -> StoreError {
+fn unreadable(error: &serde_json::Error) -> StoreError {
     StoreError::Internal(format!("a stored head cannot be read: {error}"))
 }

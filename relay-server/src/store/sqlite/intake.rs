@@ -60,7 +60,7 @@ pub(super) fn prepare(event: &NewEvent, blob: Option<(i64, [u8; 32])>) -> Result
     let (body, body_sha256) = match blob {
         Some((blob, sha256)) => (ReadyBody::Chunks(blob), sha256),
         None => {
-            let bytes = event.body.part(0, INLINE_BYTES as usize).map_err(unreadable)?;
+            let bytes = event.body.part(0, INLINE_BYTES as usize).map_err(|error| unreadable(&error))?;
             let sha256 = rules::sha256(&bytes);
             (ReadyBody::Inline(bytes), sha256)
         }
@@ -73,13 +73,13 @@ pub(super) fn prepare(event: &NewEvent, blob: Option<(i64, [u8; 32])>) -> Result
     Ok(Ready { row, dedup: event.dedup.clone(), lease: event.lease, head, checksum, body, keys })
 }
 
-pub(super) fn unreadable(error: std::io::Error) -> StoreError {
+pub(super) fn unreadable(error: &std::io::Error) -> StoreError {
     StoreError::Invalid(format!("the body cannot be read: {error}"))
 }
 
 /// A part of a long body, with its hash.
 pub(super) fn chunk(body: &Body, n: u64) -> Result<(bytes::Bytes, [u8; 32]), StoreError> {
-    let data = body.part(n.saturating_mul(CHUNK_BYTES as u64), CHUNK_BYTES).map_err(unreadable)?;
+    let data = body.part(n.saturating_mul(CHUNK_BYTES as u64), CHUNK_BYTES).map_err(|error| unreadable(&error))?;
     let sha256 = rules::sha256(&data);
     Ok((data, sha256))
 }

@@ -28,7 +28,7 @@ pub(super) fn pause(tx: &mut Tx<'_>, endpoint: &EndpointName, paused: bool, now:
 pub(super) fn backlog(connection: &Connection) -> Result<Vec<Backlog>, StoreError> {
     let mut query = connection.prepare_cached(
         "SELECT paused_at IS NOT NULL, \
-         (SELECT count(*) FROM event INDEXED BY event_open WHERE endpoint = key AND due_at IS NOT NULL), \
+         (SELECT count(*) FROM event INDEXED BY event_due WHERE endpoint = key AND due_at IS NOT NULL), \
          (SELECT received_at FROM event INDEXED BY event_open WHERE endpoint = key AND due_at IS NOT NULL ORDER BY id LIMIT 1), \
          (SELECT due_at FROM event INDEXED BY event_due WHERE endpoint = key AND due_at < ?2 ORDER BY due_at LIMIT 1) \
          FROM endpoint WHERE key = ?1",
