@@ -1,3 +1,5 @@
+//! Schedules, statuses and circuits, each with the numbers that people read in the documentation.
+
 use super::*;
 
 fn at(seconds: i64) -> Timestamp {
