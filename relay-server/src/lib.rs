@@ -24,6 +24,10 @@ pub mod endpoint;
 pub mod handshakes;
 pub mod refused;
 
+pub mod retry;
+
+pub mod store;
+
 pub mod agents;
 
 pub mod dispatch;

@@ -10,8 +10,8 @@ use relay_schemes::Refusal;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-/// An event's id: `hook_` and a UUIDv7.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// An event's id: `hook_` and a UUIDv7. Later ones sort after earlier ones.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId(Uuid);
 
 impl EventId {
@@ -25,6 +25,12 @@ impl EventId {
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()
+    }
+
+    /// The id with these 16 bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
     }
 }
 

@@ -255,30 +255,29 @@ async fn tokens_open_what_their_patterns_and_rights_say() {
 
 #[tokio::test]
 async fn events_go_to_agents_that_take_their_type_and_no_other() {
-    // Its events carry a type and nothing is signed but a token.
-    let config = "[[provider]]\nname = \"typed\"\ntitle = \"Typed\"\nevent_type = \"header:X-Type\"\n\
-        [provider.scheme]\nalgorithm = \"token\"\nsignature = \"header:X-Token\"\n\
-        [[endpoint]]\nname = \"open\"\nmode = \"live\"\nverify = { provider = \"typed\", secrets = [\"env:TYPED\"] }\n";
-    let relay = Server::start(program(), "127.0.0.1:0", config, &[("TYPED", "secret")]).await.expect("a relay");
+    let config = "[[endpoint]]\nname = \"open\"\nmode = \"live\"\n\
+        verify = { provider = \"gitlab\", secrets = [\"env:GITLAB\"] }\n";
+    let relay = Server::start(program(), "127.0.0.1:0", config, &[("GITLAB", "secret")]).await.expect("a relay");
     let (pushes, pulls) = (named("pushes").await, named("pulls").await);
     let ask = async |kind: &str| {
-        let request = request("POST", "/open", &[("x-token", "secret"), ("x-type", kind)], "body");
+        let request = request("POST", "/open", &[("x-gitlab-token", "secret"), ("x-gitlab-event", kind)], "body");
         send(&relay.public, request).await.expect("answers")
     };
     let shared = ["--attach", "shared"];
-    let mut first = agent(&relay, "pushes", &pushes, &[&shared[..], &["-e", "push"]].concat()).await;
-    let _second =
-        agent(&relay, "pulls", &pulls, &[&shared[..], &["--events", "pull_request.*,release"]].concat()).await;
-    for (kind, by) in [("push", "pushes"), ("pull_request.opened", "pulls"), ("release", "pulls"), ("push", "pushes")] {
+    let mut first = agent(&relay, "pushes", &pushes, &[&shared[..], &["-e", "Push Hook"]].concat()).await;
+    let _second = agent(&relay, "pulls", &pulls, &[&shared[..], &["--events", "Merge *,Release Hook"]].concat()).await;
+    for (kind, by) in
+        [("Push Hook", "pushes"), ("Merge Request Hook", "pulls"), ("Release Hook", "pulls"), ("Push Hook", "pushes")]
+    {
         assert_eq!(ask(kind).await.body(), by, "{kind}");
     }
-    let unwanted = ask("ping").await;
+    let unwanted = ask("Note Hook").await;
     assert_eq!(unwanted.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(unwanted.headers()["relay-error"], "event_type_unwanted");
     assert!(unwanted.headers().contains_key("retry-after"));
-    first.until("the agent hears of it", |line| line.contains("event_type_unwanted")).await;
+    first.line("event_type_unwanted").await.expect("the agent hears of it");
     // One that takes all gets what the others leave.
     let rest = named("rest").await;
     let _third = agent(&relay, "rest", &rest, &shared).await;
-    assert_eq!(ask("ping").await.body(), "rest");
+    assert_eq!(ask("Note Hook").await.body(), "rest");
 }

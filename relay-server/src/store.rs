@@ -1,0 +1,184 @@
+//! What must not be lost: the seam between those who decide and what is remembered.
+//!
+//! A [`Store`] keeps events, their attempts and the rows of endpoints, tokens and secrets. It decides nothing about
+//! delivery: times, ids and the next attempt are arguments. It reads no clock and starts no call.
+//!
+//! ```text
+//! intake ── append ──▶ ┌───────┐ ◀── claim / extend / settle ── pump, dispatch
+//!                      │ Store │
+//!    api ── list ────▶ └───────┘ ◀── act / bulk / purge ─────── command line, housekeeping
+//! ```
+//!
+//! Invariants, shown for each implementation by one suite (`conformance`):
+//! - An append that returned is durable: it survives kill -9 and, on disks that honour flush, a power cut.
+//! - One holder at a time: each claim raises the event's fence, and only the newest fence settles. What an older
+//!   one reports is recorded.
+//! - An event is counted as attempted before anyone is told to deliver it.
+//! - Of events with one order key, only the oldest open one is ever claimable.
+//! - What comes out was checked against the SHA-256 of what went in; a damaged event is set apart, never delivered.
+//! - Every answer is bounded: pages, ranges and batches have limits, and there is a cursor to go on.
+
+use std::{fmt, future::Future, ops::Range, path::PathBuf, pin::Pin, time::Duration};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use crate::{endpoint::EndpointName, webhook::EventId};
+
+mod error;
+mod filter;
+mod memory;
+mod model;
+mod presence;
+mod rows;
+mod rules;
+pub mod seal;
+mod sqlite;
+
+#[cfg(test)]
+mod conformance;
+
+pub use error::{Health, StoreError};
+pub use filter::{Cursor, Filter, Page, PageRequest, StatusRange};
+pub use memory::MemoryStore;
+pub use model::{
+    Act, Acted, Action, Answer, Attempt, Backlog, Body, Claimed, Dedup, Delivery, End, Ended, Head, Hold, Lease,
+    NewEvent, Outcome, Reason, Record, State, Summary, Then, Verdict, Want,
+};
+pub use rows::{
+    Bulk, BulkAction, ConfigChange, ConfigKind, ConfigRow, Presence, Purge, PurgeCursor, Purged, RefusedRow, Source,
+    Usage,
+};
+pub use sqlite::{SqliteOptions, SqliteStore, check};
+
+/// Largest body of an answer that is kept, in bytes.
+pub const MAX_ANSWER_BYTES: usize = 64 * 1024;
+
+/// Bodies up to this come along with their event, in bytes; longer ones are read in ranges.
+pub const INLINE_BYTES: u64 = 64 * 1024;
+
+/// Most events that a page holds.
+pub const MAX_PAGE: usize = 1000;
+
+/// Most bytes that one call reads of a body.
+pub const MAX_RANGE_BYTES: u64 = 1024 * 1024;
+
+/// Bulk actions that are not finished, and as many finished ones that are still shown.
+pub const MAX_BULKS: usize = 100;
+
+/// Most events of an endpoint that one claim gives, of the oldest and of the newest.
+pub const MAX_CLAIM: usize = 1000;
+
+/// Refused requests that are kept for an endpoint.
+pub const MAX_REFUSED: usize = 1000;
+
+/// How long refused requests are kept.
+pub const MAX_REFUSED_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Most bytes of a refused request's body that are kept.
+pub const MAX_REFUSED_BYTES: usize = 64 * 1024;
+
+/// An answer that is on its way.
+pub type Reply<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// A memory of events. Use it as `Arc<dyn Store>`; every batch is one transaction.
+///
+/// A reply that is dropped does not undo its call.
+pub trait Store: Send + Sync + fmt::Debug {
+    /// Takes events in, each with its own verdict, in order.
+    fn append(&self, events: Vec<NewEvent>, now: Timestamp) -> Reply<'_, Vec<Verdict>>;
+
+    /// Leases what is due to `holder`'s attempts until `until`: for each endpoint at most what it wants, the
+    /// longest due first. Expired leases are due. A paused endpoint gives nothing.
+    fn claim(&self, wants: Vec<Want>, until: Timestamp, now: Timestamp) -> Reply<'_, Claimed>;
+
+    /// Makes leases end later (or sooner); says for each whether it still held.
+    fn extend(&self, holds: Vec<Hold>, until: Timestamp) -> Reply<'_, Vec<bool>>;
+
+    /// Records attempts that ended and moves their events on.
+    fn settle(&self, ends: Vec<End>, now: Timestamp) -> Reply<'_, Vec<Ended>>;
+
+    /// One page of the events that the filter lets pass. A page can be short, even empty, and still have a cursor:
+    /// one call looks at a bounded number of events.
+    fn list(&self, filter: Filter, page: PageRequest) -> Reply<'_, Page>;
+
+    /// One event with its head and attempts. Without an endpoint, all endpoints are asked.
+    fn event(&self, endpoint: Option<EndpointName>, id: EventId) -> Reply<'_, Option<Record>>;
+
+    /// A part of a body, at most [`MAX_RANGE_BYTES`]; what is past its end is left out.
+    fn body(&self, endpoint: EndpointName, id: EventId, range: Range<u64>) -> Reply<'_, Option<Bytes>>;
+
+    /// Revives, drops, cancels or replays single events.
+    fn act(&self, acts: Vec<Act>, now: Timestamp) -> Reply<'_, Vec<Acted>>;
+
+    /// Notes down an action on every event that the filter lets pass and that is there now. Nothing is done yet.
+    fn bulk(&self, id: EventId, action: BulkAction, filter: Filter, now: Timestamp) -> Reply<'_, ()>;
+
+    /// Does the next part of a bulk action, and remembers how far it came in the same transaction.
+    ///
+    /// At most one event is acted on for each of the `fresh` ids; a replay uses them for the new events.
+    fn bulk_step(&self, id: EventId, fresh: Vec<EventId>, now: Timestamp) -> Reply<'_, Bulk>;
+
+    /// The bulk actions that are not finished, and the latest finished ones, oldest first.
+    fn bulks(&self) -> Reply<'_, Vec<Bulk>>;
+
+    /// Does a bounded part of the housekeeping; call again with the cursor it returns until there is none.
+    fn purge(&self, policy: Purge, now: Timestamp) -> Reply<'_, Purged>;
+
+    /// Pauses or resumes the claims of an endpoint.
+    fn pause(&self, endpoint: EndpointName, paused: bool, now: Timestamp) -> Reply<'_, ()>;
+
+    /// What waits, for each endpoint that has ever had an event or a pause.
+    fn backlog(&self) -> Reply<'_, Vec<Backlog>>;
+
+    /// The rows of a kind, by name.
+    fn config(&self, kind: ConfigKind) -> Reply<'_, Vec<ConfigRow>>;
+
+    /// Puts rows of one source in. With `all`, rows of that source that are not among them are removed. A name that
+    /// another source has is an error, and then nothing is changed.
+    fn configure(
+        &self,
+        kind: ConfigKind,
+        source: Source,
+        rows: Vec<(String, String)>,
+        all: bool,
+        now: Timestamp,
+    ) -> Reply<'_, ConfigChange>;
+
+    /// Removes one row; says whether it was there.
+    fn unconfigure(&self, kind: ConfigKind, name: String) -> Reply<'_, bool>;
+
+    /// Notes when rows (tokens, say) were last used.
+    fn used(&self, kind: ConfigKind, names: Vec<String>, at: Timestamp) -> Reply<'_, ()>;
+
+    /// Keeps a sealed secret, or removes it with `None`. The store never sees it in the clear (see [`seal`]).
+    fn put_secret(&self, scope: String, name: String, sealed: Option<Bytes>, now: Timestamp) -> Reply<'_, ()>;
+
+    /// A sealed secret.
+    fn secret(&self, scope: String, name: String) -> Reply<'_, Option<Bytes>>;
+
+    /// Notes that a session serves an endpoint through this node, or still does.
+    fn present(&self, presences: Vec<Presence>) -> Reply<'_, ()>;
+
+    /// Notes that a session is gone.
+    fn absent(&self, session: u64) -> Reply<'_, ()>;
+
+    /// Who serves an endpoint and was seen since.
+    fn presence(&self, endpoint: EndpointName, since: Timestamp) -> Reply<'_, Vec<Presence>>;
+
+    /// Keeps refused requests, at most [`MAX_REFUSED`] for an endpoint, the oldest going first.
+    fn refuse(&self, rows: Vec<RefusedRow>) -> Reply<'_, ()>;
+
+    /// Refused requests, the newest first.
+    fn refused(&self, endpoint: Option<EndpointName>, limit: usize) -> Reply<'_, Vec<RefusedRow>>;
+
+    /// Writes a copy of everything to a new file while work goes on.
+    fn backup(&self, to: PathBuf) -> Reply<'_, ()>;
+
+    /// Space used, and the limit.
+    fn usage(&self) -> Usage;
+
+    /// Whether it takes events. Once failed it stays failed: the process has to end and start again.
+    fn health(&self) -> watch::Receiver<Health>;
+}

@@ -1,0 +1,248 @@
+//! What every store does: one suite, mounted once for each implementation.
+//!
+//! Each case is a function over `Arc<dyn Store>`; [`suite!`] makes a test of it for the memory and one for SQLite. Times
+//! are milliseconds after a fixed moment and ids rise with them, so that nothing here reads a clock.
+
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+
+use super::*;
+
+mod bodies;
+mod claims;
+mod dedup;
+mod lists;
+mod order;
+mod random;
+mod rows;
+mod upkeep;
+
+/// Large enough for every case but those about the limit.
+const ROOM: u64 = 256 * 1024 * 1024;
+
+/// A store, and the folder it lives in.
+pub(super) struct Bed {
+    pub(super) store: Arc<dyn Store>,
+    _folder: Option<tempfile::TempDir>,
+}
+
+pub(super) fn memory(max_bytes: u64) -> Bed {
+    Bed { store: Arc::new(MemoryStore::new(max_bytes)), _folder: None }
+}
+
+pub(super) fn sqlite(max_bytes: u64) -> Bed {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = SqliteOptions { path: folder.path().join("relay.db"), max_bytes };
+    Bed { store: Arc::new(SqliteStore::open(options).expect("a store")), _folder: Some(folder) }
+}
+
+macro_rules! suite {
+    ($($module:ident: $($name:ident)*;)*) => {
+        suite! { @mount in_memory memory $($module: $($name)*;)* }
+        suite! { @mount in_sqlite sqlite $($module: $($name)*;)* }
+    };
+    (@mount $mount:ident $open:ident $($module:ident: $($name:ident)*;)*) => {
+        mod $mount {
+            $($(
+                #[tokio::test]
+                async fn $name() {
+                    let bed = super::$open(super::ROOM);
+                    super::$module::$name(Arc::clone(&bed.store)).await;
+                }
+            )*)*
+            use std::sync::Arc;
+        }
+    };
+}
+
+suite! {
+    claims:
+        what_was_appended_is_claimed_once
+        an_attempt_is_counted_before_it_is_made
+        a_stale_settle_is_only_recorded
+        an_expired_lease_is_due_again
+        an_extended_lease_is_not_due
+        a_retry_waits_for_its_time
+        a_release_uses_no_attempt
+        an_event_leased_at_once_is_held_by_its_caller
+        oldest_and_newest_are_wanted_apart
+        a_claim_is_bounded
+        a_paused_endpoint_gives_nothing_until_it_is_resumed
+        unknown_events_and_endpoints_are_told_apart
+        a_batch_with_an_id_twice_keeps_nothing;
+    dedup:
+        verdicts_follow_the_state_of_the_earlier_event
+        a_delivered_one_is_answered_as_recorded
+        another_body_is_a_conflict
+        outside_the_window_it_is_new
+        a_sender_that_never_repeats_asks_for_a_redelivery
+        two_of_one_key_in_one_batch_are_one_event
+        a_key_counts_at_its_own_endpoint
+        again_takes_its_lease_at_once;
+    order:
+        only_the_oldest_open_one_is_claimable
+        a_retry_keeps_the_place
+        a_dead_or_cancelled_head_lets_the_next_go
+        a_parked_one_that_ends_lets_nobody_go
+        a_revived_one_stands_behind_the_open_ones
+        an_event_behind_another_gets_no_lease;
+    lists:
+        pages_follow_each_other_both_ways
+        filters_let_through_what_they_say
+        text_is_found_in_head_and_body
+        a_sender_id_is_found
+        a_page_is_bounded
+        one_event_is_shown_with_its_head_and_attempts
+        the_backlog_says_what_waits;
+    bodies:
+        heads_come_back_byte_for_byte
+        long_bodies_are_read_in_ranges
+        a_body_comes_from_a_file
+        a_body_that_cannot_be_read_is_refused
+        long_answers_lose_their_body;
+    upkeep:
+        dead_events_are_revived_dropped_and_replayed
+        an_open_one_is_cancelled_and_its_end_only_recorded
+        a_replay_shares_a_long_body
+        a_bulk_action_is_done_in_steps
+        a_bulk_replay_leaves_its_own_alone
+        bulk_actions_are_bounded
+        old_events_are_purged_and_late_ones_become_dead
+        a_held_event_does_not_expire
+        space_is_made_of_ended_events_only
+        a_purge_goes_in_small_steps;
+    rows:
+        config_rows_belong_to_their_source
+        the_use_of_a_row_is_noted
+        sealed_secrets_are_kept
+        presence_ends_with_the_session
+        refused_requests_are_bounded;
+}
+
+#[tokio::test]
+async fn a_full_store_refuses_events_and_still_settles() {
+    for bed in [memory(64 * 1024), sqlite(512 * 1024)] {
+        let store = &bed.store;
+        let mut refused = None;
+        for n in 0..600 {
+            let mut event = event("full", n);
+            event.body = Body::Bytes(vec![7; 4096].into());
+            if let Err(error) = store.append(vec![event], at(n)).await {
+                refused = Some(error);
+                break;
+            }
+        }
+        let error = refused.expect("a limit");
+        assert_eq!(error, StoreError::AtCapacity);
+        assert!(error.is_temporary() && error.to_string().contains("max_size"), "{error}");
+        assert_eq!(*store.health().borrow(), Health::Ready);
+        let held = claim(store, "full", 1, 10_000, 1000).await;
+        assert_eq!(done(store, &held[0], 1001).await, Ended::Settled(State::Delivered));
+        assert!(store.usage().bytes > 32 * 1024);
+    }
+}
+
+/// So many milliseconds after the moment at which every case begins.
+fn at(ms: i64) -> Timestamp {
+    Timestamp::from_millisecond(1_760_000_000_000 + ms).expect("in range")
+}
+
+/// An id of that time.
+fn id(ms: i64) -> EventId {
+    let mut bytes = [0x70; 16];
+    bytes[..6].copy_from_slice(&at(ms).as_millisecond().to_be_bytes()[2..]);
+    bytes[8..].copy_from_slice(&ms.to_be_bytes());
+    EventId::from_bytes(bytes)
+}
+
+fn name(text: &str) -> EndpointName {
+    EndpointName::parse(text).expect("a name")
+}
+
+fn event(endpoint: &str, ms: i64) -> NewEvent {
+    NewEvent {
+        endpoint: name(endpoint),
+        id: id(ms),
+        received_at: at(ms),
+        head: Head {
+            method: "POST".into(),
+            target: format!("/hook?n={ms}"),
+            host: "hook.test".into(),
+            headers: vec![("content-type".into(), b"application/json".to_vec()), ("x-raw".into(), vec![0xe9, 0xff])],
+            peer: Ipv4Addr::LOCALHOST.into(),
+            secure: true,
+            verified: "github".into(),
+        },
+        body: Body::Bytes(format!("{{\"n\":{ms}}}").into()),
+        event_type: Some("push".into()),
+        sender_id: Some(format!("sender-{ms}")),
+        dedup: None,
+        order_key: None,
+        lease: None,
+    }
+}
+
+fn keyed(endpoint: &str, ms: i64, key: &str, sender_retries: bool) -> NewEvent {
+    let dedup = Dedup { key: key.into(), window: Duration::from_secs(60), sender_retries };
+    NewEvent { dedup: Some(dedup), body: Body::Bytes("the same".into()), ..event(endpoint, ms) }
+}
+
+async fn append(store: &Arc<dyn Store>, event: NewEvent) -> Verdict {
+    let now = event.received_at;
+    let mut verdicts = store.append(vec![event], now).await.expect("appended");
+    assert_eq!(verdicts.len(), 1);
+    verdicts.remove(0)
+}
+
+async fn claim(store: &Arc<dyn Store>, endpoint: &str, oldest: usize, until: i64, now: i64) -> Vec<Delivery> {
+    let wants = vec![Want { endpoint: name(endpoint), oldest, newest: 0 }];
+    store.claim(wants, at(until), at(now)).await.expect("claimed").deliveries
+}
+
+fn end(delivery: &Delivery, status: Option<u16>, then: Then, now: i64) -> End {
+    let answer = status.map(|status| Answer {
+        status,
+        headers: vec![("x-answer".into(), b"\xffyes".to_vec())],
+        body: "answered".into(),
+        truncated: false,
+    });
+    End {
+        endpoint: delivery.summary.endpoint.clone(),
+        id: delivery.summary.id,
+        attempt: Attempt {
+            number: delivery.lease.attempt,
+            fence: delivery.lease.fence,
+            started_at: at(now),
+            duration: Duration::from_millis(5),
+            outcome: if status.is_some() { Outcome::Answered } else { Outcome::Unreachable },
+            agent: Some("agent-1".into()),
+            answer,
+        },
+        then,
+    }
+}
+
+async fn settle(store: &Arc<dyn Store>, end: End, now: i64) -> Ended {
+    store.settle(vec![end], at(now)).await.expect("settled")[0]
+}
+
+async fn done(store: &Arc<dyn Store>, delivery: &Delivery, now: i64) -> Ended {
+    settle(store, end(delivery, Some(200), Then::Done, now), now).await
+}
+
+async fn dead(store: &Arc<dyn Store>, delivery: &Delivery, now: i64) -> Ended {
+    settle(store, end(delivery, Some(500), Then::Dead(Reason::HandlerFailed), now), now).await
+}
+
+async fn act(store: &Arc<dyn Store>, endpoint: &str, id: EventId, action: Action, now: i64) -> Acted {
+    store.act(vec![Act { endpoint: name(endpoint), id, action }], at(now)).await.expect("acted")[0]
+}
+
+async fn record(store: &Arc<dyn Store>, id: EventId) -> Record {
+    store.event(None, id).await.expect("read").expect("there")
+}
+
+fn ids(deliveries: &[Delivery]) -> Vec<EventId> {
+    deliveries.iter().map(|one| one.summary.id).collect()
+}

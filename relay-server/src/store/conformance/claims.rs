@@ -1,0 +1,173 @@
+//! Leases: who may deliver what, and when.
+
+use super::*;
+
+pub(super) async fn what_was_appended_is_claimed_once(store: Arc<dyn Store>) {
+    assert_eq!(append(&store, event("a", 1)).await, Verdict::Accepted { lease: None, conflict: None });
+    append(&store, event("a", 2)).await;
+    append(&store, event("b", 3)).await;
+    let held = claim(&store, "a", 10, 1000, 5).await;
+    assert_eq!(ids(&held), [id(1), id(2)], "the longest due first, of this endpoint alone");
+    let first = &held[0];
+    assert_eq!(first.head, event("a", 1).head);
+    assert_eq!(first.body.as_deref(), Some(&b"{\"n\":1}"[..]));
+    assert_eq!(first.lease, Lease { fence: 1, attempt: 1, tries: 1 });
+    assert_eq!(first.summary.state, State::Running);
+    assert!(claim(&store, "a", 10, 1000, 6).await.is_empty(), "one holder at a time");
+    assert_eq!(done(&store, first, 7).await, Ended::Settled(State::Delivered));
+    assert!(claim(&store, "a", 1, 2000, 999).await.is_empty());
+    let left = claim(&store, "a", 10, 2000, 1000).await;
+    assert_eq!(ids(&left), [id(2)], "what is delivered is never due again");
+}
+
+pub(super) async fn an_attempt_is_counted_before_it_is_made(store: Arc<dyn Store>) {
+    append(&store, event("a", 1)).await;
+    claim(&store, "a", 1, 100, 5).await;
+    let summary = record(&store, id(1)).await.summary;
+    assert_eq!((summary.state, summary.attempts, summary.tries), (State::Running, 1, 1));
+    assert_eq!(summary.due_at, Some(at(100)));
+}
+
+pub(super) async fn a_stale_settle_is_only_recorded(store: Arc<dyn Store>) {
+    append(&store, event("a", 1)).await;
+    let old = claim(&store, "a", 1, 100, 5).await.remove(0);
+    let new = claim(&store, "a", 1, 300, 100).await.remove(0);
+    assert_eq!(new.lease, Lease { fence: 2, attempt: 2, tries: 2 });
+    assert_eq!(done(&store, &old, 110).await, Ended::Recorded);
+    assert_eq!(record(&store, id(1)).await.summary.state, State::Running);
+    assert_eq!(dead(&store, &new, 120).await, Ended::Settled(State::Dead));
+    assert_eq!(done(&store, &new, 130).await, Ended::Recorded, "a fence settles once");
+    let found = record(&store, id(1)).await;
+    assert_eq!((found.summary.state, found.summary.reason), (State::Dead, Some(Reason::HandlerFailed)));
+    assert_eq!(found.summary.settled_at, Some(at(120)));
+    let outcomes: Vec<_> = found.attempts.iter().map(|one| (one.number, one.fence, one.outcome)).collect();
+    assert_eq!(outcomes, [(1, 1, Outcome::Answered), (2, 2, Outcome::Answered)], "a late report replaces \"lost\"");
+}
+
+pub(super) async fn an_expired_lease_is_due_again(store: Arc<dyn Store>) {
+    append(&store, event("a", 1)).await;
+    claim(&store, "a", 1, 100, 5).await;
+    assert!(claim(&store, "a", 1, 300, 99).await.is_empty());
+    assert_eq!(claim(&store, "a", 1, 300, 100).await.len(), 1);
+    let attempts = record(&store, id(1)).await.attempts;
+    assert_eq!(attempts.len(), 1, "the first holder never said how its attempt ended");
+    assert_eq!((attempts[0].number, attempts[0].outcome), (1, Outcome::Lost));
+}
+
+pub(super) async fn an_extended_lease_is_not_due(store: Arc<dyn Store>) {
+    append(&store, event("a", 1)).await;
+    let held = claim(&store, "a", 1, 100, 5).await.remove(0);
+    let hold = |fence| Hold { endpoint: name("a"), id: id(1), fence };
+    let stranger = Hold { endpoint: name("nowhere"), id: id(1), fence: 1 };
+    let holds = vec![hold(held.lease.fence), hold(7), stranger];
+    assert_eq!(store.extend(holds, at(500)).await.expect("extended"), [true, false, false]);
+    assert!(claim(&store, "a", 1, 900, 499).await.is_empty());
+    assert_eq!(claim(&store, "a", 1, 900, 500).await.len(), 1);
+    assert_eq!(store.extend(vec![hold(held.lease.fence)], at(800)).await.expect("extended"), [false]);
+}
+
+pub(super) async fn a_retry_waits_for_its_time(store: Arc<dyn Store>) {
+    append(&store, event("a", 1)).await;
+    let held = claim(&store, "a", 1, 100, 5).await.remove(0);
+    assert_eq!(
+        settle(&store, end(&held, Some(503), Then::Retry(at(700)), 10), 10).await,
+        Ended::Settled(State::Pending)
+    );
+    let wants = || vec![Want { endpoint: name("a"), oldest: 5, newest: 5 }];
+    let claimed = store.claim(wants(), at(900), at(699)).await.expect("claimed");
+    assert!(claimed.deliveries.is_empty());
+    assert_eq!(claimed.next_due, [(name("a"), at(700))]);
+    let summary = record(&store, id(1)).await.summary;
+    assert_eq!((summary.status, summary.due_at, summary.attempts), (Some(503), Some(at(700)), 1));
+    let claimed = store.claim(wants(), at(900), at(700)).await.expect("claimed");
+    assert_eq!(claimed.deliveries[0].lease, Lease { fence: 2, attempt: 2, tries: 2 });
+    assert_eq!(claimed.next_due, [(name("a"), at(900))], "the end of the lease");
+}
+
+pub(super) async fn a_release_uses_no_attempt(store: Arc<dyn Store>) {
+    append(&store, event("a", 1)).await;
+    for round in 0..3 {
+        let held = claim(&store, "a", 1, 1000, 10 + round).await.remove(0);
+        assert_eq!(held.lease.attempt, 1);
+        assert_eq!(held.lease.fence, u64::try_from(round).expect("small") + 1, "the fence rises all the same");
+        let mut end = end(&held, None, Then::Release(at(11 + round)), 10);
+        end.attempt.outcome = Outcome::NotCalled;
+        assert_eq!(settle(&store, end, 10 + round).await, Ended::Settled(State::Pending));
+    }
+    let summary = record(&store, id(1)).await.summary;
+    assert_eq!((summary.attempts, summary.tries, summary.fence), (0, 0, 3));
+}
+
+pub(super) async fn an_event_leased_at_once_is_held_by_its_caller(store: Arc<dyn Store>) {
+    let verdict = append(&store, NewEvent { lease: Some(at(100)), ..event("a", 1) }).await;
+    let lease = Lease { fence: 1, attempt: 1, tries: 1 };
+    assert_eq!(verdict, Verdict::Accepted { lease: Some(lease), conflict: None });
+    assert!(claim(&store, "a", 1, 200, 99).await.is_empty());
+    let next = claim(&store, "a", 1, 200, 100).await.remove(0);
+    assert_eq!(next.lease.fence, 2, "its caller never settled");
+}
+
+pub(super) async fn oldest_and_newest_are_wanted_apart(store: Arc<dyn Store>) {
+    for ms in 1..=9 {
+        append(&store, event("a", ms)).await;
+    }
+    let wants = |oldest, newest| vec![Want { endpoint: name("a"), oldest, newest }];
+    let both = store.claim(wants(2, 3), at(500), at(100)).await.expect("claimed");
+    assert_eq!(ids(&both.deliveries), [1, 2, 9, 8, 7].map(id));
+    let rest = store.claim(wants(3, 3), at(500), at(100)).await.expect("claimed");
+    assert_eq!(ids(&rest.deliveries), [3, 4, 5, 6].map(id), "none twice");
+    let none = store.claim(wants(0, 0), at(500), at(100)).await.expect("claimed");
+    assert!(none.deliveries.is_empty());
+    assert_eq!(none.next_due, [(name("a"), at(500))]);
+}
+
+pub(super) async fn a_claim_is_bounded(store: Arc<dyn Store>) {
+    let count = i64::try_from(MAX_CLAIM).expect("small") + 5;
+    store.append((1..=count).map(|ms| event("a", ms)).collect(), at(count)).await.expect("appended");
+    assert_eq!(claim(&store, "a", usize::MAX, 90_000, count).await.len(), MAX_CLAIM);
+    assert_eq!(claim(&store, "a", usize::MAX, 90_000, count).await.len(), 5);
+}
+
+pub(super) async fn a_paused_endpoint_gives_nothing_until_it_is_resumed(store: Arc<dyn Store>) {
+    store.pause(name("a"), true, at(0)).await.expect("paused");
+    append(&store, event("a", 1)).await;
+    append(&store, event("b", 2)).await;
+    let wants = || ["a", "b"].map(|endpoint| Want { endpoint: name(endpoint), oldest: 5, newest: 0 }).to_vec();
+    let claimed = store.claim(wants(), at(900), at(10)).await.expect("claimed");
+    assert_eq!(ids(&claimed.deliveries), [id(2)]);
+    assert_eq!(claimed.next_due, [(name("b"), at(900))], "nothing is due at a paused one");
+    store.pause(name("a"), false, at(20)).await.expect("resumed");
+    assert_eq!(ids(&claim(&store, "a", 5, 900, 20).await), [id(1)]);
+}
+
+pub(super) async fn unknown_events_and_endpoints_are_told_apart(store: Arc<dyn Store>) {
+    append(&store, event("a", 1)).await;
+    let held = claim(&store, "a", 1, 100, 5).await.remove(0);
+    let mut elsewhere = end(&held, Some(200), Then::Done, 6);
+    elsewhere.endpoint = name("b");
+    assert_eq!(settle(&store, elsewhere, 6).await, Ended::Unknown);
+    let mut other = end(&held, Some(200), Then::Done, 6);
+    other.id = id(99);
+    assert_eq!(settle(&store, other, 6).await, Ended::Unknown);
+    assert!(claim(&store, "b", 1, 100, 5).await.is_empty());
+    assert_eq!(act(&store, "a", id(99), Action::Cancel, 7).await, Acted::Unknown);
+    assert_eq!(act(&store, "b", id(1), Action::Cancel, 7).await, Acted::Unknown);
+    assert!(store.event(Some(name("b")), id(1)).await.expect("read").is_none());
+    assert!(store.event(None, id(99)).await.expect("read").is_none());
+    assert!(store.body(name("b"), id(1), 0..10).await.expect("read").is_none());
+}
+
+pub(super) async fn a_batch_with_an_id_twice_keeps_nothing(store: Arc<dyn Store>) {
+    append(&store, event("a", 1)).await;
+    for batch in
+        [vec![event("a", 2), event("a", 1)], vec![event("a", 3), event("a", 3)], vec![event("z", 4), event("a", 1)]]
+    {
+        let error = store.append(batch, at(9)).await.expect_err("refused");
+        assert!(matches!(&error, StoreError::Invalid(why) if why.contains("already")), "{error}");
+    }
+    for ms in [2, 3, 4] {
+        assert!(store.event(None, id(ms)).await.expect("read").is_none(), "event {ms}");
+    }
+    assert_eq!(store.backlog().await.expect("read").len(), 1, "no trace of endpoint z");
+    append(&store, event("z", 4)).await;
+}

@@ -1,0 +1,314 @@
+//! Random operations on both stores side by side: whatever one says the other says, too.
+//!
+//! A run prints its seed when it fails; the same seed makes the same run. `RELAY_STORE_SEEDS=1000` makes more of them.
+
+use super::*;
+
+/// SplitMix64: small, and the same everywhere.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((mixed ^ (mixed >> 31)) % sides as u64).expect("small")
+    }
+
+    fn one<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
+        (!of.is_empty()).then(|| &of[self.roll(of.len())])
+    }
+
+    fn chance(&mut self, percent: usize) -> bool {
+        self.roll(100) < percent
+    }
+
+    fn ms(&mut self, most: usize) -> i64 {
+        i64::try_from(self.roll(most)).expect("small")
+    }
+}
+
+struct Pair {
+    left: Arc<dyn Store>,
+    right: Arc<dyn Store>,
+    dice: Dice,
+    now: i64,
+    ids: Vec<(EndpointName, EventId)>,
+    held: Vec<End>,
+    bulks: Vec<EventId>,
+}
+
+/// Asks both, compares what they say and returns it.
+macro_rules! both {
+    ($pair:ident, $store:ident => $call:expr) => {{
+        let left = {
+            let $store = &$pair.left;
+            $call.await
+        };
+        let right = {
+            let $store = &$pair.right;
+            $call.await
+        };
+        assert_eq!(format!("{left:?}"), format!("{right:?}"), "{} at {}", stringify!($call), $pair.now);
+        left
+    }};
+}
+
+const ENDPOINTS: [&str; 3] = ["a", "b", "c"];
+const KEYS: [&str; 4] = ["k1", "k2", "k3", "k4"];
+
+impl Pair {
+    fn new_event(&mut self) -> NewEvent {
+        self.now += 1;
+        let mut event = event(ENDPOINTS[self.dice.roll(3)], self.now);
+        event.body = Body::Bytes(["one", "two"][self.dice.roll(2)].into());
+        if self.dice.chance(5) {
+            event.body = Body::Bytes(vec![b'z'; 70_000].into());
+        }
+        if self.dice.chance(60) {
+            let window = Duration::from_millis(1 + self.dice.roll(400) as u64);
+            let key = KEYS[self.dice.roll(4)].into();
+            event.dedup = Some(Dedup { key, window, sender_retries: self.dice.chance(50) });
+        }
+        if self.dice.chance(30) {
+            event.sender_id = Some(KEYS[self.dice.roll(4)].into());
+        }
+        if self.dice.chance(50) {
+            event.order_key = Some(KEYS[self.dice.roll(2)].into());
+        }
+        if self.dice.chance(30) {
+            event.lease = Some(at(self.now + 1 + self.dice.ms(50)));
+        }
+        self.ids.push((event.endpoint.clone(), event.id));
+        event
+    }
+
+    async fn append(&mut self) {
+        let count = 1 + self.dice.roll(4);
+        let events: Vec<_> = (0..count).map(|_| self.new_event()).collect();
+        let now = at(self.now);
+        let verdicts = both!(self, store => store.append(events.clone(), now)).expect("appended");
+        for (event, verdict) in events.iter().zip(verdicts) {
+            let (id, lease) = match verdict {
+                Verdict::Accepted { lease: Some(lease), .. } => (event.id, lease),
+                Verdict::Again { of, lease: Some(lease), .. } => (of, lease),
+                _ => continue,
+            };
+            self.hold(event.endpoint.clone(), id, lease);
+        }
+    }
+
+    fn hold(&mut self, endpoint: EndpointName, id: EventId, lease: Lease) {
+        let status = [200, 404, 500][self.dice.roll(3)];
+        let answer = Answer { status, headers: vec![], body: "hm".into(), truncated: false };
+        let attempt = Attempt {
+            number: lease.attempt,
+            fence: lease.fence,
+            started_at: at(self.now),
+            duration: Duration::from_millis(self.dice.roll(9) as u64),
+            outcome: Outcome::Answered,
+            agent: None,
+            answer: self.dice.chance(70).then_some(answer),
+        };
+        let later = at(self.now + self.dice.ms(60));
+        let all =
+            [Then::Done, Then::Retry(later), Then::Dead(Reason::HandlerFailed), Then::Release(later), Then::Record];
+        self.held.push(End { endpoint, id, attempt, then: all[self.dice.roll(5)] });
+    }
+
+    async fn claim(&mut self) {
+        let want =
+            |dice: &mut Dice, endpoint| Want { endpoint: name(endpoint), oldest: dice.roll(4), newest: dice.roll(3) };
+        let wants: Vec<_> = ENDPOINTS.map(|endpoint| want(&mut self.dice, endpoint)).to_vec();
+        let (until, now) = (at(self.now + 1 + self.dice.ms(80)), at(self.now));
+        let claimed = both!(self, store => store.claim(wants.clone(), until, now)).expect("claimed");
+        for one in claimed.deliveries {
+            self.hold(one.summary.endpoint, one.summary.id, one.lease);
+        }
+    }
+
+    async fn settle(&mut self) {
+        let count = self.dice.roll(3).min(self.held.len());
+        let mut ends = Vec::new();
+        for _ in 0..count {
+            let nth = self.dice.roll(self.held.len());
+            ends.push(if self.dice.chance(80) { self.held.swap_remove(nth) } else { self.held[nth].clone() });
+        }
+        let now = at(self.now);
+        both!(self, store => store.settle(ends.clone(), now)).expect("settled");
+    }
+
+    async fn extend(&mut self) {
+        let Some(held) = self.dice.one(&self.held) else { return };
+        let hold = Hold { endpoint: held.endpoint.clone(), id: held.id, fence: held.attempt.fence };
+        let until = at(self.now + self.dice.ms(100));
+        both!(self, store => store.extend(vec![hold.clone()], until)).expect("extended");
+    }
+
+    async fn act(&mut self) {
+        let Some((endpoint, id_of)) = self.dice.one(&self.ids).cloned() else { return };
+        self.now += 1;
+        let fresh = id(self.now);
+        let action = [Action::Revive, Action::Drop, Action::Cancel, Action::Replay(fresh)][self.dice.roll(4)];
+        let act = Act { endpoint: endpoint.clone(), id: id_of, action };
+        let now = at(self.now);
+        let acted = both!(self, store => store.act(vec![act.clone()], now)).expect("acted");
+        if let (Action::Replay(_), Acted::Done) = (action, acted[0]) {
+            self.ids.push((endpoint, fresh));
+        }
+    }
+
+    fn filter(&mut self) -> Filter {
+        let dice = &mut self.dice;
+        let mut filter = Filter::default();
+        if dice.chance(40) {
+            filter.endpoints = vec![name(ENDPOINTS[dice.roll(3)])];
+        }
+        if dice.chance(40) {
+            filter.states = (0..1 + dice.roll(2)).map(|_| State::ALL[dice.roll(5)]).collect();
+        }
+        if dice.chance(20) {
+            filter.from = Some(at(self.now - dice.ms(300)));
+        }
+        if dice.chance(20) {
+            filter.until = Some(at(self.now - dice.ms(300)));
+        }
+        if dice.chance(20) {
+            filter.sender_id = Some(KEYS[dice.roll(4)].into());
+        }
+        if dice.chance(20) {
+            filter.statuses = vec![StatusRange(400, 599)];
+        }
+        if dice.chance(20) {
+            filter.text = Some(["two", "n=1", "zzz"][dice.roll(3)].into());
+        }
+        filter.conflicts = dice.chance(10);
+        filter
+    }
+
+    async fn list(&mut self) {
+        let filter = self.filter();
+        let oldest_first = self.dice.chance(50);
+        let limit = 1 + self.dice.roll(30);
+        let mut after = None;
+        for _ in 0..4 {
+            let request = PageRequest { limit, after, oldest_first };
+            after = both!(self, store => store.list(filter.clone(), request.clone())).expect("a page").next;
+            if after.is_none() {
+                break;
+            }
+        }
+    }
+
+    async fn bulk(&mut self) {
+        self.now += 1;
+        let (bulk, now) = (id(self.now), at(self.now));
+        let action = BulkAction::ALL[self.dice.roll(4)];
+        let filter = self.filter();
+        both!(self, store => store.bulk(bulk, action, filter.clone(), now)).expect("noted");
+        self.bulks.push(bulk);
+    }
+
+    async fn bulk_step(&mut self) {
+        let Some(bulk) = self.dice.one(&self.bulks).copied() else { return };
+        let count = self.dice.ms(6);
+        let fresh: Vec<_> = (1..=count).map(|n| id(self.now + n)).collect();
+        self.now += count;
+        let now = at(self.now);
+        let state = both!(self, store => store.bulk_step(bulk, fresh.clone(), now)).expect("a step");
+        if state.finished {
+            self.bulks.retain(|one| *one != bulk);
+        }
+    }
+
+    async fn purge(&mut self) {
+        let retention = Duration::from_millis(200 + self.dice.roll(2000) as u64);
+        let pending_retention = Duration::from_millis(200 + self.dice.roll(2000) as u64);
+        let now = at(self.now);
+        let policy = |cursor| Purge { retention, pending_retention, max_bytes: u64::MAX, cursor };
+        let mut sums = Vec::new();
+        // Cursors are each store's own, and so is the number of steps.
+        for store in [&self.left, &self.right] {
+            let (mut cursor, mut sum) = (None, (0, 0));
+            for _ in 0..100 {
+                let step = store.purge(policy(cursor), now).await.expect("purged");
+                sum = (sum.0 + step.removed, sum.1 + step.expired);
+                cursor = step.next;
+                if cursor.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(cursor, None);
+            sums.push(sum);
+        }
+        assert_eq!(sums[0], sums[1], "removed and expired at {}", self.now);
+    }
+
+    async fn look(&mut self) {
+        both!(self, store => store.backlog()).expect("read");
+        let Some((endpoint, id)) = self.dice.one(&self.ids).cloned() else { return };
+        both!(self, store => store.event(None, id)).expect("read");
+        both!(self, store => store.body(endpoint.clone(), id, 1..70_001)).expect("read");
+        both!(self, store => store.bulks()).expect("read");
+    }
+
+    async fn pause(&mut self) {
+        let endpoint = name(ENDPOINTS[self.dice.roll(3)]);
+        let paused = self.dice.chance(30);
+        let now = at(self.now);
+        both!(self, store => store.pause(endpoint.clone(), paused, now)).expect("paused");
+    }
+
+    async fn step(&mut self) {
+        self.now += self.dice.ms(20);
+        match self.dice.roll(20) {
+            0..=5 => self.append().await,
+            6..=8 => self.claim().await,
+            9..=12 => self.settle().await,
+            13 => self.extend().await,
+            14 => self.act().await,
+            15 => self.list().await,
+            16 if self.dice.chance(15) => self.bulk().await,
+            16 => self.bulk_step().await,
+            17 if self.dice.chance(30) => self.purge().await,
+            18 if self.dice.chance(30) => self.pause().await,
+            _ => self.look().await,
+        }
+    }
+}
+
+struct PrintSeed(u64);
+
+impl Drop for PrintSeed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("run again with RELAY_STORE_SEED={} RELAY_STORE_SEEDS=1", self.0);
+        }
+    }
+}
+
+#[tokio::test]
+async fn both_stores_say_the_same() {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let first = number("RELAY_STORE_SEED").unwrap_or(1);
+    let seeds = number("RELAY_STORE_SEEDS").unwrap_or(8);
+    for seed in first..first + seeds {
+        let _seed = PrintSeed(seed);
+        let (left, right) = (memory(ROOM), sqlite(ROOM));
+        let mut pair = Pair {
+            left: Arc::clone(&left.store),
+            right: Arc::clone(&right.store),
+            dice: Dice(seed),
+            now: 0,
+            ids: Vec::new(),
+            held: Vec::new(),
+            bulks: Vec::new(),
+        };
+        for _ in 0..300 {
+            pair.step().await;
+        }
+        pair.look().await;
+        assert!(pair.ids.len() > 50, "the run did something");
+    }
+}

@@ -1,0 +1,118 @@
+//! The smaller rows.
+
+use super::*;
+
+fn rows(rows: &[(&str, &str)]) -> Vec<(String, String)> {
+    rows.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+pub(super) async fn config_rows_belong_to_their_source(store: Arc<dyn Store>) {
+    let configure =
+        |source, some: &[(&str, &str)], all| store.configure(ConfigKind::Endpoint, source, rows(some), all, at(5));
+    let change = configure(Source::File, &[("a", "1"), ("b", "1")], true).await.expect("configured");
+    assert_eq!(change.added, ["a", "b"]);
+    configure(Source::Api, &[("c", "1")], false).await.expect("configured");
+    let clash = configure(Source::Api, &[("d", "1"), ("a", "2")], false).await;
+    assert_eq!(clash, Err(StoreError::Clash("a".into())));
+    let change = configure(Source::File, &[("b", "2"), ("e", "1")], true).await.expect("configured");
+    assert_eq!((change.added, change.changed, change.removed), (vec!["e".into()], vec!["b".into()], vec!["a".into()]));
+    let unchanged = configure(Source::File, &[("b", "2"), ("e", "1")], true).await.expect("configured");
+    assert_eq!(unchanged, ConfigChange::default());
+    let there = store.config(ConfigKind::Endpoint).await.expect("read");
+    let shown: Vec<_> = there.iter().map(|row| (row.name.as_str(), row.source, row.value.as_str())).collect();
+    assert_eq!(shown, [("b", Source::File, "2"), ("c", Source::Api, "1"), ("e", Source::File, "1")]);
+    assert!(there[0].revision > there[1].revision, "a change is newer than what was there");
+    assert!(store.config(ConfigKind::Token).await.expect("read").is_empty());
+    assert!(store.unconfigure(ConfigKind::Endpoint, "c".into()).await.expect("removed"));
+    assert!(!store.unconfigure(ConfigKind::Endpoint, "c".into()).await.expect("removed"));
+    let empty = configure(Source::Api, &[], true).await.expect("configured");
+    assert_eq!(empty, ConfigChange::default(), "another source's rows stay");
+}
+
+pub(super) async fn the_use_of_a_row_is_noted(store: Arc<dyn Store>) {
+    let token = rows(&[("t", "hash")]);
+    store.configure(ConfigKind::Token, Source::Api, token, false, at(1)).await.expect("configured");
+    let used = || async { store.config(ConfigKind::Token).await.expect("read")[0].used_at };
+    assert_eq!(used().await, None);
+    for (ms, seen) in [(50, 50), (20, 50), (70, 70)] {
+        store.used(ConfigKind::Token, vec!["t".into(), "gone".into()], at(ms)).await.expect("noted");
+        assert_eq!(used().await, Some(at(seen)));
+    }
+    let changed = rows(&[("t", "other")]);
+    store.configure(ConfigKind::Token, Source::Api, changed, false, at(80)).await.expect("configured");
+    assert_eq!(used().await, Some(at(70)));
+}
+
+pub(super) async fn sealed_secrets_are_kept(store: Arc<dyn Store>) {
+    let key = seal::SealKey::new(&[7; 32]).expect("a key");
+    let put = |scope: &str, secret: &[u8]| {
+        let sealed = key.seal(scope, "verify", secret).expect("sealed");
+        store.put_secret(scope.into(), "verify".into(), Some(sealed), at(1))
+    };
+    put("a", b"first").await.expect("kept");
+    put("b", b"other").await.expect("kept");
+    put("a", b"second").await.expect("kept");
+    let found = store.secret("a".into(), "verify".into()).await.expect("read").expect("there");
+    assert_eq!(**key.unseal("a", "verify", &found).expect("opened"), *b"second");
+    assert!(memchr::memmem::find(&found, b"second").is_none());
+    assert!(key.unseal("b", "verify", &found).is_err(), "sealed for its place");
+    store.put_secret("a".into(), "verify".into(), None, at(2)).await.expect("removed");
+    assert_eq!(store.secret("a".into(), "verify".into()).await.expect("read"), None);
+    assert!(store.secret("b".into(), "verify".into()).await.expect("read").is_some());
+}
+
+pub(super) async fn presence_ends_with_the_session(store: Arc<dyn Store>) {
+    let one = |endpoint: &str, session, seen| Presence {
+        endpoint: name(endpoint),
+        session,
+        agent: format!("agent-{session}"),
+        node: "here".into(),
+        seen_at: at(seen),
+    };
+    store.present(vec![one("a", 1, 10), one("a", 2, 20), one("b", 1, 10)]).await.expect("noted");
+    let there = |endpoint: &'static str, since| {
+        let store = Arc::clone(&store);
+        async move {
+            let found = store.presence(name(endpoint), at(since)).await.expect("read");
+            found.iter().map(|one| one.session).collect::<Vec<_>>()
+        }
+    };
+    assert_eq!(there("a", 0).await, [1, 2]);
+    assert_eq!(there("a", 11).await, [2]);
+    store.present(vec![one("a", 1, 30)]).await.expect("noted");
+    assert_eq!(there("a", 25).await, [1]);
+    store.absent(1).await.expect("noted");
+    assert_eq!(there("a", 0).await, [2]);
+    assert!(there("b", 0).await.is_empty());
+}
+
+pub(super) async fn refused_requests_are_bounded(store: Arc<dyn Store>) {
+    let row = |endpoint: &str, ms, body: usize| RefusedRow {
+        endpoint: name(endpoint),
+        id: id(ms),
+        at: at(ms),
+        status: 401,
+        code: "signature_mismatch".into(),
+        head: format!("POST /{ms}"),
+        body: vec![9; body].into(),
+    };
+    store.refuse(vec![row("a", 1, MAX_REFUSED_BYTES + 1)]).await.expect("kept");
+    let first = store.refused(None, 10).await.expect("read");
+    assert_eq!(first, [row("a", 1, MAX_REFUSED_BYTES)], "the beginning of its body");
+    let count = i64::try_from(MAX_REFUSED).expect("small");
+    store.refuse((2..=count + 5).map(|ms| row("a", ms, 3)).collect()).await.expect("kept");
+    store.refuse(vec![row("b", 9000, 3)]).await.expect("kept");
+    let all = store.refused(Some(name("a")), usize::MAX).await.expect("read");
+    assert_eq!(all.len(), MAX_REFUSED);
+    assert_eq!((all[0].id, all.last().expect("a row").id), (id(count + 5), id(6)), "the newest first");
+    assert_eq!(store.refused(None, 1).await.expect("read")[0].id, id(9000));
+    assert!(store.event(None, id(9000)).await.expect("read").is_none(), "never an event");
+    let day = 24 * 60 * 60 * 1000;
+    let policy =
+        Purge { retention: Duration::MAX, pending_retention: Duration::MAX, max_bytes: u64::MAX, cursor: None };
+    for _ in 0..20 {
+        store.purge(policy.clone(), at(day + 5000)).await.expect("purged");
+    }
+    let left = store.refused(None, usize::MAX).await.expect("read");
+    assert_eq!(left.iter().map(|row| row.id).collect::<Vec<_>>(), [id(9000)], "a day is enough");
+}

@@ -1,0 +1,96 @@
+//! Why the store did not do it, by what can be done about it.
+
+use tokio::sync::watch;
+
+use crate::webhook::EventId;
+
+/// Why a call failed. Unless it says otherwise, nothing of the call was kept.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Too many calls wait for the writer. Try again in a moment.
+    #[error("the store's queue is full")]
+    Busy,
+    /// The store is as large as it may be, and everything in it still waits.
+    #[error("the store has reached max_size; deliver, drop or purge what waits, or raise max_size")]
+    AtCapacity,
+    /// The disk is full. Events are refused until there is room; deliveries go on.
+    #[error("the disk of the store is full; make room on it")]
+    NoSpace,
+    /// The disk failed. This process must not go on; what was acknowledged before is safe.
+    #[error("the store has failed and takes nothing more in this process: {0}")]
+    Failed(String),
+    /// What is stored is not what was taken in.
+    #[error("event {0} is damaged in the store; it was set apart and is not delivered")]
+    Damaged(EventId),
+    /// Another source has a row of this name.
+    #[error("\"{0}\" already exists and comes from elsewhere (file or api); remove it there or choose another name")]
+    Clash(String),
+    /// Nothing has this id.
+    #[error("there is nothing with the id {0}")]
+    Unknown(EventId),
+    /// The call itself was wrong.
+    #[error("{0}")]
+    Invalid(String),
+    /// The store could not be opened; the text says what to do.
+    #[error("{0}")]
+    Unusable(String),
+    /// The database gave an unexpected answer. The call may have been kept.
+    #[error("the store could not do it: {0}")]
+    Internal(String),
+}
+
+impl StoreError {
+    /// Whether the same call can succeed later, without a restart.
+    #[must_use]
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, Self::Busy | Self::AtCapacity | Self::NoSpace)
+    }
+}
+
+/// Whether the store takes events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It does.
+    Ready,
+    /// The disk is full: appends are refused, what is there is still delivered.
+    NoSpace,
+    /// The disk failed. For ever: leave the process with a failure, a restart reads what was acknowledged.
+    Failed(String),
+}
+
+/// The writing end of a store's health: failure is for ever.
+#[derive(Debug)]
+pub(super) struct Pulse(watch::Sender<Health>);
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Self(watch::Sender::new(Health::Ready))
+    }
+}
+
+impl Pulse {
+    pub(super) fn watch(&self) -> watch::Receiver<Health> {
+        self.0.subscribe()
+    }
+
+    pub(super) fn failure(&self) -> Option<StoreError> {
+        match &*self.0.borrow() {
+            Health::Failed(why) => Some(StoreError::Failed(why.clone())),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        *self.0.borrow() == Health::NoSpace
+    }
+
+    pub(super) fn set(&self, health: Health) {
+        self.0.send_if_modified(|now| {
+            let changes = !matches!(now, Health::Failed(_)) && *now != health;
+            if changes {
+                *now = health;
+            }
+            changes
+        });
+    }
+}

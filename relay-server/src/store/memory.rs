@@ -1,0 +1,421 @@
+//! A store that forgets everything with its process: for `--dev` and for tests.
+//!
+//! Keeps the same rules as the others behind one lock, and looks at each event where a database would use an index.
+//! It promises no durability: what it acknowledges lives as long as the process.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::{
+    Act, Acted, Action, Backlog, Bulk, BulkAction, Claimed, ConfigChange, ConfigKind, ConfigRow, Cursor, End, Ended,
+    Filter, Health, Hold, MAX_BULKS, MAX_PAGE, MAX_RANGE_BYTES, MAX_REFUSED, MAX_REFUSED_AGE, MAX_REFUSED_BYTES,
+    NewEvent, Page, PageRequest, Presence, Purge, PurgeCursor, Purged, Record, RefusedRow, Reply, Source, Store,
+    StoreError, Usage, Verdict, Want, error::Pulse, presence::Presences, rows, rules,
+};
+use crate::{endpoint::EndpointName, webhook::EventId};
+
+mod shelf;
+
+use shelf::{Kept, Shelf};
+
+/// Events that one purge call looks at.
+const PURGE_STEP: usize = 500;
+
+/// What an event costs beside its body, roughly.
+const EVENT_BYTES: u64 = 1024;
+
+/// The store in memory.
+#[derive(Debug)]
+pub struct MemoryStore {
+    inner: Mutex<Inner>,
+    presences: Presences,
+    pulse: Pulse,
+    max_bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    shelves: BTreeMap<EndpointName, Shelf>,
+    bytes: u64,
+    bulks: BTreeMap<EventId, Bulk>,
+    config: BTreeMap<(ConfigKind, String), ConfigRow>,
+    revision: u64,
+    secrets: BTreeMap<(String, String), Bytes>,
+    refused: BTreeMap<EndpointName, BTreeMap<EventId, RefusedRow>>,
+}
+
+impl MemoryStore {
+    /// An empty store that takes up to so many bytes.
+    #[must_use]
+    pub fn new(max_bytes: u64) -> Self {
+        Self { inner: Mutex::default(), presences: Presences::default(), pulse: Pulse::default(), max_bytes }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reply<T: Send + 'static>(&self, result: Result<T, StoreError>) -> Reply<'_, T> {
+        Box::pin(std::future::ready(result))
+    }
+}
+
+impl Inner {
+    /// All of them or, with an error, none.
+    fn append(&mut self, events: Vec<NewEvent>, max_bytes: u64, now: Timestamp) -> Result<Vec<Verdict>, StoreError> {
+        let mut bytes = self.bytes;
+        let mut ids = BTreeSet::new();
+        let mut bodies = Vec::with_capacity(events.len());
+        for event in &events {
+            let size = event.body.size();
+            bytes = bytes.saturating_add(size).saturating_add(EVENT_BYTES);
+            let whole = usize::try_from(size).ok().filter(|_| bytes <= max_bytes).ok_or(StoreError::AtCapacity)?;
+            let there = self.shelves.get(&event.endpoint).is_some_and(|shelf| shelf.events.contains_key(&event.id));
+            if there || !ids.insert((event.endpoint.clone(), event.id)) {
+                return Err(StoreError::Invalid(format!("there is already an event {}", event.id)));
+            }
+            let unreadable = |error| StoreError::Invalid(format!("the body cannot be read: {error}"));
+            bodies.push(event.body.part(0, whole).map_err(unreadable)?);
+        }
+        let one = |(event, body): (NewEvent, Bytes)| {
+            let size = event.body.size();
+            let sha = rules::sha256(&body);
+            let verdict = self.shelves.entry(event.endpoint.clone()).or_default().append(event, body, sha, now);
+            if matches!(verdict, Verdict::Accepted { .. }) {
+                self.bytes += size + EVENT_BYTES;
+            }
+            verdict
+        };
+        Ok(events.into_iter().zip(bodies).map(one).collect())
+    }
+
+    fn claim(&mut self, wants: Vec<Want>, until: Timestamp, now: Timestamp) -> Claimed {
+        let mut claimed = Claimed::default();
+        for want in wants {
+            let Some(shelf) = self.shelves.get_mut(&want.endpoint) else { continue };
+            claimed.deliveries.extend(shelf.claim(&want, until, now));
+            if let Some((due, _)) = shelf.due.first().filter(|_| !shelf.paused) {
+                claimed.next_due.push((want.endpoint, *due));
+            }
+        }
+        claimed
+    }
+
+    fn list(&self, filter: &Filter, page: &PageRequest) -> Page {
+        let mut passing: Vec<&Kept> = self.shelves.values().flat_map(|shelf| shelf.events.values()).collect();
+        passing.sort_by_key(|kept| kept.row.summary.id);
+        if !page.oldest_first {
+            passing.reverse();
+        }
+        let after = |id: EventId| match &page.after {
+            Some(Cursor(last)) if page.oldest_first => id > *last,
+            Some(Cursor(last)) => id < *last,
+            None => true,
+        };
+        let limit = page.limit.clamp(1, MAX_PAGE);
+        let mut events = passing.into_iter().filter(|kept| after(kept.row.summary.id)).filter(|kept| {
+            filter.lets_pass(&kept.row.summary) && filter.text.as_ref().is_none_or(|text| holds(kept, text))
+        });
+        let events: Vec<_> = events.by_ref().take(limit).map(|kept| kept.row.summary.clone()).collect();
+        let next = events.last().filter(|_| events.len() == limit).map(|event| Cursor(event.id));
+        Page { events, next }
+    }
+
+    fn act(&mut self, act: &Act, now: Timestamp) -> Acted {
+        let Some(shelf) = self.shelves.get_mut(&act.endpoint) else { return Acted::Unknown };
+        let acted = shelf.act(act, now);
+        if let (Acted::Done, Action::Replay(id)) = (acted, act.action) {
+            self.bytes += shelf.events[&id].row.summary.size + EVENT_BYTES;
+        }
+        acted
+    }
+
+    fn bulk_step(&mut self, id: EventId, fresh: &[EventId], now: Timestamp) -> Result<Bulk, StoreError> {
+        let mut bulk = self.bulks.get(&id).cloned().ok_or(StoreError::Unknown(id))?;
+        if bulk.finished || fresh.is_empty() {
+            return Ok(bulk);
+        }
+        let request = PageRequest { limit: fresh.len(), after: bulk.cursor.clone(), oldest_first: true };
+        let page = self.list(&rows::until_created(&bulk), &request);
+        for (event, fresh) in page.events.iter().zip(fresh) {
+            let action = rows::single(bulk.action, *fresh);
+            let act = Act { endpoint: event.endpoint.clone(), id: event.id, action };
+            match self.act(&act, now) {
+                Acted::Done => bulk.done += 1,
+                _ => bulk.skipped += 1,
+            }
+        }
+        bulk.finished = page.next.is_none();
+        bulk.cursor = page.next;
+        self.bulks.insert(id, bulk.clone());
+        Ok(bulk)
+    }
+
+    fn purge(&mut self, policy: &Purge, now: Timestamp) -> Purged {
+        let mut purged = Purged::default();
+        let number = |id: &EventId| u128::from_be_bytes(*id.as_bytes());
+        let mut all: Vec<(EventId, EndpointName)> = self.shelves.iter().flat_map(ids).collect();
+        all.retain(|(id, _)| policy.cursor.is_none_or(|after| number(id) > after.0));
+        all.sort();
+        purged.next = all.get(PURGE_STEP - 1).map(|(id, _)| PurgeCursor(number(id)));
+        for (id, endpoint) in all.into_iter().take(PURGE_STEP) {
+            let Some(shelf) = self.shelves.get_mut(&endpoint) else { continue };
+            let summary = &shelf.events[&id].row.summary;
+            let remove = match summary.settled_at {
+                None => {
+                    purged.expired += u64::from(shelf.expire(id, policy.pending_retention, now));
+                    continue;
+                }
+                Some(settled) if rules::is_over(settled, policy.retention, now) => &mut purged.removed,
+                Some(_) if self.bytes > policy.max_bytes => &mut purged.evicted,
+                Some(_) => continue,
+            };
+            *remove += 1;
+            let kept = shelf.remove(id);
+            self.bytes -= kept.map_or(0, |kept| kept.row.summary.size + EVENT_BYTES);
+        }
+        if purged.next.is_none() {
+            let before = now.saturating_sub(MAX_REFUSED_AGE).unwrap_or(Timestamp::MIN);
+            self.refused.values_mut().for_each(|log| log.retain(|_, row| row.at > before));
+        }
+        purged
+    }
+
+    fn backlog(&self) -> Vec<Backlog> {
+        let one = |(endpoint, shelf): (&EndpointName, &Shelf)| Backlog {
+            endpoint: endpoint.clone(),
+            paused: shelf.paused,
+            open: shelf.open.len() as u64,
+            oldest: shelf.open.first().map(|id| shelf.events[id].row.summary.received_at),
+            next_due: shelf.due.first().map(|(due, _)| *due),
+        };
+        self.shelves.iter().map(one).collect()
+    }
+}
+
+fn ids((endpoint, shelf): (&EndpointName, &Shelf)) -> Vec<(EventId, EndpointName)> {
+    shelf.events.keys().map(|id| (*id, endpoint.clone())).collect()
+}
+
+fn holds(kept: &Kept, text: &str) -> bool {
+    let event = &kept.row.summary;
+    let find = |hay: &[u8]| memchr::memmem::find(hay, text.as_bytes()).is_some();
+    find(kept.head.target.as_bytes())
+        || [&event.event_type, &event.sender_id].into_iter().flatten().any(|hay| find(hay.as_bytes()))
+        || kept.head.headers.iter().any(|(name, value)| find(name.as_bytes()) || find(value))
+        || find(&kept.body[..kept.body.len().min(super::INLINE_BYTES as usize)])
+}
+
+impl Store for MemoryStore {
+    fn append(&self, events: Vec<NewEvent>, now: Timestamp) -> Reply<'_, Vec<Verdict>> {
+        let verdicts = self.inner().append(events, self.max_bytes, now);
+        self.reply(verdicts)
+    }
+
+    fn claim(&self, wants: Vec<Want>, until: Timestamp, now: Timestamp) -> Reply<'_, Claimed> {
+        self.reply(Ok(self.inner().claim(wants, until, now)))
+    }
+
+    fn extend(&self, holds: Vec<Hold>, until: Timestamp) -> Reply<'_, Vec<bool>> {
+        let mut inner = self.inner();
+        let mut one = |hold: Hold| {
+            inner.shelves.get_mut(&hold.endpoint).is_some_and(|shelf| shelf.extend(hold.id, hold.fence, until))
+        };
+        self.reply(Ok(holds.into_iter().map(&mut one).collect()))
+    }
+
+    fn settle(&self, ends: Vec<End>, now: Timestamp) -> Reply<'_, Vec<Ended>> {
+        let mut inner = self.inner();
+        let one = |end: End| match inner.shelves.get_mut(&end.endpoint) {
+            Some(shelf) => shelf.settle(rules::trimmed(end), now),
+            None => Ended::Unknown,
+        };
+        self.reply(Ok(ends.into_iter().map(one).collect()))
+    }
+
+    fn list(&self, filter: Filter, page: PageRequest) -> Reply<'_, Page> {
+        self.reply(Ok(self.inner().list(&filter, &page)))
+    }
+
+    fn event(&self, endpoint: Option<EndpointName>, id: EventId) -> Reply<'_, Option<Record>> {
+        let inner = self.inner();
+        let mut shelves = inner.shelves.iter().filter(|(name, _)| endpoint.as_ref().is_none_or(|only| *name == only));
+        let kept = shelves.find_map(|(_, shelf)| shelf.events.get(&id));
+        self.reply(Ok(kept.map(|kept| Record {
+            summary: kept.row.summary.clone(),
+            head: kept.head.clone(),
+            attempts: kept.attempts.values().cloned().collect(),
+        })))
+    }
+
+    fn body(&self, endpoint: EndpointName, id: EventId, range: Range<u64>) -> Reply<'_, Option<Bytes>> {
+        let inner = self.inner();
+        let kept = inner.shelves.get(&endpoint).and_then(|shelf| shelf.events.get(&id));
+        self.reply(Ok(kept.map(|kept| {
+            let at = |place: u64| usize::try_from(place).unwrap_or(usize::MAX).min(kept.body.len());
+            let end = range.end.min(range.start.saturating_add(MAX_RANGE_BYTES)).max(range.start);
+            kept.body.slice(at(range.start)..at(end))
+        })))
+    }
+
+    fn act(&self, acts: Vec<Act>, now: Timestamp) -> Reply<'_, Vec<Acted>> {
+        let mut inner = self.inner();
+        let mut ids = BTreeSet::new();
+        for act in &acts {
+            let Action::Replay(id) = act.action else { continue };
+            let there = inner.shelves.get(&act.endpoint).is_some_and(|shelf| shelf.events.contains_key(&id));
+            if there || !ids.insert((&act.endpoint, id)) {
+                return self.reply(Err(StoreError::Invalid(format!("there is already an event {id}"))));
+            }
+        }
+        self.reply(Ok(acts.iter().map(|act| inner.act(act, now)).collect()))
+    }
+
+    fn bulk(&self, id: EventId, action: BulkAction, filter: Filter, now: Timestamp) -> Reply<'_, ()> {
+        let bulks = &mut self.inner().bulks;
+        let open = bulks.values().filter(|bulk| !bulk.finished && bulk.id != id).count();
+        if open >= MAX_BULKS {
+            return self.reply(Err(rows::too_many_bulks()));
+        }
+        bulks.entry(id).or_insert_with(|| rows::new_bulk(id, action, filter, now));
+        let mut finished: Vec<_> = bulks.values().filter(|bulk| bulk.finished).map(|bulk| bulk.id).collect();
+        finished.truncate(finished.len().saturating_sub(MAX_BULKS));
+        finished.iter().for_each(|id| drop(bulks.remove(id)));
+        self.reply(Ok(()))
+    }
+
+    fn bulk_step(&self, id: EventId, fresh: Vec<EventId>, now: Timestamp) -> Reply<'_, Bulk> {
+        self.reply(self.inner().bulk_step(id, &fresh, now))
+    }
+
+    fn bulks(&self) -> Reply<'_, Vec<Bulk>> {
+        self.reply(Ok(self.inner().bulks.values().cloned().collect()))
+    }
+
+    fn purge(&self, policy: Purge, now: Timestamp) -> Reply<'_, Purged> {
+        self.reply(Ok(self.inner().purge(&policy, now)))
+    }
+
+    fn pause(&self, endpoint: EndpointName, paused: bool, _now: Timestamp) -> Reply<'_, ()> {
+        self.inner().shelves.entry(endpoint).or_default().paused = paused;
+        self.reply(Ok(()))
+    }
+
+    fn backlog(&self) -> Reply<'_, Vec<Backlog>> {
+        self.reply(Ok(self.inner().backlog()))
+    }
+
+    fn config(&self, kind: ConfigKind) -> Reply<'_, Vec<ConfigRow>> {
+        let inner = self.inner();
+        let rows = inner.config.iter().filter(|((of, _), _)| *of == kind).map(|(_, row)| row.clone());
+        self.reply(Ok(rows.collect()))
+    }
+
+    fn configure(
+        &self,
+        kind: ConfigKind,
+        source: Source,
+        rows: Vec<(String, String)>,
+        all: bool,
+        now: Timestamp,
+    ) -> Reply<'_, ConfigChange> {
+        let mut inner = self.inner();
+        let there: Vec<_> =
+            inner.config.iter().filter(|((of, _), _)| *of == kind).map(|(_, row)| row.clone()).collect();
+        let change = match rows::plan(&there, source, &rows, all) {
+            Ok(change) => change,
+            Err(error) => return self.reply(Err(error)),
+        };
+        for name in &change.removed {
+            inner.config.remove(&(kind, name.clone()));
+        }
+        for (name, value) in rows.into_iter().filter(|(name, _)| change.touches(name)) {
+            inner.revision += 1;
+            let used_at = inner.config.get(&(kind, name.clone())).and_then(|row| row.used_at);
+            let revision = inner.revision;
+            let row = ConfigRow { name: name.clone(), source, value, revision, updated_at: now, used_at };
+            inner.config.insert((kind, name), row);
+        }
+        self.reply(Ok(change))
+    }
+
+    fn unconfigure(&self, kind: ConfigKind, name: String) -> Reply<'_, bool> {
+        self.reply(Ok(self.inner().config.remove(&(kind, name)).is_some()))
+    }
+
+    fn used(&self, kind: ConfigKind, names: Vec<String>, at: Timestamp) -> Reply<'_, ()> {
+        let mut inner = self.inner();
+        for name in names {
+            if let Some(row) = inner.config.get_mut(&(kind, name)) {
+                row.used_at = row.used_at.max(Some(at));
+            }
+        }
+        self.reply(Ok(()))
+    }
+
+    fn put_secret(&self, scope: String, name: String, sealed: Option<Bytes>, _now: Timestamp) -> Reply<'_, ()> {
+        match sealed {
+            Some(sealed) => self.inner().secrets.insert((scope, name), sealed),
+            None => self.inner().secrets.remove(&(scope, name)),
+        };
+        self.reply(Ok(()))
+    }
+
+    fn secret(&self, scope: String, name: String) -> Reply<'_, Option<Bytes>> {
+        self.reply(Ok(self.inner().secrets.get(&(scope, name)).cloned()))
+    }
+
+    fn present(&self, presences: Vec<Presence>) -> Reply<'_, ()> {
+        self.presences.put(presences);
+        self.reply(Ok(()))
+    }
+
+    fn absent(&self, session: u64) -> Reply<'_, ()> {
+        self.presences.remove(session);
+        self.reply(Ok(()))
+    }
+
+    fn presence(&self, endpoint: EndpointName, since: Timestamp) -> Reply<'_, Vec<Presence>> {
+        self.reply(Ok(self.presences.of(&endpoint, since)))
+    }
+
+    fn refuse(&self, rows: Vec<RefusedRow>) -> Reply<'_, ()> {
+        let mut inner = self.inner();
+        for mut row in rows {
+            row.body.truncate(MAX_REFUSED_BYTES);
+            let log = inner.refused.entry(row.endpoint.clone()).or_default();
+            log.insert(row.id, row);
+            if log.len() > MAX_REFUSED {
+                log.pop_first();
+            }
+        }
+        self.reply(Ok(()))
+    }
+
+    fn refused(&self, endpoint: Option<EndpointName>, limit: usize) -> Reply<'_, Vec<RefusedRow>> {
+        let inner = self.inner();
+        let logs = inner.refused.iter().filter(|(name, _)| endpoint.as_ref().is_none_or(|only| *name == only));
+        let mut rows: Vec<_> = logs.flat_map(|(_, log)| log.values().cloned()).collect();
+        rows.sort_by_key(|row| std::cmp::Reverse(row.id));
+        rows.truncate(limit.min(MAX_PAGE));
+        self.reply(Ok(rows))
+    }
+
+    fn backup(&self, _to: PathBuf) -> Reply<'_, ()> {
+        self.reply(Err(StoreError::Invalid("a store in memory has nothing to back up; use sqlite:FILE".into())))
+    }
+
+    fn usage(&self) -> Usage {
+        Usage { bytes: self.inner().bytes, max_bytes: self.max_bytes, ..Usage::default() }
+    }
+
+    fn health(&self) -> watch::Receiver<Health> {
+        self.pulse.watch()
+    }
+}

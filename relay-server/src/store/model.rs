@@ -1,0 +1,483 @@
+//! The nouns of the store: events, attempts, leases, and what may be asked of them. Nothing here decides.
+
+use std::{fs::File, io, net::IpAddr, os::unix::fs::FileExt as _, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{endpoint::EndpointName, webhook::EventId};
+
+/// A webhook that is to be kept.
+#[derive(Clone, Debug)]
+pub struct NewEvent {
+    /// The endpoint that took it.
+    pub endpoint: EndpointName,
+    /// Its id, made by the caller.
+    pub id: EventId,
+    /// When its first byte came.
+    pub received_at: Timestamp,
+    /// Its head.
+    pub head: Head,
+    /// Its body.
+    pub body: Body,
+    /// Its type, as the provider's row finds it.
+    pub event_type: Option<String>,
+    /// The sender's own id of it.
+    pub sender_id: Option<String>,
+    /// What makes it the same as an earlier one.
+    pub dedup: Option<Dedup>,
+    /// Events with the same key are delivered one after the other. `fifo` is the same key for all.
+    pub order_key: Option<String>,
+    /// Claims it in the same transaction: the caller delivers at once and settles until then.
+    pub lease: Option<Timestamp>,
+}
+
+/// What the handler will be told of a request, byte for byte.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The method.
+    pub method: String,
+    /// What of the target is for the handler.
+    pub target: String,
+    /// The host that the sender named.
+    pub host: String,
+    /// Names and values in order, values as raw bytes.
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// The sender's address.
+    pub peer: IpAddr,
+    /// Whether it came over TLS.
+    pub secure: bool,
+    /// The scheme that proved it.
+    pub verified: String,
+}
+
+/// A body on its way in.
+#[derive(Clone, Debug)]
+pub enum Body {
+    /// In memory.
+    Bytes(Bytes),
+    /// In a file of the caller's.
+    File(Arc<File>, u64),
+}
+
+impl Body {
+    /// Its size in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::File(_, size) => *size,
+        }
+    }
+
+    /// A part of it, from `offset`, as long as the body goes and at most `bytes`.
+    pub(super) fn part(&self, offset: u64, bytes: usize) -> io::Result<Bytes> {
+        let left = usize::try_from(self.size().saturating_sub(offset)).unwrap_or(usize::MAX).min(bytes);
+        match self {
+            Self::Bytes(all) => {
+                let start = all.len() - usize::try_from(self.size().saturating_sub(offset)).unwrap_or(0);
+                Ok(all.slice(start..start + left))
+            }
+            Self::File(file, _) => {
+                let mut part = vec![0; left];
+                file.read_exact_at(&mut part, offset)?;
+                Ok(part.into())
+            }
+        }
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        Self::Bytes(bytes)
+    }
+}
+
+/// What makes an event the same as an earlier one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dedup {
+    /// The provider's event id, or what the endpoint is set to use instead.
+    pub key: String,
+    /// How long an earlier event counts.
+    pub window: Duration,
+    /// Whether the sender repeats by itself. If not, a repetition is a person's wish.
+    pub sender_retries: bool,
+}
+
+/// What became of a [`NewEvent`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is kept as an event of its own.
+    Accepted {
+        /// There if it was asked for, and nothing stands before it.
+        lease: Option<Lease>,
+        /// An earlier event with the same key and another body: this one is flagged.
+        conflict: Option<EventId>,
+    },
+    /// It is an earlier event, which needs no other attempt now.
+    Duplicate {
+        /// The earlier event.
+        of: EventId,
+        /// `Pending`, `Running`, `Delivered` or `Dropped`.
+        state: State,
+        /// The recorded answer of a delivered one.
+        answer: Option<Answer>,
+    },
+    /// It is an earlier event that ended, and gets another attempt.
+    Again {
+        /// The earlier event.
+        of: EventId,
+        /// There if it was asked for, and nothing stands before it.
+        lease: Option<Lease>,
+        /// The earlier one ended well, or the sender never repeats by itself: a person asked for it.
+        redelivery: bool,
+    },
+}
+
+/// The right to make one attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Rises with each claim of the event; only the newest settles.
+    pub fence: u64,
+    /// The attempt's number, from 1, counted over the event's life.
+    pub attempt: u32,
+    /// Its number since the event was accepted or revived: the place in the schedule.
+    pub tries: u32,
+}
+
+/// Where an event stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Waits for its next attempt.
+    Pending,
+    /// An attempt is under way.
+    Running,
+    /// A handler took it.
+    Delivered,
+    /// It will not be tried again by itself.
+    Dead,
+    /// A person dropped or cancelled it.
+    Dropped,
+    /// What is stored is not what was taken in.
+    Damaged,
+}
+
+impl State {
+    pub(super) const ALL: [Self; 6] =
+        [Self::Pending, Self::Running, Self::Delivered, Self::Dead, Self::Dropped, Self::Damaged];
+
+    /// Whether it still waits for its end.
+    #[must_use]
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Pending | Self::Running)
+    }
+
+    pub(super) fn code(self) -> i64 {
+        self as i64
+    }
+
+    pub(super) fn from_code(code: i64) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.code() == code)
+    }
+}
+
+macro_rules! codes {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $code:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$variant_doc])* $variant,)* }
+
+        impl $name {
+            /// The stable code: it stands in the store, in answers and in scripts.
+            #[must_use]
+            pub fn code(self) -> &'static str {
+                match self { $(Self::$variant => $code,)* }
+            }
+
+            /// The one with this code.
+            #[must_use]
+            pub fn from_code(code: &str) -> Option<Self> {
+                match code { $($code => Some(Self::$variant),)* _ => None }
+            }
+        }
+    };
+}
+
+codes! {
+    /// Why an event ended without being delivered. The code begins with who caused it.
+    Reason {
+        /// The handler's answer, passed on to the sender, was not a success.
+        HandlerRejected = "handler_rejected",
+        /// The handler answered with a status that means "stop".
+        HandlerGaveUp = "handler_gave_up",
+        /// No attempts are left; the last one's answer was not a success.
+        HandlerFailed = "handler_failed",
+        /// No attempts are left; the last one was not answered in time.
+        HandlerTimeout = "handler_timeout",
+        /// No attempts are left; in the last one the handler could not be reached.
+        HandlerUnreachable = "handler_unreachable",
+        /// No attempts are left; the last one's answer broke off.
+        HandlerBroken = "handler_broken",
+        /// No attempts are left; in the last one the agent was lost.
+        AgentLost = "agent_lost",
+        /// Nobody came for it within `pending_retention`.
+        AgentAbsent = "agent_absent",
+        /// The sender's request cannot be carried to a handler.
+        SenderUnfit = "sender_unfit",
+        /// What is stored is not what was taken in.
+        RelayDamaged = "relay_damaged",
+        /// The relay failed.
+        RelayInternal = "relay_internal",
+        /// A person dropped it.
+        Dropped = "dropped",
+        /// A person cancelled it.
+        Cancelled = "cancelled",
+    }
+}
+
+codes! {
+    /// How an attempt ended.
+    Outcome {
+        /// The handler answered.
+        Answered = "answered",
+        /// The handler did not answer in time.
+        Timeout = "timeout",
+        /// The handler could not be reached.
+        Unreachable = "unreachable",
+        /// The answer broke off or was not HTTP.
+        Broken = "broken",
+        /// The agent was lost, or its lease ran out without a word.
+        Lost = "lost",
+        /// The handler was not called; the attempt does not count.
+        NotCalled = "not_called",
+        /// It was stopped.
+        Cancelled = "cancelled",
+    }
+}
+
+/// A handler's answer as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Its status.
+    pub status: u16,
+    /// Names and values in order.
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// Its body; empty if it was longer than [`super::MAX_ANSWER_BYTES`].
+    pub body: Bytes,
+    /// Whether it was longer.
+    pub truncated: bool,
+}
+
+/// One try to deliver an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Its number.
+    pub number: u32,
+    /// The fence it ran under.
+    pub fence: u64,
+    /// When it began; for a lost one, when that was found.
+    pub started_at: Timestamp,
+    /// How long it took.
+    pub duration: Duration,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Who made it.
+    pub agent: Option<String>,
+    /// What the handler answered.
+    pub answer: Option<Answer>,
+}
+
+/// Which events a pump wants.
+#[derive(Clone, Debug)]
+pub struct Want {
+    /// Of this endpoint.
+    pub endpoint: EndpointName,
+    /// At most so many, the longest due first.
+    pub oldest: usize,
+    /// And so many of those that came last, so that a long backlog does not hold up new traffic.
+    pub newest: usize,
+}
+
+/// What a claim gave.
+#[derive(Debug, Default)]
+pub struct Claimed {
+    /// To be delivered now.
+    pub deliveries: Vec<Delivery>,
+    /// When each wanted endpoint has more to do, if it has: a time that has come means "ask again".
+    pub next_due: Vec<(EndpointName, Timestamp)>,
+}
+
+/// An event to deliver.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The event.
+    pub summary: Summary,
+    /// The right to deliver it.
+    pub lease: Lease,
+    /// Its head.
+    pub head: Head,
+    /// Its body, if it is at most [`super::INLINE_BYTES`]; else [`super::Store::body`] reads it.
+    pub body: Option<Bytes>,
+}
+
+/// A lease that is held.
+#[derive(Clone, Debug)]
+pub struct Hold {
+    /// The event's endpoint.
+    pub endpoint: EndpointName,
+    /// The event.
+    pub id: EventId,
+    /// The fence of the lease.
+    pub fence: u64,
+}
+
+/// An attempt that ended, and what is to become of its event.
+#[derive(Clone, Debug)]
+pub struct End {
+    /// The event's endpoint.
+    pub endpoint: EndpointName,
+    /// The event.
+    pub id: EventId,
+    /// What happened; its fence decides whether the event moves.
+    pub attempt: Attempt,
+    /// What becomes of the event.
+    pub then: Then,
+}
+
+/// What becomes of an event after an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// It is delivered.
+    Done,
+    /// It is tried again.
+    Retry(Timestamp),
+    /// It is a dead letter.
+    Dead(Reason),
+    /// The handler was not called: it waits until then, and the attempt does not count.
+    Release(Timestamp),
+    /// Nothing: the attempt is only recorded.
+    Record,
+}
+
+/// What an [`End`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The event moved to this state.
+    Settled(State),
+    /// The fence was not the newest, or nothing was to be settled: the attempt is recorded.
+    Recorded,
+    /// There is no such event.
+    Unknown,
+}
+
+/// What lists show of an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Its endpoint.
+    pub endpoint: EndpointName,
+    /// Its id.
+    pub id: EventId,
+    /// When it came.
+    pub received_at: Timestamp,
+    /// Where it stands.
+    pub state: State,
+    /// Why it ended undelivered.
+    pub reason: Option<Reason>,
+    /// Attempts made or under way, over its life.
+    pub attempts: u32,
+    /// Attempts since it was accepted or revived.
+    pub tries: u32,
+    /// The newest fence.
+    pub fence: u64,
+    /// Pending: its next attempt; running: the end of the lease. `None` also while it stands behind another.
+    pub due_at: Option<Timestamp>,
+    /// Whether it waits behind an older event of its order key.
+    pub parked: bool,
+    /// The status of the last answer.
+    pub status: Option<u16>,
+    /// When it ended.
+    pub settled_at: Option<Timestamp>,
+    /// The method.
+    pub method: String,
+    /// The target, cut after 256 bytes.
+    pub target: String,
+    /// The body's size in bytes.
+    pub size: u64,
+    /// The body's SHA-256.
+    pub body_sha256: [u8; 32],
+    /// Its type.
+    pub event_type: Option<String>,
+    /// The sender's own id.
+    pub sender_id: Option<String>,
+    /// Its order key.
+    pub order_key: Option<String>,
+    /// An earlier event with the same dedup key and another body.
+    pub conflict_with: Option<EventId>,
+    /// The event that this one repeats.
+    pub replay_of: Option<EventId>,
+    /// Whether it was delivered again because a person asked its sender to.
+    pub redelivered: bool,
+}
+
+/// All that is known of an event but its body.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Where it stands.
+    pub summary: Summary,
+    /// Its head.
+    pub head: Head,
+    /// Its attempts, the first one first.
+    pub attempts: Vec<Attempt>,
+}
+
+/// Something to do to one event.
+#[derive(Clone, Debug)]
+pub struct Act {
+    /// Its endpoint.
+    pub endpoint: EndpointName,
+    /// The event.
+    pub id: EventId,
+    /// What to do.
+    pub action: Action,
+}
+
+/// What can be done to an event by hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// A dead or dropped one waits again, from the schedule's beginning.
+    Revive,
+    /// A dead one leaves the list of dead letters.
+    Drop,
+    /// An open one ends. The end of an attempt that runs is only recorded.
+    Cancel,
+    /// A new event with this id and the same content waits for delivery.
+    Replay(EventId),
+}
+
+/// What an [`Act`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acted {
+    /// It is done.
+    Done,
+    /// The event is in a state in which this cannot be done.
+    Not(State),
+    /// There is no such event.
+    Unknown,
+}
+
+/// What waits at an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backlog {
+    /// The endpoint.
+    pub endpoint: EndpointName,
+    /// Whether its claims are paused.
+    pub paused: bool,
+    /// Events that are pending or running.
+    pub open: u64,
+    /// When the oldest of them came.
+    pub oldest: Option<Timestamp>,
+    /// When the next of them is due.
+    pub next_due: Option<Timestamp>,
+}

@@ -1,0 +1,242 @@
+//! The store's smaller rows: configuration, presence, refused requests, bulk actions, housekeeping.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::{Action, Cursor, Filter, MAX_BULKS, StoreError};
+use crate::{endpoint::EndpointName, webhook::EventId};
+
+/// What a configuration row is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ConfigKind {
+    /// An endpoint.
+    Endpoint,
+    /// A token.
+    Token,
+}
+
+/// Where a configuration row comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A config file; applying one changes and removes only these.
+    File,
+    /// The API or a command.
+    Api,
+}
+
+/// An endpoint or a token as configured. The store does not look inside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigRow {
+    /// Its name.
+    pub name: String,
+    /// Where it comes from.
+    pub source: Source,
+    /// What it says, in the caller's form.
+    pub value: String,
+    /// Rises with every change of any row.
+    pub revision: u64,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+    /// When it was last used, as far as that was told.
+    pub used_at: Option<Timestamp>,
+}
+
+/// What a [`super::Store::configure`] changed, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConfigChange {
+    /// New rows.
+    pub added: Vec<String>,
+    /// Rows with another value.
+    pub changed: Vec<String>,
+    /// Rows that are gone.
+    pub removed: Vec<String>,
+}
+
+/// A session that serves an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Presence {
+    /// The endpoint.
+    pub endpoint: EndpointName,
+    /// The session's epoch.
+    pub session: u64,
+    /// The agent's name.
+    pub agent: String,
+    /// The relay that holds the session.
+    pub node: String,
+    /// When it was last seen.
+    pub seen_at: Timestamp,
+}
+
+/// A request that was refused. Never deliverable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedRow {
+    /// The endpoint.
+    pub endpoint: EndpointName,
+    /// The id that its sender was told.
+    pub id: EventId,
+    /// When.
+    pub at: Timestamp,
+    /// The status it got.
+    pub status: u16,
+    /// Why, as a stable code.
+    pub code: String,
+    /// Its head, in the caller's form.
+    pub head: String,
+    /// The beginning of its body.
+    pub body: Bytes,
+}
+
+/// What a bulk action does to each event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BulkAction {
+    /// As [`super::Action::Revive`].
+    Revive,
+    /// As [`super::Action::Drop`].
+    Drop,
+    /// As [`super::Action::Cancel`].
+    Cancel,
+    /// As [`super::Action::Replay`].
+    Replay,
+}
+
+impl BulkAction {
+    pub(super) const ALL: [Self; 4] = [Self::Revive, Self::Drop, Self::Cancel, Self::Replay];
+
+    /// Its name.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Revive => "revive",
+            Self::Drop => "drop",
+            Self::Cancel => "cancel",
+            Self::Replay => "replay",
+        }
+    }
+
+    pub(super) fn from_code(code: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|action| action.code() == code)
+    }
+}
+
+/// How far a bulk action is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bulk {
+    /// Its id.
+    pub id: EventId,
+    /// What it does.
+    pub action: BulkAction,
+    /// To which events.
+    pub filter: Filter,
+    /// When it was asked for; later events are left alone.
+    pub created_at: Timestamp,
+    /// Where it goes on.
+    pub cursor: Option<Cursor>,
+    /// Events it was done to.
+    pub done: u64,
+    /// Events that were in a state in which it could not be done.
+    pub skipped: u64,
+    /// Whether there is nothing left to do.
+    pub finished: bool,
+}
+
+/// What may be removed.
+#[derive(Clone, Debug, Default)]
+pub struct Purge {
+    /// Events that ended at least this long ago are removed.
+    pub retention: Duration,
+    /// Open events that came at least this long ago become dead letters.
+    pub pending_retention: Duration,
+    /// While more space than this is used, events that ended are removed, the oldest first.
+    pub max_bytes: u64,
+    /// Where the last call stopped.
+    pub cursor: Option<PurgeCursor>,
+}
+
+/// Where a purge goes on. Only the store that gave it can read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PurgeCursor(pub(super) u128);
+
+/// What a purge did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Purged {
+    /// Events removed for their age.
+    pub removed: u64,
+    /// Open events that became dead letters.
+    pub expired: u64,
+    /// Events removed for space.
+    pub evicted: u64,
+    /// There is more to do; `None` ends the round.
+    pub next: Option<PurgeCursor>,
+}
+
+/// Space and damage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes in use.
+    pub bytes: u64,
+    /// The limit.
+    pub max_bytes: u64,
+    /// Events found damaged by this process. Anything but 0 is an alarm.
+    pub damaged: u64,
+    /// Transactions committed by this process.
+    pub commits: u64,
+    /// Calls in them.
+    pub calls: u64,
+    /// Time that commits took, in microseconds, all together.
+    pub commit_micros: u64,
+}
+
+/// The single action that a bulk one stands for; `fresh` is the id of a replay.
+pub(super) fn single(action: BulkAction, fresh: EventId) -> Action {
+    match action {
+        BulkAction::Revive => Action::Revive,
+        BulkAction::Drop => Action::Drop,
+        BulkAction::Cancel => Action::Cancel,
+        BulkAction::Replay => Action::Replay(fresh),
+    }
+}
+
+pub(super) fn too_many_bulks() -> StoreError {
+    StoreError::Invalid(format!("{MAX_BULKS} bulk actions are still under way; wait until one of them is finished"))
+}
+
+pub(super) fn new_bulk(id: EventId, action: BulkAction, filter: Filter, now: Timestamp) -> Bulk {
+    Bulk { id, action, filter, created_at: now, cursor: None, done: 0, skipped: 0, finished: false }
+}
+
+/// The filter of a bulk action: what came after it was asked for is left alone, its own replays too.
+pub(super) fn until_created(bulk: &Bulk) -> Filter {
+    let until = bulk.filter.until.map_or(bulk.created_at, |until| until.min(bulk.created_at));
+    Filter { until: Some(until), ..bulk.filter.clone() }
+}
+
+impl ConfigChange {
+    pub(super) fn touches(&self, name: &str) -> bool {
+        self.added.iter().chain(&self.changed).any(|one| one == name)
+    }
+}
+
+/// What putting these rows in would change.
+pub(super) fn plan(
+    there: &[ConfigRow],
+    source: Source,
+    rows: &[(String, String)],
+    all: bool,
+) -> Result<ConfigChange, StoreError> {
+    let mut change = ConfigChange::default();
+    for (name, value) in rows {
+        match there.iter().find(|row| row.name == *name) {
+            None => change.added.push(name.clone()),
+            Some(row) if row.source != source => return Err(StoreError::Clash(name.clone())),
+            Some(row) if row.value != *value => change.changed.push(name.clone()),
+            Some(_) => {}
+        }
+    }
+    if all {
+        let gone = |row: &&ConfigRow| row.source == source && !rows.iter().any(|(name, _)| *name == row.name);
+        change.removed = there.iter().filter(gone).map(|row| row.name.clone()).collect();
+    }
+    Ok(change)
+}

@@ -1,0 +1,245 @@
+//! How an event moves: the rules that every store keeps, as functions of one row.
+//!
+//! They look at nothing but the row and their arguments. Whoever stores rows sees to the two things that concern
+//! other rows: of one order key only the oldest open event is not parked, and a parked one is let go when the
+//! event before it ends.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    MAX_ANSWER_BYTES,
+    model::{Acted, Action, Attempt, Dedup, End, Ended, Lease, NewEvent, Outcome, Reason, State, Summary, Then},
+};
+use crate::{endpoint::EndpointName, webhook::EventId};
+
+/// Most bytes of a target that a summary shows.
+const SHOWN_TARGET_BYTES: usize = 256;
+
+/// A summary, and what only the store needs.
+#[derive(Clone, Debug)]
+pub(super) struct Row {
+    pub(super) summary: Summary,
+    pub(super) dedup_key: Option<String>,
+}
+
+/// What an event is beside an earlier one with its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Likeness {
+    /// The earlier one does not count.
+    Unrelated,
+    /// The same key, another body.
+    Conflict,
+    /// The same, and no attempt is needed.
+    Duplicate,
+    /// The same, and it is to be delivered (again).
+    Again { redelivery: bool },
+}
+
+/// Compares a new event with an earlier one of its endpoint with the same key.
+pub(super) fn compare(earlier: &Summary, body_sha256: &[u8; 32], dedup: &Dedup, now: Timestamp) -> Likeness {
+    let ends = earlier.received_at.saturating_add(dedup.window).unwrap_or(Timestamp::MAX);
+    if ends <= now || earlier.state == State::Damaged {
+        return Likeness::Unrelated;
+    }
+    if earlier.body_sha256 != *body_sha256 {
+        return Likeness::Conflict;
+    }
+    match earlier.state {
+        State::Pending | State::Running | State::Damaged => Likeness::Duplicate,
+        State::Dead => Likeness::Again { redelivery: !dedup.sender_retries },
+        State::Delivered | State::Dropped if dedup.sender_retries => Likeness::Duplicate,
+        State::Delivered | State::Dropped => Likeness::Again { redelivery: true },
+    }
+}
+
+impl Row {
+    pub(super) fn new(event: &NewEvent, body_sha256: [u8; 32], conflict_with: Option<EventId>) -> Self {
+        let summary = Summary {
+            endpoint: event.endpoint.clone(),
+            id: event.id,
+            received_at: event.received_at,
+            state: State::Pending,
+            reason: None,
+            attempts: 0,
+            tries: 0,
+            fence: 0,
+            due_at: Some(event.received_at),
+            parked: false,
+            status: None,
+            settled_at: None,
+            method: event.head.method.clone(),
+            target: shown(&event.head.target),
+            size: event.body.size(),
+            body_sha256,
+            event_type: event.event_type.clone(),
+            sender_id: event.sender_id.clone(),
+            order_key: event.order_key.clone(),
+            conflict_with,
+            replay_of: None,
+            redelivered: false,
+        };
+        Self { summary, dedup_key: event.dedup.as_ref().map(|dedup| dedup.key.clone()) }
+    }
+
+    /// The event that repeats this one. It has no key: nothing is a duplicate of a replay.
+    pub(super) fn replay(&self, id: EventId, now: Timestamp) -> Self {
+        let mut row = Self { summary: self.summary.clone(), dedup_key: None };
+        row.summary.id = id;
+        row.summary.received_at = now;
+        row.summary.replay_of = Some(self.summary.id);
+        (row.summary.attempts, row.summary.fence) = (0, 0);
+        (row.summary.status, row.summary.conflict_with, row.summary.redelivered) = (None, None, false);
+        row.wait(now);
+        row
+    }
+
+    fn wait(&mut self, at: Timestamp) {
+        let event = &mut self.summary;
+        event.state = State::Pending;
+        event.tries = 0;
+        (event.reason, event.settled_at) = (None, None);
+        (event.due_at, event.parked) = (Some(at), false);
+    }
+
+    /// Behind another event of its order key.
+    pub(super) fn park(&mut self) {
+        (self.summary.due_at, self.summary.parked) = (None, true);
+    }
+
+    /// Nothing stands before it any more.
+    pub(super) fn unpark(&mut self, now: Timestamp) {
+        (self.summary.due_at, self.summary.parked) = (Some(now), false);
+    }
+
+    /// Counts an attempt and gives the right to make it. If an earlier holder never said how its attempt ended,
+    /// that one is returned as lost.
+    pub(super) fn lease(&mut self, until: Timestamp, now: Timestamp) -> (Lease, Option<Attempt>) {
+        let event = &mut self.summary;
+        let lost = (event.state == State::Running).then(|| Attempt {
+            number: event.attempts,
+            fence: event.fence,
+            started_at: now,
+            duration: Duration::ZERO,
+            outcome: Outcome::Lost,
+            agent: None,
+            answer: None,
+        });
+        event.state = State::Running;
+        event.attempts = event.attempts.saturating_add(1);
+        event.tries = event.tries.saturating_add(1);
+        event.fence += 1;
+        event.due_at = Some(until);
+        (Lease { fence: event.fence, attempt: event.attempts, tries: event.tries }, lost)
+    }
+
+    /// Whether this fence holds the event.
+    pub(super) fn held_by(&self, fence: u64) -> bool {
+        self.summary.state == State::Running && self.summary.fence == fence
+    }
+
+    /// Moves the event on after an attempt.
+    pub(super) fn settle(&mut self, end: &End, now: Timestamp) -> Ended {
+        if !self.held_by(end.attempt.fence) || end.then == Then::Record {
+            return Ended::Recorded;
+        }
+        let event = &mut self.summary;
+        if let Some(answer) = &end.attempt.answer {
+            event.status = Some(answer.status);
+        }
+        match end.then {
+            Then::Done => self.end(State::Delivered, None, now),
+            Then::Dead(reason) => self.end(State::Dead, Some(reason), now),
+            Then::Retry(at) => (event.state, event.due_at) = (State::Pending, Some(at)),
+            Then::Release(at) => {
+                (event.state, event.due_at) = (State::Pending, Some(at));
+                event.attempts = event.attempts.saturating_sub(1);
+                event.tries = event.tries.saturating_sub(1);
+            }
+            Then::Record => {}
+        }
+        Ended::Settled(self.summary.state)
+    }
+
+    /// Ends the event.
+    pub(super) fn end(&mut self, state: State, reason: Option<Reason>, now: Timestamp) {
+        let event = &mut self.summary;
+        (event.state, event.reason, event.settled_at) = (state, reason, Some(now));
+        (event.due_at, event.parked) = (None, false);
+    }
+
+    /// Makes a dead letter of an open event that nobody came for; says whether it did. One that is held is left to
+    /// its holder.
+    pub(super) fn expire(&mut self, keep: Duration, now: Timestamp) -> bool {
+        let event = &self.summary;
+        let held = event.state == State::Running && event.due_at.is_some_and(|until| until > now);
+        let expires = event.state.is_open() && !held && is_over(event.received_at, keep, now);
+        if expires {
+            self.end(State::Dead, Some(Reason::AgentAbsent), now);
+        }
+        expires
+    }
+
+    /// Delivers an event again that its sender sent again.
+    pub(super) fn again(&mut self, redelivery: bool, now: Timestamp) {
+        self.summary.redelivered |= redelivery;
+        self.wait(now);
+    }
+
+    /// Does by hand what can be done in place; a replay makes another row and only asks whether it may.
+    pub(super) fn act(&mut self, action: Action, now: Timestamp) -> Acted {
+        let state = self.summary.state;
+        match (action, state) {
+            (Action::Revive, State::Dead | State::Dropped) => self.wait(now),
+            (Action::Drop, State::Dead) => self.end(State::Dropped, Some(Reason::Dropped), now),
+            (Action::Cancel, State::Pending | State::Running) => {
+                self.end(State::Dropped, Some(Reason::Cancelled), now);
+            }
+            (Action::Replay(_), state) if state != State::Damaged => {}
+            (_, state) => return Acted::Not(state),
+        }
+        Acted::Done
+    }
+}
+
+/// Whether so much time has gone by.
+pub(super) fn is_over(from: Timestamp, keep: Duration, now: Timestamp) -> bool {
+    from.saturating_add(keep).is_ok_and(|ends| ends <= now)
+}
+
+fn shown(target: &str) -> String {
+    let mut end = target.len().min(SHOWN_TARGET_BYTES);
+    while !target.is_char_boundary(end) {
+        end -= 1;
+    }
+    target[..end].to_owned()
+}
+
+/// The seal of what belongs together: checked whenever an event leaves the store.
+pub(super) fn checksum(endpoint: &EndpointName, id: EventId, head: &str, body_sha256: &[u8; 32]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(id.as_bytes());
+    hash.update((endpoint.as_str().len() as u64).to_be_bytes());
+    hash.update(endpoint.as_str());
+    hash.update(body_sha256);
+    hash.update(head);
+    hash.finalize().into()
+}
+
+/// A body's SHA-256.
+pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
+
+/// Answers are kept up to a size; of a longer one the head is.
+pub(super) fn trimmed(mut end: End) -> End {
+    if let Some(answer) = &mut end.attempt.answer
+        && answer.body.len() > MAX_ANSWER_BYTES
+    {
+        answer.body = bytes::Bytes::new();
+        answer.truncated = true;
+    }
+    end
+}

@@ -1,0 +1,125 @@
+//! Secrets that are written down: sealed with a key that stands in a file of its own.
+//!
+//! AES-256-GCM with a random nonce; scope and name are part of what is sealed, so that one secret cannot be put in
+//! another's place. The store itself only ever sees sealed bytes.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{ErrorKind, Write as _},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::Path,
+};
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, RandomizedNonceKey};
+use bytes::Bytes;
+use zeroize::Zeroizing;
+
+use super::StoreError;
+
+const KEY_BYTES: usize = 32;
+const NONCE_BYTES: usize = 12;
+
+/// The key that seals. Never printed.
+pub struct SealKey(RandomizedNonceKey);
+
+impl std::fmt::Debug for SealKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SealKey")
+    }
+}
+
+impl SealKey {
+    /// The key with these bytes; there must be 32.
+    pub fn new(bytes: &[u8]) -> Result<Self, StoreError> {
+        RandomizedNonceKey::new(&AES_256_GCM, bytes)
+            .map(Self)
+            .map_err(|_| StoreError::Unusable(format!("a sealing key has {KEY_BYTES} bytes, and not {}", bytes.len())))
+    }
+
+    /// Reads the key's file. If there is none, one is made that only its owner can read.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let wrong = |what: &dyn std::fmt::Display| StoreError::Unusable(format!("key file {}: {what}", path.display()));
+        match fs::read(path) {
+            Ok(bytes) => {
+                let bytes = Zeroizing::new(bytes);
+                let mode = fs::metadata(path).map_err(|error| wrong(&error))?.permissions().mode();
+                if mode & 0o077 != 0 {
+                    return Err(wrong(
+                        &"others can read it; run chmod 600 on it and change the secrets sealed with it",
+                    ));
+                }
+                Self::new(&bytes).map_err(|error| wrong(&error))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let mut bytes = Zeroizing::new([0; KEY_BYTES]);
+                getrandom::fill(&mut *bytes).map_err(|error| wrong(&error))?;
+                let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+                let written = file.and_then(|mut file| {
+                    file.write_all(&*bytes)?;
+                    file.sync_all()
+                });
+                written.map_err(|error| wrong(&error))?;
+                Self::new(&*bytes)
+            }
+            Err(error) => Err(wrong(&error)),
+        }
+    }
+
+    /// Seals a secret for its place.
+    pub fn seal(&self, scope: &str, name: &str, secret: &[u8]) -> Result<Bytes, StoreError> {
+        let mut sealed = Zeroizing::new(secret.to_vec());
+        let nonce = self.0.seal_in_place_append_tag(place(scope, name), &mut *sealed);
+        let nonce = nonce.map_err(|_| StoreError::Internal("a secret could not be sealed".into()))?;
+        Ok([&nonce.as_ref()[..], &sealed].concat().into())
+    }
+
+    /// Opens what was sealed for this place.
+    pub fn unseal(&self, scope: &str, name: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+        let wrong = || {
+            let what = "was sealed with another key or for another place; restore the key file, or set the secret anew";
+            StoreError::Invalid(format!("the secret {name} of {scope} {what}"))
+        };
+        let (nonce, sealed) = sealed.split_first_chunk::<NONCE_BYTES>().ok_or_else(wrong)?;
+        let mut secret = Zeroizing::new(sealed.to_vec());
+        let length = self.0.open_in_place(nonce.into(), place(scope, name), &mut secret).map_err(|_| wrong())?.len();
+        secret.truncate(length);
+        Ok(secret)
+    }
+}
+
+fn place(scope: &str, name: &str) -> Aad<Vec<u8>> {
+    let length = (scope.len() as u64).to_be_bytes();
+    Aad::from([&length[..], scope.as_bytes(), name.as_bytes()].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_opens_with_its_key_in_its_place_only() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("seal.key");
+        let made = SealKey::open(&path).expect("a key");
+        let sealed = made.seal("github", "verify", b"whsec").expect("sealed");
+        assert!(!sealed.windows(5).any(|window| window == b"whsec"));
+        let again = SealKey::open(&path).expect("the same key");
+        assert_eq!(&**again.unseal("github", "verify", &sealed).expect("opens"), b"whsec");
+        let other = SealKey::new(&[7; 32]).expect("a key");
+        assert!(other.unseal("github", "verify", &sealed).is_err());
+        assert!(again.unseal("githubv", "erify", &sealed).is_err());
+        assert!(again.unseal("github", "verify", &sealed[..20]).is_err());
+        assert!(SealKey::new(b"short").is_err());
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("seal.key");
+        SealKey::open(&path).expect("a key");
+        assert_eq!(fs::metadata(&path).expect("a file").permissions().mode() & 0o777, 0o600);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("changed");
+        let error = SealKey::open(&path).expect_err("refused").to_string();
+        assert!(error.contains("chmod 600"), "{error}");
+    }
+}

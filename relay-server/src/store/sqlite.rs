@@ -1,0 +1,450 @@
+//! The store in one SQLite file: the default.
+//!
+//! ```text
+//! calls ──▶ queue ──▶ writer thread: BEGIN … COMMIT (sync) ──▶ answers
+//! reads ──▶ queue ──▶ reader threads, read-only
+//!                     checkpoint thread: log ──▶ file
+//! ```
+//!
+//! One process holds the file. A commit is synced before anyone is answered (`synchronous=FULL`, read back at start). A
+//! write or sync that fails is never tried again: the store is failed from then on, and the process has to end.
+
+use std::{
+    fs::File,
+    future::Future,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use tokio::sync::{oneshot, watch};
+
+use super::{
+    Act, Acted, Attempt, Backlog, Bulk, BulkAction, Claimed, ConfigChange, ConfigKind, ConfigRow, Delivery, End, Ended,
+    Filter, Health, Hold, INLINE_BYTES, Lease, NewEvent, Outcome, Page, PageRequest, Presence, Purge, Purged, Record,
+    RefusedRow, Reply, Source, Store, StoreError, Then, Usage, Verdict, Want, error::Pulse, presence::Presences, rules,
+};
+use crate::{endpoint::EndpointName, webhook::EventId};
+
+mod backup;
+mod ballast;
+mod checkpoint;
+mod content;
+mod delivery;
+mod fault;
+mod hand;
+mod head;
+mod intake;
+mod keys;
+mod listing;
+mod purge;
+mod readers;
+mod row;
+mod schema;
+mod small;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use fault::Faults;
+use intake::{Ready, Staged};
+use keys::Keys;
+use readers::Readers;
+use row::Found;
+use writer::{Counters, Desk, Kind, Tx, Writer};
+
+/// Where the store is and how large it may get.
+#[derive(Clone, Debug)]
+pub struct SqliteOptions {
+    /// The file.
+    pub path: PathBuf,
+    /// Space that it may use; at the limit appends are refused.
+    pub max_bytes: u64,
+}
+
+/// The store in one SQLite file. Dropping it commits what is queued and closes the file.
+pub struct SqliteStore {
+    // The order matters: readers end, then the writer, then the lock is given up.
+    readers: Readers,
+    writer: Arc<Writer>,
+    keys: Arc<Keys>,
+    presences: Presences,
+    pulse: Arc<Pulse>,
+    counters: Arc<Counters>,
+    damaged: AtomicU64,
+    /// Where the sweep of old keys stands.
+    swept: Arc<Mutex<Option<[u8; 16]>>>,
+    options: SqliteOptions,
+    #[cfg(test)]
+    faults: Arc<Faults>,
+    _lock: File,
+}
+
+impl std::fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqliteStore").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl SqliteStore {
+    /// Opens the file, or makes it. Blocks; an error says what to do.
+    pub fn open(options: SqliteOptions) -> Result<Self, StoreError> {
+        let path = &options.path;
+        schema::make_folder(path)?;
+        let lock = schema::lock(path)?;
+        let faults = Arc::new(Faults::default());
+        let connection = schema::open_writer(path)?;
+        let (pulse, keys, counters) = (Arc::new(Pulse::default()), Arc::new(Keys::default()), Arc::default());
+        keys.load(&connection)?;
+        let ballast = ballast::Ballast::new(schema::beside(path, "reserve"), Arc::clone(&faults));
+        if !ballast.restore() {
+            tracing::warn!("the store's disk is full: events are refused until there is room");
+            pulse.set(Health::NoSpace);
+        }
+        let checkpointer = checkpoint::Checkpointer::start(path, Arc::clone(&pulse), ballast.clone())?;
+        let readers = Readers::start(path)?;
+        let desk = Desk {
+            connection,
+            keys: Arc::clone(&keys),
+            pulse: Arc::clone(&pulse),
+            counters: Arc::clone(&counters),
+            ballast,
+            checkpointer,
+            faults: Arc::clone(&faults),
+        };
+        Ok(Self {
+            writer: Arc::new(Writer::start(desk)?),
+            readers,
+            keys,
+            presences: Presences::default(),
+            pulse,
+            counters,
+            damaged: AtomicU64::new(0),
+            swept: Arc::default(),
+            options,
+            #[cfg(test)]
+            faults,
+            _lock: lock,
+        })
+    }
+
+    fn write<T, F>(&self, kind: Kind, bytes: usize, work: F) -> Reply<'_, T>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        Box::pin(answered(self.writer.call(kind, bytes, work)))
+    }
+
+    fn read<T, F>(&self, work: F) -> Reply<'_, T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&rusqlite::Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        Box::pin(answered(self.readers.call(work)))
+    }
+
+    /// Writes the chunks of a long body, each in a transaction of its own, and prepares its event.
+    async fn prepare(&self, event: &NewEvent) -> Result<(Ready, Option<Staged>), StoreError> {
+        let size = event.body.size();
+        if size <= INLINE_BYTES {
+            return Ok((intake::prepare(event, None)?, None));
+        }
+        let blob = answered(self.writer.call(Kind::Intake, 0, intake::stage)).await?;
+        let staged = Staged::new(&self.writer, blob);
+        let mut whole = intake::Running::default();
+        for n in 0..size.div_ceil(intake::CHUNK_BYTES as u64) {
+            let body = event.body.clone();
+            // A thread that may block reads the caller's file.
+            let read = self.readers.call(move |_| {
+                let (data, sha256) = intake::chunk(&body, n)?;
+                whole.add(&data);
+                Ok((data, sha256, whole))
+            });
+            let (data, sha256, so_far) = answered(read).await?;
+            whole = so_far;
+            let put = move |tx: &mut Tx<'_>| intake::put_chunk(tx, blob, n, &sha256, &data);
+            answered(self.writer.call(Kind::Intake, intake::CHUNK_BYTES, put)).await?;
+        }
+        Ok((intake::prepare(event, Some((blob, whole.finish())))?, Some(staged)))
+    }
+
+    /// Reads what leased events carry; what is damaged is set apart.
+    async fn load(&self, events: Vec<(Found, Lease)>, now: Timestamp) -> Result<Vec<Delivery>, StoreError> {
+        if events.is_empty() {
+            return Ok(Vec::new());
+        }
+        let leased = events.clone();
+        let read = self.readers.call(move |connection| {
+            let one = |(found, lease): (Found, Lease)| match content::read(connection, &found, true) {
+                Err(error) if !matches!(error, StoreError::Damaged(_)) => Err(error),
+                content => Ok((found.row.summary, lease, content.ok())),
+            };
+            events.into_iter().map(one).collect::<Result<Vec<_>, _>>()
+        });
+        let loaded = match answered(read).await {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                self.give_back(leased, now).await?;
+                return Err(error);
+            }
+        };
+        let mut deliveries = Vec::new();
+        for (summary, lease, content) in loaded {
+            match content {
+                Some(content) => {
+                    deliveries.push(Delivery { summary, lease, head: content.head, body: content.body });
+                }
+                None => self.set_apart(summary.endpoint, summary.id, now).await?,
+            }
+        }
+        Ok(deliveries)
+    }
+
+    /// Nobody will deliver these now.
+    async fn give_back(&self, leased: Vec<(Found, Lease)>, now: Timestamp) -> Result<(), StoreError> {
+        let end = |(found, lease): (Found, Lease)| End {
+            endpoint: found.row.summary.endpoint,
+            id: found.row.summary.id,
+            attempt: Attempt {
+                number: lease.attempt,
+                fence: lease.fence,
+                started_at: now,
+                duration: Duration::ZERO,
+                outcome: Outcome::NotCalled,
+                agent: None,
+                answer: None,
+            },
+            then: Then::Release(now),
+        };
+        self.settle(leased.into_iter().map(end).collect(), now).await?;
+        Ok(())
+    }
+
+    async fn set_apart(&self, endpoint: EndpointName, id: EventId, now: Timestamp) -> Result<(), StoreError> {
+        let name = endpoint.clone();
+        let work = move |tx: &mut Tx<'_>| purge::set_apart(tx, &endpoint, id, now);
+        if answered(self.writer.call(Kind::Upkeep, 64, work)).await? {
+            tracing::error!(event = %id, endpoint = %name, "an event is damaged; it is set apart and not delivered");
+            self.damaged.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+/// A call whose place in a queue was not to be had comes back as a closed channel.
+async fn answered<T>(receiver: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
+    receiver.await.unwrap_or(Err(StoreError::Busy))
+}
+
+fn boxed<'a, T>(work: impl Future<Output = Result<T, StoreError>> + Send + 'a) -> Reply<'a, T> {
+    Box::pin(work)
+}
+
+impl Store for SqliteStore {
+    fn append(&self, events: Vec<NewEvent>, now: Timestamp) -> Reply<'_, Vec<Verdict>> {
+        boxed(async move {
+            if self.counters.used_bytes.load(Ordering::Relaxed) >= self.options.max_bytes {
+                return Err(StoreError::AtCapacity);
+            }
+            let (mut ready, mut staged) = (Vec::with_capacity(events.len()), Vec::new());
+            for event in &events {
+                let (one, chunks) = self.prepare(event).await?;
+                ready.push(one);
+                staged.extend(chunks);
+            }
+            let bytes = ready.iter().map(Ready::bytes).sum();
+            let call = self.writer.call(Kind::Intake, bytes, move |tx| {
+                ready.iter().map(|event| intake::append(tx, event, now)).collect()
+            });
+            let verdicts = answered(call).await;
+            staged.iter_mut().for_each(|chunks| chunks.is_kept = verdicts.is_ok());
+            verdicts
+        })
+    }
+
+    fn claim(&self, wants: Vec<Want>, until: Timestamp, now: Timestamp) -> Reply<'_, Claimed> {
+        boxed(async move {
+            let work = move |tx: &mut Tx<'_>| delivery::claim(tx, &wants, until, now);
+            let leased = answered(self.writer.call(Kind::Upkeep, 256, work)).await?;
+            Ok(Claimed { deliveries: self.load(leased.events, now).await?, next_due: leased.next_due })
+        })
+    }
+
+    fn extend(&self, holds: Vec<Hold>, until: Timestamp) -> Reply<'_, Vec<bool>> {
+        self.write(Kind::Upkeep, 256, move |tx| delivery::extend(tx, &holds, until))
+    }
+
+    fn settle(&self, ends: Vec<End>, now: Timestamp) -> Reply<'_, Vec<Ended>> {
+        let ends: Vec<End> = ends.into_iter().map(rules::trimmed).collect();
+        let body = |end: &End| end.attempt.answer.as_ref().map_or(0, |answer| answer.body.len());
+        let bytes = ends.iter().map(|end| body(end) + 256).sum();
+        self.write(Kind::Upkeep, bytes, move |tx| ends.iter().map(|end| delivery::settle(tx, end, now)).collect())
+    }
+
+    fn list(&self, filter: Filter, page: PageRequest) -> Reply<'_, Page> {
+        let keys = Arc::clone(&self.keys);
+        self.read(move |connection| listing::list(connection, &keys, &filter, &page, listing::LONG))
+    }
+
+    fn event(&self, endpoint: Option<EndpointName>, id: EventId) -> Reply<'_, Option<Record>> {
+        boxed(async move {
+            let read = self.readers.call(move |connection| {
+                let Some((key, found)) = listing::find(connection, endpoint.as_ref(), id)? else { return Ok(None) };
+                let attempts = content::attempts(connection, key, id)?;
+                Ok(Some((content::read(connection, &found, false), found.row.summary, attempts)))
+            });
+            let Some((content, summary, attempts)) = answered(read).await? else { return Ok(None) };
+            if matches!(content, Err(StoreError::Damaged(_))) {
+                self.set_apart(summary.endpoint.clone(), id, Timestamp::now()).await?;
+            }
+            Ok(Some(Record { head: content?.head, summary, attempts }))
+        })
+    }
+
+    fn body(&self, endpoint: EndpointName, id: EventId, range: Range<u64>) -> Reply<'_, Option<Bytes>> {
+        boxed(async move {
+            let name = endpoint.clone();
+            let read = self.readers.call(move |connection| {
+                let Some((_, found)) = listing::find(connection, Some(&name), id)? else { return Ok(None) };
+                let content = content::read(connection, &found, false)?;
+                content::part(connection, id, &content, range).map(Some)
+            });
+            let part = answered(read).await;
+            if matches!(part, Err(StoreError::Damaged(_))) {
+                self.set_apart(endpoint, id, Timestamp::now()).await?;
+            }
+            part
+        })
+    }
+
+    fn act(&self, acts: Vec<Act>, now: Timestamp) -> Reply<'_, Vec<Acted>> {
+        self.write(Kind::Upkeep, 256, move |tx| acts.iter().map(|act| hand::act(tx, act, now)).collect())
+    }
+
+    fn bulk(&self, id: EventId, action: BulkAction, filter: Filter, now: Timestamp) -> Reply<'_, ()> {
+        self.write(Kind::Upkeep, 256, move |tx| hand::start(tx.connection, id, action, &filter, now))
+    }
+
+    fn bulk_step(&self, id: EventId, fresh: Vec<EventId>, now: Timestamp) -> Reply<'_, Bulk> {
+        self.write(Kind::Upkeep, 256, move |tx| hand::step(tx, id, &fresh, now))
+    }
+
+    fn bulks(&self) -> Reply<'_, Vec<Bulk>> {
+        self.read(hand::all)
+    }
+
+    fn purge(&self, policy: Purge, now: Timestamp) -> Reply<'_, Purged> {
+        boxed(async move {
+            let used = self.counters.used_bytes.load(Ordering::Relaxed);
+            let asked = policy.clone();
+            let look = self.readers.call(move |connection| purge::look(connection, &asked, used, now));
+            let found = answered(look).await?;
+            let swept = Arc::clone(&self.swept);
+            let remove = self.writer.call(Kind::Upkeep, 256, move |tx| {
+                let mut swept = swept.lock().unwrap_or_else(PoisonError::into_inner);
+                purge::remove(tx, &policy, &found, &mut swept, now)
+            });
+            answered(remove).await
+        })
+    }
+
+    fn pause(&self, endpoint: EndpointName, paused: bool, now: Timestamp) -> Reply<'_, ()> {
+        self.write(Kind::Upkeep, 64, move |tx| small::pause(tx, &endpoint, paused, now))
+    }
+
+    fn backlog(&self) -> Reply<'_, Vec<Backlog>> {
+        self.read(small::backlog)
+    }
+
+    fn config(&self, kind: ConfigKind) -> Reply<'_, Vec<ConfigRow>> {
+        self.read(move |connection| small::config(connection, kind))
+    }
+
+    fn configure(
+        &self,
+        kind: ConfigKind,
+        source: Source,
+        rows: Vec<(String, String)>,
+        all: bool,
+        now: Timestamp,
+    ) -> Reply<'_, ConfigChange> {
+        let bytes = rows.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.write(Kind::Upkeep, bytes, move |tx| small::configure(tx.connection, kind, source, &rows, all, now))
+    }
+
+    fn unconfigure(&self, kind: ConfigKind, name: String) -> Reply<'_, bool> {
+        self.write(Kind::Upkeep, 64, move |tx| small::unconfigure(tx.connection, kind, &name))
+    }
+
+    fn used(&self, kind: ConfigKind, names: Vec<String>, at: Timestamp) -> Reply<'_, ()> {
+        self.write(Kind::Upkeep, 64, move |tx| small::used(tx.connection, kind, &names, at))
+    }
+
+    fn put_secret(&self, scope: String, name: String, sealed: Option<Bytes>, now: Timestamp) -> Reply<'_, ()> {
+        self.write(Kind::Upkeep, 256, move |tx| small::put_secret(tx.connection, &scope, &name, sealed.as_deref(), now))
+    }
+
+    fn secret(&self, scope: String, name: String) -> Reply<'_, Option<Bytes>> {
+        self.read(move |connection| small::secret(connection, &scope, &name))
+    }
+
+    fn present(&self, presences: Vec<Presence>) -> Reply<'_, ()> {
+        self.presences.put(presences);
+        boxed(std::future::ready(Ok(())))
+    }
+
+    fn absent(&self, session: u64) -> Reply<'_, ()> {
+        self.presences.remove(session);
+        boxed(std::future::ready(Ok(())))
+    }
+
+    fn presence(&self, endpoint: EndpointName, since: Timestamp) -> Reply<'_, Vec<Presence>> {
+        boxed(std::future::ready(Ok(self.presences.of(&endpoint, since))))
+    }
+
+    fn refuse(&self, rows: Vec<RefusedRow>) -> Reply<'_, ()> {
+        let bytes = rows.iter().map(|row| row.head.len() + row.body.len()).sum();
+        self.write(Kind::Intake, bytes, move |tx| small::refuse(tx, &rows))
+    }
+
+    fn refused(&self, endpoint: Option<EndpointName>, limit: usize) -> Reply<'_, Vec<RefusedRow>> {
+        self.read(move |connection| small::refused(connection, endpoint.as_ref(), limit))
+    }
+
+    fn backup(&self, to: PathBuf) -> Reply<'_, ()> {
+        let from = self.options.path.clone();
+        boxed(answered(backup::start(from, to)))
+    }
+
+    fn usage(&self) -> Usage {
+        let counters = &self.counters;
+        Usage {
+            bytes: counters.used_bytes.load(Ordering::Relaxed),
+            max_bytes: self.options.max_bytes,
+            damaged: self.damaged.load(Ordering::Relaxed),
+            commits: counters.commits.load(Ordering::Relaxed),
+            calls: counters.calls.load(Ordering::Relaxed),
+            commit_micros: counters.commit_micros.load(Ordering::Relaxed),
+        }
+    }
+
+    fn health(&self) -> watch::Receiver<Health> {
+        self.pulse.watch()
+    }
+}
+
+/// Looks through a whole file for damage that SQLite can see. Blocks, and needs the file for itself.
+pub fn check(path: &Path) -> Result<(), StoreError> {
+    let _lock = schema::lock(path)?;
+    let connection = schema::open_writer(path)?;
+    let found: String = connection.pragma_query_value(None, "integrity_check", |row| row.get(0))?;
+    if found == "ok" { Ok(()) } else { Err(StoreError::Failed(found)) }
+}

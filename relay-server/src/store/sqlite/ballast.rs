@@ -1,0 +1,60 @@
+//! Room kept aside beside the store, so that what was accepted can still be delivered when the disk is full.
+//!
+//! The file is given up when a write finds no space, and made again as soon as there is room: that is also how the
+//! store finds out that it may accept again.
+
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    path::PathBuf,
+    sync::Arc,
+};
+
+use super::fault::Faults;
+
+/// Room for tens of thousands of settles.
+const BYTES: usize = 16 * 1024 * 1024;
+
+/// There has to be so much more before events are accepted again: else the first of them would fill the disk anew.
+const MARGIN: usize = 16 * 1024 * 1024;
+
+#[derive(Clone, Debug)]
+pub(super) struct Ballast {
+    path: PathBuf,
+    faults: Arc<Faults>,
+}
+
+impl Ballast {
+    pub(super) fn new(path: PathBuf, faults: Arc<Faults>) -> Self {
+        Self { path, faults }
+    }
+
+    pub(super) fn is_there(&self) -> bool {
+        fs::metadata(&self.path).is_ok_and(|file| file.len() == BYTES as u64)
+    }
+
+    /// Gives the room to the store.
+    pub(super) fn release(&self) {
+        let _not_there = fs::remove_file(&self.path);
+    }
+
+    /// Takes the room back; says whether there was any. Real blocks are written: a hole would keep nothing.
+    pub(super) fn restore(&self) -> bool {
+        if self.is_there() {
+            return true;
+        }
+        if self.faults.is_full() {
+            return false;
+        }
+        let block = vec![0x5a; 1024 * 1024];
+        let written = File::create(&self.path).and_then(|mut file| {
+            (0..(BYTES + MARGIN) / block.len()).try_for_each(|_| file.write_all(&block))?;
+            file.sync_all()?;
+            file.set_len(BYTES as u64)
+        });
+        if written.is_err() {
+            self.release();
+        }
+        written.is_ok()
+    }
+}

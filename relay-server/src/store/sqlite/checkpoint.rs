@@ -1,0 +1,154 @@
+//! Keeps the write-ahead log short without making a commit wait for it.
+//!
+//! A thread with a connection of its own copies what is committed from the log into the file, a few MiB at a time, while
+//! the writer goes on. The log starts from its beginning again only when everything in it is copied, which never happens
+//! while new frames keep coming; so once the log is long and the rest is small, the writer copies that rest itself between
+//! two commits. That is the only checkpoint on the commit path: a few pages, once for each [`RESET_FRAMES`].
+
+use std::{
+    cell::Cell,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread::JoinHandle,
+};
+
+use rusqlite::{Connection, hooks::Wal};
+
+use super::{ballast::Ballast, schema};
+use crate::store::{Health, StoreError, error::Pulse};
+
+/// New frames in the log that are worth a copy: 16 MiB.
+const STEP_FRAMES: u32 = 2048;
+
+/// Length of the log at which it is to start again: 32 MiB.
+const RESET_FRAMES: u32 = 4096;
+
+/// The most that the writer copies itself: 2 MiB.
+const REST_FRAMES: u32 = 256;
+
+thread_local! {
+    /// Frames in the log, as this thread's connection last saw them.
+    static FRAMES: Cell<u32> = const { Cell::new(0) };
+}
+
+fn count(_: &Wal, frames: std::ffi::c_int) -> rusqlite::Result<()> {
+    FRAMES.set(u32::try_from(frames).unwrap_or(0));
+    Ok(())
+}
+
+pub(super) struct Checkpointer {
+    /// One request at a time; more would ask for the same.
+    requests: Option<SyncSender<()>>,
+    thread: Option<JoinHandle<()>>,
+    copied: Arc<AtomicU32>,
+    /// Frames at the last request.
+    asked: u32,
+    idle: bool,
+}
+
+impl Checkpointer {
+    pub(super) fn start(path: &Path, pulse: Arc<Pulse>, ballast: Ballast) -> Result<Self, StoreError> {
+        let connection = schema::open_second(path)?;
+        let copied = Arc::new(AtomicU32::new(0));
+        let (requests, work) = sync_channel(1);
+        let told = Arc::clone(&copied);
+        let thread = std::thread::Builder::new().name("store-checkpoint".into());
+        let thread = thread.spawn(move || run(&connection, &work, &told, &pulse, &ballast));
+        let thread =
+            thread.map_err(|error| StoreError::Unusable(format!("cannot start the store's checkpoints: {error}")))?;
+        Ok(Self { requests: Some(requests), thread: Some(thread), copied, asked: 0, idle: true })
+    }
+
+    /// Called once by the writer's thread.
+    pub(super) fn count_frames(&self, connection: &Connection) {
+        connection.wal_hook(Some(count));
+    }
+
+    pub(super) fn after_commit(&mut self, connection: &Connection, pulse: &Pulse) {
+        let frames = FRAMES.get();
+        self.idle = false;
+        if frames < self.asked {
+            self.asked = 0; // The log started again.
+        }
+        let rest = frames.saturating_sub(self.copied.load(Ordering::Acquire));
+        if frames >= RESET_FRAMES && rest <= REST_FRAMES {
+            if let Some((_, copied)) = copy(connection, "PASSIVE", pulse) {
+                self.copied.store(copied, Ordering::Release);
+            }
+        } else if frames >= self.asked + STEP_FRAMES {
+            self.asked = frames;
+            self.request();
+        }
+    }
+
+    /// Nothing was committed for a while.
+    pub(super) fn idle(&mut self, pulse: &Pulse) {
+        if !self.idle && pulse.failure().is_none() {
+            self.idle = true;
+            self.request();
+        }
+    }
+
+    fn request(&self) {
+        if let Some(requests) = &self.requests {
+            let _already_asked = requests.try_send(());
+        }
+    }
+
+    /// At the end the file alone holds everything.
+    pub(super) fn finish(&mut self, connection: &Connection, pulse: &Pulse) {
+        drop(self.requests.take());
+        if let Some(thread) = self.thread.take() {
+            let _panicked = thread.join();
+        }
+        if pulse.failure().is_none() {
+            copy(connection, "TRUNCATE", pulse);
+        }
+    }
+}
+
+fn run(connection: &Connection, work: &Receiver<()>, copied: &AtomicU32, pulse: &Pulse, ballast: &Ballast) {
+    while let Ok(()) = work.recv() {
+        if pulse.failure().is_some() {
+            continue;
+        }
+        // What came meanwhile is copied at once while it is much.
+        while let Some((frames, done)) = copy(connection, "PASSIVE", pulse) {
+            let before = copied.swap(done, Ordering::AcqRel);
+            if frames.saturating_sub(done) < STEP_FRAMES / 2 || done <= before {
+                break;
+            }
+        }
+        if pulse.is_full() {
+            // The file needs room to grow as the log does.
+            ballast.release();
+        }
+    }
+}
+
+/// Copies from the log into the file; how many frames the log has, and how many are copied.
+fn copy(connection: &Connection, mode: &str, pulse: &Pulse) -> Option<(u32, u32)> {
+    let both = connection
+        .prepare_cached(&format!("PRAGMA wal_checkpoint({mode})"))
+        .and_then(|mut query| query.query_row([], |row| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))));
+    match both.map_err(StoreError::from) {
+        Ok((frames, copied)) => Some((u32::try_from(frames).unwrap_or(0), u32::try_from(copied).unwrap_or(0))),
+        Err(StoreError::NoSpace) => {
+            pulse.set(Health::NoSpace);
+            None
+        }
+        Err(StoreError::Failed(why)) => {
+            tracing::error!(why, "a checkpoint failed; the process must end and start again");
+            pulse.set(Health::Failed(why));
+            None
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a checkpoint was put off");
+            None
+        }
+    }
+}

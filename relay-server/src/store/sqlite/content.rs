@@ -1,0 +1,188 @@
+//! Heads, bodies and attempts on their way out, each checked against what went in.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension as _, Row as SqlRow, params};
+
+use super::{
+    head,
+    intake::{CHUNK_BYTES, Running},
+    row::{Found, time},
+};
+use crate::{
+    store::{Answer, Attempt, Head, MAX_RANGE_BYTES, Outcome, StoreError, rules},
+    webhook::EventId,
+};
+
+/// A head, and where the body is.
+pub(super) struct Content {
+    pub(super) head: Head,
+    /// The whole body, if it stands beside its head.
+    pub(super) body: Option<Bytes>,
+    pub(super) blob: Option<i64>,
+}
+
+/// Reads what an event carries. Any difference from what went in makes it [`StoreError::Damaged`].
+///
+/// A long body is only read through if `whole` asks for it.
+pub(super) fn read(connection: &Connection, found: &Found, whole: bool) -> Result<Content, StoreError> {
+    let event = &found.row.summary;
+    let damaged = || StoreError::Damaged(event.id);
+    let mut query = connection.prepare_cached("SELECT checksum, head, body, blob FROM content WHERE seq = ?1")?;
+    let stored = query
+        .query_row([found.seq], |row| {
+            let checksum: Vec<u8> = row.get(0)?;
+            let body: Option<Vec<u8>> = row.get(2)?;
+            // A flipped bit can make any byte of a text.
+            let head = String::from_utf8(row.get_ref(1)?.as_bytes()?.to_vec());
+            Ok((checksum, head, body, row.get::<_, Option<i64>>(3)?))
+        })
+        .optional()?;
+    let Some((checksum, Ok(text), body, blob)) = stored else { return Err(damaged()) };
+    if rules::checksum(&event.endpoint, event.id, &text, &event.body_sha256)[..] != checksum {
+        return Err(damaged());
+    }
+    let sha256 = match (&body, blob) {
+        (Some(body), None) => Some(rules::sha256(body)),
+        (None, Some(blob)) if whole => Some(sha256_of_chunks(connection, blob)?),
+        (None, Some(_)) => None,
+        _ => return Err(damaged()),
+    };
+    if sha256.is_some_and(|sha256| sha256 != event.body_sha256) {
+        return Err(damaged());
+    }
+    let head = head::read(&text).map_err(|_| damaged())?;
+    Ok(Content { head, body: body.map(Bytes::from), blob })
+}
+
+fn sha256_of_chunks(connection: &Connection, blob: i64) -> Result<[u8; 32], StoreError> {
+    let mut query = connection.prepare_cached("SELECT data FROM chunk WHERE blob = ?1 ORDER BY n")?;
+    let mut rows = query.query([blob])?;
+    let mut running = Running::default();
+    while let Some(row) = rows.next()? {
+        running.add(row.get_ref(0)?.as_blob().unwrap_or_default());
+    }
+    Ok(running.finish())
+}
+
+/// A part of a long body.
+fn range(connection: &Connection, id: EventId, blob: i64, range: Range<u64>) -> Result<Bytes, StoreError> {
+    let end = range.end.min(range.start.saturating_add(MAX_RANGE_BYTES));
+    if range.start >= end {
+        return Ok(Bytes::new());
+    }
+    let chunk = CHUNK_BYTES as u64;
+    let mut query = connection
+        .prepare_cached("SELECT n, sha256, data FROM chunk WHERE blob = ?1 AND n BETWEEN ?2 AND ?3 ORDER BY n")?;
+    let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let mut rows = query.query(params![blob, number(range.start / chunk), number((end - 1) / chunk)])?;
+    let mut part = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (n, data): (u64, &[u8]) = (row.get(0)?, row.get_ref(2)?.as_blob().unwrap_or_default());
+        if row.get_ref(1)?.as_blob().unwrap_or_default() != rules::sha256(data) {
+            return Err(StoreError::Damaged(id));
+        }
+        let at = |place: u64| usize::try_from(place.saturating_sub(n * chunk)).unwrap_or(usize::MAX).min(data.len());
+        part.extend_from_slice(&data[at(range.start)..at(end)]);
+    }
+    Ok(part.into())
+}
+
+/// Notes chunks down to be removed, if no event has them.
+pub(super) fn let_go(connection: &Connection, blob: i64) -> Result<(), StoreError> {
+    let mut note = connection.prepare_cached(
+        "INSERT OR REPLACE INTO staging SELECT ?1, 1 WHERE NOT EXISTS (SELECT 1 FROM content WHERE blob = ?1)",
+    )?;
+    note.execute([blob])?;
+    Ok(())
+}
+
+/// Reads status, headers, body and truncated, which is there only with a status.
+pub(super) fn answer(row: &SqlRow<'_>, first: usize) -> Result<Answer, StoreError> {
+    let headers: String = row.get(first + 1)?;
+    let body: Option<Vec<u8>> = row.get(first + 2)?;
+    Ok(Answer {
+        status: row.get(first)?,
+        headers: head::read_headers(&headers)?,
+        body: body.unwrap_or_default().into(),
+        truncated: row.get(first + 3)?,
+    })
+}
+
+pub(super) fn attempts(connection: &Connection, key: i64, id: EventId) -> Result<Vec<Attempt>, StoreError> {
+    let mut query = connection.prepare_cached(
+        "SELECT fence, number, started_at, duration_us, outcome, agent, status, headers, body, truncated \
+         FROM attempt WHERE endpoint = ?1 AND id = ?2 ORDER BY fence LIMIT 1000",
+    )?;
+    let mut rows = query.query(params![key, id.as_bytes()])?;
+    let mut attempts = Vec::new();
+    while let Some(row) = rows.next()? {
+        let outcome: String = row.get(4)?;
+        let outcome = Outcome::from_code(&outcome)
+            .ok_or_else(|| StoreError::Internal(format!("an attempt of outcome {outcome}")))?;
+        let status: Option<u16> = row.get(6)?;
+        attempts.push(Attempt {
+            fence: row.get(0)?,
+            number: row.get(1)?,
+            started_at: time(row.get(2)?),
+            duration: std::time::Duration::from_micros(row.get(3)?),
+            outcome,
+            agent: row.get(5)?,
+            answer: status.map(|_| answer(row, 6)).transpose()?,
+        });
+    }
+    Ok(attempts)
+}
+
+/// Writes an attempt; `over` replaces what was noted for its fence.
+pub(super) fn put_attempt(
+    connection: &Connection,
+    key: i64,
+    id: EventId,
+    attempt: &Attempt,
+    over: bool,
+) -> Result<(), StoreError> {
+    let answer = attempt.answer.as_ref();
+    let body = answer.map(|answer| &answer.body[..]).filter(|body| !body.is_empty());
+    let what = if over { "REPLACE" } else { "IGNORE" };
+    let mut insert = connection.prepare_cached(&format!(
+        "INSERT OR {what} INTO attempt (endpoint, id, fence, number, started_at, duration_us, outcome, agent, status, \
+         headers, body, truncated) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"
+    ))?;
+    insert.execute(params![
+        key,
+        id.as_bytes(),
+        attempt.fence,
+        attempt.number,
+        millis(attempt.started_at),
+        u64::try_from(attempt.duration.as_micros()).unwrap_or(u64::MAX >> 1),
+        attempt.outcome.code(),
+        attempt.agent,
+        answer.map(|answer| answer.status),
+        answer.map(|answer| head::write_headers(&answer.headers)),
+        body,
+        answer.is_some_and(|answer| answer.truncated),
+    ])?;
+    Ok(())
+}
+
+fn millis(at: Timestamp) -> i64 {
+    super::row::millis(at)
+}
+
+/// A part of a body, wherever it stands.
+pub(super) fn part(
+    connection: &Connection,
+    id: EventId,
+    content: &Content,
+    part: Range<u64>,
+) -> Result<Bytes, StoreError> {
+    if let Some(blob) = content.blob {
+        return range(connection, id, blob, part);
+    }
+    let body = content.body.clone().unwrap_or_default();
+    let at = |place: u64| usize::try_from(place).unwrap_or(usize::MAX).min(body.len());
+    Ok(body.slice(at(part.start)..at(part.end).max(at(part.start))))
+}

@@ -1,0 +1,146 @@
+//! What people do to events: single actions, and bulk ones that remember how far they came.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension as _, Row as SqlRow, params};
+
+use super::{
+    content, intake,
+    keys::hash,
+    listing,
+    row::{self, Found, millis, time},
+    writer::Tx,
+};
+use crate::{
+    store::{
+        Act, Acted, Action, Bulk, BulkAction, Cursor, Filter, MAX_BULKS, PageRequest, Reason, State, StoreError, rows,
+        rules,
+    },
+    webhook::EventId,
+};
+
+pub(super) fn act(tx: &mut Tx<'_>, act: &Act, now: Timestamp) -> Result<Acted, StoreError> {
+    let Some(key) = tx.endpoint(&act.endpoint)? else { return Ok(Acted::Unknown) };
+    let Some(mut found) = row::load(tx.connection, &act.endpoint, key, act.id)? else { return Ok(Acted::Unknown) };
+    let was_parked = found.row.summary.parked;
+    let acted = found.row.act(act.action, now);
+    if acted != Acted::Done {
+        return Ok(acted);
+    }
+    match act.action {
+        Action::Replay(id) => return replay(tx, key, &found, id, now),
+        Action::Revive => {
+            row::stand_in_line(tx.connection, key, &mut found.row)?;
+            row::update(tx.connection, key, &found.row)?;
+        }
+        Action::Drop | Action::Cancel => row::update_ended(tx.connection, key, &found.row, was_parked, now)?,
+    }
+    Ok(Acted::Done)
+}
+
+fn replay(tx: &mut Tx<'_>, key: i64, found: &Found, id: EventId, now: Timestamp) -> Result<Acted, StoreError> {
+    let original = match content::read(tx.connection, found, false) {
+        Ok(original) => original,
+        Err(StoreError::Damaged(_)) => {
+            quarantine(tx, key, found.clone(), now)?;
+            return Ok(Acted::Not(State::Damaged));
+        }
+        Err(error) => return Err(error),
+    };
+    let mut copy = found.row.replay(id, now);
+    row::stand_in_line(tx.connection, key, &mut copy)?;
+    let seq = tx.next_seq();
+    row::insert(tx.connection, key, &copy, seq).map_err(|error| intake::taken(error, id))?;
+    let head = super::head::write(&original.head);
+    let checksum = rules::checksum(&copy.summary.endpoint, id, &head, &copy.summary.body_sha256);
+    let mut insert = tx.connection.prepare_cached(
+        "INSERT INTO content (seq, endpoint, id, blob, checksum, head, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?;
+    insert.execute(params![seq, key, id.as_bytes(), original.blob, checksum, head, original.body.as_deref()])?;
+    drop(insert);
+    let sender = copy.summary.sender_id.as_ref().map(|sender| (hash(&copy.summary.endpoint, sender), id));
+    tx.fresh.extend(sender);
+    Ok(Acted::Done)
+}
+
+/// Sets a damaged event apart, for good.
+pub(super) fn quarantine(tx: &Tx<'_>, key: i64, mut found: Found, now: Timestamp) -> Result<(), StoreError> {
+    let was_parked = found.row.summary.parked;
+    found.row.end(State::Damaged, Some(Reason::RelayDamaged), now);
+    row::update_ended(tx.connection, key, &found.row, was_parked, now)
+}
+
+pub(super) fn start(
+    connection: &Connection,
+    id: EventId,
+    action: BulkAction,
+    filter: &Filter,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let open = "SELECT count(*) FROM bulk WHERE finished = 0 AND id <> ?1";
+    let open: u64 = connection.prepare_cached(open)?.query_row([id.as_bytes()], |row| row.get(0))?;
+    if open >= MAX_BULKS as u64 {
+        return Err(rows::too_many_bulks());
+    }
+    let filter = serde_json::to_string(filter).expect("a filter always makes JSON");
+    let mut insert = connection.prepare_cached("INSERT OR IGNORE INTO bulk VALUES (?1, ?2, ?3, ?4, NULL, 0, 0, 0)")?;
+    insert.execute(params![id.as_bytes(), action.code(), filter, millis(now)])?;
+    // The latest finished ones stay for people to look at.
+    let mut forget = connection.prepare_cached(
+        "DELETE FROM bulk WHERE finished = 1 AND id NOT IN (SELECT id FROM bulk WHERE finished = 1 ORDER BY id DESC LIMIT ?1)",
+    )?;
+    forget.execute([MAX_BULKS as u64])?;
+    Ok(())
+}
+
+pub(super) fn step(tx: &mut Tx<'_>, id: EventId, fresh: &[EventId], now: Timestamp) -> Result<Bulk, StoreError> {
+    let mut query = tx.connection.prepare_cached("SELECT * FROM bulk WHERE id = ?1")?;
+    let bulk = query.query_row([id.as_bytes()], |row| Ok(read(row))).optional()?;
+    let mut bulk = bulk.ok_or(StoreError::Unknown(id))??;
+    if bulk.finished || fresh.is_empty() {
+        return Ok(bulk);
+    }
+    // The writer looks itself, so that nothing changes between looking and acting: a short look.
+    let request = PageRequest { limit: fresh.len(), after: bulk.cursor.clone(), oldest_first: true };
+    let page = listing::list(tx.connection, tx.keys, &rows::until_created(&bulk), &request, listing::SHORT)?;
+    for (event, fresh) in page.events.iter().zip(fresh) {
+        let action = rows::single(bulk.action, *fresh);
+        match act(tx, &Act { endpoint: event.endpoint.clone(), id: event.id, action }, now)? {
+            Acted::Done => bulk.done += 1,
+            _ => bulk.skipped += 1,
+        }
+    }
+    bulk.finished = page.next.is_none();
+    bulk.cursor = page.next;
+    let mut update = tx
+        .connection
+        .prepare_cached("UPDATE bulk SET cursor = ?2, done = ?3, skipped = ?4, finished = ?5 WHERE id = ?1")?;
+    let cursor = bulk.cursor.as_ref().map(|cursor| cursor.0.as_bytes());
+    update.execute(params![id.as_bytes(), cursor, bulk.done, bulk.skipped, bulk.finished])?;
+    Ok(bulk)
+}
+
+pub(super) fn all(connection: &Connection) -> Result<Vec<Bulk>, StoreError> {
+    let mut query = connection.prepare_cached("SELECT * FROM bulk ORDER BY id")?;
+    let mut rows = query.query([])?;
+    let mut all = Vec::new();
+    while let Some(row) = rows.next()? {
+        all.push(read(row)?);
+    }
+    Ok(all)
+}
+
+fn read(row: &SqlRow<'_>) -> Result<Bulk, StoreError> {
+    let action: String = row.get(1)?;
+    let filter: String = row.get(2)?;
+    let strange = |what: &str| StoreError::Internal(format!("a bulk action with the {what}"));
+    Ok(Bulk {
+        id: EventId::from_bytes(row.get(0)?),
+        action: BulkAction::from_code(&action).ok_or_else(|| strange(&action))?,
+        filter: serde_json::from_str(&filter).map_err(|_| strange(&filter))?,
+        created_at: time(row.get(3)?),
+        cursor: row.get::<_, Option<_>>(4)?.map(|id| Cursor(EventId::from_bytes(id))),
+        done: row.get(5)?,
+        skipped: row.get(6)?,
+        finished: row.get(7)?,
+    })
+}

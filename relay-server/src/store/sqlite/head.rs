@@ -1,0 +1,70 @@
+//! A head and headers as JSON, so that stock tools can read them.
+//!
+//! Header values are bytes; each byte stands as the character with its number (Latin-1), which loses nothing.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::store::{Head, StoreError};
+
+#[derive(Serialize, Deserialize)]
+struct Written {
+    method: String,
+    target: String,
+    host: String,
+    peer: IpAddr,
+    secure: bool,
+    verified: String,
+    headers: Vec<(String, String)>,
+}
+
+pub(super) fn write(head: &Head) -> String {
+    let written = Written {
+        method: head.method.clone(),
+        target: head.target.clone(),
+        host: head.host.clone(),
+        peer: head.peer,
+        secure: head.secure,
+        verified: head.verified.clone(),
+        headers: latin1(&head.headers),
+    };
+    serde_json::to_string(&written).expect("texts and numbers always make JSON")
+}
+
+pub(super) fn read(text: &str) -> Result<Head, StoreError> {
+    let written: Written = serde_json::from_str(text).map_err(|error| unreadable(&error))?;
+    Ok(Head {
+        method: written.method,
+        target: written.target,
+        host: written.host,
+        headers: bytes(written.headers)?,
+        peer: written.peer,
+        secure: written.secure,
+        verified: written.verified,
+    })
+}
+
+pub(super) fn write_headers(headers: &[(String, Vec<u8>)]) -> String {
+    serde_json::to_string(&latin1(headers)).expect("texts always make JSON")
+}
+
+pub(super) fn read_headers(text: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+    bytes(serde_json::from_str(text).map_err(|error| unreadable(&error))?)
+}
+
+fn latin1(headers: &[(String, Vec<u8>)]) -> Vec<(String, String)> {
+    headers.iter().map(|(name, value)| (name.clone(), value.iter().map(|&byte| char::from(byte)).collect())).collect()
+}
+
+fn bytes(headers: Vec<(String, String)>) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+    let one = |(name, value): (String, String)| {
+        let value: Result<_, _> = value.chars().map(u8::try_from).collect();
+        value.map(|value| (name, value)).map_err(|_| StoreError::Internal("a stored header is not Latin-1".into()))
+    };
+    headers.into_iter().map(one).collect()
+}
+
+fn unreadable(error: &serde_json::Error) -> StoreError {
+    StoreError::Internal(format!("a stored head cannot be read: {error}"))
+}

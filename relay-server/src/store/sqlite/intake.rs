@@ -1,0 +1,244 @@
+//! Taking events in: what they are beside earlier ones, their rows, their bodies.
+//!
+//! What can be done before the transaction is done by the caller: hashes, and the head's JSON. Long bodies come in
+//! beforehand, chunk by chunk, each in a transaction of its own, so that no commit takes longer than a chunk does.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension as _, params};
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    content, head,
+    keys::hash,
+    row::{self, Found},
+    writer::{Kind, Tx, Writer},
+};
+use crate::{
+    endpoint::EndpointName,
+    store::{
+        Answer, Body, Dedup, INLINE_BYTES, Lease, NewEvent, State, StoreError, Verdict,
+        rules::{self, Likeness, Row, compare},
+    },
+    webhook::EventId,
+};
+
+/// Size of a chunk, in bytes.
+pub(super) const CHUNK_BYTES: usize = 256 * 1024;
+
+/// An event, ready to be written.
+pub(super) struct Ready {
+    row: Row,
+    dedup: Option<Dedup>,
+    lease: Option<Timestamp>,
+    head: String,
+    checksum: [u8; 32],
+    body: ReadyBody,
+    /// Hashes of the sender's id and of the dedup key, if that is another text.
+    keys: Vec<u128>,
+}
+
+enum ReadyBody {
+    Inline(bytes::Bytes),
+    Chunks(i64),
+}
+
+impl Ready {
+    /// What it weighs in a transaction.
+    pub(super) fn bytes(&self) -> usize {
+        let body = match &self.body {
+            ReadyBody::Inline(bytes) => bytes.len(),
+            ReadyBody::Chunks(_) => 0,
+        };
+        body + self.head.len() + 256
+    }
+}
+
+/// Prepares an event whose body fits beside its head. Long bodies need their chunks' number first.
+pub(super) fn prepare(event: &NewEvent, blob: Option<(i64, [u8; 32])>) -> Result<Ready, StoreError> {
+    let (body, body_sha256) = match blob {
+        Some((blob, sha256)) => (ReadyBody::Chunks(blob), sha256),
+        None => {
+            let bytes = event.body.part(0, INLINE_BYTES as usize).map_err(|error| unreadable(&error))?;
+            let sha256 = rules::sha256(&bytes);
+            (ReadyBody::Inline(bytes), sha256)
+        }
+    };
+    let head = head::write(&event.head);
+    let checksum = rules::checksum(&event.endpoint, event.id, &head, &body_sha256);
+    let dedup = event.dedup.as_ref().map(|dedup| &dedup.key).filter(|key| Some(*key) != event.sender_id.as_ref());
+    let keys = event.sender_id.iter().chain(dedup).map(|text| hash(&event.endpoint, text)).collect();
+    let row = Row::new(event, body_sha256, None);
+    Ok(Ready { row, dedup: event.dedup.clone(), lease: event.lease, head, checksum, body, keys })
+}
+
+pub(super) fn unreadable(error: &std::io::Error) -> StoreError {
+    StoreError::Invalid(format!("the body cannot be read: {error}"))
+}
+
+/// A part of a long body, with its hash.
+pub(super) fn chunk(body: &Body, n: u64) -> Result<(bytes::Bytes, [u8; 32]), StoreError> {
+    let data = body.part(n.saturating_mul(CHUNK_BYTES as u64), CHUNK_BYTES).map_err(|error| unreadable(&error))?;
+    let sha256 = rules::sha256(&data);
+    Ok((data, sha256))
+}
+
+/// The hash of a body that is read part by part.
+#[derive(Default)]
+pub(super) struct Running(Sha256);
+
+impl Running {
+    pub(super) fn add(&mut self, part: &[u8]) {
+        self.0.update(part);
+    }
+
+    pub(super) fn finish(self) -> [u8; 32] {
+        self.0.finalize().into()
+    }
+}
+
+/// A long body that is coming in. Unless its event is kept, its chunks are let go with this.
+pub(super) struct Staged {
+    writer: Arc<Writer>,
+    pub(super) blob: i64,
+    pub(super) is_kept: bool,
+}
+
+impl Staged {
+    pub(super) fn new(writer: &Arc<Writer>, blob: i64) -> Self {
+        Self { writer: Arc::clone(writer), blob, is_kept: false }
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            // If this finds no place, the chunks are removed by the next process.
+            let blob = self.blob;
+            let _nobody_waits = self.writer.call(Kind::Upkeep, 0, move |tx| {
+                let mut update = tx.connection.prepare_cached("UPDATE staging SET dropped = 1 WHERE blob = ?1")?;
+                update.execute([blob])?;
+                Ok(())
+            });
+        }
+    }
+}
+
+/// Begins a long body.
+pub(super) fn stage(tx: &mut Tx<'_>) -> Result<i64, StoreError> {
+    let blob = tx.next_blob();
+    tx.connection.prepare_cached("INSERT INTO staging VALUES (?1, 0)")?.execute([blob])?;
+    Ok(blob)
+}
+
+pub(super) fn put_chunk(tx: &Tx<'_>, blob: i64, n: u64, sha256: &[u8; 32], data: &[u8]) -> Result<(), StoreError> {
+    let mut insert =
+        tx.connection.prepare_cached("INSERT INTO chunk (blob, n, sha256, data) VALUES (?1, ?2, ?3, ?4)")?;
+    insert.execute(params![blob, n, sha256, data])?;
+    Ok(())
+}
+
+/// Takes one event in.
+pub(super) fn append(tx: &mut Tx<'_>, event: &Ready, now: Timestamp) -> Result<Verdict, StoreError> {
+    let name = &event.row.summary.endpoint;
+    let key = tx.endpoint_or_new(name)?;
+    let (likeness, earlier) = likeness(tx, key, event, now)?;
+    if let ReadyBody::Chunks(blob) = event.body {
+        tx.connection.prepare_cached("DELETE FROM staging WHERE blob = ?1")?.execute([blob])?;
+        if !matches!(likeness, Likeness::Unrelated | Likeness::Conflict) {
+            content::let_go(tx.connection, blob)?;
+        }
+    }
+    let conflict = match (likeness, earlier) {
+        (Likeness::Duplicate, Some(found)) => return duplicate(tx.connection, key, &found),
+        (Likeness::Again { redelivery }, Some(found)) => {
+            return again(tx.connection, key, found, redelivery, event.lease, now);
+        }
+        (_, earlier) => earlier.map(|found| found.row.summary.id),
+    };
+    let mut row = event.row.clone();
+    row.summary.conflict_with = conflict;
+    let first = row::stand_in_line(tx.connection, key, &mut row)?;
+    let lease = event.lease.filter(|_| first).map(|until| row.lease(until, now).0);
+    let seq = tx.next_seq();
+    row::insert(tx.connection, key, &row, seq).map_err(|error| taken(error, row.summary.id))?;
+    let (body, blob) = match &event.body {
+        ReadyBody::Inline(bytes) => (Some(&bytes[..]), None),
+        ReadyBody::Chunks(blob) => (None, Some(*blob)),
+    };
+    let mut insert = tx.connection.prepare_cached(
+        "INSERT INTO content (seq, endpoint, id, checksum, head, body, blob) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?;
+    insert.execute(params![seq, key, row.summary.id.as_bytes(), event.checksum, event.head, body, blob])?;
+    drop(insert);
+    tx.fresh.extend(event.keys.iter().map(|hash| (*hash, row.summary.id)));
+    Ok(Verdict::Accepted { lease, conflict })
+}
+
+pub(super) fn taken(error: StoreError, id: EventId) -> StoreError {
+    match error {
+        StoreError::Internal(why) if why.contains("UNIQUE") => {
+            StoreError::Invalid(format!("there is already an event {id}"))
+        }
+        other => other,
+    }
+}
+
+fn likeness(tx: &Tx<'_>, key: i64, event: &Ready, now: Timestamp) -> Result<(Likeness, Option<Found>), StoreError> {
+    let mut found = (Likeness::Unrelated, None);
+    let Some(dedup) = &event.dedup else { return Ok(found) };
+    let name = &event.row.summary.endpoint;
+    let hash = hash(name, &dedup.key);
+    let fresh = tx.fresh.iter().rev().filter(|(other, _)| *other == hash).map(|(_, id)| *id);
+    for id in fresh.chain(tx.keys.find(tx.connection, hash)?) {
+        let Some(earlier) = row::load(tx.connection, name, key, id)? else { continue };
+        if earlier.row.dedup_key.as_ref() != Some(&dedup.key) {
+            continue;
+        }
+        match compare(&earlier.row.summary, &event.row.summary.body_sha256, dedup, now) {
+            Likeness::Unrelated => {}
+            Likeness::Conflict if found.1.is_none() => found = (Likeness::Conflict, Some(earlier)),
+            Likeness::Conflict => {}
+            same => return Ok((same, Some(earlier))),
+        }
+    }
+    Ok(found)
+}
+
+fn duplicate(connection: &Connection, key: i64, found: &Found) -> Result<Verdict, StoreError> {
+    let event = &found.row.summary;
+    let delivered = event.state == State::Delivered;
+    let answer = if delivered { last_answer(connection, key, event.id)? } else { None };
+    Ok(Verdict::Duplicate { of: event.id, state: event.state, answer })
+}
+
+fn last_answer(connection: &Connection, key: i64, id: EventId) -> Result<Option<Answer>, StoreError> {
+    let mut query = connection.prepare_cached(
+        "SELECT status, headers, body, truncated FROM attempt \
+         WHERE endpoint = ?1 AND id = ?2 AND status IS NOT NULL ORDER BY fence DESC LIMIT 1",
+    )?;
+    query.query_row(params![key, id.as_bytes()], |row| Ok(content::answer(row, 0))).optional()?.transpose()
+}
+
+fn again(
+    connection: &Connection,
+    key: i64,
+    found: Found,
+    redelivery: bool,
+    lease: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<Verdict, StoreError> {
+    let mut row = found.row;
+    row.again(redelivery, now);
+    let first = row::stand_in_line(connection, key, &mut row)?;
+    let lease: Option<Lease> = lease.filter(|_| first).map(|until| row.lease(until, now).0);
+    row::update(connection, key, &row)?;
+    Ok(Verdict::Again { of: row.summary.id, lease, redelivery })
+}
+
+/// The endpoint's number for reading.
+pub(super) fn endpoint_key(connection: &Connection, name: &EndpointName) -> Result<Option<i64>, StoreError> {
+    let mut query = connection.prepare_cached("SELECT key FROM endpoint WHERE name = ?1")?;
+    Ok(query.query_row([name.as_str()], |row| row.get(0)).optional()?)
+}

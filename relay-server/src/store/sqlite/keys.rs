@@ -1,0 +1,133 @@
+//! Which events have a dedup key or a sender's id: an index whose order is random, kept cheap.
+//!
+//! Put straight into a B-tree, each new key would dirty a page of its own in every commit. So new keys stand in memory
+//! first. Full, that set is frozen and moved into the table `key` in order, a slice with each commit, so that many keys
+//! share a page. The keys themselves are in the event rows: after a crash, those above the last `key_upto` are read back.
+//!
+//! Invariant: a key is in memory or in the table, or in both, from the commit of its event on.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rusqlite::{Connection, params};
+
+use crate::endpoint::EndpointName;
+use crate::store::{StoreError, rules::sha256};
+use crate::webhook::EventId;
+
+/// Keys in memory before they are moved, about 50 bytes each.
+const FULL: usize = 64 * 1024;
+
+/// Fewest keys that one commit moves.
+const SLICE: usize = 128;
+
+pub(super) type Key = (u128, EventId);
+
+#[derive(Debug, Default)]
+pub(super) struct Keys(Mutex<Sets>);
+
+#[derive(Debug, Default)]
+struct Sets {
+    active: BTreeSet<Key>,
+    frozen: BTreeSet<Key>,
+    /// Keys of events up to here stand in `frozen` or in the table.
+    frozen_upto: i64,
+    /// How far `frozen` was moved.
+    moved: Option<Key>,
+}
+
+/// What a commit moves; told back once it is committed.
+pub(super) struct Moved {
+    last: Key,
+    all: bool,
+}
+
+pub(super) fn hash(endpoint: &EndpointName, text: &str) -> u128 {
+    let sum = sha256(&[endpoint.as_str().as_bytes(), b"\n", text.as_bytes()].concat());
+    u128::from_be_bytes(*sum.first_chunk().expect("a SHA-256 is longer"))
+}
+
+impl Keys {
+    fn sets(&self) -> MutexGuard<'_, Sets> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The events with this key, the newest first. They are candidates: the row says whether the key is really its.
+    pub(super) fn find(&self, connection: &Connection, hash: u128) -> Result<Vec<EventId>, StoreError> {
+        let mut found: BTreeSet<EventId> = {
+            let sets = self.sets();
+            let range = (hash, EventId::from_bytes([0; 16]))..=(hash, EventId::from_bytes([0xff; 16]));
+            sets.active.range(range.clone()).chain(sets.frozen.range(range)).map(|key| key.1).collect()
+        };
+        let mut query = connection.prepare_cached("SELECT id FROM key WHERE hash = ?1 ORDER BY id DESC LIMIT 1000")?;
+        for id in query.query_map([hash.to_be_bytes()], |row| row.get(0))? {
+            found.insert(EventId::from_bytes(id?));
+        }
+        Ok(found.into_iter().rev().collect())
+    }
+
+    /// Adds the keys of a committed transaction whose last event has this number.
+    pub(super) fn publish(&self, fresh: &[Key], upto: i64) {
+        let mut sets = self.sets();
+        sets.active.extend(fresh);
+        if sets.active.len() >= FULL && sets.frozen.is_empty() {
+            sets.frozen = std::mem::take(&mut sets.active);
+            (sets.frozen_upto, sets.moved) = (upto, None);
+        }
+    }
+
+    /// Moves a slice into the table, larger when more keys come in.
+    pub(super) fn move_slice(&self, connection: &Connection, fresh: usize) -> Result<Option<Moved>, StoreError> {
+        let (slice, upto) = {
+            let sets = self.sets();
+            let from = sets.moved.map_or(Bound::Unbounded, Bound::Excluded);
+            let slice: Vec<Key> =
+                sets.frozen.range((from, Bound::Unbounded)).take(SLICE.max(fresh * 2)).copied().collect();
+            (slice, sets.frozen_upto)
+        };
+        let Some(&last) = slice.last() else { return Ok(None) };
+        let mut insert = connection.prepare_cached("INSERT OR IGNORE INTO key (hash, id) VALUES (?1, ?2)")?;
+        for (hash, id) in &slice {
+            insert.execute(params![hash.to_be_bytes(), id.as_bytes()])?;
+        }
+        let all = self.sets().frozen.last() == Some(&last);
+        if all {
+            let mut upsert = connection.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('key_upto', ?1)")?;
+            upsert.execute([upto])?;
+        }
+        Ok(Some(Moved { last, all }))
+    }
+
+    /// The slice is committed.
+    pub(super) fn moved(&self, moved: &Moved) {
+        let mut sets = self.sets();
+        if moved.all {
+            sets.frozen.clear();
+            sets.moved = None;
+        } else {
+            sets.moved = Some(moved.last);
+        }
+    }
+
+    /// Reads back what was in memory when the last process ended.
+    pub(super) fn load(&self, connection: &Connection) -> Result<(), StoreError> {
+        let sql = "SELECT e.id, n.name, e.sender_id, e.dedup_key FROM content c JOIN event e ON e.endpoint = c.endpoint \
+                   AND e.id = c.id JOIN endpoint n ON n.key = c.endpoint \
+                   WHERE c.seq > (SELECT coalesce(max(value), 0) FROM meta WHERE name = 'key_upto')";
+        let mut query = connection.prepare(sql)?;
+        let mut rows = query.query([])?;
+        let mut sets = self.sets();
+        while let Some(row) = rows.next()? {
+            let name: String = row.get(1)?;
+            let Ok(endpoint) = EndpointName::parse(&name) else { continue };
+            let (sender, dedup): (Option<String>, Option<String>) = (row.get(2)?, row.get(3)?);
+            let dedup = dedup.as_deref().and_then(|key| key.strip_prefix('+'));
+            let id = EventId::from_bytes(row.get(0)?);
+            for text in sender.as_deref().into_iter().chain(dedup) {
+                sets.active.insert((hash(&endpoint, text), id));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,236 @@
+//! Lists and searches: the endpoints' events merged in order of id, a bounded number of them a call.
+//!
+//! Dead letters and open events have indexes of their own, and so has the sender's id. Everything else is a walk from
+//! the cursor on that stops after so many events or bytes of text ([`Look`]) and says where to go on.
+
+use std::collections::VecDeque;
+
+use jiff::{Timestamp, ToSpan as _};
+use memchr::memmem::Finder;
+use rusqlite::{Connection, params};
+
+use super::{
+    intake::endpoint_key,
+    keys::{Keys, hash},
+    row::{self, COLUMNS, Found},
+};
+use crate::{
+    endpoint::EndpointName,
+    store::{Cursor, Filter, MAX_PAGE, Page, PageRequest, State, StoreError},
+    webhook::EventId,
+};
+
+/// How much one call looks at.
+#[derive(Clone, Copy)]
+pub(super) struct Look {
+    rows: usize,
+    /// Of heads and bodies that are searched for a text.
+    bytes: usize,
+}
+
+/// A look by a reader.
+pub(super) const LONG: Look = Look { rows: 20_000, bytes: 32 * 1024 * 1024 };
+
+/// A look by the writer, for whom commits wait.
+pub(super) const SHORT: Look = Look { rows: 1000, bytes: 1024 * 1024 };
+
+/// Rows read at a time, from the first to the largest portion.
+const PORTIONS: (usize, usize) = (8, 512);
+
+pub(super) fn list(
+    connection: &Connection,
+    keys: &Keys,
+    filter: &Filter,
+    page: &PageRequest,
+    look: Look,
+) -> Result<Page, StoreError> {
+    let limit = page.limit.clamp(1, MAX_PAGE);
+    let mut walk = match &filter.sender_id {
+        Some(sender) => Walk::of_sender(connection, keys, filter, page, sender)?,
+        None => Walk::of_all(connection, filter, page)?,
+    };
+    let mut search = filter.text.as_deref().map(Search::new);
+    let mut events = Vec::new();
+    let mut last = None;
+    for _ in 0..look.rows {
+        let Some(found) = walk.next(connection)? else { return Ok(Page { events, next: None }) };
+        last = Some(Cursor(found.row.summary.id));
+        let passes = filter.lets_pass(&found.row.summary)
+            && search.as_mut().map_or(Ok(true), |search| search.finds(connection, &found))?;
+        if passes {
+            events.push(found.row.summary);
+        }
+        if events.len() == limit || search.as_ref().is_some_and(|search| search.bytes > look.bytes) {
+            break;
+        }
+    }
+    Ok(Page { events, next: last })
+}
+
+/// One event, and its endpoint's number.
+pub(super) fn find(
+    connection: &Connection,
+    endpoint: Option<&EndpointName>,
+    id: EventId,
+) -> Result<Option<(i64, Found)>, StoreError> {
+    let filter = Filter { endpoints: endpoint.into_iter().cloned().collect(), ..Filter::default() };
+    for (name, key) in wanted(connection, &filter)? {
+        if let Some(found) = row::load(connection, &name, key, id)? {
+            return Ok(Some((key, found)));
+        }
+    }
+    Ok(None)
+}
+
+/// All endpoints by name and number.
+pub(super) fn endpoints(connection: &Connection) -> Result<Vec<(EndpointName, i64)>, StoreError> {
+    let mut query = connection.prepare_cached("SELECT name, key FROM endpoint ORDER BY name")?;
+    let rows = query.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))?;
+    let rows: Vec<(String, i64)> = rows.collect::<Result<_, _>>()?;
+    let parsed = rows.into_iter().filter_map(|(name, key)| EndpointName::parse(&name).ok().map(|name| (name, key)));
+    Ok(parsed.collect())
+}
+
+fn wanted(connection: &Connection, filter: &Filter) -> Result<Vec<(EndpointName, i64)>, StoreError> {
+    if filter.endpoints.is_empty() {
+        return endpoints(connection);
+    }
+    let mut found = Vec::new();
+    for name in &filter.endpoints {
+        found.extend(endpoint_key(connection, name)?.map(|key| (name.clone(), key)));
+    }
+    Ok(found)
+}
+
+/// Events of several endpoints in one order.
+struct Walk {
+    lanes: Vec<Lane>,
+    oldest_first: bool,
+    sql: String,
+    low: [u8; 16],
+    high: [u8; 16],
+}
+
+struct Lane {
+    endpoint: EndpointName,
+    key: i64,
+    ready: VecDeque<Found>,
+    /// Rows of the next portion; 0 when there are none left.
+    portion: usize,
+    last: Option<EventId>,
+}
+
+impl Walk {
+    fn of_all(connection: &Connection, filter: &Filter, page: &PageRequest) -> Result<Self, StoreError> {
+        let only = |states: &[State]| !filter.states.is_empty() && filter.states.iter().all(|s| states.contains(s));
+        let (index, and) = if only(&[State::Dead]) {
+            ("INDEXED BY event_dead", "AND state = 3")
+        } else if only(&[State::Pending, State::Running]) {
+            ("INDEXED BY event_open", "AND due_at IS NOT NULL")
+        } else {
+            ("", "")
+        };
+        let order = if page.oldest_first { "ASC" } else { "DESC" };
+        let sql = format!(
+            "SELECT {COLUMNS} FROM event {index} WHERE endpoint = ?1 AND id > ?2 AND id < ?3 {and} ORDER BY id {order} LIMIT ?4"
+        );
+        let (mut low, mut high) = (edge(filter.from, [0; 16], -1), edge(filter.until, [0xff; 16], 1));
+        if let Some(Cursor(after)) = &page.after {
+            if page.oldest_first {
+                low = low.max(*after.as_bytes());
+            } else {
+                high = high.min(*after.as_bytes());
+            }
+        }
+        let lane = |(endpoint, key)| Lane { endpoint, key, ready: VecDeque::new(), portion: PORTIONS.0, last: None };
+        let lanes = wanted(connection, filter)?.into_iter().map(lane).collect();
+        Ok(Self { lanes, oldest_first: page.oldest_first, sql, low, high })
+    }
+
+    fn of_sender(
+        connection: &Connection,
+        keys: &Keys,
+        filter: &Filter,
+        page: &PageRequest,
+        sender: &str,
+    ) -> Result<Self, StoreError> {
+        let mut walk = Self::of_all(connection, filter, page)?;
+        for lane in &mut walk.lanes {
+            lane.portion = 0;
+            let mut ids = keys.find(connection, hash(&lane.endpoint, sender))?;
+            ids.retain(|id| *id.as_bytes() > walk.low && *id.as_bytes() < walk.high);
+            if page.oldest_first {
+                ids.reverse();
+            }
+            for id in ids {
+                lane.ready.extend(row::load(connection, &lane.endpoint, lane.key, id)?);
+            }
+        }
+        Ok(walk)
+    }
+
+    fn next(&mut self, connection: &Connection) -> Result<Option<Found>, StoreError> {
+        for lane in self.lanes.iter_mut().filter(|lane| lane.ready.is_empty() && lane.portion > 0) {
+            let (mut low, mut high) = (self.low, self.high);
+            if let Some(last) = &lane.last {
+                *(if self.oldest_first { &mut low } else { &mut high }) = *last.as_bytes();
+            }
+            let mut query = connection.prepare_cached(&self.sql)?;
+            let mut rows = query.query(params![lane.key, low, high, lane.portion as u64])?;
+            while let Some(row) = rows.next()? {
+                lane.ready.push_back(row::read(row, &lane.endpoint)?);
+            }
+            lane.last = lane.ready.back().map(|found| found.row.summary.id);
+            let full = lane.ready.len() == lane.portion;
+            lane.portion = if full { (lane.portion * 4).min(PORTIONS.1) } else { 0 };
+        }
+        let heads = self.lanes.iter_mut().filter(|lane| !lane.ready.is_empty());
+        let id = |lane: &&mut Lane| lane.ready[0].row.summary.id;
+        let next = if self.oldest_first { heads.min_by_key(id) } else { heads.max_by_key(id) };
+        Ok(next.and_then(|lane| lane.ready.pop_front()))
+    }
+}
+
+/// An id begins with its time; an hour is left for the time between an event's arrival and the making of its id.
+fn edge(at: Option<Timestamp>, open: [u8; 16], hours: i64) -> [u8; 16] {
+    let Some(millis) = at.and_then(|at| at.checked_add(hours.hours()).ok()).map(Timestamp::as_millisecond) else {
+        return open;
+    };
+    let mut bytes = open;
+    bytes[..6].copy_from_slice(&u64::try_from(millis).unwrap_or(0).to_be_bytes()[2..]);
+    bytes
+}
+
+/// Looks for a text.
+struct Search<'a> {
+    plain: Finder<'a>,
+    /// As the text stands in the head's JSON.
+    escaped: Finder<'static>,
+    bytes: usize,
+}
+
+impl<'a> Search<'a> {
+    fn new(text: &'a str) -> Self {
+        let quoted = serde_json::Value::from(text).to_string();
+        let escaped = Finder::new(&quoted.as_bytes()[1..quoted.len() - 1]).into_owned();
+        Self { plain: Finder::new(text), escaped, bytes: 0 }
+    }
+
+    fn finds(&mut self, connection: &Connection, found: &Found) -> Result<bool, StoreError> {
+        let event = &found.row.summary;
+        let short = [&event.event_type, &event.sender_id].into_iter().flatten();
+        if short.into_iter().any(|text| self.plain.find(text.as_bytes()).is_some()) {
+            return Ok(true);
+        }
+        let mut query = connection.prepare_cached(
+            "SELECT head, coalesce(body, (SELECT substr(data, 1, 65536) FROM chunk WHERE chunk.blob = content.blob AND n = 0)) \
+             FROM content WHERE seq = ?1",
+        )?;
+        let mut rows = query.query([found.seq])?;
+        let Some(row) = rows.next()? else { return Ok(false) };
+        let head = row.get_ref(0)?.as_bytes().unwrap_or_default();
+        let body = row.get_ref(1)?.as_blob_or_null().ok().flatten().unwrap_or_default();
+        self.bytes += head.len() + body.len();
+        Ok(self.escaped.find(head).is_some() || self.plain.find(body).is_some())
+    }
+}

@@ -1,0 +1,229 @@
+//! Housekeeping: a reader looks for what may go, the writer removes it in small transactions.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::{
+    content,
+    row::{self, time},
+    schema::PAGE_BYTES,
+    small,
+    writer::Tx,
+};
+use crate::{
+    endpoint::EndpointName,
+    store::{Purge, PurgeCursor, Purged, State, StoreError, rules::is_over},
+    webhook::EventId,
+};
+
+/// Events that one call looks at, and the most that it removes.
+const LOOK: usize = 5000;
+const REMOVE: usize = 500;
+
+/// Keys that one round looks at.
+const KEYS: i64 = 20_000;
+
+/// Chunks removed at a time: 16 MiB.
+const CHUNKS: usize = 64;
+
+/// Pages given back to the file system at a time.
+const PAGES: u64 = 512;
+
+/// What an event costs beside its body, roughly.
+const EVENT_BYTES: u64 = 600;
+
+/// What a reader found.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Candidates {
+    /// By number of endpoint and id.
+    old: Vec<(i64, EventId)>,
+    excess: Vec<(i64, EventId)>,
+    expired: Vec<(EndpointName, EventId)>,
+    next: Option<PurgeCursor>,
+}
+
+impl Candidates {
+    fn count(&self) -> usize {
+        self.old.len() + self.expired.len() + self.excess.len()
+    }
+}
+
+pub(super) fn look(
+    connection: &Connection,
+    policy: &Purge,
+    used_bytes: u64,
+    now: Timestamp,
+) -> Result<Candidates, StoreError> {
+    let mut found = Candidates::default();
+    let mut excess = used_bytes.saturating_sub(policy.max_bytes);
+    let after = policy.cursor.map_or(0, |cursor| i64::try_from(cursor.0).unwrap_or(i64::MAX));
+    let mut query = connection.prepare_cached(
+        "SELECT c.seq, c.endpoint, c.id, e.received_at, e.settled_at, e.size, n.name FROM content c \
+         JOIN event e ON e.endpoint = c.endpoint AND e.id = c.id JOIN endpoint n ON n.key = c.endpoint \
+         WHERE c.seq > ?1 ORDER BY c.seq LIMIT ?2",
+    )?;
+    let mut rows = query.query(params![after, LOOK as u64])?;
+    let mut looked = 0;
+    while let Some(row) = rows.next()? {
+        looked += 1;
+        let event = (row.get(1)?, EventId::from_bytes(row.get(2)?));
+        let received = time(row.get(3)?);
+        let settled = row.get::<_, Option<i64>>(4)?.map(time);
+        match settled {
+            Some(settled) if is_over(settled, policy.retention, now) => found.old.push(event),
+            Some(_) if excess > 0 => {
+                excess = excess.saturating_sub(row.get::<_, u64>(5)? + EVENT_BYTES);
+                found.excess.push(event);
+            }
+            None if is_over(received, policy.pending_retention, now) => {
+                let name: String = row.get(6)?;
+                found.expired.extend(EndpointName::parse(&name).ok().map(|name| (name, event.1)));
+            }
+            // Events stand in the order in which they came: nothing after a young one can be old.
+            _ if excess == 0 && !is_over(received, policy.retention.min(policy.pending_retention), now) => {
+                return Ok(found);
+            }
+            _ => {}
+        }
+        if looked == LOOK || found.count() == REMOVE {
+            found.next = Some(PurgeCursor(row.get::<_, u64>(0)?.into()));
+            break;
+        }
+    }
+    Ok(found)
+}
+
+/// Removes what was found, if it is still as it was.
+pub(super) fn remove(
+    tx: &mut Tx<'_>,
+    policy: &Purge,
+    found: &Candidates,
+    keys_after: &mut Option<[u8; 16]>,
+    now: Timestamp,
+) -> Result<Purged, StoreError> {
+    // What was let go before comes first: until it is gone the store looks larger than it will be.
+    if sweep_chunks(tx)? {
+        return Ok(Purged { next: Some(policy.cursor.unwrap_or(PurgeCursor(0))), ..Purged::default() });
+    }
+    let mut purged = Purged { next: found.next, ..Purged::default() };
+    for (key, id) in &found.old {
+        purged.removed += u64::from(delete(tx.connection, *key, *id)?);
+    }
+    for (key, id) in &found.excess {
+        purged.evicted += u64::from(delete(tx.connection, *key, *id)?);
+    }
+    for (endpoint, id) in &found.expired {
+        purged.expired += u64::from(expire(tx, endpoint, *id, policy.pending_retention, now)?);
+    }
+    if found.next.is_none() {
+        *keys_after = sweep_keys(tx.connection, *keys_after)?;
+        small::forget_refused(tx.connection, now)?;
+        shrink(tx.connection)?;
+        purged.next = unused_blob(tx)?.map(|_| PurgeCursor(u128::MAX));
+    }
+    Ok(purged)
+}
+
+/// Chunks that belong to no event: it was removed, its caller gave up, or its process ended.
+fn unused_blob(tx: &Tx<'_>) -> Result<Option<i64>, StoreError> {
+    let mut query = tx.connection.prepare_cached(
+        "SELECT coalesce((SELECT blob FROM staging WHERE dropped = 1 LIMIT 1), \
+         (SELECT blob FROM staging WHERE blob <= ?1 LIMIT 1))",
+    )?;
+    Ok(query.query_row([tx.blobs_before()], |row| row.get(0))?)
+}
+
+/// Removes some of them; says whether there were any.
+fn sweep_chunks(tx: &Tx<'_>) -> Result<bool, StoreError> {
+    let Some(blob) = unused_blob(tx)? else { return Ok(false) };
+    let mut delete = tx
+        .connection
+        .prepare_cached("DELETE FROM chunk WHERE blob = ?1 AND n IN (SELECT n FROM chunk WHERE blob = ?1 LIMIT ?2)")?;
+    if delete.execute(params![blob, CHUNKS as u64])? < CHUNKS {
+        tx.connection.prepare_cached("DELETE FROM staging WHERE blob = ?1")?.execute([blob])?;
+    }
+    Ok(true)
+}
+
+fn delete(connection: &Connection, key: i64, id: EventId) -> Result<bool, StoreError> {
+    let mut event = connection
+        .prepare_cached("DELETE FROM event WHERE endpoint = ?1 AND id = ?2 AND due_at IS NULL RETURNING seq")?;
+    let seq: Option<i64> = event.query_row(params![key, id.as_bytes()], |row| row.get(0)).optional()?;
+    let Some(seq) = seq else { return Ok(false) };
+    let mut attempts = connection.prepare_cached("DELETE FROM attempt WHERE endpoint = ?1 AND id = ?2")?;
+    attempts.execute(params![key, id.as_bytes()])?;
+    let mut content = connection.prepare_cached("DELETE FROM content WHERE seq = ?1 RETURNING blob")?;
+    let blob: Option<Option<i64>> = content.query_row([seq], |row| row.get(0)).optional()?;
+    if let Some(blob) = blob.flatten() {
+        content::let_go(connection, blob)?;
+    }
+    Ok(true)
+}
+
+fn expire(
+    tx: &mut Tx<'_>,
+    endpoint: &EndpointName,
+    id: EventId,
+    keep: Duration,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let Some(key) = tx.endpoint(endpoint)? else { return Ok(false) };
+    let Some(mut found) = row::load(tx.connection, endpoint, key, id)? else { return Ok(false) };
+    let was_parked = found.row.summary.parked;
+    let expires = found.row.expire(keep, now);
+    if expires {
+        row::update_ended(tx.connection, key, &found.row, was_parked, now)?;
+    }
+    Ok(expires)
+}
+
+/// Forgets keys of events that are older than the oldest one that is there. Where to go on.
+fn sweep_keys(connection: &Connection, after: Option<[u8; 16]>) -> Result<Option<[u8; 16]>, StoreError> {
+    let after = after.unwrap_or_default();
+    let mut query = connection.prepare_cached("SELECT id FROM content ORDER BY seq LIMIT 1")?;
+    let oldest: Option<[u8; 16]> = query.query_row([], |row| row.get(0)).optional()?;
+    let mut last = connection.prepare_cached("SELECT hash FROM key WHERE hash > ?1 ORDER BY hash LIMIT 1 OFFSET ?2")?;
+    let last: Option<[u8; 16]> = last.query_row(params![after, KEYS], |row| row.get(0)).optional()?;
+    // An id begins with its time: an hour is left for ids that were made out of order.
+    let mut edge = oldest.unwrap_or([0xff; 16]);
+    let millis = u64::from_be_bytes([0, 0, edge[0], edge[1], edge[2], edge[3], edge[4], edge[5]]);
+    if oldest.is_some() {
+        edge = [0; 16];
+        edge[..6].copy_from_slice(&millis.saturating_sub(3_600_000).to_be_bytes()[2..]);
+    }
+    let mut delete = connection.prepare_cached("DELETE FROM key WHERE hash > ?1 AND hash <= ?2 AND id < ?3")?;
+    delete.execute(params![after, last.unwrap_or([0xff; 16]), edge])?;
+    Ok(last)
+}
+
+/// Gives space back when a tenth of the file is free.
+fn shrink(connection: &Connection) -> Result<(), StoreError> {
+    let pages = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, u64>(0));
+    let (all, free) = (pages("page_count")?, pages("freelist_count")?);
+    if free * PAGE_BYTES < 8 * 1024 * 1024 || free < all / 10 {
+        return Ok(());
+    }
+    let mut vacuum = connection.prepare(&format!("PRAGMA incremental_vacuum({PAGES})"))?;
+    let mut steps = vacuum.query([])?;
+    while steps.next()?.is_some() {}
+    Ok(())
+}
+
+/// Sets an event apart that was found damaged on its way out; says whether it was not yet.
+pub(super) fn set_apart(
+    tx: &mut Tx<'_>,
+    endpoint: &EndpointName,
+    id: EventId,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let Some(key) = tx.endpoint(endpoint)? else { return Ok(false) };
+    match row::load(tx.connection, endpoint, key, id)? {
+        Some(found) if found.row.summary.state != State::Damaged => {
+            super::hand::quarantine(tx, key, found, now)?;
+            Ok(true)
+        }
+        _ => Ok(false),
+    }
+}

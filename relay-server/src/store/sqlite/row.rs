@@ -1,0 +1,179 @@
+//! Rows of the table `event`, read and written.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension as _, Row as SqlRow, params};
+
+use crate::endpoint::EndpointName;
+use crate::store::{Reason, State, StoreError, Summary, rules::Row};
+use crate::webhook::EventId;
+
+/// The due time of an event that stands behind another.
+pub(super) const PARKED: i64 = i64::MAX;
+
+pub(super) const COLUMNS: &str = "id, received_at, state, reason, attempts, tries, fence, due_at, status, settled_at, \
+     size, body_sha256, method, target, event_type, sender_id, dedup_key, order_key, conflict_with, replay_of, \
+     redelivered, seq";
+
+/// A row and the number of its content.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub(super) row: Row,
+    pub(super) seq: i64,
+}
+
+pub(super) fn millis(at: Timestamp) -> i64 {
+    at.as_millisecond()
+}
+
+pub(super) fn time(millis: i64) -> Timestamp {
+    Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX)
+}
+
+/// Reads [`COLUMNS`].
+pub(super) fn read(row: &SqlRow<'_>, endpoint: &EndpointName) -> Result<Found, StoreError> {
+    let state: i64 = row.get(2)?;
+    let reason: Option<String> = row.get(3)?;
+    let due: Option<i64> = row.get(7)?;
+    let parked = due == Some(PARKED);
+    let sender_id: Option<String> = row.get(15)?;
+    let dedup: Option<String> = row.get(16)?;
+    let summary = Summary {
+        endpoint: endpoint.clone(),
+        id: EventId::from_bytes(row.get(0)?),
+        received_at: time(row.get(1)?),
+        state: State::from_code(state).ok_or_else(|| StoreError::Internal(format!("an event of state {state}")))?,
+        reason: reason.as_deref().and_then(Reason::from_code),
+        attempts: row.get(4)?,
+        tries: row.get(5)?,
+        fence: row.get(6)?,
+        due_at: due.filter(|_| !parked).map(time),
+        parked,
+        status: row.get(8)?,
+        settled_at: row.get::<_, Option<i64>>(9)?.map(time),
+        size: row.get(10)?,
+        body_sha256: row.get(11)?,
+        method: row.get(12)?,
+        target: row.get(13)?,
+        event_type: row.get(14)?,
+        order_key: row.get(17)?,
+        conflict_with: row.get::<_, Option<_>>(18)?.map(EventId::from_bytes),
+        replay_of: row.get::<_, Option<_>>(19)?.map(EventId::from_bytes),
+        redelivered: row.get(20)?,
+        sender_id,
+    };
+    let dedup_key = match dedup {
+        Some(key) if key == "=" => summary.sender_id.clone(),
+        other => other.map(|key| key.get(1..).unwrap_or_default().to_owned()),
+    };
+    Ok(Found { row: Row { summary, dedup_key }, seq: row.get(21)? })
+}
+
+pub(super) fn load(
+    connection: &Connection,
+    endpoint: &EndpointName,
+    key: i64,
+    id: EventId,
+) -> Result<Option<Found>, StoreError> {
+    let mut query =
+        connection.prepare_cached(&format!("SELECT {COLUMNS} FROM event WHERE endpoint = ?1 AND id = ?2"))?;
+    query.query_row(params![key, id.as_bytes()], |row| Ok(read(row, endpoint))).optional()?.transpose()
+}
+
+fn due(row: &Row) -> Option<i64> {
+    if row.summary.parked { Some(PARKED) } else { row.summary.due_at.map(millis) }
+}
+
+pub(super) fn insert(connection: &Connection, key: i64, row: &Row, seq: i64) -> Result<(), StoreError> {
+    let event = &row.summary;
+    let dedup = row.dedup_key.as_ref().map(|key| match &event.sender_id {
+        Some(sender) if sender == key => "=".to_owned(),
+        _ => format!("+{key}"),
+    });
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO event (endpoint, id, seq, received_at, state, reason, attempts, tries, fence, due_at, status, \
+         settled_at, size, body_sha256, method, target, event_type, sender_id, dedup_key, order_key, conflict_with, \
+         replay_of, redelivered) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, \
+         ?18, ?19, ?20, ?21, ?22, ?23)",
+    )?;
+    statement.execute(params![
+        key,
+        event.id.as_bytes(),
+        seq,
+        millis(event.received_at),
+        event.state.code(),
+        event.reason.map(Reason::code),
+        event.attempts,
+        event.tries,
+        event.fence,
+        due(row),
+        event.status,
+        event.settled_at.map(millis),
+        event.size,
+        event.body_sha256,
+        event.method,
+        event.target,
+        event.event_type,
+        event.sender_id,
+        dedup,
+        event.order_key,
+        event.conflict_with.as_ref().map(EventId::as_bytes),
+        event.replay_of.as_ref().map(EventId::as_bytes),
+        event.redelivered,
+    ])?;
+    Ok(())
+}
+
+/// Writes what can change.
+pub(super) fn update(connection: &Connection, key: i64, row: &Row) -> Result<(), StoreError> {
+    let event = &row.summary;
+    let mut statement = connection.prepare_cached(
+        "UPDATE event SET state = ?3, reason = ?4, attempts = ?5, tries = ?6, fence = ?7, due_at = ?8, status = ?9, \
+         settled_at = ?10, redelivered = ?11 WHERE endpoint = ?1 AND id = ?2",
+    )?;
+    statement.execute(params![
+        key,
+        event.id.as_bytes(),
+        event.state.code(),
+        event.reason.map(Reason::code),
+        event.attempts,
+        event.tries,
+        event.fence,
+        due(row),
+        event.status,
+        event.settled_at.map(millis),
+        event.redelivered,
+    ])?;
+    Ok(())
+}
+
+/// Writes a row that waits: behind others of its order key if there are any. Says whether nothing stands before it.
+pub(super) fn stand_in_line(connection: &Connection, key: i64, row: &mut Row) -> Result<bool, StoreError> {
+    let Some(order) = &row.summary.order_key else { return Ok(true) };
+    let mut query = connection.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM event INDEXED BY event_queue \
+         WHERE endpoint = ?1 AND order_key = ?2 AND due_at IS NOT NULL AND id <> ?3)",
+    )?;
+    let waits: bool = query.query_row(params![key, order, row.summary.id.as_bytes()], |row| row.get(0))?;
+    if waits {
+        row.park();
+    }
+    Ok(!waits)
+}
+
+/// Writes a row that ended, and lets the next of its order key go.
+pub(super) fn update_ended(
+    connection: &Connection,
+    key: i64,
+    row: &Row,
+    was_parked: bool,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    update(connection, key, row)?;
+    let Some(order) = row.summary.order_key.as_ref().filter(|_| !was_parked) else { return Ok(()) };
+    let mut statement = connection.prepare_cached(
+        "UPDATE event SET due_at = ?3 WHERE endpoint = ?1 AND id = (SELECT id FROM event INDEXED BY event_queue \
+         WHERE endpoint = ?1 AND order_key = ?2 AND due_at IS NOT NULL ORDER BY id LIMIT 1)",
+    )?;
+    statement.execute(params![key, order, millis(now)])?;
+    Ok(())
+}

@@ -1,0 +1,179 @@
+//! Opening the file: one process, a sound SQLite, the promised settings, the right version.
+//!
+//! Every setting that durability rests on is read back; SQLite ignores what it does not understand.
+
+use std::{
+    fs::{self, File, TryLockError},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rusqlite::{Connection, OpenFlags};
+
+use crate::store::StoreError;
+
+/// Before this, two connections that write and checkpoint can lose committed pages.
+const OLDEST_SQLITE: i32 = 3_051_003;
+
+/// One page holds three events of 2 KB; with pages of 4 KB each event would take a page of its own.
+pub(super) const PAGE_BYTES: u64 = 8192;
+
+/// "RLAY": marks the file as ours.
+const APPLICATION: i32 = 0x524c_4159;
+
+/// Migrations, in order; `user_version` says how many were made.
+const MIGRATIONS: [&str; 1] = [include_str!("schema.sql")];
+
+fn unusable(what: impl std::fmt::Display) -> StoreError {
+    StoreError::Unusable(what.to_string())
+}
+
+/// Holds the file for this process until it is dropped.
+pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
+    let beside = beside(path, "lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&beside);
+    let file = file.map_err(|error| unusable(format_args!("cannot create {}: {error}", beside.display())))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(unusable(format_args!(
+            "the store {} is in use by another process; stop that one, or name another file with --store",
+            path.display()
+        ))),
+        Err(TryLockError::Error(error)) => Err(unusable(format_args!(
+            "cannot lock {}: {error}; keep the store on a local disk, not on NFS",
+            beside.display()
+        ))),
+    }
+}
+
+/// A file of ours beside the store.
+pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(ending);
+    name.into()
+}
+
+/// Opens the connection that writes, creating and migrating what is needed.
+pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
+    if rusqlite::version_number() < OLDEST_SQLITE {
+        return Err(unusable(format_args!(
+            "SQLite {} can lose committed data; this program needs 3.51.3 or newer",
+            rusqlite::version()
+        )));
+    }
+    let wrong = |error| unusable(format_args!("cannot open the store {}: {error}", path.display()));
+    let mut connection = Connection::open(path).map_err(wrong)?;
+    let made = version(&connection, path)?;
+    settle(&connection).map_err(wrong)?;
+    expect(&connection, "journal_mode", "wal")?;
+    expect(&connection, "synchronous", "2")?;
+    migrate(&mut connection, path, made)?;
+    expect(&connection, "page_size", &PAGE_BYTES.to_string())?;
+    expect(&connection, "auto_vacuum", "2")?;
+    sync_directory(path)?;
+    Ok(connection)
+}
+
+fn settle(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "page_size", PAGE_BYTES)?;
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    share(connection)
+}
+
+/// What all connections have in common.
+fn share(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.set_prepared_statement_cache_capacity(64);
+    // Checkpoints have their own thread (checkpoint.rs); the WAL is kept at its size so that it need not grow again.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "mmap_size", 0)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "cache_size", -16 * 1024)?;
+    // After a failed sync nothing may be copied on the way out.
+    connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    Ok(())
+}
+
+fn expect(connection: &Connection, pragma: &str, wanted: &str) -> Result<(), StoreError> {
+    let found: rusqlite::Result<String> = connection.pragma_query_value(None, pragma, |row| {
+        Ok(match row.get_ref(0)? {
+            rusqlite::types::ValueRef::Integer(number) => number.to_string(),
+            other => other.as_str().unwrap_or_default().to_owned(),
+        })
+    });
+    match found {
+        Ok(found) if found == wanted => Ok(()),
+        Ok(found) => Err(unusable(format_args!(
+            "the store's {pragma} is {found} and not {wanted}, so what it acknowledges would not be safe; \
+             keep it on a local disk that supports it"
+        ))),
+        Err(error) => Err(unusable(format_args!("cannot read the store's {pragma}: {error}"))),
+    }
+}
+
+/// Migrations that were made. Looks before anything is changed: the file may be another program's, or newer.
+fn version(connection: &Connection, path: &Path) -> Result<usize, StoreError> {
+    let wrong = |error| unusable(format_args!("cannot read the store {}: {error}", path.display()));
+    let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i32>(0)).map_err(wrong);
+    let made = usize::try_from(number("PRAGMA user_version")?).unwrap_or(usize::MAX);
+    if number("SELECT count(*) FROM sqlite_schema")? > 0 && number("PRAGMA application_id")? != APPLICATION {
+        return Err(unusable(format_args!(
+            "{} is another program's database; name another file with --store",
+            path.display()
+        )));
+    }
+    if made > MIGRATIONS.len() {
+        return Err(unusable(format_args!(
+            "the store {} has version {made}, written by a newer relay-server; this one reads up to version {}: \
+             start the newer one, or restore a backup",
+            path.display(),
+            MIGRATIONS.len()
+        )));
+    }
+    Ok(made)
+}
+
+fn migrate(connection: &mut Connection, path: &Path, made: usize) -> Result<(), StoreError> {
+    let wrong = |error| unusable(format_args!("cannot migrate the store {}: {error}", path.display()));
+    for (version, migration) in (1..).zip(MIGRATIONS).skip(made) {
+        let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate);
+        let transaction = transaction.map_err(wrong)?;
+        transaction.execute_batch(migration).map_err(wrong)?;
+        transaction.pragma_update(None, "application_id", APPLICATION).map_err(wrong)?;
+        transaction.pragma_update(None, "user_version", version).map_err(wrong)?;
+        transaction.commit().map_err(wrong)?;
+    }
+    Ok(())
+}
+
+/// The file's name must outlive a power cut as well.
+pub(super) fn sync_directory(path: &Path) -> Result<(), StoreError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(|error| unusable(format_args!("cannot sync {}: {error}", folder.display())))
+}
+
+/// Another connection that writes, for checkpoints.
+pub(super) fn open_second(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    share(&connection)?;
+    Ok(connection)
+}
+
+/// A connection that reads.
+pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    share(&connection)?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}
+
+/// Whether the file can hold a store here: it is there, or can be made.
+pub(super) fn make_folder(path: &Path) -> Result<(), StoreError> {
+    let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else { return Ok(()) };
+    fs::create_dir_all(folder).map_err(|error| unusable(format_args!("cannot create {}: {error}", folder.display())))
+}

@@ -1,0 +1,65 @@
+-- Version 1. Everything is keyed by endpoint first.
+-- Times are milliseconds since 1970; ids are the 16 bytes of a UUIDv7.
+
+CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+
+CREATE TABLE endpoint (key INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, paused_at INTEGER) STRICT;
+
+-- What lists, claims and settles look at: narrow, so that many stand on a page.
+-- due_at: pending: next attempt; running: end of the lease; parked behind its order key: the largest number;
+-- ended: NULL. dedup_key: '=' is the sender's id, else '+' and the key.
+CREATE TABLE event (
+    endpoint INTEGER NOT NULL, id BLOB NOT NULL, seq INTEGER NOT NULL, received_at INTEGER NOT NULL,
+    state INTEGER NOT NULL, reason TEXT, attempts INTEGER NOT NULL, tries INTEGER NOT NULL, fence INTEGER NOT NULL,
+    due_at INTEGER, status INTEGER, settled_at INTEGER, size INTEGER NOT NULL, body_sha256 BLOB NOT NULL,
+    method TEXT NOT NULL, target TEXT NOT NULL, event_type TEXT, sender_id TEXT, dedup_key TEXT, order_key TEXT,
+    conflict_with BLOB, replay_of BLOB, redelivered INTEGER NOT NULL,
+    PRIMARY KEY (endpoint, id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX event_due ON event (endpoint, due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX event_open ON event (endpoint, id) WHERE due_at IS NOT NULL;
+CREATE INDEX event_queue ON event (endpoint, order_key, id) WHERE order_key IS NOT NULL AND due_at IS NOT NULL;
+CREATE INDEX event_dead ON event (endpoint, id) WHERE state = 3;
+
+-- What is delivered, in order of arrival: head as JSON, body up to 64 KiB. Longer bodies stand in chunks.
+CREATE TABLE content (
+    seq INTEGER PRIMARY KEY, endpoint INTEGER NOT NULL, id BLOB NOT NULL, blob INTEGER, checksum BLOB NOT NULL,
+    head TEXT NOT NULL, body BLOB
+) STRICT;
+-- A replay shares the chunks of its original.
+CREATE INDEX content_blob ON content (blob) WHERE blob IS NOT NULL;
+CREATE TABLE chunk (blob INTEGER NOT NULL, n INTEGER NOT NULL, sha256 BLOB NOT NULL, data BLOB NOT NULL,
+    PRIMARY KEY (blob, n)) STRICT, WITHOUT ROWID;
+-- Chunks that belong to no event: not yet (dropped is 0), or no more (1), to be removed a few at a time.
+CREATE TABLE staging (blob INTEGER PRIMARY KEY, dropped INTEGER NOT NULL) STRICT;
+CREATE INDEX staging_dropped ON staging (blob) WHERE dropped = 1;
+
+CREATE TABLE attempt (
+    endpoint INTEGER NOT NULL, id BLOB NOT NULL, fence INTEGER NOT NULL, number INTEGER NOT NULL,
+    started_at INTEGER NOT NULL, duration_us INTEGER NOT NULL, outcome TEXT NOT NULL, agent TEXT,
+    status INTEGER, headers TEXT, body BLOB, truncated INTEGER NOT NULL,
+    PRIMARY KEY (endpoint, id, fence)
+) STRICT, WITHOUT ROWID;
+
+-- Dedup keys and senders' ids: the first 16 bytes of SHA-256 of endpoint and text. Filled in the background, see keys.rs.
+CREATE TABLE key (hash BLOB NOT NULL, id BLOB NOT NULL, PRIMARY KEY (hash, id)) STRICT, WITHOUT ROWID;
+
+CREATE TABLE bulk (
+    id BLOB PRIMARY KEY, action TEXT NOT NULL, filter TEXT NOT NULL, created_at INTEGER NOT NULL, cursor BLOB,
+    done INTEGER NOT NULL, skipped INTEGER NOT NULL, finished INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE config (
+    kind INTEGER NOT NULL, name TEXT NOT NULL, source INTEGER NOT NULL, value TEXT NOT NULL,
+    revision INTEGER NOT NULL, updated_at INTEGER NOT NULL, used_at INTEGER,
+    PRIMARY KEY (kind, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE secret (scope TEXT NOT NULL, name TEXT NOT NULL, sealed BLOB NOT NULL, updated_at INTEGER NOT NULL,
+    PRIMARY KEY (scope, name)) STRICT, WITHOUT ROWID;
+
+CREATE TABLE refused (
+    endpoint INTEGER NOT NULL, id BLOB NOT NULL, at INTEGER NOT NULL, status INTEGER NOT NULL, code TEXT NOT NULL,
+    head TEXT NOT NULL, body BLOB NOT NULL,
+    PRIMARY KEY (endpoint, id)
+) STRICT, WITHOUT ROWID;

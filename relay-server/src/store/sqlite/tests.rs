@@ -1,0 +1,563 @@
+//! What only the store in SQLite has: its file, its disk, its transactions.
+//!
+//! What every store does stands in `conformance`.
+
+use std::{sync::atomic::Ordering, time::Instant};
+
+use super::*;
+use crate::store::{Action, Body, Dedup, Head, Reason, State};
+
+fn at(ms: i64) -> Timestamp {
+    Timestamp::from_millisecond(1_760_000_000_000 + ms).expect("in range")
+}
+
+fn name(text: &str) -> EndpointName {
+    EndpointName::parse(text).expect("a name")
+}
+
+fn id(n: u64) -> EventId {
+    EventId::from_bytes(u128::from(n).to_be_bytes())
+}
+
+fn event(n: u64, body: impl Into<Bytes>) -> NewEvent {
+    NewEvent {
+        endpoint: name("a"),
+        id: id(n),
+        received_at: at(1),
+        head: Head {
+            method: "POST".into(),
+            target: "/".into(),
+            host: "hook.test".into(),
+            headers: Vec::new(),
+            peer: std::net::Ipv4Addr::LOCALHOST.into(),
+            secure: false,
+            verified: "none".into(),
+        },
+        body: Body::Bytes(body.into()),
+        event_type: None,
+        sender_id: Some(format!("sender-{n}")),
+        dedup: None,
+        order_key: None,
+        lease: None,
+    }
+}
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a folder"))
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("deep/er/relay.db")
+    }
+
+    fn try_open(&self) -> Result<SqliteStore, StoreError> {
+        SqliteStore::open(SqliteOptions { path: self.path(), max_bytes: 1 << 30 })
+    }
+
+    fn open(&self) -> SqliteStore {
+        self.try_open().expect("a store")
+    }
+
+    /// A connection of a stranger's, as a person with a tool would have.
+    fn stranger(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.path()).expect("a connection")
+    }
+
+    fn refusal(&self) -> String {
+        match self.try_open() {
+            Err(StoreError::Unusable(why)) => why,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+async fn take(store: &SqliteStore, n: u64, body: impl Into<Bytes>) -> Result<Vec<Verdict>, StoreError> {
+    store.append(vec![event(n, body)], at(1)).await
+}
+
+async fn claim(store: &SqliteStore, until: i64, now: i64) -> Claimed {
+    let wants = vec![Want { endpoint: name("a"), oldest: 100, newest: 0 }];
+    store.claim(wants, at(until), at(now)).await.expect("claimed")
+}
+
+fn end(delivery: &Delivery, then: Then) -> End {
+    let attempt = Attempt {
+        number: delivery.lease.attempt,
+        fence: delivery.lease.fence,
+        started_at: at(5),
+        duration: Duration::ZERO,
+        outcome: Outcome::Unreachable,
+        agent: None,
+        answer: None,
+    };
+    End { endpoint: name("a"), id: delivery.summary.id, attempt, then }
+}
+
+/// The store's own thread does it; this waits for it, for a while.
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < Duration::from_secs(20), "{what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_promised_settings_are_in_force() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let read = |connection: &rusqlite::Connection, pragma: &str| {
+        connection.pragma_query_value(None, pragma, |row| {
+            Ok(match row.get_ref(0)? {
+                rusqlite::types::ValueRef::Integer(number) => number.to_string(),
+                text => text.as_str()?.to_owned(),
+            })
+        })
+    };
+    let pragmas = ["journal_mode", "synchronous", "page_size", "auto_vacuum", "wal_autocheckpoint", "user_version"];
+    let of_writer = store.writer.call(Kind::Upkeep, 0, move |tx| {
+        Ok(pragmas.map(|pragma| read(tx.connection, pragma).expect("a pragma")).to_vec())
+    });
+    assert_eq!(answered(of_writer).await.expect("read"), ["wal", "2", "8192", "2", "0", "1"]);
+    let of_reader = store.readers.call(move |connection| {
+        assert!(connection.execute("DELETE FROM event", []).is_err(), "readers cannot write");
+        Ok(["synchronous", "query_only", "mmap_size"]
+            .map(|pragma| read(connection, pragma).unwrap_or_default())
+            .to_vec())
+    });
+    let found = answered(of_reader).await.expect("read");
+    assert_eq!(found[..2], ["2", "1"]);
+    assert!(["0", ""].contains(&found[2].as_str()));
+}
+
+#[test]
+fn the_linked_sqlite_has_no_reset_bug() {
+    assert!(rusqlite::version_number() >= 3_051_003, "{}", rusqlite::version());
+}
+
+#[test]
+fn one_process_holds_the_file() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let why = folder.refusal();
+    assert!(why.contains("in use by another process") && why.contains("relay.db"), "{why}");
+    assert!(matches!(check(&folder.path()), Err(StoreError::Unusable(_))));
+    drop(store);
+    folder.open();
+    check(&folder.path()).expect("sound");
+}
+
+#[test]
+fn a_newer_file_and_another_programs_are_left_alone() {
+    let folder = Folder::new();
+    drop(folder.open());
+    folder.stranger().pragma_update(None, "user_version", 7).expect("set");
+    let why = folder.refusal();
+    assert!(
+        why.contains("version 7") && why.contains("newer relay-server") && why.contains("up to version 1"),
+        "{why}"
+    );
+
+    let folder = Folder::new();
+    std::fs::create_dir_all(folder.path().parent().expect("a folder")).expect("made");
+    folder.stranger().execute_batch("CREATE TABLE mine (x); PRAGMA user_version = 1").expect("made");
+    assert!(folder.refusal().contains("another program's"));
+    let tables: i64 =
+        folder.stranger().query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).expect("read");
+    assert_eq!(tables, 1, "nothing was put into it");
+
+    let folder = Folder::new();
+    std::fs::create_dir_all(folder.path().parent().expect("a folder")).expect("made");
+    std::fs::write(folder.path(), vec![b'x'; 20_000]).expect("written");
+    assert!(folder.refusal().contains("not a database"));
+}
+
+#[test]
+fn a_file_of_before_the_first_migration_is_brought_up() {
+    let folder = Folder::new();
+    std::fs::create_dir_all(folder.path().parent().expect("a folder")).expect("made");
+    std::fs::write(folder.path(), b"").expect("written");
+    drop(folder.open());
+    let version: i64 = folder.stranger().pragma_query_value(None, "user_version", |row| row.get(0)).expect("read");
+    assert_eq!(version, 1);
+    // Another page size cannot be mended: the promise about what a commit costs would not hold.
+    let folder = Folder::new();
+    drop(folder.open());
+    let script = "PRAGMA journal_mode = DELETE; PRAGMA page_size = 4096; VACUUM";
+    folder.stranger().execute_batch(script).expect("done");
+    assert!(folder.refusal().contains("page_size"));
+}
+
+#[tokio::test]
+async fn reopening_keeps_everything() {
+    let folder = Folder::new();
+    let long = vec![7; 300_000];
+    {
+        let store = folder.open();
+        let dedup = Dedup { key: "k".into(), window: Duration::from_secs(60), sender_retries: true };
+        let keyed = NewEvent { dedup: Some(dedup), ..event(1, "one") };
+        store.append(vec![keyed, event(2, long.clone())], at(1)).await.expect("kept");
+        let held = claim(&store, 100, 5).await;
+        store.settle(vec![end(&held.deliveries[0], Then::Done)], at(6)).await.expect("settled");
+        store.pause(name("b"), true, at(7)).await.expect("paused");
+        store.put_secret("a".into(), "s".into(), Some("sealed".into()), at(7)).await.expect("kept");
+        store.bulk(id(9), BulkAction::Drop, Filter::default(), at(7)).await.expect("noted");
+    }
+    assert!(!schema::beside(&folder.path(), "part").exists());
+    let store = folder.open();
+    assert!(store.usage().bytes > 300_000, "known from the start");
+    let first = store.event(None, id(1)).await.expect("read").expect("there");
+    assert_eq!((first.summary.state, first.attempts.len()), (State::Delivered, 1));
+    let second = store.event(None, id(2)).await.expect("read").expect("there").summary;
+    assert_eq!((second.state, second.attempts, second.due_at), (State::Running, 1, Some(at(100))));
+    let lost = claim(&store, 300, 200).await;
+    assert_eq!(lost.deliveries[0].lease, Lease { fence: 2, attempt: 2, tries: 2 });
+    let part = store.body(name("a"), id(2), 299_000..300_000).await.expect("read").expect("there");
+    assert_eq!(part, long[..1000]);
+    let dedup = Dedup { key: "k".into(), window: Duration::from_secs(60), sender_retries: true };
+    let again = NewEvent { dedup: Some(dedup), ..event(3, "one") };
+    let verdict = store.append(vec![again], at(8)).await.expect("kept").remove(0);
+    assert!(matches!(verdict, Verdict::Duplicate { state: State::Delivered, .. }), "keys are read back: {verdict:?}");
+    assert!(store.backlog().await.expect("read").iter().any(|row| row.paused));
+    assert_eq!(store.secret("a".into(), "s".into()).await.expect("read"), Some("sealed".into()));
+    assert_eq!(store.bulks().await.expect("read").len(), 1);
+}
+
+#[tokio::test]
+async fn a_failed_sync_is_the_end() {
+    let folder = Folder::new();
+    let store = folder.open();
+    take(&store, 1, "safe").await.expect("kept");
+    let held = claim(&store, 100, 5).await;
+    store.faults.sync.store(true, Ordering::Relaxed);
+    let both = tokio::join!(take(&store, 2, "lost"), take(&store, 3, "lost"));
+    for answer in [both.0, both.1] {
+        assert!(matches!(answer, Err(StoreError::Failed(_))), "{answer:?}");
+    }
+    assert!(matches!(&*store.health().borrow(), Health::Failed(why) if why.contains("disk I/O error")));
+    // The disk works again, but what the kernel dropped is not known: nothing is tried again in this process.
+    store.faults.sync.store(false, Ordering::Relaxed);
+    let answer = take(&store, 4, "no").await;
+    assert!(matches!(&answer, Err(error @ StoreError::Failed(_)) if !error.is_temporary()), "{answer:?}");
+    let settled = store.settle(vec![end(&held.deliveries[0], Then::Done)], at(6)).await;
+    assert!(matches!(settled, Err(StoreError::Failed(_))));
+    let commits = store.usage().commits;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(store.usage().commits, commits);
+    assert!(matches!(&*store.health().borrow(), Health::Failed(_)), "for ever");
+    assert!(store.event(None, id(1)).await.expect("read").is_some(), "people can still look");
+    drop(store);
+    let store = folder.open();
+    assert_eq!(*store.health().borrow(), Health::Ready);
+    assert!(store.event(None, id(1)).await.expect("read").is_some(), "what was acknowledged is there");
+    assert!(store.event(None, id(2)).await.expect("read").is_none());
+    take(&store, 4, "yes").await.expect("kept");
+}
+
+#[tokio::test]
+async fn a_panic_in_the_writer_is_the_end_too() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let call = store.writer.call(Kind::Upkeep, 0, |_| -> Result<(), StoreError> { panic!("on purpose") });
+    assert_eq!(answered(call).await, Err(StoreError::Busy));
+    until("the alarm", || matches!(&*store.health().borrow(), Health::Failed(_))).await;
+    let reading = store.readers.call(|_| -> Result<(), StoreError> { panic!("on purpose") });
+    assert_eq!(answered(reading).await, Err(StoreError::Busy));
+    for _ in 0..8 {
+        assert!(store.event(None, id(1)).await.expect("read").is_none(), "a read that panics ends nobody else's");
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_events_settles_on_and_recovers() {
+    let folder = Folder::new();
+    let store = folder.open();
+    take(&store, 1, "one").await.expect("kept");
+    take(&store, 2, "two").await.expect("kept");
+    let held = claim(&store, 1000, 5).await;
+    store.faults.full.store(true, Ordering::Relaxed);
+    let full = take(&store, 3, "three").await;
+    assert!(matches!(&full, Err(error @ StoreError::NoSpace) if error.is_temporary()), "{full:?}");
+    assert_eq!(*store.health().borrow(), Health::NoSpace);
+    assert!(!schema::beside(&folder.path(), "reserve").exists(), "the room kept aside was given up");
+    let settle = store.settle(vec![end(&held.deliveries[0], Then::Done)], at(6));
+    let (settled, refused) = tokio::join!(settle, take(&store, 4, "four"));
+    assert_eq!(settled.expect("settled"), [Ended::Settled(State::Delivered)]);
+    assert_eq!(refused, Err(StoreError::NoSpace));
+    let settled = store.settle(vec![end(&held.deliveries[1], Then::Retry(at(9)))], at(7)).await;
+    assert_eq!(settled.expect("settled"), [Ended::Settled(State::Pending)]);
+    store.faults.full.store(false, Ordering::Relaxed);
+    until("room", || *store.health().borrow() == Health::Ready).await;
+    take(&store, 5, "five").await.expect("kept");
+    assert!(schema::beside(&folder.path(), "reserve").exists(), "room is kept aside again");
+    assert!(store.event(None, id(3)).await.expect("read").is_none());
+}
+
+#[tokio::test]
+async fn a_batch_of_a_full_disk_keeps_its_settles() {
+    let folder = Folder::new();
+    let store = folder.open();
+    take(&store, 1, "one").await.expect("kept");
+    let held = claim(&store, 1000, 5).await;
+    // The writer is held up, so that both calls come into one transaction.
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let block = store.writer.call(Kind::Upkeep, 0, move |_| {
+        let _released = wait.lock().expect("not poisoned").recv();
+        Ok(())
+    });
+    let append = store.append(vec![event(2, "two")], at(2));
+    let settle = store.settle(vec![end(&held.deliveries[0], Then::Done)], at(6));
+    let release = async {
+        tokio::task::yield_now().await;
+        store.faults.full.store(true, Ordering::Relaxed);
+        drop(go);
+    };
+    let (appended, settled, (), blocked) = tokio::join!(append, settle, release, answered(block));
+    assert_eq!(appended, Err(StoreError::NoSpace));
+    assert_eq!(settled.expect("settled"), [Ended::Settled(State::Delivered)]);
+    blocked.expect("done");
+}
+
+#[tokio::test]
+async fn commits_are_shared() {
+    let folder = Folder::new();
+    let store = Arc::new(folder.open());
+    let before = store.usage();
+    let tasks: Vec<_> = (0..64_u64)
+        .map(|writer| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move {
+                for n in 0..16 {
+                    take(&store, 1 + writer * 100 + n, vec![1; 2048]).await.expect("kept");
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.expect("ran");
+    }
+    let usage = store.usage();
+    assert_eq!(usage.calls - before.calls, 1024);
+    let commits = usage.commits - before.commits;
+    assert!((16..=256).contains(&commits), "{commits} commits for 1024 events");
+    assert!(usage.commit_micros > before.commit_micros);
+}
+
+#[tokio::test]
+async fn a_queue_that_is_full_says_so_at_once() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let block = store.writer.call(Kind::Upkeep, 0, move |_| {
+        let _released = wait.lock().expect("not poisoned").recv();
+        Ok(())
+    });
+    let mut waiting = Vec::new();
+    let mut busy = 0;
+    for n in 0..5000 {
+        let mut call = store.writer.call(Kind::Intake, 8, |_| Ok(()));
+        match call.try_recv() {
+            Ok(Err(StoreError::Busy)) => busy += 1,
+            Ok(other) => panic!("call {n}: {other:?}"),
+            Err(_) => waiting.push(call),
+        }
+    }
+    // The queue, and a batch that the writer has taken from it.
+    assert!(busy > 0 && waiting.len() <= 4096 + 512, "{busy} refused");
+    let heavy = store.writer.call(Kind::Intake, 100 * 1024 * 1024, |_| Ok(()));
+    assert_eq!(answered(heavy).await, Err(StoreError::Busy), "bytes are bounded, too");
+    drop(go);
+    answered(block).await.expect("done");
+    for call in waiting {
+        answered(call).await.expect("done");
+    }
+    let heavy = store.writer.call(Kind::Intake, 100 * 1024 * 1024, |_| Ok(()));
+    answered(heavy).await.expect("alone it may wait");
+}
+
+#[tokio::test]
+async fn a_backup_is_a_store_with_everything() {
+    let (folder, other) = (Folder::new(), Folder::new());
+    let store = folder.open();
+    take(&store, 1, "short").await.expect("kept");
+    take(&store, 2, vec![3; 500_000]).await.expect("kept");
+    store.put_secret("a".into(), "s".into(), Some("sealed".into()), at(7)).await.expect("kept");
+    std::fs::create_dir_all(other.path().parent().expect("a folder")).expect("made");
+    let (backup, more) = tokio::join!(store.backup(other.path()), take(&store, 3, "meanwhile"));
+    backup.expect("copied");
+    more.expect("kept");
+    let error = store.backup(other.path()).await.expect_err("it is there already").to_string();
+    assert!(error.contains("the file exists"), "{error}");
+    let error = store.backup("/nowhere/at/all.db".into()).await.expect_err("no folder").to_string();
+    assert!(error.contains("/nowhere/at/all.db"), "{error}");
+    check(&other.path()).expect("sound");
+    let copy = other.open();
+    let deliveries = claim(&copy, 100, 5).await.deliveries;
+    assert!(deliveries.len() >= 2);
+    assert_eq!(deliveries[0].body, Some("short".into()));
+    let part = copy.body(name("a"), id(2), 499_000..500_000).await.expect("read").expect("there");
+    assert_eq!(part, vec![3; 1000]);
+    assert_eq!(copy.secret("a".into(), "s".into()).await.expect("read"), Some("sealed".into()));
+    take(&copy, 9, "new").await.expect("kept");
+}
+
+/// Changes what is stored, as a bad disk would.
+fn damage(folder: &Folder, sql: &str) {
+    assert!(folder.stranger().execute(sql, []).expect("changed") > 0);
+}
+
+#[tokio::test]
+async fn what_is_damaged_is_set_apart_and_not_delivered() {
+    let folder = Folder::new();
+    let store = folder.open();
+    for n in 1..=6 {
+        take(&store, n, format!("body {n}")).await.expect("kept");
+    }
+    take(&store, 7, vec![5; 400_000]).await.expect("kept");
+    damage(&folder, "UPDATE content SET body = CAST('B' || substr(body, 2) AS BLOB) WHERE seq = 1");
+    damage(&folder, "UPDATE content SET head = replace(head, 'POST', 'PUT') WHERE seq = 2");
+    damage(&folder, "UPDATE content SET head = CAST(X'ff7b' AS TEXT) WHERE seq = 3");
+    damage(&folder, "DELETE FROM content WHERE seq = 4");
+    damage(&folder, "UPDATE event SET body_sha256 = zeroblob(32) WHERE seq = 5");
+    damage(&folder, "UPDATE chunk SET data = zeroblob(10) WHERE n = 1");
+    let deliveries = claim(&store, 100, 5).await.deliveries;
+    assert_eq!(deliveries.iter().map(|one| one.summary.id).collect::<Vec<_>>(), [id(6)]);
+    assert_eq!(store.usage().damaged, 6);
+    let filter = Filter { states: vec![State::Damaged], ..Filter::default() };
+    let page = store.list(filter, PageRequest { limit: 10, after: None, oldest_first: true }).await.expect("a page");
+    assert_eq!(page.events.len(), 6);
+    assert!(page.events.iter().all(|event| event.reason == Some(Reason::RelayDamaged)));
+    for _ in 0..2 {
+        assert_eq!(store.event(None, id(1)).await.map(|_| ()), Err(StoreError::Damaged(id(1))));
+        assert_eq!(store.body(name("a"), id(7), 262_144..262_150).await, Err(StoreError::Damaged(id(7))));
+    }
+    assert_eq!(store.usage().damaged, 6, "each is counted once");
+    let replay = Act { endpoint: name("a"), id: id(1), action: Action::Replay(id(50)) };
+    assert_eq!(store.act(vec![replay], at(9)).await.expect("acted"), [Acted::Not(State::Damaged)]);
+    assert_eq!(*store.health().borrow(), Health::Ready, "the others are delivered");
+    take(&store, 20, "new").await.expect("kept");
+}
+
+#[tokio::test]
+async fn a_damaged_event_is_found_by_whoever_reads_it_first() {
+    let folder = Folder::new();
+    let store = folder.open();
+    take(&store, 1, "one").await.expect("kept");
+    take(&store, 2, vec![5; 400_000]).await.expect("kept");
+    damage(&folder, "UPDATE content SET body = X'00' WHERE seq = 1");
+    damage(&folder, "UPDATE chunk SET data = zeroblob(10) WHERE n = 1");
+    assert!(store.event(None, id(1)).await.is_err());
+    assert!(store.body(name("a"), id(2), 0..400_000).await.is_err());
+    assert!(claim(&store, 100, 5).await.deliveries.is_empty());
+    assert_eq!(store.usage().damaged, 2);
+}
+
+fn count(folder: &Folder, table: &str) -> i64 {
+    folder.stranger().query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).expect("counted")
+}
+
+async fn purge_all(store: &SqliteStore, now: i64) -> Purged {
+    let mut sum = Purged::default();
+    let (retention, pending_retention) = (Duration::from_millis(10), Duration::MAX);
+    let mut policy = Purge { retention, pending_retention, max_bytes: u64::MAX, cursor: None };
+    loop {
+        let step = store.purge(policy.clone(), at(now)).await.expect("purged");
+        sum.removed += step.removed;
+        policy.cursor = step.next;
+        if policy.cursor.is_none() {
+            return sum;
+        }
+    }
+}
+
+#[tokio::test]
+async fn chunks_of_nobodys_are_swept() {
+    let folder = Folder::new();
+    let store = folder.open();
+    take(&store, 1, vec![1; 600_000]).await.expect("kept");
+    assert_eq!((count(&folder, "chunk"), count(&folder, "staging")), (3, 0));
+    // A caller that gives up halfway.
+    let mut abandoned = store.append(vec![event(2, vec![2; 900_000])], at(2));
+    for _ in 0..1000 {
+        let _pending = futures_util::poll!(&mut abandoned);
+        if count(&folder, "chunk") > 3 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    drop(abandoned);
+    until("the note", || {
+        folder.stranger().query_row("SELECT count(*) FROM staging WHERE dropped = 1", [], |row| row.get(0)) == Ok(1)
+    })
+    .await;
+    purge_all(&store, 3).await;
+    assert_eq!((count(&folder, "chunk"), count(&folder, "staging")), (3, 0), "what belongs to an event stays");
+    // A process that ended halfway.
+    drop(store);
+    let script = "INSERT INTO staging VALUES (90, 0); INSERT INTO chunk VALUES (90, 0, X'', X'00')";
+    folder.stranger().execute_batch(script).expect("done");
+    let store = folder.open();
+    purge_all(&store, 4).await;
+    assert_eq!((count(&folder, "chunk"), count(&folder, "staging")), (3, 0));
+    // An event that is removed.
+    let held = claim(&store, 100, 5).await;
+    store.settle(vec![end(&held.deliveries[0], Then::Done)], at(6)).await.expect("settled");
+    assert_eq!(purge_all(&store, 50).await.removed, 1);
+    assert_eq!((count(&folder, "chunk"), count(&folder, "content"), count(&folder, "attempt")), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn the_log_stays_short_and_the_file_holds_it_all_in_the_end() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let log = schema::beside(&folder.path(), "x").with_extension("");
+    let log = PathBuf::from(format!("{}-wal", log.display()));
+    for round in 0..40_u64 {
+        let events = (0..100).map(|n| event(1 + round * 100 + n, vec![1; 16 * 1024])).collect();
+        store.append(events, at(1)).await.expect("kept");
+    }
+    let length = std::fs::metadata(&log).expect("a log").len();
+    assert!(length < 64 * 1024 * 1024, "64 MB came in and the log has {length} bytes");
+    drop(store);
+    assert!(std::fs::metadata(&log).map_or(0, |log| log.len()) == 0, "copied on the way out");
+    check(&folder.path()).expect("sound");
+}
+
+fn keyed(n: u64) -> NewEvent {
+    let dedup = Dedup { key: format!("key {n}"), window: Duration::from_secs(60), sender_retries: true };
+    NewEvent { dedup: Some(dedup), ..event(n, "same") }
+}
+
+async fn is_duplicate(store: &SqliteStore, n: u64) -> bool {
+    let again = NewEvent { id: id(1_000_000 + n), ..keyed(n) };
+    let verdicts = store.append(vec![again], at(2)).await.expect("kept");
+    matches!(verdicts[0], Verdict::Duplicate { of, .. } if of == id(n))
+}
+
+#[tokio::test]
+async fn keys_move_into_their_table_and_are_found_everywhere() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let total = 40_000; // Two keys each: more than stand in memory.
+    for first in (0..total).step_by(500) {
+        store.append((first..first + 500).map(keyed).collect(), at(1)).await.expect("kept");
+    }
+    assert!(count(&folder, "key") > 0, "some have moved");
+    let probes = [0, 1, 499, 20_000, 32_767, 32_768, 39_999];
+    for n in probes {
+        assert!(is_duplicate(&store, n).await, "{n}");
+    }
+    drop(store);
+    let store = folder.open();
+    for n in probes {
+        assert!(is_duplicate(&store, n).await, "{n} after a restart");
+    }
+    let filter = Filter { sender_id: Some("sender-20000".into()), ..Filter::default() };
+    let page = store.list(filter, PageRequest { limit: 5, after: None, oldest_first: true }).await.expect("a page");
+    assert_eq!(page.events.iter().map(|one| one.id).collect::<Vec<_>>(), [id(20_000)]);
+}

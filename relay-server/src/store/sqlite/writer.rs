@@ -1,0 +1,484 @@
+//! The one thread that writes: it takes whatever waits, commits it as one transaction, and answers after the commit.
+//!
+//! A call is a closure over the open transaction. It may run more than once (after a full disk, without the appends; or
+//! without another call that failed halfway), so it must not consume what it works on. Invariants:
+//! - No call is answered with success before the transaction that holds it is committed and synced.
+//! - After a failed write or sync nothing is written any more, and every later call is told so.
+//! - A call that is answered with an error of its own has changed nothing.
+//! - The queue is bounded; a caller that finds it full is told at once.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use rusqlite::{Connection, OptionalExtension as _};
+use tokio::sync::oneshot;
+
+use super::{
+    ballast::Ballast,
+    checkpoint::Checkpointer,
+    fault::Faults,
+    keys::{Key, Keys},
+};
+use crate::{
+    endpoint::EndpointName,
+    store::{Health, StoreError, error::Pulse},
+};
+
+/// Calls in one transaction.
+const MAX_BATCH: usize = 512;
+
+/// Bytes in one transaction, beyond which no further call joins it.
+const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// The longest that a transaction waits for calls that are likely to come.
+const LINGER: Duration = Duration::from_millis(1);
+
+/// How often it looks whether they have come; being woken by each of them would cost more.
+const LINGER_STEP: Duration = Duration::from_micros(100);
+
+/// Calls that wait.
+const QUEUE: usize = 4096;
+
+/// Bytes that wait with them.
+const QUEUE_BYTES: usize = 64 * 1024 * 1024;
+
+/// After so long without a call an idle WAL is tidied.
+const TICK: Duration = Duration::from_millis(500);
+
+/// How often a full disk is looked at again: each look writes a file.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// What a call is to a full disk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Takes something new in: refused while the disk is full.
+    Intake,
+    /// Moves on or removes what is there.
+    Upkeep,
+}
+
+/// An open transaction, and what the writer knows.
+pub(super) struct Tx<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) keys: &'a Keys,
+    known: &'a mut Known,
+    /// Keys of this transaction's events.
+    pub(super) fresh: Vec<Key>,
+}
+
+#[derive(Default)]
+struct Known {
+    endpoints: HashMap<EndpointName, i64>,
+    last_seq: i64,
+    last_blob: i64,
+    /// Chunks up to here were put there by an earlier process.
+    blobs_before: i64,
+}
+
+impl Tx<'_> {
+    /// An endpoint's number, if it has one.
+    pub(super) fn endpoint(&mut self, name: &EndpointName) -> Result<Option<i64>, StoreError> {
+        if let Some(key) = self.known.endpoints.get(name) {
+            return Ok(Some(*key));
+        }
+        let mut query = self.connection.prepare_cached("SELECT key FROM endpoint WHERE name = ?1")?;
+        let key = query.query_row([name.as_str()], |row| row.get(0)).optional()?;
+        if let Some(key) = key {
+            self.known.endpoints.insert(name.clone(), key);
+        }
+        Ok(key)
+    }
+
+    /// An endpoint's number; a new one gets one.
+    pub(super) fn endpoint_or_new(&mut self, name: &EndpointName) -> Result<i64, StoreError> {
+        if let Some(key) = self.endpoint(name)? {
+            return Ok(key);
+        }
+        self.connection.prepare_cached("INSERT INTO endpoint (name) VALUES (?1)")?.execute([name.as_str()])?;
+        Ok(self.connection.last_insert_rowid())
+    }
+
+    /// The next event's number in order of arrival.
+    pub(super) fn next_seq(&mut self) -> i64 {
+        self.known.last_seq += 1;
+        self.known.last_seq
+    }
+
+    /// The last number that an earlier process gave to chunks.
+    pub(super) fn blobs_before(&self) -> i64 {
+        self.known.blobs_before
+    }
+
+    /// A number for the chunks of a long body.
+    pub(super) fn next_blob(&mut self) -> i64 {
+        self.known.last_blob += 1;
+        self.known.last_blob
+    }
+}
+
+trait Call: Send {
+    fn kind(&self) -> Kind;
+    fn bytes(&self) -> usize;
+    /// Says whether it succeeded. An error is the disk's and ends the transaction.
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<bool, StoreError>;
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>);
+}
+
+/// Bytes that are counted as waiting until the call is answered.
+struct Weight {
+    bytes: usize,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Weight {
+    /// A call that is heavier than the bound by itself may wait alone.
+    fn take(bytes: usize, waiting: &Arc<AtomicUsize>) -> Option<Self> {
+        let before = waiting.fetch_add(bytes, Ordering::Relaxed);
+        let weight = Self { bytes, waiting: Arc::clone(waiting) };
+        (before == 0 || before.saturating_add(bytes) <= QUEUE_BYTES).then_some(weight)
+    }
+}
+
+impl Drop for Weight {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+struct Job<T, F> {
+    kind: Kind,
+    weight: Weight,
+    work: F,
+    result: Option<Result<T, StoreError>>,
+    reply: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<T: Send, F: FnMut(&mut Tx<'_>) -> Result<T, StoreError> + Send> Call for Job<T, F> {
+    fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    fn bytes(&self) -> usize {
+        self.weight.bytes
+    }
+
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<bool, StoreError> {
+        let result = (self.work)(tx);
+        let said = match &result {
+            Err(error @ (StoreError::NoSpace | StoreError::Failed(_))) => Err(error.clone()),
+            other => Ok(other.is_ok()),
+        };
+        self.result = Some(result);
+        said
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
+        let Self { result, reply, weight: _counted, .. } = *self;
+        let result = committed.and_then(|()| result.unwrap_or(Err(StoreError::Busy)));
+        let _gone = reply.send(result); // A caller may have gone; what is committed stays.
+    }
+}
+
+/// Numbers for the metrics.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) commits: AtomicU64,
+    pub(super) calls: AtomicU64,
+    pub(super) commit_micros: AtomicU64,
+    pub(super) used_bytes: AtomicU64,
+}
+
+/// The way to the writer's thread.
+pub(super) struct Writer {
+    queue: Option<SyncSender<Box<dyn Call>>>,
+    thread: Option<JoinHandle<()>>,
+    waiting: Arc<AtomicUsize>,
+}
+
+/// What the writer's thread works with.
+pub(super) struct Desk {
+    pub(super) connection: Connection,
+    pub(super) keys: Arc<Keys>,
+    pub(super) pulse: Arc<Pulse>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) ballast: Ballast,
+    pub(super) checkpointer: Checkpointer,
+    pub(super) faults: Arc<Faults>,
+}
+
+impl Writer {
+    pub(super) fn start(desk: Desk) -> Result<Self, StoreError> {
+        let known = known(&desk.connection)?;
+        desk.counters.used_bytes.store(used_bytes(&desk.connection)?, Ordering::Relaxed);
+        let alarm = Alarm(Arc::clone(&desk.pulse));
+        let (queue, calls) = sync_channel(QUEUE);
+        let thread = std::thread::Builder::new().name("store-writer".into());
+        let thread = thread.spawn(move || {
+            let _alarm = alarm;
+            Loop { desk, known, looked: None, last: Last::default() }.run(&calls);
+        });
+        let thread =
+            thread.map_err(|error| StoreError::Unusable(format!("cannot start the store's writer: {error}")))?;
+        Ok(Self { queue: Some(queue), thread: Some(thread), waiting: Arc::default() })
+    }
+
+    /// Has the work done in the next transaction. The receiver hears of it after the commit.
+    pub(super) fn call<T, F>(&self, kind: Kind, bytes: usize, work: F) -> oneshot::Receiver<Result<T, StoreError>>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        let (reply, receiver) = oneshot::channel();
+        let Some(weight) = Weight::take(bytes, &self.waiting) else {
+            let _gone = reply.send(Err(StoreError::Busy));
+            return receiver;
+        };
+        let job = Box::new(Job { kind, weight, work, result: None, reply });
+        let sent = self.queue.as_ref().map_or(Ok(()), |queue| queue.try_send(job));
+        if let Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) = sent {
+            job.answer(Err(StoreError::Busy));
+        }
+        receiver
+    }
+}
+
+impl Drop for Writer {
+    /// What is queued is still committed.
+    fn drop(&mut self) {
+        drop(self.queue.take());
+        if let Some(thread) = self.thread.take() {
+            let _panicked = thread.join();
+        }
+    }
+}
+
+/// Without its writer a store is failed, whatever ended it.
+struct Alarm(Arc<Pulse>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.set(Health::Failed("the store's writer has panicked".into()));
+        }
+    }
+}
+
+fn used_bytes(connection: &Connection) -> rusqlite::Result<u64> {
+    let pages = |pragma: &str| connection.prepare_cached(pragma)?.query_row([], |row| row.get::<_, u64>(0));
+    let (all, free) = (pages("PRAGMA page_count")?, pages("PRAGMA freelist_count")?);
+    Ok(all.saturating_sub(free) * super::schema::PAGE_BYTES)
+}
+
+fn known(connection: &Connection) -> Result<Known, StoreError> {
+    let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let last_blob =
+        number("SELECT max(coalesce((SELECT max(blob) FROM chunk), 0), coalesce((SELECT max(blob) FROM staging), 0))")?;
+    let last_seq = number("SELECT coalesce(max(seq), 0) FROM content")?;
+    Ok(Known { endpoints: HashMap::new(), last_seq, last_blob, blobs_before: last_blob })
+}
+
+struct Loop {
+    desk: Desk,
+    known: Known,
+    /// When a full disk was last looked at.
+    looked: Option<Instant>,
+    last: Last,
+}
+
+/// The last transaction.
+#[derive(Default)]
+struct Last {
+    calls: usize,
+    took: Duration,
+    ended: Option<Instant>,
+}
+
+impl Loop {
+    fn run(mut self, calls: &Receiver<Box<dyn Call>>) {
+        self.desk.checkpointer.count_frames(&self.desk.connection);
+        loop {
+            if let Ok(first) = calls.try_recv() {
+                self.take(first, true, calls);
+                continue;
+            }
+            match calls.recv_timeout(TICK) {
+                Ok(first) => self.take(first, false, calls),
+                Err(RecvTimeoutError::Timeout) => self.rest(),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        self.desk.checkpointer.finish(&self.desk.connection, &self.desk.pulse);
+    }
+
+    fn take(&mut self, first: Box<dyn Call>, has_waited: bool, calls: &Receiver<Box<dyn Call>>) {
+        let mut batch = vec![first];
+        let mut bytes = drain(calls, &mut batch, 0);
+        self.linger(has_waited, calls, &mut batch, &mut bytes);
+        if self.desk.pulse.is_full() {
+            self.look_for_space();
+        }
+        let (count, started) = (batch.len(), Instant::now());
+        self.commit(batch);
+        self.last = Last { calls: count, took: started.elapsed(), ended: Some(Instant::now()) };
+        self.desk.checkpointer.after_commit(&self.desk.connection, &self.desk.pulse);
+    }
+
+    /// Senders that were just answered are likely to call again. To wait a little for them, and commit once for all,
+    /// is faster than to let them go in two groups that wait for each other. A caller that is alone never waits.
+    fn linger(
+        &self,
+        has_waited: bool,
+        calls: &Receiver<Box<dyn Call>>,
+        batch: &mut Vec<Box<dyn Call>>,
+        bytes: &mut usize,
+    ) {
+        let began = Instant::now();
+        let longest = LINGER.min(self.last.took / 2);
+        let just_ended = self.last.ended.is_some_and(|ended| began - ended < LINGER);
+        let expected = match has_waited {
+            true => self.last.calls + batch.len(),
+            false if just_ended => self.last.calls,
+            false => return,
+        };
+        while batch.len() < expected.min(MAX_BATCH) && *bytes < MAX_BATCH_BYTES && began.elapsed() < longest {
+            std::thread::sleep(LINGER_STEP);
+            *bytes = drain(calls, batch, *bytes);
+        }
+    }
+
+    fn rest(&mut self) {
+        if self.desk.pulse.is_full() {
+            self.look_for_space();
+        }
+        self.desk.checkpointer.idle(&self.desk.pulse);
+    }
+
+    fn look_for_space(&mut self) {
+        if self.looked.is_some_and(|looked| looked.elapsed() < LOOK) {
+            return;
+        }
+        self.looked = Some(Instant::now());
+        if self.desk.ballast.restore() {
+            tracing::info!("the store's disk has room again");
+            self.desk.pulse.set(Health::Ready);
+        }
+    }
+
+    fn commit(&mut self, mut batch: Vec<Box<dyn Call>>) {
+        let mut was_full = false;
+        loop {
+            if self.desk.pulse.is_full() {
+                refuse_intake(&mut batch);
+            }
+            if batch.is_empty() {
+                return;
+            }
+            let error = match self.try_commit(&mut batch) {
+                Ok(spoilt) if spoilt.is_empty() => {
+                    batch.into_iter().for_each(|call| call.answer(Ok(())));
+                    return;
+                }
+                Ok(spoilt) => {
+                    self.roll_back();
+                    spoilt.into_iter().rev().for_each(|nth| batch.remove(nth).answer(Ok(())));
+                    continue;
+                }
+                Err(error) => error,
+            };
+            self.roll_back();
+            self.note(&error);
+            if was_full || error != StoreError::NoSpace {
+                batch.drain(..).for_each(|call| call.answer(Err(error.clone())));
+                return;
+            }
+            was_full = true;
+        }
+    }
+
+    fn note(&mut self, error: &StoreError) {
+        match error {
+            StoreError::NoSpace => {
+                if !self.desk.pulse.is_full() {
+                    tracing::error!("the store's disk is full: events are refused until there is room");
+                    self.desk.pulse.set(Health::NoSpace);
+                }
+                self.desk.ballast.release();
+                self.looked = Some(Instant::now());
+            }
+            StoreError::Failed(why) => {
+                tracing::error!(why, "the store has failed; the process must end and start again");
+                self.desk.pulse.set(Health::Failed(why.clone()));
+            }
+            _ => {}
+        }
+    }
+
+    /// Commits the calls, or returns those that failed after they had changed something: then nothing is committed.
+    fn try_commit(&mut self, batch: &mut [Box<dyn Call>]) -> Result<Vec<usize>, StoreError> {
+        if let Some(failed) = self.desk.pulse.failure() {
+            return Err(failed);
+        }
+        let started = Instant::now();
+        let connection = &self.desk.connection;
+        connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        let mut tx = Tx { connection, keys: &self.desk.keys, known: &mut self.known, fresh: Vec::new() };
+        let mut spoilt = Vec::new();
+        for (nth, call) in batch.iter_mut().enumerate() {
+            let before = connection.total_changes();
+            if !call.run(&mut tx)? && connection.total_changes() != before {
+                spoilt.push(nth);
+            }
+        }
+        if !spoilt.is_empty() {
+            return Ok(spoilt);
+        }
+        let fresh = tx.fresh;
+        let moved = self.desk.keys.move_slice(connection, fresh.len())?;
+        let used = used_bytes(connection)?;
+        self.desk.faults.at_commit(&self.desk.ballast)?;
+        connection.prepare_cached("COMMIT")?.execute([])?;
+        self.desk.keys.publish(&fresh, self.known.last_seq);
+        if let Some(moved) = moved {
+            self.desk.keys.moved(&moved);
+        }
+        let counters = &self.desk.counters;
+        counters.commits.fetch_add(1, Ordering::Relaxed);
+        counters.calls.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        counters.commit_micros.fetch_add(micros, Ordering::Relaxed);
+        counters.used_bytes.store(used, Ordering::Relaxed);
+        Ok(spoilt)
+    }
+
+    fn roll_back(&mut self) {
+        self.known.endpoints.clear();
+        if !self.desk.connection.is_autocommit() {
+            // Nothing of it was acknowledged, whether this works or not.
+            let _ignored = self.desk.connection.execute_batch("ROLLBACK");
+        }
+    }
+}
+
+/// Takes what waits now; how many bytes the batch has then.
+fn drain(calls: &Receiver<Box<dyn Call>>, batch: &mut Vec<Box<dyn Call>>, mut bytes: usize) -> usize {
+    while batch.len() < MAX_BATCH && bytes < MAX_BATCH_BYTES {
+        let Ok(next) = calls.try_recv() else { break };
+        bytes += next.bytes();
+        batch.push(next);
+    }
+    bytes
+}
+
+fn refuse_intake(batch: &mut Vec<Box<dyn Call>>) {
+    for call in batch.extract_if(.., |call| call.kind() == Kind::Intake) {
+        call.answer(Err(StoreError::NoSpace));
+    }
+}
