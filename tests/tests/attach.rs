@@ -256,7 +256,7 @@ async fn tokens_open_what_their_patterns_and_rights_say() {
 #[tokio::test]
 async fn events_go_to_agents_that_take_their_type_and_no_other() {
     let config = "[[endpoint]]\nname = \"open\"\nmode = \"live\"\n\
-        verify = { provider = \"gitlab\", secrets = [\"env:GITLAB\"] }\n";
+        verify = { provider = \"gitlab-token\", secrets = [\"env:GITLAB\"] }\n";
     let relay = Server::start(program(), "127.0.0.1:0", config, &[("GITLAB", "secret")]).await.expect("a relay");
     let (pushes, pulls) = (named("pushes").await, named("pulls").await);
     let ask = async |kind: &str| {
