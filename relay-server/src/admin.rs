@@ -5,6 +5,7 @@
 //! loopback as well. No answer allows another origin to read it.
 
 mod api;
+mod events;
 mod gate;
 mod listener;
 
@@ -78,7 +79,10 @@ pub async fn serve(listener: TcpListener, admin: Admin, stop: CancellationToken)
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics));
-    let closed = api::routes().fallback(api::unknown).layer(middleware::from_fn_with_state(admin.clone(), gate::check));
+    let closed = api::routes()
+        .merge(events::routes())
+        .fallback(api::unknown)
+        .layer(middleware::from_fn_with_state(admin.clone(), gate::check));
     let router = open.merge(closed).layer(middleware::map_response(gate::harden)).with_state(admin);
     listener::serve(listener, router, stop).await;
 }

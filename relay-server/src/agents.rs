@@ -3,6 +3,7 @@
 pub mod accept;
 pub mod copies;
 pub mod guesses;
+pub mod outcomes;
 pub mod places;
 pub mod registry;
 pub mod token;

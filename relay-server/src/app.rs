@@ -13,11 +13,12 @@ use std::{
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
+use jiff::Timestamp;
 use relay_proto::Limits;
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -27,9 +28,11 @@ use crate::{
     agents::{
         accept::{self, Terms},
         guesses::Guesses,
+        outcomes::Outcomes,
         registry::Registry,
     },
-    config::{Config, Listen, Source},
+    config::{Config, Listen, Source, StoreSpec},
+    delivery::{self, Delivery},
     handshakes::Handshakes,
     ingress::{
         Door, collect,
@@ -44,8 +47,13 @@ use crate::{
     refused::RefusedLog,
     replay::Replays,
     state::StateDir,
+    store::{Health, MemoryStore, Purge, SqliteOptions, SqliteStore, Store},
     tls,
 };
+
+/// How long between two rounds of housekeeping, and between two steps of one.
+const PURGE_ROUND: Duration = Duration::from_secs(60);
+const PURGE_STEP: Duration = Duration::from_millis(50);
 
 /// How long sessions may take to say farewell.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -85,7 +93,9 @@ pub fn run(source: &Source, config: &Config, started: impl FnOnce(&Started)) -> 
     let learnt = Learnt::open(&state).with_context(|| {
         format!("the secrets that were learnt in handshakes cannot be read from {}", state.path().display())
     })?;
-    let door = Arc::new(door(config, addresses.public, state, learnt));
+    let store = open_store(config)?;
+    let (outcomes, strays) = Outcomes::new();
+    let door = Arc::new(door(config, addresses.public, state, learnt, (store, outcomes)));
     door.teach();
     let serving = Arc::new(Serving {
         tls: match &config.tls {
@@ -112,6 +122,11 @@ pub fn run(source: &Source, config: &Config, started: impl FnOnce(&Started)) -> 
     }
     let outcome = runtime.block_on(async {
         let readiness = Readiness::default();
+        let mut health = door.delivery.store.health();
+        tokio::spawn(delivery::pump(Arc::clone(&door.delivery), stop.clone()));
+        tokio::spawn(delivery::work_off_bulks(Arc::clone(&door.delivery), stop.clone()));
+        tokio::spawn(delivery::settle_strays(Arc::clone(&door.delivery), strays));
+        tokio::spawn(housekeeping(Arc::clone(&door), config.store.clone(), stop.clone()));
         let mut signals = Signals::new()?;
         let shown = Admin { readiness: readiness.clone(), door: Arc::clone(&door), token };
         let admin = tokio::spawn(admin::serve(TcpListener::from_std(admin)?, shown, stop.clone()));
@@ -124,6 +139,12 @@ pub fn run(source: &Source, config: &Config, started: impl FnOnce(&Started)) -> 
                 _ = signals.hangup.recv() => reload(source, &door, &serving, addresses.public),
                 _ = signals.terminate.recv() => break,
                 _ = signals.interrupt.recv() => break,
+                why = failed(&mut health) => {
+                    // What was acknowledged is safe, and a new process reads it. This one must not go on.
+                    readiness.set(false);
+                    stop.cancel();
+                    anyhow::bail!("the store has failed: {why}; start the relay again once its disk is well");
+                }
             }
         }
         readiness.set(false);
@@ -144,6 +165,58 @@ pub fn run(source: &Source, config: &Config, started: impl FnOnce(&Started)) -> 
         let _ = worker.join();
     }
     outcome
+}
+
+/// The store. Where no endpoint keeps anything no file is opened: two relays may then follow each other with the
+/// same state directory and both be there for a moment.
+fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
+    let max_bytes = config.store.max_bytes;
+    match config.store.path.clone().filter(|_| keeps(config)) {
+        None => Ok(Arc::new(MemoryStore::new(max_bytes))),
+        Some(path) => {
+            let store = SqliteStore::open(SqliteOptions { path: path.clone(), max_bytes });
+            Ok(Arc::new(store.with_context(|| format!("the store at {}", path.display()))?))
+        }
+    }
+}
+
+/// Whether any endpoint keeps events.
+fn keeps(config: &Config) -> bool {
+    config.endpoints.iter().any(|endpoint| endpoint.keeping.is_some())
+}
+
+/// Ends when the store has failed, with the reason.
+async fn failed(health: &mut watch::Receiver<Health>) -> String {
+    match health.wait_for(|health| matches!(health, Health::Failed(_))).await.as_deref() {
+        Ok(Health::Failed(why)) => why.clone(),
+        Ok(_) => String::new(),
+        Err(_) => std::future::pending().await, // The store itself ended; nothing can fail any more.
+    }
+}
+
+/// Removes what is old, in small steps beside everything else.
+async fn housekeeping(door: Arc<Door>, spec: StoreSpec, stop: CancellationToken) {
+    let mut cursor = None;
+    loop {
+        let policy = Purge {
+            retention: spec.retention,
+            pending_retention: spec.pending_retention,
+            max_bytes: spec.max_bytes / 10 * 9,
+            cursor,
+        };
+        match door.delivery.store.purge(policy, Timestamp::now()).await {
+            Ok(purged) => cursor = purged.next,
+            Err(error) => {
+                tracing::warn!(%error, "what is old could not be removed");
+                cursor = None;
+            }
+        }
+        let pause = if cursor.is_some() { PURGE_STEP } else { PURGE_ROUND };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
@@ -170,17 +243,27 @@ fn worker(
     });
 }
 
-fn door(config: &Config, public: SocketAddr, state: StateDir, learnt: Learnt) -> Door {
+fn door(
+    config: &Config,
+    public: SocketAddr,
+    state: StateDir,
+    learnt: Learnt,
+    (store, outcomes): (Arc<dyn Store>, Arc<Outcomes>),
+) -> Door {
     let units = usize::try_from(config.limits.body_budget).unwrap_or(usize::MAX) / collect::UNIT_BYTES;
     let body_units = units.min(Semaphore::MAX_PERMITS);
     let metrics = Metrics::default();
     let registry = Arc::new(Registry::default());
+    let delivery = Arc::new(Delivery::new(store, Arc::clone(&registry), Arc::clone(&outcomes)));
+    delivery.set_endpoints(&config.endpoints);
     let limits = Limits { max_streams: config.limits.max_in_flight_per_agent, ..Limits::relay() };
     Door {
         routes: ArcSwap::from_pointee(routes(config, &metrics, public)),
         metrics,
-        terms: Terms { registry: Arc::clone(&registry), limits, drain_timeout: config.server.drain_timeout },
+        terms: Terms { registry: Arc::clone(&registry), outcomes, limits, drain_timeout: config.server.drain_timeout },
         registry,
+        keeps: config.store.path.is_none() || keeps(config),
+        delivery,
         replays: Replays::default(),
         guesses: Guesses::default(),
         handshakes: Handshakes::default(),
@@ -216,6 +299,9 @@ fn reload(source: &Source, door: &Door, serving: &Serving, public: SocketAddr) {
         Ok(config) => config,
         Err(errors) => return tracing::error!("the config was not taken over: {errors}"),
     };
+    if keeps(&config) && !door.keeps {
+        return tracing::error!("the config was not taken over: its first endpoint that keeps events needs a restart");
+    }
     if let (Some(slot), Some(files)) = (&serving.tls, &config.tls) {
         match tls::load(&files.cert, &files.key) {
             Ok(tls) => slot.store(tls),
@@ -226,6 +312,7 @@ fn reload(source: &Source, door: &Door, serving: &Serving, public: SocketAddr) {
     let attachable = routes.attachable();
     door.routes.store(Arc::new(routes));
     door.teach();
+    door.delivery.set_endpoints(&config.endpoints);
     door.registry.revise(&|name, offer| {
         let token = config.tokens.iter().find(|token| &*token.name == name).ok_or("unauthorized")?;
         accept::admit(token, offer, &attachable)
@@ -241,6 +328,13 @@ async fn drain(door: &Door, patience: Duration) {
     door.registry.drain();
     if timeout(patience, door.connections.wait()).await.is_err() {
         tracing::warn!(connections = door.connections.len(), "requests did not finish in time");
+    }
+    door.delivery.tasks.close();
+    if timeout(patience, door.delivery.tasks.wait()).await.is_err() {
+        tracing::warn!(
+            attempts = door.delivery.tasks.len(),
+            "attempts did not end in time; they are settled after a restart"
+        );
     }
     door.registry.close_when_idle();
     door.sessions.close();

@@ -2,6 +2,8 @@
 //!
 //! Exit codes: 0 ok, 1 failed, 2 usage or config, 3 refused, 4 not found, 5 unreachable. Errors are printed here, once.
 
+mod dead;
+mod endpoint;
 mod event;
 mod explain;
 mod init;
@@ -44,9 +46,22 @@ enum Command {
     /// Manage the agents' tokens in the config file
     #[command(subcommand)]
     Token(token::Command),
-    /// Look at what a running relay has seen
+    /// Look at what a running relay keeps and has refused, and act on it
     #[command(subcommand)]
     Event(event::Command),
+    /// Dead letters of a running relay
+    #[command(subcommand)]
+    Dead(dead::Command),
+    /// Look at a running relay's endpoints, and hold back what waits
+    #[command(subcommand)]
+    Endpoint(endpoint::Command),
+    /// Copy a running relay's store into a new file
+    Backup {
+        /// The new file
+        file: PathBuf,
+        #[command(flatten)]
+        remote: remote::Remote,
+    },
     /// Say which usual mistake a refused request is
     Explain(explain::Explain),
     /// Look at the providers whose signatures the relay can check
@@ -83,6 +98,9 @@ struct Serve {
     /// A directory for the relay's own small files; else $STATE_DIRECTORY or relay-state beside the config file
     #[arg(long, env = "RELAY_STATE_DIR")]
     state_dir: Option<PathBuf>,
+    /// Where events are kept, sqlite:FILE or memory: [default: relay.db in the state directory]
+    #[arg(long, env = "RELAY_STORE", value_name = "URL")]
+    store: Option<String>,
     /// The address under which the relay is reached from outside
     #[arg(long, env = "RELAY_PUBLIC_URL")]
     public_url: Option<String>,
@@ -218,6 +236,13 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         }
         Command::Token(command) => token::run(command),
         Command::Event(command) => event::run(&command),
+        Command::Dead(command) => dead::run(&command),
+        Command::Endpoint(command) => endpoint::run(&command),
+        Command::Backup { file, remote } => {
+            let file = std::path::absolute(&file).map_err(|error| Failure::Other(error.into()))?;
+            let to = remote::encoded(&file.to_string_lossy());
+            remote.post(&format!("/api/v1/backup?to={to}")).map(drop)
+        }
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Provider(command) => provider::run(&command),
         Command::Vectors(arguments) => vectors::run(&arguments),
@@ -253,6 +278,7 @@ fn serve(arguments: Serve) -> Result<(), Failure> {
         listen: arguments.listen,
         admin: arguments.admin,
         state_dir: arguments.state_dir,
+        store: arguments.store,
         public_url: arguments.public_url,
         tls_cert: arguments.tls_cert,
         tls_key: arguments.tls_key,

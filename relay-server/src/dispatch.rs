@@ -130,6 +130,14 @@ where
 }
 
 fn answer(head: ResponseHead, body: Receiver) -> Result<Answer, Failure> {
+    Ok(Answer { head: answer_head(head)?, body: Some(body), upload: None })
+}
+
+/// A handler's answer as its sender may see it.
+///
+/// # Errors
+/// [`Failure::HandlerBroken`] if it is no answer.
+pub(crate) fn answer_head(head: ResponseHead) -> Result<Parts, Failure> {
     let mut headers = header_map(head.headers).map_err(|_| Failure::HandlerBroken)?;
     let upgrade = headers.remove(header::UPGRADE).filter(|_| head.status == 101);
     strip_hop_by_hop(&mut headers);
@@ -144,7 +152,7 @@ fn answer(head: ResponseHead, body: Receiver) -> Result<Answer, Failure> {
     let (mut parts, ()) = Response::new(()).into_parts();
     parts.status = http::StatusCode::from_u16(head.status).map_err(|_| Failure::HandlerBroken)?;
     parts.headers = headers;
-    Ok(Answer { head: parts, body: Some(body), upload: None })
+    Ok(parts)
 }
 
 /// Carries raw bytes between a sender's upgraded connection and the tunnel.
@@ -159,7 +167,7 @@ async fn upgraded(connection: OnUpgrade, request: Sender, body: Receiver) {
     }
 }
 
-fn failure_of(broken: Broken) -> Failure {
+pub(crate) fn failure_of(broken: Broken) -> Failure {
     match broken {
         Broken::SessionLost => Failure::AgentLost,
         Broken::Reset(ResetCode::NotCalled) => Failure::NotCalled,
@@ -227,7 +235,7 @@ async fn next_frame(body: &mut Incoming) -> Result<Option<hyper::body::Frame<Byt
 }
 
 /// The request as the handler is to see it.
-fn request_head(
+pub(crate) fn request_head(
     received: Received,
     payload: &Payload,
     endpoint: &Endpoint,

@@ -12,6 +12,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
+
+use crate::retry::{CircuitRule, Schedule, StatusRule};
 use crate::verify::Rule;
 
 /// Longest endpoint name, in bytes.
@@ -40,6 +43,69 @@ pub struct Endpoint {
     pub replay: Replay,
     /// Whether one agent at a time serves it, and the others stand by.
     pub exclusive: bool,
+    /// How it keeps events; `None` for a live one, which keeps nothing.
+    pub keeping: Option<Keeping>,
+}
+
+impl Endpoint {
+    /// How events of this method are kept; `None` where they pass live.
+    #[must_use]
+    pub fn keeps(&self, method: &http::Method) -> Option<&Keeping> {
+        self.keeping.as_ref().filter(|keeping| keeping.methods.contains(method))
+    }
+
+    /// Whether requests of this method are taken at all: a stored endpoint lets pass live what only asks.
+    #[must_use]
+    pub fn takes(&self, method: &http::Method) -> bool {
+        let asks = matches!(*method, http::Method::GET | http::Method::HEAD | http::Method::OPTIONS);
+        self.keeping.is_none() || asks || self.keeps(method).is_some()
+    }
+}
+
+/// How an endpoint keeps what it takes.
+#[derive(Clone, Debug)]
+pub struct Keeping {
+    /// Whether the sender gets the handler's own answer if that comes in time.
+    pub assured: bool,
+    /// What the sender gets otherwise.
+    pub ack: Ack,
+    /// Methods that are kept; others pass live.
+    pub methods: Vec<http::Method>,
+    /// How long an attempt may take.
+    pub attempt_timeout: Duration,
+    /// How long a lost agent may take to tell what became of an attempt.
+    pub agent_grace: Duration,
+    /// Whether a sender that waits sees a failure that would be tried again, and its own retries do the work.
+    pub pass_failures: bool,
+    /// How long an event counts as the same; `None` for never.
+    pub dedup_window: Option<Duration>,
+    /// Whether the sender repeats by itself.
+    pub sender_retries: bool,
+    /// The waits between attempts.
+    pub schedule: Schedule,
+    /// What a handler's status means.
+    pub statuses: StatusRule,
+    /// When a failing handler is left alone.
+    pub circuit: CircuitRule,
+    /// Whether events are delivered one after the other, in the order in which they came.
+    pub fifo: bool,
+}
+
+/// The relay's own answer to a sender whose event is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ack {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its type of content, where it has a body.
+    pub content_type: Option<http::HeaderValue>,
+    /// Its body.
+    pub body: bytes::Bytes,
+}
+
+impl Default for Ack {
+    fn default() -> Self {
+        Self { status: StatusCode::OK, content_type: None, body: bytes::Bytes::new() }
+    }
 }
 
 /// What an unchanged repeat of a signed, timestamped request gets.

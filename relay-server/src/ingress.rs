@@ -24,7 +24,7 @@ use hyper::{
 };
 use jiff::Timestamp;
 use relay_proto::{CONNECT_PATH, Notice};
-use relay_schemes::Reply;
+use relay_schemes::Reply as ChallengeReply;
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout_at},
@@ -45,8 +45,9 @@ use crate::{
         guesses::Guesses,
         registry::Registry,
     },
+    delivery::{Delivery, Reply, Taken},
     dispatch,
-    endpoint::{Endpoint, Replay},
+    endpoint::{Ack, Endpoint, Keeping, Replay},
     handshakes::Handshakes,
     learnt::Learnt,
     metrics::{self, Gauges, Metrics},
@@ -66,6 +67,10 @@ pub struct Door {
     pub metrics: Metrics,
     /// The attached agents.
     pub registry: Arc<Registry>,
+    /// Whether the store is the one that the config names.
+    pub keeps: bool,
+    /// Kept events on their way.
+    pub delivery: Arc<Delivery>,
     /// What their sessions run under.
     pub terms: accept::Terms,
     /// The challenges that were answered.
@@ -166,13 +171,17 @@ async fn answer(door: &Arc<Door>, origin: Origin, seen: head::Seen, request: Req
             let (at, url) = (Timestamp::now(), routes.seen_url(&endpoint, origin, &head, &host));
             let received = Received { event_id, at, started, peer, client, secure, head, host, url, rest };
             let outcome = match prove(door, &endpoint, received, (body, upgrade)).await {
-                Ok(Proven::Webhook(webhook, _memory)) => once(door, &routes, &endpoint, webhook).await,
+                Ok(Proven::Webhook(webhook, _memory)) => match endpoint.keeps(webhook.method()) {
+                    Some(keeping) => keep(door, &routes, &endpoint, keeping, webhook).await,
+                    None => once(door, &routes, &endpoint, webhook).await,
+                },
                 Ok(Proven::Answered(reply, event_id)) => Ok(Outcome::Challenge(reply, event_id)),
                 Err(turned_away) => Err(record(door, &routes, &endpoint, *turned_away)),
             };
             meter.answered(counted(&outcome), started.elapsed());
             match outcome {
                 Ok(Outcome::Answer(answer, first)) => respond::answer(answer, first, event_id, endpoint.idle_timeout),
+                Ok(Outcome::Kept(taken, ack)) => respond::kept(taken, &ack),
                 Ok(Outcome::Repeated(status, first)) => respond::repeated(status, first),
                 Ok(Outcome::Challenge(reply, event_id)) => respond::challenge(reply, event_id),
                 Err(failure) => {
@@ -189,13 +198,22 @@ fn counted(outcome: &Result<Outcome, Failure>) -> metrics::Outcome {
     use metrics::Outcome as Counted;
     match outcome {
         Ok(Outcome::Answer(answer, _)) => Counted::Answered(answer.head.status.as_u16() / 100),
+        Ok(Outcome::Kept(Taken { reply: Reply::Answer(answer), .. }, _)) => {
+            Counted::Answered(answer.status.as_u16() / 100)
+        }
+        Ok(Outcome::Kept(Taken { reply: Reply::Ack, .. }, _)) => Counted::Acknowledged,
+        Ok(Outcome::Kept(Taken { reply: Reply::Failure(_), .. }, _)) => Counted::Failed,
         Ok(Outcome::Repeated(..)) => Counted::Repeated,
         Ok(Outcome::Challenge(..)) => Counted::Challenge,
         Err(failure) => match failure {
             Failure::Refused(_) | Failure::Challenge { .. } | Failure::Address | Failure::Replayed => Counted::Refused,
-            Failure::NoAgent | Failure::Unwanted | Failure::Busy | Failure::Overloaded | Failure::NotCalled => {
-                Counted::Unavailable
-            }
+            Failure::NoAgent
+            | Failure::Unwanted
+            | Failure::StoreFull
+            | Failure::StoreFailed
+            | Failure::Busy
+            | Failure::Overloaded
+            | Failure::NotCalled => Counted::Unavailable,
             Failure::Deadline
             | Failure::HandlerUnreachable
             | Failure::HandlerBroken
@@ -218,10 +236,12 @@ fn counted(outcome: &Result<Outcome, Failure>) -> metrics::Outcome {
 enum Outcome {
     /// With a handler's answer; repeats of this webhook wait for its end.
     Answer(dispatch::Answer, Option<Running>),
+    /// It is kept, and this is what its sender gets.
+    Kept(Taken, Ack),
     /// It was a repeat of an event that had been answered with this status.
     Repeated(StatusCode, EventId),
     /// It was a provider's challenge, and this is the relay's own answer.
-    Challenge(Reply, EventId),
+    Challenge(ChallengeReply, EventId),
 }
 
 /// Delivers a webhook unless it is an unchanged repeat of one that succeeded.
@@ -257,6 +277,19 @@ async fn once(
             }
         }
     }
+}
+
+/// The second half of a kept webhook's way: into the store, and from there to an agent.
+async fn keep(
+    door: &Arc<Door>,
+    routes: &Arc<Routes>,
+    endpoint: &Arc<Endpoint>,
+    keeping: &Keeping,
+    webhook: Webhook,
+) -> Result<Outcome, Failure> {
+    let trusted = |address| routes.trusts(address);
+    let taken = door.delivery.take(endpoint, keeping, webhook, &trusted).await?;
+    Ok(Outcome::Kept(taken, keeping.ack.clone()))
 }
 
 /// The second half: to an agent and back.

@@ -11,11 +11,15 @@
 
 pub mod webhook;
 
+pub mod pattern;
+
 pub mod state;
 
 pub mod learnt;
 pub mod outbound;
 pub mod replay;
+
+pub mod retry;
 
 pub mod verify;
 
@@ -24,13 +28,13 @@ pub mod endpoint;
 pub mod handshakes;
 pub mod refused;
 
-pub mod retry;
-
 pub mod store;
 
 pub mod agents;
 
 pub mod dispatch;
+
+pub mod delivery;
 
 pub mod tls;
 

@@ -27,6 +27,8 @@ pub enum Outcome {
     Answered(u16),
     /// It was an unchanged repeat of one that had been answered.
     Repeated,
+    /// It is kept, and its sender got the ack.
+    Acknowledged,
     /// It was a provider's challenge, answered by the relay itself.
     Challenge,
     /// Nothing proved it, or it came from an address that may not send.
@@ -42,7 +44,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    const NAMES: [&'static str; 12] = [
+    const NAMES: [&'static str; 13] = [
         "1xx",
         "2xx",
         "3xx",
@@ -55,6 +57,7 @@ impl Outcome {
         "failed",
         "internal",
         "challenge",
+        "acknowledged",
     ];
 
     const fn index(self) -> usize {
@@ -68,6 +71,7 @@ impl Outcome {
             Self::Failed => 9,
             Self::Internal => 10,
             Self::Challenge => 11,
+            Self::Acknowledged => 12,
         }
     }
 }
@@ -87,7 +91,7 @@ struct OfOutcome {
 #[derive(Debug)]
 pub struct Meter {
     received: Counter,
-    outcomes: [Counter; 12],
+    outcomes: [Counter; 13],
     seconds: Histogram,
 }
 

@@ -265,6 +265,12 @@ impl Webhook {
         self.received.started
     }
 
+    /// Its method.
+    #[must_use]
+    pub fn method(&self) -> &http::Method {
+        &self.received.head.method
+    }
+
     /// The event's id.
     #[must_use]
     pub fn event_id(&self) -> EventId {

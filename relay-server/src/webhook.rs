@@ -128,6 +128,10 @@ pub enum Failure {
     Replayed,
     /// No memory is left for bodies.
     Overloaded,
+    /// The store has no room.
+    StoreFull,
+    /// The store has failed.
+    StoreFailed,
     /// No agent is attached.
     NoAgent,
     /// Agents are attached, and none of them takes events of this type.

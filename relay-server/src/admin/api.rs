@@ -30,7 +30,7 @@ use crate::{
 const DEFAULT_LIMIT: usize = 100;
 
 /// What stands in place of what is masked.
-const MASKED: &str = "[masked]";
+pub(super) const MASKED: &str = "[masked]";
 
 pub(super) fn routes() -> Router<Admin> {
     Router::new()
@@ -49,7 +49,7 @@ pub(super) fn error(status: StatusCode, code: &str, message: &str) -> Response {
     answer(status, &json!({ "error": code, "message": message }))
 }
 
-fn answer(status: StatusCode, value: &Value) -> Response {
+pub(super) fn answer(status: StatusCode, value: &Value) -> Response {
     let content_type = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
     (status, content_type, format!("{value}\n")).into_response()
 }
@@ -160,7 +160,7 @@ fn detail(entry: &Entry) -> Value {
 }
 
 /// Whether what goes by this name lets its bearer in. A signature does not: it is worth nothing without its body.
-fn authenticates(name: &str) -> bool {
+pub(super) fn authenticates(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     ["authorization", "cookie", "token", "secret", "password", "api-key", "apikey", "api_key"]
         .iter()

@@ -19,6 +19,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::task::TaskTracker;
 
 use super::{
+    outcomes::Outcomes,
     places::{Standing, Wish},
     registry::{Admission, Attached, Identity, PATIENCE, Registry, Welcomed, told},
     token::{Right, Token, Tokens},
@@ -61,6 +62,8 @@ pub struct Attachable {
 pub struct Terms {
     /// Where it attaches.
     pub registry: Arc<Registry>,
+    /// Where outcomes of broken attempts go.
+    pub outcomes: Arc<Outcomes>,
     /// What it may take.
     pub limits: Limits,
     /// How long a replaced session that had drained may finish.
@@ -156,7 +159,7 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     leftover: Vec<u8>,
     token: &Token,
     attachable: Vec<Attachable>,
-    Terms { registry, limits, drain_timeout }: Terms,
+    Terms { registry, outcomes, limits, drain_timeout }: Terms,
 ) {
     let mut greeting = match relay_tunnel::relay(stream, leftover, limits).await {
         Ok(greeting) => greeting,
@@ -191,7 +194,7 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     attached.ready(handle.clone(), &answers);
     let close = tokio::select! {
         close = driver => close,
-        () = attend(&attached, &handle, arrivals, contested, finishing, drain_timeout) => unreachable!("it waits for ever"),
+        () = attend(&attached, &handle, (arrivals, &outcomes), contested, finishing, drain_timeout) => unreachable!("it waits for ever"),
     };
     drop(attached);
     tracing::info!(agent, epoch, code = ?close.code, reason = close.reason, "an agent left");
@@ -201,7 +204,7 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
 async fn attend(
     attached: &Attached,
     handle: &Handle,
-    mut arrivals: Arrivals,
+    (mut arrivals, outcomes): (Arrivals, &Outcomes),
     contested: bool,
     finishing: Option<Handle>,
     drain_timeout: Duration,
@@ -215,9 +218,7 @@ async fn attend(
                     // This side knows what it has opened; the agent cannot know what is still on its way.
                     handle.close_when_idle(CloseCode::Normal, "the agent has drained");
                 }
-                Some(Arrival::Outcome(outcome)) => {
-                    tracing::debug!(attempt = outcome.attempt, "an outcome of an event that is not kept");
-                }
+                Some(Arrival::Outcome(outcome)) => outcomes.take(outcome),
                 Some(Arrival::Request(_) | Arrival::Notice(_)) => {}
                 None => pending().await, // The driver says how it ended.
             }

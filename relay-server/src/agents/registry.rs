@@ -306,6 +306,31 @@ impl Registry {
         }
     }
 
+    /// Exchanges that the agents of an endpoint would take now, at most `most`.
+    #[must_use]
+    pub fn free(&self, endpoint: &str, most: usize) -> usize {
+        let mut state = self.lock();
+        let mut agents = state.serving(endpoint);
+        if agents.is_empty() && state.rouse(endpoint) {
+            agents = state.serving(endpoint);
+        }
+        drop(state);
+        let free = |load: &Load| load.capacity - load.in_flight.load(Ordering::Relaxed);
+        let free: i64 = agents.iter().map(|load| free(load).clamp(0, i64::from(u32::MAX))).sum();
+        usize::try_from(free).unwrap_or(0).min(most)
+    }
+
+    /// How many agents serve an endpoint.
+    #[must_use]
+    pub fn serving(&self, endpoint: &str) -> usize {
+        self.lock().serving(endpoint).len()
+    }
+
+    /// Ends when an agent came, left, or stands otherwise than before.
+    pub fn changed(&self) -> tokio::sync::futures::Notified<'_> {
+        self.changed.notified()
+    }
+
     /// Whether an agent left a moment ago, or may have before this relay was started, or one is there that must
     /// first answer.
     fn expects_one(&self, endpoint: &str, failure: Failure) -> bool {
@@ -496,6 +521,15 @@ impl State {
             Some((handle.clone(), Arc::clone(&offered.load)))
         };
         ready.filter_map(with_load).collect()
+    }
+
+    /// The loads of all that serve an endpoint, whatever types they take.
+    fn serving(&self, endpoint: &str) -> Vec<Arc<Load>> {
+        let Some(places) = self.places.get(endpoint) else { return Vec::new() };
+        let sessions = places.keys(Standing::Active).filter_map(|key| self.sessions.get(&key));
+        let ready = sessions.filter(|session| !session.doubted.load(Ordering::Relaxed));
+        let takes = |session: &&Arc<Session>| session.handle.get().is_some_and(Handle::takes_exchanges);
+        ready.filter(takes).filter_map(|session| Some(Arc::clone(&session.offered(endpoint)?.load))).collect()
     }
 
     /// True when somebody serves an endpoint now that nobody else did.

@@ -1,5 +1,7 @@
-//! `event list`: what a running relay has seen. Without a store there is only what never became an event: refused
-//! requests, and challenges that it answered itself.
+//! `event`: what a running relay keeps, and what never became an event: refused requests, and challenges that it
+//! answered itself.
+
+use std::io::Write as _;
 
 use clap::{Subcommand, ValueEnum};
 use serde_json::Value;
@@ -13,50 +15,226 @@ use super::{
 pub(super) enum Command {
     /// List events, the newest first
     List {
+        #[command(flatten)]
+        which: Which,
         /// Only those in this state
         #[arg(long)]
-        state: State,
-        /// Only those of this endpoint
-        #[arg(long)]
-        endpoint: Option<String>,
-        /// At most this many
-        #[arg(long, default_value_t = 100)]
-        limit: u32,
+        state: Option<State>,
         /// One JSON object per line
         #[arg(long)]
         json: bool,
         #[command(flatten)]
         remote: Remote,
     },
+    /// Show an event, its attempts and why it stands where it does
+    Show {
+        /// The event's id, or its sender's own
+        id: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Print an event's body, byte for byte
+    Body {
+        /// The event's id, or its sender's own
+        id: String,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Deliver an event once more, as a new one with the same content
+    Replay {
+        /// The event's id, or its sender's own
+        id: String,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// End an event that waits
+    Cancel {
+        /// The event's id, or its sender's own
+        id: String,
+        #[command(flatten)]
+        remote: Remote,
+    },
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+/// Which events.
+#[derive(Debug, clap::Args)]
+pub(super) struct Which {
+    /// Only those of this endpoint
+    #[arg(long)]
+    pub(super) endpoint: Option<String>,
+    /// Only those of these types; `*` stands for any text
+    #[arg(long, value_name = "TYPE,…")]
+    pub(super) event_type: Option<String>,
+    /// Only those whose last answer had this status: 404, 5xx, 400-499
+    #[arg(long)]
+    pub(super) status: Option<String>,
+    /// Only those that came then or later, such as 2026-01-31T08:00Z
+    #[arg(long, value_name = "TIME")]
+    pub(super) since: Option<String>,
+    /// Only those that came before then
+    #[arg(long, value_name = "TIME")]
+    pub(super) until: Option<String>,
+    /// Only those with this text in target, type, headers or body
+    #[arg(long)]
+    pub(super) text: Option<String>,
+    /// At most this many
+    #[arg(long, default_value_t = 100)]
+    pub(super) limit: u32,
+}
+
+impl Which {
+    /// As a query.
+    pub(super) fn query(&self) -> String {
+        let parts = [
+            ("endpoint", &self.endpoint),
+            ("event_type", &self.event_type),
+            ("status", &self.status),
+            ("since", &self.since),
+            ("until", &self.until),
+            ("text", &self.text),
+        ];
+        let mut query = format!("limit={}", self.limit);
+        for (name, value) in parts {
+            if let Some(value) = value {
+                query.push_str(&format!("&{name}={}", encoded(value)));
+            }
+        }
+        query
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum State {
+    /// Waits for its next attempt
+    Pending,
+    /// An attempt is under way
+    Running,
+    /// A handler took it
+    Delivered,
+    /// Will not be tried again by itself
+    Dead,
+    /// Dropped or cancelled by a person
+    Dropped,
+    /// What is stored is not what was taken in
+    Damaged,
     /// Turned away before it could reach an agent
     Refused,
     /// A provider's challenge, answered by the relay
     Handshake,
 }
 
-#[expect(clippy::print_stdout, reason = "results go to standard output")]
 pub(super) fn run(command: &Command) -> Result<(), Failure> {
-    let Command::List { state, endpoint, limit, json, remote } = command;
-    let list = match state {
-        State::Refused => "refused",
-        State::Handshake => "handshakes",
-    };
-    let mut path = format!("/api/v1/{list}?limit={limit}");
-    if let Some(endpoint) = endpoint {
-        path.push_str(&format!("&endpoint={}", encoded(endpoint)));
-    }
-    for event in remote.get(&path)?[list].as_array().into_iter().flatten() {
-        if *json {
-            println!("{event}");
-        } else {
-            println!("{}", if list == "refused" { refused(event) } else { handshake(event) });
+    match command {
+        Command::List { which, state: Some(State::Refused), json, remote } => {
+            other(("refused", refused), which, *json, remote)
         }
+        Command::List { which, state: Some(State::Handshake), json, remote } => {
+            other(("handshakes", handshake), which, *json, remote)
+        }
+        Command::List { which, state, json, remote } => {
+            let state = state.and_then(|state| state.to_possible_value());
+            let state = state.map(|state| format!("&state={}", state.get_name())).unwrap_or_default();
+            let found = remote.get(&format!("/api/v1/events?{}{state}", which.query()))?;
+            print(found["events"].as_array().into_iter().flatten(), *json, line)
+        }
+        Command::Show { id, json, remote } => {
+            let event = remote.get(&format!("/api/v1/events/{}", encoded(id)))?;
+            print([&event], *json, show)
+        }
+        Command::Body { id, remote } => {
+            let body = remote.bytes(&format!("/api/v1/events/{}/body", encoded(id)))?;
+            std::io::stdout().write_all(&body).map_err(|error| Failure::Other(error.into()))
+        }
+        Command::Replay { id, remote } => act(id, "replay", remote),
+        Command::Cancel { id, remote } => act(id, "cancel", remote),
+    }
+}
+
+/// Has something done to an event and prints the id of the event that is now on its way.
+#[expect(clippy::print_stdout, reason = "results go to standard output")]
+pub(super) fn act(id: &str, action: &str, remote: &Remote) -> Result<(), Failure> {
+    let done = remote.post(&format!("/api/v1/events/{}/{action}", encoded(id)))?;
+    let id = if done["new_id"].is_string() { &done["new_id"] } else { &done["id"] };
+    println!("{}", id.as_str().unwrap_or_default());
+    Ok(())
+}
+
+/// Prints answers, each as it is or in words.
+#[expect(clippy::print_stdout, reason = "results go to standard output")]
+pub(super) fn print<'a>(
+    values: impl IntoIterator<Item = &'a Value>,
+    json: bool,
+    words: fn(&Value) -> String,
+) -> Result<(), Failure> {
+    for value in values {
+        println!("{}", if json { value.to_string() } else { words(value) });
     }
     Ok(())
+}
+
+/// Lists what never became an event.
+fn other(
+    (list, words): (&str, fn(&Value) -> String),
+    which: &Which,
+    json: bool,
+    remote: &Remote,
+) -> Result<(), Failure> {
+    let endpoint = which.endpoint.as_ref().map(|name| format!("&endpoint={}", encoded(name))).unwrap_or_default();
+    let found = remote.get(&format!("/api/v1/{list}?limit={}{endpoint}", which.limit))?;
+    print(found[list].as_array().into_iter().flatten(), json, words)
+}
+
+/// One event on one line.
+pub(super) fn line(event: &Value) -> String {
+    let text = |key: &str| event[key].as_str().unwrap_or("-");
+    let status = event["status"].as_u64().map_or("-".to_owned(), |status| status.to_string());
+    format!(
+        "{}  {}  {} {} {}  {} {}  {}  {} B",
+        text("received_at"),
+        text("id"),
+        text("state").to_uppercase(),
+        text("endpoint"),
+        status,
+        text("method"),
+        text("target"),
+        text("event_type"),
+        event["size"],
+    )
+}
+
+/// An event with all that is known of it.
+fn show(event: &Value) -> String {
+    let mut out = line(event);
+    for (key, title) in [("sender_id", "sender's id"), ("replay_of", "replay of"), ("conflict_with", "conflicts with")]
+    {
+        if let Some(text) = event[key].as_str() {
+            out.push_str(&format!("\n{title}: {text}"));
+        }
+    }
+    for header in event["headers"].as_array().into_iter().flatten() {
+        let part = |index: usize| header[index].as_str().unwrap_or_default();
+        out.push_str(&format!("\n  {}: {}", part(0), part(1)));
+    }
+    for attempt in event["attempts"].as_array().into_iter().flatten() {
+        let text = |key: &str| attempt[key].as_str().unwrap_or("-");
+        let status = attempt["status"].as_u64().map(|status| format!(" {status}")).unwrap_or_default();
+        out.push_str(&format!(
+            "\nattempt {}: {} {}{status} after {} ms",
+            attempt["number"],
+            text("started_at"),
+            text("outcome"),
+            attempt["duration_ms"],
+        ));
+    }
+    for (key, title) in [("next_try", "next try"), ("why", "why"), ("advice", "to do")] {
+        if let Some(text) = event[key].as_str() {
+            out.push_str(&format!("\n{title}: {text}"));
+        }
+    }
+    out
 }
 
 fn handshake(event: &Value) -> String {

@@ -6,6 +6,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, anyhow};
+use bytes::Bytes;
 use http::{Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
@@ -46,11 +47,25 @@ pub(super) struct Remote {
 impl Remote {
     /// Asks for `path`, which begins with a slash.
     pub(super) fn get(&self, path: &str) -> Result<Value, Failure> {
+        self.ask(&Method::GET, path).and_then(|body| value(&body))
+    }
+
+    /// Has something done.
+    pub(super) fn post(&self, path: &str) -> Result<Value, Failure> {
+        self.ask(&Method::POST, path).and_then(|body| value(&body))
+    }
+
+    /// The answer's bytes.
+    pub(super) fn bytes(&self, path: &str) -> Result<Bytes, Failure> {
+        self.ask(&Method::GET, path)
+    }
+
+    fn ask(&self, method: &Method, path: &str) -> Result<Bytes, Failure> {
         let (address, token) = self.find()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Failure::Other(error.into()))?;
         let (status, body) = runtime
-            .block_on(async { timeout(PATIENCE, ask(&address, &token, path)).await })
+            .block_on(async { timeout(PATIENCE, ask(&address, &token, (method, path))).await })
             .map_err(|_| anyhow!("no answer in {} s", PATIENCE.as_secs()))
             .flatten()
             .map_err(|error| {
@@ -58,9 +73,10 @@ impl Remote {
                     "the relay at http://{address} cannot be asked: {error:#}; is it running?"
                 ))
             })?;
-        if status == StatusCode::OK {
+        if status.is_success() {
             return Ok(body);
         }
+        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
         let text = |key: &str| body[key].as_str().unwrap_or_default().to_owned();
         let said = format!("{} ({})", text("message"), text("error"));
         Err(match status {
@@ -124,22 +140,25 @@ fn read(file: &std::path::Path) -> anyhow::Result<Zeroizing<String>> {
     Ok(Zeroizing::new(text.trim().to_owned()))
 }
 
-async fn ask(address: &str, token: &str, path: &str) -> anyhow::Result<(StatusCode, Value)> {
+fn value(body: &[u8]) -> Result<Value, Failure> {
+    let value = serde_json::from_slice(body).context("the relay's answer is not JSON");
+    value.map_err(Failure::Other)
+}
+
+async fn ask(address: &str, token: &str, (method, path): (&Method, &str)) -> anyhow::Result<(StatusCode, Bytes)> {
     let stream = TcpStream::connect(address).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let driver = tokio::spawn(connection);
     let request = Request::builder()
-        .method(Method::GET)
+        .method(method.clone())
         .uri(path)
         .header(header::HOST, address)
         .header(header::AUTHORIZATION, format!("Bearer {token}"))
-        .body(Full::<bytes::Bytes>::default())?;
+        .body(Full::<Bytes>::default())?;
     let (head, body) = sender.send_request(request).await?.into_parts();
     let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await.map_err(|error| anyhow!(error))?.to_bytes();
     driver.abort();
-    let value =
-        serde_json::from_slice(&body).with_context(|| format!("{} with an answer that is not JSON", head.status))?;
-    Ok((head.status, value))
+    Ok((head.status, body))
 }
 
 /// One part of a path or a query, so that nothing in it is taken for more.

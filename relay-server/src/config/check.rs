@@ -4,6 +4,8 @@
 //! place, so that one run names all of them. Invariant: every limit that leaves here lies within bounds stated here.
 
 mod endpoint;
+mod keeping;
+mod store;
 mod token;
 mod verify;
 
@@ -69,7 +71,8 @@ pub(super) fn check(
             "set [tls] cert and key, or let a proxy on this machine end TLS and listen on 127.0.0.1",
         );
     }
-    Effective { server, tls, tls_place, limits, endpoints, tokens }
+    let store = store::store(&raw.store, flags, directories, server.state_dir.as_deref(), report);
+    Effective { server, tls, tls_place, limits, store, endpoints, tokens }
 }
 
 fn version(version: &Number, report: &mut Report<'_>) {

@@ -18,7 +18,7 @@ use super::error::Place;
 use super::secret_ref::SecretRef;
 use super::values::PublicUrl;
 use crate::agents::token::{Pattern, Right, TokenHash};
-use crate::endpoint::{EndpointName, Replay};
+use crate::endpoint::{EndpointName, Keeping, Replay};
 
 /// `[server]`: the listeners and what belongs to the whole process.
 #[derive(Clone, Debug)]
@@ -76,6 +76,19 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
+/// `[store]`: where events are kept, and for how long.
+#[derive(Clone, Debug)]
+pub struct StoreSpec {
+    /// The SQLite file; `None` keeps events in memory, for as long as the process lives.
+    pub path: Option<PathBuf>,
+    /// Largest size, in bytes. Events that wait are never removed for it.
+    pub max_bytes: u64,
+    /// How long ended events stay.
+    pub retention: Duration,
+    /// How long an event waits before it becomes a dead letter.
+    pub pending_retention: Duration,
+}
+
 /// `[limits]`: bounds that hold for the whole relay. Sizes in bytes.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -104,6 +117,7 @@ pub(super) struct Effective {
     pub(super) tls: Option<TlsFiles>,
     pub(super) tls_place: Place,
     pub(super) limits: Limits,
+    pub(super) store: StoreSpec,
     pub(super) endpoints: Vec<EndpointSpec>,
     pub(super) tokens: Vec<TokenSpec>,
 }
@@ -124,6 +138,7 @@ pub(super) struct EndpointSpec {
     pub(super) allow: Vec<Cidr>,
     pub(super) replay: Replay,
     pub(super) exclusive: bool,
+    pub(super) keeping: Option<Keeping>,
 }
 
 /// What `verify` asks for.

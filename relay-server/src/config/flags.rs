@@ -15,6 +15,8 @@ pub struct Flags {
     pub admin: Option<String>,
     /// `--state-dir`.
     pub state_dir: Option<PathBuf>,
+    /// `--store`.
+    pub store: Option<String>,
     /// `--public-url`.
     pub public_url: Option<String>,
     /// `--tls-cert`.

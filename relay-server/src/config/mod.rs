@@ -32,7 +32,7 @@ pub use self::cidr::{Cidr, CidrError};
 pub use self::dev::dev_banner;
 pub use self::edit::{EditError, add_token, remove_token};
 use self::effective::Effective;
-pub use self::effective::{Limits, Listen, Server, TlsFiles};
+pub use self::effective::{Limits, Listen, Server, StoreSpec, TlsFiles};
 use self::error::Report;
 pub use self::error::{ConfigError, ConfigErrors, Warning};
 pub use self::flags::{Dev, Flags};
@@ -53,6 +53,8 @@ pub struct Config {
     pub server: Server,
     /// Bounds that hold for the whole relay.
     pub limits: Limits,
+    /// Where events are kept.
+    pub store: StoreSpec,
     /// The certificate, if the relay ends TLS itself.
     pub tls: Option<TlsFiles>,
     /// The endpoints, in the order of the config.
@@ -102,8 +104,8 @@ impl Source {
         let around = Surroundings { base: input.base(), var };
         let ((effective, (endpoints, tokens)), warnings) =
             input.check(&self.flags, |effective, report| resolve::resolve(effective, &around, report))?;
-        let Effective { server, limits, tls, .. } = effective;
-        Ok(Config { file: input.file, server, limits, tls, endpoints, tokens, warnings })
+        let Effective { server, limits, store, tls, .. } = effective;
+        Ok(Config { file: input.file, server, limits, store, tls, endpoints, tokens, warnings })
     }
 
     fn read(&self, var: &dyn Fn(&str) -> Option<OsString>) -> Result<Input, ConfigErrors> {

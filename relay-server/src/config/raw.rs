@@ -32,6 +32,8 @@ pub(super) struct Raw {
     pub(super) server: RawServer,
     pub(super) tls: Option<Spanned<RawTls>>,
     #[serde(default)]
+    pub(super) store: RawStore,
+    #[serde(default)]
     pub(super) limits: RawLimits,
     /// Rows as in the embedded table; read by the crate of schemes.
     #[serde(default)]
@@ -64,6 +66,33 @@ pub(super) struct RawTls {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct RawStore {
+    pub(super) url: Text,
+    pub(super) max_size: Text,
+    pub(super) retention: Text,
+    pub(super) pending_retention: Text,
+}
+
+/// `retry = { … }`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawRetry {
+    pub(super) schedule: Texts,
+    pub(super) retry_on: Option<Vec<Spanned<i64>>>,
+    pub(super) give_up_on: Option<Vec<Spanned<i64>>>,
+}
+
+/// `ack = { … }`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawAck {
+    pub(super) status: Number,
+    pub(super) body: Text,
+    pub(super) content_type: Text,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct RawLimits {
     pub(super) max_body: Text,
     pub(super) max_head: Text,
@@ -89,6 +118,17 @@ pub(super) struct RawEndpoint {
     pub(super) replay: Text,
     pub(super) wait_for_agent: Text,
     pub(super) attach: Text,
+    pub(super) attempt_timeout: Text,
+    pub(super) agent_grace: Text,
+    pub(super) on_failure: Text,
+    pub(super) methods: Texts,
+    pub(super) dedup: Text,
+    pub(super) dedup_window: Text,
+    pub(super) order: Text,
+    #[serde(default)]
+    pub(super) ack: RawAck,
+    #[serde(default)]
+    pub(super) retry: RawRetry,
 }
 
 #[derive(Debug, Default, Deserialize)]

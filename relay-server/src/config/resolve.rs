@@ -60,6 +60,7 @@ fn endpoint(spec: &EndpointSpec, around: &Surroundings<'_>, report: &mut Report<
         allow: allow(&spec.allow),
         replay: spec.replay,
         exclusive: spec.exclusive,
+        keeping: spec.keeping.clone(),
     })
 }
 

@@ -20,6 +20,7 @@ pub struct Shown {
     #[serde(skip_serializing_if = "Option::is_none")]
     tls: Option<ShownTls>,
     limits: ShownLimits,
+    store: ShownStore,
     endpoint: Vec<ShownEndpoint>,
     token: Vec<ShownToken>,
 }
@@ -54,6 +55,14 @@ struct ShownLimits {
     header_timeout: String,
     body_idle_timeout: String,
     idle_timeout: String,
+}
+
+#[derive(Debug, Serialize)]
+struct ShownStore {
+    url: String,
+    max_size: String,
+    retention: String,
+    pending_retention: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -178,6 +187,16 @@ impl Shown {
                 body_idle_timeout: show_duration(limits.body_idle_timeout),
                 idle_timeout: show_duration(limits.idle_timeout),
             },
+            store: ShownStore {
+                url: effective
+                    .store
+                    .path
+                    .as_ref()
+                    .map_or_else(|| "memory:".to_owned(), |path| format!("sqlite:{}", path.display())),
+                max_size: show_size(effective.store.max_bytes),
+                retention: show_duration(effective.store.retention),
+                pending_retention: show_duration(effective.store.pending_retention),
+            },
             endpoint: effective.endpoints.iter().map(endpoint).collect(),
             token: effective.tokens.iter().map(token).collect(),
         }
@@ -187,7 +206,11 @@ impl Shown {
 fn endpoint(spec: &EndpointSpec) -> ShownEndpoint {
     ShownEndpoint {
         name: spec.name.to_string(),
-        mode: "live",
+        mode: match &spec.keeping {
+            None => "live",
+            Some(keeping) if keeping.assured => "assured",
+            Some(_) => "durable",
+        },
         deadline: show_duration(spec.deadline),
         idle_timeout: show_duration(spec.idle_timeout),
         max_body: show_size(spec.max_body),

@@ -41,7 +41,7 @@ fn what_is_wrong_is_named_with_its_line() {
         ("listen =", "lisen =", "relay.toml:3"),
         ("provider = \"github\"", "provider = \"githb\"", "relay.toml:6"),
         ("name = \"github\"", "name = \"GitHub\"", "relay.toml:5"),
-        ("name = \"github\"", "name = \"github\"\nmode = \"assured\"", "relay.toml:6"),
+        ("name = \"github\"", "name = \"github\"\nmode = \"asured\"", "relay.toml:6"),
     ] {
         let errors = load(&GOOD.replacen(from, to, 1)).expect_err("refused");
         assert!(errors.contains(expected), "{to}: {errors}");

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use http::Uri;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Span, SpanRelativeTo};
 
 use super::effective::Listen;
 
@@ -24,7 +24,8 @@ fn problem(message: String, help: &str) -> Problem {
 /// `30s`, `1h 30m`, `250ms`. No days or longer, no fractions of a unit that jiff does not know.
 pub(super) fn duration(text: &str) -> Result<Duration, Problem> {
     let help = "write it like \"30s\" or \"1h 30m\"";
-    let parsed: SignedDuration = text.parse().map_err(|_| problem(format!("\"{text}\" is not a time"), help))?;
+    let parsed = text.parse::<Span>().and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()));
+    let parsed = parsed.map_err(|_| problem(format!("\"{text}\" is not a time"), help))?;
     Duration::try_from(parsed).map_err(|_| problem(format!("\"{text}\" is before zero"), help))
 }
 

@@ -59,7 +59,7 @@ pub(super) async fn prove<'d>(
         return Err(Box::new(TurnedAway { received, body: None, failure }));
     }
     let deadline = received.started + endpoint.deadline;
-    let (payload, memory) = if endpoint.verify.covers_body() {
+    let (payload, memory) = if endpoint.verify.covers_body() || endpoint.keeps(&received.head.method).is_some() {
         match collect::collect(body, endpoint.max_body, door.body_idle, deadline, &door.body_budget).await {
             Ok((body, memory)) => (Payload::Whole(body), Some(memory)),
             Err(failure) => return Err(Box::new(TurnedAway { received, body: None, failure })),
@@ -129,6 +129,9 @@ async fn fetch_key(
 /// What can be said before a byte of the body was read.
 fn admit(door: &Door, endpoint: &Endpoint, received: &Received, body: &Incoming) -> Result<(), Failure> {
     check_message(received, door.max_head)?;
+    if !endpoint.takes(&received.head.method) {
+        return Err(Failure::Method);
+    }
     if !endpoint.allow.allows(received.client) {
         return Err(Failure::Address);
     }

@@ -10,18 +10,24 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::Stream;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
-use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use relay_schemes::Reply;
 use relay_tunnel::Receiver;
 use thiserror::Error;
-use tokio::time::{Sleep, sleep};
+use tokio::{
+    sync::mpsc,
+    time::{Sleep, sleep},
+};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     agents::accept::Turned,
+    delivery::{Reply as KeptReply, Taken},
     dispatch::Answer,
+    endpoint::Ack,
     replay::Running,
     webhook::{EventId, Failure},
 };
@@ -55,6 +61,56 @@ pub fn answer(answer: Answer, first: Option<Running>, event_id: EventId, idle: D
     let mut response = Response::from_parts(head, body);
     mark(&mut response, event_id);
     response
+}
+
+/// The answer to a sender whose event is kept: the handler's own, or the endpoint's ack.
+#[must_use]
+pub fn kept(taken: Taken, ack: &Ack) -> Response<Body> {
+    let mut response = match taken.reply {
+        KeptReply::Failure(failed) => return failure(failed, taken.event_id),
+        KeptReply::Ack => {
+            let mut response = Response::new(whole(ack.body.clone()));
+            *response.status_mut() = ack.status;
+            if let Some(content_type) = &ack.content_type {
+                response.headers_mut().insert(header::CONTENT_TYPE, content_type.clone());
+            }
+            response
+        }
+        KeptReply::Answer(answer) => {
+            let body = match answer.more {
+                None => whole(answer.body),
+                Some(more) => StreamBody::new(pieces(answer.body, more)).boxed_unsync(),
+            };
+            let mut response = Response::new(body);
+            *response.status_mut() = answer.status;
+            *response.headers_mut() = answer.headers;
+            response
+        }
+    };
+    mark(&mut response, taken.event_id);
+    response
+}
+
+fn whole(bytes: Bytes) -> Body {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A long answer, piece by piece. One that ends without saying so broke off.
+fn pieces(
+    first: Bytes,
+    more: mpsc::Receiver<Option<Bytes>>,
+) -> impl Stream<Item = Result<Frame<Bytes>, Box<dyn std::error::Error + Send + Sync>>> {
+    futures_util::stream::unfold((Some(first), Some(more)), |(first, more)| async move {
+        if let Some(first) = first {
+            return Some((Ok(Frame::data(first)), (None, more)));
+        }
+        let mut more = more?;
+        match more.recv().await {
+            Some(Some(piece)) => Some((Ok(Frame::data(piece)), (None, Some(more)))),
+            Some(None) => None,
+            None => Some((Err("the handler's answer broke off".into()), (None, None))),
+        }
+    })
 }
 
 /// The answer to a provider's challenge.
@@ -154,6 +210,8 @@ pub const fn status_and_code(failure: Failure) -> (StatusCode, &'static str) {
         Failure::Replayed => (StatusCode::CONFLICT, "replayed"),
         Failure::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
         Failure::NoAgent => (StatusCode::SERVICE_UNAVAILABLE, "agent_unavailable"),
+        Failure::StoreFull => (StatusCode::SERVICE_UNAVAILABLE, "store_full"),
+        Failure::StoreFailed => (StatusCode::SERVICE_UNAVAILABLE, "store_failed"),
         Failure::Unwanted => (StatusCode::SERVICE_UNAVAILABLE, "event_type_unwanted"),
         Failure::Busy => (StatusCode::SERVICE_UNAVAILABLE, "too_many_in_flight"),
         Failure::Deadline => (StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded"),
@@ -191,6 +249,8 @@ fn message(failure: Failure) -> String {
         Failure::Challenge { .. } => "this challenge is not answered here".to_owned(),
         Failure::Replayed => "this request came before, unchanged".to_owned(),
         Failure::Overloaded => "the relay is at its limit; try again".to_owned(),
+        Failure::StoreFull => "the relay has no room for events now; try again".to_owned(),
+        Failure::StoreFailed => "the relay cannot keep events now; try again".to_owned(),
         Failure::Unwanted => "no agent that is attached to this endpoint takes events of this type".to_owned(),
         Failure::NoAgent => "no agent is attached to this endpoint; try again".to_owned(),
         Failure::Busy => "too many requests are in flight; try again".to_owned(),

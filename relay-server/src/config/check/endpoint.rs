@@ -10,6 +10,7 @@ use std::time::Duration;
 use relay_schemes::Provider;
 use toml::Spanned;
 
+use super::keeping::keeping;
 use super::verify::{Rows, verify, wants_secret};
 use super::{HOUR, MAX_BODY, cidr, duration, read, size, texts};
 use crate::config::effective::{EndpointSpec, Limits, VerifySpec};
@@ -21,6 +22,7 @@ use crate::config::values::{self, show_duration, show_size};
 use crate::endpoint::{EndpointName, Replay};
 
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
+const ASSURED_DEADLINE: Duration = Duration::from_secs(5);
 /// What a provider's own timeout is cut by, so that our answer still reaches it.
 const DEADLINE_MARGIN: Duration = Duration::from_secs(1);
 const DEFAULT_WAIT: Duration = Duration::from_secs(2);
@@ -94,13 +96,16 @@ fn from_file(
     let name = name(&raw.name, entry, report)?;
     let key = format!("endpoint.{name}");
     let place = report.place(&*key, Some(entry.span()));
-    mode(&raw.mode, &key, report);
     let verify_place = match &raw.verify {
         Some(verify) => report.place(format!("{key}.verify"), Some(verify.span())),
         None => place.member("verify"),
     };
     let verify = verify(raw.verify.as_ref().map(Spanned::get_ref), &name, &verify_place, (rows, secrets), report)?;
-    let fallback = defaults(name, verify, verify_place, limits);
+    let keeping = keeping(raw, provider(&verify), &key, report);
+    let mut fallback = defaults(name, verify, verify_place, limits);
+    if keeping.as_ref().is_some_and(|it| it.assured) && !fallback.preset.contains(&"deadline") {
+        fallback.deadline = ASSURED_DEADLINE;
+    }
     let key_of = |member: &str| format!("{key}.{member}");
     let deadline =
         duration(&raw.deadline, &key_of("deadline"), fallback.deadline, Duration::from_millis(100)..=HOUR, report);
@@ -129,6 +134,7 @@ fn from_file(
         allow: texts(&raw.allow, &key_of("allow"), cidr, report),
         hosts: texts(&raw.hosts, &key_of("hosts"), values::host, report),
         exclusive: exclusive(&raw.attach, &key, report),
+        keeping,
         ..fallback
     };
     agree(&spec, raw, limits, &place, report);
@@ -192,6 +198,7 @@ fn defaults(name: EndpointName, verify: VerifySpec, verify_place: Place, limits:
         allow: Vec::new(),
         replay: Replay::default(),
         exclusive: false,
+        keeping: None,
     }
 }
 
@@ -248,22 +255,6 @@ fn exclusive(text: &Text, key: &str, report: &mut Report<'_>) -> bool {
     read(place, parse, report).unwrap_or(false)
 }
 
-fn mode(mode: &Text, key: &str, report: &mut Report<'_>) {
-    let Some(mode) = mode else { return };
-    let place = report.place(format!("{key}.mode"), Some(mode.span()));
-    match &**mode.get_ref() {
-        "live" => {}
-        word @ ("assured" | "durable") => {
-            report.error(
-                &place,
-                format!("mode \"{word}\" keeps events, and this version has no store yet"),
-                "set mode = \"live\", which is what this version has",
-            );
-        }
-        word => report.error(&place, format!("\"{word}\" is not a mode"), "set mode = \"live\""),
-    }
-}
-
 pub(super) fn warn_open(name: &EndpointName, place: &Place, report: &mut Report<'_>) {
     report.warn(
         place,
@@ -286,9 +277,11 @@ fn agree(spec: &EndpointSpec, raw: &RawEndpoint, limits: &Limits, place: &Place,
             "make it shorter than the deadline",
         );
     }
-    if matches!(spec.verify, VerifySpec::Signed { .. }) && spec.max_body > limits.body_budget {
+    if (spec.keeping.is_some() || matches!(spec.verify, VerifySpec::Signed { .. }))
+        && spec.max_body > limits.body_budget
+    {
         let message = format!(
-            "a signed body is collected in memory, and {} is more than limits.body_budget, {}",
+            "a body that is signed or kept is collected in memory, and {} is more than limits.body_budget, {}",
             show_size(spec.max_body),
             show_size(limits.body_budget)
         );

@@ -1,0 +1,171 @@
+//! Kept events on their way: taken in, attempted, settled, tried again.
+//!
+//! ```text
+//! ingress ─▶ intake ── append ──▶ store ◀── claim ── pump
+//!              └── first attempt ─▶ attempt ◀── due again ┘
+//!                                     └── settle ─▶ store
+//! ```
+//!
+//! Decides with [`crate::retry`], remembers in the [`Store`]. Invariants: no sender gets an ack before its event is
+//! kept; an attempt counts before its call; whoever holds the newest fence settles, and nobody calls a handler again
+//! while an attempt may still run.
+
+mod attempt;
+mod bulk;
+mod intake;
+mod pump;
+mod strays;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use jiff::Timestamp;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::task::TaskTracker;
+
+pub use self::{bulk::work_off_bulks, intake::Taken, pump::pump, strays::settle_strays};
+use crate::{
+    agents::{outcomes::Outcomes, registry::Registry},
+    endpoint::{Endpoint, EndpointName, Keeping},
+    retry::Circuit,
+    store::{End, Ended, Store, StoreError},
+    webhook::{EventId, Failure},
+};
+
+/// Attempts of one endpoint that the pump has under way at a time.
+const MAX_PUMPED: usize = 64;
+
+/// How often the store is asked again to settle an attempt, and how long between.
+const SETTLE_TRIES: u32 = 50;
+const SETTLE_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a waiting sender gets of an attempt.
+#[derive(Debug)]
+pub enum Reply {
+    /// The relay's own answer: the event is kept, and goes on without its sender.
+    Ack,
+    /// The handler's.
+    Answer(Answer),
+    /// What went wrong, where the endpoint wants its sender to see that.
+    Failure(Failure),
+}
+
+/// A handler's answer on its way to a sender.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body, or the beginning of it.
+    pub body: Bytes,
+    /// What comes after that, of a long one. It ends with a `None` piece; without it the answer broke off.
+    pub more: Option<mpsc::Receiver<Option<Bytes>>>,
+}
+
+/// What repeats of a running event learn of its end: the answer, unless the event goes on.
+type Told = Option<Option<(StatusCode, HeaderMap, Bytes)>>;
+
+/// All kept events of this process on their way.
+pub struct Delivery {
+    /// Where they are kept.
+    pub store: Arc<dyn Store>,
+    registry: Arc<Registry>,
+    outcomes: Arc<Outcomes>,
+    endpoints: ArcSwap<HashMap<EndpointName, Arc<Endpoint>>>,
+    running: Mutex<HashMap<EventId, watch::Receiver<Told>>>,
+    circuits: Mutex<HashMap<EndpointName, Circuit>>,
+    pumped: Mutex<HashMap<EndpointName, usize>>,
+    wake: Notify,
+    bulks: Notify,
+    /// Attempts under way.
+    pub tasks: TaskTracker,
+}
+
+impl Delivery {
+    /// Nothing is under way yet.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, registry: Arc<Registry>, outcomes: Arc<Outcomes>) -> Self {
+        Self {
+            store,
+            registry,
+            outcomes,
+            endpoints: ArcSwap::default(),
+            running: Mutex::default(),
+            circuits: Mutex::default(),
+            pumped: Mutex::default(),
+            wake: Notify::new(),
+            bulks: Notify::new(),
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// The endpoints from now on.
+    pub fn set_endpoints(&self, endpoints: &[Arc<Endpoint>]) {
+        let named = endpoints.iter().map(|endpoint| (endpoint.name.clone(), Arc::clone(endpoint)));
+        self.endpoints.store(Arc::new(named.collect()));
+        self.wake.notify_one();
+    }
+
+    /// Looks for what is due: something was changed from outside.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// An action on many events was noted down.
+    pub fn wake_bulks(&self) {
+        self.bulks.notify_one();
+    }
+
+    /// How long a lease has to hold for one attempt, a lost agent's word included.
+    fn lease(keeping: &Keeping, before: Duration) -> Duration {
+        before + keeping.attempt_timeout + 2 * keeping.agent_grace + Duration::from_secs(10)
+    }
+
+    fn lease_until(keeping: &Keeping, before: Duration, now: Timestamp) -> Timestamp {
+        now.saturating_add(Self::lease(keeping, before)).unwrap_or(Timestamp::MAX)
+    }
+
+    /// Settles an attempt; the store is asked again where it is only busy.
+    async fn settle(&self, end: End) -> Option<Ended> {
+        let (endpoint, id) = (end.endpoint.clone(), end.id);
+        for _ in 0..SETTLE_TRIES {
+            match self.store.settle(vec![end.clone()], Timestamp::now()).await {
+                Ok(ended) => {
+                    self.wake.notify_one();
+                    return ended.into_iter().next();
+                }
+                Err(error) if error.is_temporary() => tokio::time::sleep(SETTLE_PAUSE).await,
+                Err(error) => {
+                    tracing::error!(%endpoint, event_id = %id, %error, "an attempt's end was not kept; the event will come again");
+                    return None;
+                }
+            }
+        }
+        tracing::error!(%endpoint, event_id = %id, "an attempt's end was not kept: the store stayed busy; the event will come again");
+        None
+    }
+
+    fn circuit<T>(&self, endpoint: &EndpointName, look: impl FnOnce(&mut Circuit) -> T) -> T {
+        look(lock(&self.circuits).entry(endpoint.clone()).or_default())
+    }
+}
+
+/// A store's failure as its sender's.
+fn refusal(error: &StoreError) -> Failure {
+    match error {
+        StoreError::Busy => Failure::Overloaded,
+        StoreError::AtCapacity | StoreError::NoSpace => Failure::StoreFull,
+        _ => Failure::StoreFailed,
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

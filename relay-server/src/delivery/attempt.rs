@@ -1,0 +1,450 @@
+//! One attempt: an agent, a call, an answer; then the event is settled.
+//!
+//! The attempt belongs to nobody's request: a sender that waits hears of it and may leave. A link that breaks under
+//! it is no end yet: the agent tells in its next session what became of the call.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, StatusCode, response::Parts};
+use http_body_util::BodyExt as _;
+use jiff::Timestamp;
+use relay_proto::{Headers, OutcomeState, ResetCode};
+use relay_tunnel::{Broken, Exchange, Receiver, Sender};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_util::task::AbortOnDropHandle;
+use uuid::Uuid;
+
+use super::{Answer, Delivery, Reply, Told, intake::told};
+use crate::{
+    agents::outcomes::Expected,
+    dispatch::{answer_head, failure_of},
+    endpoint::{Endpoint, EndpointName, Keeping},
+    retry::{Meaning, retry_after},
+    store::{self, Attempt, End, Head, Lease, MAX_ANSWER_BYTES, MAX_RANGE_BYTES, Outcome, Reason, Store, Then},
+    webhook::{EventId, Failure},
+};
+
+/// How long an event rests whose handler was not called.
+const REST: Duration = Duration::from_secs(1);
+
+/// How long an event rests that no attached agent takes.
+const UNWANTED_REST: Duration = Duration::from_secs(30);
+
+/// Pieces of a long answer that wait for its sender.
+const MAX_PIECES: usize = 8;
+
+/// How long a sender may take for a piece of a long answer before the answer goes on without it.
+const PIECE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// An event with the right to attempt it.
+pub(super) struct Event {
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) keeping: Keeping,
+    pub(super) id: EventId,
+    pub(super) head: Head,
+    pub(super) kind: Option<String>,
+    pub(super) content: Content,
+    pub(super) lease: Lease,
+    /// The event that it repeats.
+    pub(super) replay_of: Option<EventId>,
+    /// A person asked its sender for it.
+    pub(super) redelivered: bool,
+    /// Its end decides whether others follow.
+    pub(super) probe: bool,
+}
+
+/// An event's body.
+pub(super) enum Content {
+    Whole(Bytes),
+    /// In the store, so many bytes.
+    Kept(u64),
+}
+
+impl Content {
+    pub(super) fn is_empty(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.is_empty(),
+            Self::Kept(size) => *size == 0,
+        }
+    }
+}
+
+/// A sender that waits, and its repeats.
+type Waiting = Option<(oneshot::Sender<Reply>, watch::Sender<Told>)>;
+
+/// How a call ended.
+enum Ending {
+    Answered(store::Answer),
+    Failed(Outcome),
+}
+
+/// Attempts an event and settles it. Waits for an agent until `patience`.
+pub(super) async fn run(delivery: &Delivery, event: Event, patience: Instant, waiting: Waiting) {
+    let (started_at, begun) = (Timestamp::now(), Instant::now());
+    let name = event.endpoint.name.as_str();
+    let mut audience = Audience { waiting, streams: false };
+    let place = match delivery.registry.reserve_or_wait(name, event.kind.as_deref(), patience).await {
+        Ok(place) => place,
+        Err(failure) => {
+            audience.tell(Reply::Ack);
+            if event.probe {
+                delivery.circuit(&event.endpoint.name, crate::retry::Circuit::probe_not_made);
+            }
+            let rest = if failure == Failure::Unwanted { UNWANTED_REST } else { Duration::ZERO };
+            let then = Then::Release(after(rest));
+            settle(delivery, &event, (started_at, begun), Ending::Failed(Outcome::NotCalled), then).await;
+            return;
+        }
+    };
+    let limit = Instant::now() + event.keeping.attempt_timeout;
+    let mut expected = delivery.outcomes.expect(*event.id.as_bytes(), event.lease.fence);
+    let exchange = place.open(told(&event));
+    let ending = match timeout_at(limit, call(exchange, &event, &delivery.store, &mut audience)).await {
+        Err(_) => Ending::Failed(Outcome::Timeout),
+        Ok(Ok(answer)) => Ending::Answered(answer),
+        Ok(Err(Broken::SessionLost)) => told_later(&mut expected, &event.keeping, limit).await,
+        Ok(Err(Broken::Reset(code))) => Ending::Failed(outcome_of(code)),
+    };
+    drop(expected);
+    let meaning = meaning(&ending, &event.keeping, audience.waits());
+    let then = audience.hear(&ending, meaning, &event);
+    if event.probe || then != Then::Record {
+        note(delivery, &event, &ending, meaning);
+    }
+    settle(delivery, &event, (started_at, begun), ending, then).await;
+}
+
+/// Calls the handler. A long answer reaches a waiting sender as it comes.
+async fn call(
+    exchange: Exchange,
+    event: &Event,
+    store: &Arc<dyn Store>,
+    audience: &mut Audience,
+) -> Result<store::Answer, Broken> {
+    let Exchange { request, response } = exchange;
+    let _upload = match &event.content {
+        Content::Whole(body) if body.is_empty() => {
+            request.finish(Headers::new());
+            None
+        }
+        Content::Whole(body) => {
+            let body = body.clone();
+            Some(AbortOnDropHandle::new(tokio::spawn(async move {
+                let mut request = request;
+                if request.send(body).await.is_ok() {
+                    request.finish(Headers::new());
+                }
+            })))
+        }
+        Content::Kept(size) => {
+            let upload = upload(request, Arc::clone(store), event.endpoint.name.clone(), event.id, *size);
+            Some(AbortOnDropHandle::new(tokio::spawn(upload)))
+        }
+    };
+    let (head, body) = response.head().await?;
+    if head.status == 101 {
+        return Err(Broken::Reset(ResetCode::Broken)); // Nobody asked for it.
+    }
+    let parts = answer_head(head).map_err(|_| Broken::Reset(ResetCode::Broken))?;
+    read(parts, body, event, audience).await
+}
+
+async fn read(
+    parts: Parts,
+    mut body: Receiver,
+    event: &Event,
+    audience: &mut Audience,
+) -> Result<store::Answer, Broken> {
+    let mut kept = BytesMut::new();
+    let mut stream = None;
+    let mut long = false;
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        if !long && kept.len() + data.len() > MAX_ANSWER_BYTES {
+            long = true;
+            let passes = event.keeping.statuses.while_waiting(parts.status.as_u16()) != Meaning::Again;
+            if passes || event.keeping.pass_failures {
+                stream = audience.begin(&parts, kept.clone().freeze());
+            }
+            kept.clear();
+        }
+        if !long {
+            kept.extend_from_slice(&data);
+        }
+        if let Some(sender) = &stream
+            && timeout(PIECE_PATIENCE, sender.send(Some(data))).await.is_ok_and(|sent| sent.is_ok())
+        {
+            continue;
+        }
+        stream = None; // The sender has left, or takes too long: the attempt goes on.
+    }
+    if let Some(stream) = stream {
+        let _ = timeout(PIECE_PATIENCE, stream.send(None)).await;
+    }
+    let lines = parts.headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()));
+    let status = parts.status.as_u16();
+    Ok(store::Answer { status, headers: lines.collect(), body: kept.freeze(), truncated: long })
+}
+
+/// Sends a long body, part by part. What cannot be read resets the exchange.
+async fn upload(mut request: Sender, store: Arc<dyn Store>, endpoint: EndpointName, id: EventId, size: u64) {
+    let mut at = 0;
+    while at < size {
+        let part = store.body(endpoint.clone(), id, at..size.min(at + MAX_RANGE_BYTES)).await;
+        match part {
+            Ok(Some(part)) if !part.is_empty() => {
+                at += part.len() as u64;
+                if request.send(part).await.is_err() {
+                    return; // The answer, or its absence, says why.
+                }
+            }
+            Ok(_) => return,
+            Err(error) => return tracing::error!(%endpoint, event_id = %id, %error, "a kept body cannot be read"),
+        }
+    }
+    request.finish(Headers::new());
+}
+
+/// The link is lost: its agent may tell in its next session what became of the call.
+async fn told_later(expected: &mut Expected, keeping: &Keeping, limit: Instant) -> Ending {
+    let mut until = Instant::now() + keeping.agent_grace;
+    loop {
+        match timeout_at(until, expected.next()).await {
+            Ok(Some(OutcomeState::Running)) => until = limit.max(until) + keeping.agent_grace,
+            Ok(Some(state)) => return ending_of(state),
+            Ok(None) | Err(_) => return Ending::Failed(Outcome::Lost),
+        }
+    }
+}
+
+/// What an agent told of a call whose link broke.
+fn ending_of(state: OutcomeState) -> Ending {
+    match state {
+        OutcomeState::Finished { head, body, truncated } => match answer_head(head) {
+            Ok(parts) => Ending::Answered(store::Answer {
+                status: parts.status.as_u16(),
+                headers: lines(&parts.headers),
+                body: if truncated { Bytes::new() } else { body },
+                truncated,
+            }),
+            Err(_) => Ending::Failed(Outcome::Broken),
+        },
+        OutcomeState::Failed(code) => Ending::Failed(outcome_of(code)),
+        OutcomeState::Running => Ending::Failed(Outcome::Lost),
+    }
+}
+
+fn lines(headers: &HeaderMap) -> Vec<(String, Vec<u8>)> {
+    headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect()
+}
+
+fn outcome_of(code: ResetCode) -> Outcome {
+    match code {
+        ResetCode::NotCalled => Outcome::NotCalled,
+        ResetCode::Unreachable => Outcome::Unreachable,
+        ResetCode::Timeout => Outcome::Timeout,
+        ResetCode::Broken | ResetCode::NoError | ResetCode::Cancelled => Outcome::Broken,
+    }
+}
+
+fn meaning(ending: &Ending, keeping: &Keeping, waits: bool) -> Meaning {
+    match ending {
+        Ending::Answered(answer) if waits => keeping.statuses.while_waiting(answer.status),
+        Ending::Answered(answer) => keeping.statuses.after_ack(answer.status),
+        Ending::Failed(_) => Meaning::Again,
+    }
+}
+
+/// Who waits for an attempt, if anybody still does.
+struct Audience {
+    waiting: Waiting,
+    /// The sender has the beginning of the answer already.
+    streams: bool,
+}
+
+impl Audience {
+    /// Whether the sender has had nothing but the answer.
+    fn waits(&self) -> bool {
+        self.streams || self.waiting.as_ref().is_some_and(|(reply, _)| !reply.is_closed())
+    }
+
+    /// Gives the sender what there is; false if it has left.
+    fn tell(&mut self, reply: Reply) -> bool {
+        let Some((sender, repeats)) = self.waiting.take() else { return false };
+        let answer = match &reply {
+            Reply::Answer(Answer { status, headers, body, more: None }) => {
+                Some((*status, headers.clone(), body.clone()))
+            }
+            _ => None,
+        };
+        repeats.send_replace(Some(answer));
+        sender.send(reply).is_ok()
+    }
+
+    /// Begins a long answer.
+    fn begin(&mut self, parts: &Parts, body: Bytes) -> Option<mpsc::Sender<Option<Bytes>>> {
+        let (pieces, more) = mpsc::channel(MAX_PIECES);
+        let answer = Answer { status: parts.status, headers: parts.headers.clone(), body, more: Some(more) };
+        self.streams = self.tell(Reply::Answer(answer));
+        self.streams.then_some(pieces)
+    }
+
+    /// Passes on what the sender is to have of an ending, and says what becomes of the event. A sender that leaves
+    /// at this moment has its ack: then what holds after an ack decides.
+    fn hear(&mut self, ending: &Ending, meaning: Meaning, event: &Event) -> Then {
+        if self.streams {
+            return match (ending, meaning) {
+                (Ending::Answered(_), Meaning::Success) => Then::Done,
+                (Ending::Answered(_), _) => Then::Dead(Reason::HandlerRejected),
+                // The answer broke off under the sender's eyes, after a head that said how it would end.
+                (Ending::Failed(_), _) => then(ending, Meaning::Again, event),
+            };
+        }
+        if !self.waits() {
+            return then(ending, meaning, event);
+        }
+        let reply = match (ending, meaning) {
+            (Ending::Answered(answer), Meaning::Success | Meaning::Final) => reply_of(answer),
+            (Ending::Answered(answer), Meaning::Again) if event.keeping.pass_failures => reply_of(answer),
+            (Ending::Failed(outcome), _) if event.keeping.pass_failures => Reply::Failure(failure_as(*outcome)),
+            _ => Reply::Ack,
+        };
+        let passed = !matches!(reply, Reply::Ack);
+        if self.tell(reply) {
+            return match meaning {
+                Meaning::Success => Then::Done,
+                Meaning::Final => Then::Dead(Reason::HandlerRejected),
+                Meaning::Again if passed => Then::Dead(reason(ending)),
+                Meaning::Again => then(ending, Meaning::Again, event),
+            };
+        }
+        let meaning = self::meaning(ending, &event.keeping, false);
+        then(ending, meaning, event)
+    }
+}
+
+/// What becomes of an event whose sender has its ack.
+fn then(ending: &Ending, meaning: Meaning, event: &Event) -> Then {
+    let now = Timestamp::now();
+    match (ending, meaning) {
+        (_, Meaning::Success) => Then::Done,
+        (_, Meaning::Final) => Then::Dead(Reason::HandlerGaveUp),
+        (Ending::Failed(Outcome::NotCalled), _) => Then::Release(after(REST)),
+        (Ending::Failed(Outcome::Lost), _) if event.lease.tries < event.keeping.schedule.attempts() => Then::Retry(now),
+        (ending, _) => {
+            let asked = match ending {
+                Ending::Answered(answer) => asked_wait(answer, now),
+                Ending::Failed(_) => None,
+            };
+            let next = event.keeping.schedule.next(event.lease.tries, asked, random(), now);
+            next.map_or(Then::Dead(reason(ending)), Then::Retry)
+        }
+    }
+}
+
+fn asked_wait(answer: &store::Answer, now: Timestamp) -> Option<Duration> {
+    let line = answer.headers.iter().find(|(name, _)| name == "retry-after")?;
+    retry_after(std::str::from_utf8(&line.1).ok()?, now)
+}
+
+/// Evenly drawn: the last bits of a random UUID are random.
+fn random() -> u32 {
+    let [.., a, b, c, d] = *Uuid::new_v4().as_bytes();
+    u32::from_be_bytes([a, b, c, d])
+}
+
+fn reason(ending: &Ending) -> Reason {
+    match ending {
+        Ending::Answered(_) => Reason::HandlerFailed,
+        Ending::Failed(Outcome::Timeout) => Reason::HandlerTimeout,
+        Ending::Failed(Outcome::Unreachable) => Reason::HandlerUnreachable,
+        Ending::Failed(Outcome::Lost | Outcome::NotCalled) => Reason::AgentLost,
+        Ending::Failed(Outcome::Broken | Outcome::Answered | Outcome::Cancelled) => Reason::HandlerBroken,
+    }
+}
+
+fn failure_as(outcome: Outcome) -> Failure {
+    match outcome {
+        Outcome::Timeout => Failure::HandlerTimeout,
+        Outcome::Lost => failure_of(Broken::SessionLost),
+        Outcome::Unreachable => Failure::HandlerUnreachable,
+        Outcome::NotCalled => Failure::NotCalled,
+        Outcome::Broken | Outcome::Answered | Outcome::Cancelled => Failure::HandlerBroken,
+    }
+}
+
+fn reply_of(answer: &store::Answer) -> Reply {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &answer.headers {
+        let name = http::HeaderName::from_bytes(name.as_bytes());
+        if let (Ok(name), Ok(value)) = (name, http::HeaderValue::from_bytes(value)) {
+            headers.append(name, value);
+        }
+    }
+    if answer.truncated {
+        headers.remove(http::header::CONTENT_LENGTH); // A long one that came in an outcome: its body is not here.
+    }
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
+    Reply::Answer(Answer { status, headers, body: answer.body.clone(), more: None })
+}
+
+/// Tells the circuit of the endpoint how its handler does.
+fn note(delivery: &Delivery, event: &Event, ending: &Ending, meaning: Meaning) {
+    let now = Timestamp::now();
+    delivery.circuit(&event.endpoint.name, |circuit| match (ending, meaning) {
+        (Ending::Answered(_), Meaning::Success | Meaning::Final) => circuit.succeeded(),
+        (Ending::Failed(Outcome::Lost | Outcome::NotCalled), _) => {
+            if event.probe {
+                circuit.probe_not_made();
+            }
+        }
+        _ => circuit.failed(event.probe, &event.keeping.circuit, now),
+    });
+}
+
+async fn settle(
+    delivery: &Delivery,
+    event: &Event,
+    (started_at, begun): (Timestamp, Instant),
+    ending: Ending,
+    then: Then,
+) {
+    let (outcome, answer) = match ending {
+        Ending::Answered(answer) => (Outcome::Answered, Some(answer)),
+        Ending::Failed(outcome) => (outcome, None),
+    };
+    let attempt = Attempt {
+        number: event.lease.attempt,
+        fence: event.lease.fence,
+        started_at,
+        duration: begun.elapsed(),
+        outcome,
+        agent: None,
+        answer,
+    };
+    delivery.settle(End { endpoint: event.endpoint.name.clone(), id: event.id, attempt, then }).await;
+}
+
+/// An attempt that an agent told of when nobody waited for it any more: after a restart of the relay.
+pub(super) fn stray(state: OutcomeState, event: &Event) -> Option<(Attempt, Then)> {
+    if matches!(state, OutcomeState::Running) {
+        return None;
+    }
+    let ending = ending_of(state);
+    let then = then(&ending, meaning(&ending, &event.keeping, false), event);
+    let (outcome, answer) = match ending {
+        Ending::Answered(answer) => (Outcome::Answered, Some(answer)),
+        Ending::Failed(outcome) => (outcome, None),
+    };
+    let (number, fence) = (event.lease.attempt, event.lease.fence);
+    let started_at = Timestamp::now();
+    Some((Attempt { number, fence, started_at, duration: Duration::ZERO, outcome, agent: None, answer }, then))
+}
+
+fn after(rest: Duration) -> Timestamp {
+    Timestamp::now().saturating_add(rest).unwrap_or(Timestamp::MAX)
+}

@@ -1,0 +1,228 @@
+//! A webhook becomes an event: kept, attempted at once where its sender waits for the handler, and acknowledged.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use jiff::Timestamp;
+use relay_proto::{Framing, RequestHead};
+use tokio::{
+    sync::{oneshot, watch},
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    Answer, Delivery, Reply,
+    attempt::{Content, Event, run},
+    lock, refusal,
+};
+use crate::{
+    dispatch::{Trusted, request_head},
+    endpoint::{Endpoint, Keeping},
+    retry::Gate,
+    store::{self, Dedup, Head, Lease, NewEvent, State, Verdict},
+    verify::{Payload, Webhook},
+    webhook::{EventId, Failure},
+};
+
+/// Written anew for each attempt.
+const ATTEMPT: &[u8] = b"relay-attempt";
+
+/// The order key that all events of an endpoint share.
+const FIFO: &str = "fifo";
+
+/// An event that was taken in, and what its sender gets.
+#[derive(Debug)]
+pub struct Taken {
+    /// The event: for a repeat, the first one.
+    pub event_id: EventId,
+    /// What its sender gets.
+    pub reply: Reply,
+}
+
+impl Delivery {
+    /// Keeps a webhook and says what its sender gets, by the endpoint's deadline at the latest.
+    ///
+    /// # Errors
+    /// [`Failure`] if it could not be kept.
+    pub async fn take(
+        self: &Arc<Self>,
+        endpoint: &Arc<Endpoint>,
+        keeping: &Keeping,
+        webhook: Webhook,
+        trusted: Trusted<'_>,
+    ) -> Result<Taken, Failure> {
+        let meta = webhook.event().clone();
+        let (received, payload, scheme) = webhook.into_parts();
+        let (event_id, deadline, at) = (received.event_id, received.started + endpoint.deadline, received.at);
+        let (method, host, peer, secure) =
+            (received.head.method.to_string(), received.host.clone(), received.peer, received.secure);
+        let body = match &payload {
+            Payload::Whole(body) => body.clone(),
+            Payload::Streaming(_) | Payload::Upgrade(_) => return Err(Failure::Internal), // The door collects it.
+        };
+        let told = request_head(received, &payload, endpoint, &scheme, trusted);
+        let head = Head {
+            method,
+            target: String::from_utf8_lossy(&told.target).into_owned(),
+            host,
+            headers: kept_lines(&told),
+            peer,
+            secure,
+            verified: scheme.into_owned(),
+        };
+        let now = Timestamp::now();
+        // An assured event is attempted at once, unless its target is left alone for a while.
+        let gate = if keeping.assured { self.circuit(&endpoint.name, |it| it.ask(now)) } else { Gate::Wait(now) };
+        let at_once = !matches!(gate, Gate::Wait(_));
+        let lease = at_once.then(|| Self::lease_until(keeping, endpoint.wait_for_agent, now));
+        let new = NewEvent {
+            endpoint: endpoint.name.clone(),
+            id: event_id,
+            received_at: at,
+            head: head.clone(),
+            body: body.clone().into(),
+            event_type: meta.kind.clone(),
+            sender_id: meta.id.clone(),
+            dedup: keeping.dedup_window.zip(meta.id).map(|(window, key)| Dedup {
+                key,
+                window,
+                sender_retries: keeping.sender_retries,
+            }),
+            order_key: keeping.fifo.then(|| FIFO.to_owned()),
+            lease,
+        };
+        let verdict = match self.store.append(vec![new], now).await {
+            Ok(verdicts) => verdicts.into_iter().next().ok_or(Failure::Internal),
+            Err(error) => {
+                tracing::warn!(endpoint = %endpoint.name, %event_id, %error, "an event could not be kept");
+                Err(refusal(&error))
+            }
+        };
+        let attempted =
+            matches!(verdict, Ok(Verdict::Accepted { lease: Some(_), .. } | Verdict::Again { lease: Some(_), .. }));
+        if gate == Gate::Probe && !attempted {
+            self.circuit(&endpoint.name, crate::retry::Circuit::probe_not_made);
+        }
+        let event = |id, lease: Lease, redelivered| Event {
+            endpoint: Arc::clone(endpoint),
+            keeping: keeping.clone(),
+            id,
+            head: head.clone(),
+            kind: meta.kind.clone(),
+            content: Content::Whole(body.clone()),
+            lease,
+            replay_of: None,
+            redelivered,
+            probe: gate == Gate::Probe,
+        };
+        match verdict? {
+            Verdict::Accepted { lease: Some(lease), .. } => {
+                Ok(Taken { event_id, reply: self.attempt(event(event_id, lease, false), deadline).await })
+            }
+            Verdict::Accepted { lease: None, .. } => {
+                self.wake.notify_one();
+                Ok(Taken { event_id, reply: Reply::Ack })
+            }
+            Verdict::Again { of, lease: Some(lease), redelivery } => {
+                Ok(Taken { event_id: of, reply: self.attempt(event(of, lease, redelivery), deadline).await })
+            }
+            Verdict::Again { of, lease: None, .. } => {
+                self.wake.notify_one();
+                Ok(Taken { event_id: of, reply: Reply::Ack })
+            }
+            Verdict::Duplicate { of, state, answer } => {
+                Ok(Taken { event_id: of, reply: self.repeated(of, state, answer, keeping, deadline).await })
+            }
+        }
+    }
+
+    /// Makes the first attempt beside its sender, who waits until the deadline.
+    async fn attempt(self: &Arc<Self>, event: Event, deadline: Instant) -> Reply {
+        let (reply, waiting) = oneshot::channel();
+        let patience = (Instant::now() + event.endpoint.wait_for_agent).min(deadline);
+        let (tell, told) = watch::channel(None);
+        lock(&self.running).insert(event.id, told);
+        let delivery = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let id = event.id;
+            run(&delivery, event, patience, Some((reply, tell))).await;
+            lock(&delivery.running).remove(&id);
+        });
+        match timeout_at(deadline, waiting).await {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(_)) | Err(_) => Reply::Ack,
+        }
+    }
+
+    /// What a repeat gets.
+    async fn repeated(
+        &self,
+        of: EventId,
+        state: State,
+        recorded: Option<store::Answer>,
+        keeping: &Keeping,
+        deadline: Instant,
+    ) -> Reply {
+        if state == State::Delivered && keeping.assured {
+            return recorded.and_then(|answer| answer_of(&answer)).map_or(Reply::Ack, Reply::Answer);
+        }
+        let running = lock(&self.running).get(&of).cloned();
+        let Some(mut running) = running.filter(|_| state == State::Running) else { return Reply::Ack };
+        let told = timeout_at(deadline, running.wait_for(Option::is_some)).await;
+        match told.ok().and_then(Result::ok).and_then(|told| told.clone().flatten()) {
+            Some((status, headers, body)) => Reply::Answer(Answer { status, headers, body, more: None }),
+            None => Reply::Ack,
+        }
+    }
+}
+
+/// A recorded answer as a sender gets it.
+fn answer_of(answer: &store::Answer) -> Option<Answer> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &answer.headers {
+        headers.append(HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_bytes(value).ok()?);
+    }
+    if answer.truncated {
+        headers.remove(http::header::CONTENT_LENGTH);
+    }
+    Some(Answer { status: StatusCode::from_u16(answer.status).ok()?, headers, body: answer.body.clone(), more: None })
+}
+
+fn kept_lines(told: &RequestHead) -> Vec<(String, Vec<u8>)> {
+    let lines = told.headers.iter().filter(|(name, _)| name.as_ref() != ATTEMPT);
+    lines.map(|(name, value)| (String::from_utf8_lossy(name).into_owned(), value.to_vec())).collect()
+}
+
+/// A kept head as one attempt tells it.
+pub(super) fn told(event: &Event) -> RequestHead {
+    let mut headers: relay_proto::Headers = event
+        .head
+        .headers
+        .iter()
+        .map(|(name, value)| (name.clone().into_bytes(), value.clone()))
+        .collect::<Vec<_>>()
+        .into_iter()
+        .collect();
+    headers.push("relay-attempt", event.lease.attempt.to_string());
+    if let Some(first) = event.replay_of {
+        headers.push("relay-replay-of", first.to_string());
+    }
+    if event.redelivered {
+        headers.push("relay-redelivered", "true");
+    }
+    let has_length = event.head.headers.iter().any(|(name, _)| name == "content-length");
+    RequestHead {
+        endpoint: event.endpoint.name.as_str().to_owned().into(),
+        event_id: *event.id.as_bytes(),
+        attempt: event.lease.attempt,
+        method: event.head.method.clone().into(),
+        target: event.head.target.clone().into(),
+        framing: if has_length || event.content.is_empty() { Framing::Length } else { Framing::Chunked },
+        headers,
+        fence: Some(event.lease.fence),
+        upgrade: bytes::Bytes::new(),
+    }
+}
+
+/// How long an event of the pump waits for an agent: one was there when it was claimed.
+pub(super) const NO_WAIT: Duration = Duration::ZERO;

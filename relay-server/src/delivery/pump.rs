@@ -1,0 +1,154 @@
+//! The pump: what is due goes to whoever is there.
+//!
+//! One task asks the store in rounds, for each endpoint at most what its agents have room for, so that a long backlog
+//! or a failing handler holds up nobody else's events.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Delivery, MAX_PUMPED,
+    attempt::{Content, Event, run},
+    intake::NO_WAIT,
+    lock,
+};
+use crate::{
+    endpoint::Endpoint,
+    retry::Gate,
+    store::{self, Filter, Hold, PageRequest, State, Want},
+};
+
+/// Longest time between two rounds.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// Of four places one is for what came last, so that a long backlog does not hold up new traffic.
+const NEWEST_SHARE: usize = 4;
+
+/// Delivers what is due until `stop`.
+pub async fn pump(delivery: Arc<Delivery>, stop: CancellationToken) {
+    recover(&delivery).await;
+    loop {
+        let changed = delivery.registry.changed();
+        tokio::pin!(changed);
+        changed.as_mut().enable();
+        let next = round(&delivery).await;
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = delivery.wake.notified() => {}
+            () = changed => {}
+            () = sleep(next) => {}
+        }
+    }
+}
+
+/// Attempts of an earlier process: their agents may still tell of them, but nobody else will.
+async fn recover(delivery: &Delivery) {
+    let filter = Filter { states: vec![State::Running], ..Filter::default() };
+    let mut page = PageRequest { limit: store::MAX_PAGE, after: None, oldest_first: true };
+    loop {
+        let found = match delivery.store.list(filter.clone(), page.clone()).await {
+            Ok(found) => found,
+            Err(error) => return tracing::error!(%error, "what ran before the restart cannot be listed"),
+        };
+        let endpoints = delivery.endpoints.load();
+        let now = Timestamp::now();
+        for event in found.events {
+            let keeping = endpoints.get(&event.endpoint).and_then(|endpoint| endpoint.keeping.as_ref());
+            let grace = keeping.map_or(Duration::ZERO, |keeping| keeping.agent_grace);
+            let until = now.saturating_add(grace).unwrap_or(now);
+            if event.due_at.is_some_and(|due| due > until) {
+                let hold = Hold { endpoint: event.endpoint, id: event.id, fence: event.fence };
+                if let Err(error) = delivery.store.extend(vec![hold], until).await {
+                    tracing::warn!(event_id = %event.id, %error, "an attempt from before the restart keeps its lease");
+                }
+            }
+        }
+        match found.next {
+            Some(next) => page.after = Some(next),
+            None => return,
+        }
+    }
+}
+
+/// Claims and begins what is due now; how long there is nothing more to do.
+async fn round(delivery: &Arc<Delivery>) -> Duration {
+    let now = Timestamp::now();
+    let endpoints = delivery.endpoints.load_full();
+    let (mut wants, mut probes) = (Vec::new(), Vec::new());
+    for (name, endpoint) in endpoints.iter().filter(|(_, endpoint)| endpoint.keeping.is_some()) {
+        let room = MAX_PUMPED.saturating_sub(lock(&delivery.pumped).get(name).copied().unwrap_or(0));
+        let mut places = delivery.registry.free(endpoint.name.as_str(), room);
+        if places == 0 {
+            continue;
+        }
+        match delivery.circuit(name, |circuit| circuit.ask(now)) {
+            Gate::Pass => {}
+            Gate::Probe => {
+                places = 1;
+                probes.push(name.clone());
+            }
+            Gate::Wait(_) => continue,
+        }
+        let newest = places / NEWEST_SHARE;
+        wants.push(Want { endpoint: name.clone(), oldest: places - newest, newest });
+    }
+    if wants.is_empty() {
+        return IDLE;
+    }
+    let longest = endpoints.values().filter_map(|endpoint| endpoint.keeping.as_ref());
+    let Some(until) = longest.map(|keeping| Delivery::lease_until(keeping, NO_WAIT, now)).max() else { return IDLE };
+    let claimed = match delivery.store.claim(wants, until, now).await {
+        Ok(claimed) => claimed,
+        Err(error) => {
+            tracing::warn!(%error, "nothing can be claimed");
+            for name in probes {
+                delivery.circuit(&name, crate::retry::Circuit::probe_not_made);
+            }
+            return IDLE;
+        }
+    };
+    for name in &probes {
+        if !claimed.deliveries.iter().any(|delivery| delivery.summary.endpoint == *name) {
+            delivery.circuit(name, crate::retry::Circuit::probe_not_made);
+        }
+    }
+    for claim in claimed.deliveries {
+        if let Some(endpoint) = endpoints.get(&claim.summary.endpoint) {
+            let probe = probes.contains(&claim.summary.endpoint);
+            begin(delivery, endpoint, claim, probe);
+        }
+    }
+    let soonest =
+        claimed.next_due.iter().map(|(_, due)| Duration::try_from(due.duration_since(now)).unwrap_or_default());
+    soonest.min().unwrap_or(IDLE).clamp(Duration::from_millis(5), IDLE)
+}
+
+fn begin(delivery: &Arc<Delivery>, endpoint: &Arc<Endpoint>, claim: store::Delivery, probe: bool) {
+    let Some(keeping) = endpoint.keeping.clone() else { return };
+    let store::Delivery { summary, lease, head, body } = claim;
+    let event = Event {
+        endpoint: Arc::clone(endpoint),
+        keeping,
+        id: summary.id,
+        head,
+        kind: summary.event_type,
+        content: body.map_or(Content::Kept(summary.size), Content::Whole),
+        lease,
+        replay_of: summary.replay_of,
+        redelivered: summary.redelivered,
+        probe,
+    };
+    *lock(&delivery.pumped).entry(endpoint.name.clone()).or_default() += 1;
+    let delivery = Arc::clone(delivery);
+    let name = endpoint.name.clone();
+    delivery.clone().tasks.spawn(async move {
+        run(&delivery, event, Instant::now() + NO_WAIT, None).await;
+        if let Some(count) = lock(&delivery.pumped).get_mut(&name) {
+            *count -= 1;
+        }
+        delivery.wake.notify_one();
+    });
+}

@@ -1,0 +1,273 @@
+//! Accepted means kept: assured and durable endpoints from end to end, with agents that are away, handlers that are
+//! late or fail, links that break, and a relay that dies.
+
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use http_body_util::BodyExt as _;
+use relay_tests::{
+    handler::{Handler, full},
+    link::{Link, State},
+    process::{PATIENCE, Server},
+    sender::{request, send, signed},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep, timeout},
+};
+
+const ASSURED: &str = "[[endpoint]]\nname = \"open\"\nmode = \"assured\"\nverify = \"none\"\ndeadline = \"1s\"\n\
+    wait_for_agent = \"0s\"\nretry = { schedule = [\"100ms\", \"100ms\", \"100ms\"] }\n";
+
+const SECRET: &str = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz";
+
+/// What the handler saw.
+#[derive(Debug)]
+struct Call {
+    body: String,
+    attempt: String,
+    event_id: String,
+}
+
+/// A handler that does what the body says, and tells of each call.
+struct Scripted {
+    handler: Handler,
+    calls: mpsc::UnboundedReceiver<Call>,
+    /// Lets late answers go.
+    gate: watch::Sender<bool>,
+}
+
+impl Scripted {
+    async fn start() -> Self {
+        let (tell, calls) = mpsc::unbounded_channel();
+        let (gate, open) = watch::channel(false);
+        let seen: Arc<Mutex<HashMap<String, u32>>> = Arc::default();
+        let handler = Handler::start(move |request| {
+            let (tell, mut open, seen) = (tell.clone(), open.clone(), Arc::clone(&seen));
+            async move {
+                let (head, body) = request.into_parts();
+                let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+                let body = String::from_utf8_lossy(&body).into_owned();
+                let text = |name: &str| head.headers[name].to_str().expect("text").to_owned();
+                let event_id = text("relay-event-id");
+                let nth = {
+                    let mut seen = seen.lock().expect("not poisoned");
+                    let nth = seen.entry(event_id.clone()).or_default();
+                    *nth += 1;
+                    *nth
+                };
+                tell.send(Call { body: body.clone(), attempt: text("relay-attempt"), event_id }).expect("a listener");
+                let status = match body.as_str() {
+                    "late" => {
+                        open.wait_for(|open| *open).await.expect("a gate");
+                        200
+                    }
+                    "fails twice" if nth <= 2 => 503,
+                    "fails" => 500,
+                    "rejects" => 404,
+                    _ => 201,
+                };
+                let body = if body == "long" { vec![b'x'; 300_000] } else { format!("answer to {body}").into() };
+                Response::builder().status(status).header("x-own", "1").body(full(body)).expect("lawful")
+            }
+        });
+        Self { handler: handler.await.expect("a handler"), calls, gate }
+    }
+
+    async fn call(&mut self) -> Call {
+        timeout(PATIENCE, self.calls.recv()).await.expect("a call").expect("a handler")
+    }
+}
+
+async fn relay(config: &str) -> Server {
+    let program = Path::new(env!("CARGO_BIN_EXE_demo"));
+    Server::start(program, "127.0.0.1:0", config, &[("HOOK", SECRET)]).await.expect("a relay")
+}
+
+async fn post(relay: &Server, body: &str) -> Response<Bytes> {
+    send(&relay.public, request("POST", "/open", &[], body.to_owned())).await.expect("answers")
+}
+
+fn id(response: &Response<Bytes>) -> &str {
+    response.headers()["relay-event-id"].to_str().expect("text")
+}
+
+/// What the store knows of an event, once `holds` does.
+async fn event(relay: &Server, id: &str, holds: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let (code, text) = relay.ask(&["event", "show", id, "--json"]).await.expect("runs");
+        let event: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        if code == 0 && holds(&event) {
+            return event;
+        }
+        assert!(Instant::now() < end, "event {id} stayed like this: {code} {text}");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn is(state: &'static str) -> impl Fn(&serde_json::Value) -> bool {
+    move |event| event["state"] == state
+}
+
+#[tokio::test]
+async fn the_handlers_own_answer_is_returned_and_the_event_is_kept() {
+    let (relay, mut handler) = (relay(ASSURED).await, Scripted::start().await);
+    let _agent = relay.agent("open", &handler.handler.port(), &[]).await.expect("attaches");
+    let response = post(&relay, "hello").await;
+    assert_eq!((response.status().as_u16(), &response.body()[..]), (201, &b"answer to hello"[..]));
+    assert_eq!(response.headers()["x-own"], "1");
+    let call = handler.call().await;
+    assert_eq!((call.attempt.as_str(), call.event_id.as_str()), ("1", id(&response)));
+    let kept = event(&relay, id(&response), is("delivered")).await;
+    assert_eq!(kept["attempts"][0]["status"], 201, "{kept}");
+    // A long answer streams, whole.
+    let long = post(&relay, "long").await;
+    assert_eq!((long.status().as_u16(), long.body().len()), (201, 300_000));
+    event(&relay, id(&long), is("delivered")).await;
+}
+
+#[tokio::test]
+async fn without_an_agent_it_is_kept_and_delivered_in_order_when_one_comes() {
+    let (relay, mut handler) = (relay(ASSURED).await, Scripted::start().await);
+    let mut ids = Vec::new();
+    for number in 0..20 {
+        let response = post(&relay, &number.to_string()).await;
+        assert_eq!((response.status(), response.body().len()), (StatusCode::OK, 0), "the ack");
+        ids.push(id(&response).to_owned());
+    }
+    event(&relay, &ids[0], is("pending")).await;
+    let _agent = relay.agent("open", &handler.handler.port(), &[]).await.expect("attaches");
+    let mut seen = Vec::new();
+    for _ in 0..20 {
+        let call = handler.call().await;
+        assert_eq!(call.attempt, "1", "an absent agent uses up no attempt");
+        seen.push(call.event_id);
+    }
+    seen.sort();
+    assert_eq!(seen, ids);
+    for id in &ids {
+        event(&relay, id, is("delivered")).await;
+    }
+}
+
+#[tokio::test]
+async fn a_late_answer_is_recorded_and_the_handler_is_not_called_twice() {
+    let (relay, mut handler) = (relay(ASSURED).await, Scripted::start().await);
+    let _agent = relay.agent("open", &handler.handler.port(), &[]).await.expect("attaches");
+    let response = post(&relay, "late").await;
+    assert_eq!((response.status(), response.body().len()), (StatusCode::OK, 0), "the ack at the deadline");
+    handler.call().await;
+    event(&relay, id(&response), is("running")).await;
+    handler.gate.send_replace(true);
+    let kept = event(&relay, id(&response), is("delivered")).await;
+    assert_eq!(kept["attempts"].as_array().map(Vec::len), Some(1), "{kept}");
+    assert_eq!(kept["attempts"][0]["status"], 200);
+    assert!(handler.calls.try_recv().is_err(), "one call");
+}
+
+#[tokio::test]
+async fn a_failure_is_tried_again_a_rejection_is_passed_on_and_the_last_failure_is_a_dead_letter() {
+    let (relay, mut handler) = (relay(ASSURED).await, Scripted::start().await);
+    let _agent = relay.agent("open", &handler.handler.port(), &[]).await.expect("attaches");
+    let response = post(&relay, "fails twice").await;
+    assert_eq!((response.status(), response.body().len()), (StatusCode::OK, 0), "the ack instead of the 503");
+    for attempt in ["1", "2", "3"] {
+        assert_eq!(handler.call().await.attempt, attempt);
+    }
+    event(&relay, id(&response), is("delivered")).await;
+
+    let response = post(&relay, "rejects").await;
+    assert_eq!((response.status().as_u16(), &response.body()[..]), (404, &b"answer to rejects"[..]));
+    let kept = event(&relay, id(&response), is("dead")).await;
+    assert_eq!(kept["why"], "handler_rejected", "{kept}");
+
+    let response = post(&relay, "fails").await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let kept = event(&relay, id(&response), is("dead")).await;
+    assert_eq!(kept["why"], "handler_failed", "{kept}");
+    assert_eq!(kept["attempts"].as_array().map(Vec::len), Some(4), "the schedule's three waits");
+}
+
+#[tokio::test]
+async fn a_durable_endpoint_answers_with_its_ack_and_delivers_afterwards() {
+    let config = "[[endpoint]]\nname = \"open\"\nmode = \"durable\"\nverify = \"none\"\n\
+        ack = { status = 202, body = \"{}\", content_type = \"application/json\" }\n";
+    let (relay, mut handler) = (relay(config).await, Scripted::start().await);
+    let _agent = relay.agent("open", &handler.handler.port(), &[]).await.expect("attaches");
+    let response = post(&relay, "hello").await;
+    assert_eq!((response.status().as_u16(), &response.body()[..]), (202, &b"{}"[..]));
+    assert_eq!(response.headers()["content-type"], "application/json");
+    assert_eq!(handler.call().await.body, "hello");
+    event(&relay, id(&response), is("delivered")).await;
+    // What only asks passes live; what `methods` leaves out is refused.
+    let get = send(&relay.public, request("GET", "/open", &[], "")).await.expect("answers");
+    assert_eq!(get.status().as_u16(), 201);
+    let odd = send(&relay.public, request("REPORT", "/open", &[], "")).await.expect("answers");
+    assert_eq!(odd.status(), StatusCode::METHOD_NOT_ALLOWED);
+}
+
+#[tokio::test]
+async fn a_repeat_gets_the_recorded_answer_and_the_handler_no_second_call() {
+    let config = "[[endpoint]]\nname = \"open\"\nmode = \"assured\"\n\
+        verify = { provider = \"standard-webhooks\", secrets = [\"env:HOOK\"] }\n";
+    let (relay, mut handler) = (relay(config).await, Scripted::start().await);
+    let _agent = relay.agent("open", &handler.handler.port(), &[]).await.expect("attaches");
+    let lines = signed("standard-webhooks", SECRET, b"hello").expect("signs");
+    let lines: Vec<(&str, &str)> = lines.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let first = send(&relay.public, request("POST", "/open", &lines, "hello")).await.expect("answers");
+    assert_eq!(first.status().as_u16(), 201);
+    event(&relay, id(&first), is("delivered")).await;
+    let again = send(&relay.public, request("POST", "/open", &lines, "hello")).await.expect("answers");
+    assert_eq!((again.status(), again.body(), id(&again)), (first.status(), first.body(), id(&first)));
+    handler.call().await;
+    assert!(handler.calls.try_recv().is_err(), "one call");
+}
+
+#[tokio::test]
+async fn a_link_that_breaks_mid_delivery_is_settled_by_what_the_agent_tells() {
+    let config = ASSURED.replace("deadline = \"1s\"", "deadline = \"10s\"");
+    let (relay, mut handler) = (relay(&config).await, Scripted::start().await);
+    let link = Link::start(&relay.public).await.expect("a link");
+    let address = format!("ws://{}", link.address);
+    let mut agent = relay.agent("open", &handler.handler.port(), &["--relay", &address]).await.expect("attaches");
+    let (response, ()) = tokio::join!(post(&relay, "late"), async {
+        handler.call().await;
+        link.set(State::Cut);
+        agent.line("reconnecting").await.expect("it says so");
+        link.set(State::Up);
+        agent.line("ready").await.expect("it comes back");
+        handler.gate.send_replace(true);
+    });
+    // The sender waited, and got the handler's own answer, told in the agent's next session.
+    assert_eq!((response.status().as_u16(), &response.body()[..]), (200, &b"answer to late"[..]));
+    let kept = event(&relay, id(&response), is("delivered")).await;
+    assert_eq!(kept["attempts"].as_array().map(Vec::len), Some(1), "{kept}");
+    assert!(handler.calls.try_recv().is_err(), "one call");
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_a_kill() {
+    let (mut relay, mut handler) = (relay(ASSURED).await, Scripted::start().await);
+    let mut ids = Vec::new();
+    for number in 0..5 {
+        ids.push(id(&post(&relay, &number.to_string()).await).to_owned());
+    }
+    let public = relay.public.clone();
+    relay.signal("-KILL").await.expect("it dies");
+    relay.ended().await.expect("it ends");
+    relay.start_again(&public).await.expect("the store opens without help");
+    let _agent = relay.agent("open", &handler.handler.port(), &[]).await.expect("attaches");
+    let mut seen: Vec<String> = Vec::new();
+    for _ in 0..5 {
+        seen.push(handler.call().await.event_id);
+    }
+    seen.sort();
+    assert_eq!(seen, ids);
+}
