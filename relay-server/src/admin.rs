@@ -97,5 +97,5 @@ async fn ready(State(admin): State<Admin>) -> (StatusCode, &'static str) {
 
 async fn metrics(State(admin): State<Admin>) -> ([(HeaderName, HeaderValue); 1], String) {
     let form = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-    ([(header::CONTENT_TYPE, form)], admin.door.metrics.text(admin.door.gauges()))
+    ([(header::CONTENT_TYPE, form)], admin.door.metrics.text(&admin.door.gauges().await))
 }

@@ -254,7 +254,7 @@ fn door(
     let body_units = units.min(Semaphore::MAX_PERMITS);
     let metrics = Metrics::default();
     let registry = Arc::new(Registry::default());
-    let delivery = Arc::new(Delivery::new(store, Arc::clone(&registry), Arc::clone(&outcomes)));
+    let delivery = Arc::new(Delivery::new(store, Arc::clone(&registry), Arc::clone(&outcomes), metrics.events()));
     delivery.set_endpoints(&config.endpoints);
     let limits = Limits { max_streams: config.limits.max_in_flight_per_agent, ..Limits::relay() };
     Door {

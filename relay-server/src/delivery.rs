@@ -17,7 +17,7 @@ mod pump;
 mod strays;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -25,7 +25,7 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::task::TaskTracker;
 
@@ -33,13 +33,17 @@ pub use self::{bulk::work_off_bulks, intake::Taken, pump::pump, strays::settle_s
 use crate::{
     agents::{outcomes::Outcomes, registry::Registry},
     endpoint::{Endpoint, EndpointName, Keeping},
+    metrics::{Events, Stored, Waiting},
     retry::Circuit,
-    store::{End, Ended, Store, StoreError},
+    store::{Backlog, End, Ended, Store, StoreError, Then},
     webhook::{EventId, Failure},
 };
 
 /// Attempts of one endpoint that the pump has under way at a time.
 const MAX_PUMPED: usize = 64;
+
+/// How long an event may be due before that is an alarm.
+const OVERDUE: SignedDuration = SignedDuration::from_secs(5);
 
 /// How often the store is asked again to settle an attempt, and how long between.
 const SETTLE_TRIES: u32 = 50;
@@ -77,11 +81,13 @@ pub struct Delivery {
     /// Where they are kept.
     pub store: Arc<dyn Store>,
     registry: Arc<Registry>,
+    events: Events,
     outcomes: Arc<Outcomes>,
     endpoints: ArcSwap<HashMap<EndpointName, Arc<Endpoint>>>,
     running: Mutex<HashMap<EventId, watch::Receiver<Told>>>,
     circuits: Mutex<HashMap<EndpointName, Circuit>>,
     pumped: Mutex<HashMap<EndpointName, usize>>,
+    paused: Mutex<HashSet<EndpointName>>,
     wake: Notify,
     bulks: Notify,
     /// Attempts under way.
@@ -91,15 +97,17 @@ pub struct Delivery {
 impl Delivery {
     /// Nothing is under way yet.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, registry: Arc<Registry>, outcomes: Arc<Outcomes>) -> Self {
+    pub fn new(store: Arc<dyn Store>, registry: Arc<Registry>, outcomes: Arc<Outcomes>, events: Events) -> Self {
         Self {
             store,
             registry,
+            events,
             outcomes,
             endpoints: ArcSwap::default(),
             running: Mutex::default(),
             circuits: Mutex::default(),
             pumped: Mutex::default(),
+            paused: Mutex::default(),
             wake: Notify::new(),
             bulks: Notify::new(),
             tasks: TaskTracker::new(),
@@ -116,6 +124,21 @@ impl Delivery {
     /// Looks for what is due: something was changed from outside.
     pub fn wake(&self) {
         self.wake.notify_one();
+    }
+
+    /// Holds back what waits at an endpoint, or lets it go again. Senders notice nothing.
+    ///
+    /// # Errors
+    /// As [`Store::pause`].
+    pub async fn pause(&self, endpoint: &EndpointName, paused: bool) -> Result<(), StoreError> {
+        self.store.pause(endpoint.clone(), paused, Timestamp::now()).await?;
+        if paused {
+            lock(&self.paused).insert(endpoint.clone());
+        } else {
+            lock(&self.paused).remove(endpoint);
+        }
+        self.wake.notify_one();
+        Ok(())
     }
 
     /// An action on many events was noted down.
@@ -139,7 +162,9 @@ impl Delivery {
             match self.store.settle(vec![end.clone()], Timestamp::now()).await {
                 Ok(ended) => {
                     self.wake.notify_one();
-                    return ended.into_iter().next();
+                    let ended = ended.into_iter().next();
+                    self.events.count(endpoint.as_str(), counted(ended, end.then));
+                    return ended;
                 }
                 Err(error) if error.is_temporary() => tokio::time::sleep(SETTLE_PAUSE).await,
                 Err(error) => {
@@ -152,8 +177,49 @@ impl Delivery {
         None
     }
 
+    /// What waits, by endpoint.
+    pub async fn waiting(&self) -> Vec<Waiting> {
+        let Ok(backlog) = self.store.backlog().await else { return Vec::new() };
+        let now = Timestamp::now();
+        let waiting = |one: Backlog| {
+            let long_due = one.next_due.is_some_and(|due| now.duration_since(due) > OVERDUE) && !one.paused;
+            let open = self.circuit(&one.endpoint, |circuit| circuit.is_open());
+            Waiting {
+                oldest_s: one.oldest.map_or(0, |oldest| now.duration_since(oldest).as_secs()),
+                open: one.open,
+                overdue: long_due && !open && self.registry.free(one.endpoint.as_str(), 1) > 0,
+                endpoint: one.endpoint.as_str().to_owned(),
+            }
+        };
+        backlog.into_iter().map(waiting).collect()
+    }
+
+    /// What the store did since the start.
+    #[must_use]
+    pub fn stored(&self) -> Stored {
+        let usage = self.store.usage();
+        Stored {
+            bytes: usage.bytes,
+            commits: usage.commits,
+            calls: usage.calls,
+            commit_seconds: Duration::from_micros(usage.commit_micros).as_secs_f64(),
+            damaged: usage.damaged,
+        }
+    }
+
     fn circuit<T>(&self, endpoint: &EndpointName, look: impl FnOnce(&mut Circuit) -> T) -> T {
         look(lock(&self.circuits).entry(endpoint.clone()).or_default())
+    }
+}
+
+/// What became of an event, as it is counted.
+fn counted(ended: Option<Ended>, then: Then) -> &'static str {
+    match (ended, then) {
+        (Some(Ended::Settled(_)), Then::Done) => "delivered",
+        (Some(Ended::Settled(_)), Then::Retry(_)) => "retried",
+        (Some(Ended::Settled(_)), Then::Dead(_)) => "dead",
+        (Some(Ended::Settled(_)), Then::Release(_)) => "not_called",
+        _ => "recorded",
     }
 }
 

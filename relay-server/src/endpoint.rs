@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+use relay_schemes::Provider;
 
 use crate::retry::{CircuitRule, Schedule, StatusRule};
 use crate::verify::Rule;
@@ -79,6 +80,8 @@ pub struct Keeping {
     pub pass_failures: bool,
     /// How long an event counts as the same; `None` for never.
     pub dedup_window: Option<Duration>,
+    /// By what it is known.
+    pub identity: Identity,
     /// Whether the sender repeats by itself.
     pub sender_retries: bool,
     /// The waits between attempts.
@@ -87,8 +90,44 @@ pub struct Keeping {
     pub statuses: StatusRule,
     /// When a failing handler is left alone.
     pub circuit: CircuitRule,
-    /// Whether events are delivered one after the other, in the order in which they came.
-    pub fifo: bool,
+    /// Which events are delivered one after the other, in the order in which they came.
+    pub order: Order,
+    /// When an attempt is signed afresh.
+    pub resign: Resign,
+}
+
+/// By what an event is known as the same.
+#[derive(Clone, Debug)]
+pub enum Identity {
+    /// The provider's own id of it.
+    Provider,
+    /// Its body.
+    Body,
+    /// What a locator finds, in a row's own grammar: the row's event id.
+    Located(Arc<Provider>),
+}
+
+/// Which events wait for each other.
+#[derive(Clone, Debug)]
+pub enum Order {
+    /// None.
+    None,
+    /// All.
+    Fifo,
+    /// Those with the same key: the row's event id.
+    ByKey(Arc<Provider>),
+}
+
+/// When an attempt is signed afresh: many handlers check the age of a signature themselves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Resign {
+    /// When the original is too old by its scheme.
+    #[default]
+    Late,
+    /// Never.
+    Never,
+    /// For every attempt.
+    Always,
 }
 
 /// The relay's own answer to a sender whose event is kept.

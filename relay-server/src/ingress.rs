@@ -115,8 +115,10 @@ impl Door {
 
     /// What there is at this moment.
     #[must_use]
-    pub fn gauges(&self) -> Gauges {
+    pub async fn gauges(&self) -> Gauges {
         Gauges {
+            waiting: self.delivery.waiting().await,
+            stored: self.delivery.stored(),
             sessions: self.registry.len(),
             exchanges: self.registry.in_flight(),
             connections: self.connections.len(),

@@ -108,8 +108,47 @@ impl Meter {
     }
 }
 
-/// What is read when somebody asks.
+/// What became of kept events.
+#[derive(Clone, Debug, Default)]
+pub struct Events(Family<OfOutcome, Counter>);
+
+impl Events {
+    /// One more event was stored, or stands otherwise than before.
+    pub fn count(&self, endpoint: &str, outcome: &'static str) {
+        self.0.get_or_create(&OfOutcome { endpoint: endpoint.to_owned(), outcome }).inc();
+    }
+}
+
+/// What waits at one endpoint.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    /// The endpoint.
+    pub endpoint: String,
+    /// Events that wait or are under way.
+    pub open: u64,
+    /// How long the oldest of them has waited, in seconds.
+    pub oldest_s: i64,
+    /// Whether one is long due although an agent is free.
+    pub overdue: bool,
+}
+
+/// What the store did since the start.
 #[derive(Clone, Copy, Debug, Default)]
+pub struct Stored {
+    /// Bytes in use.
+    pub bytes: u64,
+    /// Transactions.
+    pub commits: u64,
+    /// Calls in them.
+    pub calls: u64,
+    /// Time that they took, in seconds.
+    pub commit_seconds: f64,
+    /// Events found damaged.
+    pub damaged: u64,
+}
+
+/// What is read when somebody asks.
+#[derive(Clone, Debug, Default)]
 pub struct Gauges {
     /// Attached sessions.
     pub sessions: usize,
@@ -121,6 +160,10 @@ pub struct Gauges {
     pub body_bytes: usize,
     /// Copies that slow agents did not get.
     pub dropped_copies: u64,
+    /// What waits, by endpoint.
+    pub waiting: Vec<Waiting>,
+    /// What the store did.
+    pub stored: Stored,
 }
 
 /// Everything that is counted.
@@ -129,6 +172,15 @@ pub struct Metrics {
     registry: Registry,
     received: Family<OfEndpoint, Counter>,
     outcomes: Family<OfOutcome, Counter>,
+    events: Events,
+    backlog: Family<OfEndpoint, Gauge>,
+    oldest: Family<OfEndpoint, Gauge>,
+    overdue: Gauge,
+    store_bytes: Gauge,
+    damaged: Gauge,
+    commits: Counter,
+    calls: Counter,
+    commit_seconds: Counter<f64, AtomicU64>,
     seconds: Family<OfEndpoint, Histogram, fn() -> Histogram>,
     meters: Mutex<HashMap<String, Arc<Meter>>>,
     unrouted: Counter,
@@ -152,6 +204,15 @@ impl Default for Metrics {
             registry: Registry::with_prefix("relay"),
             received: Family::default(),
             outcomes: Family::default(),
+            events: Events::default(),
+            backlog: Family::default(),
+            oldest: Family::default(),
+            overdue: Gauge::default(),
+            store_bytes: Gauge::default(),
+            damaged: Gauge::default(),
+            commits: Counter::default(),
+            calls: Counter::default(),
+            commit_seconds: Counter::default(),
             seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
             meters: Mutex::default(),
             unrouted: Counter::default(),
@@ -175,6 +236,19 @@ impl Metrics {
         registry.register("build", "This relay", build);
         registry.register("webhooks_received", "Requests to an endpoint", self.received.clone());
         registry.register("webhooks_answered", "Answers to senders, by what became of it", self.outcomes.clone());
+        registry.register("events", "Kept events, by what became of them", self.events.0.clone());
+        registry.register("events_waiting", "Kept events that wait or are under way", self.backlog.clone());
+        let help = "How long the oldest of them has waited";
+        registry.register_with_unit("events_oldest", help, Unit::Seconds, self.oldest.clone());
+        let help = "Endpoints with an event that is long due although an agent is free; anything but 0 is an alarm";
+        registry.register("events_overdue", help, self.overdue.clone());
+        registry.register_with_unit("store_size", "The store's size", Unit::Bytes, self.store_bytes.clone());
+        let help = "Events that are not what was taken in; anything but 0 is an alarm";
+        registry.register("store_damaged", help, self.damaged.clone());
+        registry.register("store_commits", "The store's transactions", self.commits.clone());
+        registry.register("store_calls", "Calls in the store's transactions", self.calls.clone());
+        let help = "Time that the store's transactions took";
+        registry.register_with_unit("store_commit", help, Unit::Seconds, self.commit_seconds.clone());
         let help = "From a request's head to the head of its answer";
         registry.register_with_unit("webhook_duration", help, Unit::Seconds, self.seconds.clone());
         registry.register("requests_unrouted", "Requests to no endpoint", self.unrouted.clone());
@@ -202,6 +276,12 @@ impl Metrics {
         Arc::clone(meters.entry(endpoint.to_owned()).or_insert_with(new))
     }
 
+    /// Where kept events are counted.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        self.events.clone()
+    }
+
     /// A request was for no endpoint.
     pub fn unrouted(&self) {
         self.unrouted.inc();
@@ -214,7 +294,7 @@ impl Metrics {
 
     /// Everything as OpenMetrics text.
     #[must_use]
-    pub fn text(&self, now: Gauges) -> String {
+    pub fn text(&self, now: &Gauges) -> String {
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.sessions.set(number(now.sessions));
         self.exchanges.set(number(now.exchanges));
@@ -223,6 +303,20 @@ impl Metrics {
         self.dropped_copies.inner().store(now.dropped_copies, std::sync::atomic::Ordering::Relaxed);
         let runtimes = self.runtimes.lock().unwrap_or_else(PoisonError::into_inner);
         self.tasks.set(number(runtimes.iter().map(|runtime| runtime.metrics().num_alive_tasks()).sum()));
+        self.backlog.clear();
+        self.oldest.clear();
+        for waiting in &now.waiting {
+            let endpoint = OfEndpoint { endpoint: waiting.endpoint.clone() };
+            self.backlog.get_or_create(&endpoint).set(i64::try_from(waiting.open).unwrap_or(i64::MAX));
+            self.oldest.get_or_create(&endpoint).set(waiting.oldest_s);
+        }
+        self.overdue.set(number(now.waiting.iter().filter(|waiting| waiting.overdue).count()));
+        let Stored { bytes, commits, calls, commit_seconds, damaged } = now.stored;
+        self.store_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.damaged.set(i64::try_from(damaged).unwrap_or(i64::MAX));
+        self.commits.inner().store(commits, std::sync::atomic::Ordering::Relaxed);
+        self.calls.inner().store(calls, std::sync::atomic::Ordering::Relaxed);
+        self.commit_seconds.inner().store(commit_seconds.to_bits(), std::sync::atomic::Ordering::Relaxed);
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to a string does not fail");
         text
@@ -240,7 +334,7 @@ mod tests {
         meter.received();
         meter.answered(Outcome::Answered(2), Duration::from_millis(3));
         metrics.meter("github").answered(Outcome::Refused, Duration::from_millis(1));
-        let text = metrics.text(Gauges { sessions: 2, dropped_copies: 7, ..Gauges::default() });
+        let text = metrics.text(&Gauges { sessions: 2, dropped_copies: 7, ..Gauges::default() });
         for line in [
             "relay_webhooks_received_total{endpoint=\"github\"} 1",
             "relay_webhooks_answered_total{endpoint=\"github\",outcome=\"2xx\"} 1",

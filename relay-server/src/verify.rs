@@ -15,6 +15,7 @@ use relay_schemes::{
     SecretWarning, Verified,
     explain::{Candidates, Finding, explain},
 };
+use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 pub use self::keyring::KeySource;
@@ -203,6 +204,28 @@ impl Rule {
         }
     }
 
+    /// Headers that sign a request afresh at `now_unix_s`, where the one of `then_unix_s` is too old by its scheme, or
+    /// in any case. `None` if there is nothing to sign, or if the signature stands elsewhere than in headers.
+    #[must_use]
+    pub fn sign_afresh(
+        &self,
+        request: &Request<'_>,
+        id: Option<&str>,
+        (then_unix_s, now_unix_s): (i64, i64),
+        always: bool,
+    ) -> Option<Vec<(String, String)>> {
+        let row = self.row()?;
+        let scheme = row.provider.scheme.as_ref().filter(|scheme| scheme.is_symmetric())?;
+        let (past_s, _) = scheme.tolerance_s()?;
+        let past_s = row.keyring.tolerance_s().unwrap_or(past_s);
+        if !always && now_unix_s.saturating_sub(then_unix_s) <= past_s {
+            return None;
+        }
+        let keys = row.keyring.keys();
+        let signed = scheme.sign(keys.as_deref()?, request, id, now_unix_s).ok()?;
+        (signed.body == request.body).then_some(signed.headers)
+    }
+
     /// Says which usual mistake a refused request may be. Bounded, and far more work than a verification.
     #[must_use]
     pub fn explain(&self, request: &Request<'_>, now_unix_s: i64, also: &Candidates<'_>) -> Vec<Finding> {
@@ -253,6 +276,17 @@ impl Webhook {
         self.mark
     }
 
+    /// What a locator finds in it: the event id by another row.
+    #[must_use]
+    pub fn locate(&self, row: &Provider) -> Option<String> {
+        let body: &[u8] = match &self.payload {
+            Payload::Whole(body) => body,
+            Payload::Streaming(_) | Payload::Upgrade(_) => &[],
+        };
+        let headers = Lines(&self.received.head.headers);
+        row.event(&request(&self.received, &headers, body)).id
+    }
+
     /// What it says about itself: the sender's id of it, and its type.
     #[must_use]
     pub fn event(&self) -> &EventMeta {
@@ -263,6 +297,21 @@ impl Webhook {
     #[must_use]
     pub fn started(&self) -> Instant {
         self.received.started
+    }
+
+    /// The body's SHA-256.
+    #[must_use]
+    pub fn body_digest(&self) -> Option<[u8; 32]> {
+        match &self.payload {
+            Payload::Whole(body) => Some(Sha256::digest(body).into()),
+            Payload::Streaming(_) | Payload::Upgrade(_) => None,
+        }
+    }
+
+    /// The URL under which its sender knows the endpoint.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.received.url
     }
 
     /// Its method.

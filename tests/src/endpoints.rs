@@ -72,7 +72,7 @@ impl Endpoints {
             verify += &format!(", settings = {{ {} }}", settings.join(", "));
         }
         self.tables += &format!(
-            "[[endpoint]]\nname = \"{name}\"\nhosts = [\"{}\"]\nreplay = \"off\"\nmax_body = \"2MiB\"\n\
+            "[[endpoint]]\nname = \"{name}\"\nhosts = [\"{}\"]\nmode = \"live\"\nreplay = \"off\"\nmax_body = \"2MiB\"\n\
              verify = {{ {verify}{more} }}\n",
             host(name)
         );

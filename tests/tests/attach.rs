@@ -220,7 +220,7 @@ async fn a_namesake_that_does_not_answer_gets_nothing_more() {
 
 #[tokio::test]
 async fn tokens_open_what_their_patterns_and_rights_say() {
-    let endpoint = |name: &str| format!("[[endpoint]]\nname = \"{name}\"\nverify = \"none\"\n");
+    let endpoint = |name: &str| format!("[[endpoint]]\nname = \"{name}\"\nmode = \"live\"\nverify = \"none\"\n");
     let (alice, alices) = token("alice", "alice-*", "\"attach\", \"read\"");
     let (reads, reader) = token("reader", "*", "\"read\"");
     let (serves, server) = token("server", "*", "\"attach\"");

@@ -12,8 +12,9 @@ use relay_tests::{
 use serde_json::Value;
 
 const SECRET: &str = "It's a Secret to Everybody";
-const GITHUB: &str = "[[endpoint]]\nname = \"github\"\nverify = { provider = \"github\", secrets = [\"env:HOOK\"] }\n";
-const OPEN: &str = "[[endpoint]]\nname = \"open\"\nverify = \"none\"\ndeadline = \"2s\"\n";
+const GITHUB: &str =
+    "[[endpoint]]\nname = \"github\"\nmode = \"live\"\nverify = { provider = \"github\", secrets = [\"env:HOOK\"] }\n";
+const OPEN: &str = "[[endpoint]]\nname = \"open\"\nmode = \"live\"\nverify = \"none\"\ndeadline = \"2s\"\n";
 
 async fn relay(endpoints: &str) -> Server {
     let program = Path::new(env!("CARGO_BIN_EXE_demo"));
@@ -157,7 +158,8 @@ async fn an_allow_list_goes_by_the_address_that_trusted_proxies_report() {
     assert_eq!(clients, ["127.0.0.1", "127.0.0.1", "203.0.113.1", "203.0.113.1"]);
 }
 
-const STRIPE: &str = "[[endpoint]]\nname = \"stripe\"\nverify = { provider = \"stripe\", secrets = [\"env:HOOK\"] }\n";
+const STRIPE: &str =
+    "[[endpoint]]\nname = \"stripe\"\nmode = \"live\"\nverify = { provider = \"stripe\", secrets = [\"env:HOOK\"] }\n";
 
 /// The headers of a request that the provider signs now.
 fn signed(provider: &str, body: &str) -> Vec<(String, String)> {

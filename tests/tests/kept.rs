@@ -271,3 +271,122 @@ async fn what_was_acknowledged_survives_a_kill() {
     seen.sort();
     assert_eq!(seen, ids);
 }
+
+#[tokio::test]
+async fn a_paused_endpoint_goes_on_accepting_and_delivers_when_it_is_resumed() {
+    let (relay, mut handler) = (relay(ASSURED).await, Scripted::start().await);
+    let _agent = relay.agent("open", &handler.handler.port(), &[]).await.expect("attaches");
+    let (code, _) = relay.ask(&["endpoint", "pause", "open"]).await.expect("runs");
+    assert_eq!(code, 0);
+    let response = post(&relay, "hello").await;
+    assert_eq!((response.status(), response.body().len()), (StatusCode::OK, 0), "the ack");
+    event(&relay, id(&response), is("pending")).await;
+    let (_, endpoints) = relay.ask(&["endpoint", "list", "--json"]).await.expect("runs");
+    let endpoint: serde_json::Value = serde_json::from_str(&endpoints).expect("JSON");
+    assert_eq!((&endpoint["paused"], &endpoint["waiting"], &endpoint["agents"]), (&true.into(), &1.into(), &1.into()));
+    assert!(handler.calls.try_recv().is_err(), "nothing is delivered");
+    relay.ask(&["endpoint", "resume", "open"]).await.expect("runs");
+    assert_eq!(handler.call().await.event_id, id(&response));
+    event(&relay, id(&response), is("delivered")).await;
+}
+
+#[tokio::test]
+async fn a_failing_event_parks_those_with_its_own_key_and_no_others() {
+    let config = ASSURED.replace("assured", "durable").replace("schedule = [\"100ms\"", "schedule = [\"30s\"")
+        + "order = { key = \"header:x-key\" }\n";
+    let (relay, mut handler) = (relay(&config).await, Scripted::start().await);
+    let _agent = relay.agent("open", &handler.handler.port(), &[]).await.expect("attaches");
+    let post = async |key: &str, body: &str| {
+        let request = request("POST", "/open", &[("x-key", key)], body.to_owned());
+        send(&relay.public, request).await.expect("answers")
+    };
+    post("a", "fails").await;
+    assert_eq!(handler.call().await.body, "fails");
+    let behind = post("a", "behind").await;
+    let other = post("b", "other").await;
+    assert_eq!(handler.call().await.event_id, id(&other), "another key goes on");
+    let kept = event(&relay, id(&behind), is("pending")).await;
+    assert_eq!(kept["why"], "behind_another");
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_and_revived_and_everything_is_counted() {
+    let config = ASSURED.replace("schedule = [\"100ms\", \"100ms\", \"100ms\"]", "schedule = [\"10ms\"]");
+    let (relay, mut handler) = (relay(&config).await, Scripted::start().await);
+    let _agent = relay.agent("open", &handler.handler.port(), &[]).await.expect("attaches");
+    let response = post(&relay, "fails twice").await;
+    handler.call().await;
+    handler.call().await;
+    event(&relay, id(&response), is("dead")).await;
+    let (_, listed) = relay.ask(&["dead", "list", "--status", "5xx", "--json"]).await.expect("runs");
+    assert!(listed.contains(id(&response)) && listed.contains("handler_failed"), "{listed}");
+    let (code, _) = relay.ask(&["dead", "revive", "--all", "--endpoint", "open"]).await.expect("runs");
+    assert_eq!(code, 0);
+    assert_eq!(handler.call().await.event_id, id(&response));
+    let kept = event(&relay, id(&response), is("delivered")).await;
+    assert_eq!(kept["attempts"].as_array().map(Vec::len), Some(3), "{kept}");
+
+    let (_, new) = relay.ask(&["event", "replay", id(&response)]).await.expect("runs");
+    let replayed = event(&relay, new.trim(), is("delivered")).await;
+    assert_eq!(replayed["replay_of"], id(&response));
+    assert_eq!(handler.call().await.body, "fails twice");
+    let (_, body) = relay.ask(&["event", "body", new.trim()]).await.expect("runs");
+    assert_eq!(body, "fails twice");
+
+    let metrics = send(&relay.admin, request("GET", "/metrics", &[], "")).await.expect("answers");
+    let metrics = String::from_utf8_lossy(metrics.body()).into_owned();
+    for line in [
+        "relay_events_total{endpoint=\"open\",outcome=\"stored\"} 1",
+        "relay_events_total{endpoint=\"open\",outcome=\"retried\"} 1",
+        "relay_events_total{endpoint=\"open\",outcome=\"dead\"} 1",
+        "relay_events_total{endpoint=\"open\",outcome=\"delivered\"} 2",
+        "relay_events_waiting{endpoint=\"open\"} 0",
+        "relay_events_overdue 0",
+    ] {
+        assert!(metrics.lines().any(|have| have == line), "{line} is not in\n{metrics}");
+    }
+}
+
+#[tokio::test]
+async fn a_delivery_can_be_signed_afresh_and_the_original_stays_in_the_record() {
+    let config = "[[endpoint]]\nname = \"open\"\nmode = \"durable\"\nresign = \"always\"\n\
+        verify = { provider = \"standard-webhooks\", secrets = [\"env:HOOK\"], tolerance = \"1h\" }\n";
+    let relay = relay(config).await;
+    let (tell, mut heads) = mpsc::unbounded_channel();
+    let handler = Handler::start(move |request| {
+        let tell = tell.clone();
+        async move {
+            tell.send(request.into_parts().0).expect("a listener");
+            Response::new(full("ok"))
+        }
+    });
+    let handler = handler.await.expect("a handler");
+    let _agent = relay.agent("open", &handler.port(), &[]).await.expect("attaches");
+    let provider = relay_schemes::provider("standard-webhooks").expect("a row");
+    let scheme = provider.scheme.as_ref().expect("a scheme");
+    let secrets = vec![relay_schemes::Secret::new(SECRET.as_bytes().to_vec())];
+    let material = relay_schemes::Material { secrets, ..relay_schemes::Material::default() };
+    let keys = provider.keys(&material).expect("a key").expect("a key");
+    let now = jiff::Timestamp::now().as_second();
+    let none: [(&str, &str); 0] = [];
+    let unsigned = relay_schemes::Request { method: "POST", url: "", headers: &none, body: b"hello" };
+    let lines = scheme.sign(&keys, &unsigned, Some("msg_1"), now - 10).expect("signs").headers;
+    let lines: Vec<(&str, &str)> = lines.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let response = send(&relay.public, request("POST", "/open", &lines, "hello")).await.expect("answers");
+    let head = timeout(PATIENCE, heads.recv()).await.expect("a call").expect("a handler");
+    let seen = |name: &str| head.headers[name].to_str().expect("text").to_owned();
+    let sent = |name: &str| lines.iter().find(|(line, _)| *line == name).expect("sent").1.to_owned();
+    assert_eq!((seen("relay-resigned"), seen("webhook-id")), ("true".to_owned(), sent("webhook-id")));
+    assert_ne!(seen("webhook-signature"), sent("webhook-signature"));
+    assert_eq!(head.headers.get_all("webhook-signature").iter().count(), 1);
+    let lines_of: Vec<(String, String)> = head
+        .headers
+        .iter()
+        .map(|(name, value)| (name.to_string(), value.to_str().unwrap_or_default().to_owned()))
+        .collect();
+    let request = relay_schemes::Request { method: "POST", url: "", headers: &lines_of, body: b"hello" };
+    scheme.verify(&keys, &request, jiff::Timestamp::now().as_second()).expect("the handler may check it");
+    let kept = event(&relay, id(&response), is("delivered")).await;
+    let original = serde_json::json!(["webhook-signature", sent("webhook-signature")]);
+    assert!(kept["headers"].as_array().expect("a list").contains(&original), "{kept}");
+}

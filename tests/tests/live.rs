@@ -10,8 +10,9 @@ use relay_tests::{
     sender::{request, send, signed},
 };
 
-const OPEN: &str = "[[endpoint]]\nname = \"open\"\nverify = \"none\"\ndeadline = \"2s\"\n";
-const GITHUB: &str = "[[endpoint]]\nname = \"github\"\nverify = { provider = \"github\", secrets = [\"env:HOOK\"] }\n";
+const OPEN: &str = "[[endpoint]]\nname = \"open\"\nmode = \"live\"\nverify = \"none\"\ndeadline = \"2s\"\n";
+const GITHUB: &str =
+    "[[endpoint]]\nname = \"github\"\nmode = \"live\"\nverify = { provider = \"github\", secrets = [\"env:HOOK\"] }\n";
 const SECRET: &str = "It's a Secret to Everybody";
 
 async fn relay(endpoints: &str) -> Server {
@@ -282,7 +283,7 @@ async fn an_agent_that_comes_back_at_once_is_not_missed() {
 
 #[tokio::test]
 async fn one_agent_serves_many_endpoints_and_targets_from_a_file() {
-    let relay = relay(&format!("{OPEN}[[endpoint]]\nname = \"other\"\nverify = \"none\"\n")).await;
+    let relay = relay(&format!("{OPEN}[[endpoint]]\nname = \"other\"\nmode = \"live\"\nverify = \"none\"\n")).await;
     let named = |name: &'static str| Handler::start(move |_| async move { Response::new(full(name)) });
     let (one, two) = (named("one").await.expect("listens"), named("two").await.expect("listens"));
     let file = format!(

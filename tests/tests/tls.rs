@@ -17,7 +17,7 @@ use relay_tests::{
 async fn http_2_passes_and_a_new_certificate_is_taken_over_on_sighup() {
     let folder = tempfile::tempdir().expect("a folder");
     let first = certificate(folder.path()).expect("a certificate");
-    let config = settings(folder.path()) + "[[endpoint]]\nname = \"open\"\nverify = \"none\"\n";
+    let config = settings(folder.path()) + "[[endpoint]]\nname = \"open\"\nmode = \"live\"\nverify = \"none\"\n";
     let program = Path::new(env!("CARGO_BIN_EXE_demo"));
     let mut relay = Server::start(program, "127.0.0.1:0", &config, &[]).await.expect("starts");
     let handler = Handler::echo().await.expect("listens");
@@ -55,7 +55,7 @@ async fn a_signed_body_without_a_length_arrives_whole_over_http_2() {
     let folder = tempfile::tempdir().expect("a folder");
     let trusted = certificate(folder.path()).expect("a certificate");
     let config = settings(folder.path())
-        + "[[endpoint]]\nname = \"github\"\nverify = { provider = \"github\", secrets = [\"env:HOOK\"] }\n";
+        + "[[endpoint]]\nname = \"github\"\nmode = \"live\"\nverify = { provider = \"github\", secrets = [\"env:HOOK\"] }\n";
     let program = Path::new(env!("CARGO_BIN_EXE_demo"));
     let relay = Server::start(program, "127.0.0.1:0", &config, &[("HOOK", "a secret")]).await.expect("starts");
     let handler = Handler::echo().await.expect("listens");

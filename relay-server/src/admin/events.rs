@@ -279,11 +279,8 @@ async fn hold(State(admin): State<Admin>, Path((named, action)): Path<(String, S
     if endpoint.keeping.is_none() {
         return error(StatusCode::CONFLICT, "live", "a live endpoint keeps nothing, so there is nothing to hold back");
     }
-    match admin.door.delivery.store.pause(endpoint.name.clone(), paused, Timestamp::now()).await {
-        Ok(()) => {
-            admin.door.delivery.wake();
-            answer(StatusCode::OK, &json!({ "name": named, "paused": paused }))
-        }
+    match admin.door.delivery.pause(&endpoint.name, paused).await {
+        Ok(()) => answer(StatusCode::OK, &json!({ "name": named, "paused": paused })),
         Err(error) => *failed(error),
     }
 }

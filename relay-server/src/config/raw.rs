@@ -78,8 +78,20 @@ pub(super) struct RawStore {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawRetry {
     pub(super) schedule: Texts,
+    pub(super) first: Text,
+    pub(super) factor: Number,
+    pub(super) longest: Text,
+    pub(super) attempts: Number,
     pub(super) retry_on: Option<Vec<Spanned<i64>>>,
     pub(super) give_up_on: Option<Vec<Spanned<i64>>>,
+}
+
+/// `order = "fifo"` or `order = { key = "…" }`
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum RawOrder {
+    Word(String),
+    Key { key: String },
 }
 
 /// `ack = { … }`
@@ -124,7 +136,9 @@ pub(super) struct RawEndpoint {
     pub(super) methods: Texts,
     pub(super) dedup: Text,
     pub(super) dedup_window: Text,
-    pub(super) order: Text,
+    pub(super) dedup_key: Text,
+    pub(super) order: Option<Spanned<RawOrder>>,
+    pub(super) resign: Text,
     #[serde(default)]
     pub(super) ack: RawAck,
     #[serde(default)]

@@ -10,6 +10,7 @@ use http::{HeaderMap, StatusCode, response::Parts};
 use http_body_util::BodyExt as _;
 use jiff::Timestamp;
 use relay_proto::{Headers, OutcomeState, ResetCode};
+use relay_schemes::Request;
 use relay_tunnel::{Broken, Exchange, Receiver, Sender};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -22,7 +23,7 @@ use super::{Answer, Delivery, Reply, Told, intake::told};
 use crate::{
     agents::outcomes::Expected,
     dispatch::{answer_head, failure_of},
-    endpoint::{Endpoint, EndpointName, Keeping},
+    endpoint::{Endpoint, EndpointName, Keeping, Resign},
     retry::{Meaning, retry_after},
     store::{self, Attempt, End, Head, Lease, MAX_ANSWER_BYTES, MAX_RANGE_BYTES, Outcome, Reason, Store, Then},
     webhook::{EventId, Failure},
@@ -47,6 +48,10 @@ pub(super) struct Event {
     pub(super) id: EventId,
     pub(super) head: Head,
     pub(super) kind: Option<String>,
+    pub(super) sender_id: Option<String>,
+    pub(super) received_at: Timestamp,
+    /// Under which its sender knows the endpoint; told again from the head after a restart.
+    pub(super) url: Option<String>,
     pub(super) content: Content,
     pub(super) lease: Lease,
     /// The event that it repeats.
@@ -83,7 +88,7 @@ enum Ending {
 }
 
 /// Attempts an event and settles it. Waits for an agent until `patience`.
-pub(super) async fn run(delivery: &Delivery, event: Event, patience: Instant, waiting: Waiting) {
+pub(super) async fn run(delivery: &Delivery, mut event: Event, patience: Instant, waiting: Waiting) {
     let (started_at, begun) = (Timestamp::now(), Instant::now());
     let name = event.endpoint.name.as_str();
     let mut audience = Audience { waiting, streams: false };
@@ -100,9 +105,10 @@ pub(super) async fn run(delivery: &Delivery, event: Event, patience: Instant, wa
             return;
         }
     };
+    let afresh = sign_afresh(delivery, &mut event).await;
     let limit = Instant::now() + event.keeping.attempt_timeout;
     let mut expected = delivery.outcomes.expect(*event.id.as_bytes(), event.lease.fence);
-    let exchange = place.open(told(&event));
+    let exchange = place.open(told(&event, afresh));
     let ending = match timeout_at(limit, call(exchange, &event, &delivery.store, &mut audience)).await {
         Err(_) => Ending::Failed(Outcome::Timeout),
         Ok(Ok(answer)) => Ending::Answered(answer),
@@ -116,6 +122,60 @@ pub(super) async fn run(delivery: &Delivery, event: Event, patience: Instant, wa
         note(delivery, &event, &ending, meaning);
     }
     settle(delivery, &event, (started_at, begun), ending, then).await;
+}
+
+/// A signature that is not too old for a handler that looks at its age. It covers the body, so a long one is read.
+async fn sign_afresh(delivery: &Delivery, event: &mut Event) -> Option<Vec<(String, String)>> {
+    let always = match event.keeping.resign {
+        Resign::Never => return None,
+        Resign::Late => false,
+        Resign::Always => true,
+    };
+    let verify = &Arc::clone(&event.endpoint).verify;
+    let times = (event.received_at.as_second(), Timestamp::now().as_second());
+    let lines = Lines(&event.head.headers);
+    let url = event.url.clone().unwrap_or_else(|| url_of(event));
+    let sign = |body: &[u8]| {
+        let request = Request { method: &event.head.method, url: &url, headers: &lines, body };
+        verify.sign_afresh(&request, event.sender_id.as_deref(), times, always)
+    };
+    match &event.content {
+        Content::Whole(body) => sign(body),
+        Content::Kept(size) => {
+            sign(&[])?; // Only if it is due at all.
+            let body = whole(&delivery.store, &event.endpoint.name, event.id, *size).await?;
+            let signed = sign(&body);
+            event.content = Content::Whole(body);
+            signed
+        }
+    }
+}
+
+/// A kept body, whole.
+async fn whole(store: &Arc<dyn Store>, endpoint: &EndpointName, id: EventId, size: u64) -> Option<Bytes> {
+    let mut body = BytesMut::new();
+    while (body.len() as u64) < size {
+        let at = body.len() as u64;
+        let part = store.body(endpoint.clone(), id, at..size.min(at + MAX_RANGE_BYTES)).await.ok()??;
+        if part.is_empty() {
+            return None;
+        }
+        body.extend_from_slice(&part);
+    }
+    Some(body.freeze())
+}
+
+fn url_of(event: &Event) -> String {
+    let scheme = if event.head.secure { "https" } else { "http" };
+    format!("{scheme}://{}/{}{}", event.head.host, event.endpoint.name, event.head.target)
+}
+
+struct Lines<'a>(&'a [(String, Vec<u8>)]);
+
+impl relay_schemes::Headers for Lines<'_> {
+    fn for_each<'h>(&'h self, name: &str, each: &mut dyn FnMut(&'h [u8])) {
+        self.0.iter().filter(|(line, _)| line == name).for_each(|(_, value)| each(value));
+    }
 }
 
 /// Calls the handler. A long answer reaches a waiting sender as it comes.

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use data_encoding::HEXLOWER;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use jiff::Timestamp;
 use relay_proto::{Framing, RequestHead};
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::{
     dispatch::{Trusted, request_head},
-    endpoint::{Endpoint, Keeping},
+    endpoint::{Endpoint, Identity, Keeping, Order},
     retry::Gate,
     store::{self, Dedup, Head, Lease, NewEvent, State, Verdict},
     verify::{Payload, Webhook},
@@ -52,6 +53,13 @@ impl Delivery {
         trusted: Trusted<'_>,
     ) -> Result<Taken, Failure> {
         let meta = webhook.event().clone();
+        let key = identity(keeping, &webhook);
+        let order_key = match &keeping.order {
+            Order::None => None,
+            Order::Fifo => Some(FIFO.to_owned()),
+            Order::ByKey(row) => webhook.locate(row),
+        };
+        let url = webhook.url().to_owned();
         let (received, payload, scheme) = webhook.into_parts();
         let (event_id, deadline, at) = (received.event_id, received.started + endpoint.deadline, received.at);
         let (method, host, peer, secure) =
@@ -72,7 +80,9 @@ impl Delivery {
         };
         let now = Timestamp::now();
         // An assured event is attempted at once, unless its target is left alone for a while.
-        let gate = if keeping.assured { self.circuit(&endpoint.name, |it| it.ask(now)) } else { Gate::Wait(now) };
+        let paused = lock(&self.paused).contains(&endpoint.name);
+        let gate =
+            if keeping.assured && !paused { self.circuit(&endpoint.name, |it| it.ask(now)) } else { Gate::Wait(now) };
         let at_once = !matches!(gate, Gate::Wait(_));
         let lease = at_once.then(|| Self::lease_until(keeping, endpoint.wait_for_agent, now));
         let new = NewEvent {
@@ -83,12 +93,12 @@ impl Delivery {
             body: body.clone().into(),
             event_type: meta.kind.clone(),
             sender_id: meta.id.clone(),
-            dedup: keeping.dedup_window.zip(meta.id).map(|(window, key)| Dedup {
+            dedup: keeping.dedup_window.zip(key).map(|(window, key)| Dedup {
                 key,
                 window,
                 sender_retries: keeping.sender_retries,
             }),
-            order_key: keeping.fifo.then(|| FIFO.to_owned()),
+            order_key,
             lease,
         };
         let verdict = match self.store.append(vec![new], now).await {
@@ -103,12 +113,22 @@ impl Delivery {
         if gate == Gate::Probe && !attempted {
             self.circuit(&endpoint.name, crate::retry::Circuit::probe_not_made);
         }
+        let counted = match &verdict {
+            Ok(Verdict::Accepted { .. }) => "stored",
+            Ok(Verdict::Duplicate { .. }) => "duplicate",
+            Ok(Verdict::Again { .. }) => "again",
+            Err(_) => "not_stored",
+        };
+        self.events.count(endpoint.name.as_str(), counted);
         let event = |id, lease: Lease, redelivered| Event {
             endpoint: Arc::clone(endpoint),
             keeping: keeping.clone(),
             id,
             head: head.clone(),
             kind: meta.kind.clone(),
+            sender_id: meta.id.clone(),
+            received_at: at,
+            url: Some(url.clone()),
             content: Content::Whole(body.clone()),
             lease,
             replay_of: None,
@@ -176,6 +196,16 @@ impl Delivery {
     }
 }
 
+/// By what an event is known as the same: its provider's id, what the endpoint says instead, or its dated signature.
+fn identity(keeping: &Keeping, webhook: &Webhook) -> Option<String> {
+    let named = match &keeping.identity {
+        Identity::Provider => webhook.event().id.clone(),
+        Identity::Located(row) => webhook.locate(row),
+        Identity::Body => webhook.body_digest().map(|digest| HEXLOWER.encode(&digest)),
+    };
+    named.or_else(|| webhook.mark().map(|mark| format!("signature:{}", HEXLOWER.encode(&mark.digest))))
+}
+
 /// A recorded answer as a sender gets it.
 fn answer_of(answer: &store::Answer) -> Option<Answer> {
     let mut headers = HeaderMap::new();
@@ -194,15 +224,24 @@ fn kept_lines(told: &RequestHead) -> Vec<(String, Vec<u8>)> {
 }
 
 /// A kept head as one attempt tells it.
-pub(super) fn told(event: &Event) -> RequestHead {
+pub(super) fn told(event: &Event, afresh: Option<Vec<(String, String)>>) -> RequestHead {
+    let set = afresh.unwrap_or_default();
+    let is_set = |name: &str| set.iter().any(|(set, _)| set == name);
     let mut headers: relay_proto::Headers = event
         .head
         .headers
         .iter()
+        .filter(|(name, _)| !is_set(name))
         .map(|(name, value)| (name.clone().into_bytes(), value.clone()))
         .collect::<Vec<_>>()
         .into_iter()
         .collect();
+    if !set.is_empty() {
+        headers.push("relay-resigned", "true");
+    }
+    for (name, value) in &set {
+        headers.push(name.clone(), value.clone());
+    }
     headers.push("relay-attempt", event.lease.attempt.to_string());
     if let Some(first) = event.replay_of {
         headers.push("relay-replay-of", first.to_string());

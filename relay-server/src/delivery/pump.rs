@@ -46,6 +46,13 @@ pub async fn pump(delivery: Arc<Delivery>, stop: CancellationToken) {
 
 /// Attempts of an earlier process: their agents may still tell of them, but nobody else will.
 async fn recover(delivery: &Delivery) {
+    match delivery.store.backlog().await {
+        Ok(backlog) => {
+            let paused = backlog.into_iter().filter(|one| one.paused).map(|one| one.endpoint);
+            lock(&delivery.paused).extend(paused);
+        }
+        Err(error) => tracing::error!(%error, "which endpoints are paused cannot be read"),
+    }
     let filter = Filter { states: vec![State::Running], ..Filter::default() };
     let mut page = PageRequest { limit: store::MAX_PAGE, after: None, oldest_first: true };
     loop {
@@ -135,6 +142,9 @@ fn begin(delivery: &Arc<Delivery>, endpoint: &Arc<Endpoint>, claim: store::Deliv
         id: summary.id,
         head,
         kind: summary.event_type,
+        sender_id: summary.sender_id,
+        received_at: summary.received_at,
+        url: None,
         content: body.map_or(Content::Kept(summary.size), Content::Whole),
         lease,
         replay_of: summary.replay_of,

@@ -19,9 +19,9 @@ use crate::config::flags::Flags;
 use crate::config::raw::{RawEndpoint, Text};
 use crate::config::secret_ref::SecretRef;
 use crate::config::values::{self, show_duration, show_size};
-use crate::endpoint::{EndpointName, Replay};
+use crate::endpoint::{EndpointName, Keeping, Replay};
 
-const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
+const LIVE_DEADLINE: Duration = Duration::from_secs(30);
 const ASSURED_DEADLINE: Duration = Duration::from_secs(5);
 /// What a provider's own timeout is cut by, so that our answer still reaches it.
 const DEADLINE_MARGIN: Duration = Duration::from_secs(1);
@@ -45,11 +45,10 @@ pub(super) fn endpoints(
         all.extend(from_flag(text, flags, limits, rows, &mut secrets, report));
     }
     if flags.dev.is_some() && !all.iter().any(|(spec, _)| spec.name.as_str() == "dev") {
-        all.extend(
-            EndpointName::parse("dev")
-                .ok()
-                .map(|name| (defaults(name, VerifySpec::Open, Place::flag("--dev"), limits), Place::flag("--dev"))),
-        );
+        if let Ok(name) = EndpointName::parse("dev") {
+            let place = Place::flag("--dev");
+            all.push((flagged(name, VerifySpec::Open, place.clone(), limits, report), place));
+        }
     }
     unique(&all, report);
     for name in secrets.keys() {
@@ -102,10 +101,7 @@ fn from_file(
     };
     let verify = verify(raw.verify.as_ref().map(Spanned::get_ref), &name, &verify_place, (rows, secrets), report)?;
     let keeping = keeping(raw, provider(&verify), &key, report);
-    let mut fallback = defaults(name, verify, verify_place, limits);
-    if keeping.as_ref().is_some_and(|it| it.assured) && !fallback.preset.contains(&"deadline") {
-        fallback.deadline = ASSURED_DEADLINE;
-    }
+    let fallback = defaults(name, verify, verify_place, limits, keeping);
     let key_of = |member: &str| format!("{key}.{member}");
     let deadline =
         duration(&raw.deadline, &key_of("deadline"), fallback.deadline, Duration::from_millis(100)..=HOUR, report);
@@ -134,7 +130,6 @@ fn from_file(
         allow: texts(&raw.allow, &key_of("allow"), cidr, report),
         hosts: texts(&raw.hosts, &key_of("hosts"), values::host, report),
         exclusive: exclusive(&raw.attach, &key, report),
-        keeping,
         ..fallback
     };
     agree(&spec, raw, limits, &place, report);
@@ -163,7 +158,7 @@ fn from_flag(
         if flags.dev.is_none() {
             warn_open(&name, &place, report);
         }
-        return Some((defaults(name, VerifySpec::Open, place.clone(), limits), place));
+        return Some((flagged(name, VerifySpec::Open, place.clone(), limits, report), place));
     }
     let provider = rows.find(provider, &place, report)?;
     let secrets = secrets.remove(name.as_str()).unwrap_or_default();
@@ -175,14 +170,33 @@ fn from_flag(
         );
     }
     Some((
-        defaults(name, VerifySpec::Signed { provider, secrets, options: Box::default() }, place.clone(), limits),
+        flagged(name, VerifySpec::Signed { provider, secrets, options: Box::default() }, place.clone(), limits, report),
         place,
     ))
 }
 
-fn defaults(name: EndpointName, verify: VerifySpec, verify_place: Place, limits: &Limits) -> EndpointSpec {
+/// An endpoint that a flag names: all of its keys have their defaults.
+fn flagged(
+    name: EndpointName,
+    verify: VerifySpec,
+    place: Place,
+    limits: &Limits,
+    report: &mut Report<'_>,
+) -> EndpointSpec {
+    let keeping = keeping(&RawEndpoint::default(), provider(&verify), "endpoint", report);
+    defaults(name, verify, place, limits, keeping)
+}
+
+fn defaults(
+    name: EndpointName,
+    verify: VerifySpec,
+    verify_place: Place,
+    limits: &Limits,
+    keeping: Option<Keeping>,
+) -> EndpointSpec {
     let theirs = provider_timeout(&verify).map(|timeout| timeout.saturating_sub(DEADLINE_MARGIN).max(timeout / 2));
-    let deadline = theirs.unwrap_or(DEFAULT_DEADLINE);
+    let own = if keeping.as_ref().is_some_and(|keeping| keeping.assured) { ASSURED_DEADLINE } else { LIVE_DEADLINE };
+    let deadline = theirs.unwrap_or(own);
     let max_body = provider(&verify).and_then(|provider| provider.max_body).filter(|cap| *cap < limits.max_body);
     let preset = [("deadline", theirs.is_some()), ("max_body", max_body.is_some())];
     EndpointSpec {
@@ -198,7 +212,7 @@ fn defaults(name: EndpointName, verify: VerifySpec, verify_place: Place, limits:
         allow: Vec::new(),
         replay: Replay::default(),
         exclusive: false,
-        keeping: None,
+        keeping,
     }
 }
 

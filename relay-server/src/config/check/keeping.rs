@@ -1,5 +1,6 @@
 //! What an endpoint says about keeping events: its mode, and the keys that only stored modes have.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, Method, StatusCode};
@@ -8,9 +9,9 @@ use toml::Spanned;
 
 use super::{HOUR, duration, number, read, texts};
 use crate::config::error::{Place, Report};
-use crate::config::raw::{RawEndpoint, Text};
+use crate::config::raw::{RawEndpoint, RawOrder, Text};
 use crate::config::values;
-use crate::endpoint::{Ack, Keeping};
+use crate::endpoint::{Ack, Identity, Keeping, Order, Resign};
 use crate::retry::{MAX_WAIT, Schedule, StatusRule, Statuses};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -33,7 +34,8 @@ pub(super) fn keeping(
     key: &str,
     report: &mut Report<'_>,
 ) -> Option<Keeping> {
-    let assured = match mode(&raw.mode, key, report) {
+    let interactive = provider.is_some_and(|provider| provider.interactive);
+    let assured = match mode(&raw.mode, interactive, key, report) {
         Mode::Live => {
             only_for_stored(raw, key, report);
             return None;
@@ -44,21 +46,28 @@ pub(super) fn keeping(
     let of = |member: &str| format!("{key}.{member}");
     let minute = Duration::from_secs(60);
     let second = Duration::from_secs(1);
+    let dedup = word(&raw.dedup, &of("dedup"), &["on", "off", "body"], report);
     let methods = texts(&raw.methods, &of("methods"), method, report);
     Some(Keeping {
         assured,
-        ack: ack(raw, key, report),
+        ack: ack(raw, provider, key, report),
         methods: if raw.methods.is_some() { methods } else { default_methods() },
         attempt_timeout: duration(&raw.attempt_timeout, &of("attempt_timeout"), minute, second..=HOUR, report),
         agent_grace: duration(&raw.agent_grace, &of("agent_grace"), 15 * second, Duration::ZERO..=HOUR, report),
         pass_failures: word(&raw.on_failure, &of("on_failure"), &["retry", "pass"], report) == 1,
-        dedup_window: (word(&raw.dedup, &of("dedup"), &["on", "off"], report) == 0)
+        identity: identity(raw, dedup, key, report),
+        dedup_window: (dedup != 1)
             .then(|| duration(&raw.dedup_window, &of("dedup_window"), DAY, second..=30 * DAY, report)),
         sender_retries: provider.is_none_or(|provider| provider.retries),
         schedule: schedule(raw, key, report),
         statuses: statuses(raw, key, report),
         circuit: crate::retry::CircuitRule::default(),
-        fifo: word(&raw.order, &of("order"), &["none", "fifo"], report) == 1,
+        order: order(raw, key, report),
+        resign: match word(&raw.resign, &of("resign"), &["late", "never", "always"], report) {
+            1 => Resign::Never,
+            2 => Resign::Always,
+            _ => Resign::Late,
+        },
     })
 }
 
@@ -68,11 +77,15 @@ enum Mode {
     Assured,
 }
 
-fn mode(mode: &Text, key: &str, report: &mut Report<'_>) -> Mode {
-    match word(mode, &format!("{key}.mode"), &["live", "durable", "assured"], report) {
+/// Assured, unless the answer is what the provider asks for: then it is live.
+fn mode(mode: &Text, interactive: bool, key: &str, report: &mut Report<'_>) -> Mode {
+    if mode.is_none() && interactive {
+        return Mode::Live;
+    }
+    match word(mode, &format!("{key}.mode"), &["assured", "durable", "live"], report) {
         1 => Mode::Durable,
-        2 => Mode::Assured,
-        _ => Mode::Live,
+        2 => Mode::Live,
+        _ => Mode::Assured,
     }
 }
 
@@ -84,7 +97,8 @@ fn only_for_stored(raw: &RawEndpoint, key: &str, report: &mut Report<'_>) {
         ("on_failure", &raw.on_failure),
         ("dedup", &raw.dedup),
         ("dedup_window", &raw.dedup_window),
-        ("order", &raw.order),
+        ("dedup_key", &raw.dedup_key),
+        ("resign", &raw.resign),
     ];
     for (name, text) in texts {
         let Some(text) = text else { continue };
@@ -92,9 +106,17 @@ fn only_for_stored(raw: &RawEndpoint, key: &str, report: &mut Report<'_>) {
         unheeded(&place, report);
     }
     let groups = [
-        ("retry", raw.retry.schedule.is_some() || raw.retry.retry_on.is_some() || raw.retry.give_up_on.is_some()),
+        (
+            "retry",
+            raw.retry.schedule.is_some()
+                || raw.retry.first.is_some()
+                || raw.retry.attempts.is_some()
+                || raw.retry.retry_on.is_some()
+                || raw.retry.give_up_on.is_some(),
+        ),
         ("ack", raw.ack.status.is_some() || raw.ack.body.is_some() || raw.ack.content_type.is_some()),
         ("methods", raw.methods.is_some()),
+        ("order", raw.order.is_some()),
     ];
     for (name, _) in groups.iter().filter(|(_, there)| *there) {
         let place = report.place(format!("{key}.{name}"), None);
@@ -134,7 +156,15 @@ fn method(text: &str) -> Result<Method, values::Problem> {
     }
 }
 
-fn ack(raw: &RawEndpoint, key: &str, report: &mut Report<'_>) -> Ack {
+fn ack(raw: &RawEndpoint, provider: Option<&Provider>, key: &str, report: &mut Report<'_>) -> Ack {
+    let none = raw.ack.status.is_none() && raw.ack.body.is_none() && raw.ack.content_type.is_none();
+    if let Some(theirs) = provider.and_then(|provider| provider.ack.as_ref()).filter(|_| none) {
+        return Ack {
+            status: StatusCode::from_u16(theirs.status).unwrap_or(StatusCode::OK),
+            content_type: theirs.content_type.as_deref().and_then(|text| HeaderValue::from_str(text).ok()),
+            body: theirs.body.clone().into(),
+        };
+    }
     let status = number(&raw.ack.status, &format!("{key}.ack.status"), 200_u16, 200..=299, report);
     let body = raw.ack.body.as_ref().map(|body| body.get_ref().clone()).unwrap_or_default();
     if body.len() > MAX_ACK_BYTES {
@@ -151,8 +181,67 @@ fn ack(raw: &RawEndpoint, key: &str, report: &mut Report<'_>) -> Ack {
     Ack { status: StatusCode::from_u16(status).unwrap_or(StatusCode::OK), content_type, body: body.into() }
 }
 
+/// Something that finds a text in a request, in the grammar of the providers' rows.
+fn locator(text: &str) -> Result<Arc<Provider>, values::Problem> {
+    let mut table = toml::Table::new();
+    for (key, value) in [("name", "key"), ("title", "key"), ("event_id", text)] {
+        table.insert(key.to_owned(), toml::Value::String(value.to_owned()));
+    }
+    let mut tables = toml::Table::new();
+    tables.insert("provider".to_owned(), toml::Value::Array(vec![toml::Value::Table(table)]));
+    let rows = toml::to_string(&tables).map_err(|error| (error.to_string(), String::new()))?;
+    let help = "write it like \"header:x-id\" or \"json:/data/id\"".to_owned();
+    match relay_schemes::load(&rows).map(|mut rows| rows.pop()) {
+        Ok(Some(row)) => Ok(Arc::new(row)),
+        Ok(None) | Err(_) => Err((format!("\"{text}\" finds nothing in a request"), help)),
+    }
+}
+
+fn identity(raw: &RawEndpoint, dedup: usize, key: &str, report: &mut Report<'_>) -> Identity {
+    if dedup == 2 {
+        return Identity::Body;
+    }
+    let place = |text: &Spanned<String>| report.place(format!("{key}.dedup_key"), Some(text.span()));
+    let setting = raw.dedup_key.as_ref().map(|text| (text.get_ref().as_str(), place(text)));
+    read(setting, locator, report).map_or(Identity::Provider, Identity::Located)
+}
+
+fn order(raw: &RawEndpoint, key: &str, report: &mut Report<'_>) -> Order {
+    let Some(order) = &raw.order else { return Order::None };
+    let place = report.place(format!("{key}.order"), Some(order.span()));
+    match order.get_ref() {
+        RawOrder::Word(word) if word == "none" => Order::None,
+        RawOrder::Word(word) if word == "fifo" => Order::Fifo,
+        RawOrder::Word(word) => {
+            report.error(
+                &place,
+                format!("\"{word}\" is not an order"),
+                "write \"none\", \"fifo\" or { key = \"json:/data/customer\" }",
+            );
+            Order::None
+        }
+        RawOrder::Key { key } => read(Some((key, place)), locator, report).map_or(Order::None, Order::ByKey),
+    }
+}
+
 fn schedule(raw: &RawEndpoint, key: &str, report: &mut Report<'_>) -> Schedule {
-    if raw.retry.schedule.is_none() {
+    let of = |member: &str| format!("{key}.retry.{member}");
+    let retry = &raw.retry;
+    let grows = retry.first.is_some() || retry.factor.is_some() || retry.longest.is_some() || retry.attempts.is_some();
+    if grows {
+        if retry.schedule.is_some() {
+            let place = report.place(of("schedule"), None);
+            report.error(&place, "a list of waits and waits that grow cannot both hold", "leave one of them out");
+        }
+        let (second, hour) = (Duration::from_secs(1), Duration::from_secs(60 * 60));
+        return Schedule::Exponential {
+            first: duration(&retry.first, &of("first"), 5 * second, Duration::from_millis(10)..=MAX_WAIT, report),
+            factor: number(&retry.factor, &of("factor"), 2, 1..=100, report),
+            longest: duration(&retry.longest, &of("longest"), hour, Duration::from_millis(10)..=MAX_WAIT, report),
+            attempts: number(&retry.attempts, &of("attempts"), 16, 1..=1000, report),
+        };
+    }
+    if retry.schedule.is_none() {
         return Schedule::default();
     }
     let key = format!("{key}.retry.schedule");
