@@ -17,8 +17,8 @@ use relay_schemes::{
 };
 use tokio::time::Instant;
 
-pub use self::keyring::KeySource;
 use self::keyring::Keyring;
+pub use self::keyring::{Fetch, Need};
 use crate::{
     replay::Mark,
     webhook::{EventId, Received},
@@ -139,19 +139,19 @@ impl Rule {
         }
     }
 
-    /// Where a key is to be fetched before the rule can be applied, or applied again after this refusal.
+    /// What a request has to do for a key before the rule can be applied, or applied again after this refusal.
     #[must_use]
-    pub fn key_source(&self, received: &Received, body: &[u8], refusal: Option<Refusal>) -> Option<KeySource> {
-        let row = self.row()?;
+    pub fn key_need(&self, received: &Received, body: &[u8], refusal: Option<Refusal>) -> Need {
+        let Some(row) = self.row() else { return Need::Nothing };
         let headers = Lines(&received.head.headers);
         let request = request(received, &headers, body);
-        row.keyring.source(&row.provider, &row.policy, &request, refusal)
+        row.keyring.need(&row.provider, &row.policy, &request, received.started, refusal)
     }
 
-    /// Takes a key that was fetched, or notes that there was none.
-    pub fn take_key(&self, source: KeySource, text: Option<String>) {
+    /// Takes a key that was fetched, or hears that there was none.
+    pub fn take_key(&self, fetch: Fetch, text: Option<String>) {
         if let Some(row) = self.row() {
-            row.keyring.take(&row.provider, source, text);
+            row.keyring.take(&row.provider, fetch, text);
         }
     }
 
