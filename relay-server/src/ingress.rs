@@ -193,9 +193,12 @@ fn counted(outcome: &Result<Outcome, Failure>) -> metrics::Outcome {
         Ok(Outcome::Challenge(..)) => Counted::Challenge,
         Err(failure) => match failure {
             Failure::Refused(_) | Failure::Challenge { .. } | Failure::Address | Failure::Replayed => Counted::Refused,
-            Failure::NoAgent | Failure::Unwanted | Failure::Busy | Failure::Overloaded | Failure::NotCalled => {
-                Counted::Unavailable
-            }
+            Failure::NoAgent
+            | Failure::Unwanted
+            | Failure::Busy
+            | Failure::Overloaded
+            | Failure::NotCalled
+            | Failure::SecretUnavailable => Counted::Unavailable,
             Failure::Deadline
             | Failure::HandlerUnreachable
             | Failure::HandlerBroken

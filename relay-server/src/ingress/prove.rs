@@ -145,6 +145,9 @@ fn admit(door: &Door, endpoint: &Endpoint, received: &Received, body: &Incoming)
     if !endpoint.allow.allows(received.client) {
         return Err(Failure::Address);
     }
+    if endpoint.verify.is_closed() {
+        return Err(Failure::SecretUnavailable);
+    }
     if body.size_hint().exact().is_some_and(|len| len > endpoint.max_body) {
         return Err(Failure::BodyTooLarge { limit: endpoint.max_body });
     }
