@@ -449,6 +449,30 @@ async fn the_owner_is_told_which_mistake_it_was_and_no_secret_and_no_signature()
     }
 }
 
+#[tokio::test]
+async fn a_refused_request_says_whether_its_body_was_read() {
+    let mut endpoints = Endpoints::default();
+    for name in ["gitlab-token", "github"] {
+        endpoints.add(name, name, &material(&[NEW]), "");
+    }
+    let bench = Bench::start(&endpoints, &["gitlab-token", "github"]).await;
+    let mut forged = signed("github", OTHER, 0);
+    forged.set("x-gitlab-token", OTHER);
+    for (name, body_len) in [("gitlab-token", None), ("github", Some(BODY.len()))] {
+        let response = bench.send(name, &forged).await;
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+        let id = response.headers()["relay-event-id"].to_str().expect("text");
+        let list = ["event", "list", "--state", "refused", "--endpoint", name];
+        let (_, line) = bench.relay.ask(&list).await.expect("runs");
+        assert!(line.contains(id) && line.contains("body not read") == body_len.is_none(), "{line}");
+        let (_, line) = bench.relay.ask(&[&list[..], &["--json"]].concat()).await.expect("runs");
+        let event: Value = serde_json::from_str(&line).expect("an object");
+        assert_eq!((&event["body_read"], &event["body_len"]), (&json!(body_len.is_some()), &json!(body_len)));
+        let shown = explained(&bench.relay, &["explain", id]).await;
+        assert_eq!(shown.contains("body_not_read: "), body_len.is_none(), "{shown}");
+    }
+}
+
 /// Asks until no other explanation is under way, as the log's may be.
 async fn explained(relay: &Server, words: &[&str]) -> String {
     let deadline = tokio::time::Instant::now() + relay_tests::process::PATIENCE;
