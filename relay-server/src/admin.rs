@@ -1,6 +1,6 @@
 //! The admin listener: health for everyone who reaches it, the API for whoever holds the token.
 //!
-//! `/livez`, `/readyz` and `/metrics` hold no names and no secrets and need nothing. All else needs the token that
+//! `/livez`, `/readyz` and `/metrics` hold no secrets, no names but those of endpoints, and need nothing. All else needs the token that
 //! `serve` writes beside its state, on loopback too: other users of the machine and pages in its browsers reach
 //! loopback as well. No answer allows another origin to read it.
 
@@ -87,12 +87,16 @@ pub async fn serve(listener: TcpListener, admin: Admin, stop: CancellationToken)
     listener::serve(listener, router, stop).await;
 }
 
-async fn ready(State(admin): State<Admin>) -> (StatusCode, &'static str) {
-    if admin.readiness.is_set() {
-        (StatusCode::OK, "ready\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+/// An endpoint without its secret is named, and no reason to take the others out of traffic.
+async fn ready(State(admin): State<Admin>) -> (StatusCode, String) {
+    if !admin.readiness.is_set() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "not ready\n".to_owned());
     }
+    let routes = admin.door.routes.load();
+    let closed = routes.endpoints().filter(|endpoint| endpoint.verify.is_closed());
+    let mut lines: Vec<_> = closed.map(|endpoint| format!("secret_unavailable {}\n", endpoint.name)).collect();
+    lines.sort();
+    (StatusCode::OK, format!("ready\n{}", lines.concat()))
 }
 
 async fn metrics(State(admin): State<Admin>) -> ([(HeaderName, HeaderValue); 1], String) {

@@ -31,7 +31,7 @@ use crate::{
         outcomes::Outcomes,
         registry::Registry,
     },
-    config::{Config, Listen, Source, StoreSpec},
+    config::{Config, Listen, Source, StoreSpec, Warning},
     delivery::{self, Delivery},
     handshakes::Handshakes,
     ingress::{
@@ -293,9 +293,9 @@ fn routes(config: &Config, metrics: &Metrics, public: SocketAddr) -> Routes {
     Routes::new(&config.endpoints, metrics, config.tokens.clone(), trusted, url)
 }
 
-/// Takes over endpoints, tokens and the certificate; keeps the old ones if anything is wrong.
+/// Takes over endpoints, tokens and the certificate; keeps the old ones if anything is wrong but an endpoint's secret.
 fn reload(source: &Source, door: &Door, serving: &Serving, public: SocketAddr) {
-    let config = match source.load() {
+    let config = match source.reload() {
         Ok(config) => config,
         Err(errors) => return tracing::error!("the config was not taken over: {errors}"),
     };
@@ -307,6 +307,12 @@ fn reload(source: &Source, door: &Door, serving: &Serving, public: SocketAddr) {
             Ok(tls) => slot.store(tls),
             Err(error) => return tracing::error!("the config was not taken over: {error}"),
         }
+    }
+    for Warning(warning) in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    for endpoint in config.endpoints.iter().filter(|endpoint| endpoint.verify.is_closed()) {
+        tracing::warn!(endpoint = %endpoint.name, "without its secret it answers 503 until the next reload");
     }
     let routes = routes(&config, &door.metrics, public);
     let attachable = routes.attachable();

@@ -215,7 +215,8 @@ fn counted(outcome: &Result<Outcome, Failure>) -> metrics::Outcome {
             | Failure::StoreFailed
             | Failure::Busy
             | Failure::Overloaded
-            | Failure::NotCalled => Counted::Unavailable,
+            | Failure::NotCalled
+            | Failure::SecretUnavailable => Counted::Unavailable,
             Failure::Deadline
             | Failure::HandlerUnreachable
             | Failure::HandlerBroken

@@ -48,9 +48,9 @@ pub struct Entry {
     pub url: String,
     /// Its headers, in order.
     pub headers: Vec<(String, Bytes)>,
-    /// The beginning of its body, as far as it was read.
+    /// The beginning of its body; empty where the body was not read.
     pub body: Bytes,
-    /// The length of the whole body, where all of it was read.
+    /// The length of the whole body; `None` where it was not read, since the answer did not depend on it.
     pub body_len: Option<u64>,
     /// The status of its answer.
     pub status: u16,

@@ -18,8 +18,8 @@ use relay_schemes::{
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
-pub use self::keyring::KeySource;
 use self::keyring::Keyring;
+pub use self::keyring::{Fetch, Need};
 use crate::{
     replay::Mark,
     webhook::{EventId, Received},
@@ -35,6 +35,8 @@ pub enum Rule {
     Open,
     /// What a provider's row says.
     Row(Box<RowRule>),
+    /// What this provider's row says, and nothing can prove it: a secret could not be read.
+    Closed(Arc<Provider>),
 }
 
 /// A provider's row, with what one endpoint knows.
@@ -107,9 +109,15 @@ impl Rule {
 
     fn row(&self) -> Option<&RowRule> {
         match self {
-            Self::Open => None,
+            Self::Open | Self::Closed(_) => None,
             Self::Row(row) => Some(row),
         }
+    }
+
+    /// Whether nothing can be proven, since a secret could not be read.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        matches!(self, Self::Closed(_))
     }
 
     /// Whether the whole body must be there before the rule can be applied.
@@ -124,7 +132,11 @@ impl Rule {
     /// The provider's name, or `none`.
     #[must_use]
     pub fn provider_name(&self) -> &str {
-        self.row().map_or("none", |row| &row.provider.name)
+        match self {
+            Self::Open => "none",
+            Self::Row(row) => &row.provider.name,
+            Self::Closed(provider) => &provider.name,
+        }
     }
 
     /// Whether a URL may be called that confirms a subscription.
@@ -140,19 +152,19 @@ impl Rule {
         }
     }
 
-    /// Where a key is to be fetched before the rule can be applied, or applied again after this refusal.
+    /// What a request has to do for a key before the rule can be applied, or applied again after this refusal.
     #[must_use]
-    pub fn key_source(&self, received: &Received, body: &[u8], refusal: Option<Refusal>) -> Option<KeySource> {
-        let row = self.row()?;
+    pub fn key_need(&self, received: &Received, body: &[u8], refusal: Option<Refusal>) -> Need {
+        let Some(row) = self.row() else { return Need::Nothing };
         let headers = Lines(&received.head.headers);
         let request = request(received, &headers, body);
-        row.keyring.source(&row.provider, &row.policy, &request, refusal)
+        row.keyring.need(&row.provider, &row.policy, &request, received.started, refusal)
     }
 
-    /// Takes a key that was fetched, or notes that there was none.
-    pub fn take_key(&self, source: KeySource, text: Option<String>) {
+    /// Takes a key that was fetched, or hears that there was none.
+    pub fn take_key(&self, fetch: Fetch, text: Option<String>) {
         if let Some(row) = self.row() {
-            row.keyring.take(&row.provider, source, text);
+            row.keyring.take(&row.provider, fetch, text);
         }
     }
 
@@ -175,14 +187,15 @@ impl Rule {
     /// # Errors
     /// [`Unproven`] says what was not proven.
     pub fn verify(&self, received: Received, payload: Payload) -> Result<Webhook, Box<Unproven>> {
-        let Some(row) = self.row() else {
-            return Ok(Webhook {
-                received,
-                payload,
-                scheme: Cow::Borrowed("none"),
-                mark: None,
-                event: EventMeta::default(),
-            });
+        let row = match self {
+            Self::Open => {
+                let (scheme, event) = (Cow::Borrowed("none"), EventMeta::default());
+                return Ok(Webhook { received, payload, scheme, mark: None, event });
+            }
+            Self::Closed(_) => {
+                return Err(Box::new(Unproven { received, payload, refusal: Refusal::SecretMissing }));
+            }
+            Self::Row(row) => row,
         };
         let body: &[u8] = match &payload {
             Payload::Whole(body) => body,
@@ -229,9 +242,10 @@ impl Rule {
     /// Says which usual mistake a refused request may be. Bounded, and far more work than a verification.
     #[must_use]
     pub fn explain(&self, request: &Request<'_>, now_unix_s: i64, also: &Candidates<'_>) -> Vec<Finding> {
-        match self.row() {
-            None => vec![Finding::Verifies],
-            Some(row) => explain(&row.provider, &row.keyring.material(), request, now_unix_s, also),
+        match self {
+            Self::Open => vec![Finding::Verifies],
+            Self::Closed(_) => vec![Finding::Refused(Refusal::SecretMissing)],
+            Self::Row(row) => explain(&row.provider, &row.keyring.material(), request, now_unix_s, also),
         }
     }
 

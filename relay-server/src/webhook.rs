@@ -117,6 +117,8 @@ pub enum Failure {
     Address,
     /// The proof failed.
     Refused(Refusal),
+    /// A secret of the endpoint could not be read, so nothing can be proven.
+    SecretUnavailable,
     /// A provider's challenge that proves nothing, or that cannot be answered.
     Challenge {
         /// The status that the provider expects.

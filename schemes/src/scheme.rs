@@ -208,6 +208,13 @@ impl Scheme {
         crate::verify::named_key(self, request)
     }
 
+    /// Whether requests name their keys by [`NamedKey::Url`], so that a key may have to be fetched for one.
+    #[must_use]
+    pub fn names_keys_by_url(&self) -> bool {
+        self.key_at.as_ref().is_some_and(|at| at.host.is_some())
+            || self.alias.as_ref().is_some_and(|alias| alias.names_keys_by_url())
+    }
+
     /// The URL that a request's signature was tried against first.
     pub(crate) fn family(&self, request: &Request<'_>) -> &Self {
         let here = match &self.place {

@@ -1,7 +1,7 @@
 //! What an endpoint decides about proofs: which secrets, how old, whether a failed one passes, rows of its own; keys
 //! that only providers have; and why a request was refused, told to its owner without a secret.
 
-use std::path::Path;
+use std::{fs::OpenOptions, io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path};
 
 use aws_lc_rs::{
     digest, hmac,
@@ -20,6 +20,7 @@ use relay_tests::{
     endpoints::{Endpoints, Sent, now},
     handler::Handler,
     process::{Agent, Server},
+    sender::{request, send},
 };
 use serde_json::{Value, json};
 
@@ -332,6 +333,56 @@ async fn what_only_the_provider_can_sign_arrives_while_it_is_fresh() {
     }
 }
 
+fn write_secret(path: &Path, secret: &str) {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).expect("opens");
+    file.write_all(secret.as_bytes()).expect("writes");
+}
+
+/// What `/readyz` says.
+async fn readiness(relay: &Server) -> (StatusCode, String) {
+    let answer = send(&relay.admin, request("GET", "/readyz", &[], "")).await.expect("answers");
+    (answer.status(), String::from_utf8_lossy(answer.body()).into_owned())
+}
+
+#[tokio::test]
+async fn a_secret_that_a_reload_misses_closes_its_endpoint_and_no_other() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("pay.secret");
+    write_secret(&file, NEW);
+    let mut endpoints = Endpoints::default();
+    endpoints.add("pay", "stripe", &Material::default(), &format!(", secrets = [\"file:{}\"]", file.display()));
+    endpoints.add("code", "github", &material(&[NEW]), "");
+    let mut bench = Bench::start(&endpoints, &["pay", "code"]).await;
+    assert_eq!(bench.outcome("pay", &signed("stripe", NEW, 0)).await, ok("stripe"));
+
+    std::fs::remove_file(&file).expect("goes");
+    let config = bench.relay.state_file("../relay.toml");
+    let check = ["config", "check", "--config", config.to_str().expect("text")];
+    assert_ne!(bench.relay.run(&check).await.expect("runs").0, 0, "a relay does not start without it");
+    let text = bench.relay.config().expect("a file");
+    let changed = text.replace("provider = \"github\"", "enforce = false, provider = \"github\"");
+    assert_ne!(changed, text);
+    bench.relay.set_config(&changed).expect("writes");
+    bench.relay.reload().await.expect("is told");
+    for words in ["pay.secret does not exist", "without its secret it answers 503", "the config was taken over"] {
+        bench.relay.log_line(words).await.expect(words);
+    }
+    for sent in [signed("stripe", NEW, 0), unsigned()] {
+        let response = bench.send("pay", &sent).await;
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()["relay-error"], "secret_unavailable");
+        assert_eq!(response.headers()["retry-after"], "60");
+    }
+    assert_eq!(bench.outcome("code", &unsigned()).await, ok("failed:signature_missing"), "the rest is taken over");
+    assert_eq!(readiness(&bench.relay).await, (StatusCode::OK, "ready\nsecret_unavailable pay\n".to_owned()));
+
+    write_secret(&file, OLD);
+    bench.relay.reload().await.expect("is told");
+    bench.relay.log_line("the config was taken over").await.expect("it is");
+    assert_eq!(bench.outcome("pay", &signed("stripe", OLD, 0)).await, ok("stripe"));
+    assert_eq!(readiness(&bench.relay).await, (StatusCode::OK, "ready\n".to_owned()));
+}
+
 /// The values of a request's headers that hold a signature.
 fn signatures(sent: &Sent) -> Vec<String> {
     let values = sent.headers.iter().filter(|(name, _)| name.contains("signature"));
@@ -395,6 +446,30 @@ async fn the_owner_is_told_which_mistake_it_was_and_no_secret_and_no_signature()
         let right = signed("github", NEW, 0);
         let right = signatures(&right)[0].trim_start_matches("sha256=").to_owned();
         assert!(!shown.to_lowercase().contains(&right), "{code}: the right signature is shown: {shown}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_request_says_whether_its_body_was_read() {
+    let mut endpoints = Endpoints::default();
+    for name in ["gitlab-token", "github"] {
+        endpoints.add(name, name, &material(&[NEW]), "");
+    }
+    let bench = Bench::start(&endpoints, &["gitlab-token", "github"]).await;
+    let mut forged = signed("github", OTHER, 0);
+    forged.set("x-gitlab-token", OTHER);
+    for (name, body_len) in [("gitlab-token", None), ("github", Some(BODY.len()))] {
+        let response = bench.send(name, &forged).await;
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+        let id = response.headers()["relay-event-id"].to_str().expect("text");
+        let list = ["event", "list", "--state", "refused", "--endpoint", name];
+        let (_, line) = bench.relay.ask(&list).await.expect("runs");
+        assert!(line.contains(id) && line.contains("body not read") == body_len.is_none(), "{line}");
+        let (_, line) = bench.relay.ask(&[&list[..], &["--json"]].concat()).await.expect("runs");
+        let event: Value = serde_json::from_str(&line).expect("an object");
+        assert_eq!((&event["body_read"], &event["body_len"]), (&json!(body_len.is_some()), &json!(body_len)));
+        let shown = explained(&bench.relay, &["explain", id]).await;
+        assert_eq!(shown.contains("body_not_read: "), body_len.is_none(), "{shown}");
     }
 }
 

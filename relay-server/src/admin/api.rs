@@ -29,6 +29,10 @@ use crate::{
 /// Entries of a list, where the question does not say how many.
 const DEFAULT_LIMIT: usize = 100;
 
+/// What is said of a request that was refused by its head alone.
+const BODY_NOT_READ: &str =
+    "it was refused by its head alone, so its body was not read and nothing was looked for in it";
+
 /// What stands in place of what is masked.
 pub(super) const MASKED: &str = "[masked]";
 
@@ -80,7 +84,14 @@ async fn explain_refused(State(admin): State<Admin>, Path(id): Path<String>) -> 
         Ok(entry) => entry,
         Err(error) => return *error,
     };
-    let findings = |findings: Value| answer(StatusCode::OK, &json!({ "id": id, "findings": findings }));
+    let findings = |mut findings: Value| {
+        if entry.body_len.is_none()
+            && let Some(found) = findings.as_array_mut()
+        {
+            found.push(json!({ "code": "body_not_read", "message": BODY_NOT_READ }));
+        }
+        answer(StatusCode::OK, &json!({ "id": id, "findings": findings }))
+    };
     if entry.code == "address_not_allowed" || entry.code == "replayed" || entry.code == "body_too_large" {
         return findings(json!([{ "code": entry.code, "message": "this was not refused for its signature" }]));
     }
@@ -92,7 +103,7 @@ async fn explain_refused(State(admin): State<Admin>, Path(id): Path<String>) -> 
     let Some(endpoint) = admin.door.routes.load().endpoint(&entry.endpoint).cloned() else {
         return error(StatusCode::NOT_FOUND, "not_found", "its endpoint is not there any more");
     };
-    match explain::asked(&admin.door, endpoint, entry).await {
+    match explain::asked(&admin.door, endpoint, Arc::clone(&entry)).await {
         Some(found) => {
             let shown = |one: &Finding| json!({ "code": one.code(), "message": one.to_string() });
             findings(found.iter().map(shown).collect())
@@ -143,6 +154,7 @@ fn summary(entry: &Entry) -> Value {
         "provider": entry.provider,
         "status": entry.status,
         "code": entry.code,
+        "body_read": entry.body_len.is_some(),
         "body_len": entry.body_len,
     })
 }

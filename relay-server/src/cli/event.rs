@@ -252,8 +252,9 @@ fn handshake(event: &Value) -> String {
 
 fn refused(event: &Value) -> String {
     let text = |key: &str| event[key].as_str().unwrap_or("-");
+    let unread = if event["body_read"] == false { "  body not read" } else { "" };
     format!(
-        "{}  {}  REFUSED {} {} {}  {} {}  {}",
+        "{}  {}  REFUSED {} {} {}  {} {}  {}{unread}",
         text("received_at"),
         text("id"),
         event["status"],

@@ -121,12 +121,14 @@ pub(super) struct Report<'a> {
     file: Option<&'a Path>,
     text: &'a str,
     errors: Vec<ConfigError>,
+    /// Secrets that could not be read; errors unless they are excused.
+    absent: Vec<ConfigError>,
     warnings: Vec<Warning>,
 }
 
 impl<'a> Report<'a> {
     pub(super) fn new(file: Option<&'a Path>, text: &'a str) -> Self {
-        Self { file, text, errors: Vec::new(), warnings: Vec::new() }
+        Self { file, text, errors: Vec::new(), absent: Vec::new(), warnings: Vec::new() }
     }
 
     /// A key in the file, with the bytes it stands at if it is there at all.
@@ -144,6 +146,22 @@ impl<'a> Report<'a> {
         self.errors.push(error);
     }
 
+    /// How many secrets could not be read so far.
+    pub(super) fn absences(&self) -> usize {
+        self.absent.len()
+    }
+
+    /// Notes a secret of an endpoint that cannot be read. The endpoint must then be one that takes nothing.
+    pub(super) fn absent(&mut self, place: &Place, message: impl Into<String>, help: impl Into<String>) {
+        let error = self.describe(place, message.into(), help.into());
+        self.absent.push(error);
+    }
+
+    /// Makes warnings of the secrets that could not be read.
+    pub(super) fn excuse_absent(&mut self) {
+        self.warnings.extend(self.absent.drain(..).map(Warning));
+    }
+
     pub(super) fn warn(&mut self, place: &Place, message: impl Into<String>, help: impl Into<String>) {
         let warning = Warning(self.describe(place, message.into(), help.into()));
         self.warnings.push(warning);
@@ -151,10 +169,11 @@ impl<'a> Report<'a> {
 
     /// `value` and the warnings, or the errors if there are any.
     pub(super) fn finish<T>(self, value: T) -> Result<(T, Vec<Warning>), ConfigErrors> {
-        if self.errors.is_empty() {
+        let mut errors = self.errors;
+        errors.extend(self.absent);
+        if errors.is_empty() {
             return Ok((value, self.warnings));
         }
-        let mut errors = self.errors;
         errors.sort_by_key(|error| error.line.unwrap_or(usize::MAX));
         Err(ConfigErrors(errors))
     }

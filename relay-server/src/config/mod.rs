@@ -77,7 +77,13 @@ pub struct Source {
 impl Source {
     /// Reads and checks everything. All mistakes come back together, unless the file could not be read as TOML.
     pub fn load(&self) -> Result<Config, ConfigErrors> {
-        self.load_with(&|name| std::env::var_os(name))
+        self.load_with(&|name| std::env::var_os(name), false)
+    }
+
+    /// As [`Source::load`], for a relay that runs: where only a secret of an endpoint cannot be read, that is a warning
+    /// and the endpoint [takes nothing](crate::verify::Rule::Closed), so that one lost file does not hold up the rest.
+    pub fn reload(&self) -> Result<Config, ConfigErrors> {
+        self.load_with(&|name| std::env::var_os(name), true)
     }
 
     /// What [`Source::load`] would run with, without reading any secret.
@@ -99,11 +105,16 @@ impl Source {
         self.find_with(&|name| std::env::var_os(name))
     }
 
-    fn load_with(&self, var: &dyn Fn(&str) -> Option<OsString>) -> Result<Config, ConfigErrors> {
+    fn load_with(&self, var: &dyn Fn(&str) -> Option<OsString>, runs: bool) -> Result<Config, ConfigErrors> {
         let input = self.read(var)?;
         let around = Surroundings { base: input.base(), var };
-        let ((effective, (endpoints, tokens)), warnings) =
-            input.check(&self.flags, |effective, report| resolve::resolve(effective, &around, report))?;
+        let ((effective, (endpoints, tokens)), warnings) = input.check(&self.flags, |effective, report| {
+            let resolved = resolve::resolve(effective, &around, report);
+            if runs {
+                report.excuse_absent();
+            }
+            resolved
+        })?;
         let Effective { server, limits, store, tls, .. } = effective;
         Ok(Config { file: input.file, server, limits, store, tls, endpoints, tokens, warnings })
     }

@@ -2,7 +2,7 @@
 //!
 //! The only part of a config that depends on the machine it runs on; kept apart so that `config show` and edits work
 //! where the secrets are not. Secrets leave here only as keys and hashes. Invariant: a signed [`Endpoint`] holds at
-//! least one usable key, a [`Token`] at least one hash of a token that is long enough.
+//! least one usable key or is closed, a [`Token`] has at least one hash of a token that is long enough.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use super::cidr::Cidr;
 use super::effective::{Effective, EndpointSpec, KeySet, TlsFiles, TokenSpec, VerifyOptions, VerifySpec};
 use super::error::{Place, Report};
 use super::secret_ref::{SecretBytes, SecretRef, Surroundings};
+use super::values::Problem;
 use crate::agents::token::{MIN_TOKEN_BYTES, Token, TokenHash, Tokens};
 use crate::endpoint::{Allow, Endpoint};
 use crate::verify::{Policy, Rule};
@@ -64,7 +65,7 @@ fn endpoint(spec: &EndpointSpec, around: &Surroundings<'_>, report: &mut Report<
     })
 }
 
-/// A rule with its secrets read. They are tried one by one first, so that the message names the one at fault.
+/// A rule with its secrets read, or one that is closed since they cannot be. They are tried one by one first, so that the message names the one at fault.
 fn rule(
     provider: &Arc<Provider>,
     secrets: &[(SecretRef, Place)],
@@ -73,11 +74,14 @@ fn rule(
     around: &Surroundings<'_>,
     report: &mut Report<'_>,
 ) -> Option<Rule> {
-    let before = report.errors();
+    let (before, absent) = (report.errors(), report.absences());
     let mut material = material(options, around, report);
+    if report.absences() > absent {
+        return Some(Rule::Closed(Arc::clone(provider)));
+    }
     let mut read = Vec::new();
     for (reference, place) in secrets {
-        let Some(secret) = secret(reference, place, around, report) else { continue };
+        let Some(secret) = own_secret(reference, place, around, report) else { continue };
         let secret = Secret::new(secret.bytes.to_vec());
         let alone = Material { secrets: vec![secret.clone()], ..material.clone() };
         match Rule::new(Arc::clone(provider), alone, policy(options, None)) {
@@ -102,10 +106,14 @@ fn rule(
             ),
         }
     }
-    let token = options.verify_token.as_ref().and_then(|(reference, place)| secret(reference, place, around, report));
+    let token =
+        options.verify_token.as_ref().and_then(|(reference, place)| own_secret(reference, place, around, report));
     let token = token.map(|token| Secret::new(token.bytes.to_vec()));
     if report.errors() > before {
         return None;
+    }
+    if report.absences() > absent {
+        return Some(Rule::Closed(Arc::clone(provider)));
     }
     material.secrets = read;
     match Rule::new(Arc::clone(provider), material, policy(options, token)) {
@@ -136,7 +144,7 @@ fn policy(options: &VerifyOptions, verify_token: Option<Secret>) -> Policy {
 fn material(options: &VerifyOptions, around: &Surroundings<'_>, report: &mut Report<'_>) -> Material {
     let place = Place::default();
     let mut text = |reference: &SecretRef, place: &Place| {
-        let bytes = secret(reference, place, around, report)?.bytes;
+        let bytes = own_secret(reference, place, around, report)?.bytes;
         Some(String::from_utf8_lossy(&bytes).into_owned())
     };
     let mut value = |written: &String| match written.parse::<SecretRef>() {
@@ -167,7 +175,13 @@ fn allow(networks: &[Cidr]) -> Allow {
 fn token(spec: &TokenSpec, around: &Surroundings<'_>, report: &mut Report<'_>) -> Token {
     let mut hashes = spec.hashes.clone();
     for (reference, place) in &spec.secrets {
-        let Some(secret) = secret(reference, place, around, report) else { continue };
+        let secret = match secret(reference, place, around, report) {
+            Ok(secret) => secret,
+            Err((message, help)) => {
+                report.error(place, message, help);
+                continue;
+            }
+        };
         if secret.bytes.len() < MIN_TOKEN_BYTES {
             let message =
                 format!("{reference} holds fewer than {MIN_TOKEN_BYTES} bytes, and a token that short can be guessed");
@@ -179,26 +193,35 @@ fn token(spec: &TokenSpec, around: &Surroundings<'_>, report: &mut Report<'_>) -
     Token { name: Arc::from(&*spec.name), hashes, endpoints: spec.endpoints.clone(), rights: spec.rights.clone() }
 }
 
-fn secret(
+/// A secret of an endpoint, which can do without the others.
+fn own_secret(
     reference: &SecretRef,
     place: &Place,
     around: &Surroundings<'_>,
     report: &mut Report<'_>,
 ) -> Option<SecretBytes> {
-    match reference.read(around) {
-        Ok(secret) => {
-            if secret.line_break_removed {
-                report.warn(
-                    place,
-                    format!("{reference} ends with a line break, which is not taken as part of the secret"),
-                    "write it with `printf %s`",
-                );
-            }
-            Some(secret)
-        }
+    match secret(reference, place, around, report) {
+        Ok(secret) => Some(secret),
         Err((message, help)) => {
-            report.error(place, message, help);
+            report.absent(place, message, help);
             None
         }
     }
+}
+
+fn secret(
+    reference: &SecretRef,
+    place: &Place,
+    around: &Surroundings<'_>,
+    report: &mut Report<'_>,
+) -> Result<SecretBytes, Problem> {
+    let secret = reference.read(around)?;
+    if secret.line_break_removed {
+        report.warn(
+            place,
+            format!("{reference} ends with a line break, which is not taken as part of the secret"),
+            "write it with `printf %s`",
+        );
+    }
+    Ok(secret)
 }

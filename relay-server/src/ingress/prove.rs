@@ -19,7 +19,7 @@ use super::{Door, challenge, collect, explain, respond, route::Routes, tell_agen
 use crate::{
     endpoint::Endpoint,
     refused::Entry,
-    verify::{Payload, Unproven, Webhook},
+    verify::{Fetch, Need, Payload, Unproven, Webhook},
     webhook::{EventId, Failure, Received},
 };
 
@@ -51,7 +51,7 @@ impl TurnedAway {
 
 pub(super) async fn prove<'d>(
     door: &'d Arc<Door>,
-    endpoint: &Endpoint,
+    endpoint: &Arc<Endpoint>,
     received: Received,
     (body, upgrade): (Incoming, Option<OnUpgrade>),
 ) -> Result<Proven<'d>, Box<TurnedAway>> {
@@ -105,25 +105,38 @@ fn bytes_of(payload: &Payload) -> &[u8] {
     }
 }
 
-/// Fetches the key that the rule needs before it can say anything, or lacked when it refused; whether there is a new one.
+/// Waits for the key that the rule needs before it can say anything, or lacked when it refused; whether there is a new
+/// one. It is fetched by a task of its own, so that it comes for the next one where this request cannot wait so long.
 async fn fetch_key(
-    door: &Door,
-    endpoint: &Endpoint,
+    door: &Arc<Door>,
+    endpoint: &Arc<Endpoint>,
     received: &Received,
     payload: &Payload,
     refusal: Option<Refusal>,
 ) -> bool {
-    let Some(source) = endpoint.verify.key_source(received, bytes_of(payload), refusal) else { return false };
-    let text = match door.outbound.get(source.url()).await {
+    let waiting = match endpoint.verify.key_need(received, bytes_of(payload), refusal) {
+        Need::Nothing => return false,
+        Need::Again => return true,
+        Need::Wait(waiting) => waiting,
+        Need::Fetch(fetch) => {
+            let waiting = fetch.waiting();
+            drop(tokio::spawn(fetched(Arc::clone(door), Arc::clone(endpoint), fetch)));
+            waiting
+        }
+    };
+    waiting.ended(received.started + endpoint.deadline).await
+}
+
+/// Fetches a key; bounded by what is allowed to the relay's own requests.
+async fn fetched(door: Arc<Door>, endpoint: Arc<Endpoint>, fetch: Fetch) {
+    let text = match door.outbound.get(fetch.url()).await {
         Ok(bytes) => String::from_utf8(bytes.to_vec()).ok(),
         Err(error) => {
-            tracing::warn!(endpoint = %endpoint.name, url = source.url(), %error, "a provider's key could not be fetched");
+            tracing::warn!(endpoint = %endpoint.name, url = fetch.url(), %error, "a provider's key could not be fetched");
             None
         }
     };
-    let fetched = text.is_some();
-    endpoint.verify.take_key(source, text);
-    fetched
+    endpoint.verify.take_key(fetch, text);
 }
 
 /// What can be said before a byte of the body was read.
@@ -134,6 +147,9 @@ fn admit(door: &Door, endpoint: &Endpoint, received: &Received, body: &Incoming)
     }
     if !endpoint.allow.allows(received.client) {
         return Err(Failure::Address);
+    }
+    if endpoint.verify.is_closed() {
+        return Err(Failure::SecretUnavailable);
     }
     if body.size_hint().exact().is_some_and(|len| len > endpoint.max_body) {
         return Err(Failure::BodyTooLarge { limit: endpoint.max_body });

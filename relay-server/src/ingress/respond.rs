@@ -148,8 +148,7 @@ pub fn failure(failure: Failure, event_id: EventId) -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert("relay-error", HeaderValue::from_static(code));
     if status == StatusCode::SERVICE_UNAVAILABLE {
-        headers
-            .insert(header::RETRY_AFTER, HeaderValue::from_static(if failure == Failure::NoAgent { "5" } else { "1" }));
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static(retry_after_s(failure)));
     }
     let unread = matches!(
         failure,
@@ -160,6 +159,7 @@ pub fn failure(failure: Failure, event_id: EventId) -> Response<Body> {
             | Failure::Method
             | Failure::HeadTooLarge
             | Failure::Address
+            | Failure::SecretUnavailable
     );
     if unread {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -206,6 +206,7 @@ pub const fn status_and_code(failure: Failure) -> (StatusCode, &'static str) {
         Failure::HeadTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large"),
         Failure::Address => (StatusCode::FORBIDDEN, "address_not_allowed"),
         Failure::Refused(refusal) => (StatusCode::UNAUTHORIZED, refusal.code()),
+        Failure::SecretUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "secret_unavailable"),
         Failure::Challenge { status, code } => (status_of(status), code),
         Failure::Replayed => (StatusCode::CONFLICT, "replayed"),
         Failure::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
@@ -221,6 +222,15 @@ pub const fn status_and_code(failure: Failure) -> (StatusCode, &'static str) {
         Failure::AgentLost => (StatusCode::BAD_GATEWAY, "agent_lost"),
         Failure::NotCalled => (StatusCode::SERVICE_UNAVAILABLE, "not_called"),
         Failure::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+    }
+}
+
+/// When a sender may come again: people are slower than agents, and those slower than a busy moment.
+const fn retry_after_s(failure: Failure) -> &'static str {
+    match failure {
+        Failure::SecretUnavailable => "60",
+        Failure::NoAgent => "5",
+        _ => "1",
     }
 }
 
@@ -246,6 +256,7 @@ fn message(failure: Failure) -> String {
         Failure::HeadTooLarge => "the head is too large".to_owned(),
         Failure::Address => "this address may not post here".to_owned(),
         Failure::Refused(refusal) => refusal.to_string(),
+        Failure::SecretUnavailable => "this endpoint cannot verify anything at the moment; try again".to_owned(),
         Failure::Challenge { .. } => "this challenge is not answered here".to_owned(),
         Failure::Replayed => "this request came before, unchanged".to_owned(),
         Failure::Overloaded => "the relay is at its limit; try again".to_owned(),
