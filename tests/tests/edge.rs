@@ -243,8 +243,8 @@ async fn a_repeat_of_a_running_request_waits_for_its_end() {
 
 #[tokio::test]
 async fn a_repeat_is_refused_or_delivered_where_the_endpoint_says_so() {
-    let refuse = STRIPE.replace("stripe\"\nverify", "refuse\"\nreplay = \"refuse\"\nverify");
-    let off = STRIPE.replace("stripe\"\nverify", "off\"\nreplay = \"off\"\nverify");
+    let refuse = STRIPE.replace("stripe\"\nmode", "refuse\"\nreplay = \"refuse\"\nmode");
+    let off = STRIPE.replace("stripe\"\nmode", "off\"\nreplay = \"off\"\nmode");
     let endpoints = format!("{refuse}{off}{GITHUB}");
     let (relay, turns) = (relay(&endpoints).await, Turns::start(&[200; 5]).await);
     turns.go.add_permits(10);

@@ -384,6 +384,7 @@ fn attempt(attempt: &Attempt) -> Value {
         "started_at": attempt.started_at.to_string(),
         "duration_ms": u64::try_from(attempt.duration.as_millis()).unwrap_or(u64::MAX),
         "outcome": attempt.outcome.code(),
+        "agent": attempt.agent,
         "status": attempt.answer.as_ref().map(|answer| answer.status),
     })
 }

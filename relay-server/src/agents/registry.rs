@@ -59,6 +59,9 @@ pub struct Admission {
     pub wish: Wish,
 }
 
+/// An agent that may get an exchange.
+type Candidate = (Arc<Session>, Handle, Arc<Load>);
+
 /// Whose standing at which endpoint is another now.
 type Changes = Vec<(String, Key, Standing)>;
 
@@ -166,10 +169,17 @@ pub struct Attached {
 /// A session's right to one more exchange.
 pub struct Place {
     slot: Slot,
+    agent: Arc<Session>,
     counted: Counted,
 }
 
 impl Place {
+    /// The agent's name.
+    #[must_use]
+    pub fn agent(&self) -> &str {
+        &self.agent.identity.name
+    }
+
     /// Opens the exchange.
     #[must_use]
     pub fn open(self, head: RequestHead) -> Exchange {
@@ -275,11 +285,11 @@ impl Registry {
         }
         let first = turn % candidates.len();
         candidates.rotate_left(first);
-        candidates.sort_by_key(|(_, load)| load.in_flight.load(Ordering::Relaxed) - load.capacity);
+        candidates.sort_by_key(|(_, _, load)| load.in_flight.load(Ordering::Relaxed) - load.capacity);
         let mut failure = Failure::NoAgent;
-        for (handle, load) in candidates {
+        for (agent, handle, load) in candidates {
             match handle.reserve() {
-                Ok(slot) => return Ok(Place { slot, counted: Counted::new(load) }),
+                Ok(slot) => return Ok(Place { slot, agent, counted: Counted::new(load) }),
                 Err(OpenError::Busy) => failure = Failure::Busy,
                 Err(_) => {}
             }
@@ -351,7 +361,7 @@ impl Registry {
             return None;
         }
         let head = head();
-        let open = |(handle, load): (Handle, Arc<Load>)| match handle.reserve() {
+        let open = |(_, handle, load): Candidate| match handle.reserve() {
             Ok(slot) => Some(slot.open(head.clone(), Box::new(Counted::new(load)))),
             Err(_) => {
                 self.copies.count_dropped();
@@ -511,14 +521,14 @@ impl State {
     }
 
     /// The sessions of this standing that take exchanges with events of this type.
-    fn at(&self, endpoint: &str, standing: Standing, kind: Option<&str>) -> Vec<(Handle, Arc<Load>)> {
+    fn at(&self, endpoint: &str, standing: Standing, kind: Option<&str>) -> Vec<Candidate> {
         let Some(places) = self.places.get(endpoint) else { return Vec::new() };
         let sessions = places.keys(standing).filter_map(|key| self.sessions.get(&key));
         let ready = sessions.filter(|session| !session.doubted.load(Ordering::Relaxed));
         let with_load = |session: &Arc<Session>| {
             let handle = session.handle.get().filter(|handle| handle.takes_exchanges())?;
             let offered = session.offered(endpoint).filter(|offered| offered.wanted.takes(kind))?;
-            Some((handle.clone(), Arc::clone(&offered.load)))
+            Some((Arc::clone(session), handle.clone(), Arc::clone(&offered.load)))
         };
         ready.filter_map(with_load).collect()
     }

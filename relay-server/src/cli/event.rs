@@ -222,11 +222,12 @@ fn show(event: &Value) -> String {
         let text = |key: &str| attempt[key].as_str().unwrap_or("-");
         let status = attempt["status"].as_u64().map(|status| format!(" {status}")).unwrap_or_default();
         out.push_str(&format!(
-            "\nattempt {}: {} {}{status} after {} ms",
+            "\nattempt {}: {} {}{status} after {} ms by {}",
             attempt["number"],
             text("started_at"),
             text("outcome"),
             attempt["duration_ms"],
+            text("agent"),
         ));
     }
     for (key, title) in [("next_try", "next try"), ("why", "why"), ("advice", "to do")] {

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, response::Parts};
 use http_body_util::BodyExt as _;
 use jiff::Timestamp;
-use relay_proto::{Headers, OutcomeState, ResetCode};
+use relay_proto::{Headers, OutcomeState, RequestHead, ResetCode};
 use relay_schemes::Request;
 use relay_tunnel::{Broken, Exchange, Receiver, Sender};
 use tokio::{
@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use super::{Answer, Delivery, Reply, Told, intake::told};
 use crate::{
-    agents::outcomes::Expected,
+    agents::{copies::Tee, outcomes::Expected},
     dispatch::{answer_head, failure_of},
     endpoint::{Endpoint, EndpointName, Keeping, Resign},
     retry::{Meaning, retry_after},
@@ -90,7 +90,8 @@ enum Ending {
 /// Attempts an event and settles it. Waits for an agent until `patience`.
 pub(super) async fn run(delivery: &Delivery, mut event: Event, patience: Instant, waiting: Waiting) {
     let (started_at, begun) = (Timestamp::now(), Instant::now());
-    let name = event.endpoint.name.as_str();
+    let endpoint = Arc::clone(&event.endpoint);
+    let name = endpoint.name.as_str();
     let mut audience = Audience { waiting, streams: false };
     let place = match delivery.registry.reserve_or_wait(name, event.kind.as_deref(), patience).await {
         Ok(place) => place,
@@ -99,17 +100,24 @@ pub(super) async fn run(delivery: &Delivery, mut event: Event, patience: Instant
             if event.probe {
                 delivery.circuit(&event.endpoint.name, crate::retry::Circuit::probe_not_made);
             }
-            let rest = if failure == Failure::Unwanted { UNWANTED_REST } else { Duration::ZERO };
+            let rest = match failure {
+                Failure::NoAgent => Duration::ZERO, // The next one that comes gets it.
+                Failure::Unwanted => UNWANTED_REST,
+                _ => REST,
+            };
             let then = Then::Release(after(rest));
-            settle(delivery, &event, (started_at, begun), Ending::Failed(Outcome::NotCalled), then).await;
+            settle(delivery, &event, (started_at, begun, None), Ending::Failed(Outcome::NotCalled), then).await;
             return;
         }
     };
     let afresh = sign_afresh(delivery, &mut event).await;
     let limit = Instant::now() + event.keeping.attempt_timeout;
     let mut expected = delivery.outcomes.expect(*event.id.as_bytes(), event.lease.fence);
-    let exchange = place.open(told(&event, afresh));
-    let ending = match timeout_at(limit, call(exchange, &event, &delivery.store, &mut audience)).await {
+    let agent = place.agent().to_owned();
+    let head = told(&event, afresh);
+    let copies = delivery.registry.copies(name, event.kind.as_deref(), || RequestHead { fence: None, ..head.clone() });
+    let exchange = place.open(head);
+    let ending = match timeout_at(limit, call(exchange, copies, &event, &delivery.store, &mut audience)).await {
         Err(_) => Ending::Failed(Outcome::Timeout),
         Ok(Ok(answer)) => Ending::Answered(answer),
         Ok(Err(Broken::SessionLost)) => told_later(&mut expected, &event.keeping, limit).await,
@@ -121,7 +129,7 @@ pub(super) async fn run(delivery: &Delivery, mut event: Event, patience: Instant
     if event.probe || then != Then::Record {
         note(delivery, &event, &ending, meaning);
     }
-    settle(delivery, &event, (started_at, begun), ending, then).await;
+    settle(delivery, &event, (started_at, begun, Some(agent)), ending, then).await;
 }
 
 /// A signature that is not too old for a handler that looks at its age. It covers the body, so a long one is read.
@@ -181,6 +189,7 @@ impl relay_schemes::Headers for Lines<'_> {
 /// Calls the handler. A long answer reaches a waiting sender as it comes.
 async fn call(
     exchange: Exchange,
+    mut copies: Option<Tee>,
     event: &Event,
     store: &Arc<dyn Store>,
     audience: &mut Audience,
@@ -189,10 +198,15 @@ async fn call(
     let _upload = match &event.content {
         Content::Whole(body) if body.is_empty() => {
             request.finish(Headers::new());
+            finish(copies);
             None
         }
         Content::Whole(body) => {
             let body = body.clone();
+            if let Some(copies) = &mut copies {
+                copies.data(&body);
+            }
+            finish(copies);
             Some(AbortOnDropHandle::new(tokio::spawn(async move {
                 let mut request = request;
                 if request.send(body).await.is_ok() {
@@ -201,7 +215,7 @@ async fn call(
             })))
         }
         Content::Kept(size) => {
-            let upload = upload(request, Arc::clone(store), event.endpoint.name.clone(), event.id, *size);
+            let upload = upload((request, copies), Arc::clone(store), event.endpoint.name.clone(), event.id, *size);
             Some(AbortOnDropHandle::new(tokio::spawn(upload)))
         }
     };
@@ -251,13 +265,22 @@ async fn read(
 }
 
 /// Sends a long body, part by part. What cannot be read resets the exchange.
-async fn upload(mut request: Sender, store: Arc<dyn Store>, endpoint: EndpointName, id: EventId, size: u64) {
+async fn upload(
+    (mut request, mut copies): (Sender, Option<Tee>),
+    store: Arc<dyn Store>,
+    endpoint: EndpointName,
+    id: EventId,
+    size: u64,
+) {
     let mut at = 0;
     while at < size {
         let part = store.body(endpoint.clone(), id, at..size.min(at + MAX_RANGE_BYTES)).await;
         match part {
             Ok(Some(part)) if !part.is_empty() => {
                 at += part.len() as u64;
+                if let Some(copies) = &mut copies {
+                    copies.data(&part);
+                }
                 if request.send(part).await.is_err() {
                     return; // The answer, or its absence, says why.
                 }
@@ -267,6 +290,13 @@ async fn upload(mut request: Sender, store: Arc<dyn Store>, endpoint: EndpointNa
         }
     }
     request.finish(Headers::new());
+    finish(copies);
+}
+
+fn finish(copies: Option<Tee>) {
+    if let Some(copies) = copies {
+        copies.finish(&Headers::new());
+    }
 }
 
 /// The link is lost: its agent may tell in its next session what became of the call.
@@ -469,7 +499,7 @@ fn note(delivery: &Delivery, event: &Event, ending: &Ending, meaning: Meaning) {
 async fn settle(
     delivery: &Delivery,
     event: &Event,
-    (started_at, begun): (Timestamp, Instant),
+    (started_at, begun, agent): (Timestamp, Instant, Option<String>),
     ending: Ending,
     then: Then,
 ) {
@@ -483,7 +513,7 @@ async fn settle(
         started_at,
         duration: begun.elapsed(),
         outcome,
-        agent: None,
+        agent,
         answer,
     };
     delivery.settle(End { endpoint: event.endpoint.name.clone(), id: event.id, attempt, then }).await;

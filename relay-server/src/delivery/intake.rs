@@ -18,8 +18,8 @@ use super::{
 };
 use crate::{
     dispatch::{Trusted, request_head},
-    endpoint::{Endpoint, Identity, Keeping, Order},
-    retry::Gate,
+    endpoint::{Endpoint, EndpointName, Identity, Keeping, Order},
+    retry::{Circuit, Gate},
     store::{self, Dedup, Head, Lease, NewEvent, State, Verdict},
     verify::{Payload, Webhook},
     webhook::{EventId, Failure},
@@ -30,6 +30,16 @@ const ATTEMPT: &[u8] = b"relay-attempt";
 
 /// The order key that all events of an endpoint share.
 const FIFO: &str = "fifo";
+
+/// How a webhook was kept.
+enum Kept {
+    /// It waits for the pump.
+    Waits(EventId),
+    /// Its first attempt is under way.
+    Attempted(EventId, oneshot::Receiver<Reply>),
+    /// It is one that came before.
+    Repeats { of: EventId, state: State, answer: Option<store::Answer> },
+}
 
 /// An event that was taken in, and what its sender gets.
 #[derive(Debug)]
@@ -101,65 +111,85 @@ impl Delivery {
             order_key,
             lease,
         };
-        let verdict = match self.store.append(vec![new], now).await {
+        let event = Event {
+            endpoint: Arc::clone(endpoint),
+            keeping: keeping.clone(),
+            id: event_id,
+            head,
+            kind: meta.kind,
+            sender_id: meta.id,
+            received_at: at,
+            url: Some(url),
+            content: Content::Whole(body),
+            lease: Lease { fence: 0, attempt: 0, tries: 0 }, // The store gives it.
+            replay_of: None,
+            redelivered: false,
+            probe: gate == Gate::Probe,
+        };
+        // On its own: a sender that leaves at this moment must not leave behind an event that is leased to nobody.
+        let delivery = Arc::clone(self);
+        let patience = (Instant::now() + endpoint.wait_for_agent).min(deadline);
+        let kept = self.tasks.spawn(async move { delivery.keep(new, event, patience).await });
+        match kept.await.map_err(|_| Failure::Internal)?? {
+            Kept::Waits(event_id) => Ok(Taken { event_id, reply: Reply::Ack }),
+            Kept::Attempted(event_id, waiting) => {
+                let reply = timeout_at(deadline, waiting).await.ok().and_then(Result::ok).unwrap_or(Reply::Ack);
+                Ok(Taken { event_id, reply })
+            }
+            Kept::Repeats { of, state, answer } => {
+                Ok(Taken { event_id: of, reply: self.repeated(of, state, answer, keeping, deadline).await })
+            }
+        }
+    }
+
+    /// Appends an event, and begins its first attempt if it comes with the right to that.
+    async fn keep(self: &Arc<Self>, new: NewEvent, event: Event, patience: Instant) -> Result<Kept, Failure> {
+        let (endpoint, event_id) = (event.endpoint.name.clone(), event.id);
+        let verdict = match self.store.append(vec![new], Timestamp::now()).await {
             Ok(verdicts) => verdicts.into_iter().next().ok_or(Failure::Internal),
             Err(error) => {
-                tracing::warn!(endpoint = %endpoint.name, %event_id, %error, "an event could not be kept");
+                tracing::warn!(%endpoint, %event_id, %error, "an event could not be kept");
                 Err(refusal(&error))
             }
         };
-        let attempted =
-            matches!(verdict, Ok(Verdict::Accepted { lease: Some(_), .. } | Verdict::Again { lease: Some(_), .. }));
-        if gate == Gate::Probe && !attempted {
-            self.circuit(&endpoint.name, crate::retry::Circuit::probe_not_made);
-        }
         let counted = match &verdict {
             Ok(Verdict::Accepted { .. }) => "stored",
             Ok(Verdict::Duplicate { .. }) => "duplicate",
             Ok(Verdict::Again { .. }) => "again",
             Err(_) => "not_stored",
         };
-        self.events.count(endpoint.name.as_str(), counted);
-        let event = |id, lease: Lease, redelivered| Event {
-            endpoint: Arc::clone(endpoint),
-            keeping: keeping.clone(),
-            id,
-            head: head.clone(),
-            kind: meta.kind.clone(),
-            sender_id: meta.id.clone(),
-            received_at: at,
-            url: Some(url.clone()),
-            content: Content::Whole(body.clone()),
-            lease,
-            replay_of: None,
-            redelivered,
-            probe: gate == Gate::Probe,
+        self.events.count(endpoint.as_str(), counted);
+        let probe = event.probe;
+        let (id, lease, redelivered) = match verdict {
+            Ok(Verdict::Accepted { lease, .. }) => (event_id, lease, false),
+            Ok(Verdict::Again { of, lease, redelivery }) => (of, lease, redelivery),
+            Ok(Verdict::Duplicate { of, state, answer }) => {
+                self.no_probe(&endpoint, probe);
+                return Ok(Kept::Repeats { of, state, answer });
+            }
+            Err(failure) => {
+                self.no_probe(&endpoint, probe);
+                return Err(failure);
+            }
         };
-        match verdict? {
-            Verdict::Accepted { lease: Some(lease), .. } => {
-                Ok(Taken { event_id, reply: self.attempt(event(event_id, lease, false), deadline).await })
-            }
-            Verdict::Accepted { lease: None, .. } => {
-                self.wake.notify_one();
-                Ok(Taken { event_id, reply: Reply::Ack })
-            }
-            Verdict::Again { of, lease: Some(lease), redelivery } => {
-                Ok(Taken { event_id: of, reply: self.attempt(event(of, lease, redelivery), deadline).await })
-            }
-            Verdict::Again { of, lease: None, .. } => {
-                self.wake.notify_one();
-                Ok(Taken { event_id: of, reply: Reply::Ack })
-            }
-            Verdict::Duplicate { of, state, answer } => {
-                Ok(Taken { event_id: of, reply: self.repeated(of, state, answer, keeping, deadline).await })
-            }
+        let Some(lease) = lease else {
+            self.no_probe(&endpoint, probe);
+            self.wake.notify_one();
+            return Ok(Kept::Waits(id));
+        };
+        Ok(Kept::Attempted(id, self.attempt(Event { id, lease, redelivered, ..event }, patience)))
+    }
+
+    /// The attempt that was to probe a circuit is not made.
+    fn no_probe(&self, endpoint: &EndpointName, probe: bool) {
+        if probe {
+            self.circuit(endpoint, Circuit::probe_not_made);
         }
     }
 
-    /// Makes the first attempt beside its sender, who waits until the deadline.
-    async fn attempt(self: &Arc<Self>, event: Event, deadline: Instant) -> Reply {
+    /// Makes the first attempt beside its sender.
+    fn attempt(self: &Arc<Self>, event: Event, patience: Instant) -> oneshot::Receiver<Reply> {
         let (reply, waiting) = oneshot::channel();
-        let patience = (Instant::now() + event.endpoint.wait_for_agent).min(deadline);
         let (tell, told) = watch::channel(None);
         lock(&self.running).insert(event.id, told);
         let delivery = Arc::clone(self);
@@ -168,10 +198,7 @@ impl Delivery {
             run(&delivery, event, patience, Some((reply, tell))).await;
             lock(&delivery.running).remove(&id);
         });
-        match timeout_at(deadline, waiting).await {
-            Ok(Ok(reply)) => reply,
-            Ok(Err(_)) | Err(_) => Reply::Ack,
-        }
+        waiting
     }
 
     /// What a repeat gets.

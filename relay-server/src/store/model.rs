@@ -355,7 +355,7 @@ pub enum Then {
     Retry(Timestamp),
     /// It is a dead letter.
     Dead(Reason),
-    /// The handler was not called: it waits until then, and the attempt does not count.
+    /// The handler was not called: it waits until then, and the attempt neither counts nor leaves a record.
     Release(Timestamp),
     /// Nothing: the attempt is only recorded.
     Record,

@@ -204,6 +204,12 @@ impl Row {
     }
 }
 
+/// Whether an attempt leaves a record. One whose handler was not called leaves none: it does not count, and an event
+/// that nobody takes would gather them for ever.
+pub(super) fn leaves_record(end: &End, ended: Ended) -> bool {
+    !matches!((end.then, ended), (Then::Release(_), Ended::Settled(_)))
+}
+
 /// Whether so much time has gone by.
 pub(super) fn is_over(from: Timestamp, keep: Duration, now: Timestamp) -> bool {
     from.saturating_add(keep).is_ok_and(|ends| ends <= now)

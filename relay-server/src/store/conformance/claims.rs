@@ -94,8 +94,9 @@ pub(super) async fn a_release_uses_no_attempt(store: Arc<dyn Store>) {
         end.attempt.outcome = Outcome::NotCalled;
         assert_eq!(settle(&store, end, 10 + round).await, Ended::Settled(State::Pending));
     }
-    let summary = record(&store, id(1)).await.summary;
-    assert_eq!((summary.attempts, summary.tries, summary.fence), (0, 0, 3));
+    let kept = record(&store, id(1)).await;
+    assert_eq!((kept.summary.attempts, kept.summary.tries, kept.summary.fence), (0, 0, 3));
+    assert_eq!(kept.attempts, [], "nor do they leave records");
 }
 
 pub(super) async fn an_event_leased_at_once_is_held_by_its_caller(store: Arc<dyn Store>) {

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use crate::store::{
     Act, Acted, Action, Attempt, Delivery, End, Ended, Head, INLINE_BYTES, Lease, MAX_CLAIM, NewEvent, State, Verdict,
     Want,
-    rules::{Likeness, Row, compare},
+    rules::{Likeness, Row, compare, leaves_record},
 };
 use crate::webhook::EventId;
 
@@ -185,7 +185,9 @@ impl Shelf {
         let Some(kept) = self.events.get_mut(&end.id) else { return Ended::Unknown };
         let mut row = kept.row.clone();
         let ended = row.settle(&end, now);
-        kept.attempts.insert(end.attempt.fence, end.attempt);
+        if leaves_record(&end, ended) {
+            kept.attempts.insert(end.attempt.fence, end.attempt);
+        }
         match ended {
             Ended::Settled(state) if !state.is_open() => self.put_ended(row, now),
             Ended::Settled(_) => self.put(row),

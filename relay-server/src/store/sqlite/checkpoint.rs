@@ -3,7 +3,8 @@
 //! A thread with a connection of its own copies what is committed from the log into the file, a few MiB at a time, while
 //! the writer goes on. The log starts from its beginning again only when everything in it is copied, which never happens
 //! while new frames keep coming; so once the log is long and the rest is small, the writer copies that rest itself between
-//! two commits. That is the only checkpoint on the commit path: a few pages, once for each [`RESET_FRAMES`].
+//! two commits: a few pages, once for each [`RESET_FRAMES`]. Where the thread does not keep up, the writer copies all of
+//! it at [`MOST_FRAMES`] and its callers wait: the log has a bound.
 
 use std::{
     cell::Cell,
@@ -27,7 +28,10 @@ const STEP_FRAMES: u32 = 2048;
 /// Length of the log at which it is to start again: 32 MiB.
 const RESET_FRAMES: u32 = 4096;
 
-/// The most that the writer copies itself: 2 MiB.
+/// Length of the log at which commits wait for the copy: 64 MiB.
+const MOST_FRAMES: u32 = 8192;
+
+/// The most that the writer copies while the log is shorter: 2 MiB.
 const REST_FRAMES: u32 = 256;
 
 thread_local! {
@@ -75,7 +79,7 @@ impl Checkpointer {
             self.asked = 0; // The log started again.
         }
         let rest = frames.saturating_sub(self.copied.load(Ordering::Acquire));
-        if frames >= RESET_FRAMES && rest <= REST_FRAMES {
+        if frames >= MOST_FRAMES || (frames >= RESET_FRAMES && rest <= REST_FRAMES) {
             if let Some((_, copied)) = copy(connection, "PASSIVE", pulse) {
                 self.copied.store(copied, Ordering::Release);
             }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     endpoint::EndpointName,
-    store::{Attempt, End, Ended, Hold, Lease, MAX_CLAIM, StoreError, Want},
+    store::{Attempt, End, Ended, Hold, Lease, MAX_CLAIM, StoreError, Want, rules},
     webhook::EventId,
 };
 
@@ -97,7 +97,9 @@ pub(super) fn settle(tx: &mut Tx<'_>, end: &End, now: Timestamp) -> Result<Ended
     let Some(mut found) = row::load(tx.connection, &end.endpoint, key, end.id)? else { return Ok(Ended::Unknown) };
     let ended = found.row.settle(end, now);
     let attempt: &Attempt = &end.attempt;
-    content::put_attempt(tx.connection, key, end.id, attempt, true)?;
+    if rules::leaves_record(end, ended) {
+        content::put_attempt(tx.connection, key, end.id, attempt, true)?;
+    }
     match ended {
         Ended::Settled(state) if !state.is_open() => {
             row::update_ended(tx.connection, key, &found.row, false, now)?;

@@ -517,12 +517,12 @@ async fn the_log_stays_short_and_the_file_holds_it_all_in_the_end() {
     let store = folder.open();
     let log = schema::beside(&folder.path(), "x").with_extension("");
     let log = PathBuf::from(format!("{}-wal", log.display()));
-    for round in 0..40_u64 {
+    for round in 0..80_u64 {
         let events = (0..100).map(|n| event(1 + round * 100 + n, vec![1; 16 * 1024])).collect();
         store.append(events, at(1)).await.expect("kept");
     }
     let length = std::fs::metadata(&log).expect("a log").len();
-    assert!(length < 64 * 1024 * 1024, "64 MB came in and the log has {length} bytes");
+    assert!(length < 96 * 1024 * 1024, "128 MiB came in and the log has {length} bytes");
     drop(store);
     assert!(std::fs::metadata(&log).map_or(0, |log| log.len()) == 0, "copied on the way out");
     check(&folder.path()).expect("sound");
