@@ -254,13 +254,20 @@ fn door(
     let body_units = units.min(Semaphore::MAX_PERMITS);
     let metrics = Metrics::default();
     let registry = Arc::new(Registry::default());
-    let delivery = Arc::new(Delivery::new(store, Arc::clone(&registry), Arc::clone(&outcomes), metrics.events()));
+    let delivery =
+        Arc::new(Delivery::new(Arc::clone(&store), Arc::clone(&registry), Arc::clone(&outcomes), metrics.events()));
     delivery.set_endpoints(&config.endpoints);
     let limits = Limits { max_streams: config.limits.max_in_flight_per_agent, ..Limits::relay() };
     Door {
         routes: ArcSwap::from_pointee(routes(config, &metrics, public)),
         metrics,
-        terms: Terms { registry: Arc::clone(&registry), outcomes, limits, drain_timeout: config.server.drain_timeout },
+        terms: Terms {
+            registry: Arc::clone(&registry),
+            outcomes,
+            store,
+            limits,
+            drain_timeout: config.server.drain_timeout,
+        },
         registry,
         keeps: config.store.path.is_none() || keeps(config),
         delivery,

@@ -302,7 +302,7 @@ fn serve(arguments: Serve) -> Result<(), Failure> {
 /// How the command line reaches a relay without a config file.
 fn admin_banner(started: &app::Started) -> String {
     format!(
-        "\nAsk it what it refused:\n  relay-server event list --state refused --admin-url http://{} --admin-token-file {}\n",
+        "\nAsk it what it keeps (--state refused: what it refused):\n  relay-server event list --admin-url http://{} --admin-token-file {}\n",
         started.admin,
         started.token_file.display()
     )

@@ -6,9 +6,12 @@
 //! |---|---|---|
 //! | [`request`] | what the handler sees of a request | every mode |
 //! | [`refusal`] | which requests are refused, and that no handler saw them | every mode |
-//! | [`answer`] | what the sender sees of the handler's answer | modes that return it |
+//! | [`answer`] | what the sender sees of the handler's answer | live; assured, where it comes in time |
+//! | [`keeping`] | what comes again, and what a sender gets meanwhile | assured, durable |
 //! | [`streaming`] | what happens while both are under way | live |
 //! | [`h2`] | senders that speak HTTP/2 | live; every mode on its lawful part |
+//!
+//! What a mode leaves out, and why, stands where it is mounted: `tests/tests/fidelity.rs`.
 //!
 //! Both ends speak raw bytes ([`wire`]), so that no library mends what is to be seen.
 
@@ -16,6 +19,7 @@ pub mod answer;
 pub mod bench;
 pub mod h2;
 pub mod headers;
+pub mod keeping;
 pub mod refusal;
 pub mod request;
 pub mod streaming;

@@ -42,7 +42,7 @@ macro_rules! mount_every_mode {
 
 /// What holds where the sender gets the handler's answer.
 macro_rules! mount_answering_mode {
-    ($mode:ident) => {
+    ($mode:ident $(, $more:ident)*) => {
         mount!($mode, start, answer:
             every_status_arrives,
             answers_arrive_byte_for_byte,
@@ -51,8 +51,8 @@ macro_rules! mount_answering_mode {
             no_content_and_not_modified_have_no_body,
             interim_answers_of_a_handler_stay_behind,
             hop_by_hop_headers_of_an_answer_stay_behind,
-            a_bad_head_gives_502,
             a_second_answer_is_never_given_to_the_next_sender,
+            $($more,)*
         );
     };
 }
@@ -93,6 +93,58 @@ mod live {
     use super::*;
 
     mount_every_mode!(Live);
-    mount_answering_mode!(Live);
+    mount_answering_mode!(Live, a_bad_head_gives_502);
     mount_streaming_mode!(Live);
+}
+
+/// Kept before it is delivered, answered by the handler. Left out:
+///
+/// - of `answer`, `a_bad_head_gives_502`: a failure gets the ack and a retry, as `keeping` says; `passing` has it;
+/// - `streaming`: a request is whole and kept before the handler is called, so that nothing of it can be streamed, no
+///   answer come before its end, and no sender that leaves be seen by the handler. An answer is whole before it is
+///   passed on, so that a broken one can be tried again; only what is too long for that streams. An upgrade has
+///   nothing that could be kept, and is a plain request here. Trailers of a request are not kept;
+/// - of `h2` what is about those: `trailers_arrive_both_ways`, `a_reset_stream_ends_one_call_alone` and
+///   `a_broken_answer_resets_its_stream`.
+mod assured {
+    use super::*;
+
+    mount_every_mode!(Assured);
+    mount_answering_mode!(Assured);
+    mount!(Assured, start, keeping:
+        a_request_comes_again_as_it_was,
+        a_broken_answer_gets_the_ack_and_a_retry,
+        a_long_answer_that_breaks_off_is_seen_by_the_sender,
+    );
+    mount!(Assured, start_tls, h2:
+        many_requests_share_a_connection,
+        header_lists_arrive_as_they_are,
+        cookie_crumbs_become_one_line,
+        the_authority_and_the_path_are_those_of_the_sender,
+        bodies_arrive_byte_for_byte,
+        answers_without_a_body_end_their_stream,
+    );
+}
+
+/// Assured, with `on_failure = "pass"`: failures go to the sender as in live mode. What a request is does not depend
+/// on it, so that only answers are mounted.
+mod passing {
+    use super::*;
+
+    mount_answering_mode!(Passing, a_bad_head_gives_502);
+}
+
+/// Kept, acknowledged, and delivered afterwards. Left out beside what assured mode leaves out: all that is about the
+/// handler's answer, which nobody waits for.
+mod durable {
+    use super::*;
+
+    mount_every_mode!(Durable);
+    mount!(Durable, start, keeping: a_request_comes_again_as_it_was, the_ack_does_not_wait_for_the_handler);
+    mount!(Durable, start_tls, h2:
+        header_lists_arrive_as_they_are,
+        cookie_crumbs_become_one_line,
+        the_authority_and_the_path_are_those_of_the_sender,
+        bodies_arrive_byte_for_byte,
+    );
 }

@@ -143,7 +143,8 @@ async fn without_an_agent_it_is_kept_and_delivered_in_order_when_one_comes() {
         ids.push(id(&response).to_owned());
     }
     event(&relay, &ids[0], is("pending")).await;
-    let _agent = relay.agent("open", &handler.handler.port(), &[]).await.expect("attaches");
+    let mut agent = relay.agent("open", &handler.handler.port(), &[]).await.expect("attaches");
+    agent.line("webhooks wait for open, the oldest since").await.expect("it says what waits");
     let mut seen = Vec::new();
     for _ in 0..20 {
         let call = handler.call().await;

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
-use relay_proto::{Attach, Attached as Answer, CloseCode, Limits, Offer, OfferState, SUBPROTOCOL, Welcome};
+use relay_proto::{Attach, Attached as Answer, CloseCode, Limits, Notice, Offer, OfferState, SUBPROTOCOL, Welcome};
 use relay_tunnel::{Arrival, Arrivals, Handle};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -24,6 +24,7 @@ use super::{
     registry::{Admission, Attached, Identity, PATIENCE, Registry, Welcomed, told},
     token::{Right, Token, Tokens},
 };
+use crate::store::Store;
 
 /// What the relay calls itself towards agents.
 const SOFTWARE: &str = concat!("relay-server/", env!("CARGO_PKG_VERSION"));
@@ -64,6 +65,8 @@ pub struct Terms {
     pub registry: Arc<Registry>,
     /// Where outcomes of broken attempts go.
     pub outcomes: Arc<Outcomes>,
+    /// Where events wait.
+    pub store: Arc<dyn Store>,
     /// What it may take.
     pub limits: Limits,
     /// How long a replaced session that had drained may finish.
@@ -159,7 +162,7 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     leftover: Vec<u8>,
     token: &Token,
     attachable: Vec<Attachable>,
-    Terms { registry, outcomes, limits, drain_timeout }: Terms,
+    Terms { registry, outcomes, store, limits, drain_timeout }: Terms,
 ) {
     let mut greeting = match relay_tunnel::relay(stream, leftover, limits).await {
         Ok(greeting) => greeting,
@@ -192,8 +195,10 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     tracing::info!(agent, token = %token.name, epoch, endpoints = names.join(","), "an agent attached");
     let (handle, arrivals, driver) = greeting.welcome(welcome);
     attached.ready(handle.clone(), &answers);
+    let greeting = tell_backlog(&store, &handle, &names);
     let close = tokio::select! {
         close = driver => close,
+        () = async { greeting.await; pending().await } => unreachable!("it waits for ever"),
         () = attend(&attached, &handle, (arrivals, &outcomes), contested, finishing, drain_timeout) => unreachable!("it waits for ever"),
     };
     drop(attached);
@@ -237,6 +242,20 @@ async fn attend(
         }
     };
     tokio::join!(listen, contest, finish);
+}
+
+/// Tells an agent's user what waits for it.
+async fn tell_backlog(store: &Arc<dyn Store>, handle: &Handle, names: &[&str]) {
+    let backlog = match store.backlog().await {
+        Ok(backlog) => backlog,
+        Err(error) => return tracing::warn!(%error, "what waits cannot be read"),
+    };
+    for one in backlog.iter().filter(|one| one.open > 0 && names.contains(&one.endpoint.as_str())) {
+        let since = one.oldest.map(|at| format!(", the oldest since {at:.0}")).unwrap_or_default();
+        let held = if one.paused { "; the endpoint is paused" } else { "" };
+        let (open, endpoint) = (one.open, &one.endpoint);
+        handle.notify(Notice::Text(format!("{open} webhooks wait for {endpoint}{since}{held}")));
+    }
 }
 
 /// What a token allows an offer to be.

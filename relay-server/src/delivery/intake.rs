@@ -28,6 +28,9 @@ use crate::{
 /// Written anew for each attempt.
 const ATTEMPT: &[u8] = b"relay-attempt";
 
+/// Kept as a line, told as a framing.
+const CODING: &str = "transfer-encoding";
+
 /// The order key that all events of an endpoint share.
 const FIFO: &str = "fifo";
 
@@ -245,20 +248,25 @@ fn answer_of(answer: &store::Answer) -> Option<Answer> {
     Some(Answer { status: StatusCode::from_u16(answer.status).ok()?, headers, body: answer.body.clone(), more: None })
 }
 
+/// What is kept of a head's lines. One that was chunked says so there: of an empty body nothing else tells it.
 fn kept_lines(told: &RequestHead) -> Vec<(String, Vec<u8>)> {
     let lines = told.headers.iter().filter(|(name, _)| name.as_ref() != ATTEMPT);
-    lines.map(|(name, value)| (String::from_utf8_lossy(name).into_owned(), value.to_vec())).collect()
+    let text = |(name, value): (&[u8], &[u8])| (String::from_utf8_lossy(name).into_owned(), value.to_vec());
+    let chunked = (told.framing == Framing::Chunked).then(|| (CODING.to_owned(), b"chunked".to_vec()));
+    lines.map(|(name, value)| text((name, value))).chain(chunked).collect()
 }
 
 /// A kept head as one attempt tells it.
 pub(super) fn told(event: &Event, afresh: Option<Vec<(String, String)>>) -> RequestHead {
     let set = afresh.unwrap_or_default();
     let is_set = |name: &str| set.iter().any(|(set, _)| set == name);
-    let mut headers: relay_proto::Headers = event
-        .head
-        .headers
+    let lines = &event.head.headers;
+    let has = |wanted: &str| lines.iter().any(|(name, _)| name == wanted);
+    // A body without a length came in chunks, whatever was kept of that.
+    let chunked = has(CODING) || !has("content-length") && !event.content.is_empty();
+    let mut headers: relay_proto::Headers = lines
         .iter()
-        .filter(|(name, _)| !is_set(name))
+        .filter(|(name, _)| name != CODING && !is_set(name))
         .map(|(name, value)| (name.clone().into_bytes(), value.clone()))
         .collect::<Vec<_>>()
         .into_iter()
@@ -276,14 +284,13 @@ pub(super) fn told(event: &Event, afresh: Option<Vec<(String, String)>>) -> Requ
     if event.redelivered {
         headers.push("relay-redelivered", "true");
     }
-    let has_length = event.head.headers.iter().any(|(name, _)| name == "content-length");
     RequestHead {
         endpoint: event.endpoint.name.as_str().to_owned().into(),
         event_id: *event.id.as_bytes(),
         attempt: event.lease.attempt,
         method: event.head.method.clone().into(),
         target: event.head.target.clone().into(),
-        framing: if has_length || event.content.is_empty() { Framing::Length } else { Framing::Chunked },
+        framing: if chunked { Framing::Chunked } else { Framing::Length },
         headers,
         fence: Some(event.lease.fence),
         upgrade: bytes::Bytes::new(),

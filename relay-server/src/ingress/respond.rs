@@ -78,7 +78,10 @@ pub fn kept(taken: Taken, ack: &Ack) -> Response<Body> {
         }
         KeptReply::Answer(answer) => {
             let body = match answer.more {
-                None => whole(answer.body),
+                None if answer.body.is_empty() || answer.headers.contains_key(header::CONTENT_LENGTH) => {
+                    whole(answer.body)
+                }
+                None => lengthless(answer.body),
                 Some(more) => StreamBody::new(pieces(answer.body, more)).boxed_unsync(),
             };
             let mut response = Response::new(body);
@@ -93,6 +96,11 @@ pub fn kept(taken: Taken, ack: &Ack) -> Response<Body> {
 
 fn whole(bytes: Bytes) -> Body {
     Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A body whose handler told no length: neither does the relay.
+fn lengthless(bytes: Bytes) -> Body {
+    StreamBody::new(futures_util::stream::iter([Ok(Frame::data(bytes))])).boxed_unsync()
 }
 
 /// A long answer, piece by piece. One that ends without saying so broke off.

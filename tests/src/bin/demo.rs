@@ -1,13 +1,16 @@
-//! The demo: a relay, an agent and a handler on free loopback ports, and a few signed webhooks.
+//! The demo: a relay, an agent and a handler on free loopback ports, and a few signed webhooks: some that the handler
+//! answers at once, and some that come while its agent is away and are kept.
 //!
 //! The same program is the relay and the agent when its first argument says so: real processes from
 //! one build. It leaves nothing behind.
 
-use std::{path::Path, process::ExitCode, time::Instant};
+use std::{collections::BTreeMap, path::Path, process::ExitCode, time::Instant};
 
+use anyhow::{Context as _, ensure};
+use http_body_util::BodyExt as _;
 use relay_tests::{
-    handler::Handler,
-    process::Server,
+    handler::{Handler, full},
+    process::{PATIENCE, Server},
     sender::{self, request, send},
 };
 
@@ -21,6 +24,11 @@ const WEBHOOKS: [(&str, &str, &str, &str); 3] = [
         include_str!("../../demo/standard.json"),
     ),
 ];
+
+/// The endpoint that keeps what it takes, and how many webhooks come while nobody is attached to it.
+const KEPT: &str = "[[endpoint]]\nname = \"kept\"\nmode = \"assured\"\nwait_for_agent = \"0s\"\n\
+    verify = { provider = \"stripe\", secrets = [\"env:HOOK_STRIPE\"] }\n";
+const WAITING: usize = 3;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
@@ -50,7 +58,7 @@ async fn demo() -> anyhow::Result<()> {
         })
         .collect();
     let secrets: Vec<_> = WEBHOOKS.iter().map(|(_, variable, secret, _)| (*variable, *secret)).collect();
-    let relay = Server::start(Path::new(&program), "127.0.0.1:0", &endpoints, &secrets).await?;
+    let relay = Server::start(Path::new(&program), "127.0.0.1:0", &(endpoints + KEPT), &secrets).await?;
     let handler = Handler::echo().await?;
     println!("relay    http://{}\nhandler  http://{}\n", relay.public, handler.address);
     for (name, _, secret, body) in WEBHOOKS {
@@ -60,6 +68,52 @@ async fn demo() -> anyhow::Result<()> {
             post(&relay, name, secret, body, &body.replace("refs/heads/main", "refs/heads/evil")).await?;
         }
     }
+    kept(&relay).await
+}
+
+/// Posts to an endpoint whose agent is away, and lets it come: what was acknowledged has to arrive.
+async fn kept(relay: &Server) -> anyhow::Result<()> {
+    let (tell, mut calls) = tokio::sync::mpsc::unbounded_channel();
+    let handler = Handler::start(move |request| {
+        let tell = tell.clone();
+        async move {
+            let (head, body) = request.into_parts();
+            let id = head.headers.get("relay-event-id").cloned();
+            if let Ok(body) = body.collect().await {
+                let _ = tell.send((id, body.to_bytes())); // The demo's end is the only way out of listening.
+            }
+            http::Response::new(full(""))
+        }
+    });
+    let handler = handler.await?;
+    let [_, (provider, _, secret, body), _] = WEBHOOKS;
+    let (mut sent, started) = (BTreeMap::new(), Instant::now());
+    for number in 1..=WAITING {
+        let body = body.replacen("evt_", &format!("evt_{number}"), 1);
+        let headers = sender::signed(provider, secret, body.as_bytes())?;
+        let lines: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let response = send(&relay.public, request("POST", "/kept", &lines, body.clone())).await?;
+        ensure!(response.status() == 200 && response.body().is_empty(), "no ack, but {}", response.status());
+        let id = response.headers().get("relay-event-id").context("an acknowledged event has an id")?;
+        sent.insert(id.as_bytes().to_vec(), body);
+    }
+    ensure!(sent.len() == WAITING, "{WAITING} webhooks became {} events", sent.len());
+    ensure!(calls.try_recv().is_err(), "the handler was called without an agent");
+    println!("kept: {WAITING} webhooks of {provider}, signed, while the agent is away");
+    println!("  sender got    200 OK for each, in {:.1} ms together", started.elapsed().as_secs_f64() * 1000.0);
+    let started = Instant::now();
+    let _agent = relay.agent("kept", &handler.port(), &[]).await?;
+    for _ in 0..WAITING {
+        let call = tokio::time::timeout(PATIENCE, calls.recv()).await.context("not all that was kept came")?;
+        let (id, body) = call.context("the handler ended")?;
+        let id = id.context("an event has an id")?;
+        let expected = sent.remove(id.as_bytes()).context("an event came twice, or was never acknowledged")?;
+        ensure!(body == expected, "the handler saw other bytes than were sent");
+    }
+    println!(
+        "  handler saw   all {WAITING}, every byte of them, {:.1} ms after its agent was started",
+        started.elapsed().as_secs_f64() * 1000.0
+    );
     Ok(())
 }
 

@@ -24,18 +24,92 @@ use crate::{
 pub enum Mode {
     /// Nothing is kept; everything streams.
     Live,
+    /// Everything is kept; the sender gets the handler's answer, and the ack where that is a failure.
+    Assured,
+    /// The same, but failures are passed on.
+    Passing,
+    /// Everything is kept; the sender gets the ack, always.
+    Durable,
 }
 
+/// What an endpoint of the bench keeps: every method of the cases that can be kept.
+const KEPT_METHODS: [&str; 13] = [
+    "GET",
+    "HEAD",
+    "POST",
+    "PUT",
+    "PATCH",
+    "DELETE",
+    "OPTIONS",
+    "QUERY",
+    "PURGE",
+    "PROPFIND",
+    "M-SEARCH",
+    "!#$%&'*+-.^_`|~0A",
+    LONGEST_METHOD,
+];
+
+/// A method as long as one may be.
+pub(super) const LONGEST_METHOD: &str = "MMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMM";
+
+/// The ack's body.
+const ACK: &str = "kept";
+
 impl Mode {
-    const fn name(self) -> &'static str {
+    /// The endpoint's lines. Waits between attempts are short, and no deadline ends a case.
+    fn settings(self) -> String {
+        let (mode, on_failure) = match self {
+            Self::Live => return "mode = \"live\"\n".to_owned(),
+            Self::Assured => ("assured", "retry"),
+            Self::Passing => ("assured", "pass"),
+            Self::Durable => ("durable", "retry"),
+        };
+        format!(
+            "mode = \"{mode}\"\non_failure = \"{on_failure}\"\nmethods = {KEPT_METHODS:?}\ndeadline = \"60s\"\n\
+             ack = {{ status = 200, body = \"{ACK}\", content_type = \"text/x-ack\" }}\n\
+             retry = {{ schedule = [\"10ms\", \"10ms\"] }}\n"
+        )
+    }
+
+    /// Whether events are kept.
+    #[must_use]
+    pub const fn keeps(self) -> bool {
+        !matches!(self, Self::Live)
+    }
+
+    /// Whether the sender gets the handler's answer.
+    #[must_use]
+    pub const fn answers(self) -> bool {
+        !matches!(self, Self::Durable)
+    }
+
+    /// Whether this method reaches the handler. Those with small letters cannot be kept.
+    #[must_use]
+    pub fn takes(self, method: &str) -> bool {
+        !self.keeps() || KEPT_METHODS.contains(&method)
+    }
+
+    /// Whether an answer with this status goes to the sender, who gets the ack and the handler a retry otherwise.
+    #[must_use]
+    pub const fn passes_on(self, status: u16) -> bool {
         match self {
-            Self::Live => "live",
+            Self::Live | Self::Passing => true,
+            Self::Assured => !is_failure(status),
+            Self::Durable => false,
         }
     }
 }
 
+/// Whether this status asks for another attempt, by default.
+#[must_use]
+pub const fn is_failure(status: u16) -> bool {
+    matches!(status, 408 | 425 | 429 | 500..=599)
+}
+
 /// A relay, an agent, and the socket that the agent calls.
 pub struct Bench {
+    /// How the endpoint treats its webhooks.
+    pub mode: Mode,
     /// The relay.
     pub relay: Server,
     /// The agent.
@@ -102,9 +176,9 @@ impl Bench {
         tls: Option<(TempDir, CertificateDer<'static>)>,
     ) -> anyhow::Result<Self> {
         let endpoints = format!(
-            "trusted_proxies = [\"127.0.0.7/32\"]\n{settings}[[endpoint]]\nname = \"open\"\nmode = \"{}\"\n\
-             verify = \"none\"\nhosts = [\"own.test\"]\n",
-            mode.name()
+            "trusted_proxies = [\"127.0.0.7/32\"]\n{settings}[[endpoint]]\nname = \"open\"\nverify = \"none\"\n\
+             hosts = [\"own.test\"]\n{}",
+            mode.settings()
         );
         let relay = Server::start(program, "127.0.0.1:0", &endpoints, &[]).await?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -118,7 +192,7 @@ impl Bench {
                 relay.agent("open", &target, &["--relay", &there, "--relay-ca", &root.display().to_string()]).await?
             }
         };
-        Ok(Self { relay, agent, listener: Some(listener), handler, recorder: None, tls })
+        Ok(Self { mode, relay, agent, listener: Some(listener), handler, recorder: None, tls })
     }
 
     /// A connection under TLS whose ALPN offers one protocol.
@@ -196,6 +270,25 @@ impl Bench {
         Ok((seen.with_context(told)?, answer))
     }
 
+    /// A call that succeeds, on a connection of its own: ten failures in a row, and a kept event waits for a while.
+    /// Only over bare sockets.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub async fn succeed(&self) -> anyhow::Result<()> {
+        if !self.mode.keeps() {
+            return Ok(());
+        }
+        let mut sender = self.sender().await?;
+        sender.write(b"POST /open HTTP/1.1\r\nHost: hook.test\r\nContent-Length: 0\r\n\r\n").await?;
+        let mut call = self.call().await?;
+        call.request().await?.context("a call")?;
+        call.write(closing()).await?;
+        drop(call);
+        anyhow::ensure!(sender.answer("POST").await?.body == b"ok");
+        Ok(())
+    }
+
     /// Sends a request that may be refused: what the handler saw, if anything, and the answer.
     ///
     /// # Errors
@@ -208,6 +301,19 @@ impl Bench {
     ) -> anyhow::Result<(Option<Message>, Message)> {
         let method = request.split(|byte| *byte == b' ').next().unwrap_or_default();
         let method = String::from_utf8_lossy(method).into_owned();
+        if !self.mode.answers() {
+            sender.write(request).await?;
+            let ack = sender.answer(&method).await?;
+            if ack.head.status()? != 200 {
+                return Ok((None, ack));
+            }
+            is_ack(&ack, &method)?;
+            let seen = self.seen().await?;
+            let message = seen.message.clone();
+            anyhow::ensure!(message.head.one("relay-event-id") == ack.head.one("relay-event-id"), "another event");
+            seen.answer(answer);
+            return Ok((Some(message), ack));
+        }
         let sent = async {
             sender.write(request).await?;
             sender.answer(&method).await
@@ -230,6 +336,24 @@ impl Bench {
 #[must_use]
 pub fn ok() -> Vec<u8> {
     message("HTTP/1.1 200 OK", &[("Content-Length", b"2")], b"ok")
+}
+
+/// A plain answer after which the handler's connection is not used again.
+#[must_use]
+pub fn closing() -> Vec<u8> {
+    message("HTTP/1.1 200 OK", &[("Connection", b"close"), ("Content-Length", b"2")], b"ok")
+}
+
+/// Whether an answer is the endpoint's ack.
+///
+/// # Errors
+/// What it is instead.
+pub fn is_ack(answer: &Message, method: &str) -> anyhow::Result<()> {
+    let head = &answer.head;
+    anyhow::ensure!(head.status()? == 200 && head.one("content-type") == "text/x-ack", "no ack: {head:?}");
+    anyhow::ensure!(head.one("relay-event-id").starts_with("hook_") && head.all("relay-error").is_empty());
+    anyhow::ensure!(answer.body == if method == "HEAD" { &b""[..] } else { ACK.as_bytes() }, "no ack's body");
+    Ok(())
 }
 
 /// Serves each connection of the agent, one request after the other.

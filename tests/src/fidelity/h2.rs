@@ -113,7 +113,9 @@ pub async fn header_lists_arrive_as_they_are(bench: &mut Bench) -> anyhow::Resul
         same_but_for(&asked, &seen.head.lines, &added).with_context(|| format!("request {number}"))?;
         let mut added = ADDED_TO_ANSWERS.to_vec();
         added.push("content-length");
-        same_but_for(&answered, &lines(got.headers()), &added).with_context(|| format!("answer {number}"))?;
+        if bench.mode.answers() {
+            same_but_for(&answered, &lines(got.headers()), &added).with_context(|| format!("answer {number}"))?;
+        }
     }
     Ok(())
 }
@@ -139,7 +141,7 @@ pub async fn the_authority_and_the_path_are_those_of_the_sender(bench: &mut Benc
         ("https://Hook.test:8443/open?", "/?"),
     ] {
         let (seen, response) = exchange(bench, &mut sender, request("DELETE", uri, None), &ok()).await?;
-        ensure!(response.status() == 200 && response.body() == "ok");
+        ensure!(response.status() == 200 && (!bench.mode.answers() || response.body() == "ok"));
         ensure!(seen.head.target() == target.as_bytes() && seen.head.method() == "DELETE", "{:?}", seen.head);
         ensure!(seen.head.one("host") == bench.handler, "{}", seen.head.one("host"));
         ensure!(seen.head.one("x-forwarded-host") == "Hook.test:8443", "{}", seen.head.one("x-forwarded-host"));
@@ -157,8 +159,11 @@ pub async fn bodies_arrive_byte_for_byte(bench: &mut Bench) -> anyhow::Result<()
         let answer = message("HTTP/1.1 200 OK", &[("Content-Length", len.to_string().as_bytes())], &body);
         let sent = request("POST", "https://localhost/open", Some(&body));
         let (seen, got) = exchange(bench, &mut sender, sent, &answer).await.with_context(|| format!("{len} bytes"))?;
-        ensure!(seen.body == body && got.body() == &body, "{len} bytes: {} and {}", seen.body.len(), got.body().len());
-        ensure!(got.headers()["content-length"] == len.to_string());
+        ensure!(seen.body == body, "{len} bytes arrived as {}", seen.body.len());
+        if bench.mode.answers() {
+            ensure!(got.body() == &body, "{len} bytes came back as {}", got.body().len());
+            ensure!(got.headers()["content-length"] == len.to_string());
+        }
     }
     Ok(())
 }

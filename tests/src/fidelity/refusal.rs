@@ -16,6 +16,10 @@ async fn refused(bench: &mut Bench, cases: &[(&[u8], u16)]) -> anyhow::Result<()
         ensure!(rest.is_empty(), "more than one answer to {name}: {}", shown(&rest));
         ensure!(bench.nothing_seen(), "the handler saw {name}");
     }
+    // What was kept in secret would come before this one, or right after it.
+    let last = b"GET /open/last HTTP/1.1\r\nHost: hook.test\r\n\r\n";
+    let (seen, _) = bench.exchange(last, &ok()).await?;
+    ensure!(seen.head.target() == b"/last" && bench.nothing_seen(), "the handler saw {:?}", seen.head);
     Ok(())
 }
 
