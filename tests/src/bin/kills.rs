@@ -1,0 +1,32 @@
+//! `cargo kills [CYCLES [SEED]]`: kills a relay under load, again and again, and counts what it acknowledged and lost.
+//!
+//! The same program is the relay and the agent when its first argument says so.
+
+#![expect(clippy::print_stdout, reason = "results go to standard output")]
+
+use std::process::ExitCode;
+
+fn main() -> anyhow::Result<ExitCode> {
+    let mut arguments = std::env::args_os();
+    let program = arguments.next().unwrap_or_default();
+    match arguments.next() {
+        Some(role) if role == "server" => Ok(relay_server::cli::main_from(std::iter::once(program).chain(arguments))),
+        Some(role) if role == "client" => Ok(relay_client::cli::main_from(std::iter::once(program).chain(arguments))),
+        _ => tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(kill()),
+    }
+}
+
+async fn kill() -> anyhow::Result<ExitCode> {
+    let mut arguments = std::env::args().skip(1);
+    let cycles = arguments.next().map_or(Ok(200), |text| text.parse())?;
+    let seed = arguments.next().map_or(Ok(1), |text| text.parse())?;
+    let tally = relay_tests::cuts::kills(&std::env::current_exe()?, cycles, seed).await?;
+    println!(
+        "{cycles} kills, seed {seed}: {} acknowledged, {} delivered, {} of them more than once, {} lost",
+        tally.acknowledged,
+        tally.delivered,
+        tally.again,
+        tally.lost()
+    );
+    Ok(if tally.lost() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
