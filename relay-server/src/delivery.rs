@@ -51,6 +51,7 @@ const SETTLE_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a waiting sender gets of an attempt.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "moved once, never stored")]
 pub enum Reply {
     /// The relay's own answer: the event is kept, and goes on without its sender.
     Ack,
@@ -69,8 +70,19 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// Its body, or the beginning of it.
     pub body: Bytes,
-    /// What comes after that, of a long one. It ends with a `None` piece; without it the answer broke off.
-    pub more: Option<mpsc::Receiver<Option<Bytes>>>,
+    /// Its trailers, where the body is whole.
+    pub trailers: HeaderMap,
+    /// What comes after that, of a long one.
+    pub more: Option<mpsc::Receiver<Piece>>,
+}
+
+/// A part of a long answer.
+#[derive(Debug)]
+pub enum Piece {
+    /// Bytes.
+    Data(Bytes),
+    /// Its end, with its trailers. Without it the answer broke off.
+    End(HeaderMap),
 }
 
 /// What repeats of a running event learn of its end: the answer, unless the event goes on.

@@ -1,10 +1,13 @@
 //! A relay that dies under load, again and again: what it acknowledged has to reach the handler.
 //!
+//! It is killed; or the power is cut, which also takes what was written and not synced: a library that stands before
+//! the system's notes down every write and sync of the store, and afterwards the writes that no sync covered are undone.
+//!
 //! Bodies are unique, so that each can be followed. The handler counts them; senders note which of theirs got a 2xx.
 
 use std::{
     collections::{HashMap, HashSet},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -15,6 +18,7 @@ use std::{
 use http::Response;
 use http_body_util::BodyExt as _;
 use tokio::{
+    process::Command,
     task::JoinSet,
     time::{Instant, sleep},
 };
@@ -60,11 +64,113 @@ impl Tally {
     }
 }
 
+/// How the power is cut.
+pub struct Power {
+    tools: PathBuf,
+    folder: tempfile::TempDir,
+}
+
+impl Power {
+    /// Makes the library that notes down writes; `None` where the tools or a C compiler are missing.
+    ///
+    /// # Errors
+    /// If the library cannot be compiled.
+    pub async fn new() -> anyhow::Result<Option<Self>> {
+        let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/tools");
+        let folder = tempfile::tempdir()?;
+        std::fs::create_dir(folder.path().join("store"))?;
+        let source = tools.join("powerloss.c");
+        if !source.is_file() {
+            return Ok(None);
+        }
+        let mut compiler = Command::new("cc");
+        compiler
+            .args(["-O2", "-shared", "-fPIC", "-o"])
+            .arg(folder.path().join("powerloss.so"))
+            .arg(source)
+            .arg("-ldl");
+        match compiler.status().await {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+            Ok(status) => {
+                anyhow::ensure!(status.success(), "the library does not compile");
+                Ok(Some(Self { tools, folder }))
+            }
+        }
+    }
+
+    /// What the relay's config and its variables say.
+    fn of_the_relay(&self) -> (String, Vec<(&'static str, String)>) {
+        let path = |name: &str| self.folder.path().join(name).display().to_string();
+        let vars = vec![
+            ("LD_PRELOAD", path("powerloss.so")),
+            ("PL_DIR", path("store")),
+            ("PL_LOG", path("writes")),
+            ("PL_CTL", path("faults")),
+        ];
+        (format!("[store]\nurl = \"sqlite:{}\"\n", self.store().display()), vars)
+    }
+
+    /// The store's file.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        self.folder.path().join("store/relay.db")
+    }
+
+    /// Makes every sync fail from now on, or none.
+    ///
+    /// # Errors
+    /// If the switch cannot be written.
+    pub fn fail_syncs(&self, fail: bool) -> std::io::Result<()> {
+        std::fs::write(self.folder.path().join("faults"), if fail { "eio_fsync" } else { "" })
+    }
+
+    /// Undoes what was not synced: all of it, a part, or sectors of it, in turn.
+    async fn cut(&self, cycle: u32) -> anyhow::Result<()> {
+        let writes = self.folder.path().join("writes");
+        let mode = ["all", "random", "torn"][cycle as usize % 3];
+        let mut cut = Command::new("python3");
+        cut.arg(self.tools.join("cut.py")).arg(&writes).args(["--mode", mode, "--seed", &cycle.to_string()]);
+        let output = cut.output().await?;
+        anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(std::fs::remove_file(writes)?)
+    }
+}
+
+/// A relay whose syncs fail once it has acknowledged something: it must acknowledge nothing more, end with an error,
+/// and have everything after a restart.
+///
+/// # Errors
+/// What it did instead.
+pub async fn failing_syncs(program: &Path, power: &Power) -> anyhow::Result<()> {
+    let (store, vars) = power.of_the_relay();
+    let vars: Vec<(&str, &str)> = vars.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let mut relay = Server::start(program, "127.0.0.1:0", &(store + ENDPOINTS), &vars).await?;
+    let public = relay.public.clone();
+    let post = |body: &'static str| send(&public, request("POST", "/durable", &[], body));
+    anyhow::ensure!(post("before").await?.status().is_success(), "a sound store takes it");
+    power.fail_syncs(true)?;
+    let answer = post("while it fails").await;
+    anyhow::ensure!(!answer.is_ok_and(|answer| answer.status().is_success()), "it acknowledged what it had not kept");
+    anyhow::ensure!(!relay.ended().await?, "it ended as if all were well");
+    power.fail_syncs(false)?;
+    relay.start_again(&public).await?;
+    let (_, events) = relay.ask(&["event", "list", "--json"]).await?;
+    let (_, body) = relay.ask(&["event", "body", events.lines().last().map_or("", first_id)]).await?;
+    anyhow::ensure!(body == "before", "what was acknowledged is gone: {events}");
+    Ok(())
+}
+
+/// The id in a line of `event list --json`.
+fn first_id(line: &str) -> &str {
+    line.split('"').find(|part| part.starts_with("hook_")).unwrap_or_default()
+}
+
 /// Kills a relay so many times, each at another moment under load, and counts what arrived. `seed` chooses the moments.
 ///
 /// # Errors
 /// If the relay does not start again by itself after a kill, or nothing was acknowledged at all.
-pub async fn kills(program: &Path, cycles: u32, seed: u64) -> anyhow::Result<Tally> {
+pub async fn kills(program: &Path, cycles: u32, seed: u64, power: Option<&Power>) -> anyhow::Result<Tally> {
     let seen: Arc<Mutex<HashMap<String, u32>>> = Arc::default();
     let handler = {
         let seen = Arc::clone(&seen);
@@ -79,7 +185,9 @@ pub async fn kills(program: &Path, cycles: u32, seed: u64) -> anyhow::Result<Tal
         })
         .await?
     };
-    let mut relay = Server::start(program, "127.0.0.1:0", ENDPOINTS, &[]).await?;
+    let (store, vars) = power.map_or_else(Default::default, Power::of_the_relay);
+    let vars: Vec<(&str, &str)> = vars.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let mut relay = Server::start(program, "127.0.0.1:0", &(store + ENDPOINTS), &vars).await?;
     let target = handler.port();
     let endpoint = |name: &str| format!("[[endpoint]]\nname = \"{name}\"\ntarget = \"{target}\"\n");
     let _agent = relay.agent_from_file(&(endpoint("assured") + &endpoint("durable"))).await?;
@@ -87,7 +195,7 @@ pub async fn kills(program: &Path, cycles: u32, seed: u64) -> anyhow::Result<Tal
     let acknowledged: Arc<Mutex<HashSet<String>>> = Arc::default();
     let next = Arc::new(AtomicU64::new(0));
     let mut random = seed;
-    for _ in 0..cycles {
+    for cycle in 0..cycles {
         let stop = Arc::new(AtomicBool::new(false));
         let mut senders = JoinSet::new();
         for sender in 0..SENDERS {
@@ -113,6 +221,9 @@ pub async fn kills(program: &Path, cycles: u32, seed: u64) -> anyhow::Result<Tal
         stop.store(true, Ordering::Relaxed);
         relay.ended().await?;
         while senders.join_next().await.is_some() {}
+        if let Some(power) = power {
+            power.cut(cycle).await?;
+        }
         relay.start_again(&public).await?;
     }
     let acknowledged = std::mem::take(&mut *lock(&acknowledged));
@@ -126,6 +237,7 @@ pub async fn kills(program: &Path, cycles: u32, seed: u64) -> anyhow::Result<Tal
             Tally { acknowledged: acknowledged.len(), delivered: calls.count(), again }
         };
         if tally.lost() == 0 || Instant::now() > end {
+            drop(relay);
             return Ok(tally);
         }
         sleep(Duration::from_millis(50)).await;

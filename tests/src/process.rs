@@ -34,6 +34,7 @@ pub struct Server {
     pub token: String,
     program: Program,
     directory: tempfile::TempDir,
+    vars: Vec<(String, String)>,
 }
 
 /// What a relay has under way.
@@ -82,18 +83,20 @@ impl Server {
             token: token.expose().to_owned(),
             program,
             directory,
+            vars: vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         };
         server.learn_addresses().await?;
         Ok(server)
     }
 
-    /// Starts the same relay again on `listen`, after its end.
+    /// Starts the same relay again on `listen`, after its end, with the same variables set.
     ///
     /// # Errors
     /// What it said instead of listening.
     pub async fn start_again(&mut self, listen: &str) -> anyhow::Result<()> {
         let path = self.directory.path().join("relay.toml");
-        (self.child, self.log) = spawn_server(&self.program, &path, listen, &[])?;
+        let vars: Vec<(&str, &str)> = self.vars.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        (self.child, self.log) = spawn_server(&self.program, &path, listen, &vars)?;
         self.learn_addresses().await
     }
 

@@ -52,6 +52,7 @@ macro_rules! mount_answering_mode {
             interim_answers_of_a_handler_stay_behind,
             hop_by_hop_headers_of_an_answer_stay_behind,
             a_second_answer_is_never_given_to_the_next_sender,
+            trailers_of_an_answer_arrive,
             $($more,)*
         );
     };
@@ -70,7 +71,6 @@ macro_rules! mount_streaming_mode {
             a_sender_that_leaves_mid_answer_is_seen_by_the_handler,
             a_handler_that_breaks_off_mid_body_is_seen_by_the_sender,
             trailers_of_a_request_arrive,
-            trailers_of_an_answer_arrive,
             an_upgrade_passes_and_each_half_closes_by_itself,
             a_refused_upgrade_is_an_answer,
             an_upgraded_connection_that_breaks_is_closed,
@@ -103,7 +103,8 @@ mod live {
 /// - `streaming`: a request is whole and kept before the handler is called, so that nothing of it can be streamed, no
 ///   answer come before its end, and no sender that leaves be seen by the handler. An answer is whole before it is
 ///   passed on, so that a broken one can be tried again; only what is too long for that streams. An upgrade has
-///   nothing that could be kept, and is a plain request here. Trailers of a request are not kept;
+///   nothing that could be kept, and is a plain request here, where `methods` names `GET`; it does not by default, and
+///   then all this passes live. Trailers of a request are not kept;
 /// - of `h2` what is about those: `trailers_arrive_both_ways`, `a_reset_stream_ends_one_call_alone` and
 ///   `a_broken_answer_resets_its_stream`.
 mod assured {

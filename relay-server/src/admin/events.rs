@@ -301,6 +301,7 @@ async fn backup(State(admin): State<Admin>, Query(To { to }): Query<To>) -> Resp
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 fn failed(why: StoreError) -> Refusal {
     let (status, code) = match &why {
         StoreError::Busy | StoreError::AtCapacity | StoreError::NoSpace => (StatusCode::SERVICE_UNAVAILABLE, "busy"),

@@ -19,7 +19,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
-use super::{Answer, Delivery, Reply, Told, intake::told};
+use super::{Answer, Delivery, Piece, Reply, Told, intake::told};
 use crate::{
     agents::{copies::Tee, outcomes::Expected},
     dispatch::{answer_head, failure_of},
@@ -92,7 +92,7 @@ pub(super) async fn run(delivery: &Delivery, mut event: Event, patience: Instant
     let (started_at, begun) = (Timestamp::now(), Instant::now());
     let endpoint = Arc::clone(&event.endpoint);
     let name = endpoint.name.as_str();
-    let mut audience = Audience { waiting, streams: false };
+    let mut audience = Audience { waiting, streams: false, trailers: HeaderMap::new() };
     let place = match delivery.registry.reserve_or_wait(name, event.kind.as_deref(), patience).await {
         Ok(place) => place,
         Err(failure) => {
@@ -237,7 +237,13 @@ async fn read(
     let mut stream = None;
     let mut long = false;
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else { continue };
+        let data = match frame?.into_data() {
+            Ok(data) => data,
+            Err(frame) => {
+                audience.trailers = frame.into_trailers().unwrap_or_default();
+                continue;
+            }
+        };
         if !long && kept.len() + data.len() > MAX_ANSWER_BYTES {
             long = true;
             let passes = event.keeping.statuses.while_waiting(parts.status.as_u16()) != Meaning::Again;
@@ -250,14 +256,14 @@ async fn read(
             kept.extend_from_slice(&data);
         }
         if let Some(sender) = &stream
-            && timeout(PIECE_PATIENCE, sender.send(Some(data))).await.is_ok_and(|sent| sent.is_ok())
+            && timeout(PIECE_PATIENCE, sender.send(Piece::Data(data))).await.is_ok_and(|sent| sent.is_ok())
         {
             continue;
         }
         stream = None; // The sender has left, or takes too long: the attempt goes on.
     }
     if let Some(stream) = stream {
-        let _ = timeout(PIECE_PATIENCE, stream.send(None)).await;
+        let _ = timeout(PIECE_PATIENCE, stream.send(Piece::End(std::mem::take(&mut audience.trailers)))).await;
     }
     let lines = parts.headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()));
     let status = parts.status.as_u16();
@@ -354,6 +360,8 @@ struct Audience {
     waiting: Waiting,
     /// The sender has the beginning of the answer already.
     streams: bool,
+    /// What came behind the answer's body. It is for the sender alone, and not recorded.
+    trailers: HeaderMap,
 }
 
 impl Audience {
@@ -366,7 +374,7 @@ impl Audience {
     fn tell(&mut self, reply: Reply) -> bool {
         let Some((sender, repeats)) = self.waiting.take() else { return false };
         let answer = match &reply {
-            Reply::Answer(Answer { status, headers, body, more: None }) => {
+            Reply::Answer(Answer { status, headers, body, more: None, .. }) => {
                 Some((*status, headers.clone(), body.clone()))
             }
             _ => None,
@@ -376,9 +384,10 @@ impl Audience {
     }
 
     /// Begins a long answer.
-    fn begin(&mut self, parts: &Parts, body: Bytes) -> Option<mpsc::Sender<Option<Bytes>>> {
+    fn begin(&mut self, parts: &Parts, body: Bytes) -> Option<mpsc::Sender<Piece>> {
         let (pieces, more) = mpsc::channel(MAX_PIECES);
-        let answer = Answer { status: parts.status, headers: parts.headers.clone(), body, more: Some(more) };
+        let (headers, trailers) = (parts.headers.clone(), HeaderMap::new());
+        let answer = Answer { status: parts.status, headers, body, trailers, more: Some(more) };
         self.streams = self.tell(Reply::Answer(answer));
         self.streams.then_some(pieces)
     }
@@ -397,9 +406,10 @@ impl Audience {
         if !self.waits() {
             return then(ending, meaning, event);
         }
+        let trailers = std::mem::take(&mut self.trailers);
         let reply = match (ending, meaning) {
-            (Ending::Answered(answer), Meaning::Success | Meaning::Final) => reply_of(answer),
-            (Ending::Answered(answer), Meaning::Again) if event.keeping.pass_failures => reply_of(answer),
+            (Ending::Answered(answer), Meaning::Success | Meaning::Final) => reply_of(answer, trailers),
+            (Ending::Answered(answer), Meaning::Again) if event.keeping.pass_failures => reply_of(answer, trailers),
             (Ending::Failed(outcome), _) if event.keeping.pass_failures => Reply::Failure(failure_as(*outcome)),
             _ => Reply::Ack,
         };
@@ -467,7 +477,7 @@ fn failure_as(outcome: Outcome) -> Failure {
     }
 }
 
-fn reply_of(answer: &store::Answer) -> Reply {
+fn reply_of(answer: &store::Answer, trailers: HeaderMap) -> Reply {
     let mut headers = HeaderMap::new();
     for (name, value) in &answer.headers {
         let name = http::HeaderName::from_bytes(name.as_bytes());
@@ -479,7 +489,7 @@ fn reply_of(answer: &store::Answer) -> Reply {
         headers.remove(http::header::CONTENT_LENGTH); // A long one that came in an outcome: its body is not here.
     }
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
-    Reply::Answer(Answer { status, headers, body: answer.body.clone(), more: None })
+    Reply::Answer(Answer { status, headers, body: answer.body.clone(), trailers, more: None })
 }
 
 /// Tells the circuit of the endpoint how its handler does.

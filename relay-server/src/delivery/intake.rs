@@ -220,7 +220,10 @@ impl Delivery {
         let Some(mut running) = running.filter(|_| state == State::Running) else { return Reply::Ack };
         let told = timeout_at(deadline, running.wait_for(Option::is_some)).await;
         match told.ok().and_then(Result::ok).and_then(|told| told.clone().flatten()) {
-            Some((status, headers, body)) => Reply::Answer(Answer { status, headers, body, more: None }),
+            Some((status, headers, body)) => {
+                let trailers = HeaderMap::new();
+                Reply::Answer(Answer { status, headers, body, trailers, more: None })
+            }
             None => Reply::Ack,
         }
     }
@@ -245,7 +248,8 @@ fn answer_of(answer: &store::Answer) -> Option<Answer> {
     if answer.truncated {
         headers.remove(http::header::CONTENT_LENGTH);
     }
-    Some(Answer { status: StatusCode::from_u16(answer.status).ok()?, headers, body: answer.body.clone(), more: None })
+    let status = StatusCode::from_u16(answer.status).ok()?;
+    Some(Answer { status, headers, body: answer.body.clone(), trailers: HeaderMap::new(), more: None })
 }
 
 /// What is kept of a head's lines. One that was chunked says so there: of an empty body nothing else tells it.

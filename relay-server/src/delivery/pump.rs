@@ -152,13 +152,12 @@ fn begin(delivery: &Arc<Delivery>, endpoint: &Arc<Endpoint>, claim: store::Deliv
         probe,
     };
     *lock(&delivery.pumped).entry(endpoint.name.clone()).or_default() += 1;
-    let delivery = Arc::clone(delivery);
-    let name = endpoint.name.clone();
-    delivery.clone().tasks.spawn(async move {
-        run(&delivery, event, Instant::now() + NO_WAIT, None).await;
-        if let Some(count) = lock(&delivery.pumped).get_mut(&name) {
+    let (own, name) = (Arc::clone(delivery), endpoint.name.clone());
+    delivery.tasks.spawn(async move {
+        run(&own, event, Instant::now() + NO_WAIT, None).await;
+        if let Some(count) = lock(&own.pumped).get_mut(&name) {
             *count -= 1;
         }
-        delivery.wake.notify_one();
+        own.wake.notify_one();
     });
 }

@@ -25,7 +25,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     agents::accept::Turned,
-    delivery::{Reply as KeptReply, Taken},
+    delivery::{Piece, Reply as KeptReply, Taken},
     dispatch::Answer,
     endpoint::Ack,
     replay::Running,
@@ -77,11 +77,10 @@ pub fn kept(taken: Taken, ack: &Ack) -> Response<Body> {
             response
         }
         KeptReply::Answer(answer) => {
+            let sized = answer.body.is_empty() || answer.headers.contains_key(header::CONTENT_LENGTH);
             let body = match answer.more {
-                None if answer.body.is_empty() || answer.headers.contains_key(header::CONTENT_LENGTH) => {
-                    whole(answer.body)
-                }
-                None => lengthless(answer.body),
+                None if sized && answer.trailers.is_empty() => whole(answer.body),
+                None => lengthless(answer.body, answer.trailers),
                 Some(more) => StreamBody::new(pieces(answer.body, more)).boxed_unsync(),
             };
             let mut response = Response::new(body);
@@ -99,14 +98,16 @@ fn whole(bytes: Bytes) -> Body {
 }
 
 /// A body whose handler told no length: neither does the relay.
-fn lengthless(bytes: Bytes) -> Body {
-    StreamBody::new(futures_util::stream::iter([Ok(Frame::data(bytes))])).boxed_unsync()
+fn lengthless(bytes: Bytes, trailers: http::HeaderMap) -> Body {
+    let data = (!bytes.is_empty()).then(|| Ok(Frame::data(bytes)));
+    let trailers = (!trailers.is_empty()).then(|| Ok(Frame::trailers(trailers)));
+    StreamBody::new(futures_util::stream::iter(data.into_iter().chain(trailers))).boxed_unsync()
 }
 
 /// A long answer, piece by piece. One that ends without saying so broke off.
 fn pieces(
     first: Bytes,
-    more: mpsc::Receiver<Option<Bytes>>,
+    more: mpsc::Receiver<Piece>,
 ) -> impl Stream<Item = Result<Frame<Bytes>, Box<dyn std::error::Error + Send + Sync>>> {
     futures_util::stream::unfold((Some(first), Some(more)), |(first, more)| async move {
         if let Some(first) = first {
@@ -114,8 +115,9 @@ fn pieces(
         }
         let mut more = more?;
         match more.recv().await {
-            Some(Some(piece)) => Some((Ok(Frame::data(piece)), (None, Some(more)))),
-            Some(None) => None,
+            Some(Piece::Data(piece)) => Some((Ok(Frame::data(piece)), (None, Some(more)))),
+            Some(Piece::End(trailers)) if trailers.is_empty() => None,
+            Some(Piece::End(trailers)) => Some((Ok(Frame::trailers(trailers)), (None, None))),
             None => Some((Err("the handler's answer broke off".into()), (None, None))),
         }
     })

@@ -178,28 +178,6 @@ pub async fn trailers_of_a_request_arrive(bench: &mut Bench) -> anyhow::Result<(
     Ok(())
 }
 
-/// Trailers that the handler announces arrive where the sender said that it takes them.
-pub async fn trailers_of_an_answer_arrive(bench: &mut Bench) -> anyhow::Result<()> {
-    for wanted in [true, false] {
-        let te = if wanted { "Connection: TE\r\nTE: trailers\r\n" } else { "" };
-        let mut sender = bench.sender().await?;
-        sender.write(format!("GET /open HTTP/1.1\r\nHost: hook.test\r\n{te}\r\n")).await?;
-        let mut call = bench.call().await?;
-        let seen = call.request().await?.context("a call")?;
-        ensure!((seen.head.one("te") == "trailers") == wanted, "{:?}", seen.head);
-        call.write(
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n\
-              5\r\nhello\r\n0\r\nX-Sum: 1\r\nX-Sum: 2\r\n\r\n",
-        )
-        .await?;
-        let got = sender.answer("GET").await?;
-        ensure!(got.body == b"hello");
-        let sums = got.trailers.iter().filter(|(name, _)| name == "x-sum").count();
-        ensure!(sums == if wanted { 2 } else { 0 }, "{:?}", got.trailers);
-    }
-    Ok(())
-}
-
 const UPGRADE: &[u8] =
     b"GET /open/chat?room=1 HTTP/1.1\r\nHost: hook.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: chat\r\n\r\n";
