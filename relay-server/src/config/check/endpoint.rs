@@ -44,11 +44,12 @@ pub(super) fn endpoints(
     for text in &flags.endpoints {
         all.extend(from_flag(text, flags, limits, rows, &mut secrets, report));
     }
-    if flags.dev.is_some() && !all.iter().any(|(spec, _)| spec.name.as_str() == "dev") {
-        if let Ok(name) = EndpointName::parse("dev") {
-            let place = Place::flag("--dev");
-            all.push((flagged(name, VerifySpec::Open, place.clone(), limits, report), place));
-        }
+    if flags.dev.is_some()
+        && !all.iter().any(|(spec, _)| spec.name.as_str() == "dev")
+        && let Ok(name) = EndpointName::parse("dev")
+    {
+        let place = Place::flag("--dev");
+        all.push((flagged(name, VerifySpec::Open, place.clone(), limits, report), place));
     }
     unique(&all, report);
     for name in secrets.keys() {
