@@ -24,7 +24,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::task::TaskTracker;
@@ -32,10 +32,10 @@ use tokio_util::task::TaskTracker;
 pub use self::{bulk::work_off_bulks, intake::Taken, pump::pump, strays::settle_strays};
 use crate::{
     agents::{outcomes::Outcomes, registry::Registry},
-    endpoint::{Endpoint, EndpointName, Keeping},
+    endpoint::{Endpoint, EndpointName, Keeping, Order},
     metrics::{Events, Stored, Waiting},
     retry::Circuit,
-    store::{Backlog, End, Ended, Store, StoreError, Then},
+    store::{self, Backlog, End, Ended, Store, StoreError, Then},
     webhook::{EventId, Failure},
 };
 
@@ -74,6 +74,24 @@ pub struct Answer {
     pub trailers: HeaderMap,
     /// What comes after that, of a long one.
     pub more: Option<mpsc::Receiver<Piece>>,
+}
+
+impl Answer {
+    /// A recorded one. One that was too long to be recorded whole has no body, and says no length.
+    fn recorded(answer: &store::Answer, trailers: HeaderMap) -> Self {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &answer.headers {
+            let line = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value));
+            if let (Ok(name), Ok(value)) = line {
+                headers.append(name, value);
+            }
+        }
+        if answer.truncated {
+            headers.remove(header::CONTENT_LENGTH);
+        }
+        let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK); // It was one when it came.
+        Self { status, headers, body: answer.body.clone(), trailers, more: None }
+    }
 }
 
 /// A part of a long answer.
@@ -173,7 +191,9 @@ impl Delivery {
         for _ in 0..SETTLE_TRIES {
             match self.store.settle(vec![end.clone()], Timestamp::now()).await {
                 Ok(ended) => {
-                    self.wake.notify_one();
+                    if !matches!(end.then, Then::Done | Then::Dead(_)) || self.is_ordered(&endpoint) {
+                        self.wake.notify_one();
+                    }
                     let ended = ended.into_iter().next();
                     self.events.count(endpoint.as_str(), counted(ended, end.then));
                     return ended;
@@ -187,6 +207,13 @@ impl Delivery {
         }
         tracing::error!(%endpoint, event_id = %id, "an attempt's end was not kept: the store stayed busy; the event will come again");
         None
+    }
+
+    /// Whether the end of an event lets another go.
+    fn is_ordered(&self, endpoint: &EndpointName) -> bool {
+        let endpoints = self.endpoints.load();
+        let keeping = endpoints.get(endpoint).and_then(|endpoint| endpoint.keeping.as_ref());
+        keeping.is_some_and(|keeping| !matches!(keeping.order, Order::None))
     }
 
     /// What waits, by endpoint.

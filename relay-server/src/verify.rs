@@ -217,26 +217,31 @@ impl Rule {
         }
     }
 
-    /// Headers that sign a request afresh at `now_unix_s`, where the one of `then_unix_s` is too old by its scheme, or
-    /// in any case. `None` if there is nothing to sign, or if the signature stands elsewhere than in headers.
+    /// Whether what was signed at `then_unix_s` can be signed afresh, and is too old by its scheme or is to be in any
+    /// case.
+    #[must_use]
+    pub fn signs_afresh(&self, then_unix_s: i64, now_unix_s: i64, always: bool) -> bool {
+        let Some(row) = self.row() else { return false };
+        let scheme = row.provider.scheme.as_ref().filter(|scheme| scheme.is_symmetric());
+        let Some((past_s, _)) = scheme.and_then(relay_schemes::Scheme::tolerance_s) else { return false };
+        always || now_unix_s.saturating_sub(then_unix_s) > row.keyring.tolerance_s().unwrap_or(past_s)
+    }
+
+    /// Headers that sign a request afresh at `now_unix_s`, with the newest secret. `None` if the signature stands
+    /// elsewhere than in headers, or the request lacks something.
     #[must_use]
     pub fn sign_afresh(
         &self,
         request: &Request<'_>,
         id: Option<&str>,
-        (then_unix_s, now_unix_s): (i64, i64),
-        always: bool,
+        now_unix_s: i64,
     ) -> Option<Vec<(String, String)>> {
         let row = self.row()?;
-        let scheme = row.provider.scheme.as_ref().filter(|scheme| scheme.is_symmetric())?;
-        let (past_s, _) = scheme.tolerance_s()?;
-        let past_s = row.keyring.tolerance_s().unwrap_or(past_s);
-        if !always && now_unix_s.saturating_sub(then_unix_s) <= past_s {
-            return None;
-        }
-        let keys = row.keyring.keys();
-        let signed = scheme.sign(keys.as_deref()?, request, id, now_unix_s).ok()?;
-        (signed.body == request.body).then_some(signed.headers)
+        let (scheme, keys) = (row.provider.scheme.as_ref()?, row.keyring.keys());
+        let keys = keys.as_deref()?;
+        let signed = scheme.sign(keys, request, id, now_unix_s).ok()?;
+        let url = keys.public_url().unwrap_or(request.url);
+        (signed.body == request.body && signed.url == url).then_some(signed.headers)
     }
 
     /// Says which usual mistake a refused request may be. Bounded, and far more work than a verification.
@@ -320,12 +325,6 @@ impl Webhook {
             Payload::Whole(body) => Some(Sha256::digest(body).into()),
             Payload::Streaming(_) | Payload::Upgrade(_) => None,
         }
-    }
-
-    /// The URL under which its sender knows the endpoint.
-    #[must_use]
-    pub fn url(&self) -> &str {
-        &self.received.url
     }
 
     /// Its method.

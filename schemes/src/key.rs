@@ -301,7 +301,9 @@ impl Keys {
         self.settings.get(name).map_or(&[], Vec::as_slice)
     }
 
-    pub(crate) fn public_url(&self) -> Option<&str> {
+    /// The URL that stands in place of a request's own, if the endpoint has one.
+    #[must_use]
+    pub fn public_url(&self) -> Option<&str> {
         self.public_url.as_deref()
     }
 

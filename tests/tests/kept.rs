@@ -391,3 +391,26 @@ async fn a_delivery_can_be_signed_afresh_and_the_original_stays_in_the_record() 
     let original = serde_json::json!(["webhook-signature", sent("webhook-signature")]);
     assert!(kept["headers"].as_array().expect("a list").contains(&original), "{kept}");
 }
+
+#[tokio::test]
+async fn what_was_let_pass_unproven_is_never_signed_by_the_relay() {
+    let config = "[[endpoint]]\nname = \"open\"\nmode = \"durable\"\nresign = \"always\"\n\
+        verify = { provider = \"standard-webhooks\", secrets = [\"env:HOOK\"], enforce = false }\n";
+    let relay = relay(config).await;
+    let (tell, mut heads) = mpsc::unbounded_channel();
+    let handler = Handler::start(move |request| {
+        let tell = tell.clone();
+        async move {
+            tell.send(request.into_parts().0).expect("a listener");
+            Response::new(full("ok"))
+        }
+    });
+    let handler = handler.await.expect("a handler");
+    let _agent = relay.agent("open", &handler.port(), &[]).await.expect("attaches");
+    let forged = [("webhook-id", "msg_1"), ("webhook-timestamp", "1"), ("webhook-signature", "v1,Zm9yZ2Vk")];
+    send(&relay.public, request("POST", "/open", &forged, "hello")).await.expect("answers");
+    let head = timeout(PATIENCE, heads.recv()).await.expect("a call").expect("a handler");
+    assert!(head.headers["relay-verified"].to_str().expect("text").starts_with("failed:"));
+    assert_eq!(head.headers["webhook-signature"], "v1,Zm9yZ2Vk");
+    assert!(!head.headers.contains_key("relay-resigned"));
+}

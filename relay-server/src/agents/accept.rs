@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    outcomes::Outcomes,
+    outcomes::{Outcomes, Teller},
     places::{Standing, Wish},
     registry::{Admission, Attached, Identity, PATIENCE, Registry, Welcomed, told},
     token::{Right, Token, Tokens},
@@ -174,6 +174,7 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     let offers = std::mem::take(&mut greeting.hello.offers);
     let names: Vec<String> = offers.iter().map(|offer| offer.endpoint.clone()).collect();
     let admit = |_: &str, offer: &Offer| admit(token, offer, &attachable);
+    let teller = identity.clone();
     let Welcomed { attached, answers, contested, finishing } = registry.attach(identity, offers, now_ms, &admit);
     let endpoints: Vec<Answer> =
         names.into_iter().zip(&answers).map(|(name, answer)| tell(name, answer, &attachable)).collect();
@@ -195,11 +196,13 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     tracing::info!(agent, token = %token.name, epoch, endpoints = names.join(","), "an agent attached");
     let (handle, arrivals, driver) = greeting.welcome(welcome);
     attached.ready(handle.clone(), &answers);
+    let serves = names.iter().filter(|name| token.may(Right::Attach, name)).map(|name| (*name).to_owned()).collect();
+    let teller = Teller { identity: teller, serves };
     let greeting = tell_backlog(&store, &handle, &names);
     let close = tokio::select! {
         close = driver => close,
         () = async { greeting.await; pending().await } => unreachable!("it waits for ever"),
-        () = attend(&attached, &handle, (arrivals, &outcomes), contested, finishing, drain_timeout) => unreachable!("it waits for ever"),
+        () = attend(&attached, &handle, (arrivals, &outcomes, &teller), contested, finishing, drain_timeout) => unreachable!("it waits for ever"),
     };
     drop(attached);
     tracing::info!(agent, epoch, code = ?close.code, reason = close.reason, "an agent left");
@@ -209,7 +212,7 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
 async fn attend(
     attached: &Attached,
     handle: &Handle,
-    (mut arrivals, outcomes): (Arrivals, &Outcomes),
+    (mut arrivals, outcomes, teller): (Arrivals, &Outcomes, &Teller),
     contested: bool,
     finishing: Option<Handle>,
     drain_timeout: Duration,
@@ -223,7 +226,7 @@ async fn attend(
                     // This side knows what it has opened; the agent cannot know what is still on its way.
                     handle.close_when_idle(CloseCode::Normal, "the agent has drained");
                 }
-                Some(Arrival::Outcome(outcome)) => outcomes.take(outcome),
+                Some(Arrival::Outcome(outcome)) => outcomes.take(outcome, teller),
                 Some(Arrival::Request(_) | Arrival::Notice(_)) => {}
                 None => pending().await, // The driver says how it ended.
             }

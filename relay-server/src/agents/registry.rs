@@ -174,10 +174,10 @@ pub struct Place {
 }
 
 impl Place {
-    /// The agent's name.
+    /// The agent that it is of.
     #[must_use]
-    pub fn agent(&self) -> &str {
-        &self.agent.identity.name
+    pub fn agent(&self) -> &Identity {
+        &self.agent.identity
     }
 
     /// Opens the exchange.

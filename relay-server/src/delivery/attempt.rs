@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, StatusCode, response::Parts};
+use http::{HeaderMap, response::Parts};
 use http_body_util::BodyExt as _;
 use jiff::Timestamp;
 use relay_proto::{Headers, OutcomeState, RequestHead, ResetCode};
@@ -25,7 +25,9 @@ use crate::{
     dispatch::{answer_head, failure_of},
     endpoint::{Endpoint, EndpointName, Keeping, Resign},
     retry::{Meaning, retry_after},
-    store::{self, Attempt, End, Head, Lease, MAX_ANSWER_BYTES, MAX_RANGE_BYTES, Outcome, Reason, Store, Then},
+    store::{
+        self, Attempt, End, Head, Lease, MAX_ANSWER_BYTES, MAX_RANGE_BYTES, Outcome, Reason, Store, Summary, Then,
+    },
     webhook::{EventId, Failure},
 };
 
@@ -50,8 +52,6 @@ pub(super) struct Event {
     pub(super) kind: Option<String>,
     pub(super) sender_id: Option<String>,
     pub(super) received_at: Timestamp,
-    /// Under which its sender knows the endpoint; told again from the head after a restart.
-    pub(super) url: Option<String>,
     pub(super) content: Content,
     pub(super) lease: Lease,
     /// The event that it repeats.
@@ -60,6 +60,32 @@ pub(super) struct Event {
     pub(super) redelivered: bool,
     /// Its end decides whether others follow.
     pub(super) probe: bool,
+}
+
+impl Event {
+    /// An event as the store gives it, unless its endpoint keeps nothing any more.
+    pub(super) fn of(
+        endpoint: &Arc<Endpoint>,
+        summary: Summary,
+        head: Head,
+        body: Option<Bytes>,
+        lease: Lease,
+    ) -> Option<Self> {
+        Some(Self {
+            endpoint: Arc::clone(endpoint),
+            keeping: endpoint.keeping.clone()?,
+            id: summary.id,
+            head,
+            kind: summary.event_type,
+            sender_id: summary.sender_id,
+            received_at: summary.received_at,
+            content: body.map_or(Content::Kept(summary.size), Content::Whole),
+            lease,
+            replay_of: summary.replay_of,
+            redelivered: summary.redelivered,
+            probe: false,
+        })
+    }
 }
 
 /// An event's body.
@@ -97,9 +123,7 @@ pub(super) async fn run(delivery: &Delivery, mut event: Event, patience: Instant
         Ok(place) => place,
         Err(failure) => {
             audience.tell(Reply::Ack);
-            if event.probe {
-                delivery.circuit(&event.endpoint.name, crate::retry::Circuit::probe_not_made);
-            }
+            delivery.no_probe(&event.endpoint.name, event.probe);
             let rest = match failure {
                 Failure::NoAgent => Duration::ZERO, // The next one that comes gets it.
                 Failure::Unwanted => UNWANTED_REST,
@@ -112,8 +136,8 @@ pub(super) async fn run(delivery: &Delivery, mut event: Event, patience: Instant
     };
     let afresh = sign_afresh(delivery, &mut event).await;
     let limit = Instant::now() + event.keeping.attempt_timeout;
-    let mut expected = delivery.outcomes.expect(*event.id.as_bytes(), event.lease.fence);
-    let agent = place.agent().to_owned();
+    let agent = place.agent().clone();
+    let mut expected = delivery.outcomes.expect(*event.id.as_bytes(), event.lease.fence, agent.clone());
     let head = told(&event, afresh);
     let copies = delivery.registry.copies(name, event.kind.as_deref(), || RequestHead { fence: None, ..head.clone() });
     let exchange = place.open(head);
@@ -126,10 +150,8 @@ pub(super) async fn run(delivery: &Delivery, mut event: Event, patience: Instant
     drop(expected);
     let meaning = meaning(&ending, &event.keeping, audience.waits());
     let then = audience.hear(&ending, meaning, &event);
-    if event.probe || then != Then::Record {
-        note(delivery, &event, &ending, meaning);
-    }
-    settle(delivery, &event, (started_at, begun, Some(agent)), ending, then).await;
+    note(delivery, &event, &ending, meaning);
+    settle(delivery, &event, (started_at, begun, Some(agent.name)), ending, then).await;
 }
 
 /// A signature that is not too old for a handler that looks at its age. It covers the body, so a long one is read.
@@ -140,17 +162,22 @@ async fn sign_afresh(delivery: &Delivery, event: &mut Event) -> Option<Vec<(Stri
         Resign::Always => true,
     };
     let verify = &Arc::clone(&event.endpoint).verify;
-    let times = (event.received_at.as_second(), Timestamp::now().as_second());
+    // What was let pass unproven must not be proven by us.
+    if event.head.verified != verify.provider_name() {
+        return None;
+    }
+    let now = Timestamp::now().as_second();
+    if !verify.signs_afresh(received_at(event).as_second(), now, always) {
+        return None;
+    }
     let lines = Lines(&event.head.headers);
-    let url = event.url.clone().unwrap_or_else(|| url_of(event));
     let sign = |body: &[u8]| {
-        let request = Request { method: &event.head.method, url: &url, headers: &lines, body };
-        verify.sign_afresh(&request, event.sender_id.as_deref(), times, always)
+        let request = Request { method: &event.head.method, url: &event.head.url, headers: &lines, body };
+        verify.sign_afresh(&request, event.sender_id.as_deref(), now)
     };
     match &event.content {
         Content::Whole(body) => sign(body),
         Content::Kept(size) => {
-            sign(&[])?; // Only if it is due at all.
             let body = whole(&delivery.store, &event.endpoint.name, event.id, *size).await?;
             let signed = sign(&body);
             event.content = Content::Whole(body);
@@ -173,9 +200,11 @@ async fn whole(store: &Arc<dyn Store>, endpoint: &EndpointName, id: EventId, siz
     Some(body.freeze())
 }
 
-fn url_of(event: &Event) -> String {
-    let scheme = if event.head.secure { "https" } else { "http" };
-    format!("{scheme}://{}/{}{}", event.head.host, event.endpoint.name, event.head.target)
+/// When its sender sent it. A replay is an event of its own, and its signature is as old as that of the first.
+fn received_at(event: &Event) -> Timestamp {
+    let line = event.head.headers.iter().find(|(name, _)| name == "relay-received-at");
+    let told = line.and_then(|(_, value)| std::str::from_utf8(value).ok()?.parse().ok());
+    told.unwrap_or(event.received_at)
 }
 
 struct Lines<'a>(&'a [(String, Vec<u8>)]);
@@ -265,9 +294,8 @@ async fn read(
     if let Some(stream) = stream {
         let _ = timeout(PIECE_PATIENCE, stream.send(Piece::End(std::mem::take(&mut audience.trailers)))).await;
     }
-    let lines = parts.headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()));
-    let status = parts.status.as_u16();
-    Ok(store::Answer { status, headers: lines.collect(), body: kept.freeze(), truncated: long })
+    let (status, headers) = (parts.status.as_u16(), lines(&parts.headers));
+    Ok(store::Answer { status, headers, body: kept.freeze(), truncated: long })
 }
 
 /// Sends a long body, part by part. What cannot be read resets the exchange.
@@ -310,7 +338,8 @@ async fn told_later(expected: &mut Expected, keeping: &Keeping, limit: Instant) 
     let mut until = Instant::now() + keeping.agent_grace;
     loop {
         match timeout_at(until, expected.next()).await {
-            Ok(Some(OutcomeState::Running)) => until = limit.max(until) + keeping.agent_grace,
+            // However often it says so, the handler has no more time than it had.
+            Ok(Some(OutcomeState::Running)) => until = limit + keeping.agent_grace,
             Ok(Some(state)) => return ending_of(state),
             Ok(None) | Err(_) => return Ending::Failed(Outcome::Lost),
         }
@@ -408,8 +437,12 @@ impl Audience {
         }
         let trailers = std::mem::take(&mut self.trailers);
         let reply = match (ending, meaning) {
-            (Ending::Answered(answer), Meaning::Success | Meaning::Final) => reply_of(answer, trailers),
-            (Ending::Answered(answer), Meaning::Again) if event.keeping.pass_failures => reply_of(answer, trailers),
+            (Ending::Answered(answer), Meaning::Success | Meaning::Final) => {
+                Reply::Answer(Answer::recorded(answer, trailers))
+            }
+            (Ending::Answered(answer), Meaning::Again) if event.keeping.pass_failures => {
+                Reply::Answer(Answer::recorded(answer, trailers))
+            }
             (Ending::Failed(outcome), _) if event.keeping.pass_failures => Reply::Failure(failure_as(*outcome)),
             _ => Reply::Ack,
         };
@@ -475,21 +508,6 @@ fn failure_as(outcome: Outcome) -> Failure {
         Outcome::NotCalled => Failure::NotCalled,
         Outcome::Broken | Outcome::Answered | Outcome::Cancelled => Failure::HandlerBroken,
     }
-}
-
-fn reply_of(answer: &store::Answer, trailers: HeaderMap) -> Reply {
-    let mut headers = HeaderMap::new();
-    for (name, value) in &answer.headers {
-        let name = http::HeaderName::from_bytes(name.as_bytes());
-        if let (Ok(name), Ok(value)) = (name, http::HeaderValue::from_bytes(value)) {
-            headers.append(name, value);
-        }
-    }
-    if answer.truncated {
-        headers.remove(http::header::CONTENT_LENGTH); // A long one that came in an outcome: its body is not here.
-    }
-    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
-    Reply::Answer(Answer { status, headers, body: answer.body.clone(), trailers, more: None })
 }
 
 /// Tells the circuit of the endpoint how its handler does.

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use data_encoding::HEXLOWER;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::HeaderMap;
 use jiff::Timestamp;
 use relay_proto::{Framing, RequestHead};
 use tokio::{
@@ -72,11 +72,9 @@ impl Delivery {
             Order::Fifo => Some(FIFO.to_owned()),
             Order::ByKey(row) => webhook.locate(row),
         };
-        let url = webhook.url().to_owned();
         let (received, payload, scheme) = webhook.into_parts();
         let (event_id, deadline, at) = (received.event_id, received.started + endpoint.deadline, received.at);
-        let (method, host, peer, secure) =
-            (received.head.method.to_string(), received.host.clone(), received.peer, received.secure);
+        let (method, url, peer) = (received.head.method.to_string(), received.url.clone(), received.peer);
         let body = match &payload {
             Payload::Whole(body) => body.clone(),
             Payload::Streaming(_) | Payload::Upgrade(_) => return Err(Failure::Internal), // The door collects it.
@@ -85,10 +83,9 @@ impl Delivery {
         let head = Head {
             method,
             target: String::from_utf8_lossy(&told.target).into_owned(),
-            host,
+            url,
             headers: kept_lines(&told),
             peer,
-            secure,
             verified: scheme.into_owned(),
         };
         let now = Timestamp::now();
@@ -122,7 +119,6 @@ impl Delivery {
             kind: meta.kind,
             sender_id: meta.id,
             received_at: at,
-            url: Some(url),
             content: Content::Whole(body),
             lease: Lease { fence: 0, attempt: 0, tries: 0 }, // The store gives it.
             replay_of: None,
@@ -184,7 +180,7 @@ impl Delivery {
     }
 
     /// The attempt that was to probe a circuit is not made.
-    fn no_probe(&self, endpoint: &EndpointName, probe: bool) {
+    pub(super) fn no_probe(&self, endpoint: &EndpointName, probe: bool) {
         if probe {
             self.circuit(endpoint, Circuit::probe_not_made);
         }
@@ -214,7 +210,8 @@ impl Delivery {
         deadline: Instant,
     ) -> Reply {
         if state == State::Delivered && keeping.assured {
-            return recorded.and_then(|answer| answer_of(&answer)).map_or(Reply::Ack, Reply::Answer);
+            let answer = recorded.map(|answer| Answer::recorded(&answer, HeaderMap::new()));
+            return answer.map_or(Reply::Ack, Reply::Answer);
         }
         let running = lock(&self.running).get(&of).cloned();
         let Some(mut running) = running.filter(|_| state == State::Running) else { return Reply::Ack };
@@ -237,19 +234,6 @@ fn identity(keeping: &Keeping, webhook: &Webhook) -> Option<String> {
         Identity::Body => webhook.body_digest().map(|digest| HEXLOWER.encode(&digest)),
     };
     named.or_else(|| webhook.mark().map(|mark| format!("signature:{}", HEXLOWER.encode(&mark.digest))))
-}
-
-/// A recorded answer as a sender gets it.
-fn answer_of(answer: &store::Answer) -> Option<Answer> {
-    let mut headers = HeaderMap::new();
-    for (name, value) in &answer.headers {
-        headers.append(HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_bytes(value).ok()?);
-    }
-    if answer.truncated {
-        headers.remove(http::header::CONTENT_LENGTH);
-    }
-    let status = StatusCode::from_u16(answer.status).ok()?;
-    Some(Answer { status, headers, body: answer.body.clone(), trailers: HeaderMap::new(), more: None })
 }
 
 /// What is kept of a head's lines. One that was chunked says so there: of an empty body nothing else tells it.

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Delivery, MAX_PUMPED,
-    attempt::{Content, Event, run},
+    attempt::{Event, run},
     intake::NO_WAIT,
     lock,
 };
@@ -111,16 +111,13 @@ async fn round(delivery: &Arc<Delivery>) -> Duration {
         Ok(claimed) => claimed,
         Err(error) => {
             tracing::warn!(%error, "nothing can be claimed");
-            for name in probes {
-                delivery.circuit(&name, crate::retry::Circuit::probe_not_made);
-            }
+            probes.iter().for_each(|name| delivery.no_probe(name, true));
             return IDLE;
         }
     };
     for name in &probes {
-        if !claimed.deliveries.iter().any(|delivery| delivery.summary.endpoint == *name) {
-            delivery.circuit(name, crate::retry::Circuit::probe_not_made);
-        }
+        let claimed = claimed.deliveries.iter().any(|delivery| delivery.summary.endpoint == *name);
+        delivery.no_probe(name, !claimed);
     }
     for claim in claimed.deliveries {
         if let Some(endpoint) = endpoints.get(&claim.summary.endpoint) {
@@ -134,23 +131,9 @@ async fn round(delivery: &Arc<Delivery>) -> Duration {
 }
 
 fn begin(delivery: &Arc<Delivery>, endpoint: &Arc<Endpoint>, claim: store::Delivery, probe: bool) {
-    let Some(keeping) = endpoint.keeping.clone() else { return };
     let store::Delivery { summary, lease, head, body } = claim;
-    let event = Event {
-        endpoint: Arc::clone(endpoint),
-        keeping,
-        id: summary.id,
-        head,
-        kind: summary.event_type,
-        sender_id: summary.sender_id,
-        received_at: summary.received_at,
-        url: None,
-        content: body.map_or(Content::Kept(summary.size), Content::Whole),
-        lease,
-        replay_of: summary.replay_of,
-        redelivered: summary.redelivered,
-        probe,
-    };
+    let Some(event) = Event::of(endpoint, summary, head, body, lease) else { return };
+    let event = Event { probe, ..event };
     *lock(&delivery.pumped).entry(endpoint.name.clone()).or_default() += 1;
     let (own, name) = (Arc::clone(delivery), endpoint.name.clone());
     delivery.tasks.spawn(async move {

@@ -168,10 +168,9 @@ fn event(endpoint: &str, ms: i64) -> NewEvent {
         head: Head {
             method: "POST".into(),
             target: format!("/hook?n={ms}"),
-            host: "hook.test".into(),
+            url: "https://hook.test".into(),
             headers: vec![("content-type".into(), b"application/json".to_vec()), ("x-raw".into(), vec![0xe9, 0xff])],
             peer: Ipv4Addr::LOCALHOST.into(),
-            secure: true,
             verified: "github".into(),
         },
         body: Body::Bytes(format!("{{\"n\":{ms}}}").into()),

@@ -40,14 +40,12 @@ pub struct Head {
     pub method: String,
     /// What of the target is for the handler.
     pub target: String,
-    /// The host that the sender named.
-    pub host: String,
+    /// Under which the sender knows the endpoint: a signature may cover it.
+    pub url: String,
     /// Names and values in order, values as raw bytes.
     pub headers: Vec<(String, Vec<u8>)>,
     /// The sender's address.
     pub peer: IpAddr,
-    /// Whether it came over TLS.
-    pub secure: bool,
     /// The scheme that proved it.
     pub verified: String,
 }

@@ -84,7 +84,7 @@ impl Stock {
         let head = Head {
             method: "POST".into(),
             target: "/github".into(),
-            host: "hooks.example.com".into(),
+            url: "https://hooks.example.com".into(),
             headers: vec![
                 header("content-type", "application/json"),
                 header("user-agent", "GitHub-Hookshot/0123456"),
@@ -93,7 +93,6 @@ impl Stock {
                 header("x-hub-signature-256", &format!("sha256={}", "0a".repeat(32))),
             ],
             peer: Ipv4Addr::LOCALHOST.into(),
-            secure: true,
             verified: "github".into(),
         };
         let line = format!("{head:?}").into();

@@ -12,9 +12,8 @@ use crate::store::{Head, StoreError};
 struct Written {
     method: String,
     target: String,
-    host: String,
+    url: String,
     peer: IpAddr,
-    secure: bool,
     verified: String,
     headers: Vec<(String, String)>,
 }
@@ -23,9 +22,8 @@ pub(super) fn write(head: &Head) -> String {
     let written = Written {
         method: head.method.clone(),
         target: head.target.clone(),
-        host: head.host.clone(),
+        url: head.url.clone(),
         peer: head.peer,
-        secure: head.secure,
         verified: head.verified.clone(),
         headers: latin1(&head.headers),
     };
@@ -37,10 +35,9 @@ pub(super) fn read(text: &str) -> Result<Head, StoreError> {
     Ok(Head {
         method: written.method,
         target: written.target,
-        host: written.host,
+        url: written.url,
         headers: bytes(written.headers)?,
         peer: written.peer,
-        secure: written.secure,
         verified: written.verified,
     })
 }

@@ -27,10 +27,9 @@ fn event(n: u64, body: impl Into<Bytes>) -> NewEvent {
         head: Head {
             method: "POST".into(),
             target: "/".into(),
-            host: "hook.test".into(),
+            url: "https://hook.test".into(),
             headers: Vec::new(),
             peer: std::net::Ipv4Addr::LOCALHOST.into(),
-            secure: false,
             verified: "none".into(),
         },
         body: Body::Bytes(body.into()),
