@@ -109,6 +109,12 @@ impl Statuses {
         Self(ranges)
     }
 
+    /// The ranges.
+    #[must_use]
+    pub fn ranges(&self) -> &[std::ops::RangeInclusive<u16>] {
+        &self.0
+    }
+
     /// Whether the status is one of them.
     #[must_use]
     pub fn contains(&self, status: u16) -> bool {

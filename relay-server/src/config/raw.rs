@@ -73,6 +73,14 @@ pub(super) struct RawStore {
     pub(super) pending_retention: Text,
 }
 
+/// `503`, or `"5xx"` for a class of them.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum RawStatus {
+    One(i64),
+    Class(String),
+}
+
 /// `retry = { … }`
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -82,8 +90,8 @@ pub(super) struct RawRetry {
     pub(super) factor: Number,
     pub(super) longest: Text,
     pub(super) attempts: Number,
-    pub(super) retry_on: Option<Vec<Spanned<i64>>>,
-    pub(super) give_up_on: Option<Vec<Spanned<i64>>>,
+    pub(super) retry_on: Option<Vec<Spanned<RawStatus>>>,
+    pub(super) give_up_on: Option<Vec<Spanned<RawStatus>>>,
 }
 
 /// `order = "fifo"` or `order = { key = "…" }`

@@ -4,6 +4,7 @@
 //! which it would be typed.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use serde::Serialize;
 
@@ -11,6 +12,8 @@ use super::effective::{Effective, EndpointSpec, KeySet, TokenSpec, VerifyOptions
 use super::error::Place;
 use super::secret_ref::SecretRef;
 use super::values::{show_duration, show_size};
+use crate::endpoint::{Identity, Keeping, Order, Resign};
+use crate::retry::{Schedule, Statuses};
 
 /// The whole config, ready for a serializer.
 #[derive(Debug, Serialize)]
@@ -75,12 +78,70 @@ struct ShownEndpoint {
     wait_for_agent: String,
     hosts: Vec<String>,
     allow: Vec<String>,
-    replay: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replay: Option<&'static str>,
     attach: &'static str,
+    #[serde(flatten)]
+    keeping: Option<ShownKeeping>,
     verify: ShownVerify,
     /// The keys whose values come from the provider's row. Shown as comments; in JSON as a list.
     #[serde(skip)]
     preset: Vec<&'static str>,
+}
+
+/// What only an endpoint that keeps events has.
+#[derive(Debug, Serialize)]
+struct ShownKeeping {
+    attempt_timeout: String,
+    agent_grace: String,
+    on_failure: &'static str,
+    methods: Vec<String>,
+    dedup: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dedup_window: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dedup_key: Option<String>,
+    order: ShownOrder,
+    resign: &'static str,
+    ack: ShownAck,
+    retry: ShownRetry,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum ShownOrder {
+    Word(&'static str),
+    Key { key: String },
+}
+
+#[derive(Debug, Serialize)]
+struct ShownAck {
+    status: u16,
+    body: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_type: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ShownRetry {
+    #[serde(flatten)]
+    schedule: ShownSchedule,
+    retry_on: Vec<ShownStatus>,
+    give_up_on: Vec<ShownStatus>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum ShownSchedule {
+    List { schedule: Vec<String> },
+    Growing { first: String, factor: u32, longest: String, attempts: u32 },
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum ShownStatus {
+    One(u16),
+    Class(String),
 }
 
 #[derive(Debug, Serialize)]
@@ -216,7 +277,8 @@ fn endpoint(spec: &EndpointSpec) -> ShownEndpoint {
         max_body: show_size(spec.max_body),
         wait_for_agent: show_duration(spec.wait_for_agent),
         hosts: spec.hosts.iter().map(ToString::to_string).collect(),
-        replay: spec.replay.name(),
+        replay: spec.keeping.is_none().then(|| spec.replay.name()),
+        keeping: spec.keeping.as_ref().map(keeping),
         allow: spec.allow.iter().map(ToString::to_string).collect(),
         attach: if spec.exclusive { "exclusive" } else { "shared" },
         preset: spec.preset.clone(),
@@ -227,6 +289,63 @@ fn endpoint(spec: &EndpointSpec) -> ShownEndpoint {
             }
         },
     }
+}
+
+fn keeping(keeping: &Keeping) -> ShownKeeping {
+    ShownKeeping {
+        attempt_timeout: show_duration(keeping.attempt_timeout),
+        agent_grace: show_duration(keeping.agent_grace),
+        on_failure: if keeping.pass_failures { "pass" } else { "retry" },
+        methods: keeping.methods.iter().map(ToString::to_string).collect(),
+        dedup: match (&keeping.identity, keeping.dedup_window) {
+            (_, None) => "off",
+            (Identity::Body, _) => "body",
+            (Identity::Provider | Identity::Located(_), _) => "on",
+        },
+        dedup_window: keeping.dedup_window.map(show_duration),
+        dedup_key: match &keeping.identity {
+            Identity::Located(row) => Some(row.title.clone()),
+            Identity::Provider | Identity::Body => None,
+        },
+        order: match &keeping.order {
+            Order::None => ShownOrder::Word("none"),
+            Order::Fifo => ShownOrder::Word("fifo"),
+            Order::ByKey(row) => ShownOrder::Key { key: row.title.clone() },
+        },
+        resign: match keeping.resign {
+            Resign::Late => "late",
+            Resign::Never => "never",
+            Resign::Always => "always",
+        },
+        ack: ShownAck {
+            status: keeping.ack.status.as_u16(),
+            body: String::from_utf8_lossy(&keeping.ack.body).into_owned(),
+            content_type: keeping.ack.content_type.as_ref().and_then(|line| line.to_str().ok()).map(str::to_owned),
+        },
+        retry: ShownRetry {
+            schedule: match &keeping.schedule {
+                Schedule::List(waits) => {
+                    ShownSchedule::List { schedule: waits.iter().copied().map(show_duration).collect() }
+                }
+                Schedule::Exponential { first, factor, longest, attempts } => ShownSchedule::Growing {
+                    first: show_duration(*first),
+                    factor: *factor,
+                    longest: show_duration(*longest),
+                    attempts: *attempts,
+                },
+            },
+            retry_on: statuses(&keeping.statuses.retry_on),
+            give_up_on: statuses(&keeping.statuses.give_up_on),
+        },
+    }
+}
+
+fn statuses(statuses: &Statuses) -> Vec<ShownStatus> {
+    let shown = |range: &RangeInclusive<u16>| match (range.start(), range.end()) {
+        (first, last) if first == last => ShownStatus::One(*first),
+        (first, _) => ShownStatus::Class(format!("{}xx", first / 100)),
+    };
+    statuses.ranges().iter().map(shown).collect()
 }
 
 fn signed(provider: &str, secrets: &[(SecretRef, Place)], options: &VerifyOptions) -> ShownSigned {

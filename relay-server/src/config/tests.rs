@@ -35,6 +35,29 @@ fn a_good_config_loads_with_the_providers_deadline() {
 }
 
 #[test]
+fn what_is_shown_of_keeping_can_be_typed() {
+    let keys = "mode = \"durable\"\nresign = \"never\"\norder = { key = \"json:/a\" }\ndedup_key = \"header:x-id\"\n\
+        on_failure = \"pass\"\nmethods = [\"POST\"]\nack = { status = 202, body = \"{}\" }\n\
+        retry = { first = \"2s\", attempts = 3, retry_on = [429, \"5xx\"], give_up_on = [] }\n";
+    let typed = GOOD.replacen("name = \"github\"\n", &format!("name = \"github\"\n{keys}"), 1);
+    let show = |text: &str| {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("relay.toml");
+        fs::write(&path, text).expect("writes");
+        let shown = Source { path: Some(path.clone()), flags: Flags::default() }.show().expect("a good config");
+        let text = shown.to_toml().expect("TOML").replace(&directory.path().display().to_string(), "/here");
+        text.replace("  # from the provider's row", "")
+    };
+    let first = show(&typed);
+    assert!(first.contains("dedup_key = \"header:x-id\"") && first.contains("\"5xx\""), "{first}");
+    // A token shows the beginnings of its hashes only.
+    let (head, token) = typed.split_once("[[token]]").expect("a token");
+    assert!(head.contains("durable"));
+    let again = first.split_once("[[token]]").expect("a token").0.to_owned() + "[[token]]" + token;
+    assert_eq!(show(&again), first);
+}
+
+#[test]
 fn what_is_wrong_is_named_with_its_line() {
     for (from, to, expected) in [
         ("env:SECRET", "env:MISSING", "relay.toml:6"),

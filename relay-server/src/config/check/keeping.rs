@@ -1,5 +1,6 @@
 //! What an endpoint says about keeping events: its mode, and the keys that only stored modes have.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use toml::Spanned;
 
 use super::{HOUR, duration, number, read, texts};
 use crate::config::error::{Place, Report};
-use crate::config::raw::{RawEndpoint, RawOrder, Text};
+use crate::config::raw::{RawEndpoint, RawOrder, RawStatus, Text};
 use crate::config::values;
 use crate::endpoint::{Ack, Identity, Keeping, Order, Resign};
 use crate::retry::{MAX_WAIT, Schedule, StatusRule, Statuses};
@@ -43,6 +44,10 @@ pub(super) fn keeping(
         Mode::Durable => false,
         Mode::Assured => true,
     };
+    if let Some(replay) = &raw.replay {
+        let place = report.place(format!("{key}.replay"), Some(replay.span()));
+        report.error(&place, "an endpoint that keeps events knows repeats by `dedup`", "set dedup, or leave it out");
+    }
     let of = |member: &str| format!("{key}.{member}");
     let minute = Duration::from_secs(60);
     let second = Duration::from_secs(1);
@@ -184,7 +189,7 @@ fn ack(raw: &RawEndpoint, provider: Option<&Provider>, key: &str, report: &mut R
 /// Something that finds a text in a request, in the grammar of the providers' rows.
 fn locator(text: &str) -> Result<Arc<Provider>, values::Problem> {
     let mut table = toml::Table::new();
-    for (key, value) in [("name", "key"), ("title", "key"), ("event_id", text)] {
+    for (key, value) in [("name", "key"), ("title", text), ("event_id", text)] {
         table.insert(key.to_owned(), toml::Value::String(value.to_owned()));
     }
     let mut tables = toml::Table::new();
@@ -253,19 +258,33 @@ fn schedule(raw: &RawEndpoint, key: &str, report: &mut Report<'_>) -> Schedule {
     Schedule::List(waits)
 }
 
+/// The statuses of failures that are meant.
+fn failures(status: &RawStatus) -> Option<RangeInclusive<u16>> {
+    match status {
+        RawStatus::One(status) => {
+            let status = u16::try_from(*status).ok().filter(|status| (300..=599).contains(status))?;
+            Some(status..=status)
+        }
+        RawStatus::Class(class) => {
+            let hundreds = ["3xx", "4xx", "5xx"].iter().position(|known| known == class)?;
+            let first = 300 + 100 * u16::try_from(hundreds).ok()?;
+            Some(first..=first + 99)
+        }
+    }
+}
+
 fn statuses(raw: &RawEndpoint, key: &str, report: &mut Report<'_>) -> StatusRule {
     let mut rule = StatusRule::default();
-    let mut list = |list: &Option<Vec<Spanned<i64>>>, name: &str| {
-        let list = list.as_ref()?;
-        let of = |status: &Spanned<i64>| {
-            let known = u16::try_from(*status.get_ref()).ok().filter(|status| (300..=599).contains(status));
+    let mut list = |list: &Option<Vec<Spanned<RawStatus>>>, name: &str| {
+        let of = |status: &Spanned<RawStatus>| {
+            let known = failures(status.get_ref());
             if known.is_none() {
                 let place = report.place(format!("{key}.retry.{name}"), Some(status.span()));
-                report.error(&place, format!("{} is not a status of a failure", status.get_ref()), "300 to 599");
+                report.error(&place, "this is not a status of a failure", "write 300 to 599, \"4xx\" or \"5xx\"");
             }
-            known.map(|status| status..=status)
+            known
         };
-        Some(Statuses::new(list.iter().filter_map(of).collect()))
+        Some(Statuses::new(list.as_ref()?.iter().filter_map(of).collect()))
     };
     if let Some(statuses) = list(&raw.retry.retry_on, "retry_on") {
         rule.retry_on = statuses;
