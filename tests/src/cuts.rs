@@ -3,7 +3,8 @@
 //! It is killed; or the power is cut, which also takes what was written and not synced: a library that stands before
 //! the system's notes down every write and sync of the store, and afterwards the writes that no sync covered are undone.
 //!
-//! Bodies are unique, so that each can be followed. The handler counts them; senders note which of theirs got a 2xx.
+//! Bodies begin with a number of their own, so that each can be followed; some are long enough to be kept in parts. The
+//! handler takes its time, fails some the first time, and counts what it took; senders note which of theirs got a 2xx.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,12 +16,13 @@ use std::{
     time::Duration,
 };
 
-use http::Response;
+use anyhow::Context as _;
+use http::{Response, StatusCode};
 use http_body_util::BodyExt as _;
 use tokio::{
     process::Command,
     task::JoinSet,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{
@@ -36,6 +38,12 @@ const SENDERS: usize = 8;
 const LOAD: Duration = Duration::from_millis(60);
 const MORE_MS: u64 = 300;
 
+/// How long the handler takes, so that much is acknowledged and not delivered when the relay dies.
+const HANDLING: Duration = Duration::from_millis(15);
+
+/// Length of a long body, in bytes.
+const LONG: usize = 150_000;
+
 /// How long what was acknowledged may take to arrive, once the relay is left alone.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -50,14 +58,16 @@ const ENDPOINTS: &str = "[[endpoint]]\nname = \"assured\"\nmode = \"assured\"\nv
 pub struct Tally {
     /// Those that got a 2xx.
     pub acknowledged: usize,
-    /// Of these, how many the handler saw.
+    /// Of these, how many the handler took.
     pub delivered: usize,
-    /// Of these, how many it saw more than once.
+    /// Of these, how many it took more than once.
     pub again: usize,
+    /// Those that were acknowledged and not yet delivered at a cut, all cuts together: what a loss would be of.
+    pub waiting: usize,
 }
 
 impl Tally {
-    /// Acknowledged, and never seen.
+    /// Acknowledged, and never taken.
     #[must_use]
     pub const fn lost(&self) -> usize {
         self.acknowledged - self.delivered
@@ -80,7 +90,8 @@ impl Power {
         let folder = tempfile::tempdir()?;
         std::fs::create_dir(folder.path().join("store"))?;
         let source = tools.join("powerloss.c");
-        if !source.is_file() {
+        let python = Command::new("python3").arg("--version").output().await;
+        if !source.is_file() || python.is_err() {
             return Ok(None);
         }
         let mut compiler = Command::new("cc");
@@ -125,6 +136,18 @@ impl Power {
         std::fs::write(self.folder.path().join("faults"), if fail { "eio_fsync" } else { "" })
     }
 
+    /// Whether what the cut left is sound: looked at in a copy, since looking mends.
+    fn check(&self) -> anyhow::Result<()> {
+        let copy = tempfile::tempdir()?;
+        for part in ["relay.db", "relay.db-wal"] {
+            let from = self.folder.path().join("store").join(part);
+            if from.exists() {
+                std::fs::copy(from, copy.path().join(part))?;
+            }
+        }
+        relay_server::store::check(&copy.path().join("relay.db")).context("after the cut")
+    }
+
     /// Undoes what was not synced: all of it, a part, or sectors of it, in turn.
     async fn cut(&self, cycle: u32) -> anyhow::Result<()> {
         let writes = self.folder.path().join("writes");
@@ -133,7 +156,8 @@ impl Power {
         cut.arg(self.tools.join("cut.py")).arg(&writes).args(["--mode", mode, "--seed", &cycle.to_string()]);
         let output = cut.output().await?;
         anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        Ok(std::fs::remove_file(writes)?)
+        std::fs::remove_file(writes)?;
+        self.check()
     }
 }
 
@@ -147,13 +171,27 @@ pub async fn failing_syncs(program: &Path, power: &Power) -> anyhow::Result<()> 
     let vars: Vec<(&str, &str)> = vars.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let mut relay = Server::start(program, "127.0.0.1:0", &(store + ENDPOINTS), &vars).await?;
     let public = relay.public.clone();
-    let post = |body: &'static str| send(&public, request("POST", "/durable", &[], body));
+    let post = |body: &'static str| {
+        let public = public.clone();
+        async move { send(&public, request("POST", "/durable", &[], body)).await }
+    };
     anyhow::ensure!(post("before").await?.status().is_success(), "a sound store takes it");
     power.fail_syncs(true)?;
-    let answer = post("while it fails").await;
-    anyhow::ensure!(!answer.is_ok_and(|answer| answer.status().is_success()), "it acknowledged what it had not kept");
+    let batch = ["one", "two", "three", "four"].map(|body| tokio::spawn(post(body)));
+    for answer in batch {
+        let taken = answer.await?.is_ok_and(|answer| answer.status().is_success());
+        anyhow::ensure!(!taken, "it acknowledged what it had not kept");
+    }
+    let admin = relay.admin.clone();
+    let not_ready = async {
+        while send(&admin, request("GET", "/readyz", &[], "")).await.is_ok_and(|answer| answer.status().is_success()) {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(1), not_ready).await.context("it says that it is ready")?;
     anyhow::ensure!(!relay.ended().await?, "it ended as if all were well");
     power.fail_syncs(false)?;
+    power.cut(0).await?; // What the failed sync left in the system's cache is gone, too.
     relay.start_again(&public).await?;
     let (_, events) = relay.ask(&["event", "list", "--json"]).await?;
     let (_, body) = relay.ask(&["event", "body", events.lines().last().map_or("", first_id)]).await?;
@@ -171,16 +209,24 @@ fn first_id(line: &str) -> &str {
 /// # Errors
 /// If the relay does not start again by itself after a kill, or nothing was acknowledged at all.
 pub async fn kills(program: &Path, cycles: u32, seed: u64, power: Option<&Power>) -> anyhow::Result<Tally> {
-    let seen: Arc<Mutex<HashMap<String, u32>>> = Arc::default();
+    let seen: Arc<Mutex<HashMap<u64, u32>>> = Arc::default();
     let handler = {
         let seen = Arc::clone(&seen);
         Handler::start(move |request| {
             let seen = Arc::clone(&seen);
             async move {
-                if let Ok(body) = request.into_body().collect().await {
-                    *lock(&seen).entry(String::from_utf8_lossy(&body.to_bytes()).into_owned()).or_default() += 1;
+                let first = request.headers().get("relay-attempt").is_some_and(|attempt| attempt == "1");
+                let body = request.into_body().collect().await;
+                let name = body.ok().and_then(|body| name_of(&body.to_bytes()));
+                sleep(HANDLING).await;
+                match name {
+                    Some(number) if first && number % 8 == 1 => answer(503),
+                    Some(number) => {
+                        *lock(&seen).entry(number).or_default() += 1;
+                        answer(200)
+                    }
+                    None => answer(400), // It broke off, with the relay.
                 }
-                Response::new(full("done"))
             }
         })
         .await?
@@ -192,9 +238,9 @@ pub async fn kills(program: &Path, cycles: u32, seed: u64, power: Option<&Power>
     let endpoint = |name: &str| format!("[[endpoint]]\nname = \"{name}\"\ntarget = \"{target}\"\n");
     let _agent = relay.agent_from_file(&(endpoint("assured") + &endpoint("durable"))).await?;
     let public = relay.public.clone();
-    let acknowledged: Arc<Mutex<HashSet<String>>> = Arc::default();
+    let acknowledged: Arc<Mutex<HashSet<u64>>> = Arc::default();
     let next = Arc::new(AtomicU64::new(0));
-    let mut random = seed;
+    let (mut random, mut waiting) = (seed, 0);
     for cycle in 0..cycles {
         let stop = Arc::new(AtomicBool::new(false));
         let mut senders = JoinSet::new();
@@ -204,9 +250,9 @@ pub async fn kills(program: &Path, cycles: u32, seed: u64, power: Option<&Power>
             senders.spawn(async move {
                 let path = if sender % 2 == 0 { "/assured" } else { "/durable" };
                 while !stop.load(Ordering::Relaxed) {
-                    let body = format!("webhook {}", next.fetch_add(1, Ordering::Relaxed));
-                    match send(&public, request("POST", path, &[], body.clone())).await {
-                        Ok(response) if response.status().is_success() => drop(lock(&acknowledged).insert(body)),
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    match send(&public, request("POST", path, &[], body_of(number))).await {
+                        Ok(response) if response.status().is_success() => drop(lock(&acknowledged).insert(number)),
                         Ok(_) => {}
                         Err(_) => return, // The relay is dead.
                     }
@@ -221,6 +267,7 @@ pub async fn kills(program: &Path, cycles: u32, seed: u64, power: Option<&Power>
         stop.store(true, Ordering::Relaxed);
         relay.ended().await?;
         while senders.join_next().await.is_some() {}
+        waiting += lock(&acknowledged).difference(&lock(&seen).keys().copied().collect()).count();
         if let Some(power) = power {
             power.cut(cycle).await?;
         }
@@ -232,16 +279,36 @@ pub async fn kills(program: &Path, cycles: u32, seed: u64, power: Option<&Power>
     loop {
         let tally = {
             let seen = lock(&seen);
-            let calls = acknowledged.iter().filter_map(|body| seen.get(body));
+            let calls = acknowledged.iter().filter_map(|number| seen.get(number));
             let again = calls.clone().filter(|calls| **calls > 1).count();
-            Tally { acknowledged: acknowledged.len(), delivered: calls.count(), again }
+            Tally { acknowledged: acknowledged.len(), delivered: calls.count(), again, waiting }
         };
         if tally.lost() == 0 || Instant::now() > end {
-            drop(relay);
             return Ok(tally);
         }
         sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// A webhook's body: every sixteenth is long.
+fn body_of(number: u64) -> Vec<u8> {
+    let mut body = format!("{number}\n").into_bytes();
+    if number % 16 == 0 {
+        body.resize(LONG, b'.');
+    }
+    body
+}
+
+/// The number of a body that is whole.
+fn name_of(body: &[u8]) -> Option<u64> {
+    let number = std::str::from_utf8(body.split(|byte| *byte == b'\n').next()?).ok()?.parse().ok()?;
+    (body == body_of(number)).then_some(number)
+}
+
+fn answer(status: u16) -> Response<crate::handler::Body> {
+    let mut response = Response::new(full("done"));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or_default();
+    response
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

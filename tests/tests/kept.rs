@@ -414,3 +414,34 @@ async fn what_was_let_pass_unproven_is_never_signed_by_the_relay() {
     assert_eq!(head.headers["webhook-signature"], "v1,Zm9yZ2Vk");
     assert!(!head.headers.contains_key("relay-resigned"));
 }
+
+#[tokio::test]
+async fn a_replay_is_as_old_as_what_it_repeats() {
+    let config = "[[endpoint]]\nname = \"open\"\nmode = \"durable\"\n\
+        verify = { provider = \"standard-webhooks\", secrets = [\"env:HOOK\"], tolerance = \"1s\" }\n";
+    let relay = relay(config).await;
+    let (tell, mut heads) = mpsc::unbounded_channel();
+    let handler = Handler::start(move |request| {
+        let tell = tell.clone();
+        async move {
+            tell.send(request.into_parts().0).expect("a listener");
+            Response::new(full("ok"))
+        }
+    });
+    let handler = handler.await.expect("a handler");
+    let _agent = relay.agent("open", &handler.port(), &[]).await.expect("attaches");
+    let lines = signed("standard-webhooks", SECRET, b"hello").expect("signs");
+    let lines: Vec<(&str, &str)> = lines.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let first = send(&relay.public, request("POST", "/open", &lines, "hello")).await.expect("answers");
+    // Sooner or later the original is too old, however new the replay is.
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let head = timeout(PATIENCE, heads.recv()).await.expect("a call").expect("a handler");
+        if head.headers.contains_key("relay-resigned") {
+            assert_eq!(head.headers["relay-replay-of"], id(&first));
+            return;
+        }
+        assert!(Instant::now() < end, "no replay was signed afresh");
+        relay.ask(&["event", "replay", id(&first)]).await.expect("runs");
+    }
+}

@@ -26,16 +26,17 @@ async fn kill() -> anyhow::Result<ExitCode> {
     let seed = arguments.next().map_or(Ok(1), |text| text.parse())?;
     let power = if cuts { Power::new().await? } else { None };
     if cuts && power.is_none() {
-        println!("skipped: there is no ../shared/tools, or no C compiler");
+        println!("skipped: there is no ../shared/tools, or no C compiler or no Python");
         return Ok(ExitCode::SUCCESS);
     }
     let tally = kills(&std::env::current_exe()?, cycles, seed, power.as_ref()).await?;
     let what = if cuts { "power cuts" } else { "kills" };
     println!(
-        "{cycles} {what}, seed {seed}: {} acknowledged, {} delivered, {} of them more than once, {} lost",
+        "{cycles} {what}, seed {seed}: {} acknowledged, {} delivered, {} of them more than once, {} waited at a cut, {} lost",
         tally.acknowledged,
         tally.delivered,
         tally.again,
+        tally.waiting,
         tally.lost()
     );
     Ok(if tally.lost() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
