@@ -44,7 +44,7 @@ const HANDLING: Duration = Duration::from_millis(15);
 /// Length of a long body, in bytes.
 const LONG: usize = 150_000;
 
-/// How long what was acknowledged may take to arrive, once the relay is left alone.
+/// How long nothing may arrive of what was acknowledged, once the relay is left alone.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const ENDPOINTS: &str = "[[endpoint]]\nname = \"assured\"\nmode = \"assured\"\nverify = \"none\"\n\
@@ -275,7 +275,7 @@ pub async fn kills(program: &Path, cycles: u32, seed: u64, power: Option<&Power>
     }
     let acknowledged = std::mem::take(&mut *lock(&acknowledged));
     anyhow::ensure!(!acknowledged.is_empty(), "nothing was acknowledged, so nothing is shown");
-    let end = Instant::now() + PATIENCE;
+    let (mut end, mut delivered) = (Instant::now() + PATIENCE, 0);
     loop {
         let tally = {
             let seen = lock(&seen);
@@ -283,6 +283,9 @@ pub async fn kills(program: &Path, cycles: u32, seed: u64, power: Option<&Power>
             let again = calls.clone().filter(|calls| **calls > 1).count();
             Tally { acknowledged: acknowledged.len(), delivered: calls.count(), again, waiting }
         };
+        if tally.delivered > delivered {
+            (end, delivered) = (Instant::now() + PATIENCE, tally.delivered);
+        }
         if tally.lost() == 0 || Instant::now() > end {
             return Ok(tally);
         }
