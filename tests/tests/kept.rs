@@ -238,6 +238,9 @@ async fn a_link_that_breaks_mid_delivery_is_settled_by_what_the_agent_tells() {
     let link = Link::start(&relay.public).await.expect("a link");
     let address = format!("ws://{}", link.address);
     let mut agent = relay.agent("open", &handler.handler.port(), &["--relay", &address]).await.expect("attaches");
+    let before = post(&relay, "before").await;
+    handler.call().await;
+    let record = event(&relay, id(&before), is("delivered")).await;
     let (response, ()) = tokio::join!(post(&relay, "late"), async {
         handler.call().await;
         link.set(State::Cut);
@@ -246,6 +249,9 @@ async fn a_link_that_breaks_mid_delivery_is_settled_by_what_the_agent_tells() {
         agent.line("ready").await.expect("it comes back");
         handler.gate.send_replace(true);
     });
+    let again = event(&relay, id(&before), is("delivered")).await;
+    assert!(record["attempts"][0]["agent"].is_string());
+    assert_eq!(again, record, "what had arrived was told again, and changes nothing");
     // The sender waited, and got the handler's own answer, told in the agent's next session.
     assert_eq!((response.status().as_u16(), &response.body()[..]), (200, &b"answer to late"[..]));
     let kept = event(&relay, id(&response), is("delivered")).await;

@@ -147,11 +147,11 @@ pub(super) async fn run(delivery: &Delivery, mut event: Event, patience: Instant
         Ok(Err(Broken::SessionLost)) => told_later(&mut expected, &event.keeping, limit).await,
         Ok(Err(Broken::Reset(code))) => Ending::Failed(outcome_of(code)),
     };
-    drop(expected);
     let meaning = meaning(&ending, &event.keeping, audience.waits());
     let then = audience.hear(&ending, meaning, &event);
     note(delivery, &event, &ending, meaning);
     settle(delivery, &event, (started_at, begun, Some(agent.name)), ending, then).await;
+    drop(expected); // Until it is settled, what is told again of it is not news.
 }
 
 /// A signature that is not too old for a handler that looks at its age. It covers the body, so a long one is read.

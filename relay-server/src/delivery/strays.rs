@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     agents::outcomes::Stray,
-    store::{End, Lease},
+    store::{Attempt, End, Lease, Outcome},
     webhook::EventId,
 };
 
@@ -34,6 +34,11 @@ async fn settle(delivery: &Delivery, Stray { outcome, serves }: Stray) {
     let (name, tries) = (record.summary.endpoint.clone(), record.summary.tries);
     if !serves.iter().any(|served| **served == *name.as_str()) {
         return tracing::warn!(event_id = %id, "an agent told of an event of an endpoint that it does not serve");
+    }
+    // Answers that the last session brought are told again, in case they did not arrive.
+    let arrived = |attempt: &Attempt| attempt.fence == outcome.fence && attempt.outcome != Outcome::Lost;
+    if record.attempts.iter().any(arrived) {
+        return;
     }
     let lease = Lease { fence: outcome.fence, attempt: outcome.attempt, tries };
     let endpoints = delivery.endpoints.load();
