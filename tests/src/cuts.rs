@@ -296,7 +296,7 @@ pub async fn kills(program: &Path, cycles: u32, seed: u64, power: Option<&Power>
 /// A webhook's body: every sixteenth is long.
 fn body_of(number: u64) -> Vec<u8> {
     let mut body = format!("{number}\n").into_bytes();
-    if number % 16 == 0 {
+    if number.is_multiple_of(16) {
         body.resize(LONG, b'.');
     }
     body
