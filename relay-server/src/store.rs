@@ -44,7 +44,7 @@ pub use filter::{Cursor, Filter, Page, PageRequest, StatusRange};
 pub use memory::MemoryStore;
 pub use model::{
     Act, Acted, Action, Answer, Attempt, Backlog, Body, Claimed, Dedup, Delivery, End, Ended, Head, Hold, Lease,
-    NewEvent, Outcome, Reason, Record, State, Summary, Then, Verdict, Want,
+    NewEvent, Outcome, Reason, Record, Signature, State, Summary, Then, Verdict, Want,
 };
 pub use rows::{
     Bulk, BulkAction, ConfigChange, ConfigKind, ConfigRow, Presence, Purge, PurgeCursor, Purged, RefusedRow, Source,

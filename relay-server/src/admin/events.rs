@@ -22,7 +22,7 @@ use crate::{
     endpoint::EndpointName,
     store::{
         Act, Acted, Action, Attempt, BulkAction, Cursor, Filter, MAX_PAGE, MAX_RANGE_BYTES, PageRequest, Record,
-        State as Stands, StatusRange, StoreError, Summary,
+        Signature, State as Stands, StatusRange, StoreError, Summary,
     },
     webhook::EventId,
 };
@@ -193,7 +193,7 @@ async fn acted(admin: &Admin, id: &str, action: &str) -> Result<Response, Refusa
         "revive" => Action::Revive,
         "drop" => Action::Drop,
         "cancel" => Action::Cancel,
-        "replay" => Action::Replay(fresh),
+        "replay" => Action::Replay(fresh, Signature::Auto),
         _ => return Err(Box::new(super::api::unknown().await)),
     };
     let Summary { endpoint, id, .. } = find(admin, id).await?.summary;
@@ -201,7 +201,7 @@ async fn acted(admin: &Admin, id: &str, action: &str) -> Result<Response, Refusa
     let acts = vec![Act { endpoint, id, action }];
     let acted = delivery.store.act(acts, Timestamp::now()).await.map_err(failed)?.into_iter().next();
     delivery.wake();
-    let new = matches!(action, Action::Replay(_)).then(|| fresh.to_string());
+    let new = matches!(action, Action::Replay(..)).then(|| fresh.to_string());
     match acted {
         Some(Acted::Done) => Ok(answer(StatusCode::OK, &json!({ "id": id.to_string(), "new_id": new }))),
         Some(Acted::Not(state)) => {

@@ -20,13 +20,16 @@ use crate::{
     dispatch::{Trusted, request_head},
     endpoint::{Endpoint, EndpointName, Identity, Keeping, Order},
     retry::{Circuit, Gate},
-    store::{self, Dedup, Head, Lease, NewEvent, State, Verdict},
+    store::{self, Dedup, Head, Lease, NewEvent, Signature, State, Verdict},
     verify::{Payload, Webhook},
     webhook::{EventId, Failure},
 };
 
 /// Written anew for each attempt.
 const ATTEMPT: &[u8] = b"relay-attempt";
+
+/// Kept as the original's.
+const EVENT_ID: &str = "relay-event-id";
 
 /// Kept as a line, told as a framing.
 const CODING: &str = "transfer-encoding";
@@ -87,6 +90,7 @@ impl Delivery {
             headers: kept_lines(&told),
             peer,
             verified: scheme.into_owned(),
+            signature: Signature::Auto,
         };
         let now = Timestamp::now();
         // An assured event is attempted at once, unless its target is left alone for a while.
@@ -252,10 +256,13 @@ pub(super) fn told(event: &Event, afresh: Option<Vec<(String, String)>>) -> Requ
     let has = |wanted: &str| lines.iter().any(|(name, _)| name == wanted);
     // A body without a length came in chunks, whatever was kept of that.
     let chunked = has(CODING) || !has("content-length") && !event.content.is_empty();
+    let own_id = event.id.to_string().into_bytes();
     let mut headers: relay_proto::Headers = lines
         .iter()
         .filter(|(name, _)| name != CODING && !is_set(name))
-        .map(|(name, value)| (name.clone().into_bytes(), value.clone()))
+        // A replay has the lines of the original and an id of its own.
+        .map(|(name, value)| if name == EVENT_ID { (name, own_id.clone()) } else { (name, value.clone()) })
+        .map(|(name, value)| (name.clone().into_bytes(), value))
         .collect::<Vec<_>>()
         .into_iter()
         .collect();

@@ -106,6 +106,7 @@ suite! {
         an_open_one_is_cancelled_and_its_end_only_recorded
         a_replay_shares_a_long_body
         a_bulk_action_is_done_in_steps
+        only_what_waits_is_skipped
         a_bulk_replay_leaves_its_own_alone
         bulk_actions_are_bounded
         old_events_are_purged_and_late_ones_become_dead
@@ -172,6 +173,7 @@ fn event(endpoint: &str, ms: i64) -> NewEvent {
             headers: vec![("content-type".into(), b"application/json".to_vec()), ("x-raw".into(), vec![0xe9, 0xff])],
             peer: Ipv4Addr::LOCALHOST.into(),
             verified: "github".into(),
+            signature: Signature::Auto,
         },
         body: Body::Bytes(format!("{{\"n\":{ms}}}").into()),
         event_type: Some("push".into()),

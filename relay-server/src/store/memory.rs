@@ -130,7 +130,7 @@ impl Inner {
     fn act(&mut self, act: &Act, now: Timestamp) -> Acted {
         let Some(shelf) = self.shelves.get_mut(&act.endpoint) else { return Acted::Unknown };
         let acted = shelf.act(act, now);
-        if let (Acted::Done, Action::Replay(id)) = (acted, act.action) {
+        if let (Acted::Done, Action::Replay(id, _)) = (acted, act.action) {
             self.bytes += shelf.events[&id].row.summary.size + EVENT_BYTES;
         }
         acted
@@ -268,7 +268,7 @@ impl Store for MemoryStore {
         let mut inner = self.inner();
         let mut ids = BTreeSet::new();
         for act in &acts {
-            let Action::Replay(id) = act.action else { continue };
+            let Action::Replay(id, _) = act.action else { continue };
             let there = inner.shelves.get(&act.endpoint).is_some_and(|shelf| shelf.events.contains_key(&id));
             if there || !ids.insert((&act.endpoint, id)) {
                 return self.reply(Err(StoreError::Invalid(format!("there is already an event {id}"))));

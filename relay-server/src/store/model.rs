@@ -48,6 +48,22 @@ pub struct Head {
     pub peer: IpAddr,
     /// The scheme that proved it.
     pub verified: String,
+    /// What becomes of its signature when it is delivered.
+    pub signature: Signature,
+}
+
+/// What becomes of an event's signature when it is delivered. Only whoever has it replayed says anything else than
+/// [`Signature::Auto`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Signature {
+    /// What its endpoint says.
+    #[default]
+    Auto,
+    /// It stays as it came, however old it is.
+    Keep,
+    /// It is made anew each time.
+    Fresh,
 }
 
 /// A body on its way in.
@@ -232,6 +248,8 @@ codes! {
         Dropped = "dropped",
         /// A person cancelled it.
         Cancelled = "cancelled",
+        /// It waited when an agent attached that wanted nothing of what waited.
+        Skipped = "skipped",
     }
 }
 
@@ -450,8 +468,10 @@ pub enum Action {
     Drop,
     /// An open one ends. The end of an attempt that runs is only recorded.
     Cancel,
-    /// A new event with this id and the same content waits for delivery.
-    Replay(EventId),
+    /// A pending one ends: whoever comes for it wants only what is new.
+    Skip,
+    /// A new event with this id and the same content waits for delivery, its signature treated like this.
+    Replay(EventId, Signature),
 }
 
 /// What an [`Act`] did.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{Action, Cursor, Filter, MAX_BULKS, StoreError};
+use super::{Action, Cursor, Filter, MAX_BULKS, Signature, StoreError};
 use crate::{endpoint::EndpointName, webhook::EventId};
 
 /// What a configuration row is of.
@@ -97,12 +97,14 @@ pub enum BulkAction {
     Drop,
     /// As [`super::Action::Cancel`].
     Cancel,
+    /// As [`super::Action::Skip`].
+    Skip,
     /// As [`super::Action::Replay`].
     Replay,
 }
 
 impl BulkAction {
-    pub(super) const ALL: [Self; 4] = [Self::Revive, Self::Drop, Self::Cancel, Self::Replay];
+    pub(super) const ALL: [Self; 5] = [Self::Revive, Self::Drop, Self::Cancel, Self::Skip, Self::Replay];
 
     /// Its name.
     #[must_use]
@@ -111,6 +113,7 @@ impl BulkAction {
             Self::Revive => "revive",
             Self::Drop => "drop",
             Self::Cancel => "cancel",
+            Self::Skip => "skip",
             Self::Replay => "replay",
         }
     }
@@ -194,7 +197,8 @@ pub(super) fn single(action: BulkAction, fresh: EventId) -> Action {
         BulkAction::Revive => Action::Revive,
         BulkAction::Drop => Action::Drop,
         BulkAction::Cancel => Action::Cancel,
-        BulkAction::Replay => Action::Replay(fresh),
+        BulkAction::Skip => Action::Skip,
+        BulkAction::Replay => Action::Replay(fresh, Signature::Auto),
     }
 }
 

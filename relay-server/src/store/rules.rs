@@ -84,12 +84,13 @@ impl Row {
         Self { summary, dedup_key: event.dedup.as_ref().map(|dedup| dedup.key.clone()) }
     }
 
-    /// The event that repeats this one. It has no key: nothing is a duplicate of a replay.
+    /// The event that repeats this one, or the one that this one repeats. It has no key: nothing is a duplicate of a
+    /// replay.
     pub(super) fn replay(&self, id: EventId, now: Timestamp) -> Self {
         let mut row = Self { summary: self.summary.clone(), dedup_key: None };
         row.summary.id = id;
         row.summary.received_at = now;
-        row.summary.replay_of = Some(self.summary.id);
+        row.summary.replay_of = self.summary.replay_of.or(Some(self.summary.id));
         (row.summary.attempts, row.summary.fence) = (0, 0);
         (row.summary.status, row.summary.conflict_with, row.summary.redelivered) = (None, None, false);
         row.wait(now);
@@ -197,7 +198,8 @@ impl Row {
             (Action::Cancel, State::Pending | State::Running) => {
                 self.end(State::Dropped, Some(Reason::Cancelled), now);
             }
-            (Action::Replay(_), state) if state != State::Damaged => {}
+            (Action::Skip, State::Pending) => self.end(State::Dropped, Some(Reason::Skipped), now),
+            (Action::Replay(..), state) if state != State::Damaged => {}
             (_, state) => return Acted::Not(state),
         }
         Acted::Done

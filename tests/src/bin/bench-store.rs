@@ -27,7 +27,9 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use relay_server::{
     endpoint::EndpointName,
-    store::{Body, Dedup, Filter, Head, NewEvent, PageRequest, SqliteOptions, SqliteStore, State, Store, Want},
+    store::{
+        Body, Dedup, Filter, Head, NewEvent, PageRequest, Signature, SqliteOptions, SqliteStore, State, Store, Want,
+    },
     webhook::EventId,
 };
 use tokio::sync::oneshot;
@@ -94,6 +96,7 @@ impl Stock {
             ],
             peer: Ipv4Addr::LOCALHOST.into(),
             verified: "github".into(),
+            signature: Signature::Auto,
         };
         let line = format!("{head:?}").into();
         let mut random = fastrand::Rng::with_seed(7);

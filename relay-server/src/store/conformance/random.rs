@@ -150,11 +150,13 @@ impl Pair {
         let Some((endpoint, id_of)) = self.dice.one(&self.ids).cloned() else { return };
         self.now += 1;
         let fresh = id(self.now);
-        let action = [Action::Revive, Action::Drop, Action::Cancel, Action::Replay(fresh)][self.dice.roll(4)];
+        let action =
+            [Action::Revive, Action::Drop, Action::Cancel, Action::Skip, Action::Replay(fresh, Signature::Auto)]
+                [self.dice.roll(5)];
         let act = Act { endpoint: endpoint.clone(), id: id_of, action };
         let now = at(self.now);
         let acted = both!(self, store => store.act(vec![act.clone()], now)).expect("acted");
-        if let (Action::Replay(_), Acted::Done) = (action, acted[0]) {
+        if let (Action::Replay(..), Acted::Done) = (action, acted[0]) {
             self.ids.push((endpoint, fresh));
         }
     }
@@ -204,7 +206,7 @@ impl Pair {
     async fn bulk(&mut self) {
         self.now += 1;
         let (bulk, now) = (id(self.now), at(self.now));
-        let action = BulkAction::ALL[self.dice.roll(4)];
+        let action = BulkAction::ALL[self.dice.roll(BulkAction::ALL.len())];
         let filter = self.filter();
         both!(self, store => store.bulk(bulk, action, filter.clone(), now)).expect("noted");
         self.bulks.push(bulk);

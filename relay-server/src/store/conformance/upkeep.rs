@@ -37,17 +37,21 @@ pub(super) async fn dead_events_are_revived_dropped_and_replayed(store: Arc<dyn 
     assert_eq!(act(&store, "a", id(2), Action::Drop, 12).await, Acted::Done);
     let dropped = record(&store, id(2)).await.summary;
     assert_eq!((dropped.state, dropped.reason), (State::Dropped, Some(Reason::Dropped)));
-    assert_eq!(act(&store, "a", id(2), Action::Replay(id(100)), 100).await, Acted::Done);
+    assert_eq!(act(&store, "a", id(2), Action::Replay(id(100), Signature::Fresh), 100).await, Acted::Done);
     let replay = record(&store, id(100)).await;
-    assert_eq!(replay.head, event("a", 2).head);
+    assert_eq!(replay.head, Head { signature: Signature::Fresh, ..event("a", 2).head });
     assert_eq!((replay.summary.replay_of, replay.summary.received_at), (Some(id(2)), at(100)));
     assert_eq!((replay.summary.state, replay.summary.attempts), (State::Pending, 0));
     let held = claim(&store, "a", 5, 900, 100).await.remove(0);
     assert_eq!((held.summary.id, held.lease.attempt), (id(100), 1));
     assert_eq!(held.body.as_deref(), Some(&b"{\"n\":2}"[..]));
     assert_eq!(record(&store, id(2)).await.summary.state, State::Dropped, "the original stays as it was");
-    let twice = vec![Act { endpoint: name("a"), id: id(2), action: Action::Replay(id(100)) }];
+    let twice = vec![Act { endpoint: name("a"), id: id(2), action: Action::Replay(id(100), Signature::Auto) }];
     assert!(matches!(store.act(twice, at(101)).await, Err(StoreError::Invalid(_))));
+    assert_eq!(act(&store, "a", id(100), Action::Replay(id(102), Signature::Auto), 102).await, Acted::Done);
+    let again = record(&store, id(102)).await;
+    assert_eq!(again.summary.replay_of, Some(id(2)), "a replay's replay names the original");
+    assert_eq!(again.head.signature, Signature::Auto, "whoever asks for it says how");
 }
 
 pub(super) async fn an_open_one_is_cancelled_and_its_end_only_recorded(store: Arc<dyn Store>) {
@@ -69,7 +73,7 @@ pub(super) async fn a_replay_shares_a_long_body(store: Arc<dyn Store>) {
     append(&store, NewEvent { body: Body::Bytes(whole.clone().into()), ..event("a", 1) }).await;
     let held = claim(&store, "a", 1, 500, 5).await.remove(0);
     done(&store, &held, 6).await;
-    assert_eq!(act(&store, "a", id(1), Action::Replay(id(50)), 50).await, Acted::Done);
+    assert_eq!(act(&store, "a", id(1), Action::Replay(id(50), Signature::Auto), 50).await, Acted::Done);
     let policy = Purge { retention: Duration::from_millis(10), ..everything_stays() };
     assert_eq!(purge(&store, policy, 60).await.0.removed, 1);
     assert!(store.event(None, id(1)).await.expect("read").is_none());
@@ -113,6 +117,29 @@ pub(super) async fn a_bulk_action_is_done_in_steps(store: Arc<dyn Store>) {
     assert_eq!((last.done, last.skipped, last.finished), (6, 4, true), "events 7 to 10 are pending");
     assert_eq!(store.bulk_step(id(900), vec![id(990)], at(60)).await.expect("a step"), last);
     assert_eq!(store.bulk_step(id(999), vec![], at(60)).await, Err(StoreError::Unknown(id(999))));
+}
+
+pub(super) async fn only_what_waits_is_skipped(store: Arc<dyn Store>) {
+    for ms in 1..=4 {
+        append(&store, event("a", ms)).await;
+    }
+    append(&store, NewEvent { order_key: Some("fifo".into()), ..event("a", 5) }).await;
+    append(&store, NewEvent { order_key: Some("fifo".into()), ..event("a", 6) }).await;
+    let held = claim(&store, "a", 2, 900, 20).await;
+    done(&store, &held[0], 21).await;
+    let filter = Filter { endpoints: vec![name("a")], states: vec![State::Pending], ..Filter::default() };
+    store.bulk(id(900), BulkAction::Skip, filter, at(30)).await.expect("noted");
+    append(&store, event("a", 31)).await;
+    let last = run_bulk(&store, id(900), 2, 1000).await;
+    assert_eq!((last.done, last.finished), (4, true));
+    for ms in 3..=6 {
+        let skipped = record(&store, id(ms)).await.summary;
+        assert_eq!((skipped.state, skipped.reason), (State::Dropped, Some(Reason::Skipped)), "{ms}");
+    }
+    assert_eq!(record(&store, id(2)).await.summary.state, State::Running, "an attempt is left to its end");
+    assert_eq!(ids(&claim(&store, "a", 10, 2000, 1500).await), [id(31), id(2)], "what is new, and whose lease is over");
+    assert_eq!(act(&store, "a", id(3), Action::Skip, 1600).await, Acted::Not(State::Dropped));
+    assert_eq!(act(&store, "a", id(3), Action::Revive, 1601).await, Acted::Done);
 }
 
 pub(super) async fn a_bulk_replay_leaves_its_own_alone(store: Arc<dyn Store>) {

@@ -202,8 +202,8 @@ impl Shelf {
         let acted = row.act(act.action, now);
         match act.action {
             _ if acted != Acted::Done => {}
-            Action::Replay(id) => {
-                let (head, body) = (kept.head.clone(), kept.body.clone());
+            Action::Replay(id, signature) => {
+                let (head, body) = (Head { signature, ..kept.head.clone() }, kept.body.clone());
                 let replay = row.replay(id, now);
                 self.events.insert(id, Kept { row: replay.clone(), head, body, attempts: BTreeMap::new() });
                 self.open(replay, None, now);
@@ -211,7 +211,7 @@ impl Shelf {
             Action::Revive => {
                 self.open(row, None, now);
             }
-            Action::Drop | Action::Cancel => self.put_ended(row, now),
+            Action::Drop | Action::Cancel | Action::Skip => self.put_ended(row, now),
         }
         acted
     }

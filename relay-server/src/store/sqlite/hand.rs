@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     store::{
-        Act, Acted, Action, Bulk, BulkAction, Cursor, Filter, MAX_BULKS, PageRequest, Reason, State, StoreError, rows,
-        rules,
+        Act, Acted, Action, Bulk, BulkAction, Cursor, Filter, Head, MAX_BULKS, PageRequest, Reason, Signature, State,
+        StoreError, rows, rules,
     },
     webhook::EventId,
 };
@@ -27,17 +27,25 @@ pub(super) fn act(tx: &mut Tx<'_>, act: &Act, now: Timestamp) -> Result<Acted, S
         return Ok(acted);
     }
     match act.action {
-        Action::Replay(id) => return replay(tx, key, &found, id, now),
+        Action::Replay(id, signature) => return replay(tx, key, &found, (id, signature), now),
         Action::Revive => {
             row::stand_in_line(tx.connection, key, &mut found.row)?;
             row::update(tx.connection, key, &found.row)?;
         }
-        Action::Drop | Action::Cancel => row::update_ended(tx.connection, key, &found.row, was_parked, now)?,
+        Action::Drop | Action::Cancel | Action::Skip => {
+            row::update_ended(tx.connection, key, &found.row, was_parked, now)?
+        }
     }
     Ok(Acted::Done)
 }
 
-fn replay(tx: &mut Tx<'_>, key: i64, found: &Found, id: EventId, now: Timestamp) -> Result<Acted, StoreError> {
+fn replay(
+    tx: &mut Tx<'_>,
+    key: i64,
+    found: &Found,
+    (id, signature): (EventId, Signature),
+    now: Timestamp,
+) -> Result<Acted, StoreError> {
     let original = match content::read(tx.connection, found, false) {
         Ok(original) => original,
         Err(StoreError::Damaged(_)) => {
@@ -50,7 +58,7 @@ fn replay(tx: &mut Tx<'_>, key: i64, found: &Found, id: EventId, now: Timestamp)
     row::stand_in_line(tx.connection, key, &mut copy)?;
     let seq = tx.next_seq();
     row::insert(tx.connection, key, &copy, seq).map_err(|error| intake::taken(error, id))?;
-    let head = super::head::write(&original.head);
+    let head = super::head::write(&Head { signature, ..original.head });
     let checksum = rules::checksum(&copy.summary.endpoint, id, &head, &copy.summary.body_sha256);
     let mut insert = tx.connection.prepare_cached(
         "INSERT INTO content (seq, endpoint, id, blob, checksum, head, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::store::{Head, StoreError};
+use crate::store::{Head, Signature, StoreError};
 
 #[derive(Serialize, Deserialize)]
 struct Written {
@@ -15,7 +15,15 @@ struct Written {
     url: String,
     peer: IpAddr,
     verified: String,
+    /// Left out where it says nothing, as in heads from before there was a choice.
+    #[serde(default, skip_serializing_if = "is_auto")]
+    signature: Signature,
     headers: Vec<(String, String)>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks like this")]
+fn is_auto(signature: &Signature) -> bool {
+    *signature == Signature::Auto
 }
 
 pub(super) fn write(head: &Head) -> String {
@@ -25,6 +33,7 @@ pub(super) fn write(head: &Head) -> String {
         url: head.url.clone(),
         peer: head.peer,
         verified: head.verified.clone(),
+        signature: head.signature,
         headers: latin1(&head.headers),
     };
     serde_json::to_string(&written).expect("texts and numbers always make JSON")
@@ -39,6 +48,7 @@ pub(super) fn read(text: &str) -> Result<Head, StoreError> {
         headers: bytes(written.headers)?,
         peer: written.peer,
         verified: written.verified,
+        signature: written.signature,
     })
 }
 
@@ -64,4 +74,19 @@ fn bytes(headers: Vec<(String, String)>) -> Result<Vec<(String, Vec<u8>)>, Store
 
 fn unreadable(error: &serde_json::Error) -> StoreError {
     StoreError::Internal(format!("a stored head cannot be read: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_from_before_the_choice_of_a_signature_reads_and_writes_as_it_was() {
+        let old = r#"{"method":"POST","target":"/","url":"https://h","peer":"127.0.0.1","verified":"none","headers":[["x-raw","é"]]}"#;
+        let head = read(old).expect("a head");
+        assert_eq!((head.signature, head.headers[0].1.as_slice()), (Signature::Auto, &[0xe9][..]));
+        assert_eq!(write(&head), old);
+        let fresh = Head { signature: Signature::Fresh, ..head };
+        assert_eq!(read(&write(&fresh)).expect("a head"), fresh);
+    }
 }

@@ -31,6 +31,7 @@ fn event(n: u64, body: impl Into<Bytes>) -> NewEvent {
             headers: Vec::new(),
             peer: std::net::Ipv4Addr::LOCALHOST.into(),
             verified: "none".into(),
+            signature: crate::store::Signature::Auto,
         },
         body: Body::Bytes(body.into()),
         event_type: None,
@@ -436,7 +437,7 @@ async fn what_is_damaged_is_set_apart_and_not_delivered() {
         assert_eq!(store.body(name("a"), id(7), 262_144..262_150).await, Err(StoreError::Damaged(id(7))));
     }
     assert_eq!(store.usage().damaged, 6, "each is counted once");
-    let replay = Act { endpoint: name("a"), id: id(1), action: Action::Replay(id(50)) };
+    let replay = Act { endpoint: name("a"), id: id(1), action: Action::Replay(id(50), crate::store::Signature::Auto) };
     assert_eq!(store.act(vec![replay], at(9)).await.expect("acted"), [Acted::Not(State::Damaged)]);
     assert_eq!(*store.health().borrow(), Health::Ready, "the others are delivered");
     take(&store, 20, "new").await.expect("kept");
