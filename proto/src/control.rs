@@ -40,6 +40,9 @@ pub struct Offer {
     /// Types of events that the agent takes, `*` standing for any text; none means all. At most
     /// [`MAX_EVENT_PATTERNS`].
     pub events: Vec<String>,
+    /// What waits at the endpoint when the agent becomes active there by this offer is not wanted by anybody any
+    /// more; needs a right of its own.
+    pub skip_backlog: bool,
 }
 
 /// The agent's first message.
@@ -136,6 +139,17 @@ pub enum Notice {
     },
     /// A line for people.
     Text(String),
+    /// What waits for an endpoint when the agent attaches; for those who do not know this kind it is a line.
+    Backlog {
+        /// The endpoint.
+        endpoint: String,
+        /// Webhooks that wait; never 0.
+        waiting: u64,
+        /// When the oldest of them came, in milliseconds since 1970.
+        oldest_ms: Option<u64>,
+        /// The same for people.
+        line: String,
+    },
     /// An offer's state is another than welcome said. Unlike the other kinds this one is never dropped:
     /// the newest state of each endpoint is kept until it is sent.
     Changed {
@@ -231,6 +245,7 @@ mod tag {
     pub(super) const OFFER_CAPACITY: u64 = 3;
     pub(super) const OFFER_TAKEOVER: u64 = 4;
     pub(super) const OFFER_EVENTS: u64 = 5;
+    pub(super) const OFFER_SKIP_BACKLOG: u64 = 6;
     // Welcome.
     pub(super) const EPOCH: u64 = 8;
     pub(super) const PING_AFTER_MS: u64 = 9;
@@ -252,6 +267,8 @@ mod tag {
     pub(super) const NOTICE_CODE: u64 = 6;
     pub(super) const NOTICE_PROVIDER: u64 = 7;
     pub(super) const NOTICE_STATE: u64 = 8;
+    pub(super) const NOTICE_WAITING: u64 = 9;
+    pub(super) const NOTICE_OLDEST_MS: u64 = 10;
 }
 
 impl Hello {
@@ -272,6 +289,9 @@ impl Hello {
             }
             for pattern in offer.events.iter().take(MAX_EVENT_PATTERNS) {
                 put_bytes(&mut inner, tag::OFFER_EVENTS, pattern.as_bytes());
+            }
+            if offer.skip_backlog {
+                put_int(&mut inner, tag::OFFER_SKIP_BACKLOG, 1);
             }
             put_bytes(out, tag::OFFER, &inner);
         }
@@ -319,6 +339,7 @@ impl Offer {
                     return Err(ProtocolError::TooLarge { what: "number of event patterns" });
                 }
                 tag::OFFER_EVENTS => offer.events.push(text(&value, "event pattern")?),
+                tag::OFFER_SKIP_BACKLOG => offer.skip_backlog = int(value, "skip")? == 1,
                 _ => {}
             }
         }
@@ -427,6 +448,15 @@ impl Notice {
                 put_int(out, tag::NOTICE_KIND, 1);
                 put_bytes(out, tag::NOTICE_TEXT, line.as_bytes());
             }
+            Self::Backlog { endpoint, waiting, oldest_ms, line } => {
+                put_int(out, tag::NOTICE_KIND, 1);
+                put_bytes(out, tag::NOTICE_TEXT, line.as_bytes());
+                put_bytes(out, tag::NOTICE_ENDPOINT, endpoint.as_bytes());
+                put_int(out, tag::NOTICE_WAITING, *waiting);
+                if let Some(oldest_ms) = oldest_ms {
+                    put_int(out, tag::NOTICE_OLDEST_MS, *oldest_ms);
+                }
+            }
             Self::Changed { endpoint, state } => {
                 let (state, code) = state.to_wire();
                 put_int(out, tag::NOTICE_KIND, 2);
@@ -442,6 +472,7 @@ impl Notice {
         let (mut kind, mut line, mut endpoint) = (0, String::new(), String::new());
         let (mut event_id, mut status, mut state) = ([0; 16], 0, 0);
         let (mut code, mut provider) = (String::new(), String::new());
+        let (mut waiting, mut oldest_ms) = (0, None);
         while let Some((tag, value)) = next_field(&mut payload, "notice")? {
             match tag {
                 tag::NOTICE_KIND => kind = int(value, "notice")?,
@@ -452,11 +483,14 @@ impl Notice {
                 tag::NOTICE_CODE => code = text(&value, "code")?,
                 tag::NOTICE_PROVIDER => provider = text(&value, "provider")?,
                 tag::NOTICE_STATE => state = int(value, "endpoint state")?,
+                tag::NOTICE_WAITING => waiting = int(value, "number")?,
+                tag::NOTICE_OLDEST_MS => oldest_ms = Some(int(value, "time")?),
                 _ => {}
             }
         }
         Ok(match kind {
             0 => Some(Self::Refused { endpoint, event_id, status, code, provider }),
+            1 if waiting > 0 => Some(Self::Backlog { endpoint, waiting, oldest_ms, line }),
             1 => Some(Self::Text(line)),
             2 => Some(Self::Changed { endpoint, state: OfferState::from_wire(state, code) }),
             _ => None,

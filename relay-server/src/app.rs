@@ -30,12 +30,15 @@ use crate::{
         guesses::Guesses,
         outcomes::Outcomes,
         registry::Registry,
+        skips::Skips,
     },
     config::{Config, Listen, Source, StoreSpec, Warning},
     delivery::{self, Delivery},
     handshakes::Handshakes,
     ingress::{
-        Door, collect,
+        Door,
+        api::Asking,
+        collect,
         explain::Explainer,
         listener::{self, Serving},
         route::Routes,
@@ -254,8 +257,14 @@ fn door(
     let body_units = units.min(Semaphore::MAX_PERMITS);
     let metrics = Metrics::default();
     let registry = Arc::new(Registry::default());
-    let delivery =
-        Arc::new(Delivery::new(Arc::clone(&store), Arc::clone(&registry), Arc::clone(&outcomes), metrics.events()));
+    let skips = Arc::<Skips>::default();
+    let delivery = Arc::new(Delivery::new(
+        Arc::clone(&store),
+        Arc::clone(&registry),
+        Arc::clone(&outcomes),
+        Arc::clone(&skips),
+        metrics.events(),
+    ));
     delivery.set_endpoints(&config.endpoints);
     let limits = Limits { max_streams: config.limits.max_in_flight_per_agent, ..Limits::relay() };
     Door {
@@ -265,6 +274,7 @@ fn door(
             registry: Arc::clone(&registry),
             outcomes,
             store,
+            skips,
             limits,
             drain_timeout: config.server.drain_timeout,
         },
@@ -274,6 +284,7 @@ fn door(
         replays: Replays::default(),
         guesses: Guesses::default(),
         handshakes: Handshakes::default(),
+        asking: Asking::default(),
         outbound: Outbound::default(),
         explainer: Explainer::default(),
         learnt,

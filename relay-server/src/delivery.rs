@@ -14,6 +14,8 @@ mod attempt;
 mod bulk;
 mod intake;
 mod pump;
+mod replay;
+mod sign;
 mod strays;
 
 use std::{
@@ -29,9 +31,15 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::task::TaskTracker;
 
-pub use self::{bulk::work_off_bulks, intake::Taken, pump::pump, strays::settle_strays};
+pub use self::{
+    bulk::work_off_bulks,
+    intake::Taken,
+    pump::pump,
+    replay::{NotReplayed, Replayed, Stored as StoredReplay},
+    strays::settle_strays,
+};
 use crate::{
-    agents::{outcomes::Outcomes, registry::Registry},
+    agents::{outcomes::Outcomes, registry::Registry, skips::Skips},
     endpoint::{Endpoint, EndpointName, Keeping, Order},
     metrics::{Events, Stored, Waiting},
     retry::Circuit,
@@ -113,6 +121,7 @@ pub struct Delivery {
     registry: Arc<Registry>,
     events: Events,
     outcomes: Arc<Outcomes>,
+    skips: Arc<Skips>,
     endpoints: ArcSwap<HashMap<EndpointName, Arc<Endpoint>>>,
     running: Mutex<HashMap<EventId, watch::Receiver<Told>>>,
     circuits: Mutex<HashMap<EndpointName, Circuit>>,
@@ -127,12 +136,19 @@ pub struct Delivery {
 impl Delivery {
     /// Nothing is under way yet.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, registry: Arc<Registry>, outcomes: Arc<Outcomes>, events: Events) -> Self {
+    pub fn new(
+        store: Arc<dyn Store>,
+        registry: Arc<Registry>,
+        outcomes: Arc<Outcomes>,
+        skips: Arc<Skips>,
+        events: Events,
+    ) -> Self {
         Self {
             store,
             registry,
             events,
             outcomes,
+            skips,
             endpoints: ArcSwap::default(),
             running: Mutex::default(),
             circuits: Mutex::default(),

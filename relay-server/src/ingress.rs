@@ -1,8 +1,9 @@
 //! The public door: connections, the stack, and the way of one request to its answer.
 //!
-//! A request is routed, its body collected where its proof needs it, verified, and handed to
+//! What agents ask about kept events has its own room, [`api`]. A webhook is routed, its body collected where its proof needs it, verified, and handed to
 //! dispatch. Errors become statuses in [`respond`] alone.
 
+pub mod api;
 mod challenge;
 mod client;
 pub mod collect;
@@ -17,7 +18,7 @@ pub mod stack;
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use http::{HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
 use hyper::{
     body::{Body as _, Incoming},
     upgrade::OnUpgrade,
@@ -32,6 +33,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
+    api::Asking,
     explain::Explainer,
     head::Watched,
     listener::Socket,
@@ -44,6 +46,7 @@ use crate::{
         accept::{self, Turned},
         guesses::Guesses,
         registry::Registry,
+        token::Token,
     },
     delivery::{Delivery, Reply, Taken},
     dispatch,
@@ -85,6 +88,8 @@ pub struct Door {
     pub explainer: Explainer,
     /// What was turned away.
     pub refused: RefusedLog,
+    /// What agents ask for at the moment.
+    pub asking: Asking,
     /// What was delivered a moment ago.
     pub replays: Replays,
     /// The wrong tokens of the last seconds.
@@ -163,6 +168,9 @@ async fn answer(door: &Arc<Door>, origin: Origin, seen: head::Seen, request: Req
     };
     match routed {
         Routed::Relay { path } if path == CONNECT_PATH => attach(door, &routes, origin, request, event_id),
+        Routed::Relay { path } if path.starts_with(api::PREFIX) => {
+            api::answer(door, &routes, origin, &path, &request).await
+        }
         Routed::Relay { .. } => respond::failure(Failure::UnknownEndpoint, event_id),
         Routed::Endpoint { endpoint, meter, host, rest } => {
             meter.received();
@@ -336,18 +344,10 @@ fn attach(
     if door.closing.is_cancelled() {
         return respond::failure(Failure::NoAgent, event_id);
     }
-    let (client, now) = (client::address(origin.peer, request.headers(), |it| routes.trusts(it)), Instant::now());
-    if let Some(left) = door.guesses.too_many(client, now) {
-        return respond::turned(Turned::TooManyGuesses { left });
-    }
-    let token = match accept::check(&request, &routes.tokens) {
+    let known = known(door, routes, origin, request.headers());
+    let token = match known.and_then(|token| accept::check(&request).map(|()| token)) {
         Ok(token) => token,
-        Err(turned) => {
-            if turned == Turned::Unauthorized {
-                door.guesses.count(client, now);
-            }
-            return respond::turned(turned);
-        }
+        Err(turned) => return respond::turned(turned),
     };
     let accepted = accept::accept::<Watched<Socket>, _>(
         request,
@@ -361,6 +361,19 @@ fn attach(
         Ok(response) => response,
         Err(never) => match never {},
     }
+}
+
+/// Whose token a request under `/_relay/` shows. Wrong ones are counted for its address.
+fn known(door: &Door, routes: &Routes, origin: Origin, headers: &HeaderMap) -> Result<Arc<Token>, Turned> {
+    let (client, now) = (client::address(origin.peer, headers, |it| routes.trusts(it)), Instant::now());
+    if let Some(left) = door.guesses.too_many(client, now) {
+        return Err(Turned::TooManyGuesses { left });
+    }
+    let known = accept::token_of(headers, &routes.tokens);
+    if matches!(known, Err(Turned::Unauthorized)) {
+        door.guesses.count(client, now);
+    }
+    known
 }
 
 /// Tells the endpoint's agents of a request that was answered before it could reach them.

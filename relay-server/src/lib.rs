@@ -24,6 +24,7 @@ pub mod retry;
 pub mod verify;
 
 pub mod endpoint;
+pub mod events;
 
 pub mod handshakes;
 pub mod refused;

@@ -16,6 +16,7 @@ use relay_schemes::{
     explain::{Candidates, Finding, explain},
 };
 use sha2::{Digest as _, Sha256};
+use thiserror::Error;
 use tokio::time::Instant;
 
 use self::keyring::Keyring;
@@ -81,6 +82,34 @@ pub struct Unproven {
     pub payload: Payload,
     /// What was not proven.
     pub refusal: Refusal,
+}
+
+/// Why a request cannot be signed afresh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum CannotSign {
+    /// Nothing is signed at its endpoint.
+    #[error("nothing is signed at this endpoint")]
+    NoScheme,
+    /// Only its sender can.
+    #[error("only the provider has the key that signs; replay it with its own signature (--keep-signature)")]
+    Asymmetric,
+    /// The secret is gone.
+    #[error("this endpoint's secret cannot be read at the moment")]
+    NoSecret,
+    /// It would make a proof of what was never proven.
+    #[error(
+        "its signature was never found right, so nothing is signed in its name; replay it as it came (--keep-signature)"
+    )]
+    NotProven,
+    /// The signature is not a header, or the request lacks something that is signed.
+    #[error(
+        "its signature does not stand in its headers alone, or it lacks something that is signed; replay it as it came \
+         (--keep-signature)"
+    )]
+    Elsewhere,
+    /// The body cannot be read.
+    #[error("what is signed cannot be read from the store")]
+    Unreadable,
 }
 
 /// A request that has proven what its endpoint asks for.
@@ -214,6 +243,21 @@ impl Rule {
                 Ok(Webhook { received, payload, scheme, mark: None, event })
             }
             Err(refusal) => Err(Box::new(Unproven { received, payload, refusal })),
+        }
+    }
+
+    /// Whether requests can be signed here at all.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn may_sign(&self) -> Result<(), CannotSign> {
+        let scheme = self.row().and_then(|row| row.provider.scheme.as_ref().map(|scheme| (row, scheme)));
+        match (self, scheme) {
+            (Self::Closed(_), _) => Err(CannotSign::NoSecret),
+            (_, None) => Err(CannotSign::NoScheme),
+            (_, Some((_, scheme))) if !scheme.is_symmetric() => Err(CannotSign::Asymmetric),
+            (_, Some((row, _))) if row.keyring.keys().is_none() => Err(CannotSign::NoSecret),
+            _ => Ok(()),
         }
     }
 

@@ -13,6 +13,7 @@ use relay_proto::{Attach, Attached as Answer, CloseCode, Limits, Notice, Offer, 
 use relay_tunnel::{Arrival, Arrivals, Handle};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    sync::oneshot,
     time::sleep,
 };
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -22,9 +23,13 @@ use super::{
     outcomes::{Outcomes, Teller},
     places::{Standing, Wish},
     registry::{Admission, Attached, Identity, PATIENCE, Registry, Welcomed, told},
+    skips::Skips,
     token::{Right, Token, Tokens},
 };
-use crate::store::Store;
+use crate::{
+    endpoint::EndpointName,
+    store::{Store, StoreError},
+};
 
 /// What the relay calls itself towards agents.
 const SOFTWARE: &str = concat!("relay-server/", env!("CARGO_PKG_VERSION"));
@@ -67,18 +72,19 @@ pub struct Terms {
     pub outcomes: Arc<Outcomes>,
     /// Where events wait.
     pub store: Arc<dyn Store>,
+    /// Where they do not any more.
+    pub skips: Arc<Skips>,
     /// What it may take.
     pub limits: Limits,
     /// How long a replaced session that had drained may finish.
     pub drain_timeout: Duration,
 }
 
-/// Checks an upgrade request and its token.
+/// The token that a request shows.
 ///
 /// # Errors
-/// [`Turned`] says why not.
-pub fn check(request: &Request<Incoming>, tokens: &Tokens) -> Result<Arc<Token>, Turned> {
-    let headers = request.headers();
+/// [`Turned`] says why there is none that counts.
+pub fn token_of(headers: &HeaderMap, tokens: &Tokens) -> Result<Arc<Token>, Turned> {
     if headers.contains_key(header::ORIGIN) {
         return Err(Turned::Browser);
     }
@@ -91,7 +97,15 @@ pub fn check(request: &Request<Incoming>, tokens: &Tokens) -> Result<Arc<Token>,
         Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => token.trim_ascii(),
         _ => return Err(Turned::Unauthorized),
     };
-    let token = tokens.authenticate(token).ok_or(Turned::Unauthorized)?;
+    tokens.authenticate(token).map(Arc::clone).ok_or(Turned::Unauthorized)
+}
+
+/// Whether a request asks for an agent's upgrade.
+///
+/// # Errors
+/// [`Turned::NotUpgrade`].
+pub fn check(request: &Request<Incoming>) -> Result<(), Turned> {
+    let headers = request.headers();
     let one = |name, value: &[u8]| {
         let mut values = headers.get_all(name).iter();
         let first = values.next().is_some_and(|first| first.as_bytes().eq_ignore_ascii_case(value));
@@ -103,7 +117,7 @@ pub fn check(request: &Request<Incoming>, tokens: &Tokens) -> Result<Arc<Token>,
         && one(header::SEC_WEBSOCKET_VERSION, b"13")
         && (!headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL) || names_subprotocol(headers))
         && headers.get_all(header::SEC_WEBSOCKET_KEY).iter().count() == 1;
-    if upgrade { Ok(Arc::clone(token)) } else { Err(Turned::NotUpgrade) }
+    if upgrade { Ok(()) } else { Err(Turned::NotUpgrade) }
 }
 
 /// Whether a header's comma-separated values hold an item, in any case.
@@ -162,7 +176,7 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     leftover: Vec<u8>,
     token: &Token,
     attachable: Vec<Attachable>,
-    Terms { registry, outcomes, store, limits, drain_timeout }: Terms,
+    Terms { registry, outcomes, store, skips, limits, drain_timeout }: Terms,
 ) {
     let mut greeting = match relay_tunnel::relay(stream, leftover, limits).await {
         Ok(greeting) => greeting,
@@ -170,9 +184,11 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     };
     let agent = greeting.hello.name.clone();
     let identity = Identity { token: Arc::clone(&token.name), name: agent.clone(), instance: greeting.hello.instance };
-    let now_ms = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0);
+    let now = Timestamp::now();
+    let now_ms = u64::try_from(now.as_millisecond()).unwrap_or(0);
     let offers = std::mem::take(&mut greeting.hello.offers);
     let names: Vec<String> = offers.iter().map(|offer| offer.endpoint.clone()).collect();
+    let skipping: Vec<bool> = offers.iter().map(|offer| offer.skip_backlog).collect();
     let admit = |_: &str, offer: &Offer| admit(token, offer, &attachable);
     let teller = identity.clone();
     let Welcomed { attached, answers, contested, finishing } = registry.attach(identity, offers, now_ms, &admit);
@@ -192,13 +208,18 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
         drop(attached);
         return greeting.refuse(welcome, "none of the offered endpoints was accepted").await;
     }
+    // Before it is ready for exchanges: nothing of what waits may reach it.
+    let skipped = match skip(&store, &skips, answers.iter().zip(skipping), now).await {
+        Ok(skipped) => skipped,
+        Err(error) => return tracing::warn!(agent, %error, "what waits cannot be skipped; the agent has to come again"),
+    };
     let names: Vec<&str> = answers.iter().flatten().map(|(name, _)| name.as_str()).collect();
     tracing::info!(agent, token = %token.name, epoch, endpoints = names.join(","), "an agent attached");
     let (handle, arrivals, driver) = greeting.welcome(welcome);
     attached.ready(handle.clone(), &answers);
     let serves = names.iter().filter(|name| token.may(Right::Attach, name)).map(|name| (*name).to_owned()).collect();
     let teller = Teller { identity: teller, serves };
-    let greeting = tell_backlog(&store, &handle, &names);
+    let greeting = greet(&store, &handle, &names, skipped);
     let close = tokio::select! {
         close = driver => close,
         () = async { greeting.await; pending().await } => unreachable!("it waits for ever"),
@@ -247,7 +268,54 @@ async fn attend(
     tokio::join!(listen, contest, finish);
 }
 
-/// Tells an agent's user what waits for it.
+/// What becomes of an endpoint's backlog that an agent does not want.
+enum Skipped {
+    /// It is ended, and so many there are.
+    Ends(String, oneshot::Receiver<u64>),
+    /// It is not this agent's.
+    Stays(String),
+}
+
+/// Has ended what waits at the endpoints whose agent wants only what is new, and is the one to say so.
+async fn skip(
+    store: &Arc<dyn Store>,
+    skips: &Skips,
+    answers: impl Iterator<Item = (&Result<(String, Standing), &'static str>, bool)>,
+    before: Timestamp,
+) -> Result<Vec<Skipped>, StoreError> {
+    let mut skipped = Vec::new();
+    for (answer, wanted) in answers {
+        let Some((name, standing)) = answer.as_ref().ok().filter(|_| wanted) else { continue };
+        skipped.push(match EndpointName::parse(name) {
+            Ok(endpoint) if *standing == Standing::Active => {
+                Skipped::Ends(name.clone(), skips.begin(store, endpoint, before).await?)
+            }
+            _ => Skipped::Stays(name.clone()),
+        });
+    }
+    Ok(skipped)
+}
+
+/// Tells an agent's user what waits for it, and what does not any more.
+async fn greet(store: &Arc<dyn Store>, handle: &Handle, names: &[&str], skipped: Vec<Skipped>) {
+    let ends = |name: &&str| skipped.iter().any(|one| matches!(one, Skipped::Ends(ended, _) if ended == name));
+    let waiting: Vec<&str> = names.iter().copied().filter(|name| !ends(name)).collect();
+    tell_backlog(store, handle, &waiting).await;
+    for one in skipped {
+        let line = match one {
+            Skipped::Stays(name) => {
+                format!("this agent is not the active one of {name}, so nothing that waits there is skipped")
+            }
+            Skipped::Ends(name, ended) => match ended.await {
+                Ok(0) => format!("no webhook waited for {name}, so none is skipped"),
+                Ok(count) => format!("{count} webhooks that waited for {name} are skipped"),
+                Err(_) => continue,
+            },
+        };
+        handle.notify(Notice::Text(line));
+    }
+}
+
 async fn tell_backlog(store: &Arc<dyn Store>, handle: &Handle, names: &[&str]) {
     let backlog = match store.backlog().await {
         Ok(backlog) => backlog,
@@ -257,7 +325,12 @@ async fn tell_backlog(store: &Arc<dyn Store>, handle: &Handle, names: &[&str]) {
         let since = one.oldest.map(|at| format!(", the oldest since {at:.0}")).unwrap_or_default();
         let held = if one.paused { "; the endpoint is paused" } else { "" };
         let (open, endpoint) = (one.open, &one.endpoint);
-        handle.notify(Notice::Text(format!("{open} webhooks wait for {endpoint}{since}{held}")));
+        handle.notify(Notice::Backlog {
+            endpoint: endpoint.as_str().to_owned(),
+            waiting: open,
+            oldest_ms: one.oldest.and_then(|at| u64::try_from(at.as_millisecond()).ok()),
+            line: format!("{open} webhooks wait for {endpoint}{since}{held}"),
+        });
     }
 }
 
@@ -285,6 +358,9 @@ pub fn admit(token: &Token, offer: &Offer, attachable: &[Attachable]) -> Result<
         Attach::Auto => Attach::Copy, // It may read, and that is what it gets.
         _ => return Err("may_not_attach"),
     };
+    if offer.skip_backlog && !token.may(Right::Skip, &endpoint.name) {
+        return Err("may_not_skip");
+    }
     let wish = Wish { attach, takeover: offer.takeover && attach == Attach::Exclusive };
     Ok(Admission { endpoint: endpoint.name.clone(), exclusive: endpoint.exclusive, wish })
 }

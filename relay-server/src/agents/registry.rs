@@ -48,6 +48,17 @@ pub struct Identity {
     pub instance: [u8; 16],
 }
 
+/// An agent that somebody who has its token asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Whom<'a> {
+    /// The token's name.
+    pub token: &'a str,
+    /// The agent's name.
+    pub name: &'a str,
+    /// Its process; without it, the newest.
+    pub instance: Option<[u8; 16]>,
+}
+
 /// What a token allows an agent at one endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admission {
@@ -234,6 +245,7 @@ impl Registry {
             });
             let capacity = if offer.capacity == 0 { i64::from(u32::MAX) } else { i64::from(offer.capacity) };
             let wanted = Wanted::new(std::mem::take(&mut offer.events));
+            offer.skip_backlog = false; // It was for this moment.
             offered.push(Offered { offer, wanted, load: Arc::new(Load { capacity, in_flight: AtomicI64::new(0) }) });
             answers.push(answer);
         }

@@ -143,11 +143,18 @@ pub struct Token {
 pub enum Right {
     /// Serve an endpoint.
     Attach,
-    /// Watch an endpoint: copies of its exchanges.
+    /// Watch an endpoint: copies of its exchanges, and what it keeps.
     Read,
+    /// Have what an endpoint keeps delivered once more to whoever serves it.
+    Replay,
+    /// End what waits at an endpoint.
+    Skip,
 }
 
 impl Right {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Attach, Self::Read, Self::Replay, Self::Skip];
+
     /// What a token allows unless it says otherwise.
     pub const DEFAULT: [Self; 2] = [Self::Attach, Self::Read];
 
@@ -157,13 +164,15 @@ impl Right {
         match self {
             Self::Attach => "attach",
             Self::Read => "read",
+            Self::Replay => "replay",
+            Self::Skip => "skip",
         }
     }
 
     /// The right of that name.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::Attach, Self::Read].into_iter().find(|right| right.name() == name)
+        Self::ALL.into_iter().find(|right| right.name() == name)
     }
 }
 

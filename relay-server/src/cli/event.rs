@@ -47,6 +47,12 @@ pub(super) enum Command {
     Replay {
         /// The event's id, or its sender's own
         id: String,
+        /// With the signature that it came with, however old that is [default: as the endpoint's `resign` says]
+        #[arg(long, conflicts_with = "sign")]
+        keep_signature: bool,
+        /// Signed afresh at each attempt, marked Relay-Resigned
+        #[arg(long)]
+        sign: bool,
         #[command(flatten)]
         remote: Remote,
     },
@@ -148,7 +154,14 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
             let body = remote.bytes(&format!("/api/v1/events/{}/body", encoded(id)))?;
             std::io::stdout().write_all(&body).map_err(|error| Failure::Other(error.into()))
         }
-        Command::Replay { id, remote } => act(id, "replay", remote),
+        Command::Replay { id, keep_signature, sign, remote } => {
+            let signature = match (keep_signature, sign) {
+                (true, _) => "keep",
+                (_, true) => "fresh",
+                _ => "auto",
+            };
+            act(id, &format!("replay?signature={signature}"), remote)
+        }
         Command::Cancel { id, remote } => act(id, "cancel", remote),
     }
 }

@@ -10,7 +10,6 @@ use http::{HeaderMap, response::Parts};
 use http_body_util::BodyExt as _;
 use jiff::Timestamp;
 use relay_proto::{Headers, OutcomeState, RequestHead, ResetCode};
-use relay_schemes::Request;
 use relay_tunnel::{Broken, Exchange, Receiver, Sender};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -19,11 +18,11 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
-use super::{Answer, Delivery, Piece, Reply, Told, intake::told};
+use super::{Answer, Delivery, Piece, Reply, Told, intake::told, sign};
 use crate::{
     agents::{copies::Tee, outcomes::Expected},
     dispatch::{answer_head, failure_of},
-    endpoint::{Endpoint, EndpointName, Keeping, Resign},
+    endpoint::{Endpoint, EndpointName, Keeping},
     retry::{Meaning, retry_after},
     store::{
         self, Attempt, End, Head, Lease, MAX_ANSWER_BYTES, MAX_RANGE_BYTES, Outcome, Reason, Store, Summary, Then,
@@ -79,7 +78,7 @@ impl Event {
             kind: summary.event_type,
             sender_id: summary.sender_id,
             received_at: summary.received_at,
-            content: body.map_or(Content::Kept(summary.size), Content::Whole),
+            content: body.map_or(Content::Kept(summary.id, summary.size), Content::Whole),
             lease,
             replay_of: summary.replay_of,
             redelivered: summary.redelivered,
@@ -91,15 +90,15 @@ impl Event {
 /// An event's body.
 pub(super) enum Content {
     Whole(Bytes),
-    /// In the store, so many bytes.
-    Kept(u64),
+    /// In the store, as this event's, so many bytes.
+    Kept(EventId, u64),
 }
 
 impl Content {
     pub(super) fn is_empty(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.is_empty(),
-            Self::Kept(size) => *size == 0,
+            Self::Kept(_, size) => *size == 0,
         }
     }
 }
@@ -108,7 +107,7 @@ impl Content {
 type Waiting = Option<(oneshot::Sender<Reply>, watch::Sender<Told>)>;
 
 /// How a call ended.
-enum Ending {
+pub(super) enum Ending {
     Answered(store::Answer),
     Failed(Outcome),
 }
@@ -118,7 +117,7 @@ pub(super) async fn run(delivery: &Delivery, mut event: Event, patience: Instant
     let (started_at, begun) = (Timestamp::now(), Instant::now());
     let endpoint = Arc::clone(&event.endpoint);
     let name = endpoint.name.as_str();
-    let mut audience = Audience { waiting, streams: false, trailers: HeaderMap::new() };
+    let mut audience = Audience { waiting, ..Audience::default() };
     let place = match delivery.registry.reserve_or_wait(name, event.kind.as_deref(), patience).await {
         Ok(place) => place,
         Err(failure) => {
@@ -134,7 +133,10 @@ pub(super) async fn run(delivery: &Delivery, mut event: Event, patience: Instant
             return;
         }
     };
-    let afresh = sign_afresh(delivery, &mut event).await;
+    let afresh = sign::afresh(&delivery.store, &mut event).await.unwrap_or_else(|error| {
+        tracing::warn!(endpoint = name, event_id = %event.id, %error, "an event goes out as it came, not signed afresh");
+        None
+    });
     let limit = Instant::now() + event.keeping.attempt_timeout;
     let agent = place.agent().clone();
     let mut expected = delivery.outcomes.expect(*event.id.as_bytes(), event.lease.fence, agent.clone());
@@ -154,69 +156,8 @@ pub(super) async fn run(delivery: &Delivery, mut event: Event, patience: Instant
     drop(expected); // Until it is settled, what is told again of it is not news.
 }
 
-/// A signature that is not too old for a handler that looks at its age. It covers the body, so a long one is read.
-async fn sign_afresh(delivery: &Delivery, event: &mut Event) -> Option<Vec<(String, String)>> {
-    let always = match event.keeping.resign {
-        Resign::Never => return None,
-        Resign::Late => false,
-        Resign::Always => true,
-    };
-    let verify = &Arc::clone(&event.endpoint).verify;
-    // What was let pass unproven must not be proven by us.
-    if event.head.verified != verify.provider_name() {
-        return None;
-    }
-    let now = Timestamp::now().as_second();
-    if !verify.signs_afresh(received_at(event).as_second(), now, always) {
-        return None;
-    }
-    let lines = Lines(&event.head.headers);
-    let sign = |body: &[u8]| {
-        let request = Request { method: &event.head.method, url: &event.head.url, headers: &lines, body };
-        verify.sign_afresh(&request, event.sender_id.as_deref(), now)
-    };
-    match &event.content {
-        Content::Whole(body) => sign(body),
-        Content::Kept(size) => {
-            let body = whole(&delivery.store, &event.endpoint.name, event.id, *size).await?;
-            let signed = sign(&body);
-            event.content = Content::Whole(body);
-            signed
-        }
-    }
-}
-
-/// A kept body, whole.
-async fn whole(store: &Arc<dyn Store>, endpoint: &EndpointName, id: EventId, size: u64) -> Option<Bytes> {
-    let mut body = BytesMut::new();
-    while (body.len() as u64) < size {
-        let at = body.len() as u64;
-        let part = store.body(endpoint.clone(), id, at..size.min(at + MAX_RANGE_BYTES)).await.ok()??;
-        if part.is_empty() {
-            return None;
-        }
-        body.extend_from_slice(&part);
-    }
-    Some(body.freeze())
-}
-
-/// When its sender sent it. A replay is an event of its own, and its signature is as old as that of the first.
-fn received_at(event: &Event) -> Timestamp {
-    let line = event.head.headers.iter().find(|(name, _)| name == "relay-received-at");
-    let told = line.and_then(|(_, value)| std::str::from_utf8(value).ok()?.parse().ok());
-    told.unwrap_or(event.received_at)
-}
-
-struct Lines<'a>(&'a [(String, Vec<u8>)]);
-
-impl relay_schemes::Headers for Lines<'_> {
-    fn for_each<'h>(&'h self, name: &str, each: &mut dyn FnMut(&'h [u8])) {
-        self.0.iter().filter(|(line, _)| line == name).for_each(|(_, value)| each(value));
-    }
-}
-
 /// Calls the handler. A long answer reaches a waiting sender as it comes.
-async fn call(
+pub(super) async fn call(
     exchange: Exchange,
     mut copies: Option<Tee>,
     event: &Event,
@@ -243,8 +184,8 @@ async fn call(
                 }
             })))
         }
-        Content::Kept(size) => {
-            let upload = upload((request, copies), Arc::clone(store), event.endpoint.name.clone(), event.id, *size);
+        Content::Kept(id, size) => {
+            let upload = upload((request, copies), Arc::clone(store), event.endpoint.name.clone(), *id, *size);
             Some(AbortOnDropHandle::new(tokio::spawn(upload)))
         }
     };
@@ -367,7 +308,7 @@ fn lines(headers: &HeaderMap) -> Vec<(String, Vec<u8>)> {
     headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect()
 }
 
-fn outcome_of(code: ResetCode) -> Outcome {
+pub(super) fn outcome_of(code: ResetCode) -> Outcome {
     match code {
         ResetCode::NotCalled => Outcome::NotCalled,
         ResetCode::Unreachable => Outcome::Unreachable,
@@ -385,7 +326,8 @@ fn meaning(ending: &Ending, keeping: &Keeping, waits: bool) -> Meaning {
 }
 
 /// Who waits for an attempt, if anybody still does.
-struct Audience {
+#[derive(Default)]
+pub(super) struct Audience {
     waiting: Waiting,
     /// The sender has the beginning of the answer already.
     streams: bool,

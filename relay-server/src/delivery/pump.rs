@@ -53,6 +53,10 @@ async fn recover(delivery: &Delivery) {
         }
         Err(error) => tracing::error!(%error, "which endpoints are paused cannot be read"),
     }
+    match delivery.store.bulks().await {
+        Ok(bulks) => bulks.iter().for_each(|bulk| delivery.skips.see(bulk)),
+        Err(error) => tracing::error!(%error, "which endpoints' backlogs were being skipped cannot be read"),
+    }
     let filter = Filter { states: vec![State::Running], ..Filter::default() };
     let mut page = PageRequest { limit: store::MAX_PAGE, after: None, oldest_first: true };
     loop {
@@ -88,7 +92,7 @@ async fn round(delivery: &Arc<Delivery>) -> Duration {
     for (name, endpoint) in endpoints.iter().filter(|(_, endpoint)| endpoint.keeping.is_some()) {
         let room = MAX_PUMPED.saturating_sub(lock(&delivery.pumped).get(name).copied().unwrap_or(0));
         let mut places = delivery.registry.free(endpoint.name.as_str(), room);
-        if places == 0 {
+        if places == 0 || delivery.skips.hold(name) {
             continue;
         }
         match delivery.circuit(name, |circuit| circuit.ask(now)) {

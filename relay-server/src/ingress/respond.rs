@@ -28,6 +28,7 @@ use crate::{
     delivery::{Piece, Reply as KeptReply, Taken},
     dispatch::Answer,
     endpoint::Ack,
+    events::Refusal,
     replay::Running,
     webhook::{EventId, Failure},
 };
@@ -199,6 +200,39 @@ pub fn turned(turned: Turned) -> Response<Body> {
     if let Some(seconds) = wait {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
+    response
+}
+
+/// The answer to an agent's question. It is for the asker alone, and nothing is kept of it on its way.
+#[must_use]
+pub fn told(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
+    private(json(status, value))
+}
+
+/// Why an agent's question has no answer.
+#[must_use]
+pub fn untold(refusal: &Refusal) -> Response<Body> {
+    let mut response = told(refusal.status, &serde_json::json!({ "error": refusal.code, "message": refusal.message }));
+    if refusal.status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+/// A part of a kept body, and how long that is as a whole.
+#[must_use]
+pub fn part(bytes: Bytes, of: u64) -> Response<Body> {
+    let mut response = private(Response::new(whole(bytes)));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    headers.insert("relay-body-size", HeaderValue::from(of));
+    response
+}
+
+fn private(mut response: Response<Body>) -> Response<Body> {
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 

@@ -11,7 +11,7 @@ use super::{
         copies::Tee,
         places::{RECENTLY, Standing},
     },
-    Candidate, Changes, Counted, Load, Place, Registry, Session, State,
+    Candidate, Changes, Counted, Identity, Load, Place, Registry, Session, State, Whom,
 };
 use crate::webhook::Failure;
 
@@ -40,6 +40,34 @@ impl Registry {
         for (agent, handle, load) in candidates {
             match handle.reserve() {
                 Ok(slot) => return Ok(Place { slot, agent, counted: Counted::new(load) }),
+                Err(OpenError::Busy) => failure = Failure::Busy,
+                Err(_) => {}
+            }
+        }
+        Err(failure)
+    }
+
+    /// A right to an exchange with one agent, whatever it is to the endpoint: the newest of its sessions there.
+    ///
+    /// # Errors
+    /// [`Failure::NoAgent`] or [`Failure::Busy`].
+    pub fn reserve_for(&self, endpoint: &str, whom: &Whom<'_>) -> Result<Place, Failure> {
+        let state = self.lock();
+        let places = state.places.get(endpoint).ok_or(Failure::NoAgent)?;
+        let meant = |session: &&Arc<Session>| {
+            let Identity { token, name, instance } = &session.identity;
+            (&**token, name.as_str()) == (whom.token, whom.name)
+                && whom.instance.is_none_or(|wanted| wanted == *instance)
+                && places.standing(session.key).is_some()
+        };
+        let mut failure = Failure::NoAgent;
+        for agent in state.sessions.values().rev().filter(meant) {
+            let (Some(handle), Some(offered)) = (agent.handle.get(), agent.offered(endpoint)) else { continue };
+            match handle.reserve() {
+                Ok(slot) => {
+                    let counted = Counted::new(Arc::clone(&offered.load));
+                    return Ok(Place { slot, agent: Arc::clone(agent), counted });
+                }
                 Err(OpenError::Busy) => failure = Failure::Busy,
                 Err(_) => {}
             }

@@ -96,7 +96,9 @@ pub(in crate::config) fn token_name(text: &str) -> Result<String, Problem> {
 }
 
 fn right(text: &str) -> Result<Right, Problem> {
-    Right::parse(text).ok_or_else(|| (format!("\"{text}\" is not a right"), "there are attach and read".to_owned()))
+    Right::parse(text).ok_or_else(|| {
+        (format!("\"{text}\" is not a right"), format!("there are {}", Right::ALL.map(Right::name).join(", ")))
+    })
 }
 
 fn hash(text: &str) -> Result<TokenHash, Problem> {

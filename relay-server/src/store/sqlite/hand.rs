@@ -33,7 +33,7 @@ pub(super) fn act(tx: &mut Tx<'_>, act: &Act, now: Timestamp) -> Result<Acted, S
             row::update(tx.connection, key, &found.row)?;
         }
         Action::Drop | Action::Cancel | Action::Skip => {
-            row::update_ended(tx.connection, key, &found.row, was_parked, now)?
+            row::update_ended(tx.connection, key, &found.row, was_parked, now)?;
         }
     }
     Ok(Acted::Done)

@@ -1,0 +1,154 @@
+//! Events once more, because somebody asked for it: as new events of their endpoints, or to one agent alone.
+//!
+//! What goes to one agent alone is its own affair: no event, attempt or repeat is noted down, no circuit hears of it,
+//! and an agent that is lost is not waited for.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use relay_proto::RequestHead;
+use relay_tunnel::Broken;
+use thiserror::Error;
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    Delivery,
+    attempt::{Audience, Event, call, outcome_of},
+    intake::told,
+    sign,
+};
+use crate::{
+    agents::registry::Whom,
+    endpoint::Endpoint,
+    store::{Act, Acted, Action, Answer, Lease, Outcome, Record, Signature, State, StoreError},
+    verify::CannotSign,
+    webhook::{EventId, Failure},
+};
+
+/// What came of a replay to one agent.
+#[derive(Clone, Debug)]
+pub struct Replayed {
+    /// Its own id.
+    pub id: EventId,
+    /// The event that it repeats.
+    pub of: EventId,
+    /// The agent that had it.
+    pub agent: String,
+    /// Whether it was signed afresh.
+    pub resigned: bool,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What the handler answered.
+    pub answer: Option<Answer>,
+    /// How long that took.
+    pub duration: Duration,
+}
+
+/// A replay that waits for its delivery.
+#[derive(Clone, Copy, Debug)]
+pub struct Stored {
+    /// Its own id.
+    pub id: EventId,
+    /// The event that was repeated.
+    pub of: EventId,
+}
+
+/// Why nothing was replayed.
+#[derive(Debug, Error)]
+pub enum NotReplayed {
+    /// The endpoint is not there any more.
+    #[error("its endpoint is not there any more")]
+    NoEndpoint,
+    /// The endpoint is live now.
+    #[error("its endpoint is live now and keeps nothing, so nothing of it can be replayed")]
+    Live,
+    /// The event is damaged, or gone.
+    #[error("it is {}, and cannot be replayed then", .0.map_or("gone", |_| "damaged"))]
+    Not(Option<State>),
+    /// The agent is not attached there.
+    #[error("no such agent is attached to this endpoint")]
+    NoAgent,
+    /// It has too much to do.
+    #[error("too many exchanges are in flight with this agent; try again")]
+    Busy,
+    /// It was to be signed afresh and cannot be.
+    #[error("it cannot be signed afresh: {0}")]
+    CannotSign(#[from] CannotSign),
+    /// The store says no.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Delivery {
+    /// Delivers an event to one agent alone, and changes nothing that is kept.
+    ///
+    /// # Errors
+    /// [`NotReplayed`] if the agent was not asked to call its handler.
+    pub async fn replay_to(
+        &self,
+        whom: &Whom<'_>,
+        endpoint: Option<&Arc<Endpoint>>,
+        record: Record,
+        signature: Signature,
+    ) -> Result<Replayed, NotReplayed> {
+        let endpoint = endpoint.ok_or(NotReplayed::NoEndpoint)?;
+        let Record { summary, mut head, .. } = record;
+        if summary.state == State::Damaged {
+            return Err(NotReplayed::Not(Some(summary.state)));
+        }
+        head.signature = signature;
+        let of = summary.replay_of.unwrap_or(summary.id);
+        let lease = Lease { fence: 0, attempt: 1, tries: 1 };
+        let event = Event::of(endpoint, summary, head, None, lease).ok_or(NotReplayed::Live)?;
+        let mut event = Event { id: EventId::new(), replay_of: Some(of), ..event };
+        let afresh = sign::afresh(&self.store, &mut event).await?;
+        let resigned = afresh.is_some();
+        let place = self.registry.reserve_for(endpoint.name.as_str(), whom).map_err(|failure| match failure {
+            Failure::Busy => NotReplayed::Busy,
+            _ => NotReplayed::NoAgent,
+        })?;
+        let (id, agent, begun) = (event.id, place.agent().name.clone(), Instant::now());
+        // Without a fence its agent has nobody to tell of it later.
+        let exchange = place.open(RequestHead { fence: None, ..told(&event, afresh) });
+        let limit = begun + event.keeping.attempt_timeout;
+        let mut audience = Audience::default();
+        let (outcome, answer) = match timeout_at(limit, call(exchange, None, &event, &self.store, &mut audience)).await
+        {
+            Err(_) => (Outcome::Timeout, None),
+            Ok(Ok(answer)) => (Outcome::Answered, Some(answer)),
+            Ok(Err(Broken::SessionLost)) => (Outcome::Lost, None),
+            Ok(Err(Broken::Reset(code))) => (outcome_of(code), None),
+        };
+        Ok(Replayed { id, of, agent, resigned, outcome, answer, duration: begun.elapsed() })
+    }
+
+    /// Makes a new event with an event's content, that takes the same way as any other.
+    ///
+    /// # Errors
+    /// [`NotReplayed`].
+    pub async fn replay(
+        &self,
+        endpoint: Option<&Arc<Endpoint>>,
+        record: Record,
+        signature: Signature,
+    ) -> Result<Stored, NotReplayed> {
+        let Record { summary, head, .. } = record;
+        let (name, of, id) = (summary.endpoint.clone(), summary.id, EventId::new());
+        if signature == Signature::Fresh {
+            let endpoint = endpoint.ok_or(NotReplayed::NoEndpoint)?;
+            let lease = Lease { fence: 0, attempt: 1, tries: 1 };
+            let event = Event::of(endpoint, summary, head, None, lease).ok_or(NotReplayed::Live)?;
+            // It is signed at each attempt; whether it can be is known only once it has been.
+            let mut event = Event { head: crate::store::Head { signature, ..event.head.clone() }, ..event };
+            sign::afresh(&self.store, &mut event).await?;
+        }
+        let act = Act { endpoint: name, id: of, action: Action::Replay(id, signature) };
+        let acted = self.store.act(vec![act], Timestamp::now()).await?;
+        self.wake();
+        match acted.first() {
+            Some(Acted::Done) => Ok(Stored { id, of }),
+            Some(Acted::Not(state)) => Err(NotReplayed::Not(Some(*state))),
+            Some(Acted::Unknown) | None => Err(NotReplayed::Not(None)),
+        }
+    }
+}

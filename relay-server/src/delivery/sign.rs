@@ -1,0 +1,94 @@
+//! What becomes of a signature when an event is delivered: it stays as it came, or is made anew.
+//!
+//! Late deliveries are signed afresh where their endpoint says so, replays where whoever asked for them says so.
+//! Invariant: nothing is signed that was not proven when it came.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use jiff::Timestamp;
+use relay_schemes::Request;
+
+use super::attempt::{Content, Event};
+use crate::{
+    endpoint::{Endpoint, EndpointName, Resign},
+    store::{Head, MAX_RANGE_BYTES, Signature, Store},
+    verify::CannotSign,
+    webhook::EventId,
+};
+
+/// Headers to set, names and values.
+pub(super) type Signed = Vec<(String, String)>;
+
+/// Whether an event can be signed afresh, as far as its head tells.
+pub(super) fn may(endpoint: &Endpoint, head: &Head) -> Result<(), CannotSign> {
+    endpoint.verify.may_sign()?;
+    // What was let pass unproven must not be proven by us.
+    if head.verified == endpoint.verify.provider_name() { Ok(()) } else { Err(CannotSign::NotProven) }
+}
+
+/// The signature that an event is delivered with, where that is not its own. It covers the body, so a long one is read.
+///
+/// # Errors
+/// [`CannotSign`] where a fresh one was asked for and cannot be made.
+pub(super) async fn afresh(store: &Arc<dyn Store>, event: &mut Event) -> Result<Option<Signed>, CannotSign> {
+    let endpoint = Arc::clone(&event.endpoint);
+    let now = Timestamp::now().as_second();
+    let may = may(&endpoint, &event.head);
+    match (event.head.signature, event.keeping.resign) {
+        (Signature::Keep, _) | (Signature::Auto, Resign::Never) => Ok(None),
+        (Signature::Fresh, _) => {
+            may?;
+            sign(store, event, now).await.map(Some)
+        }
+        (Signature::Auto, resign) => {
+            let always = matches!(resign, Resign::Always);
+            let due = endpoint.verify.signs_afresh(sent_at(event).as_second(), now, always);
+            Ok(if may.is_ok() && due { sign(store, event, now).await.ok() } else { None })
+        }
+    }
+}
+
+async fn sign(store: &Arc<dyn Store>, event: &mut Event, now_unix_s: i64) -> Result<Signed, CannotSign> {
+    let body = match &event.content {
+        Content::Whole(body) => body.clone(),
+        Content::Kept(id, size) => {
+            let body = whole(store, &event.endpoint.name, *id, *size).await.ok_or(CannotSign::Unreadable)?;
+            event.content = Content::Whole(body.clone());
+            body
+        }
+    };
+    let lines = Lines(&event.head.headers);
+    let request = Request { method: &event.head.method, url: &event.head.url, headers: &lines, body: &body };
+    let signed = event.endpoint.verify.sign_afresh(&request, event.sender_id.as_deref(), now_unix_s);
+    signed.ok_or(CannotSign::Elsewhere)
+}
+
+/// A kept body, whole.
+async fn whole(store: &Arc<dyn Store>, endpoint: &EndpointName, id: EventId, size: u64) -> Option<Bytes> {
+    let mut body = BytesMut::new();
+    while (body.len() as u64) < size {
+        let at = body.len() as u64;
+        let part = store.body(endpoint.clone(), id, at..size.min(at + MAX_RANGE_BYTES)).await.ok()??;
+        if part.is_empty() {
+            return None;
+        }
+        body.extend_from_slice(&part);
+    }
+    Some(body.freeze())
+}
+
+/// When its sender sent it. A replay is an event of its own, and its signature is as old as that of the first.
+fn sent_at(event: &Event) -> Timestamp {
+    let line = event.head.headers.iter().find(|(name, _)| name == "relay-received-at");
+    let told = line.and_then(|(_, value)| std::str::from_utf8(value).ok()?.parse().ok());
+    told.unwrap_or(event.received_at)
+}
+
+struct Lines<'a>(&'a [(String, Vec<u8>)]);
+
+impl relay_schemes::Headers for Lines<'_> {
+    fn for_each<'h>(&'h self, name: &str, each: &mut dyn FnMut(&'h [u8])) {
+        self.0.iter().filter(|(line, _)| line == name).for_each(|(_, value)| each(value));
+    }
+}

@@ -1,0 +1,182 @@
+//! Questions about kept events and their answers, the same for every listener that takes such questions.
+//!
+//! Knows nothing of HTTP's framing, tokens or command lines: whoever asks says which endpoints may be seen
+//! ([`Sight`]) and how much one question may cost ([`Bounds`]). An event out of sight is as one that does not exist.
+
+mod asked;
+pub mod mask;
+mod shown;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::StatusCode;
+use serde_json::{Value, json};
+
+pub use self::{
+    asked::{Asked, Signing},
+    shown::{detail, replayed, summary},
+};
+use crate::{
+    delivery::NotReplayed,
+    endpoint::EndpointName,
+    store::{Cursor, Filter, MAX_RANGE_BYTES, PageRequest, Record, State, Store, StoreError, Summary},
+    webhook::EventId,
+};
+
+/// Which endpoints' events may be seen.
+#[derive(Clone, Copy, Debug)]
+pub enum Sight<'a> {
+    /// All.
+    All,
+    /// Only these.
+    Only(&'a [EndpointName]),
+}
+
+/// How much one question may cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Events of a list, where the question does not say how many.
+    pub default_limit: usize,
+    /// Most events of a list.
+    pub max_limit: usize,
+    /// Pages that a list looks through before it says where to go on.
+    pub max_pages: usize,
+}
+
+/// Why a question has no answer: a status, a stable code, and what to do.
+#[derive(Debug)]
+pub struct Refusal {
+    /// The status.
+    pub status: StatusCode,
+    /// The code.
+    pub code: &'static str,
+    /// In words.
+    pub message: String,
+}
+
+impl Refusal {
+    /// One with these words.
+    #[must_use]
+    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into() }
+    }
+
+    fn bad(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
+    }
+
+    fn missing() -> Self {
+        let why = "no kept event has this id; see `event list`, and `event list --state refused` for what was refused";
+        Self::new(StatusCode::NOT_FOUND, "not_found", why)
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(why: StoreError) -> Self {
+        let (status, code) = match &why {
+            StoreError::Busy | StoreError::AtCapacity | StoreError::NoSpace => {
+                (StatusCode::SERVICE_UNAVAILABLE, "busy")
+            }
+            StoreError::Damaged(_) => (StatusCode::UNPROCESSABLE_ENTITY, "damaged"),
+            StoreError::Unknown(_) => (StatusCode::NOT_FOUND, "not_found"),
+            StoreError::Invalid(_) | StoreError::Clash(_) => (StatusCode::CONFLICT, "conflict"),
+            StoreError::Failed(_) | StoreError::Unusable(_) | StoreError::Internal(_) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "store_failed")
+            }
+        };
+        Self::new(status, code, why.to_string())
+    }
+}
+
+impl From<NotReplayed> for Refusal {
+    fn from(why: NotReplayed) -> Self {
+        let (status, code) = match why {
+            NotReplayed::Store(why) => return why.into(),
+            NotReplayed::Not(None) => (StatusCode::NOT_FOUND, "not_found"),
+            NotReplayed::Not(Some(_)) => (StatusCode::CONFLICT, "wrong_state"),
+            NotReplayed::NoEndpoint => (StatusCode::CONFLICT, "endpoint_gone"),
+            NotReplayed::Live => (StatusCode::CONFLICT, "live"),
+            NotReplayed::NoAgent => (StatusCode::CONFLICT, "agent_not_attached"),
+            NotReplayed::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+            NotReplayed::CannotSign(_) => (StatusCode::CONFLICT, "cannot_sign"),
+        };
+        Self::new(status, code, why.to_string())
+    }
+}
+
+/// A list, and where it goes on.
+///
+/// # Errors
+/// [`Refusal`]; an endpoint out of sight is as one that does not exist.
+pub async fn list(store: &Arc<dyn Store>, asked: &Asked, sight: Sight<'_>, bounds: Bounds) -> Result<Value, Refusal> {
+    let mut filter = asked.filter()?;
+    if let Sight::Only(seen) = sight {
+        match filter.endpoints.first() {
+            Some(wanted) if seen.contains(wanted) => {}
+            // Without any, a filter would let every endpoint pass.
+            None if !seen.is_empty() => filter.endpoints = seen.to_vec(),
+            _ => {
+                let why = "no endpoint of this name is open to this token";
+                return Err(Refusal::new(StatusCode::NOT_FOUND, "not_found", why));
+            }
+        }
+    }
+    let limit = asked.limit.unwrap_or(bounds.default_limit).clamp(1, bounds.max_limit);
+    let mut after = asked.after()?;
+    let mut events = Vec::new();
+    for _ in 0..bounds.max_pages {
+        let page = PageRequest { limit: limit - events.len(), after: after.clone(), oldest_first: asked.oldest_first };
+        let page = store.list(filter.clone(), page).await?;
+        events.extend(page.events.iter().map(summary));
+        after = page.next;
+        if after.is_none() || events.len() >= limit {
+            break;
+        }
+    }
+    let next = after.map(|Cursor(id)| id.to_string());
+    Ok(json!({ "events": events, "next": next }))
+}
+
+/// An event by its id, or by its sender's own.
+///
+/// # Errors
+/// [`Refusal`].
+pub async fn find(store: &Arc<dyn Store>, id: &str, sight: Sight<'_>) -> Result<Record, Refusal> {
+    let seen = |summary: &Summary| match sight {
+        Sight::All => true,
+        Sight::Only(seen) => seen.contains(&summary.endpoint),
+    };
+    if let Ok(id) = id.parse::<EventId>() {
+        let record = store.event(None, id).await?;
+        return record.filter(|record| seen(&record.summary)).ok_or_else(Refusal::missing);
+    }
+    let endpoints = match sight {
+        Sight::All => Vec::new(),
+        Sight::Only([]) => return Err(Refusal::missing()),
+        Sight::Only(seen) => seen.to_vec(),
+    };
+    let filter = Filter { endpoints, sender_id: Some(id.to_owned()), ..Filter::default() };
+    let page = PageRequest { limit: 1, after: None, oldest_first: false };
+    let found = store.list(filter, page).await?;
+    let summary = found.events.first().filter(|summary| seen(summary)).ok_or_else(Refusal::missing)?;
+    store.event(Some(summary.endpoint.clone()), summary.id).await?.ok_or_else(Refusal::missing)
+}
+
+/// A part of a body, from `offset`, at most `most` bytes.
+///
+/// # Errors
+/// [`Refusal`].
+pub async fn part(store: &Arc<dyn Store>, event: &Summary, offset: u64, most: u64) -> Result<Bytes, Refusal> {
+    let end = event.size.min(offset.saturating_add(most.min(MAX_RANGE_BYTES)));
+    if offset >= end {
+        return Ok(Bytes::new());
+    }
+    store.body(event.endpoint.clone(), event.id, offset..end).await?.ok_or_else(Refusal::missing)
+}
+
+/// A state as answers name it.
+#[must_use]
+pub fn word(state: State) -> String {
+    serde_json::to_value(state).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
+}

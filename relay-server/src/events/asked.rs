@@ -1,0 +1,89 @@
+//! What is asked of a list or an action, as it stands in a query.
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::Refusal;
+use crate::{
+    endpoint::EndpointName,
+    store::{Cursor, Filter, Signature, State, StatusRange},
+};
+
+/// What is asked of a list, and of an action on many.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Asked {
+    endpoint: Option<String>,
+    state: Option<String>,
+    event_type: Option<String>,
+    sender_id: Option<String>,
+    status: Option<String>,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+    text: Option<String>,
+    pub(super) limit: Option<usize>,
+    after: Option<String>,
+    #[serde(default)]
+    pub(super) oldest_first: bool,
+}
+
+/// What is asked of a replay.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Signing {
+    /// What becomes of its signature.
+    #[serde(default)]
+    pub signature: Signature,
+}
+
+impl Asked {
+    /// Which events are meant.
+    ///
+    /// # Errors
+    /// [`Refusal`] names what cannot be read.
+    pub fn filter(&self) -> Result<Filter, Refusal> {
+        let endpoint = self.endpoint.as_deref().map(name).transpose()?;
+        let state = self.state.as_deref().map(state).transpose()?;
+        let status = self.status.as_deref().map(statuses).transpose()?;
+        Ok(Filter {
+            endpoints: endpoint.into_iter().collect(),
+            from: self.since,
+            until: self.until,
+            states: state.into_iter().collect(),
+            statuses: status.into_iter().collect(),
+            event_types: self.event_type.iter().flat_map(|types| types.split(',')).map(str::to_owned).collect(),
+            sender_id: self.sender_id.clone(),
+            text: self.text.clone(),
+            conflicts: false,
+        })
+    }
+
+    pub(super) fn after(&self) -> Result<Option<Cursor>, Refusal> {
+        let after = self.after.as_deref().map(|text| text.parse().map(Cursor)).transpose();
+        after.map_err(|_| Refusal::bad("`after` is the `next` of the page before"))
+    }
+}
+
+fn name(text: &str) -> Result<EndpointName, Refusal> {
+    EndpointName::parse(text).map_err(|why| Refusal::bad(format!("this is no endpoint's name: {why}")))
+}
+
+fn state(text: &str) -> Result<State, Refusal> {
+    serde_json::from_value(Value::String(text.to_owned()))
+        .map_err(|_| Refusal::bad("a state is pending, running, delivered, dead, dropped or damaged"))
+}
+
+/// `404`, `5xx` or `400-499`.
+fn statuses(text: &str) -> Result<StatusRange, Refusal> {
+    let wrong = || Refusal::bad("write a status like 404, 5xx or 400-499");
+    if let Some(class) = text.strip_suffix("xx") {
+        let class: u16 = class.parse().ok().filter(|class| (1..=5).contains(class)).ok_or_else(wrong)?;
+        return Ok(StatusRange(class * 100, class * 100 + 99));
+    }
+    let (from, to) = text.split_once('-').unwrap_or((text, text));
+    match (from.parse(), to.parse()) {
+        (Ok(from), Ok(to)) => Ok(StatusRange(from, to)),
+        _ => Err(wrong()),
+    }
+}

@@ -1,0 +1,273 @@
+//! What agents may ask of kept events, on the public listener: `/_relay/v1/events` and what is below it.
+//!
+//! ```text
+//! GET  /_relay/v1/events?…              a list, as the admin API's
+//! GET  /_relay/v1/events/ID             one, by its id or its sender's own
+//! GET  /_relay/v1/events/ID/body?offset=N   a part of its body, at most MAX_PART_BYTES
+//! POST /_relay/v1/events/ID/replay?…    once more: to one agent of this token, or as a new event
+//! ```
+//!
+//! Needs the token that agents attach with. Invariants: a token sees the events of its own endpoints, and every other
+//! one is as one that does not exist; no page of a browser gets an answer; what one question may cost, and how many
+//! one token has at a time, is bounded.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use percent_encoding::percent_decode_str;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use tokio::{sync::Semaphore, time::timeout};
+use uuid::Uuid;
+
+use super::{
+    Door, Origin, known,
+    respond::{self, Body},
+    route::Routes,
+};
+use crate::{
+    agents::{
+        registry::Whom,
+        token::{Right, Token},
+    },
+    endpoint::EndpointName,
+    events::{self, Asked, Bounds, Refusal, Sight},
+    store::Signature,
+};
+
+/// Where its addresses begin.
+pub(super) const PREFIX: &str = "/_relay/v1/events";
+
+/// What one list may cost.
+const BOUNDS: Bounds = Bounds { default_limit: 100, max_limit: 200, max_pages: 10 };
+
+/// Most bytes of a body in one answer: a reader may be slow, and the answer waits for it in memory.
+const MAX_PART_BYTES: u64 = 256 * 1024;
+
+/// Longest query, in bytes.
+const MAX_QUERY_BYTES: usize = 4096;
+
+/// Questions of one token at a time, replays to its agents included.
+const MAX_OF_TOKEN: usize = 16;
+
+/// Questions that read at a time; more wait.
+const MAX_READING: usize = 8;
+
+/// How long reading may take, the wait for its turn included.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What agents ask at the moment.
+#[derive(Debug)]
+pub struct Asking {
+    of_token: Mutex<HashMap<Arc<str>, usize>>,
+    reading: Semaphore,
+}
+
+impl Default for Asking {
+    fn default() -> Self {
+        Self { of_token: Mutex::default(), reading: Semaphore::new(MAX_READING) }
+    }
+}
+
+/// A token's right to one more question, until it is answered.
+struct Turn<'a>(&'a Asking, Arc<str>);
+
+impl Asking {
+    fn turn(&self, token: &Token) -> Option<Turn<'_>> {
+        let mut counts = self.lock();
+        let count = counts.entry(Arc::clone(&token.name)).or_default();
+        if *count >= MAX_OF_TOKEN {
+            return None;
+        }
+        *count += 1;
+        Some(Turn(self, Arc::clone(&token.name)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, usize>> {
+        self.of_token.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut counts = self.0.lock();
+        if let Some(count) = counts.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.1);
+            }
+        }
+    }
+}
+
+/// Which part of a body.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct From {
+    #[serde(default)]
+    offset: u64,
+}
+
+/// What is asked of a replay.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Replay {
+    #[serde(default)]
+    to: To,
+    /// The agent's name.
+    name: Option<String>,
+    /// Its process.
+    instance: Option<String>,
+    #[serde(default)]
+    signature: Signature,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum To {
+    #[default]
+    Agent,
+    Endpoint,
+}
+
+/// A question of an agent's user.
+struct Question<'a> {
+    door: &'a Door,
+    routes: &'a Routes,
+    token: &'a Token,
+    /// The endpoints whose events the token may read.
+    seen: Vec<EndpointName>,
+}
+
+/// Answers one question.
+pub(super) async fn answer(
+    door: &Door,
+    routes: &Routes,
+    origin: Origin,
+    path: &str,
+    request: &Request<Incoming>,
+) -> Response<Body> {
+    let token = match known(door, routes, origin, request.headers()) {
+        Ok(token) => token,
+        Err(turned) => return respond::turned(turned),
+    };
+    let answered = async {
+        let busy = "this token has too many questions at a time; wait for some of them";
+        let busy = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_questions", busy);
+        let _turn = door.asking.turn(&token).ok_or_else(busy)?;
+        if !token.rights.contains(&Right::Read) {
+            let why = "this token lacks the right `read`; add it to the token's `rights` on the relay";
+            return Err(Refusal::new(StatusCode::FORBIDDEN, "may_not_read", why));
+        }
+        let names = routes.endpoints().map(|endpoint| &endpoint.name);
+        let seen = names.filter(|name| token.may(Right::Read, name.as_str())).cloned().collect();
+        let question = Question { door, routes, token: &token, seen };
+        question.answer(path, request.uri().query().unwrap_or_default(), request.method()).await
+    };
+    answered.await.unwrap_or_else(|refusal| respond::untold(&refusal))
+}
+
+impl Question<'_> {
+    async fn answer(&self, path: &str, query: &str, method: &Method) -> Result<Response<Body>, Refusal> {
+        if query.len() > MAX_QUERY_BYTES {
+            return Err(bad(format!("the query is longer than {MAX_QUERY_BYTES} bytes")));
+        }
+        let mut parts = path.strip_prefix(PREFIX).unwrap_or_default().split('/');
+        let parts = (parts.next(), parts.next(), parts.next(), parts.next());
+        let wanted = match parts {
+            (Some(""), Some(_), Some("replay"), None) => Method::POST,
+            _ => Method::GET,
+        };
+        let answered = async {
+            match parts {
+                (Some(""), None, ..) => self.list(&read(query)?).await,
+                (Some(""), Some(id), None, _) => self.show(&decoded(id)?).await,
+                (Some(""), Some(id), Some("body"), None) => self.body(&decoded(id)?, &read(query)?).await,
+                (Some(""), Some(id), Some("replay"), None) => self.replay(&decoded(id)?, &read(query)?).await,
+                _ => Err(Refusal::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this address")),
+            }
+        };
+        if *method == wanted {
+            answered.await
+        } else {
+            let why = format!("ask with {wanted}");
+            Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", why))
+        }
+    }
+
+    async fn list(&self, asked: &Asked) -> Result<Response<Body>, Refusal> {
+        let store = &self.door.delivery.store;
+        let list = self.reading(events::list(store, asked, Sight::Only(&self.seen), BOUNDS)).await?;
+        Ok(respond::told(StatusCode::OK, &list))
+    }
+
+    async fn show(&self, id: &str) -> Result<Response<Body>, Refusal> {
+        let record = self.find(id).await?;
+        Ok(respond::told(StatusCode::OK, &events::detail(&record)))
+    }
+
+    async fn body(&self, id: &str, from: &From) -> Result<Response<Body>, Refusal> {
+        let event = self.find(id).await?.summary;
+        let store = &self.door.delivery.store;
+        let part = self.reading(events::part(store, &event, from.offset, MAX_PART_BYTES)).await?;
+        Ok(respond::part(part, event.size))
+    }
+
+    async fn replay(&self, id: &str, asked: &Replay) -> Result<Response<Body>, Refusal> {
+        let record = self.find(id).await?;
+        let name = record.summary.endpoint.clone();
+        let (endpoint, delivery) = (self.routes.endpoint(name.as_str()), &self.door.delivery);
+        let replayed: Value = match asked.to {
+            To::Endpoint if self.token.may(Right::Replay, name.as_str()) => {
+                let stored = delivery.replay(endpoint, record, asked.signature).await?;
+                json!({ "id": stored.of.to_string(), "new_id": stored.id.to_string() })
+            }
+            To::Endpoint => {
+                let why = "this token lacks the right `replay`; add it to the token's `rights` on the relay, or replay \
+                           to your own agent, without --to endpoint";
+                return Err(Refusal::new(StatusCode::FORBIDDEN, "may_not_replay", why));
+            }
+            To::Agent => {
+                let agent = asked.name.as_deref().ok_or_else(|| bad("name the agent: `name`"))?;
+                let instance = asked.instance.as_deref().map(Uuid::try_parse).transpose();
+                let instance = instance.map_err(|_| bad("`instance` is a UUID"))?.map(Uuid::into_bytes);
+                let whom = Whom { token: &self.token.name, name: agent, instance };
+                events::replayed(&delivery.replay_to(&whom, endpoint, record, asked.signature).await?)
+            }
+        };
+        Ok(respond::told(StatusCode::OK, &replayed))
+    }
+
+    async fn find(&self, id: &str) -> Result<crate::store::Record, Refusal> {
+        self.reading(events::find(&self.door.delivery.store, id, Sight::Only(&self.seen))).await
+    }
+
+    /// Reads once it is its turn.
+    async fn reading<T>(&self, read: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
+        let in_turn = async {
+            let _turn = self.door.asking.reading.acquire().await;
+            read.await
+        };
+        let slow = "this took too long; ask for less, such as a shorter time, or without a text";
+        let slow = |_| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "busy", slow);
+        timeout(PATIENCE, in_turn).await.map_err(slow)?
+    }
+}
+
+fn bad(message: impl Into<String>) -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, "bad_request", message)
+}
+
+fn read<T: DeserializeOwned>(query: &str) -> Result<T, Refusal> {
+    serde_urlencoded::from_str(query).map_err(|error| bad(format!("the query cannot be read: {error}")))
+}
+
+fn decoded(part: &str) -> Result<String, Refusal> {
+    let text = percent_decode_str(part).decode_utf8();
+    text.map(std::borrow::Cow::into_owned).map_err(|_| bad("an id is text"))
+}
