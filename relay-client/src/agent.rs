@@ -14,6 +14,7 @@
 //! is relieved takes nothing new and finishes what it carries, within [`FINISH`]; at most [`MAX_FINISHING`] do;
 //! settings that cannot be used change nothing; a stop drains.
 
+mod catch_up;
 mod offers;
 mod plan;
 mod session;
@@ -324,6 +325,7 @@ impl Supervisor {
     /// Takes nothing new and waits for what is in flight.
     async fn drain(&mut self) {
         self.opening = None;
+        self.shared.stop_catching_up();
         self.shared.status.stopping();
         self.shared.reporter.state(State::Draining);
         let until = Instant::now() + DRAIN;

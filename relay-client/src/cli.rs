@@ -10,6 +10,7 @@
 pub mod args;
 mod config;
 mod doctor;
+mod event;
 mod failure;
 mod listen;
 mod login;
@@ -76,6 +77,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         }
         Command::Login(args) => misc::print(&login::run(&args, &places, std::io::stdin())?),
         Command::Doctor(args) => doctor::run(&args, &places, std::io::stdin()),
+        Command::Event(command) => event::run(&command, &places, std::io::stdin()),
         Command::Send(args) => send::run(&args, std::io::stdin()),
         Command::Config(command) => misc::print(&config::run(&command, &places)?),
         Command::Completions { shell } => misc::print(&misc::completions(shell)),

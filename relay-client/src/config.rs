@@ -19,6 +19,7 @@ pub mod token;
 use std::{path::PathBuf, time::Duration};
 
 use http::{HeaderName, HeaderValue};
+use jiff::Timestamp;
 use relay_proto::Attach;
 use uuid::Uuid;
 
@@ -47,6 +48,8 @@ pub struct Config {
     pub instance: Uuid,
     /// What is offered to the relay; never empty.
     pub endpoints: Vec<EndpointConfig>,
+    /// What its endpoints kept from then on is asked for once more, when the agent comes.
+    pub since: Option<Timestamp>,
     /// What a refusal means.
     pub on_refused: OnRefused,
     /// The files that this was read from, and the token's: a change of one is a reason to read them again.
@@ -64,6 +67,8 @@ pub struct EndpointConfig {
     pub takeover: bool,
     /// Types of events that it takes, `*` standing for any text; none means all.
     pub events: Vec<String>,
+    /// Whether nothing of what waits there when the agent comes is wanted.
+    pub skip_backlog: bool,
     /// The handler of whatever no route takes.
     pub handler: HandlerConfig,
     /// Handlers by path; paths are unique.
@@ -74,7 +79,15 @@ impl EndpointConfig {
     /// A shared endpoint with one handler.
     #[must_use]
     pub fn new(name: Option<String>, handler: HandlerConfig) -> Self {
-        Self { name, attach: Attach::Shared, takeover: false, events: Vec::new(), handler, routes: Vec::new() }
+        Self {
+            name,
+            attach: Attach::Shared,
+            takeover: false,
+            events: Vec::new(),
+            skip_backlog: false,
+            handler,
+            routes: Vec::new(),
+        }
     }
 }
 

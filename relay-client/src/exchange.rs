@@ -37,6 +37,9 @@ use crate::{
 /// What a handler's answer is whose head means nothing, or two things.
 const UNLAWFUL: &str = "the status or the framing of its answer is not lawful in HTTP";
 
+/// The relay's word for what a request repeats.
+const REPLAY_OF: &[u8] = b"relay-replay-of";
+
 /// What there is to say of an exchange that did not work: a code, and the error behind it.
 type Failed = (&'static str, Option<String>);
 
@@ -53,6 +56,8 @@ pub async fn serve(
     let endpoint = String::from_utf8_lossy(&head.endpoint).into_owned();
     let event_id = Some(event_name(head.event_id));
     let mut path = String::from_utf8_lossy(&head.target).into_owned();
+    let first = head.headers.iter().find(|(name, _)| &name[..] == REPLAY_OF);
+    let replay_of = first.map(|(_, value)| String::from_utf8_lossy(value).into_owned());
     let attempt = Attempt::of(&head);
     let (bytes_in, mut bytes_out) = (Arc::new(AtomicU64::new(0)), 0);
     let called = match serving {
@@ -78,7 +83,19 @@ pub async fn serve(
     };
     let bytes_in = bytes_in.load(Ordering::Relaxed);
     let duration = started.elapsed();
-    reporter.exchange(Line { time, method, path, outcome, duration, bytes_in, bytes_out, endpoint, event_id, note });
+    reporter.exchange(Line {
+        time,
+        method,
+        path,
+        outcome,
+        duration,
+        bytes_in,
+        bytes_out,
+        endpoint,
+        event_id,
+        replay_of,
+        note,
+    });
 }
 
 type RequestBody = Either<Counted, Empty<Bytes>>;

@@ -7,6 +7,7 @@
 //! no error or log; a redirect is not followed; a [`Link`] speaks subprotocol [`SUBPROTOCOL`]; the whole
 //! takes at most [`REACH_TIMEOUT`] and [`UPGRADE_TIMEOUT`].
 
+pub mod api;
 mod error;
 mod proxy;
 mod socket;

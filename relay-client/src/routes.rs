@@ -64,6 +64,8 @@ pub struct Endpoint {
     pub takeover: bool,
     /// Types of events that it takes; none means all.
     pub events: Vec<String>,
+    /// Whether nothing of what waits when it is attached is wanted.
+    pub skip_backlog: bool,
     own: Arc<Route>,
     /// Longest path first.
     by_path: Vec<ByPath>,
@@ -89,6 +91,7 @@ impl Endpoint {
             attach: config.attach,
             takeover: config.takeover,
             events: config.events.clone(),
+            skip_backlog: config.skip_backlog,
             own: route(&config.handler)?,
             by_path,
         })

@@ -182,6 +182,9 @@ fn of_outcome(outcome: &Outcome) -> Value {
 fn of_notice(notice: &Notice) -> Value {
     match notice {
         Notice::Text(line) => json!({ "kind": "line", "text": line }),
+        Notice::Backlog { endpoint, waiting, oldest_ms, line } => json!({
+            "kind": "backlog", "endpoint": endpoint, "waiting": waiting, "oldest_ms": oldest_ms, "text": line,
+        }),
         Notice::Changed { endpoint, state } => {
             merge(json!({ "kind": "changed", "endpoint": endpoint }), of_state(state))
         }

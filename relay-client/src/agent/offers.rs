@@ -41,10 +41,17 @@ impl Readable for OfferState {
     }
 }
 
-/// The hello of a plan. `takes_over` says of which endpoints the agent wants to be active at once.
-pub(super) fn hello(plan: &Plan, instance: Uuid, takes_over: impl Fn(&str) -> bool) -> Hello {
+/// The hello of a plan. `takes_over` says of which endpoints the agent wants to be active at once, `is_first` whether
+/// it was never attached to one.
+pub(super) fn hello(
+    plan: &Plan,
+    instance: Uuid,
+    takes_over: impl Fn(&str) -> bool,
+    is_first: impl Fn(&str) -> bool,
+) -> Hello {
     let offer = |offer: &Offer| Offer {
         takeover: offer.attach == Attach::Exclusive && takes_over(&offer.endpoint),
+        skip_backlog: offer.skip_backlog && is_first(&offer.endpoint),
         ..offer.clone()
     };
     Hello {
@@ -76,6 +83,10 @@ pub(super) fn refusal(welcome: &Welcome) -> Option<Failed> {
         }
         "may_not_attach" => format!("this token may only watch {names}; attach with --attach copy"),
         "may_not_read" => format!("this token may not watch {names}; it lacks the right `read`"),
+        "may_not_skip" => format!(
+            "this token may not skip what waits for {names}: leave out --backlog skip, or add the right `skip` to the \
+             token's `rights` on the relay"
+        ),
         other => format!("the relay refused: {other}"),
     };
     Some(Failed::Refused { why, code: Some(first) })

@@ -28,6 +28,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     StatusSender,
+    catch_up::CatchUp,
     offers::{self, EndpointState, Readable as _},
     plan::Plan,
 };
@@ -35,7 +36,7 @@ use crate::{
     config::Config,
     exchange::{self, Outcomes},
     link::{self, LinkError, Way},
-    report::{Notice, Reporter, Standing, event_name},
+    report::{Notice, Reporter, Standing, State, event_name},
     routes::Table,
 };
 
@@ -52,6 +53,10 @@ pub(super) struct Shared {
     sessions: AtomicU64,
     /// Endpoints that `takeover` has been done for: it is done once, not at each reconnect.
     taken_over: Mutex<BTreeSet<String>>,
+    /// Endpoints that were attached: what waits is skipped before that, not at each reconnect.
+    attached: Mutex<BTreeSet<String>>,
+    /// Has once more what was kept; begun once.
+    catching_up: Mutex<Option<AbortOnDropHandle<()>>>,
 }
 
 impl Shared {
@@ -63,6 +68,15 @@ impl Shared {
             outcomes: Arc::default(),
             sessions: AtomicU64::new(0),
             taken_over: Mutex::default(),
+            attached: Mutex::default(),
+            catching_up: Mutex::default(),
+        }
+    }
+
+    /// Nothing is caught up with any more.
+    pub(super) fn stop_catching_up(&self) {
+        if let Some(catching_up) = &*self.catching_up.lock().unwrap_or_else(PoisonError::into_inner) {
+            catching_up.abort();
         }
     }
 
@@ -169,7 +183,11 @@ impl Future for Ended {
 }
 
 /// Connects, takes leave of the session that is relieved, and says hello.
-pub(super) async fn open(config: &Config, shared: &Arc<Shared>, relieved: Option<Relief>) -> Result<Session, Failed> {
+pub(super) async fn open(
+    config: &Arc<Config>,
+    shared: &Arc<Shared>,
+    relieved: Option<Relief>,
+) -> Result<Session, Failed> {
     let lost = |why: String, retry_after| Failed::Lost { why, retry_after };
     let table = shared.table.load_full();
     let plan = Plan::of(config, &table).map_err(|error| lost(error.to_string(), None))?;
@@ -184,7 +202,8 @@ pub(super) async fn open(config: &Config, shared: &Arc<Shared>, relieved: Option
     if let Some(relieved) = relieved {
         relieved.take_leave().await;
     }
-    let hello = offers::hello(&plan, config.instance, |name| shared.takes_over(name, relieving));
+    let is_first = |name: &str| !shared.attached.lock().unwrap_or_else(PoisonError::into_inner).contains(name);
+    let hello = offers::hello(&plan, config.instance, |name| shared.takes_over(name, relieving), is_first);
     let greeting = relay_tunnel::agent(link.stream, link.leftover, hello, Limits::agent());
     let (welcome, handle, arrivals, driver) = greeting.await.map_err(|close| lost(close.reason, None))?;
     if let Some(refused) = offers::refusal(&welcome) {
@@ -192,13 +211,13 @@ pub(super) async fn open(config: &Config, shared: &Arc<Shared>, relieved: Option
         return Err(refused);
     }
     let driver = AbortOnDropHandle::new(tokio::spawn(driver));
-    Ok(begin(&welcome, plan, table, shared, handle, arrivals, driver))
+    Ok(begin(&welcome, (config, plan), table, shared, handle, arrivals, driver))
 }
 
 /// The welcome is there: says so, and serves.
 fn begin(
     welcome: &Welcome,
-    plan: Plan,
+    (config, plan): (&Arc<Config>, Plan),
     table: Arc<Table>,
     shared: &Arc<Shared>,
     handle: Handle,
@@ -211,9 +230,19 @@ fn begin(
     let active = states.iter().filter(|(_, state)| *state == EndpointState::Attached(Standing::Active));
     let active = active.map(|(name, _)| name.clone());
     shared.taken_over.lock().unwrap_or_else(PoisonError::into_inner).extend(active);
+    let attached = states.iter().filter(|(_, state)| matches!(state, EndpointState::Attached(_)));
+    let attached = attached.map(|(name, _)| name.clone());
+    shared.attached.lock().unwrap_or_else(PoisonError::into_inner).extend(attached);
     shared.status.opened(serial, states.into_iter());
     let names = offers::announce(welcome, &plan, &table, &shared.reporter);
     shared.outcomes.attach(handle.clone());
+    let mut catching_up = shared.catching_up.lock().unwrap_or_else(PoisonError::into_inner);
+    if catching_up.is_none() {
+        let status = shared.status.subscribe();
+        *catching_up = CatchUp::of(config, welcome, &plan.offers, shared.reporter.clone(), status)
+            .map(|catch_up| AbortOnDropHandle::new(tokio::spawn(catch_up.run())));
+    }
+    drop(catching_up);
     let (signs, seen) = watch::channel(Signs::default());
     let served = Served { serial, names, table, shared: Arc::clone(shared), signs };
     let ended = Ended(AbortOnDropHandle::new(tokio::spawn(served.run(arrivals, driver))));
@@ -259,6 +288,10 @@ impl Served {
         let reporter = &self.shared.reporter;
         match notice {
             Told::Text(line) => reporter.warn(line),
+            Told::Backlog { endpoint, waiting, oldest_ms, line } => {
+                let oldest = oldest_ms.and_then(|ms| Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok());
+                reporter.state(State::Backlog { endpoint, waiting, oldest, line });
+            }
             Told::Changed { endpoint, state } => {
                 let Some(name) = self.names.get(&endpoint) else { return };
                 let state = state.read();

@@ -19,6 +19,7 @@ fn supervisor(on_refused: OnRefused) -> Supervisor {
         name: "test".to_owned(),
         instance: Uuid::nil(),
         endpoints: vec![EndpointConfig::new(Some("e".to_owned()), handler)],
+        since: None,
         on_refused,
         files: Vec::new(),
     };

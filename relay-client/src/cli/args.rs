@@ -18,6 +18,8 @@ Examples:
   relay-client listen 3000 github --relay https://hooks.example.com --token-file token
   relay-client listen http://localhost:8080/webhooks stripe
   relay-client listen unix:/run/app.sock ci --output json
+  relay-client listen 3000 github --since 42m
+  relay-client event list github --status 5xx
   relay-client start --config relay-client.toml --health-addr 8081
   relay-client doctor 3000
 
@@ -49,6 +51,9 @@ pub enum Command {
     Login(LoginArgs),
     /// Tries every step of the way from here to the relay and to the handlers
     Doctor(DoctorArgs),
+    /// Shows the webhooks that the relay keeps, and has them once more
+    #[command(subcommand)]
+    Event(super::event::Command),
     /// Sends signed requests as a provider does, to try an endpoint
     Send(super::send::SendArgs),
     /// Checks and shows the config file
@@ -122,6 +127,16 @@ pub enum AttachArg {
     Copy,
 }
 
+/// What becomes of what waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum BacklogArg {
+    /// It is delivered
+    #[default]
+    Deliver,
+    /// It is ended, for every agent; the token needs the right `skip`
+    Skip,
+}
+
 /// `listen`.
 #[derive(Debug, Clone, Args)]
 #[command(override_usage = "relay-client listen [OPTIONS] [PORT|URL|unix:PATH] [ENDPOINT]")]
@@ -142,6 +157,12 @@ pub struct ListenArgs {
     /// Types of events to take, as the provider names them; `*` stands for any text, as in 'pull_request.*'
     #[arg(short, long, value_name = "TYPE,…", value_delimiter = ',')]
     pub events: Vec<String>,
+    /// Has what the endpoint kept since then once more, marked Relay-Replay-Of: how long ago, such as 42m, or a time
+    #[arg(long, value_name = "WHEN")]
+    pub since: Option<String>,
+    /// What becomes of webhooks that waited for an agent
+    #[arg(long, value_enum, default_value_t, value_name = "HOW")]
+    pub backlog: BacklogArg,
     /// A path in place of the target's own
     #[arg(long, value_name = "PATH")]
     pub path: Option<String>,

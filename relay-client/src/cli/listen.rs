@@ -5,11 +5,12 @@
 
 use std::io::Read;
 
+use jiff::Timestamp;
 use relay_proto::Attach;
 
 use super::{
     Failure,
-    args::{AttachArg, ListenArgs},
+    args::{AttachArg, BacklogArg, ListenArgs},
     settings::{self, usage},
 };
 use crate::{
@@ -23,7 +24,10 @@ use crate::{
 pub(super) fn config(args: &ListenArgs, places: &Places, stdin: impl Read) -> Result<Config, Failure> {
     let endpoint = endpoint(args)?;
     let file = settings::read_file(&args.connection.reach, places)?;
-    settings::config(&args.connection, file.as_ref(), places, stdin, vec![endpoint], OnRefused::Exit)
+    let since = args.since.as_ref().map(|typed| check::moment(typed, Timestamp::now()));
+    let since = since.transpose().map_err(|error| usage("--since", &error))?;
+    let config = settings::config(&args.connection, file.as_ref(), places, stdin, vec![endpoint], OnRefused::Exit)?;
+    Ok(Config { since, ..config })
 }
 
 /// How to attach: a laptop beside production gets copies unless it asks for more.
@@ -72,7 +76,13 @@ fn endpoint(args: &ListenArgs) -> Result<EndpointConfig, Failure> {
     let headers = args.headers.iter().map(|typed| header(typed)).collect::<Result<_, _>>()?;
     let handler = HandlerConfig { target: config, headers, preserve_host: args.preserve_host };
     let events = check::event_patterns(&args.events).map_err(|error| usage("--events", &error))?;
-    Ok(EndpointConfig { attach: attach(args)?, takeover: args.takeover, events, ..EndpointConfig::new(name, handler) })
+    let (attach, skip_backlog) = (attach(args)?, args.backlog == BacklogArg::Skip);
+    if skip_backlog && attach == Attach::Copy {
+        let text = "--backlog skip: an agent that gets copies gets nothing of what waits; leave it out";
+        return Err(Failure::Usage(text.to_owned()));
+    }
+    let endpoint = EndpointConfig::new(name, handler);
+    Ok(EndpointConfig { attach, takeover: args.takeover, events, skip_backlog, ..endpoint })
 }
 
 fn header(typed: &str) -> Result<(http::HeaderName, http::HeaderValue), Failure> {

@@ -102,13 +102,13 @@ async fn until_stopped(
 
 /// Reads the settings again, for the same process.
 fn rereading(config: &Config, read: impl Fn(&[u8]) -> Result<Config, Failure> + Send + 'static) -> reload::Read {
-    let (instance, given) = (config.instance, config.token.clone());
+    let (instance, since, given) = (config.instance, config.since, config.token.clone());
     Box::new(move || {
         let again = match &given {
             TokenSource::Given(token) => read(token.reveal().as_bytes()),
             _ => read(&[]),
         };
-        again.map(|config| Config { instance, ..config }).map_err(|failure| failure.to_string())
+        again.map(|config| Config { instance, since, ..config }).map_err(|failure| failure.to_string())
     })
 }
 

@@ -85,15 +85,20 @@ pub(super) fn config(
     on_refused: OnRefused,
 ) -> Result<Config, Failure> {
     let Reach { relay, relay_ca, proxy, token } = reach(&args.reach, file, places, stdin)?;
-    let name = args.name.as_ref().map(|typed| check::agent_name(typed).map_err(|error| usage("--name", &error)));
-    let name = name.transpose()?.or_else(|| file?.name.clone()).unwrap_or_else(host_name);
+    let name = name(args.name.as_ref(), file)?;
     let token = token?;
     // A wrong path should show now, not after the first connect.
     token.read().map_err(|error| Failure::Usage(error.to_string()))?;
     let files = file.map(|file| file.path.clone()).into_iter().chain(token.file().map(ToOwned::to_owned));
     let files = files.collect();
     let instance = uuid::Uuid::now_v7();
-    Ok(Config { relay, relay_ca, proxy, token, name, instance, endpoints, on_refused, files })
+    Ok(Config { relay, relay_ca, proxy, token, name, instance, endpoints, since: None, on_refused, files })
+}
+
+/// The agent's name: what was typed, what the file says, or the host's.
+pub(super) fn name(typed: Option<&String>, file: Option<&ConfigFile>) -> Result<String, Failure> {
+    let typed = typed.map(|typed| check::agent_name(typed).map_err(|error| usage("--name", &error))).transpose()?;
+    Ok(typed.or_else(|| file?.name.clone()).unwrap_or_else(host_name))
 }
 
 fn missing(what: &str) -> Failure {

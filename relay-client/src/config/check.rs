@@ -13,6 +13,7 @@ use std::{
 };
 
 use http::{HeaderName, HeaderValue};
+use jiff::{Span, Timestamp, tz::TimeZone};
 use relay_proto::{Attach, MAX_EVENT_PATTERNS};
 use toml::Spanned;
 
@@ -332,6 +333,20 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+/// A moment in the past: a time such as `2026-01-31T08:00Z`, or how long ago, such as `42m`, `2h` or `1d`.
+pub fn moment(text: &str, now: Timestamp) -> Result<Timestamp, String> {
+    let wrong = || format!("{text:?} is no time; write how long ago, such as 42m or 2h, or 2026-01-31T08:00Z");
+    let moment = match text.parse::<Timestamp>() {
+        Ok(moment) => moment,
+        Err(_) => {
+            let ago: Span = text.parse().map_err(|_| wrong())?;
+            let then = now.to_zoned(TimeZone::UTC).checked_sub(ago).map_err(|_| wrong())?;
+            then.timestamp()
+        }
+    };
+    if moment > now { Err(format!("{text:?} lies in the future")) } else { Ok(moment) }
+}
+
 /// A header that is set on requests to a handler. Those that frame a message are not the user's to set.
 pub fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), String> {
     /// A header named so may be a credential, and is then not shown.
@@ -492,6 +507,22 @@ target = "3000"
         let attach = "version = 1\n[[endpoint]]\nname = \"a\"\ntarget = \"1\"\nattach = \"auto\"\n";
         let expected = "relay-client.toml:5: endpoint.a.attach: \"auto\" is none of shared, exclusive, copy";
         assert_eq!(refusal(attach), expected);
+    }
+
+    #[test]
+    fn moments_are_times_or_how_long_ago() {
+        let now: Timestamp = "2026-01-31T08:00Z".parse().unwrap();
+        for (text, then) in [
+            ("42m", "2026-01-31T07:18Z"),
+            ("2h", "2026-01-31T06:00Z"),
+            ("1d", "2026-01-30T08:00Z"),
+            ("2026-01-31T07:00+01:00", "2026-01-31T06:00Z"),
+        ] {
+            assert_eq!(moment(text, now), Ok(then.parse().unwrap()), "{text}");
+        }
+        for text in ["", "42", "lunch", "-2h", "2026-01-31T08:01Z", "99999y"] {
+            assert!(moment(text, now).is_err(), "{text}");
+        }
     }
 
     #[test]

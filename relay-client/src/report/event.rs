@@ -56,6 +56,39 @@ pub enum State {
         /// The endpoint.
         endpoint: String,
     },
+    /// Webhooks wait for an endpoint that was just attached.
+    Backlog {
+        /// The endpoint.
+        endpoint: String,
+        /// How many.
+        waiting: u64,
+        /// When the oldest came.
+        oldest: Option<Timestamp>,
+        /// The relay's words.
+        line: String,
+    },
+    /// What the relay kept is asked for once more.
+    Replaying {
+        /// The endpoint.
+        endpoint: String,
+        /// How many.
+        count: usize,
+        /// What came then or later.
+        since: Timestamp,
+        /// Whether there are more, that come after these.
+        more: bool,
+    },
+    /// All of it was there.
+    Replayed {
+        /// The endpoint.
+        endpoint: String,
+        /// How many.
+        count: usize,
+        /// How many of them the handler did not take.
+        failed: usize,
+        /// What came then or later.
+        since: Timestamp,
+    },
 }
 
 /// One endpoint that works.
@@ -119,6 +152,8 @@ pub struct Line {
     pub endpoint: String,
     /// The event, where there is one.
     pub event_id: Option<String>,
+    /// The event that it repeats.
+    pub replay_of: Option<String>,
     /// What else is worth saying, such as the reason of a failure.
     pub note: Option<String>,
 }

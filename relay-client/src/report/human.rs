@@ -27,7 +27,7 @@ const STRONG: Style = Style::new().bold();
 pub(super) fn render(event: &Event, output: Output, zone: &TimeZone) -> Option<(Sink, String)> {
     let quiet = output == Output::Quiet;
     match event {
-        Event::State(_, state) => state_text(state, output).map(|text| (Sink::Err, text)),
+        Event::State(_, state) => state_text(state, output, zone).map(|text| (Sink::Err, text)),
         Event::Exchange(line) if quiet && !is_problem(line) => None,
         Event::Exchange(line) => Some((Sink::Out, exchange_text(line, output, zone))),
         Event::Refused(notice) => Some((Sink::Out, refused_text(notice, zone))),
@@ -36,7 +36,7 @@ pub(super) fn render(event: &Event, output: Output, zone: &TimeZone) -> Option<(
     }
 }
 
-fn state_text(state: &State, output: Output) -> Option<String> {
+fn state_text(state: &State, output: Output, zone: &TimeZone) -> Option<String> {
     let quiet = output == Output::Quiet;
     let text = match state {
         State::Reconnecting { after, why } => {
@@ -75,6 +75,16 @@ fn state_text(state: &State, output: Output) -> Option<String> {
             let head = paint("copies only", ODD);
             format!("{head} for {}: another agent answers; --attach shared takes part\n", escaped(endpoint))
         }
+        State::Backlog { line, .. } => format!("{}: {}\n", paint("backlog", ODD), escaped(line)),
+        State::Replaying { count: 0, since, .. } => format!("nothing to replay since {}\n", moment(*since, zone)),
+        State::Replaying { count, since, more, .. } => {
+            let more = if *more { ", and more after these" } else { "" };
+            format!("replaying {}{more}\n", webhooks(*count, *since, zone))
+        }
+        State::Replayed { count, failed, since, .. } => {
+            let failed = if *failed > 0 { format!(", {failed} of them without success") } else { String::new() };
+            format!("replayed {}{failed}\n", webhooks(*count, *since, zone))
+        }
     };
     Some(text)
 }
@@ -99,6 +109,9 @@ fn exchange_text(line: &Line, output: Output, zone: &TimeZone) -> String {
         if let Some(id) = &line.event_id {
             text.push_str(&format!("  {}", paint(&escaped(id), DIM)));
         }
+    }
+    if let Some(first) = line.replay_of.as_ref().filter(|_| output == Output::Interactive) {
+        text.push_str(&format!("  {}", paint(&format!("replay of {}", escaped(first)), DIM)));
     }
     if let Some(note) = line.note.as_ref().filter(|_| output == Output::Interactive || is_problem(line)) {
         text.push_str(&format!("  {}", escaped(note)));
@@ -139,6 +152,17 @@ fn shortened(path: &str) -> String {
         Some((end, _)) => format!("{}…", &path[..end]),
         None => path.into_owned(),
     }
+}
+
+fn webhooks(count: usize, since: Timestamp, zone: &TimeZone) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} webhook{plural} since {}", moment(since, zone))
+}
+
+/// The time of day, with its day where that is another one.
+fn moment(time: Timestamp, zone: &TimeZone) -> String {
+    let (then, now) = (time.to_zoned(zone.clone()), Timestamp::now().to_zoned(zone.clone()));
+    then.strftime(if then.date() == now.date() { "%H:%M" } else { "%Y-%m-%d %H:%M" }).to_string()
 }
 
 fn clock(time: Timestamp, zone: &TimeZone) -> String {

@@ -43,6 +43,8 @@ enum Object<'a> {
         duration_ms: f64,
         bytes_in: u64,
         bytes_out: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        replay_of: Option<&'a str>,
         note: Option<&'a str>,
     },
     Refused {
@@ -75,6 +77,9 @@ enum StateObject<'a> {
     Standby { endpoint: &'a str },
     Active { endpoint: &'a str },
     Copy { endpoint: &'a str },
+    Backlog { endpoint: &'a str, waiting: u64, oldest: Option<Timestamp>, message: &'a str },
+    Replaying { endpoint: &'a str, count: usize, since: Timestamp, more: bool },
+    Replayed { endpoint: &'a str, count: usize, failed: usize, since: Timestamp },
 }
 
 impl<'a> StateObject<'a> {
@@ -90,6 +95,15 @@ impl<'a> StateObject<'a> {
             State::Standby { endpoint } => Self::Standby { endpoint },
             State::Active { endpoint } => Self::Active { endpoint },
             State::Copy { endpoint } => Self::Copy { endpoint },
+            State::Backlog { endpoint, waiting, oldest, line } => {
+                Self::Backlog { endpoint, waiting: *waiting, oldest: *oldest, message: line }
+            }
+            State::Replaying { endpoint, count, since, more } => {
+                Self::Replaying { endpoint, count: *count, since: *since, more: *more }
+            }
+            State::Replayed { endpoint, count, failed, since } => {
+                Self::Replayed { endpoint, count: *count, failed: *failed, since: *since }
+            }
         }
     }
 }
@@ -111,6 +125,7 @@ impl<'a> Object<'a> {
             duration_ms: millis(line.duration),
             bytes_in: line.bytes_in,
             bytes_out: line.bytes_out,
+            replay_of: line.replay_of.as_deref(),
             note: line.note.as_deref(),
         }
     }

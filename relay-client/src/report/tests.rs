@@ -15,6 +15,7 @@ fn line() -> Line {
         bytes_out: 15,
         endpoint: "github".into(),
         event_id: Some("hook_1".into()),
+        replay_of: None,
         note: None,
     }
 }

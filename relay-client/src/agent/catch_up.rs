@@ -1,0 +1,279 @@
+//! `--since`: what the relay kept while nobody was here, once more and to this process alone.
+//!
+//! Asks for a list, then for one event after another, in the order in which they came: never more than one at a time,
+//! so that new webhooks have the rest of the handler's room. A link that is cut, or a relay that restarts, is waited
+//! for, and then it goes on with the event at which it stopped.
+//!
+//! What waited when this agent came is left out, since it comes anyhow: everything that had not ended by then. Only an
+//! agent that gets copies asks for that, too.
+
+use std::{sync::Arc, time::Duration};
+
+use http::StatusCode;
+use jiff::Timestamp;
+use relay_proto::{Offer, Welcome};
+use serde_json::Value;
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+use super::{
+    offers::{EndpointState, Readable as _},
+    status::Status,
+};
+use crate::{
+    backoff::Backoff,
+    config::Config,
+    link::{
+        LinkError, Way,
+        api::{Api, Replay},
+    },
+    report::{Reporter, Standing, State},
+};
+
+/// Events of one page.
+const PAGE: &str = "200";
+/// Ids that are held at a time, about 4 MB; then it asks for more.
+const MAX_BATCH: usize = 50_000;
+/// Calls of the handler for one event whose end is not known.
+const MAX_TRIES: u32 = 5;
+/// How long it waits for the agent to be attached again before it asks all the same.
+const ATTACHED: Duration = Duration::from_secs(30);
+
+/// What is to be had once more.
+pub(super) struct CatchUp {
+    config: Arc<Config>,
+    /// As the relay calls it.
+    endpoint: String,
+    events: Vec<String>,
+    copies: bool,
+    since: Timestamp,
+    /// When this agent came, by the relay's clock.
+    until: Timestamp,
+    reporter: Reporter,
+    status: watch::Receiver<Status>,
+}
+
+/// What to do about a question that has no answer.
+enum Trouble {
+    /// Ask again in a while.
+    Later(Option<Duration>),
+    /// This event is not to be had.
+    Skip,
+    /// Nothing is to be had.
+    Never(String),
+}
+
+impl CatchUp {
+    /// What the settings ask for, of the endpoint that was attached.
+    pub(super) fn of(
+        config: &Arc<Config>,
+        welcome: &Welcome,
+        offers: &[Offer],
+        reporter: Reporter,
+        status: watch::Receiver<Status>,
+    ) -> Option<Self> {
+        let since = config.since?;
+        let (answer, offer) = welcome.endpoints.iter().zip(offers).next()?;
+        let EndpointState::Attached(standing) = answer.state.read() else { return None };
+        Some(Self {
+            config: Arc::clone(config),
+            endpoint: answer.endpoint.clone(),
+            events: offer.events.clone(),
+            copies: standing == Standing::Copy,
+            since,
+            // The epoch is the relay's clock in milliseconds.
+            until: Timestamp::from_millisecond(i64::try_from(welcome.epoch).ok()?).ok()?,
+            reporter,
+            status,
+        })
+    }
+
+    /// Asks for all of it and says so.
+    pub(super) async fn run(mut self) {
+        let config = Arc::clone(&self.config);
+        let asked = match config.token.read() {
+            Ok(token) => self.all(&mut Api::new(way(&config), token)).await,
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(why) = asked {
+            self.reporter.warn(format!("what {} kept cannot be replayed: {why}", self.endpoint));
+        }
+    }
+
+    /// The error is for people.
+    async fn all(&mut self, api: &mut Api<'_>) -> Result<(), String> {
+        let (mut after, mut count, mut failed) = (None, 0, 0);
+        loop {
+            let (ids, next) = self.batch(api, after).await?;
+            let (endpoint, since) = (self.endpoint.clone(), self.since);
+            self.reporter.state(State::Replaying { endpoint, count: ids.len(), since, more: next.is_some() });
+            for id in &ids {
+                failed += usize::from(!self.replay(api, id).await?);
+            }
+            count += ids.len();
+            after = next;
+            if after.is_none() {
+                break;
+            }
+        }
+        if count > 0 {
+            let (endpoint, since) = (self.endpoint.clone(), self.since);
+            self.reporter.state(State::Replayed { endpoint, count, failed, since });
+        }
+        Ok(())
+    }
+
+    /// The ids that come next, and where it goes on behind them. The error is for people.
+    async fn batch(
+        &mut self,
+        api: &mut Api<'_>,
+        mut after: Option<String>,
+    ) -> Result<(Vec<String>, Option<String>), String> {
+        let (mut ids, mut backoff) = (Vec::new(), Backoff::new());
+        loop {
+            match self.page(api, &mut ids, after.clone()).await {
+                Ok(next) => {
+                    after = next;
+                    if after.is_none() || ids.len() >= MAX_BATCH {
+                        return Ok((ids, after));
+                    }
+                }
+                Err(Trouble::Later(wait)) => self.wait(api, &mut backoff, wait).await?,
+                Err(Trouble::Skip) => return Err(format!("no endpoint {} is open to this token", self.endpoint)),
+                Err(Trouble::Never(why)) => return Err(why),
+            }
+        }
+    }
+
+    /// Takes the ids of a page; where the next one begins.
+    async fn page(
+        &self,
+        api: &mut Api<'_>,
+        ids: &mut Vec<String>,
+        after: Option<String>,
+    ) -> Result<Option<String>, Trouble> {
+        let (since, until, types) = (self.since.to_string(), self.until.to_string(), self.events.join(","));
+        let mut query = vec![
+            ("endpoint", self.endpoint.as_str()),
+            ("since", &since),
+            ("until", &until),
+            ("oldest_first", "true"),
+            ("limit", PAGE),
+        ];
+        if !types.is_empty() {
+            query.push(("event_type", &types));
+        }
+        if let Some(after) = &after {
+            query.push(("after", after));
+        }
+        let page = api.list(&query).await.map_err(|error| trouble(&error))?;
+        let events = page["events"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let wanted = events.iter().filter(|event| is_wanted(event, self.until, self.copies));
+        ids.extend(wanted.filter_map(|event| event["id"].as_str()).map(str::to_owned));
+        Ok(page["next"].as_str().map(str::to_owned))
+    }
+
+    /// Has one event once more; whether the handler took it. The error is for people.
+    async fn replay(&mut self, api: &mut Api<'_>, id: &str) -> Result<bool, String> {
+        let (mut tries, mut backoff) = (0, Backoff::new());
+        loop {
+            let replay =
+                Replay { agent: Some(&self.config.name), instance: Some(self.config.instance), signature: "auto" };
+            let wait = match api.replay(id, replay).await.map_err(|error| trouble(&error)) {
+                Ok(answer) if matches!(answer["outcome"].as_str(), Some("lost" | "not_called")) => {
+                    tries += 1;
+                    if tries == MAX_TRIES {
+                        return Ok(false);
+                    }
+                    None
+                }
+                Ok(answer) => return Ok(answer["status"].as_u64().is_some_and(|status| (200..300).contains(&status))),
+                Err(Trouble::Later(wait)) => wait,
+                Err(Trouble::Skip) => return Ok(false),
+                Err(Trouble::Never(why)) => return Err(why),
+            };
+            self.wait(api, &mut backoff, wait).await?;
+        }
+    }
+
+    /// Waits, and then until the agent is attached again; reads the token anew, which may be another one by then.
+    async fn wait(&mut self, api: &mut Api<'_>, backoff: &mut Backoff, asked: Option<Duration>) -> Result<(), String> {
+        sleep(backoff.next(fastrand::f64(), asked)).await;
+        // Without a sender the agent ends, and this with it.
+        let _ = timeout(ATTACHED, self.status.wait_for(|status| status.missing().is_empty())).await;
+        api.set_token(self.config.token.read().map_err(|error| error.to_string())?);
+        Ok(())
+    }
+}
+
+fn way(config: &Config) -> Way<'_> {
+    Way { relay: &config.relay, relay_ca: config.relay_ca.as_deref(), proxy: &config.proxy }
+}
+
+/// Whether an event does not come by itself.
+fn is_wanted(event: &Value, until: Timestamp, copies: bool) -> bool {
+    let settled = event["settled_at"].as_str().map(str::parse::<Timestamp>);
+    match settled {
+        _ if event["state"] == "damaged" => false,
+        Some(Ok(settled)) => settled < until,
+        Some(Err(_)) => false,
+        None => copies,
+    }
+}
+
+fn trouble(error: &LinkError) -> Trouble {
+    match error.refusal() {
+        Some((StatusCode::NOT_FOUND, _)) => Trouble::Skip,
+        Some((StatusCode::CONFLICT, code)) if code != Some("agent_not_attached") => Trouble::Skip,
+        Some((StatusCode::UNPROCESSABLE_ENTITY, _)) => Trouble::Skip,
+        _ if error.is_refusal() && !matches!(error.refusal(), Some((StatusCode::CONFLICT, _))) => {
+            Trouble::Never(error.to_string())
+        }
+        _ => Trouble::Later(error.retry_after()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_comes_by_itself_is_left_out() {
+        let until: Timestamp = "2026-01-31T08:00:00Z".parse().unwrap();
+        let event = |state: &str, settled: Option<&str>| json!({ "state": state, "settled_at": settled });
+        let before = event("delivered", Some("2026-01-31T07:59:59.999Z"));
+        let after = event("delivered", Some("2026-01-31T08:00:00Z"));
+        let waits = event("pending", None);
+        let of = |copies| [&before, &after, &waits].map(|event| is_wanted(event, until, copies));
+        assert_eq!(of(false), [true, false, false]);
+        assert_eq!(of(true), [true, false, true], "an agent that gets copies gets nothing of what waits");
+        assert!(!is_wanted(&event("damaged", Some("2026-01-31T07:00:00Z")), until, true));
+    }
+
+    #[test]
+    fn trouble_is_told_apart() {
+        let refused = |status: u16, code: &str| LinkError::Refused {
+            status: StatusCode::from_u16(status).unwrap(),
+            code: Some(code.to_owned()),
+            message: None,
+            retry_after: None,
+        };
+        let kind = |error: LinkError| match trouble(&error) {
+            Trouble::Later(_) => "later",
+            Trouble::Skip => "skip",
+            Trouble::Never(_) => "never",
+        };
+        assert_eq!(kind(refused(409, "agent_not_attached")), "later");
+        assert_eq!(kind(refused(409, "wrong_state")), "skip");
+        assert_eq!(kind(refused(404, "not_found")), "skip");
+        assert_eq!(kind(refused(403, "may_not_read")), "never");
+        assert_eq!(kind(refused(401, "unauthorized")), "never");
+        assert_eq!(kind(refused(429, "too_many_guesses")), "later");
+        assert_eq!(kind(refused(503, "busy")), "later");
+        assert_eq!(kind(LinkError::Unreachable(String::new())), "later");
+    }
+}

@@ -1,0 +1,382 @@
+//! `event`: the webhooks that the relay keeps for this token's endpoints, and how to have them once more.
+//!
+//! What the relay tells was written by senders and handlers: it is escaped before it reaches a terminal.
+
+use std::io::{Read, Write as _};
+
+use clap::{Args, Subcommand, ValueEnum};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::{
+    Failure,
+    args::ReachArgs,
+    misc, run,
+    settings::{self, usage},
+};
+use crate::{
+    config::{check, find::Places},
+    link::{
+        LinkError, Way,
+        api::{Api, Replay},
+    },
+    report::units::escaped,
+};
+
+/// Events of one answer; a longer list is asked for in parts.
+const PAGE: usize = 200;
+
+/// `event …`.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Lists events, the newest first
+    List(ListArgs),
+    /// Shows an event, its attempts and why it stands where it does
+    Show(ShowArgs),
+    /// Has events delivered once more: to your own running agent, which changes nothing at the relay
+    Replay(ReplayArgs),
+}
+
+/// `event list`.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Only those of this endpoint
+    #[arg(value_name = "ENDPOINT")]
+    endpoint: Option<String>,
+    /// Only those in this state
+    #[arg(long)]
+    state: Option<State>,
+    /// Only those whose last answer had this status: 404, 5xx, 400-499
+    #[arg(long)]
+    status: Option<String>,
+    /// Only those of these types; `*` stands for any text
+    #[arg(short, long, value_name = "TYPE,…")]
+    event_type: Option<String>,
+    /// Only those with this id of the sender's own
+    #[arg(long, value_name = "ID")]
+    sender_id: Option<String>,
+    /// Only those that came then or later: how long ago, such as 42m, or a time such as 2026-01-31T08:00Z
+    #[arg(long, value_name = "WHEN")]
+    since: Option<String>,
+    /// Only those that came before then
+    #[arg(long, value_name = "WHEN")]
+    until: Option<String>,
+    /// Only those with this text in target, type, headers or body
+    #[arg(long)]
+    text: Option<String>,
+    /// At most this many
+    #[arg(long, default_value_t = 100)]
+    limit: usize,
+    /// One JSON object per line
+    #[arg(long)]
+    json: bool,
+    /// How the relay is reached.
+    #[command(flatten)]
+    reach: ReachArgs,
+}
+
+/// Where an event stands.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum State {
+    /// Waits for its next attempt
+    Pending,
+    /// An attempt is under way
+    Running,
+    /// A handler took it
+    Delivered,
+    /// Will not be tried again by itself
+    Dead,
+    /// Dropped, cancelled or skipped by a person
+    Dropped,
+    /// What is stored is not what was taken in
+    Damaged,
+}
+
+/// `event show`.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// The event's id, or its sender's own
+    id: String,
+    /// As JSON
+    #[arg(long, conflicts_with = "body")]
+    json: bool,
+    /// Prints the body instead, byte for byte
+    #[arg(long)]
+    body: bool,
+    /// How the relay is reached.
+    #[command(flatten)]
+    reach: ReachArgs,
+}
+
+/// `event replay`.
+#[derive(Debug, Args)]
+#[command(after_help = "Exit code 1 if the handler of one of them answered with an error, or not at all.")]
+pub struct ReplayArgs {
+    /// The events' ids, or their senders' own
+    #[arg(required = true, value_name = "ID")]
+    ids: Vec<String>,
+    /// To whom: your own agent, or whoever serves the endpoint, as a new event; that needs the right `replay`
+    #[arg(long, value_enum, default_value_t, value_name = "WHOM")]
+    to: To,
+    /// Your agent's name, as `listen` has it [default: the host's]
+    #[arg(long, env = "RELAY_NAME", value_name = "NAME")]
+    name: Option<String>,
+    /// With the signature that it came with, however old that is [default: as the endpoint's `resign` says]
+    #[arg(long, conflicts_with = "sign")]
+    keep_signature: bool,
+    /// Signed afresh, marked Relay-Resigned
+    #[arg(long)]
+    sign: bool,
+    /// One JSON object per line
+    #[arg(long)]
+    json: bool,
+    /// How the relay is reached.
+    #[command(flatten)]
+    reach: ReachArgs,
+}
+
+/// To whom an event goes once more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(super) enum To {
+    /// Your own agent alone
+    #[default]
+    Agent,
+    /// Whoever serves its endpoint
+    Endpoint,
+}
+
+/// Does what is asked.
+pub(super) fn run(command: &Command, places: &Places, stdin: impl Read) -> Result<(), Failure> {
+    let args = match command {
+        Command::List(args) => &args.reach,
+        Command::Show(args) => &args.reach,
+        Command::Replay(args) => &args.reach,
+    };
+    let file = settings::read_file(args, places)?;
+    let reach = settings::reach(args, file.as_ref(), places, stdin)?;
+    let token = reach.token?.read().map_err(|error| Failure::Usage(error.to_string()))?;
+    let way = Way { relay: &reach.relay, relay_ca: reach.relay_ca.as_deref(), proxy: &reach.proxy };
+    let runtime = run::runtime()?;
+    let done = runtime.block_on(async {
+        let mut api = Api::new(way, token);
+        match command {
+            Command::List(args) => list(&mut api, args).await,
+            Command::Show(args) => show(&mut api, args).await,
+            Command::Replay(args) => replay(&mut api, args, &settings::name(args.name.as_ref(), file.as_ref())?).await,
+        }
+    });
+    runtime.shutdown_background();
+    done
+}
+
+async fn list(api: &mut Api<'_>, args: &ListArgs) -> Result<(), Failure> {
+    let now = Timestamp::now();
+    let moment = |flag: &str, typed: &Option<String>| {
+        let moment = typed.as_ref().map(|typed| check::moment(typed, now)).transpose();
+        moment.map(|moment| moment.map(|moment| moment.to_string())).map_err(|error| usage(flag, &error))
+    };
+    let state = args.state.and_then(|state| state.to_possible_value());
+    let filters = [
+        ("endpoint", args.endpoint.clone()),
+        ("state", state.map(|state| state.get_name().to_owned())),
+        ("status", args.status.clone()),
+        ("event_type", args.event_type.clone()),
+        ("sender_id", args.sender_id.clone()),
+        ("since", moment("--since", &args.since)?),
+        ("until", moment("--until", &args.until)?),
+        ("text", args.text.clone()),
+    ];
+    let (mut left, mut after) = (args.limit, None::<String>);
+    while left > 0 {
+        let limit = left.min(PAGE).to_string();
+        let mut query: Vec<_> = filters.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))).collect();
+        query.push(("limit", &limit));
+        query.extend(after.as_deref().map(|after| ("after", after)));
+        let page = api.list(&query).await.map_err(|error| failure(&error))?;
+        let events = page["events"].as_array().map(Vec::as_slice).unwrap_or_default();
+        for event in events {
+            say(event, args.json, line)?;
+        }
+        left -= events.len().min(left);
+        after = page["next"].as_str().map(str::to_owned);
+        if after.is_none() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn show(api: &mut Api<'_>, args: &ShowArgs) -> Result<(), Failure> {
+    let event = api.event(&args.id).await.map_err(|error| failure(&error))?;
+    if !args.body {
+        return say(&event, args.json, whole);
+    }
+    // By its own id from here on: the sender may use its own once more meanwhile.
+    let id = event["id"].as_str().unwrap_or(&args.id);
+    let (mut out, mut offset) = (std::io::stdout().lock(), 0);
+    loop {
+        let part = api.body(id, offset).await.map_err(|error| failure(&error))?;
+        if part.is_empty() {
+            return out.flush().map_err(|error| Failure::Failed(crate::reason::of_io(&error)));
+        }
+        offset += part.len() as u64;
+        match out.write_all(&part) {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
+            written => written.map_err(|error| Failure::Failed(crate::reason::of_io(&error)))?,
+        }
+    }
+}
+
+async fn replay(api: &mut Api<'_>, args: &ReplayArgs, name: &str) -> Result<(), Failure> {
+    let agent = (args.to == To::Agent).then_some(name);
+    let signature = match (args.keep_signature, args.sign) {
+        (true, _) => "keep",
+        (_, true) => "fresh",
+        _ => "auto",
+    };
+    let mut worst = None;
+    for id in &args.ids {
+        match api.replay(id, Replay { agent, instance: None, signature }).await {
+            Ok(done) => {
+                say(&done, args.json, replayed)?;
+                let took = done["status"].as_u64().is_some_and(|status| status < 400);
+                if agent.is_some() && !took {
+                    worst.get_or_insert(Failure::Checks(1));
+                }
+            }
+            Err(error) if matches!(error.refusal(), Some((_, Some("agent_not_attached")))) => {
+                return Err(Failure::Failed(format!(
+                    "{id}: no agent \"{name}\" of this token is attached to its endpoint; start `relay-client listen` \
+                     first, or name the one that runs with --name"
+                )));
+            }
+            Err(error) => {
+                let failure = failure(&error);
+                if args.ids.len() == 1 || matches!(failure, Failure::Unreachable(_)) {
+                    return Err(failure);
+                }
+                anstream::eprintln!("error: {}: {failure}", escaped(id));
+                worst = Some(Failure::Checks(failure.exit_code()));
+            }
+        }
+    }
+    worst.map_or(Ok(()), Err)
+}
+
+/// Prints an answer, as it is or in words.
+fn say(value: &Value, json: bool, words: fn(&Value) -> String) -> Result<(), Failure> {
+    misc::print(&format!("{}\n", if json { value.to_string() } else { words(value) }))
+}
+
+fn failure(error: &LinkError) -> Failure {
+    let said = error.to_string();
+    match error.refusal() {
+        Some((status, _)) => match status.as_u16() {
+            400 => Failure::Usage(said),
+            401 | 403 => Failure::Refused(said),
+            404 => Failure::NotFound(said),
+            _ => Failure::Failed(said),
+        },
+        None => Failure::Unreachable(said),
+    }
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> std::borrow::Cow<'a, str> {
+    escaped(value[key].as_str().unwrap_or("-"))
+}
+
+fn status(value: &Value) -> String {
+    value["status"].as_u64().map_or("-".to_owned(), |status| status.to_string())
+}
+
+/// One event on one line.
+fn line(event: &Value) -> String {
+    format!(
+        "{}  {}  {} {} {}  {} {}  {}  {} B",
+        text(event, "received_at"),
+        text(event, "id"),
+        text(event, "state").to_uppercase(),
+        text(event, "endpoint"),
+        status(event),
+        text(event, "method"),
+        text(event, "target"),
+        text(event, "event_type"),
+        event["size"],
+    )
+}
+
+/// An event with all that is known of it.
+fn whole(event: &Value) -> String {
+    let mut out = line(event);
+    let mut say = |title: &str, key: &str| {
+        if event[key].is_string() {
+            out.push_str(&format!("\n{title}: {}", text(event, key)));
+        }
+    };
+    say("sender's id", "sender_id");
+    say("replay of", "replay_of");
+    say("conflicts with", "conflict_with");
+    for header in event["headers"].as_array().into_iter().flatten() {
+        let part = |index: usize| escaped(header[index].as_str().unwrap_or_default());
+        out.push_str(&format!("\n  {}: {}", part(0), part(1)));
+    }
+    for attempt in event["attempts"].as_array().into_iter().flatten() {
+        out.push_str(&format!(
+            "\nattempt {}: {} {} {} after {} ms by {}",
+            attempt["number"],
+            text(attempt, "started_at"),
+            text(attempt, "outcome"),
+            status(attempt),
+            attempt["duration_ms"],
+            text(attempt, "agent"),
+        ));
+    }
+    let mut say = |title: &str, key: &str| {
+        if event[key].is_string() {
+            out.push_str(&format!("\n{title}: {}", text(event, key)));
+        }
+    };
+    say("next try", "next_try");
+    say("why", "why");
+    // The relay's advice names commands of its own, for whoever runs it.
+    say("to do, at the relay", "advice");
+    out
+}
+
+/// What came of a replay.
+fn replayed(done: &Value) -> String {
+    if done["outcome"].is_null() {
+        return format!("{}  is on its way as a replay of {}", text(done, "new_id"), text(done, "id"));
+    }
+    let resigned = if done["resigned"] == true { ", signed afresh" } else { "" };
+    format!(
+        "{}  {} {} in {} ms by {}, a replay of {}{resigned}",
+        text(done, "new_id"),
+        text(done, "outcome"),
+        status(done),
+        done["duration_ms"],
+        text(done, "agent"),
+        text(done, "id"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_senders_wrote_cannot_move_a_terminals_cursor() {
+        let event = json!({
+            "id": "hook_1", "state": "dead", "endpoint": "e", "method": "POST", "target": "/\u{1b}[2J", "size": 3,
+            "received_at": "2026-01-31T08:00:00Z", "status": 500, "sender_id": "a\nb", "why": "handler_failed",
+            "headers": [["x-evil", "\u{1b}]0;x\u{7}"]],
+            "attempts": [{ "number": 1, "outcome": "answered", "status": 500, "duration_ms": 7, "agent": "a" }],
+        });
+        let shown = whole(&event);
+        assert!(!shown.contains('\u{1b}') && !shown.contains('\u{7}'), "{shown:?}");
+        assert!(shown.contains("DEAD e 500  POST /") && shown.ends_with("why: handler_failed"), "{shown}");
+        assert!(shown.contains("attempt 1: - answered 500 after 7 ms by a"), "{shown}");
+    }
+}

@@ -1,0 +1,182 @@
+//! Questions to the relay about what it keeps: its small API for agents, over one connection.
+//!
+//! The connection is kept between questions and made anew where it has ended; a question that may have been heard is
+//! never asked again here. Waits and answers are bounded.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{LinkError, MAX_HEAD_BYTES, UPGRADE_TIMEOUT, Way, error, reach, secure, silent};
+use crate::config::Token;
+
+/// Where events are asked for.
+const EVENTS: &str = "/_relay/v1/events";
+/// For an answer that needs no handler.
+const PATIENCE: Duration = Duration::from_secs(45);
+/// For one that does: a handler has an hour at most, and the relay says when its own limit is over.
+const REPLAY_PATIENCE: Duration = Duration::from_secs(3700);
+/// Largest answer, in bytes.
+const MAX_ANSWER_BYTES: usize = 16 << 20;
+
+/// A relay that is asked, with a token.
+#[derive(Debug)]
+pub struct Api<'a> {
+    way: Way<'a>,
+    token: Token,
+    open: Option<(SendRequest<Empty<Bytes>>, AbortOnDropHandle<()>)>,
+}
+
+/// To whom an event goes once more, and with what signature.
+#[derive(Debug, Clone, Copy)]
+pub struct Replay<'a> {
+    /// This token's agent of that name; `None` for whoever serves the endpoint.
+    pub agent: Option<&'a str>,
+    /// That process of it.
+    pub instance: Option<uuid::Uuid>,
+    /// `auto`, `keep` or `fresh`.
+    pub signature: &'static str,
+}
+
+impl<'a> Api<'a> {
+    /// Connects to nothing yet.
+    #[must_use]
+    pub fn new(way: Way<'a>, token: Token) -> Self {
+        Self { way, token, open: None }
+    }
+
+    /// From now on with this token.
+    pub fn set_token(&mut self, token: Token) {
+        self.token = token;
+    }
+
+    /// A list of events.
+    ///
+    /// # Errors
+    /// [`LinkError`] with the relay's own words where it has any.
+    pub async fn list(&mut self, query: &[(&str, &str)]) -> Result<Value, LinkError> {
+        let pairs = query.iter().map(|(name, value)| format!("{name}={}", encoded(value)));
+        let query = pairs.collect::<Vec<_>>().join("&");
+        json(&self.ask(Method::GET, &format!("{EVENTS}?{query}"), PATIENCE).await?)
+    }
+
+    /// One event, by its id or its sender's own.
+    ///
+    /// # Errors
+    /// As [`Api::list`].
+    pub async fn event(&mut self, id: &str) -> Result<Value, LinkError> {
+        json(&self.ask(Method::GET, &format!("{EVENTS}/{}", encoded(id)), PATIENCE).await?)
+    }
+
+    /// A part of an event's body; empty behind its end.
+    ///
+    /// # Errors
+    /// As [`Api::list`].
+    pub async fn body(&mut self, id: &str, offset: u64) -> Result<Bytes, LinkError> {
+        self.ask(Method::GET, &format!("{EVENTS}/{}/body?offset={offset}", encoded(id)), PATIENCE).await
+    }
+
+    /// Has an event delivered once more.
+    ///
+    /// # Errors
+    /// As [`Api::list`].
+    pub async fn replay(&mut self, id: &str, replay: Replay<'_>) -> Result<Value, LinkError> {
+        let mut path = format!("{EVENTS}/{}/replay?signature={}", encoded(id), replay.signature);
+        match replay.agent {
+            Some(name) => path.push_str(&format!("&to=agent&name={}", encoded(name))),
+            None => path.push_str("&to=endpoint"),
+        }
+        if let Some(instance) = replay.instance {
+            path.push_str(&format!("&instance={}", instance.as_simple()));
+        }
+        json(&self.ask(Method::POST, &path, REPLAY_PATIENCE).await?)
+    }
+
+    async fn ask(&mut self, method: Method, path: &str, patience: Duration) -> Result<Bytes, LinkError> {
+        let request = self.request(method, path)?;
+        let (sender, _) = match self.open.take().filter(|(sender, _)| !sender.is_closed()) {
+            Some(open) => self.open.insert(open),
+            None => {
+                let open = connect(&self.way).await?;
+                self.open.insert(open)
+            }
+        };
+        let answered = async {
+            sender.ready().await.map_err(|error| error::of_http(&error))?;
+            let response = sender.send_request(request).await.map_err(|error| error::of_http(&error))?;
+            if !response.status().is_success() {
+                return Err(error::of_answer(response).await);
+            }
+            let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
+            body.map(http_body_util::Collected::to_bytes)
+                .map_err(|_| LinkError::Unreachable("the relay's answer broke off, or is too long".to_owned()))
+        };
+        let answered = timeout(patience, answered).await;
+        let answered = answered.unwrap_or_else(|_| {
+            let seconds = patience.as_secs();
+            Err(LinkError::Unreachable(format!("{} did not answer within {seconds} s", self.way.relay.authority())))
+        });
+        if !matches!(answered, Ok(_) | Err(LinkError::Refused { .. })) {
+            self.open = None;
+        }
+        answered
+    }
+
+    fn request(&self, method: Method, path: &str) -> Result<Request<Empty<Bytes>>, LinkError> {
+        let mut bearer = HeaderValue::try_from(format!("Bearer {}", self.token.reveal()))
+            .map_err(|_| LinkError::Protocol("the token cannot stand in a header".to_owned()))?;
+        bearer.set_sensitive(true);
+        Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, self.way.relay.authority())
+            .header(header::USER_AGENT, concat!("relay-client/", env!("CARGO_PKG_VERSION")))
+            .header(header::AUTHORIZATION, bearer)
+            .body(Empty::new())
+            .map_err(|error| LinkError::Protocol(error.to_string()))
+    }
+}
+
+impl LinkError {
+    /// The status of an answer that says no, and the relay's word for it.
+    #[must_use]
+    pub fn refusal(&self) -> Option<(StatusCode, Option<&str>)> {
+        match self {
+            Self::Refused { status, code, .. } => Some((*status, code.as_deref())),
+            Self::Unreachable(_) | Self::Protocol(_) => None,
+        }
+    }
+}
+
+async fn connect(way: &Way<'_>) -> Result<(SendRequest<Empty<Bytes>>, AbortOnDropHandle<()>), LinkError> {
+    let stream = reach(way).await?;
+    let connecting = async {
+        let stream = secure(way, stream).await?;
+        let (sender, connection) = http1::Builder::new()
+            .max_buf_size(MAX_HEAD_BYTES)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| error::of_http(&error))?;
+        // How it ended is told by the question that it ended under.
+        let driver = tokio::spawn(async move { drop(connection.await) });
+        Ok((sender, AbortOnDropHandle::new(driver)))
+    };
+    timeout(UPGRADE_TIMEOUT, connecting).await.map_err(|_| silent(way))?
+}
+
+fn json(body: &[u8]) -> Result<Value, LinkError> {
+    serde_json::from_slice(body).map_err(|_| LinkError::Protocol("the relay's answer is not JSON".to_owned()))
+}
+
+/// One part of a path or a query, so that nothing in it is taken for more.
+fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
