@@ -35,7 +35,7 @@ struct Call {
     event_id: String,
 }
 
-/// A handler that does what the body says, and tells of each call.
+/// A handler that does what the body says, and tells of each call. It knows a replay for what it repeats.
 struct Scripted {
     handler: Handler,
     calls: mpsc::UnboundedReceiver<Call>,
@@ -58,7 +58,9 @@ impl Scripted {
                 let event_id = text("relay-event-id");
                 let nth = {
                     let mut seen = seen.lock().expect("not poisoned");
-                    let nth = seen.entry(event_id.clone()).or_default();
+                    let first =
+                        head.headers.get("relay-replay-of").map(|first| first.to_str().expect("text").to_owned());
+                    let nth = seen.entry(first.unwrap_or_else(|| event_id.clone())).or_default();
                     *nth += 1;
                     *nth
                 };

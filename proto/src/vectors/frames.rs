@@ -105,6 +105,7 @@ fn ours() -> Vec<Value> {
                 ..Offer::default()
             },
             Offer { endpoint: "shop".into(), attach: Attach::Auto, capacity: 300, ..Offer::default() },
+            Offer { endpoint: "ci".into(), skip_backlog: true, ..Offer::default() },
         ],
         ..hello()
     };
@@ -170,6 +171,12 @@ fn ours() -> Vec<Value> {
             provider: "github".into(),
         },
         Notice::Text("the relay restarts at noon".into()),
+        Notice::Backlog {
+            endpoint: "github".into(),
+            waiting: 17,
+            oldest_ms: Some(1_769_846_400_000),
+            line: "17 webhooks wait for github, the oldest since 2026-01-31T08:00:00Z".into(),
+        },
         Notice::Changed { endpoint: "github".into(), state: OfferState::Standby },
         Notice::Changed { endpoint: "github".into(), state: OfferState::Copy },
         Notice::Changed { endpoint: "github".into(), state: OfferState::Refused { code: "not_allowed".into() } },
