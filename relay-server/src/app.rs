@@ -126,6 +126,7 @@ pub fn run(source: &Source, config: &Config, started: impl FnOnce(&Started)) -> 
     let outcome = runtime.block_on(async {
         let readiness = Readiness::default();
         let mut health = door.delivery.store.health();
+        door.delivery.go_on_skipping().await.context("what was being skipped cannot be read from the store")?;
         tokio::spawn(delivery::pump(Arc::clone(&door.delivery), stop.clone()));
         tokio::spawn(delivery::work_off_bulks(Arc::clone(&door.delivery), stop.clone()));
         tokio::spawn(delivery::settle_strays(Arc::clone(&door.delivery), strays));

@@ -7,7 +7,10 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::Delivery;
-use crate::{store::BulkAction, webhook::EventId};
+use crate::{
+    store::{BulkAction, StoreError},
+    webhook::EventId,
+};
 
 /// Events of one step.
 const STEP: usize = 100;
@@ -18,42 +21,28 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// How long until a failed step is tried again.
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
 
+impl Delivery {
+    /// Holds back again what was being skipped when an earlier process ended. To be called before anything is
+    /// delivered or worked off.
+    ///
+    /// # Errors
+    /// As [`crate::store::Store::bulks`].
+    pub async fn go_on_skipping(&self) -> Result<(), StoreError> {
+        self.store.bulks().await?.iter().for_each(|bulk| self.skips.see(bulk));
+        Ok(())
+    }
+}
+
 /// Does what is noted down until `stop`.
 pub async fn work_off_bulks(delivery: Arc<Delivery>, stop: CancellationToken) {
     loop {
-        let unfinished = match delivery.store.bulks().await {
-            Ok(bulks) => {
-                let mut open = bulks.into_iter().filter(|bulk| !bulk.finished);
-                let first = open.next().map(|bulk| (bulk.action, bulk.id));
-                // An endpoint is held back for a skip, so that goes before all else.
-                let skip = |first: &(BulkAction, EventId)| first.0 == BulkAction::Skip;
-                let other = if first.as_ref().is_some_and(skip) {
-                    None
-                } else {
-                    open.find(|bulk| bulk.action == BulkAction::Skip)
-                };
-                other.map(|bulk| bulk.id).or(first.map(|(_, id)| id))
+        let pause = match step(&delivery).await {
+            Ok(false) => None,
+            Ok(true) => Some(PAUSE),
+            Err(error) => {
+                tracing::warn!(%error, "an action on many events stopped; it goes on in a moment");
+                Some(AFTER_FAILURE)
             }
-            Err(_) => None,
-        };
-        let pause = match unfinished {
-            Some(id) => {
-                let fresh = (0..STEP).map(|_| EventId::new()).collect();
-                let stepped = delivery.store.bulk_step(id, fresh, Timestamp::now()).await;
-                let pause = match stepped {
-                    Ok(bulk) => {
-                        delivery.skips.see(&bulk);
-                        Some(PAUSE)
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "an action on many events stopped; it goes on in a moment");
-                        Some(AFTER_FAILURE)
-                    }
-                };
-                delivery.wake();
-                pause
-            }
-            None => None,
         };
         let rest = async {
             match pause {
@@ -69,4 +58,17 @@ pub async fn work_off_bulks(delivery: Arc<Delivery>, stop: CancellationToken) {
             () = rest => {}
         }
     }
+}
+
+/// Does the next part of what is noted down; false if there is nothing to do.
+async fn step(delivery: &Delivery) -> Result<bool, StoreError> {
+    let mut open: Vec<_> = delivery.store.bulks().await?.into_iter().filter(|bulk| !bulk.finished).collect();
+    // An endpoint is held back for a skip, so that goes before all else.
+    open.sort_by_key(|bulk| bulk.action != BulkAction::Skip);
+    let Some(next) = open.first() else { return Ok(false) };
+    let fresh = (0..STEP).map(|_| EventId::new()).collect();
+    let stepped = delivery.store.bulk_step(next.id, fresh, Timestamp::now()).await?;
+    delivery.skips.see(&stepped);
+    delivery.wake();
+    Ok(true)
 }

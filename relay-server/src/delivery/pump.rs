@@ -53,10 +53,6 @@ async fn recover(delivery: &Delivery) {
         }
         Err(error) => tracing::error!(%error, "which endpoints are paused cannot be read"),
     }
-    match delivery.store.bulks().await {
-        Ok(bulks) => bulks.iter().for_each(|bulk| delivery.skips.see(bulk)),
-        Err(error) => tracing::error!(%error, "which endpoints' backlogs were being skipped cannot be read"),
-    }
     let filter = Filter { states: vec![State::Running], ..Filter::default() };
     let mut page = PageRequest { limit: store::MAX_PAGE, after: None, oldest_first: true };
     loop {

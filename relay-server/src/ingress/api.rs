@@ -55,8 +55,8 @@ const MAX_QUERY_BYTES: usize = 4096;
 /// Questions of one token at a time, replays to its agents included.
 const MAX_OF_TOKEN: usize = 16;
 
-/// Questions that read at a time; more wait.
-const MAX_READING: usize = 8;
+/// Questions that read at a time; more wait. The store reads three things at a time, and one of them is a delivery's.
+const MAX_READING: usize = 2;
 
 /// How long reading may take, the wait for its turn included.
 const PATIENCE: Duration = Duration::from_secs(30);
