@@ -111,6 +111,17 @@ fn options_reach_the_handler() {
 }
 
 #[test]
+fn what_waits_and_what_was_are_asked_for_by_flags_alone() {
+    let world = World::new();
+    let plain = world.listen("3000").unwrap();
+    assert!(plain.since.is_none() && !plain.endpoints[0].skip_backlog);
+    let both = world.listen("3000 --since 42m --backlog skip").unwrap();
+    let ago = jiff::Timestamp::now().duration_since(both.since.unwrap()).as_mins();
+    assert!(both.endpoints[0].skip_backlog && ago == 42, "{ago}");
+    assert!(Cli::try_parse_from(["relay-client", "start", "--backlog", "skip"]).is_err());
+}
+
+#[test]
 fn mistakes_exit_with_two_and_show_no_secret() {
     let world = World::new();
     for line in [
@@ -122,6 +133,9 @@ fn mistakes_exit_with_two_and_show_no_secret() {
         "3000 --max-connections 0",
         "3000 --path x",
         "3000 -H s3cret",
+        "3000 --since lunch",
+        "3000 --since=-2h",
+        "3000 --attach copy --backlog skip",
         "3000 -H Content-Length:1",
     ] {
         let (code, text) = failure(world.listen(line));

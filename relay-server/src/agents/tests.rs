@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     places::{RECENTLY, Standing, Wish},
-    registry::{Admission, Attached, Identity, Registry},
+    registry::{Admission, Attached, Identity, Registry, Whom},
 };
 use crate::webhook::Failure;
 
@@ -273,4 +273,24 @@ async fn a_revision_takes_endpoints_away_and_gives_them_back() {
     registry.revise(&admit_all);
     assert_eq!(kept.told().await, OfferState::Accepted);
     assert!(registry.reserve("e", None).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_agent_is_asked_for_by_its_token_and_name_and_the_newest_is_meant() {
+    let registry: Arc<Registry> = Arc::default();
+    let whom = |token, name, instance: Option<u8>| Whom { token, name, instance: instance.map(|byte| [byte; 16]) };
+    let reserve = |whom| registry.reserve_for("e", &whom).map(|place| place.agent().instance[0]);
+    assert_eq!(reserve(whom("token", "a", None)), Err(Failure::NoAgent));
+    let _active = attach(&registry, "a", 1, offer(Attach::Exclusive, 1)).await;
+    let standby = attach(&registry, "a", 2, offer(Attach::Exclusive, 1)).await;
+    let _copies = attach(&registry, "b", 3, offer(Attach::Copy, 1)).await;
+    assert_eq!(reserve(whom("token", "a", None)), Ok(2), "the newest, whatever it is to the endpoint");
+    assert_eq!(reserve(whom("token", "a", Some(1))), Ok(1));
+    assert_eq!(reserve(whom("token", "b", None)), Ok(3));
+    for other in [whom("other", "a", None), whom("token", "c", None), whom("token", "b", Some(1))] {
+        assert_eq!(reserve(other), Err(Failure::NoAgent), "{other:?}");
+    }
+    assert!(registry.reserve_for("elsewhere", &whom("token", "a", None)).is_err());
+    drop(standby.attached);
+    assert_eq!(reserve(whom("token", "a", None)), Ok(1));
 }
