@@ -217,7 +217,7 @@ pub(super) fn is_over(from: Timestamp, keep: Duration, now: Timestamp) -> bool {
     from.saturating_add(keep).is_ok_and(|ends| ends <= now)
 }
 
-fn shown(target: &str) -> String {
+pub(super) fn shown(target: &str) -> String {
     let mut end = target.len().min(SHOWN_TARGET_BYTES);
     while !target.is_char_boundary(end) {
         end -= 1;

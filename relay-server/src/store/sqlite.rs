@@ -49,6 +49,7 @@ mod row;
 mod schema;
 mod small;
 mod writer;
+mod young;
 
 #[cfg(test)]
 mod tests;
@@ -149,6 +150,22 @@ impl SqliteStore {
         F: FnOnce(&rusqlite::Connection) -> Result<T, StoreError> + Send + 'static,
     {
         Box::pin(answered(self.readers.call(work)))
+    }
+
+    /// Reads what concerns events, all of which are in the tables then.
+    async fn look<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&rusqlite::Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        if self.counters.young.load(Ordering::Acquire) > 0 {
+            match answered(self.writer.call(Kind::Upkeep, 0, |_| Ok(()))).await {
+                // Of a failed store people can still see what is in its tables.
+                Ok(()) | Err(StoreError::Failed(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        answered(self.readers.call(work)).await
     }
 
     /// Writes the chunks of a long body, each in a transaction of its own, and prepares its event.
@@ -286,22 +303,22 @@ impl Store for SqliteStore {
         let ends: Vec<End> = ends.into_iter().map(rules::trimmed).collect();
         let body = |end: &End| end.attempt.answer.as_ref().map_or(0, |answer| answer.body.len());
         let bytes = ends.iter().map(|end| body(end) + 256).sum();
-        self.write(Kind::Upkeep, bytes, move |tx| ends.iter().map(|end| delivery::settle(tx, end, now)).collect())
+        self.write(Kind::Settle, bytes, move |tx| ends.iter().map(|end| delivery::settle(tx, end, now)).collect())
     }
 
     fn list(&self, filter: Filter, page: PageRequest) -> Reply<'_, Page> {
         let keys = Arc::clone(&self.keys);
-        self.read(move |connection| listing::list(connection, &keys, &filter, &page, listing::LONG))
+        boxed(self.look(move |connection| listing::list(connection, &keys, &filter, &page, listing::LONG)))
     }
 
     fn event(&self, endpoint: Option<EndpointName>, id: EventId) -> Reply<'_, Option<Record>> {
         boxed(async move {
-            let read = self.readers.call(move |connection| {
+            let read = self.look(move |connection| {
                 let Some((key, found)) = listing::find(connection, endpoint.as_ref(), id)? else { return Ok(None) };
                 let attempts = content::attempts(connection, key, id)?;
                 Ok(Some((content::read(connection, &found, false), found.row.summary, attempts)))
             });
-            let Some((content, summary, attempts)) = answered(read).await? else { return Ok(None) };
+            let Some((content, summary, attempts)) = read.await? else { return Ok(None) };
             if matches!(content, Err(StoreError::Damaged(_))) {
                 self.set_apart(summary.endpoint.clone(), id, Timestamp::now()).await?;
             }
@@ -312,12 +329,12 @@ impl Store for SqliteStore {
     fn body(&self, endpoint: EndpointName, id: EventId, range: Range<u64>) -> Reply<'_, Option<Bytes>> {
         boxed(async move {
             let name = endpoint.clone();
-            let read = self.readers.call(move |connection| {
+            let read = self.look(move |connection| {
                 let Some((_, found)) = listing::find(connection, Some(&name), id)? else { return Ok(None) };
                 let content = content::read(connection, &found, false)?;
                 content::part(connection, id, &content, range).map(Some)
             });
-            let part = answered(read).await;
+            let part = read.await;
             if matches!(part, Err(StoreError::Damaged(_))) {
                 self.set_apart(endpoint, id, Timestamp::now()).await?;
             }
@@ -345,8 +362,7 @@ impl Store for SqliteStore {
         boxed(async move {
             let used = self.counters.used_bytes.load(Ordering::Relaxed);
             let asked = policy.clone();
-            let look = self.readers.call(move |connection| purge::look(connection, &asked, used, now));
-            let found = answered(look).await?;
+            let found = self.look(move |connection| purge::look(connection, &asked, used, now)).await?;
             let swept = Arc::clone(&self.swept);
             let remove = self.writer.call(Kind::Upkeep, 256, move |tx| {
                 let mut swept = swept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -361,7 +377,7 @@ impl Store for SqliteStore {
     }
 
     fn backlog(&self) -> Reply<'_, Vec<Backlog>> {
-        self.read(small::backlog)
+        boxed(self.look(small::backlog))
     }
 
     fn config(&self, kind: ConfigKind) -> Reply<'_, Vec<ConfigRow>> {

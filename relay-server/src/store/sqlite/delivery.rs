@@ -7,6 +7,7 @@ use super::{
     content,
     row::{self, Found, PARKED, millis, time},
     writer::Tx,
+    young::Loaded,
 };
 use crate::{
     endpoint::EndpointName,
@@ -94,13 +95,15 @@ pub(super) fn extend(tx: &mut Tx<'_>, holds: &[Hold], until: Timestamp) -> Resul
 
 pub(super) fn settle(tx: &mut Tx<'_>, end: &End, now: Timestamp) -> Result<Ended, StoreError> {
     let Some(key) = tx.endpoint(&end.endpoint)? else { return Ok(Ended::Unknown) };
-    let Some(mut found) = row::load(tx.connection, &end.endpoint, key, end.id)? else { return Ok(Ended::Unknown) };
+    let Some(loaded) = tx.load(&end.endpoint, key, end.id)? else { return Ok(Ended::Unknown) };
+    let Loaded { mut found, is_young } = loaded;
     let ended = found.row.settle(end, now);
     let attempt: &Attempt = &end.attempt;
     if rules::leaves_record(end, ended) {
         content::put_attempt(tx.connection, key, end.id, attempt, true)?;
     }
     match ended {
+        Ended::Settled(_) if is_young => tx.grow(key, &found)?,
         Ended::Settled(state) if !state.is_open() => {
             row::update_ended(tx.connection, key, &found.row, false, now)?;
         }

@@ -57,7 +57,10 @@ fn replay(
     let mut copy = found.row.replay(id, now);
     row::stand_in_line(tx.connection, key, &mut copy)?;
     let seq = tx.next_seq();
-    row::insert(tx.connection, key, &copy, seq).map_err(|error| intake::taken(error, id))?;
+    if tx.exists(key, id)? {
+        return Err(intake::there_is_already(id));
+    }
+    row::insert(tx.connection, key, &copy, seq)?;
     let head = super::head::write(&Head { signature, ..original.head });
     let checksum = rules::checksum(&copy.summary.endpoint, id, &head, &copy.summary.body_sha256);
     let mut insert = tx.connection.prepare_cached(

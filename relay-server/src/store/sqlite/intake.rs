@@ -14,6 +14,7 @@ use super::{
     keys::hash,
     row::{self, Found},
     writer::{Kind, Tx, Writer},
+    young::{self, Loaded},
 };
 use crate::{
     endpoint::EndpointName,
@@ -45,6 +46,12 @@ enum ReadyBody {
 }
 
 impl Ready {
+    /// Whether its row may wait outside the table, see `young`.
+    fn waits(&self, row: &Row) -> bool {
+        let event = &row.summary;
+        matches!(self.body, ReadyBody::Inline(_)) && event.order_key.is_none() && event.conflict_with.is_none()
+    }
+
     /// What it weighs in a transaction.
     pub(super) fn bytes(&self) -> usize {
         let body = match &self.body {
@@ -158,31 +165,56 @@ pub(super) fn append(tx: &mut Tx<'_>, event: &Ready, now: Timestamp) -> Result<V
         (_, earlier) => earlier.map(|found| found.row.summary.id),
     };
     let mut row = event.row.clone();
+    let id = row.summary.id;
     row.summary.conflict_with = conflict;
     let first = row::stand_in_line(tx.connection, key, &mut row)?;
     let lease = event.lease.filter(|_| first).map(|until| row.lease(until, now).0);
+    if tx.exists(key, id)? {
+        return Err(there_is_already(id));
+    }
     let seq = tx.next_seq();
-    row::insert(tx.connection, key, &row, seq).map_err(|error| taken(error, row.summary.id))?;
+    put_content(tx.connection, seq, key, &row, event)?;
+    let found = Found { row, seq };
+    if event.waits(&found.row) {
+        tx.hold_back(key, found);
+    } else {
+        row::insert(tx.connection, key, &found.row, seq)?;
+    }
+    tx.fresh.extend(event.keys.iter().map(|hash| (*hash, id)));
+    Ok(Verdict::Accepted { lease, conflict })
+}
+
+fn put_content(connection: &Connection, seq: i64, key: i64, row: &Row, event: &Ready) -> Result<(), StoreError> {
     let (body, blob) = match &event.body {
         ReadyBody::Inline(bytes) => (Some(&bytes[..]), None),
         ReadyBody::Chunks(blob) => (None, Some(*blob)),
     };
-    let mut insert = tx.connection.prepare_cached(
-        "INSERT INTO content (seq, endpoint, id, checksum, head, body, blob) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO content (seq, endpoint, id, checksum, head, body, blob, received_at, due_at, fence, event_type, \
+         sender_id, dedup_key) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
     )?;
-    insert.execute(params![seq, key, row.summary.id.as_bytes(), event.checksum, event.head, body, blob])?;
-    drop(insert);
-    tx.fresh.extend(event.keys.iter().map(|hash| (*hash, row.summary.id)));
-    Ok(Verdict::Accepted { lease, conflict })
+    let id = row.summary.id.as_bytes();
+    let seed = event.waits(row).then(|| young::Seed::of(row)).unwrap_or_default();
+    insert.execute(params![
+        seq,
+        key,
+        id,
+        event.checksum,
+        event.head,
+        body,
+        blob,
+        seed.received_at,
+        seed.due_at,
+        seed.fence,
+        seed.event_type,
+        seed.sender_id,
+        seed.dedup_key,
+    ])?;
+    Ok(())
 }
 
-pub(super) fn taken(error: StoreError, id: EventId) -> StoreError {
-    match error {
-        StoreError::Internal(why) if why.contains("UNIQUE") => {
-            StoreError::Invalid(format!("there is already an event {id}"))
-        }
-        other => other,
-    }
+pub(super) fn there_is_already(id: EventId) -> StoreError {
+    StoreError::Invalid(format!("there is already an event {id}"))
 }
 
 fn likeness(tx: &Tx<'_>, key: i64, event: &Ready, now: Timestamp) -> Result<(Likeness, Option<Found>), StoreError> {
@@ -192,7 +224,7 @@ fn likeness(tx: &Tx<'_>, key: i64, event: &Ready, now: Timestamp) -> Result<(Lik
     let hash = hash(name, &dedup.key);
     let fresh = tx.fresh.iter().rev().filter(|(other, _)| *other == hash).map(|(_, id)| *id);
     for id in fresh.chain(tx.keys.find(tx.connection, hash)?) {
-        let Some(earlier) = row::load(tx.connection, name, key, id)? else { continue };
+        let Some(Loaded { found: earlier, .. }) = tx.load(name, key, id)? else { continue };
         if earlier.row.dedup_key.as_ref() != Some(&dedup.key) {
             continue;
         }

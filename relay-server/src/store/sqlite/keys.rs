@@ -112,8 +112,8 @@ impl Keys {
 
     /// Reads back what was in memory when the last process ended.
     pub(super) fn load(&self, connection: &Connection) -> Result<(), StoreError> {
-        let sql = "SELECT e.id, n.name, e.sender_id, e.dedup_key FROM content c JOIN event e ON e.endpoint = c.endpoint \
-                   AND e.id = c.id JOIN endpoint n ON n.key = c.endpoint \
+        let sql = "SELECT c.id, n.name, coalesce(e.sender_id, c.sender_id), coalesce(e.dedup_key, c.dedup_key) \
+                   FROM content c LEFT JOIN event e ON e.endpoint = c.endpoint AND e.id = c.id JOIN endpoint n ON n.key = c.endpoint \
                    WHERE c.seq > (SELECT coalesce(max(value), 0) FROM meta WHERE name = 'key_upto')";
         let mut query = connection.prepare(sql)?;
         let mut rows = query.query([])?;

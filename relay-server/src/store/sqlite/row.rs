@@ -61,10 +61,7 @@ pub(super) fn read(row: &SqlRow<'_>, endpoint: &EndpointName) -> Result<Found, S
         redelivered: row.get(20)?,
         sender_id,
     };
-    let dedup_key = match dedup {
-        Some(key) if key == "=" => summary.sender_id.clone(),
-        other => other.map(|key| key.get(1..).unwrap_or_default().to_owned()),
-    };
+    let dedup_key = dedup_key(dedup, summary.sender_id.as_ref());
     Ok(Found { row: Row { summary, dedup_key }, seq: row.get(21)? })
 }
 
@@ -79,16 +76,27 @@ pub(super) fn load(
     query.query_row(params![key, id.as_bytes()], |row| Ok(read(row, endpoint))).optional()?.transpose()
 }
 
+/// A dedup key as it is written: most are the sender's id.
+pub(super) fn written_dedup_key(row: &Row) -> Option<String> {
+    row.dedup_key.as_ref().map(|key| match &row.summary.sender_id {
+        Some(sender) if sender == key => "=".to_owned(),
+        _ => format!("+{key}"),
+    })
+}
+
+pub(super) fn dedup_key(written: Option<String>, sender_id: Option<&String>) -> Option<String> {
+    match written {
+        Some(key) if key == "=" => sender_id.cloned(),
+        other => other.map(|key| key.get(1..).unwrap_or_default().to_owned()),
+    }
+}
+
 fn due(row: &Row) -> Option<i64> {
     if row.summary.parked { Some(PARKED) } else { row.summary.due_at.map(millis) }
 }
 
 pub(super) fn insert(connection: &Connection, key: i64, row: &Row, seq: i64) -> Result<(), StoreError> {
     let event = &row.summary;
-    let dedup = row.dedup_key.as_ref().map(|key| match &event.sender_id {
-        Some(sender) if sender == key => "=".to_owned(),
-        _ => format!("+{key}"),
-    });
     let mut statement = connection.prepare_cached(
         "INSERT INTO event (endpoint, id, seq, received_at, state, reason, attempts, tries, fence, due_at, status, \
          settled_at, size, body_sha256, method, target, event_type, sender_id, dedup_key, order_key, conflict_with, \
@@ -114,7 +122,7 @@ pub(super) fn insert(connection: &Connection, key: i64, row: &Row, seq: i64) -> 
         event.target,
         event.event_type,
         event.sender_id,
-        dedup,
+        written_dedup_key(row),
         event.order_key,
         event.conflict_with.as_ref().map(EventId::as_bytes),
         event.replay_of.as_ref().map(EventId::as_bytes),

@@ -22,7 +22,7 @@ pub(super) const PAGE_BYTES: u64 = 8192;
 const APPLICATION: i32 = 0x524c_4159;
 
 /// Migrations, in order; `user_version` says how many were made.
-const MIGRATIONS: [&str; 1] = [include_str!("schema.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("schema.sql"), include_str!("young.sql")];
 
 fn unusable(what: impl std::fmt::Display) -> StoreError {
     StoreError::Unusable(what.to_string())

@@ -121,7 +121,7 @@ async fn the_promised_settings_are_in_force() {
     let of_writer = store.writer.call(Kind::Upkeep, 0, move |tx| {
         Ok(pragmas.map(|pragma| read(tx.connection, pragma).expect("a pragma")).to_vec())
     });
-    assert_eq!(answered(of_writer).await.expect("read"), ["wal", "2", "8192", "2", "0", "1"]);
+    assert_eq!(answered(of_writer).await.expect("read"), ["wal", "2", "8192", "2", "0", "2"]);
     let of_reader = store.readers.call(move |connection| {
         assert!(connection.execute("DELETE FROM event", []).is_err(), "readers cannot write");
         Ok(["synchronous", "query_only", "mmap_size"]
@@ -157,7 +157,7 @@ fn a_newer_file_and_another_programs_are_left_alone() {
     folder.stranger().pragma_update(None, "user_version", 7).expect("set");
     let why = folder.refusal();
     assert!(
-        why.contains("version 7") && why.contains("newer relay-server") && why.contains("up to version 1"),
+        why.contains("version 7") && why.contains("newer relay-server") && why.contains("up to version 2"),
         "{why}"
     );
 
@@ -182,7 +182,7 @@ fn a_file_of_before_the_first_migration_is_brought_up() {
     std::fs::write(folder.path(), b"").expect("written");
     drop(folder.open());
     let version: i64 = folder.stranger().pragma_query_value(None, "user_version", |row| row.get(0)).expect("read");
-    assert_eq!(version, 1);
+    assert_eq!(version, 2);
     // Another page size cannot be mended: the promise about what a commit costs would not hold.
     let folder = Folder::new();
     drop(folder.open());
@@ -419,6 +419,7 @@ async fn what_is_damaged_is_set_apart_and_not_delivered() {
         take(&store, n, format!("body {n}")).await.expect("kept");
     }
     take(&store, 7, vec![5; 400_000]).await.expect("kept");
+    store.backlog().await.expect("all rows are in the table now");
     damage(&folder, "UPDATE content SET body = CAST('B' || substr(body, 2) AS BLOB) WHERE seq = 1");
     damage(&folder, "UPDATE content SET head = replace(head, 'POST', 'PUT') WHERE seq = 2");
     damage(&folder, "UPDATE content SET head = CAST(X'ff7b' AS TEXT) WHERE seq = 3");
@@ -560,4 +561,80 @@ async fn keys_move_into_their_table_and_are_found_everywhere() {
     let filter = Filter { sender_id: Some("sender-20000".into()), ..Filter::default() };
     let page = store.list(filter, PageRequest { limit: 5, after: None, oldest_first: true }).await.expect("a page");
     assert_eq!(page.events.iter().map(|one| one.id).collect::<Vec<_>>(), [id(20_000)]);
+}
+
+/// What a process that was killed leaves: its file and its log.
+fn killed(folder: &Folder) -> Folder {
+    let other = Folder::new();
+    std::fs::create_dir_all(other.path().parent().expect("a folder")).expect("made");
+    for ending in ["", "-wal"] {
+        let of = |folder: &Folder| PathBuf::from(format!("{}{ending}", folder.path().display()));
+        std::fs::copy(of(folder), of(&other)).expect("copied");
+    }
+    other
+}
+
+#[tokio::test]
+async fn rows_that_were_not_in_the_table_come_back_after_a_crash() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let dedup = Dedup { key: "own key".into(), window: Duration::from_secs(60), sender_retries: true };
+    let full = NewEvent {
+        event_type: Some("push".into()),
+        dedup: Some(dedup.clone()),
+        lease: Some(at(500)),
+        ..event(2, vec![9; 3000])
+    };
+    store.append(vec![event(1, "one"), full, keyed(3)], at(1)).await.expect("kept");
+    let lease = Lease { fence: 1, attempt: 1, tries: 1 };
+    let attempt = Attempt {
+        number: 1,
+        fence: 1,
+        started_at: at(1),
+        duration: Duration::ZERO,
+        outcome: Outcome::Answered,
+        agent: None,
+        answer: None,
+    };
+    store.append(vec![NewEvent { lease: Some(at(500)), ..event(4, "four") }], at(2)).await.expect("kept");
+    let end = End { endpoint: name("a"), id: id(4), attempt, then: Then::Done };
+    assert_eq!(store.settle(vec![end], at(3)).await.expect("settled"), [Ended::Settled(State::Delivered)]);
+    assert_eq!(count(&folder, "event"), 1, "only what has ended is in the table");
+
+    let other = killed(&folder);
+    let after = other.open();
+    for n in 1..=4 {
+        let (there, back) = (store.event(None, id(n)).await, after.event(None, id(n)).await);
+        let both = [there, back].map(|record| record.expect("read").expect("there"));
+        let [there, back] = both.map(|record| format!("{:?} {:?}", record.summary, record.head));
+        assert_eq!(there, back, "{n}");
+    }
+    assert_eq!(count(&other, "event"), 4, "they are in the table, now that somebody has looked");
+    let again = NewEvent { dedup: Some(dedup), ..event(9, vec![9; 3000]) };
+    let verdict = after.append(vec![again], at(4)).await.expect("kept").remove(0);
+    assert!(matches!(verdict, Verdict::Duplicate { of, state: State::Running, .. } if of == id(2)), "{verdict:?}");
+    assert!(is_duplicate(&after, 3).await);
+    let held = claim(&after, 900, 600).await.deliveries;
+    assert_eq!(held.iter().map(|one| one.lease.fence).collect::<Vec<_>>(), [1, 1, 2], "{lease:?} is over");
+}
+
+#[tokio::test]
+async fn rows_outside_the_table_are_few_and_few_are_looked_through() {
+    let folder = Folder::new();
+    let store = folder.open();
+    for first in (0..10_000).step_by(100) {
+        store.append((first..first + 100).map(|n| event(n, "x")).collect(), at(1)).await.expect("kept");
+        assert!(store.counters.young.load(Ordering::Relaxed) <= 1124);
+    }
+    assert!(count(&folder, "event") >= 10_000 - 1024);
+    let upto: i64 = folder
+        .stranger()
+        .query_row("SELECT value FROM meta WHERE name = 'young_upto'", [], |row| row.get(0))
+        .expect("noted");
+    assert!((1..=10_000 - 4096).contains(&upto), "{upto}");
+    assert!(matches!(take(&store, 9_999, "x").await, Err(StoreError::Invalid(_))), "an id is taken once");
+    assert!(matches!(take(&store, 1, "x").await, Err(StoreError::Invalid(_))), "also in the table");
+    let after = killed(&folder);
+    let backlog = after.open().backlog().await.expect("read");
+    assert_eq!(backlog.iter().map(|one| one.open).sum::<u64>(), 10_000);
 }

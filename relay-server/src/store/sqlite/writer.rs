@@ -26,6 +26,7 @@ use super::{
     checkpoint::Checkpointer,
     fault::Faults,
     keys::{Key, Keys},
+    young::{Changes, Young},
 };
 use crate::{
     endpoint::EndpointName,
@@ -61,7 +62,9 @@ const LOOK: Duration = Duration::from_secs(2);
 pub(super) enum Kind {
     /// Takes something new in: refused while the disk is full.
     Intake,
-    /// Moves on or removes what is there.
+    /// Says what became of single events.
+    Settle,
+    /// Moves on or removes what is there, and finds all of it in the tables.
     Upkeep,
 }
 
@@ -69,15 +72,17 @@ pub(super) enum Kind {
 pub(super) struct Tx<'a> {
     pub(super) connection: &'a Connection,
     pub(super) keys: &'a Keys,
-    known: &'a mut Known,
+    pub(super) known: &'a mut Known,
+    pub(super) changes: Changes,
     /// Keys of this transaction's events.
     pub(super) fresh: Vec<Key>,
 }
 
 #[derive(Default)]
-struct Known {
+pub(super) struct Known {
     endpoints: HashMap<EndpointName, i64>,
-    last_seq: i64,
+    pub(super) young: Young,
+    pub(super) last_seq: i64,
     last_blob: i64,
     /// Chunks up to here were put there by an earlier process.
     blobs_before: i64,
@@ -194,6 +199,8 @@ pub(super) struct Counters {
     pub(super) calls: AtomicU64,
     pub(super) commit_micros: AtomicU64,
     pub(super) used_bytes: AtomicU64,
+    /// Rows that are not in the table yet.
+    pub(super) young: AtomicUsize,
 }
 
 /// The way to the writer's thread.
@@ -217,6 +224,7 @@ pub(super) struct Desk {
 impl Writer {
     pub(super) fn start(desk: Desk) -> Result<Self, StoreError> {
         let known = known(&desk.connection)?;
+        desk.counters.young.store(known.young.len(), Ordering::Release);
         desk.counters.used_bytes.store(used_bytes(&desk.connection)?, Ordering::Relaxed);
         let alarm = Alarm(Arc::clone(&desk.pulse));
         let (queue, calls) = sync_channel(QUEUE);
@@ -282,7 +290,13 @@ fn known(connection: &Connection) -> Result<Known, StoreError> {
     let last_blob =
         number("SELECT max(coalesce((SELECT max(blob) FROM chunk), 0), coalesce((SELECT max(blob) FROM staging), 0))")?;
     let last_seq = number("SELECT coalesce(max(seq), 0) FROM content")?;
-    Ok(Known { endpoints: HashMap::new(), last_seq, last_blob, blobs_before: last_blob })
+    Ok(Known {
+        endpoints: HashMap::new(),
+        young: Young::load(connection)?,
+        last_seq,
+        last_blob,
+        blobs_before: last_blob,
+    })
 }
 
 struct Loop {
@@ -429,22 +443,28 @@ impl Loop {
         let started = Instant::now();
         let connection = &self.desk.connection;
         connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-        let mut tx = Tx { connection, keys: &self.desk.keys, known: &mut self.known, fresh: Vec::new() };
+        let (known, changes) = (&mut self.known, Changes::default());
+        let mut tx = Tx { connection, keys: &self.desk.keys, known, changes, fresh: Vec::new() };
         let mut spoilt = Vec::new();
         for (nth, call) in batch.iter_mut().enumerate() {
-            let before = connection.total_changes();
-            if !call.run(&mut tx)? && connection.total_changes() != before {
+            if call.kind() == Kind::Upkeep {
+                tx.grow_all()?;
+            }
+            let before = (connection.total_changes(), tx.changes.count());
+            if !call.run(&mut tx)? && (connection.total_changes(), tx.changes.count()) != before {
                 spoilt.push(nth);
             }
         }
         if !spoilt.is_empty() {
             return Ok(spoilt);
         }
-        let fresh = tx.fresh;
+        tx.bound_young()?;
+        let Tx { fresh, changes, .. } = tx;
         let moved = self.desk.keys.move_slice(connection, fresh.len())?;
         let used = used_bytes(connection)?;
         self.desk.faults.at_commit(&self.desk.ballast)?;
         connection.prepare_cached("COMMIT")?.execute([])?;
+        self.known.young.publish(changes);
         self.desk.keys.publish(&fresh, self.known.last_seq);
         if let Some(moved) = moved {
             self.desk.keys.moved(&moved);
@@ -455,6 +475,7 @@ impl Loop {
         let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         counters.commit_micros.fetch_add(micros, Ordering::Relaxed);
         counters.used_bytes.store(used, Ordering::Relaxed);
+        counters.young.store(self.known.young.len(), Ordering::Release);
         Ok(spoilt)
     }
 
