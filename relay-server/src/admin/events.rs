@@ -143,13 +143,13 @@ async fn find(admin: &Admin, id: &str) -> Result<Record, Refusal> {
         Box::new(error(StatusCode::NOT_FOUND, "not_found", why))
     };
     if let Ok(id) = id.parse::<EventId>() {
-        return store.event(None, id).await.map_err(failed)?.ok_or_else(missing);
+        return store.event(None, id, Timestamp::now()).await.map_err(failed)?.ok_or_else(missing);
     }
     let filter = Filter { sender_id: Some(id.to_owned()), ..Filter::default() };
     let page = PageRequest { limit: 1, after: None, oldest_first: false };
     let found = store.list(filter, page).await.map_err(failed)?;
     let summary = found.events.first().ok_or_else(missing)?;
-    store.event(Some(summary.endpoint.clone()), summary.id).await.map_err(failed)?.ok_or_else(missing)
+    store.event(Some(summary.endpoint.clone()), summary.id, Timestamp::now()).await.map_err(failed)?.ok_or_else(missing)
 }
 
 async fn show(State(admin): State<Admin>, Path(id): Path<String>) -> Response {
@@ -175,7 +175,8 @@ async fn whole(admin: &Admin, id: &str) -> Result<Bytes, Refusal> {
     let mut at = 0;
     while at < size {
         let range = at..size.min(at + MAX_RANGE_BYTES);
-        let part = admin.door.delivery.store.body(endpoint.clone(), id, range).await.map_err(failed)?;
+        let part =
+            admin.door.delivery.store.body(endpoint.clone(), id, range, Timestamp::now()).await.map_err(failed)?;
         let Some(part) = part.filter(|part| !part.is_empty()) else { break };
         at += part.len() as u64;
         bytes.extend_from_slice(&part);

@@ -257,7 +257,8 @@ async fn tell_backlog(store: &Arc<dyn Store>, handle: &Handle, names: &[&str]) {
         let since = one.oldest.map(|at| format!(", the oldest since {at:.0}")).unwrap_or_default();
         let held = if one.paused { "; the endpoint is paused" } else { "" };
         let (open, endpoint) = (one.open, &one.endpoint);
-        handle.notify(Notice::Text(format!("{open} webhooks wait for {endpoint}{since}{held}")));
+        let wait = if open == 1 { "webhook waits" } else { "webhooks wait" };
+        handle.notify(Notice::Text(format!("{open} {wait} for {endpoint}{since}{held}")));
     }
 }
 

@@ -191,7 +191,8 @@ async fn whole(store: &Arc<dyn Store>, endpoint: &EndpointName, id: EventId, siz
     let mut body = BytesMut::new();
     while (body.len() as u64) < size {
         let at = body.len() as u64;
-        let part = store.body(endpoint.clone(), id, at..size.min(at + MAX_RANGE_BYTES)).await.ok()??;
+        let part =
+            store.body(endpoint.clone(), id, at..size.min(at + MAX_RANGE_BYTES), Timestamp::now()).await.ok()??;
         if part.is_empty() {
             return None;
         }
@@ -308,7 +309,7 @@ async fn upload(
 ) {
     let mut at = 0;
     while at < size {
-        let part = store.body(endpoint.clone(), id, at..size.min(at + MAX_RANGE_BYTES)).await;
+        let part = store.body(endpoint.clone(), id, at..size.min(at + MAX_RANGE_BYTES), Timestamp::now()).await;
         match part {
             Ok(Some(part)) if !part.is_empty() => {
                 at += part.len() as u64;
