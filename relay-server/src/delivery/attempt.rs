@@ -3,9 +3,10 @@
 //! The attempt belongs to nobody's request: a sender that waits hears of it and may leave. A link that breaks under
 //! it is no end yet: the agent tells in its next session what became of the call.
 
-use std::{sync::Arc, time::Duration};
+use std::{str::FromStr, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
+use data_encoding::HEXLOWER;
 use http::{HeaderMap, response::Parts};
 use http_body_util::BodyExt as _;
 use jiff::Timestamp;
@@ -171,9 +172,11 @@ async fn sign_afresh(delivery: &Delivery, event: &mut Event) -> Option<Vec<(Stri
         return None;
     }
     let lines = Lines(&event.head.headers);
+    let tag = event.head.signer.as_ref().and_then(|tag| HEXLOWER.decode(tag.as_bytes()).ok());
+    let signer = (tag.as_deref(), first_id(event));
     let sign = |body: &[u8]| {
         let request = Request { method: &event.head.method, url: &event.head.url, headers: &lines, body };
-        verify.sign_afresh(&request, event.sender_id.as_deref(), now)
+        verify.sign_afresh(&request, event.sender_id.as_deref(), signer, now)
     };
     match &event.content {
         Content::Whole(body) => sign(body),
@@ -203,9 +206,18 @@ async fn whole(store: &Arc<dyn Store>, endpoint: &EndpointName, id: EventId, siz
 
 /// When its sender sent it. A replay is an event of its own, and its signature is as old as that of the first.
 fn received_at(event: &Event) -> Timestamp {
-    let line = event.head.headers.iter().find(|(name, _)| name == "relay-received-at");
-    let told = line.and_then(|(_, value)| std::str::from_utf8(value).ok()?.parse().ok());
-    told.unwrap_or(event.received_at)
+    line(event, "relay-received-at").unwrap_or(event.received_at)
+}
+
+/// The id under which it was verified: a replay has that of the first.
+fn first_id(event: &Event) -> EventId {
+    line(event, "relay-event-id").unwrap_or(event.id)
+}
+
+/// What one of the relay's own lines says; a sender's are never kept.
+fn line<T: FromStr>(event: &Event, name: &str) -> Option<T> {
+    let (_, value) = event.head.headers.iter().find(|(line, _)| line == name)?;
+    std::str::from_utf8(value).ok()?.parse().ok()
 }
 
 struct Lines<'a>(&'a [(String, Vec<u8>)]);

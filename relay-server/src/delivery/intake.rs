@@ -72,6 +72,7 @@ impl Delivery {
             Order::Fifo => Some(FIFO.to_owned()),
             Order::ByKey(row) => webhook.locate(row),
         };
+        let signer = webhook.signer().map(|tag| HEXLOWER.encode(tag.bytes()));
         let (received, payload, scheme) = webhook.into_parts();
         let (event_id, deadline, at) = (received.event_id, received.started + endpoint.deadline, received.at);
         let (method, url, peer) = (received.head.method.to_string(), received.url.clone(), received.peer);
@@ -87,6 +88,7 @@ impl Delivery {
             headers: kept_lines(&told),
             peer,
             verified: scheme.into_owned(),
+            signer,
         };
         let now = Timestamp::now();
         // An assured event is attempted at once, unless its target is left alone for a while.

@@ -173,6 +173,7 @@ fn event(endpoint: &str, ms: i64) -> NewEvent {
             headers: vec![("content-type".into(), b"application/json".to_vec()), ("x-raw".into(), vec![0xe9, 0xff])],
             peer: Ipv4Addr::LOCALHOST.into(),
             verified: "github".into(),
+            signer: Some("0123456789abcdef".into()),
         },
         body: Body::Bytes(format!("{{\"n\":{ms}}}").into()),
         event_type: Some("push".into()),

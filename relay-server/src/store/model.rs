@@ -48,6 +48,8 @@ pub struct Head {
     pub peer: IpAddr,
     /// The scheme that proved it.
     pub verified: String,
+    /// Which of the endpoint's secrets verified it, in hexadecimal: a tag, which tells nothing of the secret.
+    pub signer: Option<String>,
 }
 
 /// A body on its way in.

@@ -94,6 +94,7 @@ impl Stock {
             ],
             peer: Ipv4Addr::LOCALHOST.into(),
             verified: "github".into(),
+            signer: None,
         };
         let line = format!("{head:?}").into();
         let mut random = fastrand::Rng::with_seed(7);

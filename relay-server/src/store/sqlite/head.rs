@@ -15,6 +15,8 @@ struct Written {
     url: String,
     peer: IpAddr,
     verified: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signer: Option<String>,
     headers: Vec<(String, String)>,
 }
 
@@ -25,6 +27,7 @@ pub(super) fn write(head: &Head) -> String {
         url: head.url.clone(),
         peer: head.peer,
         verified: head.verified.clone(),
+        signer: head.signer.clone(),
         headers: latin1(&head.headers),
     };
     serde_json::to_string(&written).expect("texts and numbers always make JSON")
@@ -39,6 +42,7 @@ pub(super) fn read(text: &str) -> Result<Head, StoreError> {
         headers: bytes(written.headers)?,
         peer: written.peer,
         verified: written.verified,
+        signer: written.signer,
     })
 }
 
@@ -64,4 +68,19 @@ fn bytes(headers: Vec<(String, String)>) -> Result<Vec<(String, Vec<u8>)>, Store
 
 fn unreadable(error: &serde_json::Error) -> StoreError {
     StoreError::Internal(format!("a stored head cannot be read: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_from_before_there_were_signers_is_read_and_written_as_it_was() {
+        let text =
+            r#"{"method":"POST","target":"/","url":"https://a.test","peer":"::1","verified":"none","headers":[]}"#;
+        let head = read(text).expect("a head");
+        assert_eq!((head.signer.as_deref(), write(&head).as_str()), (None, text));
+        let signed = Head { signer: Some("0123456789abcdef".to_owned()), ..head };
+        assert_eq!(read(&write(&signed)), Ok(signed));
+    }
 }

@@ -31,6 +31,7 @@ fn event(n: u64, body: impl Into<Bytes>) -> NewEvent {
             headers: Vec::new(),
             peer: std::net::Ipv4Addr::LOCALHOST.into(),
             verified: "none".into(),
+            signer: None,
         },
         body: Body::Bytes(body.into()),
         event_type: None,
