@@ -7,6 +7,7 @@ use crate::{
     error::ProtocolError,
     fields::{id, int, next_field, put_bytes, put_int, text},
     limits::{MAX_EVENT_PATTERNS, MAX_OFFERS},
+    rate::Rate,
 };
 
 /// The protocol version that this crate speaks, told in hello and welcome.
@@ -40,6 +41,8 @@ pub struct Offer {
     /// Types of events that the agent takes, `*` standing for any text; none means all. At most
     /// [`MAX_EVENT_PATTERNS`].
     pub events: Vec<String>,
+    /// How often exchanges of this endpoint may begin; `None` for as often as they come.
+    pub rate: Option<Rate>,
 }
 
 /// The agent's first message.
@@ -231,6 +234,9 @@ mod tag {
     pub(super) const OFFER_CAPACITY: u64 = 3;
     pub(super) const OFFER_TAKEOVER: u64 = 4;
     pub(super) const OFFER_EVENTS: u64 = 5;
+    pub(super) const OFFER_RATE: u64 = 6;
+    pub(super) const OFFER_RATE_PER_S: u64 = 7;
+    pub(super) const OFFER_RATE_BURST: u64 = 8;
     // Welcome.
     pub(super) const EPOCH: u64 = 8;
     pub(super) const PING_AFTER_MS: u64 = 9;
@@ -273,6 +279,11 @@ impl Hello {
             for pattern in offer.events.iter().take(MAX_EVENT_PATTERNS) {
                 put_bytes(&mut inner, tag::OFFER_EVENTS, pattern.as_bytes());
             }
+            if let Some(rate) = offer.rate {
+                put_int(&mut inner, tag::OFFER_RATE, rate.count().into());
+                put_int(&mut inner, tag::OFFER_RATE_PER_S, rate.per_s().into());
+                put_int(&mut inner, tag::OFFER_RATE_BURST, rate.burst().into());
+            }
             put_bytes(out, tag::OFFER, &inner);
         }
     }
@@ -301,6 +312,7 @@ impl Hello {
 impl Offer {
     fn decode(mut payload: Bytes) -> Result<Self, ProtocolError> {
         let mut offer = Self::default();
+        let (mut count, mut per_s, mut burst) = (0, 1, None);
         while let Some((tag, value)) = next_field(&mut payload, "offer")? {
             match tag {
                 tag::OFFER_ENDPOINT => offer.endpoint = text(&value, "endpoint name")?,
@@ -319,9 +331,13 @@ impl Offer {
                     return Err(ProtocolError::TooLarge { what: "number of event patterns" });
                 }
                 tag::OFFER_EVENTS => offer.events.push(text(&value, "event pattern")?),
+                tag::OFFER_RATE => count = small(value)?,
+                tag::OFFER_RATE_PER_S => per_s = small(value)?,
+                tag::OFFER_RATE_BURST => burst = Some(small(value)?),
                 _ => {}
             }
         }
+        offer.rate = (count > 0).then(|| Rate::new(count, per_s, burst));
         Ok(offer)
     }
 }

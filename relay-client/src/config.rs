@@ -19,7 +19,7 @@ pub mod token;
 use std::{path::PathBuf, time::Duration};
 
 use http::{HeaderName, HeaderValue};
-use relay_proto::Attach;
+use relay_proto::{Attach, Rate};
 use uuid::Uuid;
 
 pub use self::{
@@ -64,6 +64,8 @@ pub struct EndpointConfig {
     pub takeover: bool,
     /// Types of events that it takes, `*` standing for any text; none means all.
     pub events: Vec<String>,
+    /// How often it is called at most.
+    pub rate: Option<Rate>,
     /// The handler of whatever no route takes.
     pub handler: HandlerConfig,
     /// Handlers by path; paths are unique.
@@ -74,7 +76,15 @@ impl EndpointConfig {
     /// A shared endpoint with one handler.
     #[must_use]
     pub fn new(name: Option<String>, handler: HandlerConfig) -> Self {
-        Self { name, attach: Attach::Shared, takeover: false, events: Vec::new(), handler, routes: Vec::new() }
+        Self {
+            name,
+            attach: Attach::Shared,
+            takeover: false,
+            events: Vec::new(),
+            rate: None,
+            handler,
+            routes: Vec::new(),
+        }
     }
 }
 

@@ -13,7 +13,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use http::{HeaderName, HeaderValue};
-use relay_proto::Attach;
+use relay_proto::{Attach, Rate};
 
 use crate::{
     config::{Config, EndpointConfig, HandlerConfig},
@@ -64,6 +64,8 @@ pub struct Endpoint {
     pub takeover: bool,
     /// Types of events that it takes; none means all.
     pub events: Vec<String>,
+    /// How often it is called at most.
+    pub rate: Option<Rate>,
     own: Arc<Route>,
     /// Longest path first.
     by_path: Vec<ByPath>,
@@ -89,6 +91,7 @@ impl Endpoint {
             attach: config.attach,
             takeover: config.takeover,
             events: config.events.clone(),
+            rate: config.rate,
             own: route(&config.handler)?,
             by_path,
         })

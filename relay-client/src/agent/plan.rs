@@ -44,5 +44,6 @@ fn offer(endpoint: &Endpoint) -> Offer {
         capacity: endpoint.capacity(),
         takeover: endpoint.takeover,
         events: endpoint.events.clone(),
+        rate: endpoint.rate,
     }
 }
