@@ -6,6 +6,7 @@ pub mod guesses;
 pub mod outcomes;
 pub mod places;
 pub mod registry;
+pub mod targets;
 pub mod token;
 pub mod wanted;
 

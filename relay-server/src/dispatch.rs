@@ -3,7 +3,7 @@
 //! Live mode: nothing is kept. The request's body goes out as the agent takes it, the answer comes
 //! back as it is written; a sender that goes away resets the exchange.
 
-use std::{future::Future, pin::Pin, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header, response::Parts};
@@ -24,8 +24,12 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use uuid::Uuid;
 
 use crate::{
-    agents::{copies::Tee, registry::Registry},
+    agents::{
+        copies::Tee,
+        registry::{Heed, Registry, UNKNOWN_WAIT, limited},
+    },
     endpoint::Endpoint,
+    limits::{Full, Limits},
     verify::{Payload, Webhook},
     webhook::{Failure, Received},
 };
@@ -47,6 +51,8 @@ pub type Trusted<'a> = &'a (dyn Fn(std::net::IpAddr) -> bool + Sync);
 pub struct Means<'a> {
     /// The attached agents.
     pub registry: &'a Registry,
+    /// What endpoints let through.
+    pub limits: &'a Arc<Limits>,
     /// Whose `X-Forwarded-…` headers are kept.
     pub trusted: Trusted<'a>,
     /// Longest silence while a request's body comes.
@@ -66,10 +72,13 @@ pub async fn deliver(webhook: Webhook, endpoint: &Endpoint, means: Means<'_>) ->
     let deadline = received.started + endpoint.deadline;
     let head = request_head(received, &payload, endpoint, &scheme, means.trusted);
     let (name, patience) = (endpoint.name.as_str(), (Instant::now() + endpoint.wait_for_agent).min(deadline));
-    let place = means.registry.reserve_or_wait(name, kind, patience).await?;
+    let full = |full: Full| limited(full.wait.unwrap_or(UNKNOWN_WAIT));
+    means.limits.room(endpoint, 1, Instant::now()).map_err(full)?;
+    let place = means.registry.reserve_or_wait(name, kind, Heed::Nothing, patience).await?;
+    let turn = means.limits.take(endpoint, Instant::now()).map_err(full)?;
     let copied = !matches!(payload, Payload::Upgrade(_));
     let tee = if copied { means.registry.copies(name, kind, || head.clone()) } else { None };
-    let Exchange { request, response } = place.open(head);
+    let Exchange { request, response } = place.open(head, turn);
     match payload {
         Payload::Upgrade(connection) => {
             let (head, body) =

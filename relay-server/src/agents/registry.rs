@@ -6,6 +6,8 @@
 
 mod choose;
 
+pub use self::choose::{Heed, UNKNOWN_WAIT, limited};
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
@@ -25,8 +27,10 @@ use tokio::{
 use super::{
     copies::Copies,
     places::{Key, Places, Standing, Wish},
+    targets::{Target, Targets},
     wanted::Wanted,
 };
+use crate::pace::Pacer;
 
 /// How long an active agent may take to answer when another one wants its place.
 pub const PATIENCE: Duration = Duration::from_secs(2);
@@ -87,10 +91,13 @@ struct Offered {
     load: Arc<Load>,
 }
 
-/// Exchanges in flight for one endpoint on one session, and how many its agent takes at a time.
+/// Exchanges in flight for one endpoint on one session, how many its agent takes at a time and how often, and how its
+/// target does.
 struct Load {
     capacity: i64,
     in_flight: AtomicI64,
+    pacer: Option<Pacer>,
+    target: Target,
 }
 
 /// Counts an exchange until it is over.
@@ -156,6 +163,7 @@ struct State {
     sessions: BTreeMap<Key, Arc<Session>>,
     /// By endpoint; names come from the config.
     places: HashMap<String, Places>,
+    targets: Targets,
     /// Breaks ties between equally free agents.
     turn: usize,
 }
@@ -171,6 +179,7 @@ pub struct Place {
     slot: Slot,
     agent: Arc<Session>,
     counted: Counted,
+    probe: bool,
 }
 
 impl Place {
@@ -180,10 +189,22 @@ impl Place {
         &self.agent.identity
     }
 
-    /// Opens the exchange.
+    /// What is behind it.
     #[must_use]
-    pub fn open(self, head: RequestHead) -> Exchange {
-        self.slot.open(head, Box::new(self.counted))
+    pub fn target(&self) -> &Target {
+        &self.counted.0.target
+    }
+
+    /// Whether its exchange is a probe, whose end must be told to the target.
+    #[must_use]
+    pub fn is_probe(&self) -> bool {
+        self.probe
+    }
+
+    /// Opens the exchange. `ticket` is dropped when it is over.
+    #[must_use]
+    pub fn open(self, head: RequestHead, ticket: impl Send + Sync + 'static) -> Exchange {
+        self.slot.open(head, Box::new((self.counted, ticket)))
     }
 }
 
@@ -232,9 +253,14 @@ impl Registry {
                 let standing = state.join((key, &identity.name), older.first(), &admission, now, &mut changes);
                 (admission.endpoint, standing)
             });
-            let capacity = if offer.capacity == 0 { i64::from(u32::MAX) } else { i64::from(offer.capacity) };
             let wanted = Wanted::new(std::mem::take(&mut offer.events));
-            offered.push(Offered { offer, wanted, load: Arc::new(Load { capacity, in_flight: AtomicI64::new(0) }) });
+            let load = Load {
+                capacity: if offer.capacity == 0 { i64::from(u32::MAX) } else { i64::from(offer.capacity) },
+                in_flight: AtomicI64::new(0),
+                pacer: offer.rate.map(|rate| Pacer::new(rate, now)),
+                target: if answer.is_ok() { state.targets.of(&offer.endpoint, &identity) } else { Target::default() },
+            };
+            offered.push(Offered { offer, wanted, load: Arc::new(load) });
             answers.push(answer);
         }
         for older in &older {

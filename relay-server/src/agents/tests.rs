@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     places::{RECENTLY, Standing, Wish},
-    registry::{Admission, Attached, Identity, Registry},
+    registry::{Admission, Attached, Heed, Identity, Registry},
 };
 use crate::webhook::Failure;
 
@@ -126,7 +126,7 @@ fn head() -> RequestHead {
 }
 
 fn open(registry: &Registry) -> Exchange {
-    registry.reserve("e", None).expect("a place").open(head())
+    registry.reserve("e", None, Heed::Nothing).expect("a place").open(head(), ())
 }
 
 #[tokio::test(start_paused = true)]
@@ -161,7 +161,7 @@ async fn the_same_agent_replaces_its_older_session_at_once() {
     assert_eq!(registry.len(), 2);
     drop(first.attached);
     assert_eq!(registry.len(), 2, "a late end of the older session takes nothing from the newer one");
-    assert!(registry.reserve("e", None).is_ok());
+    assert!(registry.reserve("e", None, Heed::Nothing).is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -174,7 +174,7 @@ async fn a_replaced_session_that_had_drained_finishes() {
     assert!(matches!(heard, Some(Arrival::Draining)));
     first.attached.draining();
     first.relay.close_when_idle(CloseCode::Normal, "drained");
-    assert_eq!(registry.reserve("e", None).map(drop), Err(Failure::NoAgent));
+    assert_eq!(registry.reserve("e", None, Heed::Nothing).map(drop), Err(Failure::NoAgent));
     let second = attach(&registry, "a", 1, offer(Attach::Shared, 0)).await;
     assert!(second.finishing.is_some(), "somebody must end it if it does not end by itself");
     exchange.request.finish(Headers::new());
@@ -222,7 +222,11 @@ async fn a_copy_gets_what_the_other_gets_and_a_slow_one_is_dropped_and_counted()
     let registry: Arc<Registry> = Arc::default();
     let mut watcher = attach(&registry, "w", 1, offer(Attach::Copy, 0)).await;
     assert_eq!(watcher.standings, [Standing::Copy]);
-    assert_eq!(registry.reserve("e", None).map(drop), Err(Failure::NoAgent), "who watches does not serve");
+    assert_eq!(
+        registry.reserve("e", None, Heed::Nothing).map(drop),
+        Err(Failure::NoAgent),
+        "who watches does not serve"
+    );
     let mut tee = registry.copies("e", None, head).expect("somebody watches");
     tee.data(&Bytes::from_static(b"one "));
     tee.data(&Bytes::from_static(b"two"));
@@ -244,12 +248,12 @@ async fn an_agent_that_left_a_moment_ago_is_waited_for() {
     tokio::time::advance(RECENTLY).await; // Its start is not a reason to wait any more.
     let until = || Instant::now() + Duration::from_secs(2);
     let begun = Instant::now();
-    assert_eq!(registry.reserve_or_wait("e", None, until()).await.map(drop), Err(Failure::NoAgent));
+    assert_eq!(registry.reserve_or_wait("e", None, Heed::Nothing, until()).await.map(drop), Err(Failure::NoAgent));
     assert_eq!(begun.elapsed(), Duration::ZERO, "nobody was ever here");
     drop(attach(&registry, "a", 1, offer(Attach::Shared, 0)).await.attached);
     let waiting = {
         let registry = Arc::clone(&registry);
-        tokio::spawn(async move { registry.reserve_or_wait("e", None, until()).await.map(drop) })
+        tokio::spawn(async move { registry.reserve_or_wait("e", None, Heed::Nothing, until()).await.map(drop) })
     };
     tokio::task::yield_now().await;
     let _back = attach(&registry, "a", 1, offer(Attach::Shared, 0)).await;
@@ -268,9 +272,9 @@ async fn a_revision_takes_endpoints_away_and_gives_them_back() {
     registry.revise(&only_other);
     assert_eq!(kept.told().await, OfferState::Refused { code: "unknown_endpoint".into() });
     assert_eq!(lost.closed.await.expect("ends").code, CloseCode::Unauthorized, "nothing is left for it");
-    assert_eq!(registry.reserve("e", None).map(drop), Err(Failure::NoAgent));
-    assert!(registry.reserve("other", None).is_ok());
+    assert_eq!(registry.reserve("e", None, Heed::Nothing).map(drop), Err(Failure::NoAgent));
+    assert!(registry.reserve("other", None, Heed::Nothing).is_ok());
     registry.revise(&admit_all);
     assert_eq!(kept.told().await, OfferState::Accepted);
-    assert!(registry.reserve("e", None).is_ok());
+    assert!(registry.reserve("e", None, Heed::Nothing).is_ok());
 }

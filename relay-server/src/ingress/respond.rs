@@ -157,8 +157,8 @@ pub fn failure(failure: Failure, event_id: EventId) -> Response<Body> {
     let mut response = json(status, &text);
     let headers = response.headers_mut();
     headers.insert("relay-error", HeaderValue::from_static(code));
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static(retry_after_s(failure)));
+    if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s(failure)));
     }
     let unread = matches!(
         failure,
@@ -225,6 +225,7 @@ pub const fn status_and_code(failure: Failure) -> (StatusCode, &'static str) {
         Failure::StoreFailed => (StatusCode::SERVICE_UNAVAILABLE, "store_failed"),
         Failure::Unwanted => (StatusCode::SERVICE_UNAVAILABLE, "event_type_unwanted"),
         Failure::Busy => (StatusCode::SERVICE_UNAVAILABLE, "too_many_in_flight"),
+        Failure::Limited { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
         Failure::Deadline => (StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded"),
         Failure::HandlerUnreachable => (StatusCode::BAD_GATEWAY, "handler_unreachable"),
         Failure::HandlerBroken => (StatusCode::BAD_GATEWAY, "handler_broken"),
@@ -236,11 +237,12 @@ pub const fn status_and_code(failure: Failure) -> (StatusCode, &'static str) {
 }
 
 /// When a sender may come again: people are slower than agents, and those slower than a busy moment.
-const fn retry_after_s(failure: Failure) -> &'static str {
+const fn retry_after_s(failure: Failure) -> u64 {
     match failure {
-        Failure::SecretUnavailable => "60",
-        Failure::NoAgent => "5",
-        _ => "1",
+        Failure::SecretUnavailable => 60,
+        Failure::NoAgent => 5,
+        Failure::Limited { wait_ms } => wait_ms.div_ceil(1000),
+        _ => 1,
     }
 }
 
@@ -275,6 +277,7 @@ fn message(failure: Failure) -> String {
         Failure::Unwanted => "no agent that is attached to this endpoint takes events of this type".to_owned(),
         Failure::NoAgent => "no agent is attached to this endpoint; try again".to_owned(),
         Failure::Busy => "too many requests are in flight; try again".to_owned(),
+        Failure::Limited { .. } => "this endpoint takes no more for a while; try again".to_owned(),
         Failure::Deadline | Failure::HandlerTimeout => "the handler did not answer in time".to_owned(),
         Failure::HandlerUnreachable => "the handler could not be reached".to_owned(),
         Failure::HandlerBroken => "the handler's answer broke off".to_owned(),
