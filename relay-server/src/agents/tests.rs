@@ -17,7 +17,7 @@ use super::{
     places::{RECENTLY, Standing, Wish},
     registry::{Admission, Attached, Heed, Identity, Registry},
 };
-use crate::webhook::Failure;
+use crate::{retry::CircuitRule, webhook::Failure};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -277,4 +277,56 @@ async fn a_revision_takes_endpoints_away_and_gives_them_back() {
     registry.revise(&admit_all);
     assert_eq!(kept.told().await, OfferState::Accepted);
     assert!(registry.reserve("e", None, Heed::Nothing).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_whose_rate_is_used_up_has_no_room_until_time_goes_by() {
+    let registry: Arc<Registry> = Arc::default();
+    let rate = Some("2/min, burst 2".parse().expect("a rate"));
+    let slow = attach(&registry, "slow", 1, Offer { rate, ..offer(Attach::Shared, 0) }).await;
+    assert_eq!(registry.free("e", 64), Ok(2));
+    let held = (open(&registry), open(&registry));
+    assert_eq!(registry.free("e", 64), Err(Some(Duration::from_secs(30))));
+    assert!(registry.held_back("e"));
+    let refused = registry.reserve("e", None, Heed::Nothing).map(drop);
+    assert_eq!(refused, Err(Failure::Limited { wait_ms: 30_000 }), "a sender, too, has to wait");
+    let other = attach(&registry, "other", 2, offer(Attach::Shared, 10)).await;
+    assert_eq!((registry.free("e", 64), registry.held_back("e")), (Ok(10), false));
+    let more = (open(&registry), open(&registry));
+    assert_eq!((slow.relay.in_flight(), other.relay.in_flight()), (2, 2));
+    drop((held, more, other));
+    tokio::time::advance(Duration::from_secs(30)).await;
+    assert_eq!(registry.free("e", 64), Ok(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_fails_is_left_alone_at_its_own_agent_and_probed_before_others_are_asked() {
+    let registry: Arc<Registry> = Arc::default();
+    let bad = attach(&registry, "bad", 1, offer(Attach::Shared, 0)).await;
+    let place = registry.reserve("e", None, Heed::Circuits).expect("a place");
+    let target = place.target().clone();
+    drop(place);
+    let now = jiff::Timestamp::now();
+    let long = CircuitRule { failures: 1, pause: Duration::from_secs(3600), longest: Duration::from_secs(3600) };
+    target.failed(false, &long, now);
+    let left_alone = registry.reserve("e", None, Heed::Circuits).map(drop);
+    assert!(matches!(left_alone, Err(Failure::Limited { wait_ms: 3_000_000..=3_600_000 })), "{left_alone:?}");
+    assert!(registry.held_back("e") && registry.free("e", 64).is_err());
+    assert!(registry.reserve("e", None, Heed::Nothing).is_ok(), "a sender that waits has to learn of it");
+    // It is the same target after the agent has come again, and another agent's is another.
+    let bad_again = attach(&registry, "bad", 1, offer(Attach::Shared, 0)).await;
+    assert!(registry.held_back("e"));
+    let good = attach(&registry, "good", 2, offer(Attach::Shared, 1)).await;
+    assert_eq!((registry.free("e", 64), registry.held_back("e")), (Ok(1), false));
+    let held: Vec<_> =
+        (0..3).map(|_| registry.reserve("e", None, Heed::Circuits).expect("a place").open(head(), ())).collect();
+    assert_eq!((bad_again.relay.in_flight(), good.relay.in_flight()), (0, 3), "{} held", held.len());
+    // Its pause is over: the next one is its probe, and only that one.
+    target.succeeded();
+    target.failed(false, &CircuitRule { pause: Duration::ZERO, ..long }, now);
+    let probe = registry.reserve("e", None, Heed::Circuits).expect("a place");
+    assert!(probe.is_probe() && probe.agent().name == "bad");
+    let next = registry.reserve("e", None, Heed::Circuits).expect("a place");
+    assert!(!next.is_probe() && next.agent().name == "good");
+    drop(bad);
 }
