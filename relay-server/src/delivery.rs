@@ -14,6 +14,7 @@ mod attempt;
 mod bulk;
 mod intake;
 mod pump;
+mod resign;
 mod strays;
 mod window;
 
