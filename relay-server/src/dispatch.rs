@@ -29,7 +29,7 @@ use crate::{
         registry::{Heed, Registry, UNKNOWN_WAIT, limited},
     },
     endpoint::Endpoint,
-    limits::{Full, Limits},
+    limits::{Full, Limits, Turn},
     verify::{Payload, Webhook},
     webhook::{Failure, Received},
 };
@@ -42,6 +42,8 @@ pub struct Answer {
     pub body: Option<Receiver>,
     /// The rest of the request's body, while the answer came before its end. Dropped, it breaks the exchange off.
     pub upload: Option<AbortOnDropHandle<()>>,
+    /// Its place among the endpoint's exchanges, until the sender has it all.
+    pub turn: Option<Turn>,
 }
 
 /// Whose `X-Forwarded-…` headers are kept.
@@ -78,7 +80,7 @@ pub async fn deliver(webhook: Webhook, endpoint: &Endpoint, means: Means<'_>) ->
     let turn = means.limits.take(endpoint, Instant::now()).map_err(full)?;
     let copied = !matches!(payload, Payload::Upgrade(_));
     let tee = if copied { means.registry.copies(name, kind, || head.clone()) } else { None };
-    let Exchange { request, response } = place.open(head, turn);
+    let Exchange { request, response } = place.open(head);
     match payload {
         Payload::Upgrade(connection) => {
             let (head, body) =
@@ -86,8 +88,11 @@ pub async fn deliver(webhook: Webhook, endpoint: &Endpoint, means: Means<'_>) ->
             let wanted = head.status == 101;
             let mut answer = answer(head, body)?;
             match answer.body.take_if(|_| wanted) {
-                Some(body) => drop(means.connections.spawn(upgraded(connection, request, body))),
-                None => request.finish(Headers::new()),
+                Some(body) => drop(means.connections.spawn(upgraded(connection, request, body, turn))),
+                None => {
+                    request.finish(Headers::new());
+                    answer.turn = turn;
+                }
             }
             Ok(answer)
         }
@@ -98,7 +103,7 @@ pub async fn deliver(webhook: Webhook, endpoint: &Endpoint, means: Means<'_>) ->
             if head.status == 101 {
                 return Err(Failure::HandlerBroken); // Nobody asked for it.
             }
-            Ok(Answer { upload: upload.map(finish_upload), ..answer(head, body)? })
+            Ok(Answer { upload: upload.map(finish_upload), turn, ..answer(head, body)? })
         }
     }
 }
@@ -139,7 +144,7 @@ where
 }
 
 fn answer(head: ResponseHead, body: Receiver) -> Result<Answer, Failure> {
-    Ok(Answer { head: answer_head(head)?, body: Some(body), upload: None })
+    Ok(Answer { head: answer_head(head)?, body: Some(body), upload: None, turn: None })
 }
 
 /// A handler's answer as its sender may see it.
@@ -165,7 +170,7 @@ pub(crate) fn answer_head(head: ResponseHead) -> Result<Parts, Failure> {
 }
 
 /// Carries raw bytes between a sender's upgraded connection and the tunnel.
-async fn upgraded(connection: OnUpgrade, request: Sender, body: Receiver) {
+async fn upgraded(connection: OnUpgrade, request: Sender, body: Receiver, _turn: Option<Turn>) {
     let connection = match connection.await {
         Ok(connection) => TokioIo::new(connection),
         Err(error) => return tracing::debug!(%error, "a sender left during its upgrade"),

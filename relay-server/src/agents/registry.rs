@@ -201,10 +201,10 @@ impl Place {
         self.probe
     }
 
-    /// Opens the exchange. `ticket` is dropped when it is over.
+    /// Opens the exchange.
     #[must_use]
-    pub fn open(self, head: RequestHead, ticket: impl Send + Sync + 'static) -> Exchange {
-        self.slot.open(head, Box::new((self.counted, ticket)))
+    pub fn open(self, head: RequestHead) -> Exchange {
+        self.slot.open(head, Box::new(self.counted))
     }
 }
 

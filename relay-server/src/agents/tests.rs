@@ -126,7 +126,7 @@ fn head() -> RequestHead {
 }
 
 fn open(registry: &Registry) -> Exchange {
-    registry.reserve("e", None, Heed::Nothing).expect("a place").open(head(), ())
+    registry.reserve("e", None, Heed::Nothing).expect("a place").open(head())
 }
 
 #[tokio::test(start_paused = true)]
@@ -319,7 +319,7 @@ async fn a_target_that_fails_is_left_alone_at_its_own_agent_and_probed_before_ot
     let good = attach(&registry, "good", 2, offer(Attach::Shared, 1)).await;
     assert_eq!((registry.free("e", 64), registry.held_back("e")), (Ok(1), false));
     let held: Vec<_> =
-        (0..3).map(|_| registry.reserve("e", None, Heed::Circuits).expect("a place").open(head(), ())).collect();
+        (0..3).map(|_| registry.reserve("e", None, Heed::Circuits).expect("a place").open(head())).collect();
     assert_eq!((bad_again.relay.in_flight(), good.relay.in_flight()), (0, 3), "{} held", held.len());
     // Its pause is over: the next one is its probe, and only that one.
     target.succeeded();

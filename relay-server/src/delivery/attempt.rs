@@ -140,17 +140,17 @@ pub(super) async fn run(delivery: &Delivery, mut event: Event, patience: Instant
     let head = told(&event, afresh);
     let copies = delivery.registry.copies(name, event.kind.as_deref(), || RequestHead { fence: None, ..head.clone() });
     let (target, probe) = (place.target().clone(), place.is_probe());
-    let exchange = place.open(head, ());
+    let exchange = place.open(head);
     let ending = match timeout_at(limit, call(exchange, copies, &event, &delivery.store, &mut audience)).await {
         Err(_) => Ending::Failed(Outcome::Timeout),
         Ok(Ok(answer)) => Ending::Answered(answer),
         Ok(Err(Broken::SessionLost)) => told_later(&mut expected, &event.keeping, limit).await,
         Ok(Err(Broken::Reset(code))) => Ending::Failed(outcome_of(code)),
     };
+    drop(turn); // The handler is done: a sender that hears of it may send the next one.
     let meaning = meaning(&ending, &event.keeping, audience.waits());
     let then = audience.hear(&ending, meaning, &event);
     note(delivery, &event, (&target, probe), &ending, meaning);
-    drop(turn); // The handler is done; whoever settles must not hold up another.
     settle(delivery, &event, (started_at, begun, Some(agent.name)), ending, then).await;
     drop(expected); // Until it is settled, what is told again of it is not news.
     meaning == Meaning::Success
