@@ -7,6 +7,7 @@ use crate::{
     error::ProtocolError,
     fields::{id, int, next_field, put_bytes, put_int, text},
     limits::{MAX_EVENT_PATTERNS, MAX_OFFERS},
+    rate::Rate,
 };
 
 /// The protocol version that this crate speaks, told in hello and welcome.
@@ -43,6 +44,8 @@ pub struct Offer {
     /// What waits at the endpoint when the agent becomes active there by this offer is not wanted by anybody any
     /// more; needs a right of its own.
     pub skip_backlog: bool,
+    /// How often exchanges of this endpoint may begin; `None` for as often as they come.
+    pub rate: Option<Rate>,
 }
 
 /// The agent's first message.
@@ -246,6 +249,9 @@ mod tag {
     pub(super) const OFFER_TAKEOVER: u64 = 4;
     pub(super) const OFFER_EVENTS: u64 = 5;
     pub(super) const OFFER_SKIP_BACKLOG: u64 = 6;
+    pub(super) const OFFER_RATE: u64 = 7;
+    pub(super) const OFFER_RATE_PER_S: u64 = 8;
+    pub(super) const OFFER_RATE_BURST: u64 = 9;
     // Welcome.
     pub(super) const EPOCH: u64 = 8;
     pub(super) const PING_AFTER_MS: u64 = 9;
@@ -293,6 +299,11 @@ impl Hello {
             if offer.skip_backlog {
                 put_int(&mut inner, tag::OFFER_SKIP_BACKLOG, 1);
             }
+            if let Some(rate) = offer.rate {
+                put_int(&mut inner, tag::OFFER_RATE, rate.count().into());
+                put_int(&mut inner, tag::OFFER_RATE_PER_S, rate.per_s().into());
+                put_int(&mut inner, tag::OFFER_RATE_BURST, rate.burst().into());
+            }
             put_bytes(out, tag::OFFER, &inner);
         }
     }
@@ -321,6 +332,7 @@ impl Hello {
 impl Offer {
     fn decode(mut payload: Bytes) -> Result<Self, ProtocolError> {
         let mut offer = Self::default();
+        let (mut count, mut per_s, mut burst) = (0, 1, None);
         while let Some((tag, value)) = next_field(&mut payload, "offer")? {
             match tag {
                 tag::OFFER_ENDPOINT => offer.endpoint = text(&value, "endpoint name")?,
@@ -340,9 +352,13 @@ impl Offer {
                 }
                 tag::OFFER_EVENTS => offer.events.push(text(&value, "event pattern")?),
                 tag::OFFER_SKIP_BACKLOG => offer.skip_backlog = int(value, "skip")? == 1,
+                tag::OFFER_RATE => count = small(value)?,
+                tag::OFFER_RATE_PER_S => per_s = small(value)?,
+                tag::OFFER_RATE_BURST => burst = Some(small(value)?),
                 _ => {}
             }
         }
+        offer.rate = (count > 0).then(|| Rate::new(count, per_s, burst));
         Ok(offer)
     }
 }

@@ -44,6 +44,7 @@ pub mod limits;
 mod message;
 mod mutant;
 mod outcome;
+mod rate;
 mod session;
 mod stream;
 mod time;
@@ -61,6 +62,7 @@ pub use message::{Framing, RequestHead, ResetCode, ResponseHead};
 #[cfg(feature = "mutants")]
 pub use mutant::Mutant;
 pub use outcome::{MAX_OUTCOME_BODY_BYTES, Outcome, OutcomeState};
+pub use rate::{NotARate, Rate};
 pub use session::{Role, Session};
 pub use stream::StreamId;
 pub use time::Instant;

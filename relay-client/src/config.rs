@@ -20,7 +20,7 @@ use std::{path::PathBuf, time::Duration};
 
 use http::{HeaderName, HeaderValue};
 use jiff::Timestamp;
-use relay_proto::Attach;
+use relay_proto::{Attach, Rate};
 use uuid::Uuid;
 
 pub use self::{
@@ -69,6 +69,8 @@ pub struct EndpointConfig {
     pub events: Vec<String>,
     /// Whether nothing of what waits there when the agent comes is wanted.
     pub skip_backlog: bool,
+    /// How often it is called at most.
+    pub rate: Option<Rate>,
     /// The handler of whatever no route takes.
     pub handler: HandlerConfig,
     /// Handlers by path; paths are unique.
@@ -85,6 +87,7 @@ impl EndpointConfig {
             takeover: false,
             events: Vec::new(),
             skip_backlog: false,
+            rate: None,
             handler,
             routes: Vec::new(),
         }

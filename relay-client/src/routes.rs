@@ -13,7 +13,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use http::{HeaderName, HeaderValue};
-use relay_proto::Attach;
+use relay_proto::{Attach, Rate};
 
 use crate::{
     config::{Config, EndpointConfig, HandlerConfig},
@@ -66,6 +66,8 @@ pub struct Endpoint {
     pub events: Vec<String>,
     /// Whether nothing of what waits when it is attached is wanted.
     pub skip_backlog: bool,
+    /// How often it is called at most.
+    pub rate: Option<Rate>,
     own: Arc<Route>,
     /// Longest path first.
     by_path: Vec<ByPath>,
@@ -92,6 +94,7 @@ impl Endpoint {
             takeover: config.takeover,
             events: config.events.clone(),
             skip_backlog: config.skip_backlog,
+            rate: config.rate,
             own: route(&config.handler)?,
             by_path,
         })

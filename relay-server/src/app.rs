@@ -291,7 +291,7 @@ fn door(
         learnt,
         state,
         refused: RefusedLog::new(config.limits.refused_budget),
-        body_budget: Semaphore::new(body_units),
+        body_budget: Arc::new(Semaphore::new(body_units)),
         body_units,
         max_head: config.limits.max_head,
         body_idle: config.limits.body_idle_timeout,

@@ -17,6 +17,7 @@ mod pump;
 mod replay;
 mod sign;
 mod strays;
+mod window;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -28,9 +29,13 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::Instant,
+};
 use tokio_util::task::TaskTracker;
 
+use self::window::Window;
 pub use self::{
     bulk::work_off_bulks,
     intake::Taken,
@@ -41,14 +46,11 @@ pub use self::{
 use crate::{
     agents::{outcomes::Outcomes, registry::Registry, skips::Skips},
     endpoint::{Endpoint, EndpointName, Keeping, Order},
+    limits::Limits,
     metrics::{Events, Stored, Waiting},
-    retry::Circuit,
     store::{self, Backlog, End, Ended, Store, StoreError, Then},
     webhook::{EventId, Failure},
 };
-
-/// Attempts of one endpoint that the pump has under way at a time.
-const MAX_PUMPED: usize = 64;
 
 /// How long an event may be due before that is an alarm.
 const OVERDUE: SignedDuration = SignedDuration::from_secs(5);
@@ -124,8 +126,9 @@ pub struct Delivery {
     skips: Arc<Skips>,
     endpoints: ArcSwap<HashMap<EndpointName, Arc<Endpoint>>>,
     running: Mutex<HashMap<EventId, watch::Receiver<Told>>>,
-    circuits: Mutex<HashMap<EndpointName, Circuit>>,
-    pumped: Mutex<HashMap<EndpointName, usize>>,
+    /// What endpoints let through, live or kept.
+    pub limits: Arc<Limits>,
+    windows: Mutex<HashMap<EndpointName, Window>>,
     paused: Mutex<HashSet<EndpointName>>,
     wake: Notify,
     bulks: Notify,
@@ -151,8 +154,8 @@ impl Delivery {
             skips,
             endpoints: ArcSwap::default(),
             running: Mutex::default(),
-            circuits: Mutex::default(),
-            pumped: Mutex::default(),
+            limits: Arc::default(),
+            windows: Mutex::default(),
             paused: Mutex::default(),
             wake: Notify::new(),
             bulks: Notify::new(),
@@ -182,6 +185,7 @@ impl Delivery {
             lock(&self.paused).insert(endpoint.clone());
         } else {
             lock(&self.paused).remove(endpoint);
+            self.window(endpoint, Window::rest);
         }
         self.wake.notify_one();
         Ok(())
@@ -238,11 +242,11 @@ impl Delivery {
         let now = Timestamp::now();
         let waiting = |one: Backlog| {
             let long_due = one.next_due.is_some_and(|due| now.duration_since(due) > OVERDUE) && !one.paused;
-            let open = self.circuit(&one.endpoint, |circuit| circuit.is_open());
+            let endpoint = self.endpoints.load().get(&one.endpoint).cloned();
             Waiting {
                 oldest_s: one.oldest.map_or(0, |oldest| now.duration_since(oldest).as_secs()),
                 open: one.open,
-                overdue: long_due && !open && self.registry.free(one.endpoint.as_str(), 1) > 0,
+                overdue: long_due && endpoint.is_some_and(|endpoint| self.room(&endpoint).is_ok()),
                 endpoint: one.endpoint.as_str().to_owned(),
             }
         };
@@ -262,8 +266,18 @@ impl Delivery {
         }
     }
 
-    fn circuit<T>(&self, endpoint: &EndpointName, look: impl FnOnce(&mut Circuit) -> T) -> T {
-        look(lock(&self.circuits).entry(endpoint.clone()).or_default())
+    /// How many kept events of an endpoint may begin now, at least one. Else when to look again, where that is known.
+    fn room(&self, endpoint: &Endpoint) -> Result<usize, Option<Duration>> {
+        let room = self.window(&endpoint.name, |window| window.room());
+        if room == 0 {
+            return Err(None);
+        }
+        let free = self.registry.free(endpoint.name.as_str(), room)?;
+        self.limits.room(endpoint, free, Instant::now()).map_err(|full| full.wait)
+    }
+
+    fn window<T>(&self, endpoint: &EndpointName, look: impl FnOnce(&mut Window) -> T) -> T {
+        look(lock(&self.windows).entry(endpoint.clone()).or_default())
     }
 }
 

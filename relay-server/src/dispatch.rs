@@ -3,7 +3,7 @@
 //! Live mode: nothing is kept. The request's body goes out as the agent takes it, the answer comes
 //! back as it is written; a sender that goes away resets the exchange.
 
-use std::{future::Future, pin::Pin, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header, response::Parts};
@@ -24,8 +24,12 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use uuid::Uuid;
 
 use crate::{
-    agents::{copies::Tee, registry::Registry},
+    agents::{
+        copies::Tee,
+        registry::{Heed, Registry, UNKNOWN_WAIT, limited},
+    },
     endpoint::Endpoint,
+    limits::{Full, Limits, Turn},
     verify::{Payload, Webhook},
     webhook::{Failure, Received},
 };
@@ -38,6 +42,8 @@ pub struct Answer {
     pub body: Option<Receiver>,
     /// The rest of the request's body, while the answer came before its end. Dropped, it breaks the exchange off.
     pub upload: Option<AbortOnDropHandle<()>>,
+    /// Its place among the endpoint's exchanges, until the sender has it all.
+    pub turn: Option<Turn>,
 }
 
 /// Whose `X-Forwarded-…` headers are kept.
@@ -47,6 +53,8 @@ pub type Trusted<'a> = &'a (dyn Fn(std::net::IpAddr) -> bool + Sync);
 pub struct Means<'a> {
     /// The attached agents.
     pub registry: &'a Registry,
+    /// What endpoints let through.
+    pub limits: &'a Arc<Limits>,
     /// Whose `X-Forwarded-…` headers are kept.
     pub trusted: Trusted<'a>,
     /// Longest silence while a request's body comes.
@@ -66,7 +74,10 @@ pub async fn deliver(webhook: Webhook, endpoint: &Endpoint, means: Means<'_>) ->
     let deadline = received.started + endpoint.deadline;
     let head = request_head(received, &payload, endpoint, &scheme, means.trusted);
     let (name, patience) = (endpoint.name.as_str(), (Instant::now() + endpoint.wait_for_agent).min(deadline));
-    let place = means.registry.reserve_or_wait(name, kind, patience).await?;
+    let full = |full: Full| limited(full.wait.unwrap_or(UNKNOWN_WAIT));
+    means.limits.room(endpoint, 1, Instant::now()).map_err(full)?;
+    let place = means.registry.reserve_or_wait(name, kind, Heed::Nothing, patience).await?;
+    let turn = means.limits.take(endpoint, Instant::now()).map_err(full)?;
     let copied = !matches!(payload, Payload::Upgrade(_));
     let tee = if copied { means.registry.copies(name, kind, || head.clone()) } else { None };
     let Exchange { request, response } = place.open(head);
@@ -77,8 +88,11 @@ pub async fn deliver(webhook: Webhook, endpoint: &Endpoint, means: Means<'_>) ->
             let wanted = head.status == 101;
             let mut answer = answer(head, body)?;
             match answer.body.take_if(|_| wanted) {
-                Some(body) => drop(means.connections.spawn(upgraded(connection, request, body))),
-                None => request.finish(Headers::new()),
+                Some(body) => drop(means.connections.spawn(upgraded(connection, request, body, turn))),
+                None => {
+                    request.finish(Headers::new());
+                    answer.turn = turn;
+                }
             }
             Ok(answer)
         }
@@ -89,7 +103,7 @@ pub async fn deliver(webhook: Webhook, endpoint: &Endpoint, means: Means<'_>) ->
             if head.status == 101 {
                 return Err(Failure::HandlerBroken); // Nobody asked for it.
             }
-            Ok(Answer { upload: upload.map(finish_upload), ..answer(head, body)? })
+            Ok(Answer { upload: upload.map(finish_upload), turn, ..answer(head, body)? })
         }
     }
 }
@@ -130,7 +144,7 @@ where
 }
 
 fn answer(head: ResponseHead, body: Receiver) -> Result<Answer, Failure> {
-    Ok(Answer { head: answer_head(head)?, body: Some(body), upload: None })
+    Ok(Answer { head: answer_head(head)?, body: Some(body), upload: None, turn: None })
 }
 
 /// A handler's answer as its sender may see it.
@@ -156,7 +170,7 @@ pub(crate) fn answer_head(head: ResponseHead) -> Result<Parts, Failure> {
 }
 
 /// Carries raw bytes between a sender's upgraded connection and the tunnel.
-async fn upgraded(connection: OnUpgrade, request: Sender, body: Receiver) {
+async fn upgraded(connection: OnUpgrade, request: Sender, body: Receiver, _turn: Option<Turn>) {
     let connection = match connection.await {
         Ok(connection) => TokioIo::new(connection),
         Err(error) => return tracing::debug!(%error, "a sender left during its upgrade"),

@@ -9,10 +9,12 @@
 use std::borrow::Borrow;
 use std::fmt;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+use relay_proto::Rate;
 use relay_schemes::Provider;
 
 use crate::retry::{CircuitRule, Schedule, StatusRule};
@@ -44,6 +46,10 @@ pub struct Endpoint {
     pub replay: Replay,
     /// Whether one agent at a time serves it, and the others stand by.
     pub exclusive: bool,
+    /// How often exchanges with its handlers begin at most.
+    pub rate: Option<Rate>,
+    /// How many of them there are at a time at most.
+    pub concurrency: Option<NonZeroU32>,
     /// How it keeps events; `None` for a live one, which keeps nothing.
     pub keeping: Option<Keeping>,
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::StatusCode;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 pub use self::{
@@ -148,7 +149,7 @@ pub async fn find(store: &Arc<dyn Store>, id: &str, sight: Sight<'_>) -> Result<
         Sight::Only(seen) => seen.contains(&summary.endpoint),
     };
     if let Ok(id) = id.parse::<EventId>() {
-        let record = store.event(None, id).await?;
+        let record = store.event(None, id, Timestamp::now()).await?;
         return record.filter(|record| seen(&record.summary)).ok_or_else(Refusal::missing);
     }
     let endpoints = match sight {
@@ -160,7 +161,7 @@ pub async fn find(store: &Arc<dyn Store>, id: &str, sight: Sight<'_>) -> Result<
     let page = PageRequest { limit: 1, after: None, oldest_first: false };
     let found = store.list(filter, page).await?;
     let summary = found.events.first().filter(|summary| seen(summary)).ok_or_else(Refusal::missing)?;
-    store.event(Some(summary.endpoint.clone()), summary.id).await?.ok_or_else(Refusal::missing)
+    store.event(Some(summary.endpoint.clone()), summary.id, Timestamp::now()).await?.ok_or_else(Refusal::missing)
 }
 
 /// A part of a body, from `offset`, at most `most` bytes.
@@ -172,7 +173,7 @@ pub async fn part(store: &Arc<dyn Store>, event: &Summary, offset: u64, most: u6
     if offset >= end {
         return Ok(Bytes::new());
     }
-    store.body(event.endpoint.clone(), event.id, offset..end).await?.ok_or_else(Refusal::missing)
+    store.body(event.endpoint.clone(), event.id, offset..end, Timestamp::now()).await?.ok_or_else(Refusal::missing)
 }
 
 /// A state as answers name it.

@@ -27,7 +27,7 @@ use jiff::Timestamp;
 use relay_proto::{CONNECT_PATH, Notice};
 use relay_schemes::Reply as ChallengeReply;
 use tokio::{
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -95,7 +95,7 @@ pub struct Door {
     /// The wrong tokens of the last seconds.
     pub guesses: Guesses,
     /// Memory for collected bodies, in units of [`collect::UNIT_BYTES`].
-    pub body_budget: Semaphore,
+    pub body_budget: Arc<Semaphore>,
     /// All such units.
     pub body_units: usize,
     /// Largest request head, in bytes; hyper's own bound is a little above it.
@@ -181,9 +181,13 @@ async fn answer(door: &Arc<Door>, origin: Origin, seen: head::Seen, request: Req
             let (at, url) = (Timestamp::now(), routes.seen_url(&endpoint, origin, &head, &host));
             let received = Received { event_id, at, started, peer, client, secure, head, host, url, rest };
             let outcome = match prove(door, &endpoint, received, (body, upgrade)).await {
-                Ok(Proven::Webhook(webhook, _memory)) => match endpoint.keeps(webhook.method()) {
-                    Some(keeping) => keep(door, &routes, &endpoint, keeping, webhook).await,
-                    None => once(door, &routes, &endpoint, webhook).await,
+                Ok(Proven::Webhook(webhook, memory)) => match endpoint.keeps(webhook.method()) {
+                    Some(keeping) => keep(door, &routes, &endpoint, keeping, webhook, memory).await,
+                    None => {
+                        let outcome = once(door, &routes, &endpoint, webhook).await;
+                        drop(memory);
+                        outcome
+                    }
                 },
                 Ok(Proven::Answered(reply, event_id)) => Ok(Outcome::Challenge(reply, event_id)),
                 Err(turned_away) => Err(record(door, &routes, &endpoint, *turned_away)),
@@ -222,6 +226,7 @@ fn counted(outcome: &Result<Outcome, Failure>) -> metrics::Outcome {
             | Failure::StoreFull
             | Failure::StoreFailed
             | Failure::Busy
+            | Failure::Limited { .. }
             | Failure::Overloaded
             | Failure::NotCalled
             | Failure::SecretUnavailable => Counted::Unavailable,
@@ -297,9 +302,10 @@ async fn keep(
     endpoint: &Arc<Endpoint>,
     keeping: &Keeping,
     webhook: Webhook,
+    memory: Option<OwnedSemaphorePermit>,
 ) -> Result<Outcome, Failure> {
     let trusted = |address| routes.trusts(address);
-    let taken = door.delivery.take(endpoint, keeping, webhook, &trusted).await?;
+    let taken = door.delivery.take(endpoint, keeping, (webhook, memory), &trusted).await?;
     Ok(Outcome::Kept(taken, keeping.ack.clone()))
 }
 
@@ -314,12 +320,13 @@ async fn deliver(
     let trusted = |address| routes.trusts(address);
     let means = dispatch::Means {
         registry: &door.registry,
+        limits: &door.delivery.limits,
         trusted: &trusted,
         body_idle: door.body_idle,
         connections: &door.connections,
     };
     let outcome = dispatch::deliver(webhook, endpoint, means).await;
-    if let Err(failure @ (Failure::BodyTooLarge { .. } | Failure::Unwanted)) = outcome {
+    if let Err(failure @ (Failure::BodyTooLarge { .. } | Failure::Unwanted | Failure::Limited { .. })) = outcome {
         let (status, code) = respond::status_and_code(failure);
         tell_agents(door, endpoint, event_id, status, code); // Only now it turned out.
     }

@@ -19,12 +19,14 @@ pub mod learnt;
 pub mod outbound;
 pub mod replay;
 
+pub mod pace;
 pub mod retry;
 
 pub mod verify;
 
 pub mod endpoint;
 pub mod events;
+pub mod limits;
 
 pub mod handshakes;
 pub mod refused;

@@ -55,6 +55,9 @@ pub use sqlite::{SqliteOptions, SqliteStore, check};
 /// Largest body of an answer that is kept, in bytes.
 pub const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
+/// Attempts of an event that are on record: the first one, and the last ones. What was between goes as others come.
+pub const MAX_ATTEMPTS: usize = 100;
+
 /// Bodies up to this come along with their event, in bytes; longer ones are read in ranges.
 pub const INLINE_BYTES: u64 = 64 * 1024;
 
@@ -96,18 +99,19 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Makes leases end later (or sooner); says for each whether it still held.
     fn extend(&self, holds: Vec<Hold>, until: Timestamp) -> Reply<'_, Vec<bool>>;
 
-    /// Records attempts that ended and moves their events on.
+    /// Records attempts that ended and moves their events on. An event keeps [`MAX_ATTEMPTS`] records.
     fn settle(&self, ends: Vec<End>, now: Timestamp) -> Reply<'_, Vec<Ended>>;
 
     /// One page of the events that the filter lets pass. A page can be short, even empty, and still have a cursor:
     /// one call looks at a bounded number of events.
     fn list(&self, filter: Filter, page: PageRequest) -> Reply<'_, Page>;
 
-    /// One event with its head and attempts. Without an endpoint, all endpoints are asked.
-    fn event(&self, endpoint: Option<EndpointName>, id: EventId) -> Reply<'_, Option<Record>>;
+    /// One event with its head and attempts. Without an endpoint, all endpoints are asked. One that is found damaged
+    /// is set apart at `now`.
+    fn event(&self, endpoint: Option<EndpointName>, id: EventId, now: Timestamp) -> Reply<'_, Option<Record>>;
 
     /// A part of a body, at most [`MAX_RANGE_BYTES`]; what is past its end is left out.
-    fn body(&self, endpoint: EndpointName, id: EventId, range: Range<u64>) -> Reply<'_, Option<Bytes>>;
+    fn body(&self, endpoint: EndpointName, id: EventId, range: Range<u64>, now: Timestamp) -> Reply<'_, Option<Bytes>>;
 
     /// Revives, drops, cancels or replays single events.
     fn act(&self, acts: Vec<Act>, now: Timestamp) -> Reply<'_, Vec<Acted>>;

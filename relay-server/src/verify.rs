@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use relay_schemes::{
-    Answering, Challenge, EventMeta, Headers, Keys, Material, Provider, Refusal, Request, Secret, SecretError,
+    Answering, Challenge, EventMeta, Headers, KeyTag, Keys, Material, Provider, Refusal, Request, Secret, SecretError,
     SecretWarning, Verified,
     explain::{Candidates, Finding, explain},
 };
@@ -119,7 +119,15 @@ pub struct Webhook {
     payload: Payload,
     scheme: Cow<'static, str>,
     mark: Option<Mark>,
+    signer: Option<KeyTag>,
     event: EventMeta,
+}
+
+/// What a proof says beside that it holds.
+#[derive(Default)]
+struct Proof {
+    mark: Option<Mark>,
+    signer: Option<KeyTag>,
 }
 
 impl Rule {
@@ -219,7 +227,7 @@ impl Rule {
         let row = match self {
             Self::Open => {
                 let (scheme, event) = (Cow::Borrowed("none"), EventMeta::default());
-                return Ok(Webhook { received, payload, scheme, mark: None, event });
+                return Ok(Webhook { received, payload, scheme, mark: None, signer: None, event });
             }
             Self::Closed(_) => {
                 return Err(Box::new(Unproven { received, payload, refusal: Refusal::SecretMissing }));
@@ -233,14 +241,14 @@ impl Rule {
         let headers = Lines(&received.head.headers);
         let request = request(&received, &headers, body);
         let event = row.provider.event(&request);
-        match row.prove(&request, received.at.as_second()) {
-            Ok(mark) => {
+        match row.prove(&request, received.event_id, received.at.as_second()) {
+            Ok(Proof { mark, signer }) => {
                 let scheme = if row.provider.scheme.is_some() { row.provider.name.clone() } else { "none".to_owned() };
-                Ok(Webhook { received, payload, scheme: Cow::Owned(scheme), mark, event })
+                Ok(Webhook { received, payload, scheme: Cow::Owned(scheme), mark, signer, event })
             }
             Err(refusal) if row.policy.lenient => {
                 let scheme = Cow::Owned(format!("failed:{}", refusal.code()));
-                Ok(Webhook { received, payload, scheme, mark: None, event })
+                Ok(Webhook { received, payload, scheme, mark: None, signer: None, event })
             }
             Err(refusal) => Err(Box::new(Unproven { received, payload, refusal })),
         }
@@ -271,18 +279,21 @@ impl Rule {
         always || now_unix_s.saturating_sub(then_unix_s) > row.keyring.tolerance_s().unwrap_or(past_s)
     }
 
-    /// Headers that sign a request afresh at `now_unix_s`, with the newest secret. `None` if the signature stands
-    /// elsewhere than in headers, or the request lacks something.
+    /// Headers that sign a request afresh at `now_unix_s`, with the secret that proved this event if it is still
+    /// there, else with the first. `None` if the signature stands elsewhere than in headers, or the request lacks
+    /// something.
     #[must_use]
     pub fn sign_afresh(
         &self,
         request: &Request<'_>,
         id: Option<&str>,
+        (signer, event_id): (Option<&[u8]>, EventId),
         now_unix_s: i64,
     ) -> Option<Vec<(String, String)>> {
         let row = self.row()?;
         let (scheme, keys) = (row.provider.scheme.as_ref()?, row.keyring.keys());
-        let keys = keys.as_deref()?;
+        let own = signer.and_then(|tag| keys.as_ref()?.signing_as(tag, event_id.as_bytes()));
+        let keys = own.as_ref().or(keys.as_deref())?;
         let signed = scheme.sign(keys, request, id, now_unix_s).ok()?;
         let url = keys.public_url().unwrap_or(request.url);
         (signed.body == request.body && signed.url == url).then_some(signed.headers)
@@ -306,13 +317,15 @@ impl Rule {
 }
 
 impl RowRule {
-    fn prove(&self, request: &Request<'_>, now_unix_s: i64) -> Result<Option<Mark>, Refusal> {
-        let Some(scheme) = &self.provider.scheme else { return Ok(None) };
+    fn prove(&self, request: &Request<'_>, event_id: EventId, now_unix_s: i64) -> Result<Proof, Refusal> {
+        let Some(scheme) = &self.provider.scheme else { return Ok(Proof::default()) };
         let keys = self.keyring.keys();
         let keys: &Keys = keys.as_deref().ok_or(Refusal::SecretMissing)?;
         let verified = scheme.verify(keys, request, now_unix_s)?;
         let past_s = self.keyring.tolerance_s().or_else(|| scheme.tolerance_s().map(|(past_s, _)| past_s));
-        Ok(mark(&verified, past_s.unwrap_or(MAX_REMEMBERED_S)))
+        // Only what can be signed afresh has to remember whose secret it was.
+        let signer = scheme.tolerance_s().and_then(|_| keys.tag(verified.key_index, event_id.as_bytes()));
+        Ok(Proof { mark: mark(&verified, past_s.unwrap_or(MAX_REMEMBERED_S)), signer })
     }
 }
 
@@ -337,6 +350,12 @@ impl Webhook {
     #[must_use]
     pub fn mark(&self) -> Option<Mark> {
         self.mark
+    }
+
+    /// Which of the endpoint's secrets proved it, where it can be signed afresh.
+    #[must_use]
+    pub fn signer(&self) -> Option<KeyTag> {
+        self.signer
     }
 
     /// What a locator finds in it: the event id by another row.

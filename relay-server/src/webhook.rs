@@ -140,6 +140,11 @@ pub enum Failure {
     Unwanted,
     /// Every attached agent has as many exchanges in flight as it takes.
     Busy,
+    /// The endpoint, or every agent that would take it, takes no more for a while.
+    Limited {
+        /// For about how long, in milliseconds.
+        wait_ms: u64,
+    },
     /// The handler did not answer before the endpoint's deadline.
     Deadline,
     /// The agent could not reach the handler.

@@ -195,7 +195,7 @@ pub(crate) fn sign(scheme: &Scheme, keys: &Keys, scene: &Scene<'_>, now: i64) ->
     let encode = |text: &str| BASE64URL_NOPAD.encode(text.as_bytes());
     let header = format!(r#"{{"alg":"{}","typ":"JWT"}}"#, name(scheme.algorithm));
     let signed = format!("{}.{}", encode(&header), encode(&serde_json::Value::Object(payload).to_string()));
-    let key = keys.nth(0).ok_or(Refusal::SecretMissing)?;
+    let key = keys.lead().ok_or(Refusal::SecretMissing)?;
     let digest = key.sign(&[Part::Bytes(signed.as_bytes().into())], "");
     Ok(format!("{signed}.{}", BASE64URL_NOPAD.encode(digest.bytes())))
 }

@@ -203,6 +203,9 @@ pub(crate) enum SecretForm {
     Named,
 }
 
+/// What tags are made over beside the request's id, so that none is a signature of anything.
+const TAG_CONTEXT: &[u8] = b"relay: which secret verified this\0";
+
 /// The keys of one endpoint, newest first, with what else its scheme needs to know.
 #[derive(Clone)]
 pub struct Keys {
@@ -212,6 +215,21 @@ pub struct Keys {
     public_url: Option<String>,
     pub(crate) tolerance_s: Option<i64>,
     warnings: Vec<SecretWarning>,
+    /// The one that signs.
+    lead: usize,
+}
+
+/// Stands for a secret in the record of one request: tells it from the endpoint's others, and helps nobody who has
+/// not the secret itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyTag([u8; 8]);
+
+impl KeyTag {
+    /// Its bytes.
+    #[must_use]
+    pub const fn bytes(&self) -> &[u8; 8] {
+        &self.0
+    }
 }
 
 #[derive(Clone)]
@@ -244,6 +262,7 @@ impl Keys {
             public_url: material.public_url.clone(),
             tolerance_s: material.tolerance_s.map(i64::from),
             warnings: Vec::new(),
+            lead: 0,
         };
         let format = match form {
             SecretForm::Whpk => Some(KeyFormat::Whpk),
@@ -291,6 +310,30 @@ impl Keys {
 
     pub(crate) fn nth(&self, index: usize) -> Option<&Key> {
         self.keys.get(index)
+    }
+
+    /// The key that signs.
+    pub(crate) fn lead(&self) -> Option<&Key> {
+        self.nth(self.lead)
+    }
+
+    pub(crate) const fn lead_index(&self) -> usize {
+        self.lead
+    }
+
+    /// The tag of a shared secret, for a request with this id: another one in each request's record.
+    #[must_use]
+    pub fn tag(&self, index: usize, id: &[u8]) -> Option<KeyTag> {
+        let parts = [Part::Secret, Part::Bytes(TAG_CONTEXT.into()), Part::Bytes(id.into())];
+        let digest = self.nth(index)?.sign(&parts, "");
+        Some(KeyTag(digest.bytes().first_chunk().copied()?))
+    }
+
+    /// These keys, of which the one with this tag signs. `None` if none has it.
+    #[must_use]
+    pub fn signing_as(&self, tag: &[u8], id: &[u8]) -> Option<Self> {
+        let lead = (0..self.keys.len()).find(|index| self.tag(*index, id).is_some_and(|own| own.0 == tag))?;
+        Some(Self { lead, ..self.clone() })
     }
 
     pub(crate) fn public(&self) -> &[PublicKey] {

@@ -52,7 +52,7 @@ pub mod vectors;
 mod verify;
 
 pub use handshake::{Answering, Challenge, Handshake, Reply};
-pub use key::{Keys, Material, SecretError, SecretWarning};
+pub use key::{KeyTag, Keys, Material, SecretError, SecretWarning};
 pub use layout::MAX_CANDIDATES;
 pub use locate::Locator;
 pub use request::{Fingerprint, Headers, Refusal, Request, Verified};

@@ -1,4 +1,4 @@
-//! Rows run backwards: signs a request as the provider would, with the newest key.
+//! Rows run backwards: signs a request as the provider would, with the newest key unless another one is chosen.
 //!
 //! Only schemes whose key is shared can be run backwards. What does not stand in a header changes
 //! the body or the URL, so both come back.
@@ -135,7 +135,7 @@ pub(crate) fn put_json(body: &[u8], pointer: &Pointer, text: &str) -> Result<Vec
 }
 
 impl Scheme {
-    /// Signs a request with the newest key. `id` is the message id, where the scheme signs one.
+    /// Signs a request with the newest key, or the one of [`Keys::signing_as`]. `id` is the message id, where the scheme signs one.
     ///
     /// # Errors
     /// [`SignError`] says what the scheme or the request lacks.
@@ -177,7 +177,7 @@ impl Scheme {
         match &self.each {
             None => {
                 let value = self.signature(keys, request.method, &draft, None, stamp, id, now_unix_s)?;
-                self.place_signature(&mut draft, &value)?;
+                self.place_signature(&mut draft, &value, keys.lead_index())?;
             }
             Some(each) => self.sign_items(keys, request.method, &mut draft, each)?,
         }
@@ -197,7 +197,7 @@ impl Scheme {
     ) -> Result<String, SignError> {
         let request = Request { method, url: &draft.url, headers: draft, body: &draft.body };
         let scene = Scene { request: &request, url: &draft.url, json: json.unwrap_or(&draft.body), keys: Some(keys) };
-        let key = keys.nth(0).ok_or(Refusal::SecretMissing)?;
+        let key = keys.lead().ok_or(Refusal::SecretMissing)?;
         let prefix = match &self.layout {
             Layout::Single { prefix } => prefix.as_str(),
             Layout::List { .. } => "",
@@ -230,11 +230,12 @@ impl Scheme {
         })
     }
 
-    fn place_signature(&self, draft: &mut Draft<'_>, value: &str) -> Result<(), SignError> {
+    fn place_signature(&self, draft: &mut Draft<'_>, value: &str, key: usize) -> Result<(), SignError> {
         let spot = match &self.place {
             Place::At(spot) => spot.clone(),
             Place::Numbered(name) => Spot::Header(format!("{name}1")),
-            Place::AnyHeader(names) | Place::PerKey(names) => Spot::Header(names.first().cloned().unwrap_or_default()),
+            Place::AnyHeader(names) => Spot::Header(names.first().cloned().unwrap_or_default()),
+            Place::PerKey(names) => Spot::Header(names.get(key).or(names.first()).cloned().unwrap_or_default()),
         };
         draft.put(&spot, value)
     }

@@ -67,6 +67,27 @@ fn the_second_of_two_secrets_is_as_good_as_the_first() {
 }
 
 #[test]
+fn whoever_knows_a_secret_finds_it_by_its_tag_and_signs_with_it() {
+    for (row, scheme) in symmetric() {
+        let (own, other) = (SECRET.to_owned(), format!("00{}", &SECRET[2..]));
+        let of = |secrets: &[&String]| {
+            let mut all = material(scheme, secrets[0]);
+            all.secrets.extend(secrets[1..].iter().flat_map(|secret| material(scheme, secret).secrets));
+            scheme.keys_from(&all).expect("they fit")
+        };
+        let both = of(&[&other, &own]);
+        let tag = both.tag(1, b"event").expect("a second one");
+        assert_ne!(both.tag(0, b"event"), Some(tag), "{}", row.name);
+        assert_ne!(both.tag(1, b"another event"), Some(tag), "{}", row.name);
+        assert_eq!(of(&[&own]).tag(0, b"event"), Some(tag), "wherever it stands in the list");
+        assert!(of(&[&other]).signing_as(tag.bytes(), b"event").is_none());
+        let signing = both.signing_as(tag.bytes(), b"event").expect("it is there");
+        let verified = scheme.verify(&both, &sign_with(row, scheme, &signing, None).request(), NOW);
+        assert_eq!(verified.map(|it| it.key_index), Ok(1), "{}", row.name);
+    }
+}
+
+#[test]
 fn a_signature_is_good_for_its_tolerance_both_ways_and_not_a_second_longer() {
     let mut count = 0;
     for (row, scheme) in symmetric() {

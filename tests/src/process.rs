@@ -44,7 +44,8 @@ pub struct Load {
     tasks: usize,
     sessions: usize,
     exchanges: usize,
-    body_bytes: usize,
+    /// What collected bodies take of their memory, in bytes.
+    pub body_bytes: usize,
 }
 
 /// A running agent.

@@ -13,6 +13,7 @@ use crate::{
     frame::{FLAG_END, FrameType, put_header},
     message::{Framing, RequestHead, ResetCode, ResponseHead},
     outcome::{Outcome, OutcomeState},
+    rate::Rate,
     varint,
 };
 
@@ -106,6 +107,7 @@ fn ours() -> Vec<Value> {
             },
             Offer { endpoint: "shop".into(), attach: Attach::Auto, capacity: 300, ..Offer::default() },
             Offer { endpoint: "ci".into(), skip_backlog: true, ..Offer::default() },
+            Offer { endpoint: "slow".into(), rate: Some(Rate::new(600, 60, Some(20))), ..Offer::default() },
         ],
         ..hello()
     };

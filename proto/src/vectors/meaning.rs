@@ -110,7 +110,7 @@ fn of_hello(hello: &Hello) -> Value {
         Attach::Auto => "auto",
     };
     let offers = hello.offers.iter().map(|offer| {
-        json!({ "endpoint": offer.endpoint, "attach": attach(offer.attach), "capacity": offer.capacity, "takeover": offer.takeover, "events": offer.events, "skip_backlog": offer.skip_backlog })
+        json!({ "endpoint": offer.endpoint, "attach": attach(offer.attach), "capacity": offer.capacity, "takeover": offer.takeover, "events": offer.events, "skip_backlog": offer.skip_backlog, "rate": offer.rate.map(|rate| rate.to_string()) })
     });
     json!({
         "name": hello.name, "instance": hex(&hello.instance), "software": hello.software,

@@ -45,5 +45,6 @@ fn offer(endpoint: &Endpoint) -> Offer {
         takeover: endpoint.takeover,
         events: endpoint.events.clone(),
         skip_backlog: endpoint.skip_backlog,
+        rate: endpoint.rate,
     }
 }

@@ -14,7 +14,7 @@ use std::{
 
 use http::{HeaderName, HeaderValue};
 use jiff::{Span, Timestamp, tz::TimeZone};
-use relay_proto::{Attach, MAX_EVENT_PATTERNS};
+use relay_proto::{Attach, MAX_EVENT_PATTERNS, Rate};
 use toml::Spanned;
 
 use super::{
@@ -125,12 +125,16 @@ impl Check<'_> {
                 Vec::new()
             }
         };
+        let rate = self.value(raw.rate.as_ref(), &format!("{key}.rate"), |text| {
+            text.parse::<Rate>().map_err(|problem| format!("{text:?} is {problem}"))
+        });
         let handler = self.handler(&key, &TypedHandler::of_endpoint(raw));
         let routes: Vec<_> = raw.route.iter().map(|route| self.route(&key, route.get_ref())).collect();
         self.unique_paths(&key, raw);
         Some(EndpointConfig {
             attach: attach.unwrap_or_default(),
             events,
+            rate,
             routes: routes.into_iter().collect::<Option<_>>()?,
             ..EndpointConfig::new(Some(name?), handler?)
         })
@@ -404,6 +408,7 @@ path = "/hooks"
 headers = { X-From = "relay" }
 preserve_host = true
 max_connections = 5
+rate = "600/min"
 timeouts = { connect = "500ms", head = "1m" }
 
 [[endpoint]]
@@ -425,6 +430,7 @@ ca_file = "app.pem"
         assert_eq!(github.handler.target.timeouts.idle, Timeouts::default().idle);
         assert_eq!(github.handler.headers, [(HeaderName::from_static("x-from"), HeaderValue::from_static("relay"))]);
         assert!(github.handler.preserve_host);
+        assert_eq!(github.rate, Some(Rate::new(600, 60, Some(10))));
         assert_eq!(file.endpoints[1].handler.target.trust, Trust::PlatformAnd("app.pem".into()));
     }
 
@@ -449,6 +455,7 @@ token = "s3cret"
 name = "github"
 target = "http://me:s3cret@host"
 max_connections = 0
+rate = "10/day"
 timeouts = { head = "30" }
 headers = { Content-Length = "1" }
 [[endpoint]]
@@ -459,14 +466,16 @@ target = "3000"
         assert!(!refusal.contains("s3cret"), "{refusal}");
         let expected = [
             "relay-client.toml:1: version: 2 is not known; this program reads version = 1",
+            "relay-client.toml:8: endpoint.github.rate: \"10/day\" is not a rate; write it like \"50/s\", \"600/min\" \
+             or \"600/min, burst 20\", with numbers from 1 to 100000",
             "relay-client.toml:6: endpoint.github.target: a target takes no user name or password; send them as a \
              header: -H 'Authorization: Basic …'",
-            "relay-client.toml:9: endpoint.github.headers.Content-Length: content-length belongs to the connection \
+            "relay-client.toml:10: endpoint.github.headers.Content-Length: content-length belongs to the connection \
              and cannot be set",
-            "relay-client.toml:8: endpoint.github.timeouts.head: \"30\" is not a duration; write a unit, such as \
+            "relay-client.toml:9: endpoint.github.timeouts.head: \"30\" is not a duration; write a unit, such as \
              500ms, 30s or 5m",
             "relay-client.toml:7: endpoint.github.max_connections: 0 is out of range; allow 1 to 10000 calls at once",
-            "relay-client.toml:11: endpoint.github.name: stands twice; an endpoint has one target",
+            "relay-client.toml:12: endpoint.github.name: stands twice; an endpoint has one target",
             "relay-client.toml:2: relay: plain http to hooks.example.com would show the token to the network; write \
              https://hooks.example.com, plain is for this machine only",
             "relay-client.toml:3: token: a token is not written here; write \"file:PATH\" or \"env:NAME\"",

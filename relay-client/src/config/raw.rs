@@ -32,6 +32,7 @@ pub struct RawEndpoint {
     pub attach: Option<Spanned<String>>,
     #[serde(default)]
     pub events: Vec<Spanned<String>>,
+    pub rate: Option<Spanned<String>>,
     pub target: Spanned<String>,
     pub path: Option<Spanned<String>>,
     #[serde(default)]

@@ -45,6 +45,9 @@ fn endpoint(endpoint: &EndpointConfig) -> Table {
         let events = endpoint.events.iter().cloned().map(Value::String).collect();
         table.insert("events".to_owned(), Value::Array(events));
     }
+    if let Some(rate) = endpoint.rate {
+        table.insert("rate".to_owned(), Value::String(rate.to_string()));
+    }
     let route = |route: &RouteConfig| {
         let mut table = handler(&route.handler, false);
         table.insert("path".to_owned(), Value::String(route.path.clone()));
@@ -108,12 +111,12 @@ mod tests {
 
     #[test]
     fn what_is_shown_can_be_read_again() {
-        let text = "version = 1\nname = \"n\"\n[[endpoint]]\nname = \"a\"\ntarget = \"unix:/run/a.sock\"\npath = \"/x\"\nattach = \"copy\"\n\
+        let text = "version = 1\nname = \"n\"\n[[endpoint]]\nname = \"a\"\ntarget = \"unix:/run/a.sock\"\npath = \"/x\"\nattach = \"copy\"\nrate = \"5/s, burst 2\"\n\
              [[endpoint.route]]\npath = \"/b\"\ntarget = \"http://h/b\"\n";
         let read = |text: &str| ConfigFile::parse(Path::new("/f"), text, None).unwrap();
         let shown = render(&read(text));
         assert_eq!(render(&read(&shown)), shown);
         assert!(shown.contains("head = \"30s\""), "{shown}");
-        assert!(shown.contains("path = \"/x\""), "{shown}");
+        assert!(shown.contains("path = \"/x\"") && shown.contains("rate = \"5/s, burst 2\""), "{shown}");
     }
 }

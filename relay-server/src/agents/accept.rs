@@ -325,11 +325,12 @@ async fn tell_backlog(store: &Arc<dyn Store>, handle: &Handle, names: &[&str]) {
         let since = one.oldest.map(|at| format!(", the oldest since {at:.0}")).unwrap_or_default();
         let held = if one.paused { "; the endpoint is paused" } else { "" };
         let (open, endpoint) = (one.open, &one.endpoint);
+        let wait = if open == 1 { "webhook waits" } else { "webhooks wait" };
         handle.notify(Notice::Backlog {
             endpoint: endpoint.as_str().to_owned(),
             waiting: open,
             oldest_ms: one.oldest.and_then(|at| u64::try_from(at.as_millisecond()).ok()),
-            line: format!("{open} webhooks wait for {endpoint}{since}{held}"),
+            line: format!("{open} {wait} for {endpoint}{since}{held}"),
         });
     }
 }

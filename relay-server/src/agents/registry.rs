@@ -6,6 +6,8 @@
 
 mod choose;
 
+pub use self::choose::{Heed, UNKNOWN_WAIT, limited};
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
@@ -25,8 +27,10 @@ use tokio::{
 use super::{
     copies::Copies,
     places::{Key, Places, Standing, Wish},
+    targets::{Target, Targets},
     wanted::Wanted,
 };
+use crate::pace::Pacer;
 
 /// How long an active agent may take to answer when another one wants its place.
 pub const PATIENCE: Duration = Duration::from_secs(2);
@@ -98,10 +102,13 @@ struct Offered {
     load: Arc<Load>,
 }
 
-/// Exchanges in flight for one endpoint on one session, and how many its agent takes at a time.
+/// Exchanges in flight for one endpoint on one session, how many its agent takes at a time and how often, and how its
+/// target does.
 struct Load {
     capacity: i64,
     in_flight: AtomicI64,
+    pacer: Option<Pacer>,
+    target: Target,
 }
 
 /// Counts an exchange until it is over.
@@ -167,6 +174,7 @@ struct State {
     sessions: BTreeMap<Key, Arc<Session>>,
     /// By endpoint; names come from the config.
     places: HashMap<String, Places>,
+    targets: Targets,
     /// Breaks ties between equally free agents.
     turn: usize,
 }
@@ -182,6 +190,7 @@ pub struct Place {
     slot: Slot,
     agent: Arc<Session>,
     counted: Counted,
+    probe: bool,
 }
 
 impl Place {
@@ -189,6 +198,18 @@ impl Place {
     #[must_use]
     pub fn agent(&self) -> &Identity {
         &self.agent.identity
+    }
+
+    /// What is behind it.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.counted.0.target
+    }
+
+    /// Whether its exchange is a probe, whose end must be told to the target.
+    #[must_use]
+    pub fn is_probe(&self) -> bool {
+        self.probe
     }
 
     /// Opens the exchange.
@@ -243,10 +264,15 @@ impl Registry {
                 let standing = state.join((key, &identity.name), older.first(), &admission, now, &mut changes);
                 (admission.endpoint, standing)
             });
-            let capacity = if offer.capacity == 0 { i64::from(u32::MAX) } else { i64::from(offer.capacity) };
             let wanted = Wanted::new(std::mem::take(&mut offer.events));
             offer.skip_backlog = false; // It was for this moment.
-            offered.push(Offered { offer, wanted, load: Arc::new(Load { capacity, in_flight: AtomicI64::new(0) }) });
+            let load = Load {
+                capacity: if offer.capacity == 0 { i64::from(u32::MAX) } else { i64::from(offer.capacity) },
+                in_flight: AtomicI64::new(0),
+                pacer: offer.rate.map(|rate| Pacer::new(rate, now)),
+                target: if answer.is_ok() { state.targets.of(&offer.endpoint, &identity) } else { Target::default() },
+            };
+            offered.push(Offered { offer, wanted, load: Arc::new(load) });
             answers.push(answer);
         }
         for older in &older {

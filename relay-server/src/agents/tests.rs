@@ -15,9 +15,9 @@ use tokio::{
 
 use super::{
     places::{RECENTLY, Standing, Wish},
-    registry::{Admission, Attached, Identity, Registry, Whom},
+    registry::{Admission, Attached, Heed, Identity, Registry, Whom},
 };
-use crate::webhook::Failure;
+use crate::{retry::CircuitRule, webhook::Failure};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -126,7 +126,7 @@ fn head() -> RequestHead {
 }
 
 fn open(registry: &Registry) -> Exchange {
-    registry.reserve("e", None).expect("a place").open(head())
+    registry.reserve("e", None, Heed::Nothing).expect("a place").open(head())
 }
 
 #[tokio::test(start_paused = true)]
@@ -161,7 +161,7 @@ async fn the_same_agent_replaces_its_older_session_at_once() {
     assert_eq!(registry.len(), 2);
     drop(first.attached);
     assert_eq!(registry.len(), 2, "a late end of the older session takes nothing from the newer one");
-    assert!(registry.reserve("e", None).is_ok());
+    assert!(registry.reserve("e", None, Heed::Nothing).is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -174,7 +174,7 @@ async fn a_replaced_session_that_had_drained_finishes() {
     assert!(matches!(heard, Some(Arrival::Draining)));
     first.attached.draining();
     first.relay.close_when_idle(CloseCode::Normal, "drained");
-    assert_eq!(registry.reserve("e", None).map(drop), Err(Failure::NoAgent));
+    assert_eq!(registry.reserve("e", None, Heed::Nothing).map(drop), Err(Failure::NoAgent));
     let second = attach(&registry, "a", 1, offer(Attach::Shared, 0)).await;
     assert!(second.finishing.is_some(), "somebody must end it if it does not end by itself");
     exchange.request.finish(Headers::new());
@@ -222,7 +222,11 @@ async fn a_copy_gets_what_the_other_gets_and_a_slow_one_is_dropped_and_counted()
     let registry: Arc<Registry> = Arc::default();
     let mut watcher = attach(&registry, "w", 1, offer(Attach::Copy, 0)).await;
     assert_eq!(watcher.standings, [Standing::Copy]);
-    assert_eq!(registry.reserve("e", None).map(drop), Err(Failure::NoAgent), "who watches does not serve");
+    assert_eq!(
+        registry.reserve("e", None, Heed::Nothing).map(drop),
+        Err(Failure::NoAgent),
+        "who watches does not serve"
+    );
     let mut tee = registry.copies("e", None, head).expect("somebody watches");
     tee.data(&Bytes::from_static(b"one "));
     tee.data(&Bytes::from_static(b"two"));
@@ -244,12 +248,12 @@ async fn an_agent_that_left_a_moment_ago_is_waited_for() {
     tokio::time::advance(RECENTLY).await; // Its start is not a reason to wait any more.
     let until = || Instant::now() + Duration::from_secs(2);
     let begun = Instant::now();
-    assert_eq!(registry.reserve_or_wait("e", None, until()).await.map(drop), Err(Failure::NoAgent));
+    assert_eq!(registry.reserve_or_wait("e", None, Heed::Nothing, until()).await.map(drop), Err(Failure::NoAgent));
     assert_eq!(begun.elapsed(), Duration::ZERO, "nobody was ever here");
     drop(attach(&registry, "a", 1, offer(Attach::Shared, 0)).await.attached);
     let waiting = {
         let registry = Arc::clone(&registry);
-        tokio::spawn(async move { registry.reserve_or_wait("e", None, until()).await.map(drop) })
+        tokio::spawn(async move { registry.reserve_or_wait("e", None, Heed::Nothing, until()).await.map(drop) })
     };
     tokio::task::yield_now().await;
     let _back = attach(&registry, "a", 1, offer(Attach::Shared, 0)).await;
@@ -268,11 +272,63 @@ async fn a_revision_takes_endpoints_away_and_gives_them_back() {
     registry.revise(&only_other);
     assert_eq!(kept.told().await, OfferState::Refused { code: "unknown_endpoint".into() });
     assert_eq!(lost.closed.await.expect("ends").code, CloseCode::Unauthorized, "nothing is left for it");
-    assert_eq!(registry.reserve("e", None).map(drop), Err(Failure::NoAgent));
-    assert!(registry.reserve("other", None).is_ok());
+    assert_eq!(registry.reserve("e", None, Heed::Nothing).map(drop), Err(Failure::NoAgent));
+    assert!(registry.reserve("other", None, Heed::Nothing).is_ok());
     registry.revise(&admit_all);
     assert_eq!(kept.told().await, OfferState::Accepted);
-    assert!(registry.reserve("e", None).is_ok());
+    assert!(registry.reserve("e", None, Heed::Nothing).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_whose_rate_is_used_up_has_no_room_until_time_goes_by() {
+    let registry: Arc<Registry> = Arc::default();
+    let rate = Some("2/min, burst 2".parse().expect("a rate"));
+    let slow = attach(&registry, "slow", 1, Offer { rate, ..offer(Attach::Shared, 0) }).await;
+    assert_eq!(registry.free("e", 64), Ok(2));
+    let held = (open(&registry), open(&registry));
+    assert_eq!(registry.free("e", 64), Err(Some(Duration::from_secs(30))));
+    assert!(registry.held_back("e"));
+    let refused = registry.reserve("e", None, Heed::Nothing).map(drop);
+    assert_eq!(refused, Err(Failure::Limited { wait_ms: 30_000 }), "a sender, too, has to wait");
+    let other = attach(&registry, "other", 2, offer(Attach::Shared, 10)).await;
+    assert_eq!((registry.free("e", 64), registry.held_back("e")), (Ok(10), false));
+    let more = (open(&registry), open(&registry));
+    assert_eq!((slow.relay.in_flight(), other.relay.in_flight()), (2, 2));
+    drop((held, more, other));
+    tokio::time::advance(Duration::from_secs(30)).await;
+    assert_eq!(registry.free("e", 64), Ok(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_fails_is_left_alone_at_its_own_agent_and_probed_before_others_are_asked() {
+    let registry: Arc<Registry> = Arc::default();
+    let bad = attach(&registry, "bad", 1, offer(Attach::Shared, 0)).await;
+    let place = registry.reserve("e", None, Heed::Circuits).expect("a place");
+    let target = place.target().clone();
+    drop(place);
+    let now = jiff::Timestamp::now();
+    let long = CircuitRule { failures: 1, pause: Duration::from_secs(3600), longest: Duration::from_secs(3600) };
+    target.failed(false, &long, now);
+    let left_alone = registry.reserve("e", None, Heed::Circuits).map(drop);
+    assert!(matches!(left_alone, Err(Failure::Limited { wait_ms: 3_000_000..=3_600_000 })), "{left_alone:?}");
+    assert!(registry.held_back("e") && registry.free("e", 64).is_err());
+    assert!(registry.reserve("e", None, Heed::Nothing).is_ok(), "a sender that waits has to learn of it");
+    // It is the same target after the agent has come again, and another agent's is another.
+    let bad_again = attach(&registry, "bad", 1, offer(Attach::Shared, 0)).await;
+    assert!(registry.held_back("e"));
+    let good = attach(&registry, "good", 2, offer(Attach::Shared, 1)).await;
+    assert_eq!((registry.free("e", 64), registry.held_back("e")), (Ok(1), false));
+    let held: Vec<_> =
+        (0..3).map(|_| registry.reserve("e", None, Heed::Circuits).expect("a place").open(head())).collect();
+    assert_eq!((bad_again.relay.in_flight(), good.relay.in_flight()), (0, 3), "{} held", held.len());
+    // Its pause is over: the next one is its probe, and only that one.
+    target.succeeded();
+    target.failed(false, &CircuitRule { pause: Duration::ZERO, ..long }, now);
+    let probe = registry.reserve("e", None, Heed::Circuits).expect("a place");
+    assert!(probe.is_probe() && probe.agent().name == "bad");
+    let next = registry.reserve("e", None, Heed::Circuits).expect("a place");
+    assert!(!next.is_probe() && next.agent().name == "good");
+    drop(bad);
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use relay_proto::Rate;
 use relay_schemes::Provider;
 
 use super::cidr::Cidr;
@@ -138,6 +139,8 @@ pub(super) struct EndpointSpec {
     pub(super) allow: Vec<Cidr>,
     pub(super) replay: Replay,
     pub(super) exclusive: bool,
+    pub(super) rate: Option<Rate>,
+    pub(super) concurrency: Option<NonZeroU32>,
     pub(super) keeping: Option<Keeping>,
 }
 

@@ -138,6 +138,8 @@ pub(super) struct RawEndpoint {
     pub(super) replay: Text,
     pub(super) wait_for_agent: Text,
     pub(super) attach: Text,
+    pub(super) rate: Text,
+    pub(super) concurrency: Number,
     pub(super) attempt_timeout: Text,
     pub(super) agent_grace: Text,
     pub(super) on_failure: Text,

@@ -4,6 +4,7 @@
 //! which it would be typed.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 
 use serde::Serialize;
@@ -81,6 +82,10 @@ struct ShownEndpoint {
     #[serde(skip_serializing_if = "Option::is_none")]
     replay: Option<&'static str>,
     attach: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    concurrency: Option<u32>,
     #[serde(flatten)]
     keeping: Option<ShownKeeping>,
     verify: ShownVerify,
@@ -281,6 +286,8 @@ fn endpoint(spec: &EndpointSpec) -> ShownEndpoint {
         keeping: spec.keeping.as_ref().map(keeping),
         allow: spec.allow.iter().map(ToString::to_string).collect(),
         attach: if spec.exclusive { "exclusive" } else { "shared" },
+        rate: spec.rate.map(|rate| rate.to_string()),
+        concurrency: spec.concurrency.map(NonZeroU32::get),
         preset: spec.preset.clone(),
         verify: match &spec.verify {
             VerifySpec::Open => ShownVerify::Word("none"),

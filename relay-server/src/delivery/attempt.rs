@@ -12,17 +12,23 @@ use jiff::Timestamp;
 use relay_proto::{Headers, OutcomeState, RequestHead, ResetCode};
 use relay_tunnel::{Broken, Exchange, Receiver, Sender};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{OwnedSemaphorePermit, mpsc, oneshot, watch},
     time::{Instant, timeout, timeout_at},
 };
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
-use super::{Answer, Delivery, Piece, Reply, Told, intake::told, sign};
+use super::{Answer, Delivery, Piece, Reply, Told, intake::told, sign, window::Window};
 use crate::{
-    agents::{copies::Tee, outcomes::Expected},
+    agents::{
+        copies::Tee,
+        outcomes::Expected,
+        registry::{Heed, Place},
+        targets::Target,
+    },
     dispatch::{answer_head, failure_of},
     endpoint::{Endpoint, EndpointName, Keeping},
+    limits::Turn,
     retry::{Meaning, retry_after},
     store::{
         self, Attempt, End, Head, Lease, MAX_ANSWER_BYTES, MAX_RANGE_BYTES, Outcome, Reason, Store, Summary, Then,
@@ -52,13 +58,13 @@ pub(super) struct Event {
     pub(super) sender_id: Option<String>,
     pub(super) received_at: Timestamp,
     pub(super) content: Content,
+    /// What its body takes of the memory for collected bodies; held as long as the event.
+    pub(super) _memory: Option<OwnedSemaphorePermit>,
     pub(super) lease: Lease,
     /// The event that it repeats.
     pub(super) replay_of: Option<EventId>,
     /// A person asked its sender for it.
     pub(super) redelivered: bool,
-    /// Its end decides whether others follow.
-    pub(super) probe: bool,
 }
 
 impl Event {
@@ -79,10 +85,10 @@ impl Event {
             sender_id: summary.sender_id,
             received_at: summary.received_at,
             content: body.map_or(Content::Kept(summary.id, summary.size), Content::Whole),
+            _memory: None,
             lease,
             replay_of: summary.replay_of,
             redelivered: summary.redelivered,
-            probe: false,
         })
     }
 }
@@ -112,25 +118,19 @@ pub(super) enum Ending {
     Failed(Outcome),
 }
 
-/// Attempts an event and settles it. Waits for an agent until `patience`.
-pub(super) async fn run(delivery: &Delivery, mut event: Event, patience: Instant, waiting: Waiting) {
+/// Attempts an event and settles it; whether it was delivered. Waits for an agent until `patience`.
+pub(super) async fn run(delivery: &Delivery, mut event: Event, patience: Instant, waiting: Waiting) -> bool {
     let (started_at, begun) = (Timestamp::now(), Instant::now());
     let endpoint = Arc::clone(&event.endpoint);
     let name = endpoint.name.as_str();
     let mut audience = Audience { waiting, ..Audience::default() };
-    let place = match delivery.registry.reserve_or_wait(name, event.kind.as_deref(), patience).await {
-        Ok(place) => place,
-        Err(failure) => {
+    let (place, turn) = match place(delivery, &event, patience).await {
+        Ok(held) => held,
+        Err(rest) => {
             audience.tell(Reply::Ack);
-            delivery.no_probe(&event.endpoint.name, event.probe);
-            let rest = match failure {
-                Failure::NoAgent => Duration::ZERO, // The next one that comes gets it.
-                Failure::Unwanted => UNWANTED_REST,
-                _ => REST,
-            };
             let then = Then::Release(after(rest));
             settle(delivery, &event, (started_at, begun, None), Ending::Failed(Outcome::NotCalled), then).await;
-            return;
+            return false;
         }
     };
     let afresh = sign::afresh(&delivery.store, &mut event).await.unwrap_or_else(|error| {
@@ -142,6 +142,7 @@ pub(super) async fn run(delivery: &Delivery, mut event: Event, patience: Instant
     let mut expected = delivery.outcomes.expect(*event.id.as_bytes(), event.lease.fence, agent.clone());
     let head = told(&event, afresh);
     let copies = delivery.registry.copies(name, event.kind.as_deref(), || RequestHead { fence: None, ..head.clone() });
+    let (target, probe) = (place.target().clone(), place.is_probe());
     let exchange = place.open(head);
     let ending = match timeout_at(limit, call(exchange, copies, &event, &delivery.store, &mut audience)).await {
         Err(_) => Ending::Failed(Outcome::Timeout),
@@ -149,11 +150,34 @@ pub(super) async fn run(delivery: &Delivery, mut event: Event, patience: Instant
         Ok(Err(Broken::SessionLost)) => told_later(&mut expected, &event.keeping, limit).await,
         Ok(Err(Broken::Reset(code))) => Ending::Failed(outcome_of(code)),
     };
+    drop(turn); // The handler is done: a sender that hears of it may send the next one.
     let meaning = meaning(&ending, &event.keeping, audience.waits());
     let then = audience.hear(&ending, meaning, &event);
-    note(delivery, &event, &ending, meaning);
+    note(delivery, &event, (&target, probe), &ending, meaning);
     settle(delivery, &event, (started_at, begun, Some(agent.name)), ending, then).await;
     drop(expected); // Until it is settled, what is told again of it is not news.
+    meaning == Meaning::Success
+}
+
+/// An agent for an event, and the right of its endpoint to one more exchange; or how long the event rests.
+async fn place(delivery: &Delivery, event: &Event, patience: Instant) -> Result<(Place, Option<Turn>), Duration> {
+    let (name, kind) = (event.endpoint.name.as_str(), event.kind.as_deref());
+    let place = delivery.registry.reserve_or_wait(name, kind, Heed::Circuits, patience).await;
+    let place = place.map_err(|failure| match failure {
+        Failure::NoAgent => Duration::ZERO, // The next one that comes gets it.
+        Failure::Unwanted => UNWANTED_REST,
+        Failure::Limited { wait_ms } => Duration::from_millis(wait_ms).min(UNWANTED_REST),
+        _ => REST,
+    })?;
+    match delivery.limits.take(&event.endpoint, Instant::now()) {
+        Ok(turn) => Ok((place, turn)),
+        Err(_) => {
+            if place.is_probe() {
+                place.target().probe_not_made();
+            }
+            Err(Duration::ZERO) // The pump looks for room before it comes back to this one.
+        }
+    }
 }
 
 /// Calls the handler. A long answer reaches a waiting sender as it comes.
@@ -249,7 +273,7 @@ async fn upload(
 ) {
     let mut at = 0;
     while at < size {
-        let part = store.body(endpoint.clone(), id, at..size.min(at + MAX_RANGE_BYTES)).await;
+        let part = store.body(endpoint.clone(), id, at..size.min(at + MAX_RANGE_BYTES), Timestamp::now()).await;
         match part {
             Ok(Some(part)) if !part.is_empty() => {
                 at += part.len() as u64;
@@ -452,18 +476,22 @@ fn failure_as(outcome: Outcome) -> Failure {
     }
 }
 
-/// Tells the circuit of the endpoint how its handler does.
-fn note(delivery: &Delivery, event: &Event, ending: &Ending, meaning: Meaning) {
-    let now = Timestamp::now();
-    delivery.circuit(&event.endpoint.name, |circuit| match (ending, meaning) {
-        (Ending::Answered(_), Meaning::Success | Meaning::Final) => circuit.succeeded(),
-        (Ending::Failed(Outcome::Lost | Outcome::NotCalled), _) => {
-            if event.probe {
-                circuit.probe_not_made();
+/// Tells the target's circuit how it does.
+fn note(delivery: &Delivery, event: &Event, (target, probe): (&Target, bool), ending: &Ending, meaning: Meaning) {
+    match (ending, meaning) {
+        (Ending::Answered(_), Meaning::Success | Meaning::Final) => {
+            target.succeeded();
+            if probe {
+                delivery.window(&event.endpoint.name, Window::rest); // It has just come back.
             }
         }
-        _ => circuit.failed(event.probe, &event.keeping.circuit, now),
-    });
+        (Ending::Failed(Outcome::Lost | Outcome::NotCalled), _) => {
+            if probe {
+                target.probe_not_made();
+            }
+        }
+        _ => target.failed(probe, &event.keeping.circuit, Timestamp::now()),
+    }
 }
 
 async fn settle(

@@ -7,7 +7,7 @@ use http::HeaderMap;
 use jiff::Timestamp;
 use relay_proto::{Framing, RequestHead};
 use tokio::{
-    sync::{oneshot, watch},
+    sync::{OwnedSemaphorePermit, oneshot, watch},
     time::{Instant, timeout_at},
 };
 
@@ -18,8 +18,7 @@ use super::{
 };
 use crate::{
     dispatch::{Trusted, request_head},
-    endpoint::{Endpoint, EndpointName, Identity, Keeping, Order},
-    retry::{Circuit, Gate},
+    endpoint::{Endpoint, Identity, Keeping, Order},
     store::{self, Dedup, Head, Lease, NewEvent, Signature, State, Verdict},
     verify::{Payload, Webhook},
     webhook::{EventId, Failure},
@@ -57,7 +56,8 @@ pub struct Taken {
 }
 
 impl Delivery {
-    /// Keeps a webhook and says what its sender gets, by the endpoint's deadline at the latest.
+    /// Keeps a webhook and says what its sender gets, by the endpoint's deadline at the latest. `memory` stands for its
+    /// body, and is held until the first attempt has ended, whether or not the sender still waits.
     ///
     /// # Errors
     /// [`Failure`] if it could not be kept.
@@ -65,7 +65,7 @@ impl Delivery {
         self: &Arc<Self>,
         endpoint: &Arc<Endpoint>,
         keeping: &Keeping,
-        webhook: Webhook,
+        (webhook, memory): (Webhook, Option<OwnedSemaphorePermit>),
         trusted: Trusted<'_>,
     ) -> Result<Taken, Failure> {
         let meta = webhook.event().clone();
@@ -75,6 +75,7 @@ impl Delivery {
             Order::Fifo => Some(FIFO.to_owned()),
             Order::ByKey(row) => webhook.locate(row),
         };
+        let signer = webhook.signer().map(|tag| HEXLOWER.encode(tag.bytes()));
         let (received, payload, scheme) = webhook.into_parts();
         let (event_id, deadline, at) = (received.event_id, received.started + endpoint.deadline, received.at);
         let (method, url, peer) = (received.head.method.to_string(), received.url.clone(), received.peer);
@@ -91,13 +92,14 @@ impl Delivery {
             peer,
             verified: scheme.into_owned(),
             signature: Signature::Auto,
+            signer,
         };
         let now = Timestamp::now();
-        // An assured event is attempted at once, unless its target is left alone for a while.
-        let paused = lock(&self.paused).contains(&endpoint.name);
-        let gate =
-            if keeping.assured && !paused { self.circuit(&endpoint.name, |it| it.ask(now)) } else { Gate::Wait(now) };
-        let at_once = !matches!(gate, Gate::Wait(_));
+        // An assured event is attempted at once, unless that is held back: then it waits without its sender.
+        let at_once = keeping.assured
+            && !lock(&self.paused).contains(&endpoint.name)
+            && self.limits.room(endpoint, 1, Instant::now()).is_ok()
+            && !self.registry.held_back(endpoint.name.as_str());
         let lease = at_once.then(|| Self::lease_until(keeping, endpoint.wait_for_agent, now));
         let new = NewEvent {
             endpoint: endpoint.name.clone(),
@@ -124,10 +126,10 @@ impl Delivery {
             sender_id: meta.id,
             received_at: at,
             content: Content::Whole(body),
+            _memory: memory,
             lease: Lease { fence: 0, attempt: 0, tries: 0 }, // The store gives it.
             replay_of: None,
             redelivered: false,
-            probe: gate == Gate::Probe,
         };
         // On its own: a sender that leaves at this moment must not leave behind an event that is leased to nobody.
         let delivery = Arc::clone(self);
@@ -162,32 +164,17 @@ impl Delivery {
             Err(_) => "not_stored",
         };
         self.events.count(endpoint.as_str(), counted);
-        let probe = event.probe;
         let (id, lease, redelivered) = match verdict {
             Ok(Verdict::Accepted { lease, .. }) => (event_id, lease, false),
             Ok(Verdict::Again { of, lease, redelivery }) => (of, lease, redelivery),
-            Ok(Verdict::Duplicate { of, state, answer }) => {
-                self.no_probe(&endpoint, probe);
-                return Ok(Kept::Repeats { of, state, answer });
-            }
-            Err(failure) => {
-                self.no_probe(&endpoint, probe);
-                return Err(failure);
-            }
+            Ok(Verdict::Duplicate { of, state, answer }) => return Ok(Kept::Repeats { of, state, answer }),
+            Err(failure) => return Err(failure),
         };
         let Some(lease) = lease else {
-            self.no_probe(&endpoint, probe);
             self.wake.notify_one();
             return Ok(Kept::Waits(id));
         };
         Ok(Kept::Attempted(id, self.attempt(Event { id, lease, redelivered, ..event }, patience)))
-    }
-
-    /// The attempt that was to probe a circuit is not made.
-    pub(super) fn no_probe(&self, endpoint: &EndpointName, probe: bool) {
-        if probe {
-            self.circuit(endpoint, Circuit::probe_not_made);
-        }
     }
 
     /// Makes the first attempt beside its sender.

@@ -1,7 +1,8 @@
 //! The pump: what is due goes to whoever is there.
 //!
-//! One task asks the store in rounds, for each endpoint at most what its agents have room for, so that a long backlog
-//! or a failing handler holds up nobody else's events.
+//! One task asks the store in rounds, for each endpoint at most what its limits, its agents and its window have room
+//! for, so that a long backlog or a failing handler holds up nobody else's events. Where there is none it sleeps until
+//! there is.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,22 +11,22 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Delivery, MAX_PUMPED,
+    Delivery,
     attempt::{Event, run},
     intake::NO_WAIT,
     lock,
+    window::Window,
 };
 use crate::{
     endpoint::Endpoint,
-    retry::Gate,
     store::{self, Filter, Hold, PageRequest, State, Want},
 };
 
 /// Longest time between two rounds.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// Of four places one is for what came last, so that a long backlog does not hold up new traffic.
-const NEWEST_SHARE: usize = 4;
+/// Shortest one, whatever says that there is something to do.
+const BREATH: Duration = Duration::from_millis(5);
 
 /// Delivers what is due until `stop`.
 pub async fn pump(delivery: Arc<Delivery>, stop: CancellationToken) {
@@ -39,6 +40,7 @@ pub async fn pump(delivery: Arc<Delivery>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             () = delivery.wake.notified() => {}
             () = changed => {}
+            () = delivery.limits.freed() => {}
             () = sleep(next) => {}
         }
     }
@@ -84,63 +86,50 @@ async fn recover(delivery: &Delivery) {
 async fn round(delivery: &Arc<Delivery>) -> Duration {
     let now = Timestamp::now();
     let endpoints = delivery.endpoints.load_full();
-    let (mut wants, mut probes) = (Vec::new(), Vec::new());
+    let (mut wants, mut wait) = (Vec::new(), IDLE);
     for (name, endpoint) in endpoints.iter().filter(|(_, endpoint)| endpoint.keeping.is_some()) {
-        let room = MAX_PUMPED.saturating_sub(lock(&delivery.pumped).get(name).copied().unwrap_or(0));
-        let mut places = delivery.registry.free(endpoint.name.as_str(), room);
-        if places == 0 || delivery.skips.hold(name) {
+        if delivery.skips.hold(name) {
             continue;
         }
-        match delivery.circuit(name, |circuit| circuit.ask(now)) {
-            Gate::Pass => {}
-            Gate::Probe => {
-                places = 1;
-                probes.push(name.clone());
-            }
-            Gate::Wait(_) => continue,
+        if delivery.registry.serving(name.as_str()) == 0 {
+            delivery.window(name, Window::rest); // Whoever comes next meets what waits gently.
         }
-        let newest = places / NEWEST_SHARE;
-        wants.push(Want { endpoint: name.clone(), oldest: places - newest, newest });
-    }
-    if wants.is_empty() {
-        return IDLE;
+        match delivery.room(endpoint) {
+            Ok(places) => {
+                let (oldest, newest) = delivery.window(name, |window| window.split(places));
+                wants.push(Want { endpoint: name.clone(), oldest, newest });
+            }
+            Err(until) => wait = until.unwrap_or(IDLE).min(wait),
+        }
     }
     let longest = endpoints.values().filter_map(|endpoint| endpoint.keeping.as_ref());
-    let Some(until) = longest.map(|keeping| Delivery::lease_until(keeping, NO_WAIT, now)).max() else { return IDLE };
+    let until = longest.map(|keeping| Delivery::lease_until(keeping, NO_WAIT, now)).max();
+    let Some(until) = until.filter(|_| !wants.is_empty()) else { return wait.max(BREATH) };
     let claimed = match delivery.store.claim(wants, until, now).await {
         Ok(claimed) => claimed,
         Err(error) => {
             tracing::warn!(%error, "nothing can be claimed");
-            probes.iter().for_each(|name| delivery.no_probe(name, true));
             return IDLE;
         }
     };
-    for name in &probes {
-        let claimed = claimed.deliveries.iter().any(|delivery| delivery.summary.endpoint == *name);
-        delivery.no_probe(name, !claimed);
-    }
     for claim in claimed.deliveries {
         if let Some(endpoint) = endpoints.get(&claim.summary.endpoint) {
-            let probe = probes.contains(&claim.summary.endpoint);
-            begin(delivery, endpoint, claim, probe);
+            begin(delivery, endpoint, claim);
         }
     }
     let soonest =
         claimed.next_due.iter().map(|(_, due)| Duration::try_from(due.duration_since(now)).unwrap_or_default());
-    soonest.min().unwrap_or(IDLE).clamp(Duration::from_millis(5), IDLE)
+    soonest.min().unwrap_or(IDLE).clamp(BREATH, wait.max(BREATH))
 }
 
-fn begin(delivery: &Arc<Delivery>, endpoint: &Arc<Endpoint>, claim: store::Delivery, probe: bool) {
+fn begin(delivery: &Arc<Delivery>, endpoint: &Arc<Endpoint>, claim: store::Delivery) {
     let store::Delivery { summary, lease, head, body } = claim;
     let Some(event) = Event::of(endpoint, summary, head, body, lease) else { return };
-    let event = Event { probe, ..event };
-    *lock(&delivery.pumped).entry(endpoint.name.clone()).or_default() += 1;
+    delivery.window(&endpoint.name, Window::begun);
     let (own, name) = (Arc::clone(delivery), endpoint.name.clone());
     delivery.tasks.spawn(async move {
-        run(&own, event, Instant::now() + NO_WAIT, None).await;
-        if let Some(count) = lock(&own.pumped).get_mut(&name) {
-            *count -= 1;
-        }
+        let delivered = run(&own, event, Instant::now() + NO_WAIT, None).await;
+        own.window(&name, |window| window.ended(delivered));
         own.wake.notify_one();
     });
 }

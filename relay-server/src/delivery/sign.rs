@@ -1,11 +1,13 @@
 //! What becomes of a signature when an event is delivered: it stays as it came, or is made anew.
 //!
-//! Late deliveries are signed afresh where their endpoint says so, replays where whoever asked for them says so.
+//! Late deliveries are signed afresh where their endpoint says so, replays where whoever asked for them says so: with the
+//! secret that verified the event, if the endpoint still has it.
 //! Invariant: nothing is signed that was not proven when it came.
 
-use std::sync::Arc;
+use std::{str::FromStr, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
+use data_encoding::HEXLOWER;
 use jiff::Timestamp;
 use relay_schemes::Request;
 
@@ -60,7 +62,9 @@ async fn sign(store: &Arc<dyn Store>, event: &mut Event, now_unix_s: i64) -> Res
     };
     let lines = Lines(&event.head.headers);
     let request = Request { method: &event.head.method, url: &event.head.url, headers: &lines, body: &body };
-    let signed = event.endpoint.verify.sign_afresh(&request, event.sender_id.as_deref(), now_unix_s);
+    let tag = event.head.signer.as_ref().and_then(|tag| HEXLOWER.decode(tag.as_bytes()).ok());
+    let signer = (tag.as_deref(), first_id(event));
+    let signed = event.endpoint.verify.sign_afresh(&request, event.sender_id.as_deref(), signer, now_unix_s);
     signed.ok_or(CannotSign::Elsewhere)
 }
 
@@ -69,7 +73,8 @@ async fn whole(store: &Arc<dyn Store>, endpoint: &EndpointName, id: EventId, siz
     let mut body = BytesMut::new();
     while (body.len() as u64) < size {
         let at = body.len() as u64;
-        let part = store.body(endpoint.clone(), id, at..size.min(at + MAX_RANGE_BYTES)).await.ok()??;
+        let part =
+            store.body(endpoint.clone(), id, at..size.min(at + MAX_RANGE_BYTES), Timestamp::now()).await.ok()??;
         if part.is_empty() {
             return None;
         }
@@ -80,9 +85,18 @@ async fn whole(store: &Arc<dyn Store>, endpoint: &EndpointName, id: EventId, siz
 
 /// When its sender sent it. A replay is an event of its own, and its signature is as old as that of the first.
 fn sent_at(event: &Event) -> Timestamp {
-    let line = event.head.headers.iter().find(|(name, _)| name == "relay-received-at");
-    let told = line.and_then(|(_, value)| std::str::from_utf8(value).ok()?.parse().ok());
-    told.unwrap_or(event.received_at)
+    line(event, "relay-received-at").unwrap_or(event.received_at)
+}
+
+/// The id under which it was verified: a replay has that of the first.
+fn first_id(event: &Event) -> EventId {
+    line(event, "relay-event-id").unwrap_or(event.id)
+}
+
+/// What one of the relay's own lines says; a sender's are never kept.
+fn line<T: FromStr>(event: &Event, name: &str) -> Option<T> {
+    let (_, value) = event.head.headers.iter().find(|(line, _)| line == name)?;
+    std::str::from_utf8(value).ok()?.parse().ok()
 }
 
 struct Lines<'a>(&'a [(String, Vec<u8>)]);

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use super::{
@@ -26,7 +27,7 @@ pub async fn settle_strays(delivery: Arc<Delivery>, mut strays: mpsc::Receiver<S
 /// The newest fence settles; what an older one tells is recorded.
 async fn settle(delivery: &Delivery, Stray { outcome, serves }: Stray) {
     let id = EventId::from_bytes(outcome.event_id);
-    let record = match delivery.store.event(None, id).await {
+    let record = match delivery.store.event(None, id, Timestamp::now()).await {
         Ok(Some(record)) => record,
         Ok(None) => return tracing::debug!(event_id = %id, "an outcome of an event that is not kept"),
         Err(error) => return tracing::warn!(event_id = %id, %error, "an outcome cannot be settled"),

@@ -1,12 +1,12 @@
 //! Collecting a whole body before anything crosses: bounded in size, in time and in memory.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use tokio::{
-    sync::{Semaphore, SemaphorePermit},
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout_at},
 };
 
@@ -19,14 +19,14 @@ pub const UNIT_BYTES: usize = 4 * 1024;
 ///
 /// # Errors
 /// [`Failure`] when the body is too large, too slow, broken, or no memory is left.
-pub async fn collect<'b>(
+pub async fn collect(
     mut body: Incoming,
     max_bytes: u64,
     idle: Duration,
     deadline: Instant,
-    budget: &'b Semaphore,
-) -> Result<(Bytes, SemaphorePermit<'b>), Failure> {
-    let mut memory = budget.try_acquire_many(0).map_err(|_| Failure::Overloaded)?;
+    budget: &Arc<Semaphore>,
+) -> Result<(Bytes, OwnedSemaphorePermit), Failure> {
+    let mut memory = Arc::clone(budget).try_acquire_many_owned(0).map_err(|_| Failure::Overloaded)?;
     let mut whole = BytesMut::new();
     if let Some(len) = body.size_hint().exact().and_then(|len| usize::try_from(len).ok()) {
         grow(&mut memory, len, budget)?;
@@ -44,11 +44,11 @@ pub async fn collect<'b>(
     }
 }
 
-fn grow<'b>(memory: &mut SemaphorePermit<'b>, bytes: usize, budget: &'b Semaphore) -> Result<(), Failure> {
+fn grow(memory: &mut OwnedSemaphorePermit, bytes: usize, budget: &Arc<Semaphore>) -> Result<(), Failure> {
     let missing = bytes.div_ceil(UNIT_BYTES).saturating_sub(memory.num_permits());
     if missing > 0 {
         let missing = u32::try_from(missing).map_err(|_| Failure::Overloaded)?;
-        memory.merge(budget.try_acquire_many(missing).map_err(|_| Failure::Overloaded)?);
+        memory.merge(Arc::clone(budget).try_acquire_many_owned(missing).map_err(|_| Failure::Overloaded)?);
     }
     Ok(())
 }

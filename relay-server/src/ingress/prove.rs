@@ -13,7 +13,7 @@ use hyper::{
 };
 use relay_schemes::{Challenge, Refusal, Reply};
 use relay_tunnel::http::connection_options;
-use tokio::sync::SemaphorePermit;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Door, challenge, collect, explain, respond, route::Routes, tell_agents};
 use crate::{
@@ -28,9 +28,9 @@ const MAX_METHOD_BYTES: usize = 64;
 
 /// How the first half ended. It lives for one step, so a box would cost more than its size.
 #[expect(clippy::large_enum_variant, reason = "moved once, never stored")]
-pub(super) enum Proven<'d> {
+pub(super) enum Proven {
     /// With a webhook, and the memory that its body takes.
-    Webhook(Webhook, Option<SemaphorePermit<'d>>),
+    Webhook(Webhook, Option<OwnedSemaphorePermit>),
     /// It was a challenge, and this is its answer.
     Answered(Reply, EventId),
 }
@@ -49,12 +49,12 @@ impl TurnedAway {
     }
 }
 
-pub(super) async fn prove<'d>(
-    door: &'d Arc<Door>,
+pub(super) async fn prove(
+    door: &Arc<Door>,
     endpoint: &Arc<Endpoint>,
     received: Received,
     (body, upgrade): (Incoming, Option<OnUpgrade>),
-) -> Result<Proven<'d>, Box<TurnedAway>> {
+) -> Result<Proven, Box<TurnedAway>> {
     if let Err(failure) = admit(door, endpoint, &received, &body) {
         return Err(Box::new(TurnedAway { received, body: None, failure }));
     }

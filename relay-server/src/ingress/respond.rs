@@ -29,6 +29,7 @@ use crate::{
     dispatch::Answer,
     endpoint::Ack,
     events::Refusal,
+    limits::Turn,
     replay::Running,
     webhook::{EventId, Failure},
 };
@@ -53,11 +54,11 @@ where
 /// The handler's answer, streamed. `first` learns how it ended.
 #[must_use]
 pub fn answer(answer: Answer, first: Option<Running>, event_id: EventId, idle: Duration) -> Response<Body> {
-    let Answer { head, body, upload } = answer;
+    let Answer { head, body, upload, turn } = answer;
     let first = first.map(|running| Ending { running: Some(running), status: head.status });
     let body = body.map_or_else(empty, |inner| {
         let missing = inner.size_hint().exact().or_else(|| content_length(&head.headers));
-        Streamed { inner, idle, silence: None, missing, first, _upload: upload }.boxed_unsync()
+        Streamed { inner, idle, silence: None, missing, first, _upload: upload, _turn: turn }.boxed_unsync()
     });
     let mut response = Response::from_parts(head, body);
     mark(&mut response, event_id);
@@ -158,8 +159,8 @@ pub fn failure(failure: Failure, event_id: EventId) -> Response<Body> {
     let mut response = json(status, &text);
     let headers = response.headers_mut();
     headers.insert("relay-error", HeaderValue::from_static(code));
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static(retry_after_s(failure)));
+    if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s(failure)));
     }
     let unread = matches!(
         failure,
@@ -259,6 +260,7 @@ pub const fn status_and_code(failure: Failure) -> (StatusCode, &'static str) {
         Failure::StoreFailed => (StatusCode::SERVICE_UNAVAILABLE, "store_failed"),
         Failure::Unwanted => (StatusCode::SERVICE_UNAVAILABLE, "event_type_unwanted"),
         Failure::Busy => (StatusCode::SERVICE_UNAVAILABLE, "too_many_in_flight"),
+        Failure::Limited { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
         Failure::Deadline => (StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded"),
         Failure::HandlerUnreachable => (StatusCode::BAD_GATEWAY, "handler_unreachable"),
         Failure::HandlerBroken => (StatusCode::BAD_GATEWAY, "handler_broken"),
@@ -270,11 +272,12 @@ pub const fn status_and_code(failure: Failure) -> (StatusCode, &'static str) {
 }
 
 /// When a sender may come again: people are slower than agents, and those slower than a busy moment.
-const fn retry_after_s(failure: Failure) -> &'static str {
+const fn retry_after_s(failure: Failure) -> u64 {
     match failure {
-        Failure::SecretUnavailable => "60",
-        Failure::NoAgent => "5",
-        _ => "1",
+        Failure::SecretUnavailable => 60,
+        Failure::NoAgent => 5,
+        Failure::Limited { wait_ms } => wait_ms.div_ceil(1000),
+        _ => 1,
     }
 }
 
@@ -309,6 +312,7 @@ fn message(failure: Failure) -> String {
         Failure::Unwanted => "no agent that is attached to this endpoint takes events of this type".to_owned(),
         Failure::NoAgent => "no agent is attached to this endpoint; try again".to_owned(),
         Failure::Busy => "too many requests are in flight; try again".to_owned(),
+        Failure::Limited { .. } => "this endpoint takes no more for a while; try again".to_owned(),
         Failure::Deadline | Failure::HandlerTimeout => "the handler did not answer in time".to_owned(),
         Failure::HandlerUnreachable => "the handler could not be reached".to_owned(),
         Failure::HandlerBroken => "the handler's answer broke off".to_owned(),
@@ -343,6 +347,8 @@ struct Streamed {
     first: Option<Ending>,
     /// The rest of the request, which ends with the answer at the latest.
     _upload: Option<AbortOnDropHandle<()>>,
+    /// It counts among the endpoint's exchanges until the sender has it all: the next one must not find it there.
+    _turn: Option<Turn>,
 }
 
 /// Tells a first request's end to those that repeat it.

@@ -47,20 +47,19 @@ pub struct Circuit {
 impl Circuit {
     /// Whether an attempt may start now. After [`Gate::Probe`] its end must be told.
     pub fn ask(&mut self, now: Timestamp) -> Gate {
+        let gate = self.gate(now);
+        self.probe |= gate == Gate::Probe;
+        gate
+    }
+
+    /// What [`Circuit::ask`] would say.
+    #[must_use]
+    pub fn gate(&self, now: Timestamp) -> Gate {
         match self.open {
             None => Gate::Pass,
             Some((until, _)) if self.probe || now < until => Gate::Wait(until),
-            Some(_) => {
-                self.probe = true;
-                Gate::Probe
-            }
+            Some(_) => Gate::Probe,
         }
-    }
-
-    /// Whether attempts are held back.
-    #[must_use]
-    pub fn is_open(&self) -> bool {
-        self.open.is_some()
     }
 
     /// An attempt ended well.

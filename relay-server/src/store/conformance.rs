@@ -100,7 +100,8 @@ suite! {
         long_bodies_are_read_in_ranges
         a_body_comes_from_a_file
         a_body_that_cannot_be_read_is_refused
-        long_answers_lose_their_body;
+        long_answers_lose_their_body
+        the_first_and_the_last_attempts_stay_on_record;
     upkeep:
         dead_events_are_revived_dropped_and_replayed
         an_open_one_is_cancelled_and_its_end_only_recorded
@@ -174,6 +175,7 @@ fn event(endpoint: &str, ms: i64) -> NewEvent {
             peer: Ipv4Addr::LOCALHOST.into(),
             verified: "github".into(),
             signature: Signature::Auto,
+            signer: Some("0123456789abcdef".into()),
         },
         body: Body::Bytes(format!("{{\"n\":{ms}}}").into()),
         event_type: Some("push".into()),
@@ -241,7 +243,7 @@ async fn act(store: &Arc<dyn Store>, endpoint: &str, id: EventId, action: Action
 }
 
 async fn record(store: &Arc<dyn Store>, id: EventId) -> Record {
-    store.event(None, id).await.expect("read").expect("there")
+    store.event(None, id, at(0)).await.expect("read").expect("there")
 }
 
 fn ids(deliveries: &[Delivery]) -> Vec<EventId> {

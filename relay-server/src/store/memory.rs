@@ -243,7 +243,7 @@ impl Store for MemoryStore {
         self.reply(Ok(self.inner().list(&filter, &page)))
     }
 
-    fn event(&self, endpoint: Option<EndpointName>, id: EventId) -> Reply<'_, Option<Record>> {
+    fn event(&self, endpoint: Option<EndpointName>, id: EventId, _now: Timestamp) -> Reply<'_, Option<Record>> {
         let inner = self.inner();
         let mut shelves = inner.shelves.iter().filter(|(name, _)| endpoint.as_ref().is_none_or(|only| *name == only));
         let kept = shelves.find_map(|(_, shelf)| shelf.events.get(&id));
@@ -254,7 +254,13 @@ impl Store for MemoryStore {
         })))
     }
 
-    fn body(&self, endpoint: EndpointName, id: EventId, range: Range<u64>) -> Reply<'_, Option<Bytes>> {
+    fn body(
+        &self,
+        endpoint: EndpointName,
+        id: EventId,
+        range: Range<u64>,
+        _now: Timestamp,
+    ) -> Reply<'_, Option<Bytes>> {
         let inner = self.inner();
         let kept = inner.shelves.get(&endpoint).and_then(|shelf| shelf.events.get(&id));
         self.reply(Ok(kept.map(|kept| {

@@ -50,6 +50,8 @@ pub struct Head {
     pub verified: String,
     /// What becomes of its signature when it is delivered.
     pub signature: Signature,
+    /// Which of the endpoint's secrets verified it, in hexadecimal: a tag, which tells nothing of the secret.
+    pub signer: Option<String>,
 }
 
 /// What becomes of an event's signature when it is delivered. Only whoever has it replayed says anything else than

@@ -311,7 +311,7 @@ impl Store for SqliteStore {
         boxed(self.look(move |connection| listing::list(connection, &keys, &filter, &page, listing::LONG)))
     }
 
-    fn event(&self, endpoint: Option<EndpointName>, id: EventId) -> Reply<'_, Option<Record>> {
+    fn event(&self, endpoint: Option<EndpointName>, id: EventId, now: Timestamp) -> Reply<'_, Option<Record>> {
         boxed(async move {
             let read = self.look(move |connection| {
                 let Some((key, found)) = listing::find(connection, endpoint.as_ref(), id)? else { return Ok(None) };
@@ -320,13 +320,13 @@ impl Store for SqliteStore {
             });
             let Some((content, summary, attempts)) = read.await? else { return Ok(None) };
             if matches!(content, Err(StoreError::Damaged(_))) {
-                self.set_apart(summary.endpoint.clone(), id, Timestamp::now()).await?;
+                self.set_apart(summary.endpoint.clone(), id, now).await?;
             }
             Ok(Some(Record { head: content?.head, summary, attempts }))
         })
     }
 
-    fn body(&self, endpoint: EndpointName, id: EventId, range: Range<u64>) -> Reply<'_, Option<Bytes>> {
+    fn body(&self, endpoint: EndpointName, id: EventId, range: Range<u64>, now: Timestamp) -> Reply<'_, Option<Bytes>> {
         boxed(async move {
             let name = endpoint.clone();
             let read = self.look(move |connection| {
@@ -336,7 +336,7 @@ impl Store for SqliteStore {
             });
             let part = read.await;
             if matches!(part, Err(StoreError::Damaged(_))) {
-                self.set_apart(endpoint, id, Timestamp::now()).await?;
+                self.set_apart(endpoint, id, now).await?;
             }
             part
         })

@@ -97,6 +97,7 @@ impl Stock {
             peer: Ipv4Addr::LOCALHOST.into(),
             verified: "github".into(),
             signature: Signature::Auto,
+            signer: None,
         };
         let line = format!("{head:?}").into();
         let mut random = fastrand::Rng::with_seed(7);

@@ -1,7 +1,12 @@
-//! Who gets the next exchange: of those that serve an endpoint and take its type, the one with the most capacity left.
+//! Who gets the next exchange: of those that serve an endpoint and take its type, whose rate is not used up and whose
+//! target is not left alone, the one with the most capacity left.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
+use jiff::Timestamp;
 use relay_proto::{OpenError, RequestHead};
 use relay_tunnel::Handle;
 use tokio::time::{Instant, timeout_at};
@@ -13,14 +18,26 @@ use super::{
     },
     Candidate, Changes, Counted, Identity, Load, Place, Registry, Session, State, Whom,
 };
-use crate::webhook::Failure;
+use crate::{retry::Gate, webhook::Failure};
+
+/// What is said where nobody knows how long.
+pub const UNKNOWN_WAIT: Duration = Duration::from_secs(1);
+
+/// Whether it matters that an agent's target fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heed {
+    /// It does not: a sender waits, and has to learn of it.
+    Nothing,
+    /// A failing target is left alone: the event is kept, and can wait.
+    Circuits,
+}
 
 impl Registry {
     /// A right to an exchange with the freest agent of an endpoint that takes events of this type.
     ///
     /// # Errors
-    /// [`Failure::NoAgent`], [`Failure::Unwanted`] or [`Failure::Busy`].
-    pub fn reserve(&self, endpoint: &str, kind: Option<&str>) -> Result<Place, Failure> {
+    /// [`Failure::NoAgent`], [`Failure::Unwanted`], [`Failure::Busy`] or [`Failure::Limited`].
+    pub fn reserve(&self, endpoint: &str, kind: Option<&str>, heed: Heed) -> Result<Place, Failure> {
         let mut state = self.lock();
         state.turn = state.turn.wrapping_add(1);
         let turn = state.turn;
@@ -33,18 +50,31 @@ impl Registry {
         if candidates.is_empty() {
             return Err(if others { Failure::Unwanted } else { Failure::NoAgent });
         }
+        let (now, today) = (Instant::now(), Timestamp::now());
         let first = turn % candidates.len();
         candidates.rotate_left(first);
-        candidates.sort_by_key(|(_, _, load)| load.in_flight.load(Ordering::Relaxed) - load.capacity);
-        let mut failure = Failure::NoAgent;
+        // A target that is to be probed comes first, or others would keep it from ever coming back.
+        let probes = |load: &Load| heed == Heed::Circuits && load.target.gate(today) == Gate::Probe;
+        candidates.sort_by_key(|(_, _, load)| (!probes(load), load.in_flight.load(Ordering::Relaxed) - load.capacity));
+        let (mut failure, mut held_back) = (Failure::NoAgent, None);
         for (agent, handle, load) in candidates {
+            if let Err(wait) = load.room(heed, now, today) {
+                held_back = Some(shorter(held_back, wait.unwrap_or(UNKNOWN_WAIT)));
+                continue;
+            }
             match handle.reserve() {
-                Ok(slot) => return Ok(Place { slot, agent, counted: Counted::new(load) }),
+                Ok(slot) => match load.take(heed, now, today) {
+                    Ok(probe) => return Ok(Place { slot, agent, counted: Counted::new(load), probe }),
+                    Err(wait) => held_back = Some(shorter(held_back, wait)),
+                },
                 Err(OpenError::Busy) => failure = Failure::Busy,
                 Err(_) => {}
             }
         }
-        Err(failure)
+        match held_back {
+            Some(wait) if failure == Failure::NoAgent => Err(limited(wait)),
+            _ => Err(failure),
+        }
     }
 
     /// A right to an exchange with one agent, whatever it is to the endpoint: the newest of its sessions there.
@@ -66,7 +96,7 @@ impl Registry {
             match handle.reserve() {
                 Ok(slot) => {
                     let counted = Counted::new(Arc::clone(&offered.load));
-                    return Ok(Place { slot, agent: Arc::clone(agent), counted });
+                    return Ok(Place { slot, agent: Arc::clone(agent), counted, probe: false });
                 }
                 Err(OpenError::Busy) => failure = Failure::Busy,
                 Err(_) => {}
@@ -79,12 +109,18 @@ impl Registry {
     ///
     /// # Errors
     /// As [`Registry::reserve`].
-    pub async fn reserve_or_wait(&self, endpoint: &str, kind: Option<&str>, until: Instant) -> Result<Place, Failure> {
+    pub async fn reserve_or_wait(
+        &self,
+        endpoint: &str,
+        kind: Option<&str>,
+        heed: Heed,
+        until: Instant,
+    ) -> Result<Place, Failure> {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            match self.reserve(endpoint, kind) {
+            match self.reserve(endpoint, kind, heed) {
                 Err(failure @ (Failure::NoAgent | Failure::Unwanted)) if self.expects_one(endpoint, failure) => {
                     let Ok(_place) = self.waiters.try_acquire() else { return Err(failure) };
                     timeout_at(until, changed).await.map_err(|_| failure)?;
@@ -94,18 +130,42 @@ impl Registry {
         }
     }
 
-    /// Exchanges that the agents of an endpoint would take now, at most `most`.
-    #[must_use]
-    pub fn free(&self, endpoint: &str, most: usize) -> usize {
-        let mut state = self.lock();
-        let mut agents = state.serving(endpoint);
-        if agents.is_empty() && state.rouse(endpoint) {
-            agents = state.serving(endpoint);
+    /// Exchanges of kept events that the agents of an endpoint would take now: at least one, at most `most`.
+    ///
+    /// # Errors
+    /// How long none of them will, where that is known.
+    pub fn free(&self, endpoint: &str, most: usize) -> Result<usize, Option<Duration>> {
+        let agents = self.roused(endpoint);
+        let (now, today) = (Instant::now(), Timestamp::now());
+        let (mut free, mut wait) = (0, None);
+        for load in agents {
+            match load.room(Heed::Circuits, now, today) {
+                Ok(room) => {
+                    let capacity = load.capacity - load.in_flight.load(Ordering::Relaxed);
+                    free += capacity.clamp(0, i64::from(room));
+                }
+                Err(until) => wait = until.map(|until| shorter(wait, until)).or(wait),
+            }
         }
-        drop(state);
-        let free = |load: &Load| load.capacity - load.in_flight.load(Ordering::Relaxed);
-        let free: i64 = agents.iter().map(|load| free(load).clamp(0, i64::from(u32::MAX))).sum();
-        usize::try_from(free).unwrap_or(0).min(most)
+        match usize::try_from(free).unwrap_or(0).min(most) {
+            0 => Err(wait),
+            free => Ok(free),
+        }
+    }
+
+    /// Whether agents are there and all of them are held back: a rate is used up, or a failing target left alone. A
+    /// full agent is not: what comes to it waits there.
+    #[must_use]
+    pub fn held_back(&self, endpoint: &str) -> bool {
+        let agents = self.roused(endpoint);
+        let (now, today) = (Instant::now(), Timestamp::now());
+        !agents.is_empty() && agents.iter().all(|load| load.room(Heed::Circuits, now, today).is_err())
+    }
+
+    fn roused(&self, endpoint: &str) -> Vec<Arc<Load>> {
+        let mut state = self.lock();
+        let agents = state.serving(endpoint);
+        if agents.is_empty() && state.rouse(endpoint) { state.serving(endpoint) } else { agents }
     }
 
     /// How many agents serve an endpoint.
@@ -154,6 +214,41 @@ impl Registry {
     pub fn dropped_copies(&self) -> u64 {
         self.copies.dropped()
     }
+}
+
+impl Load {
+    /// How many exchanges its rate and its circuit allow now, at least one.
+    fn room(&self, heed: Heed, now: Instant, today: Timestamp) -> Result<u32, Option<Duration>> {
+        let gate = if heed == Heed::Circuits { self.target.gate(today) } else { Gate::Pass };
+        if let Gate::Wait(until) = gate {
+            // Once its time is over it waits for the end of a probe, and nobody knows when that is.
+            return Err(Duration::try_from(until.duration_since(today)).ok().filter(|wait| !wait.is_zero()));
+        }
+        let room = self.pacer.as_ref().map_or(Ok(u32::MAX), |pacer| pacer.room(now)).map_err(Some)?;
+        Ok(if gate == Gate::Probe { 1 } else { room })
+    }
+
+    /// Takes one of them; whether it is a probe.
+    fn take(&self, heed: Heed, now: Instant, today: Timestamp) -> Result<bool, Duration> {
+        if let Some(pacer) = &self.pacer {
+            pacer.take(now)?;
+        }
+        match if heed == Heed::Circuits { self.target.ask(today) } else { Gate::Pass } {
+            Gate::Pass => Ok(false),
+            Gate::Probe => Ok(true),
+            Gate::Wait(_) => Err(UNKNOWN_WAIT), // Another one was quicker.
+        }
+    }
+}
+
+fn shorter(one: Option<Duration>, other: Duration) -> Duration {
+    one.map_or(other, |one| one.min(other))
+}
+
+/// A wait as the reason of a failure.
+#[must_use]
+pub fn limited(wait: Duration) -> Failure {
+    Failure::Limited { wait_ms: u64::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(u64::MAX) }
 }
 
 impl State {

@@ -4,19 +4,21 @@
 //! Invariant: no endpoint is open unless `none` was written out for it.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use relay_proto::{NotARate, Rate};
 use relay_schemes::Provider;
 use toml::Spanned;
 
 use super::keeping::keeping;
 use super::verify::{Rows, verify, wants_secret};
-use super::{HOUR, MAX_BODY, cidr, duration, read, size, texts};
+use super::{HOUR, MAX_BODY, cidr, duration, number, read, size, texts};
 use crate::config::effective::{EndpointSpec, Limits, VerifySpec};
 use crate::config::error::{Place, Report, suggest};
 use crate::config::flags::Flags;
-use crate::config::raw::{RawEndpoint, Text};
+use crate::config::raw::{Number, RawEndpoint, Text};
 use crate::config::secret_ref::SecretRef;
 use crate::config::values::{self, show_duration, show_size};
 use crate::endpoint::{EndpointName, Keeping, Replay};
@@ -25,6 +27,8 @@ const LIVE_DEADLINE: Duration = Duration::from_secs(30);
 const ASSURED_DEADLINE: Duration = Duration::from_secs(5);
 /// What a provider's own timeout is cut by, so that our answer still reaches it.
 const DEADLINE_MARGIN: Duration = Duration::from_secs(1);
+/// Most exchanges at a time that an endpoint may ask for; beyond it no limit is the honest word.
+const MAX_CONCURRENCY: u32 = 100_000;
 const DEFAULT_WAIT: Duration = Duration::from_secs(2);
 pub(super) const BOTH_WAYS_OUT: &str =
     "set verify = { provider = \"…\", secrets = [\"env:…\"] }, or verify = \"none\" to let anyone in";
@@ -131,6 +135,8 @@ fn from_file(
         allow: texts(&raw.allow, &key_of("allow"), cidr, report),
         hosts: texts(&raw.hosts, &key_of("hosts"), values::host, report),
         exclusive: exclusive(&raw.attach, &key, report),
+        rate: rate(&raw.rate, &key, report),
+        concurrency: concurrency(&raw.concurrency, &key, report),
         ..fallback
     };
     agree(&spec, raw, limits, &place, report);
@@ -213,6 +219,8 @@ fn defaults(
         allow: Vec::new(),
         replay: Replay::default(),
         exclusive: false,
+        rate: None,
+        concurrency: None,
         keeping,
     }
 }
@@ -268,6 +276,24 @@ fn exclusive(text: &Text, key: &str, report: &mut Report<'_>) -> bool {
     let place =
         text.as_ref().map(|text| (text.get_ref().as_str(), report.place(format!("{key}.attach"), Some(text.span()))));
     read(place, parse, report).unwrap_or(false)
+}
+
+/// `rate`: how often exchanges begin at most.
+fn rate(text: &Text, key: &str, report: &mut Report<'_>) -> Option<Rate> {
+    let parse = |text: &str| {
+        let help = "write it like \"50/s\", \"600/min\" or \"600/min, burst 20\", with numbers from 1 to 100000";
+        text.parse().map_err(|NotARate| (format!("\"{text}\" is not a rate"), help.to_owned()))
+    };
+    let setting =
+        text.as_ref().map(|text| (text.get_ref().as_str(), report.place(format!("{key}.rate"), Some(text.span()))));
+    read(setting, parse, report)
+}
+
+/// `concurrency`: how many exchanges there are at a time at most.
+fn concurrency(count: &Number, key: &str, report: &mut Report<'_>) -> Option<NonZeroU32> {
+    let count =
+        count.is_some().then(|| number(count, &format!("{key}.concurrency"), 1_u32, 1..=MAX_CONCURRENCY, report));
+    count.and_then(NonZeroU32::new)
 }
 
 pub(super) fn warn_open(name: &EndpointName, place: &Place, report: &mut Report<'_>) {

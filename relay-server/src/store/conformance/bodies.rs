@@ -23,7 +23,7 @@ pub(super) async fn heads_come_back_byte_for_byte(store: Arc<dyn Store>) {
     append(&store, NewEvent { body: Body::Bytes(Bytes::new()), ..event("a", 2) }).await;
     let empty = claim(&store, "a", 1, 500, 6).await.remove(0);
     assert_eq!(empty.body, Some(Bytes::new()));
-    assert_eq!(store.body(name("a"), id(2), 0..10).await.expect("read"), Some(Bytes::new()));
+    assert_eq!(store.body(name("a"), id(2), 0..10, at(0)).await.expect("read"), Some(Bytes::new()));
 }
 
 /// Bytes in which every place can be told from its neighbours.
@@ -36,14 +36,14 @@ async fn reads_back(store: &Arc<dyn Store>, event: EventId, whole: &[u8]) {
     for (from, to) in
         [(0, 1), (0, 65_536), (262_143, 262_145), (262_144, 524_288), (size - 3, size + 50), (size, size + 1)]
     {
-        let part = store.body(name("a"), event, from..to).await.expect("read").expect("there");
+        let part = store.body(name("a"), event, from..to, at(0)).await.expect("read").expect("there");
         let at = |place: u64| usize::try_from(place.min(size)).expect("small");
         assert_eq!(part, whole[at(from)..at(to)], "{from}..{to}");
     }
-    let largest = store.body(name("a"), event, 0..u64::MAX).await.expect("read").expect("there");
+    let largest = store.body(name("a"), event, 0..u64::MAX, at(0)).await.expect("read").expect("there");
     assert_eq!(largest.len() as u64, size.min(MAX_RANGE_BYTES));
     #[expect(clippy::reversed_empty_ranges, reason = "a caller's mistake is an empty part")]
-    let backwards = store.body(name("a"), event, 9..3).await.expect("read").expect("there");
+    let backwards = store.body(name("a"), event, 9..3, at(0)).await.expect("read").expect("there");
     assert!(backwards.is_empty());
 }
 
@@ -85,7 +85,7 @@ pub(super) async fn a_body_that_cannot_be_read_is_refused(store: Arc<dyn Store>)
         let error = store.append(vec![NewEvent { body: short, ..event("a", 1) }], at(1)).await.expect_err("refused");
         assert!(matches!(&error, StoreError::Invalid(why) if why.contains("body")), "{error}");
     }
-    assert!(store.event(None, id(1)).await.expect("read").is_none());
+    assert!(store.event(None, id(1), at(0)).await.expect("read").is_none());
     append(&store, event("a", 1)).await;
 }
 
@@ -100,4 +100,30 @@ pub(super) async fn long_answers_lose_their_body(store: Arc<dyn Store>) {
         assert_eq!((answer.body.len() == length, answer.truncated), (kept, !kept));
         assert_eq!(answer.headers, [("x-answer".into(), b"\xffyes".to_vec())]);
     }
+}
+
+pub(super) async fn the_first_and_the_last_attempts_stay_on_record(store: Arc<dyn Store>) {
+    append(&store, event("a", 1)).await;
+    let last = MAX_ATTEMPTS as u64 + 5;
+    let mut third = None;
+    for fence in 1..=last {
+        // Every other holder says nothing of its attempt.
+        let now = i64::try_from(fence).expect("small") * 10;
+        let held = claim(&store, "a", 1, now + 10, now).await.remove(0);
+        assert_eq!((held.lease.fence, u64::from(held.lease.attempt)), (fence, fence));
+        if fence % 2 == 0 || fence == last {
+            settle(&store, end(&held, Some(500), Then::Retry(at(now + 10)), now), now).await;
+        }
+        if fence == 3 {
+            third = Some(held);
+        }
+    }
+    let fences = async || record(&store, id(1)).await.attempts.iter().map(|one| one.fence).collect::<Vec<_>>();
+    let kept: Vec<u64> = std::iter::once(1).chain(last - 98..=last).collect();
+    assert_eq!(fences().await, kept);
+    let late = end(&third.expect("held"), Some(200), Then::Done, 9000);
+    assert_eq!(settle(&store, late, 9000).await, Ended::Recorded);
+    assert_eq!(fences().await, kept, "what is told late of one in the middle is not kept, either");
+    let summary = record(&store, id(1)).await.summary;
+    assert_eq!((u64::from(summary.attempts), summary.state), (last, State::Pending), "all of them count");
 }

@@ -153,9 +153,9 @@ pub(super) async fn unknown_events_and_endpoints_are_told_apart(store: Arc<dyn S
     assert!(claim(&store, "b", 1, 100, 5).await.is_empty());
     assert_eq!(act(&store, "a", id(99), Action::Cancel, 7).await, Acted::Unknown);
     assert_eq!(act(&store, "b", id(1), Action::Cancel, 7).await, Acted::Unknown);
-    assert!(store.event(Some(name("b")), id(1)).await.expect("read").is_none());
-    assert!(store.event(None, id(99)).await.expect("read").is_none());
-    assert!(store.body(name("b"), id(1), 0..10).await.expect("read").is_none());
+    assert!(store.event(Some(name("b")), id(1), at(0)).await.expect("read").is_none());
+    assert!(store.event(None, id(99), at(0)).await.expect("read").is_none());
+    assert!(store.body(name("b"), id(1), 0..10, at(0)).await.expect("read").is_none());
 }
 
 pub(super) async fn a_batch_with_an_id_twice_keeps_nothing(store: Arc<dyn Store>) {
@@ -167,7 +167,7 @@ pub(super) async fn a_batch_with_an_id_twice_keeps_nothing(store: Arc<dyn Store>
         assert!(matches!(&error, StoreError::Invalid(why) if why.contains("already")), "{error}");
     }
     for ms in [2, 3, 4] {
-        assert!(store.event(None, id(ms)).await.expect("read").is_none(), "event {ms}");
+        assert!(store.event(None, id(ms), at(0)).await.expect("read").is_none(), "event {ms}");
     }
     assert_eq!(store.backlog().await.expect("read").len(), 1, "no trace of endpoint z");
     append(&store, event("z", 4)).await;

@@ -113,7 +113,7 @@ pub(super) async fn one_event_is_shown_with_its_head_and_attempts(store: Arc<dyn
     let second = claim(&store, "a", 1, 500, 10).await.remove(0);
     let passed = end(&second, Some(204), Then::Done, 12);
     settle(&store, passed.clone(), 12).await;
-    let found = store.event(Some(name("a")), id(1)).await.expect("read").expect("there");
+    let found = store.event(Some(name("a")), id(1), at(0)).await.expect("read").expect("there");
     assert_eq!(found.head, event("a", 1).head);
     assert_eq!(found.attempts, [failed.attempt, passed.attempt]);
     let summary = found.summary;

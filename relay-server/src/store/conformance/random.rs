@@ -250,8 +250,8 @@ impl Pair {
     async fn look(&mut self) {
         both!(self, store => store.backlog()).expect("read");
         let Some((endpoint, id)) = self.dice.one(&self.ids).cloned() else { return };
-        both!(self, store => store.event(None, id)).expect("read");
-        both!(self, store => store.body(endpoint.clone(), id, 1..70_001)).expect("read");
+        both!(self, store => store.event(None, id, at(0))).expect("read");
+        both!(self, store => store.body(endpoint.clone(), id, 1..70_001, at(0))).expect("read");
         both!(self, store => store.bulks()).expect("read");
     }
 

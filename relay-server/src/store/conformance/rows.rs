@@ -106,7 +106,7 @@ pub(super) async fn refused_requests_are_bounded(store: Arc<dyn Store>) {
     assert_eq!(all.len(), MAX_REFUSED);
     assert_eq!((all[0].id, all.last().expect("a row").id), (id(count + 5), id(6)), "the newest first");
     assert_eq!(store.refused(None, 1).await.expect("read")[0].id, id(9000));
-    assert!(store.event(None, id(9000)).await.expect("read").is_none(), "never an event");
+    assert!(store.event(None, id(9000), at(0)).await.expect("read").is_none(), "never an event");
     let day = 24 * 60 * 60 * 1000;
     let policy =
         Purge { retention: Duration::MAX, pending_retention: Duration::MAX, max_bytes: u64::MAX, cursor: None };

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::store::{
-    Act, Acted, Action, Attempt, Delivery, End, Ended, Head, INLINE_BYTES, Lease, MAX_CLAIM, NewEvent, State, Verdict,
-    Want,
+    Act, Acted, Action, Attempt, Delivery, End, Ended, Head, INLINE_BYTES, Lease, MAX_ATTEMPTS, MAX_CLAIM, NewEvent,
+    State, Verdict, Want,
     rules::{Likeness, Row, compare, leaves_record},
 };
 use crate::webhook::EventId;
@@ -167,6 +167,7 @@ impl Shelf {
         let kept = self.events.get_mut(&id).expect("it was just put there");
         if let Some(lost) = lost {
             kept.attempts.entry(lost.fence).or_insert(lost);
+            thin_out(&mut kept.attempts);
         }
         let summary = kept.row.summary.clone();
         let body = (summary.size <= INLINE_BYTES).then(|| kept.body.clone());
@@ -187,6 +188,7 @@ impl Shelf {
         let ended = row.settle(&end, now);
         if leaves_record(&end, ended) {
             kept.attempts.insert(end.attempt.fence, end.attempt);
+            thin_out(&mut kept.attempts);
         }
         match ended {
             Ended::Settled(state) if !state.is_open() => self.put_ended(row, now),
@@ -223,5 +225,14 @@ impl Shelf {
             self.put_ended(row, now);
         }
         expires
+    }
+}
+
+/// Leaves the first and the last ones.
+fn thin_out(attempts: &mut BTreeMap<u64, Attempt>) {
+    while attempts.len() > MAX_ATTEMPTS
+        && let Some(second) = attempts.keys().nth(1).copied()
+    {
+        attempts.remove(&second);
     }
 }

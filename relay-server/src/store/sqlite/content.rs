@@ -12,7 +12,7 @@ use super::{
     row::{Found, time},
 };
 use crate::{
-    store::{Answer, Attempt, Head, MAX_RANGE_BYTES, Outcome, StoreError, rules},
+    store::{Answer, Attempt, Head, MAX_ATTEMPTS, MAX_RANGE_BYTES, Outcome, StoreError, Summary, rules},
     webhook::EventId,
 };
 
@@ -114,7 +114,7 @@ pub(super) fn answer(row: &SqlRow<'_>, first: usize) -> Result<Answer, StoreErro
 pub(super) fn attempts(connection: &Connection, key: i64, id: EventId) -> Result<Vec<Attempt>, StoreError> {
     let mut query = connection.prepare_cached(
         "SELECT fence, number, started_at, duration_us, outcome, agent, status, headers, body, truncated \
-         FROM attempt WHERE endpoint = ?1 AND id = ?2 ORDER BY fence LIMIT 1000",
+         FROM attempt WHERE endpoint = ?1 AND id = ?2 ORDER BY fence",
     )?;
     let mut rows = query.query(params![key, id.as_bytes()])?;
     let mut attempts = Vec::new();
@@ -140,7 +140,7 @@ pub(super) fn attempts(connection: &Connection, key: i64, id: EventId) -> Result
 pub(super) fn put_attempt(
     connection: &Connection,
     key: i64,
-    id: EventId,
+    event: &Summary,
     attempt: &Attempt,
     over: bool,
 ) -> Result<(), StoreError> {
@@ -153,7 +153,7 @@ pub(super) fn put_attempt(
     ))?;
     insert.execute(params![
         key,
-        id.as_bytes(),
+        event.id.as_bytes(),
         attempt.fence,
         attempt.number,
         millis(attempt.started_at),
@@ -165,6 +165,21 @@ pub(super) fn put_attempt(
         body,
         answer.is_some_and(|answer| answer.truncated),
     ])?;
+    // Each record has a fence of its own, so that there are never more than the newest one says.
+    if event.fence > MAX_ATTEMPTS as u64 {
+        thin_out(connection, key, event.id)?;
+    }
+    Ok(())
+}
+
+/// Leaves the first and the last records.
+fn thin_out(connection: &Connection, key: i64, id: EventId) -> Result<(), StoreError> {
+    let mut delete = connection.prepare_cached(
+        "DELETE FROM attempt WHERE endpoint = ?1 AND id = ?2 \
+         AND fence > (SELECT min(fence) FROM attempt WHERE endpoint = ?1 AND id = ?2) \
+         AND fence < (SELECT fence FROM attempt WHERE endpoint = ?1 AND id = ?2 ORDER BY fence DESC LIMIT 1 OFFSET ?3)",
+    )?;
+    delete.execute(params![key, id.as_bytes(), MAX_ATTEMPTS as u64 - 2])?;
     Ok(())
 }
 

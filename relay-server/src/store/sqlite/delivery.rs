@@ -71,7 +71,7 @@ fn lease(
     let Some(mut found) = row::load(tx.connection, endpoint, key, id)? else { return Ok(None) };
     let (lease, lost) = found.row.lease(until, now);
     if let Some(lost) = lost {
-        content::put_attempt(tx.connection, key, id, &lost, false)?;
+        content::put_attempt(tx.connection, key, &found.row.summary, &lost, false)?;
     }
     row::update(tx.connection, key, &found.row)?;
     Ok(Some((found, lease)))
@@ -100,7 +100,7 @@ pub(super) fn settle(tx: &mut Tx<'_>, end: &End, now: Timestamp) -> Result<Ended
     let ended = found.row.settle(end, now);
     let attempt: &Attempt = &end.attempt;
     if rules::leaves_record(end, ended) {
-        content::put_attempt(tx.connection, key, end.id, attempt, true)?;
+        content::put_attempt(tx.connection, key, &found.row.summary, attempt, true)?;
     }
     match ended {
         Ended::Settled(_) if is_young => tx.grow(key, &found)?,

@@ -18,6 +18,8 @@ struct Written {
     /// Left out where it says nothing, as in heads from before there was a choice.
     #[serde(default, skip_serializing_if = "is_auto")]
     signature: Signature,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signer: Option<String>,
     headers: Vec<(String, String)>,
 }
 
@@ -34,6 +36,7 @@ pub(super) fn write(head: &Head) -> String {
         peer: head.peer,
         verified: head.verified.clone(),
         signature: head.signature,
+        signer: head.signer.clone(),
         headers: latin1(&head.headers),
     };
     serde_json::to_string(&written).expect("texts and numbers always make JSON")
@@ -49,6 +52,7 @@ pub(super) fn read(text: &str) -> Result<Head, StoreError> {
         peer: written.peer,
         verified: written.verified,
         signature: written.signature,
+        signer: written.signer,
     })
 }
 
@@ -88,5 +92,15 @@ mod tests {
         assert_eq!(write(&head), old);
         let fresh = Head { signature: Signature::Fresh, ..head };
         assert_eq!(read(&write(&fresh)).expect("a head"), fresh);
+    }
+
+    #[test]
+    fn a_head_from_before_there_were_signers_is_read_and_written_as_it_was() {
+        let text =
+            r#"{"method":"POST","target":"/","url":"https://a.test","peer":"::1","verified":"none","headers":[]}"#;
+        let head = read(text).expect("a head");
+        assert_eq!((head.signer.as_deref(), write(&head).as_str()), (None, text));
+        let signed = Head { signer: Some("0123456789abcdef".to_owned()), ..head };
+        assert_eq!(read(&write(&signed)), Ok(signed));
     }
 }

@@ -194,7 +194,7 @@ fn put_content(connection: &Connection, seq: i64, key: i64, row: &Row, event: &R
          sender_id, dedup_key) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
     )?;
     let id = row.summary.id.as_bytes();
-    let seed = event.waits(row).then(|| young::Seed::of(row)).unwrap_or_default();
+    let seed = if event.waits(row) { young::Seed::of(row) } else { young::Seed::default() };
     insert.execute(params![
         seq,
         key,

@@ -32,6 +32,7 @@ fn event(n: u64, body: impl Into<Bytes>) -> NewEvent {
             peer: std::net::Ipv4Addr::LOCALHOST.into(),
             verified: "none".into(),
             signature: crate::store::Signature::Auto,
+            signer: None,
         },
         body: Body::Bytes(body.into()),
         event_type: None,
@@ -209,13 +210,13 @@ async fn reopening_keeps_everything() {
     assert!(!schema::beside(&folder.path(), "part").exists());
     let store = folder.open();
     assert!(store.usage().bytes > 300_000, "known from the start");
-    let first = store.event(None, id(1)).await.expect("read").expect("there");
+    let first = store.event(None, id(1), at(0)).await.expect("read").expect("there");
     assert_eq!((first.summary.state, first.attempts.len()), (State::Delivered, 1));
-    let second = store.event(None, id(2)).await.expect("read").expect("there").summary;
+    let second = store.event(None, id(2), at(0)).await.expect("read").expect("there").summary;
     assert_eq!((second.state, second.attempts, second.due_at), (State::Running, 1, Some(at(100))));
     let lost = claim(&store, 300, 200).await;
     assert_eq!(lost.deliveries[0].lease, Lease { fence: 2, attempt: 2, tries: 2 });
-    let part = store.body(name("a"), id(2), 299_000..300_000).await.expect("read").expect("there");
+    let part = store.body(name("a"), id(2), 299_000..300_000, at(0)).await.expect("read").expect("there");
     assert_eq!(part, long[..1000]);
     let dedup = Dedup { key: "k".into(), window: Duration::from_secs(60), sender_retries: true };
     let again = NewEvent { dedup: Some(dedup), ..event(3, "one") };
@@ -248,12 +249,12 @@ async fn a_failed_sync_is_the_end() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(store.usage().commits, commits);
     assert!(matches!(&*store.health().borrow(), Health::Failed(_)), "for ever");
-    assert!(store.event(None, id(1)).await.expect("read").is_some(), "people can still look");
+    assert!(store.event(None, id(1), at(0)).await.expect("read").is_some(), "people can still look");
     drop(store);
     let store = folder.open();
     assert_eq!(*store.health().borrow(), Health::Ready);
-    assert!(store.event(None, id(1)).await.expect("read").is_some(), "what was acknowledged is there");
-    assert!(store.event(None, id(2)).await.expect("read").is_none());
+    assert!(store.event(None, id(1), at(0)).await.expect("read").is_some(), "what was acknowledged is there");
+    assert!(store.event(None, id(2), at(0)).await.expect("read").is_none());
     take(&store, 4, "yes").await.expect("kept");
 }
 
@@ -267,7 +268,10 @@ async fn a_panic_in_the_writer_is_the_end_too() {
     let reading = store.readers.call(|_| -> Result<(), StoreError> { panic!("on purpose") });
     assert_eq!(answered(reading).await, Err(StoreError::Busy));
     for _ in 0..8 {
-        assert!(store.event(None, id(1)).await.expect("read").is_none(), "a read that panics ends nobody else's");
+        assert!(
+            store.event(None, id(1), at(0)).await.expect("read").is_none(),
+            "a read that panics ends nobody else's"
+        );
     }
 }
 
@@ -293,7 +297,7 @@ async fn a_full_disk_refuses_events_settles_on_and_recovers() {
     until("room", || *store.health().borrow() == Health::Ready).await;
     take(&store, 5, "five").await.expect("kept");
     assert!(schema::beside(&folder.path(), "reserve").exists(), "room is kept aside again");
-    assert!(store.event(None, id(3)).await.expect("read").is_none());
+    assert!(store.event(None, id(3), at(0)).await.expect("read").is_none());
 }
 
 #[tokio::test]
@@ -400,7 +404,7 @@ async fn a_backup_is_a_store_with_everything() {
     let deliveries = claim(&copy, 100, 5).await.deliveries;
     assert!(deliveries.len() >= 2);
     assert_eq!(deliveries[0].body, Some("short".into()));
-    let part = copy.body(name("a"), id(2), 499_000..500_000).await.expect("read").expect("there");
+    let part = copy.body(name("a"), id(2), 499_000..500_000, at(0)).await.expect("read").expect("there");
     assert_eq!(part, vec![3; 1000]);
     assert_eq!(copy.secret("a".into(), "s".into()).await.expect("read"), Some("sealed".into()));
     take(&copy, 9, "new").await.expect("kept");
@@ -434,8 +438,8 @@ async fn what_is_damaged_is_set_apart_and_not_delivered() {
     assert_eq!(page.events.len(), 6);
     assert!(page.events.iter().all(|event| event.reason == Some(Reason::RelayDamaged)));
     for _ in 0..2 {
-        assert_eq!(store.event(None, id(1)).await.map(|_| ()), Err(StoreError::Damaged(id(1))));
-        assert_eq!(store.body(name("a"), id(7), 262_144..262_150).await, Err(StoreError::Damaged(id(7))));
+        assert_eq!(store.event(None, id(1), at(0)).await.map(|_| ()), Err(StoreError::Damaged(id(1))));
+        assert_eq!(store.body(name("a"), id(7), 262_144..262_150, at(0)).await, Err(StoreError::Damaged(id(7))));
     }
     assert_eq!(store.usage().damaged, 6, "each is counted once");
     let replay = Act { endpoint: name("a"), id: id(1), action: Action::Replay(id(50), crate::store::Signature::Auto) };
@@ -452,8 +456,12 @@ async fn a_damaged_event_is_found_by_whoever_reads_it_first() {
     take(&store, 2, vec![5; 400_000]).await.expect("kept");
     damage(&folder, "UPDATE content SET body = X'00' WHERE seq = 1");
     damage(&folder, "UPDATE chunk SET data = zeroblob(10) WHERE n = 1");
-    assert!(store.event(None, id(1)).await.is_err());
-    assert!(store.body(name("a"), id(2), 0..400_000).await.is_err());
+    assert!(store.event(None, id(1), at(7)).await.is_err());
+    assert!(store.body(name("a"), id(2), 0..400_000, at(8)).await.is_err());
+    let filter = Filter { states: vec![State::Damaged], ..Filter::default() };
+    let page = store.list(filter, PageRequest { limit: 10, after: None, oldest_first: true }).await.expect("a page");
+    let found: Vec<_> = page.events.iter().map(|event| event.settled_at).collect();
+    assert_eq!(found, [Some(at(7)), Some(at(8))], "when they were found");
     assert!(claim(&store, 100, 5).await.deliveries.is_empty());
     assert_eq!(store.usage().damaged, 2);
 }
@@ -604,7 +612,7 @@ async fn rows_that_were_not_in_the_table_come_back_after_a_crash() {
     let other = killed(&folder);
     let after = other.open();
     for n in 1..=4 {
-        let (there, back) = (store.event(None, id(n)).await, after.event(None, id(n)).await);
+        let (there, back) = (store.event(None, id(n), at(9)).await, after.event(None, id(n), at(9)).await);
         let both = [there, back].map(|record| record.expect("read").expect("there"));
         let [there, back] = both.map(|record| format!("{:?} {:?}", record.summary, record.head));
         assert_eq!(there, back, "{n}");

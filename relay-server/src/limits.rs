@@ -1,0 +1,182 @@
+//! How much of an endpoint is let through to its handlers: so many exchanges in a time, and so many at a time.
+//!
+//! Counts for the whole process, whichever runtime an exchange is on. What is held back is for the caller to say: it
+//! is refused, or waits in the store. Copies for those that watch are not counted. Invariants: nothing here waits; a
+//! [`Turn`] counts until it is dropped, and its end is told to who waits for it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::Instant};
+
+use crate::{
+    endpoint::{Endpoint, EndpointName},
+    pace::Pacer,
+};
+
+/// What limited endpoints have let through. They are as many as the config ever named.
+#[derive(Default)]
+pub struct Limits {
+    meters: Mutex<HashMap<EndpointName, Meter>>,
+    freed: Notify,
+}
+
+#[derive(Default)]
+struct Meter {
+    in_flight: usize,
+    pacer: Option<Pacer>,
+}
+
+/// An endpoint takes nothing more for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full {
+    /// For how long; `None` until an exchange ends.
+    pub wait: Option<Duration>,
+}
+
+/// An exchange that counts among those of its endpoint.
+pub struct Turn {
+    limits: Arc<Limits>,
+    endpoint: EndpointName,
+}
+
+impl Limits {
+    /// How many exchanges may begin now, at most `most`, and at least one.
+    ///
+    /// # Errors
+    /// [`Full`].
+    pub fn room(&self, endpoint: &Endpoint, most: usize, now: Instant) -> Result<usize, Full> {
+        if endpoint.rate.is_none() && endpoint.concurrency.is_none() {
+            return Ok(most);
+        }
+        let mut meters = self.lock();
+        let meter = meter(&mut meters, endpoint, now);
+        let most = most.min(meter.free(endpoint)?);
+        let room = meter.pacer.as_ref().map(|pacer| pacer.room(now)).transpose();
+        let room = room.map_err(|wait| Full { wait: Some(wait) })?;
+        Ok(room.map_or(most, |room| most.min(usize::try_from(room).unwrap_or(usize::MAX))))
+    }
+
+    /// The right to begin one; to be kept until it is over.
+    ///
+    /// # Errors
+    /// [`Full`].
+    pub fn take(self: &Arc<Self>, endpoint: &Endpoint, now: Instant) -> Result<Option<Turn>, Full> {
+        if endpoint.rate.is_none() && endpoint.concurrency.is_none() {
+            return Ok(None);
+        }
+        let mut meters = self.lock();
+        let meter = meter(&mut meters, endpoint, now);
+        meter.free(endpoint)?;
+        if let Some(pacer) = &meter.pacer {
+            pacer.take(now).map_err(|wait| Full { wait: Some(wait) })?;
+        }
+        meter.in_flight += 1;
+        Ok(Some(Turn { limits: Arc::clone(self), endpoint: endpoint.name.clone() }))
+    }
+
+    /// Ends when an exchange of a limited endpoint is over. One that ended before is not missed.
+    pub async fn freed(&self) {
+        self.freed.notified().await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<EndpointName, Meter>> {
+        self.meters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An endpoint's meter, by the rate that it has now.
+fn meter<'m>(meters: &'m mut HashMap<EndpointName, Meter>, endpoint: &Endpoint, now: Instant) -> &'m mut Meter {
+    let meter = meters.entry(endpoint.name.clone()).or_default();
+    if meter.pacer.as_ref().map(Pacer::rate) != endpoint.rate {
+        meter.pacer = endpoint.rate.map(|rate| Pacer::new(rate, now));
+    }
+    meter
+}
+
+impl Meter {
+    fn free(&self, endpoint: &Endpoint) -> Result<usize, Full> {
+        let Some(most) = endpoint.concurrency else { return Ok(usize::MAX) };
+        match usize::try_from(most.get()).unwrap_or(usize::MAX).saturating_sub(self.in_flight) {
+            0 => Err(Full { wait: None }),
+            free => Ok(free),
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(meter) = self.limits.lock().get_mut(&self.endpoint) {
+            meter.in_flight -= 1;
+        }
+        self.limits.freed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+    use crate::{endpoint::Allow, verify::Rule};
+
+    fn endpoint(rate: Option<&str>, concurrency: Option<u32>) -> Endpoint {
+        Endpoint {
+            name: EndpointName::parse("e").expect("a name"),
+            verify: Rule::Open,
+            deadline: Duration::from_secs(1),
+            idle_timeout: Duration::from_secs(1),
+            max_body: 1,
+            wait_for_agent: Duration::ZERO,
+            hosts: Vec::new(),
+            allow: Allow::default(),
+            replay: crate::endpoint::Replay::Off,
+            exclusive: false,
+            rate: rate.map(|rate| rate.parse().expect("a rate")),
+            concurrency: concurrency.and_then(NonZeroU32::new),
+            keeping: None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn exchanges_at_a_time_are_counted_until_they_are_over_and_who_waits_hears_of_it() {
+        let (limits, endpoint) = (Arc::new(Limits::default()), endpoint(None, Some(2)));
+        let now = Instant::now();
+        assert_eq!(limits.room(&endpoint, 64, now), Ok(2));
+        let (one, two) = (limits.take(&endpoint, now), limits.take(&endpoint, now));
+        assert!(one.is_ok() && two.is_ok());
+        assert_eq!(limits.room(&endpoint, 64, now), Err(Full { wait: None }));
+        assert_eq!(limits.take(&endpoint, now).err(), Some(Full { wait: None }));
+        drop(one);
+        limits.freed().await;
+        assert_eq!(limits.room(&endpoint, 64, now), Ok(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reload_keeps_what_was_counted_unless_the_rate_is_another() {
+        let limits = Arc::new(Limits::default());
+        let now = Instant::now();
+        let taken = limits.take(&endpoint(Some("1/min"), Some(5)), now);
+        assert!(taken.is_ok());
+        let minute = Err(Full { wait: Some(Duration::from_secs(60)) });
+        assert_eq!(limits.room(&endpoint(Some("1/min"), Some(5)), 64, now), minute);
+        assert_eq!(limits.room(&endpoint(Some("1/min"), None), 64, now), minute);
+        assert_eq!(limits.room(&endpoint(Some("30/s"), Some(5)), 64, now), Ok(4));
+        assert_eq!(limits.room(&endpoint(None, None), 64, now), Ok(64));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_finds_all_places_taken_uses_up_none_of_the_rate() {
+        let (limits, endpoint) = (Arc::new(Limits::default()), endpoint(Some("2/min, burst 2"), Some(1)));
+        let now = Instant::now();
+        let taken = limits.take(&endpoint, now);
+        for _ in 0..5 {
+            assert_eq!(limits.take(&endpoint, now).err(), Some(Full { wait: None }));
+        }
+        drop(taken);
+        assert!(limits.take(&endpoint, now).is_ok());
+    }
+}
