@@ -216,6 +216,12 @@ impl Delivery {
         keeping.is_some_and(|keeping| !matches!(keeping.order, Order::None))
     }
 
+    /// When an endpoint's handler is tried again, where it failed so often that it is left alone.
+    #[must_use]
+    pub fn left_alone_until(&self, endpoint: &EndpointName) -> Option<Timestamp> {
+        lock(&self.circuits).get(endpoint).and_then(Circuit::open_until)
+    }
+
     /// What waits, by endpoint.
     pub async fn waiting(&self) -> Vec<Waiting> {
         let Ok(backlog) = self.store.backlog().await else { return Vec::new() };

@@ -35,6 +35,7 @@ mod rows;
 mod rules;
 pub mod seal;
 mod sqlite;
+mod vault;
 
 #[cfg(test)]
 mod conformance;
@@ -51,6 +52,7 @@ pub use rows::{
     Usage,
 };
 pub use sqlite::{SqliteOptions, SqliteStore, check};
+pub use vault::Vault;
 
 /// Largest body of an answer that is kept, in bytes.
 pub const MAX_ANSWER_BYTES: usize = 64 * 1024;

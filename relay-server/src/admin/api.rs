@@ -18,11 +18,11 @@ use relay_schemes::explain::Finding;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Admin;
+use super::{Admin, events::failed};
 use crate::{
     handshakes::{Handshake, MAX_KEPT},
     ingress::explain,
-    refused::{Entry, MAX_ENTRIES},
+    refused::{Entry, MASKED, MAX_ENTRIES, authenticates, masked_url},
     webhook::EventId,
 };
 
@@ -33,8 +33,9 @@ const DEFAULT_LIMIT: usize = 100;
 const BODY_NOT_READ: &str =
     "it was refused by its head alone, so its body was not read and nothing was looked for in it";
 
-/// What stands in place of what is masked.
-pub(super) const MASKED: &str = "[masked]";
+/// What is said of a request that was read from the store, where something is masked.
+const CREDENTIALS_NOT_KEPT: &str = "this was read from the store, into which no token, password or cookie is written: \
+    what is said of those does not count";
 
 pub(super) fn routes() -> Router<Admin> {
     Router::new()
@@ -67,20 +68,24 @@ struct Listing {
 
 async fn list_refused(State(admin): State<Admin>, Query(listing): Query<Listing>) -> Response {
     let limit = listing.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_ENTRIES);
-    let entries = admin.door.refused.list(listing.endpoint.as_deref(), limit, Timestamp::now());
+    let (store, endpoint) = (&admin.door.delivery.store, listing.endpoint.as_deref());
+    let entries = match admin.door.refused.list_all(store, endpoint, limit, Timestamp::now()).await {
+        Ok(entries) => entries,
+        Err(error) => return *failed(error),
+    };
     let entries: Vec<_> = entries.iter().map(|entry| summary(entry)).collect();
     answer(StatusCode::OK, &json!({ "refused": entries }))
 }
 
 async fn show_refused(State(admin): State<Admin>, Path(id): Path<String>) -> Response {
-    match find(&admin, &id) {
+    match find(&admin, &id).await {
         Ok(entry) => answer(StatusCode::OK, &detail(&entry)),
         Err(error) => *error,
     }
 }
 
 async fn explain_refused(State(admin): State<Admin>, Path(id): Path<String>) -> Response {
-    let entry = match find(&admin, &id) {
+    let entry = match find(&admin, &id).await {
         Ok(entry) => entry,
         Err(error) => return *error,
     };
@@ -89,6 +94,11 @@ async fn explain_refused(State(admin): State<Admin>, Path(id): Path<String>) -> 
             && let Some(found) = findings.as_array_mut()
         {
             found.push(json!({ "code": "body_not_read", "message": BODY_NOT_READ }));
+        }
+        if entry.masked
+            && let Some(found) = findings.as_array_mut()
+        {
+            found.push(json!({ "code": "credentials_not_kept", "message": CREDENTIALS_NOT_KEPT }));
         }
         answer(StatusCode::OK, &json!({ "id": id, "findings": findings }))
     };
@@ -112,13 +122,13 @@ async fn explain_refused(State(admin): State<Admin>, Path(id): Path<String>) -> 
     }
 }
 
-fn find(admin: &Admin, id: &str) -> Result<Arc<Entry>, Box<Response>> {
+async fn find(admin: &Admin, id: &str) -> Result<Arc<Entry>, Box<Response>> {
     let id = id
         .parse::<EventId>()
         .map_err(|_| error(StatusCode::BAD_REQUEST, "bad_id", "an event's id is hook_ and 32 hexadecimal digits"))?;
-    Ok(admin.door.refused.find(id, Timestamp::now()).ok_or_else(|| {
-        let why =
-            "no refused request has this id; they are kept for a day, a thousand for each endpoint, until a restart";
+    let found = admin.door.refused.find_anywhere(&admin.door.delivery.store, id, Timestamp::now()).await;
+    Ok(found.map_err(failed)?.ok_or_else(|| {
+        let why = "no refused request has this id; they are kept for a day, a thousand for each endpoint";
         error(StatusCode::NOT_FOUND, "not_found", why)
     })?)
 }
@@ -169,43 +179,4 @@ fn detail(entry: &Entry) -> Value {
     detail["body_base64"] = BASE64.encode(&entry.body).into();
     detail["body_kept"] = entry.body.len().into();
     detail
-}
-
-/// Whether what goes by this name lets its bearer in. A signature does not: it is worth nothing without its body.
-pub(super) fn authenticates(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    ["authorization", "cookie", "token", "secret", "password", "api-key", "apikey", "api_key"]
-        .iter()
-        .any(|word| name.contains(word))
-        || name == "key"
-}
-
-/// The URL with the values of such query parameters masked.
-fn masked_url(url: &str) -> String {
-    let Some((before, query)) = url.split_once('?') else { return url.to_owned() };
-    let mask = |pair: &str| match pair.split_once('=') {
-        Some((name, _)) if authenticates(name) => format!("{name}={MASKED}"),
-        _ => pair.to_owned(),
-    };
-    format!("{before}?{}", query.split('&').map(mask).collect::<Vec<_>>().join("&"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_lets_its_bearer_in_is_masked() {
-        for name in ["Authorization", "Cookie", "X-Gitlab-Token", "X-Telegram-Bot-Api-Secret-Token", "api-key"] {
-            assert!(authenticates(name), "{name}");
-        }
-        for name in ["x-hub-signature-256", "stripe-signature", "webhook-id", "content-type"] {
-            assert!(!authenticates(name), "{name}");
-        }
-        assert_eq!(
-            masked_url("https://a/b?x=1&token=t&hub.verify_token=v"),
-            "https://a/b?x=1&token=[masked]&hub.verify_token=[masked]"
-        );
-        assert_eq!(masked_url("https://a/b"), "https://a/b");
-    }
 }

@@ -1,6 +1,4 @@
-//! The admin API's part about kept events: read them, act on them, see and hold what waits.
-
-use std::collections::BTreeMap;
+//! The admin API's part about kept events: read them and act on them.
 
 use axum::{
     Router,
@@ -16,10 +14,11 @@ use serde_json::{Value, json};
 
 use super::{
     Admin,
-    api::{MASKED, answer, authenticates, error},
+    api::{answer, error},
 };
 use crate::{
     endpoint::EndpointName,
+    refused::{MASKED, authenticates},
     store::{
         Act, Acted, Action, Attempt, BulkAction, Cursor, Filter, MAX_PAGE, MAX_RANGE_BYTES, PageRequest, Record,
         State as Stands, StatusRange, StoreError, Summary,
@@ -41,8 +40,6 @@ pub(super) fn routes() -> Router<Admin> {
         .route("/api/v1/events/{id}/{action}", post(act))
         .route("/api/v1/dead/{action}", post(bulk))
         .route("/api/v1/bulks", get(bulks))
-        .route("/api/v1/endpoints", get(endpoints))
-        .route("/api/v1/endpoints/{name}/{action}", post(hold))
         .route("/api/v1/backup", post(backup))
 }
 
@@ -64,7 +61,7 @@ struct Asked {
     oldest_first: bool,
 }
 
-type Refusal = Box<Response>;
+pub(super) type Refusal = Box<Response>;
 
 fn wrong(message: &str) -> Refusal {
     Box::new(error(StatusCode::BAD_REQUEST, "bad_request", message))
@@ -239,52 +236,6 @@ async fn bulks(State(admin): State<Admin>) -> Response {
     }
 }
 
-async fn endpoints(State(admin): State<Admin>) -> Response {
-    let backlog = match admin.door.delivery.store.backlog().await {
-        Ok(backlog) => backlog,
-        Err(error) => return *failed(error),
-    };
-    let backlog: BTreeMap<_, _> = backlog.iter().map(|one| (one.endpoint.as_str().to_owned(), one)).collect();
-    let shown = |endpoint: &std::sync::Arc<crate::endpoint::Endpoint>| {
-        let mode = match &endpoint.keeping {
-            None => "live",
-            Some(keeping) if keeping.assured => "assured",
-            Some(_) => "durable",
-        };
-        let waits = backlog.get(endpoint.name.as_str());
-        json!({
-            "name": endpoint.name.as_str(),
-            "mode": mode,
-            "provider": endpoint.verify.provider_name(),
-            "agents": admin.door.registry.serving(endpoint.name.as_str()),
-            "paused": waits.is_some_and(|waits| waits.paused),
-            "waiting": waits.map_or(0, |waits| waits.open),
-            "oldest": waits.and_then(|waits| waits.oldest).map(|at| at.to_string()),
-            "next_due": waits.and_then(|waits| waits.next_due).map(|at| at.to_string()),
-        })
-    };
-    let all: Vec<Value> = admin.door.routes.load().endpoints().map(shown).collect();
-    answer(StatusCode::OK, &json!({ "endpoints": all }))
-}
-
-async fn hold(State(admin): State<Admin>, Path((named, action)): Path<(String, String)>) -> Response {
-    let paused = match action.as_str() {
-        "pause" => true,
-        "resume" => false,
-        _ => return super::api::unknown().await,
-    };
-    let Some(endpoint) = admin.door.routes.load().endpoint(&named).cloned() else {
-        return error(StatusCode::NOT_FOUND, "not_found", "no endpoint has this name");
-    };
-    if endpoint.keeping.is_none() {
-        return error(StatusCode::CONFLICT, "live", "a live endpoint keeps nothing, so there is nothing to hold back");
-    }
-    match admin.door.delivery.pause(&endpoint.name, paused).await {
-        Ok(()) => answer(StatusCode::OK, &json!({ "name": named, "paused": paused })),
-        Err(error) => *failed(error),
-    }
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct To {
@@ -302,13 +253,13 @@ async fn backup(State(admin): State<Admin>, Query(To { to }): Query<To>) -> Resp
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
-fn failed(why: StoreError) -> Refusal {
+pub(super) fn failed(why: StoreError) -> Refusal {
     let (status, code) = match &why {
         StoreError::Busy | StoreError::AtCapacity | StoreError::NoSpace => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
         StoreError::Damaged(_) => (StatusCode::UNPROCESSABLE_ENTITY, "damaged"),
         StoreError::Unknown(_) => (StatusCode::NOT_FOUND, "not_found"),
         StoreError::Invalid(_) | StoreError::Clash(_) => (StatusCode::CONFLICT, "conflict"),
-        StoreError::Failed(_) | StoreError::Unusable(_) | StoreError::Internal(_) => {
+        StoreError::Failed(_) | StoreError::Unusable(_) | StoreError::InUse(_) | StoreError::Internal(_) => {
             (StatusCode::INTERNAL_SERVER_ERROR, "store_failed")
         }
     };

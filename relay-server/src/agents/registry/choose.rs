@@ -15,6 +15,9 @@ use super::{
 };
 use crate::webhook::Failure;
 
+/// Agents of an endpoint that are named at most.
+const MAX_SHOWN: usize = 100;
+
 impl Registry {
     /// A right to an exchange with the freest agent of an endpoint that takes events of this type.
     ///
@@ -84,6 +87,18 @@ impl Registry {
     #[must_use]
     pub fn serving(&self, endpoint: &str) -> usize {
         self.lock().serving(endpoint).len()
+    }
+
+    /// Who is attached to an endpoint: the token's name, the agent's, and how it stands. The first hundred.
+    #[must_use]
+    pub fn attached(&self, endpoint: &str) -> Vec<(Arc<str>, String, Standing)> {
+        let state = self.lock();
+        let Some(places) = state.places.get(endpoint) else { return Vec::new() };
+        let one = |key| {
+            let (session, standing) = (state.sessions.get(&key)?, places.standing(key)?);
+            Some((Arc::clone(&session.identity.token), session.identity.name.clone(), standing))
+        };
+        places.all().filter_map(one).take(MAX_SHOWN).collect()
     }
 
     /// Ends when an agent came, left, or stands otherwise than before.
