@@ -5,6 +5,7 @@
 //! loopback as well. No answer allows another origin to read it.
 
 mod api;
+mod endpoints;
 mod events;
 mod gate;
 mod listener;
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     agents::token::{AgentToken, TokenHash},
     ingress::Door,
+    live::Live,
     state::StateDir,
 };
 
@@ -59,6 +61,8 @@ pub struct Admin {
     pub readiness: Readiness,
     /// What happens at the public listener.
     pub door: Arc<Door>,
+    /// What runs, and how it is changed.
+    pub live: Arc<Live>,
     /// The token's hash.
     pub token: TokenHash,
 }
@@ -81,6 +85,7 @@ pub async fn serve(listener: TcpListener, admin: Admin, stop: CancellationToken)
         .route("/metrics", get(metrics));
     let closed = api::routes()
         .merge(events::routes())
+        .merge(endpoints::routes())
         .fallback(api::unknown)
         .layer(middleware::from_fn_with_state(admin.clone(), gate::check));
     let router = open.merge(closed).layer(middleware::map_response(gate::harden)).with_state(admin);

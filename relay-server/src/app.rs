@@ -8,7 +8,7 @@ use std::{
     net::{SocketAddr, TcpListener as StdListener},
     path::PathBuf,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
@@ -25,14 +25,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     admin::{self, Admin, Readiness},
-    agents::{
-        accept::{self, Terms},
-        guesses::Guesses,
-        outcomes::Outcomes,
-        registry::Registry,
-        skips::Skips,
-    },
-    config::{Config, Listen, Source, StoreSpec, Warning},
+    agents::{accept::Terms, guesses::Guesses, outcomes::Outcomes, registry::Registry, skips::Skips},
+    config::{Config, Listen, Source, StoreSpec},
     delivery::{self, Delivery},
     handshakes::Handshakes,
     ingress::{
@@ -41,16 +35,16 @@ use crate::{
         collect,
         explain::Explainer,
         listener::{self, Serving},
-        route::Routes,
     },
     learnt::Learnt,
     listen,
+    live::{self, Live},
     metrics::Metrics,
     outbound::Outbound,
-    refused::RefusedLog,
+    refused::{self, RefusedLog},
     replay::Replays,
     state::StateDir,
-    store::{Health, MemoryStore, Purge, SqliteOptions, SqliteStore, Store},
+    store::{Health, MemoryStore, Purge, SqliteOptions, SqliteStore, Store, StoreError, Vault, seal::SealKey},
     tls,
 };
 
@@ -60,6 +54,15 @@ const PURGE_STEP: Duration = Duration::from_millis(50);
 
 /// How long sessions may take to say farewell.
 const FAREWELL: Duration = Duration::from_secs(3);
+
+/// What a predecessor may take beside its two drains: farewells, and the store's own end.
+const STOPPING: Duration = Duration::from_secs(10);
+
+/// How often a store that another process holds is tried.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The file in the state directory with the key to the store's secrets.
+const KEY_FILE: &str = "sealing.key";
 
 /// What `serve` tells its caller once the ports are open.
 pub struct Started {
@@ -85,6 +88,8 @@ pub fn run(source: &Source, config: &Config, started: impl FnOnce(&Started)) -> 
         })?,
         None => StateDir::throw_away().context("cannot make a directory for the time of this run")?,
     };
+    let store = open_store(config)?;
+    // Only whoever holds the store writes beside it: until now a predecessor may have been at work there.
     let (token, token_file) = admin::issue_token(&state).context("cannot write the admin token")?;
     let addresses = Started { public: public.local_addr()?, admin: admin.local_addr()?, token_file };
     if config.tls.is_none()
@@ -93,10 +98,17 @@ pub fn run(source: &Source, config: &Config, started: impl FnOnce(&Started)) -> 
     {
         tracing::warn!(public = %addresses.public, "the inherited socket is reachable from outside without TLS");
     }
-    let learnt = Learnt::open(&state).with_context(|| {
-        format!("the secrets that were learnt in handshakes cannot be read from {}", state.path().display())
+    let vault = Vault::new(Arc::clone(&store), SealKey::open(&key_file(config, &state))?);
+    let learnt = Learnt::new(vault.clone());
+    let first = runtime.block_on(async {
+        learnt.import(&state, KEY_FILE, config.store.path.is_some()).await.with_context(|| {
+            format!("the secrets that were learnt in handshakes cannot be read from {}", state.path().display())
+        })?;
+        let first = live::first(source, &store, &vault).await?;
+        live::load_learnt(&learnt, &first.config).await;
+        anyhow::Ok(first)
     })?;
-    let store = open_store(config)?;
+    let config = &first.config;
     let (outcomes, strays) = Outcomes::new();
     let door = Arc::new(door(config, addresses.public, state, learnt, (store, outcomes)));
     door.teach();
@@ -110,9 +122,12 @@ pub fn run(source: &Source, config: &Config, started: impl FnOnce(&Started)) -> 
         max_head: config.limits.max_head,
     });
     door.metrics.watch(runtime.handle().clone());
+    let (server, spec) = (config.server.clone(), config.store.clone());
+    let live = Live::new(source.clone(), first, Arc::clone(&door), Arc::clone(&serving), (addresses.public, vault));
+    let live = Arc::new(live);
     let stop = CancellationToken::new();
     let mut workers = Vec::new();
-    for number in 1..config.server.workers.get() {
+    for number in 1..server.workers.get() {
         let (public, door, serving, stop) =
             (public.try_clone()?, Arc::clone(&door), Arc::clone(&serving), stop.clone());
         // Made here, so that all that the relay holds open is open once it says that it listens.
@@ -130,9 +145,10 @@ pub fn run(source: &Source, config: &Config, started: impl FnOnce(&Started)) -> 
         tokio::spawn(delivery::pump(Arc::clone(&door.delivery), stop.clone()));
         tokio::spawn(delivery::work_off_bulks(Arc::clone(&door.delivery), stop.clone()));
         tokio::spawn(delivery::settle_strays(Arc::clone(&door.delivery), strays));
-        tokio::spawn(housekeeping(Arc::clone(&door), config.store.clone(), stop.clone()));
+        tokio::spawn(housekeeping(Arc::clone(&door), spec.clone(), stop.clone()));
+        let behind = tokio::spawn(write_refused(Arc::clone(&door), spec, stop.clone()));
         let mut signals = Signals::new()?;
-        let shown = Admin { readiness: readiness.clone(), door: Arc::clone(&door), token };
+        let shown = Admin { readiness: readiness.clone(), door: Arc::clone(&door), live: Arc::clone(&live), token };
         let admin = tokio::spawn(admin::serve(TcpListener::from_std(admin)?, shown, stop.clone()));
         let public =
             tokio::spawn(listener::serve(TcpListener::from_std(public)?, Arc::clone(&door), Arc::clone(&serving)));
@@ -140,7 +156,10 @@ pub fn run(source: &Source, config: &Config, started: impl FnOnce(&Started)) -> 
         started(&addresses);
         loop {
             tokio::select! {
-                _ = signals.hangup.recv() => reload(source, &door, &serving, addresses.public),
+                _ = signals.hangup.recv() => {
+                    let live = Arc::clone(&live);
+                    tokio::spawn(async move { live.reload().await });
+                }
                 _ = signals.terminate.recv() => break,
                 _ = signals.interrupt.recv() => break,
                 why = failed(&mut health) => {
@@ -152,15 +171,16 @@ pub fn run(source: &Source, config: &Config, started: impl FnOnce(&Started)) -> 
             }
         }
         readiness.set(false);
-        tracing::info!(drain_timeout = ?config.server.drain_timeout, "stopping");
+        tracing::info!(drain_timeout = ?server.drain_timeout, "stopping");
         tokio::select! {
-            () = drain(&door, config.server.drain_timeout) => {}
+            () = drain(&door, server.drain_timeout) => {}
             _ = signals.terminate.recv() => tracing::warn!("stopping at once"),
             _ = signals.interrupt.recv() => tracing::warn!("stopping at once"),
         }
         stop.cancel();
         public.abort();
         let _ = timeout(FAREWELL, admin).await;
+        let _ = timeout(FAREWELL, behind).await;
         anyhow::Ok(())
     });
     stop.cancel();
@@ -171,22 +191,41 @@ pub fn run(source: &Source, config: &Config, started: impl FnOnce(&Started)) -> 
     outcome
 }
 
-/// The store. Where no endpoint keeps anything no file is opened: two relays may then follow each other with the
-/// same state directory and both be there for a moment.
+/// The store. A predecessor that stops may still hold it: what is sent meanwhile waits in the listener's queue.
 fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
     let max_bytes = config.store.max_bytes;
-    match config.store.path.clone().filter(|_| keeps(config)) {
-        None => Ok(Arc::new(MemoryStore::new(max_bytes))),
-        Some(path) => {
-            let store = SqliteStore::open(SqliteOptions { path: path.clone(), max_bytes });
-            Ok(Arc::new(store.with_context(|| format!("the store at {}", path.display()))?))
+    let Some(path) = config.store.path.clone() else { return Ok(Arc::new(MemoryStore::new(max_bytes))) };
+    let patience = 2 * config.server.drain_timeout + STOPPING;
+    let (began, mut waits) = (Instant::now(), false);
+    loop {
+        match SqliteStore::open(SqliteOptions { path: path.clone(), max_bytes }) {
+            Ok(store) => return Ok(Arc::new(store)),
+            Err(StoreError::InUse(why)) if began.elapsed() < patience => {
+                if !waits {
+                    tracing::warn!(?patience, "{why}; waiting for it to end");
+                }
+                waits = true;
+                std::thread::sleep(LOOK);
+            }
+            Err(error) => return Err(error).with_context(|| format!("the store at {}", path.display())),
         }
     }
 }
 
-/// Whether any endpoint keeps events.
-fn keeps(config: &Config) -> bool {
-    config.endpoints.iter().any(|endpoint| endpoint.keeping.is_some())
+/// Where the key to the store's secrets is: never in the store itself.
+fn key_file(config: &Config, state: &StateDir) -> PathBuf {
+    match (&config.server.state_dir, &config.store.path) {
+        // A directory that ends with the process is no place for the key to what stays.
+        (None, Some(path)) => path.with_added_extension("key"),
+        _ => state.file(KEY_FILE),
+    }
+}
+
+/// Writes the log of refused requests into a store that lasts.
+async fn write_refused(door: Arc<Door>, spec: StoreSpec, stop: CancellationToken) {
+    if spec.path.is_some() {
+        refused::write_behind(&door.refused, &door.delivery.store, stop).await;
+    }
 }
 
 /// Ends when the store has failed, with the reason.
@@ -269,7 +308,7 @@ fn door(
     delivery.set_endpoints(&config.endpoints);
     let limits = Limits { max_streams: config.limits.max_in_flight_per_agent, ..Limits::relay() };
     Door {
-        routes: ArcSwap::from_pointee(routes(config, &metrics, public)),
+        routes: ArcSwap::from_pointee(live::routes(config, &metrics, public)),
         metrics,
         terms: Terms {
             registry: Arc::clone(&registry),
@@ -280,7 +319,6 @@ fn door(
             drain_timeout: config.server.drain_timeout,
         },
         registry,
-        keeps: config.store.path.is_none() || keeps(config),
         delivery,
         replays: Replays::default(),
         guesses: Guesses::default(),
@@ -290,7 +328,7 @@ fn door(
         explainer: Explainer::default(),
         learnt,
         state,
-        refused: RefusedLog::new(config.limits.refused_budget),
+        refused: RefusedLog::new(config.limits.refused_budget, config.store.path.is_some()),
         body_budget: Arc::new(Semaphore::new(body_units)),
         body_units,
         max_head: config.limits.max_head,
@@ -299,50 +337,6 @@ fn door(
         connections: TaskTracker::new(),
         sessions: TaskTracker::new(),
     }
-}
-
-fn routes(config: &Config, metrics: &Metrics, public: SocketAddr) -> Routes {
-    let scheme = if config.tls.is_some() { "https" } else { "http" };
-    let url = match &config.server.public_url {
-        Some(url) => (url.as_str().trim_end_matches('/').to_owned(), true),
-        None => (format!("{scheme}://{public}"), false),
-    };
-    let trusted = config.server.trusted_proxies.clone();
-    let trusted = Box::new(move |address| trusted.iter().any(|network| network.contains(address)));
-    Routes::new(&config.endpoints, metrics, config.tokens.clone(), trusted, url)
-}
-
-/// Takes over endpoints, tokens and the certificate; keeps the old ones if anything is wrong but an endpoint's secret.
-fn reload(source: &Source, door: &Door, serving: &Serving, public: SocketAddr) {
-    let config = match source.reload() {
-        Ok(config) => config,
-        Err(errors) => return tracing::error!("the config was not taken over: {errors}"),
-    };
-    if keeps(&config) && !door.keeps {
-        return tracing::error!("the config was not taken over: its first endpoint that keeps events needs a restart");
-    }
-    if let (Some(slot), Some(files)) = (&serving.tls, &config.tls) {
-        match tls::load(&files.cert, &files.key) {
-            Ok(tls) => slot.store(tls),
-            Err(error) => return tracing::error!("the config was not taken over: {error}"),
-        }
-    }
-    for Warning(warning) in &config.warnings {
-        tracing::warn!("{warning}");
-    }
-    for endpoint in config.endpoints.iter().filter(|endpoint| endpoint.verify.is_closed()) {
-        tracing::warn!(endpoint = %endpoint.name, "without its secret it answers 503 until the next reload");
-    }
-    let routes = routes(&config, &door.metrics, public);
-    let attachable = routes.attachable();
-    door.routes.store(Arc::new(routes));
-    door.teach();
-    door.delivery.set_endpoints(&config.endpoints);
-    door.registry.revise(&|name, offer| {
-        let token = config.tokens.iter().find(|token| &*token.name == name).ok_or("unauthorized")?;
-        accept::admit(token, offer, &attachable)
-    });
-    tracing::info!("the config was taken over");
 }
 
 /// Agents hear of the stop first, so that they connect to whoever comes next while this relay still serves

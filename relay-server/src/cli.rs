@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 ok, 1 failed, 2 usage or config, 3 refused, 4 not found, 5 unreachable. Errors are printed here, once.
 
+mod apply;
 mod dead;
 mod endpoint;
 mod event;
@@ -55,6 +56,8 @@ enum Command {
     /// Look at a running relay's endpoints, and hold back what waits
     #[command(subcommand)]
     Endpoint(endpoint::Command),
+    /// Put a file's endpoints and tokens in the place of those that a running relay has from one
+    Apply(apply::Apply),
     /// Copy a running relay's store into a new file
     Backup {
         /// The new file
@@ -238,6 +241,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Event(command) => event::run(&command),
         Command::Dead(command) => dead::run(&command),
         Command::Endpoint(command) => endpoint::run(&command),
+        Command::Apply(arguments) => apply::run(&arguments),
         Command::Backup { file, remote } => {
             let file = std::path::absolute(&file).map_err(|error| Failure::Other(error.into()))?;
             let to = remote::encoded(&file.to_string_lossy());
@@ -289,14 +293,15 @@ fn serve(arguments: Serve) -> Result<(), Failure> {
     let source = Source { path: arguments.config, flags };
     let config = source.load()?;
     config.warnings.iter().for_each(warn);
-    app::run(&source, &config, |started| {
+    let ran = app::run(&source, &config, |started| {
         tracing::info!(public = %started.public, admin = %started.admin, "listening");
         if let Some(dev) = &dev {
             say(&dev_banner(started.public, dev, &config.endpoints), 0);
             say(&admin_banner(started), 0);
         }
-    })?;
-    Ok(())
+    });
+    // What only shows once the rows of the store stand beside the file's.
+    ran.map_err(|error| error.downcast::<ConfigErrors>().map_or_else(Failure::Other, Failure::Config))
 }
 
 /// How the command line reaches a relay without a config file.

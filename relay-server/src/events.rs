@@ -4,7 +4,6 @@
 //! ([`Sight`]) and how much one question may cost ([`Bounds`]). An event out of sight is as one that does not exist.
 
 mod asked;
-pub mod mask;
 mod shown;
 
 use std::sync::Arc;
@@ -82,7 +81,7 @@ impl From<StoreError> for Refusal {
             StoreError::Damaged(_) => (StatusCode::UNPROCESSABLE_ENTITY, "damaged"),
             StoreError::Unknown(_) => (StatusCode::NOT_FOUND, "not_found"),
             StoreError::Invalid(_) | StoreError::Clash(_) => (StatusCode::CONFLICT, "conflict"),
-            StoreError::Failed(_) | StoreError::Unusable(_) | StoreError::Internal(_) => {
+            StoreError::Failed(_) | StoreError::Unusable(_) | StoreError::InUse(_) | StoreError::Internal(_) => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "store_failed")
             }
         };

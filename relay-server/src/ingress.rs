@@ -70,8 +70,6 @@ pub struct Door {
     pub metrics: Metrics,
     /// The attached agents.
     pub registry: Arc<Registry>,
-    /// Whether the store is the one that the config names.
-    pub keeps: bool,
     /// Kept events on their way.
     pub delivery: Arc<Delivery>,
     /// What their sessions run under.
@@ -80,7 +78,7 @@ pub struct Door {
     pub handshakes: Handshakes,
     /// Secrets that were learnt in them.
     pub learnt: Learnt,
-    /// Where those and other small files are.
+    /// The relay's own small files.
     pub state: StateDir,
     /// The relay's own requests to providers.
     pub outbound: Outbound,
@@ -129,6 +127,7 @@ impl Door {
             connections: self.connections.len(),
             body_bytes: (self.body_units - self.body_budget.available_permits()) * collect::UNIT_BYTES,
             dropped_copies: self.registry.dropped_copies(),
+            unwritten_refusals: self.refused.lost(),
         }
     }
 }

@@ -1,25 +1,29 @@
-//! Secrets that a provider told the relay in a handshake, sealed on disk.
+//! Secrets that a provider told the relay in a handshake, sealed in the store.
 //!
-//! The file holds AES-256-GCM under a key of its own file, both of mode 0600 in the state directory, so that a copy of
-//! the secrets alone (a backup, an image) opens nothing. A secret is on disk before the handshake that brought it is
-//! answered: a provider signs with it from then on and does not tell it twice.
+//! A secret is kept before the handshake that brought it is answered: a provider signs with it from then on and does not
+//! tell it twice. The key stands in a file of its own, so that a copy of the store alone opens nothing. What a store in
+//! memory learns ends with it.
 //!
-//! Invariants: at most [`MAX_PER_ENDPOINT`] of an endpoint, the newest first; a secret is never printed; a file that
-//! cannot be opened ends the start, since going on would lose what it holds.
+//! Invariants: at most [`MAX_PER_ENDPOINT`] of an endpoint, the newest first; a secret is never printed.
+
+mod file;
 
 use std::{
     collections::BTreeMap,
     io,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use data_encoding::BASE64;
+use jiff::Timestamp;
 use relay_schemes::Secret;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use crate::state::StateDir;
+use crate::{
+    state::StateDir,
+    store::{StoreError, Vault},
+};
 
 /// Secrets that one endpoint keeps; an older one goes when a newer comes.
 pub const MAX_PER_ENDPOINT: usize = 4;
@@ -27,135 +31,175 @@ pub const MAX_PER_ENDPOINT: usize = 4;
 /// Largest secret that is taken from a handshake, in bytes.
 pub const MAX_SECRET_BYTES: usize = 1024;
 
-/// Endpoints that can have learnt secrets; names come from the config, and this bounds what old ones leave behind.
-const MAX_ENDPOINTS: usize = 1024;
+/// Where they stand in the store, each list under its endpoint's name.
+const SCOPE: &str = "learnt";
 
-const KEY_FILE: &str = "sealing.key";
-const KEY_BYTES: usize = 32;
-const FILE: &str = "learnt.sealed";
-
-/// What the file is sealed for, and in which version of its format.
-const PURPOSE: &[u8] = b"relay learnt secrets 1";
-
-/// The learnt secrets of all endpoints.
+/// The learnt secrets of the endpoints that were loaded.
+#[derive(Debug)]
 pub struct Learnt {
-    key: RandomizedNonceKey,
+    vault: Vault,
     secrets: Mutex<BTreeMap<String, Vec<Secret>>>,
+    /// Of two that come at once, the second list holds both.
+    turn: tokio::sync::Mutex<()>,
 }
 
+/// A list as it is written: Base64, the newest first.
 #[derive(Default, Deserialize, Serialize)]
-struct Stored {
-    /// Base64, the newest first.
-    endpoints: BTreeMap<String, Vec<String>>,
+struct Stored(Vec<String>);
+
+impl Stored {
+    fn of(secrets: &[Secret]) -> Self {
+        Self(secrets.iter().map(|secret| BASE64.encode(secret.expose())).collect())
+    }
+
+    fn open(&self) -> Option<Vec<Secret>> {
+        self.0.iter().map(|text| BASE64.decode(text.as_bytes()).map(Secret::new).ok()).collect()
+    }
+}
+
+impl Drop for Stored {
+    fn drop(&mut self) {
+        self.0.iter_mut().for_each(|text| text.zeroize());
+    }
 }
 
 impl Learnt {
-    /// Opens what is there, or begins with nothing and a new key.
+    /// None is loaded yet.
+    #[must_use]
+    pub fn new(vault: Vault) -> Self {
+        Self { vault, secrets: Mutex::default(), turn: tokio::sync::Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Vec<Secret>>> {
+        self.secrets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in what an older relay has learnt, and removes its file once it is in a store that `lasts`. What the store
+    /// knows already is newer and stays.
     ///
     /// # Errors
-    /// If a file cannot be read, made or opened with the key.
-    pub fn open(state: &StateDir) -> io::Result<Self> {
-        let key = RandomizedNonceKey::new(&AES_256_GCM, &key(state)?).map_err(|_| wrong(KEY_FILE))?;
-        let secrets = match state.read(FILE)? {
-            Some(sealed) => unseal(&key, sealed).ok_or_else(|| wrong(FILE))?,
-            None => BTreeMap::new(),
-        };
-        Ok(Self { key, secrets: Mutex::new(secrets) })
+    /// If the file cannot be read or opened: going on would lose what it holds. If the store cannot keep it.
+    pub async fn import(&self, state: &StateDir, key: &str, lasts: bool) -> io::Result<()> {
+        let Some(all) = file::read(state, key)? else { return Ok(()) };
+        for (endpoint, secrets) in &all {
+            if self.vault.get(SCOPE, endpoint).await.map_err(io::Error::other)?.is_none() {
+                self.put(endpoint, secrets).await.map_err(io::Error::other)?;
+            }
+        }
+        if lasts {
+            file::remove(state)?;
+            tracing::info!(endpoints = all.len(), "secrets that were learnt in handshakes moved into the store");
+        }
+        Ok(())
+    }
+
+    /// Loads the secrets of these endpoints, where that was not done. One that cannot be opened is left where it is:
+    /// the right key file makes it good again.
+    ///
+    /// # Errors
+    /// As [`Vault::get`].
+    pub async fn load(&self, endpoints: Vec<String>) -> Result<(), StoreError> {
+        for endpoint in endpoints {
+            if self.lock().contains_key(&endpoint) {
+                continue;
+            }
+            let secrets = match self.vault.get(SCOPE, &endpoint).await {
+                Ok(None) => Vec::new(),
+                Ok(Some(text)) => {
+                    let stored: Option<Stored> = serde_json::from_slice(&text).ok();
+                    stored.and_then(|stored| stored.open()).unwrap_or_default()
+                }
+                Err(StoreError::Invalid(why)) => {
+                    tracing::error!(endpoint, why, "what was learnt in a handshake cannot be opened");
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            self.lock().entry(endpoint).or_insert(secrets);
+        }
+        Ok(())
     }
 
     /// An endpoint's secrets, the newest first.
     #[must_use]
     pub fn of(&self, endpoint: &str) -> Vec<Secret> {
-        self.secrets.lock().unwrap_or_else(PoisonError::into_inner).get(endpoint).cloned().unwrap_or_default()
+        self.lock().get(endpoint).cloned().unwrap_or_default()
     }
 
-    /// Keeps a secret; when this returns, it is on disk. One that is known already becomes the newest.
+    /// Keeps a secret; when this returns, it is as durable as an event. One that is known already becomes the newest.
     ///
     /// # Errors
-    /// If it is too long, there are too many, or it cannot be written; nothing is changed then.
-    pub fn keep(&self, state: &StateDir, endpoint: &str, secret: Secret) -> io::Result<()> {
+    /// If it is too long, or the store cannot keep it; nothing is changed then.
+    pub async fn keep(&self, endpoint: &str, secret: Secret) -> Result<(), StoreError> {
         if secret.expose().is_empty() || secret.expose().len() > MAX_SECRET_BYTES {
-            return Err(io::Error::other("a secret of this length is not taken"));
+            return Err(StoreError::Invalid("a secret of this length is not taken from a handshake".to_owned()));
         }
-        let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
-        if secrets.len() >= MAX_ENDPOINTS && !secrets.contains_key(endpoint) {
-            return Err(io::Error::other("too many endpoints have learnt secrets"));
-        }
-        let mut changed = secrets.clone();
-        let known = changed.entry(endpoint.to_owned()).or_default();
+        let _turn = self.turn.lock().await;
+        let mut known = self.of(endpoint);
         known.retain(|other| other.expose() != secret.expose());
         known.insert(0, secret);
         known.truncate(MAX_PER_ENDPOINT);
-        // Under the lock: of two that come at once, the second file holds both.
-        state.write(FILE, &seal(&self.key, &changed)?)?;
-        *secrets = changed;
+        self.put(endpoint, &known).await?;
+        self.lock().insert(endpoint.to_owned(), known);
         Ok(())
     }
-}
 
-fn wrong(file: &str) -> io::Error {
-    io::Error::other(format!(
-        "{file} is not as the relay wrote it; bring back the file and {KEY_FILE} from the same backup, or move both \
-         away and let the provider repeat its handshake"
-    ))
-}
-
-/// The sealing key, made at the first start.
-fn key(state: &StateDir) -> io::Result<Zeroizing<Vec<u8>>> {
-    if let Some(key) = state.read(KEY_FILE)? {
-        return if key.len() == KEY_BYTES { Ok(key) } else { Err(wrong(KEY_FILE)) };
+    /// Forgets what an endpoint has learnt: it is gone, and another of its name begins anew.
+    ///
+    /// # Errors
+    /// As [`Vault::remove`].
+    pub async fn forget(&self, endpoint: &str) -> Result<(), StoreError> {
+        let _turn = self.turn.lock().await;
+        self.vault.remove(SCOPE, endpoint, Timestamp::now()).await?;
+        self.lock().remove(endpoint);
+        Ok(())
     }
-    let mut key = Zeroizing::new(vec![0; KEY_BYTES]);
-    getrandom::fill(&mut key).map_err(io::Error::other)?;
-    state.write(KEY_FILE, &key)?;
-    Ok(key)
-}
 
-/// A nonce and the sealed text behind it.
-fn seal(key: &RandomizedNonceKey, secrets: &BTreeMap<String, Vec<Secret>>) -> io::Result<Vec<u8>> {
-    let text = |secret: &Secret| BASE64.encode(secret.expose());
-    let endpoints = secrets.iter().map(|(name, secrets)| (name.clone(), secrets.iter().map(text).collect())).collect();
-    let mut stored = Stored { endpoints };
-    let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
-    let written = serde_json::to_writer(&mut *bytes, &stored).map_err(io::Error::other);
-    stored.endpoints.values_mut().flatten().for_each(|text| text.zeroize());
-    written?;
-    let nonce = key.seal_in_place_append_tag(Aad::from(PURPOSE), &mut *bytes).map_err(io::Error::other)?;
-    Ok([nonce.as_ref(), bytes.as_slice()].concat())
-}
-
-fn unseal(key: &RandomizedNonceKey, mut sealed: Zeroizing<Vec<u8>>) -> Option<BTreeMap<String, Vec<Secret>>> {
-    let (nonce, text) = sealed.split_at_mut_checked(NONCE_LEN)?;
-    let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-    let text = key.open_in_place(nonce, Aad::from(PURPOSE), text).ok()?;
-    let stored: Stored = serde_json::from_slice(text).ok()?;
-    let secret = |text: String| {
-        let text = Zeroizing::new(text);
-        BASE64.decode(text.as_bytes()).map(Secret::new).ok()
-    };
-    stored
-        .endpoints
-        .into_iter()
-        .map(|(name, texts)| Some((name, texts.into_iter().map(secret).collect::<Option<_>>()?)))
-        .collect()
+    async fn put(&self, endpoint: &str, secrets: &[Secret]) -> Result<(), StoreError> {
+        let mut text = Zeroizing::new(Vec::with_capacity(8192));
+        serde_json::to_writer(&mut *text, &Stored::of(secrets))
+            .map_err(|error| StoreError::Internal(error.to_string()))?;
+        self.vault.put(SCOPE, endpoint, &text, Timestamp::now()).await
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::store::{MemoryStore, SqliteOptions, SqliteStore, Store, seal::SealKey};
+
+    const KEY: &str = "sealing.key";
 
     fn texts(learnt: &Learnt, endpoint: &str) -> Vec<Vec<u8>> {
         learnt.of(endpoint).iter().map(|secret| secret.expose().to_vec()).collect()
     }
 
-    #[test]
-    fn a_secret_survives_and_stands_nowhere_in_clear() {
+    fn learnt(store: &Arc<dyn Store>, state: &StateDir) -> Learnt {
+        Learnt::new(Vault::new(Arc::clone(store), SealKey::open(&state.file(KEY)).expect("a key")))
+    }
+
+    async fn loaded(store: &Arc<dyn Store>, state: &StateDir) -> Learnt {
+        let learnt = learnt(store, state);
+        learnt.load(vec!["asana".to_owned()]).await.expect("loads");
+        learnt
+    }
+
+    #[tokio::test]
+    async fn a_secret_survives_and_stands_nowhere_in_clear() {
         let place = tempfile::tempdir().unwrap();
         let state = StateDir::open(place.path()).unwrap();
-        let learnt = Learnt::open(&state).unwrap();
-        assert!(learnt.of("asana").is_empty());
-        learnt.keep(&state, "asana", Secret::new("hunter2 hunter2")).unwrap();
-        let again = Learnt::open(&state).unwrap();
+        let open = || -> Arc<dyn Store> {
+            let options = SqliteOptions { path: state.file("relay.db"), max_bytes: 1 << 30 };
+            Arc::new(SqliteStore::open(options).expect("opens"))
+        };
+        let store = open();
+        let first = loaded(&store, &state).await;
+        assert!(first.of("asana").is_empty());
+        first.keep("asana", Secret::new("hunter2 hunter2")).await.unwrap();
+        drop((first, store));
+        let again = loaded(&open(), &state).await;
         assert_eq!(texts(&again, "asana"), [b"hunter2 hunter2"]);
         for entry in std::fs::read_dir(place.path()).unwrap() {
             let bytes = std::fs::read(entry.unwrap().path()).unwrap();
@@ -164,38 +208,64 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_newest_come_first_and_the_oldest_go() {
-        let place = tempfile::tempdir().unwrap();
-        let state = StateDir::open(place.path()).unwrap();
-        let learnt = Learnt::open(&state).unwrap();
+    #[tokio::test]
+    async fn the_newest_come_first_and_the_oldest_go() {
+        let state = StateDir::throw_away().unwrap();
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(1 << 20));
+        let learnt = loaded(&store, &state).await;
         for secret in ["1", "2", "3", "4", "5", "4"] {
-            learnt.keep(&state, "asana", Secret::new(secret)).unwrap();
+            learnt.keep("asana", Secret::new(secret)).await.unwrap();
         }
         assert_eq!(texts(&learnt, "asana"), [b"4", b"5", b"3", b"2"]);
         for bad in [vec![], vec![b'x'; MAX_SECRET_BYTES + 1]] {
-            assert!(learnt.keep(&state, "asana", Secret::new(bad)).is_err());
+            assert!(learnt.keep("asana", Secret::new(bad)).await.is_err());
         }
-        assert_eq!(texts(&Learnt::open(&state).unwrap(), "asana").len(), MAX_PER_ENDPOINT);
+        assert_eq!(texts(&loaded(&store, &state).await, "asana").len(), MAX_PER_ENDPOINT);
+        learnt.forget("asana").await.unwrap();
+        assert!(learnt.of("asana").is_empty() && loaded(&store, &state).await.of("asana").is_empty());
     }
 
-    #[test]
-    fn files_that_were_changed_are_refused_and_nothing_is_overwritten() {
-        let place = tempfile::tempdir().unwrap();
-        let state = StateDir::open(place.path()).unwrap();
-        Learnt::open(&state).unwrap().keep(&state, "asana", Secret::new("hunter2")).unwrap();
-        let good = state.read(FILE).unwrap().unwrap();
+    #[tokio::test]
+    async fn the_file_of_an_older_relay_is_taken_in_once() {
+        let state = StateDir::throw_away().unwrap();
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(1 << 20));
+        let first = learnt(&store, &state);
+        file::write(&state, KEY, "asana", &["old", "older"]);
+        first.import(&state, KEY, false).await.unwrap();
+        assert!(state.file(file::FILE).exists(), "a store that forgets is no place for it");
+        first.import(&state, KEY, true).await.unwrap();
+        assert!(!state.file(file::FILE).exists());
+        let again = loaded(&store, &state).await;
+        assert_eq!(texts(&again, "asana"), [&b"old"[..], b"older"]);
+        // What came since is newer than a file that turns up again.
+        again.keep("asana", Secret::new("new")).await.unwrap();
+        file::write(&state, KEY, "asana", &["old"]);
+        again.import(&state, KEY, true).await.unwrap();
+        assert_eq!(texts(&loaded(&store, &state).await, "asana"), [&b"new"[..], b"old", b"older"]);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_was_changed_is_refused_and_stays() {
+        let state = StateDir::throw_away().unwrap();
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(1 << 20));
+        let learnt = learnt(&store, &state);
+        file::write(&state, KEY, "asana", &["hunter2"]);
+        let good = state.read(file::FILE).unwrap().unwrap();
         for at in [0, good.len() / 2, good.len() - 1] {
             let mut bad = good.to_vec();
             bad[at] ^= 1;
-            state.write(FILE, &bad).unwrap();
-            let error = Learnt::open(&state).err().expect("refused").to_string();
-            assert!(error.contains(FILE), "{error}");
+            state.write(file::FILE, &bad).unwrap();
+            let error = learnt.import(&state, KEY, true).await.expect_err("refused").to_string();
+            assert!(error.contains(file::FILE) && state.file(file::FILE).exists(), "{error}");
         }
-        state.write(FILE, &good[..5]).unwrap();
-        assert!(Learnt::open(&state).is_err());
-        state.write(FILE, &good).unwrap();
-        state.write(KEY_FILE, b"short").unwrap();
-        assert!(Learnt::open(&state).is_err());
+    }
+
+    #[tokio::test]
+    async fn what_another_key_sealed_is_not_lost_by_looking_at_it() {
+        let (mine, other) = (StateDir::throw_away().unwrap(), StateDir::throw_away().unwrap());
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(1 << 20));
+        loaded(&store, &mine).await.keep("asana", Secret::new("hunter2")).await.unwrap();
+        assert!(loaded(&store, &other).await.of("asana").is_empty());
+        assert_eq!(texts(&loaded(&store, &mine).await, "asana"), [b"hunter2"]);
     }
 }

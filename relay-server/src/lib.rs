@@ -15,7 +15,6 @@ pub mod pattern;
 
 pub mod state;
 
-pub mod learnt;
 pub mod outbound;
 pub mod replay;
 
@@ -29,9 +28,10 @@ pub mod events;
 pub mod limits;
 
 pub mod handshakes;
-pub mod refused;
-
 pub mod store;
+
+pub mod learnt;
+pub mod refused;
 
 pub mod agents;
 
@@ -45,9 +45,11 @@ pub mod ingress;
 pub mod listen;
 pub mod metrics;
 
-pub mod admin;
-
 pub mod config;
+
+pub mod live;
+
+pub mod admin;
 
 pub mod app;
 

@@ -160,6 +160,8 @@ pub struct Gauges {
     pub body_bytes: usize,
     /// Copies that slow agents did not get.
     pub dropped_copies: u64,
+    /// Refused requests that were gone before they were written into the store.
+    pub unwritten_refusals: u64,
     /// What waits, by endpoint.
     pub waiting: Vec<Waiting>,
     /// What the store did.
@@ -189,6 +191,7 @@ pub struct Metrics {
     connections: Gauge,
     body_bytes: Gauge,
     dropped_copies: Counter<u64, AtomicU64>,
+    unwritten_refusals: Counter<u64, AtomicU64>,
     tasks: Gauge<i64, AtomicI64>,
     runtimes: Mutex<Vec<Handle>>,
 }
@@ -221,6 +224,7 @@ impl Default for Metrics {
             connections: Gauge::default(),
             body_bytes: Gauge::default(),
             dropped_copies: Counter::default(),
+            unwritten_refusals: Counter::default(),
             tasks: Gauge::default(),
             runtimes: Mutex::default(),
         };
@@ -257,6 +261,8 @@ impl Metrics {
         registry.register("public_connections", "Connections of senders", self.connections.clone());
         registry.register("bodies_collected_bytes", "Bodies in memory, reserved", self.body_bytes.clone());
         registry.register("copies_dropped", "Copies that slow agents did not get", self.dropped_copies.clone());
+        let help = "Refused requests that were gone before they were written into the store";
+        registry.register("refused_unwritten", help, self.unwritten_refusals.clone());
         registry.register("tasks", "Tasks of every runtime", self.tasks.clone());
     }
 
@@ -301,6 +307,7 @@ impl Metrics {
         self.connections.set(number(now.connections));
         self.body_bytes.set(number(now.body_bytes));
         self.dropped_copies.inner().store(now.dropped_copies, std::sync::atomic::Ordering::Relaxed);
+        self.unwritten_refusals.inner().store(now.unwritten_refusals, std::sync::atomic::Ordering::Relaxed);
         let runtimes = self.runtimes.lock().unwrap_or_else(PoisonError::into_inner);
         self.tasks.set(number(runtimes.iter().map(|runtime| runtime.metrics().num_alive_tasks()).sum()));
         self.backlog.clear();

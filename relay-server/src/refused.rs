@@ -3,19 +3,36 @@
 //! In memory, bounded three ways: entries of one endpoint, their age, and the bytes of all of them. What is over goes,
 //! the oldest first; when the memory is full, the endpoint that holds the most gives way, so that a flood at one
 //! address does not wash away what happened at another. Nothing that is kept here can be delivered: there is no way
-//! back from an [`Entry`] to a webhook.
+//! back from an [`Entry`] to a webhook. Where the store lasts, `behind` writes the log into it, and what the memory does
+//! not know any more is read from there.
+
+mod behind;
+mod mask;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    borrow::Cow,
+    collections::{BTreeMap, HashSet, VecDeque},
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    ops::Bound,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::webhook::EventId;
+pub use self::{
+    behind::write_behind,
+    mask::{MASKED, authenticates, masked_url},
+};
+use crate::{
+    endpoint::EndpointName,
+    store::{Store, StoreError},
+    webhook::EventId,
+};
 
 /// Entries of one endpoint.
 pub const MAX_ENTRIES: usize = 1000;
@@ -55,7 +72,9 @@ pub struct Entry {
     /// The status of its answer.
     pub status: u16,
     /// The code of its answer.
-    pub code: &'static str,
+    pub code: Cow<'static, str>,
+    /// Whether what let its bearer in was left out, since this was read from the store.
+    pub masked: bool,
 }
 
 impl Entry {
@@ -73,12 +92,26 @@ impl Entry {
 pub struct RefusedLog {
     kept: Mutex<Kept>,
     budget: usize,
+    /// Whether it is written into a store that lasts.
+    lasts: bool,
+    /// Entries that were gone before they were written.
+    lost: AtomicU64,
+}
+
+/// A bounded part of the log.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    entries: usize,
+    of_one: usize,
+    bytes: usize,
 }
 
 #[derive(Default)]
 struct Kept {
     rings: BTreeMap<String, Ring>,
     bytes: usize,
+    /// The endpoint whose entries were written last.
+    turn: String,
 }
 
 #[derive(Default)]
@@ -86,13 +119,55 @@ struct Ring {
     /// The oldest first.
     entries: VecDeque<Arc<Entry>>,
     bytes: usize,
+    /// How many of the newest are not written.
+    unwritten: usize,
 }
 
 impl RefusedLog {
-    /// An empty log that takes at most `budget` bytes.
+    /// An empty log that takes at most `budget` bytes, and is written into a store if that `lasts`.
     #[must_use]
-    pub fn new(budget: u64) -> Self {
-        Self { kept: Mutex::default(), budget: usize::try_from(budget).unwrap_or(usize::MAX) }
+    pub fn new(budget: u64, lasts: bool) -> Self {
+        let budget = usize::try_from(budget).unwrap_or(usize::MAX);
+        Self { kept: Mutex::default(), budget, lasts, lost: AtomicU64::new(0) }
+    }
+
+    /// Entries that were gone before they were written into the store.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    fn count_lost(&self, entries: usize) {
+        self.lost.fetch_add(entries as u64, Ordering::Relaxed);
+    }
+
+    /// Entries that are not written, the oldest of each endpoint first, endpoints in turn. They count as written then.
+    fn take(&self, most: Part) -> Vec<Arc<Entry>> {
+        let mut kept = self.lock();
+        let Kept { rings, turn, .. } = &mut *kept;
+        let behind = (Bound::Excluded(turn.clone()), Bound::Unbounded);
+        let names: Vec<String> = rings
+            .range::<String, _>(behind)
+            .chain(rings.range::<String, _>(..=turn.clone()))
+            .filter(|(_, ring)| ring.unwritten > 0)
+            .map(|(name, _)| name.clone())
+            .take(most.entries)
+            .collect();
+        let (mut taken, mut bytes) = (Vec::new(), 0);
+        for name in names {
+            let Some(ring) = rings.get_mut(&name) else { continue };
+            for _ in 0..most.of_one.min(most.entries - taken.len()).min(ring.unwritten) {
+                let Some(entry) = ring.entries.get(ring.entries.len() - ring.unwritten) else { break };
+                if bytes > 0 && bytes + entry.bytes() > most.bytes {
+                    return taken;
+                }
+                bytes += entry.bytes();
+                taken.push(Arc::clone(entry));
+                ring.unwritten -= 1;
+                turn.clone_from(&name);
+            }
+        }
+        taken
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
@@ -111,14 +186,15 @@ impl RefusedLog {
         let entry = Arc::new(entry);
         ring.entries.push_back(Arc::clone(&entry));
         ring.bytes += bytes;
+        ring.unwritten += usize::from(self.lasts);
         let mut freed = 0;
         while ring.entries.len() > MAX_ENTRIES || ring.entries.front().is_some_and(|oldest| oldest.is_old(now)) {
-            freed += ring.drop_oldest();
+            freed += ring.drop_oldest(&self.lost);
         }
         kept.bytes = kept.bytes + bytes - freed;
         while kept.bytes > self.budget {
             let Some(largest) = kept.rings.values_mut().max_by_key(|ring| ring.bytes) else { break };
-            let freed = largest.drop_oldest();
+            let freed = largest.drop_oldest(&self.lost);
             if freed == 0 {
                 break;
             }
@@ -126,6 +202,49 @@ impl RefusedLog {
         }
         drop(kept);
         entry
+    }
+
+    /// As [`RefusedLog::list`], with those that only the store knows.
+    ///
+    /// # Errors
+    /// As [`Store::refused`].
+    pub async fn list_all(
+        &self,
+        store: &Arc<dyn Store>,
+        endpoint: Option<&str>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<Arc<Entry>>, StoreError> {
+        let mut found = self.list(endpoint, limit, now);
+        // A text that is no name has no entries.
+        let name = match endpoint.map(EndpointName::parse).transpose() {
+            Ok(name) => name,
+            Err(_) => return Ok(found),
+        };
+        let known: HashSet<[u8; 16]> = found.iter().map(|entry| *entry.event_id.as_bytes()).collect();
+        let stored = store.refused(name, limit).await?.into_iter();
+        let stored = stored.filter(|row| !known.contains(row.id.as_bytes())).filter_map(behind::entry);
+        found.extend(stored.filter(|entry| !entry.is_old(now)).map(Arc::new));
+        found.sort_by(|one, other| other.event_id.as_bytes().cmp(one.event_id.as_bytes()));
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    /// The entry of this id, from the store if the memory does not know it.
+    ///
+    /// # Errors
+    /// As [`Store::refused_request`].
+    pub async fn find_anywhere(
+        &self,
+        store: &Arc<dyn Store>,
+        event_id: EventId,
+        now: Timestamp,
+    ) -> Result<Option<Arc<Entry>>, StoreError> {
+        if let Some(found) = self.find(event_id, now) {
+            return Ok(Some(found));
+        }
+        let found = store.refused_request(event_id).await?.and_then(behind::entry);
+        Ok(found.filter(|entry| !entry.is_old(now)).map(Arc::new))
     }
 
     /// The newest entries of one endpoint or of all, the newest first.
@@ -152,9 +271,13 @@ impl RefusedLog {
 
 impl Ring {
     /// Bytes that this freed.
-    fn drop_oldest(&mut self) -> usize {
+    fn drop_oldest(&mut self, lost: &AtomicU64) -> usize {
         let freed = self.entries.pop_front().map_or(0, |oldest| oldest.bytes());
         self.bytes -= freed;
+        if self.unwritten > self.entries.len() {
+            self.unwritten = self.entries.len();
+            lost.fetch_add(1, Ordering::Relaxed);
+        }
         freed
     }
 }
@@ -163,7 +286,7 @@ impl Ring {
 mod tests {
     use super::*;
 
-    fn entry(endpoint: &str, at: i64, body: usize) -> Entry {
+    pub(super) fn entry(endpoint: &str, at: i64, body: usize) -> Entry {
         Entry {
             event_id: EventId::new(),
             at: Timestamp::from_second(at).unwrap(),
@@ -176,7 +299,8 @@ mod tests {
             body: Bytes::from(vec![b'x'; body]),
             body_len: Some(body as u64),
             status: 401,
-            code: "signature_mismatch",
+            code: "signature_mismatch".into(),
+            masked: false,
         }
     }
 
@@ -186,7 +310,7 @@ mod tests {
 
     #[test]
     fn the_newest_come_first_and_each_endpoint_keeps_its_thousand() {
-        let log = RefusedLog::new(1 << 30);
+        let log = RefusedLog::new(1 << 30, false);
         for _ in 0..MAX_ENTRIES + 5 {
             log.record(entry("a", 1, 10));
         }
@@ -203,7 +327,7 @@ mod tests {
 
     #[test]
     fn an_entry_is_gone_after_a_day() {
-        let log = RefusedLog::new(1 << 30);
+        let log = RefusedLog::new(1 << 30, false);
         let old = entry("a", 0, 10);
         let id = old.event_id;
         log.record(old);
@@ -217,7 +341,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_and_a_flood_at_one_endpoint_leaves_the_others_alone() {
-        let log = RefusedLog::new(1 << 20);
+        let log = RefusedLog::new(1 << 20, true);
         let quiet = entry("quiet", 0, 1000);
         let id = quiet.event_id;
         log.record(quiet);
@@ -231,5 +355,9 @@ mod tests {
         let kept = log.lock();
         assert!(kept.bytes <= 1 << 20);
         assert_eq!(kept.bytes, kept.rings.values().map(|ring| ring.bytes).sum::<usize>());
+        let (unwritten, entries) = (kept.rings["flooded"].unwritten, kept.rings["flooded"].entries.len());
+        drop(kept);
+        assert_eq!(unwritten, entries);
+        assert_eq!(log.lost(), 100 - entries as u64, "none of them was written");
     }
 }

@@ -35,6 +35,7 @@ mod rows;
 mod rules;
 pub mod seal;
 mod sqlite;
+mod vault;
 
 #[cfg(test)]
 mod conformance;
@@ -44,13 +45,14 @@ pub use filter::{Cursor, Filter, Page, PageRequest, StatusRange};
 pub use memory::MemoryStore;
 pub use model::{
     Act, Acted, Action, Answer, Attempt, Backlog, Body, Claimed, Dedup, Delivery, End, Ended, Head, Hold, Lease,
-    NewEvent, Outcome, Reason, Record, Signature, State, Summary, Then, Verdict, Want,
+    NewEvent, Outcome, Reason, Record, Signature, Standing, State, Summary, Then, Verdict, Want,
 };
 pub use rows::{
     Bulk, BulkAction, ConfigChange, ConfigKind, ConfigRow, Presence, Purge, PurgeCursor, Purged, RefusedRow, Source,
     Usage,
 };
 pub use sqlite::{SqliteOptions, SqliteStore, check};
+pub use vault::Vault;
 
 /// Largest body of an answer that is kept, in bytes.
 pub const MAX_ANSWER_BYTES: usize = 64 * 1024;
@@ -81,6 +83,18 @@ pub const MAX_REFUSED_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Most bytes of a refused request's body that are kept.
 pub const MAX_REFUSED_BYTES: usize = 64 * 1024;
+
+/// Most bytes that the heads and bodies of refused requests take, all together.
+const MAX_REFUSED_TOTAL_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Most bytes that refused requests take in a store of this size: their senders prove nothing, and events come first.
+#[must_use]
+pub fn refused_bytes(max_bytes: u64) -> u64 {
+    (max_bytes / 16).min(MAX_REFUSED_TOTAL_BYTES)
+}
+
+/// Rows by name, each as its value.
+pub type NamedRows = Vec<(String, String)>;
 
 /// An answer that is on its way.
 pub type Reply<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -133,22 +147,25 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Pauses or resumes the claims of an endpoint.
     fn pause(&self, endpoint: EndpointName, paused: bool, now: Timestamp) -> Reply<'_, ()>;
 
-    /// What waits, for each endpoint that has ever had an event or a pause.
+    /// What waits, for each endpoint that has events or is paused.
     fn backlog(&self) -> Reply<'_, Vec<Backlog>>;
+
+    /// How many events of an endpoint stand where.
+    fn standing(&self, endpoint: EndpointName) -> Reply<'_, Standing>;
 
     /// The rows of a kind, by name.
     fn config(&self, kind: ConfigKind) -> Reply<'_, Vec<ConfigRow>>;
 
-    /// Puts rows of one source in. With `all`, rows of that source that are not among them are removed. A name that
-    /// another source has is an error, and then nothing is changed.
+    /// Puts rows of one source in, those of all kinds or none. With `all`, rows of that source and those kinds that are
+    /// not among them are removed. A name that another source has is an error, and then nothing is changed. Says what
+    /// changed for each kind, in order.
     fn configure(
         &self,
-        kind: ConfigKind,
         source: Source,
-        rows: Vec<(String, String)>,
+        sets: Vec<(ConfigKind, NamedRows)>,
         all: bool,
         now: Timestamp,
-    ) -> Reply<'_, ConfigChange>;
+    ) -> Reply<'_, Vec<ConfigChange>>;
 
     /// Removes one row; says whether it was there.
     fn unconfigure(&self, kind: ConfigKind, name: String) -> Reply<'_, bool>;
@@ -171,11 +188,15 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Who serves an endpoint and was seen since.
     fn presence(&self, endpoint: EndpointName, since: Timestamp) -> Reply<'_, Vec<Presence>>;
 
-    /// Keeps refused requests, at most [`MAX_REFUSED`] for an endpoint, the oldest going first.
+    /// Keeps refused requests, at most [`MAX_REFUSED`] for an endpoint and [`refused_bytes`] in all. The oldest go first,
+    /// for space those of the endpoint that has the most.
     fn refuse(&self, rows: Vec<RefusedRow>) -> Reply<'_, ()>;
 
-    /// Refused requests, the newest first.
+    /// Refused requests without their bodies, the newest first.
     fn refused(&self, endpoint: Option<EndpointName>, limit: usize) -> Reply<'_, Vec<RefusedRow>>;
+
+    /// One refused request.
+    fn refused_request(&self, id: EventId) -> Reply<'_, Option<RefusedRow>>;
 
     /// Writes a copy of everything to a new file while work goes on.
     fn backup(&self, to: PathBuf) -> Reply<'_, ()>;

@@ -194,6 +194,33 @@ impl Server {
         Ok((output.status.code().context("a code")?, String::from_utf8(output.stdout)?))
     }
 
+    /// Runs `relay-server` with these words, asking this relay: the exit code and what it printed on both outputs.
+    ///
+    /// # Errors
+    /// If it does not end.
+    pub async fn told(&self, words: &[&str], stdin: &str) -> anyhow::Result<(i32, String)> {
+        let mut command = self.program.command();
+        command.arg("server").args(words).arg("--config").arg(self.directory.path().join("relay.toml"));
+        command.args(["--admin-url", &format!("http://{}", self.admin)]);
+        run_to_end(&mut command, stdin).await
+    }
+
+    /// Where its config is.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The lines of its log that nobody has looked at.
+    pub fn log_so_far(&mut self) -> String {
+        let mut text = String::new();
+        while let Ok(line) = self.log.try_recv() {
+            text += &line;
+            text.push('\n');
+        }
+        text
+    }
+
     /// The text of its config.
     ///
     /// # Errors

@@ -18,12 +18,11 @@ use relay_schemes::explain::Finding;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Admin;
+use super::{Admin, events::failed};
 use crate::{
-    events::mask::{MASKED, authenticates, masked_url},
     handshakes::{Handshake, MAX_KEPT},
     ingress::explain,
-    refused::{Entry, MAX_ENTRIES},
+    refused::{Entry, MASKED, MAX_ENTRIES, authenticates, masked_url},
     webhook::EventId,
 };
 
@@ -33,6 +32,10 @@ const DEFAULT_LIMIT: usize = 100;
 /// What is said of a request that was refused by its head alone.
 const BODY_NOT_READ: &str =
     "it was refused by its head alone, so its body was not read and nothing was looked for in it";
+
+/// What is said of a request that was read from the store, where something is masked.
+const CREDENTIALS_NOT_KEPT: &str = "this was read from the store, into which no token, password or cookie is written: \
+    what is said of those does not count";
 
 pub(super) fn routes() -> Router<Admin> {
     Router::new()
@@ -65,20 +68,24 @@ struct Listing {
 
 async fn list_refused(State(admin): State<Admin>, Query(listing): Query<Listing>) -> Response {
     let limit = listing.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_ENTRIES);
-    let entries = admin.door.refused.list(listing.endpoint.as_deref(), limit, Timestamp::now());
+    let (store, endpoint) = (&admin.door.delivery.store, listing.endpoint.as_deref());
+    let entries = match admin.door.refused.list_all(store, endpoint, limit, Timestamp::now()).await {
+        Ok(entries) => entries,
+        Err(error) => return *failed(error),
+    };
     let entries: Vec<_> = entries.iter().map(|entry| summary(entry)).collect();
     answer(StatusCode::OK, &json!({ "refused": entries }))
 }
 
 async fn show_refused(State(admin): State<Admin>, Path(id): Path<String>) -> Response {
-    match find(&admin, &id) {
+    match find(&admin, &id).await {
         Ok(entry) => answer(StatusCode::OK, &detail(&entry)),
         Err(error) => *error,
     }
 }
 
 async fn explain_refused(State(admin): State<Admin>, Path(id): Path<String>) -> Response {
-    let entry = match find(&admin, &id) {
+    let entry = match find(&admin, &id).await {
         Ok(entry) => entry,
         Err(error) => return *error,
     };
@@ -87,6 +94,11 @@ async fn explain_refused(State(admin): State<Admin>, Path(id): Path<String>) -> 
             && let Some(found) = findings.as_array_mut()
         {
             found.push(json!({ "code": "body_not_read", "message": BODY_NOT_READ }));
+        }
+        if entry.masked
+            && let Some(found) = findings.as_array_mut()
+        {
+            found.push(json!({ "code": "credentials_not_kept", "message": CREDENTIALS_NOT_KEPT }));
         }
         answer(StatusCode::OK, &json!({ "id": id, "findings": findings }))
     };
@@ -110,13 +122,13 @@ async fn explain_refused(State(admin): State<Admin>, Path(id): Path<String>) -> 
     }
 }
 
-fn find(admin: &Admin, id: &str) -> Result<Arc<Entry>, Box<Response>> {
+async fn find(admin: &Admin, id: &str) -> Result<Arc<Entry>, Box<Response>> {
     let id = id
         .parse::<EventId>()
         .map_err(|_| error(StatusCode::BAD_REQUEST, "bad_id", "an event's id is hook_ and 32 hexadecimal digits"))?;
-    Ok(admin.door.refused.find(id, Timestamp::now()).ok_or_else(|| {
-        let why =
-            "no refused request has this id; they are kept for a day, a thousand for each endpoint, until a restart";
+    let found = admin.door.refused.find_anywhere(&admin.door.delivery.store, id, Timestamp::now()).await;
+    Ok(found.map_err(failed)?.ok_or_else(|| {
+        let why = "no refused request has this id; they are kept for a day, a thousand for each endpoint";
         error(StatusCode::NOT_FOUND, "not_found", why)
     })?)
 }

@@ -1,6 +1,4 @@
-//! The admin API's part about kept events: read them, act on them, see and hold what waits.
-
-use std::collections::BTreeMap;
+//! The admin API's part about kept events: read them and act on them.
 
 use axum::{
     Router,
@@ -35,8 +33,6 @@ pub(super) fn routes() -> Router<Admin> {
         .route("/api/v1/events/{id}/{action}", post(act))
         .route("/api/v1/dead/{action}", post(bulk))
         .route("/api/v1/bulks", get(bulks))
-        .route("/api/v1/endpoints", get(endpoints))
-        .route("/api/v1/endpoints/{name}/{action}", post(hold))
         .route("/api/v1/backup", post(backup))
 }
 
@@ -57,6 +53,11 @@ impl From<StoreError> for Refused {
 
 fn refused(Refusal { status, code, message }: &Refusal) -> Response {
     error(*status, code, message)
+}
+
+/// What the store says to what it cannot do.
+pub(super) fn failed(why: StoreError) -> Box<Response> {
+    Box::new(refused(&why.into()))
 }
 
 async fn list(Shared(admin): Shared<Admin>, Query(asked): Query<Asked>) -> Response {
@@ -161,52 +162,6 @@ async fn bulks(Shared(admin): Shared<Admin>) -> Response {
             let shown = |bulk: &crate::store::Bulk| json!({ "id": bulk.id.to_string(), "done": bulk.done, "skipped": bulk.skipped, "finished": bulk.finished });
             answer(StatusCode::OK, &json!({ "bulks": bulks.iter().map(shown).collect::<Vec<_>>() }))
         }
-        Err(error) => refused(&error.into()),
-    }
-}
-
-async fn endpoints(Shared(admin): Shared<Admin>) -> Response {
-    let backlog = match admin.door.delivery.store.backlog().await {
-        Ok(backlog) => backlog,
-        Err(error) => return refused(&error.into()),
-    };
-    let backlog: BTreeMap<_, _> = backlog.iter().map(|one| (one.endpoint.as_str().to_owned(), one)).collect();
-    let shown = |endpoint: &std::sync::Arc<crate::endpoint::Endpoint>| {
-        let mode = match &endpoint.keeping {
-            None => "live",
-            Some(keeping) if keeping.assured => "assured",
-            Some(_) => "durable",
-        };
-        let waits = backlog.get(endpoint.name.as_str());
-        json!({
-            "name": endpoint.name.as_str(),
-            "mode": mode,
-            "provider": endpoint.verify.provider_name(),
-            "agents": admin.door.registry.serving(endpoint.name.as_str()),
-            "paused": waits.is_some_and(|waits| waits.paused),
-            "waiting": waits.map_or(0, |waits| waits.open),
-            "oldest": waits.and_then(|waits| waits.oldest).map(|at| at.to_string()),
-            "next_due": waits.and_then(|waits| waits.next_due).map(|at| at.to_string()),
-        })
-    };
-    let all: Vec<Value> = admin.door.routes.load().endpoints().map(shown).collect();
-    answer(StatusCode::OK, &json!({ "endpoints": all }))
-}
-
-async fn hold(Shared(admin): Shared<Admin>, Path((named, action)): Path<(String, String)>) -> Response {
-    let paused = match action.as_str() {
-        "pause" => true,
-        "resume" => false,
-        _ => return super::api::unknown().await,
-    };
-    let Some(endpoint) = admin.door.routes.load().endpoint(&named).cloned() else {
-        return error(StatusCode::NOT_FOUND, "not_found", "no endpoint has this name");
-    };
-    if endpoint.keeping.is_none() {
-        return error(StatusCode::CONFLICT, "live", "a live endpoint keeps nothing, so there is nothing to hold back");
-    }
-    match admin.door.delivery.pause(&endpoint.name, paused).await {
-        Ok(()) => answer(StatusCode::OK, &json!({ "name": named, "paused": paused })),
         Err(error) => refused(&error.into()),
     }
 }

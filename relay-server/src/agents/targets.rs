@@ -35,6 +35,12 @@ impl Target {
         self.lock().ask(now)
     }
 
+    /// When it is tried again, where it failed so often that it is left alone.
+    #[must_use]
+    pub fn open_until(&self) -> Option<Timestamp> {
+        self.lock().open_until()
+    }
+
     /// An attempt ended well.
     pub fn succeeded(&self) {
         self.lock().succeeded();

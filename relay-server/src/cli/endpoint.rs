@@ -1,4 +1,7 @@
-//! `endpoint`: what a running relay serves, who is attached, and what waits.
+//! `endpoint`: what a running relay serves, who is attached, what waits; making endpoints and removing them.
+
+mod create;
+mod secret;
 
 use clap::Subcommand;
 use serde_json::Value;
@@ -13,6 +16,31 @@ pub(super) enum Command {
     /// List endpoints with their agents and what waits
     List {
         /// One JSON object per line
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Show an endpoint: every setting, who is attached, what waits
+    Show {
+        /// The endpoint
+        name: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Make an endpoint that lives in the relay's store, not in its config file
+    Create(create::Create),
+    /// Remove an endpoint that was made with `create`
+    Delete {
+        /// The endpoint
+        name: String,
+        /// Also if events of it wait; they are cancelled
+        #[arg(long)]
+        force: bool,
+        /// As JSON
         #[arg(long)]
         json: bool,
         #[command(flatten)]
@@ -40,6 +68,16 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
             let found = remote.get("/api/v1/endpoints")?;
             event::print(found["endpoints"].as_array().into_iter().flatten(), *json, line)
         }
+        Command::Show { name, json, remote } => {
+            let found = remote.get(&format!("/api/v1/endpoints/{}", encoded(name)))?;
+            event::print([&found], *json, show)
+        }
+        Command::Create(arguments) => create::run(arguments),
+        Command::Delete { name, force, json, remote } => {
+            let path = format!("/api/v1/endpoints/{}?force={force}", encoded(name));
+            let done = remote.send(&http::Method::DELETE, &path, &[])?;
+            event::print([&done], *json, deleted)
+        }
         Command::Pause { name, remote } => hold(name, "pause", remote),
         Command::Resume { name, remote } => hold(name, "resume", remote),
     }
@@ -54,11 +92,57 @@ fn line(endpoint: &Value) -> String {
     let paused = if endpoint["paused"] == true { "  PAUSED" } else { "" };
     let since = endpoint["oldest"].as_str().map(|at| format!(" since {at}")).unwrap_or_default();
     format!(
-        "{}  {}  {}  agents {}  waiting {}{since}{paused}",
+        "{}  {}  {}  {}  agents {}  waiting {}{since}{paused}",
         text("name"),
         text("mode"),
         text("provider"),
+        text("source"),
         endpoint["agents"],
         endpoint["waiting"],
     )
+}
+
+fn deleted(done: &Value) -> String {
+    let cancelled = match done["cancelled"].as_u64() {
+        None | Some(0) => String::new(),
+        Some(count) => format!("; {count} events that waited are cancelled"),
+    };
+    format!("deleted {}{cancelled}", done["name"].as_str().unwrap_or_default())
+}
+
+/// What is known of an endpoint, and then its settings as they would stand in a file.
+fn show(endpoint: &Value) -> String {
+    let text = |key: &str| endpoint[key].as_str().unwrap_or("-");
+    let mut out = line(endpoint);
+    out.push_str(&format!("\nwebhook URL: {}", text("url")));
+    out.push_str(&format!(
+        "\npending {}, running {}, dead {}",
+        endpoint["pending"], endpoint["running"], endpoint["dead"]
+    ));
+    for (key, title) in
+        [("paused_since", "paused since"), ("circuit_until", "its handler fails and is left alone until")]
+    {
+        if let Some(at) = endpoint[key].as_str() {
+            out.push_str(&format!("\n{title} {at}"));
+        }
+    }
+    if endpoint["secret_available"] == false {
+        out.push_str("\nits secret is not there: it answers 503");
+    }
+    for agent in endpoint["attached"].as_array().into_iter().flatten() {
+        let text = |key: &str| agent[key].as_str().unwrap_or("-");
+        out.push_str(&format!("\nagent {} ({}), token {}", text("name"), text("standing"), text("token")));
+    }
+    if let Ok(settings) = toml::to_string(&endpoint["settings"]) {
+        out.push_str(&format!("\n\n{}", settings.trim_end()));
+    }
+    out
+}
+
+/// Says what works and is worth knowing.
+#[expect(clippy::print_stderr, reason = "results go to standard output, the rest here")]
+pub(super) fn tell(warnings: &Value) {
+    for warning in warnings.as_array().into_iter().flatten().filter_map(Value::as_str) {
+        eprintln!("warning: {warning}");
+    }
 }

@@ -47,25 +47,30 @@ pub(super) struct Remote {
 impl Remote {
     /// Asks for `path`, which begins with a slash.
     pub(super) fn get(&self, path: &str) -> Result<Value, Failure> {
-        self.ask(&Method::GET, path).and_then(|body| value(&body))
+        self.ask(&Method::GET, path, &[]).and_then(|body| value(&body))
     }
 
     /// Has something done.
     pub(super) fn post(&self, path: &str) -> Result<Value, Failure> {
-        self.ask(&Method::POST, path).and_then(|body| value(&body))
+        self.send(&Method::POST, path, &[])
+    }
+
+    /// Has something done with what is sent.
+    pub(super) fn send(&self, method: &Method, path: &str, body: &[u8]) -> Result<Value, Failure> {
+        self.ask(method, path, body).and_then(|body| value(&body))
     }
 
     /// The answer's bytes.
     pub(super) fn bytes(&self, path: &str) -> Result<Bytes, Failure> {
-        self.ask(&Method::GET, path)
+        self.ask(&Method::GET, path, &[])
     }
 
-    fn ask(&self, method: &Method, path: &str) -> Result<Bytes, Failure> {
+    fn ask(&self, method: &Method, path: &str, body: &[u8]) -> Result<Bytes, Failure> {
         let (address, token) = self.find()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Failure::Other(error.into()))?;
         let (status, body) = runtime
-            .block_on(async { timeout(PATIENCE, ask(&address, &token, (method, path))).await })
+            .block_on(async { timeout(PATIENCE, ask(&address, &token, (method, path, body))).await })
             .map_err(|_| anyhow!("no answer in {} s", PATIENCE.as_secs()))
             .flatten()
             .map_err(|error| {
@@ -145,7 +150,11 @@ fn value(body: &[u8]) -> Result<Value, Failure> {
     value.map_err(Failure::Other)
 }
 
-async fn ask(address: &str, token: &str, (method, path): (&Method, &str)) -> anyhow::Result<(StatusCode, Bytes)> {
+async fn ask(
+    address: &str,
+    token: &str,
+    (method, path, body): (&Method, &str, &[u8]),
+) -> anyhow::Result<(StatusCode, Bytes)> {
     let stream = TcpStream::connect(address).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let driver = tokio::spawn(connection);
@@ -154,7 +163,7 @@ async fn ask(address: &str, token: &str, (method, path): (&Method, &str)) -> any
         .uri(path)
         .header(header::HOST, address)
         .header(header::AUTHORIZATION, format!("Bearer {token}"))
-        .body(Full::<Bytes>::default())?;
+        .body(Full::<Bytes>::new(Bytes::copy_from_slice(body)))?;
     let (head, body) = sender.send_request(request).await?.into_parts();
     let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await.map_err(|error| anyhow!(error))?.to_bytes();
     driver.abort();

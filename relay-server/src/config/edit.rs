@@ -111,9 +111,9 @@ fn edit(file: &Path, change: impl FnOnce(&mut DocumentMut) -> Result<(), EditErr
 
     let text = document.to_string();
     let flags = Flags::default();
-    let input = Input { file: Some(PathBuf::from(file)), text, state: None };
-    input.check(&flags, |_, _| ())?;
-    replace(&target, directory, input.text.as_bytes()).map_err(failed)
+    let input = Input::of_file(PathBuf::from(file), text.clone(), None)?;
+    input.check(&input.pieces(), &flags, |_, _| ())?;
+    replace(&target, directory, text.as_bytes()).map_err(failed)
 }
 
 /// Writes a new file beside the old one and puts it in its place in one step.

@@ -7,6 +7,8 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use super::pieces::Pieces;
+
 /// One thing that keeps a config from being used.
 ///
 /// Shown as `relay.toml:12: endpoint.github.verify: no secret is configured; set secrets = ["env:…"]`.
@@ -49,6 +51,12 @@ impl std::error::Error for ConfigError {}
 pub struct ConfigErrors(pub(super) Vec<ConfigError>);
 
 impl ConfigErrors {
+    /// The checks themselves did not end.
+    pub(crate) fn internal() -> Self {
+        let message = "the config could not be checked".to_owned();
+        ConfigError { file: None, line: None, key: String::new(), message, help: None }.into()
+    }
+
     /// Each of them.
     pub fn iter(&self) -> impl Iterator<Item = &ConfigError> {
         self.0.iter()
@@ -86,7 +94,8 @@ impl fmt::Display for Warning {
 /// Where a value came from, as far as a person needs it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Place {
-    in_file: bool,
+    /// The number of its text; `None` for a flag.
+    piece: Option<usize>,
     line: Option<usize>,
     key: String,
 }
@@ -94,12 +103,12 @@ pub(super) struct Place {
 impl Place {
     /// A flag, or the environment variable that stands for it.
     pub(super) fn flag(name: &str) -> Self {
-        Self { in_file: false, line: None, key: name.to_owned() }
+        Self { piece: None, line: None, key: name.to_owned() }
     }
 
     /// The same place, with a narrower key: `endpoint.github` becomes `endpoint.github.verify`.
     pub(super) fn member(&self, name: &str) -> Self {
-        if !self.in_file {
+        if self.piece.is_none() {
             return self.clone();
         }
         Self { key: format!("{}.{name}", self.key), ..self.clone() }
@@ -109,31 +118,45 @@ impl Place {
     pub(super) fn key(&self) -> &str {
         &self.key
     }
-
-    /// ` (line 12)` where there is a line, for pointing at a second place.
-    pub(super) fn where_to_look(&self) -> String {
-        self.line.map(|line| format!(" (line {line})")).unwrap_or_default()
-    }
 }
 
 /// Collects errors and warnings while a config is checked, and knows which line a byte stands on.
 pub(super) struct Report<'a> {
-    file: Option<&'a Path>,
-    text: &'a str,
-    errors: Vec<ConfigError>,
-    /// Secrets that could not be read; errors unless they are excused.
-    absent: Vec<ConfigError>,
+    pieces: &'a Pieces,
+    /// Each with the number of its text.
+    errors: Vec<(usize, ConfigError)>,
+    /// Secrets that could not be read and have to be there.
+    absent: Vec<(usize, ConfigError)>,
+    /// Secrets that could not be read, where an endpoint does without.
+    excused: usize,
     warnings: Vec<Warning>,
 }
 
 impl<'a> Report<'a> {
-    pub(super) fn new(file: Option<&'a Path>, text: &'a str) -> Self {
-        Self { file, text, errors: Vec::new(), absent: Vec::new(), warnings: Vec::new() }
+    pub(super) fn new(pieces: &'a Pieces) -> Self {
+        Self { pieces, errors: Vec::new(), absent: Vec::new(), excused: 0, warnings: Vec::new() }
     }
 
-    /// A key in the file, with the bytes it stands at if it is there at all.
+    /// A key in a text, with the bytes it stands at if it is there at all.
     pub(super) fn place(&self, key: impl Into<String>, span: Option<Range<usize>>) -> Place {
-        Place { in_file: true, line: span.map(|span| line_of(self.text, span.start)), key: key.into() }
+        let (piece, line) = span.map_or((0, None), |span| self.pieces.find(&span));
+        Place { piece: Some(piece), line, key: key.into() }
+    }
+
+    /// ` (line 12)` where there is a line, for pointing at a second place from `here`.
+    pub(super) fn where_to_look(&self, place: &Place, here: &Place) -> String {
+        let file = place.piece.filter(|_| place.piece != here.piece);
+        match (file.and_then(|piece| self.pieces.file(piece)), place.line) {
+            _ if self.is_api(place) => " (made through the API)".to_owned(),
+            (Some(file), Some(line)) => format!(" ({}:{line})", file.display()),
+            (None, Some(line)) => format!(" (line {line})"),
+            (_, None) => String::new(),
+        }
+    }
+
+    /// Whether it is part of what was made through the API.
+    pub(super) fn is_api(&self, place: &Place) -> bool {
+        place.piece.is_some_and(|piece| self.pieces.is_api(piece))
     }
 
     /// How many errors there are so far.
@@ -143,23 +166,24 @@ impl<'a> Report<'a> {
 
     pub(super) fn error(&mut self, place: &Place, message: impl Into<String>, help: impl Into<String>) {
         let error = self.describe(place, message.into(), help.into());
-        self.errors.push(error);
+        self.errors.push((place.piece.unwrap_or(0), error));
     }
 
     /// How many secrets could not be read so far.
     pub(super) fn absences(&self) -> usize {
-        self.absent.len()
+        self.absent.len() + self.excused
     }
 
-    /// Notes a secret of an endpoint that cannot be read. The endpoint must then be one that takes nothing.
+    /// Notes a secret of an endpoint that cannot be read: an error where its text is strict. Elsewhere it is a warning,
+    /// and the endpoint must be one that takes nothing.
     pub(super) fn absent(&mut self, place: &Place, message: impl Into<String>, help: impl Into<String>) {
         let error = self.describe(place, message.into(), help.into());
-        self.absent.push(error);
-    }
-
-    /// Makes warnings of the secrets that could not be read.
-    pub(super) fn excuse_absent(&mut self) {
-        self.warnings.extend(self.absent.drain(..).map(Warning));
+        if self.pieces.is_strict(place.piece.unwrap_or(0)) {
+            self.absent.push((place.piece.unwrap_or(0), error));
+        } else {
+            self.excused += 1;
+            self.warnings.push(Warning(error));
+        }
     }
 
     pub(super) fn warn(&mut self, place: &Place, message: impl Into<String>, help: impl Into<String>) {
@@ -174,13 +198,13 @@ impl<'a> Report<'a> {
         if errors.is_empty() {
             return Ok((value, self.warnings));
         }
-        errors.sort_by_key(|error| error.line.unwrap_or(usize::MAX));
-        Err(ConfigErrors(errors))
+        errors.sort_by_key(|(piece, error)| (*piece, error.line.unwrap_or(usize::MAX)));
+        Err(ConfigErrors(errors.into_iter().map(|(_, error)| error).collect()))
     }
 
     fn describe(&self, place: &Place, message: String, help: String) -> ConfigError {
         ConfigError {
-            file: self.file.filter(|_| place.in_file).map(Path::to_owned),
+            file: place.piece.and_then(|piece| self.pieces.file(piece)).map(Path::to_owned),
             line: place.line,
             key: place.key.clone(),
             message,

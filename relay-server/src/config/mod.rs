@@ -2,7 +2,8 @@
 //!
 //! Three steps, three types: `raw` takes what was typed, `check` makes checked values of it (`effective`), `resolve`
 //! reads the secrets behind the references. Nothing here prints, watches files or keeps state; a reload is another
-//! call of [`Source::load`]. Invariants: a [`Config`] has at least one endpoint and one token; nothing in an error or
+//! call of [`Source::load`]. Rows that live in the
+//! store stand beside the file's (`layers`). Invariants: a [`Config`] has at least one token; nothing in an error or
 //! a warning is a secret.
 
 mod check;
@@ -12,8 +13,11 @@ mod edit;
 mod effective;
 mod error;
 mod flags;
+mod layers;
+mod pieces;
 mod raw;
 mod resolve;
+pub mod rows;
 mod search;
 mod secret_ref;
 mod show;
@@ -36,9 +40,11 @@ pub use self::effective::{Limits, Listen, Server, StoreSpec, TlsFiles};
 use self::error::Report;
 pub use self::error::{ConfigError, ConfigErrors, Warning};
 pub use self::flags::{Dev, Flags};
-use self::raw::Raw;
-use self::secret_ref::Surroundings;
-pub use self::secret_ref::{MAX_SECRET_BYTES, SecretRef, read_secret};
+pub use self::layers::Layers;
+use self::pieces::{Origin, Piece, Pieces};
+use self::rows::Rows;
+pub use self::secret_ref::{MAX_SECRET_BYTES, SecretRef, Unseal, read_secret};
+use self::secret_ref::{Surroundings, nothing_sealed};
 pub use self::show::{Shown, ShownToken};
 pub use self::values::PublicUrl;
 use crate::agents::token::Tokens;
@@ -61,6 +67,8 @@ pub struct Config {
     pub endpoints: Vec<Arc<Endpoint>>,
     /// Who may attach.
     pub tokens: Tokens,
+    /// The same, for people.
+    pub shown: Shown,
     /// What works and is worth knowing.
     pub warnings: Vec<Warning>,
 }
@@ -77,26 +85,29 @@ pub struct Source {
 impl Source {
     /// Reads and checks everything. All mistakes come back together, unless the file could not be read as TOML.
     pub fn load(&self) -> Result<Config, ConfigErrors> {
-        self.load_with(&|name| std::env::var_os(name), false)
+        self.load_with(&|name| std::env::var_os(name))
     }
 
-    /// As [`Source::load`], for a relay that runs: where only a secret of an endpoint cannot be read, that is a warning
-    /// and the endpoint [takes nothing](crate::verify::Rule::Closed), so that one lost file does not hold up the rest.
-    pub fn reload(&self) -> Result<Config, ConfigErrors> {
-        self.load_with(&|name| std::env::var_os(name), true)
+    /// The texts of the config, not yet checked.
+    pub fn read(&self) -> Result<Input, ConfigErrors> {
+        self.read_with(&|name| std::env::var_os(name))
+    }
+
+    /// What runs with these texts and rows from elsewhere.
+    pub fn assemble(&self, input: &Input, layers: &Layers<'_>) -> Result<Config, ConfigErrors> {
+        let around = Surroundings { base: input.base(), var: &|name| std::env::var_os(name), sealed: layers.sealed };
+        self.make(input, &layers.over(input)?, &around)
     }
 
     /// What [`Source::load`] would run with, without reading any secret.
     pub fn show(&self) -> Result<Shown, ConfigErrors> {
-        let input = self.read(&|name| std::env::var_os(name))?;
-        let (effective, _) = input.check(&self.flags, |_, _| ())?;
-        Ok(Shown::new(&effective.0))
+        self.read()?.show(&self.flags)
     }
 
     /// How the command line reaches a running relay: its admin listener and its state directory.
     pub fn admin(&self) -> Result<(SocketAddr, Option<PathBuf>), ConfigErrors> {
-        let input = self.read(&|name| std::env::var_os(name))?;
-        let (effective, _) = input.check(&self.flags, |_, _| ())?;
+        let input = self.read()?;
+        let (effective, _) = input.check(&input.pieces(), &self.flags, |_, _| ())?;
         Ok((effective.0.server.admin, effective.0.server.state_dir))
     }
 
@@ -105,29 +116,30 @@ impl Source {
         self.find_with(&|name| std::env::var_os(name))
     }
 
-    fn load_with(&self, var: &dyn Fn(&str) -> Option<OsString>, runs: bool) -> Result<Config, ConfigErrors> {
-        let input = self.read(var)?;
-        let around = Surroundings { base: input.base(), var };
-        let ((effective, (endpoints, tokens)), warnings) = input.check(&self.flags, |effective, report| {
-            let resolved = resolve::resolve(effective, &around, report);
-            if runs {
-                report.excuse_absent();
-            }
-            resolved
-        })?;
-        let Effective { server, limits, store, tls, .. } = effective;
-        Ok(Config { file: input.file, server, limits, store, tls, endpoints, tokens, warnings })
+    fn load_with(&self, var: &dyn Fn(&str) -> Option<OsString>) -> Result<Config, ConfigErrors> {
+        let input = self.read_with(var)?;
+        let around = Surroundings { base: input.base(), var, sealed: &nothing_sealed };
+        self.make(&input, &input.pieces(), &around)
     }
 
-    fn read(&self, var: &dyn Fn(&str) -> Option<OsString>) -> Result<Input, ConfigErrors> {
+    fn make(&self, input: &Input, pieces: &Pieces, around: &Surroundings<'_>) -> Result<Config, ConfigErrors> {
+        let ((effective, (endpoints, tokens)), warnings) =
+            input.check(pieces, &self.flags, |effective, report| resolve::resolve(effective, around, report))?;
+        let shown = Shown::new(&effective);
+        let Effective { server, limits, store, tls, .. } = effective;
+        Ok(Config { file: input.file.clone(), server, limits, store, tls, endpoints, tokens, shown, warnings })
+    }
+
+    fn read_with(&self, var: &dyn Fn(&str) -> Option<OsString>) -> Result<Input, ConfigErrors> {
         // systemd's StateDirectory=; of several, the first (systemd.exec(5)).
         let state = var("STATE_DIRECTORY").and_then(|paths| std::env::split_paths(&paths).next());
         if self.flags.dev.is_some() && self.path.is_none() {
-            return Ok(Input { file: None, text: String::new(), state });
+            let piece = Piece::new(Origin::Sent, String::new());
+            return Ok(Input { file: None, pieces: vec![piece], state });
         }
         let file = self.find_with(var)?;
         let text = fs::read_to_string(&file).map_err(|error| unreadable(&file, &error))?;
-        Ok(Input { file: Some(file), text, state })
+        Input::of_file(file, text, state)
     }
 
     fn find_with(&self, var: &dyn Fn(&str) -> Option<OsString>) -> Result<PathBuf, ConfigErrors> {
@@ -152,32 +164,76 @@ impl Source {
     }
 }
 
-/// A config file's text, before anything is made of it.
-struct Input {
+/// A config's texts, before anything is made of them.
+#[derive(Clone, Debug)]
+pub struct Input {
     file: Option<PathBuf>,
-    text: String,
+    /// The file's own first.
+    pieces: Vec<Piece>,
     /// The directory that the system gives for state.
     state: Option<PathBuf>,
 }
 
 impl Input {
+    fn of_file(file: PathBuf, text: String, state: Option<PathBuf>) -> Result<Self, ConfigErrors> {
+        let included = pieces::included(&file, &text)?;
+        let mut pieces = vec![Piece::new(Origin::File(file.clone()), text)];
+        pieces.extend(included);
+        Ok(Self { file: Some(file), pieces, state })
+    }
+
     /// Where relative paths start.
-    fn base(&self) -> &Path {
+    #[must_use]
+    pub fn base(&self) -> &Path {
         self.file.as_deref().and_then(Path::parent).unwrap_or(Path::new(""))
+    }
+
+    fn pieces(&self) -> Pieces {
+        Pieces::new(self.pieces.iter().cloned())
+    }
+
+    /// What would run with them alone, without reading any secret.
+    pub fn show(&self, flags: &Flags) -> Result<Shown, ConfigErrors> {
+        let (effective, _) = self.check(&self.pieces(), flags, |_, _| ())?;
+        Ok(Shown::new(&effective.0))
+    }
+
+    /// The endpoints and tokens that they say.
+    #[must_use]
+    pub fn rows(&self) -> Rows {
+        let mut rows = Rows::default();
+        for piece in &self.pieces {
+            rows.extend(Rows::of(&piece.text, self.base()));
+        }
+        rows
+    }
+
+    /// What they say beside endpoints and tokens.
+    #[must_use]
+    pub fn sections(&self) -> toml::Table {
+        let mut sections: toml::Table =
+            self.pieces.first().and_then(|main| toml::from_str(&main.text).ok()).unwrap_or_default();
+        sections.retain(|key, _| !matches!(key, "endpoint" | "token" | "version" | "include"));
+        let provider = |piece: &Piece| toml::from_str::<toml::Table>(&piece.text).ok()?.remove("provider");
+        let more = self.pieces.iter().skip(1).filter_map(provider);
+        let more: Vec<_> = more.filter_map(|rows| rows.as_array().cloned()).flatten().collect();
+        if !more.is_empty() {
+            let rows = sections.entry("provider").or_insert(toml::Value::Array(Vec::new()));
+            rows.as_array_mut().into_iter().for_each(|rows| rows.extend(more.clone()));
+        }
+        sections
     }
 
     /// Both parses, and `more` on top if its findings are to be reported together with the others.
     fn check<T>(
         &self,
+        pieces: &Pieces,
         flags: &Flags,
         more: impl FnOnce(&Effective, &mut Report<'_>) -> T,
     ) -> Result<((Effective, T), Vec<Warning>), ConfigErrors> {
-        let raw = match &self.file {
-            Some(file) => raw::parse(file, &self.text)?,
-            None => Raw::default(),
-        };
+        let raw = pieces.parse()?;
         let directories = Directories { base: self.base(), state: self.state.as_deref() };
-        let mut report = Report::new(self.file.as_deref(), &self.text);
+        let mut report = Report::new(pieces);
         let effective = check::check(&raw, flags, directories, self.file.is_some(), &mut report);
         let more = more(&effective, &mut report);
         report.finish((effective, more))

@@ -9,7 +9,7 @@ use std::fmt;
 use std::path::Path;
 
 use serde::Deserialize;
-use serde::de::{self, Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
+use serde::de::{self, DeserializeOwned, Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -28,6 +28,8 @@ pub(super) type Texts = Option<Vec<Spanned<String>>>;
 #[serde(deny_unknown_fields)]
 pub(super) struct Raw {
     pub(super) version: Number,
+    /// Further files, with rows only.
+    pub(super) include: Texts,
     #[serde(default)]
     pub(super) server: RawServer,
     pub(super) tls: Option<Spanned<RawTls>>,
@@ -36,6 +38,28 @@ pub(super) struct Raw {
     #[serde(default)]
     pub(super) limits: RawLimits,
     /// Rows as in the embedded table; read by the crate of schemes.
+    #[serde(default)]
+    pub(super) provider: Vec<Spanned<toml::Table>>,
+    #[serde(default)]
+    pub(super) endpoint: Vec<Spanned<RawEndpoint>>,
+    #[serde(default)]
+    pub(super) token: Vec<Spanned<RawToken>>,
+}
+
+impl Raw {
+    pub(super) fn take_rows(&mut self) -> RawRows {
+        RawRows {
+            provider: std::mem::take(&mut self.provider),
+            endpoint: std::mem::take(&mut self.endpoint),
+            token: std::mem::take(&mut self.token),
+        }
+    }
+}
+
+/// What an included file may say.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawRows {
     #[serde(default)]
     pub(super) provider: Vec<Spanned<toml::Table>>,
     #[serde(default)]
@@ -230,12 +254,17 @@ impl<'de> Deserialize<'de> for RawVerify {
 
 /// Reads the text of a config file. The first mistake ends it: what follows could not be trusted to be a new one.
 pub(super) fn parse(file: &Path, text: &str) -> Result<Raw, ConfigError> {
+    parse_as(Some(file), text)
+}
+
+/// Reads a text, of a file or of rows from elsewhere, which have no lines that anybody could look up.
+pub(super) fn parse_as<T: DeserializeOwned>(file: Option<&Path>, text: &str) -> Result<T, ConfigError> {
     toml::from_str(text).map_err(|error| {
         let at = error.span().map(|span| span.start);
         let (message, help) = explain(error.message());
         ConfigError {
-            file: Some(file.to_owned()),
-            line: at.map(|at| line_of(text, at)),
+            file: file.map(Path::to_owned),
+            line: at.map(|at| line_of(text, at)).filter(|_| file.is_some()),
             key: at.map(|at| key_at(text, at)).unwrap_or_default(),
             message,
             help,

@@ -1,4 +1,5 @@
-//! Where a secret is kept: `env:NAME`, `file:PATH` or `cred:NAME`, and reading it from there.
+//! Where a secret is kept: `env:NAME`, `file:PATH` or `cred:NAME`, and reading it from there. One that was given through
+//! the API is sealed in the store.
 //!
 //! The config holds references only, so that it can be shown, copied and put under version control. Nothing here
 //! knows what a secret is for. Invariants: a text that is not a reference is never repeated in an error, since it may
@@ -27,6 +28,8 @@ pub enum SecretRef {
     File(PathBuf),
     /// A systemd credential: a file of that name in `$CREDENTIALS_DIRECTORY`.
     Credential(String),
+    /// In the store, sealed: `ENDPOINT/NUMBER`. Written by the relay itself.
+    Sealed(String),
 }
 
 impl FromStr for SecretRef {
@@ -40,6 +43,7 @@ impl FromStr for SecretRef {
             "env" if plain => Ok(Self::Env(name.to_owned())),
             "cred" if plain => Ok(Self::Credential(name.to_owned())),
             "file" if !name.is_empty() => Ok(Self::File(PathBuf::from(name))),
+            "sealed" if !name.is_empty() => Ok(Self::Sealed(name.to_owned())),
             "env" | "cred" | "file" => {
                 Err((format!("a reference of kind \"{kind}:\" names nothing usable"), help.to_owned()))
             }
@@ -54,6 +58,7 @@ impl fmt::Display for SecretRef {
             Self::Env(name) => write!(f, "env:{name}"),
             Self::File(path) => write!(f, "file:{}", path.display()),
             Self::Credential(name) => write!(f, "cred:{name}"),
+            Self::Sealed(name) => write!(f, "sealed:{name}"),
         }
     }
 }
@@ -64,6 +69,16 @@ pub(super) struct Surroundings<'a> {
     pub(super) base: &'a Path,
     /// Reads an environment variable.
     pub(super) var: &'a dyn Fn(&str) -> Option<OsString>,
+    /// Opens a sealed secret.
+    pub(super) sealed: &'a Unseal<'a>,
+}
+
+/// Gives a secret that was given through the API.
+pub type Unseal<'a> = dyn Fn(&str) -> Option<Zeroizing<Vec<u8>>> + 'a;
+
+/// For what nobody gave a secret through the API.
+pub(super) const fn nothing_sealed(_: &str) -> Option<Zeroizing<Vec<u8>>> {
+    None
 }
 
 /// A secret's bytes, and whether a line break at its end was taken off.
@@ -85,6 +100,12 @@ impl SecretRef {
                     directory.ok_or_else(|| (format!("{self}: CREDENTIALS_DIRECTORY is not set"), help.to_owned()))?;
                 // systemd itself keeps that directory closed to others.
                 (self.read_file(&Path::new(&directory).join(name), false)?, true)
+            }
+            Self::Sealed(name) => {
+                let help =
+                    "bring back sealing.key from the same backup as the store, or delete and create the endpoint";
+                let opened = (around.sealed)(name);
+                (opened.ok_or_else(|| (format!("{self} cannot be opened in the store"), help.to_owned()))?, false)
             }
         };
         let mut secret = SecretBytes { bytes, line_break_removed: false };
@@ -138,7 +159,7 @@ impl SecretRef {
 /// What is wrong with the reference or with what it names, never what the secret is.
 pub fn read_secret(reference: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     let in_words = |(message, help): Problem| if help.is_empty() { message } else { format!("{message}; {help}") };
-    let around = Surroundings { base: Path::new(""), var: &|name| std::env::var_os(name) };
+    let around = Surroundings { base: Path::new(""), var: &|name| std::env::var_os(name), sealed: &nothing_sealed };
     let reference: SecretRef = reference.parse().map_err(in_words)?;
     Ok(reference.read(&around).map_err(in_words)?.bytes)
 }
@@ -195,7 +216,7 @@ mod tests {
                 "CREDENTIALS_DIRECTORY" | "HOME" => Some(directory.clone()),
                 _ => None,
             };
-            let around = Surroundings { base: self.0.path(), var: &var };
+            let around = Surroundings { base: self.0.path(), var: &var, sealed: &nothing_sealed };
             let read = reference.parse::<SecretRef>().unwrap().read(&around);
             read.map(|secret| (secret.bytes.to_vec(), secret.line_break_removed))
                 .map_err(|(message, help)| format!("{message}; {help}").replace(self.0.path().to_str().unwrap(), "DIR"))

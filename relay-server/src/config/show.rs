@@ -219,6 +219,15 @@ impl Shown {
         Ok(value)
     }
 
+    /// One endpoint, as JSON.
+    #[must_use]
+    pub fn endpoint(&self, name: &str) -> Option<serde_json::Value> {
+        let found = self.endpoint.iter().find(|endpoint| endpoint.name == name)?;
+        let mut value = serde_json::to_value(found).ok()?;
+        value["from_provider"] = serde_json::to_value(&found.preset).ok()?;
+        Some(value)
+    }
+
     /// The tokens alone.
     #[must_use]
     pub fn tokens(&self) -> &[ShownToken] {

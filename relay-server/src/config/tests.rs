@@ -11,7 +11,7 @@ fn load(text: &str) -> Result<Config, String> {
     let source = Source { path: Some(path.clone()), flags: Flags::default() };
     let var = |name: &str| (name == "SECRET").then(|| OsString::from("It's a Secret to Everybody"));
     let place = path.display().to_string();
-    source.load_with(&var, false).map_err(|errors| errors.to_string().replace(&place, "relay.toml"))
+    source.load_with(&var).map_err(|errors| errors.to_string().replace(&place, "relay.toml"))
 }
 
 const GOOD: &str = r#"version = 1

@@ -2,12 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::{
-    mask::{MASKED, authenticates},
-    word,
-};
+use super::word;
 use crate::{
     delivery::Replayed,
+    refused::{MASKED, authenticates},
     store::{Attempt, Reason, Record, State, Summary},
 };
 

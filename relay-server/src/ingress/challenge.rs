@@ -1,6 +1,6 @@
 //! What a challenge asks for beside its answer: a secret to keep, a URL to call.
 //!
-//! A secret is on disk before the answer goes out. A URL is called only where the endpoint says so, in the background,
+//! A secret is kept before the answer goes out. A URL is called only where the endpoint says so, in the background,
 //! by [`crate::outbound`], which reaches the public network alone; that it is on the provider's own host was checked
 //! where the row was read.
 
@@ -24,7 +24,8 @@ pub(super) async fn carry_out(
     let (name, event_id) = (endpoint.name.as_str(), received.event_id);
     if let Some(secret) = reply.learns_secret.clone() {
         let (keeper, name) = (Arc::clone(door), name.to_owned());
-        let kept = tokio::task::spawn_blocking(move || keeper.learnt.keep(&keeper.state, &name, secret)).await;
+        // A task of its own: a sender that goes away does not leave it half done.
+        let kept = tokio::spawn(async move { keeper.learnt.keep(&name, secret).await }).await;
         match kept {
             Ok(Ok(())) => door.teach(),
             Ok(Err(error)) => {

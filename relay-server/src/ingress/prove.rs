@@ -189,7 +189,8 @@ pub(super) fn record(door: &Arc<Door>, routes: &Arc<Routes>, endpoint: &Arc<Endp
         body_len: body.as_ref().map(|body| body.len() as u64),
         body: body.unwrap_or_default(),
         status: status.as_u16(),
-        code,
+        code: code.into(),
+        masked: false,
     });
     if let Failure::Refused(refusal) = failure {
         explain::later(door, routes, endpoint, entry, whole, refusal);

@@ -129,16 +129,21 @@ impl Routes {
         std::iter::once(format!("{}/{target}", self.public_url)).chain(hosts).collect()
     }
 
+    /// What to paste at an endpoint's provider.
+    #[must_use]
+    pub fn url(&self, endpoint: &Endpoint) -> String {
+        match endpoint.hosts.first() {
+            Some(host) => format!("https://{host}"),
+            None => format!("{}/{}", self.public_url, endpoint.name),
+        }
+    }
+
     /// The endpoints as agents may attach to them.
     #[must_use]
     pub fn attachable(&self) -> Vec<Attachable> {
-        let url = |endpoint: &Endpoint| match endpoint.hosts.first() {
-            Some(host) => format!("https://{host}"),
-            None => format!("{}/{}", self.public_url, endpoint.name),
-        };
         let attachable = |endpoint: &Arc<Endpoint>| Attachable {
             name: endpoint.name.as_str().to_owned(),
-            url: url(endpoint),
+            url: self.url(endpoint),
             provider: endpoint.verify.provider_name().to_owned(),
             exclusive: endpoint.exclusive,
         };

@@ -62,6 +62,12 @@ impl Circuit {
         }
     }
 
+    /// When the pause ends after which an attempt is made again, where attempts are held back.
+    #[must_use]
+    pub fn open_until(&self) -> Option<Timestamp> {
+        self.open.map(|(until, _)| until)
+    }
+
     /// An attempt ended well.
     pub fn succeeded(&mut self) {
         *self = Self::default();

@@ -116,10 +116,13 @@ suite! {
         a_purge_goes_in_small_steps;
     rows:
         config_rows_belong_to_their_source
+        config_rows_of_all_kinds_are_put_in_or_none
         the_use_of_a_row_is_noted
         sealed_secrets_are_kept
         presence_ends_with_the_session
-        refused_requests_are_bounded;
+        refused_requests_are_bounded
+        a_flood_of_refused_requests_takes_a_bounded_part_of_the_store
+        the_standing_counts_each_state;
 }
 
 #[tokio::test]

@@ -34,6 +34,9 @@ pub enum StoreError {
     /// The store could not be opened; the text says what to do.
     #[error("{0}")]
     Unusable(String),
+    /// Another process has it open.
+    #[error("{0}")]
+    InUse(String),
     /// The database gave an unexpected answer. The call may have been kept.
     #[error("the store could not do it: {0}")]
     Internal(String),

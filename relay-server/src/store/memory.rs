@@ -15,8 +15,9 @@ use tokio::sync::watch;
 use super::{
     Act, Acted, Action, Backlog, Bulk, BulkAction, Claimed, ConfigChange, ConfigKind, ConfigRow, Cursor, End, Ended,
     Filter, Health, Hold, MAX_BULKS, MAX_PAGE, MAX_RANGE_BYTES, MAX_REFUSED, MAX_REFUSED_AGE, MAX_REFUSED_BYTES,
-    NewEvent, Page, PageRequest, Presence, Purge, PurgeCursor, Purged, Record, RefusedRow, Reply, Source, Store,
-    StoreError, Usage, Verdict, Want, error::Pulse, presence::Presences, rows, rules,
+    NamedRows, NewEvent, Page, PageRequest, Presence, Purge, PurgeCursor, Purged, Record, RefusedRow, Reply, Source,
+    Standing, State, Store, StoreError, Usage, Verdict, Want, error::Pulse, presence::Presences, refused_bytes, rows,
+    rules,
 };
 use crate::{endpoint::EndpointName, webhook::EventId};
 
@@ -100,7 +101,7 @@ impl Inner {
         for want in wants {
             let Some(shelf) = self.shelves.get_mut(&want.endpoint) else { continue };
             claimed.deliveries.extend(shelf.claim(&want, until, now));
-            if let Some((due, _)) = shelf.due.first().filter(|_| !shelf.paused) {
+            if let Some((due, _)) = shelf.due.first().filter(|_| shelf.paused_at.is_none()) {
                 claimed.next_due.push((want.endpoint, *due));
             }
         }
@@ -190,12 +191,53 @@ impl Inner {
     fn backlog(&self) -> Vec<Backlog> {
         let one = |(endpoint, shelf): (&EndpointName, &Shelf)| Backlog {
             endpoint: endpoint.clone(),
-            paused: shelf.paused,
+            paused: shelf.paused_at.is_some(),
             open: shelf.open.len() as u64,
             oldest: shelf.open.first().map(|id| shelf.events[id].row.summary.received_at),
             next_due: shelf.due.first().map(|(due, _)| *due),
         };
-        self.shelves.iter().map(one).collect()
+        let shown = |(_, shelf): &(&EndpointName, &Shelf)| shelf.paused_at.is_some() || !shelf.events.is_empty();
+        self.shelves.iter().filter(shown).map(one).collect()
+    }
+
+    fn configure(
+        &mut self,
+        source: Source,
+        sets: Vec<(ConfigKind, NamedRows)>,
+        all: bool,
+        now: Timestamp,
+    ) -> Result<Vec<ConfigChange>, StoreError> {
+        let rows = |kind| self.config.iter().filter(move |((of, _), _)| *of == kind).map(|(_, row)| row.clone());
+        let plan =
+            |(kind, set): &(ConfigKind, NamedRows)| rows::plan(&rows(*kind).collect::<Vec<_>>(), source, set, all);
+        let changes = sets.iter().map(plan).collect::<Result<Vec<_>, _>>()?;
+        for ((kind, set), change) in sets.into_iter().zip(&changes) {
+            for name in &change.removed {
+                self.config.remove(&(kind, name.clone()));
+            }
+            for (name, value) in set.into_iter().filter(|(name, _)| change.touches(name)) {
+                self.revision += 1;
+                let used_at = self.config.get(&(kind, name.clone())).and_then(|row| row.used_at);
+                let revision = self.revision;
+                let row = ConfigRow { name: name.clone(), source, value, revision, updated_at: now, used_at };
+                self.config.insert((kind, name), row);
+            }
+        }
+        Ok(changes)
+    }
+
+    fn refuse(&mut self, mut row: RefusedRow, max_bytes: u64) {
+        row.body.truncate(MAX_REFUSED_BYTES);
+        let log = self.refused.entry(row.endpoint.clone()).or_default();
+        log.entry(row.id).or_insert(row);
+        if log.len() > MAX_REFUSED {
+            log.pop_first();
+        }
+        let bytes = |log: &BTreeMap<EventId, RefusedRow>| log.values().map(RefusedRow::bytes).sum::<u64>();
+        while self.refused.values().map(bytes).sum::<u64>() > max_bytes {
+            let Some(largest) = self.refused.values_mut().max_by_key(|log| bytes(log)) else { break };
+            largest.pop_first();
+        }
     }
 }
 
@@ -308,13 +350,29 @@ impl Store for MemoryStore {
         self.reply(Ok(self.inner().purge(&policy, now)))
     }
 
-    fn pause(&self, endpoint: EndpointName, paused: bool, _now: Timestamp) -> Reply<'_, ()> {
-        self.inner().shelves.entry(endpoint).or_default().paused = paused;
+    fn pause(&self, endpoint: EndpointName, paused: bool, now: Timestamp) -> Reply<'_, ()> {
+        self.inner().shelves.entry(endpoint).or_default().paused_at = paused.then_some(now);
         self.reply(Ok(()))
     }
 
     fn backlog(&self) -> Reply<'_, Vec<Backlog>> {
         self.reply(Ok(self.inner().backlog()))
+    }
+
+    fn standing(&self, endpoint: EndpointName) -> Reply<'_, Standing> {
+        let mut standing = Standing::default();
+        if let Some(shelf) = self.inner().shelves.get(&endpoint) {
+            standing.paused_at = shelf.paused_at;
+            for kept in shelf.events.values() {
+                match kept.row.summary.state {
+                    State::Pending => standing.pending += 1,
+                    State::Running => standing.running += 1,
+                    State::Dead => standing.dead += 1,
+                    State::Delivered | State::Dropped | State::Damaged => {}
+                }
+            }
+        }
+        self.reply(Ok(standing))
     }
 
     fn config(&self, kind: ConfigKind) -> Reply<'_, Vec<ConfigRow>> {
@@ -325,30 +383,12 @@ impl Store for MemoryStore {
 
     fn configure(
         &self,
-        kind: ConfigKind,
         source: Source,
-        rows: Vec<(String, String)>,
+        sets: Vec<(ConfigKind, NamedRows)>,
         all: bool,
         now: Timestamp,
-    ) -> Reply<'_, ConfigChange> {
-        let mut inner = self.inner();
-        let there: Vec<_> =
-            inner.config.iter().filter(|((of, _), _)| *of == kind).map(|(_, row)| row.clone()).collect();
-        let change = match rows::plan(&there, source, &rows, all) {
-            Ok(change) => change,
-            Err(error) => return self.reply(Err(error)),
-        };
-        for name in &change.removed {
-            inner.config.remove(&(kind, name.clone()));
-        }
-        for (name, value) in rows.into_iter().filter(|(name, _)| change.touches(name)) {
-            inner.revision += 1;
-            let used_at = inner.config.get(&(kind, name.clone())).and_then(|row| row.used_at);
-            let revision = inner.revision;
-            let row = ConfigRow { name: name.clone(), source, value, revision, updated_at: now, used_at };
-            inner.config.insert((kind, name), row);
-        }
-        self.reply(Ok(change))
+    ) -> Reply<'_, Vec<ConfigChange>> {
+        self.reply(self.inner().configure(source, sets, all, now))
     }
 
     fn unconfigure(&self, kind: ConfigKind, name: String) -> Reply<'_, bool> {
@@ -393,24 +433,24 @@ impl Store for MemoryStore {
 
     fn refuse(&self, rows: Vec<RefusedRow>) -> Reply<'_, ()> {
         let mut inner = self.inner();
-        for mut row in rows {
-            row.body.truncate(MAX_REFUSED_BYTES);
-            let log = inner.refused.entry(row.endpoint.clone()).or_default();
-            log.insert(row.id, row);
-            if log.len() > MAX_REFUSED {
-                log.pop_first();
-            }
-        }
+        rows.into_iter().for_each(|row| inner.refuse(row, refused_bytes(self.max_bytes)));
         self.reply(Ok(()))
     }
 
     fn refused(&self, endpoint: Option<EndpointName>, limit: usize) -> Reply<'_, Vec<RefusedRow>> {
         let inner = self.inner();
         let logs = inner.refused.iter().filter(|(name, _)| endpoint.as_ref().is_none_or(|only| *name == only));
-        let mut rows: Vec<_> = logs.flat_map(|(_, log)| log.values().cloned()).collect();
+        let mut rows: Vec<_> = logs.flat_map(|(_, log)| log.values()).collect();
         rows.sort_by_key(|row| std::cmp::Reverse(row.id));
         rows.truncate(limit.min(MAX_PAGE));
-        self.reply(Ok(rows))
+        let headed = |row: &RefusedRow| RefusedRow { body: Bytes::new(), ..row.clone() };
+        self.reply(Ok(rows.into_iter().map(headed).collect()))
+    }
+
+    fn refused_request(&self, id: EventId) -> Reply<'_, Option<RefusedRow>> {
+        let inner = self.inner();
+        let found = inner.refused.values().find_map(|log| log.get(&id)).cloned();
+        self.reply(Ok(found))
     }
 
     fn backup(&self, _to: PathBuf) -> Reply<'_, ()> {

@@ -487,6 +487,19 @@ pub enum Acted {
     Unknown,
 }
 
+/// How many events of an endpoint stand where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Those that wait for an attempt.
+    pub pending: u64,
+    /// Those with an attempt under way.
+    pub running: u64,
+    /// Dead letters.
+    pub dead: u64,
+    /// When its claims were paused, if they are.
+    pub paused_at: Option<Timestamp>,
+}
+
 /// What waits at an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backlog {

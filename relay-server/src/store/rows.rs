@@ -88,6 +88,13 @@ pub struct RefusedRow {
     pub body: Bytes,
 }
 
+impl RefusedRow {
+    /// What it takes, in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        (self.head.len() + self.body.len()) as u64
+    }
+}
+
 /// What a bulk action does to each event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BulkAction {

@@ -4,14 +4,15 @@
 //! another's place. The store itself only ever sees sealed bytes.
 
 use std::{
-    fs::{self, OpenOptions},
-    io::{ErrorKind, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    fs::{self, File},
+    io::{self, ErrorKind, Write as _},
+    os::unix::fs::PermissionsExt as _,
     path::Path,
 };
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, RandomizedNonceKey};
 use bytes::Bytes;
+use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
 
 use super::StoreError;
@@ -53,12 +54,7 @@ impl SealKey {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let mut bytes = Zeroizing::new([0; KEY_BYTES]);
                 getrandom::fill(&mut *bytes).map_err(|error| wrong(&error))?;
-                let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-                let written = file.and_then(|mut file| {
-                    file.write_all(&*bytes)?;
-                    file.sync_all()
-                });
-                written.map_err(|error| wrong(&error))?;
+                create(path, &*bytes).map_err(|error| wrong(&error))?;
                 Self::new(&*bytes)
             }
             Err(error) => Err(wrong(&error)),
@@ -85,6 +81,16 @@ impl SealKey {
         secret.truncate(length);
         Ok(secret)
     }
+}
+
+/// Whole or not at all, of mode 0600, and never over a key that is there.
+fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = NamedTempFile::with_prefix_in(".new-", folder)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist_noclobber(path).map_err(|error| error.error)?;
+    File::open(folder)?.sync_all()
 }
 
 fn place(scope: &str, name: &str) -> Aad<Vec<u8>> {

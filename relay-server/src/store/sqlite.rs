@@ -27,8 +27,9 @@ use tokio::sync::{oneshot, watch};
 
 use super::{
     Act, Acted, Attempt, Backlog, Bulk, BulkAction, Claimed, ConfigChange, ConfigKind, ConfigRow, Delivery, End, Ended,
-    Filter, Health, Hold, INLINE_BYTES, Lease, NewEvent, Outcome, Page, PageRequest, Presence, Purge, Purged, Record,
-    RefusedRow, Reply, Source, Store, StoreError, Then, Usage, Verdict, Want, error::Pulse, presence::Presences, rules,
+    Filter, Health, Hold, INLINE_BYTES, Lease, NamedRows, NewEvent, Outcome, Page, PageRequest, Presence, Purge,
+    Purged, Record, RefusedRow, Reply, Source, Standing, Store, StoreError, Then, Usage, Verdict, Want, error::Pulse,
+    presence::Presences, refused_bytes, rules,
 };
 use crate::{endpoint::EndpointName, webhook::EventId};
 
@@ -45,6 +46,7 @@ mod keys;
 mod listing;
 mod purge;
 mod readers;
+mod refused;
 mod row;
 mod schema;
 mod small;
@@ -380,20 +382,23 @@ impl Store for SqliteStore {
         boxed(self.look(small::backlog))
     }
 
+    fn standing(&self, endpoint: EndpointName) -> Reply<'_, Standing> {
+        self.read(move |connection| small::standing(connection, &endpoint))
+    }
+
     fn config(&self, kind: ConfigKind) -> Reply<'_, Vec<ConfigRow>> {
         self.read(move |connection| small::config(connection, kind))
     }
 
     fn configure(
         &self,
-        kind: ConfigKind,
         source: Source,
-        rows: Vec<(String, String)>,
+        sets: Vec<(ConfigKind, NamedRows)>,
         all: bool,
         now: Timestamp,
-    ) -> Reply<'_, ConfigChange> {
-        let bytes = rows.iter().map(|(name, value)| name.len() + value.len()).sum();
-        self.write(Kind::Upkeep, bytes, move |tx| small::configure(tx.connection, kind, source, &rows, all, now))
+    ) -> Reply<'_, Vec<ConfigChange>> {
+        let bytes = sets.iter().flat_map(|(_, rows)| rows).map(|(name, value)| name.len() + value.len()).sum();
+        self.write(Kind::Upkeep, bytes, move |tx| small::configure(tx.connection, source, &sets, all, now))
     }
 
     fn unconfigure(&self, kind: ConfigKind, name: String) -> Reply<'_, bool> {
@@ -428,11 +433,16 @@ impl Store for SqliteStore {
 
     fn refuse(&self, rows: Vec<RefusedRow>) -> Reply<'_, ()> {
         let bytes = rows.iter().map(|row| row.head.len() + row.body.len()).sum();
-        self.write(Kind::Intake, bytes, move |tx| small::refuse(tx, &rows))
+        let max_bytes = refused_bytes(self.options.max_bytes);
+        self.write(Kind::Intake, bytes, move |tx| refused::refuse(tx, &rows, max_bytes))
     }
 
     fn refused(&self, endpoint: Option<EndpointName>, limit: usize) -> Reply<'_, Vec<RefusedRow>> {
-        self.read(move |connection| small::refused(connection, endpoint.as_ref(), limit))
+        self.read(move |connection| refused::refused(connection, endpoint.as_ref(), limit))
+    }
+
+    fn refused_request(&self, id: EventId) -> Reply<'_, Option<RefusedRow>> {
+        self.read(move |connection| refused::request(connection, id))
     }
 
     fn backup(&self, to: PathBuf) -> Reply<'_, ()> {

@@ -32,6 +32,9 @@ pub enum Heed {
     Circuits,
 }
 
+/// Agents of an endpoint that are named at most.
+const MAX_SHOWN: usize = 100;
+
 impl Registry {
     /// A right to an exchange with the freest agent of an endpoint that takes events of this type.
     ///
@@ -162,6 +165,15 @@ impl Registry {
         !agents.is_empty() && agents.iter().all(|load| load.room(Heed::Circuits, now, today).is_err())
     }
 
+    /// When one of an endpoint's agents is tried again, where all of their handlers failed so often that they are left
+    /// alone.
+    #[must_use]
+    pub fn left_alone_until(&self, endpoint: &str) -> Option<Timestamp> {
+        let agents = self.lock().serving(endpoint);
+        let all: Option<Vec<_>> = agents.iter().map(|load| load.target.open_until()).collect();
+        all?.into_iter().min()
+    }
+
     fn roused(&self, endpoint: &str) -> Vec<Arc<Load>> {
         let mut state = self.lock();
         let agents = state.serving(endpoint);
@@ -172,6 +184,18 @@ impl Registry {
     #[must_use]
     pub fn serving(&self, endpoint: &str) -> usize {
         self.lock().serving(endpoint).len()
+    }
+
+    /// Who is attached to an endpoint: the token's name, the agent's, and how it stands. The first hundred.
+    #[must_use]
+    pub fn attached(&self, endpoint: &str) -> Vec<(Arc<str>, String, Standing)> {
+        let state = self.lock();
+        let Some(places) = state.places.get(endpoint) else { return Vec::new() };
+        let one = |key| {
+            let (session, standing) = (state.sessions.get(&key)?, places.standing(key)?);
+            Some((Arc::clone(&session.identity.token), session.identity.name.clone(), standing))
+        };
+        places.all().filter_map(one).take(MAX_SHOWN).collect()
     }
 
     /// Ends when an agent came, left, or stands otherwise than before.

@@ -62,7 +62,8 @@ pub(super) fn endpoints(
     }
     if all.is_empty() && raw.is_empty() && flags.endpoints.is_empty() {
         let place = report.place("endpoint", None);
-        report.error(&place, "no endpoint is configured", "add one: [[endpoint]] with a name and a verify rule");
+        let help = "add one: [[endpoint]] with a name and a verify rule, or `relay-server endpoint create`";
+        report.warn(&place, "no endpoint is configured", help);
     }
     all.into_iter().map(|(spec, _)| spec).collect()
 }
@@ -359,11 +360,13 @@ fn unique(all: &[(EndpointSpec, Place)], report: &mut Report<'_>) {
     let mut hosts: HashMap<&Arc<str>, &EndpointName> = HashMap::new();
     for (spec, place) in all {
         if let Some(first) = names.insert(&spec.name, place) {
-            report.error(
-                place,
-                format!("there is already an endpoint called \"{}\"{}", spec.name, first.where_to_look()),
-                "give this one another name",
-            );
+            let help = if report.is_api(place) {
+                format!("give the other one another name, or `relay-server endpoint delete {}` first", spec.name)
+            } else {
+                "give this one another name".to_owned()
+            };
+            let there = report.where_to_look(first, place);
+            report.error(place, format!("there is already an endpoint called \"{}\"{there}", spec.name), help);
         }
         for host in &spec.hosts {
             if let Some(first) = hosts.insert(host, &spec.name) {

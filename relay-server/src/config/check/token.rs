@@ -32,7 +32,11 @@ pub(super) fn tokens(
         if let Some(first) = names.insert(token.name.clone(), token.place.clone()) {
             report.error(
                 &token.place,
-                format!("there is already a token called \"{}\"{}", token.name, first.where_to_look()),
+                format!(
+                    "there is already a token called \"{}\"{}",
+                    token.name,
+                    report.where_to_look(&first, &token.place)
+                ),
                 "give this one another name",
             );
         }

@@ -158,7 +158,13 @@ fn key_set(text: &Text, key: &str, report: &mut Report<'_>) -> Option<KeySet> {
 
 fn reference(text: &Spanned<String>, key: &str, report: &mut Report<'_>) -> Option<(SecretRef, Place)> {
     let place = report.place(key, Some(text.span()));
-    read(Some((text.get_ref(), place.clone())), str::parse, report).map(|reference| (reference, place))
+    let reference = read(Some((text.get_ref(), place.clone())), str::parse, report)?;
+    if matches!(reference, SecretRef::Sealed(_)) && !report.is_api(&place) {
+        let message = format!("{reference} is how the relay itself notes a secret that was given through the API");
+        report.error(&place, message, "write \"env:NAME\", \"file:PATH\" or \"cred:NAME\"");
+        return None;
+    }
+    Some((reference, place))
 }
 
 /// A list of references, each with its line.

@@ -7,8 +7,10 @@ fn rows(rows: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 pub(super) async fn config_rows_belong_to_their_source(store: Arc<dyn Store>) {
-    let configure =
-        |source, some: &[(&str, &str)], all| store.configure(ConfigKind::Endpoint, source, rows(some), all, at(5));
+    let configure = |source, some: &[(&str, &str)], all| {
+        let reply = store.configure(source, vec![(ConfigKind::Endpoint, rows(some))], all, at(5));
+        async move { reply.await.map(|mut changes| changes.remove(0)) }
+    };
     let change = configure(Source::File, &[("a", "1"), ("b", "1")], true).await.expect("configured");
     assert_eq!(change.added, ["a", "b"]);
     configure(Source::Api, &[("c", "1")], false).await.expect("configured");
@@ -29,9 +31,25 @@ pub(super) async fn config_rows_belong_to_their_source(store: Arc<dyn Store>) {
     assert_eq!(empty, ConfigChange::default(), "another source's rows stay");
 }
 
+pub(super) async fn config_rows_of_all_kinds_are_put_in_or_none(store: Arc<dyn Store>) {
+    let token = vec![(ConfigKind::Token, rows(&[("t", "1")]))];
+    store.configure(Source::Api, token, false, at(1)).await.expect("configured");
+    let both =
+        |token: &str| vec![(ConfigKind::Endpoint, rows(&[("a", "1")])), (ConfigKind::Token, rows(&[(token, "1")]))];
+    let clash = store.configure(Source::File, both("t"), true, at(2)).await;
+    assert_eq!(clash, Err(StoreError::Clash("t".into())));
+    assert!(store.config(ConfigKind::Endpoint).await.expect("read").is_empty(), "nothing of it");
+    let changes = store.configure(Source::File, both("u"), true, at(3)).await.expect("configured");
+    assert_eq!(changes.iter().map(|change| change.added.concat()).collect::<Vec<_>>(), ["a", "u"]);
+    let none = vec![(ConfigKind::Endpoint, rows(&[])), (ConfigKind::Token, rows(&[]))];
+    let changes = store.configure(Source::File, none, true, at(4)).await.expect("configured");
+    assert_eq!(changes.iter().map(|change| change.removed.concat()).collect::<Vec<_>>(), ["a", "u"]);
+    assert_eq!(store.config(ConfigKind::Token).await.expect("read").len(), 1, "the other source's");
+}
+
 pub(super) async fn the_use_of_a_row_is_noted(store: Arc<dyn Store>) {
     let token = rows(&[("t", "hash")]);
-    store.configure(ConfigKind::Token, Source::Api, token, false, at(1)).await.expect("configured");
+    store.configure(Source::Api, vec![(ConfigKind::Token, token)], false, at(1)).await.expect("configured");
     let used = || async { store.config(ConfigKind::Token).await.expect("read")[0].used_at };
     assert_eq!(used().await, None);
     for (ms, seen) in [(50, 50), (20, 50), (70, 70)] {
@@ -39,7 +57,7 @@ pub(super) async fn the_use_of_a_row_is_noted(store: Arc<dyn Store>) {
         assert_eq!(used().await, Some(at(seen)));
     }
     let changed = rows(&[("t", "other")]);
-    store.configure(ConfigKind::Token, Source::Api, changed, false, at(80)).await.expect("configured");
+    store.configure(Source::Api, vec![(ConfigKind::Token, changed)], false, at(80)).await.expect("configured");
     assert_eq!(used().await, Some(at(70)));
 }
 
@@ -97,8 +115,11 @@ pub(super) async fn refused_requests_are_bounded(store: Arc<dyn Store>) {
         body: vec![9; body].into(),
     };
     store.refuse(vec![row("a", 1, MAX_REFUSED_BYTES + 1)]).await.expect("kept");
-    let first = store.refused(None, 10).await.expect("read");
-    assert_eq!(first, [row("a", 1, MAX_REFUSED_BYTES)], "the beginning of its body");
+    assert_eq!(store.refused(None, 10).await.expect("read"), [row("a", 1, 0)], "a list has no bodies");
+    let first = store.refused_request(id(1)).await.expect("read");
+    assert_eq!(first, Some(row("a", 1, MAX_REFUSED_BYTES)), "the beginning of its body");
+    assert_eq!(store.refused_request(id(2)).await.expect("read"), None);
+    assert!(store.backlog().await.expect("read").is_empty(), "nothing waits where only refusals were");
     let count = i64::try_from(MAX_REFUSED).expect("small");
     store.refuse((2..=count + 5).map(|ms| row("a", ms, 3)).collect()).await.expect("kept");
     store.refuse(vec![row("b", 9000, 3)]).await.expect("kept");
@@ -115,4 +136,38 @@ pub(super) async fn refused_requests_are_bounded(store: Arc<dyn Store>) {
     }
     let left = store.refused(None, usize::MAX).await.expect("read");
     assert_eq!(left.iter().map(|row| row.id).collect::<Vec<_>>(), [id(9000)], "a day is enough");
+}
+
+pub(super) async fn a_flood_of_refused_requests_takes_a_bounded_part_of_the_store(store: Arc<dyn Store>) {
+    let row = |endpoint: &str, ms| RefusedRow {
+        endpoint: name(endpoint),
+        id: id(ms),
+        at: at(ms),
+        status: 401,
+        code: "signature_mismatch".into(),
+        head: "{}".into(),
+        body: vec![9; MAX_REFUSED_BYTES].into(),
+    };
+    store.refuse(vec![row("quiet", 1)]).await.expect("kept");
+    let most = refused_bytes(store.usage().max_bytes) / (MAX_REFUSED_BYTES as u64 + 2);
+    let flood = i64::try_from(most).expect("small") + 50;
+    for ms in 2..flood {
+        store.refuse(vec![row(if ms % 2 == 0 { "loud" } else { "louder" }, ms)]).await.expect("kept");
+    }
+    let left = store.refused(None, usize::MAX).await.expect("read");
+    assert!(left.len() as u64 <= most && left.len() as u64 + 2 >= most, "{} of {most}", left.len());
+    assert_eq!((left[0].id, left.last().expect("a row").id), (id(flood - 1), id(1)), "the quiet one's is still there");
+}
+
+pub(super) async fn the_standing_counts_each_state(store: Arc<dyn Store>) {
+    assert_eq!(store.standing(name("a")).await.expect("read"), Standing::default());
+    for ms in 1..=4 {
+        append(&store, event("a", ms)).await;
+    }
+    let held = claim(&store, "a", 3, 500, 5).await;
+    done(&store, &held[0], 6).await;
+    dead(&store, &held[1], 7).await;
+    store.pause(name("a"), true, at(8)).await.expect("paused");
+    let expected = Standing { pending: 1, running: 1, dead: 1, paused_at: Some(at(8)) };
+    assert_eq!(store.standing(name("a")).await.expect("read"), expected);
 }

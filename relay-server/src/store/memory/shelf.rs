@@ -26,7 +26,7 @@ pub(super) struct Kept {
 #[derive(Debug, Default)]
 pub(super) struct Shelf {
     pub(super) events: BTreeMap<EventId, Kept>,
-    pub(super) paused: bool,
+    pub(super) paused_at: Option<Timestamp>,
     pub(super) due: BTreeSet<(Timestamp, EventId)>,
     pub(super) open: BTreeSet<EventId>,
     queues: BTreeMap<String, BTreeSet<EventId>>,
@@ -148,7 +148,7 @@ impl Shelf {
     }
 
     pub(super) fn claim(&mut self, want: &Want, until: Timestamp, now: Timestamp) -> Vec<Delivery> {
-        if self.paused {
+        if self.paused_at.is_some() {
             return Vec::new();
         }
         let ready = |entry: &&(Timestamp, EventId)| entry.0 <= now;

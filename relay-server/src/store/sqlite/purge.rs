@@ -6,10 +6,9 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
-    content,
+    content, refused,
     row::{self, time},
     schema::PAGE_BYTES,
-    small,
     writer::Tx,
 };
 use crate::{
@@ -119,7 +118,7 @@ pub(super) fn remove(
     }
     if found.next.is_none() {
         *keys_after = sweep_keys(tx.connection, *keys_after)?;
-        small::forget_refused(tx.connection, now)?;
+        refused::forget(tx, now)?;
         shrink(tx.connection)?;
         purged.next = unused_blob(tx)?.map(|_| PurgeCursor(u128::MAX));
     }

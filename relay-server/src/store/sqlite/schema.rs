@@ -35,7 +35,7 @@ pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
     let file = file.map_err(|error| unusable(format_args!("cannot create {}: {error}", beside.display())))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(unusable(format_args!(
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse(format!(
             "the store {} is in use by another process; stop that one, or name another file with --store",
             path.display()
         ))),

@@ -1,4 +1,4 @@
-//! The smaller tables: backlog and pauses, configuration, secrets, refused requests.
+//! The smaller tables: backlog and pauses, configuration, secrets.
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -11,11 +11,7 @@ use super::{
 };
 use crate::{
     endpoint::EndpointName,
-    store::{
-        Backlog, ConfigChange, ConfigKind, ConfigRow, MAX_PAGE, MAX_REFUSED, MAX_REFUSED_AGE, MAX_REFUSED_BYTES,
-        RefusedRow, Source, StoreError, rows,
-    },
-    webhook::EventId,
+    store::{Backlog, ConfigChange, ConfigKind, ConfigRow, NamedRows, Source, Standing, State, StoreError, rows},
 };
 
 pub(super) fn pause(tx: &mut Tx<'_>, endpoint: &EndpointName, paused: bool, now: Timestamp) -> Result<(), StoreError> {
@@ -31,11 +27,12 @@ pub(super) fn backlog(connection: &Connection) -> Result<Vec<Backlog>, StoreErro
          (SELECT count(*) FROM event INDEXED BY event_due WHERE endpoint = key AND due_at IS NOT NULL), \
          (SELECT received_at FROM event INDEXED BY event_open WHERE endpoint = key AND due_at IS NOT NULL ORDER BY id LIMIT 1), \
          (SELECT due_at FROM event INDEXED BY event_due WHERE endpoint = key AND due_at < ?2 ORDER BY due_at LIMIT 1) \
-         FROM endpoint WHERE key = ?1",
+         FROM endpoint WHERE key = ?1 \
+         AND (paused_at IS NOT NULL OR EXISTS (SELECT 1 FROM event WHERE event.endpoint = key))",
     )?;
     let mut all = Vec::new();
     for (endpoint, key) in listing::endpoints(connection)? {
-        all.push(query.query_row(params![key, PARKED], |row| {
+        let one = query.query_row(params![key, PARKED], |row| {
             Ok(Backlog {
                 endpoint,
                 paused: row.get(0)?,
@@ -43,9 +40,26 @@ pub(super) fn backlog(connection: &Connection) -> Result<Vec<Backlog>, StoreErro
                 oldest: row.get::<_, Option<i64>>(2)?.map(time),
                 next_due: row.get::<_, Option<i64>>(3)?.map(time),
             })
-        })?);
+        });
+        all.extend(one.optional()?);
     }
     Ok(all)
+}
+
+pub(super) fn standing(connection: &Connection, endpoint: &EndpointName) -> Result<Standing, StoreError> {
+    let mut query = connection.prepare_cached(
+        "SELECT paused_at, \
+         (SELECT count(*) FROM event INDEXED BY event_due WHERE endpoint = key AND due_at IS NOT NULL), \
+         (SELECT count(*) FROM event INDEXED BY event_due WHERE endpoint = key AND due_at IS NOT NULL AND state = ?2), \
+         (SELECT count(*) FROM event INDEXED BY event_dead WHERE endpoint = key AND state = 3) \
+         FROM endpoint WHERE name = ?1",
+    )?;
+    let found = query.query_row(params![endpoint.as_str(), State::Running.code()], |row| {
+        let (open, running): (u64, u64) = (row.get(1)?, row.get(2)?);
+        let paused_at = row.get::<_, Option<i64>>(0)?.map(time);
+        Ok(Standing { pending: open.saturating_sub(running), running, dead: row.get(3)?, paused_at })
+    });
+    Ok(found.optional()?.unwrap_or_default())
 }
 
 fn kind_code(kind: ConfigKind) -> i64 {
@@ -74,16 +88,13 @@ pub(super) fn config(connection: &Connection, kind: ConfigKind) -> Result<Vec<Co
 
 pub(super) fn configure(
     connection: &Connection,
-    kind: ConfigKind,
     source: Source,
-    rows: &[(String, String)],
+    sets: &[(ConfigKind, NamedRows)],
     all: bool,
     now: Timestamp,
-) -> Result<ConfigChange, StoreError> {
-    let change = rows::plan(&config(connection, kind)?, source, rows, all)?;
-    for name in &change.removed {
-        unconfigure(connection, kind, name)?;
-    }
+) -> Result<Vec<ConfigChange>, StoreError> {
+    let plan = |(kind, set): &(ConfigKind, NamedRows)| rows::plan(&config(connection, *kind)?, source, set, all);
+    let changes = sets.iter().map(plan).collect::<Result<Vec<_>, _>>()?;
     let mut put = connection.prepare_cached(
         "INSERT INTO config (kind, name, source, value, revision, updated_at) \
          VALUES (?1, ?2, ?3, ?4, (SELECT coalesce(max(revision), 0) + 1 FROM config), ?5) \
@@ -91,10 +102,15 @@ pub(super) fn configure(
          updated_at = excluded.updated_at",
     )?;
     let source = i64::from(source == Source::Api);
-    for (name, value) in rows.iter().filter(|(name, _)| change.touches(name)) {
-        put.execute(params![kind_code(kind), name, source, value, millis(now)])?;
+    for ((kind, set), change) in sets.iter().zip(&changes) {
+        for name in &change.removed {
+            unconfigure(connection, *kind, name)?;
+        }
+        for (name, value) in set.iter().filter(|(name, _)| change.touches(name)) {
+            put.execute(params![kind_code(*kind), name, source, value, millis(now)])?;
+        }
     }
-    Ok(change)
+    Ok(changes)
 }
 
 pub(super) fn unconfigure(connection: &Connection, kind: ConfigKind, name: &str) -> Result<bool, StoreError> {
@@ -139,61 +155,4 @@ pub(super) fn put_secret(
 pub(super) fn secret(connection: &Connection, scope: &str, name: &str) -> Result<Option<Bytes>, StoreError> {
     let mut query = connection.prepare_cached("SELECT sealed FROM secret WHERE scope = ?1 AND name = ?2")?;
     Ok(query.query_row([scope, name], |row| row.get::<_, Vec<u8>>(0)).optional()?.map(Bytes::from))
-}
-
-pub(super) fn refuse(tx: &mut Tx<'_>, rows: &[RefusedRow]) -> Result<(), StoreError> {
-    for row in rows {
-        let key = tx.endpoint_or_new(&row.endpoint)?;
-        let body = &row.body[..row.body.len().min(MAX_REFUSED_BYTES)];
-        let mut insert =
-            tx.connection.prepare_cached("INSERT OR REPLACE INTO refused VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
-        insert.execute(params![key, row.id.as_bytes(), millis(row.at), row.status, row.code, row.head, body])?;
-        let mut trim = tx.connection.prepare_cached(
-            "DELETE FROM refused WHERE endpoint = ?1 AND id <= \
-             (SELECT id FROM refused WHERE endpoint = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)",
-        )?;
-        trim.execute(params![key, MAX_REFUSED as u64])?;
-    }
-    Ok(())
-}
-
-/// Refused requests that are too old, a few of each endpoint.
-pub(super) fn forget_refused(connection: &Connection, now: Timestamp) -> Result<(), StoreError> {
-    let before = now.saturating_sub(MAX_REFUSED_AGE).map_or(0, millis);
-    // Ids rise with time: the oldest row is the first.
-    let mut delete = connection.prepare_cached(
-        "DELETE FROM refused WHERE endpoint = ?1 AND at <= ?2 \
-         AND id IN (SELECT id FROM refused WHERE endpoint = ?1 ORDER BY id LIMIT 100)",
-    )?;
-    for (_, key) in listing::endpoints(connection)? {
-        delete.execute(params![key, before])?;
-    }
-    Ok(())
-}
-
-pub(super) fn refused(
-    connection: &Connection,
-    endpoint: Option<&EndpointName>,
-    limit: usize,
-) -> Result<Vec<RefusedRow>, StoreError> {
-    let mut query = connection.prepare_cached(
-        "SELECT n.name, r.id, r.at, r.status, r.code, r.head, r.body FROM refused r JOIN endpoint n ON n.key = r.endpoint \
-         WHERE ?1 IS NULL OR n.name = ?1 ORDER BY r.id DESC LIMIT ?2",
-    )?;
-    let mut rows = query.query(params![endpoint.map(EndpointName::as_str), limit.min(MAX_PAGE) as u64])?;
-    let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        let name: String = row.get(0)?;
-        let Ok(endpoint) = EndpointName::parse(&name) else { continue };
-        found.push(RefusedRow {
-            endpoint,
-            id: EventId::from_bytes(row.get(1)?),
-            at: time(row.get(2)?),
-            status: row.get(3)?,
-            code: row.get(4)?,
-            head: row.get(5)?,
-            body: row.get::<_, Vec<u8>>(6)?.into(),
-        });
-    }
-    Ok(found)
 }

@@ -69,7 +69,7 @@ impl Folder {
 
     fn refusal(&self) -> String {
         match self.try_open() {
-            Err(StoreError::Unusable(why)) => why,
+            Err(StoreError::Unusable(why) | StoreError::InUse(why)) => why,
             other => panic!("{other:?}"),
         }
     }
@@ -145,7 +145,7 @@ fn one_process_holds_the_file() {
     let store = folder.open();
     let why = folder.refusal();
     assert!(why.contains("in use by another process") && why.contains("relay.db"), "{why}");
-    assert!(matches!(check(&folder.path()), Err(StoreError::Unusable(_))));
+    assert!(matches!(check(&folder.path()), Err(StoreError::InUse(_))));
     drop(store);
     folder.open();
     check(&folder.path()).expect("sound");

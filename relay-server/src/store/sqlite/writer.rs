@@ -8,7 +8,7 @@
 //! - The queue is bounded; a caller that finds it full is told at once.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -86,6 +86,8 @@ pub(super) struct Known {
     last_blob: i64,
     /// Chunks up to here were put there by an earlier process.
     blobs_before: i64,
+    /// Bytes of refused requests by endpoint, once they were summed up.
+    refused: Option<BTreeMap<i64, u64>>,
 }
 
 impl Tx<'_> {
@@ -109,6 +111,18 @@ impl Tx<'_> {
         }
         self.connection.prepare_cached("INSERT INTO endpoint (name) VALUES (?1)")?.execute([name.as_str()])?;
         Ok(self.connection.last_insert_rowid())
+    }
+
+    /// Bytes of refused requests by the number of their endpoint, for who adds and removes some to keep up with.
+    pub(super) fn refused_bytes(&mut self) -> Result<&mut BTreeMap<i64, u64>, StoreError> {
+        if self.known.refused.is_none() {
+            let mut query = self.connection.prepare_cached(
+                "SELECT endpoint, sum(octet_length(head) + octet_length(body)) FROM refused GROUP BY endpoint",
+            )?;
+            let sums = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            self.known.refused = Some(sums.collect::<Result<_, _>>()?);
+        }
+        Ok(self.known.refused.get_or_insert_default())
     }
 
     /// The next event's number in order of arrival.
@@ -296,6 +310,7 @@ fn known(connection: &Connection) -> Result<Known, StoreError> {
         last_seq,
         last_blob,
         blobs_before: last_blob,
+        refused: None,
     })
 }
 
@@ -481,6 +496,7 @@ impl Loop {
 
     fn roll_back(&mut self) {
         self.known.endpoints.clear();
+        self.known.refused = None;
         if !self.desk.connection.is_autocommit() {
             // Nothing of it was acknowledged, whether this works or not.
             let _ignored = self.desk.connection.execute_batch("ROLLBACK");

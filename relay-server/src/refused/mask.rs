@@ -1,4 +1,4 @@
-//! What authenticates somebody is masked in every answer, whoever asks: answers are for finding out what was wrong.
+//! What lets its bearer in, and what is shown and written in its place.
 
 /// What stands in place of what is masked.
 pub const MASKED: &str = "[masked]";

@@ -1,0 +1,251 @@
+//! The admin API's part about endpoints: see them, hold back what waits, make and remove them, apply a file's rows.
+//!
+//! What is given here is checked by the code that checks a file. A secret goes in and never comes out.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{
+    Router,
+    extract::{Path, Query, State, rejection::BytesRejection},
+    http::StatusCode,
+    response::Response,
+    routing::{get, post, put},
+};
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use toml::Table;
+use zeroize::Zeroizing;
+
+use super::{
+    Admin,
+    api::{answer, error},
+    events::failed,
+};
+use crate::{
+    agents::places::Standing as Stands,
+    config::rows::Rows,
+    endpoint::{Endpoint, EndpointName},
+    live::{Refused, View},
+    store::Backlog,
+};
+
+type Refusal = Box<Response>;
+
+pub(super) fn routes() -> Router<Admin> {
+    Router::new()
+        .route("/api/v1/endpoints", get(list).post(create))
+        .route("/api/v1/endpoints/{name}", get(show).delete(delete))
+        .route("/api/v1/endpoints/{name}/{action}", post(hold))
+        .route("/api/v1/config", put(apply))
+}
+
+async fn list(State(admin): State<Admin>) -> Response {
+    let backlog = match admin.door.delivery.store.backlog().await {
+        Ok(backlog) => backlog,
+        Err(error) => return *failed(error),
+    };
+    let backlog: BTreeMap<_, _> = backlog.iter().map(|one| (one.endpoint.as_str().to_owned(), one)).collect();
+    let view = admin.live.view();
+    let routes = admin.door.routes.load();
+    let mut endpoints: Vec<_> = routes.endpoints().collect();
+    endpoints.sort_by(|one, other| one.name.cmp(&other.name));
+    let all = endpoints.into_iter().map(|endpoint| {
+        let mut shown = brief(&admin, &view, endpoint);
+        with_backlog(&mut shown, backlog.get(endpoint.name.as_str()).copied());
+        shown
+    });
+    answer(StatusCode::OK, &json!({ "endpoints": all.collect::<Vec<_>>() }))
+}
+
+fn brief(admin: &Admin, view: &View, endpoint: &Endpoint) -> Value {
+    let mode = match &endpoint.keeping {
+        None => "live",
+        Some(keeping) if keeping.assured => "assured",
+        Some(_) => "durable",
+    };
+    json!({
+        "name": endpoint.name.as_str(),
+        "mode": mode,
+        "provider": endpoint.verify.provider_name(),
+        "source": view.source(endpoint.name.as_str()),
+        "url": admin.door.routes.load().url(endpoint),
+        "agents": admin.door.registry.serving(endpoint.name.as_str()),
+    })
+}
+
+fn with_backlog(shown: &mut Value, waits: Option<&Backlog>) {
+    shown["paused"] = waits.is_some_and(|waits| waits.paused).into();
+    shown["waiting"] = waits.map_or(0, |waits| waits.open).into();
+    shown["oldest"] = waits.and_then(|waits| waits.oldest).map(|at| at.to_string()).into();
+    shown["next_due"] = waits.and_then(|waits| waits.next_due).map(|at| at.to_string()).into();
+}
+
+async fn show(State(admin): State<Admin>, Path(named): Path<String>) -> Response {
+    shown(&admin, &named).await.unwrap_or_else(|refusal| *refusal)
+}
+
+async fn shown(admin: &Admin, named: &str) -> Result<Response, Refusal> {
+    Ok(answer(StatusCode::OK, &whole(admin, named).await?))
+}
+
+/// Everything that is known of an endpoint.
+async fn whole(admin: &Admin, named: &str) -> Result<Value, Refusal> {
+    let Some(endpoint) = admin.door.routes.load().endpoint(named).cloned() else { return Err(missing()) };
+    let (store, view) = (&admin.door.delivery.store, admin.live.view());
+    let mut all = brief(admin, &view, &endpoint);
+    let backlog = store.backlog().await.map_err(failed)?;
+    with_backlog(&mut all, backlog.iter().find(|one| one.endpoint == endpoint.name));
+    let standing = store.standing(endpoint.name.clone()).await.map_err(failed)?;
+    all["pending"] = standing.pending.into();
+    all["running"] = standing.running.into();
+    all["dead"] = standing.dead.into();
+    all["paused_since"] = standing.paused_at.map(|at| at.to_string()).into();
+    let left_alone = admin.door.registry.left_alone_until(named);
+    all["circuit"] = if left_alone.is_some() { "open" } else { "closed" }.into();
+    all["circuit_until"] = left_alone.map(|at| at.to_string()).into();
+    all["secret_available"] = (!endpoint.verify.is_closed()).into();
+    let agent = |(token, name, standing): (Arc<str>, String, Stands)| {
+        let standing = match standing {
+            Stands::Active => "active",
+            Stands::Standby => "standby",
+            Stands::Copy => "copy",
+        };
+        json!({ "name": name, "token": &*token, "standing": standing })
+    };
+    all["attached"] = admin.door.registry.attached(named).into_iter().map(agent).collect();
+    // A reload between the two leaves the settings out for once.
+    all["settings"] = view.shown.endpoint(named).unwrap_or_default();
+    Ok(all)
+}
+
+async fn hold(State(admin): State<Admin>, Path((named, action)): Path<(String, String)>) -> Response {
+    let paused = match action.as_str() {
+        "pause" => true,
+        "resume" => false,
+        _ => return super::api::unknown().await,
+    };
+    let Some(endpoint) = admin.door.routes.load().endpoint(&named).cloned() else { return *missing() };
+    if endpoint.keeping.is_none() {
+        return error(StatusCode::CONFLICT, "live", "a live endpoint keeps nothing, so there is nothing to hold back");
+    }
+    match admin.door.delivery.pause(&endpoint.name, paused).await {
+        Ok(()) => answer(StatusCode::OK, &json!({ "name": named, "paused": paused })),
+        Err(error) => *failed(error),
+    }
+}
+
+/// An endpoint that is to be made: its row as in a file, and secrets that are then sealed.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct New {
+    endpoint: Table,
+    #[serde(default)]
+    secrets: Vec<String>,
+}
+
+async fn create(State(admin): State<Admin>, body: Result<Bytes, BytesRejection>) -> Response {
+    created(&admin, body).await.unwrap_or_else(|refusal| *refusal)
+}
+
+async fn created(admin: &Admin, body: Result<Bytes, BytesRejection>) -> Result<Response, Refusal> {
+    let New { endpoint, secrets } = parsed(body)?;
+    let secrets = secrets.into_iter().map(Zeroizing::new).collect();
+    let name = crate::config::rows::name_of(&endpoint).unwrap_or_default().to_owned();
+    let warnings = admin.live.create(endpoint, secrets).await.map_err(refused)?;
+    let mut all = whole(admin, &name).await?;
+    all["warnings"] = warnings.into();
+    Ok(answer(StatusCode::CREATED, &all))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Force {
+    #[serde(default)]
+    force: bool,
+}
+
+async fn delete(State(admin): State<Admin>, Path(named): Path<String>, Query(asked): Query<Force>) -> Response {
+    let Ok(name) = EndpointName::parse(&named) else { return *missing() };
+    match admin.live.delete(name, asked.force).await {
+        Ok(cancelled) => answer(StatusCode::OK, &json!({ "name": named, "cancelled": cancelled })),
+        Err(why) => *refused(why),
+    }
+}
+
+/// A file's rows, and what else it says.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Given {
+    rows: Rows,
+    #[serde(default)]
+    sections: Table,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DryRun {
+    #[serde(default)]
+    dry_run: bool,
+}
+
+async fn apply(
+    State(admin): State<Admin>,
+    Query(asked): Query<DryRun>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let Given { rows, sections } = match parsed(body) {
+        Ok(given) => given,
+        Err(refusal) => return *refusal,
+    };
+    match admin.live.apply(rows, sections, asked.dry_run).await {
+        Ok(applied) => {
+            let mut shown = json!(applied);
+            shown["dry_run"] = asked.dry_run.into();
+            shown["at"] = Timestamp::now().to_string().into();
+            answer(StatusCode::OK, &shown)
+        }
+        Err(why) => *refused(why),
+    }
+}
+
+/// A body as JSON. What cannot be read is not repeated, since a secret may stand in it.
+fn parsed<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, Refusal> {
+    let body = body.map_err(|rejection| {
+        let status = rejection.status();
+        let (code, message) = match status {
+            StatusCode::PAYLOAD_TOO_LARGE => ("body_too_large", "this is more than 1 MiB"),
+            _ => ("bad_request", "the body did not come whole"),
+        };
+        Box::new(error(status, code, message))
+    })?;
+    serde_json::from_slice(&body).map_err(|why| {
+        let kind = match why.classify() {
+            serde_json::error::Category::Data => "has other members than it should",
+            _ => "is not JSON",
+        };
+        let message = format!("the body {kind} (line {}, column {})", why.line(), why.column());
+        Box::new(error(StatusCode::BAD_REQUEST, "bad_request", &message))
+    })
+}
+
+fn missing() -> Refusal {
+    Box::new(error(StatusCode::NOT_FOUND, "not_found", "no endpoint has this name; `endpoint list` names them"))
+}
+
+fn refused(why: Refused) -> Refusal {
+    let (status, code) = match &why {
+        Refused::Store(_) | Refused::Missing => (StatusCode::NOT_FOUND, "not_found"),
+        Refused::Config(_) | Refused::Malformed(_) => (StatusCode::BAD_REQUEST, "bad_config"),
+        Refused::Exists(_) => (StatusCode::CONFLICT, "exists"),
+        Refused::FromFile(_) => (StatusCode::CONFLICT, "from_file"),
+        Refused::Waiting(_) => (StatusCode::CONFLICT, "events_wait"),
+        Refused::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+    };
+    match why {
+        Refused::Store(error) => failed(error),
+        Refused::Missing => missing(),
+        why => Box::new(error(status, code, &why.to_string())),
+    }
+}

@@ -1,0 +1,123 @@
+//! Secrets that the command line reads or makes for an endpoint.
+
+use std::io::Read as _;
+
+use anyhow::{Context, anyhow};
+use data_encoding::{BASE64, HEXLOWER};
+use zeroize::Zeroizing;
+
+use crate::{
+    cli::Failure,
+    config::{MAX_SECRET_BYTES, read_secret},
+};
+
+/// Random bytes of a secret. Forty digits are as many as the narrowest form takes.
+const RANDOM_BYTES: usize = 20;
+
+/// Providers that take any text as a secret, as far as their pages say so: whoever sets the webhook up chooses it.
+const CHOSEN: [&str; 27] = [
+    "github",
+    "bitbucket",
+    "jira",
+    "gitea",
+    "typeform",
+    "cal-com",
+    "razorpay",
+    "gocardless",
+    "woocommerce",
+    "easypost",
+    "lemon-squeezy",
+    "npm",
+    "taiga",
+    "mautic",
+    "formstack",
+    "helpscout",
+    "webex",
+    "websub",
+    "circleci",
+    "sanity",
+    "gitlab-token",
+    "telegram",
+    "twitch",
+    "figma",
+    "microsoft-graph",
+    "docker-hub",
+    "netlify",
+];
+
+/// Those that take a name and a password.
+const BASIC: [&str; 6] = ["postmark", "sparkpost", "chargebee", "datocms", "datadog", "basic"];
+
+/// A new secret in the provider's form; an error if only the provider can make it.
+pub(super) fn new(provider: &str) -> Result<Zeroizing<String>, Failure> {
+    let mut bytes = Zeroizing::new([0; RANDOM_BYTES + 4]);
+    getrandom::fill(&mut *bytes).map_err(|error| Failure::Other(anyhow!("no randomness: {error}")))?;
+    let text = HEXLOWER.encode(&bytes[..RANDOM_BYTES]);
+    let text = match provider {
+        "standard-webhooks" => format!("whsec_{}", BASE64.encode(&*bytes)),
+        _ if CHOSEN.contains(&provider) => text,
+        _ if BASIC.contains(&provider) => format!("relay:{text}"),
+        _ => {
+            return Err(Failure::Usage(format!(
+                "--generate-secret: the secret of \"{provider}\" is not known to be yours to choose; write the one that \
+                 it shows into a file and name that with --secret-file"
+            )));
+        }
+    };
+    Ok(Zeroizing::new(text))
+}
+
+/// The secret in a file, or on standard input for `-`.
+pub(super) fn read(file: &str) -> Result<Zeroizing<String>, Failure> {
+    let bytes = if file == "-" {
+        let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
+        std::io::stdin().take(MAX_SECRET_BYTES + 1).read_to_end(&mut bytes).context("standard input")?;
+        while matches!(bytes.last(), Some(b'\n' | b'\r')) {
+            bytes.pop();
+        }
+        bytes
+    } else {
+        read_secret(&format!("file:{file}")).map_err(|why| Failure::Usage(format!("--secret-file: {why}")))?
+    };
+    if bytes.is_empty() || bytes.len() as u64 > MAX_SECRET_BYTES {
+        return Err(Failure::Usage("--secret-file: it is empty, or larger than 64 KiB".to_owned()));
+    }
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => Ok(Zeroizing::new(text.to_owned())),
+        Err(_) => Err(Failure::Usage(
+            "--secret-file: this secret is no text; leave it in a file that the relay can read and write \
+             --set 'verify.secrets = [\"file:/PATH\"]'"
+                .to_owned(),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_one_may_choose_is_made_up() {
+        let made = |provider| new(provider).ok().map(|secret| secret.to_string());
+        let github = made("github").expect("a secret");
+        assert!(github.len() == 40 && made("github") != Some(github), "random");
+        assert!(made("basic").expect("a secret").starts_with("relay:"));
+        for provider in ["stripe", "slack", "discord", "svix", "none", "unknown"] {
+            assert!(made(provider).is_none(), "{provider}");
+        }
+    }
+
+    #[test]
+    fn what_is_made_up_can_be_used() {
+        for name in CHOSEN.into_iter().chain(BASIC).chain(["standard-webhooks"]) {
+            let row = relay_schemes::provider(name).unwrap_or_else(|| panic!("{name} has no row"));
+            let secret = new(name).ok().expect("a secret");
+            let material = relay_schemes::Material {
+                secrets: vec![relay_schemes::Secret::new(secret.as_bytes())],
+                ..relay_schemes::Material::default()
+            };
+            let keys = row.scheme.as_ref().map(|scheme| scheme.keys_from(&material).map(drop));
+            assert!(matches!(keys, Some(Ok(())) | None), "{name}: {keys:?}");
+        }
+    }
+}

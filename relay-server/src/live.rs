@@ -1,0 +1,396 @@
+//! The running configuration: what the file says, what was made through the API, and how either changes under way.
+//!
+//! One at a time: the file is read again, an endpoint is made or removed, a file's rows are applied. Each change is
+//! checked as a whole by the code that checks a file, then kept in the store, then taken over by every runtime at once;
+//! what fails changes nothing. Rows of the store belong to their source: a file never changes what the API made.
+//!
+//! Invariants: what runs is what the file, or what was applied since, says, and what the store holds from the API; a
+//! secret that was given here is sealed before it is kept, and never comes out again.
+
+mod made;
+mod plan;
+mod sealing;
+
+use std::{net::SocketAddr, sync::Arc};
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use tokio::sync::Mutex;
+use toml::Table;
+use zeroize::Zeroizing;
+
+pub use self::plan::{Applied, Diff};
+use self::{
+    made::{Made, SCOPE},
+    sealing::{foreign_seals, seal_into},
+};
+use crate::{
+    agents::{accept, registry::Registry},
+    config::{Config, ConfigErrors, Input, Layers, Shown, Source, Warning, rows, rows::Rows},
+    endpoint::EndpointName,
+    ingress::{Door, listener::Serving, route::Routes},
+    learnt::Learnt,
+    metrics::Metrics,
+    store::{self, BulkAction, ConfigKind, Filter, NamedRows, State, Store, StoreError, Vault},
+    tls,
+    webhook::EventId,
+};
+
+/// Endpoints and tokens that the API makes at most, and rows of one kind that a file has.
+pub const MAX_ROWS: usize = 10_000;
+
+/// Why a change was not made. Nothing is changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// What was given does not pass the checks.
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    /// It cannot be read as rows.
+    #[error("{0}")]
+    Malformed(String),
+    /// There is an endpoint of this name.
+    #[error("there is already an endpoint called \"{0}\"; delete it first, or give this one another name")]
+    Exists(String),
+    /// There is none.
+    #[error("no endpoint has this name")]
+    Missing,
+    /// It is not the API's to remove.
+    #[error("\"{0}\" comes from the config file or a flag; take it out there and reload")]
+    FromFile(String),
+    /// Its events would never be delivered.
+    #[error("{0} events of it wait; deliver them first, or force it, which cancels them")]
+    Waiting(u64),
+    /// The store did not do it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The relay's own fault.
+    #[error("the change ended in the middle")]
+    Internal,
+}
+
+/// What runs, for people.
+#[derive(Debug)]
+pub struct View {
+    /// Every endpoint with all its settings.
+    pub shown: Shown,
+    made: std::collections::HashSet<String>,
+}
+
+impl View {
+    /// Where an endpoint comes from.
+    #[must_use]
+    pub fn source(&self, endpoint: &str) -> &'static str {
+        if self.made.contains(endpoint) { "api" } else { "file" }
+    }
+}
+
+/// What the file says, and what was applied in place of its rows.
+struct Running {
+    input: Input,
+    applied: Option<Rows>,
+}
+
+/// A configuration that is ready to run.
+pub struct First {
+    /// It.
+    pub config: Config,
+    running: Running,
+    made: Made,
+}
+
+/// Reads the file and the store when the relay starts, and applies the one to the other.
+///
+/// # Errors
+/// [`ConfigErrors`] or [`StoreError`].
+pub async fn first(source: &Source, store: &Arc<dyn Store>, vault: &Vault) -> anyhow::Result<First> {
+    let made = Made::read(store, vault).await?;
+    let running = Running { input: source.read()?, applied: None };
+    let config = assemble(source, &running, true, &made, Rows::default()).await?;
+    let sets = sets(&running.input.rows())?;
+    store.configure(store::Source::File, sets, true, Timestamp::now()).await?;
+    Ok(First { config, running, made })
+}
+
+/// The configuration of a relay that runs.
+pub struct Live {
+    source: Source,
+    door: Arc<Door>,
+    serving: Arc<Serving>,
+    public: SocketAddr,
+    vault: Vault,
+    running: Mutex<Running>,
+    view: ArcSwap<View>,
+}
+
+impl Live {
+    /// What runs is `first`, and the door has taken it over.
+    #[must_use]
+    pub fn new(
+        source: Source,
+        First { config, running, made }: First,
+        door: Arc<Door>,
+        serving: Arc<Serving>,
+        (public, vault): (SocketAddr, Vault),
+    ) -> Self {
+        let view = ArcSwap::from_pointee(View { shown: config.shown, made: made.names() });
+        Self { source, door, serving, public, vault, running: Mutex::new(running), view }
+    }
+
+    /// What runs, for people.
+    #[must_use]
+    pub fn view(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    fn store(&self) -> &Arc<dyn Store> {
+        &self.door.delivery.store
+    }
+
+    /// Reads the file again. Takes over endpoints, tokens and the certificate; keeps the old ones if anything is wrong but
+    /// an endpoint's secret.
+    pub async fn reload(&self) {
+        match self.try_reload().await {
+            Ok(()) => tracing::info!("the config was taken over"),
+            Err(error) => tracing::error!("the config was not taken over: {error}"),
+        }
+    }
+
+    async fn try_reload(&self) -> anyhow::Result<()> {
+        let mut running = self.running.lock().await;
+        let made = Made::read(self.store(), &self.vault).await?;
+        let next = Running { input: self.source.read()?, applied: None };
+        let config = assemble(&self.source, &next, false, &made, Rows::default()).await?;
+        let tls = config.tls.as_ref().map(|files| tls::load(&files.cert, &files.key)).transpose()?;
+        let sets = sets(&next.input.rows())?;
+        self.store().configure(store::Source::File, sets, true, Timestamp::now()).await?;
+        if let (Some(slot), Some(tls)) = (&self.serving.tls, tls) {
+            slot.store(tls);
+        }
+        for Warning(warning) in &config.warnings {
+            tracing::warn!("{warning}");
+        }
+        *running = next;
+        drop(running);
+        self.take_over(config, &made).await;
+        Ok(())
+    }
+
+    /// Makes an endpoint, with secrets of its own that are sealed. What there is to know of it comes back.
+    ///
+    /// # Errors
+    /// [`Refused`]
+    pub async fn create(self: &Arc<Self>, row: Table, secrets: Vec<Zeroizing<String>>) -> Result<Vec<String>, Refused> {
+        let this = Arc::clone(self);
+        // A task of its own: whoever asked may go away, and it is not left half done.
+        tokio::spawn(async move { this.create_now(row, secrets).await }).await.unwrap_or(Err(Refused::Internal))
+    }
+
+    async fn create_now(&self, mut row: Table, secrets: Vec<Zeroizing<String>>) -> Result<Vec<String>, Refused> {
+        let running = self.running.lock().await;
+        let name = rows::name_of(&row).ok_or_else(|| Refused::Malformed("name = \"…\" is missing".to_owned()))?;
+        let name = name.to_owned();
+        if self.door.routes.load().endpoint(&name).is_some() {
+            return Err(Refused::Exists(name));
+        }
+        let mut made = Made::read(self.store(), &self.vault).await?;
+        if made.rows.endpoint.len() >= MAX_ROWS {
+            return Err(Refused::Malformed(format!("the API has made {MAX_ROWS} endpoints, and makes no more")));
+        }
+        foreign_seals(&row)?;
+        rows::settle_paths(&mut row, running.input.base());
+        let sealed = seal_into(&mut row, &name, secrets)?;
+        made.sealed.extend(sealed.iter().cloned());
+        let new = Rows { endpoint: vec![row.clone()], token: Vec::new() };
+        let config = assemble(&self.source, &running, false, &made, new).await?;
+        let now = Timestamp::now();
+        for (sealed, secret) in &sealed {
+            self.vault.put(SCOPE, sealed, secret, now).await?;
+        }
+        let set = vec![(ConfigKind::Endpoint, vec![named(&row)?])];
+        self.store().configure(store::Source::Api, set, false, now).await?;
+        let about = format!("endpoint.{name}");
+        let warnings = config.warnings.iter().filter(|Warning(one)| one.key.starts_with(&about));
+        let warnings = warnings.map(|Warning(one)| one.message.clone()).collect();
+        made.rows.endpoint.push(row);
+        self.take_over(config, &made).await;
+        tracing::info!(endpoint = name, "an endpoint was created");
+        drop(running);
+        Ok(warnings)
+    }
+
+    /// Removes an endpoint that the API made. With `force`, what waits for it is cancelled; how much that was.
+    ///
+    /// # Errors
+    /// [`Refused`]
+    pub async fn delete(self: &Arc<Self>, name: EndpointName, force: bool) -> Result<u64, Refused> {
+        let this = Arc::clone(self);
+        tokio::spawn(async move { this.delete_now(name, force).await }).await.unwrap_or(Err(Refused::Internal))
+    }
+
+    async fn delete_now(&self, name: EndpointName, force: bool) -> Result<u64, Refused> {
+        let running = self.running.lock().await;
+        let mut made = Made::read(self.store(), &self.vault).await?;
+        let Some(row) = made.take(name.as_str()) else {
+            let there = self.door.routes.load().endpoint(name.as_str()).is_some();
+            return Err(if there { Refused::FromFile(name.as_str().to_owned()) } else { Refused::Missing });
+        };
+        let standing = self.store().standing(name.clone()).await?;
+        let waiting = standing.pending + standing.running;
+        if waiting > 0 && !force {
+            return Err(Refused::Waiting(waiting));
+        }
+        let config = assemble(&self.source, &running, false, &made, Rows::default()).await?;
+        let now = Timestamp::now();
+        self.store().unconfigure(ConfigKind::Endpoint, name.as_str().to_owned()).await?;
+        self.take_over(config, &made).await;
+        // From here on nothing new comes in. What fails now leaves things behind that nobody can use.
+        if waiting > 0 {
+            let filter = Filter {
+                endpoints: vec![name.clone()],
+                states: vec![State::Pending, State::Running],
+                ..Filter::default()
+            };
+            if let Err(error) = self.store().bulk(EventId::new(), BulkAction::Cancel, filter, Timestamp::now()).await {
+                tracing::error!(endpoint = %name, %error, "what waited was not cancelled; it becomes dead letters in time");
+            }
+            self.door.delivery.wake_bulks();
+        }
+        let mut forgotten = self.door.learnt.forget(name.as_str()).await;
+        for sealed in rows::sealed_in(&row) {
+            forgotten = forgotten.and(self.vault.remove(SCOPE, &sealed, now).await);
+        }
+        if let Err(error) = forgotten {
+            tracing::warn!(endpoint = %name, %error, "sealed secrets of a deleted endpoint are still in the store");
+        }
+        tracing::info!(endpoint = %name, cancelled = waiting, "an endpoint was deleted");
+        drop(running);
+        Ok(waiting)
+    }
+
+    /// Puts these rows in the place of the file's, all or none; `sections` is what a file says beside them, for saying what
+    /// of it was not taken over. With `dry_run` only says what would change.
+    ///
+    /// # Errors
+    /// [`Refused`]
+    pub async fn apply(self: &Arc<Self>, rows: Rows, sections: Table, dry_run: bool) -> Result<Applied, Refused> {
+        let this = Arc::clone(self);
+        let task = tokio::spawn(async move { this.apply_now(rows, &sections, dry_run).await });
+        task.await.unwrap_or(Err(Refused::Internal))
+    }
+
+    async fn apply_now(&self, mut rows: Rows, sections: &Table, dry_run: bool) -> Result<Applied, Refused> {
+        let mut running = self.running.lock().await;
+        for row in rows.endpoint.iter_mut().chain(&mut rows.token) {
+            foreign_seals(row)?;
+            rows::settle_paths(row, running.input.base());
+        }
+        let made = Made::read(self.store(), &self.vault).await?;
+        let next = Running { input: running.input.clone(), applied: Some(rows) };
+        let rows = next.applied.clone().unwrap_or_default();
+        let sets = sets(&rows)?;
+        let config = assemble(&self.source, &next, true, &made, Rows::default()).await?;
+        let plan = plan::plan(self.store(), &sets).await?;
+        let restart = rows::changed_keys(&running.input.sections(), sections);
+        let warnings = config.warnings.iter().filter(|Warning(one)| one.file.is_none());
+        let mut warnings: Vec<String> = warnings.map(ToString::to_string).collect();
+        for name in &plan.0.removed {
+            let Ok(parsed) = EndpointName::parse(name) else { continue };
+            let standing = self.store().standing(parsed).await?;
+            let waiting = standing.pending + standing.running;
+            if waiting > 0 {
+                warnings
+                    .push(format!("{waiting} events wait at \"{name}\", and nobody delivers them until it is back"));
+            }
+        }
+        let applied = Applied { endpoint: plan.0, token: plan.1, restart, warnings };
+        if dry_run {
+            return Ok(applied);
+        }
+        self.store().configure(store::Source::File, sets, true, Timestamp::now()).await?;
+        *running = next;
+        self.take_over(config, &made).await;
+        tracing::info!(
+            added = applied.endpoint.added.len() + applied.token.added.len(),
+            changed = applied.endpoint.changed.len() + applied.token.changed.len(),
+            removed = applied.endpoint.removed.len() + applied.token.removed.len(),
+            "rows of a file were applied"
+        );
+        drop(running);
+        Ok(applied)
+    }
+
+    /// Every runtime works by this from now on.
+    async fn take_over(&self, config: Config, made: &Made) {
+        for endpoint in config.endpoints.iter().filter(|endpoint| endpoint.verify.is_closed()) {
+            tracing::warn!(endpoint = %endpoint.name, "without its secret it answers 503 until the next reload");
+        }
+        load_learnt(&self.door.learnt, &config).await;
+        let routes = routes(&config, &self.door.metrics, self.public);
+        let attachable = routes.attachable();
+        let registry: &Registry = &self.door.registry;
+        self.door.routes.store(Arc::new(routes));
+        self.door.teach();
+        self.door.delivery.set_endpoints(&config.endpoints);
+        registry.revise(&|name, offer| {
+            let token = config.tokens.iter().find(|token| &*token.name == name).ok_or("unauthorized")?;
+            accept::admit(token, offer, &attachable)
+        });
+        self.view.store(Arc::new(View { shown: config.shown, made: made.names() }));
+    }
+}
+
+/// Loads what the config's endpoints have learnt. Where the store cannot say it now, they are without until it can.
+pub async fn load_learnt(learnt: &Learnt, config: &Config) {
+    let names = config.endpoints.iter().map(|endpoint| endpoint.name.as_str().to_owned()).collect();
+    if let Err(error) = learnt.load(names).await {
+        tracing::error!(%error, "what was learnt in handshakes cannot be read; reload once the store is well");
+    }
+}
+
+/// The routes of a config.
+#[must_use]
+pub fn routes(config: &Config, metrics: &Metrics, public: SocketAddr) -> Routes {
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
+    let url = match &config.server.public_url {
+        Some(url) => (url.as_str().trim_end_matches('/').to_owned(), true),
+        None => (format!("{scheme}://{public}"), false),
+    };
+    let trusted = config.server.trusted_proxies.clone();
+    let trusted = Box::new(move |address| trusted.iter().any(|network| network.contains(address)));
+    Routes::new(&config.endpoints, metrics, config.tokens.clone(), trusted, url)
+}
+
+/// Reading secrets can block, on a slow disk or a name that is no plain file.
+async fn assemble(
+    source: &Source,
+    running: &Running,
+    strict: bool,
+    made: &Made,
+    new: Rows,
+) -> Result<Config, ConfigErrors> {
+    let (source, input, applied) = (source.clone(), running.input.clone(), running.applied.clone());
+    let (api, sealed) = (made.rows.clone(), made.sealed.clone());
+    let work = move || {
+        let sealed = |name: &str| sealed.get(name).cloned();
+        let layers = Layers { applied: applied.as_ref(), strict, api: &api, new: &new, sealed: &sealed };
+        source.assemble(&input, &layers)
+    };
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(ConfigErrors::internal()))
+}
+
+fn named(row: &Table) -> Result<(String, String), Refused> {
+    let name = rows::name_of(row).ok_or_else(|| Refused::Malformed("a row has no name = \"…\"".to_owned()))?;
+    let value = rows::value_of(row).ok_or_else(|| Refused::Malformed(format!("\"{name}\" cannot be written")))?;
+    Ok((name.to_owned(), value))
+}
+
+/// The rows as the store keeps them.
+fn sets(rows: &Rows) -> Result<Vec<(ConfigKind, NamedRows)>, Refused> {
+    let set = |kind, rows: &[Table]| {
+        if rows.len() > MAX_ROWS {
+            return Err(Refused::Malformed(format!("{} rows of one kind are too many", rows.len())));
+        }
+        Ok((kind, rows.iter().map(named).collect::<Result<_, _>>()?))
+    };
+    Ok(vec![set(ConfigKind::Endpoint, &rows.endpoint)?, set(ConfigKind::Token, &rows.token)?])
+}

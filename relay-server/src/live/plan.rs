@@ -1,0 +1,67 @@
+//! What applying a file's rows changes.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::Serialize;
+
+use crate::{
+    config::rows,
+    store::{ConfigKind, NamedRows, Source, Store, StoreError},
+};
+
+/// What changes of one kind, by name.
+#[derive(Debug, Default, PartialEq, Serialize)]
+pub struct Diff {
+    /// New rows.
+    pub added: Vec<String>,
+    /// Rows that say something else, and the keys that do.
+    pub changed: BTreeMap<String, Vec<String>>,
+    /// Rows that are gone.
+    pub removed: Vec<String>,
+    /// Rows that stay as they are.
+    pub unchanged: usize,
+}
+
+/// What was, or would be, applied.
+#[derive(Debug, Serialize)]
+pub struct Applied {
+    /// Of endpoints.
+    pub endpoint: Diff,
+    /// Of tokens.
+    pub token: Diff,
+    /// Keys beside them that differ from what the relay runs with. They are left alone.
+    pub restart: Vec<String>,
+    /// What works and is worth knowing.
+    pub warnings: Vec<String>,
+}
+
+/// Compares the rows of a file with those that the store has from one.
+pub(super) async fn plan(store: &Arc<dyn Store>, sets: &[(ConfigKind, NamedRows)]) -> Result<(Diff, Diff), StoreError> {
+    let mut diffs = (Diff::default(), Diff::default());
+    for (kind, set) in sets {
+        let there = store.config(*kind).await?;
+        let there = there.into_iter().filter(|row| row.source == Source::File).map(|row| (row.name, row.value));
+        let diff = compare(there.collect(), set);
+        match kind {
+            ConfigKind::Endpoint => diffs.0 = diff,
+            ConfigKind::Token => diffs.1 = diff,
+        }
+    }
+    Ok(diffs)
+}
+
+fn compare(mut there: BTreeMap<String, String>, set: &NamedRows) -> Diff {
+    let mut diff = Diff::default();
+    for (name, value) in set {
+        match there.remove(name) {
+            None => diff.added.push(name.clone()),
+            Some(old) if old == *value => diff.unchanged += 1,
+            Some(old) => {
+                let (old, new) = (rows::row_of(&old).unwrap_or_default(), rows::row_of(value).unwrap_or_default());
+                diff.changed.insert(name.clone(), rows::changed_keys(&old, &new));
+            }
+        }
+    }
+    diff.removed = there.into_keys().collect();
+    diff
+}

@@ -1,0 +1,55 @@
+//! Secrets in a store: sealed on their way in, opened on their way out.
+
+use std::{fmt, sync::Arc};
+
+use jiff::Timestamp;
+use zeroize::Zeroizing;
+
+use super::{Store, StoreError, seal::SealKey};
+
+/// A store and the key to its secrets.
+#[derive(Clone)]
+pub struct Vault {
+    store: Arc<dyn Store>,
+    key: Arc<SealKey>,
+}
+
+impl fmt::Debug for Vault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Vault")
+    }
+}
+
+impl Vault {
+    /// The secrets of this store.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, key: SealKey) -> Self {
+        Self { store, key: Arc::new(key) }
+    }
+
+    /// Keeps a secret; it is durable as an event is.
+    ///
+    /// # Errors
+    /// As [`Store::put_secret`].
+    pub async fn put(&self, scope: &str, name: &str, secret: &[u8], now: Timestamp) -> Result<(), StoreError> {
+        let sealed = self.key.seal(scope, name, secret)?;
+        self.store.put_secret(scope.to_owned(), name.to_owned(), Some(sealed), now).await
+    }
+
+    /// A secret, if there is one.
+    ///
+    /// # Errors
+    /// As [`Store::secret`]; [`StoreError::Invalid`] if it was sealed with another key.
+    pub async fn get(&self, scope: &str, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+        let sealed = self.store.secret(scope.to_owned(), name.to_owned()).await?;
+        sealed.map(|sealed| self.key.unseal(scope, name, &sealed)).transpose()
+    }
+
+    /// Forgets a secret.
+    ///
+    /// # Errors
+    /// As [`Store::put_secret`].
+    pub async fn remove(&self, scope: &str, name: &str, now: Timestamp) -> Result<(), StoreError> {
+        self.store.put_secret(scope.to_owned(), name.to_owned(), None, now).await
+    }
+}
