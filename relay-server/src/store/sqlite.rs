@@ -383,7 +383,7 @@ impl Store for SqliteStore {
     }
 
     fn standing(&self, endpoint: EndpointName) -> Reply<'_, Standing> {
-        self.read(move |connection| small::standing(connection, &endpoint))
+        boxed(self.look(move |connection| small::standing(connection, &endpoint)))
     }
 
     fn config(&self, kind: ConfigKind) -> Reply<'_, Vec<ConfigRow>> {
