@@ -108,7 +108,7 @@ async fn relay_on(store: &Path) -> anyhow::Result<Server> {
 
 impl Running {
     /// The handler of `bad` answers 200 to each call whose number `succeeds` is true for, and 500 to the others.
-    async fn attach(relay: Server, succeeds: fn(u64) -> bool) -> anyhow::Result<Self> {
+    async fn attach(relay: Server, succeeds: Succeeds) -> anyhow::Result<Self> {
         let good = Handler::start(|_| async { Response::new(full("good")) }).await?;
         let bad_calls = Arc::new(AtomicU64::new(0));
         let calls = Arc::clone(&bad_calls);
@@ -141,6 +141,9 @@ async fn stop(mut relay: Server) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether the handler of `bad` takes the call with this number.
+type Succeeds = fn(u64) -> bool;
+
 /// One round of one case.
 #[derive(Clone, Copy)]
 struct Latency {
@@ -150,7 +153,7 @@ struct Latency {
     bad_calls: u64,
 }
 
-async fn latency(store: &Path, succeeds: fn(u64) -> bool) -> anyhow::Result<Latency> {
+async fn latency(store: &Path, succeeds: Succeeds) -> anyhow::Result<Latency> {
     let running = Running::attach(relay_on(store).await?, succeeds).await?;
     let started = Instant::now();
     let mut senders = JoinSet::new();
@@ -195,7 +198,7 @@ async fn failing(events: u64) -> anyhow::Result<()> {
     println!(
         "{SENDERS} senders of {BODY_BYTES} bytes, each waiting for the handler's own answer; {ROUNDS} rounds of {ROUND:?}"
     );
-    let cases: [(&str, PathBuf, fn(u64) -> bool); 3] = [
+    let cases: [(&str, PathBuf, Succeeds); 3] = [
         ("none in retry", store("empty"), |_| false),
         ("all fail", store("full"), |_| false),
         ("3 in 4 fail", store("busy"), |nth| nth % 4 == 3),
