@@ -13,4 +13,5 @@ pub mod process;
 pub mod program;
 pub mod proxy;
 pub mod sender;
+pub mod stock;
 pub mod tls;

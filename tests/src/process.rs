@@ -280,6 +280,12 @@ impl Server {
         }
     }
 
+    /// Its process id, until it has ended.
+    #[must_use]
+    pub fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Descriptors that it has open.
     ///
     /// # Errors

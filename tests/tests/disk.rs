@@ -1,0 +1,91 @@
+//! A disk that is full, from end to end: a store on a small file system of its own, which a big file fills. Needs a user
+//! namespace in which that can be mounted, and says so where there is none.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use http::{Response, StatusCode};
+use relay_tests::{
+    handler::{Handler, full},
+    process::{PATIENCE, Server},
+    program::Program,
+    sender::{request, send},
+};
+use tokio::{
+    process::Command,
+    sync::mpsc,
+    time::{Instant, sleep, timeout},
+};
+
+/// Room for the store, for what it keeps aside, and for what it wants to see before it accepts again.
+const MOUNT: &str = "mount -t tmpfs -o size=64m tmpfs \"$0\"";
+
+const ENDPOINT: &str = "[[endpoint]]\nname = \"open\"\nmode = \"durable\"\nverify = \"none\"\n";
+
+async fn post(relay: &Server, body: Vec<u8>) -> Response<bytes::Bytes> {
+    send(&relay.public, request("POST", "/open", &[], body)).await.expect("answers")
+}
+
+/// Where the relay sees its small file system, from outside of its namespace.
+fn inside(relay: &Server, folder: &Path) -> PathBuf {
+    let id = relay.id().expect("it runs");
+    Path::new(&format!("/proc/{id}/root")).join(folder.strip_prefix("/").expect("an absolute path"))
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_webhooks_delivers_what_is_kept_and_accepts_again_when_there_is_room() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().to_str().expect("text");
+    let words = ["unshare", "--user", "--mount", "--map-root-user", "sh", "-c"];
+    let try_it = Command::new(words[0]).args(&words[1..]).args([MOUNT, path]).output().await;
+    if !try_it.is_ok_and(|tried| tried.status.success()) {
+        return println!("skipped: no user namespace may mount a tmpfs here");
+    }
+    let script = format!("{MOUNT} && exec \"$@\"");
+    let program = Program::behind(Path::new(env!("CARGO_BIN_EXE_demo")), words.iter().copied().chain([&*script, path]));
+    let config = format!("[store]\nurl = \"sqlite:{path}/relay.db\"\n{ENDPOINT}");
+    let relay = Server::start(program, "127.0.0.1:0", &config, &[]).await.expect("a relay");
+    for number in 0..20_u8 {
+        assert_eq!(post(&relay, vec![number; 500]).await.status(), StatusCode::OK, "there is room");
+    }
+
+    let big = inside(&relay, folder.path()).join("big");
+    // It takes all the room that there is, up to the last block.
+    let filled = std::fs::write(&big, vec![b'x'; 64 * 1024 * 1024]);
+    assert!(filled.is_err(), "the disk is smaller than that");
+    let end = Instant::now() + PATIENCE;
+    let mut more = 0;
+    let refused = loop {
+        let answer = post(&relay, vec![b'x'; 50_000]).await;
+        if answer.status() != StatusCode::OK {
+            break answer;
+        }
+        more += 1;
+        assert!(Instant::now() < end, "it accepts on and on, on a full disk");
+    };
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refused.headers().contains_key("retry-after"), "{refused:?}");
+
+    let (tell, mut calls) = mpsc::unbounded_channel();
+    let handler = Handler::start(move |_| {
+        tell.send(()).expect("a listener");
+        async { Response::new(full("ok")) }
+    });
+    let handler = handler.await.expect("a handler");
+    let _agent = relay.agent("open", &handler.port(), &[]).await.expect("attaches");
+    for _ in 0..20 + more {
+        timeout(PATIENCE, calls.recv()).await.expect("what is kept is delivered").expect("a handler");
+    }
+    assert_eq!(post(&relay, b"still".to_vec()).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+
+    std::fs::remove_file(&big).expect("removed");
+    let removed = Instant::now();
+    while post(&relay, b"again".to_vec()).await.status() != StatusCode::OK {
+        assert!(removed.elapsed() < PATIENCE, "there is room, and it still refuses");
+        sleep(Duration::from_millis(50)).await;
+    }
+    println!("it accepts again after {:?}", removed.elapsed());
+    timeout(PATIENCE, calls.recv()).await.expect("and delivers").expect("a handler");
+}
