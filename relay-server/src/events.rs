@@ -148,8 +148,11 @@ pub async fn find(store: &Arc<dyn Store>, id: &str, sight: Sight<'_>) -> Result<
         Sight::Only(seen) => seen.contains(&summary.endpoint),
     };
     if let Ok(id) = id.parse::<EventId>() {
-        let record = store.event(None, id, Timestamp::now()).await?;
-        return record.filter(|record| seen(&record.summary)).ok_or_else(Refusal::missing);
+        return match store.event(None, id, Timestamp::now()).await {
+            // Whose it is, is not known then.
+            Err(StoreError::Damaged(_)) if !is_of(store, id, sight).await => Err(Refusal::missing()),
+            record => record?.filter(|record| seen(&record.summary)).ok_or_else(Refusal::missing),
+        };
     }
     let endpoints = match sight {
         Sight::All => Vec::new(),
@@ -161,6 +164,17 @@ pub async fn find(store: &Arc<dyn Store>, id: &str, sight: Sight<'_>) -> Result<
     let found = store.list(filter, page).await?;
     let summary = found.events.first().filter(|summary| seen(summary)).ok_or_else(Refusal::missing)?;
     store.event(Some(summary.endpoint.clone()), summary.id, Timestamp::now()).await?.ok_or_else(Refusal::missing)
+}
+
+/// Whether an event that cannot be read is of an endpoint in sight.
+async fn is_of(store: &Arc<dyn Store>, id: EventId, sight: Sight<'_>) -> bool {
+    let Sight::Only(seen) = sight else { return true };
+    for name in seen {
+        if store.event(Some(name.clone()), id, Timestamp::now()).await.is_err() {
+            return true;
+        }
+    }
+    false
 }
 
 /// A part of a body, from `offset`, at most `most` bytes.
@@ -179,4 +193,53 @@ pub async fn part(store: &Arc<dyn Store>, event: &Summary, offset: u64, most: u6
 #[must_use]
 pub fn word(state: State) -> String {
     serde_json::to_value(state).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::store::{Body, Head, NewEvent, Signature, SqliteOptions, SqliteStore};
+
+    #[tokio::test]
+    async fn a_damaged_event_out_of_sight_is_as_one_that_is_not_there() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("relay.db");
+        let store = SqliteStore::open(SqliteOptions { path: path.clone(), max_bytes: 1 << 30 }).expect("a store");
+        let store: Arc<dyn Store> = Arc::new(store);
+        let [ours, theirs] = ["ours", "theirs"].map(|name| EndpointName::parse(name).expect("a name"));
+        let (id, now) = (EventId::new(), Timestamp::now());
+        let head = Head {
+            method: "POST".into(),
+            target: "/".into(),
+            url: "https://hook.test".into(),
+            headers: Vec::new(),
+            peer: Ipv4Addr::LOCALHOST.into(),
+            verified: "none".into(),
+            signature: Signature::Auto,
+            signer: None,
+        };
+        let event = NewEvent {
+            endpoint: theirs.clone(),
+            id,
+            received_at: now,
+            head,
+            body: Body::Bytes("body".into()),
+            event_type: None,
+            sender_id: None,
+            dedup: None,
+            order_key: None,
+            lease: None,
+        };
+        store.append(vec![event], now).await.expect("kept");
+        let stranger = rusqlite::Connection::open(&path).expect("a connection");
+        assert_eq!(stranger.execute("UPDATE content SET body = X'00'", []).expect("changed"), 1);
+        let asked = id.to_string();
+        let status = async |seen: &[EndpointName]| {
+            find(&store, &asked, Sight::Only(seen)).await.expect_err("it cannot be read").status
+        };
+        assert_eq!(status(std::slice::from_ref(&ours)).await, StatusCode::NOT_FOUND);
+        assert_eq!(status(&[ours, theirs]).await, StatusCode::UNPROCESSABLE_ENTITY);
+    }
 }

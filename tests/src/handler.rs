@@ -3,11 +3,11 @@
 use std::{convert::Infallible, future::Future, net::SocketAddr};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, request::Parts};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 
 /// A handler's body.
 pub type Body = UnsyncBoxBody<Bytes, std::io::Error>;
@@ -45,6 +45,19 @@ impl Handler {
             }
         });
         Ok(Self { address, task })
+    }
+
+    /// A handler that answers 200 and tells of each head.
+    ///
+    /// # Errors
+    /// If no port is free.
+    pub async fn telling() -> std::io::Result<(Self, mpsc::UnboundedReceiver<Parts>)> {
+        let (tell, heads) = mpsc::unbounded_channel();
+        let handler = Self::start(move |request: Request<Incoming>| {
+            let _nobody_listens = tell.send(request.into_parts().0);
+            async { Response::new(full("ok")) }
+        });
+        Ok((handler.await?, heads))
     }
 
     /// A handler that sends the body back and says in headers what it saw.

@@ -1,11 +1,27 @@
-//! What is started: a program, and what stands before it on the command line (`ip netns exec NAME`).
+//! What is started: a program, and what stands before it on the command line (`ip netns exec NAME`). A program of the
+//! tests is the relay and the agent as well.
 
 use std::{
     ffi::{OsStr, OsString},
     path::{Path, PathBuf},
+    process::ExitCode,
 };
 
 use tokio::process::Command;
+
+/// Runs this process as the relay or the agent, if its first argument is `server` or `client`.
+#[must_use]
+pub fn as_role() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os();
+    let program = arguments.next().unwrap_or_default();
+    let role = arguments.next()?;
+    let all = std::iter::once(program).chain(arguments);
+    match role.to_str()? {
+        "server" => Some(relay_server::cli::main_from(all)),
+        "client" => Some(relay_client::cli::main_from(all)),
+        _ => None,
+    }
+}
 
 /// A program and where it runs.
 #[derive(Clone, Debug)]

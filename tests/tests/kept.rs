@@ -361,15 +361,7 @@ async fn a_delivery_can_be_signed_afresh_and_the_original_stays_in_the_record() 
     let config = "[[endpoint]]\nname = \"open\"\nmode = \"durable\"\nresign = \"always\"\n\
         verify = { provider = \"standard-webhooks\", secrets = [\"env:HOOK\"], tolerance = \"1h\" }\n";
     let relay = relay(config).await;
-    let (tell, mut heads) = mpsc::unbounded_channel();
-    let handler = Handler::start(move |request| {
-        let tell = tell.clone();
-        async move {
-            tell.send(request.into_parts().0).expect("a listener");
-            Response::new(full("ok"))
-        }
-    });
-    let handler = handler.await.expect("a handler");
+    let (handler, mut heads) = Handler::telling().await.expect("a handler");
     let _agent = relay.agent("open", &handler.port(), &[]).await.expect("attaches");
     let provider = relay_schemes::provider("standard-webhooks").expect("a row");
     let scheme = provider.scheme.as_ref().expect("a scheme");
@@ -405,15 +397,7 @@ async fn what_was_let_pass_unproven_is_never_signed_by_the_relay() {
     let config = "[[endpoint]]\nname = \"open\"\nmode = \"durable\"\nresign = \"always\"\n\
         verify = { provider = \"standard-webhooks\", secrets = [\"env:HOOK\"], enforce = false }\n";
     let relay = relay(config).await;
-    let (tell, mut heads) = mpsc::unbounded_channel();
-    let handler = Handler::start(move |request| {
-        let tell = tell.clone();
-        async move {
-            tell.send(request.into_parts().0).expect("a listener");
-            Response::new(full("ok"))
-        }
-    });
-    let handler = handler.await.expect("a handler");
+    let (handler, mut heads) = Handler::telling().await.expect("a handler");
     let _agent = relay.agent("open", &handler.port(), &[]).await.expect("attaches");
     let forged = [("webhook-id", "msg_1"), ("webhook-timestamp", "1"), ("webhook-signature", "v1,Zm9yZ2Vk")];
     send(&relay.public, request("POST", "/open", &forged, "hello")).await.expect("answers");
@@ -428,15 +412,7 @@ async fn a_replay_is_as_old_as_what_it_repeats() {
     let config = "[[endpoint]]\nname = \"open\"\nmode = \"durable\"\n\
         verify = { provider = \"standard-webhooks\", secrets = [\"env:HOOK\"], tolerance = \"1s\" }\n";
     let relay = relay(config).await;
-    let (tell, mut heads) = mpsc::unbounded_channel();
-    let handler = Handler::start(move |request| {
-        let tell = tell.clone();
-        async move {
-            tell.send(request.into_parts().0).expect("a listener");
-            Response::new(full("ok"))
-        }
-    });
-    let handler = handler.await.expect("a handler");
+    let (handler, mut heads) = Handler::telling().await.expect("a handler");
     let _agent = relay.agent("open", &handler.port(), &[]).await.expect("attaches");
     let lines = signed("standard-webhooks", SECRET, b"hello").expect("signs");
     let lines: Vec<(&str, &str)> = lines.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();

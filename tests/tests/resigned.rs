@@ -6,11 +6,11 @@ use bytes::Bytes;
 use http::{Response, request::Parts};
 use relay_schemes::Secret;
 use relay_tests::{
-    handler::{Handler, full},
+    handler::Handler,
     process::{PATIENCE, Server},
     sender::{request, send, signed},
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::time::timeout;
 
 const FIRST: &str = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz";
 const SECOND: &str = "whsec_YWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4";
@@ -37,15 +37,7 @@ async fn a_late_delivery_has_the_secret_that_verified_it_and_the_first_once_that
     let program = Path::new(env!("CARGO_BIN_EXE_demo"));
     let vars = [("FIRST", FIRST), ("SECOND", SECOND)];
     let mut relay = Server::start(program, "127.0.0.1:0", CONFIG, &vars).await.expect("a relay");
-    let (tell, mut heads) = mpsc::unbounded_channel();
-    let handler = Handler::start(move |request| {
-        let tell = tell.clone();
-        async move {
-            tell.send(request.into_parts().0).expect("a listener");
-            Response::new(full("ok"))
-        }
-    });
-    let handler = handler.await.expect("a handler");
+    let (handler, mut heads) = Handler::telling().await.expect("a handler");
     let _agent = relay.agent("open", &handler.port(), &[]).await.expect("attaches");
     let mut next = async || timeout(PATIENCE, heads.recv()).await.expect("a call").expect("a handler");
     let mut ids = Vec::new();

@@ -29,6 +29,7 @@ use http::{Response, StatusCode};
 use relay_tests::{
     handler::{Handler, full},
     process::{Agent, Server},
+    program::as_role,
     sender::{Keeper, request, send},
     stock::{Past, fill},
 };
@@ -63,15 +64,10 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const MOST_EVENTS: u64 = 5_000_000;
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args();
-    let program = arguments.next().unwrap_or_default();
-    let rest: Vec<String> = arguments.collect();
-    let after = || std::iter::once(&program).chain(rest.iter().skip(1)).map(std::ffi::OsString::from);
-    match rest.first().map(String::as_str) {
-        Some("server") => return relay_server::cli::main_from(after()),
-        Some("client") => return relay_client::cli::main_from(after()),
-        _ => {}
+    if let Some(ended) = as_role() {
+        return ended;
     }
+    let rest: Vec<String> = std::env::args().skip(1).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(bench(&rest))) {
         Ok(()) => ExitCode::SUCCESS,

@@ -11,6 +11,7 @@ use http_body_util::BodyExt as _;
 use relay_tests::{
     handler::{Handler, full},
     process::{PATIENCE, Server},
+    program::as_role,
     sender::{self, request, send},
 };
 
@@ -31,20 +32,15 @@ const KEPT: &str = "[[endpoint]]\nname = \"kept\"\nmode = \"assured\"\nwait_for_
 const WAITING: usize = 3;
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args_os();
-    let program = arguments.next().unwrap_or_default();
-    match arguments.next() {
-        Some(role) if role == "server" => relay_server::cli::main_from(std::iter::once(program).chain(arguments)),
-        Some(role) if role == "client" => relay_client::cli::main_from(std::iter::once(program).chain(arguments)),
-        _ => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            match runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(demo())) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => {
-                    eprintln!("the demo failed: {error:#}");
-                    ExitCode::FAILURE
-                }
-            }
+    if let Some(ended) = as_role() {
+        return ended;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(demo())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("the demo failed: {error:#}");
+            ExitCode::FAILURE
         }
     }
 }

@@ -7,15 +7,15 @@
 
 use std::process::ExitCode;
 
-use relay_tests::cuts::{Power, kills};
+use relay_tests::{
+    cuts::{Power, kills},
+    program::as_role,
+};
 
 fn main() -> anyhow::Result<ExitCode> {
-    let mut arguments = std::env::args_os();
-    let program = arguments.next().unwrap_or_default();
-    match arguments.next() {
-        Some(role) if role == "server" => Ok(relay_server::cli::main_from(std::iter::once(program).chain(arguments))),
-        Some(role) if role == "client" => Ok(relay_client::cli::main_from(std::iter::once(program).chain(arguments))),
-        _ => tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(kill()),
+    match as_role() {
+        Some(ended) => Ok(ended),
+        None => tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(kill()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the relay and the agent cost, measured here and now.
 //!
 //! `idle [AGENTS] [--tls]`: memory for each idle agent, in the server, and of one agent's process.
-//! `webhooks [COUNT]`: CPU time of server and agent for each webhook, beside the same requests sent to the
+//! `webhooks [COUNT] [--assured]`: CPU time of server and agent for each webhook, beside the same requests sent to the
 //! handler directly.
 
 use std::{
@@ -16,22 +16,18 @@ use relay_tests::{
     agents::Crowd,
     handler::Handler,
     process::{Server, allow_open_files},
+    program::as_role,
     sender::{Keeper, request},
 };
 
 const OPEN: &str = "[[endpoint]]\nname = \"open\"\nmode = \"live\"\nverify = \"none\"\n";
-const HELP: &str = "usage: cargo measure idle [AGENTS] [--tls] | cargo measure webhooks [COUNT]";
+const HELP: &str = "usage: cargo measure idle [AGENTS] [--tls] | cargo measure webhooks [COUNT] [--assured]";
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args();
-    let program = arguments.next().unwrap_or_default();
-    let rest: Vec<String> = arguments.collect();
-    let after = || std::iter::once(&program).chain(rest.iter().skip(1)).map(std::ffi::OsString::from);
-    match rest.first().map(String::as_str) {
-        Some("server") => return relay_server::cli::main_from(after()),
-        Some("client") => return relay_client::cli::main_from(after()),
-        _ => {}
+    if let Some(ended) = as_role() {
+        return ended;
     }
+    let rest: Vec<String> = std::env::args().skip(1).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(measure(&rest))) {
         Ok(()) => ExitCode::SUCCESS,
@@ -46,7 +42,7 @@ async fn measure(arguments: &[String]) -> anyhow::Result<()> {
     let number = arguments.get(1).filter(|text| !text.starts_with('-')).map(|text| text.parse()).transpose()?;
     match arguments.first().map(String::as_str) {
         Some("idle") => idle(number.unwrap_or(10_000), arguments.iter().any(|flag| flag == "--tls")).await,
-        Some("webhooks") => webhooks(number.unwrap_or(20_000)).await,
+        Some("webhooks") => webhooks(number.unwrap_or(20_000), arguments.iter().any(|flag| flag == "--assured")).await,
         _ => bail!(HELP),
     }
 }
@@ -95,9 +91,10 @@ async fn idle(agents: u32, tls: bool) -> anyhow::Result<()> {
 }
 
 /// One sender on one kept connection, so that the numbers are the relay's own and not those of connecting.
-async fn webhooks(count: u32) -> anyhow::Result<()> {
+async fn webhooks(count: u32, assured: bool) -> anyhow::Result<()> {
     let program = std::env::current_exe()?;
-    let relay = Server::start(program.as_path(), "127.0.0.1:0", OPEN, &[]).await?;
+    let mode = if assured { "assured" } else { "live" };
+    let relay = Server::start(program.as_path(), "127.0.0.1:0", &OPEN.replace("live", mode), &[]).await?;
     let handler = Handler::echo().await?;
     let agent = relay.agent("open", &handler.port(), &[]).await?;
     let direct = rate(&handler.address.to_string(), count).await?;
@@ -105,7 +102,7 @@ async fn webhooks(count: u32) -> anyhow::Result<()> {
     let before = relay.cpu()? + agent.cpu()?;
     let through = rate(&relay.public, count).await?;
     let cpu = (relay.cpu()? + agent.cpu()? - before).as_secs_f64() * 1e6 / f64::from(count);
-    println!("one sender, 1 KiB bodies, {count} webhooks, one after the other");
+    println!("{mode}: one sender, 1 KiB bodies, {count} webhooks, one after the other");
     println!("direct:    {direct:.0} a second");
     println!("relayed:   {through:.0} a second ({:.2} of direct)", through / direct);
     println!("cpu:       {cpu:.1} µs a webhook, server and agent together");
