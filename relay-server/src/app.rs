@@ -26,7 +26,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     admin::{self, Admin, Readiness},
     agents::{accept::Terms, guesses::Guesses, outcomes::Outcomes, registry::Registry, skips::Skips},
-    config::{Config, Listen, Source, StoreSpec},
+    config::{Config, Listen, Source, StoreSpec, Warning},
     delivery::{self, Delivery},
     handshakes::Handshakes,
     ingress::{
@@ -72,6 +72,8 @@ pub struct Started {
     pub admin: SocketAddr,
     /// The file that holds the admin token.
     pub token_file: PathBuf,
+    /// What is doubtful about the config that runs, rows of the store included.
+    pub warnings: Vec<Warning>,
 }
 
 /// Runs a relay until it is told to stop.
@@ -91,7 +93,8 @@ pub fn run(source: &Source, config: &Config, started: impl FnOnce(&Started)) -> 
     let store = open_store(config)?;
     // Only whoever holds the store writes beside it: until now a predecessor may have been at work there.
     let (token, token_file) = admin::issue_token(&state).context("cannot write the admin token")?;
-    let addresses = Started { public: public.local_addr()?, admin: admin.local_addr()?, token_file };
+    let (warnings, public_address) = (Vec::new(), public.local_addr()?);
+    let mut addresses = Started { public: public_address, admin: admin.local_addr()?, token_file, warnings };
     if config.tls.is_none()
         && matches!(config.server.listen, Listen::Inherited(_))
         && !addresses.public.ip().is_loopback()
@@ -108,6 +111,7 @@ pub fn run(source: &Source, config: &Config, started: impl FnOnce(&Started)) -> 
         live::load_learnt(&learnt, &first.config).await;
         anyhow::Ok(first)
     })?;
+    addresses.warnings.clone_from(&first.config.warnings);
     let config = &first.config;
     let (outcomes, strays) = Outcomes::new();
     let door = Arc::new(door(config, addresses.public, state, learnt, (store, outcomes)));

@@ -292,8 +292,8 @@ fn serve(arguments: Serve) -> Result<(), Failure> {
     };
     let source = Source { path: arguments.config, flags };
     let config = source.load()?;
-    config.warnings.iter().for_each(warn);
     let ran = app::run(&source, &config, |started| {
+        started.warnings.iter().for_each(warn);
         tracing::info!(public = %started.public, admin = %started.admin, "listening");
         if let Some(dev) = &dev {
             say(&dev_banner(started.public, dev, &config.endpoints), 0);

@@ -32,6 +32,7 @@ fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
     let part = schema::beside(to, "part");
     let _left_over = fs::remove_file(&part);
     let name = part.to_str().ok_or_else(|| wrong(&"the name is not UTF-8"))?;
+    schema::create_private(&part).map_err(|error| wrong(&error))?;
     let connection = schema::open_reader(from)?;
     // Reads one moment of the store and writes the copy, which query_only would forbid.
     connection.pragma_update(None, "query_only", false)?;

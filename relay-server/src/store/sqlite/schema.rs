@@ -4,6 +4,8 @@
 
 use std::{
     fs::{self, File, TryLockError},
+    io,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -63,6 +65,7 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
         )));
     }
     let wrong = |error| unusable(format_args!("cannot open the store {}: {error}", path.display()));
+    create_private(path)?;
     let mut connection = Connection::open(path).map_err(wrong)?;
     let made = version(&connection, path)?;
     settle(&connection).map_err(wrong)?;
@@ -73,6 +76,17 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
     expect(&connection, "auto_vacuum", "2")?;
     sync_directory(path)?;
     Ok(connection)
+}
+
+/// Makes a file that only its owner reads, unless it is there: it will hold what senders said. SQLite gives the files
+/// beside it the same mode.
+pub(super) fn create_private(path: &Path) -> Result<(), StoreError> {
+    match File::options().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(unusable(format_args!("cannot create {}: {error}", path.display())))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn settle(connection: &Connection) -> rusqlite::Result<()> {

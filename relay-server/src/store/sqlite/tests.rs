@@ -2,7 +2,7 @@
 //!
 //! What every store does stands in `conformance`.
 
-use std::{sync::atomic::Ordering, time::Instant};
+use std::{os::unix::fs::PermissionsExt as _, sync::atomic::Ordering, time::Instant};
 
 use super::*;
 use crate::store::{Action, Body, Dedup, Head, Reason, State};
@@ -400,6 +400,10 @@ async fn a_backup_is_a_store_with_everything() {
     let error = store.backup("/nowhere/at/all.db".into()).await.expect_err("no folder").to_string();
     assert!(error.contains("/nowhere/at/all.db"), "{error}");
     check(&other.path()).expect("sound");
+    for path in [folder.path(), other.path(), PathBuf::from(format!("{}-wal", folder.path().display()))] {
+        let mode = std::fs::metadata(&path).expect("there").permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{} is for its owner alone", path.display());
+    }
     let copy = other.open();
     let deliveries = claim(&copy, 100, 5).await.deliveries;
     assert!(deliveries.len() >= 2);
