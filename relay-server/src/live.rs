@@ -58,7 +58,7 @@ pub enum Refused {
     #[error("\"{0}\" comes from the config file or a flag; take it out there and reload")]
     FromFile(String),
     /// Its events would never be delivered.
-    #[error("{0} events of it wait; deliver them first, or force it, which cancels them")]
+    #[error("events of it wait ({0}); deliver them first, or force it, which cancels them")]
     Waiting(u64),
     /// The store did not do it.
     #[error(transparent)]
@@ -299,7 +299,7 @@ impl Live {
             let waiting = standing.pending + standing.running;
             if waiting > 0 {
                 warnings
-                    .push(format!("{waiting} events wait at \"{name}\", and nobody delivers them until it is back"));
+                    .push(format!("events wait at \"{name}\" ({waiting}), and nobody delivers them until it is back"));
             }
         }
         let applied = Applied { endpoint: plan.0, token: plan.1, restart, warnings };

@@ -32,6 +32,8 @@ pub struct Server {
     pub admin: String,
     /// The token that its agents use.
     pub token: String,
+    /// What it said before it listened.
+    pub first_words: String,
     program: Program,
     directory: tempfile::TempDir,
     vars: Vec<(String, String)>,
@@ -82,6 +84,7 @@ impl Server {
             public: String::new(),
             admin: String::new(),
             token: token.expose().to_owned(),
+            first_words: String::new(),
             program,
             directory,
             vars: vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
@@ -102,7 +105,17 @@ impl Server {
     }
 
     async fn learn_addresses(&mut self) -> anyhow::Result<()> {
-        let line: serde_json::Value = serde_json::from_str(&self.log_line("listening").await?)?;
+        let mut words = String::new();
+        let line = loop {
+            let line = self.log_line("").await.with_context(|| format!("it does not listen; it said:\n{words}"))?;
+            if line.contains("listening") {
+                break line;
+            }
+            words += &line;
+            words.push('\n');
+        };
+        self.first_words = words;
+        let line: serde_json::Value = serde_json::from_str(&line)?;
         self.public = line["fields"]["public"].as_str().context("its address")?.to_owned();
         self.admin = line["fields"]["admin"].as_str().context("its address")?.to_owned();
         Ok(())

@@ -133,6 +133,16 @@ async fn a_created_endpoint_verifies_at_once_and_after_a_restart_and_its_secret_
 }
 
 #[tokio::test]
+async fn a_start_warns_about_what_runs_and_not_about_the_file_alone() {
+    const DOUBT: &str = "no endpoint is configured";
+    let mut relay = relay("").await;
+    assert!(relay.first_words.contains(DOUBT), "{}", relay.first_words);
+    ask_json(&relay, &["endpoint", "create", "hub", "--provider", "github", "--generate-secret"]).await;
+    restart(&mut relay).await;
+    assert!(!relay.first_words.contains(DOUBT), "{}", relay.first_words);
+}
+
+#[tokio::test]
 async fn what_cannot_be_an_endpoint_is_refused_by_the_checks_of_a_file() {
     let relay = relay(OPEN).await;
     for (code, words, says) in [
@@ -184,7 +194,7 @@ async fn the_first_endpoint_that_keeps_needs_no_restart_and_what_waits_holds_up_
     assert_eq!((&shown["pending"], &shown["dead"], &shown["attached"]), (&json!(1), &json!(0), &json!([])));
     assert_eq!(shown["settings"]["retry"]["retry_on"], json!([408, 425, 429, "5xx"]));
     let refused = fails(&relay, 1, &["endpoint", "delete", "kept"]).await;
-    assert!(refused.contains("1 events of it wait"), "{refused}");
+    assert!(refused.contains("events of it wait (1)"), "{refused}");
     let handler = Handler::echo().await.expect("listens");
     {
         let _agent = relay.agent("kept", &handler.port(), &[]).await.expect("attaches");
@@ -391,7 +401,7 @@ async fn without_the_key_only_the_endpoints_with_sealed_secrets_are_closed() {
     let other = relay.config().expect("reads").replace("name = \"open\"", "name = \"other\"");
     fs::write(&file, other).expect("writes");
     let said = ask(&relay, &["apply", &file.display().to_string(), "--dry-run"]).await;
-    assert!(said.contains("1 events wait at \"open\""), "{said}");
+    assert!(said.contains("events wait at \"open\" (1)"), "{said}");
 }
 
 #[tokio::test]
