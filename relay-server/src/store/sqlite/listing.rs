@@ -29,7 +29,7 @@ pub(super) struct Look {
 }
 
 /// A look by a reader.
-pub(super) const LONG: Look = Look { rows: 20_000, bytes: 32 * 1024 * 1024 };
+pub(super) const LONG: Look = Look { rows: 16_000, bytes: 16 * 1024 * 1024 };
 
 /// A look by the writer, for whom commits wait.
 pub(super) const SHORT: Look = Look { rows: 1000, bytes: 1024 * 1024 };
