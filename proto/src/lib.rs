@@ -48,6 +48,7 @@ mod rate;
 mod session;
 mod stream;
 mod time;
+mod upgrade;
 mod varint;
 #[cfg(test)]
 mod vectors;
@@ -66,6 +67,7 @@ pub use rate::{NotARate, Rate};
 pub use session::{Role, Session};
 pub use stream::StreamId;
 pub use time::Instant;
+pub use upgrade::{NotAnUpgrade, UpgradeProtocol, may_upgrade};
 
 /// The WebSocket subprotocol that both sides must name.
 pub const SUBPROTOCOL: &str = "relay.v1";

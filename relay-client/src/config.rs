@@ -20,7 +20,7 @@ use std::{path::PathBuf, time::Duration};
 
 use http::{HeaderName, HeaderValue};
 use jiff::Timestamp;
-use relay_proto::{Attach, Rate};
+use relay_proto::{Attach, Rate, UpgradeProtocol};
 use uuid::Uuid;
 
 pub use self::{
@@ -71,6 +71,8 @@ pub struct EndpointConfig {
     pub skip_backlog: bool,
     /// How often it is called at most.
     pub rate: Option<Rate>,
+    /// What senders may upgrade to, beside WebSocket.
+    pub upgrades: Vec<UpgradeProtocol>,
     /// The handler of whatever no route takes.
     pub handler: HandlerConfig,
     /// Handlers by path; paths are unique.
@@ -88,6 +90,7 @@ impl EndpointConfig {
             events: Vec::new(),
             skip_backlog: false,
             rate: None,
+            upgrades: Vec::new(),
             handler,
             routes: Vec::new(),
         }

@@ -23,7 +23,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body::{Body, Frame};
 use http_body_util::{Either, Empty};
 use jiff::Timestamp;
-use relay_proto::{Framing, RequestHead, ResetCode};
+use relay_proto::{Framing, RequestHead, ResetCode, may_upgrade};
 use relay_tunnel::{Broken, Receiver, Responder, http::header_map, upgrade::Carried};
 
 pub use self::outcomes::Outcomes;
@@ -103,8 +103,8 @@ type RequestBody = Either<Counted, Empty<Bytes>>;
 /// A request as the handler gets it.
 struct Prepared {
     request: Request<RequestBody>,
-    /// For an upgrade: what comes after the handler's 101.
-    raw: Option<Receiver>,
+    /// For an upgrade: what comes after the handler's 101, and the protocol that was asked for.
+    raw: Option<(Receiver, HeaderValue)>,
 }
 
 /// The handler and the request to it; the error is a code.
@@ -126,11 +126,14 @@ fn prepare<'a>(
         headers.insert(name, value.clone());
     }
     if !head.upgrade.is_empty() {
+        if !may_upgrade(&head.upgrade, &serving.upgrades) {
+            return Err("upgrade_not_allowed");
+        }
         let upgrade = HeaderValue::from_maybe_shared(head.upgrade).map_err(|_| "bad_headers")?;
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(header::UPGRADE, upgrade);
+        headers.insert(header::UPGRADE, upgrade.clone());
         let request = request(method, uri, headers, Either::Right(Empty::new()));
-        return Ok((route, Prepared { request, raw: Some(body) }));
+        return Ok((route, Prepared { request, raw: Some((body, upgrade)) }));
     }
     if headers.contains_key(header::TE) {
         headers.insert(header::CONNECTION, HeaderValue::from_static("te")); // RFC 9110, section 10.1.4.
@@ -176,7 +179,13 @@ async fn call(
                 }
                 Err(("broken", Some(UNLAWFUL.to_owned())))
             }
-            (Ok(response), Some(raw)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            (Ok(response), Some((_, asked)))
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS && !answer::switches_to(&response, &asked) =>
+            {
+                responder.reset(ResetCode::Broken);
+                Err(("upgrade_unasked", None))
+            }
+            (Ok(response), Some((raw, _))) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 let mut carried = Carried::default();
                 let outcome = answer::upgrade(response, responder, raw, &mut carried).await;
                 bytes_in.fetch_add(carried.out_of_tunnel, Ordering::Relaxed);

@@ -13,7 +13,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use http::{HeaderName, HeaderValue};
-use relay_proto::{Attach, Rate};
+use relay_proto::{Attach, Rate, UpgradeProtocol};
 
 use crate::{
     config::{Config, EndpointConfig, HandlerConfig},
@@ -68,6 +68,8 @@ pub struct Endpoint {
     pub skip_backlog: bool,
     /// How often it is called at most.
     pub rate: Option<Rate>,
+    /// What senders may upgrade to, beside WebSocket.
+    pub upgrades: Vec<UpgradeProtocol>,
     own: Arc<Route>,
     /// Longest path first.
     by_path: Vec<ByPath>,
@@ -95,6 +97,7 @@ impl Endpoint {
             events: config.events.clone(),
             skip_backlog: config.skip_backlog,
             rate: config.rate,
+            upgrades: config.upgrades.clone(),
             own: route(&config.handler)?,
             by_path,
         })

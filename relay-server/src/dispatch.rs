@@ -80,6 +80,7 @@ pub async fn deliver(webhook: Webhook, endpoint: &Endpoint, means: Means<'_>) ->
     let turn = means.limits.take(endpoint, Instant::now()).map_err(full)?;
     let copied = !matches!(payload, Payload::Upgrade(_));
     let tee = if copied { means.registry.copies(name, kind, || head.clone()) } else { None };
+    let asked = head.upgrade.clone();
     let Exchange { request, response } = place.open(head);
     match payload {
         Payload::Upgrade(connection) => {
@@ -87,6 +88,9 @@ pub async fn deliver(webhook: Webhook, endpoint: &Endpoint, means: Means<'_>) ->
                 timeout_at(deadline, response.head()).await.map_err(|_| Failure::Deadline)?.map_err(failure_of)?;
             let wanted = head.status == 101;
             let mut answer = answer(head, body)?;
+            if wanted && !switches_to(&answer.head.headers, &asked) {
+                return Err(Failure::HandlerBroken);
+            }
             match answer.body.take_if(|_| wanted) {
                 Some(body) => drop(means.connections.spawn(upgraded(connection, request, body, turn))),
                 None => {
@@ -145,6 +149,11 @@ where
 
 fn answer(head: ResponseHead, body: Receiver) -> Result<Answer, Failure> {
     Ok(Answer { head: answer_head(head)?, body: Some(body), upload: None, turn: None })
+}
+
+/// Whether a 101 names the protocol that was asked for, and no other.
+fn switches_to(headers: &HeaderMap, asked: &[u8]) -> bool {
+    headers.get(header::UPGRADE).is_some_and(|named| named.as_bytes().eq_ignore_ascii_case(asked))
 }
 
 /// A handler's answer as its sender may see it.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use relay_proto::Rate;
+use relay_proto::{Rate, UpgradeProtocol};
 use relay_schemes::Provider;
 
 use crate::retry::{CircuitRule, Schedule, StatusRule};
@@ -46,6 +46,8 @@ pub struct Endpoint {
     pub replay: Replay,
     /// Whether one agent at a time serves it, and the others stand by.
     pub exclusive: bool,
+    /// What senders may upgrade to, beside WebSocket.
+    pub upgrades: Vec<UpgradeProtocol>,
     /// How often exchanges with its handlers begin at most.
     pub rate: Option<Rate>,
     /// How many of them there are at a time at most.

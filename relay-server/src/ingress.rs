@@ -24,7 +24,7 @@ use hyper::{
     upgrade::OnUpgrade,
 };
 use jiff::Timestamp;
-use relay_proto::{CONNECT_PATH, Notice};
+use relay_proto::{CONNECT_PATH, Notice, UpgradeProtocol, may_upgrade};
 use relay_schemes::Reply as ChallengeReply;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -174,7 +174,8 @@ async fn answer(door: &Arc<Door>, origin: Origin, seen: head::Seen, request: Req
         Routed::Endpoint { endpoint, meter, host, rest } => {
             meter.received();
             let (mut head, body) = request.into_parts();
-            let upgrade = head.extensions.remove::<OnUpgrade>().filter(|_| wants_upgrade(&head, &body));
+            let upgrade =
+                head.extensions.remove::<OnUpgrade>().filter(|_| wants_upgrade(&head, &body, &endpoint.upgrades));
             let (peer, secure) = (origin.peer, origin.secure);
             let client = client::address(peer, &head.headers, |address| routes.trusts(address));
             let (at, url) = (Timestamp::now(), routes.seen_url(&endpoint, origin, &head, &host));
@@ -332,11 +333,13 @@ async fn deliver(
     outcome
 }
 
-/// Whether a request asks for another protocol on its connection (RFC 9110, section 7.8): HTTP/1.1, no body.
-fn wants_upgrade(head: &Parts, body: &Incoming) -> bool {
+/// Whether a request asks for another protocol on its connection (RFC 9110, section 7.8), over HTTP/1.1 and without a
+/// body, and for one that may pass. Any other wish is left out, and the request is one like any other.
+fn wants_upgrade(head: &Parts, body: &Incoming, named: &[UpgradeProtocol]) -> bool {
+    let mut asked = head.headers.get_all(header::UPGRADE).iter();
     head.version == Version::HTTP_11
         && body.is_end_stream()
-        && head.headers.get_all(header::UPGRADE).iter().count() == 1
+        && matches!((asked.next(), asked.next()), (Some(only), None) if may_upgrade(only.as_bytes(), named))
         && accept::lists(&head.headers, &header::CONNECTION, "upgrade")
 }
 

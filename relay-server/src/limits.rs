@@ -135,6 +135,7 @@ mod tests {
             allow: Allow::default(),
             replay: crate::endpoint::Replay::Off,
             exclusive: false,
+            upgrades: Vec::new(),
             rate: rate.map(|rate| rate.parse().expect("a rate")),
             concurrency: concurrency.and_then(NonZeroU32::new),
             keeping: None,

@@ -73,6 +73,8 @@ macro_rules! mount_streaming_mode {
             trailers_of_a_request_arrive,
             an_upgrade_passes_and_each_half_closes_by_itself,
             a_refused_upgrade_is_an_answer,
+            a_named_upgrade_passes,
+            other_upgrades_stay_behind,
             an_upgraded_connection_that_breaks_is_closed,
         );
         mount!($mode, start_tls, h2:

@@ -10,10 +10,12 @@ use thiserror::Error;
 pub struct InvalidHeader;
 
 /// Headers that concern one hop only (RFC 9110, section 7.6.1), beside those that `Connection` names.
-const HOP_BY_HOP: [HeaderName; 8] = [
+const HOP_BY_HOP: [HeaderName; 9] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
+    // It belongs to `Upgrade: h2c` (RFC 7540, section 3.2.1).
+    HeaderName::from_static("http2-settings"),
     header::PROXY_AUTHENTICATE,
     header::PROXY_AUTHORIZATION,
     header::TE,
@@ -95,6 +97,7 @@ mod tests {
             ("te", "gzip, Trailers"),
             ("trailer", "x-sum"),
             ("upgrade", "h2c"),
+            ("http2-settings", "AAMAAABkAAQAAP__"),
             ("x-tag", "one"),
             ("host", "hook.test"),
             ("content-length", "5"),

@@ -172,6 +172,9 @@ pub struct ListenArgs {
     /// Passes on the sender's Host header rather than the target's
     #[arg(long)]
     pub preserve_host: bool,
+    /// A protocol that senders may upgrade to beside WebSocket, as `Upgrade` names it; may be repeated
+    #[arg(long = "upgrade", value_name = "PROTOCOL")]
+    pub upgrades: Vec<relay_proto::UpgradeProtocol>,
     /// Calls to the handler at once [default: 50]
     #[arg(long, value_name = "N")]
     pub max_connections: Option<usize>,

@@ -81,8 +81,8 @@ fn endpoint(args: &ListenArgs) -> Result<EndpointConfig, Failure> {
         let text = "--backlog skip: an agent that gets copies gets nothing of what waits; leave it out";
         return Err(Failure::Usage(text.to_owned()));
     }
-    let endpoint = EndpointConfig::new(name, handler);
-    Ok(EndpointConfig { attach, takeover: args.takeover, events, skip_backlog, ..endpoint })
+    let (endpoint, upgrades) = (EndpointConfig::new(name, handler), args.upgrades.clone());
+    Ok(EndpointConfig { attach, takeover: args.takeover, events, skip_backlog, upgrades, ..endpoint })
 }
 
 fn header(typed: &str) -> Result<(http::HeaderName, http::HeaderValue), Failure> {

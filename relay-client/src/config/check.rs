@@ -14,7 +14,7 @@ use std::{
 
 use http::{HeaderName, HeaderValue};
 use jiff::{Span, Timestamp, tz::TimeZone};
-use relay_proto::{Attach, MAX_EVENT_PATTERNS, Rate};
+use relay_proto::{Attach, MAX_EVENT_PATTERNS, Rate, UpgradeProtocol};
 use toml::Spanned;
 
 use super::{
@@ -128,6 +128,12 @@ impl Check<'_> {
         let rate = self.value(raw.rate.as_ref(), &format!("{key}.rate"), |text| {
             text.parse::<Rate>().map_err(|problem| format!("{text:?} is {problem}"))
         });
+        let upgrades = raw.upgrades.iter().filter_map(|named| {
+            self.value(Some(named), &format!("{key}.upgrades"), |text| {
+                text.parse::<UpgradeProtocol>().map_err(|why| format!("{text:?} is {why}"))
+            })
+        });
+        let upgrades = upgrades.collect();
         let handler = self.handler(&key, &TypedHandler::of_endpoint(raw));
         let routes: Vec<_> = raw.route.iter().map(|route| self.route(&key, route.get_ref())).collect();
         self.unique_paths(&key, raw);
@@ -135,6 +141,7 @@ impl Check<'_> {
             attach: attach.unwrap_or_default(),
             events,
             rate,
+            upgrades,
             routes: routes.into_iter().collect::<Option<_>>()?,
             ..EndpointConfig::new(Some(name?), handler?)
         })

@@ -33,6 +33,8 @@ pub struct RawEndpoint {
     #[serde(default)]
     pub events: Vec<Spanned<String>>,
     pub rate: Option<Spanned<String>>,
+    #[serde(default)]
+    pub upgrades: Vec<Spanned<String>>,
     pub target: Spanned<String>,
     pub path: Option<Spanned<String>>,
     #[serde(default)]

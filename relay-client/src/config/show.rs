@@ -48,6 +48,10 @@ fn endpoint(endpoint: &EndpointConfig) -> Table {
     if let Some(rate) = endpoint.rate {
         table.insert("rate".to_owned(), Value::String(rate.to_string()));
     }
+    if !endpoint.upgrades.is_empty() {
+        let upgrades = endpoint.upgrades.iter().map(|named| Value::String(named.to_string())).collect();
+        table.insert("upgrades".to_owned(), Value::Array(upgrades));
+    }
     let route = |route: &RouteConfig| {
         let mut table = handler(&route.handler, false);
         table.insert("path".to_owned(), Value::String(route.path.clone()));
@@ -111,12 +115,13 @@ mod tests {
 
     #[test]
     fn what_is_shown_can_be_read_again() {
-        let text = "version = 1\nname = \"n\"\n[[endpoint]]\nname = \"a\"\ntarget = \"unix:/run/a.sock\"\npath = \"/x\"\nattach = \"copy\"\nrate = \"5/s, burst 2\"\n\
+        let text = "version = 1\nname = \"n\"\n[[endpoint]]\nname = \"a\"\ntarget = \"unix:/run/a.sock\"\npath = \"/x\"\nattach = \"copy\"\nrate = \"5/s, burst 2\"\nupgrades = [\"example/2\"]\n\
              [[endpoint.route]]\npath = \"/b\"\ntarget = \"http://h/b\"\n";
         let read = |text: &str| ConfigFile::parse(Path::new("/f"), text, None).unwrap();
         let shown = render(&read(text));
         assert_eq!(render(&read(&shown)), shown);
         assert!(shown.contains("head = \"30s\""), "{shown}");
+        assert!(shown.contains("upgrades = [\"example/2\"]"), "{shown}");
         assert!(shown.contains("path = \"/x\"") && shown.contains("rate = \"5/s, burst 2\""), "{shown}");
     }
 }

@@ -68,6 +68,13 @@ pub(super) fn is_lawful<B>(response: &Response<B>) -> bool {
     framed && matches!(response.status().as_u16(), 101 | 200..=599)
 }
 
+/// Whether a 101 names the protocol that was asked for, and no other.
+pub(super) fn switches_to<B>(response: &Response<B>, asked: &HeaderValue) -> bool {
+    let mut named = response.headers().get_all(header::UPGRADE).iter();
+    matches!((named.next(), named.next()), (Some(only), None)
+        if only.as_bytes().eq_ignore_ascii_case(asked.as_bytes()))
+}
+
 /// Streams an answer. Without a responder the tunnel is lost, and the answer is read for its copy alone.
 pub(super) async fn stream(
     response: Response<ResponseBody>,

@@ -49,7 +49,8 @@ async fn pair(route: &Arc<Endpoint>, outcomes: &Arc<Outcomes>) -> Pair {
 async fn handler() -> (TcpListener, Arc<Endpoint>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = TargetConfig::new(listener.local_addr().unwrap().port().to_string().parse().unwrap());
-    let config = EndpointConfig::new(None, HandlerConfig::new(target));
+    let mut config = EndpointConfig::new(None, HandlerConfig::new(target));
+    config.upgrades = vec!["chat".parse().unwrap()];
     (listener, Arc::new(Endpoint::new(&config, None).unwrap()))
 }
 
@@ -180,4 +181,15 @@ async fn an_upgrade_carries_raw_bytes_and_half_closes() {
     let mut rest = Vec::new();
     timeout(PATIENCE, stream.read_to_end(&mut rest)).await.unwrap().unwrap();
     assert_eq!(rest, b"still here");
+}
+
+#[tokio::test]
+async fn an_upgrade_that_the_user_did_not_name_calls_nobody() {
+    let ((_listener, route), outcomes) = (handler().await, Arc::default());
+    let pair = pair(&route, &outcomes).await;
+    for asked in ["h2c", "websocket, h2c", "chat/2", "TLS/1.0"] {
+        let Exchange { request: _request, response } = open(&pair, None, asked);
+        let refused = timeout(PATIENCE, response.head()).await.unwrap().err();
+        assert_eq!(refused, Some(Broken::Reset(ResetCode::NotCalled)), "{asked}");
+    }
 }

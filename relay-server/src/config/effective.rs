@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use relay_proto::Rate;
+use relay_proto::{Rate, UpgradeProtocol};
 use relay_schemes::Provider;
 
 use super::cidr::Cidr;
@@ -139,6 +139,7 @@ pub(super) struct EndpointSpec {
     pub(super) allow: Vec<Cidr>,
     pub(super) replay: Replay,
     pub(super) exclusive: bool,
+    pub(super) upgrades: Vec<UpgradeProtocol>,
     pub(super) rate: Option<Rate>,
     pub(super) concurrency: Option<NonZeroU32>,
     pub(super) keeping: Option<Keeping>,

@@ -162,6 +162,7 @@ pub(super) struct RawEndpoint {
     pub(super) replay: Text,
     pub(super) wait_for_agent: Text,
     pub(super) attach: Text,
+    pub(super) upgrades: Texts,
     pub(super) rate: Text,
     pub(super) concurrency: Number,
     pub(super) attempt_timeout: Text,

@@ -61,6 +61,7 @@ fn endpoint(spec: &EndpointSpec, around: &Surroundings<'_>, report: &mut Report<
         allow: allow(&spec.allow),
         replay: spec.replay,
         exclusive: spec.exclusive,
+        upgrades: spec.upgrades.clone(),
         rate: spec.rate,
         concurrency: spec.concurrency,
         keeping: spec.keeping.clone(),

@@ -82,6 +82,8 @@ struct ShownEndpoint {
     #[serde(skip_serializing_if = "Option::is_none")]
     replay: Option<&'static str>,
     attach: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    upgrades: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rate: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -295,6 +297,7 @@ fn endpoint(spec: &EndpointSpec) -> ShownEndpoint {
         keeping: spec.keeping.as_ref().map(keeping),
         allow: spec.allow.iter().map(ToString::to_string).collect(),
         attach: if spec.exclusive { "exclusive" } else { "shared" },
+        upgrades: spec.upgrades.iter().map(ToString::to_string).collect(),
         rate: spec.rate.map(|rate| rate.to_string()),
         concurrency: spec.concurrency.map(NonZeroU32::get),
         preset: spec.preset.clone(),

@@ -37,7 +37,7 @@ fn a_good_config_loads_with_the_providers_deadline() {
 #[test]
 fn what_is_shown_of_keeping_can_be_typed() {
     let keys = "mode = \"durable\"\nresign = \"never\"\norder = { key = \"json:/a\" }\ndedup_key = \"header:x-id\"\n\
-        rate = \"600/min, burst 20\"\nconcurrency = 8\non_failure = \"pass\"\nmethods = [\"POST\"]\nack = { status = 202, body = \"{}\" }\n\
+        rate = \"600/min, burst 20\"\nconcurrency = 8\nupgrades = [\"example/2\"]\non_failure = \"pass\"\nmethods = [\"POST\"]\nack = { status = 202, body = \"{}\" }\n\
         retry = { first = \"2s\", attempts = 3, retry_on = [429, \"5xx\"], give_up_on = [] }\n";
     let typed = GOOD.replacen("name = \"github\"\n", &format!("name = \"github\"\n{keys}"), 1);
     let show = |text: &str| {
@@ -51,6 +51,7 @@ fn what_is_shown_of_keeping_can_be_typed() {
     let first = show(&typed);
     assert!(first.contains("dedup_key = \"header:x-id\"") && first.contains("\"5xx\""), "{first}");
     assert!(first.contains("rate = \"600/min, burst 20\"\n") && first.contains("concurrency = 8\n"), "{first}");
+    assert!(first.contains("upgrades = [\"example/2\"]\n"), "{first}");
     // A token shows the beginnings of its hashes only.
     let (head, token) = typed.split_once("[[token]]").expect("a token");
     assert!(head.contains("durable"));
@@ -75,6 +76,11 @@ fn what_is_wrong_is_named_with_its_line() {
             "name = \"github\"",
             "name = \"github\"\nconcurrency = 0",
             "relay.toml:6: endpoint.github.concurrency: 0 is out of bounds; from 1 to 100000 is allowed",
+        ),
+        (
+            "name = \"github\"",
+            "name = \"github\"\nupgrades = [\"h2c\"]",
+            "relay.toml:6: endpoint.github.upgrades: \"h2c\" is never passed",
         ),
     ] {
         let errors = load(&GOOD.replacen(from, to, 1)).expect_err("refused");

@@ -52,6 +52,9 @@ const KEPT_METHODS: [&str; 13] = [
 /// A method as long as one may be.
 pub(super) const LONGEST_METHOD: &str = "MMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMM";
 
+/// What senders may upgrade to beside WebSocket.
+const UPGRADE: &str = "chat/1";
+
 /// The ack's body.
 const ACK: &str = "kept";
 
@@ -59,7 +62,7 @@ impl Mode {
     /// The endpoint's lines. Waits between attempts are short, and no deadline ends a case.
     fn settings(self) -> String {
         let (mode, on_failure) = match self {
-            Self::Live => return "mode = \"live\"\n".to_owned(),
+            Self::Live => return format!("mode = \"live\"\nupgrades = [\"{UPGRADE}\"]\n"),
             Self::Assured => ("assured", "retry"),
             Self::Passing => ("assured", "pass"),
             Self::Durable => ("durable", "retry"),
@@ -185,11 +188,17 @@ impl Bench {
         let handler = listener.local_addr()?.to_string();
         let target = format!("http://{handler}");
         let agent = match &tls {
-            None => relay.agent("open", &target, &[]).await?,
+            None => relay.agent("open", &target, &["--upgrade", UPGRADE]).await?,
             Some((folder, _)) => {
                 let port = relay.public.rsplit(':').next().context("a port")?;
                 let (there, root) = (format!("wss://localhost:{port}"), folder.path().join("cert.pem"));
-                relay.agent("open", &target, &["--relay", &there, "--relay-ca", &root.display().to_string()]).await?
+                relay
+                    .agent(
+                        "open",
+                        &target,
+                        &["--upgrade", UPGRADE, "--relay", &there, "--relay-ca", &root.display().to_string()],
+                    )
+                    .await?
             }
         };
         Ok(Self { mode, relay, agent, listener: Some(listener), handler, recorder: None, tls })

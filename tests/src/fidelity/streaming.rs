@@ -6,6 +6,7 @@ use anyhow::{Context, bail, ensure};
 
 use super::{
     Bench,
+    bench::is_error,
     wire::{Wire, shown},
 };
 
@@ -237,6 +238,58 @@ pub async fn a_refused_upgrade_is_an_answer(bench: &mut Bench) -> anyhow::Result
     call.write(b"HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nno").await?;
     let got = sender.answer("GET").await?;
     ensure!(got.head.status()? == 403 && got.body == b"no" && got.head.all("upgrade").is_empty(), "{:?}", got.head);
+    Ok(())
+}
+
+/// A protocol that the endpoint names at the relay and at the agent passes like WebSocket.
+pub async fn a_named_upgrade_passes(bench: &mut Bench) -> anyhow::Result<()> {
+    let mut sender = bench.sender().await?;
+    sender.write(b"GET /open HTTP/1.1\r\nHost: hook.test\r\nConnection: Upgrade\r\nUpgrade: Chat/1\r\n\r\n").await?;
+    let mut call = bench.call().await?;
+    ensure!(call.head().await?.context("a call")?.one("upgrade") == "Chat/1");
+    call.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: chat/1\r\n\r\nhi").await?;
+    ensure!(sender.head().await?.context("an answer")?.status()? == 101 && sender.exactly(2).await? == b"hi");
+    Ok(())
+}
+
+/// A wish for another protocol than WebSocket stays behind, whatever form it has, and the request is a plain one. What
+/// is not asked for is never switched to.
+pub async fn other_upgrades_stay_behind(bench: &mut Bench) -> anyhow::Result<()> {
+    let wishes: [(&str, &str); 9] = [
+        ("Upgrade, HTTP2-Settings", "Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"),
+        ("Upgrade", "Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"),
+        ("upgrade", "Upgrade: H2C\r\n"),
+        ("upgrade", "Upgrade: websocket, h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"),
+        ("upgrade", "Upgrade: websocket\r\nUpgrade: h2c\r\n"),
+        ("upgrade", "Upgrade: h2c\r\nUpgrade: websocket\r\n"),
+        ("upgrade", "Upgrade: TLS/1.3\r\n"),
+        ("upgrade", "Upgrade: chat\r\n"),
+        ("keep-alive", "Upgrade: websocket\r\n"),
+    ];
+    for (connection, lines) in wishes {
+        let request = format!("GET /open HTTP/1.1\r\nHost: hook.test\r\nConnection: {connection}\r\n{lines}\r\n");
+        let mut sender = bench.sender().await?;
+        sender.write(request).await?;
+        let mut call = bench.call().await?;
+        let head = call.head().await?.context("a call")?;
+        for name in ["upgrade", "http2-settings", "connection"] {
+            ensure!(head.all(name).is_empty(), "{lines:?}: {name} reached the handler");
+        }
+        // A handler that switches all the same is broken, and its bytes reach nobody.
+        call.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\nraw").await?;
+        let answer = sender.answer("GET").await?;
+        is_error(&answer.head, 502, "handler_broken").with_context(|| lines.to_owned())?;
+    }
+    for switched in ["Upgrade: h2c\r\n", "Upgrade: websocket\r\nUpgrade: h2c\r\n", "Upgrade: websocket, h2c\r\n", ""] {
+        let mut sender = bench.sender().await?;
+        sender.write(UPGRADE).await?;
+        let mut call = bench.call().await?;
+        call.head().await?.context("a call")?;
+        let answer = format!("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n{switched}\r\nraw");
+        call.write(answer).await?;
+        let answer = sender.answer("GET").await?;
+        is_error(&answer.head, 502, "handler_broken").with_context(|| switched.to_owned())?;
+    }
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use relay_proto::{NotARate, Rate};
+use relay_proto::{NotARate, NotAnUpgrade, Rate, UpgradeProtocol};
 use relay_schemes::Provider;
 use toml::Spanned;
 
@@ -136,6 +136,7 @@ fn from_file(
         allow: texts(&raw.allow, &key_of("allow"), cidr, report),
         hosts: texts(&raw.hosts, &key_of("hosts"), values::host, report),
         exclusive: exclusive(&raw.attach, &key, report),
+        upgrades: texts(&raw.upgrades, &key_of("upgrades"), upgrade, report),
         rate: rate(&raw.rate, &key, report),
         concurrency: concurrency(&raw.concurrency, &key, report),
         ..fallback
@@ -220,6 +221,7 @@ fn defaults(
         allow: Vec::new(),
         replay: Replay::default(),
         exclusive: false,
+        upgrades: Vec::new(),
         rate: None,
         concurrency: None,
         keeping,
@@ -277,6 +279,12 @@ fn exclusive(text: &Text, key: &str, report: &mut Report<'_>) -> bool {
     let place =
         text.as_ref().map(|text| (text.get_ref().as_str(), report.place(format!("{key}.attach"), Some(text.span()))));
     read(place, parse, report).unwrap_or(false)
+}
+
+/// One of `upgrades`: a protocol that passes beside WebSocket.
+fn upgrade(text: &str) -> Result<UpgradeProtocol, values::Problem> {
+    text.parse()
+        .map_err(|why: NotAnUpgrade| (format!("\"{text}\" is {why}"), "\"websocket\" passes without it".to_owned()))
 }
 
 /// `rate`: how often exchanges begin at most.
