@@ -3,7 +3,8 @@
 //! Pure: a secret that was learnt and a URL that has to be called are told to the caller, which
 //! stores the one and decides about the other. Invariants: what is not signed is answered only with
 //! the configured token or the switch; nothing of a challenge comes back as HTML; a request that
-//! merely looks like a challenge and proves nothing gets a refusal, never an event.
+//! merely looks like a challenge and proves nothing gets a refusal, never an event; the endpoint's key signs a text that
+//! a stranger chooses only in the shape that the row gives, and no text of that shape passes as an event.
 
 use std::borrow::Cow;
 
@@ -16,7 +17,9 @@ use crate::{
         Provider,
         raw::{RawHandshake, RawProof},
     },
+    scheme::Scheme,
     secret::Secret,
+    shape::Shape,
     template::{self, Found, Piece},
     url,
 };
@@ -68,6 +71,8 @@ struct Mac {
     plain: bool,
     encoding: Encoding,
     template: Vec<Piece>,
+    /// Nothing else is signed.
+    shape: Option<Shape>,
 }
 
 /// What an endpoint knows when it answers a challenge.
@@ -147,7 +152,11 @@ impl Handshake {
         }
         let mac = raw.mac.as_ref().map(|mac| {
             let template = template::parse(&mac.template)?;
-            Ok::<_, String>(Mac { plain: mac.plain, encoding: mac.encoding, template })
+            if template.iter().any(|piece| matches!(piece, Piece::Secret | Piece::Mac)) {
+                return Err("{secret} and {mac} are no parts of what an answer signs".to_owned());
+            }
+            let shape = mac.shape.as_deref().map(Shape::parse).transpose()?;
+            Ok::<_, String>(Mac { plain: mac.plain, encoding: mac.encoding, template, shape })
         });
         let refused = if raw.proof == RawProof::Signature { 401 } else { 403 };
         Ok(Self {
@@ -165,6 +174,39 @@ impl Handshake {
             learns: optional(&raw.learns)?,
             confirm,
         })
+    }
+
+    /// The shape of what a stranger can have signed with the key of `scheme`, `None` where nobody can.
+    ///
+    /// # Errors
+    /// What is missing for the row to be safe.
+    pub(crate) fn signed_for_strangers(&self, scheme: Option<&Scheme>) -> Result<Option<&Shape>, String> {
+        let Some(mac) = self.mac.as_ref().filter(|mac| !mac.plain) else { return Ok(None) };
+        let scheme = scheme.filter(|scheme| scheme.algorithm.is_keyed_hash());
+        let scheme = scheme.ok_or("an answer that is signed needs a scheme that signs by HMAC, or plain = true")?;
+        // A signature that covers all of the text leaves the asker no choice.
+        let covered = |piece: &Piece| match piece {
+            Piece::Text(_) | Piece::Body => true,
+            Piece::At { spot, .. } => spot.in_body() || matches!(spot, Spot::Setting(_)),
+            _ => false,
+        };
+        if self.proof == RawProof::Signature && scheme.signs_whole_body() && mac.template.iter().all(covered) {
+            return Ok(None);
+        }
+        let shape = mac.shape.as_ref().ok_or(
+            "whoever asks chooses the text that this answer signs; say what a challenge looks like, such as \
+             mac = { ..., shape = \"[A-Za-z0-9_-]{16,64}\" }",
+        )?;
+        if let Some(letter) = shape.beyond_challenges() {
+            return Err(format!("the shape holds {letter:?}, which events need; letters, digits and _+/=.~- are left"));
+        }
+        if scheme.algorithm.is_jwt() && shape.holds(b'.') {
+            return Err("the shape holds '.', and with it every token that this scheme signs".to_owned());
+        }
+        if shape.fits(b"") {
+            return Err("the shape allows an empty text, which an empty body is".to_owned());
+        }
+        Ok(Some(shape))
     }
 
     pub(crate) fn reads_body(&self) -> bool {
@@ -294,6 +336,9 @@ impl Handshake {
 impl Mac {
     fn of(&self, scene: &Scene<'_>, answering: &Answering<'_>, key_index: usize) -> Option<String> {
         let text = template::render_text(&self.template, scene, Found::default()).ok()?;
+        if self.shape.as_ref().is_some_and(|shape| !shape.fits(&text)) {
+            return None;
+        }
         let digest = match self.plain {
             true => crate::key::Digest::of(&text),
             false => answering.keys?.nth(key_index)?.sign(&[template::Part::Bytes(text.into())], scene.url),
@@ -320,3 +365,6 @@ impl Provider {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -63,6 +63,7 @@ pub(crate) fn verify(
         }
     };
     let key_index = key_index.ok_or(Refusal::SignatureMismatch)?;
+    scheme.check_no_challenge(&[Part::Bytes(token.signed.into())], "")?;
     let timestamp = check_claims(scheme, keys, scene, &token.payload, now)?;
     let fingerprint = Fingerprint::of(&Sha256::digest(token.signed));
     Ok(Verified { key_index, timestamp, fingerprint })

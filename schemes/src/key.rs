@@ -169,6 +169,11 @@ impl Algorithm {
         matches!(self, Self::JwtHs256 | Self::JwtRs256 | Self::JwtEs256)
     }
 
+    /// Whether it is a hash under a key, not a hash of a text in which the key stands.
+    pub(crate) const fn is_keyed_hash(self) -> bool {
+        matches!(self, Self::HmacSha1 | Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 | Self::JwtHs256)
+    }
+
     pub(crate) const fn is_token(self) -> bool {
         matches!(self, Self::Token | Self::Basic)
     }

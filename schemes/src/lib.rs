@@ -44,6 +44,7 @@ mod row;
 mod sample;
 mod scheme;
 mod secret;
+mod shape;
 mod sign;
 mod template;
 mod timestamp;

@@ -155,6 +155,8 @@ refusals! {
     IdMissing = "id_missing", "the message id is missing";
     /// The message id is there more than once.
     IdDuplicated = "id_duplicated", "the message id is there more than once";
+    /// What is signed looks like a challenge, and whoever asks gets a challenge signed.
+    ChallengeText = "challenge_text", "what is signed looks like a challenge, which anyone can have signed";
     /// Something that the scheme signs or asks for is not there, or is there more than once.
     PartMissing = "part_missing", "a header or member that the scheme needs is missing or doubled";
     /// Something that must have a certain value has another.

@@ -7,6 +7,7 @@ use crate::{
     locate::Spot,
     request::Request,
     secret::Secret,
+    shape::Shape,
     template::Piece,
     timestamp::Timestamp,
     url::UrlVariant,
@@ -37,6 +38,8 @@ pub struct Scheme {
     /// A hash of a body that is not a form stands here.
     pub(crate) body_hash: Option<Spot>,
     pub(crate) claims: Claims,
+    /// What challenges look like whose text strangers choose: whoever asks has the signature of any such text.
+    pub(crate) challenges: Vec<Shape>,
     /// The same scheme under other header names, used where this one's signature header is not there.
     pub(crate) alias: Option<Box<Scheme>>,
 }
@@ -157,6 +160,12 @@ impl Scheme {
                 || self.claims.hash.as_ref().is_some_and(|(_, template)| template.iter().any(whole)))
     }
 
+    /// Whether the signature covers every body, whatever its type says.
+    pub(crate) fn signs_whole_body(&self) -> bool {
+        let whole = |pieces: &[Piece]| pieces.iter().any(|piece| matches!(piece, Piece::Body | Piece::BodyHash));
+        whole(&self.template) || self.claims.hash.as_ref().is_some_and(|(_, template)| whole(template))
+    }
+
     /// Whether the signature covers the URL, so that it has to be known as the provider writes it.
     #[must_use]
     pub fn covers_url(&self) -> bool {
@@ -215,7 +224,15 @@ impl Scheme {
             || self.alias.as_ref().is_some_and(|alias| alias.names_keys_by_url())
     }
 
-    /// The URL that a request's signature was tried against first.
+    /// Refuses what could have been signed as a challenge, in this scheme and under its other header names.
+    pub(crate) fn refuse_challenges(&mut self, shapes: &[Shape]) {
+        self.challenges = shapes.to_vec();
+        if let Some(alias) = &mut self.alias {
+            alias.refuse_challenges(shapes);
+        }
+    }
+
+    /// The scheme under the header names that the request has.
     pub(crate) fn family(&self, request: &Request<'_>) -> &Self {
         let here = match &self.place {
             Place::At(Spot::Header(name)) => request.has_header(name),

@@ -70,11 +70,29 @@ impl Scheme {
             (self.match_public(keys, scene, &parts, &claimed.candidates, key_name, now)?, None)
         };
         let (key_index, fingerprint) = matched.ok_or(Refusal::SignatureMismatch)?;
-        self.check_body_hash(scene, other_url.flatten().as_deref().unwrap_or(scene.url))?;
+        let signed_url = other_url.flatten();
+        let signed_url = signed_url.as_deref().unwrap_or(scene.url);
+        self.check_no_challenge(&parts, signed_url)?;
+        self.check_body_hash(scene, signed_url)?;
         if let (Some(rule), Some(at)) = (&self.timestamp, at) {
             rule.judge(at, now, keys.tolerance_s)?;
         }
         Ok(Verified { key_index, timestamp: at, fingerprint })
+    }
+
+    /// A signature of what a challenge may be proves nothing: whoever asks gets it.
+    pub(crate) fn check_no_challenge(&self, parts: &[Part<'_>], url: &str) -> Result<(), Refusal> {
+        fn text<'a>(part: &'a Part<'_>, url: &'a str) -> &'a [u8] {
+            match part {
+                Part::Bytes(bytes) => bytes,
+                Part::Url => url.as_bytes(),
+                Part::Secret => &[],
+            }
+        }
+        match self.challenges.iter().any(|shape| shape.fits_joined(parts.iter().map(|part| text(part, url)))) {
+            true => Err(Refusal::ChallengeText),
+            false => Ok(()),
+        }
     }
 
     /// The key that made one of the signatures, and the URL for which it did, if another than the one that counts.

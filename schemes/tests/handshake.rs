@@ -108,7 +108,14 @@ fn answers_that_are_computed() {
     assert_eq!(text(&reply), format!(r#"{{"challengeResponse":"{EBAY}"}}"#));
 
     let keys = keys_of("braintree", &[("public_key", "public")], None);
-    let reply = answered(ask("braintree", &open(Some(&keys)), "GET", "https://h/in?bt_challenge=abc", &[], ""));
+    let reply = answered(ask(
+        "braintree",
+        &open(Some(&keys)),
+        "GET",
+        "https://h/in?bt_challenge=20f9f8ed05f77439fe955c977e4c8a53",
+        &[],
+        "",
+    ));
     let (key, digest) = text(&reply).split_once('|').expect("two parts");
     assert_eq!((key, digest.len()), ("public", 40));
 }

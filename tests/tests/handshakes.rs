@@ -193,7 +193,7 @@ fn others() -> Vec<Case> {
     let text = |text: &str| Body::Exact(text.as_bytes().to_vec());
     let crc = BASE64.encode(&hmac(hmac::HMAC_SHA256, SECRET.as_bytes(), "crc-1"));
     let hashed = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, SECRET.as_bytes());
-    let tree = HEXLOWER.encode(&hmac(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, hashed.as_ref(), "0f9d"));
+    let tree = HEXLOWER.encode(&hmac(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, hashed.as_ref(), "20f9f8ed05f77439fe95"));
     let ebay = digest::digest(&digest::SHA256, b"codea-tokenhttps://hooks.example.com/in/ebay");
     let ebay = json!({ "challengeResponse": HEXLOWER.encode(ebay.as_ref()) });
     let learnt = r#"{"verification_token":"secret_0123456789abcdef"}"#;
@@ -231,7 +231,7 @@ fn others() -> Vec<Case> {
             Body::Json(json!({ "response_token": format!("sha256={crc}") })),
         ),
         Case::new("onfleet", "GET", "?check=a%20b", "", 200, text("a b")),
-        Case::new("braintree", "GET", "?bt_challenge=0f9d", "", 200, text(&format!("public|{tree}")))
+        Case::new("braintree", "GET", "?bt_challenge=20f9f8ed05f77439fe95", "", 200, text(&format!("public|{tree}")))
             .setting("public_key", "public"),
         Case::new("ebay", "GET", "?challenge_code=code", "", 200, Body::Json(ebay))
             .setting("verification_token", "a-token"),
@@ -342,6 +342,52 @@ async fn a_challenge_that_proves_nothing_is_refused_where_neither_token_nor_swit
     assert_eq!(refused.len(), cases.len());
     assert!(refused.iter().all(|event| event["code"] == "challenge_not_allowed"), "{refused:?}");
     assert_eq!(listed(&relay, "handshake").await, Vec::<Value>::new());
+}
+
+#[tokio::test]
+async fn a_signature_that_a_stranger_was_given_for_a_challenge_opens_nothing() {
+    const EVENT: &str = "{\"tweet_create_events\":[{\"text\":\"forged\"}]}";
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let escaped = |text: &str| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
+    let mut endpoints = Endpoints::default();
+    endpoints.add("x", "x", &secrets_for("x"), SWITCH);
+    let mut tree = secrets_for("braintree");
+    tree.settings.insert("public_key".to_owned(), vec!["public".to_owned()]);
+    endpoints.add("braintree", "braintree", &tree, SWITCH);
+    let relay = relay(&endpoints).await;
+    let ask = async |name: &str, parameter: &str, text: &str| {
+        let target = format!("?{parameter}={}", escaped(text));
+        let response = Case::new(name, "GET", &target, "", 200, Body::Any).sent.send(&relay.public, name).await;
+        let response = response.expect("answers");
+        (response.status().as_u16(), String::from_utf8_lossy(response.body()).into_owned())
+    };
+    let deliver = async |name: &str, headers: &[(&str, &str)], body: String| {
+        let mut sent = Case::new(name, "POST", "", &body, 200, Body::Any).sent;
+        headers.iter().for_each(|(name, value)| sent.set(name, *value));
+        let response = sent.send(&relay.public, name).await.expect("answers");
+        (response.status().as_u16(), response.headers()["relay-error"].to_str().expect("text").to_owned())
+    };
+
+    let payload = BASE64.encode(b"<notification><kind>check</kind></notification>");
+    for (name, parameter, event) in [("x", "crc_token", EVENT), ("braintree", "bt_challenge", &payload)] {
+        let (status, body) = ask(name, parameter, event).await;
+        assert!(status == 403 && body.contains("challenge_malformed"), "{name}: {status} {body}");
+    }
+    // What has a challenge's shape is signed, and is no event.
+    for text in ["crc-1", "true", "a=b"] {
+        let (status, body) = ask("x", "crc_token", text).await;
+        let value: Value = serde_json::from_str(&body).expect("JSON");
+        let signature = value["response_token"].as_str().expect("a signature");
+        let headers = [("x-twitter-webhooks-signature", signature)];
+        let outcome = deliver("x", &headers, text.to_owned()).await;
+        assert_eq!((status, outcome), (200, (401, "challenge_text".to_owned())), "{text}");
+        let outcome = deliver("x", &headers, EVENT.to_owned()).await;
+        assert_eq!(outcome, (401, "signature_mismatch".to_owned()), "{text}");
+    }
+    let text = "20f9f8ed05f77439fe95";
+    let (status, signature) = ask("braintree", "bt_challenge", text).await;
+    let body = format!("bt_signature={}&bt_payload={text}", escaped(&signature));
+    assert_eq!((status, deliver("braintree", &form, body).await), (200, (401, "challenge_text".to_owned())));
 }
 
 #[tokio::test]

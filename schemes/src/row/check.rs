@@ -47,9 +47,20 @@ fn provider(row: &RawProvider, rows: &[RawProvider]) -> Result<Provider, Problem
             "expected header:NAME or json:/POINTER (or form:, query:, member:), joined by ' + ' or ' | '".to_owned(),
         )),
     };
-    let handshakes = raw.handshake.iter().map(Handshake::new).collect::<Result<_, _>>();
+    let handshakes = raw.handshake.iter().map(Handshake::new).collect::<Result<Vec<_>, _>>();
+    let handshakes = handshakes.map_err(|problem| ("handshake", problem))?;
+    let mut scheme = raw.scheme.as_ref().map(scheme).transpose()?;
+    let signed = handshakes.iter().map(|one| one.signed_for_strangers(scheme.as_ref()));
+    let signed: Vec<_> = signed
+        .filter_map(Result::transpose)
+        .map(|shape| shape.cloned())
+        .collect::<Result<_, _>>()
+        .map_err(|problem| ("handshake", problem))?;
+    if let Some(scheme) = &mut scheme {
+        scheme.refuse_challenges(&signed);
+    }
     Ok(Provider {
-        scheme: raw.scheme.as_ref().map(scheme).transpose()?,
+        scheme,
         event_id: locator("event_id", &raw.event_id)?,
         event_type: locator("event_type", &raw.event_type)?,
         timeout: raw.timeout_s.map(|seconds| Duration::from_secs(seconds.into())),
@@ -57,7 +68,7 @@ fn provider(row: &RawProvider, rows: &[RawProvider]) -> Result<Provider, Problem
         interactive: raw.interactive.unwrap_or(false),
         max_body: raw.max_body,
         ack: raw.ack.map(|ack| Ack { status: ack.status, content_type: ack.content_type, body: ack.body }),
-        handshakes: handshakes.map_err(|problem| ("handshake", problem))?,
+        handshakes,
         special: raw.special,
         name: raw.name,
         aliases: raw.aliases,
@@ -186,6 +197,7 @@ pub(crate) fn scheme(raw: &RawScheme) -> Result<Scheme, Problem> {
         url_variants: raw.url_variants.clone(),
         body_hash: raw.body_hash.as_ref().map(|at| spot("body_hash", at)).transpose()?,
         claims: claims(raw)?,
+        challenges: Vec::new(),
         alias,
     })
 }

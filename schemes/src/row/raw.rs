@@ -236,4 +236,6 @@ pub(crate) struct RawMac {
     pub(crate) plain: bool,
     pub(crate) encoding: Encoding,
     pub(crate) template: String,
+    /// What the text must look like that is signed, `[SET]{LEAST,MOST}`: needed where a stranger chooses it.
+    pub(crate) shape: Option<String>,
 }

@@ -54,3 +54,49 @@ fn a_wrong_row_names_the_provider_the_key_and_the_way_out() {
         assert!(seen.contains(expected), "{change:?}: {seen}");
     }
 }
+
+#[test]
+fn a_row_that_signs_what_a_stranger_chooses_says_what_a_challenge_looks_like() {
+    let row = |algorithm: &str, template: &str, proof: &str, mac: &str| {
+        let template = if template.is_empty() { String::new() } else { format!("scheme.template = \"{template}\"\n") };
+        let token = if proof == "token" { "token = \"query:t\"\n" } else { "" };
+        let text = format!(
+            "[[provider]]\nname = \"mine\"\ntitle = \"Mine\"\nscheme.algorithm = \"{algorithm}\"\n{template}\
+             scheme.signature = {{ at = \"header:x-sig\", encoding = \"hex\" }}\n\
+             [[provider.handshake]]\nname = \"hello\"\nproof = \"{proof}\"\n{token}text = \"{{mac}}\"\n\
+             mac = {{ encoding = \"hex\", {mac} }}\n"
+        );
+        load(&text).map(|_| ()).map_err(|error| error.to_string())
+    };
+    const SHAPE: &str = "template = \"{query:c}\", shape = \"[a-z0-9]{8,64}\"";
+    const SIGNED: &str = "template = \"{json:/plain}\"";
+    for (algorithm, template, proof, mac) in [
+        ("hmac-sha256", "{body}", "switch", SHAPE),
+        ("hmac-sha256", "{body}", "signature", SIGNED),
+        ("hmac-sha1", "{body}", "none", "plain = true, template = \"{query:c}\""),
+        ("jwt-hs256", "", "token", SHAPE),
+    ] {
+        assert_eq!(row(algorithm, template, proof, mac), Ok(()), "{algorithm} {template} {proof} {mac}");
+    }
+    for proof in ["switch", "token", "none"] {
+        let error = row("hmac-sha256", "{body}", proof, "template = \"{query:c}\"").expect_err("no shape");
+        assert!(error.contains("handshake: whoever asks chooses the text"), "{proof}: {error}");
+    }
+    for (algorithm, template, proof, mac, expected) in [
+        // Signed, but not what the answer signs.
+        ("hmac-sha256", "{body}", "signature", "template = \"{query:c}\"", "whoever asks chooses"),
+        ("hmac-sha256", "{header:x-time}", "signature", SIGNED, "whoever asks chooses"),
+        ("hmac-sha256", "{url}{form_sorted}", "signature", SIGNED, "whoever asks chooses"),
+        ("hmac-sha256", "{body}", "switch", "template = \"{query:c}\", shape = \"[ -~]{1,9}\"", "is no shape"),
+        ("hmac-sha256", "{body}", "switch", "template = \"{query:c}\", shape = \"[a-z{]{1,9}\"", "the shape holds '{'"),
+        ("hmac-sha256", "{body}", "switch", "template = \"{query:c}\", shape = \"[a-z&]{1,9}\"", "the shape holds '&'"),
+        ("hmac-sha256", "{body}", "switch", "template = \"{query:c}\", shape = \"[a-z]{0,9}\"", "an empty text"),
+        ("jwt-hs256", "", "switch", "template = \"{query:c}\", shape = \"[a-z.]{1,9}\"", "every token"),
+        ("sha256", "{secret}{body}", "switch", SHAPE, "needs a scheme that signs by HMAC"),
+        ("token", "", "switch", SHAPE, "needs a scheme that signs by HMAC"),
+        ("hmac-sha256", "{body}", "switch", "template = \"{secret}{query:c}\"", "{secret} and {mac} are no parts"),
+    ] {
+        let error = row(algorithm, template, proof, mac).expect_err("refused");
+        assert!(error.contains(expected), "{algorithm} {proof} {mac}: {error}");
+    }
+}
