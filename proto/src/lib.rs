@@ -44,6 +44,7 @@ pub mod limits;
 mod message;
 mod mutant;
 mod outcome;
+pub mod printable;
 mod rate;
 mod session;
 mod stream;

@@ -5,6 +5,7 @@
 //! issuer, which names the box that intercepts TLS in many networks; no token goes over such a connection.
 
 use jiff::{SignedDuration, Timestamp};
+use relay_proto::printable::escaped;
 use serde::Serialize;
 use tokio::time::timeout;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -76,7 +77,7 @@ impl Finding {
             Verdict::Skipped => "skipped",
         };
         let todo = self.todo.map(|todo| format!("{:18}{todo}\n", "")).unwrap_or_default();
-        format!("{state:<9}{:<9}{}\n{todo}", self.check, units::escaped(&self.detail))
+        format!("{state:<9}{:<9}{}\n{todo}", self.check, escaped(&self.detail))
     }
 }
 

@@ -4,7 +4,8 @@
 //! decides nothing. Logs for operators are `tracing`'s business, not this module's.
 //!
 //! Invariants: a call here never blocks on a terminal or pipe; what waits to be written is bounded, and what is
-//! dropped is counted and admitted; "ready" is printed only when somebody reports a welcome.
+//! dropped is counted and admitted; "ready" is printed only when somebody reports a welcome. Once nobody reads the
+//! lines any more, whoever asked by [`Reporter::reader_gone`] is told, and nothing more is written.
 
 mod event;
 mod human;
@@ -14,9 +15,14 @@ mod queue;
 mod tests;
 pub mod units;
 
-use std::{io::Write, sync::Arc, time::Duration};
+use std::{
+    io::{ErrorKind, Write},
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::{Timestamp, tz::TimeZone};
+use tokio_util::sync::CancellationToken;
 
 pub use self::event::{Line, Notice, Outcome, ReadyEndpoint, Standing, State, event_name};
 use self::{
@@ -85,10 +91,29 @@ impl Style {
     }
 }
 
+/// Whether standard output and standard error are the same pipe or file, as with `2>&1`.
+#[cfg(unix)]
+fn is_one_output() -> bool {
+    use std::os::{fd::AsFd as _, unix::fs::MetadataExt as _};
+    let identity = |descriptor: std::io::Result<std::os::fd::OwnedFd>| {
+        let metadata = std::fs::File::from(descriptor.ok()?).metadata().ok()?;
+        Some((metadata.dev(), metadata.ino()))
+    };
+    let out = identity(std::io::stdout().as_fd().try_clone_to_owned());
+    out.is_some() && out == identity(std::io::stderr().as_fd().try_clone_to_owned())
+}
+
+/// Elsewhere nobody tells.
+#[cfg(not(unix))]
+fn is_one_output() -> bool {
+    false
+}
+
 /// Takes events for the user. Clones share one writer, which ends with the last of them.
 #[derive(Clone)]
 pub struct Reporter {
     handle: Arc<Handle>,
+    reader_gone: CancellationToken,
 }
 
 impl std::fmt::Debug for Reporter {
@@ -103,7 +128,7 @@ impl Reporter {
     pub fn new(output: Output, color: Color) -> Self {
         let out = anstream::AutoStream::new(std::io::stdout(), color.choice());
         let err = anstream::AutoStream::new(std::io::stderr(), color.choice());
-        Self::start(Style { output, zone: TimeZone::system() }, Box::new(out), Box::new(err))
+        Self::start(Style { output, zone: TimeZone::system() }, Box::new(out), Box::new(err), is_one_output())
     }
 
     /// Writes elsewhere, without colour and in UTC, for harnesses.
@@ -111,29 +136,41 @@ impl Reporter {
     pub fn to_writers(output: Output, out: impl Write + Send + 'static, err: impl Write + Send + 'static) -> Self {
         let (out, err): (Box<dyn Write + Send>, Box<dyn Write + Send>) = (Box::new(out), Box::new(err));
         let (out, err) = (anstream::StripStream::new(out), anstream::StripStream::new(err));
-        Self::start(Style { output, zone: TimeZone::UTC }, Box::new(out), Box::new(err))
+        Self::start(Style { output, zone: TimeZone::UTC }, Box::new(out), Box::new(err), false)
     }
 
-    fn start(style: Style, mut out: Box<dyn Write + Send>, mut err: Box<dyn Write + Send>) -> Self {
+    /// `one_output`: both writers lead to the same reader.
+    fn start(style: Style, mut out: Box<dyn Write + Send>, mut err: Box<dyn Write + Send>, one_output: bool) -> Self {
         let queue = Arc::new(Queue::default());
         let work = Arc::clone(&queue);
+        let reader_gone = CancellationToken::new();
+        let gone = reader_gone.clone();
         // Without the thread nothing is shown, but webhooks still arrive.
         let started = std::thread::Builder::new().name("report".to_owned()).spawn(move || {
             while let Some(event) = work.next() {
-                if let Some((sink, text)) = style.render(&event) {
-                    let writer = match sink {
-                        Sink::Out => &mut out,
-                        Sink::Err => &mut err,
-                    };
-                    // A closed pipe is no error: the reader has seen enough.
-                    let _ = writer.write_all(text.as_bytes()).and_then(|()| writer.flush());
+                let Some((sink, text)) = style.render(&event).filter(|_| !gone.is_cancelled()) else { continue };
+                let writer = match sink {
+                    Sink::Out => &mut out,
+                    Sink::Err => &mut err,
+                };
+                let written = writer.write_all(text.as_bytes()).and_then(|()| writer.flush());
+                // Without a reader of notes alone the lines still have theirs.
+                if (sink == Sink::Out || one_output)
+                    && written.is_err_and(|error| error.kind() == ErrorKind::BrokenPipe)
+                {
+                    gone.cancel();
                 }
             }
         });
         if let Err(error) = started {
             tracing::error!(%error, "nothing can be shown");
         }
-        Self { handle: Arc::new(Handle::new(queue)) }
+        Self { handle: Arc::new(Handle::new(queue)), reader_gone }
+    }
+
+    /// Ends when whoever read the lines has seen enough, as in `| head -1`.
+    pub async fn reader_gone(&self) {
+        self.reader_gone.cancelled().await;
     }
 
     /// The connection has changed.

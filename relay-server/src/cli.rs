@@ -1,6 +1,7 @@
 //! The server's command line. Results go to standard output, the rest to standard error.
 //!
 //! Exit codes: 0 ok, 1 failed, 2 usage or config, 3 refused, 4 not found, 5 unreachable. Errors are printed here, once.
+//! A command whose output nobody reads on ends with 0.
 
 mod apply;
 mod dead;
@@ -8,6 +9,7 @@ mod endpoint;
 mod event;
 mod explain;
 mod init;
+mod print;
 mod provider;
 mod remote;
 mod token;
@@ -16,6 +18,7 @@ mod vectors;
 use std::{ffi::OsString, io, path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use relay_proto::printable::LogLines;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
@@ -161,6 +164,8 @@ enum Failure {
     Unreachable(String),
     /// What there is to say is on standard output already.
     Told,
+    /// Whoever read the output has seen enough, as in `| head -1`.
+    ReaderGone,
     Other(anyhow::Error),
 }
 
@@ -205,17 +210,16 @@ pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(Failure::Unreachable(what)) => say(&format!("error: {what}"), 5),
         Err(Failure::NotFound(what)) => say(&format!("error: {what}"), 4),
         Err(Failure::Told) => ExitCode::FAILURE,
+        Err(Failure::ReaderGone) => ExitCode::SUCCESS,
         Err(Failure::Other(error)) => say(&format!("error: {error:#}"), 1),
     }
 }
 
-#[expect(clippy::print_stderr, reason = "the one place where errors are printed")]
 fn say(text: &str, code: u8) -> ExitCode {
-    eprintln!("{text}");
+    print::tell(text);
     ExitCode::from(code)
 }
 
-#[expect(clippy::print_stdout, reason = "results go to standard output")]
 fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Serve(arguments) => serve(arguments),
@@ -224,18 +228,16 @@ fn dispatch(command: Command) -> Result<(), Failure> {
             let source = Source { path: config, flags: Flags::default() };
             let config = source.load()?;
             config.warnings.iter().for_each(warn);
-            println!("ok: {} endpoints, {} tokens", config.endpoints.len(), config.tokens.len());
-            Ok(())
+            print::line(&format!("ok: {} endpoints, {} tokens", config.endpoints.len(), config.tokens.len()))
         }
         Command::Config(ConfigCommand::Show { config, json }) => {
             let shown = Source { path: config, flags: Flags::default() }.show()?;
             if json {
                 let value = shown.to_json().map_err(|error| Failure::Other(error.into()))?;
-                println!("{value:#}");
+                print::line(&format!("{value:#}"))
             } else {
-                print!("{}", shown.to_toml().map_err(|error| Failure::Other(error.into()))?);
+                print::text(&shown.to_toml().map_err(|error| Failure::Other(error.into()))?)
             }
-            Ok(())
         }
         Command::Token(command) => token::run(command),
         Command::Event(command) => event::run(&command),
@@ -251,20 +253,20 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Provider(command) => provider::run(&command),
         Command::Vectors(arguments) => vectors::run(&arguments),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "relay-server", &mut io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "relay-server", &mut script);
+            print::text(&String::from_utf8_lossy(&script))
         }
         Command::Man => {
+            let mut page = Vec::new();
             let man = clap_mangen::Man::new(Cli::command());
-            man.render(&mut io::stdout()).map_err(|error| Failure::Other(error.into()))
+            man.render(&mut page).map_err(|error| Failure::Other(error.into()))?;
+            print::text(&String::from_utf8_lossy(&page))
         }
-        Command::Version { json: false } => {
-            println!("relay-server {}", env!("CARGO_PKG_VERSION"));
-            Ok(())
-        }
+        Command::Version { json: false } => print::line(concat!("relay-server ", env!("CARGO_PKG_VERSION"))),
         Command::Version { json: true } => {
-            println!("{}", serde_json::json!({ "name": "relay-server", "version": env!("CARGO_PKG_VERSION") }));
-            Ok(())
+            let version = serde_json::json!({ "name": "relay-server", "version": env!("CARGO_PKG_VERSION") });
+            print::line(&version.to_string())
         }
     }
 }
@@ -326,8 +328,9 @@ fn start_log(format: LogFormat) -> WorkerGuard {
     let filter = EnvFilter::try_from_env("RELAY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let (writer, guard) =
         NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LOG_LINES).finish(io::stderr());
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
-    let log = log.with_ansi(io::IsTerminal::is_terminal(&io::stderr()));
+    let colours = matches!(format, LogFormat::Text) && io::IsTerminal::is_terminal(&io::stderr());
+    let log = tracing_subscriber::fmt().with_env_filter(filter);
+    let log = log.with_writer(move || LogLines::new(writer.clone(), colours)).with_ansi(colours);
     let _ = match format {
         LogFormat::Text => log.try_init(),
         LogFormat::Json => log.json().try_init(),

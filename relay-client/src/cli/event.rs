@@ -2,10 +2,11 @@
 //!
 //! What the relay tells was written by senders and handlers: it is escaped before it reaches a terminal.
 
-use std::io::{Read, Write as _};
+use std::io::Read;
 
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
+use relay_proto::printable::escaped;
 use serde_json::Value;
 
 use super::{
@@ -20,7 +21,6 @@ use crate::{
         LinkError, Way,
         api::{Api, Replay},
     },
-    report::units::escaped,
 };
 
 /// Events of one answer; a longer list is asked for in parts.
@@ -35,6 +35,17 @@ pub enum Command {
     Show(ShowArgs),
     /// Has events delivered once more: to your own running agent, which changes nothing at the relay
     Replay(ReplayArgs),
+}
+
+impl Command {
+    /// How the relay is reached.
+    pub(super) fn reach(&self) -> &ReachArgs {
+        match self {
+            Self::List(args) => &args.reach,
+            Self::Show(args) => &args.reach,
+            Self::Replay(args) => &args.reach,
+        }
+    }
 }
 
 /// `event list`.
@@ -100,7 +111,7 @@ pub struct ShowArgs {
     /// As JSON
     #[arg(long, conflicts_with = "body")]
     json: bool,
-    /// Prints the body instead, byte for byte
+    /// Prints the body instead, byte for byte; on a terminal as text that cannot steer it
     #[arg(long)]
     body: bool,
     /// How the relay is reached.
@@ -147,11 +158,7 @@ pub(super) enum To {
 
 /// Does what is asked.
 pub(super) fn run(command: &Command, places: &Places, stdin: impl Read) -> Result<(), Failure> {
-    let args = match command {
-        Command::List(args) => &args.reach,
-        Command::Show(args) => &args.reach,
-        Command::Replay(args) => &args.reach,
-    };
+    let args = command.reach();
     let file = settings::read_file(args, places)?;
     let reach = settings::reach(args, file.as_ref(), places, stdin)?;
     let token = reach.token?.read().map_err(|error| Failure::Usage(error.to_string()))?;
@@ -213,17 +220,14 @@ async fn show(api: &mut Api<'_>, args: &ShowArgs) -> Result<(), Failure> {
     }
     // By its own id from here on: the sender may use its own once more meanwhile.
     let id = event["id"].as_str().unwrap_or(&args.id);
-    let (mut out, mut offset) = (std::io::stdout().lock(), 0);
+    let mut offset = 0;
     loop {
         let part = api.body(id, offset).await.map_err(|error| failure(&error))?;
         if part.is_empty() {
-            return out.flush().map_err(|error| Failure::Failed(crate::reason::of_io(&error)));
+            return Ok(());
         }
         offset += part.len() as u64;
-        match out.write_all(&part) {
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
-            written => written.map_err(|error| Failure::Failed(crate::reason::of_io(&error)))?,
-        }
+        misc::print_body(&part)?;
     }
 }
 
@@ -255,7 +259,7 @@ async fn replay(api: &mut Api<'_>, args: &ReplayArgs, name: &str) -> Result<(), 
                 if args.ids.len() == 1 || matches!(failure, Failure::Unreachable(_)) {
                     return Err(failure);
                 }
-                anstream::eprintln!("error: {}: {failure}", escaped(id));
+                misc::tell(&format!("error: {}: {failure}\n", escaped(id)));
                 worst = Some(Failure::Checks(failure.exit_code()));
             }
         }
@@ -369,13 +373,14 @@ mod tests {
     #[test]
     fn what_senders_wrote_cannot_move_a_terminals_cursor() {
         let event = json!({
-            "id": "hook_1", "state": "dead", "endpoint": "e", "method": "POST", "target": "/\u{1b}[2J", "size": 3,
+            "id": "hook_1", "state": "dead", "endpoint": "e", "method": "POST", "target": "/\u{1b}[2J\u{9b}31m\u{202e}", "size": 3,
             "received_at": "2026-01-31T08:00:00Z", "status": 500, "sender_id": "a\nb", "why": "handler_failed",
             "headers": [["x-evil", "\u{1b}]0;x\u{7}"]],
             "attempts": [{ "number": 1, "outcome": "answered", "status": 500, "duration_ms": 7, "agent": "a" }],
         });
         let shown = whole(&event);
-        assert!(!shown.contains('\u{1b}') && !shown.contains('\u{7}'), "{shown:?}");
+        let steers = |char| char != '\n' && relay_proto::printable::is_steering(char);
+        assert!(!shown.contains(steers), "{shown:?}");
         assert!(shown.contains("DEAD e 500  POST /") && shown.ends_with("why: handler_failed"), "{shown}");
         assert!(shown.contains("attempt 1: - answered 500 after 7 ms by a"), "{shown}");
     }

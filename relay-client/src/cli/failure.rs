@@ -32,6 +32,12 @@ pub enum Failure {
     /// The user did not wait for the drain.
     #[error("interrupted")]
     Interrupted,
+    /// Whoever read the output has seen enough, as in `| head -1`.
+    #[error("nobody reads the output any more")]
+    ReaderGone,
+    /// The same for an agent, which a supervisor should start again.
+    #[error("nobody reads the output any more")]
+    UnreadStream,
 }
 
 impl Failure {
@@ -39,6 +45,7 @@ impl Failure {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
+            Self::ReaderGone => 0,
             Self::Failed(_) => 1,
             Self::Usage(_) | Self::Config(_) | Self::Run(RunError::Unusable(_)) => 2,
             Self::Run(RunError::Refused(_)) | Self::Refused(_) => 3,
@@ -46,12 +53,21 @@ impl Failure {
             Self::Unreachable(_) => 5,
             Self::Checks(code) => *code,
             Self::Interrupted => 130,
+            // As a shell says it of a program that SIGPIPE ended.
+            Self::UnreadStream => 141,
         }
     }
 
     /// Whether the user has been told already.
     #[must_use]
     pub fn is_reported(&self) -> bool {
-        matches!(self, Self::Run(RunError::Refused(_)) | Self::Interrupted | Self::Checks(_))
+        matches!(
+            self,
+            Self::Run(RunError::Refused(_))
+                | Self::Interrupted
+                | Self::Checks(_)
+                | Self::ReaderGone
+                | Self::UnreadStream
+        )
     }
 }

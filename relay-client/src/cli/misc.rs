@@ -1,21 +1,40 @@
-//! Commands that only print: completions, manual pages, the version.
+//! Commands that only print: completions, manual pages, the version; and how everything is printed.
+//!
+//! Invariants: nothing reaches a terminal from here with characters in it that steer one; a reader that has gone away
+//! ends a command without a word, and never in a panic.
 
 use std::{
-    io::{self, ErrorKind, Write as _},
+    io::{self, ErrorKind, IsTerminal as _, Write as _},
     path::Path,
 };
 
 use clap::CommandFactory as _;
+use relay_proto::printable;
 use serde_json::json;
 
 use super::{Failure, args::Cli};
 
-/// Prints a result. A reader that has gone away is no failure.
+/// Prints a result.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
+    write(printable::lines(text).as_bytes())
+}
+
+/// Prints a body byte for byte; on a terminal as text in which nothing steers it.
+pub(super) fn print_body(bytes: &[u8]) -> Result<(), Failure> {
+    if io::stdout().is_terminal() { print(&String::from_utf8_lossy(bytes)) } else { write(bytes) }
+}
+
+/// Tells something on standard error, as far as there is one.
+pub(super) fn tell(text: &str) {
+    let _ = io::stderr().write_all(printable::lines(text).as_bytes());
+}
+
+fn write(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::Failed(crate::reason::of_io(&error))),
-        _ => Ok(()),
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(Failure::ReaderGone),
+        Err(error) => Err(Failure::Failed(crate::reason::of_io(&error))),
     }
 }
 

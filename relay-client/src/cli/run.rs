@@ -1,10 +1,11 @@
 //! Runs an agent until it is told to stop: the runtime, the signals, the log.
 //!
 //! The first Ctrl-C or SIGTERM drains and ends with code 0; a second one does not wait. SIGHUP has the settings
-//! read again.
+//! read again. A reader of standard output that goes away drains, too.
 
-use std::{sync::Arc, time::Duration};
+use std::{io::IsTerminal as _, sync::Arc, time::Duration};
 
+use relay_proto::printable::LogLines;
 use tokio::{
     net::TcpListener,
     runtime::Runtime,
@@ -35,7 +36,10 @@ pub(super) fn start_logging(verbose: u8) {
         _ => "trace",
     };
     let filter = EnvFilter::try_from_env("RELAY_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    // What the subscriber does by itself, told to both, since the writer has to know.
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
+    let _ = log.with_writer(move || LogLines::new(std::io::stderr(), colours)).try_init();
 }
 
 /// Runs the agent on one thread. `read` reads its settings again; a token that came from standard input is given
@@ -83,11 +87,19 @@ async fn until_stopped(
     let (settings, taken) = watch::channel(Arc::new(config));
     let (ask, asked) = mpsc::channel(1);
     let _keeping = AbortOnDropHandle::new(tokio::spawn(reload::keep(reread, settings, asked, reporter.clone())));
-    let agent = agent::run(taken, reporter, status, stop.clone());
+    let agent = agent::run(taken, reporter.clone(), status, stop.clone());
     tokio::pin!(agent);
+    let mut unread = false;
     loop {
         tokio::select! {
-            result = &mut agent => return Ok(result?),
+            result = &mut agent => {
+                result?;
+                return if unread { Err(Failure::UnreadStream) } else { Ok(()) };
+            }
+            () = reporter.reader_gone(), if !unread => {
+                unread = true;
+                stop.cancel();
+            }
             signal = signals.next() => match signal {
                 Asked::Reload => {
                     // One that waits already says the same.

@@ -5,11 +5,12 @@
 
 use anstyle::{AnsiColor, Style};
 use jiff::{Timestamp, tz::TimeZone};
+use relay_proto::printable::escaped;
 
 use super::{
     Line, Notice, Outcome, Output, Sink, Standing, State,
     event::Event,
-    units::{bytes, duration, escaped},
+    units::{bytes, duration},
 };
 
 /// The width that paths are padded to.

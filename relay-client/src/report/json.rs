@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use relay_proto::printable;
 use serde::Serialize;
 
 use super::{Line, Notice, Outcome, ReadyEndpoint, State, event::Event};
@@ -19,9 +20,8 @@ pub(super) fn render(event: &Event) -> String {
         Event::Warning(time, message) => Object::Warning { time: *time, message },
         Event::Dropped(count) => Object::Dropped { count: *count },
     };
-    let mut text = serde_json::to_string(&object).expect("strings and numbers are JSON");
-    text.push('\n');
-    text
+    let text = serde_json::to_string(&object).expect("strings and numbers are JSON");
+    format!("{}\n", printable::lines(&text))
 }
 
 #[derive(Serialize)]

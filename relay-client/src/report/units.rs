@@ -1,6 +1,6 @@
-//! Numbers and foreign text as people read them.
+//! Numbers as people read them.
 
-use std::{borrow::Cow, fmt::Write as _, time::Duration};
+use std::time::Duration;
 
 use bytesize::ByteSize;
 
@@ -25,27 +25,4 @@ pub fn duration(duration: Duration) -> String {
 #[must_use]
 pub fn bytes(count: u64) -> String {
     ByteSize::b(count).display().si().to_string()
-}
-
-/// Foreign text without anything that could move the cursor, change colours, or reverse the line.
-#[must_use]
-pub fn escaped(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(is_dangerous) {
-        return Cow::Borrowed(text);
-    }
-    let mut safe = String::with_capacity(text.len() + 16);
-    for char in text.chars() {
-        if is_dangerous(char) {
-            let _ = write!(safe, "{}", char.escape_default());
-        } else {
-            safe.push(char);
-        }
-    }
-    Cow::Owned(safe)
-}
-
-/// Control characters, line separators, and marks that change the direction of text.
-fn is_dangerous(char: char) -> bool {
-    char.is_control()
-        || matches!(char, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::{Failure, endpoint, remote::Remote};
+use super::{Failure, endpoint, print, remote::Remote};
 use crate::config::{Flags, Source};
 
 /// Largest request that the relay takes, in bytes.
@@ -24,7 +24,6 @@ pub(super) struct Apply {
     remote: Remote,
 }
 
-#[expect(clippy::print_stdout, reason = "results go to standard output")]
 pub(super) fn run(arguments: &Apply) -> Result<(), Failure> {
     let source = Source { path: Some(arguments.file.clone()), flags: Flags::default() };
     let input = source.read()?;
@@ -41,11 +40,9 @@ pub(super) fn run(arguments: &Apply) -> Result<(), Failure> {
     let applied = arguments.remote.send(&http::Method::PUT, &path, body.as_bytes())?;
     endpoint::tell(&applied["warnings"]);
     if arguments.json {
-        println!("{applied}");
-    } else {
-        lines(&applied).iter().for_each(|line| println!("{line}"));
+        return print::line(&applied.to_string());
     }
-    Ok(())
+    lines(&applied).iter().try_for_each(|line| print::line(line))
 }
 
 fn lines(applied: &Value) -> Vec<String> {

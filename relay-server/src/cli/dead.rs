@@ -5,6 +5,7 @@ use clap::Subcommand;
 use super::{
     Failure,
     event::{self, Which},
+    print,
     remote::Remote,
 };
 
@@ -44,21 +45,19 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
     match command {
         Command::List { which, json, remote } => {
             let found = remote.get(&format!("/api/v1/events?state=dead&{}", which.query()))?;
-            event::print(found["events"].as_array().into_iter().flatten(), *json, event::line)
+            print::values(found["events"].as_array().into_iter().flatten(), *json, event::line)
         }
         Command::Revive(many) => act(many, "revive"),
         Command::Drop(many) => act(many, "drop"),
     }
 }
 
-#[expect(clippy::print_stdout, reason = "results go to standard output")]
 fn act(many: &Many, action: &str) -> Result<(), Failure> {
     match &many.id {
         Some(id) => event::act(id, action, &many.remote),
         None => {
             let noted = many.remote.post(&format!("/api/v1/dead/{action}?{}", many.which.query()))?;
-            println!("{}", noted["bulk"].as_str().unwrap_or_default());
-            Ok(())
+            print::line(noted["bulk"].as_str().unwrap_or_default())
         }
     }
 }

@@ -4,10 +4,11 @@ mod create;
 mod secret;
 
 use clap::Subcommand;
+use relay_proto::printable::escaped;
 use serde_json::Value;
 
 use super::{
-    Failure, event,
+    Failure, print,
     remote::{Remote, encoded},
 };
 
@@ -66,17 +67,17 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
     match command {
         Command::List { json, remote } => {
             let found = remote.get("/api/v1/endpoints")?;
-            event::print(found["endpoints"].as_array().into_iter().flatten(), *json, line)
+            print::values(found["endpoints"].as_array().into_iter().flatten(), *json, line)
         }
         Command::Show { name, json, remote } => {
             let found = remote.get(&format!("/api/v1/endpoints/{}", encoded(name)))?;
-            event::print([&found], *json, show)
+            print::values([&found], *json, show)
         }
         Command::Create(arguments) => create::run(arguments),
         Command::Delete { name, force, json, remote } => {
             let path = format!("/api/v1/endpoints/{}?force={force}", encoded(name));
             let done = remote.send(&http::Method::DELETE, &path, &[])?;
-            event::print([&done], *json, deleted)
+            print::values([&done], *json, deleted)
         }
         Command::Pause { name, remote } => hold(name, "pause", remote),
         Command::Resume { name, remote } => hold(name, "resume", remote),
@@ -88,9 +89,9 @@ fn hold(name: &str, action: &str, remote: &Remote) -> Result<(), Failure> {
 }
 
 fn line(endpoint: &Value) -> String {
-    let text = |key: &str| endpoint[key].as_str().unwrap_or("-");
+    let text = |key: &str| print::member(endpoint, key);
     let paused = if endpoint["paused"] == true { "  PAUSED" } else { "" };
-    let since = endpoint["oldest"].as_str().map(|at| format!(" since {at}")).unwrap_or_default();
+    let since = endpoint["oldest"].as_str().map(|at| format!(" since {}", escaped(at))).unwrap_or_default();
     format!(
         "{}  {}  {}  {}  agents {}  waiting {}{since}{paused}",
         text("name"),
@@ -107,12 +108,12 @@ fn deleted(done: &Value) -> String {
         None | Some(0) => String::new(),
         Some(count) => format!("; {count} events that waited are cancelled"),
     };
-    format!("deleted {}{cancelled}", done["name"].as_str().unwrap_or_default())
+    format!("deleted {}{cancelled}", print::member(done, "name"))
 }
 
 /// What is known of an endpoint, and then its settings as they would stand in a file.
 fn show(endpoint: &Value) -> String {
-    let text = |key: &str| endpoint[key].as_str().unwrap_or("-");
+    let text = |key: &str| print::member(endpoint, key);
     let mut out = line(endpoint);
     out.push_str(&format!("\nwebhook URL: {}", text("url")));
     out.push_str(&format!(
@@ -122,15 +123,15 @@ fn show(endpoint: &Value) -> String {
     for (key, title) in
         [("paused_since", "paused since"), ("circuit_until", "its handler fails and is left alone until")]
     {
-        if let Some(at) = endpoint[key].as_str() {
-            out.push_str(&format!("\n{title} {at}"));
+        if endpoint[key].is_string() {
+            out.push_str(&format!("\n{title} {}", text(key)));
         }
     }
     if endpoint["secret_available"] == false {
         out.push_str("\nits secret is not there: it answers 503");
     }
     for agent in endpoint["attached"].as_array().into_iter().flatten() {
-        let text = |key: &str| agent[key].as_str().unwrap_or("-");
+        let text = |key: &str| print::member(agent, key);
         out.push_str(&format!("\nagent {} ({}), token {}", text("name"), text("standing"), text("token")));
     }
     if let Ok(settings) = toml::to_string(&endpoint["settings"]) {
@@ -140,9 +141,8 @@ fn show(endpoint: &Value) -> String {
 }
 
 /// Says what works and is worth knowing.
-#[expect(clippy::print_stderr, reason = "results go to standard output, the rest here")]
 pub(super) fn tell(warnings: &Value) {
     for warning in warnings.as_array().into_iter().flatten().filter_map(Value::as_str) {
-        eprintln!("warning: {warning}");
+        print::tell(&format!("warning: {}", escaped(warning)));
     }
 }

@@ -1,13 +1,12 @@
 //! `event`: what a running relay keeps, and what never became an event: refused requests, and challenges that it
 //! answered itself.
 
-use std::io::Write as _;
-
 use clap::{Subcommand, ValueEnum};
+use relay_proto::printable::escaped;
 use serde_json::Value;
 
 use super::{
-    Failure,
+    Failure, print,
     remote::{Remote, encoded},
 };
 
@@ -36,7 +35,7 @@ pub(super) enum Command {
         #[command(flatten)]
         remote: Remote,
     },
-    /// Print an event's body, byte for byte
+    /// Print an event's body, byte for byte; on a terminal as text that cannot steer it
     Body {
         /// The event's id, or its sender's own
         id: String,
@@ -144,15 +143,15 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
             let state = state.and_then(|state| state.to_possible_value());
             let state = state.map(|state| format!("&state={}", state.get_name())).unwrap_or_default();
             let found = remote.get(&format!("/api/v1/events?{}{state}", which.query()))?;
-            print(found["events"].as_array().into_iter().flatten(), *json, line)
+            print::values(found["events"].as_array().into_iter().flatten(), *json, line)
         }
         Command::Show { id, json, remote } => {
             let event = remote.get(&format!("/api/v1/events/{}", encoded(id)))?;
-            print([&event], *json, show)
+            print::values([&event], *json, show)
         }
         Command::Body { id, remote } => {
             let body = remote.bytes(&format!("/api/v1/events/{}/body", encoded(id)))?;
-            std::io::stdout().write_all(&body).map_err(|error| Failure::Other(error.into()))
+            print::body(&body)
         }
         Command::Replay { id, keep_signature, sign, remote } => {
             let signature = match (keep_signature, sign) {
@@ -167,25 +166,10 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
 }
 
 /// Has something done to an event and prints the id of the event that is now on its way.
-#[expect(clippy::print_stdout, reason = "results go to standard output")]
 pub(super) fn act(id: &str, action: &str, remote: &Remote) -> Result<(), Failure> {
     let done = remote.post(&format!("/api/v1/events/{}/{action}", encoded(id)))?;
     let id = if done["new_id"].is_string() { &done["new_id"] } else { &done["id"] };
-    println!("{}", id.as_str().unwrap_or_default());
-    Ok(())
-}
-
-/// Prints answers, each as it is or in words.
-#[expect(clippy::print_stdout, reason = "results go to standard output")]
-pub(super) fn print<'a>(
-    values: impl IntoIterator<Item = &'a Value>,
-    json: bool,
-    words: fn(&Value) -> String,
-) -> Result<(), Failure> {
-    for value in values {
-        println!("{}", if json { value.to_string() } else { words(value) });
-    }
-    Ok(())
+    print::line(id.as_str().unwrap_or_default())
 }
 
 /// Lists what never became an event.
@@ -197,12 +181,12 @@ fn other(
 ) -> Result<(), Failure> {
     let endpoint = which.endpoint.as_ref().map(|name| format!("&endpoint={}", encoded(name))).unwrap_or_default();
     let found = remote.get(&format!("/api/v1/{list}?limit={}{endpoint}", which.limit))?;
-    print(found[list].as_array().into_iter().flatten(), json, words)
+    print::values(found[list].as_array().into_iter().flatten(), json, words)
 }
 
 /// One event on one line.
 pub(super) fn line(event: &Value) -> String {
-    let text = |key: &str| event[key].as_str().unwrap_or("-");
+    let text = |key: &str| print::member(event, key);
     let status = event["status"].as_u64().map_or("-".to_owned(), |status| status.to_string());
     format!(
         "{}  {}  {} {} {}  {} {}  {}  {} B",
@@ -223,16 +207,16 @@ fn show(event: &Value) -> String {
     let mut out = line(event);
     for (key, title) in [("sender_id", "sender's id"), ("replay_of", "replay of"), ("conflict_with", "conflicts with")]
     {
-        if let Some(text) = event[key].as_str() {
-            out.push_str(&format!("\n{title}: {text}"));
+        if event[key].is_string() {
+            out.push_str(&format!("\n{title}: {}", print::member(event, key)));
         }
     }
     for header in event["headers"].as_array().into_iter().flatten() {
-        let part = |index: usize| header[index].as_str().unwrap_or_default();
+        let part = |index: usize| escaped(header[index].as_str().unwrap_or_default());
         out.push_str(&format!("\n  {}: {}", part(0), part(1)));
     }
     for attempt in event["attempts"].as_array().into_iter().flatten() {
-        let text = |key: &str| attempt[key].as_str().unwrap_or("-");
+        let text = |key: &str| print::member(attempt, key);
         let status = attempt["status"].as_u64().map(|status| format!(" {status}")).unwrap_or_default();
         out.push_str(&format!(
             "\nattempt {}: {} {}{status} after {} ms by {}",
@@ -244,16 +228,16 @@ fn show(event: &Value) -> String {
         ));
     }
     for (key, title) in [("next_try", "next try"), ("why", "why"), ("advice", "to do")] {
-        if let Some(text) = event[key].as_str() {
-            out.push_str(&format!("\n{title}: {text}"));
+        if event[key].is_string() {
+            out.push_str(&format!("\n{title}: {}", print::member(event, key)));
         }
     }
     out
 }
 
 fn handshake(event: &Value) -> String {
-    let text = |key: &str| event[key].as_str().unwrap_or("-");
-    let confirm = event["confirm_url"].as_str().map(|url| format!("  open {url}")).unwrap_or_default();
+    let text = |key: &str| print::member(event, key);
+    let confirm = event["confirm_url"].as_str().map(|url| format!("  open {}", escaped(url))).unwrap_or_default();
     let learnt = if event["learnt_secret"] == true { "  learnt a secret" } else { "" };
     let (at, id, name) = (text("received_at"), text("id"), text("handshake"));
     format!(
@@ -265,7 +249,7 @@ fn handshake(event: &Value) -> String {
 }
 
 fn refused(event: &Value) -> String {
-    let text = |key: &str| event[key].as_str().unwrap_or("-");
+    let text = |key: &str| print::member(event, key);
     let unread = if event["body_read"] == false { "  body not read" } else { "" };
     format!(
         "{}  {}  REFUSED {} {} {}  {} {}  {}{unread}",
@@ -278,4 +262,27 @@ fn refused(event: &Value) -> String {
         text("url"),
         text("client"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use relay_proto::printable::is_steering;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_senders_wrote_neither_steers_a_terminal_nor_begins_a_line() {
+        let evil = "\u{1b}[2J\u{9b}31mPAID\u{202e}\u{feff}\nforged";
+        let event = json!({
+            "id": evil, "state": evil, "endpoint": evil, "method": evil, "target": evil, "event_type": evil, "size": 3,
+            "received_at": evil, "status": 500, "sender_id": evil, "why": evil, "replay_of": evil, "advice": evil,
+            "code": evil, "url": evil, "client": evil, "provider": evil, "handshake": evil, "confirm_url": evil,
+            "headers": [[evil, evil]], "attempts": [{ "number": 1, "outcome": evil, "agent": evil }],
+        });
+        for (words, count) in [(line(&event), 1), (refused(&event), 1), (handshake(&event), 1), (show(&event), 7)] {
+            assert!(!words.contains(|char| char != '\n' && is_steering(char)), "{words:?}");
+            assert_eq!(words.lines().count(), count, "{words}");
+        }
+    }
 }

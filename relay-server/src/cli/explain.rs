@@ -15,7 +15,7 @@ use relay_schemes::{
 };
 use serde_json::{Value, json};
 
-use super::{Failure, provider::unknown, remote::Remote};
+use super::{Failure, print, provider::unknown, remote::Remote};
 use crate::{config::read_secret, webhook::EventId};
 
 /// Largest saved request, in bytes.
@@ -47,21 +47,17 @@ pub(super) struct Explain {
     remote: Remote,
 }
 
-#[expect(clippy::print_stdout, reason = "results go to standard output")]
 pub(super) fn run(arguments: &Explain) -> Result<(), Failure> {
     let explained = match arguments.what.parse::<EventId>() {
         Ok(id) => arguments.remote.get(&format!("/api/v1/refused/{id}/explain"))?,
         Err(_) => saved(arguments)?,
     };
     if arguments.json {
-        println!("{explained}");
-        return Ok(());
+        return print::line(&explained.to_string());
     }
-    for finding in explained["findings"].as_array().into_iter().flatten() {
-        let text = |key: &str| finding[key].as_str().unwrap_or_default();
-        println!("{}: {}", text("code"), text("message"));
-    }
-    Ok(())
+    print::values(explained["findings"].as_array().into_iter().flatten(), false, |finding| {
+        format!("{}: {}", print::member(finding, "code"), print::member(finding, "message"))
+    })
 }
 
 fn saved(arguments: &Explain) -> Result<Value, Failure> {

@@ -4,7 +4,7 @@ use clap::Subcommand;
 use relay_schemes::{Provider, TABLE, provider, providers};
 use serde_json::{Value, json};
 
-use super::Failure;
+use super::{Failure, print};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -24,15 +24,14 @@ pub(super) enum Command {
     },
 }
 
-#[expect(clippy::print_stdout, reason = "results go to standard output")]
 pub(super) fn run(command: &Command) -> Result<(), Failure> {
     match command {
         Command::List { json } => {
             for row in providers() {
                 if *json {
-                    println!("{}", summary(row));
+                    print::line(&summary(row).to_string())?;
                 } else {
-                    println!("{:<24} {:<28} {}", row.name, row.title, signs(row));
+                    print::line(&format!("{:<24} {:<28} {}", row.name, row.title, signs(row)))?;
                 }
             }
         }
@@ -41,9 +40,9 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
             if *json {
                 let mut shown = summary(row);
                 shown["row"] = toml_of(&row.name).into();
-                println!("{}", serde_json::to_string_pretty(&shown).map_err(|error| Failure::Other(error.into()))?);
+                print::line(&format!("{shown:#}"))?;
             } else {
-                print!("{}", in_words(row));
+                print::text(&in_words(row))?;
             }
         }
     }

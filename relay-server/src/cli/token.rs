@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
-use super::Failure;
+use super::{Failure, print};
 use crate::{
     agents::token::AgentToken,
     config::{Flags, Source, add_token, remove_token},
@@ -42,7 +42,6 @@ pub(super) enum Command {
     },
 }
 
-#[expect(clippy::print_stdout, reason = "results go to standard output")]
 pub(super) fn run(command: Command) -> Result<(), Failure> {
     let source = |config| Source { path: config, flags: Flags::default() };
     match command {
@@ -50,14 +49,14 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
             let token =
                 AgentToken::generate().map_err(|error| Failure::Other(anyhow::anyhow!("no randomness: {error}")))?;
             add_token(&source(config).find()?, &name, token.hash(), &endpoints)?;
-            println!("{}", token.expose());
+            print::line(token.expose())?;
         }
         Command::List { config, json } => {
             for token in source(config).show()?.tokens() {
                 if json {
-                    println!("{}", serde_json::to_string(token).map_err(|error| Failure::Other(error.into()))?);
+                    print::line(&serde_json::to_string(token).map_err(|error| Failure::Other(error.into()))?)?;
                 } else {
-                    println!("{}\t{}", token.name, token.endpoints.join(","));
+                    print::line(&format!("{}\t{}", token.name, token.endpoints.join(",")))?;
                 }
             }
         }

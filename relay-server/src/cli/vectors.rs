@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, anyhow};
 use relay_schemes::vectors::{By, judge};
 
-use super::Failure;
+use super::{Failure, print};
 
 /// Largest file, in bytes.
 const MAX_FILE_BYTES: u64 = 256 << 20;
@@ -25,7 +25,6 @@ pub(super) struct Vectors {
     verbose: bool,
 }
 
-#[expect(clippy::print_stdout, reason = "results go to standard output")]
 pub(super) fn run(arguments: &Vectors) -> Result<(), Failure> {
     let (mut passed, mut failed) = (0_u64, 0_u64);
     for file in files(&arguments.path)? {
@@ -35,7 +34,7 @@ pub(super) fn run(arguments: &Vectors) -> Result<(), Failure> {
             Ok(cases) => cases,
             Err(error) => {
                 failed += 1;
-                println!("FAILED {shown}: {error:#}");
+                print::line(&format!("FAILED {shown}: {error:#}"))?;
                 continue;
             }
         };
@@ -44,17 +43,17 @@ pub(super) fn run(arguments: &Vectors) -> Result<(), Failure> {
                 Ok(()) => {
                     passed += 1;
                     if arguments.verbose {
-                        println!("ok {}", case.name);
+                        print::line(&format!("ok {}", case.name))?;
                     }
                 }
                 Err(why) => {
                     failed += 1;
-                    println!("FAILED {}: {why}", case.name);
+                    print::line(&format!("FAILED {}: {why}", case.name))?;
                 }
             }
         }
     }
-    println!("{passed} passed, {failed} failed");
+    print::line(&format!("{passed} passed, {failed} failed"))?;
     if failed == 0 { Ok(()) } else { Err(Failure::Told) }
 }
 

@@ -2,9 +2,15 @@
 //! answers at once, and some that come while its agent is away and are kept.
 //!
 //! The same program is the relay and the agent when its first argument says so: real processes from
-//! one build. It leaves nothing behind.
+//! one build. It leaves nothing behind, also if whoever reads what it prints has seen enough (`| head -1`).
 
-use std::{collections::BTreeMap, path::Path, process::ExitCode, time::Instant};
+use std::{
+    collections::BTreeMap,
+    io::{self, ErrorKind, Write as _},
+    path::Path,
+    process::ExitCode,
+    time::Instant,
+};
 
 use anyhow::{Context as _, ensure};
 use http_body_util::BodyExt as _;
@@ -38,10 +44,31 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(demo())) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<ReaderGone>() => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("the demo failed: {error:#}");
+            let _ = writeln!(io::stderr(), "the demo failed: {error:#}"); // Nobody else is left to be told.
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Nobody reads what is printed any more.
+#[derive(Debug)]
+struct ReaderGone;
+
+impl std::error::Error for ReaderGone {}
+
+impl std::fmt::Display for ReaderGone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("nobody reads the output any more")
+    }
+}
+
+/// Prints a line.
+fn say(text: &str) -> anyhow::Result<()> {
+    match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(ReaderGone.into()),
+        written => Ok(written?),
     }
 }
 
@@ -56,7 +83,7 @@ async fn demo() -> anyhow::Result<()> {
     let secrets: Vec<_> = WEBHOOKS.iter().map(|(_, variable, secret, _)| (*variable, *secret)).collect();
     let relay = Server::start(Path::new(&program), "127.0.0.1:0", &(endpoints + KEPT), &secrets).await?;
     let handler = Handler::echo().await?;
-    println!("relay    http://{}\nhandler  http://{}\n", relay.public, handler.address);
+    say(&format!("relay    http://{}\nhandler  http://{}\n", relay.public, handler.address))?;
     for (name, _, secret, body) in WEBHOOKS {
         let _agent = relay.agent(name, &handler.port(), &[]).await?;
         post(&relay, name, secret, body, body).await?;
@@ -95,8 +122,8 @@ async fn kept(relay: &Server) -> anyhow::Result<()> {
     }
     ensure!(sent.len() == WAITING, "{WAITING} webhooks became {} events", sent.len());
     ensure!(calls.try_recv().is_err(), "the handler was called without an agent");
-    println!("kept: {WAITING} webhooks of {provider}, signed, while the agent is away");
-    println!("  sender got    200 OK for each, in {:.1} ms together", started.elapsed().as_secs_f64() * 1000.0);
+    say(&format!("kept: {WAITING} webhooks of {provider}, signed, while the agent is away"))?;
+    say(&format!("  sender got    200 OK for each, in {:.1} ms together", started.elapsed().as_secs_f64() * 1000.0))?;
     let started = Instant::now();
     let _agent = relay.agent("kept", &handler.port(), &[]).await?;
     for _ in 0..WAITING {
@@ -106,11 +133,10 @@ async fn kept(relay: &Server) -> anyhow::Result<()> {
         let expected = sent.remove(id.as_bytes()).context("an event came twice, or was never acknowledged")?;
         ensure!(body == expected, "the handler saw other bytes than were sent");
     }
-    println!(
+    say(&format!(
         "  handler saw   all {WAITING}, every byte of them, {:.1} ms after its agent was started",
         started.elapsed().as_secs_f64() * 1000.0
-    );
-    Ok(())
+    ))
 }
 
 /// Posts `sent` with the signature of `signed`, and says what each hop saw.
@@ -122,27 +148,27 @@ async fn post(relay: &Server, name: &str, secret: &str, signed: &str, sent: &str
     let response = send(&relay.public, request("POST", &format!("/{name}"), &lines, sent.to_owned())).await?;
     let took = started.elapsed();
     let seen = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or("-");
-    println!("{name}: {} bytes, {}", sent.len(), if signed == sent { "signed" } else { "changed after signing" });
-    println!(
+    let signed_or_not = if signed == sent { "signed" } else { "changed after signing" };
+    say(&format!("{name}: {} bytes, {signed_or_not}", sent.len()))?;
+    say(&format!(
         "  sender got    {} in {:.1} ms, {}",
         response.status(),
         took.as_secs_f64() * 1000.0,
         seen("relay-event-id")
-    );
+    ))?;
     if let Ok(handler_us) = seen("x-handler-us").parse::<u64>() {
         let relay_ms = took.as_secs_f64() * 1000.0 - handler_us as f64 / 1000.0;
-        println!("  relay took    {relay_ms:.1} ms of it, connecting and tunnel included");
+        say(&format!("  relay took    {relay_ms:.1} ms of it, connecting and tunnel included"))?;
     }
     let same = response.body().as_ref() == sent.as_bytes();
     match (signed == sent, same) {
-        (true, true) => println!(
+        (true, true) => say(&format!(
             "  handler saw   {} {}, verified by {}, every byte of it\n",
             seen("x-seen-method"),
             seen("x-seen-target"),
             seen("x-seen-relay-verified")
-        ),
-        (false, false) => println!("  handler saw   nothing: {}\n", seen("relay-error")),
+        )),
+        (false, false) => say(&format!("  handler saw   nothing: {}\n", seen("relay-error"))),
         _ => anyhow::bail!("{name}: the handler and the sender do not agree"),
     }
-    Ok(())
 }

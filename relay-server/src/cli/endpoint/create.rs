@@ -5,7 +5,7 @@ use toml::Table;
 use zeroize::Zeroizing;
 
 use super::{secret, tell};
-use crate::cli::{Failure, remote::Remote};
+use crate::cli::{Failure, print, remote::Remote};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Create {
@@ -42,7 +42,6 @@ pub(in crate::cli) struct Create {
     remote: Remote,
 }
 
-#[expect(clippy::print_stdout, reason = "results go to standard output")]
 pub(super) fn run(arguments: &Create) -> Result<(), Failure> {
     let row = row(arguments)?;
     let generated = match (&arguments.provider, arguments.generate_secret) {
@@ -59,16 +58,15 @@ pub(super) fn run(arguments: &Create) -> Result<(), Failure> {
         if let Some(secret) = &generated {
             made["secret"] = secret.as_str().into();
         }
-        println!("{made}");
-        return Ok(());
+        return print::line(&made.to_string());
     }
-    let text = |key: &str| made[key].as_str().unwrap_or_default();
-    println!("created {} ({}, {})", text("name"), text("mode"), text("provider"));
-    println!("webhook URL  {}", text("url"));
-    if let Some(secret) = &generated {
-        println!("secret       {}", secret.as_str());
+    let text = |key: &str| print::member(&made, key);
+    print::line(&format!("created {} ({}, {})", text("name"), text("mode"), text("provider")))?;
+    print::line(&format!("webhook URL  {}", text("url")))?;
+    match &generated {
+        Some(secret) => print::line(&format!("secret       {}", secret.as_str())),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// The row that the flags say.
