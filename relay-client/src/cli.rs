@@ -5,10 +5,12 @@
 //! parsed in the second step, since the first quotes what it cannot read.
 //!
 //! Exit codes: 0 done, 1 failed, 2 usage or config, 3 refused by the relay, 4 not found, 5 unreachable, 130
-//! interrupted a second time before the drain was over.
+//! interrupted a second time before the drain was over, 141 drained since nobody reads the output any more. Any other
+//! command whose output nobody reads on ends with 0.
 
 pub mod args;
 mod config;
+mod consent;
 mod doctor;
 mod event;
 mod failure;
@@ -54,7 +56,7 @@ where
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.is_reported() {
-                anstream::eprintln!("error: {failure}");
+                misc::tell(&format!("error: {failure}\n"));
             }
             ExitCode::from(failure.exit_code())
         }
@@ -64,6 +66,9 @@ where
 fn dispatch(cli: Cli) -> Result<(), Failure> {
     run::start_logging(cli.verbose);
     let places = Places::of_process();
+    if let Some(reach) = cli.command.reach() {
+        consent::ask(reach, &places)?;
+    }
     match cli.command {
         Command::Listen(args) => {
             let config = listen::config(&args, &places, std::io::stdin())?;

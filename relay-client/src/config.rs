@@ -6,9 +6,11 @@
 //! Invariants: a [`Config`] names at least one endpoint; a plain connection to the relay is only possible to this
 //! machine; no secret is part of it, except a token that was read from standard input.
 
+pub mod agreement;
 pub mod check;
 pub mod find;
 pub mod login;
+mod private;
 pub mod problem;
 pub mod proxy;
 pub mod raw;

@@ -109,7 +109,7 @@ impl Place {
 
     /// `start` with the file and the token of this folder, ready.
     async fn start(&self, more: &[&str]) -> Agent {
-        let arguments = [&["start", "--output", "json"], more].concat();
+        let arguments = [&["start", "--output", "json", "--config", "relay-client.toml"], more].concat();
         Agent::run(&mut self.client(&arguments)).await.expect("an agent")
     }
 }
@@ -245,6 +245,72 @@ sys.exit(code)
     assert!(code == 0 && said.contains("Token for") && said.contains("logged in"), "{code} {said}");
     assert!(!said.contains(&relay.token), "it was shown");
     assert!(place.path("relay/login.toml").is_file());
+}
+
+#[tokio::test]
+async fn a_file_that_only_lies_in_the_folder_is_asked_about_once_and_again_when_it_changes() {
+    let (relay, place, handler) = (relay(OPEN).await, Place::new(), named("handler").await);
+    let url = format!("ws://{}", relay.public);
+    let text = file(&url, &endpoint("open", &handler.port(), ""));
+    place.put("token", &relay.token);
+    place.put("relay-client.toml", &text);
+    let (code, said) = place.run(&["start"], "y\n").await;
+    assert!(code == 2 && said.contains("relay-client config allow"), "nobody is asked without a terminal: {said}");
+
+    /// Types an answer at a terminal of its own and ends with the program's exit code.
+    const TYPE: &str = r#"
+import os, pty, sys
+child, terminal = pty.fork()
+if child == 0:
+    os.execv(sys.argv[2], sys.argv[2:])
+said, typed = b"", False
+while True:
+    try:
+        piece = os.read(terminal, 4096)
+    except OSError:
+        break
+    if not piece:
+        break
+    said += piece
+    if b"[y/N]" in said and not typed:
+        os.write(terminal, sys.argv[1].encode() + b"\n")
+        typed = True
+code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+sys.stdout.buffer.write(said)
+sys.exit(code)
+"#;
+    if Command::new("python3").arg("--version").output().await.is_ok() {
+        let answer = async |answer: &str| {
+            let mut command = Command::new("python3");
+            command.args(["-c", TYPE, answer]).arg(program()).args(["client", "doctor"]);
+            command.current_dir(place.folder.path()).env("XDG_CONFIG_HOME", place.folder.path());
+            run_to_end(command.env_remove("RELAY_TOKEN"), "").await.expect("runs to its end")
+        };
+        let (code, said) = answer("").await;
+        assert!(code == 2 && said.contains("says where the token goes"), "{code} {said}");
+        let (code, said) = answer("y").await;
+        assert!(code == 0 && said.contains(&format!("relay = \"http://{}\"", relay.public)), "{code} {said}");
+        let (code, said) = answer("").await;
+        assert!(code == 0 && !said.contains("[y/N]"), "{code} {said}");
+    } else {
+        println!("python3 is not there to hold the terminal; the agreement is given by a command");
+        assert_eq!(place.run(&["config", "allow"], "").await.0, 0);
+    }
+
+    // What runs goes on with what was agreed to, whatever becomes of the file.
+    let mut agent = Agent::run(&mut place.client(&["start", "--output", "json"])).await.expect("an agent");
+    place.put("relay-client.toml", &text.replace(&url, "https://evil.invalid"));
+    let line = agent.line("not taken over").await.expect("it says so");
+    assert!(line.contains("evil.invalid") && line.contains("config allow"), "{line}");
+    assert_eq!(ask(&relay, "/open/x").await.1, "handler /x ");
+    // Once it is agreed to, nothing else has to be touched.
+    place.put(
+        "relay-client.toml",
+        &text.replace("file:token", "file:./token").replace("name = \"open\"", "name = \"open\"\nrate = \"9/s\""),
+    );
+    agent.line("not taken over").await.expect("it says so");
+    assert_eq!(place.run(&["config", "allow"], "").await.0, 0);
+    agent.line("\"ready\"").await.expect("it is taken over");
 }
 
 #[tokio::test]
@@ -389,7 +455,8 @@ async fn a_refused_listen_exits_with_3_and_a_refused_start_waits_for_a_better_to
     let (code, said) = place.run(&["listen", &handler.port(), "--token-file", "token", "--relay", &url], "").await;
     assert!(code == 3 && said.contains("refused"), "{code} {said}");
     place.put("relay-client.toml", &file(&url, &endpoint("open", &handler.port(), "")));
-    let mut agent = Agent::spawn(&mut place.client(&["start", "--output", "json"])).expect("starts");
+    let line = ["start", "--output", "json", "--config", "relay-client.toml"];
+    let mut agent = Agent::spawn(&mut place.client(&line)).expect("starts");
     let line = agent.line("\"refused\"").await.expect("it says so and stays");
     assert!(line.contains("unauthorized"), "{line}");
     // Long before the 60 s are over.
@@ -431,7 +498,7 @@ async fn ready_means_that_every_endpoint_is_attached() {
     let tables = endpoint("open", &handler.port(), "") + &endpoint("other", &handler.port(), "");
     place.put("token", &relay.token);
     place.put("relay-client.toml", &file(&format!("ws://{}", relay.public), &tables));
-    let line = ["start", "--output", "json", "--health-addr", "0"];
+    let line = ["start", "--output", "json", "--health-addr", "0", "--config", "relay-client.toml"];
     let mut agent = Agent::spawn(&mut place.client(&line)).expect("starts");
     let said: serde_json::Value =
         serde_json::from_str(&agent.line("\"health\"").await.expect("it says where")).expect("JSON");

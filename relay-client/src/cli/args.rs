@@ -77,6 +77,19 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// How the relay is reached, for those that go there by the config file.
+    pub(super) fn reach(&self) -> Option<&ReachArgs> {
+        match self {
+            Self::Listen(args) => Some(&args.connection.reach),
+            Self::Start(args) => Some(&args.connection.reach),
+            Self::Doctor(args) => Some(&args.reach),
+            Self::Event(command) => Some(command.reach()),
+            _ => None,
+        }
+    }
+}
+
 /// How the relay is reached.
 #[derive(Debug, Clone, Args)]
 pub struct ReachArgs {
@@ -246,6 +259,16 @@ pub enum ConfigCommand {
     Show(ConfigArgs),
     /// Prints which file is read
     Path(ConfigArgs),
+    /// Agrees that a file of the current folder says where the token goes: its relay, token, relay_ca and proxy
+    Allow {
+        /// The file [default: ./relay-client.toml]
+        file: Option<PathBuf>,
+    },
+    /// Takes that back
+    Deny {
+        /// The file [default: ./relay-client.toml]
+        file: Option<PathBuf>,
+    },
 }
 
 /// Which file is meant.

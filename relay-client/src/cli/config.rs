@@ -1,15 +1,19 @@
-//! `config check`, `config show` and `config path`: nothing is connected to.
-
-use std::path::PathBuf;
+//! `config check`, `config show`, `config path`, and `config allow` and `config deny`: nothing is connected to.
 
 use serde_json::json;
 
 use super::{
     Failure,
     args::{ConfigArgs, ConfigCommand},
+    consent,
 };
 use crate::{
-    config::{Problem, check::ConfigFile, find::Places, show},
+    config::{
+        Problem,
+        check::ConfigFile,
+        find::{Found, Places},
+        show,
+    },
     handler::Handler,
     tls::{self, Trust},
 };
@@ -18,7 +22,7 @@ use crate::{
 pub(super) fn run(command: &ConfigCommand, places: &Places) -> Result<String, Failure> {
     match command {
         ConfigCommand::Path(args) => {
-            let path = find(args, places)?.display().to_string();
+            let path = find(args, places)?.path.display().to_string();
             Ok(if args.json { format!("{}\n", json!({ "path": path })) } else { format!("{path}\n") })
         }
         ConfigCommand::Show(args) => {
@@ -31,13 +35,18 @@ pub(super) fn run(command: &ConfigCommand, places: &Places) -> Result<String, Fa
         }
         ConfigCommand::Check(args) => {
             let file = check(read(args, places)?)?;
-            let (path, count) = (file.path.display().to_string(), file.endpoints.len());
+            let (path, count, allowed) =
+                (file.path.display().to_string(), file.endpoints.len(), consent::is_agreed(&file, places)?);
             if args.json {
-                return Ok(format!("{}\n", json!({ "path": path, "ok": true, "endpoints": count })));
+                let found = json!({ "path": path, "ok": true, "endpoints": count, "allowed": allowed });
+                return Ok(format!("{found}\n"));
             }
             let noun = if count == 1 { "endpoint" } else { "endpoints" };
-            Ok(format!("{path}: ok, {count} {noun}\n"))
+            let note = if allowed { "" } else { "; not yet allowed to say where the token goes: config allow" };
+            Ok(format!("{path}: ok, {count} {noun}{note}\n"))
         }
+        ConfigCommand::Allow { file } => consent::allow(file.as_deref(), places),
+        ConfigCommand::Deny { file } => consent::deny(file.as_deref(), places),
     }
 }
 
@@ -47,7 +56,7 @@ pub(super) fn not_found(places: &Places) -> Failure {
     Failure::NotFound(format!("no config file; name it with --config, or write {}", searched.join(" or ")))
 }
 
-fn find(args: &ConfigArgs, places: &Places) -> Result<PathBuf, Failure> {
+fn find(args: &ConfigArgs, places: &Places) -> Result<Found, Failure> {
     places.find(args.config.as_deref()).ok_or_else(|| not_found(places))
 }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use clap::Args;
 use http::{HeaderName, HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::BodyExt as _;
-use relay_schemes::{Material, Secret, provider, providers};
+use relay_schemes::{Invisible, Material, Secret, provider, providers};
 use serde_json::json;
 use tokio::{
     task::JoinSet,
@@ -108,6 +108,9 @@ fn prepare(args: &SendArgs, stdin: impl Read) -> Result<(Handler, Maker), Failur
         let hint = near.map_or_else(String::new, |near| format!("; did you mean {near}?"));
         Failure::NotFound(format!("there is no provider {:?}{hint}", args.provider))
     })?;
+    if let Some(ascii) = relay_schemes::ascii_host(&args.to) {
+        return Err(settings::usage("--to", &format!("a host's name is written in ASCII here; write it as {ascii}")));
+    }
     let to: Uri = args.to.parse().map_err(|_| settings::usage("--to", &"it is no URL"))?;
     let (Some(scheme), Some(authority)) = (to.scheme_str(), to.authority()) else {
         return Err(settings::usage("--to", &"write it whole, such as https://hooks.example.com/github"));
@@ -154,7 +157,10 @@ fn secret(path: &Path, mut stdin: impl Read) -> Result<Vec<u8>, Failure> {
     while secret.last().is_some_and(|last| matches!(last, b'\n' | b'\r')) {
         secret.pop();
     }
-    Ok(secret)
+    match Invisible::of(&secret) {
+        Some(what) => Err(settings::usage("--secret-file", &what)),
+        None => Ok(secret),
+    }
 }
 
 fn read(path: &Path, most: u64) -> Result<Vec<u8>, Failure> {

@@ -8,11 +8,12 @@ use std::io::Read;
 use super::{
     Failure,
     args::{ConnectionArgs, ReachArgs},
+    consent,
 };
 use crate::config::{
     Config, EndpointConfig, OnRefused, Proxy, RelayUrl, TokenSource,
     check::{self, ConfigFile},
-    find::Places,
+    find::{Origin, Places},
     host_name,
     login::Login,
 };
@@ -29,17 +30,20 @@ pub(super) struct Reach {
 
 /// The config file, if there is one.
 pub(super) fn read_file(args: &ReachArgs, places: &Places) -> Result<Option<ConfigFile>, Failure> {
-    let path = places.find(args.config.as_deref());
-    Ok(path.map(|path| ConfigFile::read(&path, places.home.as_deref())).transpose()?)
+    let found = places.find(args.config.as_deref());
+    Ok(found.map(|found| ConfigFile::read(&found, places.home.as_deref())).transpose()?)
 }
 
-/// The way to the relay. Reads `stdin` only for `--token-file -`.
+/// The way to the relay. Reads `stdin` only for `--token-file -`. A file that was not agreed to decides nothing of it.
 pub(super) fn reach(
     args: &ReachArgs,
     file: Option<&ConfigFile>,
     places: &Places,
     stdin: impl Read,
 ) -> Result<Reach, Failure> {
+    if let Some(file) = file {
+        consent::require(args, file, places)?;
+    }
     let login = match places.login() {
         Some(path) => {
             let broken = |reason| Failure::Usage(format!("{}: {reason}", path.display()));
@@ -89,8 +93,12 @@ pub(super) fn config(
     let token = token?;
     // A wrong path should show now, not after the first connect.
     token.read().map_err(|error| Failure::Usage(error.to_string()))?;
-    let files = file.map(|file| file.path.clone()).into_iter().chain(token.file().map(ToOwned::to_owned));
-    let files = files.collect();
+    let mut files: Vec<_> = file.map(|file| file.path.clone()).into_iter().collect();
+    files.extend(token.file().map(ToOwned::to_owned));
+    if file.is_some_and(|file| file.origin == Origin::CurrentFolder) {
+        // Whoever changes the file and agrees to it then need not change it again.
+        files.extend(places.agreements().filter(|path| path.is_file()));
+    }
     let instance = uuid::Uuid::now_v7();
     Ok(Config { relay, relay_ca, proxy, token, name, instance, endpoints, since: None, on_refused, files })
 }

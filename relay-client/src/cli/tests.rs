@@ -32,7 +32,20 @@ impl World {
     }
 
     fn places(&self) -> Places {
-        Places { current: self.folder.path().to_owned(), ..Places::default() }
+        let config = Some(self.folder.path().join("user"));
+        Places { current: self.folder.path().to_owned(), config, ..Places::default() }
+    }
+
+    /// A `config` line.
+    fn config_command(&self, line: &[&str]) -> Result<String, Failure> {
+        let cli = Cli::try_parse_from([&["relay-client", "config"], line].concat()).unwrap();
+        let Command::Config(command) = cli.command else { panic!("{cli:?}") };
+        config::run(&command, &self.places())
+    }
+
+    /// Agrees to the file of the folder.
+    fn allow(&self) {
+        self.config_command(&["allow"]).unwrap();
     }
 
     /// The configuration of a `listen` or `start` line.
@@ -156,6 +169,7 @@ fn flags_go_before_the_file() {
     let world = World::new();
     world.write("relay-client.toml", FILE);
     world.write("token", "from-file\n");
+    world.allow();
     let config = world.config(&["listen", "3000"]).unwrap();
     assert_eq!(config.relay.to_string(), "https://file.example.com");
     assert_eq!(config.token.read().unwrap().reveal(), "from-file");
@@ -172,6 +186,7 @@ fn start_serves_all_or_those_named() {
     let world = World::new();
     assert_eq!(failure(world.config(&["start"])).0, 4);
     world.write("relay-client.toml", FILE);
+    world.allow();
     assert_eq!(failure(world.config(&["start"])).0, 2, "the token is missing");
     world.write("token", "secret");
     let names = |line: &[&str]| -> Vec<String> {
@@ -187,11 +202,7 @@ fn start_serves_all_or_those_named() {
 #[test]
 fn config_commands_check_show_and_find() {
     let world = World::new();
-    let run = |line: &[&str]| {
-        let cli = Cli::try_parse_from([&["relay-client", "config"], line].concat()).unwrap();
-        let Command::Config(command) = cli.command else { panic!("{cli:?}") };
-        config::run(&command, &world.places())
-    };
+    let run = |line: &[&str]| world.config_command(line);
     assert_eq!(run(&["path"]).unwrap_err().exit_code(), 4);
     world.write("relay-client.toml", FILE);
     let path = world.folder.path().join("relay-client.toml");
@@ -202,7 +213,90 @@ fn config_commands_check_show_and_find() {
     assert_eq!(error.exit_code(), 2);
     assert!(error.to_string().starts_with(&format!("{}: token: the token cannot be read from ", path.display())));
     world.write("token", "secret");
-    assert_eq!(run(&["check"]).unwrap(), format!("{}: ok, 2 endpoints\n", path.display()));
+    let ok = format!("{}: ok, 2 endpoints", path.display());
+    let note = "; not yet allowed to say where the token goes: config allow\n";
+    assert_eq!(run(&["check"]).unwrap(), format!("{ok}{note}"));
+    world.allow();
+    assert_eq!(run(&["check"]).unwrap(), format!("{ok}\n"));
+}
+
+#[test]
+fn a_file_that_only_lies_in_the_folder_says_where_the_token_goes_once_it_is_allowed() {
+    let world = World::new();
+    world.write("relay-client.toml", FILE);
+    world.write("token", "secret");
+    let refused = |line: &[&str]| {
+        let (code, text) = failure(world.config(line));
+        assert_eq!(code, 2, "{line:?}: {text}");
+        assert!(text.contains("relay-client config allow") && text.contains("--config "), "{text}");
+        text
+    };
+    let text = refused(&["start"]);
+    assert!(text.contains("relay = \"https://file.example.com\"") && text.contains("token = \"file:"), "{text}");
+    // The user's own token, and the relay of the file; or the other way round.
+    refused(&["listen", "3000", "--token-file", "-"]);
+    refused(&["listen", "3000", "--relay", "https://h"]);
+    // What nothing of the file decides needs no agreement.
+    assert!(world.config(&["listen", "3000", "--relay", "https://h", "--token-file", "-"]).is_ok());
+    let named = world.folder.path().join("relay-client.toml");
+    assert!(world.config(&["start", "--config", named.to_str().unwrap()]).is_ok(), "it is named");
+    let places = Places { named: Some("relay-client.toml".into()), ..world.places() };
+    let Command::Start(args) = Cli::try_parse_from(["relay-client", "start"]).unwrap().command else { panic!() };
+    assert!(start::config(&args, &places, &b""[..]).is_ok(), "RELAY_CLIENT_CONFIG names it");
+
+    let allowed = world.config_command(&["allow"]).unwrap();
+    assert!(allowed.contains("relay = \"https://file.example.com\""), "{allowed}");
+    assert!(world.config(&["start"]).is_ok());
+    world.write("relay-client.toml", &FILE.replace("target = \"3000\"", "target = \"3001\""));
+    assert!(world.config(&["start"]).is_ok(), "targets are no part of it");
+    for (from, to) in [
+        ("https://file.", "https://other."),
+        ("file:token", "env:HOME"),
+        ("version = 1", "version = 1\nproxy = \"http://p:1\""),
+    ] {
+        world.write("relay-client.toml", &FILE.replace(from, to));
+        refused(&["start"]);
+    }
+    world.write("relay-client.toml", FILE);
+    assert!(world.config(&["start"]).is_ok());
+    world.config_command(&["deny"]).unwrap();
+    refused(&["start"]);
+}
+
+#[test]
+fn nothing_else_that_decides_where_the_logins_token_goes_comes_from_a_folder() {
+    let world = World::new();
+    std::fs::create_dir_all(world.folder.path().join("user/relay")).unwrap();
+    world.write("user/relay/login.toml", "relay = \"https://mine\"\ntoken = \"secret\"\n");
+    world.write("ca.pem", "roots");
+    let endpoint = "[[endpoint]]\nname = \"a\"\ntarget = \"1\"\n";
+    world.write("relay-client.toml", &format!("version = 1\nname = \"n\"\n{endpoint}"));
+    assert!(world.config(&["start"]).is_ok(), "nothing to agree to");
+    for way in ["proxy = \"http://evil:3128\"", "relay_ca = \"ca.pem\"", "relay = \"https://evil\""] {
+        world.write("relay-client.toml", &format!("version = 1\n{way}\n{endpoint}"));
+        let (code, text) = failure(world.config(&["start"]));
+        assert!(code == 2 && text.contains("config allow"), "{way}: {text}");
+    }
+}
+
+#[test]
+fn the_token_of_a_folders_file_lies_in_that_folder() {
+    let world = World::new();
+    let folder = world.folder.path().join("cloned");
+    std::fs::create_dir(&folder).unwrap();
+    world.write("mine", "secret");
+    world.write("cloned/relay-client.toml", &FILE.replace("file:token", "file:../mine"));
+    let places = Places { current: folder.clone(), ..world.places() };
+    let allow = |named: Option<&Path>| consent::allow(named, &places);
+    let (code, text) = failure(allow(None).map(|_| unreachable!()));
+    assert!(code == 2 && text.contains("../mine lies outside the folder"), "{text}");
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("../mine", folder.join("token")).unwrap();
+        world.write("cloned/relay-client.toml", FILE);
+        let (_, text) = failure(allow(None).map(|_| unreachable!()));
+        assert!(text.contains("token lies outside the folder"), "{text}");
+    }
 }
 
 #[test]

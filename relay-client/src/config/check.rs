@@ -19,7 +19,7 @@ use toml::Spanned;
 
 use super::{
     EndpointConfig, HandlerConfig, Invalid, Problem, Proxy, RelayUrl, RouteConfig, TokenSource,
-    find::expand,
+    find::{Found, Origin, expand},
     problem::{line_of, of_toml},
     raw::{RawEndpoint, RawFile, RawRoute, RawTimeouts},
 };
@@ -44,6 +44,8 @@ pub const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct ConfigFile {
     /// The file.
     pub path: PathBuf,
+    /// How it was found.
+    pub origin: Origin,
     /// The relay's address.
     pub relay: Option<RelayUrl>,
     /// PEM file with roots believed for the relay.
@@ -59,8 +61,9 @@ pub struct ConfigFile {
 }
 
 impl ConfigFile {
-    /// Reads and checks a file.
-    pub fn read(path: &Path, home: Option<&Path>) -> Result<Self, Invalid> {
+    /// Reads and checks a file. The token of one that only lies in the current folder stays inside it.
+    pub fn read(found: &Found, home: Option<&Path>) -> Result<Self, Invalid> {
+        let path = found.path.as_path();
         let invalid = |message: String| Invalid {
             file: path.to_owned(),
             problems: vec![Problem { line: None, key: String::new(), message }],
@@ -70,10 +73,15 @@ impl ConfigFile {
             return Err(invalid("is larger than 1 MiB".to_owned()));
         }
         let text = std::fs::read_to_string(path).map_err(|error| invalid(crate::reason::of_io(&error)))?;
-        Self::parse(path, &text, home)
+        let file = Self::parse(path, &text, home)?;
+        if found.origin == Origin::Chosen {
+            return Ok(file);
+        }
+        let folder = path.parent().unwrap_or_else(|| Path::new("."));
+        Ok(Self { origin: found.origin, token: file.token.map(|token| token.confined(folder)), ..file })
     }
 
-    /// Checks the text of a file that lies at `path`.
+    /// Checks the text of a file that the user chose and that lies at `path`.
     pub fn parse(path: &Path, text: &str, home: Option<&Path>) -> Result<Self, Invalid> {
         let invalid = |problems| Invalid { file: path.to_owned(), problems };
         let raw: RawFile = toml::from_str(text).map_err(|error| invalid(vec![of_toml(text, &error)]))?;
@@ -103,6 +111,7 @@ impl Check<'_> {
         self.unique_names(raw);
         ConfigFile {
             path: path.to_owned(),
+            origin: Origin::Chosen,
             relay: self.value(raw.relay.as_ref(), "relay", str::parse),
             relay_ca: self.path(raw.relay_ca.as_ref()),
             token: self.value(raw.token.as_ref(), "token", |text| TokenSource::from_reference(text, base, home)),

@@ -3,6 +3,9 @@
 //! The order: `--config`, `RELAY_CLIENT_CONFIG`, `./relay-client.toml`, the user's config directory. A file named
 //! by the user must exist; the others are taken if they do. Variables of the process come in as a [`Places`], so
 //! that the order can be tested.
+//!
+//! A file of the current folder may be somebody else's, who gave the folder away: it is found as such, and
+//! [`super::agreement`] says what that means.
 
 use std::path::{Path, PathBuf};
 
@@ -11,6 +14,27 @@ pub const FILE_NAME: &str = "relay-client.toml";
 
 /// The file in which `login` keeps a relay's address and a token, in the user's config directory.
 pub const LOGIN_NAME: &str = "login.toml";
+
+/// The file in which the user's agreements to other folders' files are kept, beside the login.
+pub const AGREEMENTS_NAME: &str = "allowed.toml";
+
+/// A config file, and how it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The file.
+    pub path: PathBuf,
+    /// How it was found.
+    pub origin: Origin,
+}
+
+/// Whose choice a config file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The user's: it was named, or lies in the user's own config directory.
+    Chosen,
+    /// It only lies in the folder that the program was started in.
+    CurrentFolder,
+}
 
 /// What the process is told about its surroundings.
 #[derive(Debug, Clone, Default)]
@@ -33,10 +57,9 @@ impl Places {
     pub fn of_process() -> Self {
         let path = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let home = path(if cfg!(windows) { "USERPROFILE" } else { "HOME" });
-        let config = match path(if cfg!(windows) { "APPDATA" } else { "XDG_CONFIG_HOME" }) {
-            Some(config) => Some(config),
-            None => home.as_ref().map(|home| home.join(".config")),
-        };
+        // The XDG specification: a relative path is to be ignored. It would make any folder the user's own.
+        let config = path(if cfg!(windows) { "APPDATA" } else { "XDG_CONFIG_HOME" }).filter(|path| path.is_absolute());
+        let config = config.or_else(|| home.as_ref().map(|home| home.join(".config")));
         let current = std::env::current_dir().unwrap_or_default();
         let has_token = path("RELAY_TOKEN").is_some();
         Self { named: path("RELAY_CLIENT_CONFIG"), current, home, config, has_token }
@@ -44,24 +67,39 @@ impl Places {
 
     /// The file to read, if there is one; `flag` is `--config`.
     #[must_use]
-    pub fn find(&self, flag: Option<&Path>) -> Option<PathBuf> {
+    pub fn find(&self, flag: Option<&Path>) -> Option<Found> {
         if let Some(named) = flag.or(self.named.as_deref()) {
-            return Some(self.current.join(named));
+            return Some(Found { path: self.current.join(named), origin: Origin::Chosen });
         }
-        self.searched().into_iter().find(|path| path.is_file())
+        let path = self.searched().into_iter().find(|path| path.is_file())?;
+        let folder = |path: &Path| path.parent().and_then(|folder| std::fs::canonicalize(folder).ok());
+        let own = self.own_folder().and_then(|own| std::fs::canonicalize(own).ok());
+        let is_own = own.is_some() && folder(&path) == own;
+        Some(Found { path, origin: if is_own { Origin::Chosen } else { Origin::CurrentFolder } })
     }
 
     /// Where `login` keeps what it was told, if the user has a config directory.
     #[must_use]
     pub fn login(&self) -> Option<PathBuf> {
-        self.config.as_ref().map(|config| config.join("relay").join(LOGIN_NAME))
+        self.own_folder().map(|own| own.join(LOGIN_NAME))
+    }
+
+    /// Where the user's agreements are kept, if the user has a config directory.
+    #[must_use]
+    pub fn agreements(&self) -> Option<PathBuf> {
+        self.own_folder().map(|own| own.join(AGREEMENTS_NAME))
+    }
+
+    /// The folder of this program in the user's config directory.
+    fn own_folder(&self) -> Option<PathBuf> {
+        self.config.as_ref().map(|config| config.join("relay"))
     }
 
     /// The files that are looked for when none is named, in order.
     #[must_use]
     pub fn searched(&self) -> Vec<PathBuf> {
         let local = self.current.join(FILE_NAME);
-        let own = self.config.as_ref().map(|config| config.join("relay").join(FILE_NAME));
+        let own = self.own_folder().map(|own| own.join(FILE_NAME));
         [Some(local), own].into_iter().flatten().collect()
     }
 }
@@ -84,20 +122,26 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
         let mut places = Places { current: root.join("work"), config: Some(root.join("etc")), ..Places::default() };
+        let chosen = |path: PathBuf| Some(Found { path, origin: Origin::Chosen });
         assert_eq!(places.find(None), None);
 
         let user = root.join("etc/relay").join(FILE_NAME);
         std::fs::create_dir_all(user.parent().unwrap()).unwrap();
         std::fs::write(&user, "").unwrap();
-        assert_eq!(places.find(None), Some(user));
+        assert_eq!(places.find(None), chosen(user.clone()));
 
         let local = root.join("work").join(FILE_NAME);
         std::fs::create_dir_all(local.parent().unwrap()).unwrap();
         std::fs::write(&local, "").unwrap();
-        assert_eq!(places.find(None), Some(local));
+        assert_eq!(places.find(None), Some(Found { path: local, origin: Origin::CurrentFolder }));
 
         places.named = Some("named.toml".into());
-        assert_eq!(places.find(None), Some(root.join("work/named.toml")));
-        assert_eq!(places.find(Some(Path::new("/flag.toml"))), Some("/flag.toml".into()));
+        assert_eq!(places.find(None), chosen(root.join("work/named.toml")));
+        assert_eq!(places.find(Some(Path::new("/flag.toml"))), chosen("/flag.toml".into()));
+
+        // The user's own folder stays that where it is the current one.
+        let places = Places { named: None, current: user.parent().unwrap().join("../relay"), ..places };
+        let found = places.find(None).unwrap();
+        assert_eq!((found.path.file_name(), found.origin), (user.file_name(), Origin::Chosen));
     }
 }

@@ -7,15 +7,15 @@
 //! is refused.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, Read as _, Write as _},
+    fs::File,
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::{RelayUrl, Token, token::is_world_readable};
+use super::{RelayUrl, Token, private, token::is_world_readable};
 use crate::reason;
 
 /// Bytes the file may have.
@@ -76,38 +76,8 @@ impl Login {
             ca.unwrap_or_default(),
             quoted(self.token.reveal()),
         ));
-        let folder = path.parent().unwrap_or_else(|| Path::new("."));
-        create_private_folder(folder)?;
-        let draft = path.with_extension(format!("{}.tmp", std::process::id()));
-        let written = private_file(&draft)
-            .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
-            .and_then(|()| std::fs::rename(&draft, path));
-        if written.is_err() {
-            let _ = std::fs::remove_file(&draft);
-        }
-        written
+        private::write(path, text.as_bytes())
     }
-}
-
-fn private_file(path: &Path) -> io::Result<File> {
-    // One that an earlier try left behind may have been made by somebody else.
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
-}
-
-fn create_private_folder(folder: &Path) -> io::Result<()> {
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder)
 }
 
 #[cfg(test)]

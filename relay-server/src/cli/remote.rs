@@ -1,9 +1,13 @@
 //! Asking a running relay: its admin API over HTTP, with the token of its state directory.
 //!
 //! Where the relay is comes from `--admin-url`, else from the config file that it runs with; likewise the token. One
-//! question, one connection, bounded in time and size.
+//! question, one connection, bounded in time and size. A config file that only lies in the current folder, where
+//! somebody else may have put it, says nothing of where a token from outside that folder goes.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
@@ -11,6 +15,7 @@ use http::{Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use relay_proto::printable::without_password;
 use serde_json::Value;
 use tokio::{net::TcpStream, time::timeout};
 use zeroize::Zeroizing;
@@ -92,11 +97,14 @@ impl Remote {
         })
     }
 
+    fn source(&self) -> Source {
+        Source { path: self.config.clone(), flags: Flags::default() }
+    }
+
     /// `host:port` and the token.
     fn find(&self) -> Result<(String, Zeroizing<String>), Failure> {
         let from_config = if self.admin_url.is_none() || self.admin_token_file.is_none() {
-            let source = Source { path: self.config.clone(), flags: Flags::default() };
-            match source.admin() {
+            match self.source().admin() {
                 Ok(found) => Some(found),
                 // Without a config both can be given by hand; the error says what else there is.
                 Err(_) if self.admin_url.is_some() => None,
@@ -117,6 +125,13 @@ impl Remote {
                 "name the file with the relay's admin token: --admin-token-file FILE".to_owned(),
             ));
         };
+        if self.admin_url.is_none() && self.source().only_lies_here() && !is_here(&file) {
+            return Err(Failure::Usage(format!(
+                "relay.toml was only found in this folder, and would send the token in {} to {address}; if that is \
+                 right, name it with --config relay.toml, or the relay with --admin-url",
+                file.display()
+            )));
+        }
         let token = read(&file).map_err(|error| {
             Failure::Refused(format!(
                 "cannot read the admin token: {error:#}; run this as the relay's own user, while it runs"
@@ -126,8 +141,15 @@ impl Remote {
     }
 }
 
+/// Whether a file lies inside the current folder, wherever links lead. One that is not there is not read either.
+fn is_here(file: &Path) -> bool {
+    let (folder, file) = (std::fs::canonicalize("."), std::fs::canonicalize(file));
+    file.map_or(true, |file| folder.is_ok_and(|folder| file.starts_with(folder)))
+}
+
 fn authority(url: &str) -> Result<String, Failure> {
-    let wrong = || Failure::Usage(format!("--admin-url {url}: write it like http://127.0.0.1:9090"));
+    let shown = without_password(url);
+    let wrong = || Failure::Usage(format!("--admin-url {shown}: write it like http://127.0.0.1:9090"));
     let uri: Uri = url.parse().map_err(|_| wrong())?;
     match (uri.scheme_str(), uri.authority(), uri.path()) {
         (Some("http"), Some(authority), "/" | "") if !authority.as_str().contains('@') => {
@@ -137,7 +159,7 @@ fn authority(url: &str) -> Result<String, Failure> {
     }
 }
 
-fn read(file: &std::path::Path) -> anyhow::Result<Zeroizing<String>> {
+fn read(file: &Path) -> anyhow::Result<Zeroizing<String>> {
     use std::io::Read as _;
     let open = std::fs::File::open(file).with_context(|| file.display().to_string())?;
     let mut text = Zeroizing::new(String::with_capacity(128));

@@ -116,6 +116,18 @@ impl Source {
         self.find_with(&|name| std::env::var_os(name))
     }
 
+    /// Whether the file that would be read only lies in the current folder: nobody named it, and it is neither the
+    /// user's own nor the system's. Somebody else may have put it there.
+    #[must_use]
+    pub fn only_lies_here(&self) -> bool {
+        let var = |name: &str| std::env::var_os(name);
+        let Ok(file) = self.find_with(&var) else { return false };
+        let real = fs::canonicalize(&file).ok();
+        let known = search::candidates(&var).into_iter().filter(|path| path.is_absolute());
+        let mut known = known.filter_map(|path| fs::canonicalize(path).ok());
+        self.path.is_none() && !file.is_absolute() && !known.any(|path| Some(path) == real)
+    }
+
     fn load_with(&self, var: &dyn Fn(&str) -> Option<OsString>) -> Result<Config, ConfigErrors> {
         let input = self.read_with(var)?;
         let around = Surroundings { base: input.base(), var, sealed: &nothing_sealed };
