@@ -1,16 +1,23 @@
 //! Which endpoint a request is for, by its host or by the first segment of its path.
 //!
 //! The host is checked here, since hyper does not: exactly one, a name or an address, without user
-//! information. Paths are cut, never decoded or normalised.
+//! information. Paths are cut, never decoded or normalised; only for the log, where a request just misses an endpoint, is
+//! the nearest looked for.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use http::{Request, header, request::Parts, uri::Authority};
+use percent_encoding::percent_decode_str;
 
 use super::Origin;
 use crate::{
     agents::{accept::Attachable, token::Tokens},
-    endpoint::Endpoint,
+    endpoint::{Endpoint, MAX_NAME_BYTES},
     metrics::{Meter, Metrics},
     refused::Entry,
     webhook::Failure,
@@ -29,6 +36,40 @@ pub struct Routes {
     public_url: String,
     /// Whether the config names it.
     named: bool,
+    misses: Mutex<Misses>,
+}
+
+/// Lines of the log about requests that just miss an endpoint: so many in each window, since strangers cause them.
+const MISSES_SAID: u32 = 10;
+const MISSES_WINDOW: Duration = Duration::from_secs(10);
+
+/// Segments of a path in which an endpoint's name is looked for.
+const MAX_SEGMENTS: usize = 4;
+
+/// How alike two names must be, of 1.
+const ALIKE: f64 = 0.92;
+
+/// What was said of them lately.
+#[derive(Debug, Default)]
+struct Misses {
+    since: Option<Instant>,
+    said: u32,
+    unsaid: u64,
+}
+
+impl Misses {
+    /// Whether one more may be said; then how many were not since the last.
+    fn may_say(&mut self, now: Instant) -> Option<u64> {
+        if self.since.is_none_or(|since| now.duration_since(since) >= MISSES_WINDOW) {
+            (self.since, self.said) = (Some(now), 0);
+        }
+        if self.said == MISSES_SAID {
+            self.unsaid += 1;
+            return None;
+        }
+        self.said += 1;
+        Some(std::mem::take(&mut self.unsaid))
+    }
 }
 
 /// An endpoint and its counters.
@@ -65,9 +106,12 @@ impl Routes {
         trusted: Trust,
         (public_url, named): (String, bool),
     ) -> Self {
-        let mut routes = Self { by_name: HashMap::new(), by_host: HashMap::new(), tokens, trusted, public_url, named };
+        let (by_name, by_host, misses) = (HashMap::new(), HashMap::new(), Mutex::default());
+        let mut routes = Self { by_name, by_host, tokens, trusted, public_url, named, misses };
         for endpoint in endpoints {
-            let served = Served(Arc::clone(endpoint), metrics.meter(endpoint.name.as_str()));
+            let name = endpoint.name.as_str();
+            metrics.conceal(name, endpoint.verify.asks_nothing());
+            let served = Served(Arc::clone(endpoint), metrics.meter(name));
             for host in &endpoint.hosts {
                 routes.by_host.insert(Arc::clone(host), served.clone());
             }
@@ -133,9 +177,20 @@ impl Routes {
     #[must_use]
     pub fn url(&self, endpoint: &Endpoint) -> String {
         match endpoint.hosts.first() {
-            Some(host) => format!("https://{host}"),
+            Some(host) => self.url_of_host(host),
             None => format!("{}/{}", self.public_url, endpoint.name),
         }
+    }
+
+    /// The address of an endpoint's own host: scheme and port are those under which the relay itself is reached.
+    fn url_of_host(&self, host: &str) -> String {
+        let (scheme, rest) = self.public_url.split_once("://").unwrap_or(("https", ""));
+        let authority = rest.split('/').next().unwrap_or_default();
+        // An IPv6 address has colons of its own, inside brackets.
+        let port = authority.rsplit_once(':').map_or("", |(_, port)| port);
+        let is_port = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+        let port = if is_port { format!(":{port}") } else { String::new() };
+        format!("{scheme}://{host}{port}")
     }
 
     /// The endpoints as agents may attach to them.
@@ -172,8 +227,42 @@ impl Routes {
         if name == "_relay" {
             return Ok(Routed::Relay { path: request.uri().path().to_owned() });
         }
-        let Served(endpoint, meter) = self.by_name.get(name).cloned().ok_or(Failure::UnknownEndpoint)?;
+        let Some(Served(endpoint, meter)) = self.by_name.get(name).cloned() else {
+            self.say_missed(target);
+            return Err(Failure::UnknownEndpoint);
+        };
         Ok(Routed::Endpoint { endpoint, meter, host, rest: rest.to_owned() })
+    }
+}
+
+impl Routes {
+    /// Tells the log which endpoint a request may have been for. Its sender is not told: names can be secrets.
+    fn say_missed(&self, target: &str) {
+        let Some(near) = self.near(target) else { return };
+        let said = self.misses.lock().unwrap_or_else(PoisonError::into_inner).may_say(Instant::now());
+        if let Some(unsaid) = said {
+            // The rest of the target may be anything, so only as much is said as leads to the name.
+            let path = target.split('?').next().unwrap_or_default();
+            let path: String = path.chars().take(2 * MAX_NAME_BYTES).collect();
+            tracing::info!(%path, endpoint = near, unsaid, "a request is for no endpoint, and just misses this one");
+        }
+    }
+
+    /// The endpoint whose name stands in a path in another way than it is written: decoded, in other case, behind other
+    /// segments, or with a letter that is wrong.
+    fn near(&self, target: &str) -> Option<&str> {
+        let path = target.split('?').next().unwrap_or_default();
+        let path = percent_decode_str(path).decode_utf8_lossy().to_lowercase();
+        let segments = path.split(['/', '\\']).map(|segment| segment.trim_matches(['.', ' ']));
+        let segments: Vec<_> = segments.filter(|segment| !segment.is_empty()).take(MAX_SEGMENTS).collect();
+        let exact = segments.iter().find_map(|segment| self.by_name.get_key_value(*segment));
+        let names = || self.by_name.keys().map(String::as_str);
+        exact.map(|(name, _)| name.as_str()).or_else(|| {
+            let first = segments.first().filter(|first| first.len() <= MAX_NAME_BYTES)?;
+            let alike = names().map(|name| (strsim::jaro_winkler(first, name), name));
+            let nearest = alike.max_by(|(one, _), (other, _)| one.total_cmp(other))?;
+            Some(nearest.1).filter(|_| nearest.0 >= ALIKE)
+        })
     }
 }
 
@@ -220,6 +309,33 @@ mod tests {
             request = request.header("host", *line);
         }
         host_of(&request.body(()).expect("a request"))
+    }
+
+    #[test]
+    fn an_endpoints_own_host_is_reached_as_the_relay_is() {
+        let url = |public: &str| {
+            let (metrics, trust) = (Metrics::default(), Box::new(|_| false));
+            let routes = Routes::new(&[], &metrics, Tokens::default(), trust, (public.to_owned(), true));
+            routes.url_of_host("gh.test")
+        };
+        for (public, expected) in [
+            ("https://hooks.test", "https://gh.test"),
+            ("https://hooks.test:8443", "https://gh.test:8443"),
+            ("http://127.0.0.1:8080", "http://gh.test:8080"),
+            ("http://[::1]", "http://gh.test"),
+            ("http://[::1]:80/relay", "http://gh.test:80"),
+        ] {
+            assert_eq!(url(public), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_misses_is_bounded() {
+        let (mut misses, start) = (Misses::default(), Instant::now());
+        let said = (0..100).filter(|_| misses.may_say(start).is_some()).count();
+        assert_eq!(said, MISSES_SAID as usize);
+        assert_eq!(misses.may_say(start + MISSES_WINDOW), Some(100 - u64::from(MISSES_SAID)));
+        assert_eq!(misses.may_say(start + MISSES_WINDOW), Some(0));
     }
 
     #[test]
