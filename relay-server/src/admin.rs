@@ -1,8 +1,9 @@
 //! The admin listener: health for everyone who reaches it, the API for whoever holds the token.
 //!
-//! `/livez`, `/readyz` and `/metrics` hold no secrets, no names but those of endpoints, and need nothing. All else needs the token that
-//! `serve` writes beside its state, on loopback too: other users of the machine and pages in its browsers reach
-//! loopback as well. No answer allows another origin to read it.
+//! `/livez`, `/readyz` and `/metrics` need no token. They hold no secrets and no names but those of endpoints that prove
+//! their senders: the name of any other is all that keeps strangers out. All else needs the token that `serve` writes
+//! beside its state, on loopback too: other users of the machine and pages in its browsers reach loopback as well. No
+//! answer but `/livez` is for a host that a page could have made up, and none allows another origin to read it.
 
 mod api;
 mod endpoints;
@@ -22,7 +23,7 @@ use std::{
 use axum::{
     Router,
     extract::State,
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     middleware,
     routing::get,
 };
@@ -33,6 +34,7 @@ use crate::{
     agents::token::{AgentToken, TokenHash},
     ingress::Door,
     live::Live,
+    metrics::Form,
     state::StateDir,
 };
 
@@ -63,6 +65,8 @@ pub struct Admin {
     pub door: Arc<Door>,
     /// What runs, and how it is changed.
     pub live: Arc<Live>,
+    /// Names under which it is asked, beside localhost and addresses.
+    pub hosts: Arc<[Arc<str>]>,
     /// The token's hash.
     pub token: TokenHash,
 }
@@ -79,16 +83,17 @@ pub fn issue_token(state: &StateDir) -> io::Result<(TokenHash, PathBuf)> {
 
 /// Serves until `stop`.
 pub async fn serve(listener: TcpListener, admin: Admin, stop: CancellationToken) {
+    let probe = Router::new().route("/livez", get(|| async { "alive\n" }));
     let open = Router::new()
-        .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
-        .route("/metrics", get(metrics));
+        .route("/metrics", get(metrics))
+        .layer(middleware::from_fn_with_state(admin.clone(), gate::check_host));
     let closed = api::routes()
         .merge(events::routes())
         .merge(endpoints::routes())
         .fallback(api::unknown)
         .layer(middleware::from_fn_with_state(admin.clone(), gate::check));
-    let router = open.merge(closed).layer(middleware::map_response(gate::harden)).with_state(admin);
+    let router = probe.merge(open).merge(closed).layer(middleware::map_response(gate::harden)).with_state(admin);
     listener::serve(listener, router, stop).await;
 }
 
@@ -104,7 +109,9 @@ async fn ready(State(admin): State<Admin>) -> (StatusCode, String) {
     (StatusCode::OK, format!("ready\n{}", lines.concat()))
 }
 
-async fn metrics(State(admin): State<Admin>) -> ([(HeaderName, HeaderValue); 1], String) {
-    let form = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-    ([(header::CONTENT_TYPE, form)], admin.door.metrics.text(&admin.door.gauges().await))
+async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> ([(HeaderName, HeaderValue); 2], String) {
+    let form = Form::asked_for(headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok()));
+    let text = admin.door.metrics.text(&admin.door.gauges().await, form);
+    let kind = HeaderValue::from_static(form.content_type());
+    ([(header::CONTENT_TYPE, kind), (header::VARY, HeaderValue::from_static("accept"))], text)
 }

@@ -152,7 +152,13 @@ pub fn run(source: &Source, config: &Config, started: impl FnOnce(&Started)) -> 
         tokio::spawn(housekeeping(Arc::clone(&door), spec.clone(), stop.clone()));
         let behind = tokio::spawn(write_refused(Arc::clone(&door), spec, stop.clone()));
         let mut signals = Signals::new()?;
-        let shown = Admin { readiness: readiness.clone(), door: Arc::clone(&door), live: Arc::clone(&live), token };
+        let shown = Admin {
+            readiness: readiness.clone(),
+            door: Arc::clone(&door),
+            live: Arc::clone(&live),
+            hosts: server.admin_hosts.as_slice().into(),
+            token,
+        };
         let admin = tokio::spawn(admin::serve(TcpListener::from_std(admin)?, shown, stop.clone()));
         let public =
             tokio::spawn(listener::serve(TcpListener::from_std(public)?, Arc::clone(&door), Arc::clone(&serving)));

@@ -1,11 +1,15 @@
-//! What the relay counts, as OpenMetrics text.
+//! What the relay counts, as OpenMetrics text or in the text format that came before it.
 //!
 //! Labels are an endpoint's name and a class of outcome: names come from the config, so their number is bounded
 //! whatever senders ask for. Counting costs some atomic additions for each webhook; gauges are read when somebody
-//! asks. Nothing here decides anything.
+//! asks. Nothing here decides anything. A name that is its endpoint's secret is shown as a digest.
+
+mod form;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
+    fmt::{self, Write as _},
+    hash::{Hash, Hasher},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicI64, AtomicU64},
@@ -13,12 +17,16 @@ use std::{
     time::Duration,
 };
 
+use data_encoding::HEXLOWER;
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
     registry::{Registry, Unit},
 };
+use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
+
+pub use self::form::Form;
 
 /// How a request ended, as far as counting goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,14 +84,70 @@ impl Outcome {
     }
 }
 
+/// Names that are not shown as they are.
+#[derive(Clone, Debug, Default)]
+struct Concealed(Arc<Mutex<HashSet<String>>>);
+
+impl Concealed {
+    fn set(&self, name: &str, concealed: bool) {
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if concealed {
+            names.insert(name.to_owned());
+        } else {
+            names.remove(name);
+        }
+    }
+
+    fn label(&self, name: &str) -> Label {
+        Label { name: name.to_owned(), concealed: self.clone() }
+    }
+
+    fn shown(&self, name: &str) -> String {
+        let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !names.contains(name) {
+            return name.to_owned();
+        }
+        // Long enough that two do not meet, and nothing that leads back to a name that cannot be guessed anyway.
+        let digest = Sha256::digest(name.as_bytes());
+        format!("unproven-{}", HEXLOWER.encode(&digest[..6]))
+    }
+}
+
+/// An endpoint's name as a label. What is shown of it is decided when somebody asks.
+#[derive(Clone, Debug)]
+struct Label {
+    name: String,
+    concealed: Concealed,
+}
+
+impl PartialEq for Label {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Label {}
+
+impl Hash for Label {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
+}
+
+impl EncodeLabelValue for Label {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        encoder.write_str(&self.concealed.shown(&self.name))
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfEndpoint {
-    endpoint: String,
+    endpoint: Label,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfOutcome {
-    endpoint: String,
+    endpoint: Label,
     outcome: &'static str,
 }
 
@@ -110,12 +174,15 @@ impl Meter {
 
 /// What became of kept events.
 #[derive(Clone, Debug, Default)]
-pub struct Events(Family<OfOutcome, Counter>);
+pub struct Events {
+    counted: Family<OfOutcome, Counter>,
+    concealed: Concealed,
+}
 
 impl Events {
     /// One more event was stored, or stands otherwise than before.
     pub fn count(&self, endpoint: &str, outcome: &'static str) {
-        self.0.get_or_create(&OfOutcome { endpoint: endpoint.to_owned(), outcome }).inc();
+        self.counted.get_or_create(&OfOutcome { endpoint: self.concealed.label(endpoint), outcome }).inc();
     }
 }
 
@@ -240,7 +307,7 @@ impl Metrics {
         registry.register("build", "This relay", build);
         registry.register("webhooks_received", "Requests to an endpoint", self.received.clone());
         registry.register("webhooks_answered", "Answers to senders, by what became of it", self.outcomes.clone());
-        registry.register("events", "Kept events, by what became of them", self.events.0.clone());
+        registry.register("events", "Kept events, by what became of them", self.events.counted.clone());
         registry.register("events_waiting", "Kept events that wait or are under way", self.backlog.clone());
         let help = "How long the oldest of them has waited";
         registry.register_with_unit("events_oldest", help, Unit::Seconds, self.oldest.clone());
@@ -271,8 +338,9 @@ impl Metrics {
     pub fn meter(&self, endpoint: &str) -> Arc<Meter> {
         let mut meters = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || {
-            let name = OfEndpoint { endpoint: endpoint.to_owned() };
-            let of = |outcome| OfOutcome { endpoint: endpoint.to_owned(), outcome };
+            let label = || self.events.concealed.label(endpoint);
+            let name = OfEndpoint { endpoint: label() };
+            let of = |outcome| OfOutcome { endpoint: label(), outcome };
             Arc::new(Meter {
                 received: self.received.get_or_create_owned(&name),
                 outcomes: Outcome::NAMES.map(|outcome| self.outcomes.get_or_create_owned(&of(outcome))),
@@ -280,6 +348,17 @@ impl Metrics {
             })
         };
         Arc::clone(meters.entry(endpoint.to_owned()).or_insert_with(new))
+    }
+
+    /// Says whether an endpoint's name is its secret, which nobody is told who asks for numbers.
+    pub fn conceal(&self, endpoint: &str, concealed: bool) {
+        self.events.concealed.set(endpoint, concealed);
+    }
+
+    /// What stands for an endpoint's name here.
+    #[must_use]
+    pub fn shown(&self, endpoint: &str) -> String {
+        self.events.concealed.shown(endpoint)
     }
 
     /// Where kept events are counted.
@@ -298,9 +377,9 @@ impl Metrics {
         self.runtimes.lock().unwrap_or_else(PoisonError::into_inner).push(runtime);
     }
 
-    /// Everything as OpenMetrics text.
+    /// Everything as text.
     #[must_use]
-    pub fn text(&self, now: &Gauges) -> String {
+    pub fn text(&self, now: &Gauges, form: Form) -> String {
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.sessions.set(number(now.sessions));
         self.exchanges.set(number(now.exchanges));
@@ -313,7 +392,7 @@ impl Metrics {
         self.backlog.clear();
         self.oldest.clear();
         for waiting in &now.waiting {
-            let endpoint = OfEndpoint { endpoint: waiting.endpoint.clone() };
+            let endpoint = OfEndpoint { endpoint: self.events.concealed.label(&waiting.endpoint) };
             self.backlog.get_or_create(&endpoint).set(i64::try_from(waiting.open).unwrap_or(i64::MAX));
             self.oldest.get_or_create(&endpoint).set(waiting.oldest_s);
         }
@@ -326,7 +405,7 @@ impl Metrics {
         self.commit_seconds.inner().store(commit_seconds.to_bits(), std::sync::atomic::Ordering::Relaxed);
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to a string does not fail");
-        text
+        form.of(text)
     }
 }
 
@@ -341,7 +420,7 @@ mod tests {
         meter.received();
         meter.answered(Outcome::Answered(2), Duration::from_millis(3));
         metrics.meter("github").answered(Outcome::Refused, Duration::from_millis(1));
-        let text = metrics.text(&Gauges { sessions: 2, dropped_copies: 7, ..Gauges::default() });
+        let text = metrics.text(&Gauges { sessions: 2, dropped_copies: 7, ..Gauges::default() }, Form::OpenMetrics);
         for line in [
             "relay_webhooks_received_total{endpoint=\"github\"} 1",
             "relay_webhooks_answered_total{endpoint=\"github\",outcome=\"2xx\"} 1",
@@ -352,6 +431,24 @@ mod tests {
             "# EOF",
         ] {
             assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");
+        }
+    }
+    #[test]
+    fn a_name_that_is_a_secret_is_shown_as_a_digest() {
+        let metrics = Metrics::default();
+        metrics.meter("open-3f9c").received();
+        metrics.events().count("open-3f9c", "stored");
+        let waiting = Waiting { endpoint: "open-3f9c".to_owned(), open: 1, oldest_s: 2, overdue: false };
+        let gauges = Gauges { waiting: vec![waiting], ..Gauges::default() };
+        for form in [Form::OpenMetrics, Form::Text] {
+            metrics.conceal("open-3f9c", true);
+            let text = metrics.text(&gauges, form);
+            let shown = metrics.shown("open-3f9c");
+            assert!(!text.contains("open-3f9c") && text.contains(&shown), "{text}");
+            // Its row may ask for a proof after the next reload.
+            metrics.conceal("open-3f9c", false);
+            let text = metrics.text(&gauges, form);
+            assert!(text.contains("open-3f9c") && !text.contains(&shown), "{text}");
         }
     }
 }

@@ -4,11 +4,13 @@
 //! the config's own files do not.
 //! A file is written whole or not at all: a temporary one of mode 0600 is synced, renamed over the old one, and the
 //! directory synced. Nothing here knows what the bytes mean.
+//!
+//! Invariant: a directory in which another user could put a file in the place of the relay's own is refused.
 
 use std::{
     fs::{self, File},
     io::{self, Read as _, Write as _},
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
 
@@ -17,6 +19,78 @@ use zeroize::Zeroizing;
 
 /// Largest file that is read back, in bytes.
 const MAX_FILE_BYTES: u64 = 4 << 20;
+
+/// Who may change a file or a directory beside the relay's own user and root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Others {
+    /// Nobody.
+    Nobody,
+    /// Its group.
+    Group,
+    /// Everybody on this machine.
+    Everybody,
+    /// Its owner, who is neither this user nor root.
+    Owner(u32),
+}
+
+impl Others {
+    /// Who may change what is at `path`, wherever links lead.
+    ///
+    /// # Errors
+    /// If it is not there, or may not be looked at.
+    pub fn may_change(path: &Path) -> io::Result<Self> {
+        Ok(Self::of(&fs::metadata(path)?))
+    }
+
+    /// Who may change what this is about.
+    #[must_use]
+    pub fn of(metadata: &fs::Metadata) -> Self {
+        Self::judge(metadata.uid(), metadata.mode(), rustix::process::geteuid().as_raw())
+    }
+
+    const fn judge(owner: u32, mode: u32, user: u32) -> Self {
+        match (owner, mode & 0o002 != 0, mode & 0o020 != 0) {
+            _ if owner != user && owner != 0 => Self::Owner(owner),
+            (_, true, _) => Self::Everybody,
+            (_, false, true) => Self::Group,
+            (_, false, false) => Self::Nobody,
+        }
+    }
+
+    /// What is wrong with `path`, and what to do about it; nothing if nobody else may change it.
+    #[must_use]
+    pub fn problem(self, path: &Path) -> Option<(String, String)> {
+        let path = path.display();
+        match self {
+            Self::Nobody => None,
+            Self::Group => Some((format!("the group of {path} may change it"), format!("chmod g-w {path}"))),
+            Self::Everybody => {
+                Some((format!("everybody on this machine may change {path}"), format!("chmod go-w {path}")))
+            }
+            Self::Owner(owner) => Some((
+                format!("{path} belongs to user {owner}, who is neither the relay's own user nor root"),
+                format!("look what is in it, and chown {path}"),
+            )),
+        }
+    }
+
+    /// Whether what keeps secrets must not lie there.
+    #[must_use]
+    pub const fn is_refused(self) -> bool {
+        matches!(self, Self::Everybody | Self::Owner(_))
+    }
+
+    /// Refuses what keeps secrets where others may change it.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn refuse(self, path: &Path) -> io::Result<()> {
+        match self.problem(path) {
+            Some((problem, help)) if self.is_refused() => Err(io::Error::other(format!("{problem}; {help}"))),
+            _ => Ok(()),
+        }
+    }
+}
 
 /// The directory, made if it was not there.
 #[derive(Debug)]
@@ -30,11 +104,12 @@ impl StateDir {
     /// The directory at `path`, of mode 0700 if it is new.
     ///
     /// # Errors
-    /// If it cannot be made.
+    /// If it cannot be made, or others may change what is in it.
     pub fn open(path: &Path) -> io::Result<Self> {
         if !path.is_dir() {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
         }
+        Others::may_change(path)?.refuse(path)?;
         Ok(Self { path: path.to_owned(), _throw_away: None })
     }
 
@@ -111,6 +186,39 @@ mod tests {
         let left: Vec<_> =
             fs::read_dir(place.path().join("a/b")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["x"], "nothing else is left behind");
+    }
+
+    #[test]
+    fn a_directory_that_others_may_change_is_refused() {
+        let place = tempfile::tempdir().unwrap();
+        let mode = |mode| fs::set_permissions(place.path(), fs::Permissions::from_mode(mode)).unwrap();
+        for (wrong, words) in [(0o702, "everybody"), (0o777, "everybody"), (0o1777, "everybody")] {
+            mode(wrong);
+            let error = StateDir::open(place.path()).unwrap_err().to_string();
+            assert!(error.contains(words) && error.contains("chmod go-w"), "{error}");
+        }
+        for right in [0o700, 0o755, 0o770] {
+            mode(right);
+            assert!(StateDir::open(place.path()).is_ok(), "{right:o}");
+        }
+        let said = Others::may_change(place.path()).unwrap().problem(place.path()).unwrap();
+        assert!(said.0.starts_with("the group of"), "{said:?}");
+    }
+
+    #[test]
+    fn what_belongs_to_somebody_else_is_theirs_to_change() {
+        let (user, other) = (1000, 1001);
+        for (owner, mode, expected) in [
+            (user, 0o600, Others::Nobody),
+            (0, 0o644, Others::Nobody),
+            (user, 0o660, Others::Group),
+            (0, 0o666, Others::Everybody),
+            (other, 0o600, Others::Owner(other)),
+            (other, 0o666, Others::Owner(other)),
+        ] {
+            assert_eq!(Others::judge(owner, mode, user), expected, "{owner} {mode:o}");
+        }
+        assert_eq!(Others::judge(other, 0o600, 0), Others::Owner(other), "root is no exception");
     }
 
     #[test]

@@ -157,6 +157,16 @@ impl Rule {
         matches!(self, Self::Closed(_))
     }
 
+    /// Whether it asks for no proof at all: who knows the endpoint's address may post there.
+    #[must_use]
+    pub fn asks_nothing(&self) -> bool {
+        match self {
+            Self::Open => true,
+            Self::Row(row) => row.provider.scheme.is_none(),
+            Self::Closed(_) => false,
+        }
+    }
+
     /// Whether the whole body must be there before the rule can be applied.
     #[must_use]
     pub fn covers_body(&self) -> bool {

@@ -13,7 +13,7 @@ use http::{Response, StatusCode};
 use http_body_util::BodyExt as _;
 use relay_tests::{
     handler::{Handler, full},
-    process::{Agent, PATIENCE, Server},
+    process::{Agent, PATIENCE, Server, label_of_open},
     sender::{request, send},
     stock::{Past, fill},
 };
@@ -140,20 +140,24 @@ impl Setup {
     }
 }
 
+/// How many events of an endpoint wait, as a metric.
+fn waiting(endpoint: &str) -> String {
+    format!("relay_events_waiting{{endpoint=\"{}\"}}", label_of_open(endpoint))
+}
+
 async fn none_waits(bad: Bad) -> Setup {
     let setup = setup(bad, 0).await;
     setup.first_call_of_bad().await;
     setup.send_all().await;
-    let waiting = setup.metric("relay_events_waiting{endpoint=\"bad\"}").await;
-    assert!(waiting > 0, "the failing events were worked off before: nothing was shown");
-    setup.waits_until("nothing is left", "relay_events_waiting{endpoint=\"good\"}", |now| now == 0).await;
+    assert!(setup.metric(&waiting("bad")).await > 0, "the failing events were worked off before: nothing was shown");
+    setup.waits_until("nothing is left", &waiting("good"), |now| now == 0).await;
     setup
 }
 
 #[tokio::test]
 async fn beside_a_target_that_fails_each_webhook_gets_its_handlers_answer_and_nothing_is_overdue() {
     let setup = none_waits(Bad::Fails).await;
-    assert_eq!(setup.metric("relay_events_waiting{endpoint=\"bad\"}").await, FAILING, "none of them ended");
+    assert_eq!(setup.metric(&waiting("bad")).await, FAILING, "none of them ended");
     setup.waits_until("a target that is left alone is not overdue", "relay_events_overdue", |now| now == 0).await;
 }
 
@@ -176,6 +180,6 @@ async fn a_backlog_of_one_endpoint_is_delivered_before_an_older_one_that_fails_i
     }
     let calls = setup.bad_calls.load(Ordering::Relaxed);
     assert!(calls < FAILING, "{calls} attempts of what fails came before");
-    setup.waits_until("nothing is left", "relay_events_waiting{endpoint=\"good\"}", |now| now == 0).await;
+    setup.waits_until("nothing is left", &waiting("good"), |now| now == 0).await;
     assert!(setup.good.try_recv().is_err(), "each was delivered once");
 }

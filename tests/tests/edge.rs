@@ -47,8 +47,29 @@ async fn ask(relay: &Server, path: &str, host: &str, token: Option<&str>) -> Res
 async fn the_admin_api_needs_its_token_and_a_name_of_this_machine() {
     let relay = relay(OPEN).await;
     let token = relay.admin_token().expect("a file");
-    for path in ["/livez", "/readyz"] {
-        assert_eq!(ask(&relay, path, "relay.internal", None).await.status(), StatusCode::OK, "{path}");
+    assert_eq!(ask(&relay, "/livez", "relay.internal", None).await.status(), StatusCode::OK);
+    for path in ["/readyz", "/metrics"] {
+        for (host, status) in [
+            ("relay.internal", StatusCode::MISDIRECTED_REQUEST),
+            ("127.0.0.1.evil.example", StatusCode::MISDIRECTED_REQUEST),
+            ("localhost", StatusCode::OK),
+            ("192.0.2.9:9090", StatusCode::OK),
+            ("[2001:db8::9]", StatusCode::OK),
+            ("Relay.Test:80", StatusCode::OK), // server.admin_hosts
+        ] {
+            assert_eq!(ask(&relay, path, host, None).await.status(), status, "{path} {host}");
+        }
+    }
+    for (accept, kind) in [
+        ("*/*", "text/plain; version=0.0.4; charset=utf-8"),
+        (
+            "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        ),
+    ] {
+        let answer = send(&relay.admin, request("GET", "/metrics", &[("accept", accept)], "")).await.expect("answers");
+        assert_eq!(header(&answer, "content-type"), kind);
+        assert_eq!(answer.body().ends_with(b"# EOF\n"), kind.contains("openmetrics"));
     }
     let list = "/api/v1/refused";
     let right = ask(&relay, list, &relay.admin, Some(&token)).await;

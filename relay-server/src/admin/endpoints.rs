@@ -71,6 +71,7 @@ fn brief(admin: &Admin, view: &View, endpoint: &Endpoint) -> Value {
         "provider": endpoint.verify.provider_name(),
         "source": view.source(endpoint.name.as_str()),
         "url": admin.door.routes.load().url(endpoint),
+        "metrics_name": admin.door.metrics.shown(endpoint.name.as_str()),
         "agents": admin.door.registry.serving(endpoint.name.as_str()),
     })
 }

@@ -1,13 +1,17 @@
 //! Who may ask the admin API: a request that names this machine and shows the token.
 //!
 //! A page in a browser can reach loopback under a name of its own (DNS rebinding), so the host must be one that only
-//! this machine has. The token is compared by its hash, in constant time.
+//! this machine has. Where no token is asked for, any address passes as well: no page can make one up. The token is
+//! compared by its hash, in constant time.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header, uri::Authority},
+    http::{HeaderMap, HeaderValue, StatusCode, Version, header, uri::Authority},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -20,14 +24,26 @@ use crate::agents::token::TokenHash;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Local(pub(super) SocketAddr);
 
+/// For what needs no token: an address, this machine's own name, or a name of the config. A probe that speaks HTTP/1.0
+/// may leave the host out; browsers do neither.
+pub(super) async fn check_host(State(admin): State<Admin>, request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    let left_out = request.version() == Version::HTTP_10 && !headers.contains_key(header::HOST);
+    if left_out || host(headers).is_some_and(|host| host.is_address() || host.is_named(&admin.hosts)) {
+        return next.run(request).await;
+    }
+    bad_host("ask for localhost, for an address, or for a name in server.admin_hosts")
+}
+
+fn bad_host(message: &str) -> Response {
+    error(StatusCode::MISDIRECTED_REQUEST, "bad_host", message)
+}
+
 pub(super) async fn check(State(admin): State<Admin>, request: Request, next: Next) -> Response {
     let local = request.extensions().get::<Local>().copied();
-    if !local.is_some_and(|local| names_us(request.headers(), local.0.ip())) {
-        return error(
-            StatusCode::MISDIRECTED_REQUEST,
-            "bad_host",
-            "ask for localhost or for this listener's own address",
-        );
+    let ours = |host: Host| local.is_some_and(|local| host.is_at(local.0.ip())) || host.is_named(&admin.hosts);
+    if !host(request.headers()).is_some_and(ours) {
+        return bad_host("ask for localhost, for this listener's own address, or for a name in server.admin_hosts");
     }
     if !shows(request.headers(), &admin.token) {
         let mut response = error(
@@ -52,20 +68,40 @@ pub(super) async fn harden(response: Response) -> impl IntoResponse {
     (headers, response)
 }
 
-/// Whether the request's only host is a name of loopback or the address it came to.
-fn names_us(headers: &HeaderMap, local: IpAddr) -> bool {
+/// The one host that a request names.
+enum Host {
+    Address(IpAddr),
+    Name(String),
+}
+
+fn host(headers: &HeaderMap) -> Option<Host> {
     let mut hosts = headers.get_all(header::HOST).iter();
-    let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
-    let Ok(authority) = Authority::try_from(host.as_bytes()) else { return false };
-    if authority.as_str().contains('@') {
-        return false;
-    }
+    let (Some(host), None) = (hosts.next(), hosts.next()) else { return None };
+    let authority = Authority::try_from(host.as_bytes()).ok().filter(|authority| !authority.as_str().contains('@'))?;
     let name = authority.host();
-    if name.eq_ignore_ascii_case("localhost") {
-        return true;
+    Some(match name.trim_start_matches('[').trim_end_matches(']').parse() {
+        Ok(address) => Host::Address(address),
+        Err(_) => Host::Name(name.to_ascii_lowercase()),
+    })
+}
+
+impl Host {
+    fn is_address(&self) -> bool {
+        matches!(self, Self::Address(_))
     }
-    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    address.is_ok_and(|address| address.is_loopback() || address.to_canonical() == local.to_canonical())
+
+    /// Whether it is loopback's name, or one of the config.
+    fn is_named(&self, names: &[Arc<str>]) -> bool {
+        matches!(self, Self::Name(name) if name == "localhost" || names.iter().any(|known| **known == **name))
+    }
+
+    /// Whether it is a name or address of loopback, or the address that the request came to.
+    fn is_at(&self, local: IpAddr) -> bool {
+        match self {
+            Self::Address(address) => address.is_loopback() || address.to_canonical() == local.to_canonical(),
+            Self::Name(name) => name == "localhost",
+        }
+    }
 }
 
 fn shows(headers: &HeaderMap, token: &TokenHash) -> bool {
@@ -89,7 +125,9 @@ mod tests {
 
     #[test]
     fn only_this_machines_own_names_are_taken_for_it() {
-        let at = |hosts: &[&str], local: &str| names_us(&lines(&header::HOST, hosts), local.parse().unwrap());
+        let at = |hosts: &[&str], local: &str| {
+            host(&lines(&header::HOST, hosts)).is_some_and(|host| host.is_at(local.parse().unwrap()))
+        };
         for host in ["localhost", "LOCALHOST:9090", "127.0.0.1:9090", "[::1]:9090", "192.0.2.7:9090"] {
             assert!(at(&[host], "192.0.2.7"), "{host}");
         }
@@ -98,6 +136,22 @@ mod tests {
             assert!(!at(&[host], "192.0.2.7"), "{host}");
         }
         assert!(!at(&[], "127.0.0.1") && !at(&["localhost", "localhost"], "127.0.0.1"));
+    }
+
+    #[test]
+    fn without_a_token_any_address_passes_and_of_names_those_of_the_config() {
+        let known = [Arc::from("relay.internal")];
+        let passes = |hosts: &[&str]| {
+            let host = host(&lines(&header::HOST, hosts));
+            host.is_some_and(|host| host.is_address() || host.is_named(&known))
+        };
+        for host in ["127.0.0.1", "192.0.2.8:9090", "[2001:db8::1]:9090", "LocalHost:9090", "Relay.Internal:9090"] {
+            assert!(passes(&[host]), "{host}");
+        }
+        for host in ["evil.example", "relay.internal.evil.example", "x@127.0.0.1", "127.0.0.1.nip.io", ""] {
+            assert!(!passes(&[host]), "{host}");
+        }
+        assert!(!passes(&["127.0.0.1", "127.0.0.1"]) && !passes(&[]));
     }
 
     #[test]

@@ -115,6 +115,7 @@ fn server(raw: &RawServer, flags: &Flags, directories: Directories<'_>, report: 
     Server {
         listen,
         admin: read(admin, values::address, report).unwrap_or(default_admin),
+        admin_hosts: texts(&raw.admin_hosts, "server.admin_hosts", values::host, report),
         state_dir: state_dir(raw, flags, directories),
         public_url: read(public_url, PublicUrl::parse, report),
         trusted_proxies: texts(&raw.trusted_proxies, "server.trusted_proxies", cidr, report),

@@ -28,6 +28,8 @@ pub struct Server {
     pub listen: Listen,
     /// The listener for health and metrics.
     pub admin: SocketAddr,
+    /// Names under which it is asked, beside localhost and addresses.
+    pub admin_hosts: Vec<Arc<str>>,
     /// Where the relay keeps small files of its own; `None` for a directory that ends with the process.
     pub state_dir: Option<PathBuf>,
     /// The address under which the public listener is reached from outside.

@@ -73,6 +73,7 @@ pub(super) struct RawRows {
 pub(super) struct RawServer {
     pub(super) listen: Text,
     pub(super) admin: Text,
+    pub(super) admin_hosts: Texts,
     pub(super) public_url: Text,
     pub(super) state_dir: Text,
     pub(super) trusted_proxies: Texts,

@@ -5,6 +5,7 @@
 //! least one usable key or is closed, a [`Token`] has at least one hash of a token that is long enough.
 
 use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 
 use relay_schemes::{Material, Provider, Secret, SecretError};
@@ -17,6 +18,7 @@ use super::secret_ref::{SecretBytes, SecretRef, Surroundings};
 use super::values::Problem;
 use crate::agents::token::{MIN_TOKEN_BYTES, Token, TokenHash, Tokens};
 use crate::endpoint::{Allow, Endpoint};
+use crate::state::Others;
 use crate::verify::{Policy, Rule};
 
 /// Endpoints and tokens, with their secrets read. To be used only if `report` holds no error.
@@ -27,6 +29,11 @@ pub(super) fn resolve(
 ) -> (Vec<Arc<Endpoint>>, Tokens) {
     if let Some(tls) = &effective.tls {
         readable(tls, &effective.tls_place, report);
+    }
+    state_dir(effective.server.state_dir.as_deref(), report);
+    if let Some(path) = &effective.store.path {
+        let place = report.place("store.url", None);
+        doubt(path, &place, report);
     }
     let endpoints =
         effective.endpoints.iter().filter_map(|spec| endpoint(spec, around, report).map(Arc::new)).collect();
@@ -40,6 +47,26 @@ fn readable(tls: &TlsFiles, place: &Place, report: &mut Report<'_>) {
         if let Err(error) = File::open(path) {
             report.error(place, format!("cannot read {}: {error}", path.display()), "");
         }
+        doubt(path, place, report);
+    }
+}
+
+/// Warns of a file that is there and that others may change.
+fn doubt(path: &Path, place: &Place, report: &mut Report<'_>) {
+    if let Some((problem, help)) = Others::may_change(path).ok().and_then(|others| others.problem(path)) {
+        report.warn(place, problem, help);
+    }
+}
+
+/// What a start refuses, and what is only doubtful. A directory that is not there yet is made for the relay alone.
+fn state_dir(path: Option<&Path>, report: &mut Report<'_>) {
+    let Some((path, others)) = path.and_then(|path| Some((path, Others::may_change(path).ok()?))) else { return };
+    let Some((problem, help)) = others.problem(path) else { return };
+    let place = report.place("server.state_dir", None);
+    if others.is_refused() {
+        report.error(&place, problem, help);
+    } else {
+        report.warn(&place, problem, help);
     }
 }
 
@@ -225,6 +252,9 @@ fn secret(
             format!("{reference} ends with a line break, which is not taken as part of the secret"),
             "write it with `printf %s`",
         );
+    }
+    if let Some((problem, help)) = &secret.doubt {
+        report.warn(place, format!("{reference}: {problem}"), help.as_str());
     }
     Ok(secret)
 }

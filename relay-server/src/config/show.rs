@@ -33,6 +33,7 @@ pub struct Shown {
 struct ShownServer {
     listen: String,
     admin: String,
+    admin_hosts: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     state_dir: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -243,6 +244,7 @@ impl Shown {
             server: ShownServer {
                 listen: server.listen.to_string(),
                 admin: server.admin.to_string(),
+                admin_hosts: server.admin_hosts.iter().map(ToString::to_string).collect(),
                 state_dir: server.state_dir.as_ref().map(|path| path.display().to_string()),
                 public_url: server.public_url.as_ref().map(ToString::to_string),
                 trusted_proxies: server.trusted_proxies.iter().map(ToString::to_string).collect(),

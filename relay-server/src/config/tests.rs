@@ -35,6 +35,39 @@ fn a_good_config_loads_with_the_providers_deadline() {
 }
 
 #[test]
+fn what_others_may_change_is_refused_or_named() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = tempfile::tempdir().expect("a directory");
+    let put = |name: &str, text: &str, mode: u32| {
+        let path = directory.path().join(name);
+        fs::write(&path, text).expect("writes");
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("its mode");
+    };
+    let state = directory.path().join("state");
+    fs::create_dir(&state).expect("a directory");
+    let load = |mode: u32| {
+        fs::set_permissions(&state, fs::Permissions::from_mode(mode)).expect("its mode");
+        let source = Source { path: Some(directory.path().join("relay.toml")), flags: Flags::default() };
+        let config = source.load_with(&|_| None).map_err(|errors| errors.to_string())?;
+        Ok::<_, String>(config.warnings.iter().map(|warning| format!("{warning}\n")).collect::<String>())
+    };
+    let text = GOOD.replace("listen =", "state_dir = \"state\"\nlisten =").replace("env:SECRET", "file:secret");
+    put("relay.toml", &text, 0o600);
+    put("secret", "It's a Secret to Everybody", 0o600);
+    assert_eq!(load(0o700), Ok(String::new()));
+    for mode in [0o777, 0o1777, 0o702] {
+        let error = load(mode).expect_err("everybody may write there");
+        assert!(error.contains("server.state_dir: everybody on this machine may change"), "{error}");
+        assert!(error.contains("chmod go-w"), "{error}");
+    }
+    let warnings = load(0o770).expect("loads");
+    assert!(warnings.contains("server.state_dir: the group of"), "{warnings}");
+    put("secret", "It's a Secret to Everybody", 0o620);
+    let warnings = load(0o700).expect("loads");
+    assert!(warnings.contains("file:secret: the group of") && warnings.contains("chmod g-w"), "{warnings}");
+}
+
+#[test]
 fn what_is_shown_of_keeping_can_be_typed() {
     let keys = "mode = \"durable\"\nresign = \"never\"\norder = { key = \"json:/a\" }\ndedup_key = \"header:x-id\"\n\
         rate = \"600/min, burst 20\"\nconcurrency = 8\nupgrades = [\"example/2\"]\non_failure = \"pass\"\nmethods = [\"POST\"]\nack = { status = 202, body = \"{}\" }\n\

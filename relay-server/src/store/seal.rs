@@ -16,6 +16,7 @@ use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
 
 use super::StoreError;
+use crate::state::Others;
 
 const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 12;
@@ -43,7 +44,9 @@ impl SealKey {
         match fs::read(path) {
             Ok(bytes) => {
                 let bytes = Zeroizing::new(bytes);
-                let mode = fs::metadata(path).map_err(|error| wrong(&error))?.permissions().mode();
+                let metadata = fs::metadata(path).map_err(|error| wrong(&error))?;
+                Others::of(&metadata).refuse(path).map_err(|error| wrong(&error))?;
+                let mode = metadata.permissions().mode();
                 if mode & 0o077 != 0 {
                     return Err(wrong(
                         &"others can read it; run chmod 600 on it and change the secrets sealed with it",
