@@ -51,6 +51,9 @@ pub enum TargetError {
     /// The text has none of the known forms.
     #[error("{0:?} is not a target; write http://HOST:PORT/PATH, https://…, unix:/PATH or a port")]
     Form(String),
+    /// A host with letters outside ASCII.
+    #[error("a host's name is written in ASCII here; write it as {0}")]
+    NotAscii(String),
     /// A port outside 1 to 65535.
     #[error("{0:?} is not a port; ports are 1 to 65535")]
     Port(String),
@@ -166,7 +169,10 @@ impl fmt::Display for Target {
 }
 
 fn parse_url(text: &str) -> Result<Target, TargetError> {
-    let form = || TargetError::Form(text.to_owned());
+    let form = || match text.contains('@') {
+        true => TargetError::UserInfo,
+        false => TargetError::Form(text.to_owned()),
+    };
     let (scheme, rest) = text.split_once("://").ok_or_else(form)?;
     let tls = match scheme.to_ascii_lowercase().as_str() {
         "http" => false,
@@ -179,6 +185,9 @@ fn parse_url(text: &str) -> Result<Target, TargetError> {
     }
     if rest.contains('?') {
         return Err(TargetError::Query);
+    }
+    if let Some(ascii) = relay_schemes::ascii_host(text) {
+        return Err(TargetError::NotAscii(ascii));
     }
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     if authority.contains('@') {
@@ -263,7 +272,11 @@ mod tests {
 
     #[test]
     fn what_is_no_target_is_refused_with_a_reason() {
-        assert_eq!(refusal("http://me:secret@host/"), TargetError::UserInfo);
+        for text in ["http://me:secret@host/", "ftp://me:secret@host", "me:secret@host:80", "http:/me:secret@host"] {
+            assert_eq!(refusal(text), TargetError::UserInfo, "{text}");
+        }
+        assert_eq!(target("http://host/a@b").to_string(), "http://host/a@b");
+        assert_eq!(refusal("https://bücher.example/x"), TargetError::NotAscii("xn--bcher-kva.example".into()));
         assert_eq!(refusal("http://host/x?y=1"), TargetError::Query);
         assert_eq!(refusal("http://host/x#y"), TargetError::Fragment);
         assert_eq!(refusal("http://host?y"), TargetError::Query);

@@ -33,6 +33,8 @@ pub mod docs;
 pub mod explain;
 mod form;
 mod handshake;
+mod idn;
+mod invisible;
 mod json;
 mod jwt;
 mod key;
@@ -53,6 +55,8 @@ pub mod vectors;
 mod verify;
 
 pub use handshake::{Answering, Challenge, Handshake, Reply};
+pub use idn::ascii_host;
+pub use invisible::Invisible;
 pub use key::{KeyTag, Keys, Material, SecretError, SecretWarning};
 pub use layout::MAX_CANDIDATES;
 pub use locate::Locator;

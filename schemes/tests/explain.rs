@@ -222,7 +222,8 @@ fn a_doubled_header_also_when_a_proxy_joined_it() {
 fn a_secret_that_the_sender_reads_in_another_form() {
     let (github, scheme) = row("github");
     let base64 = "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-    let cases: [(&str, Vec<u8>, &str); 5] = [
+    let wide = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+    let cases: [(&str, Vec<u8>, &str); 11] = [
         (base64, BASE64.decode(base64.as_bytes()).expect("base64"), "base64 that is decoded first"),
         (SECRET, HEXLOWER.decode(SECRET.as_bytes()).expect("hex"), "hex that is decoded first"),
         ("whsec_abc", b"abc".to_vec(), "text without whsec_"),
@@ -232,6 +233,12 @@ fn a_secret_that_the_sender_reads_in_another_form() {
             "base64 after whsec_ that is decoded first",
         ),
         ("abc", b"abc\n".to_vec(), "text with a newline at its end"),
+        ("abc", "\u{feff}abc".into(), "text with a byte order mark before it"),
+        ("abc", "abc\u{a0}".into(), "text with a no-break space behind it"),
+        ("abc", "\u{200b}abc".into(), "text with a zero-width space before it"),
+        ("abc", wide("abc"), "text in UTF-16"),
+        ("abc", wide("\u{feff}abc"), "text in UTF-16 with a byte order mark"),
+        ("ab\u{200b}c", b"abc".to_vec(), "text without the invisible characters that stand in it here"),
     ];
     for (configured, used, form) in cases {
         // Signed under the key that the sender uses, whatever form that is: HMAC keys are bytes, and a

@@ -139,6 +139,24 @@ async fn a_stop_lets_what_is_in_flight_finish() {
 }
 
 #[tokio::test]
+async fn the_log_names_the_endpoint_that_a_request_just_misses_and_its_sender_is_not_told() {
+    let mut relay = relay(OPEN).await;
+    for target in ["//open/x", "/%2Fopen", "/open%2Fx", "/Open", "/OPEN/x?y=1", "/hooks/open", "/opne"] {
+        let answer = raw(
+            &relay.public,
+            format!("POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").as_bytes(),
+        )
+        .await;
+        assert!(answer.starts_with("HTTP/1.1 404 ") && !answer.contains("\"open\""), "{target}: {answer}");
+        let line = relay.log_line("just misses").await.unwrap_or_else(|error| panic!("{target}: {error}"));
+        let line: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!(line["fields"]["endpoint"], "open", "{target}");
+    }
+    let _ = raw(&relay.public, b"POST /nothing-like-it HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    assert!(!relay.log_so_far().contains("nothing-like-it"));
+}
+
+#[tokio::test]
 async fn the_admin_listener_says_whether_the_relay_is_ready() {
     let relay = relay(OPEN).await;
     for path in ["/livez", "/readyz"] {

@@ -35,6 +35,9 @@ pub enum ProxyError {
     /// It has none of the known forms.
     #[error("not a proxy's address; write http://HOST:PORT, https://…, socks5://…, socks5h://… or direct")]
     Form,
+    /// Its host has letters outside ASCII.
+    #[error("a host's name is written in ASCII here; write it as {0}")]
+    NotAscii(String),
     /// It has something behind the port.
     #[error("a proxy's address ends after its port")]
     Path,
@@ -53,6 +56,9 @@ impl FromStr for ProxyUrl {
 
     fn from_str(text: &str) -> Result<Self, ProxyError> {
         let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+        if let Some(ascii) = relay_schemes::ascii_host(&text) {
+            return Err(ProxyError::NotAscii(ascii));
+        }
         let uri: Uri = text.parse().map_err(|_| ProxyError::Form)?;
         let known = matches!(uri.scheme_str(), Some("http" | "https" | "socks5" | "socks5h"));
         let authority = uri.authority().filter(|authority| known && !authority.host().is_empty());
@@ -116,6 +122,8 @@ mod tests {
             assert_eq!(error, ProxyError::Form, "{typed}");
             assert!(!error.to_string().contains("s3cret"));
         }
+        let not_ascii = Err(ProxyError::NotAscii("xn--bcher-kva.example".to_owned()));
+        assert_eq!("http://me:s3cret@bücher.example:1".parse::<Proxy>(), not_ascii);
         assert_eq!("http://proxy/x".parse::<Proxy>(), Err(ProxyError::Path));
     }
 }

@@ -21,6 +21,9 @@ pub enum RelayUrlError {
     /// The text has none of the known forms.
     #[error("{0:?} is not a relay address; write https://HOST")]
     Form(String),
+    /// A host with letters outside ASCII.
+    #[error("a host's name is written in ASCII here; write it as {0}")]
+    NotAscii(String),
     /// Plain HTTP to another machine.
     #[error("plain http to {0} would show the token to the network; write https://{0}, plain is for this machine only")]
     Plain(String),
@@ -68,6 +71,13 @@ impl FromStr for RelayUrl {
     type Err = RelayUrlError;
 
     fn from_str(text: &str) -> Result<Self, RelayUrlError> {
+        // Checked before anything is quoted in an error: what stands before an @ may be a secret.
+        if text.contains('@') {
+            return Err(RelayUrlError::UserInfo);
+        }
+        if let Some(ascii) = relay_schemes::ascii_host(text) {
+            return Err(RelayUrlError::NotAscii(ascii));
+        }
         let form = || RelayUrlError::Form(text.to_owned());
         let (scheme, rest) = text.split_once("://").unwrap_or(("https", text));
         let tls = match scheme.to_ascii_lowercase().as_str() {
@@ -76,10 +86,6 @@ impl FromStr for RelayUrl {
             _ => return Err(form()),
         };
         let authority = rest.strip_suffix('/').unwrap_or(rest);
-        // Checked before anything is quoted in an error: what stands before an @ may be a secret.
-        if authority.contains('@') {
-            return Err(RelayUrlError::UserInfo);
-        }
         if authority.contains(['/', '?', '#']) {
             return Err(RelayUrlError::Path);
         }
@@ -148,7 +154,12 @@ mod tests {
 
     #[test]
     fn the_rest_is_refused() {
-        assert_eq!("https://me:pw@h".parse::<RelayUrl>(), Err(RelayUrlError::UserInfo));
+        for text in ["https://me:pw@h", "ftp://me:pw@h", "https:/me:pw@h", "me:pw@h", "https://me:p/w@h"] {
+            assert_eq!(text.parse::<RelayUrl>(), Err(RelayUrlError::UserInfo), "{text}");
+        }
+        let not_ascii = Err(RelayUrlError::NotAscii("xn--bcher-kva.example".to_owned()));
+        assert_eq!("https://bücher.example:8443".parse::<RelayUrl>(), not_ascii);
+        assert_eq!(printed("https://xn--bcher-kva.example"), "https://xn--bcher-kva.example");
         assert_eq!("https://h/github".parse::<RelayUrl>(), Err(RelayUrlError::Path));
         assert_eq!("https://h?x".parse::<RelayUrl>(), Err(RelayUrlError::Path));
         for text in ["", "ftp://h", "https://", "https://h:0", "https://h:x", "a b"] {

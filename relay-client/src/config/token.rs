@@ -12,6 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use relay_schemes::Invisible;
 use zeroize::Zeroizing;
 
 use super::{RelayUrl, login::Login};
@@ -28,6 +29,13 @@ pub struct Token(Zeroizing<String>);
 pub enum TokenSource {
     /// In a file of its own, with or without a line end.
     File(PathBuf),
+    /// In a file that a config file of the current folder names: nowhere but inside that folder.
+    Within {
+        /// The file.
+        path: PathBuf,
+        /// The folder.
+        folder: PathBuf,
+    },
     /// In an environment variable.
     Env(String),
     /// Already read, from standard input.
@@ -61,8 +69,11 @@ pub enum TokenError {
         /// The file, variable or stream.
         origin: String,
         /// What is wrong with it, without showing it.
-        reason: &'static str,
+        reason: String,
     },
+    /// A config file that nobody named refers to a file of somebody else's folder.
+    #[error("{0} lies outside the folder of the config file that names it; name that file with --config if it may")]
+    Outside(String),
     /// A reference in a config file has an unknown form.
     #[error("a token is not written here; write \"file:PATH\" or \"env:NAME\"")]
     Reference,
@@ -76,6 +87,9 @@ impl Token {
     }
 
     pub(super) fn checked(text: &str, origin: &str) -> Result<Self, TokenError> {
+        if let Some(what) = Invisible::of(text.as_bytes()) {
+            return Err(TokenError::Malformed { origin: origin.to_owned(), reason: what.to_string() });
+        }
         let token = text.trim();
         let reason = if token.is_empty() {
             "it is empty"
@@ -86,7 +100,7 @@ impl Token {
         } else {
             return Ok(Self(Zeroizing::new(token.to_owned())));
         };
-        Err(TokenError::Malformed { origin: origin.to_owned(), reason })
+        Err(TokenError::Malformed { origin: origin.to_owned(), reason: reason.to_owned() })
     }
 }
 
@@ -103,6 +117,15 @@ impl TokenSource {
             Some(("file", path)) if !path.is_empty() => Ok(Self::File(super::find::expand(path, base, home))),
             Some(("env", name)) if !name.is_empty() => Ok(Self::Env(name.to_owned())),
             _ => Err(TokenError::Reference),
+        }
+    }
+
+    /// The same source, for a config file of `folder` that may be somebody else's.
+    #[must_use]
+    pub fn confined(self, folder: &Path) -> Self {
+        match self {
+            Self::File(path) => Self::Within { path, folder: folder.to_owned() },
+            other => other,
         }
     }
 
@@ -127,6 +150,7 @@ impl TokenSource {
                 Token::checked(&text, &origin)
             }
             Self::File(path) => read_file(path),
+            Self::Within { path, folder } => read_file(&inside(path, folder)?),
             Self::Login { path, relay } => {
                 let unreadable = |reason| TokenError::Unreadable { origin: path.display().to_string(), reason };
                 match Login::read(path) {
@@ -143,7 +167,7 @@ impl TokenSource {
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         match self {
-            Self::File(path) | Self::Login { path, .. } => Some(path),
+            Self::File(path) | Self::Within { path, .. } | Self::Login { path, .. } => Some(path),
             Self::Env(_) | Self::Given(_) => None,
         }
     }
@@ -152,7 +176,7 @@ impl TokenSource {
 impl fmt::Display for TokenSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(path) => write!(f, "file:{}", path.display()),
+            Self::File(path) | Self::Within { path, .. } => write!(f, "file:{}", path.display()),
             Self::Env(name) => write!(f, "env:{name}"),
             Self::Given(_) => f.write_str("standard input"),
             Self::Login { path, .. } => write!(f, "login:{}", path.display()),
@@ -160,12 +184,21 @@ impl fmt::Display for TokenSource {
     }
 }
 
+/// Where a path really leads, if that is inside the folder. Links are resolved at each reading, since they change.
+fn inside(path: &Path, folder: &Path) -> Result<PathBuf, TokenError> {
+    let folder = std::fs::canonicalize(folder).map_err(|error| unreadable(folder, &error))?;
+    let real = std::fs::canonicalize(path).map_err(|error| unreadable(path, &error))?;
+    if real.starts_with(&folder) { Ok(real) } else { Err(TokenError::Outside(path.display().to_string())) }
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> TokenError {
+    TokenError::Unreadable { origin: path.display().to_string(), reason: crate::reason::of_io(error) }
+}
+
 fn read_file(path: &Path) -> Result<Token, TokenError> {
     let origin = path.display().to_string();
-    let unreadable =
-        |error: &std::io::Error| TokenError::Unreadable { origin: origin.clone(), reason: crate::reason::of_io(error) };
-    let file = std::fs::File::open(path).map_err(|error| unreadable(&error))?;
-    if is_world_readable(&file).map_err(|error| unreadable(&error))? {
+    let file = std::fs::File::open(path).map_err(|error| unreadable(path, &error))?;
+    if is_world_readable(&file).map_err(|error| unreadable(path, &error))? {
         return Err(TokenError::WorldReadable(origin));
     }
     read_bounded(file, &origin)
@@ -186,12 +219,16 @@ pub(super) fn is_world_readable(_: &std::fs::File) -> std::io::Result<bool> {
 
 fn read_bounded(reader: impl Read, origin: &str) -> Result<Token, TokenError> {
     // Room for one byte too many and a line end, so that growth never leaves a copy behind.
-    let mut text = Zeroizing::new(String::with_capacity(MAX_TOKEN_BYTES + 16));
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_TOKEN_BYTES + 16));
     reader
         .take(MAX_TOKEN_BYTES as u64 + 8)
-        .read_to_string(&mut text)
+        .read_to_end(&mut bytes)
         .map_err(|error| TokenError::Unreadable { origin: origin.to_owned(), reason: crate::reason::of_io(&error) })?;
-    Token::checked(&text, origin)
+    let text = std::str::from_utf8(&bytes).map_err(|_| {
+        let reason = Invisible::of(&bytes).map_or_else(|| "it is no text".to_owned(), |what| what.to_string());
+        TokenError::Malformed { origin: origin.to_owned(), reason }
+    })?;
+    Token::checked(text, origin)
 }
 
 #[cfg(test)]
@@ -208,6 +245,20 @@ mod tests {
         }
         let error = TokenSource::from_reader(&b"s3cret token"[..]).unwrap_err();
         assert_eq!(error.to_string(), "standard input holds no token: it has spaces or bytes outside ASCII");
+    }
+
+    #[test]
+    fn what_nobody_sees_in_a_token_is_named() {
+        for (bytes, words) in [
+            (&b"\xef\xbb\xbfrt_token\n"[..], "byte order mark"),
+            (b"\xff\xfer\0t\0_\0", "UTF-16"),
+            ("rt_token\u{a0}".as_bytes(), "no-break or zero-width space"),
+            ("rt_to\u{200b}ken".as_bytes(), "no-break or zero-width space"),
+            (b"rt_\x80", "no text"),
+        ] {
+            let error = TokenSource::from_reader(bytes).unwrap_err().to_string();
+            assert!(error.contains(words) && !error.contains("rt_"), "{error}");
+        }
     }
 
     #[test]
@@ -232,6 +283,37 @@ mod tests {
         let path = file.path().display();
         let expected = format!("{path} can be read by everyone on this machine; run: chmod 600 {path}");
         assert_eq!(source.read().unwrap_err().to_string(), expected);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_confined_reference_stays_in_its_folder_wherever_links_lead() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("cloned");
+        std::fs::create_dir_all(folder.join("deep")).unwrap();
+        for path in [place.path().join("mine"), folder.join("deep/token")] {
+            std::fs::write(&path, "secret\n").unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        std::os::unix::fs::symlink("../mine", folder.join("link")).unwrap();
+        std::os::unix::fs::symlink("..", folder.join("up")).unwrap();
+        let mine = place.path().join("mine");
+        let read = |reference: &str| {
+            TokenSource::from_reference(reference, &folder, Some(place.path())).unwrap().confined(&folder).read()
+        };
+        assert_eq!(read("file:deep/token").unwrap().reveal(), "secret");
+        assert_eq!(read("file:deep/../deep/token").unwrap().reveal(), "secret");
+        for outside in ["file:link", "file:up/mine", "file:../mine", "file:~/mine", &format!("file:{}", mine.display())]
+        {
+            assert!(matches!(read(outside), Err(TokenError::Outside(_))), "{outside}");
+        }
+        // A link that is laid after the file was read the first time.
+        let source = TokenSource::from_reference("file:deep/token", &folder, None).unwrap().confined(&folder);
+        assert!(source.read().is_ok());
+        std::fs::remove_file(folder.join("deep/token")).unwrap();
+        std::os::unix::fs::symlink("../../mine", folder.join("deep/token")).unwrap();
+        assert!(matches!(source.read(), Err(TokenError::Outside(_))));
     }
 
     #[test]

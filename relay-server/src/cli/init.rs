@@ -9,8 +9,8 @@ use anyhow::{Context, anyhow, bail};
 use data_encoding::{BASE64, HEXLOWER};
 use uuid::Uuid;
 
-use super::Failure;
-use crate::{agents::token::AgentToken, endpoint::EndpointName};
+use super::{Failure, print};
+use crate::{agents::token::AgentToken, config::PublicUrl, endpoint::EndpointName};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Init {
@@ -28,9 +28,10 @@ pub(super) struct Init {
     force: bool,
 }
 
-#[expect(clippy::print_stdout, reason = "results go to standard output")]
 pub(super) fn run(arguments: &Init) -> Result<(), Failure> {
-    let url = arguments.public_url.trim_end_matches('/');
+    let url = PublicUrl::parse(&arguments.public_url)
+        .map_err(|(message, help)| Failure::Usage(format!("--public-url: {message}; {help}")))?;
+    let url = url.as_str();
     let token = AgentToken::generate().map_err(|error| anyhow!("no randomness: {error}"))?;
     let mut config = format!(
         "version = 1\n\n[server]\nlisten = \"0.0.0.0:8080\"   # public: senders and agents\n\
@@ -89,12 +90,13 @@ pub(super) fn run(arguments: &Init) -> Result<(), Failure> {
         write(&arguments.dir.join(name), text)?;
     }
     let dir = arguments.dir.display();
-    println!("wrote {dir}/relay.toml and {} files of mode 0600 beside it", files.len() - 1);
-    print!("{say}");
-    println!("\nrun the relay  relay-server serve --config {dir}/relay.toml");
     let endpoint = first.unwrap_or_default();
-    println!("run the agent  relay-client listen 3000 {endpoint} --relay {url} --token-file {dir}/agent.token");
-    Ok(())
+    print::text(&format!(
+        "wrote {dir}/relay.toml and {} files of mode 0600 beside it\n{say}\n\
+         run the relay  relay-server serve --config {dir}/relay.toml\n\
+         run the agent  relay-client listen 3000 {endpoint} --relay {url} --token-file {dir}/agent.token\n",
+        files.len() - 1
+    ))
 }
 
 /// A new secret in the provider's form; `None` if only the provider can make it.

@@ -3,7 +3,8 @@
 //!
 //! The config holds references only, so that it can be shown, copied and put under version control. Nothing here
 //! knows what a secret is for. Invariants: a text that is not a reference is never repeated in an error, since it may
-//! be the secret itself; a secret is read whole, is bounded, is not empty, and is wiped when it is dropped.
+//! be the secret itself; a secret is read whole, is bounded, is not empty, has nothing invisible in it, and is wiped when
+//! it is dropped.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -12,9 +13,11 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use relay_schemes::Invisible;
 use zeroize::Zeroizing;
 
 use super::values::Problem;
+use crate::state::Others;
 
 /// Largest secret, in bytes. Keys in PEM are a few KiB.
 pub const MAX_SECRET_BYTES: u64 = 64 * 1024;
@@ -81,25 +84,33 @@ pub(super) const fn nothing_sealed(_: &str) -> Option<Zeroizing<Vec<u8>>> {
     None
 }
 
-/// A secret's bytes, and whether a line break at its end was taken off.
+/// A secret's bytes, and what is worth knowing about where they came from.
 pub(super) struct SecretBytes {
     pub(super) bytes: Zeroizing<Vec<u8>>,
+    /// Whether a line break at its end was taken off.
     pub(super) line_break_removed: bool,
+    /// That others may change its file.
+    pub(super) doubt: Option<Problem>,
 }
 
 impl SecretRef {
     /// Reads the secret.
     pub(super) fn read(&self, around: &Surroundings<'_>) -> Result<SecretBytes, Problem> {
+        let mut doubt = None;
         let (bytes, from_file) = match self {
             Self::Env(name) => (read_env(name, around)?, false),
-            Self::File(path) => (self.read_file(&around.path(path), true)?, true),
+            Self::File(path) => {
+                let (bytes, others) = self.read_file(&around.path(path), true)?;
+                doubt = others;
+                (bytes, true)
+            }
             Self::Credential(name) => {
                 let help = "systemd sets it for a unit with LoadCredential=";
                 let directory = (around.var)("CREDENTIALS_DIRECTORY");
                 let directory =
                     directory.ok_or_else(|| (format!("{self}: CREDENTIALS_DIRECTORY is not set"), help.to_owned()))?;
                 // systemd itself keeps that directory closed to others.
-                (self.read_file(&Path::new(&directory).join(name), false)?, true)
+                (self.read_file(&Path::new(&directory).join(name), false)?.0, true)
             }
             Self::Sealed(name) => {
                 let help =
@@ -108,7 +119,7 @@ impl SecretRef {
                 (opened.ok_or_else(|| (format!("{self} cannot be opened in the store"), help.to_owned()))?, false)
             }
         };
-        let mut secret = SecretBytes { bytes, line_break_removed: false };
+        let mut secret = SecretBytes { bytes, line_break_removed: false, doubt };
         if from_file && secret.bytes.last() == Some(&b'\n') {
             secret.bytes.pop();
             secret.bytes.pop_if(|byte| *byte == b'\r');
@@ -117,10 +128,15 @@ impl SecretRef {
         if secret.bytes.is_empty() {
             return Err((format!("{self} is empty"), "put the secret there".to_owned()));
         }
-        Ok(secret)
+        // What is sealed was looked at when it was given.
+        match Invisible::of(&secret.bytes).filter(|_| !matches!(self, Self::Sealed(_))) {
+            Some(what) => Err((format!("{self}: {what}"), String::new())),
+            None => Ok(secret),
+        }
     }
 
-    fn read_file(&self, path: &Path, check_mode: bool) -> Result<Zeroizing<Vec<u8>>, Problem> {
+    /// The bytes, and that others may change them.
+    fn read_file(&self, path: &Path, check_mode: bool) -> Result<(Zeroizing<Vec<u8>>, Option<Problem>), Problem> {
         let failed = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound => {
                 (format!("{self}: {} does not exist", path.display()), "write the secret into it, mode 0600".to_owned())
@@ -149,7 +165,7 @@ impl SecretRef {
                 "this is not a secret's file".to_owned(),
             ));
         }
-        Ok(bytes)
+        Ok((bytes, Others::of(&metadata).problem(path)))
     }
 }
 
@@ -264,6 +280,9 @@ mod tests {
         place.write("empty", b"", 0o600);
         place.write("line", b"\n", 0o600);
         place.write("large", &vec![b'x'; 64 * 1024 + 1], 0o600);
+        place.write("mark", b"\xef\xbb\xbfhunter2\n", 0o600);
+        place.write("wide", b"\xff\xfeh\0u\0n\0t\0\r\0\n\0", 0o600);
+        place.write("space", "hunter2\u{a0}".as_bytes(), 0o600);
         for (reference, why) in [
             ("env:UNSET", "env:UNSET: this variable is not set; set UNSET for the relay's process"),
             ("env:EMPTY", "env:EMPTY is empty; put the secret there"),
@@ -271,6 +290,16 @@ mod tests {
             ("file:open", "file:open: every user of this machine may read DIR/open; chmod 600 DIR/open"),
             ("file:empty", "file:empty is empty; put the secret there"),
             ("file:line", "file:line is empty; put the secret there"),
+            (
+                "file:mark",
+                "file:mark: it begins with a byte order mark, which an editor put there; save it as UTF-8 without one; ",
+            ),
+            ("cred:wide", "cred:wide: it is in UTF-16; save it as UTF-8; "),
+            (
+                "file:space",
+                "file:space: it has a no-break or zero-width space in it, which a page or a chat put there; copy or \
+                 type it again; ",
+            ),
             ("file:large", "file:large: DIR/large is larger than 64 KiB; this is not a secret's file"),
             ("file:.", "file:.: DIR/. is a directory; "),
         ] {

@@ -11,6 +11,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use http::Uri;
 use jiff::{SignedDuration, Span, SpanRelativeTo};
+use relay_proto::printable::without_password;
+use relay_schemes::ascii_host;
 
 use super::effective::Listen;
 
@@ -59,7 +61,10 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, Problem> {
         return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     }
     text.parse().map_err(|_| {
-        problem(format!("\"{text}\" is not an address and a port"), "write it like \"0.0.0.0:8080\" or \"[::]:8080\"")
+        problem(
+            format!("\"{}\" is not an address and a port", without_password(text)),
+            "write it like \"0.0.0.0:8080\" or \"[::]:8080\"",
+        )
     })
 }
 
@@ -79,8 +84,12 @@ pub(super) fn host(text: &str) -> Result<Arc<str>, Problem> {
         let inner = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         inner && (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-')
     };
+    if let Some(ascii) = ascii_host(text) {
+        let help = format!("write it as DNS knows it: \"{ascii}\"");
+        return Err((format!("\"{}\" has letters outside ASCII", without_password(text)), help));
+    }
     if text.len() > 253 || !text.split('.').all(label) {
-        return Err(problem(format!("\"{text}\" is not a host name"), help));
+        return Err(problem(format!("\"{}\" is not a host name", without_password(text)), help));
     }
     Ok(Arc::from(text.to_ascii_lowercase()))
 }
@@ -90,8 +99,15 @@ pub(super) fn host(text: &str) -> Result<Arc<str>, Problem> {
 pub struct PublicUrl(Arc<str>);
 
 impl PublicUrl {
-    pub(super) fn parse(text: &str) -> Result<Self, Problem> {
-        let wrong = |why: &str| problem(format!("\"{text}\" {why}"), "write it like \"https://hooks.example.com\"");
+    /// Reads it. The error is what is wrong with it, and what to write instead.
+    pub fn parse(text: &str) -> Result<Self, (String, String)> {
+        let wrong = |why: &str| {
+            problem(format!("\"{}\" {why}", without_password(text)), "write it like \"https://hooks.example.com\"")
+        };
+        if let Some(ascii) = ascii_host(text) {
+            let help = format!("write its host as DNS knows it: \"{ascii}\"");
+            return Err((wrong("has letters outside ASCII").0, help));
+        }
         let uri: Uri = text.parse().map_err(|_| wrong("is not a URL"))?;
         let (Some(scheme @ ("http" | "https")), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
             return Err(wrong("is not an http or https URL"));
@@ -175,6 +191,8 @@ mod tests {
     #[test]
     fn hosts_are_names_in_lower_case() {
         assert_eq!(host("Hook.Test").as_deref(), Ok("hook.test"));
+        assert_eq!(host("xn--bcher-kva.example").as_deref(), Ok("xn--bcher-kva.example"));
+        assert!(host("Bücher.example").unwrap_err().1.contains("xn--bcher-kva.example"));
         for bad in ["", "a..b", "a.b.", "-a.b", "a_b", "a:80", "https://a", "a/b", "ä.de", &"a".repeat(64)] {
             assert!(host(bad).is_err(), "{bad:?}");
         }
@@ -185,8 +203,13 @@ mod tests {
         let url = PublicUrl::parse("https://Hooks.Example.com/").unwrap();
         assert_eq!((url.as_str(), &*url.for_agents()), ("https://hooks.example.com", "wss://hooks.example.com"));
         assert_eq!(PublicUrl::parse("http://127.0.0.1:8080").unwrap().for_agents(), "ws://127.0.0.1:8080");
-        for bad in ["", "hooks.example.com", "ftp://a", "https://a/b", "https://a?b", "https://u:p@a", "https://"] {
+        for bad in ["", "hooks.example.com", "ftp://a", "https://a/b", "https://a?b", "https://"] {
             assert!(PublicUrl::parse(bad).is_err(), "{bad:?}");
+        }
+        assert!(PublicUrl::parse("https://bücher.example").unwrap_err().1.contains("xn--bcher-kva.example"));
+        for bad in ["https://u:s3cret@a", "ftp://u:s3cret@a", "u:s3cret@a"] {
+            let said = [PublicUrl::parse(bad).unwrap_err().0, address(bad).unwrap_err().0, host(bad).unwrap_err().0];
+            assert!(!said.concat().contains("s3cret"), "{said:?}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Secrets that come with a new endpoint, and the references that stand for them in its row.
 
+use relay_schemes::Invisible;
 use toml::{Table, Value};
 use zeroize::Zeroizing;
 
@@ -30,6 +31,9 @@ pub(super) fn seal_into(row: &mut Table, endpoint: &str, secrets: Vec<Zeroizing<
     let malformed = |why: &str| Refused::Malformed(why.to_owned());
     if secrets.len() > MAX_SECRETS || secrets.iter().any(|secret| secret.is_empty()) {
         return Err(malformed("give one secret or a few, and none that is empty"));
+    }
+    if let Some(what) = secrets.iter().find_map(|secret| Invisible::of(secret.as_bytes())) {
+        return Err(Refused::Malformed(format!("a secret cannot be used: {what}")));
     }
     let Some(verify) = row.get_mut("verify").and_then(Value::as_table_mut) else {
         return Err(malformed("secrets are for a verify rule with a provider"));

@@ -1,7 +1,7 @@
 //! Mistakes with the secret: another of the owner's, or the same in another form.
 
 use super::{Finding, Trial, ageless};
-use crate::{Material, Secret, key::SecretForm};
+use crate::{Material, Secret, invisible::dressed, key::SecretForm};
 
 /// Most secrets that are tried.
 const MAX_SECRETS: usize = 16;
@@ -55,6 +55,14 @@ pub(super) fn other_form(it: &mut Trial<'_>, others: &[(&str, &Secret)]) -> Opti
             }
             let Ok(keys) = scheme.keys_from(&with(it.material, &Secret::new(text))) else { continue };
             if it.passes(&scheme, &ageless(keys), it.request) {
+                return Some(Finding::SecretForm { name: name.clone(), form: how });
+            }
+        }
+    }
+    for (name, secret) in &all {
+        for (text, how) in dressed(secret.expose().trim_ascii()) {
+            let Ok(keys) = it.scheme.keys_from(&with(it.material, &Secret::new(text.to_vec()))) else { continue };
+            if it.passes(it.scheme, &ageless(keys), it.request) {
                 return Some(Finding::SecretForm { name: name.clone(), form: how });
             }
         }

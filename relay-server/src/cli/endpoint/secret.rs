@@ -4,6 +4,7 @@ use std::io::Read as _;
 
 use anyhow::{Context, anyhow};
 use data_encoding::{BASE64, HEXLOWER};
+use relay_schemes::Invisible;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -81,6 +82,9 @@ pub(super) fn read(file: &str) -> Result<Zeroizing<String>, Failure> {
     };
     if bytes.is_empty() || bytes.len() as u64 > MAX_SECRET_BYTES {
         return Err(Failure::Usage("--secret-file: it is empty, or larger than 64 KiB".to_owned()));
+    }
+    if let Some(what) = Invisible::of(&bytes) {
+        return Err(Failure::Usage(format!("--secret-file: {what}")));
     }
     match std::str::from_utf8(&bytes) {
         Ok(text) => Ok(Zeroizing::new(text.to_owned())),

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use relay_proto::printable::without_password;
 use relay_schemes::{Material, Provider, SecretError};
 use toml::Spanned;
 
@@ -130,7 +131,7 @@ fn options(raw: &RawSigned, key: &str, provider: &Provider, place: &Place, repor
     VerifyOptions {
         enforce,
         tolerance,
-        public_url: raw.public_url.as_ref().map(|url| url.get_ref().clone()),
+        public_url: raw.public_url.as_ref().and_then(|url| no_password(url, &format!("{key}.public_url"), report)),
         settings,
         jwks: key_set(&raw.jwks, &format!("{key}.jwks"), report),
         named_keys: raw
@@ -148,10 +149,22 @@ fn options(raw: &RawSigned, key: &str, provider: &Provider, place: &Place, repor
     }
 }
 
+/// An address that names nobody, since it is shown and logged.
+fn no_password(text: &Spanned<String>, key: &str, report: &mut Report<'_>) -> Option<String> {
+    let authority = text.get_ref().split("://").nth(1).and_then(|rest| rest.split(['/', '?', '#']).next());
+    if authority.is_some_and(|authority| authority.contains('@')) {
+        let place = report.place(key, Some(text.span()));
+        let message = format!("\"{}\" holds a user name", without_password(text.get_ref()));
+        report.error(&place, message, "leave out what stands before the @");
+        return None;
+    }
+    Some(text.get_ref().clone())
+}
+
 fn key_set(text: &Text, key: &str, report: &mut Report<'_>) -> Option<KeySet> {
     let text = text.as_ref()?;
     if text.get_ref().starts_with("https://") {
-        return Some(KeySet::Url(text.get_ref().clone()));
+        return no_password(text, key, report).map(KeySet::Url);
     }
     reference(text, key, report).map(|(reference, place)| KeySet::Kept(reference, place))
 }
