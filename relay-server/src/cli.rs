@@ -298,7 +298,7 @@ fn serve(arguments: Serve) -> Result<(), Failure> {
         started.warnings.iter().for_each(warn);
         tracing::info!(public = %started.public, admin = %started.admin, "listening");
         if let Some(dev) = &dev {
-            say(&dev_banner(started.public, dev, &config.endpoints), 0);
+            say(&dev_banner(started.public, config.tls.is_some(), dev, &config.endpoints), 0);
             say(&admin_banner(started), 0);
         }
     });

@@ -307,7 +307,7 @@ async fn a_clash_of_names_is_an_error_that_names_both() {
     relay.set_config(&good.replace("name = \"open\"", "name = \"made\"")).expect("writes");
     relay.reload().await.expect("a signal");
     let line = relay.log_line("was not taken over").await.expect("it says so");
-    assert!(line.contains("api: endpoint.made: there is already") && line.contains("relay.toml:5"), "{line}");
+    assert!(line.contains("api: endpoint.made: there is already") && line.contains("relay.toml:6"), "{line}");
     assert_eq!(send(&relay.public, request("POST", "/open", &[], "")).await.expect("answers").status(), 503);
     relay.terminate().await.expect("a signal");
     assert!(relay.ended().await.expect("ends"));
@@ -336,7 +336,7 @@ async fn included_files_add_their_rows_and_are_named_by_their_mistakes() {
     assert_eq!(send(&relay.public, request("POST", "/a", &[], "")).await.expect("answers").status(), 503);
     for (text, says) in [
         ("[[endpoint]]\nname = \"b\"\n\n\nverify = \"nobody\"\n", "b.toml:5: endpoint.b.verify"),
-        ("[[endpoint]]\nname = \"open\"\nverify = \"none\"\n", "relay.toml:6"),
+        ("[[endpoint]]\nname = \"open\"\nverify = \"none\"\n", "relay.toml:7"),
         ("version = 1\n", "b.toml:1: version: unknown key"),
         ("\n[[endpoint]]\nnme = \"b\"\n", "b.toml:3: endpoint.nme: unknown key"),
     ] {

@@ -110,7 +110,7 @@ pub(super) fn announce(welcome: &Welcome, plan: &Plan, table: &Table, reporter: 
                 }
                 ready.push(ReadyEndpoint {
                     name: endpoint,
-                    public_url: answer.url.clone(),
+                    public_url: plan.relay.endpoint_url(&answer.url),
                     target: table.named(name).map(|endpoint| endpoint.targets()).unwrap_or_default(),
                     standing,
                 });

@@ -9,6 +9,8 @@ use std::{
     path::Path,
 };
 
+use relay_proto::printable::escaped;
+
 use super::{Failure, args::ReachArgs, misc, settings};
 use crate::config::{
     agreement::{Agreement, Agreements},
@@ -22,7 +24,7 @@ const MAX_ANSWER_BYTES: u64 = 256;
 /// Refuses a file that decides where a token goes without having been agreed to.
 pub(super) fn require(args: &ReachArgs, file: &ConfigFile, places: &Places) -> Result<(), Failure> {
     let Some(agreement) = missing(args, file, places)? else { return Ok(()) };
-    let path = file.path.display();
+    let path = shown(file);
     let named = format!("name it with --config {path}");
     let remedy = match places.agreements() {
         Some(_) => format!("if that is right, run relay-client config allow, or {named}"),
@@ -44,7 +46,7 @@ pub(super) fn ask(args: &ReachArgs, places: &Places) -> Result<(), Failure> {
     let decides = described(&agreement, "\n", "  ");
     misc::tell(&format!(
         "{} was only found in this folder, and says where the token goes:\n{decides}\nUse it? [y/N] ",
-        file.path.display()
+        shown(&file)
     ));
     let mut answer = String::new();
     let read = io::Read::take(io::stdin().lock(), MAX_ANSWER_BYTES).read_line(&mut answer);
@@ -123,6 +125,11 @@ fn keep(file: &ConfigFile, agreement: Agreement, agreements: std::path::PathBuf)
         return Err(Failure::Usage(format!("{}: token: {error}", file.path.display())));
     }
     Agreements::new(agreements).add(agreement).map_err(Failure::Failed)
+}
+
+/// The file's path, on one line whatever is in it: whoever made the folder chose its name.
+fn shown(file: &ConfigFile) -> String {
+    escaped(&file.path.display().to_string()).into_owned()
 }
 
 fn described(agreement: &Agreement, between: &str, before: &str) -> String {

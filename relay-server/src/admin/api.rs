@@ -14,6 +14,7 @@ use axum::{
 };
 use data_encoding::BASE64;
 use jiff::Timestamp;
+use relay_proto::printable;
 use relay_schemes::explain::Finding;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -56,7 +57,8 @@ pub(super) fn error(status: StatusCode, code: &str, message: &str) -> Response {
 
 pub(super) fn answer(status: StatusCode, value: &Value) -> Response {
     let content_type = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
-    (status, content_type, format!("{value}\n")).into_response()
+    // Whoever asks with curl has it on a terminal.
+    (status, content_type, format!("{}\n", printable::lines(&value.to_string()))).into_response()
 }
 
 #[derive(Deserialize)]

@@ -12,14 +12,15 @@ use crate::endpoint::Endpoint;
 
 /// Where to send webhooks and how to start the agent, as a block of lines for standard error.
 #[must_use]
-pub fn dev_banner(listen: SocketAddr, dev: &Dev, endpoints: &[Arc<Endpoint>]) -> String {
+pub fn dev_banner(listen: SocketAddr, tls: bool, dev: &Dev, endpoints: &[Arc<Endpoint>]) -> String {
+    let (scheme, for_agents) = if tls { ("https", "wss") } else { ("http", "ws") };
     let mut text = String::from("This relay is for trying things out: loopback only, and its token ends with it.\n");
     for endpoint in endpoints {
         let _ = write!(
             text,
-            "\nSend webhooks to:\n  http://{listen}/{name}\n\
+            "\nSend webhooks to:\n  {scheme}://{listen}/{name}\n\
              Start the agent, with your handler's port in place of 3000:\n  \
-             RELAY_TOKEN={token} relay-client listen 3000 {name} --relay ws://{listen}\n",
+             RELAY_TOKEN={token} relay-client listen 3000 {name} --relay {for_agents}://{listen}\n",
             name = endpoint.name,
             token = dev.token.expose(),
         );

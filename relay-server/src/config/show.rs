@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 
+use relay_proto::printable::without_password;
 use serde::Serialize;
 
 use super::effective::{Effective, EndpointSpec, KeySet, TokenSpec, VerifyOptions, VerifySpec};
@@ -375,7 +376,8 @@ fn signed(provider: &str, secrets: &[(SecretRef, Place)], options: &VerifyOption
         secrets: references(secrets),
         enforce: options.enforce,
         tolerance: options.tolerance.map(show_duration),
-        public_url: options.public_url.clone(),
+        // A provider may sign for an address with a password in it, which is nobody's to see.
+        public_url: options.public_url.as_deref().map(|url| without_password(url).into_owned()),
         settings: options.settings.clone(),
         jwks: options.jwks.as_ref().map(|keys| match keys {
             KeySet::Kept(reference, _) => reference.to_string(),

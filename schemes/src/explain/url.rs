@@ -49,7 +49,10 @@ pub(super) fn other(it: &mut Trial<'_>, known: &[&str]) -> Option<Finding> {
         let keys = it.keys.with_url(&url);
         if it.passes(scheme, &keys, it.request) {
             let shown = url.split_once('?').map_or(url.as_str(), |(url, _)| url);
-            return Some(Finding::OtherUrl { url: shown.to_owned() });
+            // A password in it is known to whoever it is for, and is nobody else's to see.
+            let authority = split(shown).authority;
+            let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+            return Some(Finding::OtherUrl { url: shown.replacen(authority, host, 1) });
         }
     }
     None

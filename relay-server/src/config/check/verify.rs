@@ -131,7 +131,7 @@ fn options(raw: &RawSigned, key: &str, provider: &Provider, place: &Place, repor
     VerifyOptions {
         enforce,
         tolerance,
-        public_url: raw.public_url.as_ref().and_then(|url| no_password(url, &format!("{key}.public_url"), report)),
+        public_url: raw.public_url.as_ref().map(|url| url.get_ref().clone()),
         settings,
         jwks: key_set(&raw.jwks, &format!("{key}.jwks"), report),
         named_keys: raw
