@@ -3,6 +3,8 @@
 //! Live mode: nothing is kept. The request's body goes out as the agent takes it, the answer comes
 //! back as it is written; a sender that goes away resets the exchange.
 
+mod names;
+
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -164,7 +166,7 @@ pub(crate) fn answer_head(head: ResponseHead) -> Result<Parts, Failure> {
     let mut headers = header_map(head.headers).map_err(|_| Failure::HandlerBroken)?;
     let upgrade = headers.remove(header::UPGRADE).filter(|_| head.status == 101);
     strip_hop_by_hop(&mut headers);
-    headers.remove("relay-error"); // It says that an answer is the relay's own.
+    names::strip_answer(&mut headers);
     if let Some(upgrade) = upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, upgrade);
@@ -240,7 +242,9 @@ async fn upload(
                 }
             }
             Err(frame) => {
-                if let Ok(lines) = frame.into_trailers() {
+                if let Ok(mut lines) = frame.into_trailers() {
+                    strip_hop_by_hop(&mut lines);
+                    names::strip(&mut lines, false); // No proxy tells of the way behind a body.
                     trailers = header_lines(&lines);
                 }
             }
@@ -283,13 +287,14 @@ pub(crate) fn request_head(
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
     headers.remove(header::EXPECT); // Answered by this hop.
-    strip_ours(&mut headers);
+    let trusted = trusted(peer);
+    names::strip(&mut headers, trusted);
     join_crumbs(&mut headers);
     if !headers.contains_key(header::HOST) {
         // HTTP/2 has an :authority instead.
         set(&mut headers, "host", head.uri.authority().map_or(&host, http::uri::Authority::as_str));
     }
-    forward(&mut headers, peer, secure, trusted(peer));
+    forward(&mut headers, peer, secure, trusted);
     trace(&mut headers);
     let name = endpoint.name.as_str();
     let ours = [
@@ -315,20 +320,6 @@ pub(crate) fn request_head(
     }
 }
 
-/// Never let through: a sender's own `Relay-…` headers, and names that a handler's gateway (CGI, WSGI)
-/// would take for others: `Proxy` becomes HTTP_PROXY, and `_` cannot be told from `-`.
-fn strip_ours(headers: &mut HeaderMap) {
-    let confusing = |name: &str| {
-        name.starts_with("relay-")
-            || name.starts_with("x-relay-")
-            || matches!(name, "proxy" | "transfer_encoding" | "content_length")
-    };
-    let ours: Vec<HeaderName> = headers.keys().filter(|name| confusing(name.as_str())).cloned().collect();
-    for name in ours {
-        headers.remove(name);
-    }
-}
-
 /// HTTP/2 may break a cookie into crumbs, each a line of its own. HTTP/1.1 knows one line (RFC 9113, section 8.2.3),
 /// and so does every handler.
 fn join_crumbs(headers: &mut HeaderMap) {
@@ -343,14 +334,9 @@ fn joined(headers: &HeaderMap, name: &str, between: &[u8]) -> Option<HeaderValue
     if lines.is_empty() { None } else { HeaderValue::from_bytes(&lines.join(between)).ok() }
 }
 
-/// Says whom the request comes from. What a trusted proxy said of that is continued, what anyone else said is dropped.
+/// Says whom the request comes from. What a trusted proxy said of that is continued; what anyone else said is gone.
 fn forward(headers: &mut HeaderMap, peer: std::net::IpAddr, secure: bool, trusted: bool) {
     let before = joined(headers, "x-forwarded-for", b", ").filter(|_| trusted);
-    if !trusted {
-        headers.remove("x-forwarded-proto");
-        headers.remove("x-forwarded-host");
-        headers.remove("forwarded");
-    }
     let mut way = before.map(|before| [before.as_bytes(), b", "].concat()).unwrap_or_default();
     way.extend_from_slice(peer.to_string().as_bytes());
     if let Ok(way) = HeaderValue::from_bytes(&way) {

@@ -1,0 +1,248 @@
+//! Which names of a sender's headers do not reach the handler: the relay's own, and those that tell of the way here.
+//!
+//! | names | whose | what becomes of a sender's |
+//! |---|---|---|
+//! | `Relay-…`, `X-Relay-…` | the relay's: what the handler may rely on | dropped |
+//! | `X-Forwarded-…` of any ending, `Forwarded`, `X-Real-IP`, `True-Client-IP`, `CF-Connecting-IP` and the like | the proxies' in front: who came, by which host, scheme, URL and certificate | dropped, unless a trusted proxy says it |
+//! | `Proxy` | nobody's; CGI makes `HTTP_PROXY` of it | dropped |
+//! | lines of one hop and of the framing, oddly spelled | HTTP's | dropped |
+//!
+//! Names are compared with every character that is no letter or digit as `-`: CGI, WSGI, Rack and FastCGI gateways make
+//! one variable of `Relay-Verified`, `Relay_Verified` and, some of them, `Relay.Verified`. An odd spelling is never a
+//! proxy's own, and is dropped whoever sends it.
+//!
+//! Left alone on purpose: what says nothing that a handler decides by (`Via`, `CF-Ray`, `X-Request-Id`, trace headers,
+//! which senders set for themselves), and every header that a provider's row reads. Whoever proves a request sees what
+//! was sent, all of it: this is about the handler's copy alone.
+
+use http::{HeaderMap, HeaderName};
+
+/// Longest name that can be one of those that are compared as a whole. Of longer ones the beginning counts.
+const LONGEST: usize = 48;
+
+/// Takes out what is not for the handler. What tells of the way stays if it is a trusted proxy's.
+pub(super) fn strip(headers: &mut HeaderMap, trusted: bool) {
+    remove_where(headers, |name| is_dropped(name, trusted));
+}
+
+/// Takes out of a handler's answer what only the relay says: whose event it is, and that an answer is its own.
+pub(super) fn strip_answer(headers: &mut HeaderMap) {
+    remove_where(headers, |name| matches!(dashed(name, &mut [0; LONGEST]).0, "relay-error" | "relay-event-id"));
+}
+
+fn remove_where(headers: &mut HeaderMap, dropped: impl Fn(&str) -> bool) {
+    let names: Vec<HeaderName> = headers.keys().filter(|name| dropped(name.as_str())).cloned().collect();
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+fn is_dropped(name: &str, trusted: bool) -> bool {
+    let mut buffer = [0; LONGEST];
+    let (plain, odd) = dashed(name, &mut buffer);
+    is_the_relays(plain) || (tells_of_the_way(plain) && (odd || !trusted)) || (odd && is_of_one_hop(plain))
+}
+
+/// A name, in lower case as it stands in a header map, with `-` for what is no letter or digit; and whether that
+/// changed anything.
+fn dashed<'a>(name: &'a str, buffer: &'a mut [u8; LONGEST]) -> (&'a str, bool) {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    if name.bytes().all(is_plain) {
+        return (name, false);
+    }
+    let len = name.len().min(LONGEST);
+    for (to, from) in buffer.iter_mut().zip(name.bytes()) {
+        *to = if is_plain(from) { from } else { b'-' };
+    }
+    (std::str::from_utf8(&buffer[..len]).unwrap_or(name), true)
+}
+
+fn is_the_relays(name: &str) -> bool {
+    name.starts_with("relay-") || name.starts_with("x-relay-") || name == "proxy"
+}
+
+fn is_of_one_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "content-length"
+            | "http2-settings"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "transfer-encoding"
+    )
+}
+
+/// What proxies, load balancers and content networks say of the client and of its request as they got it.
+fn tells_of_the_way(name: &str) -> bool {
+    let families = ["x-forwarded-", "x-envoy-", "ssl-client-", "x-ssl-client-", "x-client-cert-", "x-amzn-mtls-"];
+    if families.iter().any(|family| name.starts_with(family)) {
+        return true;
+    }
+    matches!(
+        name,
+        // Who came.
+        "forwarded"
+            | "forwarded-for"
+            | "x-forwarded"
+            | "x-forwardedfor"
+            | "x-original-forwarded-for"
+            | "x-original-for"
+            | "x-real-ip"
+            | "x-realip"
+            | "real-ip"
+            | "client-ip"
+            | "x-client-ip"
+            | "x-clientip"
+            | "http-client-ip"
+            | "true-client-ip"
+            | "x-true-client-ip"
+            | "cf-connecting-ip"
+            | "cf-connecting-ipv6"
+            | "cf-pseudo-ipv4"
+            | "cf-ipcountry"
+            | "fastly-client-ip"
+            | "fly-client-ip"
+            | "fly-forwarded-proto"
+            | "fly-forwarded-port"
+            | "fly-forwarded-ssl"
+            | "do-connecting-ip"
+            | "x-nf-client-connection-ip"
+            | "x-appengine-user-ip"
+            | "x-azure-clientip"
+            | "x-azure-socketip"
+            | "x-cluster-client-ip"
+            | "x-coming-from"
+            | "x-originating-ip"
+            | "x-source-ip"
+            | "x-proxyuser-ip"
+            | "proxy-client-ip"
+            | "wl-proxy-client-ip"
+            | "x-vercel-forwarded-for"
+            | "x-vercel-proxied-for"
+            | "x-remote-ip"
+            | "x-remote-addr"
+            | "x-remote-user"
+            | "remote-addr"
+            | "remote-user"
+            // By which scheme and host.
+            | "front-end-https"
+            | "x-https"
+            | "x-proto"
+            | "x-scheme"
+            | "x-url-scheme"
+            | "x-arr-ssl"
+            | "wl-proxy-ssl"
+            | "fastly-ssl"
+            | "cf-visitor"
+            | "x-original-proto"
+            | "x-original-host"
+            | "x-host"
+            | "x-http-host-override"
+            // For which URL and method.
+            | "x-original-url"
+            | "x-original-uri"
+            | "x-original-path"
+            | "x-original-method"
+            | "x-original-remote-addr"
+            | "x-rewrite-url"
+            | "x-rewrite-uri"
+            | "x-request-uri"
+            | "x-script-name"
+            // With which certificate (RFC 9440, and before it).
+            | "client-cert"
+            | "client-cert-chain"
+            | "x-client-cert"
+            | "x-ssl-cert"
+            | "x-arr-clientcert"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_relays_names_are_dropped_however_a_gateway_would_read_them() {
+        for name in [
+            "relay-verified",
+            "relay_verified",
+            "relay.verified",
+            "relay_event-id",
+            "relay~attempt",
+            "x-relay-verified",
+            "x_relay_verified",
+            "proxy",
+            &format!("relay_{}", "x".repeat(100)),
+            "transfer_encoding",
+            "content_length",
+            "content.length",
+            "http2_settings",
+            "proxy_authorization",
+        ] {
+            assert!(is_dropped(name, false) && is_dropped(name, true), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_tells_of_the_way_is_a_trusted_proxys_alone_and_then_in_its_usual_spelling() {
+        for name in [
+            "x-forwarded-for",
+            "x-forwarded-anything-at-all",
+            "forwarded",
+            "x-real-ip",
+            "x-client-ip",
+            "true-client-ip",
+            "cf-connecting-ip",
+            "x-original-url",
+            "x-rewrite-url",
+            "x-envoy-external-address",
+            "ssl-client-verify",
+        ] {
+            assert!(is_dropped(name, false) && !is_dropped(name, true), "{name}");
+            let odd = name.replacen('-', "_", 1);
+            assert!(!odd.contains('_') || (is_dropped(&odd, false) && is_dropped(&odd, true)), "{odd}");
+        }
+    }
+
+    #[test]
+    fn what_senders_say_of_themselves_stays() {
+        for name in [
+            "host",
+            "content-length",
+            "content-type",
+            "content_type",
+            "authorization",
+            "cf-webhook-auth",
+            "cf-ray",
+            "via",
+            "x-request-id",
+            "x_request_id",
+            "x-forward",
+            "relay",
+            "relayed-by",
+            "x-original-to",
+            "user_agent",
+            "traceparent",
+        ] {
+            assert!(!is_dropped(name, false), "{name}");
+        }
+    }
+
+    #[test]
+    fn no_header_that_a_provider_sends_or_signs_is_dropped() {
+        let rows = include_str!("../../../schemes/src/providers.toml");
+        let is_name = |byte: char| byte.is_ascii_alphanumeric() || "-_.".contains(byte);
+        let named =
+            rows.split("header:").skip(1).map(|rest| rest.split(|byte| !is_name(byte)).next().unwrap_or_default());
+        let mut names: Vec<String> = named.map(str::to_ascii_lowercase).filter(|name| !name.is_empty()).collect();
+        assert!(names.len() > 100, "the rows are read: {}", names.len());
+        for provider in relay_schemes::providers() {
+            names.extend(provider.sample("msg_1", 0).headers.into_iter().map(|(name, _)| name));
+        }
+        for name in names {
+            assert!(!is_dropped(&name, false), "{name}");
+        }
+    }
+}
