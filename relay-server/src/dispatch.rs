@@ -18,7 +18,7 @@ use hyper_util::rt::TokioIo;
 use relay_proto::{Framing, Headers, RequestHead, ResetCode, ResponseHead};
 use relay_tunnel::{
     Broken, Exchange, Receiver, Sender,
-    http::{header_lines, header_map, strip_hop_by_hop, takes_trailers},
+    http::{header_lines, header_map, one_length, strip_hop_by_hop, takes_trailers},
     upgrade::{Carried, join},
 };
 use tokio::time::{Instant, timeout, timeout_at};
@@ -33,7 +33,7 @@ use crate::{
     endpoint::Endpoint,
     limits::{Full, Limits, Turn},
     verify::{Payload, Webhook},
-    webhook::{Failure, Received},
+    webhook::{Failure, Front, Received},
 };
 
 /// The answer of a handler, still streaming.
@@ -167,6 +167,7 @@ pub(crate) fn answer_head(head: ResponseHead) -> Result<Parts, Failure> {
     let upgrade = headers.remove(header::UPGRADE).filter(|_| head.status == 101);
     strip_hop_by_hop(&mut headers);
     names::strip_answer(&mut headers);
+    settle_length(head.status, &mut headers)?;
     if let Some(upgrade) = upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, upgrade);
@@ -178,6 +179,17 @@ pub(crate) fn answer_head(head: ResponseHead) -> Result<Parts, Failure> {
     parts.status = http::StatusCode::from_u16(head.status).map_err(|_| Failure::HandlerBroken)?;
     parts.headers = headers;
     Ok(parts)
+}
+
+/// Leaves an answer one length at most, and none where its status has no body (RFC 9110, section 8.6).
+fn settle_length(status: u16, headers: &mut HeaderMap) -> Result<(), Failure> {
+    match one_length(headers) {
+        _ if matches!(status, 101 | 204 | 304) => drop(headers.remove(header::CONTENT_LENGTH)),
+        Ok(None) => {}
+        Ok(Some(length)) => drop(headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length))),
+        Err(_) => return Err(Failure::HandlerBroken),
+    }
+    Ok(())
 }
 
 /// Carries raw bytes between a sender's upgraded connection and the tunnel.
@@ -269,7 +281,7 @@ pub(crate) fn request_head(
     scheme: &str,
     trusted: Trusted<'_>,
 ) -> RequestHead {
-    let Received { event_id, at, peer, secure, head, host, rest, .. } = received;
+    let Received { event_id, at, peer, secure, front, head, host, rest, .. } = received;
     let chunked = match payload {
         // Over HTTP/2 a body may come without a length.
         Payload::Whole(body) => {
@@ -294,7 +306,15 @@ pub(crate) fn request_head(
         // HTTP/2 has an :authority instead.
         set(&mut headers, "host", head.uri.authority().map_or(&host, http::uri::Authority::as_str));
     }
-    forward(&mut headers, peer, secure, trusted);
+    if let Some(length) = headers.get(header::CONTENT_LENGTH).cloned() {
+        headers.insert(header::CONTENT_LENGTH, length); // HTTP/2 may bring equal ones; the door has seen that they are.
+    }
+    forward(
+        &mut headers,
+        peer,
+        front.unwrap_or(Front { scheme: if secure { "https" } else { "http" }, host: None }),
+        trusted,
+    );
     trace(&mut headers);
     let name = endpoint.name.as_str();
     let ours = [
@@ -335,7 +355,7 @@ fn joined(headers: &HeaderMap, name: &str, between: &[u8]) -> Option<HeaderValue
 }
 
 /// Says whom the request comes from. What a trusted proxy said of that is continued; what anyone else said is gone.
-fn forward(headers: &mut HeaderMap, peer: std::net::IpAddr, secure: bool, trusted: bool) {
+fn forward(headers: &mut HeaderMap, peer: std::net::IpAddr, front: Front, trusted: bool) {
     let before = joined(headers, "x-forwarded-for", b", ").filter(|_| trusted);
     let mut way = before.map(|before| [before.as_bytes(), b", "].concat()).unwrap_or_default();
     way.extend_from_slice(peer.to_string().as_bytes());
@@ -343,10 +363,13 @@ fn forward(headers: &mut HeaderMap, peer: std::net::IpAddr, secure: bool, truste
         headers.insert("x-forwarded-for", way);
     }
     if !headers.contains_key("x-forwarded-proto") {
-        set(headers, "x-forwarded-proto", if secure { "https" } else { "http" });
+        set(headers, "x-forwarded-proto", front.scheme);
     }
-    if let Some(host) = headers.get(header::HOST).filter(|_| !headers.contains_key("x-forwarded-host")) {
-        headers.insert("x-forwarded-host", host.clone());
+    if !headers.contains_key("x-forwarded-host") {
+        let named = front.host.and_then(|host| HeaderValue::from_str(&host).ok());
+        if let Some(host) = named.or_else(|| headers.get(header::HOST).cloned()) {
+            headers.insert("x-forwarded-host", host);
+        }
     }
 }
 

@@ -179,7 +179,8 @@ async fn answer(door: &Arc<Door>, origin: Origin, seen: head::Seen, request: Req
             let (peer, secure) = (origin.peer, origin.secure);
             let client = client::address(peer, &head.headers, |address| routes.trusts(address));
             let (at, url) = (Timestamp::now(), routes.seen_url(&endpoint, origin, &head, &host));
-            let received = Received { event_id, at, started, peer, client, secure, head, host, url, rest };
+            let front = routes.front(&endpoint, origin, &host);
+            let received = Received { event_id, at, started, peer, client, secure, front, head, host, url, rest };
             let outcome = match prove(door, &endpoint, received, (body, upgrade)).await {
                 Ok(Proven::Webhook(webhook, memory)) => match endpoint.keeps(webhook.method()) {
                     Some(keeping) => keep(door, &routes, &endpoint, keeping, webhook, memory).await,

@@ -15,6 +15,7 @@ pub mod pattern;
 
 pub mod state;
 
+pub mod address;
 pub mod outbound;
 pub mod replay;
 

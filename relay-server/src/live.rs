@@ -26,7 +26,7 @@ use self::{
 };
 use crate::{
     agents::{accept, registry::Registry},
-    config::{Config, ConfigErrors, Input, Layers, Shown, Source, Warning, rows, rows::Rows},
+    config::{Config, ConfigErrors, Input, Layers, PublicUrl, Shown, Source, Warning, rows, rows::Rows},
     endpoint::EndpointName,
     ingress::{Door, listener::Serving, route::Routes},
     learnt::Learnt,
@@ -356,8 +356,9 @@ pub fn routes(config: &Config, metrics: &Metrics, public: SocketAddr) -> Routes 
         None => (format!("{scheme}://{public}"), false),
     };
     let trusted = config.server.trusted_proxies.clone();
+    let front = config.server.public_url.as_ref().filter(|_| trusted.is_empty()).map(PublicUrl::front);
     let trusted = Box::new(move |address| trusted.iter().any(|network| network.contains(address)));
-    Routes::new(&config.endpoints, metrics, config.tokens.clone(), trusted, url)
+    Routes::new(&config.endpoints, metrics, config.tokens.clone(), trusted, url, front)
 }
 
 /// Reading secrets can block, on a slow disk or a name that is no plain file.

@@ -2,7 +2,7 @@
 //!
 //! Nothing here decides. A [`Received`] is unproven: only `verify` turns it into a webhook.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 
 use http::request::Parts;
 use jiff::Timestamp;
@@ -81,6 +81,8 @@ pub struct Received {
     pub client: IpAddr,
     /// Whether it came over TLS.
     pub secure: bool,
+    /// What the config says in the place of a proxy in front that nobody trusts to say it.
+    pub front: Option<Front>,
     /// Its head.
     pub head: Parts,
     /// The host that it names, lower case, without a port.
@@ -89,6 +91,15 @@ pub struct Received {
     pub url: String,
     /// What of its target is for the handler, byte for byte.
     pub rest: String,
+}
+
+/// Scheme and host by which senders know the relay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Front {
+    /// `https` or `http`.
+    pub scheme: &'static str,
+    /// Host and port; `None` for the request's own.
+    pub host: Option<Arc<str>>,
 }
 
 /// Why a request gets no answer from a handler. `ingress::respond` alone turns this into a status.

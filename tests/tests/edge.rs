@@ -179,6 +179,30 @@ async fn an_allow_list_goes_by_the_address_that_trusted_proxies_report() {
     assert_eq!(clients, ["127.0.0.1", "127.0.0.1", "203.0.113.1", "203.0.113.1"]);
 }
 
+#[tokio::test]
+async fn the_configs_address_stands_in_for_the_word_of_a_proxy_that_is_not_trusted() {
+    const URL: &str = "public_url = \"https://hooks.test:8443\"\n";
+    const OTHER: &str = "trusted_proxies = [\"192.0.2.0/24\"]\n";
+    let own = OPEN.replacen("name", "hosts = [\"own.test\"]\nname", 1);
+    for (settings, host, told) in [
+        (URL.to_owned(), "127.0.0.1:8080", ["https", "hooks.test:8443"]),
+        (URL.to_owned(), "own.test", ["https", "own.test"]),
+        (String::new(), "127.0.0.1:8080", ["http", "127.0.0.1:8080"]),
+        (URL.to_owned() + OTHER, "127.0.0.1:8080", ["http", "127.0.0.1:8080"]),
+    ] {
+        let relay = relay(&(settings.clone() + &own)).await;
+        let (handler, mut heads) = Handler::telling().await.expect("listens");
+        let _agent = relay.agent("open", &handler.port(), &[]).await.expect("attaches");
+        let forged = [("x-forwarded-proto", "ftp"), ("x-forwarded-host", "evil.test")];
+        let mut question = request("POST", "/open/x", &forged, "");
+        question.headers_mut().insert("host", host.parse().expect("a host"));
+        assert_eq!(send(&relay.public, question).await.expect("answers").status(), StatusCode::OK);
+        let head = heads.recv().await.expect("a call");
+        let got = ["x-forwarded-proto", "x-forwarded-host"].map(|name| head.headers[name].to_str().expect("text"));
+        assert_eq!(got, told, "{settings}{host}");
+    }
+}
+
 const STRIPE: &str =
     "[[endpoint]]\nname = \"stripe\"\nmode = \"live\"\nverify = { provider = \"stripe\", secrets = [\"env:HOOK\"] }\n";
 

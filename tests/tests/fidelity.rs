@@ -31,6 +31,7 @@ macro_rules! mount_every_mode {
             a_target_arrives_exactly_or_is_refused,
             an_endpoints_path_is_cut_and_the_rest_arrives_raw,
             a_sender_that_expects_100_gets_it_before_it_sends,
+            equal_lengths_become_one,
             hop_by_hop_headers_of_a_request_stay_behind,
             a_senders_relay_headers_are_dropped,
             the_handler_gets_its_own_host,
@@ -49,6 +50,7 @@ macro_rules! mount_answering_mode {
             an_answer_that_ends_with_its_connection_is_whole,
             head_keeps_the_length_and_has_no_body,
             no_content_and_not_modified_have_no_body,
+            equal_lengths_of_an_answer_become_one,
             interim_answers_of_a_handler_stay_behind,
             hop_by_hop_headers_of_an_answer_stay_behind,
             a_second_answer_is_never_given_to_the_next_sender,
@@ -80,6 +82,7 @@ macro_rules! mount_streaming_mode {
         mount!($mode, start_tls, h2:
             many_requests_share_a_connection,
             header_lists_arrive_as_they_are,
+            lengths_are_one_and_agree,
             cookie_crumbs_become_one_line,
             the_authority_and_the_path_are_those_of_the_sender,
             bodies_arrive_byte_for_byte,
@@ -95,7 +98,7 @@ mod live {
     use super::*;
 
     mount_every_mode!(Live);
-    mount_answering_mode!(Live, a_bad_head_gives_502);
+    mount_answering_mode!(Live, a_bad_head_gives_502, a_length_that_is_none_gives_502);
     mount_streaming_mode!(Live);
 }
 
@@ -122,6 +125,7 @@ mod assured {
     mount!(Assured, start_tls, h2:
         many_requests_share_a_connection,
         header_lists_arrive_as_they_are,
+        lengths_are_one_and_agree,
         cookie_crumbs_become_one_line,
         the_authority_and_the_path_are_those_of_the_sender,
         bodies_arrive_byte_for_byte,
@@ -134,7 +138,7 @@ mod assured {
 mod passing {
     use super::*;
 
-    mount_answering_mode!(Passing, a_bad_head_gives_502);
+    mount_answering_mode!(Passing, a_bad_head_gives_502, a_length_that_is_none_gives_502);
 }
 
 /// Kept, acknowledged, and delivered afterwards. Left out beside what assured mode leaves out: all that is about the
@@ -146,6 +150,7 @@ mod durable {
     mount!(Durable, start, keeping: a_request_comes_again_as_it_was, the_ack_does_not_wait_for_the_handler);
     mount!(Durable, start_tls, h2:
         header_lists_arrive_as_they_are,
+        lengths_are_one_and_agree,
         cookie_crumbs_become_one_line,
         the_authority_and_the_path_are_those_of_the_sender,
         bodies_arrive_byte_for_byte,

@@ -38,6 +38,24 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// What `Content-Length` says: in one line, or in several that agree. A list in one line is nothing that every reader
+/// takes for a length.
+///
+/// # Errors
+/// [`InvalidHeader`] if the lines say different lengths, or something that is none.
+pub fn one_length(headers: &HeaderMap) -> Result<Option<u64>, InvalidHeader> {
+    let mut said = None;
+    for line in headers.get_all(header::CONTENT_LENGTH) {
+        let digits = line.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+        let length: u64 = digits.and_then(|digits| digits.parse().ok()).ok_or(InvalidHeader)?;
+        if said.is_some_and(|said| said != length) {
+            return Err(InvalidHeader);
+        }
+        said = Some(length);
+    }
+    Ok(said)
+}
+
 /// What `Connection` names, as it is written there.
 pub fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let lines = headers.get_all(header::CONNECTION).into_iter();
@@ -122,6 +140,20 @@ mod tests {
         assert!(!takes(Version::HTTP_11, &[("te", "trailers")]));
         assert!(!takes(Version::HTTP_11, &[("connection", "te"), ("te", "gzip")]));
         assert!(takes(Version::HTTP_2, &[("te", "trailers")]));
+    }
+
+    #[test]
+    fn a_length_is_one_number_however_often_it_is_said() {
+        let length = |lines: &[&str]| {
+            let lines = lines.iter().map(|line| ("content-length", (*line).to_owned()));
+            one_length(&header_map(lines.collect()).expect("valid")).map_err(|_| ())
+        };
+        assert_eq!((length(&[]), length(&["5"]), length(&["5", "5"])), (Ok(None), Ok(Some(5)), Ok(Some(5))));
+        for wrong in
+            [&["5", "6"][..], &["5, 5"], &["+5"], &["-5"], &[""], &["5 5"], &["0x5"], &["18446744073709551616"]]
+        {
+            assert_eq!(length(wrong), Err(()), "{wrong:?}");
+        }
     }
 
     #[test]

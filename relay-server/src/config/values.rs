@@ -15,6 +15,7 @@ use relay_proto::printable::without_password;
 use relay_schemes::ascii_host;
 
 use super::effective::Listen;
+use crate::webhook::Front;
 
 /// What is wrong, and what to do about it.
 pub(super) type Problem = (String, String);
@@ -128,6 +129,13 @@ impl PublicUrl {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Its parts, as handlers are told of them.
+    #[must_use]
+    pub fn front(&self) -> Front {
+        let (scheme, host) = self.0.split_once("://").unwrap_or(("http", &self.0));
+        Front { scheme: if scheme == "https" { "https" } else { "http" }, host: Some(Arc::from(host)) }
     }
 
     /// The same for agents: `wss://…` or `ws://…`.

@@ -12,10 +12,10 @@ use hyper::{
     upgrade::OnUpgrade,
 };
 use relay_schemes::{Challenge, Refusal, Reply};
-use relay_tunnel::http::connection_options;
+use relay_tunnel::http::{connection_options, one_length};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Door, challenge, collect, explain, respond, route::Routes, tell_agents};
+use super::{Door, challenge, collect, explain, listener::MAX_HEADERS, respond, route::Routes, tell_agents};
 use crate::{
     endpoint::Endpoint,
     refused::Entry,
@@ -199,13 +199,17 @@ pub(super) fn record(door: &Arc<Door>, routes: &Arc<Routes>, endpoint: &Arc<Endp
 }
 
 /// What hyper lets pass and a relay must not: other codings below chunked, methods for proxies, `Connection` that
-/// names what is for everybody.
+/// names what is for everybody, lengths that differ.
 fn check_message(received: &Received, max_head: usize) -> Result<(), Failure> {
     let head = &received.head;
     if head.method.as_str().len() > MAX_METHOD_BYTES {
         return Err(Failure::Method);
     }
     let lines: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    // hyper counts them over HTTP/1.1 alone, and the tunnel carries only so many.
+    if head.headers.len() > MAX_HEADERS {
+        return Err(Failure::HeadTooLarge);
+    }
     if lines + head.uri.to_string().len() > max_head {
         return Err(Failure::HeadTooLarge);
     }
@@ -222,5 +226,6 @@ fn check_message(received: &Received, max_head: usize) -> Result<(), Failure> {
     let lawful = lawful
         && !connection_options(&head.headers)
             .any(|name| name.eq_ignore_ascii_case(b"content-length") || name.eq_ignore_ascii_case(b"host"));
+    let lawful = lawful && one_length(&head.headers).is_ok();
     if lawful { Ok(()) } else { Err(Failure::BadRequest) }
 }

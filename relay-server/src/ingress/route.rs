@@ -16,11 +16,12 @@ use percent_encoding::percent_decode_str;
 
 use super::Origin;
 use crate::{
+    address::is_local,
     agents::{accept::Attachable, token::Tokens},
     endpoint::{Endpoint, MAX_NAME_BYTES},
     metrics::{Meter, Metrics},
     refused::Entry,
-    webhook::Failure,
+    webhook::{Failure, Front},
 };
 
 /// Whether an address is a trusted proxy's.
@@ -36,6 +37,8 @@ pub struct Routes {
     public_url: String,
     /// Whether the config names it.
     named: bool,
+    /// The config's word on scheme and host, where it trusts no proxy to say them.
+    front: Option<Front>,
     misses: Mutex<Misses>,
 }
 
@@ -105,9 +108,10 @@ impl Routes {
         tokens: Tokens,
         trusted: Trust,
         (public_url, named): (String, bool),
+        front: Option<Front>,
     ) -> Self {
         let (by_name, by_host, misses) = (HashMap::new(), HashMap::new(), Mutex::default());
-        let mut routes = Self { by_name, by_host, tokens, trusted, public_url, named, misses };
+        let mut routes = Self { by_name, by_host, tokens, trusted, public_url, named, front, misses };
         for endpoint in endpoints {
             let name = endpoint.name.as_str();
             metrics.conceal(name, endpoint.verify.asks_nothing());
@@ -158,6 +162,16 @@ impl Routes {
         let line = head.headers.get(header::HOST).and_then(|line| line.to_str().ok());
         let host = forwarded("x-forwarded-host").or(authority).or(line).unwrap_or(host);
         format!("{scheme}://{host}{target}")
+    }
+
+    /// What stands in for the word of a proxy that is not trusted to say anything: whoever comes from this machine or
+    /// its network, while senders come by a public address, comes through one.
+    #[must_use]
+    pub fn front(&self, endpoint: &Endpoint, origin: Origin, host: &str) -> Option<Front> {
+        let front = self.front.as_ref().filter(|_| is_local(origin.peer))?;
+        let own_host = endpoint.hosts.iter().any(|own| **own == *host);
+        let scheme = if origin.secure { "https" } else { front.scheme };
+        Some(Front { scheme, host: front.host.clone().filter(|_| !own_host) })
     }
 
     /// Other addresses under which a refused request may have been signed.
@@ -315,7 +329,7 @@ mod tests {
     fn an_endpoints_own_host_is_reached_as_the_relay_is() {
         let url = |public: &str| {
             let (metrics, trust) = (Metrics::default(), Box::new(|_| false));
-            let routes = Routes::new(&[], &metrics, Tokens::default(), trust, (public.to_owned(), true));
+            let routes = Routes::new(&[], &metrics, Tokens::default(), trust, (public.to_owned(), true), None);
             routes.url_of_host("gh.test")
         };
         for (public, expected) in [

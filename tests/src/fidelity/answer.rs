@@ -89,7 +89,7 @@ pub async fn head_keeps_the_length_and_has_no_body(bench: &mut Bench) -> anyhow:
     Ok(())
 }
 
-/// 204 and 304 have no body. The length that a 304 may tell is lost: hyper writes none there.
+/// 204 and 304 have no body. A length that they tell is lost, whatever it is, and the status is not.
 pub async fn no_content_and_not_modified_have_no_body(bench: &mut Bench) -> anyhow::Result<()> {
     let mut sender = bench.sender().await?;
     for method in ["GET", "POST", "HEAD"] {
@@ -98,12 +98,49 @@ pub async fn no_content_and_not_modified_have_no_body(bench: &mut Bench) -> anyh
             bench.exchange_on(&mut sender, ask.as_bytes(), b"HTTP/1.1 204 No Content\r\nX-A: b\r\n\r\n").await?;
         ensure!(got.head.status()? == 204 && got.head.one("x-a") == "b");
         ensure!(got.head.framing()? == Framing::None, "RFC 9110, section 8.6: {:?}", got.head);
-        let answer = b"HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\nContent-Length: 5\r\n\r\n";
-        let (_, got) = bench.exchange_on(&mut sender, ask.as_bytes(), answer).await?;
-        ensure!(got.head.status()? == 304 && got.head.one("etag") == "\"x\"");
+        for (status, length) in [(204, "0"), (204, "5"), (304, "0"), (304, "5"), (204, "five"), (304, "5, 6")] {
+            let answer = format!("HTTP/1.1 {status} X\r\nETag: \"x\"\r\nContent-Length: {length}\r\n\r\n");
+            let (_, got) = bench.exchange_on(&mut sender, ask.as_bytes(), answer.as_bytes()).await?;
+            ensure!(got.head.status()? == status && got.head.one("etag") == "\"x\"", "{answer}: {:?}", got.head);
+            ensure!(got.head.all("content-length").is_empty(), "{answer}: {:?}", got.head);
+        }
     }
     let (_, got) = bench.exchange_on(&mut sender, ASK, &ok()).await?;
     ensure!(got.body == b"ok", "the connection is in step");
+    Ok(())
+}
+
+/// Lengths that agree become one line, with a body and without.
+pub async fn equal_lengths_of_an_answer_become_one(bench: &mut Bench) -> anyhow::Result<()> {
+    let mut sender = bench.sender().await?;
+    for method in ["POST", "HEAD"] {
+        let ask = format!("{method} /open HTTP/1.1\r\nHost: hook.test\r\nContent-Length: 0\r\n\r\n");
+        let mut answer = message("HTTP/1.1 200 OK", &[("Content-Length", b"2"), ("Content-Length", b"2")], b"ok");
+        if method == "HEAD" {
+            answer.truncate(answer.len() - 2);
+        }
+        let (_, got) = bench.exchange_on(&mut sender, ask.as_bytes(), &answer).await?;
+        ensure!(got.head.status()? == 200 && got.head.framing()? == Framing::Length(2), "{method}: {:?}", got.head);
+    }
+    Ok(())
+}
+
+/// A length that is none, or several that differ, is 502, also where no body bounds it.
+pub async fn a_length_that_is_none_gives_502(bench: &mut Bench) -> anyhow::Result<()> {
+    for lengths in ["five", "-5", "+5", "5, 5", "5, 6", "5\r\nContent-Length: 6", "", "18446744073709551617"] {
+        for (method, body) in [("POST", "hello"), ("HEAD", "")] {
+            let mut sender = bench.sender().await?;
+            sender.write(format!("{method} /open HTTP/1.1\r\nHost: hook.test\r\nContent-Length: 0\r\n\r\n")).await?;
+            let mut call = bench.call().await?;
+            call.request().await?.context("a call")?;
+            let _ = call.write(format!("HTTP/1.1 200 OK\r\nContent-Length: {lengths}\r\n\r\n{body}")).await;
+            drop(call);
+            let name = format!("{method}, {lengths:?}");
+            let got = sender.answer(method).await.with_context(|| name.clone())?;
+            is_error(&got.head, 502, "handler_broken").with_context(|| name.clone())?;
+            bench.succeed().await.context(name)?;
+        }
+    }
     Ok(())
 }
 

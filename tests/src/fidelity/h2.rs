@@ -120,6 +120,25 @@ pub async fn header_lists_arrive_as_they_are(bench: &mut Bench) -> anyhow::Resul
     Ok(())
 }
 
+/// HTTP/2 may bring a length twice. Those that agree become one; those that differ are refused.
+pub async fn lengths_are_one_and_agree(bench: &mut Bench) -> anyhow::Result<()> {
+    let mut sender = connect(bench).await?;
+    let twice = |second: &'static str| {
+        let mut sent = request("POST", "https://localhost/open", Some(b"ok"));
+        sent.headers_mut().append("content-length", HeaderValue::from_static("2"));
+        sent.headers_mut().append("content-length", HeaderValue::from_static(second));
+        sent
+    };
+    let (seen, _) = exchange(bench, &mut sender, twice("2"), &ok()).await?;
+    ensure!(seen.head.framing()? == Framing::Length(2) && seen.body == b"ok", "{:?}", seen.head);
+    for other in ["3", "2, 2", "two", ""] {
+        // Malformed (RFC 9113, section 8.1.1): a stream error, or 400.
+        let answered = sender.send_request(twice(other)).await;
+        ensure!(!answered.is_ok_and(|answer| answer.status() != 400) && bench.nothing_seen(), "{other} passed");
+    }
+    Ok(())
+}
+
 /// HTTP/2 breaks a cookie into crumbs; HTTP/1.1 knows one line (RFC 9113, section 8.2.3).
 pub async fn cookie_crumbs_become_one_line(bench: &mut Bench) -> anyhow::Result<()> {
     let mut sender = connect(bench).await?;
