@@ -15,7 +15,7 @@ use serde_json::{Deserializer, value::RawValue};
 /// Most values that one pointer may find; a body with more is refused.
 pub(crate) const MAX_FOUND: usize = 1000;
 
-/// A JSON pointer (RFC 6901), in which `*` stands for every element of a list.
+/// A JSON pointer (RFC 6901), in which `*` stands for every element of a list, and for no member of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pointer {
     segments: Vec<String>,
@@ -32,7 +32,11 @@ impl Pointer {
     }
 
     pub(crate) fn has_wildcard(&self) -> bool {
-        self.segments.iter().any(|segment| segment == "*")
+        self.wildcards() > 0
+    }
+
+    pub(crate) fn wildcards(&self) -> usize {
+        self.segments.iter().filter(|segment| *segment == "*").count()
     }
 
     /// The pointer to the elements of its last wildcard, if it has one.
@@ -102,6 +106,22 @@ pub(crate) fn member_names(text: &[u8], limit: usize) -> Option<Vec<String>> {
     Deserializer::from_slice(text).deserialize_map(Names(limit)).ok()
 }
 
+/// Every value that the pointer finds; `None` if an element of the list that it goes through has none.
+pub(crate) fn find_in_each<'a>(text: &'a [u8], pointer: &Pointer) -> Result<Option<Vec<&'a RawValue>>, Trouble> {
+    let found = find(text, pointer)?;
+    let elements = pointer.list().map(|list| find(text, &list)).transpose()?;
+    Ok(elements.is_none_or(|elements| elements.len() == found.len()).then_some(found))
+}
+
+/// The only value, if it is a number.
+pub(crate) fn number<'a>(text: &'a [u8], pointer: &Pointer) -> Result<Option<&'a str>, Trouble> {
+    let digit = |raw: &str| raw.starts_with(|first: char| first.is_ascii_digit() || first == '-');
+    Ok(match find(text, pointer)?.as_slice() {
+        [only] => Some(only.get()).filter(|raw| digit(raw)),
+        _ => None,
+    })
+}
+
 struct Follow<'p, 'f, 'de> {
     path: &'p [String],
     found: &'f mut Vec<&'de RawValue>,
@@ -150,7 +170,8 @@ impl<'de> Visitor<'de> for Follow<'_, '_, 'de> {
         let (name, rest) = self.path.split_first().expect("the path has an element here");
         let mut seen = false;
         while let Some(key) = map.next_key::<String>()? {
-            if key != *name {
+            // Whoever reads an object where a list is due sees other members, too.
+            if key != *name || name == "*" {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             }
@@ -194,6 +215,7 @@ mod tests {
         assert_eq!(look(r#"{"a":{"b/c":[1,{"d":"x"}]}}"#, "/a/b~1c/1/d"), Ok(vec![r#""x""#.to_owned()]));
         assert_eq!(look(r#"[{"e":1},{"f":2},{"e":3}]"#, "/*/e"), Ok(vec!["1".to_owned(), "3".to_owned()]));
         assert_eq!(look(r#"{"a":1}"#, "/a/b"), Ok(vec![]));
+        assert_eq!(look(r#"{"*":{"e":1},"f":{"e":2}}"#, "/*/e"), Ok(vec![]), "no list");
         assert_eq!(look(r#"{"a":1,"a":2}"#, "/a"), Err(Trouble::Ambiguous));
         assert_eq!(look(r#"{"a":1,"\u0061":2}"#, "/a"), Err(Trouble::Ambiguous));
         assert_eq!(look(r#"{"x":1,"x":2,"a":3}"#, "/a"), Ok(vec!["3".to_owned()]));

@@ -1,12 +1,13 @@
 //! JSON Web Tokens in compact form, as far as webhooks use them: HS256, RS256, ES256.
 //!
-//! The algorithm is the row's, never the token's. Claims are read only once the signature is right.
+//! The algorithm is the row's, never the token's. Claims are read only once the signature is right. Invariants: a time
+//! claim that is there counts, whatever the row says, and one that cannot be read or is there twice is wrong, never absent.
 
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    json::{self, Pointer},
+    json::{self, Pointer, Trouble},
     key::{Algorithm, Digest, Keys},
     layout::Layout,
     locate::Scene,
@@ -33,7 +34,8 @@ pub(crate) fn verify(
     now: i64,
 ) -> Result<Verified, Refusal> {
     let token = read(scheme, value).ok_or(Refusal::SignatureMalformed)?;
-    if text(&token.header, "alg").as_deref() != Some(name(scheme.algorithm)) || text(&token.header, "crit").is_some() {
+    let critical = values(&token.header, "crit").map_err(|_| Refusal::SignatureMalformed)?;
+    if text(&token.header, "alg").as_deref() != Some(name(scheme.algorithm)) || !critical.is_empty() {
         return Err(Refusal::SignatureMalformed);
     }
     let key_index = match scheme.algorithm {
@@ -101,27 +103,34 @@ const fn name(algorithm: Algorithm) -> &'static str {
     }
 }
 
-fn values(payload: &[u8], claim: &str) -> Vec<String> {
+fn pointer(claim: &str, below: &str) -> Pointer {
     let escaped = claim.replace('~', "~0").replace('/', "~1");
-    let find = |pointer: &str| {
-        let pointer = Pointer::parse(pointer).expect("it begins with a slash");
-        let found = json::find(payload, &pointer).unwrap_or_default();
+    Pointer::parse(&format!("/{escaped}{below}")).expect("it begins with a slash")
+}
+
+fn values(payload: &[u8], claim: &str) -> Result<Vec<String>, Trouble> {
+    let find = |pointer: &Pointer| -> Result<Vec<_>, Trouble> {
+        let found = json::find(payload, pointer)?;
         let texts = found.iter().filter_map(|value| json::text_of(value));
-        texts.filter_map(|text| String::from_utf8(text.into_owned()).ok()).collect::<Vec<_>>()
+        Ok(texts.filter_map(|text| String::from_utf8(text.into_owned()).ok()).collect())
     };
-    let listed = find(&format!("/{escaped}/*"));
-    if listed.is_empty() { find(&format!("/{escaped}")) } else { listed }
+    let listed = find(&pointer(claim, "/*"))?;
+    if listed.is_empty() { find(&pointer(claim, "")) } else { Ok(listed) }
 }
 
 fn text(payload: &[u8], claim: &str) -> Option<String> {
-    values(payload, claim).into_iter().next()
+    values(payload, claim).ok()?.into_iter().next()
 }
 
-/// A time claim in whole Unix seconds.
-fn seconds(payload: &[u8], claim: &str) -> Option<i64> {
-    let text = text(payload, claim)?;
-    let whole = text.split_once('.').map_or(text.as_str(), |(whole, _)| whole);
-    whole.parse().ok()
+/// A time claim in whole Unix seconds, rounded towards the past: a number (RFC 7519, section 2), `None` if it is not there.
+fn seconds(payload: &[u8], claim: &str) -> Result<Option<i64>, Refusal> {
+    let place = pointer(claim, "");
+    if json::find(payload, &place).map_err(|_| Refusal::ClaimWrong)?.is_empty() {
+        return Ok(None);
+    }
+    let number = json::number(payload, &place).ok().flatten().ok_or(Refusal::ClaimWrong)?;
+    let whole = number.parse().or_else(|_| number.parse().map(|at: f64| at.floor() as i64));
+    whole.map(Some).map_err(|_| Refusal::ClaimWrong)
 }
 
 fn check_claims(
@@ -133,7 +142,8 @@ fn check_claims(
 ) -> Result<Option<i64>, Refusal> {
     let claims = &scheme.claims;
     for (claim, expected) in &claims.equal {
-        if !values(payload, claim).iter().any(|value| expected.allows(value.as_bytes(), scene)) {
+        let given = values(payload, claim).map_err(|_| Refusal::ClaimWrong)?;
+        if !given.iter().any(|value| expected.allows(value.as_bytes(), scene)) {
             return Err(Refusal::ClaimWrong);
         }
     }
@@ -151,15 +161,16 @@ fn check_claims(
         }
     }
     let leeway = claims.leeway_s;
-    let until = seconds(payload, "exp");
+    let until = seconds(payload, "exp")?;
     if claims.expires && until.is_none() {
         return Err(Refusal::ClaimWrong);
     }
-    if until.is_some_and(|until| now.saturating_sub(leeway) > until) {
+    // Its second is no longer good (RFC 7519, section 4.1.4).
+    if until.is_some_and(|until| now.saturating_sub(leeway) >= until) {
         return Err(Refusal::TimestampTooOld);
     }
-    let made = seconds(payload, "iat");
-    for from in [seconds(payload, "nbf"), made].into_iter().flatten() {
+    let made = seconds(payload, "iat")?;
+    for from in [seconds(payload, "nbf")?, made].into_iter().flatten() {
         if from.saturating_sub(leeway) > now {
             return Err(Refusal::TimestampTooNew);
         }

@@ -142,10 +142,7 @@ impl Scheme {
             || self.require.iter().any(|rule| rule.spot.in_body())
             || self.key_at.as_ref().is_some_and(|key| key.spot.in_body())
             || self.claims.hash.as_ref().is_some_and(|(_, template)| template.iter().any(Piece::needs_body))
-            || self
-                .timestamp
-                .as_ref()
-                .is_some_and(|stamp| matches!(&stamp.place, crate::timestamp::Place::At(spot) if spot.in_body()))
+            || self.timestamp.as_ref().is_some_and(|stamp| stamp.place.in_body())
     }
 
     /// Whether the signature covers every byte of the body; if not, a body can be changed unseen.

@@ -104,11 +104,12 @@ pub(crate) fn escape(text: &str) -> String {
 
 /// Sets a member, keeping a number a number.
 pub(crate) fn put_json(body: &[u8], pointer: &Pointer, text: &str) -> Result<Vec<u8>, SignError> {
+    let number = || text.parse::<i64>().map_or_else(|_| text.into(), Value::from);
+    set_json(body, pointer, &|old| if let Some(Value::Number(_)) = old { number() } else { Value::from(text) })
+}
+
+fn set_json(body: &[u8], pointer: &Pointer, value: &dyn Fn(Option<&Value>) -> Value) -> Result<Vec<u8>, SignError> {
     let mut root: Value = serde_json::from_slice(body).map_err(|_| SignError::Body)?;
-    let value = |old: Option<&Value>| match old {
-        Some(Value::Number(_)) => text.parse::<i64>().map_or_else(|_| text.into(), Value::from),
-        _ => Value::from(text),
-    };
     fn put(at: &mut Value, path: &[String], value: &dyn Fn(Option<&Value>) -> Value) {
         let Some((name, rest)) = path.split_first() else {
             *at = value(Some(&*at));
@@ -130,7 +131,7 @@ pub(crate) fn put_json(body: &[u8], pointer: &Pointer, text: &str) -> Result<Vec
             }
         }
     }
-    put(&mut root, pointer.segments(), &value);
+    put(&mut root, pointer.segments(), value);
     Ok(root.to_string().into_bytes())
 }
 
@@ -140,6 +141,26 @@ impl Scheme {
     /// # Errors
     /// [`SignError`] says what the scheme or the request lacks.
     pub fn sign(
+        &self,
+        keys: &Keys,
+        request: &Request<'_>,
+        id: Option<&str>,
+        now_unix_s: i64,
+    ) -> Result<Signed, SignError> {
+        let there = |scheme: &Self| matches!(&scheme.place, Place::At(Spot::Header(name)) if request.has_header(name));
+        let mut signed = match &self.alias {
+            Some(alias) if there(alias) && !there(self) => return alias.sign_alone(keys, request, id, now_unix_s),
+            _ => self.sign_alone(keys, request, id, now_unix_s)?,
+        };
+        // Two families that differ are refused.
+        if let Some(alias) = self.alias.as_ref().filter(|alias| there(alias)) {
+            signed.headers.extend(alias.sign_alone(keys, request, id, now_unix_s)?.headers);
+        }
+        Ok(signed)
+    }
+
+    /// Under the scheme's own header names.
+    fn sign_alone(
         &self,
         keys: &Keys,
         request: &Request<'_>,
@@ -165,8 +186,13 @@ impl Scheme {
             draft.put(spot, id.ok_or(SignError::IdMissing)?)?;
         }
         let stamp = self.timestamp.as_ref().map(|rule| (&rule.place, rule.format.write(now_unix_s)));
-        if let Some((timestamp::Place::At(spot), text)) = &stamp {
-            draft.put(spot, text)?;
+        match &stamp {
+            Some((timestamp::Place::At(spot), text)) => draft.put(spot, text)?,
+            Some((timestamp::Place::Number(pointer), text)) => {
+                let number = text.parse::<i64>().map_or(Value::Null, Value::from);
+                draft.body = set_json(&draft.body, pointer, &|_| number.clone())?;
+            }
+            Some((timestamp::Place::Field(_), _)) | None => {}
         }
         let form = Request { headers: &draft, ..*request }.is_form();
         if let (Some(spot), false, false) = (&self.body_hash, draft.body.is_empty(), form) {

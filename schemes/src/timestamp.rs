@@ -6,7 +6,7 @@
 use jiff::fmt::rfc2822;
 use serde::Deserialize;
 
-use crate::{locate::Spot, request::Refusal};
+use crate::{json::Pointer, locate::Spot, request::Refusal};
 
 /// Longest timestamp that is read, in bytes.
 const MAX_LENGTH: usize = 40;
@@ -34,8 +34,21 @@ pub(crate) struct Timestamp {
 #[derive(Clone, Debug)]
 pub(crate) enum Place {
     At(Spot),
+    /// A JSON member that has to be a number.
+    Number(Pointer),
     /// An item of the signature list.
     Field(String),
+}
+
+impl Place {
+    /// Whether the body has to be there to read it.
+    pub(crate) fn in_body(&self) -> bool {
+        match self {
+            Self::At(spot) => spot.in_body(),
+            Self::Number(_) => true,
+            Self::Field(_) => false,
+        }
+    }
 }
 
 impl Format {

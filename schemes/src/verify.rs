@@ -28,12 +28,15 @@ impl Scheme {
     /// [`Refusal`] says why it must not pass.
     pub fn verify(&self, keys: &Keys, request: &Request<'_>, now_unix_s: i64) -> Result<Verified, Refusal> {
         let scheme = self.family(request);
+        self.check_families(request)?;
         let scene = Scene::new(request, Some(keys));
         for rule in &scheme.require {
             rule.check(&scene)?;
         }
         let Some(each) = &scheme.each else { return scheme.verify_one(keys, &scene, now_unix_s) };
-        let items = json::find(request.body, each).map_err(|_| Refusal::BodyMalformed)?;
+        let items = json::find_in_each(request.body, each).map_err(|_| Refusal::BodyMalformed)?;
+        // Whoever works off the list works off the element that is not signed as well.
+        let items = items.ok_or(Refusal::SignatureMissing)?;
         let mut verified = None;
         for item in items {
             let scene = Scene { json: item.get().as_bytes(), ..scene };
@@ -78,6 +81,30 @@ impl Scheme {
             rule.judge(at, now, keys.tolerance_s)?;
         }
         Ok(Verified { key_index, timestamp: at, fingerprint })
+    }
+
+    /// Where a request has headers of both families they must say the same: the handler may read the other one.
+    fn check_families(&self, request: &Request<'_>) -> Result<(), Refusal> {
+        let Some(alias) = &self.alias else { return Ok(()) };
+        let spots = |scheme: &'_ Self| {
+            let stamp = scheme.timestamp.as_ref().map(|rule| match &rule.place {
+                timestamp::Place::At(spot) => Some(spot.clone()),
+                timestamp::Place::Field(_) | timestamp::Place::Number(_) => None,
+            });
+            let signature = if let Place::At(spot) = &scheme.place { Some(spot.clone()) } else { None };
+            [signature, stamp.flatten(), scheme.id.clone()]
+        };
+        const REFUSALS: [Refusal; 3] =
+            [Refusal::SignatureDuplicated, Refusal::TimestampMalformed, Refusal::IdDuplicated];
+        for ((one, other), refusal) in spots(self).into_iter().zip(spots(alias)).zip(REFUSALS) {
+            let (Some(Spot::Header(one)), Some(Spot::Header(other))) = (one, other) else { continue };
+            match (request.header(&one), request.header(&other)) {
+                (Ok(Some(value)), Ok(Some(same))) if value == same => {}
+                (Ok(None), _) | (_, Ok(None)) => {}
+                _ => return Err(refusal),
+            }
+        }
+        Ok(())
     }
 
     /// A signature of what a challenge may be proves nothing: whoever asks gets it.
@@ -282,6 +309,14 @@ impl Scheme {
         let Some(rule) = &self.timestamp else { return Ok(None) };
         let text = match &rule.place {
             timestamp::Place::Field(_) => field.map(Cow::Owned),
+            timestamp::Place::Number(pointer) => {
+                let found = json::find(scene.json, pointer).map_err(|_| Refusal::BodyMalformed)?;
+                if found.is_empty() {
+                    return Err(Refusal::TimestampMissing);
+                }
+                let number = json::number(scene.json, pointer).map_err(|_| Refusal::BodyMalformed)?;
+                Some(Cow::Borrowed(number.ok_or(Refusal::TimestampMalformed)?.as_bytes()))
+            }
             timestamp::Place::At(spot) => match spot.read(scene) {
                 Ok(text) => text,
                 Err(Unreadable::Doubled) => return Err(Refusal::TimestampMalformed),
@@ -391,12 +426,10 @@ fn part<'a>(spot: &Spot, scene: &Scene<'a>) -> Result<Cow<'a, [u8]>, Refusal> {
 fn signature_at<'a>(spot: &Spot, scene: &Scene<'a>) -> Result<Option<Cow<'a, [u8]>>, Refusal> {
     // Under a wildcard every element has to have it, and all the same.
     if let Spot::Json(pointer) = spot
-        && let Some(list) = pointer.list()
+        && pointer.has_wildcard()
     {
-        let count = json::find(scene.json, &list).map_err(|_| Refusal::BodyMalformed)?.len();
-        if json::find(scene.json, pointer).map_err(|_| Refusal::BodyMalformed)?.len() != count {
-            return Err(Refusal::SignatureMissing);
-        }
+        let found = json::find_in_each(scene.json, pointer).map_err(|_| Refusal::BodyMalformed)?;
+        found.ok_or(Refusal::SignatureMissing)?;
     }
     spot.read(scene).map_err(|unreadable| match unreadable {
         Unreadable::Doubled => Refusal::SignatureDuplicated,

@@ -122,8 +122,14 @@ pub(crate) fn scheme(raw: &RawScheme) -> Result<Scheme, Problem> {
     let layout = layout(signature)?;
     let timestamp = raw.timestamp.as_ref().map(|stamp| {
         let place = match (&stamp.at, &stamp.field, &layout) {
-            (Some(at), None, _) => timestamp::Place::At(spot("timestamp", at)?),
-            (None, Some(field), Layout::List { pair: Some(_), .. }) => timestamp::Place::Field(field.clone()),
+            (Some(at), None, _) => match spot("timestamp", at)? {
+                Spot::Json(pointer) if stamp.number => timestamp::Place::Number(pointer),
+                _ if stamp.number => return Err(("timestamp", "only a json: member is a number".to_owned())),
+                spot => timestamp::Place::At(spot),
+            },
+            (None, Some(field), Layout::List { pair: Some(_), .. }) if !stamp.number => {
+                timestamp::Place::Field(field.clone())
+            }
             _ => return Err(("timestamp", "give at, or a field of a signature that is a list".to_owned())),
         };
         let (past_s, future_s) = (stamp.past_s.into(), stamp.future_s.into());
@@ -160,6 +166,14 @@ pub(crate) fn scheme(raw: &RawScheme) -> Result<Scheme, Problem> {
     );
     if public == raw.algorithm.is_symmetric() {
         return Err(("secret", "public keys and algorithms with public keys go together".to_owned()));
+    }
+    // Of two lists inside each other the inner one may be missing where nobody looks.
+    let nested = |text: &Option<String>| {
+        let pointer = text.as_deref().map(|text| text.strip_prefix("json:").unwrap_or(text)).and_then(Pointer::parse);
+        pointer.is_some_and(|pointer| pointer.wildcards() > 1)
+    };
+    if nested(&raw.each) || nested(&signature.at) {
+        return Err(("signature", "what is signed goes through one list at most".to_owned()));
     }
     let alias = raw.alias.as_ref().map(|alias| renamed(raw, alias).map(Box::new)).transpose()?;
     let algorithms = raw.algorithms.as_ref().map(|choice| {

@@ -129,6 +129,9 @@ pub(crate) struct RawEnvelope {
 pub(crate) struct RawTimestamp {
     pub(crate) at: Option<String>,
     pub(crate) field: Option<String>,
+    /// The JSON member has to be a number, not a text of digits.
+    #[serde(default)]
+    pub(crate) number: bool,
     #[serde(default = "unix_s")]
     pub(crate) format: Format,
     pub(crate) past_s: u32,
@@ -147,25 +150,24 @@ pub(crate) struct RawRequirement {
     pub(crate) setting: Option<String>,
 }
 
-#[derive(Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub(crate) struct RawClaims {
     /// Claims and what they must be: values, `["setting:NAME"]`, `["{url}"]`.
-    #[serde(default)]
     pub(crate) equal: BTreeMap<String, Vec<String>>,
-    #[serde(default)]
     pub(crate) verified: Vec<String>,
     pub(crate) hash: Option<RawHash>,
-    #[serde(default)]
     pub(crate) expires: bool,
     pub(crate) max_age_s: Option<u32>,
-    #[serde(default = "leeway")]
     pub(crate) leeway_s: u32,
 }
 
-/// Clocks of token issuers and relays differ by seconds, not minutes.
-pub(crate) const fn leeway() -> u32 {
-    60
+impl Default for RawClaims {
+    fn default() -> Self {
+        // Clocks of token issuers and relays differ by seconds, not minutes.
+        let leeway_s = 60;
+        Self { equal: BTreeMap::new(), verified: Vec::new(), hash: None, expires: false, max_age_s: None, leeway_s }
+    }
 }
 
 #[derive(Clone, Deserialize)]

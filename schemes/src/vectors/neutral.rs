@@ -8,7 +8,7 @@ use crate::{
     layout::Encoding,
     row::{
         self, checked,
-        raw::{RawAlias, RawClaims, RawHash, RawRequirement, RawScheme, RawSignature, RawTimestamp, leeway},
+        raw::{RawAlias, RawClaims, RawHash, RawRequirement, RawScheme, RawSignature, RawTimestamp},
     },
     timestamp::Format,
     url::UrlVariant,
@@ -112,7 +112,7 @@ fn jwt(it: &Value) -> Result<RawScheme, String> {
     raw.signature.at = Some(place(it)?);
     let bearer = (it["in"] == "bearer").then_some("Bearer ");
     raw.signature.prefix = text(it, "prefix").or(bearer).map(str::to_owned);
-    let mut claims = RawClaims { leeway_s: leeway(), ..RawClaims::default() };
+    let mut claims = RawClaims::default();
     let issuers: Vec<_> = [&it["issuer"], &it["issuers"]].into_iter().flat_map(texts).collect();
     if !issuers.is_empty() {
         claims.equal.insert("iss".to_owned(), issuers);
@@ -143,9 +143,6 @@ fn jwt(it: &Value) -> Result<RawScheme, String> {
     claims.max_age_s = max_age.and_then(|seconds| u32::try_from(seconds).ok());
     if let Some(leeway) = it["leeway_s"].as_u64().or(it["clock_skew_s"].as_u64()) {
         claims.leeway_s = u32::try_from(leeway).unwrap_or(u32::MAX);
-    } else if claims.expires {
-        // What OIDC libraries allow.
-        claims.leeway_s = 300;
     }
     raw.claims = claims;
     raw.require = requirements(it);
@@ -282,7 +279,8 @@ fn timestamp(it: &Value) -> Result<Option<RawTimestamp>, String> {
     let future_s = seconds("future_s").unwrap_or(past_s);
     let field = (it["in"] == "field").then(|| text(it, "field").unwrap_or("t").to_owned());
     let at = if field.is_some() { None } else { Some(place(it)?) };
-    Ok(Some(RawTimestamp { at, field, format, past_s, future_s }))
+    let number = text(it, "format").is_some_and(|format| format.ends_with("_number"));
+    Ok(Some(RawTimestamp { at, field, number, format, past_s, future_s }))
 }
 
 fn requirements(it: &Value) -> Vec<RawRequirement> {
