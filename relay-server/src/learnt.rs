@@ -4,7 +4,8 @@
 //! tell it twice. The key stands in a file of its own, so that a copy of the store alone opens nothing. What a store in
 //! memory learns ends with it.
 //!
-//! Invariants: at most [`MAX_PER_ENDPOINT`] of an endpoint, the newest first; a secret is never printed.
+//! Invariants: who comes first teaches, and nobody after that until an endpoint's secrets are forgotten, since a challenge
+//! proves nothing; a secret is never printed.
 
 mod file;
 
@@ -18,15 +19,13 @@ use data_encoding::BASE64;
 use jiff::Timestamp;
 use relay_schemes::Secret;
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::{
     state::StateDir,
     store::{StoreError, Vault},
 };
-
-/// Secrets that one endpoint keeps; an older one goes when a newer comes.
-pub const MAX_PER_ENDPOINT: usize = 4;
 
 /// Largest secret that is taken from a handshake, in bytes.
 pub const MAX_SECRET_BYTES: usize = 1024;
@@ -41,6 +40,17 @@ pub struct Learnt {
     secrets: Mutex<BTreeMap<String, Vec<Secret>>>,
     /// Of two that come at once, the second list holds both.
     turn: tokio::sync::Mutex<()>,
+}
+
+/// Why a secret is not taken from a handshake.
+#[derive(Debug, Error)]
+pub enum LearnError {
+    /// The endpoint has another one.
+    #[error("another secret is known already")]
+    Known,
+    /// It cannot be kept.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// A list as it is written: Base64, the newest first.
@@ -126,25 +136,33 @@ impl Learnt {
         self.lock().get(endpoint).cloned().unwrap_or_default()
     }
 
-    /// Keeps a secret; when this returns, it is as durable as an event. One that is known already becomes the newest.
+    /// Keeps an endpoint's first secret; when this returns, it is as durable as an event. The same one may come again.
     ///
     /// # Errors
-    /// If it is too long, or the store cannot keep it; nothing is changed then.
-    pub async fn keep(&self, endpoint: &str, secret: Secret) -> Result<(), StoreError> {
+    /// If another one is known, or may be: what could not be loaded is not replaced. If it is too long, or the store
+    /// cannot keep it. Nothing is changed then.
+    pub async fn keep(&self, endpoint: &str, secret: Secret) -> Result<(), LearnError> {
+        let invalid = |why: &str| LearnError::Store(StoreError::Invalid(why.to_owned()));
         if secret.expose().is_empty() || secret.expose().len() > MAX_SECRET_BYTES {
-            return Err(StoreError::Invalid("a secret of this length is not taken from a handshake".to_owned()));
+            return Err(invalid("a secret of this length is not taken from a handshake"));
         }
         let _turn = self.turn.lock().await;
-        let mut known = self.of(endpoint);
-        known.retain(|other| other.expose() != secret.expose());
-        known.insert(0, secret);
-        known.truncate(MAX_PER_ENDPOINT);
+        let Some(known) = self.lock().get(endpoint).cloned() else {
+            return Err(invalid("what this endpoint learnt before could not be read"));
+        };
+        if known.iter().any(|other| other == &secret) {
+            return Ok(());
+        }
+        if !known.is_empty() {
+            return Err(LearnError::Known);
+        }
+        let known = vec![secret];
         self.put(endpoint, &known).await?;
         self.lock().insert(endpoint.to_owned(), known);
         Ok(())
     }
 
-    /// Forgets what an endpoint has learnt: it is gone, and another of its name begins anew.
+    /// Forgets what an endpoint has learnt. It learns anew once it was loaded again.
     ///
     /// # Errors
     /// As [`Vault::remove`].
@@ -209,20 +227,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_newest_come_first_and_the_oldest_go() {
+    async fn who_comes_first_teaches_and_nobody_after_that() {
         let state = StateDir::throw_away().unwrap();
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(1 << 20));
         let learnt = loaded(&store, &state).await;
-        for secret in ["1", "2", "3", "4", "5", "4"] {
-            learnt.keep("asana", Secret::new(secret)).await.unwrap();
-        }
-        assert_eq!(texts(&learnt, "asana"), [b"4", b"5", b"3", b"2"]);
         for bad in [vec![], vec![b'x'; MAX_SECRET_BYTES + 1]] {
             assert!(learnt.keep("asana", Secret::new(bad)).await.is_err());
         }
-        assert_eq!(texts(&loaded(&store, &state).await, "asana").len(), MAX_PER_ENDPOINT);
+        let keep = async |learnt: &Learnt, secret: &str| learnt.keep("asana", Secret::new(secret)).await;
+        let (one, other) = tokio::join!(keep(&learnt, "1"), keep(&learnt, "2"));
+        assert!(one.is_ok() && matches!(other, Err(LearnError::Known)));
+        keep(&learnt, "1").await.expect("a provider may say it again");
+        let again = loaded(&store, &state).await;
+        for learnt in [&learnt, &again] {
+            assert!(matches!(keep(learnt, "2").await, Err(LearnError::Known)));
+            assert_eq!(texts(learnt, "asana"), [b"1"]);
+        }
         learnt.forget("asana").await.unwrap();
         assert!(learnt.of("asana").is_empty() && loaded(&store, &state).await.of("asana").is_empty());
+        assert!(matches!(keep(&learnt, "2").await, Err(LearnError::Store(_))), "it was not loaded since");
+        learnt.load(vec!["asana".to_owned()]).await.unwrap();
+        keep(&learnt, "2").await.expect("it begins anew");
+        assert_eq!(texts(&learnt, "asana"), [b"2"]);
     }
 
     #[tokio::test]
@@ -237,11 +263,10 @@ mod tests {
         assert!(!state.file(file::FILE).exists());
         let again = loaded(&store, &state).await;
         assert_eq!(texts(&again, "asana"), [&b"old"[..], b"older"]);
-        // What came since is newer than a file that turns up again.
-        again.keep("asana", Secret::new("new")).await.unwrap();
-        file::write(&state, KEY, "asana", &["old"]);
+        // What the store knows stays, whatever file turns up again.
+        file::write(&state, KEY, "asana", &["oldest"]);
         again.import(&state, KEY, true).await.unwrap();
-        assert_eq!(texts(&loaded(&store, &state).await, "asana"), [&b"new"[..], b"old", b"older"]);
+        assert_eq!(texts(&loaded(&store, &state).await, "asana"), [&b"old"[..], b"older"]);
     }
 
     #[tokio::test]
@@ -265,7 +290,8 @@ mod tests {
         let (mine, other) = (StateDir::throw_away().unwrap(), StateDir::throw_away().unwrap());
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(1 << 20));
         loaded(&store, &mine).await.keep("asana", Secret::new("hunter2")).await.unwrap();
-        assert!(loaded(&store, &other).await.of("asana").is_empty());
+        let stranger = loaded(&store, &other).await;
+        assert!(stranger.of("asana").is_empty() && stranger.keep("asana", Secret::new("mine")).await.is_err());
         assert_eq!(texts(&loaded(&store, &mine).await, "asana"), [b"hunter2"]);
     }
 }

@@ -199,6 +199,13 @@ impl Rule {
         }
     }
 
+    /// Whether there are secrets, configured or learnt, and this one is not among them.
+    #[must_use]
+    pub fn has_other_secret(&self, secret: &Secret) -> bool {
+        let known = self.secrets();
+        !known.is_empty() && !known.contains(secret)
+    }
+
     /// What a request has to do for a key before the rule can be applied, or applied again after this refusal.
     #[must_use]
     pub fn key_need(&self, received: &Received, body: &[u8], refusal: Option<Refusal>) -> Need {

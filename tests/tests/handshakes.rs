@@ -462,4 +462,36 @@ async fn a_secret_from_a_handshake_is_sealed_and_known_after_a_restart() {
     assert_eq!(response.headers()["x-seen-relay-verified"], "asana");
     event.sign(row, &keys("another secret"), now()).expect("signs");
     assert_eq!(event.send(&relay.public, "asana").await.expect("answers").status(), 401);
+
+    // The provider may repeat itself; nobody else teaches another one, until the owner says so.
+    hello.check(&hello.sent.send(&relay.public, "asana").await.expect("answers"));
+    let stranger = Case::new("asana", "POST", "", "", 403, Body::Any).header("x-hook-secret", "another-secret");
+    let answer = stranger.sent.send(&relay.public, "asana").await.expect("answers");
+    stranger.check(&answer);
+    assert_eq!(answer.headers()["relay-error"], "secret_known");
+    assert!(!answer.headers().contains_key("x-hook-secret"));
+    event.sign(row, &keys("another-secret"), now()).expect("signs");
+    assert_eq!(event.send(&relay.public, "asana").await.expect("answers").status(), 401);
+    event.sign(row, &keys(SECRET), now()).expect("signs");
+    assert_eq!(event.send(&relay.public, "asana").await.expect("answers").status(), 200);
+    assert_eq!(relay.ask(&["endpoint", "forget", "asana"]).await.expect("runs").0, 0);
+    assert_eq!(event.send(&relay.public, "asana").await.expect("answers").status(), 401);
+    assert_eq!(stranger.sent.send(&relay.public, "asana").await.expect("answers").status(), 200);
+    event.sign(row, &keys("another-secret"), now()).expect("signs");
+    assert_eq!(event.send(&relay.public, "asana").await.expect("answers").status(), 200);
+}
+
+#[tokio::test]
+async fn an_endpoint_with_a_configured_secret_is_taught_no_other() {
+    let mut endpoints = Endpoints::default();
+    endpoints.add("asana", "asana", &Material::secrets(&[Secret::new(SECRET)]), SWITCH);
+    let relay = relay(&endpoints).await;
+    assert!(relay.first_words.contains("teaches this endpoint its secret"), "a start warns: {}", relay.first_words);
+    let ask = |secret: &str| Case::new("asana", "POST", "", "", 200, Body::Any).header("x-hook-secret", secret).sent;
+    let other = ask("another-secret").send(&relay.public, "asana").await.expect("answers");
+    assert_eq!(
+        (other.status().as_u16(), &other.headers()["relay-error"]),
+        (403, &"secret_known".parse().expect("text"))
+    );
+    assert_eq!(ask(SECRET).send(&relay.public, "asana").await.expect("answers").status(), 200);
 }

@@ -28,7 +28,7 @@ use crate::{
     config::rows::Rows,
     endpoint::{Endpoint, EndpointName},
     live::{Refused, View},
-    store::Backlog,
+    store::{Backlog, StoreError},
 };
 
 type Refusal = Box<Response>;
@@ -125,6 +125,7 @@ async fn hold(State(admin): State<Admin>, Path((named, action)): Path<(String, S
     let paused = match action.as_str() {
         "pause" => true,
         "resume" => false,
+        "forget" => return forget(&admin, &named).await,
         _ => return super::api::unknown().await,
     };
     let Some(endpoint) = admin.door.routes.load().endpoint(&named).cloned() else { return *missing() };
@@ -134,6 +135,24 @@ async fn hold(State(admin): State<Admin>, Path((named, action)): Path<(String, S
     match admin.door.delivery.pause(&endpoint.name, paused).await {
         Ok(()) => answer(StatusCode::OK, &json!({ "name": named, "paused": paused })),
         Err(error) => *failed(error),
+    }
+}
+
+/// What was learnt in challenges is no longer good from here on, and the next challenge teaches anew.
+async fn forget(admin: &Admin, named: &str) -> Response {
+    let Some(endpoint) = admin.door.routes.load().endpoint(named).cloned() else { return *missing() };
+    let door = Arc::clone(&admin.door);
+    // A task of its own, so that a caller who goes away does not leave it half done.
+    let task = tokio::spawn(async move {
+        door.learnt.forget(endpoint.name.as_str()).await?;
+        let loaded = door.learnt.load(vec![endpoint.name.as_str().to_owned()]).await;
+        door.teach();
+        loaded
+    });
+    match task.await {
+        Ok(Ok(())) => answer(StatusCode::OK, &json!({ "name": named, "forgotten": true })),
+        Ok(Err(error)) => *failed(error),
+        Err(_) => *failed(StoreError::Internal("the task ended early".to_owned())),
     }
 }
 

@@ -54,6 +54,13 @@ pub(super) enum Command {
         #[command(flatten)]
         remote: Remote,
     },
+    /// Forget the secret that a provider's challenge told, so that the next one may tell another
+    Forget {
+        /// The endpoint
+        name: String,
+        #[command(flatten)]
+        remote: Remote,
+    },
     /// Deliver again
     Resume {
         /// The endpoint
@@ -79,12 +86,13 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
             let done = remote.send(&http::Method::DELETE, &path, &[])?;
             print::values([&done], *json, deleted)
         }
-        Command::Pause { name, remote } => hold(name, "pause", remote),
-        Command::Resume { name, remote } => hold(name, "resume", remote),
+        Command::Forget { name, remote } => act(name, "forget", remote),
+        Command::Pause { name, remote } => act(name, "pause", remote),
+        Command::Resume { name, remote } => act(name, "resume", remote),
     }
 }
 
-fn hold(name: &str, action: &str, remote: &Remote) -> Result<(), Failure> {
+fn act(name: &str, action: &str, remote: &Remote) -> Result<(), Failure> {
     remote.post(&format!("/api/v1/endpoints/{}/{action}", encoded(name))).map(drop)
 }
 

@@ -68,6 +68,20 @@ fn what_others_may_change_is_refused_or_named() {
 }
 
 #[test]
+fn a_start_and_a_check_warn_while_strangers_may_teach_a_secret() {
+    let warnings = |provider: &str, more: &str| {
+        let rule = format!("provider = \"{provider}\"{more}");
+        let config = load(&GOOD.replacen("provider = \"github\"", &rule, 1)).expect("loads");
+        config.warnings.iter().map(ToString::to_string).filter(|text| text.contains("teaches")).collect::<Vec<_>>()
+    };
+    for provider in ["asana", "notion"] {
+        let warnings = warnings(provider, ", allow_unsigned_challenge = true");
+        assert!(warnings.len() == 1 && warnings[0].contains("relay.toml:6"), "{provider}: {warnings:?}");
+    }
+    assert!(warnings("asana", "").is_empty() && warnings("x", ", allow_unsigned_challenge = true").is_empty());
+}
+
+#[test]
 fn what_is_shown_of_keeping_can_be_typed() {
     let keys = "mode = \"durable\"\nresign = \"never\"\norder = { key = \"json:/a\" }\ndedup_key = \"header:x-id\"\n\
         rate = \"600/min, burst 20\"\nconcurrency = 8\nupgrades = [\"example/2\"]\non_failure = \"pass\"\nmethods = [\"POST\"]\nack = { status = 202, body = \"{}\" }\n\

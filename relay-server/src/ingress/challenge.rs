@@ -1,6 +1,7 @@
 //! What a challenge asks for beside its answer: a secret to keep, a URL to call.
 //!
-//! A secret is kept before the answer goes out. A URL is called only where the endpoint says so, in the background,
+//! A secret is kept before the answer goes out, and only where the endpoint has none: a challenge proves nothing, so
+//! whoever came second would be believed as well. A URL is called only where the endpoint says so, in the background,
 //! by [`crate::outbound`], which reaches the public network alone; that it is on the provider's own host was checked
 //! where the row was read.
 
@@ -12,8 +13,12 @@ use super::Door;
 use crate::{
     endpoint::Endpoint,
     handshakes::Handshake,
+    learnt::LearnError,
     webhook::{Failure, Received},
 };
+
+/// Another secret is there already.
+const SECRET_KNOWN: Failure = Failure::Challenge { status: 403, code: "secret_known" };
 
 pub(super) async fn carry_out(
     door: &Arc<Door>,
@@ -23,11 +28,15 @@ pub(super) async fn carry_out(
 ) -> Result<(), Failure> {
     let (name, event_id) = (endpoint.name.as_str(), received.event_id);
     if let Some(secret) = reply.learns_secret.clone() {
+        if endpoint.verify.has_other_secret(&secret) {
+            return Err(SECRET_KNOWN);
+        }
         let (keeper, name) = (Arc::clone(door), name.to_owned());
         // A task of its own: a sender that goes away does not leave it half done.
         let kept = tokio::spawn(async move { keeper.learnt.keep(&name, secret).await }).await;
         match kept {
             Ok(Ok(())) => door.teach(),
+            Ok(Err(LearnError::Known)) => return Err(SECRET_KNOWN),
             Ok(Err(error)) => {
                 tracing::error!(endpoint = %endpoint.name, %error, "a secret of a handshake could not be kept");
                 return Err(Failure::Internal);

@@ -113,6 +113,14 @@ fn options(raw: &RawSigned, key: &str, provider: &Provider, place: &Place, repor
             "leave enforce out once they prove themselves",
         );
     }
+    let allow_unsigned_challenge = is(&raw.allow_unsigned_challenge, false);
+    if allow_unsigned_challenge && provider.learns_secret() {
+        report.warn(
+            place,
+            "while allow_unsigned_challenge is on, whoever asks first teaches this endpoint its secret",
+            "leave it out again once the provider's webhook is made",
+        );
+    }
     let tolerance = raw.tolerance.is_some().then(|| {
         let bounds = Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60);
         duration(&raw.tolerance, &format!("{key}.tolerance"), Duration::from_secs(300), bounds, report)
@@ -144,7 +152,7 @@ fn options(raw: &RawSigned, key: &str, provider: &Provider, place: &Place, repor
             .verify_token
             .as_ref()
             .and_then(|text| reference(text, &format!("{key}.verify_token"), report)),
-        allow_unsigned_challenge: is(&raw.allow_unsigned_challenge, false),
+        allow_unsigned_challenge,
         confirm: is(&raw.confirm, false),
     }
 }
