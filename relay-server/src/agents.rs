@@ -1,6 +1,7 @@
 //! The agents: who may attach, who is attached, and who gets the next exchange.
 
 pub mod accept;
+pub mod admissions;
 pub mod copies;
 pub mod guesses;
 pub mod outcomes;

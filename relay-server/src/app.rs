@@ -306,7 +306,9 @@ fn door(
     let units = usize::try_from(config.limits.body_budget).unwrap_or(usize::MAX) / collect::UNIT_BYTES;
     let body_units = units.min(Semaphore::MAX_PERMITS);
     let metrics = Metrics::default();
+    let routes = live::routes(config, &metrics, public);
     let registry = Arc::new(Registry::default());
+    registry.revise(routes.admissions());
     let skips = Arc::<Skips>::default();
     let delivery = Arc::new(Delivery::new(
         Arc::clone(&store),
@@ -318,7 +320,7 @@ fn door(
     delivery.set_endpoints(&config.endpoints);
     let limits = Limits { max_streams: config.limits.max_in_flight_per_agent, ..Limits::relay() };
     Door {
-        routes: ArcSwap::from_pointee(live::routes(config, &metrics, public)),
+        routes: ArcSwap::from_pointee(routes),
         metrics,
         terms: Terms {
             registry: Arc::clone(&registry),

@@ -21,7 +21,7 @@ mod window;
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -130,6 +130,8 @@ pub struct Delivery {
     pub limits: Arc<Limits>,
     windows: Mutex<HashMap<EndpointName, Window>>,
     paused: Mutex<HashSet<EndpointName>>,
+    /// The pump found no room at some endpoint: the end of an exchange may be what it waits for.
+    cramped: AtomicBool,
     wake: Notify,
     bulks: Notify,
     /// Attempts under way.
@@ -157,6 +159,7 @@ impl Delivery {
             limits: Arc::default(),
             windows: Mutex::default(),
             paused: Mutex::default(),
+            cramped: AtomicBool::new(false),
             wake: Notify::new(),
             bulks: Notify::new(),
             tasks: TaskTracker::new(),

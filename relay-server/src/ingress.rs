@@ -46,7 +46,7 @@ use crate::{
         accept::{self, Turned},
         guesses::Guesses,
         registry::Registry,
-        token::Token,
+        token::Shown,
     },
     delivery::{Delivery, Reply, Taken},
     dispatch,
@@ -355,18 +355,12 @@ fn attach(
         return respond::failure(Failure::NoAgent, event_id);
     }
     let known = known(door, routes, origin, request.headers());
-    let token = match known.and_then(|token| accept::check(&request).map(|()| token)) {
-        Ok(token) => token,
+    let shown = match known.and_then(|shown| accept::check(&request).map(|()| shown)) {
+        Ok(shown) => shown,
         Err(turned) => return respond::turned(turned),
     };
-    let accepted = accept::accept::<Watched<Socket>, _>(
-        request,
-        token,
-        routes.attachable(),
-        door.terms.clone(),
-        &door.sessions,
-        respond::empty(),
-    );
+    let accepted =
+        accept::accept::<Watched<Socket>, _>(request, shown, door.terms.clone(), &door.sessions, respond::empty());
     match accepted {
         Ok(response) => response,
         Err(never) => match never {},
@@ -374,7 +368,7 @@ fn attach(
 }
 
 /// Whose token a request under `/_relay/` shows. Wrong ones are counted for its address.
-fn known(door: &Door, routes: &Routes, origin: Origin, headers: &HeaderMap) -> Result<Arc<Token>, Turned> {
+fn known(door: &Door, routes: &Routes, origin: Origin, headers: &HeaderMap) -> Result<Shown, Turned> {
     let (client, now) = (client::address(origin.peer, headers, |it| routes.trusts(it)), Instant::now());
     if let Some(left) = door.guesses.too_many(client, now) {
         return Err(Turned::TooManyGuesses { left });

@@ -25,7 +25,7 @@ use self::{
     sealing::{foreign_seals, seal_into},
 };
 use crate::{
-    agents::{accept, registry::Registry},
+    agents::registry::Registry,
     config::{Config, ConfigErrors, Input, Layers, PublicUrl, Shown, Source, Warning, rows, rows::Rows},
     endpoint::EndpointName,
     ingress::{Door, listener::Serving, route::Routes},
@@ -326,15 +326,12 @@ impl Live {
         }
         load_learnt(&self.door.learnt, &config).await;
         let routes = routes(&config, &self.door.metrics, self.public);
-        let attachable = routes.attachable();
+        let admissions = routes.admissions();
         let registry: &Registry = &self.door.registry;
         self.door.routes.store(Arc::new(routes));
         self.door.teach();
         self.door.delivery.set_endpoints(&config.endpoints);
-        registry.revise(&|name, offer| {
-            let token = config.tokens.iter().find(|token| &*token.name == name).ok_or("unauthorized")?;
-            accept::admit(token, offer, &attachable)
-        });
+        registry.revise(admissions);
         self.view.store(Arc::new(View { shown: config.shown, made: made.names() }));
     }
 }

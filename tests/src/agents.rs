@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
-use relay_proto::{Attach, CONNECT_PATH, Hello, Limits, Offer, SUBPROTOCOL};
+use relay_proto::{Attach, CONNECT_PATH, Close, Hello, Limits, Offer, SUBPROTOCOL, Welcome};
 use relay_tunnel::{Arrivals, Handle};
 use rustls::pki_types::ServerName;
 use tokio::{
@@ -89,7 +89,35 @@ async fn attach(
     hello: Hello,
     tls: Option<Arc<rustls::ClientConfig>>,
 ) -> anyhow::Result<(Handle, Arrivals, Driver)> {
-    let stream = TcpStream::connect(&relay).await?;
+    let Upgraded(stream) = upgrade(&relay, &token, tls).await?;
+    let (welcome, handle, arrivals, driver) = relay_tunnel::agent(stream, Vec::new(), hello, Limits::agent())
+        .await
+        .map_err(|close| anyhow::anyhow!("{}", close.reason))?;
+    ensure!(welcome.epoch > 0, "no epoch");
+    Ok((handle, arrivals, driver))
+}
+
+/// An agent's connection that has said nothing yet.
+pub struct Upgraded(Box<dyn Stream>);
+
+impl Upgraded {
+    /// Says hello for one endpoint, and waits for the end of the session that comes of it.
+    ///
+    /// # Errors
+    /// How it ended before a welcome.
+    pub async fn say_hello(self, endpoint: &str) -> Result<(Welcome, Close), Close> {
+        let (welcome, _handle, _arrivals, driver) =
+            relay_tunnel::agent(self.0, Vec::new(), hello(endpoint, 0), Limits::agent()).await?;
+        Ok((welcome, driver.await))
+    }
+}
+
+/// Opens an agent's WebSocket, and says nothing over it.
+///
+/// # Errors
+/// What the relay answered instead.
+pub async fn upgrade(relay: &str, token: &str, tls: Option<Arc<rustls::ClientConfig>>) -> anyhow::Result<Upgraded> {
+    let stream = TcpStream::connect(relay).await?;
     let mut stream: Box<dyn Stream> = match tls {
         None => Box::new(stream),
         Some(config) => {
@@ -109,9 +137,5 @@ async fn attach(
         ensure!(head.len() < 4096, "a long answer: {}", String::from_utf8_lossy(&head));
     }
     ensure!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
-    let (welcome, handle, arrivals, driver) = relay_tunnel::agent(stream, Vec::new(), hello, Limits::agent())
-        .await
-        .map_err(|close| anyhow::anyhow!("{}", close.reason))?;
-    ensure!(welcome.epoch > 0, "no epoch");
-    Ok((handle, arrivals, driver))
+    Ok(Upgraded(stream))
 }

@@ -5,8 +5,10 @@
 use std::{path::Path, time::Duration};
 
 use http::{Response, StatusCode};
+use relay_proto::{CloseCode, OfferState};
 use relay_server::agents::token::AgentToken;
 use relay_tests::{
+    agents::upgrade,
     handler::{Handler, full},
     process::{Agent, PATIENCE, Server, run_to_end},
     sender::{request, send},
@@ -251,6 +253,22 @@ async fn tokens_open_what_their_patterns_and_rights_say() {
             timeout(Duration::from_secs(10), agent.line("\"exchange\"")).await.expect("in time").expect("a line");
         assert!(line.contains("\"endpoint\":\"alice-github\""), "{line}");
     }
+}
+
+#[tokio::test]
+async fn a_token_that_is_revoked_between_upgrade_and_hello_lets_nobody_in() {
+    let (fired, secret) = token("fired", "*", "\"attach\", \"read\"");
+    let mut relay = relay(&[OPEN, &fired].concat()).await;
+    let waiting = upgrade(&relay.public, &secret, None).await.expect("its token is right");
+    let config = relay.config().expect("reads").replace(&fired, "");
+    relay.set_config(&config).expect("writes");
+    relay.reload().await.expect("a signal");
+    relay.log_line("was taken over").await.expect("it says so");
+    let (welcome, close) =
+        timeout(PATIENCE, waiting.say_hello("open")).await.expect("in time").expect("it is told why");
+    assert_eq!(welcome.endpoints[0].state, OfferState::Refused { code: "unauthorized".into() });
+    assert_eq!(close.code, CloseCode::Unauthorized);
+    assert_eq!(send(&relay.public, request("POST", "/open", &[], "")).await.expect("answers").status(), 503);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! An agent's way in: the upgrade request, its token, hello, and the session until its end.
 //!
 //! Nothing is upgraded before the token is known to be right, and nothing is attached that the
-//! token does not allow.
+//! token does not allow when hello comes, which may be long after.
 
 use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
 
@@ -9,8 +9,8 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
-use relay_proto::{Attach, Attached as Answer, CloseCode, Limits, Notice, Offer, OfferState, SUBPROTOCOL, Welcome};
-use relay_tunnel::{Arrival, Arrivals, Handle};
+use relay_proto::{Attached as Answer, CloseCode, Limits, Notice, OfferState, SUBPROTOCOL, Welcome};
+use relay_tunnel::{Arrival, Arrivals, Greeting, Handle};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::oneshot,
@@ -20,11 +20,12 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::task::TaskTracker;
 
 use super::{
+    admissions::Admissions,
     outcomes::{Outcomes, Teller},
-    places::{Standing, Wish},
-    registry::{Admission, Attached, Identity, PATIENCE, Registry, Welcomed, told},
+    places::Standing,
+    registry::{Attached, Identity, PATIENCE, REVOKED, Registry, Welcomed, told},
     skips::Skips,
-    token::{Right, Token, Tokens},
+    token::{Shown, Tokens},
 };
 use crate::{
     endpoint::EndpointName,
@@ -50,19 +51,6 @@ pub enum Turned {
     },
 }
 
-/// What an endpoint is to an agent that attaches.
-#[derive(Clone, Debug)]
-pub struct Attachable {
-    /// Its name.
-    pub name: String,
-    /// Its public address.
-    pub url: String,
-    /// Its provider's name, or `none`.
-    pub provider: String,
-    /// Whether it takes one active agent at a time.
-    pub exclusive: bool,
-}
-
 /// What every session runs under.
 #[derive(Clone)]
 pub struct Terms {
@@ -84,7 +72,7 @@ pub struct Terms {
 ///
 /// # Errors
 /// [`Turned`] says why there is none that counts.
-pub fn token_of(headers: &HeaderMap, tokens: &Tokens) -> Result<Arc<Token>, Turned> {
+pub fn token_of(headers: &HeaderMap, tokens: &Tokens) -> Result<Shown, Turned> {
     if headers.contains_key(header::ORIGIN) {
         return Err(Turned::Browser);
     }
@@ -97,7 +85,7 @@ pub fn token_of(headers: &HeaderMap, tokens: &Tokens) -> Result<Arc<Token>, Turn
         Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => token.trim_ascii(),
         _ => return Err(Turned::Unauthorized),
     };
-    tokens.authenticate(token).map(Arc::clone).ok_or(Turned::Unauthorized)
+    tokens.authenticate(token).ok_or(Turned::Unauthorized)
 }
 
 /// Whether a request asks for an agent's upgrade.
@@ -134,8 +122,7 @@ fn names_subprotocol(headers: &HeaderMap) -> bool {
 /// The answer that begins the WebSocket, and the task that runs the session over `S`.
 pub fn accept<S, B>(
     mut request: Request<Incoming>,
-    token: Arc<Token>,
-    attachable: Vec<Attachable>,
+    shown: Shown,
     terms: Terms,
     sessions: &TaskTracker,
     body: B,
@@ -154,7 +141,7 @@ where
         let Ok(parts) = upgraded.downcast::<TokioIo<S>>() else {
             return tracing::error!("an agent's connection is of an unknown type");
         };
-        run(parts.io.into_inner(), parts.read_buf.to_vec(), &token, attachable, terms).await;
+        run(parts.io.into_inner(), parts.read_buf.to_vec(), shown, terms).await;
     });
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -174,37 +161,38 @@ where
 async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     leftover: Vec<u8>,
-    token: &Token,
-    attachable: Vec<Attachable>,
+    shown: Shown,
     Terms { registry, outcomes, store, skips, limits, drain_timeout }: Terms,
 ) {
     let mut greeting = match relay_tunnel::relay(stream, leftover, limits).await {
         Ok(greeting) => greeting,
         Err(close) => return tracing::debug!(reason = close.reason, "an agent left before its hello"),
     };
-    let agent = greeting.hello.name.clone();
-    let identity = Identity { token: Arc::clone(&token.name), name: agent.clone(), instance: greeting.hello.instance };
+    let (agent, token) = (greeting.hello.name.clone(), Arc::clone(&shown.token.name));
+    let identity = Identity { token: Arc::clone(&token), name: agent.clone(), instance: greeting.hello.instance };
     let now = Timestamp::now();
     let now_ms = u64::try_from(now.as_millisecond()).unwrap_or(0);
     let offers = std::mem::take(&mut greeting.hello.offers);
     let names: Vec<String> = offers.iter().map(|offer| offer.endpoint.clone()).collect();
     let skipping: Vec<bool> = offers.iter().map(|offer| offer.skip_backlog).collect();
-    let admit = |_: &str, offer: &Offer| admit(token, offer, &attachable);
     let teller = identity.clone();
-    let Welcomed { attached, answers, contested, finishing } = registry.attach(identity, offers, now_ms, &admit);
+    let Some(welcomed) = registry.attach(identity, shown.clone(), offers, now_ms) else {
+        tracing::info!(agent, %token, "an agent said hello with a token that is not valid any more");
+        return turn_out(greeting, names).await;
+    };
+    let Welcomed { attached, answers, contested, finishing, admissions } = welcomed;
     let endpoints: Vec<Answer> =
-        names.into_iter().zip(&answers).map(|(name, answer)| tell(name, answer, &attachable)).collect();
+        names.into_iter().zip(&answers).map(|(name, answer)| tell(name, answer, &admissions)).collect();
     let refused = answers.iter().filter(|answer| answer.is_err()).count();
     let available = if refused == 0 {
         Vec::new()
     } else {
-        let names = attachable.iter().map(|endpoint| endpoint.name.clone());
-        names.filter(|name| token.may(Right::Attach, name) || token.may(Right::Read, name)).collect()
+        admissions.open_to(&shown).map(|endpoint| endpoint.name.clone()).collect()
     };
     let epoch = attached.epoch();
     let welcome = Welcome { epoch, software: SOFTWARE.to_owned(), endpoints, available };
     if refused == answers.len() {
-        tracing::info!(agent, token = %token.name, "an agent offered nothing that it may serve");
+        tracing::info!(agent, %token, "an agent offered nothing that it may serve");
         drop(attached);
         return greeting.refuse(welcome, "none of the offered endpoints was accepted").await;
     }
@@ -214,11 +202,10 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
         Err(error) => return tracing::warn!(agent, %error, "what waits cannot be skipped; the agent has to come again"),
     };
     let names: Vec<&str> = answers.iter().flatten().map(|(name, _)| name.as_str()).collect();
-    tracing::info!(agent, token = %token.name, epoch, endpoints = names.join(","), "an agent attached");
+    tracing::info!(agent, %token, epoch, endpoints = names.join(","), "an agent attached");
     let (handle, arrivals, driver) = greeting.welcome(welcome);
     attached.ready(handle.clone(), &answers);
-    let serves = names.iter().filter(|name| token.may(Right::Attach, name)).map(|name| (*name).to_owned()).collect();
-    let teller = Teller { identity: teller, serves };
+    let teller = Teller::new(teller, attached.serves());
     let greeting = greet(&store, &handle, &names, skipped);
     let close = tokio::select! {
         close = driver => close,
@@ -335,41 +322,20 @@ async fn tell_backlog(store: &Arc<dyn Store>, handle: &Handle, names: &[&str]) {
     }
 }
 
-/// What a token allows an offer to be.
-///
-/// # Errors
-/// A stable code.
-pub fn admit(token: &Token, offer: &Offer, attachable: &[Attachable]) -> Result<Admission, &'static str> {
-    let may = |name: &str| token.may(Right::Attach, name) || token.may(Right::Read, name);
-    let endpoint = if offer.endpoint.is_empty() {
-        let mut allowed = attachable.iter().filter(|endpoint| may(&endpoint.name));
-        match (allowed.next(), allowed.next()) {
-            (Some(only), None) => only,
-            _ => return Err("choose_one"),
-        }
-    } else if may(&offer.endpoint) {
-        attachable.iter().find(|endpoint| endpoint.name == offer.endpoint).ok_or("unknown_endpoint")?
-    } else {
-        return Err("not_allowed");
-    };
-    let attach = match offer.attach {
-        Attach::Copy if token.may(Right::Read, &endpoint.name) => Attach::Copy,
-        Attach::Copy => return Err("may_not_read"),
-        attach if token.may(Right::Attach, &endpoint.name) => attach,
-        Attach::Auto => Attach::Copy, // It may read, and that is what it gets.
-        _ => return Err("may_not_attach"),
-    };
-    if offer.skip_backlog && !token.may(Right::Skip, &endpoint.name) {
-        return Err("may_not_skip");
-    }
-    let wish = Wish { attach, takeover: offer.takeover && attach == Attach::Exclusive };
-    Ok(Admission { endpoint: endpoint.name.clone(), exclusive: endpoint.exclusive, wish })
+/// Answers a hello whose token was revoked after its upgrade, and closes.
+async fn turn_out<S: AsyncRead + AsyncWrite + Unpin>(greeting: Greeting<S>, names: Vec<String>) {
+    let none = Admissions::default();
+    let endpoints = names.into_iter().map(|name| tell(name, &Err("unauthorized"), &none)).collect();
+    let welcome = Welcome { epoch: 0, software: SOFTWARE.to_owned(), endpoints, available: Vec::new() };
+    let (handle, _, driver) = greeting.welcome(welcome);
+    handle.close_when_idle(CloseCode::Unauthorized, REVOKED);
+    driver.await;
 }
 
-fn tell(offered: String, answer: &Result<(String, Standing), &'static str>, attachable: &[Attachable]) -> Answer {
+fn tell(offered: String, answer: &Result<(String, Standing), &'static str>, admissions: &Admissions) -> Answer {
     match answer {
         Ok((name, standing)) => {
-            let endpoint = attachable.iter().find(|endpoint| endpoint.name == *name);
+            let endpoint = admissions.describe(name);
             Answer {
                 endpoint: name.clone(),
                 state: told(*standing),

@@ -1,18 +1,23 @@
 //! What agents tell of attempts whose session broke, and who waits for it.
 //!
 //! An attempt that began under a fence is expected here for as long as it runs, from the agent that has it and from no
-//! other: whoever watches an endpoint knows its events' ids, too. What nobody expects any more, after a restart of the
-//! relay say, goes to a bounded queue of its own, with what its agent may serve.
+//! other: whoever watches an endpoint knows its events' ids, too. Beside those there are two kinds of attempts that
+//! somebody may tell of, once: those that were given up as lost a moment ago, again from their own agent alone, and
+//! those from before a restart of the relay, from any agent that may serve the endpoint. Nothing else is heard: a fence
+//! is a small number, and can be guessed.
+//!
+//! Invariant: what waits to be read takes at most [`MAX_HELD_BYTES`], and of one session [`MAX_SHARE_BYTES`].
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use relay_proto::{Outcome, OutcomeState};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::registry::Identity;
+use crate::endpoint::EndpointName;
 
 /// Outcomes of one attempt that wait to be read: it runs, it has ended, and one to spare.
 const MAX_WAITING: usize = 3;
@@ -20,39 +25,84 @@ const MAX_WAITING: usize = 3;
 /// Outcomes that nobody expects and that wait to be read.
 const MAX_STRAY: usize = 1024;
 
+/// Attempts that were given up as lost and whose agent may still tell of them; the oldest gives way.
+const MAX_LOST: usize = 1024;
+
+/// Attempts from before a restart that are remembered. What is beyond that is called again.
+const MAX_ORPHANS: usize = 65_536;
+
+/// Memory for outcomes that wait to be read.
+const MAX_HELD_BYTES: usize = 16 * 1024 * 1024;
+
+/// The part of it that those of one session may take.
+const MAX_SHARE_BYTES: usize = 4 * 1024 * 1024;
+
+/// What an outcome takes beside its answer's text.
+const OVERHEAD_BYTES: usize = 512;
+
 type Attempt = ([u8; 16], u64);
 
-/// An outcome that nobody expects.
+/// An outcome that nobody waits for, and that is heard all the same.
 #[derive(Debug)]
 pub struct Stray {
     /// What was told.
     pub outcome: Outcome,
-    /// The endpoints that its agent may serve.
-    pub serves: Arc<[String]>,
+    _held: Held,
 }
 
-/// Who tells.
-#[derive(Clone, Debug)]
+/// Whether an agent may serve an endpoint, by what its token allows now.
+pub type Serves = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
+/// Who tells: the agent, what it may, and what its session holds of the memory.
+#[derive(Clone)]
 pub struct Teller {
-    /// The agent.
-    pub identity: Identity,
-    /// The endpoints that it may serve.
-    pub serves: Arc<[String]>,
+    identity: Identity,
+    serves: Serves,
+    share: Arc<Semaphore>,
+}
+
+impl Teller {
+    /// An agent that has told nothing yet.
+    #[must_use]
+    pub fn new(identity: Identity, serves: Serves) -> Self {
+        Self { identity, serves, share: Arc::new(Semaphore::new(MAX_SHARE_BYTES)) }
+    }
 }
 
 /// Where outcomes arrive.
-#[derive(Debug)]
 pub struct Outcomes {
-    expected: Mutex<HashMap<Attempt, (Identity, mpsc::Sender<OutcomeState>)>>,
+    known: Mutex<Known>,
     stray: mpsc::Sender<Stray>,
+    memory: Arc<Semaphore>,
+}
+
+#[derive(Default)]
+struct Known {
+    expected: HashMap<Attempt, (Identity, mpsc::Sender<Told>)>,
+    /// Given up as lost, oldest first.
+    lost: VecDeque<(Attempt, Identity)>,
+    /// From before the restart.
+    orphans: HashMap<Attempt, EndpointName>,
+    /// Told before it was known what ran then.
+    early: HashMap<Attempt, Vec<(Outcome, Held, Teller)>>,
+    /// That is known now.
+    recovered: bool,
+}
+
+/// Room in the memory for what waits to be read.
+type Held = (OwnedSemaphorePermit, OwnedSemaphorePermit);
+
+#[derive(Debug)]
+struct Told {
+    state: OutcomeState,
+    _held: Held,
 }
 
 /// An attempt's outcomes, for as long as this lives.
-#[derive(Debug)]
 pub struct Expected {
     outcomes: Arc<Outcomes>,
     attempt: Attempt,
-    queue: mpsc::Receiver<OutcomeState>,
+    queue: mpsc::Receiver<Told>,
 }
 
 impl Outcomes {
@@ -60,72 +110,230 @@ impl Outcomes {
     #[must_use]
     pub fn new() -> (Arc<Self>, mpsc::Receiver<Stray>) {
         let (stray, strays) = mpsc::channel(MAX_STRAY);
-        (Arc::new(Self { expected: Mutex::default(), stray }), strays)
+        let memory = Arc::new(Semaphore::new(MAX_HELD_BYTES));
+        (Arc::new(Self { known: Mutex::default(), stray, memory }), strays)
     }
 
     /// Waits for what this agent tells of an attempt.
     #[must_use]
     pub fn expect(self: &Arc<Self>, event_id: [u8; 16], fence: u64, from: Identity) -> Expected {
         let (sender, queue) = mpsc::channel(MAX_WAITING);
-        self.lock().insert((event_id, fence), (from, sender));
+        self.lock().expected.insert((event_id, fence), (from, sender));
         Expected { outcomes: Arc::clone(self), attempt: (event_id, fence), queue }
+    }
+
+    /// An attempt ran when the relay was started: whoever may serve its endpoint may tell of it, once.
+    pub fn adopt(&self, event_id: [u8; 16], fence: u64, endpoint: EndpointName) {
+        let mut known = self.lock();
+        let early = known.early.remove(&(event_id, fence)).unwrap_or_default();
+        if known.orphans.len() < MAX_ORPHANS {
+            known.orphans.insert((event_id, fence), endpoint);
+        }
+        drop(known);
+        for (outcome, held, teller) in early {
+            drop(held);
+            self.take(outcome, &teller);
+        }
+    }
+
+    /// Every attempt that ran when the relay was started was adopted.
+    pub fn recovered(&self) {
+        let mut known = self.lock();
+        known.recovered = true;
+        known.early = HashMap::new();
     }
 
     /// An agent told something.
     pub fn take(&self, outcome: Outcome, teller: &Teller) {
-        let expected = self.lock().get(&(outcome.event_id, outcome.fence)).cloned();
-        let lost = match expected {
-            Some((from, queue)) if from == teller.identity => queue.try_send(outcome.state).is_err(),
-            Some(_) => return tracing::warn!(agent = teller.identity.name, "an agent told of another one's attempt"),
-            None => self.stray.try_send(Stray { outcome, serves: Arc::clone(&teller.serves) }).is_err(),
-        };
-        if lost {
-            tracing::debug!("an outcome was dropped: too many wait");
+        let attempt = (outcome.event_id, outcome.fence);
+        let mut known = self.lock();
+        if let Some((from, queue)) = known.expected.get(&attempt) {
+            if *from != teller.identity {
+                return tracing::warn!(agent = teller.identity.name, "an agent told of another one's attempt");
+            }
+            let queue = queue.clone();
+            drop(known);
+            let told = self.hold(&outcome, teller).map(|held| Told { state: outcome.state, _held: held });
+            return note(told.is_some_and(|told| queue.try_send(told).is_ok()));
         }
+        if outcome.state == OutcomeState::Running {
+            return; // Nobody waits for its end.
+        }
+        let lost = known.lost.iter().position(|(lost, from)| *lost == attempt && *from == teller.identity);
+        let orphan = known.orphans.get(&attempt).is_some_and(|endpoint| (teller.serves)(endpoint.as_str()));
+        if lost.is_none() && !orphan && !known.recovered && !known.orphans.contains_key(&attempt) {
+            let Some(held) = self.hold(&outcome, teller) else { return note(false) };
+            return known.early.entry(attempt).or_default().push((outcome, held, teller.clone()));
+        }
+        if lost.is_none() && !orphan {
+            return tracing::debug!(agent = teller.identity.name, "an agent told of an attempt that is not open to it");
+        }
+        let Some(held) = self.hold(&outcome, teller) else { return note(false) };
+        note(self.stray.try_send(Stray { outcome, _held: held }).map_or(false, |()| {
+            known.orphans.remove(&attempt);
+            lost.is_none_or(|at| known.lost.remove(at).is_some())
+        }));
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Attempt, (Identity, mpsc::Sender<OutcomeState>)>> {
-        self.expected.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Room for what an agent told.
+    fn hold(&self, outcome: &Outcome, teller: &Teller) -> Option<Held> {
+        let bytes = match &outcome.state {
+            OutcomeState::Finished { head, body, .. } => {
+                let lines = head.headers.iter().map(|(name, value)| name.len() + value.len() + OVERHEAD_BYTES / 8);
+                lines.sum::<usize>() + body.len()
+            }
+            OutcomeState::Running | OutcomeState::Failed(_) => 0,
+        };
+        let bytes = u32::try_from(bytes + OVERHEAD_BYTES).ok()?;
+        let share = Arc::clone(&teller.share).try_acquire_many_owned(bytes).ok()?;
+        Some((share, Arc::clone(&self.memory).try_acquire_many_owned(bytes).ok()?))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn note(taken: bool) {
+    if !taken {
+        tracing::debug!("an outcome was dropped: too many wait");
     }
 }
 
 impl Expected {
     /// The next outcome.
     pub async fn next(&mut self) -> Option<OutcomeState> {
-        self.queue.recv().await
+        self.queue.recv().await.map(|told| told.state)
+    }
+
+    /// The attempt was given up as lost: what its agent tells of it later is recorded.
+    pub fn lost(self) {
+        let mut known = self.outcomes.lock();
+        let Some((from, _)) = known.expected.remove(&self.attempt) else { return };
+        if known.lost.len() >= MAX_LOST {
+            known.lost.pop_front();
+        }
+        known.lost.push_back((self.attempt, from));
     }
 }
 
 impl Drop for Expected {
     fn drop(&mut self) {
-        self.outcomes.lock().remove(&self.attempt);
+        self.outcomes.lock().expected.remove(&self.attempt);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use relay_proto::{Headers, ResetCode, ResponseHead};
+
     use super::*;
 
     fn teller(name: &str) -> Teller {
-        let identity = Identity { token: "t".into(), name: name.to_owned(), instance: [0; 16] };
-        Teller { identity, serves: vec!["e".to_owned()].into() }
+        teller_of(name, "e")
     }
 
-    fn outcome(event: u8) -> Outcome {
-        Outcome { event_id: [event; 16], attempt: 1, fence: 1, state: OutcomeState::Running }
+    fn teller_of(name: &str, endpoint: &'static str) -> Teller {
+        let identity = Identity { token: "t".into(), name: name.to_owned(), instance: [0; 16] };
+        Teller::new(identity, Arc::new(move |asked: &str| asked == endpoint))
+    }
+
+    fn after_recovery() -> (Arc<Outcomes>, mpsc::Receiver<Stray>) {
+        let (outcomes, strays) = Outcomes::new();
+        outcomes.recovered();
+        (outcomes, strays)
+    }
+
+    fn failed(event: u8, fence: u64) -> Outcome {
+        Outcome { event_id: [event; 16], attempt: 1, fence, state: OutcomeState::Failed(ResetCode::Broken) }
     }
 
     #[test]
     fn only_the_agent_that_has_an_attempt_tells_of_it() {
-        let (outcomes, mut strays) = Outcomes::new();
+        let (outcomes, mut strays) = after_recovery();
         let mut expected = outcomes.expect([1; 16], 1, teller("one").identity);
-        outcomes.take(outcome(1), &teller("two"));
+        outcomes.take(failed(1, 1), &teller("two"));
         assert!(expected.queue.try_recv().is_err() && strays.try_recv().is_err(), "nobody hears another one");
-        outcomes.take(outcome(1), &teller("one"));
-        assert_eq!(expected.queue.try_recv().ok(), Some(OutcomeState::Running));
+        outcomes.take(failed(1, 1), &teller("one"));
+        assert_eq!(expected.queue.try_recv().ok().map(|told| told.state), Some(failed(1, 1).state));
         drop(expected);
-        outcomes.take(outcome(1), &teller("two"));
-        let stray = strays.try_recv().expect("nobody expects it any more");
-        assert_eq!((stray.outcome, &stray.serves[..]), (outcome(1), &["e".to_owned()][..]));
+        for name in ["one", "two"] {
+            outcomes.take(failed(1, 1), &teller(name));
+            outcomes.take(failed(1, 2), &teller(name));
+            outcomes.take(failed(2, 1), &teller(name));
+        }
+        assert!(strays.try_recv().is_err(), "the attempt is over, and the others never were");
+    }
+
+    #[test]
+    fn of_an_attempt_that_was_given_up_its_own_agent_tells_once() {
+        let (outcomes, mut strays) = after_recovery();
+        outcomes.expect([1; 16], 1, teller("one").identity).lost();
+        outcomes.take(failed(1, 1), &teller("two"));
+        assert!(strays.try_recv().is_err());
+        outcomes.take(Outcome { state: OutcomeState::Running, ..failed(1, 1) }, &teller("one"));
+        assert!(strays.try_recv().is_err(), "that is no end");
+        for _ in 0..2 {
+            outcomes.take(failed(1, 1), &teller("one"));
+        }
+        assert_eq!(strays.try_recv().expect("its late word").outcome, failed(1, 1));
+        assert!(strays.try_recv().is_err(), "once");
+    }
+
+    #[test]
+    fn of_an_attempt_from_before_a_restart_whoever_may_serve_its_endpoint_tells_once() {
+        let (outcomes, mut strays) = after_recovery();
+        outcomes.adopt([1; 16], 3, EndpointName::parse("e").expect("a name"));
+        outcomes.take(failed(1, 3), &teller_of("one", "other"));
+        outcomes.take(failed(1, 2), &teller("one"));
+        assert!(strays.try_recv().is_err(), "it may not serve it, and this fence does not run");
+        for name in ["one", "two"] {
+            outcomes.take(failed(1, 3), &teller(name));
+        }
+        assert_eq!(strays.try_recv().expect("somebody's word").outcome, failed(1, 3));
+        assert!(strays.try_recv().is_err(), "once");
+    }
+
+    #[test]
+    fn what_is_told_before_it_is_known_what_ran_waits_until_it_is() {
+        let (outcomes, mut strays) = Outcomes::new();
+        for name in ["one", "two"] {
+            outcomes.take(failed(1, 3), &teller_of(name, if name == "one" { "other" } else { "e" }));
+        }
+        outcomes.take(failed(2, 1), &teller("two"));
+        assert!(strays.try_recv().is_err());
+        outcomes.adopt([1; 16], 3, EndpointName::parse("e").expect("a name"));
+        outcomes.recovered();
+        assert_eq!(strays.try_recv().expect("the word of who may serve it").outcome, failed(1, 3));
+        assert!(strays.try_recv().is_err(), "the other one never ran");
+        assert_eq!(outcomes.memory.available_permits(), MAX_HELD_BYTES);
+    }
+
+    #[test]
+    fn what_waits_is_bounded_for_all_and_for_each() {
+        let (outcomes, mut strays) = after_recovery();
+        let name = EndpointName::parse("e").expect("a name");
+        let long = |number: u64| {
+            let head = ResponseHead { status: 200, headers: Headers::new() };
+            let state = OutcomeState::Finished { head, body: Bytes::from(vec![0; 65_000]), truncated: false };
+            Outcome { event_id: [1; 16], attempt: 1, fence: number, state }
+        };
+        let tell = |teller: &Teller, numbers: std::ops::Range<u64>| {
+            for number in numbers {
+                outcomes.adopt([1; 16], number, name.clone());
+                outcomes.take(long(number), teller);
+            }
+        };
+        let (first, second) = (teller("one"), teller("two"));
+        tell(&first, 0..200);
+        let held = MAX_HELD_BYTES - outcomes.memory.available_permits();
+        assert!(held > MAX_SHARE_BYTES / 2 && held <= MAX_SHARE_BYTES, "{held}");
+        tell(&second, 200..201);
+        assert!(MAX_HELD_BYTES - outcomes.memory.available_permits() > held, "another one has a share of its own");
+        while strays.try_recv().is_ok() {}
+        assert_eq!(outcomes.memory.available_permits(), MAX_HELD_BYTES, "what was read is given back");
+        tell(&first, 100..101);
+        assert!(strays.try_recv().is_ok(), "what was dropped may be told again");
     }
 }

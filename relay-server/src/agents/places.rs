@@ -62,9 +62,20 @@ pub struct Places {
 }
 
 impl Places {
-    /// Whether the endpoint takes one active agent at a time.
-    pub fn set_exclusive(&mut self, exclusive: bool) {
-        self.exclusive = exclusive;
+    /// Whether the endpoint takes one active agent at a time. Of several that serve it the oldest goes on; when it is
+    /// shared again, who stands by for that reason alone serves, too.
+    pub fn set_exclusive(&mut self, exclusive: bool) -> Changes {
+        let (mut changes, was) = (Changes::new(), std::mem::replace(&mut self.exclusive, exclusive));
+        let Some(oldest) = self.keys(Standing::Active).next().filter(|_| was != exclusive) else { return changes };
+        let oldest_wish = self.wish(oldest).unwrap_or(Wish { attach: Attach::Exclusive, takeover: false });
+        if exclusive {
+            let others = |member: &Member| member.standing == Standing::Active && member.key != oldest;
+            self.set(others, Standing::Standby, &mut changes);
+        } else if !self.one_at_a_time(oldest_wish) {
+            let shares = |member: &Member| member.wish.attach != Attach::Exclusive && !member.silent;
+            self.set(|member| member.standing == Standing::Standby && shares(member), Standing::Active, &mut changes);
+        }
+        changes
     }
 
     /// The sessions of this standing, oldest first.
@@ -83,15 +94,24 @@ impl Places {
         self.members.iter().find(|member| member.key == key).map(|member| member.standing)
     }
 
+    /// What a session is there for.
+    #[must_use]
+    pub fn wish(&self, key: Key) -> Option<Wish> {
+        self.members.iter().find(|member| member.key == key).map(|member| member.wish)
+    }
+
     /// Whether an agent that could be active left a moment ago.
     #[must_use]
     pub fn left_recently(&self, now: Instant) -> bool {
         self.left.as_ref().is_some_and(|(left, _)| now.duration_since(*left) < RECENTLY)
     }
 
-    /// A session attaches.
+    /// A session attaches. One that is there already stays as it is: the first of two equal offers counts.
     pub fn join(&mut self, key: Key, agent: &str, wish: Wish, now: Instant) -> Changes {
         let mut changes = Changes::new();
+        if self.standing(key).is_some() {
+            return changes;
+        }
         if !matches!(wish.attach, Attach::Auto | Attach::Copy) {
             // An agent that was there for want of a better one makes room.
             let yields = |member: &Member| member.wish.attach == Attach::Auto && member.agent != agent;
@@ -254,6 +274,26 @@ mod tests {
         assert_eq!(places.join(2, "b", SHARED, now), [(2, Standby)]);
         assert_eq!(places.join(3, "c", SHARED, now), [(3, Standby)]);
         assert_eq!(places.leave(1, now), [(2, Active)], "one only");
+    }
+
+    #[test]
+    fn an_endpoint_that_becomes_exclusive_keeps_its_oldest_agent_and_shares_again_later() {
+        let (mut places, now) = places();
+        places.join(1, "a", SHARED, now);
+        places.join(2, "b", SHARED, now);
+        places.join(3, "w", COPY, now);
+        assert_eq!(places.set_exclusive(true), [(2, Standby)]);
+        assert_eq!(places.set_exclusive(true), []);
+        places.join(4, "c", EXCLUSIVE, now);
+        assert_eq!(places.set_exclusive(false), [(2, Active)], "the other one asked to be alone");
+    }
+
+    #[test]
+    fn a_session_stands_once_at_an_endpoint() {
+        let (mut places, now) = places();
+        places.join(1, "a", SHARED, now);
+        assert_eq!(places.join(1, "a", EXCLUSIVE, now), []);
+        assert_eq!((places.all().count(), places.standing(1)), (1, Some(Active)));
     }
 
     #[test]

@@ -25,15 +25,21 @@ use tokio::{
 };
 
 use super::{
+    admissions::{Admission, Admissions},
     copies::Copies,
-    places::{Key, Places, Standing, Wish},
+    outcomes::Serves,
+    places::{Key, Places, Standing},
     targets::{Target, Targets},
+    token::{Right, Shown},
     wanted::Wanted,
 };
 use crate::pace::Pacer;
 
 /// How long an active agent may take to answer when another one wants its place.
 pub const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a session is told whose token lets it do nothing any more.
+pub const REVOKED: &str = "the token is not valid any more";
 
 /// What a replaced session is told.
 const REPLACED: &str = "a newer session of this agent took over";
@@ -63,28 +69,16 @@ pub struct Whom<'a> {
     pub instance: Option<[u8; 16]>,
 }
 
-/// What a token allows an agent at one endpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Admission {
-    /// The endpoint's name.
-    pub endpoint: String,
-    /// Whether the endpoint takes one active agent at a time.
-    pub exclusive: bool,
-    /// The wish as far as the token's rights go.
-    pub wish: Wish,
-}
-
 /// An agent that may get an exchange.
 type Candidate = (Arc<Session>, Handle, Arc<Load>);
 
 /// Whose standing at which endpoint is another now.
 type Changes = Vec<(String, Key, Standing)>;
 
-/// Decides about an offer of an agent with a token of this name; an error is a stable code.
-pub type Admit<'a> = &'a dyn Fn(&str, &Offer) -> Result<Admission, &'static str>;
-
 struct Session {
     identity: Identity,
+    /// How it came in.
+    shown: Shown,
     key: Key,
     /// What it offered, with the endpoint's name filled in.
     offers: Vec<Offered>,
@@ -94,10 +88,14 @@ struct Session {
     asked: AtomicBool,
     /// Gets no exchange until it answers: its agent may have come back under another instance.
     doubted: AtomicBool,
+    /// Takes nothing more; a revision gives it nothing back.
+    drained: AtomicBool,
 }
 
 struct Offered {
     offer: Offer,
+    /// An earlier one is for the same endpoint, and that one counts.
+    again: bool,
     wanted: Wanted,
     load: Arc<Load>,
 }
@@ -115,9 +113,11 @@ struct Load {
 struct Counted(Arc<Load>);
 
 impl Counted {
-    fn new(load: Arc<Load>) -> Self {
-        load.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self(load)
+    /// `None` if its agent takes no more at a time.
+    fn new(load: Arc<Load>) -> Option<Self> {
+        let more = |in_flight: i64| (in_flight < load.capacity).then_some(in_flight + 1);
+        load.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Self(load))
     }
 }
 
@@ -170,6 +170,8 @@ pub struct Registry {
 
 #[derive(Default)]
 struct State {
+    /// Who may attach to what, as the config says now.
+    admissions: Arc<Admissions>,
     last_epoch: u64,
     sessions: BTreeMap<Key, Arc<Session>>,
     /// By endpoint; names come from the config.
@@ -229,6 +231,8 @@ pub struct Welcomed {
     pub contested: bool,
     /// An older session of the same agent that had drained, to be closed when it is idle.
     pub finishing: Option<Handle>,
+    /// By what it was decided.
+    pub admissions: Arc<Admissions>,
 }
 
 impl Default for Registry {
@@ -249,18 +253,32 @@ impl Registry {
     }
 
     /// Attaches a session. An older one of the same agent is replaced; sessions of the same name in another
-    /// process, and active ones whose place is wanted, are asked for a sign of life.
-    pub fn attach(self: &Arc<Self>, identity: Identity, offers: Vec<Offer>, now_ms: u64, admit: Admit<'_>) -> Welcomed {
+    /// process, and active ones whose place is wanted, are asked for a sign of life. `None` if the token was revoked
+    /// since it was shown.
+    pub fn attach(
+        self: &Arc<Self>,
+        identity: Identity,
+        shown: Shown,
+        offers: Vec<Offer>,
+        now_ms: u64,
+    ) -> Option<Welcomed> {
         let now = Instant::now();
         let mut state = self.lock();
+        let admissions = Arc::clone(&state.admissions);
+        admissions.token(&shown.token.name, shown.secret)?;
         let key = now_ms.max(state.last_epoch + 1);
         state.last_epoch = key;
         let older: Vec<_> = state.sessions.values().filter(|other| other.identity == identity).cloned().collect();
         let mut changes = Changes::new();
         let (mut answers, mut offered) = (Vec::new(), Vec::new());
         for mut offer in offers {
-            let answer = admit(&identity.token, &offer).map(|admission| {
+            let admitted = admissions.admit(&shown, &offer);
+            if let Ok(admission) = &admitted {
                 offer.endpoint.clone_from(&admission.endpoint);
+            }
+            let again = offered.iter().any(|other: &Offered| other.offer.endpoint == offer.endpoint);
+            let admitted = if again { Err("offered_twice") } else { admitted };
+            let answer = admitted.map(|admission| {
                 let standing = state.join((key, &identity.name), older.first(), &admission, now, &mut changes);
                 (admission.endpoint, standing)
             });
@@ -272,7 +290,7 @@ impl Registry {
                 pacer: offer.rate.map(|rate| Pacer::new(rate, now)),
                 target: if answer.is_ok() { state.targets.of(&offer.endpoint, &identity) } else { Target::default() },
             };
-            offered.push(Offered { offer, wanted, load: Arc::new(load) });
+            offered.push(Offered { offer, again, wanted, load: Arc::new(load) });
             answers.push(answer);
         }
         for older in &older {
@@ -280,11 +298,13 @@ impl Registry {
         }
         let session = Arc::new(Session {
             identity,
+            shown,
             key,
             offers: offered,
             handle: OnceLock::new(),
             asked: AtomicBool::new(false),
             doubted: AtomicBool::new(false),
+            drained: AtomicBool::new(false),
         });
         state.sessions.insert(key, Arc::clone(&session));
         state.ask_about(&session);
@@ -301,7 +321,8 @@ impl Registry {
             }
         }
         self.changed.notify_waiters();
-        Welcomed { attached: Attached { registry: Arc::clone(self), session }, answers, contested, finishing }
+        let attached = Attached { registry: Arc::clone(self), session };
+        Some(Welcomed { attached, answers, contested, finishing, admissions })
     }
 
     /// Tells every agent of an endpoint something.
@@ -313,27 +334,30 @@ impl Registry {
         }
     }
 
-    /// Looks at every offer again, after the endpoints or the tokens changed. A session that is left with
-    /// nothing is closed.
-    pub fn revise(&self, admit: Admit<'_>) {
+    /// Goes by these endpoints and tokens from now on, and looks at every offer again. A session that is left with
+    /// nothing is closed; one that may do less than it does, or more, joins anew.
+    pub fn revise(&self, admissions: Admissions) {
         let now = Instant::now();
         let mut state = self.lock();
+        state.admissions = Arc::new(admissions);
+        let admissions = Arc::clone(&state.admissions);
         for session in state.sessions.values().cloned().collect::<Vec<_>>() {
             let (mut changes, mut kept) = (Changes::new(), false);
-            for Offered { offer, .. } in &session.offers {
-                let attached =
-                    state.places.get(&offer.endpoint).is_some_and(|places| places.standing(session.key).is_some());
-                match admit(&session.identity.token, offer) {
+            for Offered { offer, .. } in session.offers.iter().filter(|offered| !offered.again) {
+                let place = state.places.get(&offer.endpoint).and_then(|places| places.wish(session.key));
+                match admissions.admit(&session.shown, offer) {
                     Ok(admission) => {
                         kept = true;
-                        if attached {
-                            state.places.entry(admission.endpoint).or_default().set_exclusive(admission.exclusive);
-                        } else if admission.endpoint == offer.endpoint {
+                        let stays = place.is_some_and(|wish| wish.attach == admission.wish.attach);
+                        if stays {
+                            state.set_exclusive(&admission, &mut changes);
+                        } else if admission.endpoint == offer.endpoint && !session.drained.load(Ordering::Relaxed) {
+                            state.leave(&offer.endpoint, session.key, now, &mut changes);
                             let newcomer = (session.key, session.identity.name.as_str());
                             state.join(newcomer, None, &admission, now, &mut changes);
                         }
                     }
-                    Err(code) if attached => {
+                    Err(code) if place.is_some() => {
                         state.leave(&offer.endpoint, session.key, now, &mut changes);
                         session.tell(&offer.endpoint, OfferState::Refused { code: code.to_owned() });
                     }
@@ -342,7 +366,7 @@ impl Registry {
             }
             state.tell(&changes);
             if !kept && let Some(handle) = session.handle.get() {
-                handle.close(CloseCode::Unauthorized, "the token is not valid any more");
+                handle.close(CloseCode::Unauthorized, REVOKED);
             }
         }
         drop(state);
@@ -395,8 +419,8 @@ impl State {
         now: Instant,
         changes: &mut Changes,
     ) -> Standing {
+        self.set_exclusive(admission, changes);
         let places = self.places.entry(admission.endpoint.clone()).or_default();
-        places.set_exclusive(admission.exclusive);
         if let Some(standing) = predecessor.and_then(|older| places.succeed(older.key, key, admission.wish)) {
             changes.push((admission.endpoint.clone(), key, standing));
             return standing;
@@ -404,6 +428,11 @@ impl State {
         let joined = places.join(key, agent, admission.wish, now);
         changes.extend(joined.into_iter().map(|(key, standing)| (admission.endpoint.clone(), key, standing)));
         places.standing(key).unwrap_or(Standing::Standby)
+    }
+
+    fn set_exclusive(&mut self, Admission { endpoint, exclusive, .. }: &Admission, changes: &mut Changes) {
+        let changed = self.places.entry(endpoint.clone()).or_default().set_exclusive(*exclusive);
+        changes.extend(changed.into_iter().map(|(key, standing)| (endpoint.clone(), key, standing)));
     }
 
     fn leave(&mut self, endpoint: &str, key: Key, now: Instant, changes: &mut Changes) {
@@ -455,21 +484,57 @@ impl Attached {
         self.session.key
     }
 
-    /// The welcome is sent: exchanges may come. Says what has changed since the answers were made.
+    /// The welcome is sent: exchanges may come. Says what has changed since the answers were made, and closes what was
+    /// replaced or lost its rights meanwhile.
     pub fn ready(&self, handle: Handle, answers: &[Result<(String, Standing), &'static str>]) {
         let state = self.registry.lock();
-        let _ = self.session.handle.set(handle); // Set once, here.
-        for (endpoint, answered) in answers.iter().flatten() {
-            let now = state.places.get(endpoint).and_then(|places| places.standing(self.session.key));
-            if let Some(now) = now.filter(|now| now != answered) {
-                self.session.tell(endpoint, told(now));
+        let handle = self.session.handle.get_or_init(|| handle);
+        if !state.sessions.contains_key(&self.session.key) {
+            return handle.close(CloseCode::Replaced, REPLACED);
+        }
+        let mut kept = false;
+        let offers = self.session.offers.iter().zip(answers).filter(|(offered, _)| !offered.again);
+        for (Offered { offer, .. }, answered) in offers {
+            let admitted = state.admissions.admit(&self.session.shown, offer);
+            kept |= admitted.is_ok();
+            let now = state.places.get(&offer.endpoint).and_then(|places| places.standing(self.session.key));
+            match (now, answered, admitted) {
+                (Some(now), Ok((_, answered)), _) if now == *answered => {}
+                (Some(now), ..) => self.session.tell(&offer.endpoint, told(now)),
+                (None, Ok((endpoint, _)), Err(code)) => {
+                    self.session.tell(endpoint, OfferState::Refused { code: code.to_owned() });
+                }
+                (None, ..) => {}
             }
+        }
+        if !kept {
+            return handle.close(CloseCode::Unauthorized, REVOKED);
         }
         if self.session.asked.load(Ordering::Relaxed) {
             self.session.ask();
         }
         drop(state);
         self.registry.changed.notify_waiters();
+    }
+
+    /// Whether this session's agent may serve an endpoint that it offered, by what its token allows now.
+    #[must_use]
+    pub fn may_serve(&self, endpoint: &str) -> bool {
+        let state = self.registry.lock();
+        let Session { shown, .. } = &*self.session;
+        let token = state.admissions.token(&shown.token.name, shown.secret);
+        self.session.offered(endpoint).is_some() && token.is_some_and(|token| token.may(Right::Attach, endpoint))
+    }
+
+    /// Whether this session's agent may serve an endpoint that it offered, by what its token allows at that moment.
+    #[must_use]
+    pub fn serves(&self) -> Serves {
+        let (registry, session) = (Arc::clone(&self.registry), Arc::clone(&self.session));
+        Arc::new(move |endpoint| {
+            let state = registry.lock();
+            let token = state.admissions.token(&session.shown.token.name, session.shown.secret);
+            session.offered(endpoint).is_some() && token.is_some_and(|token| token.may(Right::Attach, endpoint))
+        })
     }
 
     /// The agent gave a sign of life.
@@ -485,6 +550,7 @@ impl Attached {
     /// The agent takes nothing more: those that stand by take its places.
     pub fn draining(&self) {
         let mut state = self.registry.lock();
+        self.session.drained.store(true, Ordering::Relaxed);
         let mut changes = Changes::new();
         state.withdraw(self.session.key, Instant::now(), &mut changes);
         state.tell(&changes);

@@ -14,8 +14,10 @@ use tokio::{
 };
 
 use super::{
-    places::{RECENTLY, Standing, Wish},
-    registry::{Admission, Attached, Heed, Identity, Registry, Whom},
+    admissions::{Admissions, Attachable},
+    places::{RECENTLY, Standing},
+    registry::{Attached, Heed, Identity, Registry, Whom},
+    token::{Pattern, Right, Shown, Token, TokenHash, Tokens},
 };
 use crate::{retry::CircuitRule, webhook::Failure};
 
@@ -40,9 +42,40 @@ fn offer(attach: Attach, capacity: u32) -> Offer {
     Offer { endpoint: "e".into(), attach, capacity, ..Offer::default() }
 }
 
-fn admit_all(_: &str, offer: &Offer) -> Result<Admission, &'static str> {
-    let wish = Wish { attach: offer.attach, takeover: offer.takeover };
-    Ok(Admission { endpoint: offer.endpoint.clone(), exclusive: false, wish })
+fn secret() -> TokenHash {
+    TokenHash::of(b"the token itself")
+}
+
+/// The one token, with these rights and secrets.
+fn token(rights: &[Right], hashes: Vec<TokenHash>) -> Token {
+    Token { name: "token".into(), hashes, endpoints: vec![Pattern::new("*")], rights: rights.to_vec() }
+}
+
+/// A config with these endpoints.
+fn config(token: Token, endpoints: &[&str]) -> Admissions {
+    let attachable = |name: &&str| Attachable {
+        name: (*name).to_owned(),
+        url: String::new(),
+        provider: "none".to_owned(),
+        exclusive: false,
+    };
+    Admissions::new(Tokens::new(vec![token]), endpoints.iter().map(attachable).collect())
+}
+
+/// A config in which the one token may attach to and read everything.
+fn open_to_all() -> Admissions {
+    config(token(&Right::DEFAULT, vec![secret()]), &["e", "other"])
+}
+
+/// A registry that goes by it.
+fn registry() -> Arc<Registry> {
+    let registry = Arc::<Registry>::default();
+    registry.revise(open_to_all());
+    registry
+}
+
+fn shown() -> Shown {
+    Shown { token: Arc::new(token(&Right::DEFAULT, vec![secret()])), secret: secret() }
 }
 
 async fn attach(registry: &Arc<Registry>, name: &str, instance: u8, offer: Offer) -> Agent {
@@ -56,7 +89,8 @@ async fn attach_all(registry: &Arc<Registry>, name: &str, instance: u8, offers: 
     let agent = tokio::spawn(relay_tunnel::agent(theirs, Vec::new(), hello, Limits::agent()));
     let greeting = greeting.await.expect("runs").expect("says hello");
     let identity = Identity { token: "token".into(), name: name.into(), instance: [instance; 16] };
-    let welcomed = registry.attach(identity, greeting.hello.offers.clone(), 0, &admit_all);
+    let offers = greeting.hello.offers.clone();
+    let welcomed = registry.attach(identity, shown(), offers, 0).expect("a valid token");
     let (relay, relay_hears, driver) = greeting.welcome(Welcome::default());
     let closed = tokio::spawn(driver);
     let (_, agent, agent_hears, driver) = agent.await.expect("runs").expect("is welcome");
@@ -131,13 +165,17 @@ fn open(registry: &Registry) -> Exchange {
 
 #[tokio::test(start_paused = true)]
 async fn exchanges_go_to_the_agent_with_the_most_capacity_left() {
-    let registry = Arc::default();
+    let registry = registry();
     let small = attach(&registry, "small", 1, offer(Attach::Shared, 2)).await;
     let large = attach(&registry, "large", 2, offer(Attach::Shared, 5)).await;
     let mut exchanges: Vec<_> = (0..5).map(|_| open(&registry)).collect();
     assert_eq!((small.relay.in_flight(), large.relay.in_flight()), (1, 4));
     exchanges.extend((0..2).map(|_| open(&registry)));
     assert_eq!((small.relay.in_flight(), large.relay.in_flight()), (2, 5));
+    assert_eq!(registry.reserve("e", None, Heed::Nothing).map(drop), Err(Failure::Busy), "they take no more at a time");
+    let whom = Whom { token: "token", name: "small", instance: None };
+    assert_eq!(registry.reserve_for("e", &whom).map(drop), Err(Failure::Busy), "nor do they of who asks for them");
+    assert!(registry.held_back("e") && registry.free("e", 64).is_err());
     exchanges.clear();
     while small.relay.in_flight() + large.relay.in_flight() > 0 {
         tokio::task::yield_now().await;
@@ -148,7 +186,7 @@ async fn exchanges_go_to_the_agent_with_the_most_capacity_left() {
 
 #[tokio::test(start_paused = true)]
 async fn the_same_agent_replaces_its_older_session_at_once() {
-    let registry = Arc::default();
+    let registry = registry();
     let first = attach(&registry, "a", 1, offer(Attach::Exclusive, 0)).await;
     let waits = attach(&registry, "b", 2, offer(Attach::Exclusive, 0)).await;
     assert_eq!((first.standings[0], waits.standings[0]), (Standing::Active, Standing::Standby));
@@ -166,7 +204,7 @@ async fn the_same_agent_replaces_its_older_session_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_replaced_session_that_had_drained_finishes() {
-    let registry = Arc::default();
+    let registry = registry();
     let mut first = attach(&registry, "a", 1, offer(Attach::Shared, 0)).await;
     let exchange = open(&registry);
     first.agent.drain();
@@ -185,7 +223,7 @@ async fn a_replaced_session_that_had_drained_finishes() {
 
 #[tokio::test(start_paused = true)]
 async fn two_machines_with_one_name_never_fence_each_other() {
-    let registry = Arc::default();
+    let registry = registry();
     let mut one = attach(&registry, "a", 1, offer(Attach::Shared, 0)).await;
     let two = attach(&registry, "a", 2, offer(Attach::Shared, 0)).await;
     let first = open(&registry);
@@ -199,7 +237,7 @@ async fn two_machines_with_one_name_never_fence_each_other() {
 
 #[tokio::test(start_paused = true)]
 async fn an_active_agent_that_answers_keeps_its_place_and_a_silent_one_loses_it() {
-    let registry = Arc::default();
+    let registry = registry();
     let mut active = attach(&registry, "a", 1, offer(Attach::Exclusive, 0)).await;
     let challenger = attach(&registry, "b", 2, offer(Attach::Exclusive, 0)).await;
     assert!(challenger.contested);
@@ -219,7 +257,7 @@ async fn an_active_agent_that_answers_keeps_its_place_and_a_silent_one_loses_it(
 
 #[tokio::test(start_paused = true)]
 async fn a_copy_gets_what_the_other_gets_and_a_slow_one_is_dropped_and_counted() {
-    let registry: Arc<Registry> = Arc::default();
+    let registry = registry();
     let mut watcher = attach(&registry, "w", 1, offer(Attach::Copy, 0)).await;
     assert_eq!(watcher.standings, [Standing::Copy]);
     assert_eq!(
@@ -244,7 +282,7 @@ async fn a_copy_gets_what_the_other_gets_and_a_slow_one_is_dropped_and_counted()
 
 #[tokio::test(start_paused = true)]
 async fn an_agent_that_left_a_moment_ago_is_waited_for() {
-    let registry: Arc<Registry> = Arc::default();
+    let registry = registry();
     tokio::time::advance(RECENTLY).await; // Its start is not a reason to wait any more.
     let until = || Instant::now() + Duration::from_secs(2);
     let begun = Instant::now();
@@ -262,26 +300,90 @@ async fn an_agent_that_left_a_moment_ago_is_waited_for() {
 
 #[tokio::test(start_paused = true)]
 async fn a_revision_takes_endpoints_away_and_gives_them_back() {
-    let registry: Arc<Registry> = Arc::default();
+    let registry = registry();
     let other = || Offer { endpoint: "other".into(), ..offer(Attach::Shared, 0) };
     let lost = attach(&registry, "a", 1, offer(Attach::Shared, 0)).await;
     let mut kept = attach_all(&registry, "b", 2, vec![offer(Attach::Shared, 0), other()]).await;
-    let only_other = |_: &str, offer: &Offer| {
-        if offer.endpoint == "other" { admit_all("", offer) } else { Err("unknown_endpoint") }
-    };
-    registry.revise(&only_other);
+    registry.revise(config(token(&Right::DEFAULT, vec![secret()]), &["other"]));
     assert_eq!(kept.told().await, OfferState::Refused { code: "unknown_endpoint".into() });
     assert_eq!(lost.closed.await.expect("ends").code, CloseCode::Unauthorized, "nothing is left for it");
     assert_eq!(registry.reserve("e", None, Heed::Nothing).map(drop), Err(Failure::NoAgent));
     assert!(registry.reserve("other", None, Heed::Nothing).is_ok());
-    registry.revise(&admit_all);
+    registry.revise(open_to_all());
     assert_eq!(kept.told().await, OfferState::Accepted);
     assert!(registry.reserve("e", None, Heed::Nothing).is_ok());
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_agent_that_may_only_read_from_now_on_gets_copies_and_serves_again_when_it_may() {
+    let registry = registry();
+    let mut auto = attach(&registry, "a", 1, offer(Attach::Auto, 0)).await;
+    let shared =
+        attach_all(&registry, "b", 2, vec![Offer { endpoint: "other".into(), ..offer(Attach::Shared, 0) }]).await;
+    registry.revise(config(token(&[Right::Read], vec![secret()]), &["e", "other"]));
+    assert_eq!(auto.told().await, OfferState::Copy);
+    assert_eq!(registry.reserve("e", None, Heed::Nothing).map(drop), Err(Failure::NoAgent), "nobody may answer");
+    assert_eq!(shared.closed.await.expect("ends").code, CloseCode::Unauthorized);
+    tokio::time::advance(2 * RECENTLY).await;
+    assert_eq!(
+        registry.reserve("e", None, Heed::Nothing).map(drop),
+        Err(Failure::NoAgent),
+        "nor when nobody else is there"
+    );
+    registry.revise(open_to_all());
+    assert_eq!(auto.told().await, OfferState::Accepted);
+    assert!(registry.reserve("e", None, Heed::Nothing).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_was_taken_out_of_its_token_neither_stays_nor_comes_in() {
+    let registry = registry();
+    let identity = || Identity { token: "token".into(), name: "late".into(), instance: [9; 16] };
+    let inside = attach(&registry, "a", 1, offer(Attach::Shared, 0)).await;
+    let rotated = config(token(&Right::DEFAULT, vec![TokenHash::of(b"its next secret")]), &["e"]);
+    registry.revise(rotated);
+    assert_eq!(inside.closed.await.expect("ends").code, CloseCode::Unauthorized);
+    // This one was upgraded before that, and says hello now.
+    assert!(registry.attach(identity(), shown(), vec![offer(Attach::Shared, 0)], 0).is_none());
+    let nobody = config(Token { name: "other".into(), ..token(&Right::DEFAULT, vec![secret()]) }, &["e"]);
+    registry.revise(nobody);
+    assert!(registry.attach(identity(), shown(), vec![offer(Attach::Shared, 0)], 0).is_none(), "under another name");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_revoked_between_hello_and_welcome_is_closed_once_it_can_be() {
+    let registry = registry();
+    let (ours, theirs) = tokio::io::duplex(64 * 1024);
+    let offers = vec![offer(Attach::Shared, 0)];
+    let hello = Hello { name: "a".into(), instance: [1; 16], software: String::new(), offers: offers.clone() };
+    let greeting = tokio::spawn(relay_tunnel::relay(ours, Vec::new(), Limits::relay()));
+    let _agent = tokio::spawn(relay_tunnel::agent(theirs, Vec::new(), hello, Limits::agent()));
+    let greeting = greeting.await.expect("runs").expect("says hello");
+    let identity = Identity { token: "token".into(), name: "a".into(), instance: [1; 16] };
+    let welcomed = registry.attach(identity, shown(), offers, 0).expect("a valid token");
+    registry.revise(config(token(&[], vec![secret()]), &["e"]));
+    let (handle, _, driver) = greeting.welcome(Welcome::default());
+    welcomed.attached.ready(handle, &welcomed.answers);
+    assert_eq!(driver.await.code, CloseCode::Unauthorized);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_drains_gets_nothing_back_by_a_revision_and_an_endpoint_offered_twice_counts_once() {
+    let registry = registry();
+    let drained = attach(&registry, "a", 1, offer(Attach::Exclusive, 0)).await;
+    drained.attached.draining();
+    registry.revise(open_to_all());
+    let identity = Identity { token: "token".into(), name: "b".into(), instance: [2; 16] };
+    let offers = vec![offer(Attach::Exclusive, 0), offer(Attach::Shared, 0)];
+    let welcomed = registry.attach(identity, shown(), offers, 0).expect("a valid token");
+    assert_eq!(welcomed.answers, [Ok(("e".to_owned(), Standing::Active)), Err("offered_twice")]);
+    registry.revise(open_to_all());
+    assert_eq!(registry.attached("e").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_agent_whose_rate_is_used_up_has_no_room_until_time_goes_by() {
-    let registry: Arc<Registry> = Arc::default();
+    let registry = registry();
     let rate = Some("2/min, burst 2".parse().expect("a rate"));
     let slow = attach(&registry, "slow", 1, Offer { rate, ..offer(Attach::Shared, 0) }).await;
     assert_eq!(registry.free("e", 64), Ok(2));
@@ -301,7 +403,7 @@ async fn an_agent_whose_rate_is_used_up_has_no_room_until_time_goes_by() {
 
 #[tokio::test(start_paused = true)]
 async fn a_target_that_fails_is_left_alone_at_its_own_agent_and_probed_before_others_are_asked() {
-    let registry: Arc<Registry> = Arc::default();
+    let registry = registry();
     let bad = attach(&registry, "bad", 1, offer(Attach::Shared, 0)).await;
     let place = registry.reserve("e", None, Heed::Circuits).expect("a place");
     let target = place.target().clone();
@@ -316,8 +418,8 @@ async fn a_target_that_fails_is_left_alone_at_its_own_agent_and_probed_before_ot
     // It is the same target after the agent has come again, and another agent's is another.
     let bad_again = attach(&registry, "bad", 1, offer(Attach::Shared, 0)).await;
     assert!(registry.held_back("e"));
-    let good = attach(&registry, "good", 2, offer(Attach::Shared, 1)).await;
-    assert_eq!((registry.free("e", 64), registry.held_back("e")), (Ok(1), false));
+    let good = attach(&registry, "good", 2, offer(Attach::Shared, 4)).await;
+    assert_eq!((registry.free("e", 64), registry.held_back("e")), (Ok(4), false));
     let held: Vec<_> =
         (0..3).map(|_| registry.reserve("e", None, Heed::Circuits).expect("a place").open(head())).collect();
     assert_eq!((bad_again.relay.in_flight(), good.relay.in_flight()), (0, 3), "{} held", held.len());
@@ -333,7 +435,7 @@ async fn a_target_that_fails_is_left_alone_at_its_own_agent_and_probed_before_ot
 
 #[tokio::test(start_paused = true)]
 async fn one_agent_is_asked_for_by_its_token_and_name_and_the_newest_is_meant() {
-    let registry: Arc<Registry> = Arc::default();
+    let registry = registry();
     let whom = |token, name, instance: Option<u8>| Whom { token, name, instance: instance.map(|byte| [byte; 16]) };
     let reserve = |whom| registry.reserve_for("e", &whom).map(|place| place.agent().instance[0]);
     assert_eq!(reserve(whom("token", "a", None)), Err(Failure::NoAgent));

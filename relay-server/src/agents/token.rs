@@ -184,6 +184,15 @@ impl Token {
     }
 }
 
+/// A token that somebody showed, and by which of its secrets.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// The token.
+    pub token: Arc<Token>,
+    /// The secret's hash.
+    pub secret: TokenHash,
+}
+
 /// Every token of one config.
 #[derive(Clone, Debug, Default)]
 pub struct Tokens(Vec<Arc<Token>>);
@@ -197,7 +206,7 @@ impl Tokens {
 
     /// The token that `presented` is, if it is one.
     #[must_use]
-    pub fn authenticate(&self, presented: &[u8]) -> Option<&Arc<Token>> {
+    pub fn authenticate(&self, presented: &[u8]) -> Option<Shown> {
         let presented = TokenHash::of(presented);
         let mut found = u64::MAX;
         for (index, token) in (0_u64..).zip(&self.0) {
@@ -205,7 +214,8 @@ impl Tokens {
                 found.conditional_assign(&index, hash.0.ct_eq(&presented.0));
             }
         }
-        usize::try_from(found).ok().and_then(|index| self.0.get(index))
+        let token = usize::try_from(found).ok().and_then(|index| self.0.get(index))?;
+        Some(Shown { token: Arc::clone(token), secret: presented })
     }
 
     /// All of them, in the order of the config.
@@ -242,7 +252,7 @@ mod tests {
     #[test]
     fn a_token_is_found_by_any_of_its_hashes_and_by_nothing_else() {
         let tokens = Tokens::new(vec![token("laptop", &["one", "two"], &["*"]), token("server", &["three"], &["*"])]);
-        let who = |presented: &str| tokens.authenticate(presented.as_bytes()).map(|token| token.name.to_string());
+        let who = |presented: &str| tokens.authenticate(presented.as_bytes()).map(|shown| shown.token.name.to_string());
         assert_eq!(who("one").as_deref(), Some("laptop"));
         assert_eq!(who("two").as_deref(), Some("laptop"));
         assert_eq!(who("three").as_deref(), Some("server"));

@@ -154,8 +154,14 @@ pub(super) async fn run(delivery: &Delivery, mut event: Event, patience: Instant
     let meaning = meaning(&ending, &event.keeping, audience.waits());
     let then = audience.hear(&ending, meaning, &event);
     note(delivery, &event, (&target, probe), &ending, meaning);
+    let lost = matches!(ending, Ending::Failed(Outcome::Lost));
     settle(delivery, &event, (started_at, begun, Some(agent.name)), ending, then).await;
-    drop(expected); // Until it is settled, what is told again of it is not news.
+    // Until it is settled, what is told again of it is not news.
+    if lost {
+        expected.lost()
+    } else {
+        drop(expected)
+    }
     meaning == Meaning::Success
 }
 

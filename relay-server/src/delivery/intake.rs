@@ -1,6 +1,9 @@
 //! A webhook becomes an event: kept, attempted at once where its sender waits for the handler, and acknowledged.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use data_encoding::HEXLOWER;
 use http::HeaderMap;
@@ -187,6 +190,9 @@ impl Delivery {
             let id = event.id;
             run(&delivery, event, patience, Some((reply, tell))).await;
             lock(&delivery.running).remove(&id);
+            if delivery.cramped.load(Ordering::Relaxed) {
+                delivery.wake.notify_one(); // Its agent has room for one that waits.
+            }
         });
         waiting
     }

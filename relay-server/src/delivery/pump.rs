@@ -4,7 +4,10 @@
 //! for, so that a long backlog or a failing handler holds up nobody else's events. Where there is none it sleeps until
 //! there is.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
@@ -31,6 +34,7 @@ const BREATH: Duration = Duration::from_millis(5);
 /// Delivers what is due until `stop`.
 pub async fn pump(delivery: Arc<Delivery>, stop: CancellationToken) {
     recover(&delivery).await;
+    delivery.outcomes.recovered();
     loop {
         let changed = delivery.registry.changed();
         tokio::pin!(changed);
@@ -65,6 +69,10 @@ async fn recover(delivery: &Delivery) {
         let endpoints = delivery.endpoints.load();
         let now = Timestamp::now();
         for event in found.events {
+            if lock(&delivery.running).contains_key(&event.id) {
+                continue; // It came a moment ago.
+            }
+            delivery.outcomes.adopt(*event.id.as_bytes(), event.fence, event.endpoint.clone());
             let keeping = endpoints.get(&event.endpoint).and_then(|endpoint| endpoint.keeping.as_ref());
             let grace = keeping.map_or(Duration::ZERO, |keeping| keeping.agent_grace);
             let until = now.saturating_add(grace).unwrap_or(now);
@@ -86,7 +94,7 @@ async fn recover(delivery: &Delivery) {
 async fn round(delivery: &Arc<Delivery>) -> Duration {
     let now = Timestamp::now();
     let endpoints = delivery.endpoints.load_full();
-    let (mut wants, mut wait) = (Vec::new(), IDLE);
+    let (mut wants, mut wait, mut cramped) = (Vec::new(), IDLE, false);
     for (name, endpoint) in endpoints.iter().filter(|(_, endpoint)| endpoint.keeping.is_some()) {
         if delivery.skips.hold(name) {
             continue;
@@ -99,9 +107,13 @@ async fn round(delivery: &Arc<Delivery>) -> Duration {
                 let (oldest, newest) = delivery.window(name, |window| window.split(places));
                 wants.push(Want { endpoint: name.clone(), oldest, newest });
             }
-            Err(until) => wait = until.unwrap_or(IDLE).min(wait),
+            Err(until) => {
+                cramped = true;
+                wait = until.unwrap_or(IDLE).min(wait);
+            }
         }
     }
+    delivery.cramped.store(cramped, Ordering::Relaxed);
     let longest = endpoints.values().filter_map(|endpoint| endpoint.keeping.as_ref());
     let until = longest.map(|keeping| Delivery::lease_until(keeping, NO_WAIT, now)).max();
     let Some(until) = until.filter(|_| !wants.is_empty()) else { return wait.max(BREATH) };

@@ -1,6 +1,5 @@
-//! What agents tell of attempts that this process did not begin: it was restarted while they ran.
-//!
-//! Nobody knows any more which agent had the attempt. It may come from any that may serve the event's endpoint.
+//! What agents tell of attempts that nobody waits for: this process did not begin them, since it was restarted while
+//! they ran, or has given them up as lost. Who may tell of which is decided where it arrives.
 
 use std::sync::Arc;
 
@@ -13,19 +12,20 @@ use super::{
 };
 use crate::{
     agents::outcomes::Stray,
-    store::{Attempt, End, Lease, Outcome},
+    store::{Attempt, End, Lease, Outcome, State},
     webhook::EventId,
 };
 
 /// Settles what nobody waited for, until no more can come.
 pub async fn settle_strays(delivery: Arc<Delivery>, mut strays: mpsc::Receiver<Stray>) {
     while let Some(stray) = strays.recv().await {
-        settle(&delivery, stray).await;
+        settle(&delivery, stray.outcome).await;
     }
 }
 
-/// The newest fence settles; what an older one tells is recorded.
-async fn settle(delivery: &Delivery, Stray { outcome, serves }: Stray) {
+/// The newest fence settles; what an older one tells is recorded in the place of its loss. Everything else was told
+/// before, or never was an attempt.
+async fn settle(delivery: &Delivery, outcome: relay_proto::Outcome) {
     let id = EventId::from_bytes(outcome.event_id);
     let record = match delivery.store.event(None, id, Timestamp::now()).await {
         Ok(Some(record)) => record,
@@ -33,13 +33,14 @@ async fn settle(delivery: &Delivery, Stray { outcome, serves }: Stray) {
         Err(error) => return tracing::warn!(event_id = %id, %error, "an outcome cannot be settled"),
     };
     let (name, tries) = (record.summary.endpoint.clone(), record.summary.tries);
-    if !serves.iter().any(|served| **served == *name.as_str()) {
-        return tracing::warn!(event_id = %id, "an agent told of an event of an endpoint that it does not serve");
-    }
-    // Answers that the last session brought are told again, in case they did not arrive.
-    let arrived = |attempt: &Attempt| attempt.fence == outcome.fence && attempt.outcome != Outcome::Lost;
-    if record.attempts.iter().any(arrived) {
-        return;
+    let runs = record.summary.state == State::Running && record.summary.fence == outcome.fence;
+    let own = |attempt: &&Attempt| attempt.fence == outcome.fence;
+    let open = match record.attempts.iter().find(own) {
+        Some(attempt) => attempt.outcome == Outcome::Lost,
+        None => runs,
+    };
+    if !open {
+        return tracing::debug!(event_id = %id, "an outcome of an attempt that has one");
     }
     let lease = Lease { fence: outcome.fence, attempt: outcome.attempt, tries };
     let endpoints = delivery.endpoints.load();

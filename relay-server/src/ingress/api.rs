@@ -153,7 +153,7 @@ pub(super) async fn answer(
     request: &Request<Incoming>,
 ) -> Response<Body> {
     let token = match known(door, routes, origin, request.headers()) {
-        Ok(token) => token,
+        Ok(shown) => shown.token,
         Err(turned) => return respond::turned(turned),
     };
     let answered = async {

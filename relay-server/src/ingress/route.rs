@@ -17,7 +17,10 @@ use percent_encoding::percent_decode_str;
 use super::Origin;
 use crate::{
     address::is_local,
-    agents::{accept::Attachable, token::Tokens},
+    agents::{
+        admissions::{Admissions, Attachable},
+        token::Tokens,
+    },
     endpoint::{Endpoint, MAX_NAME_BYTES},
     metrics::{Meter, Metrics},
     refused::Entry,
@@ -207,9 +210,9 @@ impl Routes {
         format!("{scheme}://{host}{port}")
     }
 
-    /// The endpoints as agents may attach to them.
+    /// What agents may do with these endpoints.
     #[must_use]
-    pub fn attachable(&self) -> Vec<Attachable> {
+    pub fn admissions(&self) -> Admissions {
         let attachable = |endpoint: &Arc<Endpoint>| Attachable {
             name: endpoint.name.as_str().to_owned(),
             url: self.url(endpoint),
@@ -218,7 +221,7 @@ impl Routes {
         };
         let mut all: Vec<_> = self.by_name.values().map(|Served(endpoint, _)| attachable(endpoint)).collect();
         all.sort_by(|one, other| one.name.cmp(&other.name));
-        all
+        Admissions::new(self.tokens.clone(), all)
     }
 
     /// Where a request goes.

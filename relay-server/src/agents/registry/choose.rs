@@ -65,9 +65,13 @@ impl Registry {
                 held_back = Some(shorter(held_back, wait.unwrap_or(UNKNOWN_WAIT)));
                 continue;
             }
+            let Some(counted) = Counted::new(Arc::clone(&load)) else {
+                failure = Failure::Busy;
+                continue;
+            };
             match handle.reserve() {
                 Ok(slot) => match load.take(heed, now, today) {
-                    Ok(probe) => return Ok(Place { slot, agent, counted: Counted::new(load), probe }),
+                    Ok(probe) => return Ok(Place { slot, agent, counted, probe }),
                     Err(wait) => held_back = Some(shorter(held_back, wait)),
                 },
                 Err(OpenError::Busy) => failure = Failure::Busy,
@@ -96,11 +100,12 @@ impl Registry {
         let mut failure = Failure::NoAgent;
         for agent in state.sessions.values().rev().filter(meant) {
             let (Some(handle), Some(offered)) = (agent.handle.get(), agent.offered(endpoint)) else { continue };
+            let Some(counted) = Counted::new(Arc::clone(&offered.load)) else {
+                failure = Failure::Busy;
+                continue;
+            };
             match handle.reserve() {
-                Ok(slot) => {
-                    let counted = Counted::new(Arc::clone(&offered.load));
-                    return Ok(Place { slot, agent: Arc::clone(agent), counted, probe: false });
-                }
+                Ok(slot) => return Ok(Place { slot, agent: Arc::clone(agent), counted, probe: false }),
                 Err(OpenError::Busy) => failure = Failure::Busy,
                 Err(_) => {}
             }
@@ -156,13 +161,13 @@ impl Registry {
         }
     }
 
-    /// Whether agents are there and all of them are held back: a rate is used up, or a failing target left alone. A
-    /// full agent is not: what comes to it waits there.
+    /// Whether agents are there and none of them takes an exchange now: it has as many as it takes at a time, its rate
+    /// is used up, or a failing target is left alone.
     #[must_use]
     pub fn held_back(&self, endpoint: &str) -> bool {
         let agents = self.roused(endpoint);
         let (now, today) = (Instant::now(), Timestamp::now());
-        !agents.is_empty() && agents.iter().all(|load| load.room(Heed::Circuits, now, today).is_err())
+        !agents.is_empty() && agents.iter().all(|load| load.is_full() || load.room(Heed::Circuits, now, today).is_err())
     }
 
     /// When one of an endpoint's agents is tried again, where all of their handlers failed so often that they are left
@@ -223,12 +228,12 @@ impl Registry {
             return None;
         }
         let head = head();
-        let open = |(_, handle, load): Candidate| match handle.reserve() {
-            Ok(slot) => Some(slot.open(head.clone(), Box::new(Counted::new(load)))),
-            Err(_) => {
+        let open = |(_, handle, load): Candidate| {
+            let slot = Counted::new(load).zip(handle.reserve().ok());
+            if slot.is_none() {
                 self.copies.count_dropped();
-                None
             }
+            slot.map(|(counted, slot)| slot.open(head.clone(), Box::new(counted)))
         };
         Some(self.copies.tee(watching.into_iter().filter_map(open)))
     }
@@ -241,6 +246,11 @@ impl Registry {
 }
 
 impl Load {
+    /// Whether its agent has as many exchanges as it takes at a time.
+    fn is_full(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) >= self.capacity
+    }
+
     /// How many exchanges its rate and its circuit allow now, at least one.
     fn room(&self, heed: Heed, now: Instant, today: Timestamp) -> Result<u32, Option<Duration>> {
         let gate = if heed == Heed::Circuits { self.target.gate(today) } else { Gate::Pass };
