@@ -7,6 +7,7 @@ pub mod guesses;
 pub mod outcomes;
 pub mod places;
 pub mod registry;
+pub mod seats;
 pub mod skips;
 pub mod targets;
 pub mod token;

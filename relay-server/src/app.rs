@@ -25,7 +25,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     admin::{self, Admin, Readiness},
-    agents::{accept::Terms, guesses::Guesses, outcomes::Outcomes, registry::Registry, skips::Skips},
+    agents::{accept::Terms, guesses::Guesses, outcomes::Outcomes, registry::Registry, seats::Seats, skips::Skips},
     config::{Config, Listen, Source, StoreSpec, Warning},
     delivery::{self, Delivery},
     handshakes::Handshakes,
@@ -323,6 +323,7 @@ fn door(
         routes: ArcSwap::from_pointee(routes),
         metrics,
         terms: Terms {
+            seats: Seats::new(config.limits.max_sessions),
             registry: Arc::clone(&registry),
             outcomes,
             store,

@@ -361,10 +361,7 @@ fn attach(
     };
     let accepted =
         accept::accept::<Watched<Socket>, _>(request, shown, door.terms.clone(), &door.sessions, respond::empty());
-    match accepted {
-        Ok(response) => response,
-        Err(never) => match never {},
-    }
+    accepted.unwrap_or_else(respond::turned)
 }
 
 /// Whose token a request under `/_relay/` shows. Wrong ones are counted for its address.

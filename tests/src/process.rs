@@ -72,7 +72,7 @@ impl Server {
         let token = relay_server::agents::token::AgentToken::generate().map_err(|error| anyhow::anyhow!("{error}"))?;
         let config = format!(
             "version = 1\n[server]\nlisten = \"{listen}\"\nadmin = \"127.0.0.1:0\"\nadmin_hosts = [\"relay.test\"]\n{endpoints}\n\
-             [[token]]\nname = \"test\"\nsha256 = [\"{}\"]\nendpoints = [\"*\"]\n",
+             [[token]]\nname = \"test\"\nsha256 = [\"{}\"]\nendpoints = [\"*\"]\nmax_sessions = 1000000\n",
             token.hash().to_hex()
         );
         let path = directory.path().join("relay.toml");

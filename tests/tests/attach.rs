@@ -272,6 +272,31 @@ async fn a_token_that_is_revoked_between_upgrade_and_hello_lets_nobody_in() {
 }
 
 #[tokio::test]
+async fn beyond_the_sessions_that_may_be_an_agent_is_turned_away_before_its_upgrade() {
+    let (small, secret) = token("small", "*", "\"attach\"");
+    let small = small + "max_sessions = 1\n";
+    let relay = relay(&["[limits]\nmax_sessions = 3\n", OPEN, &small].concat()).await;
+    let refused = async |token: &str| {
+        let head = upgrade(&relay.public, token, None).await.err().expect("there is no room").to_string();
+        assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("\r\nretry-after: 10\r\n"), "{head}");
+    };
+    let own = upgrade(&relay.public, &secret, None).await.expect("a seat");
+    refused(&secret).await;
+    let others = (
+        upgrade(&relay.public, &relay.token, None).await.expect("another token's"),
+        upgrade(&relay.public, &relay.token, None).await.expect("the last one"),
+    );
+    refused(&relay.token).await;
+    drop((own, others));
+    let again = async {
+        while upgrade(&relay.public, &secret, None).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, again).await.expect("what had said nothing is counted until it is gone, and not longer");
+}
+
+#[tokio::test]
 async fn events_go_to_agents_that_take_their_type_and_no_other() {
     let config = "[[endpoint]]\nname = \"open\"\nmode = \"live\"\n\
         verify = { provider = \"gitlab-token\", secrets = [\"env:GITLAB\"] }\n";

@@ -3,7 +3,7 @@
 //! Nothing is upgraded before the token is known to be right, and nothing is attached that the
 //! token does not allow when hello comes, which may be long after.
 
-use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
+use std::{future::pending, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
@@ -24,6 +24,7 @@ use super::{
     outcomes::{Outcomes, Teller},
     places::Standing,
     registry::{Attached, Identity, PATIENCE, REVOKED, Registry, Welcomed, told},
+    seats::{Full, Seats},
     skips::Skips,
     token::{Shown, Tokens},
 };
@@ -49,11 +50,15 @@ pub enum Turned {
         /// How long that holds.
         left: Duration,
     },
+    /// There are as many sessions as there may be.
+    TooManySessions(Full),
 }
 
 /// What every session runs under.
 #[derive(Clone)]
 pub struct Terms {
+    /// How many there may be.
+    pub seats: Arc<Seats>,
     /// Where it attaches.
     pub registry: Arc<Registry>,
     /// Where outcomes of broken attempts go.
@@ -120,20 +125,25 @@ fn names_subprotocol(headers: &HeaderMap) -> bool {
 }
 
 /// The answer that begins the WebSocket, and the task that runs the session over `S`.
+///
+/// # Errors
+/// [`Turned::TooManySessions`]
 pub fn accept<S, B>(
     mut request: Request<Incoming>,
     shown: Shown,
     terms: Terms,
     sessions: &TaskTracker,
     body: B,
-) -> Result<Response<B>, Infallible>
+) -> Result<Response<B>, Turned>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let seat = terms.seats.take(&shown.token).map_err(Turned::TooManySessions)?;
     let key = request.headers().get(header::SEC_WEBSOCKET_KEY).map(|key| derive_accept_key(key.as_bytes()));
     let named = names_subprotocol(request.headers());
     let upgrade = hyper::upgrade::on(&mut request);
     sessions.spawn(async move {
+        let _seat = seat;
         let upgraded = match upgrade.await {
             Ok(upgraded) => upgraded,
             Err(error) => return tracing::debug!(%error, "an agent left during its upgrade"),
@@ -162,7 +172,7 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     leftover: Vec<u8>,
     shown: Shown,
-    Terms { registry, outcomes, store, skips, limits, drain_timeout }: Terms,
+    Terms { registry, outcomes, store, skips, limits, drain_timeout, .. }: Terms,
 ) {
     let mut greeting = match relay_tunnel::relay(stream, leftover, limits).await {
         Ok(greeting) => greeting,

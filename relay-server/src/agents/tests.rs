@@ -48,7 +48,13 @@ fn secret() -> TokenHash {
 
 /// The one token, with these rights and secrets.
 fn token(rights: &[Right], hashes: Vec<TokenHash>) -> Token {
-    Token { name: "token".into(), hashes, endpoints: vec![Pattern::new("*")], rights: rights.to_vec() }
+    Token {
+        name: "token".into(),
+        hashes,
+        endpoints: vec![Pattern::new("*")],
+        rights: rights.to_vec(),
+        max_sessions: 100,
+    }
 }
 
 /// A config with these endpoints.

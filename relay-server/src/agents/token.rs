@@ -136,7 +136,12 @@ pub struct Token {
     pub endpoints: Vec<Pattern>,
     /// What it may do there.
     pub rights: Vec<Right>,
+    /// Sessions at a time of all agents that have it.
+    pub max_sessions: usize,
 }
+
+/// Sessions of one token at a time, where it does not say otherwise.
+pub const MAX_SESSIONS_OF_TOKEN: usize = 1024;
 
 /// Something that a token may allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -246,6 +251,7 @@ mod tests {
             hashes: secrets.iter().map(|secret| TokenHash::of(secret.as_bytes())).collect(),
             endpoints: endpoints.iter().map(|pattern| Pattern::new(pattern)).collect(),
             rights: vec![Right::Attach],
+            max_sessions: MAX_SESSIONS_OF_TOKEN,
         }
     }
 

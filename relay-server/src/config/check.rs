@@ -203,6 +203,7 @@ fn limits(raw: &RawLimits, report: &mut Report<'_>) -> Limits {
             1..=1024,
             report,
         ),
+        max_sessions: number(&raw.max_sessions, "limits.max_sessions", 2048, 1..=1_000_000, report),
         body_budget: size(&raw.body_budget, "limits.body_budget", 256 << 20, 1 << 20..=1 << 40, report),
         refused_budget: size(&raw.refused_budget, "limits.refused_budget", 32 << 20, 1 << 20..=1 << 40, report),
         header_timeout: duration(

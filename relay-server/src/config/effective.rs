@@ -101,6 +101,8 @@ pub struct Limits {
     pub max_head: usize,
     /// Exchanges open at a time with one agent.
     pub max_in_flight_per_agent: u32,
+    /// Sessions of agents at a time, all together.
+    pub max_sessions: usize,
     /// Memory for collected bodies, all together.
     pub body_budget: u64,
     /// Memory for the log of refused requests.
@@ -203,4 +205,5 @@ pub(super) struct TokenSpec {
     pub(super) secrets: Vec<(SecretRef, Place)>,
     pub(super) endpoints: Vec<Pattern>,
     pub(super) rights: Vec<Right>,
+    pub(super) max_sessions: usize,
 }

@@ -142,6 +142,7 @@ pub(super) struct RawLimits {
     pub(super) max_body: Text,
     pub(super) max_head: Text,
     pub(super) max_in_flight_per_agent: Number,
+    pub(super) max_sessions: Number,
     pub(super) body_budget: Text,
     pub(super) refused_budget: Text,
     pub(super) header_timeout: Text,
@@ -189,6 +190,7 @@ pub(super) struct RawToken {
     pub(super) secrets: Texts,
     pub(super) endpoints: Texts,
     pub(super) rights: Texts,
+    pub(super) max_sessions: Number,
 }
 
 /// `verify = "none"` or `verify = { provider = "…", secrets = […] }`.

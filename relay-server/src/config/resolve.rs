@@ -220,7 +220,13 @@ fn token(spec: &TokenSpec, around: &Surroundings<'_>, report: &mut Report<'_>) -
         }
         hashes.push(TokenHash::of(&secret.bytes));
     }
-    Token { name: Arc::from(&*spec.name), hashes, endpoints: spec.endpoints.clone(), rights: spec.rights.clone() }
+    Token {
+        name: Arc::from(&*spec.name),
+        hashes,
+        endpoints: spec.endpoints.clone(),
+        rights: spec.rights.clone(),
+        max_sessions: spec.max_sessions,
+    }
 }
 
 /// A secret of an endpoint, which can do without the others.

@@ -56,6 +56,7 @@ struct ShownLimits {
     max_body: String,
     max_head: String,
     max_in_flight_per_agent: u32,
+    max_sessions: usize,
     body_budget: String,
     refused_budget: String,
     header_timeout: String,
@@ -194,6 +195,8 @@ pub struct ShownToken {
     pub endpoints: Vec<String>,
     /// What it may do there.
     pub rights: Vec<&'static str>,
+    /// Sessions at a time of all agents that have it.
+    pub max_sessions: usize,
 }
 
 impl Shown {
@@ -261,6 +264,7 @@ impl Shown {
                 max_body: show_size(limits.max_body),
                 max_head: show_size(limits.max_head as u64),
                 max_in_flight_per_agent: limits.max_in_flight_per_agent,
+                max_sessions: limits.max_sessions,
                 body_budget: show_size(limits.body_budget),
                 refused_budget: show_size(limits.refused_budget),
                 header_timeout: show_duration(limits.header_timeout),
@@ -397,6 +401,7 @@ fn token(spec: &TokenSpec) -> ShownToken {
         secrets: references(&spec.secrets),
         endpoints: spec.endpoints.iter().map(|pattern| pattern.as_str().to_owned()).collect(),
         rights: spec.rights.iter().map(|right| right.name()).collect(),
+        max_sessions: spec.max_sessions,
     }
 }
 

@@ -24,7 +24,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    agents::accept::Turned,
+    agents::{accept::Turned, seats},
     delivery::{Piece, Reply as KeptReply, Taken},
     dispatch::Answer,
     endpoint::Ack,
@@ -36,6 +36,9 @@ use crate::{
 
 /// An answer's body.
 pub type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+
+/// After how long an agent asks again for which there was no session: one whose link broke is noticed by then.
+const SESSIONS_RETRY_S: u64 = 10;
 
 /// The body of an answer that has none.
 #[must_use]
@@ -195,6 +198,14 @@ pub fn turned(turned: Turned) -> Response<Body> {
         Turned::TooManyGuesses { left } => {
             wait = Some(left.as_secs().max(1));
             (StatusCode::TOO_MANY_REQUESTS, "too_many_guesses", "too many wrong tokens came from this address; wait")
+        }
+        Turned::TooManySessions(full) => {
+            wait = Some(SESSIONS_RETRY_S);
+            let message = match full {
+                seats::Full::Relay => "as many agents are connected as [limits] max_sessions of the relay allows",
+                seats::Full::Token => "as many agents are connected as max_sessions of this token's [[token]] allows",
+            };
+            (StatusCode::SERVICE_UNAVAILABLE, "too_many_sessions", message)
         }
     };
     let mut response = json(status, &serde_json::json!({ "error": code, "message": message }));

@@ -67,6 +67,7 @@ async fn idle(agents: u32, tls: bool) -> anyhow::Result<()> {
         let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
         client = Some(Arc::new(config.with_root_certificates(roots).with_no_client_auth()));
     }
+    extra += &format!("[limits]\nmax_sessions = {}\n", agents + 100);
     let relay = Server::start(program.as_path(), "127.0.0.1:0", &format!("{extra}{OPEN}"), &[]).await?;
     let warm = Crowd::connect(&relay.public, &relay.token, "open", 50, client.clone()).await?;
     let before = relay.memory()?;

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use toml::Spanned;
 
 use super::verify::secrets_of;
-use super::{read, texts};
-use crate::agents::token::{Pattern, Right, Token, TokenHash};
+use super::{number, read, texts};
+use crate::agents::token::{MAX_SESSIONS_OF_TOKEN, Pattern, Right, Token, TokenHash};
 use crate::config::effective::{EndpointSpec, TokenSpec};
 use crate::config::error::{Place, Report, suggest};
 use crate::config::flags::Flags;
@@ -50,6 +50,7 @@ pub(super) fn tokens(
             secrets: Vec::new(),
             endpoints: vec![Pattern::new("*")],
             rights: Right::DEFAULT.to_vec(),
+            max_sessions: MAX_SESSIONS_OF_TOKEN,
         });
     } else if raw.is_empty() {
         let place = report.place("token", None);
@@ -84,7 +85,9 @@ fn token(entry: &Spanned<RawToken>, endpoints: &[EndpointSpec], report: &mut Rep
         None => Right::DEFAULT.to_vec(),
         Some(_) => texts(&raw.rights, &format!("{key}.rights"), right, report),
     };
-    Some(TokenSpec { name, place, hashes, secrets, endpoints: patterns, rights })
+    let sessions = format!("{key}.max_sessions");
+    let max_sessions = number(&raw.max_sessions, &sessions, MAX_SESSIONS_OF_TOKEN, 1..=1_000_000, report);
+    Some(TokenSpec { name, place, hashes, secrets, endpoints: patterns, rights, max_sessions })
 }
 
 /// Checks a token's name. Also used before one is written into the file.
