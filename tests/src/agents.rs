@@ -19,7 +19,7 @@ const AT_ONCE: usize = 64;
 /// Attached agents; dropping it closes their connections.
 pub struct Crowd {
     agents: Vec<(Handle, Arrivals)>,
-    _drivers: JoinSet<relay_proto::Close>,
+    _drivers: JoinSet<Close>,
 }
 
 impl Crowd {

@@ -169,10 +169,12 @@ impl Outcomes {
             return tracing::debug!(agent = teller.identity.name, "an agent told of an attempt that is not open to it");
         }
         let Some(held) = self.hold(&outcome, teller) else { return note(false) };
-        note(self.stray.try_send(Stray { outcome, _held: held }).map_or(false, |()| {
+        let taken = self.stray.try_send(Stray { outcome, _held: held }).is_ok();
+        if taken {
             known.orphans.remove(&attempt);
-            lost.is_none_or(|at| known.lost.remove(at).is_some())
-        }));
+            lost.and_then(|at| known.lost.remove(at));
+        }
+        note(taken);
     }
 
     /// Room for what an agent told.

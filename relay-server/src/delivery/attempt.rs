@@ -158,9 +158,9 @@ pub(super) async fn run(delivery: &Delivery, mut event: Event, patience: Instant
     settle(delivery, &event, (started_at, begun, Some(agent.name)), ending, then).await;
     // Until it is settled, what is told again of it is not news.
     if lost {
-        expected.lost()
+        expected.lost();
     } else {
-        drop(expected)
+        drop(expected);
     }
     meaning == Meaning::Success
 }
