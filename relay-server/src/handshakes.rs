@@ -1,7 +1,7 @@
 //! The challenges that providers sent and what became of them: the last few, for who sets an endpoint up.
 //!
 //! In memory and bounded. No answer, token or secret is kept; a URL that would have confirmed a subscription is, where
-//! the relay may not call it itself, because then a person has to.
+//! the relay may not call it itself, because then a person has to, and so is a code that a provider wants to have back.
 
 use std::{
     collections::VecDeque,
@@ -33,6 +33,8 @@ pub struct Handshake {
     pub client: IpAddr,
     /// Whether a secret was learnt.
     pub learnt: bool,
+    /// What a person has to take back to the provider.
+    pub shown: Option<String>,
     /// What is left for a person to open.
     pub confirm_url: Option<String>,
 }
@@ -76,6 +78,7 @@ mod tests {
                 name: number.to_string(),
                 client: IpAddr::from([192, 0, 2, 1]),
                 learnt: false,
+                shown: None,
                 confirm_url: None,
             });
         }

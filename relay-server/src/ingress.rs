@@ -277,10 +277,9 @@ async fn once(
             Seen::First(running) => {
                 return Ok(Outcome::Answer(deliver(door, routes, endpoint, webhook).await?, Some(running)));
             }
+            Seen::OtherBody => return Err(replayed(door, routes, endpoint, webhook)),
             Seen::Again { .. } if endpoint.replay == Replay::Refuse => {
-                let (received, payload, _) = webhook.into_parts();
-                let body = if let Payload::Whole(body) = payload { Some(body) } else { None };
-                return Err(record(door, routes, endpoint, TurnedAway { received, body, failure: Failure::Replayed }));
+                return Err(replayed(door, routes, endpoint, webhook));
             }
             Seen::Again { event_id: first, mut state } => {
                 match timeout_at(deadline, replay::settled(&mut state)).await.map_err(|_| Failure::Deadline)? {
@@ -294,6 +293,13 @@ async fn once(
             }
         }
     }
+}
+
+/// Puts on record what came again and must not pass.
+fn replayed(door: &Arc<Door>, routes: &Arc<Routes>, endpoint: &Arc<Endpoint>, webhook: Webhook) -> Failure {
+    let (received, payload, _) = webhook.into_parts();
+    let body = if let Payload::Whole(body) = payload { Some(body) } else { None };
+    record(door, routes, endpoint, TurnedAway { received, body, failure: Failure::Replayed })
 }
 
 /// The second half of a kept webhook's way: into the store, and from there to an agent.

@@ -3,7 +3,8 @@
 //! What is remembered is the proof itself (a digest of what was signed) and the status of the answer, never a request.
 //! Only an exchange that ended whole and with success is remembered; while it runs, a repeat waits for it; after a
 //! failure a repeat is the sender's honest retry and becomes the first. Schemes without a timestamp never come here:
-//! with them a replay cannot be told from a redelivery.
+//! with them a replay cannot be told from a redelivery; nor do those whose signatures cover no body, since many messages
+//! may travel under one of them.
 //!
 //! Invariants: an entry is forgotten once its timestamp is out of the endpoint's tolerance, since the request would be
 //! refused for its age from then on. Each endpoint has at most [`MAX_ENTRIES`]; beyond that the oldest goes.
@@ -26,6 +27,8 @@ pub const MAX_ENTRIES: usize = 65_536;
 pub struct Mark {
     /// A digest of what was signed, that only the holder of the key can choose.
     pub digest: [u8; 32],
+    /// The body's SHA-256 where that is not signed: with another body, it is no repeat but a forgery.
+    pub body: Option<[u8; 32]>,
     /// From this second on the timestamp is too old.
     pub expires_unix_s: i64,
 }
@@ -52,6 +55,8 @@ pub enum Seen {
         /// What became of it, and what will.
         state: watch::Receiver<State>,
     },
+    /// What was signed once, with another body than it came with.
+    OtherBody,
 }
 
 /// The memory of all endpoints.
@@ -68,6 +73,7 @@ struct Memory {
 
 struct Entry {
     number: u64,
+    body: Option<[u8; 32]>,
     expires_unix_s: i64,
     event_id: EventId,
     state: watch::Receiver<State>,
@@ -93,13 +99,17 @@ impl Replays {
         let memory = all.get_mut(endpoint).expect("it was put there");
         memory.forget_old(now_unix_s);
         if let Some(entry) = memory.entries.get(&mark.digest) {
+            if entry.body != mark.body {
+                return Seen::OtherBody;
+            }
             return Seen::Again { event_id: entry.event_id, state: entry.state.clone() };
         }
         let (sender, state) = watch::channel(State::Running);
         let number = memory.next;
         memory.next += 1;
         memory.order.push_back((mark.digest, number));
-        memory.entries.insert(mark.digest, Entry { number, expires_unix_s: mark.expires_unix_s, event_id, state });
+        let Mark { digest, body, expires_unix_s } = mark;
+        memory.entries.insert(digest, Entry { number, body, expires_unix_s, event_id, state });
         drop(all);
         Seen::First(Running {
             replays: Arc::clone(&self.0),
@@ -171,13 +181,13 @@ mod tests {
     fn mark(number: u32, expires_unix_s: i64) -> Mark {
         let mut digest = [0; 32];
         digest[..4].copy_from_slice(&number.to_be_bytes());
-        Mark { digest, expires_unix_s }
+        Mark { digest, body: None, expires_unix_s }
     }
 
     fn first(replays: &Replays, mark: Mark, now: i64) -> Option<Running> {
         match replays.begin("a", mark, EventId::new(), now) {
             Seen::First(running) => Some(running),
-            Seen::Again { .. } => None,
+            Seen::Again { .. } | Seen::OtherBody => None,
         }
     }
 
@@ -204,6 +214,17 @@ mod tests {
         drop(running);
         assert_eq!(settled(&mut state).await, State::Failed);
         assert!(first(&replays, mark(1, 100), 0).is_some());
+    }
+
+    #[test]
+    fn what_was_signed_without_its_body_is_no_repeat_with_another_one() {
+        let replays = Replays::default();
+        let with = |body: u8| Mark { body: Some([body; 32]), ..mark(1, 100) };
+        let running = first(&replays, with(1), 0).expect("new");
+        assert!(matches!(replays.begin("a", with(2), EventId::new(), 0), Seen::OtherBody), "while it runs");
+        running.ended(StatusCode::OK);
+        assert!(matches!(replays.begin("a", with(2), EventId::new(), 0), Seen::OtherBody));
+        assert!(matches!(replays.begin("a", with(1), EventId::new(), 0), Seen::Again { .. }));
     }
 
     #[test]

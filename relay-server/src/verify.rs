@@ -12,7 +12,7 @@ use http::HeaderMap;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use relay_schemes::{
     Answering, Challenge, EventMeta, Headers, KeyTag, Keys, Material, Provider, Refusal, Request, Secret, SecretError,
-    SecretWarning, Verified,
+    SecretWarning, SignatureScope, Verified,
     explain::{Candidates, Finding, explain},
 };
 use sha2::{Digest as _, Sha256};
@@ -342,7 +342,8 @@ impl RowRule {
         let past_s = self.keyring.tolerance_s().or_else(|| scheme.tolerance_s().map(|(past_s, _)| past_s));
         // Only what can be signed afresh has to remember whose secret it was.
         let signer = scheme.tolerance_s().and_then(|_| keys.tag(verified.key_index, event_id.as_bytes()));
-        Ok(Proof { mark: mark(&verified, past_s.unwrap_or(MAX_REMEMBERED_S)), signer })
+        let mark = mark(scheme.scope(), &verified, request.body, past_s.unwrap_or(MAX_REMEMBERED_S));
+        Ok(Proof { mark, signer })
     }
 }
 
@@ -352,10 +353,16 @@ impl fmt::Debug for RowRule {
     }
 }
 
-/// By what a repeat is recognised, until it would be too old anyhow.
-fn mark(verified: &Verified, past_s: i64) -> Option<Mark> {
+/// By what a repeat is recognised, until it would be too old anyhow. A signature that other requests may rightly carry
+/// marks none.
+fn mark(scope: SignatureScope, verified: &Verified, body: &[u8], past_s: i64) -> Option<Mark> {
+    let body = match scope {
+        SignatureScope::Request => None,
+        SignatureScope::Occasion => Some(Sha256::digest(body).into()),
+        SignatureScope::Open => return None,
+    };
     let expires_unix_s = verified.timestamp?.saturating_add(past_s.min(MAX_REMEMBERED_S)).saturating_add(1);
-    Some(Mark { digest: *verified.fingerprint.bytes(), expires_unix_s })
+    Some(Mark { digest: *verified.fingerprint.bytes(), body, expires_unix_s })
 }
 
 fn request<'a>(received: &'a Received, headers: &'a Lines<'a>, body: &'a [u8]) -> Request<'a> {

@@ -30,6 +30,9 @@ const MAX_BODY: usize = 64 * 1024;
 /// Longest value of an answer's header, and longest text of its body, in bytes.
 const MAX_ANSWER: usize = 8 * 1024;
 
+/// Longest text that a person is shown, in bytes.
+const MAX_SHOWN: usize = 256;
+
 /// Lengths that a learnt secret may have, in bytes.
 const LEARNT_BYTES: std::ops::RangeInclusive<usize> = 8..=512;
 
@@ -49,6 +52,7 @@ pub struct Handshake {
     headers: Vec<(String, Vec<Piece>)>,
     mac: Option<Mac>,
     learns: Option<Spot>,
+    shows: Option<Spot>,
     confirm: Option<(Spot, String)>,
 }
 
@@ -113,6 +117,8 @@ pub struct Reply {
     pub body: Vec<u8>,
     /// A secret that the endpoint has to keep from now on.
     pub learns_secret: Option<Secret>,
+    /// What a person has to take back to the provider: printable, one line.
+    pub shown: Option<String>,
     /// An https URL on the provider's own host that confirms when it is called.
     pub confirm_url: Option<String>,
 }
@@ -172,6 +178,7 @@ impl Handshake {
             headers: headers.collect::<Result<_, String>>()?,
             mac: mac.transpose()?,
             learns: optional(&raw.learns)?,
+            shows: optional(&raw.shows)?,
             confirm,
         })
     }
@@ -232,7 +239,7 @@ impl Handshake {
     /// Whether it needs the switch or a configured token.
     #[must_use]
     pub fn needs_permission(&self) -> bool {
-        matches!(self.proof, RawProof::Token | RawProof::Switch)
+        matches!(self.proof, RawProof::Token | RawProof::Switch | RawProof::Answer)
     }
 
     fn matches(&self, scene: &Scene<'_>) -> bool {
@@ -258,8 +265,9 @@ impl Handshake {
     ) -> Result<usize, &'static str> {
         match self.proof {
             RawProof::None => Ok(0),
-            RawProof::Switch if answering.allow_unsigned => Ok(0),
-            RawProof::Switch => Err("challenge_not_allowed"),
+            RawProof::Answer if answering.verify_token.is_some() => Ok(0),
+            RawProof::Switch | RawProof::Answer if answering.allow_unsigned => Ok(0),
+            RawProof::Switch | RawProof::Answer => Err("challenge_not_allowed"),
             RawProof::Token => {
                 let Some(wanted) = answering.verify_token else {
                     return if answering.allow_unsigned { Ok(0) } else { Err("challenge_not_allowed") };
@@ -317,6 +325,14 @@ impl Handshake {
                 Some(good.then(|| Secret::new(value.into_owned()))?)
             }
         };
+        let shown = match &self.shows {
+            None => None,
+            Some(spot) => {
+                let text = String::from_utf8(spot.read(scene).ok()??.into_owned()).ok()?;
+                let good = text.len() <= MAX_SHOWN && text.bytes().all(|byte| byte.is_ascii_graphic());
+                Some(good.then_some(text)?)
+            }
+        };
         let confirm_url = match &self.confirm {
             None => None,
             Some((spot, host)) => {
@@ -329,13 +345,17 @@ impl Handshake {
             }
         };
         let (handshake, status) = (self.name.clone(), self.status);
-        Some(Reply { handshake, status, headers, body, learns_secret: learnt, confirm_url })
+        Some(Reply { handshake, status, headers, body, learns_secret: learnt, shown, confirm_url })
     }
 }
 
 impl Mac {
     fn of(&self, scene: &Scene<'_>, answering: &Answering<'_>, key_index: usize) -> Option<String> {
-        let text = template::render_text(&self.template, scene, Found::default()).ok()?;
+        // The token has a setting of its own in some configs.
+        let setting = scene.keys.and_then(|keys| keys.settings("verification_token").first()).map(String::as_bytes);
+        let verify_token = answering.verify_token.map(Secret::expose).or(setting);
+        let found = Found { verify_token, ..Found::default() };
+        let text = template::render_text(&self.template, scene, found).ok()?;
         if self.shape.as_ref().is_some_and(|shape| !shape.fits(&text)) {
             return None;
         }
@@ -354,7 +374,7 @@ impl Provider {
         if self.handshakes.is_empty() || request.body.len() > MAX_BODY {
             return None;
         }
-        let scene = Scene::new(request, answering.keys);
+        let scene = Scene::new(request, answering.keys).json_in(self.json_part());
         let handshake = self.handshakes.iter().find(|handshake| handshake.matches(&scene))?;
         let refused = |code| Challenge::Refused { status: handshake.refused_status, code };
         Some(match handshake.prove(self, &scene, answering, now_unix_s) {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
+use data_encoding::{BASE64, BASE64_NOPAD, HEXLOWER_PERMISSIVE};
 use hmac::{Hmac, KeyInit, Mac};
 use serde::Deserialize;
 use sha1::Sha1;
@@ -192,6 +192,8 @@ pub(crate) enum SecretForm {
     Whsec,
     /// Base64 after `whsec_`; without that prefix, text.
     WhsecOrText,
+    /// Base64 after `whsec_`, and the whole as text: two keys.
+    WhsecAndText,
     /// The SHA-1 of the text.
     Sha1,
     /// A public key: `whpk_`, which may be missing, and base64 of its raw bytes.
@@ -244,6 +246,8 @@ pub(crate) enum Key {
     Sha384(Hmac<Sha384>),
     Sha512(Hmac<Sha512>),
     Plain(Algorithm, Secret),
+    /// For HMACs by several algorithms, of which this is the one to sign with.
+    Several(Algorithm, Secret),
 }
 
 impl std::fmt::Debug for Keys {
@@ -258,6 +262,7 @@ impl Keys {
         algorithm: Algorithm,
         form: SecretForm,
         suffix: &str,
+        several: bool,
         material: &Material,
     ) -> Result<Self, SecretError> {
         let mut keys = Self {
@@ -293,7 +298,12 @@ impl Keys {
                 None => {
                     let mut key = keys.decode(form, text)?;
                     key.extend_from_slice(suffix.as_bytes());
-                    keys.keys.push(Key::new(algorithm, &key));
+                    let decoded = both(form, text);
+                    let made = decoded.as_ref().into_iter().chain([&key]);
+                    keys.keys.extend(made.map(|key| match several {
+                        true => Key::Several(algorithm, Secret::new(key.to_vec())),
+                        false => Key::new(algorithm, key),
+                    }));
                 }
             }
         }
@@ -405,6 +415,19 @@ impl Keys {
     }
 }
 
+/// The second reading of a secret that is meant in two ways: as text, and as base64 behind `whsec_`, with or without
+/// padding. Polar's own libraries try both.
+fn both(form: SecretForm, text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let base64 = text.strip_prefix(b"whsec_")?;
+    let unpadded = base64.iter().rposition(|byte| *byte != b'=').map_or(0, |last| last + 1);
+    let padding = base64.len() - unpadded;
+    if form != SecretForm::WhsecAndText || (padding > 0 && !base64.len().is_multiple_of(4)) {
+        return None;
+    }
+    let key = BASE64_NOPAD.decode(&base64[..unpadded]).ok()?;
+    (key.len() >= WHSEC_LEAST).then(|| Zeroizing::new(key))
+}
+
 impl Key {
     fn new(algorithm: Algorithm, key: &[u8]) -> Self {
         const ANY_LENGTH: &str = "HMAC takes keys of any length";
@@ -422,6 +445,14 @@ impl Key {
         match self {
             Self::Plain(_, secret) => secret.expose(),
             _ => &[],
+        }
+    }
+
+    /// The digest by one of several algorithms, if the key is for several.
+    pub(crate) fn sign_by(&self, algorithm: Option<Algorithm>, parts: &[Part<'_>], url: &str) -> Digest {
+        match (self, algorithm) {
+            (Self::Several(_, secret), Some(algorithm)) => Self::new(algorithm, secret.expose()).sign(parts, url),
+            _ => self.sign(parts, url),
         }
     }
 
@@ -458,6 +489,7 @@ impl Key {
             Self::Plain(Algorithm::Sha1, _) => hash!(Sha1::new()),
             Self::Plain(Algorithm::Sha512, _) => hash!(Sha512::new()),
             Self::Plain(..) => hash!(Sha256::new()),
+            Self::Several(algorithm, secret) => Self::new(*algorithm, secret.expose()).sign(parts, url),
         }
     }
 }
@@ -495,7 +527,7 @@ mod tests {
     use super::*;
 
     fn keys(form: SecretForm, text: &str) -> Result<Keys, SecretError> {
-        Keys::new(Algorithm::HmacSha256, form, "", &Material::secrets(&[Secret::new(text)]))
+        Keys::new(Algorithm::HmacSha256, form, "", false, &Material::secrets(&[Secret::new(text)]))
     }
 
     #[test]

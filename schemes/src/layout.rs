@@ -6,7 +6,7 @@
 use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER};
 use serde::Deserialize;
 
-use crate::request::Refusal;
+use crate::{key::Algorithm, request::Refusal};
 
 /// Most signatures of one request that are looked at; more are refused as malformed.
 pub const MAX_CANDIDATES: usize = 16;
@@ -65,6 +65,8 @@ pub(crate) struct Candidate {
 #[derive(Debug, Default)]
 pub(crate) struct Claimed {
     pub(crate) candidates: Vec<Candidate>,
+    /// The algorithm that the signature's prefix names, where the row lets it.
+    pub(crate) algorithm: Option<Algorithm>,
     pub(crate) timestamp: Option<Vec<u8>>,
 }
 

@@ -5,9 +5,10 @@
 use std::borrow::Cow;
 
 use crate::{
-    form,
+    form::{self, Form},
     json::{self, Pointer, Trouble},
     key::Keys,
+    multipart,
     request::{Doubled, Request},
     url,
 };
@@ -22,7 +23,7 @@ pub(crate) enum Spot {
     Header(String),
     /// A JSON member.
     Json(Pointer),
-    /// A form field, urlencoded.
+    /// A field of a form, urlencoded or multipart.
     Form(String),
     /// A query parameter.
     Query(String),
@@ -73,6 +74,18 @@ impl<'a> Scene<'a> {
         Self { request, url, json: request.body, keys }
     }
 
+    /// Of a multipart form, the JSON stands in this part. Where that cannot be read, there is none.
+    pub(crate) fn json_in(self, part: Option<&str>) -> Self {
+        let Some(name) = part else { return self };
+        let json = match Form::of(self.request) {
+            Ok(Some(form @ Form::Multipart(..))) => form.single(name).ok().flatten(),
+            Ok(_) => return self,
+            Err(multipart::Malformed) => None,
+        };
+        let json: &[u8] = if let Some(Cow::Borrowed(json)) = json { json } else { &[] };
+        Self { json, ..self }
+    }
+
     /// The URL that counts, with the request's query if it has none of its own: what a provider
     /// signs that adds a query to the URL that was registered.
     pub(crate) fn url_with_query(&self) -> Cow<'a, str> {
@@ -113,7 +126,12 @@ impl Spot {
     pub(crate) fn read<'a>(&self, scene: &Scene<'a>) -> Result<Option<Cow<'a, [u8]>>, Unreadable> {
         Ok(match self {
             Self::Header(name) => scene.request.header(name)?.map(Cow::Borrowed),
-            Self::Form(name) => form::single(scene.request.body, name)?.map(Cow::Owned),
+            Self::Form(name) => match Form::of(scene.request)? {
+                Some(form) => form.single(name)?,
+                // A body that does not say what it is may be one.
+                None if !scene.request.has_header("content-type") => Form::Encoded(scene.request.body).single(name)?,
+                None => None,
+            },
             Self::Query(name) => form::single(url::split(scene.request.url).query.as_bytes(), name)?.map(Cow::Owned),
             Self::Setting(name) => {
                 let value = scene.keys.and_then(|keys| keys.settings(name).first());

@@ -67,8 +67,8 @@ impl<'a> Request<'a> {
         there
     }
 
-    /// Whether the body says that it is a form.
-    pub(crate) fn is_form(&self) -> bool {
+    /// Whether the body says that it is an urlencoded form.
+    pub(crate) fn is_urlencoded(&self) -> bool {
         let kind = self.header("content-type").ok().flatten().unwrap_or_default();
         let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default();
         kind.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded")

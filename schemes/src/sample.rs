@@ -123,8 +123,7 @@ mod tests {
             };
             let (first, second) = (event("evt-1"), event("evt-2"));
             assert_eq!(first.kind.is_some(), row.event_type.is_some(), "{}'s type", row.name);
-            // The id of Dropbox Sign is its signature, Figma's and Docker Hub's are put together.
-            if row.event_id.is_some() && row.name != "dropbox-sign" {
+            if row.event_id.is_some() {
                 assert!(first.id.is_some() && first.id != second.id, "{}'s ids: {:?}", row.name, first.id);
             }
         }

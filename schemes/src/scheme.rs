@@ -27,10 +27,14 @@ pub struct Scheme {
     /// The setting that names the list's signatures, in place of the layout's own names.
     pub(crate) field_setting: Option<String>,
     pub(crate) encoding: Encoding,
+    /// Algorithms by the prefix of the signature; none where the row has one algorithm.
+    pub(crate) prefixes: Vec<(String, Algorithm)>,
     pub(crate) envelope: Option<Envelope>,
     pub(crate) key_at: Option<KeyAt>,
     pub(crate) timestamp: Option<Timestamp>,
     pub(crate) id: Option<Spot>,
+    /// A part of what is signed that is another one in each request.
+    pub(crate) nonce: Option<Spot>,
     pub(crate) require: Vec<Requirement>,
     /// Every item that the pointer finds is signed for itself.
     pub(crate) each: Option<Pointer>,
@@ -40,6 +44,8 @@ pub struct Scheme {
     pub(crate) claims: Claims,
     /// What challenges look like whose text strangers choose: whoever asks has the signature of any such text.
     pub(crate) challenges: Vec<Shape>,
+    /// Where the body is a multipart form, its JSON stands in this part.
+    pub(crate) json_part: Option<String>,
     /// The same scheme under other header names, used where this one's signature header is not there.
     pub(crate) alias: Option<Box<Scheme>>,
 }
@@ -100,6 +106,17 @@ pub(crate) struct Claims {
     pub(crate) leeway_s: i64,
 }
 
+/// What a right signature tells about a request that carries it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignatureScope {
+    /// It covers time and body: whatever carries it is this request.
+    Request,
+    /// It is made for one request, and leaves something of its body open: who has seen it can give it another body.
+    Occasion,
+    /// Another request may rightly carry the same one.
+    Open,
+}
+
 /// Which key a request names that whoever holds the keys may have to fetch first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NamedKey {
@@ -120,7 +137,8 @@ impl Scheme {
                 return Err(SecretError::Setting(name.to_owned()));
             }
         }
-        Keys::new(self.algorithm, self.secret, &self.secret_suffix, material)
+        let several = !self.prefixes.is_empty();
+        Keys::new(self.algorithm, self.secret, &self.secret_suffix, several, material)
     }
 
     /// Keys from secrets alone, newest first.
@@ -138,6 +156,7 @@ impl Scheme {
         self.template.iter().any(Piece::needs_body)
             || self.each.is_some()
             || self.body_hash.is_some()
+            || self.scope() == SignatureScope::Occasion
             || spot(&self.place)
             || self.require.iter().any(|rule| rule.spot.in_body())
             || self.key_at.as_ref().is_some_and(|key| key.spot.in_body())
@@ -161,6 +180,32 @@ impl Scheme {
     pub(crate) fn signs_whole_body(&self) -> bool {
         let whole = |pieces: &[Piece]| pieces.iter().any(|piece| matches!(piece, Piece::Body | Piece::BodyHash));
         whole(&self.template) || self.claims.hash.as_ref().is_some_and(|(_, template)| whole(template))
+    }
+
+    /// Whether a signature that comes again is a request that comes again. What is doubtful is [`SignatureScope::Open`].
+    #[must_use]
+    pub fn scope(&self) -> SignatureScope {
+        if self.algorithm.is_jwt() {
+            // Many messages travel under one token, unless it names the body.
+            return if self.signs_whole_body() { SignatureScope::Request } else { SignatureScope::Open };
+        }
+        let dated = self.timestamp.as_ref().is_some_and(|stamp| {
+            let inside = matches!(&stamp.place, crate::timestamp::Place::At(spot) if spot.in_body());
+            self.template.contains(&Piece::Timestamp) || (inside && self.signs_whole_body())
+        });
+        if !dated || self.algorithm.is_token() || self.each.is_some() {
+            return SignatureScope::Open;
+        }
+        let once = |piece: &Piece| match piece {
+            Piece::Id | Piece::BodyOrForm(_) => true,
+            Piece::At { spot, .. } => Some(spot) == self.nonce.as_ref(),
+            _ => false,
+        };
+        match (self.signs_whole_body(), self.template.iter().any(once)) {
+            (true, _) => SignatureScope::Request,
+            (false, true) => SignatureScope::Occasion,
+            (false, false) => SignatureScope::Open,
+        }
     }
 
     /// Whether the signature covers the URL, so that it has to be known as the provider writes it.

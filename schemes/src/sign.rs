@@ -9,12 +9,13 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::{
-    form,
+    form::{self, Form},
     json::Pointer,
     jwt,
     key::{Algorithm, Keys},
     layout::Layout,
     locate::{Scene, Spot},
+    multipart,
     request::{Headers, Refusal, Request},
     scheme::{Expected, Place, Scheme},
     template::{self, Found},
@@ -61,6 +62,7 @@ struct Draft<'a> {
     set: Vec<(String, String)>,
     url: String,
     body: Vec<u8>,
+    json_part: Option<&'a str>,
 }
 
 impl Headers for Draft<'_> {
@@ -85,16 +87,52 @@ impl Draft<'_> {
                 let mark = if self.url.contains('?') { '&' } else { '?' };
                 self.url = format!("{}{mark}{name}={}", self.url, escape(value));
             }
+            Spot::Form(name) if self.boundary()?.is_some() => self.put_part(name, value.as_bytes())?,
             Spot::Form(name) => {
                 let kept = form::raw_pairs(&self.body).filter(|(key, _)| *key != name.as_bytes());
                 let kept = kept.map(|(key, value)| [key, b"=", value].concat());
                 let pair = format!("{name}={}", escape(value)).into_bytes();
                 self.body = kept.chain([pair]).collect::<Vec<_>>().join(&b'&');
             }
-            Spot::Json(pointer) => self.body = put_json(&self.body, pointer, value)?,
+            Spot::Json(pointer) => match self.json_part {
+                Some(part) if self.boundary()?.is_some() => {
+                    let json = put_json(self.json()?, pointer, value)?;
+                    self.put_part(part, &json)?;
+                }
+                _ => self.body = put_json(&self.body, pointer, value)?,
+            },
             Spot::Setting(_) | Spot::Member(_) => {}
         }
         Ok(())
+    }
+
+    fn form(&self) -> Result<Option<Form<'_>>, SignError> {
+        Form::of(&Request { method: "", url: "", headers: self, body: &self.body }).map_err(|_| SignError::Body)
+    }
+
+    /// That of a multipart form.
+    fn boundary(&self) -> Result<Option<Vec<u8>>, SignError> {
+        Ok(match self.form()? {
+            Some(Form::Multipart(_, boundary)) => Some(boundary.to_vec()),
+            Some(Form::Encoded(_)) | None => None,
+        })
+    }
+
+    fn put_part(&mut self, name: &str, value: &[u8]) -> Result<(), SignError> {
+        let boundary = self.boundary()?.ok_or(SignError::Body)?;
+        self.body = multipart::with(&self.body, &boundary, name, value).map_err(|_| SignError::Body)?;
+        Ok(())
+    }
+
+    /// Where JSON pointers start from.
+    fn json(&self) -> Result<&[u8], SignError> {
+        match (self.json_part, self.form()?) {
+            (Some(part), Some(Form::Multipart(body, boundary))) => {
+                let found = multipart::single(body, boundary, part.as_bytes()).ok().flatten();
+                found.ok_or(SignError::Body)
+            }
+            _ => Ok(&self.body),
+        }
     }
 }
 
@@ -171,7 +209,13 @@ impl Scheme {
             return Err(SignError::Asymmetric);
         }
         let url = keys.public_url().unwrap_or(request.url).to_owned();
-        let mut draft = Draft { given: request.headers, set: Vec::new(), url, body: request.body.to_vec() };
+        let mut draft = Draft {
+            given: request.headers,
+            set: Vec::new(),
+            url,
+            body: request.body.to_vec(),
+            json_part: self.json_part.as_deref(),
+        };
         for rule in &self.require {
             let value = match &rule.value {
                 Some(Expected::OneOf(values)) => values.first(),
@@ -194,7 +238,7 @@ impl Scheme {
             }
             Some((timestamp::Place::Field(_), _)) | None => {}
         }
-        let form = Request { headers: &draft, ..*request }.is_form();
+        let form = draft.form()?.is_some();
         if let (Some(spot), false, false) = (&self.body_hash, draft.body.is_empty(), form) {
             let hash = template::body_hash(&draft.body);
             draft.put(spot, &hash)?;
@@ -222,11 +266,17 @@ impl Scheme {
         now: i64,
     ) -> Result<String, SignError> {
         let request = Request { method, url: &draft.url, headers: draft, body: &draft.body };
-        let scene = Scene { request: &request, url: &draft.url, json: json.unwrap_or(&draft.body), keys: Some(keys) };
+        let scene = Scene {
+            request: &request,
+            url: &draft.url,
+            json: json.map_or_else(|| draft.json(), Ok)?,
+            keys: Some(keys),
+        };
         let key = keys.lead().ok_or(Refusal::SecretMissing)?;
-        let prefix = match &self.layout {
-            Layout::Single { prefix } => prefix.as_str(),
-            Layout::List { .. } => "",
+        let own = self.prefixes.iter().find(|(_, algorithm)| *algorithm == self.algorithm);
+        let prefix = match (&self.layout, own) {
+            (_, Some((prefix, _))) | (Layout::Single { prefix }, None) => prefix.as_str(),
+            (Layout::List { .. }, None) => "",
         };
         if self.algorithm.is_jwt() {
             return Ok(format!("{prefix}{}", jwt::sign(self, keys, &scene, now)?));
@@ -242,7 +292,7 @@ impl Scheme {
         let parts = template::render(&self.template, &scene, found)?;
         let text = self.encoding.encode(key.sign(&parts, &draft.url).bytes());
         Ok(match &self.layout {
-            Layout::Single { prefix } => format!("{prefix}{text}"),
+            Layout::Single { .. } => format!("{prefix}{text}"),
             Layout::List { pair: None, .. } => text,
             Layout::List { items, pair: Some(pair), fields } => {
                 let setting = self.field_setting.as_ref().and_then(|name| keys.settings(name).first());

@@ -7,10 +7,10 @@ use std::borrow::Cow;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    form,
+    form::{self, Form},
     json::{self, Pointer},
     locate::{Scene, Spot, Unreadable},
-    request::Refusal,
+    request::{Refusal, Request},
     url,
 };
 
@@ -37,6 +37,8 @@ pub(crate) enum Piece {
     Secret,
     /// The MAC of a handshake's answer.
     Mac,
+    /// The configured token of a handshake.
+    VerifyToken,
     /// A place; one that is not there is empty if `optional`.
     At {
         spot: Spot,
@@ -70,6 +72,7 @@ pub(crate) struct Found<'a> {
     pub(crate) timestamp: &'a [u8],
     pub(crate) id: &'a [u8],
     pub(crate) mac: &'a [u8],
+    pub(crate) verify_token: Option<&'a [u8]>,
 }
 
 /// Reads a template; `{{` and `}}` stand for braces.
@@ -116,6 +119,7 @@ fn piece(name: &str) -> Option<Piece> {
         "query" => Piece::Query,
         "secret" => Piece::Secret,
         "mac" => Piece::Mac,
+        "verify_token" => Piece::VerifyToken,
         "form_sorted" => Piece::FormSorted,
         "body_sha256" => Piece::BodyHash,
         "body_crc32" => Piece::BodyCrc,
@@ -187,16 +191,16 @@ fn fill<'a>(piece: &'a Piece, scene: &Scene<'a>, found: Found<'a>) -> Result<Cow
     Ok(match piece {
         Piece::Text(text) => Cow::Borrowed(text.as_bytes()),
         Piece::Body => Cow::Borrowed(request.body),
-        Piece::BodyOrForm(field) if request.is_form() => {
-            let value = form::single(request.body, field).map_err(|_| Refusal::BodyMalformed)?;
-            Cow::Owned(value.ok_or(Refusal::BodyMalformed)?)
-        }
-        Piece::BodyOrForm(_) => Cow::Borrowed(request.body),
+        Piece::BodyOrForm(field) => match form_of(request)? {
+            Some(form) => form.single(field).ok().flatten().ok_or(Refusal::BodyMalformed)?,
+            None => Cow::Borrowed(request.body),
+        },
         Piece::BodyHash => Cow::Owned(body_hash(request.body).into_bytes()),
         Piece::BodyCrc => Cow::Owned(crc32fast::hash(request.body).to_string().into_bytes()),
         Piece::Timestamp => Cow::Borrowed(found.timestamp),
         Piece::Id => Cow::Borrowed(found.id),
         Piece::Mac => Cow::Borrowed(found.mac),
+        Piece::VerifyToken => Cow::Borrowed(found.verify_token.ok_or(Refusal::PartMissing)?),
         Piece::Url | Piece::Secret => Cow::Borrowed(&[]),
         Piece::UrlWithoutQuery => Cow::Borrowed(scene.url.split_once('?').map_or(scene.url, |(url, _)| url).as_bytes()),
         Piece::Method => Cow::Borrowed(request.method.as_bytes()),
@@ -212,12 +216,18 @@ fn fill<'a>(piece: &'a Piece, scene: &Scene<'a>, found: Found<'a>) -> Result<Cow
             Err(Unreadable::Doubled) if spot.in_body() => return Err(Refusal::BodyMalformed),
             Err(Unreadable::Doubled) => return Err(Refusal::PartMissing),
         },
-        Piece::FormSorted if request.is_form() => Cow::Owned(form::sorted(request.body).ok_or(Refusal::BodyMalformed)?),
-        Piece::FormSorted => Cow::Borrowed(&[]),
+        Piece::FormSorted => match form_of(request)? {
+            Some(form) => Cow::Owned(form::sorted(form.fields().map_err(|_| Refusal::BodyMalformed)?)),
+            None => Cow::Borrowed(&[]),
+        },
         Piece::JsonLines(names) => Cow::Owned(json_lines(names, scene.json)?),
         Piece::SignedHeaders(header) => Cow::Owned(signed_headers(scene, header)?),
         Piece::UrlAndForm => Cow::Owned(url_and_form(scene).ok_or(Refusal::BodyMalformed)?),
     })
+}
+
+fn form_of<'a>(request: &Request<'a>) -> Result<Option<Form<'a>>, Refusal> {
+    Form::of(request).map_err(|_| Refusal::BodyMalformed)
 }
 
 pub(crate) fn body_hash(body: &[u8]) -> String {
@@ -260,10 +270,10 @@ fn signed_headers(scene: &Scene<'_>, header: &str) -> Result<Vec<u8>, Refusal> {
 fn url_and_form(scene: &Scene<'_>) -> Option<Vec<u8>> {
     let url = scene.url_with_query();
     let parts = url::split(&url);
-    let query = form::sorted_pairs(parts.query.as_bytes(), "=", "&")?;
-    let fields = match scene.request.is_form() {
-        true => form::sorted_pairs(scene.request.body, "", "")?,
-        false => Vec::new(),
+    let query = form::sorted_pairs(form::bounded(form::pairs(parts.query.as_bytes()))?, "=", "&");
+    let fields = match Form::of(scene.request).ok()? {
+        Some(form) => form::sorted_pairs(form.fields().ok()?, "", ""),
+        None => Vec::new(),
     };
     let mut out = format!("{}://{}{}", parts.scheme, parts.authority, parts.path).into_bytes();
     if !query.is_empty() || !fields.is_empty() {

@@ -6,9 +6,11 @@
 
 use std::borrow::Cow;
 
+use sha2::{Digest as _, Sha256};
 use subtle::Choice;
 
 use crate::{
+    form::Form,
     json::{self, Pointer},
     jwt,
     key::{Algorithm, Digest, Keys},
@@ -29,12 +31,12 @@ impl Scheme {
     pub fn verify(&self, keys: &Keys, request: &Request<'_>, now_unix_s: i64) -> Result<Verified, Refusal> {
         let scheme = self.family(request);
         self.check_families(request)?;
-        let scene = Scene::new(request, Some(keys));
+        let scene = Scene::new(request, Some(keys)).json_in(scheme.json_part.as_deref());
         for rule in &scheme.require {
             rule.check(&scene)?;
         }
         let Some(each) = &scheme.each else { return scheme.verify_one(keys, &scene, now_unix_s) };
-        let items = json::find_in_each(request.body, each).map_err(|_| Refusal::BodyMalformed)?;
+        let items = json::find_in_each(scene.json, each).map_err(|_| Refusal::BodyMalformed)?;
         // Whoever works off the list works off the element that is not signed as well.
         let items = items.ok_or(Refusal::SignatureMissing)?;
         let mut verified = None;
@@ -54,8 +56,8 @@ impl Scheme {
             return self.verify_token(keys, &self.value(scene)?);
         }
         let mut key_name = None;
-        let claimed = self.claimed(scene, keys, &mut key_name)?;
-        let stamp = self.timestamp_text(scene, claimed.timestamp)?;
+        let mut claimed = self.claimed(scene, keys, &mut key_name)?;
+        let stamp = self.timestamp_text(scene, claimed.timestamp.take())?;
         let at = match (&self.timestamp, &stamp) {
             (Some(rule), Some(text)) => Some(rule.format.parse(text).ok_or(Refusal::TimestampMalformed)?),
             _ => None,
@@ -68,14 +70,17 @@ impl Scheme {
         };
         let parts = template::render(&self.template, scene, found)?;
         let (matched, other_url) = if self.algorithm.is_symmetric() {
-            self.match_digest(keys, scene, &parts, &claimed.candidates).unzip()
+            self.match_digest(keys, scene, &parts, &claimed).unzip()
         } else {
             (self.match_public(keys, scene, &parts, &claimed.candidates, key_name, now)?, None)
         };
-        let (key_index, fingerprint) = matched.ok_or(Refusal::SignatureMismatch)?;
-        let signed_url = other_url.flatten();
-        let signed_url = signed_url.as_deref().unwrap_or(scene.url);
+        let (key_index, mut fingerprint) = matched.ok_or(Refusal::SignatureMismatch)?;
+        let other_url = other_url.flatten();
+        let signed_url = other_url.as_deref().unwrap_or(scene.url);
         self.check_no_challenge(&parts, signed_url)?;
+        if self.may_have_several() && self.timestamp.is_some() {
+            fingerprint = signed_text(&parts, signed_url);
+        }
         self.check_body_hash(scene, signed_url)?;
         if let (Some(rule), Some(at)) = (&self.timestamp, at) {
             rule.judge(at, now, keys.tolerance_s)?;
@@ -128,16 +133,16 @@ impl Scheme {
         keys: &Keys,
         scene: &Scene<'_>,
         parts: &[Part<'_>],
-        candidates: &[Candidate],
+        claimed: &Claimed,
     ) -> Option<((usize, Fingerprint), Option<String>)> {
         let variants = if parts.iter().any(|part| matches!(part, Part::Url)) { self.urls(scene) } else { Vec::new() };
         let urls = std::iter::once(scene.url).chain(variants.iter().map(String::as_str));
         let mut matched = None;
         for url in urls {
             for (index, key) in keys.iter().enumerate() {
-                let digest = key.sign(parts, url);
+                let digest = key.sign_by(claimed.algorithm, parts, url);
                 let mut equal = Choice::from(0);
-                for candidate in candidates.iter().filter(|it| it.key.is_none_or(|key| key == index)) {
+                for candidate in claimed.candidates.iter().filter(|it| it.key.is_none_or(|key| key == index)) {
                     equal |= digest.equals(&candidate.bytes);
                 }
                 if bool::from(equal) && matched.is_none() {
@@ -191,6 +196,11 @@ impl Scheme {
         found.map(|(_, algorithm)| *algorithm).ok_or(Refusal::ValueWrong)
     }
 
+    /// Whether a request may carry signatures under several keys, any of which can be left out unnoticed.
+    fn may_have_several(&self) -> bool {
+        !matches!((&self.place, &self.layout), (Place::At(_), Layout::Single { .. }))
+    }
+
     /// The URLs, other than the one that counts, that the provider may have signed.
     fn urls(&self, scene: &Scene<'_>) -> Vec<String> {
         let queried = scene.url_with_query();
@@ -231,6 +241,12 @@ impl Scheme {
             }
             there = true;
             match &self.envelope {
+                None if !self.prefixes.is_empty() => {
+                    let named = self.prefixes.iter().find(|(prefix, _)| value.starts_with(prefix.as_bytes()));
+                    let Some((prefix, algorithm)) = named else { return Ok(()) };
+                    claimed.algorithm = Some(*algorithm);
+                    claimed.read(&value[prefix.len()..], layout, self.encoding, stamp, key)
+                }
                 None => claimed.read(value, layout, self.encoding, stamp, key),
                 Some(envelope) => {
                     let opened = crate::layout::Encoding::Base64.decode(value).ok_or(Refusal::SignatureMalformed)?;
@@ -342,7 +358,7 @@ impl Scheme {
         match spot.read(&scene).map_err(|_| Refusal::PartMissing)? {
             Some(hash) if *hash == *template::body_hash(body).as_bytes() => Ok(()),
             Some(_) => Err(Refusal::BodyMismatch),
-            None if body.is_empty() || scene.request.is_form() => Ok(()),
+            None if body.is_empty() || matches!(Form::of(scene.request), Ok(Some(_))) => Ok(()),
             None => Err(Refusal::PartMissing),
         }
     }
@@ -390,7 +406,7 @@ impl KeyAt {
 
 pub(crate) fn named_key(scheme: &Scheme, request: &Request<'_>) -> Option<NamedKey> {
     let scheme = scheme.family(request);
-    let scene = Scene::new(request, None);
+    let scene = Scene::new(request, None).json_in(scheme.json_part.as_deref());
     if let Some(at) = &scheme.key_at {
         let name = at.name(&scene).ok()?;
         return Some(if at.host.is_some() { NamedKey::Url(name) } else { NamedKey::Id(name) });
@@ -405,6 +421,19 @@ pub(crate) fn named_key(scheme: &Scheme, request: &Request<'_>) -> Option<NamedK
     let envelope = scheme.envelope.as_ref()?;
     let opened = crate::layout::Encoding::Base64.decode(&value)?;
     envelope_text(&opened, &envelope.key).ok().map(NamedKey::Id)
+}
+
+/// What was signed, whichever key did it.
+fn signed_text(parts: &[Part<'_>], url: &str) -> Fingerprint {
+    let mut hash = Sha256::new();
+    for part in parts {
+        match part {
+            Part::Bytes(bytes) => hash.update(bytes),
+            Part::Url => hash.update(url.as_bytes()),
+            Part::Secret => {}
+        }
+    }
+    Fingerprint::of(&hash.finalize())
 }
 
 fn envelope_text(text: &[u8], pointer: &Pointer) -> Result<String, Refusal> {

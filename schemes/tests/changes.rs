@@ -10,7 +10,7 @@ use std::path::Path;
 use common::{NOW, SECRET, Signed, keys, material, sign, sign_with, symmetric};
 use proptest::prelude::*;
 use relay_schemes::{
-    Keys, MAX_CANDIDATES, Provider, Refusal, Request, Scheme, SecretWarning, load, provider,
+    Keys, MAX_CANDIDATES, Provider, Refusal, Request, Scheme, SecretWarning, SignatureScope, load, provider,
     vectors::{Sample, samples},
 };
 
@@ -139,6 +139,250 @@ fn doubled_malformed_truncated_and_endless_signatures_are_refused() {
                 assert!(verify(scheme, &changed).is_err(), "{}: {name} of {} bytes", row.name, wrong.len());
             }
         }
+    }
+}
+
+#[test]
+fn a_signature_that_marks_a_request_marks_no_other() {
+    let mut counts = [0; 2];
+    for (row, scheme) in symmetric() {
+        let keys = keys(scheme);
+        let sample = row.sample("evt-1", NOW).body;
+        let (first, other) = (sign_with(row, scheme, &keys, Some(&sample)), other_event(row, scheme, &keys));
+        let mark = |signed: &Signed| scheme.verify(&keys, &signed.request(), NOW).expect("signed").fingerprint;
+        match scheme.scope() {
+            SignatureScope::Request => assert_ne!(mark(&first), mark(&other), "{}", row.name),
+            // Whoever compares bodies needs them.
+            SignatureScope::Occasion => assert!(scheme.covers_body(), "{}", row.name),
+            SignatureScope::Open => continue,
+        }
+        counts[usize::from(scheme.scope() == SignatureScope::Occasion)] += 1;
+    }
+    assert!(counts[0] > 25 && counts[1] == 2, "{counts:?}");
+    let scope = |name: &str| row(name).1.scope();
+    for name in ["google-pubsub", "monday", "jira-connect", "github", "gitlab-token", "adyen", "mandrill"] {
+        assert_eq!(scope(name), SignatureScope::Open, "{name}");
+    }
+    for name in ["mailgun", "mailgun-form", "paypal"] {
+        assert_eq!(scope(name), SignatureScope::Occasion, "{name}");
+    }
+    for name in ["plaid", "linear", "stripe", "svix", "discord", "fal"] {
+        assert_eq!(scope(name), SignatureScope::Request, "{name}");
+    }
+}
+
+/// Another event of the same second.
+fn other_event(row: &Provider, scheme: &Scheme, keys: &Keys) -> Signed {
+    let text = String::from_utf8(row.sample("evt-1", NOW).body).expect("text");
+    let other = match text.rfind('}') {
+        Some(end) => format!("{},\"more\":1{}", &text[..end], &text[end..]),
+        None => format!("{text}&more=1"),
+    };
+    sign_with(row, scheme, keys, Some(other.as_bytes()))
+}
+
+#[test]
+fn which_of_several_signatures_is_left_out_makes_no_other_request() {
+    let (row, scheme) = row("stripe");
+    let mut both = material(scheme, SECRET);
+    both.secrets.extend(material(scheme, "another secret").secrets);
+    let both = scheme.keys_from(&both).expect("two secrets");
+    let signature = |secret: &str| {
+        let keys = scheme.keys_from(&material(scheme, secret)).expect("a secret");
+        let signed = sign_with(row, scheme, &keys, None);
+        let value = signed.headers.iter().find(|(name, _)| name == "stripe-signature").expect("signed").1.clone();
+        (signed, String::from_utf8(value).expect("text"))
+    };
+    let ((mut signed, first), (_, second)) = (signature(SECRET), signature("another secret"));
+    let (stamp, second) = second.split_once(',').expect("a list");
+    let mut marks = Vec::new();
+    for value in [format!("{first},{second}"), first.clone(), format!("{stamp},{second}")] {
+        signed.set("stripe-signature", value.as_bytes());
+        marks.push(scheme.verify(&both, &signed.request(), NOW).expect("verifies").fingerprint);
+    }
+    assert!(marks[0] == marks[1] && marks[0] == marks[2], "{marks:?}");
+}
+
+/// Two events about the same thing, which no id may take for one. An id that stands in both is not the event's own.
+const SAME_THING: &[(&str, &str, &str)] = &[
+    (
+        "acuity",
+        "action=changed&id=7&calendarID=1&appointmentTypeID=2",
+        "action=changed&id=7&calendarID=1&appointmentTypeID=2",
+    ),
+    (
+        "adyen-platform",
+        r#"{"type":"t","data":{"id":"7","status":"a"}}"#,
+        r#"{"type":"t","data":{"id":"7","status":"b"}}"#,
+    ),
+    ("azure-event-grid", r#"[{"id":"7","topic":"/a"}]"#, r#"[{"id":"7","topic":"/b"}]"#),
+    ("azure-event-grid", r#"[{"id":"7","topic":"/a"},{"id":"8","topic":"/a"}]"#, r#"[{"id":"7","topic":"/a"}]"#),
+    (
+        "clickup",
+        r#"{"event":"taskUpdated","webhook_id":"1","history_items":[{"id":"7"}]}"#,
+        r#"{"event":"taskStatusUpdated","webhook_id":"1","history_items":[{"id":"7"}]}"#,
+    ),
+    ("cloudevents", r#"{"id":"7","source":"/a"}"#, r#"{"id":"7","source":"/b"}"#),
+    (
+        "cloudinary",
+        r#"{"request_id":"7","notification_type":"upload"}"#,
+        r#"{"request_id":"7","notification_type":"eager"}"#,
+    ),
+    (
+        "docker-hub",
+        r#"{"push_data":{"pushed_at":1,"tag":"7"},"repository":{"repo_name":"a"}}"#,
+        r#"{"push_data":{"pushed_at":1,"tag":"7"},"repository":{"repo_name":"a"}}"#,
+    ),
+    (
+        "dropbox-sign",
+        r#"{"event":{"event_hash":"7"},"signature_request":{"id":"1"}}"#,
+        r#"{"event":{"event_hash":"7"},"signature_request":{"id":"2"}}"#,
+    ),
+    (
+        "figma",
+        r#"{"webhook_id":"7","timestamp":"1","event_type":"FILE_UPDATE","file_key":"1"}"#,
+        r#"{"webhook_id":"7","timestamp":"1","event_type":"FILE_UPDATE","file_key":"2"}"#,
+    ),
+    ("formstack", r#"{"UniqueID":"7"}"#, r#"{"UniqueID":"7"}"#),
+    ("hubspot-v3", r#"[{"eventId":7,"objectId":1}]"#, r#"[{"eventId":7,"objectId":2}]"#),
+    ("mattermost", r#"{"post_id":"7"}"#, r#"{"post_id":"7"}"#),
+    ("netlify", r#"{"id":"7","state":"ready"}"#, r#"{"id":"7","state":"ready"}"#),
+    ("paystack", r#"{"event":"invoice.update","data":{"id":"7"}}"#, r#"{"event":"invoice.update","data":{"id":"7"}}"#),
+    ("plivo", "CallUUID=7&Digits=1", "CallUUID=7&Digits=1"),
+    ("postmark", r#"{"RecordType":"Open","MessageID":"7"}"#, r#"{"RecordType":"Open","MessageID":"7"}"#),
+    (
+        "postmark",
+        r#"{"RecordType":"Delivery","MessageID":"7","Recipient":"a","DeliveredAt":"1"}"#,
+        r#"{"RecordType":"Delivery","MessageID":"7","Recipient":"b","DeliveredAt":"1"}"#,
+    ),
+    ("quickbooks", r#"[{"id":"7","source":"a"}]"#, r#"[{"id":"7","source":"b"}]"#),
+    (
+        "retell",
+        r#"{"event":"transcript_updated","call":{"call_id":"7"}}"#,
+        r#"{"event":"transcript_updated","call":{"call_id":"7"}}"#,
+    ),
+    (
+        "webex",
+        r#"{"id":"7","resource":"messages","event":"created","data":{"id":"1"}}"#,
+        r#"{"id":"7","resource":"messages","event":"created","data":{"id":"2"}}"#,
+    ),
+];
+
+#[test]
+fn a_secret_that_is_meant_in_two_ways_is_tried_in_both() {
+    use relay_schemes::Secret;
+    let (row, scheme) = row("polar");
+    let standard = provider("standard-webhooks").and_then(|row| row.scheme.as_ref()).expect("a row");
+    let openai = provider("openai").and_then(|row| row.scheme.as_ref()).expect("a row");
+    for secret in ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBk="] {
+        let keys = scheme.keys(&[Secret::new(secret)]).expect("a secret");
+        let decoded = standard.keys(&[Secret::new(secret)]).expect("a secret");
+        // Without whsec_ in front OpenAI's secrets are text, so the text goes in as one.
+        let signed = sign_with(row, standard, &decoded, None);
+        assert_eq!(scheme.verify(&keys, &signed.request(), NOW).map(|it| it.key_index), Ok(0), "decoded");
+        let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let text = load(
+            "[[provider]]\nname = \"mine\"\ntitle = \"Mine\"\nlike = \"standard-webhooks\"\n[provider.scheme]\n\
+             algorithm = \"hmac-sha256\"\nsecret = \"hex\"\ntemplate = \"{id}.{timestamp}.{body}\"\n\
+             id = \"header:webhook-id\"\ntimestamp = { at = \"header:webhook-timestamp\", past_s = 300, future_s = 300 }\n\
+             signature = { at = \"header:webhook-signature\", encoding = \"base64\", item_separator = \" \", \
+             field_separator = \",\", field = \"v1\" }\n",
+        );
+        let text = text.expect("a row").remove(0).scheme.expect("a scheme");
+        let signed = sign_with(row, &text, &text.keys(&[Secret::new(hex)]).expect("hex"), None);
+        assert_eq!(scheme.verify(&keys, &signed.request(), NOW).map(|it| it.key_index), Ok(1), "as text");
+        assert!(openai.verify(&keys, &signed.request(), NOW).is_ok(), "the scheme is the same");
+    }
+    let old = scheme.keys(&[Secret::new("polar_whs_0123456789abcdef0123")]).expect("a secret");
+    let openai = openai.keys(&[Secret::new("polar_whs_0123456789abcdef0123")]).expect("text");
+    let signed = sign_with(row, scheme, &openai, None);
+    assert_eq!(scheme.verify(&old, &signed.request(), NOW).map(|it| it.key_index), Ok(0));
+}
+
+#[test]
+fn a_hub_chooses_among_the_four_hashes_of_websub_and_no_others() {
+    let (row, scheme) = row("websub");
+    let signed = sign(row, scheme);
+    let of = |algorithm: &str| {
+        let text = format!(
+            "[[provider]]\nname = \"mine\"\ntitle = \"Mine\"\nscheme.algorithm = \"hmac-{algorithm}\"\n\
+             scheme.template = \"{{body}}\"\nscheme.signature = {{ at = \"header:x-hub-signature\", encoding = \"hex\", \
+             prefix = \"{algorithm}=\" }}\n"
+        );
+        let one = load(&text).expect("a row").remove(0).scheme.expect("a scheme");
+        sign_with(row, &one, &one.keys(&[relay_schemes::Secret::new(SECRET)]).expect("keys"), None)
+    };
+    for algorithm in ["sha1", "sha256", "sha384", "sha512"] {
+        let mut signed = of(algorithm);
+        assert_eq!(verify(scheme, &signed), Ok(()), "{algorithm}");
+        let value = signed.headers.iter().find(|(name, _)| name == "x-hub-signature").expect("signed").1.clone();
+        let (_, digest) = std::str::from_utf8(&value).expect("text").split_once('=').expect("a prefix");
+        let other = if algorithm == "sha1" { "sha256" } else { "sha1" };
+        for wrong in [
+            format!("{other}={digest}"),
+            digest.to_owned(),
+            format!("md5={digest}"),
+            format!("SHA1={digest}"),
+            String::new(),
+        ] {
+            signed.set("x-hub-signature", wrong.as_bytes());
+            assert!(verify(scheme, &signed).is_err(), "{wrong}");
+        }
+    }
+    assert!(signed.headers.iter().any(|(_, value)| value.starts_with(b"sha1=")));
+}
+
+#[test]
+fn a_multipart_form_is_read_wherever_a_form_is() {
+    const KIND: &str = "multipart/form-data; boundary=\"lamp 1\"";
+    let parts = |fields: &[(&str, &str)]| {
+        let part = |(name, value): &(&str, &str)| {
+            format!("--lamp 1\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
+        };
+        format!("{}--lamp 1--\r\n", fields.iter().map(part).collect::<String>()).into_bytes()
+    };
+    for (name, fields) in [
+        ("mailgun-form", &[("event", "opened"), ("timestamp", ""), ("token", "t1"), ("signature", "")][..]),
+        ("dropbox-sign", &[("json", r#"{"event":{"event_time":"1","event_type":"x","event_hash":""}}"#)][..]),
+        ("braintree", &[("bt_payload", "cGF5")][..]),
+        ("mattermost-form", &[("command", "/lamp"), ("token", "")][..]),
+        ("twilio", &[("SmsStatus", "sent"), ("To", "+1 555")][..]),
+        ("plivo", &[("Status", "sent"), ("To", "+1 555")][..]),
+        ("gitea", &[("payload", "{\"a\":1}")][..]),
+    ] {
+        let (row, scheme) = row(name);
+        let keys = keys(scheme);
+        let headers = [("content-type", KIND), ("x-plivo-signature-v3-nonce", "n")];
+        let body = parts(fields);
+        let request = Request { method: "POST", url: common::URL, headers: &headers, body: &body };
+        let signed = scheme.sign(&keys, &request, None, NOW).unwrap_or_else(|why| panic!("{name}: {why}"));
+        let mut all: Vec<(String, String)> =
+            headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        all.extend(signed.headers.clone());
+        let check = |body: &[u8]| {
+            let request = Request { method: "POST", url: &signed.url, headers: &all, body };
+            scheme.verify(&keys, &request, NOW).map(|_| row.event(&request))
+        };
+        let event = check(&signed.body).unwrap_or_else(|why| panic!("{name}: {why}"));
+        assert_eq!(event.kind.is_some(), !["braintree", "gitea"].contains(&name), "{name}: {event:?}");
+        let text = String::from_utf8(signed.body.clone()).expect("text");
+        let second = text.replacen("--lamp 1--", &text[..text.len() - "--lamp 1--\r\n".len()], 1) + "--lamp 1--\r\n";
+        for broken in [second, text.replace("\r\n", "\n"), text.replacen("--lamp 1--", "", 1), format!("x{text}")] {
+            assert!(check(broken.as_bytes()).is_err(), "{name}: {broken:?}");
+        }
+    }
+}
+
+#[test]
+fn two_events_about_one_thing_are_two() {
+    for (name, first, second) in SAME_THING {
+        let id = |body: &str| {
+            let (headers, url): ([(&str, &str); 0], _) = ([], "https://h/in");
+            let row = provider(name).expect("a row");
+            row.event(&Request { method: "POST", url, headers: &headers, body: body.as_bytes() }).id
+        };
+        let (first, second) = (id(first), id(second));
+        assert!(first.is_none() || first != second, "{name}: {first:?}");
     }
 }
 

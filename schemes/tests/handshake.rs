@@ -162,3 +162,17 @@ fn nothing_comes_back_as_html() {
         assert!(reply.headers.contains(&("x-content-type-options".into(), "nosniff".into())), "{name}");
     }
 }
+
+#[test]
+fn a_challenge_answered_with_the_configured_token_needs_no_switch() {
+    const URL: &str = "https://hooks.example.com/in/ebay";
+    let keys = keys_of("ebay", &[], Some(URL));
+    let ask = |keys, verify_token, allow_unsigned| {
+        let answering = Answering { keys, verify_token, allow_unsigned };
+        ask("ebay", &answering, "GET", "https://h/in?challenge_code=code", &[], "")
+    };
+    let token = Secret::new("a-token");
+    assert_eq!(text(&answered(ask(Some(&keys), Some(&token), false))), format!(r#"{{"challengeResponse":"{EBAY}"}}"#));
+    assert_eq!(refused(ask(Some(&keys), None, false)), (403, "challenge_not_allowed"));
+    assert_eq!(refused(ask(Some(&keys), None, true)), (403, "challenge_malformed"), "of nothing no answer is made");
+}

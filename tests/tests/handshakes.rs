@@ -189,6 +189,8 @@ fn hmac(algorithm: hmac::Algorithm, key: &[u8], text: &str) -> Vec<u8> {
 /// Challenges of the other rows, from the providers' own pages.
 fn others() -> Vec<Case> {
     const HUB: &str = "?hub.mode=subscribe&hub.topic=t&hub.challenge=c%2B1&hub.verify_token=right";
+    const FORM: &str = "application/x-www-form-urlencoded";
+    const VERIFICATION: &str = r#"{"callbackId":"1","verificationKey":"key-7f3a"}"#;
     let empty = || Body::Exact(Vec::new());
     let text = |text: &str| Body::Exact(text.as_bytes().to_vec());
     let crc = BASE64.encode(&hmac(hmac::HMAC_SHA256, SECRET.as_bytes(), "crc-1"));
@@ -196,6 +198,7 @@ fn others() -> Vec<Case> {
     let tree = HEXLOWER.encode(&hmac(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, hashed.as_ref(), "20f9f8ed05f77439fe95"));
     let ebay = digest::digest(&digest::SHA256, b"codea-tokenhttps://hooks.example.com/in/ebay");
     let ebay = json!({ "challengeResponse": HEXLOWER.encode(ebay.as_ref()) });
+    let ebay_by_token = ebay.clone();
     let learnt = r#"{"verification_token":"secret_0123456789abcdef"}"#;
     let origin = "eventemitter.example.com";
 
@@ -220,6 +223,13 @@ fn others() -> Vec<Case> {
         Case::new("strava", "GET", HUB, "", 200, Body::Json(json!({ "hub.challenge": "c+1" }))).token("right"),
         Case::new("websub", "GET", HUB, "", 200, text("c+1")).token("right"),
         Case::new("websub", "GET", HUB, "", 403, Body::Any).token("another"),
+        Case::new("websub", "GET", &HUB.replace("subscribe", "unsubscribe"), "", 200, text("c+1")).token("right"),
+        Case::new("websub", "GET", &HUB.replace("subscribe", "unsubscribe"), "", 403, Body::Any).token("another"),
+        Case::new("woocommerce", "POST", "", "webhook_id=7", 200, empty()).header("content-type", FORM),
+        Case::new("slack", "POST", "", "token=t&ssl_check=1", 200, empty()).header("content-type", FORM),
+        Case::new("slack", "GET", "?token=t&ssl_check=1", "", 200, empty()),
+        Case::new("bitbucket", "POST", "", "{\"test\":true}", 200, empty()).header("x-event-key", "diagnostics:ping"),
+        Case::new("salesforce-ens", "POST", "", VERIFICATION, 200, empty()),
         Case::new("fitbit", "GET", "?verify=right", "", 204, empty()).token("right"),
         Case::new("fitbit", "GET", "?verify=wrong", "", 404, Body::Any).token("right"),
         Case::new(
@@ -235,6 +245,7 @@ fn others() -> Vec<Case> {
             .setting("public_key", "public"),
         Case::new("ebay", "GET", "?challenge_code=code", "", 200, Body::Json(ebay))
             .setting("verification_token", "a-token"),
+        Case::new("ebay", "GET", "?challenge_code=code", "", 200, Body::Json(ebay_by_token)).token("a-token"),
         Case::new("intercom", "HEAD", "", "", 200, empty()),
         Case::new("surveymonkey", "HEAD", "", "", 200, empty()),
         Case::new("mandrill", "HEAD", "", "", 200, empty()),
@@ -311,6 +322,8 @@ async fn every_challenge_is_answered_and_recorded_while_no_agent_is_there() {
             providers().iter().flat_map(|row| row.handshakes.iter().map(|one| (row.name.clone(), one.name.clone())));
         assert_eq!(seen, rows.collect(), "each challenge that a row knows has a case");
     }
+    let codes: Vec<_> = answered.iter().filter_map(|event| event["shown"].as_str()).collect();
+    assert_eq!(codes, ["key-7f3a"], "what has to go back to the provider");
     let shown = format!("{answered:?}{refused:?}");
     for learnt in cases.iter().filter_map(|case| case.learns.as_deref()) {
         assert!(!shown.contains(learnt), "a learnt secret is shown");
@@ -322,6 +335,7 @@ async fn a_challenge_that_proves_nothing_is_refused_where_neither_token_nor_swit
     let mut cases = others();
     cases.extend(shared("_handshakes.json").iter().flat_map(|text| published(text)));
     // Those that are signed need no permission, and a HEAD asks for nothing.
+    cases.retain(|case| case.sent.headers.iter().all(|(name, _)| !name.eq_ignore_ascii_case("x-slack-signature")));
     cases.retain(|case| {
         let asks = |one: &relay_schemes::Handshake| one.needs_permission();
         case.sent.method != "HEAD" && provider(&case.provider).expect("a row").handshakes.iter().any(asks)
@@ -342,6 +356,35 @@ async fn a_challenge_that_proves_nothing_is_refused_where_neither_token_nor_swit
     assert_eq!(refused.len(), cases.len());
     assert!(refused.iter().all(|event| event["code"] == "challenge_not_allowed"), "{refused:?}");
     assert_eq!(listed(&relay, "handshake").await, Vec::<Value>::new());
+}
+
+/// What the row does not know as a challenge, or what is signed, is no challenge.
+#[tokio::test]
+async fn what_only_resembles_a_challenge_is_none() {
+    let mut endpoints = Endpoints::default();
+    let names = ["cloudevents", "azure-event-grid", "slack", "woocommerce", "bitbucket", "salesforce-ens"];
+    names.iter().for_each(|name| endpoints.add(name, name, &secrets_for(name), SWITCH));
+    let relay = relay(&endpoints).await;
+    let case =
+        |name: &str, method: &str, target: &str, body: &str| Case::new(name, method, target, body, 401, Body::Any);
+    let mut signed = case("slack", "POST", "", "ssl_check=1");
+    signed.sent.set("content-type", "application/x-www-form-urlencoded");
+    signed.sign();
+    for case in [
+        // Without an origin nothing is asked for (CloudEvents HTTP webhooks, section 4.1.1).
+        case("cloudevents", "OPTIONS", "", ""),
+        case("cloudevents", "OPTIONS", "", "").header("webhook-request-origin", ""),
+        case("azure-event-grid", "OPTIONS", "", ""),
+        case("slack", "POST", "", "ssl_check=1"), // It says that it is JSON.
+        case("woocommerce", "POST", "", "webhook_id=7").header("x-wc-webhook-topic", "order.created"),
+        case("bitbucket", "POST", "", "{}").header("x-event-key", "repo:push"),
+        case("salesforce-ens", "POST", "", "{\"verificationKey\":\"k\"}").header("x-sfmc-ens-signature", "AAAA"),
+    ] {
+        case.check(&case.sent.send(&relay.public, &case.provider).await.expect("answers"));
+    }
+    assert_eq!(listed(&relay, "handshake").await, Vec::<Value>::new());
+    // One that is signed is an event, and nobody is there to take it.
+    assert_eq!(signed.sent.send(&relay.public, "slack").await.expect("answers").status(), 503);
 }
 
 #[tokio::test]

@@ -333,6 +333,71 @@ async fn what_only_the_provider_can_sign_arrives_while_it_is_fresh() {
     }
 }
 
+/// Messages of one sender travel under one token for an hour. None of them is a repeat, in any mode.
+#[tokio::test]
+async fn another_message_under_the_same_token_is_another_message() {
+    let asymmetric = pubsub();
+    let url = "https://hooks.example.com/in";
+    let settings = [("issuer".to_owned(), vec!["client".to_owned()])].into();
+    let known = Material { settings, public_url: Some(url.to_owned()), ..material(&["secret"]) };
+    let mut endpoints = Endpoints::default();
+    let mut names = Vec::new();
+    for (row, known) in [("google-pubsub", &asymmetric.material), ("monday", &known), ("jira-connect", &known)] {
+        for mode in ["live", "kept"] {
+            names.push((format!("{row}-{mode}"), row));
+            endpoints.add(&format!("{row}-{mode}"), row, known, "");
+        }
+    }
+    endpoints.tables = as_in_the_world(&endpoints.tables);
+    let bench = Bench::start(&endpoints, &names.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>()).await;
+    for (name, row) in &names {
+        let mut sent = unsigned();
+        if *row == "google-pubsub" {
+            (asymmetric.sign)(&sent.body, now()).into_iter().for_each(|(name, value)| sent.set(name, value));
+        } else {
+            let row = provider(row).expect("a row");
+            sent.sign(row, &row.keys(&known).expect("keys").expect("signed"), now()).expect("signs");
+        }
+        for number in 0..3 {
+            sent.body = format!("{{\"message\":{{\"messageId\":\"{number}\"}}}}").into_bytes();
+            let response = bench.send(name, &sent).await;
+            assert_eq!((response.status().as_u16(), &response.body()[..]), (200, &sent.body[..]), "{name}");
+            assert!(response.headers().contains_key("x-seen-relay-verified"), "{name}: a handler has seen it");
+        }
+    }
+}
+
+/// Mailgun signs a time and a token that it uses once, and no body.
+#[tokio::test]
+async fn what_was_signed_once_is_refused_with_another_body() {
+    let mut endpoints = Endpoints::default();
+    endpoints.add("mailgun", "mailgun", &material(&["secret"]), "");
+    endpoints.tables = as_in_the_world(&endpoints.tables);
+    let bench = Bench::start(&endpoints, &["mailgun"]).await;
+    let row = provider("mailgun").expect("a row");
+    let mut sent = unsigned();
+    sent.body = row.sample("evt_1", now()).body;
+    sent.sign(row, &keys(row, "secret"), now()).expect("signs");
+    assert_eq!(bench.outcome("mailgun", &sent).await, ok("mailgun"));
+    let again = bench.send("mailgun", &sent).await;
+    assert_eq!((again.status().as_u16(), again.headers().contains_key("x-seen-relay-verified")), (200, false));
+    let text = String::from_utf8(sent.body.clone()).expect("text");
+    sent.body = text.replace("keeper@", "forger@").into_bytes();
+    let forged = bench.send("mailgun", &sent).await;
+    assert_eq!(forged.status(), StatusCode::CONFLICT);
+    assert_eq!(forged.headers()["relay-error"], "replayed");
+}
+
+/// Tables of endpoints that know repeats, those whose names end in `kept` as endpoints are by default.
+fn as_in_the_world(tables: &str) -> String {
+    let kept = |table: &str| match table.lines().nth(1).is_some_and(|name| name.ends_with("kept\"")) {
+        true => table.replace("mode = \"live\"\n", ""),
+        false => table.to_owned(),
+    };
+    let tables = tables.replace("replay = \"off\"\n", "");
+    tables.split("[[endpoint]]").map(kept).collect::<Vec<_>>().join("[[endpoint]]")
+}
+
 fn write_secret(path: &Path, secret: &str) {
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).expect("opens");
     file.write_all(secret.as_bytes()).expect("writes");

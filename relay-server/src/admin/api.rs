@@ -148,6 +148,7 @@ async fn list_handshakes(State(admin): State<Admin>, Query(listing): Query<Listi
             "handshake": one.name,
             "client": one.client.to_string(),
             "learnt_secret": one.learnt,
+            "shown": one.shown,
             "confirm_url": one.confirm_url,
         })
     };

@@ -237,7 +237,9 @@ fn show(event: &Value) -> String {
 
 fn handshake(event: &Value) -> String {
     let text = |key: &str| print::member(event, key);
-    let confirm = event["confirm_url"].as_str().map(|url| format!("  open {}", escaped(url))).unwrap_or_default();
+    let confirm = event["confirm_url"].as_str().map(|url| format!("  open {}", escaped(url)));
+    let code = || event["shown"].as_str().map(|code| format!("  code {}", escaped(code)));
+    let confirm = confirm.or_else(code).unwrap_or_default();
     let learnt = if event["learnt_secret"] == true { "  learnt a secret" } else { "" };
     let (at, id, name) = (text("received_at"), text("id"), text("handshake"));
     format!(

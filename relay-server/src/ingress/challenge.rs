@@ -65,6 +65,7 @@ pub(super) async fn carry_out(
         name: reply.handshake.clone(),
         client: received.client,
         learnt: reply.learns_secret.is_some(),
+        shown: reply.shown.clone(),
         confirm_url: confirm.clone().filter(|_| !may_confirm),
     });
     if let Some(url) = confirm.filter(|_| may_confirm) {

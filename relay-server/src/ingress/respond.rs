@@ -316,7 +316,7 @@ fn message(failure: Failure) -> String {
         Failure::Refused(refusal) => refusal.to_string(),
         Failure::SecretUnavailable => "this endpoint cannot verify anything at the moment; try again".to_owned(),
         Failure::Challenge { .. } => "this challenge is not answered here".to_owned(),
-        Failure::Replayed => "this request came before, unchanged".to_owned(),
+        Failure::Replayed => "what is signed in this request came before".to_owned(),
         Failure::Overloaded => "the relay is at its limit; try again".to_owned(),
         Failure::StoreFull => "the relay has no room for events now; try again".to_owned(),
         Failure::StoreFailed => "the relay cannot keep events now; try again".to_owned(),

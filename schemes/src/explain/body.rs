@@ -41,7 +41,7 @@ pub(super) fn changed(it: &mut Trial<'_>) -> Option<Finding> {
             return Some(found);
         }
     }
-    if request.is_form() {
+    if request.is_urlencoded() {
         let escaped = form_again(body, true);
         let value = form::pairs(body).next().map(|(_, value)| value.into_owned());
         let others = [

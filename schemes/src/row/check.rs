@@ -148,8 +148,13 @@ pub(crate) fn scheme(raw: &RawScheme) -> Result<Scheme, Problem> {
     if template.contains(&Piece::Id) != raw.id.is_some() {
         return Err(("template", "{id} and the key id go together".to_owned()));
     }
-    if template.contains(&Piece::Mac) {
-        return Err(("template", "{mac} is for the answers of handshakes".to_owned()));
+    let nonce = raw.nonce.as_ref().map(|nonce| spot("nonce", nonce)).transpose()?;
+    let signs = |wanted: &Spot| template.iter().any(|piece| matches!(piece, Piece::At { spot, .. } if spot == wanted));
+    if nonce.as_ref().is_some_and(|nonce| !signs(nonce)) {
+        return Err(("nonce", "what is signed does not hold it".to_owned()));
+    }
+    if template.iter().any(|piece| matches!(piece, Piece::Mac | Piece::VerifyToken)) {
+        return Err(("template", "{mac} and {verify_token} are for the answers of handshakes".to_owned()));
     }
     let plain = matches!(raw.algorithm, Algorithm::Sha1 | Algorithm::Sha256 | Algorithm::Sha512);
     if template.contains(&Piece::Secret) != plain {
@@ -190,6 +195,7 @@ pub(crate) fn scheme(raw: &RawScheme) -> Result<Scheme, Problem> {
         layout,
         field_setting: signature.field_setting.clone(),
         encoding: signature.encoding.unwrap_or(Encoding::Hex),
+        prefixes: prefixes(raw)?,
         envelope: signature
             .envelope
             .as_ref()
@@ -206,12 +212,14 @@ pub(crate) fn scheme(raw: &RawScheme) -> Result<Scheme, Problem> {
             .transpose()?,
         timestamp,
         id: raw.id.as_ref().map(|id| spot("id", id)).transpose()?,
+        nonce,
         require: raw.require.iter().map(requirement).collect::<Result<_, _>>()?,
         each: raw.each.as_ref().map(|each| pointer("each", each)).transpose()?,
         url_variants: raw.url_variants.clone(),
         body_hash: raw.body_hash.as_ref().map(|at| spot("body_hash", at)).transpose()?,
         claims: claims(raw)?,
         challenges: Vec::new(),
+        json_part: raw.json_part.clone(),
         alias,
     })
 }
@@ -231,6 +239,23 @@ fn layout(signature: &RawSignature) -> Result<Layout, Problem> {
         _ => {
             Err(("signature", "give either a prefix, or item_separator, field_separator and field together".to_owned()))
         }
+    }
+}
+
+/// Only among algorithms of one kind, under one secret, does the request choose.
+fn prefixes(raw: &RawScheme) -> Result<Vec<(String, Algorithm)>, Problem> {
+    let signature = &raw.signature;
+    let found: Vec<_> = signature.prefixes.iter().map(|(prefix, algorithm)| (prefix.clone(), *algorithm)).collect();
+    let single = signature.prefix.is_none() && signature.item_separator.is_none() && signature.envelope.is_none();
+    let hmac = |it: &Algorithm| {
+        matches!(it, Algorithm::HmacSha1 | Algorithm::HmacSha256 | Algorithm::HmacSha384 | Algorithm::HmacSha512)
+    };
+    let one_kind =
+        hmac(&raw.algorithm) && found.iter().all(|(prefix, algorithm)| !prefix.is_empty() && hmac(algorithm));
+    let own = found.iter().any(|(_, algorithm)| *algorithm == raw.algorithm);
+    match found.is_empty() || (single && one_kind && own) {
+        true => Ok(found),
+        false => Err(("signature", "prefixes name HMACs, the row's own among them, and stand alone".to_owned())),
     }
 }
 

@@ -124,9 +124,14 @@ impl Provider {
     /// What a request says about its event. Never fails: what cannot be read is not there.
     #[must_use]
     pub fn event(&self, request: &Request<'_>) -> EventMeta {
-        let scene = Scene::new(request, None);
+        let scene = Scene::new(request, None).json_in(self.json_part());
         let read = |locator: &Option<Locator>, first| locator.as_ref().and_then(|it| it.read(&scene, first));
         EventMeta { id: read(&self.event_id, false), kind: read(&self.event_type, true) }
+    }
+
+    /// The part of a multipart form in which JSON stands.
+    pub(crate) fn json_part(&self) -> Option<&str> {
+        self.scheme.as_ref()?.json_part.as_deref()
     }
 
     /// Whether id, type or a handshake can only be told with the body there.

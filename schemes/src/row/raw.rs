@@ -71,12 +71,14 @@ pub(crate) struct RawScheme {
     pub(crate) signature: RawSignature,
     pub(crate) timestamp: Option<RawTimestamp>,
     pub(crate) id: Option<String>,
+    pub(crate) nonce: Option<String>,
     #[serde(default)]
     pub(crate) require: Vec<RawRequirement>,
     pub(crate) each: Option<String>,
     #[serde(default)]
     pub(crate) url_variants: Vec<UrlVariant>,
     pub(crate) body_hash: Option<String>,
+    pub(crate) json_part: Option<String>,
     pub(crate) key_at: Option<String>,
     pub(crate) key_host: Option<String>,
     #[serde(default)]
@@ -106,6 +108,9 @@ pub(crate) struct RawSignature {
     pub(crate) per_key: Vec<String>,
     pub(crate) encoding: Option<Encoding>,
     pub(crate) prefix: Option<String>,
+    /// Prefixes that say which of several algorithms it is; nothing else of the request does.
+    #[serde(default)]
+    pub(crate) prefixes: BTreeMap<String, Algorithm>,
     pub(crate) item_separator: Option<String>,
     pub(crate) field_separator: Option<String>,
     pub(crate) field: Option<String>,
@@ -209,6 +214,8 @@ pub(crate) struct RawHandshake {
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) mac: Option<RawMac>,
     pub(crate) learns: Option<String>,
+    /// What a person has to read in it and take back to the provider.
+    pub(crate) shows: Option<String>,
     pub(crate) confirm: Option<String>,
     pub(crate) confirm_host: Option<String>,
 }
@@ -226,6 +233,8 @@ pub(crate) enum RawProof {
     Token,
     /// Only a switch allows it.
     Switch,
+    /// Nothing is proven, and the answer is made of the configured token; without one a switch allows it.
+    Answer,
     /// Nothing: the answer says nothing that could be used.
     None,
 }
