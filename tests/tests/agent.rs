@@ -611,6 +611,34 @@ async fn a_relay_of_an_unknown_issuer_or_another_name_gets_no_token() {
 }
 
 #[tokio::test]
+async fn the_certificate_that_openssl_makes_is_taken_where_exactly_it_is_named() {
+    let (place, handler) = (Place::new(), named("handler").await);
+    let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let made = params.self_signed(&key).expect("a certificate");
+    fs::write(place.path("cert.pem"), made.pem()).expect("writes");
+    fs::write(place.path("key.pem"), key.serialize_pem()).expect("writes");
+    let folder = place.folder.path().display();
+    let relay = relay(&format!("[tls]\ncert = \"{folder}/cert.pem\"\nkey = \"{folder}/key.pem\"\n{OPEN}")).await;
+    place.put("token", &relay.token);
+    let url = format!("https://localhost:{}", port(&relay));
+    let listen = |more: &[&str]| {
+        let line = ["listen", &handler.port(), "--relay", &url, "--token-file", "token", "--output", "json"];
+        place.client(&[&line, more].concat())
+    };
+    Agent::run(&mut listen(&["--relay-ca", "cert.pem"])).await.expect("believed");
+    // A CA's certificate of the same name is another one.
+    let other = params.self_signed(&rcgen::KeyPair::generate().expect("a key")).expect("a certificate");
+    fs::write(place.path("other.pem"), other.pem()).expect("writes");
+    for more in [&[][..], &["--relay-ca", "other.pem"]] {
+        let mut agent = Agent::spawn(&mut listen(more)).expect("starts");
+        let line = agent.line("\"reconnecting\"").await.expect("it says why");
+        assert!(line.contains("CA:TRUE") && line.contains("--relay-ca") && line.contains("CA:FALSE"), "{line}");
+    }
+}
+
+#[tokio::test]
 async fn proxies_lead_to_the_relay_and_resolve_its_name() {
     let (place, handler) = (Place::new(), named("handler").await);
     // A name that nobody but the proxy can resolve.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use relay_tests::{
     handler::Handler,
-    process::Server,
+    process::{Server, run_to_end},
     sender::{self, request, send},
 };
 use serde_json::Value;
@@ -86,6 +86,42 @@ async fn the_admin_api_needs_its_token_and_a_name_of_this_machine() {
         assert_eq!(ask(&relay, "/no/such/path", host, token).await.status(), status, "what is there is not told");
     }
     assert_eq!(ask(&relay, "/no/such/path", "localhost", Some(&token)).await.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_config_file_that_only_lies_in_the_folder_sends_no_token_from_elsewhere() {
+    let relay = relay(OPEN).await;
+    let cloned = tempfile::tempdir().expect("a folder");
+    let state = relay.folder().join("relay-state");
+    let config = |state_dir: &str| {
+        let text = relay.config().expect("a config").replace(
+            "127.0.0.1:0\"\nadmin_hosts",
+            &format!("{}\"\nstate_dir = \"{state_dir}\"\nadmin_hosts", relay.admin),
+        );
+        std::fs::write(cloned.path().join("relay.toml"), text).expect("writes");
+    };
+    let list = async |more: &[&str]| {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_demo"));
+        command.args(["server", "event", "list"]).args(more).current_dir(cloned.path());
+        for name in ["RELAY_CONFIG", "RELAY_ADMIN_URL", "RELAY_ADMIN_TOKEN_FILE", "STATE_DIRECTORY"] {
+            command.env_remove(name);
+        }
+        run_to_end(command.env("XDG_CONFIG_HOME", "/nonexistent"), "").await.expect("runs")
+    };
+    config(state.to_str().expect("text"));
+    let (code, said) = list(&[]).await;
+    assert!(code == 2 && said.contains("--config relay.toml") && said.contains(&relay.admin), "{code} {said}");
+    let token = state.join("admin.token").display().to_string();
+    assert_eq!(list(&["--admin-token-file", &token]).await.0, 2, "the file still says where it goes");
+    assert_eq!(list(&["--config", "relay.toml"]).await.0, 0, "it is named");
+    assert_eq!(list(&["--admin-url", &format!("http://{}", relay.admin)]).await.0, 0, "the relay is named");
+    std::os::unix::fs::symlink(&state, cloned.path().join("state")).expect("a link");
+    config("state");
+    assert_eq!(list(&[]).await.0, 2, "wherever links lead");
+    std::fs::remove_file(cloned.path().join("state")).expect("removed");
+    std::fs::create_dir(cloned.path().join("state")).expect("a folder");
+    std::fs::copy(&token, cloned.path().join("state/admin.token")).expect("copies");
+    assert_eq!(list(&[]).await.0, 0, "what lies in the folder may go where the folder says");
 }
 
 #[tokio::test]
