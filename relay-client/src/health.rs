@@ -65,6 +65,8 @@ pub async fn serve(listener: TcpListener, status: watch::Receiver<Status>) {
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD)
                 .keep_alive(false)
+                // Who has said everything may still wait for the answer.
+                .half_close(true)
                 .max_buf_size(8 * 1024)
                 .serve_connection(TokioIo::new(stream), service);
             // A check that breaks off has no answer to miss.

@@ -10,10 +10,7 @@ use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header, response::Parts};
 use http_body_util::BodyExt;
-use hyper::{
-    body::{Body, Incoming},
-    upgrade::OnUpgrade,
-};
+use hyper::{body::Body, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use relay_proto::{Framing, Headers, RequestHead, ResetCode, ResponseHead};
 use relay_tunnel::{
@@ -33,7 +30,7 @@ use crate::{
     endpoint::Endpoint,
     limits::{Full, Limits, Turn},
     verify::{Payload, Webhook},
-    webhook::{Failure, Front, Received},
+    webhook::{Failure, Front, Received, input::RequestBody},
 };
 
 /// The answer of a handler, still streaming.
@@ -269,7 +266,7 @@ async fn upload(
     Ok(())
 }
 
-async fn next_frame(body: &mut Incoming) -> Result<Option<hyper::body::Frame<Bytes>>, Failure> {
+async fn next_frame(body: &mut RequestBody) -> Result<Option<hyper::body::Frame<Bytes>>, Failure> {
     body.frame().await.transpose().map_err(|_| Failure::BodyBroken)
 }
 

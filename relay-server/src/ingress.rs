@@ -19,10 +19,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
-use hyper::{
-    body::{Body as _, Incoming},
-    upgrade::OnUpgrade,
-};
+use hyper::{body::Body as _, upgrade::OnUpgrade};
 use jiff::Timestamp;
 use relay_proto::{CONNECT_PATH, Notice, UpgradeProtocol, may_upgrade};
 use relay_schemes::Reply as ChallengeReply;
@@ -59,7 +56,10 @@ use crate::{
     replay::{self, Replays, Running, Seen},
     state::StateDir,
     verify::{Payload, Webhook},
-    webhook::{EventId, Failure, Received},
+    webhook::{
+        EventId, Failure, Received,
+        input::{OpenRequest, RequestBody},
+    },
 };
 
 /// What all public connections share.
@@ -142,16 +142,28 @@ pub struct Origin {
 }
 
 /// Answers one public request.
-pub async fn handle(door: Arc<Door>, origin: Origin, seen: head::Seen, request: Request<Incoming>) -> Response<Body> {
+pub async fn handle(
+    door: Arc<Door>,
+    origin: Origin,
+    seen: head::Seen,
+    opened: &mut OpenRequest,
+    request: Request<RequestBody>,
+) -> Response<Body> {
     let one_of_many = matches!(request.version(), Version::HTTP_10 | Version::HTTP_11);
-    let mut response = answer(&door, origin, seen, request).await;
+    let mut response = answer(&door, origin, seen, opened, request).await;
     if one_of_many && door.closing.is_cancelled() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
 
-async fn answer(door: &Arc<Door>, origin: Origin, seen: head::Seen, request: Request<Incoming>) -> Response<Body> {
+async fn answer(
+    door: &Arc<Door>,
+    origin: Origin,
+    seen: head::Seen,
+    opened: &mut OpenRequest,
+    request: Request<RequestBody>,
+) -> Response<Body> {
     let event_id = EventId::new();
     if seen.doubtful {
         return respond::failure(Failure::BadRequest, event_id);
@@ -174,6 +186,10 @@ async fn answer(door: &Arc<Door>, origin: Origin, seen: head::Seen, request: Req
         Routed::Endpoint { endpoint, meter, host, rest } => {
             meter.received();
             let (mut head, body) = request.into_parts();
+            // A live sender that leaves is not worked for; one that said that it would say no more has not left.
+            if endpoint.keeps(&head.method).is_none() && !says_no_more(&head) {
+                opened.end_with_input();
+            }
             let upgrade =
                 head.extensions.remove::<OnUpgrade>().filter(|_| wants_upgrade(&head, &body, &endpoint.upgrades));
             let (peer, secure) = (origin.peer, origin.secure);
@@ -340,9 +356,15 @@ async fn deliver(
     outcome
 }
 
+/// Whether nothing will follow this request on its connection, so that the end of its input says nothing new.
+fn says_no_more(head: &Parts) -> bool {
+    head.version == Version::HTTP_10
+        || (head.version == Version::HTTP_11 && accept::lists(&head.headers, &header::CONNECTION, "close"))
+}
+
 /// Whether a request asks for another protocol on its connection (RFC 9110, section 7.8), over HTTP/1.1 and without a
 /// body, and for one that may pass. Any other wish is left out, and the request is one like any other.
-fn wants_upgrade(head: &Parts, body: &Incoming, named: &[UpgradeProtocol]) -> bool {
+fn wants_upgrade(head: &Parts, body: &RequestBody, named: &[UpgradeProtocol]) -> bool {
     let mut asked = head.headers.get_all(header::UPGRADE).iter();
     head.version == Version::HTTP_11
         && body.is_end_stream()
@@ -354,7 +376,7 @@ fn attach(
     door: &Arc<Door>,
     routes: &Routes,
     origin: Origin,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
     event_id: EventId,
 ) -> Response<Body> {
     if door.closing.is_cancelled() {
@@ -366,18 +388,19 @@ fn attach(
         Err(turned) => return respond::turned(turned),
     };
     let accepted =
-        accept::accept::<Watched<Socket>, _>(request, shown, door.terms.clone(), &door.sessions, respond::empty());
+        accept::accept::<Watched<Socket>, _, _>(request, shown, door.terms.clone(), &door.sessions, respond::empty());
     accepted.unwrap_or_else(respond::turned)
 }
 
-/// Whose token a request under `/_relay/` shows. Wrong ones are counted for its address.
+/// Whose token a request under `/_relay/` shows. Wrong ones are counted for its address, and slowed beyond a number; a
+/// right one passes whoever else comes from there, since a whole company may be one address.
 fn known(door: &Door, routes: &Routes, origin: Origin, headers: &HeaderMap) -> Result<Shown, Turned> {
     let (client, now) = (client::address(origin.peer, headers, |it| routes.trusts(it)), Instant::now());
-    if let Some(left) = door.guesses.too_many(client, now) {
-        return Err(Turned::TooManyGuesses { left });
-    }
     let known = accept::token_of(headers, &routes.tokens);
     if matches!(known, Err(Turned::Unauthorized)) {
+        if let Some(left) = door.guesses.too_many(client, now) {
+            return Err(Turned::TooManyGuesses { left });
+        }
         door.guesses.count(client, now);
     }
     known

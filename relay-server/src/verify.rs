@@ -9,7 +9,7 @@ use std::{borrow::Cow, fmt, sync::Arc};
 
 use bytes::Bytes;
 use http::HeaderMap;
-use hyper::{body::Incoming, upgrade::OnUpgrade};
+use hyper::upgrade::OnUpgrade;
 use relay_schemes::{
     Answering, Challenge, EventMeta, Headers, KeyTag, Keys, Material, Provider, Refusal, Request, Secret, SecretError,
     SecretWarning, SignatureScope, Verified,
@@ -23,7 +23,7 @@ use self::keyring::Keyring;
 pub use self::keyring::{Fetch, Need};
 use crate::{
     replay::Mark,
-    webhook::{EventId, Received},
+    webhook::{EventId, Received, input::RequestBody},
 };
 
 /// Longest time for which a repeat is recognised, in seconds: some providers' signatures never grow old.
@@ -68,7 +68,7 @@ pub enum Payload {
     /// The whole body.
     Whole(Bytes),
     /// A body that streams through.
-    Streaming(Incoming),
+    Streaming(RequestBody),
     /// No body, and the wish to upgrade the connection.
     Upgrade(OnUpgrade),
 }

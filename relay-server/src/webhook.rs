@@ -2,6 +2,8 @@
 //!
 //! Nothing here decides. A [`Received`] is unproven: only `verify` turns it into a webhook.
 
+pub mod input;
+
 use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 
 use http::request::Parts;

@@ -85,6 +85,8 @@ async fn run(stream: TcpStream, router: Router, stop: CancellationToken) -> io::
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .max_buf_size(MAX_HEAD_BYTES)
+        // Who has said everything may still wait for the answer.
+        .half_close(true)
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let outcome = tokio::select! {

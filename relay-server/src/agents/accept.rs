@@ -6,7 +6,6 @@
 use std::{future::pending, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use relay_proto::{Attached as Answer, CloseCode, Limits, Notice, OfferState, SUBPROTOCOL, Welcome};
@@ -97,7 +96,7 @@ pub fn token_of(headers: &HeaderMap, tokens: &Tokens) -> Result<Shown, Turned> {
 ///
 /// # Errors
 /// [`Turned::NotUpgrade`].
-pub fn check(request: &Request<Incoming>) -> Result<(), Turned> {
+pub fn check<B>(request: &Request<B>) -> Result<(), Turned> {
     let headers = request.headers();
     let one = |name, value: &[u8]| {
         let mut values = headers.get_all(name).iter();
@@ -128,8 +127,8 @@ fn names_subprotocol(headers: &HeaderMap) -> bool {
 ///
 /// # Errors
 /// [`Turned::TooManySessions`]
-pub fn accept<S, B>(
-    mut request: Request<Incoming>,
+pub fn accept<S, R, B>(
+    mut request: Request<R>,
     shown: Shown,
     terms: Terms,
     sessions: &TaskTracker,

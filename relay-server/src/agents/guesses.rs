@@ -1,8 +1,8 @@
 //! How many wrong tokens an address may show: twenty in ten seconds.
 //!
-//! After that its requests to attach are turned away unread until the ten seconds are over. Addresses are counted in a
-//! table of bounded size; when it is full, those with the fewest wrong tokens left give way. An IPv6 address counts as
-//! its /64, since one host owns all of it.
+//! After that its further wrong ones are told to wait until the ten seconds are over; a right one is not looked up here
+//! and passes. Addresses are counted in a table of bounded size; when it is full, those with the fewest wrong tokens left
+//! give way. An IPv6 address counts as its /64, since one host owns all of it.
 
 use std::{
     collections::HashMap,

@@ -18,7 +18,6 @@ use std::{
 };
 
 use http::{Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -145,12 +144,12 @@ struct Question<'a> {
 }
 
 /// Answers one question.
-pub(super) async fn answer(
+pub(super) async fn answer<B>(
     door: &Door,
     routes: &Routes,
     origin: Origin,
     path: &str,
-    request: &Request<Incoming>,
+    request: &Request<B>,
 ) -> Response<Body> {
     let token = match known(door, routes, origin, request.headers()) {
         Ok(shown) => shown.token,

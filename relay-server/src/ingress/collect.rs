@@ -4,13 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout_at},
 };
 
-use crate::webhook::Failure;
+use crate::webhook::{Failure, input::RequestBody};
 
 /// The unit in which memory for bodies is counted.
 pub const UNIT_BYTES: usize = 4 * 1024;
@@ -20,7 +20,7 @@ pub const UNIT_BYTES: usize = 4 * 1024;
 /// # Errors
 /// [`Failure`] when the body is too large, too slow, broken, or no memory is left.
 pub async fn collect(
-    mut body: Incoming,
+    mut body: RequestBody,
     max_bytes: u64,
     idle: Duration,
     deadline: Instant,

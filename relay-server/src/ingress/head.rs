@@ -12,7 +12,7 @@ use std::{
     io,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use http::{Request, Response, StatusCode};
@@ -23,6 +23,7 @@ use tokio::{
 };
 
 use super::{listener::MAX_HEADERS, respond::Body};
+use crate::webhook::input::Input;
 
 /// What was seen of a request's head.
 #[derive(Clone, Copy, Debug)]
@@ -183,17 +184,53 @@ fn altered<B>(target: &str, request: &Request<B>) -> bool {
     target.contains('#') || (target.starts_with('/') && target != held)
 }
 
-/// A connection whose bytes are watched on their way to hyper.
+/// A connection whose bytes are watched on their way to hyper, and whose end is held back while a request needs it.
 #[derive(Debug)]
 pub struct Watched<S> {
     stream: S,
     watch: Arc<Watch>,
+    input: Arc<Input>,
+    /// Bytes wait to be written; an end that came now would have hyper drop them.
+    blocked: Option<Waker>,
+    /// The end was seen, and hyper has had a turn since then.
+    settled: bool,
 }
 
 impl<S> Watched<S> {
     /// A connection under a watch.
-    pub const fn new(stream: S, watch: Arc<Watch>) -> Self {
-        Self { stream, watch }
+    pub const fn new(stream: S, watch: Arc<Watch>, input: Arc<Input>) -> Self {
+        Self { stream, watch, input, blocked: None, settled: false }
+    }
+
+    /// Whether the end of input is not for hyper yet. It gets one more turn after it has read all there is and after the
+    /// last answer has ended: h2 reads on before it hands out a request, and before it writes what it was given.
+    fn holds_back(&mut self, cx: &Context<'_>) -> bool {
+        if self.input.holds_back(cx) {
+            self.settled = false;
+            return true;
+        }
+        if let Some(waiting) = &mut self.blocked {
+            waiting.clone_from(cx.waker());
+            return true;
+        }
+        if std::mem::replace(&mut self.settled, true) {
+            return false;
+        }
+        cx.waker().wake_by_ref();
+        true
+    }
+
+    fn wrote<T>(&mut self, outcome: Poll<T>, cx: &Context<'_>) -> Poll<T> {
+        match (&outcome, &self.blocked) {
+            (Poll::Pending, None) => self.blocked = Some(cx.waker().clone()),
+            (Poll::Ready(_), Some(_)) => {
+                if let Some(waiting) = self.blocked.take() {
+                    waiting.wake();
+                }
+            }
+            _ => {}
+        }
+        outcome
     }
 }
 
@@ -202,6 +239,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         let this = self.get_mut();
         let before = buf.filled().len();
         let read = Pin::new(&mut this.stream).poll_read(cx, buf);
+        let ended = match &read {
+            Poll::Pending => false,
+            Poll::Ready(Ok(())) => buf.filled().len() == before && buf.remaining() > 0,
+            // Under TLS: the connection ended, and without saying so.
+            Poll::Ready(Err(error)) => error.kind() == io::ErrorKind::UnexpectedEof,
+        };
+        if ended {
+            return if this.holds_back(cx) { Poll::Pending } else { read };
+        }
+        this.settled = false;
         if let Poll::Ready(Ok(())) = read {
             this.watch.saw(&buf.filled()[before..]);
         }
@@ -211,7 +258,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+        let this = self.get_mut();
+        let wrote = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.wrote(wrote, cx)
     }
 
     fn poll_write_vectored(
@@ -219,7 +268,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
+        let this = self.get_mut();
+        let wrote = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.wrote(wrote, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -227,7 +278,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.stream).poll_flush(cx);
+        this.wrote(flushed, cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

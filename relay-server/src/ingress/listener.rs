@@ -12,11 +12,11 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use hyper::server::conn::{http1, http2};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    service::TowerToHyperService,
+use hyper::{
+    server::conn::{http1, http2},
+    service::service_fn,
 };
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
@@ -26,12 +26,14 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tower::Service as _;
 
 use super::{
     Door, Origin,
     head::{Watch, Watched},
     stack::stack,
 };
+use crate::webhook::input::Input;
 
 /// A TLS handshake may take this long.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -129,7 +131,11 @@ async fn run(stream: TcpStream, peer: SocketAddr, door: Arc<Door>, serving: &Ser
     let origin = Origin { peer: peer.ip().to_canonical(), secure };
     // hyper reads a little more than the largest head in one go.
     let watch = Arc::new(Watch::new(2 * serving.max_head));
-    let service = TowerToHyperService::new(stack(Arc::clone(&door), origin, Arc::clone(&watch)));
+    let input = Arc::new(Input::default());
+    let stack = stack(Arc::clone(&door), origin, Arc::clone(&watch), Arc::clone(&input));
+    // Each layer is always ready. The stack is called at once, so that a request counts before hyper reads on.
+    let service = service_fn(move |request| stack.clone().call(request));
+    let socket = TokioIo::new(Watched::new(socket, Arc::clone(&watch), input));
     let closing = door.closing.clone();
     let outcome = if h2 {
         watch.off();
@@ -140,7 +146,7 @@ async fn run(stream: TcpStream, peer: SocketAddr, door: Arc<Door>, serving: &Ser
             .max_header_list_size(u32::try_from(serving.max_head).unwrap_or(u32::MAX))
             .keep_alive_interval(Duration::from_secs(20))
             .keep_alive_timeout(Duration::from_secs(10));
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service));
+        let mut connection = pin!(builder.serve_connection(socket, service));
         tokio::select! {
             outcome = connection.as_mut() => outcome,
             () = closing.cancelled() => {
@@ -155,8 +161,7 @@ async fn run(stream: TcpStream, peer: SocketAddr, door: Arc<Door>, serving: &Ser
             .header_read_timeout(serving.header_timeout)
             .max_buf_size(serving.max_head)
             .max_headers(MAX_HEADERS);
-        let mut connection =
-            pin!(builder.serve_connection(TokioIo::new(Watched::new(socket, watch)), service).with_upgrades());
+        let mut connection = pin!(builder.serve_connection(socket, service).with_upgrades());
         let leaving = async {
             closing.cancelled().await;
             sleep(LAME_DUCK).await;

@@ -7,10 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Version, header};
-use hyper::{
-    body::{Body as _, Incoming},
-    upgrade::OnUpgrade,
-};
+use hyper::{body::Body as _, upgrade::OnUpgrade};
 use relay_schemes::{Challenge, Refusal, Reply};
 use relay_tunnel::http::{connection_options, one_length};
 use tokio::sync::OwnedSemaphorePermit;
@@ -20,7 +17,7 @@ use crate::{
     endpoint::Endpoint,
     refused::Entry,
     verify::{Fetch, Need, Payload, Unproven, Webhook},
-    webhook::{EventId, Failure, Received},
+    webhook::{EventId, Failure, Received, input::RequestBody},
 };
 
 /// Longest method, in bytes; the longest registered one has 17 (RFC 9110, section 16.1).
@@ -53,7 +50,7 @@ pub(super) async fn prove(
     door: &Arc<Door>,
     endpoint: &Arc<Endpoint>,
     received: Received,
-    (body, upgrade): (Incoming, Option<OnUpgrade>),
+    (body, upgrade): (RequestBody, Option<OnUpgrade>),
 ) -> Result<Proven, Box<TurnedAway>> {
     if let Err(failure) = admit(door, endpoint, &received, &body) {
         return Err(Box::new(TurnedAway { received, body: None, failure }));
@@ -140,7 +137,7 @@ async fn fetched(door: Arc<Door>, endpoint: Arc<Endpoint>, fetch: Fetch) {
 }
 
 /// What can be said before a byte of the body was read.
-fn admit(door: &Door, endpoint: &Endpoint, received: &Received, body: &Incoming) -> Result<(), Failure> {
+fn admit(door: &Door, endpoint: &Endpoint, received: &Received, body: &RequestBody) -> Result<(), Failure> {
     check_message(received, door.max_head)?;
     if !endpoint.takes(&received.head.method) {
         return Err(Failure::Method);

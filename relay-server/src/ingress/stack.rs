@@ -1,9 +1,16 @@
 //! The layers around every public request, outermost first, each with its why.
 
-use std::{any::Any, convert::Infallible, sync::Arc};
+use std::{
+    any::Any,
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
+use bytes::Bytes;
 use http::{Request, Response, header};
-use hyper::body::Incoming;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tower::{Service, ServiceBuilder, service_fn};
 use tower_http::{
     catch_panic::{CatchPanicLayer, ResponseForPanic},
@@ -11,13 +18,17 @@ use tower_http::{
 };
 
 use super::{Door, Origin, handle, head::Watch, respond};
-use crate::webhook::{EventId, Failure};
+use crate::webhook::{
+    EventId, Failure,
+    input::{Input, OpenRequest},
+};
 
 /// The service of one connection.
 pub fn stack(
     door: Arc<Door>,
     origin: Origin,
     watch: Arc<Watch>,
+    input: Arc<Input>,
 ) -> impl Service<Request<Incoming>, Response = Response<respond::Body>, Error = Infallible, Future: Send> + Clone + Send
 {
     let watched = Arc::clone(&watch);
@@ -30,8 +41,37 @@ pub fn stack(
         .layer(SetSensitiveRequestHeadersLayer::new([header::AUTHORIZATION, header::COOKIE]))
         .service(service_fn(move |request| {
             let (door, seen) = (Arc::clone(&door), watch.take(&request));
-            async move { Ok(handle(door, origin, seen, request).await) }
+            // Here, and not when the future is polled first: the end of input may come in between.
+            let mut open = input.open();
+            async move {
+                let request = request.map(|body| open.body(body));
+                let response = handle(door, origin, seen, &mut open, request).await;
+                Ok(response.map(|inner| AnswerBody { inner, _open: open }))
+            }
         }))
+}
+
+/// An answer's body. Its request is open until hyper has taken all of it, or drops it.
+struct AnswerBody {
+    inner: respond::Body,
+    _open: OpenRequest,
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = <respond::Body as Body>::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Pin::new(&mut self.inner).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
 }
 
 #[derive(Clone, Copy)]

@@ -1,0 +1,217 @@
+//! The end of a connection's input, and which requests it ends.
+//!
+//! A sender that has said everything may close its direction and wait for the answer (RFC 9112, section 9.6). hyper
+//! takes the end of input for the sender's leaving and drops what is under way. So whoever reads for hyper asks here
+//! first, and holds the end back while a request is open that does not end with it. A body that is not whole by then
+//! breaks off at once: a [`RequestBody`] asks here, too.
+//!
+//! Invariants: what waits here is one reader and at most one waker for each open body; a request that is dropped, for
+//! whatever reason, holds nothing any more.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use thiserror::Error;
+use tokio::time::Instant;
+
+/// What the parts of one connection know of its input.
+#[derive(Debug)]
+pub struct Input(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    ended: bool,
+    /// Requests whose answer has not ended.
+    open: usize,
+    /// Those of them that outlast the end of input.
+    holding: usize,
+    /// When a request began or ended last; at first when the connection began.
+    last: Instant,
+    /// Requests that there ever were.
+    requests: u64,
+    /// Who reads the connection, while the end is held back.
+    reader: Option<Waker>,
+    /// Who reads a body that is not whole.
+    bodies: Vec<(u64, Waker)>,
+}
+
+impl Default for Input {
+    fn default() -> Self {
+        Self(Mutex::new(State {
+            ended: false,
+            open: 0,
+            holding: 0,
+            last: Instant::now(),
+            requests: 0,
+            reader: None,
+            bodies: Vec::new(),
+        }))
+    }
+}
+
+impl Input {
+    /// A request that has begun. Until it says otherwise, it outlasts the end of input.
+    #[must_use]
+    pub fn open(self: &Arc<Self>) -> OpenRequest {
+        let mut state = self.lock();
+        state.open += 1;
+        state.holding += 1;
+        state.requests += 1;
+        state.last = Instant::now();
+        OpenRequest { input: Arc::clone(self), id: state.requests, holds: true }
+    }
+
+    /// The input has ended. Whether the end is to be held back; the task is woken when that is over.
+    pub fn holds_back(&self, cx: &Context<'_>) -> bool {
+        let mut state = self.lock();
+        if !state.ended {
+            state.ended = true;
+            state.bodies.drain(..).for_each(|(_, body)| body.wake());
+        }
+        let holds = state.holding > 0;
+        state.reader = holds.then(|| cx.waker().clone());
+        holds
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn release(&mut self) {
+        self.holding -= 1;
+        if self.holding == 0
+            && let Some(reader) = self.reader.take()
+        {
+            reader.wake();
+        }
+    }
+}
+
+/// A request from its head to the end of its answer.
+#[derive(Debug)]
+pub struct OpenRequest {
+    input: Arc<Input>,
+    id: u64,
+    holds: bool,
+}
+
+impl OpenRequest {
+    /// The request is given up when the connection's input ends.
+    pub fn end_with_input(&mut self) {
+        if std::mem::replace(&mut self.holds, false) {
+            self.input.lock().release();
+        }
+    }
+
+    /// The request's body, which breaks off when the connection's input ends before it.
+    #[must_use]
+    pub fn body(&self, inner: Incoming) -> RequestBody {
+        RequestBody { inner, input: Arc::clone(&self.input), id: self.id, waits: false }
+    }
+}
+
+impl Drop for OpenRequest {
+    fn drop(&mut self) {
+        let mut state = self.input.lock();
+        state.open -= 1;
+        state.last = Instant::now();
+        if self.holds {
+            state.release();
+        }
+    }
+}
+
+/// A request's body as it comes.
+#[derive(Debug)]
+pub struct RequestBody {
+    inner: Incoming,
+    input: Arc<Input>,
+    id: u64,
+    /// Whether its waker stands in the list of the connection.
+    waits: bool,
+}
+
+/// A body that ended before it was whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the body broke off")]
+pub struct BrokenOff;
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BrokenOff;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        let this = self.get_mut();
+        if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) {
+            return Poll::Ready(frame.map(|frame| frame.map_err(|_| BrokenOff)));
+        }
+        // hyper has handed on all that came, so that nothing more will.
+        let mut state = this.input.lock();
+        if state.ended {
+            return Poll::Ready(Some(Err(BrokenOff)));
+        }
+        match state.bodies.iter_mut().find(|(id, _)| *id == this.id) {
+            Some((_, waker)) => waker.clone_from(cx.waker()),
+            None => state.bodies.push((this.id, cx.waker().clone())),
+        }
+        this.waits = true;
+        Poll::Pending
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if self.waits {
+            self.input.lock().bodies.retain(|(id, _)| *id != self.id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Woken(Mutex<usize>);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            *self.0.lock().unwrap() += 1;
+        }
+    }
+
+    #[test]
+    fn the_end_is_held_back_until_no_request_needs_it_held() {
+        let (input, woken) = (Arc::new(Input::default()), Arc::new(Woken::default()));
+        let waker = Waker::from(Arc::clone(&woken));
+        let cx = Context::from_waker(&waker);
+        assert!(!input.holds_back(&cx), "nothing is open");
+        let (mut live, kept) = (input.open(), input.open());
+        assert!(input.holds_back(&cx));
+        live.end_with_input();
+        live.end_with_input();
+        assert!(input.holds_back(&cx), "the other one still does");
+        drop(live);
+        assert_eq!(*woken.0.lock().unwrap(), 0);
+        drop(kept);
+        assert_eq!(*woken.0.lock().unwrap(), 1, "the reader may go on");
+        assert!(!input.holds_back(&cx));
+    }
+}

@@ -1,0 +1,228 @@
+//! The public door's connections: senders that say no more, that take nothing, that only stay, and that come in crowds.
+
+use std::{path::Path, sync::Arc};
+
+use anyhow::{Context, ensure};
+use http::Response;
+use http_body_util::BodyExt as _;
+use relay_tests::{
+    handler::{Handler, full},
+    process::{PATIENCE, Server},
+    tls::{certificate, connect, settings},
+};
+use rustls::pki_types::CertificateDer;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::TcpStream,
+    sync::{Semaphore, mpsc},
+    time::timeout,
+};
+
+const ENDPOINTS: &str = "[[endpoint]]\nname = \"live\"\nmode = \"live\"\nverify = \"none\"\n\
+    [[endpoint]]\nname = \"kept\"\nverify = \"none\"\n";
+
+trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Wire for S {}
+
+/// A relay, in the clear or under TLS, and an agent for each endpoint whose handler answers when it is let.
+struct Door {
+    relay: Server,
+    trusted: Option<CertificateDer<'static>>,
+    calls: mpsc::UnboundedReceiver<String>,
+    gate: Arc<Semaphore>,
+    _held: (Handler, Vec<relay_tests::process::Agent>, tempfile::TempDir),
+}
+
+impl Door {
+    async fn open(tls: bool, config: &str) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let trusted = if tls { Some(certificate(folder.path())?) } else { None };
+        let config = if tls { settings(folder.path()) + config } else { config.to_owned() };
+        let relay = Server::start(Path::new(env!("CARGO_BIN_EXE_demo")), "127.0.0.1:0", &config, &[]).await?;
+        let (tell, calls) = mpsc::unbounded_channel();
+        let gate = Arc::new(Semaphore::new(0));
+        let open = Arc::clone(&gate);
+        let handler = Handler::start(move |request| {
+            let (tell, open) = (tell.clone(), Arc::clone(&open));
+            async move {
+                let target = request.uri().to_string();
+                if target.ends_with("given-up") {
+                    return std::future::pending().await;
+                }
+                let whole = request.into_body().collect().await.is_ok();
+                // The test may have ended.
+                let _ = tell.send(if whole { target } else { format!("{target} broke off") });
+                open.acquire().await.expect("never closed").forget();
+                Response::new(full("the answer"))
+            }
+        })
+        .await?;
+        let root = folder.path().join("cert.pem").display().to_string();
+        let port = relay.public.rsplit(':').next().context("a port")?;
+        let there = format!("wss://localhost:{port}");
+        let more: &[&str] = if tls { &["--relay", &there, "--relay-ca", &root] } else { &[] };
+        let mut agents = Vec::new();
+        for name in ["live", "kept"] {
+            agents.push(relay.agent(name, &handler.port(), &[more, &["--name", name]].concat()).await?);
+        }
+        Ok(Self { relay, trusted, calls, gate, _held: (handler, agents, folder) })
+    }
+
+    async fn wire(&self, alpn: &[u8]) -> anyhow::Result<Box<dyn Wire>> {
+        Ok(match &self.trusted {
+            Some(trusted) => Box::new(connect(&self.relay.public, trusted, alpn).await?),
+            None => Box::new(TcpStream::connect(&self.relay.public).await?),
+        })
+    }
+
+    /// Sends this, says that nothing more will come, and reads what the relay says, which the handler answers only now.
+    async fn half_closed(&mut self, alpn: &[u8], sent: &[u8], calls: usize) -> anyhow::Result<Vec<u8>> {
+        let mut wire = self.wire(alpn).await?;
+        wire.write_all(sent).await?;
+        wire.shutdown().await?;
+        for _ in 0..calls {
+            timeout(PATIENCE, self.calls.recv()).await.context("no call")?.context("a handler")?;
+        }
+        self.gate.add_permits(calls);
+        let mut said = Vec::new();
+        // A connection that is closed with bytes unread may be reset; what came before counts.
+        let _ = timeout(PATIENCE, wire.read_to_end(&mut said)).await.context("the relay does not end")?;
+        Ok(said)
+    }
+}
+
+/// Requests for an endpoint that end with their last byte.
+fn whole(endpoint: &str, tag: &str) -> Vec<(String, Vec<u8>)> {
+    let head = |method: &str, version: &str, lines: &str| {
+        format!("{method} /{endpoint}/{tag} HTTP/{version}\r\nHost: relay.test\r\n{lines}\r\n")
+    };
+    let mut all = Vec::new();
+    for (version, lines) in [("1.1", "Connection: close\r\n"), ("1.0", ""), ("1.1", "")] {
+        let name = format!("{endpoint} {version} {}", lines.trim());
+        all.push((name.clone(), head("POST", version, &format!("{lines}Content-Length: 4\r\n")) + "body"));
+        if version == "1.1" {
+            all.push((
+                format!("{name} chunked"),
+                head("POST", version, &format!("{lines}Transfer-Encoding: chunked\r\n")) + "4\r\nbody\r\n0\r\n\r\n",
+            ));
+        }
+        all.push((format!("{name} without a body"), head("POST", version, lines)));
+    }
+    all.into_iter().map(|(name, text)| (name, text.into_bytes())).collect()
+}
+
+#[tokio::test]
+async fn a_sender_that_says_no_more_after_its_request_gets_its_answer() -> anyhow::Result<()> {
+    for tls in [false, true] {
+        let mut door = Door::open(tls, ENDPOINTS).await?;
+        let mut all = [whole("live", "a"), whole("kept", "b")].concat();
+        for (name, request) in whole("live", "given-up") {
+            if name.starts_with("live 1.1 ") && !name.contains("close") {
+                all.retain(|(other, _)| *other != name);
+                all.push((name, request));
+            }
+        }
+        for (name, request) in all {
+            let given_up = request.windows(8).any(|bytes| bytes == b"given-up");
+            let said = door.half_closed(b"http/1.1", &request, usize::from(!given_up)).await?;
+            let said = String::from_utf8_lossy(&said);
+            if given_up {
+                ensure!(said.is_empty(), "{name}, TLS {tls}: a live sender that may be gone got {said:?}");
+            } else {
+                ensure!(said.contains(" 200 ") && said.ends_with("the answer"), "{name}, TLS {tls}: {said:?}");
+            }
+        }
+        let two = [whole("kept", "one").remove(2).1, whole("kept", "two").remove(2).1];
+        let two = String::from_utf8(two.concat())?.replace("Connection: close\r\n", "");
+        door.gate.add_permits(1);
+        let said = String::from_utf8(door.half_closed(b"http/1.1", two.as_bytes(), 1).await?)?;
+        ensure!(said.matches("HTTP/1.1 200 ").count() == 2, "two in a row, TLS {tls}: {said:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_body_that_the_end_of_input_cuts_off_stays_broken() -> anyhow::Result<()> {
+    let mut door = Door::open(false, ENDPOINTS).await?;
+    for endpoint in ["live", "kept"] {
+        for lines in [
+            "Content-Length: 9\r\n\r\nbody",
+            "Transfer-Encoding: chunked\r\n\r\n9\r\nbody",
+            "Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n",
+        ] {
+            for keeps in ["Connection: close\r\n", ""] {
+                let request = format!("POST /{endpoint}/cut HTTP/1.1\r\nHost: relay.test\r\n{keeps}{lines}");
+                let said = door.half_closed(b"http/1.1", request.as_bytes(), 0).await?;
+                let said = String::from_utf8(said)?;
+                // Not 408: nobody waits for a body that cannot come.
+                ensure!(said.is_empty() || said.starts_with("HTTP/1.1 400 "), "{request:?}: {said:?}");
+            }
+        }
+    }
+    while let Ok(call) = door.calls.try_recv() {
+        ensure!(call.ends_with("broke off"), "a handler took a part for the whole: {call}");
+    }
+    Ok(())
+}
+
+/// An HTTP/2 frame (RFC 9113, section 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("small").to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// A POST's HEADERS (RFC 7541, section 6.2.2: literals without indexing).
+fn post(stream: u32, path: &str, flags: u8) -> Vec<u8> {
+    let literal = |index: u8, text: &str| {
+        let length = u8::try_from(text.len()).expect("short");
+        [&[index, length], text.as_bytes()].concat()
+    };
+    let block = [vec![0x83, 0x87], literal(0x04, path), literal(0x01, "localhost")].concat();
+    frame(1, flags, stream, &block)
+}
+
+/// The first byte of the answer's header block on a stream, where the status stands: 0x88 is 200.
+fn status(mut said: &[u8], stream: u32) -> Option<u8> {
+    while let Some((head, rest)) = said.split_at_checked(9) {
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let (payload, rest) = rest.split_at_checked(length)?;
+        if head[3] == 1 && head[5..9] == stream.to_be_bytes() {
+            return payload.first().copied();
+        }
+        said = rest;
+    }
+    None
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const END_HEADERS: u8 = 4;
+const END_STREAM: u8 = 1;
+
+#[tokio::test]
+async fn over_http_2_a_kept_request_outlasts_the_end_of_input_and_a_cut_one_beside_it_does_not() -> anyhow::Result<()> {
+    let mut door = Door::open(true, ENDPOINTS).await?;
+    let begin = [PREFACE, &frame(4, 0, 0, &[])].concat();
+    let kept = [post(1, "/kept/h2", END_HEADERS), frame(0, END_STREAM, 1, b"body")].concat();
+    let cut = [post(3, "/kept/cut", END_HEADERS), frame(0, 0, 3, b"bo")].concat();
+    let bare = post(5, "/kept/bare", END_HEADERS | END_STREAM);
+    let said = door.half_closed(b"h2", &[begin.clone(), kept, cut, bare].concat(), 2).await?;
+    ensure!(status(&said, 1) == Some(0x88), "{said:?}");
+    ensure!(status(&said, 5) == Some(0x88), "{said:?}");
+    ensure!(status(&said, 3) != Some(0x88), "{said:?}");
+    let live = post(1, "/live/given-up", END_HEADERS | END_STREAM);
+    let said = door.half_closed(b"h2", &[begin, live].concat(), 0).await?;
+    ensure!(status(&said, 1).is_none(), "a live sender that may be gone: {said:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_admin_listener_answers_who_says_no_more() -> anyhow::Result<()> {
+    let door = Door::open(false, ENDPOINTS).await?;
+    let mut wire = TcpStream::connect(&door.relay.admin).await?;
+    wire.write_all(format!("GET /metrics HTTP/1.1\r\nHost: {}\r\n\r\n", door.relay.admin).as_bytes()).await?;
+    wire.shutdown().await?;
+    let mut said = String::new();
+    timeout(PATIENCE, wire.read_to_string(&mut said)).await??;
+    ensure!(said.starts_with("HTTP/1.1 200 "), "{said:?}");
+    Ok(())
+}
