@@ -28,13 +28,16 @@ use crate::{
     agents::{accept::Terms, guesses::Guesses, outcomes::Outcomes, registry::Registry, seats::Seats, skips::Skips},
     config::{Config, Listen, Source, StoreSpec, Warning},
     delivery::{self, Delivery},
+    descriptors,
     handshakes::Handshakes,
     ingress::{
         Door,
         api::Asking,
+        client::Untrusted,
         collect,
         explain::Explainer,
-        listener::{self, Serving},
+        listener::{self, Crowded, Serving},
+        slots::Slots,
     },
     learnt::Learnt,
     listen,
@@ -81,6 +84,7 @@ pub struct Started {
 /// # Errors
 /// What could not be started; nothing listens then.
 pub fn run(source: &Source, config: &Config, started: impl FnOnce(&Started)) -> anyhow::Result<()> {
+    let max_connections = descriptors::make_room(config.server.max_connections);
     let runtime = runtime()?;
     let public = listen::open(&config.server.listen)?;
     let admin = listen::open(&Listen::Address(config.server.admin))?;
@@ -121,7 +125,9 @@ pub fn run(source: &Source, config: &Config, started: impl FnOnce(&Started)) -> 
             None => None,
             Some(files) => Some(ArcSwap::new(tls::load(&files.cert, &files.key)?)),
         },
-        slots: Arc::new(Semaphore::new(config.server.max_connections)),
+        slots: Slots::new(max_connections, config.server.max_connections_per_address),
+        crowded: Crowded::default(),
+        idle: config.limits.idle_timeout,
         header_timeout: config.limits.header_timeout,
         max_head: config.limits.max_head,
     });
@@ -334,6 +340,7 @@ fn door(
         registry,
         delivery,
         replays: Replays::default(),
+        untrusted: Untrusted::default(),
         guesses: Guesses::default(),
         handshakes: Handshakes::default(),
         asking: Asking::default(),
@@ -346,6 +353,7 @@ fn door(
         body_units,
         max_head: config.limits.max_head,
         body_idle: config.limits.body_idle_timeout,
+        upgrade_idle: config.limits.upgrade_idle_timeout,
         closing: CancellationToken::new(),
         connections: TaskTracker::new(),
         sessions: TaskTracker::new(),

@@ -4,8 +4,9 @@
 //! back as it is written; a sender that goes away resets the exchange.
 
 mod names;
+mod silence;
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{future::Future, io, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header, response::Parts};
@@ -22,6 +23,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use uuid::Uuid;
 
+use self::silence::{Noting, Passed};
 use crate::{
     agents::{
         copies::Tee,
@@ -58,6 +60,8 @@ pub struct Means<'a> {
     pub trusted: Trusted<'a>,
     /// Longest silence while a request's body comes.
     pub body_idle: Duration,
+    /// Longest silence of an upgraded connection.
+    pub upgrade_idle: Duration,
     /// Where upgraded connections are counted.
     pub connections: &'a TaskTracker,
 }
@@ -91,7 +95,9 @@ pub async fn deliver(webhook: Webhook, endpoint: &Endpoint, means: Means<'_>) ->
                 return Err(Failure::HandlerBroken);
             }
             match answer.body.take_if(|_| wanted) {
-                Some(body) => drop(means.connections.spawn(upgraded(connection, request, body, turn))),
+                Some(body) => {
+                    drop(means.connections.spawn(upgraded(connection, (request, body), means.upgrade_idle, turn)));
+                }
                 None => {
                     request.finish(Headers::new());
                     answer.turn = turn;
@@ -189,14 +195,19 @@ fn settle_length(status: u16, headers: &mut HeaderMap) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Carries raw bytes between a sender's upgraded connection and the tunnel.
-async fn upgraded(connection: OnUpgrade, request: Sender, body: Receiver, _turn: Option<Turn>) {
+/// Carries raw bytes between a sender's upgraded connection and the tunnel, until nothing has passed for `silence`.
+async fn upgraded(connection: OnUpgrade, (request, body): (Sender, Receiver), silence: Duration, _turn: Option<Turn>) {
     let connection = match connection.await {
         Ok(connection) => TokioIo::new(connection),
         Err(error) => return tracing::debug!(%error, "a sender left during its upgrade"),
     };
-    let mut carried = Carried::default();
-    if let Err(error) = join(connection, request, body, &mut carried).await {
+    let (mut carried, passed) = (Carried::default(), Passed::new());
+    let joined = join(Noting(connection, Arc::clone(&passed)), request, body, &mut carried);
+    let outcome = tokio::select! {
+        outcome = joined => outcome,
+        () = passed.nothing_for(silence) => Err(io::Error::new(io::ErrorKind::TimedOut, "it was silent for too long")),
+    };
+    if let Err(error) = outcome {
         tracing::debug!(%error, ?carried, "an upgraded connection broke");
     }
 }

@@ -5,7 +5,7 @@
 
 pub mod api;
 mod challenge;
-mod client;
+pub mod client;
 pub mod collect;
 pub mod explain;
 pub mod head;
@@ -13,7 +13,10 @@ pub mod listener;
 mod prove;
 pub mod respond;
 pub mod route;
+pub mod slots;
+pub mod socket;
 pub mod stack;
+mod streams;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -33,10 +36,11 @@ use self::{
     api::Asking,
     explain::Explainer,
     head::Watched,
-    listener::Socket,
     prove::{Proven, TurnedAway, prove, record},
     respond::Body,
     route::{Routed, Routes},
+    slots::Place,
+    socket::Socket,
 };
 use crate::{
     agents::{
@@ -90,6 +94,8 @@ pub struct Door {
     pub asking: Asking,
     /// What was delivered a moment ago.
     pub replays: Replays,
+    /// Proxies that nobody has named.
+    pub untrusted: client::Untrusted,
     /// The wrong tokens of the last seconds.
     pub guesses: Guesses,
     /// Memory for collected bodies, in units of [`collect::UNIT_BYTES`].
@@ -100,6 +106,8 @@ pub struct Door {
     pub max_head: usize,
     /// Longest silence while a request's body comes.
     pub body_idle: Duration,
+    /// Longest silence of an upgraded connection.
+    pub upgrade_idle: Duration,
     /// Cancelled when the relay stops taking connections.
     pub closing: CancellationToken,
     /// Public connections.
@@ -132,6 +140,14 @@ impl Door {
     }
 }
 
+/// What a connection's requests have in common.
+pub struct Connection {
+    /// Where they come from.
+    pub origin: Origin,
+    /// The connection's place among those of the listener.
+    pub place: Place,
+}
+
 /// What a connection knows about its requests.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin {
@@ -144,13 +160,13 @@ pub struct Origin {
 /// Answers one public request.
 pub async fn handle(
     door: Arc<Door>,
-    origin: Origin,
+    connection: &Connection,
     seen: head::Seen,
     opened: &mut OpenRequest,
     request: Request<RequestBody>,
 ) -> Response<Body> {
     let one_of_many = matches!(request.version(), Version::HTTP_10 | Version::HTTP_11);
-    let mut response = answer(&door, origin, seen, opened, request).await;
+    let mut response = answer(&door, connection, seen, opened, request).await;
     if one_of_many && door.closing.is_cancelled() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -159,17 +175,18 @@ pub async fn handle(
 
 async fn answer(
     door: &Arc<Door>,
-    origin: Origin,
+    connection: &Connection,
     seen: head::Seen,
     opened: &mut OpenRequest,
     request: Request<RequestBody>,
 ) -> Response<Body> {
-    let event_id = EventId::new();
+    let (event_id, origin) = (EventId::new(), connection.origin);
     if seen.doubtful {
         return respond::failure(Failure::BadRequest, event_id);
     }
     let started = seen.started;
     let routes = door.routes.load_full();
+    door.untrusted.note(origin.peer, request.headers(), |address| routes.trusts(address));
     let routed = match routes.route(&request) {
         Ok(routed) => routed,
         Err(failure) => {
@@ -178,7 +195,7 @@ async fn answer(
         }
     };
     match routed {
-        Routed::Relay { path } if path == CONNECT_PATH => attach(door, &routes, origin, request, event_id),
+        Routed::Relay { path } if path == CONNECT_PATH => attach(door, &routes, connection, request, event_id),
         Routed::Relay { path } if path.starts_with(api::PREFIX) => {
             api::answer(door, &routes, origin, &path, &request).await
         }
@@ -346,6 +363,7 @@ async fn deliver(
         limits: &door.delivery.limits,
         trusted: &trusted,
         body_idle: door.body_idle,
+        upgrade_idle: door.upgrade_idle,
         connections: &door.connections,
     };
     let outcome = dispatch::deliver(webhook, endpoint, means).await;
@@ -375,21 +393,27 @@ fn wants_upgrade(head: &Parts, body: &RequestBody, named: &[UpgradeProtocol]) ->
 fn attach(
     door: &Arc<Door>,
     routes: &Routes,
-    origin: Origin,
+    connection: &Connection,
     request: Request<RequestBody>,
     event_id: EventId,
 ) -> Response<Body> {
     if door.closing.is_cancelled() {
         return respond::failure(Failure::NoAgent, event_id);
     }
-    let known = known(door, routes, origin, request.headers());
+    let known = known(door, routes, connection.origin, request.headers());
     let shown = match known.and_then(|shown| accept::check(&request).map(|()| shown)) {
         Ok(shown) => shown,
         Err(turned) => return respond::turned(turned),
     };
     let accepted =
         accept::accept::<Watched<Socket>, _, _>(request, shown, door.terms.clone(), &door.sessions, respond::empty());
-    accepted.unwrap_or_else(respond::turned)
+    match accepted {
+        Ok(response) => {
+            connection.place.give_back(); // From now on it is one of the sessions.
+            response
+        }
+        Err(turned) => respond::turned(turned),
+    }
 }
 
 /// Whose token a request under `/_relay/` shows. Wrong ones are counted for its address, and slowed beyond a number; a

@@ -42,6 +42,7 @@ pub mod delivery;
 
 pub mod tls;
 
+pub mod descriptors;
 pub mod ingress;
 pub mod listen;
 pub mod metrics;

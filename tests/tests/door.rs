@@ -8,6 +8,8 @@ use http_body_util::BodyExt as _;
 use relay_tests::{
     handler::{Handler, full},
     process::{PATIENCE, Server},
+    program::Program,
+    sender::{request, send},
     tls::{certificate, connect, settings},
 };
 use rustls::pki_types::CertificateDer;
@@ -224,5 +226,148 @@ async fn the_admin_listener_answers_who_says_no_more() -> anyhow::Result<()> {
     let mut said = String::new();
     timeout(PATIENCE, wire.read_to_string(&mut said)).await??;
     ensure!(said.starts_with("HTTP/1.1 200 "), "{said:?}");
+    Ok(())
+}
+
+/// A relay without agents.
+async fn relay(config: &str) -> anyhow::Result<Server> {
+    Server::start(Path::new(env!("CARGO_BIN_EXE_demo")), "127.0.0.1:0", config, &[]).await
+}
+
+const IMPATIENT: &str = "[limits]\nidle_timeout = \"1s\"\nupgrade_idle_timeout = \"2s\"\n";
+
+#[tokio::test]
+async fn who_never_reads_what_it_asked_for_is_let_go() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let trusted = certificate(folder.path())?;
+    // One place: who holds it keeps everybody out.
+    let plain = relay(&format!("max_connections = 1\n{IMPATIENT}{ENDPOINTS}")).await?;
+    let tls = relay(&format!("max_connections = 1\n{IMPATIENT}{}{ENDPOINTS}", settings(folder.path()))).await?;
+    let asks = b"GET /nobody HTTP/1.1\r\nHost: relay.test\r\n\r\n".repeat(1000);
+    let pings = frame(6, 0, 0, b"8 octets").repeat(1000);
+    let over_tls = async |alpn: &[u8]| Ok::<_, anyhow::Error>(connect(&tls.public, &trusted, alpn).await?);
+    let begin = [PREFACE, &frame(4, 0, 0, &[])].concat();
+    // Later ones come in only once the one before has gone.
+    for case in ["plain", "http/1.1", "h2"] {
+        let (begin, again): (&[u8], &[u8]) = if case == "h2" { (&begin, &pings) } else { (&[], &asks) };
+        let mut wire: Box<dyn Wire> = match case {
+            "plain" => Box::new(TcpStream::connect(&plain.public).await?),
+            alpn => Box::new(timeout(PATIENCE, over_tls(alpn.as_bytes())).await.context("no place")??),
+        };
+        let sent = async {
+            wire.write_all(begin).await?;
+            loop {
+                wire.write_all(again).await?;
+            }
+        };
+        let ended: std::io::Result<()> =
+            timeout(PATIENCE, sent).await.with_context(|| format!("{case} is held for ever"))?;
+        ensure!(ended.is_err(), "{case}");
+    }
+    Ok(())
+}
+
+/// Reads frames until one is wanted, and answers pings meanwhile.
+async fn until_frame(wire: &mut (impl Wire + ?Sized), wanted: impl Fn(u8, &[u8]) -> bool) -> anyhow::Result<()> {
+    loop {
+        let mut head = [0; 9];
+        wire.read_exact(&mut head).await.context("the connection ended before")?;
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        wire.read_exact(&mut payload).await?;
+        if wanted(head[3], &head[5..]) {
+            return Ok(());
+        }
+        if head[3] == 6 && head[4] == 0 {
+            wire.write_all(&frame(6, 1, 0, &payload)).await?;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_http_2_connection_that_only_answers_pings_is_told_to_go() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let trusted = certificate(folder.path())?;
+    let relay = relay(&format!("{IMPATIENT}{}{ENDPOINTS}", settings(folder.path()))).await?;
+    for asks_first in [false, true] {
+        let mut wire = connect(&relay.public, &trusted, b"h2").await?;
+        wire.write_all(&[PREFACE, &frame(4, 0, 0, &[])].concat()).await?;
+        if asks_first {
+            wire.write_all(&post(1, "/nobody", END_HEADERS | END_STREAM)).await?;
+        }
+        timeout(PATIENCE, until_frame(&mut wire, |kind, _| kind == 7)).await.context("no GOAWAY")??;
+        // Whatever it does now, it has no place any more.
+        timeout(PATIENCE, until_frame(&mut wire, |_, _| false)).await.context("it stays")?.expect_err("the end");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stream_whose_peer_gives_no_window_is_reset_and_frees_its_handler() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let trusted = certificate(folder.path())?;
+    let config = format!("{IMPATIENT}{}{ENDPOINTS}", settings(folder.path()));
+    let relay = relay(&config).await?;
+    let handler = Handler::start(|_| async { Response::new(full(vec![0; 8 << 20])) }).await?;
+    let port = relay.public.rsplit(':').next().context("a port")?;
+    let (there, root) = (format!("wss://localhost:{port}"), folder.path().join("cert.pem").display().to_string());
+    let _agent = relay.agent("live", &handler.port(), &["--relay", &there, "--relay-ca", &root]).await?;
+    let before = relay.load().await?;
+    let mut wire = connect(&relay.public, &trusted, b"h2").await?;
+    wire.write_all(&[PREFACE, &frame(4, 0, 0, &[]), &post(1, "/live/x", END_HEADERS | END_STREAM)].concat()).await?;
+    let reset = |kind: u8, stream: &[u8]| kind == 3 && stream == 1_u32.to_be_bytes();
+    timeout(PATIENCE, until_frame(&mut wire, reset)).await.context("it is held for ever")??;
+    // Over HTTP/1.1 there is no window but the system's.
+    let mut plain = connect(&relay.public, &trusted, b"http/1.1").await?;
+    plain.write_all(b"GET /live/x HTTP/1.1\r\nHost: relay.test\r\n\r\n").await?;
+    let _first = plain.read_u8().await?;
+    drop(wire);
+    relay.settles(&before).await
+}
+
+#[tokio::test]
+async fn an_upgraded_connection_keeps_its_place_and_ends_when_it_is_silent() -> anyhow::Result<()> {
+    let relay = relay(&format!("max_connections = 1\n{IMPATIENT}{ENDPOINTS}")).await?;
+    let handler = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let target = handler.local_addr()?.port().to_string();
+    let _agent = relay.agent("live", &target, &[]).await?;
+    let mut wire = TcpStream::connect(&relay.public).await?;
+    let asks = "GET /live/ws HTTP/1.1\r\nHost: relay.test\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    wire.write_all(asks.as_bytes()).await?;
+    let (mut call, _) = timeout(PATIENCE, handler.accept()).await??;
+    let agrees = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nhello";
+    call.write_all(agrees).await?;
+    let silent = async {
+        let mut said = Vec::new();
+        // It is broken off, or ended; what counts is that it is over.
+        let _ = wire.read_to_end(&mut said).await;
+        ensure!(said.ends_with(b"hello"), "{}", String::from_utf8_lossy(&said));
+        Ok(())
+    };
+    let other = send(&relay.public, request("GET", "/nobody", &[], ""));
+    tokio::pin!(other);
+    tokio::select! {
+        biased;
+        answer = &mut other => anyhow::bail!("somebody came in beside it: {answer:?}"),
+        ended = timeout(PATIENCE, silent) => ended.context("it is held for ever")??,
+    }
+    ensure!(timeout(PATIENCE, other).await??.status() == 404);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_limit_on_open_files_is_raised_and_a_low_one_takes_fewer_connections() -> anyhow::Result<()> {
+    let limited = |limit: &str| {
+        let program = Path::new(env!("CARGO_BIN_EXE_demo"));
+        let program = Program::behind(program, ["prlimit", &format!("--nofile={limit}")]);
+        async move { Server::start(program, "127.0.0.1:0", &format!("max_connections = 1000\n{ENDPOINTS}"), &[]).await }
+    };
+    let enough = limited("256:4096").await?;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", enough.id().context("it runs")?))?;
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).context("a line")?;
+    ensure!(line.split_whitespace().nth(3) == Some("4096"), "{line}");
+    ensure!(!enough.first_words.contains("max_connections"), "{}", enough.first_words);
+    let low = limited("256:1024").await?;
+    ensure!(low.first_words.contains("max_connections") && low.first_words.contains("512"), "{}", low.first_words);
     Ok(())
 }

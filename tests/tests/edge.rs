@@ -386,3 +386,16 @@ async fn wrong_tokens_are_slowed_by_their_address_and_a_right_one_passes_among_t
     let handler = Handler::echo().await.expect("listens");
     let _agent = relay.agent("open", &handler.port(), &[]).await.expect("a good agent attaches");
 }
+
+#[tokio::test]
+async fn a_proxy_nearby_that_nobody_named_is_named_in_a_warning_once() {
+    let lines = [("x-forwarded-for", "192.0.2.1")];
+    let mut unnamed = relay(OPEN).await;
+    post(&unnamed, "/open", &lines, "x").await;
+    let line = unnamed.log_line("trusted_proxies").await.expect("a warning");
+    assert!(line.contains("\"WARN\"") && line.contains("127.0.0.1"), "{line}");
+    post(&unnamed, "/open", &lines, "x").await;
+    unnamed.terminate().await.expect("a signal");
+    let rest = unnamed.log_line("stopping").await.expect("it stops");
+    assert!(!rest.contains("trusted_proxies") && !unnamed.log_so_far().contains("trusted_proxies"), "{rest}");
+}

@@ -130,3 +130,40 @@ async fn an_agent_follows_its_relays_name_to_another_address() {
     assert_eq!(after.arrivals().len(), 1, "by the new address");
     assert!(agent.stop().await.expect("stops"), "code 0");
 }
+
+#[tokio::test]
+async fn one_address_takes_no_more_connections_than_its_share_unless_it_is_a_trusted_proxys() {
+    // Each stays open while the next one asks. An agent from the same address takes none of them.
+    let script = "import socket, ssl, sys\n\
+        host, port = sys.argv[1].rsplit(':', 1)\n\
+        context = ssl._create_unverified_context()\n\
+        held, served = [], 0\n\
+        for _ in range(4):\n  \
+          try:\n    \
+            wire = context.wrap_socket(socket.create_connection((host, int(port)), 20))\n    \
+            wire.sendall(b'GET /nobody HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n')\n    \
+            served += wire.recv(12) == b'HTTP/1.1 404'\n    \
+            held.append(wire)\n  \
+          except OSError:\n    \
+            pass\n\
+        print(served)";
+    for (trusted, served) in [("", "2"), ("trusted_proxies = [\"198.18.0.0/15\"]\n", "4")] {
+        let hosts = match Hosts::join() {
+            Ok(hosts) => hosts,
+            Err(why) => return println!("skipped: {why:#}"),
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        let address = hosts.address(Host::Relay);
+        let config = format!("max_connections_per_address = 2\n{trusted}{}", tls(folder.path(), &address));
+        let there = hosts.on(Host::Relay, program());
+        let mut relay = Server::start(there, &format!("{address}:0"), &config, &[]).await.expect("a relay");
+        let here = hosts.on(Host::Agent, program());
+        let _agent = agent(&here, &relay, &relay.public, folder.path()).await.expect("an agent");
+        let sender = hosts.on(Host::Agent, Path::new("python3"));
+        let output = sender.command().args(["-c", script, &relay.public]).output().await.expect("python3 runs");
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), served, "{trusted:?}: {output:?}");
+        if trusted.is_empty() {
+            relay.log_line("as many connections as one may").await.expect("the log says so");
+        }
+    }
+}

@@ -6,6 +6,7 @@
 use std::{io::IsTerminal as _, sync::Arc, time::Duration};
 
 use relay_proto::printable::LogLines;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     net::TcpListener,
     runtime::Runtime,
@@ -51,12 +52,23 @@ pub(super) fn run(
     read: impl Fn(&[u8]) -> Result<Config, Failure> + Send + 'static,
 ) -> Result<(), Failure> {
     warn_of_dangers(&config, reporter);
+    raise_limit_on_files();
     let runtime = runtime()?;
     let result = runtime.block_on(until_stopped(config, reporter.clone(), health, read));
     // A name that is still being resolved must not hold up the end.
     runtime.shutdown_background();
     reporter.flush(FLUSH_LIMIT);
     result
+}
+
+/// Each call at a time is a socket. The soft limit that a shell gives is for programs that use `select`.
+fn raise_limit_on_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
+    {
+        tracing::debug!(%error, "the limit on open files cannot be raised");
+    }
 }
 
 /// A runtime of one thread.

@@ -19,6 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
 use super::{api::error, gate::Local};
+use crate::ingress::socket::TimedWrites;
 
 /// Connections open at a time; more wait to be accepted.
 const MAX_CONNECTIONS: usize = 64;
@@ -26,7 +27,7 @@ const MAX_CONNECTIONS: usize = 64;
 /// A request's head must be there after this long; an idle connection ends after it too.
 const HEAD: Duration = Duration::from_secs(10);
 
-/// A request must be answered after this long.
+/// A request must be answered after this long, and something of the answer taken whenever it has waited so long.
 const ANSWER: Duration = Duration::from_secs(30);
 
 /// Largest head, in bytes.
@@ -72,6 +73,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
 async fn run(stream: TcpStream, router: Router, stop: CancellationToken) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let local = Local(stream.local_addr()?);
+    let stream = TimedWrites::new(stream, ANSWER);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(local);
         let router = router.clone();

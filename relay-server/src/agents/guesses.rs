@@ -6,12 +6,14 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::time::Instant;
+
+use crate::address;
 
 /// Wrong tokens of one address within [`WINDOW`].
 const MAX_WRONG: u32 = 20;
@@ -33,16 +35,16 @@ struct Window {
 impl Guesses {
     /// Whether this address has shown too many wrong tokens, and how long that holds.
     #[must_use]
-    pub fn too_many(&self, address: IpAddr, now: Instant) -> Option<Duration> {
+    pub fn too_many(&self, client: IpAddr, now: Instant) -> Option<Duration> {
         let windows = self.lock();
-        let window = windows.get(&whose(address)).filter(|window| window.wrong >= MAX_WRONG)?;
+        let window = windows.get(&address::site(client)).filter(|window| window.wrong >= MAX_WRONG)?;
         WINDOW.checked_sub(now.duration_since(window.began)).filter(|left| !left.is_zero())
     }
 
     /// Counts a wrong token.
-    pub fn count(&self, address: IpAddr, now: Instant) {
+    pub fn count(&self, client: IpAddr, now: Instant) {
         let mut windows = self.lock();
-        let address = whose(address);
+        let address = address::site(client);
         if !windows.contains_key(&address) && windows.len() >= MAX_ADDRESSES {
             windows.retain(|_, window| now.duration_since(window.began) < WINDOW);
             if windows.len() >= MAX_ADDRESSES {
@@ -59,13 +61,6 @@ impl Guesses {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, Window>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn whose(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
     }
 }
 

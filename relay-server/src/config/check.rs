@@ -29,6 +29,8 @@ pub(super) use token::{token_name, unique_hashes};
 const VERSION: i64 = 1;
 /// Largest body of any endpoint, in bytes.
 const MAX_BODY: u64 = 1 << 30;
+/// Connections of one address unless the config says otherwise; at most half of all.
+const MAX_CONNECTIONS_PER_ADDRESS: usize = 500;
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
@@ -112,6 +114,8 @@ fn server(raw: &RawServer, flags: &Flags, directories: Directories<'_>, report: 
     let public_url = over(&flags.public_url, "--public-url", &raw.public_url, "server.public_url", report);
     let cores = available_parallelism().map_or(1, NonZeroUsize::get);
     let workers = number(&raw.workers, "server.workers", cores, 1..=1024, report);
+    let max_connections: usize = number(&raw.max_connections, "server.max_connections", 10_000, 1..=1_000_000, report);
+    let share = MAX_CONNECTIONS_PER_ADDRESS.min(max_connections.div_ceil(2));
     Server {
         listen,
         admin: read(admin, values::address, report).unwrap_or(default_admin),
@@ -127,7 +131,14 @@ fn server(raw: &RawServer, flags: &Flags, directories: Directories<'_>, report: 
             report,
         ),
         workers: NonZeroUsize::new(workers).unwrap_or(NonZeroUsize::MIN),
-        max_connections: number(&raw.max_connections, "server.max_connections", 10_000, 1..=1_000_000, report),
+        max_connections,
+        max_connections_per_address: number(
+            &raw.max_connections_per_address,
+            "server.max_connections_per_address",
+            share,
+            1..=1_000_000,
+            report,
+        ),
     }
 }
 
@@ -221,6 +232,13 @@ fn limits(raw: &RawLimits, report: &mut Report<'_>) -> Limits {
             report,
         ),
         idle_timeout: duration(&raw.idle_timeout, "limits.idle_timeout", MINUTE, second..=HOUR, report),
+        upgrade_idle_timeout: duration(
+            &raw.upgrade_idle_timeout,
+            "limits.upgrade_idle_timeout",
+            10 * MINUTE,
+            second..=24 * HOUR,
+            report,
+        ),
     }
 }
 

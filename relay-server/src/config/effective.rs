@@ -42,6 +42,8 @@ pub struct Server {
     pub workers: NonZeroUsize,
     /// Public connections open at a time.
     pub max_connections: usize,
+    /// Those of one address, or of one IPv6 /64.
+    pub max_connections_per_address: usize,
 }
 
 /// Where the public listener comes from.
@@ -113,6 +115,8 @@ pub struct Limits {
     pub body_idle_timeout: Duration,
     /// Longest silence on a connection or exchange, where the endpoint does not say otherwise.
     pub idle_timeout: Duration,
+    /// Longest silence of a connection that was upgraded to another protocol.
+    pub upgrade_idle_timeout: Duration,
 }
 
 /// A whole config, before its secrets are read.

@@ -80,6 +80,7 @@ pub(super) struct RawServer {
     pub(super) drain_timeout: Text,
     pub(super) workers: Number,
     pub(super) max_connections: Number,
+    pub(super) max_connections_per_address: Number,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -148,6 +149,7 @@ pub(super) struct RawLimits {
     pub(super) header_timeout: Text,
     pub(super) body_idle_timeout: Text,
     pub(super) idle_timeout: Text,
+    pub(super) upgrade_idle_timeout: Text,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -43,6 +43,7 @@ struct ShownServer {
     drain_timeout: String,
     workers: usize,
     max_connections: usize,
+    max_connections_per_address: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -62,6 +63,7 @@ struct ShownLimits {
     header_timeout: String,
     body_idle_timeout: String,
     idle_timeout: String,
+    upgrade_idle_timeout: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -255,6 +257,7 @@ impl Shown {
                 drain_timeout: show_duration(server.drain_timeout),
                 workers: server.workers.get(),
                 max_connections: server.max_connections,
+                max_connections_per_address: server.max_connections_per_address,
             },
             tls: effective
                 .tls
@@ -270,6 +273,7 @@ impl Shown {
                 header_timeout: show_duration(limits.header_timeout),
                 body_idle_timeout: show_duration(limits.body_idle_timeout),
                 idle_timeout: show_duration(limits.idle_timeout),
+                upgrade_idle_timeout: show_duration(limits.upgrade_idle_timeout),
             },
             store: ShownStore {
                 url: effective

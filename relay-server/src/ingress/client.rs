@@ -4,12 +4,42 @@
 //! proxy reported them; the first one that is not trusted itself is the client. What stands further left is that
 //! client's own word.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{Mutex, PoisonError},
+};
 
 use http::HeaderMap;
 
+use crate::address;
+
+/// Proxies that the log names; one that is misnamed has few neighbours.
+const MAX_NAMED: usize = 16;
+
 /// Hops that are looked at.
 const MAX_HOPS: usize = 32;
+
+/// Proxies of this machine or network that speak for senders and are not trusted, as far as the log has named them.
+#[derive(Debug, Default)]
+pub struct Untrusted(Mutex<Vec<IpAddr>>);
+
+impl Untrusted {
+    /// Names such a peer in the log, once: all that comes through it counts as one sender's.
+    pub(super) fn note(&self, peer: IpAddr, headers: &HeaderMap, trusts: impl Fn(IpAddr) -> bool) {
+        if !headers.contains_key("x-forwarded-for") || !address::is_local(peer) || trusts(peer) {
+            return;
+        }
+        let mut named = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if named.len() < MAX_NAMED && !named.contains(&peer) {
+            named.push(peer);
+            tracing::warn!(
+                %peer,
+                "it sends X-Forwarded-For and is not trusted, so that everybody behind it counts as one; if it is your \
+                 proxy, name it in [server] trusted_proxies"
+            );
+        }
+    }
+}
 
 /// The client's address. What cannot be read as an address ends the search at the last proxy that can.
 pub(super) fn address(peer: IpAddr, headers: &HeaderMap, trusts: impl Fn(IpAddr) -> bool) -> IpAddr {

@@ -22,7 +22,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{listener::MAX_HEADERS, respond::Body};
+use super::{listener::MAX_HEADERS, respond::Body, slots::Place};
 use crate::webhook::input::Input;
 
 /// What was seen of a request's head.
@@ -194,12 +194,14 @@ pub struct Watched<S> {
     blocked: Option<Waker>,
     /// The end was seen, and hyper has had a turn since then.
     settled: bool,
+    /// As long as the socket is there, whatever is spoken on it.
+    _place: Place,
 }
 
 impl<S> Watched<S> {
     /// A connection under a watch.
-    pub const fn new(stream: S, watch: Arc<Watch>, input: Arc<Input>) -> Self {
-        Self { stream, watch, input, blocked: None, settled: false }
+    pub const fn new(stream: S, watch: Arc<Watch>, input: Arc<Input>, place: Place) -> Self {
+        Self { stream, watch, input, blocked: None, settled: false, _place: place }
     }
 
     /// Whether the end of input is not for hyper yet. It gets one more turn after it has read all there is and after the

@@ -1,13 +1,16 @@
 //! The public listener: accepts, ends TLS, and runs HTTP on each connection until it ends.
 //!
-//! One bad connection never stops the loop. HTTP/1.1 in the clear; under TLS what ALPN chose.
+//! One bad connection never stops the loop. HTTP/1.1 in the clear; under TLS what ALPN chose. Every wait for a peer has an
+//! end: for a handshake, a head, a body, for somebody to take an answer, and for the next request.
 
 use std::{
     io,
     net::SocketAddr,
-    pin::{Pin, pin},
-    sync::Arc,
-    task::{Context, Poll},
+    pin::pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,24 +19,25 @@ use hyper::{
     server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::TlsAcceptor;
 use tower::Service as _;
 
 use super::{
-    Door, Origin,
+    Connection, Door, Origin,
     head::{Watch, Watched},
+    slots::{Place, Slot, Slots},
+    socket::{Socket, TimedWrites},
     stack::stack,
+    streams::Streams,
 };
-use crate::webhook::input::Input;
+use crate::{address, webhook::input::Input};
 
 /// A TLS handshake may take this long.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -54,6 +58,16 @@ const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration:
 /// Streams that one HTTP/2 connection may have open.
 const MAX_H2_STREAMS: u32 = 128;
 
+/// Bytes of an answer that one HTTP/2 stream takes before its peer has given it window. hyper's own bound is 400 KiB,
+/// and a peer that gives none would hold that for each stream.
+const MAX_H2_UNSENT_BYTES: usize = 64 * 1024;
+
+/// A connection that never asked for anything gets this long to read its farewell.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// How often the log says that addresses have as many connections as they may.
+const SAID: Duration = Duration::from_secs(10);
+
 /// Header lines of one request.
 pub(super) const MAX_HEADERS: usize = 100;
 
@@ -61,12 +75,36 @@ pub(super) const MAX_HEADERS: usize = 100;
 pub struct Serving {
     /// The certificate, replaced as a whole on reload.
     pub tls: Option<ArcSwap<ServerConfig>>,
-    /// Connections open at a time.
-    pub slots: Arc<Semaphore>,
+    /// Places for connections.
+    pub slots: Arc<Slots>,
+    /// Connections that found their address's places taken.
+    pub crowded: Crowded,
+    /// Longest time in which a peer takes nothing of what waits for it, and in which an HTTP/2 one asks for nothing.
+    pub idle: Duration,
     /// A request's head must be there after this long.
     pub header_timeout: Duration,
     /// A request's head is at most this large, in bytes.
     pub max_head: usize,
+}
+
+/// Connections that were closed since their address had as many as it may, as the log tells of them.
+#[derive(Debug, Default)]
+pub struct Crowded {
+    count: AtomicU64,
+    said: Mutex<Option<Instant>>,
+}
+
+impl Crowded {
+    /// Counts one, and says so at most once in [`SAID`].
+    fn note(&self, peer: SocketAddr) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.is_none_or(|said| said.elapsed() >= SAID) {
+            *said = Some(Instant::now());
+            let count = self.count.swap(0, Ordering::Relaxed);
+            tracing::warn!(peer = %peer.ip(), count, "an address has as many connections as one may; more were closed");
+        }
+    }
 }
 
 /// Accepts connections until the door closes.
@@ -75,15 +113,13 @@ pub async fn serve(listener: TcpListener, door: Arc<Door>, serving: Arc<Serving>
         let accepted = tokio::select! {
             biased;
             () = door.closing.cancelled() => return,
-            accepted = accept(&listener, &serving) => accepted,
+            accepted = accept(&listener, &door, &serving) => accepted,
         };
         match accepted {
-            Ok((stream, peer, slot)) => {
+            Ok((_, peer, None)) => serving.crowded.note(peer),
+            Ok((stream, peer, Some(slot))) => {
                 let (connection, serving) = (Arc::clone(&door), Arc::clone(&serving));
-                door.connections.spawn(async move {
-                    run(stream, peer, connection, &serving).await;
-                    drop(slot);
-                });
+                door.connections.spawn(async move { run(stream, peer, slot, connection, &serving).await });
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -93,17 +129,28 @@ pub async fn serve(listener: TcpListener, door: Arc<Door>, serving: Arc<Serving>
     }
 }
 
+/// The next connection, and its place if its address has one left. Proxies carry many senders on one address: those
+/// that are trusted, and those of this machine and network, have no share.
 async fn accept(
     listener: &TcpListener,
+    door: &Door,
     serving: &Serving,
-) -> io::Result<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
-    let slot = Arc::clone(&serving.slots).acquire_owned().await.map_err(io::Error::other)?;
+) -> io::Result<(TcpStream, SocketAddr, Option<Slot>)> {
+    let permit = serving.slots.wait().await.map_err(io::Error::other)?;
     let (stream, peer) = listener.accept().await?;
-    prepare(&stream)?;
+    let address = peer.ip().to_canonical();
+    let slot = if address::is_local(address) || door.routes.load().trusts(address) {
+        Some(Slot::uncounted(permit))
+    } else {
+        serving.slots.take(permit, address)
+    };
+    if slot.is_some() {
+        prepare(&stream)?;
+    }
     Ok((stream, peer, slot))
 }
 
-fn prepare(stream: &TcpStream) -> io::Result<()> {
+pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
     let (idle, interval, probes) = KEEPALIVE;
     let socket = SockRef::from(stream);
     socket.set_tcp_nodelay(true)?;
@@ -113,7 +160,8 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-async fn run(stream: TcpStream, peer: SocketAddr, door: Arc<Door>, serving: &Serving) {
+async fn run(stream: TcpStream, peer: SocketAddr, slot: Slot, door: Arc<Door>, serving: &Serving) {
+    let stream = TimedWrites::new(stream, serving.idle);
     let (socket, secure, h2) = match &serving.tls {
         None => (Socket::Plain(stream), false, false),
         Some(config) => {
@@ -132,17 +180,20 @@ async fn run(stream: TcpStream, peer: SocketAddr, door: Arc<Door>, serving: &Ser
     // hyper reads a little more than the largest head in one go.
     let watch = Arc::new(Watch::new(2 * serving.max_head));
     let input = Arc::new(Input::default());
-    let stack = stack(Arc::clone(&door), origin, Arc::clone(&watch), Arc::clone(&input));
+    let place = Place::new(slot);
+    let connection = Arc::new(Connection { origin, place: place.clone() });
+    let stack = stack(Arc::clone(&door), connection, Arc::clone(&watch), Arc::clone(&input));
     // Each layer is always ready. The stack is called at once, so that a request counts before hyper reads on.
     let service = service_fn(move |request| stack.clone().call(request));
-    let socket = TokioIo::new(Watched::new(socket, Arc::clone(&watch), input));
+    let socket = TokioIo::new(Watched::new(socket, Arc::clone(&watch), Arc::clone(&input), place));
     let closing = door.closing.clone();
     let outcome = if h2 {
         watch.off();
-        let mut builder = http2::Builder::new(TokioExecutor::new());
+        let mut builder = http2::Builder::new(Streams { patience: serving.idle });
         builder
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_H2_STREAMS)
+            .max_send_buf_size(MAX_H2_UNSENT_BYTES)
             .max_header_list_size(u32::try_from(serving.max_head).unwrap_or(u32::MAX))
             .keep_alive_interval(Duration::from_secs(20))
             .keep_alive_timeout(Duration::from_secs(10));
@@ -152,6 +203,19 @@ async fn run(stream: TcpStream, peer: SocketAddr, door: Arc<Door>, serving: &Ser
             () = closing.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
+            }
+            // Pings keep a connection alive, not in use.
+            () = input.idle(serving.idle) => {
+                connection.as_mut().graceful_shutdown();
+                let patience = if input.was_used() { serving.idle } else { FAREWELL };
+                let unused = async {
+                    sleep(patience).await;
+                    input.idle(patience).await;
+                };
+                tokio::select! {
+                    outcome = connection.as_mut() => outcome,
+                    () = unused => return tracing::debug!(%peer, "an idle connection was closed"),
+                }
             }
         }
     } else {
@@ -176,63 +240,5 @@ async fn run(stream: TcpStream, peer: SocketAddr, door: Arc<Door>, serving: &Ser
     };
     if let Err(error) = outcome {
         tracing::debug!(%peer, %error, "a connection broke");
-    }
-}
-
-/// A public connection, in the clear or under TLS.
-pub enum Socket {
-    /// TCP as it is.
-    Plain(TcpStream),
-    /// TLS over TCP.
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-impl AsyncRead for Socket {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Tls(stream) => stream.is_write_vectored(),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
     }
 }

@@ -3,7 +3,8 @@
 use std::{
     any::Any,
     convert::Infallible,
-    pin::Pin,
+    future::poll_fn,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
 };
@@ -17,7 +18,7 @@ use tower_http::{
     sensitive_headers::SetSensitiveRequestHeadersLayer,
 };
 
-use super::{Door, Origin, handle, head::Watch, respond};
+use super::{Connection, Door, handle, head::Watch, respond, streams::asked};
 use crate::webhook::{
     EventId, Failure,
     input::{Input, OpenRequest},
@@ -26,7 +27,7 @@ use crate::webhook::{
 /// The service of one connection.
 pub fn stack(
     door: Arc<Door>,
-    origin: Origin,
+    connection: Arc<Connection>,
     watch: Arc<Watch>,
     input: Arc<Input>,
 ) -> impl Service<Request<Incoming>, Response = Response<respond::Body>, Error = Infallible, Future: Send> + Clone + Send
@@ -40,12 +41,15 @@ pub fn stack(
         // What authenticates somebody is never printed, whatever prints a request.
         .layer(SetSensitiveRequestHeadersLayer::new([header::AUTHORIZATION, header::COOKIE]))
         .service(service_fn(move |request| {
-            let (door, seen) = (Arc::clone(&door), watch.take(&request));
+            let (door, connection, seen) = (Arc::clone(&door), Arc::clone(&connection), watch.take(&request));
             // Here, and not when the future is polled first: the end of input may come in between.
             let mut open = input.open();
             async move {
                 let request = request.map(|body| open.body(body));
-                let response = handle(door, origin, seen, &mut open, request).await;
+                let response = {
+                    let mut answer = pin!(handle(door, &connection, seen, &mut open, request));
+                    poll_fn(|cx| asked(answer.as_mut().poll(cx))).await
+                };
                 Ok(response.map(|inner| AnswerBody { inner, _open: open }))
             }
         }))
@@ -62,7 +66,7 @@ impl Body for AnswerBody {
     type Error = <respond::Body as Body>::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Pin::new(&mut self.inner).poll_frame(cx)
+        asked(Pin::new(&mut self.inner).poll_frame(cx))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -12,12 +12,13 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use thiserror::Error;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 /// What the parts of one connection know of its input.
 #[derive(Debug)]
@@ -76,6 +77,29 @@ impl Input {
         let holds = state.holding > 0;
         state.reader = holds.then(|| cx.waker().clone());
         holds
+    }
+
+    /// Ends once no request has been open for so long.
+    pub async fn idle(&self, limit: Duration) {
+        loop {
+            let now = Instant::now();
+            let due = {
+                let state = self.lock();
+                let busy = state.open > 0;
+                let since = if busy { now } else { state.last };
+                since + limit
+            };
+            if due <= now {
+                return;
+            }
+            sleep_until(due).await;
+        }
+    }
+
+    /// Whether there ever was a request.
+    #[must_use]
+    pub fn was_used(&self) -> bool {
+        self.lock().requests > 0
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -186,6 +210,8 @@ impl Drop for RequestBody {
 mod tests {
     use std::task::Wake;
 
+    use tokio::time::timeout;
+
     use super::*;
 
     #[derive(Default)]
@@ -213,5 +239,21 @@ mod tests {
         drop(kept);
         assert_eq!(*woken.0.lock().unwrap(), 1, "the reader may go on");
         assert!(!input.holds_back(&cx));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_idle_when_nothing_was_open_for_so_long() {
+        let (input, limit) = (Arc::new(Input::default()), Duration::from_secs(60));
+        let began = Instant::now();
+        input.idle(limit).await;
+        assert_eq!(began.elapsed(), limit);
+        assert!(!input.was_used());
+        let open = input.open();
+        assert!(timeout(10 * limit, input.idle(limit)).await.is_err(), "an answer takes as long as it takes");
+        drop(open);
+        let ended = Instant::now();
+        input.idle(limit).await;
+        assert_eq!(ended.elapsed(), limit);
+        assert!(input.was_used());
     }
 }

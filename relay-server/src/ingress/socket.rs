@@ -1,0 +1,171 @@
+//! A public connection's socket: TCP whose writes have to go on, in the clear or under TLS.
+//!
+//! A peer that takes nothing holds a connection, and with it an answer and its handler, for as long as it likes: TCP's own
+//! probes are answered by its kernel. So a write that finds no room is given a time, and any byte that the system takes
+//! begins it anew. This is below TLS and HTTP, so that it holds for every version and after an upgrade. A timer runs only
+//! while a write waits.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{Instant, Sleep, sleep},
+};
+use tokio_rustls::server::TlsStream;
+
+/// TCP whose writes end with [`io::ErrorKind::TimedOut`] when nothing is taken for some time.
+#[derive(Debug)]
+pub struct TimedWrites {
+    stream: TcpStream,
+    patience: Duration,
+    /// Made at the first write that waits, and kept for the next one.
+    timer: Option<Pin<Box<Sleep>>>,
+    waits: bool,
+}
+
+impl TimedWrites {
+    /// A connection whose peer has to take something within `patience` whenever bytes wait for it.
+    #[must_use]
+    pub const fn new(stream: TcpStream, patience: Duration) -> Self {
+        Self { stream, patience, timer: None, waits: false }
+    }
+
+    fn goes_on(
+        &mut self,
+        cx: &mut Context<'_>,
+        wrote: Poll<io::Result<usize>>,
+        again: impl Fn(SockRef<'_>) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        if wrote.is_ready() {
+            self.waits = false;
+            return wrote;
+        }
+        // tokio waits once the system took a part, and the system says that there is room only when there is a lot of it.
+        // What counts is whether it takes a byte more than when it was full.
+        let takes = || match again(SockRef::from(&self.stream)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            taken => taken,
+        };
+        if !self.waits {
+            match takes() {
+                Ok(0) => {}
+                taken => return Poll::Ready(taken),
+            }
+        }
+        let patience = self.patience;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(patience)));
+        if !self.waits {
+            self.waits = true;
+            timer.as_mut().reset(Instant::now() + patience);
+        }
+        if timer.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        self.waits = false;
+        Poll::Ready(match takes() {
+            Ok(0) => Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes nothing")),
+            taken => taken,
+        })
+    }
+}
+
+impl AsyncRead for TimedWrites {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for TimedWrites {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let wrote = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.goes_on(cx, wrote, |socket| socket.send(buf))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let wrote = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.goes_on(cx, wrote, |socket| socket.send_vectored(bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// A public connection, in the clear or under TLS.
+pub enum Socket {
+    /// TCP as it is.
+    Plain(TimedWrites),
+    /// TLS over TCP.
+    Tls(Box<TlsStream<TimedWrites>>),
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
