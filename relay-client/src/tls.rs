@@ -123,7 +123,8 @@ pub fn handshake_reason(error: &io::Error, remedy: &str) -> String {
 
 /// How a certificate is made that every program takes.
 const RIGHT_ONE: &str = "make one with: openssl req -x509 -newkey rsa:2048 -nodes -days 365 -keyout key.pem -out cert.pem \
-     -subj /CN=HOST -addext subjectAltName=DNS:HOST -addext basicConstraints=critical,CA:FALSE";
+     -subj /CN=HOST -addext subjectAltName=DNS:HOST -addext basicConstraints=critical,CA:FALSE (for an address, \
+     IP:ADDRESS in place of DNS:HOST)";
 
 /// What the library's errors do not tell apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
