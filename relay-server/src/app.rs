@@ -34,7 +34,6 @@ use crate::{
         Door,
         api::Asking,
         client::Untrusted,
-        collect,
         explain::Explainer,
         listener::{self, Crowded, Serving},
         slots::Slots,
@@ -42,6 +41,7 @@ use crate::{
     learnt::Learnt,
     listen,
     live::{self, Live},
+    memory::Budget,
     metrics::Metrics,
     outbound::Outbound,
     refused::{self, RefusedLog},
@@ -309,8 +309,6 @@ fn door(
     learnt: Learnt,
     (store, outcomes): (Arc<dyn Store>, Arc<Outcomes>),
 ) -> Door {
-    let units = usize::try_from(config.limits.body_budget).unwrap_or(usize::MAX) / collect::UNIT_BYTES;
-    let body_units = units.min(Semaphore::MAX_PERMITS);
     let metrics = Metrics::default();
     let routes = live::routes(config, &metrics, public);
     let registry = Arc::new(Registry::default());
@@ -349,8 +347,7 @@ fn door(
         learnt,
         state,
         refused: RefusedLog::new(config.limits.refused_budget, config.store.path.is_some()),
-        body_budget: Arc::new(Semaphore::new(body_units)),
-        body_units,
+        memory: Arc::new(Budget::new(usize::try_from(config.limits.body_budget).unwrap_or(usize::MAX))),
         max_head: config.limits.max_head,
         body_idle: config.limits.body_idle_timeout,
         upgrade_idle: config.limits.upgrade_idle_timeout,

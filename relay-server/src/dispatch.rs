@@ -31,6 +31,7 @@ use crate::{
     },
     endpoint::Endpoint,
     limits::{Full, Limits, Turn},
+    memory::Memory,
     verify::{Payload, Webhook},
     webhook::{Failure, Front, Received, input::RequestBody},
 };
@@ -43,6 +44,8 @@ pub struct Answer {
     pub body: Option<Receiver>,
     /// The rest of the request's body, while the answer came before its end. Dropped, it breaks the exchange off.
     pub upload: Option<AbortOnDropHandle<()>>,
+    /// What the request takes, while the rest of its body goes on.
+    pub memory: Option<Memory>,
     /// Its place among the endpoint's exchanges, until the sender has it all.
     pub turn: Option<Turn>,
 }
@@ -153,7 +156,7 @@ where
 }
 
 fn answer(head: ResponseHead, body: Receiver) -> Result<Answer, Failure> {
-    Ok(Answer { head: answer_head(head)?, body: Some(body), upload: None, turn: None })
+    Ok(Answer { head: answer_head(head)?, body: Some(body), upload: None, memory: None, turn: None })
 }
 
 /// Whether a 101 names the protocol that was asked for, and no other.

@@ -26,10 +26,7 @@ use hyper::{body::Body as _, upgrade::OnUpgrade};
 use jiff::Timestamp;
 use relay_proto::{CONNECT_PATH, Notice, UpgradeProtocol, may_upgrade};
 use relay_schemes::Reply as ChallengeReply;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
@@ -43,6 +40,7 @@ use self::{
     socket::Socket,
 };
 use crate::{
+    address::{is_local, site},
     agents::{
         accept::{self, Turned},
         guesses::Guesses,
@@ -54,6 +52,7 @@ use crate::{
     endpoint::{Ack, Endpoint, Keeping, Replay},
     handshakes::Handshakes,
     learnt::Learnt,
+    memory::{Budget, Memory},
     metrics::{self, Gauges, Metrics},
     outbound::Outbound,
     refused::RefusedLog,
@@ -98,10 +97,8 @@ pub struct Door {
     pub untrusted: client::Untrusted,
     /// The wrong tokens of the last seconds.
     pub guesses: Guesses,
-    /// Memory for collected bodies, in units of [`collect::UNIT_BYTES`].
-    pub body_budget: Arc<Semaphore>,
-    /// All such units.
-    pub body_units: usize,
+    /// Memory for heads and collected bodies.
+    pub memory: Arc<Budget>,
     /// Largest request head, in bytes; hyper's own bound is a little above it.
     pub max_head: usize,
     /// Longest silence while a request's body comes.
@@ -133,7 +130,7 @@ impl Door {
             sessions: self.registry.len(),
             exchanges: self.registry.in_flight(),
             connections: self.connections.len(),
-            body_bytes: (self.body_units - self.body_budget.available_permits()) * collect::UNIT_BYTES,
+            body_bytes: self.memory.held(),
             dropped_copies: self.registry.dropped_copies(),
             unwritten_refusals: self.refused.lost(),
         }
@@ -214,12 +211,15 @@ async fn answer(
             let (at, url) = (Timestamp::now(), routes.seen_url(&endpoint, origin, &head, &host));
             let front = routes.front(&endpoint, origin, &host);
             let received = Received { event_id, at, started, peer, client, secure, front, head, host, url, rest };
-            let outcome = match prove(door, &endpoint, received, (body, upgrade)).await {
+            let holder = Some(client).filter(|it| !is_local(*it) && !routes.trusts(*it)).map(site);
+            let outcome = match prove(door, &endpoint, received, holder, (body, upgrade)).await {
                 Ok(Proven::Webhook(webhook, memory)) => match endpoint.keeps(webhook.method()) {
                     Some(keeping) => keep(door, &routes, &endpoint, keeping, webhook, memory).await,
                     None => {
-                        let outcome = once(door, &routes, &endpoint, webhook).await;
-                        drop(memory);
+                        let mut outcome = once(door, &routes, &endpoint, webhook).await;
+                        if let Ok(Outcome::Answer(answer, _)) = &mut outcome {
+                            answer.memory = answer.upload.is_some().then_some(memory);
+                        }
                         outcome
                     }
                 },
@@ -342,7 +342,7 @@ async fn keep(
     endpoint: &Arc<Endpoint>,
     keeping: &Keeping,
     webhook: Webhook,
-    memory: Option<OwnedSemaphorePermit>,
+    memory: Memory,
 ) -> Result<Outcome, Failure> {
     let trusted = |address| routes.trusts(address);
     let taken = door.delivery.take(endpoint, keeping, (webhook, memory), &trusted).await?;

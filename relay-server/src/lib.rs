@@ -27,6 +27,7 @@ pub mod verify;
 pub mod endpoint;
 pub mod events;
 pub mod limits;
+pub mod memory;
 
 pub mod handshakes;
 pub mod store;

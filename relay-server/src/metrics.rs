@@ -223,7 +223,7 @@ pub struct Gauges {
     pub exchanges: usize,
     /// Public connections, agents' apart.
     pub connections: usize,
-    /// Bytes of collected bodies in memory.
+    /// Bytes of heads and collected bodies in memory.
     pub body_bytes: usize,
     /// Copies that slow agents did not get.
     pub dropped_copies: u64,
@@ -326,7 +326,7 @@ impl Metrics {
         registry.register("agent_sessions", "Attached sessions", self.sessions.clone());
         registry.register("exchanges_in_flight", "Exchanges under way", self.exchanges.clone());
         registry.register("public_connections", "Connections of senders", self.connections.clone());
-        registry.register("bodies_collected_bytes", "Bodies in memory, reserved", self.body_bytes.clone());
+        registry.register("bodies_collected_bytes", "Heads and collected bodies in memory", self.body_bytes.clone());
         registry.register("copies_dropped", "Copies that slow agents did not get", self.dropped_copies.clone());
         let help = "Refused requests that were gone before they were written into the store";
         registry.register("refused_unwritten", help, self.unwritten_refusals.clone());

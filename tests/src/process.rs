@@ -46,7 +46,7 @@ pub struct Load {
     tasks: usize,
     sessions: usize,
     exchanges: usize,
-    /// What collected bodies take of their memory, in bytes.
+    /// What heads and collected bodies take of their memory, in bytes.
     pub body_bytes: usize,
 }
 

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body_util::BodyExt as _;
 use relay_tests::{
+    fidelity::wire::Wire,
     handler::{Handler, full},
     process::{PATIENCE, Server},
     sender::{request, send},
@@ -306,5 +307,103 @@ async fn the_memory_of_a_body_is_counted_until_its_attempt_ends() {
     assert!(relay.load().await.expect("a load").body_bytes > before.body_bytes);
     handler.gate.send_replace(true);
     until_count(&relay, "delivered", 1).await;
+    relay.settles(&before).await.expect("it is given back");
+}
+
+/// Two endpoints whose bodies are collected, and little memory for them.
+const NARROW: &str = "[limits]\nbody_budget = \"4MiB\"\nmax_body = \"1MiB\"\n";
+
+fn collecting(name: &str) -> String {
+    format!("[[endpoint]]\nname = \"{name}\"\nmode = \"durable\"\nverify = \"none\"\n")
+}
+
+/// Begins a request with a body of so many bytes, and waits until the relay asks for it.
+async fn announce(relay: &Server, endpoint: &str, from: &str, bytes: usize) -> Wire {
+    let mut sender = Wire::connect(&relay.public).await.expect("connects");
+    let head = format!(
+        "POST /{endpoint} HTTP/1.1\r\nHost: hook.test\r\nX-Forwarded-For: {from}\r\nContent-Length: {bytes}\r\n\
+         Expect: 100-continue\r\n\r\n"
+    );
+    sender.write(head).await.expect("writes");
+    let asked = sender.head().await.expect("a head").expect("an answer");
+    assert_eq!(asked.status().expect("a status"), 100);
+    sender
+}
+
+/// Waits until so many bytes are taken.
+async fn until_taken(relay: &Server, bytes: usize) {
+    let end = Instant::now() + PATIENCE;
+    while relay.load().await.expect("a load").body_bytes < bytes {
+        assert!(Instant::now() < end, "less than {bytes} bytes are taken");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The status and the code of a whole webhook of this size. One that is refused midway may not be sent to its end.
+async fn whole(relay: &Server, endpoint: &str, from: &str, bytes: usize) -> (u16, String) {
+    let mut sender = announce(relay, endpoint, from, bytes).await;
+    let _ = sender.write(vec![b'x'; bytes]).await;
+    let head = sender.answer("POST").await.expect("an answer").head;
+    (head.status().expect("a status"), head.one("relay-error"))
+}
+
+#[tokio::test]
+async fn memory_is_taken_as_bytes_come_with_a_share_for_each_endpoint_and_each_address() {
+    const MIB: usize = 1024 * 1024;
+    let config = format!(
+        "trusted_proxies = [\"127.0.0.0/8\"]\n{NARROW}{}{}{}",
+        collecting("one"),
+        collecting("two"),
+        collecting("three")
+    );
+    let program = Path::new(env!("CARGO_BIN_EXE_demo"));
+    let relay = Server::start(program, "127.0.0.1:0", &config, &[]).await.expect("a relay");
+    let before = relay.load().await.expect("a load");
+    let (kept, full) = ((200, String::new()), (503, "overloaded".to_owned()));
+
+    // What is only announced takes next to nothing.
+    let mut announced = Vec::new();
+    for _ in 0..32 {
+        announced.push(announce(&relay, "one", "192.0.2.1", MIB).await);
+    }
+    assert!(relay.load().await.expect("a load").body_bytes < MIB);
+    assert_eq!(whole(&relay, "one", "192.0.2.1", MIB).await, kept);
+    drop(announced);
+    relay.settles(&before).await.expect("all is given back");
+
+    // An address that takes its quarter leaves the rest of the endpoint to others.
+    let mut first = announce(&relay, "one", "192.0.2.1", MIB).await;
+    first.write(vec![b'x'; MIB - 1]).await.expect("writes");
+    until_taken(&relay, MIB).await;
+    assert_eq!(whole(&relay, "two", "192.0.2.1", MIB / 2).await, full);
+    assert_eq!(whole(&relay, "two", "192.0.2.2", MIB).await, kept);
+
+    // An endpoint that is full, of whatever addresses, leaves the rest to others.
+    let mut second = announce(&relay, "one", "10.0.0.1", MIB).await;
+    second.write(vec![b'x'; MIB / 4]).await.expect("writes");
+    until_taken(&relay, MIB + MIB / 4).await;
+    assert_eq!(whole(&relay, "one", "10.0.0.2", MIB).await, full);
+    assert_eq!(whole(&relay, "two", "10.0.0.2", MIB).await, kept);
+    assert_eq!(whole(&relay, "three", "192.0.2.3", MIB).await, kept);
+    drop((first, second));
+    relay.settles(&before).await.expect("all is given back");
+    assert_eq!(whole(&relay, "one", "192.0.2.1", MIB).await, kept);
+}
+
+#[tokio::test]
+async fn heads_that_wait_are_counted() {
+    let relay = relay("live", "").await;
+    let mut handler = Gated::start().await;
+    let _agent = relay.agent("open", &handler.handler.port(), &[]).await.expect("attaches");
+    let before = relay.load().await.expect("a load");
+    let large = "a".repeat(40_000);
+    let lines = [("x-large", large.as_str())];
+    let sent = send(&relay.public, request("POST", "/open", &lines, "late"));
+    let (answer, ()) = tokio::join!(sent, async {
+        handler.call().await;
+        assert!(relay.load().await.expect("a load").body_bytes > before.body_bytes + 40_000);
+        handler.gate.send_replace(true);
+    });
+    assert_eq!(answer.expect("answers").status(), StatusCode::CREATED);
     relay.settles(&before).await.expect("it is given back");
 }

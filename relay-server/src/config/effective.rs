@@ -105,7 +105,7 @@ pub struct Limits {
     pub max_in_flight_per_agent: u32,
     /// Sessions of agents at a time, all together.
     pub max_sessions: usize,
-    /// Memory for collected bodies, all together.
+    /// Memory for request heads and collected bodies, all together.
     pub body_budget: u64,
     /// Memory for the log of refused requests.
     pub refused_budget: u64,

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use relay_proto::{Headers, OutcomeState, RequestHead, ResetCode};
 use relay_tunnel::{Broken, Exchange, Receiver, Sender};
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc, oneshot, watch},
+    sync::{mpsc, oneshot, watch},
     time::{Instant, timeout, timeout_at},
 };
 use tokio_util::task::AbortOnDropHandle;
@@ -29,6 +29,7 @@ use crate::{
     dispatch::{answer_head, failure_of},
     endpoint::{Endpoint, EndpointName, Keeping},
     limits::Turn,
+    memory::Memory,
     retry::{Meaning, retry_after},
     store::{
         self, Attempt, End, Head, Lease, MAX_ANSWER_BYTES, MAX_RANGE_BYTES, Outcome, Reason, Store, Summary, Then,
@@ -58,8 +59,8 @@ pub(super) struct Event {
     pub(super) sender_id: Option<String>,
     pub(super) received_at: Timestamp,
     pub(super) content: Content,
-    /// What its body takes of the memory for collected bodies; held as long as the event.
-    pub(super) _memory: Option<OwnedSemaphorePermit>,
+    /// What its request took of the memory for all; held as long as the event.
+    pub(super) _memory: Option<Memory>,
     pub(super) lease: Lease,
     /// The event that it repeats.
     pub(super) replay_of: Option<EventId>,

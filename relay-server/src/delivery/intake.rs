@@ -10,7 +10,7 @@ use http::HeaderMap;
 use jiff::Timestamp;
 use relay_proto::{Framing, RequestHead};
 use tokio::{
-    sync::{OwnedSemaphorePermit, oneshot, watch},
+    sync::{oneshot, watch},
     time::{Instant, timeout_at},
 };
 
@@ -22,6 +22,7 @@ use super::{
 use crate::{
     dispatch::{Trusted, request_head},
     endpoint::{Endpoint, Identity, Keeping, Order},
+    memory::Memory,
     store::{self, Dedup, Head, Lease, NewEvent, Signature, State, Verdict},
     verify::{Payload, Webhook},
     webhook::{EventId, Failure},
@@ -60,7 +61,7 @@ pub struct Taken {
 
 impl Delivery {
     /// Keeps a webhook and says what its sender gets, by the endpoint's deadline at the latest. `memory` stands for its
-    /// body, and is held until the first attempt has ended, whether or not the sender still waits.
+    /// head and body, and is held until the first attempt has ended, whether or not the sender still waits.
     ///
     /// # Errors
     /// [`Failure`] if it could not be kept.
@@ -68,7 +69,7 @@ impl Delivery {
         self: &Arc<Self>,
         endpoint: &Arc<Endpoint>,
         keeping: &Keeping,
-        (webhook, memory): (Webhook, Option<OwnedSemaphorePermit>),
+        (webhook, memory): (Webhook, Memory),
         trusted: Trusted<'_>,
     ) -> Result<Taken, Failure> {
         let meta = webhook.event().clone();
@@ -129,7 +130,7 @@ impl Delivery {
             sender_id: meta.id,
             received_at: at,
             content: Content::Whole(body),
-            _memory: memory,
+            _memory: Some(memory),
             lease: Lease { fence: 0, attempt: 0, tries: 0 }, // The store gives it.
             replay_of: None,
             redelivered: false,

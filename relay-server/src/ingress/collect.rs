@@ -1,54 +1,61 @@
 //! Collecting a whole body before anything crosses: bounded in size, in time and in memory.
+//!
+//! Memory is taken as bytes come and as it is allocated; a length that is only announced takes none, and tells no more
+//! than where the growth ends.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Body;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, timeout_at},
+use tokio::time::{Instant, timeout_at};
+
+use crate::{
+    memory::{Memory, NoRoom},
+    webhook::Failure,
 };
 
-use crate::webhook::{Failure, input::RequestBody};
-
-/// The unit in which memory for bodies is counted.
-pub const UNIT_BYTES: usize = 4 * 1024;
-
-/// Reads a body to its end. The permit stands for its memory and is to be kept as long as the body.
+/// Reads a body to its end. `memory` grows by what it takes, and is to be kept as long as the body.
 ///
 /// # Errors
 /// [`Failure`] when the body is too large, too slow, broken, or no memory is left.
-pub async fn collect(
-    mut body: RequestBody,
+pub async fn collect<B>(
+    mut body: B,
     max_bytes: u64,
     idle: Duration,
     deadline: Instant,
-    budget: &Arc<Semaphore>,
-) -> Result<(Bytes, OwnedSemaphorePermit), Failure> {
-    let mut memory = Arc::clone(budget).try_acquire_many_owned(0).map_err(|_| Failure::Overloaded)?;
-    let mut whole = BytesMut::new();
-    if let Some(len) = body.size_hint().exact().and_then(|len| usize::try_from(len).ok()) {
-        grow(&mut memory, len, budget)?;
-    }
+    memory: &mut Memory,
+) -> Result<Bytes, Failure>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let most = usize::try_from(body.size_hint().exact().unwrap_or(max_bytes)).unwrap_or(usize::MAX);
+    let (mut whole, mut moved) = (Vec::new(), Instant::now());
     loop {
-        let patience = (Instant::now() + idle).min(deadline);
+        // Frames without a byte are no progress.
+        let patience = (moved + idle).min(deadline);
         let frame = timeout_at(patience, body.frame()).await.map_err(|_| Failure::BodyTimeout)?;
-        let Some(frame) = frame else { return Ok((whole.freeze(), memory)) };
+        let Some(frame) = frame else { return Ok(whole.into()) };
         let Ok(data) = frame.map_err(|_| Failure::BodyBroken)?.into_data() else { continue };
+        if data.is_empty() {
+            continue;
+        }
         if (whole.len() + data.len()) as u64 > max_bytes {
             return Err(Failure::BodyTooLarge { limit: max_bytes });
         }
-        grow(&mut memory, whole.len() + data.len(), budget)?;
+        make_room(&mut whole, data.len(), most, memory).map_err(|NoRoom| Failure::Overloaded)?;
         whole.extend_from_slice(&data);
+        moved = Instant::now();
     }
 }
 
-fn grow(memory: &mut OwnedSemaphorePermit, bytes: usize, budget: &Arc<Semaphore>) -> Result<(), Failure> {
-    let missing = bytes.div_ceil(UNIT_BYTES).saturating_sub(memory.num_permits());
-    if missing > 0 {
-        let missing = u32::try_from(missing).map_err(|_| Failure::Overloaded)?;
-        memory.merge(Arc::clone(budget).try_acquire_many_owned(missing).map_err(|_| Failure::Overloaded)?);
+/// Doubles what is allocated, up to the most that may come, once the memory for it is taken.
+fn make_room(whole: &mut Vec<u8>, more: usize, most: usize, memory: &mut Memory) -> Result<(), NoRoom> {
+    let needed = whole.len() + more;
+    if needed > whole.capacity() {
+        let capacity = (2 * whole.capacity()).min(most).max(needed);
+        memory.grow(capacity - whole.capacity())?;
+        whole.reserve_exact(capacity - whole.len());
     }
     Ok(())
 }

@@ -3,18 +3,18 @@
 //! A provider's challenge ends here, too: it is answered by the relay itself, whether or not an agent is there. What
 //! is turned away is kept for who has to find out why, and the endpoint's agents are told.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Version, header};
 use hyper::{body::Body as _, upgrade::OnUpgrade};
 use relay_schemes::{Challenge, Refusal, Reply};
 use relay_tunnel::http::{connection_options, one_length};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Door, challenge, collect, explain, listener::MAX_HEADERS, respond, route::Routes, tell_agents};
 use crate::{
     endpoint::Endpoint,
+    memory::{Memory, head_bytes},
     refused::Entry,
     verify::{Fetch, Need, Payload, Unproven, Webhook},
     webhook::{EventId, Failure, Received, input::RequestBody},
@@ -26,8 +26,8 @@ const MAX_METHOD_BYTES: usize = 64;
 /// How the first half ended. It lives for one step, so a box would cost more than its size.
 #[expect(clippy::large_enum_variant, reason = "moved once, never stored")]
 pub(super) enum Proven {
-    /// With a webhook, and the memory that its body takes.
-    Webhook(Webhook, Option<OwnedSemaphorePermit>),
+    /// With a webhook, and the memory that its head and its body take.
+    Webhook(Webhook, Memory),
     /// It was a challenge, and this is its answer.
     Answered(Reply, EventId),
 }
@@ -46,23 +46,28 @@ impl TurnedAway {
     }
 }
 
+/// Proves a request, or turns it away. Its memory is counted for its endpoint, and for the address `holder` if there is one.
 pub(super) async fn prove(
     door: &Arc<Door>,
     endpoint: &Arc<Endpoint>,
     received: Received,
+    holder: Option<IpAddr>,
     (body, upgrade): (RequestBody, Option<OnUpgrade>),
 ) -> Result<Proven, Box<TurnedAway>> {
     if let Err(failure) = admit(door, endpoint, &received, &body) {
         return Err(Box::new(TurnedAway { received, body: None, failure }));
     }
+    let Ok(mut memory) = door.memory.take(endpoint, holder, head_bytes(&received.head)) else {
+        return Err(Box::new(TurnedAway { received, body: None, failure: Failure::Overloaded }));
+    };
     let deadline = received.started + endpoint.deadline;
-    let (payload, memory) = if endpoint.verify.covers_body() || endpoint.keeps(&received.head.method).is_some() {
-        match collect::collect(body, endpoint.max_body, door.body_idle, deadline, &door.body_budget).await {
-            Ok((body, memory)) => (Payload::Whole(body), Some(memory)),
+    let payload = if endpoint.verify.covers_body() || endpoint.keeps(&received.head.method).is_some() {
+        match collect::collect(body, endpoint.max_body, door.body_idle, deadline, &mut memory).await {
+            Ok(body) => Payload::Whole(body),
             Err(failure) => return Err(Box::new(TurnedAway { received, body: None, failure })),
         }
     } else {
-        (upgrade.map_or(Payload::Streaming(body), Payload::Upgrade), None)
+        upgrade.map_or(Payload::Streaming(body), Payload::Upgrade)
     };
     fetch_key(door, endpoint, &received, &payload, None).await;
     match endpoint.verify.challenge(&received, bytes_of(&payload)) {

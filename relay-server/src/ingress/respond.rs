@@ -30,6 +30,7 @@ use crate::{
     endpoint::Ack,
     events::Refusal,
     limits::Turn,
+    memory::Memory,
     replay::Running,
     webhook::{EventId, Failure},
 };
@@ -57,11 +58,12 @@ where
 /// The handler's answer, streamed. `first` learns how it ended.
 #[must_use]
 pub fn answer(answer: Answer, first: Option<Running>, event_id: EventId, idle: Duration) -> Response<Body> {
-    let Answer { head, body, upload, turn } = answer;
+    let Answer { head, body, upload, memory, turn } = answer;
     let first = first.map(|running| Ending { running: Some(running), status: head.status });
     let body = body.map_or_else(empty, |inner| {
         let missing = inner.size_hint().exact().or_else(|| content_length(&head.headers));
-        Streamed { inner, idle, silence: None, missing, first, _upload: upload, _turn: turn }.boxed_unsync()
+        Streamed { inner, idle, silence: None, missing, first, _upload: upload, _memory: memory, _turn: turn }
+            .boxed_unsync()
     });
     let mut response = Response::from_parts(head, body);
     mark(&mut response, event_id);
@@ -358,6 +360,7 @@ struct Streamed {
     first: Option<Ending>,
     /// The rest of the request, which ends with the answer at the latest.
     _upload: Option<AbortOnDropHandle<()>>,
+    _memory: Option<Memory>,
     /// It counts among the endpoint's exchanges until the sender has it all: the next one must not find it there.
     _turn: Option<Turn>,
 }

@@ -1,0 +1,216 @@
+//! Memory that requests take before anything of them is proven: heads that wait, and bodies that are collected.
+//!
+//! One budget for the whole process, with a share for each endpoint and for each address, so that whoever fills one
+//! leaves room for the others. What is taken is counted as what it costs, when it is there: a length that somebody
+//! announces takes nothing. Nothing here waits; where no room is left, the request is refused.
+//!
+//! Invariants: a share is never below what one whole request of its endpoint takes; what is taken is given back when
+//! its [`Memory`] is dropped; nothing is remembered of an endpoint or an address that holds nothing.
+
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use http::request::Parts;
+
+use crate::endpoint::{Endpoint, EndpointName};
+
+/// What a header line costs beside its text: its place in a header map, with room for what a map keeps free.
+const LINE_BYTES: usize = 160;
+
+/// What a request costs beside its head and its body.
+const REQUEST_BYTES: usize = 1024;
+
+/// The largest head, with all that it costs; shares are at least this and the endpoint's `max_body`.
+const HEAD_BYTES: usize = 128 * 1024;
+
+/// An endpoint has at least one part in so many of the whole.
+const ENDPOINT_PART: usize = 2;
+
+/// An address has at least one part in so many of the whole.
+const ADDRESS_PART: usize = 4;
+
+/// The memory that all requests share.
+#[derive(Debug)]
+pub struct Budget {
+    bytes: usize,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    all: usize,
+    endpoints: HashMap<EndpointName, usize>,
+    addresses: HashMap<IpAddr, usize>,
+}
+
+/// No room is left for more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoRoom;
+
+/// What one request has taken.
+#[derive(Debug)]
+pub struct Memory {
+    budget: Arc<Budget>,
+    endpoint: EndpointName,
+    /// Whose it is; `None` for those that are not counted by address.
+    address: Option<IpAddr>,
+    /// The least that a share may be.
+    least: usize,
+    bytes: usize,
+}
+
+/// What a request's head costs while it is held.
+#[must_use]
+pub fn head_bytes(head: &Parts) -> usize {
+    let lines = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + LINE_BYTES);
+    let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    REQUEST_BYTES + 3 * target + lines.sum::<usize>()
+}
+
+impl Budget {
+    /// So many bytes for all.
+    #[must_use]
+    pub fn new(bytes: usize) -> Self {
+        Self { bytes, held: Mutex::default() }
+    }
+
+    /// What is taken of it, in bytes.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.lock().all
+    }
+
+    /// The memory of one request; `address` is whom it is counted for beside its endpoint.
+    ///
+    /// # Errors
+    /// [`NoRoom`].
+    pub fn take(
+        self: &Arc<Self>,
+        endpoint: &Endpoint,
+        address: Option<IpAddr>,
+        bytes: usize,
+    ) -> Result<Memory, NoRoom> {
+        let max_body = usize::try_from(endpoint.max_body).unwrap_or(usize::MAX);
+        let least = max_body.saturating_add(HEAD_BYTES);
+        let (budget, endpoint) = (Arc::clone(self), endpoint.name.clone());
+        let mut memory = Memory { budget, endpoint, address, least, bytes: 0 };
+        memory.grow(bytes)?;
+        Ok(memory)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Memory {
+    /// Takes so many bytes more.
+    ///
+    /// # Errors
+    /// [`NoRoom`]; what was taken before stays.
+    pub fn grow(&mut self, more: usize) -> Result<(), NoRoom> {
+        let whole = self.budget.bytes;
+        let mut held = self.budget.lock();
+        let fits = |now: usize, most: usize| now.saturating_add(more) <= most;
+        let of_endpoint = held.endpoints.get(&self.endpoint).copied().unwrap_or_default();
+        let of_address = self.address.and_then(|address| held.addresses.get(&address).copied()).unwrap_or_default();
+        let fits = fits(held.all, whole)
+            && fits(of_endpoint, self.least.max(whole / ENDPOINT_PART))
+            && (self.address.is_none() || fits(of_address, self.least.max(whole / ADDRESS_PART)));
+        if !fits {
+            return Err(NoRoom);
+        }
+        held.all += more;
+        *held.endpoints.entry(self.endpoint.clone()).or_default() += more;
+        if let Some(address) = self.address {
+            *held.addresses.entry(address).or_default() += more;
+        }
+        drop(held);
+        self.bytes += more;
+        Ok(())
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        let mut held = self.budget.lock();
+        held.all -= self.bytes;
+        give_back(&mut held.endpoints, &self.endpoint, self.bytes);
+        if let Some(address) = self.address {
+            give_back(&mut held.addresses, &address, self.bytes);
+        }
+    }
+}
+
+fn give_back<K: Hash + Eq>(holders: &mut HashMap<K, usize>, holder: &K, bytes: usize) {
+    if let Some(held) = holders.get_mut(holder) {
+        *held -= bytes;
+        if *held == 0 {
+            holders.remove(holder);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{endpoint::Allow, verify::Rule};
+
+    const MIB: usize = 1024 * 1024;
+
+    fn endpoint(name: &str, max_body: usize) -> Endpoint {
+        Endpoint {
+            name: EndpointName::parse(name).expect("a name"),
+            verify: Rule::Open,
+            deadline: Duration::from_secs(1),
+            idle_timeout: Duration::from_secs(1),
+            max_body: max_body as u64,
+            wait_for_agent: Duration::ZERO,
+            hosts: Vec::new(),
+            allow: Allow::default(),
+            replay: crate::endpoint::Replay::Off,
+            exclusive: false,
+            upgrades: Vec::new(),
+            rate: None,
+            concurrency: None,
+            keeping: None,
+        }
+    }
+
+    /// How many requests of this size get in before one does not.
+    fn fill(budget: &Arc<Budget>, endpoint: &Endpoint, address: Option<&str>, bytes: usize) -> Vec<Memory> {
+        let address = address.map(|text| text.parse().expect("an address"));
+        std::iter::from_fn(|| budget.take(endpoint, address, bytes).ok()).take(10_000).collect()
+    }
+
+    #[test]
+    fn an_endpoint_and_an_address_that_take_all_they_can_leave_room_for_others() {
+        let budget = Arc::new(Budget::new(100 * MIB));
+        let (one, other) = (endpoint("one", MIB), endpoint("other", MIB));
+        let first = fill(&budget, &one, Some("192.0.2.1"), MIB);
+        assert_eq!(first.len(), 25, "a quarter for an address");
+        let others = fill(&budget, &one, None, MIB);
+        assert_eq!(others.len(), 25, "half for an endpoint");
+        assert_eq!(fill(&budget, &other, Some("192.0.2.1"), MIB).len(), 0, "an address has one share everywhere");
+        assert_eq!(fill(&budget, &other, Some("192.0.2.2"), MIB).len(), 25);
+        drop((first, others));
+        assert_eq!(budget.held(), 0, "all is given back");
+        assert!(budget.lock().endpoints.is_empty() && budget.lock().addresses.is_empty(), "nothing is remembered");
+    }
+
+    #[test]
+    fn a_share_is_never_below_one_whole_request() {
+        let budget = Arc::new(Budget::new(100 * MIB));
+        let large = endpoint("large", 90 * MIB);
+        let mut memory = budget.take(&large, Some("192.0.2.1".parse().expect("an address")), MIB).expect("room");
+        assert_eq!(memory.grow(89 * MIB), Ok(()));
+        assert_eq!(memory.grow(MIB), Err(NoRoom));
+        assert_eq!(fill(&budget, &endpoint("other", MIB), None, MIB).len(), 10, "and never more than the whole");
+    }
+}
