@@ -18,7 +18,7 @@ use relay_proto::Limits;
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
-    sync::{Semaphore, watch},
+    sync::watch,
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -351,6 +351,7 @@ fn door(
         max_head: config.limits.max_head,
         body_idle: config.limits.body_idle_timeout,
         upgrade_idle: config.limits.upgrade_idle_timeout,
+        body_total: config.limits.body_timeout,
         closing: CancellationToken::new(),
         connections: TaskTracker::new(),
         sessions: TaskTracker::new(),

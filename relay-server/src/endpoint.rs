@@ -30,7 +30,8 @@ pub struct Endpoint {
     pub name: EndpointName,
     /// What a request must prove before it becomes a webhook.
     pub verify: Rule,
-    /// Longest wait for the handler's response head, counted from the first byte of the request's head.
+    /// Longest wait for the handler's response head, counted from the first byte of the request's head; from the last
+    /// byte of its body where that is collected and not kept.
     pub deadline: Duration,
     /// Longest silence, in either direction, once the exchange is under way.
     pub idle_timeout: Duration,

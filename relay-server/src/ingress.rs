@@ -105,6 +105,8 @@ pub struct Door {
     pub body_idle: Duration,
     /// Longest silence of an upgraded connection.
     pub upgrade_idle: Duration,
+    /// Longest time for a body that is collected.
+    pub body_total: Duration,
     /// Cancelled when the relay stops taking connections.
     pub closing: CancellationToken,
     /// Public connections.

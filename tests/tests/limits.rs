@@ -407,3 +407,53 @@ async fn heads_that_wait_are_counted() {
     assert_eq!(answer.expect("answers").status(), StatusCode::CREATED);
     relay.settles(&before).await.expect("it is given back");
 }
+
+#[tokio::test]
+async fn a_body_that_outlasts_the_deadline_is_read_on() {
+    const SECRET: &str = "It's a Secret to Everybody";
+    let config = "[[endpoint]]\nname = \"kept\"\nmode = \"assured\"\nverify = \"none\"\ndeadline = \"300ms\"\n\
+         [[endpoint]]\nname = \"live\"\nmode = \"live\"\ndeadline = \"300ms\"\n\
+         verify = { provider = \"github\", secrets = [\"env:HOOK\"] }\n\
+         [[endpoint]]\nname = \"open\"\nmode = \"live\"\nverify = \"none\"\ndeadline = \"300ms\"\n";
+    let program = Path::new(env!("CARGO_BIN_EXE_demo"));
+    let relay = Server::start(program, "127.0.0.1:0", config, &[("HOOK", SECRET)]).await.expect("a relay");
+    let mut handler = Gated::start().await;
+    let mut agents = Vec::new();
+    for name in ["kept", "live", "open"] {
+        agents.push(relay.agent(name, &handler.handler.port(), &["--name", name]).await.expect("attaches"));
+    }
+    let mut kept = announce(&relay, "kept", "192.0.2.1", 4).await;
+    kept.write("la").await.expect("writes");
+    let mut live = Wire::connect(&relay.public).await.expect("connects");
+    let signed = relay_tests::sender::signed("github", SECRET, b"live").expect("signs");
+    let lines: String = signed.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    live.write(format!("POST /live HTTP/1.1\r\nHost: hook.test\r\nContent-Length: 4\r\n{lines}\r\nli"))
+        .await
+        .expect("writes");
+    // Their deadlines have passed when that of one which began later has.
+    assert_eq!(post(&relay, "late").await.status(), StatusCode::GATEWAY_TIMEOUT);
+    handler.call().await;
+
+    live.write("ve").await.expect("writes");
+    let answer = live.answer("POST").await.expect("an answer");
+    assert_eq!((answer.head.status().expect("a status"), &answer.body[..]), (201, &b"answer to live"[..]));
+    assert_eq!(handler.call().await.0, "live");
+
+    kept.write("te").await.expect("writes");
+    let answer = kept.answer("POST").await.expect("an ack while the handler is at work");
+    assert_eq!((answer.head.status().expect("a status"), &answer.body[..]), (200, &b""[..]));
+    assert_eq!(handler.call().await.0, "late");
+    handler.gate.send_replace(true);
+    until_count(&relay, "delivered", 1).await;
+}
+
+#[tokio::test]
+async fn a_body_that_never_ends_is_read_for_so_long_in_all() {
+    let config = format!("[limits]\nbody_timeout = \"1s\"\n{}", collecting("one"));
+    let program = Path::new(env!("CARGO_BIN_EXE_demo"));
+    let relay = Server::start(program, "127.0.0.1:0", &config, &[]).await.expect("a relay");
+    let mut sender = announce(&relay, "one", "192.0.2.1", 4).await;
+    sender.write("la").await.expect("writes");
+    let answer = sender.answer("POST").await.expect("an answer");
+    assert_eq!((answer.head.status().expect("a status"), answer.head.one("relay-error")), (408, "body_timeout".into()));
+}

@@ -231,6 +231,7 @@ fn limits(raw: &RawLimits, report: &mut Report<'_>) -> Limits {
             second..=10 * MINUTE,
             report,
         ),
+        body_timeout: duration(&raw.body_timeout, "limits.body_timeout", 10 * MINUTE, second..=HOUR, report),
         idle_timeout: duration(&raw.idle_timeout, "limits.idle_timeout", MINUTE, second..=HOUR, report),
         upgrade_idle_timeout: duration(
             &raw.upgrade_idle_timeout,

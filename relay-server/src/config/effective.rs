@@ -113,6 +113,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Longest silence while a request body comes in.
     pub body_idle_timeout: Duration,
+    /// Longest time in which a request body that is collected comes in as a whole.
+    pub body_timeout: Duration,
     /// Longest silence on a connection or exchange, where the endpoint does not say otherwise.
     pub idle_timeout: Duration,
     /// Longest silence of a connection that was upgraded to another protocol.

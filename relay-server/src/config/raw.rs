@@ -148,6 +148,7 @@ pub(super) struct RawLimits {
     pub(super) refused_budget: Text,
     pub(super) header_timeout: Text,
     pub(super) body_idle_timeout: Text,
+    pub(super) body_timeout: Text,
     pub(super) idle_timeout: Text,
     pub(super) upgrade_idle_timeout: Text,
 }

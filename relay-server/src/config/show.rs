@@ -62,6 +62,7 @@ struct ShownLimits {
     refused_budget: String,
     header_timeout: String,
     body_idle_timeout: String,
+    body_timeout: String,
     idle_timeout: String,
     upgrade_idle_timeout: String,
 }
@@ -272,6 +273,7 @@ impl Shown {
                 refused_budget: show_size(limits.refused_budget),
                 header_timeout: show_duration(limits.header_timeout),
                 body_idle_timeout: show_duration(limits.body_idle_timeout),
+                body_timeout: show_duration(limits.body_timeout),
                 idle_timeout: show_duration(limits.idle_timeout),
                 upgrade_idle_timeout: show_duration(limits.upgrade_idle_timeout),
             },

@@ -15,7 +15,7 @@ use crate::{
     webhook::Failure,
 };
 
-/// Reads a body to its end. `memory` grows by what it takes, and is to be kept as long as the body.
+/// Reads a body to its end, by `until` at the latest and never silent for longer than `idle`. `memory` grows by what it takes, and is to be kept as long as the body.
 ///
 /// # Errors
 /// [`Failure`] when the body is too large, too slow, broken, or no memory is left.
@@ -23,7 +23,7 @@ pub async fn collect<B>(
     mut body: B,
     max_bytes: u64,
     idle: Duration,
-    deadline: Instant,
+    until: Instant,
     memory: &mut Memory,
 ) -> Result<Bytes, Failure>
 where
@@ -33,7 +33,7 @@ where
     let (mut whole, mut moved) = (Vec::new(), Instant::now());
     loop {
         // Frames without a byte are no progress.
-        let patience = (moved + idle).min(deadline);
+        let patience = (moved + idle).min(until);
         let frame = timeout_at(patience, body.frame()).await.map_err(|_| Failure::BodyTimeout)?;
         let Some(frame) = frame else { return Ok(whole.into()) };
         let Ok(data) = frame.map_err(|_| Failure::BodyBroken)?.into_data() else { continue };

@@ -3,13 +3,14 @@
 //! A provider's challenge ends here, too: it is answered by the relay itself, whether or not an agent is there. What
 //! is turned away is kept for who has to find out why, and the endpoint's agents are told.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Version, header};
 use hyper::{body::Body as _, upgrade::OnUpgrade};
 use relay_schemes::{Challenge, Refusal, Reply};
 use relay_tunnel::http::{connection_options, one_length};
+use tokio::time::Instant;
 
 use super::{Door, challenge, collect, explain, listener::MAX_HEADERS, respond, route::Routes, tell_agents};
 use crate::{
@@ -22,6 +23,9 @@ use crate::{
 
 /// Longest method, in bytes; the longest registered one has 17 (RFC 9110, section 16.1).
 const MAX_METHOD_BYTES: usize = 64;
+
+/// How long a request waits for a provider's key whose deadline its body used up.
+const KEY_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How the first half ended. It lives for one step, so a box would cost more than its size.
 #[expect(clippy::large_enum_variant, reason = "moved once, never stored")]
@@ -50,7 +54,7 @@ impl TurnedAway {
 pub(super) async fn prove(
     door: &Arc<Door>,
     endpoint: &Arc<Endpoint>,
-    received: Received,
+    mut received: Received,
     holder: Option<IpAddr>,
     (body, upgrade): (RequestBody, Option<OnUpgrade>),
 ) -> Result<Proven, Box<TurnedAway>> {
@@ -60,16 +64,25 @@ pub(super) async fn prove(
     let Ok(mut memory) = door.memory.take(endpoint, holder, head_bytes(&received.head)) else {
         return Err(Box::new(TurnedAway { received, body: None, failure: Failure::Overloaded }));
     };
-    let deadline = received.started + endpoint.deadline;
-    let payload = if endpoint.verify.covers_body() || endpoint.keeps(&received.head.method).is_some() {
-        match collect::collect(body, endpoint.max_body, door.body_idle, deadline, &mut memory).await {
-            Ok(body) => Payload::Whole(body),
+    let kept = endpoint.keeps(&received.head.method).is_some();
+    let payload = if endpoint.verify.covers_body() || kept {
+        // The deadline is the answer's: a sender on a slow line that keeps sending is read on.
+        let until = Instant::now() + door.body_total;
+        match collect::collect(body, endpoint.max_body, door.body_idle, until, &mut memory).await {
+            Ok(body) => {
+                if !kept {
+                    received.started = Instant::now(); // Before its last byte there is nothing to answer.
+                }
+                Payload::Whole(body)
+            }
             Err(failure) => return Err(Box::new(TurnedAway { received, body: None, failure })),
         }
     } else {
         upgrade.map_or(Payload::Streaming(body), Payload::Upgrade)
     };
-    fetch_key(door, endpoint, &received, &payload, None).await;
+    // A body that outlasted its deadline is not refused for want of the time to ask for a key.
+    let key_by = (received.started + endpoint.deadline).max(Instant::now() + KEY_PATIENCE.min(endpoint.deadline));
+    fetch_key(door, endpoint, &received, &payload, None, key_by).await;
     match endpoint.verify.challenge(&received, bytes_of(&payload)) {
         None => {}
         Some(Challenge::Refused { status, code }) => {
@@ -86,7 +99,7 @@ pub(super) async fn prove(
     let mut outcome = endpoint.verify.verify(received, payload);
     if let Err(unproven) = outcome {
         let Unproven { received, payload, refusal } = *unproven;
-        if !fetch_key(door, endpoint, &received, &payload, Some(refusal)).await {
+        if !fetch_key(door, endpoint, &received, &payload, Some(refusal), key_by).await {
             return Err(TurnedAway::new(received, payload, Failure::Refused(refusal)));
         }
         outcome = endpoint.verify.verify(received, payload);
@@ -115,6 +128,7 @@ async fn fetch_key(
     received: &Received,
     payload: &Payload,
     refusal: Option<Refusal>,
+    until: Instant,
 ) -> bool {
     let waiting = match endpoint.verify.key_need(received, bytes_of(payload), refusal) {
         Need::Nothing => return false,
@@ -126,7 +140,7 @@ async fn fetch_key(
             waiting
         }
     };
-    waiting.ended(received.started + endpoint.deadline).await
+    waiting.ended(until).await
 }
 
 /// Fetches a key; bounded by what is allowed to the relay's own requests.
