@@ -35,7 +35,7 @@ use crate::{
         api::Asking,
         client::Untrusted,
         explain::Explainer,
-        listener::{self, Crowded, Serving},
+        listener::{self, Seldom, Serving},
         slots::Slots,
     },
     learnt::Learnt,
@@ -84,7 +84,7 @@ pub struct Started {
 /// # Errors
 /// What could not be started; nothing listens then.
 pub fn run(source: &Source, config: &Config, started: impl FnOnce(&Started)) -> anyhow::Result<()> {
-    let max_connections = descriptors::make_room(config.server.max_connections);
+    let max_connections = descriptors::make_room(config.server.max_connections, config.limits.max_sessions);
     let runtime = runtime()?;
     let public = listen::open(&config.server.listen)?;
     let admin = listen::open(&Listen::Address(config.server.admin))?;
@@ -126,7 +126,8 @@ pub fn run(source: &Source, config: &Config, started: impl FnOnce(&Started)) -> 
             Some(files) => Some(ArcSwap::new(tls::load(&files.cert, &files.key)?)),
         },
         slots: Slots::new(max_connections, config.server.max_connections_per_address),
-        crowded: Crowded::default(),
+        crowded: Seldom::default(),
+        failed: Seldom::default(),
         idle: config.limits.idle_timeout,
         header_timeout: config.limits.header_timeout,
         max_head: config.limits.max_head,

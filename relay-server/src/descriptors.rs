@@ -2,19 +2,20 @@
 //!
 //! The soft limit that a shell or a service manager gives is for programs that use `select`; it is raised to the hard one.
 //! Where that is too low for what the config wants, fewer connections are taken: accepting them and failing at the store
-//! would be worse. Agents' sessions, admin, store and the files of a reload have to find room in what is kept back.
+//! would be worse. What the store and the admin listener need is kept back, and a share for agents' sessions.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors for everything but public connections: 64 of the admin listener, the store and its readers, listeners
-/// and runtimes, files that are read, and agents.
-const KEPT_BACK: u64 = 512;
+/// Descriptors for everything but public connections and agents: 64 of the admin listener, the store and its readers,
+/// listeners and runtimes, files that are read.
+const KEPT_BACK: u64 = 256;
 
-/// Raises the limit of this process, and says how many of the wanted public connections there can be.
+/// Raises the limit of this process, and says how many of the wanted public connections there can be beside so many
+/// sessions of agents.
 #[must_use]
-pub fn make_room(wanted: usize) -> usize {
+pub fn make_room(wanted: usize, sessions: usize) -> usize {
     let limit = raise();
-    let room = room(limit, wanted);
+    let room = room(limit, wanted, sessions);
     if room < wanted {
         tracing::warn!(
             limit,
@@ -41,10 +42,11 @@ fn raise() -> Option<u64> {
     }
 }
 
-/// At least a half is for connections, where there are few.
-fn room(limit: Option<u64>, wanted: usize) -> usize {
+/// Where there are few, agents have a quarter of what is not kept back.
+fn room(limit: Option<u64>, wanted: usize, sessions: usize) -> usize {
     let Some(limit) = limit else { return wanted };
-    let room = limit - KEPT_BACK.min(limit / 2);
+    let free = limit - KEPT_BACK.min(limit / 2);
+    let room = free - u64::try_from(sessions).unwrap_or(u64::MAX).min(free / 4);
     wanted.min(usize::try_from(room).unwrap_or(usize::MAX)).max(1)
 }
 
@@ -55,13 +57,13 @@ mod tests {
         for (limit, wanted, room) in [
             (None, 10_000, 10_000),
             (Some(1 << 20), 10_000, 10_000),
-            (Some(10_256), 10_000, 9_744),
-            (Some(1024), 10_000, 512),
-            (Some(256), 10_000, 128),
-            (Some(256), 100, 100),
+            (Some(10_256), 10_000, 8_000),
+            (Some(1024), 10_000, 576),
+            (Some(256), 10_000, 96),
+            (Some(256), 90, 90),
             (Some(0), 10, 1),
         ] {
-            assert_eq!(super::room(limit, wanted), room, "{limit:?}");
+            assert_eq!(super::room(limit, wanted, 2_000), room, "{limit:?}");
         }
     }
 }

@@ -24,6 +24,8 @@ use relay_tests::{
     sender::{request, send},
 };
 use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
     process::Command,
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -519,6 +521,13 @@ async fn ready_means_that_every_endpoint_is_attached() {
     };
     assert_eq!(check("/livez").await, (200, "alive\n".to_owned()));
     assert_eq!(check("/other").await.0, 404);
+    // Who says no more is answered, too.
+    let mut wire = TcpStream::connect(&health).await.expect("connects");
+    wire.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("sends");
+    wire.shutdown().await.expect("half a close");
+    let mut said = String::new();
+    wire.read_to_string(&mut said).await.expect("reads");
+    assert!(said.starts_with("HTTP/1.1 200 "), "{said:?}");
     becomes(503, "other: refused: unknown_endpoint\n").await;
     relay.set_config(&format!("{}{OTHER}", relay.config().expect("reads"))).expect("writes");
     relay.reload().await.expect("told");
@@ -531,10 +540,10 @@ async fn ready_means_that_every_endpoint_is_attached() {
     assert_eq!(check("/livez").await.0, 200);
 }
 
-async fn futures_connect(address: &str, count: usize) -> Vec<tokio::net::TcpStream> {
+async fn futures_connect(address: &str, count: usize) -> Vec<TcpStream> {
     let mut open = Vec::new();
     for _ in 0..count {
-        open.push(tokio::net::TcpStream::connect(address).await.expect("connects"));
+        open.push(TcpStream::connect(address).await.expect("connects"));
     }
     open
 }
@@ -718,7 +727,7 @@ async fn ask_secure(relay: &Server, place: &Place) -> String {
         .expect("versions")
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let stream = tokio::net::TcpStream::connect(&relay.public).await.expect("connects");
+    let stream = TcpStream::connect(&relay.public).await.expect("connects");
     let name = ServerName::try_from("localhost").expect("a name");
     let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("TLS");
     let (mut sender, connection) =

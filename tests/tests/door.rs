@@ -335,6 +335,10 @@ async fn an_upgraded_connection_keeps_its_place_and_ends_when_it_is_silent() -> 
         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     wire.write_all(asks.as_bytes()).await?;
     let (mut call, _) = timeout(PATIENCE, handler.accept()).await??;
+    let mut asked = Vec::new();
+    while !asked.ends_with(b"\r\n\r\n") {
+        asked.push(timeout(PATIENCE, call.read_u8()).await??);
+    }
     let agrees = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nhello";
     call.write_all(agrees).await?;
     let silent = async {
@@ -368,6 +372,32 @@ async fn the_limit_on_open_files_is_raised_and_a_low_one_takes_fewer_connections
     ensure!(line.split_whitespace().nth(3) == Some("4096"), "{line}");
     ensure!(!enough.first_words.contains("max_connections"), "{}", enough.first_words);
     let low = limited("256:1024").await?;
-    ensure!(low.first_words.contains("max_connections") && low.first_words.contains("512"), "{}", low.first_words);
+    ensure!(low.first_words.contains("max_connections") && low.first_words.contains("576"), "{}", low.first_words);
+    Ok(())
+}
+
+#[tokio::test]
+async fn whoever_only_connects_to_the_admin_listener_keeps_nobody_out() -> anyhow::Result<()> {
+    let relay = relay(ENDPOINTS).await?;
+    let mut idle = Vec::new();
+    for number in 0..64 {
+        let mut wire = TcpStream::connect(&relay.admin).await?;
+        if number % 2 == 0 {
+            wire.write_all(b"GET /livez HT").await?;
+        }
+        idle.push(wire);
+    }
+    let asks = format!("GET /livez HTTP/1.1\r\nHost: {}\r\n\r\n", relay.admin);
+    let ask = async |wire: &mut TcpStream| {
+        wire.write_all(asks.as_bytes()).await?;
+        let mut said = [0; 12];
+        timeout(PATIENCE, wire.read_exact(&mut said)).await??;
+        ensure!(said == *b"HTTP/1.1 200");
+        Ok(())
+    };
+    ask(&mut TcpStream::connect(&relay.admin).await?).await?;
+    // The places were not given back by waiting until all of them had waited too long.
+    ask(idle.last_mut().context("one")?).await.context("a later one had to go, too")?;
+    ask(&mut idle[0]).await.expect_err("the one that had waited longest");
     Ok(())
 }

@@ -1,6 +1,17 @@
 //! The admin listener's connections: few, HTTP/1.1, each with a limit on its head, its body and its patience.
+//!
+//! Whoever only connects keeps nobody out: when all places are taken, the connection that has waited longest for a request
+//! gives its own to the next one.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -21,7 +32,7 @@ use tower::ServiceExt as _;
 use super::{api::error, gate::Local};
 use crate::ingress::socket::TimedWrites;
 
-/// Connections open at a time; more wait to be accepted.
+/// Connections open at a time.
 const MAX_CONNECTIONS: usize = 64;
 
 /// A request's head must be there after this long; an idle connection ends after it too.
@@ -41,10 +52,10 @@ const EXHAUSTED: Duration = Duration::from_millis(50);
 
 pub(super) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let waiting = Arc::new(Waiting::default());
     let connections = TaskTracker::new();
     let router = router.layer(DefaultBodyLimit::max(MAX_BODY_BYTES));
     loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         let accepted = tokio::select! {
             biased;
             () = stop.cancelled() => break,
@@ -52,9 +63,14 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
         };
         match accepted {
             Ok((stream, _)) => {
-                let (router, stop) = (router.clone(), stop.clone());
+                if slots.available_permits() == 0 {
+                    waiting.end_oldest();
+                }
+                // If all are served at the moment, one of them is over after [`ANSWER`].
+                let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+                let (router, stop, waiting) = (router.clone(), stop.clone(), Arc::clone(&waiting));
                 connections.spawn(async move {
-                    if let Err(error) = run(stream, router, stop).await {
+                    if let Err(error) = run(stream, router, stop, &waiting).await {
                         tracing::debug!(%error, "an admin connection broke");
                     }
                     drop(slot);
@@ -70,17 +86,22 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
     connections.wait().await;
 }
 
-async fn run(stream: TcpStream, router: Router, stop: CancellationToken) -> io::Result<()> {
+async fn run(stream: TcpStream, router: Router, stop: CancellationToken, waiting: &Arc<Waiting>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let local = Local(stream.local_addr()?);
     let stream = TimedWrites::new(stream, ANSWER);
+    let wait = Arc::new(Wait::new(waiting));
+    let end = wait.end.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(local);
-        let router = router.clone();
+        let (router, wait) = (router.clone(), Arc::clone(&wait));
+        wait.pause();
         async move {
-            timeout(ANSWER, router.oneshot(request.map(Body::new)))
+            let answer = timeout(ANSWER, router.oneshot(request.map(Body::new)))
                 .await
-                .unwrap_or_else(|_| Ok(error(StatusCode::GATEWAY_TIMEOUT, "timeout", "this took too long")))
+                .unwrap_or_else(|_| Ok(error(StatusCode::GATEWAY_TIMEOUT, "timeout", "this took too long")));
+            wait.begin();
+            answer
         }
     });
     let connection = http1::Builder::new()
@@ -93,10 +114,62 @@ async fn run(stream: TcpStream, router: Router, stop: CancellationToken) -> io::
     tokio::pin!(connection);
     let outcome = tokio::select! {
         outcome = connection.as_mut() => outcome,
+        () = end.cancelled() => return Ok(()),
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
     };
     outcome.map_err(io::Error::other)
+}
+
+/// Connections that wait for a request, the one that has waited longest first. As many as there are places at most.
+#[derive(Default)]
+struct Waiting {
+    queue: Mutex<VecDeque<(u64, CancellationToken)>>,
+    connections: AtomicU64,
+}
+
+impl Waiting {
+    fn end_oldest(&self) {
+        if let Some((_, oldest)) = self.lock().pop_front() {
+            oldest.cancel();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(u64, CancellationToken)>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One connection among them.
+struct Wait {
+    among: Arc<Waiting>,
+    id: u64,
+    /// Cancelled when somebody else needs its place.
+    end: CancellationToken,
+}
+
+impl Wait {
+    fn new(among: &Arc<Waiting>) -> Self {
+        let id = among.connections.fetch_add(1, Ordering::Relaxed);
+        let wait = Self { among: Arc::clone(among), id, end: CancellationToken::new() };
+        wait.begin();
+        wait
+    }
+
+    fn begin(&self) {
+        self.among.lock().push_back((self.id, self.end.clone()));
+    }
+
+    /// It has a request, and its place for as long as that is answered.
+    fn pause(&self) {
+        self.among.lock().retain(|(id, _)| *id != self.id);
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        self.pause();
+    }
 }

@@ -138,3 +138,21 @@ fn what_is_wrong_is_named_with_its_line() {
     let nobody = load(GOOD.split("[[token]]").next().expect("text")).expect_err("refused");
     assert!(nobody.contains("token create"), "{nobody}");
 }
+
+#[test]
+fn one_address_has_half_of_few_connections_and_its_share_of_many() {
+    let with = |keys: &str| load(&GOOD.replace("listen =", &format!("{keys}\nlisten =")));
+    for (keys, share) in [
+        ("", 500),
+        ("max_connections = 7", 4),
+        ("max_connections = 1", 1),
+        ("max_connections = 100\nmax_connections_per_address = 90", 90),
+    ] {
+        let server = with(keys).expect("loads").server;
+        assert_eq!(server.max_connections_per_address, share, "{keys}");
+    }
+    let error = with("max_connections_per_address = 0").expect_err("nobody could come");
+    assert!(error.contains("server.max_connections_per_address: 0 is out of bounds"), "{error}");
+    let limits = load(&format!("{GOOD}[limits]\nupgrade_idle_timeout = \"500ms\"\n")).expect_err("too short");
+    assert!(limits.contains("limits.upgrade_idle_timeout"), "{limits}");
+}

@@ -7,10 +7,7 @@ use std::{
     io,
     net::SocketAddr,
     pin::pin,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -65,7 +62,7 @@ const MAX_H2_UNSENT_BYTES: usize = 64 * 1024;
 /// A connection that never asked for anything gets this long to read its farewell.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// How often the log says that addresses have as many connections as they may.
+/// How often the log says the same of connections that were not taken.
 const SAID: Duration = Duration::from_secs(10);
 
 /// Header lines of one request.
@@ -78,7 +75,9 @@ pub struct Serving {
     /// Places for connections.
     pub slots: Arc<Slots>,
     /// Connections that found their address's places taken.
-    pub crowded: Crowded,
+    pub crowded: Seldom,
+    /// Connections that could not be accepted.
+    pub failed: Seldom,
     /// Longest time in which a peer takes nothing of what waits for it, and in which an HTTP/2 one asks for nothing.
     pub idle: Duration,
     /// A request's head must be there after this long.
@@ -87,23 +86,21 @@ pub struct Serving {
     pub max_head: usize,
 }
 
-/// Connections that were closed since their address had as many as it may, as the log tells of them.
+/// A line of the log that strangers cause: said at most once in [`SAID`], with how often its cause came.
 #[derive(Debug, Default)]
-pub struct Crowded {
-    count: AtomicU64,
-    said: Mutex<Option<Instant>>,
-}
+pub struct Seldom(Mutex<(u64, Option<Instant>)>);
 
-impl Crowded {
-    /// Counts one, and says so at most once in [`SAID`].
-    fn note(&self, peer: SocketAddr) {
-        self.count.fetch_add(1, Ordering::Relaxed);
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.is_none_or(|said| said.elapsed() >= SAID) {
-            *said = Some(Instant::now());
-            let count = self.count.swap(0, Ordering::Relaxed);
-            tracing::warn!(peer = %peer.ip(), count, "an address has as many connections as one may; more were closed");
+impl Seldom {
+    /// Counts one; how many there were, if it is time to say so.
+    fn due(&self) -> Option<u64> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (count, said) = &mut *state;
+        *count += 1;
+        if said.is_some_and(|said| said.elapsed() < SAID) {
+            return None;
         }
+        *said = Some(Instant::now());
+        Some(std::mem::take(count))
     }
 }
 
@@ -116,13 +113,20 @@ pub async fn serve(listener: TcpListener, door: Arc<Door>, serving: Arc<Serving>
             accepted = accept(&listener, &door, &serving) => accepted,
         };
         match accepted {
-            Ok((_, peer, None)) => serving.crowded.note(peer),
+            Ok((_, peer, None)) => {
+                if let Some(count) = serving.crowded.due() {
+                    let peer = peer.ip();
+                    tracing::warn!(%peer, count, "an address has as many connections as one may; more were closed");
+                }
+            }
             Ok((stream, peer, Some(slot))) => {
                 let (connection, serving) = (Arc::clone(&door), Arc::clone(&serving));
                 door.connections.spawn(async move { run(stream, peer, slot, connection, &serving).await });
             }
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                if let Some(count) = serving.failed.due() {
+                    tracing::warn!(%error, count, "a connection could not be accepted");
+                }
                 sleep(EXHAUSTED).await;
             }
         }
@@ -240,5 +244,20 @@ async fn run(stream: TcpStream, peer: SocketAddr, slot: Slot, door: Arc<Door>, s
     };
     if let Err(error) = outcome {
         tracing::debug!(%peer, %error, "a connection broke");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_strangers_cause_is_said_once_in_a_while_with_its_count() {
+        let seldom = Seldom::default();
+        assert_eq!((seldom.due(), seldom.due(), seldom.due()), (Some(1), None, None));
+        advance(SAID).await;
+        assert_eq!((seldom.due(), seldom.due()), (Some(3), None));
     }
 }
