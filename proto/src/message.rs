@@ -71,6 +71,8 @@ pub enum ResetCode {
     Broken,
     /// The handler did not answer in time.
     Timeout,
+    /// No agent can make a request of this head: nothing was called, and nothing would be another time.
+    NotCarriable,
 }
 
 impl ResetCode {
@@ -82,6 +84,7 @@ impl ResetCode {
             Self::Unreachable => 3,
             Self::Broken => 4,
             Self::Timeout => 5,
+            Self::NotCarriable => 6,
         }
     }
 
@@ -93,6 +96,7 @@ impl ResetCode {
             2 => Self::NotCalled,
             3 => Self::Unreachable,
             5 => Self::Timeout,
+            6 => Self::NotCarriable,
             _ => Self::Broken,
         }
     }

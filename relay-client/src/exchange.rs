@@ -19,12 +19,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version, header};
 use http_body::{Body, Frame};
 use http_body_util::{Either, Empty};
 use jiff::Timestamp;
 use relay_proto::{Framing, RequestHead, ResetCode, may_upgrade};
-use relay_tunnel::{Broken, Receiver, Responder, http::header_map, upgrade::Carried};
+use relay_tunnel::{
+    Broken, Receiver, Responder,
+    http::{header_map, strip_hop_by_hop, takes_trailers},
+    upgrade::Carried,
+};
 
 pub use self::outcomes::Outcomes;
 use self::{answer::Copy, outcomes::Attempt};
@@ -32,6 +36,7 @@ use crate::{
     handler::{BoxError, CallError, Handler},
     report::{Line, Outcome, Reporter, event_name},
     routes::{Endpoint, Route},
+    target::UncarriablePath,
 };
 
 /// What a handler's answer is whose head means nothing, or two things.
@@ -71,9 +76,9 @@ pub async fn serve(
                 let copy = attempt.map(|attempt| Copy::new(attempt, &outcomes));
                 call(&route.handler, prepared, responder, copy, (&bytes_in, &mut bytes_out)).await
             }
-            Err(code) => {
-                responder.reset(ResetCode::NotCalled);
-                Err((code, None))
+            Err(Unfit { reset, failed }) => {
+                responder.reset(reset);
+                Err(failed)
             }
         },
     };
@@ -107,48 +112,86 @@ struct Prepared {
     raw: Option<(Receiver, HeaderValue)>,
 }
 
-/// The handler and the request to it; the error is a code.
+/// Why no request was made of a head.
+struct Unfit {
+    reset: ResetCode,
+    failed: Failed,
+}
+
+impl From<Failed> for Unfit {
+    fn from(failed: Failed) -> Self {
+        Self { reset: ResetCode::NotCarriable, failed }
+    }
+}
+
+/// The handler and the request to it. What cannot be made into one means nothing, or two things, to the handler, and
+/// would another time.
 fn prepare<'a>(
     head: RequestHead,
     body: Receiver,
     serving: &'a Endpoint,
     bytes_in: &Arc<AtomicU64>,
-) -> Result<(&'a Route, Prepared), &'static str> {
-    let rest = std::str::from_utf8(&head.target).map_err(|_| "uncarriable_path")?;
-    let (route, rest) = serving.pick(rest);
-    let uri = route.handler.target().uri_for(rest).map_err(|_| "uncarriable_path")?;
-    let method = Method::from_bytes(&head.method).map_err(|_| "bad_method")?;
-    let mut headers = header_map(head.headers).map_err(|_| "bad_headers")?;
+) -> Result<(&'a Route, Prepared), Unfit> {
+    let unfit = |code| move || (code, None);
+    let rest = std::str::from_utf8(&head.target).map_err(|_| UncarriablePath::Bytes);
+    let located = rest.and_then(|rest| serving.locate(rest));
+    let (route, uri) = located.map_err(|error| ("uncarriable_path", Some(error.to_string())))?;
+    // Behind a CONNECT no handler of ours would see a request.
+    let method = Method::from_bytes(&head.method).ok().filter(|method| *method != Method::CONNECT);
+    let method = method.ok_or_else(unfit("bad_method"))?;
+    let mut headers = header_map(head.headers).ok().ok_or_else(unfit("bad_headers"))?;
+    let takes_trailers = takes_trailers(Version::HTTP_2, &headers); // A relay leaves out `Connection`, as HTTP/2 does.
+    strip_hop_by_hop(&mut headers);
+    headers.remove(header::EXPECT); // Between the sender and the relay, which has the body's beginning.
+    let chunked = head.framing == Framing::Chunked;
+    if chunked {
+        headers.remove(header::CONTENT_LENGTH);
+    }
+    let length = announced_length(&headers).ok_or_else(unfit("bad_length"))?;
     if !route.config.preserve_host || !headers.contains_key(header::HOST) {
         headers.insert(header::HOST, route.handler.host_header());
+    } else if headers.get_all(header::HOST).iter().count() > 1 {
+        return Err(("bad_headers", None).into());
     }
     for (name, value) in route.headers() {
         headers.insert(name, value.clone());
     }
     if !head.upgrade.is_empty() {
         if !may_upgrade(&head.upgrade, &serving.upgrades) {
-            return Err("upgrade_not_allowed");
+            // Another agent may allow it.
+            return Err(Unfit { reset: ResetCode::NotCalled, failed: ("upgrade_not_allowed", None) });
         }
-        let upgrade = HeaderValue::from_maybe_shared(head.upgrade).map_err(|_| "bad_headers")?;
+        if chunked || length.is_some_and(|length| length > 0) {
+            return Err(("bad_length", None).into()); // Its body begins behind the 101.
+        }
+        let upgrade = HeaderValue::from_maybe_shared(head.upgrade).ok().ok_or_else(unfit("bad_headers"))?;
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, upgrade.clone());
         let request = request(method, uri, headers, Either::Right(Empty::new()));
         return Ok((route, Prepared { request, raw: Some((body, upgrade)) }));
     }
-    if headers.contains_key(header::TE) {
+    if takes_trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
         headers.insert(header::CONNECTION, HeaderValue::from_static("te")); // RFC 9110, section 10.1.4.
     }
-    let has_body = head.framing == Framing::Chunked || headers.contains_key(header::CONTENT_LENGTH);
-    if head.framing == Framing::Chunked {
-        headers.remove(header::CONTENT_LENGTH);
+    if chunked {
         headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    let body = if has_body {
-        Either::Left(Counted { inner: body, bytes: Arc::clone(bytes_in) })
+    let body = if chunked || length.is_some() {
+        Either::Left(Counted { inner: body, bytes: Arc::clone(bytes_in), left: length })
     } else {
         Either::Right(Empty::new())
     };
     Ok((route, Prepared { request: request(method, uri, headers, body), raw: None }))
+}
+
+/// How long the body is as the lines say; `None` inside where they say nothing, outside where they say no one thing.
+fn announced_length(headers: &HeaderMap) -> Option<Option<u64>> {
+    let mut lines = headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(first) = lines.next() else { return Some(None) };
+    let digits = std::str::from_utf8(first.as_bytes()).ok()?;
+    let lawful = lines.next().is_none() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse().ok().filter(|_| lawful).map(Some)
 }
 
 fn request(method: Method, uri: Uri, headers: HeaderMap, body: RequestBody) -> Request<RequestBody> {
@@ -240,10 +283,23 @@ fn meaning(error: &CallError) -> (ResetCode, &'static str) {
     }
 }
 
-/// A request's body on its way to the handler. Its length is told by the headers alone.
+/// A request's body on its way to the handler. Its length is told by the headers alone; one that has another breaks.
 pub struct Counted {
     inner: Receiver,
     bytes: Arc<AtomicU64>,
+    /// What is still to come, where that was announced.
+    left: Option<u64>,
+}
+
+impl Counted {
+    /// Takes note of what came; false if more came than was announced.
+    fn count(&mut self, bytes: u64) -> bool {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        match &mut self.left {
+            Some(left) => left.checked_sub(bytes).map(|rest| *left = rest).is_some(),
+            None => true,
+        }
+    }
 }
 
 impl Body for Counted {
@@ -252,10 +308,13 @@ impl Body for Counted {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let polled = Pin::new(&mut self.inner).poll_frame(cx);
-        if let Poll::Ready(Some(Ok(frame))) = &polled
-            && let Some(data) = frame.data_ref()
-        {
-            self.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+        let as_announced = match &polled {
+            Poll::Ready(Some(Ok(frame))) => frame.data_ref().is_none_or(|data| self.count(data.len() as u64)),
+            Poll::Ready(None) => self.left.is_none_or(|left| left == 0),
+            _ => true,
+        };
+        if !as_announced {
+            return Poll::Ready(Some(Err("the body has another length than its head says".into())));
         }
         polled.map(|frame| frame.map(|frame| frame.map_err(Into::into)))
     }

@@ -4,7 +4,8 @@
 //!
 //! A route takes a request when its path is the beginning of what follows the endpoint in the sender's URL, up to
 //! the end, a `/` or a `?`; the longest such path wins, and the endpoint's own target takes the rest. Bytes are
-//! compared as they were sent: nothing is decoded, and `/a/../b` is below `/a`, as the handler will see it.
+//! compared as they were sent: nothing is decoded. What has dot segments is below no path that could be told, so
+//! that an endpoint with routes takes none of it.
 //! The handler sees the whole of it behind its target's path, or with `strip_prefix` what follows the route's path.
 //!
 //! Invariants: a handler whose configuration did not change stays the same one, with its connections and its
@@ -12,12 +13,13 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Uri};
 use relay_proto::{Attach, Rate, UpgradeProtocol};
 
 use crate::{
     config::{Config, EndpointConfig, HandlerConfig},
     handler::{Handler, HandlerError},
+    target::{UncarriablePath, has_dot_segments},
 };
 
 /// A handler, and how requests are made for it.
@@ -108,9 +110,20 @@ impl Endpoint {
         routes.find(|route| route.config == *config).map(Arc::clone)
     }
 
-    /// The handler for `rest`, what follows the endpoint in the sender's URL, and what of `rest` it sees.
-    #[must_use]
-    pub fn pick<'a>(&self, rest: &'a str) -> (&Arc<Route>, &'a str) {
+    /// The handler for `rest`, what follows the endpoint in the sender's URL, and the request target there.
+    ///
+    /// # Errors
+    /// [`UncarriablePath`] where no request can be made of it.
+    pub fn locate(&self, rest: &str) -> Result<(&Arc<Route>, Uri), UncarriablePath> {
+        if !self.by_path.is_empty() && has_dot_segments(rest) {
+            return Err(UncarriablePath::DotSegments);
+        }
+        let (route, seen) = self.pick(rest);
+        Ok((route, route.handler.target().uri_for(seen)?))
+    }
+
+    /// The handler for `rest`, and what of `rest` it sees.
+    fn pick<'a>(&self, rest: &'a str) -> (&Arc<Route>, &'a str) {
         for ByPath { path, strip_prefix, route } in &self.by_path {
             if let Some(behind) = rest.strip_prefix(path.as_str())
                 && (behind.is_empty() || behind.starts_with(['/', '?']))
@@ -220,7 +233,6 @@ mod tests {
             ("/Billing", "own /w/Billing"),
             ("/b%69lling", "own /w/b%69lling"),
             ("//billing", "own /w//billing"),
-            ("/billing/../x", "billing /app/billing/../x"),
             ("/billing/eu", "eu /app/"),
             ("/billing/eu/1", "eu /app/1"),
             ("/billing/eu?x", "eu /app/?x"),
@@ -229,12 +241,21 @@ mod tests {
             ("/bill/a", "bill /a"),
             ("/bill?", "bill /?"),
         ] {
-            let (route, rest_seen) = endpoint.pick(rest);
-            let target = route.handler.target();
-            let uri = target.uri_for(rest_seen).unwrap();
-            assert_eq!(format!("{} {uri}", target.authority()), seen, "{rest}");
+            let (route, uri) = endpoint.locate(rest).unwrap();
+            assert_eq!(format!("{} {uri}", route.handler.target().authority()), seen, "{rest}");
         }
         assert_eq!(endpoint.capacity(), 200);
+    }
+
+    #[test]
+    fn an_endpoint_with_routes_takes_no_dot_segments() {
+        let routed = Endpoint::new(&endpoint(&[("/a", false, "http://a"), ("/b", true, "http://b")]), None).unwrap();
+        for rest in ["/a/../b", "/b/%2e%2e/a", "/c/../a", "/b/..;/x", "/.."] {
+            assert_eq!(routed.locate(rest).map(|(_, uri)| uri), Err(UncarriablePath::DotSegments), "{rest}");
+        }
+        let plain = EndpointConfig::new(None, handler("http://own"));
+        let plain = Endpoint::new(&plain, None).unwrap();
+        assert_eq!(plain.locate("/a/../b").unwrap().1, "/a/../b");
     }
 
     #[test]

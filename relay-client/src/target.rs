@@ -5,11 +5,13 @@
 //!
 //! Invariants: [`Target::uri_for`] returns a URI that prints exactly the bytes of the target's path followed by
 //! the rest of the sender's path, or an error; nothing is decoded, encoded or normalised. A slash that ends the
-//! target's own path is not doubled.
+//! target's own path is not doubled. A target with a path lets nobody out of it: a rest with dot segments is refused,
+//! however they are written.
 
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::{borrow::Cow, fmt, path::PathBuf, str::FromStr};
 
 use http::Uri;
+use percent_encoding::percent_decode_str;
 
 /// The address of a handler: `http://…`, `https://…`, `unix:/path`, or a bare port on loopback.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,10 +76,29 @@ pub enum TargetError {
     Path(String),
 }
 
-/// The sender's path cannot be carried byte for byte.
+/// Why no request can be made with the sender's path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the request target cannot be carried unchanged")]
-pub struct UncarriablePath;
+pub enum UncarriablePath {
+    /// It cannot stand in a request byte for byte.
+    #[error("the request target cannot be carried unchanged")]
+    Bytes,
+    /// It could leave the path that the user gave it.
+    #[error("the request target has dot segments, and the handler is named with a path")]
+    DotSegments,
+}
+
+/// Whether a handler could read a `.` or `..` segment in what follows the endpoint in the sender's URL: plainly,
+/// percent-encoded (RFC 3986, section 5.2.4, has readers decode before or after), between encoded slashes or
+/// backslashes, or before the parameters of a segment, which servlet containers take off first.
+#[must_use]
+pub fn has_dot_segments(rest: &str) -> bool {
+    let path = rest.split('?').next().unwrap_or_default();
+    let decoded: Cow<'_, [u8]> = percent_decode_str(path).into();
+    decoded.split(|byte| matches!(byte, b'/' | b'\\')).any(|segment| {
+        let name = segment.split(|byte| *byte == b';').next().unwrap_or_default();
+        matches!(name, b"." | b"..")
+    })
+}
 
 impl Target {
     /// What to connect to.
@@ -124,14 +145,17 @@ impl Target {
     /// `/a%2Fb?x`, `?x` or nothing.
     pub fn uri_for(&self, rest: &str) -> Result<Uri, UncarriablePath> {
         if !(rest.is_empty() || rest.starts_with(['/', '?'])) {
-            return Err(UncarriablePath);
+            return Err(UncarriablePath::Bytes);
+        }
+        if !matches!(self.path.as_str(), "" | "/") && has_dot_segments(rest) {
+            return Err(UncarriablePath::DotSegments);
         }
         let prefix = match self.path.strip_suffix('/') {
             Some(shorter) if rest.starts_with('/') => shorter,
             _ => &self.path,
         };
         let root = if prefix.is_empty() && !rest.starts_with('/') { "/" } else { "" };
-        exact_uri(&[prefix, root, rest].concat()).ok_or(UncarriablePath)
+        exact_uri(&[prefix, root, rest].concat()).ok_or(UncarriablePath::Bytes)
     }
 }
 
@@ -315,6 +339,42 @@ mod tests {
         ] {
             let uri = target(typed).uri_for(rest).map(|uri| uri.to_string());
             assert_eq!(uri.unwrap_or_default(), expected, "{typed} {rest}");
+        }
+    }
+
+    #[test]
+    fn nobody_leaves_a_targets_path_by_dot_segments_however_they_are_written() {
+        for rest in [
+            "/..",
+            "/../admin",
+            "/a/./b",
+            "/.?x",
+            "/a/..?x=1",
+            "/%2e%2e/admin",
+            "/%2E./admin",
+            "/.%2e",
+            "/a%2f..%2Fadmin",
+            "/a\\..\\admin",
+            "/a%5c%2e%2e%5Cadmin",
+            "/..;/admin",
+            "/..;x=1/admin",
+            "/%2e%2e%3bx/admin",
+        ] {
+            assert!(has_dot_segments(rest), "{rest}");
+            for typed in ["http://h/webhooks", "http://h/webhooks/"] {
+                assert_eq!(target(typed).uri_for(rest), Err(UncarriablePath::DotSegments), "{typed} {rest}");
+            }
+            let moved = target("unix:/s").with_path("/new").unwrap();
+            assert_eq!(moved.uri_for(rest), Err(UncarriablePath::DotSegments), "{rest}");
+            for typed in ["http://h", "http://h/", "3000"] {
+                assert_eq!(target(typed).uri_for(rest).unwrap(), *rest, "{typed}: nothing to leave");
+            }
+        }
+        for rest in
+            ["", "?..", "/?/../", "/...", "/..a/b..", "/a.b/.well-known/c", "/%2e%2ea", "/a%2eb", "/;..", "/a;.."]
+        {
+            assert!(!has_dot_segments(rest), "{rest}");
+            target("http://h/webhooks").uri_for(rest).unwrap();
         }
     }
 

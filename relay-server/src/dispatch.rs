@@ -219,6 +219,7 @@ pub(crate) fn failure_of(broken: Broken) -> Failure {
     match broken {
         Broken::SessionLost => Failure::AgentLost,
         Broken::Reset(ResetCode::NotCalled) => Failure::NotCalled,
+        Broken::Reset(ResetCode::NotCarriable) => Failure::NotCarriable,
         Broken::Reset(ResetCode::Unreachable) => Failure::HandlerUnreachable,
         Broken::Reset(ResetCode::Timeout) => Failure::HandlerTimeout,
         Broken::Reset(ResetCode::Broken | ResetCode::NoError | ResetCode::Cancelled) => Failure::HandlerBroken,

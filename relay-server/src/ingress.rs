@@ -270,6 +270,7 @@ fn counted(outcome: &Result<Outcome, Failure>) -> metrics::Outcome {
             | Failure::HandlerUnreachable
             | Failure::HandlerBroken
             | Failure::HandlerTimeout
+            | Failure::NotCarriable
             | Failure::AgentLost => Counted::Failed,
             Failure::Internal => Counted::Internal,
             Failure::BadHost

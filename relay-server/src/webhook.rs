@@ -170,6 +170,8 @@ pub enum Failure {
     AgentLost,
     /// The agent gave the request back without calling the handler.
     NotCalled,
+    /// No request to a handler can be made of what the sender asked for.
+    NotCarriable,
     /// The relay failed.
     Internal,
 }

@@ -199,6 +199,29 @@ async fn a_failure_is_tried_again_a_rejection_is_passed_on_and_the_last_failure_
 }
 
 #[tokio::test]
+async fn what_no_agent_can_make_into_a_request_ends_at_once_and_holds_up_nobody() {
+    let fifo = ASSURED.replace("retry =", "order = \"fifo\"\nretry =");
+    let live = "[[endpoint]]\nname = \"live\"\nmode = \"live\"\nverify = \"none\"\n";
+    let (relay, mut handler) = (relay(&format!("{fifo}{live}")).await, Scripted::start().await);
+    let outside = |endpoint: &str| request("POST", &format!("/{endpoint}/..%2Fadmin"), &[], "outside");
+    let first = send(&relay.public, outside("open")).await.expect("answers");
+    assert_eq!(first.status(), StatusCode::OK, "kept: no agent is there yet");
+    let second = post(&relay, "next").await;
+    let target = format!("http://127.0.0.1:{}/hook", handler.handler.port());
+    let _agent = relay.agent("open", &target, &[]).await.expect("attaches");
+    assert_eq!(handler.call().await.event_id, id(&second), "the one before it is out of the way");
+    let kept = event(&relay, id(&first), is("dead")).await;
+    assert_eq!(kept["why"], "not_carriable", "{kept}");
+    assert_eq!(kept["attempts"].as_array().map(Vec::len), Some(1), "{kept}");
+    assert_eq!(kept["attempts"][0]["outcome"], "not_carriable", "{kept}");
+
+    let _agent = relay.agent("live", &target, &[]).await.expect("attaches");
+    let response = send(&relay.public, outside("live")).await.expect("answers");
+    assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
+    assert_eq!(response.headers()["relay-error"], "not_carriable");
+}
+
+#[tokio::test]
 async fn a_durable_endpoint_answers_with_its_ack_and_delivers_afterwards() {
     let config = "[[endpoint]]\nname = \"open\"\nmode = \"durable\"\nverify = \"none\"\n\
         ack = { status = 202, body = \"{}\", content_type = \"application/json\" }\n";

@@ -16,7 +16,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Sink, Stream};
-use relay_proto::{Close, CloseCode, Event, Hello, Limits, ResetCode, Session, StreamId, Welcome, limits};
+use relay_proto::{Close, CloseCode, Event, Hello, Limits, OpenError, ResetCode, Session, StreamId, Welcome, limits};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Instant, Sleep, sleep_until},
@@ -24,7 +24,8 @@ use tokio::{
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
-        Message,
+        Error, Message,
+        error::ProtocolError,
         protocol::{CloseFrame, Role, frame::coding::CloseCode as WsCode},
     },
 };
@@ -258,13 +259,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     }
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    use tokio_tungstenite::tungstenite::Error;
                     match error {
+                        // A process that is killed says nothing; that is no fault in what it said before.
+                        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
+                            return self.lose(&gone(&error));
+                        }
                         Error::Capacity(_) => self.refuse(WsCode::Size, "a message over the size limit"),
                         Error::Protocol(_) | Error::Utf8(_) => {
                             self.refuse(WsCode::Protocol, "a violation of the WebSocket protocol");
                         }
-                        error => return self.lose(&error.to_string()),
+                        error => return self.lose(&gone(&error)),
                     }
                     return false;
                 }
@@ -362,8 +366,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     mail.id = Some(id);
                     self.boxes.insert(id, Arc::clone(mailbox));
                 }
-                Err(_) => {
-                    mail.broken = Some(Broken::Reset(ResetCode::NotCalled));
+                Err(error) => {
+                    let code = match error {
+                        OpenError::HeadTooLarge => ResetCode::NotCarriable, // It would be another time, too.
+                        OpenError::Closed | OpenError::Draining | OpenError::Busy => ResetCode::NotCalled,
+                    };
+                    mail.broken = Some(Broken::Reset(code));
                     return mail.wake();
                 }
             }
@@ -534,7 +542,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             match Pin::new(&mut self.socket).poll_ready(cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => {
-                    self.lose(&error.to_string());
+                    self.lose(&gone(&error));
                     return;
                 }
                 Poll::Pending => return,
@@ -544,12 +552,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             let message = Message::Binary(self.message.split().freeze());
             if let Err(error) = Pin::new(&mut self.socket).start_send(message) {
-                self.lose(&error.to_string());
+                self.lose(&gone(&error));
                 return;
             }
         }
         if let Poll::Ready(Err(error)) = Pin::new(&mut self.socket).poll_flush(cx) {
-            self.lose(&error.to_string());
+            self.lose(&gone(&error));
         }
     }
 
@@ -566,6 +574,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let _ = ready!(Pin::new(&mut self.socket).poll_flush(cx));
         let shut = pin!(tokio::io::AsyncWriteExt::shutdown(self.socket.get_mut())).poll(cx).is_ready();
         if shut { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+/// How a connection ended that is not there any more.
+fn gone(error: &Error) -> String {
+    match error {
+        Error::Io(error) => format!("the connection was lost: {error}"),
+        _ => "the connection ended".to_owned(),
     }
 }
 

@@ -17,6 +17,7 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     // It belongs to `Upgrade: h2c` (RFC 7540, section 3.2.1).
     HeaderName::from_static("http2-settings"),
     header::PROXY_AUTHENTICATE,
+    HeaderName::from_static("proxy-authentication-info"),
     header::PROXY_AUTHORIZATION,
     header::TE,
     header::TRANSFER_ENCODING,

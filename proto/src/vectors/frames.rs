@@ -162,6 +162,7 @@ fn ours() -> Vec<Value> {
         ResetCode::Unreachable,
         ResetCode::Broken,
         ResetCode::Timeout,
+        ResetCode::NotCarriable,
     ];
     all.extend(codes.map(|code| frame(&format!("a reset: {code:?}"), Reset, 0, 5, number(code.to_wire()))));
     let notices = [

@@ -159,6 +159,7 @@ fn of_reset(code: ResetCode) -> &'static str {
         ResetCode::NoError => "no_error",
         ResetCode::Cancelled => "cancelled",
         ResetCode::NotCalled => "not_called",
+        ResetCode::NotCarriable => "not_carriable",
         ResetCode::Unreachable => "unreachable",
         ResetCode::Broken => "broken",
         ResetCode::Timeout => "timeout",

@@ -153,6 +153,87 @@ async fn without_a_fence_the_handlers_connection_is_closed_with_the_session() {
     assert_eq!(timeout(PATIENCE, stream.read(&mut [0; 1])).await.unwrap().unwrap(), 0, "closed");
 }
 
+async fn reset(exchange: Exchange) -> Broken {
+    exchange.request.finish(Headers::new());
+    timeout(PATIENCE, exchange.response.head()).await.unwrap().map(|_| ()).unwrap_err()
+}
+
+#[tokio::test]
+async fn a_head_that_means_no_request_or_two_is_not_carriable_and_the_handler_sees_nothing() {
+    let ((listener, route), outcomes) = (handler().await, Arc::default());
+    let pair = pair(&route, &outcomes).await;
+    let lines = |lines: &[(&'static str, &'static str)]| lines.iter().copied().collect::<Headers>();
+    let plain = || head(None, "");
+    let heads = [
+        RequestHead { method: "CONNECT".into(), ..plain() },
+        RequestHead { method: "NO METHOD".into(), ..plain() },
+        RequestHead { target: "x".into(), ..plain() },
+        RequestHead { target: "/a b".into(), ..plain() },
+        RequestHead { target: Bytes::from_static(b"/\xff"), ..plain() },
+        RequestHead { headers: lines(&[("x-bad", "\x01")]), ..plain() },
+        RequestHead { headers: lines(&[("content-length", "2, 2")]), ..plain() },
+        RequestHead { headers: lines(&[("content-length", "2"), ("content-length", "2")]), ..plain() },
+        RequestHead { headers: lines(&[("content-length", "+2")]), ..plain() },
+        RequestHead { headers: lines(&[("content-length", "")]), ..plain() },
+        RequestHead { headers: lines(&[("content-length", "99999999999999999999")]), ..plain() },
+        RequestHead { headers: lines(&[("content-length", "5")]), ..head(None, "websocket") },
+        RequestHead { framing: Framing::Chunked, ..head(None, "websocket") },
+    ];
+    for head in heads {
+        let exchange = pair.relay.open(head.clone()).unwrap();
+        assert_eq!(reset(exchange).await, Broken::Reset(ResetCode::NotCarriable), "{head:?}");
+    }
+    let exchange = pair.relay.open(RequestHead { target: "/seen".into(), ..plain() }).unwrap();
+    exchange.request.finish(Headers::new());
+    let (_stream, seen) = take(&listener).await;
+    assert!(seen.starts_with("GET /seen HTTP/1.1\r\n"), "the first that it sees: {seen}");
+}
+
+#[tokio::test]
+async fn what_concerns_one_hop_is_taken_out_also_where_a_relay_sends_it() {
+    let ((listener, route), outcomes) = (handler().await, Arc::default());
+    let pair = pair(&route, &outcomes).await;
+    let lines = [
+        ("connection", "x-named, keep-alive"),
+        ("x-named", "1"),
+        ("keep-alive", "timeout=5"),
+        ("proxy-authorization", "Basic eA=="),
+        ("proxy-connection", "close"),
+        ("transfer-encoding", "gzip"),
+        ("upgrade", "h2c"),
+        ("te", "gzip, trailers"),
+        ("expect", "100-continue"),
+        ("x-own", "1"),
+    ];
+    let exchange = pair.relay.open(RequestHead { headers: lines.into_iter().collect(), ..head(None, "") }).unwrap();
+    exchange.request.finish(Headers::new());
+    let (_stream, seen) = take(&listener).await;
+    let mut names: Vec<_> = seen.lines().skip(1).filter(|line| !line.is_empty()).collect();
+    names.sort_unstable();
+    let host = format!("host: {}", listener.local_addr().unwrap());
+    assert_eq!(names, ["connection: te", host.as_str(), "te: trailers", "x-own: 1"]);
+}
+
+#[tokio::test]
+async fn a_body_of_another_length_than_its_head_says_never_looks_whole() {
+    let ((listener, route), outcomes) = (handler().await, Arc::default());
+    let pair = pair(&route, &outcomes).await;
+    for sent in [&b"short"[..], b"much too long"] {
+        let headers = [("content-length", "8")].into_iter().collect();
+        let mut exchange = pair.relay.open(RequestHead { headers, ..head(None, "") }).unwrap();
+        exchange.request.send(Bytes::from_static(sent)).await.unwrap();
+        let failed = async { assert_eq!(reset(exchange).await, Broken::Reset(ResetCode::Broken)) };
+        let seen = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut seen = Vec::new();
+            let _ = timeout(PATIENCE, stream.read_to_end(&mut seen)).await.unwrap();
+            let head = seen.windows(4).position(|end| end == b"\r\n\r\n").map_or(seen.len(), |end| end + 4);
+            assert!(seen.len() - head < 8, "a body that is not whole: {:?}", String::from_utf8_lossy(&seen));
+        };
+        tokio::join!(failed, seen);
+    }
+}
+
 async fn text(body: &mut Receiver) -> Option<Vec<u8>> {
     use http_body_util::BodyExt;
     let frame = timeout(PATIENCE, body.frame()).await.unwrap()?;

@@ -342,6 +342,7 @@ fn lines(headers: &HeaderMap) -> Vec<(String, Vec<u8>)> {
 pub(super) fn outcome_of(code: ResetCode) -> Outcome {
     match code {
         ResetCode::NotCalled => Outcome::NotCalled,
+        ResetCode::NotCarriable => Outcome::NotCarriable,
         ResetCode::Unreachable => Outcome::Unreachable,
         ResetCode::Timeout => Outcome::Timeout,
         ResetCode::Broken | ResetCode::NoError | ResetCode::Cancelled => Outcome::Broken,
@@ -440,6 +441,7 @@ fn then(ending: &Ending, meaning: Meaning, event: &Event) -> Then {
         (_, Meaning::Success) => Then::Done,
         (_, Meaning::Final) => Then::Dead(Reason::HandlerGaveUp),
         (Ending::Failed(Outcome::NotCalled), _) => Then::Release(after(REST)),
+        (Ending::Failed(Outcome::NotCarriable), _) => Then::Dead(Reason::NotCarriable),
         (Ending::Failed(Outcome::Lost), _) if event.lease.tries < event.keeping.schedule.attempts() => Then::Retry(now),
         (ending, _) => {
             let asked = match ending {
@@ -469,6 +471,7 @@ fn reason(ending: &Ending) -> Reason {
         Ending::Failed(Outcome::Timeout) => Reason::HandlerTimeout,
         Ending::Failed(Outcome::Unreachable) => Reason::HandlerUnreachable,
         Ending::Failed(Outcome::Lost | Outcome::NotCalled) => Reason::AgentLost,
+        Ending::Failed(Outcome::NotCarriable) => Reason::NotCarriable,
         Ending::Failed(Outcome::Broken | Outcome::Answered | Outcome::Cancelled) => Reason::HandlerBroken,
     }
 }
@@ -479,6 +482,7 @@ fn failure_as(outcome: Outcome) -> Failure {
         Outcome::Lost => failure_of(Broken::SessionLost),
         Outcome::Unreachable => Failure::HandlerUnreachable,
         Outcome::NotCalled => Failure::NotCalled,
+        Outcome::NotCarriable => Failure::NotCarriable,
         Outcome::Broken | Outcome::Answered | Outcome::Cancelled => Failure::HandlerBroken,
     }
 }
@@ -492,7 +496,7 @@ fn note(delivery: &Delivery, event: &Event, (target, probe): (&Target, bool), en
                 delivery.window(&event.endpoint.name, Window::rest); // It has just come back.
             }
         }
-        (Ending::Failed(Outcome::Lost | Outcome::NotCalled), _) => {
+        (Ending::Failed(Outcome::Lost | Outcome::NotCalled | Outcome::NotCarriable), _) => {
             if probe {
                 target.probe_not_made();
             }

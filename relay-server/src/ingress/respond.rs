@@ -280,6 +280,7 @@ pub const fn status_and_code(failure: Failure) -> (StatusCode, &'static str) {
         Failure::HandlerTimeout => (StatusCode::GATEWAY_TIMEOUT, "handler_timeout"),
         Failure::AgentLost => (StatusCode::BAD_GATEWAY, "agent_lost"),
         Failure::NotCalled => (StatusCode::SERVICE_UNAVAILABLE, "not_called"),
+        Failure::NotCarriable => (StatusCode::BAD_GATEWAY, "not_carriable"),
         Failure::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
     }
 }
@@ -331,6 +332,7 @@ fn message(failure: Failure) -> String {
         Failure::HandlerBroken => "the handler's answer broke off".to_owned(),
         Failure::AgentLost => "the agent was lost while the handler was at work".to_owned(),
         Failure::NotCalled => "the handler was not called; try again".to_owned(),
+        Failure::NotCarriable => "this request cannot be made at the handler, now or later".to_owned(),
         Failure::Internal => "the relay failed".to_owned(),
     }
 }

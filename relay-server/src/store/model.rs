@@ -240,8 +240,8 @@ codes! {
         AgentLost = "agent_lost",
         /// Nobody came for it within `pending_retention`.
         AgentAbsent = "agent_absent",
-        /// The sender's request cannot be carried to a handler.
-        SenderUnfit = "sender_unfit",
+        /// No agent can make a request to a handler of it.
+        NotCarriable = "not_carriable",
         /// What is stored is not what was taken in.
         RelayDamaged = "relay_damaged",
         /// The relay failed.
@@ -270,6 +270,8 @@ codes! {
         Lost = "lost",
         /// The handler was not called; the attempt does not count.
         NotCalled = "not_called",
+        /// No request to the handler can be made of it.
+        NotCarriable = "not_carriable",
         /// It was stopped.
         Cancelled = "cancelled",
     }
