@@ -97,7 +97,14 @@ async fn attach_all(registry: &Arc<Registry>, name: &str, instance: u8, offers: 
     let identity = Identity { token: "token".into(), name: name.into(), instance: [instance; 16] };
     let offers = greeting.hello.offers.clone();
     let welcomed = registry.attach(identity, shown(), offers, 0).expect("a valid token");
-    let (relay, relay_hears, driver) = greeting.welcome(Welcome::default());
+    let answer = |offer: &Offer| relay_proto::Attached {
+        endpoint: offer.endpoint.clone(),
+        state: OfferState::Accepted,
+        url: String::new(),
+        provider: String::new(),
+    };
+    let endpoints = greeting.hello.offers.iter().map(answer).collect();
+    let (relay, relay_hears, driver) = greeting.welcome(Welcome { endpoints, ..Welcome::default() });
     let closed = tokio::spawn(driver);
     let (_, agent, agent_hears, driver) = agent.await.expect("runs").expect("is welcome");
     welcomed.attached.ready(relay.clone(), &welcomed.answers);
