@@ -26,7 +26,7 @@ use crate::{
     fields::Headers,
     frame::Decoder,
     heartbeat::{Heartbeat, Verdict},
-    limits::{Limits, MAX_OUTCOMES},
+    limits::{Limits, MAX_OFFERS, MAX_OUTCOMES},
     message::{RequestHead, ResetCode, ResponseHead, headers_fit},
     mutant::{Mutant, Sabotage},
     outcome::Outcome,
@@ -82,6 +82,8 @@ pub struct Session {
     role: Role,
     limits: Limits,
     phase: Phase,
+    /// Agent: the endpoints of its offers, until welcome has an answer to each.
+    offered: Vec<String>,
     decoder: Decoder,
     heartbeat: Heartbeat,
     owed: Owed,
@@ -118,13 +120,16 @@ impl Session {
     /// The agent's end. It owes hello first.
     #[must_use]
     pub fn agent(hello: Hello, limits: Limits, now: Instant) -> Self {
-        Self::new(Role::Agent, limits, Owed { hello: Some(hello), ..Owed::default() }, now)
+        let offered = hello.offers.iter().take(MAX_OFFERS).map(|offer| offer.endpoint.clone()).collect();
+        let owed = Owed { hello: Some(hello), ..Owed::default() };
+        Self { offered, ..Self::new(Role::Agent, limits, owed, now) }
     }
 
     fn new(role: Role, limits: Limits, owed: Owed, now: Instant) -> Self {
         Self {
             role,
             phase: Phase::Opening { deadline: now.after(limits.dead_after) },
+            offered: Vec::new(),
             decoder: Decoder::new(),
             heartbeat: Heartbeat::new(limits.ping_after, limits.dead_after, now),
             owed,

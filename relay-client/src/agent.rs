@@ -42,7 +42,8 @@ use self::{
 };
 use crate::{
     backoff::Backoff,
-    config::{Config, OnRefused},
+    config::{Config, OnRefused, RelayUrl},
+    link::how_to_tell,
     report::{Reporter, State},
     routes::Table,
 };
@@ -101,6 +102,8 @@ struct Supervisor {
     backoff: Backoff,
     current: Option<Session>,
     opening: Option<Opening>,
+    /// The relay that a session was open with: at its address, whoever gives no word of a relay stands in for it.
+    known: Option<RelayUrl>,
     /// Whether the user knows that the current session is one too old.
     told_beside: bool,
     finishing: JoinSet<()>,
@@ -125,6 +128,7 @@ impl Supervisor {
             backoff: Backoff::new(),
             current: None,
             opening: None,
+            known: None,
             told_beside: false,
             finishing: JoinSet::new(),
             finishing_order: VecDeque::new(),
@@ -206,6 +210,7 @@ impl Supervisor {
     /// A session is open: it is the current one now, and the one before it finishes.
     fn relieve(&mut self, session: Session) {
         (self.opening, self.told_beside) = (None, false);
+        self.known = Some(session.plan.relay.clone());
         if let Some(relieved) = self.current.replace(session) {
             self.finish(relieved);
         }
@@ -236,6 +241,10 @@ impl Supervisor {
         let Some(current) = &self.current else {
             let (why, retry_after) = match failed {
                 Failed::Refused { why, code } => return self.refused(why, code),
+                Failed::Stranger { why } if self.known.as_ref() == Some(&self.config.relay) => (why, None),
+                Failed::Stranger { why } => {
+                    return self.refused(format!("{why}; {}", how_to_tell(&self.config.relay)), None);
+                }
                 Failed::Lost { why, retry_after } => (why, retry_after),
             };
             let after = self.backoff.next(random, retry_after);
@@ -246,6 +255,8 @@ impl Supervisor {
         };
         let (why, wait) = match failed {
             Failed::Refused { why, .. } => (why, REFUSED_BESIDE),
+            Failed::Stranger { why } if current.seen.draining() => (why, LEAVING.mul_f64(random)),
+            Failed::Stranger { why } => (why, self.backoff.next(random, None)),
             // These failures say nothing of the relay that comes next.
             Failed::Lost { why, retry_after } if current.seen.draining() => {
                 (why, retry_after.unwrap_or_default() + LEAVING.mul_f64(random))
@@ -275,6 +286,7 @@ impl Supervisor {
             None if close.code == CloseCode::Unauthorized => {
                 return self.refused(close.reason, Some("unauthorized".to_owned()));
             }
+            None if close.code == CloseCode::Refused => return self.refused(close.reason, None),
             _ => {}
         }
         self.shared.status.disconnected();

@@ -29,7 +29,12 @@ use tokio_rustls::TlsConnector;
 use tokio_tungstenite::tungstenite::handshake::{client::generate_key, derive_accept_key};
 use tokio_util::task::AbortOnDropHandle;
 
-pub use self::{error::LinkError, proxy::Via, stream::Stream};
+pub(crate) use self::error::how_to_tell;
+pub use self::{
+    error::{LinkError, TurnedAway},
+    proxy::Via,
+    stream::Stream,
+};
 use crate::{
     config::{Proxy, RelayUrl, Token},
     reason,
@@ -184,10 +189,10 @@ async fn ask(relay: &RelayUrl, token: &Token, stream: Stream, date: &mut Option<
     }
     let says = |name, value: &str| response.headers().get(name).is_some_and(|said| said == value);
     if !says(header::SEC_WEBSOCKET_ACCEPT, &derive_accept_key(key.as_bytes())) {
-        return Err(LinkError::Protocol("the other side does not speak WebSocket".to_owned()));
+        return Err(LinkError::OtherUpgrade("the other side agreed to an upgrade that nobody asked for".to_owned()));
     }
     if !says(header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL) {
-        return Err(LinkError::Protocol(format!("the other side does not speak {SUBPROTOCOL}")));
+        return Err(LinkError::OtherUpgrade(format!("the other side does not speak {SUBPROTOCOL}")));
     }
     let upgraded = hyper::upgrade::on(response).await.map_err(|error| error::of_http(&error))?;
     let parts = upgraded.downcast::<TokioIo<Stream>>().expect("the stream is the one given to the handshake above");

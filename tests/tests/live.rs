@@ -9,6 +9,11 @@ use relay_tests::{
     process::Server,
     sender::{request, send, signed},
 };
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
 
 const OPEN: &str = "[[endpoint]]\nname = \"open\"\nmode = \"live\"\nverify = \"none\"\ndeadline = \"2s\"\n";
 const GITHUB: &str =
@@ -94,6 +99,66 @@ async fn two_agents_share_an_endpoint_and_one_that_stops_is_not_missed() {
     for _ in 0..5 {
         assert_eq!(ask().await.expect("answers").into_body(), "two");
     }
+}
+
+/// A proxy before a relay, which answers by itself while the relay is away: `None` passes everything on.
+async fn proxy(relay: String, says: watch::Receiver<Option<&'static str>>) -> std::io::Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?.to_string();
+    tokio::spawn(async move {
+        while let Ok((mut front, _)) = listener.accept().await {
+            let (relay, mut says) = (relay.clone(), says.clone());
+            tokio::spawn(async move {
+                let answer = *says.borrow_and_update();
+                if let Some(status) = answer {
+                    let answer = format!("HTTP/1.1 {status}\r\nServer: edge\r\nContent-Length: 3\r\n\r\nno\n");
+                    let _ = front.read(&mut [0; 4096]).await;
+                    return drop(front.write_all(answer.as_bytes()).await);
+                }
+                let Ok(mut back) = TcpStream::connect(&relay).await else { return };
+                // Whatever it says next, what was passed on until then is cut.
+                tokio::select! {
+                    _ = copy_bidirectional(&mut front, &mut back) => {}
+                    _ = says.changed() => {}
+                }
+            });
+        }
+    });
+    Ok(address)
+}
+
+#[tokio::test]
+async fn a_proxy_whose_relay_is_away_for_a_moment_does_not_end_an_agent_and_one_from_the_start_is_told_apart() {
+    let (relay, handler) = (relay(OPEN).await, Handler::echo().await.expect("listens"));
+    let (say, says) = watch::channel(None);
+    let front = proxy(relay.public.clone(), says).await.expect("listens");
+    let mut agent = relay.agent("open", &handler.port(), &["--relay", &format!("ws://{front}")]).await.expect("ready");
+    for status in ["404 Not Found", "403 Forbidden", "401 Unauthorized"] {
+        say.send_replace(Some(status));
+        let line = agent.line("from edge").await.expect("it says what it saw");
+        assert!(line.contains("reconnecting") && line.contains(&status[..3]), "{line}");
+        say.send_replace(None);
+        agent.line("\"ready\"").await.expect("is back by itself");
+        let response = send(&relay.public, request("POST", "/open", &[], "x")).await.expect("answers");
+        assert_eq!(response.status(), StatusCode::OK);
+    }
+    say.send_replace(Some("404 Not Found"));
+    let first = relay.agent("open", &handler.port(), &["--relay", &format!("ws://{front}")]).await;
+    let told = first.err().expect("there never was a relay").to_string();
+    assert!(told.contains("HTTP 404 from edge") && told.contains("curl -i http://"), "{told}");
+}
+
+#[tokio::test]
+async fn a_relay_or_agent_that_is_killed_is_gone_and_has_violated_nothing() {
+    let (mut relay, handler) = (relay(OPEN).await, Handler::echo().await.expect("listens"));
+    let agent = relay.agent("open", &handler.port(), &[]).await.expect("attaches");
+    agent.signal("-KILL").await.expect("a signal");
+    let left = relay.log_line("an agent left").await.expect("it is noticed");
+    assert!(left.contains("GoingAway") && !left.contains("violation"), "{left}");
+    let mut agent = relay.agent("open", &handler.port(), &[]).await.expect("attaches");
+    relay.kill().await.expect("a signal");
+    let line = agent.line("reconnecting").await.expect("it is noticed");
+    assert!(!line.contains("violation"), "{line}");
 }
 
 #[tokio::test]

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use http_body_util::BodyExt;
 use relay_proto::{
-    Attach, CloseCode, Framing, Headers, Hello, Limits, Notice, Offer, OpenError, Outcome, OutcomeState, RequestHead,
-    ResetCode, ResponseHead, Welcome,
+    Attach, Attached, CloseCode, Framing, Headers, Hello, Limits, Notice, Offer, OfferState, OpenError, Outcome,
+    OutcomeState, RequestHead, ResetCode, ResponseHead, Welcome,
 };
 use tokio::{io::DuplexStream, task::JoinHandle, time::timeout};
 use tokio_tungstenite::{
@@ -34,13 +34,19 @@ fn hello() -> Hello {
     Hello { name: "test".into(), instance: [1; 16], software: String::new(), offers }
 }
 
+fn welcome() -> Welcome {
+    let answer =
+        Attached { endpoint: "e".into(), state: OfferState::Accepted, url: String::new(), provider: String::new() };
+    Welcome { epoch: 1, endpoints: vec![answer], ..Welcome::default() }
+}
+
 async fn tunnel() -> Tunnel {
     let (ours, theirs) = tokio::io::duplex(16 * 1024);
     let greeted = tokio::spawn(relay(ours, Vec::new(), Limits::relay()));
     let agent = tokio::spawn(agent(theirs, Vec::new(), hello(), Limits::agent()));
     let greeting = greeted.await.expect("runs").expect("says hello");
     assert_eq!(greeting.hello, hello());
-    let (relay, relay_arrivals, driver) = greeting.welcome(Welcome { epoch: 1, ..Welcome::default() });
+    let (relay, relay_arrivals, driver) = greeting.welcome(welcome());
     let relay_driver = tokio::spawn(driver);
     let (welcome, agent, arrivals, driver) = agent.await.expect("runs").expect("is welcome");
     assert_eq!(welcome.epoch, 1);
@@ -183,7 +189,8 @@ async fn dropping_the_agents_writer_before_its_end_breaks_the_answer() {
 #[tokio::test(start_paused = true)]
 async fn a_responder_says_why_there_is_no_answer() {
     let mut tunnel = tunnel().await;
-    for code in [ResetCode::NotCalled, ResetCode::Unreachable, ResetCode::Broken, ResetCode::Timeout] {
+    use ResetCode::{Broken as Broke, NotCalled, NotCarriable, Timeout, Unreachable};
+    for code in [NotCalled, NotCarriable, Unreachable, Broke, Timeout] {
         let exchange = tunnel.relay.open(head()).expect("opens");
         exchange.request.finish(Headers::new());
         tunnel.request().await.responder.reset(code);
@@ -228,7 +235,7 @@ async fn the_agents_capacity_bounds_what_is_in_flight() {
     let limits = Limits { max_streams: 2, ..Limits::agent() };
     let agent = tokio::spawn(agent(theirs, Vec::new(), hello(), limits));
     let greeting = relay(ours, Vec::new(), Limits::relay()).await.expect("says hello");
-    let (relay, _arrivals, driver) = greeting.welcome(Welcome::default());
+    let (relay, _arrivals, driver) = greeting.welcome(welcome());
     tokio::spawn(driver);
     let (_, _agent, _arrivals, driver) = agent.await.expect("runs").expect("is welcome");
     tokio::spawn(driver);
@@ -279,7 +286,7 @@ async fn bare_agent() -> (Handle, JoinHandle<relay_proto::Close>, WebSocketStrea
     assert!(session.poll_transmit(&mut message));
     bare.send(Message::Binary(message.freeze())).await.expect("sends");
     let greeting = relay(ours, Vec::new(), Limits::relay()).await.expect("says hello");
-    let (handle, _arrivals, driver) = greeting.welcome(Welcome::default());
+    let (handle, _arrivals, driver) = greeting.welcome(welcome());
     let driver = tokio::spawn(driver);
     assert!(matches!(bare.next().await, Some(Ok(Message::Binary(_)))), "the welcome");
     (handle, driver, bare)
@@ -337,6 +344,27 @@ async fn a_peer_that_abuses_the_websocket_gets_a_close_code() {
     assert_eq!(farewell_after(pings).await, WsCode::Policy);
     let garbage = Message::Binary(Bytes::from_static(&[0xff; 64]));
     assert_eq!(farewell_after([garbage]).await, WsCode::Policy);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_is_killed_is_gone_and_has_violated_nothing() {
+    let (_handle, driver, bare) = bare_agent().await;
+    drop(bare);
+    let close = driver.await.expect("runs");
+    assert_eq!((close.code, close.reason.as_str()), (CloseCode::GoingAway, "the connection ended"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_does_not_fit_a_frame_is_never_sent_and_never_will_be() {
+    let mut tunnel = tunnel().await;
+    let headers = [("x-large", "v".repeat(100_000))].into_iter().collect();
+    let exchange = tunnel.relay.open(RequestHead { headers, ..head() }).expect("opens");
+    exchange.request.finish(Headers::new());
+    let failed = exchange.response.head().await.map(|_| ());
+    assert_eq!(failed, Err(Broken::Reset(ResetCode::NotCarriable)));
+    let exchange = tunnel.relay.open(head()).expect("opens");
+    exchange.request.finish(Headers::new());
+    assert_eq!(tunnel.request().await.head, head(), "the next one goes its way");
 }
 
 #[tokio::test(start_paused = true)]

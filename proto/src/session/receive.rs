@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::{Phase, Role, Session};
 use crate::{
-    control::{Close, Hello, Notice, VERSION, Welcome},
+    control::{Attached, Close, Hello, Notice, VERSION, Welcome},
     error::ProtocolError,
     event::Event,
     fields::{Headers, take_varint},
@@ -67,6 +67,11 @@ impl Session {
             return Err(ProtocolError::Version { version: peer.version });
         }
         check_window(peer.initial_window_bytes)?;
+        let offered = std::mem::take(&mut self.offered);
+        let answers = |(offer, answer): (&String, &Attached)| offer.is_empty() || *offer == answer.endpoint;
+        if welcome.endpoints.len() != offered.len() || !offered.iter().zip(&welcome.endpoints).all(answers) {
+            return Err(ProtocolError::Unexpected { what: "a welcome that does not answer the offers one by one" });
+        }
         if let Some((ping_after, dead_after)) = peer.heartbeat {
             self.heartbeat.set(ping_after, dead_after);
         }

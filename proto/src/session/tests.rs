@@ -101,7 +101,10 @@ fn hello() -> Hello {
         name: "laptop".into(),
         instance: [7; 16],
         software: "test/1".into(),
-        offers: vec![Offer { endpoint: "github".into(), attach: Attach::Shared, capacity: 50, ..Offer::default() }],
+        offers: vec![
+            Offer { endpoint: "github".into(), attach: Attach::Shared, capacity: 50, ..Offer::default() },
+            Offer { endpoint: "other".into(), ..Offer::default() },
+        ],
     }
 }
 
@@ -312,8 +315,8 @@ fn a_response_before_the_requests_end_stops_the_request_without_an_error() {
 
 #[test]
 fn each_reset_code_reaches_the_other_side_and_ends_the_stream_on_both() {
-    use ResetCode::{Broken, Cancelled, NotCalled, Timeout, Unreachable};
-    for code in [Cancelled, NotCalled, Unreachable, Broken, Timeout] {
+    use ResetCode::{Broken, Cancelled, NotCalled, NotCarriable, Timeout, Unreachable};
+    for code in [Cancelled, NotCalled, Unreachable, Broken, Timeout, NotCarriable] {
         let mut pair = Pair::open();
         let id = pair.ask(b"x");
         pair.run();
@@ -438,6 +441,32 @@ fn what_the_agent_would_end_the_session_for_cannot_be_sent() {
     }
     pair.run();
     assert!(pair.agent.is_open());
+}
+
+#[test]
+fn a_welcome_answers_the_offers_one_by_one() {
+    let ended_by = |change: fn(&mut Welcome)| {
+        let mut pair = Pair::new(Limits::relay(), Limits::agent());
+        pair.run();
+        let mut welcome = welcome();
+        change(&mut welcome);
+        pair.relay.welcome(welcome);
+        pair.run();
+        pair.agent_events().into_iter().find_map(|event| match event {
+            Event::Closed { by_peer: false, close } => Some(close.code),
+            _ => None,
+        })
+    };
+    assert_eq!(ended_by(|_| ()), None);
+    assert_eq!(ended_by(|welcome| welcome.endpoints.clear()), Some(CloseCode::ProtocolError));
+    assert_eq!(ended_by(|welcome| welcome.endpoints.truncate(1)), Some(CloseCode::ProtocolError));
+    assert_eq!(ended_by(|welcome| welcome.endpoints.reverse()), Some(CloseCode::ProtocolError));
+    assert_eq!(
+        ended_by(|welcome| welcome.endpoints.push(welcome.endpoints[0].clone())),
+        Some(CloseCode::ProtocolError)
+    );
+    let stranger = |welcome: &mut Welcome| welcome.endpoints[1].endpoint = "nobody-offered-it".into();
+    assert_eq!(ended_by(stranger), Some(CloseCode::ProtocolError));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use bytes::BytesMut;
 use relay_proto::{
-    CloseCode, Hello, Offer, OfferState, OutcomeState, Session, StreamId, Welcome, limits::MAX_MESSAGE_BYTES,
+    Attached, CloseCode, Hello, Offer, OfferState, OutcomeState, Session, StreamId, Welcome, limits::MAX_MESSAGE_BYTES,
 };
 
 use crate::{
@@ -113,7 +113,14 @@ impl World<'_> {
     /// The relay answers a hello: the newer session takes over from the older.
     pub(crate) fn welcome(&mut self, tunnel: usize) {
         self.epoch += 1;
-        let welcome = Welcome { epoch: self.epoch, software: "simulated/1".into(), ..Welcome::default() };
+        let answer = Attached {
+            endpoint: "github".into(),
+            state: OfferState::Accepted,
+            url: String::new(),
+            provider: "none".into(),
+        };
+        let (epoch, software) = (self.epoch, "simulated/1".into());
+        let welcome = Welcome { epoch, software, endpoints: vec![answer], available: Vec::new() };
         self.tunnels[tunnel].ends[Side::Relay as usize].session.welcome(welcome);
         self.settle(tunnel, Side::Relay);
         if !self.tunnels[tunnel].ends[Side::Relay as usize].session.is_open() {

@@ -225,6 +225,8 @@ fn is_wanted(event: &Value, until: Timestamp, copies: bool) -> bool {
 
 fn trouble(error: &LinkError) -> Trouble {
     match error.refusal() {
+        // Not the relay's word: a proxy whose relay is away, perhaps.
+        Some((_, None)) => Trouble::Later(error.retry_after()),
         Some((StatusCode::NOT_FOUND, _)) => Trouble::Skip,
         Some((StatusCode::CONFLICT, code)) if code != Some("agent_not_attached") => Trouble::Skip,
         Some((StatusCode::UNPROCESSABLE_ENTITY, _)) => Trouble::Skip,
@@ -261,6 +263,7 @@ mod tests {
             code: Some(code.to_owned()),
             message: None,
             retry_after: None,
+            server: None,
         };
         let kind = |error: LinkError| match trouble(&error) {
             Trouble::Later(_) => "later",
@@ -275,5 +278,10 @@ mod tests {
         assert_eq!(kind(refused(429, "too_many_guesses")), "later");
         assert_eq!(kind(refused(503, "busy")), "later");
         assert_eq!(kind(LinkError::Unreachable(String::new())), "later");
+        for status in [401, 403, 404] {
+            let LinkError::Refused { status, message, .. } = refused(status, "") else { unreachable!() };
+            let proxy = LinkError::Refused { status, code: None, message, retry_after: None, server: None };
+            assert_eq!(kind(proxy), "later", "{status} without a word of the relay's");
+        }
     }
 }

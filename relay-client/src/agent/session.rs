@@ -35,7 +35,7 @@ use super::{
 use crate::{
     config::Config,
     exchange::{self, Outcomes},
-    link::{self, LinkError, Way},
+    link::{self, TurnedAway, Way},
     report::{Notice, Reporter, Standing, State, event_name},
     routes::Table,
 };
@@ -95,6 +95,8 @@ impl Shared {
 pub(super) enum Failed {
     /// The relay does not want this agent.
     Refused { why: String, code: Option<String> },
+    /// Something answered that gave no word of a relay.
+    Stranger { why: String },
     /// Nobody answered, or not as a relay does.
     Lost { why: String, retry_after: Option<Duration> },
 }
@@ -192,11 +194,13 @@ pub(super) async fn open(
     let table = shared.table.load_full();
     let plan = Plan::of(config, &table).map_err(|error| lost(error.to_string(), None))?;
     let way = Way { relay: &plan.relay, relay_ca: plan.relay_ca.as_deref(), proxy: &plan.proxy };
-    let link = link::connect(&way, &plan.token).await.map_err(|error| match &error {
-        LinkError::Refused { code, .. } if error.is_refusal() => {
-            Failed::Refused { why: error.to_string(), code: code.clone() }
+    let link = link::connect(&way, &plan.token).await.map_err(|error| match error.turned_away() {
+        Some(TurnedAway::ByRelay) => {
+            let code = error.refusal().and_then(|(_, code)| code.map(str::to_owned));
+            Failed::Refused { why: error.to_string(), code }
         }
-        _ => lost(error.to_string(), error.retry_after()),
+        Some(TurnedAway::ByStranger) => Failed::Stranger { why: error.to_string() },
+        None => lost(error.to_string(), error.retry_after()),
     })?;
     let relieving = relieved.is_some();
     if let Some(relieved) = relieved {
@@ -207,6 +211,7 @@ pub(super) async fn open(
     let greeting = relay_tunnel::agent(link.stream, link.leftover, hello, Limits::agent());
     let (welcome, handle, arrivals, driver) = greeting.await.map_err(|close| lost(close.reason, None))?;
     if let Some(refused) = offers::refusal(&welcome) {
+        handle.close(CloseCode::Normal, "nothing was accepted"); // The relay means to close as well, or ought to.
         driver.await;
         return Err(refused);
     }

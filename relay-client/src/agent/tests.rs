@@ -53,6 +53,27 @@ async fn start_asks_again_after_a_minute_and_listen_ends() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stranger_ends_the_first_try_and_no_later_one() {
+    let stranger = || Failed::Stranger { why: "HTTP 404 from nginx".to_owned() };
+    let Err(RunError::Refused(why)) = supervisor(OnRefused::Exit).failed(stranger()) else { panic!("it ends") };
+    let tells =
+        why.starts_with("HTTP 404 from nginx; ") && why.contains("`curl -i https://relay.invalid/_relay/v1/connect`");
+    assert!(tells, "{why}");
+    let mut listen = supervisor(OnRefused::Exit);
+    listen.known = Some(listen.config.relay.clone());
+    for _ in 0..100 {
+        listen.failed(stranger()).unwrap();
+        assert!(wait(&listen) <= Duration::from_secs(30));
+    }
+    let ended = listen.failed(refused());
+    assert!(matches!(ended, Err(RunError::Refused(_))), "the relay's own word counts");
+    let mut moved = Config::clone(&listen.config);
+    moved.relay = "https://elsewhere.invalid".parse().unwrap();
+    listen.take_over(Arc::new(moved));
+    assert!(listen.failed(stranger()).is_err(), "nobody has seen a relay there");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_relay_that_is_not_there_is_tried_for_ever_and_when_it_asks() {
     let mut listen = supervisor(OnRefused::Exit);
     let lost = |retry_after| Failed::Lost { why: "away".to_owned(), retry_after };

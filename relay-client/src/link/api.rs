@@ -151,7 +151,7 @@ impl LinkError {
     pub fn refusal(&self) -> Option<(StatusCode, Option<&str>)> {
         match self {
             Self::Refused { status, code, .. } => Some((*status, code.as_deref())),
-            Self::Unreachable(_) | Self::Protocol(_) => None,
+            Self::Unreachable(_) | Self::Protocol(_) | Self::OtherUpgrade(_) => None,
         }
     }
 }

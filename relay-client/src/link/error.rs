@@ -7,7 +7,10 @@ use std::time::Duration;
 use http::{HeaderMap, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Collected, Limited};
 use hyper::body::Incoming;
+use relay_proto::CONNECT_PATH;
 use serde::Deserialize;
+
+use crate::config::RelayUrl;
 
 /// Bytes of a refusal that are read.
 const MAX_BODY_BYTES: usize = 16 * 1024;
@@ -18,7 +21,7 @@ const MAX_WORDS: usize = 300;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
     /// Something answered, and said no.
-    #[error("{}", refused_text(*.status, .code.as_deref(), .message.as_deref()))]
+    #[error("{}", refused_text(*.status, .code.as_deref(), .message.as_deref(), .server.as_deref()))]
     Refused {
         /// The status of the answer.
         status: StatusCode,
@@ -28,17 +31,31 @@ pub enum LinkError {
         message: Option<String>,
         /// When the relay asks to be tried again.
         retry_after: Option<Duration>,
+        /// What the one that answered calls itself.
+        server: Option<String>,
     },
     /// Nothing answered, or nothing that can be believed.
     #[error("{0}")]
     Unreachable(String),
-    /// Something answered that is no relay, or one of another generation.
+    /// Something answered that does not speak HTTP, or not as a relay does.
     #[error("{0}")]
     Protocol(String),
+    /// Something agreed to an upgrade, and not to the one that was asked for.
+    #[error("{0}")]
+    OtherUpgrade(String),
+}
+
+/// Who turned an agent away that asked for its upgrade.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TurnedAway {
+    /// The relay, in its own word: trying again soon cannot help.
+    ByRelay,
+    /// Something that gave no word of a relay: another program, or a proxy whose relay is away.
+    ByStranger,
 }
 
 impl LinkError {
-    /// Whether the relay itself turned the agent away, so that trying again soon cannot help.
+    /// Whether the answer to a question says no, so that asking again soon cannot help.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         match self {
@@ -46,14 +63,29 @@ impl LinkError {
                 status.is_client_error()
                     && !matches!(*status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS)
             }
-            Self::Unreachable(_) | Self::Protocol(_) => false,
+            Self::Unreachable(_) | Self::Protocol(_) | Self::OtherUpgrade(_) => false,
+        }
+    }
+
+    /// Who turned the agent away, where somebody did (PROTOCOL.md, section 1).
+    #[must_use]
+    pub fn turned_away(&self) -> Option<TurnedAway> {
+        match self {
+            Self::Refused { status, code, .. } if self.is_refusal() => {
+                let own = [(401, "unauthorized"), (403, "browser"), (400, "not_an_upgrade")];
+                let by_relay = own.iter().any(|(own, word)| status.as_u16() == *own && code.as_deref() == Some(word));
+                Some(if by_relay { TurnedAway::ByRelay } else { TurnedAway::ByStranger })
+            }
+            Self::OtherUpgrade(_) => Some(TurnedAway::ByStranger),
+            Self::Refused { .. } | Self::Unreachable(_) | Self::Protocol(_) => None,
         }
     }
 
     /// Whether it is the token that the relay does not accept.
     #[must_use]
     pub fn is_token_refusal(&self) -> bool {
-        matches!(self, Self::Refused { status: StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, .. })
+        let token = matches!(self, Self::Refused { status: StatusCode::UNAUTHORIZED, .. });
+        token && self.turned_away() == Some(TurnedAway::ByRelay)
     }
 
     /// When the relay asks to be tried again.
@@ -61,7 +93,7 @@ impl LinkError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,
-            Self::Unreachable(_) | Self::Protocol(_) => None,
+            Self::Unreachable(_) | Self::Protocol(_) | Self::OtherUpgrade(_) => None,
         }
     }
 }
@@ -83,7 +115,18 @@ pub(super) async fn of_answer(response: Response<Incoming>) -> LinkError {
         code: words.error.as_deref().map(shown),
         message: words.message.as_deref().map(shown),
         retry_after: retry_after(&head.headers),
+        server: head.headers.get(header::SERVER).and_then(|name| name.to_str().ok()).map(shown),
     }
+}
+
+/// How a user tells a relay from whatever else may have answered at its address.
+pub(crate) fn how_to_tell(relay: &RelayUrl) -> String {
+    let base = relay.to_string();
+    format!(
+        "that is no relay's answer, but another program's, or a proxy's whose relay is away; to tell, run \
+         `curl -i {}{CONNECT_PATH}`: a relay answers 401 and {{\"error\":\"unauthorized\",…}}",
+        base.trim_end_matches('/')
+    )
 }
 
 /// What a failed exchange means.
@@ -107,17 +150,18 @@ fn shown(words: &str) -> String {
     words.chars().filter(|char| !char.is_control()).take(MAX_WORDS).collect()
 }
 
-fn refused_text(status: StatusCode, code: Option<&str>, message: Option<&str>) -> String {
+fn refused_text(status: StatusCode, code: Option<&str>, message: Option<&str>, server: Option<&str>) -> String {
     let hint = match status {
-        StatusCode::UNAUTHORIZED => Some("the token is missing or not known there"),
-        StatusCode::FORBIDDEN => Some("the token may not do this"),
-        StatusCode::NOT_FOUND => Some("no relay answers at this address"),
+        StatusCode::UNAUTHORIZED if code.is_some() => Some("the token is missing or not known there"),
+        StatusCode::FORBIDDEN if code.is_some() => Some("the token may not do this"),
         _ if status.is_redirection() => Some("it redirects; name the relay's own address"),
         _ => None,
     };
     let mut text = format!("HTTP {}", status.as_u16());
     if let Some(code) = code {
         text.push_str(&format!(" {code}"));
+    } else if let Some(server) = server {
+        text.push_str(&format!(" from {server}"));
     }
     if let Some(words) = message.or(hint) {
         text.push_str(&format!(": {words}"));

@@ -71,18 +71,41 @@ async fn an_upgrade_carries_the_token_and_the_subprotocol() {
 async fn another_subprotocol_is_no_relay() {
     for protocol in ["", "Sec-WebSocket-Protocol: relay.v2\r\n"] {
         let error = connect_to(|head| upgraded(head, protocol)).await.0.unwrap_err();
-        assert!(matches!(error, LinkError::Protocol(_)), "{error}");
-        assert!(!error.is_refusal());
+        assert_eq!(error.turned_away(), Some(TurnedAway::ByStranger), "{error}");
     }
 }
 
 #[tokio::test]
 async fn a_refusal_brings_the_relays_own_words() {
-    let body = r#"{"error":"token_unknown","message":"ask for a new token"}"#;
+    let body = r#"{"error":"unauthorized","message":"ask for a new token"}"#;
     let answer = format!("HTTP/1.1 401 No\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     let error = connect_to(|_| answer).await.0.unwrap_err();
-    assert_eq!(error.to_string(), "HTTP 401 token_unknown: ask for a new token");
-    assert!(error.is_refusal());
+    assert_eq!(error.to_string(), "HTTP 401 unauthorized: ask for a new token");
+    assert_eq!(error.turned_away(), Some(TurnedAway::ByRelay));
+    assert!(error.is_token_refusal());
+}
+
+#[tokio::test]
+async fn a_refusal_without_the_relays_own_word_is_a_strangers() {
+    let page = "<h1>No</h1>";
+    let mine = r#"{"error":"unauthorized"}"#;
+    for (status, server, body) in [
+        ("401 No", "nginx", page),
+        ("403 No", "nginx", page),
+        ("404 No", "nginx", page),
+        ("404 No", "nginx", mine),
+        ("403 No", "nginx", r#"{"error":"forbidden"}"#),
+    ] {
+        let answer = format!("HTTP/1.1 {status}\r\nServer: {server}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let error = connect_to(|_| answer).await.0.unwrap_err();
+        assert_eq!(error.turned_away(), Some(TurnedAway::ByStranger), "{error}");
+        assert!(!error.is_token_refusal());
+        assert!(body != page || error.to_string().ends_with(" from nginx"), "{error}");
+    }
+    for status in ["200 OK", "301 No", "408 No", "429 No", "503 No"] {
+        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(connect_to(|_| answer).await.0.unwrap_err().turned_away(), None, "{status}");
+    }
 }
 
 #[tokio::test]
@@ -110,7 +133,7 @@ async fn bytes_behind_the_upgrade_are_kept() {
 async fn an_upgrade_for_somebody_else_is_no_upgrade() {
     let answer = |_: &str| upgraded("sec-websocket-key: other", "Sec-WebSocket-Protocol: relay.v1\r\n");
     let error = connect_to(answer).await.0.unwrap_err();
-    assert_eq!(error, LinkError::Protocol("the other side does not speak WebSocket".into()));
+    assert_eq!(error.turned_away(), Some(TurnedAway::ByStranger), "{error}");
 }
 
 #[tokio::test]
