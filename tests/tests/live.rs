@@ -156,7 +156,7 @@ async fn a_relay_or_agent_that_is_killed_is_gone_and_has_violated_nothing() {
     let left = relay.log_line("an agent left").await.expect("it is noticed");
     assert!(left.contains("GoingAway") && !left.contains("violation"), "{left}");
     let mut agent = relay.agent("open", &handler.port(), &[]).await.expect("attaches");
-    relay.kill().await.expect("a signal");
+    relay.signal("-KILL").await.expect("a signal");
     let line = agent.line("reconnecting").await.expect("it is noticed");
     assert!(!line.contains("violation"), "{line}");
 }
