@@ -180,7 +180,7 @@ async fn an_agent_finds_a_relay_that_comes_back() {
 async fn a_stop_lets_what_is_in_flight_finish() {
     let mut relay = relay(OPEN).await;
     let (started, mut starts) = tokio::sync::mpsc::channel(1);
-    let (release, released) = tokio::sync::watch::channel(false);
+    let (release, released) = watch::channel(false);
     let handler = Handler::start(move |_| {
         let (started, mut released) = (started.clone(), released.clone());
         async move {
@@ -233,7 +233,7 @@ async fn the_admin_listener_says_whether_the_relay_is_ready() {
 /// What comes back for these bytes, as far as the relay sends it before it closes or goes silent.
 async fn raw(address: &str, bytes: &[u8]) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut stream = tokio::net::TcpStream::connect(address).await.expect("connects");
+    let mut stream = TcpStream::connect(address).await.expect("connects");
     stream.write_all(bytes).await.expect("writes");
     let mut answer = Vec::new();
     let mut piece = [0; 4096];
