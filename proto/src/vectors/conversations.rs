@@ -13,7 +13,7 @@ use crate::{
     control::{CloseCode, Notice, OfferState},
     fields::Headers,
     limits::Limits,
-    message::{RequestHead, ResetCode},
+    message::{RequestHead, ResetCode, ResponseHead},
     outcome::{Outcome, OutcomeState},
     session::Session,
     stream::StreamId,
@@ -158,7 +158,8 @@ fn upgrade() -> Value {
     let head = RequestHead { method: "GET".into(), headers: Headers::new(), upgrade: "websocket".into(), ..request() };
     let id = talk.relay.open(head).expect("opens");
     talk.say("a request for an upgrade");
-    talk.agent.respond(id, response(101)).expect("responds");
+    let agreed = ResponseHead { status: 101, headers: [("upgrade", "websocket")].into_iter().collect() };
+    talk.agent.respond(id, agreed).expect("responds");
     talk.agent.send(id, Bytes::from_static(b"server")).expect("sends");
     talk.agent.finish(id, Headers::new()).expect("half-closes");
     talk.say("the handler agrees, speaks, and half-closes");

@@ -5,7 +5,8 @@
 
 use std::{future::pending, sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use data_encoding::BASE64;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use relay_proto::{Attached as Answer, CloseCode, Limits, Notice, OfferState, SUBPROTOCOL, Welcome};
@@ -103,13 +104,20 @@ pub fn check<B>(request: &Request<B>) -> Result<(), Turned> {
         let first = values.next().is_some_and(|first| first.as_bytes().eq_ignore_ascii_case(value));
         first && values.next().is_none()
     };
-    let upgrade = request.method() == Method::GET
+    let upgrade = request.version() == Version::HTTP_11
+        && request.method() == Method::GET
         && one(header::UPGRADE, b"websocket")
         && lists(headers, &header::CONNECTION, "upgrade")
         && one(header::SEC_WEBSOCKET_VERSION, b"13")
         && (!headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL) || names_subprotocol(headers))
-        && headers.get_all(header::SEC_WEBSOCKET_KEY).iter().count() == 1;
+        && only_key(headers).is_some_and(|key| BASE64.decode(key.as_bytes()).is_ok_and(|key| key.len() == 16));
     if upgrade { Ok(()) } else { Err(Turned::NotUpgrade) }
+}
+
+/// The key of a WebSocket's upgrade, where there is one alone.
+fn only_key(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
+    keys.next().filter(|_| keys.next().is_none())
 }
 
 /// Whether a header's comma-separated values hold an item, in any case.
