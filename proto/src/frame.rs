@@ -69,6 +69,18 @@ pub(crate) struct Frame {
     pub(crate) flags: u8,
     pub(crate) stream: u64,
     pub(crate) payload: Bytes,
+    /// Whether the payload keeps much more memory alive than its own.
+    pub(crate) loose: bool,
+}
+
+/// Bytes that a payload may keep alive whatever its own size: a block of the WebSocket's reader.
+const PINNED_BYTES: usize = 4 * 1024;
+
+impl Frame {
+    /// The payload as something that may be held for long: copied where it would hold a large message.
+    pub(crate) fn held_payload(self) -> Bytes {
+        if self.loose { Bytes::copy_from_slice(&self.payload) } else { self.payload }
+    }
 }
 
 /// Appends a frame's header for a payload of `len` bytes, which the caller appends next.
@@ -85,6 +97,8 @@ pub(crate) fn put_header(out: &mut BytesMut, kind: FrameType, flags: u8, stream:
 #[derive(Debug)]
 pub(crate) struct Decoder {
     buffer: Buffer,
+    /// How long the buffer was when its newest piece came: what a payload from it keeps alive.
+    container_len: usize,
 }
 
 #[derive(Debug)]
@@ -97,7 +111,7 @@ enum Buffer {
 
 impl Decoder {
     pub(crate) fn new() -> Self {
-        Self { buffer: Buffer::Piece(Bytes::new()) }
+        Self { buffer: Buffer::Piece(Bytes::new()), container_len: 0 }
     }
 
     /// Takes the next piece. [`Decoder::next`] must have returned `None` before.
@@ -111,6 +125,7 @@ impl Decoder {
             }
             Buffer::Partial(partial) => partial.extend_from_slice(&piece),
         }
+        self.container_len = self.bytes().len();
     }
 
     /// The next whole frame, or `None` when more bytes are needed. Skippable frames are skipped.
@@ -127,7 +142,9 @@ impl Decoder {
             whole.advance(header.len);
             match header.kind {
                 Some(kind) => {
-                    return Ok(Some(Frame { kind, flags: header.flags, stream: header.stream, payload: whole }));
+                    let loose = self.container_len > PINNED_BYTES && 2 * whole.len() < self.container_len;
+                    let (flags, stream) = (header.flags, header.stream);
+                    return Ok(Some(Frame { kind, flags, stream, payload: whole, loose }));
                 }
                 None => continue,
             }

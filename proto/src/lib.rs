@@ -44,7 +44,9 @@ pub mod limits;
 mod message;
 mod mutant;
 mod outcome;
+mod pieces;
 pub mod printable;
+mod queue;
 mod rate;
 mod session;
 mod stream;
@@ -64,6 +66,7 @@ pub use message::{Framing, RequestHead, ResetCode, ResponseHead};
 #[cfg(feature = "mutants")]
 pub use mutant::Mutant;
 pub use outcome::{MAX_OUTCOME_BODY_BYTES, Outcome, OutcomeState};
+pub use pieces::Pieces;
 pub use rate::{NotARate, Rate};
 pub use session::{Role, Session};
 pub use stream::StreamId;

@@ -1,7 +1,8 @@
 //! Every bound of a session, in one type.
 //!
 //! The memory that a session can be made to hold is
-//! `max_streams × (initial_window + send_buffer + max_chunk) + window_pool`, plus one message each way.
+//! `max_streams × (initial_window + send_buffer + max_chunk) + window_pool`, plus one message each way. Pieces of a body
+//! below 4 KiB are merged wherever they wait, so that bytes cost about twice their number at most.
 
 use core::time::Duration;
 

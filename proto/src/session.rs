@@ -30,6 +30,7 @@ use crate::{
     message::{RequestHead, ResetCode, ResponseHead, headers_fit},
     mutant::{Mutant, Sabotage},
     outcome::Outcome,
+    queue::EventQueue,
     stream::{End, Head, Stream, StreamId},
     time::Instant,
 };
@@ -87,7 +88,7 @@ pub struct Session {
     decoder: Decoder,
     heartbeat: Heartbeat,
     owed: Owed,
-    events: VecDeque<Event>,
+    events: EventQueue,
     epoch: u64,
     /// What the peer takes, told in its hello or welcome.
     peer_max_streams: u32,
@@ -133,7 +134,7 @@ impl Session {
             decoder: Decoder::new(),
             heartbeat: Heartbeat::new(limits.ping_after, limits.dead_after, now),
             owed,
-            events: VecDeque::new(),
+            events: EventQueue::default(),
             epoch: 0,
             peer_max_streams: 0,
             peer_window_bytes: 0,
@@ -292,7 +293,7 @@ impl Session {
             _ => Close { code: CloseCode::GoingAway, reason: reason.to_owned() },
         };
         self.end_streams();
-        self.events.push_back(Event::Closed { by_peer: false, close });
+        self.events.push(Event::Closed { by_peer: false, close });
     }
 
     // What this side wants.
@@ -493,7 +494,7 @@ impl Session {
 
     /// The next event, until there is none.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        self.events.pop()
     }
 
     /// When [`Session::handle_timeout`] is due next; `None` once closed.

@@ -3,14 +3,14 @@
 //! A stream is state, not a queue of frames: the head, the body bytes, the end, the credit and the
 //! reset that the peer has yet to get. The session turns it into frames when the socket has room.
 
-use std::collections::VecDeque;
-
 use bytes::{Bytes, BytesMut};
 
 use crate::{
     credit::{RecvWindow, SendWindow},
     fields::Headers,
     message::{RequestHead, ResetCode, ResponseHead},
+    pieces::Pieces,
+    queue::DataPlace,
 };
 
 /// A stream's number: rises with each request of a session, and is never used again.
@@ -37,8 +37,7 @@ pub(crate) enum Head {
 pub(crate) struct Outgoing {
     pub(crate) head: Option<Head>,
     pub(crate) head_given: bool,
-    body: VecDeque<Bytes>,
-    body_bytes: usize,
+    body: Pieces,
     pub(crate) window: SendWindow,
     pub(crate) end: End,
     /// Somebody waits for room in the body's buffer.
@@ -58,8 +57,7 @@ impl Outgoing {
         Self {
             head: None,
             head_given: false,
-            body: VecDeque::new(),
-            body_bytes: 0,
+            body: Pieces::default(),
             window: SendWindow::new(window_bytes),
             end: End::NotYet,
             blocked: false,
@@ -67,35 +65,22 @@ impl Outgoing {
     }
 
     pub(crate) fn push(&mut self, bytes: Bytes) {
-        self.body_bytes += bytes.len();
-        self.body.push_back(bytes);
+        self.body.push(bytes);
     }
 
     pub(crate) const fn body_bytes(&self) -> usize {
-        self.body_bytes
+        self.body.len()
     }
 
     /// Moves `len` bytes of body into `out`, which spends credit.
-    pub(crate) fn write_body(&mut self, mut len: usize, out: &mut BytesMut) {
+    pub(crate) fn write_body(&mut self, len: usize, out: &mut BytesMut) {
         self.window.spend(len);
-        self.body_bytes -= len;
-        while len > 0 {
-            let front = self.body.front_mut().expect("body_bytes counts what body holds");
-            if front.len() <= len {
-                len -= front.len();
-                out.extend_from_slice(front);
-                self.body.pop_front();
-            } else {
-                out.extend_from_slice(&front.split_to(len));
-                len = 0;
-            }
-        }
+        self.body.move_to(len, out);
     }
 
     /// The peer wants no more of this direction: it has ended.
     pub(crate) fn stop(&mut self) {
         self.body.clear();
-        self.body_bytes = 0;
         self.blocked = false;
         self.end = End::Sent;
     }
@@ -103,8 +88,8 @@ impl Outgoing {
     /// Whether a frame could be written now.
     pub(crate) fn ready(&self) -> bool {
         self.head.is_some()
-            || (self.body_bytes > 0 && self.window.available() > 0)
-            || (self.body_bytes == 0 && matches!(self.end, End::Owed(_)))
+            || (!self.body.is_empty() && self.window.available() > 0)
+            || (self.body.is_empty() && matches!(self.end, End::Owed(_)))
     }
 }
 
@@ -114,6 +99,7 @@ pub(crate) struct Incoming {
     pub(crate) head_seen: bool,
     pub(crate) ended: bool,
     pub(crate) window: RecvWindow,
+    pub(crate) place: DataPlace,
 }
 
 #[derive(Debug)]
@@ -133,7 +119,12 @@ impl Stream {
     pub(crate) fn new(send_window_bytes: u32, recv_window_bytes: u32, head_seen: bool) -> Self {
         Self {
             outgoing: Outgoing::new(send_window_bytes),
-            incoming: Incoming { head_seen, ended: false, window: RecvWindow::new(recv_window_bytes) },
+            incoming: Incoming {
+                head_seen,
+                ended: false,
+                window: RecvWindow::new(recv_window_bytes),
+                place: DataPlace::default(),
+            },
             reset_owed: None,
             upgraded: false,
             queued: false,

@@ -64,8 +64,8 @@ pub struct Driver<S> {
     hello: Option<Hello>,
     welcome: Option<Welcome>,
     ended: Option<Close>,
-    /// The WebSocket close code to say at the end, and whether it was said.
-    farewell: WsCode,
+    /// The WebSocket close code to say at the end, if it is another than usual, and whether a close was said.
+    farewell: Option<WsCode>,
     farewell_said: bool,
     socket_lost: bool,
 }
@@ -187,7 +187,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             hello: None,
             welcome: None,
             ended: None,
-            farewell: WsCode::Normal,
+            farewell: None,
             farewell_said: false,
             socket_lost: false,
         }
@@ -207,6 +207,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if self.ended.is_none() {
             loop {
                 let more = self.read(cx);
+                if self.ended.is_some() {
+                    break;
+                }
                 self.take_mail(cx);
                 self.look_at_clock(cx);
                 self.deliver();
@@ -245,8 +248,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     self.control_messages = 0;
                     let now = self.now();
                     self.session.handle_bytes(now, bytes);
+                    // At once: what one message can mean is bounded, what many can is not.
+                    self.deliver();
+                    if self.ended.is_some() {
+                        return false;
+                    }
                 }
-                Poll::Ready(Some(Ok(Message::Close(_)))) => return self.lose("the peer closed the connection"),
+                Poll::Ready(Some(Ok(Message::Close(_)))) => {
+                    self.farewell_said = true; // The answer is written by the library, and has yet to leave.
+                    self.session.handle_disconnect("the peer closed the connection");
+                    return false;
+                }
                 Poll::Ready(Some(Ok(Message::Text(_)))) => {
                     self.refuse(WsCode::Unsupported, "text messages are not part of the protocol");
                     return false;
@@ -291,7 +303,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     fn refuse(&mut self, code: WsCode, reason: &str) {
-        self.farewell = code;
+        self.farewell = Some(code);
         self.session.close(CloseCode::ProtocolError, reason);
     }
 
@@ -348,7 +360,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if state.close.as_ref().is_some_and(|wish| idle || !wish.when_idle)
             && let Some(wish) = state.close.take()
         {
-            self.farewell = WsCode::Away;
             self.session.close(wish.code, &wish.reason);
         }
     }
@@ -405,8 +416,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     fn send_body(&mut self, id: StreamId, mail: &mut Mail) {
         while !mail.out.is_empty() && self.session.has_room(id) {
-            let Some(bytes) = mail.out.pop_front() else { break };
-            mail.out_bytes -= bytes.len();
+            let Some(bytes) = mail.out.pop() else { break };
             // There is room, so an error means that the stream has ended and wants nothing more.
             let _ = self.session.send(id, bytes);
         }
@@ -422,7 +432,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             mail.sent = true;
         }
-        if mail.out_bytes < crate::mailbox::OUT_BYTES
+        if mail.out.len() < crate::mailbox::OUT_BYTES
             && let Some(writer) = mail.writer.take_if(|_| mail.finish.is_none() && !mail.sent)
         {
             writer.wake();
@@ -498,7 +508,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.with(id, |mail| {
             discarded = mail.discard;
             if !discarded {
-                mail.body.push_back(bytes);
+                mail.body.push(bytes);
             }
         });
         if discarded {
@@ -527,15 +537,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     fn end(&mut self, close: Close) {
-        if close.code == CloseCode::ProtocolError && self.farewell == WsCode::Normal {
-            self.farewell = WsCode::Policy; // WebSocket was spoken well, what it carried was not.
-        }
+        self.farewell = self.farewell.or(match close.code {
+            CloseCode::GoingAway => Some(WsCode::Away),
+            CloseCode::ProtocolError => Some(WsCode::Policy), // WebSocket was spoken well, what it carried was not.
+            _ => None,
+        });
         self.ended = Some(close);
         self.break_off();
     }
 
     fn write(&mut self, cx: &mut Context<'_>) {
-        if self.socket_lost {
+        if self.socket_lost || self.farewell_said {
             return;
         }
         loop {
@@ -567,7 +579,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             if ready!(Pin::new(&mut self.socket).poll_ready(cx)).is_err() {
                 return Poll::Ready(());
             }
-            let frame = CloseFrame { code: self.farewell, reason: "".into() };
+            let frame = CloseFrame { code: self.farewell.unwrap_or(WsCode::Normal), reason: "".into() };
             let _ = Pin::new(&mut self.socket).start_send(Message::Close(Some(frame)));
             self.farewell_said = true;
         }

@@ -90,10 +90,7 @@ impl Sender {
         while !bytes.is_empty() {
             poll_fn(|cx| self.poll_room(cx)).await?;
             let chunk = bytes.split_to(bytes.len().min(MAX_CHUNK_BYTES));
-            self.mailbox.put(|state| {
-                state.out_bytes += chunk.len();
-                state.out.push_back(chunk);
-            });
+            self.mailbox.put(|state| state.out.push(chunk));
         }
         Ok(())
     }
@@ -130,7 +127,7 @@ impl Sender {
         if let Some(broken) = state.broken {
             return Poll::Ready(Err(broken));
         }
-        if state.out_bytes < OUT_BYTES {
+        if state.out.len() < OUT_BYTES {
             return Poll::Ready(Ok(()));
         }
         state.writer = Some(cx.waker().clone());
@@ -238,7 +235,7 @@ impl Body for Receiver {
         }
         let mailbox = Arc::clone(&self.mailbox);
         let mut state = mailbox.lock();
-        if let Some(bytes) = state.body.pop_front() {
+        if let Some(bytes) = state.body.pop() {
             drop(state);
             mailbox.put(|state| state.read_bytes += bytes.len());
             return Poll::Ready(Some(Ok(Frame::data(bytes))));
@@ -268,7 +265,7 @@ impl Body for Receiver {
 
     fn size_hint(&self) -> SizeHint {
         let state = self.mailbox.lock();
-        let here: usize = state.body.iter().map(Bytes::len).sum();
+        let here = state.body.len();
         match state.end {
             Some(_) => SizeHint::with_exact(here as u64),
             None => {
@@ -293,7 +290,8 @@ impl Drop for Receiver {
         } else {
             self.mailbox.put(|state| {
                 state.discard = true;
-                state.read_bytes += state.body.drain(..).map(|bytes| bytes.len()).sum::<usize>();
+                state.read_bytes += state.body.len();
+                state.body.clear();
             });
         }
     }

@@ -5,13 +5,11 @@
 
 use std::{
     any::Any,
-    collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::Waker,
 };
 
-use bytes::Bytes;
-use relay_proto::{Headers, RequestHead, ResetCode, ResponseHead, StreamId};
+use relay_proto::{Headers, Pieces, RequestHead, ResetCode, ResponseHead, StreamId};
 use thiserror::Error;
 
 use crate::mailroom::Mailroom;
@@ -48,8 +46,7 @@ pub(crate) struct State {
     // From the handles to the driver.
     pub(crate) open: Option<RequestHead>,
     pub(crate) respond: Option<ResponseHead>,
-    pub(crate) out: VecDeque<Bytes>,
-    pub(crate) out_bytes: usize,
+    pub(crate) out: Pieces,
     pub(crate) finish: Option<Headers>,
     pub(crate) reset: Option<ResetCode>,
     /// Bytes read since the driver last looked.
@@ -59,7 +56,7 @@ pub(crate) struct State {
 
     // From the driver to the handles.
     pub(crate) response: Option<ResponseHead>,
-    pub(crate) body: VecDeque<Bytes>,
+    pub(crate) body: Pieces,
     pub(crate) end: Option<Headers>,
     pub(crate) broken: Option<Broken>,
     pub(crate) reader: Option<Waker>,
@@ -113,7 +110,6 @@ impl Mailbox {
             state.reset = Some(code);
             state.broken = Some(Broken::Reset(code)); // For the handles on this side.
             state.out.clear();
-            state.out_bytes = 0;
             state.wake();
         });
     }

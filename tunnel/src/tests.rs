@@ -347,6 +347,52 @@ async fn a_peer_that_abuses_the_websocket_gets_a_close_code() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_websocket_close_is_answered_and_says_why_a_side_went() {
+    let (_handle, driver, mut bare) = bare_agent().await;
+    bare.close(None).await.expect("sends");
+    assert!(matches!(bare.next().await, Some(Ok(Message::Close(_)))), "an answer");
+    assert_eq!(driver.await.expect("runs").code, CloseCode::GoingAway);
+    for (code, said) in [
+        (CloseCode::Normal, WsCode::Normal),
+        (CloseCode::GoingAway, WsCode::Away),
+        (CloseCode::Replaced, WsCode::Normal),
+        (CloseCode::Refused, WsCode::Normal),
+    ] {
+        let (handle, _driver, mut bare) = bare_agent().await;
+        handle.close(code, "done");
+        assert!(matches!(bare.next().await, Some(Ok(Message::Binary(_)))), "the CLOSE");
+        let Some(Ok(Message::Close(Some(frame)))) = bare.next().await else { panic!("a close") };
+        assert_eq!(frame.code, said, "{code:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn small_pieces_from_a_peer_and_to_it_cost_about_their_size() {
+    let mut tunnel = tunnel().await;
+    let exchange = tunnel.relay.open(head()).expect("opens");
+    exchange.request.finish(Headers::new());
+    let mut answer = tunnel.request().await.responder.respond(ok());
+    for _ in 0..1000 {
+        for _ in 0..10 {
+            answer.send(Bytes::from_static(b"x")).await.expect("takes it");
+        }
+        tokio::task::yield_now().await;
+    }
+    answer.finish(Headers::new());
+    let (_, mut body) = exchange.response.head().await.expect("answers");
+    while tunnel.agent.in_flight() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let (mut pieces, mut bytes) = (0, 0);
+    while let Some(frame) = body.frame().await {
+        pieces += 1;
+        bytes += frame.expect("whole").into_data().expect("data").len();
+    }
+    assert_eq!(bytes, 10_000);
+    assert!(pieces <= 4, "{pieces} pieces of what came as 10,000 of one byte");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_peer_that_is_killed_is_gone_and_has_violated_nothing() {
     let (_handle, driver, bare) = bare_agent().await;
     drop(bare);

@@ -21,9 +21,16 @@ use crate::{
 
 impl Session {
     pub(super) fn receive(&mut self, frame: Frame) -> Result<(), ProtocolError> {
-        let Frame { kind, flags, stream, payload } = frame;
+        let (kind, flags, stream) = (frame.kind, frame.flags, frame.stream);
         let (opening, id) = (matches!(self.phase, Phase::Opening { .. }), StreamId(stream));
         let end = flags & FLAG_END != 0;
+        // What has no more to it than numbers is read at once, and what follows a body is merged.
+        let payload = match kind {
+            FrameType::Ping | FrameType::Pong | FrameType::Reset | FrameType::Credit | FrameType::Drain => {
+                frame.payload
+            }
+            _ => frame.held_payload(),
+        };
         match (kind, self.role) {
             (FrameType::Ping, _) => self.receive_ping(&payload),
             (FrameType::Pong, _) => self.receive_pong(&payload),
@@ -41,7 +48,7 @@ impl Session {
             (FrameType::Outcome, Role::Relay) => self.receive_outcome(payload),
             (FrameType::Drain, _) => {
                 if !std::mem::replace(&mut self.peer_draining, true) {
-                    self.events.push_back(Event::Draining);
+                    self.events.push(Event::Draining);
                 }
                 Ok(())
             }
@@ -57,7 +64,7 @@ impl Session {
         check_window(peer.initial_window_bytes)?;
         self.peer_max_streams = peer.max_streams;
         self.peer_window_bytes = peer.initial_window_bytes;
-        self.events.push_back(Event::Hello(hello));
+        self.events.push(Event::Hello(hello));
         Ok(())
     }
 
@@ -78,7 +85,7 @@ impl Session {
         self.peer_window_bytes = peer.initial_window_bytes;
         self.epoch = welcome.epoch;
         self.phase = Phase::Open;
-        self.events.push_back(Event::Welcome(welcome));
+        self.events.push(Event::Welcome(welcome));
         Ok(())
     }
 
@@ -94,7 +101,7 @@ impl Session {
         let id = StreamId(number);
         self.streams.insert(id, Stream::new(self.peer_window_bytes, self.limits.initial_window_bytes, true));
         self.open_streams += 1;
-        self.events.push_back(Event::Request { id, head });
+        self.events.push(Event::Request { id, head });
         self.take_body(id, payload, end)
     }
 
@@ -105,7 +112,7 @@ impl Session {
         }
         let head = ResponseHead::decode(&mut payload)?;
         stream.upgraded = head.status == 101;
-        self.events.push_back(Event::Response { id, head });
+        self.events.push(Event::Response { id, head });
         self.take_body(id, payload, end)
     }
 
@@ -143,7 +150,7 @@ impl Session {
         if let Some(stream) = self.find(id)? {
             let seen = stream.incoming.head_seen;
             self.forget(id);
-            self.events.push_back(match self.sabotage.is(Mutant::ResetAsEnd) && seen {
+            self.events.push(match self.sabotage.is(Mutant::ResetAsEnd) && seen {
                 false => Event::Reset { id, code },
                 true => Event::End { id, trailers: Headers::new() },
             });
@@ -200,7 +207,7 @@ impl Session {
         let answers = |number| (number..=self.pings_sent).contains(&u64::from_be_bytes(echo));
         if self.probe.is_some_and(|number| any || answers(number)) {
             self.probe = None;
-            self.events.push_back(Event::Answered);
+            self.events.push(Event::Answered);
         }
         Ok(())
     }
@@ -210,13 +217,13 @@ impl Session {
         if self.outcomes_received > MAX_OUTCOMES {
             return Err(ProtocolError::TooLarge { what: "number of outcomes" });
         }
-        self.events.push_back(Event::Outcome(Outcome::decode(payload)?));
+        self.events.push(Event::Outcome(Outcome::decode(payload)?));
         Ok(())
     }
 
     fn receive_notice(&mut self, payload: Bytes) -> Result<(), ProtocolError> {
         if let Some(notice) = Notice::decode(payload)? {
-            self.events.push_back(Event::Notice(notice));
+            self.events.push(Event::Notice(notice));
         }
         Ok(())
     }
@@ -225,7 +232,7 @@ impl Session {
         let close = Close::decode(payload)?;
         self.end_streams();
         self.phase = Phase::Closed;
-        self.events.push_back(Event::Closed { by_peer: true, close });
+        self.events.push(Event::Closed { by_peer: true, close });
         Ok(())
     }
 
@@ -245,7 +252,8 @@ impl Session {
         if !bytes.is_empty() {
             let crossed = self.sabotage.is(Mutant::CrossBytes);
             let id = self.streams.keys().next().copied().filter(|_| crossed).unwrap_or(id);
-            self.events.push_back(Event::Data { id, bytes });
+            let stream = self.streams.get_mut(&id).expect("found by the caller");
+            self.events.push_data(&mut stream.incoming.place, id, bytes);
         }
         if end {
             self.take_end(id, Headers::new());
@@ -256,7 +264,7 @@ impl Session {
     fn take_end(&mut self, id: StreamId, trailers: Headers) {
         let stream = self.streams.get_mut(&id).expect("found by the caller");
         stream.incoming.ended = true;
-        self.events.push_back(Event::End { id, trailers });
+        self.events.push(Event::End { id, trailers });
         if self.role == Role::Relay && stream.outgoing.end != End::Sent && !stream.upgraded {
             // The response is whole: what is left of the request interests nobody.
             stream.reset_owed = Some(ResetCode::NoError);

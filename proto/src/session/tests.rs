@@ -675,6 +675,74 @@ fn bytes_without_credit_end_the_session() {
     assert_eq!(close.reason, "stream 1 went past its credit");
 }
 
+/// Messages of many frames with one byte each, that go round among these streams.
+fn crumbs(ids: &[StreamId], each: usize) -> Vec<Bytes> {
+    let mut messages = vec![BytesMut::new()];
+    for number in 0..each {
+        for id in ids {
+            let mut message = messages.pop().expect("never empty");
+            if message.len() + 64 > MAX_MESSAGE_BYTES {
+                messages.push(std::mem::take(&mut message));
+            }
+            put_header(&mut message, FrameType::Data, 0, id.get(), 1);
+            message.extend_from_slice(&[(number % 251) as u8]);
+            messages.push(message);
+        }
+    }
+    messages.into_iter().map(BytesMut::freeze).collect()
+}
+
+#[test]
+fn frames_of_one_byte_are_merged_also_where_streams_take_turns() {
+    let mut pair = Pair::open();
+    let ids: Vec<StreamId> = (0..100).map(|_| pair.relay.open(request()).expect("opens")).collect();
+    pair.run();
+    pair.agent_events();
+    for message in crumbs(&ids, 10_000) {
+        pair.agent.handle_bytes(pair.now, message);
+    }
+    assert!(pair.agent.is_open());
+    let events = pair.agent_events();
+    assert!(events.len() <= 100, "{} events for 100 streams", events.len());
+    for id in &ids {
+        let body = events.iter().find_map(|event| match event {
+            Event::Data { id: of, bytes } if of == id => Some(bytes),
+            _ => None,
+        });
+        let body = body.expect("its bytes");
+        assert!(body.len() == 10_000 && body.iter().enumerate().all(|(at, byte)| *byte == (at % 251) as u8));
+        pair.agent.consume(*id, body.len());
+    }
+}
+
+#[test]
+fn small_frames_do_not_keep_the_large_message_alive_that_they_came_in() {
+    let padding = |message: &mut BytesMut| {
+        message.extend_from_slice(&[64, 0, 0]); // A skippable frame.
+        crate::varint::put(message, 100_000);
+        message.resize(message.len() + 100_000, 0);
+    };
+    let mut pair = Pair::open();
+    let id = pair.ask(b"");
+    pair.run();
+    pair.agent.respond(id, response(200)).expect("responds");
+    let mut message = BytesMut::new();
+    assert!(pair.agent.poll_transmit(&mut message));
+    padding(&mut message);
+    let frame = message.len();
+    put_header(&mut message, FrameType::Data, 0, id.get(), 5000);
+    message.extend_from_slice(&[7; 5000]);
+    let message = message.freeze();
+    let within = |bytes: &Bytes| {
+        (message.as_ptr() as usize..message.as_ptr() as usize + message.len()).contains(&(bytes.as_ptr() as usize))
+    };
+    pair.relay.handle_bytes(pair.now, message.clone());
+    let events = pair.relay_events();
+    let [Event::Response { head, .. }, Event::Data { bytes, .. }] = &events[..] else { panic!("{events:?}") };
+    assert!(frame > 100_000 && bytes.len() == 5000 && !within(bytes), "the body holds the message");
+    assert!(head.headers.iter().all(|(name, value)| !within(name) && !within(value)), "the head holds the message");
+}
+
 #[test]
 fn more_streams_than_hello_allowed_end_the_session() {
     let mut pair = Pair::open_with(Limits::relay(), Limits { max_streams: 1, ..Limits::agent() });

@@ -56,7 +56,7 @@ impl Session {
         self.write_introduction(out);
         let Phase::Closing { close, .. } = std::mem::replace(&mut self.phase, Phase::Closed) else { return };
         put_frame(out, FrameType::Close, |payload| close.encode(payload));
-        self.events.push_back(Event::Closed { by_peer: false, close });
+        self.events.push(Event::Closed { by_peer: false, close });
     }
 
     fn write_introduction(&mut self, out: &mut BytesMut) {
@@ -138,7 +138,7 @@ impl Session {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if stream.outgoing.blocked && stream.outgoing.body_bytes() <= self.limits.send_buffer_bytes / 2 {
             stream.outgoing.blocked = false;
-            self.events.push_back(Event::Writable { id });
+            self.events.push(Event::Writable { id });
         }
         self.settle(id);
     }

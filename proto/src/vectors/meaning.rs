@@ -27,7 +27,7 @@ pub(super) fn of_bytes(bytes: &[u8]) -> Value {
 }
 
 fn of_frame(frame: Frame) -> Result<Value, ProtocolError> {
-    let Frame { kind, flags, stream, mut payload } = frame;
+    let Frame { kind, flags, stream, mut payload, .. } = frame;
     let name = format!("{kind:?}").to_uppercase();
     let mut said = match kind {
         FrameType::Hello => {
