@@ -47,7 +47,10 @@ use crate::{
     refused::{self, RefusedLog},
     replay::Replays,
     state::StateDir,
-    store::{Health, MemoryStore, Purge, SqliteOptions, SqliteStore, Store, StoreError, Vault, seal::SealKey},
+    store::{
+        Health, MemoryStore, Purge, SqliteOptions, SqliteStore, Store, StoreError, Vault, resolve as resolve_store,
+        seal::SealKey,
+    },
     tls,
 };
 
@@ -105,7 +108,7 @@ pub fn run(source: &Source, config: &Config, started: impl FnOnce(&Started)) -> 
     {
         tracing::warn!(public = %addresses.public, "the inherited socket is reachable from outside without TLS");
     }
-    let vault = Vault::new(Arc::clone(&store), SealKey::open(&key_file(config, &state))?);
+    let vault = Vault::new(Arc::clone(&store), SealKey::open(&key_file(config, &state)?)?);
     let learnt = Learnt::new(vault.clone());
     let first = runtime.block_on(async {
         learnt.import(&state, KEY_FILE, config.store.path.is_some()).await.with_context(|| {
@@ -230,11 +233,12 @@ fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
 }
 
 /// Where the key to the store's secrets is: never in the store itself.
-fn key_file(config: &Config, state: &StateDir) -> PathBuf {
+fn key_file(config: &Config, state: &StateDir) -> Result<PathBuf, StoreError> {
     match (&config.server.state_dir, &config.store.path) {
-        // A directory that ends with the process is no place for the key to what stays.
-        (None, Some(path)) => path.with_added_extension("key"),
-        _ => state.file(KEY_FILE),
+        // A directory that ends with the process is no place for the key to what stays. It is the same key by whatever
+        // name the store was found.
+        (None, Some(path)) => Ok(resolve_store(path)?.with_added_extension("key")),
+        _ => Ok(state.file(KEY_FILE)),
     }
 }
 

@@ -51,7 +51,7 @@ pub use rows::{
     Bulk, BulkAction, ConfigChange, ConfigKind, ConfigRow, Presence, Purge, PurgeCursor, Purged, RefusedRow, Source,
     Usage,
 };
-pub use sqlite::{SqliteOptions, SqliteStore, check};
+pub use sqlite::{SqliteOptions, SqliteStore, check, resolve};
 pub use vault::Vault;
 
 /// Largest body of an answer that is kept, in bytes.

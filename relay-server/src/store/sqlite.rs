@@ -10,7 +10,6 @@
 //! write or sync that fails is never tried again: the store is failed from then on, and the process has to end.
 
 use std::{
-    fs::File,
     future::Future,
     ops::Range,
     path::{Path, PathBuf},
@@ -87,7 +86,7 @@ pub struct SqliteStore {
     options: SqliteOptions,
     #[cfg(test)]
     faults: Arc<Faults>,
-    _lock: File,
+    _lock: schema::Lock,
 }
 
 impl std::fmt::Debug for SqliteStore {
@@ -98,9 +97,9 @@ impl std::fmt::Debug for SqliteStore {
 
 impl SqliteStore {
     /// Opens the file, or makes it. Blocks; an error says what to do.
-    pub fn open(options: SqliteOptions) -> Result<Self, StoreError> {
+    pub fn open(mut options: SqliteOptions) -> Result<Self, StoreError> {
+        options.path = schema::resolve(&options.path)?;
         let path = &options.path;
-        schema::make_folder(path)?;
         let lock = schema::lock(path)?;
         let faults = Arc::new(Faults::default());
         let connection = schema::open_writer(path)?;
@@ -467,8 +466,17 @@ impl Store for SqliteStore {
     }
 }
 
+/// Where the store at this path is, whatever links lead to it; its folder is made if it is not there.
+///
+/// # Errors
+/// [`StoreError::Unusable`] if it cannot be anywhere.
+pub fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
+    schema::resolve(path)
+}
+
 /// Looks through a whole file for damage that SQLite can see. Blocks, and needs the file for itself.
 pub fn check(path: &Path) -> Result<(), StoreError> {
+    let path = &schema::resolve(path)?;
     let _lock = schema::lock(path)?;
     let connection = schema::open_writer(path)?;
     let found: String = connection.pragma_query_value(None, "integrity_check", |row| row.get(0))?;

@@ -1,11 +1,12 @@
-//! Opening the file: one process, a sound SQLite, the promised settings, the right version.
+//! Opening the file: one process, by whatever name it calls the file; a sound SQLite, the promised settings, the right
+//! version.
 //!
 //! Every setting that durability rests on is read back; SQLite ignores what it does not understand.
 
 use std::{
     fs::{self, File, TryLockError},
     io,
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -30,20 +31,79 @@ fn unusable(what: impl std::fmt::Display) -> StoreError {
     StoreError::Unusable(what.to_string())
 }
 
-/// Holds the file for this process until it is dropped.
-pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
+/// Symbolic links that lead to a store, one through the other: as many as Linux follows.
+const MAX_LINKS: usize = 40;
+
+/// Where a store is, whatever links lead to it; its folder is made if it is not there. What belongs to a store (lock,
+/// log, room kept aside) stands beside this, so that two names of one file have it in common.
+pub(super) fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
+    let mut place = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        if let Ok(target) = fs::read_link(&place) {
+            place = folder(&place).join(target);
+            continue;
+        }
+        let Some(name) = place.file_name() else {
+            return Err(unusable(format_args!("{} names no file for the store", path.display())));
+        };
+        let folder = folder(&place);
+        fs::create_dir_all(folder)
+            .map_err(|error| unusable(format_args!("cannot create {}: {error}", folder.display())))?;
+        let folder = folder
+            .canonicalize()
+            .map_err(|error| unusable(format_args!("cannot find {}: {error}", folder.display())))?;
+        return Ok(folder.join(name));
+    }
+    Err(unusable(format_args!("too many symbolic links lead from {}", path.display())))
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// The hold of this process on a store, until it is dropped: after the last connection, since closing the file again
+/// would let go of the locks that SQLite has on it.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _beside: File,
+    _itself: File,
+}
+
+/// Holds the file at a resolved place for this process, and makes it if it is not there.
+///
+/// The file beside it is what other processes find locked. The store's own file is locked as well, for a name of it
+/// that no link shows: a mount of this one file. Of two hard links each would have a log of its own.
+pub(super) fn lock(path: &Path) -> Result<Lock, StoreError> {
     let beside = beside(path, "lock");
     let file = File::options().create(true).truncate(false).write(true).open(&beside);
     let file = file.map_err(|error| unusable(format_args!("cannot create {}: {error}", beside.display())))?;
+    hold(&file, path)?;
+    create_private(path)?;
+    let itself = File::open(path).map_err(|error| unusable(format_args!("cannot open {}: {error}", path.display())))?;
+    hold(&itself, path)?;
+    let known =
+        itself.metadata().map_err(|error| unusable(format_args!("cannot look at {}: {error}", path.display())))?;
+    if known.nlink() > 1 {
+        return Err(unusable(format_args!(
+            "the store {} has {} names (hard links), and SQLite would keep a log beside each of them; remove the others, \
+             or use a copy made with `relay-server backup`",
+            path.display(),
+            known.nlink()
+        )));
+    }
+    Ok(Lock { _beside: file, _itself: itself })
+}
+
+fn hold(file: &File, store: &Path) -> Result<(), StoreError> {
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(()),
         Err(TryLockError::WouldBlock) => Err(StoreError::InUse(format!(
             "the store {} is in use by another process; stop that one, or name another file with --store",
-            path.display()
+            store.display()
         ))),
         Err(TryLockError::Error(error)) => Err(unusable(format_args!(
-            "cannot lock {}: {error}; keep the store on a local disk, not on NFS",
-            beside.display()
+            "cannot lock the store {}: {error}; keep it on a local disk, not on NFS",
+            store.display()
         ))),
     }
 }
@@ -65,7 +125,6 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
         )));
     }
     let wrong = |error| unusable(format_args!("cannot open the store {}: {error}", path.display()));
-    create_private(path)?;
     let mut connection = Connection::open(path).map_err(wrong)?;
     let made = version(&connection, path)?;
     settle(&connection).map_err(wrong)?;
@@ -166,7 +225,7 @@ fn migrate(connection: &mut Connection, path: &Path, made: usize) -> Result<(), 
 
 /// The file's name must outlive a power cut as well.
 pub(super) fn sync_directory(path: &Path) -> Result<(), StoreError> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder(path);
     let synced = File::open(folder).and_then(|folder| folder.sync_all());
     synced.map_err(|error| unusable(format_args!("cannot sync {}: {error}", folder.display())))
 }
@@ -184,10 +243,4 @@ pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     share(&connection)?;
     connection.pragma_update(None, "query_only", true)?;
     Ok(connection)
-}
-
-/// Whether the file can hold a store here: it is there, or can be made.
-pub(super) fn make_folder(path: &Path) -> Result<(), StoreError> {
-    let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else { return Ok(()) };
-    fs::create_dir_all(folder).map_err(|error| unusable(format_args!("cannot create {}: {error}", folder.display())))
 }

@@ -152,6 +152,65 @@ fn one_process_holds_the_file() {
 }
 
 #[test]
+fn one_process_holds_the_file_by_whatever_name() {
+    use std::os::unix::fs::symlink;
+
+    let folder = Folder::new();
+    let store = folder.open();
+    let deep = folder.path().parent().expect("a folder").to_owned();
+    let at = |name: &str| folder.0.path().join(name);
+    symlink(folder.path(), at("link.db")).expect("linked");
+    symlink("link.db", at("again.db")).expect("linked");
+    symlink(&deep, at("same")).expect("linked");
+    symlink("../er/relay.db", deep.join("beside.db")).expect("linked");
+    for name in ["link.db", "again.db", "same/relay.db", "same/../er/relay.db", "same/beside.db", "deep/./er/relay.db"]
+    {
+        let refused = SqliteStore::open(SqliteOptions { path: at(name), max_bytes: 1 << 30 });
+        assert!(
+            matches!(&refused, Err(StoreError::InUse(why)) if why.contains("deep/er/relay.db")),
+            "{name}: {refused:?}"
+        );
+    }
+    // A second name without a link: whoever comes by it would find no lock and no log beside it.
+    std::fs::hard_link(folder.path(), at("hard.db")).expect("linked");
+    let by = |path| SqliteStore::open(SqliteOptions { path, max_bytes: 1 << 30 });
+    assert!(matches!(by(at("hard.db")), Err(StoreError::InUse(_))), "the file itself is held");
+    drop(store);
+    for path in [at("hard.db"), folder.path()] {
+        let refused = by(path);
+        assert!(
+            matches!(&refused, Err(StoreError::Unusable(why)) if why.contains("2 names (hard links)")),
+            "{refused:?}"
+        );
+    }
+    std::fs::remove_file(at("hard.db")).expect("removed");
+    drop(by(at("again.db")).expect("one name is left, and links to it"));
+    assert!(schema::beside(&folder.path(), "lock").exists() && !at("again.db.lock").exists());
+}
+
+#[tokio::test]
+async fn a_link_to_a_store_that_is_yet_to_be_made_leads_to_it() {
+    let folder = Folder::new();
+    let link = folder.0.path().join("link.db");
+    std::os::unix::fs::symlink("deep/er/relay.db", &link).expect("linked");
+    let store = SqliteStore::open(SqliteOptions { path: link.clone(), max_bytes: 1 << 30 }).expect("a store");
+    take(&store, 1, "one").await.expect("kept");
+    assert!(matches!(folder.try_open(), Err(StoreError::InUse(_))));
+    drop(store);
+    let mode = std::fs::metadata(folder.path()).expect("made").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "for its owner alone, as without a link");
+    assert!(folder.open().event(None, id(1), at(0)).await.expect("read").is_some());
+    // Links that lead to each other lead nowhere.
+    std::fs::remove_file(&link).expect("removed");
+    std::os::unix::fs::symlink("link.db", &link).expect("linked");
+    let refused = SqliteStore::open(SqliteOptions { path: link, max_bytes: 1 << 30 });
+    assert!(
+        matches!(&refused, Err(StoreError::Unusable(why)) if why.contains("too many symbolic links")),
+        "{refused:?}"
+    );
+}
+
+#[test]
 fn a_newer_file_and_another_programs_are_left_alone() {
     let folder = Folder::new();
     drop(folder.open());
