@@ -48,7 +48,8 @@ use crate::{
     endpoint::{Endpoint, EndpointName, Keeping, Order},
     limits::Limits,
     metrics::{Events, Stored, Waiting},
-    store::{self, Backlog, End, Ended, Store, StoreError, Then},
+    store::{self, Backlog, End, Ended, Share, Store, StoreError, Then},
+    throttle::Throttle,
     webhook::{EventId, Failure},
 };
 
@@ -58,6 +59,9 @@ const OVERDUE: SignedDuration = SignedDuration::from_secs(5);
 /// How often the store is asked again to settle an attempt, and how long between.
 const SETTLE_TRIES: u32 = 50;
 const SETTLE_PAUSE: Duration = Duration::from_millis(100);
+
+/// As many as there are attempts under way when the store fails.
+static NOT_SETTLED: Throttle = Throttle::new();
 
 /// What a waiting sender gets of an attempt.
 #[derive(Debug)]
@@ -169,6 +173,11 @@ impl Delivery {
     /// The endpoints from now on.
     pub fn set_endpoints(&self, endpoints: &[Arc<Endpoint>]) {
         let named = endpoints.iter().map(|endpoint| (endpoint.name.clone(), Arc::clone(endpoint)));
+        let share = |endpoint: &Arc<Endpoint>| {
+            let max_bytes = endpoint.keeping.as_ref()?.max_bytes;
+            Some((endpoint.name.clone(), Share { max_bytes, is_proven: endpoint.is_proven() }))
+        };
+        self.store.set_shares(endpoints.iter().filter_map(share).collect());
         self.endpoints.store(Arc::new(named.collect()));
         self.wake.notify_one();
     }
@@ -223,12 +232,16 @@ impl Delivery {
                 }
                 Err(error) if error.is_temporary() => tokio::time::sleep(SETTLE_PAUSE).await,
                 Err(error) => {
-                    tracing::error!(%endpoint, event_id = %id, %error, "an attempt's end was not kept; the event will come again");
+                    if let Some(held_back) = NOT_SETTLED.pass(endpoint.as_str()) {
+                        tracing::error!(%endpoint, event_id = %id, %error, held_back, "an attempt's end was not kept; the event will come again");
+                    }
                     return None;
                 }
             }
         }
-        tracing::error!(%endpoint, event_id = %id, "an attempt's end was not kept: the store stayed busy; the event will come again");
+        if let Some(held_back) = NOT_SETTLED.pass(endpoint.as_str()) {
+            tracing::error!(%endpoint, event_id = %id, held_back, "an attempt's end was not kept: the store stayed busy; the event will come again");
+        }
         None
     }
 
@@ -262,6 +275,7 @@ impl Delivery {
         let usage = self.store.usage();
         Stored {
             bytes: usage.bytes,
+            max_bytes: usage.max_bytes,
             commits: usage.commits,
             calls: usage.calls,
             commit_seconds: Duration::from_micros(usage.commit_micros).as_secs_f64(),
@@ -299,7 +313,7 @@ fn counted(ended: Option<Ended>, then: Then) -> &'static str {
 fn refusal(error: &StoreError) -> Failure {
     match error {
         StoreError::Busy => Failure::Overloaded,
-        StoreError::AtCapacity | StoreError::NoSpace => Failure::StoreFull,
+        full if full.is_full() => Failure::StoreFull,
         _ => Failure::StoreFailed,
     }
 }

@@ -58,6 +58,12 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// Whether its senders prove who they are, if only by their addresses; else anybody can post here.
+    #[must_use]
+    pub fn is_proven(&self) -> bool {
+        self.verify.proves() || self.allow.is_limited()
+    }
+
     /// How events of this method are kept; `None` where they pass live.
     #[must_use]
     pub fn keeps(&self, method: &http::Method) -> Option<&Keeping> {
@@ -79,6 +85,8 @@ pub struct Keeping {
     pub assured: bool,
     /// What the sender gets otherwise.
     pub ack: Ack,
+    /// Its share of the store, in bytes.
+    pub max_bytes: u64,
     /// Methods that are kept; others pass live.
     pub methods: Vec<http::Method>,
     /// How long an attempt may take.
@@ -188,6 +196,12 @@ impl Allow {
     /// Only addresses for which `allowed` holds.
     pub fn only(allowed: impl Fn(IpAddr) -> bool + Send + Sync + 'static) -> Self {
         Self(Some(Box::new(allowed)))
+    }
+
+    /// Whether there is an address that may not.
+    #[must_use]
+    pub fn is_limited(&self) -> bool {
+        self.0.is_some()
     }
 
     /// Whether this address may post.

@@ -75,9 +75,11 @@ impl Refusal {
 impl From<StoreError> for Refusal {
     fn from(why: StoreError) -> Self {
         let (status, code) = match &why {
-            StoreError::Busy | StoreError::AtCapacity | StoreError::NoSpace => {
-                (StatusCode::SERVICE_UNAVAILABLE, "busy")
-            }
+            StoreError::Busy
+            | StoreError::AtCapacity
+            | StoreError::AtShare
+            | StoreError::AtReserve
+            | StoreError::NoSpace => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
             StoreError::Damaged(_) => (StatusCode::UNPROCESSABLE_ENTITY, "damaged"),
             StoreError::Unknown(_) => (StatusCode::NOT_FOUND, "not_found"),
             StoreError::Invalid(_) | StoreError::Clash(_) => (StatusCode::CONFLICT, "conflict"),

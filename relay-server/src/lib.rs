@@ -9,6 +9,7 @@
 //!
 //! What it must never contain: anything about local handlers.
 
+pub mod throttle;
 pub mod webhook;
 
 pub mod pattern;

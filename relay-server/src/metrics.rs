@@ -204,6 +204,8 @@ pub struct Waiting {
 pub struct Stored {
     /// Bytes in use.
     pub bytes: u64,
+    /// Bytes at which what has ended gives way.
+    pub max_bytes: u64,
     /// Transactions.
     pub commits: u64,
     /// Calls in them.
@@ -246,6 +248,7 @@ pub struct Metrics {
     oldest: Family<OfEndpoint, Gauge>,
     overdue: Gauge,
     store_bytes: Gauge,
+    store_max_bytes: Gauge,
     damaged: Gauge,
     commits: Counter,
     calls: Counter,
@@ -279,6 +282,7 @@ impl Default for Metrics {
             oldest: Family::default(),
             overdue: Gauge::default(),
             store_bytes: Gauge::default(),
+            store_max_bytes: Gauge::default(),
             damaged: Gauge::default(),
             commits: Counter::default(),
             calls: Counter::default(),
@@ -314,6 +318,8 @@ impl Metrics {
         let help = "Endpoints with an event that is long due although an agent is free; anything but 0 is an alarm";
         registry.register("events_overdue", help, self.overdue.clone());
         registry.register_with_unit("store_size", "The store's size", Unit::Bytes, self.store_bytes.clone());
+        let help = "The size at which what has ended gives way";
+        registry.register_with_unit("store_max_size", help, Unit::Bytes, self.store_max_bytes.clone());
         let help = "Events that are not what was taken in; anything but 0 is an alarm";
         registry.register("store_damaged", help, self.damaged.clone());
         registry.register("store_commits", "The store's transactions", self.commits.clone());
@@ -397,8 +403,9 @@ impl Metrics {
             self.oldest.get_or_create(&endpoint).set(waiting.oldest_s);
         }
         self.overdue.set(number(now.waiting.iter().filter(|waiting| waiting.overdue).count()));
-        let Stored { bytes, commits, calls, commit_seconds, damaged } = now.stored;
+        let Stored { bytes, max_bytes, commits, calls, commit_seconds, damaged } = now.stored;
         self.store_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.store_max_bytes.set(i64::try_from(max_bytes).unwrap_or(i64::MAX));
         self.damaged.set(i64::try_from(damaged).unwrap_or(i64::MAX));
         self.commits.inner().store(commits, std::sync::atomic::Ordering::Relaxed);
         self.calls.inner().store(calls, std::sync::atomic::Ordering::Relaxed);

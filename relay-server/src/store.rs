@@ -15,6 +15,7 @@
 //!   one reports is recorded.
 //! - An event is counted as attempted before anyone is told to deliver it.
 //! - Of events with one order key, only the oldest open one is ever claimable.
+//! - What has ended gives way to what comes; what waits never does, and it alone makes a store full.
 //! - What comes out was checked against the SHA-256 of what went in; a damaged event is set apart, never delivered.
 //! - Every answer is bounded: pages, ranges and batches have limits, and there is a cursor to go on.
 
@@ -45,7 +46,7 @@ pub use filter::{Cursor, Filter, Page, PageRequest, StatusRange};
 pub use memory::MemoryStore;
 pub use model::{
     Act, Acted, Action, Answer, Attempt, Backlog, Body, Claimed, Dedup, Delivery, End, Ended, Head, Hold, Lease,
-    NewEvent, Outcome, Reason, Record, Signature, Standing, State, Summary, Then, Verdict, Want,
+    NewEvent, Outcome, Reason, Record, Share, Signature, Standing, State, Summary, Then, Verdict, Want,
 };
 pub use rows::{
     Bulk, BulkAction, ConfigChange, ConfigKind, ConfigRow, Presence, Purge, PurgeCursor, Purged, RefusedRow, Source,
@@ -93,6 +94,12 @@ pub fn refused_bytes(max_bytes: u64) -> u64 {
     (max_bytes / 16).min(MAX_REFUSED_TOTAL_BYTES)
 }
 
+/// The part of a store of this size that what waits of unproven senders leaves to the others: a quarter.
+#[must_use]
+pub fn reserve_bytes(max_bytes: u64) -> u64 {
+    max_bytes / 4
+}
+
 /// Rows by name, each as its value.
 pub type NamedRows = Vec<(String, String)>;
 
@@ -103,7 +110,11 @@ pub type Reply<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Sen
 ///
 /// A reply that is dropped does not undo its call.
 pub trait Store: Send + Sync + fmt::Debug {
-    /// Takes events in, each with its own verdict, in order.
+    /// How much each endpoint may have from now on. One that is not named may have all.
+    fn set_shares(&self, shares: Vec<(EndpointName, Share)>);
+
+    /// Takes events in, each with its own verdict, in order. Where room is needed, what has ended gives way, the oldest
+    /// first: that of the endpoint where its share is used up, else that of all. What waits never does.
     fn append(&self, events: Vec<NewEvent>, now: Timestamp) -> Reply<'_, Vec<Verdict>>;
 
     /// Leases what is due to `holder`'s attempts until `until`: for each endpoint at most what it wants, the
@@ -189,7 +200,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn presence(&self, endpoint: EndpointName, since: Timestamp) -> Reply<'_, Vec<Presence>>;
 
     /// Keeps refused requests, at most [`MAX_REFUSED`] for an endpoint and [`refused_bytes`] in all. The oldest go first,
-    /// for space those of the endpoint that has the most.
+    /// for space those of the endpoint that has the most. Events that wait are not displaced.
     fn refuse(&self, rows: Vec<RefusedRow>) -> Reply<'_, ()>;
 
     /// Refused requests without their bodies, the newest first.

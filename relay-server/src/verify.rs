@@ -167,6 +167,12 @@ impl Rule {
         }
     }
 
+    /// Whether what passes has shown who sent it: nothing passes unproven, not even marked as such.
+    #[must_use]
+    pub fn proves(&self) -> bool {
+        !self.asks_nothing() && self.row().is_none_or(|row| !row.policy.lenient)
+    }
+
     /// Whether the whole body must be there before the rule can be applied.
     #[must_use]
     pub fn covers_body(&self) -> bool {

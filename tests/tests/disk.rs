@@ -1,5 +1,5 @@
-//! A disk that is full, from end to end: a store on a small file system of its own, which a big file fills. Needs a user
-//! namespace in which that can be mounted, and says so where there is none.
+//! A store that is full, from end to end. For a full disk it stands on a small file system of its own, which a big file
+//! fills: that needs a user namespace in which it can be mounted, and says so where there is none.
 
 use std::{
     path::{Path, PathBuf},
@@ -25,7 +25,11 @@ const MOUNT: &str = "mount -t tmpfs -o size=64m tmpfs \"$0\"";
 const ENDPOINT: &str = "[[endpoint]]\nname = \"open\"\nmode = \"durable\"\nverify = \"none\"\n";
 
 async fn post(relay: &Server, body: Vec<u8>) -> Response<bytes::Bytes> {
-    send(&relay.public, request("POST", "/open", &[], body)).await.expect("answers")
+    post_to(relay, "/open", body).await
+}
+
+async fn post_to(relay: &Server, path: &str, body: Vec<u8>) -> Response<bytes::Bytes> {
+    send(&relay.public, request("POST", path, &[], body)).await.expect("answers")
 }
 
 /// Where the relay sees its small file system, from outside of its namespace.
@@ -47,8 +51,8 @@ async fn a_full_disk_refuses_webhooks_delivers_what_is_kept_and_accepts_again_wh
     let program = Program::behind(Path::new(env!("CARGO_BIN_EXE_demo")), words.iter().copied().chain([&*script, path]));
     let config = format!("[store]\nurl = \"sqlite:{path}/relay.db\"\n{ENDPOINT}");
     let relay = Server::start(program, "127.0.0.1:0", &config, &[]).await.expect("a relay");
-    for number in 0..20_u8 {
-        assert_eq!(post(&relay, vec![number; 500]).await.status(), StatusCode::OK, "there is room");
+    for number in 0..60_u8 {
+        assert_eq!(post(&relay, vec![number; 20_000]).await.status(), StatusCode::OK, "there is room");
     }
 
     let big = inside(&relay, folder.path()).join("big");
@@ -75,10 +79,14 @@ async fn a_full_disk_refuses_webhooks_delivers_what_is_kept_and_accepts_again_wh
     });
     let handler = handler.await.expect("a handler");
     let _agent = relay.agent("open", &handler.port(), &[]).await.expect("attaches");
-    for _ in 0..20 + more {
+    for _ in 0..60 + more {
         timeout(PATIENCE, calls.recv()).await.expect("what is kept is delivered").expect("a handler");
     }
-    assert_eq!(post(&relay, b"still".to_vec()).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    // What was delivered gives way to what comes, inside of the store's file.
+    for _ in 0..50 {
+        assert_eq!(post(&relay, vec![b'y'; 20_000]).await.status(), StatusCode::OK, "others have ended");
+        timeout(PATIENCE, calls.recv()).await.expect("and delivers").expect("a handler");
+    }
 
     std::fs::remove_file(&big).expect("removed");
     let removed = Instant::now();
@@ -88,4 +96,50 @@ async fn a_full_disk_refuses_webhooks_delivers_what_is_kept_and_accepts_again_wh
     }
     println!("it accepts again after {:?}", removed.elapsed());
     timeout(PATIENCE, calls.recv()).await.expect("and delivers").expect("a handler");
+}
+
+#[tokio::test]
+async fn a_store_at_its_limit_takes_on_and_no_endpoint_takes_all_of_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().to_str().expect("text");
+    let more = "[[endpoint]]\nname = \"loud\"\nmode = \"durable\"\nverify = \"none\"\n";
+    let config = format!("[store]\nurl = \"sqlite:{path}/relay.db\"\nmax_size = \"4MiB\"\n{ENDPOINT}{more}");
+    let program = Path::new(env!("CARGO_BIN_EXE_demo"));
+    let mut relay = Server::start(program, "127.0.0.1:0", &config, &[]).await.expect("a relay");
+    let (tell, mut calls) = mpsc::unbounded_channel();
+    let handler = Handler::start(move |_| {
+        tell.send(()).expect("a listener");
+        async { Response::new(full("ok")) }
+    });
+    let handler = handler.await.expect("a handler");
+    let _agent = relay.agent("open", &handler.port(), &[]).await.expect("attaches");
+    // Short and long bodies, several times what there is room for, delivered as they come.
+    for number in 0..200_usize {
+        let body = vec![b'x'; if number % 10 == 0 { 200_000 } else { 20_000 }];
+        assert_eq!(post(&relay, body).await.status(), StatusCode::OK, "{number}");
+        timeout(PATIENCE, calls.recv()).await.expect("is delivered").expect("a handler");
+    }
+    // Nobody comes for what an endpoint keeps, and more and more is sent to it.
+    let mut kept = 0;
+    let refused = loop {
+        let answer = post_to(&relay, "/loud", vec![b'y'; 50_000]).await;
+        if answer.status() != StatusCode::OK {
+            break answer;
+        }
+        kept += 1;
+        assert!(kept < 100, "5 MB in a store of 4");
+    };
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(refused.headers()["relay-error"], "store_full");
+    assert!(refused.headers().contains_key("retry-after") && kept >= 20, "{kept} are kept, and {refused:?}");
+    for _ in 0..30 {
+        assert_eq!(post_to(&relay, "/loud", vec![b'y'; 50_000]).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
+    relay.log_line("an event could not be kept").await.expect("it says so");
+    for number in 0..50 {
+        assert_eq!(post(&relay, vec![b'z'; 20_000]).await.status(), StatusCode::OK, "{number} beside it");
+        timeout(PATIENCE, calls.recv()).await.expect("is delivered").expect("a handler");
+    }
+    let lines = relay.log_so_far().matches("an event could not be kept").count();
+    assert!(lines <= 3, "{lines} more lines about 30 refusals");
 }

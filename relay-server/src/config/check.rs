@@ -62,7 +62,9 @@ pub(super) fn check(
     let server = server(&raw.server, flags, directories, report);
     let (tls, tls_place) = tls(raw, flags, base, report);
     let rows = verify::Rows::new(&raw.provider, report);
-    let endpoints = endpoint::endpoints(&raw.endpoint, flags, &limits, &rows, report);
+    let store = store::store(&raw.store, flags, directories, server.state_dir.as_deref(), report);
+    let bounds = Bounds { limits: &limits, store_bytes: store.max_bytes };
+    let endpoints = endpoint::endpoints(&raw.endpoint, flags, bounds, &rows, report);
     let tokens = token::tokens(&raw.token, flags, &endpoints, report);
     if tls.is_none() && matches!(server.listen, Listen::Address(address) if !address.ip().is_loopback()) {
         let place = listen_place(&raw.server, flags, report);
@@ -73,8 +75,14 @@ pub(super) fn check(
             "set [tls] cert and key, or let a proxy on this machine end TLS and listen on 127.0.0.1",
         );
     }
-    let store = store::store(&raw.store, flags, directories, server.state_dir.as_deref(), report);
     Effective { server, tls, tls_place, limits, store, endpoints, tokens }
+}
+
+/// What bounds the endpoints.
+#[derive(Clone, Copy)]
+struct Bounds<'a> {
+    limits: &'a Limits,
+    store_bytes: u64,
 }
 
 fn version(version: &Number, report: &mut Report<'_>) {

@@ -162,6 +162,7 @@ pub(super) struct RawEndpoint {
     pub(super) deadline: Text,
     pub(super) idle_timeout: Text,
     pub(super) max_body: Text,
+    pub(super) max_size: Text,
     pub(super) hosts: Texts,
     pub(super) allow: Texts,
     pub(super) replay: Text,

@@ -105,6 +105,7 @@ struct ShownEndpoint {
 /// What only an endpoint that keeps events has.
 #[derive(Debug, Serialize)]
 struct ShownKeeping {
+    max_size: String,
     attempt_timeout: String,
     agent_grace: String,
     on_failure: &'static str,
@@ -325,6 +326,7 @@ fn endpoint(spec: &EndpointSpec) -> ShownEndpoint {
 
 fn keeping(keeping: &Keeping) -> ShownKeeping {
     ShownKeeping {
+        max_size: show_size(keeping.max_bytes),
         attempt_timeout: show_duration(keeping.attempt_timeout),
         agent_grace: show_duration(keeping.agent_grace),
         on_failure: if keeping.pass_failures { "pass" } else { "retry" },

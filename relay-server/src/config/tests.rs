@@ -84,7 +84,7 @@ fn a_start_and_a_check_warn_while_strangers_may_teach_a_secret() {
 #[test]
 fn what_is_shown_of_keeping_can_be_typed() {
     let keys = "mode = \"durable\"\nresign = \"never\"\norder = { key = \"json:/a\" }\ndedup_key = \"header:x-id\"\n\
-        rate = \"600/min, burst 20\"\nconcurrency = 8\nupgrades = [\"example/2\"]\non_failure = \"pass\"\nmethods = [\"POST\"]\nack = { status = 202, body = \"{}\" }\n\
+        rate = \"600/min, burst 20\"\nconcurrency = 8\nmax_size = \"2GiB\"\nupgrades = [\"example/2\"]\non_failure = \"pass\"\nmethods = [\"POST\"]\nack = { status = 202, body = \"{}\" }\n\
         retry = { first = \"2s\", attempts = 3, retry_on = [429, \"5xx\"], give_up_on = [] }\n";
     let typed = GOOD.replacen("name = \"github\"\n", &format!("name = \"github\"\n{keys}"), 1);
     let show = |text: &str| {
@@ -98,6 +98,7 @@ fn what_is_shown_of_keeping_can_be_typed() {
     let first = show(&typed);
     assert!(first.contains("dedup_key = \"header:x-id\"") && first.contains("\"5xx\""), "{first}");
     assert!(first.contains("rate = \"600/min, burst 20\"\n") && first.contains("concurrency = 8\n"), "{first}");
+    assert!(first.contains("max_size = \"2GiB\"\n") && first.contains("max_size = \"10GiB\"\n"), "{first}");
     assert!(first.contains("upgrades = [\"example/2\"]\n"), "{first}");
     // A token shows the beginnings of its hashes only.
     let (head, token) = typed.split_once("[[token]]").expect("a token");
@@ -155,4 +156,31 @@ fn one_address_has_half_of_few_connections_and_its_share_of_many() {
     assert!(error.contains("server.max_connections_per_address: 0 is out of bounds"), "{error}");
     let limits = load(&format!("{GOOD}[limits]\nupgrade_idle_timeout = \"500ms\"\n")).expect_err("too short");
     assert!(limits.contains("limits.upgrade_idle_timeout"), "{limits}");
+}
+
+#[test]
+fn an_endpoints_share_of_the_store_is_half_of_it_or_what_it_says() {
+    let shares = |text: &str| -> Vec<(u64, bool)> {
+        let config = load(text).expect("loads");
+        let of = |endpoint: &Arc<Endpoint>| (endpoint.keeping.as_ref().expect("kept").max_bytes, endpoint.is_proven());
+        config.endpoints.iter().map(of).collect()
+    };
+    let open = "[[endpoint]]\nname = \"open\"\nverify = \"none\"\n";
+    let from = "[[endpoint]]\nname = \"from\"\nverify = \"none\"\nallow = [\"192.0.2.0/24\"]\n";
+    let lenient = "[[endpoint]]\nname = \"eager\"\nverify = { provider = \"github\", secrets = [\"env:SECRET\"], enforce = false }\n";
+    let store = "[store]\nmax_size = \"100MiB\"\n";
+    let half = 50 << 20;
+    assert_eq!(
+        shares(&format!("{GOOD}{open}{from}{lenient}{store}")),
+        [(half, true), (half, false), (half, true), (half, false)]
+    );
+    let with = |size: &str| GOOD.replacen("name = \"github\"", &format!("name = \"github\"\nmax_size = \"{size}\""), 1);
+    assert_eq!(shares(&format!("{}{store}", with("100MiB"))), [(100 << 20, true)]);
+    let refused = |text: &str| load(text).expect_err("refused");
+    let why = refused(&format!("{}{store}", with("101MiB")));
+    assert!(why.contains("max_size") && why.contains("100MiB"), "more than there is: {why}");
+    let why = refused(&with("1MiB"));
+    assert!(why.contains("would find no room"), "less than one body: {why}");
+    let live = with("1GiB").replacen("max_size", "mode = \"live\"\nmax_size", 1);
+    assert!(refused(&live).contains("a live endpoint keeps nothing"), "it would not be heeded");
 }

@@ -34,8 +34,11 @@ use crate::{
     store::{
         self, Attempt, End, Head, Lease, MAX_ANSWER_BYTES, MAX_RANGE_BYTES, Outcome, Reason, Store, Summary, Then,
     },
+    throttle::Throttle,
     webhook::{EventId, Failure},
 };
+
+static NOT_SIGNED: Throttle = Throttle::new();
 
 /// How long an event rests whose handler was not called.
 const REST: Duration = Duration::from_secs(1);
@@ -135,7 +138,10 @@ pub(super) async fn run(delivery: &Delivery, mut event: Event, patience: Instant
         }
     };
     let afresh = sign::afresh(&delivery.store, &mut event).await.unwrap_or_else(|error| {
-        tracing::warn!(endpoint = name, event_id = %event.id, %error, "an event goes out as it came, not signed afresh");
+        if let Some(held_back) = NOT_SIGNED.pass(name) {
+            let event_id = event.id;
+            tracing::warn!(endpoint = name, %event_id, %error, held_back, "an event goes out as it came, not signed afresh");
+        }
         None
     });
     let limit = Instant::now() + event.keeping.attempt_timeout;

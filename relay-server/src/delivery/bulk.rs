@@ -65,10 +65,20 @@ async fn step(delivery: &Delivery) -> Result<bool, StoreError> {
     let mut open: Vec<_> = delivery.store.bulks().await?.into_iter().filter(|bulk| !bulk.finished).collect();
     // An endpoint is held back for a skip, so that goes before all else.
     open.sort_by_key(|bulk| bulk.action != BulkAction::Skip);
-    let Some(next) = open.first() else { return Ok(false) };
-    let fresh = (0..STEP).map(|_| EventId::new()).collect();
-    let stepped = delivery.store.bulk_step(next.id, fresh, Timestamp::now()).await?;
-    delivery.skips.see(&stepped);
-    delivery.wake();
-    Ok(true)
+    let mut full = None;
+    for next in &open {
+        // Replays that find no room come one by one, and hold up no other action: that may be the one which makes room.
+        for count in [STEP, 1] {
+            let fresh = (0..count).map(|_| EventId::new()).collect();
+            match delivery.store.bulk_step(next.id, fresh, Timestamp::now()).await {
+                Err(error) if error.is_full() => full = Some(error),
+                stepped => {
+                    delivery.skips.see(&stepped?);
+                    delivery.wake();
+                    return Ok(true);
+                }
+            }
+        }
+    }
+    full.map_or(Ok(false), Err)
 }

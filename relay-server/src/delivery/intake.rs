@@ -24,6 +24,7 @@ use crate::{
     endpoint::{Endpoint, Identity, Keeping, Order},
     memory::Memory,
     store::{self, Dedup, Head, Lease, NewEvent, Signature, State, Verdict},
+    throttle::Throttle,
     verify::{Payload, Webhook},
     webhook::{EventId, Failure},
 };
@@ -39,6 +40,9 @@ const CODING: &str = "transfer-encoding";
 
 /// The order key that all events of an endpoint share.
 const FIFO: &str = "fifo";
+
+/// As long as there is no room for one, there is none for those after it.
+static NOT_KEPT: Throttle = Throttle::new();
 
 /// How a webhook was kept.
 enum Kept {
@@ -157,7 +161,9 @@ impl Delivery {
         let verdict = match self.store.append(vec![new], Timestamp::now()).await {
             Ok(verdicts) => verdicts.into_iter().next().ok_or(Failure::Internal),
             Err(error) => {
-                tracing::warn!(%endpoint, %event_id, %error, "an event could not be kept");
+                if let Some(held_back) = NOT_KEPT.pass(endpoint.as_str()) {
+                    tracing::warn!(%endpoint, %event_id, %error, held_back, "an event could not be kept");
+                }
                 Err(refusal(&error))
             }
         };

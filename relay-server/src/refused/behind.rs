@@ -73,10 +73,6 @@ async fn write(store: &Arc<dyn Store>, entries: &[Arc<Entry>]) -> Result<(), Str
     if rows.is_empty() {
         return Ok(());
     }
-    let usage = store.usage();
-    if usage.bytes >= usage.max_bytes {
-        return Err("the store has reached max_size, and events come first".to_owned());
-    }
     store.refuse(rows).await.map_err(|error| error.to_string())
 }
 

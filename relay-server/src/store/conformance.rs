@@ -15,26 +15,43 @@ mod dedup;
 mod lists;
 mod order;
 mod random;
+mod room;
 mod rows;
 mod upkeep;
 
 /// Large enough for every case but those about the limit.
 const ROOM: u64 = 256 * 1024 * 1024;
 
+/// A store with little room.
+const NARROW: u64 = 4 * 1024 * 1024;
+
 /// A store, and the folder it lives in.
 pub(super) struct Bed {
     pub(super) store: Arc<dyn Store>,
-    _folder: Option<tempfile::TempDir>,
+    folder: Option<tempfile::TempDir>,
+}
+
+impl Bed {
+    /// What is counted of each endpoint is what its rows say, in a store that is a file and has all rows in its tables.
+    fn assert_counted(&self) {
+        let Some(folder) = &self.folder else { return };
+        let file = rusqlite::Connection::open(folder.path().join("relay.db")).expect("a connection");
+        let wrong = "SELECT count(*) FROM endpoint WHERE open_bytes <> (SELECT coalesce(sum(cost), 0) FROM event \
+                     WHERE event.endpoint = key AND due_at IS NOT NULL) OR ended_bytes <> (SELECT coalesce(sum(cost), 0) \
+                     FROM event WHERE event.endpoint = key AND due_at IS NULL)";
+        let wrong: i64 = file.query_row(wrong, [], |row| row.get(0)).expect("read");
+        assert_eq!(wrong, 0, "endpoints whose bytes were counted wrong");
+    }
 }
 
 pub(super) fn memory(max_bytes: u64) -> Bed {
-    Bed { store: Arc::new(MemoryStore::new(max_bytes)), _folder: None }
+    Bed { store: Arc::new(MemoryStore::new(max_bytes)), folder: None }
 }
 
 pub(super) fn sqlite(max_bytes: u64) -> Bed {
     let folder = tempfile::tempdir().expect("a folder");
     let options = SqliteOptions { path: folder.path().join("relay.db"), max_bytes };
-    Bed { store: Arc::new(SqliteStore::open(options).expect("a store")), _folder: Some(folder) }
+    Bed { store: Arc::new(SqliteStore::open(options).expect("a store")), folder: Some(folder) }
 }
 
 macro_rules! suite {
@@ -123,6 +140,37 @@ suite! {
         refused_requests_are_bounded
         a_flood_of_refused_requests_takes_a_bounded_part_of_the_store
         the_standing_counts_each_state;
+}
+
+macro_rules! narrow {
+    ($($name:ident)*) => {
+        mod narrow {
+            $(
+                #[tokio::test]
+                async fn $name() {
+                    for bed in [super::memory(super::NARROW), super::sqlite(super::NARROW)] {
+                        super::room::$name(std::sync::Arc::clone(&bed.store)).await;
+                        bed.store.backlog().await.expect("all rows are in the table then");
+                        bed.assert_counted();
+                    }
+                }
+            )*
+        }
+    };
+}
+
+narrow! {
+    what_has_ended_gives_way_oldest_first
+    long_bodies_find_room_where_others_ended
+    a_store_that_is_full_of_what_waits_refuses_and_loses_nothing
+    a_repeat_needs_no_room
+    an_endpoint_keeps_to_its_share
+    ended_events_of_others_stay_where_a_share_is_used_up
+    long_bodies_keep_to_the_share
+    unproven_senders_leave_the_reserve_alone
+    records_of_attempts_count
+    replays_keep_to_the_share
+    refused_requests_displace_nothing_that_waits
 }
 
 #[tokio::test]

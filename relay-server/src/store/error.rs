@@ -11,9 +11,18 @@ pub enum StoreError {
     #[error("the store's queue is full")]
     Busy,
     /// The store is as large as it may be, and everything in it still waits.
-    #[error("the store has reached max_size; deliver, drop or purge what waits, or raise max_size")]
+    #[error("what waits fills the store up to its max_size; deliver or drop it, or raise max_size")]
     AtCapacity,
-    /// The disk is full. Events are refused until there is room; deliveries go on.
+    /// The endpoint has as much of the store as it may, and all of that still waits.
+    #[error("what waits fills the endpoint's share of the store; deliver or drop it, or raise the endpoint's max_size")]
+    AtShare,
+    /// What waits leaves only the part that is kept for endpoints whose senders prove who they are.
+    #[error(
+        "what waits leaves only the part of the store that is kept for endpoints that verify their senders; deliver or \
+         drop it, or raise max_size"
+    )]
+    AtReserve,
+    /// The disk is full, and so is the store's file. Events are refused until there is room; deliveries go on.
     #[error("the disk of the store is full; make room on it")]
     NoSpace,
     /// The disk failed. This process must not go on; what was acknowledged before is safe.
@@ -46,7 +55,13 @@ impl StoreError {
     /// Whether the same call can succeed later, without a restart.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
-        matches!(self, Self::Busy | Self::AtCapacity | Self::NoSpace)
+        self.is_full() || *self == Self::Busy
+    }
+
+    /// Whether there is no room for what was to be kept.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::AtCapacity | Self::AtShare | Self::AtReserve | Self::NoSpace)
     }
 }
 
@@ -55,7 +70,7 @@ impl StoreError {
 pub enum Health {
     /// It does.
     Ready,
-    /// The disk is full: appends are refused, what is there is still delivered.
+    /// The disk is full: only what finds room inside of the store's file is taken in; what is there is still delivered.
     NoSpace,
     /// The disk failed. For ever: leave the process with a failure, a restart reads what was acknowledged.
     Failed(String),

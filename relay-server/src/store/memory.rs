@@ -1,9 +1,9 @@
 //! A store that forgets everything with its process: for `--dev` and for tests.
 //!
 //! Keeps the same rules as the others behind one lock, and looks at each event where a database would use an index.
-//! It promises no durability: what it acknowledges lives as long as the process.
+//! Refused requests and other small rows are not counted in its size. It promises no durability: what it acknowledges lives as long as the process.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,9 +15,9 @@ use tokio::sync::watch;
 use super::{
     Act, Acted, Action, Backlog, Bulk, BulkAction, Claimed, ConfigChange, ConfigKind, ConfigRow, Cursor, End, Ended,
     Filter, Health, Hold, MAX_BULKS, MAX_PAGE, MAX_RANGE_BYTES, MAX_REFUSED, MAX_REFUSED_AGE, MAX_REFUSED_BYTES,
-    NamedRows, NewEvent, Page, PageRequest, Presence, Purge, PurgeCursor, Purged, Record, RefusedRow, Reply, Source,
-    Standing, State, Store, StoreError, Usage, Verdict, Want, error::Pulse, presence::Presences, refused_bytes, rows,
-    rules,
+    NamedRows, NewEvent, Page, PageRequest, Presence, Purge, PurgeCursor, Purged, Record, RefusedRow, Reply, Share,
+    Source, Standing, State, Store, StoreError, Summary, Usage, Verdict, Want, error::Pulse, presence::Presences,
+    refused_bytes, rows, rules,
 };
 use crate::{endpoint::EndpointName, webhook::EventId};
 
@@ -27,9 +27,6 @@ use shelf::{Kept, Shelf};
 
 /// Events that one purge call looks at.
 const PURGE_STEP: usize = 500;
-
-/// What an event costs beside its body, roughly.
-const EVENT_BYTES: u64 = 1024;
 
 /// The store in memory.
 #[derive(Debug)]
@@ -43,7 +40,7 @@ pub struct MemoryStore {
 #[derive(Debug, Default)]
 struct Inner {
     shelves: BTreeMap<EndpointName, Shelf>,
-    bytes: u64,
+    shares: HashMap<EndpointName, Share>,
     bulks: BTreeMap<EventId, Bulk>,
     config: BTreeMap<(ConfigKind, String), ConfigRow>,
     revision: u64,
@@ -70,30 +67,81 @@ impl MemoryStore {
 impl Inner {
     /// All of them or, with an error, none.
     fn append(&mut self, events: Vec<NewEvent>, max_bytes: u64, now: Timestamp) -> Result<Vec<Verdict>, StoreError> {
-        let mut bytes = self.bytes;
+        let mut coming: BTreeMap<EndpointName, u64> = BTreeMap::new();
         let mut ids = BTreeSet::new();
         let mut bodies = Vec::with_capacity(events.len());
         for event in &events {
-            let size = event.body.size();
-            bytes = bytes.saturating_add(size).saturating_add(EVENT_BYTES);
-            let whole = usize::try_from(size).ok().filter(|_| bytes <= max_bytes).ok_or(StoreError::AtCapacity)?;
-            let there = self.shelves.get(&event.endpoint).is_some_and(|shelf| shelf.events.contains_key(&event.id));
+            let shelf = self.shelves.get(&event.endpoint);
+            let there = shelf.is_some_and(|shelf| shelf.events.contains_key(&event.id));
             if there || !ids.insert((event.endpoint.clone(), event.id)) {
                 return Err(StoreError::Invalid(format!("there is already an event {}", event.id)));
             }
             let unreadable = |error| StoreError::Invalid(format!("the body cannot be read: {error}"));
-            bodies.push(event.body.part(0, whole).map_err(unreadable)?);
-        }
-        let one = |(event, body): (NewEvent, Bytes)| {
-            let size = event.body.size();
+            let whole = usize::try_from(event.body.size()).map_err(|_| StoreError::AtCapacity)?;
+            // What cannot be kept is not read either.
+            let cost = shelf::cost(&event.head, event.body.size());
+            self.admit(&event.endpoint, cost, &coming, max_bytes).or_else(|full| {
+                let repeats = |shelf: &&Shelf| shelf.may_repeat(event);
+                shelf.filter(repeats).map(|_| ()).ok_or(full)
+            })?;
+            let body = event.body.part(0, whole).map_err(unreadable)?;
             let sha = rules::sha256(&body);
-            let verdict = self.shelves.entry(event.endpoint.clone()).or_default().append(event, body, sha, now);
-            if matches!(verdict, Verdict::Accepted { .. }) {
-                self.bytes += size + EVENT_BYTES;
+            if !shelf.is_some_and(|shelf| shelf.repeats(event, &sha, now)) {
+                self.admit(&event.endpoint, cost, &coming, max_bytes)?;
+                *coming.entry(event.endpoint.clone()).or_default() += cost;
             }
+            bodies.push((body, sha));
+        }
+        let one = |(event, (body, sha)): (NewEvent, (Bytes, [u8; 32]))| {
+            let endpoint = event.endpoint.clone();
+            let verdict = self.shelves.entry(endpoint.clone()).or_default().append(event, body, sha, now);
+            self.give_way(&endpoint, max_bytes);
             verdict
         };
         Ok(events.into_iter().zip(bodies).map(one).collect())
+    }
+
+    fn share(&self, endpoint: &EndpointName) -> Share {
+        self.shares.get(endpoint).copied().unwrap_or_default()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.shelves.values().map(|shelf| shelf.open_bytes + shelf.ended_bytes).sum()
+    }
+
+    /// Whether what waits, and what is coming with this event, leaves room for it.
+    fn admit(
+        &self,
+        endpoint: &EndpointName,
+        cost: u64,
+        coming: &BTreeMap<EndpointName, u64>,
+        max_bytes: u64,
+    ) -> Result<(), StoreError> {
+        let own = self.shelves.get(endpoint).map_or(0, |shelf| shelf.open_bytes);
+        let own = own + coming.get(endpoint).copied().unwrap_or_default();
+        let all = self.shelves.values().map(|shelf| shelf.open_bytes).chain(coming.values().copied()).sum::<u64>();
+        rules::fits(self.share(endpoint), cost, own, all, max_bytes)?;
+        if all.saturating_add(cost) > max_bytes { Err(StoreError::AtCapacity) } else { Ok(()) }
+    }
+
+    /// Removes what has ended, the oldest first, until the endpoint keeps its share and all of them the limit.
+    fn give_way(&mut self, endpoint: &EndpointName, max_bytes: u64) {
+        let share = self.share(endpoint);
+        if let Some(shelf) = self.shelves.get_mut(endpoint) {
+            while shelf.open_bytes + shelf.ended_bytes > share.max_bytes
+                && let Some(oldest) = shelf.ended.first().copied()
+            {
+                shelf.remove(oldest);
+            }
+        }
+        while self.bytes() > max_bytes {
+            let oldest = |shelf: &&mut Shelf| shelf.ended.first().copied();
+            let shelves = self.shelves.values_mut().filter(|shelf| !shelf.ended.is_empty());
+            let Some(shelf) = shelves.min_by_key(oldest) else { break };
+            if let Some(oldest) = shelf.ended.first().copied() {
+                shelf.remove(oldest);
+            }
+        }
     }
 
     fn claim(&mut self, wants: Vec<Want>, until: Timestamp, now: Timestamp) -> Claimed {
@@ -128,26 +176,47 @@ impl Inner {
         Page { events, next }
     }
 
-    fn act(&mut self, act: &Act, now: Timestamp) -> Acted {
+    /// Whether there is room for what these acts make anew.
+    fn admit_replays(&self, acts: &[Act], max_bytes: u64) -> Result<(), StoreError> {
+        let mut coming = BTreeMap::new();
+        for act in acts.iter().filter(|act| matches!(act.action, Action::Replay(..))) {
+            let original = self.shelves.get(&act.endpoint).and_then(|shelf| shelf.events.get(&act.id));
+            let Some(original) = original else { continue };
+            let cost = shelf::cost(&original.head, original.row.summary.size);
+            self.admit(&act.endpoint, cost, &coming, max_bytes)?;
+            *coming.entry(act.endpoint.clone()).or_default() += cost;
+        }
+        Ok(())
+    }
+
+    fn act(&mut self, act: &Act, max_bytes: u64, now: Timestamp) -> Acted {
         let Some(shelf) = self.shelves.get_mut(&act.endpoint) else { return Acted::Unknown };
         let acted = shelf.act(act, now);
-        if let (Acted::Done, Action::Replay(id, _)) = (acted, act.action) {
-            self.bytes += shelf.events[&id].row.summary.size + EVENT_BYTES;
-        }
+        self.give_way(&act.endpoint, max_bytes);
         acted
     }
 
-    fn bulk_step(&mut self, id: EventId, fresh: &[EventId], now: Timestamp) -> Result<Bulk, StoreError> {
+    fn bulk_step(
+        &mut self,
+        id: EventId,
+        fresh: &[EventId],
+        max_bytes: u64,
+        now: Timestamp,
+    ) -> Result<Bulk, StoreError> {
         let mut bulk = self.bulks.get(&id).cloned().ok_or(StoreError::Unknown(id))?;
         if bulk.finished || fresh.is_empty() {
             return Ok(bulk);
         }
         let request = PageRequest { limit: fresh.len(), after: bulk.cursor.clone(), oldest_first: true };
         let page = self.list(&rows::until_created(&bulk), &request);
-        for (event, fresh) in page.events.iter().zip(fresh) {
+        let act = |(event, fresh): (&Summary, &EventId)| {
             let action = rows::single(bulk.action, *fresh);
-            let act = Act { endpoint: event.endpoint.clone(), id: event.id, action };
-            match self.act(&act, now) {
+            Act { endpoint: event.endpoint.clone(), id: event.id, action }
+        };
+        let acts: Vec<Act> = page.events.iter().zip(fresh).map(act).collect();
+        self.admit_replays(&acts, max_bytes)?;
+        for act in &acts {
+            match self.act(act, max_bytes, now) {
                 Acted::Done => bulk.done += 1,
                 _ => bulk.skipped += 1,
             }
@@ -166,6 +235,7 @@ impl Inner {
         all.sort();
         purged.next = all.get(PURGE_STEP - 1).map(|(id, _)| PurgeCursor(number(id)));
         for (id, endpoint) in all.into_iter().take(PURGE_STEP) {
+            let bytes = self.bytes();
             let Some(shelf) = self.shelves.get_mut(&endpoint) else { continue };
             let summary = &shelf.events[&id].row.summary;
             let remove = match summary.settled_at {
@@ -174,12 +244,11 @@ impl Inner {
                     continue;
                 }
                 Some(settled) if rules::is_over(settled, policy.retention, now) => &mut purged.removed,
-                Some(_) if self.bytes > policy.max_bytes => &mut purged.evicted,
+                Some(_) if bytes > policy.max_bytes => &mut purged.evicted,
                 Some(_) => continue,
             };
             *remove += 1;
-            let kept = shelf.remove(id);
-            self.bytes -= kept.map_or(0, |kept| kept.row.summary.size + EVENT_BYTES);
+            shelf.remove(id);
         }
         if purged.next.is_none() {
             let before = now.saturating_sub(MAX_REFUSED_AGE).unwrap_or(Timestamp::MIN);
@@ -255,6 +324,10 @@ fn holds(kept: &Kept, text: &str) -> bool {
 }
 
 impl Store for MemoryStore {
+    fn set_shares(&self, shares: Vec<(EndpointName, Share)>) {
+        self.inner().shares = shares.into_iter().collect();
+    }
+
     fn append(&self, events: Vec<NewEvent>, now: Timestamp) -> Reply<'_, Vec<Verdict>> {
         let verdicts = self.inner().append(events, self.max_bytes, now);
         self.reply(verdicts)
@@ -322,7 +395,10 @@ impl Store for MemoryStore {
                 return self.reply(Err(StoreError::Invalid(format!("there is already an event {id}"))));
             }
         }
-        self.reply(Ok(acts.iter().map(|act| inner.act(act, now)).collect()))
+        if let Err(full) = inner.admit_replays(&acts, self.max_bytes) {
+            return self.reply(Err(full));
+        }
+        self.reply(Ok(acts.iter().map(|act| inner.act(act, self.max_bytes, now)).collect()))
     }
 
     fn bulk(&self, id: EventId, action: BulkAction, filter: Filter, now: Timestamp) -> Reply<'_, ()> {
@@ -339,7 +415,7 @@ impl Store for MemoryStore {
     }
 
     fn bulk_step(&self, id: EventId, fresh: Vec<EventId>, now: Timestamp) -> Reply<'_, Bulk> {
-        self.reply(self.inner().bulk_step(id, &fresh, now))
+        self.reply(self.inner().bulk_step(id, &fresh, self.max_bytes, now))
     }
 
     fn bulks(&self) -> Reply<'_, Vec<Bulk>> {
@@ -433,6 +509,10 @@ impl Store for MemoryStore {
 
     fn refuse(&self, rows: Vec<RefusedRow>) -> Reply<'_, ()> {
         let mut inner = self.inner();
+        let open: u64 = inner.shelves.values().map(|shelf| shelf.open_bytes).sum();
+        if open.saturating_add(rows.iter().map(RefusedRow::bytes).sum()) > self.max_bytes {
+            return self.reply(Err(StoreError::AtCapacity));
+        }
         rows.into_iter().for_each(|row| inner.refuse(row, refused_bytes(self.max_bytes)));
         self.reply(Ok(()))
     }
@@ -458,7 +538,7 @@ impl Store for MemoryStore {
     }
 
     fn usage(&self) -> Usage {
-        Usage { bytes: self.inner().bytes, max_bytes: self.max_bytes, ..Usage::default() }
+        Usage { bytes: self.inner().bytes(), max_bytes: self.max_bytes, ..Usage::default() }
     }
 
     fn health(&self) -> watch::Receiver<Health> {

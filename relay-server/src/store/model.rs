@@ -33,6 +33,22 @@ pub struct NewEvent {
     pub lease: Option<Timestamp>,
 }
 
+/// How much of the store an endpoint's events may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// At most so many bytes. What has ended gives way before that.
+    pub max_bytes: u64,
+    /// Whether its senders prove who they are. Others' events leave [`super::reserve_bytes`] of the store alone.
+    pub is_proven: bool,
+}
+
+impl Default for Share {
+    /// All of the store.
+    fn default() -> Self {
+        Self { max_bytes: u64::MAX, is_proven: true }
+    }
+}
+
 /// What the handler will be told of a request, byte for byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {

@@ -10,8 +10,9 @@ use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    MAX_ANSWER_BYTES,
-    model::{Acted, Action, Attempt, Dedup, End, Ended, Lease, NewEvent, Outcome, Reason, State, Summary, Then},
+    MAX_ANSWER_BYTES, StoreError,
+    model::{Acted, Action, Attempt, Dedup, End, Ended, Lease, NewEvent, Outcome, Reason, Share, State, Summary, Then},
+    reserve_bytes,
 };
 use crate::{endpoint::EndpointName, webhook::EventId};
 
@@ -23,6 +24,8 @@ const SHOWN_TARGET_BYTES: usize = 256;
 pub(super) struct Row {
     pub(super) summary: Summary,
     pub(super) dedup_key: Option<String>,
+    /// Bytes that it takes of the store, with its attempts.
+    pub(super) cost: u64,
 }
 
 /// What an event is beside an earlier one with its key.
@@ -81,13 +84,18 @@ impl Row {
             replay_of: None,
             redelivered: false,
         };
-        Self { summary, dedup_key: event.dedup.as_ref().map(|dedup| dedup.key.clone()) }
+        Self { summary, dedup_key: event.dedup.as_ref().map(|dedup| dedup.key.clone()), cost: 0 }
+    }
+
+    /// What it takes is for its store to say.
+    pub(super) fn costing(self, cost: u64) -> Self {
+        Self { cost, ..self }
     }
 
     /// The event that repeats this one, or the one that this one repeats. It has no key: nothing is a duplicate of a
     /// replay.
     pub(super) fn replay(&self, id: EventId, now: Timestamp) -> Self {
-        let mut row = Self { summary: self.summary.clone(), dedup_key: None };
+        let mut row = Self { summary: self.summary.clone(), dedup_key: None, cost: 0 };
         row.summary.id = id;
         row.summary.received_at = now;
         row.summary.replay_of = self.summary.replay_of.or(Some(self.summary.id));
@@ -210,6 +218,17 @@ impl Row {
 /// that nobody takes would gather them for ever.
 pub(super) fn leaves_record(end: &End, ended: Ended) -> bool {
     !matches!((end.then, ended), (Then::Release(_), Ended::Settled(_)))
+}
+
+/// Whether what waits leaves room for an event that takes so many bytes, beside what waits at its endpoint and in all.
+pub(super) fn fits(share: Share, bytes: u64, own: u64, all: u64, max_bytes: u64) -> Result<(), StoreError> {
+    if own.saturating_add(bytes) > share.max_bytes {
+        return Err(StoreError::AtShare);
+    }
+    if !share.is_proven && all.saturating_add(bytes) > max_bytes - reserve_bytes(max_bytes) {
+        return Err(StoreError::AtReserve);
+    }
+    Ok(())
 }
 
 /// Whether so much time has gone by.

@@ -20,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
@@ -27,8 +28,8 @@ use tokio::sync::{oneshot, watch};
 use super::{
     Act, Acted, Attempt, Backlog, Bulk, BulkAction, Claimed, ConfigChange, ConfigKind, ConfigRow, Delivery, End, Ended,
     Filter, Health, Hold, INLINE_BYTES, Lease, NamedRows, NewEvent, Outcome, Page, PageRequest, Presence, Purge,
-    Purged, Record, RefusedRow, Reply, Source, Standing, Store, StoreError, Then, Usage, Verdict, Want, error::Pulse,
-    presence::Presences, refused_bytes, rules,
+    Purged, Record, RefusedRow, Reply, Share, Source, Standing, Store, StoreError, Then, Usage, Verdict, Want,
+    error::Pulse, presence::Presences, refused_bytes, rules,
 };
 use crate::{endpoint::EndpointName, webhook::EventId};
 
@@ -46,6 +47,7 @@ mod listing;
 mod purge;
 mod readers;
 mod refused;
+mod room;
 mod row;
 mod schema;
 mod small;
@@ -56,9 +58,10 @@ mod young;
 mod tests;
 
 use fault::Faults;
-use intake::{Ready, Staged};
+use intake::{Chunk, Ready, Staged};
 use keys::Keys;
 use readers::Readers;
+use room::Shares;
 use row::Found;
 use writer::{Counters, Desk, Kind, Tx, Writer};
 
@@ -67,7 +70,7 @@ use writer::{Counters, Desk, Kind, Tx, Writer};
 pub struct SqliteOptions {
     /// The file.
     pub path: PathBuf,
-    /// Space that it may use; at the limit appends are refused.
+    /// Space that it may use. At the limit what has ended gives way.
     pub max_bytes: u64,
 }
 
@@ -83,6 +86,7 @@ pub struct SqliteStore {
     damaged: AtomicU64,
     /// Where the sweep of old keys stands.
     swept: Arc<Mutex<Option<[u8; 16]>>>,
+    shares: Arc<ArcSwap<Shares>>,
     options: SqliteOptions,
     #[cfg(test)]
     faults: Arc<Faults>,
@@ -105,6 +109,7 @@ impl SqliteStore {
         let connection = schema::open_writer(path)?;
         let (pulse, keys, counters) = (Arc::new(Pulse::default()), Arc::new(Keys::default()), Arc::default());
         keys.load(&connection)?;
+        let shares = Arc::new(ArcSwap::default());
         let ballast = ballast::Ballast::new(schema::beside(path, "reserve"), Arc::clone(&faults));
         if !ballast.restore() {
             tracing::warn!("the store's disk is full: events are refused until there is room");
@@ -119,6 +124,8 @@ impl SqliteStore {
             counters: Arc::clone(&counters),
             ballast,
             checkpointer,
+            max_bytes: options.max_bytes,
+            shares: Arc::clone(&shares),
             faults: Arc::clone(&faults),
         };
         Ok(Self {
@@ -130,6 +137,7 @@ impl SqliteStore {
             counters,
             damaged: AtomicU64::new(0),
             swept: Arc::default(),
+            shares,
             options,
             #[cfg(test)]
             faults,
@@ -175,7 +183,9 @@ impl SqliteStore {
         if size <= INLINE_BYTES {
             return Ok((intake::prepare(event, None)?, None));
         }
-        let blob = answered(self.writer.call(Kind::Intake, 0, intake::stage)).await?;
+        let endpoint = event.endpoint.clone();
+        let stage = move |tx: &mut Tx<'_>| intake::stage(tx, &endpoint, size);
+        let blob = answered(self.writer.call(Kind::Intake, 0, stage)).await?;
         let staged = Staged::new(&self.writer, blob);
         let mut whole = intake::Running::default();
         for n in 0..size.div_ceil(intake::CHUNK_BYTES as u64) {
@@ -188,7 +198,8 @@ impl SqliteStore {
             });
             let (data, sha256, so_far) = answered(read).await?;
             whole = so_far;
-            let put = move |tx: &mut Tx<'_>| intake::put_chunk(tx, blob, n, &sha256, &data);
+            let (endpoint, chunk) = (event.endpoint.clone(), Chunk { blob, n, sha256, data });
+            let put = move |tx: &mut Tx<'_>| intake::put_chunk(tx, &endpoint, &chunk);
             answered(self.writer.call(Kind::Intake, intake::CHUNK_BYTES, put)).await?;
         }
         Ok((intake::prepare(event, Some((blob, whole.finish())))?, Some(staged)))
@@ -267,11 +278,12 @@ fn boxed<'a, T>(work: impl Future<Output = Result<T, StoreError>> + Send + 'a) -
 }
 
 impl Store for SqliteStore {
+    fn set_shares(&self, shares: Vec<(EndpointName, Share)>) {
+        self.shares.store(Arc::new(shares.into_iter().collect()));
+    }
+
     fn append(&self, events: Vec<NewEvent>, now: Timestamp) -> Reply<'_, Vec<Verdict>> {
         boxed(async move {
-            if self.counters.used_bytes.load(Ordering::Relaxed) >= self.options.max_bytes {
-                return Err(StoreError::AtCapacity);
-            }
             let (mut ready, mut staged) = (Vec::with_capacity(events.len()), Vec::new());
             for event in &events {
                 let (one, chunks) = self.prepare(event).await?;

@@ -14,8 +14,8 @@ use toml::Spanned;
 
 use super::keeping::keeping;
 use super::verify::{Rows, verify, wants_secret};
-use super::{HOUR, MAX_BODY, cidr, duration, number, read, size, texts};
-use crate::config::effective::{EndpointSpec, Limits, VerifySpec};
+use super::{Bounds, HOUR, MAX_BODY, cidr, duration, number, read, size, texts};
+use crate::config::effective::{EndpointSpec, VerifySpec};
 use crate::config::error::{Place, Report, suggest};
 use crate::config::flags::Flags;
 use crate::config::raw::{Number, RawEndpoint, Text};
@@ -36,24 +36,24 @@ pub(super) const BOTH_WAYS_OUT: &str =
 pub(super) fn endpoints(
     raw: &[Spanned<RawEndpoint>],
     flags: &Flags,
-    limits: &Limits,
+    bounds: Bounds<'_>,
     rows: &Rows,
     report: &mut Report<'_>,
 ) -> Vec<EndpointSpec> {
     let mut secrets = secret_flags(flags, report);
     let mut all: Vec<(EndpointSpec, Place)> = Vec::new();
     for entry in raw {
-        all.extend(from_file(entry, limits, rows, &mut secrets, report));
+        all.extend(from_file(entry, bounds, rows, &mut secrets, report));
     }
     for text in &flags.endpoints {
-        all.extend(from_flag(text, flags, limits, rows, &mut secrets, report));
+        all.extend(from_flag(text, flags, bounds, rows, &mut secrets, report));
     }
     if flags.dev.is_some()
         && !all.iter().any(|(spec, _)| spec.name.as_str() == "dev")
         && let Ok(name) = EndpointName::parse("dev")
     {
         let place = Place::flag("--dev");
-        all.push((flagged(name, VerifySpec::Open, place.clone(), limits, report), place));
+        all.push((flagged(name, VerifySpec::Open, place.clone(), bounds, report), place));
     }
     unique(&all, report);
     for name in secrets.keys() {
@@ -92,7 +92,7 @@ fn secret_flags(flags: &Flags, report: &mut Report<'_>) -> SecretFlags {
 
 fn from_file(
     entry: &Spanned<RawEndpoint>,
-    limits: &Limits,
+    bounds: Bounds<'_>,
     rows: &Rows,
     secrets: &mut SecretFlags,
     report: &mut Report<'_>,
@@ -106,8 +106,8 @@ fn from_file(
         None => place.member("verify"),
     };
     let verify = verify(raw.verify.as_ref().map(Spanned::get_ref), &name, &verify_place, (rows, secrets), report)?;
-    let keeping = keeping(raw, provider(&verify), &key, report);
-    let fallback = defaults(name, verify, verify_place, limits, keeping);
+    let keeping = keeping(raw, provider(&verify), &key, bounds.store_bytes, report);
+    let fallback = defaults(name, verify, verify_place, bounds, keeping);
     let key_of = |member: &str| format!("{key}.{member}");
     let deadline =
         duration(&raw.deadline, &key_of("deadline"), fallback.deadline, Duration::from_millis(100)..=HOUR, report);
@@ -120,7 +120,7 @@ fn from_file(
         idle_timeout: duration(
             &raw.idle_timeout,
             &key_of("idle_timeout"),
-            limits.idle_timeout,
+            bounds.limits.idle_timeout,
             Duration::from_secs(1)..=HOUR,
             report,
         ),
@@ -141,14 +141,14 @@ fn from_file(
         concurrency: concurrency(&raw.concurrency, &key, report),
         ..fallback
     };
-    agree(&spec, raw, limits, &place, report);
+    agree(&spec, raw, bounds, &place, report);
     Some((spec, place))
 }
 
 fn from_flag(
     text: &str,
     flags: &Flags,
-    limits: &Limits,
+    bounds: Bounds<'_>,
     rows: &Rows,
     secrets: &mut SecretFlags,
     report: &mut Report<'_>,
@@ -167,7 +167,7 @@ fn from_flag(
         if flags.dev.is_none() {
             warn_open(&name, &place, report);
         }
-        return Some((flagged(name, VerifySpec::Open, place.clone(), limits, report), place));
+        return Some((flagged(name, VerifySpec::Open, place.clone(), bounds, report), place));
     }
     let provider = rows.find(provider, &place, report)?;
     let secrets = secrets.remove(name.as_str()).unwrap_or_default();
@@ -179,7 +179,7 @@ fn from_flag(
         );
     }
     Some((
-        flagged(name, VerifySpec::Signed { provider, secrets, options: Box::default() }, place.clone(), limits, report),
+        flagged(name, VerifySpec::Signed { provider, secrets, options: Box::default() }, place.clone(), bounds, report),
         place,
     ))
 }
@@ -189,32 +189,32 @@ fn flagged(
     name: EndpointName,
     verify: VerifySpec,
     place: Place,
-    limits: &Limits,
+    bounds: Bounds<'_>,
     report: &mut Report<'_>,
 ) -> EndpointSpec {
-    let keeping = keeping(&RawEndpoint::default(), provider(&verify), "endpoint", report);
-    defaults(name, verify, place, limits, keeping)
+    let keeping = keeping(&RawEndpoint::default(), provider(&verify), "endpoint", bounds.store_bytes, report);
+    defaults(name, verify, place, bounds, keeping)
 }
 
 fn defaults(
     name: EndpointName,
     verify: VerifySpec,
     verify_place: Place,
-    limits: &Limits,
+    bounds: Bounds<'_>,
     keeping: Option<Keeping>,
 ) -> EndpointSpec {
     let theirs = provider_timeout(&verify).map(|timeout| timeout.saturating_sub(DEADLINE_MARGIN).max(timeout / 2));
     let own = if keeping.as_ref().is_some_and(|keeping| keeping.assured) { ASSURED_DEADLINE } else { LIVE_DEADLINE };
     let deadline = theirs.unwrap_or(own);
-    let max_body = provider(&verify).and_then(|provider| provider.max_body).filter(|cap| *cap < limits.max_body);
+    let max_body = provider(&verify).and_then(|provider| provider.max_body).filter(|cap| *cap < bounds.limits.max_body);
     let preset = [("deadline", theirs.is_some()), ("max_body", max_body.is_some())];
     EndpointSpec {
         name,
         verify,
         verify_place,
         deadline,
-        idle_timeout: limits.idle_timeout,
-        max_body: max_body.unwrap_or(limits.max_body),
+        idle_timeout: bounds.limits.idle_timeout,
+        max_body: max_body.unwrap_or(bounds.limits.max_body),
         preset: preset.into_iter().filter(|(_, from_row)| *from_row).map(|(key, _)| key).collect(),
         wait_for_agent: DEFAULT_WAIT.min(deadline / 2),
         hosts: Vec::new(),
@@ -314,7 +314,7 @@ pub(super) fn warn_open(name: &EndpointName, place: &Place, report: &mut Report<
 }
 
 /// Values that are right each for themselves and wrong together.
-fn agree(spec: &EndpointSpec, raw: &RawEndpoint, limits: &Limits, place: &Place, report: &mut Report<'_>) {
+fn agree(spec: &EndpointSpec, raw: &RawEndpoint, bounds: Bounds<'_>, place: &Place, report: &mut Report<'_>) {
     if spec.wait_for_agent > spec.deadline {
         let message = format!(
             "waiting {} for an agent leaves nothing of the deadline, {}",
@@ -328,18 +328,28 @@ fn agree(spec: &EndpointSpec, raw: &RawEndpoint, limits: &Limits, place: &Place,
         );
     }
     if (spec.keeping.is_some() || matches!(spec.verify, VerifySpec::Signed { .. }))
-        && spec.max_body > limits.body_budget
+        && spec.max_body > bounds.limits.body_budget
     {
         let message = format!(
             "a body that is signed or kept is collected in memory, and {} is more than limits.body_budget, {}",
             show_size(spec.max_body),
-            show_size(limits.body_budget)
+            show_size(bounds.limits.body_budget)
         );
         report.error(
             &member(place, "max_body", &raw.max_body, report),
             message,
             "lower max_body or raise limits.body_budget",
         );
+    }
+    if let Some(keeping) = spec.keeping.as_ref().filter(|_| raw.max_size.is_some())
+        && keeping.max_bytes < spec.max_body
+    {
+        let message = format!(
+            "an event with a body of max_body, {}, would find no room in {}",
+            show_size(spec.max_body),
+            show_size(keeping.max_bytes)
+        );
+        report.error(&member(place, "max_size", &raw.max_size, report), message, "raise max_size or lower max_body");
     }
     if let (Some(theirs), VerifySpec::Signed { provider, .. }) = (provider_timeout(&spec.verify), &spec.verify)
         && spec.deadline > theirs

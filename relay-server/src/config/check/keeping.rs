@@ -8,7 +8,7 @@ use http::{HeaderValue, Method, StatusCode};
 use relay_schemes::Provider;
 use toml::Spanned;
 
-use super::{HOUR, duration, number, read, texts};
+use super::{HOUR, duration, number, read, size, texts};
 use crate::config::error::{Place, Report};
 use crate::config::raw::{RawEndpoint, RawOrder, RawStatus, Text};
 use crate::config::values;
@@ -16,6 +16,9 @@ use crate::endpoint::{Ack, Identity, Keeping, Order, Resign};
 use crate::retry::{MAX_WAIT, Schedule, StatusRule, Statuses};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The least that an endpoint may have of the store, in bytes.
+const LEAST_SHARE: u64 = 64 << 10;
 
 /// Waits that a schedule may have.
 const MAX_WAITS: usize = 100;
@@ -33,6 +36,7 @@ pub(super) fn keeping(
     raw: &RawEndpoint,
     provider: Option<&Provider>,
     key: &str,
+    store_bytes: u64,
     report: &mut Report<'_>,
 ) -> Option<Keeping> {
     let interactive = provider.is_some_and(|provider| provider.interactive);
@@ -56,6 +60,8 @@ pub(super) fn keeping(
     Some(Keeping {
         assured,
         ack: ack(raw, provider, key, report),
+        // Half of the store, so that no endpoint alone can fill it.
+        max_bytes: size(&raw.max_size, &of("max_size"), store_bytes / 2, LEAST_SHARE..=store_bytes, report),
         methods: if raw.methods.is_some() { methods } else { default_methods() },
         attempt_timeout: duration(&raw.attempt_timeout, &of("attempt_timeout"), minute, second..=HOUR, report),
         agent_grace: duration(&raw.agent_grace, &of("agent_grace"), 15 * second, Duration::ZERO..=HOUR, report),
@@ -104,6 +110,7 @@ fn only_for_stored(raw: &RawEndpoint, key: &str, report: &mut Report<'_>) {
         ("dedup_window", &raw.dedup_window),
         ("dedup_key", &raw.dedup_key),
         ("resign", &raw.resign),
+        ("max_size", &raw.max_size),
     ];
     for (name, text) in texts {
         let Some(text) = text else { continue };

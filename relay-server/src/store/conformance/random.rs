@@ -311,6 +311,7 @@ async fn both_stores_say_the_same() {
             pair.step().await;
         }
         pair.look().await;
+        right.assert_counted();
         assert!(pair.ids.len() > 50, "the run did something");
     }
 }

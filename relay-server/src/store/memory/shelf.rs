@@ -1,6 +1,6 @@
 //! The events of one endpoint, in memory, with the few indexes that claims and duplicates need.
 //!
-//! Invariant: `due`, `open` and `queues` say the same as the rows; only [`Shelf::put`] and [`Shelf::remove`] touch them.
+//! Invariant: `due`, `open`, `ended`, `queues` and the sums of bytes say the same as the rows; only [`Shelf::put`] and [`Shelf::remove`] touch them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -14,6 +14,9 @@ use crate::store::{
     rules::{Likeness, Row, compare, leaves_record},
 };
 use crate::webhook::EventId;
+
+/// What an event takes beside its head and body, or an attempt beside its answer, roughly.
+const BESIDE_BYTES: u64 = 1024;
 
 #[derive(Debug)]
 pub(super) struct Kept {
@@ -29,6 +32,10 @@ pub(super) struct Shelf {
     pub(super) paused_at: Option<Timestamp>,
     pub(super) due: BTreeSet<(Timestamp, EventId)>,
     pub(super) open: BTreeSet<EventId>,
+    pub(super) ended: BTreeSet<EventId>,
+    /// What the events take: those that wait, and those that ended.
+    pub(super) open_bytes: u64,
+    pub(super) ended_bytes: u64,
     queues: BTreeMap<String, BTreeSet<EventId>>,
     by_key: HashMap<String, Vec<EventId>>,
 }
@@ -41,12 +48,28 @@ impl Shelf {
         }
         let conflict = other.filter(|_| likeness == Likeness::Conflict);
         let id = event.id;
-        let row = Row::new(&event, sha, conflict);
+        let row = Row::new(&event, sha, conflict).costing(cost(&event.head, event.body.size()));
         if let Some(dedup) = &event.dedup {
             self.by_key.entry(dedup.key.clone()).or_default().push(id);
         }
-        self.events.insert(id, Kept { row: row.clone(), head: event.head, body, attempts: BTreeMap::new() });
+        self.lay_in(Kept { row: row.clone(), head: event.head, body, attempts: BTreeMap::new() });
         Verdict::Accepted { lease: self.open(row, event.lease, now), conflict }
+    }
+
+    /// Whether an event of the same key is there, whatever its body.
+    pub(super) fn may_repeat(&self, event: &NewEvent) -> bool {
+        event.dedup.as_ref().is_some_and(|dedup| self.by_key.contains_key(&dedup.key))
+    }
+
+    /// Whether it is one that is there, and needs no room.
+    pub(super) fn repeats(&self, event: &NewEvent, sha: &[u8; 32], now: Timestamp) -> bool {
+        matches!(self.likeness(event, sha, now).0, Likeness::Duplicate | Likeness::Again { .. })
+    }
+
+    /// Puts a new event in. Its row is put over this one at once.
+    fn lay_in(&mut self, kept: Kept) {
+        self.open_bytes += kept.row.cost;
+        self.events.insert(kept.row.summary.id, kept);
     }
 
     fn likeness(&self, event: &NewEvent, sha: &[u8; 32], now: Timestamp) -> (Likeness, Option<EventId>) {
@@ -102,6 +125,15 @@ impl Shelf {
             self.due.insert((due, id));
         }
         let open = row.summary.state.is_open();
+        let sum = if kept.row.summary.state.is_open() { &mut self.open_bytes } else { &mut self.ended_bytes };
+        *sum -= kept.row.cost;
+        if open {
+            self.open_bytes += row.cost;
+            self.ended.remove(&id);
+        } else {
+            self.ended_bytes += row.cost;
+            self.ended.insert(id);
+        }
         if open {
             self.open.insert(id)
         } else {
@@ -135,6 +167,9 @@ impl Shelf {
 
     pub(super) fn remove(&mut self, id: EventId) -> Option<Kept> {
         let kept = self.events.remove(&id)?;
+        if self.ended.remove(&id) {
+            self.ended_bytes -= kept.row.cost;
+        }
         if let Some(key) = &kept.row.dedup_key {
             let empty = self.by_key.get_mut(key).is_some_and(|ids| {
                 ids.retain(|one| *one != id);
@@ -163,12 +198,11 @@ impl Shelf {
     fn lease(&mut self, id: EventId, until: Timestamp, now: Timestamp) -> Delivery {
         let mut row = self.events[&id].row.clone();
         let (lease, lost) = row.lease(until, now);
-        self.put(row);
-        let kept = self.events.get_mut(&id).expect("it was just put there");
         if let Some(lost) = lost {
-            kept.attempts.entry(lost.fence).or_insert(lost);
-            thin_out(&mut kept.attempts);
+            self.record(&mut row, lost, false);
         }
+        self.put(row);
+        let kept = &self.events[&id];
         let summary = kept.row.summary.clone();
         let body = (summary.size <= INLINE_BYTES).then(|| kept.body.clone());
         Delivery { summary, lease, head: kept.head.clone(), body }
@@ -183,19 +217,28 @@ impl Shelf {
     }
 
     pub(super) fn settle(&mut self, end: End, now: Timestamp) -> Ended {
-        let Some(kept) = self.events.get_mut(&end.id) else { return Ended::Unknown };
+        let Some(kept) = self.events.get(&end.id) else { return Ended::Unknown };
         let mut row = kept.row.clone();
         let ended = row.settle(&end, now);
         if leaves_record(&end, ended) {
-            kept.attempts.insert(end.attempt.fence, end.attempt);
-            thin_out(&mut kept.attempts);
+            self.record(&mut row, end.attempt, true);
         }
         match ended {
             Ended::Settled(state) if !state.is_open() => self.put_ended(row, now),
-            Ended::Settled(_) => self.put(row),
-            _ => {}
+            _ => self.put(row),
         }
         ended
+    }
+
+    /// Keeps the record of an attempt, and has the row say what the event takes then.
+    fn record(&mut self, row: &mut Row, attempt: Attempt, over: bool) {
+        let Some(kept) = self.events.get_mut(&row.summary.id) else { return };
+        if over || !kept.attempts.contains_key(&attempt.fence) {
+            kept.attempts.insert(attempt.fence, attempt);
+        }
+        thin_out(&mut kept.attempts);
+        let records: u64 = kept.attempts.values().map(record_cost).sum();
+        row.cost = cost(&kept.head, row.summary.size) + records;
     }
 
     pub(super) fn act(&mut self, act: &Act, now: Timestamp) -> Acted {
@@ -206,8 +249,8 @@ impl Shelf {
             _ if acted != Acted::Done => {}
             Action::Replay(id, signature) => {
                 let (head, body) = (Head { signature, ..kept.head.clone() }, kept.body.clone());
-                let replay = row.replay(id, now);
-                self.events.insert(id, Kept { row: replay.clone(), head, body, attempts: BTreeMap::new() });
+                let replay = row.replay(id, now).costing(cost(&head, row.summary.size));
+                self.lay_in(Kept { row: replay.clone(), head, body, attempts: BTreeMap::new() });
                 self.open(replay, None, now);
             }
             Action::Revive => {
@@ -226,6 +269,20 @@ impl Shelf {
         }
         expires
     }
+}
+
+/// What an event takes without its attempts.
+pub(super) fn cost(head: &Head, size: u64) -> u64 {
+    BESIDE_BYTES + (head.target.len() + bytes(&head.headers)) as u64 + size
+}
+
+fn bytes(headers: &[(String, Vec<u8>)]) -> usize {
+    headers.iter().map(|(name, value)| name.len() + value.len()).sum()
+}
+
+fn record_cost(attempt: &Attempt) -> u64 {
+    let answer = attempt.answer.as_ref();
+    BESIDE_BYTES + answer.map_or(0, |answer| answer.body.len() + bytes(&answer.headers)) as u64
 }
 
 /// Leaves the first and the last ones.

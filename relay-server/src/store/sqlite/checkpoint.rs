@@ -31,6 +31,11 @@ const RESET_FRAMES: u32 = 4096;
 /// Length of the log at which commits wait for the copy: 64 MiB.
 const MOST_FRAMES: u32 = 8192;
 
+/// Length of the log at which it is to start again while the disk is full, and the longest that is taken in with: what
+/// was kept aside has room for it, and is there for settles first. 4 MiB and 8 MiB.
+const RESET_FRAMES_IF_FULL: u32 = 512;
+const MOST_FRAMES_IF_FULL: u32 = 1024;
+
 /// The most that the writer copies while the log is shorter: 2 MiB.
 const REST_FRAMES: u32 = 256;
 
@@ -79,14 +84,25 @@ impl Checkpointer {
             self.asked = 0; // The log started again.
         }
         let rest = frames.saturating_sub(self.copied.load(Ordering::Acquire));
-        if frames >= MOST_FRAMES || (frames >= RESET_FRAMES && rest <= REST_FRAMES) {
-            if let Some((_, copied)) = copy(connection, "PASSIVE", pulse) {
-                self.copied.store(copied, Ordering::Release);
-            }
+        let is_short_of_disk = frames >= RESET_FRAMES_IF_FULL && pulse.is_full();
+        if is_short_of_disk || frames >= MOST_FRAMES || (frames >= RESET_FRAMES && rest <= REST_FRAMES) {
+            self.copy_all(connection, pulse);
         } else if frames >= self.asked + STEP_FRAMES {
             self.asked = frames;
             self.request();
         }
+    }
+
+    /// Copies what is in the log; if nobody reads in it, it begins again with the next commit.
+    pub(super) fn copy_all(&self, connection: &Connection, pulse: &Pulse) {
+        if let Some((_, copied)) = copy(connection, "PASSIVE", pulse) {
+            self.copied.store(copied, Ordering::Release);
+        }
+    }
+
+    /// Whether the log of a store whose disk is full may grow by what comes in.
+    pub(super) fn has_room_on_a_full_disk(&self) -> bool {
+        FRAMES.get() < MOST_FRAMES_IF_FULL || FRAMES.get() <= self.copied.load(Ordering::Acquire)
     }
 
     /// Nothing was committed for a while.

@@ -9,10 +9,14 @@ use rusqlite::{Connection, OptionalExtension as _, Row as SqlRow, params};
 use super::{
     head,
     intake::{CHUNK_BYTES, Running},
+    room::record_cost,
     row::{Found, time},
 };
 use crate::{
-    store::{Answer, Attempt, Head, MAX_ATTEMPTS, MAX_RANGE_BYTES, Outcome, StoreError, Summary, rules},
+    store::{
+        Answer, Attempt, Head, MAX_ATTEMPTS, MAX_RANGE_BYTES, Outcome, StoreError,
+        rules::{self, Row},
+    },
     webhook::EventId,
 };
 
@@ -93,7 +97,7 @@ fn range(connection: &Connection, id: EventId, blob: i64, range: Range<u64>) -> 
 /// Notes chunks down to be removed, if no event has them.
 pub(super) fn let_go(connection: &Connection, blob: i64) -> Result<(), StoreError> {
     let mut note = connection.prepare_cached(
-        "INSERT OR REPLACE INTO staging SELECT ?1, 1 WHERE NOT EXISTS (SELECT 1 FROM content WHERE blob = ?1)",
+        "INSERT OR REPLACE INTO staging (blob, dropped) SELECT ?1, 1 WHERE NOT EXISTS (SELECT 1 FROM content WHERE blob = ?1)",
     )?;
     note.execute([blob])?;
     Ok(())
@@ -136,51 +140,69 @@ pub(super) fn attempts(connection: &Connection, key: i64, id: EventId) -> Result
     Ok(attempts)
 }
 
-/// Writes an attempt; `over` replaces what was noted for its fence.
+/// Writes an attempt, and counts what the event takes then; `over` replaces what was noted for its fence.
 pub(super) fn put_attempt(
     connection: &Connection,
     key: i64,
-    event: &Summary,
+    row: &mut Row,
     attempt: &Attempt,
     over: bool,
 ) -> Result<(), StoreError> {
+    let id = row.summary.id;
     let answer = attempt.answer.as_ref();
+    let headers = answer.map(|answer| head::write_headers(&answer.headers));
     let body = answer.map(|answer| &answer.body[..]).filter(|body| !body.is_empty());
-    let what = if over { "REPLACE" } else { "IGNORE" };
-    let mut insert = connection.prepare_cached(&format!(
-        "INSERT OR {what} INTO attempt (endpoint, id, fence, number, started_at, duration_us, outcome, agent, status, \
-         headers, body, truncated) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"
-    ))?;
-    insert.execute(params![
-        key,
-        event.id.as_bytes(),
-        attempt.fence,
-        attempt.number,
-        millis(attempt.started_at),
-        u64::try_from(attempt.duration.as_micros()).unwrap_or(u64::MAX >> 1),
-        attempt.outcome.code(),
-        attempt.agent,
-        answer.map(|answer| answer.status),
-        answer.map(|answer| head::write_headers(&answer.headers)),
-        body,
-        answer.is_some_and(|answer| answer.truncated),
-    ])?;
+    let cost = record_cost((headers.as_ref().map_or(0, String::len) + body.map_or(0, <[u8]>::len)) as u64);
+    let put = |what: &str| {
+        let mut insert = connection.prepare_cached(&format!(
+            "INSERT OR {what} INTO attempt (endpoint, id, fence, number, started_at, duration_us, outcome, agent, \
+             status, headers, body, truncated) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"
+        ))?;
+        insert.execute(params![
+            key,
+            id.as_bytes(),
+            attempt.fence,
+            attempt.number,
+            millis(attempt.started_at),
+            u64::try_from(attempt.duration.as_micros()).unwrap_or(u64::MAX >> 1),
+            attempt.outcome.code(),
+            attempt.agent,
+            answer.map(|answer| answer.status),
+            headers,
+            body,
+            answer.is_some_and(|answer| answer.truncated),
+        ])
+    };
+    if put("IGNORE")? == 1 {
+        row.cost += cost;
+    } else if over {
+        let mut query = connection.prepare_cached(&format!(
+            "SELECT {RECORD_BYTES} FROM attempt WHERE endpoint = ?1 AND id = ?2 AND fence = ?3"
+        ))?;
+        let before = query.query_row(params![key, id.as_bytes(), attempt.fence], |row| row.get(0))?;
+        put("REPLACE")?;
+        row.cost = (row.cost + cost).saturating_sub(record_cost(before));
+    }
     // Each record has a fence of its own, so that there are never more than the newest one says.
-    if event.fence > MAX_ATTEMPTS as u64 {
-        thin_out(connection, key, event.id)?;
+    if row.summary.fence > MAX_ATTEMPTS as u64 {
+        row.cost = row.cost.saturating_sub(thin_out(connection, key, id)?);
     }
     Ok(())
 }
 
-/// Leaves the first and the last records.
-fn thin_out(connection: &Connection, key: i64, id: EventId) -> Result<(), StoreError> {
-    let mut delete = connection.prepare_cached(
+/// What of an attempt's record has a size of its own.
+const RECORD_BYTES: &str = "coalesce(octet_length(headers), 0) + coalesce(octet_length(body), 0)";
+
+/// Leaves the first and the last records; what the others took.
+fn thin_out(connection: &Connection, key: i64, id: EventId) -> Result<u64, StoreError> {
+    let mut delete = connection.prepare_cached(&format!(
         "DELETE FROM attempt WHERE endpoint = ?1 AND id = ?2 \
          AND fence > (SELECT min(fence) FROM attempt WHERE endpoint = ?1 AND id = ?2) \
-         AND fence < (SELECT fence FROM attempt WHERE endpoint = ?1 AND id = ?2 ORDER BY fence DESC LIMIT 1 OFFSET ?3)",
-    )?;
-    delete.execute(params![key, id.as_bytes(), MAX_ATTEMPTS as u64 - 2])?;
-    Ok(())
+         AND fence < (SELECT fence FROM attempt WHERE endpoint = ?1 AND id = ?2 ORDER BY fence DESC LIMIT 1 OFFSET ?3) \
+         RETURNING {RECORD_BYTES}",
+    ))?;
+    let gone = delete.query_map(params![key, id.as_bytes(), MAX_ATTEMPTS as u64 - 2], |row| row.get(0))?;
+    gone.map(|bytes| Ok(record_cost(bytes?))).sum()
 }
 
 fn millis(at: Timestamp) -> i64 {

@@ -61,7 +61,7 @@ fn due(tx: &Tx<'_>, key: i64, order: &str, limit: usize, now: Timestamp) -> Resu
 }
 
 fn lease(
-    tx: &Tx<'_>,
+    tx: &mut Tx<'_>,
     endpoint: &EndpointName,
     key: i64,
     id: EventId,
@@ -71,9 +71,10 @@ fn lease(
     let Some(mut found) = row::load(tx.connection, endpoint, key, id)? else { return Ok(None) };
     let (lease, lost) = found.row.lease(until, now);
     if let Some(lost) = lost {
-        content::put_attempt(tx.connection, key, &found.row.summary, &lost, false)?;
+        content::put_attempt(tx.connection, key, &mut found.row, &lost, false)?;
     }
     row::update(tx.connection, key, &found.row)?;
+    tx.count(key, &mut found);
     Ok(Some((found, lease)))
 }
 
@@ -100,7 +101,7 @@ pub(super) fn settle(tx: &mut Tx<'_>, end: &End, now: Timestamp) -> Result<Ended
     let ended = found.row.settle(end, now);
     let attempt: &Attempt = &end.attempt;
     if rules::leaves_record(end, ended) {
-        content::put_attempt(tx.connection, key, &found.row.summary, attempt, true)?;
+        content::put_attempt(tx.connection, key, &mut found.row, attempt, true)?;
     }
     match ended {
         Ended::Settled(_) if is_young => tx.grow(key, &found)?,
@@ -108,7 +109,11 @@ pub(super) fn settle(tx: &mut Tx<'_>, end: &End, now: Timestamp) -> Result<Ended
             row::update_ended(tx.connection, key, &found.row, false, now)?;
         }
         Ended::Settled(_) => row::update(tx.connection, key, &found.row)?,
-        _ => {}
+        // The row is as it was, but for what the record takes.
+        Ended::Recorded if is_young => tx.grow(key, &found)?,
+        Ended::Recorded => row::update(tx.connection, key, &found.row)?,
+        Ended::Unknown => {}
     }
+    tx.count(key, &mut found);
     Ok(ended)
 }

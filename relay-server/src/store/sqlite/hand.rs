@@ -7,6 +7,7 @@ use super::{
     content, intake,
     keys::hash,
     listing,
+    room::{self, Sum},
     row::{self, Found, millis, time},
     writer::Tx,
 };
@@ -31,9 +32,11 @@ pub(super) fn act(tx: &mut Tx<'_>, act: &Act, now: Timestamp) -> Result<Acted, S
         Action::Revive => {
             row::stand_in_line(tx.connection, key, &mut found.row)?;
             row::update(tx.connection, key, &found.row)?;
+            tx.count(key, &mut found);
         }
         Action::Drop | Action::Cancel | Action::Skip => {
             row::update_ended(tx.connection, key, &found.row, was_parked, now)?;
+            tx.count(key, &mut found);
         }
     }
     Ok(Acted::Done)
@@ -54,14 +57,18 @@ fn replay(
         }
         Err(error) => return Err(error),
     };
-    let mut copy = found.row.replay(id, now);
+    let head = super::head::write(&Head { signature, ..original.head });
+    let copy = found.row.replay(id, now);
+    let cost = room::cost(&copy, head.len());
+    let mut copy = copy.costing(cost);
+    let endpoint = copy.summary.endpoint.clone();
+    tx.admit(&endpoint, key, cost)?;
     row::stand_in_line(tx.connection, key, &mut copy)?;
     let seq = tx.next_seq();
     if tx.exists(key, id)? {
         return Err(intake::there_is_already(id));
     }
     row::insert(tx.connection, key, &copy, seq)?;
-    let head = super::head::write(&Head { signature, ..original.head });
     let checksum = rules::checksum(&copy.summary.endpoint, id, &head, &copy.summary.body_sha256);
     let mut insert = tx.connection.prepare_cached(
         "INSERT INTO content (seq, endpoint, id, blob, checksum, head, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
@@ -70,14 +77,20 @@ fn replay(
     drop(insert);
     let sender = copy.summary.sender_id.as_ref().map(|sender| (hash(&copy.summary.endpoint, sender), id));
     tx.fresh.extend(sender);
+    tx.count(key, &mut Found { row: copy, seq, counted: Sum::default() });
+    // Only now: the original itself may give way, and its long body is the copy's as well.
+    tx.keep_share(&endpoint, key, 0)?;
+    tx.make_space(cost)?;
     Ok(Acted::Done)
 }
 
 /// Sets a damaged event apart, for good.
-pub(super) fn quarantine(tx: &Tx<'_>, key: i64, mut found: Found, now: Timestamp) -> Result<(), StoreError> {
+pub(super) fn quarantine(tx: &mut Tx<'_>, key: i64, mut found: Found, now: Timestamp) -> Result<(), StoreError> {
     let was_parked = found.row.summary.parked;
     found.row.end(State::Damaged, Some(Reason::RelayDamaged), now);
-    row::update_ended(tx.connection, key, &found.row, was_parked, now)
+    row::update_ended(tx.connection, key, &found.row, was_parked, now)?;
+    tx.count(key, &mut found);
+    Ok(())
 }
 
 pub(super) fn start(

@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     content, head,
     keys::hash,
+    room::{self, Sum},
     row::{self, Found},
     writer::{Kind, Tx, Writer},
     young::{self, Loaded},
@@ -77,6 +78,8 @@ pub(super) fn prepare(event: &NewEvent, blob: Option<(i64, [u8; 32])>) -> Result
     let dedup = event.dedup.as_ref().map(|dedup| &dedup.key).filter(|key| Some(*key) != event.sender_id.as_ref());
     let keys = event.sender_id.iter().chain(dedup).map(|text| hash(&event.endpoint, text)).collect();
     let row = Row::new(event, body_sha256, None);
+    let cost = room::cost(&row, head.len());
+    let row = row.costing(cost);
     Ok(Ready { row, dedup: event.dedup.clone(), lease: event.lease, head, checksum, body, keys })
 }
 
@@ -123,26 +126,37 @@ impl Drop for Staged {
         if !self.is_kept {
             // If this finds no place, the chunks are removed by the next process.
             let blob = self.blob;
-            let _nobody_waits = self.writer.call(Kind::Upkeep, 0, move |tx| {
-                let mut update = tx.connection.prepare_cached("UPDATE staging SET dropped = 1 WHERE blob = ?1")?;
-                update.execute([blob])?;
-                Ok(())
-            });
+            let _nobody_waits = self.writer.call(Kind::Upkeep, 0, move |tx| tx.drop_staged(blob));
         }
     }
 }
 
-/// Begins a long body.
-pub(super) fn stage(tx: &mut Tx<'_>) -> Result<i64, StoreError> {
+/// Begins a long body of this size.
+pub(super) fn stage(tx: &mut Tx<'_>, endpoint: &EndpointName, size: u64) -> Result<i64, StoreError> {
     let blob = tx.next_blob();
-    tx.connection.prepare_cached("INSERT INTO staging VALUES (?1, 0)")?.execute([blob])?;
+    tx.stage(endpoint, blob, room::body_cost(size))?;
     Ok(blob)
 }
 
-pub(super) fn put_chunk(tx: &Tx<'_>, blob: i64, n: u64, sha256: &[u8; 32], data: &[u8]) -> Result<(), StoreError> {
+/// A part of a long body.
+pub(super) struct Chunk {
+    pub(super) blob: i64,
+    pub(super) n: u64,
+    pub(super) sha256: [u8; 32],
+    pub(super) data: bytes::Bytes,
+}
+
+/// Each part makes its own room, so that no commit waits for the room of a whole body.
+pub(super) fn put_chunk(tx: &mut Tx<'_>, endpoint: &EndpointName, chunk: &Chunk) -> Result<(), StoreError> {
+    let Chunk { blob, n, sha256, data } = chunk;
+    let bytes = room::body_cost(data.len() as u64);
+    if let Some(key) = tx.endpoint(endpoint)? {
+        tx.keep_share(endpoint, key, 0)?;
+    }
+    tx.make_space(bytes)?;
     let mut insert =
         tx.connection.prepare_cached("INSERT INTO chunk (blob, n, sha256, data) VALUES (?1, ?2, ?3, ?4)")?;
-    insert.execute(params![blob, n, sha256, data])?;
+    insert.execute(params![blob, n, sha256, &data[..]])?;
     Ok(())
 }
 
@@ -152,20 +166,23 @@ pub(super) fn append(tx: &mut Tx<'_>, event: &Ready, now: Timestamp) -> Result<V
     let key = tx.endpoint_or_new(name)?;
     let (likeness, earlier) = likeness(tx, key, event, now)?;
     if let ReadyBody::Chunks(blob) = event.body {
-        tx.connection.prepare_cached("DELETE FROM staging WHERE blob = ?1")?.execute([blob])?;
+        tx.unstage(blob)?;
         if !matches!(likeness, Likeness::Unrelated | Likeness::Conflict) {
             content::let_go(tx.connection, blob)?;
         }
     }
     let conflict = match (likeness, earlier) {
         (Likeness::Duplicate, Some(found)) => return duplicate(tx.connection, key, &found),
-        (Likeness::Again { redelivery }, Some(found)) => {
-            return again(tx.connection, key, found, redelivery, event.lease, now);
-        }
+        (Likeness::Again { redelivery }, Some(found)) => return again(tx, key, found, redelivery, event.lease, now),
         (_, earlier) => earlier.map(|found| found.row.summary.id),
     };
     let mut row = event.row.clone();
     let id = row.summary.id;
+    // A repeat needed none. The chunks of a long body made theirs.
+    match event.body {
+        ReadyBody::Inline(_) => tx.make_room(name, key, row.cost)?,
+        ReadyBody::Chunks(_) => tx.make_space(row.cost.saturating_sub(room::body_cost(row.summary.size)))?,
+    }
     row.summary.conflict_with = conflict;
     let first = row::stand_in_line(tx.connection, key, &mut row)?;
     let lease = event.lease.filter(|_| first).map(|until| row.lease(until, now).0);
@@ -174,7 +191,8 @@ pub(super) fn append(tx: &mut Tx<'_>, event: &Ready, now: Timestamp) -> Result<V
     }
     let seq = tx.next_seq();
     put_content(tx.connection, seq, key, &row, event)?;
-    let found = Found { row, seq };
+    let mut found = Found { row, seq, counted: Sum::default() };
+    tx.count(key, &mut found);
     if event.waits(&found.row) {
         tx.hold_back(key, found);
     } else {
@@ -254,19 +272,20 @@ fn last_answer(connection: &Connection, key: i64, id: EventId) -> Result<Option<
 }
 
 fn again(
-    connection: &Connection,
+    tx: &mut Tx<'_>,
     key: i64,
-    found: Found,
+    mut found: Found,
     redelivery: bool,
     lease: Option<Timestamp>,
     now: Timestamp,
 ) -> Result<Verdict, StoreError> {
-    let mut row = found.row;
+    let row = &mut found.row;
     row.again(redelivery, now);
-    let first = row::stand_in_line(connection, key, &mut row)?;
+    let first = row::stand_in_line(tx.connection, key, row)?;
     let lease: Option<Lease> = lease.filter(|_| first).map(|until| row.lease(until, now).0);
-    row::update(connection, key, &row)?;
-    Ok(Verdict::Again { of: row.summary.id, lease, redelivery })
+    row::update(tx.connection, key, row)?;
+    tx.count(key, &mut found);
+    Ok(Verdict::Again { of: found.row.summary.id, lease, redelivery })
 }
 
 /// The endpoint's number for reading.

@@ -30,9 +30,6 @@ const CHUNKS: usize = 64;
 /// Pages given back to the file system at a time.
 const PAGES: u64 = 512;
 
-/// What an event costs beside its body, roughly.
-const EVENT_BYTES: u64 = 600;
-
 /// What a reader found.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Candidates {
@@ -59,7 +56,7 @@ pub(super) fn look(
     let mut excess = used_bytes.saturating_sub(policy.max_bytes);
     let after = policy.cursor.map_or(0, |cursor| i64::try_from(cursor.0).unwrap_or(i64::MAX));
     let mut query = connection.prepare_cached(
-        "SELECT c.seq, c.endpoint, c.id, e.received_at, e.settled_at, e.size, n.name FROM content c \
+        "SELECT c.seq, c.endpoint, c.id, e.received_at, e.settled_at, e.cost, n.name FROM content c \
          JOIN event e ON e.endpoint = c.endpoint AND e.id = c.id JOIN endpoint n ON n.key = c.endpoint \
          WHERE c.seq > ?1 ORDER BY c.seq LIMIT ?2",
     )?;
@@ -73,7 +70,7 @@ pub(super) fn look(
         match settled {
             Some(settled) if is_over(settled, policy.retention, now) => found.old.push(event),
             Some(_) if excess > 0 => {
-                excess = excess.saturating_sub(row.get::<_, u64>(5)? + EVENT_BYTES);
+                excess = excess.saturating_sub(row.get::<_, u64>(5)?);
                 found.excess.push(event);
             }
             None if is_over(received, policy.pending_retention, now) => {
@@ -103,15 +100,15 @@ pub(super) fn remove(
     now: Timestamp,
 ) -> Result<Purged, StoreError> {
     // What was let go before comes first: until it is gone the store looks larger than it will be.
-    if sweep_chunks(tx)? {
+    if sweep_chunks(tx, CHUNKS)? {
         return Ok(Purged { next: Some(policy.cursor.unwrap_or(PurgeCursor(0))), ..Purged::default() });
     }
     let mut purged = Purged { next: found.next, ..Purged::default() };
     for (key, id) in &found.old {
-        purged.removed += u64::from(delete(tx.connection, *key, *id)?);
+        purged.removed += u64::from(delete(tx, *key, *id)?.is_some());
     }
     for (key, id) in &found.excess {
-        purged.evicted += u64::from(delete(tx.connection, *key, *id)?);
+        purged.evicted += u64::from(delete(tx, *key, *id)?.is_some());
     }
     for (endpoint, id) in &found.expired {
         purged.expired += u64::from(expire(tx, endpoint, *id, policy.pending_retention, now)?);
@@ -119,7 +116,10 @@ pub(super) fn remove(
     if found.next.is_none() {
         *keys_after = sweep_keys(tx.connection, *keys_after)?;
         refused::forget(tx, now)?;
-        shrink(tx.connection)?;
+        // On a full disk what is free stays with the store.
+        if !tx.room.is_disk_full() {
+            shrink(tx.connection)?;
+        }
         purged.next = unused_blob(tx)?.map(|_| PurgeCursor(u128::MAX));
     }
     Ok(purged)
@@ -135,22 +135,25 @@ fn unused_blob(tx: &Tx<'_>) -> Result<Option<i64>, StoreError> {
 }
 
 /// Removes some of them; says whether there were any.
-fn sweep_chunks(tx: &Tx<'_>) -> Result<bool, StoreError> {
+pub(super) fn sweep_chunks(tx: &Tx<'_>, most: usize) -> Result<bool, StoreError> {
     let Some(blob) = unused_blob(tx)? else { return Ok(false) };
     let mut delete = tx
         .connection
         .prepare_cached("DELETE FROM chunk WHERE blob = ?1 AND n IN (SELECT n FROM chunk WHERE blob = ?1 LIMIT ?2)")?;
-    if delete.execute(params![blob, CHUNKS as u64])? < CHUNKS {
+    if delete.execute(params![blob, most as u64])? < most {
         tx.connection.prepare_cached("DELETE FROM staging WHERE blob = ?1")?.execute([blob])?;
     }
     Ok(true)
 }
 
-fn delete(connection: &Connection, key: i64, id: EventId) -> Result<bool, StoreError> {
+/// Removes an event, if it has ended; what it took.
+pub(super) fn delete(tx: &mut Tx<'_>, key: i64, id: EventId) -> Result<Option<u64>, StoreError> {
+    let connection = tx.connection;
     let mut event = connection
-        .prepare_cached("DELETE FROM event WHERE endpoint = ?1 AND id = ?2 AND due_at IS NULL RETURNING seq")?;
-    let seq: Option<i64> = event.query_row(params![key, id.as_bytes()], |row| row.get(0)).optional()?;
-    let Some(seq) = seq else { return Ok(false) };
+        .prepare_cached("DELETE FROM event WHERE endpoint = ?1 AND id = ?2 AND due_at IS NULL RETURNING seq, cost")?;
+    let gone = event.query_row(params![key, id.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    let Some((seq, cost)): Option<(i64, u64)> = gone else { return Ok(None) };
+    tx.count_off(key, cost);
     let mut attempts = connection.prepare_cached("DELETE FROM attempt WHERE endpoint = ?1 AND id = ?2")?;
     attempts.execute(params![key, id.as_bytes()])?;
     let mut content = connection.prepare_cached("DELETE FROM content WHERE seq = ?1 RETURNING blob")?;
@@ -158,7 +161,7 @@ fn delete(connection: &Connection, key: i64, id: EventId) -> Result<bool, StoreE
     if let Some(blob) = blob.flatten() {
         content::let_go(connection, blob)?;
     }
-    Ok(true)
+    Ok(Some(cost))
 }
 
 fn expire(
@@ -174,6 +177,7 @@ fn expire(
     let expires = found.row.expire(keep, now);
     if expires {
         row::update_ended(tx.connection, key, &found.row, was_parked, now)?;
+        tx.count(key, &mut found);
     }
     Ok(expires)
 }

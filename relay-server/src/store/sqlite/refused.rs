@@ -21,6 +21,7 @@ use crate::{
 const FORGET: u64 = 100;
 
 pub(super) fn refuse(tx: &mut Tx<'_>, rows: &[RefusedRow], max_bytes: u64) -> Result<(), StoreError> {
+    tx.make_space(rows.iter().map(RefusedRow::bytes).sum())?;
     for row in rows {
         let key = tx.endpoint_or_new(&row.endpoint)?;
         let body = &row.body[..row.body.len().min(MAX_REFUSED_BYTES)];

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row as SqlRow, params};
 
+use super::room::Sum;
 use crate::endpoint::EndpointName;
 use crate::store::{Reason, State, StoreError, Summary, rules::Row};
 use crate::webhook::EventId;
@@ -12,13 +13,15 @@ pub(super) const PARKED: i64 = i64::MAX;
 
 pub(super) const COLUMNS: &str = "id, received_at, state, reason, attempts, tries, fence, due_at, status, settled_at, \
      size, body_sha256, method, target, event_type, sender_id, dedup_key, order_key, conflict_with, replay_of, \
-     redelivered, seq";
+     redelivered, seq, cost";
 
 /// A row and the number of its content.
 #[derive(Clone, Debug)]
 pub(super) struct Found {
     pub(super) row: Row,
     pub(super) seq: i64,
+    /// As what it is counted among what its endpoint has.
+    pub(super) counted: Sum,
 }
 
 pub(super) fn millis(at: Timestamp) -> i64 {
@@ -62,7 +65,9 @@ pub(super) fn read(row: &SqlRow<'_>, endpoint: &EndpointName) -> Result<Found, S
         sender_id,
     };
     let dedup_key = dedup_key(dedup, summary.sender_id.as_ref());
-    Ok(Found { row: Row { summary, dedup_key }, seq: row.get(21)? })
+    let seq = row.get(21)?;
+    let row = Row { summary, dedup_key, cost: row.get(22)? };
+    Ok(Found { counted: Sum::of(&row), row, seq })
 }
 
 pub(super) fn load(
@@ -100,8 +105,8 @@ pub(super) fn insert(connection: &Connection, key: i64, row: &Row, seq: i64) -> 
     let mut statement = connection.prepare_cached(
         "INSERT INTO event (endpoint, id, seq, received_at, state, reason, attempts, tries, fence, due_at, status, \
          settled_at, size, body_sha256, method, target, event_type, sender_id, dedup_key, order_key, conflict_with, \
-         replay_of, redelivered) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, \
-         ?18, ?19, ?20, ?21, ?22, ?23)",
+         replay_of, redelivered, cost) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, \
+         ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24)",
     )?;
     statement.execute(params![
         key,
@@ -127,6 +132,7 @@ pub(super) fn insert(connection: &Connection, key: i64, row: &Row, seq: i64) -> 
         event.conflict_with.as_ref().map(EventId::as_bytes),
         event.replay_of.as_ref().map(EventId::as_bytes),
         event.redelivered,
+        row.cost,
     ])?;
     Ok(())
 }
@@ -136,7 +142,7 @@ pub(super) fn update(connection: &Connection, key: i64, row: &Row) -> Result<(),
     let event = &row.summary;
     let mut statement = connection.prepare_cached(
         "UPDATE event SET state = ?3, reason = ?4, attempts = ?5, tries = ?6, fence = ?7, due_at = ?8, status = ?9, \
-         settled_at = ?10, redelivered = ?11 WHERE endpoint = ?1 AND id = ?2",
+         settled_at = ?10, redelivered = ?11, cost = ?12 WHERE endpoint = ?1 AND id = ?2",
     )?;
     statement.execute(params![
         key,
@@ -150,6 +156,7 @@ pub(super) fn update(connection: &Connection, key: i64, row: &Row) -> Result<(),
         event.status,
         event.settled_at.map(millis),
         event.redelivered,
+        row.cost,
     ])?;
     Ok(())
 }

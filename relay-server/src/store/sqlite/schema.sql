@@ -3,22 +3,28 @@
 
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 
-CREATE TABLE endpoint (key INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, paused_at INTEGER) STRICT;
+-- What its events take, see room.rs: those that wait, and those that ended.
+CREATE TABLE endpoint (
+    key INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, paused_at INTEGER,
+    open_bytes INTEGER NOT NULL DEFAULT 0, ended_bytes INTEGER NOT NULL DEFAULT 0
+) STRICT;
 
 -- What lists, claims and settles look at: narrow, so that many stand on a page.
 -- due_at: pending: next attempt; running: end of the lease; parked behind its order key: the largest number;
--- ended: NULL. dedup_key: '=' is the sender's id, else '+' and the key.
+-- ended: NULL. dedup_key: '=' is the sender's id, else '+' and the key. cost: what it takes with its attempts, in bytes.
 CREATE TABLE event (
     endpoint INTEGER NOT NULL, id BLOB NOT NULL, seq INTEGER NOT NULL, received_at INTEGER NOT NULL,
     state INTEGER NOT NULL, reason TEXT, attempts INTEGER NOT NULL, tries INTEGER NOT NULL, fence INTEGER NOT NULL,
     due_at INTEGER, status INTEGER, settled_at INTEGER, size INTEGER NOT NULL, body_sha256 BLOB NOT NULL,
     method TEXT NOT NULL, target TEXT NOT NULL, event_type TEXT, sender_id TEXT, dedup_key TEXT, order_key TEXT,
-    conflict_with BLOB, replay_of BLOB, redelivered INTEGER NOT NULL,
+    conflict_with BLOB, replay_of BLOB, redelivered INTEGER NOT NULL, cost INTEGER NOT NULL,
     PRIMARY KEY (endpoint, id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX event_due ON event (endpoint, due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX event_open ON event (endpoint, id) WHERE due_at IS NOT NULL;
 CREATE INDEX event_queue ON event (endpoint, order_key, id) WHERE order_key IS NOT NULL AND due_at IS NOT NULL;
+-- What gives way when room is needed, the oldest first.
+CREATE INDEX event_ended ON event (endpoint, id) WHERE due_at IS NULL;
 CREATE INDEX event_dead ON event (endpoint, id) WHERE state = 3;
 
 -- What is delivered, in order of arrival: head as JSON, body up to 64 KiB. Longer bodies stand in chunks.
@@ -30,8 +36,11 @@ CREATE TABLE content (
 CREATE INDEX content_blob ON content (blob) WHERE blob IS NOT NULL;
 CREATE TABLE chunk (blob INTEGER NOT NULL, n INTEGER NOT NULL, sha256 BLOB NOT NULL, data BLOB NOT NULL,
     PRIMARY KEY (blob, n)) STRICT, WITHOUT ROWID;
--- Chunks that belong to no event: not yet (dropped is 0), or no more (1), to be removed a few at a time.
-CREATE TABLE staging (blob INTEGER PRIMARY KEY, dropped INTEGER NOT NULL) STRICT;
+-- Chunks that belong to no event: not yet (dropped is 0), or no more (1), to be removed a few at a time. cost is counted
+-- among what waits at the endpoint until then.
+CREATE TABLE staging (
+    blob INTEGER PRIMARY KEY, dropped INTEGER NOT NULL, endpoint INTEGER, cost INTEGER NOT NULL DEFAULT 0
+) STRICT;
 CREATE INDEX staging_dropped ON staging (blob) WHERE dropped = 1;
 
 CREATE TABLE attempt (

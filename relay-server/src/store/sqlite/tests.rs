@@ -386,6 +386,88 @@ async fn a_batch_of_a_full_disk_keeps_its_settles() {
 }
 
 #[tokio::test]
+async fn a_full_disk_takes_events_where_others_ended() {
+    let folder = Folder::new();
+    let store = folder.open();
+    for n in 1..=20 {
+        take(&store, n, vec![7; 50_000]).await.expect("kept");
+    }
+    take(&store, 21, vec![8; 400_000]).await.expect("kept");
+    let held = claim(&store, 1000, 5).await.deliveries;
+    for one in held.iter().filter(|one| one.summary.id <= id(10) || one.summary.id == id(21)) {
+        store.settle(vec![end(one, Then::Done)], at(6)).await.expect("settled");
+    }
+    let pages = || -> i64 { folder.stranger().pragma_query_value(None, "page_count", |row| row.get(0)).expect("read") };
+    let before = pages();
+    store.faults.full.store(true, Ordering::Relaxed);
+    take(&store, 100, vec![9; 30_000]).await.expect("what has ended gives way, inside of the file");
+    assert_eq!(*store.health().borrow(), Health::NoSpace);
+    assert!(store.event(None, id(1), at(0)).await.expect("read").is_none());
+    let mut more = 0;
+    while take(&store, 101 + more, vec![9; 50_000]).await.is_ok() {
+        more += 1;
+    }
+    assert!((6..=20).contains(&more), "{more} in place of ten of them and of a long one");
+    assert_eq!(take(&store, 300, vec![9; 300_000]).await, Err(StoreError::NoSpace));
+    assert_eq!(pages(), before, "the file has not grown");
+    for n in (11..=20).chain(100..=100 + more) {
+        assert!(store.event(None, id(n), at(0)).await.expect("read").is_some(), "{n} waits");
+    }
+    drop(store);
+    check(&folder.path()).expect("sound");
+}
+
+/// What is counted of all endpoints: what waits, and what has ended.
+fn counted(folder: &Folder) -> (i64, i64) {
+    let sql = "SELECT sum(open_bytes), sum(ended_bytes) FROM endpoint";
+    folder.stranger().query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).expect("read")
+}
+
+#[tokio::test]
+async fn what_is_counted_is_what_the_file_takes() {
+    for size in [0, 100, 1000, 2500, 3000, 4200, 6000, 7900, 8300, 12_400, 40_000, 65_536, 66_000, 300_000] {
+        let folder = Folder::new();
+        let store = folder.open();
+        let empty = store.usage().bytes;
+        for n in 0..64 {
+            take(&store, n, vec![1; size]).await.expect("kept");
+        }
+        store.backlog().await.expect("all rows are in the table now");
+        let (took, (open, ended)) = (store.usage().bytes - empty, counted(&folder));
+        assert_eq!(ended, 0);
+        let open = open.unsigned_abs();
+        // Of the pages that were there already some had room.
+        assert!(took <= open + open / 8 + 16 * 1024, "{size}: {open} are counted, and the file grew by {took}");
+        assert!(open <= took + took / 3 + 64 * 1024, "{size}: {open} are counted, and the file grew by {took}");
+    }
+}
+
+#[tokio::test]
+async fn what_events_take_is_known_after_a_crash() {
+    let folder = Folder::new();
+    let store = folder.open();
+    for n in 1..=30 {
+        take(&store, n, vec![1; 10_000]).await.expect("kept");
+    }
+    let held = claim(&store, 1000, 5).await.deliveries;
+    let ends = held.iter().take(10).map(|one| end(one, Then::Done)).collect();
+    store.settle(ends, at(6)).await.expect("settled");
+    let before = counted(&folder);
+    assert!(before.1 > 100_000 && before.0 > 200_000, "{before:?}");
+    let crashed = killed(&folder);
+    // A long body was on its way in.
+    let script = "UPDATE endpoint SET open_bytes = open_bytes + 5000; \
+                  INSERT INTO staging (blob, dropped, endpoint, cost) VALUES (90, 0, 1, 5000)";
+    crashed.stranger().execute_batch(script).expect("done");
+    let store = crashed.open();
+    assert_eq!(counted(&crashed), before);
+    store.set_shares(vec![(name("a"), Share { max_bytes: before.0.unsigned_abs() + 1000, is_proven: true })]);
+    assert_eq!(take(&store, 50, vec![1; 10_000]).await, Err(StoreError::AtShare));
+    drop(store);
+    assert_eq!(counted(&folder), before, "the first one goes on");
+}
+
+#[tokio::test]
 async fn commits_are_shared() {
     let folder = Folder::new();
     let store = Arc::new(folder.open());
@@ -571,7 +653,7 @@ async fn chunks_of_nobodys_are_swept() {
     assert_eq!((count(&folder, "chunk"), count(&folder, "staging")), (3, 0), "what belongs to an event stays");
     // A process that ended halfway.
     drop(store);
-    let script = "INSERT INTO staging VALUES (90, 0); INSERT INTO chunk VALUES (90, 0, X'', X'00')";
+    let script = "INSERT INTO staging (blob, dropped) VALUES (90, 0); INSERT INTO chunk VALUES (90, 0, X'', X'00')";
     folder.stranger().execute_batch(script).expect("done");
     let store = folder.open();
     purge_all(&store, 4).await;

@@ -18,6 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use rusqlite::{Connection, OptionalExtension as _};
 use tokio::sync::oneshot;
 
@@ -26,12 +27,18 @@ use super::{
     checkpoint::Checkpointer,
     fault::Faults,
     keys::{Key, Keys},
+    room::{Room, Shares, Sums, pages},
     young::{Changes, Young},
 };
 use crate::{
     endpoint::EndpointName,
     store::{Health, StoreError, error::Pulse},
+    throttle::Throttle,
 };
+
+/// A disk may be full and have room by turns.
+static IS_FULL: Throttle = Throttle::new();
+static HAS_ROOM: Throttle = Throttle::new();
 
 /// Calls in one transaction.
 const MAX_BATCH: usize = 512;
@@ -60,7 +67,7 @@ const LOOK: Duration = Duration::from_secs(2);
 /// What a call is to a full disk.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Takes something new in: refused while the disk is full.
+    /// Takes something new in: while the disk is full, only what finds room inside of the file.
     Intake,
     /// Says what became of single events.
     Settle,
@@ -76,6 +83,7 @@ pub(super) struct Tx<'a> {
     pub(super) changes: Changes,
     /// Keys of this transaction's events.
     pub(super) fresh: Vec<Key>,
+    pub(super) room: Room,
 }
 
 #[derive(Default)]
@@ -83,6 +91,7 @@ pub(super) struct Known {
     endpoints: HashMap<EndpointName, i64>,
     pub(super) young: Young,
     pub(super) last_seq: i64,
+    pub(super) sums: Sums,
     last_blob: i64,
     /// Chunks up to here were put there by an earlier process.
     blobs_before: i64,
@@ -190,8 +199,10 @@ impl<T: Send, F: FnMut(&mut Tx<'_>) -> Result<T, StoreError> + Send> Call for Jo
     }
 
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<bool, StoreError> {
+        tx.room.has_refused = false;
         let result = (self.work)(tx);
         let said = match &result {
+            Err(_) if tx.room.has_refused => Ok(false),
             Err(error @ (StoreError::NoSpace | StoreError::Failed(_))) => Err(error.clone()),
             other => Ok(other.is_ok()),
         };
@@ -232,6 +243,8 @@ pub(super) struct Desk {
     pub(super) counters: Arc<Counters>,
     pub(super) ballast: Ballast,
     pub(super) checkpointer: Checkpointer,
+    pub(super) max_bytes: u64,
+    pub(super) shares: Arc<ArcSwap<Shares>>,
     pub(super) faults: Arc<Faults>,
 }
 
@@ -294,8 +307,7 @@ impl Drop for Alarm {
 }
 
 fn used_bytes(connection: &Connection) -> rusqlite::Result<u64> {
-    let pages = |pragma: &str| connection.prepare_cached(pragma)?.query_row([], |row| row.get::<_, u64>(0));
-    let (all, free) = (pages("PRAGMA page_count")?, pages("PRAGMA freelist_count")?);
+    let (all, free) = pages(connection)?;
     Ok(all.saturating_sub(free) * super::schema::PAGE_BYTES)
 }
 
@@ -307,6 +319,7 @@ fn known(connection: &Connection) -> Result<Known, StoreError> {
     Ok(Known {
         endpoints: HashMap::new(),
         young: Young::load(connection)?,
+        sums: Sums::load(connection)?,
         last_seq,
         last_blob,
         blobs_before: last_blob,
@@ -396,15 +409,18 @@ impl Loop {
         }
         self.looked = Some(Instant::now());
         if self.desk.ballast.restore() {
-            tracing::info!("the store's disk has room again");
+            if let Some(held_back) = HAS_ROOM.pass("") {
+                tracing::info!(held_back, "the store's disk has room again");
+            }
             self.desk.pulse.set(Health::Ready);
         }
     }
 
     fn commit(&mut self, mut batch: Vec<Box<dyn Call>>) {
-        let mut was_full = false;
+        let mut failures = 0;
         loop {
-            if self.desk.pulse.is_full() {
+            // On a full disk calls may take in what finds room inside of the file; but its log must have room as well.
+            if failures > 1 || self.desk.pulse.is_full() && !self.desk.checkpointer.has_room_on_a_full_disk() {
                 refuse_intake(&mut batch);
             }
             if batch.is_empty() {
@@ -424,11 +440,11 @@ impl Loop {
             };
             self.roll_back();
             self.note(&error);
-            if was_full || error != StoreError::NoSpace {
+            failures += 1;
+            if failures > 2 || error != StoreError::NoSpace {
                 batch.drain(..).for_each(|call| call.answer(Err(error.clone())));
                 return;
             }
-            was_full = true;
         }
     }
 
@@ -436,10 +452,17 @@ impl Loop {
         match error {
             StoreError::NoSpace => {
                 if !self.desk.pulse.is_full() {
-                    tracing::error!("the store's disk is full: events are refused until there is room");
+                    if let Some(held_back) = IS_FULL.pass("") {
+                        tracing::error!(
+                            held_back,
+                            "the store's disk is full: events are refused unless there is room inside of the store"
+                        );
+                    }
                     self.desk.pulse.set(Health::NoSpace);
                 }
                 self.desk.ballast.release();
+                // The log can begin again, where it has its room already.
+                self.desk.checkpointer.copy_all(&self.desk.connection, &self.desk.pulse);
                 self.looked = Some(Instant::now());
             }
             StoreError::Failed(why) => {
@@ -459,7 +482,10 @@ impl Loop {
         let connection = &self.desk.connection;
         connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         let (known, changes) = (&mut self.known, Changes::default());
-        let mut tx = Tx { connection, keys: &self.desk.keys, known, changes, fresh: Vec::new() };
+        let used = self.desk.counters.used_bytes.load(Ordering::Relaxed);
+        let shares = self.desk.shares.load_full();
+        let room = Room::new(&known.sums, shares, self.desk.max_bytes, used, self.desk.pulse.is_full());
+        let mut tx = Tx { connection, keys: &self.desk.keys, known, changes, fresh: Vec::new(), room };
         let mut spoilt = Vec::new();
         for (nth, call) in batch.iter_mut().enumerate() {
             if call.kind() == Kind::Upkeep {
@@ -474,12 +500,14 @@ impl Loop {
             return Ok(spoilt);
         }
         tx.bound_young()?;
-        let Tx { fresh, changes, .. } = tx;
+        let Tx { fresh, changes, room, .. } = tx;
+        room.write(connection)?;
         let moved = self.desk.keys.move_slice(connection, fresh.len())?;
         let used = used_bytes(connection)?;
         self.desk.faults.at_commit(&self.desk.ballast)?;
         connection.prepare_cached("COMMIT")?.execute([])?;
         self.known.young.publish(changes);
+        self.known.sums.publish(room);
         self.desk.keys.publish(&fresh, self.known.last_seq);
         if let Some(moved) = moved {
             self.desk.keys.moved(&moved);

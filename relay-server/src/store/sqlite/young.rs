@@ -15,6 +15,7 @@ use rusqlite::{Connection, Row as SqlRow, params};
 
 use super::{
     head,
+    room::{self, Sum},
     row::{self, Found, millis, time},
     writer::Tx,
 };
@@ -139,7 +140,10 @@ fn read(row: &SqlRow<'_>) -> Result<Option<(i64, Found)>, StoreError> {
         replay_of: None,
         redelivered: false,
     };
-    Ok(Some((row.get(2)?, Found { row: Row { summary, dedup_key }, seq: row.get(1)? })))
+    let made = Row { summary, dedup_key, cost: 0 };
+    let cost = room::cost(&made, text.len());
+    let made = made.costing(cost);
+    Ok(Some((row.get(2)?, Found { counted: Sum::of(&made), row: made, seq: row.get(1)? })))
 }
 
 /// What stands beside the content of an event whose row waits here; nothing beside others.
