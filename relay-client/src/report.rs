@@ -38,7 +38,7 @@ pub enum Output {
     Interactive,
     /// One short line for each exchange.
     Compact,
-    /// Problems only.
+    /// Problems of the connection and the handlers only.
     Quiet,
     /// One JSON object per line, all on standard output.
     Json,
@@ -185,7 +185,7 @@ impl Reporter {
 
     /// The relay turned a webhook away before it came here.
     pub fn refused(&self, notice: Notice) {
-        self.handle.push_lossy(Event::Refused(notice));
+        self.handle.push_refused(Event::Refused(notice));
     }
 
     /// Something the user should know, though all goes on.

@@ -55,7 +55,7 @@ use crate::{
     memory::{Budget, Memory},
     metrics::{self, Gauges, Metrics},
     outbound::Outbound,
-    refused::RefusedLog,
+    refused::{self, RefusedLog, Tell, Telling},
     replay::{self, Replays, Running, Seen},
     state::StateDir,
     verify::{Payload, Webhook},
@@ -89,6 +89,8 @@ pub struct Door {
     pub explainer: Explainer,
     /// What was turned away.
     pub refused: RefusedLog,
+    /// What agents are told of it.
+    pub telling: Arc<Telling>,
     /// What agents ask for at the moment.
     pub asking: Asking,
     /// What was delivered a moment ago.
@@ -433,8 +435,23 @@ fn known(door: &Door, routes: &Routes, origin: Origin, headers: &HeaderMap) -> R
     known
 }
 
-/// Tells the endpoint's agents of a request that was answered before it could reach them.
+/// Tells the endpoint's agents of a request that was answered before it could reach them; of many, how many there were.
 fn tell_agents(door: &Door, endpoint: &Endpoint, event_id: EventId, status: StatusCode, code: &str) {
+    match door.telling.count(endpoint.name.as_str(), Instant::now()) {
+        Tell::Now => {}
+        Tell::Counted => return,
+        Tell::Later => {
+            let (registry, telling, name) =
+                (Arc::clone(&door.registry), Arc::clone(&door.telling), endpoint.name.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(refused::SECOND).await;
+                let (more, name) = (telling.take(name.as_str()), name.as_str());
+                let plural = if more == 1 { "request was" } else { "requests were" };
+                registry.notify(name, &Notice::Text(format!("{more} more {plural} refused at {name}")));
+            });
+            return;
+        }
+    }
     let notice = Notice::Refused {
         endpoint: endpoint.name.as_str().to_owned(),
         event_id: *event_id.as_bytes(),

@@ -8,6 +8,7 @@
 
 mod behind;
 mod mask;
+mod telling;
 
 use std::{
     borrow::Cow,
@@ -27,6 +28,7 @@ use jiff::{SignedDuration, Timestamp};
 pub use self::{
     behind::write_behind,
     mask::{MASKED, authenticates, masked_url},
+    telling::{SECOND, Tell, Telling},
 };
 use crate::{
     endpoint::EndpointName,

@@ -5,7 +5,7 @@ use std::path::Path;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use relay_tests::{
-    handler::Handler,
+    handler::{Handler, full},
     process::{Server, run_to_end},
     sender::{self, request, send},
 };
@@ -268,7 +268,7 @@ impl Turns {
             async move {
                 let call = counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
                 gate.acquire().await.expect("open").forget();
-                let mut response = Response::new(relay_tests::handler::full(format!("call {call}")));
+                let mut response = Response::new(full(format!("call {call}")));
                 *response.status_mut() = StatusCode::from_u16(statuses[call]).expect("a status");
                 response
             }
@@ -398,4 +398,21 @@ async fn a_proxy_nearby_that_nobody_named_is_named_in_a_warning_once() {
     unnamed.terminate().await.expect("a signal");
     let rest = unnamed.log_line("stopping").await.expect("it stops");
     assert!(!rest.contains("trusted_proxies") && !unnamed.log_so_far().contains("trusted_proxies"), "{rest}");
+}
+
+#[tokio::test]
+async fn a_flood_of_refused_requests_is_a_few_lines_and_a_number_to_agents() {
+    let handler = Handler::start(|_| async { Response::new(full("never")) }).await.expect("a handler");
+    let relay = relay(GITHUB).await;
+    let mut agent = relay.agent("github", &handler.port(), &[]).await.expect("attaches");
+    for _ in 0..20 {
+        let flood = (0..20).map(|_| post(&relay, "/github", &[("x-hub-signature-256", "sha256=00")], "{}"));
+        for refused in futures_util::future::join_all(flood).await {
+            assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+        }
+    }
+    let told = agent.line("refused at github").await.expect("it is told how many there were");
+    assert!(told.contains("more request"), "{told}");
+    let (_, listed) = relay.ask(&["event", "list", "--state", "refused"]).await.expect("runs");
+    assert!(listed.contains("signature"), "the relay itself knows each: {listed}");
 }

@@ -4,6 +4,9 @@
 //! so that new webhooks have the rest of the handler's room. A link that is cut, or a relay that restarts, is waited
 //! for, and then it goes on with the event at which it stopped.
 //!
+//! The relay is not trusted to come to an end: pages, ids and cursors have bounds, questions a pace, and a list that
+//! goes round or on without anything in it is given up with words.
+//!
 //! What waited when this agent came is left out, since it comes anyhow: everything that had not ended by then. Only an
 //! agent that gets copies asks for that, too.
 
@@ -12,10 +15,9 @@ use std::{sync::Arc, time::Duration};
 use http::StatusCode;
 use jiff::Timestamp;
 use relay_proto::{Offer, Welcome};
-use serde_json::Value;
 use tokio::{
     sync::watch,
-    time::{sleep, timeout},
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
 use super::{
@@ -27,15 +29,27 @@ use crate::{
     config::Config,
     link::{
         LinkError, Way,
-        api::{Api, Replay},
+        api::{Api, ListPage, Listed, Replay},
     },
     report::{Reporter, Standing, State},
 };
 
 /// Events of one page.
-const PAGE: &str = "200";
-/// Ids that are held at a time, about 4 MB; then it asks for more.
+const PAGE: usize = 200;
+/// Ids that are held at a time, 4 MB at most; then it asks for more.
 const MAX_BATCH: usize = 50_000;
+/// Events that one `--since` has once more, all together.
+const MAX_EVENTS: usize = 1_000_000;
+/// Longest id of an event and longest cursor, in bytes.
+const MAX_ID_BYTES: usize = 64;
+const MAX_CURSOR_BYTES: usize = 256;
+/// Pages in a row with nothing in them. A relay looks at thousands of events for each.
+const MAX_EMPTY: u32 = 2000;
+/// Empty pages after which it waits a moment before each further one.
+const QUICK: u32 = 20;
+const MOMENT: Duration = Duration::from_millis(50);
+/// Least time between two events: faster is nobody who calls a handler.
+const PACE: Duration = Duration::from_millis(2);
 /// Calls of the handler for one event whose end is not known.
 const MAX_TRIES: u32 = 5;
 /// How long it waits for the agent to be attached again before it asks all the same.
@@ -105,11 +119,17 @@ impl CatchUp {
     /// The error is for people.
     async fn all(&mut self, api: &mut Api<'_>) -> Result<(), String> {
         let (mut after, mut count, mut failed) = (None, 0, 0);
+        let mut pace = interval(PACE);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let (ids, next) = self.batch(api, after).await?;
+            if count + ids.len() > MAX_EVENTS {
+                return Err(format!("there are more than {MAX_EVENTS} events; ask for a shorter time"));
+            }
             let (endpoint, since) = (self.endpoint.clone(), self.since);
             self.reporter.state(State::Replaying { endpoint, count: ids.len(), since, more: next.is_some() });
             for id in &ids {
+                pace.tick().await;
                 failed += usize::from(!self.replay(api, id).await?);
             }
             count += ids.len();
@@ -131,14 +151,17 @@ impl CatchUp {
         api: &mut Api<'_>,
         mut after: Option<String>,
     ) -> Result<(Vec<String>, Option<String>), String> {
-        let (mut ids, mut backoff) = (Vec::new(), Backoff::new());
+        let (mut ids, mut backoff, mut walk) = (Vec::new(), Backoff::new(), Walk::default());
         loop {
+            let before = ids.len();
             match self.page(api, &mut ids, after.clone()).await {
                 Ok(next) => {
+                    let pause = walk.step(after.as_deref(), next.as_deref(), ids.len() - before)?;
                     after = next;
                     if after.is_none() || ids.len() >= MAX_BATCH {
                         return Ok((ids, after));
                     }
+                    sleep(pause).await;
                 }
                 Err(Trouble::Later(wait)) => self.wait(api, &mut backoff, wait).await?,
                 Err(Trouble::Skip) => return Err(format!("no endpoint {} is open to this token", self.endpoint)),
@@ -155,12 +178,13 @@ impl CatchUp {
         after: Option<String>,
     ) -> Result<Option<String>, Trouble> {
         let (since, until, types) = (self.since.to_string(), self.until.to_string(), self.events.join(","));
+        let limit = PAGE.to_string();
         let mut query = vec![
             ("endpoint", self.endpoint.as_str()),
             ("since", &since),
             ("until", &until),
             ("oldest_first", "true"),
-            ("limit", PAGE),
+            ("limit", &limit),
         ];
         if !types.is_empty() {
             query.push(("event_type", &types));
@@ -168,11 +192,14 @@ impl CatchUp {
         if let Some(after) = &after {
             query.push(("after", after));
         }
-        let page = api.list(&query).await.map_err(|error| trouble(&error))?;
-        let events = page["events"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let wanted = events.iter().filter(|event| is_wanted(event, self.until, self.copies));
-        ids.extend(wanted.filter_map(|event| event["id"].as_str()).map(str::to_owned));
-        Ok(page["next"].as_str().map(str::to_owned))
+        let page = api.page(&query).await.map_err(|error| match error {
+            LinkError::Protocol(why) => Trouble::Never(why),
+            other => trouble(&other),
+        })?;
+        let (wanted, next) = checked(page).map_err(|why| Trouble::Never(why.to_owned()))?;
+        let wanted = wanted.into_iter().filter(|event| is_wanted(event, self.until, self.copies));
+        ids.extend(wanted.map(|event| event.id));
+        Ok(next)
     }
 
     /// Has one event once more; whether the handler took it. The error is for people.
@@ -208,15 +235,48 @@ impl CatchUp {
     }
 }
 
+/// How far a list was followed.
+#[derive(Default)]
+struct Walk {
+    /// Pages in a row with nothing in them.
+    empty: u32,
+}
+
+impl Walk {
+    /// How long to wait before the next page. The error is for people.
+    fn step(&mut self, after: Option<&str>, next: Option<&str>, found: usize) -> Result<Duration, String> {
+        if next.is_some() && next == after {
+            return Err("the relay's list goes round".to_owned());
+        }
+        self.empty = if found > 0 { 0 } else { self.empty + 1 };
+        if self.empty > MAX_EMPTY {
+            return Err(format!("the relay gave {MAX_EMPTY} pages with nothing in them, and goes on"));
+        }
+        Ok(if self.empty > QUICK { MOMENT } else { Duration::ZERO })
+    }
+}
+
+/// A page that is no more than what was asked for, and where the next one begins.
+fn checked(page: ListPage) -> Result<(Vec<Listed>, Option<String>), &'static str> {
+    let is_long = |text: &str, most: usize| text.len() > most || !text.bytes().all(|byte| byte.is_ascii_graphic());
+    if page.events.len() > PAGE || page.next.as_ref().is_some_and(|next| is_long(next, MAX_CURSOR_BYTES)) {
+        return Err("the relay's list is larger than what was asked for");
+    }
+    if page.events.iter().any(|event| is_long(&event.id, MAX_ID_BYTES)) {
+        return Err("the relay's list has something in it that is no event's id");
+    }
+    Ok((page.events, page.next))
+}
+
 fn way(config: &Config) -> Way<'_> {
     Way { relay: &config.relay, relay_ca: config.relay_ca.as_deref(), proxy: &config.proxy }
 }
 
 /// Whether an event does not come by itself.
-fn is_wanted(event: &Value, until: Timestamp, copies: bool) -> bool {
-    let settled = event["settled_at"].as_str().map(str::parse::<Timestamp>);
+fn is_wanted(event: &Listed, until: Timestamp, copies: bool) -> bool {
+    let settled = event.settled_at.as_deref().map(str::parse::<Timestamp>);
     match settled {
-        _ if event["state"] == "damaged" => false,
+        _ if event.state == "damaged" => false,
         Some(Ok(settled)) => settled < until,
         Some(Err(_)) => false,
         None => copies,
@@ -239,14 +299,16 @@ fn trouble(error: &LinkError) -> Trouble {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
     fn what_comes_by_itself_is_left_out() {
         let until: Timestamp = "2026-01-31T08:00:00Z".parse().unwrap();
-        let event = |state: &str, settled: Option<&str>| json!({ "state": state, "settled_at": settled });
+        let event = |state: &str, settled: Option<&str>| Listed {
+            id: String::new(),
+            state: state.to_owned(),
+            settled_at: settled.map(str::to_owned),
+        };
         let before = event("delivered", Some("2026-01-31T07:59:59.999Z"));
         let after = event("delivered", Some("2026-01-31T08:00:00Z"));
         let waits = event("pending", None);
@@ -254,6 +316,42 @@ mod tests {
         assert_eq!(of(false), [true, false, false]);
         assert_eq!(of(true), [true, false, true], "an agent that gets copies gets nothing of what waits");
         assert!(!is_wanted(&event("damaged", Some("2026-01-31T07:00:00Z")), until, true));
+    }
+
+    #[test]
+    fn a_list_without_end_is_given_up() {
+        let mut walk = Walk::default();
+        let (mut pages, mut waited) = (0, Duration::ZERO);
+        let why = loop {
+            match walk.step(Some(&pages.to_string()), Some(&(pages + 1).to_string()), 0) {
+                Ok(pause) => (pages, waited) = (pages + 1, waited + pause),
+                Err(why) => break why,
+            }
+        };
+        assert!(why.contains("nothing in them"), "{why}");
+        assert_eq!(pages, MAX_EMPTY);
+        assert!(waited > Duration::from_secs(60), "not faster than that: {waited:?}");
+        let mut walk = Walk::default();
+        assert_eq!(walk.step(None, Some("a"), 200), Ok(Duration::ZERO));
+        assert_eq!(walk.step(Some("a"), None, 0), Ok(Duration::ZERO), "its last page may be empty");
+        assert!(Walk::default().step(Some("a"), Some("a"), 5).unwrap_err().contains("goes round"));
+    }
+
+    #[test]
+    fn a_page_is_no_more_than_what_was_asked_for() {
+        let page = |count: usize, id: &str, next: Option<&str>| {
+            let event = || Listed { id: id.to_owned(), state: "delivered".to_owned(), settled_at: None };
+            checked(ListPage { events: (0..count).map(|_| event()).collect(), next: next.map(str::to_owned) })
+        };
+        assert_eq!(page(PAGE, "hook_00000000000000000000000000000001", Some("cursor")).unwrap().0.len(), PAGE);
+        assert!(page(PAGE + 1, "hook_1", None).is_err());
+        assert!(page(1, &"x".repeat(MAX_ID_BYTES + 1), None).is_err());
+        assert!(page(1, "hook_1\n", None).is_err());
+        assert!(page(0, "", Some(&"x".repeat(MAX_CURSOR_BYTES + 1))).is_err());
+        let many = format!(r#"{{"events":[{}],"next":null}}"#, vec![r#"{"id":""}"#; 2000].join(","));
+        assert!(serde_json::from_str::<ListPage>(&many).is_err(), "it is not read to its end");
+        let read: ListPage = serde_json::from_str(r#"{"events":[{"id":"a","size":1}],"next":"n"}"#).unwrap();
+        assert_eq!((read.events[0].id.as_str(), read.next.as_deref()), ("a", Some("n")));
     }
 
     #[test]

@@ -11,6 +11,10 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::{
+    Deserialize, Deserializer,
+    de::{SeqAccess, Visitor},
+};
 use serde_json::Value;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
@@ -26,6 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(45);
 const REPLAY_PATIENCE: Duration = Duration::from_secs(3700);
 /// Largest answer, in bytes.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
+/// Most events of one page that are read.
+const MAX_LISTED: usize = 1000;
 
 /// A relay that is asked, with a token.
 #[derive(Debug)]
@@ -33,6 +39,56 @@ pub struct Api<'a> {
     way: Way<'a>,
     token: Token,
     open: Option<(SendRequest<Empty<Bytes>>, AbortOnDropHandle<()>)>,
+}
+
+/// A page of a list, as far as somebody wants it who goes through all of it.
+#[derive(Debug, Deserialize)]
+pub struct ListPage {
+    /// No more than [`MAX_LISTED`]: a longer page is none.
+    #[serde(deserialize_with = "bounded")]
+    pub events: Vec<Listed>,
+    /// Where the next page begins.
+    pub next: Option<String>,
+}
+
+/// One event of it.
+#[derive(Debug, Deserialize)]
+pub struct Listed {
+    /// Its id.
+    pub id: String,
+    /// Where it stands.
+    #[serde(default)]
+    pub state: String,
+    /// When it ended, if it has.
+    #[serde(default)]
+    pub settled_at: Option<String>,
+}
+
+/// Takes what has come so far for too much when there is more of it, so that a page of a million empty objects costs
+/// nothing.
+fn bounded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Listed>, D::Error> {
+    struct Bounded;
+
+    impl<'de> Visitor<'de> for Bounded {
+        type Value = Vec<Listed>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "a list of at most {MAX_LISTED} events")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut events: A) -> Result<Self::Value, A::Error> {
+            let mut all = Vec::new();
+            while let Some(event) = events.next_element()? {
+                if all.len() == MAX_LISTED {
+                    return Err(serde::de::Error::invalid_length(MAX_LISTED + 1, &self));
+                }
+                all.push(event);
+            }
+            Ok(all)
+        }
+    }
+
+    deserializer.deserialize_seq(Bounded)
 }
 
 /// To whom an event goes once more, and with what signature.
@@ -63,9 +119,16 @@ impl<'a> Api<'a> {
     /// # Errors
     /// [`LinkError`] with the relay's own words where it has any.
     pub async fn list(&mut self, query: &[(&str, &str)]) -> Result<Value, LinkError> {
-        let pairs = query.iter().map(|(name, value)| format!("{name}={}", encoded(value)));
-        let query = pairs.collect::<Vec<_>>().join("&");
-        json(&self.ask(Method::GET, &format!("{EVENTS}?{query}"), PATIENCE).await?)
+        json(&self.ask(Method::GET, &listing(query), PATIENCE).await?)
+    }
+
+    /// A page of it, read no further than it may go.
+    ///
+    /// # Errors
+    /// As [`Api::list`].
+    pub async fn page(&mut self, query: &[(&str, &str)]) -> Result<ListPage, LinkError> {
+        let body = self.ask(Method::GET, &listing(query), PATIENCE).await?;
+        serde_json::from_slice(&body).map_err(|_| LinkError::Protocol("the relay's list cannot be read".to_owned()))
     }
 
     /// One event, by its id or its sender's own.
@@ -174,6 +237,11 @@ async fn connect(way: &Way<'_>) -> Result<(SendRequest<Empty<Bytes>>, AbortOnDro
 
 fn json(body: &[u8]) -> Result<Value, LinkError> {
     serde_json::from_slice(body).map_err(|_| LinkError::Protocol("the relay's answer is not JSON".to_owned()))
+}
+
+fn listing(query: &[(&str, &str)]) -> String {
+    let pairs = query.iter().map(|(name, value)| format!("{name}={}", encoded(value)));
+    format!("{EVENTS}?{}", pairs.collect::<Vec<_>>().join("&"))
 }
 
 /// One part of a path or a query, so that nothing in it is taken for more.

@@ -181,6 +181,8 @@ pub(super) enum Event {
     State(Timestamp, State),
     Exchange(Line),
     Refused(Notice),
+    /// So many more were refused than were told of, one by one.
+    MoreRefused(u64),
     Warning(Timestamp, String),
     /// So many lines before this one were not kept.
     Dropped(u64),

@@ -31,7 +31,13 @@ pub(super) fn render(event: &Event, output: Output, zone: &TimeZone) -> Option<(
         Event::State(_, state) => state_text(state, output, zone).map(|text| (Sink::Err, text)),
         Event::Exchange(line) if quiet && !is_problem(line) => None,
         Event::Exchange(line) => Some((Sink::Out, exchange_text(line, output, zone))),
+        // Whoever finds the relay's address can have it refuse something.
+        Event::Refused(_) | Event::MoreRefused(_) if quiet => None,
         Event::Refused(notice) => Some((Sink::Out, refused_text(notice, zone))),
+        Event::MoreRefused(count) => {
+            let plural = if *count == 1 { "" } else { "s" };
+            Some((Sink::Out, format!("{} {count} more request{plural}\n", paint("REFUSED", BAD))))
+        }
         Event::Warning(_, text) => Some((Sink::Err, format!("{}: {}\n", paint("warning", ODD), escaped(text)))),
         Event::Dropped(count) => Some((Sink::Err, format!("{}\n", paint(&format!("{count} lines not shown"), ODD)))),
     }

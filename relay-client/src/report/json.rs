@@ -17,6 +17,7 @@ pub(super) fn render(event: &Event) -> String {
         Event::State(time, state) => Object::State { time: *time, state: StateObject::of(state) },
         Event::Exchange(line) => Object::exchange(line),
         Event::Refused(notice) => Object::refused(notice),
+        Event::MoreRefused(count) => Object::MoreRefused { count: *count },
         Event::Warning(time, message) => Object::Warning { time: *time, message },
         Event::Dropped(count) => Object::Dropped { count: *count },
     };
@@ -60,6 +61,9 @@ enum Object<'a> {
         message: &'a str,
     },
     Dropped {
+        count: u64,
+    },
+    MoreRefused {
         count: u64,
     },
 }

@@ -2,12 +2,16 @@
 //!
 //! Invariants: pushing never waits for the writer; at most [`MAX_LINES`] lines and [`MAX_RARE`] changes of state
 //! wait. A full queue turns away new lines and counts them; of the changes of state, which say what is true now,
-//! it forgets the oldest entry instead.
+//! it forgets the oldest one instead.
+//!
+//! A relay, or whoever posts to it, may have as much to say as it likes: of refused requests [`MAX_REFUSED`] are told
+//! in a second, and then how many more there were; of changes of state [`MAX_RARE_WRITTEN`] are written in one, and
+//! those that newer ones overtake meanwhile are counted.
 
 use std::{
     collections::VecDeque,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::event::Event;
@@ -15,7 +19,13 @@ use super::event::Event;
 /// Lines that may wait.
 pub(super) const MAX_LINES: usize = 1024;
 /// Changes of state that may wait beyond those.
-const MAX_RARE: usize = 64;
+pub(super) const MAX_RARE: usize = 64;
+/// Refused requests that are told one by one in a second.
+pub(super) const MAX_REFUSED: u32 = 10;
+/// Changes of state that are written in a second.
+const MAX_RARE_WRITTEN: u32 = 20;
+
+const SECOND: Duration = Duration::from_secs(1);
 
 /// Shared by the agent's handles and the writing thread.
 #[derive(Default)]
@@ -27,10 +37,79 @@ pub(super) struct Queue {
 #[derive(Default)]
 struct State {
     events: VecDeque<Event>,
+    /// How many of them are changes of state.
+    rare: usize,
     dropped: u64,
+    refused: Paced,
+    /// Refused requests beyond those of their second.
+    more_refused: u64,
+    written: Paced,
     /// Whether the writer has taken an event and not come back.
     writing: bool,
     closed: bool,
+}
+
+/// So many in a second.
+#[derive(Default)]
+struct Paced {
+    began: Option<Instant>,
+    count: u32,
+}
+
+impl Paced {
+    /// Counts one more, if its second has room for it; else how long that second still is.
+    fn take(&mut self, most: u32, now: Instant) -> Result<(), Duration> {
+        let left = self.left(now);
+        if left == Duration::ZERO {
+            *self = Self { began: Some(now), count: 0 };
+        }
+        if self.count >= most {
+            return Err(left);
+        }
+        self.count += 1;
+        Ok(())
+    }
+
+    fn left(&self, now: Instant) -> Duration {
+        self.began.map_or(Duration::ZERO, |began| SECOND.saturating_sub(now.duration_since(began)))
+    }
+}
+
+fn is_rare(event: &Event) -> bool {
+    matches!(event, Event::State(..) | Event::Warning(..))
+}
+
+impl State {
+    /// What is to be written now; else how long to wait, if not for more to come.
+    fn poll(&mut self, now: Instant) -> Result<Event, Option<Duration>> {
+        let next_is_rare = self.events.front().is_some_and(is_rare);
+        // At the end nothing waits: there is no more than what stands here.
+        if next_is_rare && !self.closed {
+            self.written.take(MAX_RARE_WRITTEN, now).map_err(Some)?;
+        }
+        if let Some(event) = self.events.pop_front() {
+            self.rare -= usize::from(next_is_rare);
+            return Ok(event);
+        }
+        if self.dropped > 0 {
+            return Ok(Event::Dropped(std::mem::take(&mut self.dropped)));
+        }
+        match self.refused.left(now) {
+            _ if self.more_refused == 0 => Err(None),
+            left if left > Duration::ZERO && !self.closed => Err(Some(left)),
+            _ => Ok(Event::MoreRefused(std::mem::take(&mut self.more_refused))),
+        }
+    }
+}
+
+impl State {
+    fn push_line(&mut self, event: Event) {
+        if self.events.len() - self.rare < MAX_LINES {
+            self.events.push_back(event);
+        } else {
+            self.dropped += 1;
+        }
+    }
 }
 
 impl Queue {
@@ -40,18 +119,18 @@ impl Queue {
         state.writing = false;
         self.changed.notify_all();
         loop {
-            if let Some(event) = state.events.pop_front() {
-                state.writing = true;
-                return Some(event);
-            }
-            if state.dropped > 0 {
-                state.writing = true;
-                return Some(Event::Dropped(std::mem::take(&mut state.dropped)));
-            }
-            if state.closed {
-                return None;
-            }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = match state.poll(Instant::now()) {
+                Ok(event) => {
+                    state.writing = true;
+                    return Some(event);
+                }
+                Err(Some(left)) => {
+                    let waited = self.changed.wait_timeout(state, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                Err(None) if state.closed => return None,
+                Err(None) => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
         }
     }
 
@@ -70,11 +149,21 @@ impl Handle {
 
     /// Keeps the event if there is room, and counts it if not.
     pub(super) fn push_lossy(&self, event: Event) {
+        self.0.lock().push_line(event);
+        self.0.changed.notify_all();
+    }
+
+    /// Tells of a refused request, or counts it.
+    pub(super) fn push_refused(&self, event: Event) {
         let mut state = self.0.lock();
-        if state.events.len() < MAX_LINES {
-            state.events.push_back(event);
+        if state.refused.take(MAX_REFUSED, Instant::now()).is_ok() {
+            let more = std::mem::take(&mut state.more_refused);
+            if more > 0 {
+                state.push_line(Event::MoreRefused(more));
+            }
+            state.push_line(event);
         } else {
-            state.dropped += 1;
+            state.more_refused += 1;
         }
         drop(state);
         self.0.changed.notify_all();
@@ -83,18 +172,24 @@ impl Handle {
     /// Keeps the event, if need be in place of the oldest.
     pub(super) fn push_rare(&self, event: Event) {
         let mut state = self.0.lock();
-        if state.events.len() >= MAX_LINES + MAX_RARE {
-            state.events.pop_front();
+        if state.rare >= MAX_RARE
+            && let Some(oldest) = state.events.iter().position(is_rare)
+        {
+            state.events.remove(oldest);
+            state.rare -= 1;
             state.dropped += 1;
         }
         state.events.push_back(event);
+        state.rare += 1;
         drop(state);
         self.0.changed.notify_all();
     }
 
     /// Waits until all is written, or for `limit`.
     pub(super) fn flush(&self, limit: Duration) {
-        let busy = |state: &mut State| state.writing || !state.events.is_empty() || state.dropped > 0;
+        let busy = |state: &mut State| {
+            state.writing || !state.events.is_empty() || state.dropped > 0 || state.more_refused > 0
+        };
         let waited = self.0.changed.wait_timeout_while(self.0.lock(), limit, busy);
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }

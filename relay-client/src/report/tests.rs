@@ -88,7 +88,7 @@ fn times_are_local() {
 fn refusals_name_their_reason() {
     let refused = Event::Refused(notice());
     let expected = "14:03:22  REFUSED 401 github signature_mismatch hook_1\n";
-    assert_eq!(shown(Output::Quiet, &refused), expected);
+    assert_eq!(shown(Output::Compact, &refused), expected);
     let other = Event::Refused(Notice { endpoint: "ci".into(), ..notice() });
     assert_eq!(shown(Output::Compact, &other), format!("{}  ci\n", expected.trim_end()));
 }
@@ -114,6 +114,8 @@ fn quiet_shows_problems_only() {
     assert_eq!(state(Output::Quiet, ready()), "");
     assert_ne!(quiet(Event::Exchange(broken())), "");
     assert_ne!(quiet(Event::Exchange(Line { outcome: Outcome::Status(500), ..line() })), "");
+    assert_eq!(quiet(Event::Refused(notice())), "", "strangers decide how many there are");
+    assert_eq!(quiet(Event::MoreRefused(5)), "");
     assert_ne!(state(Output::Quiet, State::Refused { why: "no".into(), code: None }), "");
 }
 
@@ -144,6 +146,8 @@ fn json_is_one_object_per_line() {
             "\n"
         )
     );
+    assert_eq!(shown(Output::Json, &Event::MoreRefused(7)), "{\"type\":\"more_refused\",\"count\":7}\n");
+    assert_eq!(shown(Output::Compact, &Event::MoreRefused(7)), "REFUSED 7 more requests\n");
     assert_eq!(shown(Output::Json, &Event::Dropped(3)), "{\"type\":\"dropped\",\"count\":3}\n");
 }
 
@@ -230,4 +234,39 @@ fn a_stuck_terminal_costs_lines_and_nothing_else() {
     let dropped: u64 = text.lines().last().unwrap().split_once(' ').unwrap().0.parse().unwrap();
     assert!(text.starts_with("stopping"), "{text}");
     assert!((99..=100).contains(&dropped), "{text}");
+}
+
+#[test]
+fn refused_requests_are_told_one_by_one_and_then_counted() {
+    let out = Shelf::default();
+    let reporter = Reporter::to_writers(Output::Compact, out.clone(), Shelf::default());
+    for _ in 0..100_000 {
+        reporter.refused(notice());
+    }
+    reporter.flush(Duration::from_secs(60));
+    let text = out.text();
+    let counts = text.lines().filter_map(|line| line.strip_prefix("REFUSED ")?.strip_suffix(" more requests"));
+    let counted: usize = counts.map(|count| count.parse::<usize>().unwrap()).sum();
+    let told = text.lines().filter(|line| line.ends_with("signature_mismatch hook_1")).count();
+    assert_eq!(told + counted, 100_000);
+    assert!(told <= 100 * queue::MAX_REFUSED as usize && counted > 0, "{told} were told one by one");
+}
+
+#[test]
+fn a_relay_that_says_on_and_on_is_written_at_a_pace_and_the_newest_is_said() {
+    let err = Shelf::default();
+    let reporter = Reporter::to_writers(Output::Compact, Shelf::default(), err.clone());
+    for number in 0..100_000 {
+        reporter.warn(format!("word {number}"));
+    }
+    drop(reporter);
+    let ended = std::time::Instant::now();
+    while !err.text().contains("lines not shown") {
+        assert!(ended.elapsed() < Duration::from_secs(60), "{}", err.text());
+        std::thread::yield_now();
+    }
+    let text = err.text();
+    let said = text.lines().filter(|line| line.starts_with("warning: word ")).count();
+    assert!(said < 10_000, "{said} lines");
+    assert!(text.contains("warning: word 99999\n"), "{text}");
 }

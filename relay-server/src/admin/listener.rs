@@ -30,7 +30,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
 use super::{api::error, gate::Local};
-use crate::ingress::socket::TimedWrites;
+use crate::{ingress::socket::TimedWrites, throttle::Throttle};
+
+static NOT_ACCEPTED: Throttle = Throttle::new();
 
 /// Connections open at a time.
 const MAX_CONNECTIONS: usize = 64;
@@ -77,7 +79,9 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "an admin connection could not be accepted");
+                if let Some(held_back) = NOT_ACCEPTED.pass("") {
+                    tracing::warn!(%error, held_back, "an admin connection could not be accepted");
+                }
                 sleep(EXHAUSTED).await;
             }
         }

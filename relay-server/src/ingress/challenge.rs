@@ -14,11 +14,17 @@ use crate::{
     endpoint::Endpoint,
     handshakes::Handshake,
     learnt::LearnError,
+    throttle::Throttle,
     webhook::{Failure, Received},
 };
 
 /// Another secret is there already.
 const SECRET_KNOWN: Failure = Failure::Challenge { status: 403, code: "secret_known" };
+
+static ANSWERED: Throttle = Throttle::new();
+static WAITS: Throttle = Throttle::new();
+static NOT_LEARNT: Throttle = Throttle::new();
+static NOT_CONFIRMED: Throttle = Throttle::new();
 
 pub(super) async fn carry_out(
     door: &Arc<Door>,
@@ -31,14 +37,16 @@ pub(super) async fn carry_out(
         if endpoint.verify.has_other_secret(&secret) {
             return Err(SECRET_KNOWN);
         }
-        let (keeper, name) = (Arc::clone(door), name.to_owned());
+        let (keeper, of) = (Arc::clone(door), name.to_owned());
         // A task of its own: a sender that goes away does not leave it half done.
-        let kept = tokio::spawn(async move { keeper.learnt.keep(&name, secret).await }).await;
+        let kept = tokio::spawn(async move { keeper.learnt.keep(&of, secret).await }).await;
         match kept {
             Ok(Ok(())) => door.teach(),
             Ok(Err(LearnError::Known)) => return Err(SECRET_KNOWN),
             Ok(Err(error)) => {
-                tracing::error!(endpoint = %endpoint.name, %error, "a secret of a handshake could not be kept");
+                if let Some(held_back) = NOT_LEARNT.pass(name) {
+                    tracing::error!(endpoint = name, %error, held_back, "a secret of a handshake could not be kept");
+                }
                 return Err(Failure::Internal);
             }
             Err(_) => return Err(Failure::Internal),
@@ -46,13 +54,20 @@ pub(super) async fn carry_out(
     }
     let confirm = reply.confirm_url.clone();
     let may_confirm = endpoint.verify.may_confirm();
-    tracing::info!(
-        %event_id, endpoint = name, handshake = reply.handshake,
-        learnt = reply.learns_secret.is_some(), status = reply.status, "a challenge was answered"
-    );
-    if confirm.is_some() && !may_confirm {
+    // What was learnt is said each time: that can happen once.
+    if let Some(held_back) = ANSWERED.pass(name).or(reply.learns_secret.is_some().then_some(0)) {
+        tracing::info!(
+            %event_id, endpoint = name, handshake = reply.handshake,
+            learnt = reply.learns_secret.is_some(), status = reply.status, held_back, "a challenge was answered"
+        );
+    }
+    if confirm.is_some()
+        && !may_confirm
+        && let Some(held_back) = WAITS.pass(name)
+    {
         tracing::warn!(
             endpoint = name,
+            held_back,
             "a subscription waits to be confirmed: set confirm = true in its verify rule, or open the URL that \
              `relay-server event list --state handshake --json` shows"
         );
@@ -74,7 +89,11 @@ pub(super) async fn carry_out(
         tokio::spawn(async move {
             match door.outbound.get(&url).await {
                 Ok(_) => tracing::info!(%event_id, endpoint = name, "a subscription was confirmed"),
-                Err(error) => tracing::warn!(%event_id, endpoint = name, %error, "a subscription was not confirmed"),
+                Err(error) => {
+                    if let Some(held_back) = NOT_CONFIRMED.pass(&name) {
+                        tracing::warn!(%event_id, endpoint = name, %error, held_back, "a subscription was not confirmed");
+                    }
+                }
             }
         });
     }

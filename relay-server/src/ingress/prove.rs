@@ -17,9 +17,12 @@ use crate::{
     endpoint::Endpoint,
     memory::{Memory, head_bytes},
     refused::Entry,
+    throttle::Throttle,
     verify::{Fetch, Need, Payload, Unproven, Webhook},
     webhook::{EventId, Failure, Received, input::RequestBody},
 };
+
+static NOT_FETCHED: Throttle = Throttle::new();
 
 /// Longest method, in bytes; the longest registered one has 17 (RFC 9110, section 16.1).
 const MAX_METHOD_BYTES: usize = 64;
@@ -148,7 +151,10 @@ async fn fetched(door: Arc<Door>, endpoint: Arc<Endpoint>, fetch: Fetch) {
     let text = match door.outbound.get(fetch.url()).await {
         Ok(bytes) => String::from_utf8(bytes.to_vec()).ok(),
         Err(error) => {
-            tracing::warn!(endpoint = %endpoint.name, url = fetch.url(), %error, "a provider's key could not be fetched");
+            if let Some(held_back) = NOT_FETCHED.pass(endpoint.name.as_str()) {
+                let (endpoint, url) = (&endpoint.name, fetch.url());
+                tracing::warn!(%endpoint, url, %error, held_back, "a provider's key could not be fetched");
+            }
             None
         }
     };

@@ -19,10 +19,15 @@ use tower_http::{
 };
 
 use super::{Connection, Door, handle, head::Watch, respond, streams::asked};
-use crate::webhook::{
-    EventId, Failure,
-    input::{Input, OpenRequest},
+use crate::{
+    throttle::Throttle,
+    webhook::{
+        EventId, Failure,
+        input::{Input, OpenRequest},
+    },
 };
+
+static PANICKED: Throttle = Throttle::new();
 
 /// The service of one connection.
 pub fn stack(
@@ -85,7 +90,9 @@ impl ResponseForPanic for Panicked {
     type ResponseBody = respond::Body;
 
     fn response_for_panic(&mut self, _: Box<dyn Any + Send + 'static>) -> Response<respond::Body> {
-        tracing::error!("a request panicked; this is a bug");
+        if let Some(held_back) = PANICKED.pass("") {
+            tracing::error!(held_back, "a request panicked; this is a bug");
+        }
         respond::failure(Failure::Internal, EventId::new())
     }
 }
