@@ -144,6 +144,22 @@ async fn a_sender_that_says_no_more_after_its_request_gets_its_answer() -> anyho
 }
 
 #[tokio::test]
+async fn under_tls_a_connection_that_ends_without_saying_so_says_no_more_either() -> anyhow::Result<()> {
+    let mut door = Door::open(true, ENDPOINTS).await?;
+    let trusted = door.trusted.clone().context("a certificate")?;
+    let mut wire = connect(&door.relay.public, &trusted, b"http/1.1").await?;
+    wire.write_all(b"POST /kept/bare HTTP/1.1\r\nHost: relay.test\r\nContent-Length: 4\r\n\r\nbody").await?;
+    wire.flush().await?;
+    wire.get_mut().0.shutdown().await?;
+    timeout(PATIENCE, door.calls.recv()).await.context("no call")?.context("a handler")?;
+    door.gate.add_permits(1);
+    let mut said = [0; 12];
+    timeout(PATIENCE, wire.read_exact(&mut said)).await.context("no answer")??;
+    ensure!(said == *b"HTTP/1.1 200");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_body_that_the_end_of_input_cuts_off_stays_broken() -> anyhow::Result<()> {
     let mut door = Door::open(false, ENDPOINTS).await?;
     for endpoint in ["live", "kept"] {
