@@ -44,6 +44,7 @@ use crate::{
     memory::Budget,
     metrics::Metrics,
     outbound::Outbound,
+    provider_keys::ProviderKeys,
     refused::{self, RefusedLog},
     replay::Replays,
     state::StateDir,
@@ -109,19 +110,19 @@ pub fn run(source: &Source, config: &Config, started: impl FnOnce(&Started)) -> 
         tracing::warn!(public = %addresses.public, "the inherited socket is reachable from outside without TLS");
     }
     let vault = Vault::new(Arc::clone(&store), SealKey::open(&key_file(config, &state)?)?);
-    let learnt = Learnt::new(vault.clone());
+    let (learnt, provider_keys) = (Learnt::new(vault.clone()), ProviderKeys::new(vault.clone()));
     let first = runtime.block_on(async {
         learnt.import(&state, KEY_FILE, config.store.path.is_some()).await.with_context(|| {
             format!("the secrets that were learnt in handshakes cannot be read from {}", state.path().display())
         })?;
         let first = live::first(source, &store, &vault).await?;
-        live::load_learnt(&learnt, &first.config).await;
+        live::load_learnt(&learnt, &provider_keys, &first.config).await;
         anyhow::Ok(first)
     })?;
     addresses.warnings.clone_from(&first.config.warnings);
     let config = &first.config;
     let (outcomes, strays) = Outcomes::new();
-    let door = Arc::new(door(config, addresses.public, state, learnt, (store, outcomes)));
+    let door = Arc::new(door(config, addresses.public, state, (learnt, provider_keys), (store, outcomes)));
     door.teach();
     let serving = Arc::new(Serving {
         tls: match &config.tls {
@@ -311,7 +312,7 @@ fn door(
     config: &Config,
     public: SocketAddr,
     state: StateDir,
-    learnt: Learnt,
+    (learnt, provider_keys): (Learnt, ProviderKeys),
     (store, outcomes): (Arc<dyn Store>, Arc<Outcomes>),
 ) -> Door {
     let metrics = Metrics::default();
@@ -350,6 +351,7 @@ fn door(
         outbound: Outbound::default(),
         explainer: Explainer::default(),
         learnt,
+        provider_keys,
         state,
         telling: Arc::default(),
         refused: RefusedLog::new(config.limits.refused_budget, config.store.path.is_some()),

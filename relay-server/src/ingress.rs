@@ -55,6 +55,7 @@ use crate::{
     memory::{Budget, Memory},
     metrics::{self, Gauges, Metrics},
     outbound::Outbound,
+    provider_keys::ProviderKeys,
     refused::{self, RefusedLog, Tell, Telling},
     replay::{self, Replays, Running, Seen},
     state::StateDir,
@@ -81,6 +82,8 @@ pub struct Door {
     pub handshakes: Handshakes,
     /// Secrets that were learnt in them.
     pub learnt: Learnt,
+    /// Keys that were fetched from providers.
+    pub provider_keys: ProviderKeys,
     /// The relay's own small files.
     pub state: StateDir,
     /// The relay's own requests to providers.
@@ -118,10 +121,11 @@ pub struct Door {
 }
 
 impl Door {
-    /// Gives the endpoints the secrets that were learnt for them.
+    /// Gives the endpoints the secrets that were learnt and the keys that were fetched for them.
     pub fn teach(&self) {
         for endpoint in self.routes.load().endpoints() {
             endpoint.verify.set_learnt(self.learnt.of(endpoint.name.as_str()));
+            endpoint.verify.restore_keys(&self.provider_keys.of(endpoint.name.as_str()));
         }
     }
 
@@ -267,7 +271,8 @@ fn counted(outcome: &Result<Outcome, Failure>) -> metrics::Outcome {
             | Failure::Limited { .. }
             | Failure::Overloaded
             | Failure::NotCalled
-            | Failure::SecretUnavailable => Counted::Unavailable,
+            | Failure::SecretUnavailable
+            | Failure::KeyUnavailable { .. } => Counted::Unavailable,
             Failure::Deadline
             | Failure::HandlerUnreachable
             | Failure::HandlerBroken

@@ -34,6 +34,7 @@ pub mod handshakes;
 pub mod store;
 
 pub mod learnt;
+pub mod provider_keys;
 pub mod refused;
 
 pub mod agents;

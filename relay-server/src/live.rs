@@ -31,6 +31,7 @@ use crate::{
     ingress::{Door, listener::Serving, route::Routes},
     learnt::Learnt,
     metrics::Metrics,
+    provider_keys::ProviderKeys,
     store::{self, BulkAction, ConfigKind, Filter, NamedRows, State, Store, StoreError, Vault},
     tls,
     webhook::EventId,
@@ -256,6 +257,7 @@ impl Live {
             self.door.delivery.wake_bulks();
         }
         let mut forgotten = self.door.learnt.forget(name.as_str()).await;
+        forgotten = forgotten.and(self.door.provider_keys.forget(name.as_str()).await);
         for sealed in rows::sealed_in(&row) {
             forgotten = forgotten.and(self.vault.remove(SCOPE, &sealed, now).await);
         }
@@ -324,7 +326,7 @@ impl Live {
         for endpoint in config.endpoints.iter().filter(|endpoint| endpoint.verify.is_closed()) {
             tracing::warn!(endpoint = %endpoint.name, "without its secret it answers 503 until the next reload");
         }
-        load_learnt(&self.door.learnt, &config).await;
+        load_learnt(&self.door.learnt, &self.door.provider_keys, &config).await;
         let routes = routes(&config, &self.door.metrics, self.public);
         let admissions = routes.admissions();
         let registry: &Registry = &self.door.registry;
@@ -336,11 +338,15 @@ impl Live {
     }
 }
 
-/// Loads what the config's endpoints have learnt. Where the store cannot say it now, they are without until it can.
-pub async fn load_learnt(learnt: &Learnt, config: &Config) {
-    let names = config.endpoints.iter().map(|endpoint| endpoint.name.as_str().to_owned()).collect();
-    if let Err(error) = learnt.load(names).await {
+/// Loads what the config's endpoints have learnt and fetched. Where the store cannot say it now, they are without until
+/// it can.
+pub async fn load_learnt(learnt: &Learnt, provider_keys: &ProviderKeys, config: &Config) {
+    let names: Vec<_> = config.endpoints.iter().map(|endpoint| endpoint.name.as_str().to_owned()).collect();
+    if let Err(error) = learnt.load(names.clone()).await {
         tracing::error!(%error, "what was learnt in handshakes cannot be read; reload once the store is well");
+    }
+    if let Err(error) = provider_keys.load(names).await {
+        tracing::warn!(%error, "keys that were fetched cannot be read; they are fetched again");
     }
 }
 

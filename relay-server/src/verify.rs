@@ -20,7 +20,7 @@ use thiserror::Error;
 use tokio::time::Instant;
 
 use self::keyring::Keyring;
-pub use self::keyring::{Fetch, Need};
+pub use self::keyring::{Fetch, FetchEnd, Fetched, Need};
 use crate::{
     replay::Mark,
     webhook::{EventId, Received, input::RequestBody},
@@ -218,13 +218,30 @@ impl Rule {
         let Some(row) = self.row() else { return Need::Nothing };
         let headers = Lines(&received.head.headers);
         let request = request(received, &headers, body);
-        row.keyring.need(&row.provider, &row.policy, &request, received.started, refusal)
+        row.keyring.need(&row.provider, &row.policy, &request, (received.started, received.client), refusal)
     }
 
     /// Takes a key that was fetched, or hears that there was none.
-    pub fn take_key(&self, fetch: Fetch, text: Option<String>) {
-        if let Some(row) = self.row() {
-            row.keyring.take(&row.provider, fetch, text);
+    pub fn take_key(&self, fetch: Fetch, fetched: Fetched) -> FetchEnd {
+        self.row().map_or(FetchEnd::Failed, |row| row.keyring.take(&row.provider, fetch, fetched))
+    }
+
+    /// Whether there are keys to verify with, be they old.
+    #[must_use]
+    pub fn has_keys(&self) -> bool {
+        self.row().is_some_and(|row| row.keyring.has_keys())
+    }
+
+    /// Keys that were fetched, with their addresses.
+    #[must_use]
+    pub fn fetched_keys(&self) -> Vec<(String, String)> {
+        self.row().map(|row| row.keyring.fetched(&row.policy)).unwrap_or_default()
+    }
+
+    /// Takes keys that were fetched before a restart or a reload, where it has none of that address.
+    pub fn restore_keys(&self, keys: &[(String, String)]) {
+        if let Some(row) = self.row().filter(|_| !keys.is_empty()) {
+            row.keyring.restore(&row.provider, &row.policy, keys);
         }
     }
 

@@ -132,6 +132,11 @@ pub enum Failure {
     Refused(Refusal),
     /// A secret of the endpoint could not be read, so nothing can be proven.
     SecretUnavailable,
+    /// The provider's key that would prove it cannot be asked for now.
+    KeyUnavailable {
+        /// When it can be asked for again, in seconds.
+        wait_s: u64,
+    },
     /// A provider's challenge that proves nothing, or that cannot be answered.
     Challenge {
         /// The status that the provider expects.

@@ -12,7 +12,8 @@ use crate::{
     key::Keys,
     layout::Encoding,
     locate::{Scene, Spot, is_header_name},
-    request::Request,
+    pinned::PinnedUrl,
+    request::{Refusal, Request},
     row::{
         Provider,
         raw::{RawHandshake, RawProof},
@@ -21,7 +22,6 @@ use crate::{
     secret::Secret,
     shape::Shape,
     template::{self, Found, Piece},
-    url,
 };
 
 /// Bodies above this are no challenges, in bytes.
@@ -53,7 +53,7 @@ pub struct Handshake {
     mac: Option<Mac>,
     learns: Option<Spot>,
     shows: Option<Spot>,
-    confirm: Option<(Spot, String)>,
+    confirm: Option<(Spot, PinnedUrl)>,
 }
 
 #[derive(Clone, Debug)]
@@ -101,6 +101,8 @@ pub enum Challenge {
         status: u16,
         /// Why, as a stable code.
         code: &'static str,
+        /// What its signature lacks, where it has to be signed.
+        refusal: Option<Refusal>,
     },
 }
 
@@ -119,7 +121,7 @@ pub struct Reply {
     pub learns_secret: Option<Secret>,
     /// What a person has to take back to the provider: printable, one line.
     pub shown: Option<String>,
-    /// An https URL on the provider's own host that confirms when it is called.
+    /// A URL of the provider's own that confirms when it is called.
     pub confirm_url: Option<String>,
 }
 
@@ -148,10 +150,10 @@ impl Handshake {
             true => Ok((name.to_ascii_lowercase(), template::parse(text)?)),
             false => Err(format!("{name:?} is no header name")),
         });
-        let confirm = match (&raw.confirm, &raw.confirm_host) {
+        let confirm = match (&raw.confirm, &raw.confirm_url) {
             (None, None) => None,
-            (Some(at), Some(host)) => Some((spot(at)?, host.clone())),
-            _ => return Err("confirm and confirm_host go together".to_owned()),
+            (Some(at), Some(url)) => Some((spot(at)?, PinnedUrl::parse(url)?)),
+            _ => return Err("confirm and confirm_url go together".to_owned()),
         };
         if (raw.proof == RawProof::Token) != raw.token.is_some() {
             return Err("proof = \"token\" and the key token go together".to_owned());
@@ -224,6 +226,10 @@ impl Handshake {
         self.learns.is_some()
     }
 
+    pub(crate) fn confirm_url(&self) -> Option<&PinnedUrl> {
+        self.confirm.as_ref().map(|(_, url)| url)
+    }
+
     /// Whether its answer needs a URL to be called.
     #[must_use]
     pub const fn confirms(&self) -> bool {
@@ -255,34 +261,35 @@ impl Handshake {
             })
     }
 
-    /// Which key signed it, or the status and code of the refusal.
+    /// Which key signed it, or why it is refused.
     fn prove(
         &self,
         provider: &Provider,
         scene: &Scene<'_>,
         answering: &Answering<'_>,
         now: i64,
-    ) -> Result<usize, &'static str> {
+    ) -> Result<usize, (&'static str, Option<Refusal>)> {
+        let unsigned = |code| Err((code, None));
         match self.proof {
             RawProof::None => Ok(0),
             RawProof::Answer if answering.verify_token.is_some() => Ok(0),
             RawProof::Switch | RawProof::Answer if answering.allow_unsigned => Ok(0),
-            RawProof::Switch | RawProof::Answer => Err("challenge_not_allowed"),
+            RawProof::Switch | RawProof::Answer => unsigned("challenge_not_allowed"),
             RawProof::Token => {
                 let Some(wanted) = answering.verify_token else {
-                    return if answering.allow_unsigned { Ok(0) } else { Err("challenge_not_allowed") };
+                    return if answering.allow_unsigned { Ok(0) } else { unsigned("challenge_not_allowed") };
                 };
                 let given = self.token.as_ref().and_then(|spot| spot.read(scene).ok().flatten()).unwrap_or_default();
                 let equal = crate::key::Digest::of(wanted.expose()).equals(crate::key::Digest::of(&given).bytes());
-                if bool::from(equal) { Ok(0) } else { Err("challenge_token_wrong") }
+                if bool::from(equal) { Ok(0) } else { unsigned("challenge_token_wrong") }
             }
-            RawProof::Signature => match (&provider.scheme, answering.keys) {
-                (Some(scheme), Some(keys)) => match scheme.verify(keys, scene.request, now) {
-                    Ok(verified) => Ok(verified.key_index),
-                    Err(refusal) => Err(refusal.code()),
-                },
-                _ => Err(crate::request::Refusal::SecretMissing.code()),
-            },
+            RawProof::Signature => {
+                let verified = match (&provider.scheme, answering.keys) {
+                    (Some(scheme), Some(keys)) => scheme.verify(keys, scene.request, now),
+                    _ => Err(Refusal::SecretMissing),
+                };
+                verified.map(|verified| verified.key_index).map_err(|refusal| (refusal.code(), Some(refusal)))
+            }
         }
     }
 
@@ -335,13 +342,9 @@ impl Handshake {
         };
         let confirm_url = match &self.confirm {
             None => None,
-            Some((spot, host)) => {
+            Some((spot, pinned)) => {
                 let text = String::from_utf8(spot.read(scene).ok()?.map(Cow::into_owned)?).ok()?;
-                let parts = url::split(&text);
-                let good = parts.scheme == "https"
-                    && url::host_matches(parts.authority, host)
-                    && text.bytes().all(|byte| byte.is_ascii_graphic());
-                Some(good.then_some(text)?)
+                Some(pinned.allows(&text, scene).then_some(text)?)
             }
         };
         let (handshake, status) = (self.name.clone(), self.status);
@@ -376,12 +379,12 @@ impl Provider {
         }
         let scene = Scene::new(request, answering.keys).json_in(self.json_part());
         let handshake = self.handshakes.iter().find(|handshake| handshake.matches(&scene))?;
-        let refused = |code| Challenge::Refused { status: handshake.refused_status, code };
+        let refused = |(code, refusal)| Challenge::Refused { status: handshake.refused_status, code, refusal };
         Some(match handshake.prove(self, &scene, answering, now_unix_s) {
-            Err(code) => refused(code),
+            Err(why) => refused(why),
             Ok(key_index) => handshake
                 .answer(&scene, answering, key_index)
-                .map_or(refused("challenge_malformed"), Challenge::Respond),
+                .map_or(refused(("challenge_malformed", None)), Challenge::Respond),
         })
     }
 }

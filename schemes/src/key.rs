@@ -72,6 +72,14 @@ pub enum SecretError {
     /// The scheme needs another value of the endpoint's configuration.
     #[error("the scheme needs the setting {0:?}")]
     Setting(String),
+    /// What says from where the provider's keys come cannot be read.
+    #[error("the setting {name:?}: {value:?} is no ARN such as arn:aws:sns:eu-central-1:123456789012:alarms")]
+    Arn {
+        /// The setting's name.
+        name: String,
+        /// What it says.
+        value: String,
+    },
     /// The scheme needs public keys.
     #[error("the scheme needs {0}")]
     PublicKeys(&'static str),

@@ -41,6 +41,7 @@ mod key;
 mod layout;
 mod locate;
 mod multipart;
+mod pinned;
 mod public;
 mod request;
 mod row;

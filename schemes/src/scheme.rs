@@ -5,6 +5,7 @@ use crate::{
     key::{Algorithm, Keys, Material, SecretError, SecretForm},
     layout::{Encoding, Layout},
     locate::Spot,
+    pinned::{self, PinnedUrl},
     request::Request,
     secret::Secret,
     shape::Shape,
@@ -71,11 +72,11 @@ pub(crate) struct Envelope {
     pub(crate) equal: Vec<(Pointer, String)>,
 }
 
-/// Where the request names its key or certificate, and from which host it may come.
+/// Where the request names its key or certificate, and from where that may come.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyAt {
     pub(crate) spot: Spot,
-    pub(crate) host: Option<String>,
+    pub(crate) url: Option<PinnedUrl>,
 }
 
 /// Something that must be there, once, with one of certain values if there are any.
@@ -122,7 +123,7 @@ pub enum SignatureScope {
 pub enum NamedKey {
     /// A key id.
     Id(String),
-    /// An https URL on a host that the row allows.
+    /// An https URL that the row allows.
     Url(String),
 }
 
@@ -135,6 +136,11 @@ impl Scheme {
         for name in self.settings() {
             if material.settings.get(name).is_none_or(|values| values.iter().all(String::is_empty)) {
                 return Err(SecretError::Setting(name.to_owned()));
+            }
+        }
+        for (name, values) in self.arn_settings().filter_map(|name| material.settings.get_key_value(name)) {
+            if let Some(wrong) = values.iter().find(|value| pinned::aws_host(value).is_none()) {
+                return Err(SecretError::Arn { name: name.clone(), value: wrong.clone() });
             }
         }
         let several = !self.prefixes.is_empty();
@@ -190,8 +196,7 @@ impl Scheme {
             return if self.signs_whole_body() { SignatureScope::Request } else { SignatureScope::Open };
         }
         let dated = self.timestamp.as_ref().is_some_and(|stamp| {
-            let inside = matches!(&stamp.place, crate::timestamp::Place::At(spot) if spot.in_body());
-            self.template.contains(&Piece::Timestamp) || (inside && self.signs_whole_body())
+            self.template.contains(&Piece::Timestamp) || (stamp.place.in_body() && self.signs_whole_body())
         });
         if !dated || self.algorithm.is_token() || self.each.is_some() {
             return SignatureScope::Open;
@@ -252,8 +257,26 @@ impl Scheme {
         names
     }
 
+    /// The settings whose ARNs say from which host keys come.
+    fn arn_settings(&self) -> impl Iterator<Item = &String> {
+        let at = self.key_at.as_ref().and_then(|at| at.url.as_ref()).and_then(PinnedUrl::arn);
+        self.require.iter().filter(move |rule| Some(&rule.spot) == at).filter_map(|rule| match &rule.value {
+            Some(Expected::Setting(name)) => Some(name),
+            _ => None,
+        })
+    }
+
+    /// Whether a URL whose host is that of an ARN takes one that the endpoint's owner has set.
+    pub(crate) fn pins(&self, url: &PinnedUrl) -> bool {
+        let set = |spot: &Spot| {
+            let rules = self.require.iter().filter(|rule| rule.spot == *spot);
+            rules.filter_map(|rule| rule.value.as_ref()).any(|value| matches!(value, Expected::Setting(_)))
+        };
+        url.arn().is_none_or(set)
+    }
+
     /// The key or certificate that a request names, if the row lets it name one. An `Url` is https
-    /// and on an allowed host: whoever fetches it must still follow no redirects.
+    /// and one that the row allows: whoever fetches it must still follow no redirects.
     #[must_use]
     pub fn named_key(&self, request: &Request<'_>) -> Option<NamedKey> {
         crate::verify::named_key(self, request)
@@ -262,7 +285,7 @@ impl Scheme {
     /// Whether requests name their keys by [`NamedKey::Url`], so that a key may have to be fetched for one.
     #[must_use]
     pub fn names_keys_by_url(&self) -> bool {
-        self.key_at.as_ref().is_some_and(|at| at.host.is_some())
+        self.key_at.as_ref().is_some_and(|at| at.url.is_some())
             || self.alias.as_ref().is_some_and(|alias| alias.names_keys_by_url())
     }
 

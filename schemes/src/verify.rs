@@ -393,14 +393,10 @@ impl KeyAt {
     fn name(&self, scene: &Scene<'_>) -> Result<String, Refusal> {
         let name = part(&self.spot, scene)?;
         let name = String::from_utf8(name.into_owned()).map_err(|_| Refusal::KeyUnknown)?;
-        if let Some(pattern) = &self.host {
-            let parts = url::split(&name);
-            // No port and no user name: the whole authority is the host.
-            if parts.scheme != "https" || !url::host_matches(parts.authority, pattern) {
-                return Err(Refusal::CertificateRefused);
-            }
+        match &self.url {
+            Some(pinned) if !pinned.allows(&name, scene) => Err(Refusal::CertificateRefused),
+            _ => Ok(name),
         }
-        Ok(name)
     }
 }
 
@@ -409,7 +405,7 @@ pub(crate) fn named_key(scheme: &Scheme, request: &Request<'_>) -> Option<NamedK
     let scene = Scene::new(request, None).json_in(scheme.json_part.as_deref());
     if let Some(at) = &scheme.key_at {
         let name = at.name(&scene).ok()?;
-        return Some(if at.host.is_some() { NamedKey::Url(name) } else { NamedKey::Id(name) });
+        return Some(if at.url.is_some() { NamedKey::Url(name) } else { NamedKey::Id(name) });
     }
     let value = match &scheme.place {
         Place::At(spot) => spot.read(&scene).ok()??,

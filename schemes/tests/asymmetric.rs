@@ -132,17 +132,23 @@ fn paypal_with_a_certificate_from_its_own_host_that_is_valid_now() {
     assert_eq!(verify(row, &material(CERT, &pem), &headers, b"{}"), Err(Refusal::SignatureMismatch));
     let request = Request { method: "POST", url: URL, headers: &headers, body: BODY };
     assert_eq!(row.named_key(&request), Some(NamedKey::Url(CERT.into())));
-    assert_eq!(verify(row, &material("https://api.paypal.com/other", &pem), &headers, BODY), Err(Refusal::KeyUnknown));
+    assert_eq!(
+        verify(row, &material("https://api.paypal.com/v1/notifications/certs/CERT-2", &pem), &headers, BODY),
+        Err(Refusal::KeyUnknown)
+    );
     let (old, old_pem) = certificate(2025);
     let refused = verify(row, &material(CERT, &old_pem), &paypal(&old, CERT), BODY);
     assert_eq!(refused, Err(Refusal::CertificateRefused), "no longer valid");
     for url in [
-        "http://api.paypal.com/c",
-        "https://api.paypal.com.evil.example/c",
-        "https://evil.example/api.paypal.com",
-        "https://api.paypal.com@evil.example/c",
-        "https://api.paypal.com:444/c",
-        "https://api.paypal.com\\@evil.example/c",
+        "http://api.paypal.com/v1/notifications/certs/CERT-1",
+        "https://api.paypal.com.evil.example/v1/notifications/certs/CERT-1",
+        "https://evil.example/api.paypal.com/v1/notifications/certs/CERT-1",
+        "https://api.paypal.com@evil.example/v1/notifications/certs/CERT-1",
+        "https://api.paypal.com:444/v1/notifications/certs/CERT-1",
+        "https://api.paypal.com\\@evil.example/v1/notifications/certs/CERT-1",
+        "https://api.paypal.com/v1/notifications/certs/CERT-1/../../x",
+        "https://api.paypal.com/v1/notifications/certs/CERT-1?x",
+        "https://api.paypal.com/c",
     ] {
         let headers = paypal(&pair, url);
         assert_eq!(verify(row, &material(url, &pem), &headers, BODY), Err(Refusal::CertificateRefused), "{url}");

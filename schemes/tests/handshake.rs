@@ -31,7 +31,7 @@ fn answered(challenge: Option<Challenge>) -> Reply {
 
 fn refused(challenge: Option<Challenge>) -> (u16, &'static str) {
     match challenge {
-        Some(Challenge::Refused { status, code }) => (status, code),
+        Some(Challenge::Refused { status, code, .. }) => (status, code),
         other => panic!("expected a refusal, saw {other:?}"),
     }
 }

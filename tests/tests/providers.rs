@@ -139,7 +139,7 @@ fn case(row: &'static Provider, scheme: &'static Scheme, sample: &Sample) -> Res
     let answering = Answering { keys: Some(&keys), ..Answering::default() };
     match row.handshake(&request, &answering, now()) {
         Some(Challenge::Respond(reply)) if sample.accept => return Ok((sent, Expected::Answered(reply.status))),
-        Some(Challenge::Refused { status, code }) => {
+        Some(Challenge::Refused { status, code, .. }) => {
             let status = StatusCode::from_u16(status).expect("a status");
             return Ok((sent, Expected::Refused(status, code)));
         }

@@ -398,6 +398,80 @@ fn as_in_the_world(tables: &str) -> String {
     tables.split("[[endpoint]]").map(kept).collect::<Vec<_>>().join("[[endpoint]]")
 }
 
+#[tokio::test]
+async fn a_sender_whose_key_cannot_be_asked_for_may_come_again() {
+    let row = pubsub();
+    let mut endpoints = Endpoints::default();
+    // A private address, which the relay asks for nothing: as if the provider's own server was away.
+    let material = Material { settings: row.material.settings.clone(), ..Material::default() };
+    endpoints.add("away", "google-pubsub", &material, ", jwks = \"https://localhost/certs\"");
+    endpoints.add("kept", "google-pubsub", &row.material, "");
+    let mut bench = Bench::start(&endpoints, &["away", "kept"]).await;
+    let mut sent = unsigned();
+    (row.sign)(&sent.body, now()).into_iter().for_each(|(name, value)| sent.set(name, value));
+    for _ in 0..3 {
+        let response = bench.send("away", &sent).await;
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()["relay-error"], "key_unavailable");
+        let wait: u64 = response.headers()["retry-after"].to_str().expect("text").parse().expect("seconds");
+        assert!((1..=60).contains(&wait), "{wait}");
+    }
+    bench.relay.log_line("could not be fetched").await.expect("its owner is told");
+    let (_, list) = bench.relay.ask(&["event", "list", "--state", "refused", "--json"]).await.expect("runs");
+    assert_eq!(list.lines().filter(|line| line.contains("key_unavailable")).count(), 3, "{list}");
+    assert_eq!(bench.outcome("kept", &sent).await, ok("google-pubsub"));
+    // Where all keys are there, one that is named and not among them is none.
+    let claims = json!({ "iss": "https://accounts.google.com" });
+    let token = jwt("RS256", &claims, |_| vec![7; 256]).replacen("ImtleS0xI", "ImtleS0yI", 1);
+    sent.set("authorization", format!("Bearer {token}"));
+    assert_eq!(bench.outcome("kept", &sent).await, refused("key_unknown"));
+}
+
+#[tokio::test]
+async fn an_sns_certificate_comes_from_the_region_of_the_configured_topic() {
+    const TOPIC: &str = "arn:aws:sns:eu-central-1:123456789012:alarms";
+    let topics = |topic: &str| Material {
+        settings: [("topic_arns".to_owned(), vec![topic.to_owned()])].into(),
+        ..Material::default()
+    };
+    let mut endpoints = Endpoints::default();
+    endpoints.add("alarms", "aws-sns", &topics(TOPIC), "");
+    let bench = Bench::start(&endpoints, &["alarms"]).await;
+    for (topic, url, code) in [
+        (TOPIC, "https://sns.evil.amazonaws.com/SimpleNotificationService-0af3.pem", "certificate_refused"),
+        (TOPIC, "https://sns.us-east-1.amazonaws.com/SimpleNotificationService-0af3.pem", "certificate_refused"),
+        (
+            TOPIC,
+            "https://sns.eu-central-1.amazonaws.com/other/SimpleNotificationService-0af3.pem",
+            "certificate_refused",
+        ),
+        (TOPIC, "https://sns.eu-central-1.amazonaws.com/", "certificate_refused"),
+        (
+            "arn:aws:sns:us-east-1:210987654321:other",
+            "https://sns.us-east-1.amazonaws.com/SimpleNotificationService-0af3.pem",
+            "value_wrong",
+        ),
+    ] {
+        for kind in ["Notification", "SubscriptionConfirmation"] {
+            let mut sent = unsigned();
+            sent.set("x-amz-sns-message-type", kind);
+            sent.body = json!({
+                "Type": kind, "MessageId": "1", "TopicArn": topic, "Message": "m", "Timestamp": "t", "Token": "t",
+                "SubscribeURL": "https://sns.eu-central-1.amazonaws.com/?Action=ConfirmSubscription&Token=1",
+                "SignatureVersion": "2", "Signature": "eA==", "SigningCertURL": url,
+            })
+            .to_string()
+            .into_bytes();
+            assert_eq!(bench.outcome("alarms", &sent).await, refused(code), "{kind}: {url}");
+        }
+    }
+    let mut wrong = Endpoints::default();
+    wrong.add("alarms", "aws-sns", &topics("alarms"), "");
+    let program = Path::new(env!("CARGO_BIN_EXE_demo"));
+    let error = Server::start(program, "127.0.0.1:0", &wrong.tables, &[]).await.err().expect("it does not start");
+    assert!(format!("{error:#}").contains("\"alarms\" is no ARN such as arn:aws:sns:"), "{error:#}");
+}
+
 fn write_secret(path: &Path, secret: &str) {
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).expect("opens");
     file.write_all(secret.as_bytes()).expect("writes");

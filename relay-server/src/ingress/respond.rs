@@ -265,6 +265,7 @@ pub const fn status_and_code(failure: Failure) -> (StatusCode, &'static str) {
         Failure::Address => (StatusCode::FORBIDDEN, "address_not_allowed"),
         Failure::Refused(refusal) => (StatusCode::UNAUTHORIZED, refusal.code()),
         Failure::SecretUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "secret_unavailable"),
+        Failure::KeyUnavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "key_unavailable"),
         Failure::Challenge { status, code } => (status_of(status), code),
         Failure::Replayed => (StatusCode::CONFLICT, "replayed"),
         Failure::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
@@ -289,6 +290,7 @@ pub const fn status_and_code(failure: Failure) -> (StatusCode, &'static str) {
 const fn retry_after_s(failure: Failure) -> u64 {
     match failure {
         Failure::SecretUnavailable => 60,
+        Failure::KeyUnavailable { wait_s } => wait_s,
         Failure::NoAgent => 5,
         Failure::Limited { wait_ms } => wait_ms.div_ceil(1000),
         _ => 1,
@@ -318,6 +320,7 @@ fn message(failure: Failure) -> String {
         Failure::Address => "this address may not post here".to_owned(),
         Failure::Refused(refusal) => refusal.to_string(),
         Failure::SecretUnavailable => "this endpoint cannot verify anything at the moment; try again".to_owned(),
+        Failure::KeyUnavailable { .. } => "the provider's key cannot be asked for now; try again".to_owned(),
         Failure::Challenge { .. } => "this challenge is not answered here".to_owned(),
         Failure::Replayed => "what is signed in this request came before".to_owned(),
         Failure::Overloaded => "the relay is at its limit; try again".to_owned(),

@@ -1,11 +1,14 @@
 //! What one endpoint verifies with: its configured secrets, those it has learnt, and keys that were fetched.
 //!
 //! Keys are made ready once for each change, never for a request. Nothing here fetches: [`Keyring::need`] says what
-//! is needed, and whoever may use the network brings it. Invariants: an attempt to fetch is noted as it begins, so that
-//! requests cannot make the relay ask more often than [`MAX_ATTEMPTS`] say; no key is fetched twice at a time; what
-//! was fetched is kept whole or not at all; at most [`MAX_NAMED`] certificates are kept.
+//! is needed, and whoever may use the network brings it; [`Budget`] says how often it may be asked for. Invariants: no
+//! key is fetched twice at a time; what was fetched is kept whole or not at all; at most [`MAX_NAMED`] certificates are
+//! kept; a key that cannot be asked for now is never taken for one that is not there.
+
+mod budget;
 
 use std::{
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -17,12 +20,8 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+use self::budget::{Budget, Turn};
 use super::Policy;
-
-/// Attempts to fetch keys for one endpoint within [`WINDOW`].
-const MAX_ATTEMPTS: u32 = 6;
-
-const WINDOW: Duration = Duration::from_secs(60);
 
 /// After this a key set is fetched anew, so that a key that was withdrawn ends.
 const MAX_AGE: Duration = Duration::from_secs(60 * 60);
@@ -52,6 +51,8 @@ impl KeySource {
 pub enum Need {
     /// Nothing: it needs none, or none is to be had.
     Nothing,
+    /// Come again after this time: the key may be there, and cannot be asked for now.
+    Later(Duration),
     /// Try again: the key came in the meantime.
     Again,
     /// Wait for it: it is being fetched.
@@ -60,11 +61,33 @@ pub enum Need {
     Fetch(Fetch),
 }
 
+/// How a fetch ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FetchEnd {
+    /// There are new keys.
+    Brought,
+    /// The provider says that it has no such key.
+    Gone,
+    /// The provider could not be asked, or what it said cannot be used.
+    Failed,
+}
+
+/// What a fetch came back with.
+#[derive(Debug)]
+pub enum Fetched {
+    /// This text.
+    Text(String),
+    /// The provider says that there is nothing.
+    Gone,
+    /// Nothing: the provider could not be asked.
+    Failed,
+}
+
 /// A key that is to be fetched by whoever has this. Dropping it tells those who wait that nothing came.
 #[derive(Debug)]
 pub struct Fetch {
     source: KeySource,
-    done: watch::Sender<Option<bool>>,
+    done: watch::Sender<Option<FetchEnd>>,
 }
 
 impl Fetch {
@@ -83,14 +106,14 @@ impl Fetch {
 
 /// The end of a fetch, still to come.
 #[derive(Debug)]
-pub struct Waiting(watch::Receiver<Option<bool>>);
+pub struct Waiting(watch::Receiver<Option<FetchEnd>>);
 
 impl Waiting {
-    /// Whether there are new keys, at `deadline` at the latest.
-    pub async fn ended(mut self, deadline: Instant) -> bool {
+    /// How it ended, at `deadline` at the latest.
+    pub async fn ended(mut self, deadline: Instant) -> FetchEnd {
         match timeout_at(deadline, self.0.wait_for(Option::is_some)).await {
-            Ok(Ok(brought)) => *brought == Some(true),
-            Ok(Err(_)) | Err(_) => false,
+            Ok(Ok(end)) => end.unwrap_or(FetchEnd::Failed),
+            Ok(Err(_)) | Err(_) => FetchEnd::Failed,
         }
     }
 }
@@ -110,10 +133,9 @@ struct Known {
     /// Names that were fetched, the oldest first.
     fetched: Vec<String>,
     set_at: Option<Instant>,
-    /// Since when attempts are counted, and how many there were.
-    attempts: Option<(Instant, u32)>,
-    /// What is being fetched: at most [`MAX_ATTEMPTS`] within [`WINDOW`], each as long as a request of the relay's own.
-    under_way: Vec<(KeySource, watch::Receiver<Option<bool>>)>,
+    budget: Budget,
+    /// What is being fetched: as many as the budget lets begin, each as long as a request of the relay's own.
+    under_way: Vec<(KeySource, watch::Receiver<Option<FetchEnd>>)>,
 }
 
 impl Keyring {
@@ -135,7 +157,7 @@ impl Keyring {
             learnt: Vec::new(),
             fetched: Vec::new(),
             set_at: None,
-            attempts: None,
+            budget: Budget::default(),
             under_way: Vec::new(),
         };
         let keyring = Self {
@@ -158,13 +180,13 @@ impl Keyring {
     /// Everything that is known now.
     pub(super) fn material(&self) -> Material {
         let known = self.lock();
-        all(&known.learnt, &known.material)
+        all_of(&known.learnt, &known.material)
     }
 
     pub(super) fn set_learnt(&self, provider: &Provider, secrets: Vec<Secret>) {
         let mut known = self.lock();
         known.learnt = secrets;
-        self.renew(provider, &all(&known.learnt, &known.material));
+        self.renew(provider, &all_of(&known.learnt, &known.material));
     }
 
     /// What a request that came at `started` has to do before it is judged, or judged again after `refusal`.
@@ -173,7 +195,7 @@ impl Keyring {
         provider: &Provider,
         policy: &Policy,
         request: &Request<'_>,
-        started: Instant,
+        (started, client): (Instant, IpAddr),
         refusal: Option<Refusal>,
     ) -> Need {
         // Most rules have all their keys: their requests wait for no lock.
@@ -188,32 +210,87 @@ impl Keyring {
                 Some(at) if lacking && at >= started => Need::Again,
                 Some(at) if !lacking && at.elapsed() <= MAX_AGE => Need::Nothing,
                 // One request waits for a set that is only old; the others go on with it, also while the provider is down.
-                _ => match known.fetch(KeySource::Set(url.clone())) {
-                    Need::Wait(_) if !lacking && self.keys.load().is_some() => Need::Nothing,
+                _ => match known.fetch(KeySource::Set(url.clone()), client) {
+                    Need::Wait(_) | Need::Later(_) if !lacking && self.keys.load().is_some() => Need::Nothing,
                     need => need,
                 },
             };
         }
-        let named = provider.scheme.as_ref().filter(|_| lacking).and_then(|scheme| scheme.named_key(request));
-        let Some(NamedKey::Url(url)) = named else { return Need::Nothing };
+        // A certificate that was fetched and has run out may have been renewed in its place.
+        let refused = refusal == Some(Refusal::CertificateRefused);
+        let named = provider.scheme.as_ref().filter(|_| lacking || refused);
+        let Some(NamedKey::Url(url)) = named.and_then(|scheme| scheme.named_key(request)) else {
+            return Need::Nothing;
+        };
         let mut known = self.lock();
-        if known.material.named_keys.contains_key(&url) {
+        if lacking && known.material.named_keys.contains_key(&url) {
             return Need::Again;
         }
-        known.fetch(KeySource::Named(url))
+        if refused && !known.fetched.contains(&url) {
+            return Need::Nothing;
+        }
+        match known.fetch(KeySource::Named(url), client) {
+            Need::Later(_) if refused => Need::Nothing,
+            need => need,
+        }
+    }
+
+    /// Whether there are keys, be they old.
+    pub(super) fn has_keys(&self) -> bool {
+        self.keys.load().is_some()
     }
 
     /// Takes what was fetched, and tells those who wait. What cannot be used changes nothing.
-    pub(super) fn take(&self, provider: &Provider, fetch: Fetch, text: Option<String>) {
+    pub(super) fn take(&self, provider: &Provider, fetch: Fetch, fetched: Fetched) -> FetchEnd {
         let Fetch { source, done } = fetch;
         let mut known = self.lock();
         known.under_way.retain(|(under_way, _)| *under_way != source);
-        let brought = text.is_some_and(|text| self.keep(provider, &mut known, source, text));
+        let end = match (fetched, &source) {
+            (Fetched::Text(text), _) => match self.keep(provider, &mut known, &source, text) {
+                true => FetchEnd::Brought,
+                false => FetchEnd::Failed,
+            },
+            (Fetched::Gone, KeySource::Named(_)) => FetchEnd::Gone,
+            // A set is always somewhere.
+            (Fetched::Gone | Fetched::Failed, _) => FetchEnd::Failed,
+        };
+        known.budget.ended(source.url(), end);
         drop(known);
-        done.send_replace(Some(brought));
+        done.send_replace(Some(end));
+        end
     }
 
-    fn keep(&self, provider: &Provider, known: &mut Known, source: KeySource, text: String) -> bool {
+    /// What was fetched, each with its address, the oldest first.
+    pub(super) fn fetched(&self, policy: &Policy) -> Vec<(String, String)> {
+        let known = self.lock();
+        let text = |name: &String| Some((name.clone(), known.material.named_keys.get(name)?.clone()));
+        let set = policy.jwks_url.clone().zip(known.material.jwks.clone());
+        known.fetched.iter().filter_map(text).chain(set).collect()
+    }
+
+    /// Takes what was fetched before a restart or a reload, where it is not known. A set from then counts as old.
+    pub(super) fn restore(&self, provider: &Provider, policy: &Policy, all: &[(String, String)]) {
+        if !self.fetches {
+            return;
+        }
+        let mut known = self.lock();
+        let (mut material, mut fetched) = (known.material.clone(), known.fetched.clone());
+        for (url, text) in all {
+            match &policy.jwks_url {
+                Some(set) if set == url && material.jwks.is_none() => material.jwks = Some(text.clone()),
+                None if fetched.len() < MAX_NAMED && !material.named_keys.contains_key(url) => {
+                    material.named_keys.insert(url.clone(), text.clone());
+                    fetched.push(url.clone());
+                }
+                _ => {}
+            }
+        }
+        if self.renew(provider, &all_of(&known.learnt, &material)) {
+            (known.material, known.fetched) = (material, fetched);
+        }
+    }
+
+    fn keep(&self, provider: &Provider, known: &mut Known, source: &KeySource, text: String) -> bool {
         let (mut material, mut fetched, mut set_at) = (known.material.clone(), known.fetched.clone(), known.set_at);
         match source {
             KeySource::Set(_) => {
@@ -221,14 +298,15 @@ impl Keyring {
                 set_at = Some(Instant::now());
             }
             KeySource::Named(name) => {
+                fetched.retain(|other| other != name);
                 if fetched.len() >= MAX_NAMED {
                     material.named_keys.remove(&fetched.remove(0));
                 }
                 fetched.push(name.clone());
-                material.named_keys.insert(name, text);
+                material.named_keys.insert(name.clone(), text);
             }
         }
-        let renewed = self.renew(provider, &all(&known.learnt, &material));
+        let renewed = self.renew(provider, &all_of(&known.learnt, &material));
         if renewed {
             (known.material, known.fetched, known.set_at) = (material, fetched, set_at);
         }
@@ -256,24 +334,29 @@ impl Keyring {
 
 impl Known {
     /// The end of the fetch that is under way, or a new one if there may be one.
-    fn fetch(&mut self, source: KeySource) -> Need {
+    fn fetch(&mut self, source: KeySource, client: IpAddr) -> Need {
         // One that was dropped fetches no more.
         self.under_way.retain(|(_, done)| done.has_changed().is_ok());
         if let Some((_, done)) = self.under_way.iter().find(|(under_way, _)| *under_way == source) {
             return Need::Wait(Waiting(done.clone()));
         }
-        let (since, count) = self.attempts.filter(|(since, _)| since.elapsed() < WINDOW).unwrap_or((Instant::now(), 0));
-        if count >= MAX_ATTEMPTS {
-            return Need::Nothing;
+        // A set is the config's own, and a certificate that was good once is no invention.
+        let trusted = match &source {
+            KeySource::Set(_) => true,
+            KeySource::Named(url) => self.fetched.contains(url) || self.budget.has_worked(url),
+        };
+        match self.budget.take(source.url(), (!trusted).then_some(client), Instant::now()) {
+            Turn::Go => {}
+            Turn::Gone => return Need::Nothing,
+            Turn::Wait(time) => return Need::Later(time),
         }
-        self.attempts = Some((since, count + 1));
         let (done, waiting) = watch::channel(None);
         self.under_way.push((source.clone(), waiting));
         Need::Fetch(Fetch { source, done })
     }
 }
 
-fn all(learnt: &[Secret], material: &Material) -> Material {
+fn all_of(learnt: &[Secret], material: &Material) -> Material {
     let secrets = learnt.iter().chain(&material.secrets).cloned().collect();
     Material { secrets, ..material.clone() }
 }
@@ -282,11 +365,12 @@ fn all(learnt: &[Secret], material: &Material) -> Material {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::*;
+    use super::{budget::*, *};
 
     const SET: &str = r#"{"keys":[{"kty":"RSA","kid":"1","n":"AQAB","e":"AQAB"}]}"#;
     const SET_URL: &str = "https://keys.example.com/certs";
     const LACKING: Option<Refusal> = Some(Refusal::KeyUnknown);
+    const SENDER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
     /// A keyring, and what its endpoint decides.
     struct Ring {
@@ -322,7 +406,7 @@ mod tests {
         fn need_since(&self, started: Instant, cert_url: &str, refusal: Option<Refusal>) -> Need {
             let headers = [("paypal-cert-url", cert_url)];
             let request = Request { method: "POST", url: "https://hooks.example.com/", headers: &headers, body: b"" };
-            self.keyring.need(self.provider, &self.policy, &request, started, refusal)
+            self.keyring.need(self.provider, &self.policy, &request, (started, SENDER), refusal)
         }
 
         fn fetch(&self, cert_url: &str, refusal: Option<Refusal>) -> Fetch {
@@ -333,7 +417,8 @@ mod tests {
         }
 
         fn take(&self, fetch: Fetch, text: Option<&str>) {
-            self.keyring.take(self.provider, fetch, text.map(str::to_owned));
+            let fetched = text.map_or(Fetched::Failed, |text| Fetched::Text(text.to_owned()));
+            self.keyring.take(self.provider, fetch, fetched);
         }
 
         /// Which certificates are kept.
@@ -361,13 +446,16 @@ mod tests {
         assert_eq!(fetch.url(), SET_URL);
         ring.take(fetch, Some("no set"));
         assert!(ring.keyring.keys().is_none());
+        assert!(matches!(ring.need("", None), Need::Later(_)), "nothing can be proven yet, and not nothing is there");
         let before = Instant::now();
-        tokio::time::advance(Duration::from_secs(1)).await;
+        tokio::time::advance(FIRST_PAUSE).await;
         ring.take(ring.fetch("", None), Some(SET));
         assert!(ring.keyring.keys().is_some());
         assert!(matches!(ring.need("", None), Need::Nothing), "it is fresh");
         assert!(matches!(ring.need_since(before, "", LACKING), Need::Again), "it is newer than the request");
         tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(matches!(ring.need("", LACKING), Need::Later(_)), "a moment ago it was not in it");
+        tokio::time::advance(FIRST_PAUSE).await;
         ring.take(ring.fetch("", LACKING), None);
         tokio::time::advance(MAX_AGE).await;
         let fetch = ring.fetch("", None);
@@ -389,6 +477,7 @@ mod tests {
             ring.take(ring.fetch(&cert_url(number), LACKING), Some("no certificate"));
             assert_eq!(ring.named(), kept, "the oldest is still there");
         }
+        tokio::time::advance(FIRST_PAUSE).await;
         ring.take(ring.fetch(&cert_url(MAX_NAMED), LACKING), Some(&cert));
         let kept: Vec<_> = (1..=MAX_NAMED).map(cert_url).collect();
         assert_eq!(ring.named(), kept, "the oldest made room, once");
@@ -405,31 +494,77 @@ mod tests {
         let fetch = ring.fetch(&cert_url(1), LACKING);
         let other = ring.fetch(&cert_url(2), LACKING);
         let (own, second, hasty) = (fetch.waiting(), waiting(), waiting());
-        assert!(!hasty.ended(deadline - Duration::from_secs(9)).await, "its own deadline came first");
+        let early = deadline - Duration::from_secs(9);
+        assert_eq!(hasty.ended(early).await, FetchEnd::Failed, "its own deadline came first");
         let (own, second, ()) =
             tokio::join!(own.ended(deadline), second.ended(deadline), async { ring.take(fetch, Some(&cert)) });
-        assert!(own && second);
+        assert_eq!((own, second), (FetchEnd::Brought, FetchEnd::Brought));
         assert!(matches!(ring.need(&cert_url(1), LACKING), Need::Again), "for who was refused a moment before");
 
         drop(other);
+        tokio::time::advance(FIRST_PAUSE).await;
         let fetch = ring.fetch(&cert_url(2), LACKING);
         let third = match ring.need(&cert_url(2), LACKING) {
             Need::Wait(waiting) => waiting,
             need => panic!("{need:?}"),
         };
         ring.take(fetch, None);
-        assert!(!third.ended(deadline).await, "nothing came");
+        assert_eq!(third.ended(deadline).await, FetchEnd::Failed, "nothing came");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn fetches_are_counted_as_they_begin() {
-        let ring = Ring::paypal();
-        for number in 0..MAX_ATTEMPTS as usize {
+    async fn invented_names_use_up_what_is_for_new_ones_and_nothing_else() {
+        let (ring, cert) = (Ring::paypal(), cert());
+        ring.take(ring.fetch(&cert_url(0), LACKING), Some(&cert));
+        for number in 1..MAX_NEW_PER_SENDER {
             drop(ring.fetch(&cert_url(number), LACKING));
         }
-        assert!(matches!(ring.need(&cert_url(0), LACKING), Need::Nothing));
+        assert!(matches!(ring.need(&cert_url(99), LACKING), Need::Later(_)), "it may be right");
+        assert!(matches!(ring.need(&cert_url(0), LACKING), Need::Again), "it is there");
+        for host in ["api.paypal.com.evil.example", "api.paypal.com:444"] {
+            assert!(matches!(
+                ring.need(&format!("https://{host}/v1/notifications/certs/CERT-1"), LACKING),
+                Need::Nothing
+            ));
+        }
+        // What ran out is asked for again, in its own time.
+        let expired = Some(Refusal::CertificateRefused);
+        tokio::time::advance(FIRST_PAUSE).await;
+        ring.take(ring.fetch(&cert_url(0), expired), Some(&cert));
+        assert!(matches!(ring.need(&cert_url(0), expired), Need::Nothing), "that was a moment ago");
+        assert!(matches!(ring.need(&cert_url(99), expired), Need::Nothing), "it was never there");
         tokio::time::advance(WINDOW).await;
-        drop(ring.fetch(&cert_url(0), LACKING));
+        let fetch = ring.fetch(&cert_url(99), LACKING);
+        assert_eq!(ring.keyring.take(ring.provider, fetch, Fetched::Gone), FetchEnd::Gone);
+        assert!(matches!(ring.need(&cert_url(99), LACKING), Need::Nothing), "the provider has said so");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_fetched_before_a_restart_is_good_without_asking() {
+        let (old, cert) = (Ring::paypal(), cert());
+        for number in [1, 2] {
+            old.take(old.fetch(&cert_url(number), LACKING), Some(&cert));
+        }
+        let kept = old.keyring.fetched(&old.policy);
+        assert_eq!(kept, [(cert_url(1), cert.clone()), (cert_url(2), cert.clone())]);
+        let new = Ring::paypal();
+        new.keyring.restore(new.provider, &new.policy, &kept);
+        assert_eq!(new.named(), [cert_url(1), cert_url(2)]);
+        assert!(matches!(new.need(&cert_url(2), LACKING), Need::Again));
+        new.keyring.restore(new.provider, &new.policy, &[(cert_url(3), "no certificate".to_owned())]);
+        assert_eq!(new.named(), [cert_url(1), cert_url(2)], "what cannot be used changes nothing");
+
+        let old = Ring::pubsub();
+        old.take(old.fetch("", None), Some(SET));
+        let kept = old.keyring.fetched(&old.policy);
+        let new = Ring::pubsub();
+        new.keyring.restore(new.provider, &new.policy, &[("https://other.example.com/".to_owned(), SET.to_owned())]);
+        assert!(new.keyring.keys().is_none(), "a set from elsewhere");
+        new.keyring.restore(new.provider, &new.policy, &kept);
+        assert!(new.keyring.has_keys());
+        new.take(new.fetch("", None), None);
+        assert!(matches!(new.need("", None), Need::Nothing), "the provider is away, and the old set will do");
+        assert!(matches!(new.need("", LACKING), Need::Later(_)), "it does not do, and nobody can be asked");
     }
 
     #[test]

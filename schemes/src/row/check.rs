@@ -12,6 +12,7 @@ use crate::{
     key::{Algorithm, SecretForm},
     layout::{Encoding, Layout},
     locate::{Locator, Spot, is_header_name},
+    pinned::PinnedUrl,
     scheme::{Claims, Envelope, Expected, KeyAt, Place, Requirement, Scheme},
     template::{self, Piece},
     timestamp::{self, Timestamp},
@@ -56,6 +57,17 @@ fn provider(row: &RawProvider, rows: &[RawProvider]) -> Result<Provider, Problem
         .map(|shape| shape.cloned())
         .collect::<Result<_, _>>()
         .map_err(|problem| ("handshake", problem))?;
+    let named = scheme.as_ref().and_then(|scheme| scheme.key_at.as_ref()).and_then(|at| at.url.as_ref());
+    let named = named.map(|url| ("key_url", url));
+    for (key, url) in
+        named.into_iter().chain(handshakes.iter().filter_map(|one| Some(("confirm_url", one.confirm_url()?))))
+    {
+        if !scheme.as_ref().is_some_and(|scheme| scheme.pins(url)) && url.arn().is_some() {
+            let problem =
+                "the ARN of {aws:PLACE} has to be one that is set: require = [{ at = PLACE, setting = NAME }]";
+            return Err((key, problem.to_owned()));
+        }
+    }
     if let Some(scheme) = &mut scheme {
         scheme.refuse_challenges(&signed);
     }
@@ -180,6 +192,9 @@ pub(crate) fn scheme(raw: &RawScheme) -> Result<Scheme, Problem> {
     if nested(&raw.each) || nested(&signature.at) {
         return Err(("signature", "what is signed goes through one list at most".to_owned()));
     }
+    if raw.key_url.is_some() && raw.key_at.is_none() {
+        return Err(("key_url", "key_at says where the URL stands".to_owned()));
+    }
     let alias = raw.alias.as_ref().map(|alias| renamed(raw, alias).map(Box::new)).transpose()?;
     let algorithms = raw.algorithms.as_ref().map(|choice| {
         let by = choice.by.iter().map(|(value, algorithm)| (value.clone(), *algorithm)).collect();
@@ -208,7 +223,10 @@ pub(crate) fn scheme(raw: &RawScheme) -> Result<Scheme, Problem> {
         key_at: raw
             .key_at
             .as_ref()
-            .map(|at| Ok(KeyAt { spot: spot("key_at", at)?, host: raw.key_host.clone() }))
+            .map(|at| {
+                let url = raw.key_url.as_deref().map(PinnedUrl::parse).transpose();
+                Ok(KeyAt { spot: spot("key_at", at)?, url: url.map_err(|problem| ("key_url", problem))? })
+            })
             .transpose()?,
         timestamp,
         id: raw.id.as_ref().map(|id| spot("id", id)).transpose()?,

@@ -80,7 +80,8 @@ pub(crate) struct RawScheme {
     pub(crate) body_hash: Option<String>,
     pub(crate) json_part: Option<String>,
     pub(crate) key_at: Option<String>,
-    pub(crate) key_host: Option<String>,
+    /// Which URLs it may name there: all written out but one part. Without it, a key's id stands there.
+    pub(crate) key_url: Option<String>,
     #[serde(default)]
     pub(crate) claims: RawClaims,
     pub(crate) alias: Option<RawAlias>,
@@ -217,7 +218,8 @@ pub(crate) struct RawHandshake {
     /// What a person has to read in it and take back to the provider.
     pub(crate) shows: Option<String>,
     pub(crate) confirm: Option<String>,
-    pub(crate) confirm_host: Option<String>,
+    /// Which URLs may stand there, as `key_url`.
+    pub(crate) confirm_url: Option<String>,
 }
 
 fn post() -> String {

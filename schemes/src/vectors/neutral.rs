@@ -86,7 +86,7 @@ fn blank(algorithm: Algorithm, secret: SecretForm) -> RawScheme {
         body_hash: None,
         json_part: None,
         key_at: None,
-        key_host: None,
+        key_url: None,
         claims: RawClaims::default(),
         alias: None,
     }
