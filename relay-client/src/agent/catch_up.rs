@@ -29,7 +29,7 @@ use crate::{
     config::Config,
     link::{
         LinkError, Way,
-        api::{Api, ListPage, Listed, Replay},
+        api::{Api, ListPage, Listed, MAX_CURSOR_BYTES, Replay, Walk},
     },
     report::{Reporter, Standing, State},
 };
@@ -40,14 +40,8 @@ const PAGE: usize = 200;
 const MAX_BATCH: usize = 50_000;
 /// Events that one `--since` has once more, all together.
 const MAX_EVENTS: usize = 1_000_000;
-/// Longest id of an event and longest cursor, in bytes.
+/// Longest id of an event, in bytes.
 const MAX_ID_BYTES: usize = 64;
-const MAX_CURSOR_BYTES: usize = 256;
-/// Pages in a row with nothing in them. A relay looks at thousands of events for each.
-const MAX_EMPTY: u32 = 2000;
-/// Empty pages after which it waits a moment before each further one.
-const QUICK: u32 = 20;
-const MOMENT: Duration = Duration::from_millis(50);
 /// Least time between two events: faster is nobody who calls a handler.
 const PACE: Duration = Duration::from_millis(2);
 /// Calls of the handler for one event whose end is not known.
@@ -235,27 +229,6 @@ impl CatchUp {
     }
 }
 
-/// How far a list was followed.
-#[derive(Default)]
-struct Walk {
-    /// Pages in a row with nothing in them.
-    empty: u32,
-}
-
-impl Walk {
-    /// How long to wait before the next page. The error is for people.
-    fn step(&mut self, after: Option<&str>, next: Option<&str>, found: usize) -> Result<Duration, String> {
-        if next.is_some() && next == after {
-            return Err("the relay's list goes round".to_owned());
-        }
-        self.empty = if found > 0 { 0 } else { self.empty + 1 };
-        if self.empty > MAX_EMPTY {
-            return Err(format!("the relay gave {MAX_EMPTY} pages with nothing in them, and goes on"));
-        }
-        Ok(if self.empty > QUICK { MOMENT } else { Duration::ZERO })
-    }
-}
-
 /// A page that is no more than what was asked for, and where the next one begins.
 fn checked(page: ListPage) -> Result<(Vec<Listed>, Option<String>), &'static str> {
     let is_long = |text: &str, most: usize| text.len() > most || !text.bytes().all(|byte| byte.is_ascii_graphic());
@@ -316,25 +289,6 @@ mod tests {
         assert_eq!(of(false), [true, false, false]);
         assert_eq!(of(true), [true, false, true], "an agent that gets copies gets nothing of what waits");
         assert!(!is_wanted(&event("damaged", Some("2026-01-31T07:00:00Z")), until, true));
-    }
-
-    #[test]
-    fn a_list_without_end_is_given_up() {
-        let mut walk = Walk::default();
-        let (mut pages, mut waited) = (0, Duration::ZERO);
-        let why = loop {
-            match walk.step(Some(&pages.to_string()), Some(&(pages + 1).to_string()), 0) {
-                Ok(pause) => (pages, waited) = (pages + 1, waited + pause),
-                Err(why) => break why,
-            }
-        };
-        assert!(why.contains("nothing in them"), "{why}");
-        assert_eq!(pages, MAX_EMPTY);
-        assert!(waited > Duration::from_secs(60), "not faster than that: {waited:?}");
-        let mut walk = Walk::default();
-        assert_eq!(walk.step(None, Some("a"), 200), Ok(Duration::ZERO));
-        assert_eq!(walk.step(Some("a"), None, 0), Ok(Duration::ZERO), "its last page may be empty");
-        assert!(Walk::default().step(Some("a"), Some("a"), 5).unwrap_err().contains("goes round"));
     }
 
     #[test]

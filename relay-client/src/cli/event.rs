@@ -19,7 +19,7 @@ use crate::{
     config::{check, find::Places},
     link::{
         LinkError, Way,
-        api::{Api, Replay},
+        api::{Api, Replay, Walk},
     },
 };
 
@@ -193,7 +193,7 @@ async fn list(api: &mut Api<'_>, args: &ListArgs) -> Result<(), Failure> {
         ("until", moment("--until", &args.until)?),
         ("text", args.text.clone()),
     ];
-    let (mut left, mut after) = (args.limit, None::<String>);
+    let (mut left, mut after, mut walk) = (args.limit, None::<String>, Walk::default());
     while left > 0 {
         let limit = left.min(PAGE).to_string();
         let mut query: Vec<_> = filters.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))).collect();
@@ -201,14 +201,17 @@ async fn list(api: &mut Api<'_>, args: &ListArgs) -> Result<(), Failure> {
         query.extend(after.as_deref().map(|after| ("after", after)));
         let page = api.list(&query).await.map_err(|error| failure(&error))?;
         let events = page["events"].as_array().map(Vec::as_slice).unwrap_or_default();
-        for event in events {
+        for event in events.iter().take(left) {
             say(event, args.json, line)?;
         }
         left -= events.len().min(left);
-        after = page["next"].as_str().map(str::to_owned);
+        let next = page["next"].as_str();
+        let pause = walk.step(after.as_deref(), next, events.len()).map_err(Failure::Failed)?;
+        after = next.map(str::to_owned);
         if after.is_none() {
             break;
         }
+        tokio::time::sleep(pause).await;
     }
     Ok(())
 }
@@ -220,13 +223,16 @@ async fn show(api: &mut Api<'_>, args: &ShowArgs) -> Result<(), Failure> {
     }
     // By its own id from here on: the sender may use its own once more meanwhile.
     let id = event["id"].as_str().unwrap_or(&args.id);
-    let mut offset = 0;
+    let (mut offset, size) = (0, event["size"].as_u64().unwrap_or(0));
     loop {
         let part = api.body(id, offset).await.map_err(|error| failure(&error))?;
         if part.is_empty() {
             return Ok(());
         }
         offset += part.len() as u64;
+        if offset > size {
+            return Err(Failure::Failed(format!("the relay gives more than the {size} bytes that the event has")));
+        }
         misc::print_body(&part)?;
     }
 }

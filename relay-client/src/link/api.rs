@@ -32,6 +32,13 @@ const REPLAY_PATIENCE: Duration = Duration::from_secs(3700);
 const MAX_ANSWER_BYTES: usize = 16 << 20;
 /// Most events of one page that are read.
 const MAX_LISTED: usize = 1000;
+/// Longest cursor, in bytes.
+pub const MAX_CURSOR_BYTES: usize = 256;
+/// Pages in a row with nothing in them. A relay looks at thousands of events for each.
+const MAX_EMPTY: u32 = 2000;
+/// Empty pages after which it waits a moment before each further one.
+const QUICK: u32 = 20;
+const MOMENT: Duration = Duration::from_millis(50);
 
 /// A relay that is asked, with a token.
 #[derive(Debug)]
@@ -89,6 +96,33 @@ fn bounded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Listed>, D:
     }
 
     deserializer.deserialize_seq(Bounded)
+}
+
+/// How far a list was followed: the relay is not trusted to come to its end.
+#[derive(Debug, Default)]
+pub struct Walk {
+    /// Pages in a row with nothing in them.
+    empty: u32,
+}
+
+impl Walk {
+    /// How long to wait before the page after this one, where so many were found.
+    ///
+    /// # Errors
+    /// Why it is not followed any further, for people.
+    pub fn step(&mut self, after: Option<&str>, next: Option<&str>, found: usize) -> Result<Duration, String> {
+        if next.is_some_and(|next| next.len() > MAX_CURSOR_BYTES) {
+            return Err("the relay's list cannot be followed: a cursor is too long".to_owned());
+        }
+        if next.is_some() && next == after {
+            return Err("the relay's list goes round".to_owned());
+        }
+        self.empty = if found > 0 { 0 } else { self.empty + 1 };
+        if self.empty > MAX_EMPTY {
+            return Err(format!("the relay gave {MAX_EMPTY} pages with nothing in them, and goes on"));
+        }
+        Ok(if self.empty > QUICK { MOMENT } else { Duration::ZERO })
+    }
 }
 
 /// To whom an event goes once more, and with what signature.
@@ -247,4 +281,29 @@ fn listing(query: &[(&str, &str)]) -> String {
 /// One part of a path or a query, so that nothing in it is taken for more.
 fn encoded(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_without_end_is_given_up() {
+        let mut walk = Walk::default();
+        let (mut pages, mut waited) = (0, Duration::ZERO);
+        let why = loop {
+            match walk.step(Some(&pages.to_string()), Some(&(pages + 1).to_string()), 0) {
+                Ok(pause) => (pages, waited) = (pages + 1, waited + pause),
+                Err(why) => break why,
+            }
+        };
+        assert!(why.contains("nothing in them"), "{why}");
+        assert_eq!(pages, MAX_EMPTY);
+        assert!(waited > Duration::from_secs(60), "not faster than that: {waited:?}");
+        let mut walk = Walk::default();
+        assert_eq!(walk.step(None, Some("a"), 200), Ok(Duration::ZERO));
+        assert_eq!(walk.step(Some("a"), None, 0), Ok(Duration::ZERO), "its last page may be empty");
+        assert!(Walk::default().step(None, Some(&"x".repeat(MAX_CURSOR_BYTES + 1)), 5).is_err());
+        assert!(Walk::default().step(Some("a"), Some("a"), 5).unwrap_err().contains("goes round"));
+    }
 }
