@@ -1,5 +1,13 @@
 //! What the supervisor makes of failures: waits and ends, without a relay and without time.
 
+use relay_proto::{Attached, Limits, OfferState, Welcome};
+use relay_tunnel::Greeting;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use uuid::Uuid;
 
 use super::*;
@@ -8,6 +16,8 @@ use crate::{
     handler::TargetConfig,
     report::Output,
 };
+
+const PATIENCE: Duration = Duration::from_secs(10);
 
 fn supervisor(on_refused: OnRefused) -> Supervisor {
     let handler = HandlerConfig::new(TargetConfig::new("9".parse().unwrap()));
@@ -39,6 +49,65 @@ fn refused() -> Failed {
 /// From now to the next attempt.
 fn wait(supervisor: &Supervisor) -> Duration {
     supervisor.opening.as_ref().expect("an attempt").at - Instant::now()
+}
+
+/// An agent whose relay is `relay`, once its hello is there: how the agent ended, or what the relay had to say.
+async fn beside<T>(relay: impl AsyncFnOnce(Greeting<TcpStream>) -> T) -> Result<T, RunError> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut config = Config::clone(&supervisor(OnRefused::Exit).config);
+    config.relay = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let (_settings, watched) = watch::channel(Arc::new(config));
+    let serving = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        let head = String::from_utf8(head).unwrap();
+        let key = head.lines().find_map(|line| line.strip_prefix("sec-websocket-key: ")).unwrap();
+        let accept = derive_accept_key(key.as_bytes());
+        let answer = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: relay.v1\r\n\r\n"
+        );
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        relay(relay_tunnel::relay(stream, Vec::new(), Limits::relay()).await.unwrap()).await
+    };
+    let reporter = Reporter::to_writers(Output::Quiet, std::io::sink(), std::io::sink());
+    let running = run(watched, reporter, StatusSender::default(), CancellationToken::new());
+    tokio::select! {
+        ended = timeout(PATIENCE, running) => Err(ended.expect("in time").expect_err("nobody stopped it")),
+        said = serving => Ok(said),
+    }
+}
+
+fn answer(endpoint: &str) -> Attached {
+    let (url, provider) = (String::new(), "none".to_owned());
+    Attached { endpoint: endpoint.to_owned(), state: OfferState::Accepted, url, provider }
+}
+
+#[tokio::test]
+async fn a_close_that_refuses_ends_the_agent_also_after_it_was_welcome() {
+    let ended = beside(async |greeting| {
+        let (handle, _arrivals, driver) =
+            greeting.welcome(Welcome { epoch: 1, endpoints: vec![answer("e")], ..Welcome::default() });
+        handle.close(CloseCode::Refused, "not here any more");
+        driver.await;
+        std::future::pending::<()>().await;
+    });
+    assert!(matches!(ended.await, Err(RunError::Refused(why)) if why == "not here any more"));
+}
+
+#[tokio::test]
+async fn a_welcome_that_does_not_answer_the_offers_is_told_to_be_wrong() {
+    for endpoints in [vec![], vec![answer("another")], vec![answer("e"), answer("e")]] {
+        let welcome = Welcome { epoch: 1, endpoints, ..Welcome::default() };
+        let told = beside(async |greeting| {
+            let (_handle, _arrivals, driver) = greeting.welcome(welcome);
+            timeout(PATIENCE, driver).await.expect("the agent does not wait")
+        });
+        assert_eq!(told.await.expect("it goes on trying").code, CloseCode::ProtocolError);
+    }
 }
 
 #[tokio::test(start_paused = true)]
