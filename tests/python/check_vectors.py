@@ -10,7 +10,7 @@ import sys
 
 import relay_tunnel as tunnel
 
-RESETS = ["no_error", "cancelled", "not_called", "unreachable", "broken", "timeout"]
+RESETS = ["no_error", "cancelled", "not_called", "unreachable", "broken", "timeout", "not_carriable"]
 
 
 def shown(headers):
