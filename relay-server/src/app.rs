@@ -124,6 +124,7 @@ pub fn run(source: &Source, config: &Config, started: impl FnOnce(&Started)) -> 
     let (outcomes, strays) = Outcomes::new();
     let door = Arc::new(door(config, addresses.public, state, (learnt, provider_keys), (store, outcomes)));
     door.teach();
+    runtime.block_on(door.delivery.recall()).context("which signatures the relay has made cannot be read")?;
     let serving = Arc::new(Serving {
         tls: match &config.tls {
             None => None,

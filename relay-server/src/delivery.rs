@@ -40,7 +40,7 @@ pub use self::{
     bulk::work_off_bulks,
     intake::Taken,
     pump::pump,
-    replay::{NotReplayed, Replayed, Stored as StoredReplay},
+    replay::{Asker, NotReplayed, Replayed, Stored as StoredReplay},
     strays::settle_strays,
 };
 use crate::{
@@ -48,7 +48,8 @@ use crate::{
     endpoint::{Endpoint, EndpointName, Keeping, Order},
     limits::Limits,
     metrics::{Events, Stored, Waiting},
-    store::{self, Backlog, End, Ended, Share, Store, StoreError, Then},
+    replay::{OwnMark, OwnSignatures},
+    store::{self, Backlog, End, Ended, OwnSignature, Share, Store, StoreError, Then},
     throttle::Throttle,
     webhook::{EventId, Failure},
 };
@@ -140,6 +141,8 @@ pub struct Delivery {
     bulks: Notify,
     /// Attempts under way.
     pub tasks: TaskTracker,
+    /// Signatures that were made here.
+    pub own: OwnSignatures,
 }
 
 impl Delivery {
@@ -167,6 +170,7 @@ impl Delivery {
             wake: Notify::new(),
             bulks: Notify::new(),
             tasks: TaskTracker::new(),
+            own: OwnSignatures::default(),
         }
     }
 
@@ -180,6 +184,35 @@ impl Delivery {
         self.store.set_shares(endpoints.iter().filter_map(share).collect());
         self.endpoints.store(Arc::new(named.collect()));
         self.wake.notify_one();
+    }
+
+    /// The endpoint of that name.
+    #[must_use]
+    pub fn endpoint(&self, name: &EndpointName) -> Option<Arc<Endpoint>> {
+        self.endpoints.load().get(name).cloned()
+    }
+
+    /// Learns which signatures were made here before a restart.
+    ///
+    /// # Errors
+    /// As [`Store::own_signatures`].
+    pub async fn recall(&self) -> Result<(), StoreError> {
+        let now = Timestamp::now();
+        for OwnSignature { digest, expires_at } in self.store.own_signatures(now).await? {
+            let _ = self.own.put(OwnMark { digest, expires_unix_s: expires_at.as_second() }, now.as_second());
+        }
+        Ok(())
+    }
+
+    /// Remembers a signature that was made here. Only then may it leave: the door refuses it, after a restart, too.
+    async fn remember(&self, mark: OwnMark) -> bool {
+        let now = Timestamp::now();
+        let Ok(expires_at) = Timestamp::from_second(mark.expires_unix_s) else { return false };
+        if !self.own.put(mark, now.as_second()) {
+            return false;
+        }
+        let kept = self.store.remember(OwnSignature { digest: mark.digest, expires_at }, now).await;
+        kept.inspect_err(|error| tracing::warn!(%error, "a fresh signature could not be remembered")).is_ok()
     }
 
     /// Looks for what is due: something was changed from outside.

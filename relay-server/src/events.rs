@@ -6,7 +6,7 @@
 mod asked;
 mod shown;
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -18,9 +18,10 @@ pub use self::{
     shown::{detail, replayed, summary},
 };
 use crate::{
-    delivery::NotReplayed,
+    delivery::{Delivery, NotReplayed},
     endpoint::EndpointName,
     store::{Cursor, Filter, MAX_RANGE_BYTES, PageRequest, Record, State, Store, StoreError, Summary},
+    verify::CannotSign,
     webhook::EventId,
 };
 
@@ -101,17 +102,26 @@ impl From<NotReplayed> for Refusal {
             NotReplayed::Live => (StatusCode::CONFLICT, "live"),
             NotReplayed::NoAgent => (StatusCode::CONFLICT, "agent_not_attached"),
             NotReplayed::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+            NotReplayed::CannotSign(CannotSign::Undated) => (StatusCode::FORBIDDEN, "may_not_replay"),
             NotReplayed::CannotSign(_) => (StatusCode::CONFLICT, "cannot_sign"),
+            NotReplayed::ShowsCredential => (StatusCode::FORBIDDEN, "needs_attach"),
         };
         Self::new(status, code, why.to_string())
     }
 }
 
+/// What stands in the place of each byte of a credential.
+const HIDDEN: u8 = b'*';
+
+/// Longest body that is looked through for a credential, in bytes; of a longer one nothing is shown.
+const MAX_LOOKED_THROUGH_BYTES: u64 = 32 * 1024 * 1024;
+
 /// A list, and where it goes on.
 ///
 /// # Errors
 /// [`Refusal`]; an endpoint out of sight is as one that does not exist.
-pub async fn list(store: &Arc<dyn Store>, asked: &Asked, sight: Sight<'_>, bounds: Bounds) -> Result<Value, Refusal> {
+pub async fn list(delivery: &Delivery, asked: &Asked, sight: Sight<'_>, bounds: Bounds) -> Result<Value, Refusal> {
+    let store = &delivery.store;
     let mut filter = asked.filter()?;
     if let Sight::Only(seen) = sight {
         match filter.endpoints.first() {
@@ -130,7 +140,7 @@ pub async fn list(store: &Arc<dyn Store>, asked: &Asked, sight: Sight<'_>, bound
     for _ in 0..bounds.max_pages {
         let page = PageRequest { limit: limit - events.len(), after: after.clone(), oldest_first: asked.oldest_first };
         let page = store.list(filter.clone(), page).await?;
-        events.extend(page.events.iter().map(summary));
+        events.extend(page.events.iter().map(|event| summary(event, delivery.endpoint(&event.endpoint).as_deref())));
         after = page.next;
         if after.is_none() || events.len() >= limit {
             break;
@@ -179,22 +189,57 @@ async fn is_of(store: &Arc<dyn Store>, id: EventId, sight: Sight<'_>) -> bool {
     false
 }
 
-/// A part of a body, from `offset`, at most `most` bytes.
+/// A part of a body, from `offset`, at most `most` bytes. A credential that stands in it by its provider's row is hidden
+/// behind as many asterisks.
 ///
 /// # Errors
 /// [`Refusal`].
-pub async fn part(store: &Arc<dyn Store>, event: &Summary, offset: u64, most: u64) -> Result<Bytes, Refusal> {
+pub async fn part(delivery: &Delivery, event: &Summary, offset: u64, most: u64) -> Result<Bytes, Refusal> {
     let end = event.size.min(offset.saturating_add(most.min(MAX_RANGE_BYTES)));
     if offset >= end {
         return Ok(Bytes::new());
     }
-    store.body(event.endpoint.clone(), event.id, offset..end, Timestamp::now()).await?.ok_or_else(Refusal::missing)
+    let read = async |range: Range<u64>| {
+        let part = delivery.store.body(event.endpoint.clone(), event.id, range, Timestamp::now()).await?;
+        part.ok_or_else(Refusal::missing)
+    };
+    let part = read(offset..end).await?;
+    let endpoint = delivery.endpoint(&event.endpoint);
+    let Some(provider) = endpoint.as_ref().and_then(|it| it.verify.provider()).filter(|it| it.hides_in_body()) else {
+        return Ok(part);
+    };
+    // Where the credential stands is known only from the whole.
+    if event.size > MAX_LOOKED_THROUGH_BYTES {
+        return Ok(vec![HIDDEN; part.len()].into());
+    }
+    let mut whole = Vec::new();
+    while (whole.len() as u64) < event.size {
+        let at = whole.len() as u64;
+        let next = read(at..event.size.min(at + MAX_RANGE_BYTES)).await?;
+        if next.is_empty() {
+            return Err(Refusal::missing());
+        }
+        whole.extend_from_slice(&next);
+    }
+    let parts = provider.credentials_in(&whole);
+    hide(&mut whole, &parts);
+    let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(whole.len());
+    Ok(Bytes::copy_from_slice(&whole[place(offset)..place(offset + part.len() as u64)]))
 }
 
 /// A state as answers name it.
 #[must_use]
 pub fn word(state: State) -> String {
     serde_json::to_value(state).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+/// Puts as many asterisks in the place of parts of a body.
+fn hide(body: &mut [u8], parts: &[Range<usize>]) {
+    for part in parts {
+        if let Some(part) = body.get_mut(part.clone()) {
+            part.fill(HIDDEN);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -262,7 +262,11 @@ fn counted(outcome: &Result<Outcome, Failure>) -> metrics::Outcome {
         Ok(Outcome::Repeated(..)) => Counted::Repeated,
         Ok(Outcome::Challenge(..)) => Counted::Challenge,
         Err(failure) => match failure {
-            Failure::Refused(_) | Failure::Challenge { .. } | Failure::Address | Failure::Replayed => Counted::Refused,
+            Failure::Refused(_)
+            | Failure::Challenge { .. }
+            | Failure::Address
+            | Failure::Replayed
+            | Failure::OwnSignature => Counted::Refused,
             Failure::NoAgent
             | Failure::Unwanted
             | Failure::StoreFull

@@ -27,7 +27,7 @@ use jiff::{SignedDuration, Timestamp};
 
 pub use self::{
     behind::write_behind,
-    mask::{MASKED, authenticates, masked_url},
+    mask::{Hidden, MASKED, authenticates, shown_url},
     telling::{SECOND, Tell, Telling},
 };
 use crate::{
@@ -77,12 +77,21 @@ pub struct Entry {
     pub code: Cow<'static, str>,
     /// Whether what let its bearer in was left out, since this was read from the store.
     pub masked: bool,
+    /// What of it is not shown, nor written.
+    pub hidden: Hidden,
 }
 
 impl Entry {
     fn bytes(&self) -> usize {
         let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len() + 64).sum();
-        ENTRY_BYTES + self.endpoint.len() + self.method.len() + self.url.len() + headers + self.body.len()
+        let own = self.endpoint.len() + self.method.len() + self.url.len() + self.hidden.bytes();
+        ENTRY_BYTES + own + headers + self.body.len()
+    }
+
+    /// Its body as it is shown and written.
+    #[must_use]
+    pub fn shown_body(&self) -> Bytes {
+        self.hidden.body(&self.body)
     }
 
     fn is_old(&self, now: Timestamp) -> bool {
@@ -303,6 +312,7 @@ mod tests {
             status: 401,
             code: "signature_mismatch".into(),
             masked: false,
+            hidden: Hidden::nothing_but(format!("https://hooks.example.com/{endpoint}")),
         }
     }
 

@@ -9,6 +9,10 @@
 //! Invariants: an entry is forgotten once its timestamp is out of the endpoint's tolerance, since the request would be
 //! refused for its age from then on. Each endpoint has at most [`MAX_ENTRIES`]; beyond that the oldest goes.
 
+mod own;
+
+pub use self::own::{OwnMark, OwnSignatures};
+
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},

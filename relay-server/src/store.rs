@@ -49,8 +49,8 @@ pub use model::{
     NewEvent, Outcome, Reason, Record, Share, Signature, Standing, State, Summary, Then, Verdict, Want,
 };
 pub use rows::{
-    Bulk, BulkAction, ConfigChange, ConfigKind, ConfigRow, Presence, Purge, PurgeCursor, Purged, RefusedRow, Source,
-    Usage,
+    Bulk, BulkAction, ConfigChange, ConfigKind, ConfigRow, OwnSignature, Presence, Purge, PurgeCursor, Purged,
+    RefusedRow, Source, Usage,
 };
 pub use sqlite::{SqliteOptions, SqliteStore, check, resolve};
 pub use vault::Vault;
@@ -189,6 +189,13 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// A sealed secret.
     fn secret(&self, scope: String, name: String) -> Reply<'_, Option<Bytes>>;
+
+    /// Remembers a signature that the relay made itself until it expires, and forgets those that have. Whoever makes them
+    /// bounds how many there are.
+    fn remember(&self, signature: OwnSignature, now: Timestamp) -> Reply<'_, ()>;
+
+    /// Those that have not expired.
+    fn own_signatures(&self, now: Timestamp) -> Reply<'_, Vec<OwnSignature>>;
 
     /// Notes that a session serves an endpoint through this node, or still does.
     fn present(&self, presences: Vec<Presence>) -> Reply<'_, ()>;

@@ -22,12 +22,16 @@ use tokio::time::Instant;
 use self::keyring::Keyring;
 pub use self::keyring::{Fetch, FetchEnd, Fetched, Need};
 use crate::{
-    replay::Mark,
+    replay::{Mark, OwnMark},
     webhook::{EventId, Received, input::RequestBody},
 };
 
 /// Longest time for which a repeat is recognised, in seconds: some providers' signatures never grow old.
 const MAX_REMEMBERED_S: i64 = 24 * 60 * 60;
+
+/// How long a signature of the relay is remembered at least, in seconds: a reload may make its endpoint more patient,
+/// and another endpoint of the same secret may be.
+const MIN_OWN_S: i64 = 10 * 60;
 
 /// What a request must prove.
 #[derive(Debug)]
@@ -101,6 +105,15 @@ pub enum CannotSign {
         "its signature was never found right, so nothing is signed in its name; replay it as it came (--keep-signature)"
     )]
     NotProven,
+    /// What is made could be used again for ever.
+    #[error(
+        "this provider's signatures bear no date, so that a fresh one would be good for ever; whoever asks for it needs \
+         the right `replay`"
+    )]
+    Undated,
+    /// So many were made a moment ago that no more can be told from the provider's own.
+    #[error("the relay has made so many signatures that it cannot remember more at the moment; try again later")]
+    TooMany,
     /// The signature is not a header, or the request lacks something that is signed.
     #[error(
         "its signature does not stand in its headers alone, or it lacks something that is signed; replay it as it came \
@@ -119,14 +132,24 @@ pub struct Webhook {
     payload: Payload,
     scheme: Cow<'static, str>,
     mark: Option<Mark>,
+    signed: Option<[u8; 32]>,
     signer: Option<KeyTag>,
     event: EventMeta,
+}
+
+/// A signature that the relay made. Never printed.
+pub struct Afresh {
+    /// Headers to set, names and values.
+    pub headers: Vec<(String, String)>,
+    /// By what it is recognised, where it has a date.
+    pub mark: Option<OwnMark>,
 }
 
 /// What a proof says beside that it holds.
 #[derive(Default)]
 struct Proof {
     mark: Option<Mark>,
+    signed: Option<[u8; 32]>,
     signer: Option<KeyTag>,
 }
 
@@ -267,7 +290,7 @@ impl Rule {
         let row = match self {
             Self::Open => {
                 let (scheme, event) = (Cow::Borrowed("none"), EventMeta::default());
-                return Ok(Webhook { received, payload, scheme, mark: None, signer: None, event });
+                return Ok(Webhook { received, payload, scheme, mark: None, signed: None, signer: None, event });
             }
             Self::Closed(_) => {
                 return Err(Box::new(Unproven { received, payload, refusal: Refusal::SecretMissing }));
@@ -282,13 +305,13 @@ impl Rule {
         let request = request(&received, &headers, body);
         let event = row.provider.event(&request);
         match row.prove(&request, received.event_id, received.at.as_second()) {
-            Ok(Proof { mark, signer }) => {
+            Ok(Proof { mark, signed, signer }) => {
                 let scheme = if row.provider.scheme.is_some() { row.provider.name.clone() } else { "none".to_owned() };
-                Ok(Webhook { received, payload, scheme: Cow::Owned(scheme), mark, signer, event })
+                Ok(Webhook { received, payload, scheme: Cow::Owned(scheme), mark, signed, signer, event })
             }
             Err(refusal) if row.policy.lenient => {
                 let scheme = Cow::Owned(format!("failed:{}", refusal.code()));
-                Ok(Webhook { received, payload, scheme, mark: None, signer: None, event })
+                Ok(Webhook { received, payload, scheme, mark: None, signed: None, signer: None, event })
             }
             Err(refusal) => Err(Box::new(Unproven { received, payload, refusal })),
         }
@@ -306,6 +329,23 @@ impl Rule {
             (_, Some((_, scheme))) if !scheme.is_symmetric() => Err(CannotSign::Asymmetric),
             (_, Some((row, _))) if row.keyring.keys().is_none() => Err(CannotSign::NoSecret),
             _ => Ok(()),
+        }
+    }
+
+    /// Whether its signatures bear a date, so that one is not good for ever.
+    #[must_use]
+    pub fn dates_signatures(&self) -> bool {
+        let scheme = self.row().and_then(|row| row.provider.scheme.as_ref());
+        scheme.is_some_and(|scheme| scheme.tolerance_s().is_some())
+    }
+
+    /// Its provider's row, whether or not anything can be proven.
+    #[must_use]
+    pub fn provider(&self) -> Option<&Provider> {
+        match self {
+            Self::Open => None,
+            Self::Row(row) => Some(&row.provider),
+            Self::Closed(provider) => Some(provider),
         }
     }
 
@@ -329,14 +369,28 @@ impl Rule {
         id: Option<&str>,
         (signer, event_id): (Option<&[u8]>, EventId),
         now_unix_s: i64,
-    ) -> Option<Vec<(String, String)>> {
+    ) -> Option<Afresh> {
         let row = self.row()?;
         let (scheme, keys) = (row.provider.scheme.as_ref()?, row.keyring.keys());
         let own = signer.and_then(|tag| keys.as_ref()?.signing_as(tag, event_id.as_bytes()));
         let keys = own.as_ref().or(keys.as_deref())?;
         let signed = scheme.sign(keys, request, id, now_unix_s).ok()?;
         let url = keys.public_url().unwrap_or(request.url);
-        (signed.body == request.body && signed.url == url).then_some(signed.headers)
+        if signed.body != request.body || signed.url != url {
+            return None;
+        }
+        let Some((past_s, _)) = scheme.tolerance_s() else {
+            return Some(Afresh { headers: signed.headers, mark: None });
+        };
+        // As the door will see it: what it could not recognise there is not made.
+        let headers = Over { below: request.headers, set: &signed.headers };
+        let verified = scheme.verify(keys, &Request { headers: &headers, ..*request }, now_unix_s).ok()?;
+        let lasts_s = row.keyring.tolerance_s().unwrap_or(past_s).clamp(MIN_OWN_S, MAX_REMEMBERED_S);
+        let expires_unix_s = verified.timestamp?.saturating_add(lasts_s).saturating_add(1);
+        // Made within the second of the sender's own, it is the sender's own, and that may come again.
+        let own = scheme.verify(keys, request, now_unix_s).is_ok_and(|own| own.fingerprint == verified.fingerprint);
+        let mark = (!own).then(|| OwnMark { digest: *verified.fingerprint.bytes(), expires_unix_s });
+        Some(Afresh { headers: signed.headers, mark })
     }
 
     /// Says which usual mistake a refused request may be. Bounded, and far more work than a verification.
@@ -366,7 +420,8 @@ impl RowRule {
         // Only what can be signed afresh has to remember whose secret it was.
         let signer = scheme.tolerance_s().and_then(|_| keys.tag(verified.key_index, event_id.as_bytes()));
         let mark = mark(scheme.scope(), &verified, request.body, past_s.unwrap_or(MAX_REMEMBERED_S));
-        Ok(Proof { mark, signer })
+        let signed = verified.timestamp.map(|_| *verified.fingerprint.bytes());
+        Ok(Proof { mark, signed, signer })
     }
 }
 
@@ -397,6 +452,12 @@ impl Webhook {
     #[must_use]
     pub fn mark(&self) -> Option<Mark> {
         self.mark
+    }
+
+    /// A digest of what was signed, where the scheme dates its signatures.
+    #[must_use]
+    pub fn signed(&self) -> Option<&[u8; 32]> {
+        self.signed.as_ref()
     }
 
     /// Which of the endpoint's secrets proved it, where it can be signed afresh.
@@ -453,6 +514,22 @@ impl Webhook {
     #[must_use]
     pub fn into_parts(self) -> (Received, Payload, Cow<'static, str>) {
         (self.received, self.payload, self.scheme)
+    }
+}
+
+/// Headers, some of them set anew.
+struct Over<'a> {
+    below: &'a dyn Headers,
+    set: &'a [(String, String)],
+}
+
+impl Headers for Over<'_> {
+    fn for_each<'h>(&'h self, name: &str, each: &mut dyn FnMut(&'h [u8])) {
+        let mut own = self.set.iter().filter(|(set, _)| set.eq_ignore_ascii_case(name)).peekable();
+        if own.peek().is_none() {
+            return self.below.for_each(name, each);
+        }
+        own.for_each(|(_, value)| each(value.as_bytes()));
     }
 }
 

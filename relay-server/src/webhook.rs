@@ -146,6 +146,8 @@ pub enum Failure {
     },
     /// The same signed request came before.
     Replayed,
+    /// Its signature was made by this relay, for a handler.
+    OwnSignature,
     /// No memory is left for bodies.
     Overloaded,
     /// The store has no room.

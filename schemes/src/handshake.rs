@@ -79,6 +79,13 @@ struct Mac {
     shape: Option<Shape>,
 }
 
+impl Handshake {
+    /// Where a credential stands in it: the token that proves it, or the secret that it teaches.
+    pub(crate) fn credentials(&self) -> impl Iterator<Item = &Spot> {
+        self.token.iter().chain(&self.learns)
+    }
+}
+
 /// What an endpoint knows when it answers a challenge.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Answering<'a> {

@@ -29,6 +29,7 @@
 //! assert_eq!(github.verify(&keys, &changed, 0), Err(Refusal::SignatureMismatch));
 //! ```
 
+mod credential;
 pub mod docs;
 pub mod explain;
 mod form;

@@ -452,3 +452,76 @@ async fn an_agent_that_stands_by_or_watches_skips_nothing() {
     laptop.line("nothing that waits there is skipped").await.expect("it says so");
     event(&relay, &waits, is("pending")).await;
 }
+
+#[tokio::test]
+async fn who_may_only_read_never_sees_what_lets_a_sender_in() {
+    let provided = |name: &str, provider: &str| {
+        format!(
+            "[[endpoint]]\nname = \"{name}\"\nmode = \"assured\"\nwait_for_agent = \"0s\"\n\
+             verify = {{ provider = \"{provider}\", secrets = [\"env:HOOK\"] }}\n"
+        )
+    };
+    let (reader, owner) = (token("reader", "*", "\"read\""), token("owner", "*", "\"attach\", \"read\""));
+    let rows = [provided("figma", "figma"), provided("hub", "docker-hub"), provided("lab", "gitlab-token")];
+    let relay = relay(&[rows.concat(), reader.table, owner.table].concat()).await;
+    let body = format!("{{\"event_type\":\"PING\",\"passcode\":\"{SECRET}\",\"n\":1}}");
+    let ids = [post(&relay, "figma", &body).await, post(&relay, &format!("hub?token={SECRET}&x=1"), "{}").await];
+    for id in &ids {
+        for token in [&reader.clear, &owner.clear] {
+            for words in [&["event", "list", "--json"][..], &["event", "show", id, "--json"]] {
+                let (code, words) = client(&relay, token, words).await;
+                assert!(code == 0 && words.contains(id.as_str()) && !words.contains(SECRET), "{code} {words}");
+            }
+        }
+        for words in [&["event", "list", "--json"][..], &["event", "show", id, "--json"]] {
+            let (code, words) = relay.ask(words).await.expect("runs");
+            assert!(code == 0 && words.contains(id.as_str()) && !words.contains(SECRET), "{code} {words}");
+        }
+    }
+    let masked = body.replace(SECRET, &"*".repeat(SECRET.len()));
+    let (_, shown) = client(&relay, &reader.clear, &["event", "show", &ids[0], "--body"]).await;
+    assert_eq!(shown, masked);
+    assert_eq!(relay.ask(&["event", "body", &ids[0]]).await.expect("runs").1, masked);
+    let part = ask(&relay, &reader.clear, "GET", &format!("/_relay/v1/events/{}/body?offset=40", ids[0]), &[]).await;
+    assert_eq!(part.body(), &masked[40..]);
+    // Nor letter by letter.
+    let searched = ask(&relay, &reader.clear, "GET", "/_relay/v1/events?text=whsec", &[]).await;
+    assert!(!String::from_utf8_lossy(searched.body()).contains(ids[0].as_str()));
+    let searched = ask(&relay, &reader.clear, "GET", "/_relay/v1/events?text=whsec&endpoint=figma", &[]).await;
+    assert_eq!(searched.status(), StatusCode::FORBIDDEN);
+
+    // Nor by a copy, or a replay.
+    for name in ["figma", "hub"] {
+        let (code, words) = client(&relay, &reader.clear, &["listen", "9", name, "--output", "json"]).await;
+        assert!(code == 3 && words.contains("lacks the right `attach`"), "{code} {words}");
+    }
+    let replay = ask(&relay, &reader.clear, "POST", &format!("/_relay/v1/events/{}/replay?name=x", ids[0]), &[]).await;
+    assert_eq!((replay.status(), &replay.body()[..23]), (StatusCode::FORBIDDEN, &b"{\"error\":\"needs_attach\""[..23]));
+    let (mut owned, mut watched) = (Told::start(200).await, Told::start(200).await);
+    let _owner = listen(&relay, &owner.clear, "figma", &owned, &[]).await;
+    assert_eq!(owned.call().await.1, body, "on its way to a handler nothing is changed");
+    let _lab = listen(&relay, &owner.clear, "lab", &owned, &["--name", "lab"]).await;
+    let _watcher = listen(&relay, &reader.clear, "lab", &watched, &["--name", "watcher"]).await;
+    let lines = [("x-gitlab-token", SECRET), ("x-gitlab-event", "Push Hook")];
+    let response = send(&relay.public, request("POST", "/lab", &lines, "push")).await.expect("answers");
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(line(&owned.call().await.0, "x-gitlab-token"), Some(SECRET));
+    let (head, copy) = watched.call().await;
+    assert_eq!((line(&head, "x-gitlab-token"), copy.as_str()), (Some("[masked]"), "push"));
+    // A signature without a date would be good for ever.
+    let id = response.headers()["relay-event-id"].to_str().expect("text");
+    let path = format!("/_relay/v1/events/{id}/replay?name=watcher&signature=fresh");
+    let fresh = ask(&relay, &reader.clear, "POST", &path, &[]).await;
+    assert_eq!(fresh.status(), StatusCode::FORBIDDEN, "{:?}", fresh.body());
+    let kept = ask(&relay, &reader.clear, "POST", &path.replace("=fresh", "=keep"), &[]).await;
+    assert_eq!(kept.status(), StatusCode::OK, "{:?}", kept.body());
+    assert_eq!(line(&watched.call().await.0, "x-gitlab-token"), Some("[masked]"));
+
+    // What was refused for another one is not told either.
+    let wrong = body.replace(SECRET, "hunter2hunter2");
+    let refused = send(&relay.public, request("POST", "/figma", &[], wrong)).await.expect("answers");
+    assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+    let id = refused.headers()["relay-event-id"].to_str().expect("text");
+    let (code, words) = relay.ask(&["event", "list", "--state", "refused", "--json"]).await.expect("runs");
+    assert!(code == 0 && words.contains(id) && !words.contains("hunter2"), "{code} {words}");
+}

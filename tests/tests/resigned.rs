@@ -68,3 +68,45 @@ async fn a_late_delivery_has_the_secret_that_verified_it_and_the_first_once_that
     let (_, shown) = relay.ask(&["event", "show", &ids[1], "--json"]).await.expect("runs");
     assert!(!shown.contains(FIRST) && !shown.contains(SECOND), "{shown}");
 }
+
+#[tokio::test]
+async fn what_the_relay_signs_for_a_handler_proves_nothing_at_its_own_door() {
+    let program = Path::new(env!("CARGO_BIN_EXE_demo"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = format!("[store]\npath = {:?}\n{CONFIG}", folder.path().join("relay.db"));
+    let vars = [("FIRST", FIRST), ("SECOND", SECOND)];
+    let mut relay = Server::start(program, "127.0.0.1:0", &config, &vars).await.expect("a relay");
+    let (handler, mut heads) = Handler::telling().await.expect("a handler");
+    let agent = relay.agent("open", &handler.port(), &[]).await.expect("attaches");
+    let lines = signed("standard-webhooks", FIRST, b"body").expect("signs");
+    let lines: Vec<(&str, &str)> = lines.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let ask = async |relay: &Server, lines: &[(&str, &str)]| -> Response<Bytes> {
+        send(&relay.public, request("POST", "/open", lines, "body")).await.expect("answers")
+    };
+    let first = ask(&relay, &lines).await;
+    assert_eq!(first.status().as_u16(), 200);
+    let id = first.headers()["relay-event-id"].to_str().expect("text").to_owned();
+    let mut head = timeout(PATIENCE, heads.recv()).await.expect("a call").expect("a handler");
+    let stamp = |head: &Parts| head.headers["webhook-timestamp"].to_str().expect("text").to_owned();
+    // Within the sender's own second the signature is the sender's own.
+    while lines.iter().any(|(name, value)| name.eq_ignore_ascii_case("webhook-timestamp") && *value == stamp(&head)) {
+        relay.ask(&["event", "replay", &id, "--sign"]).await.expect("runs");
+        head = timeout(PATIENCE, heads.recv()).await.expect("a call").expect("a handler");
+    }
+    assert!(is_signed_with(FIRST, &head, b"body"));
+    let names = ["webhook-id", "webhook-timestamp", "webhook-signature"];
+    let taken: Vec<(&str, &str)> = names.map(|name| (name, head.headers[name].to_str().expect("text"))).to_vec();
+    let refused = async |relay: &Server| {
+        let refused = ask(relay, &taken).await;
+        assert_eq!(refused.status().as_u16(), 401);
+        assert_eq!(refused.headers()["relay-error"], "signature_of_the_relay");
+    };
+    refused(&relay).await;
+    drop(agent);
+    relay.terminate().await.expect("a signal");
+    assert!(relay.ended().await.expect("ends"));
+    let address = relay.public.clone();
+    relay.start_again(&address).await.expect("starts again");
+    refused(&relay).await;
+    assert_eq!(ask(&relay, &lines).await.status().as_u16(), 200, "the sender's own may come again");
+}

@@ -82,6 +82,9 @@ pub(super) fn refusal(welcome: &Welcome) -> Option<Failed> {
             format!("no endpoint {names} for this token; it may attach to: {}", welcome.available.join(", "))
         }
         "may_not_attach" => format!("this token may only watch {names}; attach with --attach copy"),
+        "needs_attach" => format!(
+            "who watches {names} would see its sender's credential, and this token may only read; it lacks the right `attach`"
+        ),
         "may_not_read" => format!("this token may not watch {names}; it lacks the right `read`"),
         "may_not_skip" => format!(
             "this token may not skip what waits for {names}: leave out --backlog skip, or add the right `skip` to the \

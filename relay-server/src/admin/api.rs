@@ -23,7 +23,7 @@ use super::{Admin, events::failed};
 use crate::{
     handshakes::{Handshake, MAX_KEPT},
     ingress::explain,
-    refused::{Entry, MASKED, MAX_ENTRIES, authenticates, masked_url},
+    refused::{Entry, MASKED, MAX_ENTRIES},
     webhook::EventId,
 };
 
@@ -162,7 +162,7 @@ fn summary(entry: &Entry) -> Value {
         "state": "refused",
         "received_at": entry.at.to_string(),
         "method": entry.method,
-        "url": masked_url(&entry.url),
+        "url": entry.hidden.url,
         "client": entry.client.to_string(),
         "provider": entry.provider,
         "status": entry.status,
@@ -174,12 +174,12 @@ fn summary(entry: &Entry) -> Value {
 
 fn detail(entry: &Entry) -> Value {
     let line = |(name, value): &(String, bytes::Bytes)| {
-        let value = if authenticates(name) { MASKED.into() } else { String::from_utf8_lossy(value) };
+        let value = if entry.hidden.hides(name) { MASKED.into() } else { String::from_utf8_lossy(value) };
         json!([name, value])
     };
     let mut detail = summary(entry);
     detail["headers"] = entry.headers.iter().map(line).collect();
-    detail["body_base64"] = BASE64.encode(&entry.body).into();
+    detail["body_base64"] = BASE64.encode(&entry.shown_body()).into();
     detail["body_kept"] = entry.body.len().into();
     detail
 }

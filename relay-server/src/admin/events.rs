@@ -61,7 +61,7 @@ pub(super) fn failed(why: StoreError) -> Box<Response> {
 }
 
 async fn list(Shared(admin): Shared<Admin>, Query(asked): Query<Asked>) -> Response {
-    match events::list(&admin.door.delivery.store, &asked, Sight::All, BOUNDS).await {
+    match events::list(&admin.door.delivery, &asked, Sight::All, BOUNDS).await {
         Ok(list) => answer(StatusCode::OK, &list),
         Err(refusal) => refused(&refusal),
     }
@@ -69,7 +69,10 @@ async fn list(Shared(admin): Shared<Admin>, Query(asked): Query<Asked>) -> Respo
 
 async fn show(Shared(admin): Shared<Admin>, Path(id): Path<String>) -> Response {
     match events::find(&admin.door.delivery.store, &id, Sight::All).await {
-        Ok(record) => answer(StatusCode::OK, &events::detail(&record)),
+        Ok(record) => answer(
+            StatusCode::OK,
+            &events::detail(&record, admin.door.delivery.endpoint(&record.summary.endpoint).as_deref()),
+        ),
         Err(refusal) => refused(&refusal),
     }
 }
@@ -89,7 +92,7 @@ async fn whole(admin: &Admin, id: &str) -> Result<Bytes, Refusal> {
     let summary = events::find(store, id, Sight::All).await?.summary;
     let mut bytes = Vec::new();
     loop {
-        let part = events::part(store, &summary, bytes.len() as u64, MAX_RANGE_BYTES).await?;
+        let part = events::part(&admin.door.delivery, &summary, bytes.len() as u64, MAX_RANGE_BYTES).await?;
         if part.is_empty() {
             return Ok(bytes.into());
         }

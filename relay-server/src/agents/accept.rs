@@ -186,7 +186,8 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
         Err(close) => return tracing::debug!(reason = close.reason, "an agent left before its hello"),
     };
     let (agent, token) = (greeting.hello.name.clone(), Arc::clone(&shown.token.name));
-    let identity = Identity { token: Arc::clone(&token), name: agent.clone(), instance: greeting.hello.instance };
+    let name: Arc<str> = agent.as_str().into();
+    let identity = Identity { token: Arc::clone(&token), name, instance: greeting.hello.instance };
     let now = Timestamp::now();
     let now_ms = u64::try_from(now.as_millisecond()).unwrap_or(0);
     let offers = std::mem::take(&mut greeting.hello.offers);
@@ -218,12 +219,14 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
         Ok(skipped) => skipped,
         Err(error) => return tracing::warn!(agent, %error, "what waits cannot be skipped; the agent has to come again"),
     };
-    let names: Vec<&str> = answers.iter().flatten().map(|(name, _)| name.as_str()).collect();
+    let names: Vec<String> = answers.iter().flatten().map(|(name, _)| name.clone()).collect();
     tracing::info!(agent, %token, epoch, endpoints = names.join(","), "an agent attached");
     let (handle, arrivals, driver) = greeting.welcome(welcome);
     attached.ready(handle.clone(), &answers);
     let teller = Teller::new(teller, attached.serves());
-    let greeting = greet(&store, &handle, &names, skipped);
+    // What was for the beginning alone is not kept for the session's life.
+    drop((answers, admissions));
+    let greeting = greet(&store, &handle, names, skipped);
     let close = tokio::select! {
         close = driver => close,
         () = async { greeting.await; pending().await } => unreachable!("it waits for ever"),
@@ -301,9 +304,9 @@ async fn skip(
 }
 
 /// Tells an agent's user what waits for it, and what does not any more.
-async fn greet(store: &Arc<dyn Store>, handle: &Handle, names: &[&str], skipped: Vec<Skipped>) {
+async fn greet(store: &Arc<dyn Store>, handle: &Handle, names: Vec<String>, skipped: Vec<Skipped>) {
     let ends = |name: &&str| skipped.iter().any(|one| matches!(one, Skipped::Ends(ended, _) if ended == name));
-    let waiting: Vec<&str> = names.iter().copied().filter(|name| !ends(name)).collect();
+    let waiting: Vec<&str> = names.iter().map(String::as_str).filter(|name| !ends(name)).collect();
     tell_backlog(store, handle, &waiting).await;
     for one in skipped {
         let line = match one {

@@ -6,12 +6,14 @@
 //! Invariant: a session is judged by the secret that it showed, not by its token's name alone: a secret that was taken
 //! out of its token lets nobody in, and nobody stay.
 
-use relay_proto::{Attach, Offer};
+use bytes::Bytes;
+use relay_proto::{Attach, Headers, RequestHead};
 
 use super::{
     places::Wish,
     token::{Right, Shown, Token, TokenHash, Tokens},
 };
+use crate::refused::MASKED;
 
 /// What an endpoint is to an agent that attaches.
 #[derive(Clone, Debug)]
@@ -24,6 +26,21 @@ pub struct Attachable {
     pub provider: String,
     /// Whether it takes one active agent at a time.
     pub exclusive: bool,
+    /// Whether its sender's credential stands in queries or bodies, so that who sees an exchange could send one.
+    pub shows_credential: bool,
+    /// The headers in which it stands.
+    pub credential_headers: Vec<String>,
+}
+
+/// What an offer asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The endpoint's name; empty for the only one that the token allows.
+    pub endpoint: &'a str,
+    /// How to attach.
+    pub wish: Wish,
+    /// Whether what waits there is not wanted.
+    pub skip_backlog: bool,
 }
 
 /// What a token allows an agent at one endpoint.
@@ -62,7 +79,7 @@ impl Admissions {
     ///
     /// # Errors
     /// A stable code.
-    pub fn admit(&self, shown: &Shown, offer: &Offer) -> Result<Admission, &'static str> {
+    pub fn admit(&self, shown: &Shown, offer: Asked<'_>) -> Result<Admission, &'static str> {
         let token = self.token(&shown.token.name, shown.secret).ok_or("unauthorized")?;
         let endpoint = if offer.endpoint.is_empty() {
             let mut allowed = self.attachable.iter().filter(|endpoint| opens(token, &endpoint.name));
@@ -70,23 +87,33 @@ impl Admissions {
                 (Some(only), None) => only,
                 _ => return Err("choose_one"),
             }
-        } else if opens(token, &offer.endpoint) {
-            self.describe(&offer.endpoint).ok_or("unknown_endpoint")?
+        } else if opens(token, offer.endpoint) {
+            self.describe(offer.endpoint).ok_or("unknown_endpoint")?
         } else {
             return Err("not_allowed");
         };
-        let attach = match offer.attach {
+        let attach = match offer.wish.attach {
+            Attach::Copy if endpoint.shows_credential && !token.may(Right::Attach, &endpoint.name) => {
+                return Err("needs_attach");
+            }
             Attach::Copy if token.may(Right::Read, &endpoint.name) => Attach::Copy,
             Attach::Copy => return Err("may_not_read"),
             attach if token.may(Right::Attach, &endpoint.name) => attach,
+            Attach::Auto if endpoint.shows_credential => return Err("needs_attach"),
             Attach::Auto => Attach::Copy, // It may read, and that is what it gets.
             _ => return Err("may_not_attach"),
         };
         if offer.skip_backlog && !token.may(Right::Skip, &endpoint.name) {
             return Err("may_not_skip");
         }
-        let wish = Wish { attach, takeover: offer.takeover && attach == Attach::Exclusive };
+        let wish = Wish { attach, takeover: offer.wish.takeover && attach == Attach::Exclusive };
         Ok(Admission { endpoint: endpoint.name.clone(), exclusive: endpoint.exclusive, wish })
+    }
+
+    /// Whether a token still allows something at an endpoint.
+    #[must_use]
+    pub fn may(&self, right: Right, endpoint: &str, shown: &Shown) -> bool {
+        self.token(&shown.token.name, shown.secret).is_some_and(|token| token.may(right, endpoint))
     }
 
     /// The endpoint of that name.
@@ -100,6 +127,20 @@ impl Admissions {
         let token = self.token(&shown.token.name, shown.secret);
         self.attachable.iter().filter(move |endpoint| token.is_some_and(|token| opens(token, &endpoint.name)))
     }
+}
+
+/// Hides the values of these lines of a head.
+pub fn hide_lines<N: AsRef<str>>(head: &mut RequestHead, names: &[N]) {
+    if names.is_empty() {
+        return;
+    }
+    let hidden = |name: &[u8]| names.iter().any(|hidden| hidden.as_ref().as_bytes().eq_ignore_ascii_case(name));
+    let mut headers = Headers::new();
+    for (name, value) in head.headers.iter() {
+        let value = if hidden(name) { Bytes::from_static(MASKED.as_bytes()) } else { value.clone() };
+        headers.push(name.clone(), value);
+    }
+    head.headers = headers;
 }
 
 fn opens(token: &Token, endpoint: &str) -> bool {

@@ -149,7 +149,7 @@ impl Outcomes {
         let mut known = self.lock();
         if let Some((from, queue)) = known.expected.get(&attempt) {
             if *from != teller.identity {
-                return tracing::warn!(agent = teller.identity.name, "an agent told of another one's attempt");
+                return tracing::warn!(agent = &*teller.identity.name, "an agent told of another one's attempt");
             }
             let queue = queue.clone();
             drop(known);
@@ -166,7 +166,10 @@ impl Outcomes {
             return known.early.entry(attempt).or_default().push((outcome, held, teller.clone()));
         }
         if lost.is_none() && !orphan {
-            return tracing::debug!(agent = teller.identity.name, "an agent told of an attempt that is not open to it");
+            return tracing::debug!(
+                agent = &*teller.identity.name,
+                "an agent told of an attempt that is not open to it"
+            );
         }
         let Some(held) = self.hold(&outcome, teller) else { return note(false) };
         let taken = self.stray.try_send(Stray { outcome, _held: held }).is_ok();
@@ -237,7 +240,7 @@ mod tests {
     }
 
     fn teller_of(name: &str, endpoint: &'static str) -> Teller {
-        let identity = Identity { token: "t".into(), name: name.to_owned(), instance: [0; 16] };
+        let identity = Identity { token: "t".into(), name: name.into(), instance: [0; 16] };
         Teller::new(identity, Arc::new(move |asked: &str| asked == endpoint))
     }
 

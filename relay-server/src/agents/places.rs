@@ -8,7 +8,7 @@
 //! another name is there or left less than [`RECENTLY`] ago, so that a restart in production does not hand its
 //! traffic to a laptop.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use relay_proto::Attach;
 use tokio::time::Instant;
@@ -45,7 +45,7 @@ pub type Changes = Vec<(Key, Standing)>;
 #[derive(Debug)]
 struct Member {
     key: Key,
-    agent: String,
+    agent: Arc<str>,
     wish: Wish,
     standing: Standing,
     /// It did not answer when another one wanted its place.
@@ -58,7 +58,7 @@ pub struct Places {
     exclusive: bool,
     /// Oldest first.
     members: Vec<Member>,
-    left: Option<(Instant, String)>,
+    left: Option<(Instant, Arc<str>)>,
 }
 
 impl Places {
@@ -107,8 +107,8 @@ impl Places {
     }
 
     /// A session attaches. One that is there already stays as it is: the first of two equal offers counts.
-    pub fn join(&mut self, key: Key, agent: &str, wish: Wish, now: Instant) -> Changes {
-        let mut changes = Changes::new();
+    pub fn join(&mut self, key: Key, agent: impl Into<Arc<str>>, wish: Wish, now: Instant) -> Changes {
+        let (mut changes, agent) = (Changes::new(), agent.into());
         if self.standing(key).is_some() {
             return changes;
         }
@@ -117,11 +117,11 @@ impl Places {
             let yields = |member: &Member| member.wish.attach == Attach::Auto && member.agent != agent;
             self.set(|member| yields(member) && member.standing != Standing::Copy, Standing::Copy, &mut changes);
         }
-        let standing = self.standing_of_newcomer(agent, wish, now);
+        let standing = self.standing_of_newcomer(&agent, wish, now);
         if standing == Standing::Active && self.one_at_a_time(wish) {
             self.set(|member| member.standing == Standing::Active, Standing::Standby, &mut changes);
         }
-        self.members.push(Member { key, agent: agent.to_owned(), wish, standing, silent: false });
+        self.members.push(Member { key, agent, wish, standing, silent: false });
         changes.push((key, standing));
         changes
     }
@@ -145,9 +145,9 @@ impl Places {
 
     /// Whether an agent of another name serves here, or did until a moment ago.
     fn another_is_there(&self, agent: &str, now: Instant) -> bool {
-        let serves = |member: &Member| member.agent != agent && member.standing != Standing::Copy;
+        let serves = |member: &Member| *member.agent != *agent && member.standing != Standing::Copy;
         self.members.iter().any(serves)
-            || (self.left_recently(now) && self.left.as_ref().is_some_and(|(_, name)| name != agent))
+            || (self.left_recently(now) && self.left.as_ref().is_some_and(|(_, name)| **name != *agent))
     }
 
     /// A session takes the place of an older one of the same agent; `None` if that was not there, or in

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use relay_proto::{CloseCode, Notice, Offer, OfferState, RequestHead};
+use relay_proto::{CloseCode, Notice, Offer, OfferState, Rate, RequestHead};
 use relay_tunnel::{Exchange, Handle, Slot};
 use tokio::{
     sync::{Notify, Semaphore},
@@ -25,10 +25,10 @@ use tokio::{
 };
 
 use super::{
-    admissions::{Admission, Admissions},
+    admissions::{Admission, Admissions, Asked},
     copies::Copies,
     outcomes::Serves,
-    places::{Key, Places, Standing},
+    places::{Key, Places, Standing, Wish},
     targets::{Target, Targets},
     token::{Right, Shown},
     wanted::Wanted,
@@ -53,7 +53,7 @@ pub struct Identity {
     /// The token's name.
     pub token: Arc<str>,
     /// The agent's name.
-    pub name: String,
+    pub name: Arc<str>,
     /// The agent's process.
     pub instance: [u8; 16],
 }
@@ -81,7 +81,7 @@ struct Session {
     shown: Shown,
     key: Key,
     /// What it offered, with the endpoint's name filled in.
-    offers: Vec<Offered>,
+    offers: Box<[Offered]>,
     /// There once the welcome is sent.
     handle: OnceLock<Handle>,
     /// Asked for a sign of life, and not answered yet.
@@ -92,12 +92,35 @@ struct Session {
     drained: AtomicBool,
 }
 
+/// An offer as it is kept for a session's life: an agent may make many of them, so this is small.
 struct Offered {
-    offer: Offer,
+    endpoint: Box<str>,
+    wish: Wish,
     /// An earlier one is for the same endpoint, and that one counts.
     again: bool,
     wanted: Wanted,
-    load: Arc<Load>,
+    capacity: u32,
+    rate: Option<Rate>,
+    /// There once it was accepted.
+    load: OnceLock<Arc<Load>>,
+}
+
+impl Offered {
+    /// As the config is asked about it. What was for the moment of its hello is over.
+    fn asked(&self) -> Asked<'_> {
+        Asked { endpoint: &self.endpoint, wish: self.wish, skip_backlog: false }
+    }
+
+    fn accept(&self, targets: &mut Targets, identity: &Identity, now: Instant) {
+        self.load.get_or_init(|| {
+            Arc::new(Load {
+                capacity: if self.capacity == 0 { i64::from(u32::MAX) } else { i64::from(self.capacity) },
+                in_flight: AtomicI64::new(0),
+                pacer: self.rate.map(|rate| Pacer::new(rate, now)),
+                target: targets.of(&self.endpoint, identity),
+            })
+        });
+    }
 }
 
 /// Exchanges in flight for one endpoint on one session, how many its agent takes at a time and how often, and how its
@@ -144,7 +167,7 @@ impl Session {
     }
 
     fn offered(&self, endpoint: &str) -> Option<&Offered> {
-        self.offers.iter().find(|offered| offered.offer.endpoint == endpoint)
+        self.offers.iter().find(|offered| *offered.endpoint == *endpoint)
     }
 }
 
@@ -271,27 +294,28 @@ impl Registry {
         let older: Vec<_> = state.sessions.values().filter(|other| other.identity == identity).cloned().collect();
         let mut changes = Changes::new();
         let (mut answers, mut offered) = (Vec::new(), Vec::new());
-        for mut offer in offers {
-            let admitted = admissions.admit(&shown, &offer);
-            if let Ok(admission) = &admitted {
-                offer.endpoint.clone_from(&admission.endpoint);
-            }
-            let again = offered.iter().any(|other: &Offered| other.offer.endpoint == offer.endpoint);
-            let admitted = if again { Err("offered_twice") } else { admitted };
-            let answer = admitted.map(|admission| {
-                let standing = state.join((key, &identity.name), older.first(), &admission, now, &mut changes);
-                (admission.endpoint, standing)
-            });
-            let wanted = Wanted::new(std::mem::take(&mut offer.events));
-            offer.skip_backlog = false; // It was for this moment.
-            let load = Load {
-                capacity: if offer.capacity == 0 { i64::from(u32::MAX) } else { i64::from(offer.capacity) },
-                in_flight: AtomicI64::new(0),
-                pacer: offer.rate.map(|rate| Pacer::new(rate, now)),
-                target: if answer.is_ok() { state.targets.of(&offer.endpoint, &identity) } else { Target::default() },
+        for offer in offers {
+            let wish = Wish { attach: offer.attach, takeover: offer.takeover };
+            let asked = Asked { endpoint: &offer.endpoint, wish, skip_backlog: offer.skip_backlog };
+            let admitted = admissions.admit(&shown, asked);
+            let endpoint = admitted.as_ref().map_or(offer.endpoint, |admission| admission.endpoint.clone());
+            let again = offered.iter().any(|other: &Offered| *other.endpoint == *endpoint);
+            let one = Offered {
+                endpoint: endpoint.into_boxed_str(),
+                wish,
+                again,
+                wanted: Wanted::new(&offer.events),
+                capacity: offer.capacity,
+                rate: offer.rate,
+                load: OnceLock::new(),
             };
-            offered.push(Offered { offer, again, wanted, load: Arc::new(load) });
-            answers.push(answer);
+            let admitted = if again { Err("offered_twice") } else { admitted };
+            answers.push(admitted.map(|admission| {
+                let standing = state.join((key, &identity.name), older.first(), &admission, now, &mut changes);
+                one.accept(&mut state.targets, &identity, now);
+                (admission.endpoint, standing)
+            }));
+            offered.push(one);
         }
         for older in &older {
             state.remove(older.key, now, &mut changes);
@@ -300,7 +324,7 @@ impl Registry {
             identity,
             shown,
             key,
-            offers: offered,
+            offers: offered.into_boxed_slice(),
             handle: OnceLock::new(),
             asked: AtomicBool::new(false),
             doubted: AtomicBool::new(false),
@@ -343,18 +367,19 @@ impl Registry {
         let admissions = Arc::clone(&state.admissions);
         for session in state.sessions.values().cloned().collect::<Vec<_>>() {
             let (mut changes, mut kept) = (Changes::new(), false);
-            for Offered { offer, .. } in session.offers.iter().filter(|offered| !offered.again) {
-                let place = state.places.get(&offer.endpoint).and_then(|places| places.wish(session.key));
-                match admissions.admit(&session.shown, offer) {
+            for offer in session.offers.iter().filter(|offered| !offered.again) {
+                let place = state.places.get(&*offer.endpoint).and_then(|places| places.wish(session.key));
+                match admissions.admit(&session.shown, offer.asked()) {
                     Ok(admission) => {
                         kept = true;
                         let stays = place.is_some_and(|wish| wish.attach == admission.wish.attach);
                         if stays {
                             state.set_exclusive(&admission, &mut changes);
-                        } else if admission.endpoint == offer.endpoint && !session.drained.load(Ordering::Relaxed) {
+                        } else if *admission.endpoint == *offer.endpoint && !session.drained.load(Ordering::Relaxed) {
                             state.leave(&offer.endpoint, session.key, now, &mut changes);
-                            let newcomer = (session.key, session.identity.name.as_str());
+                            let newcomer = (session.key, &session.identity.name);
                             state.join(newcomer, None, &admission, now, &mut changes);
+                            offer.accept(&mut state.targets, &session.identity, now);
                         }
                     }
                     Err(code) if place.is_some() => {
@@ -398,7 +423,8 @@ impl Registry {
     pub fn in_flight(&self) -> usize {
         let state = self.lock();
         let offered = state.sessions.values().flat_map(|session| &session.offers);
-        let sum: i64 = offered.map(|offered| offered.load.in_flight.load(Ordering::Relaxed)).sum();
+        let loads = offered.filter_map(|offered| offered.load.get());
+        let sum: i64 = loads.map(|load| load.in_flight.load(Ordering::Relaxed)).sum();
         usize::try_from(sum).unwrap_or(0)
     }
 
@@ -413,7 +439,7 @@ impl State {
     /// A session joins an endpoint, in the place of its predecessor if that was there in the same way.
     fn join(
         &mut self,
-        (key, agent): (Key, &str),
+        (key, agent): (Key, &Arc<str>),
         predecessor: Option<&Arc<Session>>,
         admission: &Admission,
         now: Instant,
@@ -425,7 +451,7 @@ impl State {
             changes.push((admission.endpoint.clone(), key, standing));
             return standing;
         }
-        let joined = places.join(key, agent, admission.wish, now);
+        let joined = places.join(key, Arc::clone(agent), admission.wish, now);
         changes.extend(joined.into_iter().map(|(key, standing)| (admission.endpoint.clone(), key, standing)));
         places.standing(key).unwrap_or(Standing::Standby)
     }
@@ -443,7 +469,7 @@ impl State {
     /// A session takes nothing more, or is gone.
     fn withdraw(&mut self, key: Key, now: Instant, changes: &mut Changes) {
         let Some(session) = self.sessions.get(&key).map(Arc::clone) else { return };
-        for Offered { offer, .. } in &session.offers {
+        for offer in &session.offers {
             self.leave(&offer.endpoint, key, now, changes);
         }
     }
@@ -494,10 +520,10 @@ impl Attached {
         }
         let mut kept = false;
         let offers = self.session.offers.iter().zip(answers).filter(|(offered, _)| !offered.again);
-        for (Offered { offer, .. }, answered) in offers {
-            let admitted = state.admissions.admit(&self.session.shown, offer);
+        for (offer, answered) in offers {
+            let admitted = state.admissions.admit(&self.session.shown, offer.asked());
             kept |= admitted.is_ok();
-            let now = state.places.get(&offer.endpoint).and_then(|places| places.standing(self.session.key));
+            let now = state.places.get(&*offer.endpoint).and_then(|places| places.standing(self.session.key));
             match (now, answered, admitted) {
                 (Some(now), Ok((_, answered)), _) if now == *answered => {}
                 (Some(now), ..) => self.session.tell(&offer.endpoint, told(now)),
@@ -532,8 +558,7 @@ impl Attached {
         let (registry, session) = (Arc::clone(&self.registry), Arc::clone(&self.session));
         Arc::new(move |endpoint| {
             let state = registry.lock();
-            let token = state.admissions.token(&session.shown.token.name, session.shown.secret);
-            session.offered(endpoint).is_some() && token.is_some_and(|token| token.may(Right::Attach, endpoint))
+            session.offered(endpoint).is_some() && state.admissions.may(Right::Attach, endpoint, &session.shown)
         })
     }
 

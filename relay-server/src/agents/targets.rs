@@ -69,7 +69,7 @@ impl fmt::Debug for Target {
 
 /// Every target that was heard of.
 #[derive(Default)]
-pub(super) struct Targets(HashMap<(String, Arc<str>, String), Target>);
+pub(super) struct Targets(HashMap<(String, Arc<str>, Arc<str>), Target>);
 
 impl Targets {
     /// The target of an agent at an endpoint, which its token's other agents of this name share.
@@ -78,7 +78,7 @@ impl Targets {
         if self.0.values().filter(|target| detached(target)).count() >= MAX_DETACHED {
             self.0.retain(|_, target| !detached(target));
         }
-        let key = (endpoint.to_owned(), Arc::clone(&agent.token), agent.name.clone());
+        let key = (endpoint.to_owned(), Arc::clone(&agent.token), Arc::clone(&agent.name));
         self.0.entry(key).or_default().clone()
     }
 }
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_target_is_remembered_while_its_agent_is_away_but_not_without_end() {
-        let agent = |name: &str| Identity { token: "t".into(), name: name.to_owned(), instance: [0; 16] };
+        let agent = |name: &str| Identity { token: "t".into(), name: name.into(), instance: [0; 16] };
         let rule = CircuitRule { failures: 1, pause: Duration::from_secs(10), longest: Duration::from_secs(10) };
         let (mut targets, now) = (Targets::default(), Timestamp::UNIX_EPOCH);
         targets.of("e", &agent("a")).failed(false, &rule, now);

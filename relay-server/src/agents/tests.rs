@@ -64,6 +64,8 @@ fn config(token: Token, endpoints: &[&str]) -> Admissions {
         url: String::new(),
         provider: "none".to_owned(),
         exclusive: false,
+        shows_credential: false,
+        credential_headers: vec!["x-credential".to_owned()],
     };
     Admissions::new(Tokens::new(vec![token]), endpoints.iter().map(attachable).collect())
 }
@@ -395,6 +397,20 @@ async fn a_session_that_drains_gets_nothing_back_by_a_revision_and_an_endpoint_o
 }
 
 #[tokio::test(start_paused = true)]
+async fn many_offers_share_what_is_the_same_in_all_of_them() {
+    let names: Vec<String> = (0..256).map(|number| format!("e{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let registry = Arc::<Registry>::default();
+    registry.revise(config(token(&Right::DEFAULT, vec![secret()]), &names));
+    let offers = names.iter().map(|name| Offer { endpoint: (*name).to_owned(), ..offer(Attach::Shared, 0) }).collect();
+    let name: Arc<str> = "n".repeat(1024).into();
+    let identity = Identity { token: "token".into(), name: Arc::clone(&name), instance: [1; 16] };
+    let welcomed = registry.attach(identity, shown(), offers, 0).expect("a valid token");
+    assert!(welcomed.answers.iter().all(Result::is_ok));
+    assert!(Arc::strong_count(&name) > 2 * names.len(), "places and targets have the one name");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_agent_whose_rate_is_used_up_has_no_room_until_time_goes_by() {
     let registry = registry();
     let rate = Some("2/min, burst 2".parse().expect("a rate"));
@@ -440,9 +456,9 @@ async fn a_target_that_fails_is_left_alone_at_its_own_agent_and_probed_before_ot
     target.succeeded();
     target.failed(false, &CircuitRule { pause: Duration::ZERO, ..long }, now);
     let probe = registry.reserve("e", None, Heed::Circuits).expect("a place");
-    assert!(probe.is_probe() && probe.agent().name == "bad");
+    assert!(probe.is_probe() && &*probe.agent().name == "bad");
     let next = registry.reserve("e", None, Heed::Circuits).expect("a place");
-    assert!(!next.is_probe() && next.agent().name == "good");
+    assert!(!next.is_probe() && &*next.agent().name == "good");
     drop(bad);
 }
 

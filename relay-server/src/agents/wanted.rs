@@ -7,19 +7,21 @@ use crate::pattern::fits;
 
 /// The types that one agent takes at one endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wanted(Vec<String>);
+pub struct Wanted(Option<Box<str>>);
 
 impl Wanted {
-    /// A filter of patterns in which `*` stands for any text, also none. No patterns: everything.
+    /// A filter of patterns in which `*` stands for any text, also none. No patterns: everything. They are kept as one
+    /// text, since an agent may send thousands: none of them holds a line feed.
     #[must_use]
-    pub const fn new(patterns: Vec<String>) -> Self {
-        Self(patterns)
+    pub fn new(patterns: &[String]) -> Self {
+        Self((!patterns.is_empty()).then(|| patterns.join("\n").into_boxed_str()))
     }
 
     /// Whether an event of this type may come. An event without a type is taken only by who takes all.
     #[must_use]
     pub fn takes(&self, kind: Option<&str>) -> bool {
-        self.0.is_empty() || self.0.iter().any(|pattern| pattern == "*" || kind.is_some_and(|kind| fits(pattern, kind)))
+        let Some(patterns) = &self.0 else { return true };
+        patterns.split('\n').any(|pattern| pattern == "*" || kind.is_some_and(|kind| fits(pattern, kind)))
     }
 }
 
@@ -28,10 +30,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_filter_takes_little_more_than_its_patterns() {
+        let patterns: Vec<String> = (0..64).map(|number| format!("{number:02}*")).collect();
+        let wanted = Wanted::new(&patterns);
+        assert_eq!(wanted.0.as_ref().map(|text| text.len()), Some(64 * 4 - 1));
+        assert!(wanted.takes(Some("07x")) && !wanted.takes(Some("7x")) && !wanted.takes(None));
+    }
+
+    #[test]
     fn without_a_type_only_those_who_take_all_get_it() {
         assert!(Wanted::default().takes(None));
-        assert!(Wanted::new(vec!["*".into()]).takes(None));
-        assert!(!Wanted::new(vec!["push".into()]).takes(None));
-        assert!(Wanted::new(vec!["ping".into(), "pu*".into()]).takes(Some("push")));
+        assert!(Wanted::new(&["*".into()]).takes(None));
+        assert!(!Wanted::new(&["push".into()]).takes(None));
+        assert!(Wanted::new(&["ping".into(), "pu*".into()]).takes(Some("push")));
     }
 }

@@ -137,7 +137,7 @@ pub(super) async fn run(delivery: &Delivery, mut event: Event, patience: Instant
             return false;
         }
     };
-    let afresh = sign::afresh(&delivery.store, &mut event).await.unwrap_or_else(|error| {
+    let afresh = sign::afresh(delivery, &mut event).await.unwrap_or_else(|error| {
         if let Some(held_back) = NOT_SIGNED.pass(name) {
             let event_id = event.id;
             tracing::warn!(endpoint = name, %event_id, %error, held_back, "an event goes out as it came, not signed afresh");
@@ -162,7 +162,7 @@ pub(super) async fn run(delivery: &Delivery, mut event: Event, patience: Instant
     let then = audience.hear(&ending, meaning, &event);
     note(delivery, &event, (&target, probe), &ending, meaning);
     let lost = matches!(ending, Ending::Failed(Outcome::Lost));
-    settle(delivery, &event, (started_at, begun, Some(agent.name)), ending, then).await;
+    settle(delivery, &event, (started_at, begun, Some(agent.name.to_string())), ending, then).await;
     // Until it is settled, what is told again of it is not news.
     if lost {
         expected.lost();

@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use relay_proto::RequestHead;
+use relay_schemes::Provider;
 use relay_tunnel::Broken;
 use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
@@ -18,7 +19,7 @@ use super::{
     sign,
 };
 use crate::{
-    agents::registry::Whom,
+    agents::{admissions::hide_lines, registry::Whom},
     endpoint::Endpoint,
     store::{Act, Acted, Action, Answer, Lease, Outcome, Record, Signature, State, StoreError},
     verify::CannotSign,
@@ -53,6 +54,15 @@ pub struct Stored {
     pub of: EventId,
 }
 
+/// What whoever asks for a replay may do at its endpoint.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker {
+    /// Serve it: see what lets its sender in.
+    pub attach: bool,
+    /// Have what it keeps delivered once more to whoever serves it.
+    pub replay: bool,
+}
+
 /// Why nothing was replayed.
 #[derive(Debug, Error)]
 pub enum NotReplayed {
@@ -68,6 +78,12 @@ pub enum NotReplayed {
     /// The agent is not attached there.
     #[error("no such agent is attached to this endpoint")]
     NoAgent,
+    /// The sender's credential would come with it.
+    #[error(
+        "its sender's credential stands in its query or body, so it is replayed only to agents that may serve the \
+         endpoint: their token needs the right `attach`"
+    )]
+    ShowsCredential,
     /// It has too much to do.
     #[error("too many exchanges are in flight with this agent; try again")]
     Busy,
@@ -90,9 +106,14 @@ impl Delivery {
         endpoint: Option<&Arc<Endpoint>>,
         record: Record,
         signature: Signature,
+        asker: Asker,
     ) -> Result<Replayed, NotReplayed> {
         let endpoint = endpoint.ok_or(NotReplayed::NoEndpoint)?;
         let Record { summary, mut head, .. } = record;
+        let provider = endpoint.verify.provider();
+        if !asker.attach && provider.is_some_and(Provider::shows_credential) {
+            return Err(NotReplayed::ShowsCredential);
+        }
         if summary.state == State::Damaged {
             return Err(NotReplayed::Not(Some(summary.state)));
         }
@@ -101,15 +122,25 @@ impl Delivery {
         let lease = Lease { fence: 0, attempt: 1, tries: 1 };
         let event = Event::of(endpoint, summary, head, None, lease).ok_or(NotReplayed::Live)?;
         let mut event = Event { id: EventId::new(), replay_of: Some(of), ..event };
-        let afresh = sign::afresh(&self.store, &mut event).await?;
+        if !asker.replay && signature == Signature::Fresh {
+            sign::may(endpoint, &event.head)?;
+            if !endpoint.verify.dates_signatures() {
+                return Err(CannotSign::Undated.into());
+            }
+        }
+        let afresh = sign::afresh(self, &mut event).await?;
         let resigned = afresh.is_some();
         let place = self.registry.reserve_for(endpoint.name.as_str(), whom).map_err(|failure| match failure {
             Failure::Busy => NotReplayed::Busy,
             _ => NotReplayed::NoAgent,
         })?;
-        let (id, agent, begun) = (event.id, place.agent().name.clone(), Instant::now());
+        let (id, agent, begun) = (event.id, place.agent().name.to_string(), Instant::now());
         // Without a fence its agent has nobody to tell of it later.
-        let exchange = place.open(RequestHead { fence: None, ..told(&event, afresh) });
+        let mut head = RequestHead { fence: None, ..told(&event, afresh) };
+        if !asker.attach {
+            hide_lines(&mut head, &provider.map(Provider::credential_headers).unwrap_or_default());
+        }
+        let exchange = place.open(head);
         let limit = begun + event.keeping.attempt_timeout;
         let mut audience = Audience::default();
         let (outcome, answer) = match timeout_at(limit, call(exchange, None, &event, &self.store, &mut audience)).await
@@ -140,7 +171,7 @@ impl Delivery {
             let event = Event::of(endpoint, summary, head, None, lease).ok_or(NotReplayed::Live)?;
             // It is signed at each attempt; whether it can be is known only once it has been.
             let mut event = Event { head: crate::store::Head { signature, ..event.head.clone() }, ..event };
-            sign::afresh(&self.store, &mut event).await?;
+            sign::try_out(&self.store, &mut event).await?;
         }
         let act = Act { endpoint: name, id: of, action: Action::Replay(id, signature) };
         let acted = self.store.act(vec![act], Timestamp::now()).await?;

@@ -2,7 +2,8 @@
 //!
 //! Late deliveries are signed afresh where their endpoint says so, replays where whoever asked for them says so: with the
 //! secret that verified the event, if the endpoint still has it.
-//! Invariant: nothing is signed that was not proven when it came.
+//! Invariants: nothing is signed that was not proven when it came; a dated signature leaves only once the relay's own
+//! door knows it, so that whoever sees it cannot bring the event in again.
 
 use std::{str::FromStr, sync::Arc};
 
@@ -11,11 +12,14 @@ use data_encoding::HEXLOWER;
 use jiff::Timestamp;
 use relay_schemes::Request;
 
-use super::attempt::{Content, Event};
+use super::{
+    Delivery,
+    attempt::{Content, Event},
+};
 use crate::{
     endpoint::{Endpoint, EndpointName, Resign},
     store::{Head, MAX_RANGE_BYTES, Signature, Store},
-    verify::CannotSign,
+    verify::{Afresh, CannotSign},
     webhook::EventId,
 };
 
@@ -33,7 +37,7 @@ pub(super) fn may(endpoint: &Endpoint, head: &Head) -> Result<(), CannotSign> {
 ///
 /// # Errors
 /// [`CannotSign`] where a fresh one was asked for and cannot be made.
-pub(super) async fn afresh(store: &Arc<dyn Store>, event: &mut Event) -> Result<Option<Signed>, CannotSign> {
+pub(super) async fn afresh(delivery: &Delivery, event: &mut Event) -> Result<Option<Signed>, CannotSign> {
     let endpoint = Arc::clone(&event.endpoint);
     let now = Timestamp::now().as_second();
     let may = may(&endpoint, &event.head);
@@ -41,17 +45,37 @@ pub(super) async fn afresh(store: &Arc<dyn Store>, event: &mut Event) -> Result<
         (Signature::Keep, _) | (Signature::Auto, Resign::Never) => Ok(None),
         (Signature::Fresh, _) => {
             may?;
-            sign(store, event, now).await.map(Some)
+            made(delivery, sign(&delivery.store, event, now).await?).await.map(Some)
         }
         (Signature::Auto, resign) => {
             let always = matches!(resign, Resign::Always);
             let due = endpoint.verify.signs_afresh(sent_at(event).as_second(), now, always);
-            Ok(if may.is_ok() && due { sign(store, event, now).await.ok() } else { None })
+            if may.is_err() || !due {
+                return Ok(None);
+            }
+            match sign(&delivery.store, event, now).await {
+                Ok(signed) => made(delivery, signed).await.map(Some),
+                Err(_) => Ok(None),
+            }
         }
     }
 }
 
-async fn sign(store: &Arc<dyn Store>, event: &mut Event, now_unix_s: i64) -> Result<Signed, CannotSign> {
+/// Whether an event can be signed afresh, as a replay asks for it. What is made of it is thrown away.
+pub(super) async fn try_out(store: &Arc<dyn Store>, event: &mut Event) -> Result<(), CannotSign> {
+    may(&event.endpoint, &event.head)?;
+    sign(store, event, Timestamp::now().as_second()).await.map(drop)
+}
+
+/// A signature that may leave: the door knows it.
+async fn made(delivery: &Delivery, Afresh { headers, mark }: Afresh) -> Result<Signed, CannotSign> {
+    match mark {
+        Some(mark) if !delivery.remember(mark).await => Err(CannotSign::TooMany),
+        _ => Ok(headers),
+    }
+}
+
+async fn sign(store: &Arc<dyn Store>, event: &mut Event, now_unix_s: i64) -> Result<Afresh, CannotSign> {
     let body = match &event.content {
         Content::Whole(body) => body.clone(),
         Content::Kept(id, size) => {

@@ -38,6 +38,18 @@ pub struct Signing {
 }
 
 impl Asked {
+    /// Whether it looks for a text.
+    #[must_use]
+    pub fn searches(&self) -> bool {
+        self.text.is_some()
+    }
+
+    /// The one endpoint that it names.
+    #[must_use]
+    pub fn endpoint(&self) -> Option<&str> {
+        self.endpoint.as_deref()
+    }
+
     /// Which events are meant.
     ///
     /// # Errors

@@ -1,17 +1,19 @@
 //! Events as answers show them, in JSON. Keys are only ever added.
 
+use relay_schemes::Provider;
 use serde_json::{Value, json};
 
 use super::word;
 use crate::{
     delivery::Replayed,
-    refused::{MASKED, authenticates},
+    endpoint::Endpoint,
+    refused::{MASKED, authenticates, shown_url},
     store::{Attempt, Reason, Record, State, Summary},
 };
 
 /// What lists show of an event.
 #[must_use]
-pub fn summary(event: &Summary) -> Value {
+pub fn summary(event: &Summary, endpoint: Option<&Endpoint>) -> Value {
     json!({
         "id": event.id.to_string(),
         "endpoint": event.endpoint.as_str(),
@@ -19,7 +21,7 @@ pub fn summary(event: &Summary) -> Value {
         "why": why(event),
         "received_at": event.received_at.to_string(),
         "method": event.method,
-        "target": event.target,
+        "target": shown_url(endpoint.map(|endpoint| &endpoint.verify), &event.target),
         "event_type": event.event_type,
         "sender_id": event.sender_id,
         "size": event.size,
@@ -59,9 +61,10 @@ fn advice(event: &Summary) -> Option<&'static str> {
 
 /// All that is known of an event but its body; what lets its bearer in is masked.
 #[must_use]
-pub fn detail(record: &Record) -> Value {
-    let mut detail = summary(&record.summary);
-    detail["headers"] = lines(&record.head.headers);
+pub fn detail(record: &Record, endpoint: Option<&Endpoint>) -> Value {
+    let mut detail = summary(&record.summary, endpoint);
+    let own = endpoint.and_then(|endpoint| endpoint.verify.provider()).map(Provider::credential_headers);
+    detail["headers"] = lines(&record.head.headers, &own.unwrap_or_default());
     detail["signature"] = json!(record.head.signature);
     detail["verified"] = record.head.verified.clone().into();
     detail["client"] = record.head.peer.to_string().into();
@@ -82,9 +85,13 @@ fn attempt(attempt: &Attempt) -> Value {
 }
 
 /// Names and values, what lets its bearer in masked.
-fn lines(headers: &[(String, Vec<u8>)]) -> Value {
+fn lines(headers: &[(String, Vec<u8>)], also: &[&str]) -> Value {
     let line = |(name, value): &(String, Vec<u8>)| {
-        let value = if authenticates(name) { MASKED.into() } else { String::from_utf8_lossy(value) };
+        let value = if authenticates(name) || also.contains(&name.as_str()) {
+            MASKED.into()
+        } else {
+            String::from_utf8_lossy(value)
+        };
         json!([name, value])
     };
     headers.iter().map(line).collect()
@@ -100,7 +107,7 @@ pub fn replayed(replayed: &Replayed) -> Value {
         "resigned": replayed.resigned,
         "outcome": replayed.outcome.code(),
         "status": replayed.answer.as_ref().map(|answer| answer.status),
-        "headers": replayed.answer.as_ref().map(|answer| lines(&answer.headers)),
+        "headers": replayed.answer.as_ref().map(|answer| lines(&answer.headers, &[])),
         "duration_ms": u64::try_from(replayed.duration.as_millis()).unwrap_or(u64::MAX),
     })
 }

@@ -19,6 +19,7 @@ use std::{
 
 use http::{Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
+use relay_schemes::Provider;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::{sync::Semaphore, time::timeout};
@@ -34,6 +35,7 @@ use crate::{
         registry::Whom,
         token::{Right, Token},
     },
+    delivery::Asker,
     endpoint::EndpointName,
     events::{self, Asked, Bounds, Refusal, Sight},
     store::Signature,
@@ -200,20 +202,23 @@ impl Question<'_> {
     }
 
     async fn list(&self, asked: &Asked) -> Result<Response<Body>, Refusal> {
-        let store = &self.door.delivery.store;
-        let list = self.reading(events::list(store, asked, Sight::Only(&self.seen), BOUNDS)).await?;
+        let seen = self.seen_by(asked)?;
+        let list = events::list(&self.door.delivery, asked, Sight::Only(&seen), BOUNDS);
+        let list = self.reading(list).await?;
         Ok(respond::told(StatusCode::OK, &list))
     }
 
     async fn show(&self, id: &str) -> Result<Response<Body>, Refusal> {
         let record = self.find(id).await?;
-        Ok(respond::told(StatusCode::OK, &events::detail(&record)))
+        Ok(respond::told(
+            StatusCode::OK,
+            &events::detail(&record, self.routes.endpoint(record.summary.endpoint.as_str()).map(|it| &**it)),
+        ))
     }
 
     async fn body(&self, id: &str, from: &From) -> Result<Response<Body>, Refusal> {
         let event = self.find(id).await?.summary;
-        let store = &self.door.delivery.store;
-        let part = self.reading(events::part(store, &event, from.offset, MAX_PART_BYTES)).await?;
+        let part = self.reading(events::part(&self.door.delivery, &event, from.offset, MAX_PART_BYTES)).await?;
         Ok(respond::part(part, event.size))
     }
 
@@ -236,10 +241,29 @@ impl Question<'_> {
                 let instance = asked.instance.as_deref().map(Uuid::try_parse).transpose();
                 let instance = instance.map_err(|_| bad("`instance` is a UUID"))?.map(Uuid::into_bytes);
                 let whom = Whom { token: &self.token.name, name: agent, instance };
-                events::replayed(&delivery.replay_to(&whom, endpoint, record, asked.signature).await?)
+                let may = |right| self.token.may(right, name.as_str());
+                let asker = Asker { attach: may(Right::Attach), replay: may(Right::Replay) };
+                events::replayed(&delivery.replay_to(&whom, endpoint, record, asked.signature, asker).await?)
             }
         };
         Ok(respond::told(StatusCode::OK, &replayed))
+    }
+
+    /// The endpoints in which a list may look. A text is looked for in heads and bodies as they came, so that whoever
+    /// searches could spell out a credential: where there is one, that takes the right `attach`.
+    fn seen_by(&self, asked: &Asked) -> Result<Vec<EndpointName>, Refusal> {
+        if !asked.searches() {
+            return Ok(self.seen.clone());
+        }
+        let guarded = |name: &EndpointName| {
+            let provider = self.routes.endpoint(name.as_str()).and_then(|endpoint| endpoint.verify.provider());
+            !self.token.may(Right::Attach, name.as_str()) && provider.is_some_and(Provider::bears_credential)
+        };
+        if asked.endpoint().is_some_and(|name| self.seen.iter().any(|seen| seen.as_str() == name && guarded(seen))) {
+            let why = "its sender's credential stands in what is searched; a token needs the right `attach` for that";
+            return Err(Refusal::new(StatusCode::FORBIDDEN, "needs_attach", why));
+        }
+        Ok(self.seen.iter().filter(|name| !guarded(name)).cloned().collect())
     }
 
     async fn find(&self, id: &str) -> Result<crate::store::Record, Refusal> {

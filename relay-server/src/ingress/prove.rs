@@ -17,7 +17,7 @@ use crate::{
     endpoint::Endpoint,
     memory::{Memory, head_bytes},
     outbound::OutboundError,
-    refused::Entry,
+    refused::{Entry, Hidden},
     throttle::Throttle,
     verify::{Fetch, FetchEnd, Fetched, Need, Payload, Unproven, Webhook},
     webhook::{EventId, Failure, Received, input::RequestBody},
@@ -127,6 +127,10 @@ pub(super) async fn prove(
         outcome = endpoint.verify.verify(received, payload);
     }
     match outcome {
+        Ok(webhook) if webhook.signed().is_some_and(|signed| door.delivery.own.holds(signed)) => {
+            let (received, payload, _) = webhook.into_parts();
+            Err(TurnedAway::new(received, payload, Failure::OwnSignature))
+        }
         Ok(webhook) => Ok(Proven::Webhook(webhook, memory)),
         Err(unproven) => {
             let Unproven { received, payload, refusal } = *unproven;
@@ -240,6 +244,7 @@ pub(super) fn record(door: &Arc<Door>, routes: &Arc<Routes>, endpoint: &Arc<Endp
             | Failure::Address
             | Failure::Challenge { .. }
             | Failure::Replayed
+            | Failure::OwnSignature
             | Failure::BodyTooLarge { .. }
     );
     if !kept {
@@ -251,6 +256,7 @@ pub(super) fn record(door: &Arc<Door>, routes: &Arc<Routes>, endpoint: &Arc<Endp
         (name.as_str().to_owned(), Bytes::copy_from_slice(value.as_bytes()))
     };
     let whole = body.clone();
+    let hidden = Hidden::of(&endpoint.verify, &received.url, whole.as_deref().unwrap_or_default());
     let entry = door.refused.record(Entry {
         event_id: received.event_id,
         at: received.at,
@@ -265,6 +271,7 @@ pub(super) fn record(door: &Arc<Door>, routes: &Arc<Routes>, endpoint: &Arc<Endp
         status: status.as_u16(),
         code: code.into(),
         masked: false,
+        hidden,
     });
     if let Failure::Refused(refusal) = failure {
         explain::later(door, routes, endpoint, entry, whole, refusal);

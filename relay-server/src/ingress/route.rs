@@ -13,6 +13,7 @@ use std::{
 
 use http::{Request, header, request::Parts, uri::Authority};
 use percent_encoding::percent_decode_str;
+use relay_schemes::Provider;
 
 use super::Origin;
 use crate::{
@@ -218,6 +219,11 @@ impl Routes {
             url: self.url(endpoint),
             provider: endpoint.verify.provider_name().to_owned(),
             exclusive: endpoint.exclusive,
+            shows_credential: endpoint.verify.provider().is_some_and(Provider::shows_credential),
+            credential_headers: match endpoint.verify.provider() {
+                Some(provider) => provider.credential_headers().into_iter().map(str::to_owned).collect(),
+                None => Vec::new(),
+            },
         };
         let mut all: Vec<_> = self.by_name.values().map(|Served(endpoint, _)| attachable(endpoint)).collect();
         all.sort_by(|one, other| one.name.cmp(&other.name));

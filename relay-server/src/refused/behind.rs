@@ -77,10 +77,10 @@ async fn write(store: &Arc<dyn Store>, entries: &[Arc<Entry>]) -> Result<(), Str
 }
 
 fn row(entry: &Entry) -> Option<RefusedRow> {
-    let url = mask::masked_url(&entry.url);
-    let mut masked = url != entry.url;
+    let (url, body) = (entry.hidden.url.clone(), entry.shown_body());
+    let mut masked = url != entry.url || body != entry.body;
     let mut line = |(name, value): &(String, Bytes)| {
-        if mask::authenticates(name) {
+        if entry.hidden.hides(name) {
             masked = true;
             return (name.clone(), mask::MASKED.to_owned());
         }
@@ -103,7 +103,7 @@ fn row(entry: &Entry) -> Option<RefusedRow> {
         status: entry.status,
         code: entry.code.clone().into_owned(),
         head: serde_json::to_string(&head).ok()?,
-        body: entry.body.clone(),
+        body,
     })
 }
 
@@ -114,6 +114,7 @@ pub(super) fn entry(row: RefusedRow) -> Option<Entry> {
         let value: Option<Vec<u8>> = value.chars().map(|letter| u8::try_from(letter).ok()).collect();
         value.map(|value| (name, Bytes::from(value)))
     };
+    let hidden = mask::Hidden::nothing_but(head.url.clone());
     Some(Entry {
         event_id: row.id,
         at: row.at,
@@ -128,13 +129,14 @@ pub(super) fn entry(row: RefusedRow) -> Option<Entry> {
         status: row.status,
         code: Cow::Owned(row.code),
         masked: head.masked,
+        hidden,
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::{super::tests::entry as refused, *};
-    use crate::store::MemoryStore;
+    use crate::{store::MemoryStore, verify::Rule};
 
     fn parts() -> (RefusedLog, Arc<dyn Store>) {
         (RefusedLog::new(1 << 30, true), Arc::new(MemoryStore::new(1 << 30)))
@@ -149,6 +151,7 @@ mod tests {
             ("x-a".to_owned(), Bytes::from_static(b"\xff1")),
             ("x-gitlab-token".to_owned(), Bytes::from_static(b"hunter2")),
         ];
+        one.hidden = mask::Hidden::of(&Rule::Open, &one.url, b"");
         let id = one.event_id;
         log.record(one);
         let stop = CancellationToken::new();

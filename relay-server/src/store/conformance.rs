@@ -136,6 +136,7 @@ suite! {
         config_rows_of_all_kinds_are_put_in_or_none
         the_use_of_a_row_is_noted
         sealed_secrets_are_kept
+        signatures_of_the_relay_are_kept_until_they_expire
         presence_ends_with_the_session
         refused_requests_are_bounded
         a_flood_of_refused_requests_takes_a_bounded_part_of_the_store

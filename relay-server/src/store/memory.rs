@@ -15,9 +15,9 @@ use tokio::sync::watch;
 use super::{
     Act, Acted, Action, Backlog, Bulk, BulkAction, Claimed, ConfigChange, ConfigKind, ConfigRow, Cursor, End, Ended,
     Filter, Health, Hold, MAX_BULKS, MAX_PAGE, MAX_RANGE_BYTES, MAX_REFUSED, MAX_REFUSED_AGE, MAX_REFUSED_BYTES,
-    NamedRows, NewEvent, Page, PageRequest, Presence, Purge, PurgeCursor, Purged, Record, RefusedRow, Reply, Share,
-    Source, Standing, State, Store, StoreError, Summary, Usage, Verdict, Want, error::Pulse, presence::Presences,
-    refused_bytes, rows, rules,
+    NamedRows, NewEvent, OwnSignature, Page, PageRequest, Presence, Purge, PurgeCursor, Purged, Record, RefusedRow,
+    Reply, Share, Source, Standing, State, Store, StoreError, Summary, Usage, Verdict, Want, error::Pulse,
+    presence::Presences, refused_bytes, rows, rules,
 };
 use crate::{endpoint::EndpointName, webhook::EventId};
 
@@ -46,6 +46,7 @@ struct Inner {
     revision: u64,
     secrets: BTreeMap<(String, String), Bytes>,
     refused: BTreeMap<EndpointName, BTreeMap<EventId, RefusedRow>>,
+    own_signatures: BTreeMap<[u8; 32], Timestamp>,
 }
 
 impl MemoryStore {
@@ -491,6 +492,24 @@ impl Store for MemoryStore {
 
     fn secret(&self, scope: String, name: String) -> Reply<'_, Option<Bytes>> {
         self.reply(Ok(self.inner().secrets.get(&(scope, name)).cloned()))
+    }
+
+    fn remember(&self, signature: OwnSignature, now: Timestamp) -> Reply<'_, ()> {
+        let mut inner = self.inner();
+        let own = &mut inner.own_signatures;
+        own.retain(|_, expires_at| *expires_at > now);
+        let expires_at = own.entry(signature.digest).or_insert(signature.expires_at);
+        *expires_at = signature.expires_at.max(*expires_at);
+        drop(inner);
+        self.reply(Ok(()))
+    }
+
+    fn own_signatures(&self, now: Timestamp) -> Reply<'_, Vec<OwnSignature>> {
+        let inner = self.inner();
+        let own = inner.own_signatures.iter().filter(|(_, expires_at)| **expires_at > now);
+        self.reply(Ok(own
+            .map(|(digest, expires_at)| OwnSignature { digest: *digest, expires_at: *expires_at })
+            .collect()))
     }
 
     fn present(&self, presences: Vec<Presence>) -> Reply<'_, ()> {

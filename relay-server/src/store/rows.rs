@@ -69,6 +69,15 @@ pub struct Presence {
     pub seen_at: Timestamp,
 }
 
+/// A signature that the relay made itself, by a digest of what was signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnSignature {
+    /// The digest.
+    pub digest: [u8; 32],
+    /// From when on nobody takes it any more, to the second.
+    pub expires_at: Timestamp,
+}
+
 /// A request that was refused. Never deliverable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusedRow {

@@ -27,8 +27,8 @@ use tokio::sync::{oneshot, watch};
 
 use super::{
     Act, Acted, Attempt, Backlog, Bulk, BulkAction, Claimed, ConfigChange, ConfigKind, ConfigRow, Delivery, End, Ended,
-    Filter, Health, Hold, INLINE_BYTES, Lease, NamedRows, NewEvent, Outcome, Page, PageRequest, Presence, Purge,
-    Purged, Record, RefusedRow, Reply, Share, Source, Standing, Store, StoreError, Then, Usage, Verdict, Want,
+    Filter, Health, Hold, INLINE_BYTES, Lease, NamedRows, NewEvent, Outcome, OwnSignature, Page, PageRequest, Presence,
+    Purge, Purged, Record, RefusedRow, Reply, Share, Source, Standing, Store, StoreError, Then, Usage, Verdict, Want,
     error::Pulse, presence::Presences, refused_bytes, rules,
 };
 use crate::{endpoint::EndpointName, webhook::EventId};
@@ -426,6 +426,14 @@ impl Store for SqliteStore {
 
     fn secret(&self, scope: String, name: String) -> Reply<'_, Option<Bytes>> {
         self.read(move |connection| small::secret(connection, &scope, &name))
+    }
+
+    fn remember(&self, signature: OwnSignature, now: Timestamp) -> Reply<'_, ()> {
+        self.write(Kind::Upkeep, 128, move |tx| small::remember(tx.connection, &signature, now))
+    }
+
+    fn own_signatures(&self, now: Timestamp) -> Reply<'_, Vec<OwnSignature>> {
+        self.read(move |connection| small::own_signatures(connection, now))
     }
 
     fn present(&self, presences: Vec<Presence>) -> Reply<'_, ()> {

@@ -13,8 +13,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     super::{
+        admissions::hide_lines,
         copies::Tee,
         places::{RECENTLY, Standing},
+        token::Right,
     },
     Candidate, Changes, Counted, Identity, Load, Place, Registry, Session, State, Whom,
 };
@@ -93,14 +95,15 @@ impl Registry {
         let places = state.places.get(endpoint).ok_or(Failure::NoAgent)?;
         let meant = |session: &&Arc<Session>| {
             let Identity { token, name, instance } = &session.identity;
-            (&**token, name.as_str()) == (whom.token, whom.name)
+            (&**token, &**name) == (whom.token, whom.name)
                 && whom.instance.is_none_or(|wanted| wanted == *instance)
                 && places.standing(session.key).is_some()
         };
         let mut failure = Failure::NoAgent;
         for agent in state.sessions.values().rev().filter(meant) {
-            let (Some(handle), Some(offered)) = (agent.handle.get(), agent.offered(endpoint)) else { continue };
-            let Some(counted) = Counted::new(Arc::clone(&offered.load)) else {
+            let load = agent.offered(endpoint).and_then(|offered| offered.load.get());
+            let (Some(handle), Some(load)) = (agent.handle.get(), load) else { continue };
+            let Some(counted) = Counted::new(Arc::clone(load)) else {
                 failure = Failure::Busy;
                 continue;
             };
@@ -198,7 +201,7 @@ impl Registry {
         let Some(places) = state.places.get(endpoint) else { return Vec::new() };
         let one = |key| {
             let (session, standing) = (state.sessions.get(&key)?, places.standing(key)?);
-            Some((Arc::clone(&session.identity.token), session.identity.name.clone(), standing))
+            Some((Arc::clone(&session.identity.token), session.identity.name.to_string(), standing))
         };
         places.all().filter_map(one).take(MAX_SHOWN).collect()
     }
@@ -223,12 +226,20 @@ impl Registry {
     /// Begins copies of an exchange for those that only watch; `None` where nobody does.
     #[must_use]
     pub fn copies(&self, endpoint: &str, kind: Option<&str>, head: impl FnOnce() -> RequestHead) -> Option<Tee> {
-        let watching = self.lock().at(endpoint, Standing::Copy, kind);
+        let state = self.lock();
+        let watching = state.at(endpoint, Standing::Copy, kind);
+        let admissions = Arc::clone(&state.admissions);
+        drop(state);
         if watching.is_empty() {
             return None;
         }
         let head = head();
-        let open = |(_, handle, load): Candidate| {
+        // Who may only read sees the webhook, and not what lets its sender in.
+        let mut without = head.clone();
+        hide_lines(&mut without, admissions.describe(endpoint).map_or(&[][..], |it| &it.credential_headers[..]));
+        let open = |(agent, handle, load): Candidate| {
+            let serves = admissions.may(Right::Attach, endpoint, &agent.shown);
+            let head = if serves { &head } else { &without };
             let slot = Counted::new(load).zip(handle.reserve().ok());
             if slot.is_none() {
                 self.copies.count_dropped();
@@ -302,7 +313,7 @@ impl State {
         let with_load = |session: &Arc<Session>| {
             let handle = session.handle.get().filter(|handle| handle.takes_exchanges())?;
             let offered = session.offered(endpoint).filter(|offered| offered.wanted.takes(kind))?;
-            Some((Arc::clone(session), handle.clone(), Arc::clone(&offered.load)))
+            Some((Arc::clone(session), handle.clone(), Arc::clone(offered.load.get()?)))
         };
         ready.filter_map(with_load).collect()
     }
@@ -313,7 +324,7 @@ impl State {
         let sessions = places.keys(Standing::Active).filter_map(|key| self.sessions.get(&key));
         let ready = sessions.filter(|session| !session.doubted.load(Ordering::Relaxed));
         let takes = |session: &&Arc<Session>| session.handle.get().is_some_and(Handle::takes_exchanges);
-        ready.filter(takes).filter_map(|session| Some(Arc::clone(&session.offered(endpoint)?.load))).collect()
+        ready.filter(takes).filter_map(|session| Some(Arc::clone(session.offered(endpoint)?.load.get()?))).collect()
     }
 
     /// True when somebody serves an endpoint now that nobody else did.

@@ -79,6 +79,22 @@ pub(super) async fn sealed_secrets_are_kept(store: Arc<dyn Store>) {
     assert!(store.secret("b".into(), "verify".into()).await.expect("read").is_some());
 }
 
+pub(super) async fn signatures_of_the_relay_are_kept_until_they_expire(store: Arc<dyn Store>) {
+    let one = |digest: u8, expires_at| OwnSignature { digest: [digest; 32], expires_at: at(expires_at) };
+    for (signature, now) in [(one(1, 5000), 0), (one(2, 9000), 0), (one(1, 3000), 1000)] {
+        store.remember(signature, at(now)).await.expect("kept");
+    }
+    let kept = async |now| {
+        let mut kept = store.own_signatures(at(now)).await.expect("read");
+        kept.sort_by_key(|signature| signature.digest);
+        kept
+    };
+    assert_eq!(kept(4000).await, [one(1, 5000), one(2, 9000)], "one that is made again is kept for the longer time");
+    assert_eq!(kept(5000).await, [one(2, 9000)]);
+    store.remember(one(3, 20_000), at(9000)).await.expect("kept");
+    assert_eq!(kept(0).await, [one(3, 20_000)], "what has expired is forgotten");
+}
+
 pub(super) async fn presence_ends_with_the_session(store: Arc<dyn Store>) {
     let one = |endpoint: &str, session, seen| Presence {
         endpoint: name(endpoint),

@@ -67,6 +67,10 @@ CREATE TABLE config (
 CREATE TABLE secret (scope TEXT NOT NULL, name TEXT NOT NULL, sealed BLOB NOT NULL, updated_at INTEGER NOT NULL,
     PRIMARY KEY (scope, name)) STRICT, WITHOUT ROWID;
 
+-- Signatures that the relay made itself, by what was signed, until they expire (Unix seconds).
+CREATE TABLE own_signature (digest BLOB PRIMARY KEY, expires_at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE INDEX own_signature_expires ON own_signature (expires_at);
+
 CREATE TABLE refused (
     endpoint INTEGER NOT NULL, id BLOB NOT NULL, at INTEGER NOT NULL, status INTEGER NOT NULL, code TEXT NOT NULL,
     head TEXT NOT NULL, body BLOB NOT NULL,

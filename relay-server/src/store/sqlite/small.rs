@@ -11,7 +11,10 @@ use super::{
 };
 use crate::{
     endpoint::EndpointName,
-    store::{Backlog, ConfigChange, ConfigKind, ConfigRow, NamedRows, Source, Standing, State, StoreError, rows},
+    store::{
+        Backlog, ConfigChange, ConfigKind, ConfigRow, NamedRows, OwnSignature, Source, Standing, State, StoreError,
+        rows,
+    },
 };
 
 pub(super) fn pause(tx: &mut Tx<'_>, endpoint: &EndpointName, paused: bool, now: Timestamp) -> Result<(), StoreError> {
@@ -155,4 +158,26 @@ pub(super) fn put_secret(
 pub(super) fn secret(connection: &Connection, scope: &str, name: &str) -> Result<Option<Bytes>, StoreError> {
     let mut query = connection.prepare_cached("SELECT sealed FROM secret WHERE scope = ?1 AND name = ?2")?;
     Ok(query.query_row([scope, name], |row| row.get::<_, Vec<u8>>(0)).optional()?.map(Bytes::from))
+}
+
+pub(super) fn remember(connection: &Connection, signature: &OwnSignature, now: Timestamp) -> Result<(), StoreError> {
+    let mut forget = connection.prepare_cached("DELETE FROM own_signature WHERE expires_at <= ?1")?;
+    forget.execute([now.as_second()])?;
+    let mut put = connection.prepare_cached(
+        "INSERT INTO own_signature (digest, expires_at) VALUES (?1, ?2) \
+         ON CONFLICT DO UPDATE SET expires_at = max(expires_at, excluded.expires_at)",
+    )?;
+    put.execute(params![&signature.digest[..], signature.expires_at.as_second()])?;
+    Ok(())
+}
+
+pub(super) fn own_signatures(connection: &Connection, now: Timestamp) -> Result<Vec<OwnSignature>, StoreError> {
+    let mut query = connection.prepare_cached("SELECT digest, expires_at FROM own_signature WHERE expires_at > ?1")?;
+    let rows = query.query_map([now.as_second()], |row| Ok((row.get::<_, [u8; 32]>(0)?, row.get::<_, i64>(1)?)))?;
+    let mut own = Vec::new();
+    for row in rows {
+        let (digest, expires_at) = row?;
+        own.push(OwnSignature { digest, expires_at: Timestamp::from_second(expires_at).unwrap_or(Timestamp::MAX) });
+    }
+    Ok(own)
 }

@@ -1,0 +1,95 @@
+//! Signatures that the relay made itself: they prove nothing at its own door.
+//!
+//! Late deliveries and replays are signed afresh for handlers, and whoever gets one could bring the old event in once
+//! more as a new one. So each is remembered, by what was signed, for as long as it would be accepted. One set for all
+//! endpoints: two of them may have the same secret.
+//!
+//! Invariant: there are at most [`MAX_OWN`]; beyond that none is made.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+/// Signatures that are remembered at a time, about 30 MiB.
+const MAX_OWN: usize = 262_144;
+
+/// A signature that the relay made, by what was signed, whatever body comes with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnMark {
+    /// A digest of what was signed.
+    pub digest: [u8; 32],
+    /// From this second on nobody takes it.
+    pub expires_unix_s: i64,
+}
+
+/// The signatures of this relay that are still good.
+#[derive(Debug, Default)]
+pub struct OwnSignatures(Mutex<Own>);
+
+#[derive(Debug, Default)]
+struct Own {
+    expires_unix_s: HashMap<[u8; 32], i64>,
+    /// In the order in which they were made.
+    order: VecDeque<[u8; 32]>,
+}
+
+impl OwnSignatures {
+    /// Remembers one; false if there is no room.
+    #[must_use]
+    pub fn put(&self, mark: OwnMark, now_unix_s: i64) -> bool {
+        let mut own = self.lock();
+        let Own { expires_unix_s, order } = &mut *own;
+        while order
+            .front()
+            .is_some_and(|oldest| expires_unix_s.get(oldest).is_none_or(|expires| *expires <= now_unix_s))
+        {
+            let oldest = order.pop_front();
+            oldest.and_then(|oldest| expires_unix_s.remove(&oldest));
+        }
+        if let Some(expires) = expires_unix_s.get_mut(&mark.digest) {
+            *expires = mark.expires_unix_s.max(*expires);
+            return true;
+        }
+        if order.len() >= MAX_OWN {
+            return false;
+        }
+        expires_unix_s.insert(mark.digest, mark.expires_unix_s);
+        order.push_back(mark.digest);
+        true
+    }
+
+    /// Whether the relay made this one.
+    #[must_use]
+    pub fn holds(&self, digest: &[u8; 32]) -> bool {
+        self.lock().expires_unix_s.contains_key(digest)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Own> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(number: u32, expires_unix_s: i64) -> OwnMark {
+        let mut digest = [0; 32];
+        digest[..4].copy_from_slice(&number.to_be_bytes());
+        OwnMark { digest, expires_unix_s }
+    }
+
+    #[test]
+    fn a_signature_is_known_until_it_expires_and_there_are_never_too_many() {
+        let own = OwnSignatures::default();
+        assert!(own.put(mark(1, 100), 0) && own.put(mark(1, 90), 0));
+        assert!(own.holds(&mark(1, 0).digest) && !own.holds(&mark(2, 0).digest));
+        let most = u32::try_from(MAX_OWN).expect("fits");
+        assert!((2..=most).all(|number| own.put(mark(number, 200), 99)));
+        assert!(!own.put(mark(most + 1, 200), 99), "there is no room");
+        assert!(own.put(mark(1, 100), 99), "it is there");
+        assert!(own.put(mark(most + 1, 200), 100), "the first one has expired");
+        assert!(!own.holds(&mark(1, 0).digest) && own.lock().expires_unix_s.len() == MAX_OWN);
+    }
+}
