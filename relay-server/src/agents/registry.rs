@@ -5,6 +5,7 @@
 //! Which of an endpoint's sessions serve it is [`super::places`]' to say; which of those gets an exchange, `choose`.
 
 mod choose;
+mod waiting;
 
 pub use self::choose::{Heed, UNKNOWN_WAIT, limited};
 
@@ -116,6 +117,7 @@ impl Offered {
             Arc::new(Load {
                 capacity: if self.capacity == 0 { i64::from(u32::MAX) } else { i64::from(self.capacity) },
                 in_flight: AtomicI64::new(0),
+                freed: Notify::new(),
                 pacer: self.rate.map(|rate| Pacer::new(rate, now)),
                 target: targets.of(&self.endpoint, identity),
             })
@@ -128,6 +130,8 @@ impl Offered {
 struct Load {
     capacity: i64,
     in_flight: AtomicI64,
+    /// One of them has ended; whoever waits for that takes its place.
+    freed: Notify,
     pacer: Option<Pacer>,
     target: Target,
 }
@@ -147,6 +151,7 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.freed.notify_one();
     }
 }
 
@@ -200,6 +205,8 @@ struct State {
     /// By endpoint; names come from the config.
     places: HashMap<String, Places>,
     targets: Targets,
+    /// How many wait for an agent, by endpoint.
+    awaited: HashMap<String, usize>,
     /// Breaks ties between equally free agents.
     turn: usize,
 }

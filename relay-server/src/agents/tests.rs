@@ -9,7 +9,7 @@ use relay_proto::{
 };
 use relay_tunnel::{Arrival, Arrivals, Broken, Exchange, Handle};
 use tokio::{
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
     time::{Instant, timeout},
 };
 
@@ -311,6 +311,29 @@ async fn an_agent_that_left_a_moment_ago_is_waited_for() {
     tokio::task::yield_now().await;
     let _back = attach(&registry, "a", 1, offer(Attach::Shared, 0)).await;
     assert_eq!(waiting.await.expect("runs"), Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waited_for_an_agent_waits_for_its_room_and_nobody_else_does() {
+    let registry = registry();
+    let until = || Instant::now() + Duration::from_secs(2);
+    drop(attach(&registry, "a", 1, offer(Attach::Shared, 0)).await.attached);
+    let mut crowd = JoinSet::new();
+    for _ in 0..5 {
+        let registry = Arc::clone(&registry);
+        crowd.spawn(async move { registry.reserve_or_wait("e", None, Heed::Nothing, until()).await.map(drop) });
+    }
+    tokio::task::yield_now().await;
+    let _back = attach(&registry, "a", 1, offer(Attach::Shared, 1)).await;
+    for served in crowd.join_all().await {
+        assert_eq!(served, Ok(()), "a place for one after the other");
+    }
+    let held = registry.reserve("e", None, Heed::Nothing).expect("a place");
+    let begun = Instant::now();
+    let outcome = registry.reserve_or_wait("e", None, Heed::Nothing, until()).await.map(drop);
+    assert_eq!((outcome, begun.elapsed()), (Err(Failure::Busy), Duration::ZERO));
+    drop(held);
+    assert!(registry.reserve_or_wait("e", None, Heed::Nothing, until()).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]

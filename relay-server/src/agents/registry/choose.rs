@@ -9,15 +9,10 @@ use std::{
 use jiff::Timestamp;
 use relay_proto::{OpenError, RequestHead};
 use relay_tunnel::Handle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::{
-    super::{
-        admissions::hide_lines,
-        copies::Tee,
-        places::{RECENTLY, Standing},
-        token::Right,
-    },
+    super::{admissions::hide_lines, copies::Tee, places::Standing, token::Right},
     Candidate, Changes, Counted, Identity, Load, Place, Registry, Session, State, Whom,
 };
 use crate::{retry::Gate, webhook::Failure};
@@ -116,31 +111,6 @@ impl Registry {
         Err(failure)
     }
 
-    /// Like [`Registry::reserve`], but waits until `until` for an agent that left a moment ago.
-    ///
-    /// # Errors
-    /// As [`Registry::reserve`].
-    pub async fn reserve_or_wait(
-        &self,
-        endpoint: &str,
-        kind: Option<&str>,
-        heed: Heed,
-        until: Instant,
-    ) -> Result<Place, Failure> {
-        loop {
-            let changed = self.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            match self.reserve(endpoint, kind, heed) {
-                Err(failure @ (Failure::NoAgent | Failure::Unwanted)) if self.expects_one(endpoint, failure) => {
-                    let Ok(_place) = self.waiters.try_acquire() else { return Err(failure) };
-                    timeout_at(until, changed).await.map_err(|_| failure)?;
-                }
-                outcome => return outcome,
-            }
-        }
-    }
-
     /// Exchanges of kept events that the agents of an endpoint would take now: at least one, at most `most`.
     ///
     /// # Errors
@@ -209,18 +179,6 @@ impl Registry {
     /// Ends when an agent came, left, or stands otherwise than before.
     pub fn changed(&self) -> tokio::sync::futures::Notified<'_> {
         self.changed.notified()
-    }
-
-    /// Whether an agent left a moment ago, or may have before this relay was started, or one is there that must
-    /// first answer.
-    fn expects_one(&self, endpoint: &str, failure: Failure) -> bool {
-        if self.started.elapsed() < RECENTLY {
-            return true;
-        }
-        let state = self.lock();
-        let Some(places) = state.places.get(endpoint) else { return false };
-        let doubted = || failure == Failure::NoAgent && places.keys(Standing::Active).next().is_some();
-        places.left_recently(Instant::now()) || doubted()
     }
 
     /// Begins copies of an exchange for those that only watch; `None` where nobody does.
@@ -306,7 +264,7 @@ impl State {
     }
 
     /// The sessions of this standing that take exchanges with events of this type.
-    fn at(&self, endpoint: &str, standing: Standing, kind: Option<&str>) -> Vec<Candidate> {
+    pub(super) fn at(&self, endpoint: &str, standing: Standing, kind: Option<&str>) -> Vec<Candidate> {
         let Some(places) = self.places.get(endpoint) else { return Vec::new() };
         let sessions = places.keys(standing).filter_map(|key| self.sessions.get(&key));
         let ready = sessions.filter(|session| !session.doubted.load(Ordering::Relaxed));

@@ -1,0 +1,105 @@
+//! Waiting for an agent that left a moment ago, or for the place that the crowd behind it takes up.
+//!
+//! Whoever waited for an agent waits for its room, too: all come to it at once when it is back, and its capacity would
+//! turn most of them away. Who comes while others still wait does as they do. Where nobody waited, a full agent is busy
+//! at once. Waiters are bounded, and each has an end.
+
+use futures_util::future::select_all;
+use tokio::{
+    sync::SemaphorePermit,
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    super::places::{RECENTLY, Standing},
+    Place, Registry,
+    choose::Heed,
+};
+use crate::webhook::Failure;
+
+/// One who waits, for as long as it does.
+struct Waiter<'a> {
+    registry: &'a Registry,
+    endpoint: &'a str,
+    _permit: SemaphorePermit<'a>,
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        let mut state = self.registry.lock();
+        if let Some(count) = state.awaited.get_mut(self.endpoint) {
+            *count -= 1;
+            if *count == 0 {
+                state.awaited.remove(self.endpoint);
+            }
+        }
+    }
+}
+
+impl Registry {
+    /// Like [`Registry::reserve`], but waits until `until` for an agent that left a moment ago, and for its room.
+    ///
+    /// # Errors
+    /// As [`Registry::reserve`].
+    pub async fn reserve_or_wait(
+        &self,
+        endpoint: &str,
+        kind: Option<&str>,
+        heed: Heed,
+        until: Instant,
+    ) -> Result<Place, Failure> {
+        let mut waiter = None;
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let failure = match self.reserve(endpoint, kind, heed) {
+                Err(failure @ (Failure::NoAgent | Failure::Unwanted)) if self.expects_one(endpoint, failure) => failure,
+                Err(Failure::Busy) if waiter.is_some() || self.is_awaited(endpoint) => Failure::Busy,
+                outcome => return outcome,
+            };
+            if waiter.is_none() {
+                waiter = Some(self.waiter(endpoint).ok_or(failure)?);
+            }
+            let better = async {
+                tokio::select! {
+                    () = changed => {}
+                    () = self.freed(endpoint, kind), if failure == Failure::Busy => {}
+                }
+            };
+            timeout_at(until, better).await.map_err(|_| failure)?;
+        }
+    }
+
+    fn waiter<'a>(&'a self, endpoint: &'a str) -> Option<Waiter<'a>> {
+        let permit = self.waiters.try_acquire().ok()?;
+        *self.lock().awaited.entry(endpoint.to_owned()).or_default() += 1;
+        Some(Waiter { registry: self, endpoint, _permit: permit })
+    }
+
+    fn is_awaited(&self, endpoint: &str) -> bool {
+        self.lock().awaited.contains_key(endpoint)
+    }
+
+    /// An exchange of one of the endpoint's agents has ended, perhaps a moment ago.
+    async fn freed(&self, endpoint: &str, kind: Option<&str>) {
+        let loads: Vec<_> =
+            self.lock().at(endpoint, Standing::Active, kind).into_iter().map(|(.., load)| load).collect();
+        if loads.is_empty() {
+            return std::future::pending().await;
+        }
+        select_all(loads.iter().map(|load| Box::pin(load.freed.notified()))).await;
+    }
+
+    /// Whether an agent left a moment ago, or may have before this relay was started, or one is there that must
+    /// first answer.
+    fn expects_one(&self, endpoint: &str, failure: Failure) -> bool {
+        if self.started.elapsed() < RECENTLY {
+            return true;
+        }
+        let state = self.lock();
+        let Some(places) = state.places.get(endpoint) else { return false };
+        let doubted = || failure == Failure::NoAgent && places.keys(Standing::Active).next().is_some();
+        places.left_recently(Instant::now()) || doubted()
+    }
+}
