@@ -6,7 +6,6 @@
 use std::{io::IsTerminal as _, sync::Arc, time::Duration};
 
 use relay_proto::printable::LogLines;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     net::TcpListener,
     runtime::Runtime,
@@ -62,7 +61,9 @@ pub(super) fn run(
 }
 
 /// Each call at a time is a socket. The soft limit that a shell gives is for programs that use `select`.
+#[cfg(unix)]
 fn raise_limit_on_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum
         && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
@@ -70,6 +71,10 @@ fn raise_limit_on_files() {
         tracing::debug!(%error, "the limit on open files cannot be raised");
     }
 }
+
+/// Windows has no such limit on sockets.
+#[cfg(not(unix))]
+fn raise_limit_on_files() {}
 
 /// A runtime of one thread.
 pub(super) fn runtime() -> Result<Runtime, Failure> {
