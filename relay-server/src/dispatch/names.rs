@@ -77,54 +77,39 @@ fn is_of_one_hop(name: &str) -> bool {
 /// What proxies, load balancers and content networks say of the client and of its request as they got it.
 fn tells_of_the_way(name: &str) -> bool {
     let families = ["x-forwarded-", "x-envoy-", "ssl-client-", "x-ssl-client-", "x-client-cert-", "x-amzn-mtls-"];
-    if families.iter().any(|family| name.starts_with(family)) {
+    // Each content network has a name of its own for who came, and they end alike.
+    let ends = ["client-ip", "clientip", "real-ip", "remote-ip", "source-ip", "src-ip", "remote-addr", "forwarded-for"];
+    if families.iter().any(|family| name.starts_with(family)) || ends.iter().any(|end| name.ends_with(end)) {
         return true;
     }
     matches!(
         name,
         // Who came.
         "forwarded"
-            | "forwarded-for"
             | "x-forwarded"
+            | "x-forward-for"
             | "x-forwardedfor"
-            | "x-original-forwarded-for"
             | "x-original-for"
-            | "x-real-ip"
             | "x-realip"
-            | "real-ip"
-            | "client-ip"
-            | "x-client-ip"
-            | "x-clientip"
-            | "http-client-ip"
-            | "true-client-ip"
-            | "x-true-client-ip"
             | "cf-connecting-ip"
             | "cf-connecting-ipv6"
             | "cf-pseudo-ipv4"
             | "cf-ipcountry"
-            | "fastly-client-ip"
-            | "fly-client-ip"
             | "fly-forwarded-proto"
             | "fly-forwarded-port"
             | "fly-forwarded-ssl"
             | "do-connecting-ip"
             | "x-nf-client-connection-ip"
             | "x-appengine-user-ip"
-            | "x-azure-clientip"
             | "x-azure-socketip"
-            | "x-cluster-client-ip"
             | "x-coming-from"
             | "x-originating-ip"
-            | "x-source-ip"
             | "x-proxyuser-ip"
-            | "proxy-client-ip"
-            | "wl-proxy-client-ip"
-            | "x-vercel-forwarded-for"
             | "x-vercel-proxied-for"
-            | "x-remote-ip"
-            | "x-remote-addr"
+            | "x-real-host"
+            | "x-real-port"
+            | "x-remote-host"
             | "x-remote-user"
-            | "remote-addr"
             | "remote-user"
             // By which scheme and host.
             | "front-end-https"
@@ -145,7 +130,6 @@ fn tells_of_the_way(name: &str) -> bool {
             | "x-original-uri"
             | "x-original-path"
             | "x-original-method"
-            | "x-original-remote-addr"
             | "x-rewrite-url"
             | "x-rewrite-uri"
             | "x-request-uri"
@@ -199,6 +183,10 @@ mod tests {
             "x-rewrite-url",
             "x-envoy-external-address",
             "ssl-client-verify",
+            "incap-client-ip",
+            "x-sucuri-clientip",
+            "ali-cdn-real-ip",
+            "x-http-forwarded-for",
         ] {
             assert!(is_dropped(name, false) && !is_dropped(name, true), "{name}");
             let odd = name.replacen('-', "_", 1);
