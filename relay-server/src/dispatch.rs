@@ -187,6 +187,14 @@ pub(crate) fn answer_head(head: ResponseHead) -> Result<Parts, Failure> {
     Ok(parts)
 }
 
+/// Takes out of the lines behind a handler's answer what its sender may not see. HTTP/2 would break the answer off for a
+/// line of one hop.
+pub(crate) fn settle_trailers(trailers: &mut HeaderMap) {
+    strip_hop_by_hop(trailers);
+    names::strip_answer(trailers);
+    trailers.remove(header::CONTENT_LENGTH); // It comes too late to say one.
+}
+
 /// Leaves an answer one length at most, and none where its status has no body (RFC 9110, section 8.6).
 fn settle_length(status: u16, headers: &mut HeaderMap) -> Result<(), Failure> {
     match one_length(headers) {

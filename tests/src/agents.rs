@@ -3,8 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
-use relay_proto::{Attach, CONNECT_PATH, Close, Hello, Limits, Offer, SUBPROTOCOL, Welcome};
-use relay_tunnel::{Arrivals, Handle};
+use bytes::Bytes;
+use relay_proto::{Attach, CONNECT_PATH, Close, Headers, Hello, Limits, Offer, ResponseHead, SUBPROTOCOL, Welcome};
+use relay_tunnel::{Arrival, Arrivals, Handle};
 use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -109,6 +110,34 @@ impl Upgraded {
         let (welcome, _handle, _arrivals, driver) =
             relay_tunnel::agent(self.0, Vec::new(), hello(endpoint, 0), Limits::agent()).await?;
         Ok((welcome, driver.await))
+    }
+}
+
+/// An agent that gives every request the same answer, lawful or not; dropping it closes its connection.
+pub struct Answering {
+    _running: JoinSet<()>,
+}
+
+impl Upgraded {
+    /// Says hello for one endpoint, and answers from then on what comes.
+    ///
+    /// # Errors
+    /// How the session ended before a welcome.
+    pub async fn answer(self, endpoint: &str, head: ResponseHead, body: Bytes) -> Result<Answering, Close> {
+        let (_, _handle, mut arrivals, driver) =
+            relay_tunnel::agent(self.0, Vec::new(), hello(endpoint, 0), Limits::agent()).await?;
+        let mut running = JoinSet::new();
+        running.spawn(async move { drop(driver.await) });
+        running.spawn(async move {
+            while let Some(arrival) = arrivals.next().await {
+                let Arrival::Request(request) = arrival else { continue };
+                let mut answer = request.responder.respond(head.clone());
+                if answer.send(body.clone()).await.is_ok() {
+                    answer.finish(Headers::new());
+                }
+            }
+        });
+        Ok(Answering { _running: running })
     }
 }
 

@@ -5,10 +5,11 @@
 use std::{path::Path, time::Duration};
 
 use http::{Response, StatusCode};
-use relay_proto::{CloseCode, OfferState};
+use relay_proto::{CloseCode, OfferState, ResponseHead};
 use relay_server::agents::token::AgentToken;
 use relay_tests::{
     agents::upgrade,
+    fidelity::wire::Wire,
     handler::{Handler, full},
     process::{Agent, PATIENCE, Server, run_to_end},
     sender::{request, send},
@@ -269,6 +270,26 @@ async fn a_token_that_is_revoked_between_upgrade_and_hello_lets_nobody_in() {
     assert_eq!(welcome.endpoints[0].state, OfferState::Refused { code: "unauthorized".into() });
     assert_eq!(close.code, CloseCode::Unauthorized);
     assert_eq!(send(&relay.public, request("POST", "/open", &[], "")).await.expect("answers").status(), 503);
+}
+
+#[tokio::test]
+async fn an_answer_of_another_length_than_its_head_says_is_broken_and_leaves_the_connection_in_step() {
+    let (table, secret) = token("one", "open", "\"attach\"");
+    let kept = "[[endpoint]]\nname = \"open\"\nverify = \"none\"\non_failure = \"pass\"\n";
+    let relay = relay(&format!("{kept}{table}")).await;
+    for (said, status) in [("10", 502), ("3", 502), ("0", 502), ("5", 200)] {
+        let head = ResponseHead { status: 200, headers: [("content-length", said)].into_iter().collect() };
+        let agent = upgrade(&relay.public, &secret, None).await.expect("the token is good");
+        let agent = agent.answer("open", head, "hello".into()).await.expect("a welcome");
+        let mut sender = Wire::connect(&relay.public).await.expect("connects");
+        for (target, status) in [("open", status), ("elsewhere", 404)] {
+            let ask = format!("POST /{target} HTTP/1.1\r\nHost: hook.test\r\nContent-Length: 2\r\n\r\nok");
+            sender.write(ask).await.expect("writes");
+            let got = sender.answer("POST").await.expect("an answer");
+            assert_eq!(got.head.status().expect("a status"), status, "{said}: {got:?}");
+        }
+        drop(agent);
+    }
 }
 
 #[tokio::test]

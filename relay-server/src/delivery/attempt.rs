@@ -10,7 +10,7 @@ use http::{HeaderMap, response::Parts};
 use http_body_util::BodyExt as _;
 use jiff::Timestamp;
 use relay_proto::{Headers, OutcomeState, RequestHead, ResetCode};
-use relay_tunnel::{Broken, Exchange, Receiver, Sender};
+use relay_tunnel::{Broken, Exchange, Receiver, Sender, http::one_length};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, timeout, timeout_at},
@@ -26,7 +26,7 @@ use crate::{
         registry::{Heed, Place},
         targets::Target,
     },
-    dispatch::{answer_head, failure_of},
+    dispatch::{answer_head, failure_of, settle_trailers},
     endpoint::{Endpoint, EndpointName, Keeping},
     limits::Turn,
     memory::Memory,
@@ -242,15 +242,17 @@ async fn read(
 ) -> Result<store::Answer, Broken> {
     let mut kept = BytesMut::new();
     let mut stream = None;
-    let mut long = false;
+    let (mut long, mut len) = (false, 0_u64);
     while let Some(frame) = body.frame().await {
         let data = match frame?.into_data() {
             Ok(data) => data,
             Err(frame) => {
                 audience.trailers = frame.into_trailers().unwrap_or_default();
+                settle_trailers(&mut audience.trailers);
                 continue;
             }
         };
+        len += data.len() as u64;
         if !long && kept.len() + data.len() > MAX_ANSWER_BYTES {
             long = true;
             let passes = event.keeping.statuses.while_waiting(parts.status.as_u16()) != Meaning::Again;
@@ -269,11 +271,20 @@ async fn read(
         }
         stream = None; // The sender has left, or takes too long: the attempt goes on.
     }
+    if !is_whole(&parts.headers, len) {
+        return Err(Broken::Reset(ResetCode::Broken));
+    }
     if let Some(stream) = stream {
         let _ = timeout(PIECE_PATIENCE, stream.send(Piece::End(std::mem::take(&mut audience.trailers)))).await;
     }
     let (status, headers) = (parts.status.as_u16(), lines(&parts.headers));
     Ok(store::Answer { status, headers, body: kept.freeze(), truncated: long })
+}
+
+/// Whether an answer is as long as its head says. hyper believes the head of one that is there at once, and whoever reads
+/// the connection would take the next answer for the rest of this one.
+fn is_whole(headers: &HeaderMap, len: u64) -> bool {
+    one_length(headers).is_ok_and(|said| said.is_none_or(|said| said == len))
 }
 
 /// Sends a long body, part by part. What cannot be read resets the exchange.
@@ -328,6 +339,7 @@ async fn told_later(expected: &mut Expected, keeping: &Keeping, limit: Instant) 
 fn ending_of(state: OutcomeState) -> Ending {
     match state {
         OutcomeState::Finished { head, body, truncated } => match answer_head(head) {
+            Ok(parts) if !truncated && !is_whole(&parts.headers, body.len() as u64) => Ending::Failed(Outcome::Broken),
             Ok(parts) => Ending::Answered(store::Answer {
                 status: parts.status.as_u16(),
                 headers: lines(&parts.headers),

@@ -26,7 +26,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::{
     agents::{accept::Turned, seats},
     delivery::{Piece, Reply as KeptReply, Taken},
-    dispatch::Answer,
+    dispatch::{Answer, settle_trailers},
     endpoint::Ack,
     events::Refusal,
     limits::Turn,
@@ -410,13 +410,16 @@ impl HttpBody for Streamed {
     type Error = Box<dyn std::error::Error + Send + Sync>;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) {
+        if let Poll::Ready(mut frame) = Pin::new(&mut self.inner).poll_frame(cx) {
             self.silence = None;
-            match &frame {
+            match &mut frame {
                 None => self.ended(),
                 Some(Ok(frame)) => {
                     let len = frame.data_ref().map_or(0, Bytes::len) as u64;
                     self.missing = self.missing.map(|missing| missing.saturating_sub(len));
+                    if let Some(trailers) = frame.trailers_mut() {
+                        settle_trailers(trailers);
+                    }
                 }
                 Some(Err(_)) => {}
             }

@@ -206,14 +206,16 @@ pub async fn a_bad_head_gives_502(bench: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Trailers that the handler announces arrive where the sender said that it takes them, behind short bodies and long.
+/// Trailers that the handler announces arrive where the sender said that it takes them, behind short bodies and long; but
+/// none that only the relay writes.
 pub async fn trailers_of_an_answer_arrive(bench: &mut Bench) -> anyhow::Result<()> {
     for (wanted, len) in [(true, 0), (true, 5), (true, 300_000), (false, 5), (false, 300_000)] {
         let te = if wanted { "Connection: TE\r\nTE: trailers\r\n" } else { "" };
         let ask = format!("POST /open HTTP/1.1\r\nHost: hook.test\r\nContent-Length: 0\r\n{te}\r\n");
         let body = vec![b'x'; len];
-        let chunked = [&chunks(&body, 9973)[..], b"0\r\nX-Sum: 1\r\nX-Sum: \xe4\r\n\r\n"].concat();
-        let lines: [(&str, &[u8]); 2] = [("Transfer-Encoding", b"chunked"), ("Trailer", b"X-Sum")];
+        let chunked =
+            [&chunks(&body, 9973)[..], b"0\r\nX-Sum: 1\r\nRelay-Error: forged\r\nX-Sum: \xe4\r\n\r\n"].concat();
+        let lines: [(&str, &[u8]); 2] = [("Transfer-Encoding", b"chunked"), ("Trailer", b"X-Sum, Relay-Error")];
         let answer = message("HTTP/1.1 200 OK", &lines, &chunked);
         let (seen, got) = bench.exchange(ask.as_bytes(), &answer).await?;
         ensure!((seen.head.one("te") == "trailers") == wanted, "{:?}", seen.head);
@@ -222,6 +224,7 @@ pub async fn trailers_of_an_answer_arrive(bench: &mut Bench) -> anyhow::Result<(
             got.trailers.iter().filter(|(name, _)| name == "x-sum").map(|(_, value)| &value[..]).collect();
         let expected: &[&[u8]] = if wanted { &[b"1", b"\xe4"] } else { &[] };
         ensure!(sums == expected, "{len} bytes, {te:?}: {:?}", got.trailers);
+        ensure!(got.trailers.iter().all(|(name, _)| name != "relay-error"), "{:?}", got.trailers);
     }
     Ok(())
 }
