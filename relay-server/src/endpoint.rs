@@ -101,6 +101,8 @@ pub struct Keeping {
     pub identity: Identity,
     /// Whether the sender repeats by itself.
     pub sender_retries: bool,
+    /// How old a first arrival may be, where its sender repeats the same bytes later than its scheme allows.
+    pub late: Option<Duration>,
     /// The waits between attempts.
     pub schedule: Schedule,
     /// What a handler's status means.

@@ -276,6 +276,7 @@ mod tests {
             event_type: None,
             sender_id: None,
             dedup: None,
+            mark: None,
             order_key: None,
             lease: None,
         };

@@ -359,8 +359,14 @@ async fn keep(
     memory: Memory,
 ) -> Result<Outcome, Failure> {
     let trusted = |address| routes.trusts(address);
-    let taken = door.delivery.take(endpoint, keeping, (webhook, memory), &trusted).await?;
-    Ok(Outcome::Kept(taken, keeping.ack.clone()))
+    let contested = webhook.contested();
+    match (door.delivery.take(endpoint, keeping, (webhook, memory), &trusted).await, contested) {
+        (Ok(taken), _) => Ok(Outcome::Kept(taken, keeping.ack.clone())),
+        (Err(failure), Some((received, body))) => {
+            Err(record(door, routes, endpoint, TurnedAway { received, body: Some(body), failure }))
+        }
+        (Err(failure), None) => Err(failure),
+    }
 }
 
 /// The second half: to an agent and back.

@@ -11,7 +11,7 @@ mod made;
 mod plan;
 mod sealing;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
@@ -27,7 +27,7 @@ use self::{
 use crate::{
     agents::registry::Registry,
     config::{Config, ConfigErrors, Input, Layers, PublicUrl, Shown, Source, Warning, rows, rows::Rows},
-    endpoint::EndpointName,
+    endpoint::{Endpoint, EndpointName},
     ingress::{Door, listener::Serving, route::Routes},
     learnt::Learnt,
     metrics::Metrics,
@@ -109,6 +109,9 @@ pub async fn first(source: &Source, store: &Arc<dyn Store>, vault: &Vault) -> an
     let config = assemble(source, &running, true, &made, Rows::default()).await?;
     let sets = sets(&running.input.rows())?;
     store.configure(store::Source::File, sets, true, Timestamp::now()).await?;
+    // What lives in memory knows nothing of what the process before it took.
+    let begins = if config.store.path.is_some() { Timestamp::MIN } else { Timestamp::now() };
+    remember(store, &config, begins).await?;
     Ok(First { config, running, made })
 }
 
@@ -327,6 +330,10 @@ impl Live {
             tracing::warn!(endpoint = %endpoint.name, "without its secret it answers 503 until the next reload");
         }
         load_learnt(&self.door.learnt, &self.door.provider_keys, &config).await;
+        let begins = if config.store.path.is_some() { Timestamp::MIN } else { Timestamp::now() };
+        if let Err(error) = remember(self.store(), &config, begins).await {
+            tracing::error!(%error, "the store was not told which endpoints remember what was signed");
+        }
         let routes = routes(&config, &self.door.metrics, self.public);
         let admissions = routes.admissions();
         let registry: &Registry = &self.door.registry;
@@ -336,6 +343,15 @@ impl Live {
         registry.revise(admissions);
         self.view.store(Arc::new(View { shown: config.shown, made: made.names() }));
     }
+}
+
+/// Tells the store for how long each endpoint remembers what was signed, before requests are taken by that.
+async fn remember(store: &Arc<dyn Store>, config: &Config, begins: Timestamp) -> Result<(), StoreError> {
+    let late = |endpoint: &Arc<Endpoint>| endpoint.keeping.as_ref().and_then(|keeping| keeping.late);
+    // A second for the one that marks are kept longer than they are good.
+    let reach = |late: Duration| late + Duration::from_secs(1);
+    let reaches = config.endpoints.iter().map(|one| (one.name.clone(), late(one).map_or(Duration::ZERO, reach)));
+    store.reach_back(reaches.collect(), begins, Timestamp::now()).await
 }
 
 /// Loads what the config's endpoints have learnt and fetched. Where the store cannot say it now, they are without until

@@ -23,6 +23,9 @@ use tokio::sync::watch;
 
 use crate::webhook::EventId;
 
+/// Longest time for which a repeat is recognised, in seconds: some providers' signatures never grow old.
+const MAX_REMEMBERED_S: i64 = 24 * 60 * 60;
+
 /// Entries of one endpoint, about 6 MiB of memory.
 pub const MAX_ENTRIES: usize = 65_536;
 
@@ -33,8 +36,12 @@ pub struct Mark {
     pub digest: [u8; 32],
     /// The body's SHA-256 where that is not signed: with another body, it is no repeat but a forgery.
     pub body: Option<[u8; 32]>,
+    /// When it was signed.
+    pub signed_unix_s: i64,
     /// From this second on the timestamp is too old.
     pub expires_unix_s: i64,
+    /// It is older than its scheme allows: whoever takes it has to know that it did not come before.
+    pub is_late: bool,
 }
 
 /// What became of a first request.
@@ -112,7 +119,8 @@ impl Replays {
         let number = memory.next;
         memory.next += 1;
         memory.order.push_back((mark.digest, number));
-        let Mark { digest, body, expires_unix_s } = mark;
+        let Mark { digest, body, expires_unix_s, .. } = mark;
+        let expires_unix_s = expires_unix_s.min(now_unix_s.saturating_add(MAX_REMEMBERED_S));
         memory.entries.insert(digest, Entry { number, body, expires_unix_s, event_id, state });
         drop(all);
         Seen::First(Running {
@@ -185,7 +193,7 @@ mod tests {
     fn mark(number: u32, expires_unix_s: i64) -> Mark {
         let mut digest = [0; 32];
         digest[..4].copy_from_slice(&number.to_be_bytes());
-        Mark { digest, body: None, expires_unix_s }
+        Mark { digest, body: None, signed_unix_s: 0, expires_unix_s, is_late: false }
     }
 
     fn first(replays: &Replays, mark: Mark, now: i64) -> Option<Running> {

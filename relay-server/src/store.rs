@@ -29,6 +29,7 @@ use crate::{endpoint::EndpointName, webhook::EventId};
 
 mod error;
 mod filter;
+mod marks;
 mod memory;
 mod model;
 mod presence;
@@ -45,7 +46,7 @@ pub use error::{Health, StoreError};
 pub use filter::{Cursor, Filter, Page, PageRequest, StatusRange};
 pub use memory::MemoryStore;
 pub use model::{
-    Act, Acted, Action, Answer, Attempt, Backlog, Body, Claimed, Dedup, Delivery, End, Ended, Head, Hold, Lease,
+    Act, Acted, Action, Answer, Attempt, Backlog, Body, Claimed, Dedup, Delivery, End, Ended, Head, Hold, Lease, Mark,
     NewEvent, Outcome, Reason, Record, Share, Signature, Standing, State, Summary, Then, Verdict, Want,
 };
 pub use rows::{
@@ -154,6 +155,11 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Does a bounded part of the housekeeping; call again with the cursor it returns until there is none.
     fn purge(&self, policy: Purge, now: Timestamp) -> Reply<'_, Purged>;
+
+    /// Says for how long each endpoint remembers what was signed ([`NewEvent::mark`]); not at all is zero. What was
+    /// taken while an endpoint remembered less is not known, so a late event is taken only if it was signed since. The
+    /// memory of a name that is new begins at `begins`.
+    fn reach_back(&self, reaches: Vec<(EndpointName, Duration)>, begins: Timestamp, now: Timestamp) -> Reply<'_, ()>;
 
     /// Pauses or resumes the claims of an endpoint.
     fn pause(&self, endpoint: EndpointName, paused: bool, now: Timestamp) -> Reply<'_, ()>;

@@ -5,7 +5,7 @@
 
 mod keyring;
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -26,8 +26,8 @@ use crate::{
     webhook::{EventId, Received, input::RequestBody},
 };
 
-/// Longest time for which a repeat is recognised, in seconds: some providers' signatures never grow old.
-const MAX_REMEMBERED_S: i64 = 24 * 60 * 60;
+/// How long what was signed without a limit of age is good, in seconds, for who remembers it.
+const UNLIMITED_S: i64 = 30 * 24 * 60 * 60;
 
 /// How long a signature of the relay is remembered at least, in seconds: a reload may make its endpoint more patient,
 /// and another endpoint of the same secret may be.
@@ -282,11 +282,16 @@ impl Rule {
         row.provider.handshake(&request(received, &headers, body), &answering, received.at.as_second())
     }
 
-    /// Applies the rule.
+    /// Applies the rule. `late` is how old a request may be whose taker knows that it did not come before.
     ///
     /// # Errors
     /// [`Unproven`] says what was not proven.
-    pub fn verify(&self, received: Received, payload: Payload) -> Result<Webhook, Box<Unproven>> {
+    pub fn verify(
+        &self,
+        received: Received,
+        payload: Payload,
+        late: Option<Duration>,
+    ) -> Result<Webhook, Box<Unproven>> {
         let row = match self {
             Self::Open => {
                 let (scheme, event) = (Cow::Borrowed("none"), EventMeta::default());
@@ -304,7 +309,7 @@ impl Rule {
         let headers = Lines(&received.head.headers);
         let request = request(&received, &headers, body);
         let event = row.provider.event(&request);
-        match row.prove(&request, received.event_id, received.at.as_second()) {
+        match row.prove(&request, received.event_id, received.at.as_second(), late) {
             Ok(Proof { mark, signed, signer }) => {
                 let scheme = if row.provider.scheme.is_some() { row.provider.name.clone() } else { "none".to_owned() };
                 Ok(Webhook { received, payload, scheme: Cow::Owned(scheme), mark, signed, signer, event })
@@ -385,7 +390,10 @@ impl Rule {
         // As the door will see it: what it could not recognise there is not made.
         let headers = Over { below: request.headers, set: &signed.headers };
         let verified = scheme.verify(keys, &Request { headers: &headers, ..*request }, now_unix_s).ok()?;
-        let lasts_s = row.keyring.tolerance_s().unwrap_or(past_s).clamp(MIN_OWN_S, MAX_REMEMBERED_S);
+        // The door may take what is as old as its sender's last retry.
+        let late_s = row.provider.last_retry.and_then(|late| i64::try_from(late.as_secs()).ok()).unwrap_or_default();
+        let past_s = row.keyring.tolerance_s().unwrap_or(past_s).max(late_s);
+        let lasts_s = past_s.clamp(MIN_OWN_S, UNLIMITED_S);
         let expires_unix_s = verified.timestamp?.saturating_add(lasts_s).saturating_add(1);
         // Made within the second of the sender's own, it is the sender's own, and that may come again.
         let own = scheme.verify(keys, request, now_unix_s).is_ok_and(|own| own.fingerprint == verified.fingerprint);
@@ -411,15 +419,30 @@ impl Rule {
 }
 
 impl RowRule {
-    fn prove(&self, request: &Request<'_>, event_id: EventId, now_unix_s: i64) -> Result<Proof, Refusal> {
+    fn prove(
+        &self,
+        request: &Request<'_>,
+        event_id: EventId,
+        now_unix_s: i64,
+        late: Option<Duration>,
+    ) -> Result<Proof, Refusal> {
         let Some(scheme) = &self.provider.scheme else { return Ok(Proof::default()) };
         let keys = self.keyring.keys();
         let keys: &Keys = keys.as_deref().ok_or(Refusal::SecretMissing)?;
-        let verified = scheme.verify(keys, request, now_unix_s)?;
+        // Who sets a tolerance means it, and what passes unproven needs no more time.
+        let late = late.filter(|_| self.keyring.tolerance_s().is_none() && !self.policy.lenient);
+        let late_s = late.and_then(|late| i64::try_from(late.as_secs()).ok());
+        let (verified, is_late) = match (scheme.verify(keys, request, now_unix_s), late_s) {
+            (Err(Refusal::TimestampTooOld), Some(late_s)) => {
+                (scheme.verify_late(keys, request, now_unix_s, late_s)?, true)
+            }
+            (outcome, _) => (outcome?, false),
+        };
         let past_s = self.keyring.tolerance_s().or_else(|| scheme.tolerance_s().map(|(past_s, _)| past_s));
+        let past_s = late_s.max(past_s).unwrap_or(UNLIMITED_S).min(UNLIMITED_S);
         // Only what can be signed afresh has to remember whose secret it was.
         let signer = scheme.tolerance_s().and_then(|_| keys.tag(verified.key_index, event_id.as_bytes()));
-        let mark = mark(scheme.scope(), &verified, request.body, past_s.unwrap_or(MAX_REMEMBERED_S));
+        let mark = mark(scheme.scope(), &verified, request.body, (past_s, is_late));
         let signed = verified.timestamp.map(|_| *verified.fingerprint.bytes());
         Ok(Proof { mark, signed, signer })
     }
@@ -433,14 +456,15 @@ impl fmt::Debug for RowRule {
 
 /// By what a repeat is recognised, until it would be too old anyhow. A signature that other requests may rightly carry
 /// marks none.
-fn mark(scope: SignatureScope, verified: &Verified, body: &[u8], past_s: i64) -> Option<Mark> {
+fn mark(scope: SignatureScope, verified: &Verified, body: &[u8], (past_s, is_late): (i64, bool)) -> Option<Mark> {
     let body = match scope {
         SignatureScope::Request => None,
         SignatureScope::Occasion => Some(Sha256::digest(body).into()),
         SignatureScope::Open => return None,
     };
-    let expires_unix_s = verified.timestamp?.saturating_add(past_s.min(MAX_REMEMBERED_S)).saturating_add(1);
-    Some(Mark { digest: *verified.fingerprint.bytes(), body, expires_unix_s })
+    let signed_unix_s = verified.timestamp?;
+    let expires_unix_s = signed_unix_s.saturating_add(past_s).saturating_add(1);
+    Some(Mark { digest: *verified.fingerprint.bytes(), body, signed_unix_s, expires_unix_s, is_late })
 }
 
 fn request<'a>(received: &'a Received, headers: &'a Lines<'a>, body: &'a [u8]) -> Request<'a> {
@@ -458,6 +482,16 @@ impl Webhook {
     #[must_use]
     pub fn signed(&self) -> Option<&[u8; 32]> {
         self.signed.as_ref()
+    }
+
+    /// What was received, where it may turn out only later that it must not pass.
+    #[must_use]
+    pub fn contested(&self) -> Option<(Received, Bytes)> {
+        let contested = self.mark.is_some_and(|mark| mark.is_late || mark.body.is_some());
+        match &self.payload {
+            Payload::Whole(body) if contested => Some((self.received.clone(), body.clone())),
+            _ => None,
+        }
     }
 
     /// Which of the endpoint's secrets proved it, where it can be signed afresh.

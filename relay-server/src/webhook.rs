@@ -69,7 +69,7 @@ impl fmt::Debug for EventId {
 }
 
 /// A request as it was received, before anything was proven.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Received {
     /// The id that its answer will carry.
     pub event_id: EventId,

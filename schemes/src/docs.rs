@@ -11,7 +11,11 @@ pub fn page() -> String {
     for row in providers() {
         let scheme = row.scheme.as_ref();
         let timeout = row.timeout.map_or_else(|| "-".to_owned(), |it| format!("{} s", it.as_secs()));
-        let retries = if row.retries { "yes" } else { "no" };
+        let retries = match (row.retries, row.last_retry) {
+            (true, Some(last)) => format!("the same bytes for {} h", last.as_secs() / 3600),
+            (true, None) => "yes".to_owned(),
+            (false, _) => "no".to_owned(),
+        };
         let mode = if row.interactive { " (answer is the product)" } else { "" };
         let _ = writeln!(
             out,

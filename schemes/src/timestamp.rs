@@ -113,12 +113,12 @@ fn is_rfc3339(text: &[u8]) -> bool {
 }
 
 impl Timestamp {
-    /// Whether a right signature of that age may pass. `tolerance_s` goes before the row's own.
-    pub(crate) fn judge(&self, at: i64, now: i64, tolerance_s: Option<i64>) -> Result<(), Refusal> {
-        if now.saturating_sub(at) > tolerance_s.unwrap_or(self.past_s) {
+    /// Whether a right signature of that age may pass. `past_s` and `future_s` go before the row's own.
+    pub(crate) fn judge(&self, at: i64, now: i64, past_s: Option<i64>, future_s: Option<i64>) -> Result<(), Refusal> {
+        if now.saturating_sub(at) > past_s.unwrap_or(self.past_s) {
             return Err(Refusal::TimestampTooOld);
         }
-        if at.saturating_sub(now) > tolerance_s.unwrap_or(self.future_s) {
+        if at.saturating_sub(now) > future_s.unwrap_or(self.future_s) {
             return Err(Refusal::TimestampTooNew);
         }
         Ok(())

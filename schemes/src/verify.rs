@@ -29,26 +29,50 @@ impl Scheme {
     /// # Errors
     /// [`Refusal`] says why it must not pass.
     pub fn verify(&self, keys: &Keys, request: &Request<'_>, now_unix_s: i64) -> Result<Verified, Refusal> {
+        self.verify_within(keys, request, now_unix_s, keys.tolerance_s)
+    }
+
+    /// As [`Scheme::verify`], for a request that may be so old. Only for who knows that it did not come before.
+    ///
+    /// # Errors
+    /// [`Refusal`] says why it must not pass.
+    pub fn verify_late(
+        &self,
+        keys: &Keys,
+        request: &Request<'_>,
+        now_unix_s: i64,
+        past_s: i64,
+    ) -> Result<Verified, Refusal> {
+        self.verify_within(keys, request, now_unix_s, Some(past_s))
+    }
+
+    fn verify_within(
+        &self,
+        keys: &Keys,
+        request: &Request<'_>,
+        now_unix_s: i64,
+        past_s: Option<i64>,
+    ) -> Result<Verified, Refusal> {
         let scheme = self.family(request);
         self.check_families(request)?;
         let scene = Scene::new(request, Some(keys)).json_in(scheme.json_part.as_deref());
         for rule in &scheme.require {
             rule.check(&scene)?;
         }
-        let Some(each) = &scheme.each else { return scheme.verify_one(keys, &scene, now_unix_s) };
+        let Some(each) = &scheme.each else { return scheme.verify_one(keys, &scene, now_unix_s, past_s) };
         let items = json::find_in_each(scene.json, each).map_err(|_| Refusal::BodyMalformed)?;
         // Whoever works off the list works off the element that is not signed as well.
         let items = items.ok_or(Refusal::SignatureMissing)?;
         let mut verified = None;
         for item in items {
             let scene = Scene { json: item.get().as_bytes(), ..scene };
-            let one = scheme.verify_one(keys, &scene, now_unix_s)?;
+            let one = scheme.verify_one(keys, &scene, now_unix_s, past_s)?;
             verified.get_or_insert(one);
         }
         verified.ok_or(Refusal::SignatureMissing)
     }
 
-    fn verify_one(&self, keys: &Keys, scene: &Scene<'_>, now: i64) -> Result<Verified, Refusal> {
+    fn verify_one(&self, keys: &Keys, scene: &Scene<'_>, now: i64, past_s: Option<i64>) -> Result<Verified, Refusal> {
         if self.algorithm.is_jwt() {
             return jwt::verify(self, keys, scene, &self.value(scene)?, now);
         }
@@ -83,7 +107,7 @@ impl Scheme {
         }
         self.check_body_hash(scene, signed_url)?;
         if let (Some(rule), Some(at)) = (&self.timestamp, at) {
-            rule.judge(at, now, keys.tolerance_s)?;
+            rule.judge(at, now, past_s, keys.tolerance_s)?;
         }
         Ok(Verified { key_index, timestamp: at, fingerprint })
     }

@@ -76,6 +76,7 @@ fn event(endpoint: &EndpointName, body: &Bytes, came: Timestamp) -> NewEvent {
         body: Body::Bytes(body.clone()),
         event_type: None,
         sender_id: None,
+        mark: None,
         dedup: None,
         order_key: None,
         lease: None,

@@ -388,6 +388,71 @@ async fn what_was_signed_once_is_refused_with_another_body() {
     assert_eq!(forged.headers()["relay-error"], "replayed");
 }
 
+/// Mailgun and Linear repeat the same bytes for hours: what came while the relay was away is not lost, and nobody gets it
+/// in twice.
+#[tokio::test]
+async fn a_first_arrival_is_taken_for_as_long_as_its_sender_repeats_it() {
+    const HOUR_S: i64 = 3600;
+    let mut endpoints = Endpoints::default();
+    for name in ["mailgun-kept", "linear-kept", "mailgun-form-kept", "mailgun-live"] {
+        let row = name.strip_suffix("-kept").or(name.strip_suffix("-live")).expect("a mode");
+        endpoints.add(name, row, &material(&["secret"]), "");
+    }
+    let secret = endpoints.keep(b"secret");
+    for (name, keys) in [("off", "dedup = \"off\""), ("short", "dedup_window = \"1h\"")] {
+        endpoints.tables += &format!(
+            "[[endpoint]]\nname = \"{name}\"\nhosts = [\"{name}.relay.test\"]\n{keys}\n\
+             verify = {{ provider = \"mailgun\", secrets = [{secret}] }}\n"
+        );
+    }
+    endpoints.tables = as_in_the_world(&endpoints.tables);
+    let names = ["mailgun-kept", "linear-kept", "mailgun-form-kept", "mailgun-live", "off", "short"];
+    let mut bench = Bench::start(&endpoints, &names).await;
+    let sent = |row: &str, age_s: i64, id: &str| {
+        let row = provider(row).expect("a row");
+        let sample = row.sample(id, now() - age_s);
+        let headers = sample.headers.into_iter().map(|(name, value)| (name, value.into_bytes())).collect();
+        let url = "https://hooks.example.com/in".to_owned();
+        let mut sent = Sent { method: "POST".to_owned(), url, headers, body: sample.body };
+        sent.sign(row, &keys(row, "secret"), now() - age_s).expect("signs");
+        sent
+    };
+    let first = sent("mailgun", 6 * HOUR_S, "evt_1");
+    assert_eq!(bench.outcome("mailgun-kept", &first).await, ok("mailgun"));
+    for row in ["linear", "mailgun-form"] {
+        assert_eq!(bench.outcome(&format!("{row}-kept"), &sent(row, 6 * HOUR_S, "evt_1")).await, ok(row));
+    }
+    let mut forged = first.clone();
+    forged.body = String::from_utf8(forged.body).expect("text").replace("keeper@", "forger@").into();
+    assert_ne!(forged.body, first.body);
+    for round in 0..2 {
+        let again = bench.send("mailgun-kept", &first).await;
+        assert_eq!(again.status(), StatusCode::OK, "{round}");
+        let forged = bench.send("mailgun-kept", &forged).await;
+        let code = forged.headers().get("relay-error").map(|code| code.to_str().expect("text").to_owned());
+        assert_eq!((forged.status(), code.as_deref()), (StatusCode::CONFLICT, Some("replayed")), "{round}");
+        let (code, listed) =
+            bench.relay.ask(&["event", "list", "--endpoint", "mailgun-kept", "--json"]).await.expect("runs");
+        assert_eq!((code, listed.lines().count()), (0, 1), "taken once: {listed}");
+        if round == 0 {
+            bench.relay.terminate().await.expect("a signal");
+            assert!(bench.relay.ended().await.expect("ends"));
+            bench.relay.start_again("127.0.0.1:0").await.expect("starts");
+        }
+    }
+    for (name, sent) in [
+        ("mailgun-kept", sent("mailgun", 9 * HOUR_S, "evt_3")),
+        ("linear-kept", sent("linear", 8 * HOUR_S, "evt_3")),
+        ("mailgun-live", sent("mailgun", HOUR_S, "evt_3")),
+        ("off", sent("mailgun", HOUR_S, "evt_3")),
+        ("short", sent("mailgun", HOUR_S, "evt_3")),
+    ] {
+        let response = bench.send(name, &sent).await;
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{name}");
+        assert_eq!(response.headers()["relay-error"], "timestamp_too_old", "{name}");
+    }
+}
+
 /// Tables of endpoints that know repeats, those whose names end in `kept` as endpoints are by default.
 fn as_in_the_world(tables: &str) -> String {
     let kept = |table: &str| match table.lines().nth(1).is_some_and(|name| name.ends_with("kept\"")) {

@@ -9,6 +9,7 @@ use data_encoding::HEXLOWER;
 use http::HeaderMap;
 use jiff::Timestamp;
 use relay_proto::{Framing, RequestHead};
+use relay_schemes::Refusal;
 use tokio::{
     sync::{oneshot, watch},
     time::{Instant, timeout_at},
@@ -83,6 +84,11 @@ impl Delivery {
             Order::Fifo => Some(FIFO.to_owned()),
             Order::ByKey(row) => webhook.locate(row),
         };
+        let mark = webhook.mark().filter(|mark| mark.body.is_some() || keeping.late.is_some()).map(|mark| {
+            let at = |second| Timestamp::from_second(second).unwrap_or(Timestamp::MAX);
+            let (signed_at, good_until) = (at(mark.signed_unix_s), at(mark.expires_unix_s));
+            store::Mark { digest: mark.digest, signed_at, good_until, is_late: mark.is_late }
+        });
         let signer = webhook.signer().map(|tag| HEXLOWER.encode(tag.bytes()));
         let (received, payload, scheme) = webhook.into_parts();
         let (event_id, deadline, at) = (received.event_id, received.started + endpoint.deadline, received.at);
@@ -122,6 +128,7 @@ impl Delivery {
                 window,
                 sender_retries: keeping.sender_retries,
             }),
+            mark: mark.filter(|_| keeping.dedup_window.is_some()),
             order_key,
             lease,
         };
@@ -171,6 +178,7 @@ impl Delivery {
             Ok(Verdict::Accepted { .. }) => "stored",
             Ok(Verdict::Duplicate { .. }) => "duplicate",
             Ok(Verdict::Again { .. }) => "again",
+            Ok(Verdict::OtherBody { .. } | Verdict::TooLate) => "refused",
             Err(_) => "not_stored",
         };
         self.events.count(endpoint.as_str(), counted);
@@ -178,6 +186,8 @@ impl Delivery {
             Ok(Verdict::Accepted { lease, .. }) => (event_id, lease, false),
             Ok(Verdict::Again { of, lease, redelivery }) => (of, lease, redelivery),
             Ok(Verdict::Duplicate { of, state, answer }) => return Ok(Kept::Repeats { of, state, answer }),
+            Ok(Verdict::OtherBody { .. }) => return Err(Failure::Replayed),
+            Ok(Verdict::TooLate) => return Err(Failure::Refused(Refusal::TimestampTooOld)),
             Err(failure) => return Err(failure),
         };
         let Some(lease) = lease else {

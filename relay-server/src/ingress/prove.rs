@@ -116,7 +116,8 @@ pub(super) async fn prove(
             };
         }
     }
-    let mut outcome = endpoint.verify.verify(received, payload);
+    let late = endpoint.keeps(&received.head.method).and_then(|keeping| keeping.late);
+    let mut outcome = endpoint.verify.verify(received, payload, late);
     if let Err(unproven) = outcome {
         let Unproven { received, payload, refusal } = *unproven;
         match fetch_key(door, endpoint, &received, &payload, Some(refusal), key_by).await {
@@ -124,7 +125,7 @@ pub(super) async fn prove(
             Ok(false) => return Err(TurnedAway::new(received, payload, Failure::Refused(refusal))),
             Err(failure) => return Err(TurnedAway::new(received, payload, failure)),
         }
-        outcome = endpoint.verify.verify(received, payload);
+        outcome = endpoint.verify.verify(received, payload, late);
     }
     match outcome {
         Ok(webhook) if webhook.signed().is_some_and(|signed| door.delivery.own.holds(signed)) => {

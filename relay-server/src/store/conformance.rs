@@ -13,6 +13,7 @@ mod bodies;
 mod claims;
 mod dedup;
 mod lists;
+mod marks;
 mod order;
 mod random;
 mod room;
@@ -97,6 +98,12 @@ suite! {
         two_of_one_key_in_one_batch_are_one_event
         a_key_counts_at_its_own_endpoint
         again_takes_its_lease_at_once;
+    marks:
+        what_was_signed_is_taken_once
+        a_mark_outlives_its_event_and_ends_with_its_time
+        a_late_one_is_taken_where_nothing_can_be_unknown
+        a_dead_one_that_comes_again_gets_another_attempt
+        every_signature_of_an_event_is_known;
     order:
         only_the_oldest_open_one_is_claimable
         a_retry_keeps_the_place
@@ -233,6 +240,7 @@ fn event(endpoint: &str, ms: i64) -> NewEvent {
         event_type: Some("push".into()),
         sender_id: Some(format!("sender-{ms}")),
         dedup: None,
+        mark: None,
         order_key: None,
         lease: None,
     }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -16,7 +17,7 @@ use super::{
     Act, Acted, Action, Backlog, Bulk, BulkAction, Claimed, ConfigChange, ConfigKind, ConfigRow, Cursor, End, Ended,
     Filter, Health, Hold, MAX_BULKS, MAX_PAGE, MAX_RANGE_BYTES, MAX_REFUSED, MAX_REFUSED_AGE, MAX_REFUSED_BYTES,
     NamedRows, NewEvent, OwnSignature, Page, PageRequest, Presence, Purge, PurgeCursor, Purged, Record, RefusedRow,
-    Reply, Share, Source, Standing, State, Store, StoreError, Summary, Usage, Verdict, Want, error::Pulse,
+    Reply, Share, Source, Standing, State, Store, StoreError, Summary, Usage, Verdict, Want, error::Pulse, marks,
     presence::Presences, refused_bytes, rows, rules,
 };
 use crate::{endpoint::EndpointName, webhook::EventId};
@@ -252,6 +253,9 @@ impl Inner {
             shelf.remove(id);
         }
         if purged.next.is_none() {
+            for shelf in self.shelves.values_mut() {
+                shelf.marks.retain(|_, taken| taken.good_until > now);
+            }
             let before = now.saturating_sub(MAX_REFUSED_AGE).unwrap_or(Timestamp::MIN);
             self.refused.values_mut().for_each(|log| log.retain(|_, row| row.at > before));
         }
@@ -425,6 +429,16 @@ impl Store for MemoryStore {
 
     fn purge(&self, policy: Purge, now: Timestamp) -> Reply<'_, Purged> {
         self.reply(Ok(self.inner().purge(&policy, now)))
+    }
+
+    fn reach_back(&self, reaches: Vec<(EndpointName, Duration)>, begins: Timestamp, now: Timestamp) -> Reply<'_, ()> {
+        let mut inner = self.inner();
+        for (endpoint, reach) in reaches {
+            let shelf = inner.shelves.entry(endpoint).or_default();
+            shelf.memory = Some(marks::Memory::revised(shelf.memory, reach, begins, now));
+        }
+        drop(inner);
+        self.reply(Ok(()))
     }
 
     fn pause(&self, endpoint: EndpointName, paused: bool, now: Timestamp) -> Reply<'_, ()> {

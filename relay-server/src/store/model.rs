@@ -27,6 +27,8 @@ pub struct NewEvent {
     pub sender_id: Option<String>,
     /// What makes it the same as an earlier one.
     pub dedup: Option<Dedup>,
+    /// What was signed, where a request is taken only if that was not taken before.
+    pub mark: Option<Mark>,
     /// Events with the same key are delivered one after the other. `fifo` is the same key for all.
     pub order_key: Option<String>,
     /// Claims it in the same transaction: the caller delivers at once and settles until then.
@@ -47,6 +49,19 @@ impl Default for Share {
     fn default() -> Self {
         Self { max_bytes: u64::MAX, is_proven: true }
     }
+}
+
+/// What was signed, once, by who alone can. It is known until it is too old, whatever became of its event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// A digest of it.
+    pub digest: [u8; 32],
+    /// When.
+    pub signed_at: Timestamp,
+    /// Until when it may be taken.
+    pub good_until: Timestamp,
+    /// It is older than its scheme allows: taken only where it is known that it did not come before.
+    pub is_late: bool,
 }
 
 /// What the handler will be told of a request, byte for byte.
@@ -165,6 +180,13 @@ pub enum Verdict {
         /// The earlier one ended well, or the sender never repeats by itself: a person asked for it.
         redelivery: bool,
     },
+    /// What was signed in it was taken with another body. It is not kept.
+    OtherBody {
+        /// The event of that one.
+        of: EventId,
+    },
+    /// It is late, and may have come before. It is not kept.
+    TooLate,
 }
 
 /// The right to make one attempt.

@@ -58,6 +58,14 @@ pub(super) fn compare(earlier: &Summary, body_sha256: &[u8; 32], dedup: &Dedup, 
     }
 }
 
+/// What a request is that was taken before, beside the event that it became.
+pub(super) fn repeat(earlier: &Summary, dedup: Option<&Dedup>) -> Likeness {
+    match earlier.state {
+        State::Dead => Likeness::Again { redelivery: dedup.is_some_and(|dedup| !dedup.sender_retries) },
+        _ => Likeness::Duplicate,
+    }
+}
+
 impl Row {
     pub(super) fn new(event: &NewEvent, body_sha256: [u8; 32], conflict_with: Option<EventId>) -> Self {
         let summary = Summary {

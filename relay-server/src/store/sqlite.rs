@@ -44,6 +44,7 @@ mod head;
 mod intake;
 mod keys;
 mod listing;
+mod marks;
 mod purge;
 mod readers;
 mod refused;
@@ -383,6 +384,10 @@ impl Store for SqliteStore {
             });
             answered(remove).await
         })
+    }
+
+    fn reach_back(&self, reaches: Vec<(EndpointName, Duration)>, begins: Timestamp, now: Timestamp) -> Reply<'_, ()> {
+        self.write(Kind::Upkeep, 64 * reaches.len(), move |tx| marks::remember(tx, &reaches, begins, now))
     }
 
     fn pause(&self, endpoint: EndpointName, paused: bool, now: Timestamp) -> Reply<'_, ()> {

@@ -13,7 +13,7 @@ use crate::{
     layout::{Encoding, Layout},
     locate::{Locator, Spot, is_header_name},
     pinned::PinnedUrl,
-    scheme::{Claims, Envelope, Expected, KeyAt, Place, Requirement, Scheme},
+    scheme::{Claims, Envelope, Expected, KeyAt, Place, Requirement, Scheme, SignatureScope},
     template::{self, Piece},
     timestamp::{self, Timestamp},
 };
@@ -71,12 +71,20 @@ fn provider(row: &RawProvider, rows: &[RawProvider]) -> Result<Provider, Problem
     if let Some(scheme) = &mut scheme {
         scheme.refuse_challenges(&signed);
     }
+    let past_s = |scheme: &Scheme| scheme.tolerance_s().filter(|_| scheme.scope() != SignatureScope::Open);
+    let allowed = scheme.as_ref().and_then(past_s).map_or(i64::MAX, |(past_s, _)| past_s);
+    if raw.last_retry_s.is_some_and(|last| i64::from(last) <= allowed || raw.retries != Some(true)) {
+        let problem = "it is for senders that retry, whose timestamp is signed and whose signature stands for one request, \
+                       and longer than past_s";
+        return Err(("last_retry_s", problem.to_owned()));
+    }
     Ok(Provider {
         scheme,
         event_id: locator("event_id", &raw.event_id)?,
         event_type: locator("event_type", &raw.event_type)?,
         timeout: raw.timeout_s.map(|seconds| Duration::from_secs(seconds.into())),
         retries: raw.retries.unwrap_or(false),
+        last_retry: raw.last_retry_s.map(|seconds| Duration::from_secs(seconds.into())),
         interactive: raw.interactive.unwrap_or(false),
         max_body: raw.max_body,
         ack: raw.ack.map(|ack| Ack { status: ack.status, content_type: ack.content_type, body: ack.body }),
@@ -102,6 +110,7 @@ fn inherit(mut row: RawProvider, rows: &[RawProvider]) -> Result<RawProvider, Pr
         row.event_type = row.event_type.or(base.event_type);
         row.timeout_s = row.timeout_s.or(base.timeout_s);
         row.retries = row.retries.or(base.retries);
+        row.last_retry_s = row.last_retry_s.or(base.last_retry_s);
         row.interactive = row.interactive.or(base.interactive);
         row.max_body = row.max_body.or(base.max_body);
         row.ack = row.ack.or(base.ack);

@@ -40,6 +40,9 @@ pub struct Provider {
     pub timeout: Option<Duration>,
     /// Whether it sends again by itself.
     pub retries: bool,
+    /// How old the same signed bytes may be when it sends them for the last time, where that is older than its scheme
+    /// allows: for who knows whether they came before.
+    pub last_retry: Option<Duration>,
     /// Whether the answer is the product, as with chat commands.
     pub interactive: bool,
     /// The largest body that it sends, in bytes, where it says so.

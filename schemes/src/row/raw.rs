@@ -35,6 +35,8 @@ pub(crate) struct RawProvider {
     pub(crate) event_type: Option<String>,
     pub(crate) timeout_s: Option<u32>,
     pub(crate) retries: Option<bool>,
+    /// How old the same bytes may be when the provider sends them for the last time, in seconds.
+    pub(crate) last_retry_s: Option<u32>,
     pub(crate) interactive: Option<bool>,
     pub(crate) max_body: Option<u64>,
     pub(crate) ack: Option<RawAck>,

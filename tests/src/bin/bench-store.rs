@@ -121,6 +121,7 @@ impl Stock {
             body: Body::Bytes(self.body(nth)),
             event_type: Some("push".into()),
             sender_id: Some(sender_id),
+            mark: None,
             dedup: Some(dedup),
             order_key: None,
             lease: None,

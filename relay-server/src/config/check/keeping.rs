@@ -57,6 +57,8 @@ pub(super) fn keeping(
     let second = Duration::from_secs(1);
     let dedup = word(&raw.dedup, &of("dedup"), &["on", "off", "body"], report);
     let methods = texts(&raw.methods, &of("methods"), method, report);
+    let dedup_window =
+        (dedup != 1).then(|| duration(&raw.dedup_window, &of("dedup_window"), DAY, second..=30 * DAY, report));
     Some(Keeping {
         assured,
         ack: ack(raw, provider, key, report),
@@ -67,8 +69,8 @@ pub(super) fn keeping(
         agent_grace: duration(&raw.agent_grace, &of("agent_grace"), 15 * second, Duration::ZERO..=HOUR, report),
         pass_failures: word(&raw.on_failure, &of("on_failure"), &["retry", "pass"], report) == 1,
         identity: identity(raw, dedup, key, report),
-        dedup_window: (dedup != 1)
-            .then(|| duration(&raw.dedup_window, &of("dedup_window"), DAY, second..=30 * DAY, report)),
+        dedup_window,
+        late: provider.and_then(|row| row.last_retry).filter(|last| dedup_window.is_some_and(|window| window >= *last)),
         sender_retries: provider.is_none_or(|provider| provider.retries),
         schedule: schedule(raw, key, report),
         statuses: statuses(raw, key, report),

@@ -78,6 +78,11 @@ impl Pair {
             event.order_key = Some(KEYS[self.dice.roll(2)].into());
         }
         if self.dice.chance(30) {
+            let digest = [u8::try_from(self.dice.roll(9)).expect("a small number"); 32];
+            let (signed_at, good_until) = (at(self.now), at(i64::from(u32::MAX)));
+            event.mark = Some(Mark { digest, signed_at, good_until, is_late: self.dice.chance(20) });
+        }
+        if self.dice.chance(30) {
             event.lease = Some(at(self.now + 1 + self.dice.ms(50)));
         }
         self.ids.push((event.endpoint.clone(), event.id));

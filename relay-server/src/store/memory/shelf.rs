@@ -9,14 +9,18 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::store::{
-    Act, Acted, Action, Attempt, Delivery, End, Ended, Head, INLINE_BYTES, Lease, MAX_ATTEMPTS, MAX_CLAIM, NewEvent,
-    State, Verdict, Want,
-    rules::{Likeness, Row, compare, leaves_record},
+    Act, Acted, Action, Attempt, Delivery, End, Ended, Head, INLINE_BYTES, Lease, MAX_ATTEMPTS, MAX_CLAIM, Mark,
+    NewEvent, State, Verdict, Want,
+    marks::{Marked, Memory, Short, Taken, judge, short},
+    rules::{Likeness, Row, compare, leaves_record, repeat},
 };
 use crate::webhook::EventId;
 
 /// What an event takes beside its head and body, or an attempt beside its answer, roughly.
 const BESIDE_BYTES: u64 = 1024;
+
+/// Marks of one endpoint.
+const MAX_MARKS: usize = 100_000;
 
 #[derive(Debug)]
 pub(super) struct Kept {
@@ -38,11 +42,31 @@ pub(super) struct Shelf {
     pub(super) ended_bytes: u64,
     queues: BTreeMap<String, BTreeSet<EventId>>,
     by_key: HashMap<String, Vec<EventId>>,
+    pub(super) marks: HashMap<Short, Taken>,
+    pub(super) memory: Option<Memory>,
 }
 
 impl Shelf {
     pub(super) fn append(&mut self, event: NewEvent, body: Bytes, sha: [u8; 32], now: Timestamp) -> Verdict {
-        let (likeness, other) = self.likeness(&event, &sha, now);
+        let marked = self.marked(&event, &sha);
+        let (likeness, other) = match marked {
+            Marked::New => self.likeness(&event, &sha, now),
+            Marked::OtherBody(of) => return Verdict::OtherBody { of },
+            Marked::TooLate => return Verdict::TooLate,
+            Marked::Repeats(of) => match self.events.get(&of) {
+                Some(kept) => (repeat(&kept.row.summary, event.dedup.as_ref()), Some(of)),
+                None => return Verdict::Duplicate { of, state: State::Delivered, answer: None },
+            },
+        };
+        if let (Marked::New, Some(mark)) = (marked, &event.mark) {
+            let same = matches!(likeness, Likeness::Duplicate | Likeness::Again { .. });
+            let of = other.filter(|_| same).unwrap_or(event.id);
+            if self.marks.len() >= MAX_MARKS {
+                // What is forgotten here may have been taken: nothing late is, from now on.
+                (self.memory, self.marks) = (None, HashMap::new());
+            }
+            self.marks.insert(short(&mark.digest), Taken { body: short(&sha), event: of, good_until: mark.good_until });
+        }
         if let (Likeness::Duplicate | Likeness::Again { .. }, Some(of)) = (likeness, other) {
             return self.repeat(of, likeness, event.lease, now);
         }
@@ -56,14 +80,21 @@ impl Shelf {
         Verdict::Accepted { lease: self.open(row, event.lease, now), conflict }
     }
 
-    /// Whether an event of the same key is there, whatever its body.
+    /// Whether an event of the same key or mark is there, whatever its body.
     pub(super) fn may_repeat(&self, event: &NewEvent) -> bool {
         event.dedup.as_ref().is_some_and(|dedup| self.by_key.contains_key(&dedup.key))
+            || event.mark.as_ref().is_some_and(|mark| self.marks.contains_key(&short(&mark.digest)))
     }
 
     /// Whether it is one that is there, and needs no room.
     pub(super) fn repeats(&self, event: &NewEvent, sha: &[u8; 32], now: Timestamp) -> bool {
-        matches!(self.likeness(event, sha, now).0, Likeness::Duplicate | Likeness::Again { .. })
+        self.marked(event, sha) != Marked::New
+            || matches!(self.likeness(event, sha, now).0, Likeness::Duplicate | Likeness::Again { .. })
+    }
+
+    fn marked(&self, event: &NewEvent, sha: &[u8; 32]) -> Marked {
+        let taken = |mark: &Mark| self.marks.get(&short(&mark.digest)).copied();
+        event.mark.as_ref().map_or(Marked::New, |mark| judge(mark, sha, taken(mark), self.memory))
     }
 
     /// Puts a new event in. Its row is put over this one at once.

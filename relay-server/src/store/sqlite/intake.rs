@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     content, head,
     keys::hash,
+    marks,
     room::{self, Sum},
     row::{self, Found},
     writer::{Kind, Tx, Writer},
@@ -20,7 +21,8 @@ use super::{
 use crate::{
     endpoint::EndpointName,
     store::{
-        Answer, Body, Dedup, INLINE_BYTES, Lease, NewEvent, State, StoreError, Verdict,
+        Answer, Body, Dedup, INLINE_BYTES, Lease, Mark, NewEvent, State, StoreError, Verdict,
+        marks::Marked,
         rules::{self, Likeness, Row, compare},
     },
     webhook::EventId,
@@ -33,6 +35,7 @@ pub(super) const CHUNK_BYTES: usize = 256 * 1024;
 pub(super) struct Ready {
     row: Row,
     dedup: Option<Dedup>,
+    mark: Option<Mark>,
     lease: Option<Timestamp>,
     head: String,
     checksum: [u8; 32],
@@ -80,7 +83,7 @@ pub(super) fn prepare(event: &NewEvent, blob: Option<(i64, [u8; 32])>) -> Result
     let row = Row::new(event, body_sha256, None);
     let cost = room::cost(&row, head.len());
     let row = row.costing(cost);
-    Ok(Ready { row, dedup: event.dedup.clone(), lease: event.lease, head, checksum, body, keys })
+    Ok(Ready { row, dedup: event.dedup.clone(), mark: event.mark, lease: event.lease, head, checksum, body, keys })
 }
 
 pub(super) fn unreadable(error: &std::io::Error) -> StoreError {
@@ -164,12 +167,36 @@ pub(super) fn put_chunk(tx: &mut Tx<'_>, endpoint: &EndpointName, chunk: &Chunk)
 pub(super) fn append(tx: &mut Tx<'_>, event: &Ready, now: Timestamp) -> Result<Verdict, StoreError> {
     let name = &event.row.summary.endpoint;
     let key = tx.endpoint_or_new(name)?;
-    let (likeness, earlier) = likeness(tx, key, event, now)?;
+    let body_sha256 = event.row.summary.body_sha256;
+    let marked = match &event.mark {
+        Some(mark) => marks::look(tx, (name, key), mark, &body_sha256)?,
+        None => Marked::New,
+    };
+    let (likeness, earlier) = match marked {
+        Marked::New => likeness(tx, key, event, now)?,
+        Marked::Repeats(of) => match tx.load(name, key, of)? {
+            Some(Loaded { found, .. }) => (rules::repeat(&found.row.summary, event.dedup.as_ref()), Some(found)),
+            None => (Likeness::Duplicate, None),
+        },
+        Marked::OtherBody(_) | Marked::TooLate => (Likeness::Duplicate, None),
+    };
     if let ReadyBody::Chunks(blob) = event.body {
         tx.unstage(blob)?;
         if !matches!(likeness, Likeness::Unrelated | Likeness::Conflict) {
             content::let_go(tx.connection, blob)?;
         }
+    }
+    match (marked, &earlier) {
+        (Marked::OtherBody(of), _) => return Ok(Verdict::OtherBody { of }),
+        (Marked::TooLate, _) => return Ok(Verdict::TooLate),
+        // Its event is gone, and was over.
+        (Marked::Repeats(of), None) => return Ok(Verdict::Duplicate { of, state: State::Delivered, answer: None }),
+        (Marked::Repeats(_) | Marked::New, _) => {}
+    }
+    if let (Marked::New, Some(mark)) = (marked, &event.mark) {
+        let same = matches!(likeness, Likeness::Duplicate | Likeness::Again { .. });
+        let of = earlier.as_ref().filter(|_| same).map_or(event.row.summary.id, |found| found.row.summary.id);
+        marks::keep(tx, key, mark, &body_sha256, of)?;
     }
     let conflict = match (likeness, earlier) {
         (Likeness::Duplicate, Some(found)) => return duplicate(tx.connection, key, &found),

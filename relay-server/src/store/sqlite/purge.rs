@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
-    content, refused,
+    content, marks, refused,
     row::{self, time},
     schema::PAGE_BYTES,
     writer::Tx,
@@ -116,6 +116,7 @@ pub(super) fn remove(
     if found.next.is_none() {
         *keys_after = sweep_keys(tx.connection, *keys_after)?;
         refused::forget(tx, now)?;
+        marks::forget(tx, now)?;
         // On a full disk what is free stays with the store.
         if !tx.room.is_disk_full() {
             shrink(tx.connection)?;

@@ -53,6 +53,15 @@ CREATE TABLE attempt (
 -- Dedup keys and senders' ids: the first 16 bytes of SHA-256 of endpoint and text. Filled in the background, see keys.rs.
 CREATE TABLE key (hash BLOB NOT NULL, id BLOB NOT NULL, PRIMARY KEY (hash, id)) STRICT, WITHOUT ROWID;
 
+-- What was signed and taken: see ../marks.rs. Digests are cut to 16 bytes.
+CREATE TABLE mark (
+    endpoint INTEGER NOT NULL, digest BLOB NOT NULL, body BLOB NOT NULL, event BLOB NOT NULL, good_until INTEGER NOT NULL,
+    PRIMARY KEY (endpoint, digest)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX mark_good_until ON mark (good_until);
+-- For how many milliseconds marks are kept at an endpoint, and since when.
+CREATE TABLE memory (endpoint TEXT PRIMARY KEY, reach INTEGER NOT NULL, since INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+
 CREATE TABLE bulk (
     id BLOB PRIMARY KEY, action TEXT NOT NULL, filter TEXT NOT NULL, created_at INTEGER NOT NULL, cursor BLOB,
     done INTEGER NOT NULL, skipped INTEGER NOT NULL, finished INTEGER NOT NULL

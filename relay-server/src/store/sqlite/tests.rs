@@ -38,6 +38,7 @@ fn event(n: u64, body: impl Into<Bytes>) -> NewEvent {
         event_type: None,
         sender_id: Some(format!("sender-{n}")),
         dedup: None,
+        mark: None,
         order_key: None,
         lease: None,
     }
