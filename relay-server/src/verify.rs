@@ -429,8 +429,6 @@ impl RowRule {
         let Some(scheme) = &self.provider.scheme else { return Ok(Proof::default()) };
         let keys = self.keyring.keys();
         let keys: &Keys = keys.as_deref().ok_or(Refusal::SecretMissing)?;
-        // Who sets a tolerance means it, and what passes unproven needs no more time.
-        let late = late.filter(|_| self.keyring.tolerance_s().is_none() && !self.policy.lenient);
         let late_s = late.and_then(|late| i64::try_from(late.as_secs()).ok());
         let (verified, is_late) = match (scheme.verify(keys, request, now_unix_s), late_s) {
             (Err(Refusal::TimestampTooOld), Some(late_s)) => {

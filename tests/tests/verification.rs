@@ -453,6 +453,44 @@ async fn a_first_arrival_is_taken_for_as_long_as_its_sender_repeats_it() {
     }
 }
 
+/// While an endpoint has a tolerance of its own, or lets pass what is not proven, it does not remember what was signed for
+/// as long as its sender repeats it. So what it may have forgotten is not taken when it is strict again.
+#[tokio::test]
+async fn what_may_have_come_under_another_rule_is_not_taken_late() {
+    let mut endpoints = Endpoints::default();
+    let secret = endpoints.keep(b"secret");
+    let rules = [("patient", ", tolerance = \"2h\""), ("lenient", ", enforce = false"), ("strict", "")];
+    for (name, rule) in rules {
+        endpoints.tables += &format!(
+            "[[endpoint]]\nname = \"{name}\"\nhosts = [\"{name}.relay.test\"]\n\
+             verify = {{ provider = \"mailgun\", secrets = [{secret}]{rule} }}\n"
+        );
+    }
+    let mut bench = Bench::start(&endpoints, &["patient", "lenient", "strict"]).await;
+    let row = provider("mailgun").expect("a row");
+    let sent = |id: &str| {
+        let mut sent = unsigned();
+        sent.body = row.sample(id, now() - 3600).body;
+        sent.sign(row, &keys(row, "secret"), now() - 3600).expect("signs");
+        sent
+    };
+    for (name, verified) in [("patient", "mailgun"), ("lenient", "failed:timestamp_too_old"), ("strict", "mailgun")] {
+        assert_eq!(bench.outcome(name, &sent("evt_1")).await, ok(verified), "{name}");
+    }
+    let config = bench.relay.config().expect("a config");
+    let config =
+        rules.iter().filter(|(_, rule)| !rule.is_empty()).fold(config, |text, (_, rule)| text.replace(rule, ""));
+    bench.relay.set_config(&config).expect("writes");
+    bench.relay.terminate().await.expect("a signal");
+    assert!(bench.relay.ended().await.expect("ends"));
+    bench.relay.start_again("127.0.0.1:0").await.expect("starts");
+    for name in ["patient", "lenient"] {
+        assert_eq!(bench.outcome(name, &sent("evt_2")).await, refused("timestamp_too_old"), "{name}");
+    }
+    let response = bench.send("strict", &sent("evt_2")).await;
+    assert_eq!(response.status(), StatusCode::OK, "one that has always remembered");
+}
+
 /// Tables of endpoints that know repeats, those whose names end in `kept` as endpoints are by default.
 fn as_in_the_world(tables: &str) -> String {
     let kept = |table: &str| match table.lines().nth(1).is_some_and(|name| name.ends_with("kept\"")) {

@@ -162,6 +162,25 @@ pub(super) enum VerifySpec {
     Signed { provider: Arc<Provider>, secrets: Vec<(SecretRef, Place)>, options: Box<VerifyOptions> },
 }
 
+impl VerifySpec {
+    pub(super) fn provider(&self) -> Option<&Provider> {
+        match self {
+            Self::Signed { provider, .. } => Some(provider),
+            Self::Open => None,
+        }
+    }
+
+    /// How old a first arrival may be: who sets a tolerance means it, and what passes unproven needs no more time.
+    pub(super) fn last_retry(&self) -> Option<Duration> {
+        match self {
+            Self::Signed { provider, options, .. } if options.enforce && options.tolerance.is_none() => {
+                provider.last_retry
+            }
+            _ => None,
+        }
+    }
+}
+
 /// What an endpoint decides beside its provider's row.
 #[derive(Debug)]
 pub(super) struct VerifyOptions {

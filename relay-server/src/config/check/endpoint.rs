@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relay_proto::{NotARate, NotAnUpgrade, Rate, UpgradeProtocol};
-use relay_schemes::Provider;
 use toml::Spanned;
 
 use super::keeping::keeping;
@@ -106,7 +105,7 @@ fn from_file(
         None => place.member("verify"),
     };
     let verify = verify(raw.verify.as_ref().map(Spanned::get_ref), &name, &verify_place, (rows, secrets), report)?;
-    let keeping = keeping(raw, provider(&verify), &key, bounds.store_bytes, report);
+    let keeping = keeping(raw, &verify, &key, bounds.store_bytes, report);
     let fallback = defaults(name, verify, verify_place, bounds, keeping);
     let key_of = |member: &str| format!("{key}.{member}");
     let deadline =
@@ -192,7 +191,7 @@ fn flagged(
     bounds: Bounds<'_>,
     report: &mut Report<'_>,
 ) -> EndpointSpec {
-    let keeping = keeping(&RawEndpoint::default(), provider(&verify), "endpoint", bounds.store_bytes, report);
+    let keeping = keeping(&RawEndpoint::default(), &verify, "endpoint", bounds.store_bytes, report);
     defaults(name, verify, place, bounds, keeping)
 }
 
@@ -206,7 +205,7 @@ fn defaults(
     let theirs = provider_timeout(&verify).map(|timeout| timeout.saturating_sub(DEADLINE_MARGIN).max(timeout / 2));
     let own = if keeping.as_ref().is_some_and(|keeping| keeping.assured) { ASSURED_DEADLINE } else { LIVE_DEADLINE };
     let deadline = theirs.unwrap_or(own);
-    let max_body = provider(&verify).and_then(|provider| provider.max_body).filter(|cap| *cap < bounds.limits.max_body);
+    let max_body = verify.provider().and_then(|provider| provider.max_body).filter(|cap| *cap < bounds.limits.max_body);
     let preset = [("deadline", theirs.is_some()), ("max_body", max_body.is_some())];
     EndpointSpec {
         name,
@@ -228,15 +227,8 @@ fn defaults(
     }
 }
 
-fn provider(verify: &VerifySpec) -> Option<&Provider> {
-    match verify {
-        VerifySpec::Signed { provider, .. } => Some(provider),
-        VerifySpec::Open => None,
-    }
-}
-
 fn provider_timeout(verify: &VerifySpec) -> Option<Duration> {
-    provider(verify)?.timeout
+    verify.provider()?.timeout
 }
 
 fn name(text: &Text, entry: &Spanned<RawEndpoint>, report: &mut Report<'_>) -> Option<EndpointName> {

@@ -9,6 +9,7 @@ use relay_schemes::Provider;
 use toml::Spanned;
 
 use super::{HOUR, duration, number, read, size, texts};
+use crate::config::effective::VerifySpec;
 use crate::config::error::{Place, Report};
 use crate::config::raw::{RawEndpoint, RawOrder, RawStatus, Text};
 use crate::config::values;
@@ -34,11 +35,12 @@ fn default_methods() -> Vec<Method> {
 /// `None` for a live endpoint.
 pub(super) fn keeping(
     raw: &RawEndpoint,
-    provider: Option<&Provider>,
+    verify: &VerifySpec,
     key: &str,
     store_bytes: u64,
     report: &mut Report<'_>,
 ) -> Option<Keeping> {
+    let provider = verify.provider();
     let interactive = provider.is_some_and(|provider| provider.interactive);
     let assured = match mode(&raw.mode, interactive, key, report) {
         Mode::Live => {
@@ -70,7 +72,7 @@ pub(super) fn keeping(
         pass_failures: word(&raw.on_failure, &of("on_failure"), &["retry", "pass"], report) == 1,
         identity: identity(raw, dedup, key, report),
         dedup_window,
-        late: provider.and_then(|row| row.last_retry).filter(|last| dedup_window.is_some_and(|window| window >= *last)),
+        late: verify.last_retry().filter(|last| dedup_window.is_some_and(|window| window >= *last)),
         sender_retries: provider.is_none_or(|provider| provider.retries),
         schedule: schedule(raw, key, report),
         statuses: statuses(raw, key, report),
