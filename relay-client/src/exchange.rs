@@ -45,6 +45,12 @@ const UNLAWFUL: &str = "the status or the framing of its answer is not lawful in
 /// The relay's word for what a request repeats.
 const REPLAY_OF: &[u8] = b"relay-replay-of";
 
+/// Longest id of an event that is shown, in bytes.
+const MAX_ID_BYTES: usize = 64;
+
+/// Characters of a path that are told. A relay may send whole heads of them.
+const MAX_PATH_CHARS: usize = 2000;
+
 /// What there is to say of an exchange that did not work: a code, and the error behind it.
 type Failed = (&'static str, Option<String>);
 
@@ -62,30 +68,35 @@ pub async fn serve(
     let event_id = Some(event_name(head.event_id));
     let mut path = String::from_utf8_lossy(&head.target).into_owned();
     let first = head.headers.iter().find(|(name, _)| &name[..] == REPLAY_OF);
+    let first = first.filter(|(_, value)| value.len() <= MAX_ID_BYTES);
     let replay_of = first.map(|(_, value)| String::from_utf8_lossy(value).into_owned());
     let attempt = Attempt::of(&head);
     let (bytes_in, mut bytes_out) = (Arc::new(AtomicU64::new(0)), 0);
-    let called = match serving {
+    let unmade = |(code, note): Failed| (Outcome::Unmade(code.to_owned()), note);
+    let (outcome, note) = match serving {
         None => {
             responder.reset(ResetCode::NotCalled);
-            Err(("endpoint_not_offered", None))
+            unmade(("endpoint_not_offered", None))
         }
         Some(serving) => match prepare(head, body, &serving, &bytes_in) {
             Ok((route, prepared)) => {
                 path = prepared.request.uri().to_string();
                 let copy = attempt.map(|attempt| Copy::new(attempt, &outcomes));
-                call(&route.handler, prepared, responder, copy, (&bytes_in, &mut bytes_out)).await
+                match call(&route.handler, prepared, responder, copy, (&bytes_in, &mut bytes_out)).await {
+                    Ok(status) => (Outcome::Status(status), None),
+                    Err((code, note)) => (Outcome::Failed(code.to_owned()), note),
+                }
             }
             Err(Unfit { reset, failed }) => {
                 responder.reset(reset);
-                Err(failed)
+                unmade(failed)
             }
         },
     };
-    let (outcome, note) = match called {
-        Ok(status) => (Outcome::Status(status), None),
-        Err((code, note)) => (Outcome::Failed(code.to_owned()), note),
-    };
+    if let Some((end, _)) = path.char_indices().nth(MAX_PATH_CHARS) {
+        path.truncate(end);
+        path.push('…');
+    }
     let bytes_in = bytes_in.load(Ordering::Relaxed);
     let duration = started.elapsed();
     reporter.exchange(Line {

@@ -180,7 +180,10 @@ impl Reporter {
 
     /// An exchange is over.
     pub fn exchange(&self, line: Line) {
-        self.handle.push_lossy(Event::Exchange(line));
+        match line.outcome {
+            Outcome::Unmade(_) => self.handle.push_unmade(Event::Exchange(line)),
+            Outcome::Status(_) | Outcome::Failed(_) => self.handle.push_lossy(Event::Exchange(line)),
+        }
     }
 
     /// The relay turned a webhook away before it came here.

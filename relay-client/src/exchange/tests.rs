@@ -274,3 +274,43 @@ async fn an_upgrade_that_the_user_did_not_name_calls_nobody() {
         assert_eq!(refused, Some(Broken::Reset(ResetCode::NotCalled)), "{asked}");
     }
 }
+
+/// What is written, for a look at it.
+#[derive(Clone, Default)]
+struct Shelf(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Shelf {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_line_is_short_however_much_a_relay_sends() {
+    let (ours, theirs): (DuplexStream, DuplexStream) = tokio::io::duplex(64 * 1024);
+    let greeting = tokio::spawn(relay_tunnel::relay(ours, Vec::new(), Limits::relay()));
+    let agent = tokio::spawn(relay_tunnel::agent(theirs, Vec::new(), Hello::default(), Limits::agent()));
+    let (relay, _heard, driver) = greeting.await.unwrap().unwrap().welcome(Welcome::default());
+    let _relay_task = AbortOnDropHandle::new(tokio::spawn(async { drop(driver.await) }));
+    let (_, _, mut arrivals, driver) = agent.await.unwrap().unwrap();
+    let _agent_task = AbortOnDropHandle::new(tokio::spawn(async { drop(driver.await) }));
+    for output in [Output::Interactive, Output::Json] {
+        let out = Shelf::default();
+        let reporter = Reporter::to_writers(output, out.clone(), std::io::sink());
+        let long = "\u{9b}".repeat(15_000);
+        let mut headers = Headers::new();
+        headers.push("relay-replay-of", long.clone());
+        let target = format!("/{long}").into();
+        let _open = relay.open(RequestHead { target, headers, ..head(None, "") }).unwrap();
+        let Some(Arrival::Request(request)) = timeout(PATIENCE, arrivals.next()).await.unwrap() else { panic!("none") };
+        serve(request, None, reporter.clone(), Arc::default()).await;
+        reporter.flush(PATIENCE);
+        let text = String::from_utf8(out.0.lock().unwrap().clone()).unwrap();
+        assert!(text.contains("endpoint_not_offered") && text.len() < 16_000, "{} bytes", text.len());
+    }
+}

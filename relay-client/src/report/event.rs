@@ -129,6 +129,8 @@ pub enum Outcome {
     Status(u16),
     /// There was no answer, or no end of one; a code such as `unreachable`.
     Failed(String),
+    /// No request to a handler was made of what came; a code such as `uncarriable_path`.
+    Unmade(String),
 }
 
 /// One exchange, when it is over.
@@ -183,6 +185,8 @@ pub(super) enum Event {
     Refused(Notice),
     /// So many more were refused than were told of, one by one.
     MoreRefused(u64),
+    /// Of so many more no request was made than were told of, one by one.
+    MoreUnmade(u64),
     Warning(Timestamp, String),
     /// So many lines before this one were not kept.
     Dropped(u64),

@@ -29,17 +29,19 @@ pub(super) fn render(event: &Event, output: Output, zone: &TimeZone) -> Option<(
     let quiet = output == Output::Quiet;
     match event {
         Event::State(_, state) => state_text(state, output, zone).map(|text| (Sink::Err, text)),
-        Event::Exchange(line) if quiet && !is_problem(line) => None,
+        Event::Exchange(line) if quiet && (!is_problem(line) || matches!(line.outcome, Outcome::Unmade(_))) => None,
         Event::Exchange(line) => Some((Sink::Out, exchange_text(line, output, zone))),
-        // Whoever finds the relay's address can have it refuse something.
-        Event::Refused(_) | Event::MoreRefused(_) if quiet => None,
+        // Whoever finds the relay's address can have it, or the agent, refuse something.
+        Event::Refused(_) | Event::MoreRefused(_) | Event::MoreUnmade(_) if quiet => None,
         Event::Refused(notice) => Some((Sink::Out, refused_text(notice, zone))),
         Event::MoreRefused(count) => {
             let plural = if *count == 1 { "" } else { "s" };
             Some((Sink::Out, format!("{} {count} more request{plural}\n", paint("REFUSED", BAD))))
         }
         Event::Warning(_, text) => Some((Sink::Err, format!("{}: {}\n", paint("warning", ODD), escaped(text)))),
-        Event::Dropped(count) => Some((Sink::Err, format!("{}\n", paint(&format!("{count} lines not shown"), ODD)))),
+        Event::Dropped(count) | Event::MoreUnmade(count) => {
+            Some((Sink::Err, format!("{}\n", paint(&format!("{count} lines not shown"), ODD))))
+        }
     }
 }
 
@@ -99,7 +101,7 @@ fn state_text(state: &State, output: Output, zone: &TimeZone) -> Option<String> 
 fn exchange_text(line: &Line, output: Output, zone: &TimeZone) -> String {
     let (word, style) = match &line.outcome {
         Outcome::Status(status) => (status.to_string(), status_style(*status)),
-        Outcome::Failed(code) => (escaped(code).into_owned(), BAD),
+        Outcome::Failed(code) | Outcome::Unmade(code) => (escaped(code).into_owned(), BAD),
     };
     let mut text = format!(
         "{time}  {method:<6} {path:<PATH_WIDTH$}  {status} {took:>8} {received:>8} in {sent:>8} out",

@@ -19,7 +19,7 @@ pub(super) fn render(event: &Event) -> String {
         Event::Refused(notice) => Object::refused(notice),
         Event::MoreRefused(count) => Object::MoreRefused { count: *count },
         Event::Warning(time, message) => Object::Warning { time: *time, message },
-        Event::Dropped(count) => Object::Dropped { count: *count },
+        Event::Dropped(count) | Event::MoreUnmade(count) => Object::Dropped { count: *count },
     };
     let text = serde_json::to_string(&object).expect("strings and numbers are JSON");
     format!("{}\n", printable::lines(&text))
@@ -116,7 +116,7 @@ impl<'a> Object<'a> {
     fn exchange(line: &'a Line) -> Self {
         let (status, error) = match &line.outcome {
             Outcome::Status(status) => (Some(*status), None),
-            Outcome::Failed(code) => (None, Some(code.as_str())),
+            Outcome::Failed(code) | Outcome::Unmade(code) => (None, Some(code.as_str())),
         };
         Self::Exchange {
             time: line.time,

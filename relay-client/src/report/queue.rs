@@ -4,9 +4,9 @@
 //! wait. A full queue turns away new lines and counts them; of the changes of state, which say what is true now,
 //! it forgets the oldest one instead.
 //!
-//! A relay, or whoever posts to it, may have as much to say as it likes: of refused requests [`MAX_REFUSED`] are told
-//! in a second, and then how many more there were; of changes of state [`MAX_RARE_WRITTEN`] are written in one, and
-//! those that newer ones overtake meanwhile are counted.
+//! A relay, or whoever posts to it, may have as much to say as it likes: of requests that were refused, there or here,
+//! [`MAX_REFUSED`] are told in a second, and then how many more there were; of changes of state [`MAX_RARE_WRITTEN`] are
+//! written in one, and those that newer ones overtake meanwhile are counted.
 
 use std::{
     collections::VecDeque,
@@ -20,7 +20,7 @@ use super::event::Event;
 pub(super) const MAX_LINES: usize = 1024;
 /// Changes of state that may wait beyond those.
 pub(super) const MAX_RARE: usize = 64;
-/// Refused requests that are told one by one in a second.
+/// Requests refused by the relay, and requests of which none was made for a handler, that are told one by one in a second.
 pub(super) const MAX_REFUSED: u32 = 10;
 /// Changes of state that are written in a second.
 const MAX_RARE_WRITTEN: u32 = 20;
@@ -40,9 +40,8 @@ struct State {
     /// How many of them are changes of state.
     rare: usize,
     dropped: u64,
-    refused: Paced,
-    /// Refused requests beyond those of their second.
-    more_refused: u64,
+    refused: Counted,
+    unmade: Counted,
     written: Paced,
     /// Whether the writer has taken an event and not come back.
     writing: bool,
@@ -75,6 +74,33 @@ impl Paced {
     }
 }
 
+/// So many in a second, and how many more there were.
+#[derive(Default)]
+struct Counted {
+    paced: Paced,
+    more: u64,
+}
+
+impl Counted {
+    /// Whether one more is to be told, and how many there were before it that were not; else it is one of these.
+    fn take(&mut self, now: Instant) -> Option<u64> {
+        if self.paced.take(MAX_REFUSED, now).is_err() {
+            self.more += 1;
+            return None;
+        }
+        Some(std::mem::take(&mut self.more))
+    }
+
+    /// How many were not told, once their second is over; else how long that still is, if there are any.
+    fn poll(&mut self, now: Instant, closed: bool) -> Result<u64, Option<Duration>> {
+        match self.paced.left(now) {
+            _ if self.more == 0 => Err(None),
+            left if left > Duration::ZERO && !closed => Err(Some(left)),
+            _ => Ok(std::mem::take(&mut self.more)),
+        }
+    }
+}
+
 fn is_rare(event: &Event) -> bool {
     matches!(event, Event::State(..) | Event::Warning(..))
 }
@@ -94,15 +120,16 @@ impl State {
         if self.dropped > 0 {
             return Ok(Event::Dropped(std::mem::take(&mut self.dropped)));
         }
-        match self.refused.left(now) {
-            _ if self.more_refused == 0 => Err(None),
-            left if left > Duration::ZERO && !self.closed => Err(Some(left)),
-            _ => Ok(Event::MoreRefused(std::mem::take(&mut self.more_refused))),
+        match (self.refused.poll(now, self.closed), self.unmade.poll(now, self.closed)) {
+            (Ok(more), other) => {
+                self.unmade.more += other.unwrap_or_default(); // Its turn comes next.
+                Ok(Event::MoreRefused(more))
+            }
+            (Err(_), Ok(more)) => Ok(Event::MoreUnmade(more)),
+            (Err(one), Err(other)) => Err(one.into_iter().chain(other).min()),
         }
     }
-}
 
-impl State {
     fn push_line(&mut self, event: Event) {
         if self.events.len() - self.rare < MAX_LINES {
             self.events.push_back(event);
@@ -153,17 +180,23 @@ impl Handle {
         self.0.changed.notify_all();
     }
 
-    /// Tells of a refused request, or counts it.
+    /// Tells of a request that the relay refused, or counts it.
     pub(super) fn push_refused(&self, event: Event) {
+        self.push_counted(event, |state| &mut state.refused, Event::MoreRefused);
+    }
+
+    /// Tells of a request of which none was made for a handler, or counts it.
+    pub(super) fn push_unmade(&self, event: Event) {
+        self.push_counted(event, |state| &mut state.unmade, Event::MoreUnmade);
+    }
+
+    fn push_counted(&self, event: Event, counted: fn(&mut State) -> &mut Counted, in_words: fn(u64) -> Event) {
         let mut state = self.0.lock();
-        if state.refused.take(MAX_REFUSED, Instant::now()).is_ok() {
-            let more = std::mem::take(&mut state.more_refused);
+        if let Some(more) = counted(&mut state).take(Instant::now()) {
             if more > 0 {
-                state.push_line(Event::MoreRefused(more));
+                state.push_line(in_words(more));
             }
             state.push_line(event);
-        } else {
-            state.more_refused += 1;
         }
         drop(state);
         self.0.changed.notify_all();
@@ -188,7 +221,8 @@ impl Handle {
     /// Waits until all is written, or for `limit`.
     pub(super) fn flush(&self, limit: Duration) {
         let busy = |state: &mut State| {
-            state.writing || !state.events.is_empty() || state.dropped > 0 || state.more_refused > 0
+            let uncounted = state.dropped + state.refused.more + state.unmade.more;
+            state.writing || !state.events.is_empty() || uncounted > 0
         };
         let waited = self.0.changed.wait_timeout_while(self.0.lock(), limit, busy);
         drop(waited.unwrap_or_else(PoisonError::into_inner));

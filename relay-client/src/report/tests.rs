@@ -25,6 +25,10 @@ fn broken() -> Line {
     Line { outcome, note: Some("connection refused".into()), bytes_out: 0, ..line() }
 }
 
+fn unmade() -> Line {
+    Line { outcome: Outcome::Unmade("uncarriable_path".into()), bytes_out: 0, ..line() }
+}
+
 fn notice() -> Notice {
     Notice {
         time: line().time,
@@ -116,6 +120,8 @@ fn quiet_shows_problems_only() {
     assert_ne!(quiet(Event::Exchange(Line { outcome: Outcome::Status(500), ..line() })), "");
     assert_eq!(quiet(Event::Refused(notice())), "", "strangers decide how many there are");
     assert_eq!(quiet(Event::MoreRefused(5)), "");
+    assert_eq!(quiet(Event::Exchange(unmade())), "", "these, too");
+    assert_eq!(quiet(Event::MoreUnmade(5)), "");
     assert_ne!(state(Output::Quiet, State::Refused { why: "no".into(), code: None }), "");
 }
 
@@ -250,6 +256,27 @@ fn refused_requests_are_told_one_by_one_and_then_counted() {
     let told = text.lines().filter(|line| line.ends_with("signature_mismatch hook_1")).count();
     assert_eq!(told + counted, 100_000);
     assert!(told <= 100 * queue::MAX_REFUSED as usize && counted > 0, "{told} were told one by one");
+}
+
+#[test]
+fn requests_that_reach_no_handler_are_told_one_by_one_and_then_counted() {
+    let (out, err) = (Shelf::default(), Shelf::default());
+    let reporter = Reporter::to_writers(Output::Compact, out.clone(), err.clone());
+    for _ in 0..1000 {
+        (0..100).for_each(|_| reporter.exchange(unmade()));
+    }
+    // The other kind has a count of its own, and what a handler answered is always told.
+    reporter.refused(notice());
+    (0..500).for_each(|_| reporter.exchange(line()));
+    reporter.flush(Duration::from_secs(60));
+    let (text, notes) = (out.text(), err.text());
+    let told = text.lines().filter(|line| line.contains(" uncarriable_path ")).count();
+    let counts = notes.lines().filter_map(|line| line.strip_suffix(" lines not shown"));
+    let counted: usize = counts.map(|count| count.parse::<usize>().unwrap()).sum();
+    assert_eq!(told + counted, 100_000);
+    assert!(told <= 100 * queue::MAX_REFUSED as usize && counted > 0, "{told} were told one by one");
+    assert_eq!(text.lines().filter(|line| line.contains(" 200 ")).count(), 500);
+    assert_eq!(text.lines().filter(|line| line.contains("REFUSED")).count(), 1);
 }
 
 #[test]
