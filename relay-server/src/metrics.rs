@@ -2,7 +2,7 @@
 //!
 //! Labels are an endpoint's name and a class of outcome: names come from the config, so their number is bounded
 //! whatever senders ask for. Counting costs some atomic additions for each webhook; gauges are read when somebody
-//! asks. Nothing here decides anything. A name that is its endpoint's secret is shown as a digest.
+//! asks. Nothing here decides anything. A name that is its endpoint's secret, or was, is shown as a digest.
 
 mod form;
 
@@ -84,27 +84,27 @@ impl Outcome {
     }
 }
 
-/// Names that are not shown as they are.
+/// Names that are shown as they are. Any other may be a secret: of an endpoint that is no more, its events may still wait.
 #[derive(Clone, Debug, Default)]
-struct Concealed(Arc<Mutex<HashSet<String>>>);
+struct Plain(Arc<Mutex<HashSet<String>>>);
 
-impl Concealed {
+impl Plain {
     fn set(&self, name: &str, concealed: bool) {
         let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if concealed {
-            names.insert(name.to_owned());
-        } else {
             names.remove(name);
+        } else {
+            names.insert(name.to_owned());
         }
     }
 
     fn label(&self, name: &str) -> Label {
-        Label { name: name.to_owned(), concealed: self.clone() }
+        Label { name: name.to_owned(), plain: self.clone() }
     }
 
     fn shown(&self, name: &str) -> String {
         let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !names.contains(name) {
+        if names.contains(name) {
             return name.to_owned();
         }
         // Long enough that two do not meet, and nothing that leads back to a name that cannot be guessed anyway.
@@ -117,7 +117,7 @@ impl Concealed {
 #[derive(Clone, Debug)]
 struct Label {
     name: String,
-    concealed: Concealed,
+    plain: Plain,
 }
 
 impl PartialEq for Label {
@@ -136,7 +136,7 @@ impl Hash for Label {
 
 impl EncodeLabelValue for Label {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
-        encoder.write_str(&self.concealed.shown(&self.name))
+        encoder.write_str(&self.plain.shown(&self.name))
     }
 }
 
@@ -176,13 +176,13 @@ impl Meter {
 #[derive(Clone, Debug, Default)]
 pub struct Events {
     counted: Family<OfOutcome, Counter>,
-    concealed: Concealed,
+    plain: Plain,
 }
 
 impl Events {
     /// One more event was stored, or stands otherwise than before.
     pub fn count(&self, endpoint: &str, outcome: &'static str) {
-        self.counted.get_or_create(&OfOutcome { endpoint: self.concealed.label(endpoint), outcome }).inc();
+        self.counted.get_or_create(&OfOutcome { endpoint: self.plain.label(endpoint), outcome }).inc();
     }
 }
 
@@ -344,7 +344,7 @@ impl Metrics {
     pub fn meter(&self, endpoint: &str) -> Arc<Meter> {
         let mut meters = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || {
-            let label = || self.events.concealed.label(endpoint);
+            let label = || self.events.plain.label(endpoint);
             let name = OfEndpoint { endpoint: label() };
             let of = |outcome| OfOutcome { endpoint: label(), outcome };
             Arc::new(Meter {
@@ -358,13 +358,13 @@ impl Metrics {
 
     /// Says whether an endpoint's name is its secret, which nobody is told who asks for numbers.
     pub fn conceal(&self, endpoint: &str, concealed: bool) {
-        self.events.concealed.set(endpoint, concealed);
+        self.events.plain.set(endpoint, concealed);
     }
 
     /// What stands for an endpoint's name here.
     #[must_use]
     pub fn shown(&self, endpoint: &str) -> String {
-        self.events.concealed.shown(endpoint)
+        self.events.plain.shown(endpoint)
     }
 
     /// Where kept events are counted.
@@ -398,7 +398,7 @@ impl Metrics {
         self.backlog.clear();
         self.oldest.clear();
         for waiting in &now.waiting {
-            let endpoint = OfEndpoint { endpoint: self.events.concealed.label(&waiting.endpoint) };
+            let endpoint = OfEndpoint { endpoint: self.events.plain.label(&waiting.endpoint) };
             self.backlog.get_or_create(&endpoint).set(i64::try_from(waiting.open).unwrap_or(i64::MAX));
             self.oldest.get_or_create(&endpoint).set(waiting.oldest_s);
         }
@@ -423,6 +423,7 @@ mod tests {
     #[test]
     fn what_is_counted_can_be_read() {
         let metrics = Metrics::default();
+        metrics.conceal("github", false);
         let meter = metrics.meter("github");
         meter.received();
         meter.answered(Outcome::Answered(2), Duration::from_millis(3));
@@ -440,6 +441,7 @@ mod tests {
             assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");
         }
     }
+
     #[test]
     fn a_name_that_is_a_secret_is_shown_as_a_digest() {
         let metrics = Metrics::default();
@@ -447,6 +449,8 @@ mod tests {
         metrics.events().count("open-3f9c", "stored");
         let waiting = Waiting { endpoint: "open-3f9c".to_owned(), open: 1, oldest_s: 2, overdue: false };
         let gauges = Gauges { waiting: vec![waiting], ..Gauges::default() };
+        // Nobody has said yet what it is, as of an endpoint that was taken out of the config.
+        assert!(!metrics.text(&gauges, Form::Text).contains("open-3f9c"));
         for form in [Form::OpenMetrics, Form::Text] {
             metrics.conceal("open-3f9c", true);
             let text = metrics.text(&gauges, form);

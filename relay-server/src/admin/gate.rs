@@ -27,9 +27,9 @@ pub(super) struct Local(pub(super) SocketAddr);
 /// For what needs no token: an address, this machine's own name, or a name of the config. A probe that speaks HTTP/1.0
 /// may leave the host out; browsers do neither.
 pub(super) async fn check_host(State(admin): State<Admin>, request: Request, next: Next) -> Response {
-    let headers = request.headers();
-    let left_out = request.version() == Version::HTTP_10 && !headers.contains_key(header::HOST);
-    if left_out || host(headers).is_some_and(|host| host.is_address() || host.is_named(&admin.hosts)) {
+    let known = |host: Host| host.is_address() || host.is_named(&admin.hosts);
+    let left_out = request.version() == Version::HTTP_10 && !request.headers().contains_key(header::HOST);
+    if is_for(&request, known, left_out) {
         return next.run(request).await;
     }
     bad_host("ask for localhost, for an address, or for a name in server.admin_hosts")
@@ -42,7 +42,7 @@ fn bad_host(message: &str) -> Response {
 pub(super) async fn check(State(admin): State<Admin>, request: Request, next: Next) -> Response {
     let local = request.extensions().get::<Local>().copied();
     let ours = |host: Host| local.is_some_and(|local| host.is_at(local.0.ip())) || host.is_named(&admin.hosts);
-    if !host(request.headers()).is_some_and(ours) {
+    if !is_for(&request, ours, false) {
         return bad_host("ask for localhost, for this listener's own address, or for a name in server.admin_hosts");
     }
     if !shows(request.headers(), &admin.token) {
@@ -68,6 +68,13 @@ pub(super) async fn harden(response: Response) -> impl IntoResponse {
     (headers, response)
 }
 
+/// Whether a request is for such a host by its `Host`, which may have been left out, and by its target where that names
+/// one as well.
+fn is_for(request: &Request, ours: impl Fn(Host) -> bool, left_out: bool) -> bool {
+    (left_out || host(request.headers()).is_some_and(&ours))
+        && request.uri().authority().is_none_or(|authority| Host::of(authority).is_some_and(&ours))
+}
+
 /// The one host that a request names.
 enum Host {
     Address(IpAddr),
@@ -77,15 +84,18 @@ enum Host {
 fn host(headers: &HeaderMap) -> Option<Host> {
     let mut hosts = headers.get_all(header::HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else { return None };
-    let authority = Authority::try_from(host.as_bytes()).ok().filter(|authority| !authority.as_str().contains('@'))?;
-    let name = authority.host();
-    Some(match name.trim_start_matches('[').trim_end_matches(']').parse() {
-        Ok(address) => Host::Address(address),
-        Err(_) => Host::Name(name.to_ascii_lowercase()),
-    })
+    Host::of(&Authority::try_from(host.as_bytes()).ok()?)
 }
 
 impl Host {
+    fn of(authority: &Authority) -> Option<Self> {
+        let name = Some(authority.host()).filter(|_| !authority.as_str().contains('@'))?;
+        Some(match name.trim_start_matches('[').trim_end_matches(']').parse() {
+            Ok(address) => Self::Address(address),
+            Err(_) => Self::Name(name.to_ascii_lowercase()),
+        })
+    }
+
     fn is_address(&self) -> bool {
         matches!(self, Self::Address(_))
     }
@@ -152,6 +162,22 @@ mod tests {
             assert!(!passes(&[host]), "{host}");
         }
         assert!(!passes(&["127.0.0.1", "127.0.0.1"]) && !passes(&[]));
+    }
+
+    #[test]
+    fn a_target_that_names_a_host_names_a_known_one() {
+        let passes = |target: &str, host: Option<&str>| {
+            let mut request = Request::new(axum::body::Body::empty());
+            *request.uri_mut() = target.parse().unwrap();
+            if let Some(host) = host {
+                request.headers_mut().insert(header::HOST, HeaderValue::from_str(host).unwrap());
+            }
+            is_for(&request, |host| host.is_address() || host.is_named(&[]), host.is_none())
+        };
+        assert!(passes("/metrics", Some("127.0.0.1")) && passes("/metrics", None));
+        assert!(passes("http://localhost:9090/metrics", Some("127.0.0.1")));
+        assert!(!passes("http://evil.example/metrics", Some("127.0.0.1")));
+        assert!(!passes("http://evil.example/metrics", None) && !passes("/metrics", Some("evil.example")));
     }
 
     #[test]

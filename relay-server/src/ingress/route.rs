@@ -118,7 +118,7 @@ impl Routes {
         let mut routes = Self { by_name, by_host, tokens, trusted, public_url, named, front, misses };
         for endpoint in endpoints {
             let name = endpoint.name.as_str();
-            metrics.conceal(name, endpoint.verify.asks_nothing());
+            metrics.conceal(name, !endpoint.verify.proves());
             let served = Served(Arc::clone(endpoint), metrics.meter(name));
             for host in &endpoint.hosts {
                 routes.by_host.insert(Arc::clone(host), served.clone());
