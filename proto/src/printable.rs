@@ -34,6 +34,29 @@ pub fn without_password(url: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{scheme}…@{rest}"))
 }
 
+/// Words about what somebody typed, which quote addresses as they came: see [`without_password`].
+#[must_use]
+pub fn without_passwords(text: &str) -> Cow<'_, str> {
+    let is_end = |char: char| char.is_whitespace() || matches!(char, '"' | '\'' | '`' | '<' | '>');
+    let mut safe = String::new();
+    let mut rest = text;
+    while let Some(start) = rest.find("://").map(|at| at + "://".len()) {
+        let (before, after) = rest.split_at(start);
+        let (address, behind) = after.split_at(after.find(is_end).unwrap_or(after.len()));
+        safe.push_str(before);
+        match address.rsplit_once('@') {
+            Some((_, host)) => safe.extend(["…@", host]),
+            None => safe.push_str(address),
+        }
+        rest = behind;
+    }
+    if safe.is_empty() {
+        return Cow::Borrowed(text);
+    }
+    safe.push_str(rest);
+    Cow::Owned(safe)
+}
+
 /// Whether a character steers a terminal or a reader rather than being read: control characters (C0, DEL, C1), the
 /// separators of lines and paragraphs, and format characters, which are invisible and may turn text round.
 ///
@@ -187,6 +210,22 @@ mod tests {
             ("https:/me:s3cret@hooks.test", "…@hooks.test"),
         ] {
             assert_eq!(without_password(typed), shown);
+        }
+    }
+
+    #[test]
+    fn words_quote_no_password() {
+        for (said, shown) in [
+            ("nothing here", "nothing here"),
+            ("me@example is no address", "me@example is no address"),
+            (
+                "store.url: \"postgres://me:s3c@ret@h/db\" is not a store",
+                "store.url: \"postgres://…@h/db\" is not a store",
+            ),
+            ("https://h and ftp://a:b@c, x://", "https://h and ftp://…@c, x://"),
+            ("a://b:c@d://e:f@g h@i", "a://…@g h@i"),
+        ] {
+            assert_eq!(without_passwords(said), shown);
         }
     }
 

@@ -123,4 +123,33 @@ async fn a_saved_request_is_explained_without_a_word_of_its_secret() {
     let other = signed("stripe", "another secret, of 32 bytes or so", body.as_bytes()).expect("signs");
     let other = explain(body, &other, &["--other-secret", "env:OTHER"]).await;
     assert!(other.starts_with("other_secret") && other.contains("env:OTHER"), "{other}");
+    let line =
+        ["server", "explain", &file.display().to_string(), "--secret", "env:HOOK", "--public-url"].map(str::to_owned);
+    let line: Vec<_> = line.iter().map(String::as_str).chain(["https://me:s3cret@bücher.example/s"]).collect();
+    let output = run(&line).await;
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && told.contains("xn--bcher-kva.example"), "{told}");
+    assert!(!told.contains("s3cret"), "{told}");
+}
+
+#[tokio::test]
+async fn a_password_in_an_address_is_not_quoted() {
+    let place = tempfile::tempdir().expect("a folder");
+    let path = place.path().join("relay.toml");
+    let path = path.to_str().expect("text");
+    for row in [
+        "[store]\nurl = \"postgres://me:s3cret@db.test/relay\"",
+        "[[endpoint]]\nname = \"https://me:s3cret@hooks.test/a\"\nverify = \"none\"",
+        "[server]\ndrain_timeout = \"https://me:s3cret@hooks.test/a\"",
+    ] {
+        fs::write(path, format!("version = 1\n{row}\n")).expect("writes");
+        let output = run(&["server", "config", "check", "--config", path]).await;
+        let told = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.code() == Some(2) && told.contains("://…@"), "{told}");
+        assert!(!told.contains("s3cret"), "{told}");
+    }
+    fs::write(path, "version = \"https://me:s3cret@hooks.test\"\n").expect("writes");
+    let output = run(&["client", "config", "check", "--config", path]).await;
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("://…@hooks.test") && !told.contains("s3cret"), "{told}");
 }

@@ -24,9 +24,11 @@ pub(super) fn print_body(bytes: &[u8]) -> Result<(), Failure> {
     if io::stdout().is_terminal() { print(&String::from_utf8_lossy(bytes)) } else { write(bytes) }
 }
 
-/// Tells something on standard error, as far as there is one.
+/// Tells something on standard error, as far as there is one. It may quote what somebody typed, but no password in an
+/// address.
 pub(super) fn tell(text: &str) {
-    let _ = io::stderr().write_all(printable::lines(text).as_bytes());
+    let text = printable::without_passwords(text);
+    let _ = io::stderr().write_all(printable::lines(&text).as_bytes());
 }
 
 fn write(bytes: &[u8]) -> Result<(), Failure> {

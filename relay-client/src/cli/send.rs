@@ -108,8 +108,10 @@ fn prepare(args: &SendArgs, stdin: impl Read) -> Result<(Handler, Maker), Failur
         let hint = near.map_or_else(String::new, |near| format!("; did you mean {near}?"));
         Failure::NotFound(format!("there is no provider {:?}{hint}", args.provider))
     })?;
-    if let Some(ascii) = relay_schemes::ascii_host(&args.to) {
-        return Err(settings::usage("--to", &format!("a host's name is written in ASCII here; write it as {ascii}")));
+    for (flag, url) in [("--to", Some(&args.to)), ("--public-url", args.public_url.as_ref())] {
+        if let Some(ascii) = url.and_then(|url| relay_schemes::ascii_host(url)) {
+            return Err(settings::usage(flag, &format!("a host's name is written in ASCII here; write it as {ascii}")));
+        }
     }
     let to: Uri = args.to.parse().map_err(|_| settings::usage("--to", &"it is no URL"))?;
     let (Some(scheme), Some(authority)) = (to.scheme_str(), to.authority()) else {

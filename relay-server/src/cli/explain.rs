@@ -8,8 +8,9 @@ use std::{fs, path::Path, time::SystemTime};
 
 use anyhow::{Context, anyhow};
 use data_encoding::BASE64;
+use relay_proto::printable::without_password;
 use relay_schemes::{
-    Material, Request, Secret,
+    Material, Request, Secret, ascii_host,
     explain::{Candidates, explain},
     provider,
 };
@@ -69,6 +70,12 @@ fn saved(arguments: &Explain) -> Result<Value, Failure> {
     })?;
     let row = provider(name).ok_or_else(|| unknown(name))?;
     let secrets = |refs: &[String]| -> Result<Vec<Secret>, Failure> { refs.iter().map(|one| secret(one)).collect() };
+    if let Some((typed, ascii)) = arguments.urls.iter().find_map(|url| Some((url, ascii_host(url)?))) {
+        let typed = without_password(typed);
+        return Err(Failure::Usage(format!(
+            "--public-url {typed}: a host's name is written in ASCII here, as providers sign it; write it as {ascii}"
+        )));
+    }
     let (own, others) = (secrets(&arguments.secrets)?, secrets(&arguments.others)?);
     let material = Material { secrets: own, public_url: arguments.urls.first().cloned(), ..Material::default() };
     let others: Vec<_> = arguments.others.iter().map(String::as_str).zip(&others).collect();

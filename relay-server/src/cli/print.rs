@@ -40,9 +40,10 @@ pub(super) fn values<'a>(
     Ok(())
 }
 
-/// A line on standard error, as far as there is one.
+/// A line on standard error, as far as there is one. It may quote what somebody typed, but no password in an address.
 pub(super) fn tell(text: &str) {
-    let _ = io::stderr().write_all(format!("{}\n", printable::lines(text)).as_bytes());
+    let text = printable::without_passwords(text);
+    let _ = io::stderr().write_all(format!("{}\n", printable::lines(&text)).as_bytes());
 }
 
 /// A member of an answer, fit for a line: senders, handlers and agents wrote most of them.

@@ -16,6 +16,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use relay_proto::printable::without_password;
+use relay_schemes::ascii_host;
 use serde_json::Value;
 use tokio::{net::TcpStream, time::timeout};
 use zeroize::Zeroizing;
@@ -150,6 +151,10 @@ fn is_here(file: &Path) -> bool {
 fn authority(url: &str) -> Result<String, Failure> {
     let shown = without_password(url);
     let wrong = || Failure::Usage(format!("--admin-url {shown}: write it like http://127.0.0.1:9090"));
+    if let Some(ascii) = ascii_host(url) {
+        let why = format!("--admin-url {shown}: a host's name is written in ASCII here; write it as {ascii}");
+        return Err(Failure::Usage(why));
+    }
     let uri: Uri = url.parse().map_err(|_| wrong())?;
     match (uri.scheme_str(), uri.authority(), uri.path()) {
         (Some("http"), Some(authority), "/" | "") if !authority.as_str().contains('@') => {
@@ -214,6 +219,8 @@ mod tests {
         for wrong in ["127.0.0.1:9090", "https://x", "http://u@x", "http://x/path", "ftp://x"] {
             assert!(authority(wrong).is_err(), "{wrong}");
         }
+        let Err(Failure::Usage(said)) = authority("http://me:s3cret@bücher.example:9090") else { panic!("refused") };
+        assert!(said.contains("xn--bcher-kva.example") && !said.contains("s3cret"), "{said}");
     }
 
     #[test]
