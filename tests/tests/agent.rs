@@ -647,6 +647,75 @@ async fn the_certificate_that_openssl_makes_is_taken_where_exactly_it_is_named()
     }
 }
 
+/// A handler under TLS, with the certificate of this folder; its port.
+async fn secure_handler(place: &Place) -> u16 {
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+    let certificate = CertificateDer::from_pem_file(place.path("cert.pem")).expect("a certificate");
+    let key = PrivateKeyDer::from_pem_file(place.path("key.pem")).expect("a key");
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .expect("a pair");
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            // A client that does not believe the certificate goes away.
+            let Ok(stream) = acceptor.accept(stream).await else { continue };
+            let service = hyper::service::service_fn(async |request: http::Request<Incoming>| {
+                request.into_body().collect().await.map(|_| Response::new(full("secure".to_owned())))
+            });
+            let io = hyper_util::rt::TokioIo::new(stream);
+            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(io, service));
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_handler_under_tls_is_called_where_its_certificate_is_believed() {
+    let (place, relay) = (Place::new(), relay(OPEN).await);
+    place.put("token", &relay.token);
+    let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let key = rcgen::KeyPair::generate().expect("a key");
+    fs::write(place.path("cert.pem"), params.self_signed(&key).expect("a certificate").pem()).expect("writes");
+    fs::write(place.path("key.pem"), key.serialize_pem()).expect("writes");
+    let other = params.self_signed(&rcgen::KeyPair::generate().expect("a key")).expect("a certificate");
+    fs::write(place.path("other.pem"), other.pem()).expect("writes");
+    let port = secure_handler(&place).await;
+    let (url, by_address) = (format!("https://localhost:{port}"), format!("https://127.0.0.1:{port}"));
+    let address = format!("http://{}", relay.public);
+    for (target, more, refusal) in [
+        (&url, &["--ca-file", "cert.pem"][..], None),
+        (&url, &["--insecure"], None),
+        (&by_address, &["--insecure"], None),
+        (&by_address, &["--ca-file", "cert.pem"], Some("another name")),
+        (&url, &["--ca-file", "other.pem"], Some("CA:TRUE")),
+        (&url, &[], Some("CA:TRUE")),
+    ] {
+        let line = ["listen", target, "--relay", &address, "--token-file", "token", "--output", "json"];
+        let mut agent = Agent::run(&mut place.client(&[&line, more].concat())).await.expect("an agent");
+        let (status, body) = ask(&relay, "/open").await;
+        match refusal {
+            None => assert_eq!((status, body.as_str()), (StatusCode::OK, "secure"), "{target} {more:?}"),
+            Some(why) => {
+                assert_eq!(status, StatusCode::BAD_GATEWAY, "{target} {more:?}");
+                let said = agent.line("\"exchange\"").await.expect("a line");
+                assert!(said.contains(why), "{target} {more:?}: {said}");
+            }
+        }
+        assert!(agent.stop().await.expect("stops"));
+    }
+    // The same from a file.
+    place.put("relay-client.toml", &file(&address, &endpoint("open", &url, "ca_file = \"cert.pem\"")));
+    let _agent = place.start(&[]).await;
+    assert_eq!(ask(&relay, "/open").await, (StatusCode::OK, "secure".to_owned()));
+}
+
 #[tokio::test]
 async fn proxies_lead_to_the_relay_and_resolve_its_name() {
     let (place, handler) = (Place::new(), named("handler").await);

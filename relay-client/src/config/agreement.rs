@@ -144,8 +144,12 @@ fn absolute(path: &Path) -> Result<String, String> {
 
 fn hash(path: &Path) -> Result<String, String> {
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_CA_BYTES).read_to_end(&mut bytes));
+    let read = File::open(path).and_then(|file| file.take(MAX_CA_BYTES + 1).read_to_end(&mut bytes));
     read.map_err(|error| format!("relay_ca: {}: {}", path.display(), reason::of_io(&error)))?;
+    // What is not looked at could be changed behind an agreement.
+    if bytes.len() as u64 > MAX_CA_BYTES {
+        return Err(format!("relay_ca: {} is larger than 1 MiB", path.display()));
+    }
     Ok(Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
@@ -217,6 +221,13 @@ mod tests {
         world.put("ca.pem", "two");
         assert_eq!(agreements.hold(&world.asked(&with_roots)), Ok(false), "other roots in the same file");
         assert_eq!(agreements.hold(&world.asked(FILE)), Ok(false), "the later agreement replaced the earlier");
+        let most = usize::try_from(MAX_CA_BYTES).unwrap();
+        world.put("ca.pem", &" ".repeat(most));
+        world.asked(&with_roots);
+        world.put("ca.pem", &" ".repeat(most + 1));
+        let file = world.put("relay-client.toml", &format!("version = 1\n{with_roots}"));
+        let file = ConfigFile::read(&Found { path: file, origin: Origin::CurrentFolder }, None).unwrap();
+        assert!(Agreement::of(&file).unwrap_err().contains("larger than 1 MiB"), "its end would not be agreed to");
         assert_eq!(agreements.remove(&world.0.path().join("relay-client.toml")), Ok(true));
         assert_eq!(agreements.remove(&world.0.path().join("relay-client.toml")), Ok(false));
     }

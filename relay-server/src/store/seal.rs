@@ -131,4 +131,24 @@ mod tests {
         let error = SealKey::open(&path).expect_err("refused").to_string();
         assert!(error.contains("chmod 600"), "{error}");
     }
+
+    #[test]
+    fn a_key_that_others_can_change_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("seal.key");
+        SealKey::open(&path).expect("a key");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o602)).expect("changed");
+        let error = SealKey::open(&path).expect_err("refused").to_string();
+        assert!(error.contains("everybody on this machine may change"), "{error}");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("changed");
+        SealKey::open(&path).expect("the key");
+        // Only root can give a file away.
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: a key of another user, which takes root to make");
+            return;
+        }
+        std::os::unix::fs::chown(&path, Some(65_534), None).expect("given away");
+        let error = SealKey::open(&path).expect_err("refused").to_string();
+        assert!(error.contains("belongs to user 65534") && error.contains("chown"), "{error}");
+    }
 }
