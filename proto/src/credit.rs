@@ -1,7 +1,13 @@
 //! Credit arithmetic: how many body bytes each side may still send on a stream.
 //!
 //! Invariants: a peer never has more outstanding credit plus unread bytes on a stream than that
-//! stream's allowance; allowances beyond the initial windows come out of one pool and go back to it.
+//! stream's allowance; allowances beyond the initial windows come out of one pool and go back to it. Pools of many sessions
+//! may have one purse; whatever ends a session, the purse gets back what its pool took.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
 
 use crate::limits::MAX_WINDOW_BYTES;
 
@@ -48,27 +54,83 @@ impl SendWindow {
     }
 }
 
+/// Bytes of credit that the pools of many sessions lend out of together.
+#[derive(Clone, Debug)]
+pub struct Purse(Arc<AtomicU32>);
+
+impl Purse {
+    /// A purse with so many bytes.
+    #[must_use]
+    pub fn new(bytes: u32) -> Self {
+        Self(Arc::new(AtomicU32::new(bytes)))
+    }
+
+    /// Bytes that no session has taken.
+    #[must_use]
+    pub fn free_bytes(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Takes up to `wanted` bytes, but never more than a quarter of what is free, so that the first sessions to ask do
+    /// not empty it.
+    fn take(&self, wanted: u32) -> u32 {
+        let part = |free: u32| wanted.min(free / 4);
+        let before = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| Some(free - part(free)));
+        before.map_or(0, part)
+    }
+
+    fn give_back(&self, bytes: u32) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+impl PartialEq for Purse {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Purse {}
+
 /// The credit that all streams of a session may borrow beyond their initial windows.
 #[derive(Debug)]
 pub(crate) struct Pool {
     free_bytes: u32,
+    lent_bytes: u32,
+    purse: Option<Purse>,
 }
 
 impl Pool {
-    pub(crate) const fn new(bytes: u32) -> Self {
-        Self { free_bytes: bytes }
+    pub(crate) const fn new(bytes: u32, purse: Option<Purse>) -> Self {
+        Self { free_bytes: bytes, lent_bytes: 0, purse }
     }
 
     /// Lends up to `wanted` bytes, but never more than a quarter of what is free, so that the first
     /// streams to ask do not empty the pool.
     fn lend(&mut self, wanted: u32) -> u32 {
         let lent = wanted.min(self.free_bytes / 4);
+        let lent = self.purse.as_ref().map_or(lent, |purse| purse.take(lent));
         self.free_bytes -= lent;
+        self.lent_bytes += lent;
         lent
+    }
+
+    fn take_back(&mut self, bytes: u32) {
+        self.free_bytes += bytes;
+        self.lent_bytes -= bytes;
+        if let Some(purse) = &self.purse {
+            purse.give_back(bytes);
+        }
     }
 
     pub(crate) const fn free_bytes(&self) -> u32 {
         self.free_bytes
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.take_back(self.lent_bytes);
     }
 }
 
@@ -139,7 +201,7 @@ impl RecvWindow {
 
     /// Gives back what was borrowed.
     pub(crate) fn release(&mut self, pool: &mut Pool) {
-        pool.free_bytes += std::mem::take(&mut self.borrowed);
+        pool.take_back(std::mem::take(&mut self.borrowed));
     }
 }
 
@@ -149,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_reader_that_keeps_pace_gets_a_larger_window_and_gives_it_back() {
-        let mut pool = Pool::new(1000);
+        let mut pool = Pool::new(1000, None);
         let mut window = RecvWindow::new(100);
         assert!(window.receive(100));
         assert!(!window.receive(1), "no credit is left");
@@ -163,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_slow_reader_keeps_its_initial_window() {
-        let mut pool = Pool::new(1000);
+        let mut pool = Pool::new(1000, None);
         let mut window = RecvWindow::new(100);
         assert!(window.receive(100));
         window.consume(40, &mut pool, 1000);
@@ -176,11 +238,32 @@ mod tests {
 
     #[test]
     fn one_stream_never_empties_the_pool() {
-        let mut pool = Pool::new(1000);
+        let mut pool = Pool::new(1000, None);
         let mut window = RecvWindow::new(1000);
         assert!(window.receive(1000));
         window.consume(1000, &mut pool, 10_000);
         assert_eq!(pool.free_bytes(), 750);
+    }
+
+    #[test]
+    fn sessions_lend_out_of_one_purse_and_give_back_whatever_ends_them() {
+        let purse = Purse::new(400);
+        let pool = || Pool::new(1000, Some(purse.clone()));
+        let (mut one, mut other) = (pool(), pool());
+        let read = |pool: &mut Pool| {
+            let mut window = RecvWindow::new(200);
+            assert!(window.receive(200));
+            window.consume(200, pool, 10_000);
+            window
+        };
+        let mut window = read(&mut one);
+        assert_eq!((window.grant(), purse.free_bytes()), (300, 300), "a quarter of what is there");
+        read(&mut other);
+        assert_eq!((other.free_bytes(), purse.free_bytes()), (925, 225));
+        window.release(&mut one);
+        assert_eq!((one.free_bytes(), purse.free_bytes()), (1000, 325));
+        drop(other);
+        assert_eq!(purse.free_bytes(), 400);
     }
 
     #[test]

@@ -57,7 +57,7 @@ mod varint;
 mod vectors;
 
 pub use control::{Attach, Attached, Close, CloseCode, Hello, Notice, Offer, OfferState, VERSION, Welcome};
-pub use credit::Credit;
+pub use credit::{Credit, Purse};
 pub use error::{OpenError, ProtocolError, SendError};
 pub use event::Event;
 pub use fields::Headers;

@@ -6,6 +6,8 @@
 
 use core::time::Duration;
 
+use crate::credit::Purse;
+
 /// Largest WebSocket message that either side may send, in bytes.
 ///
 /// Larger messages make a slow socket's write buffer move quadratically many bytes.
@@ -44,6 +46,8 @@ pub struct Limits {
     pub initial_window_bytes: u32,
     /// Bytes of credit, over all streams, that this side lends beyond the initial windows.
     pub window_pool_bytes: u32,
+    /// What the pools of all sessions of a process lend out of, where they share it.
+    pub purse: Option<Purse>,
     /// The most that one stream's window may grow to, in bytes.
     pub max_stream_window_bytes: u32,
     /// Bytes of one stream's outgoing body that wait in the session. One chunk may overshoot it.
@@ -64,6 +68,7 @@ impl Limits {
             max_streams: 1024,
             initial_window_bytes: 16 * 1024,
             window_pool_bytes: 4 * 1024 * 1024,
+            purse: None,
             max_stream_window_bytes: 1024 * 1024,
             send_buffer_bytes: 64 * 1024,
             max_notices: 64,
@@ -74,7 +79,7 @@ impl Limits {
 
     /// The agent's defaults: one session, so larger windows (64 KiB).
     #[must_use]
-    pub const fn agent() -> Self {
+    pub fn agent() -> Self {
         Self { initial_window_bytes: 64 * 1024, ..Self::relay() }
     }
 }

@@ -144,7 +144,7 @@ impl Session {
             open_streams: 0,
             last_id: 0,
             ready: VecDeque::new(),
-            pool: Pool::new(limits.window_pool_bytes),
+            pool: Pool::new(limits.window_pool_bytes, limits.purse.clone()),
             dropped_notices: 0,
             pings_sent: 0,
             probe: None,
@@ -575,7 +575,7 @@ impl Session {
         self.streams.clear();
         self.ready.clear();
         self.open_streams = 0;
-        self.pool = Pool::new(self.limits.window_pool_bytes);
+        self.pool = Pool::new(self.limits.window_pool_bytes, self.limits.purse.clone());
         // An agent whose offers were all refused reads in the welcome why.
         self.owed = Owed { welcome: self.owed.welcome.take(), ..Owed::default() };
     }

@@ -14,11 +14,11 @@ use std::{
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use relay_proto::Limits;
+use relay_proto::{Limits, Purse};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
+    sync::{Semaphore, watch},
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -58,6 +58,9 @@ use crate::{
 /// How long between two rounds of housekeeping, and between two steps of one.
 const PURGE_ROUND: Duration = Duration::from_secs(60);
 const PURGE_STEP: Duration = Duration::from_millis(50);
+
+/// What the windows of all sessions' exchanges may grow by, together; one session has 4 MiB of it at most.
+const WINDOWS_BYTES: u32 = 64 * 1024 * 1024;
 
 /// How long sessions may take to say farewell.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -131,6 +134,7 @@ pub fn run(source: &Source, config: &Config, started: impl FnOnce(&Started)) -> 
             Some(files) => Some(ArcSwap::new(tls::load(&files.cert, &files.key)?)),
         },
         slots: Slots::new(max_connections, config.server.max_connections_per_address),
+        h2: Arc::new(Semaphore::new(listener::MAX_H2_CONNECTIONS)),
         crowded: Seldom::default(),
         failed: Seldom::default(),
         idle: config.limits.idle_timeout,
@@ -329,7 +333,8 @@ fn door(
         metrics.events(),
     ));
     delivery.set_endpoints(&config.endpoints);
-    let limits = Limits { max_streams: config.limits.max_in_flight_per_agent, ..Limits::relay() };
+    let purse = Some(Purse::new(WINDOWS_BYTES));
+    let limits = Limits { max_streams: config.limits.max_in_flight_per_agent, purse, ..Limits::relay() };
     Door {
         routes: ArcSwap::from_pointee(routes),
         metrics,

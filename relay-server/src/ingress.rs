@@ -52,7 +52,7 @@ use crate::{
     endpoint::{Ack, Endpoint, Keeping, Replay},
     handshakes::Handshakes,
     learnt::Learnt,
-    memory::{Budget, Memory},
+    memory::{Budget, LIVE_BYTES, Memory},
     metrics::{self, Gauges, Metrics},
     outbound::Outbound,
     provider_keys::ProviderKeys,
@@ -221,12 +221,15 @@ async fn answer(
             let received = Received { event_id, at, started, peer, client, secure, front, head, host, url, rest };
             let holder = Some(client).filter(|it| !is_local(*it) && !routes.trusts(*it)).map(site);
             let outcome = match prove(door, &endpoint, received, holder, (body, upgrade)).await {
-                Ok(Proven::Webhook(webhook, memory)) => match endpoint.keeps(webhook.method()) {
+                Ok(Proven::Webhook(webhook, mut memory)) => match endpoint.keeps(webhook.method()) {
                     Some(keeping) => keep(door, &routes, &endpoint, keeping, webhook, memory).await,
                     None => {
                         let mut outcome = once(door, &routes, &endpoint, webhook).await;
                         if let Ok(Outcome::Answer(answer, _)) = &mut outcome {
-                            answer.memory = answer.upload.is_some().then_some(memory);
+                            if answer.upload.is_none() {
+                                memory.shrink_to(LIVE_BYTES); // Its head and its body are on their way.
+                            }
+                            answer.memory = Some(memory);
                         }
                         outcome
                     }

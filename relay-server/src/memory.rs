@@ -1,4 +1,5 @@
-//! Memory that requests take before anything of them is proven: heads that wait, and bodies that are collected.
+//! Memory that requests take: heads that are not whole, those that wait, bodies that are collected, and what stands in
+//! buffers on both ways of a live exchange.
 //!
 //! One budget for the whole process, with a share for each endpoint and for each address, so that whoever fills one
 //! leaves room for the others. What is taken is counted as what it costs, when it is there: a length that somebody
@@ -21,8 +22,12 @@ use crate::endpoint::{Endpoint, EndpointName};
 /// What a header line costs beside its text: its place in a header map, with room for what a map keeps free.
 const LINE_BYTES: usize = 160;
 
-/// What a request costs beside its head and its body.
-const REQUEST_BYTES: usize = 1024;
+/// What a request costs beside its head and its body: its task, and a piece of the body that hyper holds.
+const REQUEST_BYTES: usize = 16 * 1024;
+
+/// What a live exchange costs on top: pieces that its peers do not take stand between sockets and tunnel. Their bounds
+/// together are some times as much, but only where both ways stand still after they went fast.
+pub const LIVE_BYTES: usize = 96 * 1024;
 
 /// The largest head, with all that it costs; shares are at least this and the endpoint's `max_body`.
 const HEAD_BYTES: usize = 128 * 1024;
@@ -55,7 +60,8 @@ pub struct NoRoom;
 #[derive(Debug)]
 pub struct Memory {
     budget: Arc<Budget>,
-    endpoint: EndpointName,
+    /// Not known yet of a head that is not whole.
+    endpoint: Option<EndpointName>,
     /// Whose it is; `None` for those that are not counted by address.
     address: Option<IpAddr>,
     /// The least that a share may be.
@@ -96,10 +102,16 @@ impl Budget {
     ) -> Result<Memory, NoRoom> {
         let max_body = usize::try_from(endpoint.max_body).unwrap_or(usize::MAX);
         let least = max_body.saturating_add(HEAD_BYTES);
-        let (budget, endpoint) = (Arc::clone(self), endpoint.name.clone());
+        let (budget, endpoint) = (Arc::clone(self), Some(endpoint.name.clone()));
         let mut memory = Memory { budget, endpoint, address, least, bytes: 0 };
         memory.grow(bytes)?;
         Ok(memory)
+    }
+
+    /// The memory of heads that come on one connection, with nothing taken yet.
+    #[must_use]
+    pub fn of_heads(self: &Arc<Self>, address: Option<IpAddr>) -> Memory {
+        Memory { budget: Arc::clone(self), endpoint: None, address, least: HEAD_BYTES, bytes: 0 }
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
@@ -116,16 +128,18 @@ impl Memory {
         let whole = self.budget.bytes;
         let mut held = self.budget.lock();
         let fits = |now: usize, most: usize| now.saturating_add(more) <= most;
-        let of_endpoint = held.endpoints.get(&self.endpoint).copied().unwrap_or_default();
+        let of_endpoint = self.endpoint.as_ref().and_then(|endpoint| held.endpoints.get(endpoint).copied());
         let of_address = self.address.and_then(|address| held.addresses.get(&address).copied()).unwrap_or_default();
         let fits = fits(held.all, whole)
-            && fits(of_endpoint, self.least.max(whole / ENDPOINT_PART))
+            && fits(of_endpoint.unwrap_or_default(), self.least.max(whole / ENDPOINT_PART))
             && (self.address.is_none() || fits(of_address, self.least.max(whole / ADDRESS_PART)));
         if !fits {
             return Err(NoRoom);
         }
         held.all += more;
-        *held.endpoints.entry(self.endpoint.clone()).or_default() += more;
+        if let Some(endpoint) = &self.endpoint {
+            *held.endpoints.entry(endpoint.clone()).or_default() += more;
+        }
         if let Some(address) = self.address {
             *held.addresses.entry(address).or_default() += more;
         }
@@ -133,16 +147,36 @@ impl Memory {
         self.bytes += more;
         Ok(())
     }
+
+    /// Takes what is missing to so many bytes.
+    ///
+    /// # Errors
+    /// [`NoRoom`]; what was taken before stays.
+    pub fn grow_to(&mut self, bytes: usize) -> Result<(), NoRoom> {
+        if bytes > self.bytes { self.grow(bytes - self.bytes) } else { Ok(()) }
+    }
+
+    /// Gives back what is beyond so many bytes.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        let less = self.bytes.saturating_sub(bytes);
+        if less == 0 {
+            return;
+        }
+        self.bytes -= less;
+        let mut held = self.budget.lock();
+        held.all -= less;
+        if let Some(endpoint) = &self.endpoint {
+            give_back(&mut held.endpoints, endpoint, less);
+        }
+        if let Some(address) = self.address {
+            give_back(&mut held.addresses, &address, less);
+        }
+    }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        let mut held = self.budget.lock();
-        held.all -= self.bytes;
-        give_back(&mut held.endpoints, &self.endpoint, self.bytes);
-        if let Some(address) = self.address {
-            give_back(&mut held.addresses, &address, self.bytes);
-        }
+        self.shrink_to(0);
     }
 }
 

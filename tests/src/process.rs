@@ -312,7 +312,15 @@ impl Server {
     /// # Errors
     /// If it has ended, or the system does not tell.
     pub fn memory(&self) -> anyhow::Result<u64> {
-        memory(&self.child)
+        memory(&self.child, "VmRSS:")
+    }
+
+    /// The most that its memory in RAM ever was, in bytes.
+    ///
+    /// # Errors
+    /// If it has ended, or the system does not tell.
+    pub fn peak_memory(&self) -> anyhow::Result<u64> {
+        memory(&self.child, "VmHWM:")
     }
 
     /// User and system time that it has used.
@@ -404,7 +412,7 @@ impl Agent {
     /// # Errors
     /// If it has ended, or the system does not tell.
     pub fn memory(&self) -> anyhow::Result<u64> {
-        memory(&self.child)
+        memory(&self.child, "VmRSS:")
     }
 
     /// User and system time that it has used.
@@ -531,10 +539,10 @@ fn open_files(child: &Child) -> anyhow::Result<usize> {
     Ok(std::fs::read_dir(format!("/proc/{id}/fd"))?.count())
 }
 
-fn memory(child: &Child) -> anyhow::Result<u64> {
+fn memory(child: &Child, name: &str) -> anyhow::Result<u64> {
     let id = child.id().context("it has ended")?;
     let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).context("no such line")?;
     let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
     Ok(kib * 1024)
 }

@@ -28,6 +28,22 @@ pub fn settings(folder: &Path) -> String {
     format!("[tls]\ncert = \"{place}/cert.pem\"\nkey = \"{place}/key.pem\"\n")
 }
 
+/// A client that trusts one certificate, with one protocol offered by ALPN.
+///
+/// # Errors
+/// If the certificate is none.
+pub fn client(trusted: &CertificateDer<'static>, alpn: &[u8]) -> io::Result<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(trusted.clone()).map_err(io::Error::other)?;
+    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![alpn.to_vec()];
+    Ok(Arc::new(config))
+}
+
 /// Connects to `localhost` at an address, with one protocol offered by ALPN.
 ///
 /// # Errors
@@ -37,16 +53,9 @@ pub async fn connect(
     trusted: &CertificateDer<'static>,
     alpn: &[u8],
 ) -> io::Result<TlsStream<TcpStream>> {
-    let mut roots = RootCertStore::empty();
-    roots.add(trusted.clone()).map_err(io::Error::other)?;
-    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![alpn.to_vec()];
+    let config = client(trusted, alpn)?;
     let name = ServerName::try_from("localhost").expect("a name");
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    TlsConnector::from(config).connect(name, stream).await
 }

@@ -192,6 +192,7 @@ fn draw_limits(rng: &mut Rng, side: Side, knobs: &Knobs) -> Limits {
     let base = if side == Side::Relay { Limits::relay() } else { Limits::agent() };
     let ping_ms = rng.pick(&[500, 1_000, 2_000, 5_000]);
     let drawn = Limits {
+        purse: None,
         max_streams: rng.pick(&[1, 2, 3, 8, 1024, 1024]),
         initial_window_bytes: rng.pick(&[1, 2, 7, 100, 1024, 16_384, base.initial_window_bytes]),
         window_pool_bytes: rng.pick(&[0, 1, 64, 1024, 65_536, base.window_pool_bytes]),

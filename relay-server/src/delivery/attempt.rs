@@ -31,9 +31,7 @@ use crate::{
     limits::Turn,
     memory::Memory,
     retry::{Meaning, retry_after},
-    store::{
-        self, Attempt, End, Head, Lease, MAX_ANSWER_BYTES, MAX_RANGE_BYTES, Outcome, Reason, Store, Summary, Then,
-    },
+    store::{self, Attempt, End, Head, Lease, MAX_ANSWER_BYTES, Outcome, Reason, Store, Summary, Then},
     throttle::Throttle,
     webhook::{EventId, Failure},
 };
@@ -48,6 +46,10 @@ const UNWANTED_REST: Duration = Duration::from_secs(30);
 
 /// Pieces of a long answer that wait for its sender.
 const MAX_PIECES: usize = 8;
+
+/// What is read of a kept body at a time. An attempt holds so much while its handler takes nothing, so it is less than
+/// the store would give.
+const PART_BYTES: u64 = 256 * 1024;
 
 /// How long a sender may take for a piece of a long answer before the answer goes on without it.
 const PIECE_PATIENCE: Duration = Duration::from_secs(30);
@@ -297,7 +299,7 @@ async fn upload(
 ) {
     let mut at = 0;
     while at < size {
-        let part = store.body(endpoint.clone(), id, at..size.min(at + MAX_RANGE_BYTES), Timestamp::now()).await;
+        let part = store.body(endpoint.clone(), id, at..size.min(at + PART_BYTES), Timestamp::now()).await;
         match part {
             Ok(Some(part)) if !part.is_empty() => {
                 at += part.len() as u64;

@@ -4,6 +4,9 @@
 //! changes nothing and refuses nothing by itself: the framing that counts is hyper's, and a head is parsed here by
 //! the same parser. What it finds makes the relay stricter (400 where hyper would guess), never laxer.
 //!
+//! A head is held twice while it is not whole, here and by hyper, before anything is known of its sender. What is larger
+//! than heads of webhooks are takes of the memory that all requests share; where none is left, the connection ends.
+//!
 //! Invariants: at most `max_bytes` are kept, and none after an upgrade. Where the next head begins is known after a
 //! request without a chunked body; after a chunked one the watch is blind until the answer has ended, so that a
 //! request which is pipelined behind one is judged by hyper alone.
@@ -23,7 +26,13 @@ use tokio::{
 };
 
 use super::{listener::MAX_HEADERS, respond::Body, slots::Place};
-use crate::webhook::input::Input;
+use crate::{
+    memory::{Memory, NoRoom},
+    webhook::input::Input,
+};
+
+/// What is read of a head before memory is taken for it: what hyper reads at first.
+const FREE_BYTES: usize = 8 * 1024;
 
 /// What was seen of a request's head.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +59,8 @@ struct State {
     bytes: Vec<u8>,
     /// Bytes of a body that come before the next head.
     body: u64,
+    /// Kept as long as the connection: hyper's buffer does not shrink.
+    memory: Option<Memory>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,10 +75,10 @@ enum Phase {
 }
 
 impl Watch {
-    /// A watch over a new connection.
+    /// A watch over a new connection; `memory` is for its heads.
     #[must_use]
-    pub fn new(max_bytes: usize) -> Self {
-        Self { max_bytes, state: Mutex::default() }
+    pub fn new(max_bytes: usize, memory: Memory) -> Self {
+        Self { max_bytes, state: Mutex::new(State { memory: Some(memory), ..State::default() }) }
     }
 
     /// Sees no more: the connection speaks something else.
@@ -75,23 +86,28 @@ impl Watch {
         *self.lock() = State { phase: Phase::Off, ..State::default() };
     }
 
-    /// Bytes that hyper was given.
-    fn saw(&self, bytes: &[u8]) {
+    /// Bytes that hyper is given, if there is memory for them.
+    fn saw(&self, bytes: &[u8]) -> Result<(), NoRoom> {
         let mut state = self.lock();
         if state.phase != Phase::Following {
-            return;
+            return Ok(());
         }
         let bytes = state.past_body(bytes);
         if bytes.is_empty() {
-            return;
+            return Ok(());
         }
         if state.bytes.len() + bytes.len() > self.max_bytes {
-            let since = state.since;
-            *state = State { phase: Phase::Blind, since, ..State::default() };
-            return;
+            state.phase = Phase::Blind;
+            state.bytes = Vec::new();
+            return Ok(());
         }
         state.since.get_or_insert_with(Instant::now);
         state.bytes.extend_from_slice(bytes);
+        let held = state.bytes.capacity();
+        match &mut state.memory {
+            Some(memory) if held > FREE_BYTES => memory.grow_to(2 * held),
+            _ => Ok(()),
+        }
     }
 
     /// What was seen of this request, which hyper has just read.
@@ -133,7 +149,7 @@ impl Drop for Turn {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         if state.phase == Phase::Blind {
-            *state = State::default();
+            *state = State { memory: state.memory.take(), ..State::default() };
         }
     }
 }
@@ -252,7 +268,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         }
         this.settled = false;
         if let Poll::Ready(Ok(())) = read {
-            this.watch.saw(&buf.filled()[before..]);
+            let saw = this.watch.saw(&buf.filled()[before..]);
+            return Poll::Ready(saw.map_err(|NoRoom| io::Error::other("no memory is left for a head")));
         }
         read
     }
@@ -297,6 +314,11 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
+    use crate::memory::Budget;
+
+    fn watching(max_bytes: usize) -> Watch {
+        Watch::new(max_bytes, Arc::new(Budget::new(64 * 1024)).of_heads(None))
+    }
 
     fn request(target: &str, length: Option<&str>) -> Request<()> {
         let mut request = Request::post(target);
@@ -308,19 +330,19 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_request_starts_with_the_first_byte_of_its_head() {
-        let watch = Watch::new(1000);
+        let watch = watching(1000);
         let begin = Instant::now();
-        watch.saw(b"PO");
+        watch.saw(b"PO").expect("room");
         advance(Duration::from_secs(3)).await;
-        watch.saw(b"ST /x HTTP/1.1\r\nContent-Length: 4\r\n\r\nab");
+        watch.saw(b"ST /x HTTP/1.1\r\nContent-Length: 4\r\n\r\nab").expect("room");
         assert_eq!(watch.take(&request("/x", Some("4"))).started, begin);
         advance(Duration::from_secs(3)).await;
-        watch.saw(b"cd");
+        watch.saw(b"cd").expect("room");
         advance(Duration::from_secs(3)).await;
         let begin = Instant::now();
-        watch.saw(b"POST /y HTTP/1.1\r\n");
+        watch.saw(b"POST /y HTTP/1.1\r\n").expect("room");
         advance(Duration::from_secs(3)).await;
-        watch.saw(b"\r\n");
+        watch.saw(b"\r\n").expect("room");
         assert_eq!(watch.take(&request("/y", None)).started, begin, "not with the body before it");
     }
 
@@ -328,8 +350,8 @@ mod tests {
     fn doubtful_heads_are_found_behind_others_in_one_piece_too() {
         let both = "POST /x HTTP/1.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n";
         for before in ["", "\r\n", "POST /b HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", "POST /b HTTP/1.1\r\n\r\n"] {
-            let watch = Watch::new(1000);
-            watch.saw(format!("{before}{both}").as_bytes());
+            let watch = watching(1000);
+            watch.saw(format!("{before}{both}").as_bytes()).expect("room");
             if before.len() > 2 {
                 assert!(!watch.take(&request("/b", before.contains("Length").then_some("3"))).doubtful);
             }
@@ -342,31 +364,48 @@ mod tests {
             ("GET /x HTTP/1.1\r\nA: b\n\r\n", "/x"),
             ("\nGET /x HTTP/1.1\r\n\r\n", "/x"),
         ] {
-            let watch = Watch::new(1000);
-            watch.saw(raw.as_bytes());
+            let watch = watching(1000);
+            watch.saw(raw.as_bytes()).expect("room");
             assert!(watch.take(&request(held, None)).doubtful, "{raw:?}");
         }
     }
 
     #[test]
     fn nothing_is_kept_beyond_the_limit_or_after_an_upgrade() {
-        let watch = Watch::new(10);
-        watch.saw(b"GET /");
-        watch.saw(b"a longer one");
+        let watch = watching(10);
+        watch.saw(b"GET /").expect("room");
+        watch.saw(b"a longer one").expect("room");
         assert!(watch.lock().bytes.is_empty());
         watch.off();
-        watch.saw(b"raw");
+        watch.saw(b"raw").expect("room");
         assert!(watch.lock().bytes.is_empty() && watch.lock().since.is_none());
     }
 
     #[test]
+    fn a_long_head_takes_memory_until_its_connection_ends() {
+        let budget = Arc::new(Budget::new(64 * 1024));
+        let watch = Watch::new(128 * 1024, budget.of_heads(None));
+        watch.saw(&[b'a'; FREE_BYTES]).expect("free");
+        assert_eq!(budget.held(), 0);
+        watch.saw(b"a").expect("room");
+        let held = budget.held();
+        assert!(held > 2 * FREE_BYTES, "as often as it is held");
+        let _ = watch.take(&request("/x", None));
+        assert_eq!(budget.held(), held, "hyper's buffer is as large as before");
+        let other = Watch::new(128 * 1024, budget.of_heads(None));
+        assert!(other.saw(&[b'a'; 40 * 1024]).is_err());
+        drop((watch, other));
+        assert_eq!(budget.held(), 0);
+    }
+
+    #[test]
     fn a_chunked_body_is_not_taken_for_a_head() {
-        let watch = Arc::new(Watch::new(1000));
-        watch.saw(b"POST /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n");
+        let watch = Arc::new(watching(1000));
+        watch.saw(b"POST /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n").expect("room");
         assert!(!watch.take(&request("/x", None)).doubtful);
-        watch.saw(b"GET /#\r\n0\r\n\r\n");
+        watch.saw(b"GET /#\r\n0\r\n\r\n").expect("room");
         drop(watch.follow(Response::new(super::super::respond::empty())));
-        watch.saw(b"POST /y#z HTTP/1.1\r\n\r\n");
+        watch.saw(b"POST /y#z HTTP/1.1\r\n\r\n").expect("room");
         assert!(watch.take(&request("/y", None)).doubtful, "it follows again");
     }
 }

@@ -21,6 +21,7 @@ use rustls::ServerConfig;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::Semaphore,
     time::{Instant, sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
@@ -39,6 +40,13 @@ use crate::{address, webhook::input::Input};
 /// A TLS handshake may take this long.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
+/// Bytes that a peer may send before its TLS handshake is done. Hellos have some hundred bytes to some thousand; rustls
+/// itself would hold 64 KiB.
+const HANDSHAKE_BYTES: usize = 24 * 1024;
+
+/// Bytes of an answer that wait under TLS; rustls' own bound is 64 KiB.
+const TLS_UNSENT_BYTES: usize = 20 * 1024;
+
 /// A pause after the system had no descriptor left.
 const EXHAUSTED: Duration = Duration::from_millis(50);
 
@@ -54,6 +62,14 @@ const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration:
 
 /// Streams that one HTTP/2 connection may have open.
 const MAX_H2_STREAMS: u32 = 128;
+
+/// HTTP/2 connections at a time. Each may hold some hundred KiB of windows and of heads that are not whole; beyond that,
+/// new connections are offered HTTP/1.1 alone, which every sender speaks and which holds less.
+pub const MAX_H2_CONNECTIONS: usize = 256;
+
+/// What an HTTP/2 peer may send on a stream, and on all of them, before anything was read: 25 MiB in five seconds where a
+/// round trip takes 100 ms.
+const H2_WINDOW_BYTES: u32 = 512 * 1024;
 
 /// Bytes of an answer that one HTTP/2 stream takes before its peer has given it window. hyper's own bound is 400 KiB,
 /// and a peer that gives none would hold that for each stream.
@@ -74,6 +90,8 @@ pub struct Serving {
     pub tls: Option<ArcSwap<ServerConfig>>,
     /// Places for connections.
     pub slots: Arc<Slots>,
+    /// Places for HTTP/2 among them, [`MAX_H2_CONNECTIONS`].
+    pub h2: Arc<Semaphore>,
     /// Connections that found their address's places taken.
     pub crowded: Seldom,
     /// Connections that could not be accepted.
@@ -165,14 +183,20 @@ pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
 }
 
 async fn run(stream: TcpStream, peer: SocketAddr, slot: Slot, door: Arc<Door>, serving: &Serving) {
-    let stream = TimedWrites::new(stream, serving.idle);
+    let mut stream = TimedWrites::new(stream, serving.idle);
     let (socket, secure, h2) = match &serving.tls {
-        None => (Socket::Plain(stream), false, false),
+        None => (Socket::Plain(stream), false, None),
         Some(config) => {
-            let acceptor = TlsAcceptor::from(config.load_full());
+            let h2 = Arc::clone(&serving.h2).try_acquire_owned().ok();
+            let config = config.load_full();
+            let acceptor = TlsAcceptor::from(if h2.is_some() { config } else { without_h2(&config) });
+            stream.limit_reads(Some(HANDSHAKE_BYTES));
             match timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => {
-                    let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                Ok(Ok(mut stream)) => {
+                    let (socket, tls) = stream.get_mut();
+                    socket.limit_reads(None);
+                    tls.set_buffer_limit(Some(TLS_UNSENT_BYTES));
+                    let h2 = h2.filter(|_| tls.alpn_protocol() == Some(b"h2"));
                     (Socket::Tls(Box::new(stream)), true, h2)
                 }
                 Ok(Err(error)) => return tracing::debug!(%peer, %error, "a TLS handshake failed"),
@@ -182,7 +206,9 @@ async fn run(stream: TcpStream, peer: SocketAddr, slot: Slot, door: Arc<Door>, s
     };
     let origin = Origin { peer: peer.ip().to_canonical(), secure };
     // hyper reads a little more than the largest head in one go.
-    let watch = Arc::new(Watch::new(2 * serving.max_head));
+    let counted = Some(origin.peer).filter(|peer| !address::is_local(*peer) && !door.routes.load().trusts(*peer));
+    let heads = door.memory.of_heads(counted.map(address::site));
+    let watch = Arc::new(Watch::new(2 * serving.max_head, heads));
     let input = Arc::new(Input::default());
     let place = Place::new(slot);
     let connection = Arc::new(Connection { origin, place: place.clone() });
@@ -191,13 +217,15 @@ async fn run(stream: TcpStream, peer: SocketAddr, slot: Slot, door: Arc<Door>, s
     let service = service_fn(move |request| stack.clone().call(request));
     let socket = TokioIo::new(Watched::new(socket, Arc::clone(&watch), Arc::clone(&input), place));
     let closing = door.closing.clone();
-    let outcome = if h2 {
+    let outcome = if let Some(_place) = h2 {
         watch.off();
         let mut builder = http2::Builder::new(Streams { patience: serving.idle });
         builder
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_H2_STREAMS)
             .max_send_buf_size(MAX_H2_UNSENT_BYTES)
+            .initial_stream_window_size(H2_WINDOW_BYTES)
+            .initial_connection_window_size(H2_WINDOW_BYTES)
             .max_header_list_size(u32::try_from(serving.max_head).unwrap_or(u32::MAX))
             .keep_alive_interval(Duration::from_secs(20))
             .keep_alive_timeout(Duration::from_secs(10));
@@ -245,6 +273,12 @@ async fn run(stream: TcpStream, peer: SocketAddr, slot: Slot, door: Arc<Door>, s
     if let Err(error) = outcome {
         tracing::debug!(%peer, %error, "a connection broke");
     }
+}
+
+fn without_h2(config: &ServerConfig) -> Arc<ServerConfig> {
+    let mut config = config.clone();
+    config.alpn_protocols.retain(|protocol| protocol != b"h2");
+    Arc::new(config)
 }
 
 #[cfg(test)]

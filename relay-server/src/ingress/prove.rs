@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::{Door, challenge, collect, explain, listener::MAX_HEADERS, respond, route::Routes, tell_agents};
 use crate::{
     endpoint::Endpoint,
-    memory::{Memory, head_bytes},
+    memory::{LIVE_BYTES, Memory, head_bytes},
     outbound::OutboundError,
     refused::{Entry, Hidden},
     throttle::Throttle,
@@ -71,10 +71,11 @@ pub(super) async fn prove(
     if let Err(failure) = admit(door, endpoint, &received, &body) {
         return Err(Box::new(TurnedAway { received, body: None, failure }));
     }
-    let Ok(mut memory) = door.memory.take(endpoint, holder, head_bytes(&received.head)) else {
+    let kept = endpoint.keeps(&received.head.method).is_some();
+    let bytes = head_bytes(&received.head) + if kept { 0 } else { LIVE_BYTES };
+    let Ok(mut memory) = door.memory.take(endpoint, holder, bytes) else {
         return Err(Box::new(TurnedAway { received, body: None, failure: Failure::Overloaded }));
     };
-    let kept = endpoint.keeps(&received.head.method).is_some();
     let payload = if endpoint.verify.covers_body() || kept {
         // The deadline is the answer's: a sender on a slow line that keeps sending is read on.
         let until = Instant::now() + door.body_total;

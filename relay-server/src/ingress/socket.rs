@@ -28,13 +28,20 @@ pub struct TimedWrites {
     /// Made at the first write that waits, and kept for the next one.
     timer: Option<Pin<Box<Sleep>>>,
     waits: bool,
+    /// Bytes that may still be read; `None` for no limit.
+    left: Option<usize>,
 }
 
 impl TimedWrites {
     /// A connection whose peer has to take something within `patience` whenever bytes wait for it.
     #[must_use]
     pub const fn new(stream: TcpStream, patience: Duration) -> Self {
-        Self { stream, patience, timer: None, waits: false }
+        Self { stream, patience, timer: None, waits: false, left: None }
+    }
+
+    /// Reads no more than so many bytes from now on, or as many as come.
+    pub const fn limit_reads(&mut self, bytes: Option<usize>) {
+        self.left = bytes;
     }
 
     fn goes_on(
@@ -78,7 +85,13 @@ impl TimedWrites {
 
 impl AsyncRead for TimedWrites {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        if self.left == Some(0) {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "a TLS handshake is too long")));
+        }
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        self.left = self.left.map(|left| left.saturating_sub(buf.filled().len() - before));
+        read
     }
 }
 
