@@ -1,8 +1,8 @@
 //! Follows a JSON pointer through a body without building the document.
 //!
 //! Invariants: memory does not grow with the document, only with what is found; a member on the way
-//! that stands there twice is an error, so that no two readers can see different values; the whole
-//! text must be one JSON value.
+//! that stands there twice is an error, also in other letters (many readers take `A` for `a`), so that
+//! no two readers can see different values; the whole text must be one JSON value.
 
 use std::{borrow::Cow, fmt};
 
@@ -122,6 +122,14 @@ pub(crate) fn number<'a>(text: &'a [u8], pointer: &Pointer) -> Result<Option<&'a
     })
 }
 
+/// Whether a reader that does not look at case finds a member under this name although it is written so.
+fn reads_as(written: &str, name: &str) -> bool {
+    fn folded(text: &str) -> impl Iterator<Item = char> {
+        text.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase)
+    }
+    written.eq_ignore_ascii_case(name) || (!written.is_ascii() && folded(written).eq(folded(name)))
+}
+
 struct Follow<'p, 'f, 'de> {
     path: &'p [String],
     found: &'f mut Vec<&'de RawValue>,
@@ -168,10 +176,11 @@ impl<'de> Visitor<'de> for Follow<'_, '_, 'de> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let (name, rest) = self.path.split_first().expect("the path has an element here");
-        let mut seen = false;
+        let (mut seen, mut other_letters) = (false, false);
         while let Some(key) = map.next_key::<String>()? {
             // Whoever reads an object where a list is due sees other members, too.
             if key != *name || name == "*" {
+                other_letters |= reads_as(&key, name);
                 map.next_value::<IgnoredAny>()?;
                 continue;
             }
@@ -179,6 +188,7 @@ impl<'de> Visitor<'de> for Follow<'_, '_, 'de> {
             seen = true;
             map.next_value_seed(Follow { path: rest, found: self.found, ambiguous: self.ambiguous })?;
         }
+        *self.ambiguous |= seen && other_letters;
         Ok(())
     }
 
@@ -219,6 +229,12 @@ mod tests {
         assert_eq!(look(r#"{"a":1,"a":2}"#, "/a"), Err(Trouble::Ambiguous));
         assert_eq!(look(r#"{"a":1,"\u0061":2}"#, "/a"), Err(Trouble::Ambiguous));
         assert_eq!(look(r#"{"x":1,"x":2,"a":3}"#, "/a"), Ok(vec!["3".to_owned()]));
+        for text in
+            [r#"{"ask":1,"ASK":2}"#, r#"{"Ask":1,"ask":2}"#, r#"{"ask":1,"a\u017fk":2}"#, r#"{"ask":1,"as\u212a":2}"#]
+        {
+            assert_eq!(look(text, "/ask"), Err(Trouble::Ambiguous), "{text}");
+        }
+        assert_eq!(look(r#"{"ASK":1,"b":{"Ask":2}}"#, "/ask"), Ok(vec![]), "nobody reads two of them");
         assert_eq!(look("{\"a\":1} x", "/a"), Err(Trouble::Malformed));
         assert_eq!(look(&"[".repeat(100_000), "/a"), Err(Trouble::Malformed));
         assert_eq!(look(&format!("{{\"a\":{}}}", "[".repeat(100_000)), "/a"), Err(Trouble::Malformed));
