@@ -339,6 +339,15 @@ async fn until_taken(relay: &Server, bytes: usize) {
     }
 }
 
+/// Waits until no more than so many bytes are taken: what is acknowledged is given back a moment later.
+async fn until_left(relay: &Server, bytes: usize) {
+    let end = Instant::now() + PATIENCE;
+    while relay.load().await.expect("a load").body_bytes > bytes {
+        assert!(Instant::now() < end, "more than {bytes} bytes are taken");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// The status and the code of a whole webhook of this size. One that is refused midway may not be sent to its end.
 async fn whole(relay: &Server, endpoint: &str, from: &str, bytes: usize) -> (u16, String) {
     let mut sender = announce(relay, endpoint, from, bytes).await;
@@ -377,6 +386,7 @@ async fn memory_is_taken_as_bytes_come_with_a_share_for_each_endpoint_and_each_a
     until_taken(&relay, MIB).await;
     assert_eq!(whole(&relay, "two", "192.0.2.1", MIB / 2).await, full);
     assert_eq!(whole(&relay, "two", "192.0.2.2", MIB).await, kept);
+    until_left(&relay, MIB + MIB / 4).await;
 
     // An endpoint that is full, of whatever addresses, leaves the rest to others.
     let mut second = announce(&relay, "one", "10.0.0.1", MIB).await;
@@ -384,6 +394,7 @@ async fn memory_is_taken_as_bytes_come_with_a_share_for_each_endpoint_and_each_a
     until_taken(&relay, MIB + MIB / 4).await;
     assert_eq!(whole(&relay, "one", "10.0.0.2", MIB).await, full);
     assert_eq!(whole(&relay, "two", "10.0.0.2", MIB).await, kept);
+    until_left(&relay, 2 * MIB).await;
     assert_eq!(whole(&relay, "three", "192.0.2.3", MIB).await, kept);
     drop((first, second));
     relay.settles(&before).await.expect("all is given back");
