@@ -191,11 +191,16 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 
 /// A POST's HEADERS (RFC 7541, section 6.2.2: literals without indexing).
 fn post(stream: u32, path: &str, flags: u8) -> Vec<u8> {
+    headers(stream, path, "", flags)
+}
+
+/// A POST's HEADERS with more lines, as they are encoded.
+fn headers(stream: u32, path: &str, lines: &str, flags: u8) -> Vec<u8> {
     let literal = |index: u8, text: &str| {
         let length = u8::try_from(text.len()).expect("short");
         [&[index, length], text.as_bytes()].concat()
     };
-    let block = [vec![0x83, 0x87], literal(0x04, path), literal(0x01, "localhost")].concat();
+    let block = [vec![0x83, 0x87], literal(0x04, path), literal(0x01, "localhost"), lines.into()].concat();
     frame(1, flags, stream, &block)
 }
 
@@ -338,6 +343,27 @@ async fn a_stream_whose_peer_gives_no_window_is_reset_and_frees_its_handler() ->
     let _first = plain.read_u8().await?;
     drop(wire);
     relay.settles(&before).await
+}
+
+#[tokio::test]
+async fn heads_that_wait_are_counted_over_http_2_and_beyond_the_share_refused() -> anyhow::Result<()> {
+    const STREAMS: u32 = 90;
+    const SHARE: usize = 512 * 1024; // Half of all, for one endpoint.
+    let config = format!("[limits]\nbody_budget = \"1MiB\"\nmax_body = \"16KiB\"\n{ENDPOINTS}");
+    let door = Door::open(true, &config).await?;
+    let before = door.relay.load().await?;
+    let mut wire = door.wire(b"h2").await?;
+    wire.write_all(&[PREFACE, &frame(4, 0, 0, &[])].concat()).await?;
+    // Each costs about 16 KiB: so many lines do, however short they are.
+    let (path, lines) = ("/live/given-up", "\0\u{1}x\u{64}".to_owned() + &"v".repeat(100));
+    for number in 0..STREAMS {
+        wire.write_all(&headers(2 * number + 1, path, &lines.repeat(60), END_HEADERS | END_STREAM)).await?;
+    }
+    timeout(PATIENCE, until_frame(&mut *wire, |kind, _| kind == 1)).await.context("all of them wait")??;
+    let held = door.relay.load().await?.body_bytes;
+    ensure!(held <= SHARE && held + 32 * 1024 > SHARE, "{held} bytes are held");
+    drop(wire);
+    door.relay.settles(&before).await
 }
 
 #[tokio::test]
