@@ -82,6 +82,7 @@ macro_rules! mount_streaming_mode {
         mount!($mode, start_tls, h2:
             many_requests_share_a_connection,
             header_lists_arrive_as_they_are,
+            a_hundred_header_lines_arrive_and_no_more,
             lengths_are_one_and_agree,
             cookie_crumbs_become_one_line,
             the_authority_and_the_path_are_those_of_the_sender,

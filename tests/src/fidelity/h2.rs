@@ -120,6 +120,26 @@ pub async fn header_lists_arrive_as_they_are(bench: &mut Bench) -> anyhow::Resul
     Ok(())
 }
 
+/// As many header lines as over HTTP/1.1 and the tunnel arrive; with one more the request is refused, and the connection
+/// goes on.
+pub async fn a_hundred_header_lines_arrive_and_no_more(bench: &mut Bench) -> anyhow::Result<()> {
+    const MOST: usize = 100;
+    let mut sender = connect(bench).await?;
+    let with = |lines: usize| {
+        let mut sent = request("GET", "https://localhost/open", None); // A POST would say a length.
+        for _ in 0..lines {
+            sent.headers_mut().append("x-line", HeaderValue::from_static("1"));
+        }
+        sent
+    };
+    let refused = sender.send_request(with(MOST + 1)).await?;
+    ensure!(refused.status() == 431, "{refused:?}");
+    ensure!(refused.headers().get("relay-error").is_some_and(|code| code == "head_too_large"), "{refused:?}");
+    let (seen, got) = exchange(bench, &mut sender, with(MOST), &ok()).await?;
+    ensure!(seen.head.all("x-line").len() == MOST && got.status() == 200, "{got:?}");
+    Ok(())
+}
+
 /// HTTP/2 may bring a length twice. Those that agree become one; those that differ are refused.
 pub async fn lengths_are_one_and_agree(bench: &mut Bench) -> anyhow::Result<()> {
     let mut sender = connect(bench).await?;
