@@ -156,7 +156,7 @@ pub(super) async fn run(delivery: &Delivery, mut event: Event, patience: Instant
     let ending = match timeout_at(limit, call(exchange, copies, &event, &delivery.store, &mut audience)).await {
         Err(_) => Ending::Failed(Outcome::Timeout),
         Ok(Ok(answer)) => Ending::Answered(answer),
-        Ok(Err(Broken::SessionLost)) => told_later(&mut expected, &event.keeping, limit).await,
+        Ok(Err(Broken::SessionLost)) => told_later(&mut expected, &event, limit).await,
         Ok(Err(Broken::Reset(code))) => Ending::Failed(outcome_of(code)),
     };
     drop(turn); // The handler is done: a sender that hears of it may send the next one.
@@ -273,7 +273,7 @@ async fn read(
         }
         stream = None; // The sender has left, or takes too long: the attempt goes on.
     }
-    if !is_whole(&parts.headers, len) {
+    if !is_whole(event, &parts.headers, len) {
         return Err(Broken::Reset(ResetCode::Broken));
     }
     if let Some(stream) = stream {
@@ -284,9 +284,10 @@ async fn read(
 }
 
 /// Whether an answer is as long as its head says. hyper believes the head of one that is there at once, and whoever reads
-/// the connection would take the next answer for the rest of this one.
-fn is_whole(headers: &HeaderMap, len: u64) -> bool {
-    one_length(headers).is_ok_and(|said| said.is_none_or(|said| said == len))
+/// the connection would take the next answer for the rest of this one. To HEAD it has none, whatever it says.
+fn is_whole(event: &Event, headers: &HeaderMap, len: u64) -> bool {
+    (event.head.method == "HEAD" && len == 0)
+        || one_length(headers).is_ok_and(|said| said.is_none_or(|said| said == len))
 }
 
 /// Sends a long body, part by part. What cannot be read resets the exchange.
@@ -325,23 +326,26 @@ fn finish(copies: Option<Tee>) {
 }
 
 /// The link is lost: its agent may tell in its next session what became of the call.
-async fn told_later(expected: &mut Expected, keeping: &Keeping, limit: Instant) -> Ending {
-    let mut until = Instant::now() + keeping.agent_grace;
+async fn told_later(expected: &mut Expected, event: &Event, limit: Instant) -> Ending {
+    let grace = event.keeping.agent_grace;
+    let mut until = Instant::now() + grace;
     loop {
         match timeout_at(until, expected.next()).await {
             // However often it says so, the handler has no more time than it had.
-            Ok(Some(OutcomeState::Running)) => until = limit + keeping.agent_grace,
-            Ok(Some(state)) => return ending_of(state),
+            Ok(Some(OutcomeState::Running)) => until = limit + grace,
+            Ok(Some(state)) => return ending_of(state, event),
             Ok(None) | Err(_) => return Ending::Failed(Outcome::Lost),
         }
     }
 }
 
 /// What an agent told of a call whose link broke.
-fn ending_of(state: OutcomeState) -> Ending {
+fn ending_of(state: OutcomeState, event: &Event) -> Ending {
     match state {
         OutcomeState::Finished { head, body, truncated } => match answer_head(head) {
-            Ok(parts) if !truncated && !is_whole(&parts.headers, body.len() as u64) => Ending::Failed(Outcome::Broken),
+            Ok(parts) if !truncated && !is_whole(event, &parts.headers, body.len() as u64) => {
+                Ending::Failed(Outcome::Broken)
+            }
             Ok(parts) => Ending::Answered(store::Answer {
                 status: parts.status.as_u16(),
                 headers: lines(&parts.headers),
@@ -553,7 +557,7 @@ pub(super) fn stray(state: OutcomeState, event: &Event) -> Option<(Attempt, Then
     if matches!(state, OutcomeState::Running) {
         return None;
     }
-    let ending = ending_of(state);
+    let ending = ending_of(state, event);
     let then = then(&ending, meaning(&ending, &event.keeping, false), event);
     let (outcome, answer) = match ending {
         Ending::Answered(answer) => (Outcome::Answered, Some(answer)),
