@@ -37,10 +37,19 @@ impl Invisible {
 
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// No-break and zero-width spaces, joiners and marks of direction.
+/// Spaces that are not the keyboard's, of whatever width and none, soft hyphens, joiners and marks of direction.
 const fn is_invisible(char: char) -> bool {
-    matches!(char, '\u{a0}' | '\u{2007}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202f}' | '\u{2060}'..='\u{2069}')
-        || char == BYTE_ORDER_MARK
+    matches!(
+        char,
+        '\u{a0}'
+            | '\u{ad}'
+            | '\u{61c}'
+            | '\u{180e}'
+            | '\u{2000}'..='\u{200f}'
+            | '\u{2028}'..='\u{202f}'
+            | '\u{205f}'..='\u{2069}'
+            | '\u{3000}'
+    ) || char == BYTE_ORDER_MARK
 }
 
 /// Whether this is ASCII in UTF-16, of either order, with its mark or without: a secret's text is hardly anything else.
@@ -98,6 +107,10 @@ mod tests {
             ("abc\u{202f}".into(), Some(Invisible::Space)),
             ("abc\u{2060}".into(), Some(Invisible::Space)),
             ("abc\u{feff}".into(), Some(Invisible::Space)),
+            ("a\u{ad}bc".into(), Some(Invisible::Space)),
+            ("abc\u{2003}".into(), Some(Invisible::Space)),
+            ("\u{3000}abc".into(), Some(Invisible::Space)),
+            ("a b-c…ä".into(), None),
             (utf16("abc"), Some(Invisible::Utf16)),
             (utf16("\u{feff}abc\r\n"), Some(Invisible::Utf16)),
             (big("abc"), Some(Invisible::Utf16)),

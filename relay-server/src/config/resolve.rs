@@ -218,6 +218,13 @@ fn token(spec: &TokenSpec, around: &Surroundings<'_>, report: &mut Report<'_>) -
             report.error(place, message, format!("run `relay-server token create {}`", spec.name));
             continue;
         }
+        // An agent takes white space off, and a header's line ends with it.
+        if !secret.bytes.iter().all(u8::is_ascii_graphic) {
+            let message =
+                format!("{reference} holds a space, a line break or a byte outside ASCII, which no agent can show");
+            report.error(place, message, "put the token there alone, on one line".to_owned());
+            continue;
+        }
         hashes.push(TokenHash::of(&secret.bytes));
     }
     Token {

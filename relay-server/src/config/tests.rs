@@ -68,6 +68,25 @@ fn what_others_may_change_is_refused_or_named() {
 }
 
 #[test]
+fn a_token_that_no_agent_can_show_is_refused() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("relay.toml");
+    let hash = "sha256 = [\"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\"]";
+    fs::write(&path, GOOD.replace(hash, "secrets = [\"env:TOKEN\"]")).expect("writes");
+    let load = |token: &str| {
+        let source = Source { path: Some(path.clone()), flags: Flags::default() };
+        source.load_with(&|_| Some(OsString::from(token))).map(drop).map_err(|errors| errors.to_string())
+    };
+    let token = "rt_0123456789abcdefghijklmnopqrstuvwxyz";
+    assert_eq!(load(token), Ok(()));
+    for wrong in [format!("{token}\t"), format!(" {token}"), format!("{token}\n\n"), token.replace('a', "ä")] {
+        let error = load(&wrong).expect_err("it cannot stand in a header");
+        assert!(error.contains("token.laptop.secrets: env:TOKEN holds a space"), "{error}");
+        assert!(!error.contains("rt_"), "{error}");
+    }
+}
+
+#[test]
 fn a_start_and_a_check_warn_while_strangers_may_teach_a_secret() {
     let warnings = |provider: &str, more: &str| {
         let rule = format!("provider = \"{provider}\"{more}");
