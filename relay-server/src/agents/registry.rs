@@ -137,21 +137,32 @@ struct Load {
 }
 
 /// Counts an exchange until it is over.
-struct Counted(Arc<Load>);
+struct Counted {
+    load: Arc<Load>,
+    /// Nobody is told of its end.
+    quiet: bool,
+}
 
 impl Counted {
     /// `None` if its agent takes no more at a time.
     fn new(load: Arc<Load>) -> Option<Self> {
         let more = |in_flight: i64| (in_flight < load.capacity).then_some(in_flight + 1);
         load.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(Self(load))
+        Some(Self { load, quiet: false })
+    }
+
+    /// There is no exchange after all. Whoever found that would wake itself, and look again without end.
+    fn withdraw(mut self) {
+        self.quiet = true;
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.0.freed.notify_one();
+        self.load.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if !self.quiet {
+            self.load.freed.notify_one();
+        }
     }
 }
 
@@ -235,7 +246,7 @@ impl Place {
     /// What is behind it.
     #[must_use]
     pub fn target(&self) -> &Target {
-        &self.counted.0.target
+        &self.counted.load.target
     }
 
     /// Whether its exchange is a probe, whose end must be told to the target.

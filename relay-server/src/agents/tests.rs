@@ -337,6 +337,24 @@ async fn whoever_waited_for_an_agent_waits_for_its_room_and_nobody_else_does() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_waits_for_a_session_without_a_free_stream_gives_up_in_time() {
+    let registry = registry();
+    let waiting = {
+        let registry = Arc::clone(&registry);
+        let until = Instant::now() + Duration::from_secs(2);
+        tokio::spawn(async move { registry.reserve_or_wait("e", None, Heed::Nothing, until).await.map(drop) })
+    };
+    tokio::task::yield_now().await;
+    let agent = attach(&registry, "a", 1, offer(Attach::Shared, 0)).await;
+    let mut exchanges = Vec::new();
+    while let Ok(place) = registry.reserve("e", None, Heed::Nothing) {
+        exchanges.push(place.open(head()));
+    }
+    assert!(exchanges.len() > 100 && agent.relay.in_flight() > 100, "its streams are used up");
+    assert_eq!(waiting.await.expect("runs"), Err(Failure::Busy));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_revision_takes_endpoints_away_and_gives_them_back() {
     let registry = registry();
     let other = || Offer { endpoint: "other".into(), ..offer(Attach::Shared, 0) };

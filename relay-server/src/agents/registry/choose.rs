@@ -74,6 +74,7 @@ impl Registry {
                 Err(OpenError::Busy) => failure = Failure::Busy,
                 Err(_) => {}
             }
+            counted.withdraw();
         }
         match held_back {
             Some(wait) if failure == Failure::NoAgent => Err(limited(wait)),
