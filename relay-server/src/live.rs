@@ -15,7 +15,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 use toml::Table;
 use zeroize::Zeroizing;
 
@@ -174,8 +174,8 @@ impl Live {
             tracing::warn!("{warning}");
         }
         *running = next;
+        self.take_over(&running, config, &made).await;
         drop(running);
-        self.take_over(config, &made).await;
         Ok(())
     }
 
@@ -216,7 +216,7 @@ impl Live {
         let warnings = config.warnings.iter().filter(|Warning(one)| one.key.starts_with(&about));
         let warnings = warnings.map(|Warning(one)| one.message.clone()).collect();
         made.rows.endpoint.push(row);
-        self.take_over(config, &made).await;
+        self.take_over(&running, config, &made).await;
         tracing::info!(endpoint = name, "an endpoint was created");
         drop(running);
         Ok(warnings)
@@ -246,7 +246,7 @@ impl Live {
         let config = assemble(&self.source, &running, false, &made, Rows::default()).await?;
         let now = Timestamp::now();
         self.store().unconfigure(ConfigKind::Endpoint, name.as_str().to_owned()).await?;
-        self.take_over(config, &made).await;
+        self.take_over(&running, config, &made).await;
         // From here on nothing new comes in. What fails now leaves things behind that nobody can use.
         if waiting > 0 {
             let filter = Filter {
@@ -313,7 +313,7 @@ impl Live {
         }
         self.store().configure(store::Source::File, sets, true, Timestamp::now()).await?;
         *running = next;
-        self.take_over(config, &made).await;
+        self.take_over(&running, config, &made).await;
         tracing::info!(
             added = applied.endpoint.added.len() + applied.token.added.len(),
             changed = applied.endpoint.changed.len() + applied.token.changed.len(),
@@ -324,8 +324,9 @@ impl Live {
         Ok(applied)
     }
 
-    /// Every runtime works by this from now on.
-    async fn take_over(&self, config: Config, made: &Made) {
+    /// Every runtime works by this from now on. Only who holds the lock may say so: an older configuration must not come
+    /// in behind a newer one.
+    async fn take_over(&self, _held: &MutexGuard<'_, Running>, config: Config, made: &Made) {
         for endpoint in config.endpoints.iter().filter(|endpoint| endpoint.verify.is_closed()) {
             tracing::warn!(endpoint = %endpoint.name, "without its secret it answers 503 until the next reload");
         }
