@@ -309,7 +309,7 @@ impl Hello {
     }
 
     pub(crate) fn decode(mut payload: Bytes) -> Result<(Self, PeerLimits), ProtocolError> {
-        let (mut hello, mut limits) = (Self::default(), PeerLimits::default());
+        let (mut hello, mut limits, mut instance) = (Self::default(), PeerLimits::default(), None);
         while let Some((tag, value)) = next_field(&mut payload, "hello")? {
             match tag {
                 tag::VERSION => limits.version = int(value, "hello")?,
@@ -317,7 +317,7 @@ impl Hello {
                 tag::INITIAL_WINDOW => limits.initial_window_bytes = small(value)?,
                 tag::MAX_STREAMS => limits.max_streams = small(value)?,
                 tag::NAME => hello.name = text(&value, "agent name")?,
-                tag::INSTANCE => hello.instance = id(&value, "instance")?,
+                tag::INSTANCE => instance = Some(id(&value, "instance")?),
                 tag::OFFER if hello.offers.len() == MAX_OFFERS => {
                     return Err(ProtocolError::TooLarge { what: "number of offers" });
                 }
@@ -325,6 +325,8 @@ impl Hello {
                 _ => {}
             }
         }
+        // Agents without one would all be the same, and replace each other.
+        hello.instance = instance.ok_or(ProtocolError::Malformed { what: "instance" })?;
         Ok((hello, limits))
     }
 }

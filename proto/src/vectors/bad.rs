@@ -41,9 +41,10 @@ const CASES: &[Case] = &[
     ("a request before welcome", AGENT, false, "03 01 01 [[01 [65] 02 [33333333333333333333333333333333] 04 [50]] 00]"),
     ("a welcome to the relay", RELAY, false, "02 00 00 [01 [01]]"),
     // Hello and welcome.
-    ("a hello without a version", RELAY, false, "01 00 00 [03 [08]]"),
-    ("a hello of version 0", RELAY, false, "01 00 00 [01 [00] 03 [08]]"),
-    ("a hello without a window", RELAY, false, "01 00 00 [01 [01]]"),
+    ("a hello without a version", RELAY, false, "01 00 00 [03 [08] 06 [22222222222222222222222222222222]]"),
+    ("a hello of version 0", RELAY, false, "01 00 00 [01 [00] 03 [08] 06 [22222222222222222222222222222222]]"),
+    ("a hello without a window", RELAY, false, "01 00 00 [01 [01] 06 [22222222222222222222222222222222]]"),
+    ("a hello without an instance", RELAY, false, "01 00 00 [01 [01] 03 [08]]"),
     ("a hello with an instance of 2 bytes", RELAY, false, "01 00 00 [01 [01] 03 [08] 06 [aabb]]"),
     ("an offer that attaches in no known way", RELAY, false, "01 00 00 [01 [01] 03 [08] 07 [02 [09]]]"),
     ("a name that is not UTF-8", RELAY, false, "01 00 00 [01 [01] 03 [08] 05 [ff]]"),
@@ -54,7 +55,12 @@ const CASES: &[Case] = &[
     ("a welcome without a window", AGENT, false, "02 00 00 [01 [01] 09 [01] 0a [02]]"),
     ("a welcome without a heartbeat", AGENT, false, "02 00 00 [01 [01] 03 [08]]"),
     ("a welcome whose peers die before they are pinged", AGENT, false, "02 00 00 [01 [01] 03 [08] 09 [02] 0a [02]]"),
-    ("a window past 2^30", RELAY, false, "01 00 00 [01 [01] 03 [c000000040000001]]"),
+    (
+        "a window past 2^30",
+        RELAY,
+        false,
+        "01 00 00 [01 [01] 03 [c000000040000001] 06 [22222222222222222222222222222222]]",
+    ),
     // Streams. Stream 1 is open, with its request whole.
     ("stream 0", RELAY, true, "05 00 00 01 78"),
     ("a stream that was never opened", RELAY, true, "05 00 09 01 78"),

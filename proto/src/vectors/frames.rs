@@ -210,7 +210,7 @@ fn lawful() -> Vec<Value> {
         ("flags that mean nothing yet are ignored", "05 fe 01 01 78"),
         (
             "a hello with a field and an offer's field that nobody knows yet",
-            "01 00 00 [01 [02] 03 [07] 04 [01] 3f [aabb] 07 [01 [67] 20 [cccc]]]",
+            "01 00 00 [01 [02] 03 [07] 04 [01] 06 [22222222222222222222222222222222] 3f [aabb] 07 [01 [67] 20 [cccc]]]",
         ),
         ("a field twice: the last one counts", "04 01 01 [[01 [32] 01 [40c8]] 00]"),
         (
