@@ -15,29 +15,30 @@ use std::{
 /// Between two lines of one cause.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// What one place in the code tells apart.
-const SLOTS: usize = 32;
-
 /// When lines began to be counted; times are milliseconds after it, and 0 is no time.
 static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// Lets the lines of one place in the code through, seldom. To be kept in a `static`.
+/// Lets the lines of one place in the code through, seldom. To be kept in a `static`. It tells `SLOTS` causes apart, and
+/// lets `BURST` lines of one through in the time between two.
 #[derive(Debug)]
-pub struct Throttle {
+pub struct Throttle<const SLOTS: usize = 32, const BURST: u64 = 1> {
     slots: [Slot; SLOTS],
 }
 
 #[derive(Debug)]
 struct Slot {
     next_at_ms: AtomicU64,
+    passed: AtomicU64,
     held_back: AtomicU64,
 }
 
-impl Throttle {
+const EMPTY: Slot = Slot { next_at_ms: AtomicU64::new(0), passed: AtomicU64::new(0), held_back: AtomicU64::new(0) };
+
+impl<const SLOTS: usize, const BURST: u64> Throttle<SLOTS, BURST> {
     /// Nothing was let through yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self { slots: [const { Slot { next_at_ms: AtomicU64::new(0), held_back: AtomicU64::new(0) } }; SLOTS] }
+        Self { slots: [const { EMPTY }; SLOTS] }
     }
 
     /// Whether a line about this may be written now: then how many were held back since the last one.
@@ -55,6 +56,9 @@ impl Throttle {
         let is_due = now_ms >= next
             && slot.next_at_ms.compare_exchange(next, later, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if is_due {
+            slot.passed.store(1, Ordering::Relaxed);
+        }
+        if is_due || slot.passed.fetch_add(1, Ordering::Relaxed) < BURST {
             return Some(slot.held_back.swap(0, Ordering::Relaxed));
         }
         slot.held_back.fetch_add(1, Ordering::Relaxed);
@@ -62,7 +66,7 @@ impl Throttle {
     }
 }
 
-impl Default for Throttle {
+impl<const SLOTS: usize, const BURST: u64> Default for Throttle<SLOTS, BURST> {
     fn default() -> Self {
         Self::new()
     }
@@ -74,7 +78,7 @@ mod tests {
 
     #[test]
     fn one_line_in_ten_seconds_says_how_many_were_held_back() {
-        let throttle = Throttle::new();
+        let throttle: Throttle = Throttle::new();
         assert_eq!(throttle.pass_at("hub", 5), Some(0), "the first one at once");
         let passed = (0..1000).filter(|n| throttle.pass_at("hub", 5 + n).is_some()).count();
         assert_eq!(passed, 0);
@@ -82,5 +86,13 @@ mod tests {
         assert_eq!(throttle.pass_at("hub", 10_004), None);
         assert_eq!(throttle.pass_at("hub", 10_005), Some(1001));
         assert_eq!(throttle.pass_at("hub", 30_000), Some(0));
+    }
+
+    #[test]
+    fn a_place_may_have_a_burst_of_lines() {
+        let throttle: Throttle<32, 3> = Throttle::new();
+        let passed = |from: u64| (0..100).filter(|n| throttle.pass_at("laptop", from + n).is_some()).count();
+        assert_eq!((passed(5), passed(5_000), passed(10_005)), (3, 0, 3));
+        assert_eq!(throttle.pass_at("laptop", 30_000), Some(97));
     }
 }

@@ -31,7 +31,16 @@ use super::{
 use crate::{
     endpoint::EndpointName,
     store::{Store, StoreError},
+    throttle::Throttle,
 };
+
+/// A crowd that comes back is to be seen whole; by their token, since its agents choose their names.
+static CAME: Throttle<32, 128> = Throttle::new();
+static LEFT: Throttle<32, 128> = Throttle::new();
+static REVOKED_SINCE: Throttle = Throttle::new();
+static NOTHING_TO_SERVE: Throttle = Throttle::new();
+static NOT_SKIPPED: Throttle = Throttle::new();
+static NOT_COUNTED: Throttle = Throttle::new();
 
 /// What the relay calls itself towards agents.
 const SOFTWARE: &str = concat!("relay-server/", env!("CARGO_PKG_VERSION"));
@@ -195,7 +204,9 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     let skipping: Vec<bool> = offers.iter().map(|offer| offer.skip_backlog).collect();
     let teller = identity.clone();
     let Some(welcomed) = registry.attach(identity, shown.clone(), offers, now_ms) else {
-        tracing::info!(agent, %token, "an agent said hello with a token that is not valid any more");
+        if let Some(held_back) = REVOKED_SINCE.pass(&token) {
+            tracing::info!(agent, %token, held_back, "an agent said hello with a token that is not valid any more");
+        }
         return turn_out(greeting, names).await;
     };
     let Welcomed { attached, answers, contested, finishing, admissions } = welcomed;
@@ -210,17 +221,26 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     let epoch = attached.epoch();
     let welcome = Welcome { epoch, software: SOFTWARE.to_owned(), endpoints, available };
     if refused == answers.len() {
-        tracing::info!(agent, %token, "an agent offered nothing that it may serve");
+        if let Some(held_back) = NOTHING_TO_SERVE.pass(&token) {
+            tracing::info!(agent, %token, held_back, "an agent offered nothing that it may serve");
+        }
         drop(attached);
         return greeting.refuse(welcome, "none of the offered endpoints was accepted").await;
     }
     // Before it is ready for exchanges: nothing of what waits may reach it.
     let skipped = match skip(&store, &skips, answers.iter().zip(skipping), now).await {
         Ok(skipped) => skipped,
-        Err(error) => return tracing::warn!(agent, %error, "what waits cannot be skipped; the agent has to come again"),
+        Err(error) => {
+            if let Some(held_back) = NOT_SKIPPED.pass(&token) {
+                tracing::warn!(agent, %error, held_back, "what waits cannot be skipped; the agent has to come again");
+            }
+            return;
+        }
     };
     let names: Vec<String> = answers.iter().flatten().map(|(name, _)| name.clone()).collect();
-    tracing::info!(agent, %token, epoch, endpoints = names.join(","), "an agent attached");
+    if let Some(held_back) = CAME.pass(&token) {
+        tracing::info!(agent, %token, epoch, endpoints = names.join(","), held_back, "an agent attached");
+    }
     let (handle, arrivals, driver) = greeting.welcome(welcome);
     attached.ready(handle.clone(), &answers);
     let teller = Teller::new(teller, attached.serves());
@@ -233,7 +253,9 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
         () = attend(&attached, &handle, (arrivals, &outcomes, &teller), contested, finishing, drain_timeout) => unreachable!("it waits for ever"),
     };
     drop(attached);
-    tracing::info!(agent, epoch, code = ?close.code, reason = close.reason, "an agent left");
+    if let Some(held_back) = LEFT.pass(&token) {
+        tracing::info!(agent, epoch, code = ?close.code, reason = close.reason, held_back, "an agent left");
+    }
 }
 
 /// What a session needs beside its exchanges: answers to questions, and what is due some time after its begin.
@@ -326,7 +348,12 @@ async fn greet(store: &Arc<dyn Store>, handle: &Handle, names: Vec<String>, skip
 async fn tell_backlog(store: &Arc<dyn Store>, handle: &Handle, names: &[&str]) {
     let backlog = match store.backlog().await {
         Ok(backlog) => backlog,
-        Err(error) => return tracing::warn!(%error, "what waits cannot be read"),
+        Err(error) => {
+            if let Some(held_back) = NOT_COUNTED.pass("") {
+                tracing::warn!(%error, held_back, "what waits cannot be read");
+            }
+            return;
+        }
     };
     for one in backlog.iter().filter(|one| one.open > 0 && names.contains(&one.endpoint.as_str())) {
         let since = one.oldest.map(|at| format!(", the oldest since {at:.0}")).unwrap_or_default();
@@ -369,5 +396,57 @@ fn tell(offered: String, answer: &Result<(String, Standing), &'static str>, admi
             url: String::new(),
             provider: String::new(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agents_upgrade_is_one_for_a_websocket_with_one_key_of_16_bytes() {
+        const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+        let asked = |version, method: Method, changes: &[(&'static str, Option<&'static str>)]| {
+            let mut request = Request::builder().version(version).method(method).body(()).expect("a request");
+            let headers = request.headers_mut();
+            for (name, value) in [
+                ("connection", "keep-alive, Upgrade"),
+                ("upgrade", "WebSocket"),
+                ("sec-websocket-version", "13"),
+                ("sec-websocket-key", KEY),
+                ("sec-websocket-protocol", SUBPROTOCOL),
+            ] {
+                headers.insert(name, HeaderValue::from_static(value));
+            }
+            for (name, value) in changes {
+                match value {
+                    Some(value) => drop(headers.append(*name, HeaderValue::from_static(value))),
+                    None => drop(headers.remove(*name)),
+                }
+            }
+            check(&request).is_ok()
+        };
+        let (now, get) = (Version::HTTP_11, Method::GET);
+        assert!(asked(now, get.clone(), &[]));
+        assert!(asked(now, get.clone(), &[("sec-websocket-protocol", None)]), "the path says the version");
+        assert!(!asked(Version::HTTP_10, get.clone(), &[]) && !asked(Version::HTTP_2, get.clone(), &[]));
+        assert!(!asked(now, Method::POST, &[]));
+        for key in
+            ["", "abc", "c2hvcnQ=", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZSBub25jZSE=", "bm90IHNpeHRlZW4gYnl0ZXM="]
+        {
+            let key = [("sec-websocket-key", None), ("sec-websocket-key", Some(key))];
+            assert!(!asked(now, get.clone(), &key), "{key:?}");
+        }
+        for (name, value) in [
+            ("sec-websocket-key", Some(KEY)),
+            ("sec-websocket-version", Some("13")),
+            ("upgrade", Some("h2c")),
+            ("connection", None),
+            ("sec-websocket-version", None),
+        ] {
+            assert!(!asked(now, get.clone(), &[(name, value)]), "{name}: {value:?} as well");
+        }
+        let other = [("sec-websocket-protocol", None), ("sec-websocket-protocol", Some("relay.v9"))];
+        assert!(!asked(now, get, &other));
     }
 }

@@ -17,7 +17,9 @@ use relay_proto::{Outcome, OutcomeState};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::registry::Identity;
-use crate::endpoint::EndpointName;
+use crate::{endpoint::EndpointName, throttle::Throttle};
+
+static NOT_ITS_OWN: Throttle = Throttle::new();
 
 /// Outcomes of one attempt that wait to be read: it runs, it has ended, and one to spare.
 const MAX_WAITING: usize = 3;
@@ -149,7 +151,11 @@ impl Outcomes {
         let mut known = self.lock();
         if let Some((from, queue)) = known.expected.get(&attempt) {
             if *from != teller.identity {
-                return tracing::warn!(agent = &*teller.identity.name, "an agent told of another one's attempt");
+                let Identity { token, name, .. } = &teller.identity;
+                if let Some(held_back) = NOT_ITS_OWN.pass(token) {
+                    tracing::warn!(%token, agent = &**name, held_back, "an agent told of another one's attempt");
+                }
+                return;
             }
             let queue = queue.clone();
             drop(known);

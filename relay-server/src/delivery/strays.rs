@@ -13,8 +13,11 @@ use super::{
 use crate::{
     agents::outcomes::Stray,
     store::{Attempt, End, Lease, Outcome, State},
+    throttle::Throttle,
     webhook::EventId,
 };
+
+static NOT_READ: Throttle = Throttle::new();
 
 /// Settles what nobody waited for, until no more can come.
 pub async fn settle_strays(delivery: Arc<Delivery>, mut strays: mpsc::Receiver<Stray>) {
@@ -30,7 +33,12 @@ async fn settle(delivery: &Delivery, outcome: relay_proto::Outcome) {
     let record = match delivery.store.event(None, id, Timestamp::now()).await {
         Ok(Some(record)) => record,
         Ok(None) => return tracing::debug!(event_id = %id, "an outcome of an event that is not kept"),
-        Err(error) => return tracing::warn!(event_id = %id, %error, "an outcome cannot be settled"),
+        Err(error) => {
+            if let Some(held_back) = NOT_READ.pass("") {
+                tracing::warn!(event_id = %id, %error, held_back, "an outcome cannot be settled");
+            }
+            return;
+        }
     };
     let (name, tries) = (record.summary.endpoint.clone(), record.summary.tries);
     let runs = record.summary.state == State::Running && record.summary.fence == outcome.fence;
