@@ -209,7 +209,11 @@ pub(super) async fn open(
     let is_first = |name: &str| !shared.attached.lock().unwrap_or_else(PoisonError::into_inner).contains(name);
     let hello = offers::hello(&plan, config.instance, |name| shared.takes_over(name, relieving), is_first);
     let greeting = relay_tunnel::agent(link.stream, link.leftover, hello, Limits::agent());
-    let (welcome, handle, arrivals, driver) = greeting.await.map_err(|close| lost(close.reason, None))?;
+    let (welcome, handle, arrivals, driver) = greeting.await.map_err(|close| match close.code {
+        CloseCode::Unauthorized => Failed::Refused { why: close.reason, code: Some("unauthorized".to_owned()) },
+        CloseCode::Refused => Failed::Refused { why: close.reason, code: None },
+        _ => lost(close.reason, None),
+    })?;
     if let Some(refused) = offers::refusal(&welcome) {
         handle.close(CloseCode::Normal, "nothing was accepted"); // The relay means to close as well, or ought to.
         driver.await;

@@ -53,6 +53,12 @@ fn wait(supervisor: &Supervisor) -> Duration {
 
 /// An agent whose relay is `relay`, once its hello is there: how the agent ended, or what the relay had to say.
 async fn beside<T>(relay: impl AsyncFnOnce(Greeting<TcpStream>) -> T) -> Result<T, RunError> {
+    beside_stream(async |stream| relay(relay_tunnel::relay(stream, Vec::new(), Limits::relay()).await.unwrap()).await)
+        .await
+}
+
+/// The same with the WebSocket's stream.
+async fn beside_stream<T>(relay: impl AsyncFnOnce(TcpStream) -> T) -> Result<T, RunError> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut config = Config::clone(&supervisor(OnRefused::Exit).config);
     config.relay = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
@@ -71,7 +77,7 @@ async fn beside<T>(relay: impl AsyncFnOnce(Greeting<TcpStream>) -> T) -> Result<
              Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: relay.v1\r\n\r\n"
         );
         stream.write_all(answer.as_bytes()).await.unwrap();
-        relay(relay_tunnel::relay(stream, Vec::new(), Limits::relay()).await.unwrap()).await
+        relay(stream).await
     };
     let reporter = Reporter::to_writers(Output::Quiet, std::io::sink(), std::io::sink());
     let running = run(watched, reporter, StatusSender::default(), CancellationToken::new());
@@ -96,6 +102,18 @@ async fn a_close_that_refuses_ends_the_agent_also_after_it_was_welcome() {
         std::future::pending::<()>().await;
     });
     assert!(matches!(ended.await, Err(RunError::Refused(why)) if why == "not here any more"));
+}
+
+#[tokio::test]
+async fn a_close_that_refuses_ends_the_agent_before_its_welcome() {
+    for code in [CloseCode::Unauthorized, CloseCode::Refused] {
+        let ended = beside_stream(async |mut stream| {
+            // A message with one CLOSE: its code, and "no".
+            stream.write_all(&[0x82, 8, 14, 0, 0, 4, code as u8, 2, b'n', b'o']).await.unwrap();
+            std::future::pending::<()>().await;
+        });
+        assert!(matches!(ended.await, Err(RunError::Refused(why)) if why == "no"), "{code:?}");
+    }
 }
 
 #[tokio::test]
