@@ -19,8 +19,11 @@ use relay_tunnel::{
     http::{header_lines, header_map, one_length, strip_hop_by_hop, takes_trailers},
     upgrade::{Carried, join},
 };
-use tokio::time::{Instant, timeout, timeout_at};
-use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use self::silence::{Noting, Passed};
@@ -42,12 +45,35 @@ pub struct Answer {
     pub head: Parts,
     /// The body; none after an upgrade.
     pub body: Option<Receiver>,
-    /// The rest of the request's body, while the answer came before its end. Dropped, it breaks the exchange off.
-    pub upload: Option<AbortOnDropHandle<()>>,
+    /// The rest of the request's body, while the answer came before its end.
+    pub upload: Option<Upload>,
     /// What the request takes, while the rest of its body goes on.
     pub memory: Option<Memory>,
     /// Its place among the endpoint's exchanges, until the sender has it all.
     pub turn: Option<Turn>,
+}
+
+/// A request's body on its way beside the answer. Dropped with the answer, it ends, unless others watch: a copy is
+/// whole whether or not the handler wanted all of it.
+#[derive(Debug)]
+pub struct Upload {
+    task: JoinHandle<()>,
+    watched: bool,
+}
+
+impl Upload {
+    /// Begins it.
+    pub fn spawn(upload: impl Future<Output = ()> + Send + 'static, watched: bool) -> Self {
+        Self { task: tokio::spawn(upload), watched }
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if !self.watched {
+            self.task.abort();
+        }
+    }
 }
 
 /// Whose `X-Forwarded-…` headers are kept.
@@ -109,13 +135,14 @@ pub async fn deliver(webhook: Webhook, endpoint: &Endpoint, means: Means<'_>) ->
             Ok(answer)
         }
         payload => {
+            let watched = tee.is_some();
             let upload = upload(request, payload, tee, endpoint.max_body, means.body_idle);
             let exchange = race(response.head(), Box::pin(upload));
             let (head, body, upload) = timeout_at(deadline, exchange).await.map_err(|_| Failure::Deadline)??;
             if head.status == 101 {
                 return Err(Failure::HandlerBroken); // Nobody asked for it.
             }
-            Ok(Answer { upload: upload.map(finish_upload), turn, ..answer(head, body)? })
+            Ok(Answer { upload: upload.map(|upload| finish_upload(upload, watched)), turn, ..answer(head, body)? })
         }
     }
 }
@@ -144,15 +171,16 @@ where
 
 /// The answer came early: the request goes on beside it. A failure breaks the exchange, which the answer's
 /// reader sees.
-fn finish_upload<U>(upload: Pin<Box<U>>) -> AbortOnDropHandle<()>
+fn finish_upload<U>(upload: Pin<Box<U>>, watched: bool) -> Upload
 where
     U: Future<Output = Result<(), Failure>> + Send + 'static,
 {
-    AbortOnDropHandle::new(tokio::spawn(async move {
+    let upload = async move {
         if let Err(failure) = upload.await {
             tracing::debug!(?failure, "a request broke off while its answer was under way");
         }
-    }))
+    };
+    Upload::spawn(upload, watched)
 }
 
 fn answer(head: ResponseHead, body: Receiver) -> Result<Answer, Failure> {
@@ -256,7 +284,7 @@ async fn upload(
         Payload::Streaming(body) => body,
         Payload::Upgrade(_) => return Ok(()), // Its direction begins with the 101.
     };
-    let (mut sent, mut trailers) = (0_u64, Headers::new());
+    let (mut sent, mut trailers, mut wanted) = (0_u64, Headers::new(), true);
     loop {
         let frame = timeout(idle, next_frame(&mut body)).await.map_err(|_| Failure::BodyTimeout)??;
         let Some(frame) = frame else { break };
@@ -269,7 +297,8 @@ async fn upload(
                 if let Some(tee) = &mut tee {
                     tee.data(&data);
                 }
-                if request.send(data).await.is_err() {
+                wanted = wanted && request.send(data).await.is_ok();
+                if !wanted && tee.as_ref().is_none_or(Tee::is_empty) {
                     return Ok(()); // The answer, or its absence, says why.
                 }
             }

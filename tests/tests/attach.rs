@@ -14,7 +14,14 @@ use relay_tests::{
     process::{Agent, PATIENCE, Server, run_to_end},
     sender::{request, send},
 };
-use tokio::{process::Command, sync::mpsc, task::JoinSet, time::timeout};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    process::Command,
+    sync::mpsc,
+    task::JoinSet,
+    time::timeout,
+};
 
 const OPEN: &str = "[[endpoint]]\nname = \"open\"\nmode = \"live\"\nverify = \"none\"\n";
 
@@ -163,6 +170,35 @@ async fn a_copy_is_seen_and_never_answered() {
     }
     let line = watches.line("\"exchange\"").await.expect("it prints what it saw");
     assert!(line.contains("\"status\":200"), "{line}");
+}
+
+#[tokio::test]
+async fn a_copy_is_whole_though_the_handler_wanted_no_more() {
+    let relay = relay(OPEN).await;
+    let one = named("one").await;
+    let (copies, mut copied) = mpsc::unbounded_channel();
+    let watcher = Handler::start(move |request| {
+        let copies = copies.clone();
+        async move {
+            let body = http_body_util::BodyExt::collect(request.into_body()).await.map(|body| body.to_bytes()).ok();
+            let _ = copies.send(body);
+            Response::new(full("the watcher"))
+        }
+    })
+    .await
+    .expect("listens");
+    let _serves = agent(&relay, "one", &one, &["--attach", "shared"]).await;
+    let _watches = agent(&relay, "watcher", &watcher, &["--attach", "copy"]).await;
+    let mut sender = TcpStream::connect(&relay.public).await.expect("connects");
+    sender.write_all(b"POST /open HTTP/1.1\r\nHost: relay\r\nContent-Length: 11\r\n\r\nfirst").await.expect("sends");
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"one") {
+        answer.push(timeout(PATIENCE, sender.read_u8()).await.expect("in time").expect("an answer"));
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer));
+    sender.write_all(b", rest").await.expect("sends");
+    let copy = timeout(PATIENCE, copied.recv()).await.expect("in time").expect("a copy");
+    assert_eq!(copy.expect("a whole body"), "first, rest");
 }
 
 #[tokio::test]

@@ -96,6 +96,12 @@ impl Tee {
         });
     }
 
+    /// Whether none of its copies is left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.queues.is_empty()
+    }
+
     /// The body is whole.
     pub fn finish(self, trailers: &Headers) {
         for queue in &self.queues {

@@ -15,7 +15,6 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, timeout, timeout_at},
 };
-use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use super::{Answer, Delivery, Piece, Reply, Told, intake::told, sign, window::Window};
@@ -26,7 +25,7 @@ use crate::{
         registry::{Heed, Place},
         targets::Target,
     },
-    dispatch::{answer_head, failure_of, settle_trailers},
+    dispatch::{Upload, answer_head, failure_of, settle_trailers},
     endpoint::{Endpoint, EndpointName, Keeping},
     limits::Turn,
     memory::Memory,
@@ -216,16 +215,18 @@ pub(super) async fn call(
                 copies.data(&body);
             }
             finish(copies);
-            Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            let upload = async move {
                 let mut request = request;
                 if request.send(body).await.is_ok() {
                     request.finish(Headers::new());
                 }
-            })))
+            };
+            Some(Upload::spawn(upload, false))
         }
         Content::Kept(id, size) => {
+            let watched = copies.is_some();
             let upload = upload((request, copies), Arc::clone(store), event.endpoint.name.clone(), *id, *size);
-            Some(AbortOnDropHandle::new(tokio::spawn(upload)))
+            Some(Upload::spawn(upload, watched))
         }
     };
     let (head, body) = response.head().await?;
@@ -298,7 +299,7 @@ async fn upload(
     id: EventId,
     size: u64,
 ) {
-    let mut at = 0;
+    let (mut at, mut wanted) = (0, true);
     while at < size {
         let part = store.body(endpoint.clone(), id, at..size.min(at + PART_BYTES), Timestamp::now()).await;
         match part {
@@ -307,7 +308,8 @@ async fn upload(
                 if let Some(copies) = &mut copies {
                     copies.data(&part);
                 }
-                if request.send(part).await.is_err() {
+                wanted = wanted && request.send(part).await.is_ok();
+                if !wanted && copies.as_ref().is_none_or(Tee::is_empty) {
                     return; // The answer, or its absence, says why.
                 }
             }

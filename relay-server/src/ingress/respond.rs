@@ -21,12 +21,11 @@ use tokio::{
     sync::mpsc,
     time::{Sleep, sleep},
 };
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     agents::{accept::Turned, seats},
     delivery::{Piece, Reply as KeptReply, Taken},
-    dispatch::{Answer, settle_trailers},
+    dispatch::{Answer, Upload, settle_trailers},
     endpoint::Ack,
     events::Refusal,
     limits::Turn,
@@ -365,8 +364,8 @@ struct Streamed {
     /// Bytes that are still to come, where the handler said how many there are.
     missing: Option<u64>,
     first: Option<Ending>,
-    /// The rest of the request, which ends with the answer at the latest.
-    _upload: Option<AbortOnDropHandle<()>>,
+    /// The rest of the request, which ends with the answer unless others watch.
+    _upload: Option<Upload>,
     _memory: Option<Memory>,
     /// It counts among the endpoint's exchanges until the sender has it all: the next one must not find it there.
     _turn: Option<Turn>,
