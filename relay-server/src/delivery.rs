@@ -48,7 +48,7 @@ use crate::{
     endpoint::{Endpoint, EndpointName, Keeping, Order},
     limits::Limits,
     metrics::{Events, Stored, Waiting},
-    replay::{OwnMark, OwnSignatures},
+    replay::{Cause, OwnMark, OwnSignatures},
     store::{self, Backlog, End, Ended, OwnSignature, Share, Store, StoreError, Then},
     throttle::Throttle,
     webhook::{EventId, Failure},
@@ -199,16 +199,17 @@ impl Delivery {
     pub async fn recall(&self) -> Result<(), StoreError> {
         let now = Timestamp::now();
         for OwnSignature { digest, expires_at } in self.store.own_signatures(now).await? {
-            let _ = self.own.put(OwnMark { digest, expires_unix_s: expires_at.as_second() }, now.as_second());
+            let mark = OwnMark { digest, expires_unix_s: expires_at.as_second() };
+            let _ = self.own.put(mark, Cause::Late, now.as_second());
         }
         Ok(())
     }
 
     /// Remembers a signature that was made here. Only then may it leave: the door refuses it, after a restart, too.
-    async fn remember(&self, mark: OwnMark) -> bool {
+    async fn remember(&self, mark: OwnMark, cause: Cause) -> bool {
         let now = Timestamp::now();
         let Ok(expires_at) = Timestamp::from_second(mark.expires_unix_s) else { return false };
-        if !self.own.put(mark, now.as_second()) {
+        if !self.own.put(mark, cause, now.as_second()) {
             return false;
         }
         let kept = self.store.remember(OwnSignature { digest: mark.digest, expires_at }, now).await;

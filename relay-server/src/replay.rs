@@ -11,7 +11,7 @@
 
 mod own;
 
-pub use self::own::{OwnMark, OwnSignatures};
+pub use self::own::{Cause, OwnMark, OwnSignatures};
 
 use std::{
     collections::{HashMap, VecDeque},

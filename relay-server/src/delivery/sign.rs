@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     endpoint::{Endpoint, EndpointName, Resign},
+    replay::Cause,
     store::{Head, MAX_RANGE_BYTES, Signature, Store},
     verify::{Afresh, CannotSign},
     webhook::EventId,
@@ -45,7 +46,7 @@ pub(super) async fn afresh(delivery: &Delivery, event: &mut Event) -> Result<Opt
         (Signature::Keep, _) | (Signature::Auto, Resign::Never) => Ok(None),
         (Signature::Fresh, _) => {
             may?;
-            made(delivery, sign(&delivery.store, event, now).await?).await.map(Some)
+            made(delivery, sign(&delivery.store, event, now).await?, Cause::Asked).await.map(Some)
         }
         (Signature::Auto, resign) => {
             let always = matches!(resign, Resign::Always);
@@ -54,7 +55,7 @@ pub(super) async fn afresh(delivery: &Delivery, event: &mut Event) -> Result<Opt
                 return Ok(None);
             }
             match sign(&delivery.store, event, now).await {
-                Ok(signed) => made(delivery, signed).await.map(Some),
+                Ok(signed) => made(delivery, signed, Cause::Late).await.map(Some),
                 Err(_) => Ok(None),
             }
         }
@@ -68,9 +69,9 @@ pub(super) async fn try_out(store: &Arc<dyn Store>, event: &mut Event) -> Result
 }
 
 /// A signature that may leave: the door knows it.
-async fn made(delivery: &Delivery, Afresh { headers, mark }: Afresh) -> Result<Signed, CannotSign> {
+async fn made(delivery: &Delivery, Afresh { headers, mark }: Afresh, cause: Cause) -> Result<Signed, CannotSign> {
     match mark {
-        Some(mark) if !delivery.remember(mark).await => Err(CannotSign::TooMany),
+        Some(mark) if !delivery.remember(mark, cause).await => Err(CannotSign::TooMany),
         _ => Ok(headers),
     }
 }

@@ -4,7 +4,8 @@
 //! more as a new one. So each is remembered, by what was signed, for as long as it would be accepted. One set for all
 //! endpoints: two of them may have the same secret.
 //!
-//! Invariant: there are at most [`MAX_OWN`]; beyond that none is made.
+//! Invariant: there are at most [`MAX_OWN`]; beyond that none is made. Those that somebody asked for take half of them, so
+//! that whoever may only read cannot leave late deliveries without.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -13,6 +14,15 @@ use std::{
 
 /// Signatures that are remembered at a time, about 30 MiB.
 const MAX_OWN: usize = 262_144;
+
+/// Why a signature is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Its event is delivered late.
+    Late,
+    /// Somebody asked for it.
+    Asked,
+}
 
 /// A signature that the relay made, by what was signed, whatever body comes with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +47,7 @@ struct Own {
 impl OwnSignatures {
     /// Remembers one; false if there is no room.
     #[must_use]
-    pub fn put(&self, mark: OwnMark, now_unix_s: i64) -> bool {
+    pub fn put(&self, mark: OwnMark, cause: Cause, now_unix_s: i64) -> bool {
         let mut own = self.lock();
         let Own { expires_unix_s, order } = &mut *own;
         while order
@@ -51,7 +61,8 @@ impl OwnSignatures {
             *expires = mark.expires_unix_s.max(*expires);
             return true;
         }
-        if order.len() >= MAX_OWN {
+        let most = if cause == Cause::Asked { MAX_OWN / 2 } else { MAX_OWN };
+        if order.len() >= most {
             return false;
         }
         expires_unix_s.insert(mark.digest, mark.expires_unix_s);
@@ -83,13 +94,15 @@ mod tests {
     #[test]
     fn a_signature_is_known_until_it_expires_and_there_are_never_too_many() {
         let own = OwnSignatures::default();
-        assert!(own.put(mark(1, 100), 0) && own.put(mark(1, 90), 0));
+        assert!(own.put(mark(1, 100), Cause::Late, 0) && own.put(mark(1, 90), Cause::Asked, 0));
         assert!(own.holds(&mark(1, 0).digest) && !own.holds(&mark(2, 0).digest));
         let most = u32::try_from(MAX_OWN).expect("fits");
-        assert!((2..=most).all(|number| own.put(mark(number, 200), 99)));
-        assert!(!own.put(mark(most + 1, 200), 99), "there is no room");
-        assert!(own.put(mark(1, 100), 99), "it is there");
-        assert!(own.put(mark(most + 1, 200), 100), "the first one has expired");
+        assert!((2..=most / 2).all(|number| own.put(mark(number, 200), Cause::Asked, 99)));
+        assert!(!own.put(mark(most, 200), Cause::Asked, 99), "the other half is not for those that are asked for");
+        assert!((most / 2 + 1..=most).all(|number| own.put(mark(number, 200), Cause::Late, 99)));
+        assert!(!own.put(mark(most + 1, 200), Cause::Late, 99), "there is no room");
+        assert!(own.put(mark(1, 100), Cause::Late, 99), "it is there");
+        assert!(own.put(mark(most + 1, 200), Cause::Late, 100), "the first one has expired");
         assert!(!own.holds(&mark(1, 0).digest) && own.lock().expires_unix_s.len() == MAX_OWN);
     }
 }
