@@ -32,13 +32,17 @@ struct Slot {
     held_back: AtomicU64,
 }
 
-const EMPTY: Slot = Slot { next_at_ms: AtomicU64::new(0), passed: AtomicU64::new(0), held_back: AtomicU64::new(0) };
+impl Slot {
+    const fn new() -> Self {
+        Self { next_at_ms: AtomicU64::new(0), passed: AtomicU64::new(0), held_back: AtomicU64::new(0) }
+    }
+}
 
 impl<const SLOTS: usize, const BURST: u64> Throttle<SLOTS, BURST> {
     /// Nothing was let through yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self { slots: [const { EMPTY }; SLOTS] }
+        Self { slots: [const { Slot::new() }; SLOTS] }
     }
 
     /// Whether a line about this may be written now: then how many were held back since the last one.
