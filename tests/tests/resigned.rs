@@ -72,10 +72,8 @@ async fn a_late_delivery_has_the_secret_that_verified_it_and_the_first_once_that
 #[tokio::test]
 async fn what_the_relay_signs_for_a_handler_proves_nothing_at_its_own_door() {
     let program = Path::new(env!("CARGO_BIN_EXE_demo"));
-    let folder = tempfile::tempdir().expect("a folder");
-    let config = format!("[store]\npath = {:?}\n{CONFIG}", folder.path().join("relay.db"));
     let vars = [("FIRST", FIRST), ("SECOND", SECOND)];
-    let mut relay = Server::start(program, "127.0.0.1:0", &config, &vars).await.expect("a relay");
+    let mut relay = Server::start(program, "127.0.0.1:0", CONFIG, &vars).await.expect("a relay");
     let (handler, mut heads) = Handler::telling().await.expect("a handler");
     let agent = relay.agent("open", &handler.port(), &[]).await.expect("attaches");
     let lines = signed("standard-webhooks", FIRST, b"body").expect("signs");
