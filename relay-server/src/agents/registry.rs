@@ -5,6 +5,7 @@
 //! Which of an endpoint's sessions serve it is [`super::places`]' to say; which of those gets an exchange, `choose`.
 
 mod choose;
+mod load;
 mod waiting;
 
 pub use self::choose::{Heed, UNKNOWN_WAIT, limited};
@@ -25,6 +26,7 @@ use tokio::{
     time::Instant,
 };
 
+use self::load::{Counted, Load};
 use super::{
     admissions::{Admission, Admissions, Asked},
     copies::Copies,
@@ -122,47 +124,6 @@ impl Offered {
                 target: targets.of(&self.endpoint, identity),
             })
         });
-    }
-}
-
-/// Exchanges in flight for one endpoint on one session, how many its agent takes at a time and how often, and how its
-/// target does.
-struct Load {
-    capacity: i64,
-    in_flight: AtomicI64,
-    /// One of them has ended; whoever waits for that takes its place.
-    freed: Notify,
-    pacer: Option<Pacer>,
-    target: Target,
-}
-
-/// Counts an exchange until it is over.
-struct Counted {
-    load: Arc<Load>,
-    /// Nobody is told of its end.
-    quiet: bool,
-}
-
-impl Counted {
-    /// `None` if its agent takes no more at a time.
-    fn new(load: Arc<Load>) -> Option<Self> {
-        let more = |in_flight: i64| (in_flight < load.capacity).then_some(in_flight + 1);
-        load.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(Self { load, quiet: false })
-    }
-
-    /// There is no exchange after all. Whoever found that would wake itself, and look again without end.
-    fn withdraw(mut self) {
-        self.quiet = true;
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.load.in_flight.fetch_sub(1, Ordering::Relaxed);
-        if !self.quiet {
-            self.load.freed.notify_one();
-        }
     }
 }
 

@@ -215,36 +215,6 @@ impl Registry {
     }
 }
 
-impl Load {
-    /// Whether its agent has as many exchanges as it takes at a time.
-    fn is_full(&self) -> bool {
-        self.in_flight.load(Ordering::Relaxed) >= self.capacity
-    }
-
-    /// How many exchanges its rate and its circuit allow now, at least one.
-    fn room(&self, heed: Heed, now: Instant, today: Timestamp) -> Result<u32, Option<Duration>> {
-        let gate = if heed == Heed::Circuits { self.target.gate(today) } else { Gate::Pass };
-        if let Gate::Wait(until) = gate {
-            // Once its time is over it waits for the end of a probe, and nobody knows when that is.
-            return Err(Duration::try_from(until.duration_since(today)).ok().filter(|wait| !wait.is_zero()));
-        }
-        let room = self.pacer.as_ref().map_or(Ok(u32::MAX), |pacer| pacer.room(now)).map_err(Some)?;
-        Ok(if gate == Gate::Probe { 1 } else { room })
-    }
-
-    /// Takes one of them; whether it is a probe.
-    fn take(&self, heed: Heed, now: Instant, today: Timestamp) -> Result<bool, Duration> {
-        if let Some(pacer) = &self.pacer {
-            pacer.take(now)?;
-        }
-        match if heed == Heed::Circuits { self.target.ask(today) } else { Gate::Pass } {
-            Gate::Pass => Ok(false),
-            Gate::Probe => Ok(true),
-            Gate::Wait(_) => Err(UNKNOWN_WAIT), // Another one was quicker.
-        }
-    }
-}
-
 fn shorter(one: Option<Duration>, other: Duration) -> Duration {
     one.map_or(other, |one| one.min(other))
 }
