@@ -3,13 +3,7 @@
 //! One bad connection never stops the loop. HTTP/1.1 in the clear; under TLS what ALPN chose. Every wait for a peer has an
 //! end: for a handshake, a head, a body, for somebody to take an answer, and for the next request.
 
-use std::{
-    io,
-    net::SocketAddr,
-    pin::pin,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use hyper::{
@@ -22,7 +16,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
 use tower::Service as _;
@@ -35,7 +29,7 @@ use super::{
     stack::stack,
     streams::Streams,
 };
-use crate::{address, webhook::input::Input};
+use crate::{address, throttle::Throttle, webhook::input::Input};
 
 /// A TLS handshake may take this long.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -78,8 +72,11 @@ const MAX_H2_UNSENT_BYTES: usize = 64 * 1024;
 /// A connection that never asked for anything gets this long to read its farewell.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// How often the log says the same of connections that were not taken.
-const SAID: Duration = Duration::from_secs(10);
+/// Connections that found their address's places taken.
+static CROWDED: Throttle<1> = Throttle::new();
+
+/// Connections that could not be accepted.
+static NOT_ACCEPTED: Throttle<1> = Throttle::new();
 
 /// Header lines of one request.
 pub(super) const MAX_HEADERS: usize = 100;
@@ -92,34 +89,12 @@ pub struct Serving {
     pub slots: Arc<Slots>,
     /// Places for HTTP/2 among them, [`MAX_H2_CONNECTIONS`].
     pub h2: Arc<Semaphore>,
-    /// Connections that found their address's places taken.
-    pub crowded: Seldom,
-    /// Connections that could not be accepted.
-    pub failed: Seldom,
     /// Longest time in which a peer takes nothing of what waits for it, and in which an HTTP/2 one asks for nothing.
     pub idle: Duration,
     /// A request's head must be there after this long.
     pub header_timeout: Duration,
     /// A request's head is at most this large, in bytes.
     pub max_head: usize,
-}
-
-/// A line of the log that strangers cause: said at most once in [`SAID`], with how often its cause came.
-#[derive(Debug, Default)]
-pub struct Seldom(Mutex<(u64, Option<Instant>)>);
-
-impl Seldom {
-    /// Counts one; how many there were, if it is time to say so.
-    fn due(&self) -> Option<u64> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (count, said) = &mut *state;
-        *count += 1;
-        if said.is_some_and(|said| said.elapsed() < SAID) {
-            return None;
-        }
-        *said = Some(Instant::now());
-        Some(std::mem::take(count))
-    }
 }
 
 /// Accepts connections until the door closes.
@@ -132,9 +107,9 @@ pub async fn serve(listener: TcpListener, door: Arc<Door>, serving: Arc<Serving>
         };
         match accepted {
             Ok((_, peer, None)) => {
-                if let Some(count) = serving.crowded.due() {
+                if let Some(held_back) = CROWDED.pass("") {
                     let peer = peer.ip();
-                    tracing::warn!(%peer, count, "an address has as many connections as one may; more were closed");
+                    tracing::warn!(%peer, held_back, "an address has as many connections as one may; more were closed");
                 }
             }
             Ok((stream, peer, Some(slot))) => {
@@ -142,8 +117,8 @@ pub async fn serve(listener: TcpListener, door: Arc<Door>, serving: Arc<Serving>
                 door.connections.spawn(async move { run(stream, peer, slot, connection, &serving).await });
             }
             Err(error) => {
-                if let Some(count) = serving.failed.due() {
-                    tracing::warn!(%error, count, "a connection could not be accepted");
+                if let Some(held_back) = NOT_ACCEPTED.pass("") {
+                    tracing::warn!(%error, held_back, "a connection could not be accepted");
                 }
                 sleep(EXHAUSTED).await;
             }
@@ -279,19 +254,4 @@ fn without_h2(config: &ServerConfig) -> Arc<ServerConfig> {
     let mut config = config.clone();
     config.alpn_protocols.retain(|protocol| protocol != b"h2");
     Arc::new(config)
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::time::advance;
-
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn what_strangers_cause_is_said_once_in_a_while_with_its_count() {
-        let seldom = Seldom::default();
-        assert_eq!((seldom.due(), seldom.due(), seldom.due()), (Some(1), None, None));
-        advance(SAID).await;
-        assert_eq!((seldom.due(), seldom.due()), (Some(3), None));
-    }
 }

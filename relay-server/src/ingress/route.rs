@@ -4,12 +4,7 @@
 //! information. Paths are cut, never decoded or normalised; only for the log, where a request just misses an endpoint, is
 //! the nearest looked for.
 
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use http::{Request, header, request::Parts, uri::Authority};
 use percent_encoding::percent_decode_str;
@@ -25,6 +20,7 @@ use crate::{
     endpoint::{Endpoint, MAX_NAME_BYTES},
     metrics::{Meter, Metrics},
     refused::Entry,
+    throttle::Throttle,
     webhook::{Failure, Front},
 };
 
@@ -43,41 +39,16 @@ pub struct Routes {
     named: bool,
     /// The config's word on scheme and host, where it trusts no proxy to say them.
     front: Option<Front>,
-    misses: Mutex<Misses>,
 }
 
-/// Lines of the log about requests that just miss an endpoint: so many in each window, since strangers cause them.
-const MISSES_SAID: u32 = 10;
-const MISSES_WINDOW: Duration = Duration::from_secs(10);
+/// Requests that just miss an endpoint: so many lines of the log in ten seconds, since strangers cause them.
+static MISSED: Throttle<1, 10> = Throttle::new();
 
 /// Segments of a path in which an endpoint's name is looked for.
 const MAX_SEGMENTS: usize = 4;
 
 /// How alike two names must be, of 1.
 const ALIKE: f64 = 0.92;
-
-/// What was said of them lately.
-#[derive(Debug, Default)]
-struct Misses {
-    since: Option<Instant>,
-    said: u32,
-    unsaid: u64,
-}
-
-impl Misses {
-    /// Whether one more may be said; then how many were not since the last.
-    fn may_say(&mut self, now: Instant) -> Option<u64> {
-        if self.since.is_none_or(|since| now.duration_since(since) >= MISSES_WINDOW) {
-            (self.since, self.said) = (Some(now), 0);
-        }
-        if self.said == MISSES_SAID {
-            self.unsaid += 1;
-            return None;
-        }
-        self.said += 1;
-        Some(std::mem::take(&mut self.unsaid))
-    }
-}
 
 /// An endpoint and its counters.
 #[derive(Clone)]
@@ -114,8 +85,8 @@ impl Routes {
         (public_url, named): (String, bool),
         front: Option<Front>,
     ) -> Self {
-        let (by_name, by_host, misses) = (HashMap::new(), HashMap::new(), Mutex::default());
-        let mut routes = Self { by_name, by_host, tokens, trusted, public_url, named, front, misses };
+        let (by_name, by_host) = (HashMap::new(), HashMap::new());
+        let mut routes = Self { by_name, by_host, tokens, trusted, public_url, named, front };
         for endpoint in endpoints {
             let name = endpoint.name.as_str();
             metrics.conceal(name, !endpoint.verify.proves());
@@ -262,12 +233,11 @@ impl Routes {
     /// Tells the log which endpoint a request may have been for. Its sender is not told: names can be secrets.
     fn say_missed(&self, target: &str) {
         let Some(near) = self.near(target) else { return };
-        let said = self.misses.lock().unwrap_or_else(PoisonError::into_inner).may_say(Instant::now());
-        if let Some(unsaid) = said {
+        if let Some(held_back) = MISSED.pass("") {
             // The rest of the target may be anything, so only as much is said as leads to the name.
             let path = target.split('?').next().unwrap_or_default();
             let path: String = path.chars().take(2 * MAX_NAME_BYTES).collect();
-            tracing::info!(%path, endpoint = near, unsaid, "a request is for no endpoint, and just misses this one");
+            tracing::info!(%path, endpoint = near, held_back, "a request is for no endpoint, and just misses this one");
         }
     }
 
@@ -350,15 +320,6 @@ mod tests {
         ] {
             assert_eq!(url(public), expected);
         }
-    }
-
-    #[test]
-    fn what_is_said_of_misses_is_bounded() {
-        let (mut misses, start) = (Misses::default(), Instant::now());
-        let said = (0..100).filter(|_| misses.may_say(start).is_some()).count();
-        assert_eq!(said, MISSES_SAID as usize);
-        assert_eq!(misses.may_say(start + MISSES_WINDOW), Some(100 - u64::from(MISSES_SAID)));
-        assert_eq!(misses.may_say(start + MISSES_WINDOW), Some(0));
     }
 
     #[test]
