@@ -32,7 +32,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use self::{
+pub(crate) use self::{
     offers::EndpointState,
     status::{Status, StatusSender},
 };
@@ -63,7 +63,7 @@ const REFUSED_BESIDE: Duration = Duration::from_secs(60);
 
 /// Why the agent ended otherwise than by being told to.
 #[derive(Debug, thiserror::Error)]
-pub enum RunError {
+pub(crate) enum RunError {
     /// The relay turned the agent away, which has been reported already.
     #[error("refused by the relay: {0}")]
     Refused(String),
@@ -76,7 +76,7 @@ pub enum RunError {
 ///
 /// # Errors
 /// [`RunError`] when the agent cannot run, or must not.
-pub async fn run(
+pub(crate) async fn run(
     mut settings: watch::Receiver<Arc<Config>>,
     reporter: Reporter,
     status: StatusSender,

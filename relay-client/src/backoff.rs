@@ -10,27 +10,27 @@
 use std::time::Duration;
 
 /// The ceiling of the first wait.
-pub const FIRST: Duration = Duration::from_secs(1);
+pub(crate) const FIRST: Duration = Duration::from_secs(1);
 /// The ceiling of every wait after five failures in a row.
-pub const CAP: Duration = Duration::from_secs(30);
+pub(crate) const CAP: Duration = Duration::from_secs(30);
 /// A session that lived this long forgets the failures before it.
-pub const HEALTHY: Duration = Duration::from_secs(60);
+pub(crate) const HEALTHY: Duration = Duration::from_secs(60);
 /// The longest `Retry-After` that is honoured; a longer one counts as this.
-pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
+pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 
 /// Doublings that stay below [`CAP`]: 1, 2, 4, 8 and 16 s.
 const DOUBLINGS: u32 = 5;
 
 /// Counts failures in a row and turns them into waits.
 #[derive(Debug, Clone, Default)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
     /// A backoff that has seen no failure.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
@@ -39,7 +39,7 @@ impl Backoff {
     /// `random` lies in `0.0..=1.0` (other values are clamped) and chooses a point below the ceiling. A
     /// `retry_after` given by the relay comes first and the jitter on top of it, so that agents which were all
     /// told the same number do not return together.
-    pub fn next(&mut self, random: f64, retry_after: Option<Duration>) -> Duration {
+    pub(crate) fn next(&mut self, random: f64, retry_after: Option<Duration>) -> Duration {
         let ceiling = self.ceiling();
         self.failures = self.failures.saturating_add(1);
         let random = if random.is_finite() { random.clamp(0.0, 1.0) } else { 1.0 };
@@ -48,7 +48,7 @@ impl Backoff {
     }
 
     /// Tells how long the session that just ended had been welcome; a healthy one resets the count.
-    pub fn session_ended(&mut self, lived: Duration) {
+    pub(crate) fn session_ended(&mut self, lived: Duration) {
         if lived >= HEALTHY {
             self.failures = 0;
         }
@@ -56,7 +56,7 @@ impl Backoff {
 
     /// Failures in a row so far.
     #[must_use]
-    pub fn failures(&self) -> u32 {
+    pub(crate) fn failures(&self) -> u32 {
         self.failures
     }
 

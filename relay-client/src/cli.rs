@@ -8,7 +8,7 @@
 //! interrupted a second time before the drain was over, 141 drained since nobody reads the output any more. Any other
 //! command whose output nobody reads on ends with 0.
 
-pub mod args;
+pub(crate) mod args;
 mod config;
 mod consent;
 mod doctor;
@@ -29,17 +29,17 @@ use std::{ffi::OsString, process::ExitCode};
 use clap::Parser as _;
 
 use self::args::{Cli, Command};
-pub use self::failure::Failure;
+pub(crate) use self::failure::Failure;
 use crate::{config::find::Places, report::Reporter};
 
 /// Runs the command that the process was started with.
 #[must_use]
-pub fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     main_from(std::env::args_os())
 }
 
 /// Runs the command given as arguments, the program's name first.
-pub fn main_from<I, T>(arguments: I) -> ExitCode
+pub(crate) fn main_from<I, T>(arguments: I) -> ExitCode
 where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,

@@ -6,17 +6,17 @@
 //! Invariants: a [`Config`] names at least one endpoint; a plain connection to the relay is only possible to this
 //! machine; no secret is part of it, except a token that was read from standard input.
 
-pub mod agreement;
-pub mod check;
-pub mod find;
-pub mod login;
+pub(crate) mod agreement;
+pub(crate) mod check;
+pub(crate) mod find;
+pub(crate) mod login;
 mod private;
-pub mod problem;
-pub mod proxy;
-pub mod raw;
-pub mod relay_url;
-pub mod show;
-pub mod token;
+pub(crate) mod problem;
+pub(crate) mod proxy;
+pub(crate) mod raw;
+pub(crate) mod relay_url;
+pub(crate) mod show;
+pub(crate) mod token;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -25,7 +25,7 @@ use jiff::Timestamp;
 use relay_proto::{Attach, Rate, UpgradeProtocol};
 use uuid::Uuid;
 
-pub use self::{
+pub(crate) use self::{
     problem::{Invalid, Problem},
     proxy::{Proxy, ProxyError, ProxyUrl},
     relay_url::RelayUrl,
@@ -35,7 +35,7 @@ use crate::handler::TargetConfig;
 
 /// Everything a running agent needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
+pub(crate) struct Config {
     /// The relay to connect to.
     pub relay: RelayUrl,
     /// PEM file with roots that are believed for the relay, besides the system's.
@@ -60,7 +60,7 @@ pub struct Config {
 
 /// One endpoint and the handlers behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EndpointConfig {
+pub(crate) struct EndpointConfig {
     /// The endpoint's name; `None` asks the relay for the token's only one.
     pub name: Option<String>,
     /// How it is attached.
@@ -84,7 +84,7 @@ pub struct EndpointConfig {
 impl EndpointConfig {
     /// A shared endpoint with one handler.
     #[must_use]
-    pub fn new(name: Option<String>, handler: HandlerConfig) -> Self {
+    pub(crate) fn new(name: Option<String>, handler: HandlerConfig) -> Self {
         Self {
             name,
             attach: Attach::Shared,
@@ -101,7 +101,7 @@ impl EndpointConfig {
 
 /// A handler, and how requests are made for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HandlerConfig {
+pub(crate) struct HandlerConfig {
     /// Where it lives and how it is called.
     pub target: TargetConfig,
     /// Headers set on every request, in place of the sender's of the same name.
@@ -113,14 +113,14 @@ pub struct HandlerConfig {
 impl HandlerConfig {
     /// A handler with every default.
     #[must_use]
-    pub const fn new(target: TargetConfig) -> Self {
+    pub(crate) const fn new(target: TargetConfig) -> Self {
         Self { target, headers: Vec::new(), preserve_host: false }
     }
 }
 
 /// A handler for the requests below a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RouteConfig {
+pub(crate) struct RouteConfig {
     /// Begins with `/` and does not end with one.
     pub path: String,
     /// Whether the handler sees only what follows the path.
@@ -131,7 +131,7 @@ pub struct RouteConfig {
 
 /// What the agent does when the relay refuses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnRefused {
+pub(crate) enum OnRefused {
     /// Says so and ends, with exit code 3: `listen`.
     Exit,
     /// Tries again after this long: `start`.
@@ -140,7 +140,7 @@ pub enum OnRefused {
 
 /// The name of this host, for an agent that was given none.
 #[must_use]
-pub fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     let name = gethostname::gethostname().to_string_lossy().into_owned();
     if name.is_empty() { "agent".to_owned() } else { name }
 }

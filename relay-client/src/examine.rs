@@ -26,7 +26,7 @@ const ORDER: [&str; 7] = ["dns", "proxy", "connect", "tls", "clock", "upgrade", 
 /// What became of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// As it should be.
     Ok,
     /// Not as it should be.
@@ -37,7 +37,7 @@ pub enum Verdict {
 
 /// One step and what was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// `dns`, `proxy`, `connect`, `tls`, `clock`, `upgrade`, `token` or `target`.
     pub check: &'static str,
     /// What became of it.
@@ -70,7 +70,7 @@ impl Finding {
 
     /// The finding as people read it, with a line end.
     #[must_use]
-    pub fn to_line(&self) -> String {
+    pub(crate) fn to_line(&self) -> String {
         let state = match self.state {
             Verdict::Ok => "ok",
             Verdict::Failed => "failed",
@@ -83,7 +83,7 @@ impl Finding {
 
 /// 0, 3 if the relay refused, 5 if it was not reached, 1 if anything else failed.
 #[must_use]
-pub fn exit_code(findings: &[Finding]) -> u8 {
+pub(crate) fn exit_code(findings: &[Finding]) -> u8 {
     let failed = |finding: &&Finding| finding.state == Verdict::Failed;
     let mut failed = findings.iter().filter(failed).peekable();
     if failed.peek().is_none() {
@@ -103,7 +103,7 @@ pub fn exit_code(findings: &[Finding]) -> u8 {
 }
 
 /// Tries every step. Without a token the steps up to the upgrade are tried, and why there is none is told.
-pub async fn examine(way: &Way<'_>, token: Result<&Token, &str>, targets: &[TargetConfig]) -> Vec<Finding> {
+pub(crate) async fn examine(way: &Way<'_>, token: Result<&Token, &str>, targets: &[TargetConfig]) -> Vec<Finding> {
     let mut findings = Vec::new();
     relay(way, token, &mut findings).await;
     for check in ORDER {

@@ -30,7 +30,7 @@ use relay_tunnel::{
     upgrade::Carried,
 };
 
-pub use self::outcomes::Outcomes;
+pub(crate) use self::outcomes::Outcomes;
 use self::{answer::Copy, outcomes::Attempt};
 use crate::{
     handler::{BoxError, CallError, Handler},
@@ -55,7 +55,7 @@ const MAX_PATH_CHARS: usize = 2000;
 type Failed = (&'static str, Option<String>);
 
 /// Answers one request and reports how it went. `serving` is `None` for an endpoint that was not offered.
-pub async fn serve(
+pub(crate) async fn serve(
     request: relay_tunnel::Request,
     serving: Option<Arc<Endpoint>>,
     reporter: Reporter,
@@ -295,7 +295,7 @@ fn meaning(error: &CallError) -> (ResetCode, &'static str) {
 }
 
 /// A request's body on its way to the handler. Its length is told by the headers alone; one that has another breaks.
-pub struct Counted {
+pub(crate) struct Counted {
     inner: Receiver,
     bytes: Arc<AtomicU64>,
     /// What is still to come, where that was announced.

@@ -31,7 +31,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-pub use self::{
+pub(crate) use self::{
     body::ResponseBody,
     timeouts::{Timeout, Timeouts},
 };
@@ -45,17 +45,17 @@ use crate::{
 };
 
 /// Calls at once to one target, unless the user says otherwise.
-pub const DEFAULT_MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(50).expect("fifty is not zero");
+pub(crate) const DEFAULT_MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(50).expect("fifty is not zero");
 
 /// What a request body may fail with.
-pub type BoxError = Box<dyn StdError + Send + Sync>;
+pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// A request body as the connections carry it.
 type RequestBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// How one target is called.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TargetConfig {
+pub(crate) struct TargetConfig {
     /// The address.
     pub target: Target,
     /// Calls at once; more wait.
@@ -69,14 +69,14 @@ pub struct TargetConfig {
 impl TargetConfig {
     /// A target with every default.
     #[must_use]
-    pub fn new(target: Target) -> Self {
+    pub(crate) fn new(target: Target) -> Self {
         Self { target, max_connections: DEFAULT_MAX_CONNECTIONS, timeouts: Timeouts::default(), trust: Trust::Platform }
     }
 }
 
 /// Why a handler cannot be called at all.
 #[derive(Debug, thiserror::Error)]
-pub enum HandlerError {
+pub(crate) enum HandlerError {
     /// Its TLS settings are unusable.
     #[error(transparent)]
     Trust(#[from] TrustError),
@@ -87,7 +87,7 @@ pub enum HandlerError {
 
 /// Why a call gave no answer, or an answer no end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CallError {
+pub(crate) enum CallError {
     /// No connection could be made: the handler saw nothing of the request.
     #[error("handler unreachable: {0}")]
     Unreachable(String),
@@ -105,14 +105,14 @@ pub enum CallError {
 impl CallError {
     /// Whether the handler may have seen something of the request. If not, it was not called.
     #[must_use]
-    pub fn may_have_been_seen(&self) -> bool {
+    pub(crate) fn may_have_been_seen(&self) -> bool {
         !matches!(self, Self::Unreachable(_) | Self::Timeout(Timeout::Queue | Timeout::Connect))
     }
 }
 
 /// Calls one target. Clones share the pool and the limits.
 #[derive(Clone)]
-pub struct Handler {
+pub(crate) struct Handler {
     shared: Arc<Shared>,
 }
 
@@ -133,7 +133,7 @@ impl std::fmt::Debug for Handler {
 
 impl Handler {
     /// Prepares to call a target; connects to nothing. Reads the CA file, if there is one.
-    pub fn new(config: &TargetConfig) -> Result<Self, HandlerError> {
+    pub(crate) fn new(config: &TargetConfig) -> Result<Self, HandlerError> {
         let target = config.target.clone();
         let authority = target.authority();
         let host = HeaderValue::from_str(&authority).map_err(|_| HandlerError::Host(authority))?;
@@ -154,25 +154,25 @@ impl Handler {
 
     /// The address that is called.
     #[must_use]
-    pub fn target(&self) -> &Target {
+    pub(crate) fn target(&self) -> &Target {
         &self.shared.target
     }
 
     /// The target's own `Host` header, for callers that do not pass on the sender's.
     #[must_use]
-    pub fn host_header(&self) -> HeaderValue {
+    pub(crate) fn host_header(&self) -> HeaderValue {
         self.shared.host.clone()
     }
 
     /// Opens a connection, TLS included, and closes it: whether anybody is there. Nothing is sent.
-    pub async fn try_connect(&self) -> Result<(), CallError> {
+    pub(crate) async fn try_connect(&self) -> Result<(), CallError> {
         let deadline = Instant::now() + self.shared.timeouts.total;
         self.shared.connect(deadline).await.map(drop)
     }
 
     /// Sends a request and waits for the head of the answer. The URI must be in origin form
     /// ([`Target::uri_for`]) and `Host` among the headers; hop-by-hop headers are the caller's to remove.
-    pub async fn call<B>(&self, request: Request<B>) -> Result<Response<ResponseBody>, CallError>
+    pub(crate) async fn call<B>(&self, request: Request<B>) -> Result<Response<ResponseBody>, CallError>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,

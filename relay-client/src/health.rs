@@ -31,7 +31,7 @@ const EXHAUSTED: Duration = Duration::from_millis(100);
 
 /// Where the agent tells how it is: a port is one of this machine's loopback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HealthAddr(pub SocketAddr);
+pub(crate) struct HealthAddr(pub SocketAddr);
 
 impl FromStr for HealthAddr {
     type Err = String;
@@ -46,7 +46,7 @@ impl FromStr for HealthAddr {
 }
 
 /// Answers for ever.
-pub async fn serve(listener: TcpListener, status: watch::Receiver<Status>) {
+pub(crate) async fn serve(listener: TcpListener, status: watch::Receiver<Status>) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };

@@ -5,19 +5,19 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-pub mod agent;
-pub mod backoff;
-pub mod cli;
-pub mod config;
-pub mod examine;
-pub mod exchange;
-pub mod handler;
-pub mod health;
-pub mod link;
-pub mod reason;
-pub mod reload;
-pub mod report;
-pub mod routes;
-pub mod send;
-pub mod target;
-pub mod tls;
+pub(crate) mod agent;
+pub(crate) mod backoff;
+pub(crate) mod cli;
+pub(crate) mod config;
+pub(crate) mod examine;
+pub(crate) mod exchange;
+pub(crate) mod handler;
+pub(crate) mod health;
+pub(crate) mod link;
+pub(crate) mod reason;
+pub(crate) mod reload;
+pub(crate) mod report;
+pub(crate) mod routes;
+pub(crate) mod send;
+pub(crate) mod target;
+pub(crate) mod tls;

@@ -7,7 +7,7 @@
 //! no error or log; a redirect is not followed; a [`Link`] speaks subprotocol [`SUBPROTOCOL`]; the whole
 //! takes at most [`REACH_TIMEOUT`] and [`UPGRADE_TIMEOUT`].
 
-pub mod api;
+pub(crate) mod api;
 mod error;
 mod proxy;
 mod socket;
@@ -30,7 +30,7 @@ use tokio_tungstenite::tungstenite::handshake::{client::generate_key, derive_acc
 use tokio_util::task::AbortOnDropHandle;
 
 pub(crate) use self::error::how_to_tell;
-pub use self::{
+pub(crate) use self::{
     error::{LinkError, TurnedAway},
     proxy::Via,
     stream::Stream,
@@ -42,15 +42,15 @@ use crate::{
 };
 
 /// For name resolution and TCP.
-pub const REACH_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const REACH_TIMEOUT: Duration = Duration::from_secs(10);
 /// For TLS and the upgrade.
-pub const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes that the head of the relay's answer may have.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 
 /// A connection on which the relay has agreed to speak WebSocket, as the client, with [`SUBPROTOCOL`].
 #[derive(Debug)]
-pub struct Link {
+pub(crate) struct Link {
     /// The bytes below the WebSocket.
     pub stream: Stream,
     /// What was read behind the relay's answer; it comes before anything from the stream.
@@ -59,7 +59,7 @@ pub struct Link {
 
 /// A relay, and how it is reached.
 #[derive(Debug, Clone, Copy)]
-pub struct Way<'a> {
+pub(crate) struct Way<'a> {
     /// The relay.
     pub relay: &'a RelayUrl,
     /// A PEM file with roots believed besides the system's, for the relay and for a proxy under TLS.
@@ -77,7 +77,7 @@ impl Way<'_> {
 
 /// Connects and authenticates. The roots that are believed are read anew each time, so that a long-lived agent
 /// notices when they change; so is the relay's address.
-pub async fn connect(way: &Way<'_>, token: &Token) -> Result<Link, LinkError> {
+pub(crate) async fn connect(way: &Way<'_>, token: &Token) -> Result<Link, LinkError> {
     let stream = reach(way).await?;
     let answered = async { upgrade(way.relay, token, secure(way, stream).await?).await.link };
     timeout(UPGRADE_TIMEOUT, answered).await.map_err(|_| silent(way))?
@@ -90,7 +90,7 @@ fn silent(way: &Way<'_>) -> LinkError {
 }
 
 /// A connection to the relay's port, through the proxy where there is one, within [`REACH_TIMEOUT`].
-pub async fn reach(way: &Way<'_>) -> Result<Stream, LinkError> {
+pub(crate) async fn reach(way: &Way<'_>) -> Result<Stream, LinkError> {
     let relay = way.relay;
     let reaching = async {
         match Via::of(way) {
@@ -106,7 +106,7 @@ pub async fn reach(way: &Way<'_>) -> Result<Stream, LinkError> {
 }
 
 /// The addresses of a name, at least one.
-pub async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, LinkError> {
+pub(crate) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, LinkError> {
     let unresolved = |reason: String| LinkError::Unreachable(format!("the name {host} cannot be resolved: {reason}"));
     let addresses = tokio::net::lookup_host((host, port)).await.map_err(|error| unresolved(error.to_string()))?;
     let addresses: Vec<_> = addresses.collect();
@@ -131,7 +131,7 @@ async fn dial(host: &str, port: u16) -> Result<TcpStream, LinkError> {
 }
 
 /// TLS with the relay, unless it is spoken to in the clear.
-pub async fn secure(way: &Way<'_>, stream: Stream) -> Result<Stream, LinkError> {
+pub(crate) async fn secure(way: &Way<'_>, stream: Stream) -> Result<Stream, LinkError> {
     if !way.relay.is_tls() {
         return Ok(stream);
     }
@@ -140,7 +140,7 @@ pub async fn secure(way: &Way<'_>, stream: Stream) -> Result<Stream, LinkError> 
 }
 
 /// A connection to whoever answers in the relay's place, whatever certificate that has: only to look at it.
-pub async fn look_at_certificate(way: &Way<'_>) -> Result<Stream, LinkError> {
+pub(crate) async fn look_at_certificate(way: &Way<'_>) -> Result<Stream, LinkError> {
     let stream = reach(way).await?;
     let secured = secure_to(way.relay.host(), &Trust::DangerousAnything, stream).await;
     secured.map_err(LinkError::Unreachable)
@@ -158,7 +158,7 @@ async fn secure_to(host: &str, trust: &Trust, stream: Stream) -> Result<Stream, 
 
 /// What came of asking for the upgrade.
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// The relay's clock, as its `Date` header tells it.
     pub date: Option<String>,
     /// The link, or why there is none.
@@ -166,7 +166,7 @@ pub struct Answer {
 }
 
 /// Asks for the upgrade. The caller bounds the wait.
-pub async fn upgrade(relay: &RelayUrl, token: &Token, stream: Stream) -> Answer {
+pub(crate) async fn upgrade(relay: &RelayUrl, token: &Token, stream: Stream) -> Answer {
     let mut date = None;
     let link = ask(relay, token, stream, &mut date).await;
     Answer { date, link }

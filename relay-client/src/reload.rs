@@ -30,13 +30,13 @@ use crate::{config::Config, report::Reporter};
 const QUIET: Duration = Duration::from_millis(500);
 
 /// Reads the settings afresh; the error is for people and names file and line.
-pub type Read = Box<dyn FnMut() -> Result<Config, String> + Send>;
+pub(crate) type Read = Box<dyn FnMut() -> Result<Config, String> + Send>;
 
 /// Asks for a reading now, whatever the files say.
-pub type Ask = mpsc::Sender<()>;
+pub(crate) type Ask = mpsc::Sender<()>;
 
 /// Keeps `settings` up to date for ever. What comes over `asked` is a reason to read, too.
-pub async fn keep(
+pub(crate) async fn keep(
     mut read: Read,
     settings: watch::Sender<Arc<Config>>,
     mut asked: mpsc::Receiver<()>,

@@ -13,7 +13,7 @@ mod json;
 mod queue;
 #[cfg(test)]
 mod tests;
-pub mod units;
+pub(crate) mod units;
 
 use std::{
     io::{ErrorKind, Write},
@@ -24,7 +24,7 @@ use std::{
 use jiff::{Timestamp, tz::TimeZone};
 use tokio_util::sync::CancellationToken;
 
-pub use self::event::{Line, Notice, Outcome, ReadyEndpoint, Standing, State, event_name};
+pub(crate) use self::event::{Line, Notice, Outcome, ReadyEndpoint, Standing, State, event_name};
 use self::{
     event::Event,
     queue::{Handle, Queue},
@@ -32,7 +32,7 @@ use self::{
 
 /// What is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum Output {
+pub(crate) enum Output {
     /// Everything, with endpoints, event ids and notes.
     #[default]
     Interactive,
@@ -46,7 +46,7 @@ pub enum Output {
 
 /// Whether lines are coloured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum Color {
+pub(crate) enum Color {
     /// On a terminal, unless `NO_COLOR` is set.
     #[default]
     Auto,
@@ -111,7 +111,7 @@ fn is_one_output() -> bool {
 
 /// Takes events for the user. Clones share one writer, which ends with the last of them.
 #[derive(Clone)]
-pub struct Reporter {
+pub(crate) struct Reporter {
     handle: Arc<Handle>,
     reader_gone: CancellationToken,
 }
@@ -125,7 +125,7 @@ impl std::fmt::Debug for Reporter {
 impl Reporter {
     /// Writes to the process's standard output and error, in local time.
     #[must_use]
-    pub fn new(output: Output, color: Color) -> Self {
+    pub(crate) fn new(output: Output, color: Color) -> Self {
         let out = anstream::AutoStream::new(std::io::stdout(), color.choice());
         let err = anstream::AutoStream::new(std::io::stderr(), color.choice());
         Self::start(Style { output, zone: TimeZone::system() }, Box::new(out), Box::new(err), is_one_output())
@@ -133,7 +133,7 @@ impl Reporter {
 
     /// Writes elsewhere, without colour and in UTC, for harnesses.
     #[must_use]
-    pub fn to_writers(output: Output, out: impl Write + Send + 'static, err: impl Write + Send + 'static) -> Self {
+    pub(crate) fn to_writers(output: Output, out: impl Write + Send + 'static, err: impl Write + Send + 'static) -> Self {
         let (out, err): (Box<dyn Write + Send>, Box<dyn Write + Send>) = (Box::new(out), Box::new(err));
         let (out, err) = (anstream::StripStream::new(out), anstream::StripStream::new(err));
         Self::start(Style { output, zone: TimeZone::UTC }, Box::new(out), Box::new(err), false)
@@ -169,17 +169,17 @@ impl Reporter {
     }
 
     /// Ends when whoever read the lines has seen enough, as in `| head -1`.
-    pub async fn reader_gone(&self) {
+    pub(crate) async fn reader_gone(&self) {
         self.reader_gone.cancelled().await;
     }
 
     /// The connection has changed.
-    pub fn state(&self, state: State) {
+    pub(crate) fn state(&self, state: State) {
         self.handle.push_rare(Event::State(Timestamp::now(), state));
     }
 
     /// An exchange is over.
-    pub fn exchange(&self, line: Line) {
+    pub(crate) fn exchange(&self, line: Line) {
         match line.outcome {
             Outcome::Unmade(_) => self.handle.push_unmade(Event::Exchange(line)),
             Outcome::Status(_) | Outcome::Failed(_) => self.handle.push_lossy(Event::Exchange(line)),
@@ -187,17 +187,17 @@ impl Reporter {
     }
 
     /// The relay turned a webhook away before it came here.
-    pub fn refused(&self, notice: Notice) {
+    pub(crate) fn refused(&self, notice: Notice) {
         self.handle.push_refused(Event::Refused(notice));
     }
 
     /// Something the user should know, though all goes on.
-    pub fn warn(&self, text: impl Into<String>) {
+    pub(crate) fn warn(&self, text: impl Into<String>) {
         self.handle.push_rare(Event::Warning(Timestamp::now(), text.into()));
     }
 
     /// Waits until all is written, or for `limit` at most; for the end of the program. Blocks the thread.
-    pub fn flush(&self, limit: Duration) {
+    pub(crate) fn flush(&self, limit: Duration) {
         self.handle.flush(limit);
     }
 }

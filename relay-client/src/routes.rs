@@ -24,7 +24,7 @@ use crate::{
 
 /// A handler, and how requests are made for it.
 #[derive(Debug)]
-pub struct Route {
+pub(crate) struct Route {
     /// What the user said of it.
     pub config: HandlerConfig,
     /// The handler.
@@ -36,13 +36,13 @@ impl Route {
     ///
     /// # Errors
     /// [`HandlerError`] when it can never be called.
-    pub fn new(config: HandlerConfig) -> Result<Self, HandlerError> {
+    pub(crate) fn new(config: HandlerConfig) -> Result<Self, HandlerError> {
         Ok(Self { handler: Handler::new(&config.target)?, config })
     }
 
     /// Headers set on every request.
     #[must_use]
-    pub fn headers(&self) -> &[(HeaderName, HeaderValue)] {
+    pub(crate) fn headers(&self) -> &[(HeaderName, HeaderValue)] {
         &self.config.headers
     }
 }
@@ -57,7 +57,7 @@ struct ByPath {
 
 /// One endpoint and its handlers.
 #[derive(Debug)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     /// Its name; empty for the token's only one.
     pub name: String,
     /// How it is attached.
@@ -82,7 +82,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// [`HandlerError`] of the first handler that can never be called.
-    pub fn new(config: &EndpointConfig, before: Option<&Self>) -> Result<Self, HandlerError> {
+    pub(crate) fn new(config: &EndpointConfig, before: Option<&Self>) -> Result<Self, HandlerError> {
         let route = |config: &HandlerConfig| match before.and_then(|before| before.same(config)) {
             Some(route) => Ok(route),
             None => Route::new(config.clone()).map(Arc::new),
@@ -114,7 +114,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// [`UncarriablePath`] where no request can be made of it.
-    pub fn locate(&self, rest: &str) -> Result<(&Arc<Route>, Uri), UncarriablePath> {
+    pub(crate) fn locate(&self, rest: &str) -> Result<(&Arc<Route>, Uri), UncarriablePath> {
         if !self.by_path.is_empty() && has_dot_segments(rest) {
             return Err(UncarriablePath::DotSegments);
         }
@@ -136,7 +136,7 @@ impl Endpoint {
 
     /// Calls at once that all its handlers take together.
     #[must_use]
-    pub fn capacity(&self) -> u32 {
+    pub(crate) fn capacity(&self) -> u32 {
         let routes = std::iter::once(&self.own).chain(self.by_path.iter().map(|one| &one.route));
         let sum = routes.map(|route| route.config.target.max_connections.get()).fold(0, usize::saturating_add);
         u32::try_from(sum).unwrap_or(u32::MAX)
@@ -144,7 +144,7 @@ impl Endpoint {
 
     /// Its targets as people read them.
     #[must_use]
-    pub fn targets(&self) -> String {
+    pub(crate) fn targets(&self) -> String {
         let mut text = self.own.handler.target().to_string();
         for ByPath { path, route, .. } in &self.by_path {
             text.push_str(&format!(", {path} -> {}", route.handler.target()));
@@ -155,7 +155,7 @@ impl Endpoint {
 
 /// Every endpoint of a configuration, in its order.
 #[derive(Debug, Default)]
-pub struct Table {
+pub(crate) struct Table {
     endpoints: Vec<Arc<Endpoint>>,
     by_name: HashMap<String, usize>,
 }
@@ -165,7 +165,7 @@ impl Table {
     ///
     /// # Errors
     /// The endpoint and why its handler can never be called.
-    pub fn new(config: &Config, before: &Self) -> Result<Self, String> {
+    pub(crate) fn new(config: &Config, before: &Self) -> Result<Self, String> {
         let (mut endpoints, mut by_name) = (Vec::new(), HashMap::new());
         for (index, one) in config.endpoints.iter().enumerate() {
             let name = one.name.clone().unwrap_or_default();
@@ -181,13 +181,13 @@ impl Table {
     }
 
     /// All of them.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Endpoint>> {
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Endpoint>> {
         self.endpoints.iter()
     }
 
     /// The endpoint that the configuration calls so.
     #[must_use]
-    pub fn named(&self, name: &str) -> Option<&Arc<Endpoint>> {
+    pub(crate) fn named(&self, name: &str) -> Option<&Arc<Endpoint>> {
         self.by_name.get(name).and_then(|index| self.endpoints.get(*index))
     }
 }

@@ -28,7 +28,7 @@ const STALE: i64 = 3600;
 
 /// What is wrong with a request on purpose.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Faults {
+pub(crate) struct Faults {
     /// Signed longer ago than the scheme allows.
     pub stale: bool,
     /// With a signature that does not match.
@@ -37,7 +37,7 @@ pub struct Faults {
 
 /// A request that can be sent, any number of times.
 #[derive(Clone, Debug)]
-pub struct Ready {
+pub(crate) struct Ready {
     /// The provider's id for the event.
     pub id: String,
     /// The method.
@@ -52,7 +52,7 @@ pub struct Ready {
 
 /// Makes requests of one provider to one URL.
 #[derive(Debug)]
-pub struct Maker {
+pub(crate) struct Maker {
     provider: &'static Provider,
     keys: Option<(&'static Scheme, Keys)>,
     url: String,
@@ -65,7 +65,7 @@ impl Maker {
     ///
     /// # Errors
     /// Why this provider's requests cannot be signed with this material.
-    pub fn new(
+    pub(crate) fn new(
         provider: &'static Provider,
         material: &Material,
         url: String,
@@ -90,7 +90,7 @@ impl Maker {
     ///
     /// # Errors
     /// What the scheme asks for and the request lacks, or a fault that this scheme cannot have.
-    pub fn make(&self, faults: Faults, now_unix_s: i64) -> Result<Ready, String> {
+    pub(crate) fn make(&self, faults: Faults, now_unix_s: i64) -> Result<Ready, String> {
         let id = format!("evt_{}", Uuid::now_v7().as_simple());
         let at = match (&self.keys, faults.stale) {
             (_, false) => now_unix_s,
@@ -205,7 +205,7 @@ const fn another(byte: u8) -> Option<&'static str> {
 
 /// How a body is sent.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Manner {
+pub(crate) struct Manner {
     /// Without a length, in chunks.
     pub chunked: bool,
     /// In pieces, with a pause before each.
@@ -214,7 +214,7 @@ pub struct Manner {
 
 /// A body in some manner.
 #[derive(Debug)]
-pub struct Pieces {
+pub(crate) struct Pieces {
     left: VecDeque<Bytes>,
     left_bytes: u64,
     chunked: bool,
@@ -224,7 +224,7 @@ pub struct Pieces {
 impl Pieces {
     /// This body, in this manner.
     #[must_use]
-    pub fn new(body: &Bytes, manner: Manner) -> Self {
+    pub(crate) fn new(body: &Bytes, manner: Manner) -> Self {
         let size = if manner.chunked || manner.slow { body.len().div_ceil(PIECES).max(1) } else { body.len().max(1) };
         let left = (0..body.len()).step_by(size).map(|from| body.slice(from..body.len().min(from + size))).collect();
         let pause = manner.slow.then(|| Box::pin(sleep(PAUSE)));

@@ -15,7 +15,7 @@ use percent_encoding::percent_decode_str;
 
 /// The address of a handler: `http://…`, `https://…`, `unix:/path`, or a bare port on loopback.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
+pub(crate) struct Target {
     address: Address,
     /// Empty, or begins with `/`.
     path: String,
@@ -23,7 +23,7 @@ pub struct Target {
 
 /// What to connect to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Address {
+pub(crate) enum Address {
     /// A bare port: this machine, over IPv4 or, if nothing listens there, IPv6.
     Loopback {
         /// The TCP port.
@@ -49,7 +49,7 @@ pub enum Address {
 
 /// Why a text is not a target.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TargetError {
+pub(crate) enum TargetError {
     /// The text has none of the known forms.
     #[error("{0:?} is not a target; write http://HOST:PORT/PATH, https://…, unix:/PATH or a port")]
     Form(String),
@@ -78,7 +78,7 @@ pub enum TargetError {
 
 /// Why no request can be made with the sender's path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum UncarriablePath {
+pub(crate) enum UncarriablePath {
     /// It cannot stand in a request byte for byte.
     #[error("the request target cannot be carried unchanged")]
     Bytes,
@@ -91,7 +91,7 @@ pub enum UncarriablePath {
 /// percent-encoded (RFC 3986, section 5.2.4, has readers decode before or after), between encoded slashes or
 /// backslashes, or before the parameters of a segment, which servlet containers take off first.
 #[must_use]
-pub fn has_dot_segments(rest: &str) -> bool {
+pub(crate) fn has_dot_segments(rest: &str) -> bool {
     let path = rest.split('?').next().unwrap_or_default();
     let decoded: Cow<'_, [u8]> = percent_decode_str(path).into();
     decoded.split(|byte| matches!(byte, b'/' | b'\\')).any(|segment| {
@@ -103,19 +103,19 @@ pub fn has_dot_segments(rest: &str) -> bool {
 impl Target {
     /// What to connect to.
     #[must_use]
-    pub fn address(&self) -> &Address {
+    pub(crate) fn address(&self) -> &Address {
         &self.address
     }
 
     /// Whether the handler is reached over TLS.
     #[must_use]
-    pub fn is_tls(&self) -> bool {
+    pub(crate) fn is_tls(&self) -> bool {
         matches!(self.address, Address::Tcp { tls: true, .. })
     }
 
     /// The value of the `Host` header when the target's own is wanted.
     #[must_use]
-    pub fn authority(&self) -> String {
+    pub(crate) fn authority(&self) -> String {
         match &self.address {
             Address::Loopback { port } => format!("127.0.0.1:{port}"),
             Address::Tcp { authority, .. } => authority.clone(),
@@ -125,25 +125,25 @@ impl Target {
 
     /// The target's own path: empty, or begins with `/`.
     #[must_use]
-    pub fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         &self.path
     }
 
     /// The same address without a path.
     #[must_use]
-    pub fn without_path(&self) -> Self {
+    pub(crate) fn without_path(&self) -> Self {
         Self { address: self.address.clone(), path: String::new() }
     }
 
     /// The same address with another path in place of its own.
-    pub fn with_path(mut self, path: &str) -> Result<Self, TargetError> {
+    pub(crate) fn with_path(mut self, path: &str) -> Result<Self, TargetError> {
         self.path = checked_path(path)?;
         Ok(self)
     }
 
     /// The request target, in origin form, for `rest`: what follows the endpoint in the sender's URL, raw, such as
     /// `/a%2Fb?x`, `?x` or nothing.
-    pub fn uri_for(&self, rest: &str) -> Result<Uri, UncarriablePath> {
+    pub(crate) fn uri_for(&self, rest: &str) -> Result<Uri, UncarriablePath> {
         if !(rest.is_empty() || rest.starts_with(['/', '?'])) {
             return Err(UncarriablePath::Bytes);
         }

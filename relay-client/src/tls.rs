@@ -30,7 +30,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate, X509Version};
 
 /// Whose certificates are believed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Trust {
+pub(crate) enum Trust {
     /// Those of the system.
     #[default]
     Platform,
@@ -42,7 +42,7 @@ pub enum Trust {
 
 /// Why no TLS configuration can be made.
 #[derive(Debug, thiserror::Error)]
-pub enum TrustError {
+pub(crate) enum TrustError {
     /// The file with extra roots cannot be read or holds no certificate.
     #[error("{}: {reason}", path.display())]
     File {
@@ -61,12 +61,12 @@ pub enum TrustError {
 
 /// The one crypto provider of this program.
 #[must_use]
-pub fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
 /// A client configuration for TLS 1.2 and 1.3 that offers HTTP/1.1. Reads the system's roots anew each time.
-pub fn client_config(trust: &Trust) -> Result<ClientConfig, TrustError> {
+pub(crate) fn client_config(trust: &Trust) -> Result<ClientConfig, TrustError> {
     let provider = provider();
     let verifier: Arc<dyn ServerCertVerifier> = match trust {
         Trust::Platform => Arc::new(Verifier::new(Vec::new(), &provider)?),
@@ -85,7 +85,7 @@ pub fn client_config(trust: &Trust) -> Result<ClientConfig, TrustError> {
 
 /// What went wrong in a handshake, in words; `remedy` says how to trust an unknown issuer.
 #[must_use]
-pub fn handshake_reason(error: &io::Error, remedy: &str) -> String {
+pub(crate) fn handshake_reason(error: &io::Error, remedy: &str) -> String {
     use rustls::CertificateError as Bad;
     let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
         return format!("TLS handshake failed: {}", crate::reason::of_io(error));

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 /// What one host is counted as: its IPv4 address, or its IPv6 /64, since one host owns all of it.
 #[must_use]
-pub fn site(address: IpAddr) -> IpAddr {
+pub(crate) fn site(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
@@ -16,7 +16,7 @@ pub fn site(address: IpAddr) -> IpAddr {
 /// Whether an address is of this machine or of a network that is nobody's on the internet (RFC 1918, 3927, 4193, 6598):
 /// there stand proxies, tunnels and containers, through which many come as one.
 #[must_use]
-pub fn is_local(address: IpAddr) -> bool {
+pub(crate) fn is_local(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => {
             let [first, second, ..] = address.octets();

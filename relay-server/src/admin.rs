@@ -39,15 +39,15 @@ use crate::{
 };
 
 /// The file in the state directory that holds the admin token.
-pub const TOKEN_FILE: &str = "admin.token";
+pub(crate) const TOKEN_FILE: &str = "admin.token";
 
 /// Whether the relay takes traffic.
 #[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<AtomicBool>);
+pub(crate) struct Readiness(Arc<AtomicBool>);
 
 impl Readiness {
     /// Says whether the relay takes traffic from now on.
-    pub fn set(&self, ready: bool) {
+    pub(crate) fn set(&self, ready: bool) {
         self.0.store(ready, Ordering::Release);
     }
 
@@ -58,7 +58,7 @@ impl Readiness {
 
 /// What the admin listener shows and who may see it.
 #[derive(Clone)]
-pub struct Admin {
+pub(crate) struct Admin {
     /// Whether the relay takes traffic.
     pub readiness: Readiness,
     /// What happens at the public listener.
@@ -75,14 +75,14 @@ pub struct Admin {
 ///
 /// # Errors
 /// If there is no randomness, or the file cannot be written.
-pub fn issue_token(state: &StateDir) -> io::Result<(TokenHash, PathBuf)> {
+pub(crate) fn issue_token(state: &StateDir) -> io::Result<(TokenHash, PathBuf)> {
     let token = AgentToken::generate().map_err(io::Error::other)?;
     state.write(TOKEN_FILE, token.expose().as_bytes())?;
     Ok((token.hash(), state.file(TOKEN_FILE)))
 }
 
 /// Serves until `stop`.
-pub async fn serve(listener: TcpListener, admin: Admin, stop: CancellationToken) {
+pub(crate) async fn serve(listener: TcpListener, admin: Admin, stop: CancellationToken) {
     let probe = Router::new().route("/livez", get(|| async { "alive\n" }));
     let open = Router::new()
         .route("/readyz", get(ready))

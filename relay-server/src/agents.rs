@@ -1,17 +1,17 @@
 //! The agents: who may attach, who is attached, and who gets the next exchange.
 
-pub mod accept;
-pub mod admissions;
-pub mod copies;
-pub mod guesses;
-pub mod outcomes;
-pub mod places;
-pub mod registry;
-pub mod seats;
-pub mod skips;
-pub mod targets;
-pub mod token;
-pub mod wanted;
+pub(crate) mod accept;
+pub(crate) mod admissions;
+pub(crate) mod copies;
+pub(crate) mod guesses;
+pub(crate) mod outcomes;
+pub(crate) mod places;
+pub(crate) mod registry;
+pub(crate) mod seats;
+pub(crate) mod skips;
+pub(crate) mod targets;
+pub(crate) mod token;
+pub(crate) mod wanted;
 
 #[cfg(test)]
 mod tests;

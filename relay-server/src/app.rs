@@ -75,7 +75,7 @@ const LOOK: Duration = Duration::from_millis(20);
 const KEY_FILE: &str = "sealing.key";
 
 /// What `serve` tells its caller once the ports are open.
-pub struct Started {
+pub(crate) struct Started {
     /// The public listener's address.
     pub public: SocketAddr,
     /// The admin listener's address.
@@ -90,7 +90,7 @@ pub struct Started {
 ///
 /// # Errors
 /// What could not be started; nothing listens then.
-pub fn run(source: &Source, config: &Config, started: impl FnOnce(&Started)) -> anyhow::Result<()> {
+pub(crate) fn run(source: &Source, config: &Config, started: impl FnOnce(&Started)) -> anyhow::Result<()> {
     let max_connections = descriptors::make_room(config.server.max_connections, config.limits.max_sessions);
     let runtime = runtime()?;
     let public = listen::open(&config.server.listen)?;

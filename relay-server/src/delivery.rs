@@ -36,7 +36,7 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use self::window::Window;
-pub use self::{
+pub(crate) use self::{
     bulk::work_off_bulks,
     intake::Taken,
     pump::pump,
@@ -67,7 +67,7 @@ static NOT_SETTLED: Throttle = Throttle::new();
 /// What a waiting sender gets of an attempt.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "moved once, never stored")]
-pub enum Reply {
+pub(crate) enum Reply {
     /// The relay's own answer: the event is kept, and goes on without its sender.
     Ack,
     /// The handler's.
@@ -78,7 +78,7 @@ pub enum Reply {
 
 /// A handler's answer on its way to a sender.
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// Its status.
     pub status: StatusCode,
     /// Its headers.
@@ -111,7 +111,7 @@ impl Answer {
 
 /// A part of a long answer.
 #[derive(Debug)]
-pub enum Piece {
+pub(crate) enum Piece {
     /// Bytes.
     Data(Bytes),
     /// Its end, with its trailers. Without it the answer broke off.
@@ -122,7 +122,7 @@ pub enum Piece {
 type Told = Option<Option<(StatusCode, HeaderMap, Bytes)>>;
 
 /// All kept events of this process on their way.
-pub struct Delivery {
+pub(crate) struct Delivery {
     /// Where they are kept.
     pub store: Arc<dyn Store>,
     registry: Arc<Registry>,
@@ -148,7 +148,7 @@ pub struct Delivery {
 impl Delivery {
     /// Nothing is under way yet.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         store: Arc<dyn Store>,
         registry: Arc<Registry>,
         outcomes: Arc<Outcomes>,
@@ -175,7 +175,7 @@ impl Delivery {
     }
 
     /// The endpoints from now on.
-    pub fn set_endpoints(&self, endpoints: &[Arc<Endpoint>]) {
+    pub(crate) fn set_endpoints(&self, endpoints: &[Arc<Endpoint>]) {
         let named = endpoints.iter().map(|endpoint| (endpoint.name.clone(), Arc::clone(endpoint)));
         let share = |endpoint: &Arc<Endpoint>| {
             let max_bytes = endpoint.keeping.as_ref()?.max_bytes;
@@ -188,7 +188,7 @@ impl Delivery {
 
     /// The endpoint of that name.
     #[must_use]
-    pub fn endpoint(&self, name: &EndpointName) -> Option<Arc<Endpoint>> {
+    pub(crate) fn endpoint(&self, name: &EndpointName) -> Option<Arc<Endpoint>> {
         self.endpoints.load().get(name).cloned()
     }
 
@@ -196,7 +196,7 @@ impl Delivery {
     ///
     /// # Errors
     /// As [`Store::own_signatures`].
-    pub async fn recall(&self) -> Result<(), StoreError> {
+    pub(crate) async fn recall(&self) -> Result<(), StoreError> {
         let now = Timestamp::now();
         for OwnSignature { digest, expires_at } in self.store.own_signatures(now).await? {
             let mark = OwnMark { digest, expires_unix_s: expires_at.as_second() };
@@ -217,7 +217,7 @@ impl Delivery {
     }
 
     /// Looks for what is due: something was changed from outside.
-    pub fn wake(&self) {
+    pub(crate) fn wake(&self) {
         self.wake.notify_one();
     }
 
@@ -225,7 +225,7 @@ impl Delivery {
     ///
     /// # Errors
     /// As [`Store::pause`].
-    pub async fn pause(&self, endpoint: &EndpointName, paused: bool) -> Result<(), StoreError> {
+    pub(crate) async fn pause(&self, endpoint: &EndpointName, paused: bool) -> Result<(), StoreError> {
         self.store.pause(endpoint.clone(), paused, Timestamp::now()).await?;
         if paused {
             lock(&self.paused).insert(endpoint.clone());
@@ -238,7 +238,7 @@ impl Delivery {
     }
 
     /// An action on many events was noted down.
-    pub fn wake_bulks(&self) {
+    pub(crate) fn wake_bulks(&self) {
         self.bulks.notify_one();
     }
 
@@ -287,7 +287,7 @@ impl Delivery {
     }
 
     /// What waits, by endpoint.
-    pub async fn waiting(&self) -> Vec<Waiting> {
+    pub(crate) async fn waiting(&self) -> Vec<Waiting> {
         let Ok(backlog) = self.store.backlog().await else { return Vec::new() };
         let now = Timestamp::now();
         let waiting = |one: Backlog| {
@@ -305,7 +305,7 @@ impl Delivery {
 
     /// What the store did since the start.
     #[must_use]
-    pub fn stored(&self) -> Stored {
+    pub(crate) fn stored(&self) -> Stored {
         let usage = self.store.usage();
         Stored {
             bytes: usage.bytes,

@@ -40,7 +40,7 @@ use crate::{
 };
 
 /// The answer of a handler, still streaming.
-pub struct Answer {
+pub(crate) struct Answer {
     /// Status and headers.
     pub head: Parts,
     /// The body; none after an upgrade.
@@ -56,14 +56,14 @@ pub struct Answer {
 /// A request's body on its way beside the answer. Dropped with the answer, it ends, unless others watch: a copy is
 /// whole whether or not the handler wanted all of it.
 #[derive(Debug)]
-pub struct Upload {
+pub(crate) struct Upload {
     task: JoinHandle<()>,
     watched: bool,
 }
 
 impl Upload {
     /// Begins it.
-    pub fn spawn(upload: impl Future<Output = ()> + Send + 'static, watched: bool) -> Self {
+    pub(crate) fn spawn(upload: impl Future<Output = ()> + Send + 'static, watched: bool) -> Self {
         Self { task: tokio::spawn(upload), watched }
     }
 }
@@ -77,10 +77,10 @@ impl Drop for Upload {
 }
 
 /// Whose `X-Forwarded-…` headers are kept.
-pub type Trusted<'a> = &'a (dyn Fn(std::net::IpAddr) -> bool + Sync);
+pub(crate) type Trusted<'a> = &'a (dyn Fn(std::net::IpAddr) -> bool + Sync);
 
 /// What delivery needs beside the webhook and its endpoint.
-pub struct Means<'a> {
+pub(crate) struct Means<'a> {
     /// The attached agents.
     pub registry: &'a Registry,
     /// What endpoints let through.
@@ -99,7 +99,7 @@ pub struct Means<'a> {
 ///
 /// # Errors
 /// [`Failure`] when there is no answer in time.
-pub async fn deliver(webhook: Webhook, endpoint: &Endpoint, means: Means<'_>) -> Result<Answer, Failure> {
+pub(crate) async fn deliver(webhook: Webhook, endpoint: &Endpoint, means: Means<'_>) -> Result<Answer, Failure> {
     let kind = webhook.event().kind.clone();
     let kind = kind.as_deref();
     let (received, payload, scheme) = webhook.into_parts();

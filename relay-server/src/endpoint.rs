@@ -21,11 +21,11 @@ use crate::retry::{CircuitRule, Schedule, StatusRule};
 use crate::verify::Rule;
 
 /// Longest endpoint name, in bytes.
-pub const MAX_NAME_BYTES: usize = 63;
+pub(crate) const MAX_NAME_BYTES: usize = 63;
 
 /// A named public address, ready to serve.
 #[derive(Debug)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     /// Its name, and the first segment of its path.
     pub name: EndpointName,
     /// What a request must prove before it becomes a webhook.
@@ -60,19 +60,19 @@ pub struct Endpoint {
 impl Endpoint {
     /// Whether its senders prove who they are, if only by their addresses; else anybody can post here.
     #[must_use]
-    pub fn is_proven(&self) -> bool {
+    pub(crate) fn is_proven(&self) -> bool {
         self.verify.proves() || self.allow.is_limited()
     }
 
     /// How events of this method are kept; `None` where they pass live.
     #[must_use]
-    pub fn keeps(&self, method: &http::Method) -> Option<&Keeping> {
+    pub(crate) fn keeps(&self, method: &http::Method) -> Option<&Keeping> {
         self.keeping.as_ref().filter(|keeping| keeping.methods.contains(method))
     }
 
     /// Whether requests of this method are taken at all: a stored endpoint lets pass live what only asks.
     #[must_use]
-    pub fn takes(&self, method: &http::Method) -> bool {
+    pub(crate) fn takes(&self, method: &http::Method) -> bool {
         let asks = matches!(*method, http::Method::GET | http::Method::HEAD | http::Method::OPTIONS);
         self.keeping.is_none() || asks || self.keeps(method).is_some()
     }
@@ -80,7 +80,7 @@ impl Endpoint {
 
 /// How an endpoint keeps what it takes.
 #[derive(Clone, Debug)]
-pub struct Keeping {
+pub(crate) struct Keeping {
     /// Whether the sender gets the handler's own answer if that comes in time.
     pub assured: bool,
     /// What the sender gets otherwise.
@@ -117,7 +117,7 @@ pub struct Keeping {
 
 /// By what an event is known as the same.
 #[derive(Clone, Debug)]
-pub enum Identity {
+pub(crate) enum Identity {
     /// The provider's own id of it.
     Provider,
     /// Its body.
@@ -128,7 +128,7 @@ pub enum Identity {
 
 /// Which events wait for each other.
 #[derive(Clone, Debug)]
-pub enum Order {
+pub(crate) enum Order {
     /// None.
     None,
     /// All.
@@ -139,7 +139,7 @@ pub enum Order {
 
 /// When an attempt is signed afresh: many handlers check the age of a signature themselves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Resign {
+pub(crate) enum Resign {
     /// When the original is too old by its scheme.
     #[default]
     Late,
@@ -151,7 +151,7 @@ pub enum Resign {
 
 /// The relay's own answer to a sender whose event is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ack {
+pub(crate) struct Ack {
     /// Its status.
     pub status: StatusCode,
     /// Its type of content, where it has a body.
@@ -168,7 +168,7 @@ impl Default for Ack {
 
 /// What an unchanged repeat of a signed, timestamped request gets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Replay {
+pub(crate) enum Replay {
     /// The status that the first one got.
     #[default]
     Answer,
@@ -181,7 +181,7 @@ pub enum Replay {
 impl Replay {
     /// The word in the config.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Answer => "answer",
             Self::Refuse => "refuse",
@@ -192,23 +192,23 @@ impl Replay {
 
 /// Which addresses may post to an endpoint. Without a rule, all.
 #[derive(Default)]
-pub struct Allow(Option<Box<dyn Fn(IpAddr) -> bool + Send + Sync>>);
+pub(crate) struct Allow(Option<Box<dyn Fn(IpAddr) -> bool + Send + Sync>>);
 
 impl Allow {
     /// Only addresses for which `allowed` holds.
-    pub fn only(allowed: impl Fn(IpAddr) -> bool + Send + Sync + 'static) -> Self {
+    pub(crate) fn only(allowed: impl Fn(IpAddr) -> bool + Send + Sync + 'static) -> Self {
         Self(Some(Box::new(allowed)))
     }
 
     /// Whether there is an address that may not.
     #[must_use]
-    pub fn is_limited(&self) -> bool {
+    pub(crate) fn is_limited(&self) -> bool {
         self.0.is_some()
     }
 
     /// Whether this address may post.
     #[must_use]
-    pub fn allows(&self, address: IpAddr) -> bool {
+    pub(crate) fn allows(&self, address: IpAddr) -> bool {
         self.0.as_ref().is_none_or(|allowed| allowed(address))
     }
 }
@@ -221,11 +221,11 @@ impl fmt::Debug for Allow {
 
 /// An endpoint's name: `[a-z0-9][a-z0-9._-]{0,62}`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EndpointName(Arc<str>);
+pub(crate) struct EndpointName(Arc<str>);
 
 /// Why a text is not an endpoint's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum EndpointNameError {
+pub(crate) enum EndpointNameError {
     /// Nothing at all.
     #[error("the name is empty")]
     Empty,
@@ -245,7 +245,7 @@ pub enum EndpointNameError {
 
 impl EndpointName {
     /// Checks a name. The error says which character or length is wrong.
-    pub fn parse(text: &str) -> Result<Self, EndpointNameError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, EndpointNameError> {
         let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-');
         if let Some(bad) = text.chars().find(|&c| !allowed(c)) {
             return Err(EndpointNameError::BadCharacter(bad));
@@ -261,7 +261,7 @@ impl EndpointName {
 
     /// The name as text.
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }

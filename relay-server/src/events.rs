@@ -13,7 +13,7 @@ use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-pub use self::{
+pub(crate) use self::{
     asked::{Asked, Signing},
     shown::{detail, replayed, summary},
 };
@@ -27,7 +27,7 @@ use crate::{
 
 /// Which endpoints' events may be seen.
 #[derive(Clone, Copy, Debug)]
-pub enum Sight<'a> {
+pub(crate) enum Sight<'a> {
     /// All.
     All,
     /// Only these.
@@ -36,7 +36,7 @@ pub enum Sight<'a> {
 
 /// How much one question may cost.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
+pub(crate) struct Bounds {
     /// Events of a list, where the question does not say how many.
     pub default_limit: usize,
     /// Most events of a list.
@@ -47,7 +47,7 @@ pub struct Bounds {
 
 /// Why a question has no answer: a status, a stable code, and what to do.
 #[derive(Debug)]
-pub struct Refusal {
+pub(crate) struct Refusal {
     /// The status.
     pub status: StatusCode,
     /// The code.
@@ -59,7 +59,7 @@ pub struct Refusal {
 impl Refusal {
     /// One with these words.
     #[must_use]
-    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self { status, code, message: message.into() }
     }
 
@@ -120,7 +120,7 @@ const MAX_LOOKED_THROUGH_BYTES: u64 = 32 * 1024 * 1024;
 ///
 /// # Errors
 /// [`Refusal`]; an endpoint out of sight is as one that does not exist.
-pub async fn list(delivery: &Delivery, asked: &Asked, sight: Sight<'_>, bounds: Bounds) -> Result<Value, Refusal> {
+pub(crate) async fn list(delivery: &Delivery, asked: &Asked, sight: Sight<'_>, bounds: Bounds) -> Result<Value, Refusal> {
     let store = &delivery.store;
     let mut filter = asked.filter()?;
     if let Sight::Only(seen) = sight {
@@ -154,7 +154,7 @@ pub async fn list(delivery: &Delivery, asked: &Asked, sight: Sight<'_>, bounds: 
 ///
 /// # Errors
 /// [`Refusal`].
-pub async fn find(store: &Arc<dyn Store>, id: &str, sight: Sight<'_>) -> Result<Record, Refusal> {
+pub(crate) async fn find(store: &Arc<dyn Store>, id: &str, sight: Sight<'_>) -> Result<Record, Refusal> {
     let seen = |summary: &Summary| match sight {
         Sight::All => true,
         Sight::Only(seen) => seen.contains(&summary.endpoint),
@@ -194,7 +194,7 @@ async fn is_of(store: &Arc<dyn Store>, id: EventId, sight: Sight<'_>) -> bool {
 ///
 /// # Errors
 /// [`Refusal`].
-pub async fn part(delivery: &Delivery, event: &Summary, offset: u64, most: u64) -> Result<Bytes, Refusal> {
+pub(crate) async fn part(delivery: &Delivery, event: &Summary, offset: u64, most: u64) -> Result<Bytes, Refusal> {
     let end = event.size.min(offset.saturating_add(most.min(MAX_RANGE_BYTES)));
     if offset >= end {
         return Ok(Bytes::new());
@@ -229,7 +229,7 @@ pub async fn part(delivery: &Delivery, event: &Summary, offset: u64, most: u64) 
 
 /// A state as answers name it.
 #[must_use]
-pub fn word(state: State) -> String {
+pub(crate) fn word(state: State) -> String {
     serde_json::to_value(state).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
 }
 

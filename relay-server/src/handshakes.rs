@@ -17,14 +17,14 @@ use jiff::Timestamp;
 use crate::webhook::EventId;
 
 /// Challenges that are kept.
-pub const MAX_KEPT: usize = 256;
+pub(crate) const MAX_KEPT: usize = 256;
 
 /// Challenges of one endpoint that are kept.
-pub const MAX_OF_ONE: usize = 64;
+pub(crate) const MAX_OF_ONE: usize = 64;
 
 /// A challenge.
 #[derive(Debug)]
-pub struct Handshake {
+pub(crate) struct Handshake {
     /// The id that its answer carried.
     pub event_id: EventId,
     /// When it came.
@@ -47,12 +47,12 @@ pub struct Handshake {
 
 /// The last challenges.
 #[derive(Default)]
-pub struct Handshakes(Mutex<VecDeque<Arc<Handshake>>>);
+pub(crate) struct Handshakes(Mutex<VecDeque<Arc<Handshake>>>);
 
 impl Handshakes {
     /// Keeps one. When its endpoint has too many one of these goes, and of too many in all one of the endpoint that has
     /// the most.
-    pub fn record(&self, handshake: Handshake) {
+    pub(crate) fn record(&self, handshake: Handshake) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let endpoint = handshake.endpoint.clone();
         kept.push_back(Arc::new(handshake));
@@ -69,7 +69,7 @@ impl Handshakes {
 
     /// The last ones of an endpoint or of all, the newest first.
     #[must_use]
-    pub fn list(&self, endpoint: Option<&str>, limit: usize) -> Vec<Arc<Handshake>> {
+    pub(crate) fn list(&self, endpoint: Option<&str>, limit: usize) -> Vec<Arc<Handshake>> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let wanted = kept.iter().rev().filter(|one| endpoint.is_none_or(|name| name == one.endpoint));
         wanted.take(limit).cloned().collect()

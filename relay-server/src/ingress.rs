@@ -3,19 +3,19 @@
 //! What agents ask about kept events has its own room, [`api`]. A webhook is routed, its body collected where its proof needs it, verified, and handed to
 //! dispatch. Errors become statuses in [`respond`] alone.
 
-pub mod api;
+pub(crate) mod api;
 mod challenge;
-pub mod client;
-pub mod collect;
-pub mod explain;
-pub mod head;
-pub mod listener;
+pub(crate) mod client;
+pub(crate) mod collect;
+pub(crate) mod explain;
+pub(crate) mod head;
+pub(crate) mod listener;
 mod prove;
-pub mod respond;
-pub mod route;
-pub mod slots;
-pub mod socket;
-pub mod stack;
+pub(crate) mod respond;
+pub(crate) mod route;
+pub(crate) mod slots;
+pub(crate) mod socket;
+pub(crate) mod stack;
 mod streams;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
@@ -67,7 +67,7 @@ use crate::{
 };
 
 /// What all public connections share.
-pub struct Door {
+pub(crate) struct Door {
     /// Endpoints, tokens and trusted proxies; replaced as a whole on reload.
     pub routes: ArcSwap<Routes>,
     /// What is counted.
@@ -122,7 +122,7 @@ pub struct Door {
 
 impl Door {
     /// Gives the endpoints the secrets that were learnt and the keys that were fetched for them.
-    pub fn teach(&self) {
+    pub(crate) fn teach(&self) {
         for endpoint in self.routes.load().endpoints() {
             endpoint.verify.set_learnt(self.learnt.of(endpoint.name.as_str()));
             endpoint.verify.restore_keys(&self.provider_keys.of(endpoint.name.as_str()));
@@ -131,7 +131,7 @@ impl Door {
 
     /// What there is at this moment.
     #[must_use]
-    pub async fn gauges(&self) -> Gauges {
+    pub(crate) async fn gauges(&self) -> Gauges {
         Gauges {
             waiting: self.delivery.waiting().await,
             stored: self.delivery.stored(),
@@ -146,7 +146,7 @@ impl Door {
 }
 
 /// What a connection's requests have in common.
-pub struct Connection {
+pub(crate) struct Connection {
     /// Where they come from.
     pub origin: Origin,
     /// The connection's place among those of the listener.
@@ -155,7 +155,7 @@ pub struct Connection {
 
 /// What a connection knows about its requests.
 #[derive(Clone, Copy, Debug)]
-pub struct Origin {
+pub(crate) struct Origin {
     /// The other end's address.
     pub peer: IpAddr,
     /// Whether it came over TLS.
@@ -163,7 +163,7 @@ pub struct Origin {
 }
 
 /// Answers one public request.
-pub async fn handle(
+pub(crate) async fn handle(
     door: Arc<Door>,
     connection: &Connection,
     seen: head::Seen,

@@ -28,14 +28,14 @@ use crate::{
 };
 
 /// Largest secret that is taken from a handshake, in bytes.
-pub const MAX_SECRET_BYTES: usize = 1024;
+pub(crate) const MAX_SECRET_BYTES: usize = 1024;
 
 /// Where they stand in the store, each list under its endpoint's name.
 const SCOPE: &str = "learnt";
 
 /// The learnt secrets of the endpoints that were loaded.
 #[derive(Debug)]
-pub struct Learnt {
+pub(crate) struct Learnt {
     vault: Vault,
     secrets: Mutex<BTreeMap<String, Vec<Secret>>>,
     /// Of two that come at once, the second list holds both.
@@ -44,7 +44,7 @@ pub struct Learnt {
 
 /// Why a secret is not taken from a handshake.
 #[derive(Debug, Error)]
-pub enum LearnError {
+pub(crate) enum LearnError {
     /// The endpoint has another one.
     #[error("another secret is known already")]
     Known,
@@ -76,7 +76,7 @@ impl Drop for Stored {
 impl Learnt {
     /// None is loaded yet.
     #[must_use]
-    pub fn new(vault: Vault) -> Self {
+    pub(crate) fn new(vault: Vault) -> Self {
         Self { vault, secrets: Mutex::default(), turn: tokio::sync::Mutex::default() }
     }
 
@@ -89,7 +89,7 @@ impl Learnt {
     ///
     /// # Errors
     /// If the file cannot be read or opened: going on would lose what it holds. If the store cannot keep it.
-    pub async fn import(&self, state: &StateDir, key: &str, lasts: bool) -> io::Result<()> {
+    pub(crate) async fn import(&self, state: &StateDir, key: &str, lasts: bool) -> io::Result<()> {
         let Some(all) = file::read(state, key)? else { return Ok(()) };
         for (endpoint, secrets) in &all {
             if self.vault.get(SCOPE, endpoint).await.map_err(io::Error::other)?.is_none() {
@@ -108,7 +108,7 @@ impl Learnt {
     ///
     /// # Errors
     /// As [`Vault::get`].
-    pub async fn load(&self, endpoints: Vec<String>) -> Result<(), StoreError> {
+    pub(crate) async fn load(&self, endpoints: Vec<String>) -> Result<(), StoreError> {
         for endpoint in endpoints {
             if self.lock().contains_key(&endpoint) {
                 continue;
@@ -132,7 +132,7 @@ impl Learnt {
 
     /// An endpoint's secrets, the newest first.
     #[must_use]
-    pub fn of(&self, endpoint: &str) -> Vec<Secret> {
+    pub(crate) fn of(&self, endpoint: &str) -> Vec<Secret> {
         self.lock().get(endpoint).cloned().unwrap_or_default()
     }
 
@@ -141,7 +141,7 @@ impl Learnt {
     /// # Errors
     /// If another one is known, or may be: what could not be loaded is not replaced. If it is too long, or the store
     /// cannot keep it. Nothing is changed then.
-    pub async fn keep(&self, endpoint: &str, secret: Secret) -> Result<(), LearnError> {
+    pub(crate) async fn keep(&self, endpoint: &str, secret: Secret) -> Result<(), LearnError> {
         let invalid = |why: &str| LearnError::Store(StoreError::Invalid(why.to_owned()));
         if secret.expose().is_empty() || secret.expose().len() > MAX_SECRET_BYTES {
             return Err(invalid("a secret of this length is not taken from a handshake"));
@@ -166,7 +166,7 @@ impl Learnt {
     ///
     /// # Errors
     /// As [`Vault::remove`].
-    pub async fn forget(&self, endpoint: &str) -> Result<(), StoreError> {
+    pub(crate) async fn forget(&self, endpoint: &str) -> Result<(), StoreError> {
         let _turn = self.turn.lock().await;
         self.vault.remove(SCOPE, endpoint, Timestamp::now()).await?;
         self.lock().remove(endpoint);

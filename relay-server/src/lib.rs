@@ -9,53 +9,53 @@
 //!
 //! What it must never contain: anything about local handlers.
 
-pub mod throttle;
-pub mod webhook;
+pub(crate) mod throttle;
+pub(crate) mod webhook;
 
-pub mod pattern;
+pub(crate) mod pattern;
 
-pub mod state;
+pub(crate) mod state;
 
-pub mod address;
-pub mod outbound;
-pub mod replay;
+pub(crate) mod address;
+pub(crate) mod outbound;
+pub(crate) mod replay;
 
-pub mod pace;
-pub mod retry;
+pub(crate) mod pace;
+pub(crate) mod retry;
 
-pub mod verify;
+pub(crate) mod verify;
 
-pub mod endpoint;
-pub mod events;
-pub mod limits;
-pub mod memory;
+pub(crate) mod endpoint;
+pub(crate) mod events;
+pub(crate) mod limits;
+pub(crate) mod memory;
 
-pub mod handshakes;
-pub mod store;
+pub(crate) mod handshakes;
+pub(crate) mod store;
 
-pub mod learnt;
-pub mod provider_keys;
-pub mod refused;
+pub(crate) mod learnt;
+pub(crate) mod provider_keys;
+pub(crate) mod refused;
 
-pub mod agents;
+pub(crate) mod agents;
 
-pub mod dispatch;
+pub(crate) mod dispatch;
 
-pub mod delivery;
+pub(crate) mod delivery;
 
-pub mod tls;
+pub(crate) mod tls;
 
-pub mod descriptors;
-pub mod ingress;
-pub mod listen;
-pub mod metrics;
+pub(crate) mod descriptors;
+pub(crate) mod ingress;
+pub(crate) mod listen;
+pub(crate) mod metrics;
 
-pub mod config;
+pub(crate) mod config;
 
-pub mod live;
+pub(crate) mod live;
 
-pub mod admin;
+pub(crate) mod admin;
 
-pub mod app;
+pub(crate) mod app;
 
-pub mod cli;
+pub(crate) mod cli;

@@ -19,7 +19,7 @@ use crate::{
 
 /// What limited endpoints have let through. They are as many as the config ever named.
 #[derive(Default)]
-pub struct Limits {
+pub(crate) struct Limits {
     meters: Mutex<HashMap<EndpointName, Meter>>,
     freed: Notify,
 }
@@ -32,13 +32,13 @@ struct Meter {
 
 /// An endpoint takes nothing more for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Full {
+pub(crate) struct Full {
     /// For how long; `None` until an exchange ends.
     pub wait: Option<Duration>,
 }
 
 /// An exchange that counts among those of its endpoint.
-pub struct Turn {
+pub(crate) struct Turn {
     limits: Arc<Limits>,
     endpoint: EndpointName,
 }
@@ -48,7 +48,7 @@ impl Limits {
     ///
     /// # Errors
     /// [`Full`].
-    pub fn room(&self, endpoint: &Endpoint, most: usize, now: Instant) -> Result<usize, Full> {
+    pub(crate) fn room(&self, endpoint: &Endpoint, most: usize, now: Instant) -> Result<usize, Full> {
         if endpoint.rate.is_none() && endpoint.concurrency.is_none() {
             return Ok(most);
         }
@@ -64,7 +64,7 @@ impl Limits {
     ///
     /// # Errors
     /// [`Full`].
-    pub fn take(self: &Arc<Self>, endpoint: &Endpoint, now: Instant) -> Result<Option<Turn>, Full> {
+    pub(crate) fn take(self: &Arc<Self>, endpoint: &Endpoint, now: Instant) -> Result<Option<Turn>, Full> {
         if endpoint.rate.is_none() && endpoint.concurrency.is_none() {
             return Ok(None);
         }
@@ -79,7 +79,7 @@ impl Limits {
     }
 
     /// Ends when an exchange of a limited endpoint is over. One that ended before is not missed.
-    pub async fn freed(&self) {
+    pub(crate) async fn freed(&self) {
         self.freed.notified().await;
     }
 

@@ -19,7 +19,7 @@ const BACKLOG: i32 = 4096;
 ///
 /// # Errors
 /// What is in the way, and what to do about it.
-pub fn open(listen: &Listen) -> anyhow::Result<TcpListener> {
+pub(crate) fn open(listen: &Listen) -> anyhow::Result<TcpListener> {
     let listener = match listen {
         Listen::Address(address) => bind(*address)?,
         Listen::Inherited(name) => inherit(name)?,

@@ -19,7 +19,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use toml::Table;
 use zeroize::Zeroizing;
 
-pub use self::plan::{Applied, Diff};
+pub(crate) use self::plan::{Applied, Diff};
 use self::{
     made::{Made, SCOPE},
     sealing::{foreign_seals, seal_into},
@@ -38,11 +38,11 @@ use crate::{
 };
 
 /// Endpoints and tokens that the API makes at most, and rows of one kind that a file has.
-pub const MAX_ROWS: usize = 10_000;
+pub(crate) const MAX_ROWS: usize = 10_000;
 
 /// Why a change was not made. Nothing is changed then.
 #[derive(Debug, thiserror::Error)]
-pub enum Refused {
+pub(crate) enum Refused {
     /// What was given does not pass the checks.
     #[error(transparent)]
     Config(#[from] ConfigErrors),
@@ -71,7 +71,7 @@ pub enum Refused {
 
 /// What runs, for people.
 #[derive(Debug)]
-pub struct View {
+pub(crate) struct View {
     /// Every endpoint with all its settings.
     pub shown: Shown,
     made: std::collections::HashSet<String>,
@@ -80,7 +80,7 @@ pub struct View {
 impl View {
     /// Where an endpoint comes from.
     #[must_use]
-    pub fn source(&self, endpoint: &str) -> &'static str {
+    pub(crate) fn source(&self, endpoint: &str) -> &'static str {
         if self.made.contains(endpoint) { "api" } else { "file" }
     }
 }
@@ -92,7 +92,7 @@ struct Running {
 }
 
 /// A configuration that is ready to run.
-pub struct First {
+pub(crate) struct First {
     /// It.
     pub config: Config,
     running: Running,
@@ -103,7 +103,7 @@ pub struct First {
 ///
 /// # Errors
 /// [`ConfigErrors`] or [`StoreError`].
-pub async fn first(source: &Source, store: &Arc<dyn Store>, vault: &Vault) -> anyhow::Result<First> {
+pub(crate) async fn first(source: &Source, store: &Arc<dyn Store>, vault: &Vault) -> anyhow::Result<First> {
     let made = Made::read(store, vault).await?;
     let running = Running { input: source.read()?, applied: None };
     let config = assemble(source, &running, true, &made, Rows::default()).await?;
@@ -116,7 +116,7 @@ pub async fn first(source: &Source, store: &Arc<dyn Store>, vault: &Vault) -> an
 }
 
 /// The configuration of a relay that runs.
-pub struct Live {
+pub(crate) struct Live {
     source: Source,
     door: Arc<Door>,
     serving: Arc<Serving>,
@@ -129,7 +129,7 @@ pub struct Live {
 impl Live {
     /// What runs is `first`, and the door has taken it over.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         source: Source,
         First { config, running, made }: First,
         door: Arc<Door>,
@@ -142,7 +142,7 @@ impl Live {
 
     /// What runs, for people.
     #[must_use]
-    pub fn view(&self) -> Arc<View> {
+    pub(crate) fn view(&self) -> Arc<View> {
         self.view.load_full()
     }
 
@@ -152,7 +152,7 @@ impl Live {
 
     /// Reads the file again. Takes over endpoints, tokens and the certificate; keeps the old ones if anything is wrong but
     /// an endpoint's secret.
-    pub async fn reload(&self) {
+    pub(crate) async fn reload(&self) {
         match self.try_reload().await {
             Ok(()) => tracing::info!("the config was taken over"),
             Err(error) => tracing::error!("the config was not taken over: {error}"),
@@ -183,7 +183,7 @@ impl Live {
     ///
     /// # Errors
     /// [`Refused`]
-    pub async fn create(self: &Arc<Self>, row: Table, secrets: Vec<Zeroizing<String>>) -> Result<Vec<String>, Refused> {
+    pub(crate) async fn create(self: &Arc<Self>, row: Table, secrets: Vec<Zeroizing<String>>) -> Result<Vec<String>, Refused> {
         let this = Arc::clone(self);
         // A task of its own: whoever asked may go away, and it is not left half done.
         tokio::spawn(async move { this.create_now(row, secrets).await }).await.unwrap_or(Err(Refused::Internal))
@@ -226,7 +226,7 @@ impl Live {
     ///
     /// # Errors
     /// [`Refused`]
-    pub async fn delete(self: &Arc<Self>, name: EndpointName, force: bool) -> Result<u64, Refused> {
+    pub(crate) async fn delete(self: &Arc<Self>, name: EndpointName, force: bool) -> Result<u64, Refused> {
         let this = Arc::clone(self);
         tokio::spawn(async move { this.delete_now(name, force).await }).await.unwrap_or(Err(Refused::Internal))
     }
@@ -277,7 +277,7 @@ impl Live {
     ///
     /// # Errors
     /// [`Refused`]
-    pub async fn apply(self: &Arc<Self>, rows: Rows, sections: Table, dry_run: bool) -> Result<Applied, Refused> {
+    pub(crate) async fn apply(self: &Arc<Self>, rows: Rows, sections: Table, dry_run: bool) -> Result<Applied, Refused> {
         let this = Arc::clone(self);
         let task = tokio::spawn(async move { this.apply_now(rows, &sections, dry_run).await });
         task.await.unwrap_or(Err(Refused::Internal))
@@ -357,7 +357,7 @@ async fn remember(store: &Arc<dyn Store>, config: &Config, begins: Timestamp) ->
 
 /// Loads what the config's endpoints have learnt and fetched. Where the store cannot say it now, they are without until
 /// it can.
-pub async fn load_learnt(learnt: &Learnt, provider_keys: &ProviderKeys, config: &Config) {
+pub(crate) async fn load_learnt(learnt: &Learnt, provider_keys: &ProviderKeys, config: &Config) {
     let names: Vec<_> = config.endpoints.iter().map(|endpoint| endpoint.name.as_str().to_owned()).collect();
     if let Err(error) = learnt.load(names.clone()).await {
         tracing::error!(%error, "what was learnt in handshakes cannot be read; reload once the store is well");
@@ -369,7 +369,7 @@ pub async fn load_learnt(learnt: &Learnt, provider_keys: &ProviderKeys, config: 
 
 /// The routes of a config.
 #[must_use]
-pub fn routes(config: &Config, metrics: &Metrics, public: SocketAddr) -> Routes {
+pub(crate) fn routes(config: &Config, metrics: &Metrics, public: SocketAddr) -> Routes {
     let scheme = if config.tls.is_some() { "https" } else { "http" };
     let url = match &config.server.public_url {
         Some(url) => (url.as_str().trim_end_matches('/').to_owned(), true),

@@ -27,7 +27,7 @@ const REQUEST_BYTES: usize = 16 * 1024;
 
 /// What a live exchange costs on top: pieces that its peers do not take stand between sockets and tunnel. Their bounds
 /// together are some times as much, but only where both ways stand still after they went fast.
-pub const LIVE_BYTES: usize = 96 * 1024;
+pub(crate) const LIVE_BYTES: usize = 96 * 1024;
 
 /// The largest head, with all that it costs; shares are at least this and the endpoint's `max_body`.
 const HEAD_BYTES: usize = 128 * 1024;
@@ -40,7 +40,7 @@ const ADDRESS_PART: usize = 4;
 
 /// The memory that all requests share.
 #[derive(Debug)]
-pub struct Budget {
+pub(crate) struct Budget {
     bytes: usize,
     held: Mutex<Held>,
 }
@@ -54,11 +54,11 @@ struct Held {
 
 /// No room is left for more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NoRoom;
+pub(crate) struct NoRoom;
 
 /// What one request has taken.
 #[derive(Debug)]
-pub struct Memory {
+pub(crate) struct Memory {
     budget: Arc<Budget>,
     /// Not known yet of a head that is not whole.
     endpoint: Option<EndpointName>,
@@ -71,7 +71,7 @@ pub struct Memory {
 
 /// What a request's head costs while it is held.
 #[must_use]
-pub fn head_bytes(head: &Parts) -> usize {
+pub(crate) fn head_bytes(head: &Parts) -> usize {
     let lines = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + LINE_BYTES);
     let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
     REQUEST_BYTES + 3 * target + lines.sum::<usize>()
@@ -80,13 +80,13 @@ pub fn head_bytes(head: &Parts) -> usize {
 impl Budget {
     /// So many bytes for all.
     #[must_use]
-    pub fn new(bytes: usize) -> Self {
+    pub(crate) fn new(bytes: usize) -> Self {
         Self { bytes, held: Mutex::default() }
     }
 
     /// What is taken of it, in bytes.
     #[must_use]
-    pub fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.lock().all
     }
 
@@ -94,7 +94,7 @@ impl Budget {
     ///
     /// # Errors
     /// [`NoRoom`].
-    pub fn take(
+    pub(crate) fn take(
         self: &Arc<Self>,
         endpoint: &Endpoint,
         address: Option<IpAddr>,
@@ -110,7 +110,7 @@ impl Budget {
 
     /// The memory of heads that come on one connection, with nothing taken yet.
     #[must_use]
-    pub fn of_heads(self: &Arc<Self>, address: Option<IpAddr>) -> Memory {
+    pub(crate) fn of_heads(self: &Arc<Self>, address: Option<IpAddr>) -> Memory {
         Memory { budget: Arc::clone(self), endpoint: None, address, least: HEAD_BYTES, bytes: 0 }
     }
 
@@ -124,7 +124,7 @@ impl Memory {
     ///
     /// # Errors
     /// [`NoRoom`]; what was taken before stays.
-    pub fn grow(&mut self, more: usize) -> Result<(), NoRoom> {
+    pub(crate) fn grow(&mut self, more: usize) -> Result<(), NoRoom> {
         let whole = self.budget.bytes;
         let mut held = self.budget.lock();
         let fits = |now: usize, most: usize| now.saturating_add(more) <= most;
@@ -152,12 +152,12 @@ impl Memory {
     ///
     /// # Errors
     /// [`NoRoom`]; what was taken before stays.
-    pub fn grow_to(&mut self, bytes: usize) -> Result<(), NoRoom> {
+    pub(crate) fn grow_to(&mut self, bytes: usize) -> Result<(), NoRoom> {
         if bytes > self.bytes { self.grow(bytes - self.bytes) } else { Ok(()) }
     }
 
     /// Gives back what is beyond so many bytes.
-    pub fn shrink_to(&mut self, bytes: usize) {
+    pub(crate) fn shrink_to(&mut self, bytes: usize) {
         let less = self.bytes.saturating_sub(bytes);
         if less == 0 {
             return;

@@ -26,11 +26,11 @@ use prometheus_client::{
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
 
-pub use self::form::Form;
+pub(crate) use self::form::Form;
 
 /// How a request ended, as far as counting goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// The handler answered, and how: 1 to 5 for 1xx to 5xx.
     Answered(u16),
     /// It was an unchanged repeat of one that had been answered.
@@ -153,7 +153,7 @@ struct OfOutcome {
 
 /// What one endpoint counts.
 #[derive(Debug)]
-pub struct Meter {
+pub(crate) struct Meter {
     received: Counter,
     outcomes: [Counter; 13],
     seconds: Histogram,
@@ -161,12 +161,12 @@ pub struct Meter {
 
 impl Meter {
     /// A request came.
-    pub fn received(&self) {
+    pub(crate) fn received(&self) {
         self.received.inc();
     }
 
     /// It was answered, this long after it came.
-    pub fn answered(&self, outcome: Outcome, after: Duration) {
+    pub(crate) fn answered(&self, outcome: Outcome, after: Duration) {
         self.outcomes[outcome.index()].inc();
         self.seconds.observe(after.as_secs_f64());
     }
@@ -174,21 +174,21 @@ impl Meter {
 
 /// What became of kept events.
 #[derive(Clone, Debug, Default)]
-pub struct Events {
+pub(crate) struct Events {
     counted: Family<OfOutcome, Counter>,
     plain: Plain,
 }
 
 impl Events {
     /// One more event was stored, or stands otherwise than before.
-    pub fn count(&self, endpoint: &str, outcome: &'static str) {
+    pub(crate) fn count(&self, endpoint: &str, outcome: &'static str) {
         self.counted.get_or_create(&OfOutcome { endpoint: self.plain.label(endpoint), outcome }).inc();
     }
 }
 
 /// What waits at one endpoint.
 #[derive(Clone, Debug)]
-pub struct Waiting {
+pub(crate) struct Waiting {
     /// The endpoint.
     pub endpoint: String,
     /// Events that wait or are under way.
@@ -201,7 +201,7 @@ pub struct Waiting {
 
 /// What the store did since the start.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Stored {
+pub(crate) struct Stored {
     /// Bytes in use.
     pub bytes: u64,
     /// Bytes at which what has ended gives way.
@@ -218,7 +218,7 @@ pub struct Stored {
 
 /// What is read when somebody asks.
 #[derive(Clone, Debug, Default)]
-pub struct Gauges {
+pub(crate) struct Gauges {
     /// Attached sessions.
     pub sessions: usize,
     /// Exchanges under way, copies apart.
@@ -239,7 +239,7 @@ pub struct Gauges {
 
 /// Everything that is counted.
 #[derive(Debug)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
     received: Family<OfEndpoint, Counter>,
     outcomes: Family<OfOutcome, Counter>,
@@ -341,7 +341,7 @@ impl Metrics {
 
     /// The counters of an endpoint; the same ones for the same name.
     #[must_use]
-    pub fn meter(&self, endpoint: &str) -> Arc<Meter> {
+    pub(crate) fn meter(&self, endpoint: &str) -> Arc<Meter> {
         let mut meters = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || {
             let label = || self.events.plain.label(endpoint);
@@ -357,35 +357,35 @@ impl Metrics {
     }
 
     /// Says whether an endpoint's name is its secret, which nobody is told who asks for numbers.
-    pub fn conceal(&self, endpoint: &str, concealed: bool) {
+    pub(crate) fn conceal(&self, endpoint: &str, concealed: bool) {
         self.events.plain.set(endpoint, concealed);
     }
 
     /// What stands for an endpoint's name here.
     #[must_use]
-    pub fn shown(&self, endpoint: &str) -> String {
+    pub(crate) fn shown(&self, endpoint: &str) -> String {
         self.events.plain.shown(endpoint)
     }
 
     /// Where kept events are counted.
     #[must_use]
-    pub fn events(&self) -> Events {
+    pub(crate) fn events(&self) -> Events {
         self.events.clone()
     }
 
     /// A request was for no endpoint.
-    pub fn unrouted(&self) {
+    pub(crate) fn unrouted(&self) {
         self.unrouted.inc();
     }
 
     /// Counts the tasks of one more runtime.
-    pub fn watch(&self, runtime: Handle) {
+    pub(crate) fn watch(&self, runtime: Handle) {
         self.runtimes.lock().unwrap_or_else(PoisonError::into_inner).push(runtime);
     }
 
     /// Everything as text.
     #[must_use]
-    pub fn text(&self, now: &Gauges, form: Form) -> String {
+    pub(crate) fn text(&self, now: &Gauges, form: Form) -> String {
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.sessions.set(number(now.sessions));
         self.exchanges.set(number(now.exchanges));

@@ -40,7 +40,7 @@ const MAX_URL_BYTES: usize = 2048;
 
 /// Why there is no answer.
 #[derive(Debug, Error)]
-pub enum OutboundError {
+pub(crate) enum OutboundError {
     /// Not an https URL on the usual port.
     #[error("not a plain https URL")]
     Url,
@@ -62,7 +62,7 @@ pub enum OutboundError {
 }
 
 /// Makes such requests.
-pub struct Outbound {
+pub(crate) struct Outbound {
     /// Made at the first use: a relay that asks nobody needs no root certificates.
     tls: OnceLock<Arc<ClientConfig>>,
     slots: Semaphore,
@@ -81,7 +81,7 @@ impl Outbound {
     ///
     /// # Errors
     /// [`OutboundError`] says why there is nothing.
-    pub async fn get(&self, url: &str) -> Result<Bytes, OutboundError> {
+    pub(crate) async fn get(&self, url: &str) -> Result<Bytes, OutboundError> {
         let uri: Uri = Some(url)
             .filter(|url| url.len() <= MAX_URL_BYTES)
             .ok_or(OutboundError::Url)?

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 type Limiter = RateLimiter<NotKeyed, InMemoryState, Told, StateInformationMiddleware>;
 
 /// One rate and what was taken of it. It belongs to the whole process.
-pub struct Pacer {
+pub(crate) struct Pacer {
     rate: Rate,
     interval: Duration,
     begun: Instant,
@@ -54,7 +54,7 @@ impl Clock for Told {
 impl Pacer {
     /// Nothing is taken yet.
     #[must_use]
-    pub fn new(rate: Rate, now: Instant) -> Self {
+    pub(crate) fn new(rate: Rate, now: Instant) -> Self {
         // Neither is ever 0: a rate's parts are in range.
         let interval = rate.interval().max(Duration::from_nanos(1));
         let burst = NonZeroU32::new(rate.burst()).unwrap_or(NonZeroU32::MIN);
@@ -66,7 +66,7 @@ impl Pacer {
 
     /// The rate that it keeps.
     #[must_use]
-    pub const fn rate(&self) -> Rate {
+    pub(crate) const fn rate(&self) -> Rate {
         self.rate
     }
 
@@ -74,7 +74,7 @@ impl Pacer {
     ///
     /// # Errors
     /// How long until the next one may, at the latest.
-    pub fn room(&self, now: Instant) -> Result<u32, Duration> {
+    pub(crate) fn room(&self, now: Instant) -> Result<u32, Duration> {
         let (state, now) = self.state(now);
         let since = now.saturating_sub(state.at);
         let come = u32::try_from(since.as_nanos() / self.interval.as_nanos()).unwrap_or(u32::MAX);
@@ -88,7 +88,7 @@ impl Pacer {
     ///
     /// # Errors
     /// How long until one may be taken.
-    pub fn take(&self, now: Instant) -> Result<(), Duration> {
+    pub(crate) fn take(&self, now: Instant) -> Result<(), Duration> {
         let (mut state, now) = self.state(now);
         state.limiter.clock().0.store(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
         match state.limiter.check() {

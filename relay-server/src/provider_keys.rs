@@ -18,11 +18,11 @@ use crate::store::{StoreError, Vault};
 const SCOPE: &str = "provider keys";
 
 /// Keys with their addresses, the oldest first.
-pub type FetchedKeys = Vec<(String, String)>;
+pub(crate) type FetchedKeys = Vec<(String, String)>;
 
 /// The kept keys of the endpoints that were loaded.
 #[derive(Debug)]
-pub struct ProviderKeys {
+pub(crate) struct ProviderKeys {
     vault: Vault,
     keys: Mutex<BTreeMap<String, Arc<FetchedKeys>>>,
     turn: tokio::sync::Mutex<()>,
@@ -31,7 +31,7 @@ pub struct ProviderKeys {
 impl ProviderKeys {
     /// None is loaded yet.
     #[must_use]
-    pub fn new(vault: Vault) -> Self {
+    pub(crate) fn new(vault: Vault) -> Self {
         Self { vault, keys: Mutex::default(), turn: tokio::sync::Mutex::default() }
     }
 
@@ -43,7 +43,7 @@ impl ProviderKeys {
     ///
     /// # Errors
     /// As [`Vault::get`]; what was sealed with another key is as if it was not there.
-    pub async fn load(&self, endpoints: Vec<String>) -> Result<(), StoreError> {
+    pub(crate) async fn load(&self, endpoints: Vec<String>) -> Result<(), StoreError> {
         for endpoint in endpoints {
             if self.lock().contains_key(&endpoint) {
                 continue;
@@ -60,7 +60,7 @@ impl ProviderKeys {
 
     /// An endpoint's keys.
     #[must_use]
-    pub fn of(&self, endpoint: &str) -> Arc<FetchedKeys> {
+    pub(crate) fn of(&self, endpoint: &str) -> Arc<FetchedKeys> {
         self.lock().get(endpoint).cloned().unwrap_or_default()
     }
 
@@ -68,7 +68,7 @@ impl ProviderKeys {
     ///
     /// # Errors
     /// If the store cannot keep it; it is good until the relay stops then.
-    pub async fn keep(&self, endpoint: &str, keys: impl FnOnce() -> FetchedKeys) -> Result<(), StoreError> {
+    pub(crate) async fn keep(&self, endpoint: &str, keys: impl FnOnce() -> FetchedKeys) -> Result<(), StoreError> {
         let _turn = self.turn.lock().await;
         let keys = keys();
         if *self.of(endpoint) == keys {
@@ -83,7 +83,7 @@ impl ProviderKeys {
     ///
     /// # Errors
     /// As [`Vault::remove`].
-    pub async fn forget(&self, endpoint: &str) -> Result<(), StoreError> {
+    pub(crate) async fn forget(&self, endpoint: &str) -> Result<(), StoreError> {
         let _turn = self.turn.lock().await;
         self.lock().remove(endpoint);
         self.vault.remove(SCOPE, endpoint, Timestamp::now()).await

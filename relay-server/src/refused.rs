@@ -25,7 +25,7 @@ use std::{
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
-pub use self::{
+pub(crate) use self::{
     behind::write_behind,
     mask::{Hidden, MASKED, authenticates, shown_url},
     telling::{SECOND, Tell, Telling},
@@ -37,20 +37,20 @@ use crate::{
 };
 
 /// Entries of one endpoint.
-pub const MAX_ENTRIES: usize = 1000;
+pub(crate) const MAX_ENTRIES: usize = 1000;
 
 /// How long an entry is kept.
-pub const MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The beginning of a body that is kept, in bytes.
-pub const MAX_BODY_BYTES: usize = 64 * 1024;
+pub(crate) const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// What an entry takes beside its texts.
 const ENTRY_BYTES: usize = 256;
 
 /// A request that was refused.
 #[derive(Debug)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// The id that its answer carried.
     pub event_id: EventId,
     /// When it came.
@@ -90,7 +90,7 @@ impl Entry {
 
     /// Its body as it is shown and written.
     #[must_use]
-    pub fn shown_body(&self) -> Bytes {
+    pub(crate) fn shown_body(&self) -> Bytes {
         self.hidden.body(&self.body)
     }
 
@@ -100,7 +100,7 @@ impl Entry {
 }
 
 /// The log of all endpoints.
-pub struct RefusedLog {
+pub(crate) struct RefusedLog {
     kept: Mutex<Kept>,
     budget: usize,
     /// Whether it is written into a store that lasts.
@@ -137,14 +137,14 @@ struct Ring {
 impl RefusedLog {
     /// An empty log that takes at most `budget` bytes, and is written into a store if that `lasts`.
     #[must_use]
-    pub fn new(budget: u64, lasts: bool) -> Self {
+    pub(crate) fn new(budget: u64, lasts: bool) -> Self {
         let budget = usize::try_from(budget).unwrap_or(usize::MAX);
         Self { kept: Mutex::default(), budget, lasts, lost: AtomicU64::new(0) }
     }
 
     /// Entries that were gone before they were written into the store.
     #[must_use]
-    pub fn lost(&self) -> u64 {
+    pub(crate) fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
 
@@ -186,7 +186,7 @@ impl RefusedLog {
     }
 
     /// Keeps an entry, with no more than the beginning of its body.
-    pub fn record(&self, mut entry: Entry) -> Arc<Entry> {
+    pub(crate) fn record(&self, mut entry: Entry) -> Arc<Entry> {
         if entry.body.len() > MAX_BODY_BYTES {
             // A copy: a slice would keep the whole body in memory.
             entry.body = Bytes::copy_from_slice(&entry.body[..MAX_BODY_BYTES]);
@@ -219,7 +219,7 @@ impl RefusedLog {
     ///
     /// # Errors
     /// As [`Store::refused`].
-    pub async fn list_all(
+    pub(crate) async fn list_all(
         &self,
         store: &Arc<dyn Store>,
         endpoint: Option<&str>,
@@ -245,7 +245,7 @@ impl RefusedLog {
     ///
     /// # Errors
     /// As [`Store::refused_request`].
-    pub async fn find_anywhere(
+    pub(crate) async fn find_anywhere(
         &self,
         store: &Arc<dyn Store>,
         event_id: EventId,
@@ -260,7 +260,7 @@ impl RefusedLog {
 
     /// The newest entries of one endpoint or of all, the newest first.
     #[must_use]
-    pub fn list(&self, endpoint: Option<&str>, limit: usize, now: Timestamp) -> Vec<Arc<Entry>> {
+    pub(crate) fn list(&self, endpoint: Option<&str>, limit: usize, now: Timestamp) -> Vec<Arc<Entry>> {
         let kept = self.lock();
         let rings = kept.rings.iter().filter(|(name, _)| endpoint.is_none_or(|wanted| wanted == *name));
         let newest = rings.flat_map(|(_, ring)| ring.entries.iter().rev().take(limit));
@@ -273,7 +273,7 @@ impl RefusedLog {
 
     /// The entry of this id.
     #[must_use]
-    pub fn find(&self, event_id: EventId, now: Timestamp) -> Option<Arc<Entry>> {
+    pub(crate) fn find(&self, event_id: EventId, now: Timestamp) -> Option<Arc<Entry>> {
         let kept = self.lock();
         let found = kept.rings.values().flat_map(|ring| &ring.entries).find(|entry| entry.event_id == event_id);
         found.filter(|entry| !entry.is_old(now)).cloned()

@@ -11,7 +11,7 @@
 
 mod own;
 
-pub use self::own::{Cause, OwnMark, OwnSignatures};
+pub(crate) use self::own::{Cause, OwnMark, OwnSignatures};
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -27,11 +27,11 @@ use crate::webhook::EventId;
 const MAX_REMEMBERED_S: i64 = 24 * 60 * 60;
 
 /// Entries of one endpoint, about 6 MiB of memory.
-pub const MAX_ENTRIES: usize = 65_536;
+pub(crate) const MAX_ENTRIES: usize = 65_536;
 
 /// A proof that can be recognised, and until when it would be accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mark {
+pub(crate) struct Mark {
     /// A digest of what was signed, that only the holder of the key can choose.
     pub digest: [u8; 32],
     /// The body's SHA-256 where that is not signed: with another body, it is no repeat but a forgery.
@@ -46,7 +46,7 @@ pub struct Mark {
 
 /// What became of a first request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub(crate) enum State {
     /// Its exchange is under way.
     Running,
     /// Its exchange ended with success.
@@ -56,7 +56,7 @@ pub enum State {
 }
 
 /// What a request is to the ones before it.
-pub enum Seen {
+pub(crate) enum Seen {
     /// The first, or the first after failures; to be settled by its end.
     First(Running),
     /// A repeat of this event.
@@ -72,7 +72,7 @@ pub enum Seen {
 
 /// The memory of all endpoints.
 #[derive(Default)]
-pub struct Replays(Arc<Mutex<HashMap<String, Memory>>>);
+pub(crate) struct Replays(Arc<Mutex<HashMap<String, Memory>>>);
 
 #[derive(Default)]
 struct Memory {
@@ -91,7 +91,7 @@ struct Entry {
 }
 
 /// A first request under way; dropped without success, it is forgotten.
-pub struct Running {
+pub(crate) struct Running {
     replays: Arc<Mutex<HashMap<String, Memory>>>,
     endpoint: String,
     digest: [u8; 32],
@@ -102,7 +102,7 @@ pub struct Running {
 impl Replays {
     /// Looks a request up and remembers it if it is the first.
     #[must_use]
-    pub fn begin(&self, endpoint: &str, mark: Mark, event_id: EventId, now_unix_s: i64) -> Seen {
+    pub(crate) fn begin(&self, endpoint: &str, mark: Mark, event_id: EventId, now_unix_s: i64) -> Seen {
         let mut all = lock(&self.0);
         if !all.contains_key(endpoint) {
             all.insert(endpoint.to_owned(), Memory::default());
@@ -150,7 +150,7 @@ impl Memory {
 
 impl Running {
     /// The exchange has ended whole, with this status. Only success is remembered.
-    pub fn ended(self, status: StatusCode) {
+    pub(crate) fn ended(self, status: StatusCode) {
         if status.is_success() {
             self.state.send_replace(State::Answered(status));
         }
@@ -175,7 +175,7 @@ impl Drop for Running {
 }
 
 /// Waits until a first request has an end.
-pub async fn settled(state: &mut watch::Receiver<State>) -> State {
+pub(crate) async fn settled(state: &mut watch::Receiver<State>) -> State {
     match state.wait_for(|state| *state != State::Running).await {
         Ok(state) => *state,
         Err(_) => State::Failed,

@@ -10,17 +10,17 @@ use jiff::Timestamp;
 
 mod circuit;
 
-pub use circuit::{Circuit, CircuitRule, Gate};
+pub(crate) use circuit::{Circuit, CircuitRule, Gate};
 
 /// Longest wait between two attempts, also when a handler's Retry-After asks for more.
-pub const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How far a wait may be from the schedule, in per cent, either way.
-pub const JITTER_PERCENT: u32 = 20;
+pub(crate) const JITTER_PERCENT: u32 = 20;
 
 /// The waits between attempts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Schedule {
+pub(crate) enum Schedule {
     /// One wait after each failure; after the last the event is dead.
     List(Vec<Duration>),
     /// Each wait is `factor` times the one before.
@@ -46,7 +46,7 @@ impl Default for Schedule {
 impl Schedule {
     /// Attempts in all, the first one included.
     #[must_use]
-    pub fn attempts(&self) -> u32 {
+    pub(crate) fn attempts(&self) -> u32 {
         match self {
             Self::List(waits) => u32::try_from(waits.len()).unwrap_or(u32::MAX).saturating_add(1),
             Self::Exponential { attempts, .. } => *attempts,
@@ -55,7 +55,7 @@ impl Schedule {
 
     /// The wait after `made` attempts failed, before jitter; `None` once there is none left.
     #[must_use]
-    pub fn wait_after(&self, made: u32) -> Option<Duration> {
+    pub(crate) fn wait_after(&self, made: u32) -> Option<Duration> {
         let nth = made.checked_sub(1)?;
         match self {
             Self::List(waits) => waits.get(usize::try_from(nth).ok()?).copied(),
@@ -73,7 +73,7 @@ impl Schedule {
     /// `random` is evenly drawn from all of `u32`. A handler that says how long to wait is heard where that is
     /// longer than the schedule, up to [`MAX_WAIT`].
     #[must_use]
-    pub fn next(&self, made: u32, retry_after: Option<Duration>, random: u32, now: Timestamp) -> Option<Timestamp> {
+    pub(crate) fn next(&self, made: u32, retry_after: Option<Duration>, random: u32, now: Timestamp) -> Option<Timestamp> {
         let wait = jittered(self.wait_after(made)?, random);
         let wait = retry_after.map_or(wait, |asked| asked.min(MAX_WAIT).max(wait));
         Some(now.saturating_add(wait).unwrap_or(Timestamp::MAX))
@@ -89,7 +89,7 @@ fn jittered(wait: Duration, random: u32) -> Duration {
 
 /// A Retry-After value (RFC 9110, section 10.2.3): seconds, or a date.
 #[must_use]
-pub fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
+pub(crate) fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
         return Some(value.parse().map_or(MAX_WAIT, Duration::from_secs).min(MAX_WAIT));
@@ -100,31 +100,31 @@ pub fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
 
 /// A set of statuses, such as 408, 425, 429 and all from 500 to 599.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Statuses(Vec<std::ops::RangeInclusive<u16>>);
+pub(crate) struct Statuses(Vec<std::ops::RangeInclusive<u16>>);
 
 impl Statuses {
     /// The statuses in any of these ranges.
     #[must_use]
-    pub fn new(ranges: Vec<std::ops::RangeInclusive<u16>>) -> Self {
+    pub(crate) fn new(ranges: Vec<std::ops::RangeInclusive<u16>>) -> Self {
         Self(ranges)
     }
 
     /// The ranges.
     #[must_use]
-    pub fn ranges(&self) -> &[std::ops::RangeInclusive<u16>] {
+    pub(crate) fn ranges(&self) -> &[std::ops::RangeInclusive<u16>] {
         &self.0
     }
 
     /// Whether the status is one of them.
     #[must_use]
-    pub fn contains(&self, status: u16) -> bool {
+    pub(crate) fn contains(&self, status: u16) -> bool {
         self.0.iter().any(|range| range.contains(&status))
     }
 }
 
 /// Which answers lead to another attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StatusRule {
+pub(crate) struct StatusRule {
     /// While the sender waits: statuses that are retried instead of passed on.
     pub retry_on: Statuses,
     /// Once the sender has its ack: statuses that end the event at once.
@@ -142,7 +142,7 @@ impl Default for StatusRule {
 
 /// What an answer means for its event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Meaning {
+pub(crate) enum Meaning {
     /// The event is delivered.
     Success,
     /// The event ends here, not delivered; the sender, if it waits, gets the answer.
@@ -154,7 +154,7 @@ pub enum Meaning {
 impl StatusRule {
     /// What a status means while the sender of the event still waits for the handler's answer.
     #[must_use]
-    pub fn while_waiting(&self, status: u16) -> Meaning {
+    pub(crate) fn while_waiting(&self, status: u16) -> Meaning {
         match status {
             200..=299 => Meaning::Success,
             _ if self.retry_on.contains(status) => Meaning::Again,
@@ -164,7 +164,7 @@ impl StatusRule {
 
     /// What a status means once the sender has its ack.
     #[must_use]
-    pub fn after_ack(&self, status: u16) -> Meaning {
+    pub(crate) fn after_ack(&self, status: u16) -> Meaning {
         match status {
             200..=299 => Meaning::Success,
             _ if self.give_up_on.contains(status) => Meaning::Final,

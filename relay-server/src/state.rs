@@ -22,7 +22,7 @@ const MAX_FILE_BYTES: u64 = 4 << 20;
 
 /// Who may change a file or a directory beside the relay's own user and root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Others {
+pub(crate) enum Others {
     /// Nobody.
     Nobody,
     /// Its group.
@@ -38,13 +38,13 @@ impl Others {
     ///
     /// # Errors
     /// If it is not there, or may not be looked at.
-    pub fn may_change(path: &Path) -> io::Result<Self> {
+    pub(crate) fn may_change(path: &Path) -> io::Result<Self> {
         Ok(Self::of(&fs::metadata(path)?))
     }
 
     /// Who may change what this is about.
     #[must_use]
-    pub fn of(metadata: &fs::Metadata) -> Self {
+    pub(crate) fn of(metadata: &fs::Metadata) -> Self {
         Self::judge(metadata.uid(), metadata.mode(), rustix::process::geteuid().as_raw())
     }
 
@@ -59,7 +59,7 @@ impl Others {
 
     /// What is wrong with `path`, and what to do about it; nothing if nobody else may change it.
     #[must_use]
-    pub fn problem(self, path: &Path) -> Option<(String, String)> {
+    pub(crate) fn problem(self, path: &Path) -> Option<(String, String)> {
         let path = path.display();
         match self {
             Self::Nobody => None,
@@ -76,7 +76,7 @@ impl Others {
 
     /// Whether what keeps secrets must not lie there.
     #[must_use]
-    pub const fn is_refused(self) -> bool {
+    pub(crate) const fn is_refused(self) -> bool {
         matches!(self, Self::Everybody | Self::Owner(_))
     }
 
@@ -84,7 +84,7 @@ impl Others {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn refuse(self, path: &Path) -> io::Result<()> {
+    pub(crate) fn refuse(self, path: &Path) -> io::Result<()> {
         match self.problem(path) {
             Some((problem, help)) if self.is_refused() => Err(io::Error::other(format!("{problem}; {help}"))),
             _ => Ok(()),
@@ -94,7 +94,7 @@ impl Others {
 
 /// The directory, made if it was not there.
 #[derive(Debug)]
-pub struct StateDir {
+pub(crate) struct StateDir {
     path: PathBuf,
     /// Removed with the relay.
     _throw_away: Option<TempDir>,
@@ -105,7 +105,7 @@ impl StateDir {
     ///
     /// # Errors
     /// If it cannot be made, or others may change what is in it.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         if !path.is_dir() {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
         }
@@ -117,20 +117,20 @@ impl StateDir {
     ///
     /// # Errors
     /// If it cannot be made.
-    pub fn throw_away() -> io::Result<Self> {
+    pub(crate) fn throw_away() -> io::Result<Self> {
         let directory = tempfile::Builder::new().prefix("relay-dev-").tempdir()?;
         Ok(Self { path: directory.path().to_owned(), _throw_away: Some(directory) })
     }
 
     /// The directory.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Where a file of this name is.
     #[must_use]
-    pub fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
@@ -138,7 +138,7 @@ impl StateDir {
     ///
     /// # Errors
     /// If it cannot be read, or is larger than anything that is written here.
-    pub fn read(&self, name: &str) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+    pub(crate) fn read(&self, name: &str) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
         let file = match File::open(self.file(name)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -158,7 +158,7 @@ impl StateDir {
     ///
     /// # Errors
     /// If it cannot be written and synced; the old file is then still there.
-    pub fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let mut file = NamedTempFile::with_prefix_in(".new-", &self.path)?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;

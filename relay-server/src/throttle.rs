@@ -21,7 +21,7 @@ static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
 /// Lets the lines of one place in the code through, seldom. To be kept in a `static`. It tells `SLOTS` causes apart, and
 /// lets `BURST` lines of one through in the time between two.
 #[derive(Debug)]
-pub struct Throttle<const SLOTS: usize = 32, const BURST: u64 = 1> {
+pub(crate) struct Throttle<const SLOTS: usize = 32, const BURST: u64 = 1> {
     slots: [Slot; SLOTS],
 }
 
@@ -41,12 +41,12 @@ impl Slot {
 impl<const SLOTS: usize, const BURST: u64> Throttle<SLOTS, BURST> {
     /// Nothing was let through yet.
     #[must_use]
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { slots: [const { Slot::new() }; SLOTS] }
     }
 
     /// Whether a line about this may be written now: then how many were held back since the last one.
-    pub fn pass(&self, about: &str) -> Option<u64> {
+    pub(crate) fn pass(&self, about: &str) -> Option<u64> {
         let now = u64::try_from(BEGAN.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.pass_at(about, now)
     }

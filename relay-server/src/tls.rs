@@ -11,7 +11,7 @@ use thiserror::Error;
 
 /// Why a certificate cannot be used.
 #[derive(Debug, Error)]
-pub enum TlsError {
+pub(crate) enum TlsError {
     /// A file that cannot be read as PEM.
     #[error("{path}: {problem}; give a PEM file")]
     File {
@@ -29,7 +29,7 @@ pub enum TlsError {
 ///
 /// # Errors
 /// [`TlsError`] names the file and what is wrong with it.
-pub fn load(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
+pub(crate) fn load(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
     let wrong = |path: &Path, problem: String| TlsError::File { path: path.display().to_string(), problem };
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(cert)
         .and_then(Iterator::collect)

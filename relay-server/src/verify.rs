@@ -20,7 +20,7 @@ use thiserror::Error;
 use tokio::time::Instant;
 
 use self::keyring::Keyring;
-pub use self::keyring::{Fetch, FetchEnd, Fetched, Need};
+pub(crate) use self::keyring::{Fetch, FetchEnd, Fetched, Need};
 use crate::{
     replay::{Mark, OwnMark},
     webhook::{EventId, Received, input::RequestBody},
@@ -35,7 +35,7 @@ const MIN_OWN_S: i64 = 10 * 60;
 
 /// What a request must prove.
 #[derive(Debug)]
-pub enum Rule {
+pub(crate) enum Rule {
     /// Nothing: `verify = "none"`.
     Open,
     /// What a provider's row says.
@@ -45,7 +45,7 @@ pub enum Rule {
 }
 
 /// A provider's row, with what one endpoint knows.
-pub struct RowRule {
+pub(crate) struct RowRule {
     provider: Arc<Provider>,
     keyring: Keyring,
     policy: Policy,
@@ -53,7 +53,7 @@ pub struct RowRule {
 
 /// What an endpoint decides beside the row.
 #[derive(Debug, Default)]
-pub struct Policy {
+pub(crate) struct Policy {
     /// Whether what is not proven passes, marked as such.
     pub lenient: bool,
     /// The token that challenges must carry.
@@ -68,7 +68,7 @@ pub struct Policy {
 
 /// A request's body: there already, or still to come.
 #[derive(Debug)]
-pub enum Payload {
+pub(crate) enum Payload {
     /// The whole body.
     Whole(Bytes),
     /// A body that streams through.
@@ -79,7 +79,7 @@ pub enum Payload {
 
 /// A request that has not proven it, given back whole for the record.
 #[derive(Debug)]
-pub struct Unproven {
+pub(crate) struct Unproven {
     /// What was received.
     pub received: Received,
     /// Its body.
@@ -90,7 +90,7 @@ pub struct Unproven {
 
 /// Why a request cannot be signed afresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum CannotSign {
+pub(crate) enum CannotSign {
     /// Nothing is signed at its endpoint.
     #[error("nothing is signed at this endpoint")]
     NoScheme,
@@ -127,7 +127,7 @@ pub enum CannotSign {
 
 /// A request that has proven what its endpoint asks for.
 #[derive(Debug)]
-pub struct Webhook {
+pub(crate) struct Webhook {
     received: Received,
     payload: Payload,
     scheme: Cow<'static, str>,
@@ -138,7 +138,7 @@ pub struct Webhook {
 }
 
 /// A signature that the relay made. Never printed.
-pub struct Afresh {
+pub(crate) struct Afresh {
     /// Headers to set, names and values.
     pub headers: Vec<(String, String)>,
     /// By what it is recognised, where it has a date.
@@ -158,7 +158,7 @@ impl Rule {
     ///
     /// # Errors
     /// [`SecretError`] for the first thing that the row needs and that cannot be used.
-    pub fn new(
+    pub(crate) fn new(
         provider: Arc<Provider>,
         material: Material,
         policy: Policy,
@@ -176,13 +176,13 @@ impl Rule {
 
     /// Whether nothing can be proven, since a secret could not be read.
     #[must_use]
-    pub fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         matches!(self, Self::Closed(_))
     }
 
     /// Whether it asks for no proof at all: who knows the endpoint's address may post there.
     #[must_use]
-    pub fn asks_nothing(&self) -> bool {
+    pub(crate) fn asks_nothing(&self) -> bool {
         match self {
             Self::Open => true,
             Self::Row(row) => row.provider.scheme.is_none(),
@@ -192,13 +192,13 @@ impl Rule {
 
     /// Whether what passes has shown who sent it: nothing passes unproven, not even marked as such.
     #[must_use]
-    pub fn proves(&self) -> bool {
+    pub(crate) fn proves(&self) -> bool {
         !self.asks_nothing() && self.row().is_none_or(|row| !row.policy.lenient)
     }
 
     /// Whether the whole body must be there before the rule can be applied.
     #[must_use]
-    pub fn covers_body(&self) -> bool {
+    pub(crate) fn covers_body(&self) -> bool {
         self.row().is_some_and(|RowRule { provider, .. }| {
             let signed = provider.scheme.as_ref().is_some_and(relay_schemes::Scheme::covers_body);
             signed || (!provider.handshakes.is_empty() && provider.reads_body())
@@ -207,7 +207,7 @@ impl Rule {
 
     /// The provider's name, or `none`.
     #[must_use]
-    pub fn provider_name(&self) -> &str {
+    pub(crate) fn provider_name(&self) -> &str {
         match self {
             Self::Open => "none",
             Self::Row(row) => &row.provider.name,
@@ -217,12 +217,12 @@ impl Rule {
 
     /// Whether a URL may be called that confirms a subscription.
     #[must_use]
-    pub fn may_confirm(&self) -> bool {
+    pub(crate) fn may_confirm(&self) -> bool {
         self.row().is_some_and(|row| row.policy.confirm)
     }
 
     /// Takes secrets that were learnt in handshakes, the newest first; they go before those of the config.
-    pub fn set_learnt(&self, secrets: Vec<Secret>) {
+    pub(crate) fn set_learnt(&self, secrets: Vec<Secret>) {
         if let Some(row) = self.row().filter(|row| row.provider.learns_secret()) {
             row.keyring.set_learnt(&row.provider, secrets);
         }
@@ -230,14 +230,14 @@ impl Rule {
 
     /// Whether there are secrets, configured or learnt, and this one is not among them.
     #[must_use]
-    pub fn has_other_secret(&self, secret: &Secret) -> bool {
+    pub(crate) fn has_other_secret(&self, secret: &Secret) -> bool {
         let known = self.secrets();
         !known.is_empty() && !known.contains(secret)
     }
 
     /// What a request has to do for a key before the rule can be applied, or applied again after this refusal.
     #[must_use]
-    pub fn key_need(&self, received: &Received, body: &[u8], refusal: Option<Refusal>) -> Need {
+    pub(crate) fn key_need(&self, received: &Received, body: &[u8], refusal: Option<Refusal>) -> Need {
         let Some(row) = self.row() else { return Need::Nothing };
         let headers = Lines(&received.head.headers);
         let request = request(received, &headers, body);
@@ -245,24 +245,24 @@ impl Rule {
     }
 
     /// Takes a key that was fetched, or hears that there was none.
-    pub fn take_key(&self, fetch: Fetch, fetched: Fetched) -> FetchEnd {
+    pub(crate) fn take_key(&self, fetch: Fetch, fetched: Fetched) -> FetchEnd {
         self.row().map_or(FetchEnd::Failed, |row| row.keyring.take(&row.provider, fetch, fetched))
     }
 
     /// Whether there are keys to verify with, be they old.
     #[must_use]
-    pub fn has_keys(&self) -> bool {
+    pub(crate) fn has_keys(&self) -> bool {
         self.row().is_some_and(|row| row.keyring.has_keys())
     }
 
     /// Keys that were fetched, with their addresses.
     #[must_use]
-    pub fn fetched_keys(&self) -> Vec<(String, String)> {
+    pub(crate) fn fetched_keys(&self) -> Vec<(String, String)> {
         self.row().map(|row| row.keyring.fetched(&row.policy)).unwrap_or_default()
     }
 
     /// Takes keys that were fetched before a restart or a reload, where it has none of that address.
-    pub fn restore_keys(&self, keys: &[(String, String)]) {
+    pub(crate) fn restore_keys(&self, keys: &[(String, String)]) {
         if let Some(row) = self.row().filter(|_| !keys.is_empty()) {
             row.keyring.restore(&row.provider, &row.policy, keys);
         }
@@ -270,7 +270,7 @@ impl Rule {
 
     /// What to do with a challenge of the provider; `None` if the request is none.
     #[must_use]
-    pub fn challenge(&self, received: &Received, body: &[u8]) -> Option<Challenge> {
+    pub(crate) fn challenge(&self, received: &Received, body: &[u8]) -> Option<Challenge> {
         let row = self.row().filter(|row| !row.provider.handshakes.is_empty())?;
         let keys = row.keyring.keys();
         let answering = Answering {
@@ -286,7 +286,7 @@ impl Rule {
     ///
     /// # Errors
     /// [`Unproven`] says what was not proven.
-    pub fn verify(
+    pub(crate) fn verify(
         &self,
         received: Received,
         payload: Payload,
@@ -326,7 +326,7 @@ impl Rule {
     ///
     /// # Errors
     /// Why not.
-    pub fn may_sign(&self) -> Result<(), CannotSign> {
+    pub(crate) fn may_sign(&self) -> Result<(), CannotSign> {
         let scheme = self.row().and_then(|row| row.provider.scheme.as_ref().map(|scheme| (row, scheme)));
         match (self, scheme) {
             (Self::Closed(_), _) => Err(CannotSign::NoSecret),
@@ -339,14 +339,14 @@ impl Rule {
 
     /// Whether its signatures bear a date, so that one is not good for ever.
     #[must_use]
-    pub fn dates_signatures(&self) -> bool {
+    pub(crate) fn dates_signatures(&self) -> bool {
         let scheme = self.row().and_then(|row| row.provider.scheme.as_ref());
         scheme.is_some_and(|scheme| scheme.tolerance_s().is_some())
     }
 
     /// Its provider's row, whether or not anything can be proven.
     #[must_use]
-    pub fn provider(&self) -> Option<&Provider> {
+    pub(crate) fn provider(&self) -> Option<&Provider> {
         match self {
             Self::Open => None,
             Self::Row(row) => Some(&row.provider),
@@ -357,7 +357,7 @@ impl Rule {
     /// Whether what was signed at `then_unix_s` can be signed afresh, and is too old by its scheme or is to be in any
     /// case.
     #[must_use]
-    pub fn signs_afresh(&self, then_unix_s: i64, now_unix_s: i64, always: bool) -> bool {
+    pub(crate) fn signs_afresh(&self, then_unix_s: i64, now_unix_s: i64, always: bool) -> bool {
         let Some(row) = self.row() else { return false };
         let scheme = row.provider.scheme.as_ref().filter(|scheme| scheme.is_symmetric());
         let Some((past_s, _)) = scheme.and_then(relay_schemes::Scheme::tolerance_s) else { return false };
@@ -368,7 +368,7 @@ impl Rule {
     /// there, else with the first. `None` if the signature stands elsewhere than in headers, or the request lacks
     /// something.
     #[must_use]
-    pub fn sign_afresh(
+    pub(crate) fn sign_afresh(
         &self,
         request: &Request<'_>,
         id: Option<&str>,
@@ -403,7 +403,7 @@ impl Rule {
 
     /// Says which usual mistake a refused request may be. Bounded, and far more work than a verification.
     #[must_use]
-    pub fn explain(&self, request: &Request<'_>, now_unix_s: i64, also: &Candidates<'_>) -> Vec<Finding> {
+    pub(crate) fn explain(&self, request: &Request<'_>, now_unix_s: i64, also: &Candidates<'_>) -> Vec<Finding> {
         match self {
             Self::Open => vec![Finding::Verifies],
             Self::Closed(_) => vec![Finding::Refused(Refusal::SecretMissing)],
@@ -413,7 +413,7 @@ impl Rule {
 
     /// The endpoint's own secrets, for trying whether another endpoint's request is signed with one of them.
     #[must_use]
-    pub fn secrets(&self) -> Vec<Secret> {
+    pub(crate) fn secrets(&self) -> Vec<Secret> {
         self.row().map(|row| row.keyring.material().secrets).unwrap_or_default()
     }
 }
@@ -472,19 +472,19 @@ fn request<'a>(received: &'a Received, headers: &'a Lines<'a>, body: &'a [u8]) -
 impl Webhook {
     /// By what an unchanged repeat is recognised, where the scheme dates its signatures.
     #[must_use]
-    pub fn mark(&self) -> Option<Mark> {
+    pub(crate) fn mark(&self) -> Option<Mark> {
         self.mark
     }
 
     /// A digest of what was signed, where the scheme dates its signatures.
     #[must_use]
-    pub fn signed(&self) -> Option<&[u8; 32]> {
+    pub(crate) fn signed(&self) -> Option<&[u8; 32]> {
         self.signed.as_ref()
     }
 
     /// What was received, where it may turn out only later that it must not pass.
     #[must_use]
-    pub fn contested(&self) -> Option<(Received, Bytes)> {
+    pub(crate) fn contested(&self) -> Option<(Received, Bytes)> {
         let contested = self.mark.is_some_and(|mark| mark.is_late || mark.body.is_some());
         match &self.payload {
             Payload::Whole(body) if contested => Some((self.received.clone(), body.clone())),
@@ -494,13 +494,13 @@ impl Webhook {
 
     /// Which of the endpoint's secrets proved it, where it can be signed afresh.
     #[must_use]
-    pub fn signer(&self) -> Option<KeyTag> {
+    pub(crate) fn signer(&self) -> Option<KeyTag> {
         self.signer
     }
 
     /// What a locator finds in it: the event id by another row.
     #[must_use]
-    pub fn locate(&self, row: &Provider) -> Option<String> {
+    pub(crate) fn locate(&self, row: &Provider) -> Option<String> {
         let body: &[u8] = match &self.payload {
             Payload::Whole(body) => body,
             Payload::Streaming(_) | Payload::Upgrade(_) => &[],
@@ -511,19 +511,19 @@ impl Webhook {
 
     /// What it says about itself: the sender's id of it, and its type.
     #[must_use]
-    pub fn event(&self) -> &EventMeta {
+    pub(crate) fn event(&self) -> &EventMeta {
         &self.event
     }
 
     /// When it came, for deadlines.
     #[must_use]
-    pub fn started(&self) -> Instant {
+    pub(crate) fn started(&self) -> Instant {
         self.received.started
     }
 
     /// The body's SHA-256.
     #[must_use]
-    pub fn body_digest(&self) -> Option<[u8; 32]> {
+    pub(crate) fn body_digest(&self) -> Option<[u8; 32]> {
         match &self.payload {
             Payload::Whole(body) => Some(Sha256::digest(body).into()),
             Payload::Streaming(_) | Payload::Upgrade(_) => None,
@@ -532,19 +532,19 @@ impl Webhook {
 
     /// Its method.
     #[must_use]
-    pub fn method(&self) -> &http::Method {
+    pub(crate) fn method(&self) -> &http::Method {
         &self.received.head.method
     }
 
     /// The event's id.
     #[must_use]
-    pub fn event_id(&self) -> EventId {
+    pub(crate) fn event_id(&self) -> EventId {
         self.received.event_id
     }
 
     /// What was received and what its body is, with the name of the scheme that was proven.
     #[must_use]
-    pub fn into_parts(self) -> (Received, Payload, Cow<'static, str>) {
+    pub(crate) fn into_parts(self) -> (Received, Payload, Cow<'static, str>) {
         (self.received, self.payload, self.scheme)
     }
 }

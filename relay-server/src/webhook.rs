@@ -2,7 +2,7 @@
 //!
 //! Nothing here decides. A [`Received`] is unproven: only `verify` turns it into a webhook.
 
-pub mod input;
+pub(crate) mod input;
 
 use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 
@@ -14,24 +14,24 @@ use uuid::Uuid;
 
 /// An event's id: `hook_` and a UUIDv7. Later ones sort after earlier ones.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EventId(Uuid);
+pub(crate) struct EventId(Uuid);
 
 impl EventId {
     /// A new id; later ones sort after earlier ones.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Uuid::now_v7())
     }
 
     /// The UUID's 16 bytes.
     #[must_use]
-    pub const fn as_bytes(&self) -> &[u8; 16] {
+    pub(crate) const fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()
     }
 
     /// The id with these 16 bytes.
     #[must_use]
-    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+    pub(crate) const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(Uuid::from_bytes(bytes))
     }
 }
@@ -60,7 +60,7 @@ impl FromStr for EventId {
 /// A text that is no event's id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not an event's id; it is hook_ and 32 hexadecimal digits")]
-pub struct NotAnEventId;
+pub(crate) struct NotAnEventId;
 
 impl fmt::Debug for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -70,7 +70,7 @@ impl fmt::Debug for EventId {
 
 /// A request as it was received, before anything was proven.
 #[derive(Clone, Debug)]
-pub struct Received {
+pub(crate) struct Received {
     /// The id that its answer will carry.
     pub event_id: EventId,
     /// When it came, for people.
@@ -97,7 +97,7 @@ pub struct Received {
 
 /// Scheme and host by which senders know the relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Front {
+pub(crate) struct Front {
     /// `https` or `http`.
     pub scheme: &'static str,
     /// Host and port; `None` for the request's own.
@@ -106,7 +106,7 @@ pub struct Front {
 
 /// Why a request gets no answer from a handler. `ingress::respond` alone turns this into a status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// The host is missing, doubled or not a host.
     BadHost,
     /// The target or the framing cannot be carried as it is.

@@ -11,7 +11,7 @@ use crate::routes::Table;
 
 /// How the agent stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Status {
+pub(crate) struct Status {
     /// The endpoints of the settings.
     wanted: Vec<String>,
     /// What the current session was told of each.
@@ -24,7 +24,7 @@ pub struct Status {
 impl Status {
     /// What is not attached, and why; empty when the agent is ready.
     #[must_use]
-    pub fn missing(&self) -> Vec<(String, String)> {
+    pub(crate) fn missing(&self) -> Vec<(String, String)> {
         let why = |name: &String| match self.states.get(name) {
             _ if self.stopping => Some("stopping".to_owned()),
             None => Some("not connected".to_owned()),
@@ -37,19 +37,19 @@ impl Status {
 
     /// What the current session is to an endpoint of the settings.
     #[must_use]
-    pub fn state(&self, name: &str) -> Option<&EndpointState> {
+    pub(crate) fn state(&self, name: &str) -> Option<&EndpointState> {
         self.states.get(name)
     }
 }
 
 /// Where the status is kept. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct StatusSender(Arc<watch::Sender<Status>>);
+pub(crate) struct StatusSender(Arc<watch::Sender<Status>>);
 
 impl StatusSender {
     /// Sees every status from now on.
     #[must_use]
-    pub fn subscribe(&self) -> watch::Receiver<Status> {
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Status> {
         self.0.subscribe()
     }
 

@@ -28,7 +28,7 @@ Exit codes: 0 done, 1 failed, 2 usage or config, 3 refused by the relay, 4 not f
 /// Receives webhooks from a relay and calls local handlers
 #[derive(Debug, Parser)]
 #[command(name = "relay-client", version, propagate_version = true, after_help = EXAMPLES, max_term_width = 100)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// Colours in what is printed
     #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
     pub color: Color,
@@ -42,7 +42,7 @@ pub struct Cli {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Receives webhooks of one endpoint and calls one handler
     Listen(ListenArgs),
     /// Serves the endpoints of a config file
@@ -92,7 +92,7 @@ impl Command {
 
 /// How the relay is reached.
 #[derive(Debug, Clone, Args)]
-pub struct ReachArgs {
+pub(crate) struct ReachArgs {
     /// The relay's address: https://HOST, or http:// on this machine [default: where `login` was]
     #[arg(long, env = "RELAY_URL", hide_env_values = true, value_name = "URL")]
     pub relay: Option<String>,
@@ -114,7 +114,7 @@ pub struct ReachArgs {
 
 /// Who the agent is, how the relay is reached, and what is shown.
 #[derive(Debug, Clone, Args)]
-pub struct ConnectionArgs {
+pub(crate) struct ConnectionArgs {
     /// How the relay is reached.
     #[command(flatten)]
     pub reach: ReachArgs,
@@ -131,7 +131,7 @@ pub struct ConnectionArgs {
 
 /// How an endpoint is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum AttachArg {
+pub(crate) enum AttachArg {
     /// Takes turns with other agents
     Shared,
     /// One agent is active, others stand by
@@ -142,7 +142,7 @@ pub enum AttachArg {
 
 /// What becomes of what waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum BacklogArg {
+pub(crate) enum BacklogArg {
     /// It is delivered
     #[default]
     Deliver,
@@ -153,7 +153,7 @@ pub enum BacklogArg {
 /// `listen`.
 #[derive(Debug, Clone, Args)]
 #[command(override_usage = "relay-client listen [OPTIONS] [PORT|URL|unix:PATH] [ENDPOINT]")]
-pub struct ListenArgs {
+pub(crate) struct ListenArgs {
     /// The handler: a port on this machine, http://…, https://… or unix:PATH; then the endpoint, which may be left
     /// out if the token has only one
     #[arg(value_name = "TARGET] [ENDPOINT", num_args = 0..=2)]
@@ -207,7 +207,7 @@ pub struct ListenArgs {
 
 /// `start`.
 #[derive(Debug, Clone, Args)]
-pub struct StartArgs {
+pub(crate) struct StartArgs {
     /// The endpoints to serve [default: all]
     #[arg(value_name = "NAME", conflicts_with = "all")]
     pub names: Vec<String>,
@@ -221,7 +221,7 @@ pub struct StartArgs {
 
 /// `login`.
 #[derive(Debug, Args)]
-pub struct LoginArgs {
+pub(crate) struct LoginArgs {
     /// The relay's address: https://HOST, or http:// on this machine
     #[arg(value_name = "URL")]
     pub relay: String,
@@ -238,7 +238,7 @@ pub struct LoginArgs {
 
 /// `doctor`.
 #[derive(Debug, Args)]
-pub struct DoctorArgs {
+pub(crate) struct DoctorArgs {
     /// Handlers to try, besides those of the config file
     #[arg(value_name = "TARGET")]
     pub targets: Vec<String>,
@@ -252,7 +252,7 @@ pub struct DoctorArgs {
 
 /// `config …`.
 #[derive(Debug, Subcommand)]
-pub enum ConfigCommand {
+pub(crate) enum ConfigCommand {
     /// Checks the file, its token and its certificates, without connecting
     Check(ConfigArgs),
     /// Prints the file with every default
@@ -273,7 +273,7 @@ pub enum ConfigCommand {
 
 /// Which file is meant.
 #[derive(Debug, Args)]
-pub struct ConfigArgs {
+pub(crate) struct ConfigArgs {
     /// The config file
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

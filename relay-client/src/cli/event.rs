@@ -28,7 +28,7 @@ const PAGE: usize = 200;
 
 /// `event …`.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Lists events, the newest first
     List(ListArgs),
     /// Shows an event, its attempts and why it stands where it does
@@ -50,7 +50,7 @@ impl Command {
 
 /// `event list`.
 #[derive(Debug, Args)]
-pub struct ListArgs {
+pub(crate) struct ListArgs {
     /// Only those of this endpoint
     #[arg(value_name = "ENDPOINT")]
     endpoint: Option<String>,
@@ -105,7 +105,7 @@ pub(super) enum State {
 
 /// `event show`.
 #[derive(Debug, Args)]
-pub struct ShowArgs {
+pub(crate) struct ShowArgs {
     /// The event's id, or its sender's own
     id: String,
     /// As JSON
@@ -122,7 +122,7 @@ pub struct ShowArgs {
 /// `event replay`.
 #[derive(Debug, Args)]
 #[command(after_help = "Exit code 1 if the handler of one of them answered with an error, or not at all.")]
-pub struct ReplayArgs {
+pub(crate) struct ReplayArgs {
     /// The events' ids, or their senders' own
     #[arg(required = true, value_name = "ID")]
     ids: Vec<String>,

@@ -4,7 +4,7 @@ use crate::{agent::RunError, config::Invalid};
 
 /// A failure of a command, by what its caller can do about it.
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// Something failed that is nobody's mistake.
     #[error("{0}")]
     Failed(String),
@@ -43,7 +43,7 @@ pub enum Failure {
 impl Failure {
     /// The process's exit code.
     #[must_use]
-    pub fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::ReaderGone => 0,
             Self::Failed(_) => 1,
@@ -60,7 +60,7 @@ impl Failure {
 
     /// Whether the user has been told already.
     #[must_use]
-    pub fn is_reported(&self) -> bool {
+    pub(crate) fn is_reported(&self) -> bool {
         matches!(
             self,
             Self::Run(RunError::Refused(_))

@@ -37,7 +37,7 @@ const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
 /// `send`.
 #[derive(Debug, Args)]
-pub struct SendArgs {
+pub(crate) struct SendArgs {
     /// Whose requests; `relay-server provider list` names them all
     pub provider: String,
     /// Where to

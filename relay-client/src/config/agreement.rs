@@ -30,7 +30,7 @@ const MAX_CA_BYTES: u64 = 1 << 20;
 /// What of a config file decides where a token goes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Agreement {
+pub(crate) struct Agreement {
     path: String,
     relay: Option<String>,
     token: Option<String>,
@@ -42,7 +42,7 @@ pub struct Agreement {
 
 impl Agreement {
     /// What a file decides. The error is a reason.
-    pub fn of(file: &ConfigFile) -> Result<Self, String> {
+    pub(crate) fn of(file: &ConfigFile) -> Result<Self, String> {
         let path = absolute(&file.path)?;
         let hash = file.relay_ca.as_ref().map(|path| hash(path));
         Ok(Self {
@@ -57,7 +57,7 @@ impl Agreement {
 
     /// The keys that it is about and their values, as people read them.
     #[must_use]
-    pub fn values(&self) -> Vec<(&'static str, &str)> {
+    pub(crate) fn values(&self) -> Vec<(&'static str, &str)> {
         let all =
             [("relay", &self.relay), ("token", &self.token), ("relay_ca", &self.relay_ca), ("proxy", &self.proxy)];
         all.into_iter().filter_map(|(key, value)| Some((key, value.as_deref()?))).collect()
@@ -66,7 +66,7 @@ impl Agreement {
 
 /// The user's agreements, in a file of their own.
 #[derive(Debug, Clone)]
-pub struct Agreements {
+pub(crate) struct Agreements {
     file: PathBuf,
 }
 
@@ -80,17 +80,17 @@ struct Kept {
 impl Agreements {
     /// Those in this file.
     #[must_use]
-    pub fn new(file: PathBuf) -> Self {
+    pub(crate) fn new(file: PathBuf) -> Self {
         Self { file }
     }
 
     /// Whether the user has agreed to exactly this.
-    pub fn hold(&self, agreement: &Agreement) -> Result<bool, String> {
+    pub(crate) fn hold(&self, agreement: &Agreement) -> Result<bool, String> {
         Ok(self.read()?.contains(agreement))
     }
 
     /// Keeps an agreement in place of an earlier one to the same file.
-    pub fn add(&self, agreement: Agreement) -> Result<(), String> {
+    pub(crate) fn add(&self, agreement: Agreement) -> Result<(), String> {
         let mut kept = self.read()?;
         kept.retain(|other| other.path != agreement.path);
         kept.push(agreement);
@@ -99,7 +99,7 @@ impl Agreements {
     }
 
     /// Takes the agreement to a file back; whether there was one.
-    pub fn remove(&self, path: &Path) -> Result<bool, String> {
+    pub(crate) fn remove(&self, path: &Path) -> Result<bool, String> {
         let (path, mut kept) = (absolute(path)?, self.read()?);
         let before = kept.len();
         kept.retain(|other| other.path != path);

@@ -32,16 +32,16 @@ use crate::{
 /// Bytes a config file may have.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// Calls at once that a target may be allowed.
-pub const MAX_MAX_CONNECTIONS: usize = 10_000;
+pub(crate) const MAX_MAX_CONNECTIONS: usize = 10_000;
 
 /// Longest pattern of event types, in bytes: types are at most 256 long.
 const MAX_EVENT_PATTERN_BYTES: usize = 256;
 /// The longest any timeout may be.
-pub const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A checked config file. Whatever may also come from a flag may be missing.
 #[derive(Debug, Clone)]
-pub struct ConfigFile {
+pub(crate) struct ConfigFile {
     /// The file.
     pub path: PathBuf,
     /// How it was found.
@@ -62,7 +62,7 @@ pub struct ConfigFile {
 
 impl ConfigFile {
     /// Reads and checks a file. The token of one that only lies in the current folder stays inside it.
-    pub fn read(found: &Found, home: Option<&Path>) -> Result<Self, Invalid> {
+    pub(crate) fn read(found: &Found, home: Option<&Path>) -> Result<Self, Invalid> {
         let path = found.path.as_path();
         let invalid = |message: String| Invalid {
             file: path.to_owned(),
@@ -82,7 +82,7 @@ impl ConfigFile {
     }
 
     /// Checks the text of a file that the user chose and that lies at `path`.
-    pub fn parse(path: &Path, text: &str, home: Option<&Path>) -> Result<Self, Invalid> {
+    pub(crate) fn parse(path: &Path, text: &str, home: Option<&Path>) -> Result<Self, Invalid> {
         let invalid = |problems| Invalid { file: path.to_owned(), problems };
         let raw: RawFile = toml::from_str(text).map_err(|error| invalid(vec![of_toml(text, &error)]))?;
         let base = path.parent().unwrap_or_else(|| Path::new(""));
@@ -305,7 +305,7 @@ impl<'a> TypedHandler<'a> {
 }
 
 /// How an endpoint of a file is attached.
-pub fn attach(word: &str) -> Result<Attach, String> {
+pub(crate) fn attach(word: &str) -> Result<Attach, String> {
     match word {
         "shared" => Ok(Attach::Shared),
         "exclusive" => Ok(Attach::Exclusive),
@@ -315,7 +315,7 @@ pub fn attach(word: &str) -> Result<Attach, String> {
 }
 
 /// Types of events that an agent takes, in which `*` stands for any text.
-pub fn event_patterns<T: AsRef<str>>(typed: &[T]) -> Result<Vec<String>, String> {
+pub(crate) fn event_patterns<T: AsRef<str>>(typed: &[T]) -> Result<Vec<String>, String> {
     let patterns: Vec<String> = typed.iter().map(|typed| typed.as_ref().trim().to_owned()).collect();
     match patterns.iter().find(|pattern| pattern.is_empty() || pattern.len() > MAX_EVENT_PATTERN_BYTES) {
         Some(_) => Err(format!("an event type has 1 to {MAX_EVENT_PATTERN_BYTES} characters")),
@@ -325,7 +325,7 @@ pub fn event_patterns<T: AsRef<str>>(typed: &[T]) -> Result<Vec<String>, String>
 }
 
 /// The path of a route: begins with `/`, compared with what senders send byte for byte.
-pub fn route_path(path: &str) -> Result<String, String> {
+pub(crate) fn route_path(path: &str) -> Result<String, String> {
     if path == "/" {
         return Err("takes every request; write it as the endpoint's own target".to_owned());
     }
@@ -338,12 +338,12 @@ pub fn route_path(path: &str) -> Result<String, String> {
 
 /// A count of calls at once, if it is in range.
 #[must_use]
-pub fn max_connections(count: usize) -> Option<NonZeroUsize> {
+pub(crate) fn max_connections(count: usize) -> Option<NonZeroUsize> {
     NonZeroUsize::new(count).filter(|count| count.get() <= MAX_MAX_CONNECTIONS)
 }
 
 /// A wait with its unit, such as `500ms`, `30s` or `1h 30m`; more than nothing and at most a day.
-pub fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let parsed: jiff::SignedDuration =
         text.parse().map_err(|_| format!("{text:?} is not a duration; write a unit, such as 500ms, 30s or 5m"))?;
     let duration = Duration::try_from(parsed).unwrap_or_default();
@@ -354,7 +354,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// A moment in the past: a time such as `2026-01-31T08:00Z`, or how long ago, such as `42m`, `2h` or `1d`.
-pub fn moment(text: &str, now: Timestamp) -> Result<Timestamp, String> {
+pub(crate) fn moment(text: &str, now: Timestamp) -> Result<Timestamp, String> {
     let wrong = || format!("{text:?} is no time; write how long ago, such as 42m or 2h, or 2026-01-31T08:00Z");
     let moment = match text.parse::<Timestamp>() {
         Ok(moment) => moment,
@@ -368,7 +368,7 @@ pub fn moment(text: &str, now: Timestamp) -> Result<Timestamp, String> {
 }
 
 /// A header that is set on requests to a handler. Those that frame a message are not the user's to set.
-pub fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), String> {
+pub(crate) fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), String> {
     /// A header named so may be a credential, and is then not shown.
     const SECRET_PARTS: [&str; 7] = ["auth", "cookie", "key", "pass", "secret", "signature", "token"];
     const FRAMING: [&str; 6] = ["connection", "content-length", "keep-alive", "te", "transfer-encoding", "upgrade"];
@@ -383,13 +383,13 @@ pub fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Stri
 }
 
 /// An agent's name: 1 to 64 visible characters.
-pub fn agent_name(name: &str) -> Result<String, String> {
+pub(crate) fn agent_name(name: &str) -> Result<String, String> {
     let fits = (1..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic());
     if fits { Ok(name.to_owned()) } else { Err(format!("{name:?} is not a name; 1 to 64 visible ASCII characters")) }
 }
 
 /// An endpoint's name, as far as an agent can judge it; which ones exist is the relay's business.
-pub fn endpoint_name(name: &str) -> Result<String, String> {
+pub(crate) fn endpoint_name(name: &str) -> Result<String, String> {
     let fits = (1..=128).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
     if fits { Ok(name.to_owned()) } else { Err(format!("{name:?} is not an endpoint name; letters, digits, - _ .")) }

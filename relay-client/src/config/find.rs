@@ -10,17 +10,17 @@
 use std::path::{Path, PathBuf};
 
 /// The file's name in every directory that is searched.
-pub const FILE_NAME: &str = "relay-client.toml";
+pub(crate) const FILE_NAME: &str = "relay-client.toml";
 
 /// The file in which `login` keeps a relay's address and a token, in the user's config directory.
-pub const LOGIN_NAME: &str = "login.toml";
+pub(crate) const LOGIN_NAME: &str = "login.toml";
 
 /// The file in which the user's agreements to other folders' files are kept, beside the login.
-pub const AGREEMENTS_NAME: &str = "allowed.toml";
+pub(crate) const AGREEMENTS_NAME: &str = "allowed.toml";
 
 /// A config file, and how it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub(crate) struct Found {
     /// The file.
     pub path: PathBuf,
     /// How it was found.
@@ -29,7 +29,7 @@ pub struct Found {
 
 /// Whose choice a config file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// The user's: it was named, or lies in the user's own config directory.
     Chosen,
     /// It only lies in the folder that the program was started in.
@@ -38,7 +38,7 @@ pub enum Origin {
 
 /// What the process is told about its surroundings.
 #[derive(Debug, Clone, Default)]
-pub struct Places {
+pub(crate) struct Places {
     /// `RELAY_CLIENT_CONFIG`.
     pub named: Option<PathBuf>,
     /// Where relative names start.
@@ -54,7 +54,7 @@ pub struct Places {
 impl Places {
     /// Those of this process.
     #[must_use]
-    pub fn of_process() -> Self {
+    pub(crate) fn of_process() -> Self {
         let path = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let home = path(if cfg!(windows) { "USERPROFILE" } else { "HOME" });
         // The XDG specification: a relative path is to be ignored. It would make any folder the user's own.
@@ -67,7 +67,7 @@ impl Places {
 
     /// The file to read, if there is one; `flag` is `--config`.
     #[must_use]
-    pub fn find(&self, flag: Option<&Path>) -> Option<Found> {
+    pub(crate) fn find(&self, flag: Option<&Path>) -> Option<Found> {
         if let Some(named) = flag.or(self.named.as_deref()) {
             return Some(Found { path: self.current.join(named), origin: Origin::Chosen });
         }
@@ -80,13 +80,13 @@ impl Places {
 
     /// Where `login` keeps what it was told, if the user has a config directory.
     #[must_use]
-    pub fn login(&self) -> Option<PathBuf> {
+    pub(crate) fn login(&self) -> Option<PathBuf> {
         self.own_folder().map(|own| own.join(LOGIN_NAME))
     }
 
     /// Where the user's agreements are kept, if the user has a config directory.
     #[must_use]
-    pub fn agreements(&self) -> Option<PathBuf> {
+    pub(crate) fn agreements(&self) -> Option<PathBuf> {
         self.own_folder().map(|own| own.join(AGREEMENTS_NAME))
     }
 
@@ -97,7 +97,7 @@ impl Places {
 
     /// The files that are looked for when none is named, in order.
     #[must_use]
-    pub fn searched(&self) -> Vec<PathBuf> {
+    pub(crate) fn searched(&self) -> Vec<PathBuf> {
         let local = self.current.join(FILE_NAME);
         let own = self.own_folder().map(|own| own.join(FILE_NAME));
         [Some(local), own].into_iter().flatten().collect()
@@ -106,7 +106,7 @@ impl Places {
 
 /// A path as written in a file that lies in `base`.
 #[must_use]
-pub fn expand(text: &str, base: &Path, home: Option<&Path>) -> PathBuf {
+pub(crate) fn expand(text: &str, base: &Path, home: Option<&Path>) -> PathBuf {
     match (text.strip_prefix("~/"), home) {
         (Some(rest), Some(home)) => home.join(rest),
         _ => base.join(text),

@@ -23,7 +23,7 @@ const MAX_BYTES: u64 = 16 * 1024;
 
 /// A relay and a token for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Login {
+pub(crate) struct Login {
     /// The relay.
     pub relay: RelayUrl,
     /// PEM file with roots believed for it besides the system's.
@@ -42,7 +42,7 @@ struct RawLogin {
 
 impl Login {
     /// The login in a file; `None` if there is no such file. The error is a reason, without the token.
-    pub fn read(path: &Path) -> Result<Option<Self>, String> {
+    pub(crate) fn read(path: &Path) -> Result<Option<Self>, String> {
         let file = match File::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -67,7 +67,7 @@ impl Login {
     ///
     /// # Errors
     /// What the system says.
-    pub fn write(&self, path: &Path) -> io::Result<()> {
+    pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
         let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
         let ca = self.relay_ca.as_ref().map(|ca| format!("relay_ca = {}\n", quoted(&ca.to_string_lossy())));
         let text = Zeroizing::new(format!(

@@ -9,7 +9,7 @@ const MAX_SHOWN: usize = 20;
 
 /// One thing wrong with a config file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub(crate) struct Problem {
     /// One-based; absent where no line is to blame.
     pub line: Option<usize>,
     /// Dotted, such as `endpoint.github.target`; empty for the file as a whole.
@@ -20,7 +20,7 @@ pub struct Problem {
 
 /// A config file that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Invalid {
+pub(crate) struct Invalid {
     /// The file.
     pub file: PathBuf,
     /// At least one.
@@ -53,14 +53,14 @@ impl fmt::Display for Invalid {
 
 /// The one-based line on which a byte range begins.
 #[must_use]
-pub fn line_of(text: &str, span: &Range<usize>) -> usize {
+pub(crate) fn line_of(text: &str, span: &Range<usize>) -> usize {
     let before = text.as_bytes().get(..span.start).unwrap_or(text.as_bytes());
     before.iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
 /// What the TOML reader says, with a suggestion where a key is unknown.
 #[must_use]
-pub fn of_toml(text: &str, error: &toml::de::Error) -> Problem {
+pub(crate) fn of_toml(text: &str, error: &toml::de::Error) -> Problem {
     let line = error.span().map(|span| line_of(text, &span));
     let message = error.message();
     let message = match message.strip_prefix("unknown field ") {
@@ -82,7 +82,7 @@ fn unknown_key(rest: &str) -> String {
 }
 
 /// The candidate most like `word`, if one is like it at all.
-pub fn closest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn closest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     candidates
         .map(|candidate| (strsim::jaro_winkler(word, candidate), candidate))
         .filter(|(likeness, _)| *likeness > 0.8)

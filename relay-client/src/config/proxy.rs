@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 /// How the relay is reached.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Proxy {
+pub(crate) enum Proxy {
     /// As `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say; a relay on this machine without any.
     #[default]
     Environment,
@@ -22,7 +22,7 @@ pub enum Proxy {
 
 /// `http://`, `https://`, `socks5://` or `socks5h://`, with a user name and password or without.
 #[derive(Clone, PartialEq, Eq)]
-pub struct ProxyUrl {
+pub(crate) struct ProxyUrl {
     /// With the password.
     full: Zeroizing<String>,
     /// Without it.
@@ -31,7 +31,7 @@ pub struct ProxyUrl {
 
 /// Why a text is no proxy. The text may hold a password and is not quoted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ProxyError {
+pub(crate) enum ProxyError {
     /// It has none of the known forms.
     #[error("not a proxy's address; write http://HOST:PORT, https://…, socks5://…, socks5h://… or direct")]
     Form,
@@ -46,7 +46,7 @@ pub enum ProxyError {
 impl ProxyUrl {
     /// The URL with its password, for the connection alone.
     #[must_use]
-    pub fn reveal(&self) -> &str {
+    pub(crate) fn reveal(&self) -> &str {
         &self.full
     }
 }

@@ -12,7 +12,7 @@ use toml::Spanned;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "the keys are described where they are checked")]
-pub struct RawFile {
+pub(crate) struct RawFile {
     pub version: Spanned<i64>,
     pub relay: Option<Spanned<String>>,
     pub relay_ca: Option<Spanned<String>>,
@@ -27,7 +27,7 @@ pub struct RawFile {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "the keys are described where they are checked")]
-pub struct RawEndpoint {
+pub(crate) struct RawEndpoint {
     pub name: Spanned<String>,
     pub attach: Option<Spanned<String>>,
     #[serde(default)]
@@ -55,7 +55,7 @@ pub struct RawEndpoint {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "the keys are described where they are checked")]
-pub struct RawRoute {
+pub(crate) struct RawRoute {
     pub path: Spanned<String>,
     pub target: Spanned<String>,
     #[serde(default)]
@@ -76,7 +76,7 @@ pub struct RawRoute {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "the keys are described where they are checked")]
-pub struct RawTimeouts {
+pub(crate) struct RawTimeouts {
     pub connect: Option<Spanned<String>>,
     pub head: Option<Spanned<String>>,
     pub idle: Option<Spanned<String>>,

@@ -7,7 +7,7 @@ use std::{fmt, net::IpAddr, str::FromStr};
 
 /// A relay that may be connected to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RelayUrl {
+pub(crate) struct RelayUrl {
     tls: bool,
     host: String,
     port: u16,
@@ -17,7 +17,7 @@ pub struct RelayUrl {
 
 /// Why a text is no usable relay address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RelayUrlError {
+pub(crate) enum RelayUrlError {
     /// The text has none of the known forms.
     #[error("{0:?} is not a relay address; write https://HOST")]
     Form(String),
@@ -38,32 +38,32 @@ pub enum RelayUrlError {
 impl RelayUrl {
     /// Whether TLS is spoken.
     #[must_use]
-    pub fn is_tls(&self) -> bool {
+    pub(crate) fn is_tls(&self) -> bool {
         self.tls
     }
 
     /// A name or an address; IPv6 without brackets.
     #[must_use]
-    pub fn host(&self) -> &str {
+    pub(crate) fn host(&self) -> &str {
         &self.host
     }
 
     /// The TCP port.
     #[must_use]
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
     /// Whether it is this machine.
     #[must_use]
-    pub fn is_loopback(&self) -> bool {
+    pub(crate) fn is_loopback(&self) -> bool {
         is_loopback(&self.host)
     }
 
     /// The address of an endpoint as the relay tells it. One that does not know its own address tells where it listens,
     /// and where that is everywhere (`0.0.0.0`), this address is the one that it is known to have.
     #[must_use]
-    pub fn endpoint_url(&self, told: &str) -> String {
+    pub(crate) fn endpoint_url(&self, told: &str) -> String {
         let Ok(uri) = told.parse::<http::Uri>() else { return told.to_owned() };
         let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
         match host.parse::<IpAddr>() {
@@ -74,7 +74,7 @@ impl RelayUrl {
 
     /// The value of the `Host` header.
     #[must_use]
-    pub fn authority(&self) -> &str {
+    pub(crate) fn authority(&self) -> &str {
         &self.authority
     }
 }

@@ -10,7 +10,7 @@ use crate::tls::Trust;
 
 /// The file with every default written out.
 #[must_use]
-pub fn render(file: &ConfigFile) -> String {
+pub(crate) fn render(file: &ConfigFile) -> String {
     let mut root = Table::new();
     root.insert("version".to_owned(), Value::Integer(1));
     let values = [

@@ -22,11 +22,11 @@ const MAX_TOKEN_BYTES: usize = 4096;
 
 /// A secret that proves who the agent is: visible ASCII, not empty.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Token(Zeroizing<String>);
+pub(crate) struct Token(Zeroizing<String>);
 
 /// Where the token is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TokenSource {
+pub(crate) enum TokenSource {
     /// In a file of its own, with or without a line end.
     File(PathBuf),
     /// In a file that a config file of the current folder names: nowhere but inside that folder.
@@ -51,7 +51,7 @@ pub enum TokenSource {
 
 /// Why there is no token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TokenError {
+pub(crate) enum TokenError {
     /// The source cannot be read.
     #[error("the token cannot be read from {origin}: {reason}")]
     Unreadable {
@@ -82,7 +82,7 @@ pub enum TokenError {
 impl Token {
     /// The token in clear, for the one header that carries it.
     #[must_use]
-    pub fn reveal(&self) -> &str {
+    pub(crate) fn reveal(&self) -> &str {
         &self.0
     }
 
@@ -112,7 +112,7 @@ impl fmt::Debug for Token {
 
 impl TokenSource {
     /// A reference as a config file writes it; a relative path starts at `base`, `~/` at `home`.
-    pub fn from_reference(text: &str, base: &Path, home: Option<&Path>) -> Result<Self, TokenError> {
+    pub(crate) fn from_reference(text: &str, base: &Path, home: Option<&Path>) -> Result<Self, TokenError> {
         match text.split_once(':') {
             Some(("file", path)) if !path.is_empty() => Ok(Self::File(super::find::expand(path, base, home))),
             Some(("env", name)) if !name.is_empty() => Ok(Self::Env(name.to_owned())),
@@ -122,7 +122,7 @@ impl TokenSource {
 
     /// The same source, for a config file of `folder` that may be somebody else's.
     #[must_use]
-    pub fn confined(self, folder: &Path) -> Self {
+    pub(crate) fn confined(self, folder: &Path) -> Self {
         match self {
             Self::File(path) => Self::Within { path, folder: folder.to_owned() },
             other => other,
@@ -130,12 +130,12 @@ impl TokenSource {
     }
 
     /// Reads a token once, from standard input or the like.
-    pub fn from_reader(reader: impl Read) -> Result<Self, TokenError> {
+    pub(crate) fn from_reader(reader: impl Read) -> Result<Self, TokenError> {
         read_bounded(reader, "standard input").map(Self::Given)
     }
 
     /// The token as it is now.
-    pub fn read(&self) -> Result<Token, TokenError> {
+    pub(crate) fn read(&self) -> Result<Token, TokenError> {
         match self {
             Self::Given(token) => Ok(token.clone()),
             Self::Env(name) => {
@@ -165,7 +165,7 @@ impl TokenSource {
 
     /// The file that holds it, if one does.
     #[must_use]
-    pub fn file(&self) -> Option<&Path> {
+    pub(crate) fn file(&self) -> Option<&Path> {
         match self {
             Self::File(path) | Self::Within { path, .. } | Self::Login { path, .. } => Some(path),
             Self::Env(_) | Self::Given(_) => None,

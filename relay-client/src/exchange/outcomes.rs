@@ -25,7 +25,7 @@ pub(super) const KEPT_FOR: Duration = Duration::from_secs(60);
 
 /// One attempt of an event that the relay keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Attempt {
+pub(crate) struct Attempt {
     event_id: [u8; 16],
     number: u32,
     fence: u64,
@@ -34,7 +34,7 @@ pub struct Attempt {
 impl Attempt {
     /// The attempt that a request is, if it has a fence.
     #[must_use]
-    pub fn of(head: &RequestHead) -> Option<Self> {
+    pub(crate) fn of(head: &RequestHead) -> Option<Self> {
         head.fence.map(|fence| Self { event_id: head.event_id, number: head.attempt, fence })
     }
 
@@ -45,7 +45,7 @@ impl Attempt {
 
 /// The outcomes that the next session is to hear.
 #[derive(Debug, Default)]
-pub struct Outcomes {
+pub(crate) struct Outcomes {
     state: Mutex<State>,
 }
 
@@ -69,7 +69,7 @@ impl Outcomes {
     }
 
     /// A new session is open: it hears what became of earlier attempts.
-    pub fn attach(&self, session: Handle) {
+    pub(crate) fn attach(&self, session: Handle) {
         let mut state = self.lock();
         state.forget_old();
         for kept in &state.kept {
@@ -80,12 +80,12 @@ impl Outcomes {
     }
 
     /// The session broke while the handler is at work.
-    pub fn outlived(&self, attempt: Attempt) {
+    pub(crate) fn outlived(&self, attempt: Attempt) {
         self.lock().keep(Kept { attempt, outcome: OutcomeState::Running, ended: None });
     }
 
     /// The attempt has ended. If it outlived its session, the present one hears it at once.
-    pub fn ended(&self, attempt: Attempt, outcome: OutcomeState) {
+    pub(crate) fn ended(&self, attempt: Attempt, outcome: OutcomeState) {
         let mut state = self.lock();
         let before = state.kept.len();
         state.kept.retain(|kept| kept.attempt != attempt);

@@ -22,7 +22,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::{CallError, Timeout, pool::Lease};
 
 /// The body of an answer. Dropping it before its end closes the handler's connection.
-pub struct ResponseBody {
+pub(crate) struct ResponseBody {
     incoming: Incoming,
     /// Gone once the answer has ended or failed.
     lease: Option<Lease>,

@@ -6,7 +6,7 @@ use std::{fmt, time::Duration};
 
 /// How long a call may wait for what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timeouts {
+pub(crate) struct Timeouts {
     /// For a connection, TLS included.
     pub connect: Duration,
     /// For the head of the answer, from the end of the request.
@@ -30,7 +30,7 @@ impl Default for Timeouts {
 
 /// Which limit was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Timeout {
+pub(crate) enum Timeout {
     /// [`Timeouts::total`], spent waiting for other calls to end: the handler saw nothing of the request.
     Queue,
     /// [`Timeouts::connect`]: the handler saw nothing of the request.

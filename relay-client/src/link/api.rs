@@ -33,7 +33,7 @@ const MAX_ANSWER_BYTES: usize = 16 << 20;
 /// Most events of one page that are read.
 const MAX_LISTED: usize = 1000;
 /// Longest cursor, in bytes.
-pub const MAX_CURSOR_BYTES: usize = 256;
+pub(crate) const MAX_CURSOR_BYTES: usize = 256;
 /// Pages in a row with nothing in them. A relay looks at thousands of events for each.
 const MAX_EMPTY: u32 = 2000;
 /// Empty pages after which it waits a moment before each further one.
@@ -42,7 +42,7 @@ const MOMENT: Duration = Duration::from_millis(50);
 
 /// A relay that is asked, with a token.
 #[derive(Debug)]
-pub struct Api<'a> {
+pub(crate) struct Api<'a> {
     way: Way<'a>,
     token: Token,
     open: Option<(SendRequest<Empty<Bytes>>, AbortOnDropHandle<()>)>,
@@ -50,7 +50,7 @@ pub struct Api<'a> {
 
 /// A page of a list, as far as somebody wants it who goes through all of it.
 #[derive(Debug, Deserialize)]
-pub struct ListPage {
+pub(crate) struct ListPage {
     /// No more than [`MAX_LISTED`]: a longer page is none.
     #[serde(deserialize_with = "bounded")]
     pub events: Vec<Listed>,
@@ -60,7 +60,7 @@ pub struct ListPage {
 
 /// One event of it.
 #[derive(Debug, Deserialize)]
-pub struct Listed {
+pub(crate) struct Listed {
     /// Its id.
     pub id: String,
     /// Where it stands.
@@ -100,7 +100,7 @@ fn bounded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Listed>, D:
 
 /// How far a list was followed: the relay is not trusted to come to its end.
 #[derive(Debug, Default)]
-pub struct Walk {
+pub(crate) struct Walk {
     /// Pages in a row with nothing in them.
     empty: u32,
 }
@@ -110,7 +110,7 @@ impl Walk {
     ///
     /// # Errors
     /// Why it is not followed any further, for people.
-    pub fn step(&mut self, after: Option<&str>, next: Option<&str>, found: usize) -> Result<Duration, String> {
+    pub(crate) fn step(&mut self, after: Option<&str>, next: Option<&str>, found: usize) -> Result<Duration, String> {
         if next.is_some_and(|next| next.len() > MAX_CURSOR_BYTES) {
             return Err("the relay's list cannot be followed: a cursor is too long".to_owned());
         }
@@ -127,7 +127,7 @@ impl Walk {
 
 /// To whom an event goes once more, and with what signature.
 #[derive(Debug, Clone, Copy)]
-pub struct Replay<'a> {
+pub(crate) struct Replay<'a> {
     /// This token's agent of that name; `None` for whoever serves the endpoint.
     pub agent: Option<&'a str>,
     /// That process of it.
@@ -139,12 +139,12 @@ pub struct Replay<'a> {
 impl<'a> Api<'a> {
     /// Connects to nothing yet.
     #[must_use]
-    pub fn new(way: Way<'a>, token: Token) -> Self {
+    pub(crate) fn new(way: Way<'a>, token: Token) -> Self {
         Self { way, token, open: None }
     }
 
     /// From now on with this token.
-    pub fn set_token(&mut self, token: Token) {
+    pub(crate) fn set_token(&mut self, token: Token) {
         self.token = token;
     }
 
@@ -152,7 +152,7 @@ impl<'a> Api<'a> {
     ///
     /// # Errors
     /// [`LinkError`] with the relay's own words where it has any.
-    pub async fn list(&mut self, query: &[(&str, &str)]) -> Result<Value, LinkError> {
+    pub(crate) async fn list(&mut self, query: &[(&str, &str)]) -> Result<Value, LinkError> {
         json(&self.ask(Method::GET, &listing(query), PATIENCE).await?)
     }
 
@@ -160,7 +160,7 @@ impl<'a> Api<'a> {
     ///
     /// # Errors
     /// As [`Api::list`].
-    pub async fn page(&mut self, query: &[(&str, &str)]) -> Result<ListPage, LinkError> {
+    pub(crate) async fn page(&mut self, query: &[(&str, &str)]) -> Result<ListPage, LinkError> {
         let body = self.ask(Method::GET, &listing(query), PATIENCE).await?;
         serde_json::from_slice(&body).map_err(|_| LinkError::Protocol("the relay's list cannot be read".to_owned()))
     }
@@ -169,7 +169,7 @@ impl<'a> Api<'a> {
     ///
     /// # Errors
     /// As [`Api::list`].
-    pub async fn event(&mut self, id: &str) -> Result<Value, LinkError> {
+    pub(crate) async fn event(&mut self, id: &str) -> Result<Value, LinkError> {
         json(&self.ask(Method::GET, &format!("{EVENTS}/{}", encoded(id)), PATIENCE).await?)
     }
 
@@ -177,7 +177,7 @@ impl<'a> Api<'a> {
     ///
     /// # Errors
     /// As [`Api::list`].
-    pub async fn body(&mut self, id: &str, offset: u64) -> Result<Bytes, LinkError> {
+    pub(crate) async fn body(&mut self, id: &str, offset: u64) -> Result<Bytes, LinkError> {
         self.ask(Method::GET, &format!("{EVENTS}/{}/body?offset={offset}", encoded(id)), PATIENCE).await
     }
 
@@ -185,7 +185,7 @@ impl<'a> Api<'a> {
     ///
     /// # Errors
     /// As [`Api::list`].
-    pub async fn replay(&mut self, id: &str, replay: Replay<'_>) -> Result<Value, LinkError> {
+    pub(crate) async fn replay(&mut self, id: &str, replay: Replay<'_>) -> Result<Value, LinkError> {
         let mut path = format!("{EVENTS}/{}/replay?signature={}", encoded(id), replay.signature);
         match replay.agent {
             Some(name) => path.push_str(&format!("&to=agent&name={}", encoded(name))),
@@ -245,7 +245,7 @@ impl<'a> Api<'a> {
 impl LinkError {
     /// The status of an answer that says no, and the relay's word for it.
     #[must_use]
-    pub fn refusal(&self) -> Option<(StatusCode, Option<&str>)> {
+    pub(crate) fn refusal(&self) -> Option<(StatusCode, Option<&str>)> {
         match self {
             Self::Refused { status, code, .. } => Some((*status, code.as_deref())),
             Self::Unreachable(_) | Self::Protocol(_) | Self::OtherUpgrade(_) => None,

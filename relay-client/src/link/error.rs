@@ -19,7 +19,7 @@ const MAX_WORDS: usize = 300;
 
 /// Why there is no connection to the relay.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LinkError {
+pub(crate) enum LinkError {
     /// Something answered, and said no.
     #[error("{}", refused_text(*.status, .code.as_deref(), .message.as_deref(), .server.as_deref()))]
     Refused {
@@ -47,7 +47,7 @@ pub enum LinkError {
 
 /// Who turned an agent away that asked for its upgrade.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TurnedAway {
+pub(crate) enum TurnedAway {
     /// The relay, in its own word: trying again soon cannot help.
     ByRelay,
     /// Something that gave no word of a relay: another program, or a proxy whose relay is away.
@@ -57,7 +57,7 @@ pub enum TurnedAway {
 impl LinkError {
     /// Whether the answer to a question says no, so that asking again soon cannot help.
     #[must_use]
-    pub fn is_refusal(&self) -> bool {
+    pub(crate) fn is_refusal(&self) -> bool {
         match self {
             Self::Refused { status, .. } => {
                 status.is_client_error()
@@ -69,7 +69,7 @@ impl LinkError {
 
     /// Who turned the agent away, where somebody did (PROTOCOL.md, section 1).
     #[must_use]
-    pub fn turned_away(&self) -> Option<TurnedAway> {
+    pub(crate) fn turned_away(&self) -> Option<TurnedAway> {
         match self {
             Self::Refused { status, code, .. } if self.is_refusal() => {
                 let own = [(401, "unauthorized"), (403, "browser"), (400, "not_an_upgrade")];
@@ -83,14 +83,14 @@ impl LinkError {
 
     /// Whether it is the token that the relay does not accept.
     #[must_use]
-    pub fn is_token_refusal(&self) -> bool {
+    pub(crate) fn is_token_refusal(&self) -> bool {
         let token = matches!(self, Self::Refused { status: StatusCode::UNAUTHORIZED, .. });
         token && self.turned_away() == Some(TurnedAway::ByRelay)
     }
 
     /// When the relay asks to be tried again.
     #[must_use]
-    pub fn retry_after(&self) -> Option<Duration> {
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,
             Self::Unreachable(_) | Self::Protocol(_) | Self::OtherUpgrade(_) => None,

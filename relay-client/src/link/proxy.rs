@@ -23,14 +23,14 @@ use super::{LinkError, Way, dial, resolve, secure_to, stream::Stream};
 use crate::config::Proxy;
 
 /// The proxy on a way, if there is one.
-pub struct Via {
+pub(crate) struct Via {
     intercept: Intercept,
 }
 
 impl Via {
     /// What the user or the environment says about this relay.
     #[must_use]
-    pub fn of(way: &Way<'_>) -> Option<Self> {
+    pub(crate) fn of(way: &Way<'_>) -> Option<Self> {
         let matcher = match way.proxy {
             Proxy::Direct => return None,
             Proxy::Environment if way.relay.is_loopback() => return None,
@@ -59,7 +59,7 @@ impl Via {
 
     /// Whether the relay's name is left to the proxy.
     #[must_use]
-    pub fn resolves_names(&self) -> bool {
+    pub(crate) fn resolves_names(&self) -> bool {
         self.scheme() != "socks5"
     }
 

@@ -16,7 +16,7 @@ use tokio_rustls::client::TlsStream;
 
 /// A connection to the relay.
 #[derive(Debug)]
-pub enum Stream {
+pub(crate) enum Stream {
     /// To this machine, or to a proxy.
     Plain(TcpStream),
     /// To anywhere.
@@ -26,7 +26,7 @@ pub enum Stream {
 impl Stream {
     /// The certificate of the other side (DER), under TLS.
     #[must_use]
-    pub fn peer_certificate(&self) -> Option<&[u8]> {
+    pub(crate) fn peer_certificate(&self) -> Option<&[u8]> {
         match self {
             Self::Plain(_) => None,
             Self::Tls(stream) => stream.get_ref().1.peer_certificates()?.first().map(|first| &**first),

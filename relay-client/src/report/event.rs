@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 /// How the agent stands with the relay.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
+pub(crate) enum State {
     /// On the way to the relay; nothing arrives yet.
     Connecting {
         /// The relay's address.
@@ -93,7 +93,7 @@ pub enum State {
 
 /// One endpoint that works.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct ReadyEndpoint {
+pub(crate) struct ReadyEndpoint {
     /// Its name.
     pub name: String,
     /// Where senders post.
@@ -107,7 +107,7 @@ pub struct ReadyEndpoint {
 /// What this agent is to an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Standing {
+pub(crate) enum Standing {
     /// Webhooks come.
     Active,
     /// None come while another agent is active.
@@ -118,13 +118,13 @@ pub enum Standing {
 
 /// An event's id as people read it.
 #[must_use]
-pub fn event_name(id: [u8; 16]) -> String {
+pub(crate) fn event_name(id: [u8; 16]) -> String {
     format!("hook_{}", Uuid::from_bytes(id).as_simple())
 }
 
 /// How an exchange ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// The handler answered, to the end.
     Status(u16),
     /// There was no answer, or no end of one; a code such as `unreachable`.
@@ -135,7 +135,7 @@ pub enum Outcome {
 
 /// One exchange, when it is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
+pub(crate) struct Line {
     /// When it began.
     pub time: Timestamp,
     /// The request's method.
@@ -162,7 +162,7 @@ pub struct Line {
 
 /// A webhook that the relay turned away.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Notice {
+pub(crate) struct Notice {
     /// When.
     pub time: Timestamp,
     /// What the sender was answered.

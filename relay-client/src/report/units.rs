@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 
 /// A duration in the unit that suits it: `850 µs`, `12 ms`, `1.2 s`, `3 min 5 s`.
 #[must_use]
-pub fn duration(duration: Duration) -> String {
+pub(crate) fn duration(duration: Duration) -> String {
     let (micros, millis, seconds) = (duration.as_micros(), duration.as_millis(), duration.as_secs());
     if micros < 1_000 {
         format!("{micros} µs")
@@ -23,6 +23,6 @@ pub fn duration(duration: Duration) -> String {
 
 /// A number of bytes with a decimal unit: `15 B`, `2.1 kB`.
 #[must_use]
-pub fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     ByteSize::b(count).display().si().to_string()
 }

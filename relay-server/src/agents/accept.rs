@@ -47,7 +47,7 @@ const SOFTWARE: &str = concat!("relay-server/", env!("CARGO_PKG_VERSION"));
 
 /// Why an agent's request is turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turned {
+pub(crate) enum Turned {
     /// Not a WebSocket upgrade for the subprotocol that this relay speaks.
     NotUpgrade,
     /// A browser's page asked.
@@ -65,7 +65,7 @@ pub enum Turned {
 
 /// What every session runs under.
 #[derive(Clone)]
-pub struct Terms {
+pub(crate) struct Terms {
     /// How many there may be.
     pub seats: Arc<Seats>,
     /// Where it attaches.
@@ -86,7 +86,7 @@ pub struct Terms {
 ///
 /// # Errors
 /// [`Turned`] says why there is none that counts.
-pub fn token_of(headers: &HeaderMap, tokens: &Tokens) -> Result<Shown, Turned> {
+pub(crate) fn token_of(headers: &HeaderMap, tokens: &Tokens) -> Result<Shown, Turned> {
     if headers.contains_key(header::ORIGIN) {
         return Err(Turned::Browser);
     }
@@ -106,7 +106,7 @@ pub fn token_of(headers: &HeaderMap, tokens: &Tokens) -> Result<Shown, Turned> {
 ///
 /// # Errors
 /// [`Turned::NotUpgrade`].
-pub fn check<B>(request: &Request<B>) -> Result<(), Turned> {
+pub(crate) fn check<B>(request: &Request<B>) -> Result<(), Turned> {
     let headers = request.headers();
     let one = |name, value: &[u8]| {
         let mut values = headers.get_all(name).iter();
@@ -130,7 +130,7 @@ fn only_key(headers: &HeaderMap) -> Option<&HeaderValue> {
 }
 
 /// Whether a header's comma-separated values hold an item, in any case.
-pub fn lists(headers: &HeaderMap, name: &header::HeaderName, item: &str) -> bool {
+pub(crate) fn lists(headers: &HeaderMap, name: &header::HeaderName, item: &str) -> bool {
     let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(item))
 }
@@ -144,7 +144,7 @@ fn names_subprotocol(headers: &HeaderMap) -> bool {
 ///
 /// # Errors
 /// [`Turned::TooManySessions`]
-pub fn accept<S, R, B>(
+pub(crate) fn accept<S, R, B>(
     mut request: Request<R>,
     shown: Shown,
     terms: Terms,

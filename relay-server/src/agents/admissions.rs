@@ -17,7 +17,7 @@ use crate::refused::MASKED;
 
 /// What an endpoint is to an agent that attaches.
 #[derive(Clone, Debug)]
-pub struct Attachable {
+pub(crate) struct Attachable {
     /// Its name.
     pub name: String,
     /// Its public address.
@@ -34,7 +34,7 @@ pub struct Attachable {
 
 /// What an offer asks for.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
+pub(crate) struct Asked<'a> {
     /// The endpoint's name; empty for the only one that the token allows.
     pub endpoint: &'a str,
     /// How to attach.
@@ -45,7 +45,7 @@ pub struct Asked<'a> {
 
 /// What a token allows an agent at one endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Admission {
+pub(crate) struct Admission {
     /// The endpoint's name.
     pub endpoint: String,
     /// Whether the endpoint takes one active agent at a time.
@@ -56,7 +56,7 @@ pub struct Admission {
 
 /// Tokens and endpoints of one config.
 #[derive(Clone, Debug, Default)]
-pub struct Admissions {
+pub(crate) struct Admissions {
     tokens: Tokens,
     attachable: Vec<Attachable>,
 }
@@ -64,13 +64,13 @@ pub struct Admissions {
 impl Admissions {
     /// Those of a config.
     #[must_use]
-    pub const fn new(tokens: Tokens, attachable: Vec<Attachable>) -> Self {
+    pub(crate) const fn new(tokens: Tokens, attachable: Vec<Attachable>) -> Self {
         Self { tokens, attachable }
     }
 
     /// The token of that name, if it still has this secret.
     #[must_use]
-    pub fn token(&self, name: &str, secret: TokenHash) -> Option<&Token> {
+    pub(crate) fn token(&self, name: &str, secret: TokenHash) -> Option<&Token> {
         let named = self.tokens.iter().find(|token| *token.name == *name)?;
         named.hashes.contains(&secret).then_some(&**named)
     }
@@ -79,7 +79,7 @@ impl Admissions {
     ///
     /// # Errors
     /// A stable code.
-    pub fn admit(&self, shown: &Shown, offer: Asked<'_>) -> Result<Admission, &'static str> {
+    pub(crate) fn admit(&self, shown: &Shown, offer: Asked<'_>) -> Result<Admission, &'static str> {
         let token = self.token(&shown.token.name, shown.secret).ok_or("unauthorized")?;
         let endpoint = if offer.endpoint.is_empty() {
             let mut allowed = self.attachable.iter().filter(|endpoint| opens(token, &endpoint.name));
@@ -112,25 +112,25 @@ impl Admissions {
 
     /// Whether a token still allows something at an endpoint.
     #[must_use]
-    pub fn may(&self, right: Right, endpoint: &str, shown: &Shown) -> bool {
+    pub(crate) fn may(&self, right: Right, endpoint: &str, shown: &Shown) -> bool {
         self.token(&shown.token.name, shown.secret).is_some_and(|token| token.may(right, endpoint))
     }
 
     /// The endpoint of that name.
     #[must_use]
-    pub fn describe(&self, name: &str) -> Option<&Attachable> {
+    pub(crate) fn describe(&self, name: &str) -> Option<&Attachable> {
         self.attachable.iter().find(|endpoint| endpoint.name == name)
     }
 
     /// The endpoints that a token is for.
-    pub fn open_to(&self, shown: &Shown) -> impl Iterator<Item = &Attachable> {
+    pub(crate) fn open_to(&self, shown: &Shown) -> impl Iterator<Item = &Attachable> {
         let token = self.token(&shown.token.name, shown.secret);
         self.attachable.iter().filter(move |endpoint| token.is_some_and(|token| opens(token, &endpoint.name)))
     }
 }
 
 /// Hides the values of these lines of a head.
-pub fn hide_lines<N: AsRef<str>>(head: &mut RequestHead, names: &[N]) {
+pub(crate) fn hide_lines<N: AsRef<str>>(head: &mut RequestHead, names: &[N]) {
     if names.is_empty() {
         return;
     }

@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What all copies share.
 #[derive(Debug)]
-pub struct Copies {
+pub(crate) struct Copies {
     budget: Arc<Semaphore>,
     dropped: Arc<AtomicU64>,
 }
@@ -46,7 +46,7 @@ impl Default for Copies {
 impl Copies {
     /// Copies that were dropped since the start.
     #[must_use]
-    pub fn dropped(&self) -> u64 {
+    pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
@@ -78,7 +78,7 @@ enum Piece {
 
 /// The writing end of an exchange's copies. Dropped before its end, it breaks them off.
 #[derive(Debug)]
-pub struct Tee {
+pub(crate) struct Tee {
     budget: Arc<Semaphore>,
     dropped: Arc<AtomicU64>,
     queues: Vec<mpsc::Sender<Piece>>,
@@ -86,7 +86,7 @@ pub struct Tee {
 
 impl Tee {
     /// Copies a piece of the body; copies that have no room for it are dropped.
-    pub fn data(&mut self, bytes: &Bytes) {
+    pub(crate) fn data(&mut self, bytes: &Bytes) {
         let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         self.queues.retain(|queue| {
             let memory = Arc::clone(&self.budget).try_acquire_many_owned(len);
@@ -98,12 +98,12 @@ impl Tee {
 
     /// Whether none of its copies is left.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.queues.is_empty()
     }
 
     /// The body is whole.
-    pub fn finish(self, trailers: &Headers) {
+    pub(crate) fn finish(self, trailers: &Headers) {
         for queue in &self.queues {
             let sent = queue.try_send(Piece::End(trailers.clone())).is_ok();
             self.dropped.fetch_add(u64::from(!sent), Ordering::Relaxed);

@@ -25,7 +25,7 @@ const MAX_ADDRESSES: usize = 4096;
 
 /// The wrong tokens of the last seconds.
 #[derive(Default)]
-pub struct Guesses(Mutex<HashMap<IpAddr, Window>>);
+pub(crate) struct Guesses(Mutex<HashMap<IpAddr, Window>>);
 
 struct Window {
     began: Instant,
@@ -35,14 +35,14 @@ struct Window {
 impl Guesses {
     /// Whether this address has shown too many wrong tokens, and how long that holds.
     #[must_use]
-    pub fn too_many(&self, client: IpAddr, now: Instant) -> Option<Duration> {
+    pub(crate) fn too_many(&self, client: IpAddr, now: Instant) -> Option<Duration> {
         let windows = self.lock();
         let window = windows.get(&address::site(client)).filter(|window| window.wrong >= MAX_WRONG)?;
         WINDOW.checked_sub(now.duration_since(window.began)).filter(|left| !left.is_zero())
     }
 
     /// Counts a wrong token.
-    pub fn count(&self, client: IpAddr, now: Instant) {
+    pub(crate) fn count(&self, client: IpAddr, now: Instant) {
         let mut windows = self.lock();
         let address = address::site(client);
         if !windows.contains_key(&address) && windows.len() >= MAX_ADDRESSES {

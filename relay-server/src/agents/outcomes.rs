@@ -46,18 +46,18 @@ type Attempt = ([u8; 16], u64);
 
 /// An outcome that nobody waits for, and that is heard all the same.
 #[derive(Debug)]
-pub struct Stray {
+pub(crate) struct Stray {
     /// What was told.
     pub outcome: Outcome,
     _held: Held,
 }
 
 /// Whether an agent may serve an endpoint, by what its token allows now.
-pub type Serves = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+pub(crate) type Serves = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// Who tells: the agent, what it may, and what its session holds of the memory.
 #[derive(Clone)]
-pub struct Teller {
+pub(crate) struct Teller {
     identity: Identity,
     serves: Serves,
     share: Arc<Semaphore>,
@@ -66,13 +66,13 @@ pub struct Teller {
 impl Teller {
     /// An agent that has told nothing yet.
     #[must_use]
-    pub fn new(identity: Identity, serves: Serves) -> Self {
+    pub(crate) fn new(identity: Identity, serves: Serves) -> Self {
         Self { identity, serves, share: Arc::new(Semaphore::new(MAX_SHARE_BYTES)) }
     }
 }
 
 /// Where outcomes arrive.
-pub struct Outcomes {
+pub(crate) struct Outcomes {
     known: Mutex<Known>,
     stray: mpsc::Sender<Stray>,
     memory: Arc<Semaphore>,
@@ -101,7 +101,7 @@ struct Told {
 }
 
 /// An attempt's outcomes, for as long as this lives.
-pub struct Expected {
+pub(crate) struct Expected {
     outcomes: Arc<Outcomes>,
     attempt: Attempt,
     queue: mpsc::Receiver<Told>,
@@ -110,7 +110,7 @@ pub struct Expected {
 impl Outcomes {
     /// None yet, and those that nobody will expect.
     #[must_use]
-    pub fn new() -> (Arc<Self>, mpsc::Receiver<Stray>) {
+    pub(crate) fn new() -> (Arc<Self>, mpsc::Receiver<Stray>) {
         let (stray, strays) = mpsc::channel(MAX_STRAY);
         let memory = Arc::new(Semaphore::new(MAX_HELD_BYTES));
         (Arc::new(Self { known: Mutex::default(), stray, memory }), strays)
@@ -118,14 +118,14 @@ impl Outcomes {
 
     /// Waits for what this agent tells of an attempt.
     #[must_use]
-    pub fn expect(self: &Arc<Self>, event_id: [u8; 16], fence: u64, from: Identity) -> Expected {
+    pub(crate) fn expect(self: &Arc<Self>, event_id: [u8; 16], fence: u64, from: Identity) -> Expected {
         let (sender, queue) = mpsc::channel(MAX_WAITING);
         self.lock().expected.insert((event_id, fence), (from, sender));
         Expected { outcomes: Arc::clone(self), attempt: (event_id, fence), queue }
     }
 
     /// An attempt ran when the relay was started: whoever may serve its endpoint may tell of it, once.
-    pub fn adopt(&self, event_id: [u8; 16], fence: u64, endpoint: EndpointName) {
+    pub(crate) fn adopt(&self, event_id: [u8; 16], fence: u64, endpoint: EndpointName) {
         let mut known = self.lock();
         let early = known.early.remove(&(event_id, fence)).unwrap_or_default();
         if known.orphans.len() < MAX_ORPHANS {
@@ -139,14 +139,14 @@ impl Outcomes {
     }
 
     /// Every attempt that ran when the relay was started was adopted.
-    pub fn recovered(&self) {
+    pub(crate) fn recovered(&self) {
         let mut known = self.lock();
         known.recovered = true;
         known.early = HashMap::new();
     }
 
     /// An agent told something.
-    pub fn take(&self, outcome: Outcome, teller: &Teller) {
+    pub(crate) fn take(&self, outcome: Outcome, teller: &Teller) {
         let attempt = (outcome.event_id, outcome.fence);
         let mut known = self.lock();
         if let Some((from, queue)) = known.expected.get(&attempt) {
@@ -213,12 +213,12 @@ fn note(taken: bool) {
 
 impl Expected {
     /// The next outcome.
-    pub async fn next(&mut self) -> Option<OutcomeState> {
+    pub(crate) async fn next(&mut self) -> Option<OutcomeState> {
         self.queue.recv().await.map(|told| told.state)
     }
 
     /// The attempt was given up as lost: what its agent tells of it later is recorded.
-    pub fn lost(self) {
+    pub(crate) fn lost(self) {
         let mut known = self.outcomes.lock();
         let Some((from, _)) = known.expected.remove(&self.attempt) else { return };
         if known.lost.len() >= MAX_LOST {

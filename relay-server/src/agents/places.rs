@@ -14,14 +14,14 @@ use relay_proto::Attach;
 use tokio::time::Instant;
 
 /// An agent that left less than this ago is expected back.
-pub const RECENTLY: Duration = Duration::from_secs(60);
+pub(crate) const RECENTLY: Duration = Duration::from_secs(60);
 
 /// A session, by its epoch: no two sessions of a relay have the same.
-pub type Key = u64;
+pub(crate) type Key = u64;
 
 /// What a session is to an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub(crate) enum Standing {
     /// It gets exchanges.
     Active,
     /// It gets none while another one is active.
@@ -32,7 +32,7 @@ pub enum Standing {
 
 /// How an agent wishes to attach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wish {
+pub(crate) struct Wish {
     /// Shared, exclusive, copy, or the relay's choice.
     pub attach: Attach,
     /// Become active at once, where only one may be.
@@ -40,7 +40,7 @@ pub struct Wish {
 }
 
 /// Whose standing is another now.
-pub type Changes = Vec<(Key, Standing)>;
+pub(crate) type Changes = Vec<(Key, Standing)>;
 
 #[derive(Debug)]
 struct Member {
@@ -54,7 +54,7 @@ struct Member {
 
 /// The sessions of one endpoint.
 #[derive(Debug, Default)]
-pub struct Places {
+pub(crate) struct Places {
     exclusive: bool,
     /// Oldest first.
     members: Vec<Member>,
@@ -64,7 +64,7 @@ pub struct Places {
 impl Places {
     /// Whether the endpoint takes one active agent at a time. Of several that serve it the oldest goes on; when it is
     /// shared again, who stands by for that reason alone serves, too.
-    pub fn set_exclusive(&mut self, exclusive: bool) -> Changes {
+    pub(crate) fn set_exclusive(&mut self, exclusive: bool) -> Changes {
         let (mut changes, was) = (Changes::new(), std::mem::replace(&mut self.exclusive, exclusive));
         let Some(oldest) = self.keys(Standing::Active).next().filter(|_| was != exclusive) else { return changes };
         let oldest_wish = self.wish(oldest).unwrap_or(Wish { attach: Attach::Exclusive, takeover: false });
@@ -79,35 +79,35 @@ impl Places {
     }
 
     /// The sessions of this standing, oldest first.
-    pub fn keys(&self, standing: Standing) -> impl Iterator<Item = Key> + '_ {
+    pub(crate) fn keys(&self, standing: Standing) -> impl Iterator<Item = Key> + '_ {
         self.members.iter().filter(move |member| member.standing == standing).map(|member| member.key)
     }
 
     /// Every session.
-    pub fn all(&self) -> impl Iterator<Item = Key> + '_ {
+    pub(crate) fn all(&self) -> impl Iterator<Item = Key> + '_ {
         self.members.iter().map(|member| member.key)
     }
 
     /// A session's standing.
     #[must_use]
-    pub fn standing(&self, key: Key) -> Option<Standing> {
+    pub(crate) fn standing(&self, key: Key) -> Option<Standing> {
         self.members.iter().find(|member| member.key == key).map(|member| member.standing)
     }
 
     /// What a session is there for.
     #[must_use]
-    pub fn wish(&self, key: Key) -> Option<Wish> {
+    pub(crate) fn wish(&self, key: Key) -> Option<Wish> {
         self.members.iter().find(|member| member.key == key).map(|member| member.wish)
     }
 
     /// Whether an agent that could be active left a moment ago.
     #[must_use]
-    pub fn left_recently(&self, now: Instant) -> bool {
+    pub(crate) fn left_recently(&self, now: Instant) -> bool {
         self.left.as_ref().is_some_and(|(left, _)| now.duration_since(*left) < RECENTLY)
     }
 
     /// A session attaches. One that is there already stays as it is: the first of two equal offers counts.
-    pub fn join(&mut self, key: Key, agent: impl Into<Arc<str>>, wish: Wish, now: Instant) -> Changes {
+    pub(crate) fn join(&mut self, key: Key, agent: impl Into<Arc<str>>, wish: Wish, now: Instant) -> Changes {
         let (mut changes, agent) = (Changes::new(), agent.into());
         if self.standing(key).is_some() {
             return changes;
@@ -152,7 +152,7 @@ impl Places {
 
     /// A session takes the place of an older one of the same agent; `None` if that was not there, or in
     /// another way.
-    pub fn succeed(&mut self, older: Key, newer: Key, wish: Wish) -> Option<Standing> {
+    pub(crate) fn succeed(&mut self, older: Key, newer: Key, wish: Wish) -> Option<Standing> {
         let member = self.members.iter_mut().find(|member| member.key == older)?;
         if member.wish.attach != wish.attach || (wish.takeover && member.standing != Standing::Active) {
             return None;
@@ -162,7 +162,7 @@ impl Places {
     }
 
     /// A session leaves, or takes nothing more.
-    pub fn leave(&mut self, key: Key, now: Instant) -> Changes {
+    pub(crate) fn leave(&mut self, key: Key, now: Instant) -> Changes {
         let mut changes = Changes::new();
         let Some(place) = self.members.iter().position(|member| member.key == key) else { return changes };
         let member = self.members.remove(place);
@@ -174,7 +174,7 @@ impl Places {
     }
 
     /// The active sessions in `silent` did not answer while `challenger` stood by for their place.
-    pub fn yield_to(&mut self, challenger: Key, silent: &[Key]) -> Changes {
+    pub(crate) fn yield_to(&mut self, challenger: Key, silent: &[Key]) -> Changes {
         let mut changes = Changes::new();
         if self.standing(challenger) != Some(Standing::Standby) {
             return changes;
@@ -191,13 +191,13 @@ impl Places {
     }
 
     /// A session that was silent has answered: it may be active again when its turn comes.
-    pub fn answered(&mut self, key: Key) {
+    pub(crate) fn answered(&mut self, key: Key) {
         self.members.iter_mut().filter(|member| member.key == key).for_each(|member| member.silent = false);
     }
 
     /// Nobody serves: an agent that only had copies for the sake of others takes over, once none of them
     /// was there for [`RECENTLY`].
-    pub fn rouse(&mut self, now: Instant) -> Changes {
+    pub(crate) fn rouse(&mut self, now: Instant) -> Changes {
         let mut changes = Changes::new();
         let idle = self.members.iter().all(|member| member.standing == Standing::Copy);
         if idle && !self.left_recently(now) {

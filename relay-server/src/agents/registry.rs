@@ -8,7 +8,7 @@ mod choose;
 mod load;
 mod waiting;
 
-pub use self::choose::{Heed, UNKNOWN_WAIT, limited};
+pub(crate) use self::choose::{Heed, UNKNOWN_WAIT, limited};
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -39,10 +39,10 @@ use super::{
 use crate::pace::Pacer;
 
 /// How long an active agent may take to answer when another one wants its place.
-pub const PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a session is told whose token lets it do nothing any more.
-pub const REVOKED: &str = "the token is not valid any more";
+pub(crate) const REVOKED: &str = "the token is not valid any more";
 
 /// What a replaced session is told.
 const REPLACED: &str = "a newer session of this agent took over";
@@ -52,7 +52,7 @@ const MAX_WAITERS: usize = 1024;
 
 /// Who an agent is: only the same three fence each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// The token's name.
     pub token: Arc<str>,
     /// The agent's name.
@@ -63,7 +63,7 @@ pub struct Identity {
 
 /// An agent that somebody who has its token asks for.
 #[derive(Clone, Copy, Debug)]
-pub struct Whom<'a> {
+pub(crate) struct Whom<'a> {
     /// The token's name.
     pub token: &'a str,
     /// The agent's name.
@@ -150,7 +150,7 @@ impl Session {
 
 /// A standing as the agent is told it.
 #[must_use]
-pub const fn told(standing: Standing) -> OfferState {
+pub(crate) const fn told(standing: Standing) -> OfferState {
     match standing {
         Standing::Active => OfferState::Accepted,
         Standing::Standby => OfferState::Standby,
@@ -159,7 +159,7 @@ pub const fn told(standing: Standing) -> OfferState {
 }
 
 /// The attached agents of one relay.
-pub struct Registry {
+pub(crate) struct Registry {
     state: Mutex<State>,
     changed: Notify,
     waiters: Semaphore,
@@ -184,13 +184,13 @@ struct State {
 }
 
 /// A session's place in the registry; it leaves when this is dropped.
-pub struct Attached {
+pub(crate) struct Attached {
     registry: Arc<Registry>,
     session: Arc<Session>,
 }
 
 /// A session's right to one more exchange.
-pub struct Place {
+pub(crate) struct Place {
     slot: Slot,
     agent: Arc<Session>,
     counted: Counted,
@@ -200,31 +200,31 @@ pub struct Place {
 impl Place {
     /// The agent that it is of.
     #[must_use]
-    pub fn agent(&self) -> &Identity {
+    pub(crate) fn agent(&self) -> &Identity {
         &self.agent.identity
     }
 
     /// What is behind it.
     #[must_use]
-    pub fn target(&self) -> &Target {
+    pub(crate) fn target(&self) -> &Target {
         &self.counted.load.target
     }
 
     /// Whether its exchange is a probe, whose end must be told to the target.
     #[must_use]
-    pub fn is_probe(&self) -> bool {
+    pub(crate) fn is_probe(&self) -> bool {
         self.probe
     }
 
     /// Opens the exchange.
     #[must_use]
-    pub fn open(self, head: RequestHead) -> Exchange {
+    pub(crate) fn open(self, head: RequestHead) -> Exchange {
         self.slot.open(head, Box::new(self.counted))
     }
 }
 
 /// What an agent is told of its offers, and whom its coming concerns.
-pub struct Welcomed {
+pub(crate) struct Welcomed {
     /// The session's place.
     pub attached: Attached,
     /// The answers to the offers: the endpoint, or the code of a refusal.
@@ -257,7 +257,7 @@ impl Registry {
     /// Attaches a session. An older one of the same agent is replaced; sessions of the same name in another
     /// process, and active ones whose place is wanted, are asked for a sign of life. `None` if the token was revoked
     /// since it was shown.
-    pub fn attach(
+    pub(crate) fn attach(
         self: &Arc<Self>,
         identity: Identity,
         shown: Shown,
@@ -329,7 +329,7 @@ impl Registry {
     }
 
     /// Tells every agent of an endpoint something.
-    pub fn notify(&self, endpoint: &str, notice: &Notice) {
+    pub(crate) fn notify(&self, endpoint: &str, notice: &Notice) {
         let state = self.lock();
         let Some(places) = state.places.get(endpoint) else { return };
         for handle in places.all().filter_map(|key| state.sessions.get(&key)?.handle.get()) {
@@ -339,7 +339,7 @@ impl Registry {
 
     /// Goes by these endpoints and tokens from now on, and looks at every offer again. A session that is left with
     /// nothing is closed; one that may do less than it does, or more, joins anew.
-    pub fn revise(&self, admissions: Admissions) {
+    pub(crate) fn revise(&self, admissions: Admissions) {
         let now = Instant::now();
         let mut state = self.lock();
         state.admissions = Arc::new(admissions);
@@ -378,12 +378,12 @@ impl Registry {
     }
 
     /// Announces the relay's stop to every agent.
-    pub fn drain(&self) {
+    pub(crate) fn drain(&self) {
         self.for_each(Handle::drain);
     }
 
     /// Closes every session once nothing is in flight on it.
-    pub fn close_when_idle(&self) {
+    pub(crate) fn close_when_idle(&self) {
         self.for_each(|handle| handle.close_when_idle(CloseCode::GoingAway, "the relay is stopping"));
     }
 
@@ -393,13 +393,13 @@ impl Registry {
 
     /// How many sessions are attached.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.lock().sessions.len()
     }
 
     /// Exchanges under way, copies apart.
     #[must_use]
-    pub fn in_flight(&self) -> usize {
+    pub(crate) fn in_flight(&self) -> usize {
         let state = self.lock();
         let offered = state.sessions.values().flat_map(|session| &session.offers);
         let loads = offered.filter_map(|offered| offered.load.get());
@@ -409,7 +409,7 @@ impl Registry {
 
     /// Whether no session is attached.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
@@ -485,13 +485,13 @@ impl State {
 impl Attached {
     /// The session's epoch.
     #[must_use]
-    pub fn epoch(&self) -> u64 {
+    pub(crate) fn epoch(&self) -> u64 {
         self.session.key
     }
 
     /// The welcome is sent: exchanges may come. Says what has changed since the answers were made, and closes what was
     /// replaced or lost its rights meanwhile.
-    pub fn ready(&self, handle: Handle, answers: &[Result<(String, Standing), &'static str>]) {
+    pub(crate) fn ready(&self, handle: Handle, answers: &[Result<(String, Standing), &'static str>]) {
         let state = self.registry.lock();
         let handle = self.session.handle.get_or_init(|| handle);
         if !state.sessions.contains_key(&self.session.key) {
@@ -524,7 +524,7 @@ impl Attached {
 
     /// Whether this session's agent may serve an endpoint that it offered, by what its token allows now.
     #[must_use]
-    pub fn may_serve(&self, endpoint: &str) -> bool {
+    pub(crate) fn may_serve(&self, endpoint: &str) -> bool {
         let state = self.registry.lock();
         let Session { shown, .. } = &*self.session;
         let token = state.admissions.token(&shown.token.name, shown.secret);
@@ -533,7 +533,7 @@ impl Attached {
 
     /// Whether this session's agent may serve an endpoint that it offered, by what its token allows at that moment.
     #[must_use]
-    pub fn serves(&self) -> Serves {
+    pub(crate) fn serves(&self) -> Serves {
         let (registry, session) = (Arc::clone(&self.registry), Arc::clone(&self.session));
         Arc::new(move |endpoint| {
             let state = registry.lock();
@@ -542,7 +542,7 @@ impl Attached {
     }
 
     /// The agent gave a sign of life.
-    pub fn answered(&self) {
+    pub(crate) fn answered(&self) {
         self.session.asked.store(false, Ordering::Relaxed);
         self.session.doubted.store(false, Ordering::Relaxed);
         let mut state = self.registry.lock();
@@ -552,7 +552,7 @@ impl Attached {
     }
 
     /// The agent takes nothing more: those that stand by take its places.
-    pub fn draining(&self) {
+    pub(crate) fn draining(&self) {
         let mut state = self.registry.lock();
         self.session.drained.store(true, Ordering::Relaxed);
         let mut changes = Changes::new();
@@ -563,7 +563,7 @@ impl Attached {
     }
 
     /// Where this session stands by: the active ones that were asked and have not answered make room.
-    pub fn contest(&self) {
+    pub(crate) fn contest(&self) {
         let mut state = self.registry.lock();
         let asked = |session: &&Arc<Session>| session.asked.load(Ordering::Relaxed);
         let silent: Vec<Key> = state.sessions.values().filter(asked).map(|session| session.key).collect();

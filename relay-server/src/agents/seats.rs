@@ -12,7 +12,7 @@ use super::token::Token;
 
 /// The seats of a relay.
 #[derive(Debug)]
-pub struct Seats {
+pub(crate) struct Seats {
     max: usize,
     taken: Mutex<Taken>,
 }
@@ -25,7 +25,7 @@ struct Taken {
 
 /// Which limit leaves no seat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
+pub(crate) enum Full {
     /// The relay's.
     Relay,
     /// The token's.
@@ -34,12 +34,12 @@ pub enum Full {
 
 /// A session's seat, free again when this is dropped.
 #[derive(Debug)]
-pub struct Seat(Arc<Seats>, Arc<str>);
+pub(crate) struct Seat(Arc<Seats>, Arc<str>);
 
 impl Seats {
     /// So many, all free.
     #[must_use]
-    pub fn new(max: usize) -> Arc<Self> {
+    pub(crate) fn new(max: usize) -> Arc<Self> {
         Arc::new(Self { max, taken: Mutex::default() })
     }
 
@@ -47,7 +47,7 @@ impl Seats {
     ///
     /// # Errors
     /// [`Full`]
-    pub fn take(self: &Arc<Self>, token: &Token) -> Result<Seat, Full> {
+    pub(crate) fn take(self: &Arc<Self>, token: &Token) -> Result<Seat, Full> {
         let mut taken = self.lock();
         let of_token = taken.of_token.get(&token.name).copied().unwrap_or(0);
         if of_token >= token.max_sessions {

@@ -20,7 +20,7 @@ use crate::{
 
 /// The endpoints at which what waits is being ended.
 #[derive(Debug, Default)]
-pub struct Skips {
+pub(crate) struct Skips {
     held: Mutex<HashMap<EventId, Held>>,
     noted: Notify,
 }
@@ -36,7 +36,7 @@ impl Skips {
     ///
     /// # Errors
     /// As [`Store::bulk`]; then nothing is held back.
-    pub async fn begin(
+    pub(crate) async fn begin(
         &self,
         store: &Arc<dyn Store>,
         endpoint: EndpointName,
@@ -56,12 +56,12 @@ impl Skips {
 
     /// Whether what waits at an endpoint is held back.
     #[must_use]
-    pub fn hold(&self, endpoint: &EndpointName) -> bool {
+    pub(crate) fn hold(&self, endpoint: &EndpointName) -> bool {
         self.lock().values().any(|held| held.endpoint == *endpoint)
     }
 
     /// Looks at a bulk action: one from before a restart is held to again, one that is finished holds nothing.
-    pub fn see(&self, bulk: &Bulk) {
+    pub(crate) fn see(&self, bulk: &Bulk) {
         if bulk.action != BulkAction::Skip {
             return;
         }
@@ -76,7 +76,7 @@ impl Skips {
     }
 
     /// Comes when there is something to do.
-    pub fn noted(&self) -> tokio::sync::futures::Notified<'_> {
+    pub(crate) fn noted(&self) -> tokio::sync::futures::Notified<'_> {
         self.noted.notified()
     }
 

@@ -20,39 +20,39 @@ const MAX_DETACHED: usize = 1024;
 
 /// What attempts through one agent's name met at one endpoint.
 #[derive(Clone, Default)]
-pub struct Target(Arc<Mutex<Circuit>>);
+pub(crate) struct Target(Arc<Mutex<Circuit>>);
 
 impl Target {
     /// What an attempt may do now; it changes nothing.
     #[must_use]
-    pub fn gate(&self, now: Timestamp) -> Gate {
+    pub(crate) fn gate(&self, now: Timestamp) -> Gate {
         self.lock().gate(now)
     }
 
     /// Asks for the right to an attempt. After [`Gate::Probe`] its end must be told.
     #[must_use]
-    pub fn ask(&self, now: Timestamp) -> Gate {
+    pub(crate) fn ask(&self, now: Timestamp) -> Gate {
         self.lock().ask(now)
     }
 
     /// When it is tried again, where it failed so often that it is left alone.
     #[must_use]
-    pub fn open_until(&self) -> Option<Timestamp> {
+    pub(crate) fn open_until(&self) -> Option<Timestamp> {
         self.lock().open_until()
     }
 
     /// An attempt ended well.
-    pub fn succeeded(&self) {
+    pub(crate) fn succeeded(&self) {
         self.lock().succeeded();
     }
 
     /// An attempt failed.
-    pub fn failed(&self, was_probe: bool, rule: &CircuitRule, now: Timestamp) {
+    pub(crate) fn failed(&self, was_probe: bool, rule: &CircuitRule, now: Timestamp) {
         self.lock().failed(was_probe, rule, now);
     }
 
     /// The probe never reached the target.
-    pub fn probe_not_made(&self) {
+    pub(crate) fn probe_not_made(&self) {
         self.lock().probe_not_made();
     }
 

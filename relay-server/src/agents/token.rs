@@ -15,38 +15,38 @@ use subtle::{ConditionallySelectable as _, ConstantTimeEq as _};
 use zeroize::{Zeroize as _, Zeroizing};
 
 /// Shortest token that the relay accepts, in bytes. A shorter one could be guessed.
-pub const MIN_TOKEN_BYTES: usize = 16;
+pub(crate) const MIN_TOKEN_BYTES: usize = 16;
 
 const PREFIX: &str = "rt_";
 const RANDOM_BYTES: usize = 32;
 
 /// SHA-256 of a token.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct TokenHash(pub [u8; 32]);
+pub(crate) struct TokenHash(pub [u8; 32]);
 
 impl TokenHash {
     /// The hash of a token as an agent presents it.
     #[must_use]
-    pub fn of(token: &[u8]) -> Self {
+    pub(crate) fn of(token: &[u8]) -> Self {
         Self(Sha256::digest(token).into())
     }
 
     /// Reads 64 hexadecimal digits, in either case.
     #[must_use]
-    pub fn from_hex(text: &str) -> Option<Self> {
+    pub(crate) fn from_hex(text: &str) -> Option<Self> {
         let bytes = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()?;
         Some(Self(bytes.try_into().ok()?))
     }
 
     /// All 64 digits, lower case.
     #[must_use]
-    pub fn to_hex(self) -> String {
+    pub(crate) fn to_hex(self) -> String {
         HEXLOWER.encode(&self.0)
     }
 
     /// The first 12 digits and an ellipsis: enough to tell two tokens apart.
     #[must_use]
-    pub fn shortened(self) -> String {
+    pub(crate) fn shortened(self) -> String {
         format!("{}…", HEXLOWER.encode(&self.0[..6]))
     }
 }
@@ -59,13 +59,13 @@ impl fmt::Debug for TokenHash {
 
 /// A token in clear, made by this process and not yet handed over. Wiped when dropped.
 #[derive(Clone)]
-pub struct AgentToken(Zeroizing<String>);
+pub(crate) struct AgentToken(Zeroizing<String>);
 
 impl AgentToken {
     /// `rt_` and 43 characters of base64url: 256 bits from the operating system.
     ///
     /// Fails only where the operating system has no source of randomness.
-    pub fn generate() -> Result<Self, getrandom::Error> {
+    pub(crate) fn generate() -> Result<Self, getrandom::Error> {
         let mut bytes = [0_u8; RANDOM_BYTES];
         getrandom::fill(&mut bytes)?;
         let text = format!("{PREFIX}{}", BASE64URL_NOPAD.encode(&bytes));
@@ -75,13 +75,13 @@ impl AgentToken {
 
     /// The token itself. For a file of mode 0600 or one line on a terminal, never for a log.
     #[must_use]
-    pub fn expose(&self) -> &str {
+    pub(crate) fn expose(&self) -> &str {
         &self.0
     }
 
     /// What the relay keeps of it.
     #[must_use]
-    pub fn hash(&self) -> TokenHash {
+    pub(crate) fn hash(&self) -> TokenHash {
         TokenHash::of(self.0.as_bytes())
     }
 }
@@ -94,24 +94,24 @@ impl fmt::Debug for AgentToken {
 
 /// Endpoint names that a token may attach to: an exact name, or one with `*` for any run of characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pattern(Box<str>);
+pub(crate) struct Pattern(Box<str>);
 
 impl Pattern {
     /// Takes any text. Whether it can match an endpoint at all is for `config` to say.
     #[must_use]
-    pub fn new(text: &str) -> Self {
+    pub(crate) fn new(text: &str) -> Self {
         Self(Box::from(text))
     }
 
     /// The pattern as it was written.
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 
     /// Whether the whole of `name` fits.
     #[must_use]
-    pub fn matches(&self, name: &str) -> bool {
+    pub(crate) fn matches(&self, name: &str) -> bool {
         let mut parts = self.0.split('*');
         let first = parts.next().unwrap_or_default();
         let Some(mut rest) = name.strip_prefix(first) else { return false };
@@ -127,7 +127,7 @@ impl Pattern {
 
 /// One `[[token]]`: who may come in, by which hashes, and to what.
 #[derive(Clone, Debug)]
-pub struct Token {
+pub(crate) struct Token {
     /// Its name in the config, in logs and in `token list`.
     pub name: Arc<str>,
     /// Several at once, so that a token can be rotated without a gap.
@@ -141,11 +141,11 @@ pub struct Token {
 }
 
 /// Sessions of one token at a time, where it does not say otherwise.
-pub const MAX_SESSIONS_OF_TOKEN: usize = 1024;
+pub(crate) const MAX_SESSIONS_OF_TOKEN: usize = 1024;
 
 /// Something that a token may allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Right {
+pub(crate) enum Right {
     /// Serve an endpoint.
     Attach,
     /// Watch an endpoint: copies of its exchanges, and what it keeps.
@@ -158,14 +158,14 @@ pub enum Right {
 
 impl Right {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Attach, Self::Read, Self::Replay, Self::Skip];
+    pub(crate) const ALL: [Self; 4] = [Self::Attach, Self::Read, Self::Replay, Self::Skip];
 
     /// What a token allows unless it says otherwise.
-    pub const DEFAULT: [Self; 2] = [Self::Attach, Self::Read];
+    pub(crate) const DEFAULT: [Self; 2] = [Self::Attach, Self::Read];
 
     /// The name in the config.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Attach => "attach",
             Self::Read => "read",
@@ -176,7 +176,7 @@ impl Right {
 
     /// The right of that name.
     #[must_use]
-    pub fn parse(name: &str) -> Option<Self> {
+    pub(crate) fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|right| right.name() == name)
     }
 }
@@ -184,14 +184,14 @@ impl Right {
 impl Token {
     /// Whether an agent with this token may do something at the endpoint of that name.
     #[must_use]
-    pub fn may(&self, right: Right, endpoint: &str) -> bool {
+    pub(crate) fn may(&self, right: Right, endpoint: &str) -> bool {
         self.rights.contains(&right) && self.endpoints.iter().any(|pattern| pattern.matches(endpoint))
     }
 }
 
 /// A token that somebody showed, and by which of its secrets.
 #[derive(Clone, Debug)]
-pub struct Shown {
+pub(crate) struct Shown {
     /// The token.
     pub token: Arc<Token>,
     /// The secret's hash.
@@ -200,18 +200,18 @@ pub struct Shown {
 
 /// Every token of one config.
 #[derive(Clone, Debug, Default)]
-pub struct Tokens(Vec<Arc<Token>>);
+pub(crate) struct Tokens(Vec<Arc<Token>>);
 
 impl Tokens {
     /// Takes them in the order of the config.
     #[must_use]
-    pub fn new(tokens: Vec<Token>) -> Self {
+    pub(crate) fn new(tokens: Vec<Token>) -> Self {
         Self(tokens.into_iter().map(Arc::new).collect())
     }
 
     /// The token that `presented` is, if it is one.
     #[must_use]
-    pub fn authenticate(&self, presented: &[u8]) -> Option<Shown> {
+    pub(crate) fn authenticate(&self, presented: &[u8]) -> Option<Shown> {
         let presented = TokenHash::of(presented);
         let mut found = u64::MAX;
         for (index, token) in (0_u64..).zip(&self.0) {
@@ -224,19 +224,19 @@ impl Tokens {
     }
 
     /// All of them, in the order of the config.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Token>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Token>> {
         self.0.iter()
     }
 
     /// How many there are.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
     /// Whether nobody can come in.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }

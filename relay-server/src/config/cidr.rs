@@ -10,14 +10,14 @@ use std::str::FromStr;
 
 /// A network of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cidr {
+pub(crate) struct Cidr {
     address: IpAddr,
     prefix: u8,
 }
 
 /// Why a text is not a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CidrError {
+pub(crate) enum CidrError {
     /// The part before `/` is no address.
     #[error("not an address")]
     Address,
@@ -32,7 +32,7 @@ pub enum CidrError {
 impl Cidr {
     /// Whether `address` lies in this network.
     #[must_use]
-    pub fn contains(&self, address: IpAddr) -> bool {
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         address.is_ipv4() == self.address.is_ipv4() && masked(address, self.prefix) == bits(self.address)
     }

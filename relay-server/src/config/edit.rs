@@ -18,7 +18,7 @@ use crate::agents::token::TokenHash;
 
 /// Why a config file was left as it is.
 #[derive(Debug, thiserror::Error)]
-pub enum EditError {
+pub(crate) enum EditError {
     /// There is no such token.
     #[error("{file}: there is no token called \"{name}\"")]
     NotFound {
@@ -41,7 +41,7 @@ pub enum EditError {
 }
 
 /// Adds a token under a new name, with its hash and the endpoints it may attach to.
-pub fn add_token(file: &Path, name: &str, hash: TokenHash, endpoints: &[String]) -> Result<(), EditError> {
+pub(crate) fn add_token(file: &Path, name: &str, hash: TokenHash, endpoints: &[String]) -> Result<(), EditError> {
     let name = token_name(name).map_err(|(message, help)| usage(message, help))?;
     edit(file, |document| {
         let mut table = Table::new();
@@ -60,7 +60,7 @@ pub fn add_token(file: &Path, name: &str, hash: TokenHash, endpoints: &[String])
 }
 
 /// Removes the token of that name. The last one stays, since a relay without any cannot start.
-pub fn remove_token(file: &Path, name: &str) -> Result<(), EditError> {
+pub(crate) fn remove_token(file: &Path, name: &str) -> Result<(), EditError> {
     edit(file, |document| {
         let is_it = |value: Option<&str>| value == Some(name);
         let (before, after) = match document.get_mut("token") {

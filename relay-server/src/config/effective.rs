@@ -23,7 +23,7 @@ use crate::endpoint::{EndpointName, Keeping, Replay};
 
 /// `[server]`: the listeners and what belongs to the whole process.
 #[derive(Clone, Debug)]
-pub struct Server {
+pub(crate) struct Server {
     /// The public listener, for senders and agents.
     pub listen: Listen,
     /// The listener for health and metrics.
@@ -48,7 +48,7 @@ pub struct Server {
 
 /// Where the public listener comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Listen {
+pub(crate) enum Listen {
     /// It is bound here.
     Address(SocketAddr),
     /// It is inherited under this name: `"fd:NAME"`.
@@ -58,7 +58,7 @@ pub enum Listen {
 impl Listen {
     /// Whether it is known to be reachable from this machine alone.
     #[must_use]
-    pub fn is_loopback(&self) -> bool {
+    pub(crate) fn is_loopback(&self) -> bool {
         matches!(self, Self::Address(address) if address.ip().is_loopback())
     }
 }
@@ -74,7 +74,7 @@ impl fmt::Display for Listen {
 
 /// `[tls]`: the certificate chain and its key, both PEM files.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsFiles {
+pub(crate) struct TlsFiles {
     /// The chain, leaf first.
     pub cert: PathBuf,
     /// The private key.
@@ -83,7 +83,7 @@ pub struct TlsFiles {
 
 /// `[store]`: where events are kept, and for how long.
 #[derive(Clone, Debug)]
-pub struct StoreSpec {
+pub(crate) struct StoreSpec {
     /// The SQLite file; `None` keeps events in memory, for as long as the process lives.
     pub path: Option<PathBuf>,
     /// Largest size, in bytes. Events that wait are never removed for it.
@@ -96,7 +96,7 @@ pub struct StoreSpec {
 
 /// `[limits]`: bounds that hold for the whole relay. Sizes in bytes.
 #[derive(Clone, Debug)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Largest request body, where the endpoint does not say otherwise.
     pub max_body: u64,
     /// Largest request head: request line and headers.

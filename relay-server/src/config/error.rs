@@ -13,7 +13,7 @@ use super::pieces::Pieces;
 ///
 /// Shown as `relay.toml:12: endpoint.github.verify: no secret is configured; set secrets = ["env:…"]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigError {
+pub(crate) struct ConfigError {
     /// The file, where the value came from one.
     pub file: Option<PathBuf>,
     /// The line in that file, counted from 1.
@@ -48,7 +48,7 @@ impl std::error::Error for ConfigError {}
 
 /// Everything that is wrong with a config, in the order of the file. Never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigErrors(pub(super) Vec<ConfigError>);
+pub(crate) struct ConfigErrors(pub(super) Vec<ConfigError>);
 
 impl ConfigErrors {
     /// The checks themselves did not end.
@@ -58,7 +58,7 @@ impl ConfigErrors {
     }
 
     /// Each of them.
-    pub fn iter(&self) -> impl Iterator<Item = &ConfigError> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &ConfigError> {
         self.0.iter()
     }
 }
@@ -83,7 +83,7 @@ impl std::error::Error for ConfigErrors {}
 
 /// Something that works and that the operator should know of. Said in the same form as an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Warning(pub ConfigError);
+pub(crate) struct Warning(pub ConfigError);
 
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,7 +8,7 @@ use crate::agents::token::AgentToken;
 
 /// Values that stand above those of the file.
 #[derive(Clone, Debug, Default)]
-pub struct Flags {
+pub(crate) struct Flags {
     /// `--listen`.
     pub listen: Option<String>,
     /// `--admin`.
@@ -33,7 +33,7 @@ pub struct Flags {
 
 /// A relay for trying things out: no file, loopback only, one token that lives as long as the process.
 #[derive(Clone, Debug)]
-pub struct Dev {
+pub(crate) struct Dev {
     /// The throw-away token. Made once, so that a reload keeps it.
     pub token: AgentToken,
 }

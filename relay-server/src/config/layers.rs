@@ -7,7 +7,7 @@ use super::rows::Rows;
 use super::secret_ref::Unseal;
 
 /// Rows from elsewhere, and what they may be without.
-pub struct Layers<'a> {
+pub(crate) struct Layers<'a> {
     /// Rows that stand in place of those of the file.
     pub applied: Option<&'a Rows>,
     /// Whether the secrets of those, or of the file's own, have to be there.

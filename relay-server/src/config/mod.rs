@@ -17,7 +17,7 @@ mod layers;
 mod pieces;
 mod raw;
 mod resolve;
-pub mod rows;
+pub(crate) mod rows;
 mod search;
 mod secret_ref;
 mod show;
@@ -32,27 +32,27 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use self::check::Directories;
-pub use self::cidr::{Cidr, CidrError};
-pub use self::dev::dev_banner;
-pub use self::edit::{EditError, add_token, remove_token};
+pub(crate) use self::cidr::{Cidr, CidrError};
+pub(crate) use self::dev::dev_banner;
+pub(crate) use self::edit::{EditError, add_token, remove_token};
 use self::effective::Effective;
-pub use self::effective::{Limits, Listen, Server, StoreSpec, TlsFiles};
+pub(crate) use self::effective::{Limits, Listen, Server, StoreSpec, TlsFiles};
 use self::error::Report;
-pub use self::error::{ConfigError, ConfigErrors, Warning};
-pub use self::flags::{Dev, Flags};
-pub use self::layers::Layers;
+pub(crate) use self::error::{ConfigError, ConfigErrors, Warning};
+pub(crate) use self::flags::{Dev, Flags};
+pub(crate) use self::layers::Layers;
 use self::pieces::{Origin, Piece, Pieces};
 use self::rows::Rows;
-pub use self::secret_ref::{MAX_SECRET_BYTES, SecretRef, Unseal, read_secret};
+pub(crate) use self::secret_ref::{MAX_SECRET_BYTES, SecretRef, Unseal, read_secret};
 use self::secret_ref::{Surroundings, nothing_sealed};
-pub use self::show::{Shown, ShownToken};
-pub use self::values::PublicUrl;
+pub(crate) use self::show::{Shown, ShownToken};
+pub(crate) use self::values::PublicUrl;
 use crate::agents::token::Tokens;
 use crate::endpoint::Endpoint;
 
 /// Everything the relay needs to know to run.
 #[derive(Debug)]
-pub struct Config {
+pub(crate) struct Config {
     /// The file it came from, if there was one.
     pub file: Option<PathBuf>,
     /// Listeners and what belongs to the whole process.
@@ -75,7 +75,7 @@ pub struct Config {
 
 /// Where a config comes from. Kept, so that a reload reads the same places again.
 #[derive(Clone, Debug, Default)]
-pub struct Source {
+pub(crate) struct Source {
     /// The file that was named; without one the usual places are searched.
     pub path: Option<PathBuf>,
     /// What stands above the file.
@@ -84,42 +84,42 @@ pub struct Source {
 
 impl Source {
     /// Reads and checks everything. All mistakes come back together, unless the file could not be read as TOML.
-    pub fn load(&self) -> Result<Config, ConfigErrors> {
+    pub(crate) fn load(&self) -> Result<Config, ConfigErrors> {
         self.load_with(&|name| std::env::var_os(name))
     }
 
     /// The texts of the config, not yet checked.
-    pub fn read(&self) -> Result<Input, ConfigErrors> {
+    pub(crate) fn read(&self) -> Result<Input, ConfigErrors> {
         self.read_with(&|name| std::env::var_os(name))
     }
 
     /// What runs with these texts and rows from elsewhere.
-    pub fn assemble(&self, input: &Input, layers: &Layers<'_>) -> Result<Config, ConfigErrors> {
+    pub(crate) fn assemble(&self, input: &Input, layers: &Layers<'_>) -> Result<Config, ConfigErrors> {
         let around = Surroundings { base: input.base(), var: &|name| std::env::var_os(name), sealed: layers.sealed };
         self.make(input, &layers.over(input)?, &around)
     }
 
     /// What [`Source::load`] would run with, without reading any secret.
-    pub fn show(&self) -> Result<Shown, ConfigErrors> {
+    pub(crate) fn show(&self) -> Result<Shown, ConfigErrors> {
         self.read()?.show(&self.flags)
     }
 
     /// How the command line reaches a running relay: its admin listener and its state directory.
-    pub fn admin(&self) -> Result<(SocketAddr, Option<PathBuf>), ConfigErrors> {
+    pub(crate) fn admin(&self) -> Result<(SocketAddr, Option<PathBuf>), ConfigErrors> {
         let input = self.read()?;
         let (effective, _) = input.check(&input.pieces(), &self.flags, |_, _| ())?;
         Ok((effective.0.server.admin, effective.0.server.state_dir))
     }
 
     /// The file that would be read; an error that names the places if there is none.
-    pub fn find(&self) -> Result<PathBuf, ConfigErrors> {
+    pub(crate) fn find(&self) -> Result<PathBuf, ConfigErrors> {
         self.find_with(&|name| std::env::var_os(name))
     }
 
     /// Whether the file that would be read only lies in the current folder: nobody named it, and it is neither the
     /// user's own nor the system's. Somebody else may have put it there.
     #[must_use]
-    pub fn only_lies_here(&self) -> bool {
+    pub(crate) fn only_lies_here(&self) -> bool {
         let var = |name: &str| std::env::var_os(name);
         let Ok(file) = self.find_with(&var) else { return false };
         let real = fs::canonicalize(&file).ok();
@@ -178,7 +178,7 @@ impl Source {
 
 /// A config's texts, before anything is made of them.
 #[derive(Clone, Debug)]
-pub struct Input {
+pub(crate) struct Input {
     file: Option<PathBuf>,
     /// The file's own first.
     pieces: Vec<Piece>,
@@ -196,7 +196,7 @@ impl Input {
 
     /// Where relative paths start.
     #[must_use]
-    pub fn base(&self) -> &Path {
+    pub(crate) fn base(&self) -> &Path {
         self.file.as_deref().and_then(Path::parent).unwrap_or(Path::new(""))
     }
 
@@ -205,14 +205,14 @@ impl Input {
     }
 
     /// What would run with them alone, without reading any secret.
-    pub fn show(&self, flags: &Flags) -> Result<Shown, ConfigErrors> {
+    pub(crate) fn show(&self, flags: &Flags) -> Result<Shown, ConfigErrors> {
         let (effective, _) = self.check(&self.pieces(), flags, |_, _| ())?;
         Ok(Shown::new(&effective.0))
     }
 
     /// The endpoints and tokens that they say.
     #[must_use]
-    pub fn rows(&self) -> Rows {
+    pub(crate) fn rows(&self) -> Rows {
         let mut rows = Rows::default();
         for piece in &self.pieces {
             rows.extend(Rows::of(&piece.text, self.base()));
@@ -222,7 +222,7 @@ impl Input {
 
     /// What they say beside endpoints and tokens.
     #[must_use]
-    pub fn sections(&self) -> toml::Table {
+    pub(crate) fn sections(&self) -> toml::Table {
         let mut sections: toml::Table =
             self.pieces.first().and_then(|main| toml::from_str(&main.text).ok()).unwrap_or_default();
         sections.retain(|key, _| !matches!(key, "endpoint" | "token" | "version" | "include"));

@@ -16,7 +16,7 @@ use super::secret_ref::SecretRef;
 /// Endpoints and tokens, each as it was typed.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct Rows {
+pub(crate) struct Rows {
     /// `[[endpoint]]`
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub endpoint: Vec<Table>,
@@ -53,7 +53,7 @@ impl Rows {
     }
 
     /// Takes the others in as well.
-    pub fn extend(&mut self, others: Self) {
+    pub(crate) fn extend(&mut self, others: Self) {
         self.endpoint.extend(others.endpoint);
         self.token.extend(others.token);
     }
@@ -61,25 +61,25 @@ impl Rows {
 
 /// A row's name.
 #[must_use]
-pub fn name_of(row: &Table) -> Option<&str> {
+pub(crate) fn name_of(row: &Table) -> Option<&str> {
     row.get("name").and_then(Value::as_str)
 }
 
 /// A row as the store keeps it. `None` where TOML cannot say it.
 #[must_use]
-pub fn value_of(row: &Table) -> Option<String> {
+pub(crate) fn value_of(row: &Table) -> Option<String> {
     toml::to_string(row).ok()
 }
 
 /// A row that the store kept.
 #[must_use]
-pub fn row_of(value: &str) -> Option<Table> {
+pub(crate) fn row_of(value: &str) -> Option<Table> {
     toml::from_str(value).ok()
 }
 
 /// The keys in which two rows differ, down to the last table.
 #[must_use]
-pub fn changed_keys(one: &Table, other: &Table) -> Vec<String> {
+pub(crate) fn changed_keys(one: &Table, other: &Table) -> Vec<String> {
     let mut changed = Vec::new();
     differ("", one, other, &mut changed);
     changed
@@ -99,7 +99,7 @@ fn differ(path: &str, one: &Table, other: &Table, changed: &mut Vec<String>) {
 
 /// The names of sealed secrets that a row refers to.
 #[must_use]
-pub fn sealed_in(row: &Table) -> Vec<String> {
+pub(crate) fn sealed_in(row: &Table) -> Vec<String> {
     let mut found = Vec::new();
     references(&mut row.clone(), &mut |text| {
         if let Ok(SecretRef::Sealed(name)) = text.parse() {
@@ -111,7 +111,7 @@ pub fn sealed_in(row: &Table) -> Vec<String> {
 }
 
 /// Makes references to files independent of where the config file is.
-pub fn settle_paths(row: &mut Table, base: &Path) {
+pub(crate) fn settle_paths(row: &mut Table, base: &Path) {
     references(row, &mut |text| absolute(text, base));
 }
 

@@ -20,11 +20,11 @@ use super::values::Problem;
 use crate::state::Others;
 
 /// Largest secret, in bytes. Keys in PEM are a few KiB.
-pub const MAX_SECRET_BYTES: u64 = 64 * 1024;
+pub(crate) const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
 /// Where a secret is kept. Safe to print.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum SecretRef {
+pub(crate) enum SecretRef {
     /// An environment variable.
     Env(String),
     /// A file; a relative path starts at the config file's directory, `~/` at HOME.
@@ -77,7 +77,7 @@ pub(super) struct Surroundings<'a> {
 }
 
 /// Gives a secret that was given through the API.
-pub type Unseal<'a> = dyn Fn(&str) -> Option<Zeroizing<Vec<u8>>> + 'a;
+pub(crate) type Unseal<'a> = dyn Fn(&str) -> Option<Zeroizing<Vec<u8>>> + 'a;
 
 /// For what nobody gave a secret through the API.
 pub(super) const fn nothing_sealed(_: &str) -> Option<Zeroizing<Vec<u8>>> {
@@ -173,7 +173,7 @@ impl SecretRef {
 ///
 /// # Errors
 /// What is wrong with the reference or with what it names, never what the secret is.
-pub fn read_secret(reference: &str) -> Result<Zeroizing<Vec<u8>>, String> {
+pub(crate) fn read_secret(reference: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     let in_words = |(message, help): Problem| if help.is_empty() { message } else { format!("{message}; {help}") };
     let around = Surroundings { base: Path::new(""), var: &|name| std::env::var_os(name), sealed: &nothing_sealed };
     let reference: SecretRef = reference.parse().map_err(in_words)?;

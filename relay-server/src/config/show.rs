@@ -19,7 +19,7 @@ use crate::retry::{Schedule, Statuses};
 
 /// The whole config, ready for a serializer.
 #[derive(Debug, Serialize)]
-pub struct Shown {
+pub(crate) struct Shown {
     version: i64,
     server: ShownServer,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -188,7 +188,7 @@ struct ShownSigned {
 
 /// One token, as `token list` prints it.
 #[derive(Debug, Serialize)]
-pub struct ShownToken {
+pub(crate) struct ShownToken {
     /// Its name.
     pub name: String,
     /// The beginnings of its hashes.
@@ -205,7 +205,7 @@ pub struct ShownToken {
 
 impl Shown {
     /// In the format of `relay.toml`. Fails only if the serializer does.
-    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+    pub(crate) fn to_toml(&self) -> Result<String, toml::ser::Error> {
         let (mut out, mut endpoint) = (String::new(), None);
         for line in toml::to_string(self)?.lines() {
             if line == "[[endpoint]]" {
@@ -222,7 +222,7 @@ impl Shown {
     }
 
     /// As JSON. Fails only if the serializer does.
-    pub fn to_json(&self) -> serde_json::Result<serde_json::Value> {
+    pub(crate) fn to_json(&self) -> serde_json::Result<serde_json::Value> {
         let mut value = serde_json::to_value(self)?;
         for (index, endpoint) in self.endpoint.iter().enumerate() {
             value["endpoint"][index]["from_provider"] = serde_json::to_value(&endpoint.preset)?;
@@ -232,7 +232,7 @@ impl Shown {
 
     /// One endpoint, as JSON.
     #[must_use]
-    pub fn endpoint(&self, name: &str) -> Option<serde_json::Value> {
+    pub(crate) fn endpoint(&self, name: &str) -> Option<serde_json::Value> {
         let found = self.endpoint.iter().find(|endpoint| endpoint.name == name)?;
         let mut value = serde_json::to_value(found).ok()?;
         value["from_provider"] = serde_json::to_value(&found.preset).ok()?;
@@ -241,7 +241,7 @@ impl Shown {
 
     /// The tokens alone.
     #[must_use]
-    pub fn tokens(&self) -> &[ShownToken] {
+    pub(crate) fn tokens(&self) -> &[ShownToken] {
         &self.token
     }
 

@@ -97,11 +97,11 @@ pub(super) fn host(text: &str) -> Result<Arc<str>, Problem> {
 
 /// The address under which senders and agents reach the relay: scheme, host and port, no path, no trailing slash.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PublicUrl(Arc<str>);
+pub(crate) struct PublicUrl(Arc<str>);
 
 impl PublicUrl {
     /// Reads it. The error is what is wrong with it, and what to write instead.
-    pub fn parse(text: &str) -> Result<Self, (String, String)> {
+    pub(crate) fn parse(text: &str) -> Result<Self, (String, String)> {
         let wrong = |why: &str| {
             problem(format!("\"{}\" {why}", without_password(text)), "write it like \"https://hooks.example.com\"")
         };
@@ -127,20 +127,20 @@ impl PublicUrl {
 
     /// Scheme, host and port, without a trailing slash.
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 
     /// Its parts, as handlers are told of them.
     #[must_use]
-    pub fn front(&self) -> Front {
+    pub(crate) fn front(&self) -> Front {
         let (scheme, host) = self.0.split_once("://").unwrap_or(("http", &self.0));
         Front { scheme: if scheme == "https" { "https" } else { "http" }, host: Some(Arc::from(host)) }
     }
 
     /// The same for agents: `wss://…` or `ws://…`.
     #[must_use]
-    pub fn for_agents(&self) -> String {
+    pub(crate) fn for_agents(&self) -> String {
         self.0.replacen("http", "ws", 1)
     }
 }

@@ -27,14 +27,14 @@ impl Delivery {
     ///
     /// # Errors
     /// As [`crate::store::Store::bulks`].
-    pub async fn go_on_skipping(&self) -> Result<(), StoreError> {
+    pub(crate) async fn go_on_skipping(&self) -> Result<(), StoreError> {
         self.store.bulks().await?.iter().for_each(|bulk| self.skips.see(bulk));
         Ok(())
     }
 }
 
 /// Does what is noted down until `stop`.
-pub async fn work_off_bulks(delivery: Arc<Delivery>, stop: CancellationToken) {
+pub(crate) async fn work_off_bulks(delivery: Arc<Delivery>, stop: CancellationToken) {
     loop {
         let pause = match step(&delivery).await {
             Ok(false) => None,

@@ -57,7 +57,7 @@ enum Kept {
 
 /// An event that was taken in, and what its sender gets.
 #[derive(Debug)]
-pub struct Taken {
+pub(crate) struct Taken {
     /// The event: for a repeat, the first one.
     pub event_id: EventId,
     /// What its sender gets.
@@ -70,7 +70,7 @@ impl Delivery {
     ///
     /// # Errors
     /// [`Failure`] if it could not be kept.
-    pub async fn take(
+    pub(crate) async fn take(
         self: &Arc<Self>,
         endpoint: &Arc<Endpoint>,
         keeping: &Keeping,

@@ -32,7 +32,7 @@ const IDLE: Duration = Duration::from_secs(1);
 const BREATH: Duration = Duration::from_millis(5);
 
 /// Delivers what is due until `stop`.
-pub async fn pump(delivery: Arc<Delivery>, stop: CancellationToken) {
+pub(crate) async fn pump(delivery: Arc<Delivery>, stop: CancellationToken) {
     recover(&delivery).await;
     delivery.outcomes.recovered();
     loop {

@@ -28,7 +28,7 @@ use crate::{
 
 /// What came of a replay to one agent.
 #[derive(Clone, Debug)]
-pub struct Replayed {
+pub(crate) struct Replayed {
     /// Its own id.
     pub id: EventId,
     /// The event that it repeats.
@@ -47,7 +47,7 @@ pub struct Replayed {
 
 /// A replay that waits for its delivery.
 #[derive(Clone, Copy, Debug)]
-pub struct Stored {
+pub(crate) struct Stored {
     /// Its own id.
     pub id: EventId,
     /// The event that was repeated.
@@ -56,7 +56,7 @@ pub struct Stored {
 
 /// What whoever asks for a replay may do at its endpoint.
 #[derive(Clone, Copy, Debug)]
-pub struct Asker {
+pub(crate) struct Asker {
     /// Serve it: see what lets its sender in.
     pub attach: bool,
     /// Have what it keeps delivered once more to whoever serves it.
@@ -65,7 +65,7 @@ pub struct Asker {
 
 /// Why nothing was replayed.
 #[derive(Debug, Error)]
-pub enum NotReplayed {
+pub(crate) enum NotReplayed {
     /// The endpoint is not there any more.
     #[error("its endpoint is not there any more")]
     NoEndpoint,
@@ -100,7 +100,7 @@ impl Delivery {
     ///
     /// # Errors
     /// [`NotReplayed`] if the agent was not asked to call its handler.
-    pub async fn replay_to(
+    pub(crate) async fn replay_to(
         &self,
         whom: &Whom<'_>,
         endpoint: Option<&Arc<Endpoint>>,
@@ -157,7 +157,7 @@ impl Delivery {
     ///
     /// # Errors
     /// [`NotReplayed`].
-    pub async fn replay(
+    pub(crate) async fn replay(
         &self,
         endpoint: Option<&Arc<Endpoint>>,
         record: Record,

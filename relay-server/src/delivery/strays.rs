@@ -20,7 +20,7 @@ use crate::{
 static NOT_READ: Throttle = Throttle::new();
 
 /// Settles what nobody waited for, until no more can come.
-pub async fn settle_strays(delivery: Arc<Delivery>, mut strays: mpsc::Receiver<Stray>) {
+pub(crate) async fn settle_strays(delivery: Arc<Delivery>, mut strays: mpsc::Receiver<Stray>) {
     while let Some(stray) = strays.recv().await {
         settle(&delivery, stray.outcome).await;
     }

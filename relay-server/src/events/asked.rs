@@ -13,7 +13,7 @@ use crate::{
 /// What is asked of a list, and of an action on many.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Asked {
+pub(crate) struct Asked {
     endpoint: Option<String>,
     state: Option<String>,
     event_type: Option<String>,
@@ -31,7 +31,7 @@ pub struct Asked {
 /// What is asked of a replay.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Signing {
+pub(crate) struct Signing {
     /// What becomes of its signature.
     #[serde(default)]
     pub signature: Signature,
@@ -40,13 +40,13 @@ pub struct Signing {
 impl Asked {
     /// Whether it looks for a text.
     #[must_use]
-    pub fn searches(&self) -> bool {
+    pub(crate) fn searches(&self) -> bool {
         self.text.is_some()
     }
 
     /// The one endpoint that it names.
     #[must_use]
-    pub fn endpoint(&self) -> Option<&str> {
+    pub(crate) fn endpoint(&self) -> Option<&str> {
         self.endpoint.as_deref()
     }
 
@@ -54,7 +54,7 @@ impl Asked {
     ///
     /// # Errors
     /// [`Refusal`] names what cannot be read.
-    pub fn filter(&self) -> Result<Filter, Refusal> {
+    pub(crate) fn filter(&self) -> Result<Filter, Refusal> {
         let endpoint = self.endpoint.as_deref().map(name).transpose()?;
         let state = self.state.as_deref().map(state).transpose()?;
         let status = self.status.as_deref().map(statuses).transpose()?;

@@ -13,7 +13,7 @@ use crate::{
 
 /// What lists show of an event.
 #[must_use]
-pub fn summary(event: &Summary, endpoint: Option<&Endpoint>) -> Value {
+pub(crate) fn summary(event: &Summary, endpoint: Option<&Endpoint>) -> Value {
     json!({
         "id": event.id.to_string(),
         "endpoint": event.endpoint.as_str(),
@@ -61,7 +61,7 @@ fn advice(event: &Summary) -> Option<&'static str> {
 
 /// All that is known of an event but its body; what lets its bearer in is masked.
 #[must_use]
-pub fn detail(record: &Record, endpoint: Option<&Endpoint>) -> Value {
+pub(crate) fn detail(record: &Record, endpoint: Option<&Endpoint>) -> Value {
     let mut detail = summary(&record.summary, endpoint);
     let own = endpoint.and_then(|endpoint| endpoint.verify.provider()).map(Provider::credential_headers);
     detail["headers"] = lines(&record.head.headers, &own.unwrap_or_default());
@@ -99,7 +99,7 @@ fn lines(headers: &[(String, Vec<u8>)], also: &[&str]) -> Value {
 
 /// What came of a replay to one agent.
 #[must_use]
-pub fn replayed(replayed: &Replayed) -> Value {
+pub(crate) fn replayed(replayed: &Replayed) -> Value {
     json!({
         "id": replayed.of.to_string(),
         "new_id": replayed.id.to_string(),

@@ -64,7 +64,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What agents ask at the moment.
 #[derive(Debug)]
-pub struct Asking {
+pub(crate) struct Asking {
     of_token: Mutex<HashMap<Arc<str>, usize>>,
     reading: Semaphore,
 }

@@ -21,7 +21,7 @@ const MAX_HOPS: usize = 32;
 
 /// Proxies of this machine or network that speak for senders and are not trusted, as far as the log has named them.
 #[derive(Debug, Default)]
-pub struct Untrusted(Mutex<Vec<IpAddr>>);
+pub(crate) struct Untrusted(Mutex<Vec<IpAddr>>);
 
 impl Untrusted {
     /// Names such a peer in the log, once: all that comes through it counts as one sender's.

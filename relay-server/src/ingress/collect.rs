@@ -19,7 +19,7 @@ use crate::{
 ///
 /// # Errors
 /// [`Failure`] when the body is too large, too slow, broken, or no memory is left.
-pub async fn collect<B>(
+pub(crate) async fn collect<B>(
     mut body: B,
     max_bytes: u64,
     idle: Duration,

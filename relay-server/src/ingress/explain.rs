@@ -29,7 +29,7 @@ const MAX_BODY_BYTES: usize = 1 << 20;
 const MAX_SECRETS: usize = 16;
 
 /// One explanation at a time, and not too often.
-pub struct Explainer {
+pub(crate) struct Explainer {
     slot: Arc<Semaphore>,
     last: Mutex<HashMap<String, Instant>>,
 }
@@ -89,7 +89,7 @@ pub(super) fn later(
 }
 
 /// What a kept request is explained by; `None` if another explanation is under way.
-pub async fn asked(door: &Door, endpoint: Arc<Endpoint>, entry: Arc<Entry>) -> Option<Vec<Finding>> {
+pub(crate) async fn asked(door: &Door, endpoint: Arc<Endpoint>, entry: Arc<Entry>) -> Option<Vec<Finding>> {
     let slot = Arc::clone(&door.explainer.slot).try_acquire_owned().ok()?;
     let routes = door.routes.load_full();
     let task = tokio::task::spawn_blocking(move || {

@@ -36,7 +36,7 @@ const FREE_BYTES: usize = 8 * 1024;
 
 /// What was seen of a request's head.
 #[derive(Clone, Copy, Debug)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// When its first byte came, or when it was complete where that is not known.
     pub started: Instant,
     /// Whether two readers could understand it in two ways, or its target would not arrive as it is.
@@ -45,7 +45,7 @@ pub struct Seen {
 
 /// Watches one connection.
 #[derive(Debug)]
-pub struct Watch {
+pub(crate) struct Watch {
     max_bytes: usize,
     state: Mutex<State>,
 }
@@ -77,12 +77,12 @@ enum Phase {
 impl Watch {
     /// A watch over a new connection; `memory` is for its heads.
     #[must_use]
-    pub fn new(max_bytes: usize, memory: Memory) -> Self {
+    pub(crate) fn new(max_bytes: usize, memory: Memory) -> Self {
         Self { max_bytes, state: Mutex::new(State { memory: Some(memory), ..State::default() }) }
     }
 
     /// Sees no more: the connection speaks something else.
-    pub fn off(&self) {
+    pub(crate) fn off(&self) {
         *self.lock() = State { phase: Phase::Off, ..State::default() };
     }
 
@@ -111,7 +111,7 @@ impl Watch {
     }
 
     /// What was seen of this request, which hyper has just read.
-    pub fn take<B>(&self, request: &Request<B>) -> Seen {
+    pub(crate) fn take<B>(&self, request: &Request<B>) -> Seen {
         let mut state = self.lock();
         let started = state.since.take().unwrap_or_else(Instant::now);
         let whole = std::mem::take(&mut state.bytes);
@@ -120,7 +120,7 @@ impl Watch {
     }
 
     /// Follows the connection again once this answer has ended.
-    pub fn follow(self: &Arc<Self>, response: Response<Body>) -> Response<Body> {
+    pub(crate) fn follow(self: &Arc<Self>, response: Response<Body>) -> Response<Body> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             self.off();
         }
@@ -202,7 +202,7 @@ fn altered<B>(target: &str, request: &Request<B>) -> bool {
 
 /// A connection whose bytes are watched on their way to hyper, and whose end is held back while a request needs it.
 #[derive(Debug)]
-pub struct Watched<S> {
+pub(crate) struct Watched<S> {
     stream: S,
     watch: Arc<Watch>,
     input: Arc<Input>,
@@ -216,7 +216,7 @@ pub struct Watched<S> {
 
 impl<S> Watched<S> {
     /// A connection under a watch.
-    pub const fn new(stream: S, watch: Arc<Watch>, input: Arc<Input>, place: Place) -> Self {
+    pub(crate) const fn new(stream: S, watch: Arc<Watch>, input: Arc<Input>, place: Place) -> Self {
         Self { stream, watch, input, blocked: None, settled: false, _place: place }
     }
 

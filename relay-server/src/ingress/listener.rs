@@ -59,7 +59,7 @@ const MAX_H2_STREAMS: u32 = 128;
 
 /// HTTP/2 connections at a time. Each may hold some hundred KiB of windows and of heads that are not whole; beyond that,
 /// new connections are offered HTTP/1.1 alone, which every sender speaks and which holds less.
-pub const MAX_H2_CONNECTIONS: usize = 256;
+pub(crate) const MAX_H2_CONNECTIONS: usize = 256;
 
 /// What an HTTP/2 peer may send on a stream, and on all of them, before anything was read: 25 MiB in five seconds where a
 /// round trip takes 100 ms.
@@ -82,7 +82,7 @@ static NOT_ACCEPTED: Throttle<1> = Throttle::new();
 pub(super) const MAX_HEADERS: usize = 100;
 
 /// How connections are served.
-pub struct Serving {
+pub(crate) struct Serving {
     /// The certificate, replaced as a whole on reload.
     pub tls: Option<ArcSwap<ServerConfig>>,
     /// Places for connections.
@@ -98,7 +98,7 @@ pub struct Serving {
 }
 
 /// Accepts connections until the door closes.
-pub async fn serve(listener: TcpListener, door: Arc<Door>, serving: Arc<Serving>) {
+pub(crate) async fn serve(listener: TcpListener, door: Arc<Door>, serving: Arc<Serving>) {
     loop {
         let accepted = tokio::select! {
             biased;

@@ -35,19 +35,19 @@ use crate::{
 };
 
 /// An answer's body.
-pub type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+pub(crate) type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
 /// After how long an agent asks again for which there was no session: one whose link broke is noticed by then.
 const SESSIONS_RETRY_S: u64 = 10;
 
 /// The body of an answer that has none.
 #[must_use]
-pub fn empty() -> Body {
+pub(crate) fn empty() -> Body {
     Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
 
 /// Any body as an answer's body.
-pub fn boxed<B>(body: B) -> Body
+pub(crate) fn boxed<B>(body: B) -> Body
 where
     B: HttpBody<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
 {
@@ -56,7 +56,7 @@ where
 
 /// The handler's answer, streamed. `first` learns how it ended.
 #[must_use]
-pub fn answer(answer: Answer, first: Option<Running>, event_id: EventId, idle: Duration) -> Response<Body> {
+pub(crate) fn answer(answer: Answer, first: Option<Running>, event_id: EventId, idle: Duration) -> Response<Body> {
     let Answer { head, body, upload, memory, turn } = answer;
     let first = first.map(|running| Ending { running: Some(running), status: head.status });
     let body = body.map_or_else(empty, |inner| {
@@ -71,7 +71,7 @@ pub fn answer(answer: Answer, first: Option<Running>, event_id: EventId, idle: D
 
 /// The answer to a sender whose event is kept: the handler's own, or the endpoint's ack.
 #[must_use]
-pub fn kept(taken: Taken, ack: &Ack) -> Response<Body> {
+pub(crate) fn kept(taken: Taken, ack: &Ack) -> Response<Body> {
     let mut response = match taken.reply {
         KeptReply::Failure(failed) => return failure(failed, taken.event_id),
         KeptReply::Ack => {
@@ -131,7 +131,7 @@ fn pieces(
 
 /// The answer to a provider's challenge.
 #[must_use]
-pub fn challenge(reply: Reply, event_id: EventId) -> Response<Body> {
+pub(crate) fn challenge(reply: Reply, event_id: EventId) -> Response<Body> {
     let body = Full::new(Bytes::from(reply.body)).map_err(|never| match never {}).boxed_unsync();
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::OK);
@@ -147,7 +147,7 @@ pub fn challenge(reply: Reply, event_id: EventId) -> Response<Body> {
 
 /// The answer to an unchanged repeat: what the first one got, without its body.
 #[must_use]
-pub fn repeated(status: StatusCode, first: EventId) -> Response<Body> {
+pub(crate) fn repeated(status: StatusCode, first: EventId) -> Response<Body> {
     let mut response = Response::new(empty());
     *response.status_mut() = status;
     mark(&mut response, first);
@@ -156,7 +156,7 @@ pub fn repeated(status: StatusCode, first: EventId) -> Response<Body> {
 
 /// The relay's own answer to a request that gets none from a handler.
 #[must_use]
-pub fn failure(failure: Failure, event_id: EventId) -> Response<Body> {
+pub(crate) fn failure(failure: Failure, event_id: EventId) -> Response<Body> {
     let (status, code) = status_and_code(failure);
     let message = message(failure);
     let text = serde_json::json!({ "error": code, "message": message, "event_id": event_id.to_string() });
@@ -186,7 +186,7 @@ pub fn failure(failure: Failure, event_id: EventId) -> Response<Body> {
 
 /// The answer to an agent's request that is turned away.
 #[must_use]
-pub fn turned(turned: Turned) -> Response<Body> {
+pub(crate) fn turned(turned: Turned) -> Response<Body> {
     let mut wait = None;
     let (status, code, message) = match turned {
         Turned::NotUpgrade => (
@@ -218,13 +218,13 @@ pub fn turned(turned: Turned) -> Response<Body> {
 
 /// The answer to an agent's question. It is for the asker alone, and nothing is kept of it on its way.
 #[must_use]
-pub fn told(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
+pub(crate) fn told(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
     private(json(status, value))
 }
 
 /// Why an agent's question has no answer.
 #[must_use]
-pub fn untold(refusal: &Refusal) -> Response<Body> {
+pub(crate) fn untold(refusal: &Refusal) -> Response<Body> {
     let mut response = told(refusal.status, &serde_json::json!({ "error": refusal.code, "message": refusal.message }));
     if refusal.status == StatusCode::SERVICE_UNAVAILABLE {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
@@ -234,7 +234,7 @@ pub fn untold(refusal: &Refusal) -> Response<Body> {
 
 /// A part of a kept body, and how long that is as a whole.
 #[must_use]
-pub fn part(bytes: Bytes, of: u64) -> Response<Body> {
+pub(crate) fn part(bytes: Bytes, of: u64) -> Response<Body> {
     let mut response = private(Response::new(whole(bytes)));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
@@ -251,7 +251,7 @@ fn private(mut response: Response<Body>) -> Response<Body> {
 
 /// The status and the stable code for each failure.
 #[must_use]
-pub const fn status_and_code(failure: Failure) -> (StatusCode, &'static str) {
+pub(crate) const fn status_and_code(failure: Failure) -> (StatusCode, &'static str) {
     match failure {
         Failure::BadHost => (StatusCode::BAD_REQUEST, "bad_host"),
         Failure::BadRequest => (StatusCode::BAD_REQUEST, "bad_request"),

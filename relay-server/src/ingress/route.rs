@@ -25,10 +25,10 @@ use crate::{
 };
 
 /// Whether an address is a trusted proxy's.
-pub type Trust = Box<dyn Fn(IpAddr) -> bool + Send + Sync>;
+pub(crate) type Trust = Box<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 /// Everything that a request is routed by; made anew on reload.
-pub struct Routes {
+pub(crate) struct Routes {
     by_name: HashMap<String, Served>,
     by_host: HashMap<Arc<str>, Served>,
     /// Who may attach.
@@ -55,7 +55,7 @@ const ALIKE: f64 = 0.92;
 struct Served(Arc<Endpoint>, Arc<Meter>);
 
 /// Where a request goes.
-pub enum Routed {
+pub(crate) enum Routed {
     /// To the relay itself, under `/_relay/`.
     Relay {
         /// The path.
@@ -77,7 +77,7 @@ pub enum Routed {
 impl Routes {
     /// The routes to some endpoints. `public_url` has no slash at its end.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         endpoints: &[Arc<Endpoint>],
         metrics: &Metrics,
         tokens: Tokens,
@@ -101,25 +101,25 @@ impl Routes {
 
     /// Whether an address is a trusted proxy's.
     #[must_use]
-    pub fn trusts(&self, address: IpAddr) -> bool {
+    pub(crate) fn trusts(&self, address: IpAddr) -> bool {
         (self.trusted)(address)
     }
 
     /// Every endpoint.
-    pub fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
         self.by_name.values().map(|Served(endpoint, _)| endpoint)
     }
 
     /// The endpoint of this name.
     #[must_use]
-    pub fn endpoint(&self, name: &str) -> Option<&Arc<Endpoint>> {
+    pub(crate) fn endpoint(&self, name: &str) -> Option<&Arc<Endpoint>> {
         self.by_name.get(name).map(|Served(endpoint, _)| endpoint)
     }
 
     /// The address under which a sender knows what it asked for: by the config's `public_url` where the path names the
     /// endpoint, else by what the request and a trusted proxy in front say.
     #[must_use]
-    pub fn seen_url(&self, endpoint: &Endpoint, origin: Origin, head: &Parts, host: &str) -> String {
+    pub(crate) fn seen_url(&self, endpoint: &Endpoint, origin: Origin, head: &Parts, host: &str) -> String {
         let target = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         let own_host = endpoint.hosts.iter().any(|own| **own == *host);
         if self.named && !own_host {
@@ -142,7 +142,7 @@ impl Routes {
     /// What stands in for the word of a proxy that is not trusted to say anything: whoever comes from this machine or
     /// its network, while senders come by a public address, comes through one.
     #[must_use]
-    pub fn front(&self, endpoint: &Endpoint, origin: Origin, host: &str) -> Option<Front> {
+    pub(crate) fn front(&self, endpoint: &Endpoint, origin: Origin, host: &str) -> Option<Front> {
         let front = self.front.as_ref().filter(|_| is_local(origin.peer))?;
         let own_host = endpoint.hosts.iter().any(|own| **own == *host);
         let scheme = if origin.secure { "https" } else { front.scheme };
@@ -151,7 +151,7 @@ impl Routes {
 
     /// Other addresses under which a refused request may have been signed.
     #[must_use]
-    pub fn other_urls(&self, entry: &Entry) -> Vec<String> {
+    pub(crate) fn other_urls(&self, entry: &Entry) -> Vec<String> {
         let target = entry.url.splitn(4, '/').nth(3).unwrap_or_default();
         let line = |name: &str| {
             let value = entry.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value);
@@ -164,7 +164,7 @@ impl Routes {
 
     /// What to paste at an endpoint's provider.
     #[must_use]
-    pub fn url(&self, endpoint: &Endpoint) -> String {
+    pub(crate) fn url(&self, endpoint: &Endpoint) -> String {
         match endpoint.hosts.first() {
             Some(host) => self.url_of_host(host),
             None => format!("{}/{}", self.public_url, endpoint.name),
@@ -184,7 +184,7 @@ impl Routes {
 
     /// What agents may do with these endpoints.
     #[must_use]
-    pub fn admissions(&self) -> Admissions {
+    pub(crate) fn admissions(&self) -> Admissions {
         let attachable = |endpoint: &Arc<Endpoint>| Attachable {
             name: endpoint.name.as_str().to_owned(),
             url: self.url(endpoint),
@@ -205,7 +205,7 @@ impl Routes {
     ///
     /// # Errors
     /// [`Failure::BadHost`], [`Failure::BadRequest`] or [`Failure::UnknownEndpoint`].
-    pub fn route<B>(&self, request: &Request<B>) -> Result<Routed, Failure> {
+    pub(crate) fn route<B>(&self, request: &Request<B>) -> Result<Routed, Failure> {
         let host = host_of(request)?;
         let target = request.uri().path_and_query().map_or("", http::uri::PathAndQuery::as_str);
         if !target.starts_with('/') {

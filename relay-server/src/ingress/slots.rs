@@ -16,7 +16,7 @@ use crate::address;
 
 /// The places of a listener.
 #[derive(Debug)]
-pub struct Slots {
+pub(crate) struct Slots {
     free: Arc<Semaphore>,
     per_address: usize,
     taken: Mutex<HashMap<IpAddr, usize>>,
@@ -24,7 +24,7 @@ pub struct Slots {
 
 /// One place, free again when it is dropped.
 #[derive(Debug)]
-pub struct Slot {
+pub(crate) struct Slot {
     _permit: OwnedSemaphorePermit,
     counted: Option<(Arc<Slots>, IpAddr)>,
 }
@@ -32,7 +32,7 @@ pub struct Slot {
 impl Slots {
     /// So many places in all, and so many for one address.
     #[must_use]
-    pub fn new(all: usize, per_address: usize) -> Arc<Self> {
+    pub(crate) fn new(all: usize, per_address: usize) -> Arc<Self> {
         Arc::new(Self { free: Arc::new(Semaphore::new(all)), per_address, taken: Mutex::default() })
     }
 
@@ -40,13 +40,13 @@ impl Slots {
     ///
     /// # Errors
     /// Never, as long as this is there.
-    pub async fn wait(&self) -> Result<OwnedSemaphorePermit, AcquireError> {
+    pub(crate) async fn wait(&self) -> Result<OwnedSemaphorePermit, AcquireError> {
         Arc::clone(&self.free).acquire_owned().await
     }
 
     /// The place of who came from there; `None` if as many are taken from there as may be.
     #[must_use]
-    pub fn take(self: &Arc<Self>, permit: OwnedSemaphorePermit, peer: IpAddr) -> Option<Slot> {
+    pub(crate) fn take(self: &Arc<Self>, permit: OwnedSemaphorePermit, peer: IpAddr) -> Option<Slot> {
         let peer = address::site(peer);
         let mut taken = self.lock();
         let count = taken.entry(peer).or_default();
@@ -65,7 +65,7 @@ impl Slots {
 impl Slot {
     /// A place that counts for no address.
     #[must_use]
-    pub const fn uncounted(permit: OwnedSemaphorePermit) -> Self {
+    pub(crate) const fn uncounted(permit: OwnedSemaphorePermit) -> Self {
         Self { _permit: permit, counted: None }
     }
 }
@@ -85,17 +85,17 @@ impl Drop for Slot {
 
 /// A connection's place, for those parts of it that may be the last, and for the one that gives it back before.
 #[derive(Clone, Debug)]
-pub struct Place(Arc<Mutex<Option<Slot>>>);
+pub(crate) struct Place(Arc<Mutex<Option<Slot>>>);
 
 impl Place {
     /// A place that is taken.
     #[must_use]
-    pub fn new(slot: Slot) -> Self {
+    pub(crate) fn new(slot: Slot) -> Self {
         Self(Arc::new(Mutex::new(Some(slot))))
     }
 
     /// Frees it now: the connection is counted elsewhere.
-    pub fn give_back(&self) {
+    pub(crate) fn give_back(&self) {
         drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }

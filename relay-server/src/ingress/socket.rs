@@ -22,7 +22,7 @@ use tokio_rustls::server::TlsStream;
 
 /// TCP whose writes end with [`io::ErrorKind::TimedOut`] when nothing is taken for some time.
 #[derive(Debug)]
-pub struct TimedWrites {
+pub(crate) struct TimedWrites {
     stream: TcpStream,
     patience: Duration,
     /// Made at the first write that waits, and kept for the next one.
@@ -35,12 +35,12 @@ pub struct TimedWrites {
 impl TimedWrites {
     /// A connection whose peer has to take something within `patience` whenever bytes wait for it.
     #[must_use]
-    pub const fn new(stream: TcpStream, patience: Duration) -> Self {
+    pub(crate) const fn new(stream: TcpStream, patience: Duration) -> Self {
         Self { stream, patience, timer: None, waits: false, left: None }
     }
 
     /// Reads no more than so many bytes from now on, or as many as come.
-    pub const fn limit_reads(&mut self, bytes: Option<usize>) {
+    pub(crate) const fn limit_reads(&mut self, bytes: Option<usize>) {
         self.left = bytes;
     }
 
@@ -126,7 +126,7 @@ impl AsyncWrite for TimedWrites {
 }
 
 /// A public connection, in the clear or under TLS.
-pub enum Socket {
+pub(crate) enum Socket {
     /// TCP as it is.
     Plain(TimedWrites),
     /// TLS over TCP.

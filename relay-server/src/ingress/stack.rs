@@ -30,7 +30,7 @@ use crate::{
 static PANICKED: Throttle = Throttle::new();
 
 /// The service of one connection.
-pub fn stack(
+pub(crate) fn stack(
     door: Arc<Door>,
     connection: Arc<Connection>,
     watch: Arc<Watch>,

@@ -11,7 +11,7 @@ use crate::{
 
 /// What changes of one kind, by name.
 #[derive(Debug, Default, PartialEq, Serialize)]
-pub struct Diff {
+pub(crate) struct Diff {
     /// New rows.
     pub added: Vec<String>,
     /// Rows that say something else, and the keys that do.
@@ -24,7 +24,7 @@ pub struct Diff {
 
 /// What was, or would be, applied.
 #[derive(Debug, Serialize)]
-pub struct Applied {
+pub(crate) struct Applied {
     /// Of endpoints.
     pub endpoint: Diff,
     /// Of tokens.

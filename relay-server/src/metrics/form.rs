@@ -5,7 +5,7 @@
 
 /// A form of exposition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub(crate) enum Form {
     /// OpenMetrics 1.0.
     OpenMetrics,
     /// Prometheus' text format 0.0.4, which everything reads.
@@ -14,7 +14,7 @@ pub enum Form {
 
 impl Form {
     /// The form that lines of `Accept` ask for: OpenMetrics for who prefers it by name, text for everybody else.
-    pub fn asked_for<'a>(accept: impl IntoIterator<Item = &'a str>) -> Self {
+    pub(crate) fn asked_for<'a>(accept: impl IntoIterator<Item = &'a str>) -> Self {
         let (mut open, mut text) = (0.0_f32, 0.0_f32);
         for range in accept.into_iter().flat_map(|line| line.split(',')) {
             let mut parts = range.split(';').map(str::trim);
@@ -32,7 +32,7 @@ impl Form {
 
     /// Its type of content.
     #[must_use]
-    pub const fn content_type(self) -> &'static str {
+    pub(crate) const fn content_type(self) -> &'static str {
         match self {
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
             Self::Text => "text/plain; version=0.0.4; charset=utf-8",

@@ -44,7 +44,7 @@ struct Head {
 }
 
 /// Writes until `stop`, and then what is left.
-pub async fn write_behind(log: &RefusedLog, store: &Arc<dyn Store>, stop: CancellationToken) {
+pub(crate) async fn write_behind(log: &RefusedLog, store: &Arc<dyn Store>, stop: CancellationToken) {
     let mut complained: Option<Instant> = None;
     let mut last_rounds = 0;
     while last_rounds < LAST_ROUNDS {

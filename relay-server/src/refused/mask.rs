@@ -11,11 +11,11 @@ use relay_schemes::Provider;
 use crate::verify::Rule;
 
 /// What stands in place of what is masked.
-pub const MASKED: &str = "[masked]";
+pub(crate) const MASKED: &str = "[masked]";
 
 /// Whether what goes by this name lets its bearer in. A signature does not: it is worth nothing without its body.
 #[must_use]
-pub fn authenticates(name: &str) -> bool {
+pub(crate) fn authenticates(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     ["authorization", "cookie", "token", "secret", "password", "api-key", "apikey", "api_key"]
         .iter()
@@ -25,7 +25,7 @@ pub fn authenticates(name: &str) -> bool {
 
 /// What of a request is not shown, nor written to disk.
 #[derive(Clone, Debug, Default)]
-pub struct Hidden {
+pub(crate) struct Hidden {
     /// The URL as it is shown.
     pub url: String,
     /// Headers of the row.
@@ -37,7 +37,7 @@ pub struct Hidden {
 impl Hidden {
     /// Of a request at an endpoint with this rule. The body is the whole one.
     #[must_use]
-    pub fn of(rule: &Rule, url: &str, body: &[u8]) -> Self {
+    pub(crate) fn of(rule: &Rule, url: &str, body: &[u8]) -> Self {
         let provider = rule.provider();
         let headers = provider.map(Provider::credential_headers).unwrap_or_default();
         Self {
@@ -54,7 +54,7 @@ impl Hidden {
 
     /// Whether a header's value is not shown.
     #[must_use]
-    pub fn hides(&self, header: &str) -> bool {
+    pub(crate) fn hides(&self, header: &str) -> bool {
         authenticates(header) || self.headers.iter().any(|name| name.eq_ignore_ascii_case(header))
     }
 
@@ -79,7 +79,7 @@ impl Hidden {
 
 /// A URL, or what of one follows the endpoint, as it is shown.
 #[must_use]
-pub fn shown_url(rule: Option<&Rule>, url: &str) -> String {
+pub(crate) fn shown_url(rule: Option<&Rule>, url: &str) -> String {
     let masked = masked_url(url);
     match rule.and_then(Rule::provider).map(|provider| provider.hide_in_url(&masked)) {
         Some(Cow::Owned(hidden)) => hidden,

@@ -14,11 +14,11 @@ use tokio::time::Instant;
 const MAX_TOLD: u32 = 10;
 
 /// How long they are counted for.
-pub const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
 /// What to do about one more refused request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tell {
+pub(crate) enum Tell {
     /// Tell of it now.
     Now,
     /// It was counted. Tell the number after a [`SECOND`]: nobody else does yet.
@@ -29,7 +29,7 @@ pub enum Tell {
 
 /// Counts them by endpoint; names come from the config.
 #[derive(Debug, Default)]
-pub struct Telling(Mutex<HashMap<String, Second>>);
+pub(crate) struct Telling(Mutex<HashMap<String, Second>>);
 
 #[derive(Debug)]
 struct Second {
@@ -40,7 +40,7 @@ struct Second {
 
 impl Telling {
     /// One more was refused.
-    pub fn count(&self, endpoint: &str, now: Instant) -> Tell {
+    pub(crate) fn count(&self, endpoint: &str, now: Instant) -> Tell {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let new = Second { began: now, told: 0, more: 0 };
         let Some(second) = all.get_mut(endpoint) else {
@@ -59,7 +59,7 @@ impl Telling {
     }
 
     /// How many were counted and not told.
-    pub fn take(&self, endpoint: &str) -> u64 {
+    pub(crate) fn take(&self, endpoint: &str) -> u64 {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.get_mut(endpoint).map_or(0, |second| std::mem::take(&mut second.more))
     }

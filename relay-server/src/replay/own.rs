@@ -17,7 +17,7 @@ const MAX_OWN: usize = 262_144;
 
 /// Why a signature is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
+pub(crate) enum Cause {
     /// Its event is delivered late.
     Late,
     /// Somebody asked for it.
@@ -26,7 +26,7 @@ pub enum Cause {
 
 /// A signature that the relay made, by what was signed, whatever body comes with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OwnMark {
+pub(crate) struct OwnMark {
     /// A digest of what was signed.
     pub digest: [u8; 32],
     /// From this second on nobody takes it.
@@ -35,7 +35,7 @@ pub struct OwnMark {
 
 /// The signatures of this relay that are still good.
 #[derive(Debug, Default)]
-pub struct OwnSignatures(Mutex<Own>);
+pub(crate) struct OwnSignatures(Mutex<Own>);
 
 #[derive(Debug, Default)]
 struct Own {
@@ -47,7 +47,7 @@ struct Own {
 impl OwnSignatures {
     /// Remembers one; false if there is no room.
     #[must_use]
-    pub fn put(&self, mark: OwnMark, cause: Cause, now_unix_s: i64) -> bool {
+    pub(crate) fn put(&self, mark: OwnMark, cause: Cause, now_unix_s: i64) -> bool {
         let mut own = self.lock();
         let Own { expires_unix_s, order } = &mut *own;
         while order
@@ -72,7 +72,7 @@ impl OwnSignatures {
 
     /// Whether the relay made this one.
     #[must_use]
-    pub fn holds(&self, digest: &[u8; 32]) -> bool {
+    pub(crate) fn holds(&self, digest: &[u8; 32]) -> bool {
         self.lock().expires_unix_s.contains_key(digest)
     }
 

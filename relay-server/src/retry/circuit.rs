@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 /// When a circuit opens, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CircuitRule {
+pub(crate) struct CircuitRule {
     /// Failures in a row that open it.
     pub failures: u32,
     /// The first pause.
@@ -26,7 +26,7 @@ impl Default for CircuitRule {
 
 /// What a circuit says about the next attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Gate {
+pub(crate) enum Gate {
     /// Go on.
     Pass,
     /// Go on, with this attempt alone: its end decides.
@@ -37,7 +37,7 @@ pub enum Gate {
 
 /// The standing of one target.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Circuit {
+pub(crate) struct Circuit {
     failures: u32,
     /// When the pause ends, and how long it is.
     open: Option<(Timestamp, Duration)>,
@@ -46,7 +46,7 @@ pub struct Circuit {
 
 impl Circuit {
     /// Whether an attempt may start now. After [`Gate::Probe`] its end must be told.
-    pub fn ask(&mut self, now: Timestamp) -> Gate {
+    pub(crate) fn ask(&mut self, now: Timestamp) -> Gate {
         let gate = self.gate(now);
         self.probe |= gate == Gate::Probe;
         gate
@@ -54,7 +54,7 @@ impl Circuit {
 
     /// What [`Circuit::ask`] would say.
     #[must_use]
-    pub fn gate(&self, now: Timestamp) -> Gate {
+    pub(crate) fn gate(&self, now: Timestamp) -> Gate {
         match self.open {
             None => Gate::Pass,
             Some((until, _)) if self.probe || now < until => Gate::Wait(until),
@@ -64,17 +64,17 @@ impl Circuit {
 
     /// When the pause ends after which an attempt is made again, where attempts are held back.
     #[must_use]
-    pub fn open_until(&self) -> Option<Timestamp> {
+    pub(crate) fn open_until(&self) -> Option<Timestamp> {
         self.open.map(|(until, _)| until)
     }
 
     /// An attempt ended well.
-    pub fn succeeded(&mut self) {
+    pub(crate) fn succeeded(&mut self) {
         *self = Self::default();
     }
 
     /// An attempt failed. Ends of attempts that began before the circuit opened change nothing while it is open.
-    pub fn failed(&mut self, was_probe: bool, rule: &CircuitRule, now: Timestamp) {
+    pub(crate) fn failed(&mut self, was_probe: bool, rule: &CircuitRule, now: Timestamp) {
         self.failures = self.failures.saturating_add(1);
         let pause = match self.open {
             Some((_, pause)) if was_probe => pause.saturating_mul(2).min(rule.longest),
@@ -86,7 +86,7 @@ impl Circuit {
     }
 
     /// The probe never reached the target: the next attempt is the probe.
-    pub fn probe_not_made(&mut self) {
+    pub(crate) fn probe_not_made(&mut self) {
         self.probe = false;
     }
 }

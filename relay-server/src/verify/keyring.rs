@@ -48,7 +48,7 @@ impl KeySource {
 
 /// What a request has to do for a key.
 #[derive(Debug)]
-pub enum Need {
+pub(crate) enum Need {
     /// Nothing: it needs none, or none is to be had.
     Nothing,
     /// Come again after this time: the key may be there, and cannot be asked for now.
@@ -63,7 +63,7 @@ pub enum Need {
 
 /// How a fetch ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FetchEnd {
+pub(crate) enum FetchEnd {
     /// There are new keys.
     Brought,
     /// The provider says that it has no such key.
@@ -74,7 +74,7 @@ pub enum FetchEnd {
 
 /// What a fetch came back with.
 #[derive(Debug)]
-pub enum Fetched {
+pub(crate) enum Fetched {
     /// This text.
     Text(String),
     /// The provider says that there is nothing.
@@ -85,7 +85,7 @@ pub enum Fetched {
 
 /// A key that is to be fetched by whoever has this. Dropping it tells those who wait that nothing came.
 #[derive(Debug)]
-pub struct Fetch {
+pub(crate) struct Fetch {
     source: KeySource,
     done: watch::Sender<Option<FetchEnd>>,
 }
@@ -93,24 +93,24 @@ pub struct Fetch {
 impl Fetch {
     /// Its address.
     #[must_use]
-    pub fn url(&self) -> &str {
+    pub(crate) fn url(&self) -> &str {
         self.source.url()
     }
 
     /// Waits for its end, as those do who came later.
     #[must_use]
-    pub fn waiting(&self) -> Waiting {
+    pub(crate) fn waiting(&self) -> Waiting {
         Waiting(self.done.subscribe())
     }
 }
 
 /// The end of a fetch, still to come.
 #[derive(Debug)]
-pub struct Waiting(watch::Receiver<Option<FetchEnd>>);
+pub(crate) struct Waiting(watch::Receiver<Option<FetchEnd>>);
 
 impl Waiting {
     /// How it ended, at `deadline` at the latest.
-    pub async fn ended(mut self, deadline: Instant) -> FetchEnd {
+    pub(crate) async fn ended(mut self, deadline: Instant) -> FetchEnd {
         match timeout_at(deadline, self.0.wait_for(Option::is_some)).await {
             Ok(Ok(end)) => end.unwrap_or(FetchEnd::Failed),
             Ok(Err(_)) | Err(_) => FetchEnd::Failed,

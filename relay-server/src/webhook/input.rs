@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep_until};
 
 /// What the parts of one connection know of its input.
 #[derive(Debug)]
-pub struct Input(Mutex<State>);
+pub(crate) struct Input(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
@@ -58,7 +58,7 @@ impl Default for Input {
 impl Input {
     /// A request that has begun. Until it says otherwise, it outlasts the end of input.
     #[must_use]
-    pub fn open(self: &Arc<Self>) -> OpenRequest {
+    pub(crate) fn open(self: &Arc<Self>) -> OpenRequest {
         let mut state = self.lock();
         state.open += 1;
         state.holding += 1;
@@ -68,7 +68,7 @@ impl Input {
     }
 
     /// The input has ended. Whether the end is to be held back; the task is woken when that is over.
-    pub fn holds_back(&self, cx: &Context<'_>) -> bool {
+    pub(crate) fn holds_back(&self, cx: &Context<'_>) -> bool {
         let mut state = self.lock();
         if !state.ended {
             state.ended = true;
@@ -80,7 +80,7 @@ impl Input {
     }
 
     /// Ends once no request has been open for so long.
-    pub async fn idle(&self, limit: Duration) {
+    pub(crate) async fn idle(&self, limit: Duration) {
         loop {
             let now = Instant::now();
             let due = {
@@ -98,7 +98,7 @@ impl Input {
 
     /// Whether there ever was a request.
     #[must_use]
-    pub fn was_used(&self) -> bool {
+    pub(crate) fn was_used(&self) -> bool {
         self.lock().requests > 0
     }
 
@@ -120,7 +120,7 @@ impl State {
 
 /// A request from its head to the end of its answer.
 #[derive(Debug)]
-pub struct OpenRequest {
+pub(crate) struct OpenRequest {
     input: Arc<Input>,
     id: u64,
     holds: bool,
@@ -128,7 +128,7 @@ pub struct OpenRequest {
 
 impl OpenRequest {
     /// The request is given up when the connection's input ends.
-    pub fn end_with_input(&mut self) {
+    pub(crate) fn end_with_input(&mut self) {
         if std::mem::replace(&mut self.holds, false) {
             self.input.lock().release();
         }
@@ -136,7 +136,7 @@ impl OpenRequest {
 
     /// The request's body, which breaks off when the connection's input ends before it.
     #[must_use]
-    pub fn body(&self, inner: Incoming) -> RequestBody {
+    pub(crate) fn body(&self, inner: Incoming) -> RequestBody {
         RequestBody { inner, input: Arc::clone(&self.input), id: self.id, waits: false }
     }
 }
@@ -154,7 +154,7 @@ impl Drop for OpenRequest {
 
 /// A request's body as it comes.
 #[derive(Debug)]
-pub struct RequestBody {
+pub(crate) struct RequestBody {
     inner: Incoming,
     input: Arc<Input>,
     id: u64,
@@ -165,7 +165,7 @@ pub struct RequestBody {
 /// A body that ended before it was whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the body broke off")]
-pub struct BrokenOff;
+pub(crate) struct BrokenOff;
 
 impl Body for RequestBody {
     type Data = Bytes;

@@ -18,11 +18,11 @@ use super::{
 use crate::{retry::Gate, webhook::Failure};
 
 /// What is said where nobody knows how long.
-pub const UNKNOWN_WAIT: Duration = Duration::from_secs(1);
+pub(crate) const UNKNOWN_WAIT: Duration = Duration::from_secs(1);
 
 /// Whether it matters that an agent's target fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heed {
+pub(crate) enum Heed {
     /// It does not: a sender waits, and has to learn of it.
     Nothing,
     /// A failing target is left alone: the event is kept, and can wait.
@@ -37,7 +37,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`Failure::NoAgent`], [`Failure::Unwanted`], [`Failure::Busy`] or [`Failure::Limited`].
-    pub fn reserve(&self, endpoint: &str, kind: Option<&str>, heed: Heed) -> Result<Place, Failure> {
+    pub(crate) fn reserve(&self, endpoint: &str, kind: Option<&str>, heed: Heed) -> Result<Place, Failure> {
         let mut state = self.lock();
         state.turn = state.turn.wrapping_add(1);
         let turn = state.turn;
@@ -86,7 +86,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`Failure::NoAgent`] or [`Failure::Busy`].
-    pub fn reserve_for(&self, endpoint: &str, whom: &Whom<'_>) -> Result<Place, Failure> {
+    pub(crate) fn reserve_for(&self, endpoint: &str, whom: &Whom<'_>) -> Result<Place, Failure> {
         let state = self.lock();
         let places = state.places.get(endpoint).ok_or(Failure::NoAgent)?;
         let meant = |session: &&Arc<Session>| {
@@ -116,7 +116,7 @@ impl Registry {
     ///
     /// # Errors
     /// How long none of them will, where that is known.
-    pub fn free(&self, endpoint: &str, most: usize) -> Result<usize, Option<Duration>> {
+    pub(crate) fn free(&self, endpoint: &str, most: usize) -> Result<usize, Option<Duration>> {
         let agents = self.roused(endpoint);
         let (now, today) = (Instant::now(), Timestamp::now());
         let (mut free, mut wait) = (0, None);
@@ -138,7 +138,7 @@ impl Registry {
     /// Whether agents are there and none of them takes an exchange now: it has as many as it takes at a time, its rate
     /// is used up, or a failing target is left alone.
     #[must_use]
-    pub fn held_back(&self, endpoint: &str) -> bool {
+    pub(crate) fn held_back(&self, endpoint: &str) -> bool {
         let agents = self.roused(endpoint);
         let (now, today) = (Instant::now(), Timestamp::now());
         !agents.is_empty() && agents.iter().all(|load| load.is_full() || load.room(Heed::Circuits, now, today).is_err())
@@ -147,7 +147,7 @@ impl Registry {
     /// When one of an endpoint's agents is tried again, where all of their handlers failed so often that they are left
     /// alone.
     #[must_use]
-    pub fn left_alone_until(&self, endpoint: &str) -> Option<Timestamp> {
+    pub(crate) fn left_alone_until(&self, endpoint: &str) -> Option<Timestamp> {
         let agents = self.lock().serving(endpoint);
         let all: Option<Vec<_>> = agents.iter().map(|load| load.target.open_until()).collect();
         all?.into_iter().min()
@@ -161,13 +161,13 @@ impl Registry {
 
     /// How many agents serve an endpoint.
     #[must_use]
-    pub fn serving(&self, endpoint: &str) -> usize {
+    pub(crate) fn serving(&self, endpoint: &str) -> usize {
         self.lock().serving(endpoint).len()
     }
 
     /// Who is attached to an endpoint: the token's name, the agent's, and how it stands. The first hundred.
     #[must_use]
-    pub fn attached(&self, endpoint: &str) -> Vec<(Arc<str>, String, Standing)> {
+    pub(crate) fn attached(&self, endpoint: &str) -> Vec<(Arc<str>, String, Standing)> {
         let state = self.lock();
         let Some(places) = state.places.get(endpoint) else { return Vec::new() };
         let one = |key| {
@@ -178,13 +178,13 @@ impl Registry {
     }
 
     /// Ends when an agent came, left, or stands otherwise than before.
-    pub fn changed(&self) -> tokio::sync::futures::Notified<'_> {
+    pub(crate) fn changed(&self) -> tokio::sync::futures::Notified<'_> {
         self.changed.notified()
     }
 
     /// Begins copies of an exchange for those that only watch; `None` where nobody does.
     #[must_use]
-    pub fn copies(&self, endpoint: &str, kind: Option<&str>, head: impl FnOnce() -> RequestHead) -> Option<Tee> {
+    pub(crate) fn copies(&self, endpoint: &str, kind: Option<&str>, head: impl FnOnce() -> RequestHead) -> Option<Tee> {
         let state = self.lock();
         let watching = state.at(endpoint, Standing::Copy, kind);
         let admissions = Arc::clone(&state.admissions);
@@ -210,7 +210,7 @@ impl Registry {
 
     /// Copies that were dropped since the start.
     #[must_use]
-    pub fn dropped_copies(&self) -> u64 {
+    pub(crate) fn dropped_copies(&self) -> u64 {
         self.copies.dropped()
     }
 }
@@ -221,7 +221,7 @@ fn shorter(one: Option<Duration>, other: Duration) -> Duration {
 
 /// A wait as the reason of a failure.
 #[must_use]
-pub fn limited(wait: Duration) -> Failure {
+pub(crate) fn limited(wait: Duration) -> Failure {
     Failure::Limited { wait_ms: u64::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(u64::MAX) }
 }
 

@@ -41,7 +41,7 @@ impl Registry {
     ///
     /// # Errors
     /// As [`Registry::reserve`].
-    pub async fn reserve_or_wait(
+    pub(crate) async fn reserve_or_wait(
         &self,
         endpoint: &str,
         kind: Option<&str>,
