@@ -63,7 +63,6 @@ pub(crate) struct Config {
 pub(crate) struct EndpointConfig {
     /// The endpoint's name; `None` asks the relay for the token's only one.
     pub name: Option<String>,
-    /// How it is attached.
     pub attach: Attach,
     /// With [`Attach::Exclusive`]: become active at once.
     pub takeover: bool,
@@ -125,7 +124,6 @@ pub(crate) struct RouteConfig {
     pub path: String,
     /// Whether the handler sees only what follows the path.
     pub strip_prefix: bool,
-    /// The handler.
     pub handler: HandlerConfig,
 }
 

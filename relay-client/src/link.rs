@@ -60,7 +60,6 @@ pub(crate) struct Link {
 /// A relay, and how it is reached.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Way<'a> {
-    /// The relay.
     pub relay: &'a RelayUrl,
     /// A PEM file with roots believed besides the system's, for the relay and for a proxy under TLS.
     pub relay_ca: Option<&'a Path>,

@@ -27,7 +27,6 @@ use crate::{
 pub(crate) struct Route {
     /// What the user said of it.
     pub config: HandlerConfig,
-    /// The handler.
     pub handler: Handler,
 }
 
@@ -60,7 +59,6 @@ struct ByPath {
 pub(crate) struct Endpoint {
     /// Its name; empty for the token's only one.
     pub name: String,
-    /// How it is attached.
     pub attach: Attach,
     /// Whether it becomes active at once.
     pub takeover: bool,

@@ -40,13 +40,10 @@ pub(crate) struct Faults {
 pub(crate) struct Ready {
     /// The provider's id for the event.
     pub id: String,
-    /// The method.
     pub method: &'static str,
     /// The URL; another one than was given if the signature stands in it.
     pub url: String,
-    /// The headers.
     pub headers: Vec<(String, String)>,
-    /// The body.
     pub body: Bytes,
 }
 

@@ -79,9 +79,7 @@ pub(crate) enum Reply {
 /// A handler's answer on its way to a sender.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    /// Its status.
     pub status: StatusCode,
-    /// Its headers.
     pub headers: HeaderMap,
     /// Its body, or the beginning of it.
     pub body: Bytes,
@@ -112,7 +110,6 @@ impl Answer {
 /// A part of a long answer.
 #[derive(Debug)]
 pub(crate) enum Piece {
-    /// Bytes.
     Data(Bytes),
     /// Its end, with its trailers. Without it the answer broke off.
     End(HeaderMap),
@@ -186,7 +183,6 @@ impl Delivery {
         self.wake.notify_one();
     }
 
-    /// The endpoint of that name.
     #[must_use]
     pub(crate) fn endpoint(&self, name: &EndpointName) -> Option<Arc<Endpoint>> {
         self.endpoints.load().get(name).cloned()

@@ -120,7 +120,6 @@ pub(crate) struct Keeping {
 pub(crate) enum Identity {
     /// The provider's own id of it.
     Provider,
-    /// Its body.
     Body,
     /// What a locator finds, in a row's own grammar: the row's event id.
     Located(Arc<Provider>),
@@ -129,9 +128,7 @@ pub(crate) enum Identity {
 /// Which events wait for each other.
 #[derive(Clone, Debug)]
 pub(crate) enum Order {
-    /// None.
     None,
-    /// All.
     Fifo,
     /// Those with the same key: the row's event id.
     ByKey(Arc<Provider>),
@@ -143,7 +140,6 @@ pub(crate) enum Resign {
     /// When the original is too old by its scheme.
     #[default]
     Late,
-    /// Never.
     Never,
     /// For every attempt.
     Always,
@@ -152,11 +148,9 @@ pub(crate) enum Resign {
 /// The relay's own answer to a sender whose event is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ack {
-    /// Its status.
     pub status: StatusCode,
     /// Its type of content, where it has a body.
     pub content_type: Option<http::HeaderValue>,
-    /// Its body.
     pub body: bytes::Bytes,
 }
 

@@ -28,7 +28,6 @@ use crate::{
 /// Which endpoints' events may be seen.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Sight<'a> {
-    /// All.
     All,
     /// Only these.
     Only(&'a [EndpointName]),
@@ -48,9 +47,7 @@ pub(crate) struct Bounds {
 /// Why a question has no answer: a status, a stable code, and what to do.
 #[derive(Debug)]
 pub(crate) struct Refusal {
-    /// The status.
     pub status: StatusCode,
-    /// The code.
     pub code: &'static str,
     /// In words.
     pub message: String,

@@ -93,7 +93,6 @@ struct Running {
 
 /// A configuration that is ready to run.
 pub(crate) struct First {
-    /// It.
     pub config: Config,
     running: Running,
     made: Made,
@@ -367,7 +366,6 @@ pub(crate) async fn load_learnt(learnt: &Learnt, provider_keys: &ProviderKeys, c
     }
 }
 
-/// The routes of a config.
 #[must_use]
 pub(crate) fn routes(config: &Config, metrics: &Metrics, public: SocketAddr) -> Routes {
     let scheme = if config.tls.is_some() { "https" } else { "http" };

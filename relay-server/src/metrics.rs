@@ -189,7 +189,6 @@ impl Events {
 /// What waits at one endpoint.
 #[derive(Clone, Debug)]
 pub(crate) struct Waiting {
-    /// The endpoint.
     pub endpoint: String,
     /// Events that wait or are under way.
     pub open: u64,

@@ -61,7 +61,6 @@ pub(crate) struct Entry {
     pub provider: String,
     /// The sender's address, behind trusted proxies.
     pub client: IpAddr,
-    /// Its method.
     pub method: String,
     /// Scheme, host and target as the relay saw them.
     pub url: String,
@@ -271,7 +270,6 @@ impl RefusedLog {
         found
     }
 
-    /// The entry of this id.
     #[must_use]
     pub(crate) fn find(&self, event_id: EventId, now: Timestamp) -> Option<Arc<Entry>> {
         let kept = self.lock();

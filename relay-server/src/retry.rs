@@ -109,7 +109,6 @@ impl Statuses {
         Self(ranges)
     }
 
-    /// The ranges.
     #[must_use]
     pub(crate) fn ranges(&self) -> &[std::ops::RangeInclusive<u16>] {
         &self.0

@@ -23,9 +23,7 @@ const MAX_FILE_BYTES: u64 = 4 << 20;
 /// Who may change a file or a directory beside the relay's own user and root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Others {
-    /// Nobody.
     Nobody,
-    /// Its group.
     Group,
     /// Everybody on this machine.
     Everybody,

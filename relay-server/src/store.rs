@@ -219,7 +219,6 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Refused requests without their bodies, the newest first.
     fn refused(&self, endpoint: Option<EndpointName>, limit: usize) -> Reply<'_, Vec<RefusedRow>>;
 
-    /// One refused request.
     fn refused_request(&self, id: EventId) -> Reply<'_, Option<RefusedRow>>;
 
     /// Writes a copy of everything to a new file while work goes on.

@@ -80,7 +80,6 @@ pub(crate) enum Payload {
 /// A request that has not proven it, given back whole for the record.
 #[derive(Debug)]
 pub(crate) struct Unproven {
-    /// What was received.
     pub received: Received,
     /// Its body.
     pub payload: Payload,
@@ -530,7 +529,6 @@ impl Webhook {
         }
     }
 
-    /// Its method.
     #[must_use]
     pub(crate) fn method(&self) -> &http::Method {
         &self.received.head.method

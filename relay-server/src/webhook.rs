@@ -85,7 +85,6 @@ pub(crate) struct Received {
     pub secure: bool,
     /// What the config says in the place of a proxy in front that nobody trusts to say it.
     pub front: Option<Front>,
-    /// Its head.
     pub head: Parts,
     /// The host that it names, lower case, without a port.
     pub host: String,
@@ -152,7 +151,6 @@ pub(crate) enum Failure {
     Overloaded,
     /// The store has no room.
     StoreFull,
-    /// The store has failed.
     StoreFailed,
     /// No agent is attached.
     NoAgent,

@@ -19,7 +19,6 @@ const SOFTWARE: &str = concat!("relay-client/", env!("CARGO_PKG_VERSION"));
 /// What became of an endpoint that was offered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum EndpointState {
-    /// It is attached, as this.
     Attached(Standing),
     /// The relay does not let this agent have it; a code says why.
     Refused(String),

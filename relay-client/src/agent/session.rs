@@ -106,7 +106,6 @@ pub(super) struct Session {
     pub(super) handle: Handle,
     pub(super) plan: Plan,
     pub(super) seen: Seen,
-    /// How it ended.
     pub(super) ended: Ended,
     pub(super) since: Instant,
     left: Arc<AtomicBool>,

@@ -24,11 +24,9 @@ const MAX_BYTES: u64 = 16 * 1024;
 /// A relay and a token for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Login {
-    /// The relay.
     pub relay: RelayUrl,
     /// PEM file with roots believed for it besides the system's.
     pub relay_ca: Option<PathBuf>,
-    /// The token.
     pub token: Token,
 }
 

@@ -21,7 +21,6 @@ pub(crate) struct Problem {
 /// A config file that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Invalid {
-    /// The file.
     pub file: PathBuf,
     /// At least one.
     pub problems: Vec<Problem>,

@@ -23,7 +23,6 @@ pub(crate) struct RawFile {
     pub endpoint: Vec<Spanned<RawEndpoint>>,
 }
 
-/// One `[[endpoint]]`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "the keys are described where they are checked")]

@@ -33,7 +33,6 @@ pub(crate) enum TokenSource {
     Within {
         /// The file.
         path: PathBuf,
-        /// The folder.
         folder: PathBuf,
     },
     /// In an environment variable.
@@ -44,7 +43,6 @@ pub(crate) enum TokenSource {
     Login {
         /// The file.
         path: PathBuf,
-        /// The relay.
         relay: RelayUrl,
     },
 }

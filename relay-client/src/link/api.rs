@@ -61,7 +61,6 @@ pub(crate) struct ListPage {
 /// One event of it.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Listed {
-    /// Its id.
     pub id: String,
     /// Where it stands.
     #[serde(default)]

@@ -43,22 +43,18 @@ pub(crate) enum State {
     Draining,
     /// Another agent is active; this one takes over when it goes.
     Standby {
-        /// The endpoint.
         endpoint: String,
     },
     /// This agent was standing by, or got copies, and is active now.
     Active {
-        /// The endpoint.
         endpoint: String,
     },
     /// This agent gets copies of what another one serves.
     Copy {
-        /// The endpoint.
         endpoint: String,
     },
     /// Webhooks wait for an endpoint that was just attached.
     Backlog {
-        /// The endpoint.
         endpoint: String,
         /// How many.
         waiting: u64,
@@ -69,7 +65,6 @@ pub(crate) enum State {
     },
     /// What the relay kept is asked for once more.
     Replaying {
-        /// The endpoint.
         endpoint: String,
         /// How many.
         count: usize,
@@ -78,9 +73,7 @@ pub(crate) enum State {
         /// Whether there are more, that come after these.
         more: bool,
     },
-    /// All of it was there.
     Replayed {
-        /// The endpoint.
         endpoint: String,
         /// How many.
         count: usize,
@@ -94,7 +87,6 @@ pub(crate) enum State {
 /// One endpoint that works.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct ReadyEndpoint {
-    /// Its name.
     pub name: String,
     /// Where senders post.
     pub public_url: String,
@@ -150,7 +142,6 @@ pub(crate) struct Line {
     pub bytes_in: u64,
     /// Bytes of the answer's body.
     pub bytes_out: u64,
-    /// The endpoint.
     pub endpoint: String,
     /// The event, where there is one.
     pub event_id: Option<String>,
@@ -173,7 +164,6 @@ pub(crate) struct Notice {
     pub code: String,
     /// The event, where there is one.
     pub event_id: Option<String>,
-    /// The endpoint.
     pub endpoint: String,
 }
 

@@ -18,7 +18,6 @@ use crate::refused::MASKED;
 /// What an endpoint is to an agent that attaches.
 #[derive(Clone, Debug)]
 pub(crate) struct Attachable {
-    /// Its name.
     pub name: String,
     /// Its public address.
     pub url: String,

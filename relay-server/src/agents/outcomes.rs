@@ -212,7 +212,6 @@ fn note(taken: bool) {
 }
 
 impl Expected {
-    /// The next outcome.
     pub(crate) async fn next(&mut self) -> Option<OutcomeState> {
         self.queue.recv().await.map(|told| told.state)
     }

@@ -198,7 +198,6 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// The agent that it is of.
     #[must_use]
     pub(crate) fn agent(&self) -> &Identity {
         &self.agent.identity
@@ -216,7 +215,6 @@ impl Place {
         self.probe
     }
 
-    /// Opens the exchange.
     #[must_use]
     pub(crate) fn open(self, head: RequestHead) -> Exchange {
         self.slot.open(head, Box::new(self.counted))

@@ -132,7 +132,6 @@ pub(crate) struct Token {
     pub name: Arc<str>,
     /// Several at once, so that a token can be rotated without a gap.
     pub hashes: Vec<TokenHash>,
-    /// Which endpoints it is for.
     pub endpoints: Vec<Pattern>,
     /// What it may do there.
     pub rights: Vec<Right>,
@@ -192,7 +191,6 @@ impl Token {
 /// A token that somebody showed, and by which of its secrets.
 #[derive(Clone, Debug)]
 pub(crate) struct Shown {
-    /// The token.
     pub token: Arc<Token>,
     /// The secret's hash.
     pub secret: TokenHash,

@@ -9,25 +9,17 @@ use crate::agents::token::AgentToken;
 /// Values that stand above those of the file.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Flags {
-    /// `--listen`.
     pub listen: Option<String>,
-    /// `--admin`.
     pub admin: Option<String>,
-    /// `--state-dir`.
     pub state_dir: Option<PathBuf>,
-    /// `--store`.
     pub store: Option<String>,
-    /// `--public-url`.
     pub public_url: Option<String>,
-    /// `--tls-cert`.
     pub tls_cert: Option<PathBuf>,
-    /// `--tls-key`.
     pub tls_key: Option<PathBuf>,
     /// `--endpoint NAME=PROVIDER`, beside those of the file.
     pub endpoints: Vec<String>,
     /// `--secret NAME=REF`, instead of what the file says for that endpoint.
     pub secrets: Vec<String>,
-    /// `--dev`.
     pub dev: Option<Dev>,
 }
 

@@ -17,7 +17,6 @@ const MAX_INCLUDED: usize = 1000;
 /// Where a text comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// A file.
     File(PathBuf),
     /// Endpoints and tokens that were made through the API.
     Api,

@@ -107,7 +107,6 @@ pub(super) enum RawStatus {
     Class(String),
 }
 
-/// `retry = { … }`
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawRetry {
@@ -128,7 +127,6 @@ pub(super) enum RawOrder {
     Key { key: String },
 }
 
-/// `ack = { … }`
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawAck {

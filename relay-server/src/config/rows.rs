@@ -17,10 +17,8 @@ use super::secret_ref::SecretRef;
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Rows {
-    /// `[[endpoint]]`
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub endpoint: Vec<Table>,
-    /// `[[token]]`
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub token: Vec<Table>,
 }

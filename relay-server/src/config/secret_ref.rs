@@ -94,7 +94,6 @@ pub(super) struct SecretBytes {
 }
 
 impl SecretRef {
-    /// Reads the secret.
     pub(super) fn read(&self, around: &Surroundings<'_>) -> Result<SecretBytes, Problem> {
         let mut doubt = None;
         let (bytes, from_file) = match self {

@@ -189,7 +189,6 @@ struct ShownSigned {
 /// One token, as `token list` prints it.
 #[derive(Debug, Serialize)]
 pub(crate) struct ShownToken {
-    /// Its name.
     pub name: String,
     /// The beginnings of its hashes.
     pub sha256: Vec<String>,

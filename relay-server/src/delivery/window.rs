@@ -39,13 +39,11 @@ impl Window {
         (places - newest, newest)
     }
 
-    /// One has begun.
     pub(super) const fn begun(&mut self) {
         self.in_flight += 1;
         self.turn = (self.turn + 1) % NEWEST_SHARE;
     }
 
-    /// One has ended.
     pub(super) fn ended(&mut self, delivered: bool) {
         self.in_flight = self.in_flight.saturating_sub(1);
         if delivered {

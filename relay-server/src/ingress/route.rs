@@ -58,12 +58,9 @@ struct Served(Arc<Endpoint>, Arc<Meter>);
 pub(crate) enum Routed {
     /// To the relay itself, under `/_relay/`.
     Relay {
-        /// The path.
         path: String,
     },
-    /// To an endpoint.
     Endpoint {
-        /// The endpoint.
         endpoint: Arc<Endpoint>,
         /// Its counters.
         meter: Arc<Meter>,

@@ -25,9 +25,7 @@ pub(crate) struct Diff {
 /// What was, or would be, applied.
 #[derive(Debug, Serialize)]
 pub(crate) struct Applied {
-    /// Of endpoints.
     pub endpoint: Diff,
-    /// Of tokens.
     pub token: Diff,
     /// Keys beside them that differ from what the relay runs with. They are left alone.
     pub restart: Vec<String>,

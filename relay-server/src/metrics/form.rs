@@ -30,7 +30,6 @@ impl Form {
         if open > 0.0 && open >= text { Self::OpenMetrics } else { Self::Text }
     }
 
-    /// Its type of content.
     #[must_use]
     pub(crate) const fn content_type(self) -> &'static str {
         match self {

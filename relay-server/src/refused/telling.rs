@@ -23,7 +23,6 @@ pub(crate) enum Tell {
     Now,
     /// It was counted. Tell the number after a [`SECOND`]: nobody else does yet.
     Later,
-    /// It was counted.
     Counted,
 }
 

@@ -53,7 +53,6 @@ pub struct Cursor(#[serde(with = "event_id")] pub EventId);
 /// Events, and where to go on.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
-    /// The events.
     pub events: Vec<Summary>,
     /// There may be more from here.
     pub next: Option<Cursor>,

@@ -29,7 +29,6 @@ use shelf::{Kept, Shelf};
 /// Events that one purge call looks at.
 const PURGE_STEP: usize = 500;
 
-/// The store in memory.
 #[derive(Debug)]
 pub struct MemoryStore {
     inner: Mutex<Inner>,

@@ -17,9 +17,7 @@ pub struct NewEvent {
     pub id: EventId,
     /// When its first byte came.
     pub received_at: Timestamp,
-    /// Its head.
     pub head: Head,
-    /// Its body.
     pub body: Body,
     /// Its type, as the provider's row finds it.
     pub event_type: Option<String>,
@@ -54,7 +52,6 @@ impl Default for Share {
 /// What was signed, once, by who alone can. It is known until it is too old, whatever became of its event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
-    /// A digest of it.
     pub digest: [u8; 32],
     /// When.
     pub signed_at: Timestamp,
@@ -67,7 +64,6 @@ pub struct Mark {
 /// What the handler will be told of a request, byte for byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// The method.
     pub method: String,
     /// What of the target is for the handler.
     pub target: String,
@@ -182,7 +178,6 @@ pub enum Verdict {
     },
     /// What was signed in it was taken with another body. It is not kept.
     OtherBody {
-        /// The event of that one.
         of: EventId,
     },
     /// It is late, and may have come before. It is not kept.
@@ -250,7 +245,6 @@ macro_rules! codes {
                 match self { $(Self::$variant => $code,)* }
             }
 
-            /// The one with this code.
             #[must_use]
             pub fn from_code(code: &str) -> Option<Self> {
                 match code { $($code => Some(Self::$variant),)* _ => None }
@@ -318,7 +312,6 @@ codes! {
 /// A handler's answer as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// Its status.
     pub status: u16,
     /// Names and values in order.
     pub headers: Vec<(String, Vec<u8>)>,
@@ -331,7 +324,6 @@ pub struct Answer {
 /// One try to deliver an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
-    /// Its number.
     pub number: u32,
     /// The fence it ran under.
     pub fence: u64,
@@ -350,7 +342,6 @@ pub struct Attempt {
 /// Which events a pump wants.
 #[derive(Clone, Debug)]
 pub struct Want {
-    /// Of this endpoint.
     pub endpoint: EndpointName,
     /// At most so many, the longest due first.
     pub oldest: usize,
@@ -374,7 +365,6 @@ pub struct Delivery {
     pub summary: Summary,
     /// The right to deliver it.
     pub lease: Lease,
-    /// Its head.
     pub head: Head,
     /// Its body, if it is at most [`super::INLINE_BYTES`]; else [`super::Store::body`] reads it.
     pub body: Option<Bytes>,
@@ -385,7 +375,6 @@ pub struct Delivery {
 pub struct Hold {
     /// The event's endpoint.
     pub endpoint: EndpointName,
-    /// The event.
     pub id: EventId,
     /// The fence of the lease.
     pub fence: u64,
@@ -396,7 +385,6 @@ pub struct Hold {
 pub struct End {
     /// The event's endpoint.
     pub endpoint: EndpointName,
-    /// The event.
     pub id: EventId,
     /// What happened; its fence decides whether the event moves.
     pub attempt: Attempt,
@@ -433,9 +421,7 @@ pub enum Ended {
 /// What lists show of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
-    /// Its endpoint.
     pub endpoint: EndpointName,
-    /// Its id.
     pub id: EventId,
     /// When it came.
     pub received_at: Timestamp,
@@ -457,7 +443,6 @@ pub struct Summary {
     pub status: Option<u16>,
     /// When it ended.
     pub settled_at: Option<Timestamp>,
-    /// The method.
     pub method: String,
     /// The target, cut after 256 bytes.
     pub target: String,
@@ -465,11 +450,9 @@ pub struct Summary {
     pub size: u64,
     /// The body's SHA-256.
     pub body_sha256: [u8; 32],
-    /// Its type.
     pub event_type: Option<String>,
     /// The sender's own id.
     pub sender_id: Option<String>,
-    /// Its order key.
     pub order_key: Option<String>,
     /// An earlier event with the same dedup key and another body.
     pub conflict_with: Option<EventId>,
@@ -484,7 +467,6 @@ pub struct Summary {
 pub struct Record {
     /// Where it stands.
     pub summary: Summary,
-    /// Its head.
     pub head: Head,
     /// Its attempts, the first one first.
     pub attempts: Vec<Attempt>,
@@ -493,9 +475,7 @@ pub struct Record {
 /// Something to do to one event.
 #[derive(Clone, Debug)]
 pub struct Act {
-    /// Its endpoint.
     pub endpoint: EndpointName,
-    /// The event.
     pub id: EventId,
     /// What to do.
     pub action: Action,
@@ -519,7 +499,6 @@ pub enum Action {
 /// What an [`Act`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Acted {
-    /// It is done.
     Done,
     /// The event is in a state in which this cannot be done.
     Not(State),
@@ -543,7 +522,6 @@ pub struct Standing {
 /// What waits at an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backlog {
-    /// The endpoint.
     pub endpoint: EndpointName,
     /// Whether its claims are paused.
     pub paused: bool,

@@ -11,9 +11,7 @@ use crate::{endpoint::EndpointName, webhook::EventId};
 /// What a configuration row is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ConfigKind {
-    /// An endpoint.
     Endpoint,
-    /// A token.
     Token,
 }
 
@@ -29,7 +27,6 @@ pub enum Source {
 /// An endpoint or a token as configured. The store does not look inside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigRow {
-    /// Its name.
     pub name: String,
     /// Where it comes from.
     pub source: Source,
@@ -57,7 +54,6 @@ pub struct ConfigChange {
 /// A session that serves an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Presence {
-    /// The endpoint.
     pub endpoint: EndpointName,
     /// The session's epoch.
     pub session: u64,
@@ -72,7 +68,6 @@ pub struct Presence {
 /// A signature that the relay made itself, by a digest of what was signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OwnSignature {
-    /// The digest.
     pub digest: [u8; 32],
     /// From when on nobody takes it any more, to the second.
     pub expires_at: Timestamp,
@@ -81,7 +76,6 @@ pub struct OwnSignature {
 /// A request that was refused. Never deliverable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusedRow {
-    /// The endpoint.
     pub endpoint: EndpointName,
     /// The id that its sender was told.
     pub id: EventId,
@@ -142,7 +136,6 @@ impl BulkAction {
 /// How far a bulk action is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bulk {
-    /// Its id.
     pub id: EventId,
     /// What it does.
     pub action: BulkAction,

@@ -61,7 +61,6 @@ pub(crate) enum Need {
     Fetch(Fetch),
 }
 
-/// How a fetch ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FetchEnd {
     /// There are new keys.
@@ -75,7 +74,6 @@ pub(crate) enum FetchEnd {
 /// What a fetch came back with.
 #[derive(Debug)]
 pub(crate) enum Fetched {
-    /// This text.
     Text(String),
     /// The provider says that there is nothing.
     Gone,
