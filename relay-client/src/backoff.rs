@@ -29,7 +29,6 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     /// A backoff that has seen no failure.
-    #[must_use]
     pub(crate) fn new() -> Self {
         Self::default()
     }
@@ -55,7 +54,6 @@ impl Backoff {
     }
 
     /// Failures in a row so far.
-    #[must_use]
     pub(crate) fn failures(&self) -> u32 {
         self.failures
     }

@@ -33,7 +33,6 @@ pub(crate) use self::failure::Failure;
 use crate::{config::find::Places, report::Reporter};
 
 /// Runs the command that the process was started with.
-#[must_use]
 pub(crate) fn main() -> ExitCode {
     main_from(std::env::args_os())
 }

@@ -82,7 +82,6 @@ pub(crate) struct EndpointConfig {
 
 impl EndpointConfig {
     /// A shared endpoint with one handler.
-    #[must_use]
     pub(crate) fn new(name: Option<String>, handler: HandlerConfig) -> Self {
         Self {
             name,
@@ -111,7 +110,6 @@ pub(crate) struct HandlerConfig {
 
 impl HandlerConfig {
     /// A handler with every default.
-    #[must_use]
     pub(crate) const fn new(target: TargetConfig) -> Self {
         Self { target, headers: Vec::new(), preserve_host: false }
     }
@@ -137,7 +135,6 @@ pub(crate) enum OnRefused {
 }
 
 /// The name of this host, for an agent that was given none.
-#[must_use]
 pub(crate) fn host_name() -> String {
     let name = gethostname::gethostname().to_string_lossy().into_owned();
     if name.is_empty() { "agent".to_owned() } else { name }

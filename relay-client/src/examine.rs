@@ -69,7 +69,6 @@ impl Finding {
     }
 
     /// The finding as people read it, with a line end.
-    #[must_use]
     pub(crate) fn to_line(&self) -> String {
         let state = match self.state {
             Verdict::Ok => "ok",
@@ -82,7 +81,6 @@ impl Finding {
 }
 
 /// 0, 3 if the relay refused, 5 if it was not reached, 1 if anything else failed.
-#[must_use]
 pub(crate) fn exit_code(findings: &[Finding]) -> u8 {
     let failed = |finding: &&Finding| finding.state == Verdict::Failed;
     let mut failed = findings.iter().filter(failed).peekable();

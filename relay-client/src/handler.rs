@@ -68,7 +68,6 @@ pub(crate) struct TargetConfig {
 
 impl TargetConfig {
     /// A target with every default.
-    #[must_use]
     pub(crate) fn new(target: Target) -> Self {
         Self { target, max_connections: DEFAULT_MAX_CONNECTIONS, timeouts: Timeouts::default(), trust: Trust::Platform }
     }
@@ -104,7 +103,6 @@ pub(crate) enum CallError {
 
 impl CallError {
     /// Whether the handler may have seen something of the request. If not, it was not called.
-    #[must_use]
     pub(crate) fn may_have_been_seen(&self) -> bool {
         !matches!(self, Self::Unreachable(_) | Self::Timeout(Timeout::Queue | Timeout::Connect))
     }
@@ -153,13 +151,11 @@ impl Handler {
     }
 
     /// The address that is called.
-    #[must_use]
     pub(crate) fn target(&self) -> &Target {
         &self.shared.target
     }
 
     /// The target's own `Host` header, for callers that do not pass on the sender's.
-    #[must_use]
     pub(crate) fn host_header(&self) -> HeaderValue {
         self.shared.host.clone()
     }

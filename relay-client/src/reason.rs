@@ -6,7 +6,6 @@
 use std::io::{self, ErrorKind};
 
 /// An I/O error as a reason: lower case, no full stop, no "os error" number where a word exists.
-#[must_use]
 pub(crate) fn of_io(error: &io::Error) -> String {
     let words = match error.kind() {
         ErrorKind::ConnectionRefused => "connection refused",
@@ -25,7 +24,6 @@ pub(crate) fn of_io(error: &io::Error) -> String {
 }
 
 /// An error with the causes behind it, each once, joined by colons; an I/O cause is the last word.
-#[must_use]
 pub(crate) fn of_chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -122,7 +122,6 @@ impl std::fmt::Debug for Reporter {
 
 impl Reporter {
     /// Writes to the process's standard output and error, in local time.
-    #[must_use]
     pub(crate) fn new(output: Output, color: Color) -> Self {
         let out = anstream::AutoStream::new(std::io::stdout(), color.choice());
         let err = anstream::AutoStream::new(std::io::stderr(), color.choice());
@@ -130,7 +129,6 @@ impl Reporter {
     }
 
     /// Writes elsewhere, without colour and in UTC, for harnesses.
-    #[must_use]
     pub(crate) fn to_writers(output: Output, out: impl Write + Send + 'static, err: impl Write + Send + 'static) -> Self {
         let (out, err): (Box<dyn Write + Send>, Box<dyn Write + Send>) = (Box::new(out), Box::new(err));
         let (out, err) = (anstream::StripStream::new(out), anstream::StripStream::new(err));

@@ -40,7 +40,6 @@ impl Route {
     }
 
     /// Headers set on every request.
-    #[must_use]
     pub(crate) fn headers(&self) -> &[(HeaderName, HeaderValue)] {
         &self.config.headers
     }
@@ -133,7 +132,6 @@ impl Endpoint {
     }
 
     /// Calls at once that all its handlers take together.
-    #[must_use]
     pub(crate) fn capacity(&self) -> u32 {
         let routes = std::iter::once(&self.own).chain(self.by_path.iter().map(|one| &one.route));
         let sum = routes.map(|route| route.config.target.max_connections.get()).fold(0, usize::saturating_add);
@@ -141,7 +139,6 @@ impl Endpoint {
     }
 
     /// Its targets as people read them.
-    #[must_use]
     pub(crate) fn targets(&self) -> String {
         let mut text = self.own.handler.target().to_string();
         for ByPath { path, route, .. } in &self.by_path {
@@ -184,7 +181,6 @@ impl Table {
     }
 
     /// The endpoint that the configuration calls so.
-    #[must_use]
     pub(crate) fn named(&self, name: &str) -> Option<&Arc<Endpoint>> {
         self.by_name.get(name).and_then(|index| self.endpoints.get(*index))
     }

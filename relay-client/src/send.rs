@@ -220,7 +220,6 @@ pub(crate) struct Pieces {
 
 impl Pieces {
     /// This body, in this manner.
-    #[must_use]
     pub(crate) fn new(body: &Bytes, manner: Manner) -> Self {
         let size = if manner.chunked || manner.slow { body.len().div_ceil(PIECES).max(1) } else { body.len().max(1) };
         let left = (0..body.len()).step_by(size).map(|from| body.slice(from..body.len().min(from + size))).collect();

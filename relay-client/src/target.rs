@@ -90,7 +90,6 @@ pub(crate) enum UncarriablePath {
 /// Whether a handler could read a `.` or `..` segment in what follows the endpoint in the sender's URL: plainly,
 /// percent-encoded (RFC 3986, section 5.2.4, has readers decode before or after), between encoded slashes or
 /// backslashes, or before the parameters of a segment, which servlet containers take off first.
-#[must_use]
 pub(crate) fn has_dot_segments(rest: &str) -> bool {
     let path = rest.split('?').next().unwrap_or_default();
     let decoded: Cow<'_, [u8]> = percent_decode_str(path).into();
@@ -102,19 +101,16 @@ pub(crate) fn has_dot_segments(rest: &str) -> bool {
 
 impl Target {
     /// What to connect to.
-    #[must_use]
     pub(crate) fn address(&self) -> &Address {
         &self.address
     }
 
     /// Whether the handler is reached over TLS.
-    #[must_use]
     pub(crate) fn is_tls(&self) -> bool {
         matches!(self.address, Address::Tcp { tls: true, .. })
     }
 
     /// The value of the `Host` header when the target's own is wanted.
-    #[must_use]
     pub(crate) fn authority(&self) -> String {
         match &self.address {
             Address::Loopback { port } => format!("127.0.0.1:{port}"),
@@ -124,13 +120,11 @@ impl Target {
     }
 
     /// The target's own path: empty, or begins with `/`.
-    #[must_use]
     pub(crate) fn path(&self) -> &str {
         &self.path
     }
 
     /// The same address without a path.
-    #[must_use]
     pub(crate) fn without_path(&self) -> Self {
         Self { address: self.address.clone(), path: String::new() }
     }

@@ -60,7 +60,6 @@ pub(crate) enum TrustError {
 }
 
 /// The one crypto provider of this program.
-#[must_use]
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
@@ -84,7 +83,6 @@ pub(crate) fn client_config(trust: &Trust) -> Result<ClientConfig, TrustError> {
 }
 
 /// What went wrong in a handshake, in words; `remedy` says how to trust an unknown issuer.
-#[must_use]
 pub(crate) fn handshake_reason(error: &io::Error, remedy: &str) -> String {
     use rustls::CertificateError as Bad;
     let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {

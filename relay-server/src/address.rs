@@ -5,7 +5,6 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 /// What one host is counted as: its IPv4 address, or its IPv6 /64, since one host owns all of it.
-#[must_use]
 pub(crate) fn site(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
@@ -15,7 +14,6 @@ pub(crate) fn site(address: IpAddr) -> IpAddr {
 
 /// Whether an address is of this machine or of a network that is nobody's on the internet (RFC 1918, 3927, 4193, 6598):
 /// there stand proxies, tunnels and containers, through which many come as one.
-#[must_use]
 pub(crate) fn is_local(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => {

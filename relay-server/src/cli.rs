@@ -188,7 +188,6 @@ impl From<anyhow::Error> for Failure {
 }
 
 /// Runs the command that the process was started with.
-#[must_use]
 pub(crate) fn main() -> ExitCode {
     main_from(std::env::args_os())
 }

@@ -144,7 +144,6 @@ pub(crate) struct Delivery {
 
 impl Delivery {
     /// Nothing is under way yet.
-    #[must_use]
     pub(crate) fn new(
         store: Arc<dyn Store>,
         registry: Arc<Registry>,
@@ -183,7 +182,6 @@ impl Delivery {
         self.wake.notify_one();
     }
 
-    #[must_use]
     pub(crate) fn endpoint(&self, name: &EndpointName) -> Option<Arc<Endpoint>> {
         self.endpoints.load().get(name).cloned()
     }
@@ -300,7 +298,6 @@ impl Delivery {
     }
 
     /// What the store did since the start.
-    #[must_use]
     pub(crate) fn stored(&self) -> Stored {
         let usage = self.store.usage();
         Stored {

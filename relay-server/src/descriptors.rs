@@ -12,7 +12,6 @@ const KEPT_BACK: u64 = 256;
 
 /// Raises the limit of this process, and says how many of the wanted public connections there can be beside so many
 /// sessions of agents.
-#[must_use]
 pub(crate) fn make_room(wanted: usize, sessions: usize) -> usize {
     let limit = raise();
     let room = room(limit, wanted, sessions);

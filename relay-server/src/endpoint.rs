@@ -59,19 +59,16 @@ pub(crate) struct Endpoint {
 
 impl Endpoint {
     /// Whether its senders prove who they are, if only by their addresses; else anybody can post here.
-    #[must_use]
     pub(crate) fn is_proven(&self) -> bool {
         self.verify.proves() || self.allow.is_limited()
     }
 
     /// How events of this method are kept; `None` where they pass live.
-    #[must_use]
     pub(crate) fn keeps(&self, method: &http::Method) -> Option<&Keeping> {
         self.keeping.as_ref().filter(|keeping| keeping.methods.contains(method))
     }
 
     /// Whether requests of this method are taken at all: a stored endpoint lets pass live what only asks.
-    #[must_use]
     pub(crate) fn takes(&self, method: &http::Method) -> bool {
         let asks = matches!(*method, http::Method::GET | http::Method::HEAD | http::Method::OPTIONS);
         self.keeping.is_none() || asks || self.keeps(method).is_some()
@@ -174,7 +171,6 @@ pub(crate) enum Replay {
 
 impl Replay {
     /// The word in the config.
-    #[must_use]
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Answer => "answer",
@@ -195,13 +191,11 @@ impl Allow {
     }
 
     /// Whether there is an address that may not.
-    #[must_use]
     pub(crate) fn is_limited(&self) -> bool {
         self.0.is_some()
     }
 
     /// Whether this address may post.
-    #[must_use]
     pub(crate) fn allows(&self, address: IpAddr) -> bool {
         self.0.as_ref().is_none_or(|allowed| allowed(address))
     }
@@ -254,7 +248,6 @@ impl EndpointName {
     }
 
     /// The name as text.
-    #[must_use]
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }

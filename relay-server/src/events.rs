@@ -55,7 +55,6 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     /// One with these words.
-    #[must_use]
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self { status, code, message: message.into() }
     }
@@ -225,7 +224,6 @@ pub(crate) async fn part(delivery: &Delivery, event: &Summary, offset: u64, most
 }
 
 /// A state as answers name it.
-#[must_use]
 pub(crate) fn word(state: State) -> String {
     serde_json::to_value(state).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
 }

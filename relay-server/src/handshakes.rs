@@ -68,7 +68,6 @@ impl Handshakes {
     }
 
     /// The last ones of an endpoint or of all, the newest first.
-    #[must_use]
     pub(crate) fn list(&self, endpoint: Option<&str>, limit: usize) -> Vec<Arc<Handshake>> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let wanted = kept.iter().rev().filter(|one| endpoint.is_none_or(|name| name == one.endpoint));

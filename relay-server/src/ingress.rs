@@ -130,7 +130,6 @@ impl Door {
     }
 
     /// What there is at this moment.
-    #[must_use]
     pub(crate) async fn gauges(&self) -> Gauges {
         Gauges {
             waiting: self.delivery.waiting().await,

@@ -75,7 +75,6 @@ impl Drop for Stored {
 
 impl Learnt {
     /// None is loaded yet.
-    #[must_use]
     pub(crate) fn new(vault: Vault) -> Self {
         Self { vault, secrets: Mutex::default(), turn: tokio::sync::Mutex::default() }
     }
@@ -131,7 +130,6 @@ impl Learnt {
     }
 
     /// An endpoint's secrets, the newest first.
-    #[must_use]
     pub(crate) fn of(&self, endpoint: &str) -> Vec<Secret> {
         self.lock().get(endpoint).cloned().unwrap_or_default()
     }

@@ -79,7 +79,6 @@ pub(crate) struct View {
 
 impl View {
     /// Where an endpoint comes from.
-    #[must_use]
     pub(crate) fn source(&self, endpoint: &str) -> &'static str {
         if self.made.contains(endpoint) { "api" } else { "file" }
     }
@@ -127,7 +126,6 @@ pub(crate) struct Live {
 
 impl Live {
     /// What runs is `first`, and the door has taken it over.
-    #[must_use]
     pub(crate) fn new(
         source: Source,
         First { config, running, made }: First,
@@ -140,7 +138,6 @@ impl Live {
     }
 
     /// What runs, for people.
-    #[must_use]
     pub(crate) fn view(&self) -> Arc<View> {
         self.view.load_full()
     }
@@ -366,7 +363,6 @@ pub(crate) async fn load_learnt(learnt: &Learnt, provider_keys: &ProviderKeys, c
     }
 }
 
-#[must_use]
 pub(crate) fn routes(config: &Config, metrics: &Metrics, public: SocketAddr) -> Routes {
     let scheme = if config.tls.is_some() { "https" } else { "http" };
     let url = match &config.server.public_url {

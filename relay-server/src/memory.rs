@@ -70,7 +70,6 @@ pub(crate) struct Memory {
 }
 
 /// What a request's head costs while it is held.
-#[must_use]
 pub(crate) fn head_bytes(head: &Parts) -> usize {
     let lines = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + LINE_BYTES);
     let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
@@ -79,13 +78,11 @@ pub(crate) fn head_bytes(head: &Parts) -> usize {
 
 impl Budget {
     /// So many bytes for all.
-    #[must_use]
     pub(crate) fn new(bytes: usize) -> Self {
         Self { bytes, held: Mutex::default() }
     }
 
     /// What is taken of it, in bytes.
-    #[must_use]
     pub(crate) fn held(&self) -> usize {
         self.lock().all
     }
@@ -109,7 +106,6 @@ impl Budget {
     }
 
     /// The memory of heads that come on one connection, with nothing taken yet.
-    #[must_use]
     pub(crate) fn of_heads(self: &Arc<Self>, address: Option<IpAddr>) -> Memory {
         Memory { budget: Arc::clone(self), endpoint: None, address, least: HEAD_BYTES, bytes: 0 }
     }

@@ -339,7 +339,6 @@ impl Metrics {
     }
 
     /// The counters of an endpoint; the same ones for the same name.
-    #[must_use]
     pub(crate) fn meter(&self, endpoint: &str) -> Arc<Meter> {
         let mut meters = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || {
@@ -361,13 +360,11 @@ impl Metrics {
     }
 
     /// What stands for an endpoint's name here.
-    #[must_use]
     pub(crate) fn shown(&self, endpoint: &str) -> String {
         self.events.plain.shown(endpoint)
     }
 
     /// Where kept events are counted.
-    #[must_use]
     pub(crate) fn events(&self) -> Events {
         self.events.clone()
     }
@@ -383,7 +380,6 @@ impl Metrics {
     }
 
     /// Everything as text.
-    #[must_use]
     pub(crate) fn text(&self, now: &Gauges, form: Form) -> String {
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.sessions.set(number(now.sessions));

@@ -53,7 +53,6 @@ impl Clock for Told {
 
 impl Pacer {
     /// Nothing is taken yet.
-    #[must_use]
     pub(crate) fn new(rate: Rate, now: Instant) -> Self {
         // Neither is ever 0: a rate's parts are in range.
         let interval = rate.interval().max(Duration::from_nanos(1));
@@ -65,7 +64,6 @@ impl Pacer {
     }
 
     /// The rate that it keeps.
-    #[must_use]
     pub(crate) const fn rate(&self) -> Rate {
         self.rate
     }

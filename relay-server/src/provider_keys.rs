@@ -30,7 +30,6 @@ pub(crate) struct ProviderKeys {
 
 impl ProviderKeys {
     /// None is loaded yet.
-    #[must_use]
     pub(crate) fn new(vault: Vault) -> Self {
         Self { vault, keys: Mutex::default(), turn: tokio::sync::Mutex::default() }
     }
@@ -59,7 +58,6 @@ impl ProviderKeys {
     }
 
     /// An endpoint's keys.
-    #[must_use]
     pub(crate) fn of(&self, endpoint: &str) -> Arc<FetchedKeys> {
         self.lock().get(endpoint).cloned().unwrap_or_default()
     }

@@ -88,7 +88,6 @@ impl Entry {
     }
 
     /// Its body as it is shown and written.
-    #[must_use]
     pub(crate) fn shown_body(&self) -> Bytes {
         self.hidden.body(&self.body)
     }
@@ -135,14 +134,12 @@ struct Ring {
 
 impl RefusedLog {
     /// An empty log that takes at most `budget` bytes, and is written into a store if that `lasts`.
-    #[must_use]
     pub(crate) fn new(budget: u64, lasts: bool) -> Self {
         let budget = usize::try_from(budget).unwrap_or(usize::MAX);
         Self { kept: Mutex::default(), budget, lasts, lost: AtomicU64::new(0) }
     }
 
     /// Entries that were gone before they were written into the store.
-    #[must_use]
     pub(crate) fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
@@ -258,7 +255,6 @@ impl RefusedLog {
     }
 
     /// The newest entries of one endpoint or of all, the newest first.
-    #[must_use]
     pub(crate) fn list(&self, endpoint: Option<&str>, limit: usize, now: Timestamp) -> Vec<Arc<Entry>> {
         let kept = self.lock();
         let rings = kept.rings.iter().filter(|(name, _)| endpoint.is_none_or(|wanted| wanted == *name));
@@ -270,7 +266,6 @@ impl RefusedLog {
         found
     }
 
-    #[must_use]
     pub(crate) fn find(&self, event_id: EventId, now: Timestamp) -> Option<Arc<Entry>> {
         let kept = self.lock();
         let found = kept.rings.values().flat_map(|ring| &ring.entries).find(|entry| entry.event_id == event_id);

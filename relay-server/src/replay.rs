@@ -101,7 +101,6 @@ pub(crate) struct Running {
 
 impl Replays {
     /// Looks a request up and remembers it if it is the first.
-    #[must_use]
     pub(crate) fn begin(&self, endpoint: &str, mark: Mark, event_id: EventId, now_unix_s: i64) -> Seen {
         let mut all = lock(&self.0);
         if !all.contains_key(endpoint) {

@@ -45,7 +45,6 @@ impl Default for Schedule {
 
 impl Schedule {
     /// Attempts in all, the first one included.
-    #[must_use]
     pub(crate) fn attempts(&self) -> u32 {
         match self {
             Self::List(waits) => u32::try_from(waits.len()).unwrap_or(u32::MAX).saturating_add(1),
@@ -54,7 +53,6 @@ impl Schedule {
     }
 
     /// The wait after `made` attempts failed, before jitter; `None` once there is none left.
-    #[must_use]
     pub(crate) fn wait_after(&self, made: u32) -> Option<Duration> {
         let nth = made.checked_sub(1)?;
         match self {
@@ -72,7 +70,6 @@ impl Schedule {
     ///
     /// `random` is evenly drawn from all of `u32`. A handler that says how long to wait is heard where that is
     /// longer than the schedule, up to [`MAX_WAIT`].
-    #[must_use]
     pub(crate) fn next(&self, made: u32, retry_after: Option<Duration>, random: u32, now: Timestamp) -> Option<Timestamp> {
         let wait = jittered(self.wait_after(made)?, random);
         let wait = retry_after.map_or(wait, |asked| asked.min(MAX_WAIT).max(wait));
@@ -88,7 +85,6 @@ fn jittered(wait: Duration, random: u32) -> Duration {
 }
 
 /// A Retry-After value (RFC 9110, section 10.2.3): seconds, or a date.
-#[must_use]
 pub(crate) fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -104,18 +100,15 @@ pub(crate) struct Statuses(Vec<std::ops::RangeInclusive<u16>>);
 
 impl Statuses {
     /// The statuses in any of these ranges.
-    #[must_use]
     pub(crate) fn new(ranges: Vec<std::ops::RangeInclusive<u16>>) -> Self {
         Self(ranges)
     }
 
-    #[must_use]
     pub(crate) fn ranges(&self) -> &[std::ops::RangeInclusive<u16>] {
         &self.0
     }
 
     /// Whether the status is one of them.
-    #[must_use]
     pub(crate) fn contains(&self, status: u16) -> bool {
         self.0.iter().any(|range| range.contains(&status))
     }
@@ -152,7 +145,6 @@ pub(crate) enum Meaning {
 
 impl StatusRule {
     /// What a status means while the sender of the event still waits for the handler's answer.
-    #[must_use]
     pub(crate) fn while_waiting(&self, status: u16) -> Meaning {
         match status {
             200..=299 => Meaning::Success,
@@ -162,7 +154,6 @@ impl StatusRule {
     }
 
     /// What a status means once the sender has its ack.
-    #[must_use]
     pub(crate) fn after_ack(&self, status: u16) -> Meaning {
         match status {
             200..=299 => Meaning::Success,

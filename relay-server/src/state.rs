@@ -41,7 +41,6 @@ impl Others {
     }
 
     /// Who may change what this is about.
-    #[must_use]
     pub(crate) fn of(metadata: &fs::Metadata) -> Self {
         Self::judge(metadata.uid(), metadata.mode(), rustix::process::geteuid().as_raw())
     }
@@ -56,7 +55,6 @@ impl Others {
     }
 
     /// What is wrong with `path`, and what to do about it; nothing if nobody else may change it.
-    #[must_use]
     pub(crate) fn problem(self, path: &Path) -> Option<(String, String)> {
         let path = path.display();
         match self {
@@ -73,7 +71,6 @@ impl Others {
     }
 
     /// Whether what keeps secrets must not lie there.
-    #[must_use]
     pub(crate) const fn is_refused(self) -> bool {
         matches!(self, Self::Everybody | Self::Owner(_))
     }
@@ -121,13 +118,11 @@ impl StateDir {
     }
 
     /// The directory.
-    #[must_use]
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Where a file of this name is.
-    #[must_use]
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }

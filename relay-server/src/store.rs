@@ -90,13 +90,11 @@ pub const MAX_REFUSED_BYTES: usize = 64 * 1024;
 const MAX_REFUSED_TOTAL_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Most bytes that refused requests take in a store of this size: their senders prove nothing, and events come first.
-#[must_use]
 pub fn refused_bytes(max_bytes: u64) -> u64 {
     (max_bytes / 16).min(MAX_REFUSED_TOTAL_BYTES)
 }
 
 /// The part of a store of this size that what waits of unproven senders leaves to the others: a quarter.
-#[must_use]
 pub fn reserve_bytes(max_bytes: u64) -> u64 {
     max_bytes / 4
 }

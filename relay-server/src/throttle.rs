@@ -40,7 +40,6 @@ impl Slot {
 
 impl<const SLOTS: usize, const BURST: u64> Throttle<SLOTS, BURST> {
     /// Nothing was let through yet.
-    #[must_use]
     pub(crate) const fn new() -> Self {
         Self { slots: [const { Slot::new() }; SLOTS] }
     }

@@ -174,13 +174,11 @@ impl Rule {
     }
 
     /// Whether nothing can be proven, since a secret could not be read.
-    #[must_use]
     pub(crate) fn is_closed(&self) -> bool {
         matches!(self, Self::Closed(_))
     }
 
     /// Whether it asks for no proof at all: who knows the endpoint's address may post there.
-    #[must_use]
     pub(crate) fn asks_nothing(&self) -> bool {
         match self {
             Self::Open => true,
@@ -190,13 +188,11 @@ impl Rule {
     }
 
     /// Whether what passes has shown who sent it: nothing passes unproven, not even marked as such.
-    #[must_use]
     pub(crate) fn proves(&self) -> bool {
         !self.asks_nothing() && self.row().is_none_or(|row| !row.policy.lenient)
     }
 
     /// Whether the whole body must be there before the rule can be applied.
-    #[must_use]
     pub(crate) fn covers_body(&self) -> bool {
         self.row().is_some_and(|RowRule { provider, .. }| {
             let signed = provider.scheme.as_ref().is_some_and(relay_schemes::Scheme::covers_body);
@@ -205,7 +201,6 @@ impl Rule {
     }
 
     /// The provider's name, or `none`.
-    #[must_use]
     pub(crate) fn provider_name(&self) -> &str {
         match self {
             Self::Open => "none",
@@ -215,7 +210,6 @@ impl Rule {
     }
 
     /// Whether a URL may be called that confirms a subscription.
-    #[must_use]
     pub(crate) fn may_confirm(&self) -> bool {
         self.row().is_some_and(|row| row.policy.confirm)
     }
@@ -228,14 +222,12 @@ impl Rule {
     }
 
     /// Whether there are secrets, configured or learnt, and this one is not among them.
-    #[must_use]
     pub(crate) fn has_other_secret(&self, secret: &Secret) -> bool {
         let known = self.secrets();
         !known.is_empty() && !known.contains(secret)
     }
 
     /// What a request has to do for a key before the rule can be applied, or applied again after this refusal.
-    #[must_use]
     pub(crate) fn key_need(&self, received: &Received, body: &[u8], refusal: Option<Refusal>) -> Need {
         let Some(row) = self.row() else { return Need::Nothing };
         let headers = Lines(&received.head.headers);
@@ -249,13 +241,11 @@ impl Rule {
     }
 
     /// Whether there are keys to verify with, be they old.
-    #[must_use]
     pub(crate) fn has_keys(&self) -> bool {
         self.row().is_some_and(|row| row.keyring.has_keys())
     }
 
     /// Keys that were fetched, with their addresses.
-    #[must_use]
     pub(crate) fn fetched_keys(&self) -> Vec<(String, String)> {
         self.row().map(|row| row.keyring.fetched(&row.policy)).unwrap_or_default()
     }
@@ -268,7 +258,6 @@ impl Rule {
     }
 
     /// What to do with a challenge of the provider; `None` if the request is none.
-    #[must_use]
     pub(crate) fn challenge(&self, received: &Received, body: &[u8]) -> Option<Challenge> {
         let row = self.row().filter(|row| !row.provider.handshakes.is_empty())?;
         let keys = row.keyring.keys();
@@ -337,14 +326,12 @@ impl Rule {
     }
 
     /// Whether its signatures bear a date, so that one is not good for ever.
-    #[must_use]
     pub(crate) fn dates_signatures(&self) -> bool {
         let scheme = self.row().and_then(|row| row.provider.scheme.as_ref());
         scheme.is_some_and(|scheme| scheme.tolerance_s().is_some())
     }
 
     /// Its provider's row, whether or not anything can be proven.
-    #[must_use]
     pub(crate) fn provider(&self) -> Option<&Provider> {
         match self {
             Self::Open => None,
@@ -355,7 +342,6 @@ impl Rule {
 
     /// Whether what was signed at `then_unix_s` can be signed afresh, and is too old by its scheme or is to be in any
     /// case.
-    #[must_use]
     pub(crate) fn signs_afresh(&self, then_unix_s: i64, now_unix_s: i64, always: bool) -> bool {
         let Some(row) = self.row() else { return false };
         let scheme = row.provider.scheme.as_ref().filter(|scheme| scheme.is_symmetric());
@@ -366,7 +352,6 @@ impl Rule {
     /// Headers that sign a request afresh at `now_unix_s`, with the secret that proved this event if it is still
     /// there, else with the first. `None` if the signature stands elsewhere than in headers, or the request lacks
     /// something.
-    #[must_use]
     pub(crate) fn sign_afresh(
         &self,
         request: &Request<'_>,
@@ -401,7 +386,6 @@ impl Rule {
     }
 
     /// Says which usual mistake a refused request may be. Bounded, and far more work than a verification.
-    #[must_use]
     pub(crate) fn explain(&self, request: &Request<'_>, now_unix_s: i64, also: &Candidates<'_>) -> Vec<Finding> {
         match self {
             Self::Open => vec![Finding::Verifies],
@@ -411,7 +395,6 @@ impl Rule {
     }
 
     /// The endpoint's own secrets, for trying whether another endpoint's request is signed with one of them.
-    #[must_use]
     pub(crate) fn secrets(&self) -> Vec<Secret> {
         self.row().map(|row| row.keyring.material().secrets).unwrap_or_default()
     }
@@ -470,19 +453,16 @@ fn request<'a>(received: &'a Received, headers: &'a Lines<'a>, body: &'a [u8]) -
 
 impl Webhook {
     /// By what an unchanged repeat is recognised, where the scheme dates its signatures.
-    #[must_use]
     pub(crate) fn mark(&self) -> Option<Mark> {
         self.mark
     }
 
     /// A digest of what was signed, where the scheme dates its signatures.
-    #[must_use]
     pub(crate) fn signed(&self) -> Option<&[u8; 32]> {
         self.signed.as_ref()
     }
 
     /// What was received, where it may turn out only later that it must not pass.
-    #[must_use]
     pub(crate) fn contested(&self) -> Option<(Received, Bytes)> {
         let contested = self.mark.is_some_and(|mark| mark.is_late || mark.body.is_some());
         match &self.payload {
@@ -492,13 +472,11 @@ impl Webhook {
     }
 
     /// Which of the endpoint's secrets proved it, where it can be signed afresh.
-    #[must_use]
     pub(crate) fn signer(&self) -> Option<KeyTag> {
         self.signer
     }
 
     /// What a locator finds in it: the event id by another row.
-    #[must_use]
     pub(crate) fn locate(&self, row: &Provider) -> Option<String> {
         let body: &[u8] = match &self.payload {
             Payload::Whole(body) => body,
@@ -509,19 +487,16 @@ impl Webhook {
     }
 
     /// What it says about itself: the sender's id of it, and its type.
-    #[must_use]
     pub(crate) fn event(&self) -> &EventMeta {
         &self.event
     }
 
     /// When it came, for deadlines.
-    #[must_use]
     pub(crate) fn started(&self) -> Instant {
         self.received.started
     }
 
     /// The body's SHA-256.
-    #[must_use]
     pub(crate) fn body_digest(&self) -> Option<[u8; 32]> {
         match &self.payload {
             Payload::Whole(body) => Some(Sha256::digest(body).into()),
@@ -529,19 +504,16 @@ impl Webhook {
         }
     }
 
-    #[must_use]
     pub(crate) fn method(&self) -> &http::Method {
         &self.received.head.method
     }
 
     /// The event's id.
-    #[must_use]
     pub(crate) fn event_id(&self) -> EventId {
         self.received.event_id
     }
 
     /// What was received and what its body is, with the name of the scheme that was proven.
-    #[must_use]
     pub(crate) fn into_parts(self) -> (Received, Payload, Cow<'static, str>) {
         (self.received, self.payload, self.scheme)
     }

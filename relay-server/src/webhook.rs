@@ -18,19 +18,16 @@ pub(crate) struct EventId(Uuid);
 
 impl EventId {
     /// A new id; later ones sort after earlier ones.
-    #[must_use]
     pub(crate) fn new() -> Self {
         Self(Uuid::now_v7())
     }
 
     /// The UUID's 16 bytes.
-    #[must_use]
     pub(crate) const fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()
     }
 
     /// The id with these 16 bytes.
-    #[must_use]
     pub(crate) const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(Uuid::from_bytes(bytes))
     }

@@ -23,7 +23,6 @@ pub(crate) struct Status {
 
 impl Status {
     /// What is not attached, and why; empty when the agent is ready.
-    #[must_use]
     pub(crate) fn missing(&self) -> Vec<(String, String)> {
         let why = |name: &String| match self.states.get(name) {
             _ if self.stopping => Some("stopping".to_owned()),
@@ -36,7 +35,6 @@ impl Status {
     }
 
     /// What the current session is to an endpoint of the settings.
-    #[must_use]
     pub(crate) fn state(&self, name: &str) -> Option<&EndpointState> {
         self.states.get(name)
     }
@@ -48,7 +46,6 @@ pub(crate) struct StatusSender(Arc<watch::Sender<Status>>);
 
 impl StatusSender {
     /// Sees every status from now on.
-    #[must_use]
     pub(crate) fn subscribe(&self) -> watch::Receiver<Status> {
         self.0.subscribe()
     }

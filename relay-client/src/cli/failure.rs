@@ -42,7 +42,6 @@ pub(crate) enum Failure {
 
 impl Failure {
     /// The process's exit code.
-    #[must_use]
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::ReaderGone => 0,
@@ -59,7 +58,6 @@ impl Failure {
     }
 
     /// Whether the user has been told already.
-    #[must_use]
     pub(crate) fn is_reported(&self) -> bool {
         matches!(
             self,

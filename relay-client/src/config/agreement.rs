@@ -56,7 +56,6 @@ impl Agreement {
     }
 
     /// The keys that it is about and their values, as people read them.
-    #[must_use]
     pub(crate) fn values(&self) -> Vec<(&'static str, &str)> {
         let all =
             [("relay", &self.relay), ("token", &self.token), ("relay_ca", &self.relay_ca), ("proxy", &self.proxy)];
@@ -79,7 +78,6 @@ struct Kept {
 
 impl Agreements {
     /// Those in this file.
-    #[must_use]
     pub(crate) fn new(file: PathBuf) -> Self {
         Self { file }
     }

@@ -337,7 +337,6 @@ pub(crate) fn route_path(path: &str) -> Result<String, String> {
 }
 
 /// A count of calls at once, if it is in range.
-#[must_use]
 pub(crate) fn max_connections(count: usize) -> Option<NonZeroUsize> {
     NonZeroUsize::new(count).filter(|count| count.get() <= MAX_MAX_CONNECTIONS)
 }

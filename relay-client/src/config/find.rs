@@ -53,7 +53,6 @@ pub(crate) struct Places {
 
 impl Places {
     /// Those of this process.
-    #[must_use]
     pub(crate) fn of_process() -> Self {
         let path = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let home = path(if cfg!(windows) { "USERPROFILE" } else { "HOME" });
@@ -66,7 +65,6 @@ impl Places {
     }
 
     /// The file to read, if there is one; `flag` is `--config`.
-    #[must_use]
     pub(crate) fn find(&self, flag: Option<&Path>) -> Option<Found> {
         if let Some(named) = flag.or(self.named.as_deref()) {
             return Some(Found { path: self.current.join(named), origin: Origin::Chosen });
@@ -79,13 +77,11 @@ impl Places {
     }
 
     /// Where `login` keeps what it was told, if the user has a config directory.
-    #[must_use]
     pub(crate) fn login(&self) -> Option<PathBuf> {
         self.own_folder().map(|own| own.join(LOGIN_NAME))
     }
 
     /// Where the user's agreements are kept, if the user has a config directory.
-    #[must_use]
     pub(crate) fn agreements(&self) -> Option<PathBuf> {
         self.own_folder().map(|own| own.join(AGREEMENTS_NAME))
     }
@@ -96,7 +92,6 @@ impl Places {
     }
 
     /// The files that are looked for when none is named, in order.
-    #[must_use]
     pub(crate) fn searched(&self) -> Vec<PathBuf> {
         let local = self.current.join(FILE_NAME);
         let own = self.own_folder().map(|own| own.join(FILE_NAME));
@@ -105,7 +100,6 @@ impl Places {
 }
 
 /// A path as written in a file that lies in `base`.
-#[must_use]
 pub(crate) fn expand(text: &str, base: &Path, home: Option<&Path>) -> PathBuf {
     match (text.strip_prefix("~/"), home) {
         (Some(rest), Some(home)) => home.join(rest),

@@ -51,14 +51,12 @@ impl fmt::Display for Invalid {
 }
 
 /// The one-based line on which a byte range begins.
-#[must_use]
 pub(crate) fn line_of(text: &str, span: &Range<usize>) -> usize {
     let before = text.as_bytes().get(..span.start).unwrap_or(text.as_bytes());
     before.iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
 /// What the TOML reader says, with a suggestion where a key is unknown.
-#[must_use]
 pub(crate) fn of_toml(text: &str, error: &toml::de::Error) -> Problem {
     let line = error.span().map(|span| line_of(text, &span));
     let message = error.message();

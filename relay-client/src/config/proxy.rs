@@ -45,7 +45,6 @@ pub(crate) enum ProxyError {
 
 impl ProxyUrl {
     /// The URL with its password, for the connection alone.
-    #[must_use]
     pub(crate) fn reveal(&self) -> &str {
         &self.full
     }

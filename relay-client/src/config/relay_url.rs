@@ -37,32 +37,27 @@ pub(crate) enum RelayUrlError {
 
 impl RelayUrl {
     /// Whether TLS is spoken.
-    #[must_use]
     pub(crate) fn is_tls(&self) -> bool {
         self.tls
     }
 
     /// A name or an address; IPv6 without brackets.
-    #[must_use]
     pub(crate) fn host(&self) -> &str {
         &self.host
     }
 
     /// The TCP port.
-    #[must_use]
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
     /// Whether it is this machine.
-    #[must_use]
     pub(crate) fn is_loopback(&self) -> bool {
         is_loopback(&self.host)
     }
 
     /// The address of an endpoint as the relay tells it. One that does not know its own address tells where it listens,
     /// and where that is everywhere (`0.0.0.0`), this address is the one that it is known to have.
-    #[must_use]
     pub(crate) fn endpoint_url(&self, told: &str) -> String {
         let Ok(uri) = told.parse::<http::Uri>() else { return told.to_owned() };
         let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
@@ -73,7 +68,6 @@ impl RelayUrl {
     }
 
     /// The value of the `Host` header.
-    #[must_use]
     pub(crate) fn authority(&self) -> &str {
         &self.authority
     }

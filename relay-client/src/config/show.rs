@@ -9,7 +9,6 @@ use super::{EndpointConfig, HandlerConfig, RouteConfig, check::ConfigFile};
 use crate::tls::Trust;
 
 /// The file with every default written out.
-#[must_use]
 pub(crate) fn render(file: &ConfigFile) -> String {
     let mut root = Table::new();
     root.insert("version".to_owned(), Value::Integer(1));

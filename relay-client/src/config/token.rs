@@ -79,7 +79,6 @@ pub(crate) enum TokenError {
 
 impl Token {
     /// The token in clear, for the one header that carries it.
-    #[must_use]
     pub(crate) fn reveal(&self) -> &str {
         &self.0
     }
@@ -119,7 +118,6 @@ impl TokenSource {
     }
 
     /// The same source, for a config file of `folder` that may be somebody else's.
-    #[must_use]
     pub(crate) fn confined(self, folder: &Path) -> Self {
         match self {
             Self::File(path) => Self::Within { path, folder: folder.to_owned() },
@@ -162,7 +160,6 @@ impl TokenSource {
     }
 
     /// The file that holds it, if one does.
-    #[must_use]
     pub(crate) fn file(&self) -> Option<&Path> {
         match self {
             Self::File(path) | Self::Within { path, .. } | Self::Login { path, .. } => Some(path),

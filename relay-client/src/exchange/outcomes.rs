@@ -33,7 +33,6 @@ pub(crate) struct Attempt {
 
 impl Attempt {
     /// The attempt that a request is, if it has a fence.
-    #[must_use]
     pub(crate) fn of(head: &RequestHead) -> Option<Self> {
         head.fence.map(|fence| Self { event_id: head.event_id, number: head.attempt, fence })
     }

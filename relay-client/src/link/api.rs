@@ -137,7 +137,6 @@ pub(crate) struct Replay<'a> {
 
 impl<'a> Api<'a> {
     /// Connects to nothing yet.
-    #[must_use]
     pub(crate) fn new(way: Way<'a>, token: Token) -> Self {
         Self { way, token, open: None }
     }
@@ -243,7 +242,6 @@ impl<'a> Api<'a> {
 
 impl LinkError {
     /// The status of an answer that says no, and the relay's word for it.
-    #[must_use]
     pub(crate) fn refusal(&self) -> Option<(StatusCode, Option<&str>)> {
         match self {
             Self::Refused { status, code, .. } => Some((*status, code.as_deref())),

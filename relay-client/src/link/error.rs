@@ -56,7 +56,6 @@ pub(crate) enum TurnedAway {
 
 impl LinkError {
     /// Whether the answer to a question says no, so that asking again soon cannot help.
-    #[must_use]
     pub(crate) fn is_refusal(&self) -> bool {
         match self {
             Self::Refused { status, .. } => {
@@ -68,7 +67,6 @@ impl LinkError {
     }
 
     /// Who turned the agent away, where somebody did (PROTOCOL.md, section 1).
-    #[must_use]
     pub(crate) fn turned_away(&self) -> Option<TurnedAway> {
         match self {
             Self::Refused { status, code, .. } if self.is_refusal() => {
@@ -82,14 +80,12 @@ impl LinkError {
     }
 
     /// Whether it is the token that the relay does not accept.
-    #[must_use]
     pub(crate) fn is_token_refusal(&self) -> bool {
         let token = matches!(self, Self::Refused { status: StatusCode::UNAUTHORIZED, .. });
         token && self.turned_away() == Some(TurnedAway::ByRelay)
     }
 
     /// When the relay asks to be tried again.
-    #[must_use]
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,

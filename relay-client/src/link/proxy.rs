@@ -29,7 +29,6 @@ pub(crate) struct Via {
 
 impl Via {
     /// What the user or the environment says about this relay.
-    #[must_use]
     pub(crate) fn of(way: &Way<'_>) -> Option<Self> {
         let matcher = match way.proxy {
             Proxy::Direct => return None,
@@ -58,7 +57,6 @@ impl Via {
     }
 
     /// Whether the relay's name is left to the proxy.
-    #[must_use]
     pub(crate) fn resolves_names(&self) -> bool {
         self.scheme() != "socks5"
     }

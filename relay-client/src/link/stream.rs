@@ -25,7 +25,6 @@ pub(crate) enum Stream {
 
 impl Stream {
     /// The certificate of the other side (DER), under TLS.
-    #[must_use]
     pub(crate) fn peer_certificate(&self) -> Option<&[u8]> {
         match self {
             Self::Plain(_) => None,

@@ -109,7 +109,6 @@ pub(crate) enum Standing {
 }
 
 /// An event's id as people read it.
-#[must_use]
 pub(crate) fn event_name(id: [u8; 16]) -> String {
     format!("hook_{}", Uuid::from_bytes(id).as_simple())
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 /// A duration in the unit that suits it: `850 µs`, `12 ms`, `1.2 s`, `3 min 5 s`.
-#[must_use]
 pub(crate) fn duration(duration: Duration) -> String {
     let (micros, millis, seconds) = (duration.as_micros(), duration.as_millis(), duration.as_secs());
     if micros < 1_000 {
@@ -22,7 +21,6 @@ pub(crate) fn duration(duration: Duration) -> String {
 }
 
 /// A number of bytes with a decimal unit: `15 B`, `2.1 kB`.
-#[must_use]
 pub(crate) fn bytes(count: u64) -> String {
     ByteSize::b(count).display().si().to_string()
 }

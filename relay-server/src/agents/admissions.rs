@@ -62,13 +62,11 @@ pub(crate) struct Admissions {
 
 impl Admissions {
     /// Those of a config.
-    #[must_use]
     pub(crate) const fn new(tokens: Tokens, attachable: Vec<Attachable>) -> Self {
         Self { tokens, attachable }
     }
 
     /// The token of that name, if it still has this secret.
-    #[must_use]
     pub(crate) fn token(&self, name: &str, secret: TokenHash) -> Option<&Token> {
         let named = self.tokens.iter().find(|token| *token.name == *name)?;
         named.hashes.contains(&secret).then_some(&**named)
@@ -110,13 +108,11 @@ impl Admissions {
     }
 
     /// Whether a token still allows something at an endpoint.
-    #[must_use]
     pub(crate) fn may(&self, right: Right, endpoint: &str, shown: &Shown) -> bool {
         self.token(&shown.token.name, shown.secret).is_some_and(|token| token.may(right, endpoint))
     }
 
     /// The endpoint of that name.
-    #[must_use]
     pub(crate) fn describe(&self, name: &str) -> Option<&Attachable> {
         self.attachable.iter().find(|endpoint| endpoint.name == name)
     }

@@ -45,7 +45,6 @@ impl Default for Copies {
 
 impl Copies {
     /// Copies that were dropped since the start.
-    #[must_use]
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
@@ -97,7 +96,6 @@ impl Tee {
     }
 
     /// Whether none of its copies is left.
-    #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.queues.is_empty()
     }

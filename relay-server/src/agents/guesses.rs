@@ -34,7 +34,6 @@ struct Window {
 
 impl Guesses {
     /// Whether this address has shown too many wrong tokens, and how long that holds.
-    #[must_use]
     pub(crate) fn too_many(&self, client: IpAddr, now: Instant) -> Option<Duration> {
         let windows = self.lock();
         let window = windows.get(&address::site(client)).filter(|window| window.wrong >= MAX_WRONG)?;

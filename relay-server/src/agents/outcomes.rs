@@ -65,7 +65,6 @@ pub(crate) struct Teller {
 
 impl Teller {
     /// An agent that has told nothing yet.
-    #[must_use]
     pub(crate) fn new(identity: Identity, serves: Serves) -> Self {
         Self { identity, serves, share: Arc::new(Semaphore::new(MAX_SHARE_BYTES)) }
     }
@@ -109,7 +108,6 @@ pub(crate) struct Expected {
 
 impl Outcomes {
     /// None yet, and those that nobody will expect.
-    #[must_use]
     pub(crate) fn new() -> (Arc<Self>, mpsc::Receiver<Stray>) {
         let (stray, strays) = mpsc::channel(MAX_STRAY);
         let memory = Arc::new(Semaphore::new(MAX_HELD_BYTES));
@@ -117,7 +115,6 @@ impl Outcomes {
     }
 
     /// Waits for what this agent tells of an attempt.
-    #[must_use]
     pub(crate) fn expect(self: &Arc<Self>, event_id: [u8; 16], fence: u64, from: Identity) -> Expected {
         let (sender, queue) = mpsc::channel(MAX_WAITING);
         self.lock().expected.insert((event_id, fence), (from, sender));

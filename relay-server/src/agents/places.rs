@@ -89,19 +89,16 @@ impl Places {
     }
 
     /// A session's standing.
-    #[must_use]
     pub(crate) fn standing(&self, key: Key) -> Option<Standing> {
         self.members.iter().find(|member| member.key == key).map(|member| member.standing)
     }
 
     /// What a session is there for.
-    #[must_use]
     pub(crate) fn wish(&self, key: Key) -> Option<Wish> {
         self.members.iter().find(|member| member.key == key).map(|member| member.wish)
     }
 
     /// Whether an agent that could be active left a moment ago.
-    #[must_use]
     pub(crate) fn left_recently(&self, now: Instant) -> bool {
         self.left.as_ref().is_some_and(|(left, _)| now.duration_since(*left) < RECENTLY)
     }

@@ -149,7 +149,6 @@ impl Session {
 }
 
 /// A standing as the agent is told it.
-#[must_use]
 pub(crate) const fn told(standing: Standing) -> OfferState {
     match standing {
         Standing::Active => OfferState::Accepted,
@@ -198,24 +197,20 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    #[must_use]
     pub(crate) fn agent(&self) -> &Identity {
         &self.agent.identity
     }
 
     /// What is behind it.
-    #[must_use]
     pub(crate) fn target(&self) -> &Target {
         &self.counted.load.target
     }
 
     /// Whether its exchange is a probe, whose end must be told to the target.
-    #[must_use]
     pub(crate) fn is_probe(&self) -> bool {
         self.probe
     }
 
-    #[must_use]
     pub(crate) fn open(self, head: RequestHead) -> Exchange {
         self.slot.open(head, Box::new(self.counted))
     }
@@ -390,13 +385,11 @@ impl Registry {
     }
 
     /// How many sessions are attached.
-    #[must_use]
     pub(crate) fn len(&self) -> usize {
         self.lock().sessions.len()
     }
 
     /// Exchanges under way, copies apart.
-    #[must_use]
     pub(crate) fn in_flight(&self) -> usize {
         let state = self.lock();
         let offered = state.sessions.values().flat_map(|session| &session.offers);
@@ -406,7 +399,6 @@ impl Registry {
     }
 
     /// Whether no session is attached.
-    #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -482,7 +474,6 @@ impl State {
 
 impl Attached {
     /// The session's epoch.
-    #[must_use]
     pub(crate) fn epoch(&self) -> u64 {
         self.session.key
     }
@@ -521,7 +512,6 @@ impl Attached {
     }
 
     /// Whether this session's agent may serve an endpoint that it offered, by what its token allows now.
-    #[must_use]
     pub(crate) fn may_serve(&self, endpoint: &str) -> bool {
         let state = self.registry.lock();
         let Session { shown, .. } = &*self.session;
@@ -530,7 +520,6 @@ impl Attached {
     }
 
     /// Whether this session's agent may serve an endpoint that it offered, by what its token allows at that moment.
-    #[must_use]
     pub(crate) fn serves(&self) -> Serves {
         let (registry, session) = (Arc::clone(&self.registry), Arc::clone(&self.session));
         Arc::new(move |endpoint| {

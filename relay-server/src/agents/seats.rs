@@ -38,7 +38,6 @@ pub(crate) struct Seat(Arc<Seats>, Arc<str>);
 
 impl Seats {
     /// So many, all free.
-    #[must_use]
     pub(crate) fn new(max: usize) -> Arc<Self> {
         Arc::new(Self { max, taken: Mutex::default() })
     }

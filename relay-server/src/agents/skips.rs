@@ -55,7 +55,6 @@ impl Skips {
     }
 
     /// Whether what waits at an endpoint is held back.
-    #[must_use]
     pub(crate) fn hold(&self, endpoint: &EndpointName) -> bool {
         self.lock().values().any(|held| held.endpoint == *endpoint)
     }

@@ -24,19 +24,16 @@ pub(crate) struct Target(Arc<Mutex<Circuit>>);
 
 impl Target {
     /// What an attempt may do now; it changes nothing.
-    #[must_use]
     pub(crate) fn gate(&self, now: Timestamp) -> Gate {
         self.lock().gate(now)
     }
 
     /// Asks for the right to an attempt. After [`Gate::Probe`] its end must be told.
-    #[must_use]
     pub(crate) fn ask(&self, now: Timestamp) -> Gate {
         self.lock().ask(now)
     }
 
     /// When it is tried again, where it failed so often that it is left alone.
-    #[must_use]
     pub(crate) fn open_until(&self) -> Option<Timestamp> {
         self.lock().open_until()
     }

@@ -26,26 +26,22 @@ pub(crate) struct TokenHash(pub [u8; 32]);
 
 impl TokenHash {
     /// The hash of a token as an agent presents it.
-    #[must_use]
     pub(crate) fn of(token: &[u8]) -> Self {
         Self(Sha256::digest(token).into())
     }
 
     /// Reads 64 hexadecimal digits, in either case.
-    #[must_use]
     pub(crate) fn from_hex(text: &str) -> Option<Self> {
         let bytes = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()?;
         Some(Self(bytes.try_into().ok()?))
     }
 
     /// All 64 digits, lower case.
-    #[must_use]
     pub(crate) fn to_hex(self) -> String {
         HEXLOWER.encode(&self.0)
     }
 
     /// The first 12 digits and an ellipsis: enough to tell two tokens apart.
-    #[must_use]
     pub(crate) fn shortened(self) -> String {
         format!("{}…", HEXLOWER.encode(&self.0[..6]))
     }
@@ -74,13 +70,11 @@ impl AgentToken {
     }
 
     /// The token itself. For a file of mode 0600 or one line on a terminal, never for a log.
-    #[must_use]
     pub(crate) fn expose(&self) -> &str {
         &self.0
     }
 
     /// What the relay keeps of it.
-    #[must_use]
     pub(crate) fn hash(&self) -> TokenHash {
         TokenHash::of(self.0.as_bytes())
     }
@@ -98,19 +92,16 @@ pub(crate) struct Pattern(Box<str>);
 
 impl Pattern {
     /// Takes any text. Whether it can match an endpoint at all is for `config` to say.
-    #[must_use]
     pub(crate) fn new(text: &str) -> Self {
         Self(Box::from(text))
     }
 
     /// The pattern as it was written.
-    #[must_use]
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 
     /// Whether the whole of `name` fits.
-    #[must_use]
     pub(crate) fn matches(&self, name: &str) -> bool {
         let mut parts = self.0.split('*');
         let first = parts.next().unwrap_or_default();
@@ -163,7 +154,6 @@ impl Right {
     pub(crate) const DEFAULT: [Self; 2] = [Self::Attach, Self::Read];
 
     /// The name in the config.
-    #[must_use]
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Attach => "attach",
@@ -174,7 +164,6 @@ impl Right {
     }
 
     /// The right of that name.
-    #[must_use]
     pub(crate) fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|right| right.name() == name)
     }
@@ -182,7 +171,6 @@ impl Right {
 
 impl Token {
     /// Whether an agent with this token may do something at the endpoint of that name.
-    #[must_use]
     pub(crate) fn may(&self, right: Right, endpoint: &str) -> bool {
         self.rights.contains(&right) && self.endpoints.iter().any(|pattern| pattern.matches(endpoint))
     }
@@ -202,13 +190,11 @@ pub(crate) struct Tokens(Vec<Arc<Token>>);
 
 impl Tokens {
     /// Takes them in the order of the config.
-    #[must_use]
     pub(crate) fn new(tokens: Vec<Token>) -> Self {
         Self(tokens.into_iter().map(Arc::new).collect())
     }
 
     /// The token that `presented` is, if it is one.
-    #[must_use]
     pub(crate) fn authenticate(&self, presented: &[u8]) -> Option<Shown> {
         let presented = TokenHash::of(presented);
         let mut found = u64::MAX;
@@ -227,13 +213,11 @@ impl Tokens {
     }
 
     /// How many there are.
-    #[must_use]
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
     /// Whether nobody can come in.
-    #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -12,13 +12,11 @@ pub(crate) struct Wanted(Option<Box<str>>);
 impl Wanted {
     /// A filter of patterns in which `*` stands for any text, also none. No patterns: everything. They are kept as one
     /// text, since an agent may send thousands: none of them holds a line feed.
-    #[must_use]
     pub(crate) fn new(patterns: &[String]) -> Self {
         Self((!patterns.is_empty()).then(|| patterns.join("\n").into_boxed_str()))
     }
 
     /// Whether an event of this type may come. An event without a type is taken only by who takes all.
-    #[must_use]
     pub(crate) fn takes(&self, kind: Option<&str>) -> bool {
         let Some(patterns) = &self.0 else { return true };
         patterns.split('\n').any(|pattern| pattern == "*" || kind.is_some_and(|kind| fits(pattern, kind)))

@@ -31,7 +31,6 @@ pub(crate) enum CidrError {
 
 impl Cidr {
     /// Whether `address` lies in this network.
-    #[must_use]
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         address.is_ipv4() == self.address.is_ipv4() && masked(address, self.prefix) == bits(self.address)

@@ -11,7 +11,6 @@ use super::Dev;
 use crate::endpoint::Endpoint;
 
 /// Where to send webhooks and how to start the agent, as a block of lines for standard error.
-#[must_use]
 pub(crate) fn dev_banner(listen: SocketAddr, tls: bool, dev: &Dev, endpoints: &[Arc<Endpoint>]) -> String {
     let (scheme, for_agents) = if tls { ("https", "wss") } else { ("http", "ws") };
     let mut text = String::from("This relay is for trying things out: loopback only, and its token ends with it.\n");

@@ -57,7 +57,6 @@ pub(crate) enum Listen {
 
 impl Listen {
     /// Whether it is known to be reachable from this machine alone.
-    #[must_use]
     pub(crate) fn is_loopback(&self) -> bool {
         matches!(self, Self::Address(address) if address.ip().is_loopback())
     }

@@ -118,7 +118,6 @@ impl Source {
 
     /// Whether the file that would be read only lies in the current folder: nobody named it, and it is neither the
     /// user's own nor the system's. Somebody else may have put it there.
-    #[must_use]
     pub(crate) fn only_lies_here(&self) -> bool {
         let var = |name: &str| std::env::var_os(name);
         let Ok(file) = self.find_with(&var) else { return false };
@@ -195,7 +194,6 @@ impl Input {
     }
 
     /// Where relative paths start.
-    #[must_use]
     pub(crate) fn base(&self) -> &Path {
         self.file.as_deref().and_then(Path::parent).unwrap_or(Path::new(""))
     }
@@ -211,7 +209,6 @@ impl Input {
     }
 
     /// The endpoints and tokens that they say.
-    #[must_use]
     pub(crate) fn rows(&self) -> Rows {
         let mut rows = Rows::default();
         for piece in &self.pieces {
@@ -221,7 +218,6 @@ impl Input {
     }
 
     /// What they say beside endpoints and tokens.
-    #[must_use]
     pub(crate) fn sections(&self) -> toml::Table {
         let mut sections: toml::Table =
             self.pieces.first().and_then(|main| toml::from_str(&main.text).ok()).unwrap_or_default();

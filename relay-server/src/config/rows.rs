@@ -58,25 +58,21 @@ impl Rows {
 }
 
 /// A row's name.
-#[must_use]
 pub(crate) fn name_of(row: &Table) -> Option<&str> {
     row.get("name").and_then(Value::as_str)
 }
 
 /// A row as the store keeps it. `None` where TOML cannot say it.
-#[must_use]
 pub(crate) fn value_of(row: &Table) -> Option<String> {
     toml::to_string(row).ok()
 }
 
 /// A row that the store kept.
-#[must_use]
 pub(crate) fn row_of(value: &str) -> Option<Table> {
     toml::from_str(value).ok()
 }
 
 /// The keys in which two rows differ, down to the last table.
-#[must_use]
 pub(crate) fn changed_keys(one: &Table, other: &Table) -> Vec<String> {
     let mut changed = Vec::new();
     differ("", one, other, &mut changed);
@@ -96,7 +92,6 @@ fn differ(path: &str, one: &Table, other: &Table, changed: &mut Vec<String>) {
 }
 
 /// The names of sealed secrets that a row refers to.
-#[must_use]
 pub(crate) fn sealed_in(row: &Table) -> Vec<String> {
     let mut found = Vec::new();
     references(&mut row.clone(), &mut |text| {

@@ -230,7 +230,6 @@ impl Shown {
     }
 
     /// One endpoint, as JSON.
-    #[must_use]
     pub(crate) fn endpoint(&self, name: &str) -> Option<serde_json::Value> {
         let found = self.endpoint.iter().find(|endpoint| endpoint.name == name)?;
         let mut value = serde_json::to_value(found).ok()?;
@@ -239,7 +238,6 @@ impl Shown {
     }
 
     /// The tokens alone.
-    #[must_use]
     pub(crate) fn tokens(&self) -> &[ShownToken] {
         &self.token
     }

@@ -126,20 +126,17 @@ impl PublicUrl {
     }
 
     /// Scheme, host and port, without a trailing slash.
-    #[must_use]
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 
     /// Its parts, as handlers are told of them.
-    #[must_use]
     pub(crate) fn front(&self) -> Front {
         let (scheme, host) = self.0.split_once("://").unwrap_or(("http", &self.0));
         Front { scheme: if scheme == "https" { "https" } else { "http" }, host: Some(Arc::from(host)) }
     }
 
     /// The same for agents: `wss://…` or `ws://…`.
-    #[must_use]
     pub(crate) fn for_agents(&self) -> String {
         self.0.replacen("http", "ws", 1)
     }

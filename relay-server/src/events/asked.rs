@@ -39,13 +39,11 @@ pub(crate) struct Signing {
 
 impl Asked {
     /// Whether it looks for a text.
-    #[must_use]
     pub(crate) fn searches(&self) -> bool {
         self.text.is_some()
     }
 
     /// The one endpoint that it names.
-    #[must_use]
     pub(crate) fn endpoint(&self) -> Option<&str> {
         self.endpoint.as_deref()
     }

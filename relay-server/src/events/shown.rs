@@ -12,7 +12,6 @@ use crate::{
 };
 
 /// What lists show of an event.
-#[must_use]
 pub(crate) fn summary(event: &Summary, endpoint: Option<&Endpoint>) -> Value {
     json!({
         "id": event.id.to_string(),
@@ -60,7 +59,6 @@ fn advice(event: &Summary) -> Option<&'static str> {
 }
 
 /// All that is known of an event but its body; what lets its bearer in is masked.
-#[must_use]
 pub(crate) fn detail(record: &Record, endpoint: Option<&Endpoint>) -> Value {
     let mut detail = summary(&record.summary, endpoint);
     let own = endpoint.and_then(|endpoint| endpoint.verify.provider()).map(Provider::credential_headers);
@@ -98,7 +96,6 @@ fn lines(headers: &[(String, Vec<u8>)], also: &[&str]) -> Value {
 }
 
 /// What came of a replay to one agent.
-#[must_use]
 pub(crate) fn replayed(replayed: &Replayed) -> Value {
     json!({
         "id": replayed.of.to_string(),

@@ -76,7 +76,6 @@ enum Phase {
 
 impl Watch {
     /// A watch over a new connection; `memory` is for its heads.
-    #[must_use]
     pub(crate) fn new(max_bytes: usize, memory: Memory) -> Self {
         Self { max_bytes, state: Mutex::new(State { memory: Some(memory), ..State::default() }) }
     }

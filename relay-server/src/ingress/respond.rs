@@ -41,7 +41,6 @@ pub(crate) type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + S
 const SESSIONS_RETRY_S: u64 = 10;
 
 /// The body of an answer that has none.
-#[must_use]
 pub(crate) fn empty() -> Body {
     Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
@@ -55,7 +54,6 @@ where
 }
 
 /// The handler's answer, streamed. `first` learns how it ended.
-#[must_use]
 pub(crate) fn answer(answer: Answer, first: Option<Running>, event_id: EventId, idle: Duration) -> Response<Body> {
     let Answer { head, body, upload, memory, turn } = answer;
     let first = first.map(|running| Ending { running: Some(running), status: head.status });
@@ -70,7 +68,6 @@ pub(crate) fn answer(answer: Answer, first: Option<Running>, event_id: EventId, 
 }
 
 /// The answer to a sender whose event is kept: the handler's own, or the endpoint's ack.
-#[must_use]
 pub(crate) fn kept(taken: Taken, ack: &Ack) -> Response<Body> {
     let mut response = match taken.reply {
         KeptReply::Failure(failed) => return failure(failed, taken.event_id),
@@ -130,7 +127,6 @@ fn pieces(
 }
 
 /// The answer to a provider's challenge.
-#[must_use]
 pub(crate) fn challenge(reply: Reply, event_id: EventId) -> Response<Body> {
     let body = Full::new(Bytes::from(reply.body)).map_err(|never| match never {}).boxed_unsync();
     let mut response = Response::new(body);
@@ -146,7 +142,6 @@ pub(crate) fn challenge(reply: Reply, event_id: EventId) -> Response<Body> {
 }
 
 /// The answer to an unchanged repeat: what the first one got, without its body.
-#[must_use]
 pub(crate) fn repeated(status: StatusCode, first: EventId) -> Response<Body> {
     let mut response = Response::new(empty());
     *response.status_mut() = status;
@@ -155,7 +150,6 @@ pub(crate) fn repeated(status: StatusCode, first: EventId) -> Response<Body> {
 }
 
 /// The relay's own answer to a request that gets none from a handler.
-#[must_use]
 pub(crate) fn failure(failure: Failure, event_id: EventId) -> Response<Body> {
     let (status, code) = status_and_code(failure);
     let message = message(failure);
@@ -185,7 +179,6 @@ pub(crate) fn failure(failure: Failure, event_id: EventId) -> Response<Body> {
 }
 
 /// The answer to an agent's request that is turned away.
-#[must_use]
 pub(crate) fn turned(turned: Turned) -> Response<Body> {
     let mut wait = None;
     let (status, code, message) = match turned {
@@ -217,13 +210,11 @@ pub(crate) fn turned(turned: Turned) -> Response<Body> {
 }
 
 /// The answer to an agent's question. It is for the asker alone, and nothing is kept of it on its way.
-#[must_use]
 pub(crate) fn told(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
     private(json(status, value))
 }
 
 /// Why an agent's question has no answer.
-#[must_use]
 pub(crate) fn untold(refusal: &Refusal) -> Response<Body> {
     let mut response = told(refusal.status, &serde_json::json!({ "error": refusal.code, "message": refusal.message }));
     if refusal.status == StatusCode::SERVICE_UNAVAILABLE {
@@ -233,7 +224,6 @@ pub(crate) fn untold(refusal: &Refusal) -> Response<Body> {
 }
 
 /// A part of a kept body, and how long that is as a whole.
-#[must_use]
 pub(crate) fn part(bytes: Bytes, of: u64) -> Response<Body> {
     let mut response = private(Response::new(whole(bytes)));
     let headers = response.headers_mut();
@@ -250,7 +240,6 @@ fn private(mut response: Response<Body>) -> Response<Body> {
 }
 
 /// The status and the stable code for each failure.
-#[must_use]
 pub(crate) const fn status_and_code(failure: Failure) -> (StatusCode, &'static str) {
     match failure {
         Failure::BadHost => (StatusCode::BAD_REQUEST, "bad_host"),

@@ -73,7 +73,6 @@ pub(crate) enum Routed {
 
 impl Routes {
     /// The routes to some endpoints. `public_url` has no slash at its end.
-    #[must_use]
     pub(crate) fn new(
         endpoints: &[Arc<Endpoint>],
         metrics: &Metrics,
@@ -97,7 +96,6 @@ impl Routes {
     }
 
     /// Whether an address is a trusted proxy's.
-    #[must_use]
     pub(crate) fn trusts(&self, address: IpAddr) -> bool {
         (self.trusted)(address)
     }
@@ -108,14 +106,12 @@ impl Routes {
     }
 
     /// The endpoint of this name.
-    #[must_use]
     pub(crate) fn endpoint(&self, name: &str) -> Option<&Arc<Endpoint>> {
         self.by_name.get(name).map(|Served(endpoint, _)| endpoint)
     }
 
     /// The address under which a sender knows what it asked for: by the config's `public_url` where the path names the
     /// endpoint, else by what the request and a trusted proxy in front say.
-    #[must_use]
     pub(crate) fn seen_url(&self, endpoint: &Endpoint, origin: Origin, head: &Parts, host: &str) -> String {
         let target = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         let own_host = endpoint.hosts.iter().any(|own| **own == *host);
@@ -138,7 +134,6 @@ impl Routes {
 
     /// What stands in for the word of a proxy that is not trusted to say anything: whoever comes from this machine or
     /// its network, while senders come by a public address, comes through one.
-    #[must_use]
     pub(crate) fn front(&self, endpoint: &Endpoint, origin: Origin, host: &str) -> Option<Front> {
         let front = self.front.as_ref().filter(|_| is_local(origin.peer))?;
         let own_host = endpoint.hosts.iter().any(|own| **own == *host);
@@ -147,7 +142,6 @@ impl Routes {
     }
 
     /// Other addresses under which a refused request may have been signed.
-    #[must_use]
     pub(crate) fn other_urls(&self, entry: &Entry) -> Vec<String> {
         let target = entry.url.splitn(4, '/').nth(3).unwrap_or_default();
         let line = |name: &str| {
@@ -160,7 +154,6 @@ impl Routes {
     }
 
     /// What to paste at an endpoint's provider.
-    #[must_use]
     pub(crate) fn url(&self, endpoint: &Endpoint) -> String {
         match endpoint.hosts.first() {
             Some(host) => self.url_of_host(host),
@@ -180,7 +173,6 @@ impl Routes {
     }
 
     /// What agents may do with these endpoints.
-    #[must_use]
     pub(crate) fn admissions(&self) -> Admissions {
         let attachable = |endpoint: &Arc<Endpoint>| Attachable {
             name: endpoint.name.as_str().to_owned(),

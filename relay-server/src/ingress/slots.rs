@@ -31,7 +31,6 @@ pub(crate) struct Slot {
 
 impl Slots {
     /// So many places in all, and so many for one address.
-    #[must_use]
     pub(crate) fn new(all: usize, per_address: usize) -> Arc<Self> {
         Arc::new(Self { free: Arc::new(Semaphore::new(all)), per_address, taken: Mutex::default() })
     }
@@ -45,7 +44,6 @@ impl Slots {
     }
 
     /// The place of who came from there; `None` if as many are taken from there as may be.
-    #[must_use]
     pub(crate) fn take(self: &Arc<Self>, permit: OwnedSemaphorePermit, peer: IpAddr) -> Option<Slot> {
         let peer = address::site(peer);
         let mut taken = self.lock();
@@ -64,7 +62,6 @@ impl Slots {
 
 impl Slot {
     /// A place that counts for no address.
-    #[must_use]
     pub(crate) const fn uncounted(permit: OwnedSemaphorePermit) -> Self {
         Self { _permit: permit, counted: None }
     }
@@ -89,7 +86,6 @@ pub(crate) struct Place(Arc<Mutex<Option<Slot>>>);
 
 impl Place {
     /// A place that is taken.
-    #[must_use]
     pub(crate) fn new(slot: Slot) -> Self {
         Self(Arc::new(Mutex::new(Some(slot))))
     }

@@ -34,7 +34,6 @@ pub(crate) struct TimedWrites {
 
 impl TimedWrites {
     /// A connection whose peer has to take something within `patience` whenever bytes wait for it.
-    #[must_use]
     pub(crate) const fn new(stream: TcpStream, patience: Duration) -> Self {
         Self { stream, patience, timer: None, waits: false, left: None }
     }

@@ -30,7 +30,6 @@ impl Form {
         if open > 0.0 && open >= text { Self::OpenMetrics } else { Self::Text }
     }
 
-    #[must_use]
     pub(crate) const fn content_type(self) -> &'static str {
         match self {
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",

@@ -14,7 +14,6 @@ use crate::verify::Rule;
 pub(crate) const MASKED: &str = "[masked]";
 
 /// Whether what goes by this name lets its bearer in. A signature does not: it is worth nothing without its body.
-#[must_use]
 pub(crate) fn authenticates(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     ["authorization", "cookie", "token", "secret", "password", "api-key", "apikey", "api_key"]
@@ -36,7 +35,6 @@ pub(crate) struct Hidden {
 
 impl Hidden {
     /// Of a request at an endpoint with this rule. The body is the whole one.
-    #[must_use]
     pub(crate) fn of(rule: &Rule, url: &str, body: &[u8]) -> Self {
         let provider = rule.provider();
         let headers = provider.map(Provider::credential_headers).unwrap_or_default();
@@ -53,7 +51,6 @@ impl Hidden {
     }
 
     /// Whether a header's value is not shown.
-    #[must_use]
     pub(crate) fn hides(&self, header: &str) -> bool {
         authenticates(header) || self.headers.iter().any(|name| name.eq_ignore_ascii_case(header))
     }
@@ -78,7 +75,6 @@ impl Hidden {
 }
 
 /// A URL, or what of one follows the endpoint, as it is shown.
-#[must_use]
 pub(crate) fn shown_url(rule: Option<&Rule>, url: &str) -> String {
     let masked = masked_url(url);
     match rule.and_then(Rule::provider).map(|provider| provider.hide_in_url(&masked)) {
@@ -88,7 +84,6 @@ pub(crate) fn shown_url(rule: Option<&Rule>, url: &str) -> String {
 }
 
 /// The URL with the values of such query parameters masked.
-#[must_use]
 pub(super) fn masked_url(url: &str) -> String {
     let Some((before, query)) = url.split_once('?') else { return url.to_owned() };
     let mask = |pair: &str| match pair.split_once('=') {

@@ -46,7 +46,6 @@ struct Own {
 
 impl OwnSignatures {
     /// Remembers one; false if there is no room.
-    #[must_use]
     pub(crate) fn put(&self, mark: OwnMark, cause: Cause, now_unix_s: i64) -> bool {
         let mut own = self.lock();
         let Own { expires_unix_s, order } = &mut *own;
@@ -71,7 +70,6 @@ impl OwnSignatures {
     }
 
     /// Whether the relay made this one.
-    #[must_use]
     pub(crate) fn holds(&self, digest: &[u8; 32]) -> bool {
         self.lock().expires_unix_s.contains_key(digest)
     }

@@ -53,7 +53,6 @@ impl Circuit {
     }
 
     /// What [`Circuit::ask`] would say.
-    #[must_use]
     pub(crate) fn gate(&self, now: Timestamp) -> Gate {
         match self.open {
             None => Gate::Pass,
@@ -63,7 +62,6 @@ impl Circuit {
     }
 
     /// When the pause ends after which an attempt is made again, where attempts are held back.
-    #[must_use]
     pub(crate) fn open_until(&self) -> Option<Timestamp> {
         self.open.map(|(until, _)| until)
     }

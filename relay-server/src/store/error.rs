@@ -53,13 +53,11 @@ pub enum StoreError {
 
 impl StoreError {
     /// Whether the same call can succeed later, without a restart.
-    #[must_use]
     pub fn is_temporary(&self) -> bool {
         self.is_full() || *self == Self::Busy
     }
 
     /// Whether there is no room for what was to be kept.
-    #[must_use]
     pub fn is_full(&self) -> bool {
         matches!(self, Self::AtCapacity | Self::AtShare | Self::AtReserve | Self::NoSpace)
     }

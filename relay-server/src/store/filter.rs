@@ -60,7 +60,6 @@ pub struct Page {
 
 impl Filter {
     /// Whether an event passes all parts but `text`.
-    #[must_use]
     pub fn lets_pass(&self, event: &Summary) -> bool {
         self.passes(&event.endpoint, event.received_at, event.state, event.status)
             && self.passes_type(event.event_type.as_deref())

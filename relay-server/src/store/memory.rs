@@ -51,7 +51,6 @@ struct Inner {
 
 impl MemoryStore {
     /// An empty store that takes up to so many bytes.
-    #[must_use]
     pub fn new(max_bytes: u64) -> Self {
         Self { inner: Mutex::default(), presences: Presences::default(), pulse: Pulse::default(), max_bytes }
     }

@@ -106,7 +106,6 @@ pub enum Body {
 
 impl Body {
     /// Its size in bytes.
-    #[must_use]
     pub fn size(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
@@ -218,7 +217,6 @@ impl State {
         [Self::Pending, Self::Running, Self::Delivered, Self::Dead, Self::Dropped, Self::Damaged];
 
     /// Whether it still waits for its end.
-    #[must_use]
     pub fn is_open(self) -> bool {
         matches!(self, Self::Pending | Self::Running)
     }
@@ -240,12 +238,10 @@ macro_rules! codes {
 
         impl $name {
             /// The stable code: it stands in the store, in answers and in scripts.
-            #[must_use]
             pub fn code(self) -> &'static str {
                 match self { $(Self::$variant => $code,)* }
             }
 
-            #[must_use]
             pub fn from_code(code: &str) -> Option<Self> {
                 match code { $($code => Some(Self::$variant),)* _ => None }
             }

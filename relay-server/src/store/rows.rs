@@ -117,7 +117,6 @@ impl BulkAction {
     pub(super) const ALL: [Self; 5] = [Self::Revive, Self::Drop, Self::Cancel, Self::Skip, Self::Replay];
 
     /// Its name.
-    #[must_use]
     pub fn code(self) -> &'static str {
         match self {
             Self::Revive => "revive",

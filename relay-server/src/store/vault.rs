@@ -22,7 +22,6 @@ impl fmt::Debug for Vault {
 
 impl Vault {
     /// The secrets of this store.
-    #[must_use]
     pub fn new(store: Arc<dyn Store>, key: SealKey) -> Self {
         Self { store, key: Arc::new(key) }
     }

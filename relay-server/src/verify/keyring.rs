@@ -90,13 +90,11 @@ pub(crate) struct Fetch {
 
 impl Fetch {
     /// Its address.
-    #[must_use]
     pub(crate) fn url(&self) -> &str {
         self.source.url()
     }
 
     /// Waits for its end, as those do who came later.
-    #[must_use]
     pub(crate) fn waiting(&self) -> Waiting {
         Waiting(self.done.subscribe())
     }

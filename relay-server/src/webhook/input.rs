@@ -57,7 +57,6 @@ impl Default for Input {
 
 impl Input {
     /// A request that has begun. Until it says otherwise, it outlasts the end of input.
-    #[must_use]
     pub(crate) fn open(self: &Arc<Self>) -> OpenRequest {
         let mut state = self.lock();
         state.open += 1;
@@ -97,7 +96,6 @@ impl Input {
     }
 
     /// Whether there ever was a request.
-    #[must_use]
     pub(crate) fn was_used(&self) -> bool {
         self.lock().requests > 0
     }
@@ -135,7 +133,6 @@ impl OpenRequest {
     }
 
     /// The request's body, which breaks off when the connection's input ends before it.
-    #[must_use]
     pub(crate) fn body(&self, inner: Incoming) -> RequestBody {
         RequestBody { inner, input: Arc::clone(&self.input), id: self.id, waits: false }
     }

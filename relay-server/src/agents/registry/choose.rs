@@ -137,7 +137,6 @@ impl Registry {
 
     /// Whether agents are there and none of them takes an exchange now: it has as many as it takes at a time, its rate
     /// is used up, or a failing target is left alone.
-    #[must_use]
     pub(crate) fn held_back(&self, endpoint: &str) -> bool {
         let agents = self.roused(endpoint);
         let (now, today) = (Instant::now(), Timestamp::now());
@@ -146,7 +145,6 @@ impl Registry {
 
     /// When one of an endpoint's agents is tried again, where all of their handlers failed so often that they are left
     /// alone.
-    #[must_use]
     pub(crate) fn left_alone_until(&self, endpoint: &str) -> Option<Timestamp> {
         let agents = self.lock().serving(endpoint);
         let all: Option<Vec<_>> = agents.iter().map(|load| load.target.open_until()).collect();
@@ -160,13 +158,11 @@ impl Registry {
     }
 
     /// How many agents serve an endpoint.
-    #[must_use]
     pub(crate) fn serving(&self, endpoint: &str) -> usize {
         self.lock().serving(endpoint).len()
     }
 
     /// Who is attached to an endpoint: the token's name, the agent's, and how it stands. The first hundred.
-    #[must_use]
     pub(crate) fn attached(&self, endpoint: &str) -> Vec<(Arc<str>, String, Standing)> {
         let state = self.lock();
         let Some(places) = state.places.get(endpoint) else { return Vec::new() };
@@ -183,7 +179,6 @@ impl Registry {
     }
 
     /// Begins copies of an exchange for those that only watch; `None` where nobody does.
-    #[must_use]
     pub(crate) fn copies(&self, endpoint: &str, kind: Option<&str>, head: impl FnOnce() -> RequestHead) -> Option<Tee> {
         let state = self.lock();
         let watching = state.at(endpoint, Standing::Copy, kind);
@@ -209,7 +204,6 @@ impl Registry {
     }
 
     /// Copies that were dropped since the start.
-    #[must_use]
     pub(crate) fn dropped_copies(&self) -> u64 {
         self.copies.dropped()
     }
@@ -220,7 +214,6 @@ fn shorter(one: Option<Duration>, other: Duration) -> Duration {
 }
 
 /// A wait as the reason of a failure.
-#[must_use]
 pub(crate) fn limited(wait: Duration) -> Failure {
     Failure::Limited { wait_ms: u64::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(u64::MAX) }
 }
