@@ -32,10 +32,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::{
-    offers::EndpointState,
-    status::{Status, StatusSender},
-};
+pub(crate) use self::status::{Status, StatusSender};
 use self::{
     plan::Plan,
     session::{Failed, Session, Shared},

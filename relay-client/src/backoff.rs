@@ -54,6 +54,7 @@ impl Backoff {
     }
 
     /// Failures in a row so far.
+    #[cfg(test)]
     pub(crate) fn failures(&self) -> u32 {
         self.failures
     }

@@ -33,12 +33,12 @@ pub(crate) use self::failure::Failure;
 use crate::{config::find::Places, report::Reporter};
 
 /// Runs the command that the process was started with.
-pub(crate) fn main() -> ExitCode {
+pub fn main() -> ExitCode {
     main_from(std::env::args_os())
 }
 
 /// Runs the command given as arguments, the program's name first.
-pub(crate) fn main_from<I, T>(arguments: I) -> ExitCode
+pub fn main_from<I, T>(arguments: I) -> ExitCode
 where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,

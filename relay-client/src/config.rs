@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 pub(crate) use self::{
     problem::{Invalid, Problem},
-    proxy::{Proxy, ProxyError, ProxyUrl},
+    proxy::Proxy,
     relay_url::RelayUrl,
     token::{Token, TokenError, TokenSource},
 };
@@ -108,6 +108,7 @@ pub(crate) struct HandlerConfig {
     pub preserve_host: bool,
 }
 
+#[cfg(test)]
 impl HandlerConfig {
     /// A handler with every default.
     pub(crate) const fn new(target: TargetConfig) -> Self {

@@ -5,19 +5,19 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-pub(crate) mod agent;
-pub(crate) mod backoff;
-pub(crate) mod cli;
-pub(crate) mod config;
-pub(crate) mod examine;
-pub(crate) mod exchange;
-pub(crate) mod handler;
-pub(crate) mod health;
-pub(crate) mod link;
-pub(crate) mod reason;
-pub(crate) mod reload;
-pub(crate) mod report;
-pub(crate) mod routes;
-pub(crate) mod send;
-pub(crate) mod target;
-pub(crate) mod tls;
+mod agent;
+mod backoff;
+pub mod cli;
+mod config;
+mod examine;
+mod exchange;
+mod handler;
+mod health;
+mod link;
+mod reason;
+mod reload;
+mod report;
+mod routes;
+mod send;
+mod target;
+mod tls;

@@ -32,9 +32,6 @@ const QUIET: Duration = Duration::from_millis(500);
 /// Reads the settings afresh; the error is for people and names file and line.
 pub(crate) type Read = Box<dyn FnMut() -> Result<Config, String> + Send>;
 
-/// Asks for a reading now, whatever the files say.
-pub(crate) type Ask = mpsc::Sender<()>;
-
 /// Keeps `settings` up to date for ever. What comes over `asked` is a reason to read, too.
 pub(crate) async fn keep(
     mut read: Read,

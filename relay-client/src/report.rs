@@ -129,7 +129,12 @@ impl Reporter {
     }
 
     /// Writes elsewhere, without colour and in UTC, for harnesses.
-    pub(crate) fn to_writers(output: Output, out: impl Write + Send + 'static, err: impl Write + Send + 'static) -> Self {
+    #[cfg(test)]
+    pub(crate) fn to_writers(
+        output: Output,
+        out: impl Write + Send + 'static,
+        err: impl Write + Send + 'static,
+    ) -> Self {
         let (out, err): (Box<dyn Write + Send>, Box<dyn Write + Send>) = (Box::new(out), Box::new(err));
         let (out, err) = (anstream::StripStream::new(out), anstream::StripStream::new(err));
         Self::start(Style { output, zone: TimeZone::UTC }, Box::new(out), Box::new(err), false)

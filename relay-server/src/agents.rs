@@ -10,7 +10,7 @@ pub(crate) mod registry;
 pub(crate) mod seats;
 pub(crate) mod skips;
 pub(crate) mod targets;
-pub(crate) mod token;
+pub mod token;
 pub(crate) mod wanted;
 
 #[cfg(test)]

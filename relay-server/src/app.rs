@@ -356,7 +356,7 @@ fn door(
         explainer: Explainer::default(),
         learnt,
         provider_keys,
-        state,
+        _state: state,
         telling: Arc::default(),
         refused: RefusedLog::new(config.limits.refused_budget, config.store.path.is_some()),
         memory: Arc::new(Budget::new(usize::try_from(config.limits.body_budget).unwrap_or(usize::MAX))),

@@ -188,12 +188,12 @@ impl From<anyhow::Error> for Failure {
 }
 
 /// Runs the command that the process was started with.
-pub(crate) fn main() -> ExitCode {
+pub fn main() -> ExitCode {
     main_from(std::env::args_os())
 }
 
 /// Runs the command given as arguments, the program's name first.
-pub(crate) fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {

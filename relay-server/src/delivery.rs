@@ -40,7 +40,7 @@ pub(crate) use self::{
     bulk::work_off_bulks,
     intake::Taken,
     pump::pump,
-    replay::{Asker, NotReplayed, Replayed, Stored as StoredReplay},
+    replay::{Asker, NotReplayed, Replayed},
     strays::settle_strays,
 };
 use crate::{

@@ -209,11 +209,11 @@ impl fmt::Debug for Allow {
 
 /// An endpoint's name: `[a-z0-9][a-z0-9._-]{0,62}`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct EndpointName(Arc<str>);
+pub struct EndpointName(Arc<str>);
 
 /// Why a text is not an endpoint's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum EndpointNameError {
+pub enum EndpointNameError {
     /// Nothing at all.
     #[error("the name is empty")]
     Empty,
@@ -233,7 +233,7 @@ pub(crate) enum EndpointNameError {
 
 impl EndpointName {
     /// Checks a name. The error says which character or length is wrong.
-    pub(crate) fn parse(text: &str) -> Result<Self, EndpointNameError> {
+    pub fn parse(text: &str) -> Result<Self, EndpointNameError> {
         let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-');
         if let Some(bad) = text.chars().find(|&c| !allowed(c)) {
             return Err(EndpointNameError::BadCharacter(bad));
@@ -248,7 +248,7 @@ impl EndpointName {
     }
 
     /// The name as text.
-    pub(crate) fn as_str(&self) -> &str {
+    pub fn as_str(&self) -> &str {
         &self.0
     }
 }

@@ -116,7 +116,12 @@ const MAX_LOOKED_THROUGH_BYTES: u64 = 32 * 1024 * 1024;
 ///
 /// # Errors
 /// [`Refusal`]; an endpoint out of sight is as one that does not exist.
-pub(crate) async fn list(delivery: &Delivery, asked: &Asked, sight: Sight<'_>, bounds: Bounds) -> Result<Value, Refusal> {
+pub(crate) async fn list(
+    delivery: &Delivery,
+    asked: &Asked,
+    sight: Sight<'_>,
+    bounds: Bounds,
+) -> Result<Value, Refusal> {
     let store = &delivery.store;
     let mut filter = asked.filter()?;
     if let Sight::Only(seen) = sight {

@@ -85,7 +85,7 @@ pub(crate) struct Door {
     /// Keys that were fetched from providers.
     pub provider_keys: ProviderKeys,
     /// The relay's own small files.
-    pub state: StateDir,
+    pub _state: StateDir,
     /// The relay's own requests to providers.
     pub outbound: Outbound,
     /// Why requests were refused.

@@ -9,53 +9,54 @@
 //!
 //! What it must never contain: anything about local handlers.
 
-pub(crate) mod throttle;
-pub(crate) mod webhook;
+mod throttle;
+pub mod webhook;
 
-pub(crate) mod pattern;
+mod pattern;
 
-pub(crate) mod state;
+mod state;
 
-pub(crate) mod address;
-pub(crate) mod outbound;
-pub(crate) mod replay;
+mod address;
+mod outbound;
+mod replay;
 
-pub(crate) mod pace;
-pub(crate) mod retry;
+mod pace;
+mod retry;
 
-pub(crate) mod verify;
+mod verify;
 
-pub(crate) mod endpoint;
-pub(crate) mod events;
-pub(crate) mod limits;
-pub(crate) mod memory;
+pub mod endpoint;
+mod events;
+mod limits;
+mod memory;
 
-pub(crate) mod handshakes;
-pub(crate) mod store;
+mod handshakes;
+#[allow(missing_docs, reason = "public for the benchmarks alone")]
+pub mod store;
 
-pub(crate) mod learnt;
-pub(crate) mod provider_keys;
-pub(crate) mod refused;
+mod learnt;
+mod provider_keys;
+mod refused;
 
-pub(crate) mod agents;
+pub mod agents;
 
-pub(crate) mod dispatch;
+mod dispatch;
 
-pub(crate) mod delivery;
+mod delivery;
 
-pub(crate) mod tls;
+mod tls;
 
-pub(crate) mod descriptors;
-pub(crate) mod ingress;
-pub(crate) mod listen;
-pub(crate) mod metrics;
+mod descriptors;
+mod ingress;
+mod listen;
+pub mod metrics;
 
-pub(crate) mod config;
+mod config;
 
-pub(crate) mod live;
+mod live;
 
-pub(crate) mod admin;
+mod admin;
 
-pub(crate) mod app;
+mod app;
 
-pub(crate) mod cli;
+pub mod cli;

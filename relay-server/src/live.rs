@@ -19,7 +19,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use toml::Table;
 use zeroize::Zeroizing;
 
-pub(crate) use self::plan::{Applied, Diff};
+pub(crate) use self::plan::Applied;
 use self::{
     made::{Made, SCOPE},
     sealing::{foreign_seals, seal_into},
@@ -179,7 +179,11 @@ impl Live {
     ///
     /// # Errors
     /// [`Refused`]
-    pub(crate) async fn create(self: &Arc<Self>, row: Table, secrets: Vec<Zeroizing<String>>) -> Result<Vec<String>, Refused> {
+    pub(crate) async fn create(
+        self: &Arc<Self>,
+        row: Table,
+        secrets: Vec<Zeroizing<String>>,
+    ) -> Result<Vec<String>, Refused> {
         let this = Arc::clone(self);
         // A task of its own: whoever asked may go away, and it is not left half done.
         tokio::spawn(async move { this.create_now(row, secrets).await }).await.unwrap_or(Err(Refused::Internal))
@@ -273,7 +277,12 @@ impl Live {
     ///
     /// # Errors
     /// [`Refused`]
-    pub(crate) async fn apply(self: &Arc<Self>, rows: Rows, sections: Table, dry_run: bool) -> Result<Applied, Refused> {
+    pub(crate) async fn apply(
+        self: &Arc<Self>,
+        rows: Rows,
+        sections: Table,
+        dry_run: bool,
+    ) -> Result<Applied, Refused> {
         let this = Arc::clone(self);
         let task = tokio::spawn(async move { this.apply_now(rows, &sections, dry_run).await });
         task.await.unwrap_or(Err(Refused::Internal))

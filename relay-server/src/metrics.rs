@@ -238,7 +238,7 @@ pub(crate) struct Gauges {
 
 /// Everything that is counted.
 #[derive(Debug)]
-pub(crate) struct Metrics {
+pub struct Metrics {
     registry: Registry,
     received: Family<OfEndpoint, Counter>,
     outcomes: Family<OfOutcome, Counter>,
@@ -355,12 +355,12 @@ impl Metrics {
     }
 
     /// Says whether an endpoint's name is its secret, which nobody is told who asks for numbers.
-    pub(crate) fn conceal(&self, endpoint: &str, concealed: bool) {
+    pub fn conceal(&self, endpoint: &str, concealed: bool) {
         self.events.plain.set(endpoint, concealed);
     }
 
     /// What stands for an endpoint's name here.
-    pub(crate) fn shown(&self, endpoint: &str) -> String {
+    pub fn shown(&self, endpoint: &str) -> String {
         self.events.plain.shown(endpoint)
     }
 

@@ -70,7 +70,13 @@ impl Schedule {
     ///
     /// `random` is evenly drawn from all of `u32`. A handler that says how long to wait is heard where that is
     /// longer than the schedule, up to [`MAX_WAIT`].
-    pub(crate) fn next(&self, made: u32, retry_after: Option<Duration>, random: u32, now: Timestamp) -> Option<Timestamp> {
+    pub(crate) fn next(
+        &self,
+        made: u32,
+        retry_after: Option<Duration>,
+        random: u32,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
         let wait = jittered(self.wait_after(made)?, random);
         let wait = retry_after.map_or(wait, |asked| asked.min(MAX_WAIT).max(wait));
         Some(now.saturating_add(wait).unwrap_or(Timestamp::MAX))

@@ -14,21 +14,21 @@ use uuid::Uuid;
 
 /// An event's id: `hook_` and a UUIDv7. Later ones sort after earlier ones.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct EventId(Uuid);
+pub struct EventId(Uuid);
 
 impl EventId {
     /// A new id; later ones sort after earlier ones.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Self(Uuid::now_v7())
     }
 
     /// The UUID's 16 bytes.
-    pub(crate) const fn as_bytes(&self) -> &[u8; 16] {
+    pub const fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()
     }
 
     /// The id with these 16 bytes.
-    pub(crate) const fn from_bytes(bytes: [u8; 16]) -> Self {
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(Uuid::from_bytes(bytes))
     }
 }
@@ -57,7 +57,7 @@ impl FromStr for EventId {
 /// A text that is no event's id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not an event's id; it is hook_ and 32 hexadecimal digits")]
-pub(crate) struct NotAnEventId;
+pub struct NotAnEventId;
 
 impl fmt::Debug for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

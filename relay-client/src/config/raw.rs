@@ -11,7 +11,6 @@ use toml::Spanned;
 /// `relay-client.toml`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the keys are described where they are checked")]
 pub(crate) struct RawFile {
     pub version: Spanned<i64>,
     pub relay: Option<Spanned<String>>,
@@ -25,7 +24,6 @@ pub(crate) struct RawFile {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the keys are described where they are checked")]
 pub(crate) struct RawEndpoint {
     pub name: Spanned<String>,
     pub attach: Option<Spanned<String>>,
@@ -53,7 +51,6 @@ pub(crate) struct RawEndpoint {
 /// One `[[endpoint.route]]`: as an endpoint, but for a path. (`flatten` would lose the places in the file.)
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the keys are described where they are checked")]
 pub(crate) struct RawRoute {
     pub path: Spanned<String>,
     pub target: Spanned<String>,
@@ -74,7 +71,6 @@ pub(crate) struct RawRoute {
 /// `timeouts = { … }`, each such as `"30s"`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the keys are described where they are checked")]
 pub(crate) struct RawTimeouts {
     pub connect: Option<Spanned<String>>,
     pub head: Option<Spanned<String>>,

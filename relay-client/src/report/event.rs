@@ -42,17 +42,11 @@ pub(crate) enum State {
     /// Stopping: nothing new is taken, what runs is finished.
     Draining,
     /// Another agent is active; this one takes over when it goes.
-    Standby {
-        endpoint: String,
-    },
+    Standby { endpoint: String },
     /// This agent was standing by, or got copies, and is active now.
-    Active {
-        endpoint: String,
-    },
+    Active { endpoint: String },
     /// This agent gets copies of what another one serves.
-    Copy {
-        endpoint: String,
-    },
+    Copy { endpoint: String },
     /// Webhooks wait for an endpoint that was just attached.
     Backlog {
         endpoint: String,

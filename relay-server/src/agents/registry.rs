@@ -397,11 +397,6 @@ impl Registry {
         let sum: i64 = loads.map(|load| load.in_flight.load(Ordering::Relaxed)).sum();
         usize::try_from(sum).unwrap_or(0)
     }
-
-    /// Whether no session is attached.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 impl State {
@@ -509,14 +504,6 @@ impl Attached {
         }
         drop(state);
         self.registry.changed.notify_waiters();
-    }
-
-    /// Whether this session's agent may serve an endpoint that it offered, by what its token allows now.
-    pub(crate) fn may_serve(&self, endpoint: &str) -> bool {
-        let state = self.registry.lock();
-        let Session { shown, .. } = &*self.session;
-        let token = state.admissions.token(&shown.token.name, shown.secret);
-        self.session.offered(endpoint).is_some() && token.is_some_and(|token| token.may(Right::Attach, endpoint))
     }
 
     /// Whether this session's agent may serve an endpoint that it offered, by what its token allows at that moment.

@@ -22,11 +22,11 @@ const RANDOM_BYTES: usize = 32;
 
 /// SHA-256 of a token.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TokenHash(pub [u8; 32]);
+pub struct TokenHash(pub [u8; 32]);
 
 impl TokenHash {
     /// The hash of a token as an agent presents it.
-    pub(crate) fn of(token: &[u8]) -> Self {
+    pub fn of(token: &[u8]) -> Self {
         Self(Sha256::digest(token).into())
     }
 
@@ -37,7 +37,7 @@ impl TokenHash {
     }
 
     /// All 64 digits, lower case.
-    pub(crate) fn to_hex(self) -> String {
+    pub fn to_hex(self) -> String {
         HEXLOWER.encode(&self.0)
     }
 
@@ -55,13 +55,13 @@ impl fmt::Debug for TokenHash {
 
 /// A token in clear, made by this process and not yet handed over. Wiped when dropped.
 #[derive(Clone)]
-pub(crate) struct AgentToken(Zeroizing<String>);
+pub struct AgentToken(Zeroizing<String>);
 
 impl AgentToken {
     /// `rt_` and 43 characters of base64url: 256 bits from the operating system.
     ///
     /// Fails only where the operating system has no source of randomness.
-    pub(crate) fn generate() -> Result<Self, getrandom::Error> {
+    pub fn generate() -> Result<Self, getrandom::Error> {
         let mut bytes = [0_u8; RANDOM_BYTES];
         getrandom::fill(&mut bytes)?;
         let text = format!("{PREFIX}{}", BASE64URL_NOPAD.encode(&bytes));
@@ -70,12 +70,12 @@ impl AgentToken {
     }
 
     /// The token itself. For a file of mode 0600 or one line on a terminal, never for a log.
-    pub(crate) fn expose(&self) -> &str {
+    pub fn expose(&self) -> &str {
         &self.0
     }
 
     /// What the relay keeps of it.
-    pub(crate) fn hash(&self) -> TokenHash {
+    pub fn hash(&self) -> TokenHash {
         TokenHash::of(self.0.as_bytes())
     }
 }
@@ -215,11 +215,6 @@ impl Tokens {
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
-    }
-
-    /// Whether nobody can come in.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
     }
 }
 

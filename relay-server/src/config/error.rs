@@ -56,11 +56,6 @@ impl ConfigErrors {
         let message = "the config could not be checked".to_owned();
         ConfigError { file: None, line: None, key: String::new(), message, help: None }.into()
     }
-
-    /// Each of them.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &ConfigError> {
-        self.0.iter()
-    }
 }
 
 impl From<ConfigError> for ConfigErrors {

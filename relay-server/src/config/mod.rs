@@ -32,7 +32,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use self::check::Directories;
-pub(crate) use self::cidr::{Cidr, CidrError};
 pub(crate) use self::dev::dev_banner;
 pub(crate) use self::edit::{EditError, add_token, remove_token};
 use self::effective::Effective;
@@ -43,9 +42,9 @@ pub(crate) use self::flags::{Dev, Flags};
 pub(crate) use self::layers::Layers;
 use self::pieces::{Origin, Piece, Pieces};
 use self::rows::Rows;
-pub(crate) use self::secret_ref::{MAX_SECRET_BYTES, SecretRef, Unseal, read_secret};
+pub(crate) use self::secret_ref::{MAX_SECRET_BYTES, read_secret};
 use self::secret_ref::{Surroundings, nothing_sealed};
-pub(crate) use self::show::{Shown, ShownToken};
+pub(crate) use self::show::Shown;
 pub(crate) use self::values::PublicUrl;
 use crate::agents::token::Tokens;
 use crate::endpoint::Endpoint;
@@ -53,8 +52,6 @@ use crate::endpoint::Endpoint;
 /// Everything the relay needs to know to run.
 #[derive(Debug)]
 pub(crate) struct Config {
-    /// The file it came from, if there was one.
-    pub file: Option<PathBuf>,
     /// Listeners and what belongs to the whole process.
     pub server: Server,
     /// Bounds that hold for the whole relay.
@@ -138,7 +135,7 @@ impl Source {
             input.check(pieces, &self.flags, |effective, report| resolve::resolve(effective, around, report))?;
         let shown = Shown::new(&effective);
         let Effective { server, limits, store, tls, .. } = effective;
-        Ok(Config { file: input.file.clone(), server, limits, store, tls, endpoints, tokens, shown, warnings })
+        Ok(Config { server, limits, store, tls, endpoints, tokens, shown, warnings })
     }
 
     fn read_with(&self, var: &dyn Fn(&str) -> Option<OsString>) -> Result<Input, ConfigErrors> {

@@ -135,11 +135,6 @@ impl PublicUrl {
         let (scheme, host) = self.0.split_once("://").unwrap_or(("http", &self.0));
         Front { scheme: if scheme == "https" { "https" } else { "http" }, host: Some(Arc::from(host)) }
     }
-
-    /// The same for agents: `wss://…` or `ws://…`.
-    pub(crate) fn for_agents(&self) -> String {
-        self.0.replacen("http", "ws", 1)
-    }
 }
 
 impl fmt::Display for PublicUrl {
@@ -206,8 +201,8 @@ mod tests {
     #[test]
     fn the_public_url_is_a_scheme_and_a_host() {
         let url = PublicUrl::parse("https://Hooks.Example.com/").unwrap();
-        assert_eq!((url.as_str(), &*url.for_agents()), ("https://hooks.example.com", "wss://hooks.example.com"));
-        assert_eq!(PublicUrl::parse("http://127.0.0.1:8080").unwrap().for_agents(), "ws://127.0.0.1:8080");
+        assert_eq!(url.as_str(), "https://hooks.example.com");
+        assert_eq!(PublicUrl::parse("http://127.0.0.1:8080").unwrap().as_str(), "http://127.0.0.1:8080");
         for bad in ["", "hooks.example.com", "ftp://a", "https://a/b", "https://a?b", "https://"] {
             assert!(PublicUrl::parse(bad).is_err(), "{bad:?}");
         }

@@ -57,9 +57,7 @@ struct Served(Arc<Endpoint>, Arc<Meter>);
 /// Where a request goes.
 pub(crate) enum Routed {
     /// To the relay itself, under `/_relay/`.
-    Relay {
-        path: String,
-    },
+    Relay { path: String },
     Endpoint {
         endpoint: Arc<Endpoint>,
         /// Its counters.

@@ -176,9 +176,7 @@ pub enum Verdict {
         redelivery: bool,
     },
     /// What was signed in it was taken with another body. It is not kept.
-    OtherBody {
-        of: EventId,
-    },
+    OtherBody { of: EventId },
     /// It is late, and may have come before. It is not kept.
     TooLate,
 }
