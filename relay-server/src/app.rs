@@ -115,9 +115,6 @@ pub(crate) fn run(source: &Source, config: &Config, started: impl FnOnce(&Starte
     let vault = Vault::new(Arc::clone(&store), SealKey::open(&key_file(config, &state)?)?);
     let (learnt, provider_keys) = (Learnt::new(vault.clone()), ProviderKeys::new(vault.clone()));
     let first = runtime.block_on(async {
-        learnt.import(&state, KEY_FILE, config.store.path.is_some()).await.with_context(|| {
-            format!("the secrets that were learnt in handshakes cannot be read from {}", state.path().display())
-        })?;
         let first = live::first(source, &store, &vault).await?;
         live::load_learnt(&learnt, &provider_keys, &first.config).await;
         anyhow::Ok(first)

@@ -7,11 +7,8 @@
 //! Invariants: who comes first teaches, and nobody after that until an endpoint's secrets are forgotten, since a challenge
 //! proves nothing; a secret is never printed.
 
-mod file;
-
 use std::{
     collections::BTreeMap,
-    io,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -22,10 +19,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use zeroize::{Zeroize as _, Zeroizing};
 
-use crate::{
-    state::StateDir,
-    store::{StoreError, Vault},
-};
+use crate::store::{StoreError, Vault};
 
 /// Largest secret that is taken from a handshake, in bytes.
 pub(crate) const MAX_SECRET_BYTES: usize = 1024;
@@ -81,25 +75,6 @@ impl Learnt {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Vec<Secret>>> {
         self.secrets.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes in what an older relay has learnt, and removes its file once it is in a store that `lasts`. What the store
-    /// knows already is newer and stays.
-    ///
-    /// # Errors
-    /// If the file cannot be read or opened: going on would lose what it holds. If the store cannot keep it.
-    pub(crate) async fn import(&self, state: &StateDir, key: &str, lasts: bool) -> io::Result<()> {
-        let Some(all) = file::read(state, key)? else { return Ok(()) };
-        for (endpoint, secrets) in &all {
-            if self.vault.get(SCOPE, endpoint).await.map_err(io::Error::other)?.is_none() {
-                self.put(endpoint, secrets).await.map_err(io::Error::other)?;
-            }
-        }
-        if lasts {
-            file::remove(state)?;
-            tracing::info!(endpoints = all.len(), "secrets that were learnt in handshakes moved into the store");
-        }
-        Ok(())
     }
 
     /// Loads the secrets of these endpoints, where that was not done. One that cannot be opened is left where it is:
@@ -184,7 +159,10 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::store::{MemoryStore, SqliteOptions, SqliteStore, Store, seal::SealKey};
+    use crate::{
+        state::StateDir,
+        store::{MemoryStore, SqliteOptions, SqliteStore, Store, seal::SealKey},
+    };
 
     const KEY: &str = "sealing.key";
 
@@ -247,40 +225,6 @@ mod tests {
         learnt.load(vec!["asana".to_owned()]).await.unwrap();
         keep(&learnt, "2").await.expect("it begins anew");
         assert_eq!(texts(&learnt, "asana"), [b"2"]);
-    }
-
-    #[tokio::test]
-    async fn the_file_of_an_older_relay_is_taken_in_once() {
-        let state = StateDir::throw_away().unwrap();
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(1 << 20));
-        let first = learnt(&store, &state);
-        file::write(&state, KEY, "asana", &["old", "older"]);
-        first.import(&state, KEY, false).await.unwrap();
-        assert!(state.file(file::FILE).exists(), "a store that forgets is no place for it");
-        first.import(&state, KEY, true).await.unwrap();
-        assert!(!state.file(file::FILE).exists());
-        let again = loaded(&store, &state).await;
-        assert_eq!(texts(&again, "asana"), [&b"old"[..], b"older"]);
-        // What the store knows stays, whatever file turns up again.
-        file::write(&state, KEY, "asana", &["oldest"]);
-        again.import(&state, KEY, true).await.unwrap();
-        assert_eq!(texts(&loaded(&store, &state).await, "asana"), [&b"old"[..], b"older"]);
-    }
-
-    #[tokio::test]
-    async fn a_file_that_was_changed_is_refused_and_stays() {
-        let state = StateDir::throw_away().unwrap();
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(1 << 20));
-        let learnt = learnt(&store, &state);
-        file::write(&state, KEY, "asana", &["hunter2"]);
-        let good = state.read(file::FILE).unwrap().unwrap();
-        for at in [0, good.len() / 2, good.len() - 1] {
-            let mut bad = good.to_vec();
-            bad[at] ^= 1;
-            state.write(file::FILE, &bad).unwrap();
-            let error = learnt.import(&state, KEY, true).await.expect_err("refused").to_string();
-            assert!(error.contains(file::FILE) && state.file(file::FILE).exists(), "{error}");
-        }
     }
 
     #[tokio::test]

@@ -9,16 +9,12 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read as _, Write as _},
+    io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
 
 use tempfile::{NamedTempFile, TempDir};
-use zeroize::Zeroizing;
-
-/// Largest file that is read back, in bytes.
-const MAX_FILE_BYTES: u64 = 4 << 20;
 
 /// Who may change a file or a directory beside the relay's own user and root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,34 +113,9 @@ impl StateDir {
         Ok(Self { path: directory.path().to_owned(), _throw_away: Some(directory) })
     }
 
-    /// The directory.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Where a file of this name is.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
-    }
-
-    /// The file's bytes; `None` if it was never written.
-    ///
-    /// # Errors
-    /// If it cannot be read, or is larger than anything that is written here.
-    pub(crate) fn read(&self, name: &str) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
-        let file = match File::open(self.file(name)) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let len = file.metadata()?.len();
-        if len > MAX_FILE_BYTES {
-            return Err(io::Error::other("it is larger than anything that the relay writes"));
-        }
-        // Room for all of it, so that no copy is left behind by a growing buffer.
-        let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(len).unwrap_or(0) + 1));
-        file.take(MAX_FILE_BYTES).read_to_end(&mut bytes)?;
-        Ok(Some(bytes))
     }
 
     /// Writes a file whole, of mode 0600, over what was there.
@@ -170,10 +141,9 @@ mod tests {
     fn files_are_the_owners_alone_and_written_whole() {
         let place = tempfile::tempdir().unwrap();
         let state = StateDir::open(&place.path().join("a/b")).unwrap();
-        assert_eq!(state.read("x").unwrap(), None);
         state.write("x", b"one").unwrap();
         state.write("x", b"two").unwrap();
-        assert_eq!(**state.read("x").unwrap().unwrap(), *b"two");
+        assert_eq!(fs::read(state.file("x")).unwrap(), b"two");
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&state.file("x")), mode(&place.path().join("a/b"))), (0o600, 0o700));
         let left: Vec<_> =
