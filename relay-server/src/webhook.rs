@@ -17,7 +17,8 @@ use uuid::Uuid;
 pub struct EventId(Uuid);
 
 impl EventId {
-    /// A new id; later ones sort after earlier ones.
+    /// A new id; later ones sort after earlier ones. Its random part comes from a generator of the thread, seeded by the
+    /// system: it need not be unguessable.
     pub fn new() -> Self {
         Self(Uuid::now_v7())
     }

@@ -9,6 +9,10 @@ use std::{
 
 use tokio::process::Command;
 
+/// That of both programs: what is measured here holds there.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs this process as the relay or the agent, if its first argument is `server` or `client`.
 #[must_use]
 pub fn as_role() -> Option<ExitCode> {

@@ -7,7 +7,6 @@ use std::{fs, io::Write, path::Path, path::PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 use data_encoding::{BASE64, HEXLOWER};
-use uuid::Uuid;
 
 use super::{Failure, print};
 use crate::{agents::token::AgentToken, config::PublicUrl, endpoint::EndpointName};
@@ -52,7 +51,7 @@ pub(super) fn run(arguments: &Init) -> Result<(), Failure> {
                 known.join(", ")
             ))
         })?;
-        let name = if row.scheme.is_none() { format!("{name}-{}", Uuid::new_v4().simple()) } else { name.to_owned() };
+        let name = if row.scheme.is_none() { unguessable(name)? } else { name.to_owned() };
         first.get_or_insert_with(|| name.clone());
         config.push_str(&format!("\n[[endpoint]]\nname = \"{name}\"\n"));
         say.push_str(&format!("\n{}: webhook URL  {url}/{name}\n", row.title));
@@ -108,6 +107,13 @@ fn secret(provider: &str) -> anyhow::Result<Option<String>> {
         "standard-webhooks" => Some(format!("whsec_{}", BASE64.encode(&bytes))),
         _ => Some(HEXLOWER.encode(&bytes)),
     })
+}
+
+/// A name that is all that keeps strangers out.
+fn unguessable(name: &str) -> anyhow::Result<String> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow!("no randomness: {error}"))?;
+    Ok(format!("{name}-{}", HEXLOWER.encode(&bytes)))
 }
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
