@@ -107,6 +107,79 @@ fn is_one_output() -> bool {
     false
 }
 
+/// One of the two places that text is written to.
+struct Writer {
+    stream: Box<dyn Write + Send>,
+    /// Colours are taken out of the text.
+    plain: bool,
+}
+
+impl Writer {
+    fn new<S: anstream::stream::RawStream + anstream::stream::AsLockedWrite + Send + 'static>(
+        stream: anstream::AutoStream<S>,
+    ) -> Self {
+        let plain = stream.current_choice() == anstream::ColorChoice::Never;
+        if plain {
+            return Self { stream: Box::new(stream.into_inner()), plain };
+        }
+        Self { stream: Box::new(stream), plain }
+    }
+
+    /// Writes all of the text at once.
+    fn write(&mut self, text: &str) -> std::io::Result<()> {
+        if self.plain {
+            self.stream.write_all(anstream::adapter::strip_str(text).to_string().as_bytes())?;
+        } else {
+            self.stream.write_all(text.as_bytes())?;
+        }
+        self.stream.flush()
+    }
+}
+
+struct Writers {
+    out: Writer,
+    err: Writer,
+    /// Both lead to the same reader.
+    one_output: bool,
+}
+
+/// Nobody reads the lines any more.
+struct ReaderGone;
+
+impl Writers {
+    /// Writes events in their order, with one write for neighbours that go to the same place.
+    fn write(&mut self, style: &Style, events: &[Event]) -> Result<(), ReaderGone> {
+        let (mut text, mut sink) = (String::new(), Sink::Out);
+        for event in events {
+            let Some((of_event, line)) = style.render(event) else { continue };
+            if of_event != sink {
+                self.write_text(sink, &text)?;
+                text.clear();
+            }
+            sink = of_event;
+            text.push_str(&line);
+        }
+        self.write_text(sink, &text)
+    }
+
+    fn write_text(&mut self, sink: Sink, text: &str) -> Result<(), ReaderGone> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        let writer = match sink {
+            Sink::Out => &mut self.out,
+            Sink::Err => &mut self.err,
+        };
+        match writer.write(text) {
+            // Without a reader of notes alone the lines still have theirs.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe && (sink == Sink::Out || self.one_output) => {
+                Err(ReaderGone)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Takes events for the user. Clones share one writer, which ends with the last of them.
 #[derive(Clone)]
 pub(crate) struct Reporter {
@@ -123,9 +196,12 @@ impl std::fmt::Debug for Reporter {
 impl Reporter {
     /// Writes to the process's standard output and error, in local time.
     pub(crate) fn new(output: Output, color: Color) -> Self {
-        let out = anstream::AutoStream::new(std::io::stdout(), color.choice());
-        let err = anstream::AutoStream::new(std::io::stderr(), color.choice());
-        Self::start(Style { output, zone: TimeZone::system() }, Box::new(out), Box::new(err), is_one_output())
+        let writers = Writers {
+            out: Writer::new(anstream::AutoStream::new(std::io::stdout(), color.choice())),
+            err: Writer::new(anstream::AutoStream::new(std::io::stderr(), color.choice())),
+            one_output: is_one_output(),
+        };
+        Self::start(Style { output, zone: TimeZone::system() }, writers)
     }
 
     /// Writes elsewhere, without colour and in UTC, for harnesses.
@@ -135,32 +211,28 @@ impl Reporter {
         out: impl Write + Send + 'static,
         err: impl Write + Send + 'static,
     ) -> Self {
-        let (out, err): (Box<dyn Write + Send>, Box<dyn Write + Send>) = (Box::new(out), Box::new(err));
-        let (out, err) = (anstream::StripStream::new(out), anstream::StripStream::new(err));
-        Self::start(Style { output, zone: TimeZone::UTC }, Box::new(out), Box::new(err), false)
+        let plain = |stream| Writer { stream, plain: true };
+        let writers = Writers { out: plain(Box::new(out)), err: plain(Box::new(err)), one_output: false };
+        Self::start(Style { output, zone: TimeZone::UTC }, writers)
     }
 
-    /// `one_output`: both writers lead to the same reader.
-    fn start(style: Style, mut out: Box<dyn Write + Send>, mut err: Box<dyn Write + Send>, one_output: bool) -> Self {
+    fn start(style: Style, mut writers: Writers) -> Self {
         let queue = Arc::new(Queue::default());
         let work = Arc::clone(&queue);
         let reader_gone = CancellationToken::new();
         let gone = reader_gone.clone();
         // Without the thread nothing is shown, but webhooks still arrive.
         let started = std::thread::Builder::new().name("report".to_owned()).spawn(move || {
-            while let Some(event) = work.next() {
-                let Some((sink, text)) = style.render(&event).filter(|_| !gone.is_cancelled()) else { continue };
-                let writer = match sink {
-                    Sink::Out => &mut out,
-                    Sink::Err => &mut err,
-                };
-                let written = writer.write_all(text.as_bytes()).and_then(|()| writer.flush());
-                // Without a reader of notes alone the lines still have theirs.
-                if (sink == Sink::Out || one_output)
-                    && written.is_err_and(|error| error.kind() == ErrorKind::BrokenPipe)
-                {
+            let mut batch = Vec::new();
+            loop {
+                work.next(&mut batch);
+                if batch.is_empty() {
+                    return;
+                }
+                if !gone.is_cancelled() && writers.write(&style, &batch).is_err() {
                     gone.cancel();
                 }
+                batch.clear();
             }
         });
         if let Err(error) = started {

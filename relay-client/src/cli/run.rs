@@ -52,12 +52,21 @@ pub(super) fn run(
 ) -> Result<(), Failure> {
     warn_of_dangers(&config, reporter);
     raise_limit_on_files();
+    let _last_lines = LastLines(reporter);
     let runtime = runtime()?;
     let result = runtime.block_on(until_stopped(config, reporter.clone(), health, read));
     // A name that is still being resolved must not hold up the end.
     runtime.shutdown_background();
-    reporter.flush(FLUSH_LIMIT);
     result
+}
+
+/// Has the last lines written, also when the agent panics.
+struct LastLines<'a>(&'a Reporter);
+
+impl Drop for LastLines<'_> {
+    fn drop(&mut self) {
+        self.0.flush(FLUSH_LIMIT);
+    }
 }
 
 /// Each call at a time is a socket. The soft limit that a shell gives is for programs that use `select`.

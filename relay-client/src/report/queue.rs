@@ -4,6 +4,9 @@
 //! wait. A full queue turns away new lines and counts them; of the changes of state, which say what is true now,
 //! it forgets the oldest one instead.
 //!
+//! The first line after a rest is written at once, and those that follow within [`REST`] leave together: a busy agent
+//! wakes the writer once for many lines.
+//!
 //! A relay, or whoever posts to it, may have as much to say as it likes: of requests that were refused, there or here,
 //! [`MAX_REFUSED`] are told in a second, and then how many more there were; of changes of state [`MAX_RARE_WRITTEN`] are
 //! written in one, and those that newer ones overtake meanwhile are counted.
@@ -25,13 +28,21 @@ pub(super) const MAX_REFUSED: u32 = 10;
 /// Changes of state that are written in a second.
 const MAX_RARE_WRITTEN: u32 = 20;
 
+/// How long lines gather after the writer has written.
+const REST: Duration = Duration::from_millis(10);
+/// Events that are written in one go.
+const MAX_BATCH: usize = 256;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Shared by the agent's handles and the writing thread.
 #[derive(Default)]
 pub(super) struct Queue {
     state: Mutex<State>,
-    changed: Condvar,
+    /// There is something to write, or no time left to gather more.
+    work: Condvar,
+    /// A batch was written while somebody waits for it.
+    written: Condvar,
 }
 
 #[derive(Default)]
@@ -43,8 +54,13 @@ struct State {
     refused: Counted,
     unmade: Counted,
     written: Paced,
-    /// Whether the writer has taken an event and not come back.
-    writing: bool,
+    /// Events that the writer has taken and not yet written, and how many of them are lines.
+    taken: usize,
+    taken_lines: usize,
+    /// Whether the writer waits for the next event.
+    idle: bool,
+    /// How many wait until all is written.
+    flushing: usize,
     closed: bool,
 }
 
@@ -131,7 +147,7 @@ impl State {
     }
 
     fn push_line(&mut self, event: Event) {
-        if self.events.len() - self.rare < MAX_LINES {
+        if self.events.len() - self.rare + self.taken_lines < MAX_LINES {
             self.events.push_back(event);
         } else {
             self.dropped += 1;
@@ -140,29 +156,58 @@ impl State {
 }
 
 impl Queue {
-    /// The next event; waits for it. None once the last handle is gone and all is written.
-    pub(super) fn next(&self) -> Option<Event> {
+    /// The events to write next; waits for them. `batch` comes back empty once the last handle is gone and all is
+    /// written.
+    pub(super) fn next(&self, batch: &mut Vec<Event>) {
         let mut state = self.lock();
-        state.writing = false;
-        self.changed.notify_all();
+        let was_busy = std::mem::take(&mut state.taken) > 0;
+        state.taken_lines = 0;
+        if state.flushing > 0 {
+            self.written.notify_all();
+        }
+        if was_busy && state.events.len() < MAX_BATCH {
+            let gathers = |state: &mut State| !state.closed && state.flushing == 0;
+            state = self.work.wait_timeout_while(state, REST, gathers).unwrap_or_else(PoisonError::into_inner).0;
+        }
         loop {
-            state = match state.poll(Instant::now()) {
-                Ok(event) => {
-                    state.writing = true;
-                    return Some(event);
+            let now = Instant::now();
+            let wait = loop {
+                match state.poll(now) {
+                    Ok(event) => batch.push(event),
+                    Err(wait) => break wait,
                 }
-                Err(Some(left)) => {
-                    let waited = self.changed.wait_timeout(state, left);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
+                if batch.len() == MAX_BATCH {
+                    break None;
                 }
-                Err(None) if state.closed => return None,
-                Err(None) => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
+            if !batch.is_empty() {
+                state.taken = batch.len();
+                state.taken_lines = batch.iter().filter(|event| !is_rare(event)).count();
+                return;
+            }
+            state.idle = true;
+            state = match wait {
+                Some(left) => self.work.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+                None if state.closed => return,
+                None => self.work.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+            state.idle = false;
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes what is to be written, and wakes the writer if it has nothing else to do.
+    fn push(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.lock();
+        change(&mut state);
+        let idle = std::mem::take(&mut state.idle);
+        drop(state);
+        if idle {
+            self.work.notify_one();
+        }
     }
 }
 
@@ -176,62 +221,62 @@ impl Handle {
 
     /// Keeps the event if there is room, and counts it if not.
     pub(super) fn push_lossy(&self, event: Event) {
-        self.0.lock().push_line(event);
-        self.0.changed.notify_all();
+        self.0.push(|state| state.push_line(event));
     }
 
-    /// Tells of a request that the relay refused, or counts it.
+    /// Reports a request that the relay refused, or counts it.
     pub(super) fn push_refused(&self, event: Event) {
         self.push_counted(event, |state| &mut state.refused, Event::MoreRefused);
     }
 
-    /// Tells of a request of which none was made for a handler, or counts it.
+    /// Reports a request of which none was made for a handler, or counts it.
     pub(super) fn push_unmade(&self, event: Event) {
         self.push_counted(event, |state| &mut state.unmade, Event::MoreUnmade);
     }
 
     fn push_counted(&self, event: Event, counted: fn(&mut State) -> &mut Counted, in_words: fn(u64) -> Event) {
-        let mut state = self.0.lock();
-        if let Some(more) = counted(&mut state).take(Instant::now()) {
-            if more > 0 {
-                state.push_line(in_words(more));
+        self.0.push(|state| {
+            if let Some(more) = counted(state).take(Instant::now()) {
+                if more > 0 {
+                    state.push_line(in_words(more));
+                }
+                state.push_line(event);
             }
-            state.push_line(event);
-        }
-        drop(state);
-        self.0.changed.notify_all();
+        });
     }
 
     /// Keeps the event, if need be in place of the oldest.
     pub(super) fn push_rare(&self, event: Event) {
-        let mut state = self.0.lock();
-        if state.rare >= MAX_RARE
-            && let Some(oldest) = state.events.iter().position(is_rare)
-        {
-            state.events.remove(oldest);
-            state.rare -= 1;
-            state.dropped += 1;
-        }
-        state.events.push_back(event);
-        state.rare += 1;
-        drop(state);
-        self.0.changed.notify_all();
+        self.0.push(|state| {
+            if state.rare >= MAX_RARE
+                && let Some(oldest) = state.events.iter().position(is_rare)
+            {
+                state.events.remove(oldest);
+                state.rare -= 1;
+                state.dropped += 1;
+            }
+            state.events.push_back(event);
+            state.rare += 1;
+        });
     }
 
     /// Waits until all is written, or for `limit`.
     pub(super) fn flush(&self, limit: Duration) {
         let busy = |state: &mut State| {
             let uncounted = state.dropped + state.refused.more + state.unmade.more;
-            state.writing || !state.events.is_empty() || uncounted > 0
+            state.taken > 0 || !state.events.is_empty() || uncounted > 0
         };
-        let waited = self.0.changed.wait_timeout_while(self.0.lock(), limit, busy);
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
+        let mut state = self.0.lock();
+        state.flushing += 1;
+        self.0.work.notify_one();
+        let waited = self.0.written.wait_timeout_while(state, limit, busy);
+        waited.unwrap_or_else(PoisonError::into_inner).0.flushing -= 1;
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
         self.0.lock().closed = true;
-        self.0.changed.notify_all();
+        self.0.work.notify_one();
     }
 }

@@ -242,6 +242,42 @@ fn a_stuck_terminal_costs_lines_and_nothing_else() {
     assert!((99..=100).contains(&dropped), "{text}");
 }
 
+/// A writer that keeps what each write brought.
+#[derive(Clone, Default)]
+struct Writes(Arc<Mutex<Vec<String>>>);
+
+impl Write for Writes {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().push(String::from_utf8(bytes.to_vec()).unwrap());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn the_first_line_is_written_at_once_and_those_that_follow_closely_leave_together() {
+    let writes = Writes::default();
+    let reporter = Reporter::to_writers(Output::Compact, writes.clone(), writes.clone());
+    reporter.exchange(line());
+    let ended = std::time::Instant::now();
+    while writes.0.lock().unwrap().is_empty() {
+        assert!(ended.elapsed() < Duration::from_secs(60));
+        std::thread::yield_now();
+    }
+    (0..500).for_each(|_| reporter.exchange(line()));
+    reporter.warn("between them");
+    reporter.exchange(line());
+    reporter.flush(Duration::from_secs(60));
+    let writes = writes.0.lock().unwrap();
+    assert!(writes.len() < 100, "{} writes", writes.len());
+    assert_eq!(writes[0].lines().count(), 1);
+    assert_eq!(writes.iter().map(|text| text.lines().count()).sum::<usize>(), 503);
+    assert_eq!(&writes[writes.len() - 2..][0], "warning: between them\n", "their order stays");
+}
+
 #[test]
 fn refused_requests_are_told_one_by_one_and_then_counted() {
     let out = Shelf::default();
