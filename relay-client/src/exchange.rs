@@ -1,9 +1,10 @@
 //! One exchange: calls the handler with what came over the tunnel and sends back what it answers.
 //!
-//! Bodies stream both ways. Whoever gives up is heard by the other: a sender that went away closes
+//! Bodies stream both ways. When one end gives up, the other learns of it: a sender that went away closes
 //! the connection to the handler, a handler that broke off resets the stream, never a clean short end.
 
 mod answer;
+mod fences;
 mod outcomes;
 #[cfg(test)]
 mod tests;
@@ -15,7 +16,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -25,13 +26,16 @@ use http_body_util::{Either, Empty};
 use jiff::Timestamp;
 use relay_proto::{Framing, RequestHead, ResetCode, may_upgrade};
 use relay_tunnel::{
-    Broken, Receiver, Responder,
+    Broken, Receiver,
     http::{header_map, strip_hop_by_hop, takes_trailers},
     upgrade::Carried,
 };
 
 pub(crate) use self::outcomes::Outcomes;
-use self::{answer::Copy, outcomes::Attempt};
+use self::{
+    answer::{Copy, Reply},
+    outcomes::Attempt,
+};
 use crate::{
     handler::{BoxError, CallError, Handler},
     report::{Line, Outcome, Reporter, event_name},
@@ -48,11 +52,18 @@ const REPLAY_OF: &[u8] = b"relay-replay-of";
 /// Longest id of an event that is shown, in bytes.
 const MAX_ID_BYTES: usize = 64;
 
-/// Characters of a path that are told. A relay may send whole heads of them.
+/// Characters of a path that are reported. A relay may send whole heads of them.
 const MAX_PATH_CHARS: usize = 2000;
 
-/// What there is to say of an exchange that did not work: a code, and the error behind it.
+/// Why an exchange did not work: a code, and the error behind it.
 type Failed = (&'static str, Option<String>);
+
+/// Bytes of the bodies of one exchange.
+#[derive(Default)]
+struct Traffic {
+    from_sender: Arc<AtomicU64>,
+    from_handler: u64,
+}
 
 /// Answers one request and reports how it went. `serving` is `None` for an endpoint that was not offered.
 pub(crate) async fn serve(
@@ -61,57 +72,64 @@ pub(crate) async fn serve(
     reporter: Reporter,
     outcomes: Arc<Outcomes>,
 ) {
-    let (time, started) = (Timestamp::now(), Instant::now());
+    let started = Instant::now();
+    let mut line = first_line(&request.head);
+    let attempt = Attempt::of(&request.head);
+    let mut traffic = Traffic::default();
     let relay_tunnel::Request { head, body, responder } = request;
-    let method = String::from_utf8_lossy(&head.method).into_owned();
-    let endpoint = String::from_utf8_lossy(&head.endpoint).into_owned();
-    let event_id = Some(event_name(head.event_id));
-    let mut path = String::from_utf8_lossy(&head.target).into_owned();
-    let first = head.headers.iter().find(|(name, _)| &name[..] == REPLAY_OF);
-    let first = first.filter(|(_, value)| value.len() <= MAX_ID_BYTES);
-    let replay_of = first.map(|(_, value)| String::from_utf8_lossy(value).into_owned());
-    let attempt = Attempt::of(&head);
-    let (bytes_in, mut bytes_out) = (Arc::new(AtomicU64::new(0)), 0);
-    let unmade = |(code, note): Failed| (Outcome::Unmade(code.to_owned()), note);
-    let (outcome, note) = match serving {
-        None => {
-            responder.reset(ResetCode::NotCalled);
-            unmade(("endpoint_not_offered", None))
-        }
-        Some(serving) => match prepare(head, body, &serving, &bytes_in) {
-            Ok((route, prepared)) => {
-                path = prepared.request.uri().to_string();
-                let copy = attempt.map(|attempt| Copy::new(attempt, &outcomes));
-                match call(&route.handler, prepared, responder, copy, (&bytes_in, &mut bytes_out)).await {
-                    Ok(status) => (Outcome::Status(status), None),
-                    Err((code, note)) => (Outcome::Failed(code.to_owned()), note),
-                }
-            }
-            Err(Unfit { reset, failed }) => {
-                responder.reset(reset);
-                unmade(failed)
-            }
-        },
+    let prepared = match &serving {
+        Some(serving) => prepare(head, body, serving, &traffic.from_sender),
+        None => Err(Unfit { reset: ResetCode::NotCalled, failed: ("endpoint_not_offered", None) }),
     };
-    if let Some((end, _)) = path.char_indices().nth(MAX_PATH_CHARS) {
-        path.truncate(end);
-        path.push('…');
-    }
-    let bytes_in = bytes_in.load(Ordering::Relaxed);
-    let duration = started.elapsed();
-    reporter.exchange(Line {
-        time,
-        method,
-        path,
-        outcome,
-        duration,
-        bytes_in,
-        bytes_out,
-        endpoint,
-        event_id,
-        replay_of,
-        note,
+    let prepared = prepared.and_then(|prepared| match attempt {
+        Some(attempt) if !outcomes.may_call(attempt) => {
+            Err(Unfit { reset: ResetCode::NotCalled, failed: ("older_attempt", None) })
+        }
+        _ => Ok(prepared),
     });
+    match prepared {
+        Ok((route, prepared)) => {
+            line.path = prepared.request.uri().to_string();
+            let reply =
+                Reply { responder: Some(responder), copy: attempt.map(|attempt| Copy::new(attempt, &outcomes)) };
+            (line.outcome, line.note) = match call(&route.handler, prepared, reply, &mut traffic).await {
+                Ok(status) => (Outcome::Status(status), None),
+                Err((code, note)) => (Outcome::Failed(code.to_owned()), note),
+            };
+        }
+        Err(Unfit { reset, failed: (code, note) }) => {
+            responder.reset(reset);
+            (line.outcome, line.note) = (Outcome::Unmade(code.to_owned()), note);
+        }
+    }
+    if let Some((end, _)) = line.path.char_indices().nth(MAX_PATH_CHARS) {
+        line.path.truncate(end);
+        line.path.push('…');
+    }
+    line.duration = started.elapsed();
+    line.bytes_in = traffic.from_sender.load(Ordering::Relaxed);
+    line.bytes_out = traffic.from_handler;
+    reporter.exchange(line);
+}
+
+/// What can be said of an exchange when it begins.
+fn first_line(head: &RequestHead) -> Line {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let replay_of = head.headers.iter().find(|(name, _)| &name[..] == REPLAY_OF);
+    let replay_of = replay_of.filter(|(_, value)| value.len() <= MAX_ID_BYTES);
+    Line {
+        time: Timestamp::now(),
+        method: text(&head.method),
+        path: text(&head.target),
+        outcome: Outcome::Unmade(String::new()),
+        duration: Duration::ZERO,
+        bytes_in: 0,
+        bytes_out: 0,
+        endpoint: text(&head.endpoint),
+        event_id: Some(event_name(head.event_id)),
+        replay_of: replay_of.map(|(_, value)| text(value)),
+        note: None,
+    }
 }
 
 type RequestBody = Either<Counted, Empty<Bytes>>;
@@ -217,62 +235,39 @@ fn request(method: Method, uri: Uri, headers: HeaderMap, body: RequestBody) -> R
 async fn call(
     handler: &Handler,
     Prepared { request, raw }: Prepared,
-    mut responder: Responder,
-    copy: Option<Copy<'_>>,
-    (bytes_in, bytes_out): (&AtomicU64, &mut u64),
+    mut reply: Reply<'_>,
+    traffic: &mut Traffic,
 ) -> Result<u16, Failed> {
     let mut called = pin!(handler.call(request));
-    let lost = tokio::select! {
-        biased;
-        gone = responder.cancelled() => gone,
-        called = &mut called => return match (called, raw) {
-            (Ok(response), _) if !answer::is_lawful(&response) => {
-                responder.reset(ResetCode::Broken);
-                if let Some(copy) = copy {
-                    copy.failed(ResetCode::Broken);
-                }
-                Err(("broken", Some(UNLAWFUL.to_owned())))
-            }
-            (Ok(response), Some((_, asked)))
-                if response.status() == StatusCode::SWITCHING_PROTOCOLS && !answer::switches_to(&response, &asked) =>
-            {
-                responder.reset(ResetCode::Broken);
-                Err(("upgrade_unasked", None))
-            }
-            (Ok(response), Some((raw, _))) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                let mut carried = Carried::default();
-                let outcome = answer::upgrade(response, responder, raw, &mut carried).await;
-                bytes_in.fetch_add(carried.out_of_tunnel, Ordering::Relaxed);
-                *bytes_out += carried.into_tunnel;
-                outcome
-            }
-            (Ok(response), None) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                responder.reset(ResetCode::Broken);
-                Err(("upgrade_unasked", None))
-            }
-            (Ok(response), _) => answer::stream(response, Some(responder), copy, bytes_out).await,
-            (Err(error), _) => {
-                let (reset, code) = meaning(&error);
-                responder.reset(reset);
-                if let Some(copy) = copy {
-                    copy.failed(reset);
-                }
-                Err((code, Some(error.to_string())))
-            }
-        },
-    };
-    let Some(copy) = copy.filter(|_| lost == Broken::SessionLost) else { return Err(given_up(lost)) };
-    copy.outlived();
-    match called.await {
-        Ok(response) if !answer::is_lawful(&response) => {
-            copy.failed(ResetCode::Broken);
-            Err(("broken", Some(UNLAWFUL.to_owned())))
+    let answered = match reply.wanted_until(called.as_mut()).await {
+        Ok(answered) => answered,
+        Err(gone) => {
+            reply.lose(gone)?;
+            called.await
         }
-        Ok(response) => answer::stream(response, None, Some(copy), bytes_out).await,
-        Err(error) => {
-            let (reset, code) = meaning(&error);
-            copy.failed(reset);
-            Err((code, Some(error.to_string())))
+    };
+    let response = match answered {
+        Ok(response) => response,
+        Err(error) => return Err(reply.fail_with(&error)),
+    };
+    if !answer::is_lawful(&response) {
+        reply.fail(ResetCode::Broken);
+        return Err(("broken", Some(UNLAWFUL.to_owned())));
+    }
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return answer::stream(response, reply, &mut traffic.from_handler).await;
+    }
+    match (raw, reply) {
+        (Some((raw, asked)), Reply { responder: Some(responder), .. }) if answer::switches_to(&response, &asked) => {
+            let mut carried = Carried::default();
+            let outcome = answer::upgrade(response, responder, raw, &mut carried).await;
+            traffic.from_sender.fetch_add(carried.out_of_tunnel, Ordering::Relaxed);
+            traffic.from_handler += carried.into_tunnel;
+            outcome
+        }
+        (_, reply) => {
+            reply.fail(ResetCode::Broken);
+            Err(("upgrade_unasked", None))
         }
     }
 }
@@ -284,7 +279,8 @@ fn given_up(gone: Broken) -> Failed {
     }
 }
 
-fn meaning(error: &CallError) -> (ResetCode, &'static str) {
+/// How a call that gave no whole answer is reset, and the code that says so.
+fn reset_of(error: &CallError) -> (ResetCode, &'static str) {
     match error {
         CallError::Timeout(_) if !error.may_have_been_seen() => (ResetCode::Unreachable, "unreachable"),
         CallError::Timeout(_) => (ResetCode::Timeout, "timeout"),
@@ -294,7 +290,7 @@ fn meaning(error: &CallError) -> (ResetCode, &'static str) {
     }
 }
 
-/// A request's body on its way to the handler. Its length is told by the headers alone; one that has another breaks.
+/// A request's body on its way to the handler. The headers alone say its length; one that has another breaks.
 pub(crate) struct Counted {
     inner: Receiver,
     bytes: Arc<AtomicU64>,

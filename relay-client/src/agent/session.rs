@@ -25,6 +25,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
 
 use super::{
     StatusSender,
@@ -218,7 +219,9 @@ pub(super) async fn open(
         driver.await;
         return Err(refused);
     }
-    let driver = AbortOnDropHandle::new(tokio::spawn(driver));
+    let span = tracing::info_span!("session", agent = %plan.name, epoch = welcome.epoch);
+    let driver = AbortOnDropHandle::new(tokio::spawn(driver.instrument(span.clone())));
+    let _entered = span.entered();
     Ok(begin(&welcome, (config, plan), table, shared, handle, arrivals, driver))
 }
 
@@ -253,7 +256,7 @@ fn begin(
     drop(catching_up);
     let (signs, seen) = watch::channel(Signs::default());
     let served = Served { serial, names, table, shared: Arc::clone(shared), signs };
-    let ended = Ended(AbortOnDropHandle::new(tokio::spawn(served.run(arrivals, driver))));
+    let ended = Ended(AbortOnDropHandle::new(tokio::spawn(served.run(arrivals, driver).in_current_span())));
     Session { handle, plan, seen: Seen(seen), ended, since: Instant::now(), left: Arc::default() }
 }
 
@@ -289,7 +292,13 @@ impl Served {
         let now = self.shared.table.load();
         let endpoint = name.and_then(|name| now.named(name).or_else(|| self.table.named(name))).map(Arc::clone);
         let (reporter, outcomes) = (self.shared.reporter.clone(), Arc::clone(&self.shared.outcomes));
-        drop::<JoinHandle<()>>(tokio::spawn(exchange::serve(request, endpoint, reporter, outcomes)));
+        let span = tracing::debug_span!(
+            "attempt",
+            event_id = %event_name(request.head.event_id),
+            endpoint = asked,
+        );
+        let serving = exchange::serve(request, endpoint, reporter, outcomes).instrument(span);
+        drop::<JoinHandle<()>>(tokio::spawn(serving));
     }
 
     fn tell(&self, notice: Told) {

@@ -3,21 +3,29 @@
 //! Of an attempt that may outlive its session a bounded copy is kept; when the tunnel is lost midway the
 //! rest of the answer is still read, for the copy alone.
 
-use std::pin::{Pin, pin};
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Response, header};
+use http::{HeaderValue, Response, header};
+use http_body::Frame;
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
-use relay_proto::{Headers, MAX_OUTCOME_BODY_BYTES, OutcomeState, ResponseHead};
+use relay_proto::{Headers, MAX_OUTCOME_BODY_BYTES, OutcomeState, ResetCode, ResponseHead};
 use relay_tunnel::{
     Broken, Receiver, Responder, Sender,
     http::{header_lines, one_length, strip_hop_by_hop},
     upgrade::{Carried, join},
 };
 
-use super::{Failed, given_up, meaning, outcomes::Attempt, outcomes::Outcomes};
-use crate::handler::ResponseBody;
+use super::{
+    Failed, given_up,
+    outcomes::{Attempt, Outcomes},
+    reset_of,
+};
+use crate::handler::{CallError, ResponseBody};
 
 /// What is kept of an answer for an attempt's outcome.
 pub(super) struct Copy<'a> {
@@ -32,15 +40,6 @@ impl<'a> Copy<'a> {
         Self { attempt, outcomes, body: BytesMut::new(), truncated: false }
     }
 
-    /// The session broke; the handler goes on.
-    pub(super) fn outlived(&self) {
-        self.outcomes.outlived(self.attempt);
-    }
-
-    pub(super) fn failed(self, code: relay_proto::ResetCode) {
-        self.outcomes.ended(self.attempt, OutcomeState::Failed(code));
-    }
-
     fn add(&mut self, data: &[u8]) {
         let room = MAX_OUTCOME_BODY_BYTES - self.body.len();
         self.truncated |= data.len() > room;
@@ -51,6 +50,55 @@ impl<'a> Copy<'a> {
         let state = OutcomeState::Finished { head, body: self.body.freeze(), truncated: self.truncated };
         self.outcomes.ended(self.attempt, state);
     }
+}
+
+/// The places that an answer goes to before its head is there: the tunnel, until it is lost, and the copy of an
+/// attempt that may outlive its session.
+pub(super) struct Reply<'a> {
+    pub(super) responder: Option<Responder>,
+    pub(super) copy: Option<Copy<'a>>,
+}
+
+impl Reply<'_> {
+    /// Waits for the handler as long as the tunnel wants its answer.
+    pub(super) async fn wanted_until<T>(&mut self, handler: impl Future<Output = T>) -> Result<T, Broken> {
+        let Some(responder) = &mut self.responder else { return Ok(handler.await) };
+        tokio::select! {
+            biased;
+            gone = responder.cancelled() => Err(gone),
+            answered = handler => Ok(answered),
+        }
+    }
+
+    /// The tunnel wants no more. An error unless the answer is still wanted for the attempt's outcome.
+    pub(super) fn lose(&mut self, gone: Broken) -> Result<(), Failed> {
+        self.responder = None;
+        outlive(self.copy.as_ref(), gone)
+    }
+
+    /// There is no answer.
+    pub(super) fn fail(self, code: ResetCode) {
+        if let Some(responder) = self.responder {
+            responder.reset(code);
+        }
+        if let Some(copy) = self.copy {
+            copy.outcomes.ended(copy.attempt, OutcomeState::Failed(code));
+        }
+    }
+
+    /// As [`Self::fail`], for a call that failed.
+    pub(super) fn fail_with(self, error: &CallError) -> Failed {
+        let (reset, code) = reset_of(error);
+        self.fail(reset);
+        (code, Some(error.to_string()))
+    }
+}
+
+/// Notes that an attempt goes on without its session, if it does.
+fn outlive(copy: Option<&Copy<'_>>, gone: Broken) -> Result<(), Failed> {
+    let copy = copy.filter(|_| gone == Broken::SessionLost).ok_or_else(|| given_up(gone))?;
+    copy.outcomes.outlived(copy.attempt);
+    Ok(())
 }
 
 /// Whether an answer's head means one thing: a final status that HTTP knows, and one framing at most. hyper would
@@ -80,94 +128,89 @@ pub(super) fn switches_to<B>(response: &Response<B>, asked: &HeaderValue) -> boo
 /// Streams an answer. Without a responder the tunnel is lost, and the answer is read for its copy alone.
 pub(super) async fn stream(
     response: Response<ResponseBody>,
-    responder: Option<Responder>,
-    mut copy: Option<Copy<'_>>,
+    reply: Reply<'_>,
     bytes_out: &mut u64,
 ) -> Result<u16, Failed> {
-    let (parts, body) = response.into_parts();
-    let mut headers: HeaderMap = parts.headers;
-    strip_hop_by_hop(&mut headers);
-    let head = ResponseHead { status: parts.status.as_u16(), headers: header_lines(&headers) };
-    let mut sender = responder.map(|responder| responder.respond(head.clone()));
+    let (mut parts, body) = response.into_parts();
+    strip_hop_by_hop(&mut parts.headers);
+    let status = parts.status.as_u16();
+    let head = ResponseHead { status, headers: header_lines(&parts.headers) };
+    let sender = reply.responder.map(|responder| responder.respond(head.clone()));
+    let mut answer = Answer { sender, copy: reply.copy };
     let mut body = pin!(body);
     let mut trailers = Headers::new();
-    loop {
-        let frame = match next(body.as_mut(), &mut sender).await {
-            Ok(frame) => frame,
-            Err(gone) => match &copy {
-                Some(copy) if gone == Broken::SessionLost => {
-                    copy.outlived();
-                    sender = None;
-                    continue;
-                }
-                _ => return Err(given_up(gone)),
-            },
-        };
-        match frame {
-            None => break,
-            Some(Err(error)) => {
-                let (reset, code) = meaning(&error);
-                if let Some(sender) = sender {
-                    sender.reset(reset);
-                }
-                if let Some(copy) = copy {
-                    copy.failed(reset);
-                }
-                return Err((code, Some(error.to_string())));
+    while let Some(frame) = answer.next(body.as_mut()).await? {
+        match frame.map(Frame::into_data) {
+            Err(error) => return Err(answer.fail_with(&error)),
+            Ok(Ok(data)) => {
+                let len = data.len() as u64;
+                answer.send(data).await?;
+                *bytes_out += len;
             }
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => {
-                    let len = data.len() as u64;
-                    if let Some(copy) = &mut copy {
-                        copy.add(&data);
-                    }
-                    if let Some(gone) = send(&mut sender, data).await {
-                        match &copy {
-                            Some(copy) if gone == Broken::SessionLost => {
-                                copy.outlived();
-                                sender = None;
-                            }
-                            _ => return Err(given_up(gone)),
-                        }
-                    }
-                    *bytes_out += len;
+            Ok(Err(frame)) => {
+                if let Ok(lines) = frame.into_trailers() {
+                    trailers = header_lines(&lines);
                 }
-                Err(frame) => {
-                    if let Ok(lines) = frame.into_trailers() {
-                        trailers = header_lines(&lines);
-                    }
-                }
-            },
+            }
         }
     }
-    if let Some(sender) = sender {
+    if let Some(sender) = answer.sender {
         sender.finish(trailers);
     }
-    let status = head.status;
-    if let Some(copy) = copy {
+    if let Some(copy) = answer.copy {
         copy.finished(head);
     }
     Ok(status)
 }
 
-type Framed = Option<Result<http_body::Frame<Bytes>, crate::handler::CallError>>;
+/// The places that an answer's body goes to.
+struct Answer<'a> {
+    sender: Option<Sender>,
+    copy: Option<Copy<'a>>,
+}
 
-/// The next part of the answer, unless the tunnel wants no more of it.
-async fn next(mut body: Pin<&mut ResponseBody>, sender: &mut Option<Sender>) -> Result<Framed, Broken> {
-    let Some(sender) = sender else { return Ok(body.frame().await) };
-    tokio::select! {
-        biased;
-        frame = body.frame() => Ok(frame),
-        gone = sender.closed() => Err(gone),
+impl Answer<'_> {
+    /// The next part of the answer, unless nobody wants more of it.
+    async fn next(&mut self, mut body: Pin<&mut ResponseBody>) -> Result<Option<Framed>, Failed> {
+        if let Some(sender) = &mut self.sender {
+            let gone = tokio::select! {
+                biased;
+                frame = body.frame() => return Ok(frame),
+                gone = sender.closed() => gone,
+            };
+            self.lose(gone)?;
+        }
+        Ok(body.frame().await)
+    }
+
+    async fn send(&mut self, data: Bytes) -> Result<(), Failed> {
+        if let Some(copy) = &mut self.copy {
+            copy.add(&data);
+        }
+        if let Some(sender) = &mut self.sender
+            && let Err(gone) = sender.send(data).await
+        {
+            self.lose(gone)?;
+        }
+        Ok(())
+    }
+
+    fn lose(&mut self, gone: Broken) -> Result<(), Failed> {
+        self.sender = None;
+        outlive(self.copy.as_ref(), gone)
+    }
+
+    /// The handler broke off.
+    fn fail_with(self, error: &CallError) -> Failed {
+        let failed = Reply { responder: None, copy: self.copy }.fail_with(error);
+        if let Some(sender) = self.sender {
+            sender.reset(reset_of(error).0);
+        }
+        failed
     }
 }
 
-async fn send(sender: &mut Option<Sender>, data: Bytes) -> Option<Broken> {
-    match sender {
-        Some(sender) => sender.send(data).await.err(),
-        None => None,
-    }
-}
+type Framed = Result<Frame<Bytes>, CallError>;
 
 /// Joins the handler's connection to the tunnel after a 101. A sender's half-close is passed on, and the
 /// handler's, too.

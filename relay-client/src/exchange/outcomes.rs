@@ -4,6 +4,9 @@
 //! not disturbed, and the next session hears how it went. Answers that were sent just before the break count,
 //! too: nobody here knows whether they arrived.
 //!
+//! An attempt whose fence is not higher than one that was called before is not called: whoever sent it has lost its
+//! lease, and the newer attempt may be at work.
+//!
 //! Invariants: at most [`MAX_KEPT`] attempts are kept, an ended one for [`KEPT_FOR`]; nothing is kept of
 //! attempts without a fence.
 
@@ -17,7 +20,9 @@ use relay_proto::{Outcome, OutcomeState, RequestHead};
 use relay_tunnel::Handle;
 use tokio::time::Instant;
 
-/// Attempts kept at a time; the oldest go first.
+use super::fences::Fences;
+
+/// Attempts kept at a time; of those that have ended the oldest go first.
 pub(super) const MAX_KEPT: usize = 1024;
 
 /// How long an ended attempt is kept.
@@ -42,7 +47,7 @@ impl Attempt {
     }
 }
 
-/// The outcomes that the next session is to hear.
+/// The outcomes that the next session is to hear, and what was called before.
 #[derive(Debug, Default)]
 pub(crate) struct Outcomes {
     state: Mutex<State>,
@@ -50,16 +55,19 @@ pub(crate) struct Outcomes {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Oldest first; a running attempt has no end yet.
-    kept: VecDeque<Kept>,
+    fences: Fences,
+    /// Attempts that run though their session broke, oldest first.
+    running: Vec<Attempt>,
+    /// Oldest first.
+    ended: VecDeque<Ended>,
     session: Option<Handle>,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct Ended {
     attempt: Attempt,
     outcome: OutcomeState,
-    ended: Option<Instant>,
+    at: Instant,
 }
 
 impl Outcomes {
@@ -67,46 +75,63 @@ impl Outcomes {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new session is open: it hears what became of earlier attempts.
+    /// Whether the handler may be called for this attempt: no newer one of its event was called here.
+    pub(crate) fn may_call(&self, attempt: Attempt) -> bool {
+        self.lock().fences.raise(attempt.event_id, attempt.fence, Instant::now())
+    }
+
+    /// A new session is open: earlier attempts are reported to it.
     pub(crate) fn attach(&self, session: Handle) {
         let mut state = self.lock();
-        state.forget_old();
-        for kept in &state.kept {
-            // A session that takes no more is over, and the next one hears it.
-            let _ = session.report(kept.attempt.outcome(kept.outcome.clone()));
+        state.forget_old(Instant::now());
+        let running = state.running.iter().map(|attempt| attempt.outcome(OutcomeState::Running));
+        let ended = state.ended.iter().map(|ended| ended.attempt.outcome(ended.outcome.clone()));
+        for outcome in running.chain(ended) {
+            // A session that takes no more is over, and the next one gets it.
+            let _ = session.report(outcome);
         }
         state.session = Some(session);
     }
 
     /// The session broke while the handler is at work.
     pub(crate) fn outlived(&self, attempt: Attempt) {
-        self.lock().keep(Kept { attempt, outcome: OutcomeState::Running, ended: None });
+        let mut state = self.lock();
+        state.make_room(Instant::now());
+        state.running.push(attempt);
     }
 
-    /// The attempt has ended. If it outlived its session, the present one hears it at once.
+    /// The attempt has ended. If it outlived its session, the present one gets its outcome at once.
     pub(crate) fn ended(&self, attempt: Attempt, outcome: OutcomeState) {
-        let mut state = self.lock();
-        let before = state.kept.len();
-        state.kept.retain(|kept| kept.attempt != attempt);
-        if state.kept.len() < before
-            && let Some(session) = &state.session
-        {
-            let _ = session.report(attempt.outcome(outcome.clone()));
+        let (mut state, now) = (self.lock(), Instant::now());
+        if let Some(at) = state.running.iter().position(|running| *running == attempt) {
+            state.running.remove(at);
+            if let Some(session) = &state.session {
+                let _ = session.report(attempt.outcome(outcome.clone()));
+            }
         }
-        state.keep(Kept { attempt, outcome, ended: Some(Instant::now()) });
+        state.make_room(now);
+        state.ended.push_back(Ended { attempt, outcome, at: now });
+    }
+
+    /// How many attempts run without their session, and how many have ended.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.running.len(), state.ended.len())
     }
 }
 
 impl State {
-    fn keep(&mut self, kept: Kept) {
-        self.forget_old();
-        if self.kept.len() >= MAX_KEPT {
-            self.kept.pop_front();
+    fn make_room(&mut self, now: Instant) {
+        self.forget_old(now);
+        if self.running.len() + self.ended.len() >= MAX_KEPT && self.ended.pop_front().is_none() {
+            self.running.remove(0);
         }
-        self.kept.push_back(kept);
     }
 
-    fn forget_old(&mut self) {
-        self.kept.retain(|kept| kept.ended.is_none_or(|ended| ended.elapsed() < KEPT_FOR));
+    fn forget_old(&mut self, now: Instant) {
+        while self.ended.front().is_some_and(|ended| now.duration_since(ended.at) >= KEPT_FOR) {
+            self.ended.pop_front();
+        }
     }
 }

@@ -153,6 +153,48 @@ async fn without_a_fence_the_handlers_connection_is_closed_with_the_session() {
     assert_eq!(timeout(PATIENCE, stream.read(&mut [0; 1])).await.unwrap().unwrap(), 0, "closed");
 }
 
+#[tokio::test]
+async fn an_attempt_is_not_called_after_a_newer_one_of_its_event() {
+    let ((listener, route), outcomes) = (handler().await, Arc::default());
+    let (first, second) = (pair(&route, &outcomes).await, pair(&route, &outcomes).await);
+    for (pair, fence, number) in [(&first, 2, 0), (&second, 3, 1)] {
+        let exchange = open(pair, Some(fence), "");
+        exchange.request.finish(Headers::new());
+        let (mut stream, _) = take(&listener).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+        assert_eq!(timeout(PATIENCE, exchange.response.head()).await.unwrap().unwrap().0.status, 200, "{number}");
+    }
+    for fence in [1, 2, 3] {
+        assert_eq!(reset(open(&first, Some(fence), "")).await, Broken::Reset(ResetCode::NotCalled), "{fence}");
+    }
+    // Another event, and a copy or a replay, which have no fence.
+    for other in [RequestHead { event_id: [5; 16], ..head(Some(1), "") }, head(None, "")] {
+        let exchange = first.relay.open(other).unwrap();
+        exchange.request.finish(Headers::new());
+        let (mut stream, _) = take(&listener).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+        assert_eq!(timeout(PATIENCE, exchange.response.head()).await.unwrap().unwrap().0.status, 200);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn outcomes_are_kept_for_a_minute_and_so_many_at_most() {
+    let outcomes = Outcomes::default();
+    let attempt = |fence| Attempt::of(&head(Some(fence), "")).unwrap();
+    let failed = || OutcomeState::Failed(ResetCode::Broken);
+    outcomes.outlived(attempt(1));
+    for fence in 2..=outcomes::MAX_KEPT as u64 + 10 {
+        outcomes.ended(attempt(fence), failed());
+    }
+    assert_eq!(outcomes.kept(), (1, outcomes::MAX_KEPT - 1), "what still runs stays");
+    tokio::time::advance(outcomes::KEPT_FOR / 2).await;
+    outcomes.ended(attempt(1), failed());
+    assert_eq!(outcomes.kept(), (0, outcomes::MAX_KEPT));
+    tokio::time::advance(outcomes::KEPT_FOR / 2).await;
+    outcomes.outlived(attempt(5000));
+    assert_eq!(outcomes.kept(), (1, 1), "the others are a minute old");
+}
+
 async fn reset(exchange: Exchange) -> Broken {
     exchange.request.finish(Headers::new());
     timeout(PATIENCE, exchange.response.head()).await.unwrap().map(|_| ()).unwrap_err()
