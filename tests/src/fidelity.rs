@@ -11,7 +11,7 @@
 //! | [`streaming`] | what happens while both are under way | live |
 //! | [`h2`] | senders that speak HTTP/2 | live; every mode on its lawful part |
 //!
-//! What a mode leaves out, and why, stands where it is mounted: `tests/tests/fidelity.rs`.
+//! What a mode leaves out, and why, stands where it is mounted: `tests/tests/ways/fidelity.rs`.
 //!
 //! Both ends speak raw bytes ([`wire`]), so that no library mends what is to be seen.
 

@@ -29,7 +29,7 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-const README: &str = include_str!("../../README.md");
+const README: &str = include_str!("../../../README.md");
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 

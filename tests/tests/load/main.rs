@@ -1,0 +1,9 @@
+//! What takes a machine's whole attention: crowds, ceilings, full disks, kills, backlogs. Apart from `ways`, so that
+//! nothing there has to share the processors with it.
+
+mod backlog;
+mod ceiling;
+mod crowd;
+mod disk;
+mod kills;
+mod scale;

@@ -1,0 +1,25 @@
+//! What a relay and an agent do, end to end, as processes. One program, since each links everything anew:
+//! `cargo test -p relay-tests --test ways -- kept::` runs one module of it.
+
+mod agent;
+mod agent_events;
+mod attach;
+mod badhttp;
+mod commands;
+mod door;
+mod edge;
+mod faults;
+mod fidelity;
+mod handshakes;
+mod hosts;
+mod kept;
+mod limits;
+mod live;
+mod python_client;
+mod resigned;
+mod restart;
+mod sdks;
+mod stored;
+mod terminal;
+mod tls;
+mod verification;
