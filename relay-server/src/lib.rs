@@ -30,12 +30,10 @@ mod events;
 mod limits;
 mod memory;
 
-mod handshakes;
 #[allow(missing_docs, reason = "public for the benchmarks alone")]
 pub mod store;
 
-mod learnt;
-mod provider_keys;
+mod providers;
 mod refused;
 
 pub mod agents;

@@ -21,8 +21,8 @@ use serde_json::{Value, json};
 
 use super::{Admin, events::failed};
 use crate::{
-    handshakes::{Handshake, MAX_KEPT},
     ingress::explain,
+    providers::handshakes::{Handshake, MAX_KEPT},
     refused::{Entry, MASKED, MAX_ENTRIES},
     webhook::EventId,
 };

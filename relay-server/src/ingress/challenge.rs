@@ -12,8 +12,8 @@ use relay_schemes::Reply;
 use super::Door;
 use crate::{
     endpoint::Endpoint,
-    handshakes::Handshake,
-    learnt::LearnError,
+    providers::handshakes::Handshake,
+    providers::learnt::LearnError,
     throttle::Throttle,
     webhook::{Failure, Received},
 };
