@@ -41,10 +41,7 @@ use crate::{
     live::{self, Live},
     memory::Budget,
     metrics::Metrics,
-    outbound::Outbound,
-    providers::handshakes::Handshakes,
-    providers::keys::ProviderKeys,
-    providers::learnt::Learnt,
+    providers::Providers,
     refused::{self, RefusedLog},
     replay::Replays,
     state::StateDir,
@@ -113,17 +110,16 @@ pub(crate) fn run(source: &Source, config: &Config, started: impl FnOnce(&Starte
         tracing::warn!(public = %addresses.public, "the inherited socket is reachable from outside without TLS");
     }
     let vault = Vault::new(Arc::clone(&store), SealKey::open(&key_file(config, &state)?)?);
-    let (learnt, provider_keys) = (Learnt::new(vault.clone()), ProviderKeys::new(vault.clone()));
+    let providers = Providers::build(vault.clone());
     let first = runtime.block_on(async {
         let first = live::first(source, &store, &vault).await?;
-        live::load_learnt(&learnt, &provider_keys, &first.config).await;
+        providers.load(&first.config.endpoints).await;
         anyhow::Ok(first)
     })?;
     addresses.warnings.clone_from(&first.config.warnings);
     let config = &first.config;
     let (outcomes, strays) = Outcomes::new();
-    let door = Arc::new(door(config, addresses.public, state, (learnt, provider_keys), (store, outcomes)));
-    door.teach();
+    let door = Arc::new(door(config, addresses.public, state, providers, (store, outcomes)));
     runtime.block_on(door.delivery.recall()).context("which signatures the relay has made cannot be read")?;
     let serving = Arc::new(Serving {
         tls: match &config.tls {
@@ -312,7 +308,7 @@ fn door(
     config: &Config,
     public: SocketAddr,
     state: StateDir,
-    (learnt, provider_keys): (Learnt, ProviderKeys),
+    providers: Arc<Providers>,
     (store, outcomes): (Arc<dyn Store>, Arc<Outcomes>),
 ) -> Door {
     let metrics = Metrics::default();
@@ -328,6 +324,7 @@ fn door(
         metrics.events(),
     ));
     delivery.set_endpoints(&config.endpoints);
+    providers.set_endpoints(&config.endpoints);
     let purse = Some(Purse::new(WINDOWS_BYTES));
     let limits = Limits { max_streams: config.limits.max_in_flight_per_agent, purse, ..Limits::relay() };
     Door {
@@ -347,12 +344,9 @@ fn door(
         replays: Replays::default(),
         untrusted: Untrusted::default(),
         guesses: Guesses::default(),
-        handshakes: Handshakes::default(),
         asking: Asking::default(),
-        outbound: Outbound::default(),
         explainer: Explainer::default(),
-        learnt,
-        provider_keys,
+        providers,
         _state: state,
         telling: Arc::default(),
         refused: RefusedLog::new(config.limits.refused_budget, config.store.path.is_some()),

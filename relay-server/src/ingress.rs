@@ -4,7 +4,6 @@
 //! dispatch. Errors become statuses in [`respond`] alone.
 
 pub(crate) mod api;
-mod challenge;
 pub(crate) mod client;
 pub(crate) mod collect;
 pub(crate) mod explain;
@@ -52,10 +51,7 @@ use crate::{
     endpoint::{Ack, Endpoint, Keeping, Replay},
     memory::{Budget, LIVE_BYTES, Memory},
     metrics::{self, Gauges, Metrics},
-    outbound::Outbound,
-    providers::handshakes::Handshakes,
-    providers::keys::ProviderKeys,
-    providers::learnt::Learnt,
+    providers::Providers,
     refused::{self, RefusedLog, Tell, Telling},
     replay::{self, Replays, Running, Seen},
     state::StateDir,
@@ -78,16 +74,10 @@ pub(crate) struct Door {
     pub delivery: Arc<Delivery>,
     /// What their sessions run under.
     pub terms: accept::Terms,
-    /// The challenges that were answered.
-    pub handshakes: Handshakes,
-    /// Secrets that were learnt in them.
-    pub learnt: Learnt,
-    /// Keys that were fetched from providers.
-    pub provider_keys: ProviderKeys,
+    /// Challenges, learnt secrets and fetched keys.
+    pub providers: Arc<Providers>,
     /// The relay's own small files.
     pub _state: StateDir,
-    /// The relay's own requests to providers.
-    pub outbound: Outbound,
     /// Why requests were refused.
     pub explainer: Explainer,
     /// What was turned away.
@@ -121,14 +111,6 @@ pub(crate) struct Door {
 }
 
 impl Door {
-    /// Gives the endpoints the secrets that were learnt and the keys that were fetched for them.
-    pub(crate) fn teach(&self) {
-        for endpoint in self.routes.load().endpoints() {
-            endpoint.verify.set_learnt(self.learnt.of(endpoint.name.as_str()));
-            endpoint.verify.restore_keys(&self.provider_keys.of(endpoint.name.as_str()));
-        }
-    }
-
     /// What there is at this moment.
     pub(crate) async fn gauges(&self) -> Gauges {
         Gauges {

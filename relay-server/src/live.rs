@@ -30,8 +30,6 @@ use crate::{
     endpoint::{Endpoint, EndpointName},
     ingress::{Door, listener::Serving, route::Routes},
     metrics::Metrics,
-    providers::keys::ProviderKeys,
-    providers::learnt::Learnt,
     store::{self, BulkAction, ConfigKind, Filter, NamedRows, State, Store, StoreError, Vault},
     tls,
     webhook::EventId,
@@ -259,8 +257,7 @@ impl Live {
             }
             self.door.delivery.wake_bulks();
         }
-        let mut forgotten = self.door.learnt.forget(name.as_str()).await;
-        forgotten = forgotten.and(self.door.provider_keys.forget(name.as_str()).await);
+        let mut forgotten = self.door.providers.forget(name.as_str()).await;
         for sealed in rows::sealed_in(&row) {
             forgotten = forgotten.and(self.vault.remove(SCOPE, &sealed, now).await);
         }
@@ -335,7 +332,7 @@ impl Live {
         for endpoint in config.endpoints.iter().filter(|endpoint| endpoint.verify.is_closed()) {
             tracing::warn!(endpoint = %endpoint.name, "without its secret it answers 503 until the next reload");
         }
-        load_learnt(&self.door.learnt, &self.door.provider_keys, &config).await;
+        self.door.providers.load(&config.endpoints).await;
         let begins = if config.store.path.is_some() { Timestamp::MIN } else { Timestamp::now() };
         if let Err(error) = remember(self.store(), &config, begins).await {
             tracing::error!(%error, "the store was not told which endpoints remember what was signed");
@@ -344,7 +341,7 @@ impl Live {
         let admissions = routes.admissions();
         let registry: &Registry = &self.door.registry;
         self.door.routes.store(Arc::new(routes));
-        self.door.teach();
+        self.door.providers.set_endpoints(&config.endpoints);
         self.door.delivery.set_endpoints(&config.endpoints);
         registry.revise(admissions);
         self.view.store(Arc::new(View { shown: config.shown, made: made.names() }));
@@ -358,18 +355,6 @@ async fn remember(store: &Arc<dyn Store>, config: &Config, begins: Timestamp) ->
     let reach = |late: Duration| late + Duration::from_secs(1);
     let reaches = config.endpoints.iter().map(|one| (one.name.clone(), late(one).map_or(Duration::ZERO, reach)));
     store.reach_back(reaches.collect(), begins, Timestamp::now()).await
-}
-
-/// Loads what the config's endpoints have learnt and fetched. Where the store cannot say it now, they are without until
-/// it can.
-pub(crate) async fn load_learnt(learnt: &Learnt, provider_keys: &ProviderKeys, config: &Config) {
-    let names: Vec<_> = config.endpoints.iter().map(|endpoint| endpoint.name.as_str().to_owned()).collect();
-    if let Err(error) = learnt.load(names.clone()).await {
-        tracing::error!(%error, "what was learnt in handshakes cannot be read; reload once the store is well");
-    }
-    if let Err(error) = provider_keys.load(names).await {
-        tracing::warn!(%error, "keys that were fetched cannot be read; they are fetched again");
-    }
 }
 
 pub(crate) fn routes(config: &Config, metrics: &Metrics, public: SocketAddr) -> Routes {

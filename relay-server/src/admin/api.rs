@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use super::{Admin, events::failed};
 use crate::{
     ingress::explain,
-    providers::handshakes::{Handshake, MAX_KEPT},
+    providers::{Handshake, MAX_KEPT},
     refused::{Entry, MASKED, MAX_ENTRIES},
     webhook::EventId,
 };
@@ -137,7 +137,7 @@ async fn find(admin: &Admin, id: &str) -> Result<Arc<Entry>, Box<Response>> {
 
 async fn list_handshakes(State(admin): State<Admin>, Query(listing): Query<Listing>) -> Response {
     let limit = listing.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_KEPT);
-    let found = admin.door.handshakes.list(listing.endpoint.as_deref(), limit);
+    let found = admin.door.providers.handshakes(listing.endpoint.as_deref(), limit);
     let shown = |one: &Arc<Handshake>| {
         json!({
             "id": one.event_id.to_string(),

@@ -141,14 +141,9 @@ async fn hold(State(admin): State<Admin>, Path((named, action)): Path<(String, S
 /// What was learnt in challenges is no longer good from here on, and the next challenge teaches anew.
 async fn forget(admin: &Admin, named: &str) -> Response {
     let Some(endpoint) = admin.door.routes.load().endpoint(named).cloned() else { return *missing() };
-    let door = Arc::clone(&admin.door);
+    let providers = Arc::clone(&admin.door.providers);
     // A task of its own, so that a caller who goes away does not leave it half done.
-    let task = tokio::spawn(async move {
-        door.learnt.forget(endpoint.name.as_str()).await?;
-        let loaded = door.learnt.load(vec![endpoint.name.as_str().to_owned()]).await;
-        door.teach();
-        loaded
-    });
+    let task = tokio::spawn(async move { providers.forget_learnt(endpoint.name.as_str()).await });
     match task.await {
         Ok(Ok(())) => answer(StatusCode::OK, &json!({ "name": named, "forgotten": true })),
         Ok(Err(error)) => *failed(error),

@@ -6,36 +6,26 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderValue, Method, Version, header};
 use hyper::{body::Body as _, upgrade::OnUpgrade};
-use relay_schemes::{Challenge, Refusal, Reply};
+use relay_schemes::{Challenge, Reply};
 use relay_tunnel::http::{connection_options, one_length};
 use tokio::time::Instant;
 
-use super::{Door, challenge, collect, explain, listener::MAX_HEADERS, respond, route::Routes, tell_agents};
+use super::{Door, collect, explain, listener::MAX_HEADERS, respond, route::Routes, tell_agents};
 use crate::{
     endpoint::Endpoint,
     memory::{LIVE_BYTES, Memory, head_bytes},
-    outbound::OutboundError,
     refused::{Entry, Hidden},
-    throttle::Throttle,
-    verify::{Fetch, FetchEnd, Fetched, Need, Payload, Unproven, Webhook},
+    verify::{Payload, Unproven, Webhook},
     webhook::{EventId, Failure, Received, input::RequestBody},
 };
-
-static NOT_FETCHED: Throttle = Throttle::new();
 
 /// Longest method, in bytes; the longest registered one has 17 (RFC 9110, section 16.1).
 const MAX_METHOD_BYTES: usize = 64;
 
 /// How long a request waits for a provider's key whose deadline its body used up.
 const KEY_PATIENCE: Duration = Duration::from_secs(5);
-
-/// How long a request waits for keys that are newer than those that are there.
-const NEWER_KEYS: Duration = Duration::from_secs(2);
-
-/// After what time a sender may come again whose key could not be fetched.
-const KEY_RETRY: Duration = Duration::from_secs(10);
 
 /// How the first half ended. It lives for one step, so a box would cost more than its size.
 #[expect(clippy::large_enum_variant, reason = "moved once, never stored")]
@@ -93,12 +83,12 @@ pub(super) async fn prove(
     };
     // A body that outlasted its deadline is not refused for want of the time to ask for a key.
     let key_by = (received.started + endpoint.deadline).max(Instant::now() + KEY_PATIENCE.min(endpoint.deadline));
-    if let Err(failure) = fetch_key(door, endpoint, &received, &payload, None, key_by).await {
+    if let Err(failure) = door.providers.fetch_key(endpoint, &received, bytes_of(&payload), None, key_by).await {
         return Err(TurnedAway::new(received, payload, failure));
     }
     let mut challenge = endpoint.verify.challenge(&received, bytes_of(&payload));
     if let Some(Challenge::Refused { refusal: Some(refusal), .. }) = challenge {
-        match fetch_key(door, endpoint, &received, &payload, Some(refusal), key_by).await {
+        match door.providers.fetch_key(endpoint, &received, bytes_of(&payload), Some(refusal), key_by).await {
             Ok(true) => challenge = endpoint.verify.challenge(&received, bytes_of(&payload)),
             Ok(false) => {}
             Err(failure) => return Err(TurnedAway::new(received, payload, failure)),
@@ -111,7 +101,7 @@ pub(super) async fn prove(
         }
         Some(Challenge::Respond(reply)) => {
             let event_id = received.event_id;
-            return match challenge::carry_out(door, endpoint, &received, &reply).await {
+            return match door.providers.answer_challenge(endpoint, &received, &reply).await {
                 Ok(()) => Ok(Proven::Answered(reply, event_id)),
                 Err(failure) => Err(TurnedAway::new(received, payload, failure)),
             };
@@ -121,7 +111,7 @@ pub(super) async fn prove(
     let mut outcome = endpoint.verify.verify(received, payload, late);
     if let Err(unproven) = outcome {
         let Unproven { received, payload, refusal } = *unproven;
-        match fetch_key(door, endpoint, &received, &payload, Some(refusal), key_by).await {
+        match door.providers.fetch_key(endpoint, &received, bytes_of(&payload), Some(refusal), key_by).await {
             Ok(true) => {}
             Ok(false) => return Err(TurnedAway::new(received, payload, Failure::Refused(refusal))),
             Err(failure) => return Err(TurnedAway::new(received, payload, failure)),
@@ -146,76 +136,6 @@ fn bytes_of(payload: &Payload) -> &[u8] {
         Payload::Whole(body) => body,
         Payload::Streaming(_) | Payload::Upgrade(_) => &[],
     }
-}
-
-/// Waits for the key that the rule needs before it can say anything, or lacked when it refused; whether there is a new
-/// one. It is fetched by a task of its own, so that it comes for the next one where this request cannot wait so long.
-///
-/// # Errors
-/// The key may be there, and nobody could be asked: the sender may come again.
-async fn fetch_key(
-    door: &Arc<Door>,
-    endpoint: &Arc<Endpoint>,
-    received: &Received,
-    payload: &Payload,
-    refusal: Option<Refusal>,
-    until: Instant,
-) -> Result<bool, Failure> {
-    let waiting = match endpoint.verify.key_need(received, bytes_of(payload), refusal) {
-        Need::Nothing => return Ok(false),
-        Need::Again => return Ok(true),
-        Need::Later(time) => return Err(later(time)),
-        Need::Wait(waiting) => waiting,
-        Need::Fetch(fetch) => {
-            let waiting = fetch.waiting();
-            drop(tokio::spawn(fetched(Arc::clone(door), Arc::clone(endpoint), fetch)));
-            waiting
-        }
-    };
-    // Keys that are only old will do while the provider is away.
-    let will_do = refusal.is_none() && endpoint.verify.has_keys();
-    let until = if will_do { until.min(Instant::now() + NEWER_KEYS) } else { until };
-    match waiting.ended(until).await {
-        FetchEnd::Brought => Ok(true),
-        FetchEnd::Gone => Ok(false),
-        FetchEnd::Failed if will_do => Ok(false),
-        // One that was fetched and is of no use says enough.
-        FetchEnd::Failed if refusal == Some(Refusal::CertificateRefused) => Ok(false),
-        FetchEnd::Failed => Err(later(KEY_RETRY)),
-    }
-}
-
-fn later(time: Duration) -> Failure {
-    Failure::KeyUnavailable { wait_s: time.as_secs().max(1) }
-}
-
-/// Fetches a key; bounded by what is allowed to the relay's own requests.
-async fn fetched(door: Arc<Door>, endpoint: Arc<Endpoint>, fetch: Fetch) {
-    let fetched = match door.outbound.get(fetch.url()).await {
-        Ok(bytes) => String::from_utf8(bytes.to_vec()).map_or(Fetched::Failed, Fetched::Text),
-        Err(error) => {
-            if let Some(held_back) = NOT_FETCHED.pass(endpoint.name.as_str()) {
-                let (endpoint, url) = (&endpoint.name, fetch.url());
-                tracing::warn!(%endpoint, url, %error, held_back, "a provider's key could not be fetched");
-            }
-            match error {
-                OutboundError::Status(status) if is_absence(status) => Fetched::Gone,
-                _ => Fetched::Failed,
-            }
-        }
-    };
-    if endpoint.verify.take_key(fetch, fetched) != FetchEnd::Brought {
-        return;
-    }
-    let kept = door.provider_keys.keep(endpoint.name.as_str(), || endpoint.verify.fetched_keys()).await;
-    if let Err(error) = kept {
-        tracing::warn!(endpoint = %endpoint.name, %error, "a provider's key is good until the relay stops: it was not kept");
-    }
-}
-
-/// Whether a status says that there is no such key. Storage behind a provider's host hides what is not there by 403.
-fn is_absence(status: StatusCode) -> bool {
-    matches!(status, StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND | StatusCode::GONE)
 }
 
 /// What can be said before a byte of the body was read.

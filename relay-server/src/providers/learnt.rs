@@ -29,7 +29,7 @@ const SCOPE: &str = "learnt";
 
 /// The learnt secrets of the endpoints that were loaded.
 #[derive(Debug)]
-pub(crate) struct Learnt {
+pub(crate) struct LearntSecrets {
     vault: Vault,
     secrets: Mutex<BTreeMap<String, Vec<Secret>>>,
     /// Of two that come at once, the second list holds both.
@@ -67,7 +67,7 @@ impl Drop for Stored {
     }
 }
 
-impl Learnt {
+impl LearntSecrets {
     /// None is loaded yet.
     pub(crate) fn new(vault: Vault) -> Self {
         Self { vault, secrets: Mutex::default(), turn: tokio::sync::Mutex::default() }
@@ -166,15 +166,15 @@ mod tests {
 
     const KEY: &str = "sealing.key";
 
-    fn texts(learnt: &Learnt, endpoint: &str) -> Vec<Vec<u8>> {
+    fn texts(learnt: &LearntSecrets, endpoint: &str) -> Vec<Vec<u8>> {
         learnt.of(endpoint).iter().map(|secret| secret.expose().to_vec()).collect()
     }
 
-    fn learnt(store: &Arc<dyn Store>, state: &StateDir) -> Learnt {
-        Learnt::new(Vault::new(Arc::clone(store), SealKey::open(&state.file(KEY)).expect("a key")))
+    fn learnt(store: &Arc<dyn Store>, state: &StateDir) -> LearntSecrets {
+        LearntSecrets::new(Vault::new(Arc::clone(store), SealKey::open(&state.file(KEY)).expect("a key")))
     }
 
-    async fn loaded(store: &Arc<dyn Store>, state: &StateDir) -> Learnt {
+    async fn loaded(store: &Arc<dyn Store>, state: &StateDir) -> LearntSecrets {
         let learnt = learnt(store, state);
         learnt.load(vec!["asana".to_owned()]).await.expect("loads");
         learnt
@@ -210,7 +210,7 @@ mod tests {
         for bad in [vec![], vec![b'x'; MAX_SECRET_BYTES + 1]] {
             assert!(learnt.keep("asana", Secret::new(bad)).await.is_err());
         }
-        let keep = async |learnt: &Learnt, secret: &str| learnt.keep("asana", Secret::new(secret)).await;
+        let keep = async |learnt: &LearntSecrets, secret: &str| learnt.keep("asana", Secret::new(secret)).await;
         let (one, other) = tokio::join!(keep(&learnt, "1"), keep(&learnt, "2"));
         assert!(one.is_ok() && matches!(other, Err(LearnError::Known)));
         keep(&learnt, "1").await.expect("a provider may say it again");
