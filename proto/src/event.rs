@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::{
     control::{Close, Hello, Notice, Welcome},
-    fields::Headers,
+    fields::HeaderBlock,
     message::{RequestHead, ResetCode, ResponseHead},
     outcome::Outcome,
     stream::StreamId,
@@ -44,7 +44,7 @@ pub enum Event {
         /// The stream.
         id: StreamId,
         /// Trailers, mostly none.
-        trailers: Headers,
+        trailers: HeaderBlock,
     },
     /// The peer gave the exchange up. Nothing more comes, and nothing can be sent.
     Reset {

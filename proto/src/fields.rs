@@ -4,6 +4,8 @@
 //! that messages can grow. A header line is `name length varint · name · value length varint ·
 //! value`; lines keep the order in which the sender gave them, and values are raw bytes.
 
+use std::fmt;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::{
@@ -12,92 +14,139 @@ use crate::{
     varint,
 };
 
-/// Header lines (or trailers) in the sender's order, duplicates included.
+/// Header lines (or trailers) as they cross the tunnel: one buffer, with the lines of one name in the sender's order.
 ///
 /// Names are lower-case tokens (RFC 9110, section 5.6.2); values are any bytes but NUL, CR and LF.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Headers(Vec<(Bytes, Bytes)>);
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct HeaderBlock {
+    block: Bytes,
+    lines: usize,
+}
 
-impl Headers {
-    /// No lines.
+impl HeaderBlock {
+    /// A block without lines.
     #[must_use]
     pub const fn new() -> Self {
-        Self(Vec::new())
+        Self { block: Bytes::new(), lines: 0 }
     }
 
-    /// No lines yet, with room for `lines` of them.
+    /// A block to write, with room for so many bytes.
     #[must_use]
-    pub fn with_capacity(lines: usize) -> Self {
-        Self(Vec::with_capacity(lines))
+    pub fn builder(bytes: usize) -> HeaderBlockBuilder {
+        HeaderBlockBuilder { block: BytesMut::with_capacity(bytes), lines: 0 }
     }
 
-    /// Adds a line at the end. The name must be a lower-case token.
-    pub fn push(&mut self, name: impl Into<Bytes>, value: impl Into<Bytes>) {
-        self.0.push((name.into(), value.into()));
-    }
-
-    /// The lines in order, as name and raw value.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Bytes, &Bytes)> {
-        self.0.iter().map(|(name, value)| (name, value))
-    }
-
-    /// How many lines there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there is no line.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub(crate) fn encoded_len(&self) -> usize {
-        self.0.iter().map(|(name, value)| prefixed_len(name.len()) + prefixed_len(value.len())).sum()
-    }
-
-    pub(crate) fn encode(&self, out: &mut BytesMut) {
-        for part in self.0.iter().flat_map(|(name, value)| [name, value]) {
-            varint::put(out, part.len() as u64);
-            out.put_slice(part);
-        }
-    }
-
-    /// Reads lines until `block` is empty; slices it without copying.
-    pub(crate) fn decode(mut block: Bytes) -> Result<Self, ProtocolError> {
-        let mut lines = Vec::new();
-        while !block.is_empty() {
-            if lines.len() == MAX_HEADER_LINES {
+    /// Takes an encoded block over, without copying it.
+    ///
+    /// # Errors
+    /// [`ProtocolError`] if it is no block, or has more than [`MAX_HEADER_LINES`] lines.
+    pub fn decode(block: Bytes) -> Result<Self, ProtocolError> {
+        let (mut rest, mut lines) = (&block[..], 0);
+        while !rest.is_empty() {
+            if lines == MAX_HEADER_LINES {
                 return Err(ProtocolError::TooLarge { what: "number of header lines" });
             }
-            let name = take_prefixed(&mut block, "header name")?;
-            let value = take_prefixed(&mut block, "header value")?;
+            let name = take_part(&mut rest).ok_or(ProtocolError::Malformed { what: "header name" })?;
+            let value = take_part(&mut rest).ok_or(ProtocolError::Malformed { what: "header value" })?;
             if name.is_empty() || !name.iter().all(|byte| is_lower_token(*byte)) {
                 return Err(ProtocolError::Malformed { what: "header name" });
             }
             if value.iter().any(|byte| matches!(byte, 0 | b'\r' | b'\n')) {
                 return Err(ProtocolError::Malformed { what: "header value" });
             }
-            lines.push((name, value));
+            lines += 1;
         }
-        Ok(Self(lines))
+        Ok(Self { block, lines })
+    }
+
+    /// The encoded block.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &Bytes {
+        &self.block
+    }
+
+    /// The lines in order, as name and raw value.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let mut rest = &self.block[..];
+        std::iter::from_fn(move || take_part(&mut rest).zip(take_part(&mut rest)))
+    }
+
+    /// The values of one name, in order.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        self.iter().filter(move |(line, _)| *line == name.as_bytes()).map(|(_, value)| value)
+    }
+
+    /// A part that [`HeaderBlock::iter`] gave, sharing the block's memory.
+    #[must_use]
+    pub fn share(&self, part: &[u8]) -> Bytes {
+        self.block.slice_ref(part)
+    }
+
+    /// How many lines there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.lines
+    }
+
+    /// Whether there is no line.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.lines == 0
     }
 }
 
-impl IntoIterator for Headers {
-    type Item = (Bytes, Bytes);
-    type IntoIter = std::vec::IntoIter<(Bytes, Bytes)>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
+impl fmt::Debug for HeaderBlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
+        f.debug_map().entries(self.iter().map(|(name, value)| (text(name), text(value)))).finish()
     }
 }
 
-impl<N: Into<Bytes>, V: Into<Bytes>> FromIterator<(N, V)> for Headers {
+impl<N: AsRef<[u8]>, V: AsRef<[u8]>> FromIterator<(N, V)> for HeaderBlock {
     fn from_iter<T: IntoIterator<Item = (N, V)>>(lines: T) -> Self {
-        Self(lines.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
+        let mut block = Self::builder(0);
+        lines.into_iter().for_each(|(name, value)| block.push(name, value));
+        block.build()
     }
+}
+
+/// A header block while it is written.
+#[derive(Debug)]
+pub struct HeaderBlockBuilder {
+    block: BytesMut,
+    lines: usize,
+}
+
+impl HeaderBlockBuilder {
+    /// Adds a line at the end. The name must be a lower-case token.
+    pub fn push(&mut self, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
+        for part in [name.as_ref(), value.as_ref()] {
+            varint::put(&mut self.block, part.len() as u64);
+            self.block.put_slice(part);
+        }
+        self.lines += 1;
+    }
+
+    /// Adds all lines of a block at the end.
+    pub fn append(&mut self, other: &HeaderBlock) {
+        self.block.put_slice(&other.block);
+        self.lines += other.lines;
+    }
+
+    /// The block as it was written.
+    #[must_use]
+    pub fn build(self) -> HeaderBlock {
+        HeaderBlock { block: self.block.freeze(), lines: self.lines }
+    }
+}
+
+/// Takes `length varint · bytes` from the front of what is left of a block.
+fn take_part<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (len, prefix) = varint::peek(rest)?;
+    let end = prefix.checked_add(usize::try_from(len).ok()?)?;
+    let (part, left) = (rest.get(prefix..end)?, rest.get(end..)?);
+    *rest = left;
+    Some(part)
 }
 
 fn is_lower_token(byte: u8) -> bool {

@@ -43,6 +43,7 @@ mod heartbeat;
 pub mod limits;
 mod message;
 mod mutant;
+pub mod names;
 mod outcome;
 mod pieces;
 pub mod printable;
@@ -60,7 +61,7 @@ pub use control::{Attach, Attached, Close, CloseCode, Hello, Notice, Offer, Offe
 pub use credit::{Credit, Purse};
 pub use error::{OpenError, ProtocolError, SendError};
 pub use event::Event;
-pub use fields::Headers;
+pub use fields::{HeaderBlock, HeaderBlockBuilder};
 pub use limits::{Limits, MAX_EVENT_PATTERNS};
 pub use message::{Framing, RequestHead, ResetCode, ResponseHead};
 #[cfg(feature = "mutants")]

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::{
     error::ProtocolError,
-    fields::{Headers, bytes_len, id, int, int_len, next_field, prefixed_len, put_bytes, put_int, take_prefixed},
+    fields::{HeaderBlock, bytes_len, id, int, int_len, next_field, prefixed_len, put_bytes, put_int, take_prefixed},
     limits::{MAX_HEAD_BYTES, MAX_HEADER_LINES, MAX_TEXT_BYTES},
     varint,
 };
@@ -38,7 +38,7 @@ pub struct RequestHead {
     /// How the body is framed.
     pub framing: Framing,
     /// The header lines, without hop-by-hop ones.
-    pub headers: Headers,
+    pub headers: HeaderBlock,
     /// Set for an attempt of a stored event: if the session breaks, the agent lets the handler finish
     /// and reports the attempt with this number ([`crate::Outcome`]). Never 0.
     pub fence: Option<u64>,
@@ -53,7 +53,7 @@ pub struct ResponseHead {
     /// The status code, 101 or 200 to 999.
     pub status: u16,
     /// The header lines, without hop-by-hop ones.
-    pub headers: Headers,
+    pub headers: HeaderBlock,
 }
 
 /// Why a stream was reset.
@@ -135,7 +135,7 @@ impl RequestHead {
     }
 
     pub(crate) fn encoded_len(&self) -> usize {
-        prefixed_len(self.fields_len()) + prefixed_len(self.headers.encoded_len())
+        prefixed_len(self.fields_len()) + prefixed_len(self.headers.as_bytes().len())
     }
 
     fn fields_len(&self) -> usize {
@@ -194,7 +194,7 @@ impl ResponseHead {
     }
 
     pub(crate) fn encoded_len(&self) -> usize {
-        prefixed_len(int_len(u64::from(self.status))) + prefixed_len(self.headers.encoded_len())
+        prefixed_len(int_len(u64::from(self.status))) + prefixed_len(self.headers.as_bytes().len())
     }
 
     /// Reads the head and leaves the inline body in `payload`.
@@ -217,22 +217,22 @@ impl ResponseHead {
     }
 }
 
-fn put_headers(out: &mut BytesMut, headers: &Headers) {
-    varint::put(out, headers.encoded_len() as u64);
-    headers.encode(out);
+fn put_headers(out: &mut BytesMut, headers: &HeaderBlock) {
+    varint::put(out, headers.as_bytes().len() as u64);
+    out.extend_from_slice(headers.as_bytes());
 }
 
 /// `fields length · fields · headers length · headers`: what REQUEST and RESPONSE begin with.
-fn take_head(payload: &mut Bytes) -> Result<(Bytes, Headers), ProtocolError> {
+fn take_head(payload: &mut Bytes) -> Result<(Bytes, HeaderBlock), ProtocolError> {
     let fields = take_prefixed(payload, "head")?;
     let headers = take_prefixed(payload, "head")?;
     if fields.len() + headers.len() > MAX_HEAD_BYTES {
         return Err(ProtocolError::TooLarge { what: "head" });
     }
-    Ok((fields, Headers::decode(headers)?))
+    Ok((fields, HeaderBlock::decode(headers)?))
 }
 
 /// Whether headers, next to `fixed` further bytes, keep to the bounds of a head.
-pub(crate) fn headers_fit(headers: &Headers, fixed: usize) -> bool {
-    headers.len() <= MAX_HEADER_LINES && headers.encoded_len() + fixed <= MAX_HEAD_BYTES
+pub(crate) fn headers_fit(headers: &HeaderBlock, fixed: usize) -> bool {
+    headers.len() <= MAX_HEADER_LINES && headers.as_bytes().len() + fixed <= MAX_HEAD_BYTES
 }

@@ -23,7 +23,7 @@ use crate::{
     credit::{Credit, Pool},
     error::{OpenError, ProtocolError, SendError},
     event::Event,
-    fields::Headers,
+    fields::HeaderBlock,
     frame::Decoder,
     heartbeat::{Heartbeat, Verdict},
     limits::{Limits, MAX_OFFERS, MAX_OUTCOMES},
@@ -387,7 +387,7 @@ impl Session {
     ///
     /// # Errors
     /// [`SendError`] when the exchange is over or the trailers are too large.
-    pub fn finish(&mut self, id: StreamId, trailers: Headers) -> Result<(), SendError> {
+    pub fn finish(&mut self, id: StreamId, trailers: HeaderBlock) -> Result<(), SendError> {
         if !headers_fit(&trailers, 0) {
             return Err(SendError::HeadTooLarge);
         }

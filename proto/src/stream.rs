@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::{
     credit::{RecvWindow, SendWindow},
-    fields::Headers,
+    fields::HeaderBlock,
     message::{RequestHead, ResetCode, ResponseHead},
     pieces::Pieces,
     queue::DataPlace,
@@ -48,7 +48,7 @@ pub(crate) struct Outgoing {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum End {
     NotYet,
-    Owed(Headers),
+    Owed(HeaderBlock),
     Sent,
 }
 

@@ -24,7 +24,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version, he
 use http_body::{Body, Frame};
 use http_body_util::{Either, Empty};
 use jiff::Timestamp;
-use relay_proto::{Framing, RequestHead, ResetCode, may_upgrade};
+use relay_proto::{Framing, RequestHead, ResetCode, may_upgrade, names};
 use relay_tunnel::{
     Broken, Receiver,
     http::{header_map, strip_hop_by_hop, takes_trailers},
@@ -45,9 +45,6 @@ use crate::{
 
 /// What a handler's answer is whose head means nothing, or two things.
 const UNLAWFUL: &str = "the status or the framing of its answer is not lawful in HTTP";
-
-/// The relay's word for what a request repeats.
-const REPLAY_OF: &[u8] = b"relay-replay-of";
 
 /// Longest id of an event that is shown, in bytes.
 const MAX_ID_BYTES: usize = 64;
@@ -115,8 +112,7 @@ pub(crate) async fn serve(
 /// What can be said of an exchange when it begins.
 fn first_line(head: &RequestHead) -> Line {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let replay_of = head.headers.iter().find(|(name, _)| &name[..] == REPLAY_OF);
-    let replay_of = replay_of.filter(|(_, value)| value.len() <= MAX_ID_BYTES);
+    let replay_of = head.headers.all(names::REPLAY_OF).next().filter(|first| first.len() <= MAX_ID_BYTES);
     Line {
         time: Timestamp::now(),
         method: text(&head.method),
@@ -127,7 +123,7 @@ fn first_line(head: &RequestHead) -> Line {
         bytes_out: 0,
         endpoint: text(&head.endpoint),
         event_id: Some(event_name(head.event_id)),
-        replay_of: replay_of.map(|(_, value)| text(value)),
+        replay_of: replay_of.map(text),
         note: None,
     }
 }
@@ -168,7 +164,7 @@ fn prepare<'a>(
     // Behind a CONNECT no handler of ours would see a request.
     let method = Method::from_bytes(&head.method).ok().filter(|method| *method != Method::CONNECT);
     let method = method.ok_or_else(unfit("bad_method"))?;
-    let mut headers = header_map(head.headers).ok().ok_or_else(unfit("bad_headers"))?;
+    let mut headers = header_map(&head.headers).ok().ok_or_else(unfit("bad_headers"))?;
     let takes_trailers = takes_trailers(Version::HTTP_2, &headers); // A relay leaves out `Connection`, as HTTP/2 does.
     strip_hop_by_hop(&mut headers);
     headers.remove(header::EXPECT); // Between the sender and the relay, which has the body's beginning.

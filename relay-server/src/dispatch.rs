@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, header, response::Parts
 use http_body_util::BodyExt;
 use hyper::{body::Body, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
-use relay_proto::{Framing, Headers, RequestHead, ResetCode, ResponseHead};
+use relay_proto::{Framing, HeaderBlock, RequestHead, ResetCode, ResponseHead};
 use relay_tunnel::{
     Broken, Exchange, Receiver, Sender,
     http::{header_lines, header_map, one_length, strip_hop_by_hop, takes_trailers},
@@ -128,7 +128,7 @@ pub(crate) async fn deliver(webhook: Webhook, endpoint: &Endpoint, means: Means<
                     drop(means.connections.spawn(upgraded(connection, (request, body), means.upgrade_idle, turn)));
                 }
                 None => {
-                    request.finish(Headers::new());
+                    request.finish(HeaderBlock::new());
                     answer.turn = turn;
                 }
             }
@@ -197,7 +197,7 @@ fn switches_to(headers: &HeaderMap, asked: &[u8]) -> bool {
 /// # Errors
 /// [`Failure::HandlerBroken`] if it is no answer.
 pub(crate) fn answer_head(head: ResponseHead) -> Result<Parts, Failure> {
-    let mut headers = header_map(head.headers).map_err(|_| Failure::HandlerBroken)?;
+    let mut headers = header_map(&head.headers).map_err(|_| Failure::HandlerBroken)?;
     let upgrade = headers.remove(header::UPGRADE).filter(|_| head.status == 101);
     strip_hop_by_hop(&mut headers);
     names::strip_answer(&mut headers);
@@ -274,17 +274,17 @@ async fn upload(
         Payload::Whole(body) => {
             if let Some(mut tee) = tee {
                 tee.data(&body);
-                tee.finish(&Headers::new());
+                tee.finish(&HeaderBlock::new());
             }
             if request.send(body).await.is_ok() {
-                request.finish(Headers::new());
+                request.finish(HeaderBlock::new());
             }
             return Ok(());
         }
         Payload::Streaming(body) => body,
         Payload::Upgrade(_) => return Ok(()), // Its direction begins with the 101.
     };
-    let (mut sent, mut trailers, mut wanted) = (0_u64, Headers::new(), true);
+    let (mut sent, mut trailers, mut wanted) = (0_u64, HeaderBlock::new(), true);
     loop {
         let frame = timeout(idle, next_frame(&mut body)).await.map_err(|_| Failure::BodyTimeout)??;
         let Some(frame) = frame else { break };

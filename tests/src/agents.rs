@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
-use relay_proto::{Attach, CONNECT_PATH, Close, Headers, Hello, Limits, Offer, ResponseHead, SUBPROTOCOL, Welcome};
+use relay_proto::{Attach, CONNECT_PATH, Close, HeaderBlock, Hello, Limits, Offer, ResponseHead, SUBPROTOCOL, Welcome};
 use relay_tunnel::{Arrival, Arrivals, Handle};
 use rustls::pki_types::ServerName;
 use tokio::{
@@ -133,7 +133,7 @@ impl Upgraded {
                 let Arrival::Request(request) = arrival else { continue };
                 let mut answer = request.responder.respond(head.clone());
                 if answer.send(body.clone()).await.is_ok() {
-                    answer.finish(Headers::new());
+                    answer.finish(HeaderBlock::new());
                 }
             }
         });

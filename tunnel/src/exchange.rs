@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use relay_proto::{Headers, RequestHead, ResetCode, ResponseHead, limits::MAX_CHUNK_BYTES};
+use relay_proto::{HeaderBlock, RequestHead, ResetCode, ResponseHead, limits::MAX_CHUNK_BYTES};
 
 use crate::{
     http::header_map,
@@ -96,7 +96,7 @@ impl Sender {
     }
 
     /// Ends this direction, with trailers if there are any.
-    pub fn finish(mut self, trailers: Headers) {
+    pub fn finish(mut self, trailers: HeaderBlock) {
         self.finished = true;
         self.mailbox.put(|state| state.finish = Some(trailers));
     }
@@ -245,7 +245,7 @@ impl Body for Receiver {
             if trailers.is_empty() {
                 return Poll::Ready(None);
             }
-            return match header_map(trailers) {
+            return match header_map(&trailers) {
                 Ok(trailers) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
                 Err(_) => Poll::Ready(Some(Err(Broken::Reset(ResetCode::Broken)))),
             };
@@ -260,7 +260,7 @@ impl Body for Receiver {
 
     fn is_end_stream(&self) -> bool {
         let state = self.mailbox.lock();
-        self.ended || (state.body.is_empty() && state.end.as_ref().is_some_and(Headers::is_empty))
+        self.ended || (state.body.is_empty() && state.end.as_ref().is_some_and(HeaderBlock::is_empty))
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -1,7 +1,7 @@
 //! Between HTTP's header maps and the session's header lines, by RFC 9110.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
-use relay_proto::Headers;
+use relay_proto::HeaderBlock;
 use thiserror::Error;
 
 /// A header line from the tunnel that is not valid in HTTP.
@@ -23,6 +23,9 @@ const HOP_BY_HOP: [HeaderName; 10] = [
     header::TRANSFER_ENCODING,
     header::UPGRADE,
 ];
+
+/// What the lengths before a line's name and value take, mostly.
+const LENGTHS_BYTES: usize = 3;
 
 /// Takes out every header that concerns one hop only: the usual ones and those that `Connection` names. `Host` and
 /// `Content-Length` stay whatever `Connection` says. `Trailer` goes where a length leaves no room for any.
@@ -76,27 +79,22 @@ pub fn takes_trailers(version: Version, headers: &HeaderMap) -> bool {
 
 /// The lines of a header map: each name's values in their order.
 #[must_use]
-pub fn header_lines(headers: &HeaderMap) -> Headers {
-    let mut lines = Headers::with_capacity(headers.len());
-    for (name, value) in headers {
-        lines.push(bytes::Bytes::copy_from_slice(name.as_str().as_bytes()), bytes_of(value));
-    }
-    lines
-}
-
-fn bytes_of(value: &HeaderValue) -> bytes::Bytes {
-    bytes::Bytes::copy_from_slice(value.as_bytes())
+pub fn header_lines(headers: &HeaderMap) -> HeaderBlock {
+    let bytes = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + LENGTHS_BYTES).sum();
+    let mut lines = HeaderBlock::builder(bytes);
+    headers.iter().for_each(|(name, value)| lines.push(name, value));
+    lines.build()
 }
 
 /// The header map of some lines; values are shared, not copied.
 ///
 /// # Errors
 /// [`InvalidHeader`] if a name or value is not valid in HTTP.
-pub fn header_map(lines: Headers) -> Result<HeaderMap, InvalidHeader> {
+pub fn header_map(lines: &HeaderBlock) -> Result<HeaderMap, InvalidHeader> {
     let mut headers = HeaderMap::with_capacity(lines.len());
-    for (name, value) in lines {
-        let name = HeaderName::from_bytes(&name).map_err(|_| InvalidHeader)?;
-        let value = HeaderValue::from_maybe_shared(value).map_err(|_| InvalidHeader)?;
+    for (name, value) in lines.iter() {
+        let name = HeaderName::from_bytes(name).map_err(|_| InvalidHeader)?;
+        let value = HeaderValue::from_maybe_shared(lines.share(value)).map_err(|_| InvalidHeader)?;
         headers.try_append(name, value).map_err(|_| InvalidHeader)?;
     }
     Ok(headers)
@@ -122,7 +120,7 @@ mod tests {
             ("content-length", "5"),
             ("x-tag", "two"),
         ];
-        let mut headers = header_map(lines.into_iter().collect()).expect("valid");
+        let mut headers = header_map(&lines.into_iter().collect()).expect("valid");
         strip_hop_by_hop(&mut headers);
         let mut left: Vec<_> =
             headers.iter().map(|(name, value)| (name.as_str(), value.to_str().expect("text"))).collect();
@@ -135,7 +133,7 @@ mod tests {
     #[test]
     fn trailers_are_taken_where_te_is_meant_for_this_hop() {
         let takes = |version, lines: &[(&'static str, &'static str)]| {
-            takes_trailers(version, &header_map(lines.iter().copied().collect()).expect("valid"))
+            takes_trailers(version, &header_map(&lines.iter().copied().collect()).expect("valid"))
         };
         assert!(takes(Version::HTTP_11, &[("connection", "close, Te"), ("te", "gzip;q=0.5, Trailers")]));
         assert!(!takes(Version::HTTP_11, &[("te", "trailers")]));
@@ -147,7 +145,7 @@ mod tests {
     fn a_length_is_one_number_however_often_it_is_said() {
         let length = |lines: &[&str]| {
             let lines = lines.iter().map(|line| ("content-length", (*line).to_owned()));
-            one_length(&header_map(lines.collect()).expect("valid")).map_err(|_| ())
+            one_length(&header_map(&lines.collect()).expect("valid")).map_err(|_| ())
         };
         assert_eq!((length(&[]), length(&["5"]), length(&["5", "5"])), (Ok(None), Ok(Some(5)), Ok(Some(5))));
         for wrong in
@@ -159,7 +157,7 @@ mod tests {
 
     #[test]
     fn raw_bytes_of_a_value_survive_both_ways() {
-        let lines: Headers = [("x-raw", &b"\xff\xfe caf\xc3\xa9"[..]), ("x-empty", b"")].into_iter().collect();
-        assert_eq!(header_lines(&header_map(lines.clone()).expect("valid")), lines);
+        let lines: HeaderBlock = [("x-raw", &b"\xff\xfe caf\xc3\xa9"[..]), ("x-empty", b"")].into_iter().collect();
+        assert_eq!(header_lines(&header_map(&lines).expect("valid")), lines);
     }
 }

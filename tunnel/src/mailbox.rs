@@ -9,7 +9,7 @@ use std::{
     task::Waker,
 };
 
-use relay_proto::{Headers, Pieces, RequestHead, ResetCode, ResponseHead, StreamId};
+use relay_proto::{HeaderBlock, Pieces, RequestHead, ResetCode, ResponseHead, StreamId};
 use thiserror::Error;
 
 use crate::mailroom::Mailroom;
@@ -47,7 +47,7 @@ pub(crate) struct State {
     pub(crate) open: Option<RequestHead>,
     pub(crate) respond: Option<ResponseHead>,
     pub(crate) out: Pieces,
-    pub(crate) finish: Option<Headers>,
+    pub(crate) finish: Option<HeaderBlock>,
     pub(crate) reset: Option<ResetCode>,
     /// Bytes read since the driver last looked.
     pub(crate) read_bytes: usize,
@@ -57,7 +57,7 @@ pub(crate) struct State {
     // From the driver to the handles.
     pub(crate) response: Option<ResponseHead>,
     pub(crate) body: Pieces,
-    pub(crate) end: Option<Headers>,
+    pub(crate) end: Option<HeaderBlock>,
     pub(crate) broken: Option<Broken>,
     pub(crate) reader: Option<Waker>,
     pub(crate) writer: Option<Waker>,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use http_body_util::BodyExt;
 use relay_proto::{
-    Attach, Attached, CloseCode, Framing, Headers, Hello, Limits, Notice, Offer, OfferState, OpenError, Outcome,
+    Attach, Attached, CloseCode, Framing, HeaderBlock, Hello, Limits, Notice, Offer, OfferState, OpenError, Outcome,
     OutcomeState, RequestHead, ResetCode, ResponseHead, Welcome,
 };
 use tokio::{io::DuplexStream, task::JoinHandle, time::timeout};
@@ -61,14 +61,14 @@ fn head() -> RequestHead {
         method: "POST".into(),
         target: "/x".into(),
         framing: Framing::Length,
-        headers: Headers::new(),
+        headers: HeaderBlock::new(),
         fence: None,
         upgrade: Bytes::new(),
     }
 }
 
 fn ok() -> ResponseHead {
-    ResponseHead { status: 200, headers: Headers::new() }
+    ResponseHead { status: 200, headers: HeaderBlock::new() }
 }
 
 impl Tunnel {
@@ -101,7 +101,7 @@ async fn a_request_is_answered() {
     let mut tunnel = tunnel().await;
     let mut exchange = tunnel.relay.open(head()).expect("opens");
     exchange.request.send("ping".into()).await.expect("takes it");
-    exchange.request.finish(Headers::new());
+    exchange.request.finish(HeaderBlock::new());
     let request = tunnel.request().await;
     assert_eq!(request.head, head());
     assert_eq!(collect(request.body).await, Ok("ping".into()));
@@ -126,7 +126,7 @@ async fn large_bodies_pass_both_ways_at_the_readers_pace() {
         for piece in sent.chunks(100_000) {
             upload.send(Bytes::copy_from_slice(piece)).await.expect("takes it");
         }
-        upload.finish(Headers::new());
+        upload.finish(HeaderBlock::new());
     });
     let mut request = tunnel.request().await;
     let mut answer = request.responder.respond(ok());
@@ -134,7 +134,7 @@ async fn large_bodies_pass_both_ways_at_the_readers_pace() {
         while let Some(frame) = request.body.frame().await {
             answer.send(frame.expect("whole").into_data().expect("data")).await.expect("takes it");
         }
-        answer.finish(Headers::new());
+        answer.finish(HeaderBlock::new());
     });
     let (_, answered) = response.head().await.expect("answers");
     assert!(collect(answered).await.expect("whole") == body, "the bytes are the sender's");
@@ -147,13 +147,13 @@ async fn large_bodies_pass_both_ways_at_the_readers_pace() {
 async fn dropping_the_relays_handle_resets_the_stream() {
     let mut tunnel = tunnel().await;
     let exchange = tunnel.relay.open(head()).expect("opens");
-    exchange.request.finish(Headers::new());
+    exchange.request.finish(HeaderBlock::new());
     let mut request = tunnel.request().await;
     drop(exchange.response);
     assert_eq!(request.responder.cancelled().await, Broken::Reset(ResetCode::Cancelled));
 
     let exchange = tunnel.relay.open(head()).expect("opens");
-    exchange.request.finish(Headers::new());
+    exchange.request.finish(HeaderBlock::new());
     let request = tunnel.request().await;
     let mut answer = request.responder.respond(ok());
     let (_, body) = exchange.response.head().await.expect("answers");
@@ -178,7 +178,7 @@ async fn dropping_the_requests_writer_before_its_end_breaks_the_request() {
 async fn dropping_the_agents_writer_before_its_end_breaks_the_answer() {
     let mut tunnel = tunnel().await;
     let exchange = tunnel.relay.open(head()).expect("opens");
-    exchange.request.finish(Headers::new());
+    exchange.request.finish(HeaderBlock::new());
     let mut answer = tunnel.request().await.responder.respond(ok());
     answer.send("half".into()).await.expect("takes it");
     let (_, body) = exchange.response.head().await.expect("answers");
@@ -192,7 +192,7 @@ async fn a_responder_says_why_there_is_no_answer() {
     use ResetCode::{Broken as Broke, NotCalled, NotCarriable, Timeout, Unreachable};
     for code in [NotCalled, NotCarriable, Unreachable, Broke, Timeout] {
         let exchange = tunnel.relay.open(head()).expect("opens");
-        exchange.request.finish(Headers::new());
+        exchange.request.finish(HeaderBlock::new());
         tunnel.request().await.responder.reset(code);
         assert_eq!(exchange.response.head().await.map(|_| ()), Err(Broken::Reset(code)));
     }
@@ -210,7 +210,7 @@ async fn an_agent_may_answer_without_reading_the_request() {
     drop(request.body);
     let mut answer = request.responder.respond(ResponseHead { status: 413, ..ok() });
     answer.send("no".into()).await.expect("takes it");
-    answer.finish(Headers::new());
+    answer.finish(HeaderBlock::new());
     let (response, body) = exchange.response.head().await.expect("answers");
     assert_eq!((response.status, collect(body).await), (413, Ok("no".into())));
 }
@@ -256,7 +256,7 @@ async fn the_agents_capacity_bounds_what_is_in_flight() {
 async fn notices_and_drain_reach_the_agent_and_an_idle_tunnel_closes() {
     let mut tunnel = tunnel().await;
     let exchange = tunnel.relay.open(head()).expect("opens");
-    exchange.request.finish(Headers::new());
+    exchange.request.finish(HeaderBlock::new());
     tunnel.relay.notify(Notice::Text("hi".into()));
     tunnel.relay.drain();
     tunnel.relay.close_when_idle(CloseCode::GoingAway, "restarting");
@@ -270,7 +270,7 @@ async fn notices_and_drain_reach_the_agent_and_an_idle_tunnel_closes() {
         }
     }
     let answer = seen.2.expect("came").responder.respond(ok());
-    answer.finish(Headers::new());
+    answer.finish(HeaderBlock::new());
     let (_, body) = exchange.response.head().await.expect("answers");
     assert_eq!(collect(body).await, Ok(Bytes::new()));
     let close = (&mut tunnel.drivers[1]).await.expect("runs");
@@ -298,7 +298,7 @@ async fn everything_that_is_ready_goes_into_one_message() {
     let exchanges: Vec<_> = (0..50)
         .map(|_| {
             let exchange = handle.open(head()).expect("opens");
-            exchange.request.finish(Headers::new());
+            exchange.request.finish(HeaderBlock::new());
             exchange.response
         })
         .collect();
@@ -370,7 +370,7 @@ async fn a_websocket_close_is_answered_and_says_why_a_side_went() {
 async fn small_pieces_from_a_peer_and_to_it_cost_about_their_size() {
     let mut tunnel = tunnel().await;
     let exchange = tunnel.relay.open(head()).expect("opens");
-    exchange.request.finish(Headers::new());
+    exchange.request.finish(HeaderBlock::new());
     let mut answer = tunnel.request().await.responder.respond(ok());
     for _ in 0..1000 {
         for _ in 0..10 {
@@ -378,7 +378,7 @@ async fn small_pieces_from_a_peer_and_to_it_cost_about_their_size() {
         }
         tokio::task::yield_now().await;
     }
-    answer.finish(Headers::new());
+    answer.finish(HeaderBlock::new());
     let (_, mut body) = exchange.response.head().await.expect("answers");
     while tunnel.agent.in_flight() > 0 {
         tokio::task::yield_now().await;
@@ -405,11 +405,11 @@ async fn a_head_that_does_not_fit_a_frame_is_never_sent_and_never_will_be() {
     let mut tunnel = tunnel().await;
     let headers = [("x-large", "v".repeat(100_000))].into_iter().collect();
     let exchange = tunnel.relay.open(RequestHead { headers, ..head() }).expect("opens");
-    exchange.request.finish(Headers::new());
+    exchange.request.finish(HeaderBlock::new());
     let failed = exchange.response.head().await.map(|_| ());
     assert_eq!(failed, Err(Broken::Reset(ResetCode::NotCarriable)));
     let exchange = tunnel.relay.open(head()).expect("opens");
-    exchange.request.finish(Headers::new());
+    exchange.request.finish(HeaderBlock::new());
     assert_eq!(tunnel.request().await.head, head(), "the next one goes its way");
 }
 

@@ -7,7 +7,7 @@ use std::{future::poll_fn, io, pin::Pin};
 
 use bytes::{Bytes, BytesMut};
 use http_body::Body as _;
-use relay_proto::{Headers, ResetCode};
+use relay_proto::{HeaderBlock, ResetCode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
 
 use crate::exchange::{Receiver, Sender};
@@ -47,7 +47,7 @@ async fn upload<I: AsyncRead>(mut from: ReadHalf<I>, mut to: Sender, count: &mut
             gone = to.closed() => return Err(io::Error::other(gone)),
         };
         if read == 0 {
-            to.finish(Headers::new());
+            to.finish(HeaderBlock::new());
             return Ok(());
         }
         *count += read as u64;

@@ -10,7 +10,7 @@ use crate::{
     control::{Attached, Close, Hello, Notice, VERSION, Welcome},
     error::ProtocolError,
     event::Event,
-    fields::{Headers, take_varint},
+    fields::{HeaderBlock, take_varint},
     frame::{FLAG_END, Frame, FrameType},
     limits::{MAX_OUTCOMES, MAX_WINDOW_BYTES},
     message::{RequestHead, ResetCode, ResponseHead},
@@ -133,7 +133,7 @@ impl Session {
     }
 
     fn receive_end(&mut self, id: StreamId, payload: Bytes) -> Result<(), ProtocolError> {
-        let trailers = Headers::decode(payload)?;
+        let trailers = HeaderBlock::decode(payload)?;
         let Some(stream) = self.find(id)? else {
             self.end_unwanted(id);
             return Ok(());
@@ -152,7 +152,7 @@ impl Session {
             self.forget(id);
             self.events.push(match self.sabotage.is(Mutant::ResetAsEnd) && seen {
                 false => Event::Reset { id, code },
-                true => Event::End { id, trailers: Headers::new() },
+                true => Event::End { id, trailers: HeaderBlock::new() },
             });
         } else if !self.sabotage.is(Mutant::KeepPlace) {
             self.reset_crossed(id);
@@ -256,12 +256,12 @@ impl Session {
             self.events.push_data(&mut stream.incoming.place, id, bytes);
         }
         if end {
-            self.take_end(id, Headers::new());
+            self.take_end(id, HeaderBlock::new());
         }
         Ok(())
     }
 
-    fn take_end(&mut self, id: StreamId, trailers: Headers) {
+    fn take_end(&mut self, id: StreamId, trailers: HeaderBlock) {
         let stream = self.streams.get_mut(&id).expect("found by the caller");
         stream.incoming.ended = true;
         self.events.push(Event::End { id, trailers });

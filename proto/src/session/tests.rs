@@ -83,7 +83,7 @@ impl Pair {
     fn ask(&mut self, body: &[u8]) -> StreamId {
         let id = self.relay.open(request()).expect("opens");
         self.relay.send(id, Bytes::copy_from_slice(body)).expect("sends");
-        self.relay.finish(id, Headers::new()).expect("finishes");
+        self.relay.finish(id, HeaderBlock::new()).expect("finishes");
         id
     }
 
@@ -155,7 +155,7 @@ fn data(id: StreamId, bytes: &[u8]) -> Event {
 }
 
 fn end(id: StreamId) -> Event {
-    Event::End { id, trailers: Headers::new() }
+    Event::End { id, trailers: HeaderBlock::new() }
 }
 
 /// The types of the frames in a message.
@@ -180,7 +180,7 @@ fn the_common_webhook_is_one_message_each_way() {
 
     pair.agent.respond(id, response(202)).expect("responds");
     pair.agent.send(id, "ok".into()).expect("sends");
-    pair.agent.finish(id, Headers::new()).expect("finishes");
+    pair.agent.finish(id, HeaderBlock::new()).expect("finishes");
     pair.run();
     assert_eq!(pair.relay_events(), [Event::Response { id, head: response(202) }, data(id, b"ok"), end(id)]);
     pair.relay.consume(id, 2);
@@ -195,7 +195,7 @@ fn an_empty_chunked_body_is_told_apart_from_no_body_by_its_framing() {
     let mut pair = Pair::open();
     let head = RequestHead { framing: Framing::Length, ..request() };
     let id = pair.relay.open(head.clone()).expect("opens");
-    pair.relay.finish(id, Headers::new()).expect("finishes");
+    pair.relay.finish(id, HeaderBlock::new()).expect("finishes");
     pair.run();
     assert_eq!(pair.agent_events(), [Event::Request { id, head }, end(id)]);
 }
@@ -238,9 +238,9 @@ fn a_large_body_arrives_whole_through_small_windows() {
     }
     assert!(seen == body, "the bytes are the sender's");
     assert!(pair.agent.free_pool_bytes() < 4 * 1024 * 1024, "a reader that keeps pace gets a larger window");
-    pair.relay.finish(id, Headers::new()).expect("finishes");
+    pair.relay.finish(id, HeaderBlock::new()).expect("finishes");
     pair.agent.respond(id, response(200)).expect("responds");
-    pair.agent.finish(id, Headers::new()).expect("finishes");
+    pair.agent.finish(id, HeaderBlock::new()).expect("finishes");
     pair.run();
     pair.assert_quiet();
 }
@@ -285,7 +285,7 @@ fn a_full_buffer_says_so_and_tells_when_it_has_room_again() {
 #[test]
 fn trailers_travel_both_ways_after_the_body() {
     let mut pair = Pair::open();
-    let trailers: Headers = [("x-checksum", "1"), ("x-checksum", "2")].into_iter().collect();
+    let trailers: HeaderBlock = [("x-checksum", "1"), ("x-checksum", "2")].into_iter().collect();
     let id = pair.relay.open(request()).expect("opens");
     pair.relay.send(id, "body".into()).expect("sends");
     pair.relay.finish(id, trailers.clone()).expect("finishes");
@@ -305,7 +305,7 @@ fn a_response_before_the_requests_end_stops_the_request_without_an_error() {
     pair.run();
     pair.agent_events();
     pair.agent.respond(id, response(413)).expect("responds");
-    pair.agent.finish(id, Headers::new()).expect("finishes");
+    pair.agent.finish(id, HeaderBlock::new()).expect("finishes");
     pair.run();
     assert_eq!(pair.relay_events(), [Event::Response { id, head: response(413) }, end(id)]);
     assert_eq!(pair.agent_events(), [Event::Reset { id, code: ResetCode::NoError }]);
@@ -401,10 +401,10 @@ fn an_end_that_crossed_a_reset_frees_its_place_if_the_response_is_whole() {
     let id = pair.relay.open(request()).expect("opens");
     pair.run();
     pair.agent.respond(id, response(200)).expect("responds");
-    pair.agent.finish(id, Headers::new()).expect("finishes");
+    pair.agent.finish(id, HeaderBlock::new()).expect("finishes");
     assert!(pair.agent.poll_transmit(&mut message));
     pair.agent.reset(id, ResetCode::Broken);
-    pair.relay.finish(id, Headers::new()).expect("finishes");
+    pair.relay.finish(id, HeaderBlock::new()).expect("finishes");
     let answer = message.split().freeze();
     assert!(pair.relay.poll_transmit(&mut message));
     pair.agent.handle_bytes(pair.now, message.split().freeze());
@@ -483,7 +483,7 @@ fn an_agent_that_drains_still_serves_what_was_on_its_way() {
     assert_eq!(pair.agent_events().last(), Some(&end(late)));
     pair.agent.reset(late, ResetCode::NotCalled);
     pair.agent.respond(id, response(200)).expect("responds");
-    pair.agent.finish(id, Headers::new()).expect("finishes");
+    pair.agent.finish(id, HeaderBlock::new()).expect("finishes");
     pair.run();
     assert_eq!(pair.relay_events().last(), Some(&end(id)));
 }
@@ -733,7 +733,7 @@ fn small_frames_do_not_keep_the_large_message_alive_that_they_came_in() {
     put_header(&mut message, FrameType::Data, 0, id.get(), 5000);
     message.extend_from_slice(&[7; 5000]);
     let message = message.freeze();
-    let within = |bytes: &Bytes| {
+    let within = |bytes: &[u8]| {
         (message.as_ptr() as usize..message.as_ptr() as usize + message.len()).contains(&(bytes.as_ptr() as usize))
     };
     pair.relay.handle_bytes(pair.now, message.clone());
@@ -793,7 +793,8 @@ fn outcomes_cross_and_the_newest_of_an_attempt_replaces_what_waits() {
 #[test]
 fn an_outcome_with_a_large_head_has_its_body_cut_to_one_message() {
     let mut pair = Pair::open();
-    let headers: Headers = vec![("x-large", "v".repeat(30_000)), ("x-large", "v".repeat(50_000))].into_iter().collect();
+    let headers: HeaderBlock =
+        vec![("x-large", "v".repeat(30_000)), ("x-large", "v".repeat(50_000))].into_iter().collect();
     let head = ResponseHead { status: 200, headers };
     let body = Bytes::from(vec![7; 70_000]);
     for number in 0..3 {
@@ -855,12 +856,12 @@ fn after_101_both_directions_are_raw_and_end_each_by_itself() {
     assert_eq!(pair.agent_events(), [Event::Request { id, head }]);
     pair.agent.respond(id, response(101)).expect("responds");
     pair.agent.send(id, Bytes::from_static(b"server first")).expect("sends");
-    pair.agent.finish(id, Headers::new()).expect("half-closes");
+    pair.agent.finish(id, HeaderBlock::new()).expect("half-closes");
     pair.run();
     assert_eq!(pair.relay_events(), [Event::Response { id, head: response(101) }, data(id, b"server first"), end(id)]);
     pair.relay.consume(id, 12);
     pair.relay.send(id, Bytes::from_static(b"still talking")).expect("the other half is open");
-    pair.relay.finish(id, Headers::new()).expect("half-closes");
+    pair.relay.finish(id, HeaderBlock::new()).expect("half-closes");
     pair.run();
     assert_eq!(pair.agent_events(), [data(id, b"still talking"), end(id)]);
     pair.agent.consume(id, 13);
@@ -989,11 +990,11 @@ proptest! {
         body in prop::collection::vec(any::<u8>(), 0..5000),
     ) {
         let mut pair = Pair::open();
-        let headers: Headers = lines.into_iter().collect();
+        let headers: HeaderBlock = lines.into_iter().collect();
         let head = RequestHead { target: target.into(), headers, ..request() };
         let id = pair.relay.open(head.clone()).expect("opens");
         pair.relay.send(id, body.clone().into()).expect("sends");
-        pair.relay.finish(id, Headers::new()).expect("finishes");
+        pair.relay.finish(id, HeaderBlock::new()).expect("finishes");
         pair.run();
         let mut events = vec![Event::Request { id, head }];
         if !body.is_empty() {

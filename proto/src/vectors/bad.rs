@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     event::Event,
-    fields::Headers,
+    fields::HeaderBlock,
     limits::Limits,
     session::{Role, Session},
     time::Instant,
@@ -159,7 +159,7 @@ fn given(role: Role, open: bool) -> Given {
         carry(&mut relay, &mut agent, &mut from_relay);
         let id = relay.open(request()).expect("opens");
         relay.send(id, Bytes::from_static(b"{\"zen\":1}")).expect("sends");
-        relay.finish(id, Headers::new()).expect("finishes");
+        relay.finish(id, HeaderBlock::new()).expect("finishes");
         carry(&mut relay, &mut agent, &mut from_relay);
     }
     let (mut session, got, sent) = match role {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     control::{CloseCode, Notice, OfferState},
-    fields::Headers,
+    fields::HeaderBlock,
     limits::Limits,
     message::{RequestHead, ResetCode, ResponseHead},
     outcome::{Outcome, OutcomeState},
@@ -65,7 +65,7 @@ impl Talk {
     fn ask(&mut self, head: RequestHead, body: &'static [u8]) -> StreamId {
         let id = self.relay.open(head).expect("opens");
         self.relay.send(id, Bytes::from_static(body)).expect("sends");
-        self.relay.finish(id, Headers::new()).expect("finishes");
+        self.relay.finish(id, HeaderBlock::new()).expect("finishes");
         self.requests.push(id);
         id
     }
@@ -99,7 +99,7 @@ fn webhook() -> Value {
     talk.agent.consume(id, 9);
     talk.agent.respond(id, response(200)).expect("responds");
     talk.agent.send(id, Bytes::from_static(b"ok")).expect("sends");
-    talk.agent.finish(id, Headers::new()).expect("finishes");
+    talk.agent.finish(id, HeaderBlock::new()).expect("finishes");
     talk.say("the handler's answer, whole");
     talk.agent.close(CloseCode::Normal, "done");
     talk.say("the agent leaves");
@@ -119,7 +119,7 @@ fn large_body() -> Value {
     }
     talk.agent.consume(id, 4);
     talk.agent.respond(id, response(204)).expect("responds");
-    talk.agent.finish(id, Headers::new()).expect("finishes");
+    talk.agent.finish(id, HeaderBlock::new()).expect("finishes");
     talk.say("an answer without a body");
     talk.done("a body larger than the window, with trailers")
 }
@@ -130,7 +130,7 @@ fn early_answer() -> Value {
     talk.relay.send(id, Bytes::from_static(b"first part")).expect("sends");
     talk.say("a request whose body has not ended");
     talk.agent.respond(id, response(413)).expect("responds");
-    talk.agent.finish(id, Headers::new()).expect("finishes");
+    talk.agent.finish(id, HeaderBlock::new()).expect("finishes");
     talk.say("the answer is whole before the request is; the relay stops the request without an error");
     talk.done("an answer before the request's end")
 }
@@ -155,16 +155,17 @@ fn cancelled() -> Value {
 
 fn upgrade() -> Value {
     let mut talk = Talk::open(Limits::relay(), Limits::agent());
-    let head = RequestHead { method: "GET".into(), headers: Headers::new(), upgrade: "websocket".into(), ..request() };
+    let head =
+        RequestHead { method: "GET".into(), headers: HeaderBlock::new(), upgrade: "websocket".into(), ..request() };
     let id = talk.relay.open(head).expect("opens");
     talk.say("a request for an upgrade");
     let agreed = ResponseHead { status: 101, headers: [("upgrade", "websocket")].into_iter().collect() };
     talk.agent.respond(id, agreed).expect("responds");
     talk.agent.send(id, Bytes::from_static(b"server")).expect("sends");
-    talk.agent.finish(id, Headers::new()).expect("half-closes");
+    talk.agent.finish(id, HeaderBlock::new()).expect("half-closes");
     talk.say("the handler agrees, speaks, and half-closes");
     talk.relay.send(id, Bytes::from_static(b"client")).expect("the other half is open");
-    talk.relay.finish(id, Headers::new()).expect("half-closes");
+    talk.relay.finish(id, HeaderBlock::new()).expect("half-closes");
     talk.say("the other half goes on until its own end");
     talk.done("an upgrade")
 }
@@ -197,7 +198,7 @@ fn drains() -> Value {
     talk.relay.drain();
     talk.say("the relay is going to stop; the agent connects anew and finishes this here");
     talk.agent.respond(id, response(200)).expect("responds");
-    talk.agent.finish(id, Headers::new()).expect("finishes");
+    talk.agent.finish(id, HeaderBlock::new()).expect("finishes");
     talk.say("the last answer");
     talk.relay.close(CloseCode::GoingAway, "the relay is stopping");
     talk.say("nothing is in flight any more");

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{build, hex, meaning};
 use crate::{
     control::{Attach, Attached, Close, CloseCode, Hello, Notice, Offer, OfferState, PeerLimits, VERSION, Welcome},
-    fields::Headers,
+    fields::HeaderBlock,
     frame::{FLAG_END, FrameType, put_header},
     message::{Framing, RequestHead, ResetCode, ResponseHead},
     outcome::{Outcome, OutcomeState},
@@ -91,9 +91,9 @@ fn ours() -> Vec<Value> {
     };
     let stored =
         RequestHead { framing: Framing::Chunked, fence: Some(7), attempt: 3, target: Bytes::new(), ..request() };
-    let odd: Headers = [("x-tag", &b"one"[..]), ("x-empty", b""), ("x-tag", b"\xff\xfe")].into_iter().collect();
+    let odd: HeaderBlock = [("x-tag", &b"one"[..]), ("x-empty", b""), ("x-tag", b"\xff\xfe")].into_iter().collect();
     let upgrade =
-        RequestHead { upgrade: "websocket".into(), method: "GET".into(), headers: Headers::new(), ..request() };
+        RequestHead { upgrade: "websocket".into(), method: "GET".into(), headers: HeaderBlock::new(), ..request() };
     let several = Hello {
         offers: vec![
             Offer::default(),
@@ -141,7 +141,7 @@ fn ours() -> Vec<Value> {
         frame("data", Data, 0, 3, |out| out.extend_from_slice(&[0, 1, 254, 255])),
         frame("the last data", Data, FLAG_END, 3, |out| out.extend_from_slice(b"x")),
         frame("an end without data: END on an empty DATA", Data, FLAG_END, 3, |_| ()),
-        frame("an end with trailers", End, 0, 3, |out| odd.encode(out)),
+        frame("an end with trailers", End, 0, 3, |out| out.extend_from_slice(odd.as_bytes())),
         frame("an end without trailers", End, 0, 3, |_| ()),
         frame("a credit of 1", Credit, 0, 1, number(1)),
         frame("a credit of a byte more than two bytes of varint hold", Credit, 0, 70, number(0x4000)),

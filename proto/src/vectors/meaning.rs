@@ -8,7 +8,7 @@ use crate::{
     control::{Attach, Close, Hello, Notice, OfferState, PeerLimits, Welcome},
     error::ProtocolError,
     event::Event,
-    fields::{Headers, take_varint},
+    fields::{HeaderBlock, take_varint},
     frame::{Decoder, FLAG_END, Frame, FrameType},
     message::{Framing, RequestHead, ResetCode, ResponseHead},
     outcome::{Outcome, OutcomeState},
@@ -43,7 +43,7 @@ fn of_frame(frame: Frame) -> Result<Value, ProtocolError> {
             merge(of_response(&ResponseHead::decode(&mut payload)?), json!({ "body": hex(&payload) }))
         }
         FrameType::Data => json!({ "body": hex(&payload) }),
-        FrameType::End => json!({ "trailers": of_headers(&Headers::decode(payload)?) }),
+        FrameType::End => json!({ "trailers": of_headers(&HeaderBlock::decode(payload)?) }),
         FrameType::Reset => json!({ "code": of_reset(ResetCode::from_wire(take_varint(&mut payload, "reset")?)) }),
         FrameType::Credit => json!({ "bytes": take_varint(&mut payload, "credit")? }),
         FrameType::Ping | FrameType::Pong => json!({ "echo": hex(&payload) }),
@@ -138,7 +138,7 @@ fn of_welcome(welcome: &Welcome) -> Value {
     })
 }
 
-fn of_headers(headers: &Headers) -> Value {
+fn of_headers(headers: &HeaderBlock) -> Value {
     headers.iter().map(|(name, value)| json!([text(name), hex(value)])).collect()
 }
 
@@ -200,6 +200,6 @@ pub(super) fn of_close(close: &Close) -> Value {
     json!({ "code": close.code.to_wire(), "reason": close.reason })
 }
 
-fn text(bytes: &Bytes) -> String {
+fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }

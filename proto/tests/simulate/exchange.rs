@@ -7,7 +7,7 @@
 use std::sync::LazyLock;
 
 use bytes::Bytes;
-use relay_proto::{Framing, Headers, RequestHead, ResetCode, ResponseHead, SendError, Session, StreamId};
+use relay_proto::{Framing, HeaderBlock, RequestHead, ResetCode, ResponseHead, SendError, Session, StreamId};
 
 use crate::{
     plan::{Answer, Flow, Script, Side},
@@ -155,9 +155,9 @@ impl Exchange {
         TABLE.slice(half.start..half.start + half.flow.len as usize)
     }
 
-    fn trailers(&self, side: Side) -> Headers {
+    fn trailers(&self, side: Side) -> HeaderBlock {
         let flow = &self.script.flows[side as usize];
-        if flow.trailers { [("x-sum", Bytes::from_static(b"\xff1"))].into_iter().collect() } else { Headers::new() }
+        if flow.trailers { [("x-sum", Bytes::from_static(b"\xff1"))].into_iter().collect() } else { HeaderBlock::new() }
     }
 
     /// Whether nothing more comes of it on this side, unread bytes aside.
@@ -191,7 +191,7 @@ impl Exchange {
         }
     }
 
-    pub(crate) fn see_end(&mut self, at: Side, trailers: &Headers) {
+    pub(crate) fn see_end(&mut self, at: Side, trailers: &HeaderBlock) {
         assert!(self.over[at as usize] == Over::No, "an end after the end of {:?}: {:?}", self.id, self.over);
         let expected = self.trailers(at.other());
         let half = &mut self.halves[at.other() as usize];
@@ -351,7 +351,7 @@ impl Exchange {
 }
 
 /// Some header lines: mostly few and short, at times many or long.
-fn lines(choice: u64) -> Headers {
+fn lines(choice: u64) -> HeaderBlock {
     static LONG: [u8; 30_000] = [b'v'; 30_000];
     let tags = [("x-tag", &b"one"[..]), ("accept", b"*/*"), ("x-tag", b"\xff two"), ("x-empty", b"")];
     match choice % 256 {

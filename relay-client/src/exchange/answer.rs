@@ -13,7 +13,7 @@ use http::{HeaderValue, Response, header};
 use http_body::Frame;
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
-use relay_proto::{Headers, MAX_OUTCOME_BODY_BYTES, OutcomeState, ResetCode, ResponseHead};
+use relay_proto::{HeaderBlock, MAX_OUTCOME_BODY_BYTES, OutcomeState, ResetCode, ResponseHead};
 use relay_tunnel::{
     Broken, Receiver, Responder, Sender,
     http::{header_lines, one_length, strip_hop_by_hop},
@@ -138,7 +138,7 @@ pub(super) async fn stream(
     let sender = reply.responder.map(|responder| responder.respond(head.clone()));
     let mut answer = Answer { sender, copy: reply.copy };
     let mut body = pin!(body);
-    let mut trailers = Headers::new();
+    let mut trailers = HeaderBlock::new();
     while let Some(frame) = answer.next(body.as_mut()).await? {
         match frame.map(Frame::into_data) {
             Err(error) => return Err(answer.fail_with(&error)),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use relay_proto::{Headers, Hello, Limits, Outcome as Told, OutcomeState, RequestHead, Welcome};
+use relay_proto::{HeaderBlock, Hello, Limits, Outcome as Told, OutcomeState, RequestHead, Welcome};
 use relay_tunnel::{Arrival, Arrivals, Exchange, Handle, Receiver};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
@@ -62,7 +62,7 @@ fn head(fence: Option<u64>, upgrade: &'static str) -> RequestHead {
         method: "GET".into(),
         target: "/x".into(),
         framing: Framing::Length,
-        headers: Headers::new(),
+        headers: HeaderBlock::new(),
         fence,
         upgrade: upgrade.into(),
     }
@@ -97,7 +97,7 @@ async fn a_kept_events_handler_goes_on_when_the_session_breaks_and_the_next_one_
     let ((listener, route), outcomes) = (handler().await, Arc::default());
     let first = pair(&route, &outcomes).await;
     let Exchange { request, response } = open(&first, Some(9), "");
-    request.finish(Headers::new());
+    request.finish(HeaderBlock::new());
     let (mut stream, _) = take(&listener).await;
     drop((first, response));
     let mut second = pair(&route, &outcomes).await;
@@ -122,7 +122,7 @@ async fn an_answer_that_was_cut_midway_is_reported_whole() {
     let ((listener, route), outcomes) = (handler().await, Arc::default());
     let first = pair(&route, &outcomes).await;
     let Exchange { request, response } = open(&first, Some(9), "");
-    request.finish(Headers::new());
+    request.finish(HeaderBlock::new());
     let (mut stream, _) = take(&listener).await;
     stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n").await.unwrap();
     stream.write_all(&[1; 10]).await.unwrap();
@@ -147,7 +147,7 @@ async fn without_a_fence_the_handlers_connection_is_closed_with_the_session() {
     let ((listener, route), outcomes) = (handler().await, Arc::default());
     let first = pair(&route, &outcomes).await;
     let exchange = open(&first, None, "");
-    exchange.request.finish(Headers::new());
+    exchange.request.finish(HeaderBlock::new());
     let (mut stream, _) = take(&listener).await;
     drop(first);
     assert_eq!(timeout(PATIENCE, stream.read(&mut [0; 1])).await.unwrap().unwrap(), 0, "closed");
@@ -159,7 +159,7 @@ async fn an_attempt_is_not_called_after_a_newer_one_of_its_event() {
     let (first, second) = (pair(&route, &outcomes).await, pair(&route, &outcomes).await);
     for (pair, fence, number) in [(&first, 2, 0), (&second, 3, 1)] {
         let exchange = open(pair, Some(fence), "");
-        exchange.request.finish(Headers::new());
+        exchange.request.finish(HeaderBlock::new());
         let (mut stream, _) = take(&listener).await;
         stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").await.unwrap();
         assert_eq!(timeout(PATIENCE, exchange.response.head()).await.unwrap().unwrap().0.status, 200, "{number}");
@@ -170,7 +170,7 @@ async fn an_attempt_is_not_called_after_a_newer_one_of_its_event() {
     // Another event, and a copy or a replay, which have no fence.
     for other in [RequestHead { event_id: [5; 16], ..head(Some(1), "") }, head(None, "")] {
         let exchange = first.relay.open(other).unwrap();
-        exchange.request.finish(Headers::new());
+        exchange.request.finish(HeaderBlock::new());
         let (mut stream, _) = take(&listener).await;
         stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").await.unwrap();
         assert_eq!(timeout(PATIENCE, exchange.response.head()).await.unwrap().unwrap().0.status, 200);
@@ -196,7 +196,7 @@ async fn outcomes_are_kept_for_a_minute_and_so_many_at_most() {
 }
 
 async fn reset(exchange: Exchange) -> Broken {
-    exchange.request.finish(Headers::new());
+    exchange.request.finish(HeaderBlock::new());
     timeout(PATIENCE, exchange.response.head()).await.unwrap().map(|_| ()).unwrap_err()
 }
 
@@ -204,7 +204,7 @@ async fn reset(exchange: Exchange) -> Broken {
 async fn a_head_that_means_no_request_or_two_is_not_carriable_and_the_handler_sees_nothing() {
     let ((listener, route), outcomes) = (handler().await, Arc::default());
     let pair = pair(&route, &outcomes).await;
-    let lines = |lines: &[(&'static str, &'static str)]| lines.iter().copied().collect::<Headers>();
+    let lines = |lines: &[(&'static str, &'static str)]| lines.iter().copied().collect::<HeaderBlock>();
     let plain = || head(None, "");
     let heads = [
         RequestHead { method: "CONNECT".into(), ..plain() },
@@ -226,7 +226,7 @@ async fn a_head_that_means_no_request_or_two_is_not_carriable_and_the_handler_se
         assert_eq!(reset(exchange).await, Broken::Reset(ResetCode::NotCarriable), "{head:?}");
     }
     let exchange = pair.relay.open(RequestHead { target: "/seen".into(), ..plain() }).unwrap();
-    exchange.request.finish(Headers::new());
+    exchange.request.finish(HeaderBlock::new());
     let (_stream, seen) = take(&listener).await;
     assert!(seen.starts_with("GET /seen HTTP/1.1\r\n"), "the first that it sees: {seen}");
 }
@@ -248,7 +248,7 @@ async fn what_concerns_one_hop_is_taken_out_also_where_a_relay_sends_it() {
         ("x-own", "1"),
     ];
     let exchange = pair.relay.open(RequestHead { headers: lines.into_iter().collect(), ..head(None, "") }).unwrap();
-    exchange.request.finish(Headers::new());
+    exchange.request.finish(HeaderBlock::new());
     let (_stream, seen) = take(&listener).await;
     let mut names: Vec<_> = seen.lines().skip(1).filter(|line| !line.is_empty()).collect();
     names.sort_unstable();
@@ -295,12 +295,12 @@ async fn an_upgrade_carries_raw_bytes_and_half_closes() {
         .unwrap();
     let (head, mut body) = timeout(PATIENCE, response.head()).await.unwrap().unwrap();
     assert_eq!(head.status, 101);
-    assert!(head.headers.iter().any(|(name, value)| name == "upgrade" && value == "chat"));
+    assert!(head.headers.iter().any(|(name, value)| name == b"upgrade" && value == b"chat"));
     assert_eq!(text(&mut body).await.unwrap(), b"hi");
     stream.shutdown().await.unwrap();
     assert_eq!(text(&mut body).await, None, "the handler's half is closed");
     request.send(Bytes::from_static(b"still here")).await.unwrap();
-    request.finish(Headers::new());
+    request.finish(HeaderBlock::new());
     let mut rest = Vec::new();
     timeout(PATIENCE, stream.read_to_end(&mut rest)).await.unwrap().unwrap();
     assert_eq!(rest, b"still here");
@@ -345,8 +345,7 @@ async fn a_line_is_short_however_much_a_relay_sends() {
         let out = Shelf::default();
         let reporter = Reporter::to_writers(output, out.clone(), std::io::sink());
         let long = "\u{9b}".repeat(15_000);
-        let mut headers = Headers::new();
-        headers.push("relay-replay-of", long.clone());
+        let headers = [("relay-replay-of", &long)].into_iter().collect();
         let target = format!("/{long}").into();
         let _open = relay.open(RequestHead { target, headers, ..head(None, "") }).unwrap();
         let Some(Arrival::Request(request)) = timeout(PATIENCE, arrivals.next()).await.unwrap() else { panic!("none") };

@@ -6,8 +6,7 @@
 //! Invariant: a session is judged by the secret that it showed, not by its token's name alone: a secret that was taken
 //! out of its token lets nobody in, and nobody stay.
 
-use bytes::Bytes;
-use relay_proto::{Attach, Headers, RequestHead};
+use relay_proto::{Attach, RequestHead};
 
 use super::{
     places::Wish,
@@ -130,12 +129,8 @@ pub(crate) fn hide_lines<N: AsRef<str>>(head: &mut RequestHead, names: &[N]) {
         return;
     }
     let hidden = |name: &[u8]| names.iter().any(|hidden| hidden.as_ref().as_bytes().eq_ignore_ascii_case(name));
-    let mut headers = Headers::new();
-    for (name, value) in head.headers.iter() {
-        let value = if hidden(name) { Bytes::from_static(MASKED.as_bytes()) } else { value.clone() };
-        headers.push(name.clone(), value);
-    }
-    head.headers = headers;
+    let shown = |(name, value)| (name, if hidden(name) { MASKED.as_bytes() } else { value });
+    head.headers = head.headers.iter().map(shown).collect();
 }
 
 fn opens(token: &Token, endpoint: &str) -> bool {

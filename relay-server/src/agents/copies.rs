@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
-use relay_proto::{Headers, ResetCode};
+use relay_proto::{HeaderBlock, ResetCode};
 use relay_tunnel::{Exchange, Sender};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
@@ -72,7 +72,7 @@ impl Copies {
 /// A piece of a body with the memory that it takes, or the end.
 enum Piece {
     Data(Bytes, OwnedSemaphorePermit),
-    End(Headers),
+    End(HeaderBlock),
 }
 
 /// The writing end of an exchange's copies. Dropped before its end, it breaks them off.
@@ -101,7 +101,7 @@ impl Tee {
     }
 
     /// The body is whole.
-    pub(crate) fn finish(self, trailers: &Headers) {
+    pub(crate) fn finish(self, trailers: &HeaderBlock) {
         for queue in &self.queues {
             let sent = queue.try_send(Piece::End(trailers.clone())).is_ok();
             self.dropped.fetch_add(u64::from(!sent), Ordering::Relaxed);

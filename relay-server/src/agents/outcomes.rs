@@ -233,7 +233,7 @@ impl Drop for Expected {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use relay_proto::{Headers, ResetCode, ResponseHead};
+    use relay_proto::{HeaderBlock, ResetCode, ResponseHead};
 
     use super::*;
 
@@ -322,7 +322,7 @@ mod tests {
         let (outcomes, mut strays) = after_recovery();
         let name = EndpointName::parse("e").expect("a name");
         let long = |number: u64| {
-            let head = ResponseHead { status: 200, headers: Headers::new() };
+            let head = ResponseHead { status: 200, headers: HeaderBlock::new() };
             let state = OutcomeState::Finished { head, body: Bytes::from(vec![0; 65_000]), truncated: false };
             Outcome { event_id: [1; 16], attempt: 1, fence: number, state }
         };

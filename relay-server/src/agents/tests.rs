@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use relay_proto::{
-    Attach, CloseCode, Framing, Headers, Hello, Limits, Notice, Offer, OfferState, RequestHead, ResponseHead, Welcome,
+    Attach, CloseCode, Framing, HeaderBlock, Hello, Limits, Notice, Offer, OfferState, RequestHead, ResponseHead,
+    Welcome,
 };
 use relay_tunnel::{Arrival, Arrivals, Broken, Exchange, Handle};
 use tokio::{
@@ -132,8 +133,8 @@ impl Agent {
             match timeout(PATIENCE, self.agent_hears.next()).await.expect("in time") {
                 Some(Arrival::Request(request)) => {
                     let body = request.body.collect().await.expect("whole").to_bytes();
-                    let head = ResponseHead { status: 200, headers: Headers::new() };
-                    request.responder.respond(head).finish(Headers::new());
+                    let head = ResponseHead { status: 200, headers: HeaderBlock::new() };
+                    request.responder.respond(head).finish(HeaderBlock::new());
                     return body;
                 }
                 Some(_) => {}
@@ -168,7 +169,7 @@ fn head() -> RequestHead {
         method: "POST".into(),
         target: "/".into(),
         framing: Framing::Chunked,
-        headers: Headers::new(),
+        headers: HeaderBlock::new(),
         fence: None,
         upgrade: Bytes::new(),
     }
@@ -230,7 +231,7 @@ async fn a_replaced_session_that_had_drained_finishes() {
     assert_eq!(registry.reserve("e", None, Heed::Nothing).map(drop), Err(Failure::NoAgent));
     let second = attach(&registry, "a", 1, offer(Attach::Shared, 0)).await;
     assert!(second.finishing.is_some(), "somebody must end it if it does not end by itself");
-    exchange.request.finish(Headers::new());
+    exchange.request.finish(HeaderBlock::new());
     first.serve().await;
     assert_eq!(exchange.response.head().await.expect("whole").0.status, 200);
     assert_eq!(first.closed.await.expect("ends").code, CloseCode::Replaced);
@@ -283,7 +284,7 @@ async fn a_copy_gets_what_the_other_gets_and_a_slow_one_is_dropped_and_counted()
     let mut tee = registry.copies("e", None, head).expect("somebody watches");
     tee.data(&Bytes::from_static(b"one "));
     tee.data(&Bytes::from_static(b"two"));
-    tee.finish(&Headers::new());
+    tee.finish(&HeaderBlock::new());
     assert_eq!(watcher.serve().await, "one two");
 
     watcher.lives.abort();
@@ -291,7 +292,7 @@ async fn a_copy_gets_what_the_other_gets_and_a_slow_one_is_dropped_and_counted()
     for _ in 0..100 {
         tee.data(&Bytes::from(vec![0; 256 * 1024]));
     }
-    tee.finish(&Headers::new());
+    tee.finish(&HeaderBlock::new());
     assert_eq!(registry.dropped_copies(), 1);
 }
 

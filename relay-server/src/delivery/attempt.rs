@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, response::Parts};
 use http_body_util::BodyExt as _;
 use jiff::Timestamp;
-use relay_proto::{Headers, OutcomeState, RequestHead, ResetCode};
+use relay_proto::{HeaderBlock, OutcomeState, RequestHead, ResetCode};
 use relay_tunnel::{Broken, Exchange, Receiver, Sender, http::one_length};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -205,7 +205,7 @@ pub(super) async fn call(
     let Exchange { request, response } = exchange;
     let _upload = match &event.content {
         Content::Whole(body) if body.is_empty() => {
-            request.finish(Headers::new());
+            request.finish(HeaderBlock::new());
             finish(copies);
             None
         }
@@ -218,7 +218,7 @@ pub(super) async fn call(
             let upload = async move {
                 let mut request = request;
                 if request.send(body).await.is_ok() {
-                    request.finish(Headers::new());
+                    request.finish(HeaderBlock::new());
                 }
             };
             Some(Upload::spawn(upload, false))
@@ -317,13 +317,13 @@ async fn upload(
             Err(error) => return tracing::error!(%endpoint, event_id = %id, %error, "a kept body cannot be read"),
         }
     }
-    request.finish(Headers::new());
+    request.finish(HeaderBlock::new());
     finish(copies);
 }
 
 fn finish(copies: Option<Tee>) {
     if let Some(copies) = copies {
-        copies.finish(&Headers::new());
+        copies.finish(&HeaderBlock::new());
     }
 }
 

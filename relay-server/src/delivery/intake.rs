@@ -252,7 +252,7 @@ fn identity(keeping: &Keeping, webhook: &Webhook) -> Option<String> {
 
 /// What is kept of a head's lines. One that was chunked says so there: of an empty body nothing else tells it.
 fn kept_lines(told: &RequestHead) -> Vec<(String, Vec<u8>)> {
-    let lines = told.headers.iter().filter(|(name, _)| name.as_ref() != ATTEMPT);
+    let lines = told.headers.iter().filter(|(name, _)| *name != ATTEMPT);
     let text = |(name, value): (&[u8], &[u8])| (String::from_utf8_lossy(name).into_owned(), value.to_vec());
     let chunked = (told.framing == Framing::Chunked).then(|| (CODING.to_owned(), b"chunked".to_vec()));
     lines.map(|(name, value)| text((name, value))).chain(chunked).collect()
@@ -267,20 +267,18 @@ pub(super) fn told(event: &Event, afresh: Option<Vec<(String, String)>>) -> Requ
     // A body without a length came in chunks, whatever was kept of that.
     let chunked = has(CODING) || !has("content-length") && !event.content.is_empty();
     let own_id = event.id.to_string().into_bytes();
-    let mut headers: relay_proto::Headers = lines
+    let mut headers = relay_proto::HeaderBlock::builder(1024);
+    lines
         .iter()
         .filter(|(name, _)| name != CODING && !is_set(name))
         // A replay has the lines of the original and an id of its own.
         .map(|(name, value)| if name == EVENT_ID { (name, own_id.clone()) } else { (name, value.clone()) })
-        .map(|(name, value)| (name.clone().into_bytes(), value))
-        .collect::<Vec<_>>()
-        .into_iter()
-        .collect();
+        .for_each(|(name, value)| headers.push(name, value));
     if !set.is_empty() {
         headers.push("relay-resigned", "true");
     }
     for (name, value) in &set {
-        headers.push(name.clone(), value.clone());
+        headers.push(name, value);
     }
     headers.push("relay-attempt", event.lease.attempt.to_string());
     if let Some(first) = event.replay_of {
@@ -296,7 +294,7 @@ pub(super) fn told(event: &Event, afresh: Option<Vec<(String, String)>>) -> Requ
         method: event.head.method.clone().into(),
         target: event.head.target.clone().into(),
         framing: if chunked { Framing::Chunked } else { Framing::Length },
-        headers,
+        headers: headers.build(),
         fence: Some(event.lease.fence),
         upgrade: bytes::Bytes::new(),
     }
