@@ -119,7 +119,7 @@ pub(crate) async fn deliver(webhook: Webhook, endpoint: &Endpoint, means: Means<
             let (head, body) =
                 timeout_at(deadline, response.head()).await.map_err(|_| Failure::Deadline)?.map_err(failure_of)?;
             let wanted = head.status == 101;
-            let mut answer = answer(head, body)?;
+            let mut answer = answer(&head, body)?;
             if wanted && !switches_to(&answer.head.headers, &asked) {
                 return Err(Failure::HandlerBroken);
             }
@@ -142,7 +142,7 @@ pub(crate) async fn deliver(webhook: Webhook, endpoint: &Endpoint, means: Means<
             if head.status == 101 {
                 return Err(Failure::HandlerBroken); // Nobody asked for it.
             }
-            Ok(Answer { upload: upload.map(|upload| finish_upload(upload, watched)), turn, ..answer(head, body)? })
+            Ok(Answer { upload: upload.map(|upload| finish_upload(upload, watched)), turn, ..answer(&head, body)? })
         }
     }
 }
@@ -183,7 +183,7 @@ where
     Upload::spawn(upload, watched)
 }
 
-fn answer(head: ResponseHead, body: Receiver) -> Result<Answer, Failure> {
+fn answer(head: &ResponseHead, body: Receiver) -> Result<Answer, Failure> {
     Ok(Answer { head: answer_head(head)?, body: Some(body), upload: None, memory: None, turn: None })
 }
 
@@ -196,7 +196,7 @@ fn switches_to(headers: &HeaderMap, asked: &[u8]) -> bool {
 ///
 /// # Errors
 /// [`Failure::HandlerBroken`] if it is no answer.
-pub(crate) fn answer_head(head: ResponseHead) -> Result<Parts, Failure> {
+pub(crate) fn answer_head(head: &ResponseHead) -> Result<Parts, Failure> {
     let mut headers = header_map(&head.headers).map_err(|_| Failure::HandlerBroken)?;
     let upgrade = headers.remove(header::UPGRADE).filter(|_| head.status == 101);
     strip_hop_by_hop(&mut headers);

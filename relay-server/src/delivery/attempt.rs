@@ -233,7 +233,7 @@ pub(super) async fn call(
     if head.status == 101 {
         return Err(Broken::Reset(ResetCode::Broken)); // Nobody asked for it.
     }
-    let parts = answer_head(head).map_err(|_| Broken::Reset(ResetCode::Broken))?;
+    let parts = answer_head(&head).map_err(|_| Broken::Reset(ResetCode::Broken))?;
     read(parts, body, event, audience).await
 }
 
@@ -344,7 +344,7 @@ async fn told_later(expected: &mut Expected, event: &Event, limit: Instant) -> E
 /// What an agent told of a call whose link broke.
 fn ending_of(state: OutcomeState, event: &Event) -> Ending {
     match state {
-        OutcomeState::Finished { head, body, truncated } => match answer_head(head) {
+        OutcomeState::Finished { head, body, truncated } => match answer_head(&head) {
             Ok(parts) if !truncated && !is_whole(event, &parts.headers, body.len() as u64) => {
                 Ending::Failed(Outcome::Broken)
             }
