@@ -2,6 +2,11 @@
 //!
 //! The codes are stable: they stand in the store, in answers and in scripts.
 
+use relay_proto::ResetCode;
+use relay_tunnel::Broken;
+
+use crate::failure::{AgentFault, Failure, HandlerFault};
+
 macro_rules! codes {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $code:literal,)* }) => {
         $(#[$doc])*
@@ -74,5 +79,54 @@ codes! {
         NotCarriable = "not_carriable",
         /// It was stopped.
         Cancelled = "cancelled",
+    }
+}
+
+impl From<ResetCode> for Outcome {
+    fn from(code: ResetCode) -> Self {
+        match code {
+            ResetCode::NotCalled => Self::NotCalled,
+            ResetCode::NotCarriable => Self::NotCarriable,
+            ResetCode::Unreachable => Self::Unreachable,
+            ResetCode::Timeout => Self::Timeout,
+            ResetCode::Broken | ResetCode::NoError | ResetCode::Cancelled => Self::Broken,
+        }
+    }
+}
+
+impl From<Broken> for Outcome {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::SessionLost => Self::Lost,
+            Broken::Reset(code) => code.into(),
+        }
+    }
+}
+
+/// What a sender is told of an attempt that brought no answer to pass on.
+impl From<Outcome> for Failure {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Timeout => HandlerFault::Timeout.into(),
+            Outcome::Unreachable => HandlerFault::Unreachable.into(),
+            Outcome::Broken | Outcome::Answered | Outcome::Cancelled => HandlerFault::Broken.into(),
+            Outcome::Lost => AgentFault::Lost.into(),
+            Outcome::NotCalled => AgentFault::NotCalled.into(),
+            Outcome::NotCarriable => HandlerFault::NotCarriable.into(),
+        }
+    }
+}
+
+/// Why an event ends whose last attempt ended like this.
+impl From<Outcome> for Reason {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Answered => Self::HandlerFailed,
+            Outcome::Timeout => Self::HandlerTimeout,
+            Outcome::Unreachable => Self::HandlerUnreachable,
+            Outcome::Broken | Outcome::Cancelled => Self::HandlerBroken,
+            Outcome::Lost | Outcome::NotCalled => Self::AgentLost,
+            Outcome::NotCarriable => Self::NotCarriable,
+        }
     }
 }
