@@ -9,7 +9,6 @@
 //!
 //! What it must never contain: anything about local handlers.
 
-mod failure;
 mod throttle;
 pub mod webhook;
 

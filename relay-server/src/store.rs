@@ -32,7 +32,6 @@ mod filter;
 mod marks;
 mod memory;
 mod model;
-mod outcome;
 mod presence;
 mod rows;
 mod rules;
@@ -48,9 +47,8 @@ pub use filter::{Cursor, Filter, Page, PageRequest, StatusRange};
 pub use memory::MemoryStore;
 pub use model::{
     Act, Acted, Action, Answer, Attempt, Backlog, Body, Claimed, Dedup, Delivery, End, Ended, Head, Hold, Lease, Mark,
-    NewEvent, Record, Share, Signature, Standing, State, Summary, Then, Verdict, Want,
+    NewEvent, Outcome, Reason, Record, Share, Signature, Standing, State, Summary, Then, Verdict, Want,
 };
-pub use outcome::{Outcome, Reason};
 pub use rows::{
     Bulk, BulkAction, ConfigChange, ConfigKind, ConfigRow, OwnSignature, Presence, Purge, PurgeCursor, Purged,
     RefusedRow, Source, Usage,

@@ -18,17 +18,16 @@ use tokio::{
 use super::{
     Answer, Delivery, Reply,
     attempt::{Content, Event, run},
-    lock,
+    lock, refusal,
 };
 use crate::{
     dispatch::{Trusted, request_head},
     endpoint::{Endpoint, Identity, Keeping, Order},
-    failure::{Failure, RelayFault, SenderFault},
     memory::Memory,
     store::{self, Dedup, Head, Lease, NewEvent, Signature, State, Verdict},
     throttle::Throttle,
     verify::{Payload, Webhook},
-    webhook::EventId,
+    webhook::{EventId, Failure},
 };
 
 /// Written anew for each attempt.
@@ -96,7 +95,7 @@ impl Delivery {
         let (method, url, peer) = (received.head.method.to_string(), received.url.clone(), received.peer);
         let body = match &payload {
             Payload::Whole(body) => body.clone(),
-            Payload::Streaming(_) | Payload::Upgrade(_) => return Err(RelayFault::Internal.into()), // The door collects it.
+            Payload::Streaming(_) | Payload::Upgrade(_) => return Err(Failure::Internal), // The door collects it.
         };
         let told = request_head(received, &payload, endpoint, &scheme, trusted);
         let head = Head {
@@ -151,7 +150,7 @@ impl Delivery {
         let delivery = Arc::clone(self);
         let patience = (Instant::now() + endpoint.wait_for_agent).min(deadline);
         let kept = self.tasks.spawn(async move { delivery.keep(new, event, patience).await });
-        match kept.await.map_err(|_| RelayFault::Internal)?? {
+        match kept.await.map_err(|_| Failure::Internal)?? {
             Kept::Waits(event_id) => Ok(Taken { event_id, reply: Reply::Ack }),
             Kept::Attempted(event_id, waiting) => {
                 let reply = timeout_at(deadline, waiting).await.ok().and_then(Result::ok).unwrap_or(Reply::Ack);
@@ -167,12 +166,12 @@ impl Delivery {
     async fn keep(self: &Arc<Self>, new: NewEvent, event: Event, patience: Instant) -> Result<Kept, Failure> {
         let (endpoint, event_id) = (event.endpoint.name.clone(), event.id);
         let verdict = match self.store.append(vec![new], Timestamp::now()).await {
-            Ok(verdicts) => verdicts.into_iter().next().ok_or(RelayFault::Internal.into()),
+            Ok(verdicts) => verdicts.into_iter().next().ok_or(Failure::Internal),
             Err(error) => {
                 if let Some(held_back) = NOT_KEPT.pass(endpoint.as_str()) {
                     tracing::warn!(%endpoint, %event_id, %error, held_back, "an event could not be kept");
                 }
-                Err(Failure::from(&error))
+                Err(refusal(&error))
             }
         };
         let counted = match &verdict {
@@ -187,8 +186,8 @@ impl Delivery {
             Ok(Verdict::Accepted { lease, .. }) => (event_id, lease, false),
             Ok(Verdict::Again { of, lease, redelivery }) => (of, lease, redelivery),
             Ok(Verdict::Duplicate { of, state, answer }) => return Ok(Kept::Repeats { of, state, answer }),
-            Ok(Verdict::OtherBody { .. }) => return Err(SenderFault::Replayed.into()),
-            Ok(Verdict::TooLate) => return Err(SenderFault::Unproven(Refusal::TimestampTooOld).into()),
+            Ok(Verdict::OtherBody { .. }) => return Err(Failure::Replayed),
+            Ok(Verdict::TooLate) => return Err(Failure::Refused(Refusal::TimestampTooOld)),
             Err(failure) => return Err(failure),
         };
         let Some(lease) = lease else {

@@ -8,24 +8,22 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use relay_proto::RequestHead;
 use relay_schemes::Provider;
+use relay_tunnel::Broken;
 use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
     Delivery,
-    attempt::{Audience, Event, call},
+    attempt::{Audience, Event, call, outcome_of},
     intake::told,
     sign,
 };
 use crate::{
-    agents::{
-        admissions::hide_lines,
-        registry::{ChooseError, Whom},
-    },
+    agents::{admissions::hide_lines, registry::Whom},
     endpoint::Endpoint,
     store::{Act, Acted, Action, Answer, Lease, Outcome, Record, Signature, State, StoreError},
     verify::CannotSign,
-    webhook::EventId,
+    webhook::{EventId, Failure},
 };
 
 /// What came of a replay to one agent.
@@ -132,9 +130,9 @@ impl Delivery {
         }
         let afresh = sign::afresh(self, &mut event).await?;
         let resigned = afresh.is_some();
-        let place = self.registry.reserve_for(endpoint.name.as_str(), whom).map_err(|why| match why {
-            ChooseError::Busy => NotReplayed::Busy,
-            ChooseError::NoAgent | ChooseError::Unwanted | ChooseError::Limited { .. } => NotReplayed::NoAgent,
+        let place = self.registry.reserve_for(endpoint.name.as_str(), whom).map_err(|failure| match failure {
+            Failure::Busy => NotReplayed::Busy,
+            _ => NotReplayed::NoAgent,
         })?;
         let (id, agent, begun) = (event.id, place.agent().name.to_string(), Instant::now());
         // Without a fence its agent has nobody to tell of it later.
@@ -149,7 +147,8 @@ impl Delivery {
         {
             Err(_) => (Outcome::Timeout, None),
             Ok(Ok(answer)) => (Outcome::Answered, Some(answer)),
-            Ok(Err(broken)) => (broken.into(), None),
+            Ok(Err(Broken::SessionLost)) => (Outcome::Lost, None),
+            Ok(Err(Broken::Reset(code))) => (outcome_of(code), None),
         };
         Ok(Replayed { id, of, agent, resigned, outcome, answer, duration: begun.elapsed() })
     }

@@ -20,10 +20,9 @@ use tower_http::{
 
 use super::{Connection, Door, handle, head::Watch, respond, streams::asked};
 use crate::{
-    failure::RelayFault,
     throttle::Throttle,
     webhook::{
-        EventId,
+        EventId, Failure,
         input::{Input, OpenRequest},
     },
 };
@@ -94,6 +93,6 @@ impl ResponseForPanic for Panicked {
         if let Some(held_back) = PANICKED.pass("") {
             tracing::error!(held_back, "a request panicked; this is a bug");
         }
-        respond::failure(RelayFault::Internal.into(), EventId::new())
+        respond::failure(Failure::Internal, EventId::new())
     }
 }

@@ -9,11 +9,10 @@ use tokio::time::Instant;
 use super::Providers;
 use crate::{
     endpoint::Endpoint,
-    failure::RelayFault,
     outbound::OutboundError,
     throttle::Throttle,
     verify::{Fetch, FetchEnd, Fetched, Need},
-    webhook::Received,
+    webhook::{Failure, Received},
 };
 
 static NOT_FETCHED: Throttle = Throttle::new();
@@ -38,11 +37,11 @@ impl Providers {
         body: &[u8],
         refusal: Option<Refusal>,
         until: Instant,
-    ) -> Result<bool, RelayFault> {
+    ) -> Result<bool, Failure> {
         let waiting = match endpoint.verify.key_need(received, body, refusal) {
             Need::Nothing => return Ok(false),
             Need::Again => return Ok(true),
-            Need::Later(wait) => return Err(RelayFault::KeyUnavailable { wait }),
+            Need::Later(time) => return Err(later(time)),
             Need::Wait(waiting) => waiting,
             Need::Fetch(fetch) => {
                 let waiting = fetch.waiting();
@@ -59,9 +58,13 @@ impl Providers {
             FetchEnd::Failed if will_do => Ok(false),
             // One that was fetched and is of no use says enough.
             FetchEnd::Failed if refusal == Some(Refusal::CertificateRefused) => Ok(false),
-            FetchEnd::Failed => Err(RelayFault::KeyUnavailable { wait: KEY_RETRY }),
+            FetchEnd::Failed => Err(later(KEY_RETRY)),
         }
     }
+}
+
+fn later(time: Duration) -> Failure {
+    Failure::KeyUnavailable { wait_s: time.as_secs().max(1) }
 }
 
 /// Bounded by what is allowed to the relay's own requests.

@@ -11,8 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     MAX_ANSWER_BYTES, StoreError,
-    model::{Acted, Action, Attempt, Dedup, End, Ended, Lease, NewEvent, Share, State, Summary, Then},
-    outcome::{Outcome, Reason},
+    model::{Acted, Action, Attempt, Dedup, End, Ended, Lease, NewEvent, Outcome, Reason, Share, State, Summary, Then},
     reserve_bytes,
 };
 use crate::{endpoint::EndpointName, webhook::EventId};

@@ -1,5 +1,5 @@
 //! The memory ceiling of a relay with default limits: what strangers can fill is filled at once, and the most that the
-//! relay ever held stays below the number in the README.
+//! relay ever held stays below the number in the guide "Running a relay".
 
 use std::{cell::Cell, path::Path, sync::Arc, time::Duration};
 
@@ -29,7 +29,7 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-const README: &str = include_str!("../../../README.md");
+const GUIDE: &str = include_str!("../../../docs/running.md");
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
@@ -53,9 +53,9 @@ const ENDPOINTS: &str = "\
 type Stream = TlsStream<TcpStream>;
 type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
-/// The number that stands in the README in front of these words.
+/// The number that stands in the guide in front of these words.
 fn number(words: &str) -> usize {
-    let (before, _) = README.split_once(words).unwrap_or_else(|| panic!("the README does not say {words:?}"));
+    let (before, _) = GUIDE.split_once(words).unwrap_or_else(|| panic!("the guide does not say {words:?}"));
     let digits: String = before.rsplit(' ').next().unwrap_or_default().chars().filter(char::is_ascii_digit).collect();
     digits.parse().unwrap_or_else(|_| panic!("no number before {words:?}"))
 }
@@ -183,7 +183,7 @@ async fn handshakes(address: &str, count: usize) -> Vec<TcpStream> {
 }
 
 #[tokio::test]
-async fn everything_that_strangers_fill_at_once_stays_below_the_number_in_the_readme() {
+async fn everything_that_strangers_fill_at_once_stays_below_the_number_in_the_guide() {
     let heads = if allow_open_files((HEADS + OTHERS) as u64).await { HEADS } else { 0 };
     if heads == 0 && !allow_open_files(OTHERS as u64).await {
         return println!("skipped: this machine allows too few open files");
@@ -267,7 +267,7 @@ async fn everything_that_strangers_fill_at_once_stays_below_the_number_in_the_re
     println!("{} connections at most; {:?} now", most.get(), relay.load().await.expect("told"));
     let peak = mib(relay.peak_memory().expect("told"));
     drop((large, pipelined, held, h2, signed_bodies, kept_bodies, begun, short, long, crowd, agents));
-    // The number in the README is for all connections that there may be.
+    // The number in the guide is for all connections that there may be.
     let missing = MAX_CONNECTIONS.saturating_sub(most.get()) * number(" KiB for each of them") / KIB;
     let ceiling = number(" MiB of memory at most") - missing;
     println!("the most: {peak} MiB; the ceiling of so many connections: {ceiling} MiB");
