@@ -46,12 +46,13 @@ pub(crate) use self::{
 use crate::{
     agents::{outcomes::Outcomes, registry::Registry, skips::Skips},
     endpoint::{Endpoint, EndpointName, Keeping, Order},
+    failure::Failure,
     limits::Limits,
     metrics::{Events, Stored, Waiting},
     replay::{Cause, OwnMark, OwnSignatures},
     store::{self, Backlog, End, Ended, OwnSignature, Share, Store, StoreError, Then},
     throttle::Throttle,
-    webhook::{EventId, Failure},
+    webhook::EventId,
 };
 
 /// How long an event may be due before that is an alarm.
@@ -333,15 +334,6 @@ fn counted(ended: Option<Ended>, then: Then) -> &'static str {
         (Some(Ended::Settled(_)), Then::Dead(_)) => "dead",
         (Some(Ended::Settled(_)), Then::Release(_)) => "not_called",
         _ => "recorded",
-    }
-}
-
-/// A store's failure as its sender's.
-fn refusal(error: &StoreError) -> Failure {
-    match error {
-        StoreError::Busy => Failure::Overloaded,
-        full if full.is_full() => Failure::StoreFull,
-        _ => Failure::StoreFailed,
     }
 }
 

@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, header, response::Parts
 use http_body_util::BodyExt;
 use hyper::{body::Body, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
-use relay_proto::{Framing, HeaderBlock, RequestHead, ResetCode, ResponseHead};
+use relay_proto::{Framing, HeaderBlock, RequestHead, ResponseHead};
 use relay_tunnel::{
     Broken, Exchange, Receiver, Sender,
     http::{header_lines, header_map, one_length, strip_hop_by_hop, takes_trailers},
@@ -30,13 +30,15 @@ use self::silence::{Noting, Passed};
 use crate::{
     agents::{
         copies::Tee,
-        registry::{Heed, Registry, UNKNOWN_WAIT, limited},
+        registry::{Heed, Registry},
     },
     endpoint::Endpoint,
-    limits::{Full, Limits, Turn},
+    failure::{Failure, HandlerFault, SenderFault},
+    limits::{Limits, Turn},
     memory::Memory,
+    store::Outcome,
     verify::{Payload, Webhook},
-    webhook::{Failure, Front, Received, input::RequestBody},
+    webhook::{Front, Received, input::RequestBody},
 };
 
 /// The answer of a handler, still streaming.
@@ -106,10 +108,9 @@ pub(crate) async fn deliver(webhook: Webhook, endpoint: &Endpoint, means: Means<
     let deadline = received.started + endpoint.deadline;
     let head = request_head(received, &payload, endpoint, &scheme, means.trusted);
     let (name, patience) = (endpoint.name.as_str(), (Instant::now() + endpoint.wait_for_agent).min(deadline));
-    let full = |full: Full| limited(full.wait.unwrap_or(UNKNOWN_WAIT));
-    means.limits.room(endpoint, 1, Instant::now()).map_err(full)?;
+    means.limits.room(endpoint, 1, Instant::now())?;
     let place = means.registry.reserve_or_wait(name, kind, Heed::Nothing, patience).await?;
-    let turn = means.limits.take(endpoint, Instant::now()).map_err(full)?;
+    let turn = means.limits.take(endpoint, Instant::now())?;
     let copied = !matches!(payload, Payload::Upgrade(_));
     let tee = if copied { means.registry.copies(name, kind, || head.clone()) } else { None };
     let asked = head.upgrade.clone();
@@ -117,11 +118,11 @@ pub(crate) async fn deliver(webhook: Webhook, endpoint: &Endpoint, means: Means<
     match payload {
         Payload::Upgrade(connection) => {
             let (head, body) =
-                timeout_at(deadline, response.head()).await.map_err(|_| Failure::Deadline)?.map_err(failure_of)?;
+                timeout_at(deadline, response.head()).await.map_err(|_| HandlerFault::Deadline)?.map_err(failure_of)?;
             let wanted = head.status == 101;
             let mut answer = answer(&head, body)?;
             if wanted && !switches_to(&answer.head.headers, &asked) {
-                return Err(Failure::HandlerBroken);
+                return Err(HandlerFault::Broken.into());
             }
             match answer.body.take_if(|_| wanted) {
                 Some(body) => {
@@ -138,9 +139,9 @@ pub(crate) async fn deliver(webhook: Webhook, endpoint: &Endpoint, means: Means<
             let watched = tee.is_some();
             let upload = upload(request, payload, tee, endpoint.max_body, means.body_idle);
             let exchange = race(response.head(), Box::pin(upload));
-            let (head, body, upload) = timeout_at(deadline, exchange).await.map_err(|_| Failure::Deadline)??;
+            let (head, body, upload) = timeout_at(deadline, exchange).await.map_err(|_| HandlerFault::Deadline)??;
             if head.status == 101 {
-                return Err(Failure::HandlerBroken); // Nobody asked for it.
+                return Err(HandlerFault::Broken.into()); // Nobody asked for it.
             }
             Ok(Answer { upload: upload.map(|upload| finish_upload(upload, watched)), turn, ..answer(&head, body)? })
         }
@@ -183,7 +184,7 @@ where
     Upload::spawn(upload, watched)
 }
 
-fn answer(head: &ResponseHead, body: Receiver) -> Result<Answer, Failure> {
+fn answer(head: &ResponseHead, body: Receiver) -> Result<Answer, HandlerFault> {
     Ok(Answer { head: answer_head(head)?, body: Some(body), upload: None, memory: None, turn: None })
 }
 
@@ -195,9 +196,9 @@ fn switches_to(headers: &HeaderMap, asked: &[u8]) -> bool {
 /// A handler's answer as its sender may see it.
 ///
 /// # Errors
-/// [`Failure::HandlerBroken`] if it is no answer.
-pub(crate) fn answer_head(head: &ResponseHead) -> Result<Parts, Failure> {
-    let mut headers = header_map(&head.headers).map_err(|_| Failure::HandlerBroken)?;
+/// [`HandlerFault::Broken`] if it is no answer.
+pub(crate) fn answer_head(head: &ResponseHead) -> Result<Parts, HandlerFault> {
+    let mut headers = header_map(&head.headers).map_err(|_| HandlerFault::Broken)?;
     let upgrade = headers.remove(header::UPGRADE).filter(|_| head.status == 101);
     strip_hop_by_hop(&mut headers);
     names::strip_answer(&mut headers);
@@ -207,10 +208,10 @@ pub(crate) fn answer_head(head: &ResponseHead) -> Result<Parts, Failure> {
         headers.insert(header::UPGRADE, upgrade);
     }
     if !matches!(head.status, 101 | 200..=599) {
-        return Err(Failure::HandlerBroken);
+        return Err(HandlerFault::Broken);
     }
     let (mut parts, ()) = Response::new(()).into_parts();
-    parts.status = http::StatusCode::from_u16(head.status).map_err(|_| Failure::HandlerBroken)?;
+    parts.status = http::StatusCode::from_u16(head.status).map_err(|_| HandlerFault::Broken)?;
     parts.headers = headers;
     Ok(parts)
 }
@@ -224,12 +225,12 @@ pub(crate) fn settle_trailers(trailers: &mut HeaderMap) {
 }
 
 /// Leaves an answer one length at most, and none where its status has no body (RFC 9110, section 8.6).
-fn settle_length(status: u16, headers: &mut HeaderMap) -> Result<(), Failure> {
+fn settle_length(status: u16, headers: &mut HeaderMap) -> Result<(), HandlerFault> {
     match one_length(headers) {
         _ if matches!(status, 101 | 204 | 304) => drop(headers.remove(header::CONTENT_LENGTH)),
         Ok(None) => {}
         Ok(Some(length)) => drop(headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length))),
-        Err(_) => return Err(Failure::HandlerBroken),
+        Err(_) => return Err(HandlerFault::Broken),
     }
     Ok(())
 }
@@ -251,15 +252,8 @@ async fn upgraded(connection: OnUpgrade, (request, body): (Sender, Receiver), si
     }
 }
 
-pub(crate) fn failure_of(broken: Broken) -> Failure {
-    match broken {
-        Broken::SessionLost => Failure::AgentLost,
-        Broken::Reset(ResetCode::NotCalled) => Failure::NotCalled,
-        Broken::Reset(ResetCode::NotCarriable) => Failure::NotCarriable,
-        Broken::Reset(ResetCode::Unreachable) => Failure::HandlerUnreachable,
-        Broken::Reset(ResetCode::Timeout) => Failure::HandlerTimeout,
-        Broken::Reset(ResetCode::Broken | ResetCode::NoError | ResetCode::Cancelled) => Failure::HandlerBroken,
-    }
+fn failure_of(broken: Broken) -> Failure {
+    Outcome::from(broken).into()
 }
 
 /// Sends the request's body as fast as the agent takes it.
@@ -286,13 +280,13 @@ async fn upload(
     };
     let (mut sent, mut trailers, mut wanted) = (0_u64, HeaderBlock::new(), true);
     loop {
-        let frame = timeout(idle, next_frame(&mut body)).await.map_err(|_| Failure::BodyTimeout)??;
+        let frame = timeout(idle, next_frame(&mut body)).await.map_err(|_| SenderFault::BodyTimeout)??;
         let Some(frame) = frame else { break };
         match frame.into_data() {
             Ok(data) => {
                 sent += data.len() as u64;
                 if sent > max_bytes {
-                    return Err(Failure::BodyTooLarge { limit: max_bytes });
+                    return Err(SenderFault::BodyTooLarge { limit_bytes: max_bytes }.into());
                 }
                 if let Some(tee) = &mut tee {
                     tee.data(&data);
@@ -318,8 +312,8 @@ async fn upload(
     Ok(())
 }
 
-async fn next_frame(body: &mut RequestBody) -> Result<Option<hyper::body::Frame<Bytes>>, Failure> {
-    body.frame().await.transpose().map_err(|_| Failure::BodyBroken)
+async fn next_frame(body: &mut RequestBody) -> Result<Option<hyper::body::Frame<Bytes>>, SenderFault> {
+    body.frame().await.transpose().map_err(|_| SenderFault::BodyBroken)
 }
 
 /// The request as the handler is to see it.

@@ -49,15 +49,16 @@ use crate::{
     delivery::{Delivery, Reply, Taken},
     dispatch,
     endpoint::{Ack, Endpoint, Keeping, Replay},
+    failure::{AgentFault, Failure, HandlerFault, RelayFault, SenderFault},
     memory::{Budget, LIVE_BYTES, Memory},
-    metrics::{self, Gauges, Metrics},
+    metrics::{AnswerClass, Gauges, Metrics},
     providers::Providers,
     refused::{self, RefusedLog, Tell, Telling},
     replay::{self, Replays, Running, Seen},
     state::StateDir,
     verify::{Payload, Webhook},
     webhook::{
-        EventId, Failure, Received,
+        EventId, Received,
         input::{OpenRequest, RequestBody},
     },
 };
@@ -168,16 +169,16 @@ async fn answer(
 ) -> Response<Body> {
     let (event_id, origin) = (EventId::new(), connection.origin);
     if seen.doubtful {
-        return respond::failure(Failure::BadRequest, event_id);
+        return respond::failure(SenderFault::BadRequest.into(), event_id);
     }
     let started = seen.started;
     let routes = door.routes.load_full();
     door.untrusted.note(origin.peer, request.headers(), |address| routes.trusts(address));
     let routed = match routes.route(&request) {
         Ok(routed) => routed,
-        Err(failure) => {
+        Err(fault) => {
             door.metrics.unrouted();
-            return respond::failure(failure, event_id);
+            return respond::failure(fault.into(), event_id);
         }
     };
     match routed {
@@ -185,7 +186,7 @@ async fn answer(
         Routed::Relay { path } if path.starts_with(api::PREFIX) => {
             api::answer(door, &routes, origin, &path, &request).await
         }
-        Routed::Relay { .. } => respond::failure(Failure::UnknownEndpoint, event_id),
+        Routed::Relay { .. } => respond::failure(SenderFault::UnknownEndpoint.into(), event_id),
         Routed::Endpoint { endpoint, meter, host, rest } => {
             meter.received();
             let (mut head, body) = request.into_parts();
@@ -225,7 +226,7 @@ async fn answer(
                 Ok(Outcome::Repeated(status, first)) => respond::repeated(status, first),
                 Ok(Outcome::Challenge(reply, event_id)) => respond::challenge(reply, event_id),
                 Err(failure) => {
-                    tracing::debug!(%event_id, endpoint = %endpoint.name, ?failure, "a request got no handler's answer");
+                    tracing::debug!(%event_id, endpoint = %endpoint.name, cause = failure.cause(), ?failure, "a request got no handler's answer");
                     respond::failure(failure, event_id)
                 }
             }
@@ -234,49 +235,17 @@ async fn answer(
 }
 
 /// What became of a request, as it is counted.
-fn counted(outcome: &Result<Outcome, Failure>) -> metrics::Outcome {
-    use metrics::Outcome as Counted;
+fn counted(outcome: &Result<Outcome, Failure>) -> AnswerClass {
     match outcome {
-        Ok(Outcome::Answer(answer, _)) => Counted::Answered(answer.head.status.as_u16() / 100),
+        Ok(Outcome::Answer(answer, _)) => AnswerClass::Answered(answer.head.status.as_u16() / 100),
         Ok(Outcome::Kept(Taken { reply: Reply::Answer(answer), .. }, _)) => {
-            Counted::Answered(answer.status.as_u16() / 100)
+            AnswerClass::Answered(answer.status.as_u16() / 100)
         }
-        Ok(Outcome::Kept(Taken { reply: Reply::Ack, .. }, _)) => Counted::Acknowledged,
-        Ok(Outcome::Kept(Taken { reply: Reply::Failure(_), .. }, _)) => Counted::Failed,
-        Ok(Outcome::Repeated(..)) => Counted::Repeated,
-        Ok(Outcome::Challenge(..)) => Counted::Challenge,
-        Err(failure) => match failure {
-            Failure::Refused(_)
-            | Failure::Challenge { .. }
-            | Failure::Address
-            | Failure::Replayed
-            | Failure::OwnSignature => Counted::Refused,
-            Failure::NoAgent
-            | Failure::Unwanted
-            | Failure::StoreFull
-            | Failure::StoreFailed
-            | Failure::Busy
-            | Failure::Limited { .. }
-            | Failure::Overloaded
-            | Failure::NotCalled
-            | Failure::SecretUnavailable
-            | Failure::KeyUnavailable { .. } => Counted::Unavailable,
-            Failure::Deadline
-            | Failure::HandlerUnreachable
-            | Failure::HandlerBroken
-            | Failure::HandlerTimeout
-            | Failure::NotCarriable
-            | Failure::AgentLost => Counted::Failed,
-            Failure::Internal => Counted::Internal,
-            Failure::BadHost
-            | Failure::BadRequest
-            | Failure::UnknownEndpoint
-            | Failure::Method
-            | Failure::BodyTooLarge { .. }
-            | Failure::BodyTimeout
-            | Failure::BodyBroken
-            | Failure::HeadTooLarge => Counted::Rejected,
-        },
+        Ok(Outcome::Kept(Taken { reply: Reply::Ack, .. }, _)) => AnswerClass::Acknowledged,
+        Ok(Outcome::Kept(Taken { reply: Reply::Failure(_), .. }, _)) => AnswerClass::Failed,
+        Ok(Outcome::Repeated(..)) => AnswerClass::Repeated,
+        Ok(Outcome::Challenge(..)) => AnswerClass::Challenge,
+        Err(failure) => respond::of_failure(*failure).class,
     }
 }
 
@@ -313,7 +282,7 @@ async fn once(
                 return Err(replayed(door, routes, endpoint, webhook));
             }
             Seen::Again { event_id: first, mut state } => {
-                match timeout_at(deadline, replay::settled(&mut state)).await.map_err(|_| Failure::Deadline)? {
+                match timeout_at(deadline, replay::settled(&mut state)).await.map_err(|_| HandlerFault::Deadline)? {
                     replay::State::Answered(status) => {
                         tell_agents(door, endpoint, first, status, "duplicate");
                         return Ok(Outcome::Repeated(status, first));
@@ -330,7 +299,7 @@ async fn once(
 fn replayed(door: &Arc<Door>, routes: &Arc<Routes>, endpoint: &Arc<Endpoint>, webhook: Webhook) -> Failure {
     let (received, payload, _) = webhook.into_parts();
     let body = if let Payload::Whole(body) = payload { Some(body) } else { None };
-    record(door, routes, endpoint, TurnedAway { received, body, failure: Failure::Replayed })
+    record(door, routes, endpoint, TurnedAway { received, body, failure: SenderFault::Replayed.into() })
 }
 
 /// The second half of a kept webhook's way: into the store, and from there to an agent.
@@ -371,9 +340,14 @@ async fn deliver(
         connections: &door.connections,
     };
     let outcome = dispatch::deliver(webhook, endpoint, means).await;
-    if let Err(failure @ (Failure::BodyTooLarge { .. } | Failure::Unwanted | Failure::Limited { .. })) = outcome {
-        let (status, code) = respond::status_and_code(failure);
-        tell_agents(door, endpoint, event_id, status, code); // Only now it turned out.
+    if let Err(
+        failure @ (Failure::Sender(SenderFault::BodyTooLarge { .. })
+        | Failure::Agent(AgentFault::Unwanted)
+        | Failure::Relay(RelayFault::Limited { .. })),
+    ) = outcome
+    {
+        // Only now it turned out.
+        tell_agents(door, endpoint, event_id, respond::of_failure(failure).status, failure.code());
     }
     outcome
 }
@@ -402,7 +376,7 @@ fn attach(
     event_id: EventId,
 ) -> Response<Body> {
     if door.closing.is_cancelled() {
-        return respond::failure(Failure::NoAgent, event_id);
+        return respond::failure(AgentFault::Absent.into(), event_id);
     }
     let known = known(door, routes, connection.origin, request.headers());
     let shown = match known.and_then(|shown| accept::check(&request).map(|()| shown)) {

@@ -14,6 +14,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     endpoint::{Endpoint, EndpointName},
+    failure::{Failure, RelayFault},
     pace::Pacer,
 };
 
@@ -35,6 +36,12 @@ struct Meter {
 pub(crate) struct Full {
     /// For how long; `None` until an exchange ends.
     pub wait: Option<Duration>,
+}
+
+impl From<Full> for Failure {
+    fn from(full: Full) -> Self {
+        RelayFault::Limited { wait: full.wait }.into()
+    }
 }
 
 /// An exchange that counts among those of its endpoint.

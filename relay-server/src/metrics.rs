@@ -30,7 +30,7 @@ pub(crate) use self::form::Form;
 
 /// How a request ended, as far as counting goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum AnswerClass {
     /// The handler answered, and how: 1 to 5 for 1xx to 5xx.
     Answered(u16),
     /// It was an unchanged repeat of one that had been answered.
@@ -51,7 +51,7 @@ pub(crate) enum Outcome {
     Internal,
 }
 
-impl Outcome {
+impl AnswerClass {
     const NAMES: [&'static str; 13] = [
         "1xx",
         "2xx",
@@ -166,7 +166,7 @@ impl Meter {
     }
 
     /// It was answered, this long after it came.
-    pub(crate) fn answered(&self, outcome: Outcome, after: Duration) {
+    pub(crate) fn answered(&self, outcome: AnswerClass, after: Duration) {
         self.outcomes[outcome.index()].inc();
         self.seconds.observe(after.as_secs_f64());
     }
@@ -347,7 +347,7 @@ impl Metrics {
             let of = |outcome| OfOutcome { endpoint: label(), outcome };
             Arc::new(Meter {
                 received: self.received.get_or_create_owned(&name),
-                outcomes: Outcome::NAMES.map(|outcome| self.outcomes.get_or_create_owned(&of(outcome))),
+                outcomes: AnswerClass::NAMES.map(|outcome| self.outcomes.get_or_create_owned(&of(outcome))),
                 seconds: self.seconds.get_or_create_owned(&name),
             })
         };
@@ -421,8 +421,8 @@ mod tests {
         metrics.conceal("github", false);
         let meter = metrics.meter("github");
         meter.received();
-        meter.answered(Outcome::Answered(2), Duration::from_millis(3));
-        metrics.meter("github").answered(Outcome::Refused, Duration::from_millis(1));
+        meter.answered(AnswerClass::Answered(2), Duration::from_millis(3));
+        metrics.meter("github").answered(AnswerClass::Refused, Duration::from_millis(1));
         let text = metrics.text(&Gauges { sessions: 2, dropped_copies: 7, ..Gauges::default() }, Form::OpenMetrics);
         for line in [
             "relay_webhooks_received_total{endpoint=\"github\"} 1",

@@ -32,6 +32,7 @@ mod filter;
 mod marks;
 mod memory;
 mod model;
+mod outcome;
 mod presence;
 mod rows;
 mod rules;
@@ -47,8 +48,9 @@ pub use filter::{Cursor, Filter, Page, PageRequest, StatusRange};
 pub use memory::MemoryStore;
 pub use model::{
     Act, Acted, Action, Answer, Attempt, Backlog, Body, Claimed, Dedup, Delivery, End, Ended, Head, Hold, Lease, Mark,
-    NewEvent, Outcome, Reason, Record, Share, Signature, Standing, State, Summary, Then, Verdict, Want,
+    NewEvent, Record, Share, Signature, Standing, State, Summary, Then, Verdict, Want,
 };
+pub use outcome::{Outcome, Reason};
 pub use rows::{
     Bulk, BulkAction, ConfigChange, ConfigKind, ConfigRow, OwnSignature, Presence, Purge, PurgeCursor, Purged,
     RefusedRow, Source, Usage,

@@ -1,4 +1,4 @@
-//! Plain nouns of the public side: an event's id, a request as it was received, and why one fails.
+//! Plain nouns of the public side: an event's id, and a request as it was received.
 //!
 //! Nothing here decides. A [`Received`] is unproven: only `verify` turns it into a webhook.
 
@@ -8,7 +8,6 @@ use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 
 use http::request::Parts;
 use jiff::Timestamp;
-use relay_schemes::Refusal;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -99,82 +98,4 @@ pub(crate) struct Front {
     pub scheme: &'static str,
     /// Host and port; `None` for the request's own.
     pub host: Option<Arc<str>>,
-}
-
-/// Why a request gets no answer from a handler. `ingress::respond` alone turns this into a status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Failure {
-    /// The host is missing, doubled or not a host.
-    BadHost,
-    /// The target or the framing cannot be carried as it is.
-    BadRequest,
-    /// No endpoint has this path or host.
-    UnknownEndpoint,
-    /// The method is not one that a webhook may have.
-    Method,
-    /// The body is larger than the endpoint takes.
-    BodyTooLarge {
-        /// The endpoint's `max_body`, in bytes.
-        limit: u64,
-    },
-    /// The body stopped coming.
-    BodyTimeout,
-    /// The body broke off.
-    BodyBroken,
-    /// The head does not fit into the tunnel.
-    HeadTooLarge,
-    /// The sender's address is not one that the endpoint allows.
-    Address,
-    /// The proof failed.
-    Refused(Refusal),
-    /// A secret of the endpoint could not be read, so nothing can be proven.
-    SecretUnavailable,
-    /// The provider's key that would prove it cannot be asked for now.
-    KeyUnavailable {
-        /// When it can be asked for again, in seconds.
-        wait_s: u64,
-    },
-    /// A provider's challenge that proves nothing, or that cannot be answered.
-    Challenge {
-        /// The status that the provider expects.
-        status: u16,
-        /// A stable code.
-        code: &'static str,
-    },
-    /// The same signed request came before.
-    Replayed,
-    /// Its signature was made by this relay, for a handler.
-    OwnSignature,
-    /// No memory is left for bodies.
-    Overloaded,
-    /// The store has no room.
-    StoreFull,
-    StoreFailed,
-    /// No agent is attached.
-    NoAgent,
-    /// Agents are attached, and none of them takes events of this type.
-    Unwanted,
-    /// Every attached agent has as many exchanges in flight as it takes.
-    Busy,
-    /// The endpoint, or every agent that would take it, takes no more for a while.
-    Limited {
-        /// For about how long, in milliseconds.
-        wait_ms: u64,
-    },
-    /// The handler did not answer before the endpoint's deadline.
-    Deadline,
-    /// The agent could not reach the handler.
-    HandlerUnreachable,
-    /// The handler's answer broke off or was not HTTP.
-    HandlerBroken,
-    /// The agent's own limit on waiting for the handler.
-    HandlerTimeout,
-    /// The tunnel was lost while the handler was at work.
-    AgentLost,
-    /// The agent gave the request back without calling the handler.
-    NotCalled,
-    /// No request to a handler can be made of what the sender asked for.
-    NotCarriable,
-    /// The relay failed.
-    Internal,
 }

@@ -8,7 +8,7 @@ mod choose;
 mod load;
 mod waiting;
 
-pub(crate) use self::choose::{Heed, UNKNOWN_WAIT, limited};
+pub(crate) use self::choose::{ChooseError, Heed};
 
 use std::{
     collections::{BTreeMap, HashMap},

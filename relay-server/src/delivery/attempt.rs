@@ -22,17 +22,18 @@ use crate::{
     agents::{
         copies::Tee,
         outcomes::Expected,
-        registry::{Heed, Place},
+        registry::{ChooseError, Heed, Place},
         targets::Target,
     },
-    dispatch::{Upload, answer_head, failure_of, settle_trailers},
+    dispatch::{Upload, answer_head, settle_trailers},
     endpoint::{Endpoint, EndpointName, Keeping},
+    failure::Failure,
     limits::Turn,
     memory::Memory,
     retry::{Meaning, retry_after},
     store::{self, Attempt, End, Head, Lease, MAX_ANSWER_BYTES, Outcome, Reason, Store, Summary, Then},
     throttle::Throttle,
-    webhook::{EventId, Failure},
+    webhook::EventId,
 };
 
 static NOT_SIGNED: Throttle = Throttle::new();
@@ -156,7 +157,7 @@ pub(super) async fn run(delivery: &Delivery, mut event: Event, patience: Instant
         Err(_) => Ending::Failed(Outcome::Timeout),
         Ok(Ok(answer)) => Ending::Answered(answer),
         Ok(Err(Broken::SessionLost)) => told_later(&mut expected, &event, limit).await,
-        Ok(Err(Broken::Reset(code))) => Ending::Failed(outcome_of(code)),
+        Ok(Err(Broken::Reset(code))) => Ending::Failed(code.into()),
     };
     drop(turn); // The handler is done: a sender that hears of it may send the next one.
     let meaning = meaning(&ending, &event.keeping, audience.waits());
@@ -177,11 +178,11 @@ pub(super) async fn run(delivery: &Delivery, mut event: Event, patience: Instant
 async fn place(delivery: &Delivery, event: &Event, patience: Instant) -> Result<(Place, Option<Turn>), Duration> {
     let (name, kind) = (event.endpoint.name.as_str(), event.kind.as_deref());
     let place = delivery.registry.reserve_or_wait(name, kind, Heed::Circuits, patience).await;
-    let place = place.map_err(|failure| match failure {
-        Failure::NoAgent => Duration::ZERO, // The next one that comes gets it.
-        Failure::Unwanted => UNWANTED_REST,
-        Failure::Limited { wait_ms } => Duration::from_millis(wait_ms).min(UNWANTED_REST),
-        _ => REST,
+    let place = place.map_err(|why| match why {
+        ChooseError::NoAgent => Duration::ZERO, // The next one that comes gets it.
+        ChooseError::Unwanted => UNWANTED_REST,
+        ChooseError::Busy => REST,
+        ChooseError::Limited { wait } => wait.min(UNWANTED_REST),
     })?;
     match delivery.limits.take(&event.endpoint, Instant::now()) {
         Ok(turn) => Ok((place, turn)),
@@ -356,23 +357,13 @@ fn ending_of(state: OutcomeState, event: &Event) -> Ending {
             }),
             Err(_) => Ending::Failed(Outcome::Broken),
         },
-        OutcomeState::Failed(code) => Ending::Failed(outcome_of(code)),
+        OutcomeState::Failed(code) => Ending::Failed(code.into()),
         OutcomeState::Running => Ending::Failed(Outcome::Lost),
     }
 }
 
 fn lines(headers: &HeaderMap) -> Vec<(String, Vec<u8>)> {
     headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect()
-}
-
-pub(super) fn outcome_of(code: ResetCode) -> Outcome {
-    match code {
-        ResetCode::NotCalled => Outcome::NotCalled,
-        ResetCode::NotCarriable => Outcome::NotCarriable,
-        ResetCode::Unreachable => Outcome::Unreachable,
-        ResetCode::Timeout => Outcome::Timeout,
-        ResetCode::Broken | ResetCode::NoError | ResetCode::Cancelled => Outcome::Broken,
-    }
 }
 
 fn meaning(ending: &Ending, keeping: &Keeping, waits: bool) -> Meaning {
@@ -443,7 +434,7 @@ impl Audience {
             (Ending::Answered(answer), Meaning::Again) if event.keeping.pass_failures => {
                 Reply::Answer(Answer::recorded(answer, trailers))
             }
-            (Ending::Failed(outcome), _) if event.keeping.pass_failures => Reply::Failure(failure_as(*outcome)),
+            (Ending::Failed(outcome), _) if event.keeping.pass_failures => Reply::Failure((*outcome).into()),
             _ => Reply::Ack,
         };
         let passed = !matches!(reply, Reply::Ack);
@@ -467,7 +458,7 @@ fn then(ending: &Ending, meaning: Meaning, event: &Event) -> Then {
         (_, Meaning::Success) => Then::Done,
         (_, Meaning::Final) => Then::Dead(Reason::HandlerGaveUp),
         (Ending::Failed(Outcome::NotCalled), _) => Then::Release(after(REST)),
-        (Ending::Failed(Outcome::NotCarriable), _) => Then::Dead(Reason::NotCarriable),
+        (Ending::Failed(outcome), _) if !Failure::from(*outcome).can_retry() => Then::Dead((*outcome).into()),
         (Ending::Failed(Outcome::Lost), _) if event.lease.tries < event.keeping.schedule.attempts() => Then::Retry(now),
         (ending, _) => {
             let asked = match ending {
@@ -493,23 +484,8 @@ fn random() -> u32 {
 
 fn reason(ending: &Ending) -> Reason {
     match ending {
-        Ending::Answered(_) => Reason::HandlerFailed,
-        Ending::Failed(Outcome::Timeout) => Reason::HandlerTimeout,
-        Ending::Failed(Outcome::Unreachable) => Reason::HandlerUnreachable,
-        Ending::Failed(Outcome::Lost | Outcome::NotCalled) => Reason::AgentLost,
-        Ending::Failed(Outcome::NotCarriable) => Reason::NotCarriable,
-        Ending::Failed(Outcome::Broken | Outcome::Answered | Outcome::Cancelled) => Reason::HandlerBroken,
-    }
-}
-
-fn failure_as(outcome: Outcome) -> Failure {
-    match outcome {
-        Outcome::Timeout => Failure::HandlerTimeout,
-        Outcome::Lost => failure_of(Broken::SessionLost),
-        Outcome::Unreachable => Failure::HandlerUnreachable,
-        Outcome::NotCalled => Failure::NotCalled,
-        Outcome::NotCarriable => Failure::NotCarriable,
-        Outcome::Broken | Outcome::Answered | Outcome::Cancelled => Failure::HandlerBroken,
+        Ending::Answered(_) => Outcome::Answered.into(),
+        Ending::Failed(outcome) => (*outcome).into(),
     }
 }
 

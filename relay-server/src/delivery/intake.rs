@@ -18,16 +18,17 @@ use tokio::{
 use super::{
     Answer, Delivery, Reply,
     attempt::{Content, Event, run},
-    lock, refusal,
+    lock,
 };
 use crate::{
     dispatch::{Trusted, request_head},
     endpoint::{Endpoint, Identity, Keeping, Order},
+    failure::{Failure, RelayFault, SenderFault},
     memory::Memory,
     store::{self, Dedup, Head, Lease, NewEvent, Signature, State, Verdict},
     throttle::Throttle,
     verify::{Payload, Webhook},
-    webhook::{EventId, Failure},
+    webhook::EventId,
 };
 
 /// Written anew for each attempt.
@@ -95,7 +96,7 @@ impl Delivery {
         let (method, url, peer) = (received.head.method.to_string(), received.url.clone(), received.peer);
         let body = match &payload {
             Payload::Whole(body) => body.clone(),
-            Payload::Streaming(_) | Payload::Upgrade(_) => return Err(Failure::Internal), // The door collects it.
+            Payload::Streaming(_) | Payload::Upgrade(_) => return Err(RelayFault::Internal.into()), // The door collects it.
         };
         let told = request_head(received, &payload, endpoint, &scheme, trusted);
         let head = Head {
@@ -150,7 +151,7 @@ impl Delivery {
         let delivery = Arc::clone(self);
         let patience = (Instant::now() + endpoint.wait_for_agent).min(deadline);
         let kept = self.tasks.spawn(async move { delivery.keep(new, event, patience).await });
-        match kept.await.map_err(|_| Failure::Internal)?? {
+        match kept.await.map_err(|_| RelayFault::Internal)?? {
             Kept::Waits(event_id) => Ok(Taken { event_id, reply: Reply::Ack }),
             Kept::Attempted(event_id, waiting) => {
                 let reply = timeout_at(deadline, waiting).await.ok().and_then(Result::ok).unwrap_or(Reply::Ack);
@@ -166,12 +167,12 @@ impl Delivery {
     async fn keep(self: &Arc<Self>, new: NewEvent, event: Event, patience: Instant) -> Result<Kept, Failure> {
         let (endpoint, event_id) = (event.endpoint.name.clone(), event.id);
         let verdict = match self.store.append(vec![new], Timestamp::now()).await {
-            Ok(verdicts) => verdicts.into_iter().next().ok_or(Failure::Internal),
+            Ok(verdicts) => verdicts.into_iter().next().ok_or(RelayFault::Internal.into()),
             Err(error) => {
                 if let Some(held_back) = NOT_KEPT.pass(endpoint.as_str()) {
                     tracing::warn!(%endpoint, %event_id, %error, held_back, "an event could not be kept");
                 }
-                Err(refusal(&error))
+                Err(Failure::from(&error))
             }
         };
         let counted = match &verdict {
@@ -186,8 +187,8 @@ impl Delivery {
             Ok(Verdict::Accepted { lease, .. }) => (event_id, lease, false),
             Ok(Verdict::Again { of, lease, redelivery }) => (of, lease, redelivery),
             Ok(Verdict::Duplicate { of, state, answer }) => return Ok(Kept::Repeats { of, state, answer }),
-            Ok(Verdict::OtherBody { .. }) => return Err(Failure::Replayed),
-            Ok(Verdict::TooLate) => return Err(Failure::Refused(Refusal::TimestampTooOld)),
+            Ok(Verdict::OtherBody { .. }) => return Err(SenderFault::Replayed.into()),
+            Ok(Verdict::TooLate) => return Err(SenderFault::Unproven(Refusal::TimestampTooOld).into()),
             Err(failure) => return Err(failure),
         };
         let Some(lease) = lease else {

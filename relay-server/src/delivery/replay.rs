@@ -8,22 +8,24 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use relay_proto::RequestHead;
 use relay_schemes::Provider;
-use relay_tunnel::Broken;
 use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
     Delivery,
-    attempt::{Audience, Event, call, outcome_of},
+    attempt::{Audience, Event, call},
     intake::told,
     sign,
 };
 use crate::{
-    agents::{admissions::hide_lines, registry::Whom},
+    agents::{
+        admissions::hide_lines,
+        registry::{ChooseError, Whom},
+    },
     endpoint::Endpoint,
     store::{Act, Acted, Action, Answer, Lease, Outcome, Record, Signature, State, StoreError},
     verify::CannotSign,
-    webhook::{EventId, Failure},
+    webhook::EventId,
 };
 
 /// What came of a replay to one agent.
@@ -130,9 +132,9 @@ impl Delivery {
         }
         let afresh = sign::afresh(self, &mut event).await?;
         let resigned = afresh.is_some();
-        let place = self.registry.reserve_for(endpoint.name.as_str(), whom).map_err(|failure| match failure {
-            Failure::Busy => NotReplayed::Busy,
-            _ => NotReplayed::NoAgent,
+        let place = self.registry.reserve_for(endpoint.name.as_str(), whom).map_err(|why| match why {
+            ChooseError::Busy => NotReplayed::Busy,
+            ChooseError::NoAgent | ChooseError::Unwanted | ChooseError::Limited { .. } => NotReplayed::NoAgent,
         })?;
         let (id, agent, begun) = (event.id, place.agent().name.to_string(), Instant::now());
         // Without a fence its agent has nobody to tell of it later.
@@ -147,8 +149,7 @@ impl Delivery {
         {
             Err(_) => (Outcome::Timeout, None),
             Ok(Ok(answer)) => (Outcome::Answered, Some(answer)),
-            Ok(Err(Broken::SessionLost)) => (Outcome::Lost, None),
-            Ok(Err(Broken::Reset(code))) => (outcome_of(code), None),
+            Ok(Err(broken)) => (broken.into(), None),
         };
         Ok(Replayed { id, of, agent, resigned, outcome, answer, duration: begun.elapsed() })
     }

@@ -11,21 +11,46 @@ use hyper::body::Body;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
+    failure::{Failure, RelayFault, SenderFault},
     memory::{Memory, NoRoom},
-    webhook::Failure,
 };
+
+/// Why a body is not here as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CollectError {
+    TooLarge {
+        limit_bytes: u64,
+    },
+    /// It stopped coming, or took too long.
+    Timeout,
+    /// It broke off.
+    Broken,
+    /// No memory is left for it.
+    NoRoom,
+}
+
+impl From<CollectError> for Failure {
+    fn from(why: CollectError) -> Self {
+        match why {
+            CollectError::TooLarge { limit_bytes } => SenderFault::BodyTooLarge { limit_bytes }.into(),
+            CollectError::Timeout => SenderFault::BodyTimeout.into(),
+            CollectError::Broken => SenderFault::BodyBroken.into(),
+            CollectError::NoRoom => RelayFault::Overloaded.into(),
+        }
+    }
+}
 
 /// Reads a body to its end, by `until` at the latest and never silent for longer than `idle`. `memory` grows by what it takes, and is to be kept as long as the body.
 ///
 /// # Errors
-/// [`Failure`] when the body is too large, too slow, broken, or no memory is left.
+/// [`CollectError`].
 pub(crate) async fn collect<B>(
     mut body: B,
     max_bytes: u64,
     idle: Duration,
     until: Instant,
     memory: &mut Memory,
-) -> Result<Bytes, Failure>
+) -> Result<Bytes, CollectError>
 where
     B: Body<Data = Bytes> + Unpin,
 {
@@ -34,16 +59,16 @@ where
     loop {
         // Frames without a byte are no progress.
         let patience = (moved + idle).min(until);
-        let frame = timeout_at(patience, body.frame()).await.map_err(|_| Failure::BodyTimeout)?;
+        let frame = timeout_at(patience, body.frame()).await.map_err(|_| CollectError::Timeout)?;
         let Some(frame) = frame else { return Ok(whole.into()) };
-        let Ok(data) = frame.map_err(|_| Failure::BodyBroken)?.into_data() else { continue };
+        let Ok(data) = frame.map_err(|_| CollectError::Broken)?.into_data() else { continue };
         if data.is_empty() {
             continue;
         }
         if (whole.len() + data.len()) as u64 > max_bytes {
-            return Err(Failure::BodyTooLarge { limit: max_bytes });
+            return Err(CollectError::TooLarge { limit_bytes: max_bytes });
         }
-        make_room(&mut whole, data.len(), most, memory).map_err(|NoRoom| Failure::Overloaded)?;
+        make_room(&mut whole, data.len(), most, memory).map_err(|NoRoom| CollectError::NoRoom)?;
         whole.extend_from_slice(&data);
         moved = Instant::now();
     }

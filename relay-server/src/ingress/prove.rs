@@ -15,10 +15,11 @@ use tokio::time::Instant;
 use super::{Door, collect, explain, listener::MAX_HEADERS, respond, route::Routes, tell_agents};
 use crate::{
     endpoint::Endpoint,
+    failure::{Failure, RelayFault, SenderFault},
     memory::{LIVE_BYTES, Memory, head_bytes},
     refused::{Entry, Hidden},
     verify::{Payload, Unproven, Webhook},
-    webhook::{EventId, Failure, Received, input::RequestBody},
+    webhook::{EventId, Received, input::RequestBody},
 };
 
 /// Longest method, in bytes; the longest registered one has 17 (RFC 9110, section 16.1).
@@ -44,9 +45,9 @@ pub(super) struct TurnedAway {
 }
 
 impl TurnedAway {
-    fn new(received: Received, payload: Payload, failure: Failure) -> Box<Self> {
+    fn new(received: Received, payload: Payload, failure: impl Into<Failure>) -> Box<Self> {
         let body = if let Payload::Whole(body) = payload { Some(body) } else { None };
-        Box::new(Self { received, body, failure })
+        Box::new(Self { received, body, failure: failure.into() })
     }
 }
 
@@ -64,7 +65,7 @@ pub(super) async fn prove(
     let kept = endpoint.keeps(&received.head.method).is_some();
     let bytes = head_bytes(&received.head) + if kept { 0 } else { LIVE_BYTES };
     let Ok(mut memory) = door.memory.take(endpoint, holder, bytes) else {
-        return Err(Box::new(TurnedAway { received, body: None, failure: Failure::Overloaded }));
+        return Err(Box::new(TurnedAway { received, body: None, failure: RelayFault::Overloaded.into() }));
     };
     let payload = if endpoint.verify.covers_body() || kept {
         // The deadline is the answer's: a sender on a slow line that keeps sending is read on.
@@ -76,7 +77,7 @@ pub(super) async fn prove(
                 }
                 Payload::Whole(body)
             }
-            Err(failure) => return Err(Box::new(TurnedAway { received, body: None, failure })),
+            Err(why) => return Err(Box::new(TurnedAway { received, body: None, failure: why.into() })),
         }
     } else {
         upgrade.map_or(Payload::Streaming(body), Payload::Upgrade)
@@ -97,7 +98,7 @@ pub(super) async fn prove(
     match challenge {
         None => {}
         Some(Challenge::Refused { status, code, .. }) => {
-            return Err(TurnedAway::new(received, payload, Failure::Challenge { status, code }));
+            return Err(TurnedAway::new(received, payload, SenderFault::Challenge { status, code }));
         }
         Some(Challenge::Respond(reply)) => {
             let event_id = received.event_id;
@@ -113,7 +114,7 @@ pub(super) async fn prove(
         let Unproven { received, payload, refusal } = *unproven;
         match door.providers.fetch_key(endpoint, &received, bytes_of(&payload), Some(refusal), key_by).await {
             Ok(true) => {}
-            Ok(false) => return Err(TurnedAway::new(received, payload, Failure::Refused(refusal))),
+            Ok(false) => return Err(TurnedAway::new(received, payload, SenderFault::Unproven(refusal))),
             Err(failure) => return Err(TurnedAway::new(received, payload, failure)),
         }
         outcome = endpoint.verify.verify(received, payload, late);
@@ -121,12 +122,12 @@ pub(super) async fn prove(
     match outcome {
         Ok(webhook) if webhook.signed().is_some_and(|signed| door.delivery.own.holds(signed)) => {
             let (received, payload, _) = webhook.into_parts();
-            Err(TurnedAway::new(received, payload, Failure::OwnSignature))
+            Err(TurnedAway::new(received, payload, SenderFault::OwnSignature))
         }
         Ok(webhook) => Ok(Proven::Webhook(webhook, memory)),
         Err(unproven) => {
             let Unproven { received, payload, refusal } = *unproven;
-            Err(TurnedAway::new(received, payload, Failure::Refused(refusal)))
+            Err(TurnedAway::new(received, payload, SenderFault::Unproven(refusal)))
         }
     }
 }
@@ -142,16 +143,16 @@ fn bytes_of(payload: &Payload) -> &[u8] {
 fn admit(door: &Door, endpoint: &Endpoint, received: &Received, body: &RequestBody) -> Result<(), Failure> {
     check_message(received, door.max_head)?;
     if !endpoint.takes(&received.head.method) {
-        return Err(Failure::Method);
+        return Err(SenderFault::Method.into());
     }
     if !endpoint.allow.allows(received.client) {
-        return Err(Failure::Address);
+        return Err(SenderFault::Address.into());
     }
     if endpoint.verify.is_closed() {
-        return Err(Failure::SecretUnavailable);
+        return Err(RelayFault::SecretUnavailable.into());
     }
     if body.size_hint().exact().is_some_and(|len| len > endpoint.max_body) {
-        return Err(Failure::BodyTooLarge { limit: endpoint.max_body });
+        return Err(SenderFault::BodyTooLarge { limit_bytes: endpoint.max_body }.into());
     }
     Ok(())
 }
@@ -159,20 +160,15 @@ fn admit(door: &Door, endpoint: &Endpoint, received: &Received, body: &RequestBo
 /// Keeps what was refused for who has to find out why, and tells the endpoint's agents of it.
 pub(super) fn record(door: &Arc<Door>, routes: &Arc<Routes>, endpoint: &Arc<Endpoint>, it: TurnedAway) -> Failure {
     let TurnedAway { received, body, failure } = it;
-    let kept = matches!(
-        failure,
-        Failure::Refused(_)
-            | Failure::KeyUnavailable { .. }
-            | Failure::Address
-            | Failure::Challenge { .. }
-            | Failure::Replayed
-            | Failure::OwnSignature
-            | Failure::BodyTooLarge { .. }
-    );
+    let kept = match failure {
+        Failure::Sender(SenderFault::BodyTooLarge { .. }) | Failure::Relay(RelayFault::KeyUnavailable { .. }) => true,
+        Failure::Sender(fault) => fault.is_refusal(),
+        _ => false,
+    };
     if !kept {
         return failure;
     }
-    let (status, code) = respond::status_and_code(failure);
+    let (status, code) = (respond::of_failure(failure).status, failure.code());
     tell_agents(door, endpoint, received.event_id, status, code);
     let line = |(name, value): (&http::HeaderName, &HeaderValue)| {
         (name.as_str().to_owned(), Bytes::copy_from_slice(value.as_bytes()))
@@ -195,7 +191,7 @@ pub(super) fn record(door: &Arc<Door>, routes: &Arc<Routes>, endpoint: &Arc<Endp
         masked: false,
         hidden,
     });
-    if let Failure::Refused(refusal) = failure {
+    if let Failure::Sender(SenderFault::Unproven(refusal)) = failure {
         explain::later(door, routes, endpoint, entry, whole, refusal);
     }
     failure
@@ -203,21 +199,21 @@ pub(super) fn record(door: &Arc<Door>, routes: &Arc<Routes>, endpoint: &Arc<Endp
 
 /// What hyper lets pass and a relay must not: other codings below chunked, methods for proxies, `Connection` that
 /// names what is for everybody, lengths that differ.
-fn check_message(received: &Received, max_head: usize) -> Result<(), Failure> {
+fn check_message(received: &Received, max_head: usize) -> Result<(), SenderFault> {
     let head = &received.head;
     if head.method.as_str().len() > MAX_METHOD_BYTES {
-        return Err(Failure::Method);
+        return Err(SenderFault::Method);
     }
     let lines: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     // hyper counts them over HTTP/1.1 alone, and the tunnel carries only so many.
     if head.headers.len() > MAX_HEADERS {
-        return Err(Failure::HeadTooLarge);
+        return Err(SenderFault::HeadTooLarge);
     }
     if lines + head.uri.to_string().len() > max_head {
-        return Err(Failure::HeadTooLarge);
+        return Err(SenderFault::HeadTooLarge);
     }
     if matches!(head.method, Method::CONNECT | Method::TRACE) {
-        return Err(Failure::Method);
+        return Err(SenderFault::Method);
     }
     let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
     let lawful = match (codings.next(), codings.next()) {
@@ -230,5 +226,5 @@ fn check_message(received: &Received, max_head: usize) -> Result<(), Failure> {
         && !connection_options(&head.headers)
             .any(|name| name.eq_ignore_ascii_case(b"content-length") || name.eq_ignore_ascii_case(b"host"));
     let lawful = lawful && one_length(&head.headers).is_ok();
-    if lawful { Ok(()) } else { Err(Failure::BadRequest) }
+    if lawful { Ok(()) } else { Err(SenderFault::BadRequest) }
 }

@@ -4,6 +4,7 @@
 //! of the inside.
 
 use std::{
+    borrow::Cow,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -28,10 +29,12 @@ use crate::{
     dispatch::{Answer, Upload, settle_trailers},
     endpoint::Ack,
     events::Refusal,
+    failure::{AgentFault, Failure, HandlerFault, RelayFault, SenderFault},
     limits::Turn,
     memory::Memory,
+    metrics::AnswerClass,
     replay::Running,
-    webhook::{EventId, Failure},
+    webhook::EventId,
 };
 
 /// An answer's body.
@@ -151,27 +154,15 @@ pub(crate) fn repeated(status: StatusCode, first: EventId) -> Response<Body> {
 
 /// The relay's own answer to a request that gets none from a handler.
 pub(crate) fn failure(failure: Failure, event_id: EventId) -> Response<Body> {
-    let (status, code) = status_and_code(failure);
-    let message = message(failure);
-    let text = serde_json::json!({ "error": code, "message": message, "event_id": event_id.to_string() });
-    let mut response = json(status, &text);
+    let (code, answer) = (failure.code(), of_failure(failure));
+    let text = serde_json::json!({ "error": code, "message": answer.message, "event_id": event_id.to_string() });
+    let mut response = json(answer.status, &text);
     let headers = response.headers_mut();
     headers.insert("relay-error", HeaderValue::from_static(code));
-    if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s(failure)));
+    if let Some(seconds) = answer.retry_after_s {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
-    let unread = matches!(
-        failure,
-        Failure::BodyTooLarge { .. }
-            | Failure::BodyTimeout
-            | Failure::BadRequest
-            | Failure::BadHost
-            | Failure::Method
-            | Failure::HeadTooLarge
-            | Failure::Address
-            | Failure::SecretUnavailable
-    );
-    if unread {
+    if failure.leaves_body_unread() {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     mark(&mut response, event_id);
@@ -239,51 +230,59 @@ fn private(mut response: Response<Body>) -> Response<Body> {
     response
 }
 
-/// The status and the stable code for each failure.
-pub(crate) const fn status_and_code(failure: Failure) -> (StatusCode, &'static str) {
-    match failure {
-        Failure::BadHost => (StatusCode::BAD_REQUEST, "bad_host"),
-        Failure::BadRequest => (StatusCode::BAD_REQUEST, "bad_request"),
-        Failure::UnknownEndpoint => (StatusCode::NOT_FOUND, "endpoint_not_found"),
-        Failure::Method => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
-        Failure::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
-        Failure::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
-        Failure::BodyBroken => (StatusCode::BAD_REQUEST, "body_broken"),
-        Failure::HeadTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large"),
-        Failure::Address => (StatusCode::FORBIDDEN, "address_not_allowed"),
-        Failure::Refused(refusal) => (StatusCode::UNAUTHORIZED, refusal.code()),
-        Failure::SecretUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "secret_unavailable"),
-        Failure::KeyUnavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "key_unavailable"),
-        Failure::Challenge { status, code } => (status_of(status), code),
-        Failure::Replayed => (StatusCode::CONFLICT, "replayed"),
-        Failure::OwnSignature => (StatusCode::UNAUTHORIZED, "signature_of_the_relay"),
-        Failure::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
-        Failure::NoAgent => (StatusCode::SERVICE_UNAVAILABLE, "agent_unavailable"),
-        Failure::StoreFull => (StatusCode::SERVICE_UNAVAILABLE, "store_full"),
-        Failure::StoreFailed => (StatusCode::SERVICE_UNAVAILABLE, "store_failed"),
-        Failure::Unwanted => (StatusCode::SERVICE_UNAVAILABLE, "event_type_unwanted"),
-        Failure::Busy => (StatusCode::SERVICE_UNAVAILABLE, "too_many_in_flight"),
-        Failure::Limited { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
-        Failure::Deadline => (StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded"),
-        Failure::HandlerUnreachable => (StatusCode::BAD_GATEWAY, "handler_unreachable"),
-        Failure::HandlerBroken => (StatusCode::BAD_GATEWAY, "handler_broken"),
-        Failure::HandlerTimeout => (StatusCode::GATEWAY_TIMEOUT, "handler_timeout"),
-        Failure::AgentLost => (StatusCode::BAD_GATEWAY, "agent_lost"),
-        Failure::NotCalled => (StatusCode::SERVICE_UNAVAILABLE, "not_called"),
-        Failure::NotCarriable => (StatusCode::BAD_GATEWAY, "not_carriable"),
-        Failure::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+/// What a failure is to its sender, and to the metrics.
+pub(crate) struct FailureAnswer {
+    pub status: StatusCode,
+    pub message: Cow<'static, str>,
+    /// When the sender may come again: people are slower than agents, and those slower than a busy moment.
+    pub retry_after_s: Option<u64>,
+    pub class: AnswerClass,
+}
+
+impl FailureAnswer {
+    fn new(status: StatusCode, class: AnswerClass, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, message: message.into(), retry_after_s: None, class }
+    }
+
+    fn again(status: StatusCode, retry_after_s: u64, message: &'static str) -> Self {
+        Self { retry_after_s: Some(retry_after_s), ..Self::new(status, AnswerClass::Unavailable, message) }
     }
 }
 
-/// When a sender may come again: people are slower than agents, and those slower than a busy moment.
-const fn retry_after_s(failure: Failure) -> u64 {
+/// The one table from failures to answers.
+pub(crate) fn of_failure(failure: Failure) -> FailureAnswer {
     match failure {
-        Failure::SecretUnavailable => 60,
-        Failure::KeyUnavailable { wait_s } => wait_s,
-        Failure::NoAgent => 5,
-        Failure::Limited { wait_ms } => wait_ms.div_ceil(1000),
-        _ => 1,
+        Failure::Sender(fault) => of_sender(fault),
+        Failure::Relay(fault) => of_relay(fault),
+        Failure::Agent(fault) => of_agent(fault),
+        Failure::Handler(fault) => of_handler(fault),
     }
+}
+
+fn of_sender(fault: SenderFault) -> FailureAnswer {
+    let (status, message) = match fault {
+        SenderFault::BadHost => (StatusCode::BAD_REQUEST, "the request must name one host"),
+        SenderFault::BadRequest => (StatusCode::BAD_REQUEST, "the request cannot be carried as it is"),
+        SenderFault::UnknownEndpoint => (StatusCode::NOT_FOUND, "no endpoint has this address"),
+        SenderFault::Method => (StatusCode::METHOD_NOT_ALLOWED, "this method is not for webhooks"),
+        SenderFault::BodyTooLarge { limit_bytes } => {
+            let message = format!("the body is larger than {limit_bytes} bytes, this endpoint's max_body");
+            return FailureAnswer::new(StatusCode::PAYLOAD_TOO_LARGE, AnswerClass::Rejected, message);
+        }
+        SenderFault::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "the body did not come in time"),
+        SenderFault::BodyBroken => (StatusCode::BAD_REQUEST, "the body broke off"),
+        SenderFault::HeadTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the head is too large"),
+        SenderFault::Address => (StatusCode::FORBIDDEN, "this address may not post here"),
+        SenderFault::Unproven(refusal) => {
+            return FailureAnswer::new(StatusCode::UNAUTHORIZED, AnswerClass::Refused, refusal.to_string());
+        }
+        SenderFault::Challenge { status, .. } => (status_of(status), "this challenge is not answered here"),
+        SenderFault::Replayed => (StatusCode::CONFLICT, "what is signed in this request came before"),
+        SenderFault::OwnSignature => {
+            (StatusCode::UNAUTHORIZED, "the relay made this signature for a handler; it proves nothing here")
+        }
+    };
+    FailureAnswer::new(status, if fault.is_refusal() { AnswerClass::Refused } else { AnswerClass::Rejected }, message)
 }
 
 /// A row's status; one that is no error would say yes to what was refused.
@@ -296,38 +295,56 @@ const fn status_of(status: u16) -> StatusCode {
     }
 }
 
-fn message(failure: Failure) -> String {
-    match failure {
-        Failure::BadHost => "the request must name one host".to_owned(),
-        Failure::BadRequest => "the request cannot be carried as it is".to_owned(),
-        Failure::UnknownEndpoint => "no endpoint has this address".to_owned(),
-        Failure::Method => "this method is not for webhooks".to_owned(),
-        Failure::BodyTooLarge { limit } => format!("the body is larger than {limit} bytes, this endpoint's max_body"),
-        Failure::BodyTimeout => "the body did not come in time".to_owned(),
-        Failure::BodyBroken => "the body broke off".to_owned(),
-        Failure::HeadTooLarge => "the head is too large".to_owned(),
-        Failure::Address => "this address may not post here".to_owned(),
-        Failure::Refused(refusal) => refusal.to_string(),
-        Failure::SecretUnavailable => "this endpoint cannot verify anything at the moment; try again".to_owned(),
-        Failure::KeyUnavailable { .. } => "the provider's key cannot be asked for now; try again".to_owned(),
-        Failure::Challenge { .. } => "this challenge is not answered here".to_owned(),
-        Failure::Replayed => "what is signed in this request came before".to_owned(),
-        Failure::OwnSignature => "the relay made this signature for a handler; it proves nothing here".to_owned(),
-        Failure::Overloaded => "the relay is at its limit; try again".to_owned(),
-        Failure::StoreFull => "the relay has no room for events now; try again".to_owned(),
-        Failure::StoreFailed => "the relay cannot keep events now; try again".to_owned(),
-        Failure::Unwanted => "no agent that is attached to this endpoint takes events of this type".to_owned(),
-        Failure::NoAgent => "no agent is attached to this endpoint; try again".to_owned(),
-        Failure::Busy => "too many requests are in flight; try again".to_owned(),
-        Failure::Limited { .. } => "this endpoint takes no more for a while; try again".to_owned(),
-        Failure::Deadline | Failure::HandlerTimeout => "the handler did not answer in time".to_owned(),
-        Failure::HandlerUnreachable => "the handler could not be reached".to_owned(),
-        Failure::HandlerBroken => "the handler's answer broke off".to_owned(),
-        Failure::AgentLost => "the agent was lost while the handler was at work".to_owned(),
-        Failure::NotCalled => "the handler was not called; try again".to_owned(),
-        Failure::NotCarriable => "this request cannot be made at the handler, now or later".to_owned(),
-        Failure::Internal => "the relay failed".to_owned(),
+fn of_relay(fault: RelayFault) -> FailureAnswer {
+    let unavailable = |wait_s, message| FailureAnswer::again(StatusCode::SERVICE_UNAVAILABLE, wait_s, message);
+    match fault {
+        RelayFault::SecretUnavailable => {
+            unavailable(60, "this endpoint cannot verify anything at the moment; try again")
+        }
+        RelayFault::KeyUnavailable { wait } => {
+            unavailable(wait.as_secs().max(1), "the provider's key cannot be asked for now; try again")
+        }
+        RelayFault::Overloaded => unavailable(1, "the relay is at its limit; try again"),
+        RelayFault::StoreFull => unavailable(1, "the relay has no room for events now; try again"),
+        RelayFault::StoreFailed => unavailable(1, "the relay cannot keep events now; try again"),
+        RelayFault::Limited { wait } => {
+            let wait_s = wait.map_or(1, |wait| wait.as_micros().div_ceil(1_000_000));
+            let wait_s = u64::try_from(wait_s).unwrap_or(u64::MAX);
+            let message = "this endpoint takes no more for a while; try again";
+            FailureAnswer::again(StatusCode::TOO_MANY_REQUESTS, wait_s, message)
+        }
+        RelayFault::Internal => {
+            FailureAnswer::new(StatusCode::INTERNAL_SERVER_ERROR, AnswerClass::Internal, "the relay failed")
+        }
     }
+}
+
+fn of_agent(fault: AgentFault) -> FailureAnswer {
+    let unavailable = |wait_s, message| FailureAnswer::again(StatusCode::SERVICE_UNAVAILABLE, wait_s, message);
+    match fault {
+        AgentFault::Absent => unavailable(5, "no agent is attached to this endpoint; try again"),
+        AgentFault::Unwanted => unavailable(1, "no agent that is attached to this endpoint takes events of this type"),
+        AgentFault::Busy => unavailable(1, "too many requests are in flight; try again"),
+        AgentFault::NotCalled => unavailable(1, "the handler was not called; try again"),
+        AgentFault::Lost => {
+            let message = "the agent was lost while the handler was at work";
+            FailureAnswer::new(StatusCode::BAD_GATEWAY, AnswerClass::Failed, message)
+        }
+    }
+}
+
+fn of_handler(fault: HandlerFault) -> FailureAnswer {
+    let (status, message) = match fault {
+        HandlerFault::Deadline | HandlerFault::Timeout => {
+            (StatusCode::GATEWAY_TIMEOUT, "the handler did not answer in time")
+        }
+        HandlerFault::Unreachable => (StatusCode::BAD_GATEWAY, "the handler could not be reached"),
+        HandlerFault::Broken => (StatusCode::BAD_GATEWAY, "the handler's answer broke off"),
+        HandlerFault::NotCarriable => {
+            (StatusCode::BAD_GATEWAY, "this request cannot be made at the handler, now or later")
+        }
+    };
+    FailureAnswer::new(status, AnswerClass::Failed, message)
 }
 
 fn json(status: StatusCode, value: &serde_json::Value) -> Response<Body> {

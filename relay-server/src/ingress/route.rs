@@ -18,10 +18,11 @@ use crate::{
         token::Tokens,
     },
     endpoint::{Endpoint, MAX_NAME_BYTES},
+    failure::SenderFault,
     metrics::{Meter, Metrics},
     refused::Entry,
     throttle::Throttle,
-    webhook::{Failure, Front},
+    webhook::Front,
 };
 
 /// Whether an address is a trusted proxy's.
@@ -191,12 +192,12 @@ impl Routes {
     /// Where a request goes.
     ///
     /// # Errors
-    /// [`Failure::BadHost`], [`Failure::BadRequest`] or [`Failure::UnknownEndpoint`].
-    pub(crate) fn route<B>(&self, request: &Request<B>) -> Result<Routed, Failure> {
+    /// [`SenderFault::BadHost`], [`SenderFault::BadRequest`] or [`SenderFault::UnknownEndpoint`].
+    pub(crate) fn route<B>(&self, request: &Request<B>) -> Result<Routed, SenderFault> {
         let host = host_of(request)?;
         let target = request.uri().path_and_query().map_or("", http::uri::PathAndQuery::as_str);
         if !target.starts_with('/') {
-            return Err(Failure::BadRequest);
+            return Err(SenderFault::BadRequest);
         }
         if let Some(Served(endpoint, meter)) = self.by_host.get(host.as_str()).cloned() {
             return Ok(Routed::Endpoint { endpoint, meter, host, rest: target.to_owned() });
@@ -210,7 +211,7 @@ impl Routes {
         }
         let Some(Served(endpoint, meter)) = self.by_name.get(name).cloned() else {
             self.say_missed(target);
-            return Err(Failure::UnknownEndpoint);
+            return Err(SenderFault::UnknownEndpoint);
         };
         Ok(Routed::Endpoint { endpoint, meter, host, rest: rest.to_owned() })
     }
@@ -247,43 +248,43 @@ impl Routes {
 }
 
 /// The one host that a request names, in lower case and without its port.
-fn host_of<B>(request: &Request<B>) -> Result<String, Failure> {
+fn host_of<B>(request: &Request<B>) -> Result<String, SenderFault> {
     let mut lines = request.headers().get_all(header::HOST).iter();
     let line = match (lines.next(), lines.next()) {
         (Some(only), None) => Some(parse_host(only.as_bytes())?),
         (None, _) => None,
-        (Some(_), Some(_)) => return Err(Failure::BadHost),
+        (Some(_), Some(_)) => return Err(SenderFault::BadHost),
     };
     let authority = match request.uri().authority() {
         Some(authority) => Some(parse_host(authority.as_str().as_bytes())?),
         None => None,
     };
     match (line, authority) {
-        (Some(line), Some(authority)) if line != authority => Err(Failure::BadHost),
+        (Some(line), Some(authority)) if line != authority => Err(SenderFault::BadHost),
         (Some(host), _) | (None, Some(host)) => Ok(host),
-        (None, None) => Err(Failure::BadHost),
+        (None, None) => Err(SenderFault::BadHost),
     }
 }
 
-fn parse_host(text: &[u8]) -> Result<String, Failure> {
+fn parse_host(text: &[u8]) -> Result<String, SenderFault> {
     let name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']');
     if !text.iter().all(name) {
-        return Err(Failure::BadHost);
+        return Err(SenderFault::BadHost);
     }
-    let authority = Authority::try_from(text).map_err(|_| Failure::BadHost)?;
+    let authority = Authority::try_from(text).map_err(|_| SenderFault::BadHost)?;
     let host = authority.host();
     let port = &authority.as_str()[host.len()..];
     let lawful_port =
         port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.is_empty() || port.parse::<u16>().is_ok());
     let host = host.strip_suffix('.').unwrap_or(host);
-    if host.is_empty() || !lawful_port { Err(Failure::BadHost) } else { Ok(host.to_ascii_lowercase()) }
+    if host.is_empty() || !lawful_port { Err(SenderFault::BadHost) } else { Ok(host.to_ascii_lowercase()) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn host(lines: &[&str]) -> Result<String, Failure> {
+    fn host(lines: &[&str]) -> Result<String, SenderFault> {
         let mut request = Request::get("/x");
         for line in lines {
             request = request.header("host", *line);
@@ -317,9 +318,9 @@ mod tests {
         for wrong in
             ["", "user@hook.test", "hook.test/x", "hook.test:99999", "hook.test:x", "a,b", "a b", "hook%2etest", "[::1"]
         {
-            assert_eq!(host(&[wrong]), Err(Failure::BadHost), "{wrong}");
+            assert_eq!(host(&[wrong]), Err(SenderFault::BadHost), "{wrong}");
         }
-        assert_eq!(host(&[]), Err(Failure::BadHost));
-        assert_eq!(host(&["a", "a"]), Err(Failure::BadHost));
+        assert_eq!(host(&[]), Err(SenderFault::BadHost));
+        assert_eq!(host(&["a", "a"]), Err(SenderFault::BadHost));
     }
 }

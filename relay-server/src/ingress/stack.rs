@@ -20,9 +20,10 @@ use tower_http::{
 
 use super::{Connection, Door, handle, head::Watch, respond, streams::asked};
 use crate::{
+    failure::RelayFault,
     throttle::Throttle,
     webhook::{
-        EventId, Failure,
+        EventId,
         input::{Input, OpenRequest},
     },
 };
@@ -93,6 +94,6 @@ impl ResponseForPanic for Panicked {
         if let Some(held_back) = PANICKED.pass("") {
             tracing::error!(held_back, "a request panicked; this is a bug");
         }
-        respond::failure(Failure::Internal, EventId::new())
+        respond::failure(RelayFault::Internal.into(), EventId::new())
     }
 }

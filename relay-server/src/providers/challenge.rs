@@ -12,12 +12,13 @@ use relay_schemes::{Reply, Secret};
 use super::{Handshake, Providers, learnt::LearnError};
 use crate::{
     endpoint::Endpoint,
+    failure::{Failure, RelayFault, SenderFault},
     throttle::Throttle,
-    webhook::{EventId, Failure, Received},
+    webhook::{EventId, Received},
 };
 
 /// Another secret is there already.
-const SECRET_KNOWN: Failure = Failure::Challenge { status: 403, code: "secret_known" };
+const SECRET_KNOWN: SenderFault = SenderFault::Challenge { status: 403, code: "secret_known" };
 
 static ANSWERED: Throttle = Throttle::new();
 static WAITS: Throttle = Throttle::new();
@@ -63,7 +64,7 @@ impl Providers {
 
     async fn learn(self: &Arc<Self>, endpoint: &Endpoint, secret: Secret) -> Result<(), Failure> {
         if endpoint.verify.has_other_secret(&secret) {
-            return Err(SECRET_KNOWN);
+            return Err(SECRET_KNOWN.into());
         }
         let (this, name) = (Arc::clone(self), endpoint.name.as_str().to_owned());
         // A task of its own: a sender that goes away does not leave it half done.
@@ -76,15 +77,15 @@ impl Providers {
         });
         match task.await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(LearnError::Known)) => Err(SECRET_KNOWN),
+            Ok(Err(LearnError::Known)) => Err(SECRET_KNOWN.into()),
             Ok(Err(error)) => {
                 let endpoint = endpoint.name.as_str();
                 if let Some(held_back) = NOT_LEARNT.pass(endpoint) {
                     tracing::error!(endpoint, %error, held_back, "a secret of a handshake could not be kept");
                 }
-                Err(Failure::Internal)
+                Err(RelayFault::Internal.into())
             }
-            Err(_) => Err(Failure::Internal),
+            Err(_) => Err(RelayFault::Internal.into()),
         }
     }
 }

@@ -9,10 +9,11 @@ use tokio::time::Instant;
 use super::Providers;
 use crate::{
     endpoint::Endpoint,
+    failure::RelayFault,
     outbound::OutboundError,
     throttle::Throttle,
     verify::{Fetch, FetchEnd, Fetched, Need},
-    webhook::{Failure, Received},
+    webhook::Received,
 };
 
 static NOT_FETCHED: Throttle = Throttle::new();
@@ -37,11 +38,11 @@ impl Providers {
         body: &[u8],
         refusal: Option<Refusal>,
         until: Instant,
-    ) -> Result<bool, Failure> {
+    ) -> Result<bool, RelayFault> {
         let waiting = match endpoint.verify.key_need(received, body, refusal) {
             Need::Nothing => return Ok(false),
             Need::Again => return Ok(true),
-            Need::Later(time) => return Err(later(time)),
+            Need::Later(wait) => return Err(RelayFault::KeyUnavailable { wait }),
             Need::Wait(waiting) => waiting,
             Need::Fetch(fetch) => {
                 let waiting = fetch.waiting();
@@ -58,13 +59,9 @@ impl Providers {
             FetchEnd::Failed if will_do => Ok(false),
             // One that was fetched and is of no use says enough.
             FetchEnd::Failed if refusal == Some(Refusal::CertificateRefused) => Ok(false),
-            FetchEnd::Failed => Err(later(KEY_RETRY)),
+            FetchEnd::Failed => Err(RelayFault::KeyUnavailable { wait: KEY_RETRY }),
         }
     }
-}
-
-fn later(time: Duration) -> Failure {
-    Failure::KeyUnavailable { wait_s: time.as_secs().max(1) }
 }
 
 /// Bounded by what is allowed to the relay's own requests.

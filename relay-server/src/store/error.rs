@@ -2,7 +2,10 @@
 
 use tokio::sync::watch;
 
-use crate::webhook::EventId;
+use crate::{
+    failure::{Failure, RelayFault},
+    webhook::EventId,
+};
 
 /// Why a call failed. Unless it says otherwise, nothing of the call was kept.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,6 +63,16 @@ impl StoreError {
     /// Whether there is no room for what was to be kept.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::AtCapacity | Self::AtShare | Self::AtReserve | Self::NoSpace)
+    }
+}
+
+impl From<&StoreError> for Failure {
+    fn from(why: &StoreError) -> Self {
+        match why {
+            StoreError::Busy => RelayFault::Overloaded.into(),
+            full if full.is_full() => RelayFault::StoreFull.into(),
+            _ => RelayFault::StoreFailed.into(),
+        }
     }
 }
 

@@ -11,7 +11,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     MAX_ANSWER_BYTES, StoreError,
-    model::{Acted, Action, Attempt, Dedup, End, Ended, Lease, NewEvent, Outcome, Reason, Share, State, Summary, Then},
+    model::{Acted, Action, Attempt, Dedup, End, Ended, Lease, NewEvent, Share, State, Summary, Then},
+    outcome::{Outcome, Reason},
     reserve_bytes,
 };
 use crate::{endpoint::EndpointName, webhook::EventId};

@@ -15,10 +15,13 @@ use super::{
     super::{admissions::hide_lines, copies::Tee, places::Standing, token::Right},
     Candidate, Changes, Counted, Identity, Load, Place, Registry, Session, State, Whom,
 };
-use crate::{retry::Gate, webhook::Failure};
+use crate::{
+    failure::{AgentFault, Failure, RelayFault},
+    retry::Gate,
+};
 
 /// What is said where nobody knows how long.
-pub(crate) const UNKNOWN_WAIT: Duration = Duration::from_secs(1);
+pub(super) const UNKNOWN_WAIT: Duration = Duration::from_secs(1);
 
 /// Whether it matters that an agent's target fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +32,30 @@ pub(crate) enum Heed {
     Circuits,
 }
 
+/// Why no agent gets an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ChooseError {
+    /// None is attached that could.
+    NoAgent,
+    /// None of those that are attached takes events of this type.
+    Unwanted,
+    /// Each has as many exchanges in flight as it takes.
+    Busy,
+    /// Their rates are used up, or their targets are left alone.
+    Limited { wait: Duration },
+}
+
+impl From<ChooseError> for Failure {
+    fn from(why: ChooseError) -> Self {
+        match why {
+            ChooseError::NoAgent => AgentFault::Absent.into(),
+            ChooseError::Unwanted => AgentFault::Unwanted.into(),
+            ChooseError::Busy => AgentFault::Busy.into(),
+            ChooseError::Limited { wait } => RelayFault::Limited { wait: Some(wait) }.into(),
+        }
+    }
+}
+
 /// Agents of an endpoint that are named at most.
 const MAX_SHOWN: usize = 100;
 
@@ -36,8 +63,8 @@ impl Registry {
     /// A right to an exchange with the freest agent of an endpoint that takes events of this type.
     ///
     /// # Errors
-    /// [`Failure::NoAgent`], [`Failure::Unwanted`], [`Failure::Busy`] or [`Failure::Limited`].
-    pub(crate) fn reserve(&self, endpoint: &str, kind: Option<&str>, heed: Heed) -> Result<Place, Failure> {
+    /// [`ChooseError`].
+    pub(crate) fn reserve(&self, endpoint: &str, kind: Option<&str>, heed: Heed) -> Result<Place, ChooseError> {
         let mut state = self.lock();
         state.turn = state.turn.wrapping_add(1);
         let turn = state.turn;
@@ -48,7 +75,7 @@ impl Registry {
         let others = candidates.is_empty() && state.serves_others(endpoint, kind);
         drop(state);
         if candidates.is_empty() {
-            return Err(if others { Failure::Unwanted } else { Failure::NoAgent });
+            return Err(if others { ChooseError::Unwanted } else { ChooseError::NoAgent });
         }
         let (now, today) = (Instant::now(), Timestamp::now());
         let first = turn % candidates.len();
@@ -56,14 +83,14 @@ impl Registry {
         // A target that is to be probed comes first, or others would keep it from ever coming back.
         let probes = |load: &Load| heed == Heed::Circuits && load.target.gate(today) == Gate::Probe;
         candidates.sort_by_key(|(_, _, load)| (!probes(load), load.in_flight.load(Ordering::Relaxed) - load.capacity));
-        let (mut failure, mut held_back) = (Failure::NoAgent, None);
+        let (mut failure, mut held_back) = (ChooseError::NoAgent, None);
         for (agent, handle, load) in candidates {
             if let Err(wait) = load.room(heed, now, today) {
                 held_back = Some(shorter(held_back, wait.unwrap_or(UNKNOWN_WAIT)));
                 continue;
             }
             let Some(counted) = Counted::new(Arc::clone(&load)) else {
-                failure = Failure::Busy;
+                failure = ChooseError::Busy;
                 continue;
             };
             match handle.reserve() {
@@ -71,13 +98,13 @@ impl Registry {
                     Ok(probe) => return Ok(Place { slot, agent, counted, probe }),
                     Err(wait) => held_back = Some(shorter(held_back, wait)),
                 },
-                Err(OpenError::Busy) => failure = Failure::Busy,
+                Err(OpenError::Busy) => failure = ChooseError::Busy,
                 Err(_) => {}
             }
             counted.withdraw();
         }
         match held_back {
-            Some(wait) if failure == Failure::NoAgent => Err(limited(wait)),
+            Some(wait) if failure == ChooseError::NoAgent => Err(ChooseError::Limited { wait }),
             _ => Err(failure),
         }
     }
@@ -85,27 +112,27 @@ impl Registry {
     /// A right to an exchange with one agent, whatever it is to the endpoint: the newest of its sessions there.
     ///
     /// # Errors
-    /// [`Failure::NoAgent`] or [`Failure::Busy`].
-    pub(crate) fn reserve_for(&self, endpoint: &str, whom: &Whom<'_>) -> Result<Place, Failure> {
+    /// [`ChooseError::NoAgent`] or [`ChooseError::Busy`].
+    pub(crate) fn reserve_for(&self, endpoint: &str, whom: &Whom<'_>) -> Result<Place, ChooseError> {
         let state = self.lock();
-        let places = state.places.get(endpoint).ok_or(Failure::NoAgent)?;
+        let places = state.places.get(endpoint).ok_or(ChooseError::NoAgent)?;
         let meant = |session: &&Arc<Session>| {
             let Identity { token, name, instance } = &session.identity;
             (&**token, &**name) == (whom.token, whom.name)
                 && whom.instance.is_none_or(|wanted| wanted == *instance)
                 && places.standing(session.key).is_some()
         };
-        let mut failure = Failure::NoAgent;
+        let mut failure = ChooseError::NoAgent;
         for agent in state.sessions.values().rev().filter(meant) {
             let load = agent.offered(endpoint).and_then(|offered| offered.load.get());
             let (Some(handle), Some(load)) = (agent.handle.get(), load) else { continue };
             let Some(counted) = Counted::new(Arc::clone(load)) else {
-                failure = Failure::Busy;
+                failure = ChooseError::Busy;
                 continue;
             };
             match handle.reserve() {
                 Ok(slot) => return Ok(Place { slot, agent: Arc::clone(agent), counted, probe: false }),
-                Err(OpenError::Busy) => failure = Failure::Busy,
+                Err(OpenError::Busy) => failure = ChooseError::Busy,
                 Err(_) => {}
             }
         }
@@ -211,11 +238,6 @@ impl Registry {
 
 fn shorter(one: Option<Duration>, other: Duration) -> Duration {
     one.map_or(other, |one| one.min(other))
-}
-
-/// A wait as the reason of a failure.
-pub(crate) fn limited(wait: Duration) -> Failure {
-    Failure::Limited { wait_ms: u64::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(u64::MAX) }
 }
 
 impl State {

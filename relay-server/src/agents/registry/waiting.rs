@@ -13,9 +13,8 @@ use tokio::{
 use super::{
     super::places::{RECENTLY, Standing},
     Place, Registry,
-    choose::Heed,
+    choose::{ChooseError, Heed},
 };
-use crate::webhook::Failure;
 
 /// One who waits, for as long as it does.
 struct Waiter<'a> {
@@ -47,15 +46,19 @@ impl Registry {
         kind: Option<&str>,
         heed: Heed,
         until: Instant,
-    ) -> Result<Place, Failure> {
+    ) -> Result<Place, ChooseError> {
         let mut waiter = None;
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
             let failure = match self.reserve(endpoint, kind, heed) {
-                Err(failure @ (Failure::NoAgent | Failure::Unwanted)) if self.expects_one(endpoint, failure) => failure,
-                Err(Failure::Busy) if waiter.is_some() || self.is_awaited(endpoint) => Failure::Busy,
+                Err(failure @ (ChooseError::NoAgent | ChooseError::Unwanted))
+                    if self.expects_one(endpoint, failure) =>
+                {
+                    failure
+                }
+                Err(ChooseError::Busy) if waiter.is_some() || self.is_awaited(endpoint) => ChooseError::Busy,
                 outcome => return outcome,
             };
             if waiter.is_none() {
@@ -64,7 +67,7 @@ impl Registry {
             let better = async {
                 tokio::select! {
                     () = changed => {}
-                    () = self.freed(endpoint, kind), if failure == Failure::Busy => {}
+                    () = self.freed(endpoint, kind), if failure == ChooseError::Busy => {}
                 }
             };
             timeout_at(until, better).await.map_err(|_| failure)?;
@@ -93,13 +96,13 @@ impl Registry {
 
     /// Whether an agent left a moment ago, or may have before this relay was started, or one is there that must
     /// first answer.
-    fn expects_one(&self, endpoint: &str, failure: Failure) -> bool {
+    fn expects_one(&self, endpoint: &str, failure: ChooseError) -> bool {
         if self.started.elapsed() < RECENTLY {
             return true;
         }
         let state = self.lock();
         let Some(places) = state.places.get(endpoint) else { return false };
-        let doubted = || failure == Failure::NoAgent && places.keys(Standing::Active).next().is_some();
+        let doubted = || failure == ChooseError::NoAgent && places.keys(Standing::Active).next().is_some();
         places.left_recently(Instant::now()) || doubted()
     }
 }
