@@ -13,7 +13,6 @@ mod config;
 mod consent;
 mod doctor;
 mod event;
-mod failure;
 mod listen;
 mod login;
 mod misc;
@@ -27,10 +26,35 @@ mod tests;
 use std::{ffi::OsString, process::ExitCode};
 
 use clap::Parser as _;
+use relay_program::{Failure, terminal};
 
 use self::args::{Cli, Command};
-pub(crate) use self::failure::Failure;
-use crate::{config::find::Places, report::Reporter};
+use crate::{
+    agent::RunError,
+    config::{Invalid, find::Places},
+    report::Reporter,
+};
+
+/// The user did not wait for the drain.
+const INTERRUPTED: Failure = Failure::Reported(130);
+/// Whoever read the output has seen enough, and a supervisor should start the agent again: as a shell says it of a
+/// program that SIGPIPE ended.
+const UNREAD_STREAM: Failure = Failure::Reported(141);
+
+impl From<Invalid> for Failure {
+    fn from(invalid: Invalid) -> Self {
+        Self::Config(invalid.to_string())
+    }
+}
+
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Refused(_) => Self::Reported(3),
+            RunError::Unusable(_) => Self::Usage(error.to_string()),
+        }
+    }
+}
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
@@ -54,8 +78,8 @@ where
     match dispatch(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            if !failure.is_reported() {
-                misc::tell(&format!("error: {failure}\n"));
+            if !matches!(failure, Failure::Reported(_)) {
+                terminal::note(&format!("error: {failure}"));
             }
             ExitCode::from(failure.exit_code())
         }
@@ -79,13 +103,13 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             let (shown, connection) = (Reporter::new(args.connection.output, cli.color), args.connection.clone());
             run::run(config, &shown, connection.health_addr, move |stdin| start::config(&args, &places, stdin))
         }
-        Command::Login(args) => misc::print(&login::run(&args, &places, std::io::stdin())?),
+        Command::Login(args) => terminal::print(&login::run(&args, &places, std::io::stdin())?),
         Command::Doctor(args) => doctor::run(&args, &places, std::io::stdin()),
         Command::Event(command) => event::run(&command, &places, std::io::stdin()),
         Command::Send(args) => send::run(&args, std::io::stdin()),
-        Command::Config(command) => misc::print(&config::run(&command, &places)?),
-        Command::Completions { shell } => misc::print(&misc::completions(shell)),
+        Command::Config(command) => terminal::print(&config::run(&command, &places)?),
+        Command::Completions { shell } => terminal::print(&misc::completions(shell)),
         Command::Man { directory } => misc::man(directory.as_deref()),
-        Command::Version { json } => misc::print(&misc::version(json)),
+        Command::Version { json } => terminal::print(&misc::version(json)),
     }
 }

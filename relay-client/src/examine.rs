@@ -167,10 +167,10 @@ async fn relay(way: &Way<'_>, token: Result<&Token, &str>, findings: &mut Vec<Fi
     upgrade(way, token, stream, findings).await;
 }
 
-async fn tls(way: &Way<'_>, stream: Stream, findings: &mut Vec<Finding>) -> Option<Stream> {
+async fn tls(way: &Way<'_>, stream: link::Reached, findings: &mut Vec<Finding>) -> Option<Stream> {
     if !way.relay.is_tls() {
         findings.push(Finding::skipped("tls", "in the clear, since the relay is on this machine"));
-        return Some(stream);
+        return Some(Stream::Left(stream));
     }
     let error = match timeout(UPGRADE_TIMEOUT, link::secure(way, stream)).await {
         Ok(Ok(stream)) => {
@@ -192,7 +192,7 @@ async fn tls(way: &Way<'_>, stream: Stream, findings: &mut Vec<Finding>) -> Opti
 
 /// Who issued the other side's certificate.
 fn issuer(stream: &Stream) -> Option<String> {
-    let certificate = stream.peer_certificate()?;
+    let certificate = link::peer_certificate(stream)?;
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     Some(certificate.issuer().to_string()).filter(|issuer| !issuer.is_empty())
 }

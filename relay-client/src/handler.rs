@@ -235,7 +235,7 @@ impl Shared {
             match timeout_at(until, &mut answer).await {
                 Ok(Ok(response)) => return Ok(Sent::Answer(connection, response)),
                 Ok(Err(mut failure)) => {
-                    let reason = crate::reason::of_chain(failure.error());
+                    let reason = relay_program::reason::of_chain(failure.error());
                     return match failure.take_message() {
                         Some(request) => Ok(Sent::Nothing(request, reason)),
                         None if failure.error().is_user() => Err(CallError::RequestBody(reason)),

@@ -14,7 +14,6 @@ mod exchange;
 mod handler;
 mod health;
 mod link;
-mod reason;
 mod reload;
 mod report;
 mod routes;

@@ -10,34 +10,34 @@
 pub(crate) mod api;
 mod error;
 mod proxy;
-mod socket;
-mod stream;
 #[cfg(test)]
 mod tests;
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, StatusCode, header};
-use http_body_util::Empty;
-use hyper::client::conn::http1;
+use http::{Request, StatusCode, header};
+use http_body_util::Full;
 use hyper_util::rt::TokioIo;
+use relay_program::{http1::Http1, reason, socket};
 use relay_proto::{CONNECT_PATH, SUBPROTOCOL};
 use rustls::pki_types::ServerName;
-use tokio::{net::TcpStream, time::timeout};
-use tokio_rustls::TlsConnector;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_tungstenite::tungstenite::handshake::{client::generate_key, derive_accept_key};
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::either::Either;
 
 pub(crate) use self::error::how_to_tell;
 pub(crate) use self::{
     error::{LinkError, TurnedAway},
     proxy::Via,
-    stream::Stream,
 };
 use crate::{
     config::{Proxy, RelayUrl, Token},
-    reason,
     tls::{self, Trust},
 };
 
@@ -45,8 +45,25 @@ use crate::{
 pub(crate) const REACH_TIMEOUT: Duration = Duration::from_secs(10);
 /// For TLS and the upgrade.
 pub(crate) const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long sent data may stay unacknowledged.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 /// Bytes that the head of the relay's answer may have.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
+
+/// The bytes to the relay's port, or to that of its proxy, which may speak TLS.
+pub(crate) type Reached = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
+/// The bytes below the WebSocket: as they are on this machine, under TLS to anywhere. Through a proxy that speaks TLS it is
+/// TLS within TLS.
+pub(crate) type Stream = Either<Reached, Box<TlsStream<Reached>>>;
+
+/// The certificate of the other side (DER), under TLS.
+pub(crate) fn peer_certificate(stream: &Stream) -> Option<&[u8]> {
+    match stream {
+        Either::Left(_) => None,
+        Either::Right(stream) => stream.get_ref().1.peer_certificates()?.first().map(|first| &**first),
+    }
+}
 
 /// A connection on which the relay has agreed to speak WebSocket, as the client, with [`SUBPROTOCOL`].
 #[derive(Debug)]
@@ -89,12 +106,12 @@ fn silent(way: &Way<'_>) -> LinkError {
 }
 
 /// A connection to the relay's port, through the proxy where there is one, within [`REACH_TIMEOUT`].
-pub(crate) async fn reach(way: &Way<'_>) -> Result<Stream, LinkError> {
+pub(crate) async fn reach(way: &Way<'_>) -> Result<Reached, LinkError> {
     let relay = way.relay;
     let reaching = async {
         match Via::of(way) {
             Some(via) => via.tunnel(way).await,
-            None => dial(relay.host(), relay.port()).await.map(Stream::Plain),
+            None => dial(relay.host(), relay.port()).await.map(Either::Left),
         }
     };
     timeout(REACH_TIMEOUT, reaching).await.map_err(|_| {
@@ -119,6 +136,7 @@ async fn dial(host: &str, port: u16) -> Result<TcpStream, LinkError> {
         match TcpStream::connect(address).await {
             Ok(stream) => {
                 socket::tune(&stream)
+                    .and_then(|()| socket::end_unacknowledged(&stream, UNACKNOWLEDGED))
                     .map_err(|error| LinkError::Unreachable(format!("the socket cannot be set up: {error}")))?;
                 return Ok(stream);
             }
@@ -130,27 +148,30 @@ async fn dial(host: &str, port: u16) -> Result<TcpStream, LinkError> {
 }
 
 /// TLS with the relay, unless it is spoken to in the clear.
-pub(crate) async fn secure(way: &Way<'_>, stream: Stream) -> Result<Stream, LinkError> {
+pub(crate) async fn secure(way: &Way<'_>, stream: Reached) -> Result<Stream, LinkError> {
     if !way.relay.is_tls() {
-        return Ok(stream);
+        return Ok(Either::Left(stream));
     }
     let secured = secure_to(way.relay.host(), &way.trust(), stream).await;
-    secured.map_err(|reason| LinkError::Unreachable(format!("{}: {reason}", way.relay.authority())))
+    secured.map(Either::Right).map_err(|reason| LinkError::Unreachable(format!("{}: {reason}", way.relay.authority())))
 }
 
 /// A connection to whoever answers in the relay's place, whatever certificate that has: only to look at it.
 pub(crate) async fn look_at_certificate(way: &Way<'_>) -> Result<Stream, LinkError> {
     let stream = reach(way).await?;
     let secured = secure_to(way.relay.host(), &Trust::DangerousAnything, stream).await;
-    secured.map_err(LinkError::Unreachable)
+    secured.map(Either::Right).map_err(LinkError::Unreachable)
 }
 
 /// TLS with a host of that name; the error is a reason.
-async fn secure_to(host: &str, trust: &Trust, stream: Stream) -> Result<Stream, String> {
+async fn secure_to<S>(host: &str, trust: &Trust, stream: S) -> Result<Box<TlsStream<S>>, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let config = tls::client_config(trust).map_err(|error| error.to_string())?;
     let name = ServerName::try_from(host.to_owned()).map_err(|_| format!("{host:?} is not a host name"))?;
     match TlsConnector::from(Arc::new(config)).connect(name, stream).await {
-        Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
+        Ok(stream) => Ok(Box::new(stream)),
         Err(error) => Err(tls::handshake_reason(&error, "trust it with --relay-ca")),
     }
 }
@@ -175,13 +196,8 @@ pub(crate) async fn upgrade(relay: &RelayUrl, token: &Token, stream: Stream) -> 
 async fn ask(relay: &RelayUrl, token: &Token, stream: Stream, date: &mut Option<String>) -> Result<Link, LinkError> {
     let key = generate_key();
     let request = request(relay, token, &key)?;
-    let (mut sender, connection) = http1::Builder::new()
-        .max_buf_size(MAX_HEAD_BYTES)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| error::of_http(&error))?;
-    let _driver = AbortOnDropHandle::new(tokio::spawn(connection.with_upgrades()));
-    let response = sender.send_request(request).await.map_err(|error| error::of_http(&error))?;
+    let mut http = Http1::over(stream, MAX_HEAD_BYTES).await.map_err(|error| error::of_http(&error))?;
+    let response = http.ask(request).await.map_err(|error| error::of_http(&error))?;
     *date = response.headers().get(header::DATE).and_then(|date| date.to_str().ok()).map(str::to_owned);
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Err(error::of_answer(response).await);
@@ -198,10 +214,7 @@ async fn ask(relay: &RelayUrl, token: &Token, stream: Stream, date: &mut Option<
     Ok(Link { stream: parts.io.into_inner(), leftover: parts.read_buf.into() })
 }
 
-fn request(relay: &RelayUrl, token: &Token, key: &str) -> Result<Request<Empty<Bytes>>, LinkError> {
-    let mut bearer = HeaderValue::try_from(format!("Bearer {}", token.reveal()))
-        .map_err(|_| LinkError::Protocol("the token cannot stand in a header".to_owned()))?;
-    bearer.set_sensitive(true);
+fn request(relay: &RelayUrl, token: &Token, key: &str) -> Result<Request<Full<Bytes>>, LinkError> {
     Request::get(CONNECT_PATH)
         .header(header::HOST, relay.authority())
         .header(header::CONNECTION, "Upgrade")
@@ -210,7 +223,7 @@ fn request(relay: &RelayUrl, token: &Token, key: &str) -> Result<Request<Empty<B
         .header(header::SEC_WEBSOCKET_KEY, key)
         .header(header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL)
         .header(header::USER_AGENT, concat!("relay-client/", env!("CARGO_PKG_VERSION")))
-        .header(header::AUTHORIZATION, bearer)
-        .body(Empty::new())
+        .header(header::AUTHORIZATION, error::bearer(token)?)
+        .body(Full::default())
         .map_err(|error| LinkError::Protocol(error.to_string()))
 }

@@ -9,7 +9,6 @@ mod endpoint;
 mod event;
 mod explain;
 mod init;
-mod print;
 mod provider;
 mod remote;
 mod token;
@@ -18,6 +17,7 @@ mod vectors;
 use std::{ffi::OsString, io, path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use relay_program::{Failure, http1::encoded, terminal};
 use relay_proto::printable::LogLines;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
@@ -155,35 +155,15 @@ enum ConfigCommand {
     },
 }
 
-/// Why a command failed.
-enum Failure {
-    Config(ConfigErrors),
-    Usage(String),
-    Refused(String),
-    NotFound(String),
-    Unreachable(String),
-    /// What there is to say is on standard output already.
-    Told,
-    /// Whoever read the output has seen enough, as in `| head -1`.
-    ReaderGone,
-    Other(anyhow::Error),
-}
-
 impl From<ConfigErrors> for Failure {
     fn from(errors: ConfigErrors) -> Self {
-        Self::Config(errors)
+        Self::Config(errors.to_string())
     }
 }
 
 impl From<EditError> for Failure {
     fn from(error: EditError) -> Self {
-        Self::Other(error.into())
-    }
-}
-
-impl From<anyhow::Error> for Failure {
-    fn from(error: anyhow::Error) -> Self {
-        Self::Other(error)
+        Self::Failed(error.to_string())
     }
 }
 
@@ -201,22 +181,14 @@ pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    match dispatch(cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Config(errors)) => say(&errors.to_string(), 2),
-        Err(Failure::Usage(what)) => say(&format!("error: {what}"), 2),
-        Err(Failure::Refused(what)) => say(&format!("error: {what}"), 3),
-        Err(Failure::Unreachable(what)) => say(&format!("error: {what}"), 5),
-        Err(Failure::NotFound(what)) => say(&format!("error: {what}"), 4),
-        Err(Failure::Told) => ExitCode::FAILURE,
-        Err(Failure::ReaderGone) => ExitCode::SUCCESS,
-        Err(Failure::Other(error)) => say(&format!("error: {error:#}"), 1),
+    let Err(failure) = dispatch(cli.command) else { return ExitCode::SUCCESS };
+    match &failure {
+        Failure::Reported(_) => {}
+        // Each of its lines says where it is from.
+        Failure::Config(errors) => terminal::note(errors),
+        other => terminal::note(&format!("error: {other}")),
     }
-}
-
-fn say(text: &str, code: u8) -> ExitCode {
-    print::tell(text);
-    ExitCode::from(code)
+    ExitCode::from(failure.exit_code())
 }
 
 fn dispatch(command: Command) -> Result<(), Failure> {
@@ -227,15 +199,15 @@ fn dispatch(command: Command) -> Result<(), Failure> {
             let source = Source { path: config, flags: Flags::default() };
             let config = source.load()?;
             config.warnings.iter().for_each(warn);
-            print::line(&format!("ok: {} endpoints, {} tokens", config.endpoints.len(), config.tokens.len()))
+            terminal::line(&format!("ok: {} endpoints, {} tokens", config.endpoints.len(), config.tokens.len()))
         }
         Command::Config(ConfigCommand::Show { config, json }) => {
             let shown = Source { path: config, flags: Flags::default() }.show()?;
             if json {
-                let value = shown.to_json().map_err(|error| Failure::Other(error.into()))?;
-                print::line(&format!("{value:#}"))
+                let value = shown.to_json().map_err(|error| Failure::from(anyhow::Error::from(error)))?;
+                terminal::line(&format!("{value:#}"))
             } else {
-                print::text(&shown.to_toml().map_err(|error| Failure::Other(error.into()))?)
+                terminal::print(&shown.to_toml().map_err(|error| Failure::from(anyhow::Error::from(error)))?)
             }
         }
         Command::Token(command) => token::run(command),
@@ -244,8 +216,8 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Endpoint(command) => endpoint::run(&command),
         Command::Apply(arguments) => apply::run(&arguments),
         Command::Backup { file, remote } => {
-            let file = std::path::absolute(&file).map_err(|error| Failure::Other(error.into()))?;
-            let to = remote::encoded(&file.to_string_lossy());
+            let file = std::path::absolute(&file).map_err(|error| Failure::from(anyhow::Error::from(error)))?;
+            let to = encoded(&file.to_string_lossy());
             remote.post(&format!("/api/v1/backup?to={to}")).map(drop)
         }
         Command::Explain(arguments) => explain::run(&arguments),
@@ -254,18 +226,18 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "relay-server", &mut script);
-            print::text(&String::from_utf8_lossy(&script))
+            terminal::print(&String::from_utf8_lossy(&script))
         }
         Command::Man => {
             let mut page = Vec::new();
             let man = clap_mangen::Man::new(Cli::command());
-            man.render(&mut page).map_err(|error| Failure::Other(error.into()))?;
-            print::text(&String::from_utf8_lossy(&page))
+            man.render(&mut page).map_err(|error| Failure::from(anyhow::Error::from(error)))?;
+            terminal::print(&String::from_utf8_lossy(&page))
         }
-        Command::Version { json: false } => print::line(concat!("relay-server ", env!("CARGO_PKG_VERSION"))),
+        Command::Version { json: false } => terminal::line(concat!("relay-server ", env!("CARGO_PKG_VERSION"))),
         Command::Version { json: true } => {
             let version = serde_json::json!({ "name": "relay-server", "version": env!("CARGO_PKG_VERSION") });
-            print::line(&version.to_string())
+            terminal::line(&version.to_string())
         }
     }
 }
@@ -273,8 +245,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
 fn serve(arguments: Serve) -> Result<(), Failure> {
     let _log = start_log(arguments.log_format);
     let dev = if arguments.dev {
-        let token =
-            AgentToken::generate().map_err(|error| Failure::Other(anyhow::anyhow!("no randomness: {error}")))?;
+        let token = AgentToken::generate().map_err(|error| Failure::from(anyhow::anyhow!("no randomness: {error}")))?;
         Some(Dev { token })
     } else {
         None
@@ -297,12 +268,12 @@ fn serve(arguments: Serve) -> Result<(), Failure> {
         started.warnings.iter().for_each(warn);
         tracing::info!(public = %started.public, admin = %started.admin, "listening");
         if let Some(dev) = &dev {
-            say(&dev_banner(started.public, config.tls.is_some(), dev, &config.endpoints), 0);
-            say(&admin_banner(started), 0);
+            terminal::note(&dev_banner(started.public, config.tls.is_some(), dev, &config.endpoints));
+            terminal::note(&admin_banner(started));
         }
     });
     // What only shows once the rows of the store stand beside the file's.
-    ran.map_err(|error| error.downcast::<ConfigErrors>().map_or_else(Failure::Other, Failure::Config))
+    ran.map_err(|error| error.downcast::<ConfigErrors>().map_or_else(Failure::from, Failure::from))
 }
 
 /// How the command line reaches a relay without a config file.
@@ -315,7 +286,7 @@ fn admin_banner(started: &app::Started) -> String {
 }
 
 fn warn(warning: &Warning) {
-    say(&format!("warning: {warning}"), 0);
+    terminal::note(&format!("warning: {warning}"));
 }
 
 /// Lines of the log that wait for their reader; beyond this they are dropped. Whoever reads the log never holds up

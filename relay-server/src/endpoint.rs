@@ -2,11 +2,7 @@
 //!
 //! Nothing here reads a file, an environment variable or a secret; `config` does that and hands the result over.
 //! An [`Endpoint`] never changes after it is made: a reload makes new ones.
-//!
-//! Invariant: an [`EndpointName`] can stand in a URL path, a log field and a metric label without quoting, and it
-//! never begins with `_`, because everything under `/_relay` is the relay's own.
 
-use std::borrow::Borrow;
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -14,14 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+pub use relay_program::{EndpointName, EndpointNameError, MAX_NAME_BYTES};
 use relay_proto::{Rate, UpgradeProtocol};
 use relay_schemes::Provider;
 
 use crate::retry::{CircuitRule, Schedule, StatusRule};
 use crate::verify::Rule;
-
-/// Longest endpoint name, in bytes.
-pub(crate) const MAX_NAME_BYTES: usize = 63;
 
 /// A named public address, ready to serve.
 #[derive(Debug)]
@@ -204,96 +198,5 @@ impl Allow {
 impl fmt::Debug for Allow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_some() { "Allow(some)" } else { "Allow(all)" })
-    }
-}
-
-/// An endpoint's name: `[a-z0-9][a-z0-9._-]{0,62}`.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EndpointName(Arc<str>);
-
-/// Why a text is not an endpoint's name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum EndpointNameError {
-    /// Nothing at all.
-    #[error("the name is empty")]
-    Empty,
-    /// More than [`MAX_NAME_BYTES`].
-    #[error("the name is longer than {MAX_NAME_BYTES} characters")]
-    TooLong,
-    /// It begins with `_`, which is kept for the relay's own paths.
-    #[error("names that begin with `_` belong to the relay itself")]
-    Reserved,
-    /// It begins with `.` or `-`.
-    #[error("a name begins with a letter or a digit")]
-    BadStart,
-    /// It holds a character that would need quoting somewhere.
-    #[error("`{0}` cannot stand in a name; use a-z, 0-9, `.`, `_` and `-`")]
-    BadCharacter(char),
-}
-
-impl EndpointName {
-    /// Checks a name. The error says which character or length is wrong.
-    pub fn parse(text: &str) -> Result<Self, EndpointNameError> {
-        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-');
-        if let Some(bad) = text.chars().find(|&c| !allowed(c)) {
-            return Err(EndpointNameError::BadCharacter(bad));
-        }
-        match text.as_bytes().first() {
-            None => Err(EndpointNameError::Empty),
-            Some(b'_') => Err(EndpointNameError::Reserved),
-            Some(b'.' | b'-') => Err(EndpointNameError::BadStart),
-            Some(_) if text.len() > MAX_NAME_BYTES => Err(EndpointNameError::TooLong),
-            Some(_) => Ok(Self(Arc::from(text))),
-        }
-    }
-
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for EndpointName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for EndpointName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
-    }
-}
-
-impl Borrow<str> for EndpointName {
-    fn borrow(&self) -> &str {
-        &self.0
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_checked() {
-        let longest = "a".repeat(MAX_NAME_BYTES);
-        for good in ["github", "0", "alice-stripe", "a.b_c-d", &longest] {
-            assert_eq!(EndpointName::parse(good).map(|name| name.to_string()), Ok(good.to_owned()));
-        }
-        let too_long = "a".repeat(MAX_NAME_BYTES + 1);
-        for (bad, why) in [
-            ("", EndpointNameError::Empty),
-            ("_relay", EndpointNameError::Reserved),
-            ("-a", EndpointNameError::BadStart),
-            (".a", EndpointNameError::BadStart),
-            ("GitHub", EndpointNameError::BadCharacter('G')),
-            ("a/b", EndpointNameError::BadCharacter('/')),
-            ("a b", EndpointNameError::BadCharacter(' ')),
-            ("ä", EndpointNameError::BadCharacter('ä')),
-            (&too_long, EndpointNameError::TooLong),
-        ] {
-            assert_eq!(EndpointName::parse(bad), Err(why), "{bad:?}");
-        }
     }
 }

@@ -13,8 +13,6 @@ mod failure;
 mod throttle;
 pub mod webhook;
 
-mod pattern;
-
 mod state;
 
 mod address;

@@ -14,10 +14,12 @@ use std::{
 
 use bytes::Bytes;
 use http::{Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, crypto::aws_lc_rs, pki_types::ServerName};
+use http_body_util::Full;
+use relay_program::{
+    http1::{self, Http1},
+    tls::{Trust, client_config},
+};
+use rustls::{ClientConfig, pki_types::ServerName};
 use thiserror::Error;
 use tokio::{
     net::{TcpStream, lookup_host},
@@ -31,6 +33,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Largest answer, in bytes. Key sets and certificates are a few KiB.
 const MAX_ANSWER_BYTES: usize = 256 * 1024;
+
+/// Largest head of an answer, in bytes.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// Requests under way at a time; more are turned away, not queued.
 const MAX_AT_ONCE: usize = 16;
@@ -106,36 +111,25 @@ impl Outbound {
         let stream = TcpStream::connect(&addresses[..]).await.map_err(failed)?;
         let name = ServerName::try_from(host.to_owned()).map_err(|_| OutboundError::Url)?;
         let stream = TlsConnector::from(self.tls()?).connect(name, stream).await.map_err(failed)?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
-        let driver = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(connection));
+        let mut provider = Http1::over(stream, MAX_HEAD_BYTES).await.map_err(failed)?;
         let target = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         let request = Request::get(target)
             .header(header::HOST, host)
             .header(header::USER_AGENT, concat!("relay-server/", env!("CARGO_PKG_VERSION")))
-            .body(Empty::<Bytes>::new())
+            .body(Full::default())
             .map_err(failed)?;
-        let (head, body) = sender.send_request(request).await.map_err(failed)?.into_parts();
+        let (head, body) = provider.ask(request).await.map_err(failed)?.into_parts();
         if !head.status.is_success() {
             return Err(OutboundError::Status(head.status));
         }
-        let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
-        drop(driver);
-        Ok(body.map_err(|error| OutboundError::Failed(error.to_string()))?.to_bytes())
+        http1::collect(body, MAX_ANSWER_BYTES).await.map_err(|error| OutboundError::Failed(error.to_string()))
     }
 
     fn tls(&self) -> Result<Arc<ClientConfig>, OutboundError> {
         if let Some(config) = self.tls.get() {
             return Ok(Arc::clone(config));
         }
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let verifier = rustls_platform_verifier::Verifier::new(Arc::clone(&provider)).map_err(failed)?;
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(failed)?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_no_client_auth();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let config = client_config(&Trust::Platform).map_err(failed)?;
         Ok(Arc::clone(self.tls.get_or_init(|| Arc::new(config))))
     }
 }
@@ -184,6 +178,8 @@ mod tests {
     use http::Response;
     use http_body_util::Full;
     use hyper::{body::Incoming, server::conn::http1 as server, service::service_fn};
+    use hyper_util::rt::TokioIo;
+    use relay_program::tls::provider;
     use rustls::{RootCertStore, ServerConfig, pki_types::PrivateKeyDer};
     use tokio::net::TcpListener;
     use tokio_rustls::TlsAcceptor;
@@ -194,7 +190,7 @@ mod tests {
     async fn pair(answer: fn(Request<Incoming>) -> Response<Full<Bytes>>) -> Outbound {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
         let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
-        let provider = Arc::new(aws_lc_rs::default_provider());
+        let provider = provider();
         let served = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .expect("versions")

@@ -1,9 +1,9 @@
 //! `config check`, `config show`, `config path`, and `config allow` and `config deny`: nothing is connected to.
 
+use relay_program::Failure;
 use serde_json::json;
 
 use super::{
-    Failure,
     args::{ConfigArgs, ConfigCommand},
     consent,
 };

@@ -9,9 +9,10 @@ use std::{
     path::Path,
 };
 
+use relay_program::{Failure, terminal};
 use relay_proto::printable::escaped;
 
-use super::{Failure, args::ReachArgs, misc, settings};
+use super::{args::ReachArgs, settings};
 use crate::config::{
     agreement::{Agreement, Agreements},
     check::ConfigFile,
@@ -44,7 +45,7 @@ pub(super) fn ask(args: &ReachArgs, places: &Places) -> Result<(), Failure> {
     let Some(file) = settings::read_file(args, places)? else { return Ok(()) };
     let Some((agreement, agreements)) = missing(args, &file, places)?.zip(places.agreements()) else { return Ok(()) };
     let decides = described(&agreement, "\n", "  ");
-    misc::tell(&format!(
+    terminal::ask(&format!(
         "{} was only found in this folder, and says where the token goes:\n{decides}\nUse it? [y/N] ",
         shown(&file)
     ));

@@ -5,9 +5,10 @@
 
 use std::io::Read;
 
+use relay_program::{Failure, terminal};
 use serde_json::json;
 
-use super::{Failure, args::DoctorArgs, misc, run, settings};
+use super::{args::DoctorArgs, run, settings};
 use crate::{config::find::Places, examine};
 
 /// Prints the findings; fails with the exit code of the worst.
@@ -31,12 +32,12 @@ pub(super) fn run(args: &DoctorArgs, places: &Places, stdin: impl Read) -> Resul
     runtime.shutdown_background();
     let code = examine::exit_code(&findings);
     if args.json {
-        misc::print(&format!(
+        terminal::print(&format!(
             "{}\n",
             json!({ "ok": code == 0, "relay": reach.relay.to_string(), "checks": findings })
         ))?;
     } else {
-        misc::print(&findings.iter().map(examine::Finding::to_line).collect::<String>())?;
+        terminal::print(&findings.iter().map(examine::Finding::to_line).collect::<String>())?;
     }
-    if code == 0 { Ok(()) } else { Err(Failure::Checks(code)) }
+    if code == 0 { Ok(()) } else { Err(Failure::Reported(code)) }
 }

@@ -6,13 +6,17 @@ use std::io::Read;
 
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
+use relay_program::{
+    Failure,
+    event::{EventDetail, EventSummary},
+    terminal::{self, member},
+};
 use relay_proto::printable::escaped;
 use serde_json::Value;
 
 use super::{
-    Failure,
     args::ReachArgs,
-    misc, run,
+    run,
     settings::{self, usage},
 };
 use crate::{
@@ -201,9 +205,7 @@ async fn list(api: &mut Api<'_>, args: &ListArgs) -> Result<(), Failure> {
         query.extend(after.as_deref().map(|after| ("after", after)));
         let page = api.list(&query).await.map_err(|error| failure(&error))?;
         let events = page["events"].as_array().map(Vec::as_slice).unwrap_or_default();
-        for event in events.iter().take(left) {
-            say(event, args.json, line)?;
-        }
+        terminal::values(events.iter().take(left), args.json, EventSummary::words)?;
         left -= events.len().min(left);
         let next = page["next"].as_str();
         let pause = walk.step(after.as_deref(), next, events.len()).map_err(Failure::Failed)?;
@@ -219,7 +221,9 @@ async fn list(api: &mut Api<'_>, args: &ListArgs) -> Result<(), Failure> {
 async fn show(api: &mut Api<'_>, args: &ShowArgs) -> Result<(), Failure> {
     let event = api.event(&args.id).await.map_err(|error| failure(&error))?;
     if !args.body {
-        return say(&event, args.json, whole);
+        // The relay's advice names commands of its own, for whoever runs it.
+        let words = |event: &Value| EventDetail::words(event, "to do, at the relay");
+        return terminal::values([&event], args.json, words);
     }
     // By its own id from here on: the sender may use its own once more meanwhile.
     let id = event["id"].as_str().unwrap_or(&args.id);
@@ -233,7 +237,7 @@ async fn show(api: &mut Api<'_>, args: &ShowArgs) -> Result<(), Failure> {
         if offset > size {
             return Err(Failure::Failed(format!("the relay gives more than the {size} bytes that the event has")));
         }
-        misc::print_body(&part)?;
+        terminal::body(&part)?;
     }
 }
 
@@ -248,10 +252,10 @@ async fn replay(api: &mut Api<'_>, args: &ReplayArgs, name: &str) -> Result<(), 
     for id in &args.ids {
         match api.replay(id, Replay { agent, instance: None, signature }).await {
             Ok(done) => {
-                say(&done, args.json, replayed)?;
+                terminal::values([&done], args.json, replayed)?;
                 let took = done["status"].as_u64().is_some_and(|status| status < 400);
                 if agent.is_some() && !took {
-                    worst.get_or_insert(Failure::Checks(1));
+                    worst.get_or_insert(Failure::Reported(1));
                 }
             }
             Err(error) if matches!(error.refusal(), Some((_, Some("agent_not_attached")))) => {
@@ -265,17 +269,12 @@ async fn replay(api: &mut Api<'_>, args: &ReplayArgs, name: &str) -> Result<(), 
                 if args.ids.len() == 1 || matches!(failure, Failure::Unreachable(_)) {
                     return Err(failure);
                 }
-                misc::tell(&format!("error: {}: {failure}\n", escaped(id)));
-                worst = Some(Failure::Checks(failure.exit_code()));
+                terminal::note(&format!("error: {}: {failure}", escaped(id)));
+                worst = Some(Failure::Reported(failure.exit_code()));
             }
         }
     }
     worst.map_or(Ok(()), Err)
-}
-
-/// Prints an answer, as it is or in words.
-fn say(value: &Value, json: bool, words: fn(&Value) -> String) -> Result<(), Failure> {
-    misc::print(&format!("{}\n", if json { value.to_string() } else { words(value) }))
 }
 
 fn failure(error: &LinkError) -> Failure {
@@ -291,103 +290,19 @@ fn failure(error: &LinkError) -> Failure {
     }
 }
 
-fn text<'a>(value: &'a Value, key: &str) -> std::borrow::Cow<'a, str> {
-    escaped(value[key].as_str().unwrap_or("-"))
-}
-
-fn status(value: &Value) -> String {
-    value["status"].as_u64().map_or("-".to_owned(), |status| status.to_string())
-}
-
-/// One event on one line.
-fn line(event: &Value) -> String {
-    format!(
-        "{}  {}  {} {} {}  {} {}  {}  {} B",
-        text(event, "received_at"),
-        text(event, "id"),
-        text(event, "state").to_uppercase(),
-        text(event, "endpoint"),
-        status(event),
-        text(event, "method"),
-        text(event, "target"),
-        text(event, "event_type"),
-        event["size"],
-    )
-}
-
-/// An event with all that is known of it.
-fn whole(event: &Value) -> String {
-    let mut out = line(event);
-    let mut say = |title: &str, key: &str| {
-        if event[key].is_string() {
-            out.push_str(&format!("\n{title}: {}", text(event, key)));
-        }
-    };
-    say("sender's id", "sender_id");
-    say("replay of", "replay_of");
-    say("conflicts with", "conflict_with");
-    for header in event["headers"].as_array().into_iter().flatten() {
-        let part = |index: usize| escaped(header[index].as_str().unwrap_or_default());
-        out.push_str(&format!("\n  {}: {}", part(0), part(1)));
-    }
-    for attempt in event["attempts"].as_array().into_iter().flatten() {
-        out.push_str(&format!(
-            "\nattempt {}: {} {} {} after {} ms by {}",
-            attempt["number"],
-            text(attempt, "started_at"),
-            text(attempt, "outcome"),
-            status(attempt),
-            attempt["duration_ms"],
-            text(attempt, "agent"),
-        ));
-    }
-    let mut say = |title: &str, key: &str| {
-        if event[key].is_string() {
-            out.push_str(&format!("\n{title}: {}", text(event, key)));
-        }
-    };
-    say("next try", "next_try");
-    say("why", "why");
-    // The relay's advice names commands of its own, for whoever runs it.
-    say("to do, at the relay", "advice");
-    out
-}
-
 /// What came of a replay.
 fn replayed(done: &Value) -> String {
     if done["outcome"].is_null() {
-        return format!("{}  is on its way as a replay of {}", text(done, "new_id"), text(done, "id"));
+        return format!("{}  is on its way as a replay of {}", member(done, "new_id"), member(done, "id"));
     }
     let resigned = if done["resigned"] == true { ", signed afresh" } else { "" };
     format!(
         "{}  {} {} in {} ms by {}, a replay of {}{resigned}",
-        text(done, "new_id"),
-        text(done, "outcome"),
-        status(done),
+        member(done, "new_id"),
+        member(done, "outcome"),
+        done["status"].as_u64().map_or("-".to_owned(), |status| status.to_string()),
         done["duration_ms"],
-        text(done, "agent"),
-        text(done, "id"),
+        member(done, "agent"),
+        member(done, "id"),
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn what_senders_wrote_cannot_move_a_terminals_cursor() {
-        let event = json!({
-            "id": "hook_1", "state": "dead", "endpoint": "e", "method": "POST", "target": "/\u{1b}[2J\u{9b}31m\u{202e}", "size": 3,
-            "received_at": "2026-01-31T08:00:00Z", "status": 500, "sender_id": "a\nb", "why": "handler_failed",
-            "headers": [["x-evil", "\u{1b}]0;x\u{7}"]],
-            "attempts": [{ "number": 1, "outcome": "answered", "status": 500, "duration_ms": 7, "agent": "a" }],
-        });
-        let shown = whole(&event);
-        let steers = |char| char != '\n' && relay_proto::printable::is_steering(char);
-        assert!(!shown.contains(steers), "{shown:?}");
-        assert!(shown.contains("DEAD e 500  POST /") && shown.ends_with("why: handler_failed"), "{shown}");
-        assert!(shown.contains("attempt 1: - answered 500 after 7 ms by a"), "{shown}");
-    }
 }

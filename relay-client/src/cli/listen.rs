@@ -6,10 +6,10 @@
 use std::io::Read;
 
 use jiff::Timestamp;
+use relay_program::Failure;
 use relay_proto::Attach;
 
 use super::{
-    Failure,
     args::{AttachArg, BacklogArg, ListenArgs},
     settings::{self, usage},
 };

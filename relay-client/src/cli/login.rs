@@ -5,7 +5,9 @@
 
 use std::io::{IsTerminal as _, Read};
 
-use super::{Failure, args::LoginArgs, run, settings::usage};
+use relay_program::Failure;
+
+use super::{args::LoginArgs, run, settings::usage};
 use crate::{
     config::{Proxy, RelayUrl, Token, TokenSource, find::Places, login::Login},
     link::{self, Way},
@@ -39,7 +41,7 @@ pub(super) fn run(args: &LoginArgs, places: &Places, stdin: impl Read) -> Result
     let login = Login { relay, relay_ca, token };
     login
         .write(&path)
-        .map_err(|error| Failure::Failed(format!("{}: {}", path.display(), crate::reason::of_io(&error))))?;
+        .map_err(|error| Failure::Failed(format!("{}: {}", path.display(), relay_program::reason::of_io(&error))))?;
     Ok(format!("logged in to {}; stored in {}\n", login.relay, path.display()))
 }
 

@@ -5,6 +5,7 @@
 
 use std::{io::IsTerminal as _, sync::Arc, time::Duration};
 
+use relay_program::Failure;
 use relay_proto::printable::LogLines;
 use tokio::{
     net::TcpListener,
@@ -14,7 +15,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing_subscriber::EnvFilter;
 
-use super::Failure;
+use super::{INTERRUPTED, UNREAD_STREAM};
 use crate::{
     agent::{self, StatusSender},
     config::{Config, TokenSource},
@@ -103,7 +104,8 @@ async fn until_stopped(
     let mut signals = Signals::new().map_err(|error| Failure::Failed(format!("no signals can be taken: {error}")))?;
     let status = StatusSender::default();
     if let Some(HealthAddr(address)) = health {
-        let unusable = |error| Failure::Failed(format!("--health-addr {address}: {}", crate::reason::of_io(&error)));
+        let unusable =
+            |error| Failure::Failed(format!("--health-addr {address}: {}", relay_program::reason::of_io(&error)));
         let listener = TcpListener::bind(address).await.map_err(unusable)?;
         let address = listener.local_addr().map_err(unusable)?.to_string();
         reporter.state(State::Health { address });
@@ -120,7 +122,7 @@ async fn until_stopped(
         tokio::select! {
             result = &mut agent => {
                 result?;
-                return if unread { Err(Failure::UnreadStream) } else { Ok(()) };
+                return if unread { Err(UNREAD_STREAM) } else { Ok(()) };
             }
             () = reporter.reader_gone(), if !unread => {
                 unread = true;
@@ -131,7 +133,7 @@ async fn until_stopped(
                     // One that waits already says the same.
                     let _ = ask.try_send(());
                 }
-                Asked::Stop if stop.is_cancelled() => return Err(Failure::Interrupted),
+                Asked::Stop if stop.is_cancelled() => return Err(INTERRUPTED),
                 Asked::Stop => stop.cancel(),
             },
         }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use clap::Args;
 use http::{HeaderName, HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::BodyExt as _;
+use relay_program::{Failure, suggest::nearest, terminal};
 use relay_schemes::{Invisible, Material, Secret, provider, providers};
 use serde_json::json;
 use tokio::{
@@ -18,9 +19,8 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 
-use super::{Failure, misc, run, settings};
+use super::{run, settings};
 use crate::{
-    config::problem::closest,
     handler::{Handler, TargetConfig},
     send::{Faults, Maker, Manner, Pieces, Ready},
     target::Target,
@@ -104,7 +104,7 @@ pub(super) fn run(args: &SendArgs, stdin: impl Read) -> Result<(), Failure> {
 
 fn prepare(args: &SendArgs, stdin: impl Read) -> Result<(Handler, Maker), Failure> {
     let row = provider(&args.provider).ok_or_else(|| {
-        let near = closest(&args.provider, providers().iter().map(|row| row.name.as_str()));
+        let near = nearest(&args.provider, providers().iter().map(|row| row.name.as_str()));
         let hint = near.map_or_else(String::new, |near| format!("; did you mean {near}?"));
         Failure::NotFound(format!("there is no provider {:?}{hint}", args.provider))
     })?;
@@ -168,8 +168,8 @@ fn secret(path: &Path, mut stdin: impl Read) -> Result<Vec<u8>, Failure> {
 fn read(path: &Path, most: u64) -> Result<Vec<u8>, Failure> {
     let cannot = |why: String| Failure::Usage(format!("{}: {why}", path.display()));
     let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(|error| cannot(crate::reason::of_io(&error)))?;
-    file.take(most + 1).read_to_end(&mut bytes).map_err(|error| cannot(crate::reason::of_io(&error)))?;
+    let file = std::fs::File::open(path).map_err(|error| cannot(relay_program::reason::of_io(&error)))?;
+    file.take(most + 1).read_to_end(&mut bytes).map_err(|error| cannot(relay_program::reason::of_io(&error)))?;
     if bytes.len() as u64 > most { Err(cannot(format!("more than {most} bytes"))) } else { Ok(bytes) }
 }
 
@@ -199,7 +199,7 @@ async fn send_all(args: &SendArgs, handler: &Arc<Handler>, maker: &Arc<Maker>) -
     while !flying.is_empty() {
         landed(flying.join_next().await, args.json, &mut worst)?;
     }
-    if worst == 0 { Ok(()) } else { Err(Failure::Checks(worst)) }
+    if worst == 0 { Ok(()) } else { Err(Failure::Reported(worst)) }
 }
 
 /// Prints an answer and remembers the exit code that it means, the highest of all.
@@ -227,14 +227,14 @@ fn landed(
     };
     *worst = code.max(*worst);
     if !as_json {
-        return misc::print(&format!("{text}\n"));
+        return terminal::line(&text);
     }
     let (status, event, error) = match got {
         Ok((status, event, error)) => (Some(status.as_u16()), event, error),
         Err(why) => (None, None, Some(why)),
     };
     let line = json!({ "id": id, "status": status, "duration_ms": ms, "event_id": event, "error": error });
-    misc::print(&format!("{line}\n"))
+    terminal::line(&line.to_string())
 }
 
 async fn send(handler: &Handler, ready: Ready, manner: Manner) -> Answer {

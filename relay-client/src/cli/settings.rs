@@ -5,8 +5,9 @@
 
 use std::io::Read;
 
+use relay_program::Failure;
+
 use super::{
-    Failure,
     args::{ConnectionArgs, ReachArgs},
     consent,
 };

@@ -2,8 +2,10 @@
 
 use std::{io::Read, time::Duration};
 
-use super::{Failure, args::StartArgs, config::not_found, settings};
-use crate::config::{Config, EndpointConfig, OnRefused, find::Places, problem::closest};
+use relay_program::{Failure, suggest::nearest};
+
+use super::{args::StartArgs, config::not_found, settings};
+use crate::config::{Config, EndpointConfig, OnRefused, find::Places};
 
 /// How long a refused agent waits before it asks again.
 const REFUSED_RETRY: Duration = Duration::from_secs(60);
@@ -24,7 +26,7 @@ pub(super) fn config(args: &StartArgs, places: &Places, stdin: impl Read) -> Res
 fn chosen(mut endpoints: Vec<EndpointConfig>, names: &[String]) -> Result<Vec<EndpointConfig>, Failure> {
     let known: Vec<String> = endpoints.iter().filter_map(|endpoint| endpoint.name.clone()).collect();
     if let Some(missing) = names.iter().find(|name| !known.contains(name)) {
-        let hint = match closest(missing, known.iter().map(String::as_str)) {
+        let hint = match nearest(missing, known.iter().map(String::as_str)) {
             Some(near) => format!("did you mean {near:?}?"),
             None => format!("the file has: {}", known.join(", ")),
         };

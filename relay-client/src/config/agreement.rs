@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::{check::ConfigFile, private};
-use crate::reason;
+use relay_program::reason;
 
 /// Agreements that are kept; the oldest gives way.
 const MAX_AGREEMENTS: usize = 500;

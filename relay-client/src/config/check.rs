@@ -14,6 +14,7 @@ use std::{
 
 use http::{HeaderName, HeaderValue};
 use jiff::{Span, Timestamp, tz::TimeZone};
+use relay_program::EndpointName;
 use relay_proto::{Attach, MAX_EVENT_PATTERNS, Rate, UpgradeProtocol};
 use toml::Spanned;
 
@@ -68,11 +69,11 @@ impl ConfigFile {
             file: path.to_owned(),
             problems: vec![Problem { line: None, key: String::new(), message }],
         };
-        let size = std::fs::metadata(path).map_err(|error| invalid(crate::reason::of_io(&error)))?.len();
+        let size = std::fs::metadata(path).map_err(|error| invalid(relay_program::reason::of_io(&error)))?.len();
         if size > MAX_FILE_BYTES {
             return Err(invalid("is larger than 1 MiB".to_owned()));
         }
-        let text = std::fs::read_to_string(path).map_err(|error| invalid(crate::reason::of_io(&error)))?;
+        let text = std::fs::read_to_string(path).map_err(|error| invalid(relay_program::reason::of_io(&error)))?;
         let file = Self::parse(path, &text, home)?;
         if found.origin == Origin::Chosen {
             return Ok(file);
@@ -387,11 +388,10 @@ pub(crate) fn agent_name(name: &str) -> Result<String, String> {
     if fits { Ok(name.to_owned()) } else { Err(format!("{name:?} is not a name; 1 to 64 visible ASCII characters")) }
 }
 
-/// An endpoint's name, as far as an agent can judge it; which ones exist is the relay's business.
+/// An endpoint's name; which ones exist is the relay's business.
 pub(crate) fn endpoint_name(name: &str) -> Result<String, String> {
-    let fits = (1..=128).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
-    if fits { Ok(name.to_owned()) } else { Err(format!("{name:?} is not an endpoint name; letters, digits, - _ .")) }
+    let checked = EndpointName::parse(name).map_err(|why| format!("{name:?} is not an endpoint name: {why}"))?;
+    Ok(checked.to_string())
 }
 
 #[cfg(test)]

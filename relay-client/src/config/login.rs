@@ -16,7 +16,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::{RelayUrl, Token, private, token::is_world_readable};
-use crate::reason;
+use relay_program::reason;
 
 /// Bytes the file may have.
 const MAX_BYTES: u64 = 16 * 1024;

@@ -4,6 +4,8 @@
 
 use std::{fmt, ops::Range, path::PathBuf};
 
+use relay_program::suggest::nearest;
+
 /// Problems shown at most; a file with more gets the rest after these are mended.
 const MAX_SHOWN: usize = 20;
 
@@ -72,17 +74,8 @@ fn unknown_key(rest: &str) -> String {
     let mut quoted = rest.split('`').skip(1).step_by(2);
     let unknown = quoted.next().unwrap_or_default();
     let known: Vec<&str> = quoted.collect();
-    match closest(unknown, known.iter().copied()) {
+    match nearest(unknown, known.iter().copied()) {
         Some(near) => format!("unknown key {unknown:?}; did you mean {near:?}?"),
         None => format!("unknown key {unknown:?}; known here: {}", known.join(", ")),
     }
-}
-
-/// The candidate most like `word`, if one is like it at all.
-pub(crate) fn closest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    candidates
-        .map(|candidate| (strsim::jaro_winkler(word, candidate), candidate))
-        .filter(|(likeness, _)| *likeness > 0.8)
-        .max_by(|(one, _), (other, _)| one.total_cmp(other))
-        .map(|(_, candidate)| candidate)
 }

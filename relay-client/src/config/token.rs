@@ -187,7 +187,7 @@ fn inside(path: &Path, folder: &Path) -> Result<PathBuf, TokenError> {
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> TokenError {
-    TokenError::Unreadable { origin: path.display().to_string(), reason: crate::reason::of_io(error) }
+    TokenError::Unreadable { origin: path.display().to_string(), reason: relay_program::reason::of_io(error) }
 }
 
 fn read_file(path: &Path) -> Result<Token, TokenError> {
@@ -215,10 +215,10 @@ pub(super) fn is_world_readable(_: &std::fs::File) -> std::io::Result<bool> {
 fn read_bounded(reader: impl Read, origin: &str) -> Result<Token, TokenError> {
     // Room for one byte too many and a line end, so that growth never leaves a copy behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_TOKEN_BYTES + 16));
-    reader
-        .take(MAX_TOKEN_BYTES as u64 + 8)
-        .read_to_end(&mut bytes)
-        .map_err(|error| TokenError::Unreadable { origin: origin.to_owned(), reason: crate::reason::of_io(&error) })?;
+    reader.take(MAX_TOKEN_BYTES as u64 + 8).read_to_end(&mut bytes).map_err(|error| TokenError::Unreadable {
+        origin: origin.to_owned(),
+        reason: relay_program::reason::of_io(&error),
+    })?;
     let text = std::str::from_utf8(&bytes).map_err(|_| {
         let reason = Invisible::of(&bytes).map_or_else(|| "it is no text".to_owned(), |what| what.to_string());
         TokenError::Malformed { origin: origin.to_owned(), reason }

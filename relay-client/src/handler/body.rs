@@ -92,7 +92,7 @@ impl Body for ResponseBody {
             }
             Poll::Ready(Some(Err(error))) => {
                 this.lease = None;
-                Poll::Ready(Some(Err(CallError::Broken(crate::reason::of_chain(&error)))))
+                Poll::Ready(Some(Err(CallError::Broken(relay_program::reason::of_chain(&error)))))
             }
             Poll::Ready(None) => {
                 this.finish();

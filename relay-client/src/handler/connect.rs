@@ -4,6 +4,7 @@
 
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use relay_program::reason;
 use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -14,7 +15,6 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{CallError, pool::Connection};
 use crate::{
-    reason,
     target::{Address, Target},
     tls,
 };

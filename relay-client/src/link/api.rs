@@ -6,18 +6,15 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use http::{Method, Request, StatusCode, header};
+use http_body_util::Full;
+use relay_program::http1::{self, Http1, encoded};
 use serde::{
     Deserialize, Deserializer,
     de::{SeqAccess, Visitor},
 };
 use serde_json::Value;
 use tokio::time::timeout;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::{LinkError, MAX_HEAD_BYTES, UPGRADE_TIMEOUT, Way, error, reach, secure, silent};
 use crate::config::Token;
@@ -45,7 +42,7 @@ const MOMENT: Duration = Duration::from_millis(50);
 pub(crate) struct Api<'a> {
     way: Way<'a>,
     token: Token,
-    open: Option<(SendRequest<Empty<Bytes>>, AbortOnDropHandle<()>)>,
+    open: Option<Http1>,
 }
 
 /// A page of a list, as far as somebody wants it who goes through all of it.
@@ -197,7 +194,7 @@ impl<'a> Api<'a> {
 
     async fn ask(&mut self, method: Method, path: &str, patience: Duration) -> Result<Bytes, LinkError> {
         let request = self.request(method, path)?;
-        let (sender, _) = match self.open.take().filter(|(sender, _)| !sender.is_closed()) {
+        let relay = match self.open.take().filter(|relay| !relay.is_closed()) {
             Some(open) => self.open.insert(open),
             None => {
                 let open = connect(&self.way).await?;
@@ -205,13 +202,12 @@ impl<'a> Api<'a> {
             }
         };
         let answered = async {
-            sender.ready().await.map_err(|error| error::of_http(&error))?;
-            let response = sender.send_request(request).await.map_err(|error| error::of_http(&error))?;
+            let response = relay.ask(request).await.map_err(|error| error::of_http(&error))?;
             if !response.status().is_success() {
                 return Err(error::of_answer(response).await);
             }
-            let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
-            body.map(http_body_util::Collected::to_bytes)
+            http1::collect(response.into_body(), MAX_ANSWER_BYTES)
+                .await
                 .map_err(|_| LinkError::Unreachable("the relay's answer broke off, or is too long".to_owned()))
         };
         let answered = timeout(patience, answered).await;
@@ -225,17 +221,14 @@ impl<'a> Api<'a> {
         answered
     }
 
-    fn request(&self, method: Method, path: &str) -> Result<Request<Empty<Bytes>>, LinkError> {
-        let mut bearer = HeaderValue::try_from(format!("Bearer {}", self.token.reveal()))
-            .map_err(|_| LinkError::Protocol("the token cannot stand in a header".to_owned()))?;
-        bearer.set_sensitive(true);
+    fn request(&self, method: Method, path: &str) -> Result<Request<Full<Bytes>>, LinkError> {
         Request::builder()
             .method(method)
             .uri(path)
             .header(header::HOST, self.way.relay.authority())
             .header(header::USER_AGENT, concat!("relay-client/", env!("CARGO_PKG_VERSION")))
-            .header(header::AUTHORIZATION, bearer)
-            .body(Empty::new())
+            .header(header::AUTHORIZATION, error::bearer(&self.token)?)
+            .body(Full::default())
             .map_err(|error| LinkError::Protocol(error.to_string()))
     }
 }
@@ -250,18 +243,11 @@ impl LinkError {
     }
 }
 
-async fn connect(way: &Way<'_>) -> Result<(SendRequest<Empty<Bytes>>, AbortOnDropHandle<()>), LinkError> {
+async fn connect(way: &Way<'_>) -> Result<Http1, LinkError> {
     let stream = reach(way).await?;
     let connecting = async {
         let stream = secure(way, stream).await?;
-        let (sender, connection) = http1::Builder::new()
-            .max_buf_size(MAX_HEAD_BYTES)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| error::of_http(&error))?;
-        // How it ended is told by the question that it ended under.
-        let driver = tokio::spawn(async move { drop(connection.await) });
-        Ok((sender, AbortOnDropHandle::new(driver)))
+        Http1::over(stream, MAX_HEAD_BYTES).await.map_err(|error| error::of_http(&error))
     };
     timeout(UPGRADE_TIMEOUT, connecting).await.map_err(|_| silent(way))?
 }
@@ -273,11 +259,6 @@ fn json(body: &[u8]) -> Result<Value, LinkError> {
 fn listing(query: &[(&str, &str)]) -> String {
     let pairs = query.iter().map(|(name, value)| format!("{name}={}", encoded(value)));
     format!("{EVENTS}?{}", pairs.collect::<Vec<_>>().join("&"))
-}
-
-/// One part of a path or a query, so that nothing in it is taken for more.
-fn encoded(text: &str) -> String {
-    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
 #[cfg(test)]

@@ -4,13 +4,13 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, Response, StatusCode, header};
-use http_body_util::{BodyExt as _, Collected, Limited};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use hyper::body::Incoming;
+use relay_program::http1;
 use relay_proto::CONNECT_PATH;
 use serde::Deserialize;
 
-use crate::config::RelayUrl;
+use crate::config::{RelayUrl, Token};
 
 /// Bytes of a refusal that are read.
 const MAX_BODY_BYTES: usize = 16 * 1024;
@@ -104,7 +104,7 @@ struct Words {
 /// What an answer other than the upgrade means, with the relay's own words if it sent any.
 pub(super) async fn of_answer(response: Response<Incoming>) -> LinkError {
     let (head, body) = response.into_parts();
-    let body = Limited::new(body, MAX_BODY_BYTES).collect().await.map(Collected::to_bytes).unwrap_or_default();
+    let body = http1::collect(body, MAX_BODY_BYTES).await.unwrap_or_default();
     let words: Words = serde_json::from_slice(&body).unwrap_or_default();
     LinkError::Refused {
         status: head.status,
@@ -125,6 +125,12 @@ pub(crate) fn how_to_tell(relay: &RelayUrl) -> String {
     )
 }
 
+/// The header that shows the token.
+pub(super) fn bearer(token: &Token) -> Result<HeaderValue, LinkError> {
+    let bearer = http1::bearer(token.reveal());
+    bearer.ok_or_else(|| LinkError::Protocol("the token cannot stand in a header".to_owned()))
+}
+
 /// What a failed exchange means.
 pub(super) fn of_http(error: &hyper::Error) -> LinkError {
     if error.is_parse() {
@@ -133,7 +139,7 @@ pub(super) fn of_http(error: &hyper::Error) -> LinkError {
     if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
         return LinkError::Unreachable("the connection closed before the relay answered".to_owned());
     }
-    LinkError::Unreachable(crate::reason::of_chain(error))
+    LinkError::Unreachable(relay_program::reason::of_chain(error))
 }
 
 /// Seconds only; a relay of ours sends nothing else.

@@ -17,9 +17,10 @@ use hyper_util::{
     },
     rt::TokioIo,
 };
+use tokio_util::either::Either;
 use tower::{ServiceExt as _, service_fn};
 
-use super::{LinkError, Way, dial, resolve, secure_to, stream::Stream};
+use super::{LinkError, Reached, Way, dial, resolve, secure_to};
 use crate::config::Proxy;
 
 /// The proxy on a way, if there is one.
@@ -62,7 +63,7 @@ impl Via {
     }
 
     /// A tunnel to the relay.
-    pub(super) async fn tunnel(&self, way: &Way<'_>) -> Result<Stream, LinkError> {
+    pub(super) async fn tunnel(&self, way: &Way<'_>) -> Result<Reached, LinkError> {
         let wrong = |reason: String| LinkError::Unreachable(format!("the proxy {self}: {reason}"));
         let stream = dial(self.host(), self.port()).await.map_err(|error| wrong(error.to_string()))?;
         let mut host = way.relay.host().to_owned();
@@ -79,9 +80,9 @@ impl Via {
         match self.scheme() {
             "http" | "https" => {
                 let stream = if self.scheme() == "https" {
-                    secure_to(self.host(), &way.trust(), Stream::Plain(stream)).await.map_err(wrong)?
+                    Either::Right(secure_to(self.host(), &way.trust(), stream).await.map_err(wrong)?)
                 } else {
-                    Stream::Plain(stream)
+                    Either::Left(stream)
                 };
                 let mut tunnel = Tunnel::new(self.intercept.uri().clone(), given(stream));
                 if let Some(auth) = self.intercept.basic_auth() {
@@ -90,7 +91,7 @@ impl Via {
                 tunnel.oneshot(relay).await.map_err(|error| wrong(refusal(&error.to_string(), way)))
             }
             "socks5" | "socks5h" => {
-                let mut tunnel = SocksV5::new(self.intercept.uri().clone(), given(Stream::Plain(stream)));
+                let mut tunnel = SocksV5::new(self.intercept.uri().clone(), given(Either::Left(stream)));
                 if let Some((user, password)) = self.intercept.raw_auth() {
                     tunnel = tunnel.with_auth(user.to_owned(), password.to_owned());
                 }
@@ -111,8 +112,8 @@ impl std::fmt::Display for Via {
 
 /// A connector that gives the connection to the proxy which is there already, once.
 fn given(
-    stream: Stream,
-) -> impl tower::Service<Uri, Response = TokioIo<Stream>, Error = io::Error, Future: Send + 'static> {
+    stream: Reached,
+) -> impl tower::Service<Uri, Response = TokioIo<Reached>, Error = io::Error, Future: Send + 'static> {
     let mut stream = Some(TokioIo::new(stream));
     service_fn(move |_: Uri| std::future::ready(stream.take().ok_or_else(|| io::ErrorKind::NotConnected.into())))
 }

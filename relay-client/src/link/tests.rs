@@ -58,7 +58,7 @@ fn upgraded(head: &str, protocol: &str) -> String {
 #[tokio::test]
 async fn an_upgrade_carries_the_token_and_the_subprotocol() {
     let (link, head) = connect_to(|head| upgraded(head, "Sec-WebSocket-Protocol: relay.v1\r\n")).await;
-    assert!(matches!(link.unwrap().stream, Stream::Plain(_)));
+    assert!(matches!(link.unwrap().stream, Stream::Left(_)));
     let head = head.to_ascii_lowercase();
     assert!(head.starts_with("get /_relay/v1/connect http/1.1\r\n"), "{head}");
     for line in ["authorization: bearer s3cret", "sec-websocket-protocol: relay.v1", "connection: upgrade"] {
@@ -190,7 +190,7 @@ async fn a_relay_of_ones_own_needs_its_ca_file() {
     let ((refused, accepted), _) = tokio::join!(both, serve);
     let expected = "its certificate is signed by an unknown issuer; trust it with --relay-ca";
     assert_eq!(refused.to_string(), format!("{}: {expected}", relay.authority()));
-    assert!(matches!(accepted.unwrap().stream, Stream::Tls(_)));
+    assert!(matches!(accepted.unwrap().stream, Stream::Right(_)));
 }
 
 #[tokio::test]

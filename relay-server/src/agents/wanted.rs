@@ -3,7 +3,7 @@
 //! A filter never makes an event vanish: it only says which agents an event may go to. An event that no attached
 //! agent takes waits, or its sender is told so.
 
-use crate::pattern::fits;
+use relay_program::pattern::fits;
 
 /// The types that one agent takes at one endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
+use relay_program::{Failure, terminal};
 use serde_json::{Value, json};
 
-use super::{Failure, endpoint, print, remote::Remote};
+use super::{endpoint, remote::Remote};
 use crate::config::{Flags, Source};
 
 /// Largest request that the relay takes, in bytes.
@@ -40,9 +41,9 @@ pub(super) fn run(arguments: &Apply) -> Result<(), Failure> {
     let applied = arguments.remote.send(&http::Method::PUT, &path, body.as_bytes())?;
     endpoint::tell(&applied["warnings"]);
     if arguments.json {
-        return print::line(&applied.to_string());
+        return terminal::line(&applied.to_string());
     }
-    lines(&applied).iter().try_for_each(|line| print::line(line))
+    lines(&applied).iter().try_for_each(|line| terminal::line(line))
 }
 
 fn lines(applied: &Value) -> Vec<String> {

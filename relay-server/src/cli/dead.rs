@@ -1,11 +1,10 @@
 //! `dead`: letters that will not be tried again by themselves.
 
 use clap::Subcommand;
+use relay_program::{Failure, event::EventSummary, terminal};
 
 use super::{
-    Failure,
     event::{self, Which},
-    print,
     remote::Remote,
 };
 
@@ -45,7 +44,7 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
     match command {
         Command::List { which, json, remote } => {
             let found = remote.get(&format!("/api/v1/events?state=dead&{}", which.query()))?;
-            print::values(found["events"].as_array().into_iter().flatten(), *json, event::line)
+            terminal::values(found["events"].as_array().into_iter().flatten(), *json, EventSummary::words)
         }
         Command::Revive(many) => act(many, "revive"),
         Command::Drop(many) => act(many, "drop"),
@@ -57,7 +56,7 @@ fn act(many: &Many, action: &str) -> Result<(), Failure> {
         Some(id) => event::act(id, action, &many.remote),
         None => {
             let noted = many.remote.post(&format!("/api/v1/dead/{action}?{}", many.which.query()))?;
-            print::line(noted["bulk"].as_str().unwrap_or_default())
+            terminal::line(noted["bulk"].as_str().unwrap_or_default())
         }
     }
 }

@@ -4,13 +4,11 @@ mod create;
 mod secret;
 
 use clap::Subcommand;
+use relay_program::{Failure, http1::encoded, terminal};
 use relay_proto::printable::escaped;
 use serde_json::Value;
 
-use super::{
-    Failure, print,
-    remote::{Remote, encoded},
-};
+use super::remote::Remote;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -74,17 +72,17 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
     match command {
         Command::List { json, remote } => {
             let found = remote.get("/api/v1/endpoints")?;
-            print::values(found["endpoints"].as_array().into_iter().flatten(), *json, line)
+            terminal::values(found["endpoints"].as_array().into_iter().flatten(), *json, line)
         }
         Command::Show { name, json, remote } => {
             let found = remote.get(&format!("/api/v1/endpoints/{}", encoded(name)))?;
-            print::values([&found], *json, show)
+            terminal::values([&found], *json, show)
         }
         Command::Create(arguments) => create::run(arguments),
         Command::Delete { name, force, json, remote } => {
             let path = format!("/api/v1/endpoints/{}?force={force}", encoded(name));
             let done = remote.send(&http::Method::DELETE, &path, &[])?;
-            print::values([&done], *json, deleted)
+            terminal::values([&done], *json, deleted)
         }
         Command::Forget { name, remote } => act(name, "forget", remote),
         Command::Pause { name, remote } => act(name, "pause", remote),
@@ -97,7 +95,7 @@ fn act(name: &str, action: &str, remote: &Remote) -> Result<(), Failure> {
 }
 
 fn line(endpoint: &Value) -> String {
-    let text = |key: &str| print::member(endpoint, key);
+    let text = |key: &str| terminal::member(endpoint, key);
     let paused = if endpoint["paused"] == true { "  PAUSED" } else { "" };
     let since = endpoint["oldest"].as_str().map(|at| format!(" since {}", escaped(at))).unwrap_or_default();
     format!(
@@ -116,12 +114,12 @@ fn deleted(done: &Value) -> String {
         None | Some(0) => String::new(),
         Some(count) => format!("; {count} events that waited are cancelled"),
     };
-    format!("deleted {}{cancelled}", print::member(done, "name"))
+    format!("deleted {}{cancelled}", terminal::member(done, "name"))
 }
 
 /// What is known of an endpoint, and then its settings as they would stand in a file.
 fn show(endpoint: &Value) -> String {
-    let text = |key: &str| print::member(endpoint, key);
+    let text = |key: &str| terminal::member(endpoint, key);
     let mut out = line(endpoint);
     out.push_str(&format!("\nwebhook URL: {}", text("url")));
     out.push_str(&format!(
@@ -139,7 +137,7 @@ fn show(endpoint: &Value) -> String {
         out.push_str("\nits secret is not there: it answers 503");
     }
     for agent in endpoint["attached"].as_array().into_iter().flatten() {
-        let text = |key: &str| print::member(agent, key);
+        let text = |key: &str| terminal::member(agent, key);
         out.push_str(&format!("\nagent {} ({}), token {}", text("name"), text("standing"), text("token")));
     }
     if let Ok(settings) = toml::to_string(&endpoint["settings"]) {
@@ -151,6 +149,6 @@ fn show(endpoint: &Value) -> String {
 /// Says what works and is worth knowing.
 pub(super) fn tell(warnings: &Value) {
     for warning in warnings.as_array().into_iter().flatten().filter_map(Value::as_str) {
-        print::tell(&format!("warning: {}", escaped(warning)));
+        terminal::note(&format!("warning: {}", escaped(warning)));
     }
 }

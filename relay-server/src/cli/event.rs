@@ -2,13 +2,16 @@
 //! answered itself.
 
 use clap::{Subcommand, ValueEnum};
+use relay_program::{
+    Failure,
+    event::{EventDetail, EventSummary},
+    http1::encoded,
+    terminal,
+};
 use relay_proto::printable::escaped;
 use serde_json::Value;
 
-use super::{
-    Failure, print,
-    remote::{Remote, encoded},
-};
+use super::remote::Remote;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -134,24 +137,24 @@ pub(super) enum State {
 pub(super) fn run(command: &Command) -> Result<(), Failure> {
     match command {
         Command::List { which, state: Some(State::Refused), json, remote } => {
-            other(("refused", refused), which, *json, remote)
+            other("refused", refused, which, *json, remote)
         }
         Command::List { which, state: Some(State::Handshake), json, remote } => {
-            other(("handshakes", handshake), which, *json, remote)
+            other("handshakes", handshake, which, *json, remote)
         }
         Command::List { which, state, json, remote } => {
             let state = state.and_then(|state| state.to_possible_value());
             let state = state.map(|state| format!("&state={}", state.get_name())).unwrap_or_default();
             let found = remote.get(&format!("/api/v1/events?{}{state}", which.query()))?;
-            print::values(found["events"].as_array().into_iter().flatten(), *json, line)
+            terminal::values(found["events"].as_array().into_iter().flatten(), *json, EventSummary::words)
         }
         Command::Show { id, json, remote } => {
             let event = remote.get(&format!("/api/v1/events/{}", encoded(id)))?;
-            print::values([&event], *json, show)
+            terminal::values([&event], *json, |event| EventDetail::words(event, "to do"))
         }
         Command::Body { id, remote } => {
             let body = remote.bytes(&format!("/api/v1/events/{}/body", encoded(id)))?;
-            print::body(&body)
+            terminal::body(&body)
         }
         Command::Replay { id, keep_signature, sign, remote } => {
             let signature = match (keep_signature, sign) {
@@ -169,74 +172,18 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
 pub(super) fn act(id: &str, action: &str, remote: &Remote) -> Result<(), Failure> {
     let done = remote.post(&format!("/api/v1/events/{}/{action}", encoded(id)))?;
     let id = if done["new_id"].is_string() { &done["new_id"] } else { &done["id"] };
-    print::line(id.as_str().unwrap_or_default())
+    terminal::line(id.as_str().unwrap_or_default())
 }
 
 /// Lists what never became an event.
-fn other(
-    (list, words): (&str, fn(&Value) -> String),
-    which: &Which,
-    json: bool,
-    remote: &Remote,
-) -> Result<(), Failure> {
+fn other(list: &str, words: fn(&Value) -> String, which: &Which, json: bool, remote: &Remote) -> Result<(), Failure> {
     let endpoint = which.endpoint.as_ref().map(|name| format!("&endpoint={}", encoded(name))).unwrap_or_default();
     let found = remote.get(&format!("/api/v1/{list}?limit={}{endpoint}", which.limit))?;
-    print::values(found[list].as_array().into_iter().flatten(), json, words)
-}
-
-/// One event on one line.
-pub(super) fn line(event: &Value) -> String {
-    let text = |key: &str| print::member(event, key);
-    let status = event["status"].as_u64().map_or("-".to_owned(), |status| status.to_string());
-    format!(
-        "{}  {}  {} {} {}  {} {}  {}  {} B",
-        text("received_at"),
-        text("id"),
-        text("state").to_uppercase(),
-        text("endpoint"),
-        status,
-        text("method"),
-        text("target"),
-        text("event_type"),
-        event["size"],
-    )
-}
-
-/// An event with all that is known of it.
-fn show(event: &Value) -> String {
-    let mut out = line(event);
-    for (key, title) in [("sender_id", "sender's id"), ("replay_of", "replay of"), ("conflict_with", "conflicts with")]
-    {
-        if event[key].is_string() {
-            out.push_str(&format!("\n{title}: {}", print::member(event, key)));
-        }
-    }
-    for header in event["headers"].as_array().into_iter().flatten() {
-        let part = |index: usize| escaped(header[index].as_str().unwrap_or_default());
-        out.push_str(&format!("\n  {}: {}", part(0), part(1)));
-    }
-    for attempt in event["attempts"].as_array().into_iter().flatten() {
-        let text = |key: &str| print::member(attempt, key);
-        let status = attempt["status"].as_u64().map(|status| format!(" {status}")).unwrap_or_default();
-        out.push_str(&format!(
-            "\nattempt {}: {} {}{status} after {} ms by {}",
-            attempt["number"],
-            text("started_at"),
-            text("outcome"),
-            attempt["duration_ms"],
-            text("agent"),
-        ));
-    }
-    for (key, title) in [("next_try", "next try"), ("why", "why"), ("advice", "to do")] {
-        if event[key].is_string() {
-            out.push_str(&format!("\n{title}: {}", print::member(event, key)));
-        }
-    }
-    out
+    terminal::values(found[list].as_array().into_iter().flatten(), json, words)
 }
 
 fn handshake(event: &Value) -> String {
-    let text = |key: &str| print::member(event, key);
+    let text = |key: &str| terminal::member(event, key);
     let confirm = event["confirm_url"].as_str().map(|url| format!("  open {}", escaped(url)));
     let code = || event["shown"].as_str().map(|code| format!("  code {}", escaped(code)));
     let confirm = confirm.or_else(code).unwrap_or_default();
@@ -251,7 +198,7 @@ fn handshake(event: &Value) -> String {
 }
 
 fn refused(event: &Value) -> String {
-    let text = |key: &str| print::member(event, key);
+    let text = |key: &str| terminal::member(event, key);
     let unread = if event["body_read"] == false { "  body not read" } else { "" };
     format!(
         "{}  {}  REFUSED {} {} {}  {} {}  {}{unread}",
@@ -277,12 +224,10 @@ mod tests {
     fn what_senders_wrote_neither_steers_a_terminal_nor_begins_a_line() {
         let evil = "\u{1b}[2J\u{9b}31mPAID\u{202e}\u{feff}\nforged";
         let event = json!({
-            "id": evil, "state": evil, "endpoint": evil, "method": evil, "target": evil, "event_type": evil, "size": 3,
-            "received_at": evil, "status": 500, "sender_id": evil, "why": evil, "replay_of": evil, "advice": evil,
-            "code": evil, "url": evil, "client": evil, "provider": evil, "handshake": evil, "confirm_url": evil,
-            "headers": [[evil, evil]], "attempts": [{ "number": 1, "outcome": evil, "agent": evil }],
+            "id": evil, "received_at": evil, "endpoint": evil, "method": evil, "status": 500, "code": evil, "url": evil,
+            "client": evil, "provider": evil, "handshake": evil, "confirm_url": evil,
         });
-        for (words, count) in [(line(&event), 1), (refused(&event), 1), (handshake(&event), 1), (show(&event), 7)] {
+        for (words, count) in [(refused(&event), 1), (handshake(&event), 1)] {
             assert!(!words.contains(|char| char != '\n' && is_steering(char)), "{words:?}");
             assert_eq!(words.lines().count(), count, "{words}");
         }

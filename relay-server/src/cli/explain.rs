@@ -8,6 +8,7 @@ use std::{fs, path::Path, time::SystemTime};
 
 use anyhow::{Context, anyhow};
 use data_encoding::BASE64;
+use relay_program::{Failure, terminal};
 use relay_proto::printable::without_password;
 use relay_schemes::{
     Material, Request, Secret, ascii_host,
@@ -16,7 +17,7 @@ use relay_schemes::{
 };
 use serde_json::{Value, json};
 
-use super::{Failure, print, provider::unknown, remote::Remote};
+use super::{provider::unknown, remote::Remote};
 use crate::{config::read_secret, webhook::EventId};
 
 /// Largest saved request, in bytes.
@@ -54,10 +55,10 @@ pub(super) fn run(arguments: &Explain) -> Result<(), Failure> {
         Err(_) => saved(arguments)?,
     };
     if arguments.json {
-        return print::line(&explained.to_string());
+        return terminal::line(&explained.to_string());
     }
-    print::values(explained["findings"].as_array().into_iter().flatten(), false, |finding| {
-        format!("{}: {}", print::member(finding, "code"), print::member(finding, "message"))
+    terminal::values(explained["findings"].as_array().into_iter().flatten(), false, |finding| {
+        format!("{}: {}", terminal::member(finding, "code"), terminal::member(finding, "message"))
     })
 }
 

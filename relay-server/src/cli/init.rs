@@ -7,8 +7,8 @@ use std::{fs, io::Write, path::Path, path::PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 use data_encoding::{BASE64, HEXLOWER};
+use relay_program::{Failure, terminal};
 
-use super::{Failure, print};
 use crate::{agents::token::AgentToken, config::PublicUrl, endpoint::EndpointName};
 
 #[derive(Debug, clap::Args)]
@@ -79,7 +79,7 @@ pub(super) fn run(arguments: &Init) -> Result<(), Failure> {
     files.push(("agent.token".to_owned(), token.expose().to_owned()));
     files.push(("relay.toml".to_owned(), config));
     if let Some((there, _)) = files.iter().find(|(name, _)| !arguments.force && arguments.dir.join(name).exists()) {
-        return Err(Failure::Other(anyhow!(
+        return Err(Failure::from(anyhow!(
             "{} is there already; use --force to overwrite it, or --dir for another place",
             arguments.dir.join(there).display()
         )));
@@ -90,7 +90,7 @@ pub(super) fn run(arguments: &Init) -> Result<(), Failure> {
     }
     let dir = arguments.dir.display();
     let endpoint = first.unwrap_or_default();
-    print::text(&format!(
+    terminal::print(&format!(
         "wrote {dir}/relay.toml and {} files of mode 0600 beside it\n{say}\n\
          run the relay  relay-server serve --config {dir}/relay.toml\n\
          run the agent  relay-client listen 3000 {endpoint} --relay {url} --token-file {dir}/agent.token\n",

@@ -1,10 +1,9 @@
 //! `provider`: the rows of the embedded table, as they are and in words.
 
 use clap::Subcommand;
+use relay_program::{Failure, suggest::nearest, terminal};
 use relay_schemes::{Provider, TABLE, provider, providers};
 use serde_json::{Value, json};
-
-use super::{Failure, print};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -29,9 +28,9 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
         Command::List { json } => {
             for row in providers() {
                 if *json {
-                    print::line(&summary(row).to_string())?;
+                    terminal::line(&summary(row).to_string())?;
                 } else {
-                    print::line(&format!("{:<24} {:<28} {}", row.name, row.title, signs(row)))?;
+                    terminal::line(&format!("{:<24} {:<28} {}", row.name, row.title, signs(row)))?;
                 }
             }
         }
@@ -40,9 +39,9 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
             if *json {
                 let mut shown = summary(row);
                 shown["row"] = toml_of(&row.name).into();
-                print::line(&format!("{shown:#}"))?;
+                terminal::line(&format!("{shown:#}"))?;
             } else {
-                print::text(&in_words(row))?;
+                terminal::print(&in_words(row))?;
             }
         }
     }
@@ -50,11 +49,8 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
 }
 
 pub(super) fn unknown(name: &str) -> Failure {
-    let near = providers().iter().max_by(|one, other| {
-        let near = |row: &Provider| strsim::jaro_winkler(&row.name, name);
-        near(one).total_cmp(&near(other))
-    });
-    let hint = near.map(|row| format!("; did you mean {}?", row.name)).unwrap_or_default();
+    let known = providers().iter().map(|row| row.name.as_str());
+    let hint = nearest(name, known).map_or(";".to_owned(), |near| format!("; did you mean {near}?"));
     Failure::NotFound(format!("there is no provider {name:?}{hint} `relay-server provider list` names them all"))
 }
 

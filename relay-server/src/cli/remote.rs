@@ -12,16 +12,17 @@ use std::{
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
+use relay_program::{
+    Failure,
+    http1::{self, Http1},
+};
 use relay_proto::printable::without_password;
 use relay_schemes::ascii_host;
 use serde_json::Value;
 use tokio::{net::TcpStream, time::timeout};
 use zeroize::Zeroizing;
 
-use super::Failure;
 use crate::{
     admin::TOKEN_FILE,
     config::{Flags, Source},
@@ -32,6 +33,9 @@ const PATIENCE: Duration = Duration::from_secs(35);
 
 /// Largest answer, in bytes.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
+
+/// Largest head of an answer, in bytes.
+const MAX_HEAD_BYTES: usize = 64 << 10;
 
 /// Largest token file, in bytes.
 const MAX_TOKEN_BYTES: u64 = 4096;
@@ -73,10 +77,12 @@ impl Remote {
 
     fn ask(&self, method: &Method, path: &str, body: &[u8]) -> Result<Bytes, Failure> {
         let (address, token) = self.find()?;
+        let question = Request::builder().method(method.clone()).uri(path).body(Bytes::copy_from_slice(body).into());
+        let question = question.context("the question cannot be asked")?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| Failure::Other(error.into()))?;
+        let runtime = runtime.map_err(|error| Failure::from(anyhow::Error::from(error)))?;
         let (status, body) = runtime
-            .block_on(async { timeout(PATIENCE, ask(&address, &token, (method, path, body))).await })
+            .block_on(async { timeout(PATIENCE, ask(&address, &token, question)).await })
             .map_err(|_| anyhow!("no answer in {} s", PATIENCE.as_secs()))
             .flatten()
             .map_err(|error| {
@@ -94,7 +100,7 @@ impl Remote {
             StatusCode::UNAUTHORIZED | StatusCode::MISDIRECTED_REQUEST => Failure::Refused(said),
             StatusCode::NOT_FOUND => Failure::NotFound(said),
             StatusCode::BAD_REQUEST => Failure::Usage(said),
-            _ => Failure::Other(anyhow!("{status}: {said}")),
+            _ => Failure::from(anyhow!("{status}: {said}")),
         })
     }
 
@@ -174,38 +180,18 @@ fn read(file: &Path) -> anyhow::Result<Zeroizing<String>> {
 
 fn value(body: &[u8]) -> Result<Value, Failure> {
     let value = serde_json::from_slice(body).context("the relay's answer is not JSON");
-    value.map_err(Failure::Other)
+    value.map_err(Failure::from)
 }
 
-async fn ask(
-    address: &str,
-    token: &str,
-    (method, path, body): (&Method, &str, &[u8]),
-) -> anyhow::Result<(StatusCode, Bytes)> {
-    let stream = TcpStream::connect(address).await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let driver = tokio::spawn(connection);
-    let request = Request::builder()
-        .method(method.clone())
-        .uri(path)
-        .header(header::HOST, address)
-        .header(header::AUTHORIZATION, format!("Bearer {token}"))
-        .body(Full::<Bytes>::new(Bytes::copy_from_slice(body)))?;
-    let (head, body) = sender.send_request(request).await?.into_parts();
-    let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await.map_err(|error| anyhow!(error))?.to_bytes();
-    driver.abort();
+async fn ask(address: &str, token: &str, question: Request<Full<Bytes>>) -> anyhow::Result<(StatusCode, Bytes)> {
+    let mut question = question;
+    let bearer = http1::bearer(token).context("the admin token cannot stand in a header")?;
+    question.headers_mut().insert(header::AUTHORIZATION, bearer);
+    question.headers_mut().insert(header::HOST, address.parse()?);
+    let mut relay = Http1::over(TcpStream::connect(address).await?, MAX_HEAD_BYTES).await?;
+    let (head, body) = relay.ask(question).await?.into_parts();
+    let body = http1::collect(body, MAX_ANSWER_BYTES).await.map_err(|error| anyhow!(error))?;
     Ok((head.status, body))
-}
-
-/// One part of a path or a query, so that nothing in it is taken for more.
-pub(super) fn encoded(text: &str) -> String {
-    text.bytes().fold(String::new(), |mut out, byte| {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte.into()),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-        out
-    })
 }
 
 #[cfg(test)]
@@ -221,11 +207,5 @@ mod tests {
         }
         let Err(Failure::Usage(said)) = authority("http://me:s3cret@bücher.example:9090") else { panic!("refused") };
         assert!(said.contains("xn--bcher-kva.example") && !said.contains("s3cret"), "{said}");
-    }
-
-    #[test]
-    fn parts_of_an_address_are_encoded() {
-        assert_eq!(encoded("a-b_c.d~1"), "a-b_c.d~1");
-        assert_eq!(encoded("a/b?c&d=ä"), "a%2Fb%3Fc%26d%3D%C3%A4");
     }
 }

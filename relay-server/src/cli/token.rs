@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
+use relay_program::{Failure, terminal};
 
-use super::{Failure, print};
 use crate::{
     agents::token::AgentToken,
     config::{Flags, Source, add_token, remove_token},
@@ -47,16 +47,16 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Create { name, endpoints, config } => {
             let token =
-                AgentToken::generate().map_err(|error| Failure::Other(anyhow::anyhow!("no randomness: {error}")))?;
+                AgentToken::generate().map_err(|error| Failure::from(anyhow::anyhow!("no randomness: {error}")))?;
             add_token(&source(config).find()?, &name, token.hash(), &endpoints)?;
-            print::line(token.expose())?;
+            terminal::line(token.expose())?;
         }
         Command::List { config, json } => {
             for token in source(config).show()?.tokens() {
                 if json {
-                    print::line(&serde_json::to_string(token).map_err(|error| Failure::Other(error.into()))?)?;
+                    terminal::line(&serde_json::to_string(token)?)?;
                 } else {
-                    print::line(&format!("{}\t{}", token.name, token.endpoints.join(",")))?;
+                    terminal::line(&format!("{}\t{}", token.name, token.endpoints.join(",")))?;
                 }
             }
         }

@@ -9,9 +9,8 @@ use std::{
 };
 
 use anyhow::{Context, anyhow};
+use relay_program::{Failure, terminal};
 use relay_schemes::vectors::{By, judge};
-
-use super::{Failure, print};
 
 /// Largest file, in bytes.
 const MAX_FILE_BYTES: u64 = 256 << 20;
@@ -34,7 +33,7 @@ pub(super) fn run(arguments: &Vectors) -> Result<(), Failure> {
             Ok(cases) => cases,
             Err(error) => {
                 failed += 1;
-                print::line(&format!("FAILED {shown}: {error:#}"))?;
+                terminal::line(&format!("FAILED {shown}: {error:#}"))?;
                 continue;
             }
         };
@@ -43,18 +42,18 @@ pub(super) fn run(arguments: &Vectors) -> Result<(), Failure> {
                 Ok(()) => {
                     passed += 1;
                     if arguments.verbose {
-                        print::line(&format!("ok {}", case.name))?;
+                        terminal::line(&format!("ok {}", case.name))?;
                     }
                 }
                 Err(why) => {
                     failed += 1;
-                    print::line(&format!("FAILED {}: {why}", case.name))?;
+                    terminal::line(&format!("FAILED {}: {why}", case.name))?;
                 }
             }
         }
     }
-    print::line(&format!("{passed} passed, {failed} failed"))?;
-    if failed == 0 { Ok(()) } else { Err(Failure::Told) }
+    terminal::line(&format!("{passed} passed, {failed} failed"))?;
+    if failed == 0 { Ok(()) } else { Err(Failure::Reported(1)) }
 }
 
 fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {

@@ -213,13 +213,6 @@ pub(super) fn line_of(text: &str, offset: usize) -> usize {
     1 + text.bytes().take(offset).filter(|&byte| byte == b'\n').count()
 }
 
-/// `did you mean "github"?` when one of `known` is near enough to `typed`, else nothing.
-pub(super) fn suggest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    let nearest = known.into_iter().map(|name| (strsim::damerau_levenshtein(typed, name), name)).min()?;
-    let (distance, name) = nearest;
-    (distance <= 1 + typed.len() / 4).then(|| format!("did you mean \"{name}\"?"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -244,15 +237,6 @@ mod tests {
         assert_eq!(error(Some("relay.toml"), None, "token", None), "relay.toml: token: not good");
         assert_eq!(error(None, None, "--listen", None), "--listen: not good");
         assert_eq!(error(Some("relay.toml"), None, "", None), "relay.toml: not good");
-    }
-
-    #[test]
-    fn suggestions_are_given_only_for_near_misses() {
-        let known = ["listen", "admin", "public_url"];
-        assert_eq!(suggest("lisen", known).as_deref(), Some("did you mean \"listen\"?"));
-        assert_eq!(suggest("pubic_url", known).as_deref(), Some("did you mean \"public_url\"?"));
-        assert_eq!(suggest("colour", known), None);
-        assert_eq!(suggest("x", []), None);
     }
 
     #[test]

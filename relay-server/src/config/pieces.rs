@@ -7,9 +7,10 @@ use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use relay_program::pattern::fits;
+
 use super::error::{ConfigError, ConfigErrors};
 use super::raw::{self, Raw, RawRows};
-use crate::pattern::fits;
 
 /// Files that one config includes at most.
 const MAX_INCLUDED: usize = 1000;

@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
+use relay_program::suggest::suggest;
 use serde::Deserialize;
 use serde::de::{self, DeserializeOwned, Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::error::{ConfigError, line_of, suggest};
+use super::error::{ConfigError, line_of};
 
 /// A text that may be missing.
 pub(super) type Text = Option<Spanned<String>>;

@@ -11,8 +11,8 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use relay_program::socket::tune;
 use rustls::ServerConfig;
-use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -47,12 +47,6 @@ const EXHAUSTED: Duration = Duration::from_millis(50);
 /// How long a connection without a request lives on after the stop was announced: an HTTP/1.1 sender that is
 /// just about to use it again gets its answer, and with it `Connection: close`.
 const LAME_DUCK: Duration = Duration::from_secs(1);
-
-/// Bytes that may wait unsent in the system for one connection, so that a ping does not wait behind a body.
-const NOTSENT_LOWAT_BYTES: u32 = 128 * 1024;
-
-/// When a connection that says nothing is asked whether it is alive, how often, and how many times.
-const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(10), 3);
 
 /// Streams that one HTTP/2 connection may have open.
 const MAX_H2_STREAMS: u32 = 128;
@@ -142,25 +136,15 @@ async fn accept(
         serving.slots.take(permit, address)
     };
     if slot.is_some() {
-        prepare(&stream)?;
+        tune(&stream)?;
     }
     Ok((stream, peer, slot))
-}
-
-pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
-    let (idle, interval, probes) = KEEPALIVE;
-    let socket = SockRef::from(stream);
-    socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(probes))?;
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES)?;
-    Ok(())
 }
 
 async fn run(stream: TcpStream, peer: SocketAddr, slot: Slot, door: Arc<Door>, serving: &Serving) {
     let mut stream = TimedWrites::new(stream, serving.idle);
     let (socket, secure, h2) = match &serving.tls {
-        None => (Socket::Plain(stream), false, None),
+        None => (Socket::Left(stream), false, None),
         Some(config) => {
             let h2 = Arc::clone(&serving.h2).try_acquire_owned().ok();
             let config = config.load_full();
@@ -172,7 +156,7 @@ async fn run(stream: TcpStream, peer: SocketAddr, slot: Slot, door: Arc<Door>, s
                     socket.limit_reads(None);
                     tls.set_buffer_limit(Some(TLS_UNSENT_BYTES));
                     let h2 = h2.filter(|_| tls.alpn_protocol() == Some(b"h2"));
-                    (Socket::Tls(Box::new(stream)), true, h2)
+                    (Socket::Right(Box::new(stream)), true, h2)
                 }
                 Ok(Err(error)) => return tracing::debug!(%peer, %error, "a TLS handshake failed"),
                 Err(_) => return tracing::debug!(%peer, "a TLS handshake took too long"),

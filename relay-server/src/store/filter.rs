@@ -4,7 +4,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::model::{State, Summary};
-use crate::{endpoint::EndpointName, pattern::fits, webhook::EventId};
+use relay_program::pattern::fits;
+
+use crate::{endpoint::EndpointName, webhook::EventId};
 
 /// Every part that is set must hold. Empty lists and `None` let everything pass.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -1,11 +1,12 @@
 //! `endpoint create`: a row from flags, made by a running relay.
 
+use relay_program::{Failure, terminal};
 use serde_json::{Value, json};
 use toml::Table;
 use zeroize::Zeroizing;
 
 use super::{secret, tell};
-use crate::cli::{Failure, print, remote::Remote};
+use crate::cli::remote::Remote;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Create {
@@ -58,13 +59,13 @@ pub(super) fn run(arguments: &Create) -> Result<(), Failure> {
         if let Some(secret) = &generated {
             made["secret"] = secret.as_str().into();
         }
-        return print::line(&made.to_string());
+        return terminal::line(&made.to_string());
     }
-    let text = |key: &str| print::member(&made, key);
-    print::line(&format!("created {} ({}, {})", text("name"), text("mode"), text("provider")))?;
-    print::line(&format!("webhook URL  {}", text("url")))?;
+    let text = |key: &str| terminal::member(&made, key);
+    terminal::line(&format!("created {} ({}, {})", text("name"), text("mode"), text("provider")))?;
+    terminal::line(&format!("webhook URL  {}", text("url")))?;
     match &generated {
-        Some(secret) => print::line(&format!("secret       {}", secret.as_str())),
+        Some(secret) => terminal::line(&format!("secret       {}", secret.as_str())),
         None => Ok(()),
     }
 }

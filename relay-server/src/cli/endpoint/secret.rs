@@ -4,13 +4,11 @@ use std::io::Read as _;
 
 use anyhow::{Context, anyhow};
 use data_encoding::{BASE64, HEXLOWER};
+use relay_program::Failure;
 use relay_schemes::Invisible;
 use zeroize::Zeroizing;
 
-use crate::{
-    cli::Failure,
-    config::{MAX_SECRET_BYTES, read_secret},
-};
+use crate::config::{MAX_SECRET_BYTES, read_secret};
 
 /// Random bytes of a secret. Forty digits are as many as the narrowest form takes.
 const RANDOM_BYTES: usize = 20;
@@ -52,7 +50,7 @@ const BASIC: [&str; 6] = ["postmark", "sparkpost", "chargebee", "datocms", "data
 /// A new secret in the provider's form; an error if only the provider can make it.
 pub(super) fn new(provider: &str) -> Result<Zeroizing<String>, Failure> {
     let mut bytes = Zeroizing::new([0; RANDOM_BYTES + 4]);
-    getrandom::fill(&mut *bytes).map_err(|error| Failure::Other(anyhow!("no randomness: {error}")))?;
+    getrandom::fill(&mut *bytes).map_err(|error| Failure::from(anyhow!("no randomness: {error}")))?;
     let text = HEXLOWER.encode(&bytes[..RANDOM_BYTES]);
     let text = match provider {
         "standard-webhooks" => format!("whsec_{}", BASE64.encode(&*bytes)),
@@ -115,7 +113,7 @@ mod tests {
     fn what_is_made_up_can_be_used() {
         for name in CHOSEN.into_iter().chain(BASIC).chain(["standard-webhooks"]) {
             let row = relay_schemes::provider(name).unwrap_or_else(|| panic!("{name} has no row"));
-            let secret = new(name).ok().expect("a secret");
+            let secret = new(name).expect("a secret");
             let material = relay_schemes::Material {
                 secrets: vec![relay_schemes::Secret::new(secret.as_bytes())],
                 ..relay_schemes::Material::default()

@@ -8,6 +8,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use relay_program::suggest::suggest;
 use relay_proto::{NotARate, NotAnUpgrade, Rate, UpgradeProtocol};
 use toml::Spanned;
 
@@ -15,7 +16,7 @@ use super::keeping::keeping;
 use super::verify::{Rows, verify, wants_secret};
 use super::{Bounds, HOUR, MAX_BODY, cidr, duration, number, read, size, texts};
 use crate::config::effective::{EndpointSpec, VerifySpec};
-use crate::config::error::{Place, Report, suggest};
+use crate::config::error::{Place, Report};
 use crate::config::flags::Flags;
 use crate::config::raw::{Number, RawEndpoint, Text};
 use crate::config::secret_ref::SecretRef;

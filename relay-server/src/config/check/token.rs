@@ -5,13 +5,14 @@
 
 use std::collections::HashMap;
 
+use relay_program::suggest::suggest;
 use toml::Spanned;
 
 use super::verify::secrets_of;
 use super::{number, read, texts};
 use crate::agents::token::{MAX_SESSIONS_OF_TOKEN, Pattern, Right, Token, TokenHash};
 use crate::config::effective::{EndpointSpec, TokenSpec};
-use crate::config::error::{Place, Report, suggest};
+use crate::config::error::{Place, Report};
 use crate::config::flags::Flags;
 use crate::config::raw::RawToken;
 use crate::config::values::Problem;

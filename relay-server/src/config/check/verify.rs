@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use relay_program::suggest::suggest;
 use relay_proto::printable::without_password;
 use relay_schemes::{Material, Provider, SecretError};
 use toml::Spanned;
@@ -13,7 +14,7 @@ use toml::Spanned;
 use super::endpoint::{BOTH_WAYS_OUT, SecretFlags, warn_open};
 use super::{duration, read};
 use crate::config::effective::{KeySet, VerifyOptions, VerifySpec};
-use crate::config::error::{Place, Report, suggest};
+use crate::config::error::{Place, Report};
 use crate::config::raw::{Flag, RawSigned, RawVerify, Text, Texts};
 use crate::config::secret_ref::SecretRef;
 use crate::endpoint::EndpointName;

@@ -6,7 +6,7 @@
 use std::io::{self, ErrorKind};
 
 /// An I/O error as a reason: lower case, no full stop, no "os error" number where a word exists.
-pub(crate) fn of_io(error: &io::Error) -> String {
+pub fn of_io(error: &io::Error) -> String {
     let words = match error.kind() {
         ErrorKind::ConnectionRefused => "connection refused",
         ErrorKind::ConnectionReset => "connection reset",
@@ -24,7 +24,7 @@ pub(crate) fn of_io(error: &io::Error) -> String {
 }
 
 /// An error with the causes behind it, each once, joined by colons; an I/O cause is the last word.
-pub(crate) fn of_chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub fn of_chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

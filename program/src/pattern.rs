@@ -1,7 +1,7 @@
-//! Texts with stars, as users write them for types of events.
+//! Texts with stars, as users write them for endpoints, files and types of events.
 
 /// Whether a text is made as the pattern says. Linear in the text for each star.
-pub(crate) fn fits(pattern: &str, text: &str) -> bool {
+pub fn fits(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(rest) = parts.next().and_then(|first| text.strip_prefix(first)) else { return false };
     let Some(last) = parts.next_back() else { return rest.is_empty() };

@@ -1,0 +1,20 @@
+//! What both programs are made of beside their own work: names, settings, terminals, sockets and TLS.
+//!
+//! It knows nothing of webhooks' ways: what an endpoint does with an event, how an agent is served or how a relay keeps
+//! what it takes is for the programs. Nothing here runs by itself, and nothing is kept between calls.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod event;
+mod failure;
+pub mod http1;
+mod name;
+pub mod pattern;
+pub mod reason;
+pub mod socket;
+pub mod suggest;
+pub mod terminal;
+pub mod tls;
+
+pub use self::failure::Failure;
+pub use self::name::{EndpointName, EndpointNameError, MAX_NAME_BYTES};
