@@ -1,4 +1,4 @@
-//! Whose an address is, where something is shared out by address.
+//! Whose an address is, where addresses share something.
 //!
 //! Pure. An address that arrives mapped into IPv6 counts as IPv4, since a dual-stack listener reports it that way.
 

@@ -1,8 +1,8 @@
 //! How many descriptors this process may have open, and how many of them are for public connections.
 //!
-//! The soft limit that a shell or a service manager gives is for programs that use `select`; it is raised to the hard one.
-//! Where that is too low for what the config wants, fewer connections are taken: accepting them and failing at the store
-//! would be worse. What the store and the admin listener need is kept back, and a share for agents' sessions.
+//! A shell or a service manager gives a soft limit that is meant for programs with `select`; this module raises it to
+//! the hard one. Where that is too low for what the config wants, the relay takes fewer connections: accepting them and
+//! failing at the store would be worse. The store, the admin listener and agents' sessions keep a share.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 

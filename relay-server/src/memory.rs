@@ -1,12 +1,12 @@
-//! Memory that requests take: heads that are not whole, those that wait, bodies that are collected, and what stands in
-//! buffers on both ways of a live exchange.
+//! Memory that requests take: heads that are not whole, heads that wait, collected bodies, and the buffers on both ways
+//! of a live exchange.
 //!
-//! One budget for the whole process, with a share for each endpoint and for each address, so that whoever fills one
-//! leaves room for the others. What is taken is counted as what it costs, when it is there: a length that somebody
-//! announces takes nothing. Nothing here waits; where no room is left, the request is refused.
+//! The whole process has one budget, with a share for each endpoint and for each address, so that one that fills its
+//! share leaves room for the others. Everything counts as what it costs, when it is there: an announced length takes
+//! nothing. Nothing here waits; where no room is left, the request is refused.
 //!
-//! Invariants: a share is never below what one whole request of its endpoint takes; what is taken is given back when
-//! its [`Memory`] is dropped; nothing is remembered of an endpoint or an address that holds nothing.
+//! Invariants: a share is never below what one whole request of its endpoint takes; dropping a [`Memory`] gives back
+//! what it took; nothing is remembered of an endpoint or an address that holds nothing.
 
 use std::{
     collections::HashMap,

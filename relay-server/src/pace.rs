@@ -1,6 +1,6 @@
-//! Keeps to a rate: who asks gets a place or is told how long to wait.
+//! The rate limiter: a caller gets a place, or learns how long to wait for one.
 //!
-//! Around governor's GCRA, with two things that it lacks: the time is an argument, and one can look without taking.
+//! It stands around governor's GCRA and adds two things: the time is an argument, and a caller can look without taking.
 //! It never waits itself. Invariant: [`Pacer::room`] never says more than [`Pacer::take`] gives at the same moment.
 
 use std::{

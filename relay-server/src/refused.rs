@@ -1,10 +1,10 @@
-//! The refused log: what was turned away at the door, kept for the person who has to find out why.
+//! The refused log: requests that were turned away at the door, for the person who has to find out why.
 //!
-//! In memory, bounded three ways: entries of one endpoint, their age, and the bytes of all of them. What is over goes,
-//! the oldest first; when the memory is full, the endpoint that holds the most gives way, so that a flood at one
-//! address does not wash away what happened at another. Nothing that is kept here can be delivered: there is no way
-//! back from an [`Entry`] to a webhook. Where the store lasts, `behind` writes the log into it, and what the memory does
-//! not know any more is read from there.
+//! The log in memory has three bounds: entries of one endpoint, their age, and the bytes of all of them. The oldest
+//! entry goes first. When the memory is full, the endpoint that holds the most gives way, so that a flood at one
+//! address does not wash away what happened at another. Nothing here can be delivered: no way leads from an [`Entry`]
+//! back to a webhook. Where the store lasts, `behind` writes the log into it, and reads come from there for what the
+//! memory no longer has.
 
 mod behind;
 mod mask;

@@ -1,10 +1,10 @@
-//! Replay protection in live mode: a signed, timestamped request that comes again unchanged is not delivered again.
+//! The replay guard of live mode: a signed, timestamped request that comes again unchanged is not delivered again.
 //!
-//! What is remembered is the proof itself (a digest of what was signed) and the status of the answer, never a request.
-//! Only an exchange that ended whole and with success is remembered; while it runs, a repeat waits for it; after a
-//! failure a repeat is the sender's honest retry and becomes the first. Schemes without a timestamp never come here:
-//! with them a replay cannot be told from a redelivery; nor do those whose signatures cover no body, since many messages
-//! may travel under one of them.
+//! The guard remembers the proof itself (a digest of what was signed) and the status of the answer, never a request. It
+//! remembers only an exchange that ended whole and with success. While that runs, a repeat waits for it; after a
+//! failure a repeat is the sender's honest retry and becomes the first. Schemes without a timestamp never come here,
+//! since with them nobody can tell a replay from a redelivery; nor do those whose signatures cover no body, since many
+//! messages may travel under one of them.
 //!
 //! Invariants: an entry is forgotten once its timestamp is out of the endpoint's tolerance, since the request would be
 //! refused for its age from then on. Each endpoint has at most [`MAX_ENTRIES`]; beyond that the oldest goes.

@@ -1,11 +1,10 @@
 //! The relay's own directory: small files that it writes for itself and that nobody else may read.
 //!
-//! The admin token, the key that seals secrets in the store, and the store itself unless it has another place live here;
-//! the config's own files do not.
-//! A file is written whole or not at all: a temporary one of mode 0600 is synced, renamed over the old one, and the
-//! directory synced. Nothing here knows what the bytes mean.
+//! The admin token, the key that seals secrets in the store, and the store itself unless it has another place live
+//! here; the config's own files do not. A file is written whole or not at all: a temporary one of mode 0600 is synced,
+//! renamed over the old one, and the directory synced. Nothing here knows what the bytes mean.
 //!
-//! Invariant: a directory in which another user could put a file in the place of the relay's own is refused.
+//! Invariant: the relay refuses a directory in which another user could put a file in the place of the relay's own.
 
 use std::{
     fs::{self, File},

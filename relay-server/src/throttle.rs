@@ -1,7 +1,8 @@
-//! Bounds the log lines that an outsider can cause: of each cause one in ten seconds, with the number held back before it.
+//! Bounds the log lines that an outsider can cause: one in ten seconds for each cause, with the number held back before
+//! it.
 //!
-//! A cause is a place in the code together with what it is about, an endpoint's name, say, so that a flood at one
-//! endpoint leaves the lines of another alone. Those that it is about share a fixed number of slots: nothing here grows.
+//! A cause is a place in the code together with its subject, such as an endpoint's name, so that a flood at one
+//! endpoint leaves the lines of another alone. Subjects share a fixed number of slots: nothing here grows.
 
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},

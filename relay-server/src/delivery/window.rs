@@ -1,7 +1,7 @@
-//! How many attempts the pump has under way at an endpoint, and how many it may: few after a rest, then more.
+//! How many attempts the pump has under way at an endpoint, and how many it may have: few after a rest, then more.
 //!
-//! Whoever comes back to a long backlog meets it gently: each success makes the window one larger, so that it doubles
-//! with every round. Pure: told what happened, it says how much may begin.
+//! A handler that comes back to a long backlog meets it gently: each success makes the window one larger, so that it
+//! doubles with every round. Pure: the caller says what happened, the window says how much may begin.
 
 /// Attempts at a time to begin with.
 const GENTLE: usize = 4;

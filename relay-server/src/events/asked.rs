@@ -1,4 +1,4 @@
-//! What is asked of a list or an action, as it stands in a query.
+//! The query of a list or an action, as an API's caller typed it.
 
 use jiff::Timestamp;
 use serde::Deserialize;

@@ -1,15 +1,16 @@
-//! What hyper does not tell of a request's head: when its first byte came, and what stood there before it was read.
+//! What hyper does not say of a request's head: when its first byte came, and which bytes stood there.
 //!
 //! A [`Watch`] sees the bytes of one HTTP/1.1 connection as hyper reads them and keeps those of the next head. It
-//! changes nothing and refuses nothing by itself: the framing that counts is hyper's, and a head is parsed here by
-//! the same parser. What it finds makes the relay stricter (400 where hyper would guess), never laxer.
+//! changes nothing and refuses nothing by itself: hyper's framing counts, and the same parser parses the head here.
+//! What the watch finds makes the relay stricter (400 where hyper would guess), never laxer.
 //!
-//! A head is held twice while it is not whole, here and by hyper, before anything is known of its sender. What is larger
-//! than heads of webhooks are takes of the memory that all requests share; where none is left, the connection ends.
+//! While a head is not whole, this module and hyper both hold it, before anything is known of its sender. What is
+//! larger than heads of webhooks are takes of the memory that all requests share; where none is left, the connection
+//! ends.
 //!
-//! Invariants: at most `max_bytes` are kept, and none after an upgrade. Where the next head begins is known after a
-//! request without a chunked body; after a chunked one the watch is blind until the answer has ended, so that a
-//! request which is pipelined behind one is judged by hyper alone.
+//! Invariants: at most `max_bytes` are kept, and none after an upgrade. The watch knows where the next head begins
+//! after a request without a chunked body; after a chunked one it is blind until the answer has ended, so that hyper
+//! alone judges a request which is pipelined behind one.
 
 use std::{
     io,

@@ -1,8 +1,8 @@
 //! Places for public connections: so many in all, and so many for each address.
 //!
-//! A place is kept as long as the socket, whatever is spoken on it. An agent's socket gives its place back when its
-//! session begins, since sessions have a limit of their own. Addresses are counted by [`address::site`]; who is told not
-//! to count is the caller's to say. The table holds no more entries than there are places.
+//! A place is kept as long as the socket, whatever protocol the socket speaks. An agent's socket gives its place back
+//! when its session begins, since sessions have a limit of their own. [`address::site`] says which addresses count as
+//! one; the caller says which do not count. The table holds no more entries than there are places.
 
 use std::{
     collections::HashMap,

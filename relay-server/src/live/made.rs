@@ -1,4 +1,4 @@
-//! What was made through the API: rows in the store, and the secrets that they refer to.
+//! Endpoints that were made through the API: their rows in the store, and the secrets that these refer to.
 
 use std::{
     collections::{HashMap, HashSet},

@@ -1,4 +1,4 @@
-//! What applying a file's rows changes.
+//! The differences between the rows that run and those of a file that is applied.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -1,7 +1,7 @@
-//! The two forms in which numbers are told, and which of them somebody asks for.
+//! The two forms of the metrics, and which of them a request asks for.
 //!
-//! The registry writes OpenMetrics 1.0; the text format 0.0.4 that Prometheus had before is made of that, line by line:
-//! no unit and no end, counters and infos under the names of their samples. Pure.
+//! The registry writes OpenMetrics 1.0. This module makes Prometheus' older text format 0.0.4 of that, line by line: no
+//! unit and no end, counters and infos under the names of their samples. Pure.
 
 /// A form of exposition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
-//! What lets its bearer in, and what is shown and written in its place.
+//! Which parts of a request let their bearer in, and what stands in their place where requests are shown or written.
 //!
-//! Two rules: names that say so by themselves, in headers and queries; and the places in which the endpoint's row says
-//! that a credential stands, in bodies as well. What is hidden in a body keeps its length.
+//! There are two rules: names that say so by themselves, in headers and queries; and the places in which the endpoint's
+//! row says that a credential stands, in bodies as well. A masked part of a body keeps its length.
 
 use std::{borrow::Cow, ops::Range};
 

@@ -1,11 +1,11 @@
 //! Signatures that the relay made itself: they prove nothing at its own door.
 //!
-//! Late deliveries and replays are signed afresh for handlers, and whoever gets one could bring the old event in once
-//! more as a new one. So each is remembered, by what was signed, for as long as it would be accepted. One set for all
-//! endpoints: two of them may have the same secret.
+//! The relay signs late deliveries and replays afresh for handlers, and a handler could bring the old event in once
+//! more as a new one. So the relay remembers each of these signatures, by what was signed, for as long as it would
+//! accept it. There is one set for all endpoints, since two of them may have the same secret.
 //!
-//! Invariant: there are at most [`MAX_OWN`]; beyond that none is made. Those that somebody asked for take half of them, so
-//! that whoever may only read cannot leave late deliveries without.
+//! Invariant: there are at most [`MAX_OWN`]; beyond that the relay makes none. Signatures that somebody asked for take
+//! half of them, so that a token that may only read cannot leave late deliveries without.
 
 use std::{
     collections::{HashMap, VecDeque},

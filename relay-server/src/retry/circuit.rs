@@ -1,7 +1,7 @@
-//! A circuit for each target: a target that keeps failing is left alone, and then tried with one attempt.
+//! A circuit for each target: the relay leaves a target alone that keeps failing, and then tries it with one attempt.
 //!
-//! Closed: everything passes. Open: nothing passes until its pause is over. Then one probe passes; its success
-//! closes the circuit, its failure opens it again for a longer pause, up to the rule's longest.
+//! Closed: everything passes. Open: nothing passes until the pause is over. Then one probe passes; its success closes
+//! the circuit, its failure opens it again for a longer pause, up to the rule's longest.
 
 use std::time::Duration;
 

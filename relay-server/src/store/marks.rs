@@ -1,7 +1,7 @@
-//! What was signed, and whether it was taken before: the rule that every store keeps, as functions of values.
+//! Marks of what was signed, and whether it was taken before: the rule that every store keeps, as functions of values.
 //!
-//! An event's row goes when its time is over or room is needed; the mark of what was signed stays until nobody would take
-//! it any more. So a request is taken once, however late it comes and whatever became of its event.
+//! An event's row goes when its time is over or room is needed. The mark of what was signed stays until nobody would
+//! take it any more. So a request is taken once, however late it comes and whatever became of its event.
 //!
 //! Invariant: a late request is taken only where nothing that was taken since it was signed can be unknown.
 

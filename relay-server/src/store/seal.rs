@@ -1,4 +1,4 @@
-//! Secrets that are written down: sealed with a key that stands in a file of its own.
+//! Secrets that the store writes down: sealed with a key in a file of its own.
 //!
 //! AES-256-GCM with a random nonce; scope and name are part of what is sealed, so that one secret cannot be put in
 //! another's place. The store itself only ever sees sealed bytes.

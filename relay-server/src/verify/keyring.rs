@@ -1,9 +1,9 @@
-//! What one endpoint verifies with: its configured secrets, those it has learnt, and keys that were fetched.
+//! The keys of one endpoint: its configured secrets, those it has learnt, and keys that were fetched.
 //!
-//! Keys are made ready once for each change, never for a request. Nothing here fetches: [`Keyring::need`] says what
-//! is needed, and whoever may use the network brings it; [`Budget`] says how often it may be asked for. Invariants: no
-//! key is fetched twice at a time; what was fetched is kept whole or not at all; at most [`MAX_NAMED`] certificates are
-//! kept; a key that cannot be asked for now is never taken for one that is not there.
+//! Keys are made ready once for each change, never for a request. Nothing here fetches: [`Keyring::need`] says what is
+//! needed, and a caller that may use the network brings it; [`Budget`] says how often. Invariants: no key is fetched
+//! twice at a time; a fetched key is kept whole or not at all; at most [`MAX_NAMED`] certificates are kept; a key that
+//! cannot be asked for now is never taken for one that does not exist.
 
 mod budget;
 

@@ -1,12 +1,12 @@
 //! The end of a connection's input, and which requests it ends.
 //!
 //! A sender that has said everything may close its direction and wait for the answer (RFC 9112, section 9.6). hyper
-//! takes the end of input for the sender's leaving and drops what is under way. So whoever reads for hyper asks here
+//! takes the end of input for the sender's leaving and drops what is under way. So the reader below hyper asks here
 //! first, and holds the end back while a request is open that does not end with it. A body that is not whole by then
 //! breaks off at once: a [`RequestBody`] asks here, too.
 //!
-//! Invariants: what waits here is one reader and at most one waker for each open body; a request that is dropped, for
-//! whatever reason, holds nothing any more.
+//! Invariants: one reader waits here, and at most one waker for each open body; a request that is dropped, for whatever
+//! reason, holds nothing any more.
 
 use std::{
     pin::Pin,

@@ -1,7 +1,7 @@
-//! A copy of everything, written while work goes on.
+//! Copies the whole store while work goes on.
 //!
-//! It has a thread and a connection of its own, so that lists and claims do not wait for it. While it is being made the
-//! log cannot start again, so it grows by what is committed meanwhile.
+//! The copy has a thread and a connection of its own, so that lists and claims do not wait for it. Until it is done the
+//! log cannot start again, and grows by what is committed meanwhile.
 
 use std::{
     fs::{self, File},

@@ -1,7 +1,7 @@
-//! Room kept aside beside the store, so that what was accepted can still be delivered when the disk is full.
+//! Room kept aside beside the store, so that accepted events can still be delivered when the disk is full.
 //!
-//! The file is given up when a write finds no space, and made again as soon as there is room: that is also how the
-//! store finds out that it may accept again.
+//! The store gives the file up when a write finds no space, and makes it again as soon as there is room: that is also
+//! how it finds out that it may accept again.
 
 use std::{
     fs::{self, File},

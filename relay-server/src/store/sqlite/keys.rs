@@ -1,8 +1,9 @@
 //! Which events have a dedup key or a sender's id: an index whose order is random, kept cheap.
 //!
 //! Put straight into a B-tree, each new key would dirty a page of its own in every commit. So new keys stand in memory
-//! first. Full, that set is frozen and moved into the table `key` in order, a slice with each commit, so that many keys
-//! share a page. The keys themselves are in the event rows: after a crash, those above the last `key_upto` are read back.
+//! first. When that set is full it is frozen and moves into the table `key` in order, a slice with each commit, so that
+//! many keys share a page. The keys themselves are in the event rows: after a crash, the store reads back those above
+//! the last `key_upto`.
 //!
 //! Invariant: a key is in memory or in the table, or in both, from the commit of its event on.
 

@@ -1,4 +1,4 @@
-//! What was signed and taken, in tables of their own: no purge of events touches them.
+//! Tables of what was signed and taken: no purge of events touches them.
 
 use std::time::Duration;
 

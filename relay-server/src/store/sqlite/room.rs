@@ -1,12 +1,13 @@
-//! Room for what comes in: how much of the store each endpoint takes, and what gives way.
+//! Room for new events: how much of the store each endpoint takes, and what gives way.
 //!
-//! What has ended gives way to what comes, the oldest first, in the transaction that needs the room: a store that is full
-//! of ended events takes new ones without a pause. What waits never gives way, so it is what fills a store, an endpoint's
-//! share of it, or all of it but the reserve.
+//! Ended events give way to new ones, the oldest first, in the transaction that needs the room: a store that is full of
+//! ended events takes new ones without a pause. Events that wait never give way, so only they fill a store, an
+//! endpoint's share of it, or all of it but the reserve.
 //!
-//! Nothing is looked up for this while there is room. What events take is counted along by endpoint, apart for those that
-//! wait and those that ended, and the sums are written in the transaction that changed them. Invariant: whoever writes or
-//! removes a row of `event` counts it ([`Tx::count`]); a long body that comes in is counted as waiting from its beginning.
+//! While there is room, no table is looked at for this. The store counts along what events take, by endpoint, apart for
+//! those that wait and those that ended, and writes the sums in the transaction that changed them. Invariant: whatever
+//! writes or removes a row of `event` counts it ([`Tx::count`]); a long body that comes in counts as waiting from its
+//! beginning.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

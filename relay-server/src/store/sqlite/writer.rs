@@ -1,11 +1,12 @@
-//! The one thread that writes: it takes whatever waits, commits it as one transaction, and answers after the commit.
+//! The one thread that writes: it takes all calls that wait, commits them as one transaction, and answers after the
+//! commit.
 //!
 //! A call is a closure over the open transaction. It may run more than once (after a full disk, without the appends; or
 //! without another call that failed halfway), so it must not consume what it works on. Invariants:
 //! - No call is answered with success before the transaction that holds it is committed and synced.
-//! - After a failed write or sync nothing is written any more, and every later call is told so.
+//! - After a failed write or sync the thread writes nothing any more, and answers every later call so.
 //! - A call that is answered with an error of its own has changed nothing.
-//! - The queue is bounded; a caller that finds it full is told at once.
+//! - The queue is bounded; a caller that finds it full learns so at once.
 
 use std::{
     collections::{BTreeMap, HashMap},

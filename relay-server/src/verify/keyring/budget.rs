@@ -1,9 +1,9 @@
 //! How often an endpoint's keys may be asked for.
 //!
-//! Whoever sends a request can name a key, so each address of a key has its own pauses, and addresses that never worked
-//! share what a minute allows: some for each sender, so that one who invents names leaves room for others. What worked
-//! before is not counted there. Pure: the time is an argument. Invariants: an attempt is noted as it begins; at most
-//! [`MAX_REMEMBERED`] addresses are remembered.
+//! A sender can name a key in its request, so each address of a key has its own pauses, and addresses that never worked
+//! share what a minute allows: some for each sender, so that one who invents names leaves room for others. An address
+//! that worked before does not count there. Pure: the time is an argument. Invariants: an attempt is noted as it
+//! begins; at most [`MAX_REMEMBERED`] addresses are remembered.
 
 use std::{net::IpAddr, time::Duration};
 
