@@ -235,6 +235,33 @@ fn what_is_run_in_the_guides_prints_what_stands_below_it() {
     assert!(count > 0, "nothing was run");
 }
 
+/// The name by which a link finds a heading.
+fn anchor(heading: &str) -> String {
+    let letters =
+        heading.trim_start_matches('#').trim().chars().filter(|it| it.is_alphanumeric() || " -_".contains(*it));
+    letters.collect::<String>().to_lowercase().replace(' ', "-")
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let map = Page { name: "ARCHITECTURE.md".to_owned(), text: read("ARCHITECTURE.md") };
+    let mut count = 0;
+    for page in pages().into_iter().chain([map]) {
+        let folder = Path::new(&page.name).parent().expect("a folder").to_owned();
+        let links = page.text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link);
+        for link in links.filter(|link| !link.contains("://")) {
+            let (path, heading) = link.split_once('#').unwrap_or((link, ""));
+            let path = if path.is_empty() { PathBuf::from(&page.name) } else { folder.join(path) };
+            let text = fs::read_to_string(root().join(&path));
+            let text = text.unwrap_or_else(|error| panic!("{}: {link}: {error}", page.name));
+            let found = heading.is_empty() || text.lines().any(|line| line.starts_with('#') && anchor(line) == heading);
+            assert!(found, "{}: {link}: there is no such heading", page.name);
+            count += 1;
+        }
+    }
+    assert!(count > 20, "only {count} links were found");
+}
+
 /// The keys that a table has, as the error says that names them.
 fn known_keys(page: &str, table: &str) -> BTreeSet<String> {
     let key = format!("{UNKNOWN} = 1\n");
