@@ -107,7 +107,7 @@ impl Pool {
 
     /// Lends up to `wanted` bytes, but never more than a quarter of what is free, so that the first
     /// streams to ask do not empty the pool.
-    fn lend(&mut self, wanted: u32) -> u32 {
+    pub(crate) fn lend(&mut self, wanted: u32) -> u32 {
         let lent = wanted.min(self.free_bytes / 4);
         let lent = self.purse.as_ref().map_or(lent, |purse| purse.take(lent));
         self.free_bytes -= lent;

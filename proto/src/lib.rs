@@ -42,7 +42,6 @@ mod frame;
 mod heartbeat;
 pub mod limits;
 mod message;
-mod mutant;
 pub mod names;
 mod outcome;
 mod pieces;
@@ -64,11 +63,11 @@ pub use event::Event;
 pub use fields::{HeaderBlock, HeaderBlockBuilder};
 pub use limits::{Limits, MAX_EVENT_PATTERNS};
 pub use message::{Framing, RequestHead, ResetCode, ResponseHead};
-#[cfg(feature = "mutants")]
-pub use mutant::Mutant;
 pub use outcome::{MAX_OUTCOME_BODY_BYTES, Outcome, OutcomeState};
 pub use pieces::Pieces;
 pub use rate::{NotARate, Rate};
+#[cfg(feature = "mutants")]
+pub use session::mutant::{Mutant, MutantSession};
 pub use session::{Role, Session};
 pub use stream::StreamId;
 pub use time::Instant;

@@ -8,6 +8,8 @@
 //! calls give the same bytes and events. Everything owed to the peer is kept as state (one pong, one
 //! credit sum per stream, one reset per stream), so memory does not depend on how often a peer asks.
 
+#[cfg(feature = "mutants")]
+pub(crate) mod mutant;
 mod receive;
 #[cfg(test)]
 mod tests;
@@ -28,7 +30,6 @@ use crate::{
     heartbeat::{Heartbeat, Verdict},
     limits::{Limits, MAX_OFFERS, MAX_OUTCOMES},
     message::{RequestHead, ResetCode, ResponseHead, headers_fit},
-    mutant::{Mutant, Sabotage},
     outcome::Outcome,
     queue::EventQueue,
     stream::{End, Head, Stream, StreamId},
@@ -108,7 +109,6 @@ pub struct Session {
     probe: Option<u64>,
     outcomes_received: usize,
     outcomes_given: usize,
-    sabotage: Sabotage,
 }
 
 impl Session {
@@ -150,7 +150,6 @@ impl Session {
             probe: None,
             outcomes_received: 0,
             outcomes_given: 0,
-            sabotage: Sabotage::default(),
             limits,
         }
     }
@@ -228,23 +227,16 @@ impl Session {
         self.streams.iter().map(|(id, stream)| (*id, stream.incoming.window.stand(stream.outgoing.window)))
     }
 
-    /// Breaks this session on purpose.
-    #[cfg(feature = "mutants")]
-    pub const fn sabotage(&mut self, mutant: Mutant) {
-        self.sabotage = Sabotage { mutant: Some(mutant) };
-    }
-
     // What happened outside.
 
     /// Takes bytes from the peer. Pieces of any size give the same events.
     pub fn handle_bytes(&mut self, now: Instant, bytes: Bytes) {
         self.heartbeat.heard(now);
-        let zombie = self.sabotage.is(Mutant::ActAfterClose);
-        if self.is_ending() && !zombie {
+        if self.is_ending() {
             return;
         }
         self.decoder.push(bytes);
-        while !self.is_ending() || zombie {
+        while !self.is_ending() {
             match self.decoder.next() {
                 Ok(None) => return,
                 Ok(Some(frame)) => {
@@ -274,7 +266,6 @@ impl Session {
                 Verdict::Ping => self.owed.ping = true,
                 Verdict::Dead => self.close(CloseCode::HeartbeatTimeout, "the peer has been silent for too long"),
             },
-            Phase::Closing { .. } if self.sabotage.is(Mutant::WaitForSocket) => {}
             Phase::Closing { deadline: Some(deadline), .. } if now >= deadline => {
                 self.handle_disconnect("the socket took no close frame in time");
             }
@@ -329,10 +320,7 @@ impl Session {
         if !head.fits() {
             return Err(OpenError::HeadTooLarge);
         }
-        if !self.sabotage.is(Mutant::ReuseId) || self.last_id == 0 || self.streams.contains_key(&StreamId(self.last_id))
-        {
-            self.last_id += 1;
-        }
+        self.last_id += 1;
         let id = StreamId(self.last_id);
         let mut stream = Stream::new(self.peer_window_bytes, self.limits.initial_window_bytes, false);
         stream.outgoing.head = Some(Head::Request(head));
@@ -431,10 +419,9 @@ impl Session {
             *older = notice;
             return;
         }
-        let any = self.sabotage.is(Mutant::DropState);
-        if self.owed.notices.len() >= self.limits.max_notices && (any || notice.may_be_lost()) {
+        if self.owed.notices.len() >= self.limits.max_notices && notice.may_be_lost() {
             self.dropped_notices += 1;
-            match self.owed.notices.iter().position(|notice| any || notice.may_be_lost()) {
+            match self.owed.notices.iter().position(Notice::may_be_lost) {
                 Some(oldest) => drop(self.owed.notices.remove(oldest)),
                 None => return,
             }
@@ -450,9 +437,7 @@ impl Session {
             return false;
         }
         if let Some(older) = self.owed.outcomes.iter_mut().find(|older| older.same_attempt(&outcome)) {
-            if !self.sabotage.is(Mutant::KeepOldOutcome) {
-                *older = outcome;
-            }
+            *older = outcome;
             return true;
         }
         if self.outcomes_given >= MAX_OUTCOMES {
@@ -504,7 +489,6 @@ impl Session {
             Phase::Opening { deadline } => Some(deadline.min(self.heartbeat.next())),
             Phase::Open => Some(self.heartbeat.next()),
             // The first look at the clock sets the deadline.
-            Phase::Closing { .. } if self.sabotage.is(Mutant::WaitForSocket) => None,
             Phase::Closing { deadline, .. } => Some(deadline.unwrap_or(self.heartbeat.last_seen())),
             Phase::Closed => None,
         }
@@ -554,9 +538,7 @@ impl Session {
 
     fn forget(&mut self, id: StreamId) {
         if let Some(mut stream) = self.streams.remove(&id) {
-            if !self.sabotage.is(Mutant::LeakPool) {
-                stream.incoming.window.release(&mut self.pool);
-            }
+            stream.incoming.window.release(&mut self.pool);
             if !stream.settled {
                 self.open_streams -= 1;
             }
@@ -568,9 +550,6 @@ impl Session {
     }
 
     fn end_streams(&mut self) {
-        if self.sabotage.is(Mutant::ActAfterClose) {
-            return;
-        }
         self.decoder = Decoder::new(); // What was not read interests nobody.
         self.streams.clear();
         self.ready.clear();

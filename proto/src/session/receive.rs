@@ -14,7 +14,6 @@ use crate::{
     frame::{FLAG_END, Frame, FrameType},
     limits::{MAX_OUTCOMES, MAX_WINDOW_BYTES},
     message::{RequestHead, ResetCode, ResponseHead},
-    mutant::Mutant,
     outcome::Outcome,
     stream::{End, Stream, StreamId},
 };
@@ -147,14 +146,10 @@ impl Session {
 
     fn receive_reset(&mut self, id: StreamId, mut payload: Bytes) -> Result<(), ProtocolError> {
         let code = ResetCode::from_wire(take_varint(&mut payload, "reset")?);
-        if let Some(stream) = self.find(id)? {
-            let seen = stream.incoming.head_seen;
+        if self.find(id)?.is_some() {
             self.forget(id);
-            self.events.push(match self.sabotage.is(Mutant::ResetAsEnd) && seen {
-                false => Event::Reset { id, code },
-                true => Event::End { id, trailers: HeaderBlock::new() },
-            });
-        } else if !self.sabotage.is(Mutant::KeepPlace) {
+            self.events.push(Event::Reset { id, code });
+        } else {
             self.reset_crossed(id);
         }
         Ok(())
@@ -189,9 +184,7 @@ impl Session {
         if bytes == 0 || !stream.outgoing.window.grant(bytes) {
             return Err(ProtocolError::Credit { id: id.0 });
         }
-        if !self.sabotage.is(Mutant::LoseWakeUp) {
-            self.enqueue(id);
-        }
+        self.enqueue(id);
         Ok(())
     }
 
@@ -203,9 +196,8 @@ impl Session {
 
     fn receive_pong(&mut self, payload: &Bytes) -> Result<(), ProtocolError> {
         let echo: [u8; 8] = payload[..].try_into().map_err(|_| ProtocolError::Malformed { what: "pong" })?;
-        let any = self.sabotage.is(Mutant::AnyPongAnswers);
         let answers = |number| (number..=self.pings_sent).contains(&u64::from_be_bytes(echo));
-        if self.probe.is_some_and(|number| any || answers(number)) {
+        if self.probe.is_some_and(answers) {
             self.probe = None;
             self.events.push(Event::Answered);
         }
@@ -250,9 +242,6 @@ impl Session {
             return Err(ProtocolError::Credit { id: id.0 });
         }
         if !bytes.is_empty() {
-            let crossed = self.sabotage.is(Mutant::CrossBytes);
-            let id = self.streams.keys().next().copied().filter(|_| crossed).unwrap_or(id);
-            let stream = self.streams.get_mut(&id).expect("found by the caller");
             self.events.push_data(&mut stream.incoming.place, id, bytes);
         }
         if end {

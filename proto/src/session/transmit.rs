@@ -12,7 +12,6 @@ use crate::{
     frame::{FLAG_END, FrameType, MAX_HEADER_BYTES, put_header},
     limits::{MAX_CHUNK_BYTES, MAX_MESSAGE_BYTES},
     message::ResetCode,
-    mutant::{Mutant, Sabotage},
     stream::{End, Head, Stream, StreamId},
     varint,
 };
@@ -112,7 +111,7 @@ impl Session {
             let share = (MAX_MESSAGE_BYTES / (self.ready.len() + 1)).clamp(MIN_CHUNK_BYTES, MAX_CHUNK_BYTES);
             let Some(stream) = self.streams.get_mut(&id) else { continue };
             stream.queued = false;
-            match write_turn(id, stream, share, self.sabotage, out) {
+            match write_turn(id, stream, share, out) {
                 Turn::Over if stream.reset_owed == Some(ResetCode::NoError) => {
                     // The response is whole and may still be read.
                     stream.reset_owed = None;
@@ -144,7 +143,7 @@ impl Session {
     }
 }
 
-fn write_turn(id: StreamId, stream: &mut Stream, share: usize, sabotage: Sabotage, out: &mut BytesMut) -> Turn {
+fn write_turn(id: StreamId, stream: &mut Stream, share: usize, out: &mut BytesMut) -> Turn {
     if room(out) < SMALL_FRAME_BYTES {
         return Turn::NoRoom;
     }
@@ -153,23 +152,20 @@ fn write_turn(id: StreamId, stream: &mut Stream, share: usize, sabotage: Sabotag
         return Turn::Over;
     }
     if stream.owes_credit() {
-        let bytes = stream.incoming.window.grant() + u32::from(sabotage.is(Mutant::InventCredit));
-        if !sabotage.is(Mutant::ForgetCredit) {
-            put_number(out, FrameType::Credit, id, u64::from(bytes));
-        }
+        put_number(out, FrameType::Credit, id, u64::from(stream.incoming.window.grant()));
     }
     if let Some(head) = &stream.outgoing.head {
         let head_len = head.encoded_len();
         if room(out) < MAX_HEADER_BYTES + head_len {
             return Turn::NoRoom;
         }
-        write_head(id, stream, head_len, share, sabotage, out);
+        write_head(id, stream, head_len, share, out);
     } else if stream.outgoing.ready() && stream.outgoing.body_bytes() > 0 {
         let len = chunk_len(stream, MAX_HEADER_BYTES, share, out);
         if len < stream.outgoing.body_bytes().min(MIN_CHUNK_BYTES).min(stream.outgoing.window.available()) {
             return Turn::NoRoom;
         }
-        let flags = end_flag(stream, len, sabotage);
+        let flags = end_flag(stream, len);
         put_header(out, FrameType::Data, flags, id.0, len);
         stream.outgoing.write_body(len, out);
     }
@@ -182,25 +178,15 @@ fn write_turn(id: StreamId, stream: &mut Stream, share: usize, sabotage: Sabotag
         }
         put_header(out, FrameType::End, 0, id.0, len);
         out.extend_from_slice(trailers.as_bytes());
-        if sabotage.is(Mutant::DoubleEnd) {
-            put_header(out, FrameType::End, 0, id.0, 0);
-        }
         stream.outgoing.end = End::Sent;
     }
     if stream.ready() { Turn::Again } else { Turn::Done }
 }
 
 /// The head and, as far as room and credit allow, the body behind it in the same frame.
-fn write_head(
-    id: StreamId,
-    stream: &mut Stream,
-    head_len: usize,
-    share: usize,
-    sabotage: Sabotage,
-    out: &mut BytesMut,
-) {
+fn write_head(id: StreamId, stream: &mut Stream, head_len: usize, share: usize, out: &mut BytesMut) {
     let inline = chunk_len(stream, MAX_HEADER_BYTES + head_len, share, out);
-    let flags = end_flag(stream, inline, sabotage);
+    let flags = end_flag(stream, inline);
     let head = stream.outgoing.head.take().expect("the caller looked");
     let kind = match head {
         Head::Request(_) => FrameType::Request,
@@ -218,9 +204,9 @@ fn chunk_len(stream: &Stream, before: usize, share: usize, out: &BytesMut) -> us
 }
 
 /// [`FLAG_END`] if `len` bytes are the rest of the body and no trailers follow it.
-fn end_flag(stream: &mut Stream, len: usize, sabotage: Sabotage) -> u8 {
-    let last = len == stream.outgoing.body_bytes() || sabotage.is(Mutant::EndEarly);
-    if last && matches!(&stream.outgoing.end, End::Owed(trailers) if trailers.is_empty()) {
+fn end_flag(stream: &mut Stream, len: usize) -> u8 {
+    if len == stream.outgoing.body_bytes() && matches!(&stream.outgoing.end, End::Owed(trailers) if trailers.is_empty())
+    {
         stream.outgoing.end = End::Sent;
         FLAG_END
     } else {

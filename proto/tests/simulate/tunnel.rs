@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use bytes::BytesMut;
 use relay_proto::{
-    Attached, CloseCode, Hello, Offer, OfferState, OutcomeState, Session, StreamId, Welcome, limits::MAX_MESSAGE_BYTES,
+    Attached, CloseCode, Hello, MutantSession, Offer, OfferState, OutcomeState, Session, StreamId, Welcome,
+    limits::MAX_MESSAGE_BYTES,
 };
 
 use crate::{
@@ -31,7 +32,7 @@ pub(crate) struct Tunnel {
 }
 
 pub(crate) struct End {
-    pub(crate) session: Session,
+    pub(crate) session: MutantSession,
     pub(crate) flush: Slot,
     timer: Slot,
     /// Brings bytes to this end.
@@ -85,12 +86,9 @@ impl World<'_> {
         let agent = Session::agent(hello, self.limits(Side::Agent).clone(), now);
         let mut sessions = [Some(relay), Some(agent)];
         let ends = Side::BOTH.map(|side| {
-            let mut session = sessions[side as usize].take().expect("one each");
-            if let Some(mutant) = self.mutant {
-                session.sabotage(mutant);
-            }
+            let session = sessions[side as usize].take().expect("one each");
             End {
-                session,
+                session: MutantSession::new(session, self.mutant),
                 flush: self.agenda.add(Actor::Flush(number, side)),
                 timer: self.agenda.add(Actor::Timer(number, side)),
                 deliver: self.agenda.add(Actor::Deliver(number, side)),
