@@ -54,6 +54,7 @@ mod time;
 mod upgrade;
 mod varint;
 #[cfg(test)]
+#[path = "../tests/vectors/mod.rs"]
 mod vectors;
 
 pub use control::{Attach, Attached, Close, CloseCode, Hello, Notice, Offer, OfferState, VERSION, Welcome};

@@ -6,8 +6,8 @@
 
 mod bad;
 mod conversations;
+mod describe;
 mod frames;
-mod meaning;
 
 use serde_json::Value;
 
@@ -55,7 +55,7 @@ fn build(text: &str) -> Vec<u8> {
 
 /// The blocks of the protocol's text that are marked as hex, without their remarks.
 fn examples() -> Vec<Vec<u8>> {
-    let page = include_str!("../PROTOCOL.md");
+    let page = include_str!("../../PROTOCOL.md");
     let blocks = page.split("```hex\n").skip(1);
     let bytes = |block: &str| {
         let (block, _) = block.split_once("```").expect("a block ends");
@@ -74,7 +74,7 @@ fn frames_mean_what_their_vectors_say() {
     for (made, file) in made.iter().zip(file) {
         assert_eq!(made, file);
         let bytes = unhex(file["hex"].as_str().expect("text"));
-        assert_eq!(meaning::of_bytes(&bytes), file["meaning"], "{}", file["name"]);
+        assert_eq!(describe::of_bytes(&bytes), file["meaning"], "{}", file["name"]);
     }
 }
 

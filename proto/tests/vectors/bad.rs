@@ -4,9 +4,9 @@ use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
 
 use super::{
-    build,
+    build, describe,
     frames::{accepted, hello, request, welcome},
-    hex, meaning, unhex,
+    hex, unhex,
 };
 use crate::{
     event::Event,
@@ -192,5 +192,5 @@ fn vector(name: &str, to: Role, open: bool, bytes: &[u8]) -> Value {
     assert_eq!(close.code.to_wire(), 2, "{name} is a protocol error");
     let to = if to == RELAY { "relay" } else { "agent" };
     let given = if open { "open" } else { "opening" };
-    json!({ "name": name, "to": to, "given": given, "hex": hex(bytes), "close": meaning::of_close(&close) })
+    json!({ "name": name, "to": to, "given": given, "hex": hex(bytes), "close": describe::of_close(&close) })
 }

@@ -6,7 +6,7 @@ use core::time::Duration;
 use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
 
-use super::{build, hex, meaning};
+use super::{build, describe, hex};
 use crate::{
     control::{Attach, Attached, Close, CloseCode, Hello, Notice, Offer, OfferState, PeerLimits, VERSION, Welcome},
     fields::HeaderBlock,
@@ -23,7 +23,7 @@ pub(super) fn all() -> Value {
 }
 
 fn vector(name: &str, canonical: bool, bytes: &[u8]) -> Value {
-    json!({ "name": name, "canonical": canonical, "hex": hex(bytes), "meaning": meaning::of_bytes(bytes) })
+    json!({ "name": name, "canonical": canonical, "hex": hex(bytes), "meaning": describe::of_bytes(bytes) })
 }
 
 fn frame(name: &str, kind: FrameType, flags: u8, stream: u64, write: impl FnOnce(&mut BytesMut)) -> Value {
@@ -79,21 +79,22 @@ pub(super) fn response(status: u16) -> ResponseHead {
     ResponseHead { status, headers: [("content-type", "text/plain")].into_iter().collect() }
 }
 
+fn number(value: u64) -> impl FnOnce(&mut BytesMut) {
+    move |out| varint::put(out, value)
+}
+
+/// What this crate writes.
 fn ours() -> Vec<Value> {
-    use FrameType::{
-        Close as CloseFrame, Credit, Data, Drain, End, Outcome as OutcomeFrame, Ping, Pong, Request, Reset, Response,
-    };
-    let told = PeerLimits {
+    [introductions(), exchanges(), controls(), notices(), closes()].concat()
+}
+
+fn introductions() -> Vec<Value> {
+    let limits = PeerLimits {
         version: VERSION,
         max_streams: 1024,
         initial_window_bytes: 65_536,
         heartbeat: Some((Duration::from_secs(5), Duration::from_secs(10))),
     };
-    let stored =
-        RequestHead { framing: Framing::Chunked, fence: Some(7), attempt: 3, target: Bytes::new(), ..request() };
-    let odd: HeaderBlock = [("x-tag", &b"one"[..]), ("x-empty", b""), ("x-tag", b"\xff\xfe")].into_iter().collect();
-    let upgrade =
-        RequestHead { upgrade: "websocket".into(), method: "GET".into(), headers: HeaderBlock::new(), ..request() };
     let several = Hello {
         offers: vec![
             Offer::default(),
@@ -113,47 +114,69 @@ fn ours() -> Vec<Value> {
     };
     let answers =
         vec![accepted(), Attached { state: OfferState::Standby, ..accepted() }, refused("stripe", "not_allowed")];
-    let outcome = |state| Outcome { event_id: [0x22; 16], attempt: 3, fence: 7, state };
-    let finished = OutcomeState::Finished { head: response(202), body: "done".into(), truncated: true };
-    let number = |value| move |out: &mut BytesMut| varint::put(out, value);
-    let mut all = vec![
+    vec![
         frame("a hello with one offer", FrameType::Hello, 0, 0, |out| {
-            hello().encode(PeerLimits { heartbeat: None, ..told }, out);
+            hello().encode(PeerLimits { heartbeat: None, ..limits }, out);
         }),
         frame("a hello with every way to attach", FrameType::Hello, 0, 0, |out| {
-            several.encode(PeerLimits { heartbeat: None, ..told }, out);
+            several.encode(PeerLimits { heartbeat: None, ..limits }, out);
         }),
-        frame("a welcome", FrameType::Welcome, 0, 0, |out| welcome(answers, vec!["github".into()]).encode(told, out)),
-        frame("a request without a body", Request, FLAG_END, 1, |out| request().encode(out)),
-        frame("a request with its body in the same frame", Request, FLAG_END, 2, |out| {
+        frame("a welcome", FrameType::Welcome, 0, 0, |out| welcome(answers, vec!["github".into()]).encode(limits, out)),
+    ]
+}
+
+fn exchanges() -> Vec<Value> {
+    let stored =
+        RequestHead { framing: Framing::Chunked, fence: Some(7), attempt: 3, target: Bytes::new(), ..request() };
+    let odd: HeaderBlock = [("x-tag", &b"one"[..]), ("x-empty", b""), ("x-tag", b"\xff\xfe")].into_iter().collect();
+    let upgrade =
+        RequestHead { upgrade: "websocket".into(), method: "GET".into(), headers: HeaderBlock::new(), ..request() };
+    vec![
+        frame("a request without a body", FrameType::Request, FLAG_END, 1, |out| request().encode(out)),
+        frame("a request with its body in the same frame", FrameType::Request, FLAG_END, 2, |out| {
             request().encode(out);
             out.extend_from_slice(b"{\"zen\":1}");
         }),
-        frame("a request of a stored event, chunked, whose body follows", Request, 0, 3, |out| stored.encode(out)),
-        frame("a request for an upgrade", Request, 0, 4, |out| upgrade.encode(out)),
-        frame("a response with its body", Response, FLAG_END, 1, |out| {
+        frame("a request of a stored event, chunked, whose body follows", FrameType::Request, 0, 3, |out| {
+            stored.encode(out);
+        }),
+        frame("a request for an upgrade", FrameType::Request, 0, 4, |out| upgrade.encode(out)),
+        frame("a response with its body", FrameType::Response, FLAG_END, 1, |out| {
             response(200).encode(out);
             out.extend_from_slice(b"ok");
         }),
-        frame("a response with repeated, empty and raw header values", Response, 0, 2, |out| {
+        frame("a response with repeated, empty and raw header values", FrameType::Response, 0, 2, |out| {
             ResponseHead { status: 999, headers: odd.clone() }.encode(out);
         }),
-        frame("data", Data, 0, 3, |out| out.extend_from_slice(&[0, 1, 254, 255])),
-        frame("the last data", Data, FLAG_END, 3, |out| out.extend_from_slice(b"x")),
-        frame("an end without data: END on an empty DATA", Data, FLAG_END, 3, |_| ()),
-        frame("an end with trailers", End, 0, 3, |out| out.extend_from_slice(odd.as_bytes())),
-        frame("an end without trailers", End, 0, 3, |_| ()),
-        frame("a credit of 1", Credit, 0, 1, number(1)),
-        frame("a credit of a byte more than two bytes of varint hold", Credit, 0, 70, number(0x4000)),
-        frame("a credit on a stream whose number takes eight bytes", Credit, 0, varint::MAX, number(1 << 30)),
-        frame("a ping", Ping, 0, 0, |out| out.extend_from_slice(&1_u64.to_be_bytes())),
-        frame("its pong", Pong, 0, 0, |out| out.extend_from_slice(&1_u64.to_be_bytes())),
-        frame("an outcome: running", OutcomeFrame, 0, 0, |out| outcome(OutcomeState::Running).encode(out)),
-        frame("an outcome: finished, its body cut", OutcomeFrame, 0, 0, |out| outcome(finished).encode(out)),
-        frame("an outcome: failed", OutcomeFrame, 0, 0, |out| {
+        frame("data", FrameType::Data, 0, 3, |out| out.extend_from_slice(&[0, 1, 254, 255])),
+        frame("the last data", FrameType::Data, FLAG_END, 3, |out| out.extend_from_slice(b"x")),
+        frame("an end without data: END on an empty DATA", FrameType::Data, FLAG_END, 3, |_| ()),
+        frame("an end with trailers", FrameType::End, 0, 3, |out| out.extend_from_slice(odd.as_bytes())),
+        frame("an end without trailers", FrameType::End, 0, 3, |_| ()),
+    ]
+}
+
+fn controls() -> Vec<Value> {
+    let outcome = |state| Outcome { event_id: [0x22; 16], attempt: 3, fence: 7, state };
+    let finished = OutcomeState::Finished { head: response(202), body: "done".into(), truncated: true };
+    let mut all = vec![
+        frame("a credit of 1", FrameType::Credit, 0, 1, number(1)),
+        frame("a credit of a byte more than two bytes of varint hold", FrameType::Credit, 0, 70, number(0x4000)),
+        frame(
+            "a credit on a stream whose number takes eight bytes",
+            FrameType::Credit,
+            0,
+            varint::MAX,
+            number(1 << 30),
+        ),
+        frame("a ping", FrameType::Ping, 0, 0, |out| out.extend_from_slice(&1_u64.to_be_bytes())),
+        frame("its pong", FrameType::Pong, 0, 0, |out| out.extend_from_slice(&1_u64.to_be_bytes())),
+        frame("an outcome: running", FrameType::Outcome, 0, 0, |out| outcome(OutcomeState::Running).encode(out)),
+        frame("an outcome: finished, its body cut", FrameType::Outcome, 0, 0, |out| outcome(finished).encode(out)),
+        frame("an outcome: failed", FrameType::Outcome, 0, 0, |out| {
             outcome(OutcomeState::Failed(ResetCode::Timeout)).encode(out);
         }),
-        frame("a drain", Drain, 0, 0, |_| ()),
+        frame("a drain", FrameType::Drain, 0, 0, |_| ()),
     ];
     let codes = [
         ResetCode::NoError,
@@ -164,7 +187,11 @@ fn ours() -> Vec<Value> {
         ResetCode::Timeout,
         ResetCode::NotCarriable,
     ];
-    all.extend(codes.map(|code| frame(&format!("a reset: {code:?}"), Reset, 0, 5, number(code.to_wire()))));
+    all.extend(codes.map(|code| frame(&format!("a reset: {code:?}"), FrameType::Reset, 0, 5, number(code.to_wire()))));
+    all
+}
+
+fn notices() -> Vec<Value> {
     let notices = [
         Notice::Refused {
             endpoint: "github".into(),
@@ -184,7 +211,10 @@ fn ours() -> Vec<Value> {
         Notice::Changed { endpoint: "github".into(), state: OfferState::Copy },
         Notice::Changed { endpoint: "github".into(), state: OfferState::Refused { code: "not_allowed".into() } },
     ];
-    all.extend(notices.iter().map(|notice| frame("a notice", FrameType::Notice, 0, 0, |out| notice.encode(out))));
+    notices.iter().map(|notice| frame("a notice", FrameType::Notice, 0, 0, |out| notice.encode(out))).collect()
+}
+
+fn closes() -> Vec<Value> {
     let codes = [
         CloseCode::Normal,
         CloseCode::GoingAway,
@@ -195,11 +225,12 @@ fn ours() -> Vec<Value> {
         CloseCode::Refused,
         CloseCode::Internal,
     ];
-    all.extend(codes.map(|code| {
-        let close = Close { code, reason: "why".into() };
-        frame(&format!("a close: {code:?}"), CloseFrame, 0, 0, |out| close.encode(out))
-    }));
-    all
+    codes
+        .map(|code| {
+            let close = Close { code, reason: "why".into() };
+            frame(&format!("a close: {code:?}"), FrameType::Close, 0, 0, |out| close.encode(out))
+        })
+        .to_vec()
 }
 
 /// Frames that another implementation, or a later version, may send.

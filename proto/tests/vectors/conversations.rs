@@ -6,8 +6,9 @@ use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
 
 use super::{
+    describe,
     frames::{accepted, hello, refused, request, response, welcome},
-    hex, meaning,
+    hex,
 };
 use crate::{
     control::{CloseCode, Notice, OfferState},
@@ -57,7 +58,7 @@ impl Talk {
             let (from, receiver) = if from_relay { ("relay", &mut self.agent) } else { ("agent", &mut self.relay) };
             receiver.handle_bytes(self.now, bytes.clone());
             let events: Vec<Value> =
-                std::iter::from_fn(|| receiver.poll_event()).map(|event| meaning::of_event(&event)).collect();
+                std::iter::from_fn(|| receiver.poll_event()).map(|event| describe::of_event(&event)).collect();
             self.steps.push(json!({ "about": about, "from": from, "hex": hex(&bytes), "events": events }));
         }
     }
