@@ -36,6 +36,7 @@ use crate::{
     live::Live,
     metrics::Form,
     state::StateDir,
+    store::StoreKind,
 };
 
 /// The file in the state directory that holds the admin token.
@@ -65,6 +66,8 @@ pub(crate) struct Admin {
     pub door: Arc<Door>,
     /// What runs, and how it is changed.
     pub live: Arc<Live>,
+    /// What a backup is of.
+    pub store: StoreKind,
     /// Names under which it is asked, beside localhost and addresses.
     pub hosts: Arc<[Arc<str>]>,
     /// The token's hash.

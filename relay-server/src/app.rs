@@ -6,14 +6,13 @@
 
 use std::{
     net::{SocketAddr, TcpListener as StdListener},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use jiff::Timestamp;
 use relay_proto::{Limits, Purse};
 use tokio::{
     net::TcpListener,
@@ -26,6 +25,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     admin::{self, Admin, Readiness},
     agents::{accept::Terms, guesses::Guesses, outcomes::Outcomes, registry::Registry, seats::Seats, skips::Skips},
+    clock::Clock,
     config::{Config, Listen, Source, StoreSpec, Warning},
     delivery::{self, Delivery},
     descriptors,
@@ -45,10 +45,7 @@ use crate::{
     refused::{self, RefusedLog},
     replay::Replays,
     state::StateDir,
-    store::{
-        Health, MemoryStore, Purge, SqliteOptions, SqliteStore, Store, StoreError, Vault, resolve as resolve_store,
-        seal::SealKey,
-    },
+    store::{Health, Purge, Store, StoreError, Vault, resolve as resolve_store, seal::SealKey},
     tls,
 };
 
@@ -98,7 +95,7 @@ pub(crate) fn run(source: &Source, config: &Config, started: impl FnOnce(&Starte
         })?,
         None => StateDir::throw_away().context("cannot make a directory for the time of this run")?,
     };
-    let store = open_store(config)?;
+    let store = runtime.block_on(open_store(config))?;
     // Only whoever holds the store writes beside it: until now a predecessor may have been at work there.
     let (token, token_file) = admin::issue_token(&state).context("cannot write the admin token")?;
     let (warnings, public_address) = (Vec::new(), public.local_addr()?);
@@ -109,17 +106,18 @@ pub(crate) fn run(source: &Source, config: &Config, started: impl FnOnce(&Starte
     {
         tracing::warn!(public = %addresses.public, "the inherited socket is reachable from outside without TLS");
     }
-    let vault = Vault::new(Arc::clone(&store), SealKey::open(&key_file(config, &state)?)?);
+    let clock = Clock::default();
+    let vault = Vault::new(Arc::clone(&store), SealKey::open(&key_file(config, &state)?)?, clock.clone());
     let providers = Providers::build(vault.clone());
     let first = runtime.block_on(async {
-        let first = live::first(source, &store, &vault).await?;
+        let first = live::first(source, &store, &vault, &clock).await?;
         providers.load(&first.config.endpoints).await;
         anyhow::Ok(first)
     })?;
     addresses.warnings.clone_from(&first.config.warnings);
     let config = &first.config;
     let (outcomes, strays) = Outcomes::new();
-    let door = Arc::new(door(config, addresses.public, state, providers, (store, outcomes)));
+    let door = Arc::new(door(config, addresses.public, state, providers, (store, outcomes), clock));
     runtime.block_on(door.delivery.recall()).context("which signatures the relay has made cannot be read")?;
     let serving = Arc::new(Serving {
         tls: match &config.tls {
@@ -157,12 +155,13 @@ pub(crate) fn run(source: &Source, config: &Config, started: impl FnOnce(&Starte
         tokio::spawn(delivery::work_off_bulks(Arc::clone(&door.delivery), stop.clone()));
         tokio::spawn(delivery::settle_strays(Arc::clone(&door.delivery), strays));
         tokio::spawn(housekeeping(Arc::clone(&door), spec.clone(), stop.clone()));
-        let behind = tokio::spawn(write_refused(Arc::clone(&door), spec, stop.clone()));
+        let behind = tokio::spawn(write_refused(Arc::clone(&door), spec.clone(), stop.clone()));
         let mut signals = Signals::new()?;
         let shown = Admin {
             readiness: readiness.clone(),
             door: Arc::clone(&door),
             live: Arc::clone(&live),
+            store: spec.kind.clone(),
             hosts: server.admin_hosts.as_slice().into(),
             token,
         };
@@ -209,29 +208,29 @@ pub(crate) fn run(source: &Source, config: &Config, started: impl FnOnce(&Starte
 }
 
 /// The store. A predecessor that stops may still hold it: what is sent meanwhile waits in the listener's queue.
-fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
-    let max_bytes = config.store.max_bytes;
-    let Some(path) = config.store.path.clone() else { return Ok(Arc::new(MemoryStore::new(max_bytes))) };
+async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
     let patience = 2 * config.server.drain_timeout + STOPPING;
     let (began, mut waits) = (Instant::now(), false);
     loop {
-        match SqliteStore::open(SqliteOptions { path: path.clone(), max_bytes }) {
-            Ok(store) => return Ok(Arc::new(store)),
+        match config.store.kind.open(config.store.max_bytes).await {
             Err(StoreError::InUse(why)) if began.elapsed() < patience => {
                 if !waits {
                     tracing::warn!(?patience, "{why}; waiting for it to end");
                 }
                 waits = true;
-                std::thread::sleep(LOOK);
+                tokio::time::sleep(LOOK).await;
             }
-            Err(error) => return Err(error).with_context(|| format!("the store at {}", path.display())),
+            opened => {
+                let path = config.store.kind.path().unwrap_or(Path::new(""));
+                return opened.with_context(|| format!("the store at {}", path.display()));
+            }
         }
     }
 }
 
 /// Where the key to the store's secrets is: never in the store itself.
 fn key_file(config: &Config, state: &StateDir) -> Result<PathBuf, StoreError> {
-    match (&config.server.state_dir, &config.store.path) {
+    match (&config.server.state_dir, config.store.kind.path()) {
         // A directory that ends with the process is no place for the key to what stays. It is the same key by whatever
         // name the store was found.
         (None, Some(path)) => Ok(resolve_store(path)?.with_added_extension("key")),
@@ -241,7 +240,7 @@ fn key_file(config: &Config, state: &StateDir) -> Result<PathBuf, StoreError> {
 
 /// Writes the log of refused requests into a store that lasts.
 async fn write_refused(door: Arc<Door>, spec: StoreSpec, stop: CancellationToken) {
-    if spec.path.is_some() {
+    if spec.kind.is_durable() {
         refused::write_behind(&door.refused, &door.delivery.store, stop).await;
     }
 }
@@ -265,7 +264,7 @@ async fn housekeeping(door: Arc<Door>, spec: StoreSpec, stop: CancellationToken)
             max_bytes: spec.max_bytes / 10 * 9,
             cursor,
         };
-        match door.delivery.store.purge(policy, Timestamp::now()).await {
+        match door.delivery.store.purge(policy, door.delivery.clock.now()).await {
             Ok(purged) => cursor = purged.next,
             Err(error) => {
                 tracing::warn!(%error, "what is old could not be removed");
@@ -310,14 +309,16 @@ fn door(
     state: StateDir,
     providers: Arc<Providers>,
     (store, outcomes): (Arc<dyn Store>, Arc<Outcomes>),
+    clock: Clock,
 ) -> Door {
     let metrics = Metrics::default();
     let routes = live::routes(config, &metrics, public);
-    let registry = Arc::new(Registry::default());
+    let registry = Arc::new(Registry::new(clock.clone()));
     registry.revise(routes.admissions());
     let skips = Arc::<Skips>::default();
     let delivery = Arc::new(Delivery::new(
         Arc::clone(&store),
+        clock,
         Arc::clone(&registry),
         Arc::clone(&outcomes),
         Arc::clone(&skips),
@@ -349,7 +350,7 @@ fn door(
         providers,
         _state: state,
         telling: Arc::default(),
-        refused: RefusedLog::new(config.limits.refused_budget, config.store.path.is_some()),
+        refused: RefusedLog::new(config.limits.refused_budget, config.store.kind.is_durable()),
         memory: Arc::new(Budget::new(usize::try_from(config.limits.body_budget).unwrap_or(usize::MAX))),
         max_head: config.limits.max_head,
         body_idle: config.limits.body_idle_timeout,

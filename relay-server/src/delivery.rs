@@ -21,6 +21,7 @@ mod window;
 
 use std::{
     collections::{HashMap, HashSet},
+    ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
@@ -45,6 +46,7 @@ pub(crate) use self::{
 };
 use crate::{
     agents::{outcomes::Outcomes, registry::Registry, skips::Skips},
+    clock::{Clock, wall},
     endpoint::{Endpoint, EndpointName, Keeping, Order},
     failure::Failure,
     limits::Limits,
@@ -123,6 +125,8 @@ type Told = Option<Option<(StatusCode, HeaderMap, Bytes)>>;
 pub(crate) struct Delivery {
     /// Where they are kept.
     pub store: Arc<dyn Store>,
+    /// What its times are of.
+    pub clock: Clock,
     registry: Arc<Registry>,
     events: Events,
     outcomes: Arc<Outcomes>,
@@ -147,6 +151,7 @@ impl Delivery {
     /// Nothing is under way yet.
     pub(crate) fn new(
         store: Arc<dyn Store>,
+        clock: Clock,
         registry: Arc<Registry>,
         outcomes: Arc<Outcomes>,
         skips: Arc<Skips>,
@@ -154,6 +159,7 @@ impl Delivery {
     ) -> Self {
         Self {
             store,
+            clock,
             registry,
             events,
             outcomes,
@@ -192,7 +198,7 @@ impl Delivery {
     /// # Errors
     /// As [`Store::own_signatures`].
     pub(crate) async fn recall(&self) -> Result<(), StoreError> {
-        let now = Timestamp::now();
+        let now = wall();
         for OwnSignature { digest, expires_at } in self.store.own_signatures(now).await? {
             let mark = OwnMark { digest, expires_unix_s: expires_at.as_second() };
             let _ = self.own.put(mark, Cause::Late, now.as_second());
@@ -202,13 +208,17 @@ impl Delivery {
 
     /// Remembers a signature that was made here. Only then may it leave: the door refuses it, after a restart, too.
     async fn remember(&self, mark: OwnMark, cause: Cause) -> bool {
-        let now = Timestamp::now();
+        let now = wall();
         let Ok(expires_at) = Timestamp::from_second(mark.expires_unix_s) else { return false };
         if !self.own.put(mark, cause, now.as_second()) {
             return false;
         }
         let kept = self.store.remember(OwnSignature { digest: mark.digest, expires_at }, now).await;
         kept.inspect_err(|error| tracing::warn!(%error, "a fresh signature could not be remembered")).is_ok()
+    }
+
+    fn bodies(&self) -> Bodies {
+        Bodies { store: Arc::clone(&self.store), clock: self.clock.clone() }
     }
 
     /// Looks for what is due: something was changed from outside.
@@ -221,7 +231,7 @@ impl Delivery {
     /// # Errors
     /// As [`Store::pause`].
     pub(crate) async fn pause(&self, endpoint: &EndpointName, paused: bool) -> Result<(), StoreError> {
-        self.store.pause(endpoint.clone(), paused, Timestamp::now()).await?;
+        self.store.pause(endpoint.clone(), paused, self.clock.now()).await?;
         if paused {
             lock(&self.paused).insert(endpoint.clone());
         } else {
@@ -250,7 +260,7 @@ impl Delivery {
     async fn settle(&self, end: End) -> Option<Ended> {
         let (endpoint, id) = (end.endpoint.clone(), end.id);
         for _ in 0..SETTLE_TRIES {
-            match self.store.settle(vec![end.clone()], Timestamp::now()).await {
+            match self.store.settle(vec![end.clone()], self.clock.now()).await {
                 Ok(ended) => {
                     if !matches!(end.then, Then::Done | Then::Dead(_)) || self.is_ordered(&endpoint) {
                         self.wake.notify_one();
@@ -284,7 +294,7 @@ impl Delivery {
     /// What waits, by endpoint.
     pub(crate) async fn waiting(&self) -> Vec<Waiting> {
         let Ok(backlog) = self.store.backlog().await else { return Vec::new() };
-        let now = Timestamp::now();
+        let now = self.clock.now();
         let waiting = |one: Backlog| {
             let long_due = one.next_due.is_some_and(|due| now.duration_since(due) > OVERDUE) && !one.paused;
             let endpoint = self.endpoints.load().get(&one.endpoint).cloned();
@@ -323,6 +333,19 @@ impl Delivery {
 
     fn window<T>(&self, endpoint: &EndpointName, look: impl FnOnce(&mut Window) -> T) -> T {
         look(lock(&self.windows).entry(endpoint.clone()).or_default())
+    }
+}
+
+/// Bodies that are kept.
+struct Bodies {
+    store: Arc<dyn Store>,
+    clock: Clock,
+}
+
+impl Bodies {
+    /// A part of one.
+    async fn part(&self, endpoint: &EndpointName, id: EventId, range: Range<u64>) -> Result<Option<Bytes>, StoreError> {
+        self.store.body(endpoint.clone(), id, range, self.clock.now()).await
     }
 }
 

@@ -155,15 +155,20 @@ pub(crate) async fn list(
 ///
 /// # Errors
 /// [`Refusal`].
-pub(crate) async fn find(store: &Arc<dyn Store>, id: &str, sight: Sight<'_>) -> Result<Record, Refusal> {
+pub(crate) async fn find(
+    store: &Arc<dyn Store>,
+    id: &str,
+    sight: Sight<'_>,
+    now: Timestamp,
+) -> Result<Record, Refusal> {
     let seen = |summary: &Summary| match sight {
         Sight::All => true,
         Sight::Only(seen) => seen.contains(&summary.endpoint),
     };
     if let Ok(id) = id.parse::<EventId>() {
-        return match store.event(None, id, Timestamp::now()).await {
+        return match store.event(None, id, now).await {
             // Whose it is, is not known then.
-            Err(StoreError::Damaged(_)) if !is_of(store, id, sight).await => Err(Refusal::missing()),
+            Err(StoreError::Damaged(_)) if !is_of(store, id, sight, now).await => Err(Refusal::missing()),
             record => record?.filter(|record| seen(&record.summary)).ok_or_else(Refusal::missing),
         };
     }
@@ -176,14 +181,14 @@ pub(crate) async fn find(store: &Arc<dyn Store>, id: &str, sight: Sight<'_>) -> 
     let page = PageRequest { limit: 1, after: None, oldest_first: false };
     let found = store.list(filter, page).await?;
     let summary = found.events.first().filter(|summary| seen(summary)).ok_or_else(Refusal::missing)?;
-    store.event(Some(summary.endpoint.clone()), summary.id, Timestamp::now()).await?.ok_or_else(Refusal::missing)
+    store.event(Some(summary.endpoint.clone()), summary.id, now).await?.ok_or_else(Refusal::missing)
 }
 
 /// Whether an event that cannot be read is of an endpoint in sight.
-async fn is_of(store: &Arc<dyn Store>, id: EventId, sight: Sight<'_>) -> bool {
+async fn is_of(store: &Arc<dyn Store>, id: EventId, sight: Sight<'_>, now: Timestamp) -> bool {
     let Sight::Only(seen) = sight else { return true };
     for name in seen {
-        if store.event(Some(name.clone()), id, Timestamp::now()).await.is_err() {
+        if store.event(Some(name.clone()), id, now).await.is_err() {
             return true;
         }
     }
@@ -201,7 +206,7 @@ pub(crate) async fn part(delivery: &Delivery, event: &Summary, offset: u64, most
         return Ok(Bytes::new());
     }
     let read = async |range: Range<u64>| {
-        let part = delivery.store.body(event.endpoint.clone(), event.id, range, Timestamp::now()).await?;
+        let part = delivery.store.body(event.endpoint.clone(), event.id, range, delivery.clock.now()).await?;
         part.ok_or_else(Refusal::missing)
     };
     let part = read(offset..end).await?;
@@ -285,7 +290,7 @@ mod tests {
         assert_eq!(stranger.execute("UPDATE content SET body = X'00'", []).expect("changed"), 1);
         let asked = id.to_string();
         let status = async |seen: &[EndpointName]| {
-            find(&store, &asked, Sight::Only(seen)).await.expect_err("it cannot be read").status
+            find(&store, &asked, Sight::Only(seen), now).await.expect_err("it cannot be read").status
         };
         assert_eq!(status(std::slice::from_ref(&ours)).await, StatusCode::NOT_FOUND);
         assert_eq!(status(&[ours, theirs]).await, StatusCode::UNPROCESSABLE_ENTITY);

@@ -22,7 +22,6 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
 use hyper::{body::Body as _, upgrade::OnUpgrade};
-use jiff::Timestamp;
 use relay_proto::{CONNECT_PATH, Notice, UpgradeProtocol, may_upgrade};
 use relay_schemes::Reply as ChallengeReply;
 use tokio::time::{Instant, timeout_at};
@@ -46,6 +45,7 @@ use crate::{
         registry::Registry,
         token::Shown,
     },
+    clock::wall,
     delivery::{Delivery, Reply, Taken},
     dispatch,
     endpoint::{Ack, Endpoint, Keeping, Replay},
@@ -198,7 +198,7 @@ async fn answer(
                 head.extensions.remove::<OnUpgrade>().filter(|_| wants_upgrade(&head, &body, &endpoint.upgrades));
             let (peer, secure) = (origin.peer, origin.secure);
             let client = client::address(peer, &head.headers, |address| routes.trusts(address));
-            let (at, url) = (Timestamp::now(), routes.seen_url(&endpoint, origin, &head, &host));
+            let (at, url) = (door.delivery.clock.now(), routes.seen_url(&endpoint, origin, &head, &host));
             let front = routes.front(&endpoint, origin, &host);
             let received = Received { event_id, at, started, peer, client, secure, front, head, host, url, rest };
             let holder = Some(client).filter(|it| !is_local(*it) && !routes.trusts(*it)).map(site);
@@ -273,7 +273,7 @@ async fn once(
     };
     let (name, deadline) = (endpoint.name.as_str(), webhook.started() + endpoint.deadline);
     loop {
-        match door.replays.begin(name, mark, webhook.event_id(), Timestamp::now().as_second()) {
+        match door.replays.begin(name, mark, webhook.event_id(), wall().as_second()) {
             Seen::First(running) => {
                 return Ok(Outcome::Answer(deliver(door, routes, endpoint, webhook).await?, Some(running)));
             }

@@ -9,6 +9,7 @@
 //!
 //! What it must never contain: anything about local handlers.
 
+mod clock;
 mod failure;
 mod throttle;
 pub mod webhook;

@@ -26,6 +26,7 @@ use self::{
 };
 use crate::{
     agents::registry::Registry,
+    clock::Clock,
     config::{Config, ConfigErrors, Input, Layers, PublicUrl, Shown, Source, Warning, rows, rows::Rows},
     endpoint::{Endpoint, EndpointName},
     ingress::{Door, listener::Serving, route::Routes},
@@ -99,15 +100,21 @@ pub(crate) struct First {
 ///
 /// # Errors
 /// [`ConfigErrors`] or [`StoreError`].
-pub(crate) async fn first(source: &Source, store: &Arc<dyn Store>, vault: &Vault) -> anyhow::Result<First> {
+pub(crate) async fn first(
+    source: &Source,
+    store: &Arc<dyn Store>,
+    vault: &Vault,
+    clock: &Clock,
+) -> anyhow::Result<First> {
+    let now = clock.now();
     let made = Made::read(store, vault).await?;
     let running = Running { input: source.read()?, applied: None };
     let config = assemble(source, &running, true, &made, Rows::default()).await?;
     let sets = sets(&running.input.rows())?;
-    store.configure(store::Source::File, sets, true, Timestamp::now()).await?;
+    store.configure(store::Source::File, sets, true, now).await?;
     // What lives in memory knows nothing of what the process before it took.
-    let begins = if config.store.path.is_some() { Timestamp::MIN } else { Timestamp::now() };
-    remember(store, &config, begins).await?;
+    let begins = if config.store.kind.is_durable() { Timestamp::MIN } else { now };
+    remember(store, &config, begins, now).await?;
     Ok(First { config, running, made })
 }
 
@@ -144,6 +151,10 @@ impl Live {
         &self.door.delivery.store
     }
 
+    fn now(&self) -> Timestamp {
+        self.door.delivery.clock.now()
+    }
+
     /// Reads the file again. Takes over endpoints, tokens and the certificate; keeps the old ones if anything is wrong but
     /// an endpoint's secret.
     pub(crate) async fn reload(&self) {
@@ -160,7 +171,7 @@ impl Live {
         let config = assemble(&self.source, &next, false, &made, Rows::default()).await?;
         let tls = config.tls.as_ref().map(|files| tls::load(&files.cert, &files.key)).transpose()?;
         let sets = sets(&next.input.rows())?;
-        self.store().configure(store::Source::File, sets, true, Timestamp::now()).await?;
+        self.store().configure(store::Source::File, sets, true, self.now()).await?;
         if let (Some(slot), Some(tls)) = (&self.serving.tls, tls) {
             slot.store(tls);
         }
@@ -204,9 +215,9 @@ impl Live {
         made.sealed.extend(sealed.iter().cloned());
         let new = Rows { endpoint: vec![row.clone()], token: Vec::new() };
         let config = assemble(&self.source, &running, false, &made, new).await?;
-        let now = Timestamp::now();
+        let now = self.now();
         for (sealed, secret) in &sealed {
-            self.vault.put(SCOPE, sealed, secret, now).await?;
+            self.vault.put(SCOPE, sealed, secret).await?;
         }
         let set = vec![(ConfigKind::Endpoint, vec![named(&row)?])];
         self.store().configure(store::Source::Api, set, false, now).await?;
@@ -242,7 +253,6 @@ impl Live {
             return Err(Refused::Waiting(waiting));
         }
         let config = assemble(&self.source, &running, false, &made, Rows::default()).await?;
-        let now = Timestamp::now();
         self.store().unconfigure(ConfigKind::Endpoint, name.as_str().to_owned()).await?;
         self.take_over(&running, config, &made).await;
         // From here on nothing new comes in. What fails now leaves things behind that nobody can use.
@@ -252,14 +262,14 @@ impl Live {
                 states: vec![State::Pending, State::Running],
                 ..Filter::default()
             };
-            if let Err(error) = self.store().bulk(EventId::new(), BulkAction::Cancel, filter, Timestamp::now()).await {
+            if let Err(error) = self.store().bulk(EventId::new(), BulkAction::Cancel, filter, self.now()).await {
                 tracing::error!(endpoint = %name, %error, "what waited was not cancelled; it becomes dead letters in time");
             }
             self.door.delivery.wake_bulks();
         }
         let mut forgotten = self.door.providers.forget(name.as_str()).await;
         for sealed in rows::sealed_in(&row) {
-            forgotten = forgotten.and(self.vault.remove(SCOPE, &sealed, now).await);
+            forgotten = forgotten.and(self.vault.remove(SCOPE, &sealed).await);
         }
         if let Err(error) = forgotten {
             tracing::warn!(endpoint = %name, %error, "sealed secrets of a deleted endpoint are still in the store");
@@ -313,7 +323,7 @@ impl Live {
         if dry_run {
             return Ok(applied);
         }
-        self.store().configure(store::Source::File, sets, true, Timestamp::now()).await?;
+        self.store().configure(store::Source::File, sets, true, self.now()).await?;
         *running = next;
         self.take_over(&running, config, &made).await;
         tracing::info!(
@@ -333,8 +343,9 @@ impl Live {
             tracing::warn!(endpoint = %endpoint.name, "without its secret it answers 503 until the next reload");
         }
         self.door.providers.load(&config.endpoints).await;
-        let begins = if config.store.path.is_some() { Timestamp::MIN } else { Timestamp::now() };
-        if let Err(error) = remember(self.store(), &config, begins).await {
+        let now = self.now();
+        let begins = if config.store.kind.is_durable() { Timestamp::MIN } else { now };
+        if let Err(error) = remember(self.store(), &config, begins, now).await {
             tracing::error!(%error, "the store was not told which endpoints remember what was signed");
         }
         let routes = routes(&config, &self.door.metrics, self.public);
@@ -349,12 +360,17 @@ impl Live {
 }
 
 /// Tells the store for how long each endpoint remembers what was signed, before requests are taken by that.
-async fn remember(store: &Arc<dyn Store>, config: &Config, begins: Timestamp) -> Result<(), StoreError> {
+async fn remember(
+    store: &Arc<dyn Store>,
+    config: &Config,
+    begins: Timestamp,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     let late = |endpoint: &Arc<Endpoint>| endpoint.keeping.as_ref().and_then(|keeping| keeping.late);
     // A second for the one that marks are kept longer than they are good.
     let reach = |late: Duration| late + Duration::from_secs(1);
     let reaches = config.endpoints.iter().map(|one| (one.name.clone(), late(one).map_or(Duration::ZERO, reach)));
-    store.reach_back(reaches.collect(), begins, Timestamp::now()).await
+    store.reach_back(reaches.collect(), begins, now).await
 }
 
 pub(crate) fn routes(config: &Config, metrics: &Metrics, public: SocketAddr) -> Routes {

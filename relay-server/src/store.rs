@@ -19,7 +19,15 @@
 //! - What comes out was checked against the SHA-256 of what went in; a damaged event is set apart, never delivered.
 //! - Every answer is bounded: pages, ranges and batches have limits, and there is a cursor to go on.
 
-use std::{fmt, future::Future, ops::Range, path::PathBuf, pin::Pin, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    ops::Range,
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -33,7 +41,6 @@ mod marks;
 mod memory;
 mod model;
 mod outcome;
-mod presence;
 mod rows;
 mod rules;
 pub mod seal;
@@ -52,8 +59,8 @@ pub use model::{
 };
 pub use outcome::{Outcome, Reason};
 pub use rows::{
-    Bulk, BulkAction, ConfigChange, ConfigKind, ConfigRow, OwnSignature, Presence, Purge, PurgeCursor, Purged,
-    RefusedRow, Source, Usage,
+    Bulk, BulkAction, ConfigChange, ConfigKind, ConfigRow, OwnSignature, Purge, PurgeCursor, Purged, RefusedRow,
+    Source, Usage,
 };
 pub use sqlite::{SqliteOptions, SqliteStore, check, resolve};
 pub use vault::Vault;
@@ -99,6 +106,55 @@ pub fn refused_bytes(max_bytes: u64) -> u64 {
 /// The part of a store of this size that what waits of unproven senders leaves to the others: a quarter.
 pub fn reserve_bytes(max_bytes: u64) -> u64 {
     max_bytes / 4
+}
+
+/// Which store a relay uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreKind {
+    /// It ends with the process.
+    Memory,
+    /// A file.
+    Sqlite(PathBuf),
+}
+
+/// As it is written in a config.
+impl fmt::Display for StoreKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory => f.write_str("memory:"),
+            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+        }
+    }
+}
+
+impl StoreKind {
+    /// Whether what it keeps is there after a restart.
+    pub fn is_durable(&self) -> bool {
+        *self != Self::Memory
+    }
+
+    /// Its file.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Memory => None,
+            Self::Sqlite(path) => Some(path),
+        }
+    }
+
+    /// Opens it, or makes it, to take up to so many bytes. An error says what to do.
+    pub async fn open(&self, max_bytes: u64) -> Result<Arc<dyn Store>, StoreError> {
+        let Some(path) = self.path() else { return Ok(Arc::new(MemoryStore::new(max_bytes))) };
+        let options = SqliteOptions { path: path.to_owned(), max_bytes };
+        let opened = tokio::task::spawn_blocking(|| SqliteStore::open(options)).await;
+        let store = opened.map_err(|error| StoreError::Internal(error.to_string()))??;
+        Ok(Arc::new(store))
+    }
+
+    /// Writes a copy of everything that the open store of this process holds to a new file, while work goes on.
+    pub async fn backup(&self, to: PathBuf) -> Result<(), StoreError> {
+        let nothing = || StoreError::Invalid("a store in memory has nothing to back up; use sqlite:FILE".into());
+        sqlite::backup(self.path().ok_or_else(nothing)?.to_owned(), to).await
+    }
 }
 
 /// Rows by name, each as its value.
@@ -203,15 +259,6 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Those that have not expired.
     fn own_signatures(&self, now: Timestamp) -> Reply<'_, Vec<OwnSignature>>;
 
-    /// Notes that a session serves an endpoint through this node, or still does.
-    fn present(&self, presences: Vec<Presence>) -> Reply<'_, ()>;
-
-    /// Notes that a session is gone.
-    fn absent(&self, session: u64) -> Reply<'_, ()>;
-
-    /// Who serves an endpoint and was seen since.
-    fn presence(&self, endpoint: EndpointName, since: Timestamp) -> Reply<'_, Vec<Presence>>;
-
     /// Keeps refused requests, at most [`MAX_REFUSED`] for an endpoint and [`refused_bytes`] in all. The oldest go first,
     /// for space those of the endpoint that has the most. Events that wait are not displaced.
     fn refuse(&self, rows: Vec<RefusedRow>) -> Reply<'_, ()>;
@@ -220,9 +267,6 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn refused(&self, endpoint: Option<EndpointName>, limit: usize) -> Reply<'_, Vec<RefusedRow>>;
 
     fn refused_request(&self, id: EventId) -> Reply<'_, Option<RefusedRow>>;
-
-    /// Writes a copy of everything to a new file while work goes on.
-    fn backup(&self, to: PathBuf) -> Reply<'_, ()>;
 
     /// Space used, and the limit.
     fn usage(&self) -> Usage;

@@ -13,7 +13,6 @@ use axum::{
     routing::get,
 };
 use data_encoding::BASE64;
-use jiff::Timestamp;
 use relay_proto::printable;
 use relay_schemes::explain::Finding;
 use serde::Deserialize;
@@ -71,7 +70,7 @@ struct Listing {
 async fn list_refused(State(admin): State<Admin>, Query(listing): Query<Listing>) -> Response {
     let limit = listing.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_ENTRIES);
     let (store, endpoint) = (&admin.door.delivery.store, listing.endpoint.as_deref());
-    let entries = match admin.door.refused.list_all(store, endpoint, limit, Timestamp::now()).await {
+    let entries = match admin.door.refused.list_all(store, endpoint, limit, admin.door.delivery.clock.now()).await {
         Ok(entries) => entries,
         Err(error) => return *failed(error),
     };
@@ -128,7 +127,7 @@ async fn find(admin: &Admin, id: &str) -> Result<Arc<Entry>, Box<Response>> {
     let id = id
         .parse::<EventId>()
         .map_err(|_| error(StatusCode::BAD_REQUEST, "bad_id", "an event's id is hook_ and 32 hexadecimal digits"))?;
-    let found = admin.door.refused.find_anywhere(&admin.door.delivery.store, id, Timestamp::now()).await;
+    let found = admin.door.refused.find_anywhere(&admin.door.delivery.store, id, admin.door.delivery.clock.now()).await;
     Ok(found.map_err(failed)?.ok_or_else(|| {
         let why = "no refused request has this id; they are kept for a day, a thousand for each endpoint";
         error(StatusCode::NOT_FOUND, "not_found", why)

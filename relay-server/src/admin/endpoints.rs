@@ -12,7 +12,6 @@ use axum::{
     routing::{get, post, put},
 };
 use bytes::Bytes;
-use jiff::Timestamp;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use toml::Table;
@@ -218,7 +217,7 @@ async fn apply(
         Ok(applied) => {
             let mut shown = json!(applied);
             shown["dry_run"] = asked.dry_run.into();
-            shown["at"] = Timestamp::now().to_string().into();
+            shown["at"] = admin.door.delivery.clock.now().to_string().into();
             answer(StatusCode::OK, &shown)
         }
         Err(why) => *refused(why),

@@ -8,7 +8,6 @@ use axum::{
     routing::{get, post},
 };
 use bytes::Bytes;
-use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -68,7 +67,7 @@ async fn list(Shared(admin): Shared<Admin>, Query(asked): Query<Asked>) -> Respo
 }
 
 async fn show(Shared(admin): Shared<Admin>, Path(id): Path<String>) -> Response {
-    match events::find(&admin.door.delivery.store, &id, Sight::All).await {
+    match events::find(&admin.door.delivery.store, &id, Sight::All, admin.door.delivery.clock.now()).await {
         Ok(record) => answer(
             StatusCode::OK,
             &events::detail(&record, admin.door.delivery.endpoint(&record.summary.endpoint).as_deref()),
@@ -89,7 +88,7 @@ async fn body(Shared(admin): Shared<Admin>, Path(id): Path<String>) -> Response 
 
 async fn whole(admin: &Admin, id: &str) -> Result<Bytes, Refusal> {
     let store = &admin.door.delivery.store;
-    let summary = events::find(store, id, Sight::All).await?.summary;
+    let summary = events::find(store, id, Sight::All, admin.door.delivery.clock.now()).await?.summary;
     let mut bytes = Vec::new();
     loop {
         let part = events::part(&admin.door.delivery, &summary, bytes.len() as u64, MAX_RANGE_BYTES).await?;
@@ -120,7 +119,7 @@ async fn act(
 
 async fn replayed(admin: &Admin, id: &str, signature: crate::store::Signature) -> Result<Value, Refusal> {
     let delivery = &admin.door.delivery;
-    let record = events::find(&delivery.store, id, Sight::All).await?;
+    let record = events::find(&delivery.store, id, Sight::All, delivery.clock.now()).await?;
     let endpoint = admin.door.routes.load().endpoint(record.summary.endpoint.as_str()).cloned();
     let stored = delivery.replay(endpoint.as_ref(), record, signature).await?;
     Ok(json!({ "id": stored.of.to_string(), "new_id": stored.id.to_string() }))
@@ -128,9 +127,10 @@ async fn replayed(admin: &Admin, id: &str, signature: crate::store::Signature) -
 
 async fn acted(admin: &Admin, id: &str, action: Action) -> Result<Value, Refusal> {
     let delivery = &admin.door.delivery;
-    let Summary { endpoint, id, .. } = events::find(&delivery.store, id, Sight::All).await?.summary;
+    let Summary { endpoint, id, .. } =
+        events::find(&delivery.store, id, Sight::All, delivery.clock.now()).await?.summary;
     let acts = vec![Act { endpoint, id, action }];
-    let acted = delivery.store.act(acts, Timestamp::now()).await?.into_iter().next();
+    let acted = delivery.store.act(acts, delivery.clock.now()).await?.into_iter().next();
     delivery.wake();
     match acted {
         Some(Acted::Done) => Ok(json!({ "id": id.to_string(), "new_id": null })),
@@ -154,8 +154,9 @@ async fn bulked(admin: &Admin, action: &str, asked: &Asked) -> Result<Response, 
     };
     let filter = Filter { states: vec![State::Dead], ..asked.filter()? };
     let id = EventId::new();
-    admin.door.delivery.store.bulk(id, action, filter, Timestamp::now()).await?;
-    admin.door.delivery.wake_bulks();
+    let delivery = &admin.door.delivery;
+    delivery.store.bulk(id, action, filter, delivery.clock.now()).await?;
+    delivery.wake_bulks();
     Ok(answer(StatusCode::ACCEPTED, &json!({ "bulk": id.to_string() })))
 }
 
@@ -179,7 +180,7 @@ async fn backup(Shared(admin): Shared<Admin>, Query(To { to }): Query<To>) -> Re
     if !to.is_absolute() {
         return error(StatusCode::BAD_REQUEST, "bad_request", "the path of the copy must be absolute");
     }
-    match admin.door.delivery.store.backup(to.clone()).await {
+    match admin.store.backup(to.clone()).await {
         Ok(()) => answer(StatusCode::OK, &json!({ "to": to })),
         Err(error) => refused(&error.into()),
     }

@@ -197,7 +197,7 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     let (agent, token) = (greeting.hello.name.clone(), Arc::clone(&shown.token.name));
     let name: Arc<str> = agent.as_str().into();
     let identity = Identity { token: Arc::clone(&token), name, instance: greeting.hello.instance };
-    let now = Timestamp::now();
+    let now = registry.now();
     let now_ms = u64::try_from(now.as_millisecond()).unwrap_or(0);
     let offers = std::mem::take(&mut greeting.hello.offers);
     let names: Vec<String> = offers.iter().map(|offer| offer.endpoint.clone()).collect();

@@ -19,6 +19,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use relay_proto::{CloseCode, Notice, Offer, OfferState, Rate, RequestHead};
 use relay_tunnel::{Exchange, Handle, Slot};
 use tokio::{
@@ -36,7 +37,7 @@ use super::{
     token::{Right, Shown},
     wanted::Wanted,
 };
-use crate::pace::Pacer;
+use crate::{clock::Clock, pace::Pacer};
 
 /// How long an active agent may take to answer when another one wants its place.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
@@ -165,6 +166,7 @@ pub(crate) struct Registry {
     copies: Copies,
     /// A relay that has just started expects the agents of the one before it.
     started: Instant,
+    clock: Clock,
 }
 
 #[derive(Default)]
@@ -232,7 +234,15 @@ pub(crate) struct Welcomed {
 
 impl Default for Registry {
     fn default() -> Self {
+        Self::new(Clock::default())
+    }
+}
+
+impl Registry {
+    /// Nobody is attached yet.
+    pub(crate) fn new(clock: Clock) -> Self {
         Self {
+            clock,
             state: Mutex::default(),
             changed: Notify::new(),
             waiters: Semaphore::new(MAX_WAITERS),
@@ -240,9 +250,12 @@ impl Default for Registry {
             started: Instant::now(),
         }
     }
-}
 
-impl Registry {
+    /// The time, as circuits go by.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

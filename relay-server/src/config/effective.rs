@@ -20,6 +20,7 @@ use super::secret_ref::SecretRef;
 use super::values::PublicUrl;
 use crate::agents::token::{Pattern, Right, TokenHash};
 use crate::endpoint::{EndpointName, Keeping, Replay};
+use crate::store::StoreKind;
 
 /// `[server]`: the listeners and what belongs to the whole process.
 #[derive(Clone, Debug)]
@@ -83,8 +84,7 @@ pub(crate) struct TlsFiles {
 /// `[store]`: where events are kept, and for how long.
 #[derive(Clone, Debug)]
 pub(crate) struct StoreSpec {
-    /// The SQLite file; `None` keeps events in memory, for as long as the process lives.
-    pub path: Option<PathBuf>,
+    pub kind: StoreKind,
     /// Largest size, in bytes. Events that wait are never removed for it.
     pub max_bytes: u64,
     /// How long ended events stay.

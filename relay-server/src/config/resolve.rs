@@ -31,7 +31,7 @@ pub(super) fn resolve(
         readable(tls, &effective.tls_place, report);
     }
     state_dir(effective.server.state_dir.as_deref(), report);
-    if let Some(path) = &effective.store.path {
+    if let Some(path) = effective.store.kind.path() {
         let place = report.place("store.url", None);
         doubt(path, &place, report);
     }

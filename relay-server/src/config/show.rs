@@ -276,11 +276,7 @@ impl Shown {
                 upgrade_idle_timeout: show_duration(limits.upgrade_idle_timeout),
             },
             store: ShownStore {
-                url: effective
-                    .store
-                    .path
-                    .as_ref()
-                    .map_or_else(|| "memory:".to_owned(), |path| format!("sqlite:{}", path.display())),
+                url: effective.store.kind.to_string(),
                 max_size: show_size(effective.store.max_bytes),
                 retention: show_duration(effective.store.retention),
                 pending_retention: show_duration(effective.store.pending_retention),

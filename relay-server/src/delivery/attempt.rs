@@ -17,7 +17,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::{Answer, Delivery, Piece, Reply, Told, intake::told, sign, window::Window};
+use super::{Answer, Bodies, Delivery, Piece, Reply, Told, intake::told, sign, window::Window};
 use crate::{
     agents::{
         copies::Tee,
@@ -31,7 +31,7 @@ use crate::{
     limits::Turn,
     memory::Memory,
     retry::{Meaning, retry_after},
-    store::{self, Attempt, End, Head, Lease, MAX_ANSWER_BYTES, Outcome, Reason, Store, Summary, Then},
+    store::{self, Attempt, End, Head, Lease, MAX_ANSWER_BYTES, Outcome, Reason, Summary, Then},
     throttle::Throttle,
     webhook::EventId,
 };
@@ -126,7 +126,7 @@ pub(super) enum Ending {
 
 /// Attempts an event and settles it; whether it was delivered. Waits for an agent until `patience`.
 pub(super) async fn run(delivery: &Delivery, mut event: Event, patience: Instant, waiting: Waiting) -> bool {
-    let (started_at, begun) = (Timestamp::now(), Instant::now());
+    let (started_at, begun) = (delivery.clock.now(), Instant::now());
     let endpoint = Arc::clone(&event.endpoint);
     let name = endpoint.name.as_str();
     let mut audience = Audience { waiting, ..Audience::default() };
@@ -134,7 +134,7 @@ pub(super) async fn run(delivery: &Delivery, mut event: Event, patience: Instant
         Ok(held) => held,
         Err(rest) => {
             audience.tell(Reply::Ack);
-            let then = Then::Release(after(rest));
+            let then = Then::Release(after(rest, started_at));
             settle(delivery, &event, (started_at, begun, None), Ending::Failed(Outcome::NotCalled), then).await;
             return false;
         }
@@ -153,7 +153,7 @@ pub(super) async fn run(delivery: &Delivery, mut event: Event, patience: Instant
     let copies = delivery.registry.copies(name, event.kind.as_deref(), || RequestHead { fence: None, ..head.clone() });
     let (target, probe) = (place.target().clone(), place.is_probe());
     let exchange = place.open(head);
-    let ending = match timeout_at(limit, call(exchange, copies, &event, &delivery.store, &mut audience)).await {
+    let ending = match timeout_at(limit, call(exchange, copies, &event, delivery, &mut audience)).await {
         Err(_) => Ending::Failed(Outcome::Timeout),
         Ok(Ok(answer)) => Ending::Answered(answer),
         Ok(Err(Broken::SessionLost)) => told_later(&mut expected, &event, limit).await,
@@ -161,7 +161,7 @@ pub(super) async fn run(delivery: &Delivery, mut event: Event, patience: Instant
     };
     drop(turn); // The handler is done: a sender that hears of it may send the next one.
     let meaning = meaning(&ending, &event.keeping, audience.waits());
-    let then = audience.hear(&ending, meaning, &event);
+    let then = audience.hear(&ending, meaning, &event, delivery.clock.now());
     note(delivery, &event, (&target, probe), &ending, meaning);
     let lost = matches!(ending, Ending::Failed(Outcome::Lost));
     settle(delivery, &event, (started_at, begun, Some(agent.name.to_string())), ending, then).await;
@@ -200,7 +200,7 @@ pub(super) async fn call(
     exchange: Exchange,
     mut copies: Option<Tee>,
     event: &Event,
-    store: &Arc<dyn Store>,
+    delivery: &Delivery,
     audience: &mut Audience,
 ) -> Result<store::Answer, Broken> {
     let Exchange { request, response } = exchange;
@@ -226,7 +226,7 @@ pub(super) async fn call(
         }
         Content::Kept(id, size) => {
             let watched = copies.is_some();
-            let upload = upload((request, copies), Arc::clone(store), event.endpoint.name.clone(), *id, *size);
+            let upload = upload((request, copies), delivery.bodies(), event.endpoint.name.clone(), *id, *size);
             Some(Upload::spawn(upload, watched))
         }
     };
@@ -295,14 +295,14 @@ fn is_whole(event: &Event, headers: &HeaderMap, len: u64) -> bool {
 /// Sends a long body, part by part. What cannot be read resets the exchange.
 async fn upload(
     (mut request, mut copies): (Sender, Option<Tee>),
-    store: Arc<dyn Store>,
+    bodies: Bodies,
     endpoint: EndpointName,
     id: EventId,
     size: u64,
 ) {
     let (mut at, mut wanted) = (0, true);
     while at < size {
-        let part = store.body(endpoint.clone(), id, at..size.min(at + PART_BYTES), Timestamp::now()).await;
+        let part = bodies.part(&endpoint, id, at..size.min(at + PART_BYTES)).await;
         match part {
             Ok(Some(part)) if !part.is_empty() => {
                 at += part.len() as u64;
@@ -414,17 +414,17 @@ impl Audience {
 
     /// Passes on what the sender is to have of an ending, and says what becomes of the event. A sender that leaves
     /// at this moment has its ack: then what holds after an ack decides.
-    fn hear(&mut self, ending: &Ending, meaning: Meaning, event: &Event) -> Then {
+    fn hear(&mut self, ending: &Ending, meaning: Meaning, event: &Event, now: Timestamp) -> Then {
         if self.streams {
             return match (ending, meaning) {
                 (Ending::Answered(_), Meaning::Success) => Then::Done,
                 (Ending::Answered(_), _) => Then::Dead(Reason::HandlerRejected),
                 // The answer broke off under the sender's eyes, after a head that said how it would end.
-                (Ending::Failed(_), _) => then(ending, Meaning::Again, event),
+                (Ending::Failed(_), _) => then(ending, Meaning::Again, event, now),
             };
         }
         if !self.waits() {
-            return then(ending, meaning, event);
+            return then(ending, meaning, event, now);
         }
         let trailers = std::mem::take(&mut self.trailers);
         let reply = match (ending, meaning) {
@@ -443,21 +443,20 @@ impl Audience {
                 Meaning::Success => Then::Done,
                 Meaning::Final => Then::Dead(Reason::HandlerRejected),
                 Meaning::Again if passed => Then::Dead(reason(ending)),
-                Meaning::Again => then(ending, Meaning::Again, event),
+                Meaning::Again => then(ending, Meaning::Again, event, now),
             };
         }
         let meaning = self::meaning(ending, &event.keeping, false);
-        then(ending, meaning, event)
+        then(ending, meaning, event, now)
     }
 }
 
 /// What becomes of an event whose sender has its ack.
-fn then(ending: &Ending, meaning: Meaning, event: &Event) -> Then {
-    let now = Timestamp::now();
+fn then(ending: &Ending, meaning: Meaning, event: &Event, now: Timestamp) -> Then {
     match (ending, meaning) {
         (_, Meaning::Success) => Then::Done,
         (_, Meaning::Final) => Then::Dead(Reason::HandlerGaveUp),
-        (Ending::Failed(Outcome::NotCalled), _) => Then::Release(after(REST)),
+        (Ending::Failed(Outcome::NotCalled), _) => Then::Release(after(REST, now)),
         (Ending::Failed(outcome), _) if !Failure::from(*outcome).can_retry() => Then::Dead((*outcome).into()),
         (Ending::Failed(Outcome::Lost), _) if event.lease.tries < event.keeping.schedule.attempts() => Then::Retry(now),
         (ending, _) => {
@@ -503,7 +502,7 @@ fn note(delivery: &Delivery, event: &Event, (target, probe): (&Target, bool), en
                 target.probe_not_made();
             }
         }
-        _ => target.failed(probe, &event.keeping.circuit, Timestamp::now()),
+        _ => target.failed(probe, &event.keeping.circuit, delivery.clock.now()),
     }
 }
 
@@ -531,21 +530,21 @@ async fn settle(
 }
 
 /// An attempt that an agent told of when nobody waited for it any more: after a restart of the relay.
-pub(super) fn stray(state: OutcomeState, event: &Event) -> Option<(Attempt, Then)> {
+pub(super) fn stray(state: OutcomeState, event: &Event, now: Timestamp) -> Option<(Attempt, Then)> {
     if matches!(state, OutcomeState::Running) {
         return None;
     }
     let ending = ending_of(state, event);
-    let then = then(&ending, meaning(&ending, &event.keeping, false), event);
+    let then = then(&ending, meaning(&ending, &event.keeping, false), event, now);
     let (outcome, answer) = match ending {
         Ending::Answered(answer) => (Outcome::Answered, Some(answer)),
         Ending::Failed(outcome) => (outcome, None),
     };
     let (number, fence) = (event.lease.attempt, event.lease.fence);
-    let started_at = Timestamp::now();
+    let started_at = now;
     Some((Attempt { number, fence, started_at, duration: Duration::ZERO, outcome, agent: None, answer }, then))
 }
 
-fn after(rest: Duration) -> Timestamp {
-    Timestamp::now().saturating_add(rest).unwrap_or(Timestamp::MAX)
+fn after(rest: Duration, now: Timestamp) -> Timestamp {
+    now.saturating_add(rest).unwrap_or(Timestamp::MAX)
 }

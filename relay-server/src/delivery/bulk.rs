@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use jiff::Timestamp;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -70,7 +69,7 @@ async fn step(delivery: &Delivery) -> Result<bool, StoreError> {
         // Replays that find no room come one by one, and hold up no other action: that may be the one which makes room.
         for count in [STEP, 1] {
             let fresh = (0..count).map(|_| EventId::new()).collect();
-            match delivery.store.bulk_step(next.id, fresh, Timestamp::now()).await {
+            match delivery.store.bulk_step(next.id, fresh, delivery.clock.now()).await {
                 Err(error) if error.is_full() => full = Some(error),
                 stepped => {
                     delivery.skips.see(&stepped?);

@@ -109,7 +109,7 @@ impl Delivery {
             signature: Signature::Auto,
             signer,
         };
-        let now = Timestamp::now();
+        let now = self.clock.now();
         // An assured event is attempted at once, unless that is held back: then it waits without its sender.
         let at_once = keeping.assured
             && !lock(&self.paused).contains(&endpoint.name)
@@ -166,7 +166,7 @@ impl Delivery {
     /// Appends an event, and begins its first attempt if it comes with the right to that.
     async fn keep(self: &Arc<Self>, new: NewEvent, event: Event, patience: Instant) -> Result<Kept, Failure> {
         let (endpoint, event_id) = (event.endpoint.name.clone(), event.id);
-        let verdict = match self.store.append(vec![new], Timestamp::now()).await {
+        let verdict = match self.store.append(vec![new], self.clock.now()).await {
             Ok(verdicts) => verdicts.into_iter().next().ok_or(RelayFault::Internal.into()),
             Err(error) => {
                 if let Some(held_back) = NOT_KEPT.pass(endpoint.as_str()) {

@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -67,7 +66,7 @@ async fn recover(delivery: &Delivery) {
             Err(error) => return tracing::error!(%error, "what ran before the restart cannot be listed"),
         };
         let endpoints = delivery.endpoints.load();
-        let now = Timestamp::now();
+        let now = delivery.clock.now();
         for event in found.events {
             if lock(&delivery.running).contains_key(&event.id) {
                 continue; // It came a moment ago.
@@ -92,7 +91,7 @@ async fn recover(delivery: &Delivery) {
 
 /// Claims and begins what is due now; how long there is nothing more to do.
 async fn round(delivery: &Arc<Delivery>) -> Duration {
-    let now = Timestamp::now();
+    let now = delivery.clock.now();
     let endpoints = delivery.endpoints.load_full();
     let (mut wants, mut wait, mut cramped) = (Vec::new(), IDLE, false);
     for (name, endpoint) in endpoints.iter().filter(|(_, endpoint)| endpoint.keeping.is_some()) {

@@ -5,7 +5,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use jiff::Timestamp;
 use relay_proto::RequestHead;
 use relay_schemes::Provider;
 use thiserror::Error;
@@ -145,8 +144,7 @@ impl Delivery {
         let exchange = place.open(head);
         let limit = begun + event.keeping.attempt_timeout;
         let mut audience = Audience::default();
-        let (outcome, answer) = match timeout_at(limit, call(exchange, None, &event, &self.store, &mut audience)).await
-        {
+        let (outcome, answer) = match timeout_at(limit, call(exchange, None, &event, self, &mut audience)).await {
             Err(_) => (Outcome::Timeout, None),
             Ok(Ok(answer)) => (Outcome::Answered, Some(answer)),
             Ok(Err(broken)) => (broken.into(), None),
@@ -172,10 +170,10 @@ impl Delivery {
             let event = Event::of(endpoint, summary, head, None, lease).ok_or(NotReplayed::Live)?;
             // It is signed at each attempt; whether it can be is known only once it has been.
             let mut event = Event { head: crate::store::Head { signature, ..event.head.clone() }, ..event };
-            sign::try_out(&self.store, &mut event).await?;
+            sign::try_out(self, &mut event).await?;
         }
         let act = Act { endpoint: name, id: of, action: Action::Replay(id, signature) };
-        let acted = self.store.act(vec![act], Timestamp::now()).await?;
+        let acted = self.store.act(vec![act], self.clock.now()).await?;
         self.wake();
         match acted.first() {
             Some(Acted::Done) => Ok(Stored { id, of }),

@@ -13,13 +13,14 @@ use jiff::Timestamp;
 use relay_schemes::Request;
 
 use super::{
-    Delivery,
+    Bodies, Delivery,
     attempt::{Content, Event},
 };
 use crate::{
+    clock::wall,
     endpoint::{Endpoint, EndpointName, Resign},
     replay::Cause,
-    store::{Head, MAX_RANGE_BYTES, Signature, Store},
+    store::{Head, MAX_RANGE_BYTES, Signature},
     verify::{Afresh, CannotSign},
     webhook::EventId,
 };
@@ -40,13 +41,13 @@ pub(super) fn may(endpoint: &Endpoint, head: &Head) -> Result<(), CannotSign> {
 /// [`CannotSign`] where a fresh one was asked for and cannot be made.
 pub(super) async fn afresh(delivery: &Delivery, event: &mut Event) -> Result<Option<Signed>, CannotSign> {
     let endpoint = Arc::clone(&event.endpoint);
-    let now = Timestamp::now().as_second();
+    let now = wall().as_second();
     let may = may(&endpoint, &event.head);
     match (event.head.signature, event.keeping.resign) {
         (Signature::Keep, _) | (Signature::Auto, Resign::Never) => Ok(None),
         (Signature::Fresh, _) => {
             may?;
-            made(delivery, sign(&delivery.store, event, now).await?, Cause::Asked).await.map(Some)
+            made(delivery, sign(delivery, event, now).await?, Cause::Asked).await.map(Some)
         }
         (Signature::Auto, resign) => {
             let always = matches!(resign, Resign::Always);
@@ -54,7 +55,7 @@ pub(super) async fn afresh(delivery: &Delivery, event: &mut Event) -> Result<Opt
             if may.is_err() || !due {
                 return Ok(None);
             }
-            match sign(&delivery.store, event, now).await {
+            match sign(delivery, event, now).await {
                 Ok(signed) => made(delivery, signed, Cause::Late).await.map(Some),
                 Err(_) => Ok(None),
             }
@@ -63,9 +64,9 @@ pub(super) async fn afresh(delivery: &Delivery, event: &mut Event) -> Result<Opt
 }
 
 /// Whether an event can be signed afresh, as a replay asks for it. What is made of it is thrown away.
-pub(super) async fn try_out(store: &Arc<dyn Store>, event: &mut Event) -> Result<(), CannotSign> {
+pub(super) async fn try_out(delivery: &Delivery, event: &mut Event) -> Result<(), CannotSign> {
     may(&event.endpoint, &event.head)?;
-    sign(store, event, Timestamp::now().as_second()).await.map(drop)
+    sign(delivery, event, wall().as_second()).await.map(drop)
 }
 
 /// A signature that may leave: the door knows it.
@@ -76,11 +77,12 @@ async fn made(delivery: &Delivery, Afresh { headers, mark }: Afresh, cause: Caus
     }
 }
 
-async fn sign(store: &Arc<dyn Store>, event: &mut Event, now_unix_s: i64) -> Result<Afresh, CannotSign> {
+async fn sign(delivery: &Delivery, event: &mut Event, now_unix_s: i64) -> Result<Afresh, CannotSign> {
     let body = match &event.content {
         Content::Whole(body) => body.clone(),
         Content::Kept(id, size) => {
-            let body = whole(store, &event.endpoint.name, *id, *size).await.ok_or(CannotSign::Unreadable)?;
+            let body =
+                whole(&delivery.bodies(), &event.endpoint.name, *id, *size).await.ok_or(CannotSign::Unreadable)?;
             event.content = Content::Whole(body.clone());
             body
         }
@@ -94,12 +96,11 @@ async fn sign(store: &Arc<dyn Store>, event: &mut Event, now_unix_s: i64) -> Res
 }
 
 /// A kept body, whole.
-async fn whole(store: &Arc<dyn Store>, endpoint: &EndpointName, id: EventId, size: u64) -> Option<Bytes> {
+async fn whole(bodies: &Bodies, endpoint: &EndpointName, id: EventId, size: u64) -> Option<Bytes> {
     let mut body = BytesMut::new();
     while (body.len() as u64) < size {
         let at = body.len() as u64;
-        let part =
-            store.body(endpoint.clone(), id, at..size.min(at + MAX_RANGE_BYTES), Timestamp::now()).await.ok()??;
+        let part = bodies.part(endpoint, id, at..size.min(at + MAX_RANGE_BYTES)).await.ok()??;
         if part.is_empty() {
             return None;
         }

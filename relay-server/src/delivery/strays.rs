@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use super::{
@@ -30,7 +29,7 @@ pub(crate) async fn settle_strays(delivery: Arc<Delivery>, mut strays: mpsc::Rec
 /// before, or never was an attempt.
 async fn settle(delivery: &Delivery, outcome: relay_proto::Outcome) {
     let id = EventId::from_bytes(outcome.event_id);
-    let record = match delivery.store.event(None, id, Timestamp::now()).await {
+    let record = match delivery.store.event(None, id, delivery.clock.now()).await {
         Ok(Some(record)) => record,
         Ok(None) => return tracing::debug!(event_id = %id, "an outcome of an event that is not kept"),
         Err(error) => {
@@ -53,7 +52,7 @@ async fn settle(delivery: &Delivery, outcome: relay_proto::Outcome) {
     let lease = Lease { fence: outcome.fence, attempt: outcome.attempt, tries };
     let endpoints = delivery.endpoints.load();
     let event = endpoints.get(&name).and_then(|endpoint| Event::of(endpoint, record.summary, record.head, None, lease));
-    if let Some((attempt, then)) = event.and_then(|event| stray(outcome.state, &event)) {
+    if let Some((attempt, then)) = event.and_then(|event| stray(outcome.state, &event, delivery.clock.now())) {
         delivery.settle(End { endpoint: name, id, attempt, then }).await;
     }
 }

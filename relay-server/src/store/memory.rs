@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,9 +15,9 @@ use tokio::sync::watch;
 use super::{
     Act, Acted, Action, Backlog, Bulk, BulkAction, Claimed, ConfigChange, ConfigKind, ConfigRow, Cursor, End, Ended,
     Filter, Health, Hold, MAX_BULKS, MAX_PAGE, MAX_RANGE_BYTES, MAX_REFUSED, MAX_REFUSED_AGE, MAX_REFUSED_BYTES,
-    NamedRows, NewEvent, OwnSignature, Page, PageRequest, Presence, Purge, PurgeCursor, Purged, Record, RefusedRow,
-    Reply, Share, Source, Standing, State, Store, StoreError, Summary, Usage, Verdict, Want, error::Pulse, marks,
-    presence::Presences, refused_bytes, rows, rules,
+    NamedRows, NewEvent, OwnSignature, Page, PageRequest, Purge, PurgeCursor, Purged, Record, RefusedRow, Reply, Share,
+    Source, Standing, State, Store, StoreError, Summary, Usage, Verdict, Want, error::Pulse, marks, refused_bytes,
+    rows, rules,
 };
 use crate::{endpoint::EndpointName, webhook::EventId};
 
@@ -32,7 +31,6 @@ const PURGE_STEP: usize = 500;
 #[derive(Debug)]
 pub struct MemoryStore {
     inner: Mutex<Inner>,
-    presences: Presences,
     pulse: Pulse,
     max_bytes: u64,
 }
@@ -52,7 +50,7 @@ struct Inner {
 impl MemoryStore {
     /// An empty store that takes up to so many bytes.
     pub fn new(max_bytes: u64) -> Self {
-        Self { inner: Mutex::default(), presences: Presences::default(), pulse: Pulse::default(), max_bytes }
+        Self { inner: Mutex::default(), pulse: Pulse::default(), max_bytes }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -524,20 +522,6 @@ impl Store for MemoryStore {
             .collect()))
     }
 
-    fn present(&self, presences: Vec<Presence>) -> Reply<'_, ()> {
-        self.presences.put(presences);
-        self.reply(Ok(()))
-    }
-
-    fn absent(&self, session: u64) -> Reply<'_, ()> {
-        self.presences.remove(session);
-        self.reply(Ok(()))
-    }
-
-    fn presence(&self, endpoint: EndpointName, since: Timestamp) -> Reply<'_, Vec<Presence>> {
-        self.reply(Ok(self.presences.of(&endpoint, since)))
-    }
-
     fn refuse(&self, rows: Vec<RefusedRow>) -> Reply<'_, ()> {
         let mut inner = self.inner();
         let open: u64 = inner.shelves.values().map(|shelf| shelf.open_bytes).sum();
@@ -562,10 +546,6 @@ impl Store for MemoryStore {
         let inner = self.inner();
         let found = inner.refused.values().find_map(|log| log.get(&id)).cloned();
         self.reply(Ok(found))
-    }
-
-    fn backup(&self, _to: PathBuf) -> Reply<'_, ()> {
-        self.reply(Err(StoreError::Invalid("a store in memory has nothing to back up; use sqlite:FILE".into())))
     }
 
     fn usage(&self) -> Usage {

@@ -1,4 +1,4 @@
-//! The store's smaller rows: configuration, presence, refused requests, bulk actions, housekeeping.
+//! The store's smaller rows: configuration, refused requests, bulk actions, housekeeping.
 
 use std::time::Duration;
 
@@ -49,20 +49,6 @@ pub struct ConfigChange {
     pub changed: Vec<String>,
     /// Rows that are gone.
     pub removed: Vec<String>,
-}
-
-/// A session that serves an endpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Presence {
-    pub endpoint: EndpointName,
-    /// The session's epoch.
-    pub session: u64,
-    /// The agent's name.
-    pub agent: String,
-    /// The relay that holds the session.
-    pub node: String,
-    /// When it was last seen.
-    pub seen_at: Timestamp,
 }
 
 /// A signature that the relay made itself, by a digest of what was signed.

@@ -27,9 +27,9 @@ use tokio::sync::{oneshot, watch};
 
 use super::{
     Act, Acted, Attempt, Backlog, Bulk, BulkAction, Claimed, ConfigChange, ConfigKind, ConfigRow, Delivery, End, Ended,
-    Filter, Health, Hold, INLINE_BYTES, Lease, NamedRows, NewEvent, Outcome, OwnSignature, Page, PageRequest, Presence,
-    Purge, Purged, Record, RefusedRow, Reply, Share, Source, Standing, Store, StoreError, Then, Usage, Verdict, Want,
-    error::Pulse, presence::Presences, refused_bytes, rules,
+    Filter, Health, Hold, INLINE_BYTES, Lease, NamedRows, NewEvent, Outcome, OwnSignature, Page, PageRequest, Purge,
+    Purged, Record, RefusedRow, Reply, Share, Source, Standing, Store, StoreError, Then, Usage, Verdict, Want,
+    error::Pulse, refused_bytes, rules,
 };
 use crate::{endpoint::EndpointName, webhook::EventId};
 
@@ -81,7 +81,6 @@ pub struct SqliteStore {
     readers: Readers,
     writer: Arc<Writer>,
     keys: Arc<Keys>,
-    presences: Presences,
     pulse: Arc<Pulse>,
     counters: Arc<Counters>,
     damaged: AtomicU64,
@@ -133,7 +132,6 @@ impl SqliteStore {
             writer: Arc::new(Writer::start(desk)?),
             readers,
             keys,
-            presences: Presences::default(),
             pulse,
             counters,
             damaged: AtomicU64::new(0),
@@ -441,20 +439,6 @@ impl Store for SqliteStore {
         self.read(move |connection| small::own_signatures(connection, now))
     }
 
-    fn present(&self, presences: Vec<Presence>) -> Reply<'_, ()> {
-        self.presences.put(presences);
-        boxed(std::future::ready(Ok(())))
-    }
-
-    fn absent(&self, session: u64) -> Reply<'_, ()> {
-        self.presences.remove(session);
-        boxed(std::future::ready(Ok(())))
-    }
-
-    fn presence(&self, endpoint: EndpointName, since: Timestamp) -> Reply<'_, Vec<Presence>> {
-        boxed(std::future::ready(Ok(self.presences.of(&endpoint, since))))
-    }
-
     fn refuse(&self, rows: Vec<RefusedRow>) -> Reply<'_, ()> {
         let bytes = rows.iter().map(|row| row.head.len() + row.body.len()).sum();
         let max_bytes = refused_bytes(self.options.max_bytes);
@@ -467,11 +451,6 @@ impl Store for SqliteStore {
 
     fn refused_request(&self, id: EventId) -> Reply<'_, Option<RefusedRow>> {
         self.read(move |connection| refused::request(connection, id))
-    }
-
-    fn backup(&self, to: PathBuf) -> Reply<'_, ()> {
-        let from = self.options.path.clone();
-        boxed(answered(backup::start(from, to)))
     }
 
     fn usage(&self) -> Usage {
@@ -497,6 +476,11 @@ impl Store for SqliteStore {
 /// [`StoreError::Unusable`] if it cannot be anywhere.
 pub fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
     schema::resolve(path)
+}
+
+/// Writes a copy of the store at this path, which this process has open, to a new file.
+pub(super) async fn backup(path: PathBuf, to: PathBuf) -> Result<(), StoreError> {
+    answered(backup::start(schema::resolve(&path)?, to)).await
 }
 
 /// Looks through a whole file for damage that SQLite can see. Blocks, and needs the file for itself.

@@ -2,16 +2,17 @@
 
 use std::{fmt, sync::Arc};
 
-use jiff::Timestamp;
 use zeroize::Zeroizing;
 
 use super::{Store, StoreError, seal::SealKey};
+use crate::clock::Clock;
 
 /// A store and the key to its secrets.
 #[derive(Clone)]
 pub struct Vault {
     store: Arc<dyn Store>,
     key: Arc<SealKey>,
+    clock: Clock,
 }
 
 impl fmt::Debug for Vault {
@@ -22,17 +23,17 @@ impl fmt::Debug for Vault {
 
 impl Vault {
     /// The secrets of this store.
-    pub fn new(store: Arc<dyn Store>, key: SealKey) -> Self {
-        Self { store, key: Arc::new(key) }
+    pub(crate) fn new(store: Arc<dyn Store>, key: SealKey, clock: Clock) -> Self {
+        Self { store, key: Arc::new(key), clock }
     }
 
     /// Keeps a secret; it is durable as an event is.
     ///
     /// # Errors
     /// As [`Store::put_secret`].
-    pub async fn put(&self, scope: &str, name: &str, secret: &[u8], now: Timestamp) -> Result<(), StoreError> {
+    pub async fn put(&self, scope: &str, name: &str, secret: &[u8]) -> Result<(), StoreError> {
         let sealed = self.key.seal(scope, name, secret)?;
-        self.store.put_secret(scope.to_owned(), name.to_owned(), Some(sealed), now).await
+        self.store.put_secret(scope.to_owned(), name.to_owned(), Some(sealed), self.clock.now()).await
     }
 
     /// A secret, if there is one.
@@ -48,7 +49,7 @@ impl Vault {
     ///
     /// # Errors
     /// As [`Store::put_secret`].
-    pub async fn remove(&self, scope: &str, name: &str, now: Timestamp) -> Result<(), StoreError> {
-        self.store.put_secret(scope.to_owned(), name.to_owned(), None, now).await
+    pub async fn remove(&self, scope: &str, name: &str) -> Result<(), StoreError> {
+        self.store.put_secret(scope.to_owned(), name.to_owned(), None, self.clock.now()).await
     }
 }

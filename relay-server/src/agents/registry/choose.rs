@@ -77,7 +77,7 @@ impl Registry {
         if candidates.is_empty() {
             return Err(if others { ChooseError::Unwanted } else { ChooseError::NoAgent });
         }
-        let (now, today) = (Instant::now(), Timestamp::now());
+        let (now, today) = (Instant::now(), self.clock.now());
         let first = turn % candidates.len();
         candidates.rotate_left(first);
         // A target that is to be probed comes first, or others would keep it from ever coming back.
@@ -145,7 +145,7 @@ impl Registry {
     /// How long none of them will, where that is known.
     pub(crate) fn free(&self, endpoint: &str, most: usize) -> Result<usize, Option<Duration>> {
         let agents = self.roused(endpoint);
-        let (now, today) = (Instant::now(), Timestamp::now());
+        let (now, today) = (Instant::now(), self.clock.now());
         let (mut free, mut wait) = (0, None);
         for load in agents {
             match load.room(Heed::Circuits, now, today) {
@@ -166,7 +166,7 @@ impl Registry {
     /// is used up, or a failing target is left alone.
     pub(crate) fn held_back(&self, endpoint: &str) -> bool {
         let agents = self.roused(endpoint);
-        let (now, today) = (Instant::now(), Timestamp::now());
+        let (now, today) = (Instant::now(), self.clock.now());
         !agents.is_empty() && agents.iter().all(|load| load.is_full() || load.room(Heed::Circuits, now, today).is_err())
     }
 

@@ -8,6 +8,7 @@ use crate::config::effective::StoreSpec;
 use crate::config::error::Report;
 use crate::config::flags::Flags;
 use crate::config::raw::RawStore;
+use crate::store::StoreKind;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const YEARS: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
@@ -24,14 +25,14 @@ pub(super) fn store(
 ) -> StoreSpec {
     let url = over(&flags.store, "--store", &raw.url, "store.url", report);
     let parse = |text: &str| match text.split_once(':') {
-        Some(("sqlite", path)) if !path.is_empty() => Ok(Some(directories.base.join(path))),
-        Some(("memory", "")) => Ok(None),
+        Some(("sqlite", path)) if !path.is_empty() => Ok(StoreKind::Sqlite(directories.base.join(path))),
+        Some(("memory", "")) => Ok(StoreKind::Memory),
         _ => Err((format!("\"{text}\" is not a store"), "write \"sqlite:relay.db\" or \"memory:\"".to_owned())),
     };
     // Without a place of its own the relay keeps events for as long as it lives.
-    let path = read(url, parse, report).unwrap_or_else(|| state_dir.map(|directory| directory.join(FILE)));
+    let own = || state_dir.map_or(StoreKind::Memory, |directory| StoreKind::Sqlite(directory.join(FILE)));
     StoreSpec {
-        path,
+        kind: read(url, parse, report).unwrap_or_else(own),
         max_bytes: size(&raw.max_size, "store.max_size", 10 << 30, 1 << 20..=1 << 50, report),
         retention: duration(&raw.retention, "store.retention", 30 * DAY, HOUR..=YEARS, report),
         pending_retention: duration(&raw.pending_retention, "store.pending_retention", 30 * DAY, HOUR..=YEARS, report),

@@ -1,4 +1,4 @@
-//! Random operations on both stores side by side: whatever one says the other says, too.
+//! Random operations on all stores side by side: whatever one says the others say, too.
 //!
 //! A run prints its seed when it fails; the same seed makes the same run. `RELAY_STORE_SEEDS=1000` makes more of them.
 
@@ -29,9 +29,8 @@ impl Dice {
     }
 }
 
-struct Pair {
-    left: Arc<dyn Store>,
-    right: Arc<dyn Store>,
+struct Run {
+    stores: Vec<Arc<dyn Store>>,
     dice: Dice,
     now: i64,
     ids: Vec<(EndpointName, EventId)>,
@@ -39,26 +38,25 @@ struct Pair {
     bulks: Vec<EventId>,
 }
 
-/// Asks both, compares what they say and returns it.
-macro_rules! both {
-    ($pair:ident, $store:ident => $call:expr) => {{
-        let left = {
-            let $store = &$pair.left;
-            $call.await
-        };
-        let right = {
-            let $store = &$pair.right;
-            $call.await
-        };
-        assert_eq!(format!("{left:?}"), format!("{right:?}"), "{} at {}", stringify!($call), $pair.now);
-        left
+/// Asks all, compares what they say and returns it.
+macro_rules! all {
+    ($run:ident, $store:ident => $call:expr) => {{
+        let mut said = Vec::new();
+        for $store in &$run.stores {
+            said.push($call.await);
+        }
+        let first = said.remove(0);
+        for other in said {
+            assert_eq!(format!("{first:?}"), format!("{other:?}"), "{} at {}", stringify!($call), $run.now);
+        }
+        first
     }};
 }
 
 const ENDPOINTS: [&str; 3] = ["a", "b", "c"];
 const KEYS: [&str; 4] = ["k1", "k2", "k3", "k4"];
 
-impl Pair {
+impl Run {
     fn new_event(&mut self) -> NewEvent {
         self.now += 1;
         let mut event = event(ENDPOINTS[self.dice.roll(3)], self.now);
@@ -93,7 +91,7 @@ impl Pair {
         let count = 1 + self.dice.roll(4);
         let events: Vec<_> = (0..count).map(|_| self.new_event()).collect();
         let now = at(self.now);
-        let verdicts = both!(self, store => store.append(events.clone(), now)).expect("appended");
+        let verdicts = all!(self, store => store.append(events.clone(), now)).expect("appended");
         for (event, verdict) in events.iter().zip(verdicts) {
             let (id, lease) = match verdict {
                 Verdict::Accepted { lease: Some(lease), .. } => (event.id, lease),
@@ -127,7 +125,7 @@ impl Pair {
             |dice: &mut Dice, endpoint| Want { endpoint: name(endpoint), oldest: dice.roll(4), newest: dice.roll(3) };
         let wants: Vec<_> = ENDPOINTS.map(|endpoint| want(&mut self.dice, endpoint)).to_vec();
         let (until, now) = (at(self.now + 1 + self.dice.ms(80)), at(self.now));
-        let claimed = both!(self, store => store.claim(wants.clone(), until, now)).expect("claimed");
+        let claimed = all!(self, store => store.claim(wants.clone(), until, now)).expect("claimed");
         for one in claimed.deliveries {
             self.hold(one.summary.endpoint, one.summary.id, one.lease);
         }
@@ -141,14 +139,14 @@ impl Pair {
             ends.push(if self.dice.chance(80) { self.held.swap_remove(nth) } else { self.held[nth].clone() });
         }
         let now = at(self.now);
-        both!(self, store => store.settle(ends.clone(), now)).expect("settled");
+        all!(self, store => store.settle(ends.clone(), now)).expect("settled");
     }
 
     async fn extend(&mut self) {
         let Some(held) = self.dice.one(&self.held) else { return };
         let hold = Hold { endpoint: held.endpoint.clone(), id: held.id, fence: held.attempt.fence };
         let until = at(self.now + self.dice.ms(100));
-        both!(self, store => store.extend(vec![hold.clone()], until)).expect("extended");
+        all!(self, store => store.extend(vec![hold.clone()], until)).expect("extended");
     }
 
     async fn act(&mut self) {
@@ -160,7 +158,7 @@ impl Pair {
                 [self.dice.roll(5)];
         let act = Act { endpoint: endpoint.clone(), id: id_of, action };
         let now = at(self.now);
-        let acted = both!(self, store => store.act(vec![act.clone()], now)).expect("acted");
+        let acted = all!(self, store => store.act(vec![act.clone()], now)).expect("acted");
         if let (Action::Replay(..), Acted::Done) = (action, acted[0]) {
             self.ids.push((endpoint, fresh));
         }
@@ -201,7 +199,7 @@ impl Pair {
         let mut after = None;
         for _ in 0..4 {
             let request = PageRequest { limit, after, oldest_first };
-            after = both!(self, store => store.list(filter.clone(), request.clone())).expect("a page").next;
+            after = all!(self, store => store.list(filter.clone(), request.clone())).expect("a page").next;
             if after.is_none() {
                 break;
             }
@@ -213,7 +211,7 @@ impl Pair {
         let (bulk, now) = (id(self.now), at(self.now));
         let action = BulkAction::ALL[self.dice.roll(BulkAction::ALL.len())];
         let filter = self.filter();
-        both!(self, store => store.bulk(bulk, action, filter.clone(), now)).expect("noted");
+        all!(self, store => store.bulk(bulk, action, filter.clone(), now)).expect("noted");
         self.bulks.push(bulk);
     }
 
@@ -223,7 +221,7 @@ impl Pair {
         let fresh: Vec<_> = (1..=count).map(|n| id(self.now + n)).collect();
         self.now += count;
         let now = at(self.now);
-        let state = both!(self, store => store.bulk_step(bulk, fresh.clone(), now)).expect("a step");
+        let state = all!(self, store => store.bulk_step(bulk, fresh.clone(), now)).expect("a step");
         if state.finished {
             self.bulks.retain(|one| *one != bulk);
         }
@@ -236,7 +234,7 @@ impl Pair {
         let policy = |cursor| Purge { retention, pending_retention, max_bytes: u64::MAX, cursor };
         let mut sums = Vec::new();
         // Cursors are each store's own, and so is the number of steps.
-        for store in [&self.left, &self.right] {
+        for store in &self.stores {
             let (mut cursor, mut sum) = (None, (0, 0));
             for _ in 0..100 {
                 let step = store.purge(policy(cursor), now).await.expect("purged");
@@ -249,22 +247,22 @@ impl Pair {
             assert_eq!(cursor, None);
             sums.push(sum);
         }
-        assert_eq!(sums[0], sums[1], "removed and expired at {}", self.now);
+        assert!(sums.iter().all(|sum| *sum == sums[0]), "removed and expired at {}: {sums:?}", self.now);
     }
 
     async fn look(&mut self) {
-        both!(self, store => store.backlog()).expect("read");
+        all!(self, store => store.backlog()).expect("read");
         let Some((endpoint, id)) = self.dice.one(&self.ids).cloned() else { return };
-        both!(self, store => store.event(None, id, at(0))).expect("read");
-        both!(self, store => store.body(endpoint.clone(), id, 1..70_001, at(0))).expect("read");
-        both!(self, store => store.bulks()).expect("read");
+        all!(self, store => store.event(None, id, at(0))).expect("read");
+        all!(self, store => store.body(endpoint.clone(), id, 1..70_001, at(0))).expect("read");
+        all!(self, store => store.bulks()).expect("read");
     }
 
     async fn pause(&mut self) {
         let endpoint = name(ENDPOINTS[self.dice.roll(3)]);
         let paused = self.dice.chance(30);
         let now = at(self.now);
-        both!(self, store => store.pause(endpoint.clone(), paused, now)).expect("paused");
+        all!(self, store => store.pause(endpoint.clone(), paused, now)).expect("paused");
     }
 
     async fn step(&mut self) {
@@ -296,16 +294,15 @@ impl Drop for PrintSeed {
 }
 
 #[tokio::test]
-async fn both_stores_say_the_same() {
+async fn all_stores_say_the_same() {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let first = number("RELAY_STORE_SEED").unwrap_or(1);
     let seeds = number("RELAY_STORE_SEEDS").unwrap_or(8);
     for seed in first..first + seeds {
         let _seed = PrintSeed(seed);
-        let (left, right) = (memory(ROOM), sqlite(ROOM));
-        let mut pair = Pair {
-            left: Arc::clone(&left.store),
-            right: Arc::clone(&right.store),
+        let beds: Vec<_> = beds(ROOM).collect();
+        let mut run = Run {
+            stores: beds.iter().map(|bed| Arc::clone(&bed.store)).collect(),
             dice: Dice(seed),
             now: 0,
             ids: Vec::new(),
@@ -313,10 +310,10 @@ async fn both_stores_say_the_same() {
             bulks: Vec::new(),
         };
         for _ in 0..300 {
-            pair.step().await;
+            run.step().await;
         }
-        pair.look().await;
-        right.assert_counted();
-        assert!(pair.ids.len() > 50, "the run did something");
+        run.look().await;
+        beds.iter().for_each(Bed::assert_counted);
+        assert!(run.ids.len() > 50, "the run did something");
     }
 }

@@ -95,31 +95,6 @@ pub(super) async fn signatures_of_the_relay_are_kept_until_they_expire(store: Ar
     assert_eq!(kept(0).await, [one(3, 20_000)], "what has expired is forgotten");
 }
 
-pub(super) async fn presence_ends_with_the_session(store: Arc<dyn Store>) {
-    let one = |endpoint: &str, session, seen| Presence {
-        endpoint: name(endpoint),
-        session,
-        agent: format!("agent-{session}"),
-        node: "here".into(),
-        seen_at: at(seen),
-    };
-    store.present(vec![one("a", 1, 10), one("a", 2, 20), one("b", 1, 10)]).await.expect("noted");
-    let there = |endpoint: &'static str, since| {
-        let store = Arc::clone(&store);
-        async move {
-            let found = store.presence(name(endpoint), at(since)).await.expect("read");
-            found.iter().map(|one| one.session).collect::<Vec<_>>()
-        }
-    };
-    assert_eq!(there("a", 0).await, [1, 2]);
-    assert_eq!(there("a", 11).await, [2]);
-    store.present(vec![one("a", 1, 30)]).await.expect("noted");
-    assert_eq!(there("a", 25).await, [1]);
-    store.absent(1).await.expect("noted");
-    assert_eq!(there("a", 0).await, [2]);
-    assert!(there("b", 0).await.is_empty());
-}
-
 pub(super) async fn refused_requests_are_bounded(store: Arc<dyn Store>) {
     let row = |endpoint: &str, ms, body: usize| RefusedRow {
         endpoint: name(endpoint),

@@ -534,12 +534,12 @@ async fn a_backup_is_a_store_with_everything() {
     take(&store, 2, vec![3; 500_000]).await.expect("kept");
     store.put_secret("a".into(), "s".into(), Some("sealed".into()), at(7)).await.expect("kept");
     std::fs::create_dir_all(other.path().parent().expect("a folder")).expect("made");
-    let (backup, more) = tokio::join!(store.backup(other.path()), take(&store, 3, "meanwhile"));
-    backup.expect("copied");
+    let (copied, more) = tokio::join!(backup(folder.path(), other.path()), take(&store, 3, "meanwhile"));
+    copied.expect("copied");
     more.expect("kept");
-    let error = store.backup(other.path()).await.expect_err("it is there already").to_string();
+    let error = backup(folder.path(), other.path()).await.expect_err("it is there already").to_string();
     assert!(error.contains("the file exists"), "{error}");
-    let error = store.backup("/nowhere/at/all.db".into()).await.expect_err("no folder").to_string();
+    let error = backup(folder.path(), "/nowhere/at/all.db".into()).await.expect_err("no folder").to_string();
     assert!(error.contains("/nowhere/at/all.db"), "{error}");
     check(&other.path()).expect("sound");
     for path in [folder.path(), other.path(), PathBuf::from(format!("{}-wal", folder.path().display()))] {
