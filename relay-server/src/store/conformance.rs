@@ -55,8 +55,11 @@ fn sqlite(max_bytes: u64) -> Bed {
     Bed { store: Arc::new(SqliteStore::open(options).expect("a store")), folder: Some(folder) }
 }
 
+/// Makes a store with so much room.
+type Factory = fn(u64) -> Bed;
+
 /// The stores that the suite is for.
-const FACTORIES: [(&str, fn(u64) -> Bed); 2] = [("memory", memory), ("sqlite", sqlite)];
+const FACTORIES: [(&str, Factory); 2] = [("memory", memory), ("sqlite", sqlite)];
 
 /// One store of each kind, with so much room. What a test prints of them shows where it fails.
 fn beds(max_bytes: u64) -> impl Iterator<Item = Bed> {
