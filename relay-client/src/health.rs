@@ -1,9 +1,9 @@
-//! `/livez` and `/readyz` for whoever supervises the agent.
+//! `/livez` and `/readyz` for the supervisor of the agent's process.
 //!
-//! Answers those two and nothing else; no secret and no payload is within its reach.
+//! This module answers those two and nothing else; no secret and no payload is within its reach.
 //!
-//! Invariants: at most [`MAX_CONNECTIONS`] connections are served, one request each; a request's head is there
-//! after [`HEAD`], the whole is over after [`WHOLE`]; whoever is slower is closed.
+//! Invariants: at most [`MAX_CONNECTIONS`] connections are served, one request each; a request's head is there after
+//! [`HEAD`], the whole is over after [`WHOLE`]; a slower connection is closed.
 
 use std::{convert::Infallible, net::SocketAddr, str::FromStr, sync::Arc, time::Duration};
 

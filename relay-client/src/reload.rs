@@ -1,10 +1,10 @@
-//! Reads the settings again when their files change, or when told to.
+//! Reads the settings again when their files change, or on a signal.
 //!
-//! Watches the folders that the files lie in rather than the files, since editors and config maps put a new file
-//! in the old one's place (`..data` in Kubernetes). It looks at names only to tell what is worth a look; whether
-//! anything changed is for the reader to find out.
+//! It watches the folders that the files lie in rather than the files, since editors and config maps put a new file in
+//! the old one's place (`..data` in Kubernetes). It looks at names only to see what is worth a look; the reader finds
+//! out whether anything changed.
 //!
-//! Invariants: settings that cannot be used are told and change nothing; after a change nothing is read for
+//! Invariants: settings that cannot be used are reported and change nothing; after a change nothing is read for
 //! [`QUIET`], so that a file is rarely seen half written; at most one change waits.
 
 use std::{

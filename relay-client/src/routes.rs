@@ -1,15 +1,16 @@
 //! Which handler a request goes to: by endpoint, and within one by path.
 //!
-//! Built from the configuration, replaced as a whole when that changes. It calls nothing and knows no session.
+//! Routes are built from the configuration and replaced as a whole when that changes. This module calls nothing and
+//! knows no session.
 //!
-//! A route takes a request when its path is the beginning of what follows the endpoint in the sender's URL, up to
-//! the end, a `/` or a `?`; the longest such path wins, and the endpoint's own target takes the rest. Bytes are
-//! compared as they were sent: nothing is decoded. What has dot segments is below no path that could be told, so
-//! that an endpoint with routes takes none of it.
-//! The handler sees the whole of it behind its target's path, or with `strip_prefix` what follows the route's path.
+//! A route takes a request when its path is the beginning of what follows the endpoint in the sender's URL, up to the
+//! end, a `/` or a `?`; the longest such path wins, and the endpoint's own target takes the rest. Bytes are compared as
+//! they were sent: nothing is decoded. A path with dot segments is below no path for certain, so an endpoint with
+//! routes takes none of them. The handler sees the whole of it behind its target's path, or with `strip_prefix` what
+//! follows the route's path.
 //!
-//! Invariants: a handler whose configuration did not change stays the same one, with its connections and its
-//! limit; calls that run keep theirs.
+//! Invariants: a handler whose configuration did not change stays the same one, with its connections and its limit;
+//! calls that run keep theirs.
 
 use std::{collections::HashMap, sync::Arc};
 

@@ -1,8 +1,8 @@
-//! Requests as a provider would send them: its headers and a payload, signed by its own row run backwards, with
-//! faults to order.
+//! Requests as a provider would send them: its headers and a payload, signed by its own row run backwards, with the
+//! faults that a user asks for.
 //!
-//! Pure but for randomness in ids: what to send is made here, sending it is the command's business. Only schemes
-//! whose key is shared can be signed; for the others the error says so.
+//! Pure but for randomness in ids: this module makes what to send, the command sends it. Only schemes whose key is
+//! shared can be signed; for the others the error says so.
 
 use std::{
     collections::VecDeque,

@@ -1,12 +1,12 @@
 //! Where a handler lives: the address of one local service, and how a path on the relay becomes a path there.
 //!
-//! Parses what a user types and builds request targets from it. It opens no connection, reads no file, and
+//! This module parses what a user types and builds request targets from it. It opens no connection, reads no file, and
 //! never takes an address from the relay.
 //!
-//! Invariants: [`Target::uri_for`] returns a URI that prints exactly the bytes of the target's path followed by
-//! the rest of the sender's path, or an error; nothing is decoded, encoded or normalised. A slash that ends the
-//! target's own path is not doubled. A target with a path lets nobody out of it: a rest with dot segments is refused,
-//! however they are written.
+//! Invariants: [`Target::uri_for`] returns a URI that prints exactly the bytes of the target's path followed by the
+//! rest of the sender's path, or an error; nothing is decoded, encoded or normalised. A slash that ends the target's
+//! own path is not doubled. No request leaves a target's path: a rest with dot segments is refused, however they are
+//! written.
 
 use std::{borrow::Cow, fmt, path::PathBuf, str::FromStr};
 

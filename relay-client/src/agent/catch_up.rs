@@ -1,14 +1,14 @@
-//! `--since`: what the relay kept while nobody was here, once more and to this process alone.
+//! `--since`: replays what the relay kept while nobody was here, to this process alone.
 //!
-//! Asks for a list, then for one event after another, in the order in which they came: never more than one at a time,
-//! so that new webhooks have the rest of the handler's room. A link that is cut, or a relay that restarts, is waited
-//! for, and then it goes on with the event at which it stopped.
+//! It asks for a list, then for one event after another, in the order in which they came: never more than one at a
+//! time, so that new webhooks have the rest of the handler's room. When a link is cut or a relay restarts, it waits,
+//! and then goes on with the event at which it stopped.
 //!
-//! The relay is not trusted to come to an end: pages, ids and cursors have bounds, questions a pace, and a list that
-//! goes round or on without anything in it is given up with words.
+//! It does not trust the relay to come to an end: pages, ids and cursors have bounds, questions a pace, and it gives
+//! up, with words, a list that goes round or on without anything in it.
 //!
-//! What waited when this agent came is left out, since it comes anyhow: everything that had not ended by then. Only an
-//! agent that gets copies asks for that, too.
+//! It leaves out what waited when this agent came, since that comes anyhow: everything that had not ended by then. Only
+//! an agent that gets copies asks for that, too.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What the agent offers, what the relay made of it, and how the user hears of it.
+//! What the agent offers, what the relay made of it, and what the user reads about it.
 //!
 //! Words and values; no session is driven here.
 

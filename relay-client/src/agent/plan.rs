@@ -1,4 +1,4 @@
-//! What a session depends on: whoever changes any of it needs a new one.
+//! What a session depends on: a change of any of it needs a new session.
 //!
 //! Values only. How handlers are called is no part of it.
 

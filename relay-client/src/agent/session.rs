@@ -1,7 +1,7 @@
 //! One session: how it is opened, and the task that serves it until its end.
 //!
-//! It decides nothing about the next one; the supervisor does. What comes over it is handed to exchanges, which
-//! outlive it where they may.
+//! It decides nothing about the next one; the supervisor does. It hands what comes to exchanges, which outlive it where
+//! they may.
 
 use std::{
     collections::{BTreeSet, HashMap},

@@ -1,6 +1,6 @@
-//! Whether every endpoint is attached, for whoever asks: `/readyz`.
+//! Whether every endpoint is attached, for `/readyz`.
 //!
-//! Kept by the supervisor and the current session; what an older session still hears does not count.
+//! The supervisor and the current session keep it; what an older session still receives does not count.
 
 use std::{collections::BTreeMap, sync::Arc};
 

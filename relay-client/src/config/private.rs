@@ -1,6 +1,6 @@
 //! Files of the user's own: 0600 from their first byte on, and there whole or not at all.
 //!
-//! Writes; what is in them, and whether one that is read is private enough, is for their readers to say.
+//! This module only writes. Their readers know what is in them, and whether one is private enough.
 
 use std::{
     fs::{File, OpenOptions},

@@ -1,14 +1,14 @@
 //! What became of attempts that may outlive their session.
 //!
-//! An attempt with a fence belongs to an event that the relay keeps. If the session breaks, the handler is
-//! not disturbed, and the next session hears how it went. Answers that were sent just before the break count,
-//! too: nobody here knows whether they arrived.
+//! An attempt with a fence belongs to an event that the relay keeps. If the session breaks, the handler is not
+//! disturbed, and the agent reports in its next session how the call ended. Answers that were sent just before the
+//! break count, too: nobody here knows whether they arrived.
 //!
-//! An attempt whose fence is not higher than one that was called before is not called: whoever sent it has lost its
-//! lease, and the newer attempt may be at work.
+//! An attempt whose fence is not higher than one that was called before is not called: its sender has lost its lease,
+//! and the newer attempt may be at work.
 //!
-//! Invariants: at most [`MAX_KEPT`] attempts are kept, an ended one for [`KEPT_FOR`]; nothing is kept of
-//! attempts without a fence.
+//! Invariants: at most [`MAX_KEPT`] attempts are kept, an ended one for [`KEPT_FOR`]; nothing is kept of attempts
+//! without a fence.
 
 use std::{
     collections::VecDeque,

@@ -1,15 +1,15 @@
 //! The events between the agent and the thread that writes them.
 //!
-//! Invariants: pushing never waits for the writer; at most [`MAX_LINES`] lines and [`MAX_RARE`] changes of state
-//! wait. A full queue turns away new lines and counts them; of the changes of state, which say what is true now,
-//! it forgets the oldest one instead.
+//! Invariants: pushing never waits for the writer; at most [`MAX_LINES`] lines and [`MAX_RARE`] changes of state wait.
+//! A full queue turns away new lines and counts them; of the changes of state, which say what is true now, it forgets
+//! the oldest one instead.
 //!
 //! The first line after a rest is written at once, and those that follow within [`REST`] leave together: a busy agent
 //! wakes the writer once for many lines.
 //!
-//! A relay, or whoever posts to it, may have as much to say as it likes: of requests that were refused, there or here,
-//! [`MAX_REFUSED`] are told in a second, and then how many more there were; of changes of state [`MAX_RARE_WRITTEN`] are
-//! written in one, and those that newer ones overtake meanwhile are counted.
+//! A relay, or a sender, may cause as many lines as it likes. Of requests that were refused, there or here, the agent
+//! prints [`MAX_REFUSED`] in a second, and then how many more there were. Of changes of state it writes
+//! [`MAX_RARE_WRITTEN`] in one second, and counts those that newer ones overtake meanwhile.
 
 use std::{
     collections::VecDeque,
