@@ -26,7 +26,7 @@ use crate::{
     webhook::{EventId, Received, input::RequestBody},
 };
 
-/// How long what was signed without a limit of age is good, in seconds, for who remembers it.
+/// For how many seconds a signature without a limit of age is remembered.
 const UNLIMITED_S: i64 = 30 * 24 * 60 * 60;
 
 /// How long a signature of the relay is remembered at least, in seconds: a reload may make its endpoint more patient,
@@ -178,7 +178,7 @@ impl Rule {
         matches!(self, Self::Closed(_))
     }
 
-    /// Whether it asks for no proof at all: who knows the endpoint's address may post there.
+    /// Whether it asks for no proof at all: anyone who knows the endpoint's address may post there.
     pub(crate) fn asks_nothing(&self) -> bool {
         match self {
             Self::Open => true,
@@ -187,7 +187,7 @@ impl Rule {
         }
     }
 
-    /// Whether what passes has shown who sent it: nothing passes unproven, not even marked as such.
+    /// Whether everything that passes has shown who sent it: nothing passes unproven, not even marked as such.
     pub(crate) fn proves(&self) -> bool {
         !self.asks_nothing() && self.row().is_none_or(|row| !row.policy.lenient)
     }
