@@ -28,8 +28,9 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use jiff::{SignedDuration, Timestamp};
+use relay_proto::ResponseHead;
 use tokio::{
     sync::{Notify, mpsc, watch},
     time::Instant,
@@ -47,6 +48,7 @@ pub(crate) use self::{
 use crate::{
     agents::{outcomes::Outcomes, registry::Registry, skips::Skips},
     clock::{Clock, wall},
+    dispatch::answer_head,
     endpoint::{Endpoint, EndpointName, Keeping, Order},
     failure::Failure,
     limits::Limits,
@@ -95,17 +97,14 @@ pub(crate) struct Answer {
 impl Answer {
     /// A recorded one. One that was too long to be recorded whole has no body, and says no length.
     fn recorded(answer: &store::Answer, trailers: HeaderMap) -> Self {
-        let mut headers = HeaderMap::new();
-        for (name, value) in &answer.headers {
-            let line = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value));
-            if let (Ok(name), Ok(value)) = line {
-                headers.append(name, value);
-            }
-        }
+        let head = ResponseHead { status: answer.status, headers: answer.headers.clone() };
+        let (status, mut headers) = match answer_head(&head) {
+            Ok(parts) => (parts.status, parts.headers),
+            Err(_) => (StatusCode::OK, HeaderMap::new()), // It was one when it came.
+        };
         if answer.truncated {
             headers.remove(header::CONTENT_LENGTH);
         }
-        let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK); // It was one when it came.
         Self { status, headers, body: answer.body.clone(), trailers, more: None }
     }
 }

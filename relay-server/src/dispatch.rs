@@ -3,20 +3,19 @@
 //! Live mode: nothing is kept. The request's body goes out as the agent takes it, the answer comes
 //! back as it is written; a sender that goes away resets the exchange.
 
-mod names;
 mod silence;
 
 use std::{future::Future, io, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, header, response::Parts};
+use http::{HeaderMap, HeaderValue, Response, header, response::Parts};
 use http_body_util::BodyExt;
-use hyper::{body::Body, upgrade::OnUpgrade};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use relay_proto::{Framing, HeaderBlock, RequestHead, ResponseHead};
+use relay_proto::{HeaderBlock, ResponseHead};
 use relay_tunnel::{
     Broken, Exchange, Receiver, Sender,
-    http::{header_lines, header_map, one_length, strip_hop_by_hop, takes_trailers},
+    http::{header_lines, header_map, one_length, strip_hop_by_hop},
     upgrade::{Carried, join},
 };
 use tokio::{
@@ -24,7 +23,6 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 use tokio_util::task::TaskTracker;
-use uuid::Uuid;
 
 use self::silence::{Noting, Passed};
 use crate::{
@@ -36,9 +34,10 @@ use crate::{
     failure::{Failure, HandlerFault, SenderFault},
     limits::{Limits, Turn},
     memory::Memory,
+    message::{Known, names, request_head, take_apart},
     store::Outcome,
     verify::{Payload, Webhook},
-    webhook::{Front, Received, input::RequestBody},
+    webhook::input::RequestBody,
 };
 
 /// The answer of a handler, still streaming.
@@ -104,9 +103,9 @@ pub(crate) struct Means<'a> {
 pub(crate) async fn deliver(webhook: Webhook, endpoint: &Endpoint, means: Means<'_>) -> Result<Answer, Failure> {
     let kind = webhook.event().kind.clone();
     let kind = kind.as_deref();
-    let (received, payload, scheme) = webhook.into_parts();
-    let deadline = received.started + endpoint.deadline;
-    let head = request_head(received, &payload, endpoint, &scheme, means.trusted);
+    let deadline = webhook.started() + endpoint.deadline;
+    let (sent, arrival, payload) = take_apart(webhook, means.trusted);
+    let head = request_head(&endpoint.name, &sent, &Known::live(&arrival));
     let (name, patience) = (endpoint.name.as_str(), (Instant::now() + endpoint.wait_for_agent).min(deadline));
     means.limits.room(endpoint, 1, Instant::now())?;
     let place = means.registry.reserve_or_wait(name, kind, Heed::Nothing, patience).await?;
@@ -314,130 +313,4 @@ async fn upload(
 
 async fn next_frame(body: &mut RequestBody) -> Result<Option<hyper::body::Frame<Bytes>>, SenderFault> {
     body.frame().await.transpose().map_err(|_| SenderFault::BodyBroken)
-}
-
-/// The request as the handler is to see it.
-pub(crate) fn request_head(
-    received: Received,
-    payload: &Payload,
-    endpoint: &Endpoint,
-    scheme: &str,
-    trusted: Trusted<'_>,
-) -> RequestHead {
-    let Received { event_id, at, peer, secure, front, head, host, rest, .. } = received;
-    let chunked = match payload {
-        // Over HTTP/2 a body may come without a length.
-        Payload::Whole(body) => {
-            let lengthless = !body.is_empty() && !head.headers.contains_key(header::CONTENT_LENGTH);
-            lengthless || head.headers.contains_key(header::TRANSFER_ENCODING)
-        }
-        Payload::Upgrade(_) => false,
-        Payload::Streaming(body) => !body.is_end_stream() && !head.headers.contains_key(header::CONTENT_LENGTH),
-    };
-    let mut headers = head.headers;
-    let upgrade = headers.remove(header::UPGRADE).filter(|_| matches!(payload, Payload::Upgrade(_)));
-    let takes_trailers = takes_trailers(head.version, &headers);
-    strip_hop_by_hop(&mut headers);
-    if takes_trailers {
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
-    }
-    headers.remove(header::EXPECT); // Answered by this hop.
-    let trusted = trusted(peer);
-    names::strip(&mut headers, trusted);
-    join_crumbs(&mut headers);
-    if !headers.contains_key(header::HOST) {
-        // HTTP/2 has an :authority instead.
-        set(&mut headers, "host", head.uri.authority().map_or(&host, http::uri::Authority::as_str));
-    }
-    if let Some(length) = headers.get(header::CONTENT_LENGTH).cloned() {
-        headers.insert(header::CONTENT_LENGTH, length); // HTTP/2 may bring equal ones; the door has seen that they are.
-    }
-    forward(
-        &mut headers,
-        peer,
-        front.unwrap_or(Front { scheme: if secure { "https" } else { "http" }, host: None }),
-        trusted,
-    );
-    trace(&mut headers);
-    let name = endpoint.name.as_str();
-    let ours = [
-        ("relay-event-id", event_id.to_string()),
-        ("relay-endpoint", name.to_owned()),
-        ("relay-attempt", "1".to_owned()),
-        ("relay-received-at", at.to_string()),
-        ("relay-verified", scheme.to_owned()),
-    ];
-    for (key, value) in ours {
-        set(&mut headers, key, &value);
-    }
-    RequestHead {
-        endpoint: Bytes::copy_from_slice(name.as_bytes()),
-        event_id: *event_id.as_bytes(),
-        attempt: 1,
-        method: Bytes::copy_from_slice(head.method.as_str().as_bytes()),
-        target: rest.into(),
-        framing: if chunked { Framing::Chunked } else { Framing::Length },
-        headers: header_lines(&headers),
-        fence: None,
-        upgrade: upgrade.map_or_else(Bytes::new, |wanted| Bytes::copy_from_slice(wanted.as_bytes())),
-    }
-}
-
-/// HTTP/2 may break a cookie into crumbs, each a line of its own. HTTP/1.1 knows one line (RFC 9113, section 8.2.3),
-/// and so does every handler.
-fn join_crumbs(headers: &mut HeaderMap) {
-    if let Some(whole) = joined(headers, "cookie", b"; ") {
-        headers.insert(header::COOKIE, whole);
-    }
-}
-
-/// All of a header's lines as one; none if there are none.
-fn joined(headers: &HeaderMap, name: &str, between: &[u8]) -> Option<HeaderValue> {
-    let lines: Vec<_> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
-    if lines.is_empty() { None } else { HeaderValue::from_bytes(&lines.join(between)).ok() }
-}
-
-/// Says whom the request comes from. What a trusted proxy said of that is continued; what anyone else said is gone.
-fn forward(headers: &mut HeaderMap, peer: std::net::IpAddr, front: Front, trusted: bool) {
-    let before = joined(headers, "x-forwarded-for", b", ").filter(|_| trusted);
-    let mut way = before.map(|before| [before.as_bytes(), b", "].concat()).unwrap_or_default();
-    way.extend_from_slice(peer.to_string().as_bytes());
-    if let Ok(way) = HeaderValue::from_bytes(&way) {
-        headers.insert("x-forwarded-for", way);
-    }
-    if !headers.contains_key("x-forwarded-proto") {
-        set(headers, "x-forwarded-proto", front.scheme);
-    }
-    if !headers.contains_key("x-forwarded-host") {
-        let named = front.host.and_then(|host| HeaderValue::from_str(&host).ok());
-        if let Some(host) = named.or_else(|| headers.get(header::HOST).cloned()) {
-            headers.insert("x-forwarded-host", host);
-        }
-    }
-}
-
-/// Continues a valid trace (W3C Trace Context, version 00) and begins one where there is none.
-fn trace(headers: &mut HeaderMap) {
-    let valid = |value: &HeaderValue| {
-        let value = value.as_bytes();
-        let hex = |part: &[u8]| part.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        value.len() == 55
-            && value.starts_with(b"00-")
-            && (value[35], value[52]) == (b'-', b'-')
-            && [&value[3..35], &value[36..52]].iter().all(|part| hex(part) && part.iter().any(|byte| *byte != b'0'))
-            && hex(&value[53..])
-    };
-    let mut values = headers.get_all("traceparent").iter();
-    let keep = matches!((values.next(), values.next()), (Some(only), None) if valid(only));
-    if !keep {
-        headers.remove("tracestate");
-        let (trace, span) = (Uuid::new_v4().simple().to_string(), Uuid::new_v4().simple().to_string());
-        set(headers, "traceparent", &format!("00-{trace}-{}-01", &span[..16]));
-    }
-}
-
-fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
-        headers.insert(HeaderName::from_static(name), value);
-    }
 }

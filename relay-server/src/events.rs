@@ -249,10 +249,8 @@ fn hide(body: &mut [u8], parts: &[Range<usize>]) {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use super::*;
-    use crate::store::{Body, Head, NewEvent, Signature, SqliteOptions, SqliteStore};
+    use crate::store::{Body, Head, NewEvent, SqliteOptions, SqliteStore};
 
     #[tokio::test]
     async fn a_damaged_event_out_of_sight_is_as_one_that_is_not_there() {
@@ -262,21 +260,11 @@ mod tests {
         let store: Arc<dyn Store> = Arc::new(store);
         let [ours, theirs] = ["ours", "theirs"].map(|name| EndpointName::parse(name).expect("a name"));
         let (id, now) = (EventId::new(), Timestamp::now());
-        let head = Head {
-            method: "POST".into(),
-            target: "/".into(),
-            url: "https://hook.test".into(),
-            headers: Vec::new(),
-            peer: Ipv4Addr::LOCALHOST.into(),
-            verified: "none".into(),
-            signature: Signature::Auto,
-            signer: None,
-        };
         let event = NewEvent {
             endpoint: theirs.clone(),
             id,
             received_at: now,
-            head,
+            head: Head::sample("/"),
             body: Body::Bytes("body".into()),
             event_type: None,
             sender_id: None,

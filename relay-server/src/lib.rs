@@ -29,6 +29,8 @@ pub mod endpoint;
 mod events;
 mod limits;
 mod memory;
+#[allow(missing_docs, reason = "public for the benchmarks alone")]
+pub mod message;
 
 #[allow(missing_docs, reason = "public for the benchmarks alone")]
 pub mod store;

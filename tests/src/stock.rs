@@ -1,15 +1,15 @@
 //! A store that is full before its relay starts, so that a long backlog is there in seconds.
 
-use std::{net::Ipv4Addr, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use anyhow::ensure;
 use bytes::Bytes;
 use jiff::Timestamp;
+use relay_proto::HeaderBlock;
 use relay_server::{
     endpoint::EndpointName,
     store::{
-        Answer, Attempt, Body, Delivery, End, Head, NewEvent, Outcome, Signature, SqliteOptions, SqliteStore, Store,
-        Then, Want,
+        Answer, Attempt, Body, Delivery, End, Head, NewEvent, Outcome, SqliteOptions, SqliteStore, Store, Then, Want,
     },
     webhook::EventId,
 };
@@ -53,21 +53,11 @@ pub async fn fill(path: &Path, endpoint: &str, events: u64, body_bytes: usize, p
 }
 
 fn event(endpoint: &EndpointName, body: &Bytes, came: Timestamp) -> NewEvent {
-    let length = body.len().to_string().into_bytes();
-    let head = Head {
-        method: "POST".into(),
-        target: format!("/{}", endpoint.as_str()),
-        url: "https://hooks.example.com".into(),
-        headers: vec![
-            ("content-type".into(), b"application/json".to_vec()),
-            ("user-agent".into(), b"GitHub-Hookshot/0123456".to_vec()),
-            ("content-length".into(), length),
-        ],
-        peer: Ipv4Addr::LOCALHOST.into(),
-        verified: "none".into(),
-        signature: Signature::Auto,
-        signer: None,
-    };
+    let length = body.len().to_string();
+    let lines =
+        [("content-type", "application/json"), ("user-agent", "GitHub-Hookshot/0123456"), ("content-length", &length)];
+    let mut head = Head::sample(&format!("/{}", endpoint.as_str()));
+    head.sent.headers = lines.into_iter().collect();
     NewEvent {
         endpoint: endpoint.clone(),
         id: EventId::new(),
@@ -84,7 +74,7 @@ fn event(endpoint: &EndpointName, body: &Bytes, came: Timestamp) -> NewEvent {
 }
 
 fn failed(claim: &Delivery, at: Timestamp, again_at: Timestamp) -> End {
-    let answer = Answer { status: 500, headers: Vec::new(), body: Bytes::new(), truncated: false };
+    let answer = Answer { status: 500, headers: HeaderBlock::new(), body: Bytes::new(), truncated: false };
     let attempt = Attempt {
         number: claim.lease.attempt,
         fence: claim.lease.fence,

@@ -27,18 +27,23 @@ const HOP_BY_HOP: [HeaderName; 10] = [
 /// What the lengths before a line's name and value take, mostly.
 const LENGTHS_BYTES: usize = 3;
 
-/// Takes out every header that concerns one hop only: the usual ones and those that `Connection` names. `Host` and
-/// `Content-Length` stay whatever `Connection` says. `Trailer` goes where a length leaves no room for any.
-pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+/// Which headers of a map concern one hop only: the usual ones and those that `Connection` names. `Host` and
+/// `Content-Length` never do, whatever `Connection` says. `Trailer` does where a length leaves no room for any.
+pub fn is_of_one_hop(headers: &HeaderMap) -> impl Fn(&HeaderName) -> bool + use<> {
     let named: Vec<HeaderName> = connection_options(headers)
         .filter_map(|name| HeaderName::from_bytes(name).ok())
         .filter(|name| *name != header::HOST && *name != header::CONTENT_LENGTH)
         .collect();
-    for name in HOP_BY_HOP.iter().chain(&named) {
+    let has_length = headers.contains_key(header::CONTENT_LENGTH);
+    move |name| HOP_BY_HOP.contains(name) || named.contains(name) || (has_length && *name == header::TRAILER)
+}
+
+/// Takes out every header that [concerns one hop only](is_of_one_hop).
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let one_hop = is_of_one_hop(headers);
+    let names: Vec<HeaderName> = headers.keys().filter(|name| one_hop(name)).cloned().collect();
+    for name in names {
         headers.remove(name);
-    }
-    if headers.contains_key(header::CONTENT_LENGTH) {
-        headers.remove(header::TRAILER);
     }
 }
 

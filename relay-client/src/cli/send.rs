@@ -12,6 +12,7 @@ use clap::Args;
 use http::{HeaderName, HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::BodyExt as _;
 use relay_program::{Failure, suggest::nearest, terminal};
+use relay_proto::names;
 use relay_schemes::{Invisible, Material, Secret, provider, providers};
 use serde_json::json;
 use tokio::{
@@ -265,7 +266,7 @@ async fn exchange(
     let response = handler.call(request).await.map_err(|error| error.to_string())?;
     let (head, body) = response.into_parts();
     let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let found = (head.status, text("relay-event-id"), text("relay-error"));
+    let found = (head.status, text(names::EVENT_ID), text(names::ERROR));
     let _ = http_body_util::Limited::new(body, MAX_ANSWER_BYTES).collect().await;
     Ok(found)
 }

@@ -62,7 +62,6 @@ pub(super) struct Event {
     pub(super) head: Head,
     pub(super) kind: Option<String>,
     pub(super) sender_id: Option<String>,
-    pub(super) received_at: Timestamp,
     pub(super) content: Content,
     /// What its request took of the memory for all; held as long as the event.
     pub(super) _memory: Option<Memory>,
@@ -89,7 +88,6 @@ impl Event {
             head,
             kind: summary.event_type,
             sender_id: summary.sender_id,
-            received_at: summary.received_at,
             content: body.map_or(Content::Kept(summary.id, summary.size), Content::Whole),
             _memory: None,
             lease,
@@ -104,15 +102,6 @@ pub(super) enum Content {
     Whole(Bytes),
     /// In the store, as this event's, so many bytes.
     Kept(EventId, u64),
-}
-
-impl Content {
-    pub(super) fn is_empty(&self) -> bool {
-        match self {
-            Self::Whole(bytes) => bytes.is_empty(),
-            Self::Kept(_, size) => *size == 0,
-        }
-    }
 }
 
 /// A sender that waits, and its repeats.
@@ -149,7 +138,7 @@ pub(super) async fn run(delivery: &Delivery, mut event: Event, patience: Instant
     let limit = Instant::now() + event.keeping.attempt_timeout;
     let agent = place.agent().clone();
     let mut expected = delivery.outcomes.expect(*event.id.as_bytes(), event.lease.fence, agent.clone());
-    let head = told(&event, afresh);
+    let head = told(&event, afresh, Some(event.lease.fence));
     let copies = delivery.registry.copies(name, event.kind.as_deref(), || RequestHead { fence: None, ..head.clone() });
     let (target, probe) = (place.target().clone(), place.is_probe());
     let exchange = place.open(head);
@@ -235,11 +224,12 @@ pub(super) async fn call(
         return Err(Broken::Reset(ResetCode::Broken)); // Nobody asked for it.
     }
     let parts = answer_head(&head).map_err(|_| Broken::Reset(ResetCode::Broken))?;
-    read(parts, body, event, audience).await
+    read(parts, head.headers, body, event, audience).await
 }
 
 async fn read(
     parts: Parts,
+    headers: HeaderBlock,
     mut body: Receiver,
     event: &Event,
     audience: &mut Audience,
@@ -281,14 +271,13 @@ async fn read(
     if let Some(stream) = stream {
         let _ = timeout(PIECE_PATIENCE, stream.send(Piece::End(std::mem::take(&mut audience.trailers)))).await;
     }
-    let (status, headers) = (parts.status.as_u16(), lines(&parts.headers));
-    Ok(store::Answer { status, headers, body: kept.freeze(), truncated: long })
+    Ok(store::Answer { status: parts.status.as_u16(), headers, body: kept.freeze(), truncated: long })
 }
 
 /// Whether an answer is as long as its head says. hyper believes the head of one that is there at once, and whoever reads
 /// the connection would take the next answer for the rest of this one. To HEAD it has none, whatever it says.
 fn is_whole(event: &Event, headers: &HeaderMap, len: u64) -> bool {
-    (event.head.method == "HEAD" && len == 0)
+    (event.head.sent.method == "HEAD" && len == 0)
         || one_length(headers).is_ok_and(|said| said.is_none_or(|said| said == len))
 }
 
@@ -351,7 +340,7 @@ fn ending_of(state: OutcomeState, event: &Event) -> Ending {
             }
             Ok(parts) => Ending::Answered(store::Answer {
                 status: parts.status.as_u16(),
-                headers: lines(&parts.headers),
+                headers: head.headers,
                 body: if truncated { Bytes::new() } else { body },
                 truncated,
             }),
@@ -360,10 +349,6 @@ fn ending_of(state: OutcomeState, event: &Event) -> Ending {
         OutcomeState::Failed(code) => Ending::Failed(code.into()),
         OutcomeState::Running => Ending::Failed(Outcome::Lost),
     }
-}
-
-fn lines(headers: &HeaderMap) -> Vec<(String, Vec<u8>)> {
-    headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect()
 }
 
 fn meaning(ending: &Ending, keeping: &Keeping, waits: bool) -> Meaning {
@@ -471,8 +456,7 @@ fn then(ending: &Ending, meaning: Meaning, event: &Event, now: Timestamp) -> The
 }
 
 fn asked_wait(answer: &store::Answer, now: Timestamp) -> Option<Duration> {
-    let line = answer.headers.iter().find(|(name, _)| name == "retry-after")?;
-    retry_after(std::str::from_utf8(&line.1).ok()?, now)
+    retry_after(std::str::from_utf8(answer.headers.all("retry-after").next()?).ok()?, now)
 }
 
 /// Evenly drawn: the last bits of a random UUID are random.

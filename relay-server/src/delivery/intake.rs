@@ -8,7 +8,7 @@ use std::{
 use data_encoding::HEXLOWER;
 use http::HeaderMap;
 use jiff::Timestamp;
-use relay_proto::{Framing, RequestHead};
+use relay_proto::RequestHead;
 use relay_schemes::Refusal;
 use tokio::{
     sync::{oneshot, watch},
@@ -19,26 +19,19 @@ use super::{
     Answer, Delivery, Reply,
     attempt::{Content, Event, run},
     lock,
+    sign::Signed,
 };
 use crate::{
-    dispatch::{Trusted, request_head},
+    dispatch::Trusted,
     endpoint::{Endpoint, Identity, Keeping, Order},
     failure::{Failure, RelayFault, SenderFault},
     memory::Memory,
+    message::{Known, request_head, take_apart},
     store::{self, Dedup, Head, Lease, NewEvent, Signature, State, Verdict},
     throttle::Throttle,
     verify::{Payload, Webhook},
     webhook::EventId,
 };
-
-/// Written anew for each attempt.
-const ATTEMPT: &[u8] = b"relay-attempt";
-
-/// Kept as the original's.
-const EVENT_ID: &str = "relay-event-id";
-
-/// Kept as a line, told as a framing.
-const CODING: &str = "transfer-encoding";
 
 /// The order key that all events of an endpoint share.
 const FIFO: &str = "fifo";
@@ -90,25 +83,11 @@ impl Delivery {
             let (signed_at, good_until) = (at(mark.signed_unix_s), at(mark.expires_unix_s));
             store::Mark { digest: mark.digest, signed_at, good_until, is_late: mark.is_late }
         });
-        let signer = webhook.signer().map(|tag| HEXLOWER.encode(tag.bytes()));
-        let (received, payload, scheme) = webhook.into_parts();
-        let (event_id, deadline, at) = (received.event_id, received.started + endpoint.deadline, received.at);
-        let (method, url, peer) = (received.head.method.to_string(), received.url.clone(), received.peer);
-        let body = match &payload {
-            Payload::Whole(body) => body.clone(),
-            Payload::Streaming(_) | Payload::Upgrade(_) => return Err(RelayFault::Internal.into()), // The door collects it.
-        };
-        let told = request_head(received, &payload, endpoint, &scheme, trusted);
-        let head = Head {
-            method,
-            target: String::from_utf8_lossy(&told.target).into_owned(),
-            url,
-            headers: kept_lines(&told),
-            peer,
-            verified: scheme.into_owned(),
-            signature: Signature::Auto,
-            signer,
-        };
+        let deadline = webhook.started() + endpoint.deadline;
+        let (sent, arrival, payload) = take_apart(webhook, trusted);
+        let Payload::Whole(body) = payload else { return Err(RelayFault::Internal.into()) }; // The door collects it.
+        let (event_id, at) = (arrival.id, arrival.received_at);
+        let head = Head { sent, arrival, signature: Signature::Auto };
         let now = self.clock.now();
         // An assured event is attempted at once, unless that is held back: then it waits without its sender.
         let at_once = keeping.assured
@@ -140,7 +119,6 @@ impl Delivery {
             head,
             kind: meta.kind,
             sender_id: meta.id,
-            received_at: at,
             content: Content::Whole(body),
             _memory: Some(memory),
             lease: Lease { fence: 0, attempt: 0, tries: 0 }, // The store gives it.
@@ -251,53 +229,20 @@ fn identity(keeping: &Keeping, webhook: &Webhook) -> Option<String> {
     named.or_else(|| webhook.mark().map(|mark| format!("signature:{}", HEXLOWER.encode(&mark.digest))))
 }
 
-/// What is kept of a head's lines. One that was chunked says so there: of an empty body nothing else tells it.
-fn kept_lines(told: &RequestHead) -> Vec<(String, Vec<u8>)> {
-    let lines = told.headers.iter().filter(|(name, _)| *name != ATTEMPT);
-    let text = |(name, value): (&[u8], &[u8])| (String::from_utf8_lossy(name).into_owned(), value.to_vec());
-    let chunked = (told.framing == Framing::Chunked).then(|| (CODING.to_owned(), b"chunked".to_vec()));
-    lines.map(|(name, value)| text((name, value))).chain(chunked).collect()
-}
-
-/// A kept head as one attempt tells it.
-pub(super) fn told(event: &Event, afresh: Option<Vec<(String, String)>>) -> RequestHead {
-    let set = afresh.unwrap_or_default();
-    let is_set = |name: &str| set.iter().any(|(set, _)| set == name);
-    let lines = &event.head.headers;
-    let has = |wanted: &str| lines.iter().any(|(name, _)| name == wanted);
-    // A body without a length came in chunks, whatever was kept of that.
-    let chunked = has(CODING) || !has("content-length") && !event.content.is_empty();
-    let own_id = event.id.to_string().into_bytes();
-    let mut headers = relay_proto::HeaderBlock::builder(1024);
-    lines
-        .iter()
-        .filter(|(name, _)| name != CODING && !is_set(name))
-        // A replay has the lines of the original and an id of its own.
-        .map(|(name, value)| if name == EVENT_ID { (name, own_id.clone()) } else { (name, value.clone()) })
-        .for_each(|(name, value)| headers.push(name, value));
-    if !set.is_empty() {
-        headers.push("relay-resigned", "true");
-    }
-    for (name, value) in &set {
-        headers.push(name, value);
-    }
-    headers.push("relay-attempt", event.lease.attempt.to_string());
-    if let Some(first) = event.replay_of {
-        headers.push("relay-replay-of", first.to_string());
-    }
-    if event.redelivered {
-        headers.push("relay-redelivered", "true");
-    }
-    RequestHead {
-        endpoint: event.endpoint.name.as_str().to_owned().into(),
-        event_id: *event.id.as_bytes(),
+/// A kept head as one attempt tells it. A replay to one agent has no fence: nobody has to be told of it later.
+pub(super) fn told(event: &Event, afresh: Option<Signed>, fence: Option<u64>) -> RequestHead {
+    let known = Known {
+        arrival: &event.head.arrival,
+        event_id: event.id,
         attempt: event.lease.attempt,
-        method: event.head.method.clone().into(),
-        target: event.head.target.clone().into(),
-        framing: if chunked { Framing::Chunked } else { Framing::Length },
-        headers: headers.build(),
-        fence: Some(event.lease.fence),
-        upgrade: bytes::Bytes::new(),
+        fence,
+        replay_of: event.replay_of,
+        redelivered: event.redelivered,
+        resigned: afresh.is_some(),
+    };
+    match afresh {
+        Some(set) => request_head(&event.endpoint.name, &event.head.sent.with(&set), &known),
+        None => request_head(&event.endpoint.name, &event.head.sent, &known),
     }
 }
 

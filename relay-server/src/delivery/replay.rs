@@ -5,7 +5,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use relay_proto::RequestHead;
 use relay_schemes::Provider;
 use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
@@ -22,7 +21,7 @@ use crate::{
         registry::{ChooseError, Whom},
     },
     endpoint::Endpoint,
-    store::{Act, Acted, Action, Answer, Lease, Outcome, Record, Signature, State, StoreError},
+    store::{Act, Acted, Action, Answer, Head, Lease, Outcome, Record, Signature, State, StoreError},
     verify::CannotSign,
     webhook::EventId,
 };
@@ -136,8 +135,7 @@ impl Delivery {
             ChooseError::NoAgent | ChooseError::Unwanted | ChooseError::Limited { .. } => NotReplayed::NoAgent,
         })?;
         let (id, agent, begun) = (event.id, place.agent().name.to_string(), Instant::now());
-        // Without a fence its agent has nobody to tell of it later.
-        let mut head = RequestHead { fence: None, ..told(&event, afresh) };
+        let mut head = told(&event, afresh, None);
         if !asker.attach {
             hide_lines(&mut head, &provider.map(Provider::credential_headers).unwrap_or_default());
         }
@@ -169,7 +167,8 @@ impl Delivery {
             let lease = Lease { fence: 0, attempt: 1, tries: 1 };
             let event = Event::of(endpoint, summary, head, None, lease).ok_or(NotReplayed::Live)?;
             // It is signed at each attempt; whether it can be is known only once it has been.
-            let mut event = Event { head: crate::store::Head { signature, ..event.head.clone() }, ..event };
+            let head = Head { signature, ..event.head };
+            let mut event = Event { head, ..event };
             sign::try_out(self, &mut event).await?;
         }
         let act = Act { endpoint: name, id: of, action: Action::Replay(id, signature) };

@@ -5,11 +5,11 @@
 //! Invariants: nothing is signed that was not proven when it came; a dated signature leaves only once the relay's own
 //! door knows it, so that whoever sees it cannot bring the event in again.
 
-use std::{str::FromStr, sync::Arc};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use data_encoding::HEXLOWER;
-use jiff::Timestamp;
+use relay_proto::HeaderBlock;
 use relay_schemes::Request;
 
 use super::{
@@ -32,7 +32,7 @@ pub(super) type Signed = Vec<(String, String)>;
 pub(super) fn may(endpoint: &Endpoint, head: &Head) -> Result<(), CannotSign> {
     endpoint.verify.may_sign()?;
     // What was let pass unproven must not be proven by us.
-    if head.verified == endpoint.verify.provider_name() { Ok(()) } else { Err(CannotSign::NotProven) }
+    if head.arrival.verified == endpoint.verify.provider_name() { Ok(()) } else { Err(CannotSign::NotProven) }
 }
 
 /// The signature that an event is delivered with, where that is not its own. It covers the body, so a long one is read.
@@ -51,7 +51,7 @@ pub(super) async fn afresh(delivery: &Delivery, event: &mut Event) -> Result<Opt
         }
         (Signature::Auto, resign) => {
             let always = matches!(resign, Resign::Always);
-            let due = endpoint.verify.signs_afresh(sent_at(event).as_second(), now, always);
+            let due = endpoint.verify.signs_afresh(event.head.arrival.received_at.as_second(), now, always);
             if may.is_err() || !due {
                 return Ok(None);
             }
@@ -87,10 +87,12 @@ async fn sign(delivery: &Delivery, event: &mut Event, now_unix_s: i64) -> Result
             body
         }
     };
-    let lines = Lines(&event.head.headers);
-    let request = Request { method: &event.head.method, url: &event.head.url, headers: &lines, body: &body };
-    let tag = event.head.signer.as_ref().and_then(|tag| HEXLOWER.decode(tag.as_bytes()).ok());
-    let signer = (tag.as_deref(), first_id(event));
+    let Head { sent, arrival, .. } = &event.head;
+    let lines = Lines(&sent.headers);
+    let request = Request { method: &sent.method, url: &arrival.url, headers: &lines, body: &body };
+    let tag = arrival.signer.as_ref().and_then(|tag| HEXLOWER.decode(tag.as_bytes()).ok());
+    // A replay is an event of its own: it was verified under the id of the first, and its signature is as old.
+    let signer = (tag.as_deref(), arrival.id);
     let signed = event.endpoint.verify.sign_afresh(&request, event.sender_id.as_deref(), signer, now_unix_s);
     signed.ok_or(CannotSign::Elsewhere)
 }
@@ -109,26 +111,10 @@ async fn whole(bodies: &Bodies, endpoint: &EndpointName, id: EventId, size: u64)
     Some(body.freeze())
 }
 
-/// When its sender sent it. A replay is an event of its own, and its signature is as old as that of the first.
-fn sent_at(event: &Event) -> Timestamp {
-    line(event, "relay-received-at").unwrap_or(event.received_at)
-}
-
-/// The id under which it was verified: a replay has that of the first.
-fn first_id(event: &Event) -> EventId {
-    line(event, "relay-event-id").unwrap_or(event.id)
-}
-
-/// What one of the relay's own lines says; a sender's are never kept.
-fn line<T: FromStr>(event: &Event, name: &str) -> Option<T> {
-    let (_, value) = event.head.headers.iter().find(|(line, _)| line == name)?;
-    std::str::from_utf8(value).ok()?.parse().ok()
-}
-
-struct Lines<'a>(&'a [(String, Vec<u8>)]);
+struct Lines<'a>(&'a HeaderBlock);
 
 impl relay_schemes::Headers for Lines<'_> {
     fn for_each<'h>(&'h self, name: &str, each: &mut dyn FnMut(&'h [u8])) {
-        self.0.iter().filter(|(line, _)| line == name).for_each(|(_, value)| each(value));
+        self.0.iter().filter(|(line, _)| *line == name.as_bytes()).for_each(|(_, value)| each(value));
     }
 }

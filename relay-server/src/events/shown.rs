@@ -1,5 +1,6 @@
 //! Events as answers show them, in JSON. Keys are only ever added.
 
+use relay_proto::HeaderBlock;
 use relay_schemes::Provider;
 use serde_json::{Value, json};
 
@@ -7,6 +8,7 @@ use super::word;
 use crate::{
     delivery::Replayed,
     endpoint::Endpoint,
+    message::shown_headers,
     refused::{MASKED, authenticates, shown_url},
     store::{Attempt, Reason, Record, State, Summary},
 };
@@ -62,10 +64,11 @@ fn advice(event: &Summary) -> Option<&'static str> {
 pub(crate) fn detail(record: &Record, endpoint: Option<&Endpoint>) -> Value {
     let mut detail = summary(&record.summary, endpoint);
     let own = endpoint.and_then(|endpoint| endpoint.verify.provider()).map(Provider::credential_headers);
-    detail["headers"] = lines(&record.head.headers, &own.unwrap_or_default());
+    let headers = shown_headers(&record.summary.endpoint, &record.head.sent, &record.head.arrival);
+    detail["headers"] = lines(&headers, &own.unwrap_or_default());
     detail["signature"] = json!(record.head.signature);
-    detail["verified"] = record.head.verified.clone().into();
-    detail["client"] = record.head.peer.to_string().into();
+    detail["verified"] = record.head.arrival.verified.clone().into();
+    detail["client"] = record.head.arrival.peer.to_string().into();
     detail["attempts"] = record.attempts.iter().map(attempt).collect();
     detail["advice"] = advice(&record.summary).into();
     detail
@@ -83,13 +86,11 @@ fn attempt(attempt: &Attempt) -> Value {
 }
 
 /// Names and values, what lets its bearer in masked.
-fn lines(headers: &[(String, Vec<u8>)], also: &[&str]) -> Value {
-    let line = |(name, value): &(String, Vec<u8>)| {
-        let value = if authenticates(name) || also.contains(&name.as_str()) {
-            MASKED.into()
-        } else {
-            String::from_utf8_lossy(value)
-        };
+fn lines(headers: &HeaderBlock, also: &[&str]) -> Value {
+    let line = |(name, value): (&[u8], &[u8])| {
+        let name = String::from_utf8_lossy(name);
+        let value =
+            if authenticates(&name) || also.contains(&&*name) { MASKED.into() } else { String::from_utf8_lossy(value) };
         json!([name, value])
     };
     headers.iter().map(line).collect()

@@ -15,6 +15,7 @@ use futures_util::Stream;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use relay_proto::names;
 use relay_schemes::Reply;
 use relay_tunnel::Receiver;
 use thiserror::Error;
@@ -158,7 +159,7 @@ pub(crate) fn failure(failure: Failure, event_id: EventId) -> Response<Body> {
     let text = serde_json::json!({ "error": code, "message": answer.message, "event_id": event_id.to_string() });
     let mut response = json(answer.status, &text);
     let headers = response.headers_mut();
-    headers.insert("relay-error", HeaderValue::from_static(code));
+    headers.insert(names::ERROR, HeaderValue::from_static(code));
     if let Some(seconds) = answer.retry_after_s {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
@@ -219,7 +220,7 @@ pub(crate) fn part(bytes: Bytes, of: u64) -> Response<Body> {
     let mut response = private(Response::new(whole(bytes)));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    headers.insert("relay-body-size", HeaderValue::from(of));
+    headers.insert(names::BODY_SIZE, HeaderValue::from(of));
     response
 }
 
@@ -357,7 +358,7 @@ fn json(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
 
 fn mark(response: &mut Response<Body>, event_id: EventId) {
     if let Ok(id) = HeaderValue::try_from(event_id.to_string()) {
-        response.headers_mut().insert("relay-event-id", id);
+        response.headers_mut().insert(names::EVENT_ID, id);
     }
 }
 

@@ -8,6 +8,7 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use http::{Request, header, request::Parts, uri::Authority};
 use percent_encoding::percent_decode_str;
+use relay_proto::names::{FORWARDED_HOST, FORWARDED_PROTO};
 use relay_schemes::Provider;
 
 use super::Origin;
@@ -120,14 +121,14 @@ impl Routes {
         let trusted = self.trusts(origin.peer);
         let forwarded = |name: &str| head.headers.get(name).filter(|_| trusted).and_then(|value| value.to_str().ok());
         let secure = origin.secure || (self.named && self.public_url.starts_with("https:"));
-        let scheme = match forwarded("x-forwarded-proto") {
+        let scheme = match forwarded(FORWARDED_PROTO) {
             Some(scheme @ ("http" | "https")) => scheme,
             _ if secure => "https",
             _ => "http",
         };
         let authority = head.uri.authority().map(Authority::as_str);
         let line = head.headers.get(header::HOST).and_then(|line| line.to_str().ok());
-        let host = forwarded("x-forwarded-host").or(authority).or(line).unwrap_or(host);
+        let host = forwarded(FORWARDED_HOST).or(authority).or(line).unwrap_or(host);
         format!("{scheme}://{host}{target}")
     }
 
@@ -147,7 +148,7 @@ impl Routes {
             let value = entry.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value);
             value.and_then(|value| std::str::from_utf8(value).ok())
         };
-        let hosts = [line("host"), line("x-forwarded-host")].into_iter().flatten();
+        let hosts = [line("host"), line(FORWARDED_HOST)].into_iter().flatten();
         let hosts = hosts.flat_map(|host| ["https", "http"].map(|scheme| format!("{scheme}://{host}/{target}")));
         std::iter::once(format!("{}/{target}", self.public_url)).chain(hosts).collect()
     }

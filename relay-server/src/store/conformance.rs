@@ -3,9 +3,10 @@
 //! Each case is a function over `Arc<dyn Store>`; [`suite!`] makes a test of it that goes through [`FACTORIES`]. Times
 //! are milliseconds after a fixed moment and ids rise with them, so that nothing here reads a clock.
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
+use relay_proto::HeaderBlock;
 
 use super::*;
 
@@ -233,16 +234,7 @@ fn event(endpoint: &str, ms: i64) -> NewEvent {
         endpoint: name(endpoint),
         id: id(ms),
         received_at: at(ms),
-        head: Head {
-            method: "POST".into(),
-            target: format!("/hook?n={ms}"),
-            url: "https://hook.test".into(),
-            headers: vec![("content-type".into(), b"application/json".to_vec()), ("x-raw".into(), vec![0xe9, 0xff])],
-            peer: Ipv4Addr::LOCALHOST.into(),
-            verified: "github".into(),
-            signature: Signature::Auto,
-            signer: Some("0123456789abcdef".into()),
-        },
+        head: head(ms),
         body: Body::Bytes(format!("{{\"n\":{ms}}}").into()),
         event_type: Some("push".into()),
         sender_id: Some(format!("sender-{ms}")),
@@ -251,6 +243,18 @@ fn event(endpoint: &str, ms: i64) -> NewEvent {
         order_key: None,
         lease: None,
     }
+}
+
+fn head(ms: i64) -> Head {
+    let lines = [("content-type", &b"application/json"[..]), ("x-raw", &[0xe9, 0xff])];
+    let mut head = Head::sample(&format!("/hook?n={ms}"));
+    head.sent.headers = lines.into_iter().collect();
+    head.arrival.id = id(ms);
+    head.arrival.received_at = at(ms);
+    head.arrival.verified = "github".into();
+    head.arrival.signer = Some("0123456789abcdef".into());
+    head.arrival.forwarded.addresses = Bytes::from_static(b"192.0.2.1, \xff");
+    head
 }
 
 fn keyed(endpoint: &str, ms: i64, key: &str, sender_retries: bool) -> NewEvent {
@@ -273,7 +277,7 @@ async fn claim(store: &Arc<dyn Store>, endpoint: &str, oldest: usize, until: i64
 fn end(delivery: &Delivery, status: Option<u16>, then: Then, now: i64) -> End {
     let answer = status.map(|status| Answer {
         status,
-        headers: vec![("x-answer".into(), b"\xffyes".to_vec())],
+        headers: [("x-answer", b"\xffyes")].into_iter().collect(),
         body: "answered".into(),
         truncated: false,
     });

@@ -318,9 +318,9 @@ fn ids((endpoint, shelf): (&EndpointName, &Shelf)) -> Vec<(EventId, EndpointName
 fn holds(kept: &Kept, text: &str) -> bool {
     let event = &kept.row.summary;
     let find = |hay: &[u8]| memchr::memmem::find(hay, text.as_bytes()).is_some();
-    find(kept.head.target.as_bytes())
+    find(kept.head.sent.target.as_bytes())
         || [&event.event_type, &event.sender_id].into_iter().flatten().any(|hay| find(hay.as_bytes()))
-        || kept.head.headers.iter().any(|(name, value)| find(name.as_bytes()) || find(value))
+        || find(kept.head.sent.headers.as_bytes())
         || find(&kept.body[..kept.body.len().min(super::INLINE_BYTES as usize)])
 }
 

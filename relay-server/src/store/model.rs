@@ -1,13 +1,18 @@
 //! The nouns of the store: events, attempts, leases, and what may be asked of them. Nothing here decides.
 
-use std::{fs::File, io, net::IpAddr, os::unix::fs::FileExt as _, sync::Arc, time::Duration};
+use std::{fs::File, io, net::Ipv4Addr, os::unix::fs::FileExt as _, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use relay_proto::{Framing, HeaderBlock};
 use serde::{Deserialize, Serialize};
 
 use super::outcome::{Outcome, Reason};
-use crate::{endpoint::EndpointName, webhook::EventId};
+use crate::{
+    endpoint::EndpointName,
+    message::{Arrival, Forwarded, Sent},
+    webhook::EventId,
+};
 
 /// A webhook that is to be kept.
 #[derive(Clone, Debug)]
@@ -62,24 +67,38 @@ pub struct Mark {
     pub is_late: bool,
 }
 
-/// What the handler will be told of a request, byte for byte.
+/// What a sender sent and what the relay knows of it, but for the body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
-    pub method: String,
-    /// What of the target is for the handler.
-    pub target: String,
-    /// Under which the sender knows the endpoint: a signature may cover it.
-    pub url: String,
-    /// Names and values in order, values as raw bytes.
-    pub headers: Vec<(String, Vec<u8>)>,
-    /// The sender's address.
-    pub peer: IpAddr,
-    /// The scheme that proved it.
-    pub verified: String,
+    pub sent: Sent,
+    pub arrival: Arrival,
     /// What becomes of its signature when it is delivered.
     pub signature: Signature,
-    /// Which of the endpoint's secrets verified it, in hexadecimal: a tag, which tells nothing of the secret.
-    pub signer: Option<String>,
+}
+
+impl Head {
+    /// A head for tests and benchmarks: a POST without lines, of nobody in particular.
+    pub fn sample(target: &str) -> Self {
+        let id = EventId::from_bytes([0; 16]);
+        let sent = Sent {
+            method: "POST".into(),
+            target: target.to_owned(),
+            headers: HeaderBlock::new(),
+            framing: Framing::Length,
+            upgrade: Bytes::new(),
+        };
+        let arrival = Arrival {
+            id,
+            received_at: Timestamp::UNIX_EPOCH,
+            peer: Ipv4Addr::LOCALHOST.into(),
+            url: "https://hook.test".into(),
+            verified: "none".into(),
+            signer: None,
+            forwarded: Forwarded::default(),
+            traceparent: String::new(),
+        };
+        Self { sent, arrival, signature: Signature::Auto }
+    }
 }
 
 /// What becomes of an event's signature when it is delivered. Only whoever has it replayed says anything else than
@@ -233,8 +252,8 @@ impl State {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     pub status: u16,
-    /// Names and values in order.
-    pub headers: Vec<(String, Vec<u8>)>,
+    /// As they came.
+    pub headers: HeaderBlock,
     /// Its body; empty if it was longer than [`super::MAX_ANSWER_BYTES`].
     pub body: Bytes,
     /// Whether it was longer.

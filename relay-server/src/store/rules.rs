@@ -82,8 +82,8 @@ impl Row {
             parked: false,
             status: None,
             settled_at: None,
-            method: event.head.method.clone(),
-            target: shown(&event.head.target),
+            method: event.head.sent.method.clone(),
+            target: shown(&event.head.sent.target),
             size: event.body.size(),
             body_sha256,
             event_type: event.event_type.clone(),
@@ -254,13 +254,21 @@ pub(super) fn shown(target: &str) -> String {
 }
 
 /// The seal of what belongs together: checked whenever an event leaves the store.
-pub(super) fn checksum(endpoint: &EndpointName, id: EventId, head: &str, body_sha256: &[u8; 32]) -> [u8; 32] {
+pub(super) fn checksum(
+    endpoint: &EndpointName,
+    id: EventId,
+    head: &str,
+    headers: &[u8],
+    body_sha256: &[u8; 32],
+) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(id.as_bytes());
     hash.update((endpoint.as_str().len() as u64).to_be_bytes());
     hash.update(endpoint.as_str());
     hash.update(body_sha256);
+    hash.update((head.len() as u64).to_be_bytes());
     hash.update(head);
+    hash.update(headers);
     hash.finalize().into()
 }
 

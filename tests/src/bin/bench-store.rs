@@ -11,7 +11,6 @@
 use std::{
     fs::File,
     io::Write as _,
-    net::Ipv4Addr,
     path::Path,
     process::ExitCode,
     sync::{
@@ -27,9 +26,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use relay_server::{
     endpoint::EndpointName,
-    store::{
-        Body, Dedup, Filter, Head, NewEvent, PageRequest, Signature, SqliteOptions, SqliteStore, State, Store, Want,
-    },
+    store::{Body, Dedup, Filter, Head, NewEvent, PageRequest, SqliteOptions, SqliteStore, State, Store, Want},
     webhook::EventId,
 };
 use tokio::sync::oneshot;
@@ -82,23 +79,17 @@ struct Stock {
 
 impl Stock {
     fn new() -> anyhow::Result<Self> {
-        let header = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
-        let head = Head {
-            method: "POST".into(),
-            target: "/github".into(),
-            url: "https://hooks.example.com".into(),
-            headers: vec![
-                header("content-type", "application/json"),
-                header("user-agent", "GitHub-Hookshot/0123456"),
-                header("x-github-event", "push"),
-                header("x-github-delivery", "0f8a4b9e-1111-11ee-8c7e-0242ac120002"),
-                header("x-hub-signature-256", &format!("sha256={}", "0a".repeat(32))),
-            ],
-            peer: Ipv4Addr::LOCALHOST.into(),
-            verified: "github".into(),
-            signature: Signature::Auto,
-            signer: None,
-        };
+        let signature = format!("sha256={}", "0a".repeat(32));
+        let lines = [
+            ("content-type", "application/json"),
+            ("user-agent", "GitHub-Hookshot/0123456"),
+            ("x-github-event", "push"),
+            ("x-github-delivery", "0f8a4b9e-1111-11ee-8c7e-0242ac120002"),
+            ("x-hub-signature-256", &signature),
+        ];
+        let mut head = Head::sample("/github");
+        head.sent.headers = lines.into_iter().collect();
+        head.arrival.verified = "github".into();
         let line = format!("{head:?}").into();
         let mut random = fastrand::Rng::with_seed(7);
         let body = |_| std::iter::repeat_with(|| random.u8(..)).take(BODY_BYTES).collect();

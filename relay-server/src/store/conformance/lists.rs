@@ -61,7 +61,7 @@ pub(super) async fn filters_let_through_what_they_say(store: Arc<dyn Store>) {
 pub(super) async fn text_is_found_in_head_and_body(store: Arc<dyn Store>) {
     append(&store, event("a", 1)).await;
     let mut quoted = event("a", 2);
-    quoted.head.headers.push(("x-said".into(), b"say \"hello\"".to_vec()));
+    quoted.head.sent.headers = [("x-said", "say \"hello\"")].into_iter().collect();
     append(&store, quoted).await;
     let long = [vec![b'-'; 100_000], b"far away".to_vec()].concat();
     append(&store, NewEvent { body: Body::Bytes(long.into()), ..event("a", 3) }).await;

@@ -104,7 +104,7 @@ impl Run {
 
     fn hold(&mut self, endpoint: EndpointName, id: EventId, lease: Lease) {
         let status = [200, 404, 500][self.dice.roll(3)];
-        let answer = Answer { status, headers: vec![], body: "hm".into(), truncated: false };
+        let answer = Answer { status, headers: HeaderBlock::new(), body: "hm".into(), truncated: false };
         let attempt = Attempt {
             number: lease.attempt,
             fence: lease.fence,

@@ -304,16 +304,12 @@ impl Shelf {
 
 /// What an event takes without its attempts.
 pub(super) fn cost(head: &Head, size: u64) -> u64 {
-    BESIDE_BYTES + (head.target.len() + bytes(&head.headers)) as u64 + size
-}
-
-fn bytes(headers: &[(String, Vec<u8>)]) -> usize {
-    headers.iter().map(|(name, value)| name.len() + value.len()).sum()
+    BESIDE_BYTES + (head.sent.target.len() + head.sent.headers.as_bytes().len()) as u64 + size
 }
 
 fn record_cost(attempt: &Attempt) -> u64 {
     let answer = attempt.answer.as_ref();
-    BESIDE_BYTES + answer.map_or(0, |answer| answer.body.len() + bytes(&answer.headers)) as u64
+    BESIDE_BYTES + answer.map_or(0, |answer| answer.body.len() + answer.headers.as_bytes().len()) as u64
 }
 
 /// Leaves the first and the last ones.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row as SqlRow, params};
 
 use super::{
-    head,
+    head::{self, WrittenHead},
     intake::{CHUNK_BYTES, Running},
     room::record_cost,
     row::{Found, time},
@@ -34,18 +34,20 @@ pub(super) struct Content {
 pub(super) fn read(connection: &Connection, found: &Found, whole: bool) -> Result<Content, StoreError> {
     let event = &found.row.summary;
     let damaged = || StoreError::Damaged(event.id);
-    let mut query = connection.prepare_cached("SELECT checksum, head, body, blob FROM content WHERE seq = ?1")?;
+    let mut query =
+        connection.prepare_cached("SELECT checksum, head, headers, body, blob FROM content WHERE seq = ?1")?;
     let stored = query
         .query_row([found.seq], |row| {
             let checksum: Vec<u8> = row.get(0)?;
-            let body: Option<Vec<u8>> = row.get(2)?;
+            let (headers, body): (Vec<u8>, Option<Vec<u8>>) = (row.get(2)?, row.get(3)?);
             // A flipped bit can make any byte of a text.
             let head = String::from_utf8(row.get_ref(1)?.as_bytes()?.to_vec());
-            Ok((checksum, head, body, row.get::<_, Option<i64>>(3)?))
+            let head = head.map(|text| WrittenHead { text, headers: headers.into() });
+            Ok((checksum, head, body, row.get::<_, Option<i64>>(4)?))
         })
         .optional()?;
-    let Some((checksum, Ok(text), body, blob)) = stored else { return Err(damaged()) };
-    if rules::checksum(&event.endpoint, event.id, &text, &event.body_sha256)[..] != checksum {
+    let Some((checksum, Ok(head), body, blob)) = stored else { return Err(damaged()) };
+    if rules::checksum(&event.endpoint, event.id, &head.text, &head.headers, &event.body_sha256)[..] != checksum {
         return Err(damaged());
     }
     let sha256 = match (&body, blob) {
@@ -57,7 +59,7 @@ pub(super) fn read(connection: &Connection, found: &Found, whole: bool) -> Resul
     if sha256.is_some_and(|sha256| sha256 != event.body_sha256) {
         return Err(damaged());
     }
-    let head = head::read(&text).map_err(|_| damaged())?;
+    let head = head::read(head).map_err(|_| damaged())?;
     Ok(Content { head, body: body.map(Bytes::from), blob })
 }
 
@@ -105,11 +107,11 @@ pub(super) fn let_go(connection: &Connection, blob: i64) -> Result<(), StoreErro
 
 /// Reads status, headers, body and truncated, which is there only with a status.
 pub(super) fn answer(row: &SqlRow<'_>, first: usize) -> Result<Answer, StoreError> {
-    let headers: String = row.get(first + 1)?;
+    let headers: Vec<u8> = row.get(first + 1)?;
     let body: Option<Vec<u8>> = row.get(first + 2)?;
     Ok(Answer {
         status: row.get(first)?,
-        headers: head::read_headers(&headers)?,
+        headers: head::read_headers(headers.into())?,
         body: body.unwrap_or_default().into(),
         truncated: row.get(first + 3)?,
     })
@@ -150,9 +152,9 @@ pub(super) fn put_attempt(
 ) -> Result<(), StoreError> {
     let id = row.summary.id;
     let answer = attempt.answer.as_ref();
-    let headers = answer.map(|answer| head::write_headers(&answer.headers));
+    let headers = answer.map(|answer| &answer.headers.as_bytes()[..]);
     let body = answer.map(|answer| &answer.body[..]).filter(|body| !body.is_empty());
-    let cost = record_cost((headers.as_ref().map_or(0, String::len) + body.map_or(0, <[u8]>::len)) as u64);
+    let cost = record_cost((headers.map_or(0, <[u8]>::len) + body.map_or(0, <[u8]>::len)) as u64);
     let put = |what: &str| {
         let mut insert = connection.prepare_cached(&format!(
             "INSERT OR {what} INTO attempt (endpoint, id, fence, number, started_at, duration_us, outcome, agent, \

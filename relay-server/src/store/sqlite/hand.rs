@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row as SqlRow, params};
 
 use super::{
-    content, intake,
+    content, head, intake,
     keys::hash,
     listing,
     room::{self, Sum},
@@ -57,7 +57,7 @@ fn replay(
         }
         Err(error) => return Err(error),
     };
-    let head = super::head::write(&Head { signature, ..original.head });
+    let head = head::write(&Head { signature, ..original.head });
     let copy = found.row.replay(id, now);
     let cost = room::cost(&copy, head.len());
     let mut copy = copy.costing(cost);
@@ -69,11 +69,21 @@ fn replay(
         return Err(intake::there_is_already(id));
     }
     row::insert(tx.connection, key, &copy, seq)?;
-    let checksum = rules::checksum(&copy.summary.endpoint, id, &head, &copy.summary.body_sha256);
+    let checksum = rules::checksum(&copy.summary.endpoint, id, &head.text, &head.headers, &copy.summary.body_sha256);
     let mut insert = tx.connection.prepare_cached(
-        "INSERT INTO content (seq, endpoint, id, blob, checksum, head, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT INTO content (seq, endpoint, id, blob, checksum, head, headers, body) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     )?;
-    insert.execute(params![seq, key, id.as_bytes(), original.blob, checksum, head, original.body.as_deref()])?;
+    insert.execute(params![
+        seq,
+        key,
+        id.as_bytes(),
+        original.blob,
+        checksum,
+        head.text,
+        &head.headers[..],
+        original.body.as_deref()
+    ])?;
     drop(insert);
     let sender = copy.summary.sender_id.as_ref().map(|sender| (hash(&copy.summary.endpoint, sender), id));
     tx.fresh.extend(sender);

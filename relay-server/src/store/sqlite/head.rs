@@ -1,106 +1,106 @@
-//! A head and headers as JSON, so that stock tools can read them.
-//!
-//! Header values are bytes; each byte stands as the character with its number (Latin-1), which loses nothing.
+//! What is known of a head as JSON, so that stock tools can read it. Its header lines stand beside it, as they are.
 
 use std::net::IpAddr;
 
+use bytes::Bytes;
+use jiff::Timestamp;
+use relay_proto::{Framing, HeaderBlock};
 use serde::{Deserialize, Serialize};
 
-use crate::store::{Head, Signature, StoreError};
+use crate::{
+    message::{Arrival, Forwarded, Sent},
+    store::{Head, Signature, StoreError},
+};
+
+/// A head as it is written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct WrittenHead {
+    pub(super) text: String,
+    pub(super) headers: Bytes,
+}
+
+impl WrittenHead {
+    /// Bytes that it takes.
+    pub(super) fn len(&self) -> usize {
+        self.text.len() + self.headers.len()
+    }
+}
 
 #[derive(Serialize, Deserialize)]
-struct Written {
+struct Facts {
     method: String,
     target: String,
-    url: String,
+    chunked: bool,
+    id: String,
+    received_at: Timestamp,
     peer: IpAddr,
+    url: String,
     verified: String,
-    /// Left out where it says nothing, as in heads from before there was a choice.
-    #[serde(default, skip_serializing_if = "is_auto")]
-    signature: Signature,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     signer: Option<String>,
-    headers: Vec<(String, String)>,
+    /// Addresses, scheme and host. Each byte stands as the character with its number (Latin-1), which loses nothing.
+    forwarded: [String; 3],
+    traceparent: String,
+    signature: Signature,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks like this")]
-fn is_auto(signature: &Signature) -> bool {
-    *signature == Signature::Auto
-}
-
-pub(super) fn write(head: &Head) -> String {
-    let written = Written {
-        method: head.method.clone(),
-        target: head.target.clone(),
-        url: head.url.clone(),
-        peer: head.peer,
-        verified: head.verified.clone(),
-        signature: head.signature,
-        signer: head.signer.clone(),
-        headers: latin1(&head.headers),
+pub(super) fn write(head: &Head) -> WrittenHead {
+    let Head { sent, arrival, signature } = head;
+    let Forwarded { addresses, proto, host } = &arrival.forwarded;
+    let facts = Facts {
+        method: sent.method.clone(),
+        target: sent.target.clone(),
+        chunked: sent.framing == Framing::Chunked,
+        id: arrival.id.to_string(),
+        received_at: arrival.received_at,
+        peer: arrival.peer,
+        url: arrival.url.clone(),
+        verified: arrival.verified.clone(),
+        signer: arrival.signer.clone(),
+        forwarded: [addresses, proto, host].map(|bytes| bytes.iter().map(|&byte| char::from(byte)).collect()),
+        traceparent: arrival.traceparent.clone(),
+        signature: *signature,
     };
-    serde_json::to_string(&written).expect("texts and numbers always make JSON")
+    let text = serde_json::to_string(&facts).expect("texts and numbers always make JSON");
+    WrittenHead { text, headers: sent.headers.as_bytes().clone() }
 }
 
-pub(super) fn read(text: &str) -> Result<Head, StoreError> {
-    let written: Written = serde_json::from_str(text).map_err(|error| unreadable(&error))?;
-    Ok(Head {
-        method: written.method,
-        target: written.target,
-        url: written.url,
-        headers: bytes(written.headers)?,
-        peer: written.peer,
-        verified: written.verified,
-        signature: written.signature,
-        signer: written.signer,
-    })
-}
-
-pub(super) fn write_headers(headers: &[(String, Vec<u8>)]) -> String {
-    serde_json::to_string(&latin1(headers)).expect("texts always make JSON")
-}
-
-pub(super) fn read_headers(text: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-    bytes(serde_json::from_str(text).map_err(|error| unreadable(&error))?)
-}
-
-fn latin1(headers: &[(String, Vec<u8>)]) -> Vec<(String, String)> {
-    headers.iter().map(|(name, value)| (name.clone(), value.iter().map(|&byte| char::from(byte)).collect())).collect()
-}
-
-fn bytes(headers: Vec<(String, String)>) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-    let one = |(name, value): (String, String)| {
-        let value: Result<_, _> = value.chars().map(u8::try_from).collect();
-        value.map(|value| (name, value)).map_err(|_| StoreError::Internal("a stored header is not Latin-1".into()))
+pub(super) fn read(head: WrittenHead) -> Result<Head, StoreError> {
+    let facts: Facts = serde_json::from_str(&head.text).map_err(unreadable)?;
+    let [addresses, proto, host] = facts.forwarded.map(|text| latin1(&text));
+    let sent = Sent {
+        method: facts.method,
+        target: facts.target,
+        headers: read_headers(head.headers)?,
+        framing: if facts.chunked { Framing::Chunked } else { Framing::Length },
+        upgrade: Bytes::new(),
     };
-    headers.into_iter().map(one).collect()
+    let arrival = Arrival {
+        id: facts.id.parse().map_err(unreadable)?,
+        received_at: facts.received_at,
+        peer: facts.peer,
+        url: facts.url,
+        verified: facts.verified,
+        signer: facts.signer,
+        forwarded: Forwarded { addresses: addresses?, proto: proto?, host: host? },
+        traceparent: facts.traceparent,
+    };
+    Ok(Head { sent, arrival, signature: facts.signature })
 }
 
-fn unreadable(error: &serde_json::Error) -> StoreError {
+/// Method and target of a written head.
+pub(super) fn request_line(text: &str) -> Option<(String, String)> {
+    let facts: Facts = serde_json::from_str(text).ok()?;
+    Some((facts.method, facts.target))
+}
+
+pub(super) fn read_headers(block: Bytes) -> Result<HeaderBlock, StoreError> {
+    HeaderBlock::decode(block).map_err(unreadable)
+}
+
+fn latin1(text: &str) -> Result<Bytes, StoreError> {
+    text.chars().map(u8::try_from).collect::<Result<Vec<u8>, _>>().map(Bytes::from).map_err(unreadable)
+}
+
+fn unreadable(error: impl std::fmt::Display) -> StoreError {
     StoreError::Internal(format!("a stored head cannot be read: {error}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_head_from_before_the_choice_of_a_signature_reads_and_writes_as_it_was() {
-        let old = r#"{"method":"POST","target":"/","url":"https://h","peer":"127.0.0.1","verified":"none","headers":[["x-raw","é"]]}"#;
-        let head = read(old).expect("a head");
-        assert_eq!((head.signature, head.headers[0].1.as_slice()), (Signature::Auto, &[0xe9][..]));
-        assert_eq!(write(&head), old);
-        let fresh = Head { signature: Signature::Fresh, ..head };
-        assert_eq!(read(&write(&fresh)).expect("a head"), fresh);
-    }
-
-    #[test]
-    fn a_head_from_before_there_were_signers_is_read_and_written_as_it_was() {
-        let text =
-            r#"{"method":"POST","target":"/","url":"https://a.test","peer":"::1","verified":"none","headers":[]}"#;
-        let head = read(text).expect("a head");
-        assert_eq!((head.signer.as_deref(), write(&head).as_str()), (None, text));
-        let signed = Head { signer: Some("0123456789abcdef".to_owned()), ..head };
-        assert_eq!(read(&write(&signed)), Ok(signed));
-    }
 }

@@ -10,7 +10,8 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    content, head,
+    content,
+    head::{self, WrittenHead},
     keys::hash,
     marks,
     room::{self, Sum},
@@ -37,7 +38,7 @@ pub(super) struct Ready {
     dedup: Option<Dedup>,
     mark: Option<Mark>,
     lease: Option<Timestamp>,
-    head: String,
+    head: WrittenHead,
     checksum: [u8; 32],
     body: ReadyBody,
     /// Hashes of the sender's id and of the dedup key, if that is another text.
@@ -77,7 +78,7 @@ pub(super) fn prepare(event: &NewEvent, blob: Option<(i64, [u8; 32])>) -> Result
         }
     };
     let head = head::write(&event.head);
-    let checksum = rules::checksum(&event.endpoint, event.id, &head, &body_sha256);
+    let checksum = rules::checksum(&event.endpoint, event.id, &head.text, &head.headers, &body_sha256);
     let dedup = event.dedup.as_ref().map(|dedup| &dedup.key).filter(|key| Some(*key) != event.sender_id.as_ref());
     let keys = event.sender_id.iter().chain(dedup).map(|text| hash(&event.endpoint, text)).collect();
     let row = Row::new(event, body_sha256, None);
@@ -235,8 +236,8 @@ fn put_content(connection: &Connection, seq: i64, key: i64, row: &Row, event: &R
         ReadyBody::Chunks(blob) => (None, Some(*blob)),
     };
     let mut insert = connection.prepare_cached(
-        "INSERT INTO content (seq, endpoint, id, checksum, head, body, blob, received_at, due_at, fence, event_type, \
-         sender_id, dedup_key) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+        "INSERT INTO content (seq, endpoint, id, checksum, head, headers, body, blob, received_at, due_at, fence, \
+         event_type, sender_id, dedup_key) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
     )?;
     let id = row.summary.id.as_bytes();
     let seed = if event.waits(row) { young::Seed::of(row) } else { young::Seed::default() };
@@ -245,7 +246,8 @@ fn put_content(connection: &Connection, seq: i64, key: i64, row: &Row, event: &R
         key,
         id,
         event.checksum,
-        event.head,
+        event.head.text,
+        &event.head.headers[..],
         body,
         blob,
         seed.received_at,

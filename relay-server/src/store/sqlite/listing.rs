@@ -223,14 +223,15 @@ impl<'a> Search<'a> {
             return Ok(true);
         }
         let mut query = connection.prepare_cached(
-            "SELECT head, coalesce(body, (SELECT substr(data, 1, 65536) FROM chunk WHERE chunk.blob = content.blob AND n = 0)) \
+            "SELECT head, headers, coalesce(body, (SELECT substr(data, 1, 65536) FROM chunk WHERE chunk.blob = content.blob AND n = 0)) \
              FROM content WHERE seq = ?1",
         )?;
         let mut rows = query.query([found.seq])?;
         let Some(row) = rows.next()? else { return Ok(false) };
         let head = row.get_ref(0)?.as_bytes().unwrap_or_default();
-        let body = row.get_ref(1)?.as_blob_or_null().ok().flatten().unwrap_or_default();
-        self.bytes += head.len() + body.len();
-        Ok(self.escaped.find(head).is_some() || self.plain.find(body).is_some())
+        let headers = row.get_ref(1)?.as_blob().unwrap_or_default();
+        let body = row.get_ref(2)?.as_blob_or_null().ok().flatten().unwrap_or_default();
+        self.bytes += head.len() + headers.len() + body.len();
+        Ok(self.escaped.find(head).is_some() || [headers, body].iter().any(|hay| self.plain.find(hay).is_some()))
     }
 }

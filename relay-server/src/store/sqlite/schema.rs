@@ -24,8 +24,8 @@ pub(super) const PAGE_BYTES: u64 = 8192;
 /// "RLAY": marks the file as ours.
 const APPLICATION: i32 = 0x524c_4159;
 
-/// Migrations, in order; `user_version` says how many were made.
-const MIGRATIONS: [&str; 2] = [include_str!("schema.sql"), include_str!("young.sql")];
+/// `user_version` of the files that this program reads and writes.
+const VERSION: i32 = 3;
 
 fn unusable(what: impl std::fmt::Display) -> StoreError {
     StoreError::Unusable(what.to_string())
@@ -116,7 +116,7 @@ pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-/// Opens the connection that writes, creating and migrating what is needed.
+/// Opens the connection that writes, creating what is needed.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
     if rusqlite::version_number() < OLDEST_SQLITE {
         return Err(unusable(format_args!(
@@ -126,11 +126,13 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
     }
     let wrong = |error| unusable(format_args!("cannot open the store {}: {error}", path.display()));
     let mut connection = Connection::open(path).map_err(wrong)?;
-    let made = version(&connection, path)?;
+    let is_new = is_new(&connection, path)?;
     settle(&connection).map_err(wrong)?;
     expect(&connection, "journal_mode", "wal")?;
     expect(&connection, "synchronous", "2")?;
-    migrate(&mut connection, path, made)?;
+    if is_new {
+        create(&mut connection, path)?;
+    }
     expect(&connection, "page_size", &PAGE_BYTES.to_string())?;
     expect(&connection, "auto_vacuum", "2")?;
     sync_directory(path)?;
@@ -188,39 +190,41 @@ fn expect(connection: &Connection, pragma: &str, wanted: &str) -> Result<(), Sto
     }
 }
 
-/// Migrations that were made. Looks before anything is changed: the file may be another program's, or newer.
-fn version(connection: &Connection, path: &Path) -> Result<usize, StoreError> {
+/// Whether a file is empty. Looks before anything is changed: it may be another program's, or of another version.
+fn is_new(connection: &Connection, path: &Path) -> Result<bool, StoreError> {
     let wrong = |error| unusable(format_args!("cannot read the store {}: {error}", path.display()));
     let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i32>(0)).map_err(wrong);
-    let made = usize::try_from(number("PRAGMA user_version")?).unwrap_or(usize::MAX);
-    if number("SELECT count(*) FROM sqlite_schema")? > 0 && number("PRAGMA application_id")? != APPLICATION {
+    if number("SELECT count(*) FROM sqlite_schema")? == 0 {
+        return Ok(true);
+    }
+    if number("PRAGMA application_id")? != APPLICATION {
         return Err(unusable(format_args!(
             "{} is another program's database; name another file with --store",
             path.display()
         )));
     }
-    if made > MIGRATIONS.len() {
-        return Err(unusable(format_args!(
-            "the store {} has version {made}, written by a newer relay-server; this one reads up to version {}: \
-             start the newer one, or restore a backup",
-            path.display(),
-            MIGRATIONS.len()
-        )));
+    match number("PRAGMA user_version")? {
+        VERSION => Ok(false),
+        newer if newer > VERSION => Err(unusable(format_args!(
+            "the store {} has version {newer}, written by a newer relay-server; this one reads version {VERSION}: start \
+             the newer one, or restore a backup",
+            path.display()
+        ))),
+        older => Err(unusable(format_args!(
+            "the store {} has version {older}, written by an earlier relay-server; this one reads version {VERSION}: \
+             start the earlier one until what waits there is delivered or dropped, then name a new file with --store",
+            path.display()
+        ))),
     }
-    Ok(made)
 }
 
-fn migrate(connection: &mut Connection, path: &Path, made: usize) -> Result<(), StoreError> {
-    let wrong = |error| unusable(format_args!("cannot migrate the store {}: {error}", path.display()));
-    for (version, migration) in (1..).zip(MIGRATIONS).skip(made) {
-        let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate);
-        let transaction = transaction.map_err(wrong)?;
-        transaction.execute_batch(migration).map_err(wrong)?;
-        transaction.pragma_update(None, "application_id", APPLICATION).map_err(wrong)?;
-        transaction.pragma_update(None, "user_version", version).map_err(wrong)?;
-        transaction.commit().map_err(wrong)?;
-    }
-    Ok(())
+fn create(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
+    let wrong = |error| unusable(format_args!("cannot create the store {}: {error}", path.display()));
+    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(wrong)?;
+    transaction.execute_batch(include_str!("schema.sql")).map_err(wrong)?;
+    transaction.pragma_update(None, "application_id", APPLICATION).map_err(wrong)?;
+    transaction.pragma_update(None, "user_version", VERSION).map_err(wrong)?;
+    transaction.commit().map_err(wrong)
 }
 
 /// The file's name must outlive a power cut as well.

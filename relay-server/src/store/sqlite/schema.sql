@@ -1,4 +1,4 @@
--- Version 1. Everything is keyed by endpoint first.
+-- Everything is keyed by endpoint first.
 -- Times are milliseconds since 1970; ids are the 16 bytes of a UUIDv7.
 
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
@@ -27,10 +27,13 @@ CREATE INDEX event_queue ON event (endpoint, order_key, id) WHERE order_key IS N
 CREATE INDEX event_ended ON event (endpoint, id) WHERE due_at IS NULL;
 CREATE INDEX event_dead ON event (endpoint, id) WHERE state = 3;
 
--- What is delivered, in order of arrival: head as JSON, body up to 64 KiB. Longer bodies stand in chunks.
+-- What is delivered, in order of arrival: the head as JSON, header lines as they cross the tunnel (PROTOCOL.md), the body
+-- up to 64 KiB. Longer bodies stand in chunks. From received_at on: what makes an event's row again that was not in its
+-- table yet, see young.rs; NULL where it was put there at once. fence: 0 pending, 1 running.
 CREATE TABLE content (
     seq INTEGER PRIMARY KEY, endpoint INTEGER NOT NULL, id BLOB NOT NULL, blob INTEGER, checksum BLOB NOT NULL,
-    head TEXT NOT NULL, body BLOB
+    head TEXT NOT NULL, headers BLOB NOT NULL, body BLOB,
+    received_at INTEGER, due_at INTEGER, fence INTEGER, event_type TEXT, sender_id TEXT, dedup_key TEXT
 ) STRICT;
 -- A replay shares the chunks of its original.
 CREATE INDEX content_blob ON content (blob) WHERE blob IS NOT NULL;
@@ -46,7 +49,7 @@ CREATE INDEX staging_dropped ON staging (blob) WHERE dropped = 1;
 CREATE TABLE attempt (
     endpoint INTEGER NOT NULL, id BLOB NOT NULL, fence INTEGER NOT NULL, number INTEGER NOT NULL,
     started_at INTEGER NOT NULL, duration_us INTEGER NOT NULL, outcome TEXT NOT NULL, agent TEXT,
-    status INTEGER, headers TEXT, body BLOB, truncated INTEGER NOT NULL,
+    status INTEGER, headers BLOB, body BLOB, truncated INTEGER NOT NULL,
     PRIMARY KEY (endpoint, id, fence)
 ) STRICT, WITHOUT ROWID;
 

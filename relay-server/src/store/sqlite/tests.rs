@@ -24,16 +24,7 @@ fn event(n: u64, body: impl Into<Bytes>) -> NewEvent {
         endpoint: name("a"),
         id: id(n),
         received_at: at(1),
-        head: Head {
-            method: "POST".into(),
-            target: "/".into(),
-            url: "https://hook.test".into(),
-            headers: Vec::new(),
-            peer: std::net::Ipv4Addr::LOCALHOST.into(),
-            verified: "none".into(),
-            signature: crate::store::Signature::Auto,
-            signer: None,
-        },
+        head: Head::sample("/"),
         body: Body::Bytes(body.into()),
         event_type: None,
         sender_id: Some(format!("sender-{n}")),
@@ -123,7 +114,7 @@ async fn the_promised_settings_are_in_force() {
     let of_writer = store.writer.call(Kind::Upkeep, 0, move |tx| {
         Ok(pragmas.map(|pragma| read(tx.connection, pragma).expect("a pragma")).to_vec())
     });
-    assert_eq!(answered(of_writer).await.expect("read"), ["wal", "2", "8192", "2", "0", "2"]);
+    assert_eq!(answered(of_writer).await.expect("read"), ["wal", "2", "8192", "2", "0", "3"]);
     let of_reader = store.readers.call(move |connection| {
         assert!(connection.execute("DELETE FROM event", []).is_err(), "readers cannot write");
         Ok(["synchronous", "query_only", "mmap_size"]
@@ -212,13 +203,19 @@ async fn a_link_to_a_store_that_is_yet_to_be_made_leads_to_it() {
 }
 
 #[test]
-fn a_newer_file_and_another_programs_are_left_alone() {
+fn files_of_other_versions_and_other_programs_are_left_alone() {
     let folder = Folder::new();
     drop(folder.open());
     folder.stranger().pragma_update(None, "user_version", 7).expect("set");
     let why = folder.refusal();
     assert!(
-        why.contains("version 7") && why.contains("newer relay-server") && why.contains("up to version 2"),
+        why.contains("version 7") && why.contains("newer relay-server") && why.contains("reads version 3"),
+        "{why}"
+    );
+    folder.stranger().pragma_update(None, "user_version", 2).expect("set");
+    let why = folder.refusal();
+    assert!(
+        why.contains("version 2") && why.contains("earlier relay-server") && why.contains("delivered or dropped"),
         "{why}"
     );
 
@@ -237,13 +234,13 @@ fn a_newer_file_and_another_programs_are_left_alone() {
 }
 
 #[test]
-fn a_file_of_before_the_first_migration_is_brought_up() {
+fn an_empty_file_becomes_a_store() {
     let folder = Folder::new();
     std::fs::create_dir_all(folder.path().parent().expect("a folder")).expect("made");
     std::fs::write(folder.path(), b"").expect("written");
     drop(folder.open());
     let version: i64 = folder.stranger().pragma_query_value(None, "user_version", |row| row.get(0)).expect("read");
-    assert_eq!(version, 2);
+    assert_eq!(version, 3);
     // Another page size cannot be mended: the promise about what a commit costs would not hold.
     let folder = Folder::new();
     drop(folder.open());

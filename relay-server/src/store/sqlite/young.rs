@@ -110,7 +110,7 @@ impl Young {
 fn read(row: &SqlRow<'_>) -> Result<Option<(i64, Found)>, StoreError> {
     let Ok(endpoint) = EndpointName::parse(&row.get::<_, String>(0)?) else { return Ok(None) };
     let text = String::from_utf8_lossy(row.get_ref(4)?.as_bytes().unwrap_or_default()).into_owned();
-    let (method, target) = head::read(&text).map(|head| (head.method, head.target)).unwrap_or_default();
+    let (method, target) = head::request_line(&text).unwrap_or_default();
     let body = row.get_ref(5)?.as_bytes().unwrap_or_default();
     let fence: u64 = row.get(8)?;
     let tries = u32::from(fence > 0);

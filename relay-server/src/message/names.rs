@@ -16,18 +16,19 @@
 //! was sent, all of it: this is about the handler's copy alone.
 
 use http::{HeaderMap, HeaderName};
+use relay_proto::names::{ERROR, EVENT_ID};
 
 /// Longest name that can be one of those that are compared as a whole. Of longer ones the beginning counts.
 const LONGEST: usize = 48;
 
 /// Takes out what is not for the handler. What tells of the way stays if it is a trusted proxy's.
-pub(super) fn strip(headers: &mut HeaderMap, trusted: bool) {
+pub(crate) fn strip(headers: &mut HeaderMap, trusted: bool) {
     remove_where(headers, |name| is_dropped(name, trusted));
 }
 
 /// Takes out of a handler's answer what only the relay says: whose event it is, and that an answer is its own.
-pub(super) fn strip_answer(headers: &mut HeaderMap) {
-    remove_where(headers, |name| matches!(dashed(name, &mut [0; LONGEST]).0, "relay-error" | "relay-event-id"));
+pub(crate) fn strip_answer(headers: &mut HeaderMap) {
+    remove_where(headers, |name| matches!(dashed(name, &mut [0; LONGEST]).0, ERROR | EVENT_ID));
 }
 
 fn remove_where(headers: &mut HeaderMap, dropped: impl Fn(&str) -> bool) {
@@ -37,7 +38,7 @@ fn remove_where(headers: &mut HeaderMap, dropped: impl Fn(&str) -> bool) {
     }
 }
 
-fn is_dropped(name: &str, trusted: bool) -> bool {
+pub(crate) fn is_dropped(name: &str, trusted: bool) -> bool {
     let mut buffer = [0; LONGEST];
     let (plain, odd) = dashed(name, &mut buffer);
     is_the_relays(plain) || (tells_of_the_way(plain) && (odd || !trusted)) || (odd && is_of_one_hop(plain))

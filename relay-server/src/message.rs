@@ -1,0 +1,279 @@
+//! What a sender sent, and what the relay knows of it: two things that are never mixed.
+//!
+//! [`Sent`] is kept and passed on as it came. [`Known`] is what the relay found out and did; the lines that tell a
+//! handler of it are made here alone, by [`request_head`], when a request leaves for the tunnel. No such line is ever
+//! read back. Nothing here decides where a request goes, or verifies it.
+
+pub(crate) mod names;
+
+use std::{fmt::Write as _, net::IpAddr};
+
+use bytes::Bytes;
+use data_encoding::HEXLOWER;
+use http::{HeaderMap, HeaderValue, Version, header};
+use hyper::body::Body as _;
+use jiff::Timestamp;
+use relay_proto::{
+    Framing, HeaderBlock, HeaderBlockBuilder, RequestHead,
+    names::{
+        ATTEMPT, ENDPOINT, EVENT_ID, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, RECEIVED_AT, REDELIVERED,
+        REPLAY_OF, RESIGNED, TRACEPARENT, TRACESTATE, VERIFIED,
+    },
+};
+use relay_tunnel::http::{is_of_one_hop, takes_trailers};
+use uuid::Uuid;
+
+use crate::{
+    endpoint::EndpointName,
+    verify::{Payload, Webhook},
+    webhook::{EventId, Front, Received},
+};
+
+/// Room for the lines that the relay adds, in bytes.
+const ADDED_BYTES: usize = 512;
+
+/// What a sender sent, but for its body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    pub method: String,
+    /// What of the target is for the handler.
+    pub target: String,
+    /// Its lines without those of one hop and those that are the relay's to write.
+    pub headers: HeaderBlock,
+    pub framing: Framing,
+    /// What it asked to upgrade to; empty if it did not ask.
+    pub upgrade: Bytes,
+}
+
+/// What the relay knows of a request from the moment that it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// The id that it got. A replay has one of its own.
+    pub id: EventId,
+    pub received_at: Timestamp,
+    /// The address that it came from.
+    pub peer: IpAddr,
+    /// Under which the sender knows the endpoint: a signature may cover it.
+    pub url: String,
+    /// The scheme that proved it.
+    pub verified: String,
+    /// Which of the endpoint's secrets verified it, in hexadecimal: a tag, which tells nothing of the secret.
+    pub signer: Option<String>,
+    pub forwarded: Forwarded,
+    /// The trace that it brought, or one that began here.
+    pub traceparent: String,
+}
+
+/// How a request came, as far as the relay and the proxies that it trusts know. Raw bytes, as in the lines.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Forwarded {
+    /// The addresses, the first one first.
+    pub addresses: Bytes,
+    /// The scheme.
+    pub proto: Bytes,
+    /// The host that the sender named.
+    pub host: Bytes,
+}
+
+/// What the relay knows of one attempt to pass a request on.
+#[derive(Clone, Debug)]
+pub(crate) struct Known<'a> {
+    pub arrival: &'a Arrival,
+    /// The event: for a replay, not the one that came.
+    pub event_id: EventId,
+    /// The attempt's number, from 1.
+    pub attempt: u32,
+    /// Set where the event is kept.
+    pub fence: Option<u64>,
+    /// The event that this one repeats.
+    pub replay_of: Option<EventId>,
+    /// A person asked its sender for it once more.
+    pub redelivered: bool,
+    /// The relay signed it afresh.
+    pub resigned: bool,
+}
+
+impl<'a> Known<'a> {
+    /// The only attempt of a request that is not kept.
+    pub(crate) const fn live(arrival: &'a Arrival) -> Self {
+        let event_id = arrival.id;
+        Self { arrival, event_id, attempt: 1, fence: None, replay_of: None, redelivered: false, resigned: false }
+    }
+}
+
+/// Takes a webhook apart. `trusts` says whose word about the way here counts.
+pub(crate) fn take_apart(webhook: Webhook, trusts: impl Fn(IpAddr) -> bool) -> (Sent, Arrival, Payload) {
+    let signer = webhook.signer().map(|tag| HEXLOWER.encode(tag.bytes()));
+    let (received, payload, verified) = webhook.into_parts();
+    let trusted = trusts(received.peer);
+    let Received { event_id: id, at: received_at, peer, secure, front, head, host, url, rest, .. } = received;
+    let headers = &head.headers;
+    let front = front.unwrap_or(Front { scheme: if secure { "https" } else { "http" }, host: None });
+    // HTTP/2 has an :authority instead of the line.
+    let named = headers.get(header::HOST).map(HeaderValue::as_bytes);
+    let named = named.or_else(|| head.uri.authority().map(|authority| authority.as_str().as_bytes()));
+    let named = named.unwrap_or(host.as_bytes());
+    let (traceparent, is_brought) = match brought_trace(headers) {
+        Some(brought) => (brought, true),
+        None => (new_trace(), false),
+    };
+    let sent = Sent {
+        method: head.method.as_str().to_owned(),
+        target: rest,
+        headers: block(headers, head.version, named, trusted, is_brought),
+        framing: framing(headers, &payload),
+        upgrade: match (&payload, headers.get(header::UPGRADE)) {
+            (Payload::Upgrade(_), Some(wanted)) => Bytes::copy_from_slice(wanted.as_bytes()),
+            _ => Bytes::new(),
+        },
+    };
+    let forwarded = forwarded(headers, peer, &front, named, trusted);
+    let verified = verified.into_owned();
+    (sent, Arrival { id, received_at, peer, url, verified, signer, forwarded, traceparent }, payload)
+}
+
+/// How the sender framed the body. Over HTTP/2 one may come without a length.
+fn framing(headers: &HeaderMap, payload: &Payload) -> Framing {
+    let has_length = headers.contains_key(header::CONTENT_LENGTH);
+    let chunked = match payload {
+        Payload::Whole(body) => !body.is_empty() && !has_length || headers.contains_key(header::TRANSFER_ENCODING),
+        Payload::Upgrade(_) => false,
+        Payload::Streaming(body) => !body.is_end_stream() && !has_length,
+    };
+    if chunked { Framing::Chunked } else { Framing::Length }
+}
+
+/// The sender's lines as they are kept and passed on.
+fn block(headers: &HeaderMap, version: Version, host: &[u8], trusted: bool, keeps_trace: bool) -> HeaderBlock {
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 3).sum();
+    let mut block = HeaderBlock::builder(bytes + host.len() + 16);
+    let one_hop = is_of_one_hop(headers);
+    let mut last = None;
+    for (name, value) in headers {
+        let is_first = last.replace(name) != Some(name);
+        if *name == header::COOKIE {
+            // HTTP/2 may break a cookie into crumbs, each a line of its own. HTTP/1.1 knows one line (RFC 9113, section
+            // 8.2.3), and so does every handler.
+            if is_first {
+                block.push(name, joined(headers, name, b"; "));
+            }
+            continue;
+        }
+        // HTTP/2 may bring equal ones; the door has seen that they are.
+        let is_again = *name == header::CONTENT_LENGTH && !is_first;
+        let is_a_fact = matches!(name.as_str(), FORWARDED_FOR | FORWARDED_PROTO | FORWARDED_HOST | TRACEPARENT)
+            || (name.as_str() == TRACESTATE && !keeps_trace);
+        let is_dropped = one_hop(name) || *name == header::EXPECT || names::is_dropped(name.as_str(), trusted);
+        if !(is_again || is_a_fact || is_dropped) {
+            block.push(name, value);
+        }
+    }
+    if !headers.contains_key(header::HOST) {
+        block.push(header::HOST, host);
+    }
+    if takes_trailers(version, headers) {
+        block.push(header::TE, "trailers");
+    }
+    block.build()
+}
+
+/// All of a header's lines as one.
+fn joined(headers: &HeaderMap, name: impl header::AsHeaderName, between: &[u8]) -> Vec<u8> {
+    let lines: Vec<_> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+    lines.join(between)
+}
+
+/// Whom the request comes from. What a trusted proxy said of that is continued; what anyone else said is gone.
+fn forwarded(headers: &HeaderMap, peer: IpAddr, front: &Front, host: &[u8], trusted: bool) -> Forwarded {
+    let said = |name: &str| if trusted { joined(headers, name, b", ") } else { Vec::new() };
+    let or = |said: Vec<u8>, own: &[u8]| if said.is_empty() { Bytes::copy_from_slice(own) } else { said.into() };
+    let mut addresses = said(FORWARDED_FOR);
+    if !addresses.is_empty() {
+        addresses.extend_from_slice(b", ");
+    }
+    addresses.extend_from_slice(peer.to_string().as_bytes());
+    let host = front.host.as_ref().map_or(host, |host| host.as_bytes());
+    Forwarded {
+        addresses: addresses.into(),
+        proto: or(said(FORWARDED_PROTO), front.scheme.as_bytes()),
+        host: or(said(FORWARDED_HOST), host),
+    }
+}
+
+/// A valid trace that the sender brought (W3C Trace Context, version 00).
+fn brought_trace(headers: &HeaderMap) -> Option<String> {
+    let mut values = headers.get_all(TRACEPARENT).iter();
+    let (Some(only), None) = (values.next(), values.next()) else { return None };
+    let value = only.as_bytes();
+    let hex = |part: &[u8]| part.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let is_valid = value.len() == 55
+        && value.starts_with(b"00-")
+        && (value[35], value[52]) == (b'-', b'-')
+        && [&value[3..35], &value[36..52]].iter().all(|part| hex(part) && part.iter().any(|byte| *byte != b'0'))
+        && hex(&value[53..]);
+    is_valid.then(|| only.to_str().ok().map(str::to_owned)).flatten()
+}
+
+fn new_trace() -> String {
+    let (trace, span) = (Uuid::new_v4(), Uuid::new_v4());
+    let mut text = String::with_capacity(55);
+    let _ = write!(text, "00-{:x}-{:.16}-01", trace.simple(), span.simple().to_string());
+    text
+}
+
+/// The request as the handler is to see it.
+pub(crate) fn request_head(endpoint: &EndpointName, sent: &Sent, known: &Known<'_>) -> RequestHead {
+    let mut headers = HeaderBlock::builder(sent.headers.as_bytes().len() + ADDED_BYTES);
+    headers.append(&sent.headers);
+    tell_arrival(&mut headers, endpoint, known.event_id, known.arrival);
+    headers.push(ATTEMPT, known.attempt.to_string());
+    if let Some(first) = known.replay_of {
+        headers.push(REPLAY_OF, first.to_string());
+    }
+    for (name, holds) in [(REDELIVERED, known.redelivered), (RESIGNED, known.resigned)] {
+        if holds {
+            headers.push(name, "true");
+        }
+    }
+    RequestHead {
+        endpoint: Bytes::copy_from_slice(endpoint.as_str().as_bytes()),
+        event_id: *known.event_id.as_bytes(),
+        attempt: known.attempt,
+        method: Bytes::copy_from_slice(sent.method.as_bytes()),
+        target: Bytes::copy_from_slice(sent.target.as_bytes()),
+        framing: sent.framing,
+        headers: headers.build(),
+        fence: known.fence,
+        upgrade: sent.upgrade.clone(),
+    }
+}
+
+/// The lines of a request as every attempt has them, for people to look at.
+pub(crate) fn shown_headers(endpoint: &EndpointName, sent: &Sent, arrival: &Arrival) -> HeaderBlock {
+    let mut headers = HeaderBlock::builder(sent.headers.as_bytes().len() + ADDED_BYTES);
+    headers.append(&sent.headers);
+    tell_arrival(&mut headers, endpoint, arrival.id, arrival);
+    headers.build()
+}
+
+fn tell_arrival(headers: &mut HeaderBlockBuilder, endpoint: &EndpointName, id: EventId, arrival: &Arrival) {
+    headers.push(FORWARDED_FOR, &arrival.forwarded.addresses);
+    headers.push(FORWARDED_PROTO, &arrival.forwarded.proto);
+    headers.push(FORWARDED_HOST, &arrival.forwarded.host);
+    headers.push(TRACEPARENT, &arrival.traceparent);
+    headers.push(EVENT_ID, id.to_string());
+    headers.push(ENDPOINT, endpoint.as_str());
+    headers.push(RECEIVED_AT, arrival.received_at.to_string());
+    headers.push(VERIFIED, &arrival.verified);
+}
+
+impl Sent {
+    /// The same, with these headers in the place of its own.
+    pub(crate) fn with(&self, set: &[(String, String)]) -> Self {
+        let is_set = |name: &[u8]| set.iter().any(|(set, _)| set.as_bytes() == name);
+        let mut headers = HeaderBlock::builder(self.headers.as_bytes().len() + ADDED_BYTES);
+        self.headers.iter().filter(|(name, _)| !is_set(name)).for_each(|(name, value)| headers.push(name, value));
+        set.iter().for_each(|(name, value)| headers.push(name, value));
+        Self { headers: headers.build(), ..self.clone() }
+    }
+}
