@@ -48,6 +48,12 @@ impl Failure {
     }
 }
 
+impl From<crate::config::Problems> for Failure {
+    fn from(problems: crate::config::Problems) -> Self {
+        Self::Config(problems.to_string())
+    }
+}
+
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
         Self::Failed(format!("{error:#}"))

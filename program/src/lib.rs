@@ -5,12 +5,14 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod config;
 pub mod event;
 mod failure;
 pub mod http1;
 mod name;
 pub mod pattern;
 pub mod reason;
+pub mod secret;
 pub mod socket;
 pub mod suggest;
 pub mod terminal;

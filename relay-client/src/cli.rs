@@ -29,23 +29,13 @@ use clap::Parser as _;
 use relay_program::{Failure, terminal};
 
 use self::args::{Cli, Command};
-use crate::{
-    agent::RunError,
-    config::{Invalid, find::Places},
-    report::Reporter,
-};
+use crate::{agent::RunError, config::find::Places, report::Reporter};
 
 /// The user did not wait for the drain.
 const INTERRUPTED: Failure = Failure::Reported(130);
 /// Whoever read the output has seen enough, and a supervisor should start the agent again: as a shell says it of a
 /// program that SIGPIPE ended.
 const UNREAD_STREAM: Failure = Failure::Reported(141);
-
-impl From<Invalid> for Failure {
-    fn from(invalid: Invalid) -> Self {
-        Self::Config(invalid.to_string())
-    }
-}
 
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {

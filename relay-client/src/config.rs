@@ -1,6 +1,6 @@
 //! What the agent runs with: checked, complete, and independent of where it came from.
 //!
-//! Types here hold only values that can run. Files are parsed in [`raw`] and become these types in [`check`];
+//! Types here hold only values that can run. What was typed in files becomes these types in [`check`];
 //! flags are laid over them in [`crate::cli`]. Nothing here connects anywhere.
 //!
 //! Invariants: a [`Config`] names at least one endpoint; a plain connection to the relay is only possible to this
@@ -11,11 +11,8 @@ pub(crate) mod check;
 pub(crate) mod find;
 pub(crate) mod login;
 mod private;
-pub(crate) mod problem;
 pub(crate) mod proxy;
-pub(crate) mod raw;
 pub(crate) mod relay_url;
-pub(crate) mod show;
 pub(crate) mod token;
 
 use std::{path::PathBuf, time::Duration};
@@ -26,7 +23,6 @@ use relay_proto::{Attach, Rate, UpgradeProtocol};
 use uuid::Uuid;
 
 pub(crate) use self::{
-    problem::{Invalid, Problem},
     proxy::Proxy,
     relay_url::RelayUrl,
     token::{Token, TokenError, TokenSource},

@@ -26,7 +26,7 @@ use crate::{
     admin::{self, Admin, Readiness},
     agents::{accept::Terms, guesses::Guesses, outcomes::Outcomes, registry::Registry, seats::Seats, skips::Skips},
     clock::Clock,
-    config::{Config, Listen, Source, StoreSpec, Warning},
+    config::{Config, Listen, Source, StoreSpec},
     delivery::{self, Delivery},
     descriptors,
     ingress::{
@@ -77,7 +77,7 @@ pub(crate) struct Started {
     /// The file that holds the admin token.
     pub token_file: PathBuf,
     /// What is doubtful about the config that runs, rows of the store included.
-    pub warnings: Vec<Warning>,
+    pub warnings: Vec<relay_program::config::Problem>,
 }
 
 /// Runs a relay until it is told to stop.
@@ -126,8 +126,8 @@ pub(crate) fn run(source: &Source, config: &Config, started: impl FnOnce(&Starte
         },
         slots: Slots::new(max_connections, config.server.max_connections_per_address),
         h2: Arc::new(Semaphore::new(listener::MAX_H2_CONNECTIONS)),
-        idle: config.limits.idle_timeout,
-        header_timeout: config.limits.header_timeout,
+        idle: config.limits.timeouts.idle,
+        header_timeout: config.limits.timeouts.header,
         max_head: config.limits.max_head,
     });
     door.metrics.watch(runtime.handle().clone());
@@ -353,9 +353,9 @@ fn door(
         refused: RefusedLog::new(config.limits.refused_budget, config.store.kind.is_durable()),
         memory: Arc::new(Budget::new(usize::try_from(config.limits.body_budget).unwrap_or(usize::MAX))),
         max_head: config.limits.max_head,
-        body_idle: config.limits.body_idle_timeout,
-        upgrade_idle: config.limits.upgrade_idle_timeout,
-        body_total: config.limits.body_timeout,
+        body_idle: config.limits.timeouts.body_idle,
+        upgrade_idle: config.limits.timeouts.upgrade_idle,
+        body_total: config.limits.timeouts.body,
         closing: CancellationToken::new(),
         connections: TaskTracker::new(),
         sessions: TaskTracker::new(),

@@ -17,7 +17,12 @@ mod vectors;
 use std::{ffi::OsString, io, path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
-use relay_program::{Failure, http1::encoded, terminal};
+use relay_program::{
+    Failure,
+    config::{Problem, Problems},
+    http1::encoded,
+    terminal,
+};
 use relay_proto::printable::LogLines;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
@@ -25,7 +30,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     agents::token::AgentToken,
     app,
-    config::{ConfigErrors, Dev, EditError, Flags, Source, Warning, dev_banner},
+    config::{Dev, EditError, Flags, Source, dev_banner, shown_json},
 };
 
 #[derive(Debug, Parser)]
@@ -155,12 +160,6 @@ enum ConfigCommand {
     },
 }
 
-impl From<ConfigErrors> for Failure {
-    fn from(errors: ConfigErrors) -> Self {
-        Self::Config(errors.to_string())
-    }
-}
-
 impl From<EditError> for Failure {
     fn from(error: EditError) -> Self {
         Self::Failed(error.to_string())
@@ -203,12 +202,10 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         }
         Command::Config(ConfigCommand::Show { config, json }) => {
             let shown = Source { path: config, flags: Flags::default() }.show()?;
-            if json {
-                let value = shown.to_json().map_err(|error| Failure::from(anyhow::Error::from(error)))?;
-                terminal::line(&format!("{value:#}"))
-            } else {
-                terminal::print(&shown.to_toml().map_err(|error| Failure::from(anyhow::Error::from(error)))?)
+            if !json {
+                return terminal::print(shown.to_toml());
             }
+            terminal::line(&format!("{:#}", shown_json(&shown)))
         }
         Command::Token(command) => token::run(command),
         Command::Event(command) => event::run(&command),
@@ -273,7 +270,7 @@ fn serve(arguments: Serve) -> Result<(), Failure> {
         }
     });
     // What only shows once the rows of the store stand beside the file's.
-    ran.map_err(|error| error.downcast::<ConfigErrors>().map_or_else(Failure::from, Failure::from))
+    ran.map_err(|error| error.downcast::<Problems>().map_or_else(Failure::from, Failure::from))
 }
 
 /// How the command line reaches a relay without a config file.
@@ -285,7 +282,7 @@ fn admin_banner(started: &app::Started) -> String {
     )
 }
 
-fn warn(warning: &Warning) {
+fn warn(warning: &Problem) {
     terminal::note(&format!("warning: {warning}"));
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use http::StatusCode;
 pub use relay_program::{EndpointName, EndpointNameError, MAX_NAME_BYTES};
 use relay_proto::{Rate, UpgradeProtocol};
-use relay_schemes::Provider;
+use relay_schemes::Locator;
 
 use crate::retry::{CircuitRule, Schedule, StatusRule};
 use crate::verify::Rule;
@@ -112,8 +112,8 @@ pub(crate) enum Identity {
     /// The provider's own id of it.
     Provider,
     Body,
-    /// What a locator finds, in a row's own grammar: the row's event id.
-    Located(Arc<Provider>),
+    /// What is found there.
+    Located(Locator),
 }
 
 /// Which events wait for each other.
@@ -121,8 +121,8 @@ pub(crate) enum Identity {
 pub(crate) enum Order {
     None,
     Fifo,
-    /// Those with the same key: the row's event id.
-    ByKey(Arc<Provider>),
+    /// Those with the same key, which is found there.
+    ByKey(Locator),
 }
 
 /// When an attempt is signed afresh: many handlers check the age of a signature themselves.

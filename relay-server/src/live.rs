@@ -24,10 +24,12 @@ use self::{
     made::{Made, SCOPE},
     sealing::{foreign_seals, seal_into},
 };
+use relay_program::config::{Problem, Problems, Shown};
+
 use crate::{
     agents::registry::Registry,
     clock::Clock,
-    config::{Config, ConfigErrors, Input, Layers, PublicUrl, Shown, Source, Warning, rows, rows::Rows},
+    config::{Config, Input, Layers, PublicUrl, Source, rows, rows::Rows},
     endpoint::{Endpoint, EndpointName},
     ingress::{Door, listener::Serving, route::Routes},
     metrics::Metrics,
@@ -44,7 +46,7 @@ pub(crate) const MAX_ROWS: usize = 10_000;
 pub(crate) enum Refused {
     /// What was given does not pass the checks.
     #[error(transparent)]
-    Config(#[from] ConfigErrors),
+    Config(#[from] Problems),
     /// It cannot be read as rows.
     #[error("{0}")]
     Malformed(String),
@@ -99,7 +101,7 @@ pub(crate) struct First {
 /// Reads the file and the store when the relay starts, and applies the one to the other.
 ///
 /// # Errors
-/// [`ConfigErrors`] or [`StoreError`].
+/// [`Problems`] or [`StoreError`].
 pub(crate) async fn first(
     source: &Source,
     store: &Arc<dyn Store>,
@@ -175,7 +177,7 @@ impl Live {
         if let (Some(slot), Some(tls)) = (&self.serving.tls, tls) {
             slot.store(tls);
         }
-        for Warning(warning) in &config.warnings {
+        for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
         *running = next;
@@ -222,8 +224,8 @@ impl Live {
         let set = vec![(ConfigKind::Endpoint, vec![named(&row)?])];
         self.store().configure(store::Source::Api, set, false, now).await?;
         let about = format!("endpoint.{name}");
-        let warnings = config.warnings.iter().filter(|Warning(one)| one.key.starts_with(&about));
-        let warnings = warnings.map(|Warning(one)| one.message.clone()).collect();
+        let warnings = config.warnings.iter().filter(|one| one.key.starts_with(&about));
+        let warnings = warnings.map(|one| one.message.clone()).collect();
         made.rows.endpoint.push(row);
         self.take_over(&running, config, &made).await;
         tracing::info!(endpoint = name, "an endpoint was created");
@@ -308,7 +310,7 @@ impl Live {
         let config = assemble(&self.source, &next, true, &made, Rows::default()).await?;
         let plan = plan::plan(self.store(), &sets).await?;
         let restart = rows::changed_keys(&running.input.sections(), sections);
-        let warnings = config.warnings.iter().filter(|Warning(one)| one.file.is_none());
+        let warnings = config.warnings.iter().filter(|one| one.file.is_none());
         let mut warnings: Vec<String> = warnings.map(ToString::to_string).collect();
         for name in &plan.0.removed {
             let Ok(parsed) = EndpointName::parse(name) else { continue };
@@ -392,7 +394,7 @@ async fn assemble(
     strict: bool,
     made: &Made,
     new: Rows,
-) -> Result<Config, ConfigErrors> {
+) -> Result<Config, Problems> {
     let (source, input, applied) = (source.clone(), running.input.clone(), running.applied.clone());
     let (api, sealed) = (made.rows.clone(), made.sealed.clone());
     let work = move || {
@@ -400,7 +402,9 @@ async fn assemble(
         let layers = Layers { applied: applied.as_ref(), strict, api: &api, new: &new, sealed: &sealed };
         source.assemble(&input, &layers)
     };
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(ConfigErrors::internal()))
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|_| Err(Problem::new("the config could not be checked").into()))
 }
 
 fn named(row: &Table) -> Result<(String, String), Refused> {

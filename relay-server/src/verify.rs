@@ -11,8 +11,8 @@ use bytes::Bytes;
 use http::HeaderMap;
 use hyper::upgrade::OnUpgrade;
 use relay_schemes::{
-    Answering, Challenge, EventMeta, Headers, KeyTag, Keys, Material, Provider, Refusal, Request, Secret, SecretError,
-    SecretWarning, SignatureScope, Verified,
+    Answering, Challenge, EventMeta, Headers, KeyTag, Keys, Locator, Material, Provider, Refusal, Request, Secret,
+    SecretError, SecretWarning, SignatureScope, Verified,
     explain::{Candidates, Finding, explain},
 };
 use sha2::{Digest as _, Sha256};
@@ -476,14 +476,14 @@ impl Webhook {
         self.signer
     }
 
-    /// What a locator finds in it: the event id by another row.
-    pub(crate) fn locate(&self, row: &Provider) -> Option<String> {
+    /// What a locator finds in it.
+    pub(crate) fn locate(&self, locator: &Locator) -> Option<String> {
         let body: &[u8] = match &self.payload {
             Payload::Whole(body) => body,
             Payload::Streaming(_) | Payload::Upgrade(_) => &[],
         };
         let headers = Lines(&self.received.head.headers);
-        row.event(&request(&self.received, &headers, body)).id
+        locator.find(&request(&self.received, &headers, body))
     }
 
     /// What it says about itself: the sender's id of it, and its type.

@@ -177,7 +177,9 @@ pub struct Locator {
 }
 
 impl Locator {
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    /// Reads one, such as `header:x-id` or `json:/data/id`; `None` where the text is none.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         let part = |text: &str| Spot::parse(text.trim());
         let whole = |text: &str| text.split(" + ").map(part).collect::<Option<Vec<_>>>();
         Some(Self { alternatives: text.split(" | ").map(whole).collect::<Option<_>>()? })
@@ -195,6 +197,12 @@ impl Locator {
     #[must_use]
     pub fn in_body(&self) -> bool {
         self.alternatives.iter().flatten().any(Spot::in_body)
+    }
+
+    /// What stands there in a request, at most 256 bytes of printable text.
+    #[must_use]
+    pub fn find(&self, request: &Request<'_>) -> Option<String> {
+        self.read(&Scene::new(request, None), false)
     }
 
     /// The value, at most 256 bytes of printable text. `first` takes the first of several events.

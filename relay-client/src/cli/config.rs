@@ -1,6 +1,9 @@
 //! `config check`, `config show`, `config path`, and `config allow` and `config deny`: nothing is connected to.
 
-use relay_program::Failure;
+use relay_program::{
+    Failure,
+    config::{Problem, Problems},
+};
 use serde_json::json;
 
 use super::{
@@ -9,10 +12,8 @@ use super::{
 };
 use crate::{
     config::{
-        Problem,
         check::ConfigFile,
         find::{Found, Places},
-        show,
     },
     handler::Handler,
     tls::{self, Trust},
@@ -26,12 +27,13 @@ pub(super) fn run(command: &ConfigCommand, places: &Places) -> Result<String, Fa
             Ok(if args.json { format!("{}\n", json!({ "path": path })) } else { format!("{path}\n") })
         }
         ConfigCommand::Show(args) => {
-            let text = show::render(&read(args, places)?);
+            let shown = read(args, places)?.shown;
             if !args.json {
-                return Ok(text);
+                return Ok(shown.to_toml().to_owned());
             }
-            let table: toml::Table = toml::from_str(&text).map_err(|error| Failure::Failed(error.to_string()))?;
-            Ok(format!("{}\n", json!(table)))
+            let mut all = shown.to_json();
+            all["sources"] = json!(shown.sources());
+            Ok(format!("{all}\n"))
         }
         ConfigCommand::Check(args) => {
             let file = check(read(args, places)?)?;
@@ -67,7 +69,9 @@ fn read(args: &ConfigArgs, places: &Places) -> Result<ConfigFile, Failure> {
 /// Tries everything the file refers to: the token and the certificates.
 fn check(file: ConfigFile) -> Result<ConfigFile, Failure> {
     let mut problems = Vec::new();
-    let mut problem = |key: String, message: String| problems.push(Problem { line: None, key, message });
+    let mut problem = |key: String, message: String| {
+        problems.push(Problem { file: Some(file.path.clone()), key, ..Problem::new(message) });
+    };
     if let Some(Err(error)) = file.token.as_ref().map(|token| token.read()) {
         problem("token".to_owned(), error.to_string());
     }
@@ -88,5 +92,5 @@ fn check(file: ConfigFile) -> Result<ConfigFile, Failure> {
     if problems.is_empty() {
         return Ok(file);
     }
-    Err(crate::config::Invalid { file: file.path, problems }.into())
+    Err(Problems(problems).into())
 }

@@ -4,25 +4,24 @@
 //! itself: a missing CA file or token shows when it is used, or in `config check`.
 
 use std::{
-    collections::BTreeMap,
     num::NonZeroUsize,
-    ops::Range,
     path::{Path, PathBuf},
-    str::FromStr as _,
+    str::FromStr,
     time::Duration,
 };
 
 use http::{HeaderName, HeaderValue};
 use jiff::{Span, Timestamp, tz::TimeZone};
-use relay_program::EndpointName;
+use relay_program::{
+    EndpointName,
+    config::{Origin as TextOrigin, Problem, Problems, Report, Section, Shown, Text, show_duration},
+};
 use relay_proto::{Attach, MAX_EVENT_PATTERNS, Rate, UpgradeProtocol};
-use toml::Spanned;
 
 use super::{
-    EndpointConfig, HandlerConfig, Invalid, Problem, Proxy, RelayUrl, RouteConfig, TokenSource,
+    EndpointConfig, HandlerConfig, Proxy, RelayUrl, RouteConfig, TokenSource,
     find::{Found, Origin, expand},
-    problem::{line_of, of_toml},
-    raw::{RawEndpoint, RawFile, RawRoute, RawTimeouts},
+    host_name,
 };
 use crate::{
     handler::{TargetConfig, Timeouts},
@@ -39,6 +38,37 @@ pub(crate) const MAX_MAX_CONNECTIONS: usize = 10_000;
 const MAX_EVENT_PATTERN_BYTES: usize = 256;
 /// The longest any timeout may be.
 pub(crate) const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+
+const MAIN: &[&str] = &["version", "relay", "relay_ca", "token", "name", "proxy", "endpoint"];
+const ENDPOINT: &[&str] = &[
+    "name",
+    "attach",
+    "events",
+    "rate",
+    "upgrades",
+    "target",
+    "path",
+    "headers",
+    "preserve_host",
+    "max_connections",
+    "timeouts",
+    "ca_file",
+    "insecure",
+    "route",
+];
+/// One `[[endpoint.route]]`: as an endpoint, but for a path.
+const ROUTE: &[&str] = &[
+    "path",
+    "target",
+    "strip_prefix",
+    "headers",
+    "preserve_host",
+    "max_connections",
+    "timeouts",
+    "ca_file",
+    "insecure",
+];
+const TIMEOUTS: &[&str] = &["connect", "head", "idle", "total"];
 
 /// A checked config file. Whatever may also come from a flag may be missing.
 #[derive(Debug, Clone)]
@@ -59,21 +89,20 @@ pub(crate) struct ConfigFile {
     pub proxy: Option<Proxy>,
     /// Endpoints and their handlers, in the file's order; names are unique.
     pub endpoints: Vec<EndpointConfig>,
+    /// All of it, for people.
+    pub shown: Shown,
 }
 
 impl ConfigFile {
     /// Reads and checks a file. The token of one that only lies in the current folder stays inside it.
-    pub(crate) fn read(found: &Found, home: Option<&Path>) -> Result<Self, Invalid> {
+    pub(crate) fn read(found: &Found, home: Option<&Path>) -> Result<Self, Problems> {
         let path = found.path.as_path();
-        let invalid = |message: String| Invalid {
-            file: path.to_owned(),
-            problems: vec![Problem { line: None, key: String::new(), message }],
-        };
-        let size = std::fs::metadata(path).map_err(|error| invalid(relay_program::reason::of_io(&error)))?.len();
-        if size > MAX_FILE_BYTES {
-            return Err(invalid("is larger than 1 MiB".to_owned()));
+        let invalid = |message: String| Problem { file: Some(path.to_owned()), ..Problem::new(message) };
+        let unread = |error| invalid(relay_program::reason::of_io(&error));
+        if std::fs::metadata(path).map_err(unread)?.len() > MAX_FILE_BYTES {
+            return Err(invalid("is larger than 1 MiB".to_owned()).into());
         }
-        let text = std::fs::read_to_string(path).map_err(|error| invalid(relay_program::reason::of_io(&error)))?;
+        let text = std::fs::read_to_string(path).map_err(unread)?;
         let file = Self::parse(path, &text, home)?;
         if found.origin == Origin::Chosen {
             return Ok(file);
@@ -83,236 +112,169 @@ impl ConfigFile {
     }
 
     /// Checks the text of a file that the user chose and that lies at `path`.
-    pub(crate) fn parse(path: &Path, text: &str, home: Option<&Path>) -> Result<Self, Invalid> {
-        let invalid = |problems| Invalid { file: path.to_owned(), problems };
-        let raw: RawFile = toml::from_str(text).map_err(|error| invalid(vec![of_toml(text, &error)]))?;
-        let base = path.parent().unwrap_or_else(|| Path::new(""));
-        let mut check = Check { text, base, home, problems: Vec::new() };
-        let file = check.file(path, &raw);
-        if check.problems.is_empty() { Ok(file) } else { Err(invalid(check.problems)) }
+    pub(crate) fn parse(path: &Path, text: &str, home: Option<&Path>) -> Result<Self, Problems> {
+        let texts = [Text::new(TextOrigin::File(path.to_owned()), text.to_owned())];
+        let table = texts[0].parse()?;
+        let report = Report::new(&texts);
+        let file = {
+            let base = path.parent().unwrap_or_else(|| Path::new(""));
+            let check = Check { root: Section::root(&report, 0, &table, MAIN), base, home };
+            check.file(path)
+        };
+        let (shown, _) = report.finish()?;
+        Ok(Self { shown, ..file })
     }
 }
 
-/// Collects problems on the way through a file.
-struct Check<'a> {
-    text: &'a str,
+/// A file on its way to be checked.
+struct Check<'a, 't> {
+    root: Section<'t>,
     base: &'a Path,
     home: Option<&'a Path>,
-    problems: Vec<Problem>,
 }
 
-impl Check<'_> {
-    fn file(&mut self, path: &Path, raw: &RawFile) -> ConfigFile {
-        if *raw.version.get_ref() != 1 {
-            let message = format!("{} is not known; this program reads version = 1", raw.version.get_ref());
-            self.problem(raw.version.span(), "version", message);
+impl Check<'_, '_> {
+    fn file(&self, path: &Path) -> ConfigFile {
+        let root = &self.root;
+        match root.integer("version").map(|version| version.value) {
+            Some(1) => {}
+            Some(other) => root.error("version", format!("{other} is not known; this program reads version = 1"), ""),
+            None => root.require(&["version"]),
         }
-        let (base, home) = (self.base, self.home);
-        let endpoints: Vec<_> = raw.endpoint.iter().filter_map(|endpoint| self.endpoint(endpoint)).collect();
-        self.unique_names(raw);
-        ConfigFile {
+        root.show("version", 1);
+        let name = root.read("name", agent_name);
+        let file = ConfigFile {
             path: path.to_owned(),
             origin: Origin::Chosen,
-            relay: self.value(raw.relay.as_ref(), "relay", str::parse),
-            relay_ca: self.path(raw.relay_ca.as_ref()),
-            token: self.value(raw.token.as_ref(), "token", |text| TokenSource::from_reference(text, base, home)),
-            name: self.value(raw.name.as_ref(), "name", agent_name),
-            proxy: self.value(raw.proxy.as_ref(), "proxy", str::parse),
-            endpoints,
-        }
-    }
-
-    fn endpoint(&mut self, raw: &Spanned<RawEndpoint>) -> Option<EndpointConfig> {
-        let raw = raw.get_ref();
-        let key = format!("endpoint.{}", raw.name.get_ref());
-        let name = self.value(Some(&raw.name), &format!("{key}.name"), endpoint_name);
-        let attach = self.value(raw.attach.as_ref(), &format!("{key}.attach"), attach);
-        let typed: Vec<&String> = raw.events.iter().map(Spanned::get_ref).collect();
-        let events = match (event_patterns(&typed), raw.events.first()) {
-            (Ok(events), _) => events,
-            (Err(message), first) => {
-                self.problem(first.map_or(0..0, Spanned::span), &format!("{key}.events"), message);
-                Vec::new()
-            }
+            relay: root.value("relay", parsed),
+            relay_ca: self.path(root, "relay_ca"),
+            token: root.value("token", |text| {
+                TokenSource::from_reference(text, self.base, self.home).map_err(|error| error.to_string())
+            }),
+            proxy: root.value("proxy", parsed),
+            endpoints: Vec::new(),
+            shown: Shown::default(),
+            name,
         };
-        let rate = self.value(raw.rate.as_ref(), &format!("{key}.rate"), |text| {
-            text.parse::<Rate>().map_err(|problem| format!("{text:?} is {problem}"))
-        });
-        let upgrades = raw.upgrades.iter().filter_map(|named| {
-            self.value(Some(named), &format!("{key}.upgrades"), |text| {
-                text.parse::<UpgradeProtocol>().map_err(|why| format!("{text:?} is {why}"))
-            })
-        });
-        let upgrades = upgrades.collect();
-        let handler = self.handler(&key, &TypedHandler::of_endpoint(raw));
-        let routes: Vec<_> = raw.route.iter().map(|route| self.route(&key, route.get_ref())).collect();
-        self.unique_paths(&key, raw);
-        Some(EndpointConfig {
-            attach: attach.unwrap_or_default(),
-            events,
-            rate,
-            upgrades,
-            routes: routes.into_iter().collect::<Option<_>>()?,
-            ..EndpointConfig::new(Some(name?), handler?)
-        })
+        root.show("name", file.name.clone().unwrap_or_else(host_name));
+        let rows = root.rows("endpoint", "name", ENDPOINT);
+        unique(&rows, "name", "stands twice; an endpoint has one target");
+        ConfigFile { endpoints: rows.iter().filter_map(|row| self.endpoint(row)).collect(), ..file }
     }
 
-    fn route(&mut self, endpoint: &str, raw: &RawRoute) -> Option<RouteConfig> {
-        let key = format!("{endpoint}.route.{}", raw.path.get_ref());
-        let path = self.value(Some(&raw.path), &format!("{key}.path"), route_path);
-        let handler = self.handler(&key, &TypedHandler::of_route(raw));
-        Some(RouteConfig { path: path?, strip_prefix: raw.strip_prefix, handler: handler? })
+    fn endpoint(&self, row: &Section<'_>) -> Option<EndpointConfig> {
+        row.require(&["name", "target"]);
+        let name = row.value("name", endpoint_name);
+        let attach = row.word(
+            "attach",
+            "a way to attach",
+            &[("shared", Attach::Shared), ("exclusive", Attach::Exclusive), ("copy", Attach::Copy)],
+        );
+        let typed: Vec<&str> = row.texts("events").into_iter().map(|typed| typed.value).collect();
+        let events = row.judge(&row.place("events"), event_patterns(&typed)).unwrap_or_default();
+        row.show_all("events", events.iter().cloned());
+        let rate = row.value("rate", |text| text.parse::<Rate>().map_err(|why| format!("{text:?} is {why}")));
+        let upgrades =
+            row.list("upgrades", |text| text.parse::<UpgradeProtocol>().map_err(|why| format!("{text:?} is {why}")));
+        let handler = self.handler(row, true);
+        let rows = row.rows("route", "path", ROUTE);
+        unique(&rows, "path", "stands twice; a path has one target");
+        let routes: Vec<_> = rows.iter().map(|route| self.route(route)).collect();
+        let routes = routes.into_iter().collect::<Option<_>>()?;
+        let endpoint = EndpointConfig::new(Some(name?), handler?);
+        Some(EndpointConfig { attach, events, rate, upgrades, routes, ..endpoint })
     }
 
-    fn handler(&mut self, key: &str, typed: &TypedHandler<'_>) -> Option<HandlerConfig> {
-        let key = |last: &str| format!("{key}.{last}");
-        let target = self.value(Some(typed.target), &key("target"), str::parse::<Target>);
-        let target = match (target, typed.path) {
-            (Some(target), Some(path)) => self.value(Some(path), &key("path"), |path| target.with_path(path)),
+    fn route(&self, row: &Section<'_>) -> Option<RouteConfig> {
+        row.require(&["path", "target"]);
+        let path = row.value("path", route_path);
+        let strip_prefix = row.flag("strip_prefix", false);
+        let handler = self.handler(row, false);
+        Some(RouteConfig { path: path?, strip_prefix, handler: handler? })
+    }
+
+    /// In a route `path` is the route's, and the target's own stays in its address.
+    fn handler(&self, row: &Section<'_>, path_apart: bool) -> Option<HandlerConfig> {
+        let target = row.read("target", parsed::<Target>);
+        let target = match (target, path_apart.then(|| row.text("path")).flatten()) {
+            (Some(target), Some(path)) => {
+                row.judge(&path.place, target.with_path(path.value).map_err(|error| error.to_string()))
+            }
             (target, _) => target,
         };
-        let headers = typed.headers.iter().filter_map(|(name, value)| {
-            self.value(Some(value), &key(&format!("headers.{name}")), |value| header(name, value))
+        if let Some(target) = &target {
+            let shown = if path_apart { target.without_path() } else { target.clone() };
+            row.show("target", shown.to_string());
+            row.show_if("path", Some(target.path()).filter(|path| path_apart && !path.is_empty()));
+        }
+        let headers = row.named_texts("headers").into_iter().filter_map(|(name, value)| {
+            let (parsed, value) = row.judge(&value.place, header(&name, value.value))?;
+            // A header of the user's own may well be a credential.
+            let shown = value.to_str().ok().filter(|_| !value.is_sensitive()).unwrap_or("…");
+            row.section("headers", &[]).show(&name, shown);
+            Some((parsed, value))
         });
         let headers = headers.collect();
-        let timeouts = self.timeouts(typed.timeouts, &key("timeouts"));
-        let limit = self.value_of(typed.max_connections, &key("max_connections"), |count| {
-            usize::try_from(*count)
-                .ok()
-                .and_then(max_connections)
-                .ok_or_else(|| format!("{count} is out of range; allow 1 to {MAX_MAX_CONNECTIONS} calls at once"))
+        let preserve_host = row.flag("preserve_host", false);
+        let limit = row.integer("max_connections").and_then(|count| {
+            let limit = usize::try_from(count.value).ok().and_then(max_connections);
+            let range = || format!("{} is out of range; allow 1 to {MAX_MAX_CONNECTIONS} calls at once", count.value);
+            row.judge(&count.place, limit.ok_or_else(range))
         });
-        let trust = match (typed.ca_file, typed.insecure) {
-            (Some(file), true) => {
-                let message = "insecure = true makes it pointless; remove one of them";
-                self.problem(file.span(), &key("ca_file"), message.to_owned());
+        let timeouts = timeouts(&row.section("timeouts", TIMEOUTS));
+        let (ca_file, insecure) = (self.path(row, "ca_file"), row.flag("insecure", false));
+        let trust = match (ca_file, insecure) {
+            (Some(_), true) => {
+                row.error("ca_file", "insecure = true makes it pointless; remove one of them", "");
                 return None;
             }
-            (Some(file), false) => Trust::PlatformAnd(self.path(Some(file))?),
+            (Some(file), false) => Trust::PlatformAnd(file),
             (None, true) => Trust::DangerousAnything,
             (None, false) => Trust::Platform,
         };
         let defaults = TargetConfig::new(target?);
         let max_connections = limit.unwrap_or(defaults.max_connections);
+        row.show("max_connections", i64::try_from(max_connections.get()).unwrap_or(i64::MAX));
         let target = TargetConfig { max_connections, timeouts, trust, ..defaults };
-        Some(HandlerConfig { target, headers, preserve_host: typed.preserve_host })
+        Some(HandlerConfig { target, headers, preserve_host })
     }
 
-    fn timeouts(&mut self, raw: &RawTimeouts, key: &str) -> Timeouts {
-        let defaults = Timeouts::default();
-        let mut read = |value: &Option<Spanned<String>>, name: &str, default| {
-            self.value(value.as_ref(), &format!("{key}.{name}"), duration).unwrap_or(default)
-        };
-        Timeouts {
-            connect: read(&raw.connect, "connect", defaults.connect),
-            head: read(&raw.head, "head", defaults.head),
-            idle: read(&raw.idle, "idle", defaults.idle),
-            total: read(&raw.total, "total", defaults.total),
-        }
-    }
-
-    fn unique_names(&mut self, raw: &RawFile) {
-        for (index, endpoint) in raw.endpoint.iter().enumerate() {
-            let name = &endpoint.get_ref().name;
-            if raw.endpoint[..index].iter().any(|earlier| earlier.get_ref().name.get_ref() == name.get_ref()) {
-                let key = format!("endpoint.{}.name", name.get_ref());
-                self.problem(name.span(), &key, "stands twice; an endpoint has one target".to_owned());
-            }
-        }
-    }
-
-    fn unique_paths(&mut self, key: &str, raw: &RawEndpoint) {
-        for (index, route) in raw.route.iter().enumerate() {
-            let path = &route.get_ref().path;
-            if raw.route[..index].iter().any(|earlier| earlier.get_ref().path.get_ref() == path.get_ref()) {
-                let key = format!("{key}.route.{}.path", path.get_ref());
-                self.problem(path.span(), &key, "stands twice; a path has one target".to_owned());
-            }
-        }
-    }
-
-    fn path(&self, raw: Option<&Spanned<String>>) -> Option<PathBuf> {
-        raw.map(|path| expand(path.get_ref(), self.base, self.home))
-    }
-
-    fn value<T, E: ToString>(
-        &mut self,
-        raw: Option<&Spanned<String>>,
-        key: &str,
-        parse: impl FnOnce(&str) -> Result<T, E>,
-    ) -> Option<T> {
-        self.value_of(raw, key, |text| parse(text))
-    }
-
-    fn value_of<R, T, E: ToString>(
-        &mut self,
-        raw: Option<&Spanned<R>>,
-        key: &str,
-        parse: impl FnOnce(&R) -> Result<T, E>,
-    ) -> Option<T> {
-        let raw = raw?;
-        match parse(raw.get_ref()) {
-            Ok(value) => Some(value),
-            Err(error) => {
-                self.problem(raw.span(), key, error.to_string());
-                None
-            }
-        }
-    }
-
-    fn problem(&mut self, span: Range<usize>, key: &str, message: String) {
-        self.problems.push(Problem { line: Some(line_of(self.text, &span)), key: key.to_owned(), message });
+    fn path(&self, section: &Section<'_>, name: &str) -> Option<PathBuf> {
+        let path = section.text(name).map(|path| expand(path.value, self.base, self.home))?;
+        section.show(name, path.display().to_string());
+        Some(path)
     }
 }
 
-/// What an endpoint and a route say of a handler.
-struct TypedHandler<'a> {
-    target: &'a Spanned<String>,
-    path: Option<&'a Spanned<String>>,
-    headers: &'a BTreeMap<String, Spanned<String>>,
-    preserve_host: bool,
-    max_connections: Option<&'a Spanned<i64>>,
-    timeouts: &'a RawTimeouts,
-    ca_file: Option<&'a Spanned<String>>,
-    insecure: bool,
-}
-
-impl<'a> TypedHandler<'a> {
-    fn of_endpoint(raw: &'a RawEndpoint) -> Self {
-        Self {
-            target: &raw.target,
-            path: raw.path.as_ref(),
-            headers: &raw.headers,
-            preserve_host: raw.preserve_host,
-            max_connections: raw.max_connections.as_ref(),
-            timeouts: &raw.timeouts,
-            ca_file: raw.ca_file.as_ref(),
-            insecure: raw.insecure,
-        }
-    }
-
-    fn of_route(raw: &'a RawRoute) -> Self {
-        Self {
-            target: &raw.target,
-            path: None,
-            headers: &raw.headers,
-            preserve_host: raw.preserve_host,
-            max_connections: raw.max_connections.as_ref(),
-            timeouts: &raw.timeouts,
-            ca_file: raw.ca_file.as_ref(),
-            insecure: raw.insecure,
-        }
+fn timeouts(section: &Section<'_>) -> Timeouts {
+    let defaults = Timeouts::default();
+    let read = |name: &str, default| {
+        let value = section.read(name, duration).unwrap_or(default);
+        section.show(name, show_duration(value));
+        value
+    };
+    Timeouts {
+        connect: read("connect", defaults.connect),
+        head: read("head", defaults.head),
+        idle: read("idle", defaults.idle),
+        total: read("total", defaults.total),
     }
 }
 
-/// How an endpoint of a file is attached.
-pub(crate) fn attach(word: &str) -> Result<Attach, String> {
-    match word {
-        "shared" => Ok(Attach::Shared),
-        "exclusive" => Ok(Attach::Exclusive),
-        "copy" => Ok(Attach::Copy),
-        _ => Err(format!("{word:?} is none of shared, exclusive, copy")),
+/// Names every row whose own name stands before it.
+fn unique(rows: &[Section<'_>], name: &str, message: &str) {
+    let mut seen = Vec::new();
+    for row in rows {
+        let Some(typed) = row.text(name) else { continue };
+        if seen.contains(&typed.value) {
+            row.error(name, message, "");
+        }
+        seen.push(typed.value);
     }
+}
+
+fn parsed<T: FromStr<Err: ToString>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: T::Err| error.to_string())
 }
 
 /// Types of events that an agent takes, in which `*` stands for any text.
@@ -398,7 +360,7 @@ pub(crate) fn endpoint_name(name: &str) -> Result<String, String> {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<ConfigFile, Invalid> {
+    fn parse(text: &str) -> Result<ConfigFile, Problems> {
         ConfigFile::parse(Path::new("relay-client.toml"), text, Some(Path::new("/home/me")))
     }
 
@@ -453,11 +415,11 @@ ca_file = "app.pem"
     fn unknown_keys_are_named_with_line_and_suggestion() {
         assert_eq!(
             refusal("version = 1\n\n[[endpoint]]\nname = \"a\"\ntaget = \"3000\"\n"),
-            "relay-client.toml:5: unknown key \"taget\"; did you mean \"target\"?"
+            "relay-client.toml:5: endpoint.a.taget: unknown key \"taget\"; did you mean \"target\"?"
         );
         assert_eq!(
             refusal("version = 1\nzzz = 2\n"),
-            "relay-client.toml:2: unknown key \"zzz\"; known here: version, relay, relay_ca, token, name, proxy, endpoint"
+            "relay-client.toml:2: zzz: unknown key \"zzz\"; known here: version, relay, relay_ca, token, name, proxy, endpoint"
         );
     }
 
@@ -481,27 +443,27 @@ target = "3000"
         assert!(!refusal.contains("s3cret"), "{refusal}");
         let expected = [
             "relay-client.toml:1: version: 2 is not known; this program reads version = 1",
-            "relay-client.toml:8: endpoint.github.rate: \"10/day\" is not a rate; write it like \"50/s\", \"600/min\" \
-             or \"600/min, burst 20\", with numbers from 1 to 100000",
-            "relay-client.toml:6: endpoint.github.target: a target takes no user name or password; send them as a \
-             header: -H 'Authorization: Basic …'",
-            "relay-client.toml:10: endpoint.github.headers.Content-Length: content-length belongs to the connection \
-             and cannot be set",
-            "relay-client.toml:9: endpoint.github.timeouts.head: \"30\" is not a duration; write a unit, such as \
-             500ms, 30s or 5m",
-            "relay-client.toml:7: endpoint.github.max_connections: 0 is out of range; allow 1 to 10000 calls at once",
-            "relay-client.toml:12: endpoint.github.name: stands twice; an endpoint has one target",
             "relay-client.toml:2: relay: plain http to hooks.example.com would show the token to the network; write \
              https://hooks.example.com, plain is for this machine only",
             "relay-client.toml:3: token: a token is not written here; write \"file:PATH\" or \"env:NAME\"",
+            "relay-client.toml:6: endpoint.github.target: a target takes no user name or password; send them as a \
+             header: -H 'Authorization: Basic …'",
+            "relay-client.toml:7: endpoint.github.max_connections: 0 is out of range; allow 1 to 10000 calls at once",
+            "relay-client.toml:8: endpoint.github.rate: \"10/day\" is not a rate; write it like \"50/s\", \"600/min\" \
+             or \"600/min, burst 20\", with numbers from 1 to 100000",
+            "relay-client.toml:9: endpoint.github.timeouts.head: \"30\" is not a duration; write a unit, such as \
+             500ms, 30s or 5m",
+            "relay-client.toml:10: endpoint.github.headers.Content-Length: content-length belongs to the connection \
+             and cannot be set",
+            "relay-client.toml:12: endpoint.github.name: stands twice; an endpoint has one target",
         ];
         assert_eq!(refusal.lines().collect::<Vec<_>>(), expected);
     }
 
     #[test]
     fn what_is_missing_or_mistyped_is_named() {
-        assert_eq!(refusal("relay = \"h\"\n"), "relay-client.toml:1: missing field `version`");
-        assert!(refusal("version = 1\nrelay = 5\n").starts_with("relay-client.toml:2: invalid type"));
+        assert_eq!(refusal("relay = \"h\"\n"), "relay-client.toml:1: version: missing field `version`");
+        assert!(refusal("version = 1\nrelay = 5\n").starts_with("relay-client.toml:2: relay: invalid type"));
         assert!(refusal("version = \n").starts_with("relay-client.toml:1: "));
     }
 
@@ -529,8 +491,25 @@ target = "3000"
         let twice = file(&(route("/x") + &route("/x"))).unwrap_err().to_string();
         assert_eq!(twice, "relay-client.toml:10: endpoint.a.route./x.path: stands twice; a path has one target");
         let attach = "version = 1\n[[endpoint]]\nname = \"a\"\ntarget = \"1\"\nattach = \"auto\"\n";
-        let expected = "relay-client.toml:5: endpoint.a.attach: \"auto\" is none of shared, exclusive, copy";
+        let expected = "relay-client.toml:5: endpoint.a.attach: \"auto\" is not a way to attach; \
+             write \"shared\", \"exclusive\" or \"copy\"";
         assert_eq!(refusal(attach), expected);
+    }
+
+    #[test]
+    fn what_is_shown_can_be_read_again() {
+        let text = "version = 1\nname = \"n\"\n[[endpoint]]\nname = \"a\"\ntarget = \"unix:/run/a.sock\"\npath = \"/x\"\nattach = \"copy\"\nrate = \"5/s, burst 2\"\nupgrades = [\"example/2\"]\nheaders = { X-Key = \"s3cret\" }\n\
+             [[endpoint.route]]\npath = \"/b\"\ntarget = \"http://h/b\"\n";
+        let show = |text: &str| parse(text).unwrap().shown.to_toml().to_owned();
+        let values = |shown: &str| -> Vec<String> {
+            shown.lines().map(|line| line.split("  # ").next().unwrap_or_default().to_owned()).collect()
+        };
+        let shown = show(text);
+        assert_eq!(values(&show(&shown)), values(&shown));
+        assert!(shown.contains("head = \"30s\"  # default"), "{shown}");
+        assert!(shown.contains("upgrades = [\"example/2\"]  # relay-client.toml:9"), "{shown}");
+        assert!(shown.contains("path = \"/x\"") && shown.contains("rate = \"5/s, burst 2\""), "{shown}");
+        assert!(!shown.contains("s3cret"), "{shown}");
     }
 
     #[test]

@@ -7,19 +7,23 @@
 //! is refused.
 
 use std::{
-    fs::File,
-    io::{self, Read as _},
+    io,
     path::{Path, PathBuf},
 };
 
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::{RelayUrl, Token, private, token::is_world_readable};
-use relay_program::reason;
+use super::{RelayUrl, Token, private};
+use relay_program::{
+    reason,
+    secret::{Unread, read_private},
+};
 
 /// Bytes the file may have.
 const MAX_BYTES: u64 = 16 * 1024;
+
+const BROKEN: &str = "it is not what `login` wrote; run relay-client login again";
 
 /// A relay and a token for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,20 +45,19 @@ struct RawLogin {
 impl Login {
     /// The login in a file; `None` if there is no such file. The error is a reason, without the token.
     pub(crate) fn read(path: &Path) -> Result<Option<Self>, String> {
-        let file = match File::open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(reason::of_io(&error)),
+        let bytes = match read_private(path, MAX_BYTES) {
+            Ok((bytes, _)) => bytes,
+            Err(Unread::Io(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(Unread::Io(error)) => return Err(reason::of_io(&error)),
+            Err(Unread::Public) => {
+                return Err(format!("everyone on this machine can read it; run: chmod 600 {}", path.display()));
+            }
+            Err(Unread::TooLarge | Unread::Directory) => return Err(BROKEN.to_owned()),
         };
-        let in_words = |error: io::Error| reason::of_io(&error);
-        if is_world_readable(&file).map_err(in_words)? {
-            return Err(format!("everyone on this machine can read it; run: chmod 600 {}", path.display()));
-        }
-        let mut text = Zeroizing::new(String::new());
-        file.take(MAX_BYTES).read_to_string(&mut text).map_err(in_words)?;
         // The parser's own words quote the line, which may be the token's.
-        let broken = || "it is not what `login` wrote; run relay-client login again".to_owned();
-        let raw: RawLogin = toml::from_str(&text).map_err(|_| broken())?;
+        let broken = || BROKEN.to_owned();
+        let text = std::str::from_utf8(&bytes).map_err(|_| broken())?;
+        let raw: RawLogin = toml::from_str(text).map_err(|_| broken())?;
         let token = Zeroizing::new(raw.token);
         let relay = raw.relay.parse().map_err(|_| broken())?;
         let token = Token::checked(&token, "it").map_err(|_| broken())?;

@@ -12,6 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use relay_program::secret::{SecretRef, Unread, read_bounded, read_private};
 use relay_schemes::Invisible;
 use zeroize::Zeroizing;
 
@@ -19,6 +20,8 @@ use super::{RelayUrl, login::Login};
 
 /// Bytes a token may have.
 const MAX_TOKEN_BYTES: usize = 4096;
+/// Bytes that are read of one, with a line end.
+const MOST_BYTES: u64 = MAX_TOKEN_BYTES as u64 + 8;
 
 /// A secret that proves who the agent is: visible ASCII, not empty.
 #[derive(Clone, PartialEq, Eq)]
@@ -110,9 +113,9 @@ impl fmt::Debug for Token {
 impl TokenSource {
     /// A reference as a config file writes it; a relative path starts at `base`, `~/` at `home`.
     pub(crate) fn from_reference(text: &str, base: &Path, home: Option<&Path>) -> Result<Self, TokenError> {
-        match text.split_once(':') {
-            Some(("file", path)) if !path.is_empty() => Ok(Self::File(super::find::expand(path, base, home))),
-            Some(("env", name)) if !name.is_empty() => Ok(Self::Env(name.to_owned())),
+        match text.parse() {
+            Ok(SecretRef::File(path)) => Ok(Self::File(super::find::expand(&path.to_string_lossy(), base, home))),
+            Ok(SecretRef::Env(name)) => Ok(Self::Env(name)),
             _ => Err(TokenError::Reference),
         }
     }
@@ -127,7 +130,9 @@ impl TokenSource {
 
     /// Reads a token once, from standard input or the like.
     pub(crate) fn from_reader(reader: impl Read) -> Result<Self, TokenError> {
-        read_bounded(reader, "standard input").map(Self::Given)
+        let origin = "standard input";
+        let bytes = read_bounded(reader, MOST_BYTES).map_err(|unread| refused(unread, origin.to_owned()))?;
+        of_bytes(&bytes, origin).map(Self::Given)
     }
 
     /// The token as it is now.
@@ -192,35 +197,24 @@ fn unreadable(path: &Path, error: &std::io::Error) -> TokenError {
 
 fn read_file(path: &Path) -> Result<Token, TokenError> {
     let origin = path.display().to_string();
-    let file = std::fs::File::open(path).map_err(|error| unreadable(path, &error))?;
-    if is_world_readable(&file).map_err(|error| unreadable(path, &error))? {
-        return Err(TokenError::WorldReadable(origin));
+    match read_private(path, MOST_BYTES) {
+        Ok((bytes, _)) => of_bytes(&bytes, &origin),
+        Err(unread) => Err(refused(unread, origin)),
     }
-    read_bounded(file, &origin)
 }
 
-/// Whether everyone on this machine can read a file, as far as the system tells.
-#[cfg(unix)]
-pub(super) fn is_world_readable(file: &std::fs::File) -> std::io::Result<bool> {
-    use std::os::unix::fs::PermissionsExt as _;
-    Ok(file.metadata()?.permissions().mode() & 0o004 != 0)
+fn refused(unread: Unread, origin: String) -> TokenError {
+    match unread {
+        Unread::Public => TokenError::WorldReadable(origin),
+        Unread::TooLarge => TokenError::Malformed { origin, reason: "it is longer than 4096 bytes".to_owned() },
+        Unread::Directory => TokenError::Unreadable { origin, reason: "it is a directory".to_owned() },
+        Unread::Io(error) => TokenError::Unreadable { origin, reason: relay_program::reason::of_io(&error) },
+    }
 }
 
-/// Elsewhere a user's folder is the user's own.
-#[cfg(not(unix))]
-pub(super) fn is_world_readable(_: &std::fs::File) -> std::io::Result<bool> {
-    Ok(false)
-}
-
-fn read_bounded(reader: impl Read, origin: &str) -> Result<Token, TokenError> {
-    // Room for one byte too many and a line end, so that growth never leaves a copy behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_TOKEN_BYTES + 16));
-    reader.take(MAX_TOKEN_BYTES as u64 + 8).read_to_end(&mut bytes).map_err(|error| TokenError::Unreadable {
-        origin: origin.to_owned(),
-        reason: relay_program::reason::of_io(&error),
-    })?;
-    let text = std::str::from_utf8(&bytes).map_err(|_| {
-        let reason = Invisible::of(&bytes).map_or_else(|| "it is no text".to_owned(), |what| what.to_string());
+fn of_bytes(bytes: &[u8], origin: &str) -> Result<Token, TokenError> {
+    let text = std::str::from_utf8(bytes).map_err(|_| {
+        let reason = Invisible::of(bytes).map_or_else(|| "it is no text".to_owned(), |what| what.to_string());
         TokenError::Malformed { origin: origin.to_owned(), reason }
     })?;
     Token::checked(text, origin)

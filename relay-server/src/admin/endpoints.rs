@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     agents::places::Standing as Stands,
-    config::rows::Rows,
+    config::{rows::Rows, shown_endpoint},
     endpoint::{Endpoint, EndpointName},
     live::{Refused, View},
     store::{Backlog, StoreError},
@@ -116,7 +116,7 @@ async fn whole(admin: &Admin, named: &str) -> Result<Value, Refusal> {
     };
     all["attached"] = admin.door.registry.attached(named).into_iter().map(agent).collect();
     // A reload between the two leaves the settings out for once.
-    all["settings"] = view.shown.endpoint(named).unwrap_or_default();
+    all["settings"] = shown_endpoint(&view.shown, named).unwrap_or_default();
     Ok(all)
 }
 

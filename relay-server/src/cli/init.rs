@@ -28,8 +28,7 @@ pub(super) struct Init {
 }
 
 pub(super) fn run(arguments: &Init) -> Result<(), Failure> {
-    let url = PublicUrl::parse(&arguments.public_url)
-        .map_err(|(message, help)| Failure::Usage(format!("--public-url: {message}; {help}")))?;
+    let url = PublicUrl::parse(&arguments.public_url).map_err(|why| Failure::Usage(format!("--public-url: {why}")))?;
     let url = url.as_str();
     let token = AgentToken::generate().map_err(|error| anyhow!("no randomness: {error}"))?;
     let mut config = format!(

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 use relay_program::{Failure, terminal};
+use serde_json::Value;
 
 use crate::{
     agents::token::AgentToken,
@@ -52,17 +53,16 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
             terminal::line(token.expose())?;
         }
         Command::List { config, json } => {
-            for token in source(config).show()?.tokens() {
-                if json {
-                    terminal::line(&serde_json::to_string(token)?)?;
-                } else {
-                    terminal::line(&format!("{}\t{}", token.name, token.endpoints.join(",")))?;
-                }
-            }
+            let tokens = source(config).show()?.to_json();
+            let words = |token: &Value| {
+                let endpoints = token["endpoints"].as_array().into_iter().flatten().filter_map(Value::as_str);
+                format!("{}\t{}", terminal::member(token, "name"), endpoints.collect::<Vec<_>>().join(","))
+            };
+            terminal::values(tokens["token"].as_array().into_iter().flatten(), json, words)?;
         }
         Command::Revoke { name, config } => {
             let source = source(config);
-            if !source.show()?.tokens().iter().any(|token| token.name == name) {
+            if source.show()?.row("token", &name).is_none() {
                 return Err(Failure::NotFound(format!(
                     "there is no token \"{name}\"; `relay-server token list` names them"
                 )));

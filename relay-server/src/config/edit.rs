@@ -6,14 +6,14 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use relay_program::config::{Origin, Problem, Problems, Text, Wrong};
 use tempfile::NamedTempFile;
 use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, Value};
 
 use super::check::token_name;
-use super::error::ConfigErrors;
-use super::{ConfigError, Flags, Input};
+use super::{Flags, Input};
 use crate::agents::token::TokenHash;
 
 /// Why a config file was left as it is.
@@ -29,7 +29,7 @@ pub(crate) enum EditError {
     },
     /// The file, or what would become of it, does not pass the checks.
     #[error(transparent)]
-    Config(#[from] ConfigErrors),
+    Config(#[from] Problems),
     /// The file system refused.
     #[error("cannot change {file}: {source}")]
     Io {
@@ -42,7 +42,7 @@ pub(crate) enum EditError {
 
 /// Adds a token under a new name, with its hash and the endpoints it may attach to.
 pub(crate) fn add_token(file: &Path, name: &str, hash: TokenHash, endpoints: &[String]) -> Result<(), EditError> {
-    let name = token_name(name).map_err(|(message, help)| usage(message, help))?;
+    let name = token_name(name).map_err(usage)?;
     edit(file, |document| {
         let mut table = Table::new();
         table.insert("name", Item::from(&*name));
@@ -53,7 +53,7 @@ pub(crate) fn add_token(file: &Path, name: &str, hash: TokenHash, endpoints: &[S
             Item::ArrayOfTables(tokens) => tokens.push(table),
             // `token = [{ … }]` is the same to a reader.
             Item::Value(Value::Array(tokens)) => tokens.push(table.into_inline_table()),
-            _ => return Err(usage("`token` is not a list of tables".to_owned(), String::new()).into()),
+            _ => return Err(usage("`token` is not a list of tables".to_owned()).into()),
         }
         Ok(())
     })
@@ -83,15 +83,15 @@ pub(crate) fn remove_token(file: &Path, name: &str) -> Result<(), EditError> {
         }
         if after == 0 {
             let message = format!("\"{name}\" is the last token, and a relay without any does not start");
-            return Err(usage(message, "create another one first: `relay-server token create NAME`".to_owned()).into());
+            return Err(usage(Wrong::new(message, "create another one first: `relay-server token create NAME`")).into());
         }
         Ok(())
     })
 }
 
-fn usage(message: String, help: String) -> ConfigErrors {
-    let help = Some(help).filter(|help| !help.is_empty());
-    ConfigErrors::from(ConfigError { file: None, line: None, key: String::new(), message, help })
+fn usage(wrong: impl Into<Wrong>) -> Problems {
+    let Wrong { message, help } = wrong.into();
+    Problem { help: Some(help).filter(|help| !help.is_empty()), ..Problem::new(message) }.into()
 }
 
 fn edit(file: &Path, change: impl FnOnce(&mut DocumentMut) -> Result<(), EditError>) -> Result<(), EditError> {
@@ -104,15 +104,12 @@ fn edit(file: &Path, change: impl FnOnce(&mut DocumentMut) -> Result<(), EditErr
 
     let text = fs::read_to_string(&target).map_err(failed)?;
     // In our own words first: the editor's parser reports without key and way out.
-    super::raw::parse(file, &text).map_err(ConfigErrors::from)?;
+    Text::new(Origin::File(file.to_owned()), text.clone()).parse().map_err(Problems::from)?;
     let mut document: DocumentMut =
-        text.parse().map_err(|error: toml_edit::TomlError| usage(error.message().to_owned(), String::new()))?;
+        text.parse().map_err(|error: toml_edit::TomlError| usage(error.message().to_owned()))?;
     change(&mut document)?;
-
     let text = document.to_string();
-    let flags = Flags::default();
-    let input = Input::of_file(PathBuf::from(file), text.clone(), None)?;
-    input.check(&input.pieces(), &flags, |_, _| ())?;
+    Input::of_file(file.to_owned(), text.clone(), None)?.check(&Flags::default(), None)?;
     replace(&target, directory, text.as_bytes()).map_err(failed)
 }
 

@@ -1,10 +1,10 @@
 //! What stands beside or in place of a config file's own rows while a relay runs.
 
+use relay_program::config::{Origin, Problems, Text};
+
 use super::Input;
-use super::error::ConfigErrors;
-use super::pieces::{Origin, Piece, Pieces};
 use super::rows::Rows;
-use super::secret_ref::Unseal;
+use super::secrets::Unseal;
 
 /// Rows from elsewhere, and what they may be without.
 pub(crate) struct Layers<'a> {
@@ -21,16 +21,17 @@ pub(crate) struct Layers<'a> {
 }
 
 impl Layers<'_> {
-    pub(super) fn over(&self, input: &Input) -> Result<Pieces, ConfigErrors> {
-        let mut pieces = input.pieces.clone();
-        for piece in &mut pieces {
-            (piece.strict, piece.rows) = (self.strict, self.applied.is_none());
+    pub(super) fn over(&self, input: &Input) -> Result<Vec<Text>, Problems> {
+        let mut texts = input.texts.clone();
+        for text in &mut texts {
+            (text.strict, text.rows) = (self.strict, self.applied.is_none());
         }
+        let api = Origin::Kept("api");
         let applied = self.applied.map(|rows| (Origin::Sent, rows, self.strict));
-        let more = applied.into_iter().chain([(Origin::Api, self.api, false), (Origin::Api, self.new, true)]);
+        let more = applied.into_iter().chain([(api.clone(), self.api, false), (api, self.new, true)]);
         for (origin, rows, strict) in more.filter(|(_, rows, _)| **rows != Rows::default()) {
-            pieces.push(Piece { origin, text: rows.text()?, strict, rows: true });
+            texts.push(Text { strict, ..Text::new(origin, rows.text()?) });
         }
-        Ok(Pieces::new(pieces))
+        Ok(texts)
     }
 }

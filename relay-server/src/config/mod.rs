@@ -1,53 +1,51 @@
 //! The server's config: from a file, flags and the environment to a [`Config`] that can run.
 //!
-//! Three steps, three types: `raw` takes what was typed, `check` makes checked values of it (`effective`), `resolve`
-//! reads the secrets behind the references. Nothing here prints, watches files or keeps state; a reload is another
-//! call of [`Source::load`]. Rows that live in the
-//! store stand beside the file's (`layers`). Invariants: a [`Config`] has at least one token; nothing in an error or
-//! a warning is a secret.
+//! Two layers: texts and flags as they were typed, and what runs. `check` makes the one of the other; nothing stands
+//! between them. Nothing here prints, watches files or keeps state; a reload is another call of [`Source::read`]. Rows
+//! that live in the store stand beside the file's (`layers`). Invariants: a [`Config`] has at least one token; nothing
+//! in an error or a warning is a secret.
 
 mod check;
 mod cidr;
 mod dev;
 mod edit;
-mod effective;
-mod error;
 mod flags;
+mod included;
+mod keys;
 mod layers;
-mod pieces;
-mod raw;
-mod resolve;
 pub(crate) mod rows;
 mod search;
-mod secret_ref;
-mod show;
+mod secrets;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod values;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use self::check::Directories;
+use relay_program::config::{Origin, Problem, Problems, Shown, Text};
+use serde_json::Value as Json;
+
+use self::check::Context;
 pub(crate) use self::dev::dev_banner;
 pub(crate) use self::edit::{EditError, add_token, remove_token};
-use self::effective::Effective;
-pub(crate) use self::effective::{Limits, Listen, Server, StoreSpec, TlsFiles};
-use self::error::Report;
-pub(crate) use self::error::{ConfigError, ConfigErrors, Warning};
 pub(crate) use self::flags::{Dev, Flags};
 pub(crate) use self::layers::Layers;
-use self::pieces::{Origin, Piece, Pieces};
 use self::rows::Rows;
-pub(crate) use self::secret_ref::{MAX_SECRET_BYTES, read_secret};
-use self::secret_ref::{Surroundings, nothing_sealed};
-pub(crate) use self::show::Shown;
+pub(crate) use self::secrets::{MAX_SECRET_BYTES, read_secret};
+use self::secrets::{Surroundings, nothing_sealed};
+pub(crate) use self::settings::{Limits, Listen, Server, StoreSpec, TlsFiles};
 pub(crate) use self::values::PublicUrl;
 use crate::agents::token::Tokens;
 use crate::endpoint::Endpoint;
+
+/// Where a value comes from that an endpoint has from its provider's row.
+pub(crate) const FROM_ROW: &str = "from the provider's row";
 
 /// Everything the relay needs to know to run.
 #[derive(Debug)]
@@ -67,7 +65,7 @@ pub(crate) struct Config {
     /// The same, for people.
     pub shown: Shown,
     /// What works and is worth knowing.
-    pub warnings: Vec<Warning>,
+    pub warnings: Vec<Problem>,
 }
 
 /// Where a config comes from. Kept, so that a reload reads the same places again.
@@ -81,35 +79,34 @@ pub(crate) struct Source {
 
 impl Source {
     /// Reads and checks everything. All mistakes come back together, unless the file could not be read as TOML.
-    pub(crate) fn load(&self) -> Result<Config, ConfigErrors> {
+    pub(crate) fn load(&self) -> Result<Config, Problems> {
         self.load_with(&|name| std::env::var_os(name))
     }
 
     /// The texts of the config, not yet checked.
-    pub(crate) fn read(&self) -> Result<Input, ConfigErrors> {
+    pub(crate) fn read(&self) -> Result<Input, Problems> {
         self.read_with(&|name| std::env::var_os(name))
     }
 
     /// What runs with these texts and rows from elsewhere.
-    pub(crate) fn assemble(&self, input: &Input, layers: &Layers<'_>) -> Result<Config, ConfigErrors> {
+    pub(crate) fn assemble(&self, input: &Input, layers: &Layers<'_>) -> Result<Config, Problems> {
         let around = Surroundings { base: input.base(), var: &|name| std::env::var_os(name), sealed: layers.sealed };
-        self.make(input, &layers.over(input)?, &around)
+        Input { texts: layers.over(input)?, ..input.clone() }.check(&self.flags, Some(&around))
     }
 
     /// What [`Source::load`] would run with, without reading any secret.
-    pub(crate) fn show(&self) -> Result<Shown, ConfigErrors> {
+    pub(crate) fn show(&self) -> Result<Shown, Problems> {
         self.read()?.show(&self.flags)
     }
 
     /// How the command line reaches a running relay: its admin listener and its state directory.
-    pub(crate) fn admin(&self) -> Result<(SocketAddr, Option<PathBuf>), ConfigErrors> {
-        let input = self.read()?;
-        let (effective, _) = input.check(&input.pieces(), &self.flags, |_, _| ())?;
-        Ok((effective.0.server.admin, effective.0.server.state_dir))
+    pub(crate) fn admin(&self) -> Result<(SocketAddr, Option<PathBuf>), Problems> {
+        let server = self.read()?.check(&self.flags, None)?.server;
+        Ok((server.admin, server.state_dir))
     }
 
     /// The file that would be read; an error that names the places if there is none.
-    pub(crate) fn find(&self) -> Result<PathBuf, ConfigErrors> {
+    pub(crate) fn find(&self) -> Result<PathBuf, Problems> {
         self.find_with(&|name| std::env::var_os(name))
     }
 
@@ -124,33 +121,24 @@ impl Source {
         self.path.is_none() && !file.is_absolute() && !known.any(|path| Some(path) == real)
     }
 
-    fn load_with(&self, var: &dyn Fn(&str) -> Option<OsString>) -> Result<Config, ConfigErrors> {
+    fn load_with(&self, var: &dyn Fn(&str) -> Option<OsString>) -> Result<Config, Problems> {
         let input = self.read_with(var)?;
         let around = Surroundings { base: input.base(), var, sealed: &nothing_sealed };
-        self.make(&input, &input.pieces(), &around)
+        input.check(&self.flags, Some(&around))
     }
 
-    fn make(&self, input: &Input, pieces: &Pieces, around: &Surroundings<'_>) -> Result<Config, ConfigErrors> {
-        let ((effective, (endpoints, tokens)), warnings) =
-            input.check(pieces, &self.flags, |effective, report| resolve::resolve(effective, around, report))?;
-        let shown = Shown::new(&effective);
-        let Effective { server, limits, store, tls, .. } = effective;
-        Ok(Config { server, limits, store, tls, endpoints, tokens, shown, warnings })
-    }
-
-    fn read_with(&self, var: &dyn Fn(&str) -> Option<OsString>) -> Result<Input, ConfigErrors> {
+    fn read_with(&self, var: &dyn Fn(&str) -> Option<OsString>) -> Result<Input, Problems> {
         // systemd's StateDirectory=; of several, the first (systemd.exec(5)).
         let state = var("STATE_DIRECTORY").and_then(|paths| std::env::split_paths(&paths).next());
         if self.flags.dev.is_some() && self.path.is_none() {
-            let piece = Piece::new(Origin::Sent, String::new());
-            return Ok(Input { file: None, pieces: vec![piece], state });
+            return Ok(Input { file: None, texts: vec![Text::new(Origin::Sent, String::new())], state });
         }
         let file = self.find_with(var)?;
         let text = fs::read_to_string(&file).map_err(|error| unreadable(&file, &error))?;
         Input::of_file(file, text, state)
     }
 
-    fn find_with(&self, var: &dyn Fn(&str) -> Option<OsString>) -> Result<PathBuf, ConfigErrors> {
+    fn find_with(&self, var: &dyn Fn(&str) -> Option<OsString>) -> Result<PathBuf, Problems> {
         if let Some(path) = &self.path {
             return Ok(path.clone());
         }
@@ -159,16 +147,9 @@ impl Source {
             return Ok(found.clone());
         }
         let places: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
-        Err(ConfigErrors::from(ConfigError {
-            file: None,
-            line: None,
-            key: String::new(),
-            message: format!("there is no config file; looked for {}", places.join(", ")),
-            help: Some(
-                "name one with --config, write one with `relay-server init`, or try `relay-server serve --dev`"
-                    .to_owned(),
-            ),
-        }))
+        let help = "name one with --config, write one with `relay-server init`, or try `relay-server serve --dev`";
+        let none = Problem::new(format!("there is no config file; looked for {}", places.join(", ")));
+        Err(Problem { help: Some(help.to_owned()), ..none }.into())
     }
 }
 
@@ -177,17 +158,17 @@ impl Source {
 pub(crate) struct Input {
     file: Option<PathBuf>,
     /// The file's own first.
-    pieces: Vec<Piece>,
+    texts: Vec<Text>,
     /// The directory that the system gives for state.
     state: Option<PathBuf>,
 }
 
 impl Input {
-    fn of_file(file: PathBuf, text: String, state: Option<PathBuf>) -> Result<Self, ConfigErrors> {
-        let included = pieces::included(&file, &text)?;
-        let mut pieces = vec![Piece::new(Origin::File(file.clone()), text)];
-        pieces.extend(included);
-        Ok(Self { file: Some(file), pieces, state })
+    fn of_file(file: PathBuf, text: String, state: Option<PathBuf>) -> Result<Self, Problems> {
+        let mut texts = vec![Text::new(Origin::File(file.clone()), text)];
+        let included = included::included(&file, &texts)?;
+        texts.extend(included);
+        Ok(Self { file: Some(file), texts, state })
     }
 
     /// Where relative paths start.
@@ -195,21 +176,22 @@ impl Input {
         self.file.as_deref().and_then(Path::parent).unwrap_or(Path::new(""))
     }
 
-    fn pieces(&self) -> Pieces {
-        Pieces::new(self.pieces.iter().cloned())
+    /// What would run with them alone, without reading any secret.
+    pub(crate) fn show(&self, flags: &Flags) -> Result<Shown, Problems> {
+        Ok(self.check(flags, None)?.shown)
     }
 
-    /// What would run with them alone, without reading any secret.
-    pub(crate) fn show(&self, flags: &Flags) -> Result<Shown, ConfigErrors> {
-        let (effective, _) = self.check(&self.pieces(), flags, |_, _| ())?;
-        Ok(Shown::new(&effective.0))
+    /// What would run with them; without `around` no secret is read.
+    fn check(&self, flags: &Flags, around: Option<&Surroundings<'_>>) -> Result<Config, Problems> {
+        let (base, state) = (self.base(), self.state.as_deref());
+        check::check(&self.texts, Context { flags, base, state, has_file: self.file.is_some(), around })
     }
 
     /// The endpoints and tokens that they say.
     pub(crate) fn rows(&self) -> Rows {
         let mut rows = Rows::default();
-        for piece in &self.pieces {
-            rows.extend(Rows::of(&piece.text, self.base()));
+        for text in &self.texts {
+            rows.extend(Rows::of(&text.text, self.base()));
         }
         rows
     }
@@ -217,10 +199,10 @@ impl Input {
     /// What they say beside endpoints and tokens.
     pub(crate) fn sections(&self) -> toml::Table {
         let mut sections: toml::Table =
-            self.pieces.first().and_then(|main| toml::from_str(&main.text).ok()).unwrap_or_default();
+            self.texts.first().and_then(|main| toml::from_str(&main.text).ok()).unwrap_or_default();
         sections.retain(|key, _| !matches!(key, "endpoint" | "token" | "version" | "include"));
-        let provider = |piece: &Piece| toml::from_str::<toml::Table>(&piece.text).ok()?.remove("provider");
-        let more = self.pieces.iter().skip(1).filter_map(provider);
+        let provider = |text: &Text| toml::from_str::<toml::Table>(&text.text).ok()?.remove("provider");
+        let more = self.texts.iter().skip(1).filter_map(provider);
         let more: Vec<_> = more.filter_map(|rows| rows.as_array().cloned()).flatten().collect();
         if !more.is_empty() {
             let rows = sections.entry("provider").or_insert(toml::Value::Array(Vec::new()));
@@ -228,29 +210,33 @@ impl Input {
         }
         sections
     }
-
-    /// Both parses, and `more` on top if its findings are to be reported together with the others.
-    fn check<T>(
-        &self,
-        pieces: &Pieces,
-        flags: &Flags,
-        more: impl FnOnce(&Effective, &mut Report<'_>) -> T,
-    ) -> Result<((Effective, T), Vec<Warning>), ConfigErrors> {
-        let raw = pieces.parse()?;
-        let directories = Directories { base: self.base(), state: self.state.as_deref() };
-        let mut report = Report::new(pieces);
-        let effective = check::check(&raw, flags, directories, self.file.is_some(), &mut report);
-        let more = more(&effective, &mut report);
-        report.finish((effective, more))
-    }
 }
 
-fn unreadable(file: &Path, error: &std::io::Error) -> ConfigError {
-    ConfigError {
-        file: Some(file.to_owned()),
-        line: None,
-        key: String::new(),
-        message: format!("cannot read it: {error}"),
-        help: None,
+fn unreadable(file: &Path, error: &std::io::Error) -> Problem {
+    Problem { file: Some(file.to_owned()), ..Problem::new(format!("cannot read it: {error}")) }
+}
+
+/// What runs, with where each value came from.
+pub(crate) fn shown_json(shown: &Shown) -> Json {
+    let (mut all, sources) = (shown.to_json(), shown.sources());
+    for endpoint in all["endpoint"].as_array_mut().into_iter().flatten() {
+        let name = endpoint["name"].as_str().unwrap_or_default();
+        endpoint["from_provider"] = from_row(&sources, name);
     }
+    all["sources"] = serde_json::to_value(sources).unwrap_or_default();
+    all
+}
+
+/// One endpoint of it.
+pub(crate) fn shown_endpoint(shown: &Shown, name: &str) -> Option<Json> {
+    let mut endpoint = shown.row("endpoint", name)?;
+    endpoint["from_provider"] = from_row(&shown.sources(), name);
+    Some(endpoint)
+}
+
+/// The keys that an endpoint has from its provider's row.
+fn from_row(sources: &BTreeMap<String, String>, endpoint: &str) -> Json {
+    let path = format!("endpoint.{endpoint}.");
+    let below = sources.range(path.clone()..).map_while(|(key, source)| Some((key.strip_prefix(&path)?, source)));
+    below.filter(|(_, source)| *source == FROM_ROW).map(|(key, _)| key).collect()
 }

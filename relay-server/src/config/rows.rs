@@ -7,11 +7,10 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use relay_program::config::{Problem, Problems};
+use relay_program::secret::SecretRef;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
-
-use super::error::{ConfigError, ConfigErrors};
-use super::secret_ref::SecretRef;
 
 /// Endpoints and tokens, each as it was typed.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -23,19 +22,12 @@ pub(crate) struct Rows {
     pub token: Vec<Table>,
 }
 
-/// The part of a config that is rows.
-#[derive(Default, Deserialize)]
-struct Typed {
-    #[serde(default)]
-    endpoint: Vec<Table>,
-    #[serde(default)]
-    token: Vec<Table>,
-}
-
 impl Rows {
     /// The rows of a config's text. One that cannot be read has none; `check` says what is wrong with it.
     pub(super) fn of(text: &str, base: &Path) -> Self {
-        let Typed { mut endpoint, mut token } = toml::from_str(text).unwrap_or_default();
+        let mut typed: Table = toml::from_str(text).unwrap_or_default();
+        let mut rows = |key| typed.remove(key).and_then(|rows| rows.try_into().ok()).unwrap_or_default();
+        let (mut endpoint, mut token): (Vec<Table>, Vec<Table>) = (rows("endpoint"), rows("token"));
         for row in endpoint.iter_mut().chain(&mut token) {
             references(row, &mut |text| absolute(text, base));
         }
@@ -43,11 +35,9 @@ impl Rows {
     }
 
     /// As the text of a config, without its first lines.
-    pub(super) fn text(&self) -> Result<String, ConfigErrors> {
-        toml::to_string(self).map_err(|error| {
-            let message = format!("these rows cannot be written as TOML: {error}");
-            ConfigError { file: None, line: None, key: String::new(), message, help: None }.into()
-        })
+    pub(super) fn text(&self) -> Result<String, Problems> {
+        toml::to_string(self)
+            .map_err(|error| Problem::new(format!("these rows cannot be written as TOML: {error}")).into())
     }
 
     /// Takes the others in as well.

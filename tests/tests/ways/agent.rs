@@ -342,7 +342,10 @@ async fn a_changed_file_is_taken_over_under_traffic_and_loses_nothing() {
     // A broken file: the old one stays, and the line is named.
     place.put("relay-client.toml", &file(&url, "[[endpoint]]\nname = \"open\"\ntaget = \"1\"\n"));
     let line = agent.line("not taken over").await.expect("it says so");
-    assert!(line.contains("relay-client.toml:6: unknown key") && line.contains("target"), "{line}");
+    assert!(
+        line.contains("relay-client.toml:6: endpoint.open.taget: unknown key") && line.contains("target"),
+        "{line}"
+    );
     // SIGHUP looks at it again, and says so again.
     agent.signal("-HUP").await.expect("told");
     agent.line("not taken over").await.expect("it says so");

@@ -148,7 +148,7 @@ async fn a_password_in_an_address_is_not_quoted() {
         assert!(output.status.code() == Some(2) && told.contains("://…@"), "{told}");
         assert!(!told.contains("s3cret"), "{told}");
     }
-    fs::write(path, "version = \"https://me:s3cret@hooks.test\"\n").expect("writes");
+    fs::write(path, "version = 1\nname = \"https://me:s3cret@hooks.test/ a\"\n").expect("writes");
     let output = run(&["client", "config", "check", "--config", path]).await;
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(told.contains("://…@hooks.test") && !told.contains("s3cret"), "{told}");

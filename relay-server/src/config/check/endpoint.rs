@@ -1,6 +1,5 @@
-//! `[[endpoint]]` and `--endpoint`: names, verify rules, deadlines and hosts, each and against each other.
+//! `[[endpoint]]` and `--endpoint`: names, deadlines and hosts, each and against each other.
 //!
-//! References to secrets are read as references; whether there is a secret behind one is for `resolve` to say.
 //! Invariant: no endpoint is open unless `none` was written out for it.
 
 use std::collections::HashMap;
@@ -8,20 +7,16 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use relay_program::config::{Place, Report, Section, Typed, Wrong, show_duration, show_size};
 use relay_program::suggest::suggest;
 use relay_proto::{NotARate, NotAnUpgrade, Rate, UpgradeProtocol};
-use toml::Spanned;
 
-use super::keeping::keeping;
-use super::verify::{Rows, verify, wants_secret};
-use super::{Bounds, HOUR, MAX_BODY, cidr, duration, number, read, size, texts};
-use crate::config::effective::{EndpointSpec, VerifySpec};
-use crate::config::error::{Place, Report};
-use crate::config::flags::Flags;
-use crate::config::raw::{Number, RawEndpoint, Text};
-use crate::config::secret_ref::SecretRef;
-use crate::config::values::{self, show_duration, show_size};
-use crate::endpoint::{EndpointName, Keeping, Replay};
+use super::keeping::{self, Mode};
+use super::verify::{Rows, SecretFlags, Verify, verify};
+use super::{Context, HOUR, MAX_BODY, SECOND, cidr};
+use crate::config::settings::Limits;
+use crate::config::{FROM_ROW, keys, values};
+use crate::endpoint::{Allow, Endpoint, EndpointName, Replay};
 
 const LIVE_DEADLINE: Duration = Duration::from_secs(30);
 const ASSURED_DEADLINE: Duration = Duration::from_secs(5);
@@ -30,362 +25,219 @@ const DEADLINE_MARGIN: Duration = Duration::from_secs(1);
 /// Most exchanges at a time that an endpoint may ask for; beyond it no limit is the honest word.
 const MAX_CONCURRENCY: u32 = 100_000;
 const DEFAULT_WAIT: Duration = Duration::from_secs(2);
-pub(super) const BOTH_WAYS_OUT: &str =
-    "set verify = { provider = \"…\", secrets = [\"env:…\"] }, or verify = \"none\" to let anyone in";
 
-pub(super) fn endpoints(
-    raw: &[Spanned<RawEndpoint>],
-    flags: &Flags,
+/// What bounds the endpoints, and what they refer to.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds<'a> {
+    pub(super) context: Context<'a>,
+    pub(super) limits: &'a Limits,
+    pub(super) store_bytes: u64,
+    pub(super) rows: &'a Rows,
+}
+
+/// An endpoint, and where it was typed.
+type Placed = Typed<Endpoint>;
+
+pub(super) fn endpoints<'s, 't: 's>(
+    roots: impl Iterator<Item = &'s Section<'t>>,
     bounds: Bounds<'_>,
-    rows: &Rows,
-    report: &mut Report<'_>,
-) -> Vec<EndpointSpec> {
-    let mut secrets = secret_flags(flags, report);
-    let mut all: Vec<(EndpointSpec, Place)> = Vec::new();
-    for entry in raw {
-        all.extend(from_file(entry, bounds, rows, &mut secrets, report));
-    }
-    for text in &flags.endpoints {
-        all.extend(from_flag(text, flags, bounds, rows, &mut secrets, report));
-    }
-    if flags.dev.is_some()
-        && !all.iter().any(|(spec, _)| spec.name.as_str() == "dev")
-        && let Ok(name) = EndpointName::parse("dev")
-    {
-        let place = Place::flag("--dev");
-        all.push((flagged(name, VerifySpec::Open, place.clone(), bounds, report), place));
+    report: &'t Report<'t>,
+) -> Vec<Arc<Endpoint>> {
+    let flags = bounds.context.flags;
+    let mut secrets = secret_flags(&flags.secrets, report);
+    let rows: Vec<_> = roots.flat_map(|root| root.rows("endpoint", "name", keys::ENDPOINT)).collect();
+    let mut all: Vec<Placed> = rows.iter().filter_map(|row| typed(row, bounds, &mut secrets)).collect();
+    all.extend(flags.endpoints.iter().filter_map(|text| flagged(text, bounds, &mut secrets, report)));
+    if flags.dev.is_some() && !all.iter().any(|placed| placed.value.name.as_str() == "dev") {
+        all.extend(open("dev", "--dev", bounds, report));
     }
     unique(&all, report);
     for name in secrets.keys() {
-        let help = suggest(name, all.iter().map(|(spec, _)| spec.name.as_str())).unwrap_or_default();
+        let help = suggest(name, all.iter().map(|placed| placed.value.name.as_str())).unwrap_or_default();
         report.error(&Place::flag("--secret"), format!("no signed endpoint is called \"{name}\""), help);
     }
-    if all.is_empty() && raw.is_empty() && flags.endpoints.is_empty() {
-        let place = report.place("endpoint", None);
+    if all.is_empty() && rows.is_empty() && flags.endpoints.is_empty() {
         let help = "add one: [[endpoint]] with a name and a verify rule, or `relay-server endpoint create`";
-        report.warn(&place, "no endpoint is configured", help);
+        report.warn(&report.missing("endpoint"), "no endpoint is configured", help);
     }
-    all.into_iter().map(|(spec, _)| spec).collect()
+    all.into_iter().map(|placed| Arc::new(placed.value)).collect()
 }
 
-pub(super) type SecretFlags = HashMap<String, Vec<(SecretRef, Place)>>;
-
-fn secret_flags(flags: &Flags, report: &mut Report<'_>) -> SecretFlags {
+fn secret_flags(flags: &[String], report: &Report<'_>) -> SecretFlags {
     let place = Place::flag("--secret");
     let mut secrets = SecretFlags::new();
-    for text in &flags.secrets {
+    for text in flags {
         let Some((name, reference)) = text.split_once('=') else {
             // The text is not repeated: it may be a secret that was typed here by mistake.
-            report.error(
-                &place,
-                "a name and a reference are expected",
-                "write --secret NAME=env:VARIABLE or --secret NAME=file:PATH",
-            );
+            let help = "write --secret NAME=env:VARIABLE or --secret NAME=file:PATH";
+            report.error(&place, "a name and a reference are expected", help);
             continue;
         };
-        if let Some(reference) = read(Some((reference, place.clone())), str::parse, report) {
-            secrets.entry(name.to_owned()).or_default().push((reference, place.clone()));
+        match reference.parse() {
+            Ok(value) => secrets.entry(name.to_owned()).or_default().push(Typed { value, place: place.clone() }),
+            Err(Wrong { message, help }) => report.error(&place, message, help),
         }
     }
     secrets
 }
 
-fn from_file(
-    entry: &Spanned<RawEndpoint>,
-    bounds: Bounds<'_>,
-    rows: &Rows,
-    secrets: &mut SecretFlags,
-    report: &mut Report<'_>,
-) -> Option<(EndpointSpec, Place)> {
-    let raw = entry.get_ref();
-    let name = name(&raw.name, entry, report)?;
-    let key = format!("endpoint.{name}");
-    let place = report.place(&*key, Some(entry.span()));
-    let verify_place = match &raw.verify {
-        Some(verify) => report.place(format!("{key}.verify"), Some(verify.span())),
-        None => place.member("verify"),
-    };
-    let verify = verify(raw.verify.as_ref().map(Spanned::get_ref), &name, &verify_place, (rows, secrets), report)?;
-    let keeping = keeping(raw, &verify, &key, bounds.store_bytes, report);
-    let fallback = defaults(name, verify, verify_place, bounds, keeping);
-    let key_of = |member: &str| format!("{key}.{member}");
-    let deadline =
-        duration(&raw.deadline, &key_of("deadline"), fallback.deadline, Duration::from_millis(100)..=HOUR, report);
-    let wait_default = DEFAULT_WAIT.min(deadline / 2);
-    let own = [("deadline", raw.deadline.is_some()), ("max_body", raw.max_body.is_some())];
-    let preset = fallback.preset.iter().copied().filter(|key| !own.contains(&(*key, true))).collect();
-    let spec = EndpointSpec {
-        deadline,
-        preset,
-        idle_timeout: duration(
-            &raw.idle_timeout,
-            &key_of("idle_timeout"),
-            bounds.limits.idle_timeout,
-            Duration::from_secs(1)..=HOUR,
-            report,
-        ),
-        max_body: size(&raw.max_body, &key_of("max_body"), fallback.max_body, 1..=MAX_BODY, report),
-        wait_for_agent: duration(
-            &raw.wait_for_agent,
-            &key_of("wait_for_agent"),
-            wait_default,
-            Duration::ZERO..=HOUR,
-            report,
-        ),
-        replay: replay(&raw.replay, &key, report),
-        allow: texts(&raw.allow, &key_of("allow"), cidr, report),
-        hosts: texts(&raw.hosts, &key_of("hosts"), values::host, report),
-        exclusive: exclusive(&raw.attach, &key, report),
-        upgrades: texts(&raw.upgrades, &key_of("upgrades"), upgrade, report),
-        rate: rate(&raw.rate, &key, report),
-        concurrency: concurrency(&raw.concurrency, &key, report),
-        ..fallback
-    };
-    agree(&spec, raw, bounds, &place, report);
-    Some((spec, place))
+/// One of a file, or of rows that were made elsewhere.
+fn typed(row: &Section<'_>, bounds: Bounds<'_>, secrets: &mut SecretFlags) -> Option<Placed> {
+    if !row.has("name") {
+        row.report().error(&row.here(), "this endpoint has no name", "add name = \"…\", the first part of its path");
+        return None;
+    }
+    let name = row.value("name", parse_name)?;
+    let verify = verify(row, &name, bounds, secrets)?;
+    Some(Typed { value: endpoint(row, name, verify, bounds), place: row.here() })
 }
 
-fn from_flag(
-    text: &str,
-    flags: &Flags,
-    bounds: Bounds<'_>,
-    rows: &Rows,
-    secrets: &mut SecretFlags,
-    report: &mut Report<'_>,
-) -> Option<(EndpointSpec, Place)> {
+/// One that a flag names: all of its keys have their defaults.
+fn flagged<'t>(text: &str, bounds: Bounds<'_>, secrets: &mut SecretFlags, report: &'t Report<'t>) -> Option<Placed> {
     let place = Place::flag("--endpoint");
     let Some((name, provider)) = text.split_once('=') else {
-        report.error(
-            &place,
-            format!("\"{text}\" does not say how to verify"),
-            "write NAME=PROVIDER, or NAME=none to let anyone in",
-        );
+        let message = format!("\"{text}\" does not say how to verify");
+        report.error(&place, message, "write NAME=PROVIDER, or NAME=none to let anyone in");
         return None;
     };
-    let name = read(Some((name, place.clone())), parse_name, report)?;
     if provider == "none" {
-        if flags.dev.is_none() {
-            warn_open(&name, &place, report);
+        let placed = open(name, "--endpoint", bounds, report)?;
+        if bounds.context.flags.dev.is_none() {
+            warn_open(&placed.value.name, &place, report);
         }
-        return Some((flagged(name, VerifySpec::Open, place.clone(), bounds, report), place));
+        return Some(placed);
     }
-    let provider = rows.find(provider, &place, report)?;
+    let row = Section::of_flag(report, "endpoint", name, "--endpoint");
+    let name = row.judge(&place, parse_name(name))?;
+    row.show("name", name.as_str());
+    let provider = bounds.rows.find(provider, &place, report)?;
     let secrets = secrets.remove(name.as_str()).unwrap_or_default();
-    if secrets.is_empty() && wants_secret(&provider) {
-        report.error(
-            &place,
-            format!("no secret is given for \"{name}\""),
-            format!("add --secret {name}=env:VARIABLE or --secret {name}=file:PATH"),
-        );
+    let verify = Verify::of_flag(&row, &name, provider, &secrets, bounds.context)?;
+    Some(Typed { value: endpoint(&row, name, verify, bounds), place })
+}
+
+/// An open one that a flag names.
+fn open<'t>(name: &str, flag: &'static str, bounds: Bounds<'_>, report: &'t Report<'t>) -> Option<Placed> {
+    let row = Section::of_flag(report, "endpoint", name, flag);
+    let name = row.judge(&row.here(), parse_name(name))?;
+    row.show("name", name.as_str());
+    let verify = Verify::open(&row);
+    Some(Typed { value: endpoint(&row, name, verify, bounds), place: row.here() })
+}
+
+fn endpoint(row: &Section<'_>, name: EndpointName, verify: Verify, bounds: Bounds<'_>) -> Endpoint {
+    let provider = verify.provider.as_deref();
+    let mode = Mode::of(row, provider);
+    let theirs = provider.and_then(|provider| provider.timeout);
+    let preset = theirs.map(|timeout| timeout.saturating_sub(DEADLINE_MARGIN).max(timeout / 2));
+    let cap = provider.and_then(|provider| provider.max_body).filter(|cap| *cap < bounds.limits.max_body);
+    for (key, _) in [("deadline", preset.is_some()), ("max_body", cap.is_some())].iter().filter(|(_, given)| *given) {
+        row.give(key, FROM_ROW);
     }
-    Some((
-        flagged(name, VerifySpec::Signed { provider, secrets, options: Box::default() }, place.clone(), bounds, report),
-        place,
-    ))
-}
-
-/// An endpoint that a flag names: all of its keys have their defaults.
-fn flagged(
-    name: EndpointName,
-    verify: VerifySpec,
-    place: Place,
-    bounds: Bounds<'_>,
-    report: &mut Report<'_>,
-) -> EndpointSpec {
-    let keeping = keeping(&RawEndpoint::default(), &verify, "endpoint", bounds.store_bytes, report);
-    defaults(name, verify, place, bounds, keeping)
-}
-
-fn defaults(
-    name: EndpointName,
-    verify: VerifySpec,
-    verify_place: Place,
-    bounds: Bounds<'_>,
-    keeping: Option<Keeping>,
-) -> EndpointSpec {
-    let theirs = provider_timeout(&verify).map(|timeout| timeout.saturating_sub(DEADLINE_MARGIN).max(timeout / 2));
-    let own = if keeping.as_ref().is_some_and(|keeping| keeping.assured) { ASSURED_DEADLINE } else { LIVE_DEADLINE };
-    let deadline = theirs.unwrap_or(own);
-    let max_body = verify.provider().and_then(|provider| provider.max_body).filter(|cap| *cap < bounds.limits.max_body);
-    let preset = [("deadline", theirs.is_some()), ("max_body", max_body.is_some())];
-    EndpointSpec {
+    let own = if mode == Mode::Assured { ASSURED_DEADLINE } else { LIVE_DEADLINE };
+    let deadline = row.duration("deadline", preset.unwrap_or(own), Duration::from_millis(100)..=HOUR);
+    let idle_timeout = row.duration("idle_timeout", bounds.limits.timeouts.idle, SECOND..=HOUR);
+    let max_body = row.size("max_body", cap.unwrap_or(bounds.limits.max_body), 1..=MAX_BODY);
+    let wait_for_agent = row.duration("wait_for_agent", DEFAULT_WAIT.min(deadline / 2), Duration::ZERO..=HOUR);
+    let hosts = row.list("hosts", values::host);
+    let networks = row.list("allow", cidr);
+    let endpoint = Endpoint {
+        replay: if mode == Mode::Live { replay(row) } else { Replay::default() },
+        exclusive: row.word("attach", "a way to attach", &[("shared", false), ("exclusive", true)]),
+        upgrades: row.list("upgrades", upgrade),
+        rate: row.value("rate", rate),
+        concurrency: row.number_if("concurrency", 1..=MAX_CONCURRENCY).and_then(NonZeroU32::new),
+        allow: match networks.is_empty() {
+            true => Allow::default(),
+            false => Allow::only(move |address| networks.iter().any(|network| network.contains(address))),
+        },
+        keeping: keeping::keeping(row, mode, &verify, bounds.store_bytes),
         name,
-        verify,
-        verify_place,
         deadline,
-        idle_timeout: bounds.limits.idle_timeout,
-        max_body: max_body.unwrap_or(bounds.limits.max_body),
-        preset: preset.into_iter().filter(|(_, from_row)| *from_row).map(|(key, _)| key).collect(),
-        wait_for_agent: DEFAULT_WAIT.min(deadline / 2),
-        hosts: Vec::new(),
-        allow: Vec::new(),
-        replay: Replay::default(),
-        exclusive: false,
-        upgrades: Vec::new(),
-        rate: None,
-        concurrency: None,
-        keeping,
-    }
-}
-
-fn provider_timeout(verify: &VerifySpec) -> Option<Duration> {
-    verify.provider()?.timeout
-}
-
-fn name(text: &Text, entry: &Spanned<RawEndpoint>, report: &mut Report<'_>) -> Option<EndpointName> {
-    let Some(text) = text else {
-        let place = report.place("endpoint", Some(entry.span()));
-        report.error(&place, "this endpoint has no name", "add name = \"…\", the first part of its path");
-        return None;
+        idle_timeout,
+        max_body,
+        wait_for_agent,
+        hosts,
+        verify: verify.rule,
     };
-    let place = report.place("endpoint.name", Some(text.span()));
-    read(Some((text.get_ref(), place)), parse_name, report)
+    agree(row, &endpoint, verify.provider.as_deref(), bounds);
+    endpoint
 }
 
-fn parse_name(text: &str) -> Result<EndpointName, values::Problem> {
-    EndpointName::parse(text).map_err(|why| (format!("\"{text}\" is not an endpoint name: {why}"), String::new()))
+fn parse_name(text: &str) -> Result<EndpointName, Wrong> {
+    EndpointName::parse(text).map_err(|why| format!("\"{text}\" is not an endpoint name: {why}").into())
 }
 
-/// `replay`: what an unchanged repeat gets.
-fn replay(text: &Text, key: &str, report: &mut Report<'_>) -> Replay {
-    let parse = |text: &str| {
-        let known = [Replay::Answer, Replay::Refuse, Replay::Off].into_iter().find(|replay| replay.name() == text);
-        known.ok_or_else(|| {
-            (
-                format!("\"{text}\" is nothing that a repeat can get"),
-                "write \"answer\", \"refuse\" or \"off\"".to_owned(),
-            )
-        })
-    };
-    let setting =
-        text.as_ref().map(|text| (text.get_ref().as_str(), report.place(format!("{key}.replay"), Some(text.span()))));
-    read(setting, parse, report).unwrap_or_default()
+/// What an unchanged repeat gets.
+fn replay(row: &Section<'_>) -> Replay {
+    let words = [Replay::Answer, Replay::Refuse, Replay::Off].map(|replay| (replay.name(), replay));
+    row.word("replay", "something that a repeat can get", &words)
 }
 
-/// `attach`: whether one agent at a time serves the endpoint.
-fn exclusive(text: &Text, key: &str, report: &mut Report<'_>) -> bool {
-    let parse = |text: &str| match text {
-        "shared" => Ok(false),
-        "exclusive" => Ok(true),
-        other => Err((format!("\"{other}\" is not a way to attach"), "write \"shared\" or \"exclusive\"".to_owned())),
-    };
-    let place =
-        text.as_ref().map(|text| (text.get_ref().as_str(), report.place(format!("{key}.attach"), Some(text.span()))));
-    read(place, parse, report).unwrap_or(false)
+/// A protocol that passes beside WebSocket.
+fn upgrade(text: &str) -> Result<UpgradeProtocol, Wrong> {
+    let wrong = |why: NotAnUpgrade| Wrong::new(format!("\"{text}\" is {why}"), "\"websocket\" passes without it");
+    text.parse().map_err(wrong)
 }
 
-/// One of `upgrades`: a protocol that passes beside WebSocket.
-fn upgrade(text: &str) -> Result<UpgradeProtocol, values::Problem> {
-    text.parse()
-        .map_err(|why: NotAnUpgrade| (format!("\"{text}\" is {why}"), "\"websocket\" passes without it".to_owned()))
+/// How often exchanges begin at most.
+fn rate(text: &str) -> Result<Rate, Wrong> {
+    let help = "write it like \"50/s\", \"600/min\" or \"600/min, burst 20\", with numbers from 1 to 100000";
+    text.parse().map_err(|NotARate| Wrong::new(format!("\"{text}\" is not a rate"), help))
 }
 
-/// `rate`: how often exchanges begin at most.
-fn rate(text: &Text, key: &str, report: &mut Report<'_>) -> Option<Rate> {
-    let parse = |text: &str| {
-        let help = "write it like \"50/s\", \"600/min\" or \"600/min, burst 20\", with numbers from 1 to 100000";
-        text.parse().map_err(|NotARate| (format!("\"{text}\" is not a rate"), help.to_owned()))
-    };
-    let setting =
-        text.as_ref().map(|text| (text.get_ref().as_str(), report.place(format!("{key}.rate"), Some(text.span()))));
-    read(setting, parse, report)
-}
-
-/// `concurrency`: how many exchanges there are at a time at most.
-fn concurrency(count: &Number, key: &str, report: &mut Report<'_>) -> Option<NonZeroU32> {
-    let count =
-        count.is_some().then(|| number(count, &format!("{key}.concurrency"), 1_u32, 1..=MAX_CONCURRENCY, report));
-    count.and_then(NonZeroU32::new)
-}
-
-pub(super) fn warn_open(name: &EndpointName, place: &Place, report: &mut Report<'_>) {
-    report.warn(
-        place,
-        format!("anyone who knows the address can post to \"{name}\""),
-        "give it a provider and a secret, or a name that cannot be guessed",
-    );
+pub(super) fn warn_open(name: &EndpointName, place: &Place, report: &Report<'_>) {
+    let message = format!("anyone who knows the address can post to \"{name}\"");
+    report.warn(place, message, "give it a provider and a secret, or a name that cannot be guessed");
 }
 
 /// Values that are right each for themselves and wrong together.
-fn agree(spec: &EndpointSpec, raw: &RawEndpoint, bounds: Bounds<'_>, place: &Place, report: &mut Report<'_>) {
-    if spec.wait_for_agent > spec.deadline {
-        let message = format!(
-            "waiting {} for an agent leaves nothing of the deadline, {}",
-            show_duration(spec.wait_for_agent),
-            show_duration(spec.deadline)
-        );
-        report.error(
-            &member(place, "wait_for_agent", &raw.wait_for_agent, report),
-            message,
-            "make it shorter than the deadline",
-        );
+fn agree(row: &Section<'_>, endpoint: &Endpoint, provider: Option<&relay_schemes::Provider>, bounds: Bounds<'_>) {
+    let Endpoint { deadline, max_body, wait_for_agent, keeping, .. } = endpoint;
+    if wait_for_agent > deadline {
+        let (wait, deadline) = (show_duration(*wait_for_agent), show_duration(*deadline));
+        let message = format!("waiting {wait} for an agent leaves nothing of the deadline, {deadline}");
+        row.error("wait_for_agent", message, "make it shorter than the deadline");
     }
-    if (spec.keeping.is_some() || matches!(spec.verify, VerifySpec::Signed { .. }))
-        && spec.max_body > bounds.limits.body_budget
-    {
+    let budget = bounds.limits.body_budget;
+    if (keeping.is_some() || provider.is_some()) && *max_body > budget {
+        let (body, budget) = (show_size(*max_body), show_size(budget));
         let message = format!(
-            "a body that is signed or kept is collected in memory, and {} is more than limits.body_budget, {}",
-            show_size(spec.max_body),
-            show_size(bounds.limits.body_budget)
+            "a body that is signed or kept is collected in memory, and {body} is more than limits.body_budget, {budget}"
         );
-        report.error(
-            &member(place, "max_body", &raw.max_body, report),
-            message,
-            "lower max_body or raise limits.body_budget",
-        );
+        row.error("max_body", message, "lower max_body or raise limits.body_budget");
     }
-    if let Some(keeping) = spec.keeping.as_ref().filter(|_| raw.max_size.is_some())
-        && keeping.max_bytes < spec.max_body
-    {
-        let message = format!(
-            "an event with a body of max_body, {}, would find no room in {}",
-            show_size(spec.max_body),
-            show_size(keeping.max_bytes)
-        );
-        report.error(&member(place, "max_size", &raw.max_size, report), message, "raise max_size or lower max_body");
+    if let Some(keeping) = keeping.as_ref().filter(|keeping| row.has("max_size") && keeping.max_bytes < *max_body) {
+        let (body, room) = (show_size(*max_body), show_size(keeping.max_bytes));
+        let message = format!("an event with a body of max_body, {body}, would find no room in {room}");
+        row.error("max_size", message, "raise max_size or lower max_body");
     }
-    if let (Some(theirs), VerifySpec::Signed { provider, .. }) = (provider_timeout(&spec.verify), &spec.verify)
-        && spec.deadline > theirs
+    if let Some(provider) = provider
+        && let Some(theirs) = provider.timeout.filter(|theirs| deadline > theirs)
     {
-        let message = format!(
-            "{} is longer than {} waits, which is {}",
-            show_duration(spec.deadline),
-            provider.name,
-            show_duration(theirs)
-        );
-        report.warn(
-            &member(place, "deadline", &raw.deadline, report),
-            message,
-            "leave it out for the provider's own less a margin",
-        );
+        let (own, theirs) = (show_duration(*deadline), show_duration(theirs));
+        let message = format!("{own} is longer than {} waits, which is {theirs}", provider.name);
+        row.report().warn(&row.place("deadline"), message, "leave it out for the provider's own less a margin");
     }
 }
 
-fn member(place: &Place, name: &str, text: &Text, report: &Report<'_>) -> Place {
-    let member = place.member(name);
-    text.as_ref().map_or(member.clone(), |text| report.place(member.key(), Some(text.span())))
-}
-
-fn unique(all: &[(EndpointSpec, Place)], report: &mut Report<'_>) {
+fn unique(all: &[Placed], report: &Report<'_>) {
     let mut names: HashMap<&EndpointName, &Place> = HashMap::new();
     let mut hosts: HashMap<&Arc<str>, &EndpointName> = HashMap::new();
-    for (spec, place) in all {
-        if let Some(first) = names.insert(&spec.name, place) {
-            let help = if report.is_api(place) {
-                format!("give the other one another name, or `relay-server endpoint delete {}` first", spec.name)
+    for Typed { value: endpoint, place } in all {
+        if let Some(first) = names.insert(&endpoint.name, place) {
+            let help = if report.is_kept(place) {
+                format!("give the other one another name, or `relay-server endpoint delete {}` first", endpoint.name)
             } else {
                 "give this one another name".to_owned()
             };
             let there = report.where_to_look(first, place);
-            report.error(place, format!("there is already an endpoint called \"{}\"{there}", spec.name), help);
+            report.error(place, format!("there is already an endpoint called \"{}\"{there}", endpoint.name), help);
         }
-        for host in &spec.hosts {
-            if let Some(first) = hosts.insert(host, &spec.name) {
-                report.error(
-                    &place.member("hosts"),
-                    format!("\"{host}\" already belongs to endpoint \"{first}\""),
-                    "a host leads to one endpoint",
-                );
+        for host in &endpoint.hosts {
+            if let Some(first) = hosts.insert(host, &endpoint.name) {
+                let message = format!("\"{host}\" already belongs to endpoint \"{first}\"");
+                report.error(&place.member("hosts"), message, "a host leads to one endpoint");
             }
         }
     }

@@ -1,22 +1,19 @@
 //! What an endpoint says about keeping events: its mode, and the keys that only stored modes have.
 
 use std::ops::RangeInclusive;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, Method, StatusCode};
-use relay_schemes::Provider;
-use toml::Spanned;
+use relay_program::config::{Section, Typed, Wrong, duration, show_duration};
+use relay_schemes::{Locator, Provider};
+use toml::de::DeValue;
+use toml_edit::{Array, Value};
 
-use super::{HOUR, duration, number, read, size, texts};
-use crate::config::effective::VerifySpec;
-use crate::config::error::{Place, Report};
-use crate::config::raw::{RawEndpoint, RawOrder, RawStatus, Text};
-use crate::config::values;
+use super::verify::Verify;
+use super::{DAY, HOUR, MINUTE, SECOND};
+use crate::config::{FROM_ROW, keys};
 use crate::endpoint::{Ack, Identity, Keeping, Order, Resign};
-use crate::retry::{MAX_WAIT, Schedule, StatusRule, Statuses};
-
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+use crate::retry::{CircuitRule, MAX_WAIT, Schedule, StatusRule, Statuses};
 
 /// The least that an endpoint may have of the store, in bytes.
 const LEAST_SHARE: u64 = 64 << 10;
@@ -28,280 +25,217 @@ const MAX_WAITS: usize = 100;
 const MAX_ACK_BYTES: usize = 16 * 1024;
 
 /// Methods that are kept unless the endpoint names others: those that bring something.
-fn default_methods() -> Vec<Method> {
-    vec![Method::POST, Method::PUT, Method::PATCH, Method::DELETE]
-}
+const DEFAULT_METHODS: [Method; 4] = [Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
-/// `None` for a live endpoint.
-pub(super) fn keeping(
-    raw: &RawEndpoint,
-    verify: &VerifySpec,
-    key: &str,
-    store_bytes: u64,
-    report: &mut Report<'_>,
-) -> Option<Keeping> {
-    let provider = verify.provider();
-    let interactive = provider.is_some_and(|provider| provider.interactive);
-    let assured = match mode(&raw.mode, interactive, key, report) {
-        Mode::Live => {
-            only_for_stored(raw, key, report);
-            return None;
-        }
-        Mode::Durable => false,
-        Mode::Assured => true,
-    };
-    if let Some(replay) = &raw.replay {
-        let place = report.place(format!("{key}.replay"), Some(replay.span()));
-        report.error(&place, "an endpoint that keeps events knows repeats by `dedup`", "set dedup, or leave it out");
-    }
-    let of = |member: &str| format!("{key}.{member}");
-    let minute = Duration::from_secs(60);
-    let second = Duration::from_secs(1);
-    let dedup = word(&raw.dedup, &of("dedup"), &["on", "off", "body"], report);
-    let methods = texts(&raw.methods, &of("methods"), method, report);
-    let dedup_window =
-        (dedup != 1).then(|| duration(&raw.dedup_window, &of("dedup_window"), DAY, second..=30 * DAY, report));
-    Some(Keeping {
-        assured,
-        ack: ack(raw, provider, key, report),
-        // Half of the store, so that no endpoint alone can fill it.
-        max_bytes: size(&raw.max_size, &of("max_size"), store_bytes / 2, LEAST_SHARE..=store_bytes, report),
-        methods: if raw.methods.is_some() { methods } else { default_methods() },
-        attempt_timeout: duration(&raw.attempt_timeout, &of("attempt_timeout"), minute, second..=HOUR, report),
-        agent_grace: duration(&raw.agent_grace, &of("agent_grace"), 15 * second, Duration::ZERO..=HOUR, report),
-        pass_failures: word(&raw.on_failure, &of("on_failure"), &["retry", "pass"], report) == 1,
-        identity: identity(raw, dedup, key, report),
-        dedup_window,
-        late: verify.last_retry().filter(|last| dedup_window.is_some_and(|window| window >= *last)),
-        sender_retries: provider.is_none_or(|provider| provider.retries),
-        schedule: schedule(raw, key, report),
-        statuses: statuses(raw, key, report),
-        circuit: crate::retry::CircuitRule::default(),
-        order: order(raw, key, report),
-        resign: match word(&raw.resign, &of("resign"), &["late", "never", "always"], report) {
-            1 => Resign::Never,
-            2 => Resign::Always,
-            _ => Resign::Late,
-        },
-    })
-}
+/// What no other word is.
+const KNOWN: &str = "known here";
 
-enum Mode {
+/// How an endpoint delivers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
     Live,
     Durable,
     Assured,
 }
 
-/// Assured, unless the answer is what the provider asks for: then it is live.
-fn mode(mode: &Text, interactive: bool, key: &str, report: &mut Report<'_>) -> Mode {
-    if mode.is_none() && interactive {
-        return Mode::Live;
-    }
-    match word(mode, &format!("{key}.mode"), &["assured", "durable", "live"], report) {
-        1 => Mode::Durable,
-        2 => Mode::Live,
-        _ => Mode::Assured,
+impl Mode {
+    /// Assured, unless the answer is what the provider asks for: then it is live.
+    pub(super) fn of(row: &Section<'_>, provider: Option<&Provider>) -> Self {
+        let mut words = [("assured", Self::Assured), ("durable", Self::Durable), ("live", Self::Live)];
+        if provider.is_some_and(|provider| provider.interactive) {
+            words.rotate_right(1);
+            row.give("mode", FROM_ROW);
+        }
+        row.word("mode", KNOWN, &words)
     }
 }
 
-/// Keys that a live endpoint would not heed.
-fn only_for_stored(raw: &RawEndpoint, key: &str, report: &mut Report<'_>) {
-    let texts = [
-        ("attempt_timeout", &raw.attempt_timeout),
-        ("agent_grace", &raw.agent_grace),
-        ("on_failure", &raw.on_failure),
-        ("dedup", &raw.dedup),
-        ("dedup_window", &raw.dedup_window),
-        ("dedup_key", &raw.dedup_key),
-        ("resign", &raw.resign),
-        ("max_size", &raw.max_size),
-    ];
-    for (name, text) in texts {
-        let Some(text) = text else { continue };
-        let place = report.place(format!("{key}.{name}"), Some(text.span()));
-        unheeded(&place, report);
+/// `None` for a live endpoint.
+pub(super) fn keeping(row: &Section<'_>, mode: Mode, verify: &Verify, store_bytes: u64) -> Option<Keeping> {
+    if mode == Mode::Live {
+        for key in keys::STORED.iter().filter(|key| row.has(key)) {
+            let message = "a live endpoint keeps nothing, so this would not be heeded";
+            row.error(key, message, "set mode = \"assured\" or mode = \"durable\", or leave it out");
+        }
+        return None;
     }
-    let groups = [
-        (
-            "retry",
-            raw.retry.schedule.is_some()
-                || raw.retry.first.is_some()
-                || raw.retry.attempts.is_some()
-                || raw.retry.retry_on.is_some()
-                || raw.retry.give_up_on.is_some(),
+    if row.has("replay") {
+        let message = "an endpoint that keeps events knows repeats by `dedup`";
+        row.error("replay", message, "set dedup, or leave it out");
+    }
+    // Half of the store, so that no endpoint alone can fill it.
+    let max_bytes = row.size("max_size", store_bytes / 2, LEAST_SHARE..=store_bytes);
+    let attempt_timeout = row.duration("attempt_timeout", MINUTE, SECOND..=HOUR);
+    let agent_grace = row.duration("agent_grace", 15 * SECOND, Duration::ZERO..=HOUR);
+    let pass_failures = row.word("on_failure", KNOWN, &[("retry", false), ("pass", true)]);
+    let methods = methods(row);
+    let dedup = row.word("dedup", KNOWN, &[("on", "on"), ("off", "off"), ("body", "body")]);
+    let dedup_window = (dedup != "off").then(|| row.duration("dedup_window", DAY, SECOND..=30 * DAY));
+    Some(Keeping {
+        assured: mode == Mode::Assured,
+        max_bytes,
+        methods,
+        attempt_timeout,
+        agent_grace,
+        pass_failures,
+        identity: if dedup == "body" { Identity::Body } else { identity(row) },
+        dedup_window,
+        late: verify.last_retry().filter(|last| dedup_window.is_some_and(|window| window >= *last)),
+        sender_retries: verify.provider.as_ref().is_none_or(|provider| provider.retries),
+        order: order(row),
+        resign: row.word(
+            "resign",
+            KNOWN,
+            &[("late", Resign::Late), ("never", Resign::Never), ("always", Resign::Always)],
         ),
-        ("ack", raw.ack.status.is_some() || raw.ack.body.is_some() || raw.ack.content_type.is_some()),
-        ("methods", raw.methods.is_some()),
-        ("order", raw.order.is_some()),
-    ];
-    for (name, _) in groups.iter().filter(|(_, there)| *there) {
-        let place = report.place(format!("{key}.{name}"), None);
-        unheeded(&place, report);
-    }
+        ack: ack(row, verify.provider.as_deref()),
+        schedule: schedule(&row.section("retry", keys::RETRY)),
+        statuses: statuses(&row.section("retry", &[])),
+        circuit: CircuitRule::default(),
+    })
 }
 
-fn unheeded(place: &Place, report: &mut Report<'_>) {
-    report.error(
-        place,
-        "a live endpoint keeps nothing, so this would not be heeded",
-        "set mode = \"assured\" or mode = \"durable\", or leave it out",
-    );
-}
-
-/// Which of the words it is; the first if there is none.
-fn word(text: &Text, key: &str, words: &[&str], report: &mut Report<'_>) -> usize {
-    let parse = |text: &str| {
-        words.iter().position(|word| *word == text).ok_or_else(|| {
-            let quoted: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
-            (format!("\"{text}\" is not known here"), format!("write {}", quoted.join(" or ")))
-        })
-    };
-    let setting = text.as_ref().map(|text| (text.get_ref().as_str(), report.place(key, Some(text.span()))));
-    read(setting, parse, report).unwrap_or(0)
-}
-
-fn method(text: &str) -> Result<Method, values::Problem> {
-    let help = "write it in capitals, such as \"POST\"".to_owned();
-    match Method::from_bytes(text.as_bytes()) {
+fn methods(row: &Section<'_>) -> Vec<Method> {
+    let typed = row.read_all("methods", |text| match Method::from_bytes(text.as_bytes()) {
         Ok(method)
             if !matches!(method, Method::CONNECT | Method::TRACE) && !text.bytes().any(|b| b.is_ascii_lowercase()) =>
         {
             Ok(method)
         }
-        _ => Err((format!("\"{text}\" is not a method that can be kept"), help)),
-    }
+        _ => Err(Wrong::new(
+            format!("\"{text}\" is not a method that can be kept"),
+            "write it in capitals, such as \"POST\"",
+        )),
+    });
+    let methods = if row.has("methods") { typed } else { DEFAULT_METHODS.to_vec() };
+    row.show_all("methods", methods.iter().map(ToString::to_string));
+    methods
 }
 
-fn ack(raw: &RawEndpoint, provider: Option<&Provider>, key: &str, report: &mut Report<'_>) -> Ack {
-    let none = raw.ack.status.is_none() && raw.ack.body.is_none() && raw.ack.content_type.is_none();
-    if let Some(theirs) = provider.and_then(|provider| provider.ack.as_ref()).filter(|_| none) {
-        return Ack {
-            status: StatusCode::from_u16(theirs.status).unwrap_or(StatusCode::OK),
-            content_type: theirs.content_type.as_deref().and_then(|text| HeaderValue::from_str(text).ok()),
-            body: theirs.body.clone().into(),
-        };
+fn ack(row: &Section<'_>, provider: Option<&Provider>) -> Ack {
+    let ack = row.section("ack", keys::ACK);
+    let theirs =
+        provider.and_then(|provider| provider.ack.as_ref()).filter(|_| !keys::ACK.iter().any(|key| ack.has(key)));
+    if theirs.is_some() {
+        keys::ACK.iter().for_each(|key| ack.give(key, FROM_ROW));
     }
-    let status = number(&raw.ack.status, &format!("{key}.ack.status"), 200_u16, 200..=299, report);
-    let body = raw.ack.body.as_ref().map(|body| body.get_ref().clone()).unwrap_or_default();
+    let status = ack.number("status", theirs.map_or(200_u16, |theirs| theirs.status), 200..=299);
+    let theirs_body = theirs.map_or("", |theirs| &*theirs.body);
+    let body = ack.text("body").map_or(theirs_body, |body| body.value).to_owned();
     if body.len() > MAX_ACK_BYTES {
-        let place = report.place(format!("{key}.ack.body"), raw.ack.body.as_ref().map(Spanned::span));
-        report.error(&place, format!("it is longer than {MAX_ACK_BYTES} bytes"), "make it shorter");
+        ack.error("body", format!("it is longer than {MAX_ACK_BYTES} bytes"), "make it shorter");
     }
-    let content_type = raw.ack.content_type.as_ref().and_then(|text| {
-        let place = report.place(format!("{key}.ack.content_type"), Some(text.span()));
-        let parse = |text: &str| {
-            HeaderValue::from_str(text).map_err(|_| ("it cannot stand in a header".to_owned(), String::new()))
-        };
-        read(Some((text.get_ref().as_str(), place)), parse, report)
-    });
+    ack.show("body", &*body);
+    let header = |text: &str| HeaderValue::from_str(text).map_err(|_| "it cannot stand in a header".to_owned());
+    let content_type = ack.read("content_type", header);
+    let content_type = content_type.or_else(|| header(theirs?.content_type.as_deref()?).ok());
+    ack.show_if("content_type", content_type.as_ref().and_then(|line| line.to_str().ok()));
     Ack { status: StatusCode::from_u16(status).unwrap_or(StatusCode::OK), content_type, body: body.into() }
 }
 
 /// Something that finds a text in a request, in the grammar of the providers' rows.
-fn locator(text: &str) -> Result<Arc<Provider>, values::Problem> {
-    let mut table = toml::Table::new();
-    for (key, value) in [("name", "key"), ("title", text), ("event_id", text)] {
-        table.insert(key.to_owned(), toml::Value::String(value.to_owned()));
-    }
-    let mut tables = toml::Table::new();
-    tables.insert("provider".to_owned(), toml::Value::Array(vec![toml::Value::Table(table)]));
-    let rows = toml::to_string(&tables).map_err(|error| (error.to_string(), String::new()))?;
-    let help = "write it like \"header:x-id\" or \"json:/data/id\"".to_owned();
-    match relay_schemes::load(&rows).map(|mut rows| rows.pop()) {
-        Ok(Some(row)) => Ok(Arc::new(row)),
-        Ok(None) | Err(_) => Err((format!("\"{text}\" finds nothing in a request"), help)),
-    }
+fn locator(text: &str) -> Result<Locator, Wrong> {
+    Locator::parse(text).ok_or_else(|| {
+        let message = format!("\"{text}\" finds nothing in a request");
+        Wrong::new(message, "write it like \"header:x-id\" or \"json:/data/id\"")
+    })
 }
 
-fn identity(raw: &RawEndpoint, dedup: usize, key: &str, report: &mut Report<'_>) -> Identity {
-    if dedup == 2 {
-        return Identity::Body;
-    }
-    let place = |text: &Spanned<String>| report.place(format!("{key}.dedup_key"), Some(text.span()));
-    let setting = raw.dedup_key.as_ref().map(|text| (text.get_ref().as_str(), place(text)));
-    read(setting, locator, report).map_or(Identity::Provider, Identity::Located)
+fn identity(row: &Section<'_>) -> Identity {
+    let located = row.read("dedup_key", locator);
+    row.show_if("dedup_key", located.as_ref().and_then(|_| Some(row.text("dedup_key")?.value)));
+    located.map_or(Identity::Provider, Identity::Located)
 }
 
-fn order(raw: &RawEndpoint, key: &str, report: &mut Report<'_>) -> Order {
-    let Some(order) = &raw.order else { return Order::None };
-    let place = report.place(format!("{key}.order"), Some(order.span()));
-    match order.get_ref() {
-        RawOrder::Word(word) if word == "none" => Order::None,
-        RawOrder::Word(word) if word == "fifo" => Order::Fifo,
-        RawOrder::Word(word) => {
-            report.error(
-                &place,
-                format!("\"{word}\" is not an order"),
-                "write \"none\", \"fifo\" or { key = \"json:/data/customer\" }",
-            );
-            Order::None
+fn order(row: &Section<'_>) -> Order {
+    if row.typed("order").is_some_and(|order| order.get_ref().is_table()) {
+        let order = row.section("order", &["key"]);
+        let Some(key) = order.read("key", locator) else { return Order::None };
+        order.show_if("key", order.text("key").map(|key| key.value));
+        return Order::ByKey(key);
+    }
+    let order = row.read("order", |word| match word {
+        "none" => Ok(Order::None),
+        "fifo" => Ok(Order::Fifo),
+        _ => {
+            let message = format!("\"{word}\" is not an order");
+            Err(Wrong::new(message, "write \"none\", \"fifo\" or { key = \"json:/data/customer\" }"))
         }
-        RawOrder::Key { key } => read(Some((key, place)), locator, report).map_or(Order::None, Order::ByKey),
-    }
+    });
+    let order = order.unwrap_or(Order::None);
+    row.show("order", if matches!(order, Order::Fifo) { "fifo" } else { "none" });
+    order
 }
 
-fn schedule(raw: &RawEndpoint, key: &str, report: &mut Report<'_>) -> Schedule {
-    let of = |member: &str| format!("{key}.retry.{member}");
-    let retry = &raw.retry;
-    let grows = retry.first.is_some() || retry.factor.is_some() || retry.longest.is_some() || retry.attempts.is_some();
-    if grows {
-        if retry.schedule.is_some() {
-            let place = report.place(of("schedule"), None);
-            report.error(&place, "a list of waits and waits that grow cannot both hold", "leave one of them out");
+fn schedule(retry: &Section<'_>) -> Schedule {
+    if ["first", "factor", "longest", "attempts"].iter().any(|key| retry.has(key)) {
+        if retry.has("schedule") {
+            let message = "a list of waits and waits that grow cannot both hold";
+            retry.error("schedule", message, "leave one of them out");
         }
-        let (second, hour) = (Duration::from_secs(1), Duration::from_secs(60 * 60));
         return Schedule::Exponential {
-            first: duration(&retry.first, &of("first"), 5 * second, Duration::from_millis(10)..=MAX_WAIT, report),
-            factor: number(&retry.factor, &of("factor"), 2, 1..=100, report),
-            longest: duration(&retry.longest, &of("longest"), hour, Duration::from_millis(10)..=MAX_WAIT, report),
-            attempts: number(&retry.attempts, &of("attempts"), 16, 1..=1000, report),
+            first: retry.duration("first", 5 * SECOND, Duration::from_millis(10)..=MAX_WAIT),
+            factor: retry.number("factor", 2, 1..=100),
+            longest: retry.duration("longest", HOUR, Duration::from_millis(10)..=MAX_WAIT),
+            attempts: retry.number("attempts", 16, 1..=1000),
         };
     }
-    if retry.schedule.is_none() {
-        return Schedule::default();
+    let mut schedule = Schedule::default();
+    if retry.has("schedule") {
+        let waits = retry.read_all("schedule", duration);
+        if waits.len() > MAX_WAITS || waits.iter().any(|wait| *wait > MAX_WAIT) {
+            let message = "it has too many waits, or one of more than a day";
+            retry.error("schedule", message, "at most 100 waits, each up to 24h");
+        }
+        schedule = Schedule::List(waits);
     }
-    let key = format!("{key}.retry.schedule");
-    let waits = texts(&raw.retry.schedule, &key, values::duration, report);
-    if waits.len() > MAX_WAITS || waits.iter().any(|wait| *wait > MAX_WAIT) {
-        let place = report.place(key, None);
-        report.error(&place, "it has too many waits, or one of more than a day", "at most 100 waits, each up to 24h");
+    match &schedule {
+        Schedule::List(waits) => retry.show_all("schedule", waits.iter().copied().map(show_duration)),
+        Schedule::Exponential { first, factor, longest, attempts } => {
+            retry.show("first", show_duration(*first));
+            retry.show("factor", i64::from(*factor));
+            retry.show("longest", show_duration(*longest));
+            retry.show("attempts", i64::from(*attempts));
+        }
     }
-    Schedule::List(waits)
+    schedule
 }
 
-/// The statuses of failures that are meant.
-fn failures(status: &RawStatus) -> Option<RangeInclusive<u16>> {
+/// The statuses of failures that are meant: `503`, or `"5xx"` for a class of them.
+fn failures(status: &DeValue<'_>) -> Option<RangeInclusive<u16>> {
     match status {
-        RawStatus::One(status) => {
-            let status = u16::try_from(*status).ok().filter(|status| (300..=599).contains(status))?;
+        DeValue::Integer(status) => {
+            let status = status.as_str().parse().ok().filter(|status| (300..=599).contains(status))?;
             Some(status..=status)
         }
-        RawStatus::Class(class) => {
+        DeValue::String(class) => {
             let hundreds = ["3xx", "4xx", "5xx"].iter().position(|known| known == class)?;
             let first = 300 + 100 * u16::try_from(hundreds).ok()?;
             Some(first..=first + 99)
         }
+        _ => None,
     }
 }
 
-fn statuses(raw: &RawEndpoint, key: &str, report: &mut Report<'_>) -> StatusRule {
+fn statuses(retry: &Section<'_>) -> StatusRule {
     let mut rule = StatusRule::default();
-    let mut list = |list: &Option<Vec<Spanned<RawStatus>>>, name: &str| {
-        let of = |status: &Spanned<RawStatus>| {
-            let known = failures(status.get_ref());
-            if known.is_none() {
-                let place = report.place(format!("{key}.retry.{name}"), Some(status.span()));
-                report.error(&place, "this is not a status of a failure", "write 300 to 599, \"4xx\" or \"5xx\"");
-            }
-            known
+    for (name, statuses) in [("retry_on", &mut rule.retry_on), ("give_up_on", &mut rule.give_up_on)] {
+        if retry.has(name) {
+            let of = |status: Typed<&DeValue<'_>>| {
+                let known = failures(status.value);
+                if known.is_none() {
+                    let message = "this is not a status of a failure";
+                    retry.report().error(&status.place, message, "write 300 to 599, \"4xx\" or \"5xx\"");
+                }
+                known
+            };
+            *statuses = Statuses::new(retry.items(name).into_iter().filter_map(of).collect());
+        }
+        let shown = |range: &RangeInclusive<u16>| match (*range.start(), *range.end()) {
+            (first, last) if first == last => Value::from(i64::from(first)),
+            (first, _) => Value::from(format!("{}xx", first / 100)),
         };
-        Some(Statuses::new(list.as_ref()?.iter().filter_map(of).collect()))
-    };
-    if let Some(statuses) = list(&raw.retry.retry_on, "retry_on") {
-        rule.retry_on = statuses;
-    }
-    if let Some(statuses) = list(&raw.retry.give_up_on, "give_up_on") {
-        rule.give_up_on = statuses;
+        retry.show(name, Array::from_iter(statuses.ranges().iter().map(shown)));
     }
     rule
 }

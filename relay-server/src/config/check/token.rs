@@ -1,164 +1,173 @@
 //! `[[token]]`: names, hashes, references and patterns.
 //!
-//! Whether a referenced token is long enough is for `resolve` to say, which reads it. Invariant: a config without any
-//! token is an error, so that the public port never opens without someone who may answer on it.
+//! Invariants: a config without any token is an error, so that the public port never opens without someone who may answer
+//! on it; a token whose secrets were read has at least one hash of a token that is long enough.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use relay_program::config::{Report, Section, Typed, Wrong};
+use relay_program::secret::SecretRef;
 use relay_program::suggest::suggest;
-use toml::Spanned;
 
-use super::verify::secrets_of;
-use super::{number, read, texts};
-use crate::agents::token::{MAX_SESSIONS_OF_TOKEN, Pattern, Right, Token, TokenHash};
-use crate::config::effective::{EndpointSpec, TokenSpec};
-use crate::config::error::{Place, Report};
-use crate::config::flags::Flags;
-use crate::config::raw::RawToken;
-use crate::config::values::Problem;
+use super::Context;
+use super::verify::{read_secret, secrets_of};
+use crate::agents::token::{MAX_SESSIONS_OF_TOKEN, MIN_TOKEN_BYTES, Pattern, Right, Token, TokenHash};
+use crate::config::keys;
+use crate::endpoint::Endpoint;
 
 /// Longest token name, in bytes.
 const MAX_NAME_BYTES: usize = 63;
 
-pub(super) fn tokens(
-    raw: &[Spanned<RawToken>],
-    flags: &Flags,
-    endpoints: &[EndpointSpec],
-    report: &mut Report<'_>,
-) -> Vec<TokenSpec> {
-    let mut tokens = Vec::new();
+pub(super) fn tokens<'s, 't: 's>(
+    roots: impl Iterator<Item = &'s Section<'t>>,
+    context: Context<'_>,
+    endpoints: &[Arc<Endpoint>],
+    report: &'t Report<'t>,
+) -> Vec<Token> {
+    let rows: Vec<_> = roots.flat_map(|root| root.rows("token", "name", keys::TOKEN)).collect();
+    let mut tokens: Vec<Typed<Token>> = rows.iter().filter_map(|row| token(row, context, endpoints)).collect();
     let mut names = HashMap::new();
-    for entry in raw {
-        let Some(token) = token(entry, endpoints, report) else { continue };
-        if let Some(first) = names.insert(token.name.clone(), token.place.clone()) {
-            report.error(
-                &token.place,
-                format!(
-                    "there is already a token called \"{}\"{}",
-                    token.name,
-                    report.where_to_look(&first, &token.place)
-                ),
-                "give this one another name",
-            );
+    for Typed { value: token, place } in &tokens {
+        if let Some(first) = names.insert(&token.name, place) {
+            let there = report.where_to_look(first, place);
+            let message = format!("there is already a token called \"{}\"{there}", token.name);
+            report.error(place, message, "give this one another name");
         }
-        tokens.push(token);
     }
-    if let Some(dev) = &flags.dev {
-        tokens.push(TokenSpec {
-            name: "dev".to_owned(),
-            place: Place::flag("--dev"),
+    unique_hashes(&tokens, report);
+    if let Some(dev) = &context.flags.dev {
+        let row = Section::of_flag(report, "token", "dev", "--dev");
+        let token = Token {
+            name: Arc::from("dev"),
             hashes: vec![dev.token.hash()],
-            secrets: Vec::new(),
             endpoints: vec![Pattern::new("*")],
             rights: Right::DEFAULT.to_vec(),
             max_sessions: MAX_SESSIONS_OF_TOKEN,
-        });
-    } else if raw.is_empty() {
-        let place = report.place("token", None);
-        report.error(
-            &place,
-            "no token is configured, so no agent could ever attach",
-            "run `relay-server token create NAME`",
-        );
+        };
+        show(&row, &token, &[]);
+        row.number("max_sessions", token.max_sessions, 1..=1_000_000);
+        tokens.push(Typed { value: token, place: row.here() });
+    } else if rows.is_empty() {
+        let help = "run `relay-server token create NAME`";
+        report.error(&report.missing("token"), "no token is configured, so no agent could ever attach", help);
     }
-    tokens
+    tokens.into_iter().map(|token| token.value).collect()
 }
 
-fn token(entry: &Spanned<RawToken>, endpoints: &[EndpointSpec], report: &mut Report<'_>) -> Option<TokenSpec> {
-    let raw = entry.get_ref();
-    let Some(name) = &raw.name else {
-        let place = report.place("token", Some(entry.span()));
-        report.error(&place, "this token has no name", "add name = \"…\", for logs and for `token revoke`");
+fn token(row: &Section<'_>, context: Context<'_>, endpoints: &[Arc<Endpoint>]) -> Option<Typed<Token>> {
+    if !row.has("name") {
+        let help = "add name = \"…\", for logs and for `token revoke`";
+        row.report().error(&row.here(), "this token has no name", help);
         return None;
-    };
-    let name_place = report.place("token.name", Some(name.span()));
-    let name = read(Some((name.get_ref(), name_place)), token_name, report)?;
-    let key = format!("token.{name}");
-    let place = report.place(&*key, Some(entry.span()));
-    let hashes = texts(&raw.sha256, &format!("{key}.sha256"), hash, report);
-    let secrets = secrets_of(&raw.secrets, &format!("{key}.secrets"), report);
-    if raw.sha256.iter().flatten().count() + raw.secrets.iter().flatten().count() == 0 {
-        let help = format!("run `relay-server token create {name}`, or set secrets = [\"env:…\"]");
-        report.error(&place, "this token has neither sha256 nor secrets", help);
     }
-    let patterns = patterns(raw, &key, &place, endpoints, report);
-    let rights = match &raw.rights {
-        None => Right::DEFAULT.to_vec(),
-        Some(_) => texts(&raw.rights, &format!("{key}.rights"), right, report),
+    let name = row.read("name", token_name)?;
+    let mut hashes = row.read_all("sha256", hash);
+    let secrets = secrets_of(row, "secrets");
+    if row.texts("sha256").is_empty() && row.texts("secrets").is_empty() {
+        let help = format!("run `relay-server token create {name}`, or set secrets = [\"env:…\"]");
+        row.report().error(&row.here(), "this token has neither sha256 nor secrets", help);
+    }
+    let rights = match row.has("rights") {
+        true => row.read_all("rights", right),
+        false => Right::DEFAULT.to_vec(),
     };
-    let sessions = format!("{key}.max_sessions");
-    let max_sessions = number(&raw.max_sessions, &sessions, MAX_SESSIONS_OF_TOKEN, 1..=1_000_000, report);
-    Some(TokenSpec { name, place, hashes, secrets, endpoints: patterns, rights, max_sessions })
+    let typed = Token {
+        name: Arc::from(&*name),
+        hashes: hashes.clone(),
+        endpoints: patterns(row, endpoints),
+        rights,
+        max_sessions: MAX_SESSIONS_OF_TOKEN,
+    };
+    show(row, &typed, &secrets);
+    let max_sessions = row.number("max_sessions", MAX_SESSIONS_OF_TOKEN, 1..=1_000_000);
+    hashes.extend(secrets.iter().filter_map(|secret| secret_hash(secret, &name, context, row.report())));
+    Some(Typed { value: Token { hashes, max_sessions, ..typed }, place: row.here() })
+}
+
+fn show(row: &Section<'_>, token: &Token, secrets: &[Typed<SecretRef>]) {
+    row.show("name", &*token.name);
+    row.show_all("sha256", token.hashes.iter().map(|hash| hash.shortened()));
+    row.show_all("secrets", secrets.iter().map(|secret| secret.value.to_string()));
+    row.show_all("endpoints", token.endpoints.iter().map(|pattern| pattern.as_str().to_owned()));
+    row.show_all("rights", token.rights.iter().map(|right| right.name().to_owned()));
 }
 
 /// Checks a token's name. Also used before one is written into the file.
-pub(in crate::config) fn token_name(text: &str) -> Result<String, Problem> {
+pub(in crate::config) fn token_name(text: &str) -> Result<String, Wrong> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'@');
     if (1..=MAX_NAME_BYTES).contains(&text.len()) && text.bytes().all(allowed) {
         return Ok(text.to_owned());
     }
-    Err((
+    Err(Wrong::new(
         format!("\"{text}\" is not a token name"),
         format!("use 1 to {MAX_NAME_BYTES} of a-z, A-Z, 0-9, `.`, `_`, `-` and `@`"),
     ))
 }
 
-fn right(text: &str) -> Result<Right, Problem> {
+fn right(text: &str) -> Result<Right, Wrong> {
     Right::parse(text).ok_or_else(|| {
-        (format!("\"{text}\" is not a right"), format!("there are {}", Right::ALL.map(Right::name).join(", ")))
+        let all = Right::ALL.map(Right::name).join(", ");
+        Wrong::new(format!("\"{text}\" is not a right"), format!("there are {all}"))
     })
 }
 
-fn hash(text: &str) -> Result<TokenHash, Problem> {
+fn hash(text: &str) -> Result<TokenHash, Wrong> {
     // Not repeated: a token typed here by mistake would otherwise land in a log.
     TokenHash::from_hex(text).ok_or_else(|| {
-        ("this is not a SHA-256 in 64 hexadecimal digits".to_owned(), "run `relay-server token create NAME`".to_owned())
+        Wrong::new("this is not a SHA-256 in 64 hexadecimal digits", "run `relay-server token create NAME`")
     })
 }
 
-fn patterns(
-    raw: &RawToken,
-    key: &str,
-    place: &Place,
-    endpoints: &[EndpointSpec],
-    report: &mut Report<'_>,
-) -> Vec<Pattern> {
-    let listed = raw.endpoints.as_deref().unwrap_or_default();
-    if listed.is_empty() {
-        report.error(
-            &place.member("endpoints"),
-            "this token may attach to nothing",
-            "set endpoints = [\"NAME\"], or [\"*\"] for all",
-        );
+fn patterns(row: &Section<'_>, endpoints: &[Arc<Endpoint>]) -> Vec<Pattern> {
+    let typed = row.texts("endpoints");
+    if typed.is_empty() {
+        let help = "set endpoints = [\"NAME\"], or [\"*\"] for all";
+        row.report().error(&row.here().member("endpoints"), "this token may attach to nothing", help);
     }
-    let mut patterns = Vec::new();
-    for text in listed {
-        let pattern = Pattern::new(text.get_ref());
-        if !endpoints.iter().any(|endpoint| pattern.matches(endpoint.name.as_str())) {
-            let place = report.place(format!("{key}.endpoints"), Some(text.span()));
-            let names = endpoints.iter().map(|endpoint| endpoint.name.as_str());
-            let help = suggest(text.get_ref(), names).unwrap_or_default();
-            report.warn(&place, format!("\"{}\" matches no endpoint", text.get_ref()), help);
+    let names = || endpoints.iter().map(|endpoint| endpoint.name.as_str());
+    for text in &typed {
+        if !names().any(|name| Pattern::new(text.value).matches(name)) {
+            let help = suggest(text.value, names()).unwrap_or_default();
+            row.report().warn(&text.place, format!("\"{}\" matches no endpoint", text.value), help);
         }
-        patterns.push(pattern);
     }
-    patterns
+    typed.iter().map(|text| Pattern::new(text.value)).collect()
+}
+
+fn secret_hash(secret: &Typed<SecretRef>, name: &str, context: Context<'_>, report: &Report<'_>) -> Option<TokenHash> {
+    let (reference, place) = (&secret.value, &secret.place);
+    let bytes = match read_secret(secret, context, report)? {
+        Ok(read) => read.bytes,
+        Err(Wrong { message, help }) => {
+            report.error(place, message, help);
+            return None;
+        }
+    };
+    if bytes.len() < MIN_TOKEN_BYTES {
+        let message =
+            format!("{reference} holds fewer than {MIN_TOKEN_BYTES} bytes, and a token that short can be guessed");
+        report.error(place, message, format!("run `relay-server token create {name}`"));
+        return None;
+    }
+    // An agent takes white space off, and a header's line ends with it.
+    if !bytes.iter().all(u8::is_ascii_graphic) {
+        let message =
+            format!("{reference} holds a space, a line break or a byte outside ASCII, which no agent can show");
+        report.error(place, message, "put the token there alone, on one line");
+        return None;
+    }
+    Some(TokenHash::of(&bytes))
 }
 
 /// The same token under two names would make it a matter of order who came in.
-pub(in crate::config) fn unique_hashes<'a>(
-    tokens: impl Iterator<Item = (&'a Place, &'a Token)>,
-    report: &mut Report<'_>,
-) {
+fn unique_hashes(tokens: &[Typed<Token>], report: &Report<'_>) {
     let mut seen: HashMap<[u8; 32], &str> = HashMap::new();
-    for (place, token) in tokens {
+    for Typed { value: token, place } in tokens {
         for hash in &token.hashes {
             if let Some(first) = seen.insert(hash.0, &token.name).filter(|first| **first != *token.name) {
-                report.error(
-                    place,
-                    format!("this is the same token as \"{first}\""),
-                    "give each name a token of its own",
-                );
+                let message = format!("this is the same token as \"{first}\"");
+                report.error(place, message, "give each name a token of its own");
             }
         }
     }

@@ -1,0 +1,119 @@
+//! The settings of the whole process, as they run: every value parsed and bounded, every default filled in.
+//!
+//! Nothing here reads or decides; only `check` makes these from a config.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::cidr::Cidr;
+use super::values::PublicUrl;
+use crate::store::StoreKind;
+
+/// `[server]`: the listeners and what belongs to the whole process.
+#[derive(Clone, Debug)]
+pub(crate) struct Server {
+    /// The public listener, for senders and agents.
+    pub listen: Listen,
+    /// The listener for health and metrics.
+    pub admin: SocketAddr,
+    /// Names under which it is asked, beside localhost and addresses.
+    pub admin_hosts: Vec<Arc<str>>,
+    /// Where the relay keeps small files of its own; `None` for a directory that ends with the process.
+    pub state_dir: Option<PathBuf>,
+    /// The address under which the public listener is reached from outside.
+    pub public_url: Option<PublicUrl>,
+    /// Proxies whose `X-Forwarded-…` headers are believed.
+    pub trusted_proxies: Vec<Cidr>,
+    /// How long a planned stop waits for what is in flight.
+    pub drain_timeout: Duration,
+    /// One-thread runtimes; one per core unless set.
+    pub workers: NonZeroUsize,
+    /// Public connections open at a time.
+    pub max_connections: usize,
+    /// Those of one address, or of one IPv6 /64.
+    pub max_connections_per_address: usize,
+}
+
+/// Where the public listener comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Listen {
+    /// It is bound here.
+    Address(SocketAddr),
+    /// It is inherited under this name: `"fd:NAME"`.
+    Inherited(String),
+}
+
+impl Listen {
+    /// Whether it is known to be reachable from this machine alone.
+    pub(crate) fn is_loopback(&self) -> bool {
+        matches!(self, Self::Address(address) if address.ip().is_loopback())
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Inherited(name) => write!(f, "fd:{name}"),
+        }
+    }
+}
+
+/// `[tls]`: the certificate chain and its key, both PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TlsFiles {
+    /// The chain, leaf first.
+    pub cert: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
+
+/// `[store]`: where events are kept, and for how long.
+#[derive(Clone, Debug)]
+pub(crate) struct StoreSpec {
+    pub kind: StoreKind,
+    /// Largest size, in bytes. Events that wait are never removed for it.
+    pub max_bytes: u64,
+    /// How long ended events stay.
+    pub retention: Duration,
+    /// How long an event waits before it becomes a dead letter.
+    pub pending_retention: Duration,
+}
+
+/// `[limits]`: bounds that hold for the whole relay. Sizes in bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    /// Largest request body, where the endpoint does not say otherwise.
+    pub max_body: u64,
+    /// Largest request head: request line and headers.
+    pub max_head: usize,
+    /// Exchanges open at a time with one agent.
+    pub max_in_flight_per_agent: u32,
+    /// Sessions of agents at a time, all together.
+    pub max_sessions: usize,
+    /// Memory for request heads and collected bodies, all together.
+    pub body_budget: u64,
+    /// Memory for the log of refused requests.
+    pub refused_budget: u64,
+    /// How long somebody is waited for.
+    pub timeouts: Timeouts,
+}
+
+/// Of `[limits]`: the waits for senders.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timeouts {
+    /// Longest wait for a whole request head.
+    pub header: Duration,
+    /// Longest silence while a request body comes in.
+    pub body_idle: Duration,
+    /// Longest time in which a request body that is collected comes in as a whole.
+    pub body: Duration,
+    /// Longest silence on a connection or exchange, where the endpoint does not say otherwise.
+    pub idle: Duration,
+    /// Longest silence of a connection that was upgraded to another protocol.
+    pub upgrade_idle: Duration,
+}
