@@ -134,8 +134,8 @@ impl Server {
     /// # Errors
     /// What it said instead.
     pub async fn agent(&self, endpoint: &str, target: &str, more: &[&str]) -> anyhow::Result<Agent> {
-        let mut command = self.program.command();
-        command.args(["client", "listen", target, endpoint, "--output", "json"]);
+        let mut command = self.program.role("client");
+        command.args(["listen", target, endpoint, "--output", "json"]);
         if !more.contains(&"--relay") {
             command.args(["--relay", &format!("ws://{}", self.public)]);
         }
@@ -150,8 +150,8 @@ impl Server {
         let path = self.directory.path().join("relay-client.toml");
         let relay = format!("version = 1\nrelay = \"ws://{}\"\ntoken = \"env:RELAY_TOKEN\"\n", self.public);
         std::fs::write(&path, relay + endpoints)?;
-        let mut command = self.program.command();
-        command.args(["client", "start", "--all", "--output", "json", "--config"]).arg(&path);
+        let mut command = self.program.role("client");
+        command.args(["start", "--all", "--output", "json", "--config"]).arg(&path);
         run_agent(command.env("RELAY_TOKEN", &self.token)).await
     }
 
@@ -201,8 +201,8 @@ impl Server {
     /// # Errors
     /// If it does not end.
     pub async fn run(&self, words: &[&str]) -> anyhow::Result<(i32, String)> {
-        let mut command = self.program.command();
-        command.arg("server").args(words).stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true);
+        let mut command = self.program.role("server");
+        command.args(words).stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true);
         let output = timeout(PATIENCE, command.output()).await.context("it did not end")??;
         Ok((output.status.code().context("a code")?, String::from_utf8(output.stdout)?))
     }
@@ -212,8 +212,8 @@ impl Server {
     /// # Errors
     /// If it does not end.
     pub async fn told(&self, words: &[&str], stdin: &str) -> anyhow::Result<(i32, String)> {
-        let mut command = self.program.command();
-        command.arg("server").args(words).arg("--config").arg(self.directory.path().join("relay.toml"));
+        let mut command = self.program.role("server");
+        command.args(words).arg("--config").arg(self.directory.path().join("relay.toml"));
         command.args(["--admin-url", &format!("http://{}", self.admin)]);
         run_to_end(&mut command, stdin).await
     }
@@ -481,8 +481,8 @@ fn spawn_server(
     listen: &str,
     vars: &[(&str, &str)],
 ) -> anyhow::Result<(Child, Output)> {
-    let mut command = program.command();
-    command.args(["server", "serve", "--log-format", "json", "--listen", listen, "--config"]).arg(config);
+    let mut command = program.role("server");
+    command.args(["serve", "--log-format", "json", "--listen", listen, "--config"]).arg(config);
     command.envs(vars.iter().copied()).env("RELAY_LOG", "info");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn()?;
@@ -506,7 +506,7 @@ pub async fn run_to_end(command: &mut Command, stdin: &str) -> anyhow::Result<(i
 }
 
 /// Keeps what the user of this machine has set up away from a client.
-fn on_its_own(command: &mut Command) {
+pub fn on_its_own(command: &mut Command) {
     let set: Vec<_> = command.as_std().get_envs().map(|(name, _)| name.to_owned()).collect();
     for name in ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY", "RELAY_URL", "RELAY_CLIENT_CONFIG"] {
         for name in [name.to_owned(), name.to_lowercase()] {
@@ -548,7 +548,10 @@ fn memory(child: &Child, name: &str) -> anyhow::Result<u64> {
 }
 
 /// The sum over all threads of the time on a processor (`/proc/PID/task/TID/schedstat`).
-fn cpu(child: &Child) -> anyhow::Result<Duration> {
+///
+/// # Errors
+/// If the process has ended, or the system does not tell.
+pub fn cpu(child: &Child) -> anyhow::Result<Duration> {
     let id = child.id().context("it has ended")?;
     let mut nanos = 0;
     for task in std::fs::read_dir(format!("/proc/{id}/task"))? {

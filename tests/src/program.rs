@@ -1,5 +1,5 @@
 //! What is started: a program, and what stands before it on the command line (`ip netns exec NAME`). A program of the
-//! tests is the relay and the agent as well.
+//! tests is the relay and the agent as well; a folder may hold both as users have them.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -32,11 +32,13 @@ pub fn as_role() -> Option<ExitCode> {
 pub struct Program {
     before: Vec<OsString>,
     path: PathBuf,
+    /// The path is a folder with `relay-server` and `relay-client`.
+    is_pair: bool,
 }
 
 impl From<&Path> for Program {
     fn from(path: &Path) -> Self {
-        Self { before: Vec::new(), path: path.to_owned() }
+        Self { before: Vec::new(), path: path.to_owned(), is_pair: false }
     }
 }
 
@@ -44,7 +46,25 @@ impl Program {
     /// The same program behind other words, such as `ip netns exec NAME`, which run it in their own process.
     #[must_use]
     pub fn behind(path: &Path, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
-        Self { before: words.into_iter().map(|word| word.as_ref().to_owned()).collect(), path: path.to_owned() }
+        let before = words.into_iter().map(|word| word.as_ref().to_owned()).collect();
+        Self { before, ..Self::from(path) }
+    }
+
+    /// The relay and the agent of a folder.
+    #[must_use]
+    pub fn pair(folder: &Path) -> Self {
+        Self { is_pair: true, ..Self::from(folder) }
+    }
+
+    /// A command that runs the relay (`server`) or the agent (`client`).
+    #[must_use]
+    pub fn role(&self, role: &str) -> Command {
+        if self.is_pair {
+            return Self { path: self.path.join(format!("relay-{role}")), ..Self::clone(self) }.command();
+        }
+        let mut command = self.command();
+        command.arg(role);
+        command
     }
 
     /// A command that runs it.

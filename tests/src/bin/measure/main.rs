@@ -3,6 +3,10 @@
 //! `idle [AGENTS] [--tls]`: memory for each idle agent, in the server, and of one agent's process.
 //! `webhooks [COUNT] [--assured]`: CPU time of server and agent for each webhook, beside the same requests sent to the
 //! handler directly.
+//! `compare --old DIR [--new DIR] [--rounds N] [--count N]`: CPU time and memory of the programs in one folder beside
+//! those in another, or beside this build.
+
+mod compare;
 
 use std::{
     process::ExitCode,
@@ -21,7 +25,8 @@ use relay_tests::{
 };
 
 const OPEN: &str = "[[endpoint]]\nname = \"open\"\nmode = \"live\"\nverify = \"none\"\n";
-const HELP: &str = "usage: cargo measure idle [AGENTS] [--tls] | cargo measure webhooks [COUNT] [--assured]";
+const HELP: &str = "usage: cargo measure idle [AGENTS] [--tls] | cargo measure webhooks [COUNT] [--assured]
+       cargo measure compare --old DIR [--new DIR] [--rounds N] [--count N]";
 
 fn main() -> ExitCode {
     if let Some(ended) = as_role() {
@@ -43,6 +48,7 @@ async fn measure(arguments: &[String]) -> anyhow::Result<()> {
     match arguments.first().map(String::as_str) {
         Some("idle") => idle(number.unwrap_or(10_000), arguments.iter().any(|flag| flag == "--tls")).await,
         Some("webhooks") => webhooks(number.unwrap_or(20_000), arguments.iter().any(|flag| flag == "--assured")).await,
+        Some("compare") => compare::run(arguments).await,
         _ => bail!(HELP),
     }
 }
