@@ -10,7 +10,9 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    future::poll_fn,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Poll, Waker},
 };
 
 use relay_proto::{Outcome, OutcomeState};
@@ -79,7 +81,7 @@ pub(crate) struct Outcomes {
 
 #[derive(Default)]
 struct Known {
-    expected: HashMap<Attempt, (Identity, mpsc::Sender<Told>)>,
+    expected: HashMap<Attempt, Expectation>,
     /// Given up as lost, oldest first.
     lost: VecDeque<(Attempt, Identity)>,
     /// From before the restart.
@@ -88,6 +90,13 @@ struct Known {
     early: HashMap<Attempt, Vec<(Outcome, Held, Teller)>>,
     /// That is known now.
     recovered: bool,
+}
+
+/// An attempt that runs, and what was said of it and not read yet.
+struct Expectation {
+    from: Identity,
+    unread: VecDeque<Told>,
+    reader: Option<Waker>,
 }
 
 /// Room in the memory for what waits to be read.
@@ -103,7 +112,6 @@ struct Told {
 pub(crate) struct Expected {
     outcomes: Arc<Outcomes>,
     attempt: Attempt,
-    queue: mpsc::Receiver<Told>,
 }
 
 impl Outcomes {
@@ -116,9 +124,9 @@ impl Outcomes {
 
     /// Waits for what this agent tells of an attempt.
     pub(crate) fn expect(self: &Arc<Self>, event_id: [u8; 16], fence: u64, from: Identity) -> Expected {
-        let (sender, queue) = mpsc::channel(MAX_WAITING);
-        self.lock().expected.insert((event_id, fence), (from, sender));
-        Expected { outcomes: Arc::clone(self), attempt: (event_id, fence), queue }
+        let expectation = Expectation { from, unread: VecDeque::new(), reader: None };
+        self.lock().expected.insert((event_id, fence), expectation);
+        Expected { outcomes: Arc::clone(self), attempt: (event_id, fence) }
     }
 
     /// An attempt ran when the relay was started: whoever may serve its endpoint may tell of it, once.
@@ -146,7 +154,7 @@ impl Outcomes {
     pub(crate) fn take(&self, outcome: Outcome, teller: &Teller) {
         let attempt = (outcome.event_id, outcome.fence);
         let mut known = self.lock();
-        if let Some((from, queue)) = known.expected.get(&attempt) {
+        if let Some(Expectation { from, unread, reader }) = known.expected.get_mut(&attempt) {
             if *from != teller.identity {
                 let Identity { token, name, .. } = &teller.identity;
                 if let Some(held_back) = NOT_ITS_OWN.pass(token) {
@@ -154,10 +162,12 @@ impl Outcomes {
                 }
                 return;
             }
-            let queue = queue.clone();
-            drop(known);
-            let told = self.hold(&outcome, teller).map(|held| Told { state: outcome.state, _held: held });
-            return note(told.is_some_and(|told| queue.try_send(told).is_ok()));
+            let held = self.hold(&outcome, teller).filter(|_| unread.len() < MAX_WAITING);
+            let taken = held.map(|held| unread.push_back(Told { state: outcome.state, _held: held })).is_some();
+            if let Some(reader) = reader.take() {
+                reader.wake();
+            }
+            return note(taken);
         }
         if outcome.state == OutcomeState::Running {
             return; // Nobody waits for its end.
@@ -210,13 +220,22 @@ fn note(taken: bool) {
 
 impl Expected {
     pub(crate) async fn next(&mut self) -> Option<OutcomeState> {
-        self.queue.recv().await.map(|told| told.state)
+        poll_fn(|cx| {
+            let mut known = self.outcomes.lock();
+            let Some(expectation) = known.expected.get_mut(&self.attempt) else { return Poll::Ready(None) };
+            if let Some(told) = expectation.unread.pop_front() {
+                return Poll::Ready(Some(told.state));
+            }
+            expectation.reader = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
     }
 
     /// The attempt was given up as lost: what its agent tells of it later is recorded.
     pub(crate) fn lost(self) {
         let mut known = self.outcomes.lock();
-        let Some((from, _)) = known.expected.remove(&self.attempt) else { return };
+        let Some(Expectation { from, .. }) = known.expected.remove(&self.attempt) else { return };
         if known.lost.len() >= MAX_LOST {
             known.lost.pop_front();
         }
@@ -233,6 +252,7 @@ impl Drop for Expected {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use futures_util::FutureExt as _;
     use relay_proto::{HeaderBlock, ResetCode, ResponseHead};
 
     use super::*;
@@ -261,9 +281,9 @@ mod tests {
         let (outcomes, mut strays) = after_recovery();
         let mut expected = outcomes.expect([1; 16], 1, teller("one").identity);
         outcomes.take(failed(1, 1), &teller("two"));
-        assert!(expected.queue.try_recv().is_err() && strays.try_recv().is_err(), "nobody hears another one");
+        assert!(expected.next().now_or_never().is_none() && strays.try_recv().is_err(), "nobody hears another one");
         outcomes.take(failed(1, 1), &teller("one"));
-        assert_eq!(expected.queue.try_recv().ok().map(|told| told.state), Some(failed(1, 1).state));
+        assert_eq!(expected.next().now_or_never().flatten(), Some(failed(1, 1).state));
         drop(expected);
         for name in ["one", "two"] {
             outcomes.take(failed(1, 1), &teller(name));
