@@ -157,7 +157,7 @@ impl Pair {
         let relay =
             Server::start(program.clone(), "127.0.0.1:0", &(settings + &endpoint), &[("RELAY_LOG", "info")]).await?;
         let mut command = program.role("client");
-        command.args(["listen", &port.to_string(), "open", "--max-connections", "64"]);
+        command.args(["listen", &port.to_string(), "open", "--max-connections", "128"]);
         match secure {
             None => command.args(["--relay", &format!("ws://{}", relay.public)]),
             Some((folder, _)) => {
