@@ -298,10 +298,10 @@ async fn handle(listener: TcpListener, handled: Arc<AtomicU64>) {
 fn whole(text: &[u8]) -> Option<usize> {
     let head = text.windows(4).position(|bytes| bytes == b"\r\n\r\n")? + 4;
     let lines = text[..head].split(|byte| *byte == b'\n');
-    let length = lines.filter_map(|line| {
+    let mut length = lines.filter_map(|line| {
         let (name, value) = line.split_at_checked(15)?;
         name.eq_ignore_ascii_case(b"content-length:").then_some(value.trim_ascii())
     });
-    let length = length.last().and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
+    let length = length.next_back().and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
     Some(head + length.unwrap_or(0))
 }
