@@ -17,7 +17,7 @@ use relay_proto::{HeaderBlock, RequestHead, ResetCode, ResponseHead, limits::MAX
 
 use crate::{
     http::header_map,
-    mailbox::{Broken, Mailbox, OUT_BYTES},
+    stream::{Broken, OUT_BYTES, Stream},
 };
 
 /// An exchange as the relay holds it: it writes the request and reads the response.
@@ -42,7 +42,7 @@ pub struct Request {
 
 /// Writes one direction of an exchange. Dropped before [`Sender::finish`], it resets the stream.
 pub struct Sender {
-    mailbox: Arc<Mailbox>,
+    stream: Arc<Stream>,
     /// What a drop means: `Cancelled` for a request, `Broken` for a response.
     unfinished: ResetCode,
     finished: bool,
@@ -50,12 +50,12 @@ pub struct Sender {
 
 /// Waits for the response's head. Dropped before it came, it resets the stream.
 pub struct ResponseFuture {
-    mailbox: Option<Arc<Mailbox>>,
+    stream: Option<Arc<Stream>>,
 }
 
 /// Reads one direction of an exchange as an HTTP body.
 pub struct Receiver {
-    mailbox: Arc<Mailbox>,
+    stream: Arc<Stream>,
     /// The response: dropping it before its end resets the stream.
     carries: bool,
     ended: bool,
@@ -63,20 +63,20 @@ pub struct Receiver {
 
 /// Answers a request. Dropped without an answer, it resets the stream.
 pub struct Responder {
-    mailbox: Option<Arc<Mailbox>>,
+    stream: Option<Arc<Stream>>,
 }
 
 impl Exchange {
-    pub(crate) fn new(mailbox: Arc<Mailbox>) -> Self {
-        let request = Sender { mailbox: Arc::clone(&mailbox), unfinished: ResetCode::Cancelled, finished: false };
-        Self { request, response: ResponseFuture { mailbox: Some(mailbox) } }
+    pub(crate) fn new(stream: Arc<Stream>) -> Self {
+        let request = Sender { stream: Arc::clone(&stream), unfinished: ResetCode::Cancelled, finished: false };
+        Self { request, response: ResponseFuture { stream: Some(stream) } }
     }
 }
 
 impl Request {
-    pub(crate) fn new(head: RequestHead, mailbox: Arc<Mailbox>) -> Self {
-        let body = Receiver { mailbox: Arc::clone(&mailbox), carries: false, ended: false };
-        Self { head, body, responder: Responder { mailbox: Some(mailbox) } }
+    pub(crate) fn new(head: RequestHead, stream: Arc<Stream>) -> Self {
+        let body = Receiver { stream: Arc::clone(&stream), carries: false, ended: false };
+        Self { head, body, responder: Responder { stream: Some(stream) } }
     }
 }
 
@@ -90,7 +90,7 @@ impl Sender {
         while !bytes.is_empty() {
             poll_fn(|cx| self.poll_room(cx)).await?;
             let chunk = bytes.split_to(bytes.len().min(MAX_CHUNK_BYTES));
-            self.mailbox.put(|state| state.out.push(chunk));
+            self.stream.update(|state| state.out.push(chunk));
         }
         Ok(())
     }
@@ -98,19 +98,19 @@ impl Sender {
     /// Ends this direction, with trailers if there are any.
     pub fn finish(mut self, trailers: HeaderBlock) {
         self.finished = true;
-        self.mailbox.put(|state| state.finish = Some(trailers));
+        self.stream.update(|state| state.finish = Some(trailers));
     }
 
     /// Breaks the exchange off.
     pub fn reset(mut self, code: ResetCode) {
         self.finished = true;
-        self.mailbox.reset(code);
+        self.stream.reset(code);
     }
 
     /// Waits until the other side takes no more, whatever the reason.
     pub async fn closed(&mut self) -> Broken {
         poll_fn(|cx| {
-            let mut state = self.mailbox.lock();
+            let mut state = self.stream.lock();
             match state.broken {
                 Some(broken) => Poll::Ready(broken),
                 None => {
@@ -123,7 +123,7 @@ impl Sender {
     }
 
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        let mut state = self.mailbox.lock();
+        let mut state = self.stream.lock();
         if let Some(broken) = state.broken {
             return Poll::Ready(Err(broken));
         }
@@ -138,7 +138,7 @@ impl Sender {
 impl Drop for Sender {
     fn drop(&mut self) {
         if !self.finished {
-            self.mailbox.reset(self.unfinished);
+            self.stream.reset(self.unfinished);
         }
     }
 }
@@ -149,9 +149,9 @@ impl ResponseFuture {
     /// # Errors
     /// [`Broken`] when the exchange ended without a response.
     pub async fn head(mut self) -> Result<(ResponseHead, Receiver), Broken> {
-        let mailbox = Arc::clone(self.mailbox.as_ref().expect("taken only below"));
+        let stream = Arc::clone(self.stream.as_ref().expect("taken only below"));
         let head = poll_fn(|cx| {
-            let mut state = mailbox.lock();
+            let mut state = stream.lock();
             if let Some(head) = state.response.take() {
                 return Poll::Ready(Ok(head));
             }
@@ -162,15 +162,15 @@ impl ResponseFuture {
             Poll::Pending
         })
         .await?;
-        self.mailbox = None;
-        Ok((head, Receiver { mailbox, carries: true, ended: false }))
+        self.stream = None;
+        Ok((head, Receiver { stream, carries: true, ended: false }))
     }
 }
 
 impl Drop for ResponseFuture {
     fn drop(&mut self) {
-        if let Some(mailbox) = self.mailbox.take() {
-            mailbox.reset(ResetCode::Cancelled);
+        if let Some(stream) = self.stream.take() {
+            stream.reset(ResetCode::Cancelled);
         }
     }
 }
@@ -179,23 +179,23 @@ impl Responder {
     /// Begins the response.
     #[must_use = "the response ends only with Sender::finish"]
     pub fn respond(mut self, head: ResponseHead) -> Sender {
-        let mailbox = self.mailbox.take().expect("taken only here");
-        mailbox.put(|state| state.respond = Some(head));
-        Sender { mailbox, unfinished: ResetCode::Broken, finished: false }
+        let stream = self.stream.take().expect("taken only here");
+        stream.update(|state| state.respond = Some(head));
+        Sender { stream, unfinished: ResetCode::Broken, finished: false }
     }
 
     /// Says why there is no response.
     pub fn reset(mut self, code: ResetCode) {
-        if let Some(mailbox) = self.mailbox.take() {
-            mailbox.reset(code);
+        if let Some(stream) = self.stream.take() {
+            stream.reset(code);
         }
     }
 
     /// Waits until nobody wants the response any more.
     pub async fn cancelled(&mut self) -> Broken {
-        let mailbox = self.mailbox.as_ref().expect("taken only with self");
+        let stream = self.stream.as_ref().expect("taken only with self");
         poll_fn(|cx| {
-            let mut state = mailbox.lock();
+            let mut state = stream.lock();
             match state.broken {
                 Some(broken) => Poll::Ready(broken),
                 None => {
@@ -210,8 +210,8 @@ impl Responder {
 
 impl Drop for Responder {
     fn drop(&mut self) {
-        if let Some(mailbox) = self.mailbox.take() {
-            mailbox.reset(ResetCode::Broken);
+        if let Some(stream) = self.stream.take() {
+            stream.reset(ResetCode::Broken);
         }
     }
 }
@@ -220,7 +220,7 @@ impl Receiver {
     /// Breaks the exchange off: what comes cannot be taken.
     pub fn reset(self, code: ResetCode) {
         if !self.ended {
-            self.mailbox.reset(code);
+            self.stream.reset(code);
         }
     }
 }
@@ -233,11 +233,11 @@ impl Body for Receiver {
         if self.ended {
             return Poll::Ready(None);
         }
-        let mailbox = Arc::clone(&self.mailbox);
-        let mut state = mailbox.lock();
+        let stream = Arc::clone(&self.stream);
+        let mut state = stream.lock();
         if let Some(bytes) = state.body.pop() {
             drop(state);
-            mailbox.put(|state| state.read_bytes += bytes.len());
+            stream.update(|state| state.read_bytes += bytes.len());
             return Poll::Ready(Some(Ok(Frame::data(bytes))));
         }
         if let Some(trailers) = state.end.take() {
@@ -259,12 +259,12 @@ impl Body for Receiver {
     }
 
     fn is_end_stream(&self) -> bool {
-        let state = self.mailbox.lock();
+        let state = self.stream.lock();
         self.ended || (state.body.is_empty() && state.end.as_ref().is_some_and(HeaderBlock::is_empty))
     }
 
     fn size_hint(&self) -> SizeHint {
-        let state = self.mailbox.lock();
+        let state = self.stream.lock();
         let here = state.body.len();
         match state.end {
             Some(_) => SizeHint::with_exact(here as u64),
@@ -279,16 +279,16 @@ impl Body for Receiver {
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        let state = self.mailbox.lock();
+        let state = self.stream.lock();
         if self.ended || state.over() {
             return;
         }
         let whole = state.received;
         drop(state);
         if self.carries && !whole {
-            self.mailbox.reset(ResetCode::Cancelled);
+            self.stream.reset(ResetCode::Cancelled);
         } else {
-            self.mailbox.put(|state| {
+            self.stream.update(|state| {
                 state.discard = true;
                 state.read_bytes += state.body.len();
                 state.body.clear();

@@ -2,16 +2,16 @@
 //!
 //! One task, the [`Driver`], owns the socket and the [`relay_proto::Session`]; nobody else touches
 //! either. Everybody else holds handles: a [`Handle`] to the whole tunnel, an [`Exchange`] (relay) or
-//! a [`Request`] (agent) to one stream. A handle leaves what it wants in its exchange's mailbox and
-//! wakes the driver; the driver leaves there what came and wakes the handle.
+//! a [`Request`] (agent) to one stream. A handle notes what it wants in its stream's state and wakes
+//! the driver; the driver notes there what came and wakes the handle.
 //!
 //! ```text
-//!  handle ──▶ mailbox ──▶ ┌────────┐ ──▶ one message, one flush ──▶ socket
-//!  handle ◀── mailbox ◀── │ Driver │ ◀─────────── messages ◀──────── socket
+//!  handle ──▶ stream ──▶ ┌────────┐ ──▶ one message, one flush ──▶ socket
+//!  handle ◀── stream ◀── │ Driver │ ◀─────────── messages ◀──────── socket
 //!                         └────────┘
 //! ```
 //!
-//! Invariants: reading is never gated on writing; each mailbox is bounded, and each stands at most
+//! Invariants: reading is never gated on writing; each stream is bounded, and each stands at most
 //! once in the driver's list; dropping a handle before its part is done resets the stream.
 //!
 //! What this crate does not do: it does not connect, authenticate, retry or decide who may attach.
@@ -19,15 +19,15 @@
 mod driver;
 mod exchange;
 pub mod http;
-mod mailbox;
-mod mailroom;
+mod shared;
 mod socket;
+mod stream;
 #[cfg(test)]
 mod tests;
 pub mod upgrade;
 
 pub use driver::{Driver, Greeting, agent, relay};
 pub use exchange::{Exchange, Receiver, Request, Responder, ResponseFuture, Sender};
-pub use mailbox::{Broken, Ticket};
-pub use mailroom::{Arrival, Arrivals, Handle, Slot};
+pub use shared::{Arrival, Arrivals, Handle, Slot};
 pub use socket::websocket_config;
+pub use stream::{Broken, Ticket};

@@ -1,6 +1,6 @@
-//! One exchange's mailbox: what its handles want from the driver, and what the driver has for them.
+//! The state that an exchange's handles share with the driver: what they want of it, and what it has for them.
 //!
-//! State, not a queue of commands: a head, some body bytes, an end, a reset, a sum of bytes read.
+//! It is state, not a queue of commands: a head, some body bytes, an end, a reset, a sum of bytes read.
 //! Bodies are bounded by [`OUT_BYTES`] on the way out and by the session's credit on the way in.
 
 use std::{
@@ -12,7 +12,7 @@ use std::{
 use relay_proto::{HeaderBlock, Pieces, RequestHead, ResetCode, ResponseHead, StreamId};
 use thiserror::Error;
 
-use crate::mailroom::Mailroom;
+use crate::shared::Shared;
 
 /// Body bytes that wait for the driver; a writer waits above it. One chunk may overshoot it.
 pub(crate) const OUT_BYTES: usize = 64 * 1024;
@@ -31,16 +31,16 @@ pub enum Broken {
 /// Something that lasts as long as an exchange.
 pub type Ticket = Box<dyn Any + Send + Sync>;
 
-pub(crate) struct Mailbox {
-    room: Arc<Mailroom>,
+pub(crate) struct Stream {
+    shared: Arc<Shared>,
     _ticket: Ticket,
-    state: Mutex<State>,
+    state: Mutex<StreamState>,
 }
 
 #[derive(Default)]
-pub(crate) struct State {
+pub(crate) struct StreamState {
     pub(crate) id: Option<StreamId>,
-    /// Whether the mailbox stands in the mailroom's list.
+    /// Whether the stream stands in the driver's list.
     pub(crate) listed: bool,
 
     // From the handles to the driver.
@@ -68,7 +68,7 @@ pub(crate) struct State {
     pub(crate) received: bool,
 }
 
-impl State {
+impl StreamState {
     pub(crate) fn over(&self) -> bool {
         self.broken.is_some() || self.reset.is_some()
     }
@@ -80,23 +80,23 @@ impl State {
     }
 }
 
-impl Mailbox {
-    pub(crate) fn new(room: Arc<Mailroom>, ticket: Ticket, state: State) -> Arc<Self> {
-        Arc::new(Self { room, _ticket: ticket, state: Mutex::new(state) })
+impl Stream {
+    pub(crate) fn new(shared: Arc<Shared>, ticket: Ticket, state: StreamState) -> Arc<Self> {
+        Arc::new(Self { shared, _ticket: ticket, state: Mutex::new(state) })
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, StreamState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state and has the driver look at it.
-    pub(crate) fn put<T>(self: &Arc<Self>, change: impl FnOnce(&mut State) -> T) -> T {
+    /// Changes the state and wakes the driver for it.
+    pub(crate) fn update<T>(self: &Arc<Self>, change: impl FnOnce(&mut StreamState) -> T) -> T {
         let mut state = self.lock();
         let result = change(&mut state);
         let list = !std::mem::replace(&mut state.listed, true);
         drop(state);
         if list {
-            self.room.list(Arc::clone(self));
+            self.shared.list(Arc::clone(self));
         }
         result
     }
@@ -106,7 +106,7 @@ impl Mailbox {
         if self.lock().over() {
             return;
         }
-        self.put(|state| {
+        self.update(|state| {
             state.reset = Some(code);
             state.broken = Some(Broken::Reset(code)); // For the handles on this side.
             state.out.clear();
@@ -115,8 +115,8 @@ impl Mailbox {
     }
 }
 
-impl Drop for Mailbox {
+impl Drop for Stream {
     fn drop(&mut self) {
-        self.room.leave();
+        self.shared.leave();
     }
 }

@@ -12,21 +12,21 @@ use relay_proto::{CloseCode, Notice, OpenError, Outcome, RequestHead, limits::MA
 
 use crate::{
     exchange::{Exchange, Request},
-    mailbox::{Mailbox, State as Mail, Ticket},
+    stream::{Stream, StreamState, Ticket},
 };
 
 /// Notices that wait for a reader or for the driver; beyond this the oldest is dropped.
 const MAX_NOTICES: usize = 64;
 
 #[derive(Default)]
-pub(crate) struct Mailroom {
-    state: Mutex<State>,
+pub(crate) struct Shared {
+    state: Mutex<SharedState>,
 }
 
 #[derive(Default)]
-pub(crate) struct State {
-    /// Mailboxes that want the driver's attention, each at most once.
-    pub(crate) listed: Vec<Arc<Mailbox>>,
+pub(crate) struct SharedState {
+    /// Streams that want the driver's attention, each at most once.
+    pub(crate) listed: Vec<Arc<Stream>>,
     pub(crate) driver: Option<Waker>,
     pub(crate) in_flight: u32,
     pub(crate) capacity: u32,
@@ -38,27 +38,27 @@ pub(crate) struct State {
     pub(crate) outcomes: VecDeque<Outcome>,
     pub(crate) probe: bool,
     pub(crate) drain: bool,
-    pub(crate) close: Option<CloseWish>,
+    pub(crate) close: Option<CloseRequest>,
 
     // What the driver has for the reader of arrivals.
     arrivals: VecDeque<Arrival>,
     reader: Option<Waker>,
 }
 
-pub(crate) struct CloseWish {
+pub(crate) struct CloseRequest {
     pub(crate) code: CloseCode,
     pub(crate) reason: String,
     pub(crate) when_idle: bool,
 }
 
-impl Mailroom {
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+impl Shared {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, SharedState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn list(&self, mailbox: Arc<Mailbox>) {
+    pub(crate) fn list(&self, stream: Arc<Stream>) {
         let mut state = self.lock();
-        state.listed.push(mailbox);
+        state.listed.push(stream);
         wake(state.driver.take());
     }
 
@@ -74,7 +74,7 @@ impl Mailroom {
         }
     }
 
-    fn wish(&self, change: impl FnOnce(&mut State)) {
+    fn command(&self, change: impl FnOnce(&mut SharedState)) {
         let mut state = self.lock();
         change(&mut state);
         wake(state.driver.take());
@@ -113,7 +113,7 @@ fn wake(waker: Option<Waker>) {
 
 /// A handle to a whole tunnel. Cheap to clone; it does not keep the tunnel alive.
 #[derive(Clone)]
-pub struct Handle(pub(crate) Arc<Mailroom>);
+pub struct Handle(pub(crate) Arc<Shared>);
 
 impl std::fmt::Debug for Handle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -148,12 +148,12 @@ impl Handle {
         }
         state.in_flight += 1;
         drop(state);
-        Ok(Slot { room: Some(Arc::clone(&self.0)) })
+        Ok(Slot { shared: Some(Arc::clone(&self.0)) })
     }
 
     /// Tells the agent's user something; may be lost.
     pub fn notify(&self, notice: Notice) {
-        self.0.wish(|state| {
+        self.0.command(|state| {
             if state.notices.len() >= MAX_NOTICES {
                 state.notices.pop_front();
             }
@@ -177,24 +177,24 @@ impl Handle {
 
     /// Asks the other side for a sign of life; [`Arrival::Answered`] comes with it.
     pub fn probe(&self) {
-        self.0.wish(|state| state.probe = true);
+        self.0.command(|state| state.probe = true);
     }
 
     /// Announces a planned stop.
     pub fn drain(&self) {
-        self.0.wish(|state| state.drain = true);
+        self.0.command(|state| state.drain = true);
     }
 
     /// Ends the tunnel now; exchanges in flight break.
     pub fn close(&self, code: CloseCode, reason: &str) {
-        let wish = CloseWish { code, reason: reason.to_owned(), when_idle: false };
-        self.0.wish(|state| state.close = Some(wish));
+        let request = CloseRequest { code, reason: reason.to_owned(), when_idle: false };
+        self.0.command(|state| state.close = Some(request));
     }
 
     /// Ends the tunnel as soon as no exchange is in flight.
     pub fn close_when_idle(&self, code: CloseCode, reason: &str) {
-        let wish = CloseWish { code, reason: reason.to_owned(), when_idle: true };
-        self.0.wish(|state| state.close = Some(wish));
+        let request = CloseRequest { code, reason: reason.to_owned(), when_idle: true };
+        self.0.command(|state| state.close = Some(request));
     }
 
     /// Exchanges in flight, as the handles hold them.
@@ -219,24 +219,24 @@ impl Handle {
 
 /// The right to open one exchange; counted among those in flight until it is used or dropped.
 pub struct Slot {
-    room: Option<Arc<Mailroom>>,
+    shared: Option<Arc<Shared>>,
 }
 
 impl Slot {
     /// Opens the exchange. `ticket` is dropped when the exchange is over for the tunnel and for every handle.
     #[must_use]
     pub fn open(mut self, head: RequestHead, ticket: Ticket) -> Exchange {
-        let room = self.room.take().expect("taken only here");
-        let mailbox = Mailbox::new(room, ticket, Mail { open: Some(head), ..Mail::default() });
-        mailbox.put(|_| ());
-        Exchange::new(mailbox)
+        let shared = self.shared.take().expect("taken only here");
+        let stream = Stream::new(shared, ticket, StreamState { open: Some(head), ..StreamState::default() });
+        stream.update(|_| ());
+        Exchange::new(stream)
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if let Some(room) = &self.room {
-            room.leave();
+        if let Some(shared) = &self.shared {
+            shared.leave();
         }
     }
 }
@@ -263,7 +263,7 @@ pub enum Arrival {
 }
 
 /// The reader of what comes over a tunnel.
-pub struct Arrivals(pub(crate) Arc<Mailroom>);
+pub struct Arrivals(pub(crate) Arc<Shared>);
 
 impl std::fmt::Debug for Arrivals {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -1,0 +1,156 @@
+//! The driver's two ways to the socket: what is read, and what is written.
+
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
+};
+
+use futures_util::{Sink as _, Stream as _};
+use relay_proto::{CloseCode, limits};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_tungstenite::tungstenite::{
+    Error, Message,
+    error::ProtocolError,
+    protocol::{CloseFrame, frame::coding::CloseCode as WsCode},
+};
+
+use super::Driver;
+
+/// Messages read in one turn before the handles get theirs.
+const READS_PER_TURN: usize = 32;
+
+/// WebSocket pings, pongs and the like that a peer may send between two binary messages.
+const CONTROL_BUDGET: u32 = 64;
+
+/// Bytes that may come without completing a message: one message, as fragments, and their headers.
+const FRAGMENT_BUDGET: u64 = 2 * limits::MAX_MESSAGE_BYTES as u64;
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
+    /// Reads what waits; true when there may be more than one turn takes.
+    pub(super) fn read(&mut self, cx: &mut Context<'_>) -> bool {
+        for _ in 0..READS_PER_TURN {
+            let polled = Pin::new(&mut self.socket).poll_next(cx);
+            self.count_bytes();
+            match polled {
+                Poll::Pending => return false,
+                Poll::Ready(Some(Ok(Message::Binary(bytes)))) => {
+                    self.read_bytes_at_message = self.read_bytes;
+                    self.control_messages = 0;
+                    let now = self.now();
+                    self.session.handle_bytes(now, bytes);
+                    // At once: what one message can mean is bounded, what many can is not.
+                    self.deliver();
+                    if self.ended.is_some() {
+                        return false;
+                    }
+                }
+                Poll::Ready(Some(Ok(Message::Close(_)))) => {
+                    self.farewell_said = true; // The answer is written by the library, and has yet to leave.
+                    self.session.handle_disconnect("the peer closed the connection");
+                    return false;
+                }
+                Poll::Ready(Some(Ok(Message::Text(_)))) => {
+                    self.refuse(WsCode::Unsupported, "text messages are not part of the protocol");
+                    return false;
+                }
+                Poll::Ready(Some(Ok(_))) => {
+                    self.control_messages += 1;
+                    if self.control_messages > CONTROL_BUDGET {
+                        self.refuse(WsCode::Policy, "too many WebSocket control frames");
+                        return false;
+                    }
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    match error {
+                        // A process that is killed says nothing; that is no fault in what it said before.
+                        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
+                            return self.lose(&gone(&error));
+                        }
+                        Error::Capacity(_) => self.refuse(WsCode::Size, "a message over the size limit"),
+                        Error::Protocol(_) | Error::Utf8(_) => {
+                            self.refuse(WsCode::Protocol, "a violation of the WebSocket protocol");
+                        }
+                        error => return self.lose(&gone(&error)),
+                    }
+                    return false;
+                }
+                Poll::Ready(None) => return self.lose("the connection ended"),
+            }
+        }
+        true
+    }
+
+    fn count_bytes(&mut self) {
+        let read_bytes = self.socket.get_ref().read_bytes();
+        if read_bytes > self.read_bytes {
+            self.read_bytes = read_bytes;
+            let now = self.now();
+            self.session.handle_heard(now);
+            if read_bytes - self.read_bytes_at_message > FRAGMENT_BUDGET {
+                self.refuse(WsCode::Policy, "too many fragments");
+            }
+        }
+    }
+
+    fn refuse(&mut self, code: WsCode, reason: &str) {
+        self.farewell = Some(code);
+        self.session.close(CloseCode::ProtocolError, reason);
+    }
+
+    fn lose(&mut self, reason: &str) -> bool {
+        self.socket_lost = true;
+        self.session.handle_disconnect(reason);
+        false
+    }
+
+    pub(super) fn write(&mut self, cx: &mut Context<'_>) {
+        if self.socket_lost || self.farewell_said {
+            return;
+        }
+        loop {
+            match Pin::new(&mut self.socket).poll_ready(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => {
+                    self.lose(&gone(&error));
+                    return;
+                }
+                Poll::Pending => return,
+            }
+            if !self.session.poll_transmit(&mut self.message) {
+                break;
+            }
+            let message = Message::Binary(self.message.split().freeze());
+            if let Err(error) = Pin::new(&mut self.socket).start_send(message) {
+                self.lose(&gone(&error));
+                return;
+            }
+        }
+        if let Poll::Ready(Err(error)) = Pin::new(&mut self.socket).poll_flush(cx) {
+            self.lose(&gone(&error));
+        }
+    }
+
+    /// Flushes what is left and says why the WebSocket closes. Errors do not matter any more.
+    pub(super) fn say_farewell(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.farewell_said {
+            if ready!(Pin::new(&mut self.socket).poll_ready(cx)).is_err() {
+                return Poll::Ready(());
+            }
+            let frame = CloseFrame { code: self.farewell.unwrap_or(WsCode::Normal), reason: "".into() };
+            let _ = Pin::new(&mut self.socket).start_send(Message::Close(Some(frame)));
+            self.farewell_said = true;
+        }
+        let _ = ready!(Pin::new(&mut self.socket).poll_flush(cx));
+        let shut = pin!(tokio::io::AsyncWriteExt::shutdown(self.socket.get_mut())).poll(cx).is_ready();
+        if shut { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+/// How a connection ended that is not there any more.
+fn gone(error: &Error) -> String {
+    match error {
+        Error::Io(error) => format!("the connection was lost: {error}"),
+        _ => "the connection ended".to_owned(),
+    }
+}
