@@ -419,7 +419,8 @@ fn every_variable_stands_in_the_guide_and_no_other() {
         let name = text.strip_prefix("RELAY_").unwrap_or_default();
         !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
     };
-    let (sources, guide) = (sources(&["relay-server/src", "relay-client/src"]), read("docs/configuration.md"));
+    let (sources, guide) =
+        (sources(&["program/src", "relay-server/src", "relay-client/src"]), read("docs/configuration.md"));
     // The suite that the stores have in common takes its seeds from these.
     let of_tests = |name: &&str| name.starts_with("RELAY_STORE_SEED");
     let programs = sources.split('"').filter(is_one).filter(|name| !of_tests(name)).collect::<BTreeSet<_>>();
