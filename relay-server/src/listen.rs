@@ -1,8 +1,8 @@
-//! The listeners: bound here, or inherited from whoever started the process.
+//! The listeners: bound here, or inherited from the process that started this one.
 //!
-//! `listen = "fd:NAME"` takes a socket that systemd (or anything that speaks its protocol: `LISTEN_PID`,
-//! `LISTEN_FDS`, `LISTEN_FDNAMES`, sd_listen_fds(3)) holds open across restarts, so that a restart refuses no
-//! connection: what comes meanwhile waits in the socket's queue.
+//! `listen = "fd:NAME"` takes a socket that systemd (or anything that speaks its protocol: `LISTEN_PID`, `LISTEN_FDS`,
+//! `LISTEN_FDNAMES`, sd_listen_fds(3)) holds open across restarts, so that a restart refuses no connection: new ones
+//! wait in the socket's queue.
 
 use std::net::{SocketAddr, TcpListener};
 

@@ -1,7 +1,7 @@
 //! The handler's answer on its way back: streamed into the tunnel, or joined to it after a 101.
 //!
-//! Of an attempt that may outlive its session a bounded copy is kept; when the tunnel is lost midway the
-//! rest of the answer is still read, for the copy alone.
+//! The agent keeps a bounded copy of the answer of an attempt that may outlive its session. When the tunnel is lost
+//! midway, it still reads the rest of the answer, for the copy alone.
 
 use std::{
     future::Future,

@@ -1,9 +1,9 @@
 //! Connections that wait for their next call.
 //!
-//! Holds idle connections of one target and nothing else; it neither connects nor limits calls.
+//! The pool holds idle connections of one target and nothing else; it neither connects nor limits calls.
 //!
-//! Invariants: at most `max_idle` connections wait, each at most [`MAX_IDLE`]; the youngest is used first; a
-//! connection that the handler has closed is never handed out if the close has arrived.
+//! Invariants: at most `max_idle` connections wait, each at most [`MAX_IDLE`]; the youngest is used first; a connection
+//! that the handler has closed is never handed out if the close has arrived.
 
 use std::{
     collections::VecDeque,

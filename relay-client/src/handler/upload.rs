@@ -1,8 +1,7 @@
 //! The request body on its way to a handler, watched for progress.
 //!
-//! Passes frames through untouched and notes when the last one was handed over, so that the wait for the answer
-//! can tell an upload that moves from one that stalls. It buffers nothing: the connection's pace is the pace at
-//! which frames are asked for.
+//! It passes frames through untouched and notes when it handed the last one over, so that the wait for the answer can
+//! tell an upload that moves from one that stalls. It buffers nothing: the connection asks for frames at its own pace.
 
 use std::{
     pin::Pin,

@@ -1,8 +1,8 @@
-//! How many wrong tokens an address may show: twenty in ten seconds.
+//! The auth throttle: an address may show twenty wrong tokens in ten seconds.
 //!
-//! After that its further wrong ones are told to wait until the ten seconds are over; a right one is not looked up here
-//! and passes. Addresses are counted in a table of bounded size; when it is full, those with the fewest wrong tokens left
-//! give way. An IPv6 address counts as its /64, since one host owns all of it.
+//! After that the relay answers its further wrong ones with a wait until the ten seconds are over. A right token is not
+//! looked up here and passes. The table of addresses has a bounded size; when it is full, those with the fewest wrong
+//! tokens left give way. An IPv6 address counts as its /64, since one host owns all of it.
 
 use std::{
     collections::HashMap,

@@ -1,7 +1,7 @@
 //! How long an upgraded connection has been silent.
 //!
 //! Bytes that pass in either direction count, and only once they have passed. A WebSocket whose ends still want it has
-//! pings of its own; one that carries nothing for long stands for nobody.
+//! pings of its own; nobody needs one that carries nothing for long.
 
 use std::{
     io,
