@@ -466,3 +466,25 @@ fn every_reason_stands_in_the_guide() {
         assert!(sources.contains(&format!("\"{state}\"")), "no event stands where it does for {state}");
     }
 }
+
+#[test]
+fn every_metric_stands_in_the_guide_and_no_other() {
+    let guide = Page { name: "docs/running.md".to_owned(), text: read("docs/running.md") };
+    let rows = guide.tables("Metrics").into_values().flatten();
+    let written = rows.map(|row| code(&row[0]).expect("a metric").to_owned()).collect::<BTreeSet<_>>();
+    let sources = sources(&["relay-server/src"]);
+    let registered = sources.split("registry.register").skip(1).filter_map(|rest| rest.split('"').nth(1));
+    let registered = registered.map(|name| format!("relay_{name}")).collect::<BTreeSet<_>>();
+    assert!(registered.len() > 15, "only {} metrics were found", registered.len());
+    // Units and `_total` stand behind a name.
+    let is_of = |metric: &str, name: &str| {
+        let ending = metric.strip_prefix(name);
+        ending.is_some_and(|it| ["", "_total", "_seconds", "_seconds_total", "_bytes", "_info"].contains(&it))
+    };
+    for name in &registered {
+        assert!(written.iter().any(|metric| is_of(metric, name)), "{name} is not in the guide");
+    }
+    for metric in &written {
+        assert!(registered.iter().any(|name| is_of(metric, name)), "there is no {metric}");
+    }
+}
