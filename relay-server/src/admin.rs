@@ -31,10 +31,17 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    agents::token::{AgentToken, TokenHash},
-    ingress::Door,
+    agents::{
+        Agents,
+        token::{AgentToken, TokenHash},
+    },
+    delivery::Delivery,
+    ingress::Ingress,
     live::Live,
-    metrics::Form,
+    metrics::{Form, Gauges, Metrics},
+    providers::Providers,
+    refused::Refused,
+    routes::SharedRoutes,
     state::StateDir,
     store::StoreKind,
 };
@@ -62,16 +69,21 @@ impl Readiness {
 pub(crate) struct Admin {
     /// Whether the relay takes traffic.
     pub readiness: Readiness,
-    /// What happens at the public listener.
-    pub door: Arc<Door>,
-    /// What runs, and how it is changed.
-    pub live: Arc<Live>,
     /// What a backup is of.
     pub store: StoreKind,
     /// Names under which it is asked, beside localhost and addresses.
     pub hosts: Arc<[Arc<str>]>,
     /// The token's hash.
     pub token: TokenHash,
+    pub routes: SharedRoutes,
+    pub metrics: Arc<Metrics>,
+    pub agents: Arc<Agents>,
+    pub delivery: Arc<Delivery>,
+    pub providers: Arc<Providers>,
+    pub refused: Arc<Refused>,
+    pub ingress: Arc<Ingress>,
+    /// What runs, and how it is changed.
+    pub live: Arc<Live>,
 }
 
 /// Makes a token, writes it into its file and keeps its hash.
@@ -105,7 +117,7 @@ async fn ready(State(admin): State<Admin>) -> (StatusCode, String) {
     if !admin.readiness.is_set() {
         return (StatusCode::SERVICE_UNAVAILABLE, "not ready\n".to_owned());
     }
-    let routes = admin.door.routes.load();
+    let routes = admin.routes.load();
     let closed = routes.endpoints().filter(|endpoint| endpoint.verify.is_closed());
     let mut lines: Vec<_> = closed.map(|endpoint| format!("secret_unavailable {}\n", endpoint.name)).collect();
     lines.sort();
@@ -114,7 +126,22 @@ async fn ready(State(admin): State<Admin>) -> (StatusCode, String) {
 
 async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> ([(HeaderName, HeaderValue); 2], String) {
     let form = Form::asked_for(headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok()));
-    let text = admin.door.metrics.text(&admin.door.gauges().await, form);
+    let text = admin.metrics.text(&gauges(&admin).await, form);
     let kind = HeaderValue::from_static(form.content_type());
     ([(header::CONTENT_TYPE, kind), (header::VARY, HeaderValue::from_static("accept"))], text)
+}
+
+/// What there is at this moment.
+async fn gauges(admin: &Admin) -> Gauges {
+    let registry = admin.agents.registry();
+    Gauges {
+        waiting: admin.delivery.waiting().await,
+        stored: admin.delivery.stored(),
+        sessions: registry.len(),
+        exchanges: registry.in_flight(),
+        connections: admin.ingress.connections(),
+        body_bytes: admin.ingress.memory_held(),
+        dropped_copies: registry.dropped_copies(),
+        unwritten_refusals: admin.refused.lost(),
+    }
 }

@@ -1,13 +1,14 @@
 //! The agents: who may attach, who is attached, and who gets the next exchange.
 
-pub(crate) mod accept;
+mod accept;
 pub(crate) mod admissions;
+mod auth_throttle;
 pub(crate) mod copies;
-pub(crate) mod guesses;
 pub(crate) mod outcomes;
 pub(crate) mod places;
 pub(crate) mod registry;
 pub(crate) mod seats;
+mod session;
 pub(crate) mod skips;
 pub(crate) mod targets;
 pub mod token;
@@ -15,3 +16,145 @@ pub(crate) mod wanted;
 
 #[cfg(test)]
 mod tests;
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use http::{HeaderMap, Request, Response};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::mpsc,
+    time::Instant,
+};
+use tokio_util::task::TaskTracker;
+
+pub(crate) use self::accept::{Turned, lists};
+use self::{
+    admissions::Admissions,
+    auth_throttle::AuthThrottle,
+    outcomes::{Outcomes, Stray},
+    registry::Registry,
+    seats::Seats,
+    session::SessionHost,
+    skips::Skips,
+    token::{Shown, Tokens},
+};
+use crate::{clock::Clock, store::Store};
+
+/// Bounds of agents' sessions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AgentSettings {
+    /// Sessions at a time.
+    pub max_sessions: usize,
+    /// Exchanges at a time in one of them.
+    pub max_in_flight: u32,
+    /// How long a replaced session that had drained may finish.
+    pub drain_timeout: Duration,
+}
+
+/// All agents of this relay.
+pub(crate) struct Agents {
+    registry: Arc<Registry>,
+    outcomes: Arc<Outcomes>,
+    skips: Arc<Skips>,
+    seats: Arc<Seats>,
+    throttle: AuthThrottle,
+    host: Arc<SessionHost>,
+    sessions: TaskTracker,
+}
+
+impl Agents {
+    /// Nobody may attach before [`Agents::revise`]. What agents say of attempts that nobody waits for comes out of the
+    /// receiver.
+    pub(crate) fn build(
+        settings: AgentSettings,
+        store: &Arc<dyn Store>,
+        clock: &Clock,
+    ) -> (Arc<Self>, mpsc::Receiver<Stray>) {
+        let (outcomes, strays) = Outcomes::new();
+        let (registry, skips) = (Arc::new(Registry::new(clock.clone())), Arc::<Skips>::default());
+        let host = SessionHost::build(
+            settings,
+            Arc::clone(&registry),
+            Arc::clone(&outcomes),
+            Arc::clone(&skips),
+            Arc::clone(store),
+        );
+        let agents = Self {
+            registry,
+            outcomes,
+            skips,
+            seats: Seats::new(settings.max_sessions),
+            throttle: AuthThrottle::default(),
+            host: Arc::new(host),
+            sessions: TaskTracker::new(),
+        };
+        (Arc::new(agents), strays)
+    }
+
+    /// Who is attached.
+    pub(crate) fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    pub(crate) fn outcomes(&self) -> &Arc<Outcomes> {
+        &self.outcomes
+    }
+
+    pub(crate) fn skips(&self) -> &Arc<Skips> {
+        &self.skips
+    }
+
+    /// What agents may do from now on.
+    pub(crate) fn revise(&self, admissions: Admissions) {
+        self.registry.revise(admissions);
+    }
+
+    /// Whose token a request shows. Wrong ones are counted for its address, and slowed beyond a number; a right one
+    /// passes whoever else comes from there, since a whole company may be one address.
+    ///
+    /// # Errors
+    /// [`Turned`] says why there is none that counts.
+    pub(crate) fn authenticate(&self, client: IpAddr, headers: &HeaderMap, tokens: &Tokens) -> Result<Shown, Turned> {
+        let (known, now) = (accept::token_of(headers, tokens), Instant::now());
+        if matches!(known, Err(Turned::Unauthorized)) {
+            if let Some(left) = self.throttle.wait(client, now) {
+                return Err(Turned::TooManyGuesses { left });
+            }
+            self.throttle.count(client, now);
+        }
+        known
+    }
+
+    /// Begins a session over the upgraded connection, which is an `S`; the answer with `body` begins the WebSocket.
+    ///
+    /// # Errors
+    /// The request is no agent's upgrade, or there are too many sessions.
+    pub(crate) fn accept<S, R, B>(&self, request: Request<R>, shown: Shown, body: B) -> Result<Response<B>, Turned>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        accept::check(&request)?;
+        let seat = self.seats.take(&shown.token).map_err(Turned::TooManySessions)?;
+        let (response, upgrade) = accept::upgrade(request, body);
+        let host = Arc::clone(&self.host);
+        self.sessions.spawn(async move {
+            let _seat = seat;
+            if let Some((stream, leftover)) = accept::connection::<S>(upgrade).await {
+                host.serve(stream, leftover, shown).await;
+            }
+        });
+        Ok(response)
+    }
+
+    /// Tells agents to attach elsewhere; their exchanges go on.
+    pub(crate) fn drain(&self) {
+        self.registry.drain();
+    }
+
+    /// Closes the sessions that have nothing left to do, and waits for their end.
+    pub(crate) async fn close(&self) {
+        self.registry.close_when_idle();
+        self.sessions.close();
+        self.sessions.wait().await;
+    }
+}

@@ -1,49 +1,42 @@
-//! The composition root: builds everything from a config, runs it, and stops it in order.
+//! The composition root: builds every service from a config, serves, and stops them in order.
 //!
-//! Stopping: `/readyz` says no; the public listener closes and connections are told to close; requests
-//! in flight finish, for `drain_timeout` at most; agents are told, and their sessions close; the admin
-//! listener ends. A second signal does not wait.
+//! Stopping: `/readyz` says no; the public listener closes and connections are told to close; requests in flight finish,
+//! for `drain_timeout` at most; agents are told, and their sessions close; the admin listener ends.
+//!
+//! Knows no signals and no exit codes, binds nothing, and keeps nothing for the whole process: there may be two.
+
+#[cfg(test)]
+mod tests;
 
 use std::{
     net::{SocketAddr, TcpListener as StdListener},
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::Context;
-use arc_swap::ArcSwap;
-use relay_proto::{Limits, Purse};
 use tokio::{
     net::TcpListener,
-    signal::unix::{Signal, SignalKind, signal},
-    sync::{Semaphore, watch},
+    sync::{mpsc, watch},
+    task::JoinHandle,
     time::timeout,
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin::{self, Admin, Readiness},
-    agents::{accept::Terms, guesses::Guesses, outcomes::Outcomes, registry::Registry, seats::Seats, skips::Skips},
+    agents::{AgentSettings, Agents, outcomes::Stray, token::TokenHash},
     clock::Clock,
     config::{Config, Listen, Source, StoreSpec},
     delivery::{self, Delivery},
-    descriptors,
-    ingress::{
-        Door,
-        api::Asking,
-        client::Untrusted,
-        explain::Explainer,
-        listener::{self, Serving},
-        slots::Slots,
-    },
-    listen,
-    live::{self, Live},
-    memory::Budget,
+    ingress::{Beyond, BodySettings, ConnectionSettings, Ingress, IngressSettings},
+    live::{self, Followers, Live},
     metrics::Metrics,
     providers::Providers,
-    refused::{self, RefusedLog},
-    replay::Replays,
+    refused::Refused,
+    routes::SharedRoutes,
     state::StateDir,
     store::{Health, Purge, Store, StoreError, Vault, resolve as resolve_store, seal::SealKey},
     tls,
@@ -52,9 +45,6 @@ use crate::{
 /// How long between two rounds of housekeeping, and between two steps of one.
 const PURGE_ROUND: Duration = Duration::from_secs(60);
 const PURGE_STEP: Duration = Duration::from_millis(50);
-
-/// What the windows of all sessions' exchanges may grow by, together; one session has 4 MiB of it at most.
-const WINDOWS_BYTES: u32 = 64 * 1024 * 1024;
 
 /// How long sessions may take to say farewell.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -68,7 +58,15 @@ const LOOK: Duration = Duration::from_millis(20);
 /// The file in the state directory with the key to the store's secrets.
 const KEY_FILE: &str = "sealing.key";
 
-/// What `serve` tells its caller once the ports are open.
+/// What a relay is given to listen on.
+pub(crate) struct Sockets {
+    pub public: StdListener,
+    pub admin: StdListener,
+    /// Public connections that this process has descriptors for.
+    pub max_connections: usize,
+}
+
+/// What there is to say of a relay that serves.
 pub(crate) struct Started {
     /// The public listener's address.
     pub public: SocketAddr,
@@ -80,131 +78,271 @@ pub(crate) struct Started {
     pub warnings: Vec<relay_program::config::Problem>,
 }
 
-/// Runs a relay until it is told to stop.
-///
-/// # Errors
-/// What could not be started; nothing listens then.
-pub(crate) fn run(source: &Source, config: &Config, started: impl FnOnce(&Started)) -> anyhow::Result<()> {
-    let max_connections = descriptors::make_room(config.server.max_connections, config.limits.max_sessions);
-    let runtime = runtime()?;
-    let public = listen::open(&config.server.listen)?;
-    let admin = listen::open(&Listen::Address(config.server.admin))?;
-    let state = match &config.server.state_dir {
-        Some(path) => StateDir::open(path).with_context(|| {
-            format!("cannot make {}; set [server] state_dir to a place of the relay's own", path.display())
-        })?,
-        None => StateDir::throw_away().context("cannot make a directory for the time of this run")?,
-    };
-    let store = runtime.block_on(open_store(config))?;
-    // Only whoever holds the store writes beside it: until now a predecessor may have been at work there.
-    let (token, token_file) = admin::issue_token(&state).context("cannot write the admin token")?;
-    let (warnings, public_address) = (Vec::new(), public.local_addr()?);
-    let mut addresses = Started { public: public_address, admin: admin.local_addr()?, token_file, warnings };
-    if config.tls.is_none()
-        && matches!(config.server.listen, Listen::Inherited(_))
-        && !addresses.public.ip().is_loopback()
-    {
-        tracing::warn!(public = %addresses.public, "the inherited socket is reachable from outside without TLS");
-    }
-    let clock = Clock::default();
-    let vault = Vault::new(Arc::clone(&store), SealKey::open(&key_file(config, &state)?)?, clock.clone());
-    let providers = Providers::build(vault.clone());
-    let first = runtime.block_on(async {
+/// A relay that is ready to serve.
+pub(crate) struct App {
+    sockets: Sockets,
+    workers: usize,
+    store: StoreSpec,
+    admin: Admin,
+    strays: mpsc::Receiver<Stray>,
+    relay: Relay,
+}
+
+/// A relay that serves.
+pub(crate) struct Relay {
+    started: Started,
+    drain_timeout: Duration,
+    agents: Arc<Agents>,
+    delivery: Arc<Delivery>,
+    refused: Arc<Refused>,
+    ingress: Arc<Ingress>,
+    metrics: Arc<Metrics>,
+    live: Arc<Live>,
+    readiness: Readiness,
+    stop: CancellationToken,
+    workers: Vec<thread::JoinHandle<()>>,
+    /// The admin listener, and the log of refused requests: both have something to say at the end.
+    last: Vec<JoinHandle<()>>,
+    /// Removed with the relay if it is to be thrown away.
+    _state: StateDir,
+}
+
+impl App {
+    /// Opens the store and builds every service.
+    ///
+    /// # Errors
+    /// What could not be started; nothing was served then.
+    pub(crate) async fn build(source: &Source, config: &Config, sockets: Sockets) -> anyhow::Result<Self> {
+        let clock = Clock::default();
+        let Opened { state, store, vault, token, token_file } = open(config, &clock).await?;
+        let (public, admin) = (sockets.public.local_addr()?, sockets.admin.local_addr()?);
+        warn_of_open_socket(config, public);
         let first = live::first(source, &store, &vault, &clock).await?;
-        providers.load(&first.config.endpoints).await;
-        anyhow::Ok(first)
-    })?;
-    addresses.warnings.clone_from(&first.config.warnings);
-    let config = &first.config;
-    let (outcomes, strays) = Outcomes::new();
-    let door = Arc::new(door(config, addresses.public, state, providers, (store, outcomes), clock));
-    runtime.block_on(door.delivery.recall()).context("which signatures the relay has made cannot be read")?;
-    let serving = Arc::new(Serving {
-        tls: match &config.tls {
-            None => None,
-            Some(files) => Some(ArcSwap::new(tls::load(&files.cert, &files.key)?)),
-        },
-        slots: Slots::new(max_connections, config.server.max_connections_per_address),
-        h2: Arc::new(Semaphore::new(listener::MAX_H2_CONNECTIONS)),
-        idle: config.limits.timeouts.idle,
-        header_timeout: config.limits.timeouts.header,
-        max_head: config.limits.max_head,
-    });
-    door.metrics.watch(runtime.handle().clone());
-    let (server, spec) = (config.server.clone(), config.store.clone());
-    let live = Live::new(source.clone(), first, Arc::clone(&door), Arc::clone(&serving), (addresses.public, vault));
-    let live = Arc::new(live);
-    let stop = CancellationToken::new();
-    let mut workers = Vec::new();
-    for number in 1..server.workers.get() {
-        let (public, door, serving, stop) =
-            (public.try_clone()?, Arc::clone(&door), Arc::clone(&serving), stop.clone());
-        // Made here, so that all that the relay holds open is open once it says that it listens.
-        let runtime = self::runtime()?;
-        let work = move || {
-            worker(&runtime, public, door, serving, &stop);
-            runtime.shutdown_background();
+        let config = &first.config;
+        let started = Started { public, admin, token_file, warnings: config.warnings.clone() };
+        let (metrics, routes) = (Arc::new(Metrics::default()), SharedRoutes::default());
+        let providers = Providers::build(vault.clone());
+        providers.load(&config.endpoints).await;
+        let (agents, strays) = Agents::build(agent_settings(config), &store, &clock);
+        let delivery = Delivery::build(Arc::clone(&store), clock, &agents, metrics.events());
+        let lasts = config.store.kind.is_durable();
+        let refused =
+            Refused::build(config.limits.refused_budget, lasts, Arc::clone(&store), Arc::clone(agents.registry()));
+        let tls = config.tls.as_ref().map(|files| tls::load(&files.cert, &files.key)).transpose()?;
+        let beyond = Beyond {
+            routes: Arc::clone(&routes),
+            metrics: Arc::clone(&metrics),
+            agents: Arc::clone(&agents),
+            delivery: Arc::clone(&delivery),
+            providers: Arc::clone(&providers),
+            refused: Arc::clone(&refused),
         };
-        workers.push(std::thread::Builder::new().name(format!("worker-{number}")).spawn(work)?);
-    }
-    let outcome = runtime.block_on(async {
+        let ingress = Ingress::build(ingress_settings(config, sockets.max_connections), tls, beyond);
+        let (server, spec) = (config.server.clone(), config.store.clone());
+        let followers = Followers {
+            routes: Arc::clone(&routes),
+            metrics: Arc::clone(&metrics),
+            agents: Arc::clone(&agents),
+            delivery: Arc::clone(&delivery),
+            providers: Arc::clone(&providers),
+            ingress: Arc::clone(&ingress),
+        };
+        let live = Live::build(source.clone(), first, public, vault, store, followers);
+        delivery.recall().await.context("which signatures the relay has made cannot be read")?;
+        delivery.go_on_skipping().await.context("what was being skipped cannot be read from the store")?;
         let readiness = Readiness::default();
-        let mut health = door.delivery.store.health();
-        door.delivery.go_on_skipping().await.context("what was being skipped cannot be read from the store")?;
-        tokio::spawn(delivery::pump(Arc::clone(&door.delivery), stop.clone()));
-        tokio::spawn(delivery::work_off_bulks(Arc::clone(&door.delivery), stop.clone()));
-        tokio::spawn(delivery::settle_strays(Arc::clone(&door.delivery), strays));
-        tokio::spawn(housekeeping(Arc::clone(&door), spec.clone(), stop.clone()));
-        let behind = tokio::spawn(write_refused(Arc::clone(&door), spec.clone(), stop.clone()));
-        let mut signals = Signals::new()?;
-        let shown = Admin {
+        let admin = Admin {
             readiness: readiness.clone(),
-            door: Arc::clone(&door),
-            live: Arc::clone(&live),
             store: spec.kind.clone(),
             hosts: server.admin_hosts.as_slice().into(),
             token,
+            routes,
+            metrics: Arc::clone(&metrics),
+            agents: Arc::clone(&agents),
+            delivery: Arc::clone(&delivery),
+            providers,
+            refused: Arc::clone(&refused),
+            ingress: Arc::clone(&ingress),
+            live: Arc::clone(&live),
         };
-        let admin = tokio::spawn(admin::serve(TcpListener::from_std(admin)?, shown, stop.clone()));
-        let public =
-            tokio::spawn(listener::serve(TcpListener::from_std(public)?, Arc::clone(&door), Arc::clone(&serving)));
-        readiness.set(true);
-        started(&addresses);
-        loop {
-            tokio::select! {
-                _ = signals.hangup.recv() => {
-                    let live = Arc::clone(&live);
-                    tokio::spawn(async move { live.reload().await });
-                }
-                _ = signals.terminate.recv() => break,
-                _ = signals.interrupt.recv() => break,
-                why = failed(&mut health) => {
-                    // What was acknowledged is safe, and a new process reads it. This one must not go on.
-                    readiness.set(false);
-                    stop.cancel();
-                    anyhow::bail!("the store has failed: {why}; start the relay again once its disk is well");
-                }
-            }
-        }
-        readiness.set(false);
-        tracing::info!(drain_timeout = ?server.drain_timeout, "stopping");
-        tokio::select! {
-            () = drain(&door, server.drain_timeout) => {}
-            _ = signals.terminate.recv() => tracing::warn!("stopping at once"),
-            _ = signals.interrupt.recv() => tracing::warn!("stopping at once"),
-        }
-        stop.cancel();
-        public.abort();
-        let _ = timeout(FAREWELL, admin).await;
-        let _ = timeout(FAREWELL, behind).await;
-        anyhow::Ok(())
-    });
-    stop.cancel();
-    runtime.shutdown_background();
-    for worker in workers {
-        let _ = worker.join();
+        let relay = Relay {
+            started,
+            drain_timeout: server.drain_timeout,
+            agents,
+            delivery,
+            refused,
+            ingress,
+            metrics,
+            live,
+            readiness,
+            stop: CancellationToken::new(),
+            workers: Vec::new(),
+            last: Vec::new(),
+            _state: state,
+        };
+        Ok(Self { sockets, workers: server.workers.get(), store: spec, admin, strays, relay })
     }
-    outcome
+
+    /// Serves on this runtime and on threads with one each.
+    ///
+    /// # Errors
+    /// A thread, a runtime or a listener cannot be made.
+    pub(crate) fn serve(self) -> anyhow::Result<Relay> {
+        let Self { sockets, workers, store, admin, strays, mut relay } = self;
+        for number in 1..workers {
+            let public = sockets.public.try_clone()?;
+            relay.start_worker(number, public)?;
+        }
+        relay.metrics.watch(tokio::runtime::Handle::current());
+        let (delivery, stop) = (&relay.delivery, &relay.stop);
+        tokio::spawn(delivery::pump(Arc::clone(delivery), stop.clone()));
+        tokio::spawn(delivery::work_off_bulks(Arc::clone(delivery), stop.clone()));
+        tokio::spawn(delivery::settle_strays(Arc::clone(delivery), strays));
+        tokio::spawn(housekeeping(Arc::clone(delivery), store, stop.clone()));
+        let (refused, stopped) = (Arc::clone(&relay.refused), stop.clone());
+        let behind = tokio::spawn(async move { refused.write_behind(stopped).await });
+        let admin = tokio::spawn(admin::serve(TcpListener::from_std(sockets.admin)?, admin, stop.clone()));
+        relay.last.extend([admin, behind]);
+        let (ingress, public) = (Arc::clone(&relay.ingress), TcpListener::from_std(sockets.public)?);
+        tokio::spawn(async move { ingress.serve(public).await });
+        relay.readiness.set(true);
+        Ok(relay)
+    }
+}
+
+impl Relay {
+    pub(crate) const fn started(&self) -> &Started {
+        &self.started
+    }
+
+    /// One more one-thread runtime that accepts from the same listener.
+    fn start_worker(&mut self, number: usize, public: StdListener) -> anyhow::Result<()> {
+        // Made here, so that all that the relay holds open is open once it says that it listens.
+        let runtime = runtime()?;
+        self.metrics.watch(runtime.handle().clone());
+        let (ingress, stop) = (Arc::clone(&self.ingress), self.stop.clone());
+        let work = move || {
+            runtime.block_on(async {
+                match TcpListener::from_std(public) {
+                    Ok(public) => {
+                        tokio::spawn(async move { ingress.serve(public).await });
+                        stop.cancelled().await;
+                    }
+                    Err(error) => tracing::error!(%error, "a worker cannot listen"),
+                }
+            });
+            runtime.shutdown_background();
+        };
+        self.workers.push(thread::Builder::new().name(format!("worker-{number}")).spawn(work)?);
+        Ok(())
+    }
+
+    /// Reads the config again, beside everything else.
+    pub(crate) fn reload(&self) {
+        let live = Arc::clone(&self.live);
+        tokio::spawn(async move { live.reload().await });
+    }
+
+    /// Ends when the store has failed, with the reason. What was acknowledged is safe, and a new process reads it; this
+    /// relay must not go on.
+    pub(crate) async fn failed(&self) -> String {
+        let mut health = self.delivery.store.health();
+        let why = failed(&mut health).await;
+        self.readiness.set(false);
+        why
+    }
+
+    /// Lets what is in flight come to its end. Agents hear of the stop first, so that they connect to whoever comes next
+    /// while this relay still serves what it has taken.
+    pub(crate) async fn drain(&self) {
+        self.readiness.set(false);
+        tracing::info!(drain_timeout = ?self.drain_timeout, "stopping");
+        self.ingress.close();
+        self.agents.drain();
+        self.ingress.closed(self.drain_timeout).await;
+        self.delivery.drain(self.drain_timeout).await;
+        let _ = timeout(FAREWELL, self.agents.close()).await;
+    }
+
+    /// Stops at once, but for what the log of refused requests still has to write.
+    pub(crate) async fn stop(mut self) {
+        self.stop.cancel();
+        for task in std::mem::take(&mut self.last) {
+            let _ = timeout(FAREWELL, task).await;
+        }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.ingress.close();
+        self.stop.cancel();
+        for worker in self.workers.drain(..) {
+            let _ = worker.join();
+        }
+    }
+}
+
+/// What a relay has on the disk.
+struct Opened {
+    state: StateDir,
+    store: Arc<dyn Store>,
+    vault: Vault,
+    token: TokenHash,
+    token_file: PathBuf,
+}
+
+async fn open(config: &Config, clock: &Clock) -> anyhow::Result<Opened> {
+    let state = open_state(config)?;
+    let store = open_store(config).await?;
+    // Only whoever holds the store writes beside it: until now a predecessor may have been at work there.
+    let (token, token_file) = admin::issue_token(&state).context("cannot write the admin token")?;
+    let vault = Vault::new(Arc::clone(&store), SealKey::open(&key_file(config, &state)?)?, clock.clone());
+    Ok(Opened { state, store, vault, token, token_file })
+}
+
+fn warn_of_open_socket(config: &Config, public: SocketAddr) {
+    let inherited = matches!(config.server.listen, Listen::Inherited(_));
+    if config.tls.is_none() && inherited && !public.ip().is_loopback() {
+        tracing::warn!(%public, "the inherited socket is reachable from outside without TLS");
+    }
+}
+
+fn agent_settings(config: &Config) -> AgentSettings {
+    AgentSettings {
+        max_sessions: config.limits.max_sessions,
+        max_in_flight: config.limits.max_in_flight_per_agent,
+        drain_timeout: config.server.drain_timeout,
+    }
+}
+
+fn ingress_settings(config: &Config, max_connections: usize) -> IngressSettings {
+    let limits = &config.limits;
+    IngressSettings {
+        connections: ConnectionSettings {
+            max: max_connections,
+            max_per_address: config.server.max_connections_per_address,
+            idle: limits.timeouts.idle,
+            header_timeout: limits.timeouts.header,
+            max_head: limits.max_head,
+        },
+        bodies: BodySettings {
+            max_head: limits.max_head,
+            idle: limits.timeouts.body_idle,
+            total: limits.timeouts.body,
+        },
+        upgrade_idle: limits.timeouts.upgrade_idle,
+        memory_bytes: usize::try_from(limits.body_budget).unwrap_or(usize::MAX),
+    }
+}
+
+fn open_state(config: &Config) -> anyhow::Result<StateDir> {
+    match &config.server.state_dir {
+        Some(path) => StateDir::open(path).with_context(|| {
+            format!("cannot make {}; set [server] state_dir to a place of the relay's own", path.display())
+        }),
+        None => StateDir::throw_away().context("cannot make a directory for the time of this run"),
+    }
 }
 
 /// The store. A predecessor that stops may still hold it: what is sent meanwhile waits in the listener's queue.
@@ -238,13 +376,6 @@ fn key_file(config: &Config, state: &StateDir) -> Result<PathBuf, StoreError> {
     }
 }
 
-/// Writes the log of refused requests into a store that lasts.
-async fn write_refused(door: Arc<Door>, spec: StoreSpec, stop: CancellationToken) {
-    if spec.kind.is_durable() {
-        refused::write_behind(&door.refused, &door.delivery.store, stop).await;
-    }
-}
-
 /// Ends when the store has failed, with the reason.
 async fn failed(health: &mut watch::Receiver<Health>) -> String {
     match health.wait_for(|health| matches!(health, Health::Failed(_))).await.as_deref() {
@@ -255,7 +386,7 @@ async fn failed(health: &mut watch::Receiver<Health>) -> String {
 }
 
 /// Removes what is old, in small steps beside everything else.
-async fn housekeeping(door: Arc<Door>, spec: StoreSpec, stop: CancellationToken) {
+async fn housekeeping(delivery: Arc<Delivery>, spec: StoreSpec, stop: CancellationToken) {
     let mut cursor = None;
     loop {
         let policy = Purge {
@@ -264,7 +395,7 @@ async fn housekeeping(door: Arc<Door>, spec: StoreSpec, stop: CancellationToken)
             max_bytes: spec.max_bytes / 10 * 9,
             cursor,
         };
-        match door.delivery.store.purge(policy, door.delivery.clock.now()).await {
+        match delivery.store.purge(policy, delivery.clock.now()).await {
             Ok(purged) => cursor = purged.next,
             Err(error) => {
                 tracing::warn!(%error, "what is old could not be removed");
@@ -279,122 +410,6 @@ async fn housekeeping(door: Arc<Door>, spec: StoreSpec, stop: CancellationToken)
     }
 }
 
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("the runtime cannot start")
-}
-
-/// One more one-thread runtime that accepts from the same listener.
-fn worker(
-    runtime: &tokio::runtime::Runtime,
-    public: StdListener,
-    door: Arc<Door>,
-    serving: Arc<Serving>,
-    stop: &CancellationToken,
-) {
-    door.metrics.watch(runtime.handle().clone());
-    runtime.block_on(async {
-        match TcpListener::from_std(public) {
-            Ok(public) => {
-                tokio::spawn(listener::serve(public, door, serving));
-                stop.cancelled().await;
-            }
-            Err(error) => tracing::error!(%error, "a worker cannot listen"),
-        }
-    });
-}
-
-fn door(
-    config: &Config,
-    public: SocketAddr,
-    state: StateDir,
-    providers: Arc<Providers>,
-    (store, outcomes): (Arc<dyn Store>, Arc<Outcomes>),
-    clock: Clock,
-) -> Door {
-    let metrics = Metrics::default();
-    let routes = live::routes(config, &metrics, public);
-    let registry = Arc::new(Registry::new(clock.clone()));
-    registry.revise(routes.admissions());
-    let skips = Arc::<Skips>::default();
-    let delivery = Arc::new(Delivery::new(
-        Arc::clone(&store),
-        clock,
-        Arc::clone(&registry),
-        Arc::clone(&outcomes),
-        Arc::clone(&skips),
-        metrics.events(),
-    ));
-    delivery.set_endpoints(&config.endpoints);
-    providers.set_endpoints(&config.endpoints);
-    let purse = Some(Purse::new(WINDOWS_BYTES));
-    let limits = Limits { max_streams: config.limits.max_in_flight_per_agent, purse, ..Limits::relay() };
-    Door {
-        routes: ArcSwap::from_pointee(routes),
-        metrics,
-        terms: Terms {
-            seats: Seats::new(config.limits.max_sessions),
-            registry: Arc::clone(&registry),
-            outcomes,
-            store,
-            skips,
-            limits,
-            drain_timeout: config.server.drain_timeout,
-        },
-        registry,
-        delivery,
-        replays: Replays::default(),
-        untrusted: Untrusted::default(),
-        guesses: Guesses::default(),
-        asking: Asking::default(),
-        explainer: Explainer::default(),
-        providers,
-        _state: state,
-        telling: Arc::default(),
-        refused: RefusedLog::new(config.limits.refused_budget, config.store.kind.is_durable()),
-        memory: Arc::new(Budget::new(usize::try_from(config.limits.body_budget).unwrap_or(usize::MAX))),
-        max_head: config.limits.max_head,
-        body_idle: config.limits.timeouts.body_idle,
-        upgrade_idle: config.limits.timeouts.upgrade_idle,
-        body_total: config.limits.timeouts.body,
-        closing: CancellationToken::new(),
-        connections: TaskTracker::new(),
-        sessions: TaskTracker::new(),
-    }
-}
-
-/// Agents hear of the stop first, so that they connect to whoever comes next while this relay still serves
-/// what it has taken.
-async fn drain(door: &Door, patience: Duration) {
-    door.closing.cancel();
-    door.connections.close();
-    door.registry.drain();
-    if timeout(patience, door.connections.wait()).await.is_err() {
-        tracing::warn!(connections = door.connections.len(), "requests did not finish in time");
-    }
-    door.delivery.tasks.close();
-    if timeout(patience, door.delivery.tasks.wait()).await.is_err() {
-        tracing::warn!(
-            attempts = door.delivery.tasks.len(),
-            "attempts did not end in time; they are settled after a restart"
-        );
-    }
-    door.registry.close_when_idle();
-    door.sessions.close();
-    let _ = timeout(FAREWELL, door.sessions.wait()).await;
-}
-
-struct Signals {
-    hangup: Signal,
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            hangup: signal(SignalKind::hangup())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
 }

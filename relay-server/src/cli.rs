@@ -11,6 +11,7 @@ mod explain;
 mod init;
 mod provider;
 mod remote;
+mod serve;
 mod token;
 mod vectors;
 
@@ -261,7 +262,7 @@ fn serve(arguments: Serve) -> Result<(), Failure> {
     };
     let source = Source { path: arguments.config, flags };
     let config = source.load()?;
-    let ran = app::run(&source, &config, |started| {
+    let ran = serve::run(&source, &config, |started| {
         started.warnings.iter().for_each(warn);
         tracing::info!(public = %started.public, admin = %started.admin, "listening");
         if let Some(dev) = &dev {

@@ -33,7 +33,7 @@ use jiff::{SignedDuration, Timestamp};
 use relay_proto::ResponseHead;
 use tokio::{
     sync::{Notify, mpsc, watch},
-    time::Instant,
+    time::{Instant, timeout},
 };
 use tokio_util::task::TaskTracker;
 
@@ -46,7 +46,7 @@ pub(crate) use self::{
     strays::settle_strays,
 };
 use crate::{
-    agents::{outcomes::Outcomes, registry::Registry, skips::Skips},
+    agents::{Agents, outcomes::Outcomes, registry::Registry, skips::Skips},
     clock::{Clock, wall},
     dispatch::answer_head,
     endpoint::{Endpoint, EndpointName, Keeping, Order},
@@ -141,28 +141,21 @@ pub(crate) struct Delivery {
     wake: Notify,
     bulks: Notify,
     /// Attempts under way.
-    pub tasks: TaskTracker,
+    tasks: TaskTracker,
     /// Signatures that were made here.
     pub own: OwnSignatures,
 }
 
 impl Delivery {
     /// Nothing is under way yet.
-    pub(crate) fn new(
-        store: Arc<dyn Store>,
-        clock: Clock,
-        registry: Arc<Registry>,
-        outcomes: Arc<Outcomes>,
-        skips: Arc<Skips>,
-        events: Events,
-    ) -> Self {
-        Self {
+    pub(crate) fn build(store: Arc<dyn Store>, clock: Clock, agents: &Agents, events: Events) -> Arc<Self> {
+        Arc::new(Self {
             store,
             clock,
-            registry,
+            registry: Arc::clone(agents.registry()),
             events,
-            outcomes,
-            skips,
+            outcomes: Arc::clone(agents.outcomes()),
+            skips: Arc::clone(agents.skips()),
             endpoints: ArcSwap::default(),
             running: Mutex::default(),
             limits: Arc::default(),
@@ -173,6 +166,15 @@ impl Delivery {
             bulks: Notify::new(),
             tasks: TaskTracker::new(),
             own: OwnSignatures::default(),
+        })
+    }
+
+    /// Waits for the end of attempts, for so long at most; no more begin.
+    pub(crate) async fn drain(&self, patience: Duration) {
+        self.tasks.close();
+        if timeout(patience, self.tasks.wait()).await.is_err() {
+            let attempts = self.tasks.len();
+            tracing::warn!(attempts, "attempts did not end in time; they are settled after a restart");
         }
     }
 

@@ -25,6 +25,8 @@ mod retry;
 
 mod verify;
 
+mod mask;
+
 pub mod endpoint;
 mod events;
 mod limits;
@@ -35,10 +37,11 @@ pub mod message;
 #[allow(missing_docs, reason = "public for the benchmarks alone")]
 pub mod store;
 
-mod providers;
-mod refused;
-
 pub mod agents;
+mod providers;
+
+mod refused;
+mod routes;
 
 mod dispatch;
 

@@ -27,12 +27,15 @@ use self::{
 use relay_program::config::{Problem, Problems, Shown};
 
 use crate::{
-    agents::registry::Registry,
+    agents::Agents,
     clock::Clock,
     config::{Config, Input, Layers, PublicUrl, Source, rows, rows::Rows},
+    delivery::Delivery,
     endpoint::{Endpoint, EndpointName},
-    ingress::{Door, listener::Serving, route::Routes},
+    ingress::Ingress,
     metrics::Metrics,
+    providers::Providers,
+    routes::{Routes, SharedRoutes},
     store::{self, BulkAction, ConfigKind, Filter, NamedRows, State, Store, StoreError, Vault},
     tls,
     webhook::EventId,
@@ -120,28 +123,52 @@ pub(crate) async fn first(
     Ok(First { config, running, made })
 }
 
+/// Who goes by the running configuration.
+pub(crate) struct Followers {
+    pub routes: SharedRoutes,
+    pub metrics: Arc<Metrics>,
+    pub agents: Arc<Agents>,
+    pub delivery: Arc<Delivery>,
+    pub providers: Arc<Providers>,
+    pub ingress: Arc<Ingress>,
+}
+
+impl Followers {
+    /// Every runtime works by this from now on.
+    fn follow(&self, config: &Config, public: SocketAddr) {
+        let routes = routes(config, &self.metrics, public);
+        let admissions = routes.admissions();
+        self.routes.store(Arc::new(routes));
+        self.providers.set_endpoints(&config.endpoints);
+        self.delivery.set_endpoints(&config.endpoints);
+        self.agents.revise(admissions);
+    }
+}
+
 /// The configuration of a relay that runs.
 pub(crate) struct Live {
     source: Source,
-    door: Arc<Door>,
-    serving: Arc<Serving>,
     public: SocketAddr,
     vault: Vault,
+    store: Arc<dyn Store>,
+    followers: Followers,
     running: Mutex<Running>,
     view: ArcSwap<View>,
 }
 
 impl Live {
-    /// What runs is `first`, and the door has taken it over.
-    pub(crate) fn new(
+    /// The followers take over what is `first`.
+    pub(crate) fn build(
         source: Source,
         First { config, running, made }: First,
-        door: Arc<Door>,
-        serving: Arc<Serving>,
-        (public, vault): (SocketAddr, Vault),
-    ) -> Self {
+        public: SocketAddr,
+        vault: Vault,
+        store: Arc<dyn Store>,
+        followers: Followers,
+    ) -> Arc<Self> {
+        followers.follow(&config, public);
         let view = ArcSwap::from_pointee(View { shown: config.shown, made: made.names() });
-        Self { source, door, serving, public, vault, running: Mutex::new(running), view }
+        Arc::new(Self { source, public, vault, store, followers, running: Mutex::new(running), view })
     }
 
     /// What runs, for people.
@@ -149,12 +176,8 @@ impl Live {
         self.view.load_full()
     }
 
-    fn store(&self) -> &Arc<dyn Store> {
-        &self.door.delivery.store
-    }
-
     fn now(&self) -> Timestamp {
-        self.door.delivery.clock.now()
+        self.followers.delivery.clock.now()
     }
 
     /// Reads the file again. Takes over endpoints, tokens and the certificate; keeps the old ones if anything is wrong but
@@ -168,14 +191,14 @@ impl Live {
 
     async fn try_reload(&self) -> anyhow::Result<()> {
         let mut running = self.running.lock().await;
-        let made = Made::read(self.store(), &self.vault).await?;
+        let made = Made::read(&self.store, &self.vault).await?;
         let next = Running { input: self.source.read()?, applied: None };
         let config = assemble(&self.source, &next, false, &made, Rows::default()).await?;
         let tls = config.tls.as_ref().map(|files| tls::load(&files.cert, &files.key)).transpose()?;
         let sets = sets(&next.input.rows())?;
-        self.store().configure(store::Source::File, sets, true, self.now()).await?;
-        if let (Some(slot), Some(tls)) = (&self.serving.tls, tls) {
-            slot.store(tls);
+        self.store.configure(store::Source::File, sets, true, self.now()).await?;
+        if let Some(tls) = tls {
+            self.followers.ingress.set_certificate(tls);
         }
         for warning in &config.warnings {
             tracing::warn!("{warning}");
@@ -204,10 +227,10 @@ impl Live {
         let running = self.running.lock().await;
         let name = rows::name_of(&row).ok_or_else(|| Refused::Malformed("name = \"…\" is missing".to_owned()))?;
         let name = name.to_owned();
-        if self.door.routes.load().endpoint(&name).is_some() {
+        if self.followers.routes.load().endpoint(&name).is_some() {
             return Err(Refused::Exists(name));
         }
-        let mut made = Made::read(self.store(), &self.vault).await?;
+        let mut made = Made::read(&self.store, &self.vault).await?;
         if made.rows.endpoint.len() >= MAX_ROWS {
             return Err(Refused::Malformed(format!("the API has made {MAX_ROWS} endpoints, and makes no more")));
         }
@@ -222,7 +245,7 @@ impl Live {
             self.vault.put(SCOPE, sealed, secret).await?;
         }
         let set = vec![(ConfigKind::Endpoint, vec![named(&row)?])];
-        self.store().configure(store::Source::Api, set, false, now).await?;
+        self.store.configure(store::Source::Api, set, false, now).await?;
         let about = format!("endpoint.{name}");
         let warnings = config.warnings.iter().filter(|one| one.key.starts_with(&about));
         let warnings = warnings.map(|one| one.message.clone()).collect();
@@ -244,18 +267,18 @@ impl Live {
 
     async fn delete_now(&self, name: EndpointName, force: bool) -> Result<u64, Refused> {
         let running = self.running.lock().await;
-        let mut made = Made::read(self.store(), &self.vault).await?;
+        let mut made = Made::read(&self.store, &self.vault).await?;
         let Some(row) = made.take(name.as_str()) else {
-            let there = self.door.routes.load().endpoint(name.as_str()).is_some();
+            let there = self.followers.routes.load().endpoint(name.as_str()).is_some();
             return Err(if there { Refused::FromFile(name.as_str().to_owned()) } else { Refused::Missing });
         };
-        let standing = self.store().standing(name.clone()).await?;
+        let standing = self.store.standing(name.clone()).await?;
         let waiting = standing.pending + standing.running;
         if waiting > 0 && !force {
             return Err(Refused::Waiting(waiting));
         }
         let config = assemble(&self.source, &running, false, &made, Rows::default()).await?;
-        self.store().unconfigure(ConfigKind::Endpoint, name.as_str().to_owned()).await?;
+        self.store.unconfigure(ConfigKind::Endpoint, name.as_str().to_owned()).await?;
         self.take_over(&running, config, &made).await;
         // From here on nothing new comes in. What fails now leaves things behind that nobody can use.
         if waiting > 0 {
@@ -264,12 +287,12 @@ impl Live {
                 states: vec![State::Pending, State::Running],
                 ..Filter::default()
             };
-            if let Err(error) = self.store().bulk(EventId::new(), BulkAction::Cancel, filter, self.now()).await {
+            if let Err(error) = self.store.bulk(EventId::new(), BulkAction::Cancel, filter, self.now()).await {
                 tracing::error!(endpoint = %name, %error, "what waited was not cancelled; it becomes dead letters in time");
             }
-            self.door.delivery.wake_bulks();
+            self.followers.delivery.wake_bulks();
         }
-        let mut forgotten = self.door.providers.forget(name.as_str()).await;
+        let mut forgotten = self.followers.providers.forget(name.as_str()).await;
         for sealed in rows::sealed_in(&row) {
             forgotten = forgotten.and(self.vault.remove(SCOPE, &sealed).await);
         }
@@ -303,18 +326,18 @@ impl Live {
             foreign_seals(row)?;
             rows::settle_paths(row, running.input.base());
         }
-        let made = Made::read(self.store(), &self.vault).await?;
+        let made = Made::read(&self.store, &self.vault).await?;
         let next = Running { input: running.input.clone(), applied: Some(rows) };
         let rows = next.applied.clone().unwrap_or_default();
         let sets = sets(&rows)?;
         let config = assemble(&self.source, &next, true, &made, Rows::default()).await?;
-        let plan = plan::plan(self.store(), &sets).await?;
+        let plan = plan::plan(&self.store, &sets).await?;
         let restart = rows::changed_keys(&running.input.sections(), sections);
         let warnings = config.warnings.iter().filter(|one| one.file.is_none());
         let mut warnings: Vec<String> = warnings.map(ToString::to_string).collect();
         for name in &plan.0.removed {
             let Ok(parsed) = EndpointName::parse(name) else { continue };
-            let standing = self.store().standing(parsed).await?;
+            let standing = self.store.standing(parsed).await?;
             let waiting = standing.pending + standing.running;
             if waiting > 0 {
                 warnings
@@ -325,7 +348,7 @@ impl Live {
         if dry_run {
             return Ok(applied);
         }
-        self.store().configure(store::Source::File, sets, true, self.now()).await?;
+        self.store.configure(store::Source::File, sets, true, self.now()).await?;
         *running = next;
         self.take_over(&running, config, &made).await;
         tracing::info!(
@@ -344,19 +367,13 @@ impl Live {
         for endpoint in config.endpoints.iter().filter(|endpoint| endpoint.verify.is_closed()) {
             tracing::warn!(endpoint = %endpoint.name, "without its secret it answers 503 until the next reload");
         }
-        self.door.providers.load(&config.endpoints).await;
+        self.followers.providers.load(&config.endpoints).await;
         let now = self.now();
         let begins = if config.store.kind.is_durable() { Timestamp::MIN } else { now };
-        if let Err(error) = remember(self.store(), &config, begins, now).await {
+        if let Err(error) = remember(&self.store, &config, begins, now).await {
             tracing::error!(%error, "the store was not told which endpoints remember what was signed");
         }
-        let routes = routes(&config, &self.door.metrics, self.public);
-        let admissions = routes.admissions();
-        let registry: &Registry = &self.door.registry;
-        self.door.routes.store(Arc::new(routes));
-        self.door.providers.set_endpoints(&config.endpoints);
-        self.door.delivery.set_endpoints(&config.endpoints);
-        registry.revise(admissions);
+        self.followers.follow(&config, self.public);
         self.view.store(Arc::new(View { shown: config.shown, made: made.names() }));
     }
 }
@@ -375,7 +392,7 @@ async fn remember(
     store.reach_back(reaches.collect(), begins, now).await
 }
 
-pub(crate) fn routes(config: &Config, metrics: &Metrics, public: SocketAddr) -> Routes {
+fn routes(config: &Config, metrics: &Metrics, public: SocketAddr) -> Routes {
     let scheme = if config.tls.is_some() { "https" } else { "http" };
     let url = match &config.server.public_url {
         Some(url) => (url.as_str().trim_end_matches('/').to_owned(), true),

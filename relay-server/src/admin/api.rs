@@ -20,9 +20,9 @@ use serde_json::{Value, json};
 
 use super::{Admin, events::failed};
 use crate::{
-    ingress::explain,
+    mask::MASKED,
     providers::{Handshake, MAX_KEPT},
-    refused::{Entry, MASKED, MAX_ENTRIES},
+    refused::{Entry, MAX_ENTRIES},
     webhook::EventId,
 };
 
@@ -69,8 +69,8 @@ struct Listing {
 
 async fn list_refused(State(admin): State<Admin>, Query(listing): Query<Listing>) -> Response {
     let limit = listing.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_ENTRIES);
-    let (store, endpoint) = (&admin.door.delivery.store, listing.endpoint.as_deref());
-    let entries = match admin.door.refused.list_all(store, endpoint, limit, admin.door.delivery.clock.now()).await {
+    let now = admin.delivery.clock.now();
+    let entries = match admin.refused.list(listing.endpoint.as_deref(), limit, now).await {
         Ok(entries) => entries,
         Err(error) => return *failed(error),
     };
@@ -111,10 +111,10 @@ async fn explain_refused(State(admin): State<Admin>, Path(id): Path<String>) -> 
                     time says more, or save a request in a file and explain that";
         return findings(json!([{ "code": "body_not_kept", "message": text }]));
     }
-    let Some(endpoint) = admin.door.routes.load().endpoint(&entry.endpoint).cloned() else {
+    let Some(endpoint) = admin.routes.load().endpoint(&entry.endpoint).cloned() else {
         return error(StatusCode::NOT_FOUND, "not_found", "its endpoint is not there any more");
     };
-    match explain::asked(&admin.door, endpoint, Arc::clone(&entry)).await {
+    match admin.refused.explain(admin.routes.load_full(), endpoint, Arc::clone(&entry)).await {
         Some(found) => {
             let shown = |one: &Finding| json!({ "code": one.code(), "message": one.to_string() });
             findings(found.iter().map(shown).collect())
@@ -127,7 +127,7 @@ async fn find(admin: &Admin, id: &str) -> Result<Arc<Entry>, Box<Response>> {
     let id = id
         .parse::<EventId>()
         .map_err(|_| error(StatusCode::BAD_REQUEST, "bad_id", "an event's id is hook_ and 32 hexadecimal digits"))?;
-    let found = admin.door.refused.find_anywhere(&admin.door.delivery.store, id, admin.door.delivery.clock.now()).await;
+    let found = admin.refused.find(id, admin.delivery.clock.now()).await;
     Ok(found.map_err(failed)?.ok_or_else(|| {
         let why = "no refused request has this id; they are kept for a day, a thousand for each endpoint";
         error(StatusCode::NOT_FOUND, "not_found", why)
@@ -136,7 +136,7 @@ async fn find(admin: &Admin, id: &str) -> Result<Arc<Entry>, Box<Response>> {
 
 async fn list_handshakes(State(admin): State<Admin>, Query(listing): Query<Listing>) -> Response {
     let limit = listing.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_KEPT);
-    let found = admin.door.providers.handshakes(listing.endpoint.as_deref(), limit);
+    let found = admin.providers.handshakes(listing.endpoint.as_deref(), limit);
     let shown = |one: &Arc<Handshake>| {
         json!({
             "id": one.event_id.to_string(),

@@ -41,13 +41,13 @@ pub(super) fn routes() -> Router<Admin> {
 }
 
 async fn list(State(admin): State<Admin>) -> Response {
-    let backlog = match admin.door.delivery.store.backlog().await {
+    let backlog = match admin.delivery.store.backlog().await {
         Ok(backlog) => backlog,
         Err(error) => return *failed(error),
     };
     let backlog: BTreeMap<_, _> = backlog.iter().map(|one| (one.endpoint.as_str().to_owned(), one)).collect();
     let view = admin.live.view();
-    let routes = admin.door.routes.load();
+    let routes = admin.routes.load();
     let mut endpoints: Vec<_> = routes.endpoints().collect();
     endpoints.sort_by(|one, other| one.name.cmp(&other.name));
     let all = endpoints.into_iter().map(|endpoint| {
@@ -69,9 +69,9 @@ fn brief(admin: &Admin, view: &View, endpoint: &Endpoint) -> Value {
         "mode": mode,
         "provider": endpoint.verify.provider_name(),
         "source": view.source(endpoint.name.as_str()),
-        "url": admin.door.routes.load().url(endpoint),
-        "metrics_name": admin.door.metrics.shown(endpoint.name.as_str()),
-        "agents": admin.door.registry.serving(endpoint.name.as_str()),
+        "url": admin.routes.load().url(endpoint),
+        "metrics_name": admin.metrics.shown(endpoint.name.as_str()),
+        "agents": admin.agents.registry().serving(endpoint.name.as_str()),
     })
 }
 
@@ -92,8 +92,8 @@ async fn shown(admin: &Admin, named: &str) -> Result<Response, Refusal> {
 
 /// Everything that is known of an endpoint.
 async fn whole(admin: &Admin, named: &str) -> Result<Value, Refusal> {
-    let Some(endpoint) = admin.door.routes.load().endpoint(named).cloned() else { return Err(missing()) };
-    let (store, view) = (&admin.door.delivery.store, admin.live.view());
+    let Some(endpoint) = admin.routes.load().endpoint(named).cloned() else { return Err(missing()) };
+    let (store, view) = (&admin.delivery.store, admin.live.view());
     let mut all = brief(admin, &view, &endpoint);
     let backlog = store.backlog().await.map_err(failed)?;
     with_backlog(&mut all, backlog.iter().find(|one| one.endpoint == endpoint.name));
@@ -102,7 +102,7 @@ async fn whole(admin: &Admin, named: &str) -> Result<Value, Refusal> {
     all["running"] = standing.running.into();
     all["dead"] = standing.dead.into();
     all["paused_since"] = standing.paused_at.map(|at| at.to_string()).into();
-    let left_alone = admin.door.registry.left_alone_until(named);
+    let left_alone = admin.agents.registry().left_alone_until(named);
     all["circuit"] = if left_alone.is_some() { "open" } else { "closed" }.into();
     all["circuit_until"] = left_alone.map(|at| at.to_string()).into();
     all["secret_available"] = (!endpoint.verify.is_closed()).into();
@@ -114,7 +114,7 @@ async fn whole(admin: &Admin, named: &str) -> Result<Value, Refusal> {
         };
         json!({ "name": name, "token": &*token, "standing": standing })
     };
-    all["attached"] = admin.door.registry.attached(named).into_iter().map(agent).collect();
+    all["attached"] = admin.agents.registry().attached(named).into_iter().map(agent).collect();
     // A reload between the two leaves the settings out for once.
     all["settings"] = shown_endpoint(&view.shown, named).unwrap_or_default();
     Ok(all)
@@ -127,11 +127,11 @@ async fn hold(State(admin): State<Admin>, Path((named, action)): Path<(String, S
         "forget" => return forget(&admin, &named).await,
         _ => return super::api::unknown().await,
     };
-    let Some(endpoint) = admin.door.routes.load().endpoint(&named).cloned() else { return *missing() };
+    let Some(endpoint) = admin.routes.load().endpoint(&named).cloned() else { return *missing() };
     if endpoint.keeping.is_none() {
         return error(StatusCode::CONFLICT, "live", "a live endpoint keeps nothing, so there is nothing to hold back");
     }
-    match admin.door.delivery.pause(&endpoint.name, paused).await {
+    match admin.delivery.pause(&endpoint.name, paused).await {
         Ok(()) => answer(StatusCode::OK, &json!({ "name": named, "paused": paused })),
         Err(error) => *failed(error),
     }
@@ -139,8 +139,8 @@ async fn hold(State(admin): State<Admin>, Path((named, action)): Path<(String, S
 
 /// What was learnt in challenges is no longer good from here on, and the next challenge teaches anew.
 async fn forget(admin: &Admin, named: &str) -> Response {
-    let Some(endpoint) = admin.door.routes.load().endpoint(named).cloned() else { return *missing() };
-    let providers = Arc::clone(&admin.door.providers);
+    let Some(endpoint) = admin.routes.load().endpoint(named).cloned() else { return *missing() };
+    let providers = Arc::clone(&admin.providers);
     // A task of its own, so that a caller who goes away does not leave it half done.
     let task = tokio::spawn(async move { providers.forget_learnt(endpoint.name.as_str()).await });
     match task.await {
@@ -217,7 +217,7 @@ async fn apply(
         Ok(applied) => {
             let mut shown = json!(applied);
             shown["dry_run"] = asked.dry_run.into();
-            shown["at"] = admin.door.delivery.clock.now().to_string().into();
+            shown["at"] = admin.delivery.clock.now().to_string().into();
             answer(StatusCode::OK, &shown)
         }
         Err(why) => *refused(why),

@@ -60,17 +60,17 @@ pub(super) fn failed(why: StoreError) -> Box<Response> {
 }
 
 async fn list(Shared(admin): Shared<Admin>, Query(asked): Query<Asked>) -> Response {
-    match events::list(&admin.door.delivery, &asked, Sight::All, BOUNDS).await {
+    match events::list(&admin.delivery, &asked, Sight::All, BOUNDS).await {
         Ok(list) => answer(StatusCode::OK, &list),
         Err(refusal) => refused(&refusal),
     }
 }
 
 async fn show(Shared(admin): Shared<Admin>, Path(id): Path<String>) -> Response {
-    match events::find(&admin.door.delivery.store, &id, Sight::All, admin.door.delivery.clock.now()).await {
+    match events::find(&admin.delivery.store, &id, Sight::All, admin.delivery.clock.now()).await {
         Ok(record) => answer(
             StatusCode::OK,
-            &events::detail(&record, admin.door.delivery.endpoint(&record.summary.endpoint).as_deref()),
+            &events::detail(&record, admin.delivery.endpoint(&record.summary.endpoint).as_deref()),
         ),
         Err(refusal) => refused(&refusal),
     }
@@ -87,11 +87,11 @@ async fn body(Shared(admin): Shared<Admin>, Path(id): Path<String>) -> Response 
 }
 
 async fn whole(admin: &Admin, id: &str) -> Result<Bytes, Refusal> {
-    let store = &admin.door.delivery.store;
-    let summary = events::find(store, id, Sight::All, admin.door.delivery.clock.now()).await?.summary;
+    let store = &admin.delivery.store;
+    let summary = events::find(store, id, Sight::All, admin.delivery.clock.now()).await?.summary;
     let mut bytes = Vec::new();
     loop {
-        let part = events::part(&admin.door.delivery, &summary, bytes.len() as u64, MAX_RANGE_BYTES).await?;
+        let part = events::part(&admin.delivery, &summary, bytes.len() as u64, MAX_RANGE_BYTES).await?;
         if part.is_empty() {
             return Ok(bytes.into());
         }
@@ -118,15 +118,15 @@ async fn act(
 }
 
 async fn replayed(admin: &Admin, id: &str, signature: crate::store::Signature) -> Result<Value, Refusal> {
-    let delivery = &admin.door.delivery;
+    let delivery = &admin.delivery;
     let record = events::find(&delivery.store, id, Sight::All, delivery.clock.now()).await?;
-    let endpoint = admin.door.routes.load().endpoint(record.summary.endpoint.as_str()).cloned();
+    let endpoint = admin.routes.load().endpoint(record.summary.endpoint.as_str()).cloned();
     let stored = delivery.replay(endpoint.as_ref(), record, signature).await?;
     Ok(json!({ "id": stored.of.to_string(), "new_id": stored.id.to_string() }))
 }
 
 async fn acted(admin: &Admin, id: &str, action: Action) -> Result<Value, Refusal> {
-    let delivery = &admin.door.delivery;
+    let delivery = &admin.delivery;
     let Summary { endpoint, id, .. } =
         events::find(&delivery.store, id, Sight::All, delivery.clock.now()).await?.summary;
     let acts = vec![Act { endpoint, id, action }];
@@ -154,14 +154,14 @@ async fn bulked(admin: &Admin, action: &str, asked: &Asked) -> Result<Response, 
     };
     let filter = Filter { states: vec![State::Dead], ..asked.filter()? };
     let id = EventId::new();
-    let delivery = &admin.door.delivery;
+    let delivery = &admin.delivery;
     delivery.store.bulk(id, action, filter, delivery.clock.now()).await?;
     delivery.wake_bulks();
     Ok(answer(StatusCode::ACCEPTED, &json!({ "bulk": id.to_string() })))
 }
 
 async fn bulks(Shared(admin): Shared<Admin>) -> Response {
-    match admin.door.delivery.store.bulks().await {
+    match admin.delivery.store.bulks().await {
         Ok(bulks) => {
             let shown = |bulk: &crate::store::Bulk| json!({ "id": bulk.id.to_string(), "done": bulk.done, "skipped": bulk.skipped, "finished": bulk.finished });
             answer(StatusCode::OK, &json!({ "bulks": bulks.iter().map(shown).collect::<Vec<_>>() }))

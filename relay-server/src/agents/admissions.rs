@@ -12,7 +12,7 @@ use super::{
     places::Wish,
     token::{Right, Shown, Token, TokenHash, Tokens},
 };
-use crate::refused::MASKED;
+use crate::mask::MASKED;
 
 /// What an endpoint is to an agent that attaches.
 #[derive(Clone, Debug)]

@@ -8,8 +8,8 @@ use super::word;
 use crate::{
     delivery::Replayed,
     endpoint::Endpoint,
+    mask::{MASKED, authenticates, shown_url},
     message::shown_headers,
-    refused::{MASKED, authenticates, shown_url},
     store::{Attempt, Reason, Record, State, Summary},
 };
 

@@ -25,19 +25,16 @@ use serde_json::{Value, json};
 use tokio::{sync::Semaphore, time::timeout};
 use uuid::Uuid;
 
-use super::{
-    Door, Origin, known,
-    respond::{self, Body},
-    route::Routes,
-};
+use super::respond::{self, Body};
 use crate::{
     agents::{
         registry::Whom,
         token::{Right, Token},
     },
-    delivery::Asker,
+    delivery::{Asker, Delivery},
     endpoint::EndpointName,
     events::{self, Asked, Bounds, Refusal, Sight},
+    routes::Routes,
     store::Signature,
 };
 
@@ -62,23 +59,45 @@ const MAX_READING: usize = 2;
 /// How long reading may take, the wait for its turn included.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What agents ask at the moment.
-#[derive(Debug)]
-pub(crate) struct Asking {
+/// Answers agents' questions.
+pub(super) struct AgentApi {
+    delivery: Arc<Delivery>,
     of_token: Mutex<HashMap<Arc<str>, usize>>,
     reading: Semaphore,
 }
 
-impl Default for Asking {
-    fn default() -> Self {
-        Self { of_token: Mutex::default(), reading: Semaphore::new(MAX_READING) }
-    }
-}
-
 /// A token's right to one more question, until it is answered.
-struct Turn<'a>(&'a Asking, Arc<str>);
+struct Turn<'a>(&'a AgentApi, Arc<str>);
 
-impl Asking {
+impl AgentApi {
+    pub(super) fn build(delivery: Arc<Delivery>) -> Self {
+        Self { delivery, of_token: Mutex::default(), reading: Semaphore::new(MAX_READING) }
+    }
+
+    /// Answers one question of who has this token.
+    pub(super) async fn answer<B>(
+        &self,
+        routes: &Routes,
+        token: &Token,
+        path: &str,
+        request: &Request<B>,
+    ) -> Response<Body> {
+        let answered = async {
+            let busy = "this token has too many questions at a time; wait for some of them";
+            let busy = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_questions", busy);
+            let _turn = self.turn(token).ok_or_else(busy)?;
+            if !token.rights.contains(&Right::Read) {
+                let why = "this token lacks the right `read`; add it to the token's `rights` on the relay";
+                return Err(Refusal::new(StatusCode::FORBIDDEN, "may_not_read", why));
+            }
+            let names = routes.endpoints().map(|endpoint| &endpoint.name);
+            let seen = names.filter(|name| token.may(Right::Read, name.as_str())).cloned().collect();
+            let question = Question { api: self, routes, token, seen };
+            question.answer(path, request.uri().query().unwrap_or_default(), request.method()).await
+        };
+        answered.await.unwrap_or_else(|refusal| respond::untold(&refusal))
+    }
+
     fn turn(&self, token: &Token) -> Option<Turn<'_>> {
         let mut counts = self.lock();
         let count = counts.entry(Arc::clone(&token.name)).or_default();
@@ -138,39 +157,11 @@ enum To {
 
 /// A question of an agent's user.
 struct Question<'a> {
-    door: &'a Door,
+    api: &'a AgentApi,
     routes: &'a Routes,
     token: &'a Token,
     /// The endpoints whose events the token may read.
     seen: Vec<EndpointName>,
-}
-
-/// Answers one question.
-pub(super) async fn answer<B>(
-    door: &Door,
-    routes: &Routes,
-    origin: Origin,
-    path: &str,
-    request: &Request<B>,
-) -> Response<Body> {
-    let token = match known(door, routes, origin, request.headers()) {
-        Ok(shown) => shown.token,
-        Err(turned) => return respond::turned(turned),
-    };
-    let answered = async {
-        let busy = "this token has too many questions at a time; wait for some of them";
-        let busy = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_questions", busy);
-        let _turn = door.asking.turn(&token).ok_or_else(busy)?;
-        if !token.rights.contains(&Right::Read) {
-            let why = "this token lacks the right `read`; add it to the token's `rights` on the relay";
-            return Err(Refusal::new(StatusCode::FORBIDDEN, "may_not_read", why));
-        }
-        let names = routes.endpoints().map(|endpoint| &endpoint.name);
-        let seen = names.filter(|name| token.may(Right::Read, name.as_str())).cloned().collect();
-        let question = Question { door, routes, token: &token, seen };
-        question.answer(path, request.uri().query().unwrap_or_default(), request.method()).await
-    };
-    answered.await.unwrap_or_else(|refusal| respond::untold(&refusal))
 }
 
 impl Question<'_> {
@@ -203,7 +194,7 @@ impl Question<'_> {
 
     async fn list(&self, asked: &Asked) -> Result<Response<Body>, Refusal> {
         let seen = self.seen_by(asked)?;
-        let list = events::list(&self.door.delivery, asked, Sight::Only(&seen), BOUNDS);
+        let list = events::list(&self.api.delivery, asked, Sight::Only(&seen), BOUNDS);
         let list = self.reading(list).await?;
         Ok(respond::told(StatusCode::OK, &list))
     }
@@ -218,14 +209,14 @@ impl Question<'_> {
 
     async fn body(&self, id: &str, from: &From) -> Result<Response<Body>, Refusal> {
         let event = self.find(id).await?.summary;
-        let part = self.reading(events::part(&self.door.delivery, &event, from.offset, MAX_PART_BYTES)).await?;
+        let part = self.reading(events::part(&self.api.delivery, &event, from.offset, MAX_PART_BYTES)).await?;
         Ok(respond::part(part, event.size))
     }
 
     async fn replay(&self, id: &str, asked: &Replay) -> Result<Response<Body>, Refusal> {
         let record = self.find(id).await?;
         let name = record.summary.endpoint.clone();
-        let (endpoint, delivery) = (self.routes.endpoint(name.as_str()), &self.door.delivery);
+        let (endpoint, delivery) = (self.routes.endpoint(name.as_str()), &self.api.delivery);
         let replayed: Value = match asked.to {
             To::Endpoint if self.token.may(Right::Replay, name.as_str()) => {
                 let stored = delivery.replay(endpoint, record, asked.signature).await?;
@@ -267,19 +258,14 @@ impl Question<'_> {
     }
 
     async fn find(&self, id: &str) -> Result<crate::store::Record, Refusal> {
-        self.reading(events::find(
-            &self.door.delivery.store,
-            id,
-            Sight::Only(&self.seen),
-            self.door.delivery.clock.now(),
-        ))
-        .await
+        let delivery = &self.api.delivery;
+        self.reading(events::find(&delivery.store, id, Sight::Only(&self.seen), delivery.clock.now())).await
     }
 
     /// Reads once it is its turn.
     async fn reading<T>(&self, read: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
         let in_turn = async {
-            let _turn = self.door.asking.reading.acquire().await;
+            let _turn = self.api.reading.acquire().await;
             read.await
         };
         let slow = "this took too long; ask for less, such as a shorter time, or without a text";

@@ -3,33 +3,44 @@
 //! One bad connection never stops the loop. HTTP/1.1 in the clear; under TLS what ALPN chose. Every wait for a peer has an
 //! end: for a handshake, a head, a body, for somebody to take an answer, and for the next request.
 
-use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
+use http::{Request, Response};
 use hyper::{
+    body::Incoming,
     server::conn::{http1, http2},
-    service::service_fn,
+    service::{Service as HttpService, service_fn},
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use relay_program::socket::tune;
 use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service as _;
+use tracing::Instrument as _;
 
 use super::{
-    Connection, Door, Origin,
     head::{Watch, Watched},
+    request::{Connection, Requests},
+    respond::Body,
     slots::{Place, Slot, Slots},
     socket::{Socket, TimedWrites},
     stack::stack,
     streams::Streams,
 };
-use crate::{address, throttle::Throttle, webhook::input::Input};
+use crate::{
+    address,
+    memory::Budget,
+    routes::{Peer, SharedRoutes},
+    throttle::Throttle,
+    webhook::input::Input,
+};
 
 /// A TLS handshake may take this long.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -53,7 +64,7 @@ const MAX_H2_STREAMS: u32 = 128;
 
 /// HTTP/2 connections at a time. Each may hold some hundred KiB of windows and of heads that are not whole; beyond that,
 /// new connections are offered HTTP/1.1 alone, which every sender speaks and which holds less.
-pub(crate) const MAX_H2_CONNECTIONS: usize = 256;
+const MAX_H2_CONNECTIONS: usize = 256;
 
 /// What an HTTP/2 peer may send on a stream, and on all of them, before anything was read: 25 MiB in five seconds where a
 /// round trip takes 100 ms.
@@ -75,14 +86,13 @@ static NOT_ACCEPTED: Throttle<1> = Throttle::new();
 /// Header lines of one request.
 pub(super) const MAX_HEADERS: usize = 100;
 
-/// How connections are served.
-pub(crate) struct Serving {
-    /// The certificate, replaced as a whole on reload.
-    pub tls: Option<ArcSwap<ServerConfig>>,
-    /// Places for connections.
-    pub slots: Arc<Slots>,
-    /// Places for HTTP/2 among them, [`MAX_H2_CONNECTIONS`].
-    pub h2: Arc<Semaphore>,
+/// Bounds of public connections.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ConnectionSettings {
+    /// Connections at a time.
+    pub max: usize,
+    /// Those of one address.
+    pub max_per_address: usize,
     /// Longest time in which a peer takes nothing of what waits for it, and in which an HTTP/2 one asks for nothing.
     pub idle: Duration,
     /// A request's head must be there after this long.
@@ -91,134 +101,234 @@ pub(crate) struct Serving {
     pub max_head: usize,
 }
 
-/// Accepts connections until the door closes.
-pub(crate) async fn serve(listener: TcpListener, door: Arc<Door>, serving: Arc<Serving>) {
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = door.closing.cancelled() => return,
-            accepted = accept(&listener, &door, &serving) => accepted,
+/// The connections that are open, and whether there may be more.
+#[derive(Clone, Debug, Default)]
+pub(super) struct OpenConnections {
+    closing: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl OpenConnections {
+    pub(super) fn close(&self) {
+        self.closing.cancel();
+        self.tasks.close();
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.is_cancelled()
+    }
+
+    /// Where what goes on with a connection after its upgrade is counted.
+    pub(super) const fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.tasks.len()
+    }
+
+    pub(super) async fn ended(&self) {
+        self.tasks.wait().await;
+    }
+}
+
+/// Serves connections.
+pub(super) struct Connections {
+    settings: ConnectionSettings,
+    /// The certificate, replaced as a whole on reload.
+    tls: Option<ArcSwap<ServerConfig>>,
+    slots: Arc<Slots>,
+    /// Places for HTTP/2 among them.
+    h2: Arc<Semaphore>,
+    routes: SharedRoutes,
+    memory: Arc<Budget>,
+    requests: Arc<Requests>,
+    open: OpenConnections,
+}
+
+/// A connection that is ready for HTTP.
+struct Ready {
+    socket: Socket,
+    secure: bool,
+    /// There if HTTP/2 was agreed on.
+    h2: Option<OwnedSemaphorePermit>,
+}
+
+impl Connections {
+    pub(super) fn build(
+        settings: ConnectionSettings,
+        tls: Option<Arc<ServerConfig>>,
+        routes: SharedRoutes,
+        memory: Arc<Budget>,
+        requests: Arc<Requests>,
+        open: OpenConnections,
+    ) -> Arc<Self> {
+        let slots = Slots::new(settings.max, settings.max_per_address);
+        let (tls, h2) = (tls.map(ArcSwap::new), Arc::new(Semaphore::new(MAX_H2_CONNECTIONS)));
+        Arc::new(Self { settings, tls, slots, h2, routes, memory, requests, open })
+    }
+
+    pub(super) fn set_certificate(&self, tls: Arc<ServerConfig>) {
+        if let Some(current) = &self.tls {
+            current.store(tls);
+        }
+    }
+
+    /// Accepts connections until they are to close.
+    pub(super) async fn serve(self: Arc<Self>, listener: TcpListener) {
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = self.open.closing.cancelled() => return,
+                accepted = self.accept(&listener) => accepted,
+            };
+            match accepted {
+                Ok((_, peer, None)) => {
+                    if let Some(held_back) = CROWDED.pass("") {
+                        let peer = peer.ip();
+                        tracing::warn!(%peer, held_back, "an address has as many connections as one may; more were closed");
+                    }
+                }
+                Ok((stream, peer, Some(slot))) => {
+                    let this = Arc::clone(&self);
+                    let span = tracing::info_span!("connection", peer = %peer.ip());
+                    self.open.tasks.spawn(async move { this.run(stream, peer, slot).await }.instrument(span));
+                }
+                Err(error) => {
+                    if let Some(held_back) = NOT_ACCEPTED.pass("") {
+                        tracing::warn!(%error, held_back, "a connection could not be accepted");
+                    }
+                    sleep(EXHAUSTED).await;
+                }
+            }
+        }
+    }
+
+    /// The next connection, and its place if its address has one left. Proxies carry many senders on one address: those
+    /// that are trusted, and those of this machine and network, have no share.
+    async fn accept(&self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr, Option<Slot>)> {
+        let permit = self.slots.wait().await.map_err(io::Error::other)?;
+        let (stream, peer) = listener.accept().await?;
+        let address = peer.ip().to_canonical();
+        let slot = if address::is_local(address) || self.routes.load().trusts(address) {
+            Some(Slot::uncounted(permit))
+        } else {
+            self.slots.take(permit, address)
         };
-        match accepted {
-            Ok((_, peer, None)) => {
-                if let Some(held_back) = CROWDED.pass("") {
-                    let peer = peer.ip();
-                    tracing::warn!(%peer, held_back, "an address has as many connections as one may; more were closed");
-                }
+        if slot.is_some() {
+            tune(&stream)?;
+        }
+        Ok((stream, peer, slot))
+    }
+
+    /// One connection from its first byte to its last.
+    async fn run(self: Arc<Self>, stream: TcpStream, address: SocketAddr, slot: Slot) {
+        let stream = TimedWrites::new(stream, self.settings.idle);
+        let Some(Ready { socket, secure, h2 }) = self.secure(stream).await else { return };
+        let peer = Peer { address: address.ip().to_canonical(), secure };
+        // hyper reads a little more than the largest head in one go.
+        let counted = !address::is_local(peer.address) && !self.routes.load().trusts(peer.address);
+        let heads = self.memory.of_heads(counted.then(|| address::site(peer.address)));
+        let watch = Arc::new(Watch::new(2 * self.settings.max_head, heads));
+        let input = Arc::new(Input::default());
+        let place = Place::new(slot);
+        let connection = Arc::new(Connection { peer, place: place.clone() });
+        let stack = stack(Arc::clone(&self.requests), connection, Arc::clone(&watch), Arc::clone(&input));
+        // Each layer is always ready. The stack is called at once, so that a request counts before hyper reads on.
+        let service = service_fn(move |request| stack.clone().call(request));
+        let socket = TokioIo::new(Watched::new(socket, Arc::clone(&watch), Arc::clone(&input), place));
+        let outcome = match h2 {
+            Some(_place) => {
+                watch.off();
+                self.serve_http2(socket, service, &input).await
             }
-            Ok((stream, peer, Some(slot))) => {
-                let (connection, serving) = (Arc::clone(&door), Arc::clone(&serving));
-                door.connections.spawn(async move { run(stream, peer, slot, connection, &serving).await });
+            None => self.serve_http1(socket, service).await,
+        };
+        if let Err(error) = outcome {
+            tracing::debug!(%error, "a connection broke");
+        }
+    }
+
+    /// Ends TLS, where the relay does that; `None` if its handshake failed.
+    async fn secure(&self, mut stream: TimedWrites) -> Option<Ready> {
+        let Some(config) = &self.tls else {
+            return Some(Ready { socket: Socket::Left(stream), secure: false, h2: None });
+        };
+        let h2 = Arc::clone(&self.h2).try_acquire_owned().ok();
+        let config = config.load_full();
+        let acceptor = TlsAcceptor::from(if h2.is_some() { config } else { without_h2(&config) });
+        stream.limit_reads(Some(HANDSHAKE_BYTES));
+        match timeout(HANDSHAKE, acceptor.accept(stream)).await {
+            Ok(Ok(mut stream)) => {
+                let (socket, tls) = stream.get_mut();
+                socket.limit_reads(None);
+                tls.set_buffer_limit(Some(TLS_UNSENT_BYTES));
+                let h2 = h2.filter(|_| tls.alpn_protocol() == Some(b"h2"));
+                Some(Ready { socket: Socket::Right(Box::new(stream)), secure: true, h2 })
             }
-            Err(error) => {
-                if let Some(held_back) = NOT_ACCEPTED.pass("") {
-                    tracing::warn!(%error, held_back, "a connection could not be accepted");
-                }
-                sleep(EXHAUSTED).await;
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a TLS handshake failed");
+                None
+            }
+            Err(_) => {
+                tracing::debug!("a TLS handshake took too long");
+                None
             }
         }
     }
-}
 
-/// The next connection, and its place if its address has one left. Proxies carry many senders on one address: those
-/// that are trusted, and those of this machine and network, have no share.
-async fn accept(
-    listener: &TcpListener,
-    door: &Door,
-    serving: &Serving,
-) -> io::Result<(TcpStream, SocketAddr, Option<Slot>)> {
-    let permit = serving.slots.wait().await.map_err(io::Error::other)?;
-    let (stream, peer) = listener.accept().await?;
-    let address = peer.ip().to_canonical();
-    let slot = if address::is_local(address) || door.routes.load().trusts(address) {
-        Some(Slot::uncounted(permit))
-    } else {
-        serving.slots.take(permit, address)
-    };
-    if slot.is_some() {
-        tune(&stream)?;
-    }
-    Ok((stream, peer, slot))
-}
-
-async fn run(stream: TcpStream, peer: SocketAddr, slot: Slot, door: Arc<Door>, serving: &Serving) {
-    let mut stream = TimedWrites::new(stream, serving.idle);
-    let (socket, secure, h2) = match &serving.tls {
-        None => (Socket::Left(stream), false, None),
-        Some(config) => {
-            let h2 = Arc::clone(&serving.h2).try_acquire_owned().ok();
-            let config = config.load_full();
-            let acceptor = TlsAcceptor::from(if h2.is_some() { config } else { without_h2(&config) });
-            stream.limit_reads(Some(HANDSHAKE_BYTES));
-            match timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                Ok(Ok(mut stream)) => {
-                    let (socket, tls) = stream.get_mut();
-                    socket.limit_reads(None);
-                    tls.set_buffer_limit(Some(TLS_UNSENT_BYTES));
-                    let h2 = h2.filter(|_| tls.alpn_protocol() == Some(b"h2"));
-                    (Socket::Right(Box::new(stream)), true, h2)
-                }
-                Ok(Err(error)) => return tracing::debug!(%peer, %error, "a TLS handshake failed"),
-                Err(_) => return tracing::debug!(%peer, "a TLS handshake took too long"),
-            }
-        }
-    };
-    let origin = Origin { peer: peer.ip().to_canonical(), secure };
-    // hyper reads a little more than the largest head in one go.
-    let counted = Some(origin.peer).filter(|peer| !address::is_local(*peer) && !door.routes.load().trusts(*peer));
-    let heads = door.memory.of_heads(counted.map(address::site));
-    let watch = Arc::new(Watch::new(2 * serving.max_head, heads));
-    let input = Arc::new(Input::default());
-    let place = Place::new(slot);
-    let connection = Arc::new(Connection { origin, place: place.clone() });
-    let stack = stack(Arc::clone(&door), connection, Arc::clone(&watch), Arc::clone(&input));
-    // Each layer is always ready. The stack is called at once, so that a request counts before hyper reads on.
-    let service = service_fn(move |request| stack.clone().call(request));
-    let socket = TokioIo::new(Watched::new(socket, Arc::clone(&watch), Arc::clone(&input), place));
-    let closing = door.closing.clone();
-    let outcome = if let Some(_place) = h2 {
-        watch.off();
-        let mut builder = http2::Builder::new(Streams { patience: serving.idle });
+    async fn serve_http2<S>(&self, socket: TokioIo<Watched<Socket>>, service: S, input: &Input) -> hyper::Result<()>
+    where
+        S: HttpService<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send + 'static>,
+    {
+        let idle = self.settings.idle;
+        let mut builder = http2::Builder::new(Streams { patience: idle });
         builder
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_H2_STREAMS)
             .max_send_buf_size(MAX_H2_UNSENT_BYTES)
             .initial_stream_window_size(H2_WINDOW_BYTES)
             .initial_connection_window_size(H2_WINDOW_BYTES)
-            .max_header_list_size(u32::try_from(serving.max_head).unwrap_or(u32::MAX))
+            .max_header_list_size(u32::try_from(self.settings.max_head).unwrap_or(u32::MAX))
             .keep_alive_interval(Duration::from_secs(20))
             .keep_alive_timeout(Duration::from_secs(10));
         let mut connection = pin!(builder.serve_connection(socket, service));
         tokio::select! {
-            outcome = connection.as_mut() => outcome,
-            () = closing.cancelled() => {
+            outcome = connection.as_mut() => return outcome,
+            () = self.open.closing.cancelled() => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                return connection.await;
             }
             // Pings keep a connection alive, not in use.
-            () = input.idle(serving.idle) => {
-                connection.as_mut().graceful_shutdown();
-                let patience = if input.was_used() { serving.idle } else { FAREWELL };
-                let unused = async {
-                    sleep(patience).await;
-                    input.idle(patience).await;
-                };
-                tokio::select! {
-                    outcome = connection.as_mut() => outcome,
-                    () = unused => return tracing::debug!(%peer, "an idle connection was closed"),
-                }
+            () = input.idle(idle) => connection.as_mut().graceful_shutdown(),
+        }
+        let patience = if input.was_used() { idle } else { FAREWELL };
+        let unused = async {
+            sleep(patience).await;
+            input.idle(patience).await;
+        };
+        tokio::select! {
+            outcome = connection.as_mut() => outcome,
+            () = unused => {
+                tracing::debug!("an idle connection was closed");
+                Ok(())
             }
         }
-    } else {
+    }
+
+    async fn serve_http1<S>(&self, socket: TokioIo<Watched<Socket>>, service: S) -> hyper::Result<()>
+    where
+        S: HttpService<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send + 'static>,
+    {
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())
-            .header_read_timeout(serving.header_timeout)
-            .max_buf_size(serving.max_head)
+            .header_read_timeout(self.settings.header_timeout)
+            .max_buf_size(self.settings.max_head)
             .max_headers(MAX_HEADERS);
         let mut connection = pin!(builder.serve_connection(socket, service).with_upgrades());
         let leaving = async {
-            closing.cancelled().await;
+            self.open.closing.cancelled().await;
             sleep(LAME_DUCK).await;
         };
         tokio::select! {
@@ -228,9 +338,6 @@ async fn run(stream: TcpStream, peer: SocketAddr, slot: Slot, door: Arc<Door>, s
                 connection.await
             }
         }
-    };
-    if let Err(error) = outcome {
-        tracing::debug!(%peer, %error, "a connection broke");
     }
 }
 

@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use crate::{
-    agents::{accept::Turned, seats},
+    agents::{Turned, seats},
     delivery::{Piece, Reply as KeptReply, Taken},
     dispatch::{Answer, Upload, settle_trailers},
     endpoint::Ack,

@@ -18,7 +18,12 @@ use tower_http::{
     sensitive_headers::SetSensitiveRequestHeadersLayer,
 };
 
-use super::{Connection, Door, handle, head::Watch, respond, streams::asked};
+use super::{
+    head::Watch,
+    request::{Connection, Requests},
+    respond,
+    streams::asked,
+};
 use crate::{
     failure::RelayFault,
     throttle::Throttle,
@@ -31,8 +36,8 @@ use crate::{
 static PANICKED: Throttle = Throttle::new();
 
 /// The service of one connection.
-pub(crate) fn stack(
-    door: Arc<Door>,
+pub(super) fn stack(
+    requests: Arc<Requests>,
     connection: Arc<Connection>,
     watch: Arc<Watch>,
     input: Arc<Input>,
@@ -47,13 +52,13 @@ pub(crate) fn stack(
         // What authenticates somebody is never printed, whatever prints a request.
         .layer(SetSensitiveRequestHeadersLayer::new([header::AUTHORIZATION, header::COOKIE]))
         .service(service_fn(move |request| {
-            let (door, connection, seen) = (Arc::clone(&door), Arc::clone(&connection), watch.take(&request));
+            let (requests, connection, seen) = (Arc::clone(&requests), Arc::clone(&connection), watch.take(&request));
             // Here, and not when the future is polled first: the end of input may come in between.
             let mut open = input.open();
             async move {
                 let request = request.map(|body| open.body(body));
                 let response = {
-                    let mut answer = pin!(handle(door, &connection, seen, &mut open, request));
+                    let mut answer = pin!(requests.handle(&connection, seen, &mut open, request));
                     poll_fn(|cx| asked(answer.as_mut().poll(cx))).await
                 };
                 Ok(response.map(|inner| AnswerBody { inner, _open: open }))

@@ -14,6 +14,7 @@ use std::{
 
 use hyper::rt::Executor;
 use tokio::time::{Sleep, sleep};
+use tracing::Instrument as _;
 
 tokio::task_local! {
     static ASKED: Cell<Asked>;
@@ -48,7 +49,8 @@ where
     F: Future<Output: Send> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        drop(tokio::spawn(ASKED.scope(Cell::new(Asked::Nothing), run(stream, self.patience))));
+        let stream = ASKED.scope(Cell::new(Asked::Nothing), run(stream, self.patience));
+        drop(tokio::spawn(stream.in_current_span()));
     }
 }
 

@@ -11,9 +11,10 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{Entry, Part, RefusedLog, mask};
+use super::log::{Entry, Part, RefusedLog};
 use crate::{
     endpoint::EndpointName,
+    mask,
     store::{RefusedRow, Store},
 };
 
@@ -44,7 +45,7 @@ struct Head {
 }
 
 /// Writes until `stop`, and then what is left.
-pub(crate) async fn write_behind(log: &RefusedLog, store: &Arc<dyn Store>, stop: CancellationToken) {
+pub(super) async fn write(log: &RefusedLog, store: &Arc<dyn Store>, stop: CancellationToken) {
     let mut complained: Option<Instant> = None;
     let mut last_rounds = 0;
     while last_rounds < LAST_ROUNDS {
@@ -52,7 +53,7 @@ pub(crate) async fn write_behind(log: &RefusedLog, store: &Arc<dyn Store>, stop:
         if stop.is_cancelled() {
             last_rounds = if entries.is_empty() { LAST_ROUNDS } else { last_rounds + 1 };
         }
-        if let Err(why) = write(store, &entries).await {
+        if let Err(why) = write_round(store, &entries).await {
             log.count_lost(entries.len());
             if complained.is_none_or(|at| at.elapsed() > QUIET) {
                 tracing::warn!(why, "refused requests are not written into the store");
@@ -68,7 +69,7 @@ pub(crate) async fn write_behind(log: &RefusedLog, store: &Arc<dyn Store>, stop:
     }
 }
 
-async fn write(store: &Arc<dyn Store>, entries: &[Arc<Entry>]) -> Result<(), String> {
+async fn write_round(store: &Arc<dyn Store>, entries: &[Arc<Entry>]) -> Result<(), String> {
     let rows: Vec<RefusedRow> = entries.iter().filter_map(|entry| row(entry)).collect();
     if rows.is_empty() {
         return Ok(());
@@ -135,7 +136,10 @@ pub(super) fn entry(row: RefusedRow) -> Option<Entry> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::tests::entry as refused, *};
+    use super::{
+        super::log::{MAX_BODY_BYTES, tests::entry as refused},
+        *,
+    };
     use crate::{store::MemoryStore, verify::Rule};
 
     fn parts() -> (RefusedLog, Arc<dyn Store>) {
@@ -156,14 +160,11 @@ mod tests {
         log.record(one);
         let stop = CancellationToken::new();
         stop.cancel();
-        write_behind(&log, &store, stop).await;
+        write(&log, &store, stop).await;
         let row = store.refused_request(id).await.expect("reads").expect("there");
         assert!(!row.head.contains("hunter2"), "{}", row.head);
         let back = entry(row).expect("understood");
-        assert_eq!(
-            (&*back.code, back.status, back.body.len()),
-            ("signature_mismatch", 401, super::super::MAX_BODY_BYTES)
-        );
+        assert_eq!((&*back.code, back.status, back.body.len()), ("signature_mismatch", 401, MAX_BODY_BYTES));
         assert_eq!((back.body_len, back.masked), (Some(100_000), true));
         assert_eq!(back.headers[0].1, Bytes::from_static(b"\xff1"));
         assert_eq!(back.headers[1].1, Bytes::from_static(b"[masked]"));
@@ -179,7 +180,7 @@ mod tests {
         }
         log.record(refused("quiet", 1_760_000_000, 10));
         let (behind, kept, end) = (Arc::clone(&log), Arc::clone(&store), stop.clone());
-        let task = tokio::spawn(async move { write_behind(&behind, &kept, end).await });
+        let task = tokio::spawn(async move { write(&behind, &kept, end).await });
         sleep(PAUSE / 2).await;
         let written = |endpoint: &str| store.refused(Some(EndpointName::parse(endpoint).expect("a name")), 1000);
         assert_eq!(written("loud").await.expect("reads").len(), ROUND.of_one);
@@ -198,7 +199,7 @@ mod tests {
         log.record(refused("a", 1_760_000_000, 10));
         let stop = CancellationToken::new();
         stop.cancel();
-        write_behind(&log, &store, stop).await;
+        write(&log, &store, stop).await;
         assert_eq!(log.lost(), 1);
         assert!(store.refused(None, 10).await.expect("reads").is_empty());
     }

@@ -25,23 +25,23 @@ const MAX_ADDRESSES: usize = 4096;
 
 /// The wrong tokens of the last seconds.
 #[derive(Default)]
-pub(crate) struct Guesses(Mutex<HashMap<IpAddr, Window>>);
+pub(super) struct AuthThrottle(Mutex<HashMap<IpAddr, Window>>);
 
 struct Window {
     began: Instant,
     wrong: u32,
 }
 
-impl Guesses {
-    /// Whether this address has shown too many wrong tokens, and how long that holds.
-    pub(crate) fn too_many(&self, client: IpAddr, now: Instant) -> Option<Duration> {
+impl AuthThrottle {
+    /// How long this address has to wait, if it has shown too many wrong tokens.
+    pub(super) fn wait(&self, client: IpAddr, now: Instant) -> Option<Duration> {
         let windows = self.lock();
         let window = windows.get(&address::site(client)).filter(|window| window.wrong >= MAX_WRONG)?;
         WINDOW.checked_sub(now.duration_since(window.began)).filter(|left| !left.is_zero())
     }
 
     /// Counts a wrong token.
-    pub(crate) fn count(&self, client: IpAddr, now: Instant) {
+    pub(super) fn count(&self, client: IpAddr, now: Instant) {
         let mut windows = self.lock();
         let address = address::site(client);
         if !windows.contains_key(&address) && windows.len() >= MAX_ADDRESSES {
@@ -69,29 +69,29 @@ mod tests {
 
     #[test]
     fn twenty_wrong_tokens_close_the_door_to_one_address_for_ten_seconds() {
-        let (guesses, now) = (Guesses::default(), Instant::now());
+        let (throttle, now) = (AuthThrottle::default(), Instant::now());
         let (bad, good): (IpAddr, IpAddr) = ("2001:db8::1".parse().unwrap(), "2001:db8:0:1::1".parse().unwrap());
         for _ in 0..MAX_WRONG {
-            assert_eq!(guesses.too_many(bad, now), None);
-            guesses.count(bad, now);
+            assert_eq!(throttle.wait(bad, now), None);
+            throttle.count(bad, now);
         }
-        assert_eq!(guesses.too_many(bad, now), Some(WINDOW));
-        assert!(guesses.too_many("2001:db8::2".parse().unwrap(), now).is_some(), "the same host under another address");
-        assert_eq!(guesses.too_many(good, now), None);
-        assert_eq!(guesses.too_many(bad, now + WINDOW), None);
-        guesses.count(bad, now + WINDOW);
-        assert_eq!(guesses.too_many(bad, now + WINDOW), None, "the count began anew");
+        assert_eq!(throttle.wait(bad, now), Some(WINDOW));
+        assert!(throttle.wait("2001:db8::2".parse().unwrap(), now).is_some(), "the same host under another address");
+        assert_eq!(throttle.wait(good, now), None);
+        assert_eq!(throttle.wait(bad, now + WINDOW), None);
+        throttle.count(bad, now + WINDOW);
+        assert_eq!(throttle.wait(bad, now + WINDOW), None, "the count began anew");
     }
 
     #[test]
     fn the_table_is_bounded_and_keeps_the_worst() {
-        let (guesses, now) = (Guesses::default(), Instant::now());
+        let (throttle, now) = (AuthThrottle::default(), Instant::now());
         let worst: IpAddr = "192.0.2.1".parse().unwrap();
-        (0..MAX_WRONG).for_each(|_| guesses.count(worst, now));
+        (0..MAX_WRONG).for_each(|_| throttle.count(worst, now));
         for number in 0..3 * u32::try_from(MAX_ADDRESSES).unwrap() {
-            guesses.count(IpAddr::from(number.to_be_bytes()), now);
-            assert!(guesses.lock().len() <= MAX_ADDRESSES);
+            throttle.count(IpAddr::from(number.to_be_bytes()), now);
+            assert!(throttle.lock().len() <= MAX_ADDRESSES);
         }
-        assert!(guesses.too_many(worst, now).is_some());
+        assert!(throttle.wait(worst, now).is_some());
     }
 }

@@ -46,7 +46,7 @@ impl Hidden {
     }
 
     /// Of what was written without it: the URL is as it is shown.
-    pub(super) fn nothing_but(url: String) -> Self {
+    pub(crate) fn nothing_but(url: String) -> Self {
         Self { url, ..Self::default() }
     }
 
@@ -56,7 +56,7 @@ impl Hidden {
     }
 
     /// The beginning of a body as it is shown.
-    pub(super) fn body(&self, kept: &Bytes) -> Bytes {
+    pub(crate) fn body(&self, kept: &Bytes) -> Bytes {
         if self.body.is_empty() {
             return kept.clone();
         }
@@ -69,7 +69,7 @@ impl Hidden {
     }
 
     /// What it takes of the log's memory.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.url.len() + self.headers.iter().map(String::len).sum::<usize>() + 16 * self.body.len()
     }
 }
@@ -84,7 +84,7 @@ pub(crate) fn shown_url(rule: Option<&Rule>, url: &str) -> String {
 }
 
 /// The URL with the values of such query parameters masked.
-pub(super) fn masked_url(url: &str) -> String {
+pub(crate) fn masked_url(url: &str) -> String {
     let Some((before, query)) = url.split_once('?') else { return url.to_owned() };
     let mask = |pair: &str| match pair.split_once('=') {
         Some((name, _)) if authenticates(name) => format!("{name}={MASKED}"),

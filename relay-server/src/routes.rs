@@ -6,12 +6,12 @@
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
+use arc_swap::ArcSwap;
 use http::{Request, header, request::Parts, uri::Authority};
 use percent_encoding::percent_decode_str;
 use relay_proto::names::{FORWARDED_HOST, FORWARDED_PROTO};
 use relay_schemes::Provider;
 
-use super::Origin;
 use crate::{
     address::is_local,
     agents::{
@@ -21,10 +21,20 @@ use crate::{
     endpoint::{Endpoint, MAX_NAME_BYTES},
     failure::SenderFault,
     metrics::{Meter, Metrics},
-    refused::Entry,
     throttle::Throttle,
     webhook::Front,
 };
+
+/// The routes that hold now.
+pub(crate) type SharedRoutes = Arc<ArcSwap<Routes>>;
+
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer {
+    pub address: IpAddr,
+    /// Whether it came over TLS.
+    pub secure: bool,
+}
 
 /// Whether an address is a trusted proxy's.
 pub(crate) type Trust = Box<dyn Fn(IpAddr) -> bool + Send + Sync>;
@@ -59,16 +69,29 @@ struct Served(Arc<Endpoint>, Arc<Meter>);
 /// Where a request goes.
 pub(crate) enum Routed {
     /// To the relay itself, under `/_relay/`.
-    Relay { path: String },
-    Endpoint {
-        endpoint: Arc<Endpoint>,
-        /// Its counters.
-        meter: Arc<Meter>,
-        /// The request's host.
-        host: String,
-        /// What of the target is for the handler.
-        rest: String,
+    Relay {
+        path: String,
     },
+    Endpoint(Matched),
+}
+
+/// A request's endpoint, and what of the request led there.
+pub(crate) struct Matched {
+    pub endpoint: Arc<Endpoint>,
+    /// Its counters.
+    pub meter: Arc<Meter>,
+    /// The request's host.
+    pub host: String,
+    /// What of the target is for the handler.
+    pub rest: String,
+}
+
+impl Default for Routes {
+    /// To no endpoint, for no agent.
+    fn default() -> Self {
+        let trusted = Box::new(|_| false);
+        Self::new(&[], &Metrics::default(), Tokens::default(), trusted, (String::new(), false), None)
+    }
 }
 
 impl Routes {
@@ -112,15 +135,15 @@ impl Routes {
 
     /// The address under which a sender knows what it asked for: by the config's `public_url` where the path names the
     /// endpoint, else by what the request and a trusted proxy in front say.
-    pub(crate) fn seen_url(&self, endpoint: &Endpoint, origin: Origin, head: &Parts, host: &str) -> String {
+    pub(crate) fn seen_url(&self, endpoint: &Endpoint, peer: Peer, head: &Parts, host: &str) -> String {
         let target = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         let own_host = endpoint.hosts.iter().any(|own| **own == *host);
         if self.named && !own_host {
             return format!("{}{target}", self.public_url);
         }
-        let trusted = self.trusts(origin.peer);
+        let trusted = self.trusts(peer.address);
         let forwarded = |name: &str| head.headers.get(name).filter(|_| trusted).and_then(|value| value.to_str().ok());
-        let secure = origin.secure || (self.named && self.public_url.starts_with("https:"));
+        let secure = peer.secure || (self.named && self.public_url.starts_with("https:"));
         let scheme = match forwarded(FORWARDED_PROTO) {
             Some(scheme @ ("http" | "https")) => scheme,
             _ if secure => "https",
@@ -134,23 +157,16 @@ impl Routes {
 
     /// What stands in for the word of a proxy that is not trusted to say anything: whoever comes from this machine or
     /// its network, while senders come by a public address, comes through one.
-    pub(crate) fn front(&self, endpoint: &Endpoint, origin: Origin, host: &str) -> Option<Front> {
-        let front = self.front.as_ref().filter(|_| is_local(origin.peer))?;
+    pub(crate) fn front(&self, endpoint: &Endpoint, peer: Peer, host: &str) -> Option<Front> {
+        let front = self.front.as_ref().filter(|_| is_local(peer.address))?;
         let own_host = endpoint.hosts.iter().any(|own| **own == *host);
-        let scheme = if origin.secure { "https" } else { front.scheme };
+        let scheme = if peer.secure { "https" } else { front.scheme };
         Some(Front { scheme, host: front.host.clone().filter(|_| !own_host) })
     }
 
-    /// Other addresses under which a refused request may have been signed.
-    pub(crate) fn other_urls(&self, entry: &Entry) -> Vec<String> {
-        let target = entry.url.splitn(4, '/').nth(3).unwrap_or_default();
-        let line = |name: &str| {
-            let value = entry.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value);
-            value.and_then(|value| std::str::from_utf8(value).ok())
-        };
-        let hosts = [line("host"), line(FORWARDED_HOST)].into_iter().flatten();
-        let hosts = hosts.flat_map(|host| ["https", "http"].map(|scheme| format!("{scheme}://{host}/{target}")));
-        std::iter::once(format!("{}/{target}", self.public_url)).chain(hosts).collect()
+    /// The address under which the relay is reached, without a slash at its end.
+    pub(crate) fn public_url(&self) -> &str {
+        &self.public_url
     }
 
     /// What to paste at an endpoint's provider.
@@ -201,7 +217,7 @@ impl Routes {
             return Err(SenderFault::BadRequest);
         }
         if let Some(Served(endpoint, meter)) = self.by_host.get(host.as_str()).cloned() {
-            return Ok(Routed::Endpoint { endpoint, meter, host, rest: target.to_owned() });
+            return Ok(Routed::Endpoint(Matched { endpoint, meter, host, rest: target.to_owned() }));
         }
         let (name, rest) = match target[1..].find(['/', '?']) {
             Some(end) => target[1..].split_at(end),
@@ -214,7 +230,7 @@ impl Routes {
             self.say_missed(target);
             return Err(SenderFault::UnknownEndpoint);
         };
-        Ok(Routed::Endpoint { endpoint, meter, host, rest: rest.to_owned() })
+        Ok(Routed::Endpoint(Matched { endpoint, meter, host, rest: rest.to_owned() }))
     }
 }
 

@@ -1,0 +1,75 @@
+//! `serve`: a relay in a process of its own, until a signal ends it.
+//!
+//! SIGHUP reads the config again. SIGTERM and SIGINT stop the relay in order; a second one does not wait.
+
+use anyhow::bail;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::{
+    app::{self, App, Relay, Sockets, Started},
+    config::{Config, Listen, Source},
+    descriptors, listen,
+};
+
+/// Runs a relay until it is told to stop.
+///
+/// # Errors
+/// What could not be started; nothing listens then. Or its store has failed.
+pub(super) fn run(source: &Source, config: &Config, started: impl FnOnce(&Started)) -> anyhow::Result<()> {
+    let max_connections = descriptors::make_room(config.server.max_connections, config.limits.max_sessions);
+    let runtime = app::runtime()?;
+    let sockets = Sockets {
+        public: listen::open(&config.server.listen)?,
+        admin: listen::open(&Listen::Address(config.server.admin))?,
+        max_connections,
+    };
+    let ran = runtime.block_on(async {
+        let app = App::build(source, config, sockets).await?;
+        let mut signals = Signals::new()?;
+        let relay = app.serve()?;
+        started(relay.started());
+        until_told(&relay, &mut signals).await?;
+        tokio::select! {
+            () = relay.drain() => {}
+            () = signals.stop() => tracing::warn!("stopping at once"),
+        }
+        relay.stop().await;
+        anyhow::Ok(())
+    });
+    runtime.shutdown_background();
+    ran
+}
+
+async fn until_told(relay: &Relay, signals: &mut Signals) -> anyhow::Result<()> {
+    loop {
+        tokio::select! {
+            _ = signals.hangup.recv() => relay.reload(),
+            _ = signals.terminate.recv() => return Ok(()),
+            _ = signals.interrupt.recv() => return Ok(()),
+            why = relay.failed() => bail!("the store has failed: {why}; start the relay again once its disk is well"),
+        }
+    }
+}
+
+struct Signals {
+    hangup: Signal,
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! The way of one request to its answer: routed, proven, and handed to an agent or to the store.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
+use hyper::{body::Body as _, upgrade::OnUpgrade};
+use relay_proto::{CONNECT_PATH, UpgradeProtocol, may_upgrade};
+use relay_schemes::Reply as ChallengeReply;
+use tokio::time::timeout_at;
+use tracing::Instrument as _;
+
+use super::{
+    Beyond,
+    api::{self, AgentApi},
+    client::{self, Untrusted},
+    head::{Seen as SeenHead, Watched},
+    listener::OpenConnections,
+    prove::{Proven, Prover},
+    respond::{self, Body},
+    slots::Place,
+    socket::Socket,
+};
+use crate::{
+    address::{is_local, site},
+    agents::{Agents, Turned, lists, token::Shown},
+    clock::wall,
+    delivery::{Delivery, Reply, Taken},
+    dispatch,
+    endpoint::{Ack, Endpoint, Keeping, Replay},
+    failure::{AgentFault, Failure, HandlerFault, RelayFault, SenderFault},
+    memory::{LIVE_BYTES, Memory},
+    metrics::{AnswerClass, Metrics},
+    refused::{Refused, TurnedAway},
+    replay::{self, Replays, Running, Seen},
+    routes::{Matched, Peer, Routed, Routes, SharedRoutes},
+    verify::{Payload, Webhook},
+    webhook::{
+        EventId, Received,
+        input::{OpenRequest, RequestBody},
+    },
+};
+
+/// What a connection's requests have in common.
+pub(super) struct Connection {
+    /// Where they come from.
+    pub(super) peer: Peer,
+    /// The connection's place among those of the listener.
+    pub(super) place: Place,
+}
+
+/// Answers public requests.
+pub(super) struct Requests {
+    routes: SharedRoutes,
+    metrics: Arc<Metrics>,
+    agents: Arc<Agents>,
+    delivery: Arc<Delivery>,
+    refused: Arc<Refused>,
+    prover: Prover,
+    api: AgentApi,
+    replays: Replays,
+    untrusted: Untrusted,
+    upgrade_idle: Duration,
+    open: OpenConnections,
+}
+
+/// How a webhook ended.
+enum Outcome {
+    /// With a handler's answer; repeats of this webhook wait for its end.
+    Answer(dispatch::Answer, Option<Running>),
+    /// It is kept, and this is what its sender gets.
+    Kept(Taken, Ack),
+    /// It was a repeat of an event that had been answered with this status.
+    Repeated(StatusCode, EventId),
+    /// It was a provider's challenge, and this is the relay's own answer.
+    Challenge(ChallengeReply, EventId),
+}
+
+impl Requests {
+    pub(super) fn build(beyond: Beyond, prover: Prover, upgrade_idle: Duration, open: OpenConnections) -> Arc<Self> {
+        let Beyond { routes, metrics, agents, delivery, refused, .. } = beyond;
+        Arc::new(Self {
+            api: AgentApi::build(Arc::clone(&delivery)),
+            routes,
+            metrics,
+            agents,
+            delivery,
+            refused,
+            prover,
+            replays: Replays::default(),
+            untrusted: Untrusted::default(),
+            upgrade_idle,
+            open,
+        })
+    }
+
+    /// Answers one request.
+    pub(super) async fn handle(
+        &self,
+        connection: &Connection,
+        seen: SeenHead,
+        opened: &mut OpenRequest,
+        request: Request<RequestBody>,
+    ) -> Response<Body> {
+        let one_of_many = matches!(request.version(), Version::HTTP_10 | Version::HTTP_11);
+        let mut response = self.answer(connection, seen, opened, request).await;
+        if one_of_many && self.open.is_closing() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    async fn answer(
+        &self,
+        connection: &Connection,
+        seen: SeenHead,
+        opened: &mut OpenRequest,
+        request: Request<RequestBody>,
+    ) -> Response<Body> {
+        let (event_id, peer) = (EventId::new(), connection.peer);
+        if seen.doubtful {
+            return respond::failure(SenderFault::BadRequest.into(), event_id);
+        }
+        let routes = self.routes.load_full();
+        self.untrusted.note(peer.address, request.headers(), |address| routes.trusts(address));
+        match routes.route(&request) {
+            Ok(Routed::Relay { path }) if path == CONNECT_PATH => self.attach(&routes, connection, request, event_id),
+            Ok(Routed::Relay { path }) if path.starts_with(api::PREFIX) => {
+                match self.authenticate(&routes, peer, request.headers()) {
+                    Ok(shown) => self.api.answer(&routes, &shown.token, &path, &request).await,
+                    Err(turned) => respond::turned(turned),
+                }
+            }
+            Ok(Routed::Relay { .. }) => respond::failure(SenderFault::UnknownEndpoint.into(), event_id),
+            Ok(Routed::Endpoint(Matched { endpoint, meter, host, rest })) => {
+                meter.received();
+                let (mut head, body) = request.into_parts();
+                // A live sender that leaves is not worked for; one that said that it would say no more has not left.
+                if endpoint.keeps(&head.method).is_none() && !says_no_more(&head) {
+                    opened.end_with_input();
+                }
+                let upgrade =
+                    head.extensions.remove::<OnUpgrade>().filter(|_| wants_upgrade(&head, &body, &endpoint.upgrades));
+                let payload = upgrade.map_or(Payload::Streaming(body), Payload::Upgrade);
+                let client = client::address(peer.address, &head.headers, |address| routes.trusts(address));
+                let (at, url) = (self.delivery.clock.now(), routes.seen_url(&endpoint, peer, &head, &host));
+                let front = routes.front(&endpoint, peer, &host);
+                let (started, secure, peer) = (seen.started, peer.secure, peer.address);
+                let received = Received { event_id, at, started, peer, client, secure, front, head, host, url, rest };
+                let span = tracing::info_span!("request", %event_id, endpoint = %endpoint.name);
+                let outcome = self.webhook(&routes, &endpoint, received, payload).instrument(span.clone()).await;
+                meter.answered(counted(&outcome), started.elapsed());
+                span.in_scope(|| answer_to(outcome, &endpoint, event_id))
+            }
+            Err(fault) => {
+                self.metrics.unrouted();
+                respond::failure(fault.into(), event_id)
+            }
+        }
+    }
+
+    /// What becomes of a request to an endpoint.
+    async fn webhook(
+        &self,
+        routes: &Arc<Routes>,
+        endpoint: &Arc<Endpoint>,
+        received: Received,
+        payload: Payload,
+    ) -> Result<Outcome, Failure> {
+        let holder = self.holder(routes, received.client);
+        let (webhook, mut memory) = match self.prover.prove(endpoint, received, holder, payload).await {
+            Ok(Proven::Webhook(webhook, memory)) => (webhook, memory),
+            Ok(Proven::Answered(reply, event_id)) => return Ok(Outcome::Challenge(reply, event_id)),
+            Err(turned_away) => return Err(self.turn_away(routes, endpoint, *turned_away)),
+        };
+        if webhook.signed().is_some_and(|signed| self.delivery.own.holds(signed)) {
+            return Err(self.turn_back(routes, endpoint, webhook, SenderFault::OwnSignature));
+        }
+        if let Some(keeping) = endpoint.keeps(webhook.method()) {
+            return self.keep(routes, endpoint, keeping, webhook, memory).await;
+        }
+        let mut outcome = self.once(routes, endpoint, webhook).await;
+        if let Ok(Outcome::Answer(answer, _)) = &mut outcome {
+            if answer.upload.is_none() {
+                memory.shrink_to(LIVE_BYTES); // Its head and its body are on their way.
+            }
+            answer.memory = Some(memory);
+        }
+        outcome
+    }
+
+    /// Whom a request's memory is counted for, beside its endpoint.
+    fn holder(&self, routes: &Routes, client: IpAddr) -> Option<IpAddr> {
+        Some(client).filter(|it| !is_local(*it) && !routes.trusts(*it)).map(site)
+    }
+
+    /// Delivers a webhook unless it is an unchanged repeat of one that succeeded.
+    async fn once(&self, routes: &Arc<Routes>, endpoint: &Arc<Endpoint>, webhook: Webhook) -> Result<Outcome, Failure> {
+        let Some(mark) = webhook.mark().filter(|_| endpoint.replay != Replay::Off) else {
+            return Ok(Outcome::Answer(self.deliver(routes, endpoint, webhook).await?, None));
+        };
+        let (name, deadline) = (endpoint.name.as_str(), webhook.started() + endpoint.deadline);
+        loop {
+            match self.replays.begin(name, mark, webhook.event_id(), wall().as_second()) {
+                Seen::First(running) => {
+                    return Ok(Outcome::Answer(self.deliver(routes, endpoint, webhook).await?, Some(running)));
+                }
+                Seen::OtherBody => return Err(self.turn_back(routes, endpoint, webhook, SenderFault::Replayed)),
+                Seen::Again { .. } if endpoint.replay == Replay::Refuse => {
+                    return Err(self.turn_back(routes, endpoint, webhook, SenderFault::Replayed));
+                }
+                Seen::Again { event_id: first, mut state } => {
+                    match timeout_at(deadline, replay::settled(&mut state)).await.map_err(|_| HandlerFault::Deadline)? {
+                        replay::State::Answered(status) => {
+                            self.refused.notify_agents(endpoint, first, status, "duplicate");
+                            return Ok(Outcome::Repeated(status, first));
+                        }
+                        // The first one failed: this is the sender's honest retry.
+                        replay::State::Failed | replay::State::Running => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Into the store, and from there to an agent.
+    async fn keep(
+        &self,
+        routes: &Arc<Routes>,
+        endpoint: &Arc<Endpoint>,
+        keeping: &Keeping,
+        webhook: Webhook,
+        memory: Memory,
+    ) -> Result<Outcome, Failure> {
+        let trusted = |address| routes.trusts(address);
+        let contested = webhook.contested();
+        match (self.delivery.take(endpoint, keeping, (webhook, memory), &trusted).await, contested) {
+            (Ok(taken), _) => Ok(Outcome::Kept(taken, keeping.ack.clone())),
+            (Err(failure), Some((received, body))) => {
+                Err(self.turn_away(routes, endpoint, TurnedAway { received, body: Some(body), failure }))
+            }
+            (Err(failure), None) => Err(failure),
+        }
+    }
+
+    /// To an agent and back.
+    async fn deliver(
+        &self,
+        routes: &Routes,
+        endpoint: &Endpoint,
+        webhook: Webhook,
+    ) -> Result<dispatch::Answer, Failure> {
+        let event_id = webhook.event_id();
+        let trusted = |address| routes.trusts(address);
+        let means = dispatch::Means {
+            registry: self.agents.registry(),
+            limits: &self.delivery.limits,
+            trusted: &trusted,
+            body_idle: self.prover.body_idle(),
+            upgrade_idle: self.upgrade_idle,
+            connections: self.open.tasks(),
+        };
+        let outcome = dispatch::deliver(webhook, endpoint, means).await;
+        if let Err(
+            failure @ (Failure::Sender(SenderFault::BodyTooLarge { .. })
+            | Failure::Agent(AgentFault::Unwanted)
+            | Failure::Relay(RelayFault::Limited { .. })),
+        ) = outcome
+        {
+            // Only now it turned out.
+            let status = respond::of_failure(failure).status;
+            self.refused.notify_agents(endpoint, event_id, status, failure.code());
+        }
+        outcome
+    }
+
+    /// Puts on record what must not pass although it is proven.
+    fn turn_back(
+        &self,
+        routes: &Arc<Routes>,
+        endpoint: &Arc<Endpoint>,
+        webhook: Webhook,
+        fault: SenderFault,
+    ) -> Failure {
+        let (received, payload, _) = webhook.into_parts();
+        self.turn_away(routes, endpoint, TurnedAway::new(received, payload, fault.into()))
+    }
+
+    fn turn_away(&self, routes: &Arc<Routes>, endpoint: &Arc<Endpoint>, turned_away: TurnedAway) -> Failure {
+        let failure = turned_away.failure;
+        self.refused.record(routes, endpoint, turned_away, respond::of_failure(failure).status);
+        failure
+    }
+
+    /// Begins an agent's session on this connection.
+    fn attach(
+        &self,
+        routes: &Routes,
+        connection: &Connection,
+        request: Request<RequestBody>,
+        event_id: EventId,
+    ) -> Response<Body> {
+        if self.open.is_closing() {
+            return respond::failure(AgentFault::Absent.into(), event_id);
+        }
+        let accepted = self
+            .authenticate(routes, connection.peer, request.headers())
+            .and_then(|shown| self.agents.accept::<Watched<Socket>, _, _>(request, shown, respond::empty()));
+        match accepted {
+            Ok(response) => {
+                connection.place.give_back(); // From now on it is one of the sessions.
+                response
+            }
+            Err(turned) => respond::turned(turned),
+        }
+    }
+
+    fn authenticate(&self, routes: &Routes, peer: Peer, headers: &HeaderMap) -> Result<Shown, Turned> {
+        let client = client::address(peer.address, headers, |address| routes.trusts(address));
+        self.agents.authenticate(client, headers, &routes.tokens)
+    }
+}
+
+/// The answer to a sender.
+fn answer_to(outcome: Result<Outcome, Failure>, endpoint: &Endpoint, event_id: EventId) -> Response<Body> {
+    match outcome {
+        Ok(Outcome::Answer(answer, first)) => respond::answer(answer, first, event_id, endpoint.idle_timeout),
+        Ok(Outcome::Kept(taken, ack)) => respond::kept(taken, &ack),
+        Ok(Outcome::Repeated(status, first)) => respond::repeated(status, first),
+        Ok(Outcome::Challenge(reply, event_id)) => respond::challenge(reply, event_id),
+        Err(failure) => {
+            tracing::debug!(cause = failure.cause(), ?failure, "a request got no handler's answer");
+            respond::failure(failure, event_id)
+        }
+    }
+}
+
+/// What became of a request, as it is counted.
+fn counted(outcome: &Result<Outcome, Failure>) -> AnswerClass {
+    match outcome {
+        Ok(Outcome::Answer(answer, _)) => AnswerClass::Answered(answer.head.status.as_u16() / 100),
+        Ok(Outcome::Kept(Taken { reply: Reply::Answer(answer), .. }, _)) => {
+            AnswerClass::Answered(answer.status.as_u16() / 100)
+        }
+        Ok(Outcome::Kept(Taken { reply: Reply::Ack, .. }, _)) => AnswerClass::Acknowledged,
+        Ok(Outcome::Kept(Taken { reply: Reply::Failure(_), .. }, _)) => AnswerClass::Failed,
+        Ok(Outcome::Repeated(..)) => AnswerClass::Repeated,
+        Ok(Outcome::Challenge(..)) => AnswerClass::Challenge,
+        Err(failure) => respond::of_failure(*failure).class,
+    }
+}
+
+/// Whether nothing will follow this request on its connection, so that the end of its input says nothing new.
+fn says_no_more(head: &Parts) -> bool {
+    head.version == Version::HTTP_10
+        || (head.version == Version::HTTP_11 && lists(&head.headers, &header::CONNECTION, "close"))
+}
+
+/// Whether a request asks for another protocol on its connection (RFC 9110, section 7.8), over HTTP/1.1 and without a
+/// body, and for one that may pass. Any other wish is left out, and the request is one like any other.
+fn wants_upgrade(head: &Parts, body: &RequestBody, named: &[UpgradeProtocol]) -> bool {
+    let mut asked = head.headers.get_all(header::UPGRADE).iter();
+    head.version == Version::HTTP_11
+        && body.is_end_stream()
+        && matches!((asked.next(), asked.next()), (Some(only), None) if may_upgrade(only.as_bytes(), named))
+        && lists(&head.headers, &header::CONNECTION, "upgrade")
+}

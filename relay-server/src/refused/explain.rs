@@ -1,0 +1,139 @@
+//! Why a request was refused, in one line of the log, and for who asks about a kept one.
+//!
+//! Trying the usual mistakes costs a few hundred verifications, so it never happens on the way of a request: it runs on
+//! a thread of its own, one at a time, and for one endpoint at most once in [`PAUSE`]. The sender learns nothing of it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use relay_proto::names::FORWARDED_HOST;
+use relay_schemes::{
+    Refusal, Request, Secret,
+    explain::{Candidates, Finding},
+};
+use tokio::{sync::Semaphore, time::Instant};
+use tracing::Span;
+
+use super::log::Entry;
+use crate::{endpoint::Endpoint, routes::Routes};
+
+/// Between two explanations for one endpoint that nobody asked for.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// Larger bodies are explained only to who asks.
+const MAX_BODY_BYTES: usize = 1 << 20;
+
+/// Secrets of other endpoints that are tried.
+const MAX_SECRETS: usize = 16;
+
+/// One explanation at a time, and not too often.
+pub(super) struct Explainer {
+    slot: Arc<Semaphore>,
+    last: Mutex<HashMap<String, Instant>>,
+}
+
+impl Default for Explainer {
+    fn default() -> Self {
+        Self { slot: Arc::new(Semaphore::new(1)), last: Mutex::default() }
+    }
+}
+
+impl Explainer {
+    /// Whether it is this endpoint's turn; names come from the config.
+    fn is_due(&self, endpoint: &str, now: Instant) -> bool {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        match last.get_mut(endpoint) {
+            Some(at) if now.duration_since(*at) < PAUSE => false,
+            Some(at) => {
+                *at = now;
+                true
+            }
+            None => {
+                last.insert(endpoint.to_owned(), now);
+                true
+            }
+        }
+    }
+
+    /// Writes one line about a refused request into the log, soon.
+    pub(super) fn explain_soon(
+        &self,
+        routes: &Arc<Routes>,
+        endpoint: &Arc<Endpoint>,
+        entry: Arc<Entry>,
+        body: Option<Bytes>,
+        refusal: Refusal,
+    ) {
+        if body.as_ref().is_some_and(|body| body.len() > MAX_BODY_BYTES)
+            || self.slot.available_permits() == 0
+            || !self.is_due(endpoint.name.as_str(), Instant::now())
+        {
+            return;
+        }
+        let Ok(slot) = Arc::clone(&self.slot).try_acquire_owned() else { return };
+        let (routes, endpoint, span) = (Arc::clone(routes), Arc::clone(endpoint), Span::current());
+        drop(tokio::task::spawn_blocking(move || {
+            let _entered = span.enter();
+            let found = find(&routes, &endpoint, &entry, body.as_deref().unwrap_or(&entry.body));
+            let said: Vec<String> = found.iter().map(ToString::to_string).collect();
+            let codes: Vec<&str> = found.iter().map(Finding::code).collect();
+            tracing::warn!(
+                provider = entry.provider,
+                refused = refusal.code(),
+                found = codes.join(","),
+                why = said.join("; "),
+                "a request was refused"
+            );
+            drop(slot);
+        }));
+    }
+
+    /// What a kept request is explained by; `None` if another explanation is under way.
+    pub(super) async fn explain(
+        &self,
+        routes: Arc<Routes>,
+        endpoint: Arc<Endpoint>,
+        entry: Arc<Entry>,
+    ) -> Option<Vec<Finding>> {
+        let slot = Arc::clone(&self.slot).try_acquire_owned().ok()?;
+        let task = tokio::task::spawn_blocking(move || {
+            let found = find(&routes, &endpoint, &entry, &entry.body);
+            drop(slot);
+            found
+        });
+        task.await.ok()
+    }
+}
+
+fn find(routes: &Routes, endpoint: &Endpoint, entry: &Entry, body: &[u8]) -> Vec<Finding> {
+    let request = Request { method: &entry.method, url: &entry.url, headers: &entry.headers, body };
+    let others: Vec<(String, Secret)> = routes
+        .endpoints()
+        .filter(|other| other.name != endpoint.name)
+        .flat_map(|other| {
+            let name = format!("the secret of endpoint {}", other.name);
+            other.verify.secrets().into_iter().map(move |secret| (name.clone(), secret))
+        })
+        .take(MAX_SECRETS)
+        .collect();
+    let secrets: Vec<(&str, &Secret)> = others.iter().map(|(name, secret)| (name.as_str(), secret)).collect();
+    let urls = other_urls(routes.public_url(), entry);
+    let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
+    endpoint.verify.explain(&request, entry.at.as_second(), &Candidates { secrets: &secrets, urls: &urls })
+}
+
+/// Other addresses under which a refused request may have been signed.
+fn other_urls(public_url: &str, entry: &Entry) -> Vec<String> {
+    let target = entry.url.splitn(4, '/').nth(3).unwrap_or_default();
+    let line = |name: &str| {
+        let value = entry.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value);
+        value.and_then(|value| std::str::from_utf8(value).ok())
+    };
+    let hosts = [line("host"), line(FORWARDED_HOST)].into_iter().flatten();
+    let hosts = hosts.flat_map(|host| ["https", "http"].map(|scheme| format!("{scheme}://{host}/{target}")));
+    std::iter::once(format!("{public_url}/{target}")).chain(hosts).collect()
+}
