@@ -12,7 +12,7 @@ use crate::{
     form, json,
     locate::Spot,
     row::Provider,
-    scheme::{Place, Scheme},
+    scheme::{Scheme, SignaturePlace},
 };
 
 /// What stands in place of what is hidden in a URL.
@@ -105,17 +105,17 @@ impl Provider {
     /// Where its own proof stands, if that is a token.
     fn own(&self) -> impl Iterator<Item = &Spot> {
         self.schemes().filter(|scheme| scheme.algorithm.is_token()).filter_map(|scheme| match &scheme.place {
-            Place::At(spot) => Some(spot),
-            Place::AnyHeader(_) | Place::Numbered(_) | Place::PerKey(_) => None,
+            SignaturePlace::At(spot) => Some(spot),
+            SignaturePlace::AnyHeader(_) | SignaturePlace::Numbered(_) | SignaturePlace::PerKey(_) => None,
         })
     }
 }
 
 fn headers(scheme: &Scheme) -> Vec<&str> {
     match &scheme.place {
-        Place::At(Spot::Header(name)) => vec![name.as_str()],
-        Place::AnyHeader(names) | Place::PerKey(names) => names.iter().map(String::as_str).collect(),
-        Place::At(_) | Place::Numbered(_) => Vec::new(),
+        SignaturePlace::At(Spot::Header(name)) => vec![name.as_str()],
+        SignaturePlace::AnyHeader(names) | SignaturePlace::PerKey(names) => names.iter().map(String::as_str).collect(),
+        SignaturePlace::At(_) | SignaturePlace::Numbered(_) => Vec::new(),
     }
 }
 

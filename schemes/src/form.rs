@@ -61,7 +61,7 @@ impl<'a> Form<'a> {
             Self::Encoded(body) => bounded(pairs(body)).ok_or(Malformed),
             Self::Multipart(body, boundary) => {
                 let parts = multipart::parts(body, boundary)?.into_iter();
-                let field = |part: multipart::Part<'a>| {
+                let field = |part: multipart::FormPart<'a>| {
                     part.is_plain.then_some((Cow::Borrowed(part.name), Cow::Borrowed(part.content)))
                 };
                 parts.map(field).collect::<Option<_>>().ok_or(Malformed)

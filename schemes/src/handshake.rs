@@ -371,7 +371,7 @@ impl Mac {
         }
         let digest = match self.plain {
             true => crate::key::Digest::of(&text),
-            false => answering.keys?.nth(key_index)?.sign(&[template::Part::Bytes(text.into())], scene.url),
+            false => answering.keys?.nth(key_index)?.sign(&[template::SignedPart::Bytes(text.into())], scene.url),
         };
         Some(self.encoding.encode(digest.bytes()))
     }

@@ -13,7 +13,7 @@ use crate::{
     locate::Scene,
     request::{Fingerprint, Refusal, Verified},
     scheme::Scheme,
-    template::{self, Found, Part},
+    template::{self, Found, SignedPart},
 };
 
 /// Longest token that is read, in bytes.
@@ -40,7 +40,7 @@ pub(crate) fn verify(
     }
     let key_index = match scheme.algorithm {
         Algorithm::JwtHs256 => {
-            let parts = [Part::Bytes(token.signed.into())];
+            let parts = [SignedPart::Bytes(token.signed.into())];
             let mut matched = None;
             for (index, key) in keys.iter().enumerate() {
                 if bool::from(key.sign(&parts, "").equals(&token.signature)) && matched.is_none() {
@@ -65,7 +65,7 @@ pub(crate) fn verify(
         }
     };
     let key_index = key_index.ok_or(Refusal::SignatureMismatch)?;
-    scheme.check_no_challenge(&[Part::Bytes(token.signed.into())], "")?;
+    scheme.check_no_challenge(&[SignedPart::Bytes(token.signed.into())], "")?;
     let timestamp = check_claims(scheme, keys, scene, &token.payload, now)?;
     let fingerprint = Fingerprint::of(&Sha256::digest(token.signed));
     Ok(Verified { key_index, timestamp, fingerprint })
@@ -208,6 +208,6 @@ pub(crate) fn sign(scheme: &Scheme, keys: &Keys, scene: &Scene<'_>, now: i64) ->
     let header = format!(r#"{{"alg":"{}","typ":"JWT"}}"#, name(scheme.algorithm));
     let signed = format!("{}.{}", encode(&header), encode(&serde_json::Value::Object(payload).to_string()));
     let key = keys.lead().ok_or(Refusal::SecretMissing)?;
-    let digest = key.sign(&[Part::Bytes(signed.as_bytes().into())], "");
+    let digest = key.sign(&[SignedPart::Bytes(signed.as_bytes().into())], "");
     Ok(format!("{signed}.{}", BASE64URL_NOPAD.encode(digest.bytes())))
 }

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use crate::{
     public::{KeyFormat, PublicKey},
     secret::Secret,
-    template::Part,
+    template::SignedPart,
 };
 
 /// Key lengths that Standard Webhooks allows, in bytes.
@@ -347,7 +347,7 @@ impl Keys {
     /// The tag of a shared secret, for a request with this id: another one in each request's record.
     #[must_use]
     pub fn tag(&self, index: usize, id: &[u8]) -> Option<KeyTag> {
-        let parts = [Part::Secret, Part::Bytes(TAG_CONTEXT.into()), Part::Bytes(id.into())];
+        let parts = [SignedPart::Secret, SignedPart::Bytes(TAG_CONTEXT.into()), SignedPart::Bytes(id.into())];
         let digest = self.nth(index)?.sign(&parts, "");
         Some(KeyTag(digest.bytes().first_chunk().copied()?))
     }
@@ -457,7 +457,7 @@ impl Key {
     }
 
     /// The digest by one of several algorithms, if the key is for several.
-    pub(crate) fn sign_by(&self, algorithm: Option<Algorithm>, parts: &[Part<'_>], url: &str) -> Digest {
+    pub(crate) fn sign_by(&self, algorithm: Option<Algorithm>, parts: &[SignedPart<'_>], url: &str) -> Digest {
         match (self, algorithm) {
             (Self::Several(_, secret), Some(algorithm)) => Self::new(algorithm, secret.expose()).sign(parts, url),
             _ => self.sign(parts, url),
@@ -465,13 +465,13 @@ impl Key {
     }
 
     /// The digest over the parts, one after the other.
-    pub(crate) fn sign(&self, parts: &[Part<'_>], url: &str) -> Digest {
-        fn feed<'a>(key: &'a Key, parts: &'a [Part<'_>], url: &'a str, mut update: impl FnMut(&[u8])) {
+    pub(crate) fn sign(&self, parts: &[SignedPart<'_>], url: &str) -> Digest {
+        fn feed<'a>(key: &'a Key, parts: &'a [SignedPart<'_>], url: &'a str, mut update: impl FnMut(&[u8])) {
             for part in parts {
                 update(match part {
-                    Part::Bytes(bytes) => bytes,
-                    Part::Url => url.as_bytes(),
-                    Part::Secret => key.text(),
+                    SignedPart::Bytes(bytes) => bytes,
+                    SignedPart::Url => url.as_bytes(),
+                    SignedPart::Secret => key.text(),
                 });
             }
         }

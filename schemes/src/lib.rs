@@ -9,6 +9,10 @@
 //! [`Provider::handshake`] says whether it is a challenge and what to answer, [`Scheme::verify`]
 //! whether it is proven, [`Provider::event`] what it is about.
 //!
+//! What a program links: without features, what a listener needs to verify, sign and explain, with the table of rows.
+//! `samples` adds what the providers' requests look like, for a program that sends as they do; `vectors` adds the judge
+//! of test vectors, for a command that runs them. What only tests need stands in `tests/`.
+//!
 //! Invariants: signatures are compared in constant time, in one place; at most
 //! [`MAX_CANDIDATES`] of them are looked at; a doubled signature, timestamp or id is refused;
 //! age is judged only once the signature is known to be right; no secret and no computed signature
@@ -30,7 +34,6 @@
 //! ```
 
 mod credential;
-pub mod docs;
 pub mod explain;
 mod form;
 mod handshake;
@@ -46,6 +49,7 @@ mod pinned;
 mod public;
 mod request;
 mod row;
+#[cfg(feature = "samples")]
 mod sample;
 mod scheme;
 mod secret;
@@ -54,8 +58,10 @@ mod sign;
 mod template;
 mod timestamp;
 mod url;
+#[cfg(feature = "vectors")]
 pub mod vectors;
 mod verify;
+mod words;
 
 pub use handshake::{Answering, Challenge, Handshake, Reply};
 pub use idn::ascii_host;
@@ -65,6 +71,7 @@ pub use layout::MAX_CANDIDATES;
 pub use locate::Locator;
 pub use request::{Fingerprint, Headers, Refusal, Request, Verified};
 pub use row::{Ack, EventMeta, Provider, RowError, TABLE, load, provider, providers};
+#[cfg(feature = "samples")]
 pub use sample::Sample;
 pub use scheme::{NamedKey, Scheme, SignatureScope};
 pub use secret::Secret;

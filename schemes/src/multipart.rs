@@ -38,7 +38,7 @@ type Attribute<'a> = (&'a [u8], &'a [u8]);
 
 /// One part of a form.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Part<'a> {
+pub(crate) struct FormPart<'a> {
     pub(crate) name: &'a [u8],
     pub(crate) content: &'a [u8],
     /// Whether it is a field whose content is its value: no file, and not encoded once more.
@@ -62,7 +62,7 @@ pub(crate) fn boundary(content_type: &[u8]) -> Result<Option<&[u8]>, Malformed> 
 }
 
 /// The parts of a body, in order.
-pub(crate) fn parts<'a>(body: &'a [u8], boundary: &[u8]) -> Result<Vec<Part<'a>>, Malformed> {
+pub(crate) fn parts<'a>(body: &'a [u8], boundary: &[u8]) -> Result<Vec<FormPart<'a>>, Malformed> {
     let delimiter = [b"--", boundary].concat();
     let mut parts = Vec::new();
     let mut open = None;
@@ -131,7 +131,7 @@ pub(crate) fn with(body: &[u8], boundary: &[u8], name: &str, value: &[u8]) -> Re
     Ok(out)
 }
 
-fn read_part(text: &[u8]) -> Result<Part<'_>, Malformed> {
+fn read_part(text: &[u8]) -> Result<FormPart<'_>, Malformed> {
     let end = memmem::find(text, b"\r\n\r\n").filter(|end| *end <= MAX_HEADER).ok_or(Malformed)?;
     let (mut name, mut is_file, mut coding, mut kinds) = (None, false, None, 0);
     let mut rest = &text[..end];
@@ -173,7 +173,7 @@ fn read_part(text: &[u8]) -> Result<Part<'_>, Malformed> {
     if kinds > 1 {
         return Err(Malformed);
     }
-    Ok(Part {
+    Ok(FormPart {
         name: name.ok_or(Malformed)?,
         content: &text[end + 4..],
         is_plain: !is_file && coding.is_none_or(as_it_stands),
@@ -247,8 +247,8 @@ mod tests {
     #[test]
     fn fields_and_files_are_read_as_they_stand() {
         let read = parts(FORM, b"x").expect("a form");
-        let field = Part { name: b"a", content: b"1", is_plain: true };
-        let file = Part { name: b"file", content: b"\r\nlines\n", is_plain: false };
+        let field = FormPart { name: b"a", content: b"1", is_plain: true };
+        let file = FormPart { name: b"file", content: b"\r\nlines\n", is_plain: false };
         assert_eq!(read, [field, file]);
         assert_eq!(single(FORM, b"x", b"a"), Ok(Some(&b"1"[..])));
         assert_eq!(single(FORM, b"x", b"b"), Ok(None));

@@ -23,7 +23,7 @@ pub struct Scheme {
     pub(crate) secret: SecretForm,
     pub(crate) secret_suffix: String,
     pub(crate) template: Vec<Piece>,
-    pub(crate) place: Place,
+    pub(crate) place: SignaturePlace,
     pub(crate) layout: Layout,
     /// The setting that names the list's signatures, in place of the layout's own names.
     pub(crate) field_setting: Option<String>,
@@ -53,7 +53,7 @@ pub struct Scheme {
 
 /// Where the signature stands.
 #[derive(Clone, Debug)]
-pub(crate) enum Place {
+pub(crate) enum SignaturePlace {
     At(Spot),
     /// Any of these headers.
     AnyHeader(Vec<String>),
@@ -158,7 +158,7 @@ impl Scheme {
     /// Whether the whole body must be there before the request can be checked.
     #[must_use]
     pub fn covers_body(&self) -> bool {
-        let spot = |place: &Place| matches!(place, Place::At(spot) if spot.in_body());
+        let spot = |place: &SignaturePlace| matches!(place, SignaturePlace::At(spot) if spot.in_body());
         self.template.iter().any(Piece::needs_body)
             || self.each.is_some()
             || self.body_hash.is_some()
@@ -300,7 +300,7 @@ impl Scheme {
     /// The scheme under the header names that the request has.
     pub(crate) fn family(&self, request: &Request<'_>) -> &Self {
         let here = match &self.place {
-            Place::At(Spot::Header(name)) => request.has_header(name),
+            SignaturePlace::At(Spot::Header(name)) => request.has_header(name),
             _ => true,
         };
         match &self.alias {

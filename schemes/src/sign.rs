@@ -17,9 +17,9 @@ use crate::{
     locate::{Scene, Spot},
     multipart,
     request::{Headers, Refusal, Request},
-    scheme::{Expected, Place, Scheme},
+    scheme::{Expected, Scheme, SignaturePlace},
     template::{self, Found},
-    timestamp,
+    timestamp::TimestampPlace,
 };
 
 /// A request, signed.
@@ -185,7 +185,8 @@ impl Scheme {
         id: Option<&str>,
         now_unix_s: i64,
     ) -> Result<Signed, SignError> {
-        let there = |scheme: &Self| matches!(&scheme.place, Place::At(Spot::Header(name)) if request.has_header(name));
+        let there =
+            |scheme: &Self| matches!(&scheme.place, SignaturePlace::At(Spot::Header(name)) if request.has_header(name));
         let mut signed = match &self.alias {
             Some(alias) if there(alias) && !there(self) => return alias.sign_alone(keys, request, id, now_unix_s),
             _ => self.sign_alone(keys, request, id, now_unix_s)?,
@@ -231,12 +232,12 @@ impl Scheme {
         }
         let stamp = self.timestamp.as_ref().map(|rule| (&rule.place, rule.format.write(now_unix_s)));
         match &stamp {
-            Some((timestamp::Place::At(spot), text)) => draft.put(spot, text)?,
-            Some((timestamp::Place::Number(pointer), text)) => {
+            Some((TimestampPlace::At(spot), text)) => draft.put(spot, text)?,
+            Some((TimestampPlace::Number(pointer), text)) => {
                 let number = text.parse::<i64>().map_or(Value::Null, Value::from);
                 draft.body = set_json(&draft.body, pointer, &|_| number.clone())?;
             }
-            Some((timestamp::Place::Field(_), _)) | None => {}
+            Some((TimestampPlace::Field(_), _)) | None => {}
         }
         let form = draft.form()?.is_some();
         if let (Some(spot), false, false) = (&self.body_hash, draft.body.is_empty(), form) {
@@ -299,7 +300,7 @@ impl Scheme {
                 let field = setting.or(fields.first()).map_or("", String::as_str);
                 let signed = format!("{field}{pair}{text}");
                 match self.timestamp.as_ref().map(|rule| &rule.place) {
-                    Some(timestamp::Place::Field(name)) => format!("{name}{pair}{stamp}{items}{signed}"),
+                    Some(TimestampPlace::Field(name)) => format!("{name}{pair}{stamp}{items}{signed}"),
                     _ => signed,
                 }
             }
@@ -308,16 +309,18 @@ impl Scheme {
 
     fn place_signature(&self, draft: &mut Draft<'_>, value: &str, key: usize) -> Result<(), SignError> {
         let spot = match &self.place {
-            Place::At(spot) => spot.clone(),
-            Place::Numbered(name) => Spot::Header(format!("{name}1")),
-            Place::AnyHeader(names) => Spot::Header(names.first().cloned().unwrap_or_default()),
-            Place::PerKey(names) => Spot::Header(names.get(key).or(names.first()).cloned().unwrap_or_default()),
+            SignaturePlace::At(spot) => spot.clone(),
+            SignaturePlace::Numbered(name) => Spot::Header(format!("{name}1")),
+            SignaturePlace::AnyHeader(names) => Spot::Header(names.first().cloned().unwrap_or_default()),
+            SignaturePlace::PerKey(names) => {
+                Spot::Header(names.get(key).or(names.first()).cloned().unwrap_or_default())
+            }
         };
         draft.put(&spot, value)
     }
 
     fn sign_items(&self, keys: &Keys, method: &str, draft: &mut Draft<'_>, each: &Pointer) -> Result<(), SignError> {
-        let Place::At(Spot::Json(inside)) = &self.place else { return Err(SignError::Body) };
+        let SignaturePlace::At(Spot::Json(inside)) = &self.place else { return Err(SignError::Body) };
         let items = crate::json::find(&draft.body, each).map_err(|_| SignError::Body)?;
         let items: Vec<Vec<u8>> = items.into_iter().map(|item| item.get().as_bytes().to_vec()).collect();
         for (index, item) in items.iter().enumerate() {

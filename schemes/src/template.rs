@@ -60,7 +60,7 @@ pub(crate) enum Piece {
 
 /// A piece filled in.
 #[derive(Clone, Debug)]
-pub(crate) enum Part<'a> {
+pub(crate) enum SignedPart<'a> {
     Bytes(Cow<'a, [u8]>),
     Url,
     Secret,
@@ -162,13 +162,17 @@ impl Piece {
 }
 
 /// Fills a template in.
-pub(crate) fn render<'a>(pieces: &'a [Piece], scene: &Scene<'a>, found: Found<'a>) -> Result<Vec<Part<'a>>, Refusal> {
+pub(crate) fn render<'a>(
+    pieces: &'a [Piece],
+    scene: &Scene<'a>,
+    found: Found<'a>,
+) -> Result<Vec<SignedPart<'a>>, Refusal> {
     let mut parts = Vec::with_capacity(pieces.len());
     for piece in pieces {
         parts.push(match piece {
-            Piece::Url => Part::Url,
-            Piece::Secret => Part::Secret,
-            piece => Part::Bytes(fill(piece, scene, found)?),
+            Piece::Url => SignedPart::Url,
+            Piece::Secret => SignedPart::Secret,
+            piece => SignedPart::Bytes(fill(piece, scene, found)?),
         });
     }
     Ok(parts)

@@ -25,14 +25,14 @@ pub(crate) enum Format {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Timestamp {
-    pub(crate) place: Place,
+    pub(crate) place: TimestampPlace,
     pub(crate) format: Format,
     pub(crate) past_s: i64,
     pub(crate) future_s: i64,
 }
 
 #[derive(Clone, Debug)]
-pub(crate) enum Place {
+pub(crate) enum TimestampPlace {
     At(Spot),
     /// A JSON member that has to be a number.
     Number(Pointer),
@@ -40,7 +40,7 @@ pub(crate) enum Place {
     Field(String),
 }
 
-impl Place {
+impl TimestampPlace {
     /// Whether the body has to be there to read it.
     pub(crate) fn in_body(&self) -> bool {
         match self {

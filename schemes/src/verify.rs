@@ -14,13 +14,14 @@ use crate::{
     json::{self, Pointer},
     jwt,
     key::{Algorithm, Digest, Keys},
-    layout::{Candidate, Claimed, Layout, MAX_CANDIDATES},
+    layout::{Candidate, Claimed, Encoding, Layout, MAX_CANDIDATES},
     locate::{Scene, Spot, Unreadable},
     public::PublicKey,
     request::{Fingerprint, Refusal, Request, Verified},
-    scheme::{Expected, KeyAt, NamedKey, Place, Requirement, Scheme},
-    template::{self, Found, Part},
-    timestamp, url,
+    scheme::{Envelope, Expected, KeyAt, NamedKey, Requirement, Scheme, SignaturePlace},
+    template::{self, Found, SignedPart},
+    timestamp::TimestampPlace,
+    url,
 };
 
 impl Scheme {
@@ -117,10 +118,10 @@ impl Scheme {
         let Some(alias) = &self.alias else { return Ok(()) };
         let spots = |scheme: &'_ Self| {
             let stamp = scheme.timestamp.as_ref().map(|rule| match &rule.place {
-                timestamp::Place::At(spot) => Some(spot.clone()),
-                timestamp::Place::Field(_) | timestamp::Place::Number(_) => None,
+                TimestampPlace::At(spot) => Some(spot.clone()),
+                TimestampPlace::Field(_) | TimestampPlace::Number(_) => None,
             });
-            let signature = if let Place::At(spot) = &scheme.place { Some(spot.clone()) } else { None };
+            let signature = if let SignaturePlace::At(spot) = &scheme.place { Some(spot.clone()) } else { None };
             [signature, stamp.flatten(), scheme.id.clone()]
         };
         const REFUSALS: [Refusal; 3] =
@@ -137,12 +138,12 @@ impl Scheme {
     }
 
     /// A signature of what a challenge may be proves nothing: whoever asks gets it.
-    pub(crate) fn check_no_challenge(&self, parts: &[Part<'_>], url: &str) -> Result<(), Refusal> {
-        fn text<'a>(part: &'a Part<'_>, url: &'a str) -> &'a [u8] {
+    pub(crate) fn check_no_challenge(&self, parts: &[SignedPart<'_>], url: &str) -> Result<(), Refusal> {
+        fn text<'a>(part: &'a SignedPart<'_>, url: &'a str) -> &'a [u8] {
             match part {
-                Part::Bytes(bytes) => bytes,
-                Part::Url => url.as_bytes(),
-                Part::Secret => &[],
+                SignedPart::Bytes(bytes) => bytes,
+                SignedPart::Url => url.as_bytes(),
+                SignedPart::Secret => &[],
             }
         }
         match self.challenges.iter().any(|shape| shape.fits_joined(parts.iter().map(|part| text(part, url)))) {
@@ -156,10 +157,11 @@ impl Scheme {
         &self,
         keys: &Keys,
         scene: &Scene<'_>,
-        parts: &[Part<'_>],
+        parts: &[SignedPart<'_>],
         claimed: &Claimed,
     ) -> Option<((usize, Fingerprint), Option<String>)> {
-        let variants = if parts.iter().any(|part| matches!(part, Part::Url)) { self.urls(scene) } else { Vec::new() };
+        let variants =
+            if parts.iter().any(|part| matches!(part, SignedPart::Url)) { self.urls(scene) } else { Vec::new() };
         let urls = std::iter::once(scene.url).chain(variants.iter().map(String::as_str));
         let mut matched = None;
         for url in urls {
@@ -181,7 +183,7 @@ impl Scheme {
         &self,
         keys: &Keys,
         scene: &Scene<'_>,
-        parts: &[Part<'_>],
+        parts: &[SignedPart<'_>],
         candidates: &[Candidate],
         key_name: Option<String>,
         now: i64,
@@ -190,9 +192,9 @@ impl Scheme {
         let mut message = Vec::new();
         for part in parts {
             message.extend_from_slice(match part {
-                Part::Bytes(bytes) => bytes,
-                Part::Url => scene.url.as_bytes(),
-                Part::Secret => &[],
+                SignedPart::Bytes(bytes) => bytes,
+                SignedPart::Url => scene.url.as_bytes(),
+                SignedPart::Secret => &[],
             });
         }
         let key_name = match &self.key_at {
@@ -222,7 +224,7 @@ impl Scheme {
 
     /// Whether a request may carry signatures under several keys, any of which can be left out unnoticed.
     fn may_have_several(&self) -> bool {
-        !matches!((&self.place, &self.layout), (Place::At(_), Layout::Single { .. }))
+        !matches!((&self.place, &self.layout), (SignaturePlace::At(_), Layout::Single { .. }))
     }
 
     /// The URLs, other than the one that counts, that the provider may have signed.
@@ -239,7 +241,7 @@ impl Scheme {
 
     /// The one value in which the signature, token or JWT stands.
     fn value(&self, scene: &Scene<'_>) -> Result<Vec<u8>, Refusal> {
-        let Place::At(spot) = &self.place else { return Err(Refusal::SignatureMissing) };
+        let SignaturePlace::At(spot) = &self.place else { return Err(Refusal::SignatureMissing) };
         let value = signature_at(spot, scene)?.filter(|value| !value.is_empty());
         value.map(Cow::into_owned).ok_or(Refusal::SignatureMissing)
     }
@@ -247,7 +249,7 @@ impl Scheme {
     /// Every signature of the request, decoded.
     fn claimed(&self, scene: &Scene<'_>, keys: &Keys, key_name: &mut Option<String>) -> Result<Claimed, Refusal> {
         let stamp = match self.timestamp.as_ref().map(|rule| &rule.place) {
-            Some(timestamp::Place::Field(field)) => Some(field.as_str()),
+            Some(TimestampPlace::Field(field)) => Some(field.as_str()),
             _ => None,
         };
         let configured = self.field_setting.as_ref().map(|name| match &self.layout {
@@ -264,40 +266,32 @@ impl Scheme {
                 return Ok(());
             }
             there = true;
-            match &self.envelope {
-                None if !self.prefixes.is_empty() => {
-                    let named = self.prefixes.iter().find(|(prefix, _)| value.starts_with(prefix.as_bytes()));
-                    let Some((prefix, algorithm)) = named else { return Ok(()) };
-                    claimed.algorithm = Some(*algorithm);
-                    claimed.read(&value[prefix.len()..], layout, self.encoding, stamp, key)
-                }
-                None => claimed.read(value, layout, self.encoding, stamp, key),
-                Some(envelope) => {
-                    let opened = crate::layout::Encoding::Base64.decode(value).ok_or(Refusal::SignatureMalformed)?;
-                    for (pointer, value) in &envelope.equal {
-                        if envelope_text(&opened, pointer)? != *value {
-                            return Err(Refusal::ValueWrong);
-                        }
-                    }
-                    *key_name = Some(envelope_text(&opened, &envelope.key)?);
-                    let value = envelope_text(&opened, &envelope.signature)?;
-                    claimed.read(value.as_bytes(), layout, self.encoding, stamp, key)
-                }
+            if let Some(envelope) = &self.envelope {
+                let opened = envelope.open(value)?;
+                *key_name = Some(opened.key);
+                return claimed.read(opened.signature.as_bytes(), layout, self.encoding, stamp, key);
             }
+            if self.prefixes.is_empty() {
+                return claimed.read(value, layout, self.encoding, stamp, key);
+            }
+            let named = self.prefixes.iter().find(|(prefix, _)| value.starts_with(prefix.as_bytes()));
+            let Some((prefix, algorithm)) = named else { return Ok(()) };
+            claimed.algorithm = Some(*algorithm);
+            claimed.read(&value[prefix.len()..], layout, self.encoding, stamp, key)
         };
         match &self.place {
-            Place::At(spot) => take(&signature_at(spot, scene)?.unwrap_or_default(), None)?,
-            Place::AnyHeader(names) => {
+            SignaturePlace::At(spot) => take(&signature_at(spot, scene)?.unwrap_or_default(), None)?,
+            SignaturePlace::AnyHeader(names) => {
                 for name in names {
                     take(signature_header(scene, name)?, None)?;
                 }
             }
-            Place::PerKey(names) => {
+            SignaturePlace::PerKey(names) => {
                 for (index, name) in names.iter().enumerate() {
                     take(signature_header(scene, name)?, Some(index))?;
                 }
             }
-            Place::Numbered(name) => {
+            SignaturePlace::Numbered(name) => {
                 for number in 1..=MAX_CANDIDATES + 1 {
                     let value = signature_header(scene, &format!("{name}{number}"))?;
                     if value.is_empty() {
@@ -348,8 +342,8 @@ impl Scheme {
     ) -> Result<Option<Cow<'a, [u8]>>, Refusal> {
         let Some(rule) = &self.timestamp else { return Ok(None) };
         let text = match &rule.place {
-            timestamp::Place::Field(_) => field.map(Cow::Owned),
-            timestamp::Place::Number(pointer) => {
+            TimestampPlace::Field(_) => field.map(Cow::Owned),
+            TimestampPlace::Number(pointer) => {
                 let found = json::find(scene.json, pointer).map_err(|_| Refusal::BodyMalformed)?;
                 if found.is_empty() {
                     return Err(Refusal::TimestampMissing);
@@ -357,7 +351,7 @@ impl Scheme {
                 let number = json::number(scene.json, pointer).map_err(|_| Refusal::BodyMalformed)?;
                 Some(Cow::Borrowed(number.ok_or(Refusal::TimestampMalformed)?.as_bytes()))
             }
-            timestamp::Place::At(spot) => match spot.read(scene) {
+            TimestampPlace::At(spot) => match spot.read(scene) {
                 Ok(text) => text,
                 Err(Unreadable::Doubled) => return Err(Refusal::TimestampMalformed),
                 Err(Unreadable::Malformed) => return Err(Refusal::BodyMalformed),
@@ -385,6 +379,24 @@ impl Scheme {
             None if body.is_empty() || matches!(Form::of(scene.request), Ok(Some(_))) => Ok(()),
             None => Err(Refusal::PartMissing),
         }
+    }
+}
+
+/// What an envelope held.
+struct Opened {
+    signature: String,
+    key: String,
+}
+
+impl Envelope {
+    fn open(&self, value: &[u8]) -> Result<Opened, Refusal> {
+        let text = Encoding::Base64.decode(value).ok_or(Refusal::SignatureMalformed)?;
+        for (pointer, value) in &self.equal {
+            if envelope_text(&text, pointer)? != *value {
+                return Err(Refusal::ValueWrong);
+            }
+        }
+        Ok(Opened { key: envelope_text(&text, &self.key)?, signature: envelope_text(&text, &self.signature)? })
     }
 }
 
@@ -432,25 +444,25 @@ pub(crate) fn named_key(scheme: &Scheme, request: &Request<'_>) -> Option<NamedK
         return Some(if at.url.is_some() { NamedKey::Url(name) } else { NamedKey::Id(name) });
     }
     let value = match &scheme.place {
-        Place::At(spot) => spot.read(&scene).ok()??,
+        SignaturePlace::At(spot) => spot.read(&scene).ok()??,
         _ => return None,
     };
     if scheme.algorithm.is_jwt() {
         return jwt::key_id(scheme, &value).map(NamedKey::Id);
     }
     let envelope = scheme.envelope.as_ref()?;
-    let opened = crate::layout::Encoding::Base64.decode(&value)?;
+    let opened = Encoding::Base64.decode(&value)?;
     envelope_text(&opened, &envelope.key).ok().map(NamedKey::Id)
 }
 
 /// What was signed, whichever key did it.
-fn signed_text(parts: &[Part<'_>], url: &str) -> Fingerprint {
+fn signed_text(parts: &[SignedPart<'_>], url: &str) -> Fingerprint {
     let mut hash = Sha256::new();
     for part in parts {
         match part {
-            Part::Bytes(bytes) => hash.update(bytes),
-            Part::Url => hash.update(url.as_bytes()),
-            Part::Secret => {}
+            SignedPart::Bytes(bytes) => hash.update(bytes),
+            SignedPart::Url => hash.update(url.as_bytes()),
+            SignedPart::Secret => {}
         }
     }
     Fingerprint::of(&hash.finalize())

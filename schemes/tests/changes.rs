@@ -11,7 +11,7 @@ use common::{NOW, SECRET, Signed, keys, material, sign, sign_with, symmetric};
 use proptest::prelude::*;
 use relay_schemes::{
     Keys, MAX_CANDIDATES, Provider, Refusal, Request, Scheme, SecretWarning, SignatureScope, load, provider,
-    vectors::{Sample, samples},
+    vectors::{VectorRequest, requests},
 };
 
 fn verify(scheme: &Scheme, signed: &Signed) -> Result<(), Refusal> {
@@ -414,14 +414,14 @@ fn folder() -> std::path::PathBuf {
 }
 
 /// Every accept vector with a row, with the row's scheme.
-fn accepted() -> Vec<(String, &'static Scheme, Keys, Sample)> {
+fn accepted() -> Vec<(String, &'static Scheme, Keys, VectorRequest)> {
     let files = std::fs::read_dir(folder()).into_iter().flatten().flatten().map(|it| it.path());
     let mut all = Vec::new();
     for path in files.filter(|path| path.extension().is_some_and(|end| end == "json")) {
         let text = std::fs::read_to_string(&path).expect("a file");
         let name = path.file_stem().and_then(|name| name.to_str()).expect("a name").to_owned();
         let Some(scheme) = provider(&name).and_then(|row| row.scheme.as_ref()) else { continue };
-        for sample in samples(&text).expect("vectors").into_iter().filter(|sample| sample.accept) {
+        for sample in requests(&text).expect("vectors").into_iter().filter(|sample| sample.accept) {
             let keys = scheme.keys_from(&sample.material).expect("keys");
             all.push((name.clone(), scheme, keys, sample));
         }

@@ -42,7 +42,7 @@ fn main() {
         assert!(trials.len() >= 2 * AT_LEAST, "only {} cases", trials.len());
         trials
     } else {
-        println!("skipped: the published vectors are not beside this project");
+        eprintln!("skipped: the published vectors are not beside this project");
         Vec::new()
     };
     libtest_mimic::run(&arguments, trials).exit();

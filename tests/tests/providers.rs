@@ -18,7 +18,7 @@ use http::StatusCode;
 use libtest_mimic::{Arguments, Failed, Trial};
 use relay_schemes::{
     Answering, Challenge, Material, Provider, Refusal, Request, Scheme, provider,
-    vectors::{Sample, samples},
+    vectors::{VectorRequest, requests},
 };
 use relay_tests::{
     endpoints::{Endpoints, Sent, now},
@@ -75,13 +75,13 @@ impl Plan {
                 continue;
             };
             let Some(scheme) = &row.scheme else { continue };
-            plan.add_file(&file, row, scheme, samples(&text).expect("vectors"));
+            plan.add_file(&file, row, scheme, requests(&text).expect("vectors"));
         }
         plan
     }
 
     /// The cases of one file: one endpoint for each different thing that an endpoint knows in it.
-    fn add_file(&mut self, file: &str, row: &'static Provider, scheme: &'static Scheme, samples: Vec<Sample>) {
+    fn add_file(&mut self, file: &str, row: &'static Provider, scheme: &'static Scheme, samples: Vec<VectorRequest>) {
         let mut known: BTreeMap<String, String> = BTreeMap::new();
         let (mut accepted, mut rejected, mut aged) = (0, 0, 0);
         for mut sample in samples {
@@ -119,7 +119,7 @@ fn fingerprint(material: &Material) -> String {
 }
 
 /// The request of a vector and what must come of it, or why it cannot be sent.
-fn case(row: &'static Provider, scheme: &'static Scheme, sample: &Sample) -> Result<(Sent, Expected), String> {
+fn case(row: &'static Provider, scheme: &'static Scheme, sample: &VectorRequest) -> Result<(Sent, Expected), String> {
     let keys = scheme.keys_from(&sample.material).map_err(|why| format!("no endpoint can know this: {why}"))?;
     let mut sent = Sent {
         method: sample.method.clone(),
@@ -231,7 +231,7 @@ fn main() {
     let arguments = Arguments::from_args();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors");
     if !folder.is_dir() {
-        println!("skipped: the published vectors are not beside this project");
+        eprintln!("skipped: the published vectors are not beside this project");
         libtest_mimic::run(&arguments, Vec::new()).exit();
     }
     let Plan { endpoints, names, cases, notes } = Plan::read(&folder);

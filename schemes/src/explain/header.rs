@@ -8,8 +8,8 @@ use crate::{
     Headers, Request, Scheme,
     layout::{Encoding, Layout, MAX_CANDIDATES},
     locate::Spot,
-    scheme::Place,
-    timestamp,
+    scheme::SignaturePlace,
+    timestamp::TimestampPlace,
 };
 
 /// The request's headers with one of them set.
@@ -28,11 +28,11 @@ impl Headers for With<'_> {
 /// The headers that a scheme reads.
 fn names(scheme: &Scheme) -> Vec<&str> {
     let mut names: Vec<&str> = match &scheme.place {
-        Place::At(Spot::Header(name)) => vec![name],
-        Place::AnyHeader(names) | Place::PerKey(names) => names.iter().map(String::as_str).collect(),
+        SignaturePlace::At(Spot::Header(name)) => vec![name],
+        SignaturePlace::AnyHeader(names) | SignaturePlace::PerKey(names) => names.iter().map(String::as_str).collect(),
         _ => Vec::new(),
     };
-    if let Some(timestamp::Place::At(Spot::Header(name))) = scheme.timestamp.as_ref().map(|stamp| &stamp.place) {
+    if let Some(TimestampPlace::At(Spot::Header(name))) = scheme.timestamp.as_ref().map(|stamp| &stamp.place) {
         names.push(name);
     }
     if let Some(Spot::Header(name)) = &scheme.id {
@@ -66,7 +66,7 @@ pub(super) fn doubled(it: &mut Trial<'_>) -> Option<Finding> {
 /// The same signature, written otherwise.
 pub(super) fn written_otherwise(it: &mut Trial<'_>) -> Option<Finding> {
     let scheme = it.scheme.family(it.request);
-    let Place::At(Spot::Header(name)) = &scheme.place else { return None };
+    let SignaturePlace::At(Spot::Header(name)) = &scheme.place else { return None };
     let request = *it.request;
     let value = request.header(name).ok()??;
     let mut passes = |value: &[u8]| {
@@ -80,67 +80,65 @@ pub(super) fn written_otherwise(it: &mut Trial<'_>) -> Option<Finding> {
             return Some(Finding::DoubledHeader { name: name.clone(), one_is_right: true });
         }
     }
-    let (prefix, text) = match &scheme.layout {
-        Layout::Single { prefix } => match value.strip_prefix(prefix.as_bytes()) {
-            Some(text) => (prefix.as_str(), text.to_vec()),
-            None if passes(&[prefix.as_bytes(), value].concat()) => {
-                return Some(Finding::PrefixMissing { prefix: prefix.clone() });
-            }
-            None => (prefix.as_str(), value.to_vec()),
-        },
-        Layout::List { pair: Some(pair), fields, .. } => {
-            // A bare value where items are due.
-            let bare = fields.iter().find(|field| {
-                let item = format!("{field}{pair}");
-                passes(&[item.as_bytes(), value].concat())
-            });
-            if let Some(field) = bare {
-                return Some(Finding::PrefixMissing { prefix: format!("{field}{pair}") });
-            }
-            ("", value.to_vec())
-        }
-        Layout::List { .. } => ("", value.to_vec()),
+    if let Some(prefix) = missing_prefix(&scheme.layout, value, &mut passes) {
+        return Some(Finding::PrefixMissing { prefix });
+    }
+    let mut passes_encoded_again = |read: &Decode<'_>| {
+        let other = encoded_again(scheme, value, read);
+        other != value && passes(&other)
     };
-    let rewritten = |read: &dyn Fn(&[u8]) -> Option<Vec<u8>>| -> Vec<u8> {
-        // Every item that reads as the other encoding is written in the one that is due.
-        let separators: &[u8] = b",;= ";
-        let mut out = prefix.as_bytes().to_vec();
-        let mut rest = text.as_slice();
-        let base64_padding = |rest: &[u8], at: usize| rest[at] == b'=' && rest[at..].iter().all(|byte| *byte == b'=');
-        loop {
-            let mut end = 0;
-            while end < rest.len() && (!separators.contains(&rest[end]) || base64_padding(rest, end)) {
-                end += 1;
-            }
-            let item = &rest[..end];
-            match read(item).filter(|bytes| bytes.len() >= 20) {
-                Some(bytes) => out.extend_from_slice(scheme.encoding.encode(&bytes).as_bytes()),
-                None => out.extend_from_slice(item),
-            }
-            let Some(separator) = rest.get(end) else { break };
-            out.push(*separator);
-            rest = &rest[end + 1..];
-        }
-        out
-    };
-    let hex = |text: &[u8]| HEXLOWER_PERMISSIVE.decode(text).ok();
+    if passes_encoded_again(&|text| HEXLOWER_PERMISSIVE.decode(text).ok()) {
+        return Some(match scheme.encoding {
+            Encoding::Hex => Finding::UpperCaseHex,
+            other => Finding::Encoding { due: name_of(other), has: "hex" },
+        });
+    }
     let base64 = |text: &[u8]| BASE64.decode(text).or_else(|_| BASE64_NOPAD.decode(text)).ok();
     let base64_url = |text: &[u8]| BASE64URL_NOPAD.decode(text).ok();
     let due = name_of(scheme.encoding);
-    let as_hex = rewritten(&hex);
-    if as_hex != value && passes(&as_hex) {
-        return Some(match scheme.encoding {
-            Encoding::Hex => Finding::UpperCaseHex,
-            _ => Finding::Encoding { due, has: "hex" },
-        });
+    if passes_encoded_again(&base64) {
+        return Some(Finding::Encoding { due, has: "base64" });
     }
-    for (read, has) in [(&base64 as &dyn Fn(&[u8]) -> Option<Vec<u8>>, "base64"), (&base64_url, "base64url")] {
-        let other = rewritten(read);
-        if other != value && passes(&other) {
-            return Some(Finding::Encoding { due, has });
+    passes_encoded_again(&base64_url).then_some(Finding::Encoding { due, has: "base64url" })
+}
+
+/// What has to stand before the value for it to pass: the prefix, or a field's name where items are due.
+fn missing_prefix(layout: &Layout, value: &[u8], passes: &mut impl FnMut(&[u8]) -> bool) -> Option<String> {
+    let mut passes_behind = |prefix: &String| passes(&[prefix.as_bytes(), value].concat());
+    match layout {
+        Layout::Single { prefix } if !value.starts_with(prefix.as_bytes()) => {
+            Some(prefix.clone()).filter(&mut passes_behind)
         }
+        Layout::List { pair: Some(pair), fields, .. } => {
+            fields.iter().map(|field| format!("{field}{pair}")).find(&mut passes_behind)
+        }
+        Layout::Single { .. } | Layout::List { .. } => None,
     }
-    None
+}
+
+type Decode<'a> = dyn Fn(&[u8]) -> Option<Vec<u8>> + 'a;
+
+/// The value in which every item that `read` can decode is written in the encoding that is due, behind its prefix.
+fn encoded_again(scheme: &Scheme, value: &[u8], read: &Decode<'_>) -> Vec<u8> {
+    const SEPARATORS: &[u8] = b",;= ";
+    let prefix = if let Layout::Single { prefix } = &scheme.layout { prefix.as_bytes() } else { &[] };
+    let mut out = prefix.to_vec();
+    let mut rest = value.strip_prefix(prefix).unwrap_or(value);
+    let base64_padding = |rest: &[u8], at: usize| rest[at..].iter().all(|byte| *byte == b'=');
+    loop {
+        let mut end = 0;
+        while end < rest.len() && (!SEPARATORS.contains(&rest[end]) || base64_padding(rest, end)) {
+            end += 1;
+        }
+        let item = &rest[..end];
+        match read(item).filter(|bytes| bytes.len() >= 20) {
+            Some(bytes) => out.extend_from_slice(scheme.encoding.encode(&bytes).as_bytes()),
+            None => out.extend_from_slice(item),
+        }
+        let Some(separator) = rest.get(end) else { return out };
+        out.push(*separator);
+        rest = &rest[end + 1..];
+    }
 }
 
 const fn name_of(encoding: Encoding) -> &'static str {

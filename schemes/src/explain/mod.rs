@@ -12,7 +12,10 @@ mod url;
 
 pub use finding::{BodyChange, Finding};
 
-use crate::{Keys, Material, Provider, Refusal, Request, Scheme, Secret, locate::Spot, row::providers, scheme::Place};
+use crate::{
+    Keys, Material, Provider, Refusal, Request, Scheme, Secret, locate::Spot, row::providers, scheme::SignaturePlace,
+    words::place_of,
+};
 
 /// Most verifications of one explanation.
 const MAX_TRIES: u32 = 256;
@@ -85,19 +88,6 @@ fn ageless(mut keys: Keys) -> Keys {
     keys
 }
 
-/// Where a row looks for its signature, as text.
-pub(crate) fn place_of(scheme: &Scheme) -> String {
-    match &scheme.place {
-        Place::At(Spot::Header(name)) => format!("the header {name}"),
-        Place::At(Spot::Json(pointer)) => format!("the JSON member {}", pointer.text),
-        Place::At(Spot::Form(name)) => format!("the form field {name}"),
-        Place::At(Spot::Query(name)) => format!("the query parameter {name}"),
-        Place::At(Spot::Setting(_) | Spot::Member(_)) => "the request".to_owned(),
-        Place::Numbered(name) => format!("the header {name}1"),
-        Place::AnyHeader(names) | Place::PerKey(names) => format!("the headers {}", names.join(", ")),
-    }
-}
-
 /// One refused request, and what is left of the budget for it.
 struct Trial<'a> {
     scheme: &'a Scheme,
@@ -145,12 +135,12 @@ impl Trial<'_> {
         for other in providers() {
             let Some(scheme) = other.scheme.as_ref().filter(|_| other.name != own.name) else { continue };
             let there = match &scheme.place {
-                Place::At(Spot::Header(name)) => self.request.has_header(name) && name != "authorization",
-                Place::AnyHeader(names) | Place::PerKey(names) => {
+                SignaturePlace::At(Spot::Header(name)) => self.request.has_header(name) && name != "authorization",
+                SignaturePlace::AnyHeader(names) | SignaturePlace::PerKey(names) => {
                     names.iter().any(|name| self.request.has_header(name))
                 }
-                Place::Numbered(name) => self.request.has_header(&format!("{name}1")),
-                Place::At(_) => false,
+                SignaturePlace::Numbered(name) => self.request.has_header(&format!("{name}1")),
+                SignaturePlace::At(_) => false,
             };
             if !there {
                 continue;
@@ -165,7 +155,7 @@ impl Trial<'_> {
         }
         // A header that the own scheme has too says nothing.
         let own_place = match &self.scheme.place {
-            Place::At(Spot::Header(name)) => self.request.has_header(name),
+            SignaturePlace::At(Spot::Header(name)) => self.request.has_header(name),
             _ => false,
         };
         if own_place { Vec::new() } else { by_header }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     Ack, Provider, RowError,
-    raw::{RawAlias, RawProvider, RawRequirement, RawScheme, RawSignature, RawTable},
+    raw::{RawAlias, RawEnvelope, RawProvider, RawRequirement, RawScheme, RawSignature, RawTable, RawTimestamp},
 };
 use crate::{
     handshake::Handshake,
@@ -13,9 +13,9 @@ use crate::{
     layout::{Encoding, Layout},
     locate::{Locator, Spot, is_header_name},
     pinned::PinnedUrl,
-    scheme::{Claims, Envelope, Expected, KeyAt, Place, Requirement, Scheme, SignatureScope},
+    scheme::{Claims, Envelope, Expected, KeyAt, Requirement, Scheme, SignaturePlace, SignatureScope},
     template::{self, Piece},
-    timestamp::{self, Timestamp},
+    timestamp::{Timestamp, TimestampPlace},
 };
 
 /// Most rows of a table, most `like`s one after the other.
@@ -57,27 +57,11 @@ fn provider(row: &RawProvider, rows: &[RawProvider]) -> Result<Provider, Problem
         .map(|shape| shape.cloned())
         .collect::<Result<_, _>>()
         .map_err(|problem| ("handshake", problem))?;
-    let named = scheme.as_ref().and_then(|scheme| scheme.key_at.as_ref()).and_then(|at| at.url.as_ref());
-    let named = named.map(|url| ("key_url", url));
-    for (key, url) in
-        named.into_iter().chain(handshakes.iter().filter_map(|one| Some(("confirm_url", one.confirm_url()?))))
-    {
-        if !scheme.as_ref().is_some_and(|scheme| scheme.pins(url)) && url.arn().is_some() {
-            let problem =
-                "the ARN of {aws:PLACE} has to be one that is set: require = [{ at = PLACE, setting = NAME }]";
-            return Err((key, problem.to_owned()));
-        }
-    }
+    check_urls(scheme.as_ref(), &handshakes)?;
     if let Some(scheme) = &mut scheme {
         scheme.refuse_challenges(&signed);
     }
-    let past_s = |scheme: &Scheme| scheme.tolerance_s().filter(|_| scheme.scope() != SignatureScope::Open);
-    let allowed = scheme.as_ref().and_then(past_s).map_or(i64::MAX, |(past_s, _)| past_s);
-    if raw.last_retry_s.is_some_and(|last| i64::from(last) <= allowed || raw.retries != Some(true)) {
-        let problem = "it is for senders that retry, whose timestamp is signed and whose signature stands for one request, \
-                       and longer than past_s";
-        return Err(("last_retry_s", problem.to_owned()));
-    }
+    check_last_retry(&raw, scheme.as_ref())?;
     Ok(Provider {
         scheme,
         event_id: locator("event_id", &raw.event_id)?,
@@ -96,6 +80,31 @@ fn provider(row: &RawProvider, rows: &[RawProvider]) -> Result<Provider, Problem
         docs: raw.docs,
         setup: raw.setup,
     })
+}
+
+/// Whatever a request may have called takes its host from an ARN only if the endpoint's owner has set that one.
+fn check_urls(scheme: Option<&Scheme>, handshakes: &[Handshake]) -> Result<(), Problem> {
+    let key_url = scheme.and_then(|scheme| scheme.key_at.as_ref()?.url.as_ref()).map(|url| ("key_url", url));
+    let confirm_urls = handshakes.iter().filter_map(|one| Some(("confirm_url", one.confirm_url()?)));
+    for (key, url) in key_url.into_iter().chain(confirm_urls) {
+        if url.arn().is_some() && !scheme.is_some_and(|scheme| scheme.pins(url)) {
+            let problem =
+                "the ARN of {aws:PLACE} has to be one that is set: require = [{ at = PLACE, setting = NAME }]";
+            return Err((key, problem.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+fn check_last_retry(raw: &RawProvider, scheme: Option<&Scheme>) -> Result<(), Problem> {
+    let past_s = |scheme: &Scheme| scheme.tolerance_s().filter(|_| scheme.scope() != SignatureScope::Open);
+    let allowed = scheme.and_then(past_s).map_or(i64::MAX, |(past_s, _)| past_s);
+    if raw.last_retry_s.is_some_and(|last| i64::from(last) <= allowed || raw.retries != Some(true)) {
+        let problem = "it is for senders that retry, whose timestamp is signed and whose signature stands for one request, \
+                       and longer than past_s";
+        return Err(("last_retry_s", problem.to_owned()));
+    }
+    Ok(())
 }
 
 fn inherit(mut row: RawProvider, rows: &[RawProvider]) -> Result<RawProvider, Problem> {
@@ -141,70 +150,14 @@ fn pointer(key: &'static str, text: &str) -> Result<Pointer, Problem> {
 pub(crate) fn scheme(raw: &RawScheme) -> Result<Scheme, Problem> {
     let signature = &raw.signature;
     let layout = layout(signature)?;
-    let timestamp = raw.timestamp.as_ref().map(|stamp| {
-        let place = match (&stamp.at, &stamp.field, &layout) {
-            (Some(at), None, _) => match spot("timestamp", at)? {
-                Spot::Json(pointer) if stamp.number => timestamp::Place::Number(pointer),
-                _ if stamp.number => return Err(("timestamp", "only a json: member is a number".to_owned())),
-                spot => timestamp::Place::At(spot),
-            },
-            (None, Some(field), Layout::List { pair: Some(_), .. }) if !stamp.number => {
-                timestamp::Place::Field(field.clone())
-            }
-            _ => return Err(("timestamp", "give at, or a field of a signature that is a list".to_owned())),
-        };
-        let (past_s, future_s) = (stamp.past_s.into(), stamp.future_s.into());
-        Ok(Timestamp { place, format: stamp.format, past_s, future_s })
-    });
-    let timestamp = timestamp.transpose()?;
-    let template = template::parse(&raw.template).map_err(|problem| ("template", problem))?;
-    let template_needed = !raw.algorithm.is_token() && !raw.algorithm.is_jwt();
-    if template_needed == template.is_empty() {
-        let problem = if template_needed { "a template that signs nothing" } else { "tokens sign nothing" };
-        return Err(("template", problem.to_owned()));
-    }
-    if template.contains(&Piece::Timestamp) && timestamp.is_none() {
-        return Err(("template", "{timestamp} and the key timestamp go together".to_owned()));
-    }
-    if template.contains(&Piece::Id) != raw.id.is_some() {
-        return Err(("template", "{id} and the key id go together".to_owned()));
-    }
+    let timestamp = raw.timestamp.as_ref().map(|stamp| timestamp(stamp, &layout)).transpose()?;
     let nonce = raw.nonce.as_ref().map(|nonce| spot("nonce", nonce)).transpose()?;
-    let signs = |wanted: &Spot| template.iter().any(|piece| matches!(piece, Piece::At { spot, .. } if spot == wanted));
-    if nonce.as_ref().is_some_and(|nonce| !signs(nonce)) {
-        return Err(("nonce", "what is signed does not hold it".to_owned()));
-    }
-    if template.iter().any(|piece| matches!(piece, Piece::Mac | Piece::VerifyToken)) {
-        return Err(("template", "{mac} and {verify_token} are for the answers of handshakes".to_owned()));
-    }
-    let plain = matches!(raw.algorithm, Algorithm::Sha1 | Algorithm::Sha256 | Algorithm::Sha512);
-    if template.contains(&Piece::Secret) != plain {
-        return Err(("template", "{secret} and a plain hash go together".to_owned()));
-    }
-    let public = matches!(
-        raw.secret,
-        SecretForm::Whpk
-            | SecretForm::PublicHex
-            | SecretForm::PublicBase64
-            | SecretForm::Spki
-            | SecretForm::Jwks
-            | SecretForm::Named
-    );
-    if public == raw.algorithm.is_symmetric() {
-        return Err(("secret", "public keys and algorithms with public keys go together".to_owned()));
-    }
-    // Of two lists inside each other the inner one may be missing where nobody looks.
-    let nested = |text: &Option<String>| {
-        let pointer = text.as_deref().map(|text| text.strip_prefix("json:").unwrap_or(text)).and_then(Pointer::parse);
-        pointer.is_some_and(|pointer| pointer.wildcards() > 1)
-    };
-    if nested(&raw.each) || nested(&signature.at) {
-        return Err(("signature", "what is signed goes through one list at most".to_owned()));
-    }
+    let template = template(raw, nonce.as_ref())?;
+    check_secret(raw)?;
+    check_lists(raw)?;
     if raw.key_url.is_some() && raw.key_at.is_none() {
         return Err(("key_url", "key_at says where the URL stands".to_owned()));
     }
-    let alias = raw.alias.as_ref().map(|alias| renamed(raw, alias).map(Box::new)).transpose()?;
     let algorithms = raw.algorithms.as_ref().map(|choice| {
         let by = choice.by.iter().map(|(value, algorithm)| (value.clone(), *algorithm)).collect();
         Ok((spot("algorithms", &choice.at)?, by))
@@ -220,23 +173,8 @@ pub(crate) fn scheme(raw: &RawScheme) -> Result<Scheme, Problem> {
         field_setting: signature.field_setting.clone(),
         encoding: signature.encoding.unwrap_or(Encoding::Hex),
         prefixes: prefixes(raw)?,
-        envelope: signature
-            .envelope
-            .as_ref()
-            .map(|raw| {
-                let (signature, key) = (pointer("signature", &raw.signature)?, pointer("signature", &raw.key)?);
-                let equal = raw.equal.iter().map(|(at, value)| Ok((pointer("signature", at)?, value.clone())));
-                Ok(Envelope { signature, key, equal: equal.collect::<Result<_, Problem>>()? })
-            })
-            .transpose()?,
-        key_at: raw
-            .key_at
-            .as_ref()
-            .map(|at| {
-                let url = raw.key_url.as_deref().map(PinnedUrl::parse).transpose();
-                Ok(KeyAt { spot: spot("key_at", at)?, url: url.map_err(|problem| ("key_url", problem))? })
-            })
-            .transpose()?,
+        envelope: signature.envelope.as_ref().map(envelope).transpose()?,
+        key_at: raw.key_at.as_ref().map(|at| key_at(at, raw.key_url.as_deref())).transpose()?,
         timestamp,
         id: raw.id.as_ref().map(|id| spot("id", id)).transpose()?,
         nonce,
@@ -247,8 +185,92 @@ pub(crate) fn scheme(raw: &RawScheme) -> Result<Scheme, Problem> {
         claims: claims(raw)?,
         challenges: Vec::new(),
         json_part: raw.json_part.clone(),
-        alias,
+        alias: raw.alias.as_ref().map(|alias| renamed(raw, alias).map(Box::new)).transpose()?,
     })
+}
+
+fn timestamp(stamp: &RawTimestamp, layout: &Layout) -> Result<Timestamp, Problem> {
+    let place = match (&stamp.at, &stamp.field, layout) {
+        (Some(at), None, _) => match spot("timestamp", at)? {
+            Spot::Json(pointer) if stamp.number => TimestampPlace::Number(pointer),
+            _ if stamp.number => return Err(("timestamp", "only a json: member is a number".to_owned())),
+            spot => TimestampPlace::At(spot),
+        },
+        (None, Some(field), Layout::List { pair: Some(_), .. }) if !stamp.number => {
+            TimestampPlace::Field(field.clone())
+        }
+        _ => return Err(("timestamp", "give at, or a field of a signature that is a list".to_owned())),
+    };
+    Ok(Timestamp { place, format: stamp.format, past_s: stamp.past_s.into(), future_s: stamp.future_s.into() })
+}
+
+fn template(raw: &RawScheme, nonce: Option<&Spot>) -> Result<Vec<Piece>, Problem> {
+    let template = template::parse(&raw.template).map_err(|problem| ("template", problem))?;
+    let is_needed = !raw.algorithm.is_token() && !raw.algorithm.is_jwt();
+    if is_needed == template.is_empty() {
+        let problem = if is_needed { "a template that signs nothing" } else { "tokens sign nothing" };
+        return Err(("template", problem.to_owned()));
+    }
+    if template.contains(&Piece::Timestamp) && raw.timestamp.is_none() {
+        return Err(("template", "{timestamp} and the key timestamp go together".to_owned()));
+    }
+    if template.contains(&Piece::Id) != raw.id.is_some() {
+        return Err(("template", "{id} and the key id go together".to_owned()));
+    }
+    let signs = |wanted: &Spot| template.iter().any(|piece| matches!(piece, Piece::At { spot, .. } if spot == wanted));
+    if nonce.is_some_and(|nonce| !signs(nonce)) {
+        return Err(("nonce", "what is signed does not hold it".to_owned()));
+    }
+    if template.iter().any(|piece| matches!(piece, Piece::Mac | Piece::VerifyToken)) {
+        return Err(("template", "{mac} and {verify_token} are for the answers of handshakes".to_owned()));
+    }
+    let is_plain_hash = matches!(raw.algorithm, Algorithm::Sha1 | Algorithm::Sha256 | Algorithm::Sha512);
+    if template.contains(&Piece::Secret) != is_plain_hash {
+        return Err(("template", "{secret} and a plain hash go together".to_owned()));
+    }
+    Ok(template)
+}
+
+fn check_secret(raw: &RawScheme) -> Result<(), Problem> {
+    let is_public = matches!(
+        raw.secret,
+        SecretForm::Whpk
+            | SecretForm::PublicHex
+            | SecretForm::PublicBase64
+            | SecretForm::Spki
+            | SecretForm::Jwks
+            | SecretForm::Named
+    );
+    if is_public == raw.algorithm.is_symmetric() {
+        return Err(("secret", "public keys and algorithms with public keys go together".to_owned()));
+    }
+    Ok(())
+}
+
+/// Of two lists inside each other the inner one may be missing where nobody looks.
+fn check_lists(raw: &RawScheme) -> Result<(), Problem> {
+    let is_nested = |text: &Option<String>| {
+        let pointer = text.as_deref().map(|text| text.strip_prefix("json:").unwrap_or(text)).and_then(Pointer::parse);
+        pointer.is_some_and(|pointer| pointer.wildcards() > 1)
+    };
+    if is_nested(&raw.each) || is_nested(&raw.signature.at) {
+        return Err(("signature", "what is signed goes through one list at most".to_owned()));
+    }
+    Ok(())
+}
+
+fn envelope(raw: &RawEnvelope) -> Result<Envelope, Problem> {
+    let equal = raw.equal.iter().map(|(at, value)| Ok((pointer("signature", at)?, value.clone())));
+    Ok(Envelope {
+        signature: pointer("signature", &raw.signature)?,
+        key: pointer("signature", &raw.key)?,
+        equal: equal.collect::<Result<_, Problem>>()?,
+    })
+}
+
+fn key_at(at: &str, url: Option<&str>) -> Result<KeyAt, Problem> {
+    let url = url.map(PinnedUrl::parse).transpose().map_err(|problem| ("key_url", problem))?;
+    Ok(KeyAt { spot: spot("key_at", at)?, url })
 }
 
 fn layout(signature: &RawSignature) -> Result<Layout, Problem> {
@@ -286,7 +308,7 @@ fn prefixes(raw: &RawScheme) -> Result<Vec<(String, Algorithm)>, Problem> {
     }
 }
 
-fn place(signature: &RawSignature) -> Result<Place, Problem> {
+fn place(signature: &RawSignature) -> Result<SignaturePlace, Problem> {
     let lower = |names: &[String]| -> Result<Vec<String>, Problem> {
         let lower = |name: &String| match is_header_name(name) {
             true => Ok(name.to_ascii_lowercase()),
@@ -295,10 +317,10 @@ fn place(signature: &RawSignature) -> Result<Place, Problem> {
         names.iter().map(lower).collect()
     };
     match (&signature.at, &signature.numbered, &signature.any_header[..], &signature.per_key[..]) {
-        (Some(at), None, [], []) => Ok(Place::At(spot("signature", at)?)),
-        (None, Some(name), [], []) => Ok(Place::Numbered(lower(std::slice::from_ref(name))?.remove(0))),
-        (None, None, names @ [_, ..], []) => Ok(Place::AnyHeader(lower(names)?)),
-        (None, None, [], names @ [_, ..]) => Ok(Place::PerKey(lower(names)?)),
+        (Some(at), None, [], []) => Ok(SignaturePlace::At(spot("signature", at)?)),
+        (None, Some(name), [], []) => Ok(SignaturePlace::Numbered(lower(std::slice::from_ref(name))?.remove(0))),
+        (None, None, names @ [_, ..], []) => Ok(SignaturePlace::AnyHeader(lower(names)?)),
+        (None, None, [], names @ [_, ..]) => Ok(SignaturePlace::PerKey(lower(names)?)),
         _ => Err(("signature", "give exactly one of at, any_header, numbered, per_key".to_owned())),
     }
 }

@@ -132,6 +132,12 @@ impl Provider {
         EventMeta { id: read(&self.event_id, false), kind: read(&self.event_type, true) }
     }
 
+    /// Whether its scheme is one of a kind, for which files of vectors have a name and no description.
+    #[must_use]
+    pub const fn is_special(&self) -> bool {
+        self.special.is_some()
+    }
+
     /// The part of a multipart form in which JSON stands.
     pub(crate) fn json_part(&self) -> Option<&str> {
         self.scheme.as_ref()?.json_part.as_deref()

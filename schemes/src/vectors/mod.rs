@@ -8,9 +8,7 @@ mod neutral;
 
 use serde_json::Value;
 
-use crate::{
-    Answering, Challenge, EventMeta, Keys, Locator, Material, Provider, Refusal, Request, Scheme, Secret, provider,
-};
+use crate::{Answering, Challenge, EventMeta, Keys, Locator, Material, Provider, Request, Scheme, Secret, provider};
 
 /// One vector and what became of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,9 +28,9 @@ pub enum By {
     Scheme,
 }
 
-/// A request that accepted something, as it was read from a vector.
+/// The request of one vector, and what its endpoint knows.
 #[derive(Clone, Debug)]
-pub struct Sample {
+pub struct VectorRequest {
     /// The vector's name.
     pub name: String,
     /// Whether it must be accepted.
@@ -51,7 +49,7 @@ pub struct Sample {
     pub material: Material,
 }
 
-impl Sample {
+impl VectorRequest {
     /// The request.
     #[must_use]
     pub fn request(&self) -> Request<'_> {
@@ -95,10 +93,10 @@ pub fn judge(text: &str, by: By) -> Result<Vec<Case>, String> {
 ///
 /// # Errors
 /// What is wrong with the file.
-pub fn samples(text: &str) -> Result<Vec<Sample>, String> {
+pub fn requests(text: &str) -> Result<Vec<VectorRequest>, String> {
     let file: Value = serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?;
     let vectors = file["vectors"].as_array().ok_or("there is no list \"vectors\"")?;
-    vectors.iter().filter(|vector| vector["kind"] != "handshake").map(sample).collect()
+    vectors.iter().filter(|vector| vector["kind"] != "handshake").map(read_request).collect()
 }
 
 fn rules(name: &str, description: &Value, file: &Value, by: By) -> Result<Rules, String> {
@@ -113,8 +111,8 @@ fn rules(name: &str, description: &Value, file: &Value, by: By) -> Result<Rules,
 }
 
 fn verify(vector: &Value, rules: &Rules) -> Result<(), String> {
-    let sample = sample(vector)?;
-    let request = sample.request();
+    let read = read_request(vector)?;
+    let request = read.request();
     let (scheme, meta) = match rules {
         Rules::Row(row) => (row.scheme.as_ref().ok_or("the provider does not sign")?, row.event(&request)),
         Rules::Own { scheme, id, kind } => {
@@ -124,8 +122,8 @@ fn verify(vector: &Value, rules: &Rules) -> Result<(), String> {
             (&**scheme, EventMeta { id, kind })
         }
     };
-    let keys = scheme.keys_from(&sample.material).map_err(|error| format!("expected keys, saw: {error}"))?;
-    match (sample.accept, scheme.verify(&keys, &request, sample.now)) {
+    let keys = scheme.keys_from(&read.material).map_err(|error| format!("expected keys, saw: {error}"))?;
+    match (read.accept, scheme.verify(&keys, &request, read.now)) {
         (false, Err(_)) => Ok(()),
         (false, Ok(_)) => Err("expected a refusal, saw it accepted".to_owned()),
         (true, Err(refusal)) => Err(format!("expected it accepted, saw {} ({refusal})", refusal.code())),
@@ -146,7 +144,7 @@ fn verify(vector: &Value, rules: &Rules) -> Result<(), String> {
     }
 }
 
-fn sample(vector: &Value) -> Result<Sample, String> {
+fn read_request(vector: &Value) -> Result<VectorRequest, String> {
     let request = &vector["request"];
     let text = |value: &Value, what: &str| value.as_str().map(str::to_owned).ok_or(format!("{what} is no text"));
     let headers = request["headers"].as_array().ok_or("there is no list of headers")?.iter().map(|line| {
@@ -160,7 +158,7 @@ fn sample(vector: &Value) -> Result<Sample, String> {
     if request["body_len"].as_u64().is_some_and(|len| len != body.len() as u64) {
         return Err("the body is not as long as it says".to_owned());
     }
-    Ok(Sample {
+    Ok(VectorRequest {
         name: text(&vector["name"], "name")?,
         accept: vector["expect"] == "accept",
         now: vector["now"].as_i64().ok_or("there is no clock")?,
@@ -232,18 +230,18 @@ fn material(config: &Value) -> Material {
 fn handshake(vector: &Value) -> Result<(), String> {
     let name = vector["provider"].as_str().unwrap_or_default();
     let row = provider(name).ok_or_else(|| format!("there is no row {name:?}"))?;
-    let sample = sample(vector)?;
+    let read = read_request(vector)?;
     let token = vector["config"]["verify_token"].as_str().map(Secret::new);
-    let keys: Option<Keys> = row.keys(&sample.material).unwrap_or_default();
+    let keys: Option<Keys> = row.keys(&read.material).unwrap_or_default();
     let answering = Answering { keys: keys.as_ref(), verify_token: token.as_ref(), allow_unsigned: true };
-    let request = sample.request();
-    let challenge = row.handshake(&request, &answering, sample.now);
+    let request = read.request();
+    let challenge = row.handshake(&request, &answering, read.now);
     let (status, headers, body, learnt) = match challenge {
         Some(Challenge::Respond(reply)) => (reply.status, reply.headers, reply.body, reply.learns_secret),
         Some(Challenge::Refused { status, .. }) => (status, Vec::new(), Vec::new(), None),
         None => match (&row.scheme, &keys) {
             (Some(scheme), Some(keys)) => {
-                let verified = scheme.verify(keys, &request, sample.now);
+                let verified = scheme.verify(keys, &request, read.now);
                 (verified.map_or(401, |_| 200), Vec::new(), Vec::new(), None)
             }
             _ => return Err("expected a challenge, saw none".to_owned()),
@@ -288,11 +286,4 @@ fn handshake(vector: &Value) -> Result<(), String> {
         return Err("expected another secret to be learnt".to_owned());
     }
     Ok(())
-}
-
-/// What a request of a file is refused with, for those who list reasons.
-#[must_use]
-pub fn refusal(sample: &Sample, scheme: &Scheme) -> Option<Refusal> {
-    let keys = scheme.keys_from(&sample.material).ok()?;
-    scheme.verify(&keys, &sample.request(), sample.now).err()
 }

@@ -10,7 +10,7 @@ use aws_lc_rs::{
 use bytes::Bytes;
 use data_encoding::{BASE64, HEXLOWER};
 use http::Response;
-use relay_schemes::{Material, Secret, provider, providers, vectors::samples};
+use relay_schemes::{Material, Secret, provider, providers, vectors::requests};
 use relay_tests::{
     endpoints::{Endpoints, Sent, now},
     handler::Handler,
@@ -269,7 +269,7 @@ fn id(response: &Response<Bytes>) -> String {
 }
 
 fn confirmation(text: &str) -> Case {
-    let all = samples(text).expect("vectors");
+    let all = requests(text).expect("vectors");
     let sample = all.into_iter().find(|one| one.name.ends_with("subscription-confirmation")).expect("a confirmation");
     let mut material = sample.material;
     material.settings.retain(|name, _| name == "topic_arns");
