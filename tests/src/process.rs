@@ -1,8 +1,12 @@
-//! The server and the agent as processes: the same command lines that users run.
+//! The server and the agent as processes: the same command lines that users run. An error in a relay's log fails its
+//! test, unless the test says that it expects it ([`Server::expect_errors`]).
 
 use std::{
+    io::PipeReader,
     path::{Path, PathBuf},
     process::Stdio,
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
     time::Duration,
 };
 
@@ -26,6 +30,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Server {
     child: Child,
     log: Output,
+    errors: Errors,
     /// The public listener, `host:port`.
     pub public: String,
     /// The admin listener, `host:port`.
@@ -77,10 +82,12 @@ impl Server {
         );
         let path = directory.path().join("relay.toml");
         std::fs::write(&path, config)?;
-        let (child, log) = spawn_server(&program, &path, listen, vars)?;
+        let errors = Errors::default();
+        let (child, log) = spawn_server(&program, &path, listen, vars, &errors)?;
         let mut server = Self {
             child,
             log,
+            errors,
             public: String::new(),
             admin: String::new(),
             token: token.expose().to_owned(),
@@ -100,7 +107,7 @@ impl Server {
     pub async fn start_again(&mut self, listen: &str) -> anyhow::Result<()> {
         let path = self.directory.path().join("relay.toml");
         let vars: Vec<(&str, &str)> = self.vars.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        (self.child, self.log) = spawn_server(&self.program, &path, listen, &vars)?;
+        (self.child, self.log) = spawn_server(&self.program, &path, listen, &vars, &self.errors)?;
         self.learn_addresses().await
     }
 
@@ -127,6 +134,11 @@ impl Server {
     /// The log so far, if the line does not come.
     pub async fn log_line(&mut self, text: &str) -> anyhow::Result<String> {
         find(&mut self.log, text).await
+    }
+
+    /// Says that errors which hold this text belong to the test.
+    pub fn expect_errors(&self, text: &'static str) {
+        self.errors.expected.lock().unwrap_or_else(PoisonError::into_inner).push(text);
     }
 
     /// Runs an agent for one endpoint and waits until it is ready.
@@ -247,7 +259,10 @@ impl Server {
     /// # Errors
     /// If it cannot be written.
     pub fn set_config(&self, text: &str) -> std::io::Result<()> {
-        std::fs::write(self.directory.path().join("relay.toml"), text)
+        // In one step: a relay that reads it for the change before must not find half of this one.
+        let new = self.directory.path().join("relay.toml.new");
+        std::fs::write(&new, text)?;
+        std::fs::rename(new, self.directory.path().join("relay.toml"))
     }
 
     /// What it has under way at this moment.
@@ -345,6 +360,58 @@ impl Server {
     /// If it does not end.
     pub async fn ended(&mut self) -> anyhow::Result<bool> {
         Ok(timeout(PATIENCE, self.child.wait()).await.context("it did not end")??.success())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.start_kill();
+        // Its log ends with it, at once; what was logged before that counts.
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while !self.errors.is_read() && std::time::Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let unexpected = self.errors.unexpected();
+        if !std::thread::panicking() {
+            assert!(unexpected.is_empty(), "the relay logged errors:\n{}", unexpected.join("\n"));
+        }
+    }
+}
+
+/// The errors of a relay's log, over all its starts.
+#[derive(Default)]
+struct Errors {
+    seen: Arc<Mutex<Vec<String>>>,
+    expected: Mutex<Vec<&'static str>>,
+    readers: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Errors {
+    /// Reads a log to its end. A thread does it, so that it goes on when the test's runtime does not.
+    fn watch(&self, log: PipeReader) -> Output {
+        let (lines, output) = mpsc::unbounded_channel();
+        let seen = Arc::clone(&self.seen);
+        let reader = std::thread::spawn(move || {
+            for line in std::io::BufRead::lines(std::io::BufReader::new(log)).map_while(Result::ok) {
+                if line.contains("\"level\":\"ERROR\"") || line.contains("panicked at") {
+                    seen.lock().unwrap_or_else(PoisonError::into_inner).push(line.clone());
+                }
+                let _ = lines.send(line);
+            }
+        });
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
+        output
+    }
+
+    fn is_read(&self) -> bool {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner).iter().all(JoinHandle::is_finished)
+    }
+
+    fn unexpected(&self) -> Vec<String> {
+        let expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        seen.retain(|line| !expected.iter().any(|text| line.contains(text)));
+        seen
     }
 }
 
@@ -480,14 +547,14 @@ fn spawn_server(
     config: &Path,
     listen: &str,
     vars: &[(&str, &str)],
+    errors: &Errors,
 ) -> anyhow::Result<(Child, Output)> {
     let mut command = program.role("server");
     command.args(["serve", "--log-format", "json", "--listen", listen, "--config"]).arg(config);
     command.envs(vars.iter().copied()).env("RELAY_LOG", "info");
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
-    let mut child = command.spawn()?;
-    let log = read_on(child.stderr.take().context("its log")?);
-    Ok((child, log))
+    let (log, stderr) = std::io::pipe()?;
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).kill_on_drop(true);
+    Ok((command.spawn()?, errors.watch(log)))
 }
 
 /// Runs a command to its end: its exit code, and what it printed on both outputs.

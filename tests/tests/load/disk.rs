@@ -51,6 +51,7 @@ async fn a_full_disk_refuses_webhooks_delivers_what_is_kept_and_accepts_again_wh
     let program = Program::behind(Path::new(env!("CARGO_BIN_EXE_demo")), words.iter().copied().chain([&*script, path]));
     let config = format!("[store]\nurl = \"sqlite:{path}/relay.db\"\n{ENDPOINT}");
     let relay = Server::start(program, "127.0.0.1:0", &config, &[]).await.expect("a relay");
+    relay.expect_errors("the store's disk is full");
     for number in 0..60_u8 {
         assert_eq!(post(&relay, vec![number; 20_000]).await.status(), StatusCode::OK, "there is room");
     }

@@ -164,6 +164,7 @@ async fn a_second_signal_does_not_wait_for_what_is_in_flight() {
 #[tokio::test]
 async fn a_broken_config_keeps_the_old_one() {
     let mut server = Server::start(program(), "127.0.0.1:0", OPEN, &[]).await.expect("a relay");
+    server.expect_errors("the config was not taken over");
     let handler = Handler::echo().await.expect("a handler");
     let _agent = server.agent("open", &handler.port(), &[]).await.expect("an agent");
     let good = server.config().expect("reads");

@@ -302,6 +302,7 @@ async fn a_file_is_applied_as_a_whole_or_not_at_all() {
 #[tokio::test]
 async fn a_clash_of_names_is_an_error_that_names_both() {
     let mut relay = relay(OPEN).await;
+    relay.expect_errors("the config was not taken over");
     ask(&relay, &["endpoint", "create", "made", "--provider", "none", "--mode", "live"]).await;
     let good = relay.config().expect("reads");
     relay.set_config(&good.replace("name = \"open\"", "name = \"made\"")).expect("writes");

@@ -20,6 +20,7 @@ async fn http_2_passes_and_a_new_certificate_is_taken_over_on_sighup() {
     let config = settings(folder.path()) + "[[endpoint]]\nname = \"open\"\nmode = \"live\"\nverify = \"none\"\n";
     let program = Path::new(env!("CARGO_BIN_EXE_demo"));
     let mut relay = Server::start(program, "127.0.0.1:0", &config, &[]).await.expect("starts");
+    relay.expect_errors("the config was not taken over");
     let handler = Handler::echo().await.expect("listens");
     let port = relay.public.rsplit(':').next().expect("a port").to_owned();
     let root = folder.path().join("cert.pem").display().to_string();
