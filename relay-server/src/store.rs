@@ -66,34 +66,34 @@ pub use sqlite::{SqliteOptions, SqliteStore, check, resolve};
 pub use vault::Vault;
 
 /// Largest body of an answer that is kept, in bytes.
-pub const MAX_ANSWER_BYTES: usize = 64 * 1024;
+pub(crate) const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
 /// Attempts of an event that are on record: the first one, and the last ones. What was between goes as others come.
 pub const MAX_ATTEMPTS: usize = 100;
 
 /// Bodies up to this come along with their event, in bytes; longer ones are read in ranges.
-pub const INLINE_BYTES: u64 = 64 * 1024;
+pub(crate) const INLINE_BYTES: u64 = 64 * 1024;
 
 /// Most events that a page holds.
-pub const MAX_PAGE: usize = 1000;
+pub(crate) const MAX_PAGE: usize = 1000;
 
 /// Most bytes that one call reads of a body.
 pub const MAX_RANGE_BYTES: u64 = 1024 * 1024;
 
 /// Bulk actions that are not finished, and as many finished ones that are still shown.
-pub const MAX_BULKS: usize = 100;
+pub(crate) const MAX_BULKS: usize = 100;
 
 /// Most events of an endpoint that one claim gives, of the oldest and of the newest.
-pub const MAX_CLAIM: usize = 1000;
+pub(crate) const MAX_CLAIM: usize = 1000;
 
 /// Refused requests that are kept for an endpoint.
 pub const MAX_REFUSED: usize = 1000;
 
 /// How long refused requests are kept.
-pub const MAX_REFUSED_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const MAX_REFUSED_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Most bytes of a refused request's body that are kept.
-pub const MAX_REFUSED_BYTES: usize = 64 * 1024;
+pub(crate) const MAX_REFUSED_BYTES: usize = 64 * 1024;
 
 /// Most bytes that the heads and bodies of refused requests take, all together.
 const MAX_REFUSED_TOTAL_BYTES: u64 = 64 * 1024 * 1024;
@@ -104,7 +104,7 @@ pub fn refused_bytes(max_bytes: u64) -> u64 {
 }
 
 /// The part of a store of this size that what waits of unproven senders leaves to the others: a quarter.
-pub fn reserve_bytes(max_bytes: u64) -> u64 {
+pub(crate) fn reserve_bytes(max_bytes: u64) -> u64 {
     max_bytes / 4
 }
 
@@ -129,7 +129,7 @@ impl fmt::Display for StoreKind {
 
 impl StoreKind {
     /// Whether what it keeps is there after a restart.
-    pub fn is_durable(&self) -> bool {
+    pub(crate) fn is_durable(&self) -> bool {
         *self != Self::Memory
     }
 
@@ -151,7 +151,7 @@ impl StoreKind {
     }
 
     /// Writes a copy of everything that the open store of this process holds to a new file, while work goes on.
-    pub async fn backup(&self, to: PathBuf) -> Result<(), StoreError> {
+    pub(crate) async fn backup(&self, to: PathBuf) -> Result<(), StoreError> {
         let nothing = || StoreError::Invalid("a store in memory has nothing to back up; use sqlite:FILE".into());
         sqlite::backup(self.path().ok_or_else(nothing)?.to_owned(), to).await
     }

@@ -56,12 +56,12 @@ pub enum StoreError {
 
 impl StoreError {
     /// Whether the same call can succeed later, without a restart.
-    pub fn is_temporary(&self) -> bool {
+    pub(crate) fn is_temporary(&self) -> bool {
         self.is_full() || *self == Self::Busy
     }
 
     /// Whether there is no room for what was to be kept.
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         matches!(self, Self::AtCapacity | Self::AtShare | Self::AtReserve | Self::NoSpace)
     }
 }

@@ -62,7 +62,7 @@ pub struct Page {
 
 impl Filter {
     /// Whether an event passes all parts but `text`.
-    pub fn lets_pass(&self, event: &Summary) -> bool {
+    pub(crate) fn lets_pass(&self, event: &Summary) -> bool {
         self.passes(&event.endpoint, event.received_at, event.state, event.status)
             && self.passes_type(event.event_type.as_deref())
             && self.sender_id.as_ref().is_none_or(|id| event.sender_id.as_ref() == Some(id))

@@ -235,7 +235,7 @@ impl State {
         [Self::Pending, Self::Running, Self::Delivered, Self::Dead, Self::Dropped, Self::Damaged];
 
     /// Whether it still waits for its end.
-    pub fn is_open(self) -> bool {
+    pub(crate) fn is_open(self) -> bool {
         matches!(self, Self::Pending | Self::Running)
     }
 

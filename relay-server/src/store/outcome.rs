@@ -19,7 +19,7 @@ macro_rules! codes {
                 match self { $(Self::$variant => $code,)* }
             }
 
-            pub fn from_code(code: &str) -> Option<Self> {
+            pub(crate) fn from_code(code: &str) -> Option<Self> {
                 match code { $($code => Some(Self::$variant),)* _ => None }
             }
         }

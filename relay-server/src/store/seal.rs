@@ -22,7 +22,7 @@ const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 12;
 
 /// The key that seals. Never printed.
-pub struct SealKey(RandomizedNonceKey);
+pub(crate) struct SealKey(RandomizedNonceKey);
 
 impl std::fmt::Debug for SealKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -32,14 +32,14 @@ impl std::fmt::Debug for SealKey {
 
 impl SealKey {
     /// The key with these bytes; there must be 32.
-    pub fn new(bytes: &[u8]) -> Result<Self, StoreError> {
+    pub(crate) fn new(bytes: &[u8]) -> Result<Self, StoreError> {
         RandomizedNonceKey::new(&AES_256_GCM, bytes)
             .map(Self)
             .map_err(|_| StoreError::Unusable(format!("a sealing key has {KEY_BYTES} bytes, and not {}", bytes.len())))
     }
 
     /// Reads the key's file. If there is none, one is made that only its owner can read.
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
         let wrong = |what: &dyn std::fmt::Display| StoreError::Unusable(format!("key file {}: {what}", path.display()));
         match fs::read(path) {
             Ok(bytes) => {
@@ -65,7 +65,7 @@ impl SealKey {
     }
 
     /// Seals a secret for its place.
-    pub fn seal(&self, scope: &str, name: &str, secret: &[u8]) -> Result<Bytes, StoreError> {
+    pub(crate) fn seal(&self, scope: &str, name: &str, secret: &[u8]) -> Result<Bytes, StoreError> {
         let mut sealed = Zeroizing::new(secret.to_vec());
         let nonce = self.0.seal_in_place_append_tag(place(scope, name), &mut *sealed);
         let nonce = nonce.map_err(|_| StoreError::Internal("a secret could not be sealed".into()))?;
@@ -73,7 +73,7 @@ impl SealKey {
     }
 
     /// Opens what was sealed for this place.
-    pub fn unseal(&self, scope: &str, name: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+    pub(crate) fn unseal(&self, scope: &str, name: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, StoreError> {
         let wrong = || {
             let what = "was sealed with another key or for another place; restore the key file, or set the secret anew";
             StoreError::Invalid(format!("the secret {name} of {scope} {what}"))

@@ -80,7 +80,7 @@ pub(super) enum Kind {
 pub(super) struct Tx<'a> {
     pub(super) connection: &'a Connection,
     pub(super) keys: &'a Keys,
-    pub(super) known: &'a mut Known,
+    pub(super) known: &'a mut WriterState,
     pub(super) changes: Changes,
     /// Keys of this transaction's events.
     pub(super) fresh: Vec<Key>,
@@ -88,7 +88,7 @@ pub(super) struct Tx<'a> {
 }
 
 #[derive(Default)]
-pub(super) struct Known {
+pub(super) struct WriterState {
     endpoints: HashMap<EndpointName, i64>,
     pub(super) young: Young,
     pub(super) last_seq: i64,
@@ -312,12 +312,12 @@ fn used_bytes(connection: &Connection) -> rusqlite::Result<u64> {
     Ok(all.saturating_sub(free) * super::schema::PAGE_BYTES)
 }
 
-fn known(connection: &Connection) -> Result<Known, StoreError> {
+fn known(connection: &Connection) -> Result<WriterState, StoreError> {
     let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
     let last_blob =
         number("SELECT max(coalesce((SELECT max(blob) FROM chunk), 0), coalesce((SELECT max(blob) FROM staging), 0))")?;
     let last_seq = number("SELECT coalesce(max(seq), 0) FROM content")?;
-    Ok(Known {
+    Ok(WriterState {
         endpoints: HashMap::new(),
         young: Young::load(connection)?,
         sums: Sums::load(connection)?,
@@ -330,7 +330,7 @@ fn known(connection: &Connection) -> Result<Known, StoreError> {
 
 struct Loop {
     desk: Desk,
-    known: Known,
+    known: WriterState,
     /// When a full disk was last looked at.
     looked: Option<Instant>,
     last: Last,
