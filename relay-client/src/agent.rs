@@ -41,7 +41,7 @@ use crate::{
     backoff::Backoff,
     config::{Config, OnRefused, RelayUrl},
     link::how_to_tell,
-    report::{Reporter, State},
+    report::{AgentState, Reporter},
     routes::Table,
 };
 
@@ -51,7 +51,7 @@ const DRAIN: Duration = Duration::from_secs(25);
 const FINISH: Duration = Duration::from_secs(600);
 /// Relieved sessions that finish at a time; the oldest goes first.
 const MAX_FINISHING: usize = 4;
-/// Agents that hear of their relay's stop come back spread over this.
+/// Agents whose relay announces its stop come back spread over this.
 const SPREAD: Duration = Duration::from_secs(1);
 /// The most that an agent waits between its tries to leave a relay that drains.
 const LEAVING: Duration = Duration::from_secs(2);
@@ -101,8 +101,8 @@ struct Supervisor {
     opening: Option<Opening>,
     /// The relay that a session was open with: at its address, whoever gives no word of a relay stands in for it.
     known: Option<RelayUrl>,
-    /// Whether the user knows that the current session is one too old.
-    told_beside: bool,
+    /// Whether the user was warned that the current session is one too old.
+    warned_beside: bool,
     finishing: JoinSet<()>,
     /// Oldest first.
     finishing_order: VecDeque<AbortHandle>,
@@ -126,7 +126,7 @@ impl Supervisor {
             current: None,
             opening: None,
             known: None,
-            told_beside: false,
+            warned_beside: false,
             finishing: JoinSet::new(),
             finishing_order: VecDeque::new(),
         }
@@ -197,7 +197,7 @@ impl Supervisor {
         let session = Box::pin(async move {
             sleep(wait).await;
             if !beside {
-                shared.reporter.state(State::Connecting { relay: config.relay.to_string() });
+                shared.reporter.state(AgentState::Connecting { relay: config.relay.to_string() });
             }
             session::open(&config, &shared, relieved).await
         });
@@ -206,7 +206,7 @@ impl Supervisor {
 
     /// A session is open: it is the current one now, and the one before it finishes.
     fn relieve(&mut self, session: Session) {
-        (self.opening, self.told_beside) = (None, false);
+        (self.opening, self.warned_beside) = (None, false);
         self.known = Some(session.plan.relay.clone());
         if let Some(relieved) = self.current.replace(session) {
             self.finish(relieved);
@@ -246,7 +246,7 @@ impl Supervisor {
             };
             let after = self.backoff.next(random, retry_after);
             self.shared.status.disconnected();
-            reporter.state(State::Reconnecting { after, why });
+            reporter.state(AgentState::Reconnecting { after, why });
             self.open_after(after);
             return Ok(());
         };
@@ -260,7 +260,7 @@ impl Supervisor {
             }
             Failed::Lost { why, retry_after } => (why, self.backoff.next(random, retry_after)),
         };
-        if !std::mem::replace(&mut self.told_beside, true) {
+        if !std::mem::replace(&mut self.warned_beside, true) {
             reporter.warn(format!("no new session yet, the old one serves on: {why}"));
         }
         self.open_after(wait);
@@ -277,7 +277,7 @@ impl Supervisor {
             Some(opening) if close.code == CloseCode::GoingAway => {
                 self.shared.status.disconnected();
                 let after = opening.at.saturating_duration_since(Instant::now());
-                self.shared.reporter.state(State::Reconnecting { after, why: close.reason });
+                self.shared.reporter.state(AgentState::Reconnecting { after, why: close.reason });
                 return Ok(());
             }
             None if close.code == CloseCode::Unauthorized => {
@@ -288,7 +288,7 @@ impl Supervisor {
         }
         self.shared.status.disconnected();
         let wait = self.backoff.next(fastrand::f64(), None);
-        self.shared.reporter.state(State::Reconnecting { after: wait, why: close.reason });
+        self.shared.reporter.state(AgentState::Reconnecting { after: wait, why: close.reason });
         self.open_after(wait);
         Ok(())
     }
@@ -296,7 +296,7 @@ impl Supervisor {
     /// The relay does not want this agent, and there is no session that it could keep to.
     fn refused(&mut self, why: String, code: Option<String>) -> Result<(), RunError> {
         self.shared.status.disconnected();
-        self.shared.reporter.state(State::Refused { why: why.clone(), code });
+        self.shared.reporter.state(AgentState::Refused { why: why.clone(), code });
         match self.config.on_refused {
             OnRefused::Exit => Err(RunError::Refused(why)),
             OnRefused::RetryAfter(wait) => {
@@ -321,9 +321,9 @@ impl Supervisor {
         shared.status.wanted(&table);
         shared.table.store(Arc::new(table));
         if *self.config != *config {
-            shared.reporter.state(State::Reloaded);
+            shared.reporter.state(AgentState::Reloaded);
         }
-        (self.config, self.told_beside) = (config, false);
+        (self.config, self.warned_beside) = (config, false);
         if self.current.as_ref().is_none_or(|session| session.plan != plan) {
             self.open_after(Duration::ZERO);
         } else if self.current.as_ref().is_some_and(|session| !session.has_left() && !session.seen.draining()) {
@@ -336,7 +336,7 @@ impl Supervisor {
         self.opening = None;
         self.shared.stop_catching_up();
         self.shared.status.stopping();
-        self.shared.reporter.state(State::Draining);
+        self.shared.reporter.state(AgentState::Draining);
         let until = Instant::now() + DRAIN;
         if let Some(session) = self.current.take() {
             session.handle.drain();

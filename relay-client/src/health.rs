@@ -29,7 +29,7 @@ const WHOLE: Duration = Duration::from_secs(10);
 /// After a connection could not be accepted.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
-/// Where the agent tells how it is: a port is one of this machine's loopback.
+/// Where the agent answers health checks: a port is one of this machine's loopback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HealthAddr(pub SocketAddr);
 

@@ -9,7 +9,7 @@ mod agent;
 mod backoff;
 pub mod cli;
 mod config;
-mod examine;
+mod doctor;
 mod exchange;
 mod handler;
 mod health;

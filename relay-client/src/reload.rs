@@ -42,21 +42,21 @@ pub(crate) async fn keep(
     let (signs, mut changes) = mpsc::channel(1);
     let mut watcher = Watcher::new(signs, &reporter);
     watcher.watch(&settings.borrow().files);
-    let (mut told, mut by_hand, mut first) = (String::new(), false, true);
+    let (mut warned_of, mut by_hand, mut first) = (String::new(), false, true);
     loop {
         match read() {
             // Whoever began with these settings read the token a moment ago.
             Ok(config) if first && config == **settings.borrow() => {}
             Ok(config) => {
-                told.clear();
+                warned_of.clear();
                 watcher.watch(&config.files);
                 settings.send_replace(Arc::new(config));
             }
             // A file that is being written to is looked at more than once.
-            Err(why) if why == told && !by_hand => {}
+            Err(why) if why == warned_of && !by_hand => {}
             Err(why) => {
                 reporter.warn(format!("the settings were not taken over, the old ones stay: {why}"));
-                told = why;
+                warned_of = why;
             }
         }
         first = false;

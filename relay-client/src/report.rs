@@ -5,7 +5,7 @@
 //!
 //! Invariants: a call here never blocks on a terminal or pipe; what waits to be written is bounded, and what is
 //! dropped is counted and admitted; "ready" is printed only when somebody reports a welcome. Once nobody reads the
-//! lines any more, whoever asked by [`Reporter::reader_gone`] is told, and nothing more is written.
+//! lines any more, [`Reporter::reader_gone`] ends, and nothing more is written.
 
 mod event;
 mod human;
@@ -24,7 +24,7 @@ use std::{
 use jiff::{Timestamp, tz::TimeZone};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::event::{Line, Notice, Outcome, ReadyEndpoint, Standing, State, event_name};
+pub(crate) use self::event::{AgentRole, AgentState, Line, Notice, Outcome, ReadyEndpoint, event_name};
 use self::{
     event::Event,
     queue::{Handle, Queue},
@@ -101,7 +101,7 @@ fn is_one_output() -> bool {
     out.is_some() && out == identity(std::io::stderr().as_fd().try_clone_to_owned())
 }
 
-/// Elsewhere nobody tells.
+/// Elsewhere it cannot be known.
 #[cfg(not(unix))]
 fn is_one_output() -> bool {
     false
@@ -247,7 +247,7 @@ impl Reporter {
     }
 
     /// The connection has changed.
-    pub(crate) fn state(&self, state: State) {
+    pub(crate) fn state(&self, state: AgentState) {
         self.handle.push_rare(Event::State(Timestamp::now(), state));
     }
 

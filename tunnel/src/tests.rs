@@ -24,7 +24,7 @@ struct Tunnel {
     relay: Handle,
     agent: Handle,
     arrivals: Arrivals,
-    /// What the relay's end hears.
+    /// What arrives at the relay's end.
     relay_arrivals: Arrivals,
     drivers: [JoinHandle<relay_proto::Close>; 2],
 }

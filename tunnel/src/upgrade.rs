@@ -27,7 +27,7 @@ pub struct Carried {
 /// Carries bytes both ways until both directions have ended.
 ///
 /// # Errors
-/// What broke. The other side is told by a reset, and the connection is closed.
+/// What broke. The stream is reset, and the connection is closed.
 pub async fn join<I>(connection: I, sender: Sender, receiver: Receiver, carried: &mut Carried) -> io::Result<()>
 where
     I: AsyncRead + AsyncWrite,

@@ -31,7 +31,7 @@ use crate::{
         LinkError, Way,
         api::{Api, ListPage, Listed, MAX_CURSOR_BYTES, Replay, Walk},
     },
-    report::{Reporter, Standing, State},
+    report::{AgentRole, AgentState, Reporter},
 };
 
 /// Events of one page.
@@ -84,12 +84,12 @@ impl CatchUp {
     ) -> Option<Self> {
         let since = config.since?;
         let (answer, offer) = welcome.endpoints.iter().zip(offers).next()?;
-        let EndpointState::Attached(standing) = answer.state.read() else { return None };
+        let EndpointState::Attached(role) = answer.state.read() else { return None };
         Some(Self {
             config: Arc::clone(config),
             endpoint: answer.endpoint.clone(),
             events: offer.events.clone(),
-            copies: standing == Standing::Copy,
+            copies: role == AgentRole::Copy,
             since,
             // The epoch is the relay's clock in milliseconds.
             until: Timestamp::from_millisecond(i64::try_from(welcome.epoch).ok()?).ok()?,
@@ -121,7 +121,7 @@ impl CatchUp {
                 return Err(format!("there are more than {MAX_EVENTS} events; ask for a shorter time"));
             }
             let (endpoint, since) = (self.endpoint.clone(), self.since);
-            self.reporter.state(State::Replaying { endpoint, count: ids.len(), since, more: next.is_some() });
+            self.reporter.state(AgentState::Replaying { endpoint, count: ids.len(), since, more: next.is_some() });
             for id in &ids {
                 pace.tick().await;
                 failed += usize::from(!self.replay(api, id).await?);
@@ -134,7 +134,7 @@ impl CatchUp {
         }
         if count > 0 {
             let (endpoint, since) = (self.endpoint.clone(), self.since);
-            self.reporter.state(State::Replayed { endpoint, count, failed, since });
+            self.reporter.state(AgentState::Replayed { endpoint, count, failed, since });
         }
         Ok(())
     }

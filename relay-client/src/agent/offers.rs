@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{plan::Plan, session::Failed};
 use crate::{
-    report::{ReadyEndpoint, Reporter, Standing, State},
+    report::{AgentRole, AgentState, ReadyEndpoint, Reporter},
     routes::Table,
 };
 
@@ -19,7 +19,7 @@ const SOFTWARE: &str = concat!("relay-client/", env!("CARGO_PKG_VERSION"));
 /// What became of an endpoint that was offered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum EndpointState {
-    Attached(Standing),
+    Attached(AgentRole),
     /// The relay does not let this agent have it; a code says why.
     Refused(String),
 }
@@ -32,9 +32,9 @@ pub(super) trait Readable {
 impl Readable for OfferState {
     fn read(&self) -> EndpointState {
         match self {
-            Self::Accepted => EndpointState::Attached(Standing::Active),
-            Self::Standby => EndpointState::Attached(Standing::Standby),
-            Self::Copy => EndpointState::Attached(Standing::Copy),
+            Self::Accepted => EndpointState::Attached(AgentRole::Active),
+            Self::Standby => EndpointState::Attached(AgentRole::Standby),
+            Self::Copy => EndpointState::Attached(AgentRole::Copy),
             Self::Refused { code } => EndpointState::Refused(code.clone()),
         }
     }
@@ -61,7 +61,7 @@ pub(super) fn hello(
     }
 }
 
-/// What it means when the relay accepted none of the offers.
+/// Why there is no session, if the relay accepted none of the offers.
 pub(super) fn refusal(welcome: &Welcome) -> Option<Failed> {
     let code = |state: &OfferState| match state {
         OfferState::Refused { code } => Some(code.clone()),
@@ -101,20 +101,20 @@ pub(super) fn announce(welcome: &Welcome, plan: &Plan, table: &Table, reporter: 
         let endpoint = answer.endpoint.clone();
         names.insert(endpoint.clone(), name.clone());
         match answer.state.read() {
-            EndpointState::Attached(standing) => {
-                match standing {
-                    Standing::Standby => others.push(State::Standby { endpoint: endpoint.clone() }),
-                    // Whoever asked for copies need not be told.
-                    Standing::Copy if *attach != Attach::Copy => {
-                        others.push(State::Copy { endpoint: endpoint.clone() });
+            EndpointState::Attached(role) => {
+                match role {
+                    AgentRole::Standby => others.push(AgentState::Standby { endpoint: endpoint.clone() }),
+                    // Who asked for copies knows it.
+                    AgentRole::Copy if *attach != Attach::Copy => {
+                        others.push(AgentState::Copy { endpoint: endpoint.clone() });
                     }
-                    Standing::Copy | Standing::Active => {}
+                    AgentRole::Copy | AgentRole::Active => {}
                 }
                 ready.push(ReadyEndpoint {
                     name: endpoint,
                     public_url: plan.relay.endpoint_url(&answer.url),
                     target: table.named(name).map(|endpoint| endpoint.targets()).unwrap_or_default(),
-                    standing,
+                    role,
                 });
             }
             EndpointState::Refused(code) => {
@@ -122,7 +122,7 @@ pub(super) fn announce(welcome: &Welcome, plan: &Plan, table: &Table, reporter: 
             }
         }
     }
-    reporter.state(State::Ready { endpoints: ready });
+    reporter.state(AgentState::Ready { endpoints: ready });
     others.into_iter().for_each(|state| reporter.state(state));
     names
 }
@@ -130,9 +130,9 @@ pub(super) fn announce(welcome: &Welcome, plan: &Plan, table: &Table, reporter: 
 /// Says that an endpoint's state is another now.
 pub(super) fn announce_change(endpoint: String, state: &EndpointState, reporter: &Reporter) {
     match state {
-        EndpointState::Attached(Standing::Active) => reporter.state(State::Active { endpoint }),
-        EndpointState::Attached(Standing::Standby) => reporter.state(State::Standby { endpoint }),
-        EndpointState::Attached(Standing::Copy) => reporter.state(State::Copy { endpoint }),
+        EndpointState::Attached(AgentRole::Active) => reporter.state(AgentState::Active { endpoint }),
+        EndpointState::Attached(AgentRole::Standby) => reporter.state(AgentState::Standby { endpoint }),
+        EndpointState::Attached(AgentRole::Copy) => reporter.state(AgentState::Copy { endpoint }),
         EndpointState::Refused(code) => {
             reporter.warn(format!("endpoint {endpoint} was taken away by the relay: {code}"));
         }

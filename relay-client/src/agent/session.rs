@@ -17,7 +17,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use relay_proto::{Close, CloseCode, Limits, Notice as Told, Welcome};
+use relay_proto::{Close, CloseCode, Limits, Notice as RelayNotice, Welcome};
 use relay_tunnel::{Arrival, Arrivals, Handle};
 use tokio::{
     sync::watch,
@@ -37,7 +37,7 @@ use crate::{
     config::Config,
     exchange::{self, Outcomes},
     link::{self, TurnedAway, Way},
-    report::{Notice, Reporter, Standing, State, event_name},
+    report::{AgentRole, AgentState, Notice, Reporter, event_name},
     routes::Table,
 };
 
@@ -87,7 +87,7 @@ impl Shared {
         let table = self.table.load();
         let asked = table.named(name).is_some_and(|endpoint| endpoint.takeover)
             && !self.taken_over.lock().unwrap_or_else(PoisonError::into_inner).contains(name);
-        asked || (relieving && self.status.state(name) == Some(EndpointState::Attached(Standing::Active)))
+        asked || (relieving && self.status.state(name) == Some(EndpointState::Attached(AgentRole::Active)))
     }
 }
 
@@ -118,13 +118,13 @@ impl Session {
         Relief { handle: self.handle.clone(), seen: self.seen.clone(), left: Arc::clone(&self.left) }
     }
 
-    /// Whether it was told to take nothing more, since a new one was about to say hello.
+    /// Whether it takes nothing more, since a new one was about to say hello.
     pub(super) fn has_left(&self) -> bool {
         self.left.load(Ordering::Relaxed)
     }
 }
 
-/// What a session has heard about itself.
+/// What the relay has said of a session.
 #[derive(Clone)]
 pub(super) struct Seen(watch::Receiver<Signs>);
 
@@ -138,7 +138,7 @@ impl Seen {
     /// Comes when the relay has announced its stop.
     pub(super) async fn relay_drains(&mut self) {
         if self.0.wait_for(|signs| signs.relay_drains).await.is_err() {
-            // The session is over, which is told elsewhere.
+            // The session is over, which its end says.
             std::future::pending::<()>().await;
         }
     }
@@ -238,7 +238,7 @@ fn begin(
     let serial = shared.sessions.fetch_add(1, Ordering::Relaxed) + 1;
     let states = welcome.endpoints.iter().zip(&plan.offers);
     let states: Vec<_> = states.map(|(answer, offer)| (offer.endpoint.clone(), answer.state.read())).collect();
-    let active = states.iter().filter(|(_, state)| *state == EndpointState::Attached(Standing::Active));
+    let active = states.iter().filter(|(_, state)| *state == EndpointState::Attached(AgentRole::Active));
     let active = active.map(|(name, _)| name.clone());
     shared.taken_over.lock().unwrap_or_else(PoisonError::into_inner).extend(active);
     let attached = states.iter().filter(|(_, state)| matches!(state, EndpointState::Attached(_)));
@@ -276,7 +276,7 @@ impl Served {
         while let Some(arrival) = arrivals.next().await {
             match arrival {
                 Arrival::Request(request) => self.serve(request),
-                Arrival::Notice(notice) => self.tell(notice),
+                Arrival::Notice(notice) => self.show(notice),
                 Arrival::Draining => self.signs.send_modify(|signs| signs.relay_drains = true),
                 Arrival::Answered => self.signs.send_modify(|signs| signs.answers += 1),
                 Arrival::Outcome(_) => {}
@@ -297,26 +297,27 @@ impl Served {
             event_id = %event_name(request.head.event_id),
             endpoint = asked,
         );
-        let serving = exchange::serve(request, endpoint, reporter, outcomes).instrument(span);
-        drop::<JoinHandle<()>>(tokio::spawn(serving));
+        // On the heap at once: on its way into a task it would be copied five times.
+        let serving = Box::pin(exchange::serve(request, endpoint, reporter, outcomes));
+        drop::<JoinHandle<()>>(tokio::spawn(serving.instrument(span)));
     }
 
-    fn tell(&self, notice: Told) {
+    fn show(&self, notice: RelayNotice) {
         let reporter = &self.shared.reporter;
         match notice {
-            Told::Text(line) => reporter.warn(line),
-            Told::Backlog { endpoint, waiting, oldest_ms, line } => {
+            RelayNotice::Text(line) => reporter.warn(line),
+            RelayNotice::Backlog { endpoint, waiting, oldest_ms, line } => {
                 let oldest = oldest_ms.and_then(|ms| Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok());
-                reporter.state(State::Backlog { endpoint, waiting, oldest, line });
+                reporter.state(AgentState::Backlog { endpoint, waiting, oldest, line });
             }
-            Told::Changed { endpoint, state } => {
+            RelayNotice::Changed { endpoint, state } => {
                 let Some(name) = self.names.get(&endpoint) else { return };
                 let state = state.read();
                 if self.shared.status.changed(self.serial, name, state.clone()) {
                     offers::announce_change(endpoint, &state, reporter);
                 }
             }
-            Told::Refused { endpoint, event_id, status, code, provider } => reporter.refused(Notice {
+            RelayNotice::Refused { endpoint, event_id, status, code, provider } => reporter.refused(Notice {
                 time: Timestamp::now(),
                 status,
                 provider,

@@ -14,7 +14,7 @@ use crate::routes::Table;
 pub(crate) struct Status {
     /// The endpoints of the settings.
     wanted: Vec<String>,
-    /// What the current session was told of each.
+    /// The state of each by the current session.
     states: BTreeMap<String, EndpointState>,
     /// Which session that is.
     serial: u64,
@@ -65,7 +65,7 @@ impl StatusSender {
         self.0.send_modify(|status| (status.serial, status.states) = (serial, states));
     }
 
-    /// A session was told that a state has changed; false if it is not the current one.
+    /// A state has changed by the word of a session; false if it is not the current one.
     pub(super) fn changed(&self, serial: u64, name: &str, state: EndpointState) -> bool {
         self.0.send_if_modified(|status| {
             let current = status.serial == serial;
@@ -89,7 +89,7 @@ impl StatusSender {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Standing;
+    use crate::report::AgentRole;
 
     fn status(states: &[(&str, EndpointState)]) -> StatusSender {
         let sender = StatusSender::default();
@@ -106,14 +106,14 @@ mod tests {
     #[test]
     fn all_endpoints_must_be_attached() {
         let attached = EndpointState::Attached;
-        let sender = status(&[("a", attached(Standing::Active)), ("b", EndpointState::Refused("not_allowed".into()))]);
+        let sender = status(&[("a", attached(AgentRole::Active)), ("b", EndpointState::Refused("not_allowed".into()))]);
         assert_eq!(missing(&sender), "b: refused: not_allowed;");
-        assert!(sender.changed(1, "b", attached(Standing::Standby)));
+        assert!(sender.changed(1, "b", attached(AgentRole::Standby)));
         assert_eq!(missing(&sender), "", "one that stands by is as it should be");
         assert!(!sender.changed(0, "b", EndpointState::Refused(String::new())), "an older session says so");
         sender.disconnected();
         assert_eq!(missing(&sender), "a: not connected;b: not connected;");
-        sender.opened(2, [("a".to_owned(), attached(Standing::Copy))].into_iter());
+        sender.opened(2, [("a".to_owned(), attached(AgentRole::Copy))].into_iter());
         assert_eq!(missing(&sender), "b: not connected;");
         sender.stopping();
         assert_eq!(missing(&sender), "a: stopping;b: stopping;");

@@ -53,7 +53,7 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     /// Shows the webhooks that the relay keeps, and has them once more
     #[command(subcommand)]
-    Event(super::event::Command),
+    Event(super::event::EventCommand),
     /// Sends signed requests as a provider does, to try an endpoint
     Send(super::send::SendArgs),
     /// Checks and shows the config file

@@ -9,7 +9,7 @@ use relay_program::{Failure, terminal};
 use serde_json::json;
 
 use super::{args::DoctorArgs, run, settings};
-use crate::{config::find::Places, examine};
+use crate::{config::find::Places, doctor};
 
 /// Prints the findings; fails with the exit code of the worst.
 pub(super) fn run(args: &DoctorArgs, places: &Places, stdin: impl Read) -> Result<(), Failure> {
@@ -28,16 +28,16 @@ pub(super) fn run(args: &DoctorArgs, places: &Places, stdin: impl Read) -> Resul
     let token = token.and_then(|token| token.read().map_err(|error| error.to_string()));
     let way = crate::link::Way { relay: &reach.relay, relay_ca: reach.relay_ca.as_deref(), proxy: &reach.proxy };
     let runtime = run::runtime()?;
-    let findings = runtime.block_on(examine::examine(&way, token.as_ref().map_err(String::as_str), &targets));
+    let findings = runtime.block_on(doctor::diagnose(&way, token.as_ref().map_err(String::as_str), &targets));
     runtime.shutdown_background();
-    let code = examine::exit_code(&findings);
+    let code = doctor::exit_code(&findings);
     if args.json {
         terminal::print(&format!(
             "{}\n",
             json!({ "ok": code == 0, "relay": reach.relay.to_string(), "checks": findings })
         ))?;
     } else {
-        terminal::print(&findings.iter().map(examine::Finding::to_line).collect::<String>())?;
+        terminal::print(&findings.iter().map(doctor::Finding::to_line).collect::<String>())?;
     }
     if code == 0 { Ok(()) } else { Err(Failure::Reported(code)) }
 }

@@ -32,7 +32,7 @@ const PAGE: usize = 200;
 
 /// `event …`.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum EventCommand {
     /// Lists events, the newest first
     List(ListArgs),
     /// Shows an event, its attempts and why it stands where it does
@@ -41,7 +41,7 @@ pub(crate) enum Command {
     Replay(ReplayArgs),
 }
 
-impl Command {
+impl EventCommand {
     /// How the relay is reached.
     pub(super) fn reach(&self) -> &ReachArgs {
         match self {
@@ -60,7 +60,7 @@ pub(crate) struct ListArgs {
     endpoint: Option<String>,
     /// Only those in this state
     #[arg(long)]
-    state: Option<State>,
+    state: Option<EventState>,
     /// Only those whose last answer had this status: 404, 5xx, 400-499
     #[arg(long)]
     status: Option<String>,
@@ -92,7 +92,7 @@ pub(crate) struct ListArgs {
 
 /// Where an event stands.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub(super) enum State {
+pub(super) enum EventState {
     /// Waits for its next attempt
     Pending,
     /// An attempt is under way
@@ -161,7 +161,7 @@ pub(super) enum To {
 }
 
 /// Does what is asked.
-pub(super) fn run(command: &Command, places: &Places, stdin: impl Read) -> Result<(), Failure> {
+pub(super) fn run(command: &EventCommand, places: &Places, stdin: impl Read) -> Result<(), Failure> {
     let args = command.reach();
     let file = settings::read_file(args, places)?;
     let reach = settings::reach(args, file.as_ref(), places, stdin)?;
@@ -171,9 +171,11 @@ pub(super) fn run(command: &Command, places: &Places, stdin: impl Read) -> Resul
     let done = runtime.block_on(async {
         let mut api = Api::new(way, token);
         match command {
-            Command::List(args) => list(&mut api, args).await,
-            Command::Show(args) => show(&mut api, args).await,
-            Command::Replay(args) => replay(&mut api, args, &settings::name(args.name.as_ref(), file.as_ref())?).await,
+            EventCommand::List(args) => list(&mut api, args).await,
+            EventCommand::Show(args) => show(&mut api, args).await,
+            EventCommand::Replay(args) => {
+                replay(&mut api, args, &settings::name(args.name.as_ref(), file.as_ref())?).await
+            }
         }
     });
     runtime.shutdown_background();

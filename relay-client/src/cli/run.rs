@@ -21,7 +21,7 @@ use crate::{
     config::{Config, TokenSource},
     health::{self, HealthAddr},
     reload,
-    report::{Reporter, State},
+    report::{AgentState, Reporter},
     tls::Trust,
 };
 
@@ -108,7 +108,7 @@ async fn until_stopped(
             |error| Failure::Failed(format!("--health-addr {address}: {}", relay_program::reason::of_io(&error)));
         let listener = TcpListener::bind(address).await.map_err(unusable)?;
         let address = listener.local_addr().map_err(unusable)?.to_string();
-        reporter.state(State::Health { address });
+        reporter.state(AgentState::Health { address });
         tokio::spawn(health::serve(listener, status.subscribe()));
     }
     let reread = rereading(&config, read);

@@ -47,7 +47,7 @@ impl Attempt {
     }
 }
 
-/// The outcomes that the next session is to hear, and what was called before.
+/// The outcomes to report in the next session, and what was called before.
 #[derive(Debug, Default)]
 pub(crate) struct Outcomes {
     state: Mutex<State>,

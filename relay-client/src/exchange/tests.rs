@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use relay_proto::{HeaderBlock, Hello, Limits, Outcome as Told, OutcomeState, RequestHead, Welcome};
+use relay_proto::{HeaderBlock, Hello, Limits, Outcome, OutcomeState, RequestHead, Welcome};
 use relay_tunnel::{Arrival, Arrivals, Exchange, Handle, Receiver};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// An agent that serves one route, and its relay.
 struct Pair {
     relay: Handle,
-    heard: Arrivals,
+    arrivals: Arrivals,
     _tasks: [AbortOnDropHandle<()>; 3],
 }
 
@@ -31,7 +31,7 @@ async fn pair(route: &Arc<Endpoint>, outcomes: &Arc<Outcomes>) -> Pair {
     let (ours, theirs): (DuplexStream, DuplexStream) = tokio::io::duplex(64 * 1024);
     let greeting = tokio::spawn(relay_tunnel::relay(ours, Vec::new(), Limits::relay()));
     let agent = tokio::spawn(relay_tunnel::agent(theirs, Vec::new(), Hello::default(), Limits::agent()));
-    let (relay, heard, driver) = greeting.await.unwrap().unwrap().welcome(Welcome::default());
+    let (relay, relay_arrivals, driver) = greeting.await.unwrap().unwrap().welcome(Welcome::default());
     let relay_task = tokio::spawn(async { drop(driver.await) });
     let (_, handle, mut arrivals, driver) = agent.await.unwrap().unwrap();
     let agent_task = tokio::spawn(async { drop(driver.await) });
@@ -43,7 +43,7 @@ async fn pair(route: &Arc<Endpoint>, outcomes: &Arc<Outcomes>) -> Pair {
             tokio::spawn(serve(request, Some(Arc::clone(&route)), reporter, Arc::clone(&outcomes)));
         }
     });
-    Pair { relay, heard, _tasks: [relay_task, agent_task, serving].map(AbortOnDropHandle::new) }
+    Pair { relay, arrivals: relay_arrivals, _tasks: [relay_task, agent_task, serving].map(AbortOnDropHandle::new) }
 }
 
 async fn handler() -> (TcpListener, Arc<Endpoint>) {
@@ -79,8 +79,8 @@ async fn take(listener: &TcpListener) -> (TcpStream, String) {
 }
 
 async fn outcome(pair: &mut Pair) -> OutcomeState {
-    match timeout(PATIENCE, pair.heard.next()).await.unwrap() {
-        Some(Arrival::Outcome(Told { event_id, attempt, fence, state })) => {
+    match timeout(PATIENCE, pair.arrivals.next()).await.unwrap() {
+        Some(Arrival::Outcome(Outcome { event_id, attempt, fence, state })) => {
             assert_eq!((event_id, attempt, fence), ([4; 16], 3, 9));
             state
         }
@@ -101,7 +101,7 @@ async fn a_kept_events_handler_goes_on_when_the_session_breaks_and_the_next_one_
     let (mut stream, _) = take(&listener).await;
     drop((first, response));
     let mut second = pair(&route, &outcomes).await;
-    // The break may be seen a moment after the new session is there; then the end alone is told.
+    // The break may be seen a moment after the new session is there; then the end alone is reported.
     stream.write_all(b"HTTP/1.1 201 Created\r\nX-A: 1\r\nContent-Length: 4\r\n\r\ndone").await.unwrap();
     let finished = loop {
         match outcome(&mut second).await {
@@ -111,7 +111,7 @@ async fn a_kept_events_handler_goes_on_when_the_session_breaks_and_the_next_one_
     };
     let OutcomeState::Finished { head, body, truncated } = finished else { panic!("{finished:?}") };
     assert_eq!((head.status, &body[..], truncated), (201, &b"done"[..], false));
-    // A third session within a minute hears it again: nobody knows whether it arrived.
+    // It is reported again in a third session within a minute: nobody knows whether it arrived.
     drop(second);
     let mut third = pair(&route, &outcomes).await;
     assert!(matches!(outcome(&mut third).await, OutcomeState::Finished { .. }));

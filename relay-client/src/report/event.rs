@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 /// How the agent stands with the relay.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum State {
+pub(crate) enum AgentState {
     /// On the way to the relay; nothing arrives yet.
     Connecting {
         /// The relay's address.
@@ -87,13 +87,14 @@ pub(crate) struct ReadyEndpoint {
     /// Where the handlers live.
     pub target: String,
     /// What this agent is to it.
-    pub standing: Standing,
+    #[serde(rename = "standing")]
+    pub role: AgentRole,
 }
 
 /// What this agent is to an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Standing {
+pub(crate) enum AgentRole {
     /// Webhooks come.
     Active,
     /// None come while another agent is active.
@@ -163,12 +164,12 @@ pub(crate) struct Notice {
 /// Anything that waits to be written.
 #[derive(Debug)]
 pub(super) enum Event {
-    State(Timestamp, State),
+    State(Timestamp, AgentState),
     Exchange(Line),
     Refused(Notice),
-    /// So many more were refused than were told of, one by one.
+    /// So many more were refused than were reported one by one.
     MoreRefused(u64),
-    /// Of so many more no request was made than were told of, one by one.
+    /// Of so many more no request was made than were reported one by one.
     MoreUnmade(u64),
     Warning(Timestamp, String),
     /// So many lines before this one were not kept.

@@ -8,7 +8,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use relay_proto::printable::escaped;
 
 use super::{
-    Line, Notice, Outcome, Output, Sink, Standing, State,
+    AgentRole, AgentState, Line, Notice, Outcome, Output, Sink,
     event::Event,
     units::{bytes, duration},
 };
@@ -45,52 +45,52 @@ pub(super) fn render(event: &Event, output: Output, zone: &TimeZone) -> Option<(
     }
 }
 
-fn state_text(state: &State, output: Output, zone: &TimeZone) -> Option<String> {
+fn state_text(state: &AgentState, output: Output, zone: &TimeZone) -> Option<String> {
     let quiet = output == Output::Quiet;
     let text = match state {
-        State::Reconnecting { after, why } => {
+        AgentState::Reconnecting { after, why } => {
             let head = paint("reconnecting", ODD);
             format!("{head} in {}: {}\n", duration(*after), escaped(why))
         }
-        State::Refused { why, code } => {
+        AgentState::Refused { why, code } => {
             let code = code.as_ref().map(|code| format!(" ({})", escaped(code))).unwrap_or_default();
             format!("{}: {}{code}\n", paint("refused", BAD), escaped(why))
         }
         _ if quiet => return None,
-        State::Connecting { relay } => format!("connecting to {}\n", escaped(relay)),
-        State::Ready { endpoints } => {
+        AgentState::Connecting { relay } => format!("connecting to {}\n", escaped(relay)),
+        AgentState::Ready { endpoints } => {
             let mut text = format!("{}\n", paint("ready", GOOD));
             for endpoint in endpoints {
                 let url = paint(&escaped(&endpoint.public_url), STRONG);
-                let note = match endpoint.standing {
-                    Standing::Active => "",
-                    Standing::Standby => ", standing by",
-                    Standing::Copy => ", copies only",
+                let note = match endpoint.role {
+                    AgentRole::Active => "",
+                    AgentRole::Standby => ", standing by",
+                    AgentRole::Copy => ", copies only",
                 };
                 text.push_str(&format!("  {url} -> {}{note}\n", escaped(&endpoint.target)));
             }
             text
         }
-        State::Health { address } => format!("health checks: http://{address}/readyz and /livez\n"),
-        State::Reloaded => "changed settings were taken over\n".to_owned(),
-        State::Draining => "stopping: finishing what runs, taking nothing new\n".to_owned(),
-        State::Standby { endpoint } => {
+        AgentState::Health { address } => format!("health checks: http://{address}/readyz and /livez\n"),
+        AgentState::Reloaded => "changed settings were taken over\n".to_owned(),
+        AgentState::Draining => "stopping: finishing what runs, taking nothing new\n".to_owned(),
+        AgentState::Standby { endpoint } => {
             format!("{} for {}: another agent is active\n", paint("standing by", ODD), escaped(endpoint))
         }
-        State::Active { endpoint } => {
+        AgentState::Active { endpoint } => {
             format!("{} for {}: webhooks come to this agent now\n", paint("active", GOOD), escaped(endpoint))
         }
-        State::Copy { endpoint } => {
+        AgentState::Copy { endpoint } => {
             let head = paint("copies only", ODD);
             format!("{head} for {}: another agent answers; --attach shared takes part\n", escaped(endpoint))
         }
-        State::Backlog { line, .. } => format!("{}: {}\n", paint("backlog", ODD), escaped(line)),
-        State::Replaying { count: 0, since, .. } => format!("nothing to replay since {}\n", moment(*since, zone)),
-        State::Replaying { count, since, more, .. } => {
+        AgentState::Backlog { line, .. } => format!("{}: {}\n", paint("backlog", ODD), escaped(line)),
+        AgentState::Replaying { count: 0, since, .. } => format!("nothing to replay since {}\n", moment(*since, zone)),
+        AgentState::Replaying { count, since, more, .. } => {
             let more = if *more { ", and more after these" } else { "" };
             format!("replaying {}{more}\n", webhooks(*count, *since, zone))
         }
-        State::Replayed { count, failed, since, .. } => {
+        AgentState::Replayed { count, failed, since, .. } => {
             let failed = if *failed > 0 { format!(", {failed} of them without success") } else { String::new() };
             format!("replayed {}{failed}\n", webhooks(*count, *since, zone))
         }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use relay_proto::printable;
 use serde::Serialize;
 
-use super::{Line, Notice, Outcome, ReadyEndpoint, State, event::Event};
+use super::{AgentState, Line, Notice, Outcome, ReadyEndpoint, event::Event};
 
 /// The object and a line end.
 pub(super) fn render(event: &Event) -> String {
@@ -87,25 +87,25 @@ enum StateObject<'a> {
 }
 
 impl<'a> StateObject<'a> {
-    fn of(state: &'a State) -> Self {
+    fn of(state: &'a AgentState) -> Self {
         match state {
-            State::Connecting { relay } => Self::Connecting { relay },
-            State::Ready { endpoints } => Self::Ready { endpoints },
-            State::Reconnecting { after, why } => Self::Reconnecting { after_ms: millis(*after), why },
-            State::Refused { why, code } => Self::Refused { why, code: code.as_deref() },
-            State::Health { address } => Self::Health { address },
-            State::Reloaded => Self::Reloaded,
-            State::Draining => Self::Draining,
-            State::Standby { endpoint } => Self::Standby { endpoint },
-            State::Active { endpoint } => Self::Active { endpoint },
-            State::Copy { endpoint } => Self::Copy { endpoint },
-            State::Backlog { endpoint, waiting, oldest, line } => {
+            AgentState::Connecting { relay } => Self::Connecting { relay },
+            AgentState::Ready { endpoints } => Self::Ready { endpoints },
+            AgentState::Reconnecting { after, why } => Self::Reconnecting { after_ms: millis(*after), why },
+            AgentState::Refused { why, code } => Self::Refused { why, code: code.as_deref() },
+            AgentState::Health { address } => Self::Health { address },
+            AgentState::Reloaded => Self::Reloaded,
+            AgentState::Draining => Self::Draining,
+            AgentState::Standby { endpoint } => Self::Standby { endpoint },
+            AgentState::Active { endpoint } => Self::Active { endpoint },
+            AgentState::Copy { endpoint } => Self::Copy { endpoint },
+            AgentState::Backlog { endpoint, waiting, oldest, line } => {
                 Self::Backlog { endpoint, waiting: *waiting, oldest: *oldest, message: line }
             }
-            State::Replaying { endpoint, count, since, more } => {
+            AgentState::Replaying { endpoint, count, since, more } => {
                 Self::Replaying { endpoint, count: *count, since: *since, more: *more }
             }
-            State::Replayed { endpoint, count, failed, since } => {
+            AgentState::Replayed { endpoint, count, failed, since } => {
                 Self::Replayed { endpoint, count: *count, failed: *failed, since: *since }
             }
         }

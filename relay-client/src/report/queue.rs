@@ -23,7 +23,7 @@ use super::event::Event;
 pub(super) const MAX_LINES: usize = 1024;
 /// Changes of state that may wait beyond those.
 pub(super) const MAX_RARE: usize = 64;
-/// Requests refused by the relay, and requests of which none was made for a handler, that are told one by one in a second.
+/// Requests refused by the relay, and requests of which none was made for a handler, that are reported one by one in a second.
 pub(super) const MAX_REFUSED: u32 = 10;
 /// Changes of state that are written in a second.
 const MAX_RARE_WRITTEN: u32 = 20;
@@ -98,7 +98,7 @@ struct Counted {
 }
 
 impl Counted {
-    /// Whether one more is to be told, and how many there were before it that were not; else it is one of these.
+    /// Counts one more. If it is to be reported: how many there were before it that were not.
     fn take(&mut self, now: Instant) -> Option<u64> {
         if self.paced.take(MAX_REFUSED, now).is_err() {
             self.more += 1;
@@ -107,7 +107,7 @@ impl Counted {
         Some(std::mem::take(&mut self.more))
     }
 
-    /// How many were not told, once their second is over; else how long that still is, if there are any.
+    /// How many were not reported, once their second is over; else how long that still is, if there are any.
     fn poll(&mut self, now: Instant, closed: bool) -> Result<u64, Option<Duration>> {
         match self.paced.left(now) {
             _ if self.more == 0 => Err(None),

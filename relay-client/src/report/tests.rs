@@ -40,13 +40,13 @@ fn notice() -> Notice {
     }
 }
 
-fn ready() -> State {
-    State::Ready {
+fn ready() -> AgentState {
+    AgentState::Ready {
         endpoints: vec![ReadyEndpoint {
             name: "github".into(),
             public_url: "https://hooks.example.com/github".into(),
             target: "http://127.0.0.1:3000".into(),
-            standing: Standing::Active,
+            role: AgentRole::Active,
         }],
     }
 }
@@ -58,7 +58,7 @@ fn shown(output: Output, event: &Event) -> String {
     anstream::adapter::strip_str(&text).to_string()
 }
 
-fn state(output: Output, state: State) -> String {
+fn state(output: Output, state: AgentState) -> String {
     shown(output, &Event::State(line().time, state))
 }
 
@@ -100,14 +100,14 @@ fn refusals_name_their_reason() {
 #[test]
 fn states_are_told_on_standard_error() {
     let output = Output::Interactive;
-    assert_eq!(state(output, State::Connecting { relay: "https://h".into() }), "connecting to https://h\n");
+    assert_eq!(state(output, AgentState::Connecting { relay: "https://h".into() }), "connecting to https://h\n");
     assert_eq!(state(output, ready()), "ready\n  https://hooks.example.com/github -> http://127.0.0.1:3000\n");
-    let lost = State::Reconnecting { after: Duration::from_millis(1_240), why: "connection reset".into() };
+    let lost = AgentState::Reconnecting { after: Duration::from_millis(1_240), why: "connection reset".into() };
     assert_eq!(state(output, lost), "reconnecting in 1.2 s: connection reset\n");
-    let refused = State::Refused { why: "HTTP 401".into(), code: Some("token_unknown".into()) };
+    let refused = AgentState::Refused { why: "HTTP 401".into(), code: Some("token_unknown".into()) };
     assert_eq!(state(output, refused), "refused: HTTP 401 (token_unknown)\n");
-    assert_eq!(state(output, State::Draining), "stopping: finishing what runs, taking nothing new\n");
-    let standby = State::Standby { endpoint: "github".into() };
+    assert_eq!(state(output, AgentState::Draining), "stopping: finishing what runs, taking nothing new\n");
+    let standby = AgentState::Standby { endpoint: "github".into() };
     assert_eq!(state(output, standby), "standing by for github: another agent is active\n");
 }
 
@@ -122,7 +122,7 @@ fn quiet_shows_problems_only() {
     assert_eq!(quiet(Event::MoreRefused(5)), "");
     assert_eq!(quiet(Event::Exchange(unmade())), "", "these, too");
     assert_eq!(quiet(Event::MoreUnmade(5)), "");
-    assert_ne!(state(Output::Quiet, State::Refused { why: "no".into(), code: None }), "");
+    assert_ne!(state(Output::Quiet, AgentState::Refused { why: "no".into(), code: None }), "");
 }
 
 #[test]
@@ -232,7 +232,7 @@ fn a_stuck_terminal_costs_lines_and_nothing_else() {
     for _ in 0..queue::MAX_LINES + 100 {
         reporter.exchange(line());
     }
-    reporter.state(State::Draining);
+    reporter.state(AgentState::Draining);
     assert_eq!(err.text(), "");
     drop(release);
     reporter.flush(Duration::from_secs(60));

@@ -106,7 +106,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             let _ = self.session.send(id, bytes);
         }
         if !state.out.is_empty() {
-            // Says that somebody waits, so that the session tells when there is room.
+            // An empty chunk says that somebody waits for room; the session then says when there is some.
             let _ = self.session.send(id, Bytes::new());
         }
         if state.out.is_empty()

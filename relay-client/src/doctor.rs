@@ -100,8 +100,8 @@ pub(crate) fn exit_code(findings: &[Finding]) -> u8 {
     worst.max().unwrap_or(1)
 }
 
-/// Tries every step. Without a token the steps up to the upgrade are tried, and why there is none is told.
-pub(crate) async fn examine(way: &Way<'_>, token: Result<&Token, &str>, targets: &[TargetConfig]) -> Vec<Finding> {
+/// Tries every step. Without a token the steps up to the upgrade are tried, and the reason why there is none is said.
+pub(crate) async fn diagnose(way: &Way<'_>, token: Result<&Token, &str>, targets: &[TargetConfig]) -> Vec<Finding> {
     let mut findings = Vec::new();
     relay(way, token, &mut findings).await;
     for check in ORDER {
