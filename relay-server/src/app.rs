@@ -149,7 +149,6 @@ impl App {
         };
         let live = Live::build(source.clone(), first, public, vault, store, followers);
         delivery.recall().await.context("which signatures the relay has made cannot be read")?;
-        delivery.go_on_skipping().await.context("what was being skipped cannot be read from the store")?;
         let readiness = Readiness::default();
         let admin = Admin {
             readiness: readiness.clone(),

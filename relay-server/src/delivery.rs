@@ -20,7 +20,7 @@ mod strays;
 mod window;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::Duration,
@@ -54,7 +54,7 @@ use crate::{
     limits::Limits,
     metrics::{Events, Stored, Waiting},
     replay::{Cause, OwnMark, OwnSignatures},
-    store::{self, Backlog, End, Ended, OwnSignature, Share, Store, StoreError, Then},
+    store::{self, Backlog, End, Ended, Holder, OwnSignature, Share, Store, StoreError, Then},
     throttle::Throttle,
     webhook::EventId,
 };
@@ -126,6 +126,8 @@ pub(crate) struct Delivery {
     pub store: Arc<dyn Store>,
     /// What its times are of.
     pub clock: Clock,
+    /// Who holds the leases of this process.
+    holder: Holder,
     registry: Arc<Registry>,
     events: Events,
     outcomes: Arc<Outcomes>,
@@ -135,7 +137,6 @@ pub(crate) struct Delivery {
     /// What endpoints let through, live or kept.
     pub limits: Arc<Limits>,
     windows: Mutex<HashMap<EndpointName, Window>>,
-    paused: Mutex<HashSet<EndpointName>>,
     /// The pump found no room at some endpoint: the end of an exchange may be what it waits for.
     cramped: AtomicBool,
     wake: Notify,
@@ -152,6 +153,7 @@ impl Delivery {
         Arc::new(Self {
             store,
             clock,
+            holder: Holder::draw(),
             registry: Arc::clone(agents.registry()),
             events,
             outcomes: Arc::clone(agents.outcomes()),
@@ -160,7 +162,6 @@ impl Delivery {
             running: Mutex::default(),
             limits: Arc::default(),
             windows: Mutex::default(),
-            paused: Mutex::default(),
             cramped: AtomicBool::new(false),
             wake: Notify::new(),
             bulks: Notify::new(),
@@ -233,10 +234,7 @@ impl Delivery {
     /// As [`Store::pause`].
     pub(crate) async fn pause(&self, endpoint: &EndpointName, paused: bool) -> Result<(), StoreError> {
         self.store.pause(endpoint.clone(), paused, self.clock.now()).await?;
-        if paused {
-            lock(&self.paused).insert(endpoint.clone());
-        } else {
-            lock(&self.paused).remove(endpoint);
+        if !paused {
             self.window(endpoint, Window::rest);
         }
         self.wake.notify_one();

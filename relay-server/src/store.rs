@@ -4,7 +4,7 @@
 //! delivery: times, ids and the next attempt are arguments. It reads no clock and starts no call.
 //!
 //! ```text
-//! intake ── append ──▶ ┌───────┐ ◀── claim / extend / settle ── pump, dispatch
+//! intake ── append ──▶ ┌───────┐ ◀── claim / settle ──────── pump, intake
 //!                      │ Store │
 //!    api ── list ────▶ └───────┘ ◀── act / bulk / purge ─────── command line, housekeeping
 //! ```
@@ -14,7 +14,9 @@
 //! - One holder at a time: each claim raises the event's fence, and only the newest fence settles. What an older
 //!   one reports is recorded.
 //! - An event is counted as attempted before anyone is told to deliver it.
-//! - Of events with one order key, only the oldest open one is ever claimable.
+//! - Of events with one order key, only the open one that was appended first is ever claimable. What was revived comes
+//!   behind those that are under way.
+//! - An event is never due before it was appended.
 //! - What has ended gives way to what comes; what waits never does, and it alone makes a store full.
 //! - What comes out was checked against the SHA-256 of what went in; a damaged event is set apart, never delivered.
 //! - Every answer is bounded: pages, ranges and batches have limits, and there is a cursor to go on.
@@ -54,13 +56,13 @@ pub use error::{Health, StoreError};
 pub use filter::{Cursor, Filter, Page, PageRequest, StatusRange};
 pub use memory::MemoryStore;
 pub use model::{
-    Act, Acted, Action, Answer, Attempt, Backlog, Body, Claimed, Dedup, Delivery, End, Ended, Head, Hold, Lease, Mark,
-    NewEvent, Record, Share, Signature, Standing, State, Summary, Then, Verdict, Want,
+    Act, Acted, Action, Answer, Attempt, Backlog, Body, Claimed, Dedup, Delivery, End, Ended, Grant, Head, Hold,
+    Holder, Lease, Mark, NewEvent, Record, Share, Signature, Standing, State, Summary, Then, Verdict, Want,
 };
 pub use outcome::{Outcome, Reason};
 pub use rows::{
     Bulk, BulkAction, ConfigChange, ConfigKind, ConfigRow, OwnSignature, Purge, PurgeCursor, Purged, RefusedRow,
-    Source, Usage,
+    Source, Usage, Was,
 };
 pub use sqlite::{SqliteOptions, SqliteStore, check, resolve};
 pub use vault::Vault;
@@ -172,16 +174,32 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Takes events in, each with its own verdict, in order. Where room is needed, what has ended gives way, the oldest
     /// first: that of the endpoint where its share is used up, else that of all. What waits never does.
+    ///
+    /// May be made again with the same ids, where it is not known whether it was kept, and says the same then.
     fn append(&self, events: Vec<NewEvent>, now: Timestamp) -> Reply<'_, Vec<Verdict>>;
 
-    /// Leases what is due to `holder`'s attempts until `until`: for each endpoint at most what it wants, the
-    /// longest due first. Expired leases are due. A paused endpoint gives nothing.
-    fn claim(&self, wants: Vec<Want>, until: Timestamp, now: Timestamp) -> Reply<'_, Claimed>;
+    /// Leases what is due: for each endpoint at most what it wants, the longest due first. Expired leases are due. An
+    /// endpoint that is paused, or at which what waits is being skipped, gives nothing.
+    fn claim(&self, wants: Vec<Want>, grant: Grant, now: Timestamp) -> Reply<'_, Claimed>;
 
-    /// Makes leases end later (or sooner); says for each whether it still held.
-    fn extend(&self, holds: Vec<Hold>, until: Timestamp) -> Reply<'_, Vec<bool>>;
+    /// Who holds leases.
+    fn holders(&self) -> Reply<'_, Vec<Holder>>;
+
+    /// Gives leases of holders that are gone to this one, at most [`MAX_PAGE`]: ask again until there are none. They end
+    /// when they would have, but no later than `until` says for their endpoint, and `now` where it says nothing. Those of
+    /// a holder that is not named stay as they are.
+    fn orphans(
+        &self,
+        gone: Vec<Holder>,
+        holder: Holder,
+        until: Vec<(EndpointName, Timestamp)>,
+        now: Timestamp,
+    ) -> Reply<'_, Vec<Hold>>;
 
     /// Records attempts that ended and moves their events on. An event keeps [`MAX_ATTEMPTS`] records.
+    ///
+    /// May be made again, where it is not known whether it was kept, and says the same for as long as the event stands
+    /// where it was moved to.
     fn settle(&self, ends: Vec<End>, now: Timestamp) -> Reply<'_, Vec<Ended>>;
 
     /// One page of the events that the filter lets pass. A page can be short, even empty, and still have a cursor:
@@ -217,7 +235,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// memory of a name that is new begins at `begins`.
     fn reach_back(&self, reaches: Vec<(EndpointName, Duration)>, begins: Timestamp, now: Timestamp) -> Reply<'_, ()>;
 
-    /// Pauses or resumes the claims of an endpoint.
+    /// Pauses or resumes the leases of an endpoint.
     fn pause(&self, endpoint: EndpointName, paused: bool, now: Timestamp) -> Reply<'_, ()>;
 
     /// What waits, for each endpoint that has events or is paused.
@@ -246,8 +264,16 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Notes when rows (tokens, say) were last used.
     fn used(&self, kind: ConfigKind, names: Vec<String>, at: Timestamp) -> Reply<'_, ()>;
 
-    /// Keeps a sealed secret, or removes it with `None`. The store never sees it in the clear (see [`seal`]).
-    fn put_secret(&self, scope: String, name: String, sealed: Option<Bytes>, now: Timestamp) -> Reply<'_, ()>;
+    /// Keeps a sealed secret, or removes it with `None`, if there is what `was` says; else nothing is changed, and that is
+    /// said. The store never sees it in the clear (see [`seal`]).
+    fn put_secret(
+        &self,
+        scope: String,
+        name: String,
+        sealed: Option<Bytes>,
+        was: Was,
+        now: Timestamp,
+    ) -> Reply<'_, bool>;
 
     /// A sealed secret.
     fn secret(&self, scope: String, name: String) -> Reply<'_, Option<Bytes>>;

@@ -9,7 +9,8 @@ use relay_proto::HeaderBlock;
 use relay_server::{
     endpoint::EndpointName,
     store::{
-        Answer, Attempt, Body, Delivery, End, Head, NewEvent, Outcome, SqliteOptions, SqliteStore, Store, Then, Want,
+        Answer, Attempt, Body, Delivery, End, Grant, Head, Holder, NewEvent, Outcome, SqliteOptions, SqliteStore,
+        Store, Then, Want,
     },
     webhook::EventId,
 };
@@ -44,7 +45,7 @@ pub async fn fill(path: &Path, endpoint: &str, events: u64, body_bytes: usize, p
         store.append((0..count).map(|_| event(&endpoint, &body, came)).collect(), came).await?;
         if past == Past::Failed {
             let wants = vec![Want { endpoint: endpoint.clone(), oldest: count as usize, newest: 0 }];
-            let claimed = store.claim(wants, now, came).await?.deliveries;
+            let claimed = store.claim(wants, Grant { holder: Holder::draw(), until: now }, came).await?.deliveries;
             ensure!(claimed.len() as u64 == count, "{} of {count} events were due", claimed.len());
             store.settle(claimed.iter().map(|claim| failed(claim, came, now)).collect(), came).await?;
         }

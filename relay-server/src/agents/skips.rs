@@ -1,12 +1,12 @@
 //! What waits and is wanted by nobody any more: an agent came that asked for only what is new.
 //!
-//! The store does the work in steps, as a bulk action, and a restart goes on with it. Until it is done nothing that
-//! waits at the endpoint is delivered to anybody, so that nothing slips through between two steps; new events whose
-//! senders wait for an answer go their way.
+//! The store does the work in steps, as a bulk action, and a restart goes on with it. Until it is done the store gives
+//! nothing that waits at the endpoint to anybody, so that nothing slips through between two steps; new events whose
+//! senders wait for an answer go their way. Here stands only who is told when it is done.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use jiff::Timestamp;
@@ -18,59 +18,42 @@ use crate::{
     webhook::EventId,
 };
 
-/// The endpoints at which what waits is being ended.
+/// Who asked for skips that are under way.
 #[derive(Debug, Default)]
 pub(crate) struct Skips {
-    held: Mutex<HashMap<EventId, Held>>,
+    asked: Mutex<HashMap<EventId, oneshot::Sender<u64>>>,
     noted: Notify,
-}
-
-#[derive(Debug)]
-struct Held {
-    endpoint: EndpointName,
-    end: Option<oneshot::Sender<u64>>,
 }
 
 impl Skips {
     /// Ends what waits at an endpoint from before that time. Whoever asked hears how many there were.
     ///
     /// # Errors
-    /// As [`Store::bulk`]; then nothing is held back.
+    /// As [`Store::bulk`]; then nothing is skipped.
     pub(crate) async fn begin(
         &self,
         store: &Arc<dyn Store>,
         endpoint: EndpointName,
         before: Timestamp,
     ) -> Result<oneshot::Receiver<u64>, StoreError> {
-        let (id, (end, ended)) = (EventId::new(), oneshot::channel());
-        // Held back first: no round of the pump may find the action not noted and the endpoint open.
-        self.lock().insert(id, Held { endpoint: endpoint.clone(), end: Some(end) });
+        let id = EventId::new();
         let filter = Filter { endpoints: vec![endpoint], states: vec![State::Pending], ..Filter::default() };
+        let (end, ended) = oneshot::channel();
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(id, end);
         if let Err(error) = store.bulk(id, BulkAction::Skip, filter, before).await {
-            self.lock().remove(&id);
+            self.end(id);
             return Err(error);
         }
         self.noted.notify_one();
         Ok(ended)
     }
 
-    /// Whether what waits at an endpoint is held back.
-    pub(crate) fn hold(&self, endpoint: &EndpointName) -> bool {
-        self.lock().values().any(|held| held.endpoint == *endpoint)
-    }
-
-    /// Looks at a bulk action: one from before a restart is held to again, one that is finished holds nothing.
+    /// Tells whoever asked for a bulk action if it is finished.
     pub(crate) fn see(&self, bulk: &Bulk) {
-        if bulk.action != BulkAction::Skip {
-            return;
-        }
-        let mut held = self.lock();
-        if bulk.finished {
-            if let Some(Held { end: Some(end), .. }) = held.remove(&bulk.id) {
-                let _ = end.send(bulk.done); // Its agent may have left.
-            }
-        } else if let Some(endpoint) = bulk.filter.endpoints.first().filter(|_| !held.contains_key(&bulk.id)) {
-            held.insert(bulk.id, Held { endpoint: endpoint.clone(), end: None });
+        if bulk.finished
+            && let Some(end) = self.end(bulk.id)
+        {
+            let _ = end.send(bulk.done); // Its agent may have left.
         }
     }
 
@@ -79,30 +62,7 @@ impl Skips {
         self.noted.notified()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<EventId, Held>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::MemoryStore;
-
-    #[tokio::test]
-    async fn an_endpoint_is_held_back_until_the_action_is_finished() {
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(1 << 20));
-        let (skips, name) = (Skips::default(), EndpointName::parse("a").expect("a name"));
-        let ended = skips.begin(&store, name.clone(), Timestamp::now()).await.expect("noted");
-        assert!(skips.hold(&name) && !skips.hold(&EndpointName::parse("b").expect("a name")));
-        let again = Skips::default();
-        let bulk = store.bulks().await.expect("read").remove(0);
-        again.see(&bulk);
-        assert!(again.hold(&name), "after a restart, too");
-        let bulk = store.bulk_step(bulk.id, vec![EventId::new()], Timestamp::now()).await.expect("a step");
-        assert!(bulk.finished);
-        skips.see(&bulk);
-        assert!(!skips.hold(&name));
-        assert_eq!(ended.await, Ok(0));
+    fn end(&self, id: EventId) -> Option<oneshot::Sender<u64>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).remove(&id)
     }
 }

@@ -20,18 +20,6 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// How long until a failed step is tried again.
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
 
-impl Delivery {
-    /// Holds back again what was being skipped when an earlier process ended. To be called before anything is
-    /// delivered or worked off.
-    ///
-    /// # Errors
-    /// As [`crate::store::Store::bulks`].
-    pub(crate) async fn go_on_skipping(&self) -> Result<(), StoreError> {
-        self.store.bulks().await?.iter().for_each(|bulk| self.skips.see(bulk));
-        Ok(())
-    }
-}
-
 /// Does what is noted down until `stop`.
 pub(crate) async fn work_off_bulks(delivery: Arc<Delivery>, stop: CancellationToken) {
     loop {
@@ -62,7 +50,7 @@ pub(crate) async fn work_off_bulks(delivery: Arc<Delivery>, stop: CancellationTo
 /// Does the next part of what is noted down; false if there is nothing to do.
 async fn step(delivery: &Delivery) -> Result<bool, StoreError> {
     let mut open: Vec<_> = delivery.store.bulks().await?.into_iter().filter(|bulk| !bulk.finished).collect();
-    // An endpoint is held back for a skip, so that goes before all else.
+    // The store holds an endpoint back for a skip, so that goes before all else.
     open.sort_by_key(|bulk| bulk.action != BulkAction::Skip);
     let mut full = None;
     for next in &open {

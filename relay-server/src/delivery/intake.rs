@@ -27,7 +27,7 @@ use crate::{
     failure::{Failure, RelayFault, SenderFault},
     memory::Memory,
     message::{Known, request_head, take_apart},
-    store::{self, Dedup, Head, Lease, NewEvent, Signature, State, Verdict},
+    store::{self, Dedup, Grant, Head, Lease, NewEvent, Signature, State, Verdict},
     throttle::Throttle,
     verify::{Payload, Webhook},
     webhook::EventId,
@@ -91,10 +91,10 @@ impl Delivery {
         let now = self.clock.now();
         // An assured event is attempted at once, unless that is held back: then it waits without its sender.
         let at_once = keeping.assured
-            && !lock(&self.paused).contains(&endpoint.name)
             && self.limits.room(endpoint, 1, Instant::now()).is_ok()
             && !self.registry.held_back(endpoint.name.as_str());
-        let lease = at_once.then(|| Self::lease_until(keeping, endpoint.wait_for_agent, now));
+        let until = Self::lease_until(keeping, endpoint.wait_for_agent, now);
+        let lease = at_once.then_some(Grant { holder: self.holder, until });
         let new = NewEvent {
             endpoint: endpoint.name.clone(),
             id: event_id,

@@ -16,12 +16,11 @@ use super::{
     Delivery,
     attempt::{Event, run},
     intake::NO_WAIT,
-    lock,
     window::Window,
 };
 use crate::{
     endpoint::Endpoint,
-    store::{self, Filter, Hold, PageRequest, State, Want},
+    store::{self, Grant, Hold, StoreError, Want},
 };
 
 /// Longest time between two rounds.
@@ -32,7 +31,9 @@ const BREATH: Duration = Duration::from_millis(5);
 
 /// Delivers what is due until `stop`.
 pub(crate) async fn pump(delivery: Arc<Delivery>, stop: CancellationToken) {
-    recover(&delivery).await;
+    if let Err(error) = take_over(&delivery).await {
+        tracing::error!(%error, "what ran before the restart cannot be taken over; it comes again when its leases end");
+    }
     delivery.outcomes.recovered();
     loop {
         let changed = delivery.registry.changed();
@@ -49,42 +50,22 @@ pub(crate) async fn pump(delivery: Arc<Delivery>, stop: CancellationToken) {
     }
 }
 
-/// Attempts of an earlier process: their agents may still tell of them, but nobody else will.
-async fn recover(delivery: &Delivery) {
-    match delivery.store.backlog().await {
-        Ok(backlog) => {
-            let paused = backlog.into_iter().filter(|one| one.paused).map(|one| one.endpoint);
-            lock(&delivery.paused).extend(paused);
-        }
-        Err(error) => tracing::error!(%error, "which endpoints are paused cannot be read"),
-    }
-    let filter = Filter { states: vec![State::Running], ..Filter::default() };
-    let mut page = PageRequest { limit: store::MAX_PAGE, after: None, oldest_first: true };
+/// Takes over what ran at an earlier start: its agents may still tell of it, but nobody else will. The store is this
+/// relay's alone, so every other holder is gone.
+async fn take_over(delivery: &Delivery) -> Result<(), StoreError> {
+    let mut gone = delivery.store.holders().await?;
+    gone.retain(|holder| *holder != delivery.holder);
     loop {
-        let found = match delivery.store.list(filter.clone(), page.clone()).await {
-            Ok(found) => found,
-            Err(error) => return tracing::error!(%error, "what ran before the restart cannot be listed"),
-        };
-        let endpoints = delivery.endpoints.load();
         let now = delivery.clock.now();
-        for event in found.events {
-            if lock(&delivery.running).contains_key(&event.id) {
-                continue; // It came a moment ago.
-            }
-            delivery.outcomes.adopt(*event.id.as_bytes(), event.fence, event.endpoint.clone());
-            let keeping = endpoints.get(&event.endpoint).and_then(|endpoint| endpoint.keeping.as_ref());
-            let grace = keeping.map_or(Duration::ZERO, |keeping| keeping.agent_grace);
-            let until = now.saturating_add(grace).unwrap_or(now);
-            if event.due_at.is_some_and(|due| due > until) {
-                let hold = Hold { endpoint: event.endpoint, id: event.id, fence: event.fence };
-                if let Err(error) = delivery.store.extend(vec![hold], until).await {
-                    tracing::warn!(event_id = %event.id, %error, "an attempt from before the restart keeps its lease");
-                }
-            }
+        let endpoints = delivery.endpoints.load();
+        let grace = endpoints.values().filter_map(|endpoint| Some((endpoint, endpoint.keeping.as_ref()?.agent_grace)));
+        let until = grace.map(|(it, grace)| (it.name.clone(), now.saturating_add(grace).unwrap_or(now))).collect();
+        let orphans = delivery.store.orphans(gone.clone(), delivery.holder, until, now).await?;
+        if orphans.is_empty() {
+            return Ok(());
         }
-        match found.next {
-            Some(next) => page.after = Some(next),
-            None => return,
+        for Hold { endpoint, id, fence } in orphans {
+            delivery.outcomes.adopt(*id.as_bytes(), fence, endpoint);
         }
     }
 }
@@ -95,9 +76,6 @@ async fn round(delivery: &Arc<Delivery>) -> Duration {
     let endpoints = delivery.endpoints.load_full();
     let (mut wants, mut wait, mut cramped) = (Vec::new(), IDLE, false);
     for (name, endpoint) in endpoints.iter().filter(|(_, endpoint)| endpoint.keeping.is_some()) {
-        if delivery.skips.hold(name) {
-            continue;
-        }
         if delivery.registry.serving(name.as_str()) == 0 {
             delivery.window(name, Window::rest); // Whoever comes next meets what waits gently.
         }
@@ -116,7 +94,7 @@ async fn round(delivery: &Arc<Delivery>) -> Duration {
     let longest = endpoints.values().filter_map(|endpoint| endpoint.keeping.as_ref());
     let until = longest.map(|keeping| Delivery::lease_until(keeping, NO_WAIT, now)).max();
     let Some(until) = until.filter(|_| !wants.is_empty()) else { return wait.max(BREATH) };
-    let claimed = match delivery.store.claim(wants, until, now).await {
+    let claimed = match delivery.store.claim(wants, Grant { holder: delivery.holder, until }, now).await {
         Ok(claimed) => claimed,
         Err(error) => {
             tracing::warn!(%error, "nothing can be claimed");

@@ -31,8 +31,6 @@ const SCOPE: &str = "learnt";
 pub(crate) struct LearntSecrets {
     vault: Vault,
     secrets: Mutex<BTreeMap<String, Vec<Secret>>>,
-    /// Of two that come at once, the second list holds both.
-    turn: tokio::sync::Mutex<()>,
 }
 
 /// Why a secret is not taken from a handshake.
@@ -69,7 +67,7 @@ impl Drop for Stored {
 impl LearntSecrets {
     /// None is loaded yet.
     pub(crate) fn new(vault: Vault) -> Self {
-        Self { vault, secrets: Mutex::default(), turn: tokio::sync::Mutex::default() }
+        Self { vault, secrets: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Vec<Secret>>> {
@@ -86,21 +84,21 @@ impl LearntSecrets {
             if self.lock().contains_key(&endpoint) {
                 continue;
             }
-            let secrets = match self.vault.get(SCOPE, &endpoint).await {
-                Ok(None) => Vec::new(),
-                Ok(Some(text)) => {
-                    let stored: Option<Stored> = serde_json::from_slice(&text).ok();
-                    stored.and_then(|stored| stored.open()).unwrap_or_default()
-                }
+            match self.read(&endpoint).await {
+                Ok(secrets) => drop(self.lock().entry(endpoint).or_insert(secrets)),
                 Err(StoreError::Invalid(why)) => {
                     tracing::error!(endpoint, why, "what was learnt in a handshake cannot be opened");
-                    continue;
                 }
                 Err(error) => return Err(error),
-            };
-            self.lock().entry(endpoint).or_insert(secrets);
+            }
         }
         Ok(())
+    }
+
+    async fn read(&self, endpoint: &str) -> Result<Vec<Secret>, StoreError> {
+        let Some(text) = self.vault.get(SCOPE, endpoint).await? else { return Ok(Vec::new()) };
+        let stored: Option<Stored> = serde_json::from_slice(&text).ok();
+        Ok(stored.and_then(|stored| stored.open()).unwrap_or_default())
     }
 
     /// An endpoint's secrets, the newest first.
@@ -118,20 +116,18 @@ impl LearntSecrets {
         if secret.expose().is_empty() || secret.expose().len() > MAX_SECRET_BYTES {
             return Err(invalid("a secret of this length is not taken from a handshake"));
         }
-        let _turn = self.turn.lock().await;
-        let Some(known) = self.lock().get(endpoint).cloned() else {
+        let Some(mut known) = self.lock().get(endpoint).cloned() else {
             return Err(invalid("what this endpoint learnt before could not be read"));
         };
-        if known.iter().any(|other| other == &secret) {
-            return Ok(());
+        if known.is_empty() {
+            known = vec![secret.clone()];
+            // Of two that come at once, the store takes one.
+            if !self.put_first(endpoint, &known).await? {
+                known = self.read(endpoint).await?;
+            }
+            self.lock().insert(endpoint.to_owned(), known.clone());
         }
-        if !known.is_empty() {
-            return Err(LearnError::Known);
-        }
-        let known = vec![secret];
-        self.put(endpoint, &known).await?;
-        self.lock().insert(endpoint.to_owned(), known);
-        Ok(())
+        if known.contains(&secret) { Ok(()) } else { Err(LearnError::Known) }
     }
 
     /// Forgets what an endpoint has learnt. It learns anew once it was loaded again.
@@ -139,17 +135,16 @@ impl LearntSecrets {
     /// # Errors
     /// As [`Vault::remove`].
     pub(crate) async fn forget(&self, endpoint: &str) -> Result<(), StoreError> {
-        let _turn = self.turn.lock().await;
         self.vault.remove(SCOPE, endpoint).await?;
         self.lock().remove(endpoint);
         Ok(())
     }
 
-    async fn put(&self, endpoint: &str, secrets: &[Secret]) -> Result<(), StoreError> {
+    async fn put_first(&self, endpoint: &str, secrets: &[Secret]) -> Result<bool, StoreError> {
         let mut text = Zeroizing::new(Vec::with_capacity(8192));
         serde_json::to_writer(&mut *text, &Stored::of(secrets))
             .map_err(|error| StoreError::Internal(error.to_string()))?;
-        self.vault.put(SCOPE, endpoint, &text).await
+        self.vault.put_first(SCOPE, endpoint, &text).await
     }
 }
 

@@ -89,13 +89,16 @@ suite! {
         an_attempt_is_counted_before_it_is_made
         a_stale_settle_is_only_recorded
         an_expired_lease_is_due_again
-        an_extended_lease_is_not_due
+        leases_of_holders_that_are_gone_are_taken_over
+        an_append_that_is_made_again_says_the_same
+        a_settle_that_is_made_again_says_the_same
         a_retry_waits_for_its_time
         a_release_uses_no_attempt
         an_event_leased_at_once_is_held_by_its_caller
         oldest_and_newest_are_wanted_apart
         a_claim_is_bounded
         a_paused_endpoint_gives_nothing_until_it_is_resumed
+        nothing_is_due_before_it_was_appended
         unknown_events_and_endpoints_are_told_apart
         a_batch_with_an_id_twice_keeps_nothing;
     dedup:
@@ -119,6 +122,7 @@ suite! {
         a_dead_or_cancelled_head_lets_the_next_go
         a_parked_one_that_ends_lets_nobody_go
         a_revived_one_stands_behind_the_open_ones
+        the_order_is_that_of_the_appends
         an_event_behind_another_gets_no_lease;
     lists:
         pages_follow_each_other_both_ways
@@ -141,6 +145,7 @@ suite! {
         a_replay_shares_a_long_body
         a_bulk_action_is_done_in_steps
         only_what_waits_is_skipped
+        nothing_is_claimed_while_it_is_being_skipped
         a_bulk_replay_leaves_its_own_alone
         bulk_actions_are_bounded
         old_events_are_purged_and_late_ones_become_dead
@@ -269,9 +274,14 @@ async fn append(store: &Arc<dyn Store>, event: NewEvent) -> Verdict {
     verdicts.remove(0)
 }
 
+/// A lease of the relay that most cases are about.
+fn grant(until: i64) -> Grant {
+    Grant { holder: Holder(1), until: at(until) }
+}
+
 async fn claim(store: &Arc<dyn Store>, endpoint: &str, oldest: usize, until: i64, now: i64) -> Vec<Delivery> {
     let wants = vec![Want { endpoint: name(endpoint), oldest, newest: 0 }];
-    store.claim(wants, at(until), at(now)).await.expect("claimed").deliveries
+    store.claim(wants, grant(until), at(now)).await.expect("claimed").deliveries
 }
 
 fn end(delivery: &Delivery, status: Option<u16>, then: Then, now: i64) -> End {

@@ -14,10 +14,10 @@ use tokio::sync::watch;
 
 use super::{
     Act, Acted, Action, Backlog, Bulk, BulkAction, Claimed, ConfigChange, ConfigKind, ConfigRow, Cursor, End, Ended,
-    Filter, Health, Hold, MAX_BULKS, MAX_PAGE, MAX_RANGE_BYTES, MAX_REFUSED, MAX_REFUSED_AGE, MAX_REFUSED_BYTES,
-    NamedRows, NewEvent, OwnSignature, Page, PageRequest, Purge, PurgeCursor, Purged, Record, RefusedRow, Reply, Share,
-    Source, Standing, State, Store, StoreError, Summary, Usage, Verdict, Want, error::Pulse, marks, refused_bytes,
-    rows, rules,
+    Filter, Grant, Health, Hold, Holder, MAX_BULKS, MAX_PAGE, MAX_RANGE_BYTES, MAX_REFUSED, MAX_REFUSED_AGE,
+    MAX_REFUSED_BYTES, NamedRows, NewEvent, OwnSignature, Page, PageRequest, Purge, PurgeCursor, Purged, Record,
+    RefusedRow, Reply, Share, Source, Standing, State, Store, StoreError, Summary, Usage, Verdict, Want, Was,
+    error::Pulse, marks, refused_bytes, rows, rules,
 };
 use crate::{endpoint::EndpointName, webhook::EventId};
 
@@ -66,25 +66,24 @@ impl Inner {
     /// All of them or, with an error, none.
     fn append(&mut self, events: Vec<NewEvent>, max_bytes: u64, now: Timestamp) -> Result<Vec<Verdict>, StoreError> {
         let mut coming: BTreeMap<EndpointName, u64> = BTreeMap::new();
-        let mut ids = BTreeSet::new();
+        rules::once_each(&events)?;
         let mut bodies = Vec::with_capacity(events.len());
         for event in &events {
             let shelf = self.shelves.get(&event.endpoint);
-            let there = shelf.is_some_and(|shelf| shelf.events.contains_key(&event.id));
-            if there || !ids.insert((event.endpoint.clone(), event.id)) {
-                return Err(StoreError::Invalid(format!("there is already an event {}", event.id)));
-            }
+            let there = shelf.and_then(|shelf| shelf.events.get(&event.id));
             let unreadable = |error| StoreError::Invalid(format!("the body cannot be read: {error}"));
             let whole = usize::try_from(event.body.size()).map_err(|_| StoreError::AtCapacity)?;
             // What cannot be kept is not read either.
             let cost = shelf::cost(&event.head, event.body.size());
             self.admit(&event.endpoint, cost, &coming, max_bytes).or_else(|full| {
-                let repeats = |shelf: &&Shelf| shelf.may_repeat(event);
+                let repeats = |shelf: &&Shelf| there.is_some() || shelf.may_repeat(event);
                 shelf.filter(repeats).map(|_| ()).ok_or(full)
             })?;
             let body = event.body.part(0, whole).map_err(unreadable)?;
             let sha = rules::sha256(&body);
-            if !shelf.is_some_and(|shelf| shelf.repeats(event, &sha, now)) {
+            if let Some(kept) = there {
+                kept.row.accepted_before(&sha)?;
+            } else if !shelf.is_some_and(|shelf| shelf.repeats(event, &sha, now)) {
                 self.admit(&event.endpoint, cost, &coming, max_bytes)?;
                 *coming.entry(event.endpoint.clone()).or_default() += cost;
             }
@@ -142,12 +141,14 @@ impl Inner {
         }
     }
 
-    fn claim(&mut self, wants: Vec<Want>, until: Timestamp, now: Timestamp) -> Claimed {
+    fn claim(&mut self, wants: Vec<Want>, grant: Grant, now: Timestamp) -> Claimed {
         let mut claimed = Claimed::default();
         for want in wants {
-            let Some(shelf) = self.shelves.get_mut(&want.endpoint) else { continue };
-            claimed.deliveries.extend(shelf.claim(&want, until, now));
-            if let Some((due, _)) = shelf.due.first().filter(|_| shelf.paused_at.is_none()) {
+            let skips = self.bulks.values().any(|bulk| bulk.holds_back(&want.endpoint));
+            let shelf = self.shelves.get_mut(&want.endpoint);
+            let Some(shelf) = shelf.filter(|shelf| !skips && shelf.paused_at.is_none()) else { continue };
+            claimed.deliveries.extend(shelf.claim(&want, grant, now));
+            if let Some((due, _)) = shelf.due.first() {
                 claimed.next_due.push((want.endpoint, *due));
             }
         }
@@ -334,16 +335,31 @@ impl Store for MemoryStore {
         self.reply(verdicts)
     }
 
-    fn claim(&self, wants: Vec<Want>, until: Timestamp, now: Timestamp) -> Reply<'_, Claimed> {
-        self.reply(Ok(self.inner().claim(wants, until, now)))
+    fn claim(&self, wants: Vec<Want>, grant: Grant, now: Timestamp) -> Reply<'_, Claimed> {
+        self.reply(Ok(self.inner().claim(wants, grant, now)))
     }
 
-    fn extend(&self, holds: Vec<Hold>, until: Timestamp) -> Reply<'_, Vec<bool>> {
-        let mut inner = self.inner();
-        let mut one = |hold: Hold| {
-            inner.shelves.get_mut(&hold.endpoint).is_some_and(|shelf| shelf.extend(hold.id, hold.fence, until))
-        };
-        self.reply(Ok(holds.into_iter().map(&mut one).collect()))
+    fn holders(&self) -> Reply<'_, Vec<Holder>> {
+        let inner = self.inner();
+        let held = inner.shelves.values().flat_map(|shelf| shelf.events.values()).filter_map(|kept| kept.row.held);
+        self.reply(Ok(held.map(|held| held.holder).collect::<BTreeSet<_>>().into_iter().collect()))
+    }
+
+    fn orphans(
+        &self,
+        gone: Vec<Holder>,
+        holder: Holder,
+        until: Vec<(EndpointName, Timestamp)>,
+        now: Timestamp,
+    ) -> Reply<'_, Vec<Hold>> {
+        let until: HashMap<_, _> = until.into_iter().collect();
+        let mut orphans = Vec::new();
+        for (endpoint, shelf) in &mut self.inner().shelves {
+            let latest = until.get(endpoint).copied().unwrap_or(now);
+            let taken = shelf.take_over(&gone, holder, latest, MAX_PAGE - orphans.len());
+            orphans.extend(taken.map(|(id, fence)| Hold { endpoint: endpoint.clone(), id, fence }));
+        }
+        self.reply(Ok(orphans))
     }
 
     fn settle(&self, ends: Vec<End>, now: Timestamp) -> Reply<'_, Vec<Ended>> {
@@ -393,7 +409,7 @@ impl Store for MemoryStore {
             let Action::Replay(id, _) = act.action else { continue };
             let there = inner.shelves.get(&act.endpoint).is_some_and(|shelf| shelf.events.contains_key(&id));
             if there || !ids.insert((&act.endpoint, id)) {
-                return self.reply(Err(StoreError::Invalid(format!("there is already an event {id}"))));
+                return self.reply(Err(rules::there_is_already(id)));
             }
         }
         if let Err(full) = inner.admit_replays(&acts, self.max_bytes) {
@@ -492,12 +508,22 @@ impl Store for MemoryStore {
         self.reply(Ok(()))
     }
 
-    fn put_secret(&self, scope: String, name: String, sealed: Option<Bytes>, _now: Timestamp) -> Reply<'_, ()> {
+    fn put_secret(
+        &self,
+        scope: String,
+        name: String,
+        sealed: Option<Bytes>,
+        was: Was,
+        _now: Timestamp,
+    ) -> Reply<'_, bool> {
+        let (secrets, place) = (&mut self.inner().secrets, (scope, name));
+        let puts = was == Was::Anything || !secrets.contains_key(&place);
         match sealed {
-            Some(sealed) => self.inner().secrets.insert((scope, name), sealed),
-            None => self.inner().secrets.remove(&(scope, name)),
-        };
-        self.reply(Ok(()))
+            Some(sealed) if puts => drop(secrets.insert(place, sealed)),
+            None if puts => drop(secrets.remove(&place)),
+            _ => {}
+        }
+        self.reply(Ok(puts))
     }
 
     fn secret(&self, scope: String, name: String) -> Reply<'_, Option<Bytes>> {

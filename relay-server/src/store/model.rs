@@ -6,6 +6,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use relay_proto::{Framing, HeaderBlock};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::outcome::{Outcome, Reason};
 use crate::{
@@ -35,8 +36,29 @@ pub struct NewEvent {
     pub mark: Option<Mark>,
     /// Events with the same key are delivered one after the other. `fifo` is the same key for all.
     pub order_key: Option<String>,
-    /// Claims it in the same transaction: the caller delivers at once and settles until then.
-    pub lease: Option<Timestamp>,
+    /// Claims it in the same transaction: the caller delivers at once and settles until then. A paused endpoint gives no
+    /// lease.
+    pub lease: Option<Grant>,
+}
+
+/// Who holds leases: one start of a relay. It is drawn anew for each, so that nothing is inherited by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Holder(pub u64);
+
+impl Holder {
+    /// One that nobody was before.
+    pub fn draw() -> Self {
+        let (high, low) = Uuid::new_v4().as_u64_pair();
+        // Each of the bits that are the same in all UUIDs meets a random one.
+        Self(high ^ low.rotate_left(32))
+    }
+}
+
+/// To whom leases are given, and until when.
+#[derive(Clone, Copy, Debug)]
+pub struct Grant {
+    pub holder: Holder,
+    pub until: Timestamp,
 }
 
 /// How much of the store an endpoint's events may take.

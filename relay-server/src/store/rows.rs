@@ -51,6 +51,13 @@ pub struct ConfigChange {
     pub removed: Vec<String>,
 }
 
+/// What has to be in the place of a secret that is put there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Was {
+    Anything,
+    Nothing,
+}
+
 /// A signature that the relay made itself, by a digest of what was signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OwnSignature {
@@ -136,6 +143,14 @@ pub struct Bulk {
     pub skipped: u64,
     /// Whether there is nothing left to do.
     pub finished: bool,
+}
+
+impl Bulk {
+    /// Whether what waits at an endpoint is to be skipped by this: until it is done, nothing of it is delivered.
+    pub(super) fn holds_back(&self, endpoint: &EndpointName) -> bool {
+        let endpoints = &self.filter.endpoints;
+        self.action == BulkAction::Skip && !self.finished && (endpoints.is_empty() || endpoints.contains(endpoint))
+    }
 }
 
 /// What may be removed.

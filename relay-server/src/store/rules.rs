@@ -4,14 +4,16 @@
 //! other rows: of one order key only the oldest open event is not parked, and a parked one is let go when the
 //! event before it ends.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
 use super::{
     MAX_ANSWER_BYTES, StoreError,
-    model::{Acted, Action, Attempt, Dedup, End, Ended, Lease, NewEvent, Share, State, Summary, Then},
+    model::{
+        Acted, Action, Attempt, Dedup, End, Ended, Grant, Holder, Lease, NewEvent, Share, State, Summary, Then, Verdict,
+    },
     outcome::{Outcome, Reason},
     reserve_bytes,
 };
@@ -25,8 +27,17 @@ const SHOWN_TARGET_BYTES: usize = 256;
 pub(super) struct Row {
     pub(super) summary: Summary,
     pub(super) dedup_key: Option<String>,
+    pub(super) held: Option<Held>,
     /// Bytes that it takes of the store, with its attempts.
     pub(super) cost: u64,
+}
+
+/// Whose lease an event has.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Held {
+    pub(super) holder: Holder,
+    /// The append that it was given to; none if it was claimed.
+    pub(super) given_to: Option<EventId>,
 }
 
 /// What an event is beside an earlier one with its key.
@@ -68,7 +79,8 @@ pub(super) fn repeat(earlier: &Summary, dedup: Option<&Dedup>) -> Likeness {
 }
 
 impl Row {
-    pub(super) fn new(event: &NewEvent, body_sha256: [u8; 32], conflict_with: Option<EventId>) -> Self {
+    /// A new event. It is not due before it was appended, whenever its first byte came.
+    pub(super) fn new(event: &NewEvent, body_sha256: [u8; 32], conflict_with: Option<EventId>, now: Timestamp) -> Self {
         let summary = Summary {
             endpoint: event.endpoint.clone(),
             id: event.id,
@@ -78,7 +90,7 @@ impl Row {
             attempts: 0,
             tries: 0,
             fence: 0,
-            due_at: Some(event.received_at),
+            due_at: Some(event.received_at.max(now)),
             parked: false,
             status: None,
             settled_at: None,
@@ -93,7 +105,7 @@ impl Row {
             replay_of: None,
             redelivered: false,
         };
-        Self { summary, dedup_key: event.dedup.as_ref().map(|dedup| dedup.key.clone()), cost: 0 }
+        Self { summary, dedup_key: event.dedup.as_ref().map(|dedup| dedup.key.clone()), held: None, cost: 0 }
     }
 
     /// What it takes is for its store to say.
@@ -104,7 +116,7 @@ impl Row {
     /// The event that repeats this one, or the one that this one repeats. It has no key: nothing is a duplicate of a
     /// replay.
     pub(super) fn replay(&self, id: EventId, now: Timestamp) -> Self {
-        let mut row = Self { summary: self.summary.clone(), dedup_key: None, cost: 0 };
+        let mut row = Self { summary: self.summary.clone(), dedup_key: None, held: None, cost: 0 };
         row.summary.id = id;
         row.summary.received_at = now;
         row.summary.replay_of = self.summary.replay_of.or(Some(self.summary.id));
@@ -115,6 +127,7 @@ impl Row {
     }
 
     fn wait(&mut self, at: Timestamp) {
+        self.held = None;
         let event = &mut self.summary;
         event.state = State::Pending;
         event.tries = 0;
@@ -132,9 +145,14 @@ impl Row {
         (self.summary.due_at, self.summary.parked) = (Some(now), false);
     }
 
-    /// Counts an attempt and gives the right to make it. If an earlier holder never said how its attempt ended,
-    /// that one is returned as lost.
-    pub(super) fn lease(&mut self, until: Timestamp, now: Timestamp) -> (Lease, Option<Attempt>) {
+    /// Counts an attempt and gives the right to make it, to an append or a claim. If an earlier holder never said how its
+    /// attempt ended, that one is returned as lost.
+    pub(super) fn lease(
+        &mut self,
+        grant: Grant,
+        given_to: Option<EventId>,
+        now: Timestamp,
+    ) -> (Lease, Option<Attempt>) {
         let event = &mut self.summary;
         let lost = (event.state == State::Running).then(|| Attempt {
             number: event.attempts,
@@ -149,8 +167,33 @@ impl Row {
         event.attempts = event.attempts.saturating_add(1);
         event.tries = event.tries.saturating_add(1);
         event.fence += 1;
-        event.due_at = Some(until);
-        (Lease { fence: event.fence, attempt: event.attempts, tries: event.tries }, lost)
+        event.due_at = Some(grant.until);
+        self.held = Some(Held { holder: grant.holder, given_to });
+        (self.leased(), lost)
+    }
+
+    fn leased(&self) -> Lease {
+        Lease { fence: self.summary.fence, attempt: self.summary.attempts, tries: self.summary.tries }
+    }
+
+    /// The lease that an append was given, if it still has it.
+    fn given_to(&self, append: EventId) -> Option<Lease> {
+        self.held.is_some_and(|held| held.given_to == Some(append)).then(|| self.leased())
+    }
+
+    /// What an append is told that was made before with this event's id: its caller may not know that it was kept.
+    pub(super) fn accepted_before(&self, body_sha256: &[u8; 32]) -> Result<Verdict, StoreError> {
+        if self.summary.body_sha256 != *body_sha256 {
+            return Err(there_is_already(self.summary.id));
+        }
+        Ok(Verdict::Accepted { lease: self.given_to(self.summary.id), conflict: self.summary.conflict_with })
+    }
+
+    /// What an append is told that was made before with this id, and had this event delivered again.
+    pub(super) fn had_again(&self, append: EventId) -> Option<Verdict> {
+        let again =
+            |lease| Verdict::Again { of: self.summary.id, lease: Some(lease), redelivery: self.summary.redelivered };
+        self.given_to(append).map(again)
     }
 
     /// Whether this fence holds the event.
@@ -158,11 +201,29 @@ impl Row {
         self.summary.state == State::Running && self.summary.fence == fence
     }
 
+    /// Whether this end moves the event: its fence holds it.
+    pub(super) fn is_moved_by(&self, end: &End) -> bool {
+        self.held_by(end.attempt.fence) && end.then != Then::Record
+    }
+
+    /// Whether the event is as this end has left it: its caller may not know that it was kept.
+    fn was_moved_by(&self, end: &End) -> bool {
+        let event = &self.summary;
+        let is_so = match end.then {
+            Then::Done => event.state == State::Delivered,
+            Then::Dead(reason) => (event.state, event.reason) == (State::Dead, Some(reason)),
+            Then::Retry(_) | Then::Release(_) => event.state == State::Pending,
+            Then::Record => false,
+        };
+        is_so && event.fence == end.attempt.fence
+    }
+
     /// Moves the event on after an attempt.
     pub(super) fn settle(&mut self, end: &End, now: Timestamp) -> Ended {
-        if !self.held_by(end.attempt.fence) || end.then == Then::Record {
-            return Ended::Recorded;
+        if !self.is_moved_by(end) {
+            return if self.was_moved_by(end) { Ended::Settled(self.summary.state) } else { Ended::Recorded };
         }
+        self.held = None;
         let event = &mut self.summary;
         if let Some(answer) = &end.attempt.answer {
             event.status = Some(answer.status);
@@ -183,6 +244,7 @@ impl Row {
 
     /// Ends the event.
     pub(super) fn end(&mut self, state: State, reason: Option<Reason>, now: Timestamp) {
+        self.held = None;
         let event = &mut self.summary;
         (event.state, event.reason, event.settled_at) = (state, reason, Some(now));
         (event.due_at, event.parked) = (None, false);
@@ -221,6 +283,19 @@ impl Row {
         }
         Acted::Done
     }
+}
+
+/// Refuses a batch in which an event stands twice.
+pub(super) fn once_each(events: &[NewEvent]) -> Result<(), StoreError> {
+    let mut ids = BTreeSet::new();
+    match events.iter().find(|event| !ids.insert((&event.endpoint, event.id))) {
+        Some(twice) => Err(there_is_already(twice.id)),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn there_is_already(id: EventId) -> StoreError {
+    StoreError::Invalid(format!("there is already an event {id}"))
 }
 
 /// Whether an attempt leaves a record. One whose handler was not called leaves none: it does not count, and an event

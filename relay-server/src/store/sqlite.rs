@@ -27,9 +27,9 @@ use tokio::sync::{oneshot, watch};
 
 use super::{
     Act, Acted, Attempt, Backlog, Bulk, BulkAction, Claimed, ConfigChange, ConfigKind, ConfigRow, Delivery, End, Ended,
-    Filter, Health, Hold, INLINE_BYTES, Lease, NamedRows, NewEvent, Outcome, OwnSignature, Page, PageRequest, Purge,
-    Purged, Record, RefusedRow, Reply, Share, Source, Standing, Store, StoreError, Then, Usage, Verdict, Want,
-    error::Pulse, refused_bytes, rules,
+    Filter, Grant, Health, Hold, Holder, INLINE_BYTES, Lease, NamedRows, NewEvent, Outcome, OwnSignature, Page,
+    PageRequest, Purge, Purged, Record, RefusedRow, Reply, Share, Source, Standing, Store, StoreError, Then, Usage,
+    Verdict, Want, Was, error::Pulse, refused_bytes, rules,
 };
 use crate::{endpoint::EndpointName, webhook::EventId};
 
@@ -177,10 +177,10 @@ impl SqliteStore {
     }
 
     /// Writes the chunks of a long body, each in a transaction of its own, and prepares its event.
-    async fn prepare(&self, event: &NewEvent) -> Result<(Ready, Option<Staged>), StoreError> {
+    async fn prepare(&self, event: &NewEvent, now: Timestamp) -> Result<(Ready, Option<Staged>), StoreError> {
         let size = event.body.size();
         if size <= INLINE_BYTES {
-            return Ok((intake::prepare(event, None)?, None));
+            return Ok((intake::prepare(event, None, now)?, None));
         }
         let endpoint = event.endpoint.clone();
         let stage = move |tx: &mut Tx<'_>| intake::stage(tx, &endpoint, size);
@@ -201,7 +201,7 @@ impl SqliteStore {
             let put = move |tx: &mut Tx<'_>| intake::put_chunk(tx, &endpoint, &chunk);
             answered(self.writer.call(Kind::Intake, intake::CHUNK_BYTES, put)).await?;
         }
-        Ok((intake::prepare(event, Some((blob, whole.finish())))?, Some(staged)))
+        Ok((intake::prepare(event, Some((blob, whole.finish())), now)?, Some(staged)))
     }
 
     /// Reads what leased events carry; what is damaged is set apart.
@@ -283,9 +283,10 @@ impl Store for SqliteStore {
 
     fn append(&self, events: Vec<NewEvent>, now: Timestamp) -> Reply<'_, Vec<Verdict>> {
         boxed(async move {
+            rules::once_each(&events)?;
             let (mut ready, mut staged) = (Vec::with_capacity(events.len()), Vec::new());
             for event in &events {
-                let (one, chunks) = self.prepare(event).await?;
+                let (one, chunks) = self.prepare(event, now).await?;
                 ready.push(one);
                 staged.extend(chunks);
             }
@@ -299,16 +300,31 @@ impl Store for SqliteStore {
         })
     }
 
-    fn claim(&self, wants: Vec<Want>, until: Timestamp, now: Timestamp) -> Reply<'_, Claimed> {
+    fn claim(&self, wants: Vec<Want>, grant: Grant, now: Timestamp) -> Reply<'_, Claimed> {
         boxed(async move {
-            let work = move |tx: &mut Tx<'_>| delivery::claim(tx, &wants, until, now);
+            let work = move |tx: &mut Tx<'_>| delivery::claim(tx, &wants, grant, now);
             let leased = answered(self.writer.call(Kind::Upkeep, 256, work)).await?;
             Ok(Claimed { deliveries: self.load(leased.events, now).await?, next_due: leased.next_due })
         })
     }
 
-    fn extend(&self, holds: Vec<Hold>, until: Timestamp) -> Reply<'_, Vec<bool>> {
-        self.write(Kind::Upkeep, 256, move |tx| delivery::extend(tx, &holds, until))
+    fn holders(&self) -> Reply<'_, Vec<Holder>> {
+        boxed(self.look(delivery::holders))
+    }
+
+    fn orphans(
+        &self,
+        gone: Vec<Holder>,
+        holder: Holder,
+        until: Vec<(EndpointName, Timestamp)>,
+        now: Timestamp,
+    ) -> Reply<'_, Vec<Hold>> {
+        boxed(async move {
+            let held = self.look(move |connection| delivery::held_by(connection, &gone)).await?;
+            let until = until.into_iter().collect();
+            let take_over = move |tx: &mut Tx<'_>| delivery::take_over(tx, &held, holder, &until, now);
+            answered(self.writer.call(Kind::Upkeep, 256, take_over)).await
+        })
     }
 
     fn settle(&self, ends: Vec<End>, now: Timestamp) -> Reply<'_, Vec<Ended>> {
@@ -423,8 +439,21 @@ impl Store for SqliteStore {
         self.write(Kind::Upkeep, 64, move |tx| small::used(tx.connection, kind, &names, at))
     }
 
-    fn put_secret(&self, scope: String, name: String, sealed: Option<Bytes>, now: Timestamp) -> Reply<'_, ()> {
-        self.write(Kind::Upkeep, 256, move |tx| small::put_secret(tx.connection, &scope, &name, sealed.as_deref(), now))
+    fn put_secret(
+        &self,
+        scope: String,
+        name: String,
+        sealed: Option<Bytes>,
+        was: Was,
+        now: Timestamp,
+    ) -> Reply<'_, bool> {
+        self.write(Kind::Upkeep, 256, move |tx| {
+            let there = was == Was::Nothing && small::secret(tx.connection, &scope, &name)?.is_some();
+            if !there {
+                small::put_secret(tx.connection, &scope, &name, sealed.as_deref(), now)?;
+            }
+            Ok(!there)
+        })
     }
 
     fn secret(&self, scope: String, name: String) -> Reply<'_, Option<Bytes>> {

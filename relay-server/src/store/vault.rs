@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use zeroize::Zeroizing;
 
-use super::{Store, StoreError, seal::SealKey};
+use super::{Store, StoreError, Was, seal::SealKey};
 use crate::clock::Clock;
 
 /// A store and the key to its secrets.
@@ -33,7 +33,17 @@ impl Vault {
     /// As [`Store::put_secret`].
     pub async fn put(&self, scope: &str, name: &str, secret: &[u8]) -> Result<(), StoreError> {
         let sealed = self.key.seal(scope, name, secret)?;
-        self.store.put_secret(scope.to_owned(), name.to_owned(), Some(sealed), self.clock.now()).await
+        self.store.put_secret(scope.to_owned(), name.to_owned(), Some(sealed), Was::Anything, self.clock.now()).await?;
+        Ok(())
+    }
+
+    /// Keeps a secret where there is none; says whether it did.
+    ///
+    /// # Errors
+    /// As [`Store::put_secret`].
+    pub async fn put_first(&self, scope: &str, name: &str, secret: &[u8]) -> Result<bool, StoreError> {
+        let sealed = self.key.seal(scope, name, secret)?;
+        self.store.put_secret(scope.to_owned(), name.to_owned(), Some(sealed), Was::Nothing, self.clock.now()).await
     }
 
     /// A secret, if there is one.
@@ -50,6 +60,7 @@ impl Vault {
     /// # Errors
     /// As [`Store::put_secret`].
     pub async fn remove(&self, scope: &str, name: &str) -> Result<(), StoreError> {
-        self.store.put_secret(scope.to_owned(), name.to_owned(), None, self.clock.now()).await
+        self.store.put_secret(scope.to_owned(), name.to_owned(), None, Was::Anything, self.clock.now()).await?;
+        Ok(())
     }
 }

@@ -26,7 +26,9 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use relay_server::{
     endpoint::EndpointName,
-    store::{Body, Dedup, Filter, Head, NewEvent, PageRequest, SqliteOptions, SqliteStore, State, Store, Want},
+    store::{
+        Body, Dedup, Filter, Grant, Head, Holder, NewEvent, PageRequest, SqliteOptions, SqliteStore, State, Store, Want,
+    },
     webhook::EventId,
 };
 use tokio::sync::oneshot;
@@ -362,7 +364,11 @@ async fn million(events: u64) -> anyhow::Result<()> {
     let until = now.saturating_add(Duration::from_secs(60))?;
     timed("claiming the oldest 100", async {
         let wants = vec![Want { endpoint: stock.endpoint.clone(), oldest: 100, newest: 0 }];
-        ensure!(store.claim(wants, until, now).await?.deliveries.len() as u64 == events.min(100), "too few");
+        ensure!(
+            store.claim(wants, Grant { holder: Holder::draw(), until }, now).await?.deliveries.len() as u64
+                == events.min(100),
+            "too few"
+        );
         Ok(())
     })
     .await?;

@@ -54,16 +54,93 @@ pub(super) async fn an_expired_lease_is_due_again(store: Arc<dyn Store>) {
     assert_eq!((attempts[0].number, attempts[0].outcome), (1, Outcome::Lost));
 }
 
-pub(super) async fn an_extended_lease_is_not_due(store: Arc<dyn Store>) {
-    append(&store, event("a", 1)).await;
-    let held = claim(&store, "a", 1, 100, 5).await.remove(0);
-    let hold = |fence| Hold { endpoint: name("a"), id: id(1), fence };
-    let stranger = Hold { endpoint: name("nowhere"), id: id(1), fence: 1 };
-    let holds = vec![hold(held.lease.fence), hold(7), stranger];
-    assert_eq!(store.extend(holds, at(500)).await.expect("extended"), [true, false, false]);
+pub(super) async fn leases_of_holders_that_are_gone_are_taken_over(store: Arc<dyn Store>) {
+    let [gone, living, next] = [u64::MAX, 2, 3].map(Holder);
+    for (ms, endpoint, holder) in [(1, "a", gone), (2, "a", living), (3, "b", gone), (4, "a", gone)] {
+        let lease = Some(Grant { holder, until: at(100) });
+        append(&store, NewEvent { lease, ..event(endpoint, ms) }).await;
+    }
+    append(&store, event("a", 5)).await;
+    let ended = claim(&store, "a", 1, 100, 6).await.remove(0);
+    done(&store, &ended, 7).await;
+    let mut holders = store.holders().await.expect("read");
+    holders.sort();
+    assert_eq!(holders, [living, gone], "whoever settled holds nothing");
+    let orphans = async |gone: Vec<Holder>, until| {
+        let until = vec![(name("a"), at(until)), (name("nowhere"), at(until))];
+        let taken = store.orphans(gone, next, until, at(10)).await.expect("taken over");
+        taken.into_iter().map(|hold| (hold.id, hold.fence)).collect::<Vec<_>>()
+    };
+    assert_eq!(orphans(vec![Holder(9)], 50).await, [], "of a stranger");
+    assert_eq!(orphans(vec![gone], 50).await, [(id(1), 1), (id(4), 1), (id(3), 1)]);
+    assert_eq!(orphans(vec![gone], 50).await, [], "once");
+    assert_eq!(orphans(vec![next], 900).await.len(), 3, "from whoever took them over, too");
+    let ends = async |ms| record(&store, id(ms)).await.summary.due_at;
+    assert_eq!((ends(1).await, ends(2).await), (Some(at(50)), Some(at(100))), "never later, and a living one's stay");
+    assert_eq!(ends(3).await, Some(at(10)), "nobody said how long");
+    assert_eq!(ids(&claim(&store, "a", 9, 200, 50).await), [1, 4].map(id));
+}
+
+pub(super) async fn an_append_that_is_made_again_says_the_same(store: Arc<dyn Store>) {
+    let leased = || NewEvent { lease: Some(grant(100)), ..event("a", 1) };
+    let first = append(&store, leased()).await;
+    assert_eq!(append(&store, leased()).await, first, "with the lease that it was given");
+    let long = || NewEvent { body: Body::Bytes(vec![5; 70_000].into()), ..event("a", 2) };
+    assert_eq!(append(&store, long()).await, append(&store, long()).await);
+    assert_eq!(store.backlog().await.expect("read")[0].open, 2);
+    let held = claim(&store, "a", 2, 300, 100).await.remove(1);
+    assert_eq!(held.summary.id, id(1));
+    let none = Verdict::Accepted { lease: None, conflict: None };
+    assert_eq!(append(&store, leased()).await, none, "another attempt has begun since");
+    dead(&store, &held, 101).await;
+    assert_eq!(append(&store, leased()).await, none, "and ended");
+    // One that had an earlier event delivered again.
+    let again = |ms| NewEvent { lease: Some(grant(900)), ..keyed("b", ms, "key", true) };
+    append(&store, again(200)).await;
+    let held = claim(&store, "b", 1, 950, 900).await.remove(0);
+    dead(&store, &held, 901).await;
+    let later = || NewEvent { lease: Some(grant(2000)), received_at: at(902), ..again(910) };
+    let first = append(&store, later()).await;
+    assert!(matches!(first, Verdict::Again { lease: Some(_), .. }), "{first:?}");
+    assert_eq!(append(&store, later()).await, first);
+    let other = append(&store, NewEvent { received_at: at(902), ..again(911) }).await;
+    assert!(matches!(other, Verdict::Duplicate { state: State::Running, .. }), "{other:?}");
+}
+
+pub(super) async fn a_settle_that_is_made_again_says_the_same(store: Arc<dyn Store>) {
+    for (endpoint, then, state) in [
+        ("a", Then::Done, State::Delivered),
+        ("b", Then::Dead(Reason::HandlerFailed), State::Dead),
+        ("c", Then::Retry(at(900)), State::Pending),
+        ("d", Then::Release(at(900)), State::Pending),
+    ] {
+        let find = async || store.event(Some(name(endpoint)), id(1), at(0)).await.expect("read").expect("there");
+        for ms in 1..=2 {
+            append(&store, NewEvent { order_key: Some("x".into()), ..event(endpoint, ms) }).await;
+        }
+        let held = claim(&store, endpoint, 1, 500, 10).await.remove(0);
+        let end = end(&held, Some(500), then, 11);
+        assert_eq!(settle(&store, end.clone(), 11).await, Ended::Settled(state));
+        let (before, behind) = (find().await, claim(&store, endpoint, 9, 700, 12).await);
+        assert_eq!(behind.len(), usize::from(!state.is_open()));
+        assert_eq!(settle(&store, end.clone(), 13).await, Ended::Settled(state), "{then:?}");
+        let after = find().await;
+        assert_eq!((before.summary, before.attempts), (after.summary, after.attempts));
+        assert_eq!(ids(&claim(&store, endpoint, 9, 800, 14).await), [], "the lease of the one behind it is as it was");
+        let cancelled = act(&store, endpoint, id(1), Action::Cancel, 15).await == Acted::Done;
+        assert_eq!(cancelled, state.is_open());
+        let again = settle(&store, end, 16).await;
+        assert_eq!(again == Ended::Recorded, cancelled, "a person has moved it since");
+    }
+}
+
+pub(super) async fn nothing_is_due_before_it_was_appended(store: Arc<dyn Store>) {
+    let slow = NewEvent { received_at: at(1), ..event("a", 500) };
+    store.append(vec![slow], at(500)).await.expect("appended");
+    let summary = record(&store, id(500)).await.summary;
+    assert_eq!((summary.received_at, summary.due_at), (at(1), Some(at(500))));
     assert!(claim(&store, "a", 1, 900, 499).await.is_empty());
     assert_eq!(claim(&store, "a", 1, 900, 500).await.len(), 1);
-    assert_eq!(store.extend(vec![hold(held.lease.fence)], at(800)).await.expect("extended"), [false]);
 }
 
 pub(super) async fn a_retry_waits_for_its_time(store: Arc<dyn Store>) {
@@ -74,12 +151,12 @@ pub(super) async fn a_retry_waits_for_its_time(store: Arc<dyn Store>) {
         Ended::Settled(State::Pending)
     );
     let wants = || vec![Want { endpoint: name("a"), oldest: 5, newest: 5 }];
-    let claimed = store.claim(wants(), at(900), at(699)).await.expect("claimed");
+    let claimed = store.claim(wants(), grant(900), at(699)).await.expect("claimed");
     assert!(claimed.deliveries.is_empty());
     assert_eq!(claimed.next_due, [(name("a"), at(700))]);
     let summary = record(&store, id(1)).await.summary;
     assert_eq!((summary.status, summary.due_at, summary.attempts), (Some(503), Some(at(700)), 1));
-    let claimed = store.claim(wants(), at(900), at(700)).await.expect("claimed");
+    let claimed = store.claim(wants(), grant(900), at(700)).await.expect("claimed");
     assert_eq!(claimed.deliveries[0].lease, Lease { fence: 2, attempt: 2, tries: 2 });
     assert_eq!(claimed.next_due, [(name("a"), at(900))], "the end of the lease");
 }
@@ -100,7 +177,7 @@ pub(super) async fn a_release_uses_no_attempt(store: Arc<dyn Store>) {
 }
 
 pub(super) async fn an_event_leased_at_once_is_held_by_its_caller(store: Arc<dyn Store>) {
-    let verdict = append(&store, NewEvent { lease: Some(at(100)), ..event("a", 1) }).await;
+    let verdict = append(&store, NewEvent { lease: Some(grant(100)), ..event("a", 1) }).await;
     let lease = Lease { fence: 1, attempt: 1, tries: 1 };
     assert_eq!(verdict, Verdict::Accepted { lease: Some(lease), conflict: None });
     assert!(claim(&store, "a", 1, 200, 99).await.is_empty());
@@ -113,11 +190,11 @@ pub(super) async fn oldest_and_newest_are_wanted_apart(store: Arc<dyn Store>) {
         append(&store, event("a", ms)).await;
     }
     let wants = |oldest, newest| vec![Want { endpoint: name("a"), oldest, newest }];
-    let both = store.claim(wants(2, 3), at(500), at(100)).await.expect("claimed");
+    let both = store.claim(wants(2, 3), grant(500), at(100)).await.expect("claimed");
     assert_eq!(ids(&both.deliveries), [1, 2, 9, 8, 7].map(id));
-    let rest = store.claim(wants(3, 3), at(500), at(100)).await.expect("claimed");
+    let rest = store.claim(wants(3, 3), grant(500), at(100)).await.expect("claimed");
     assert_eq!(ids(&rest.deliveries), [3, 4, 5, 6].map(id), "none twice");
-    let none = store.claim(wants(0, 0), at(500), at(100)).await.expect("claimed");
+    let none = store.claim(wants(0, 0), grant(500), at(100)).await.expect("claimed");
     assert!(none.deliveries.is_empty());
     assert_eq!(none.next_due, [(name("a"), at(500))]);
 }
@@ -134,11 +211,13 @@ pub(super) async fn a_paused_endpoint_gives_nothing_until_it_is_resumed(store: A
     append(&store, event("a", 1)).await;
     append(&store, event("b", 2)).await;
     let wants = || ["a", "b"].map(|endpoint| Want { endpoint: name(endpoint), oldest: 5, newest: 0 }).to_vec();
-    let claimed = store.claim(wants(), at(900), at(10)).await.expect("claimed");
+    let claimed = store.claim(wants(), grant(900), at(10)).await.expect("claimed");
     assert_eq!(ids(&claimed.deliveries), [id(2)]);
     assert_eq!(claimed.next_due, [(name("b"), at(900))], "nothing is due at a paused one");
+    let leased = NewEvent { lease: Some(grant(100)), ..event("a", 3) };
+    assert_eq!(append(&store, leased).await, Verdict::Accepted { lease: None, conflict: None });
     store.pause(name("a"), false, at(20)).await.expect("resumed");
-    assert_eq!(ids(&claim(&store, "a", 5, 900, 20).await), [id(1)]);
+    assert_eq!(ids(&claim(&store, "a", 5, 900, 20).await), [1, 3].map(id));
 }
 
 pub(super) async fn unknown_events_and_endpoints_are_told_apart(store: Arc<dyn Store>) {
@@ -160,9 +239,8 @@ pub(super) async fn unknown_events_and_endpoints_are_told_apart(store: Arc<dyn S
 
 pub(super) async fn a_batch_with_an_id_twice_keeps_nothing(store: Arc<dyn Store>) {
     append(&store, event("a", 1)).await;
-    for batch in
-        [vec![event("a", 2), event("a", 1)], vec![event("a", 3), event("a", 3)], vec![event("z", 4), event("a", 1)]]
-    {
+    let other = || NewEvent { body: Body::Bytes("other".into()), ..event("a", 1) };
+    for batch in [vec![event("a", 2), other()], vec![event("a", 3), event("a", 3)], vec![event("z", 4), other()]] {
         let error = store.append(batch, at(9)).await.expect_err("refused");
         assert!(matches!(&error, StoreError::Invalid(why) if why.contains("already")), "{error}");
     }

@@ -111,7 +111,7 @@ pub(super) async fn again_takes_its_lease_at_once(store: Arc<dyn Store>) {
     append(&store, keyed("a", 1, "k", true)).await;
     let held = claim(&store, "a", 1, 500, 5).await.remove(0);
     dead(&store, &held, 6).await;
-    let leased = NewEvent { lease: Some(at(900)), ..keyed("a", 7, "k", true) };
+    let leased = NewEvent { lease: Some(grant(900)), ..keyed("a", 7, "k", true) };
     let lease = Some(Lease { fence: 2, attempt: 2, tries: 1 });
     assert_eq!(append(&store, leased).await, Verdict::Again { of: id(1), lease, redelivery: false });
     assert!(claim(&store, "a", 1, 2000, 899).await.is_empty());

@@ -79,8 +79,20 @@ pub(super) async fn a_revived_one_stands_behind_the_open_ones(store: Arc<dyn Sto
     assert_eq!(ids(&claim(&store, "a", 9, 500, 12).await), [id(1)]);
 }
 
+pub(super) async fn the_order_is_that_of_the_appends(store: Arc<dyn Store>) {
+    // Ids of two relays need not rise together.
+    for ms in [5, 3, 4] {
+        store.append(vec![ordered(ms, "x")], at(5)).await.expect("appended");
+    }
+    for ms in [5, 3, 4] {
+        let held = claim(&store, "a", 9, 500, 10).await;
+        assert_eq!(ids(&held), [id(ms)]);
+        done(&store, &held[0], 10).await;
+    }
+}
+
 pub(super) async fn an_event_behind_another_gets_no_lease(store: Arc<dyn Store>) {
-    let leased = |ms| NewEvent { lease: Some(at(500)), ..ordered(ms, "x") };
+    let leased = |ms| NewEvent { lease: Some(grant(500)), ..ordered(ms, "x") };
     assert!(matches!(append(&store, leased(1)).await, Verdict::Accepted { lease: Some(_), .. }));
     assert!(matches!(append(&store, leased(2)).await, Verdict::Accepted { lease: None, .. }));
     let summary = record(&store, id(2)).await.summary;

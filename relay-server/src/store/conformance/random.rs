@@ -35,6 +35,8 @@ struct Run {
     now: i64,
     ids: Vec<(EndpointName, EventId)>,
     held: Vec<End>,
+    appended: Vec<NewEvent>,
+    settled: Vec<End>,
     bulks: Vec<EventId>,
 }
 
@@ -81,7 +83,7 @@ impl Run {
             event.mark = Some(Mark { digest, signed_at, good_until, is_late: self.dice.chance(20) });
         }
         if self.dice.chance(30) {
-            event.lease = Some(at(self.now + 1 + self.dice.ms(50)));
+            event.lease = Some(Grant { holder: self.holder(), until: at(self.now + 1 + self.dice.ms(50)) });
         }
         self.ids.push((event.endpoint.clone(), event.id));
         event
@@ -92,6 +94,7 @@ impl Run {
         let events: Vec<_> = (0..count).map(|_| self.new_event()).collect();
         let now = at(self.now);
         let verdicts = all!(self, store => store.append(events.clone(), now)).expect("appended");
+        self.appended.extend(events.clone());
         for (event, verdict) in events.iter().zip(verdicts) {
             let (id, lease) = match verdict {
                 Verdict::Accepted { lease: Some(lease), .. } => (event.id, lease),
@@ -125,7 +128,8 @@ impl Run {
             |dice: &mut Dice, endpoint| Want { endpoint: name(endpoint), oldest: dice.roll(4), newest: dice.roll(3) };
         let wants: Vec<_> = ENDPOINTS.map(|endpoint| want(&mut self.dice, endpoint)).to_vec();
         let (until, now) = (at(self.now + 1 + self.dice.ms(80)), at(self.now));
-        let claimed = all!(self, store => store.claim(wants.clone(), until, now)).expect("claimed");
+        let grant = Grant { holder: self.holder(), until };
+        let claimed = all!(self, store => store.claim(wants.clone(), grant, now)).expect("claimed");
         for one in claimed.deliveries {
             self.hold(one.summary.endpoint, one.summary.id, one.lease);
         }
@@ -140,13 +144,29 @@ impl Run {
         }
         let now = at(self.now);
         all!(self, store => store.settle(ends.clone(), now)).expect("settled");
+        self.settled.extend(ends);
     }
 
-    async fn extend(&mut self) {
-        let Some(held) = self.dice.one(&self.held) else { return };
-        let hold = Hold { endpoint: held.endpoint.clone(), id: held.id, fence: held.attempt.fence };
-        let until = at(self.now + self.dice.ms(100));
-        all!(self, store => store.extend(vec![hold.clone()], until)).expect("extended");
+    async fn orphans(&mut self) {
+        let until = vec![(name(ENDPOINTS[self.dice.roll(3)]), at(self.now + self.dice.ms(100)))];
+        let (gone, holder, now) = (vec![self.holder()], self.holder(), at(self.now));
+        all!(self, store => store.orphans(gone.clone(), holder, until.clone(), now)).expect("taken over");
+        all!(self, store => store.holders()).expect("read");
+    }
+
+    fn holder(&mut self) -> Holder {
+        Holder(u64::MAX - self.dice.roll(3) as u64)
+    }
+
+    /// Appends and settles that are made again.
+    async fn again(&mut self) {
+        let now = at(self.now);
+        if let Some(event) = self.dice.one(&self.appended).cloned() {
+            all!(self, store => store.append(vec![event.clone()], now)).expect("appended");
+        }
+        if let Some(end) = self.dice.one(&self.settled).cloned() {
+            all!(self, store => store.settle(vec![end.clone()], now)).expect("settled");
+        }
     }
 
     async fn act(&mut self) {
@@ -228,6 +248,8 @@ impl Run {
     }
 
     async fn purge(&mut self) {
+        // Whoever repeats an append does so while its event is there.
+        self.appended.clear();
         let retention = Duration::from_millis(200 + self.dice.roll(2000) as u64);
         let pending_retention = Duration::from_millis(200 + self.dice.roll(2000) as u64);
         let now = at(self.now);
@@ -271,7 +293,8 @@ impl Run {
             0..=5 => self.append().await,
             6..=8 => self.claim().await,
             9..=12 => self.settle().await,
-            13 => self.extend().await,
+            13 if self.dice.chance(50) => self.orphans().await,
+            13 => self.again().await,
             14 => self.act().await,
             15 => self.list().await,
             16 if self.dice.chance(15) => self.bulk().await,
@@ -307,6 +330,8 @@ async fn all_stores_say_the_same() {
             now: 0,
             ids: Vec::new(),
             held: Vec::new(),
+            appended: Vec::new(),
+            settled: Vec::new(),
             bulks: Vec::new(),
         };
         for _ in 0..300 {

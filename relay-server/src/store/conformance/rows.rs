@@ -65,7 +65,7 @@ pub(super) async fn sealed_secrets_are_kept(store: Arc<dyn Store>) {
     let key = seal::SealKey::new(&[7; 32]).expect("a key");
     let put = |scope: &str, secret: &[u8]| {
         let sealed = key.seal(scope, "verify", secret).expect("sealed");
-        store.put_secret(scope.into(), "verify".into(), Some(sealed), at(1))
+        store.put_secret(scope.into(), "verify".into(), Some(sealed), Was::Anything, at(1))
     };
     put("a", b"first").await.expect("kept");
     put("b", b"other").await.expect("kept");
@@ -74,9 +74,14 @@ pub(super) async fn sealed_secrets_are_kept(store: Arc<dyn Store>) {
     assert_eq!(**key.unseal("a", "verify", &found).expect("opened"), *b"second");
     assert!(memchr::memmem::find(&found, b"second").is_none());
     assert!(key.unseal("b", "verify", &found).is_err(), "sealed for its place");
-    store.put_secret("a".into(), "verify".into(), None, at(2)).await.expect("removed");
+    store.put_secret("a".into(), "verify".into(), None, Was::Anything, at(2)).await.expect("removed");
     assert_eq!(store.secret("a".into(), "verify".into()).await.expect("read"), None);
     assert!(store.secret("b".into(), "verify".into()).await.expect("read").is_some());
+    let first = async |sealed: &'static str, name: &str| {
+        store.put_secret("b".into(), name.into(), Some(sealed.into()), Was::Nothing, at(3)).await.expect("asked")
+    };
+    assert_eq!([first("1", "new").await, first("2", "new").await, first("3", "verify").await], [true, false, false]);
+    assert_eq!(store.secret("b".into(), "new".into()).await.expect("read"), Some("1".into()), "who comes first");
 }
 
 pub(super) async fn signatures_of_the_relay_are_kept_until_they_expire(store: Arc<dyn Store>) {

@@ -142,6 +142,23 @@ pub(super) async fn only_what_waits_is_skipped(store: Arc<dyn Store>) {
     assert_eq!(act(&store, "a", id(3), Action::Revive, 1601).await, Acted::Done);
 }
 
+pub(super) async fn nothing_is_claimed_while_it_is_being_skipped(store: Arc<dyn Store>) {
+    for (ms, endpoint) in [(1, "a"), (2, "a"), (3, "b")] {
+        append(&store, event(endpoint, ms)).await;
+    }
+    let filter = Filter { endpoints: vec![name("a")], states: vec![State::Pending], ..Filter::default() };
+    store.bulk(id(900), BulkAction::Skip, filter, at(10)).await.expect("noted");
+    let leased = NewEvent { lease: Some(grant(100)), ..event("a", 11) };
+    assert!(matches!(append(&store, leased).await, Verdict::Accepted { lease: Some(_), .. }), "a sender waits for it");
+    append(&store, event("a", 12)).await;
+    let wants = ["a", "b"].map(|endpoint| Want { endpoint: name(endpoint), oldest: 9, newest: 9 }).to_vec();
+    let claimed = store.claim(wants, grant(500), at(200)).await.expect("claimed");
+    assert_eq!(ids(&claimed.deliveries), [id(3)]);
+    assert_eq!(claimed.next_due, [(name("b"), at(500))]);
+    run_bulk(&store, id(900), 1, 1000).await;
+    assert_eq!(ids(&claim(&store, "a", 9, 900, 200).await), [12, 11].map(id));
+}
+
 pub(super) async fn a_bulk_replay_leaves_its_own_alone(store: Arc<dyn Store>) {
     for ms in 1..=5 {
         append(&store, event("a", ms)).await;

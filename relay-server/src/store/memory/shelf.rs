@@ -9,10 +9,10 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::store::{
-    Act, Acted, Action, Attempt, Delivery, End, Ended, Head, INLINE_BYTES, Lease, MAX_ATTEMPTS, MAX_CLAIM, Mark,
-    NewEvent, State, Verdict, Want,
+    Act, Acted, Action, Attempt, Delivery, End, Ended, Grant, Head, Holder, INLINE_BYTES, Lease, MAX_ATTEMPTS,
+    MAX_CLAIM, Mark, NewEvent, State, Verdict, Want,
     marks::{Marked, Memory, Short, Taken, judge, short},
-    rules::{Likeness, Row, compare, leaves_record, repeat},
+    rules::{Held, Likeness, Row, compare, leaves_record, repeat},
 };
 use crate::webhook::EventId;
 
@@ -25,6 +25,8 @@ const MAX_MARKS: usize = 100_000;
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) row: Row,
+    /// Its place among all that were appended.
+    place: u64,
     pub(super) head: Head,
     pub(super) body: Bytes,
     pub(super) attempts: BTreeMap<u64, Attempt>,
@@ -40,7 +42,10 @@ pub(super) struct Shelf {
     /// What the events take: those that wait, and those that ended.
     pub(super) open_bytes: u64,
     pub(super) ended_bytes: u64,
-    queues: BTreeMap<String, BTreeSet<EventId>>,
+    /// Open events by order key, in the order in which they were appended.
+    queues: BTreeMap<String, BTreeSet<(u64, EventId)>>,
+    /// Events that were ever put in.
+    places: u64,
     by_key: HashMap<String, Vec<EventId>>,
     pub(super) marks: HashMap<Short, Taken>,
     pub(super) memory: Option<Memory>,
@@ -48,6 +53,9 @@ pub(super) struct Shelf {
 
 impl Shelf {
     pub(super) fn append(&mut self, event: NewEvent, body: Bytes, sha: [u8; 32], now: Timestamp) -> Verdict {
+        if let Some(Ok(verdict)) = self.events.get(&event.id).map(|kept| kept.row.accepted_before(&sha)) {
+            return verdict;
+        }
         let marked = self.marked(&event, &sha);
         let (likeness, other) = match marked {
             Marked::New => self.likeness(&event, &sha, now),
@@ -68,16 +76,17 @@ impl Shelf {
             self.marks.insert(short(&mark.digest), Taken { body: short(&sha), event: of, good_until: mark.good_until });
         }
         if let (Likeness::Duplicate | Likeness::Again { .. }, Some(of)) = (likeness, other) {
-            return self.repeat(of, likeness, event.lease, now);
+            return self.repeat(of, likeness, &event, now);
         }
         let conflict = other.filter(|_| likeness == Likeness::Conflict);
         let id = event.id;
-        let row = Row::new(&event, sha, conflict).costing(cost(&event.head, event.body.size()));
+        let row = Row::new(&event, sha, conflict, now).costing(cost(&event.head, event.body.size()));
         if let Some(dedup) = &event.dedup {
             self.by_key.entry(dedup.key.clone()).or_default().push(id);
         }
-        self.lay_in(Kept { row: row.clone(), head: event.head, body, attempts: BTreeMap::new() });
-        Verdict::Accepted { lease: self.open(row, event.lease, now), conflict }
+        let grant = event.lease.map(|grant| (grant, id));
+        self.lay_in(row.clone(), event.head, body);
+        Verdict::Accepted { lease: self.open(row, grant, now), conflict }
     }
 
     /// Whether an event of the same key or mark is there, whatever its body.
@@ -98,8 +107,10 @@ impl Shelf {
     }
 
     /// Puts a new event in. Its row is put over this one at once.
-    fn lay_in(&mut self, kept: Kept) {
-        self.open_bytes += kept.row.cost;
+    fn lay_in(&mut self, row: Row, head: Head, body: Bytes) {
+        self.open_bytes += row.cost;
+        self.places += 1;
+        let kept = Kept { place: self.places, row, head, body, attempts: BTreeMap::new() };
         self.events.insert(kept.row.summary.id, kept);
     }
 
@@ -118,30 +129,36 @@ impl Shelf {
         found
     }
 
-    fn repeat(&mut self, of: EventId, likeness: Likeness, lease: Option<Timestamp>, now: Timestamp) -> Verdict {
+    fn repeat(&mut self, of: EventId, likeness: Likeness, event: &NewEvent, now: Timestamp) -> Verdict {
         let kept = &self.events[&of];
         let mut row = kept.row.clone();
         if let Likeness::Again { redelivery } = likeness {
             row.again(redelivery, now);
-            return Verdict::Again { of, lease: self.open(row, lease, now), redelivery };
+            let grant = event.lease.map(|grant| (grant, event.id));
+            return Verdict::Again { of, lease: self.open(row, grant, now), redelivery };
+        }
+        if let Some(again) = row.had_again(event.id) {
+            return again;
         }
         let delivered = row.summary.state == State::Delivered;
         let last = kept.attempts.values().rev().find_map(|attempt| attempt.answer.clone());
         Verdict::Duplicate { of, state: row.summary.state, answer: last.filter(|_| delivered) }
     }
 
-    /// Puts a waiting row in, behind others of its order key if there are any; else leases it if that is asked.
-    fn open(&mut self, mut row: Row, lease: Option<Timestamp>, now: Timestamp) -> Option<Lease> {
-        let waits = self.queue(&row).is_some_and(|queue| queue.iter().any(|id| *id != row.summary.id));
+    /// Puts a waiting row in, behind others of its order key if there are any; else leases it to the append that asks for
+    /// that, unless the endpoint is paused.
+    fn open(&mut self, mut row: Row, grant: Option<(Grant, EventId)>, now: Timestamp) -> Option<Lease> {
+        let waits = self.queue(&row).is_some_and(|queue| queue.iter().any(|(_, id)| *id != row.summary.id));
         if waits {
             row.park();
         }
-        let lease = lease.filter(|_| !waits).map(|until| row.lease(until, now).0);
+        let grant = grant.filter(|_| !waits && self.paused_at.is_none());
+        let lease = grant.map(|(grant, append)| row.lease(grant, Some(append), now).0);
         self.put(row);
         lease
     }
 
-    fn queue(&self, row: &Row) -> Option<&BTreeSet<EventId>> {
+    fn queue(&self, row: &Row) -> Option<&BTreeSet<(u64, EventId)>> {
         self.queues.get(row.summary.order_key.as_deref()?)
     }
 
@@ -173,9 +190,9 @@ impl Shelf {
         if let Some(key) = &row.summary.order_key {
             let queue = self.queues.entry(key.clone()).or_default();
             if open {
-                queue.insert(id)
+                queue.insert((kept.place, id))
             } else {
-                queue.remove(&id)
+                queue.remove(&(kept.place, id))
             };
             if queue.is_empty() {
                 self.queues.remove(key);
@@ -186,10 +203,10 @@ impl Shelf {
 
     /// Writes a row that ended, and lets the next of its order key go.
     fn put_ended(&mut self, row: Row, now: Timestamp) {
-        let next = self.queue(&row).and_then(|queue| queue.iter().find(|id| **id != row.summary.id)).copied();
+        let next = self.queue(&row).and_then(|queue| queue.iter().find(|(_, id)| *id != row.summary.id)).copied();
         let was_head = !self.events[&row.summary.id].row.summary.parked;
         self.put(row);
-        if let Some(next) = next.filter(|_| was_head) {
+        if let Some((_, next)) = next.filter(|_| was_head) {
             let mut row = self.events[&next].row.clone();
             row.unpark(now);
             self.put(row);
@@ -213,22 +230,19 @@ impl Shelf {
         Some(kept)
     }
 
-    pub(super) fn claim(&mut self, want: &Want, until: Timestamp, now: Timestamp) -> Vec<Delivery> {
-        if self.paused_at.is_some() {
-            return Vec::new();
-        }
+    pub(super) fn claim(&mut self, want: &Want, grant: Grant, now: Timestamp) -> Vec<Delivery> {
         let ready = |entry: &&(Timestamp, EventId)| entry.0 <= now;
         let mut ids: Vec<_> =
             self.due.iter().take_while(ready).take(want.oldest.min(MAX_CLAIM)).map(|entry| entry.1).collect();
         let newest = self.due.range(..=(now, EventId::from_bytes([0xff; 16]))).rev().map(|entry| entry.1);
         let newest: Vec<_> = newest.take(want.newest.min(MAX_CLAIM)).filter(|id| !ids.contains(id)).collect();
         ids.extend(newest);
-        ids.into_iter().map(|id| self.lease(id, until, now)).collect()
+        ids.into_iter().map(|id| self.lease(id, grant, now)).collect()
     }
 
-    fn lease(&mut self, id: EventId, until: Timestamp, now: Timestamp) -> Delivery {
+    fn lease(&mut self, id: EventId, grant: Grant, now: Timestamp) -> Delivery {
         let mut row = self.events[&id].row.clone();
-        let (lease, lost) = row.lease(until, now);
+        let (lease, lost) = row.lease(grant, None, now);
         if let Some(lost) = lost {
             self.record(&mut row, lost, false);
         }
@@ -239,23 +253,36 @@ impl Shelf {
         Delivery { summary, lease, head: kept.head.clone(), body }
     }
 
-    pub(super) fn extend(&mut self, id: EventId, fence: u64, until: Timestamp) -> bool {
-        let Some(kept) = self.events.get(&id).filter(|kept| kept.row.held_by(fence)) else { return false };
-        let mut row = kept.row.clone();
-        row.summary.due_at = Some(until);
-        self.put(row);
-        true
+    /// Takes at most so many leases over; they end at `latest`.
+    pub(super) fn take_over(
+        &mut self,
+        gone: &[Holder],
+        holder: Holder,
+        latest: Timestamp,
+        most: usize,
+    ) -> impl Iterator<Item = (EventId, u64)> {
+        let is_orphan = |row: &Row| row.held.is_some_and(|held| gone.contains(&held.holder));
+        let rows = self.open.iter().map(|id| &self.events[id].row);
+        let rows: Vec<Row> = rows.filter(|row| is_orphan(row)).take(most).cloned().collect();
+        for row in &rows {
+            let mut row = row.clone();
+            row.held = Some(Held { holder, given_to: None });
+            row.summary.due_at = row.summary.due_at.map(|due| due.min(latest));
+            self.put(row);
+        }
+        rows.into_iter().map(|row| (row.summary.id, row.summary.fence))
     }
 
     pub(super) fn settle(&mut self, end: End, now: Timestamp) -> Ended {
         let Some(kept) = self.events.get(&end.id) else { return Ended::Unknown };
         let mut row = kept.row.clone();
+        let moves = row.is_moved_by(&end);
         let ended = row.settle(&end, now);
         if leaves_record(&end, ended) {
             self.record(&mut row, end.attempt, true);
         }
         match ended {
-            Ended::Settled(state) if !state.is_open() => self.put_ended(row, now),
+            Ended::Settled(state) if moves && !state.is_open() => self.put_ended(row, now),
             _ => self.put(row),
         }
         ended
@@ -281,7 +308,7 @@ impl Shelf {
             Action::Replay(id, signature) => {
                 let (head, body) = (Head { signature, ..kept.head.clone() }, kept.body.clone());
                 let replay = row.replay(id, now).costing(cost(&head, row.summary.size));
-                self.lay_in(Kept { row: replay.clone(), head, body, attempts: BTreeMap::new() });
+                self.lay_in(replay.clone(), head, body);
                 self.open(replay, None, now);
             }
             Action::Revive => {

@@ -1,17 +1,19 @@
 //! Leases: claiming what is due, holding on to it, and what becomes of it.
 
+use std::collections::{BTreeSet, HashMap};
+
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
-    content,
+    content, hand, listing,
     row::{self, Found, PARKED, millis, time},
     writer::Tx,
     young::Loaded,
 };
 use crate::{
     endpoint::EndpointName,
-    store::{Attempt, End, Ended, Hold, Lease, MAX_CLAIM, StoreError, Want, rules},
+    store::{Attempt, End, Ended, Grant, Hold, Holder, Lease, MAX_CLAIM, MAX_PAGE, State, StoreError, Want, rules},
     webhook::EventId,
 };
 
@@ -22,12 +24,11 @@ pub(super) struct Leased {
     pub(super) next_due: Vec<(EndpointName, Timestamp)>,
 }
 
-pub(super) fn claim(tx: &mut Tx<'_>, wants: &[Want], until: Timestamp, now: Timestamp) -> Result<Leased, StoreError> {
-    let mut leased = Leased::default();
+pub(super) fn claim(tx: &mut Tx<'_>, wants: &[Want], grant: Grant, now: Timestamp) -> Result<Leased, StoreError> {
+    let (mut leased, skips) = (Leased::default(), hand::skips(tx.connection)?);
     for want in wants {
         let Some(key) = tx.endpoint(&want.endpoint)? else { continue };
-        let mut paused = tx.connection.prepare_cached("SELECT paused_at IS NOT NULL FROM endpoint WHERE key = ?1")?;
-        if paused.query_row([key], |row| row.get(0))? {
+        if tx.is_paused(key)? || skips.iter().any(|skip| skip.holds_back(&want.endpoint)) {
             continue;
         }
         let mut ids = due(tx, key, "due_at, id", want.oldest, now)?;
@@ -37,7 +38,7 @@ pub(super) fn claim(tx: &mut Tx<'_>, wants: &[Want], until: Timestamp, now: Time
             }
         }
         for id in ids {
-            leased.events.extend(lease(tx, &want.endpoint, key, id, until, now)?);
+            leased.events.extend(lease(tx, &want.endpoint, key, id, grant, now)?);
         }
         let mut next = tx.connection.prepare_cached(
             "SELECT due_at FROM event INDEXED BY event_due WHERE endpoint = ?1 AND due_at < ?2 ORDER BY due_at LIMIT 1",
@@ -65,11 +66,11 @@ fn lease(
     endpoint: &EndpointName,
     key: i64,
     id: EventId,
-    until: Timestamp,
+    grant: Grant,
     now: Timestamp,
 ) -> Result<Option<(Found, Lease)>, StoreError> {
     let Some(mut found) = row::load(tx.connection, endpoint, key, id)? else { return Ok(None) };
-    let (lease, lost) = found.row.lease(until, now);
+    let (lease, lost) = found.row.lease(grant, None, now);
     if let Some(lost) = lost {
         content::put_attempt(tx.connection, key, &mut found.row, &lost, false)?;
     }
@@ -78,41 +79,83 @@ fn lease(
     Ok(Some((found, lease)))
 }
 
-pub(super) fn extend(tx: &mut Tx<'_>, holds: &[Hold], until: Timestamp) -> Result<Vec<bool>, StoreError> {
-    let mut held = Vec::with_capacity(holds.len());
-    for hold in holds {
-        let key = tx.endpoint(&hold.endpoint)?;
-        let mut update = tx.connection.prepare_cached(
-            "UPDATE event SET due_at = ?4 WHERE endpoint = ?1 AND id = ?2 AND fence = ?3 AND state = 1",
-        )?;
-        let changed = match key {
-            Some(key) => update.execute(params![key, hold.id.as_bytes(), hold.fence, millis(until)])?,
-            None => 0,
-        };
-        held.push(changed == 1);
+pub(super) fn holders(connection: &Connection) -> Result<Vec<Holder>, StoreError> {
+    let mut query = connection.prepare_cached(
+        "SELECT DISTINCT holder FROM event INDEXED BY event_open \
+         WHERE endpoint = ?1 AND due_at IS NOT NULL AND holder IS NOT NULL",
+    )?;
+    let mut holders = BTreeSet::new();
+    for (_, key) in listing::endpoints(connection)? {
+        for holder in query.query_map([key], |row| row.get(0).map(row::holder))? {
+            holders.insert(holder?);
+        }
+    }
+    Ok(holders.into_iter().collect())
+}
+
+/// Leases of these holders, as many as one call takes over.
+pub(super) fn held_by(connection: &Connection, gone: &[Holder]) -> Result<Vec<Hold>, StoreError> {
+    let mut query = connection.prepare_cached(
+        "SELECT id, fence, holder FROM event INDEXED BY event_open \
+         WHERE endpoint = ?1 AND due_at IS NOT NULL AND holder IS NOT NULL ORDER BY id",
+    )?;
+    let mut held = Vec::new();
+    for (endpoint, key) in listing::endpoints(connection)? {
+        let mut rows = query.query([key])?;
+        while let Some(row) = rows.next()?
+            && held.len() < MAX_PAGE
+        {
+            if gone.contains(&row::holder(row.get(2)?)) {
+                let (id, fence) = (EventId::from_bytes(row.get(0)?), row.get(1)?);
+                held.push(Hold { endpoint: endpoint.clone(), id, fence });
+            }
+        }
     }
     Ok(held)
+}
+
+/// Takes leases over that end at `until` of their endpoint, `now` where it says nothing; which of them still held.
+pub(super) fn take_over(
+    tx: &mut Tx<'_>,
+    held: &[Hold],
+    holder: Holder,
+    until: &HashMap<EndpointName, Timestamp>,
+    now: Timestamp,
+) -> Result<Vec<Hold>, StoreError> {
+    let mut taken = Vec::with_capacity(held.len());
+    for hold in held {
+        let Some(key) = tx.endpoint(&hold.endpoint)? else { continue };
+        let latest = until.get(&hold.endpoint).copied().unwrap_or(now);
+        let mut update = tx.connection.prepare_cached(
+            "UPDATE event SET holder = ?4, given_to = NULL, due_at = min(due_at, ?5) \
+             WHERE endpoint = ?1 AND id = ?2 AND fence = ?3 AND state = ?6",
+        )?;
+        let code = holder.0.cast_signed();
+        let state = State::Running.code();
+        if update.execute(params![key, hold.id.as_bytes(), hold.fence, code, millis(latest), state])? == 1 {
+            taken.push(hold.clone());
+        }
+    }
+    Ok(taken)
 }
 
 pub(super) fn settle(tx: &mut Tx<'_>, end: &End, now: Timestamp) -> Result<Ended, StoreError> {
     let Some(key) = tx.endpoint(&end.endpoint)? else { return Ok(Ended::Unknown) };
     let Some(loaded) = tx.load(&end.endpoint, key, end.id)? else { return Ok(Ended::Unknown) };
     let Loaded { mut found, is_young } = loaded;
+    let moves = found.row.is_moved_by(end);
     let ended = found.row.settle(end, now);
     let attempt: &Attempt = &end.attempt;
     if rules::leaves_record(end, ended) {
         content::put_attempt(tx.connection, key, &mut found.row, attempt, true)?;
     }
-    match ended {
-        Ended::Settled(_) if is_young => tx.grow(key, &found)?,
-        Ended::Settled(state) if !state.is_open() => {
-            row::update_ended(tx.connection, key, &found.row, false, now)?;
-        }
-        Ended::Settled(_) => row::update(tx.connection, key, &found.row)?,
-        // The row is as it was, but for what the record takes.
-        Ended::Recorded if is_young => tx.grow(key, &found)?,
-        Ended::Recorded => row::update(tx.connection, key, &found.row)?,
-        Ended::Unknown => {}
+    // What did not move is as it was, but for what the record takes.
+    if is_young {
+        tx.grow(key, &found)?;
+    } else if moves && !found.row.summary.state.is_open() {
+        row::update_ended(tx.connection, key, &found.row, false, now)?;
+    } else {
+        row::update(tx.connection, key, &found.row)?;
     }
     tx.count(key, &mut found);
     Ok(ended)

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row as SqlRow, params};
 
 use super::{
-    content, head, intake,
+    content, head,
     keys::hash,
     listing,
     room::{self, Sum},
@@ -66,7 +66,7 @@ fn replay(
     row::stand_in_line(tx.connection, key, &mut copy)?;
     let seq = tx.next_seq();
     if tx.exists(key, id)? {
-        return Err(intake::there_is_already(id));
+        return Err(rules::there_is_already(id));
     }
     row::insert(tx.connection, key, &copy, seq)?;
     let checksum = rules::checksum(&copy.summary.endpoint, id, &head.text, &head.headers, &copy.summary.body_sha256);
@@ -151,6 +151,17 @@ pub(super) fn step(tx: &mut Tx<'_>, id: EventId, fresh: &[EventId], now: Timesta
     let cursor = bulk.cursor.as_ref().map(|cursor| cursor.0.as_bytes());
     update.execute(params![id.as_bytes(), cursor, bulk.done, bulk.skipped, bulk.finished])?;
     Ok(bulk)
+}
+
+/// Skips that are under way.
+pub(super) fn skips(connection: &Connection) -> Result<Vec<Bulk>, StoreError> {
+    let mut query = connection.prepare_cached("SELECT * FROM bulk WHERE finished = 0 AND action = ?1")?;
+    let mut rows = query.query([BulkAction::Skip.code()])?;
+    let mut skips = Vec::new();
+    while let Some(row) = rows.next()? {
+        skips.push(read(row)?);
+    }
+    Ok(skips)
 }
 
 pub(super) fn all(connection: &Connection) -> Result<Vec<Bulk>, StoreError> {

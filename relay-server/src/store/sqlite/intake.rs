@@ -22,7 +22,7 @@ use super::{
 use crate::{
     endpoint::EndpointName,
     store::{
-        Answer, Body, Dedup, INLINE_BYTES, Lease, Mark, NewEvent, State, StoreError, Verdict,
+        Answer, Body, Dedup, Grant, INLINE_BYTES, Lease, Mark, NewEvent, State, StoreError, Verdict,
         marks::Marked,
         rules::{self, Likeness, Row, compare},
     },
@@ -37,7 +37,7 @@ pub(super) struct Ready {
     row: Row,
     dedup: Option<Dedup>,
     mark: Option<Mark>,
-    lease: Option<Timestamp>,
+    lease: Option<Grant>,
     head: WrittenHead,
     checksum: [u8; 32],
     body: ReadyBody,
@@ -68,7 +68,7 @@ impl Ready {
 }
 
 /// Prepares an event whose body fits beside its head. Long bodies need their chunks' number first.
-pub(super) fn prepare(event: &NewEvent, blob: Option<(i64, [u8; 32])>) -> Result<Ready, StoreError> {
+pub(super) fn prepare(event: &NewEvent, blob: Option<(i64, [u8; 32])>, now: Timestamp) -> Result<Ready, StoreError> {
     let (body, body_sha256) = match blob {
         Some((blob, sha256)) => (ReadyBody::Chunks(blob), sha256),
         None => {
@@ -81,7 +81,7 @@ pub(super) fn prepare(event: &NewEvent, blob: Option<(i64, [u8; 32])>) -> Result
     let checksum = rules::checksum(&event.endpoint, event.id, &head.text, &head.headers, &body_sha256);
     let dedup = event.dedup.as_ref().map(|dedup| &dedup.key).filter(|key| Some(*key) != event.sender_id.as_ref());
     let keys = event.sender_id.iter().chain(dedup).map(|text| hash(&event.endpoint, text)).collect();
-    let row = Row::new(event, body_sha256, None);
+    let row = Row::new(event, body_sha256, None, now);
     let cost = room::cost(&row, head.len());
     let row = row.costing(cost);
     Ok(Ready { row, dedup: event.dedup.clone(), mark: event.mark, lease: event.lease, head, checksum, body, keys })
@@ -169,6 +169,12 @@ pub(super) fn append(tx: &mut Tx<'_>, event: &Ready, now: Timestamp) -> Result<V
     let name = &event.row.summary.endpoint;
     let key = tx.endpoint_or_new(name)?;
     let body_sha256 = event.row.summary.body_sha256;
+    let there = tx.load(name, key, event.row.summary.id)?;
+    if let Some(Loaded { found, .. }) = there {
+        let verdict = found.row.accepted_before(&body_sha256)?;
+        let_go(tx, &event.body)?;
+        return Ok(verdict);
+    }
     let marked = match &event.mark {
         Some(mark) => marks::look(tx, (name, key), mark, &body_sha256)?,
         None => Marked::New,
@@ -181,11 +187,9 @@ pub(super) fn append(tx: &mut Tx<'_>, event: &Ready, now: Timestamp) -> Result<V
         },
         Marked::OtherBody(_) | Marked::TooLate => (Likeness::Duplicate, None),
     };
-    if let ReadyBody::Chunks(blob) = event.body {
-        tx.unstage(blob)?;
-        if !matches!(likeness, Likeness::Unrelated | Likeness::Conflict) {
-            content::let_go(tx.connection, blob)?;
-        }
+    match (&event.body, likeness) {
+        (ReadyBody::Chunks(blob), Likeness::Unrelated | Likeness::Conflict) => tx.unstage(*blob)?,
+        (body, _) => let_go(tx, body)?,
     }
     match (marked, &earlier) {
         (Marked::OtherBody(of), _) => return Ok(Verdict::OtherBody { of }),
@@ -199,13 +203,13 @@ pub(super) fn append(tx: &mut Tx<'_>, event: &Ready, now: Timestamp) -> Result<V
         let of = earlier.as_ref().filter(|_| same).map_or(event.row.summary.id, |found| found.row.summary.id);
         marks::keep(tx, key, mark, &body_sha256, of)?;
     }
+    let id = event.row.summary.id;
     let conflict = match (likeness, earlier) {
-        (Likeness::Duplicate, Some(found)) => return duplicate(tx.connection, key, &found),
-        (Likeness::Again { redelivery }, Some(found)) => return again(tx, key, found, redelivery, event.lease, now),
+        (Likeness::Duplicate, Some(found)) => return duplicate(tx.connection, key, &found, id),
+        (Likeness::Again { redelivery }, Some(found)) => return again(tx, key, found, redelivery, event, now),
         (_, earlier) => earlier.map(|found| found.row.summary.id),
     };
     let mut row = event.row.clone();
-    let id = row.summary.id;
     // A repeat needed none. The chunks of a long body made theirs.
     match event.body {
         ReadyBody::Inline(_) => tx.make_room(name, key, row.cost)?,
@@ -213,10 +217,7 @@ pub(super) fn append(tx: &mut Tx<'_>, event: &Ready, now: Timestamp) -> Result<V
     }
     row.summary.conflict_with = conflict;
     let first = row::stand_in_line(tx.connection, key, &mut row)?;
-    let lease = event.lease.filter(|_| first).map(|until| row.lease(until, now).0);
-    if tx.exists(key, id)? {
-        return Err(there_is_already(id));
-    }
+    let lease = lease(tx, key, &mut row, event, first, now)?;
     let seq = tx.next_seq();
     put_content(tx.connection, seq, key, &row, event)?;
     let mut found = Found { row, seq, counted: Sum::default() };
@@ -237,7 +238,7 @@ fn put_content(connection: &Connection, seq: i64, key: i64, row: &Row, event: &R
     };
     let mut insert = connection.prepare_cached(
         "INSERT INTO content (seq, endpoint, id, checksum, head, headers, body, blob, received_at, due_at, fence, \
-         event_type, sender_id, dedup_key) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+         event_type, sender_id, dedup_key, holder) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
     )?;
     let id = row.summary.id.as_bytes();
     let seed = if event.waits(row) { young::Seed::of(row) } else { young::Seed::default() };
@@ -256,12 +257,31 @@ fn put_content(connection: &Connection, seq: i64, key: i64, row: &Row, event: &R
         seed.event_type,
         seed.sender_id,
         seed.dedup_key,
+        seed.holder,
     ])?;
     Ok(())
 }
 
-pub(super) fn there_is_already(id: EventId) -> StoreError {
-    StoreError::Invalid(format!("there is already an event {id}"))
+/// Leases an event to the append that asks for it, if nothing stands before it and its endpoint is not paused.
+fn lease(
+    tx: &mut Tx<'_>,
+    key: i64,
+    row: &mut Row,
+    event: &Ready,
+    is_first: bool,
+    now: Timestamp,
+) -> Result<Option<Lease>, StoreError> {
+    match event.lease.filter(|_| is_first) {
+        Some(grant) if !tx.is_paused(key)? => Ok(Some(row.lease(grant, Some(event.row.summary.id), now).0)),
+        _ => Ok(None),
+    }
+}
+
+/// The chunks of a body are not needed: its event is there.
+fn let_go(tx: &mut Tx<'_>, body: &ReadyBody) -> Result<(), StoreError> {
+    let ReadyBody::Chunks(blob) = body else { return Ok(()) };
+    tx.unstage(*blob)?;
+    content::let_go(tx.connection, *blob)
 }
 
 fn likeness(tx: &Tx<'_>, key: i64, event: &Ready, now: Timestamp) -> Result<(Likeness, Option<Found>), StoreError> {
@@ -285,7 +305,10 @@ fn likeness(tx: &Tx<'_>, key: i64, event: &Ready, now: Timestamp) -> Result<(Lik
     Ok(found)
 }
 
-fn duplicate(connection: &Connection, key: i64, found: &Found) -> Result<Verdict, StoreError> {
+fn duplicate(connection: &Connection, key: i64, found: &Found, append: EventId) -> Result<Verdict, StoreError> {
+    if let Some(again) = found.row.had_again(append) {
+        return Ok(again);
+    }
     let event = &found.row.summary;
     let delivered = event.state == State::Delivered;
     let answer = if delivered { last_answer(connection, key, event.id)? } else { None };
@@ -305,13 +328,13 @@ fn again(
     key: i64,
     mut found: Found,
     redelivery: bool,
-    lease: Option<Timestamp>,
+    event: &Ready,
     now: Timestamp,
 ) -> Result<Verdict, StoreError> {
     let row = &mut found.row;
     row.again(redelivery, now);
     let first = row::stand_in_line(tx.connection, key, row)?;
-    let lease: Option<Lease> = lease.filter(|_| first).map(|until| row.lease(until, now).0);
+    let lease = lease(tx, key, row, event, first, now)?;
     row::update(tx.connection, key, row)?;
     tx.count(key, &mut found);
     Ok(Verdict::Again { of: found.row.summary.id, lease, redelivery })

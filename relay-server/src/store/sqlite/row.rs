@@ -5,7 +5,10 @@ use rusqlite::{Connection, OptionalExtension as _, Row as SqlRow, params};
 
 use super::room::Sum;
 use crate::endpoint::EndpointName;
-use crate::store::{Reason, State, StoreError, Summary, rules::Row};
+use crate::store::{
+    Holder, Reason, State, StoreError, Summary,
+    rules::{Held, Row},
+};
 use crate::webhook::EventId;
 
 /// The due time of an event that stands behind another.
@@ -13,7 +16,7 @@ pub(super) const PARKED: i64 = i64::MAX;
 
 pub(super) const COLUMNS: &str = "id, received_at, state, reason, attempts, tries, fence, due_at, status, settled_at, \
      size, body_sha256, method, target, event_type, sender_id, dedup_key, order_key, conflict_with, replay_of, \
-     redelivered, seq, cost";
+     redelivered, seq, cost, holder, given_to";
 
 /// A row and the number of its content.
 #[derive(Clone, Debug)]
@@ -30,6 +33,15 @@ pub(super) fn millis(at: Timestamp) -> i64 {
 
 pub(super) fn time(millis: i64) -> Timestamp {
     Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX)
+}
+
+/// A holder as it is written.
+pub(super) fn holder_code(row: &Row) -> Option<i64> {
+    row.held.map(|held| held.holder.0.cast_signed())
+}
+
+pub(super) fn holder(code: i64) -> Holder {
+    Holder(code.cast_unsigned())
 }
 
 /// Reads [`COLUMNS`].
@@ -66,7 +78,9 @@ pub(super) fn read(row: &SqlRow<'_>, endpoint: &EndpointName) -> Result<Found, S
     };
     let dedup_key = dedup_key(dedup, summary.sender_id.as_ref());
     let seq = row.get(21)?;
-    let row = Row { summary, dedup_key, cost: row.get(22)? };
+    let given_to = row.get::<_, Option<_>>(24)?.map(EventId::from_bytes);
+    let held = row.get::<_, Option<i64>>(23)?.map(|holder| Held { holder: self::holder(holder), given_to });
+    let row = Row { summary, dedup_key, held, cost: row.get(22)? };
     Ok(Found { counted: Sum::of(&row), row, seq })
 }
 
@@ -96,6 +110,10 @@ pub(super) fn dedup_key(written: Option<String>, sender_id: Option<&String>) -> 
     }
 }
 
+fn given_to(row: &Row) -> Option<[u8; 16]> {
+    row.held?.given_to.map(|append| *append.as_bytes())
+}
+
 fn due(row: &Row) -> Option<i64> {
     if row.summary.parked { Some(PARKED) } else { row.summary.due_at.map(millis) }
 }
@@ -105,8 +123,8 @@ pub(super) fn insert(connection: &Connection, key: i64, row: &Row, seq: i64) -> 
     let mut statement = connection.prepare_cached(
         "INSERT INTO event (endpoint, id, seq, received_at, state, reason, attempts, tries, fence, due_at, status, \
          settled_at, size, body_sha256, method, target, event_type, sender_id, dedup_key, order_key, conflict_with, \
-         replay_of, redelivered, cost) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, \
-         ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24)",
+         replay_of, redelivered, cost, holder, given_to) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, \
+         ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26)",
     )?;
     statement.execute(params![
         key,
@@ -133,6 +151,8 @@ pub(super) fn insert(connection: &Connection, key: i64, row: &Row, seq: i64) -> 
         event.replay_of.as_ref().map(EventId::as_bytes),
         event.redelivered,
         row.cost,
+        holder_code(row),
+        given_to(row),
     ])?;
     Ok(())
 }
@@ -142,7 +162,7 @@ pub(super) fn update(connection: &Connection, key: i64, row: &Row) -> Result<(),
     let event = &row.summary;
     let mut statement = connection.prepare_cached(
         "UPDATE event SET state = ?3, reason = ?4, attempts = ?5, tries = ?6, fence = ?7, due_at = ?8, status = ?9, \
-         settled_at = ?10, redelivered = ?11, cost = ?12 WHERE endpoint = ?1 AND id = ?2",
+         settled_at = ?10, redelivered = ?11, cost = ?12, holder = ?13, given_to = ?14 WHERE endpoint = ?1 AND id = ?2",
     )?;
     statement.execute(params![
         key,
@@ -157,6 +177,8 @@ pub(super) fn update(connection: &Connection, key: i64, row: &Row) -> Result<(),
         event.settled_at.map(millis),
         event.redelivered,
         row.cost,
+        holder_code(row),
+        given_to(row),
     ])?;
     Ok(())
 }
@@ -187,7 +209,7 @@ pub(super) fn update_ended(
     let Some(order) = row.summary.order_key.as_ref().filter(|_| !was_parked) else { return Ok(()) };
     let mut statement = connection.prepare_cached(
         "UPDATE event SET due_at = ?3 WHERE endpoint = ?1 AND id = (SELECT id FROM event INDEXED BY event_queue \
-         WHERE endpoint = ?1 AND order_key = ?2 AND due_at IS NOT NULL ORDER BY id LIMIT 1)",
+         WHERE endpoint = ?1 AND order_key = ?2 AND due_at IS NOT NULL ORDER BY seq LIMIT 1)",
     )?;
     statement.execute(params![key, order, millis(now)])?;
     Ok(())

@@ -11,18 +11,20 @@ CREATE TABLE endpoint (
 
 -- What lists, claims and settles look at: narrow, so that many stand on a page.
 -- due_at: pending: next attempt; running: end of the lease; parked behind its order key: the largest number;
--- ended: NULL. dedup_key: '=' is the sender's id, else '+' and the key. cost: what it takes with its attempts, in bytes.
+-- ended: NULL. seq: the place among all that were appended. holder: who has its lease; given_to: the append that it was
+-- given to, NULL if it was claimed. dedup_key: '=' is the sender's id, else '+' and the key. cost: what it takes with its attempts, in bytes.
 CREATE TABLE event (
     endpoint INTEGER NOT NULL, id BLOB NOT NULL, seq INTEGER NOT NULL, received_at INTEGER NOT NULL,
     state INTEGER NOT NULL, reason TEXT, attempts INTEGER NOT NULL, tries INTEGER NOT NULL, fence INTEGER NOT NULL,
     due_at INTEGER, status INTEGER, settled_at INTEGER, size INTEGER NOT NULL, body_sha256 BLOB NOT NULL,
     method TEXT NOT NULL, target TEXT NOT NULL, event_type TEXT, sender_id TEXT, dedup_key TEXT, order_key TEXT,
     conflict_with BLOB, replay_of BLOB, redelivered INTEGER NOT NULL, cost INTEGER NOT NULL,
+    holder INTEGER, given_to BLOB,
     PRIMARY KEY (endpoint, id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX event_due ON event (endpoint, due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX event_open ON event (endpoint, id) WHERE due_at IS NOT NULL;
-CREATE INDEX event_queue ON event (endpoint, order_key, id) WHERE order_key IS NOT NULL AND due_at IS NOT NULL;
+CREATE INDEX event_queue ON event (endpoint, order_key, seq) WHERE order_key IS NOT NULL AND due_at IS NOT NULL;
 -- What gives way when room is needed, the oldest first.
 CREATE INDEX event_ended ON event (endpoint, id) WHERE due_at IS NULL;
 CREATE INDEX event_dead ON event (endpoint, id) WHERE state = 3;
@@ -33,7 +35,8 @@ CREATE INDEX event_dead ON event (endpoint, id) WHERE state = 3;
 CREATE TABLE content (
     seq INTEGER PRIMARY KEY, endpoint INTEGER NOT NULL, id BLOB NOT NULL, blob INTEGER, checksum BLOB NOT NULL,
     head TEXT NOT NULL, headers BLOB NOT NULL, body BLOB,
-    received_at INTEGER, due_at INTEGER, fence INTEGER, event_type TEXT, sender_id TEXT, dedup_key TEXT
+    received_at INTEGER, due_at INTEGER, fence INTEGER, event_type TEXT, sender_id TEXT, dedup_key TEXT,
+    holder INTEGER
 ) STRICT;
 -- A replay shares the chunks of its original.
 CREATE INDEX content_blob ON content (blob) WHERE blob IS NOT NULL;

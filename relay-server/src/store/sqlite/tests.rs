@@ -11,6 +11,10 @@ fn at(ms: i64) -> Timestamp {
     Timestamp::from_millisecond(1_760_000_000_000 + ms).expect("in range")
 }
 
+fn grant(until: i64) -> Grant {
+    Grant { holder: Holder(u64::MAX), until: at(until) }
+}
+
 fn name(text: &str) -> EndpointName {
     EndpointName::parse(text).expect("a name")
 }
@@ -73,7 +77,7 @@ async fn take(store: &SqliteStore, n: u64, body: impl Into<Bytes>) -> Result<Vec
 
 async fn claim(store: &SqliteStore, until: i64, now: i64) -> Claimed {
     let wants = vec![Want { endpoint: name("a"), oldest: 100, newest: 0 }];
-    store.claim(wants, at(until), at(now)).await.expect("claimed")
+    store.claim(wants, grant(until), at(now)).await.expect("claimed")
 }
 
 fn end(delivery: &Delivery, then: Then) -> End {
@@ -261,7 +265,7 @@ async fn reopening_keeps_everything() {
         let held = claim(&store, 100, 5).await;
         store.settle(vec![end(&held.deliveries[0], Then::Done)], at(6)).await.expect("settled");
         store.pause(name("b"), true, at(7)).await.expect("paused");
-        store.put_secret("a".into(), "s".into(), Some("sealed".into()), at(7)).await.expect("kept");
+        store.put_secret("a".into(), "s".into(), Some("sealed".into()), Was::Anything, at(7)).await.expect("kept");
         store.bulk(id(9), BulkAction::Drop, Filter::default(), at(7)).await.expect("noted");
     }
     assert!(!schema::beside(&folder.path(), "part").exists());
@@ -529,7 +533,7 @@ async fn a_backup_is_a_store_with_everything() {
     let store = folder.open();
     take(&store, 1, "short").await.expect("kept");
     take(&store, 2, vec![3; 500_000]).await.expect("kept");
-    store.put_secret("a".into(), "s".into(), Some("sealed".into()), at(7)).await.expect("kept");
+    store.put_secret("a".into(), "s".into(), Some("sealed".into()), Was::Anything, at(7)).await.expect("kept");
     std::fs::create_dir_all(other.path().parent().expect("a folder")).expect("made");
     let (copied, more) = tokio::join!(backup(folder.path(), other.path()), take(&store, 3, "meanwhile"));
     copied.expect("copied");
@@ -733,7 +737,7 @@ async fn rows_that_were_not_in_the_table_come_back_after_a_crash() {
     let full = NewEvent {
         event_type: Some("push".into()),
         dedup: Some(dedup.clone()),
-        lease: Some(at(500)),
+        lease: Some(grant(500)),
         ..event(2, vec![9; 3000])
     };
     store.append(vec![event(1, "one"), full, keyed(3)], at(1)).await.expect("kept");
@@ -747,7 +751,7 @@ async fn rows_that_were_not_in_the_table_come_back_after_a_crash() {
         agent: None,
         answer: None,
     };
-    store.append(vec![NewEvent { lease: Some(at(500)), ..event(4, "four") }], at(2)).await.expect("kept");
+    store.append(vec![NewEvent { lease: Some(grant(500)), ..event(4, "four") }], at(2)).await.expect("kept");
     let end = End { endpoint: name("a"), id: id(4), attempt, then: Then::Done };
     assert_eq!(store.settle(vec![end], at(3)).await.expect("settled"), [Ended::Settled(State::Delivered)]);
     assert_eq!(count(&folder, "event"), 1, "only what has ended is in the table");
@@ -783,8 +787,8 @@ async fn rows_outside_the_table_are_few_and_few_are_looked_through() {
         .query_row("SELECT value FROM meta WHERE name = 'young_upto'", [], |row| row.get(0))
         .expect("noted");
     assert!((1..=10_000 - 4096).contains(&upto), "{upto}");
-    assert!(matches!(take(&store, 9_999, "x").await, Err(StoreError::Invalid(_))), "an id is taken once");
-    assert!(matches!(take(&store, 1, "x").await, Err(StoreError::Invalid(_))), "also in the table");
+    assert!(matches!(take(&store, 9_999, "y").await, Err(StoreError::Invalid(_))), "an id is taken once");
+    assert!(matches!(take(&store, 1, "y").await, Err(StoreError::Invalid(_))), "also in the table");
     let after = killed(&folder);
     let backlog = after.open().backlog().await.expect("read");
     assert_eq!(backlog.iter().map(|one| one.open).sum::<u64>(), 10_000);

@@ -123,6 +123,12 @@ impl Tx<'_> {
         Ok(self.connection.last_insert_rowid())
     }
 
+    /// Whether an endpoint gives no leases.
+    pub(super) fn is_paused(&self, key: i64) -> Result<bool, StoreError> {
+        let mut query = self.connection.prepare_cached("SELECT paused_at IS NOT NULL FROM endpoint WHERE key = ?1")?;
+        Ok(query.query_row([key], |row| row.get(0))?)
+    }
+
     /// Bytes of refused requests by the number of their endpoint, for who adds and removes some to keep up with.
     pub(super) fn refused_bytes(&mut self) -> Result<&mut BTreeMap<i64, u64>, StoreError> {
         if self.known.refused.is_none() {

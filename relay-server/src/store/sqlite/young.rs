@@ -23,7 +23,7 @@ use crate::{
     endpoint::EndpointName,
     store::{
         State, StoreError, Summary,
-        rules::{self, Row},
+        rules::{self, Held, Row},
     },
     webhook::EventId,
 };
@@ -92,7 +92,7 @@ impl Young {
         let mut young = Self { noted, ..Self::default() };
         let mut query = connection.prepare(
             "SELECT n.name, c.seq, c.endpoint, c.id, c.head, c.body, c.received_at, c.due_at, c.fence, c.event_type, \
-             c.sender_id, c.dedup_key FROM content c JOIN endpoint n ON n.key = c.endpoint \
+             c.sender_id, c.dedup_key, c.holder FROM content c JOIN endpoint n ON n.key = c.endpoint \
              WHERE c.seq > ?1 AND c.received_at IS NOT NULL \
              AND NOT EXISTS (SELECT 1 FROM event e WHERE e.endpoint = c.endpoint AND e.id = c.id)",
         )?;
@@ -140,7 +140,9 @@ fn read(row: &SqlRow<'_>) -> Result<Option<(i64, Found)>, StoreError> {
         replay_of: None,
         redelivered: false,
     };
-    let made = Row { summary, dedup_key, cost: 0 };
+    let given_to = Some(summary.id);
+    let held = row.get::<_, Option<i64>>(12)?.map(|holder| Held { holder: row::holder(holder), given_to });
+    let made = Row { summary, dedup_key, held, cost: 0 };
     let cost = room::cost(&made, text.len());
     let made = made.costing(cost);
     Ok(Some((row.get(2)?, Found { counted: Sum::of(&made), row: made, seq: row.get(1)? })))
@@ -156,6 +158,7 @@ pub(super) struct Seed<'a> {
     pub(super) event_type: Option<&'a str>,
     pub(super) sender_id: Option<&'a str>,
     pub(super) dedup_key: Option<String>,
+    pub(super) holder: Option<i64>,
 }
 
 impl<'a> Seed<'a> {
@@ -167,6 +170,7 @@ impl<'a> Seed<'a> {
             event_type: row.summary.event_type.as_deref(),
             sender_id: row.summary.sender_id.as_deref(),
             dedup_key: row::written_dedup_key(row),
+            holder: row::holder_code(row),
         }
     }
 }
