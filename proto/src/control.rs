@@ -1,4 +1,4 @@
-//! What the two sides tell each other about the session itself: hello, welcome, notice, close.
+//! Messages about the session itself: hello, welcome, notice, close.
 
 use bytes::{Bytes, BytesMut};
 use core::time::Duration;
@@ -10,7 +10,7 @@ use crate::{
     rate::Rate,
 };
 
-/// The protocol version that this crate speaks, told in hello and welcome.
+/// The protocol version that this crate speaks, announced in hello and welcome.
 pub const VERSION: u64 = 1;
 
 /// How an agent wants to be attached to an endpoint.
@@ -29,16 +29,16 @@ pub enum Attach {
 
 /// One endpoint that an agent offers to serve.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the other names say it all")]
 pub struct Offer {
-    /// The endpoint's name; empty means "the only one that my token allows".
+    /// The endpoint's name; empty for "the only one that my token allows".
     pub endpoint: String,
-    /// How to attach.
     pub attach: Attach,
-    /// Exchanges of this endpoint that the agent takes at a time; 0 means as many as streams.
+    /// Exchanges of this endpoint that the agent takes at a time; 0 for as many as streams.
     pub capacity: u32,
     /// With [`Attach::Exclusive`]: become active at once, and make the active agent stand by.
     pub takeover: bool,
-    /// Types of events that the agent takes, `*` standing for any text; none means all. At most
+    /// Types of events that the agent takes, `*` standing for any text; none for all. At most
     /// [`MAX_EVENT_PATTERNS`].
     pub events: Vec<String>,
     /// What waits at the endpoint when the agent becomes active there by this offer is not wanted by anybody any
@@ -105,7 +105,7 @@ pub struct Attached {
     pub endpoint: String,
     /// What became of the offer.
     pub state: OfferState,
-    /// The endpoint's public address; empty when there is none to tell.
+    /// The endpoint's public address; empty when it has none.
     pub url: String,
     /// The provider whose signatures the relay checks, or `none`.
     pub provider: String,
@@ -120,16 +120,16 @@ pub struct Welcome {
     pub software: String,
     /// The answers to the offers, in the order of the offers.
     pub endpoints: Vec<Attached>,
-    /// The endpoints that the token allows; told only when an offer could not be accepted.
+    /// The endpoints that the token allows; named only when an offer could not be accepted.
     pub available: Vec<String>,
 }
 
-/// Something that the relay tells the agent's user; it needs no answer and may be lost.
+/// A message of the relay to the agent's user; it needs no answer and may be lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the other names say it all")]
 pub enum Notice {
     /// A request of a sender was refused before it reached the tunnel.
     Refused {
-        /// The endpoint.
         endpoint: String,
         /// The request's event id.
         event_id: [u8; 16],
@@ -144,7 +144,6 @@ pub enum Notice {
     Text(String),
     /// What waits for an endpoint when the agent attaches; for those who do not know this kind it is a line.
     Backlog {
-        /// The endpoint.
         endpoint: String,
         /// Webhooks that wait; never 0.
         waiting: u64,
@@ -156,7 +155,6 @@ pub enum Notice {
     /// An offer's state is another than welcome said. Unlike the other kinds this one is never dropped:
     /// the newest state of each endpoint is kept until it is sent.
     Changed {
-        /// The endpoint.
         endpoint: String,
         /// Its state from now on.
         state: OfferState,
@@ -184,7 +182,7 @@ pub enum CloseCode {
     Internal,
 }
 
-/// The end of a session, as told or as found.
+/// The end of a session, as a side announced or found it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Close {
     /// Why.
@@ -207,7 +205,7 @@ impl CloseCode {
         }
     }
 
-    /// A code that this version does not know means [`CloseCode::Internal`].
+    /// A code that this version does not know becomes [`CloseCode::Internal`].
     pub(crate) const fn from_wire(number: u64) -> Self {
         match number {
             0 => Self::Normal,

@@ -53,7 +53,7 @@ pub enum ProtocolError {
     /// More streams than hello allowed.
     #[error("more than {max} streams at a time")]
     TooManyStreams {
-        /// The limit told in hello.
+        /// The limit that hello announced.
         max: u32,
     },
     /// More body bytes than this side gave credit for, or more credit than a window can hold.
@@ -76,7 +76,7 @@ pub enum OpenError {
     /// The session is not open (yet, or any more).
     #[error("the session is closed")]
     Closed,
-    /// The agent has said that it takes no new streams (told by whoever hands out the right to open them).
+    /// The agent has said that it takes no new streams (found by whoever hands out the right to open them).
     #[error("the agent is draining")]
     Draining,
     /// As many streams as allowed are open.

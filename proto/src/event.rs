@@ -1,4 +1,4 @@
-//! What a session tells its driver.
+//! The events that a session hands to its driver.
 
 use bytes::Bytes;
 
@@ -13,6 +13,7 @@ use crate::{
 /// Something that happened in a session. For one stream the order is head, data, end; a reset may
 /// come at any time and is the last.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the other names say it all")]
 pub enum Event {
     /// Relay: the agent introduced itself. Answer with [`crate::Session::welcome`].
     Hello(Hello),
@@ -27,37 +28,30 @@ pub enum Event {
     },
     /// Relay: the response to an exchange begins.
     Response {
-        /// The stream.
         id: StreamId,
         /// The response's head.
         head: ResponseHead,
     },
     /// Body bytes. They count against the window until [`crate::Session::consume`].
     Data {
-        /// The stream.
         id: StreamId,
         /// The bytes, never empty.
         bytes: Bytes,
     },
     /// The peer's direction ended, whole.
     End {
-        /// The stream.
         id: StreamId,
         /// Trailers, mostly none.
         trailers: HeaderBlock,
     },
     /// The peer gave the exchange up. Nothing more comes, and nothing can be sent.
     Reset {
-        /// The stream.
         id: StreamId,
         /// Why.
         code: ResetCode,
     },
     /// A stream whose buffer was full takes body bytes again.
-    Writable {
-        /// The stream.
-        id: StreamId,
-    },
+    Writable { id: StreamId },
     /// Relay: what became of an attempt that an earlier session of this agent carried.
     Outcome(Outcome),
     /// The peer has answered [`crate::Session::probe`].

@@ -1,7 +1,7 @@
 //! Frames: how the byte stream of a session is cut.
 //!
 //! A frame is `type u8 · flags u8 · stream varint · length varint · payload`. This module cuts and
-//! joins; what a payload means is [`crate::message`]'s and what is allowed when is the session's.
+//! joins; payloads are read by [`crate::message`] and the session decides what is allowed when.
 //!
 //! Invariants: memory follows the bytes that arrived, never a length that was claimed; the same
 //! bytes give the same frames however they are split.

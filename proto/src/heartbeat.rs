@@ -18,7 +18,7 @@ pub(crate) struct Heartbeat {
     last_heard: Instant,
     /// When this side last looked at the clock at all.
     last_seen: Instant,
-    /// When the newest ping was asked for, while nothing has been heard since.
+    /// When the newest ping was asked for, while nothing has come since.
     pinged: Option<Instant>,
 }
 
@@ -39,13 +39,13 @@ impl Heartbeat {
         self.dead_after = dead_after;
     }
 
-    pub(crate) fn heard(&mut self, now: Instant) {
+    pub(crate) fn record_activity(&mut self, now: Instant) {
         self.last_heard = self.last_heard.max(now);
         self.last_seen = self.last_seen.max(now);
         self.pinged = None;
     }
 
-    /// The newest instant that this side was told.
+    /// The newest instant that this side was given.
     pub(crate) const fn last_seen(&self) -> Instant {
         self.last_seen
     }
@@ -99,7 +99,7 @@ mod tests {
     fn any_byte_starts_the_silence_anew() {
         let mut heartbeat = heartbeat();
         assert_eq!(heartbeat.judge(at(5)), Verdict::Ping);
-        heartbeat.heard(at(9));
+        heartbeat.record_activity(at(9));
         assert_eq!(heartbeat.judge(at(10)), Verdict::Fine);
         assert_eq!(heartbeat.next(), at(14));
     }

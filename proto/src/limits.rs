@@ -40,7 +40,7 @@ pub const MAX_WINDOW_BYTES: u32 = 1 << 30;
 /// What one side of a session allows itself and its peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Streams open at a time. The agent tells its own in hello; the relay takes the smaller one.
+    /// Streams open at a time. The agent announces its own in hello; the relay takes the smaller one.
     pub max_streams: u32,
     /// Bytes that the peer may send on each new stream before any further credit.
     pub initial_window_bytes: u32,

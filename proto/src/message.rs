@@ -18,7 +18,7 @@ pub enum Framing {
     /// No body, or one whose `content-length` line says how long it is.
     #[default]
     Length,
-    /// Chunked: of a length that is not known, or not told.
+    /// Chunked: of a length that is not known, or not announced.
     Chunked,
 }
 
@@ -88,7 +88,7 @@ impl ResetCode {
         }
     }
 
-    /// A code that this version does not know means [`ResetCode::Broken`].
+    /// A code that this version does not know becomes [`ResetCode::Broken`].
     pub(crate) const fn from_wire(number: u64) -> Self {
         match number {
             0 => Self::NoError,

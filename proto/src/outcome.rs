@@ -1,4 +1,4 @@
-//! Outcomes: what an agent tells of attempts that outlived the session they came in.
+//! Outcomes: what an agent reports of attempts that outlived the session they came in.
 //!
 //! An attempt with a fence belongs to a stored event. When its session breaks, the agent lets the
 //! handler finish and reports the attempt in its next session, so that the relay settles it instead of
@@ -59,7 +59,7 @@ mod tag {
 }
 
 impl Outcome {
-    /// Whether both tell of the same attempt, so that the newer replaces the older.
+    /// Whether both are of the same attempt, so that the newer replaces the older.
     pub(crate) fn same_attempt(&self, other: &Self) -> bool {
         (self.event_id, self.attempt, self.fence) == (other.event_id, other.attempt, other.fence)
     }

@@ -2,10 +2,10 @@
 //!
 //! Senders, handlers, agents and relays put text of their own into targets, headers, names and messages; it must not
 //! move the cursor, change colours, reverse a line or begin a new one where a person reads it. Both programs print
-//! through the functions here and through no others. They know nothing of what a text means.
+//! through the functions here and through no others. They know nothing of what a text is about.
 //!
 //! Invariants: what is escaped becomes `\uXXXX`, above U+FFFF a pair of these, as JSON writes it: a line of JSON stays
-//! the same value, and every character can still be told. What is harmless stays as it is.
+//! the same value, and every character can still be recognised. What is harmless stays as it is.
 
 use std::{
     borrow::Cow,

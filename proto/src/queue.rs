@@ -1,4 +1,4 @@
-//! What the driver has yet to be told, in order.
+//! The events that the driver has not taken yet, in order.
 //!
 //! The body bytes of a stream that nobody has asked for wait in one place, however many frames they came in: a frame of
 //! one byte must not cost an event. They keep their order to the other events of their stream, not to those of others.

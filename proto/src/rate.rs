@@ -1,6 +1,6 @@
 //! How often something may happen: so many times in a time, and how many of them at once.
 //!
-//! A value that people write (`50/s`, `600/min`, `600/min, burst 20`) and peers tell; nothing here counts or waits.
+//! A value that people write (`50/s`, `600/min`, `600/min, burst 20`) and peers send; nothing here counts or waits.
 //! Invariant: every part is at least 1 and at most its limit, whatever a peer said, so that whoever counts by it can
 //! multiply any two parts.
 

@@ -91,7 +91,7 @@ pub struct Session {
     owed: Owed,
     events: EventQueue,
     epoch: u64,
-    /// What the peer takes, told in its hello or welcome.
+    /// What the peer takes, as its hello or welcome says.
     peer_max_streams: u32,
     peer_window_bytes: u32,
     peer_draining: bool,
@@ -156,7 +156,7 @@ impl Session {
 
     // Getters.
 
-    /// The session's epoch, told in welcome; 0 before it.
+    /// The session's epoch, which welcome names; 0 before it.
     #[must_use]
     pub const fn epoch(&self) -> u64 {
         self.epoch
@@ -231,7 +231,7 @@ impl Session {
 
     /// Takes bytes from the peer. Pieces of any size give the same events.
     pub fn handle_bytes(&mut self, now: Instant, bytes: Bytes) {
-        self.heartbeat.heard(now);
+        self.heartbeat.record_activity(now);
         if self.is_ending() {
             return;
         }
@@ -250,8 +250,8 @@ impl Session {
     }
 
     /// Takes note that bytes came from the socket, though not yet a whole message.
-    pub fn handle_heard(&mut self, now: Instant) {
-        self.heartbeat.heard(now);
+    pub fn handle_activity(&mut self, now: Instant) {
+        self.heartbeat.record_activity(now);
     }
 
     /// Takes note of the time. Call it at [`Session::poll_timeout`] at the latest, after everything
@@ -395,7 +395,7 @@ impl Session {
             return self.forget(id);
         }
         if matches!(stream.outgoing.head, Some(Head::Request(_))) {
-            return self.forget(id); // The peer has never heard of it.
+            return self.forget(id); // The peer does not know of it.
         }
         stream.reset_owed.get_or_insert(code);
         self.enqueue(id);

@@ -90,7 +90,7 @@ impl Provider {
                 None => return hide_all(body),
             }
         }
-        // A challenge is told by its shape: another body has nothing there.
+        // A challenge is recognised by its shape: another body has nothing there.
         for spot in self.handshakes.iter().flat_map(|handshake| handshake.credentials()).filter(|spot| spot.in_body()) {
             ranges.extend(find(spot, body).unwrap_or_default());
         }
@@ -123,7 +123,7 @@ fn hide_all(body: &[u8]) -> Vec<Range<usize>> {
     Some(0..body.len()).filter(|all| !all.is_empty()).into_iter().collect()
 }
 
-/// Every value at a place; `None` if nobody can tell where it stands.
+/// Every value at a place; `None` if nobody can say where it stands.
 fn find(spot: &Spot, body: &[u8]) -> Option<Vec<Range<usize>>> {
     match spot {
         _ if body.is_empty() => Some(Vec::new()),

@@ -1,6 +1,6 @@
 //! Challenges that a provider sends before it sends events, or between them, and their answers.
 //!
-//! Pure: a secret that was learnt and a URL that has to be called are told to the caller, which
+//! Pure: a secret that was learnt and a URL that has to be called are handed to the caller, which
 //! stores the one and decides about the other. Invariants: what is not signed is answered only with
 //! the configured token or the switch; nothing of a challenge comes back as HTML; a request that
 //! merely looks like a challenge and proves nothing gets a refusal, never an event; the endpoint's key signs a text that
@@ -115,14 +115,13 @@ pub enum Challenge {
 
 /// The answer to a challenge.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the other names say it all")]
 pub struct Reply {
     /// Which challenge it was.
     pub handshake: String,
-    /// The status.
     pub status: u16,
     /// The headers, names in lower case.
     pub headers: Vec<(String, String)>,
-    /// The body.
     pub body: Vec<u8>,
     /// A secret that the endpoint has to keep from now on.
     pub learns_secret: Option<Secret>,

@@ -234,7 +234,7 @@ pub struct Keys {
     lead: usize,
 }
 
-/// Stands for a secret in the record of one request: tells it from the endpoint's others, and helps nobody who has
+/// Stands for a secret in the record of one request: distinguishes it from the endpoint's others, and helps nobody who has
 /// not the secret itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyTag([u8; 8]);

@@ -185,7 +185,7 @@ impl Locator {
         Some(Self { alternatives: text.split(" | ").map(whole).collect::<Option<_>>()? })
     }
 
-    /// The place that is looked at first, if it alone tells.
+    /// The place that is looked at first, if it alone decides.
     pub(crate) fn only_spot(&self) -> Option<&Spot> {
         match self.alternatives.first()?.as_slice() {
             [spot] => Some(spot),

@@ -32,13 +32,13 @@ impl<N: AsRef<str>, V: AsRef<[u8]>> Headers for Vec<(N, V)> {
 
 /// A request, exactly as it was received.
 #[derive(Clone, Copy)]
+#[allow(missing_docs, reason = "the other names say it all")]
 pub struct Request<'a> {
     /// The method, in upper case.
     pub method: &'a str,
     /// The whole public URL, `https://host/path?query`, as the edge sees it. A configured
     /// [`public_url`](crate::Material::public_url) goes before it.
     pub url: &'a str,
-    /// The headers.
     pub headers: &'a dyn Headers,
     /// The raw body; empty for schemes that do not need it.
     pub body: &'a [u8],

@@ -16,12 +16,11 @@ use crate::{
 
 /// A provider's request, not signed yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the other names say it all")]
 pub struct Sample {
-    /// The method.
     pub method: &'static str,
     /// The headers, names in lower case.
     pub headers: Vec<(String, String)>,
-    /// The body.
     pub body: Vec<u8>,
 }
 

@@ -107,7 +107,7 @@ pub(crate) struct Claims {
     pub(crate) leeway_s: i64,
 }
 
-/// What a right signature tells about a request that carries it.
+/// What a right signature says about a request that carries it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignatureScope {
     /// It covers time and body: whatever carries it is this request.

@@ -27,7 +27,7 @@ impl Crowd {
     /// Attaches `count` agents to an endpoint, under TLS if there is a config for it.
     ///
     /// # Errors
-    /// What the first one that failed was told.
+    /// Why the first one failed.
     pub async fn connect(
         relay: &str,
         token: &str,

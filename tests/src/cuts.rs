@@ -259,7 +259,7 @@ pub async fn kills(program: &Path, cycles: u32, seed: u64, power: Option<&Power>
                 }
             });
         }
-        // splitmix64: the moments are told by the seed.
+        // splitmix64: the moments follow from the seed.
         random = random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (random ^ (random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         sleep(LOAD + Duration::from_millis((mixed ^ (mixed >> 27)) % MORE_MS)).await;

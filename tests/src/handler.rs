@@ -47,7 +47,7 @@ impl Handler {
         Ok(Self { address, task })
     }
 
-    /// A handler that answers 200 and tells of each head.
+    /// A handler that answers 200 and reports each head.
     ///
     /// # Errors
     /// If no port is free.

@@ -223,7 +223,7 @@ impl Server {
     ///
     /// # Errors
     /// If it does not end.
-    pub async fn told(&self, words: &[&str], stdin: &str) -> anyhow::Result<(i32, String)> {
+    pub async fn run_with_input(&self, words: &[&str], stdin: &str) -> anyhow::Result<(i32, String)> {
         let mut command = self.program.role("server");
         command.args(words).arg("--config").arg(self.directory.path().join("relay.toml"));
         command.args(["--admin-url", &format!("http://{}", self.admin)]);
@@ -268,7 +268,7 @@ impl Server {
     /// What it has under way at this moment.
     ///
     /// # Errors
-    /// If it does not tell.
+    /// If it does not say.
     pub async fn load(&self) -> anyhow::Result<Load> {
         let answer = send(&self.admin, request("GET", "/metrics", &[], "")).await?;
         let text = String::from_utf8_lossy(answer.body()).into_owned();
@@ -317,7 +317,7 @@ impl Server {
     /// Descriptors that it has open.
     ///
     /// # Errors
-    /// If it has ended, or the system does not tell.
+    /// If it has ended, or the system does not say.
     pub fn open_files(&self) -> anyhow::Result<usize> {
         open_files(&self.child)
     }
@@ -325,7 +325,7 @@ impl Server {
     /// Its memory in RAM, in bytes.
     ///
     /// # Errors
-    /// If it has ended, or the system does not tell.
+    /// If it has ended, or the system does not say.
     pub fn memory(&self) -> anyhow::Result<u64> {
         memory(&self.child, "VmRSS:")
     }
@@ -333,7 +333,7 @@ impl Server {
     /// The most that its memory in RAM ever was, in bytes.
     ///
     /// # Errors
-    /// If it has ended, or the system does not tell.
+    /// If it has ended, or the system does not say.
     pub fn peak_memory(&self) -> anyhow::Result<u64> {
         memory(&self.child, "VmHWM:")
     }
@@ -341,7 +341,7 @@ impl Server {
     /// User and system time that it has used.
     ///
     /// # Errors
-    /// If it has ended, or the system does not tell.
+    /// If it has ended, or the system does not say.
     pub fn cpu(&self) -> anyhow::Result<Duration> {
         cpu(&self.child)
     }
@@ -469,7 +469,7 @@ impl Agent {
     /// Descriptors that it has open.
     ///
     /// # Errors
-    /// If it has ended, or the system does not tell.
+    /// If it has ended, or the system does not say.
     pub fn open_files(&self) -> anyhow::Result<usize> {
         open_files(&self.child)
     }
@@ -477,7 +477,7 @@ impl Agent {
     /// Its memory in RAM, in bytes.
     ///
     /// # Errors
-    /// If it has ended, or the system does not tell.
+    /// If it has ended, or the system does not say.
     pub fn memory(&self) -> anyhow::Result<u64> {
         memory(&self.child, "VmRSS:")
     }
@@ -485,7 +485,7 @@ impl Agent {
     /// User and system time that it has used.
     ///
     /// # Errors
-    /// If it has ended, or the system does not tell.
+    /// If it has ended, or the system does not say.
     pub fn cpu(&self) -> anyhow::Result<Duration> {
         cpu(&self.child)
     }
@@ -617,7 +617,7 @@ fn memory(child: &Child, name: &str) -> anyhow::Result<u64> {
 /// The sum over all threads of the time on a processor (`/proc/PID/task/TID/schedstat`).
 ///
 /// # Errors
-/// If the process has ended, or the system does not tell.
+/// If the process has ended, or the system does not say.
 pub fn cpu(child: &Child) -> anyhow::Result<Duration> {
     let id = child.id().context("it has ended")?;
     let mut nanos = 0;

@@ -155,7 +155,7 @@ impl Session {
         Ok(())
     }
 
-    /// The peer gave up, too, before it heard of this side's reset, which is not owed any more: for the
+    /// The peer gave up, too, before it knew of this side's reset, which is not owed any more: for the
     /// peer the stream is over, and its place is free.
     fn reset_crossed(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
@@ -170,7 +170,7 @@ impl Session {
     }
 
     /// The peer's direction ended after this side gave the stream up. If this side's had ended before
-    /// that, the stream is over for the peer, which must not be told of a reset.
+    /// that, the stream is over for the peer, which must not get a reset.
     fn end_unwanted(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.reset_owed.is_some()) else { return };
         if stream.outgoing.end == End::Sent {

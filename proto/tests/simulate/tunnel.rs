@@ -167,7 +167,7 @@ impl World<'_> {
         self.trace.step(self.now, tunnel, to, len as u64, format_args!("gets {len} bytes"));
         let now = self.instant();
         let end = &mut self.tunnels[tunnel].ends[to as usize];
-        end.session.handle_heard(now);
+        end.session.handle_activity(now);
         end.session.handle_bytes(now, piece);
         self.agenda.by(self.tunnels[tunnel].ends[from as usize].flush, self.now);
         self.settle(tunnel, to);

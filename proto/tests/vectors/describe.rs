@@ -64,7 +64,7 @@ fn of_frame(frame: Frame) -> Result<Value, ProtocolError> {
     Ok(said)
 }
 
-/// What a session tells its user.
+/// What an event of a session says.
 pub(super) fn of_event(event: &Event) -> Value {
     match event {
         Event::Hello(hello) => merge(json!({ "event": "hello" }), of_hello(hello)),
@@ -129,8 +129,8 @@ fn of_state(state: &OfferState) -> Value {
 
 fn of_welcome(welcome: &Welcome) -> Value {
     let endpoints = welcome.endpoints.iter().map(|answer| {
-        let told = json!({ "endpoint": answer.endpoint, "url": answer.url, "provider": answer.provider });
-        merge(told, of_state(&answer.state))
+        let answered = json!({ "endpoint": answer.endpoint, "url": answer.url, "provider": answer.provider });
+        merge(answered, of_state(&answer.state))
     });
     json!({
         "epoch": welcome.epoch, "software": welcome.software,

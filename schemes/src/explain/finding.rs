@@ -7,6 +7,7 @@ use crate::{Refusal, SecretError};
 /// One thing that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the other names say it all")]
 pub enum Finding {
     /// Nothing is wrong with it.
     Verifies,
@@ -21,7 +22,6 @@ pub enum Finding {
     },
     /// A header is there more than once.
     DoubledHeader {
-        /// Which.
         name: String,
         /// Whether one of its values is right.
         one_is_right: bool,
@@ -29,17 +29,9 @@ pub enum Finding {
     /// The signature is right but in upper-case hex.
     UpperCaseHex,
     /// The signature is right but without its prefix.
-    PrefixMissing {
-        /// The prefix.
-        prefix: String,
-    },
+    PrefixMissing { prefix: String },
     /// The signature is right but in another encoding.
-    Encoding {
-        /// The one that is due.
-        due: &'static str,
-        /// The one that it has.
-        has: &'static str,
-    },
+    Encoding { due: &'static str, has: &'static str },
     /// It is right under another of the owner's secrets.
     OtherSecret {
         /// That secret's name.
@@ -61,7 +53,6 @@ pub enum Finding {
     Body(BodyChange),
     /// It follows another provider's scheme.
     OtherProvider {
-        /// Which.
         name: String,
         /// Whether its signature is right there, or only its header fits.
         proven: bool,

@@ -57,12 +57,11 @@ pub struct Provider {
 
 /// An answer that a provider insists on.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the other names say it all")]
 pub struct Ack {
-    /// The status.
     pub status: u16,
     /// The `Content-Type`, if there is a body.
     pub content_type: Option<String>,
-    /// The body.
     pub body: String,
 }
 
@@ -143,7 +142,7 @@ impl Provider {
         self.scheme.as_ref()?.json_part.as_deref()
     }
 
-    /// Whether id, type or a handshake can only be told with the body there.
+    /// Whether id, type or a handshake can only be found with the body there.
     #[must_use]
     pub fn reads_body(&self) -> bool {
         [&self.event_id, &self.event_type].into_iter().flatten().any(Locator::in_body)
@@ -156,7 +155,7 @@ impl Provider {
         self.handshakes.iter().any(Handshake::learns_secret)
     }
 
-    /// The endpoint's keys, `None` if the provider does not sign, or if it tells its secret only in
+    /// The endpoint's keys, `None` if the provider does not sign, or if it gives its secret only in
     /// a handshake and has not yet.
     ///
     /// # Errors

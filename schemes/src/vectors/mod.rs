@@ -12,8 +12,8 @@ use crate::{Answering, Challenge, EventMeta, Keys, Locator, Material, Provider, 
 
 /// One vector and what became of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the other names say it all")]
 pub struct Case {
-    /// Its name.
     pub name: String,
     /// What was seen and not expected, if anything.
     pub outcome: Result<(), String>,
@@ -30,6 +30,7 @@ pub enum By {
 
 /// The request of one vector, and what its endpoint knows.
 #[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "the other names say it all")]
 pub struct VectorRequest {
     /// The vector's name.
     pub name: String,
@@ -37,13 +38,9 @@ pub struct VectorRequest {
     pub accept: bool,
     /// The receiver's clock.
     pub now: i64,
-    /// The method.
     pub method: String,
-    /// The URL.
     pub url: String,
-    /// The headers.
     pub headers: Vec<(String, Vec<u8>)>,
-    /// The body.
     pub body: Vec<u8>,
     /// What the endpoint knows.
     pub material: Material,

@@ -30,7 +30,7 @@ async fn restart(relay: &mut Server) {
 
 /// What a command that succeeds prints.
 async fn ask(relay: &Server, words: &[&str]) -> String {
-    let (code, text) = relay.told(words, "").await.expect("runs");
+    let (code, text) = relay.run_with_input(words, "").await.expect("runs");
     assert_eq!(code, 0, "{words:?}: {text}");
     text
 }
@@ -43,7 +43,7 @@ async fn ask_json(relay: &Server, words: &[&str]) -> Value {
 
 /// What a command that fails with this code says.
 async fn fails(relay: &Server, expected: i32, words: &[&str]) -> String {
-    let (code, text) = relay.told(words, "").await.expect("runs");
+    let (code, text) = relay.run_with_input(words, "").await.expect("runs");
     assert_eq!(code, expected, "{words:?}: {text}");
     text
 }
@@ -173,7 +173,7 @@ async fn what_cannot_be_an_endpoint_is_refused_by_the_checks_of_a_file() {
     fails(&relay, 4, &["endpoint", "show", "hub"]).await;
     // A secret on standard input, and one that the relay reads by itself.
     let words = ["endpoint", "create", "hub", "--provider", "github", "--secret-file", "-"];
-    let (code, text) = relay.told(&words, &format!("{SECRET}\n")).await.expect("runs");
+    let (code, text) = relay.run_with_input(&words, &format!("{SECRET}\n")).await.expect("runs");
     assert_eq!(code, 0, "{text}");
     ask(&relay, &["endpoint", "create", "env", "--provider", "github", "--set", "verify.secrets = [\"env:HOOK\"]"])
         .await;
@@ -239,7 +239,7 @@ async fn a_file_is_applied_as_a_whole_or_not_at_all() {
     let next = async |text: &str, more: &[&str], expected: i32| {
         fs::write(&file, text).expect("writes");
         let path = file.display().to_string();
-        let (code, said) = relay.told(&[&["apply", &path], more].concat(), "").await.expect("runs");
+        let (code, said) = relay.run_with_input(&[&["apply", &path], more].concat(), "").await.expect("runs");
         assert_eq!(code, expected, "{said}");
         said.lines().filter(|line| !line.starts_with("warning: ")).map(|line| format!("{line}\n")).collect::<String>()
     };
@@ -380,7 +380,7 @@ async fn what_was_refused_is_known_after_a_restart_without_what_lets_its_bearer_
 async fn without_the_key_only_the_endpoints_with_sealed_secrets_are_closed() {
     let mut relay = relay(&OPEN.replace("mode = \"live\"", "mode = \"durable\"")).await;
     let words = ["endpoint", "create", "hub", "--provider", "github", "--secret-file", "-"];
-    assert_eq!(relay.told(&words, SECRET).await.expect("runs").0, 0);
+    assert_eq!(relay.run_with_input(&words, SECRET).await.expect("runs").0, 0);
     relay.terminate().await.expect("a signal");
     assert!(relay.ended().await.expect("ends"));
     let (key, away) = (relay.state_file("sealing.key"), relay.folder().join("away"));

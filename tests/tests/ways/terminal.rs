@@ -70,7 +70,7 @@ async fn nothing_that_senders_wrote_steers_the_terminal_of_whoever_looks() {
         &["endpoint", "list"],
         &["endpoint", "show", "kept"],
     ] {
-        let (code, text) = relay.told(words, "").await.expect("runs");
+        let (code, text) = relay.run_with_input(words, "").await.expect("runs");
         assert!(code == 0 && (text.contains("PAID") || words[0] == "endpoint"), "{words:?}: {text}");
         assert_calm(&words.join(" "), &text);
     }
@@ -82,7 +82,7 @@ async fn nothing_that_senders_wrote_steers_the_terminal_of_whoever_looks() {
         assert_calm(&words.join(" "), &text);
     }
     // What has to be found is searched for as typed, and told in the error as harmless text.
-    let (code, text) = relay.told(&["event", "show", EVIL], "").await.expect("runs");
+    let (code, text) = relay.run_with_input(&["event", "show", EVIL], "").await.expect("runs");
     assert_eq!(code, 4, "{text}");
     assert_calm("an error", &text);
     assert_calm("the log", &relay.log_so_far());

@@ -86,7 +86,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if read_bytes > self.read_bytes {
             self.read_bytes = read_bytes;
             let now = self.now();
-            self.session.handle_heard(now);
+            self.session.handle_activity(now);
             if read_bytes - self.read_bytes_at_message > FRAGMENT_BUDGET {
                 self.refuse(WsCode::Policy, "too many fragments");
             }
