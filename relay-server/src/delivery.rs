@@ -11,17 +11,18 @@
 //! while an attempt may still run.
 
 mod attempt;
+mod audience;
 mod bulk;
 mod intake;
 mod pump;
 mod replay;
+mod settle;
 mod sign;
 mod strays;
 mod window;
 
 use std::{
     collections::HashMap,
-    ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
@@ -48,26 +49,18 @@ pub(crate) use self::{
 use crate::{
     agents::{Agents, outcomes::Outcomes, registry::Registry, skips::Skips},
     clock::{Clock, wall},
-    dispatch::answer_head,
+    deliver::{Bodies, answer_head},
     endpoint::{Endpoint, EndpointName, Keeping, Order},
     failure::Failure,
     limits::Limits,
     metrics::{Events, Stored, Waiting},
     replay::{Cause, OwnMark, OwnSignatures},
-    store::{self, Backlog, End, Ended, Holder, OwnSignature, Share, Store, StoreError, Then},
-    throttle::Throttle,
+    store::{self, Backlog, Holder, OwnSignature, Share, Store, StoreError},
     webhook::EventId,
 };
 
 /// How long an event may be due before that is an alarm.
 const OVERDUE: SignedDuration = SignedDuration::from_secs(5);
-
-/// How often the store is asked again to settle an attempt, and how long between.
-const SETTLE_TRIES: u32 = 50;
-const SETTLE_PAUSE: Duration = Duration::from_millis(100);
-
-/// As many as there are attempts under way when the store fails.
-static NOT_SETTLED: Throttle = Throttle::new();
 
 /// What a waiting sender gets of an attempt.
 #[derive(Debug)]
@@ -96,7 +89,7 @@ pub(crate) struct Answer {
 
 impl Answer {
     /// A recorded one. One that was too long to be recorded whole has no body, and says no length.
-    fn recorded(answer: &store::Answer, trailers: HeaderMap) -> Self {
+    fn recorded(answer: &store::Answer) -> Self {
         let head = ResponseHead { status: answer.status, headers: answer.headers.clone() };
         let (status, mut headers) = match answer_head(&head) {
             Ok(parts) => (parts.status, parts.headers),
@@ -105,7 +98,7 @@ impl Answer {
         if answer.truncated {
             headers.remove(header::CONTENT_LENGTH);
         }
-        Self { status, headers, body: answer.body.clone(), trailers, more: None }
+        Self { status, headers, body: answer.body.clone(), trailers: HeaderMap::new(), more: None }
     }
 }
 
@@ -255,34 +248,6 @@ impl Delivery {
         now.saturating_add(Self::lease(keeping, before)).unwrap_or(Timestamp::MAX)
     }
 
-    /// Settles an attempt; the store is asked again where it is only busy.
-    async fn settle(&self, end: End) -> Option<Ended> {
-        let (endpoint, id) = (end.endpoint.clone(), end.id);
-        for _ in 0..SETTLE_TRIES {
-            match self.store.settle(vec![end.clone()], self.clock.now()).await {
-                Ok(ended) => {
-                    if !matches!(end.then, Then::Done | Then::Dead(_)) || self.is_ordered(&endpoint) {
-                        self.wake.notify_one();
-                    }
-                    let ended = ended.into_iter().next();
-                    self.events.count(endpoint.as_str(), counted(ended, end.then));
-                    return ended;
-                }
-                Err(error) if error.is_temporary() => tokio::time::sleep(SETTLE_PAUSE).await,
-                Err(error) => {
-                    if let Some(held_back) = NOT_SETTLED.pass(endpoint.as_str()) {
-                        tracing::error!(%endpoint, event_id = %id, %error, held_back, "an attempt's end was not kept; the event will come again");
-                    }
-                    return None;
-                }
-            }
-        }
-        if let Some(held_back) = NOT_SETTLED.pass(endpoint.as_str()) {
-            tracing::error!(%endpoint, event_id = %id, held_back, "an attempt's end was not kept: the store stayed busy; the event will come again");
-        }
-        None
-    }
-
     /// Whether the end of an event lets another go.
     fn is_ordered(&self, endpoint: &EndpointName) -> bool {
         let endpoints = self.endpoints.load();
@@ -332,30 +297,6 @@ impl Delivery {
 
     fn window<T>(&self, endpoint: &EndpointName, look: impl FnOnce(&mut Window) -> T) -> T {
         look(lock(&self.windows).entry(endpoint.clone()).or_default())
-    }
-}
-
-/// Bodies that are kept.
-struct Bodies {
-    store: Arc<dyn Store>,
-    clock: Clock,
-}
-
-impl Bodies {
-    /// A part of one.
-    async fn part(&self, endpoint: &EndpointName, id: EventId, range: Range<u64>) -> Result<Option<Bytes>, StoreError> {
-        self.store.body(endpoint.clone(), id, range, self.clock.now()).await
-    }
-}
-
-/// What became of an event, as it is counted.
-fn counted(ended: Option<Ended>, then: Then) -> &'static str {
-    match (ended, then) {
-        (Some(Ended::Settled(_)), Then::Done) => "delivered",
-        (Some(Ended::Settled(_)), Then::Retry(_)) => "retried",
-        (Some(Ended::Settled(_)), Then::Dead(_)) => "dead",
-        (Some(Ended::Settled(_)), Then::Release(_)) => "not_called",
-        _ => "recorded",
     }
 }
 

@@ -4,7 +4,7 @@
 //! what stands before it:
 //!
 //! ```text
-//! sender ─▶ ingress ─▶ endpoint ─▶ verify ─▶ dispatch ─▶ agents (tunnel) ─▶ agent ─▶ handler
+//! sender ─▶ ingress ─▶ endpoint ─▶ verify ─▶ deliver ─▶ agents (tunnel) ─▶ agent ─▶ handler
 //! ```
 //!
 //! What it must never contain: anything about local handlers.
@@ -43,7 +43,7 @@ mod providers;
 mod refused;
 mod routes;
 
-mod dispatch;
+mod deliver;
 
 mod delivery;
 

@@ -4,7 +4,7 @@
 //! delivery: times, ids and the next attempt are arguments. It reads no clock and starts no call.
 //!
 //! ```text
-//! intake ── append ──▶ ┌───────┐ ◀── claim / settle ──────── pump, intake
+//! intake ── append ──▶ ┌───────┐ ◀── claim / settle ──────── pump, delivery
 //!                      │ Store │
 //!    api ── list ────▶ └───────┘ ◀── act / bulk / purge ─────── command line, housekeeping
 //! ```

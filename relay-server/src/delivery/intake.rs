@@ -8,25 +8,21 @@ use std::{
 use data_encoding::HEXLOWER;
 use http::HeaderMap;
 use jiff::Timestamp;
-use relay_proto::RequestHead;
 use relay_schemes::Refusal;
-use tokio::{
-    sync::{oneshot, watch},
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     Answer, Delivery, Reply,
     attempt::{Content, Event, run},
+    audience::{AwaitedReply, WaitingSender},
     lock,
-    sign::Signed,
 };
 use crate::{
-    dispatch::Trusted,
+    deliver::Trusted,
     endpoint::{Endpoint, Identity, Keeping, Order},
     failure::{Failure, RelayFault, SenderFault},
     memory::Memory,
-    message::{Known, request_head, take_apart},
+    message::take_apart,
     store::{self, Dedup, Grant, Head, Lease, NewEvent, Signature, State, Verdict},
     throttle::Throttle,
     verify::{Payload, Webhook},
@@ -44,7 +40,7 @@ enum Kept {
     /// It waits for the pump.
     Waits(EventId),
     /// Its first attempt is under way.
-    Attempted(EventId, oneshot::Receiver<Reply>),
+    Attempted(EventId, AwaitedReply),
     /// It is one that came before.
     Repeats { of: EventId, state: State, answer: Option<store::Answer> },
 }
@@ -114,7 +110,6 @@ impl Delivery {
         };
         let event = Event {
             endpoint: Arc::clone(endpoint),
-            keeping: keeping.clone(),
             id: event_id,
             head,
             kind: meta.kind,
@@ -131,10 +126,7 @@ impl Delivery {
         let kept = self.tasks.spawn(async move { delivery.keep(new, event, patience).await });
         match kept.await.map_err(|_| RelayFault::Internal)?? {
             Kept::Waits(event_id) => Ok(Taken { event_id, reply: Reply::Ack }),
-            Kept::Attempted(event_id, waiting) => {
-                let reply = timeout_at(deadline, waiting).await.ok().and_then(Result::ok).unwrap_or(Reply::Ack);
-                Ok(Taken { event_id, reply })
-            }
+            Kept::Attempted(event_id, waiting) => Ok(Taken { event_id, reply: waiting.until(deadline).await }),
             Kept::Repeats { of, state, answer } => {
                 Ok(Taken { event_id: of, reply: self.repeated(of, state, answer, keeping, deadline).await })
             }
@@ -177,20 +169,19 @@ impl Delivery {
     }
 
     /// Makes the first attempt beside its sender.
-    fn attempt(self: &Arc<Self>, event: Event, patience: Instant) -> oneshot::Receiver<Reply> {
-        let (reply, waiting) = oneshot::channel();
-        let (tell, told) = watch::channel(None);
+    fn attempt(self: &Arc<Self>, event: Event, patience: Instant) -> AwaitedReply {
+        let (waiting, awaited, told) = WaitingSender::new();
         lock(&self.running).insert(event.id, told);
         let delivery = Arc::clone(self);
         self.tasks.spawn(async move {
             let id = event.id;
-            run(&delivery, event, patience, Some((reply, tell))).await;
+            run(&delivery, event, patience, Some(waiting)).await;
             lock(&delivery.running).remove(&id);
             if delivery.cramped.load(Ordering::Relaxed) {
                 delivery.wake.notify_one(); // Its agent has room for one that waits.
             }
         });
-        waiting
+        awaited
     }
 
     /// What a repeat gets.
@@ -203,7 +194,7 @@ impl Delivery {
         deadline: Instant,
     ) -> Reply {
         if state == State::Delivered && keeping.assured {
-            let answer = recorded.map(|answer| Answer::recorded(&answer, HeaderMap::new()));
+            let answer = recorded.map(|answer| Answer::recorded(&answer));
             return answer.map_or(Reply::Ack, Reply::Answer);
         }
         let running = lock(&self.running).get(&of).cloned();
@@ -227,23 +218,6 @@ fn identity(keeping: &Keeping, webhook: &Webhook) -> Option<String> {
         Identity::Body => webhook.body_digest().map(|digest| HEXLOWER.encode(&digest)),
     };
     named.or_else(|| webhook.mark().map(|mark| format!("signature:{}", HEXLOWER.encode(&mark.digest))))
-}
-
-/// A kept head as one attempt tells it. A replay to one agent has no fence: nobody has to be told of it later.
-pub(super) fn told(event: &Event, afresh: Option<Signed>, fence: Option<u64>) -> RequestHead {
-    let known = Known {
-        arrival: &event.head.arrival,
-        event_id: event.id,
-        attempt: event.lease.attempt,
-        fence,
-        replay_of: event.replay_of,
-        redelivered: event.redelivered,
-        resigned: afresh.is_some(),
-    };
-    match afresh {
-        Some(set) => request_head(&event.endpoint.name, &event.head.sent.with(&set), &known),
-        None => request_head(&event.endpoint.name, &event.head.sent, &known),
-    }
 }
 
 /// How long an event of the pump waits for an agent: one was there when it was claimed.

@@ -7,19 +7,15 @@ use std::{sync::Arc, time::Duration};
 
 use relay_schemes::Provider;
 use thiserror::Error;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
-use super::{
-    Delivery,
-    attempt::{Audience, Event, call},
-    intake::told,
-    sign,
-};
+use super::{Delivery, attempt::Event, audience::Recorder, sign};
 use crate::{
     agents::{
         admissions::hide_lines,
         registry::{ChooseError, Whom},
     },
+    deliver::{Call, deliver},
     endpoint::Endpoint,
     store::{Act, Acted, Action, Answer, Head, Lease, Outcome, Record, Signature, State, StoreError},
     verify::CannotSign,
@@ -135,17 +131,15 @@ impl Delivery {
             ChooseError::NoAgent | ChooseError::Unwanted | ChooseError::Limited { .. } => NotReplayed::NoAgent,
         })?;
         let (id, agent, begun) = (event.id, place.agent().name.to_string(), Instant::now());
-        let mut head = told(&event, afresh, None);
+        let mut head = event.request(afresh.as_ref(), None); // Nobody has to be told of it later.
         if !asker.attach {
             hide_lines(&mut head, &provider.map(Provider::credential_headers).unwrap_or_default());
         }
-        let exchange = place.open(head);
-        let limit = begun + event.keeping.attempt_timeout;
-        let mut audience = Audience::default();
-        let (outcome, answer) = match timeout_at(limit, call(exchange, None, &event, self, &mut audience)).await {
-            Err(_) => (Outcome::Timeout, None),
-            Ok(Ok(answer)) => (Outcome::Answered, Some(answer)),
-            Ok(Err(broken)) => (broken.into(), None),
+        let call = Call::open(place, head, event.source(self.bodies()));
+        let until = begun + event.keeping().attempt_timeout;
+        let (outcome, answer) = match deliver(call, until, &mut Recorder::new(&event, None)).await {
+            Ok(answer) => (Outcome::Answered, Some(answer)),
+            Err(why) => (why.into(), None),
         };
         Ok(Replayed { id, of, agent, resigned, outcome, answer, duration: begun.elapsed() })
     }

@@ -13,11 +13,12 @@ use relay_proto::HeaderBlock;
 use relay_schemes::Request;
 
 use super::{
-    Bodies, Delivery,
+    Delivery,
     attempt::{Content, Event},
 };
 use crate::{
     clock::wall,
+    deliver::Bodies,
     endpoint::{Endpoint, EndpointName, Resign},
     replay::Cause,
     store::{Head, MAX_RANGE_BYTES, Signature},
@@ -43,7 +44,7 @@ pub(super) async fn afresh(delivery: &Delivery, event: &mut Event) -> Result<Opt
     let endpoint = Arc::clone(&event.endpoint);
     let now = wall().as_second();
     let may = may(&endpoint, &event.head);
-    match (event.head.signature, event.keeping.resign) {
+    match (event.head.signature, event.keeping().resign) {
         (Signature::Keep, _) | (Signature::Auto, Resign::Never) => Ok(None),
         (Signature::Fresh, _) => {
             may?;

@@ -5,13 +5,10 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::{
-    Delivery,
-    attempt::{Event, stray},
-};
+use super::{Delivery, attempt::Event};
 use crate::{
     agents::outcomes::Stray,
-    store::{Attempt, End, Lease, Outcome, State},
+    store::{Attempt, Lease, Outcome, State},
     throttle::Throttle,
     webhook::EventId,
 };
@@ -52,7 +49,7 @@ async fn settle(delivery: &Delivery, outcome: relay_proto::Outcome) {
     let lease = Lease { fence: outcome.fence, attempt: outcome.attempt, tries };
     let endpoints = delivery.endpoints.load();
     let event = endpoints.get(&name).and_then(|endpoint| Event::of(endpoint, record.summary, record.head, None, lease));
-    if let Some((attempt, then)) = event.and_then(|event| stray(outcome.state, &event, delivery.clock.now())) {
-        delivery.settle(End { endpoint: name, id, attempt, then }).await;
+    if let Some(event) = event {
+        delivery.settle_stray(&event, outcome.state).await;
     }
 }

@@ -24,8 +24,8 @@ use crate::{
     address::{is_local, site},
     agents::{Agents, Turned, lists, token::Shown},
     clock::wall,
+    deliver::{HandlerAnswer, LiveMeans, deliver_live},
     delivery::{Delivery, Reply, Taken},
-    dispatch,
     endpoint::{Ack, Endpoint, Keeping, Replay},
     failure::{AgentFault, Failure, HandlerFault, RelayFault, SenderFault},
     memory::{LIVE_BYTES, Memory},
@@ -66,7 +66,7 @@ pub(super) struct Requests {
 /// How a webhook ended.
 enum Outcome {
     /// With a handler's answer; repeats of this webhook wait for its end.
-    Answer(dispatch::Answer, Option<Running>),
+    Answer(HandlerAnswer, Option<Running>),
     /// It is kept, and this is what its sender gets.
     Kept(Taken, Ack),
     /// It was a repeat of an event that had been answered with this status.
@@ -243,15 +243,10 @@ impl Requests {
     }
 
     /// To an agent and back.
-    async fn deliver(
-        &self,
-        routes: &Routes,
-        endpoint: &Endpoint,
-        webhook: Webhook,
-    ) -> Result<dispatch::Answer, Failure> {
+    async fn deliver(&self, routes: &Routes, endpoint: &Endpoint, webhook: Webhook) -> Result<HandlerAnswer, Failure> {
         let event_id = webhook.event_id();
         let trusted = |address| routes.trusts(address);
-        let means = dispatch::Means {
+        let means = LiveMeans {
             registry: self.agents.registry(),
             limits: &self.delivery.limits,
             trusted: &trusted,
@@ -259,7 +254,7 @@ impl Requests {
             upgrade_idle: self.upgrade_idle,
             connections: self.open.tasks(),
         };
-        let outcome = dispatch::deliver(webhook, endpoint, means).await;
+        let outcome = deliver_live(webhook, endpoint, means).await;
         if let Err(
             failure @ (Failure::Sender(SenderFault::BodyTooLarge { .. })
             | Failure::Agent(AgentFault::Unwanted)

@@ -26,8 +26,8 @@ use tokio::{
 
 use crate::{
     agents::{Turned, seats},
+    deliver::{HandlerAnswer, Upload, settle_trailers},
     delivery::{Piece, Reply as KeptReply, Taken},
-    dispatch::{Answer, Upload, settle_trailers},
     endpoint::Ack,
     events::Refusal,
     failure::{AgentFault, Failure, HandlerFault, RelayFault, SenderFault},
@@ -58,8 +58,13 @@ where
 }
 
 /// The handler's answer, streamed. `first` learns how it ended.
-pub(crate) fn answer(answer: Answer, first: Option<Running>, event_id: EventId, idle: Duration) -> Response<Body> {
-    let Answer { head, body, upload, memory, turn } = answer;
+pub(crate) fn answer(
+    answer: HandlerAnswer,
+    first: Option<Running>,
+    event_id: EventId,
+    idle: Duration,
+) -> Response<Body> {
+    let HandlerAnswer { head, headers: _, body, upload, memory, turn } = answer;
     let first = first.map(|running| Ending { running: Some(running), status: head.status });
     let body = body.map_or_else(empty, |inner| {
         let missing = inner.size_hint().exact().or_else(|| content_length(&head.headers));

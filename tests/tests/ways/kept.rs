@@ -66,9 +66,9 @@ impl Scripted {
                 };
                 tell.send(Call { body: body.clone(), attempt: text("relay-attempt"), event_id }).expect("a listener");
                 let status = match body.as_str() {
-                    "late" => {
+                    "late" | "rejects late" => {
                         open.wait_for(|open| *open).await.expect("a gate");
-                        200
+                        if body == "late" { 200 } else { 404 }
                     }
                     "fails twice" if nth <= 2 => 503,
                     "fails" => 500,
@@ -279,6 +279,67 @@ async fn a_link_that_breaks_mid_delivery_is_settled_by_what_the_agent_tells() {
     assert_eq!(again, record, "what had arrived was told again, and changes nothing");
     // The sender waited, and got the handler's own answer, told in the agent's next session.
     assert_eq!((response.status().as_u16(), &response.body()[..]), (200, &b"answer to late"[..]));
+    let kept = event(&relay, id(&response), is("delivered")).await;
+    assert_eq!(kept["attempts"].as_array().map(Vec::len), Some(1), "{kept}");
+    assert!(handler.calls.try_recv().is_err(), "one call");
+}
+
+/// Until it is dropped, the relay's store commits nothing more, as on a disk that is slow.
+fn hold_commits(relay: &Server) -> rusqlite::Connection {
+    let store = rusqlite::Connection::open(relay.state_file("relay.db")).expect("a store");
+    store.busy_timeout(Duration::from_secs(2)).expect("set");
+    store.execute_batch("BEGIN IMMEDIATE").expect("held");
+    store
+}
+
+#[tokio::test]
+async fn a_success_is_passed_on_before_its_note_is_synced_and_any_other_end_after() {
+    let config = ASSURED.replace("deadline = \"1s\"", "deadline = \"10s\"");
+    for (body, status, passes, ends) in [("late", 200, true, "delivered"), ("rejects late", 404, false, "dead")] {
+        let (relay, mut handler) = (relay(&config).await, Scripted::start().await);
+        let _agent = relay.agent("open", &handler.handler.port(), &[]).await.expect("attaches");
+        let sender = post(&relay, body);
+        tokio::pin!(sender);
+        tokio::select! {
+            early = &mut sender => panic!("{early:?}"),
+            _called = handler.call() => {}
+        }
+        let commits = hold_commits(&relay);
+        handler.gate.send_replace(true);
+        let early = timeout(Duration::from_secs(1), &mut sender).await;
+        assert_eq!(early.is_ok(), passes, "{early:?}");
+        drop(commits);
+        let response = match early {
+            Ok(response) => response,
+            Err(_) => sender.await,
+        };
+        assert_eq!(
+            (response.status().as_u16(), &response.body()[..]),
+            (status, format!("answer to {body}").as_bytes())
+        );
+        let kept = event(&relay, id(&response), is(ends)).await;
+        assert_eq!(kept["attempts"][0]["status"], status, "{kept}");
+    }
+}
+
+#[tokio::test]
+async fn a_success_whose_note_is_lost_with_the_relay_is_settled_by_what_its_agent_tells() {
+    let config = ASSURED.replace("deadline = \"1s\"", "deadline = \"10s\"");
+    let (mut relay, mut handler) = (relay(&config).await, Scripted::start().await);
+    let mut agent = relay.agent("open", &handler.handler.port(), &[]).await.expect("attaches");
+    let public = relay.public.clone();
+    let (response, commits) = tokio::join!(post(&relay, "late"), async {
+        handler.call().await;
+        let commits = hold_commits(&relay);
+        handler.gate.send_replace(true);
+        commits
+    });
+    assert_eq!(response.status().as_u16(), 200);
+    relay.signal("-KILL").await.expect("it dies");
+    relay.ended().await.expect("it ends");
+    drop(commits);
+    relay.start_again(&public).await.expect("the store opens without help");
+    agent.line("ready").await.expect("it comes back");
     let kept = event(&relay, id(&response), is("delivered")).await;
     assert_eq!(kept["attempts"].as_array().map(Vec::len), Some(1), "{kept}");
     assert!(handler.calls.try_recv().is_err(), "one call");

@@ -1,0 +1,287 @@
+//! One exchange with an agent: a request goes out with its body, and an answer comes back.
+//!
+//! All go this one way: live requests, attempts of kept events, replays. They differ in where the body comes from (a
+//! [`Source`]) and in who takes the answer (an [`Audience`]). Nothing here keeps, retries or settles anything.
+//!
+//! Invariants: the answer is waited for until the deadline, by an audience that takes it whole to its end; an answer may
+//! come before the request's end; whatever breaks off resets the exchange; nothing switches protocols unasked.
+
+mod answer;
+mod silence;
+mod source;
+mod upgrade;
+
+use std::{future::Future, net::IpAddr, pin::Pin, time::Duration};
+
+use http::response::Parts;
+use relay_proto::{HeaderBlock, RequestHead, ResetCode, ResponseHead};
+use relay_tunnel::{Broken, Exchange, Receiver};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, timeout_at},
+};
+use tokio_util::task::TaskTracker;
+
+use self::{
+    answer::switches_to,
+    upgrade::{Upgrade, carry},
+};
+pub(crate) use self::{
+    answer::{answer_head, settle_trailers},
+    source::{Bodies, Source},
+};
+use crate::{
+    agents::{
+        copies::Tee,
+        registry::{Heed, Place, Registry},
+    },
+    endpoint::Endpoint,
+    failure::{Failure, HandlerFault},
+    limits::{Limits, Turn},
+    memory::Memory,
+    message::{Known, request_head, take_apart},
+    store::Outcome,
+    verify::{Payload, Webhook},
+};
+
+/// The answer of a handler, still streaming.
+pub(crate) struct HandlerAnswer {
+    /// Status and headers, as a sender may see them.
+    pub head: Parts,
+    /// The headers as they came.
+    pub headers: HeaderBlock,
+    /// The body; none after an upgrade.
+    pub body: Option<Receiver>,
+    /// The rest of the request's body, while the answer came before its end.
+    pub upload: Option<Upload>,
+    /// What the request takes, while the rest of its body goes on.
+    pub memory: Option<Memory>,
+    /// Its place among the endpoint's exchanges, until the sender has it all.
+    pub turn: Option<Turn>,
+}
+
+impl HandlerAnswer {
+    fn new(head: ResponseHead, body: Receiver) -> Result<Self, Undelivered> {
+        let parts = answer_head(&head).map_err(|_| NO_ANSWER)?;
+        Ok(Self { head: parts, headers: head.headers, body: Some(body), upload: None, memory: None, turn: None })
+    }
+}
+
+/// A request's body on its way beside the answer. Dropped with the answer, it ends, unless others watch: a copy is
+/// whole whether or not the handler wanted all of it.
+#[derive(Debug)]
+pub(crate) struct Upload {
+    task: JoinHandle<()>,
+    is_watched: bool,
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if !self.is_watched {
+            self.task.abort();
+        }
+    }
+}
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Undelivered {
+    /// It did not come in time.
+    Deadline,
+    /// The request's body could not be sent whole.
+    Body(Failure),
+    /// The exchange broke off, or what came is no answer.
+    Broken(Broken),
+}
+
+const NO_ANSWER: Undelivered = Undelivered::Broken(Broken::Reset(ResetCode::Broken));
+
+impl From<Undelivered> for Failure {
+    fn from(why: Undelivered) -> Self {
+        match why {
+            Undelivered::Deadline => HandlerFault::Deadline.into(),
+            Undelivered::Body(failure) => failure,
+            Undelivered::Broken(broken) => Outcome::from(broken).into(),
+        }
+    }
+}
+
+impl From<Undelivered> for Outcome {
+    fn from(why: Undelivered) -> Self {
+        match why {
+            Undelivered::Deadline => Self::Timeout,
+            Undelivered::Body(_) => Self::Broken,
+            Undelivered::Broken(broken) => broken.into(),
+        }
+    }
+}
+
+impl From<Broken> for Undelivered {
+    fn from(broken: Broken) -> Self {
+        Self::Broken(broken)
+    }
+}
+
+/// Who takes an answer.
+pub(crate) trait Audience {
+    /// What is there when the audience has taken it.
+    type Taken;
+
+    /// Takes the answer whose head has come.
+    fn take(self, answer: HandlerAnswer) -> impl Future<Output = Result<Self::Taken, Undelivered>> + Send;
+}
+
+/// A sender that reads the answer itself, as it comes.
+struct Reader;
+
+impl Audience for Reader {
+    type Taken = HandlerAnswer;
+
+    async fn take(self, answer: HandlerAnswer) -> Result<HandlerAnswer, Undelivered> {
+        Ok(answer)
+    }
+}
+
+/// An exchange that was opened.
+pub(crate) struct Call {
+    exchange: Exchange,
+    source: Source,
+    copies: Option<Tee>,
+}
+
+impl Call {
+    /// Opens an exchange for one agent alone.
+    pub(crate) fn open(place: Place, head: RequestHead, source: Source) -> Self {
+        Self { exchange: place.open(head), source, copies: None }
+    }
+
+    /// Opens an exchange, and copies of it for those that watch. Of a connection that may switch protocols there are
+    /// none.
+    pub(crate) fn open_copied(
+        registry: &Registry,
+        kind: Option<&str>,
+        place: Place,
+        head: RequestHead,
+        source: Source,
+    ) -> Self {
+        let copies = match source {
+            Source::Upgrade(_) => None,
+            _ => {
+                let name = String::from_utf8_lossy(&head.endpoint);
+                registry.copies(&name, kind, || RequestHead { fence: None, ..head.clone() })
+            }
+        };
+        Self { exchange: place.open(head), source, copies }
+    }
+}
+
+/// Sends the request, and gives the answer to its audience, which has until `deadline`.
+///
+/// # Errors
+/// [`Undelivered`]. The exchange is reset.
+pub(crate) async fn deliver<A: Audience>(call: Call, deadline: Instant, audience: A) -> Result<A::Taken, Undelivered> {
+    let exchange = async { audience.take(answer(call).await?).await };
+    timeout_at(deadline, exchange).await.unwrap_or(Err(Undelivered::Deadline))
+}
+
+async fn answer(call: Call) -> Result<HandlerAnswer, Undelivered> {
+    let Call { exchange: Exchange { request, response }, source, copies } = call;
+    if let Source::Upgrade(upgrade) = source {
+        let (head, body) = response.head().await?;
+        let mut answer = HandlerAnswer::new(head, body)?;
+        if answer.head.status != http::StatusCode::SWITCHING_PROTOCOLS {
+            request.finish(HeaderBlock::new());
+            answer.turn = upgrade.turn;
+        } else if !switches_to(&answer.head.headers, &upgrade.asked) {
+            return Err(NO_ANSWER);
+        } else if let Some(body) = answer.body.take() {
+            let connections = upgrade.connections.clone();
+            drop(connections.spawn(carry(*upgrade, request, body)));
+        }
+        return Ok(answer);
+    }
+    let is_watched = copies.is_some();
+    let mut upload: Pin<Box<_>> = Box::pin(source.upload(request, copies));
+    let response = response.head();
+    tokio::pin!(response);
+    let early = tokio::select! {
+        biased;
+        response = &mut response => Some(response?),
+        sent = &mut upload => {
+            sent.map_err(Undelivered::Body)?;
+            None
+        }
+    };
+    let (is_early, (head, body)) = match early {
+        Some(response) => (true, response),
+        None => (false, response.await?),
+    };
+    let mut answer = HandlerAnswer::new(head, body)?;
+    if answer.head.status == http::StatusCode::SWITCHING_PROTOCOLS {
+        return Err(NO_ANSWER); // Nobody asked for it.
+    }
+    if is_early {
+        let rest = async move {
+            // A failure breaks the exchange, which the answer's audience sees.
+            if let Err(failure) = upload.await {
+                tracing::debug!(?failure, "a request broke off while its answer was under way");
+            }
+        };
+        answer.upload = Some(Upload { task: tokio::spawn(rest), is_watched });
+    }
+    Ok(answer)
+}
+
+/// Whose `X-Forwarded-…` headers are kept.
+pub(crate) type Trusted<'a> = &'a (dyn Fn(IpAddr) -> bool + Sync);
+
+/// What a live request needs beside itself and its endpoint.
+pub(crate) struct LiveMeans<'a> {
+    /// The attached agents.
+    pub registry: &'a Registry,
+    /// What endpoints let through.
+    pub limits: &'a std::sync::Arc<Limits>,
+    /// Whose `X-Forwarded-…` headers are kept.
+    pub trusted: Trusted<'a>,
+    /// Longest silence while a request's body comes.
+    pub body_idle: Duration,
+    /// Longest silence of an upgraded connection.
+    pub upgrade_idle: Duration,
+    /// Where upgraded connections are counted.
+    pub connections: &'a TaskTracker,
+}
+
+/// Delivers a webhook that is not kept, and returns the handler's answer once its head is there.
+///
+/// # Errors
+/// [`Failure`] when there is no answer in time.
+pub(crate) async fn deliver_live(
+    webhook: Webhook,
+    endpoint: &Endpoint,
+    means: LiveMeans<'_>,
+) -> Result<HandlerAnswer, Failure> {
+    let kind = webhook.event().kind.clone();
+    let deadline = webhook.started() + endpoint.deadline;
+    let (sent, arrival, payload) = take_apart(webhook, means.trusted);
+    let head = request_head(&endpoint.name, &sent, &Known::live(&arrival));
+    let patience = (Instant::now() + endpoint.wait_for_agent).min(deadline);
+    means.limits.room(endpoint, 1, Instant::now())?;
+    let place =
+        means.registry.reserve_or_wait(endpoint.name.as_str(), kind.as_deref(), Heed::Nothing, patience).await?;
+    let mut turn = means.limits.take(endpoint, Instant::now())?;
+    let source = match payload {
+        Payload::Whole(body) => Source::whole(body),
+        Payload::Streaming(body) => Source::streaming(body, endpoint.max_body, means.body_idle),
+        Payload::Upgrade(connection) => Source::Upgrade(Box::new(Upgrade {
+            connection,
+            asked: sent.upgrade,
+            silence: means.upgrade_idle,
+            connections: means.connections.clone(),
+            turn: turn.take(),
+        })),
+    };
+    let call = Call::open_copied(means.registry, kind.as_deref(), place, head, source);
+    let mut answer = deliver(call, deadline, Reader).await?;
+    answer.turn = answer.turn.or(turn);
+    Ok(answer)
+}

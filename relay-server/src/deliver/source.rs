@@ -1,0 +1,175 @@
+//! Where a request's body comes from, and its way to the agent: as fast as the agent takes it.
+
+use std::{ops::Range, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use relay_proto::HeaderBlock;
+use relay_tunnel::{
+    Sender,
+    http::{header_lines, strip_hop_by_hop},
+};
+use tokio::time::timeout;
+
+use super::upgrade::Upgrade;
+use crate::{
+    agents::copies::Tee,
+    clock::Clock,
+    endpoint::EndpointName,
+    failure::{Failure, RelayFault, SenderFault},
+    message::names,
+    store::{Store, StoreError},
+    webhook::{EventId, input::RequestBody},
+};
+
+/// What is read of a kept body at a time. An exchange holds so much while its handler takes nothing, so it is less than
+/// the store would give.
+const PART_BYTES: u64 = 256 * 1024;
+
+/// A request's body.
+pub(crate) enum Source {
+    /// In memory, until it was sent.
+    Whole(Option<Bytes>),
+    /// On its way from the sender.
+    Streaming(Streaming),
+    /// In the store.
+    Kept(KeptBody),
+    /// None, but raw bytes both ways once the handler has switched protocols.
+    Upgrade(Box<Upgrade>),
+}
+
+pub(crate) struct Streaming {
+    body: RequestBody,
+    sent_bytes: u64,
+    max_bytes: u64,
+    idle: Duration,
+}
+
+/// Bodies that are kept.
+#[derive(Clone)]
+pub(crate) struct Bodies {
+    pub store: Arc<dyn Store>,
+    pub clock: Clock,
+}
+
+impl Bodies {
+    /// A part of one.
+    pub(crate) async fn part(
+        &self,
+        endpoint: &EndpointName,
+        id: EventId,
+        range: Range<u64>,
+    ) -> Result<Option<Bytes>, StoreError> {
+        self.store.body(endpoint.clone(), id, range, self.clock.now()).await
+    }
+}
+
+/// A body in the store.
+pub(crate) struct KeptBody {
+    bodies: Bodies,
+    endpoint: EndpointName,
+    id: EventId,
+    /// The part that was not read yet.
+    left: Range<u64>,
+}
+
+/// A part of a body.
+enum Part {
+    Data(Bytes),
+    Trailers(HeaderBlock),
+}
+
+impl Source {
+    /// A body in memory.
+    pub(crate) fn whole(body: Bytes) -> Self {
+        Self::Whole((!body.is_empty()).then_some(body))
+    }
+
+    /// A body that comes from its sender: at most so many bytes, and never silent for longer than `idle`.
+    pub(crate) const fn streaming(body: RequestBody, max_bytes: u64, idle: Duration) -> Self {
+        Self::Streaming(Streaming { body, sent_bytes: 0, max_bytes, idle })
+    }
+
+    /// The body of an event, so many bytes, as the store has it.
+    pub(crate) const fn kept(bodies: Bodies, endpoint: EndpointName, id: EventId, bytes: u64) -> Self {
+        Self::Kept(KeptBody { bodies, endpoint, id, left: 0..bytes })
+    }
+
+    /// Sends the body, and copies of it. Where neither the agent nor a copy wants more, it ends: the answer, or its
+    /// absence, says why.
+    ///
+    /// # Errors
+    /// Why it is not whole.
+    pub(super) async fn upload(mut self, mut request: Sender, mut copies: Option<Tee>) -> Result<(), Failure> {
+        let (mut is_wanted, mut trailers) = (true, HeaderBlock::new());
+        while let Some(part) = self.next().await? {
+            match part {
+                Part::Data(data) => {
+                    if let Some(copies) = &mut copies {
+                        copies.data(&data);
+                    }
+                    is_wanted = is_wanted && request.send(data).await.is_ok();
+                    if !is_wanted && copies.as_ref().is_none_or(Tee::is_empty) {
+                        return Ok(());
+                    }
+                }
+                Part::Trailers(lines) => trailers = lines,
+            }
+        }
+        if let Some(copies) = copies {
+            copies.finish(&trailers);
+        }
+        request.finish(trailers);
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Result<Option<Part>, Failure> {
+        match self {
+            Self::Whole(body) => Ok(body.take().map(Part::Data)),
+            Self::Streaming(body) => body.next().await.map_err(Failure::from),
+            Self::Kept(body) => body.next().await.map_err(Failure::from),
+            Self::Upgrade(_) => Ok(None),
+        }
+    }
+}
+
+impl Streaming {
+    async fn next(&mut self) -> Result<Option<Part>, SenderFault> {
+        let frame = timeout(self.idle, self.body.frame()).await.map_err(|_| SenderFault::BodyTimeout)?;
+        let Some(frame) = frame.transpose().map_err(|_| SenderFault::BodyBroken)? else { return Ok(None) };
+        let frame = match frame.into_data() {
+            Ok(data) => {
+                self.sent_bytes += data.len() as u64;
+                if self.sent_bytes > self.max_bytes {
+                    return Err(SenderFault::BodyTooLarge { limit_bytes: self.max_bytes });
+                }
+                return Ok(Some(Part::Data(data)));
+            }
+            Err(frame) => frame,
+        };
+        let mut lines = frame.into_trailers().unwrap_or_default();
+        strip_hop_by_hop(&mut lines);
+        names::strip(&mut lines, false); // No proxy tells of the way behind a body.
+        Ok(Some(Part::Trailers(header_lines(&lines))))
+    }
+}
+
+impl KeptBody {
+    async fn next(&mut self) -> Result<Option<Part>, RelayFault> {
+        if self.left.is_empty() {
+            return Ok(None);
+        }
+        let range = self.left.start..self.left.end.min(self.left.start + PART_BYTES);
+        match self.bodies.part(&self.endpoint, self.id, range).await {
+            Ok(Some(part)) if !part.is_empty() => {
+                self.left.start += part.len() as u64;
+                Ok(Some(Part::Data(part)))
+            }
+            Ok(_) => Err(RelayFault::StoreFailed),
+            Err(error) => {
+                tracing::error!(endpoint = %self.endpoint, event_id = %self.id, %error, "a kept body cannot be read");
+                Err(RelayFault::StoreFailed)
+            }
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Who takes the answer to an attempt: the record, and a sender that waits with its repeats.
+//!
+//! A sender waits until its deadline, and has its ack from then on. An attempt that has something else for it promises
+//! that first: either the sender takes the promise and waits for what comes, or it has its ack, and what holds after an
+//! ack decides what becomes of the event. There is nothing between.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, response::Parts};
+use http_body_util::BodyExt as _;
+use relay_proto::ResetCode;
+use relay_tunnel::{Broken, http::one_length};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, timeout, timeout_at},
+};
+
+use super::{Answer, Piece, Reply, Told, attempt::Event};
+use crate::{
+    deliver::{Audience, HandlerAnswer, Undelivered, settle_trailers},
+    retry::Meaning,
+    store::{self, MAX_ANSWER_BYTES},
+};
+
+/// Pieces of a long answer that wait for its sender.
+const MAX_PIECES: usize = 8;
+
+/// How long a sender may take for a piece of a long answer before the answer goes on without it.
+const PIECE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a sender waits for what it was promised, when the store is slow.
+const PROMISE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A sender that waits, as its attempt sees it.
+pub(super) struct WaitingSender {
+    sender: oneshot::Sender<oneshot::Receiver<Reply>>,
+    repeats: watch::Sender<Told>,
+}
+
+/// A sender that waits, as it sees itself.
+pub(super) struct AwaitedReply(oneshot::Receiver<oneshot::Receiver<Reply>>);
+
+/// A reply that its sender waits for, whatever its deadline. Dropped, it is the ack.
+pub(super) struct Promised {
+    reply: Reply,
+    sender: oneshot::Sender<Reply>,
+    repeats: watch::Sender<Told>,
+}
+
+impl WaitingSender {
+    /// Both ends of a wait, and what repeats of the event look at.
+    pub(super) fn new() -> (Self, AwaitedReply, watch::Receiver<Told>) {
+        let (sender, awaited) = oneshot::channel();
+        let (repeats, told) = watch::channel(None);
+        (Self { sender, repeats }, AwaitedReply(awaited), told)
+    }
+
+    /// Whether the sender has not had its ack.
+    pub(super) fn waits(&self) -> bool {
+        !self.sender.is_closed()
+    }
+
+    /// Promises a reply; `None` if the sender has its ack already.
+    pub(super) fn promise(self, reply: Reply) -> Option<Promised> {
+        let (sender, promised) = oneshot::channel();
+        self.sender.send(promised).ok()?;
+        Some(Promised { reply, sender, repeats: self.repeats })
+    }
+}
+
+impl AwaitedReply {
+    /// What the sender gets: by its deadline, unless it is promised something.
+    pub(super) async fn until(mut self, deadline: Instant) -> Reply {
+        let promised = match timeout_at(deadline, &mut self.0).await {
+            Ok(promised) => promised.ok(),
+            Err(_) => {
+                self.0.close();
+                self.0.try_recv().ok()
+            }
+        };
+        let Some(promised) = promised else { return Reply::Ack };
+        timeout(PROMISE_PATIENCE, promised).await.ok().and_then(Result::ok).unwrap_or(Reply::Ack)
+    }
+}
+
+impl Promised {
+    /// Whether the sender waits no longer.
+    pub(super) fn is_void(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    /// Gives the sender what it was promised, and its repeats the same.
+    pub(super) fn keep(self) {
+        let told = match &self.reply {
+            Reply::Answer(Answer { status, headers, body, more: None, .. }) => {
+                Some((*status, headers.clone(), body.clone()))
+            }
+            _ => None,
+        };
+        self.repeats.send_replace(Some(told));
+        let _has_left = self.sender.send(self.reply);
+    }
+}
+
+/// Records an answer, up to a size. A longer one goes on to a sender that waits, as it comes.
+pub(super) struct Recorder<'a> {
+    pub(super) event: &'a Event,
+    pub(super) waiting: Option<WaitingSender>,
+    /// The sender has the beginning of the answer already.
+    pub(super) streams: bool,
+    /// What is for the sender alone: the head as it may see it, and trailers.
+    seen: Option<(Parts, HeaderMap)>,
+}
+
+impl<'a> Recorder<'a> {
+    pub(super) const fn new(event: &'a Event, waiting: Option<WaitingSender>) -> Self {
+        Self { event, waiting, streams: false, seen: None }
+    }
+
+    /// Whether the sender has had nothing but the answer.
+    pub(super) fn waits(&self) -> bool {
+        self.streams || self.waiting.as_ref().is_some_and(WaitingSender::waits)
+    }
+
+    /// A recorded answer as the waiting sender gets it.
+    pub(super) fn passed_on(&mut self, answer: &store::Answer) -> Answer {
+        match self.seen.take() {
+            Some((parts, trailers)) if !answer.truncated => {
+                let body = answer.body.clone();
+                Answer { status: parts.status, headers: parts.headers, body, trailers, more: None }
+            }
+            _ => Answer::recorded(answer),
+        }
+    }
+
+    /// Begins a long answer, where its sender may have it and still waits.
+    fn begin(&mut self, parts: &Parts, body: Bytes) -> Option<mpsc::Sender<Piece>> {
+        let keeping = self.event.keeping();
+        let passes = keeping.statuses.while_waiting(parts.status.as_u16()) != Meaning::Again;
+        let waiting = self.waiting.take_if(|_| passes || keeping.pass_failures)?;
+        let (pieces, more) = mpsc::channel(MAX_PIECES);
+        let (headers, trailers) = (parts.headers.clone(), HeaderMap::new());
+        let answer = Answer { status: parts.status, headers, body, trailers, more: Some(more) };
+        waiting.promise(Reply::Answer(answer))?.keep();
+        self.streams = true;
+        Some(pieces)
+    }
+}
+
+impl Audience for &mut Recorder<'_> {
+    type Taken = store::Answer;
+
+    async fn take(self, answer: HandlerAnswer) -> Result<store::Answer, Undelivered> {
+        let HandlerAnswer { head, headers, body, upload: _goes_on, .. } = answer;
+        let (mut kept, mut trailers, mut stream) = (BytesMut::new(), HeaderMap::new(), None);
+        let (mut is_long, mut len) = (false, 0_u64);
+        let Some(mut body) = body else { return Err(BROKEN) };
+        while let Some(frame) = body.frame().await {
+            let data = match frame?.into_data() {
+                Ok(data) => data,
+                Err(frame) => {
+                    trailers = frame.into_trailers().unwrap_or_default();
+                    settle_trailers(&mut trailers);
+                    continue;
+                }
+            };
+            len += data.len() as u64;
+            if !is_long && kept.len() + data.len() > MAX_ANSWER_BYTES {
+                is_long = true;
+                stream = self.begin(&head, kept.split().freeze());
+            }
+            if !is_long {
+                kept.extend_from_slice(&data);
+            }
+            if let Some(sender) = &stream
+                && timeout(PIECE_PATIENCE, sender.send(Piece::Data(data))).await.is_ok_and(|sent| sent.is_ok())
+            {
+                continue;
+            }
+            stream = None; // The sender has left, or takes too long: the attempt goes on.
+        }
+        if !is_whole(self.event, &head.headers, len) {
+            return Err(BROKEN);
+        }
+        if let Some(stream) = stream {
+            let _ = timeout(PIECE_PATIENCE, stream.send(Piece::End(std::mem::take(&mut trailers)))).await;
+        }
+        let status = head.status.as_u16();
+        self.seen = Some((head, trailers));
+        Ok(store::Answer { status, headers, body: kept.freeze(), truncated: is_long })
+    }
+}
+
+const BROKEN: Undelivered = Undelivered::Broken(Broken::Reset(ResetCode::Broken));
+
+/// Whether an answer is as long as its head says. hyper believes the head of one that is there at once, and whoever reads
+/// the connection would take the next answer for the rest of this one. To HEAD it has none, whatever it says.
+pub(super) fn is_whole(event: &Event, headers: &HeaderMap, len: u64) -> bool {
+    (event.head.sent.method == "HEAD" && len == 0)
+        || one_length(headers).is_ok_and(|said| said.is_none_or(|said| said == len))
+}

@@ -1,0 +1,261 @@
+//! What becomes of an event after an attempt, and of the sender that waits for it.
+//!
+//! A handler's success is passed on as soon as its note is with the store's writer: losing the note means one delivery
+//! more, which the agent's memory of the attempt mostly prevents. Any other end of an event is passed on only once it is
+//! kept, since its sender has been told the end. Which status rule holds is decided by whether the sender takes a promise
+//! ([`super::audience`]).
+
+use std::{future::poll_fn, task::Poll, time::Duration};
+
+use jiff::Timestamp;
+use relay_proto::OutcomeState;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{
+    Delivery, Reply,
+    attempt::{Event, REST, ending_of},
+    audience::{Promised, Recorder},
+};
+use crate::{
+    endpoint::Keeping,
+    failure::Failure,
+    retry::{Meaning, retry_after},
+    store::{self, Attempt, End, Ended, Outcome, Reason, Then},
+    throttle::Throttle,
+};
+
+/// How often the store is asked again to settle an attempt, and how long between.
+const SETTLE_TRIES: u32 = 50;
+const SETTLE_PAUSE: Duration = Duration::from_millis(100);
+
+/// As many as there are attempts under way when the store fails.
+static NOT_SETTLED: Throttle = Throttle::new();
+
+/// How a call ended.
+pub(super) enum Ending {
+    Answered(store::Answer),
+    Failed(Outcome),
+}
+
+/// What an attempt notes down beside its end.
+pub(super) struct Note {
+    pub(super) started_at: Timestamp,
+    pub(super) begun: Instant,
+    pub(super) agent: Option<String>,
+}
+
+/// What becomes of an event, and what its sender is promised.
+pub(super) struct Ruling {
+    then: Then,
+    promised: Option<Pass>,
+}
+
+/// Something for a sender beside the ack.
+struct Pass {
+    promised: Promised,
+    /// Whether it is passed on before it is kept.
+    is_success: bool,
+    /// What becomes of the event if the sender has its ack instead.
+    after_ack: Then,
+}
+
+impl Ruling {
+    /// Nobody waits.
+    pub(super) const fn of(then: Then) -> Self {
+        Self { then, promised: None }
+    }
+
+    /// By the rule of senders that wait, if the sender takes what it is promised, else by that of those that had their
+    /// ack.
+    pub(super) fn on(ending: &Ending, mut recorder: Recorder<'_>, now: Timestamp) -> (Meaning, Self) {
+        let event = recorder.event;
+        let meaning = meaning(ending, event.keeping(), recorder.waits());
+        if recorder.streams {
+            let then = match (ending, meaning) {
+                (Ending::Answered(_), Meaning::Success) => Then::Done,
+                (Ending::Answered(_), _) => Then::Dead(Reason::HandlerRejected),
+                // The answer broke off under the sender's eyes, after a head that said how it would end.
+                (Ending::Failed(_), _) => then(ending, Meaning::Again, event, now),
+            };
+            return (meaning, Self::of(then));
+        }
+        let Some(waiting) = recorder.waiting.take_if(|waiting| waiting.waits()) else {
+            return (meaning, Self::of(then(ending, meaning, event, now)));
+        };
+        let passes_failures = event.keeping().pass_failures;
+        let (reply, while_waiting) = match (ending, meaning) {
+            (Ending::Answered(answer), Meaning::Success) => {
+                (Reply::Answer(recorder.passed_on(answer)), Some(Then::Done))
+            }
+            (Ending::Answered(answer), Meaning::Final) => {
+                (Reply::Answer(recorder.passed_on(answer)), Some(Then::Dead(Reason::HandlerRejected)))
+            }
+            (Ending::Answered(answer), Meaning::Again) if passes_failures => {
+                (Reply::Answer(recorder.passed_on(answer)), Some(Then::Dead(reason(ending))))
+            }
+            (Ending::Failed(outcome), _) if passes_failures => {
+                (Reply::Failure((*outcome).into()), Some(Then::Dead(reason(ending))))
+            }
+            _ => (Reply::Ack, None),
+        };
+        let promised = waiting.promise(reply);
+        let after_ack = then(ending, self::meaning(ending, event.keeping(), false), event, now);
+        match (promised, while_waiting) {
+            (Some(promised), Some(ends)) => {
+                let is_success = meaning == Meaning::Success;
+                (meaning, Self { then: ends, promised: Some(Pass { promised, is_success, after_ack }) })
+            }
+            (Some(ack), None) => {
+                ack.keep();
+                (meaning, Self::of(then(ending, meaning, event, now)))
+            }
+            (None, _) => (meaning, Self::of(after_ack)),
+        }
+    }
+}
+
+impl Delivery {
+    /// Notes an attempt down, and moves its event on.
+    pub(super) async fn settle_attempt(&self, event: &Event, note: Note, ending: Ending, ruling: Ruling) {
+        let (outcome, answer) = taken(ending);
+        let attempt = Attempt {
+            number: event.lease.attempt,
+            fence: event.lease.fence,
+            started_at: note.started_at,
+            duration: note.begun.elapsed(),
+            outcome,
+            agent: note.agent,
+            answer,
+        };
+        let end = End { endpoint: event.endpoint.name.clone(), id: event.id, attempt, then: ruling.then };
+        self.settle(end, ruling.promised).await;
+    }
+
+    /// Settles what an agent told of an attempt that nobody waited for any more: after a restart of the relay.
+    pub(super) async fn settle_stray(&self, event: &Event, state: OutcomeState) {
+        if matches!(state, OutcomeState::Running) {
+            return;
+        }
+        let (ending, now) = (ending_of(state, event), self.clock.now());
+        let then = then(&ending, meaning(&ending, event.keeping(), false), event, now);
+        let note = Note { started_at: now, begun: Instant::now(), agent: None };
+        self.settle_attempt(event, note, ending, Ruling::of(then)).await;
+    }
+
+    /// Settles an attempt; the store is asked again where it is only busy.
+    async fn settle(&self, mut end: End, mut pass: Option<Pass>) {
+        let (endpoint, id) = (end.endpoint.clone(), end.id);
+        let mut tries = 0;
+        let why = loop {
+            if let Some(void) = pass.take_if(|pass| pass.promised.is_void()) {
+                end.then = void.after_ack;
+            }
+            let error = match self.note_down(end.clone(), &mut pass).await {
+                Ok(ended) => {
+                    if !matches!(end.then, Then::Done | Then::Dead(_)) || self.is_ordered(&endpoint) {
+                        self.wake.notify_one();
+                    }
+                    self.events.count(endpoint.as_str(), counted(ended, end.then));
+                    if let Some(pass) = pass {
+                        pass.promised.keep();
+                    }
+                    return;
+                }
+                Err(error) => error,
+            };
+            tries += 1;
+            if !error.is_temporary() || tries == SETTLE_TRIES {
+                break error;
+            }
+            tokio::time::sleep(SETTLE_PAUSE).await;
+        };
+        if let Some(held_back) = NOT_SETTLED.pass(endpoint.as_str()) {
+            tracing::error!(%endpoint, event_id = %id, error = %why, held_back, "an attempt's end was not kept; the event will come again");
+        }
+    }
+
+    /// Notes an end down. A success is passed on once the note is with the store's writer.
+    async fn note_down(&self, end: End, pass: &mut Option<Pass>) -> Result<Option<Ended>, store::StoreError> {
+        let mut noted = self.store.settle(vec![end], self.clock.now());
+        let early = poll_fn(|cx| Poll::Ready(noted.as_mut().poll(cx))).await;
+        let ended = match early {
+            Poll::Ready(ended) => ended,
+            Poll::Pending => {
+                if let Some(success) = pass.take_if(|pass| pass.is_success) {
+                    success.promised.keep();
+                }
+                noted.await
+            }
+        };
+        Ok(ended?.into_iter().next())
+    }
+}
+
+fn taken(ending: Ending) -> (Outcome, Option<store::Answer>) {
+    match ending {
+        Ending::Answered(answer) => (Outcome::Answered, Some(answer)),
+        Ending::Failed(outcome) => (outcome, None),
+    }
+}
+
+/// What became of an event, as it is counted.
+fn counted(ended: Option<Ended>, then: Then) -> &'static str {
+    match (ended, then) {
+        (Some(Ended::Settled(_)), Then::Done) => "delivered",
+        (Some(Ended::Settled(_)), Then::Retry(_)) => "retried",
+        (Some(Ended::Settled(_)), Then::Dead(_)) => "dead",
+        (Some(Ended::Settled(_)), Then::Release(_)) => "not_called",
+        _ => "recorded",
+    }
+}
+
+fn meaning(ending: &Ending, keeping: &Keeping, waits: bool) -> Meaning {
+    match ending {
+        Ending::Answered(answer) if waits => keeping.statuses.while_waiting(answer.status),
+        Ending::Answered(answer) => keeping.statuses.after_ack(answer.status),
+        Ending::Failed(_) => Meaning::Again,
+    }
+}
+
+/// What becomes of an event whose sender has its ack.
+fn then(ending: &Ending, meaning: Meaning, event: &Event, now: Timestamp) -> Then {
+    let schedule = &event.keeping().schedule;
+    match (ending, meaning) {
+        (_, Meaning::Success) => Then::Done,
+        (_, Meaning::Final) => Then::Dead(Reason::HandlerGaveUp),
+        (Ending::Failed(Outcome::NotCalled), _) => Then::Release(rest_until(now, REST)),
+        (Ending::Failed(outcome), _) if !Failure::from(*outcome).can_retry() => Then::Dead((*outcome).into()),
+        (Ending::Failed(Outcome::Lost), _) if event.lease.tries < schedule.attempts() => Then::Retry(now),
+        (ending, _) => {
+            let asked = match ending {
+                Ending::Answered(answer) => asked_wait(answer, now),
+                Ending::Failed(_) => None,
+            };
+            let next = schedule.next(event.lease.tries, asked, random(), now);
+            next.map_or(Then::Dead(reason(ending)), Then::Retry)
+        }
+    }
+}
+
+fn asked_wait(answer: &store::Answer, now: Timestamp) -> Option<Duration> {
+    retry_after(std::str::from_utf8(answer.headers.all("retry-after").next()?).ok()?, now)
+}
+
+/// Evenly drawn: the last bits of a random UUID are random.
+fn random() -> u32 {
+    let [.., a, b, c, d] = *Uuid::new_v4().as_bytes();
+    u32::from_be_bytes([a, b, c, d])
+}
+
+fn reason(ending: &Ending) -> Reason {
+    match ending {
+        Ending::Answered(_) => Outcome::Answered.into(),
+        Ending::Failed(outcome) => (*outcome).into(),
+    }
+}
+
+/// When a rest ends.
+pub(super) fn rest_until(now: Timestamp, rest: Duration) -> Timestamp {
+    now.saturating_add(rest).unwrap_or(Timestamp::MAX)
+}
