@@ -5,12 +5,14 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod accept;
 pub mod config;
 pub mod event;
 mod failure;
 pub mod http1;
 mod name;
 pub mod pattern;
+pub mod process;
 pub mod reason;
 pub mod secret;
 pub mod socket;

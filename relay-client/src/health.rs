@@ -12,10 +12,11 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use relay_program::accept;
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch},
-    time::{sleep, timeout},
+    time::timeout,
 };
 
 use crate::agent::Status;
@@ -26,9 +27,6 @@ const MAX_CONNECTIONS: usize = 64;
 const HEAD: Duration = Duration::from_secs(5);
 /// For a connection.
 const WHOLE: Duration = Duration::from_secs(10);
-/// After a connection could not be accepted.
-const EXHAUSTED: Duration = Duration::from_millis(100);
-
 /// Where the agent answers health checks: a port is one of this machine's loopback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HealthAddr(pub SocketAddr);
@@ -50,14 +48,8 @@ pub(crate) async fn serve(listener: TcpListener, status: watch::Receiver<Status>
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "a health check could not be accepted");
-                sleep(EXHAUSTED).await;
-                continue;
-            }
-        };
+        let failed = |error: &std::io::Error| tracing::warn!(%error, "a health check could not be accepted");
+        let (stream, _) = accept::next(&listener, failed).await;
         let status = status.clone();
         tokio::spawn(async move {
             let service = service_fn(|request| std::future::ready(Ok::<_, Infallible>(answer(&request, &status))));

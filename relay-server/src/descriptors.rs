@@ -1,10 +1,9 @@
 //! How many descriptors this process may have open, and how many of them are for public connections.
 //!
-//! A shell or a service manager gives a soft limit that is meant for programs with `select`; this module raises it to
-//! the hard one. Where that is too low for what the config wants, the relay takes fewer connections: accepting them and
+//! Where that is too low for what the config wants, the relay takes fewer connections: accepting them and
 //! failing at the store would be worse. The store, the admin listener and agents' sessions keep a share.
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use relay_program::process::raise_limit_on_files;
 
 /// Descriptors for everything but public connections and agents: 64 of the admin listener, the store and its readers,
 /// listeners and runtimes, files that are read.
@@ -13,7 +12,7 @@ const KEPT_BACK: u64 = 256;
 /// Raises the limit of this process, and says how many of the wanted public connections there can be beside so many
 /// sessions of agents.
 pub(crate) fn make_room(wanted: usize, sessions: usize) -> usize {
-    let limit = raise();
+    let limit = raise_limit_on_files();
     let room = room(limit, wanted, sessions);
     if room < wanted {
         tracing::warn!(
@@ -24,21 +23,6 @@ pub(crate) fn make_room(wanted: usize, sessions: usize) -> usize {
         );
     }
     room
-}
-
-/// The limit after it was raised as far as may be; `None` if there is none.
-fn raise() -> Option<u64> {
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current == maximum {
-        return current;
-    }
-    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-        Ok(()) => maximum,
-        Err(error) => {
-            tracing::debug!(%error, "the limit on open files cannot be raised");
-            current
-        }
-    }
 }
 
 /// Where there are few, agents have a quarter of what is not kept back.

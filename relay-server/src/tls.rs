@@ -2,9 +2,9 @@
 
 use std::{path::Path, sync::Arc};
 
+use relay_program::tls::provider;
 use rustls::{
     ServerConfig,
-    crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 use thiserror::Error;
@@ -44,9 +44,4 @@ pub(crate) fn load(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsErro
         .with_single_cert(chain, private)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
-}
-
-/// The only crypto provider, passed explicitly everywhere.
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(aws_lc_rs::default_provider())
 }

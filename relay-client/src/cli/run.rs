@@ -5,7 +5,10 @@
 
 use std::{io::IsTerminal as _, sync::Arc, time::Duration};
 
-use relay_program::Failure;
+use relay_program::{
+    Failure,
+    process::{Asked, Signals, raise_limit_on_files},
+};
 use relay_proto::printable::LogLines;
 use tokio::{
     net::TcpListener,
@@ -69,22 +72,6 @@ impl Drop for LastLines<'_> {
         self.0.flush(FLUSH_LIMIT);
     }
 }
-
-/// Each call at a time is a socket. The soft limit that a shell gives is for programs that use `select`.
-#[cfg(unix)]
-fn raise_limit_on_files() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current != limit.maximum
-        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
-    {
-        tracing::debug!(%error, "the limit on open files cannot be raised");
-    }
-}
-
-/// Windows has no such limit on sockets.
-#[cfg(not(unix))]
-fn raise_limit_on_files() {}
 
 /// A runtime of one thread.
 pub(super) fn runtime() -> Result<Runtime, Failure> {
@@ -162,59 +149,5 @@ fn warn_of_dangers(config: &Config, reporter: &Reporter) {
             reporter
                 .warn(format!("{target}: its certificate is not checked, since --insecure or insecure = true says so"));
         }
-    }
-}
-
-/// What a signal asks for.
-#[derive(Debug, Clone, Copy)]
-enum Asked {
-    Stop,
-    #[cfg_attr(not(unix), allow(dead_code, reason = "no signal asks for it there"))]
-    Reload,
-}
-
-/// The signals that are listened to.
-struct Signals {
-    #[cfg(unix)]
-    interrupt: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    hangup: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    #[cfg(unix)]
-    fn new() -> std::io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    #[cfg(unix)]
-    async fn next(&mut self) -> Asked {
-        tokio::select! {
-            _ = self.interrupt.recv() => Asked::Stop,
-            _ = self.terminate.recv() => Asked::Stop,
-            _ = self.hangup.recv() => Asked::Reload,
-        }
-    }
-
-    #[cfg(not(unix))]
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {})
-    }
-
-    /// Files that change are the only way to a reload here.
-    #[cfg(not(unix))]
-    async fn next(&mut self) -> Asked {
-        if tokio::signal::ctrl_c().await.is_err() {
-            // Without signals the process can only be ended from outside.
-            std::future::pending::<()>().await;
-        }
-        Asked::Stop
     }
 }

@@ -21,10 +21,11 @@ use axum::{
 };
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use relay_program::accept;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
-    time::{sleep, timeout},
+    time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
@@ -49,45 +50,38 @@ const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// Largest request body, in bytes.
 const MAX_BODY_BYTES: usize = 1 << 20;
 
-/// A pause after the system had no descriptor left.
-const EXHAUSTED: Duration = Duration::from_millis(50);
-
 pub(super) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let waiting = Arc::new(Waiting::default());
     let connections = TaskTracker::new();
     let router = router.layer(DefaultBodyLimit::max(MAX_BODY_BYTES));
     loop {
-        let accepted = tokio::select! {
+        let (stream, _) = tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
+            accepted = accept::next(&listener, not_accepted) => accepted,
         };
-        match accepted {
-            Ok((stream, _)) => {
-                if slots.available_permits() == 0 {
-                    waiting.end_oldest();
-                }
-                // If all are served at the moment, one of them is over after [`ANSWER`].
-                let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-                let (router, stop, waiting) = (router.clone(), stop.clone(), Arc::clone(&waiting));
-                connections.spawn(async move {
-                    if let Err(error) = run(stream, router, stop, &waiting).await {
-                        tracing::debug!(%error, "an admin connection broke");
-                    }
-                    drop(slot);
-                });
-            }
-            Err(error) => {
-                if let Some(held_back) = NOT_ACCEPTED.pass("") {
-                    tracing::warn!(%error, held_back, "an admin connection could not be accepted");
-                }
-                sleep(EXHAUSTED).await;
-            }
+        if slots.available_permits() == 0 {
+            waiting.end_oldest();
         }
+        // If all are served at the moment, one of them is over after [`ANSWER`].
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        let (router, stop, waiting) = (router.clone(), stop.clone(), Arc::clone(&waiting));
+        connections.spawn(async move {
+            if let Err(error) = run(stream, router, stop, &waiting).await {
+                tracing::debug!(%error, "an admin connection broke");
+            }
+            drop(slot);
+        });
     }
     connections.close();
     connections.wait().await;
+}
+
+fn not_accepted(error: &io::Error) {
+    if let Some(held_back) = NOT_ACCEPTED.pass("") {
+        tracing::warn!(%error, held_back, "an admin connection could not be accepted");
+    }
 }
 
 async fn run(stream: TcpStream, router: Router, stop: CancellationToken, waiting: &Arc<Waiting>) -> io::Result<()> {

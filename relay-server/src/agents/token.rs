@@ -103,16 +103,7 @@ impl Pattern {
 
     /// Whether the whole of `name` fits.
     pub(crate) fn matches(&self, name: &str) -> bool {
-        let mut parts = self.0.split('*');
-        let first = parts.next().unwrap_or_default();
-        let Some(mut rest) = name.strip_prefix(first) else { return false };
-        let Some(last) = self.0.contains('*').then(|| parts.next_back()).flatten() else { return rest.is_empty() };
-        // Taking the leftmost fit of each middle part leaves the most for those that follow.
-        for part in parts {
-            let Some(at) = rest.find(part) else { return false };
-            rest = &rest[at + part.len()..];
-        }
-        rest.ends_with(last)
+        relay_program::pattern::fits(&self.0, name)
     }
 }
 

@@ -3,7 +3,7 @@
 //! SIGHUP reads the config again. SIGTERM and SIGINT stop the relay in order; a second one does not wait.
 
 use anyhow::bail;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use relay_program::process::{Asked, Signals};
 
 use crate::{
     app::{self, App, Relay, Sockets, Started},
@@ -31,7 +31,7 @@ pub(super) fn run(source: &Source, config: &Config, started: impl FnOnce(&Starte
         until_told(&relay, &mut signals).await?;
         tokio::select! {
             () = relay.drain() => {}
-            () = signals.stop() => tracing::warn!("stopping at once"),
+            () = async { while signals.next().await == Asked::Reload {} } => tracing::warn!("stopping at once"),
         }
         relay.stop().await;
         anyhow::Ok(())
@@ -43,33 +43,11 @@ pub(super) fn run(source: &Source, config: &Config, started: impl FnOnce(&Starte
 async fn until_told(relay: &Relay, signals: &mut Signals) -> anyhow::Result<()> {
     loop {
         tokio::select! {
-            _ = signals.hangup.recv() => relay.reload(),
-            _ = signals.terminate.recv() => return Ok(()),
-            _ = signals.interrupt.recv() => return Ok(()),
+            asked = signals.next() => match asked {
+                Asked::Stop => return Ok(()),
+                Asked::Reload => relay.reload(),
+            },
             why = relay.failed() => bail!("the store has failed: {why}; start the relay again once its disk is well"),
-        }
-    }
-}
-
-struct Signals {
-    hangup: Signal,
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            hangup: signal(SignalKind::hangup())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    async fn stop(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
         }
     }
 }

@@ -13,7 +13,7 @@ use hyper::{
     service::{Service as HttpService, service_fn},
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use relay_program::socket::tune;
+use relay_program::{accept, socket::tune};
 use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -51,9 +51,6 @@ const HANDSHAKE_BYTES: usize = 24 * 1024;
 
 /// Bytes of an answer that wait under TLS; rustls' own bound is 64 KiB.
 const TLS_UNSENT_BYTES: usize = 20 * 1024;
-
-/// A pause after the system had no descriptor left.
-const EXHAUSTED: Duration = Duration::from_millis(50);
 
 /// How long a connection without a request lives on after the stop was announced: an HTTP/1.1 sender that is
 /// just about to use it again gets its answer, and with it `Connection: close`.
@@ -154,6 +151,12 @@ struct Ready {
     h2: Option<OwnedSemaphorePermit>,
 }
 
+fn not_accepted(error: &io::Error) {
+    if let Some(held_back) = NOT_ACCEPTED.pass("") {
+        tracing::warn!(%error, held_back, "a connection could not be accepted");
+    }
+}
+
 impl Connections {
     pub(super) fn build(
         settings: ConnectionSettings,
@@ -183,32 +186,27 @@ impl Connections {
                 accepted = self.accept(&listener) => accepted,
             };
             match accepted {
-                Ok((_, peer, None)) => {
+                Some((_, peer, None)) => {
                     if let Some(held_back) = CROWDED.pass("") {
                         let peer = peer.ip();
                         tracing::warn!(%peer, held_back, "an address has as many connections as one may; more were closed");
                     }
                 }
-                Ok((stream, peer, Some(slot))) => {
+                Some((stream, peer, Some(slot))) => {
                     let this = Arc::clone(&self);
                     let span = tracing::info_span!("connection", peer = %peer.ip());
                     self.open.tasks.spawn(async move { this.run(stream, peer, slot).await }.instrument(span));
                 }
-                Err(error) => {
-                    if let Some(held_back) = NOT_ACCEPTED.pass("") {
-                        tracing::warn!(%error, held_back, "a connection could not be accepted");
-                    }
-                    sleep(EXHAUSTED).await;
-                }
+                None => {}
             }
         }
     }
 
     /// The next connection, and its place if its address has one left. Proxies carry many senders on one address: those
     /// that are trusted, and those of this machine and network, have no share.
-    async fn accept(&self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr, Option<Slot>)> {
-        let permit = self.slots.wait().await.map_err(io::Error::other)?;
-        let (stream, peer) = listener.accept().await?;
+    async fn accept(&self, listener: &TcpListener) -> Option<(TcpStream, SocketAddr, Option<Slot>)> {
+        let permit = self.slots.wait().await.ok()?;
+        let (stream, peer) = accept::next(listener, not_accepted).await;
         let address = peer.ip().to_canonical();
         let slot = if address::is_local(address) || self.routes.load().trusts(address) {
             Some(Slot::uncounted(permit))
@@ -216,9 +214,9 @@ impl Connections {
             self.slots.take(permit, address)
         };
         if slot.is_some() {
-            tune(&stream)?;
+            tune(&stream).inspect_err(not_accepted).ok()?;
         }
-        Ok((stream, peer, slot))
+        Some((stream, peer, slot))
     }
 
     /// One connection from its first byte to its last.
