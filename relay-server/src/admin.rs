@@ -64,17 +64,19 @@ impl Readiness {
     }
 }
 
-/// What the admin listener shows and who may see it.
-#[derive(Clone)]
-pub(crate) struct Admin {
-    /// Whether the relay takes traffic.
-    pub readiness: Readiness,
-    /// What a backup is of.
-    pub store: StoreKind,
+/// Who may see what the admin listener shows.
+pub(crate) struct AdminSettings {
     /// Names under which it is asked, beside localhost and addresses.
     pub hosts: Arc<[Arc<str>]>,
     /// The token's hash.
     pub token: TokenHash,
+    /// What a backup is of.
+    pub store: StoreKind,
+}
+
+/// What the admin listener shows and changes.
+pub(crate) struct AdminParts {
+    pub readiness: Readiness,
     pub routes: SharedRoutes,
     pub metrics: Arc<Metrics>,
     pub agents: Arc<Agents>,
@@ -84,6 +86,18 @@ pub(crate) struct Admin {
     pub ingress: Arc<Ingress>,
     /// What runs, and how it is changed.
     pub live: Arc<Live>,
+}
+
+/// What is shown without a token.
+#[derive(Clone)]
+struct Probes {
+    readiness: Readiness,
+    routes: SharedRoutes,
+    metrics: Arc<Metrics>,
+    agents: Arc<Agents>,
+    delivery: Arc<Delivery>,
+    refused: Arc<Refused>,
+    ingress: Arc<Ingress>,
 }
 
 /// Makes a token, writes it into its file and keeps its hash.
@@ -96,52 +110,76 @@ pub(crate) fn issue_token(state: &StateDir) -> io::Result<(TokenHash, PathBuf)> 
     Ok((token.hash(), state.file(TOKEN_FILE)))
 }
 
-/// Serves until `stop`.
-pub(crate) async fn serve(listener: TcpListener, admin: Admin, stop: CancellationToken) {
-    let probe = Router::new().route("/livez", get(|| async { "alive\n" }));
+/// Everything that the admin listener answers.
+pub(crate) fn build(settings: AdminSettings, parts: AdminParts) -> Router {
+    let AdminSettings { hosts, token, store } = settings;
+    let AdminParts { readiness, routes, metrics, agents, delivery, providers, refused, ingress, live } = parts;
+    let gate = gate::Gate { hosts, token };
+    let refused_api = api::RefusedApi {
+        refused: Arc::clone(&refused),
+        providers: Arc::clone(&providers),
+        routes: Arc::clone(&routes),
+        clock: delivery.clock.clone(),
+    };
+    let events_api = events::EventsApi { delivery: Arc::clone(&delivery), routes: Arc::clone(&routes), store };
+    let endpoints_api = endpoints::EndpointsApi {
+        live,
+        routes: Arc::clone(&routes),
+        metrics: Arc::clone(&metrics),
+        agents: Arc::clone(&agents),
+        delivery: Arc::clone(&delivery),
+        providers,
+    };
+    let probes = Probes { readiness, routes, metrics, agents, delivery, refused, ingress };
     let open = Router::new()
         .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
-        .layer(middleware::from_fn_with_state(admin.clone(), gate::check_host));
-    let closed = api::routes()
-        .merge(events::routes())
-        .merge(endpoints::routes())
+        .route("/metrics", get(metrics_text))
+        .layer(middleware::from_fn_with_state(gate.clone(), gate::check_host))
+        .with_state(probes);
+    let closed = api::routes(refused_api)
+        .merge(events::routes(events_api))
+        .merge(endpoints::routes(endpoints_api))
         .fallback(api::unknown)
-        .layer(middleware::from_fn_with_state(admin.clone(), gate::check));
-    let router = probe.merge(open).merge(closed).layer(middleware::map_response(gate::harden)).with_state(admin);
+        .layer(middleware::from_fn_with_state(gate, gate::check));
+    let probe = Router::new().route("/livez", get(|| async { "alive\n" }));
+    probe.merge(open).merge(closed).layer(middleware::map_response(gate::harden))
+}
+
+/// Serves until `stop`.
+pub(crate) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
     listener::serve(listener, router, stop).await;
 }
 
 /// An endpoint without its secret is named, and no reason to take the others out of traffic.
-async fn ready(State(admin): State<Admin>) -> (StatusCode, String) {
-    if !admin.readiness.is_set() {
+async fn ready(State(probes): State<Probes>) -> (StatusCode, String) {
+    if !probes.readiness.is_set() {
         return (StatusCode::SERVICE_UNAVAILABLE, "not ready\n".to_owned());
     }
-    let routes = admin.routes.load();
+    let routes = probes.routes.load();
     let closed = routes.endpoints().filter(|endpoint| endpoint.verify.is_closed());
     let mut lines: Vec<_> = closed.map(|endpoint| format!("secret_unavailable {}\n", endpoint.name)).collect();
     lines.sort();
     (StatusCode::OK, format!("ready\n{}", lines.concat()))
 }
 
-async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> ([(HeaderName, HeaderValue); 2], String) {
+async fn metrics_text(State(probes): State<Probes>, headers: HeaderMap) -> ([(HeaderName, HeaderValue); 2], String) {
     let form = Form::asked_for(headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok()));
-    let text = admin.metrics.text(&gauges(&admin).await, form);
+    let text = probes.metrics.text(&gauges(&probes).await, form);
     let kind = HeaderValue::from_static(form.content_type());
     ([(header::CONTENT_TYPE, kind), (header::VARY, HeaderValue::from_static("accept"))], text)
 }
 
 /// What there is at this moment.
-async fn gauges(admin: &Admin) -> Gauges {
-    let registry = admin.agents.registry();
+async fn gauges(probes: &Probes) -> Gauges {
+    let registry = probes.agents.registry();
     Gauges {
-        waiting: admin.delivery.waiting().await,
-        stored: admin.delivery.stored(),
+        waiting: probes.delivery.waiting().await,
+        stored: probes.delivery.stored(),
         sessions: registry.len(),
         exchanges: registry.in_flight(),
-        connections: admin.ingress.connections(),
-        body_bytes: admin.ingress.memory_held(),
+        connections: probes.ingress.connections(),
+        body_bytes: probes.ingress.memory_held(),
         dropped_copies: registry.dropped_copies(),
-        unwritten_refusals: admin.refused.lost(),
+        unwritten_refusals: probes.refused.lost(),
     }
 }

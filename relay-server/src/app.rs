@@ -9,6 +9,7 @@
 mod tests;
 
 use std::{
+    io,
     net::{SocketAddr, TcpListener as StdListener},
     path::{Path, PathBuf},
     sync::Arc,
@@ -17,6 +18,7 @@ use std::{
 };
 
 use anyhow::Context;
+use axum::Router;
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
@@ -26,7 +28,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admin::{self, Admin, Readiness},
+    admin::{self, AdminParts, AdminSettings, Readiness},
     agents::{AgentSettings, Agents, outcomes::Stray, token::TokenHash},
     clock::Clock,
     config::{Config, Listen, Source, StoreSpec},
@@ -83,7 +85,7 @@ pub(crate) struct App {
     sockets: Sockets,
     workers: usize,
     store: StoreSpec,
-    admin: Admin,
+    admin: Router,
     strays: mpsc::Receiver<Stray>,
     relay: Relay,
 }
@@ -92,11 +94,7 @@ pub(crate) struct App {
 pub(crate) struct Relay {
     started: Started,
     drain_timeout: Duration,
-    agents: Arc<Agents>,
-    delivery: Arc<Delivery>,
-    refused: Arc<Refused>,
-    ingress: Arc<Ingress>,
-    metrics: Arc<Metrics>,
+    services: Services,
     live: Arc<Live>,
     readiness: Readiness,
     stop: CancellationToken,
@@ -107,27 +105,32 @@ pub(crate) struct Relay {
     _state: StateDir,
 }
 
-impl App {
-    /// Opens the store and builds every service.
-    ///
-    /// # Errors
-    /// What could not be started; nothing was served then.
-    pub(crate) async fn build(source: &Source, config: &Config, sockets: Sockets) -> anyhow::Result<Self> {
-        let clock = Clock::default();
-        let Opened { state, store, vault, token, token_file } = open(config, &clock).await?;
-        let (public, admin) = (sockets.public.local_addr()?, sockets.admin.local_addr()?);
-        warn_of_open_socket(config, public);
-        let first = live::first(source, &store, &vault, &clock).await?;
-        let config = &first.config;
-        let started = Started { public, admin, token_file, warnings: config.warnings.clone() };
+/// The services of one relay, for the root that joins them. Each got what it needs when it was built.
+struct Services {
+    routes: SharedRoutes,
+    metrics: Arc<Metrics>,
+    agents: Arc<Agents>,
+    delivery: Arc<Delivery>,
+    providers: Arc<Providers>,
+    refused: Arc<Refused>,
+    ingress: Arc<Ingress>,
+}
+
+impl Services {
+    async fn build(
+        config: &Config,
+        store: &Arc<dyn Store>,
+        vault: &Vault,
+        clock: Clock,
+        max_connections: usize,
+    ) -> anyhow::Result<(Self, mpsc::Receiver<Stray>)> {
         let (metrics, routes) = (Arc::new(Metrics::default()), SharedRoutes::default());
         let providers = Providers::build(vault.clone());
         providers.load(&config.endpoints).await;
-        let (agents, strays) = Agents::build(agent_settings(config), &store, &clock);
-        let delivery = Delivery::build(Arc::clone(&store), clock, &agents, metrics.events());
-        let lasts = config.store.kind.is_durable();
-        let refused =
-            Refused::build(config.limits.refused_budget, lasts, Arc::clone(&store), Arc::clone(agents.registry()));
+        let (agents, strays) = Agents::build(agent_settings(config), store, &clock);
+        let delivery = Delivery::build(Arc::clone(store), clock, &agents, metrics.events());
+        let (budget, lasts) = (config.limits.refused_budget, config.store.kind.is_durable());
+        let refused = Refused::build(budget, lasts, Arc::clone(store), Arc::clone(agents.registry()));
         let tls = config.tls.as_ref().map(|files| tls::load(&files.cert, &files.key)).transpose()?;
         let beyond = Beyond {
             routes: Arc::clone(&routes),
@@ -137,47 +140,67 @@ impl App {
             providers: Arc::clone(&providers),
             refused: Arc::clone(&refused),
         };
-        let ingress = Ingress::build(ingress_settings(config, sockets.max_connections), tls, beyond);
+        let ingress = Ingress::build(ingress_settings(config, max_connections), tls, beyond);
+        Ok((Self { routes, metrics, agents, delivery, providers, refused, ingress }, strays))
+    }
+
+    fn followers(&self) -> Followers {
+        Followers {
+            routes: Arc::clone(&self.routes),
+            metrics: Arc::clone(&self.metrics),
+            agents: Arc::clone(&self.agents),
+            delivery: Arc::clone(&self.delivery),
+            providers: Arc::clone(&self.providers),
+            ingress: Arc::clone(&self.ingress),
+        }
+    }
+
+    fn admin_parts(&self, readiness: Readiness, live: Arc<Live>) -> AdminParts {
+        AdminParts {
+            readiness,
+            routes: Arc::clone(&self.routes),
+            metrics: Arc::clone(&self.metrics),
+            agents: Arc::clone(&self.agents),
+            delivery: Arc::clone(&self.delivery),
+            providers: Arc::clone(&self.providers),
+            refused: Arc::clone(&self.refused),
+            ingress: Arc::clone(&self.ingress),
+            live,
+        }
+    }
+}
+
+impl App {
+    /// Opens the store and builds every service.
+    ///
+    /// # Errors
+    /// What could not be started; nothing was served then.
+    pub(crate) async fn build(source: &Source, config: &Config, sockets: Sockets) -> anyhow::Result<Self> {
+        let clock = Clock::default();
+        let opened = open(config, &clock).await?;
+        warn_of_open_socket(config, sockets.public.local_addr()?);
+        let first = live::first(source, &opened.store, &opened.vault, &clock).await?;
+        let (config, started) = (&first.config, started(&first.config, &sockets, opened.token_file)?);
         let (server, spec) = (config.server.clone(), config.store.clone());
-        let followers = Followers {
-            routes: Arc::clone(&routes),
-            metrics: Arc::clone(&metrics),
-            agents: Arc::clone(&agents),
-            delivery: Arc::clone(&delivery),
-            providers: Arc::clone(&providers),
-            ingress: Arc::clone(&ingress),
-        };
-        let live = Live::build(source.clone(), first, public, vault, store, followers);
+        let (services, strays) =
+            Services::build(config, &opened.store, &opened.vault, clock, sockets.max_connections).await?;
+        let live = Live::build(source.clone(), first, started.public, opened.vault, opened.store, services.followers());
+        let delivery = &services.delivery;
         delivery.recall().await.context("which signatures the relay has made cannot be read")?;
         let readiness = Readiness::default();
-        let admin = Admin {
-            readiness: readiness.clone(),
-            store: spec.kind.clone(),
-            hosts: server.admin_hosts.as_slice().into(),
-            token,
-            routes,
-            metrics: Arc::clone(&metrics),
-            agents: Arc::clone(&agents),
-            delivery: Arc::clone(&delivery),
-            providers,
-            refused: Arc::clone(&refused),
-            ingress: Arc::clone(&ingress),
-            live: Arc::clone(&live),
-        };
+        let (hosts, token, store) = (server.admin_hosts.as_slice().into(), opened.token, spec.kind.clone());
+        let parts = services.admin_parts(readiness.clone(), Arc::clone(&live));
+        let admin = admin::build(AdminSettings { hosts, token, store }, parts);
         let relay = Relay {
             started,
             drain_timeout: server.drain_timeout,
-            agents,
-            delivery,
-            refused,
-            ingress,
-            metrics,
+            services,
             live,
             readiness,
             stop: CancellationToken::new(),
             workers: Vec::new(),
             last: Vec::new(),
-            _state: state,
+            _state: opened.state,
         };
         Ok(Self { sockets, workers: server.workers.get(), store: spec, admin, strays, relay })
     }
@@ -192,17 +215,17 @@ impl App {
             let public = sockets.public.try_clone()?;
             relay.start_worker(number, public)?;
         }
-        relay.metrics.watch(tokio::runtime::Handle::current());
-        let (delivery, stop) = (&relay.delivery, &relay.stop);
+        relay.services.metrics.watch(tokio::runtime::Handle::current());
+        let (delivery, stop) = (&relay.services.delivery, &relay.stop);
         tokio::spawn(delivery::pump(Arc::clone(delivery), stop.clone()));
         tokio::spawn(delivery::work_off_bulks(Arc::clone(delivery), stop.clone()));
         tokio::spawn(delivery::settle_strays(Arc::clone(delivery), strays));
         tokio::spawn(housekeeping(Arc::clone(delivery), store, stop.clone()));
-        let (refused, stopped) = (Arc::clone(&relay.refused), stop.clone());
+        let (refused, stopped) = (Arc::clone(&relay.services.refused), stop.clone());
         let behind = tokio::spawn(async move { refused.write_behind(stopped).await });
         let admin = tokio::spawn(admin::serve(TcpListener::from_std(sockets.admin)?, admin, stop.clone()));
         relay.last.extend([admin, behind]);
-        let (ingress, public) = (Arc::clone(&relay.ingress), TcpListener::from_std(sockets.public)?);
+        let (ingress, public) = (Arc::clone(&relay.services.ingress), TcpListener::from_std(sockets.public)?);
         tokio::spawn(async move { ingress.serve(public).await });
         relay.readiness.set(true);
         Ok(relay)
@@ -218,8 +241,8 @@ impl Relay {
     fn start_worker(&mut self, number: usize, public: StdListener) -> anyhow::Result<()> {
         // Made here, so that all that the relay holds open is open once it says that it listens.
         let runtime = runtime()?;
-        self.metrics.watch(runtime.handle().clone());
-        let (ingress, stop) = (Arc::clone(&self.ingress), self.stop.clone());
+        self.services.metrics.watch(runtime.handle().clone());
+        let (ingress, stop) = (Arc::clone(&self.services.ingress), self.stop.clone());
         let work = move || {
             runtime.block_on(async {
                 match TcpListener::from_std(public) {
@@ -245,7 +268,7 @@ impl Relay {
     /// Ends when the store has failed, with the reason. What was acknowledged is safe, and a new process reads it; this
     /// relay must not go on.
     pub(crate) async fn failed(&self) -> String {
-        let mut health = self.delivery.store.health();
+        let mut health = self.services.delivery.store.health();
         let why = failed(&mut health).await;
         self.readiness.set(false);
         why
@@ -256,11 +279,11 @@ impl Relay {
     pub(crate) async fn drain(&self) {
         self.readiness.set(false);
         tracing::info!(drain_timeout = ?self.drain_timeout, "stopping");
-        self.ingress.close();
-        self.agents.drain();
-        self.ingress.closed(self.drain_timeout).await;
-        self.delivery.drain(self.drain_timeout).await;
-        let _ = timeout(FAREWELL, self.agents.close()).await;
+        self.services.ingress.close();
+        self.services.agents.drain();
+        self.services.ingress.closed(self.drain_timeout).await;
+        self.services.delivery.drain(self.drain_timeout).await;
+        let _ = timeout(FAREWELL, self.services.agents.close()).await;
     }
 
     /// Stops at once, but for what the log of refused requests still has to write.
@@ -274,7 +297,7 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        self.ingress.close();
+        self.services.ingress.close();
         self.stop.cancel();
         for worker in self.workers.drain(..) {
             let _ = worker.join();
@@ -298,6 +321,11 @@ async fn open(config: &Config, clock: &Clock) -> anyhow::Result<Opened> {
     let (token, token_file) = admin::issue_token(&state).context("cannot write the admin token")?;
     let vault = Vault::new(Arc::clone(&store), SealKey::open(&key_file(config, &state)?)?, clock.clone());
     Ok(Opened { state, store, vault, token, token_file })
+}
+
+fn started(config: &Config, sockets: &Sockets, token_file: PathBuf) -> io::Result<Started> {
+    let (public, admin) = (sockets.public.local_addr()?, sockets.admin.local_addr()?);
+    Ok(Started { public, admin, token_file, warnings: config.warnings.clone() })
 }
 
 fn warn_of_open_socket(config: &Config, public: SocketAddr) {

@@ -28,7 +28,7 @@ use self::{
     request::Requests,
 };
 use crate::{
-    agents::Agents, delivery::Delivery, memory::Budget, metrics::Metrics, providers::Providers, refused::Refused,
+    agents::Agents, delivery::Delivery, memory::MemoryBudget, metrics::Metrics, providers::Providers, refused::Refused,
     routes::SharedRoutes,
 };
 
@@ -57,13 +57,13 @@ pub(crate) struct Beyond {
 pub(crate) struct Ingress {
     connections: Arc<Connections>,
     open: OpenConnections,
-    memory: Arc<Budget>,
+    memory: Arc<MemoryBudget>,
 }
 
 impl Ingress {
     /// Takes nothing before [`Ingress::serve`]. With `tls` its listeners end TLS.
     pub(crate) fn build(settings: IngressSettings, tls: Option<Arc<ServerConfig>>, beyond: Beyond) -> Arc<Self> {
-        let memory = Arc::new(Budget::new(settings.memory_bytes));
+        let memory = Arc::new(MemoryBudget::new(settings.memory_bytes));
         let open = OpenConnections::default();
         let prover = Prover::build(settings.bodies, Arc::clone(&memory), Arc::clone(&beyond.providers));
         let routes = Arc::clone(&beyond.routes);

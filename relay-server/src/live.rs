@@ -46,7 +46,7 @@ pub(crate) const MAX_ROWS: usize = 10_000;
 
 /// Why a change was not made. Nothing is changed then.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Refused {
+pub(crate) enum ChangeError {
     /// What was given does not pass the checks.
     #[error(transparent)]
     Config(#[from] Problems),
@@ -212,27 +212,27 @@ impl Live {
     /// Makes an endpoint, with secrets of its own that are sealed. What there is to know of it comes back.
     ///
     /// # Errors
-    /// [`Refused`]
+    /// [`ChangeError`]
     pub(crate) async fn create(
         self: &Arc<Self>,
         row: Table,
         secrets: Vec<Zeroizing<String>>,
-    ) -> Result<Vec<String>, Refused> {
+    ) -> Result<Vec<String>, ChangeError> {
         let this = Arc::clone(self);
         // A task of its own: whoever asked may go away, and it is not left half done.
-        tokio::spawn(async move { this.create_now(row, secrets).await }).await.unwrap_or(Err(Refused::Internal))
+        tokio::spawn(async move { this.create_now(row, secrets).await }).await.unwrap_or(Err(ChangeError::Internal))
     }
 
-    async fn create_now(&self, mut row: Table, secrets: Vec<Zeroizing<String>>) -> Result<Vec<String>, Refused> {
+    async fn create_now(&self, mut row: Table, secrets: Vec<Zeroizing<String>>) -> Result<Vec<String>, ChangeError> {
         let running = self.running.lock().await;
-        let name = rows::name_of(&row).ok_or_else(|| Refused::Malformed("name = \"…\" is missing".to_owned()))?;
+        let name = rows::name_of(&row).ok_or_else(|| ChangeError::Malformed("name = \"…\" is missing".to_owned()))?;
         let name = name.to_owned();
         if self.followers.routes.load().endpoint(&name).is_some() {
-            return Err(Refused::Exists(name));
+            return Err(ChangeError::Exists(name));
         }
         let mut made = Made::read(&self.store, &self.vault).await?;
         if made.rows.endpoint.len() >= MAX_ROWS {
-            return Err(Refused::Malformed(format!("the API has made {MAX_ROWS} endpoints, and makes no more")));
+            return Err(ChangeError::Malformed(format!("the API has made {MAX_ROWS} endpoints, and makes no more")));
         }
         foreign_seals(&row)?;
         rows::settle_paths(&mut row, running.input.base());
@@ -259,23 +259,23 @@ impl Live {
     /// Removes an endpoint that the API made. With `force`, what waits for it is cancelled; how much that was.
     ///
     /// # Errors
-    /// [`Refused`]
-    pub(crate) async fn delete(self: &Arc<Self>, name: EndpointName, force: bool) -> Result<u64, Refused> {
+    /// [`ChangeError`]
+    pub(crate) async fn delete(self: &Arc<Self>, name: EndpointName, force: bool) -> Result<u64, ChangeError> {
         let this = Arc::clone(self);
-        tokio::spawn(async move { this.delete_now(name, force).await }).await.unwrap_or(Err(Refused::Internal))
+        tokio::spawn(async move { this.delete_now(name, force).await }).await.unwrap_or(Err(ChangeError::Internal))
     }
 
-    async fn delete_now(&self, name: EndpointName, force: bool) -> Result<u64, Refused> {
+    async fn delete_now(&self, name: EndpointName, force: bool) -> Result<u64, ChangeError> {
         let running = self.running.lock().await;
         let mut made = Made::read(&self.store, &self.vault).await?;
         let Some(row) = made.take(name.as_str()) else {
             let there = self.followers.routes.load().endpoint(name.as_str()).is_some();
-            return Err(if there { Refused::FromFile(name.as_str().to_owned()) } else { Refused::Missing });
+            return Err(if there { ChangeError::FromFile(name.as_str().to_owned()) } else { ChangeError::Missing });
         };
         let standing = self.store.standing(name.clone()).await?;
         let waiting = standing.pending + standing.running;
         if waiting > 0 && !force {
-            return Err(Refused::Waiting(waiting));
+            return Err(ChangeError::Waiting(waiting));
         }
         let config = assemble(&self.source, &running, false, &made, Rows::default()).await?;
         self.store.unconfigure(ConfigKind::Endpoint, name.as_str().to_owned()).await?;
@@ -308,19 +308,19 @@ impl Live {
     /// of it was not taken over. With `dry_run` only says what would change.
     ///
     /// # Errors
-    /// [`Refused`]
+    /// [`ChangeError`]
     pub(crate) async fn apply(
         self: &Arc<Self>,
         rows: Rows,
         sections: Table,
         dry_run: bool,
-    ) -> Result<Applied, Refused> {
+    ) -> Result<Applied, ChangeError> {
         let this = Arc::clone(self);
         let task = tokio::spawn(async move { this.apply_now(rows, &sections, dry_run).await });
-        task.await.unwrap_or(Err(Refused::Internal))
+        task.await.unwrap_or(Err(ChangeError::Internal))
     }
 
-    async fn apply_now(&self, mut rows: Rows, sections: &Table, dry_run: bool) -> Result<Applied, Refused> {
+    async fn apply_now(&self, mut rows: Rows, sections: &Table, dry_run: bool) -> Result<Applied, ChangeError> {
         let mut running = self.running.lock().await;
         for row in rows.endpoint.iter_mut().chain(&mut rows.token) {
             foreign_seals(row)?;
@@ -424,17 +424,17 @@ async fn assemble(
         .unwrap_or_else(|_| Err(Problem::new("the config could not be checked").into()))
 }
 
-fn named(row: &Table) -> Result<(String, String), Refused> {
-    let name = rows::name_of(row).ok_or_else(|| Refused::Malformed("a row has no name = \"…\"".to_owned()))?;
-    let value = rows::value_of(row).ok_or_else(|| Refused::Malformed(format!("\"{name}\" cannot be written")))?;
+fn named(row: &Table) -> Result<(String, String), ChangeError> {
+    let name = rows::name_of(row).ok_or_else(|| ChangeError::Malformed("a row has no name = \"…\"".to_owned()))?;
+    let value = rows::value_of(row).ok_or_else(|| ChangeError::Malformed(format!("\"{name}\" cannot be written")))?;
     Ok((name.to_owned(), value))
 }
 
 /// The rows as the store keeps them.
-fn sets(rows: &Rows) -> Result<Vec<(ConfigKind, NamedRows)>, Refused> {
+fn sets(rows: &Rows) -> Result<Vec<(ConfigKind, NamedRows)>, ChangeError> {
     let set = |kind, rows: &[Table]| {
         if rows.len() > MAX_ROWS {
-            return Err(Refused::Malformed(format!("{} rows of one kind are too many", rows.len())));
+            return Err(ChangeError::Malformed(format!("{} rows of one kind are too many", rows.len())));
         }
         Ok((kind, rows.iter().map(named).collect::<Result<_, _>>()?))
     };

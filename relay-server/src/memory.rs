@@ -40,7 +40,7 @@ const ADDRESS_PART: usize = 4;
 
 /// The memory that all requests share.
 #[derive(Debug)]
-pub(crate) struct Budget {
+pub(crate) struct MemoryBudget {
     bytes: usize,
     held: Mutex<Held>,
 }
@@ -59,7 +59,7 @@ pub(crate) struct NoRoom;
 /// What one request has taken.
 #[derive(Debug)]
 pub(crate) struct Memory {
-    budget: Arc<Budget>,
+    budget: Arc<MemoryBudget>,
     /// Not known yet of a head that is not whole.
     endpoint: Option<EndpointName>,
     /// Whose it is; `None` for those that are not counted by address.
@@ -76,7 +76,7 @@ pub(crate) fn head_bytes(head: &Parts) -> usize {
     REQUEST_BYTES + 3 * target + lines.sum::<usize>()
 }
 
-impl Budget {
+impl MemoryBudget {
     /// So many bytes for all.
     pub(crate) fn new(bytes: usize) -> Self {
         Self { bytes, held: Mutex::default() }
@@ -214,14 +214,14 @@ mod tests {
     }
 
     /// How many requests of this size get in before one does not.
-    fn fill(budget: &Arc<Budget>, endpoint: &Endpoint, address: Option<&str>, bytes: usize) -> Vec<Memory> {
+    fn fill(budget: &Arc<MemoryBudget>, endpoint: &Endpoint, address: Option<&str>, bytes: usize) -> Vec<Memory> {
         let address = address.map(|text| text.parse().expect("an address"));
         std::iter::from_fn(|| budget.take(endpoint, address, bytes).ok()).take(10_000).collect()
     }
 
     #[test]
     fn an_endpoint_and_an_address_that_take_all_they_can_leave_room_for_others() {
-        let budget = Arc::new(Budget::new(100 * MIB));
+        let budget = Arc::new(MemoryBudget::new(100 * MIB));
         let (one, other) = (endpoint("one", MIB), endpoint("other", MIB));
         let first = fill(&budget, &one, Some("192.0.2.1"), MIB);
         assert_eq!(first.len(), 25, "a quarter for an address");
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_share_is_never_below_one_whole_request() {
-        let budget = Arc::new(Budget::new(100 * MIB));
+        let budget = Arc::new(MemoryBudget::new(100 * MIB));
         let large = endpoint("large", 90 * MIB);
         let mut memory = budget.take(&large, Some("192.0.2.1".parse().expect("an address")), MIB).expect("room");
         assert_eq!(memory.grow(89 * MIB), Ok(()));

@@ -22,7 +22,7 @@ pub(crate) use self::log::{Entry, MAX_ENTRIES};
 use self::{
     explain::Explainer,
     log::RefusedLog,
-    notices::{NoticeLimiter, SECOND, Turn},
+    notices::{NoticeLimiter, NoticeTurn, SECOND},
 };
 use crate::{
     agents::registry::Registry,
@@ -120,7 +120,7 @@ impl Refused {
     pub(crate) fn notify_agents(&self, endpoint: &Endpoint, event_id: EventId, status: StatusCode, code: &str) {
         let name = endpoint.name.as_str();
         match self.notices.count(name, Instant::now()) {
-            Turn::Now => {
+            NoticeTurn::Now => {
                 let notice = Notice::Refused {
                     endpoint: name.to_owned(),
                     event_id: *event_id.as_bytes(),
@@ -130,8 +130,8 @@ impl Refused {
                 };
                 self.registry.notify(name, &notice);
             }
-            Turn::Counted => {}
-            Turn::Later => {
+            NoticeTurn::Counted => {}
+            NoticeTurn::Later => {
                 let (registry, notices, name) =
                     (Arc::clone(&self.registry), Arc::clone(&self.notices), endpoint.name.clone());
                 tokio::spawn(async move {

@@ -18,11 +18,13 @@ use relay_schemes::explain::Finding;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Admin, events::failed};
+use super::events::failed;
 use crate::{
+    clock::Clock,
     mask::MASKED,
-    providers::{Handshake, MAX_KEPT},
-    refused::{Entry, MAX_ENTRIES},
+    providers::{Handshake, MAX_KEPT, Providers},
+    refused::{Entry, MAX_ENTRIES, Refused},
+    routes::SharedRoutes,
     webhook::EventId,
 };
 
@@ -37,12 +39,22 @@ const BODY_NOT_READ: &str =
 const CREDENTIALS_NOT_KEPT: &str = "this was read from the store, into which no token, password or cookie is written: \
     what is said of those does not count";
 
-pub(super) fn routes() -> Router<Admin> {
+/// What it is asked about.
+#[derive(Clone)]
+pub(super) struct RefusedApi {
+    pub(super) refused: Arc<Refused>,
+    pub(super) providers: Arc<Providers>,
+    pub(super) routes: SharedRoutes,
+    pub(super) clock: Clock,
+}
+
+pub(super) fn routes(api: RefusedApi) -> Router {
     Router::new()
         .route("/api/v1/refused", get(list_refused))
         .route("/api/v1/refused/{id}", get(show_refused))
         .route("/api/v1/refused/{id}/explain", get(explain_refused))
         .route("/api/v1/handshakes", get(list_handshakes))
+        .with_state(api)
 }
 
 pub(super) async fn unknown() -> Response {
@@ -67,10 +79,10 @@ struct Listing {
     limit: Option<usize>,
 }
 
-async fn list_refused(State(admin): State<Admin>, Query(listing): Query<Listing>) -> Response {
+async fn list_refused(State(api): State<RefusedApi>, Query(listing): Query<Listing>) -> Response {
     let limit = listing.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_ENTRIES);
-    let now = admin.delivery.clock.now();
-    let entries = match admin.refused.list(listing.endpoint.as_deref(), limit, now).await {
+    let now = api.clock.now();
+    let entries = match api.refused.list(listing.endpoint.as_deref(), limit, now).await {
         Ok(entries) => entries,
         Err(error) => return *failed(error),
     };
@@ -78,15 +90,15 @@ async fn list_refused(State(admin): State<Admin>, Query(listing): Query<Listing>
     answer(StatusCode::OK, &json!({ "refused": entries }))
 }
 
-async fn show_refused(State(admin): State<Admin>, Path(id): Path<String>) -> Response {
-    match find(&admin, &id).await {
+async fn show_refused(State(api): State<RefusedApi>, Path(id): Path<String>) -> Response {
+    match find(&api, &id).await {
         Ok(entry) => answer(StatusCode::OK, &detail(&entry)),
         Err(error) => *error,
     }
 }
 
-async fn explain_refused(State(admin): State<Admin>, Path(id): Path<String>) -> Response {
-    let entry = match find(&admin, &id).await {
+async fn explain_refused(State(api): State<RefusedApi>, Path(id): Path<String>) -> Response {
+    let entry = match find(&api, &id).await {
         Ok(entry) => entry,
         Err(error) => return *error,
     };
@@ -111,10 +123,10 @@ async fn explain_refused(State(admin): State<Admin>, Path(id): Path<String>) -> 
                     time says more, or save a request in a file and explain that";
         return findings(json!([{ "code": "body_not_kept", "message": text }]));
     }
-    let Some(endpoint) = admin.routes.load().endpoint(&entry.endpoint).cloned() else {
+    let Some(endpoint) = api.routes.load().endpoint(&entry.endpoint).cloned() else {
         return error(StatusCode::NOT_FOUND, "not_found", "its endpoint is not there any more");
     };
-    match admin.refused.explain(admin.routes.load_full(), endpoint, Arc::clone(&entry)).await {
+    match api.refused.explain(api.routes.load_full(), endpoint, Arc::clone(&entry)).await {
         Some(found) => {
             let shown = |one: &Finding| json!({ "code": one.code(), "message": one.to_string() });
             findings(found.iter().map(shown).collect())
@@ -123,20 +135,20 @@ async fn explain_refused(State(admin): State<Admin>, Path(id): Path<String>) -> 
     }
 }
 
-async fn find(admin: &Admin, id: &str) -> Result<Arc<Entry>, Box<Response>> {
+async fn find(api: &RefusedApi, id: &str) -> Result<Arc<Entry>, Box<Response>> {
     let id = id
         .parse::<EventId>()
         .map_err(|_| error(StatusCode::BAD_REQUEST, "bad_id", "an event's id is hook_ and 32 hexadecimal digits"))?;
-    let found = admin.refused.find(id, admin.delivery.clock.now()).await;
+    let found = api.refused.find(id, api.clock.now()).await;
     Ok(found.map_err(failed)?.ok_or_else(|| {
         let why = "no refused request has this id; they are kept for a day, a thousand for each endpoint";
         error(StatusCode::NOT_FOUND, "not_found", why)
     })?)
 }
 
-async fn list_handshakes(State(admin): State<Admin>, Query(listing): Query<Listing>) -> Response {
+async fn list_handshakes(State(api): State<RefusedApi>, Query(listing): Query<Listing>) -> Response {
     let limit = listing.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_KEPT);
-    let found = admin.providers.handshakes(listing.endpoint.as_deref(), limit);
+    let found = api.providers.handshakes(listing.endpoint.as_deref(), limit);
     let shown = |one: &Arc<Handshake>| {
         json!({
             "id": one.event_id.to_string(),

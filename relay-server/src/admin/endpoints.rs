@@ -18,47 +18,62 @@ use toml::Table;
 use zeroize::Zeroizing;
 
 use super::{
-    Admin,
     api::{answer, error},
     events::failed,
 };
 use crate::{
-    agents::places::Standing as Stands,
+    agents::{Agents, places::Standing as Stands},
     config::{rows::Rows, shown_endpoint},
+    delivery::Delivery,
     endpoint::{Endpoint, EndpointName},
-    live::{Refused, View},
+    live::{ChangeError, Live, View},
+    metrics::Metrics,
+    providers::Providers,
+    routes::SharedRoutes,
     store::{Backlog, StoreError},
 };
 
 type Refusal = Box<Response>;
 
-pub(super) fn routes() -> Router<Admin> {
+/// What it is asked about.
+#[derive(Clone)]
+pub(super) struct EndpointsApi {
+    pub(super) live: Arc<Live>,
+    pub(super) routes: SharedRoutes,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) agents: Arc<Agents>,
+    pub(super) delivery: Arc<Delivery>,
+    pub(super) providers: Arc<Providers>,
+}
+
+pub(super) fn routes(api: EndpointsApi) -> Router {
     Router::new()
         .route("/api/v1/endpoints", get(list).post(create))
         .route("/api/v1/endpoints/{name}", get(show).delete(delete))
         .route("/api/v1/endpoints/{name}/{action}", post(hold))
         .route("/api/v1/config", put(apply))
+        .with_state(api)
 }
 
-async fn list(State(admin): State<Admin>) -> Response {
-    let backlog = match admin.delivery.store.backlog().await {
+async fn list(State(api): State<EndpointsApi>) -> Response {
+    let backlog = match api.delivery.store.backlog().await {
         Ok(backlog) => backlog,
         Err(error) => return *failed(error),
     };
     let backlog: BTreeMap<_, _> = backlog.iter().map(|one| (one.endpoint.as_str().to_owned(), one)).collect();
-    let view = admin.live.view();
-    let routes = admin.routes.load();
+    let view = api.live.view();
+    let routes = api.routes.load();
     let mut endpoints: Vec<_> = routes.endpoints().collect();
     endpoints.sort_by(|one, other| one.name.cmp(&other.name));
     let all = endpoints.into_iter().map(|endpoint| {
-        let mut shown = brief(&admin, &view, endpoint);
+        let mut shown = brief(&api, &view, endpoint);
         with_backlog(&mut shown, backlog.get(endpoint.name.as_str()).copied());
         shown
     });
     answer(StatusCode::OK, &json!({ "endpoints": all.collect::<Vec<_>>() }))
 }
 
-fn brief(admin: &Admin, view: &View, endpoint: &Endpoint) -> Value {
+fn brief(api: &EndpointsApi, view: &View, endpoint: &Endpoint) -> Value {
     let mode = match &endpoint.keeping {
         None => "live",
         Some(keeping) if keeping.assured => "assured",
@@ -69,9 +84,9 @@ fn brief(admin: &Admin, view: &View, endpoint: &Endpoint) -> Value {
         "mode": mode,
         "provider": endpoint.verify.provider_name(),
         "source": view.source(endpoint.name.as_str()),
-        "url": admin.routes.load().url(endpoint),
-        "metrics_name": admin.metrics.shown(endpoint.name.as_str()),
-        "agents": admin.agents.registry().serving(endpoint.name.as_str()),
+        "url": api.routes.load().url(endpoint),
+        "metrics_name": api.metrics.shown(endpoint.name.as_str()),
+        "agents": api.agents.registry().serving(endpoint.name.as_str()),
     })
 }
 
@@ -82,19 +97,19 @@ fn with_backlog(shown: &mut Value, waits: Option<&Backlog>) {
     shown["next_due"] = waits.and_then(|waits| waits.next_due).map(|at| at.to_string()).into();
 }
 
-async fn show(State(admin): State<Admin>, Path(named): Path<String>) -> Response {
-    shown(&admin, &named).await.unwrap_or_else(|refusal| *refusal)
+async fn show(State(api): State<EndpointsApi>, Path(named): Path<String>) -> Response {
+    shown(&api, &named).await.unwrap_or_else(|refusal| *refusal)
 }
 
-async fn shown(admin: &Admin, named: &str) -> Result<Response, Refusal> {
-    Ok(answer(StatusCode::OK, &whole(admin, named).await?))
+async fn shown(api: &EndpointsApi, named: &str) -> Result<Response, Refusal> {
+    Ok(answer(StatusCode::OK, &whole(api, named).await?))
 }
 
 /// Everything that is known of an endpoint.
-async fn whole(admin: &Admin, named: &str) -> Result<Value, Refusal> {
-    let Some(endpoint) = admin.routes.load().endpoint(named).cloned() else { return Err(missing()) };
-    let (store, view) = (&admin.delivery.store, admin.live.view());
-    let mut all = brief(admin, &view, &endpoint);
+async fn whole(api: &EndpointsApi, named: &str) -> Result<Value, Refusal> {
+    let Some(endpoint) = api.routes.load().endpoint(named).cloned() else { return Err(missing()) };
+    let (store, view) = (&api.delivery.store, api.live.view());
+    let mut all = brief(api, &view, &endpoint);
     let backlog = store.backlog().await.map_err(failed)?;
     with_backlog(&mut all, backlog.iter().find(|one| one.endpoint == endpoint.name));
     let standing = store.standing(endpoint.name.clone()).await.map_err(failed)?;
@@ -102,7 +117,7 @@ async fn whole(admin: &Admin, named: &str) -> Result<Value, Refusal> {
     all["running"] = standing.running.into();
     all["dead"] = standing.dead.into();
     all["paused_since"] = standing.paused_at.map(|at| at.to_string()).into();
-    let left_alone = admin.agents.registry().left_alone_until(named);
+    let left_alone = api.agents.registry().left_alone_until(named);
     all["circuit"] = if left_alone.is_some() { "open" } else { "closed" }.into();
     all["circuit_until"] = left_alone.map(|at| at.to_string()).into();
     all["secret_available"] = (!endpoint.verify.is_closed()).into();
@@ -114,33 +129,33 @@ async fn whole(admin: &Admin, named: &str) -> Result<Value, Refusal> {
         };
         json!({ "name": name, "token": &*token, "standing": standing })
     };
-    all["attached"] = admin.agents.registry().attached(named).into_iter().map(agent).collect();
+    all["attached"] = api.agents.registry().attached(named).into_iter().map(agent).collect();
     // A reload between the two leaves the settings out for once.
     all["settings"] = shown_endpoint(&view.shown, named).unwrap_or_default();
     Ok(all)
 }
 
-async fn hold(State(admin): State<Admin>, Path((named, action)): Path<(String, String)>) -> Response {
+async fn hold(State(api): State<EndpointsApi>, Path((named, action)): Path<(String, String)>) -> Response {
     let paused = match action.as_str() {
         "pause" => true,
         "resume" => false,
-        "forget" => return forget(&admin, &named).await,
+        "forget" => return forget(&api, &named).await,
         _ => return super::api::unknown().await,
     };
-    let Some(endpoint) = admin.routes.load().endpoint(&named).cloned() else { return *missing() };
+    let Some(endpoint) = api.routes.load().endpoint(&named).cloned() else { return *missing() };
     if endpoint.keeping.is_none() {
         return error(StatusCode::CONFLICT, "live", "a live endpoint keeps nothing, so there is nothing to hold back");
     }
-    match admin.delivery.pause(&endpoint.name, paused).await {
+    match api.delivery.pause(&endpoint.name, paused).await {
         Ok(()) => answer(StatusCode::OK, &json!({ "name": named, "paused": paused })),
         Err(error) => *failed(error),
     }
 }
 
 /// What was learnt in challenges is no longer good from here on, and the next challenge teaches anew.
-async fn forget(admin: &Admin, named: &str) -> Response {
-    let Some(endpoint) = admin.routes.load().endpoint(named).cloned() else { return *missing() };
-    let providers = Arc::clone(&admin.providers);
+async fn forget(api: &EndpointsApi, named: &str) -> Response {
+    let Some(endpoint) = api.routes.load().endpoint(named).cloned() else { return *missing() };
+    let providers = Arc::clone(&api.providers);
     // A task of its own, so that a caller who goes away does not leave it half done.
     let task = tokio::spawn(async move { providers.forget_learnt(endpoint.name.as_str()).await });
     match task.await {
@@ -159,16 +174,16 @@ struct New {
     secrets: Vec<String>,
 }
 
-async fn create(State(admin): State<Admin>, body: Result<Bytes, BytesRejection>) -> Response {
-    created(&admin, body).await.unwrap_or_else(|refusal| *refusal)
+async fn create(State(api): State<EndpointsApi>, body: Result<Bytes, BytesRejection>) -> Response {
+    created(&api, body).await.unwrap_or_else(|refusal| *refusal)
 }
 
-async fn created(admin: &Admin, body: Result<Bytes, BytesRejection>) -> Result<Response, Refusal> {
+async fn created(api: &EndpointsApi, body: Result<Bytes, BytesRejection>) -> Result<Response, Refusal> {
     let New { endpoint, secrets } = parsed(body)?;
     let secrets = secrets.into_iter().map(Zeroizing::new).collect();
     let name = crate::config::rows::name_of(&endpoint).unwrap_or_default().to_owned();
-    let warnings = admin.live.create(endpoint, secrets).await.map_err(refused)?;
-    let mut all = whole(admin, &name).await?;
+    let warnings = api.live.create(endpoint, secrets).await.map_err(refused)?;
+    let mut all = whole(api, &name).await?;
     all["warnings"] = warnings.into();
     Ok(answer(StatusCode::CREATED, &all))
 }
@@ -180,9 +195,9 @@ struct Force {
     force: bool,
 }
 
-async fn delete(State(admin): State<Admin>, Path(named): Path<String>, Query(asked): Query<Force>) -> Response {
+async fn delete(State(api): State<EndpointsApi>, Path(named): Path<String>, Query(asked): Query<Force>) -> Response {
     let Ok(name) = EndpointName::parse(&named) else { return *missing() };
-    match admin.live.delete(name, asked.force).await {
+    match api.live.delete(name, asked.force).await {
         Ok(cancelled) => answer(StatusCode::OK, &json!({ "name": named, "cancelled": cancelled })),
         Err(why) => *refused(why),
     }
@@ -205,7 +220,7 @@ struct DryRun {
 }
 
 async fn apply(
-    State(admin): State<Admin>,
+    State(api): State<EndpointsApi>,
     Query(asked): Query<DryRun>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
@@ -213,11 +228,11 @@ async fn apply(
         Ok(given) => given,
         Err(refusal) => return *refusal,
     };
-    match admin.live.apply(rows, sections, asked.dry_run).await {
+    match api.live.apply(rows, sections, asked.dry_run).await {
         Ok(applied) => {
             let mut shown = json!(applied);
             shown["dry_run"] = asked.dry_run.into();
-            shown["at"] = admin.delivery.clock.now().to_string().into();
+            shown["at"] = api.delivery.clock.now().to_string().into();
             answer(StatusCode::OK, &shown)
         }
         Err(why) => *refused(why),
@@ -248,18 +263,18 @@ fn missing() -> Refusal {
     Box::new(error(StatusCode::NOT_FOUND, "not_found", "no endpoint has this name; `endpoint list` names them"))
 }
 
-fn refused(why: Refused) -> Refusal {
+fn refused(why: ChangeError) -> Refusal {
     let (status, code) = match &why {
-        Refused::Store(_) | Refused::Missing => (StatusCode::NOT_FOUND, "not_found"),
-        Refused::Config(_) | Refused::Malformed(_) => (StatusCode::BAD_REQUEST, "bad_config"),
-        Refused::Exists(_) => (StatusCode::CONFLICT, "exists"),
-        Refused::FromFile(_) => (StatusCode::CONFLICT, "from_file"),
-        Refused::Waiting(_) => (StatusCode::CONFLICT, "events_wait"),
-        Refused::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        ChangeError::Store(_) | ChangeError::Missing => (StatusCode::NOT_FOUND, "not_found"),
+        ChangeError::Config(_) | ChangeError::Malformed(_) => (StatusCode::BAD_REQUEST, "bad_config"),
+        ChangeError::Exists(_) => (StatusCode::CONFLICT, "exists"),
+        ChangeError::FromFile(_) => (StatusCode::CONFLICT, "from_file"),
+        ChangeError::Waiting(_) => (StatusCode::CONFLICT, "events_wait"),
+        ChangeError::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
     };
     match why {
-        Refused::Store(error) => failed(error),
-        Refused::Missing => missing(),
+        ChangeError::Store(error) => failed(error),
+        ChangeError::Missing => missing(),
         why => Box::new(error(status, code, &why.to_string())),
     }
 }

@@ -1,5 +1,7 @@
 //! The admin API's part about kept events: read them and act on them.
 
+use std::sync::Arc;
+
 use axum::{
     Router,
     extract::{Path, Query, State as Shared},
@@ -11,20 +13,28 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{
-    Admin,
-    api::{answer, error},
-};
+use super::api::{answer, error};
 use crate::{
+    delivery::Delivery,
     events::{self, Asked, Bounds, Refusal, Sight, Signing, word},
-    store::{Act, Acted, Action, BulkAction, Filter, MAX_PAGE, MAX_RANGE_BYTES, State, StoreError, Summary},
+    routes::SharedRoutes,
+    store::{Act, Acted, Action, BulkAction, Filter, MAX_PAGE, MAX_RANGE_BYTES, State, StoreError, StoreKind, Summary},
     webhook::EventId,
 };
 
 /// Whoever holds the admin token may ask for much at once.
 const BOUNDS: Bounds = Bounds { default_limit: 100, max_limit: MAX_PAGE, max_pages: 100 };
 
-pub(super) fn routes() -> Router<Admin> {
+/// What it is asked about.
+#[derive(Clone)]
+pub(super) struct EventsApi {
+    pub(super) delivery: Arc<Delivery>,
+    pub(super) routes: SharedRoutes,
+    /// What a backup is of.
+    pub(super) store: StoreKind,
+}
+
+pub(super) fn routes(api: EventsApi) -> Router {
     Router::new()
         .route("/api/v1/events", get(list))
         .route("/api/v1/events/{id}", get(show))
@@ -33,6 +43,7 @@ pub(super) fn routes() -> Router<Admin> {
         .route("/api/v1/dead/{action}", post(bulk))
         .route("/api/v1/bulks", get(bulks))
         .route("/api/v1/backup", post(backup))
+        .with_state(api)
 }
 
 /// An answer that says why there is none.
@@ -59,25 +70,24 @@ pub(super) fn failed(why: StoreError) -> Box<Response> {
     Box::new(refused(&why.into()))
 }
 
-async fn list(Shared(admin): Shared<Admin>, Query(asked): Query<Asked>) -> Response {
-    match events::list(&admin.delivery, &asked, Sight::All, BOUNDS).await {
+async fn list(Shared(api): Shared<EventsApi>, Query(asked): Query<Asked>) -> Response {
+    match events::list(&api.delivery, &asked, Sight::All, BOUNDS).await {
         Ok(list) => answer(StatusCode::OK, &list),
         Err(refusal) => refused(&refusal),
     }
 }
 
-async fn show(Shared(admin): Shared<Admin>, Path(id): Path<String>) -> Response {
-    match events::find(&admin.delivery.store, &id, Sight::All, admin.delivery.clock.now()).await {
-        Ok(record) => answer(
-            StatusCode::OK,
-            &events::detail(&record, admin.delivery.endpoint(&record.summary.endpoint).as_deref()),
-        ),
+async fn show(Shared(api): Shared<EventsApi>, Path(id): Path<String>) -> Response {
+    match events::find(&api.delivery.store, &id, Sight::All, api.delivery.clock.now()).await {
+        Ok(record) => {
+            answer(StatusCode::OK, &events::detail(&record, api.delivery.endpoint(&record.summary.endpoint).as_deref()))
+        }
         Err(refusal) => refused(&refusal),
     }
 }
 
-async fn body(Shared(admin): Shared<Admin>, Path(id): Path<String>) -> Response {
-    match whole(&admin, &id).await {
+async fn body(Shared(api): Shared<EventsApi>, Path(id): Path<String>) -> Response {
+    match whole(&api, &id).await {
         Ok(bytes) => {
             let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))];
             (StatusCode::OK, kind, bytes).into_response()
@@ -86,12 +96,12 @@ async fn body(Shared(admin): Shared<Admin>, Path(id): Path<String>) -> Response 
     }
 }
 
-async fn whole(admin: &Admin, id: &str) -> Result<Bytes, Refusal> {
-    let store = &admin.delivery.store;
-    let summary = events::find(store, id, Sight::All, admin.delivery.clock.now()).await?.summary;
+async fn whole(api: &EventsApi, id: &str) -> Result<Bytes, Refusal> {
+    let store = &api.delivery.store;
+    let summary = events::find(store, id, Sight::All, api.delivery.clock.now()).await?.summary;
     let mut bytes = Vec::new();
     loop {
-        let part = events::part(&admin.delivery, &summary, bytes.len() as u64, MAX_RANGE_BYTES).await?;
+        let part = events::part(&api.delivery, &summary, bytes.len() as u64, MAX_RANGE_BYTES).await?;
         if part.is_empty() {
             return Ok(bytes.into());
         }
@@ -100,15 +110,15 @@ async fn whole(admin: &Admin, id: &str) -> Result<Bytes, Refusal> {
 }
 
 async fn act(
-    Shared(admin): Shared<Admin>,
+    Shared(api): Shared<EventsApi>,
     Path((id, action)): Path<(String, String)>,
     Query(Signing { signature }): Query<Signing>,
 ) -> Response {
     let done = match action.as_str() {
-        "revive" => acted(&admin, &id, Action::Revive).await,
-        "drop" => acted(&admin, &id, Action::Drop).await,
-        "cancel" => acted(&admin, &id, Action::Cancel).await,
-        "replay" => replayed(&admin, &id, signature).await,
+        "revive" => acted(&api, &id, Action::Revive).await,
+        "drop" => acted(&api, &id, Action::Drop).await,
+        "cancel" => acted(&api, &id, Action::Cancel).await,
+        "replay" => replayed(&api, &id, signature).await,
         _ => return super::api::unknown().await,
     };
     match done {
@@ -117,16 +127,16 @@ async fn act(
     }
 }
 
-async fn replayed(admin: &Admin, id: &str, signature: crate::store::Signature) -> Result<Value, Refusal> {
-    let delivery = &admin.delivery;
+async fn replayed(api: &EventsApi, id: &str, signature: crate::store::Signature) -> Result<Value, Refusal> {
+    let delivery = &api.delivery;
     let record = events::find(&delivery.store, id, Sight::All, delivery.clock.now()).await?;
-    let endpoint = admin.routes.load().endpoint(record.summary.endpoint.as_str()).cloned();
+    let endpoint = api.routes.load().endpoint(record.summary.endpoint.as_str()).cloned();
     let stored = delivery.replay(endpoint.as_ref(), record, signature).await?;
     Ok(json!({ "id": stored.of.to_string(), "new_id": stored.id.to_string() }))
 }
 
-async fn acted(admin: &Admin, id: &str, action: Action) -> Result<Value, Refusal> {
-    let delivery = &admin.delivery;
+async fn acted(api: &EventsApi, id: &str, action: Action) -> Result<Value, Refusal> {
+    let delivery = &api.delivery;
     let Summary { endpoint, id, .. } =
         events::find(&delivery.store, id, Sight::All, delivery.clock.now()).await?.summary;
     let acts = vec![Act { endpoint, id, action }];
@@ -142,11 +152,11 @@ async fn acted(admin: &Admin, id: &str, action: Action) -> Result<Value, Refusal
     }
 }
 
-async fn bulk(Shared(admin): Shared<Admin>, Path(action): Path<String>, Query(asked): Query<Asked>) -> Response {
-    bulked(&admin, &action, &asked).await.unwrap_or_else(|refused| refused.0)
+async fn bulk(Shared(api): Shared<EventsApi>, Path(action): Path<String>, Query(asked): Query<Asked>) -> Response {
+    bulked(&api, &action, &asked).await.unwrap_or_else(|refused| refused.0)
 }
 
-async fn bulked(admin: &Admin, action: &str, asked: &Asked) -> Result<Response, Refused> {
+async fn bulked(api: &EventsApi, action: &str, asked: &Asked) -> Result<Response, Refused> {
     let action = match action {
         "revive" => BulkAction::Revive,
         "drop" => BulkAction::Drop,
@@ -154,14 +164,14 @@ async fn bulked(admin: &Admin, action: &str, asked: &Asked) -> Result<Response, 
     };
     let filter = Filter { states: vec![State::Dead], ..asked.filter()? };
     let id = EventId::new();
-    let delivery = &admin.delivery;
+    let delivery = &api.delivery;
     delivery.store.bulk(id, action, filter, delivery.clock.now()).await?;
     delivery.wake_bulks();
     Ok(answer(StatusCode::ACCEPTED, &json!({ "bulk": id.to_string() })))
 }
 
-async fn bulks(Shared(admin): Shared<Admin>) -> Response {
-    match admin.delivery.store.bulks().await {
+async fn bulks(Shared(api): Shared<EventsApi>) -> Response {
+    match api.delivery.store.bulks().await {
         Ok(bulks) => {
             let shown = |bulk: &crate::store::Bulk| json!({ "id": bulk.id.to_string(), "done": bulk.done, "skipped": bulk.skipped, "finished": bulk.finished });
             answer(StatusCode::OK, &json!({ "bulks": bulks.iter().map(shown).collect::<Vec<_>>() }))
@@ -176,11 +186,11 @@ struct To {
     to: std::path::PathBuf,
 }
 
-async fn backup(Shared(admin): Shared<Admin>, Query(To { to }): Query<To>) -> Response {
+async fn backup(Shared(api): Shared<EventsApi>, Query(To { to }): Query<To>) -> Response {
     if !to.is_absolute() {
         return error(StatusCode::BAD_REQUEST, "bad_request", "the path of the copy must be absolute");
     }
-    match admin.store.backup(to.clone()).await {
+    match api.store.backup(to.clone()).await {
         Ok(()) => answer(StatusCode::OK, &json!({ "to": to })),
         Err(error) => refused(&error.into()),
     }

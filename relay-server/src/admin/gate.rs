@@ -17,8 +17,16 @@ use axum::{
 };
 use subtle::ConstantTimeEq as _;
 
-use super::{Admin, api::error};
+use super::api::error;
 use crate::agents::token::TokenHash;
+
+/// Whom it lets in.
+#[derive(Clone)]
+pub(super) struct Gate {
+    /// Names under which it is asked, beside localhost and addresses.
+    pub(super) hosts: Arc<[Arc<str>]>,
+    pub(super) token: TokenHash,
+}
 
 /// The address at which a connection was accepted.
 #[derive(Clone, Copy, Debug)]
@@ -26,8 +34,8 @@ pub(super) struct Local(pub(super) SocketAddr);
 
 /// For what needs no token: an address, this machine's own name, or a name of the config. A probe that speaks HTTP/1.0
 /// may leave the host out; browsers do neither.
-pub(super) async fn check_host(State(admin): State<Admin>, request: Request, next: Next) -> Response {
-    let known = |host: Host| host.is_address() || host.is_named(&admin.hosts);
+pub(super) async fn check_host(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+    let known = |host: Host| host.is_address() || host.is_named(&gate.hosts);
     let left_out = request.version() == Version::HTTP_10 && !request.headers().contains_key(header::HOST);
     if is_for(&request, known, left_out) {
         return next.run(request).await;
@@ -39,13 +47,13 @@ fn bad_host(message: &str) -> Response {
     error(StatusCode::MISDIRECTED_REQUEST, "bad_host", message)
 }
 
-pub(super) async fn check(State(admin): State<Admin>, request: Request, next: Next) -> Response {
+pub(super) async fn check(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     let local = request.extensions().get::<Local>().copied();
-    let ours = |host: Host| local.is_some_and(|local| host.is_at(local.0.ip())) || host.is_named(&admin.hosts);
+    let ours = |host: Host| local.is_some_and(|local| host.is_at(local.0.ip())) || host.is_named(&gate.hosts);
     if !is_for(&request, ours, false) {
         return bad_host("ask for localhost, for this listener's own address, or for a name in server.admin_hosts");
     }
-    if !shows(request.headers(), &admin.token) {
+    if !shows(request.headers(), &gate.token) {
         let mut response = error(
             StatusCode::UNAUTHORIZED,
             "unauthorized",

@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{
-    seats::Full,
+    seats::SessionLimit,
     token::{Shown, Tokens},
 };
 
@@ -33,7 +33,7 @@ pub(crate) enum Turned {
         left: Duration,
     },
     /// There are as many sessions as there may be.
-    TooManySessions(Full),
+    TooManySessions(SessionLimit),
 }
 
 /// The token that a request shows.

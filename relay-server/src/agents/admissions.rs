@@ -32,7 +32,7 @@ pub(crate) struct Attachable {
 
 /// What an offer asks for.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Asked<'a> {
+pub(crate) struct OfferRequest<'a> {
     /// The endpoint's name; empty for the only one that the token allows.
     pub endpoint: &'a str,
     /// How to attach.
@@ -75,7 +75,7 @@ impl Admissions {
     ///
     /// # Errors
     /// A stable code.
-    pub(crate) fn admit(&self, shown: &Shown, offer: Asked<'_>) -> Result<Admission, &'static str> {
+    pub(crate) fn admit(&self, shown: &Shown, offer: OfferRequest<'_>) -> Result<Admission, &'static str> {
         let token = self.token(&shown.token.name, shown.secret).ok_or("unauthorized")?;
         let endpoint = if offer.endpoint.is_empty() {
             let mut allowed = self.attachable.iter().filter(|endpoint| opens(token, &endpoint.name));

@@ -29,7 +29,7 @@ use tokio::{
 
 use self::load::{Counted, Load};
 use super::{
-    admissions::{Admission, Admissions, Asked},
+    admissions::{Admission, Admissions, OfferRequest},
     copies::Copies,
     outcomes::Serves,
     places::{Key, Places, Standing, Wish},
@@ -111,8 +111,8 @@ struct Offered {
 
 impl Offered {
     /// As the config is asked about it. What was for the moment of its hello is over.
-    fn asked(&self) -> Asked<'_> {
-        Asked { endpoint: &self.endpoint, wish: self.wish, skip_backlog: false }
+    fn asked(&self) -> OfferRequest<'_> {
+        OfferRequest { endpoint: &self.endpoint, wish: self.wish, skip_backlog: false }
     }
 
     fn accept(&self, targets: &mut Targets, identity: &Identity, now: Instant) {
@@ -281,7 +281,7 @@ impl Registry {
         let (mut answers, mut offered) = (Vec::new(), Vec::new());
         for offer in offers {
             let wish = Wish { attach: offer.attach, takeover: offer.takeover };
-            let asked = Asked { endpoint: &offer.endpoint, wish, skip_backlog: offer.skip_backlog };
+            let asked = OfferRequest { endpoint: &offer.endpoint, wish, skip_backlog: offer.skip_backlog };
             let admitted = admissions.admit(&shown, asked);
             let endpoint = admitted.as_ref().map_or(offer.endpoint, |admission| admission.endpoint.clone());
             let again = offered.iter().any(|other: &Offered| *other.endpoint == *endpoint);

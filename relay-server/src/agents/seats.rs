@@ -25,7 +25,7 @@ struct Taken {
 
 /// Which limit leaves no seat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Full {
+pub(crate) enum SessionLimit {
     /// The relay's.
     Relay,
     /// The token's.
@@ -45,15 +45,15 @@ impl Seats {
     /// A seat for an agent with this token.
     ///
     /// # Errors
-    /// [`Full`]
-    pub(crate) fn take(self: &Arc<Self>, token: &Token) -> Result<Seat, Full> {
+    /// [`SessionLimit`]
+    pub(crate) fn take(self: &Arc<Self>, token: &Token) -> Result<Seat, SessionLimit> {
         let mut taken = self.lock();
         let of_token = taken.of_token.get(&token.name).copied().unwrap_or(0);
         if of_token >= token.max_sessions {
-            return Err(Full::Token);
+            return Err(SessionLimit::Token);
         }
         if taken.all >= self.max {
-            return Err(Full::Relay);
+            return Err(SessionLimit::Relay);
         }
         taken.all += 1;
         taken.of_token.insert(Arc::clone(&token.name), of_token + 1);
@@ -94,9 +94,9 @@ mod tests {
         let (small, large) = (token("small", 1), token("large", 10));
         let seats = Seats::new(3);
         let first = seats.take(&small).expect("a seat");
-        assert_eq!(seats.take(&small).map(drop), Err(Full::Token));
+        assert_eq!(seats.take(&small).map(drop), Err(SessionLimit::Token));
         let others: Vec<_> = (0..2).map(|_| seats.take(&large).expect("a seat")).collect();
-        assert_eq!(seats.take(&large).map(drop), Err(Full::Relay));
+        assert_eq!(seats.take(&large).map(drop), Err(SessionLimit::Relay));
         drop(first);
         drop(seats.take(&small).expect("it is free again"));
         drop(others);

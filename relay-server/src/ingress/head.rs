@@ -26,7 +26,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{listener::MAX_HEADERS, respond::Body, slots::Place};
+use super::{listener::MAX_HEADERS, respond::Body, slots::ConnectionSlot};
 use crate::{
     memory::{Memory, NoRoom},
     webhook::input::Input,
@@ -37,7 +37,7 @@ const FREE_BYTES: usize = 8 * 1024;
 
 /// What was seen of a request's head.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Seen {
+pub(crate) struct SeenHead {
     /// When its first byte came, or when it was complete where that is not known.
     pub started: Instant,
     /// Whether two readers could understand it in two ways, or its target would not arrive as it is.
@@ -111,12 +111,12 @@ impl Watch {
     }
 
     /// What was seen of this request, which hyper has just read.
-    pub(crate) fn take<B>(&self, request: &Request<B>) -> Seen {
+    pub(crate) fn take<B>(&self, request: &Request<B>) -> SeenHead {
         let mut state = self.lock();
         let started = state.since.take().unwrap_or_else(Instant::now);
         let whole = std::mem::take(&mut state.bytes);
         let doubtful = if state.phase == Phase::Following { state.leave(&whole, request) } else { false };
-        Seen { started, doubtful }
+        SeenHead { started, doubtful }
     }
 
     /// Follows the connection again once this answer has ended.
@@ -211,12 +211,12 @@ pub(crate) struct Watched<S> {
     /// The end was seen, and hyper has had a turn since then.
     settled: bool,
     /// As long as the socket is there, whatever is spoken on it.
-    _place: Place,
+    _place: ConnectionSlot,
 }
 
 impl<S> Watched<S> {
     /// A connection under a watch.
-    pub(crate) const fn new(stream: S, watch: Arc<Watch>, input: Arc<Input>, place: Place) -> Self {
+    pub(crate) const fn new(stream: S, watch: Arc<Watch>, input: Arc<Input>, place: ConnectionSlot) -> Self {
         Self { stream, watch, input, blocked: None, settled: false, _place: place }
     }
 
@@ -314,10 +314,10 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
-    use crate::memory::Budget;
+    use crate::memory::MemoryBudget;
 
     fn watching(max_bytes: usize) -> Watch {
-        Watch::new(max_bytes, Arc::new(Budget::new(64 * 1024)).of_heads(None))
+        Watch::new(max_bytes, Arc::new(MemoryBudget::new(64 * 1024)).of_heads(None))
     }
 
     fn request(target: &str, length: Option<&str>) -> Request<()> {
@@ -383,7 +383,7 @@ mod tests {
 
     #[test]
     fn a_long_head_takes_memory_until_its_connection_ends() {
-        let budget = Arc::new(Budget::new(64 * 1024));
+        let budget = Arc::new(MemoryBudget::new(64 * 1024));
         let watch = Watch::new(128 * 1024, budget.of_heads(None));
         watch.saw(&[b'a'; FREE_BYTES]).expect("free");
         assert_eq!(budget.held(), 0);

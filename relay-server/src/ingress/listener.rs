@@ -29,14 +29,14 @@ use super::{
     head::{Watch, Watched},
     request::{Connection, Requests},
     respond::Body,
-    slots::{Place, Slot, Slots},
+    slots::{ConnectionSlot, Slot, Slots},
     socket::{Socket, TimedWrites},
     stack::stack,
     streams::Streams,
 };
 use crate::{
     address,
-    memory::Budget,
+    memory::MemoryBudget,
     routes::{Peer, SharedRoutes},
     throttle::Throttle,
     webhook::input::Input,
@@ -138,7 +138,7 @@ pub(super) struct Connections {
     /// Places for HTTP/2 among them.
     h2: Arc<Semaphore>,
     routes: SharedRoutes,
-    memory: Arc<Budget>,
+    memory: Arc<MemoryBudget>,
     requests: Arc<Requests>,
     open: OpenConnections,
 }
@@ -162,7 +162,7 @@ impl Connections {
         settings: ConnectionSettings,
         tls: Option<Arc<ServerConfig>>,
         routes: SharedRoutes,
-        memory: Arc<Budget>,
+        memory: Arc<MemoryBudget>,
         requests: Arc<Requests>,
         open: OpenConnections,
     ) -> Arc<Self> {
@@ -229,7 +229,7 @@ impl Connections {
         let heads = self.memory.of_heads(counted.then(|| address::site(peer.address)));
         let watch = Arc::new(Watch::new(2 * self.settings.max_head, heads));
         let input = Arc::new(Input::default());
-        let place = Place::new(slot);
+        let place = ConnectionSlot::new(slot);
         let connection = Arc::new(Connection { peer, place: place.clone() });
         let stack = stack(Arc::clone(&self.requests), connection, Arc::clone(&watch), Arc::clone(&input));
         // Each layer is always ready. The stack is called at once, so that a request counts before hyper reads on.

@@ -15,7 +15,7 @@ use super::{collect, listener::MAX_HEADERS};
 use crate::{
     endpoint::Endpoint,
     failure::{Failure, RelayFault, SenderFault},
-    memory::{Budget, LIVE_BYTES, Memory, head_bytes},
+    memory::{LIVE_BYTES, Memory, MemoryBudget, head_bytes},
     providers::Providers,
     refused::TurnedAway,
     verify::{Payload, Unproven, Webhook},
@@ -51,12 +51,12 @@ pub(crate) struct BodySettings {
 /// Proves requests, or turns them away.
 pub(super) struct Prover {
     settings: BodySettings,
-    memory: Arc<Budget>,
+    memory: Arc<MemoryBudget>,
     providers: Arc<Providers>,
 }
 
 impl Prover {
-    pub(super) fn build(settings: BodySettings, memory: Arc<Budget>, providers: Arc<Providers>) -> Self {
+    pub(super) fn build(settings: BodySettings, memory: Arc<MemoryBudget>, providers: Arc<Providers>) -> Self {
         Self { settings, memory, providers }
     }
 

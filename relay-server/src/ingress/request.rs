@@ -13,11 +13,11 @@ use super::{
     Beyond,
     api::{self, AgentApi},
     client::{self, Untrusted},
-    head::{Seen as SeenHead, Watched},
+    head::{SeenHead, Watched},
     listener::OpenConnections,
     prove::{Proven, Prover},
     respond::{self, Body},
-    slots::Place,
+    slots::ConnectionSlot,
     socket::Socket,
 };
 use crate::{
@@ -45,7 +45,7 @@ pub(super) struct Connection {
     /// Where they come from.
     pub(super) peer: Peer,
     /// The connection's place among those of the listener.
-    pub(super) place: Place,
+    pub(super) place: ConnectionSlot,
 }
 
 /// Answers public requests.

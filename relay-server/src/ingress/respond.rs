@@ -193,8 +193,12 @@ pub(crate) fn turned(turned: Turned) -> Response<Body> {
         Turned::TooManySessions(full) => {
             wait = Some(SESSIONS_RETRY_S);
             let message = match full {
-                seats::Full::Relay => "as many agents are connected as [limits] max_sessions of the relay allows",
-                seats::Full::Token => "as many agents are connected as max_sessions of this token's [[token]] allows",
+                seats::SessionLimit::Relay => {
+                    "as many agents are connected as [limits] max_sessions of the relay allows"
+                }
+                seats::SessionLimit::Token => {
+                    "as many agents are connected as max_sessions of this token's [[token]] allows"
+                }
             };
             (StatusCode::SERVICE_UNAVAILABLE, "too_many_sessions", message)
         }

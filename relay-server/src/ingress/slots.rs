@@ -82,9 +82,9 @@ impl Drop for Slot {
 
 /// A connection's place, for those parts of it that may be the last, and for the one that gives it back before.
 #[derive(Clone, Debug)]
-pub(crate) struct Place(Arc<Mutex<Option<Slot>>>);
+pub(crate) struct ConnectionSlot(Arc<Mutex<Option<Slot>>>);
 
-impl Place {
+impl ConnectionSlot {
     /// A place that is taken.
     pub(crate) fn new(slot: Slot) -> Self {
         Self(Arc::new(Mutex::new(Some(slot))))

@@ -4,17 +4,17 @@ use relay_schemes::Invisible;
 use toml::{Table, Value};
 use zeroize::Zeroizing;
 
-use super::{Refused, made::sealed_name};
+use super::{ChangeError, made::sealed_name};
 use crate::config::rows;
 
 /// Secrets that one endpoint is given at most.
 const MAX_SECRETS: usize = 16;
 
 /// Nobody refers to a sealed secret but the relay: it may be another endpoint's.
-pub(super) fn foreign_seals(row: &Table) -> Result<(), Refused> {
+pub(super) fn foreign_seals(row: &Table) -> Result<(), ChangeError> {
     match rows::sealed_in(row).first() {
         None => Ok(()),
-        Some(name) => Err(Refused::Malformed(format!(
+        Some(name) => Err(ChangeError::Malformed(format!(
             "sealed:{name} is the relay's own note; write \"env:NAME\" or \"file:PATH\", or give the secret itself"
         ))),
     }
@@ -24,16 +24,20 @@ pub(super) fn foreign_seals(row: &Table) -> Result<(), Refused> {
 pub(super) type Sealed = Vec<(String, Zeroizing<Vec<u8>>)>;
 
 /// Puts references to the secrets into the row, and the secrets under their names.
-pub(super) fn seal_into(row: &mut Table, endpoint: &str, secrets: Vec<Zeroizing<String>>) -> Result<Sealed, Refused> {
+pub(super) fn seal_into(
+    row: &mut Table,
+    endpoint: &str,
+    secrets: Vec<Zeroizing<String>>,
+) -> Result<Sealed, ChangeError> {
     if secrets.is_empty() {
         return Ok(Vec::new());
     }
-    let malformed = |why: &str| Refused::Malformed(why.to_owned());
+    let malformed = |why: &str| ChangeError::Malformed(why.to_owned());
     if secrets.len() > MAX_SECRETS || secrets.iter().any(|secret| secret.is_empty()) {
         return Err(malformed("give one secret or a few, and none that is empty"));
     }
     if let Some(what) = secrets.iter().find_map(|secret| Invisible::of(secret.as_bytes())) {
-        return Err(Refused::Malformed(format!("a secret cannot be used: {what}")));
+        return Err(ChangeError::Malformed(format!("a secret cannot be used: {what}")));
     }
     let Some(verify) = row.get_mut("verify").and_then(Value::as_table_mut) else {
         return Err(malformed("secrets are for a verify rule with a provider"));

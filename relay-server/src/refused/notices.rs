@@ -18,7 +18,7 @@ pub(super) const SECOND: Duration = Duration::from_secs(1);
 
 /// What to do about one more refused request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(super) enum NoticeTurn {
     /// Send a notice of it now.
     Now,
     /// It was counted. Send the number after a [`SECOND`]: nobody else does yet.
@@ -39,22 +39,22 @@ struct Second {
 
 impl NoticeLimiter {
     /// One more was refused.
-    pub(super) fn count(&self, endpoint: &str, now: Instant) -> Turn {
+    pub(super) fn count(&self, endpoint: &str, now: Instant) -> NoticeTurn {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let new = Second { began: now, sent: 0, more: 0 };
         let Some(second) = all.get_mut(endpoint) else {
             all.insert(endpoint.to_owned(), Second { sent: 1, ..new });
-            return Turn::Now;
+            return NoticeTurn::Now;
         };
         if now.duration_since(second.began) >= SECOND {
             *second = Second { more: second.more, ..new };
         }
         if second.sent < MAX_NOTICES {
             second.sent += 1;
-            return Turn::Now;
+            return NoticeTurn::Now;
         }
         second.more += 1;
-        if second.more == 1 { Turn::Later } else { Turn::Counted }
+        if second.more == 1 { NoticeTurn::Later } else { NoticeTurn::Counted }
     }
 
     /// How many were counted and had no notice.
@@ -71,14 +71,14 @@ mod tests {
     #[test]
     fn a_few_are_told_one_by_one_and_then_a_number() {
         let (limiter, began) = (NoticeLimiter::default(), Instant::now());
-        let turns: Vec<Turn> = (0..1000).map(|_| limiter.count("hub", began)).collect();
-        assert_eq!(turns.iter().filter(|turn| **turn == Turn::Now).count(), MAX_NOTICES as usize);
-        assert_eq!(turns.iter().filter(|turn| **turn == Turn::Later).count(), 1);
-        assert_eq!(limiter.count("bills", began), Turn::Now, "each endpoint has its own second");
+        let turns: Vec<NoticeTurn> = (0..1000).map(|_| limiter.count("hub", began)).collect();
+        assert_eq!(turns.iter().filter(|turn| **turn == NoticeTurn::Now).count(), MAX_NOTICES as usize);
+        assert_eq!(turns.iter().filter(|turn| **turn == NoticeTurn::Later).count(), 1);
+        assert_eq!(limiter.count("bills", began), NoticeTurn::Now, "each endpoint has its own second");
         assert_eq!(limiter.take("hub"), 1000 - u64::from(MAX_NOTICES));
         assert_eq!((limiter.take("hub"), limiter.take("nobody")), (0, 0));
-        assert_eq!(limiter.count("hub", began + SECOND / 2), Turn::Later);
-        assert_eq!(limiter.count("hub", began + SECOND), Turn::Now);
+        assert_eq!(limiter.count("hub", began + SECOND / 2), NoticeTurn::Later);
+        assert_eq!(limiter.count("hub", began + SECOND), NoticeTurn::Now);
         assert_eq!(limiter.take("hub"), 1, "what was counted is not forgotten");
     }
 }

@@ -31,7 +31,7 @@ pub(super) struct Taken {
 
 /// For how long an endpoint remembers, and since when it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Memory {
+pub(super) struct MarkMemory {
     pub(super) reach: Duration,
     pub(super) since: Timestamp,
 }
@@ -45,7 +45,7 @@ pub(super) enum Marked {
     TooLate,
 }
 
-impl Memory {
+impl MarkMemory {
     /// The memory from now on. It begins anew whenever it is to reach further than it did.
     pub(super) fn revised(earlier: Option<Self>, reach: Duration, begins: Timestamp, now: Timestamp) -> Self {
         let since = match earlier {
@@ -62,7 +62,7 @@ impl Memory {
     }
 }
 
-pub(super) fn judge(mark: &Mark, body_sha256: &[u8; 32], taken: Option<Taken>, memory: Option<Memory>) -> Marked {
+pub(super) fn judge(mark: &Mark, body_sha256: &[u8; 32], taken: Option<Taken>, memory: Option<MarkMemory>) -> Marked {
     match taken {
         Some(taken) if taken.body == short(body_sha256) => Marked::Repeats(taken.event),
         Some(taken) => Marked::OtherBody(taken.event),

@@ -447,7 +447,7 @@ impl Store for MemoryStore {
         let mut inner = self.inner();
         for (endpoint, reach) in reaches {
             let shelf = inner.shelves.entry(endpoint).or_default();
-            shelf.memory = Some(marks::Memory::revised(shelf.memory, reach, begins, now));
+            shelf.memory = Some(marks::MarkMemory::revised(shelf.memory, reach, begins, now));
         }
         drop(inner);
         self.reply(Ok(()))

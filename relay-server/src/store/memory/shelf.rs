@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use crate::store::{
     Act, Acted, Action, Attempt, Delivery, End, Ended, Grant, Head, Holder, INLINE_BYTES, Lease, MAX_ATTEMPTS,
     MAX_CLAIM, Mark, NewEvent, State, Verdict, Want,
-    marks::{Marked, Memory, Short, Taken, judge, short},
+    marks::{MarkMemory, Marked, Short, Taken, judge, short},
     rules::{Held, Likeness, Row, compare, leaves_record, repeat},
 };
 use crate::webhook::EventId;
@@ -48,7 +48,7 @@ pub(super) struct Shelf {
     places: u64,
     by_key: HashMap<String, Vec<EventId>>,
     pub(super) marks: HashMap<Short, Taken>,
-    pub(super) memory: Option<Memory>,
+    pub(super) memory: Option<MarkMemory>,
 }
 
 impl Shelf {

@@ -10,7 +10,7 @@ use crate::{
     endpoint::EndpointName,
     store::{
         Mark, StoreError,
-        marks::{Marked, Memory, Short, Taken, judge, short},
+        marks::{MarkMemory, Marked, Short, Taken, judge, short},
     },
     webhook::EventId,
 };
@@ -50,10 +50,10 @@ pub(super) fn keep(
     Ok(())
 }
 
-fn memory(tx: &Tx<'_>, name: &EndpointName) -> Result<Option<Memory>, StoreError> {
+fn memory(tx: &Tx<'_>, name: &EndpointName) -> Result<Option<MarkMemory>, StoreError> {
     let mut query = tx.connection.prepare_cached("SELECT reach, since FROM memory WHERE endpoint = ?1")?;
     let found = query.query_row([name.as_str()], |row| {
-        Ok(Memory { reach: Duration::from_millis(row.get(0)?), since: time(row.get(1)?) })
+        Ok(MarkMemory { reach: Duration::from_millis(row.get(0)?), since: time(row.get(1)?) })
     });
     Ok(found.optional()?)
 }
@@ -67,7 +67,7 @@ pub(super) fn remember(
     let mut insert = tx.connection.prepare_cached("INSERT OR REPLACE INTO memory VALUES (?1, ?2, ?3)")?;
     for (name, reach) in reaches {
         let earlier = memory(tx, name)?;
-        let revised = Memory::revised(earlier, *reach, begins, now);
+        let revised = MarkMemory::revised(earlier, *reach, begins, now);
         if earlier != Some(revised) {
             let reach = i64::try_from(revised.reach.as_millis()).unwrap_or(i64::MAX);
             insert.execute(params![name.as_str(), reach, revised.since.as_millisecond()])?;
