@@ -18,6 +18,7 @@ use anyhow::{Context, bail};
 use relay_tests::{
     process::{Server, cpu as cpu_of, on_its_own},
     program::Program,
+    sender::{request, send as send_request},
     tls,
 };
 use rustls::pki_types::CertificateDer;
@@ -69,10 +70,17 @@ pub(super) async fn run(arguments: &[String]) -> anyhow::Result<()> {
         "{IN_FLIGHT} in flight, bodies of {BODY_BYTES} bytes, {} rounds of {} webhooks; the median, and least to most",
         both.rounds, both.count
     );
+    let only = value("--only");
+    let asked = |part: &str| only.is_none_or(|only| only == part);
     for mode in ["live", "assured", "durable"] {
-        cpu(&both, mode).await?;
+        if asked(mode) {
+            cpu(&both, mode).await?;
+        }
     }
-    memory(&both).await
+    if asked("memory") {
+        memory(&both).await?;
+    }
+    Ok(())
 }
 
 async fn cpu(both: &Both, mode: &str) -> anyhow::Result<()> {
@@ -134,6 +142,7 @@ fn spread(values: impl Iterator<Item = f64>) -> (f64, f64, f64) {
 
 /// A relay, its agent and the agent's handler.
 struct Pair {
+    name: Program,
     relay: Server,
     agent: Child,
     handled: Arc<AtomicU64>,
@@ -181,7 +190,15 @@ impl Pair {
             "x".repeat(BODY_BYTES)
         );
         let trusted = secure.map(|(_, trusted)| trusted.clone());
-        let pair = Self { relay, agent, handled, trusted, request: request.into_bytes().into(), _tasks: tasks };
+        let pair = Self {
+            name: program.clone(),
+            relay,
+            agent,
+            handled,
+            trusted,
+            request: request.into_bytes().into(),
+            _tasks: tasks,
+        };
         let ready = async {
             while pair.handled.load(Ordering::Relaxed) == 0 {
                 let _ = pair.load(1).await;
@@ -203,7 +220,12 @@ impl Pair {
                 sleep(Duration::from_millis(2)).await;
             }
         };
-        timeout(PATIENCE, all).await.context("not every webhook reached the handler")?;
+        if timeout(PATIENCE, all).await.is_err() {
+            let reached = self.handled.load(Ordering::Relaxed) - handled;
+            let metrics = send_request(&self.relay.admin, request("GET", "/metrics", &[], "")).await?;
+            let metrics = String::from_utf8_lossy(metrics.body()).into_owned();
+            bail!("{reached} of {count} webhooks reached the handler of {:?}; its relay says:\n{metrics}", self.name);
+        }
         let took = started.elapsed();
         sleep(REST).await;
         let each = |time: Duration| time.as_secs_f64() * 1e6 / f64::from(count);
