@@ -41,7 +41,7 @@ impl Vault {
     ///
     /// # Errors
     /// As [`Store::put_secret`].
-    pub async fn put_first(&self, scope: &str, name: &str, secret: &[u8]) -> Result<bool, StoreError> {
+    pub(crate) async fn put_first(&self, scope: &str, name: &str, secret: &[u8]) -> Result<bool, StoreError> {
         let sealed = self.key.seal(scope, name, secret)?;
         self.store.put_secret(scope.to_owned(), name.to_owned(), Some(sealed), Was::Nothing, self.clock.now()).await
     }
