@@ -1,7 +1,7 @@
 //! One exchange with an agent: a request goes out with its body, and an answer comes back.
 //!
 //! All go this one way: live requests, attempts of kept events, replays. They differ in where the body comes from (a
-//! [`Source`]) and in who takes the answer (an [`Audience`]). Nothing here keeps, retries or settles anything.
+//! [`BodySource`]) and in who takes the answer (an [`Audience`]). Nothing here keeps, retries or settles anything.
 //!
 //! Invariants: the answer is waited for until the deadline, by an audience that takes it whole to its end; an answer may
 //! come before the request's end; whatever breaks off resets the exchange; nothing switches protocols unasked.
@@ -28,7 +28,7 @@ use self::{
 };
 pub(crate) use self::{
     answer::{answer_head, settle_trailers},
-    source::{Bodies, Source},
+    source::{Bodies, BodySource},
 };
 use crate::{
     agents::{
@@ -145,13 +145,13 @@ impl Audience for Reader {
 /// An exchange that was opened.
 pub(crate) struct Call {
     exchange: Exchange,
-    source: Source,
+    source: BodySource,
     copies: Option<Tee>,
 }
 
 impl Call {
     /// Opens an exchange for one agent alone.
-    pub(crate) fn open(place: Place, head: RequestHead, source: Source) -> Self {
+    pub(crate) fn open(place: Place, head: RequestHead, source: BodySource) -> Self {
         Self { exchange: place.open(head), source, copies: None }
     }
 
@@ -162,10 +162,10 @@ impl Call {
         kind: Option<&str>,
         place: Place,
         head: RequestHead,
-        source: Source,
+        source: BodySource,
     ) -> Self {
         let copies = match source {
-            Source::Upgrade(_) => None,
+            BodySource::Upgrade(_) => None,
             _ => {
                 let name = String::from_utf8_lossy(&head.endpoint);
                 registry.copies(&name, kind, || RequestHead { fence: None, ..head.clone() })
@@ -186,7 +186,7 @@ pub(crate) async fn deliver<A: Audience>(call: Call, deadline: Instant, audience
 
 async fn answer(call: Call) -> Result<HandlerAnswer, Undelivered> {
     let Call { exchange: Exchange { request, response }, source, copies } = call;
-    if let Source::Upgrade(upgrade) = source {
+    if let BodySource::Upgrade(upgrade) = source {
         let (head, body) = response.head().await?;
         let mut answer = HandlerAnswer::new(head, body)?;
         if answer.head.status != http::StatusCode::SWITCHING_PROTOCOLS {
@@ -270,9 +270,9 @@ pub(crate) async fn deliver_live(
         means.registry.reserve_or_wait(endpoint.name.as_str(), kind.as_deref(), Heed::Nothing, patience).await?;
     let mut turn = means.limits.take(endpoint, Instant::now())?;
     let source = match payload {
-        Payload::Whole(body) => Source::whole(body),
-        Payload::Streaming(body) => Source::streaming(body, endpoint.max_body, means.body_idle),
-        Payload::Upgrade(connection) => Source::Upgrade(Box::new(Upgrade {
+        Payload::Whole(body) => BodySource::whole(body),
+        Payload::Streaming(body) => BodySource::streaming(body, endpoint.max_body, means.body_idle),
+        Payload::Upgrade(connection) => BodySource::Upgrade(Box::new(Upgrade {
             connection,
             asked: sent.upgrade,
             silence: means.upgrade_idle,

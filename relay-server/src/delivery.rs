@@ -41,7 +41,7 @@ use tokio_util::task::TaskTracker;
 use self::window::Window;
 pub(crate) use self::{
     bulk::work_off_bulks,
-    intake::Taken,
+    intake::TakenIn,
     pump::pump,
     replay::{Asker, NotReplayed, Replayed},
     strays::settle_strays,
@@ -65,18 +65,18 @@ const OVERDUE: SignedDuration = SignedDuration::from_secs(5);
 /// What a waiting sender gets of an attempt.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "moved once, never stored")]
-pub(crate) enum Reply {
+pub(crate) enum SenderReply {
     /// The relay's own answer: the event is kept, and goes on without its sender.
     Ack,
     /// The handler's.
-    Answer(Answer),
+    Answer(SenderAnswer),
     /// What went wrong, where the endpoint wants its sender to see that.
     Failure(Failure),
 }
 
 /// A handler's answer on its way to a sender.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct SenderAnswer {
     pub status: StatusCode,
     pub headers: HeaderMap,
     /// Its body, or the beginning of it.
@@ -87,7 +87,7 @@ pub(crate) struct Answer {
     pub more: Option<mpsc::Receiver<Piece>>,
 }
 
-impl Answer {
+impl SenderAnswer {
     /// A recorded one. One that was too long to be recorded whole has no body, and says no length.
     fn recorded(answer: &store::Answer) -> Self {
         let head = ResponseHead { status: answer.status, headers: answer.headers.clone() };

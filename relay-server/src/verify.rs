@@ -136,6 +136,15 @@ pub(crate) struct Webhook {
     event: EventMeta,
 }
 
+/// Whose secret proved an event.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Signer<'a> {
+    /// The tag of the secret, where one was noted down.
+    pub tag: Option<&'a [u8]>,
+    /// The event under whose id it was.
+    pub event_id: EventId,
+}
+
 /// A signature that the relay made. Never printed.
 pub(crate) struct Afresh {
     /// Headers to set, names and values.
@@ -356,12 +365,12 @@ impl Rule {
         &self,
         request: &Request<'_>,
         id: Option<&str>,
-        (signer, event_id): (Option<&[u8]>, EventId),
+        signer: Signer<'_>,
         now_unix_s: i64,
     ) -> Option<Afresh> {
         let row = self.row()?;
         let (scheme, keys) = (row.provider.scheme.as_ref()?, row.keyring.keys());
-        let own = signer.and_then(|tag| keys.as_ref()?.signing_as(tag, event_id.as_bytes()));
+        let own = signer.tag.and_then(|tag| keys.as_ref()?.signing_as(tag, signer.event_id.as_bytes()));
         let keys = own.as_ref().or(keys.as_deref())?;
         let signed = scheme.sign(keys, request, id, now_unix_s).ok()?;
         let url = keys.public_url().unwrap_or(request.url);

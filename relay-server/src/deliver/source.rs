@@ -27,7 +27,7 @@ use crate::{
 const PART_BYTES: u64 = 256 * 1024;
 
 /// A request's body.
-pub(crate) enum Source {
+pub(crate) enum BodySource {
     /// In memory, until it was sent.
     Whole(Option<Bytes>),
     /// On its way from the sender.
@@ -79,7 +79,7 @@ enum Part {
     Trailers(HeaderBlock),
 }
 
-impl Source {
+impl BodySource {
     /// A body in memory.
     pub(crate) fn whole(body: Bytes) -> Self {
         Self::Whole((!body.is_empty()).then_some(body))

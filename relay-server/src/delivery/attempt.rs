@@ -11,7 +11,7 @@ use relay_tunnel::Broken;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Delivery, Reply,
+    Delivery, SenderReply,
     audience::{Recorder, WaitingSender, is_whole},
     settle::{Ending, Note, Ruling, rest_until},
     sign::{self, Signed},
@@ -23,7 +23,7 @@ use crate::{
         registry::{ChooseError, Heed, Place},
         targets::Target,
     },
-    deliver::{Bodies, Call, Source, Undelivered, answer_head, deliver},
+    deliver::{Bodies, BodySource, Call, Undelivered, answer_head, deliver},
     endpoint::{Endpoint, Keeping},
     limits::Turn,
     memory::Memory,
@@ -50,7 +50,7 @@ pub(super) struct Event {
     pub(super) head: Head,
     pub(super) kind: Option<String>,
     pub(super) sender_id: Option<String>,
-    pub(super) content: Content,
+    pub(super) body: EventBody,
     /// What its request took of the memory for all; held as long as the event.
     pub(super) _memory: Option<Memory>,
     pub(super) lease: Lease,
@@ -61,7 +61,7 @@ pub(super) struct Event {
 }
 
 /// An event's body.
-pub(super) enum Content {
+pub(super) enum EventBody {
     Whole(Bytes),
     /// In the store, as this event's, so many bytes.
     Kept(EventId, u64),
@@ -83,7 +83,7 @@ impl Event {
             head,
             kind: summary.event_type,
             sender_id: summary.sender_id,
-            content: body.map_or(Content::Kept(summary.id, summary.size), Content::Whole),
+            body: body.map_or(EventBody::Kept(summary.id, summary.size), EventBody::Whole),
             _memory: None,
             lease,
             replay_of: summary.replay_of,
@@ -112,10 +112,10 @@ impl Event {
     }
 
     /// Its body on its way to an agent.
-    pub(super) fn source(&self, bodies: Bodies) -> Source {
-        match &self.content {
-            Content::Whole(body) => Source::whole(body.clone()),
-            Content::Kept(id, size) => Source::kept(bodies, self.endpoint.name.clone(), *id, *size),
+    pub(super) fn source(&self, bodies: Bodies) -> BodySource {
+        match &self.body {
+            EventBody::Whole(body) => BodySource::whole(body.clone()),
+            EventBody::Kept(id, size) => BodySource::kept(bodies, self.endpoint.name.clone(), *id, *size),
         }
     }
 }
@@ -131,7 +131,7 @@ pub(super) async fn run(
     let (place, turn) = match place(delivery, &event, patience).await {
         Ok(held) => held,
         Err(rest) => {
-            if let Some(ack) = waiting.and_then(|waiting| waiting.promise(Reply::Ack)) {
+            if let Some(ack) = waiting.and_then(|waiting| waiting.promise(SenderReply::Ack)) {
                 ack.keep();
             }
             let ruling = Ruling::of(Then::Release(rest_until(note.started_at, rest)));
@@ -150,7 +150,7 @@ pub(super) async fn run(
     let agent = place.agent().clone();
     note.agent = Some(agent.name.to_string());
     let mut expected = delivery.outcomes.expect(*event.id.as_bytes(), event.lease.fence, agent);
-    let (target, is_probe) = (place.target().clone(), place.is_probe());
+    let aim = Aim { target: place.target().clone(), is_probe: place.is_probe() };
     let (head, source) = (event.request(afresh.as_ref(), Some(event.lease.fence)), event.source(delivery.bodies()));
     let call = Call::open_copied(&delivery.registry, event.kind.as_deref(), place, head, source);
     let mut recorder = Recorder::new(&event, waiting);
@@ -161,7 +161,7 @@ pub(super) async fn run(
     };
     drop(turn); // The handler is done: a sender that hears of it may send the next one.
     let (meaning, ruling) = Ruling::on(&ending, recorder, delivery.clock.now());
-    tell_target(delivery, &event, &target, is_probe, &ending, meaning);
+    aim.tell(delivery, &event, &ending, meaning);
     let is_lost = matches!(ending, Ending::Failed(Outcome::Lost));
     delivery.settle_attempt(&event, note, ending, ruling).await;
     // Until it is settled, what is told again of it is not news.
@@ -228,20 +228,28 @@ pub(super) fn ending_of(state: OutcomeState, event: &Event) -> Ending {
     }
 }
 
-/// Tells the target's circuit how it does.
-fn tell_target(delivery: &Delivery, event: &Event, target: &Target, is_probe: bool, ending: &Ending, meaning: Meaning) {
-    match (ending, meaning) {
-        (Ending::Answered(_), Meaning::Success | Meaning::Final) => {
-            target.succeeded();
-            if is_probe {
-                delivery.window(&event.endpoint.name, Window::rest); // It has just come back.
+/// What an attempt goes to.
+struct Aim {
+    target: Target,
+    is_probe: bool,
+}
+
+impl Aim {
+    /// Tells the target's circuit how it does.
+    fn tell(&self, delivery: &Delivery, event: &Event, ending: &Ending, meaning: Meaning) {
+        match (ending, meaning) {
+            (Ending::Answered(_), Meaning::Success | Meaning::Final) => {
+                self.target.succeeded();
+                if self.is_probe {
+                    delivery.window(&event.endpoint.name, Window::rest); // It has just come back.
+                }
             }
-        }
-        (Ending::Failed(Outcome::Lost | Outcome::NotCalled | Outcome::NotCarriable), _) => {
-            if is_probe {
-                target.probe_not_made();
+            (Ending::Failed(Outcome::Lost | Outcome::NotCalled | Outcome::NotCarriable), _) => {
+                if self.is_probe {
+                    self.target.probe_not_made();
+                }
             }
+            _ => self.target.failed(self.is_probe, &event.keeping().circuit, delivery.clock.now()),
         }
-        _ => target.failed(is_probe, &event.keeping().circuit, delivery.clock.now()),
     }
 }

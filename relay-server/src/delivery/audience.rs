@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use super::{Answer, Piece, Reply, Told, attempt::Event};
+use super::{Piece, SenderAnswer, SenderReply, Told, attempt::Event};
 use crate::{
     deliver::{Audience, HandlerAnswer, Undelivered, settle_trailers},
     retry::Meaning,
@@ -34,17 +34,17 @@ const PROMISE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A sender that waits, as its attempt sees it.
 pub(super) struct WaitingSender {
-    sender: oneshot::Sender<oneshot::Receiver<Reply>>,
+    sender: oneshot::Sender<oneshot::Receiver<SenderReply>>,
     repeats: watch::Sender<Told>,
 }
 
 /// A sender that waits, as it sees itself.
-pub(super) struct AwaitedReply(oneshot::Receiver<oneshot::Receiver<Reply>>);
+pub(super) struct AwaitedReply(oneshot::Receiver<oneshot::Receiver<SenderReply>>);
 
 /// A reply that its sender waits for, whatever its deadline. Dropped, it is the ack.
 pub(super) struct Promised {
-    reply: Reply,
-    sender: oneshot::Sender<Reply>,
+    reply: SenderReply,
+    sender: oneshot::Sender<SenderReply>,
     repeats: watch::Sender<Told>,
 }
 
@@ -62,7 +62,7 @@ impl WaitingSender {
     }
 
     /// Promises a reply; `None` if the sender has its ack already.
-    pub(super) fn promise(self, reply: Reply) -> Option<Promised> {
+    pub(super) fn promise(self, reply: SenderReply) -> Option<Promised> {
         let (sender, promised) = oneshot::channel();
         self.sender.send(promised).ok()?;
         Some(Promised { reply, sender, repeats: self.repeats })
@@ -71,7 +71,7 @@ impl WaitingSender {
 
 impl AwaitedReply {
     /// What the sender gets: by its deadline, unless it is promised something.
-    pub(super) async fn until(mut self, deadline: Instant) -> Reply {
+    pub(super) async fn until(mut self, deadline: Instant) -> SenderReply {
         let promised = match timeout_at(deadline, &mut self.0).await {
             Ok(promised) => promised.ok(),
             Err(_) => {
@@ -79,8 +79,8 @@ impl AwaitedReply {
                 self.0.try_recv().ok()
             }
         };
-        let Some(promised) = promised else { return Reply::Ack };
-        timeout(PROMISE_PATIENCE, promised).await.ok().and_then(Result::ok).unwrap_or(Reply::Ack)
+        let Some(promised) = promised else { return SenderReply::Ack };
+        timeout(PROMISE_PATIENCE, promised).await.ok().and_then(Result::ok).unwrap_or(SenderReply::Ack)
     }
 }
 
@@ -93,7 +93,7 @@ impl Promised {
     /// Gives the sender what it was promised, and its repeats the same.
     pub(super) fn keep(self) {
         let told = match &self.reply {
-            Reply::Answer(Answer { status, headers, body, more: None, .. }) => {
+            SenderReply::Answer(SenderAnswer { status, headers, body, more: None, .. }) => {
                 Some((*status, headers.clone(), body.clone()))
             }
             _ => None,
@@ -124,13 +124,13 @@ impl<'a> Recorder<'a> {
     }
 
     /// A recorded answer as the waiting sender gets it.
-    pub(super) fn passed_on(&mut self, answer: &store::Answer) -> Answer {
+    pub(super) fn passed_on(&mut self, answer: &store::Answer) -> SenderAnswer {
         match self.seen.take() {
             Some((parts, trailers)) if !answer.truncated => {
                 let body = answer.body.clone();
-                Answer { status: parts.status, headers: parts.headers, body, trailers, more: None }
+                SenderAnswer { status: parts.status, headers: parts.headers, body, trailers, more: None }
             }
-            _ => Answer::recorded(answer),
+            _ => SenderAnswer::recorded(answer),
         }
     }
 
@@ -141,8 +141,8 @@ impl<'a> Recorder<'a> {
         let waiting = self.waiting.take_if(|_| passes || keeping.pass_failures)?;
         let (pieces, more) = mpsc::channel(MAX_PIECES);
         let (headers, trailers) = (parts.headers.clone(), HeaderMap::new());
-        let answer = Answer { status: parts.status, headers, body, trailers, more: Some(more) };
-        waiting.promise(Reply::Answer(answer))?.keep();
+        let answer = SenderAnswer { status: parts.status, headers, body, trailers, more: Some(more) };
+        waiting.promise(SenderReply::Answer(answer))?.keep();
         self.streams = true;
         Some(pieces)
     }

@@ -8,12 +8,12 @@ use std::{
 use data_encoding::HEXLOWER;
 use http::HeaderMap;
 use jiff::Timestamp;
-use relay_schemes::Refusal;
+use relay_schemes::{EventMeta, Refusal};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Answer, Delivery, Reply,
-    attempt::{Content, Event, run},
+    Delivery, SenderAnswer, SenderReply,
+    attempt::{Event, EventBody, run},
     audience::{AwaitedReply, WaitingSender},
     lock,
 };
@@ -23,7 +23,8 @@ use crate::{
     failure::{Failure, RelayFault, SenderFault},
     memory::Memory,
     message::take_apart,
-    store::{self, Dedup, Grant, Head, Lease, NewEvent, Signature, State, Verdict},
+    replay::Mark,
+    store::{self, Body, Dedup, Grant, Head, Lease, NewEvent, Signature, State, Verdict},
     throttle::Throttle,
     verify::{Payload, Webhook},
     webhook::EventId,
@@ -47,11 +48,11 @@ enum Kept {
 
 /// An event that was taken in, and what its sender gets.
 #[derive(Debug)]
-pub(crate) struct Taken {
+pub(crate) struct TakenIn {
     /// The event: for a repeat, the first one.
     pub event_id: EventId,
     /// What its sender gets.
-    pub reply: Reply,
+    pub reply: SenderReply,
 }
 
 impl Delivery {
@@ -64,57 +65,22 @@ impl Delivery {
         self: &Arc<Self>,
         endpoint: &Arc<Endpoint>,
         keeping: &Keeping,
-        (webhook, memory): (Webhook, Memory),
+        webhook: Webhook,
+        memory: Memory,
         trusted: Trusted<'_>,
-    ) -> Result<Taken, Failure> {
-        let meta = webhook.event().clone();
-        let key = identity(keeping, &webhook);
-        let order_key = match &keeping.order {
-            Order::None => None,
-            Order::Fifo => Some(FIFO.to_owned()),
-            Order::ByKey(row) => webhook.locate(row),
-        };
-        let mark = webhook.mark().filter(|mark| mark.body.is_some() || keeping.late.is_some()).map(|mark| {
-            let at = |second| Timestamp::from_second(second).unwrap_or(Timestamp::MAX);
-            let (signed_at, good_until) = (at(mark.signed_unix_s), at(mark.expires_unix_s));
-            store::Mark { digest: mark.digest, signed_at, good_until, is_late: mark.is_late }
-        });
+    ) -> Result<TakenIn, Failure> {
         let deadline = webhook.started() + endpoint.deadline;
-        let (sent, arrival, payload) = take_apart(webhook, trusted);
-        let Payload::Whole(body) = payload else { return Err(RelayFault::Internal.into()) }; // The door collects it.
-        let (event_id, at) = (arrival.id, arrival.received_at);
-        let head = Head { sent, arrival, signature: Signature::Auto };
-        let now = self.clock.now();
-        // An assured event is attempted at once, unless that is held back: then it waits without its sender.
-        let at_once = keeping.assured
-            && self.limits.room(endpoint, 1, Instant::now()).is_ok()
-            && !self.registry.held_back(endpoint.name.as_str());
-        let until = Self::lease_until(keeping, endpoint.wait_for_agent, now);
-        let lease = at_once.then_some(Grant { holder: self.holder, until });
-        let new = NewEvent {
-            endpoint: endpoint.name.clone(),
-            id: event_id,
-            received_at: at,
-            head: head.clone(),
-            body: body.clone().into(),
-            event_type: meta.kind.clone(),
-            sender_id: meta.id.clone(),
-            dedup: keeping.dedup_window.zip(key).map(|(window, key)| Dedup {
-                key,
-                window,
-                sender_retries: keeping.sender_retries,
-            }),
-            mark: mark.filter(|_| keeping.dedup_window.is_some()),
-            order_key,
-            lease,
-        };
+        let new = self.new_event(endpoint, keeping, webhook, trusted)?;
         let event = Event {
             endpoint: Arc::clone(endpoint),
-            id: event_id,
-            head,
-            kind: meta.kind,
-            sender_id: meta.id,
-            content: Content::Whole(body),
+            id: new.id,
+            head: new.head.clone(),
+            kind: new.event_type.clone(),
+            sender_id: new.sender_id.clone(),
+            body: match &new.body {
+                Body::Bytes(body) => EventBody::Whole(body.clone()),
+                Body::File(_, size) => EventBody::Kept(new.id, *size),
+            },
             _memory: Some(memory),
             lease: Lease { fence: 0, attempt: 0, tries: 0 }, // The store gives it.
             replay_of: None,
@@ -124,13 +90,64 @@ impl Delivery {
         let delivery = Arc::clone(self);
         let patience = (Instant::now() + endpoint.wait_for_agent).min(deadline);
         let kept = self.tasks.spawn(async move { delivery.keep(new, event, patience).await });
-        match kept.await.map_err(|_| RelayFault::Internal)?? {
-            Kept::Waits(event_id) => Ok(Taken { event_id, reply: Reply::Ack }),
-            Kept::Attempted(event_id, waiting) => Ok(Taken { event_id, reply: waiting.until(deadline).await }),
-            Kept::Repeats { of, state, answer } => {
-                Ok(Taken { event_id: of, reply: self.repeated(of, state, answer, keeping, deadline).await })
-            }
-        }
+        let (event_id, reply) = match kept.await.map_err(|_| RelayFault::Internal)?? {
+            Kept::Waits(event_id) => (event_id, SenderReply::Ack),
+            Kept::Attempted(event_id, awaited) => (event_id, awaited.until(deadline).await),
+            Kept::Repeats { of, state, answer } => (of, self.repeated(of, state, answer, keeping, deadline).await),
+        };
+        Ok(TakenIn { event_id, reply })
+    }
+
+    /// A webhook as the store takes it in.
+    fn new_event(
+        &self,
+        endpoint: &Endpoint,
+        keeping: &Keeping,
+        webhook: Webhook,
+        trusted: Trusted<'_>,
+    ) -> Result<NewEvent, Failure> {
+        let EventMeta { id: sender_id, kind: event_type } = webhook.event().clone();
+        let window = keeping.dedup_window;
+        let dedup = window.zip(identity(keeping, &webhook)).map(|(window, key)| Dedup {
+            key,
+            window,
+            sender_retries: keeping.sender_retries,
+        });
+        let marks = |mark: &Mark| window.is_some() && (mark.body.is_some() || keeping.late.is_some());
+        let mark = webhook.mark().filter(marks).map(|mark| {
+            let at = |second| Timestamp::from_second(second).unwrap_or(Timestamp::MAX);
+            let (signed_at, good_until) = (at(mark.signed_unix_s), at(mark.expires_unix_s));
+            store::Mark { digest: mark.digest, signed_at, good_until, is_late: mark.is_late }
+        });
+        let order_key = match &keeping.order {
+            Order::None => None,
+            Order::Fifo => Some(FIFO.to_owned()),
+            Order::ByKey(row) => webhook.locate(row),
+        };
+        let (sent, arrival, payload) = take_apart(webhook, trusted);
+        let Payload::Whole(body) = payload else { return Err(RelayFault::Internal.into()) }; // The door collects it.
+        let until = Self::lease_until(keeping, endpoint.wait_for_agent, self.clock.now());
+        let lease = self.begins_at_once(endpoint, keeping).then_some(Grant { holder: self.holder, until });
+        Ok(NewEvent {
+            endpoint: endpoint.name.clone(),
+            id: arrival.id,
+            received_at: arrival.received_at,
+            head: Head { sent, arrival, signature: Signature::Auto },
+            body: body.into(),
+            event_type,
+            sender_id,
+            dedup,
+            mark,
+            order_key,
+            lease,
+        })
+    }
+
+    /// Whether an event is attempted while its sender waits: an assured one is, unless its endpoint is held back.
+    fn begins_at_once(&self, endpoint: &Endpoint, keeping: &Keeping) -> bool {
+        keeping.assured
+            && self.limits.room(endpoint, 1, Instant::now()).is_ok()
+            && !self.registry.held_back(endpoint.name.as_str())
     }
 
     /// Appends an event, and begins its first attempt if it comes with the right to that.
@@ -192,20 +209,20 @@ impl Delivery {
         recorded: Option<store::Answer>,
         keeping: &Keeping,
         deadline: Instant,
-    ) -> Reply {
+    ) -> SenderReply {
         if state == State::Delivered && keeping.assured {
-            let answer = recorded.map(|answer| Answer::recorded(&answer));
-            return answer.map_or(Reply::Ack, Reply::Answer);
+            let answer = recorded.map(|answer| SenderAnswer::recorded(&answer));
+            return answer.map_or(SenderReply::Ack, SenderReply::Answer);
         }
         let running = lock(&self.running).get(&of).cloned();
-        let Some(mut running) = running.filter(|_| state == State::Running) else { return Reply::Ack };
+        let Some(mut running) = running.filter(|_| state == State::Running) else { return SenderReply::Ack };
         let told = timeout_at(deadline, running.wait_for(Option::is_some)).await;
         match told.ok().and_then(Result::ok).and_then(|told| told.clone().flatten()) {
             Some((status, headers, body)) => {
                 let trailers = HeaderMap::new();
-                Reply::Answer(Answer { status, headers, body, trailers, more: None })
+                SenderReply::Answer(SenderAnswer { status, headers, body, trailers, more: None })
             }
-            None => Reply::Ack,
+            None => SenderReply::Ack,
         }
     }
 }

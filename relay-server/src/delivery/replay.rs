@@ -43,7 +43,7 @@ pub(crate) struct Replayed {
 
 /// A replay that waits for its delivery.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Stored {
+pub(crate) struct StoredReplay {
     /// Its own id.
     pub id: EventId,
     /// The event that was repeated.
@@ -153,7 +153,7 @@ impl Delivery {
         endpoint: Option<&Arc<Endpoint>>,
         record: Record,
         signature: Signature,
-    ) -> Result<Stored, NotReplayed> {
+    ) -> Result<StoredReplay, NotReplayed> {
         let Record { summary, head, .. } = record;
         let (name, of, id) = (summary.endpoint.clone(), summary.id, EventId::new());
         if signature == Signature::Fresh {
@@ -169,7 +169,7 @@ impl Delivery {
         let acted = self.store.act(vec![act], self.clock.now()).await?;
         self.wake();
         match acted.first() {
-            Some(Acted::Done) => Ok(Stored { id, of }),
+            Some(Acted::Done) => Ok(StoredReplay { id, of }),
             Some(Acted::Not(state)) => Err(NotReplayed::Not(Some(*state))),
             Some(Acted::Unknown) | None => Err(NotReplayed::Not(None)),
         }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
-    Delivery, Reply,
+    Delivery, SenderReply,
     attempt::{Event, REST, ending_of},
     audience::{Promised, Recorder},
 };
@@ -86,18 +86,18 @@ impl Ruling {
         let passes_failures = event.keeping().pass_failures;
         let (reply, while_waiting) = match (ending, meaning) {
             (Ending::Answered(answer), Meaning::Success) => {
-                (Reply::Answer(recorder.passed_on(answer)), Some(Then::Done))
+                (SenderReply::Answer(recorder.passed_on(answer)), Some(Then::Done))
             }
             (Ending::Answered(answer), Meaning::Final) => {
-                (Reply::Answer(recorder.passed_on(answer)), Some(Then::Dead(Reason::HandlerRejected)))
+                (SenderReply::Answer(recorder.passed_on(answer)), Some(Then::Dead(Reason::HandlerRejected)))
             }
             (Ending::Answered(answer), Meaning::Again) if passes_failures => {
-                (Reply::Answer(recorder.passed_on(answer)), Some(Then::Dead(reason(ending))))
+                (SenderReply::Answer(recorder.passed_on(answer)), Some(Then::Dead(reason(ending))))
             }
             (Ending::Failed(outcome), _) if passes_failures => {
-                (Reply::Failure((*outcome).into()), Some(Then::Dead(reason(ending))))
+                (SenderReply::Failure((*outcome).into()), Some(Then::Dead(reason(ending))))
             }
-            _ => (Reply::Ack, None),
+            _ => (SenderReply::Ack, None),
         };
         let promised = waiting.promise(reply);
         let after_ack = then(ending, self::meaning(ending, event.keeping(), false), event, now);

@@ -14,7 +14,7 @@ use relay_schemes::Request;
 
 use super::{
     Delivery,
-    attempt::{Content, Event},
+    attempt::{Event, EventBody},
 };
 use crate::{
     clock::wall,
@@ -22,7 +22,7 @@ use crate::{
     endpoint::{Endpoint, EndpointName, Resign},
     replay::Cause,
     store::{Head, MAX_RANGE_BYTES, Signature},
-    verify::{Afresh, CannotSign},
+    verify::{Afresh, CannotSign, Signer},
     webhook::EventId,
 };
 
@@ -79,12 +79,12 @@ async fn made(delivery: &Delivery, Afresh { headers, mark }: Afresh, cause: Caus
 }
 
 async fn sign(delivery: &Delivery, event: &mut Event, now_unix_s: i64) -> Result<Afresh, CannotSign> {
-    let body = match &event.content {
-        Content::Whole(body) => body.clone(),
-        Content::Kept(id, size) => {
+    let body = match &event.body {
+        EventBody::Whole(body) => body.clone(),
+        EventBody::Kept(id, size) => {
             let body =
                 whole(&delivery.bodies(), &event.endpoint.name, *id, *size).await.ok_or(CannotSign::Unreadable)?;
-            event.content = Content::Whole(body.clone());
+            event.body = EventBody::Whole(body.clone());
             body
         }
     };
@@ -93,7 +93,7 @@ async fn sign(delivery: &Delivery, event: &mut Event, now_unix_s: i64) -> Result
     let request = Request { method: &sent.method, url: &arrival.url, headers: &lines, body: &body };
     let tag = arrival.signer.as_ref().and_then(|tag| HEXLOWER.decode(tag.as_bytes()).ok());
     // A replay is an event of its own: it was verified under the id of the first, and its signature is as old.
-    let signer = (tag.as_deref(), arrival.id);
+    let signer = Signer { tag: tag.as_deref(), event_id: arrival.id };
     let signed = event.endpoint.verify.sign_afresh(&request, event.sender_id.as_deref(), signer, now_unix_s);
     signed.ok_or(CannotSign::Elsewhere)
 }

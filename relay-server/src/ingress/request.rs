@@ -25,7 +25,7 @@ use crate::{
     agents::{Agents, Turned, lists, token::Shown},
     clock::wall,
     deliver::{HandlerAnswer, LiveMeans, deliver_live},
-    delivery::{Delivery, Reply, Taken},
+    delivery::{Delivery, SenderReply, TakenIn},
     endpoint::{Ack, Endpoint, Keeping, Replay},
     failure::{AgentFault, Failure, HandlerFault, RelayFault, SenderFault},
     memory::{LIVE_BYTES, Memory},
@@ -68,7 +68,7 @@ enum Outcome {
     /// With a handler's answer; repeats of this webhook wait for its end.
     Answer(HandlerAnswer, Option<Running>),
     /// It is kept, and this is what its sender gets.
-    Kept(Taken, Ack),
+    Kept(TakenIn, Ack),
     /// It was a repeat of an event that had been answered with this status.
     Repeated(StatusCode, EventId),
     /// It was a provider's challenge, and this is the relay's own answer.
@@ -233,7 +233,7 @@ impl Requests {
     ) -> Result<Outcome, Failure> {
         let trusted = |address| routes.trusts(address);
         let contested = webhook.contested();
-        match (self.delivery.take(endpoint, keeping, (webhook, memory), &trusted).await, contested) {
+        match (self.delivery.take(endpoint, keeping, webhook, memory, &trusted).await, contested) {
             (Ok(taken), _) => Ok(Outcome::Kept(taken, keeping.ack.clone())),
             (Err(failure), Some((received, body))) => {
                 Err(self.turn_away(routes, endpoint, TurnedAway { received, body: Some(body), failure }))
@@ -333,11 +333,11 @@ fn answer_to(outcome: Result<Outcome, Failure>, endpoint: &Endpoint, event_id: E
 fn counted(outcome: &Result<Outcome, Failure>) -> AnswerClass {
     match outcome {
         Ok(Outcome::Answer(answer, _)) => AnswerClass::Answered(answer.head.status.as_u16() / 100),
-        Ok(Outcome::Kept(Taken { reply: Reply::Answer(answer), .. }, _)) => {
+        Ok(Outcome::Kept(TakenIn { reply: SenderReply::Answer(answer), .. }, _)) => {
             AnswerClass::Answered(answer.status.as_u16() / 100)
         }
-        Ok(Outcome::Kept(Taken { reply: Reply::Ack, .. }, _)) => AnswerClass::Acknowledged,
-        Ok(Outcome::Kept(Taken { reply: Reply::Failure(_), .. }, _)) => AnswerClass::Failed,
+        Ok(Outcome::Kept(TakenIn { reply: SenderReply::Ack, .. }, _)) => AnswerClass::Acknowledged,
+        Ok(Outcome::Kept(TakenIn { reply: SenderReply::Failure(_), .. }, _)) => AnswerClass::Failed,
         Ok(Outcome::Repeated(..)) => AnswerClass::Repeated,
         Ok(Outcome::Challenge(..)) => AnswerClass::Challenge,
         Err(failure) => respond::of_failure(*failure).class,

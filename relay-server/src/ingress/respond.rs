@@ -27,7 +27,7 @@ use tokio::{
 use crate::{
     agents::{Turned, seats},
     deliver::{HandlerAnswer, Upload, settle_trailers},
-    delivery::{Piece, Reply as KeptReply, Taken},
+    delivery::{Piece, SenderReply, TakenIn},
     endpoint::Ack,
     events::Refusal,
     failure::{AgentFault, Failure, HandlerFault, RelayFault, SenderFault},
@@ -77,10 +77,10 @@ pub(crate) fn answer(
 }
 
 /// The answer to a sender whose event is kept: the handler's own, or the endpoint's ack.
-pub(crate) fn kept(taken: Taken, ack: &Ack) -> Response<Body> {
+pub(crate) fn kept(taken: TakenIn, ack: &Ack) -> Response<Body> {
     let mut response = match taken.reply {
-        KeptReply::Failure(failed) => return failure(failed, taken.event_id),
-        KeptReply::Ack => {
+        SenderReply::Failure(failed) => return failure(failed, taken.event_id),
+        SenderReply::Ack => {
             let mut response = Response::new(whole(ack.body.clone()));
             *response.status_mut() = ack.status;
             if let Some(content_type) = &ack.content_type {
@@ -88,7 +88,7 @@ pub(crate) fn kept(taken: Taken, ack: &Ack) -> Response<Body> {
             }
             response
         }
-        KeptReply::Answer(answer) => {
+        SenderReply::Answer(answer) => {
             let sized = answer.body.is_empty() || answer.headers.contains_key(header::CONTENT_LENGTH);
             let body = match answer.more {
                 None if sized && answer.trailers.is_empty() => whole(answer.body),

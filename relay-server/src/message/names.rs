@@ -21,6 +21,66 @@ use relay_proto::names::{ERROR, EVENT_ID};
 /// Longest name that can be one of those that are compared as a whole. Of longer ones the beginning counts.
 const LONGEST: usize = 48;
 
+/// Names that tell of the way by themselves.
+const TOLD_BY_PROXIES: [&str; 52] = [
+    // Who came.
+    "forwarded",
+    "x-forwarded",
+    "x-forward-for",
+    "x-forwardedfor",
+    "x-original-for",
+    "x-realip",
+    "cf-connecting-ip",
+    "cf-connecting-ipv6",
+    "cf-pseudo-ipv4",
+    "cf-ipcountry",
+    "fly-forwarded-proto",
+    "fly-forwarded-port",
+    "fly-forwarded-ssl",
+    "do-connecting-ip",
+    "x-nf-client-connection-ip",
+    "x-appengine-user-ip",
+    "x-azure-socketip",
+    "x-coming-from",
+    "x-originating-ip",
+    "x-proxyuser-ip",
+    "x-vercel-proxied-for",
+    "x-real-host",
+    "x-real-port",
+    "x-remote-host",
+    "x-remote-user",
+    "remote-user",
+    // By which scheme and host.
+    "front-end-https",
+    "x-https",
+    "x-proto",
+    "x-scheme",
+    "x-url-scheme",
+    "x-arr-ssl",
+    "wl-proxy-ssl",
+    "fastly-ssl",
+    "cf-visitor",
+    "x-original-proto",
+    "x-original-host",
+    "x-host",
+    "x-http-host-override",
+    // For which URL and method.
+    "x-original-url",
+    "x-original-uri",
+    "x-original-path",
+    "x-original-method",
+    "x-rewrite-url",
+    "x-rewrite-uri",
+    "x-request-uri",
+    "x-script-name",
+    // With which certificate (RFC 9440, and before it).
+    "client-cert",
+    "client-cert-chain",
+    "x-client-cert",
+    "x-ssl-cert",
+    "x-arr-clientcert",
+];
+
 /// Takes out what is not for the handler. What tells of the way stays if it is a trusted proxy's.
 pub(crate) fn strip(headers: &mut HeaderMap, trusted: bool) {
     remove_where(headers, |name| is_dropped(name, trusted));
@@ -83,65 +143,7 @@ fn tells_of_the_way(name: &str) -> bool {
     if families.iter().any(|family| name.starts_with(family)) || ends.iter().any(|end| name.ends_with(end)) {
         return true;
     }
-    matches!(
-        name,
-        // Who came.
-        "forwarded"
-            | "x-forwarded"
-            | "x-forward-for"
-            | "x-forwardedfor"
-            | "x-original-for"
-            | "x-realip"
-            | "cf-connecting-ip"
-            | "cf-connecting-ipv6"
-            | "cf-pseudo-ipv4"
-            | "cf-ipcountry"
-            | "fly-forwarded-proto"
-            | "fly-forwarded-port"
-            | "fly-forwarded-ssl"
-            | "do-connecting-ip"
-            | "x-nf-client-connection-ip"
-            | "x-appengine-user-ip"
-            | "x-azure-socketip"
-            | "x-coming-from"
-            | "x-originating-ip"
-            | "x-proxyuser-ip"
-            | "x-vercel-proxied-for"
-            | "x-real-host"
-            | "x-real-port"
-            | "x-remote-host"
-            | "x-remote-user"
-            | "remote-user"
-            // By which scheme and host.
-            | "front-end-https"
-            | "x-https"
-            | "x-proto"
-            | "x-scheme"
-            | "x-url-scheme"
-            | "x-arr-ssl"
-            | "wl-proxy-ssl"
-            | "fastly-ssl"
-            | "cf-visitor"
-            | "x-original-proto"
-            | "x-original-host"
-            | "x-host"
-            | "x-http-host-override"
-            // For which URL and method.
-            | "x-original-url"
-            | "x-original-uri"
-            | "x-original-path"
-            | "x-original-method"
-            | "x-rewrite-url"
-            | "x-rewrite-uri"
-            | "x-request-uri"
-            | "x-script-name"
-            // With which certificate (RFC 9440, and before it).
-            | "client-cert"
-            | "client-cert-chain"
-            | "x-client-cert"
-            | "x-ssl-cert"
-            | "x-arr-clientcert"
-    )
+    TOLD_BY_PROXIES.contains(&name)
 }
 
 #[cfg(test)]
