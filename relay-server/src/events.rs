@@ -9,7 +9,6 @@ mod shown;
 use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
-use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -20,6 +19,7 @@ pub(crate) use self::{
 use crate::{
     delivery::{Delivery, NotReplayed},
     endpoint::EndpointName,
+    failure::{ApiError, ApiErrorKind},
     store::{Cursor, Filter, MAX_RANGE_BYTES, PageRequest, Record, State, Store, StoreError, Summary},
     verify::CannotSign,
     webhook::EventId,
@@ -44,66 +44,29 @@ pub(crate) struct Bounds {
     pub max_pages: usize,
 }
 
-/// Why a question has no answer: a status, a stable code, and what to do.
-#[derive(Debug)]
-pub(crate) struct Refusal {
-    pub status: StatusCode,
-    pub code: &'static str,
-    /// In words.
-    pub message: String,
-}
-
-impl Refusal {
-    /// One with these words.
-    pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into() }
-    }
-
-    fn bad(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
-    }
-
-    fn missing() -> Self {
-        let why = "no kept event has this id; see `event list`, and `event list --state refused` for what was refused";
-        Self::new(StatusCode::NOT_FOUND, "not_found", why)
-    }
-}
-
-impl From<StoreError> for Refusal {
-    fn from(why: StoreError) -> Self {
-        let (status, code) = match &why {
-            StoreError::Busy
-            | StoreError::AtCapacity
-            | StoreError::AtShare
-            | StoreError::AtReserve
-            | StoreError::NoSpace => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
-            StoreError::Damaged(_) => (StatusCode::UNPROCESSABLE_ENTITY, "damaged"),
-            StoreError::Unknown(_) => (StatusCode::NOT_FOUND, "not_found"),
-            StoreError::Invalid(_) | StoreError::Clash(_) => (StatusCode::CONFLICT, "conflict"),
-            StoreError::Failed(_) | StoreError::Unusable(_) | StoreError::InUse(_) | StoreError::Internal(_) => {
-                (StatusCode::INTERNAL_SERVER_ERROR, "store_failed")
-            }
-        };
-        Self::new(status, code, why.to_string())
-    }
-}
-
-impl From<NotReplayed> for Refusal {
+impl From<NotReplayed> for ApiError {
     fn from(why: NotReplayed) -> Self {
-        let (status, code) = match why {
+        let kind = match why {
             NotReplayed::Store(why) => return why.into(),
-            NotReplayed::Not(None) => (StatusCode::NOT_FOUND, "not_found"),
-            NotReplayed::Not(Some(_)) => (StatusCode::CONFLICT, "wrong_state"),
-            NotReplayed::NoEndpoint => (StatusCode::CONFLICT, "endpoint_gone"),
-            NotReplayed::Live => (StatusCode::CONFLICT, "live"),
-            NotReplayed::NoAgent => (StatusCode::CONFLICT, "agent_not_attached"),
-            NotReplayed::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
-            NotReplayed::CannotSign(CannotSign::Undated) => (StatusCode::FORBIDDEN, "may_not_replay"),
-            NotReplayed::CannotSign(_) => (StatusCode::CONFLICT, "cannot_sign"),
-            NotReplayed::ShowsCredential => (StatusCode::FORBIDDEN, "needs_attach"),
+            NotReplayed::Not(None) => ApiErrorKind::NotFound,
+            NotReplayed::Not(Some(_)) => ApiErrorKind::WrongState,
+            NotReplayed::NoEndpoint => ApiErrorKind::EndpointGone,
+            NotReplayed::Live => ApiErrorKind::Live,
+            NotReplayed::NoAgent => ApiErrorKind::AgentNotAttached,
+            NotReplayed::Busy => ApiErrorKind::Busy,
+            NotReplayed::CannotSign(CannotSign::Undated) => ApiErrorKind::MayNotReplay,
+            NotReplayed::CannotSign(_) => ApiErrorKind::CannotSign,
+            NotReplayed::ShowsCredential => ApiErrorKind::NeedsAttach,
         };
-        Self::new(status, code, why.to_string())
+        Self::new(kind, why.to_string())
     }
+}
+
+/// An event out of sight is as one that does not exist.
+fn missing() -> ApiError {
+    ApiError::not_found(
+        "no kept event has this id; see `event list`, and `event list --state refused` for what was refused",
+    )
 }
 
 /// What stands in the place of each byte of a credential.
@@ -115,13 +78,13 @@ const MAX_LOOKED_THROUGH_BYTES: u64 = 32 * 1024 * 1024;
 /// A list, and where it goes on.
 ///
 /// # Errors
-/// [`Refusal`]; an endpoint out of sight is as one that does not exist.
+/// [`ApiError`]; an endpoint out of sight is as one that does not exist.
 pub(crate) async fn list(
     delivery: &Delivery,
     asked: &Asked,
     sight: Sight<'_>,
     bounds: Bounds,
-) -> Result<Value, Refusal> {
+) -> Result<Value, ApiError> {
     let store = &delivery.store;
     let mut filter = asked.filter()?;
     if let Sight::Only(seen) = sight {
@@ -130,8 +93,7 @@ pub(crate) async fn list(
             // Without any, a filter would let every endpoint pass.
             None if !seen.is_empty() => filter.endpoints = seen.to_vec(),
             _ => {
-                let why = "no endpoint of this name is open to this token";
-                return Err(Refusal::new(StatusCode::NOT_FOUND, "not_found", why));
+                return Err(ApiError::not_found("no endpoint of this name is open to this token"));
             }
         }
     }
@@ -154,13 +116,13 @@ pub(crate) async fn list(
 /// An event by its id, or by its sender's own.
 ///
 /// # Errors
-/// [`Refusal`].
+/// [`ApiError`].
 pub(crate) async fn find(
     store: &Arc<dyn Store>,
     id: &str,
     sight: Sight<'_>,
     now: Timestamp,
-) -> Result<Record, Refusal> {
+) -> Result<Record, ApiError> {
     let seen = |summary: &Summary| match sight {
         Sight::All => true,
         Sight::Only(seen) => seen.contains(&summary.endpoint),
@@ -168,20 +130,20 @@ pub(crate) async fn find(
     if let Ok(id) = id.parse::<EventId>() {
         return match store.event(None, id, now).await {
             // Whose it is, is not known then.
-            Err(StoreError::Damaged(_)) if !is_of(store, id, sight, now).await => Err(Refusal::missing()),
-            record => record?.filter(|record| seen(&record.summary)).ok_or_else(Refusal::missing),
+            Err(StoreError::Damaged(_)) if !is_of(store, id, sight, now).await => Err(missing()),
+            record => record?.filter(|record| seen(&record.summary)).ok_or_else(missing),
         };
     }
     let endpoints = match sight {
         Sight::All => Vec::new(),
-        Sight::Only([]) => return Err(Refusal::missing()),
+        Sight::Only([]) => return Err(missing()),
         Sight::Only(seen) => seen.to_vec(),
     };
     let filter = Filter { endpoints, sender_id: Some(id.to_owned()), ..Filter::default() };
     let page = PageRequest { limit: 1, after: None, oldest_first: false };
     let found = store.list(filter, page).await?;
-    let summary = found.events.first().filter(|summary| seen(summary)).ok_or_else(Refusal::missing)?;
-    store.event(Some(summary.endpoint.clone()), summary.id, now).await?.ok_or_else(Refusal::missing)
+    let summary = found.events.first().filter(|summary| seen(summary)).ok_or_else(missing)?;
+    store.event(Some(summary.endpoint.clone()), summary.id, now).await?.ok_or_else(missing)
 }
 
 /// Whether an event that cannot be read is of an endpoint in sight.
@@ -199,15 +161,15 @@ async fn is_of(store: &Arc<dyn Store>, id: EventId, sight: Sight<'_>, now: Times
 /// behind as many asterisks.
 ///
 /// # Errors
-/// [`Refusal`].
-pub(crate) async fn part(delivery: &Delivery, event: &Summary, offset: u64, most: u64) -> Result<Bytes, Refusal> {
+/// [`ApiError`].
+pub(crate) async fn part(delivery: &Delivery, event: &Summary, offset: u64, most: u64) -> Result<Bytes, ApiError> {
     let end = event.size.min(offset.saturating_add(most.min(MAX_RANGE_BYTES)));
     if offset >= end {
         return Ok(Bytes::new());
     }
     let read = async |range: Range<u64>| {
         let part = delivery.store.body(event.endpoint.clone(), event.id, range, delivery.clock.now()).await?;
-        part.ok_or_else(Refusal::missing)
+        part.ok_or_else(missing)
     };
     let part = read(offset..end).await?;
     let endpoint = delivery.endpoint(&event.endpoint);
@@ -223,7 +185,7 @@ pub(crate) async fn part(delivery: &Delivery, event: &Summary, offset: u64, most
         let at = whole.len() as u64;
         let next = read(at..event.size.min(at + MAX_RANGE_BYTES)).await?;
         if next.is_empty() {
-            return Err(Refusal::missing());
+            return Err(missing());
         }
         whole.extend_from_slice(&next);
     }
@@ -277,10 +239,10 @@ mod tests {
         let stranger = rusqlite::Connection::open(&path).expect("a connection");
         assert_eq!(stranger.execute("UPDATE content SET body = X'00'", []).expect("changed"), 1);
         let asked = id.to_string();
-        let status = async |seen: &[EndpointName]| {
-            find(&store, &asked, Sight::Only(seen), now).await.expect_err("it cannot be read").status
+        let kind = async |seen: &[EndpointName]| {
+            find(&store, &asked, Sight::Only(seen), now).await.expect_err("it cannot be read").kind
         };
-        assert_eq!(status(std::slice::from_ref(&ours)).await, StatusCode::NOT_FOUND);
-        assert_eq!(status(&[ours, theirs]).await, StatusCode::UNPROCESSABLE_ENTITY);
+        assert_eq!(kind(std::slice::from_ref(&ours)).await, ApiErrorKind::NotFound);
+        assert_eq!(kind(&[ours, theirs]).await, ApiErrorKind::Damaged);
     }
 }

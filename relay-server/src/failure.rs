@@ -3,9 +3,13 @@
 //! What a room can fail with is an enum of its own, beside its code; it becomes a [`Failure`] once, where the room's
 //! answer meets its sender. Nothing here knows statuses: `ingress::respond` has the one table.
 
+mod api;
+
 use std::time::Duration;
 
 use relay_schemes::Refusal;
+
+pub(crate) use self::api::{ApiError, ApiErrorKind};
 
 /// Why a request gets no answer from a handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

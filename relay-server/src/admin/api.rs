@@ -18,9 +18,10 @@ use relay_schemes::explain::Finding;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::events::failed;
 use crate::{
     clock::Clock,
+    failure::{ApiError, ApiErrorKind},
+    ingress::respond::{NOTHING_HERE, of_api_error},
     mask::MASKED,
     providers::{Handshake, MAX_KEPT, Providers},
     refused::{Entry, MAX_ENTRIES, Refused},
@@ -57,13 +58,15 @@ pub(super) fn routes(api: RefusedApi) -> Router {
         .with_state(api)
 }
 
-pub(super) async fn unknown() -> Response {
-    error(StatusCode::NOT_FOUND, "not_found", "there is nothing at this address")
+pub(super) async fn unknown() -> ApiError {
+    ApiError::not_found(NOTHING_HERE)
 }
 
-/// An error as every API of the relay says it.
-pub(super) fn error(status: StatusCode, code: &str, message: &str) -> Response {
-    answer(status, &json!({ "error": code, "message": message }))
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, code) = of_api_error(self.kind);
+        answer(status, &json!({ "error": code, "message": self.message }))
+    }
 }
 
 pub(super) fn answer(status: StatusCode, value: &Value) -> Response {
@@ -79,71 +82,54 @@ struct Listing {
     limit: Option<usize>,
 }
 
-async fn list_refused(State(api): State<RefusedApi>, Query(listing): Query<Listing>) -> Response {
+async fn list_refused(State(api): State<RefusedApi>, Query(listing): Query<Listing>) -> Result<Response, ApiError> {
     let limit = listing.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_ENTRIES);
     let now = api.clock.now();
-    let entries = match api.refused.list(listing.endpoint.as_deref(), limit, now).await {
-        Ok(entries) => entries,
-        Err(error) => return *failed(error),
-    };
+    let entries = api.refused.list(listing.endpoint.as_deref(), limit, now).await?;
     let entries: Vec<_> = entries.iter().map(|entry| summary(entry)).collect();
-    answer(StatusCode::OK, &json!({ "refused": entries }))
+    Ok(answer(StatusCode::OK, &json!({ "refused": entries })))
 }
 
-async fn show_refused(State(api): State<RefusedApi>, Path(id): Path<String>) -> Response {
-    match find(&api, &id).await {
-        Ok(entry) => answer(StatusCode::OK, &detail(&entry)),
-        Err(error) => *error,
+async fn show_refused(State(api): State<RefusedApi>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    Ok(answer(StatusCode::OK, &detail(&*find(&api, &id).await?)))
+}
+
+async fn explain_refused(State(api): State<RefusedApi>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let entry = find(&api, &id).await?;
+    let mut findings = explained(&api, &entry).await?;
+    if entry.body_len.is_none() {
+        findings.push(json!({ "code": "body_not_read", "message": BODY_NOT_READ }));
     }
+    if entry.masked {
+        findings.push(json!({ "code": "credentials_not_kept", "message": CREDENTIALS_NOT_KEPT }));
+    }
+    Ok(answer(StatusCode::OK, &json!({ "id": id, "findings": findings })))
 }
 
-async fn explain_refused(State(api): State<RefusedApi>, Path(id): Path<String>) -> Response {
-    let entry = match find(&api, &id).await {
-        Ok(entry) => entry,
-        Err(error) => return *error,
-    };
-    let findings = |mut findings: Value| {
-        if entry.body_len.is_none()
-            && let Some(found) = findings.as_array_mut()
-        {
-            found.push(json!({ "code": "body_not_read", "message": BODY_NOT_READ }));
-        }
-        if entry.masked
-            && let Some(found) = findings.as_array_mut()
-        {
-            found.push(json!({ "code": "credentials_not_kept", "message": CREDENTIALS_NOT_KEPT }));
-        }
-        answer(StatusCode::OK, &json!({ "id": id, "findings": findings }))
-    };
+async fn explained(api: &RefusedApi, entry: &Arc<Entry>) -> Result<Vec<Value>, ApiError> {
     if entry.code == "address_not_allowed" || entry.code == "replayed" || entry.code == "body_too_large" {
-        return findings(json!([{ "code": entry.code, "message": "this was not refused for its signature" }]));
+        return Ok(vec![json!({ "code": entry.code, "message": "this was not refused for its signature" })]);
     }
     if entry.body_len.is_some_and(|len| len > entry.body.len() as u64) {
         let text = "only the beginning of its body was kept, and its signature covers the whole; the log's line of the \
                     time says more, or save a request in a file and explain that";
-        return findings(json!([{ "code": "body_not_kept", "message": text }]));
+        return Ok(vec![json!({ "code": "body_not_kept", "message": text })]);
     }
-    let Some(endpoint) = api.routes.load().endpoint(&entry.endpoint).cloned() else {
-        return error(StatusCode::NOT_FOUND, "not_found", "its endpoint is not there any more");
-    };
-    match api.refused.explain(api.routes.load_full(), endpoint, Arc::clone(&entry)).await {
-        Some(found) => {
-            let shown = |one: &Finding| json!({ "code": one.code(), "message": one.to_string() });
-            findings(found.iter().map(shown).collect())
-        }
-        None => error(StatusCode::SERVICE_UNAVAILABLE, "busy", "another explanation is under way; ask again"),
-    }
+    let endpoint = api.routes.load().endpoint(&entry.endpoint).cloned();
+    let endpoint = endpoint.ok_or_else(|| ApiError::not_found("its endpoint is not there any more"))?;
+    let busy = || ApiError::new(ApiErrorKind::Busy, "another explanation is under way; ask again");
+    let found = api.refused.explain(api.routes.load_full(), endpoint, Arc::clone(entry)).await;
+    let found = found.ok_or_else(busy)?;
+    let shown = |one: &Finding| json!({ "code": one.code(), "message": one.to_string() });
+    Ok(found.iter().map(shown).collect())
 }
 
-async fn find(api: &RefusedApi, id: &str) -> Result<Arc<Entry>, Box<Response>> {
-    let id = id
-        .parse::<EventId>()
-        .map_err(|_| error(StatusCode::BAD_REQUEST, "bad_id", "an event's id is hook_ and 32 hexadecimal digits"))?;
-    let found = api.refused.find(id, api.clock.now()).await;
-    Ok(found.map_err(failed)?.ok_or_else(|| {
-        let why = "no refused request has this id; they are kept for a day, a thousand for each endpoint";
-        error(StatusCode::NOT_FOUND, "not_found", why)
-    })?)
+async fn find(api: &RefusedApi, id: &str) -> Result<Arc<Entry>, ApiError> {
+    let wrong = |_| ApiError::new(ApiErrorKind::BadId, "an event's id is hook_ and 32 hexadecimal digits");
+    let id = id.parse::<EventId>().map_err(wrong)?;
+    let found = api.refused.find(id, api.clock.now()).await?;
+    let why = "no refused request has this id; they are kept for a day, a thousand for each endpoint";
+    found.ok_or_else(|| ApiError::not_found(why))
 }
 
 async fn list_handshakes(State(api): State<RefusedApi>, Query(listing): Query<Listing>) -> Response {

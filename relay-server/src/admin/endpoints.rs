@@ -17,23 +17,19 @@ use serde_json::{Value, json};
 use toml::Table;
 use zeroize::Zeroizing;
 
-use super::{
-    api::{answer, error},
-    events::failed,
-};
+use super::api::{answer, unknown};
 use crate::{
     agents::{Agents, places::Standing as Stands},
     config::{rows::Rows, shown_endpoint},
     delivery::Delivery,
     endpoint::{Endpoint, EndpointName},
+    failure::{ApiError, ApiErrorKind},
     live::{ChangeError, Live, View},
     metrics::Metrics,
     providers::Providers,
     routes::SharedRoutes,
     store::{Backlog, StoreError},
 };
-
-type Refusal = Box<Response>;
 
 /// What it is asked about.
 #[derive(Clone)]
@@ -55,11 +51,8 @@ pub(super) fn routes(api: EndpointsApi) -> Router {
         .with_state(api)
 }
 
-async fn list(State(api): State<EndpointsApi>) -> Response {
-    let backlog = match api.delivery.store.backlog().await {
-        Ok(backlog) => backlog,
-        Err(error) => return *failed(error),
-    };
+async fn list(State(api): State<EndpointsApi>) -> Result<Response, ApiError> {
+    let backlog = api.delivery.store.backlog().await?;
     let backlog: BTreeMap<_, _> = backlog.iter().map(|one| (one.endpoint.as_str().to_owned(), one)).collect();
     let view = api.live.view();
     let routes = api.routes.load();
@@ -70,7 +63,7 @@ async fn list(State(api): State<EndpointsApi>) -> Response {
         with_backlog(&mut shown, backlog.get(endpoint.name.as_str()).copied());
         shown
     });
-    answer(StatusCode::OK, &json!({ "endpoints": all.collect::<Vec<_>>() }))
+    Ok(answer(StatusCode::OK, &json!({ "endpoints": all.collect::<Vec<_>>() })))
 }
 
 fn brief(api: &EndpointsApi, view: &View, endpoint: &Endpoint) -> Value {
@@ -97,22 +90,22 @@ fn with_backlog(shown: &mut Value, waits: Option<&Backlog>) {
     shown["next_due"] = waits.and_then(|waits| waits.next_due).map(|at| at.to_string()).into();
 }
 
-async fn show(State(api): State<EndpointsApi>, Path(named): Path<String>) -> Response {
-    shown(&api, &named).await.unwrap_or_else(|refusal| *refusal)
+async fn show(State(api): State<EndpointsApi>, Path(named): Path<String>) -> Result<Response, ApiError> {
+    Ok(answer(StatusCode::OK, &whole(&api, &named).await?))
 }
 
-async fn shown(api: &EndpointsApi, named: &str) -> Result<Response, Refusal> {
-    Ok(answer(StatusCode::OK, &whole(api, named).await?))
+fn endpoint(api: &EndpointsApi, named: &str) -> Result<Arc<Endpoint>, ApiError> {
+    api.routes.load().endpoint(named).cloned().ok_or_else(missing)
 }
 
 /// Everything that is known of an endpoint.
-async fn whole(api: &EndpointsApi, named: &str) -> Result<Value, Refusal> {
-    let Some(endpoint) = api.routes.load().endpoint(named).cloned() else { return Err(missing()) };
+async fn whole(api: &EndpointsApi, named: &str) -> Result<Value, ApiError> {
+    let endpoint = endpoint(api, named)?;
     let (store, view) = (&api.delivery.store, api.live.view());
     let mut all = brief(api, &view, &endpoint);
-    let backlog = store.backlog().await.map_err(failed)?;
+    let backlog = store.backlog().await?;
     with_backlog(&mut all, backlog.iter().find(|one| one.endpoint == endpoint.name));
-    let standing = store.standing(endpoint.name.clone()).await.map_err(failed)?;
+    let standing = store.standing(endpoint.name.clone()).await?;
     all["pending"] = standing.pending.into();
     all["running"] = standing.running.into();
     all["dead"] = standing.dead.into();
@@ -135,34 +128,33 @@ async fn whole(api: &EndpointsApi, named: &str) -> Result<Value, Refusal> {
     Ok(all)
 }
 
-async fn hold(State(api): State<EndpointsApi>, Path((named, action)): Path<(String, String)>) -> Response {
+async fn hold(
+    State(api): State<EndpointsApi>,
+    Path((named, action)): Path<(String, String)>,
+) -> Result<Response, ApiError> {
     let paused = match action.as_str() {
         "pause" => true,
         "resume" => false,
         "forget" => return forget(&api, &named).await,
-        _ => return super::api::unknown().await,
+        _ => return Err(unknown().await),
     };
-    let Some(endpoint) = api.routes.load().endpoint(&named).cloned() else { return *missing() };
+    let endpoint = endpoint(&api, &named)?;
     if endpoint.keeping.is_none() {
-        return error(StatusCode::CONFLICT, "live", "a live endpoint keeps nothing, so there is nothing to hold back");
+        let why = "a live endpoint keeps nothing, so there is nothing to hold back";
+        return Err(ApiError::new(ApiErrorKind::Live, why));
     }
-    match api.delivery.pause(&endpoint.name, paused).await {
-        Ok(()) => answer(StatusCode::OK, &json!({ "name": named, "paused": paused })),
-        Err(error) => *failed(error),
-    }
+    api.delivery.pause(&endpoint.name, paused).await?;
+    Ok(answer(StatusCode::OK, &json!({ "name": named, "paused": paused })))
 }
 
 /// What was learnt in challenges is no longer good from here on, and the next challenge teaches anew.
-async fn forget(api: &EndpointsApi, named: &str) -> Response {
-    let Some(endpoint) = api.routes.load().endpoint(named).cloned() else { return *missing() };
+async fn forget(api: &EndpointsApi, named: &str) -> Result<Response, ApiError> {
+    let endpoint = endpoint(api, named)?;
     let providers = Arc::clone(&api.providers);
     // A task of its own, so that a caller who goes away does not leave it half done.
     let task = tokio::spawn(async move { providers.forget_learnt(endpoint.name.as_str()).await });
-    match task.await {
-        Ok(Ok(())) => answer(StatusCode::OK, &json!({ "name": named, "forgotten": true })),
-        Ok(Err(error)) => *failed(error),
-        Err(_) => *failed(StoreError::Internal("the task ended early".to_owned())),
-    }
+    task.await.unwrap_or_else(|_| Err(StoreError::Internal("the task ended early".to_owned())))?;
+    Ok(answer(StatusCode::OK, &json!({ "name": named, "forgotten": true })))
 }
 
 /// An endpoint that is to be made: its row as in a file, and secrets that are then sealed.
@@ -174,16 +166,12 @@ struct New {
     secrets: Vec<String>,
 }
 
-async fn create(State(api): State<EndpointsApi>, body: Result<Bytes, BytesRejection>) -> Response {
-    created(&api, body).await.unwrap_or_else(|refusal| *refusal)
-}
-
-async fn created(api: &EndpointsApi, body: Result<Bytes, BytesRejection>) -> Result<Response, Refusal> {
+async fn create(State(api): State<EndpointsApi>, body: Result<Bytes, BytesRejection>) -> Result<Response, ApiError> {
     let New { endpoint, secrets } = parsed(body)?;
     let secrets = secrets.into_iter().map(Zeroizing::new).collect();
     let name = crate::config::rows::name_of(&endpoint).unwrap_or_default().to_owned();
-    let warnings = api.live.create(endpoint, secrets).await.map_err(refused)?;
-    let mut all = whole(api, &name).await?;
+    let warnings = api.live.create(endpoint, secrets).await?;
+    let mut all = whole(&api, &name).await?;
     all["warnings"] = warnings.into();
     Ok(answer(StatusCode::CREATED, &all))
 }
@@ -195,12 +183,14 @@ struct Force {
     force: bool,
 }
 
-async fn delete(State(api): State<EndpointsApi>, Path(named): Path<String>, Query(asked): Query<Force>) -> Response {
-    let Ok(name) = EndpointName::parse(&named) else { return *missing() };
-    match api.live.delete(name, asked.force).await {
-        Ok(cancelled) => answer(StatusCode::OK, &json!({ "name": named, "cancelled": cancelled })),
-        Err(why) => *refused(why),
-    }
+async fn delete(
+    State(api): State<EndpointsApi>,
+    Path(named): Path<String>,
+    Query(asked): Query<Force>,
+) -> Result<Response, ApiError> {
+    let name = EndpointName::parse(&named).map_err(|_| missing())?;
+    let cancelled = api.live.delete(name, asked.force).await?;
+    Ok(answer(StatusCode::OK, &json!({ "name": named, "cancelled": cancelled })))
 }
 
 /// A file's rows, and what else it says.
@@ -223,58 +213,45 @@ async fn apply(
     State(api): State<EndpointsApi>,
     Query(asked): Query<DryRun>,
     body: Result<Bytes, BytesRejection>,
-) -> Response {
-    let Given { rows, sections } = match parsed(body) {
-        Ok(given) => given,
-        Err(refusal) => return *refusal,
-    };
-    match api.live.apply(rows, sections, asked.dry_run).await {
-        Ok(applied) => {
-            let mut shown = json!(applied);
-            shown["dry_run"] = asked.dry_run.into();
-            shown["at"] = api.delivery.clock.now().to_string().into();
-            answer(StatusCode::OK, &shown)
-        }
-        Err(why) => *refused(why),
-    }
+) -> Result<Response, ApiError> {
+    let Given { rows, sections } = parsed(body)?;
+    let applied = api.live.apply(rows, sections, asked.dry_run).await?;
+    let mut shown = json!(applied);
+    shown["dry_run"] = asked.dry_run.into();
+    shown["at"] = api.delivery.clock.now().to_string().into();
+    Ok(answer(StatusCode::OK, &shown))
 }
 
 /// A body as JSON. What cannot be read is not repeated, since a secret may stand in it.
-fn parsed<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, Refusal> {
-    let body = body.map_err(|rejection| {
-        let status = rejection.status();
-        let (code, message) = match status {
-            StatusCode::PAYLOAD_TOO_LARGE => ("body_too_large", "this is more than 1 MiB"),
-            _ => ("bad_request", "the body did not come whole"),
-        };
-        Box::new(error(status, code, message))
+fn parsed<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, ApiError> {
+    let body = body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::new(ApiErrorKind::BodyTooLarge, "this is more than 1 MiB"),
+        _ => ApiError::bad_request("the body did not come whole"),
     })?;
     serde_json::from_slice(&body).map_err(|why| {
         let kind = match why.classify() {
             serde_json::error::Category::Data => "has other members than it should",
             _ => "is not JSON",
         };
-        let message = format!("the body {kind} (line {}, column {})", why.line(), why.column());
-        Box::new(error(StatusCode::BAD_REQUEST, "bad_request", &message))
+        ApiError::bad_request(format!("the body {kind} (line {}, column {})", why.line(), why.column()))
     })
 }
 
-fn missing() -> Refusal {
-    Box::new(error(StatusCode::NOT_FOUND, "not_found", "no endpoint has this name; `endpoint list` names them"))
+fn missing() -> ApiError {
+    ApiError::not_found("no endpoint has this name; `endpoint list` names them")
 }
 
-fn refused(why: ChangeError) -> Refusal {
-    let (status, code) = match &why {
-        ChangeError::Store(_) | ChangeError::Missing => (StatusCode::NOT_FOUND, "not_found"),
-        ChangeError::Config(_) | ChangeError::Malformed(_) => (StatusCode::BAD_REQUEST, "bad_config"),
-        ChangeError::Exists(_) => (StatusCode::CONFLICT, "exists"),
-        ChangeError::FromFile(_) => (StatusCode::CONFLICT, "from_file"),
-        ChangeError::Waiting(_) => (StatusCode::CONFLICT, "events_wait"),
-        ChangeError::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
-    };
-    match why {
-        ChangeError::Store(error) => failed(error),
-        ChangeError::Missing => missing(),
-        why => Box::new(error(status, code, &why.to_string())),
+impl From<ChangeError> for ApiError {
+    fn from(why: ChangeError) -> Self {
+        let kind = match why {
+            ChangeError::Store(error) => return error.into(),
+            ChangeError::Missing => return missing(),
+            ChangeError::Config(_) | ChangeError::Malformed(_) => ApiErrorKind::BadConfig,
+            ChangeError::Exists(_) => ApiErrorKind::Exists,
+            ChangeError::FromFile(_) => ApiErrorKind::FromFile,
+            ChangeError::Waiting(_) => ApiErrorKind::EventsWait,
+            ChangeError::Internal => ApiErrorKind::Internal,
+        };
+        Self::new(kind, why.to_string())
     }
 }

@@ -13,12 +13,13 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::api::{answer, error};
+use super::api::answer;
 use crate::{
     delivery::Delivery,
-    events::{self, Asked, Bounds, Refusal, Sight, Signing, word},
+    events::{self, Asked, Bounds, Sight, Signing, word},
+    failure::{ApiError, ApiErrorKind},
     routes::SharedRoutes,
-    store::{Act, Acted, Action, BulkAction, Filter, MAX_PAGE, MAX_RANGE_BYTES, State, StoreError, StoreKind, Summary},
+    store::{Act, Acted, Action, Bulk, BulkAction, Filter, MAX_PAGE, MAX_RANGE_BYTES, State, StoreKind, Summary},
     webhook::EventId,
 };
 
@@ -46,57 +47,22 @@ pub(super) fn routes(api: EventsApi) -> Router {
         .with_state(api)
 }
 
-/// An answer that says why there is none.
-struct Refused(Response);
-
-impl From<Refusal> for Refused {
-    fn from(refusal: Refusal) -> Self {
-        Self(refused(&refusal))
-    }
+async fn list(Shared(api): Shared<EventsApi>, Query(asked): Query<Asked>) -> Result<Response, ApiError> {
+    Ok(answer(StatusCode::OK, &events::list(&api.delivery, &asked, Sight::All, BOUNDS).await?))
 }
 
-impl From<StoreError> for Refused {
-    fn from(why: StoreError) -> Self {
-        Refusal::from(why).into()
-    }
+async fn show(Shared(api): Shared<EventsApi>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let record = events::find(&api.delivery.store, &id, Sight::All, api.delivery.clock.now()).await?;
+    let endpoint = api.delivery.endpoint(&record.summary.endpoint);
+    Ok(answer(StatusCode::OK, &events::detail(&record, endpoint.as_deref())))
 }
 
-fn refused(Refusal { status, code, message }: &Refusal) -> Response {
-    error(*status, code, message)
+async fn body(Shared(api): Shared<EventsApi>, Path(id): Path<String>) -> Result<impl IntoResponse, ApiError> {
+    let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))];
+    Ok((kind, whole(&api, &id).await?))
 }
 
-/// What the store says to what it cannot do.
-pub(super) fn failed(why: StoreError) -> Box<Response> {
-    Box::new(refused(&why.into()))
-}
-
-async fn list(Shared(api): Shared<EventsApi>, Query(asked): Query<Asked>) -> Response {
-    match events::list(&api.delivery, &asked, Sight::All, BOUNDS).await {
-        Ok(list) => answer(StatusCode::OK, &list),
-        Err(refusal) => refused(&refusal),
-    }
-}
-
-async fn show(Shared(api): Shared<EventsApi>, Path(id): Path<String>) -> Response {
-    match events::find(&api.delivery.store, &id, Sight::All, api.delivery.clock.now()).await {
-        Ok(record) => {
-            answer(StatusCode::OK, &events::detail(&record, api.delivery.endpoint(&record.summary.endpoint).as_deref()))
-        }
-        Err(refusal) => refused(&refusal),
-    }
-}
-
-async fn body(Shared(api): Shared<EventsApi>, Path(id): Path<String>) -> Response {
-    match whole(&api, &id).await {
-        Ok(bytes) => {
-            let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))];
-            (StatusCode::OK, kind, bytes).into_response()
-        }
-        Err(refusal) => refused(&refusal),
-    }
-}
-
-async fn whole(api: &EventsApi, id: &str) -> Result<Bytes, Refusal> {
+async fn whole(api: &EventsApi, id: &str) -> Result<Bytes, ApiError> {
     let store = &api.delivery.store;
     let summary = events::find(store, id, Sight::All, api.delivery.clock.now()).await?.summary;
     let mut bytes = Vec::new();
@@ -113,21 +79,18 @@ async fn act(
     Shared(api): Shared<EventsApi>,
     Path((id, action)): Path<(String, String)>,
     Query(Signing { signature }): Query<Signing>,
-) -> Response {
+) -> Result<Response, ApiError> {
     let done = match action.as_str() {
-        "revive" => acted(&api, &id, Action::Revive).await,
-        "drop" => acted(&api, &id, Action::Drop).await,
-        "cancel" => acted(&api, &id, Action::Cancel).await,
-        "replay" => replayed(&api, &id, signature).await,
-        _ => return super::api::unknown().await,
+        "revive" => acted(&api, &id, Action::Revive).await?,
+        "drop" => acted(&api, &id, Action::Drop).await?,
+        "cancel" => acted(&api, &id, Action::Cancel).await?,
+        "replay" => replayed(&api, &id, signature).await?,
+        _ => return Err(super::api::unknown().await),
     };
-    match done {
-        Ok(done) => answer(StatusCode::OK, &done),
-        Err(refusal) => refused(&refusal),
-    }
+    Ok(answer(StatusCode::OK, &done))
 }
 
-async fn replayed(api: &EventsApi, id: &str, signature: crate::store::Signature) -> Result<Value, Refusal> {
+async fn replayed(api: &EventsApi, id: &str, signature: crate::store::Signature) -> Result<Value, ApiError> {
     let delivery = &api.delivery;
     let record = events::find(&delivery.store, id, Sight::All, delivery.clock.now()).await?;
     let endpoint = api.routes.load().endpoint(record.summary.endpoint.as_str()).cloned();
@@ -135,7 +98,7 @@ async fn replayed(api: &EventsApi, id: &str, signature: crate::store::Signature)
     Ok(json!({ "id": stored.of.to_string(), "new_id": stored.id.to_string() }))
 }
 
-async fn acted(api: &EventsApi, id: &str, action: Action) -> Result<Value, Refusal> {
+async fn acted(api: &EventsApi, id: &str, action: Action) -> Result<Value, ApiError> {
     let delivery = &api.delivery;
     let Summary { endpoint, id, .. } =
         events::find(&delivery.store, id, Sight::All, delivery.clock.now()).await?.summary;
@@ -146,21 +109,21 @@ async fn acted(api: &EventsApi, id: &str, action: Action) -> Result<Value, Refus
         Some(Acted::Done) => Ok(json!({ "id": id.to_string(), "new_id": null })),
         Some(Acted::Not(state)) => {
             let message = format!("the event is {}, and this cannot be done to it then", word(state));
-            Err(Refusal::new(StatusCode::CONFLICT, "wrong_state", message))
+            Err(ApiError::new(ApiErrorKind::WrongState, message))
         }
-        Some(Acted::Unknown) | None => Err(Refusal::new(StatusCode::NOT_FOUND, "not_found", "the event is gone")),
+        Some(Acted::Unknown) | None => Err(ApiError::not_found("the event is gone")),
     }
 }
 
-async fn bulk(Shared(api): Shared<EventsApi>, Path(action): Path<String>, Query(asked): Query<Asked>) -> Response {
-    bulked(&api, &action, &asked).await.unwrap_or_else(|refused| refused.0)
-}
-
-async fn bulked(api: &EventsApi, action: &str, asked: &Asked) -> Result<Response, Refused> {
-    let action = match action {
+async fn bulk(
+    Shared(api): Shared<EventsApi>,
+    Path(action): Path<String>,
+    Query(asked): Query<Asked>,
+) -> Result<Response, ApiError> {
+    let action = match action.as_str() {
         "revive" => BulkAction::Revive,
         "drop" => BulkAction::Drop,
-        _ => return Err(Refused(super::api::unknown().await)),
+        _ => return Err(super::api::unknown().await),
     };
     let filter = Filter { states: vec![State::Dead], ..asked.filter()? };
     let id = EventId::new();
@@ -170,14 +133,10 @@ async fn bulked(api: &EventsApi, action: &str, asked: &Asked) -> Result<Response
     Ok(answer(StatusCode::ACCEPTED, &json!({ "bulk": id.to_string() })))
 }
 
-async fn bulks(Shared(api): Shared<EventsApi>) -> Response {
-    match api.delivery.store.bulks().await {
-        Ok(bulks) => {
-            let shown = |bulk: &crate::store::Bulk| json!({ "id": bulk.id.to_string(), "done": bulk.done, "skipped": bulk.skipped, "finished": bulk.finished });
-            answer(StatusCode::OK, &json!({ "bulks": bulks.iter().map(shown).collect::<Vec<_>>() }))
-        }
-        Err(error) => refused(&error.into()),
-    }
+async fn bulks(Shared(api): Shared<EventsApi>) -> Result<Response, ApiError> {
+    let shown = |bulk: &Bulk| json!({ "id": bulk.id.to_string(), "done": bulk.done, "skipped": bulk.skipped, "finished": bulk.finished });
+    let bulks: Vec<_> = api.delivery.store.bulks().await?.iter().map(shown).collect();
+    Ok(answer(StatusCode::OK, &json!({ "bulks": bulks })))
 }
 
 #[derive(Deserialize)]
@@ -186,12 +145,10 @@ struct To {
     to: std::path::PathBuf,
 }
 
-async fn backup(Shared(api): Shared<EventsApi>, Query(To { to }): Query<To>) -> Response {
+async fn backup(Shared(api): Shared<EventsApi>, Query(To { to }): Query<To>) -> Result<Response, ApiError> {
     if !to.is_absolute() {
-        return error(StatusCode::BAD_REQUEST, "bad_request", "the path of the copy must be absolute");
+        return Err(ApiError::bad_request("the path of the copy must be absolute"));
     }
-    match api.store.backup(to.clone()).await {
-        Ok(()) => answer(StatusCode::OK, &json!({ "to": to })),
-        Err(error) => refused(&error.into()),
-    }
+    api.store.backup(to.clone()).await?;
+    Ok(answer(StatusCode::OK, &json!({ "to": to })))
 }

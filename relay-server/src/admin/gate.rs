@@ -11,14 +11,16 @@ use std::{
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, Version, header, uri::Authority},
+    http::{HeaderMap, HeaderValue, Version, header, uri::Authority},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use subtle::ConstantTimeEq as _;
 
-use super::api::error;
-use crate::agents::token::TokenHash;
+use crate::{
+    agents::token::TokenHash,
+    failure::{ApiError, ApiErrorKind},
+};
 
 /// Whom it lets in.
 #[derive(Clone)]
@@ -43,8 +45,8 @@ pub(super) async fn check_host(State(gate): State<Gate>, request: Request, next:
     bad_host("ask for localhost, for an address, or for a name in server.admin_hosts")
 }
 
-fn bad_host(message: &str) -> Response {
-    error(StatusCode::MISDIRECTED_REQUEST, "bad_host", message)
+fn bad_host(message: &'static str) -> Response {
+    ApiError::new(ApiErrorKind::BadHost, message).into_response()
 }
 
 pub(super) async fn check(State(gate): State<Gate>, request: Request, next: Next) -> Response {
@@ -54,13 +56,9 @@ pub(super) async fn check(State(gate): State<Gate>, request: Request, next: Next
         return bad_host("ask for localhost, for this listener's own address, or for a name in server.admin_hosts");
     }
     if !shows(request.headers(), &gate.token) {
-        let mut response = error(
-            StatusCode::UNAUTHORIZED,
-            "unauthorized",
-            "show the token of the file admin.token in the relay's state directory: Authorization: Bearer …",
-        );
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        return response;
+        let why = "show the token of the file gate.token in the relay's state directory: Authorization: Bearer …";
+        let why = ApiError::new(ApiErrorKind::Unauthorized, why);
+        return ([(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))], why).into_response();
     }
     next.run(request).await
 }

@@ -13,12 +13,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{
-    Router,
-    body::Body,
-    extract::DefaultBodyLimit,
-    http::{Request, StatusCode},
-};
+use axum::{Router, body::Body, extract::DefaultBodyLimit, http::Request, response::IntoResponse as _};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use relay_program::accept;
@@ -30,8 +25,12 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
-use super::{api::error, gate::Local};
-use crate::{ingress::socket::TimedWrites, throttle::Throttle};
+use super::gate::Local;
+use crate::{
+    failure::{ApiError, ApiErrorKind},
+    ingress::socket::TimedWrites,
+    throttle::Throttle,
+};
 
 static NOT_ACCEPTED: Throttle = Throttle::new();
 
@@ -97,7 +96,7 @@ async fn run(stream: TcpStream, router: Router, stop: CancellationToken, waiting
         async move {
             let answer = timeout(ANSWER, router.oneshot(request.map(Body::new)))
                 .await
-                .unwrap_or_else(|_| Ok(error(StatusCode::GATEWAY_TIMEOUT, "timeout", "this took too long")));
+                .unwrap_or_else(|_| Ok(ApiError::new(ApiErrorKind::Timeout, "this took too long").into_response()));
             wait.begin();
             answer
         }

@@ -4,9 +4,9 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::Refusal;
 use crate::{
     endpoint::EndpointName,
+    failure::ApiError,
     store::{Cursor, Filter, Signature, State, StatusRange},
 };
 
@@ -51,8 +51,8 @@ impl Asked {
     /// Which events are meant.
     ///
     /// # Errors
-    /// [`Refusal`] names what cannot be read.
-    pub(crate) fn filter(&self) -> Result<Filter, Refusal> {
+    /// [`ApiError`] names what cannot be read.
+    pub(crate) fn filter(&self) -> Result<Filter, ApiError> {
         let endpoint = self.endpoint.as_deref().map(name).transpose()?;
         let state = self.state.as_deref().map(state).transpose()?;
         let status = self.status.as_deref().map(statuses).transpose()?;
@@ -69,24 +69,24 @@ impl Asked {
         })
     }
 
-    pub(super) fn after(&self) -> Result<Option<Cursor>, Refusal> {
+    pub(super) fn after(&self) -> Result<Option<Cursor>, ApiError> {
         let after = self.after.as_deref().map(|text| text.parse().map(Cursor)).transpose();
-        after.map_err(|_| Refusal::bad("`after` is the `next` of the page before"))
+        after.map_err(|_| ApiError::bad_request("`after` is the `next` of the page before"))
     }
 }
 
-fn name(text: &str) -> Result<EndpointName, Refusal> {
-    EndpointName::parse(text).map_err(|why| Refusal::bad(format!("this is no endpoint's name: {why}")))
+fn name(text: &str) -> Result<EndpointName, ApiError> {
+    EndpointName::parse(text).map_err(|why| ApiError::bad_request(format!("this is no endpoint's name: {why}")))
 }
 
-fn state(text: &str) -> Result<State, Refusal> {
+fn state(text: &str) -> Result<State, ApiError> {
     serde_json::from_value(Value::String(text.to_owned()))
-        .map_err(|_| Refusal::bad("a state is pending, running, delivered, dead, dropped or damaged"))
+        .map_err(|_| ApiError::bad_request("a state is pending, running, delivered, dead, dropped or damaged"))
 }
 
 /// `404`, `5xx` or `400-499`.
-fn statuses(text: &str) -> Result<StatusRange, Refusal> {
-    let wrong = || Refusal::bad("write a status like 404, 5xx or 400-499");
+fn statuses(text: &str) -> Result<StatusRange, ApiError> {
+    let wrong = || ApiError::bad_request("write a status like 404, 5xx or 400-499");
     if let Some(class) = text.strip_suffix("xx") {
         let class: u16 = class.parse().ok().filter(|class| (1..=5).contains(class)).ok_or_else(wrong)?;
         return Ok(StatusRange(class * 100, class * 100 + 99));

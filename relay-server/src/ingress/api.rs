@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response};
 use percent_encoding::percent_decode_str;
 use relay_schemes::Provider;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use tokio::{sync::Semaphore, time::timeout};
 use uuid::Uuid;
 
-use super::respond::{self, Body};
+use super::respond::{self, Body, NOTHING_HERE};
 use crate::{
     agents::{
         registry::Whom,
@@ -33,7 +33,8 @@ use crate::{
     },
     delivery::{Asker, Delivery},
     endpoint::EndpointName,
-    events::{self, Asked, Bounds, Refusal, Sight},
+    events::{self, Asked, Bounds, Sight},
+    failure::{ApiError, ApiErrorKind},
     routes::Routes,
     store::Signature,
 };
@@ -84,18 +85,18 @@ impl AgentApi {
     ) -> Response<Body> {
         let answered = async {
             let busy = "this token has too many questions at a time; wait for some of them";
-            let busy = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_questions", busy);
+            let busy = || ApiError::new(ApiErrorKind::TooManyQuestions, busy);
             let _turn = self.turn(token).ok_or_else(busy)?;
             if !token.rights.contains(&Right::Read) {
                 let why = "this token lacks the right `read`; add it to the token's `rights` on the relay";
-                return Err(Refusal::new(StatusCode::FORBIDDEN, "may_not_read", why));
+                return Err(ApiError::new(ApiErrorKind::MayNotRead, why));
             }
             let names = routes.endpoints().map(|endpoint| &endpoint.name);
             let seen = names.filter(|name| token.may(Right::Read, name.as_str())).cloned().collect();
             let question = Question { api: self, routes, token, seen };
             question.answer(path, request.uri().query().unwrap_or_default(), request.method()).await
         };
-        answered.await.unwrap_or_else(|refusal| respond::untold(&refusal))
+        answered.await.unwrap_or_else(|error| respond::untold(&error))
     }
 
     fn turn(&self, token: &Token) -> Option<Turn<'_>> {
@@ -165,9 +166,9 @@ struct Question<'a> {
 }
 
 impl Question<'_> {
-    async fn answer(&self, path: &str, query: &str, method: &Method) -> Result<Response<Body>, Refusal> {
+    async fn answer(&self, path: &str, query: &str, method: &Method) -> Result<Response<Body>, ApiError> {
         if query.len() > MAX_QUERY_BYTES {
-            return Err(bad(format!("the query is longer than {MAX_QUERY_BYTES} bytes")));
+            return Err(ApiError::bad_request(format!("the query is longer than {MAX_QUERY_BYTES} bytes")));
         }
         let mut parts = path.strip_prefix(PREFIX).unwrap_or_default().split('/');
         let parts = (parts.next(), parts.next(), parts.next(), parts.next());
@@ -181,39 +182,38 @@ impl Question<'_> {
                 (Some(""), Some(id), None, _) => self.show(&decoded(id)?).await,
                 (Some(""), Some(id), Some("body"), None) => self.body(&decoded(id)?, &read(query)?).await,
                 (Some(""), Some(id), Some("replay"), None) => self.replay(&decoded(id)?, &read(query)?).await,
-                _ => Err(Refusal::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this address")),
+                _ => Err(ApiError::not_found(NOTHING_HERE)),
             }
         };
         if *method == wanted {
             answered.await
         } else {
-            let why = format!("ask with {wanted}");
-            Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", why))
+            Err(ApiError::new(ApiErrorKind::Method, format!("ask with {wanted}")))
         }
     }
 
-    async fn list(&self, asked: &Asked) -> Result<Response<Body>, Refusal> {
+    async fn list(&self, asked: &Asked) -> Result<Response<Body>, ApiError> {
         let seen = self.seen_by(asked)?;
         let list = events::list(&self.api.delivery, asked, Sight::Only(&seen), BOUNDS);
         let list = self.reading(list).await?;
-        Ok(respond::told(StatusCode::OK, &list))
+        Ok(respond::told(&list))
     }
 
-    async fn show(&self, id: &str) -> Result<Response<Body>, Refusal> {
+    async fn show(&self, id: &str) -> Result<Response<Body>, ApiError> {
         let record = self.find(id).await?;
-        Ok(respond::told(
-            StatusCode::OK,
-            &events::detail(&record, self.routes.endpoint(record.summary.endpoint.as_str()).map(|it| &**it)),
-        ))
+        Ok(respond::told(&events::detail(
+            &record,
+            self.routes.endpoint(record.summary.endpoint.as_str()).map(|it| &**it),
+        )))
     }
 
-    async fn body(&self, id: &str, from: &From) -> Result<Response<Body>, Refusal> {
+    async fn body(&self, id: &str, from: &From) -> Result<Response<Body>, ApiError> {
         let event = self.find(id).await?.summary;
         let part = self.reading(events::part(&self.api.delivery, &event, from.offset, MAX_PART_BYTES)).await?;
         Ok(respond::part(part, event.size))
     }
 
-    async fn replay(&self, id: &str, asked: &Replay) -> Result<Response<Body>, Refusal> {
+    async fn replay(&self, id: &str, asked: &Replay) -> Result<Response<Body>, ApiError> {
         let record = self.find(id).await?;
         let name = record.summary.endpoint.clone();
         let (endpoint, delivery) = (self.routes.endpoint(name.as_str()), &self.api.delivery);
@@ -225,24 +225,25 @@ impl Question<'_> {
             To::Endpoint => {
                 let why = "this token lacks the right `replay`; add it to the token's `rights` on the relay, or replay \
                            to your own agent, without --to endpoint";
-                return Err(Refusal::new(StatusCode::FORBIDDEN, "may_not_replay", why));
+                return Err(ApiError::new(ApiErrorKind::MayNotReplay, why));
             }
             To::Agent => {
-                let agent = asked.name.as_deref().ok_or_else(|| bad("name the agent: `name`"))?;
+                let agent = asked.name.as_deref().ok_or_else(|| ApiError::bad_request("name the agent: `name`"))?;
                 let instance = asked.instance.as_deref().map(Uuid::try_parse).transpose();
-                let instance = instance.map_err(|_| bad("`instance` is a UUID"))?.map(Uuid::into_bytes);
+                let instance =
+                    instance.map_err(|_| ApiError::bad_request("`instance` is a UUID"))?.map(Uuid::into_bytes);
                 let whom = Whom { token: &self.token.name, name: agent, instance };
                 let may = |right| self.token.may(right, name.as_str());
                 let asker = Asker { attach: may(Right::Attach), replay: may(Right::Replay) };
                 events::replayed(&delivery.replay_to(&whom, endpoint, record, asked.signature, asker).await?)
             }
         };
-        Ok(respond::told(StatusCode::OK, &replayed))
+        Ok(respond::told(&replayed))
     }
 
     /// The endpoints in which a list may look. A text is looked for in heads and bodies as they came, so that whoever
     /// searches could spell out a credential: where there is one, that takes the right `attach`.
-    fn seen_by(&self, asked: &Asked) -> Result<Vec<EndpointName>, Refusal> {
+    fn seen_by(&self, asked: &Asked) -> Result<Vec<EndpointName>, ApiError> {
         if !asked.searches() {
             return Ok(self.seen.clone());
         }
@@ -252,37 +253,34 @@ impl Question<'_> {
         };
         if asked.endpoint().is_some_and(|name| self.seen.iter().any(|seen| seen.as_str() == name && guarded(seen))) {
             let why = "its sender's credential stands in what is searched; a token needs the right `attach` for that";
-            return Err(Refusal::new(StatusCode::FORBIDDEN, "needs_attach", why));
+            return Err(ApiError::new(ApiErrorKind::NeedsAttach, why));
         }
         Ok(self.seen.iter().filter(|name| !guarded(name)).cloned().collect())
     }
 
-    async fn find(&self, id: &str) -> Result<crate::store::Record, Refusal> {
+    async fn find(&self, id: &str) -> Result<crate::store::Record, ApiError> {
         let delivery = &self.api.delivery;
         self.reading(events::find(&delivery.store, id, Sight::Only(&self.seen), delivery.clock.now())).await
     }
 
     /// Reads once it is its turn.
-    async fn reading<T>(&self, read: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
+    async fn reading<T>(&self, read: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
         let in_turn = async {
             let _turn = self.api.reading.acquire().await;
             read.await
         };
         let slow = "this took too long; ask for less, such as a shorter time, or without a text";
-        let slow = |_| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "busy", slow);
+        let slow = |_| ApiError::new(ApiErrorKind::Busy, slow);
         timeout(PATIENCE, in_turn).await.map_err(slow)?
     }
 }
 
-fn bad(message: impl Into<String>) -> Refusal {
-    Refusal::new(StatusCode::BAD_REQUEST, "bad_request", message)
+fn read<T: DeserializeOwned>(query: &str) -> Result<T, ApiError> {
+    serde_urlencoded::from_str(query)
+        .map_err(|error| ApiError::bad_request(format!("the query cannot be read: {error}")))
 }
 
-fn read<T: DeserializeOwned>(query: &str) -> Result<T, Refusal> {
-    serde_urlencoded::from_str(query).map_err(|error| bad(format!("the query cannot be read: {error}")))
-}
-
-fn decoded(part: &str) -> Result<String, Refusal> {
+fn decoded(part: &str) -> Result<String, ApiError> {
     let text = percent_decode_str(part).decode_utf8();
-    text.map(std::borrow::Cow::into_owned).map_err(|_| bad("an id is text"))
+    text.map(std::borrow::Cow::into_owned).map_err(|_| ApiError::bad_request("an id is text"))
 }

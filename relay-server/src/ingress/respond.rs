@@ -29,8 +29,7 @@ use crate::{
     deliver::{HandlerAnswer, Upload, settle_trailers},
     delivery::{Piece, SenderReply, TakenIn},
     endpoint::Ack,
-    events::Refusal,
-    failure::{AgentFault, Failure, HandlerFault, RelayFault, SenderFault},
+    failure::{AgentFault, ApiError, ApiErrorKind, Failure, HandlerFault, RelayFault, SenderFault},
     limits::Turn,
     memory::Memory,
     metrics::AnswerClass,
@@ -175,53 +174,60 @@ pub(crate) fn failure(failure: Failure, event_id: EventId) -> Response<Body> {
     response
 }
 
+/// What is said where no API has anything.
+pub(crate) const NOTHING_HERE: &str = "there is nothing at this address";
+
+impl From<Turned> for ApiError {
+    fn from(turned: Turned) -> Self {
+        match turned {
+            Turned::NotUpgrade => Self::new(
+                ApiErrorKind::NotAnUpgrade,
+                "agents connect here by WebSocket, version 13, with the subprotocol relay.v1",
+            ),
+            Turned::Browser => Self::new(ApiErrorKind::Browser, "pages may not connect here"),
+            Turned::Unauthorized => Self::new(ApiErrorKind::Unauthorized, "this token is not known here"),
+            Turned::TooManyGuesses { left } => Self::new(
+                ApiErrorKind::TooManyGuesses { wait_s: left.as_secs().max(1) },
+                "too many wrong tokens came from this address; wait",
+            ),
+            Turned::TooManySessions(seats::SessionLimit::Relay) => Self::new(
+                ApiErrorKind::TooManySessions,
+                "as many agents are connected as [limits] max_sessions of the relay allows",
+            ),
+            Turned::TooManySessions(seats::SessionLimit::Token) => Self::new(
+                ApiErrorKind::TooManySessions,
+                "as many agents are connected as max_sessions of this token's [[token]] allows",
+            ),
+        }
+    }
+}
+
 /// The answer to an agent's request that is turned away.
 pub(crate) fn turned(turned: Turned) -> Response<Body> {
-    let mut wait = None;
-    let (status, code, message) = match turned {
-        Turned::NotUpgrade => (
-            StatusCode::BAD_REQUEST,
-            "not_an_upgrade",
-            "agents connect here by WebSocket, version 13, with the subprotocol relay.v1",
-        ),
-        Turned::Browser => (StatusCode::FORBIDDEN, "browser", "pages may not connect here"),
-        Turned::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "this token is not known here"),
-        Turned::TooManyGuesses { left } => {
-            wait = Some(left.as_secs().max(1));
-            (StatusCode::TOO_MANY_REQUESTS, "too_many_guesses", "too many wrong tokens came from this address; wait")
-        }
-        Turned::TooManySessions(full) => {
-            wait = Some(SESSIONS_RETRY_S);
-            let message = match full {
-                seats::SessionLimit::Relay => {
-                    "as many agents are connected as [limits] max_sessions of the relay allows"
-                }
-                seats::SessionLimit::Token => {
-                    "as many agents are connected as max_sessions of this token's [[token]] allows"
-                }
-            };
-            (StatusCode::SERVICE_UNAVAILABLE, "too_many_sessions", message)
-        }
-    };
+    api_error(&turned.into())
+}
+
+fn api_error(ApiError { kind, message }: &ApiError) -> Response<Body> {
+    let (status, code) = of_api_error(*kind);
     let mut response = json(status, &serde_json::json!({ "error": code, "message": message }));
-    if let Some(seconds) = wait {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-    }
+    let wait_s = match kind {
+        ApiErrorKind::TooManyGuesses { wait_s } => *wait_s,
+        ApiErrorKind::TooManySessions => SESSIONS_RETRY_S,
+        _ if status == StatusCode::SERVICE_UNAVAILABLE => 1,
+        _ => return response,
+    };
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait_s));
     response
 }
 
 /// The answer to an agent's question. It is for the asker alone, and nothing is kept of it on its way.
-pub(crate) fn told(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
-    private(json(status, value))
+pub(crate) fn told(value: &serde_json::Value) -> Response<Body> {
+    private(json(StatusCode::OK, value))
 }
 
 /// Why an agent's question has no answer.
-pub(crate) fn untold(refusal: &Refusal) -> Response<Body> {
-    let mut response = told(refusal.status, &serde_json::json!({ "error": refusal.code, "message": refusal.message }));
-    if refusal.status == StatusCode::SERVICE_UNAVAILABLE {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-    }
-    response
+pub(crate) fn untold(error: &ApiError) -> Response<Body> {
+    private(api_error(error))
 }
 
 /// A part of a kept body, and how long that is as a whole.
@@ -355,6 +361,42 @@ fn of_handler(fault: HandlerFault) -> FailureAnswer {
         }
     };
     FailureAnswer::new(status, AnswerClass::Failed, message)
+}
+
+/// The status and the stable code of what goes wrong at an API.
+pub(crate) const fn of_api_error(kind: ApiErrorKind) -> (StatusCode, &'static str) {
+    match kind {
+        ApiErrorKind::BadRequest => (StatusCode::BAD_REQUEST, "bad_request"),
+        ApiErrorKind::BadId => (StatusCode::BAD_REQUEST, "bad_id"),
+        ApiErrorKind::BadConfig => (StatusCode::BAD_REQUEST, "bad_config"),
+        ApiErrorKind::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
+        ApiErrorKind::NotFound => (StatusCode::NOT_FOUND, "not_found"),
+        ApiErrorKind::Method => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+        ApiErrorKind::NotAnUpgrade => (StatusCode::BAD_REQUEST, "not_an_upgrade"),
+        ApiErrorKind::BadHost => (StatusCode::MISDIRECTED_REQUEST, "bad_host"),
+        ApiErrorKind::Browser => (StatusCode::FORBIDDEN, "browser"),
+        ApiErrorKind::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),
+        ApiErrorKind::TooManyGuesses { .. } => (StatusCode::TOO_MANY_REQUESTS, "too_many_guesses"),
+        ApiErrorKind::TooManySessions => (StatusCode::SERVICE_UNAVAILABLE, "too_many_sessions"),
+        ApiErrorKind::TooManyQuestions => (StatusCode::SERVICE_UNAVAILABLE, "too_many_questions"),
+        ApiErrorKind::MayNotRead => (StatusCode::FORBIDDEN, "may_not_read"),
+        ApiErrorKind::MayNotReplay => (StatusCode::FORBIDDEN, "may_not_replay"),
+        ApiErrorKind::NeedsAttach => (StatusCode::FORBIDDEN, "needs_attach"),
+        ApiErrorKind::Conflict => (StatusCode::CONFLICT, "conflict"),
+        ApiErrorKind::WrongState => (StatusCode::CONFLICT, "wrong_state"),
+        ApiErrorKind::Exists => (StatusCode::CONFLICT, "exists"),
+        ApiErrorKind::FromFile => (StatusCode::CONFLICT, "from_file"),
+        ApiErrorKind::EventsWait => (StatusCode::CONFLICT, "events_wait"),
+        ApiErrorKind::EndpointGone => (StatusCode::CONFLICT, "endpoint_gone"),
+        ApiErrorKind::Live => (StatusCode::CONFLICT, "live"),
+        ApiErrorKind::AgentNotAttached => (StatusCode::CONFLICT, "agent_not_attached"),
+        ApiErrorKind::CannotSign => (StatusCode::CONFLICT, "cannot_sign"),
+        ApiErrorKind::Damaged => (StatusCode::UNPROCESSABLE_ENTITY, "damaged"),
+        ApiErrorKind::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+        ApiErrorKind::Timeout => (StatusCode::GATEWAY_TIMEOUT, "timeout"),
+        ApiErrorKind::StoreFailed => (StatusCode::INTERNAL_SERVER_ERROR, "store_failed"),
+        ApiErrorKind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+    }
 }
 
 fn json(status: StatusCode, value: &serde_json::Value) -> Response<Body> {

@@ -3,7 +3,7 @@
 use tokio::sync::watch;
 
 use crate::{
-    failure::{Failure, RelayFault},
+    failure::{ApiError, ApiErrorKind, Failure, RelayFault},
     webhook::EventId,
 };
 
@@ -73,6 +73,25 @@ impl From<&StoreError> for Failure {
             full if full.is_full() => RelayFault::StoreFull.into(),
             _ => RelayFault::StoreFailed.into(),
         }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(why: StoreError) -> Self {
+        let kind = match &why {
+            StoreError::Busy
+            | StoreError::AtCapacity
+            | StoreError::AtShare
+            | StoreError::AtReserve
+            | StoreError::NoSpace => ApiErrorKind::Busy,
+            StoreError::Damaged(_) => ApiErrorKind::Damaged,
+            StoreError::Unknown(_) => ApiErrorKind::NotFound,
+            StoreError::Invalid(_) | StoreError::Clash(_) => ApiErrorKind::Conflict,
+            StoreError::Failed(_) | StoreError::Unusable(_) | StoreError::InUse(_) | StoreError::Internal(_) => {
+                ApiErrorKind::StoreFailed
+            }
+        };
+        Self::new(kind, why.to_string())
     }
 }
 

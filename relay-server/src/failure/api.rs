@@ -1,0 +1,67 @@
+//! Why a question to the relay has no answer, whoever asks: the admin API's callers, agents, and users of agents.
+
+use std::borrow::Cow;
+
+/// A failure as the asker reads it.
+#[derive(Debug)]
+pub(crate) struct ApiError {
+    pub kind: ApiErrorKind,
+    pub message: Cow<'static, str>,
+}
+
+/// What kind of failure it is; `ingress::respond` has the status and the code of each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ApiErrorKind {
+    BadRequest,
+    BadId,
+    BadConfig,
+    BodyTooLarge,
+    NotFound,
+    Method,
+    /// A request for a session that asks for no WebSocket.
+    NotAnUpgrade,
+    /// The host is not one that only this machine has.
+    BadHost,
+    Browser,
+    Unauthorized,
+    TooManyGuesses {
+        wait_s: u64,
+    },
+    TooManySessions,
+    TooManyQuestions,
+    MayNotRead,
+    MayNotReplay,
+    /// A credential would be seen.
+    NeedsAttach,
+    Conflict,
+    WrongState,
+    /// An endpoint of this name is there already.
+    Exists,
+    /// The config file's rows are not the API's to change.
+    FromFile,
+    EventsWait,
+    EndpointGone,
+    /// A live endpoint keeps nothing.
+    Live,
+    AgentNotAttached,
+    CannotSign,
+    Damaged,
+    Busy,
+    Timeout,
+    StoreFailed,
+    Internal,
+}
+
+impl ApiError {
+    pub(crate) fn new(kind: ApiErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind, message: message.into() }
+    }
+
+    pub(crate) fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ApiErrorKind::BadRequest, message)
+    }
+
+    pub(crate) fn not_found(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ApiErrorKind::NotFound, message)
+    }
+}
