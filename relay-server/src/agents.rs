@@ -4,15 +4,15 @@ mod accept;
 pub(crate) mod admissions;
 mod auth_throttle;
 pub(crate) mod copies;
+pub(crate) mod event_filter;
+pub(crate) mod membership;
 pub(crate) mod outcomes;
-pub(crate) mod places;
 pub(crate) mod registry;
 pub(crate) mod seats;
 mod session;
 pub(crate) mod skips;
 pub(crate) mod targets;
 pub mod token;
-pub(crate) mod wanted;
 
 #[cfg(test)]
 mod tests;

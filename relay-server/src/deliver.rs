@@ -33,7 +33,7 @@ pub(crate) use self::{
 use crate::{
     agents::{
         copies::Tee,
-        registry::{Heed, Place, Registry},
+        registry::{Circuits, Registry, Reservation},
     },
     endpoint::Endpoint,
     failure::{Failure, HandlerFault},
@@ -151,7 +151,7 @@ pub(crate) struct Call {
 
 impl Call {
     /// Opens an exchange for one agent alone.
-    pub(crate) fn open(place: Place, head: RequestHead, source: BodySource) -> Self {
+    pub(crate) fn open(place: Reservation, head: RequestHead, source: BodySource) -> Self {
         Self { exchange: place.open(head), source, copies: None }
     }
 
@@ -160,7 +160,7 @@ impl Call {
     pub(crate) fn open_copied(
         registry: &Registry,
         kind: Option<&str>,
-        place: Place,
+        place: Reservation,
         head: RequestHead,
         source: BodySource,
     ) -> Self {
@@ -267,7 +267,7 @@ pub(crate) async fn deliver_live(
     let patience = (Instant::now() + endpoint.wait_for_agent).min(deadline);
     means.limits.room(endpoint, 1, Instant::now())?;
     let place =
-        means.registry.reserve_or_wait(endpoint.name.as_str(), kind.as_deref(), Heed::Nothing, patience).await?;
+        means.registry.reserve_or_wait(endpoint.name.as_str(), kind.as_deref(), Circuits::Ignored, patience).await?;
     let mut turn = means.limits.take(endpoint, Instant::now())?;
     let source = match payload {
         Payload::Whole(body) => BodySource::whole(body),

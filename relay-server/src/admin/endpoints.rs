@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 
 use super::api::{answer, unknown};
 use crate::{
-    agents::{Agents, places::Standing as Stands},
+    agents::{Agents, membership::Role, registry::AttachedAgent},
     config::{rows::Rows, shown_endpoint},
     delivery::Delivery,
     endpoint::{Endpoint, EndpointName},
@@ -114,13 +114,13 @@ async fn whole(api: &EndpointsApi, named: &str) -> Result<Value, ApiError> {
     all["circuit"] = if left_alone.is_some() { "open" } else { "closed" }.into();
     all["circuit_until"] = left_alone.map(|at| at.to_string()).into();
     all["secret_available"] = (!endpoint.verify.is_closed()).into();
-    let agent = |(token, name, standing): (Arc<str>, String, Stands)| {
-        let standing = match standing {
-            Stands::Active => "active",
-            Stands::Standby => "standby",
-            Stands::Copy => "copy",
+    let agent = |AttachedAgent { identity, role }| {
+        let standing = match role {
+            Role::Active => "active",
+            Role::Standby => "standby",
+            Role::Copy => "copy",
         };
-        json!({ "name": name, "token": &*token, "standing": standing })
+        json!({ "name": &*identity.name, "token": &*identity.token, "standing": standing })
     };
     all["attached"] = api.agents.registry().attached(named).into_iter().map(agent).collect();
     // A reload between the two leaves the settings out for once.

@@ -9,7 +9,7 @@
 use relay_proto::{Attach, RequestHead};
 
 use super::{
-    places::Wish,
+    membership::Wish,
     token::{Right, Shown, Token, TokenHash, Tokens},
 };
 use crate::mask::MASKED;

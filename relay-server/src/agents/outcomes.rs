@@ -18,7 +18,7 @@ use std::{
 use relay_proto::{Outcome, OutcomeState};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::registry::Identity;
+use super::registry::AgentIdentity;
 use crate::{endpoint::EndpointName, throttle::Throttle};
 
 static NOT_ITS_OWN: Throttle = Throttle::new();
@@ -60,14 +60,14 @@ pub(crate) type Serves = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 /// Who tells: the agent, what it may, and what its session holds of the memory.
 #[derive(Clone)]
 pub(crate) struct Teller {
-    identity: Identity,
+    identity: AgentIdentity,
     serves: Serves,
     share: Arc<Semaphore>,
 }
 
 impl Teller {
     /// An agent that has told nothing yet.
-    pub(crate) fn new(identity: Identity, serves: Serves) -> Self {
+    pub(crate) fn new(identity: AgentIdentity, serves: Serves) -> Self {
         Self { identity, serves, share: Arc::new(Semaphore::new(MAX_SHARE_BYTES)) }
     }
 }
@@ -83,7 +83,7 @@ pub(crate) struct Outcomes {
 struct Known {
     expected: HashMap<Attempt, Expectation>,
     /// Given up as lost, oldest first.
-    lost: VecDeque<(Attempt, Identity)>,
+    lost: VecDeque<(Attempt, AgentIdentity)>,
     /// From before the restart.
     orphans: HashMap<Attempt, EndpointName>,
     /// Told before it was known what ran then.
@@ -94,7 +94,7 @@ struct Known {
 
 /// An attempt that runs, and what was said of it and not read yet.
 struct Expectation {
-    from: Identity,
+    from: AgentIdentity,
     unread: VecDeque<Told>,
     reader: Option<Waker>,
 }
@@ -123,7 +123,7 @@ impl Outcomes {
     }
 
     /// Waits for what this agent tells of an attempt.
-    pub(crate) fn expect(self: &Arc<Self>, event_id: [u8; 16], fence: u64, from: Identity) -> Expected {
+    pub(crate) fn expect(self: &Arc<Self>, event_id: [u8; 16], fence: u64, from: AgentIdentity) -> Expected {
         let expectation = Expectation { from, unread: VecDeque::new(), reader: None };
         self.lock().expected.insert((event_id, fence), expectation);
         Expected { outcomes: Arc::clone(self), attempt: (event_id, fence) }
@@ -156,7 +156,7 @@ impl Outcomes {
         let mut known = self.lock();
         if let Some(Expectation { from, unread, reader }) = known.expected.get_mut(&attempt) {
             if *from != teller.identity {
-                let Identity { token, name, .. } = &teller.identity;
+                let AgentIdentity { token, name, .. } = &teller.identity;
                 if let Some(held_back) = NOT_ITS_OWN.pass(token) {
                     tracing::warn!(%token, agent = &**name, held_back, "an agent told of another one's attempt");
                 }
@@ -262,7 +262,7 @@ mod tests {
     }
 
     fn teller_of(name: &str, endpoint: &'static str) -> Teller {
-        let identity = Identity { token: "t".into(), name: name.into(), instance: [0; 16] };
+        let identity = AgentIdentity { token: "t".into(), name: name.into(), instance: [0; 16] };
         Teller::new(identity, Arc::new(move |asked: &str| asked == endpoint))
     }
 

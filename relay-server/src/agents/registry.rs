@@ -2,13 +2,13 @@
 //!
 //! A session stands here from its hello to its end. The same token, name and instance have one session at a
 //! time: a newer one replaces the older at once, by its epoch; only an older one that had drained may finish.
-//! Which of an endpoint's sessions serve it is [`super::places`]' to say; which of those gets an exchange, `choose`.
+//! Which of an endpoint's sessions serve it is [`super::membership`]'s to say; which of those gets an exchange, `choose`'s.
 
 mod choose;
 mod load;
 mod waiting;
 
-pub(crate) use self::choose::{ChooseError, Heed};
+pub(crate) use self::choose::{AttachedAgent, ChooseError, Circuits};
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -31,11 +31,11 @@ use self::load::{Counted, Load};
 use super::{
     admissions::{Admission, Admissions, OfferRequest},
     copies::Copies,
+    event_filter::EventFilter,
+    membership::{Epoch, Membership, Role, Wish},
     outcomes::Serves,
-    places::{Key, Places, Standing, Wish},
     targets::{Target, Targets},
     token::{Right, Shown},
-    wanted::Wanted,
 };
 use crate::{clock::Clock, pace::Pacer};
 
@@ -53,7 +53,7 @@ const MAX_WAITERS: usize = 1024;
 
 /// Who an agent is: only the same three fence each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Identity {
+pub(crate) struct AgentIdentity {
     /// The token's name.
     pub token: Arc<str>,
     /// The agent's name.
@@ -64,7 +64,7 @@ pub(crate) struct Identity {
 
 /// An agent that somebody who has its token asks for.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Whom<'a> {
+pub(crate) struct AgentSelector<'a> {
     /// The token's name.
     pub token: &'a str,
     /// The agent's name.
@@ -74,21 +74,25 @@ pub(crate) struct Whom<'a> {
 }
 
 /// An agent that may get an exchange.
-type Candidate = (Arc<Session>, Handle, Arc<Load>);
+struct Candidate {
+    agent: Arc<Session>,
+    handle: Handle,
+    load: Arc<Load>,
+}
 
-/// Whose standing at which endpoint is another now.
-type Changes = Vec<(String, Key, Standing)>;
+/// Whose role at which endpoint is another now.
+type Changes = Vec<(String, Epoch, Role)>;
 
 struct Session {
-    identity: Identity,
+    identity: AgentIdentity,
     /// How it came in.
     shown: Shown,
-    key: Key,
+    epoch: Epoch,
     /// What it offered, with the endpoint's name filled in.
     offers: Box<[Offered]>,
     /// There once the welcome is sent.
     handle: OnceLock<Handle>,
-    /// Asked for a sign of life, and not answered yet.
+    /// OfferRequest for a sign of life, and not answered yet.
     asked: AtomicBool,
     /// Gets no exchange until it answers: its agent may have come back under another instance.
     doubted: AtomicBool,
@@ -102,7 +106,7 @@ struct Offered {
     wish: Wish,
     /// An earlier one is for the same endpoint, and that one counts.
     again: bool,
-    wanted: Wanted,
+    filter: EventFilter,
     capacity: u32,
     rate: Option<Rate>,
     /// There once it was accepted.
@@ -110,12 +114,30 @@ struct Offered {
 }
 
 impl Offered {
+    /// As it stands before it is accepted, and what the token allows it to be.
+    fn new(offer: Offer, admissions: &Admissions, shown: &Shown) -> (Self, Result<Admission, &'static str>) {
+        let wish = Wish { attach: offer.attach, takeover: offer.takeover };
+        let asked = OfferRequest { endpoint: &offer.endpoint, wish, skip_backlog: offer.skip_backlog };
+        let admitted = admissions.admit(shown, asked);
+        let endpoint = admitted.as_ref().map_or(offer.endpoint, |admission| admission.endpoint.clone());
+        let offered = Self {
+            endpoint: endpoint.into_boxed_str(),
+            wish,
+            again: false,
+            filter: EventFilter::new(&offer.events),
+            capacity: offer.capacity,
+            rate: offer.rate,
+            load: OnceLock::new(),
+        };
+        (offered, admitted)
+    }
+
     /// As the config is asked about it. What was for the moment of its hello is over.
     fn asked(&self) -> OfferRequest<'_> {
         OfferRequest { endpoint: &self.endpoint, wish: self.wish, skip_backlog: false }
     }
 
-    fn accept(&self, targets: &mut Targets, identity: &Identity, now: Instant) {
+    fn accept(&self, targets: &mut Targets, identity: &AgentIdentity, now: Instant) {
         self.load.get_or_init(|| {
             Arc::new(Load {
                 capacity: if self.capacity == 0 { i64::from(u32::MAX) } else { i64::from(self.capacity) },
@@ -129,6 +151,19 @@ impl Offered {
 }
 
 impl Session {
+    fn new(identity: AgentIdentity, shown: Shown, epoch: Epoch, offers: Vec<Offered>) -> Self {
+        Self {
+            identity,
+            shown,
+            epoch,
+            offers: offers.into_boxed_slice(),
+            handle: OnceLock::new(),
+            asked: AtomicBool::new(false),
+            doubted: AtomicBool::new(false),
+            drained: AtomicBool::new(false),
+        }
+    }
+
     /// Asks for a sign of life.
     fn ask(&self) {
         self.asked.store(true, Ordering::Relaxed);
@@ -137,7 +172,7 @@ impl Session {
         }
     }
 
-    /// Tells the agent its standing at an endpoint.
+    /// Tells the agent its role at an endpoint.
     fn tell(&self, endpoint: &str, state: OfferState) {
         if let Some(handle) = self.handle.get() {
             handle.notify(Notice::Changed { endpoint: endpoint.to_owned(), state });
@@ -149,13 +184,36 @@ impl Session {
     }
 }
 
-/// A standing as the agent is told it.
-pub(crate) const fn told(standing: Standing) -> OfferState {
-    match standing {
-        Standing::Active => OfferState::Accepted,
-        Standing::Standby => OfferState::Standby,
-        Standing::Copy => OfferState::Copy,
+/// A role as the agent is told it.
+pub(crate) const fn offer_state(role: Role) -> OfferState {
+    match role {
+        Role::Active => OfferState::Accepted,
+        Role::Standby => OfferState::Standby,
+        Role::Copy => OfferState::Copy,
     }
+}
+
+/// Closes what a newer session of the same agent replaces. One that has drained may finish: it is given back.
+fn replace(older: &[Arc<Session>]) -> Option<Handle> {
+    let mut finishing = None;
+    for replaced in older.iter().filter_map(|older| older.handle.get()) {
+        if replaced.takes_exchanges() {
+            replaced.close(CloseCode::Replaced, REPLACED);
+        } else {
+            replaced.close_when_idle(CloseCode::Replaced, REPLACED);
+            finishing = Some(replaced.clone());
+        }
+    }
+    finishing
+}
+
+/// A session that joins an endpoint.
+struct Newcomer<'a> {
+    epoch: Epoch,
+    /// Its agent's name.
+    name: &'a Arc<str>,
+    /// An older session of the same agent, whose place it takes.
+    predecessor: Option<&'a Arc<Session>>,
 }
 
 /// The attached agents of one relay.
@@ -174,9 +232,9 @@ struct State {
     /// Who may attach to what, as the config says now.
     admissions: Arc<Admissions>,
     last_epoch: u64,
-    sessions: BTreeMap<Key, Arc<Session>>,
+    sessions: BTreeMap<Epoch, Arc<Session>>,
     /// By endpoint; names come from the config.
-    places: HashMap<String, Places>,
+    memberships: HashMap<String, Membership>,
     targets: Targets,
     /// How many wait for an agent, by endpoint.
     awaited: HashMap<String, usize>,
@@ -191,15 +249,15 @@ pub(crate) struct Attached {
 }
 
 /// A session's right to one more exchange.
-pub(crate) struct Place {
+pub(crate) struct Reservation {
     slot: Slot,
     agent: Arc<Session>,
     counted: Counted,
     probe: bool,
 }
 
-impl Place {
-    pub(crate) fn agent(&self) -> &Identity {
+impl Reservation {
+    pub(crate) fn agent(&self) -> &AgentIdentity {
         &self.agent.identity
     }
 
@@ -223,7 +281,7 @@ pub(crate) struct Welcomed {
     /// The session's place.
     pub attached: Attached,
     /// The answers to the offers: the endpoint, or the code of a refusal.
-    pub answers: Vec<Result<(String, Standing), &'static str>>,
+    pub answers: Vec<Result<(String, Role), &'static str>>,
     /// Whether it stands by somewhere; [`Attached::contest`] is due [`PATIENCE`] later.
     pub contested: bool,
     /// An older session of the same agent that had drained, to be closed when it is idle.
@@ -260,12 +318,12 @@ impl Registry {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Attaches a session. An older one of the same agent is replaced; sessions of the same name in another
-    /// process, and active ones whose place is wanted, are asked for a sign of life. `None` if the token was revoked
-    /// since it was shown.
+    /// Attaches a session. An older one of the same agent is replaced; sessions of the same name in another process, and
+    /// active ones that another one wants to relieve, are asked for a sign of life. `None` if the token was revoked since
+    /// it was shown.
     pub(crate) fn attach(
         self: &Arc<Self>,
-        identity: Identity,
+        identity: AgentIdentity,
         shown: Shown,
         offers: Vec<Offer>,
         now_ms: u64,
@@ -274,61 +332,33 @@ impl Registry {
         let mut state = self.lock();
         let admissions = Arc::clone(&state.admissions);
         admissions.token(&shown.token.name, shown.secret)?;
-        let key = now_ms.max(state.last_epoch + 1);
-        state.last_epoch = key;
+        let epoch = now_ms.max(state.last_epoch + 1);
+        state.last_epoch = epoch;
         let older: Vec<_> = state.sessions.values().filter(|other| other.identity == identity).cloned().collect();
         let mut changes = Changes::new();
-        let (mut answers, mut offered) = (Vec::new(), Vec::new());
+        let (mut answers, mut offered) = (Vec::new(), Vec::<Offered>::new());
         for offer in offers {
-            let wish = Wish { attach: offer.attach, takeover: offer.takeover };
-            let asked = OfferRequest { endpoint: &offer.endpoint, wish, skip_backlog: offer.skip_backlog };
-            let admitted = admissions.admit(&shown, asked);
-            let endpoint = admitted.as_ref().map_or(offer.endpoint, |admission| admission.endpoint.clone());
-            let again = offered.iter().any(|other: &Offered| *other.endpoint == *endpoint);
-            let one = Offered {
-                endpoint: endpoint.into_boxed_str(),
-                wish,
-                again,
-                wanted: Wanted::new(&offer.events),
-                capacity: offer.capacity,
-                rate: offer.rate,
-                load: OnceLock::new(),
-            };
-            let admitted = if again { Err("offered_twice") } else { admitted };
+            let (mut offer, admitted) = Offered::new(offer, &admissions, &shown);
+            offer.again = offered.iter().any(|other| other.endpoint == offer.endpoint);
+            let admitted = if offer.again { Err("offered_twice") } else { admitted };
             answers.push(admitted.map(|admission| {
-                let standing = state.join((key, &identity.name), older.first(), &admission, now, &mut changes);
-                one.accept(&mut state.targets, &identity, now);
-                (admission.endpoint, standing)
+                let newcomer = Newcomer { epoch, name: &identity.name, predecessor: older.first() };
+                let role = state.join(&newcomer, &admission, now, &mut changes);
+                offer.accept(&mut state.targets, &identity, now);
+                (admission.endpoint, role)
             }));
-            offered.push(one);
+            offered.push(offer);
         }
         for older in &older {
-            state.remove(older.key, now, &mut changes);
+            state.remove(older.epoch, now, &mut changes);
         }
-        let session = Arc::new(Session {
-            identity,
-            shown,
-            key,
-            offers: offered.into_boxed_slice(),
-            handle: OnceLock::new(),
-            asked: AtomicBool::new(false),
-            doubted: AtomicBool::new(false),
-            drained: AtomicBool::new(false),
-        });
-        state.sessions.insert(key, Arc::clone(&session));
+        let session = Arc::new(Session::new(identity, shown, epoch, offered));
+        state.sessions.insert(epoch, Arc::clone(&session));
         state.ask_about(&session);
-        let contested = answers.iter().flatten().any(|(_, standing)| *standing == Standing::Standby);
+        let contested = answers.iter().flatten().any(|(_, role)| *role == Role::Standby);
         state.tell(&changes);
         drop(state);
-        let mut finishing = None;
-        for replaced in older.iter().filter_map(|older| older.handle.get()) {
-            if replaced.takes_exchanges() {
-                replaced.close(CloseCode::Replaced, REPLACED);
-            } else {
-                replaced.close_when_idle(CloseCode::Replaced, REPLACED);
-                finishing = Some(replaced.clone());
-            }
-        }
+        let finishing = replace(&older);
         self.changed.notify_waiters();
         let attached = Attached { registry: Arc::clone(self), session };
         Some(Welcomed { attached, answers, contested, finishing, admissions })
@@ -337,8 +367,8 @@ impl Registry {
     /// Tells every agent of an endpoint something.
     pub(crate) fn notify(&self, endpoint: &str, notice: &Notice) {
         let state = self.lock();
-        let Some(places) = state.places.get(endpoint) else { return };
-        for handle in places.all().filter_map(|key| state.sessions.get(&key)?.handle.get()) {
+        let Some(members) = state.memberships.get(endpoint) else { return };
+        for handle in members.all().filter_map(|epoch| state.sessions.get(&epoch)?.handle.get()) {
             handle.notify(notice.clone());
         }
     }
@@ -353,22 +383,23 @@ impl Registry {
         for session in state.sessions.values().cloned().collect::<Vec<_>>() {
             let (mut changes, mut kept) = (Changes::new(), false);
             for offer in session.offers.iter().filter(|offered| !offered.again) {
-                let place = state.places.get(&*offer.endpoint).and_then(|places| places.wish(session.key));
+                let present = state.memberships.get(&*offer.endpoint).and_then(|members| members.wish(session.epoch));
                 match admissions.admit(&session.shown, offer.asked()) {
                     Ok(admission) => {
                         kept = true;
-                        let stays = place.is_some_and(|wish| wish.attach == admission.wish.attach);
+                        let stays = present.is_some_and(|wish| wish.attach == admission.wish.attach);
                         if stays {
                             state.set_exclusive(&admission, &mut changes);
                         } else if *admission.endpoint == *offer.endpoint && !session.drained.load(Ordering::Relaxed) {
-                            state.leave(&offer.endpoint, session.key, now, &mut changes);
-                            let newcomer = (session.key, &session.identity.name);
-                            state.join(newcomer, None, &admission, now, &mut changes);
+                            state.leave(&offer.endpoint, session.epoch, now, &mut changes);
+                            let (epoch, name) = (session.epoch, &session.identity.name);
+                            let newcomer = Newcomer { epoch, name, predecessor: None };
+                            state.join(&newcomer, &admission, now, &mut changes);
                             offer.accept(&mut state.targets, &session.identity, now);
                         }
                     }
-                    Err(code) if place.is_some() => {
-                        state.leave(&offer.endpoint, session.key, now, &mut changes);
+                    Err(code) if present.is_some() => {
+                        state.leave(&offer.endpoint, session.epoch, now, &mut changes);
                         session.tell(&offer.endpoint, OfferState::Refused { code: code.to_owned() });
                     }
                     Err(_) => {}
@@ -414,67 +445,61 @@ impl Registry {
 
 impl State {
     /// A session joins an endpoint, in the place of its predecessor if that was there in the same way.
-    fn join(
-        &mut self,
-        (key, agent): (Key, &Arc<str>),
-        predecessor: Option<&Arc<Session>>,
-        admission: &Admission,
-        now: Instant,
-        changes: &mut Changes,
-    ) -> Standing {
+    fn join(&mut self, newcomer: &Newcomer<'_>, admission: &Admission, now: Instant, changes: &mut Changes) -> Role {
         self.set_exclusive(admission, changes);
-        let places = self.places.entry(admission.endpoint.clone()).or_default();
-        if let Some(standing) = predecessor.and_then(|older| places.succeed(older.key, key, admission.wish)) {
-            changes.push((admission.endpoint.clone(), key, standing));
-            return standing;
+        let (epoch, predecessor) = (newcomer.epoch, newcomer.predecessor);
+        let members = self.memberships.entry(admission.endpoint.clone()).or_default();
+        if let Some(role) = predecessor.and_then(|older| members.succeed(older.epoch, epoch, admission.wish)) {
+            changes.push((admission.endpoint.clone(), epoch, role));
+            return role;
         }
-        let joined = places.join(key, Arc::clone(agent), admission.wish, now);
-        changes.extend(joined.into_iter().map(|(key, standing)| (admission.endpoint.clone(), key, standing)));
-        places.standing(key).unwrap_or(Standing::Standby)
+        let joined = members.join(epoch, Arc::clone(newcomer.name), admission.wish, now);
+        changes.extend(joined.into_iter().map(|(epoch, role)| (admission.endpoint.clone(), epoch, role)));
+        members.role(epoch).unwrap_or(Role::Standby)
     }
 
     fn set_exclusive(&mut self, Admission { endpoint, exclusive, .. }: &Admission, changes: &mut Changes) {
-        let changed = self.places.entry(endpoint.clone()).or_default().set_exclusive(*exclusive);
-        changes.extend(changed.into_iter().map(|(key, standing)| (endpoint.clone(), key, standing)));
+        let changed = self.memberships.entry(endpoint.clone()).or_default().set_exclusive(*exclusive);
+        changes.extend(changed.into_iter().map(|(epoch, role)| (endpoint.clone(), epoch, role)));
     }
 
-    fn leave(&mut self, endpoint: &str, key: Key, now: Instant, changes: &mut Changes) {
-        let left = self.places.get_mut(endpoint).map(|places| places.leave(key, now)).unwrap_or_default();
-        changes.extend(left.into_iter().map(|(key, standing)| (endpoint.to_owned(), key, standing)));
+    fn leave(&mut self, endpoint: &str, epoch: Epoch, now: Instant, changes: &mut Changes) {
+        let left = self.memberships.get_mut(endpoint).map(|members| members.leave(epoch, now)).unwrap_or_default();
+        changes.extend(left.into_iter().map(|(epoch, role)| (endpoint.to_owned(), epoch, role)));
     }
 
     /// A session takes nothing more, or is gone.
-    fn withdraw(&mut self, key: Key, now: Instant, changes: &mut Changes) {
-        let Some(session) = self.sessions.get(&key).map(Arc::clone) else { return };
+    fn withdraw(&mut self, epoch: Epoch, now: Instant, changes: &mut Changes) {
+        let Some(session) = self.sessions.get(&epoch).map(Arc::clone) else { return };
         for offer in &session.offers {
-            self.leave(&offer.endpoint, key, now, changes);
+            self.leave(&offer.endpoint, epoch, now, changes);
         }
     }
 
-    fn remove(&mut self, key: Key, now: Instant, changes: &mut Changes) {
-        self.withdraw(key, now, changes);
-        self.sessions.remove(&key);
+    fn remove(&mut self, epoch: Epoch, now: Instant, changes: &mut Changes) {
+        self.withdraw(epoch, now, changes);
+        self.sessions.remove(&epoch);
     }
 
-    /// Asks those whom a newcomer may concern for a sign of life: namesakes, and those whose place it wants.
+    /// Asks those for a sign of life whom a newcomer may relieve: its namesakes, and active ones where it stands by.
     fn ask_about(&self, newcomer: &Session) {
-        for other in self.sessions.values().filter(|other| other.key != newcomer.key) {
+        for other in self.sessions.values().filter(|other| other.epoch != newcomer.epoch) {
             if (&other.identity.token, &other.identity.name) == (&newcomer.identity.token, &newcomer.identity.name) {
                 other.doubted.store(true, Ordering::Relaxed);
                 other.ask();
             }
         }
-        for places in self.places.values().filter(|places| places.standing(newcomer.key) == Some(Standing::Standby)) {
-            for active in places.keys(Standing::Active).filter_map(|key| self.sessions.get(&key)) {
+        for members in self.memberships.values().filter(|members| members.role(newcomer.epoch) == Some(Role::Standby)) {
+            for active in members.epochs(Role::Active).filter_map(|epoch| self.sessions.get(&epoch)) {
                 active.ask();
             }
         }
     }
 
     fn tell(&self, changes: &Changes) {
-        for (endpoint, key, standing) in changes {
-            if let Some(session) = self.sessions.get(key) {
-                session.tell(endpoint, told(*standing));
+        for (endpoint, epoch, role) in changes {
+            if let Some(session) = self.sessions.get(epoch) {
+                session.tell(endpoint, offer_state(*role));
             }
         }
     }
@@ -483,15 +508,15 @@ impl State {
 impl Attached {
     /// The session's epoch.
     pub(crate) fn epoch(&self) -> u64 {
-        self.session.key
+        self.session.epoch
     }
 
     /// The welcome is sent: exchanges may come. Says what has changed since the answers were made, and closes what was
     /// replaced or lost its rights meanwhile.
-    pub(crate) fn ready(&self, handle: Handle, answers: &[Result<(String, Standing), &'static str>]) {
+    pub(crate) fn ready(&self, handle: Handle, answers: &[Result<(String, Role), &'static str>]) {
         let state = self.registry.lock();
         let handle = self.session.handle.get_or_init(|| handle);
-        if !state.sessions.contains_key(&self.session.key) {
+        if !state.sessions.contains_key(&self.session.epoch) {
             return handle.close(CloseCode::Replaced, REPLACED);
         }
         let mut kept = false;
@@ -499,10 +524,10 @@ impl Attached {
         for (offer, answered) in offers {
             let admitted = state.admissions.admit(&self.session.shown, offer.asked());
             kept |= admitted.is_ok();
-            let now = state.places.get(&*offer.endpoint).and_then(|places| places.standing(self.session.key));
+            let now = state.memberships.get(&*offer.endpoint).and_then(|members| members.role(self.session.epoch));
             match (now, answered, admitted) {
                 (Some(now), Ok((_, answered)), _) if now == *answered => {}
-                (Some(now), ..) => self.session.tell(&offer.endpoint, told(now)),
+                (Some(now), ..) => self.session.tell(&offer.endpoint, offer_state(now)),
                 (None, Ok((endpoint, _)), Err(code)) => {
                     self.session.tell(endpoint, OfferState::Refused { code: code.to_owned() });
                 }
@@ -533,17 +558,17 @@ impl Attached {
         self.session.asked.store(false, Ordering::Relaxed);
         self.session.doubted.store(false, Ordering::Relaxed);
         let mut state = self.registry.lock();
-        state.places.values_mut().for_each(|places| places.answered(self.session.key));
+        state.memberships.values_mut().for_each(|members| members.answered(self.session.epoch));
         drop(state);
         self.registry.changed.notify_waiters();
     }
 
-    /// The agent takes nothing more: those that stand by take its places.
+    /// The agent takes nothing more: those that stand by take its place.
     pub(crate) fn draining(&self) {
         let mut state = self.registry.lock();
         self.session.drained.store(true, Ordering::Relaxed);
         let mut changes = Changes::new();
-        state.withdraw(self.session.key, Instant::now(), &mut changes);
+        state.withdraw(self.session.epoch, Instant::now(), &mut changes);
         state.tell(&changes);
         drop(state);
         self.registry.changed.notify_waiters();
@@ -553,11 +578,11 @@ impl Attached {
     pub(crate) fn contest(&self) {
         let mut state = self.registry.lock();
         let asked = |session: &&Arc<Session>| session.asked.load(Ordering::Relaxed);
-        let silent: Vec<Key> = state.sessions.values().filter(asked).map(|session| session.key).collect();
+        let silent: Vec<Epoch> = state.sessions.values().filter(asked).map(|session| session.epoch).collect();
         let mut changes = Changes::new();
-        for (endpoint, places) in &mut state.places {
-            let yielded = places.yield_to(self.session.key, &silent);
-            changes.extend(yielded.into_iter().map(|(key, standing)| (endpoint.clone(), key, standing)));
+        for (endpoint, members) in &mut state.memberships {
+            let yielded = members.yield_to(self.session.epoch, &silent);
+            changes.extend(yielded.into_iter().map(|(epoch, role)| (endpoint.clone(), epoch, role)));
         }
         state.tell(&changes);
         drop(state);
@@ -569,7 +594,7 @@ impl Drop for Attached {
     fn drop(&mut self) {
         let mut state = self.registry.lock();
         let mut changes = Changes::new();
-        state.remove(self.session.key, Instant::now(), &mut changes);
+        state.remove(self.session.epoch, Instant::now(), &mut changes);
         state.tell(&changes);
         drop(state);
         self.registry.changed.notify_waiters();

@@ -18,9 +18,9 @@ use tracing::{Instrument as _, Span, field};
 use super::{
     AgentSettings,
     admissions::Admissions,
+    membership::Role,
     outcomes::{Outcomes, Teller},
-    places::Standing,
-    registry::{Attached, Identity, PATIENCE, REVOKED, Registry, Welcomed, told},
+    registry::{AgentIdentity, Attached, PATIENCE, REVOKED, Registry, Welcomed, offer_state},
     skips::Skips,
     token::Shown,
 };
@@ -45,7 +45,7 @@ const SOFTWARE: &str = concat!("relay-server/", env!("CARGO_PKG_VERSION"));
 const WINDOWS_BYTES: u32 = 64 * 1024 * 1024;
 
 /// What an offer came to: the endpoint's name, and how the session stands there, or a code.
-type OfferAnswer = Result<(String, Standing), &'static str>;
+type OfferAnswer = Result<(String, Role), &'static str>;
 
 /// What sessions work with.
 pub(super) struct SessionHost {
@@ -84,7 +84,7 @@ impl SessionHost {
     async fn greeted<S: AsyncRead + AsyncWrite + Unpin>(&self, mut greeting: Greeting<S>, shown: Shown) {
         let token = Arc::clone(&shown.token.name);
         let name: Arc<str> = greeting.hello.name.as_str().into();
-        let identity = Identity { token: Arc::clone(&token), name, instance: greeting.hello.instance };
+        let identity = AgentIdentity { token: Arc::clone(&token), name, instance: greeting.hello.instance };
         let now = self.registry.now();
         let offers = std::mem::take(&mut greeting.hello.offers);
         let (offered, skipping): (Vec<String>, Vec<bool>) =
@@ -196,7 +196,7 @@ impl SessionHost {
         for (answer, wanted) in answers {
             let Some((name, standing)) = answer.as_ref().ok().filter(|_| wanted) else { continue };
             skipped.push(match EndpointName::parse(name) {
-                Ok(endpoint) if *standing == Standing::Active => {
+                Ok(endpoint) if *standing == Role::Active => {
                     Skipped::Ends(name.clone(), self.skips.begin(&self.store, endpoint, before).await?)
                 }
                 _ => Skipped::Stays(name.clone()),
@@ -309,7 +309,7 @@ fn answered(offered: String, answer: &OfferAnswer, admissions: &Admissions) -> A
             let endpoint = admissions.describe(name);
             Answer {
                 endpoint: name.clone(),
-                state: told(*standing),
+                state: offer_state(*standing),
                 url: endpoint.map(|endpoint| endpoint.url.clone()).unwrap_or_default(),
                 provider: endpoint.map(|endpoint| endpoint.provider.clone()).unwrap_or_default(),
             }

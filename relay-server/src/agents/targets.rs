@@ -12,7 +12,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::registry::Identity;
+use super::registry::AgentIdentity;
 use crate::retry::{Circuit, CircuitRule, Gate};
 
 /// Circuits that are remembered of agents that are away.
@@ -70,7 +70,7 @@ pub(super) struct Targets(HashMap<(String, Arc<str>, Arc<str>), Target>);
 
 impl Targets {
     /// The target of an agent at an endpoint, which its token's other agents of this name share.
-    pub(super) fn of(&mut self, endpoint: &str, agent: &Identity) -> Target {
+    pub(super) fn of(&mut self, endpoint: &str, agent: &AgentIdentity) -> Target {
         let detached = |target: &Target| Arc::strong_count(&target.0) == 1;
         if self.0.values().filter(|target| detached(target)).count() >= MAX_DETACHED {
             self.0.retain(|_, target| !detached(target));
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn a_target_is_remembered_while_its_agent_is_away_but_not_without_end() {
-        let agent = |name: &str| Identity { token: "t".into(), name: name.into(), instance: [0; 16] };
+        let agent = |name: &str| AgentIdentity { token: "t".into(), name: name.into(), instance: [0; 16] };
         let rule = CircuitRule { failures: 1, pause: Duration::from_secs(10), longest: Duration::from_secs(10) };
         let (mut targets, now) = (Targets::default(), Timestamp::UNIX_EPOCH);
         targets.of("e", &agent("a")).failed(false, &rule, now);

@@ -16,8 +16,8 @@ use tokio::{
 
 use super::{
     admissions::{Admissions, Attachable},
-    places::{RECENTLY, Standing},
-    registry::{Attached, ChooseError, Heed, Identity, Registry, Whom},
+    membership::{RECENTLY, Role},
+    registry::{AgentIdentity, AgentSelector, Attached, ChooseError, Circuits, Registry},
     token::{Pattern, Right, Shown, Token, TokenHash, Tokens},
 };
 use crate::retry::CircuitRule;
@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// An agent as the registry sees it, and its own end of the tunnel.
 struct Agent {
     attached: Attached,
-    standings: Vec<Standing>,
+    roles: Vec<Role>,
     contested: bool,
     finishing: Option<Handle>,
     relay: Handle,
@@ -97,7 +97,7 @@ async fn attach_all(registry: &Arc<Registry>, name: &str, instance: u8, offers: 
     let greeting = tokio::spawn(relay_tunnel::relay(ours, Vec::new(), Limits::relay()));
     let agent = tokio::spawn(relay_tunnel::agent(theirs, Vec::new(), hello, Limits::agent()));
     let greeting = greeting.await.expect("runs").expect("says hello");
-    let identity = Identity { token: "token".into(), name: name.into(), instance: [instance; 16] };
+    let identity = AgentIdentity { token: "token".into(), name: name.into(), instance: [instance; 16] };
     let offers = greeting.hello.offers.clone();
     let welcomed = registry.attach(identity, shown(), offers, 0).expect("a valid token");
     let answer = |offer: &Offer| relay_proto::Attached {
@@ -111,10 +111,10 @@ async fn attach_all(registry: &Arc<Registry>, name: &str, instance: u8, offers: 
     let closed = tokio::spawn(driver);
     let (_, agent, agent_hears, driver) = agent.await.expect("runs").expect("is welcome");
     welcomed.attached.ready(relay.clone(), &welcomed.answers);
-    let standings = welcomed.answers.into_iter().map(|answer| answer.expect("admitted").1).collect();
+    let roles = welcomed.answers.into_iter().map(|answer| answer.expect("admitted").1).collect();
     Agent {
         attached: welcomed.attached,
-        standings,
+        roles,
         contested: welcomed.contested,
         finishing: welcomed.finishing,
         relay,
@@ -176,7 +176,7 @@ fn head() -> RequestHead {
 }
 
 fn open(registry: &Registry) -> Exchange {
-    registry.reserve("e", None, Heed::Nothing).expect("a place").open(head())
+    registry.reserve("e", None, Circuits::Ignored).expect("a place").open(head())
 }
 
 #[tokio::test(start_paused = true)]
@@ -189,12 +189,16 @@ async fn exchanges_go_to_the_agent_with_the_most_capacity_left() {
     exchanges.extend((0..2).map(|_| open(&registry)));
     assert_eq!((small.relay.in_flight(), large.relay.in_flight()), (2, 5));
     assert_eq!(
-        registry.reserve("e", None, Heed::Nothing).map(drop),
+        registry.reserve("e", None, Circuits::Ignored).map(drop),
         Err(ChooseError::Busy),
         "they take no more at a time"
     );
-    let whom = Whom { token: "token", name: "small", instance: None };
-    assert_eq!(registry.reserve_for("e", &whom).map(drop), Err(ChooseError::Busy), "nor do they of who asks for them");
+    let selector = AgentSelector { token: "token", name: "small", instance: None };
+    assert_eq!(
+        registry.reserve_for("e", &selector).map(drop),
+        Err(ChooseError::Busy),
+        "nor do they of who asks for them"
+    );
     assert!(registry.held_back("e") && registry.free("e", 64).is_err());
     exchanges.clear();
     while small.relay.in_flight() + large.relay.in_flight() > 0 {
@@ -209,17 +213,17 @@ async fn the_same_agent_replaces_its_older_session_at_once() {
     let registry = registry();
     let first = attach(&registry, "a", 1, offer(Attach::Exclusive, 0)).await;
     let waits = attach(&registry, "b", 2, offer(Attach::Exclusive, 0)).await;
-    assert_eq!((first.standings[0], waits.standings[0]), (Standing::Active, Standing::Standby));
+    assert_eq!((first.roles[0], waits.roles[0]), (Role::Active, Role::Standby));
     let broken = open(&registry);
     let second = attach(&registry, "a", 1, offer(Attach::Exclusive, 0)).await;
-    assert_eq!(second.standings, [Standing::Active], "it keeps its place");
+    assert_eq!(second.roles, [Role::Active], "it keeps its place");
     assert!(second.attached.epoch() > first.attached.epoch());
     assert_eq!(first.closed.await.expect("ends").code, CloseCode::Replaced);
     assert!(matches!(broken.response.head().await, Err(Broken::SessionLost)));
     assert_eq!(registry.len(), 2);
     drop(first.attached);
     assert_eq!(registry.len(), 2, "a late end of the older session takes nothing from the newer one");
-    assert!(registry.reserve("e", None, Heed::Nothing).is_ok());
+    assert!(registry.reserve("e", None, Circuits::Ignored).is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -232,7 +236,7 @@ async fn a_replaced_session_that_had_drained_finishes() {
     assert!(matches!(heard, Some(Arrival::Draining)));
     first.attached.draining();
     first.relay.close_when_idle(CloseCode::Normal, "drained");
-    assert_eq!(registry.reserve("e", None, Heed::Nothing).map(drop), Err(ChooseError::NoAgent));
+    assert_eq!(registry.reserve("e", None, Circuits::Ignored).map(drop), Err(ChooseError::NoAgent));
     let second = attach(&registry, "a", 1, offer(Attach::Shared, 0)).await;
     assert!(second.finishing.is_some(), "somebody must end it if it does not end by itself");
     exchange.request.finish(HeaderBlock::new());
@@ -279,9 +283,9 @@ async fn an_active_agent_that_answers_keeps_its_place_and_a_silent_one_loses_it(
 async fn a_copy_gets_what_the_other_gets_and_a_slow_one_is_dropped_and_counted() {
     let registry = registry();
     let mut watcher = attach(&registry, "w", 1, offer(Attach::Copy, 0)).await;
-    assert_eq!(watcher.standings, [Standing::Copy]);
+    assert_eq!(watcher.roles, [Role::Copy]);
     assert_eq!(
-        registry.reserve("e", None, Heed::Nothing).map(drop),
+        registry.reserve("e", None, Circuits::Ignored).map(drop),
         Err(ChooseError::NoAgent),
         "who watches does not serve"
     );
@@ -306,12 +310,15 @@ async fn an_agent_that_left_a_moment_ago_is_waited_for() {
     tokio::time::advance(RECENTLY).await; // Its start is not a reason to wait any more.
     let until = || Instant::now() + Duration::from_secs(2);
     let begun = Instant::now();
-    assert_eq!(registry.reserve_or_wait("e", None, Heed::Nothing, until()).await.map(drop), Err(ChooseError::NoAgent));
+    assert_eq!(
+        registry.reserve_or_wait("e", None, Circuits::Ignored, until()).await.map(drop),
+        Err(ChooseError::NoAgent)
+    );
     assert_eq!(begun.elapsed(), Duration::ZERO, "nobody was ever here");
     drop(attach(&registry, "a", 1, offer(Attach::Shared, 0)).await.attached);
     let waiting = {
         let registry = Arc::clone(&registry);
-        tokio::spawn(async move { registry.reserve_or_wait("e", None, Heed::Nothing, until()).await.map(drop) })
+        tokio::spawn(async move { registry.reserve_or_wait("e", None, Circuits::Ignored, until()).await.map(drop) })
     };
     tokio::task::yield_now().await;
     let _back = attach(&registry, "a", 1, offer(Attach::Shared, 0)).await;
@@ -326,19 +333,19 @@ async fn whoever_waited_for_an_agent_waits_for_its_room_and_nobody_else_does() {
     let mut crowd = JoinSet::new();
     for _ in 0..5 {
         let registry = Arc::clone(&registry);
-        crowd.spawn(async move { registry.reserve_or_wait("e", None, Heed::Nothing, until()).await.map(drop) });
+        crowd.spawn(async move { registry.reserve_or_wait("e", None, Circuits::Ignored, until()).await.map(drop) });
     }
     tokio::task::yield_now().await;
     let _back = attach(&registry, "a", 1, offer(Attach::Shared, 1)).await;
     for served in crowd.join_all().await {
         assert_eq!(served, Ok(()), "a place for one after the other");
     }
-    let held = registry.reserve("e", None, Heed::Nothing).expect("a place");
+    let held = registry.reserve("e", None, Circuits::Ignored).expect("a place");
     let begun = Instant::now();
-    let outcome = registry.reserve_or_wait("e", None, Heed::Nothing, until()).await.map(drop);
+    let outcome = registry.reserve_or_wait("e", None, Circuits::Ignored, until()).await.map(drop);
     assert_eq!((outcome, begun.elapsed()), (Err(ChooseError::Busy), Duration::ZERO));
     drop(held);
-    assert!(registry.reserve_or_wait("e", None, Heed::Nothing, until()).await.is_ok());
+    assert!(registry.reserve_or_wait("e", None, Circuits::Ignored, until()).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -347,12 +354,12 @@ async fn whoever_waits_for_a_session_without_a_free_stream_gives_up_in_time() {
     let waiting = {
         let registry = Arc::clone(&registry);
         let until = Instant::now() + Duration::from_secs(2);
-        tokio::spawn(async move { registry.reserve_or_wait("e", None, Heed::Nothing, until).await.map(drop) })
+        tokio::spawn(async move { registry.reserve_or_wait("e", None, Circuits::Ignored, until).await.map(drop) })
     };
     tokio::task::yield_now().await;
     let agent = attach(&registry, "a", 1, offer(Attach::Shared, 0)).await;
     let mut exchanges = Vec::new();
-    while let Ok(place) = registry.reserve("e", None, Heed::Nothing) {
+    while let Ok(place) = registry.reserve("e", None, Circuits::Ignored) {
         exchanges.push(place.open(head()));
     }
     assert!(exchanges.len() > 100 && agent.relay.in_flight() > 100, "its streams are used up");
@@ -368,11 +375,11 @@ async fn a_revision_takes_endpoints_away_and_gives_them_back() {
     registry.revise(config(token(&Right::DEFAULT, vec![secret()]), &["other"]));
     assert_eq!(kept.told().await, OfferState::Refused { code: "unknown_endpoint".into() });
     assert_eq!(lost.closed.await.expect("ends").code, CloseCode::Unauthorized, "nothing is left for it");
-    assert_eq!(registry.reserve("e", None, Heed::Nothing).map(drop), Err(ChooseError::NoAgent));
-    assert!(registry.reserve("other", None, Heed::Nothing).is_ok());
+    assert_eq!(registry.reserve("e", None, Circuits::Ignored).map(drop), Err(ChooseError::NoAgent));
+    assert!(registry.reserve("other", None, Circuits::Ignored).is_ok());
     registry.revise(open_to_all());
     assert_eq!(kept.told().await, OfferState::Accepted);
-    assert!(registry.reserve("e", None, Heed::Nothing).is_ok());
+    assert!(registry.reserve("e", None, Circuits::Ignored).is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -383,23 +390,27 @@ async fn an_agent_that_may_only_read_from_now_on_gets_copies_and_serves_again_wh
         attach_all(&registry, "b", 2, vec![Offer { endpoint: "other".into(), ..offer(Attach::Shared, 0) }]).await;
     registry.revise(config(token(&[Right::Read], vec![secret()]), &["e", "other"]));
     assert_eq!(auto.told().await, OfferState::Copy);
-    assert_eq!(registry.reserve("e", None, Heed::Nothing).map(drop), Err(ChooseError::NoAgent), "nobody may answer");
+    assert_eq!(
+        registry.reserve("e", None, Circuits::Ignored).map(drop),
+        Err(ChooseError::NoAgent),
+        "nobody may answer"
+    );
     assert_eq!(shared.closed.await.expect("ends").code, CloseCode::Unauthorized);
     tokio::time::advance(2 * RECENTLY).await;
     assert_eq!(
-        registry.reserve("e", None, Heed::Nothing).map(drop),
+        registry.reserve("e", None, Circuits::Ignored).map(drop),
         Err(ChooseError::NoAgent),
         "nor when nobody else is there"
     );
     registry.revise(open_to_all());
     assert_eq!(auto.told().await, OfferState::Accepted);
-    assert!(registry.reserve("e", None, Heed::Nothing).is_ok());
+    assert!(registry.reserve("e", None, Circuits::Ignored).is_ok());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_secret_that_was_taken_out_of_its_token_neither_stays_nor_comes_in() {
     let registry = registry();
-    let identity = || Identity { token: "token".into(), name: "late".into(), instance: [9; 16] };
+    let identity = || AgentIdentity { token: "token".into(), name: "late".into(), instance: [9; 16] };
     let inside = attach(&registry, "a", 1, offer(Attach::Shared, 0)).await;
     let rotated = config(token(&Right::DEFAULT, vec![TokenHash::of(b"its next secret")]), &["e"]);
     registry.revise(rotated);
@@ -420,7 +431,7 @@ async fn what_is_revoked_between_hello_and_welcome_is_closed_once_it_can_be() {
     let greeting = tokio::spawn(relay_tunnel::relay(ours, Vec::new(), Limits::relay()));
     let _agent = tokio::spawn(relay_tunnel::agent(theirs, Vec::new(), hello, Limits::agent()));
     let greeting = greeting.await.expect("runs").expect("says hello");
-    let identity = Identity { token: "token".into(), name: "a".into(), instance: [1; 16] };
+    let identity = AgentIdentity { token: "token".into(), name: "a".into(), instance: [1; 16] };
     let welcomed = registry.attach(identity, shown(), offers, 0).expect("a valid token");
     registry.revise(config(token(&[], vec![secret()]), &["e"]));
     let (handle, _, driver) = greeting.welcome(Welcome::default());
@@ -434,10 +445,10 @@ async fn a_session_that_drains_gets_nothing_back_by_a_revision_and_an_endpoint_o
     let drained = attach(&registry, "a", 1, offer(Attach::Exclusive, 0)).await;
     drained.attached.draining();
     registry.revise(open_to_all());
-    let identity = Identity { token: "token".into(), name: "b".into(), instance: [2; 16] };
+    let identity = AgentIdentity { token: "token".into(), name: "b".into(), instance: [2; 16] };
     let offers = vec![offer(Attach::Exclusive, 0), offer(Attach::Shared, 0)];
     let welcomed = registry.attach(identity, shown(), offers, 0).expect("a valid token");
-    assert_eq!(welcomed.answers, [Ok(("e".to_owned(), Standing::Active)), Err("offered_twice")]);
+    assert_eq!(welcomed.answers, [Ok(("e".to_owned(), Role::Active)), Err("offered_twice")]);
     registry.revise(open_to_all());
     assert_eq!(registry.attached("e").len(), 1);
 }
@@ -450,7 +461,7 @@ async fn many_offers_share_what_is_the_same_in_all_of_them() {
     registry.revise(config(token(&Right::DEFAULT, vec![secret()]), &names));
     let offers = names.iter().map(|name| Offer { endpoint: (*name).to_owned(), ..offer(Attach::Shared, 0) }).collect();
     let name: Arc<str> = "n".repeat(1024).into();
-    let identity = Identity { token: "token".into(), name: Arc::clone(&name), instance: [1; 16] };
+    let identity = AgentIdentity { token: "token".into(), name: Arc::clone(&name), instance: [1; 16] };
     let welcomed = registry.attach(identity, shown(), offers, 0).expect("a valid token");
     assert!(welcomed.answers.iter().all(Result::is_ok));
     assert!(Arc::strong_count(&name) > 2 * names.len(), "places and targets have the one name");
@@ -465,7 +476,7 @@ async fn an_agent_whose_rate_is_used_up_has_no_room_until_time_goes_by() {
     let held = (open(&registry), open(&registry));
     assert_eq!(registry.free("e", 64), Err(Some(Duration::from_secs(30))));
     assert!(registry.held_back("e"));
-    let refused = registry.reserve("e", None, Heed::Nothing).map(drop);
+    let refused = registry.reserve("e", None, Circuits::Ignored).map(drop);
     assert_eq!(refused, Err(ChooseError::Limited { wait: Duration::from_secs(30) }), "a sender, too, has to wait");
     let other = attach(&registry, "other", 2, offer(Attach::Shared, 10)).await;
     assert_eq!((registry.free("e", 64), registry.held_back("e")), (Ok(10), false));
@@ -480,31 +491,31 @@ async fn an_agent_whose_rate_is_used_up_has_no_room_until_time_goes_by() {
 async fn a_target_that_fails_is_left_alone_at_its_own_agent_and_probed_before_others_are_asked() {
     let registry = registry();
     let bad = attach(&registry, "bad", 1, offer(Attach::Shared, 0)).await;
-    let place = registry.reserve("e", None, Heed::Circuits).expect("a place");
+    let place = registry.reserve("e", None, Circuits::Respected).expect("a place");
     let target = place.target().clone();
     drop(place);
     let now = jiff::Timestamp::now();
     let long = CircuitRule { failures: 1, pause: Duration::from_secs(3600), longest: Duration::from_secs(3600) };
     target.failed(false, &long, now);
-    let left_alone = registry.reserve("e", None, Heed::Circuits).map(drop);
+    let left_alone = registry.reserve("e", None, Circuits::Respected).map(drop);
     let Err(ChooseError::Limited { wait }) = left_alone else { panic!("{left_alone:?}") };
     assert!((3_000..=3_600).contains(&wait.as_secs()), "{wait:?}");
     assert!(registry.held_back("e") && registry.free("e", 64).is_err());
-    assert!(registry.reserve("e", None, Heed::Nothing).is_ok(), "a sender that waits has to learn of it");
+    assert!(registry.reserve("e", None, Circuits::Ignored).is_ok(), "a sender that waits has to learn of it");
     // It is the same target after the agent has come again, and another agent's is another.
     let bad_again = attach(&registry, "bad", 1, offer(Attach::Shared, 0)).await;
     assert!(registry.held_back("e"));
     let good = attach(&registry, "good", 2, offer(Attach::Shared, 4)).await;
     assert_eq!((registry.free("e", 64), registry.held_back("e")), (Ok(4), false));
     let held: Vec<_> =
-        (0..3).map(|_| registry.reserve("e", None, Heed::Circuits).expect("a place").open(head())).collect();
+        (0..3).map(|_| registry.reserve("e", None, Circuits::Respected).expect("a place").open(head())).collect();
     assert_eq!((bad_again.relay.in_flight(), good.relay.in_flight()), (0, 3), "{} held", held.len());
     // Its pause is over: the next one is its probe, and only that one.
     target.succeeded();
     target.failed(false, &CircuitRule { pause: Duration::ZERO, ..long }, now);
-    let probe = registry.reserve("e", None, Heed::Circuits).expect("a place");
+    let probe = registry.reserve("e", None, Circuits::Respected).expect("a place");
     assert!(probe.is_probe() && &*probe.agent().name == "bad");
-    let next = registry.reserve("e", None, Heed::Circuits).expect("a place");
+    let next = registry.reserve("e", None, Circuits::Respected).expect("a place");
     assert!(!next.is_probe() && &*next.agent().name == "good");
     drop(bad);
 }
@@ -512,19 +523,20 @@ async fn a_target_that_fails_is_left_alone_at_its_own_agent_and_probed_before_ot
 #[tokio::test(start_paused = true)]
 async fn one_agent_is_asked_for_by_its_token_and_name_and_the_newest_is_meant() {
     let registry = registry();
-    let whom = |token, name, instance: Option<u8>| Whom { token, name, instance: instance.map(|byte| [byte; 16]) };
-    let reserve = |whom| registry.reserve_for("e", &whom).map(|place| place.agent().instance[0]);
-    assert_eq!(reserve(whom("token", "a", None)), Err(ChooseError::NoAgent));
+    let selector =
+        |token, name, instance: Option<u8>| AgentSelector { token, name, instance: instance.map(|byte| [byte; 16]) };
+    let reserve = |selector| registry.reserve_for("e", &selector).map(|place| place.agent().instance[0]);
+    assert_eq!(reserve(selector("token", "a", None)), Err(ChooseError::NoAgent));
     let _active = attach(&registry, "a", 1, offer(Attach::Exclusive, 1)).await;
     let standby = attach(&registry, "a", 2, offer(Attach::Exclusive, 1)).await;
     let _copies = attach(&registry, "b", 3, offer(Attach::Copy, 1)).await;
-    assert_eq!(reserve(whom("token", "a", None)), Ok(2), "the newest, whatever it is to the endpoint");
-    assert_eq!(reserve(whom("token", "a", Some(1))), Ok(1));
-    assert_eq!(reserve(whom("token", "b", None)), Ok(3));
-    for other in [whom("other", "a", None), whom("token", "c", None), whom("token", "b", Some(1))] {
+    assert_eq!(reserve(selector("token", "a", None)), Ok(2), "the newest, whatever it is to the endpoint");
+    assert_eq!(reserve(selector("token", "a", Some(1))), Ok(1));
+    assert_eq!(reserve(selector("token", "b", None)), Ok(3));
+    for other in [selector("other", "a", None), selector("token", "c", None), selector("token", "b", Some(1))] {
         assert_eq!(reserve(other), Err(ChooseError::NoAgent), "{other:?}");
     }
-    assert!(registry.reserve_for("elsewhere", &whom("token", "a", None)).is_err());
+    assert!(registry.reserve_for("elsewhere", &selector("token", "a", None)).is_err());
     drop(standby.attached);
-    assert_eq!(reserve(whom("token", "a", None)), Ok(1));
+    assert_eq!(reserve(selector("token", "a", None)), Ok(1));
 }

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     agents::{
         outcomes::Expected,
-        registry::{ChooseError, Heed, Place},
+        registry::{ChooseError, Circuits, Reservation},
         targets::Target,
     },
     deliver::{Bodies, BodySource, Call, Undelivered, answer_head, deliver},
@@ -174,9 +174,9 @@ pub(super) async fn run(
 }
 
 /// An agent for an event, and the right of its endpoint to one more exchange; or how long the event rests.
-async fn place(delivery: &Delivery, event: &Event, patience: Instant) -> Result<(Place, Option<Turn>), Duration> {
+async fn place(delivery: &Delivery, event: &Event, patience: Instant) -> Result<(Reservation, Option<Turn>), Duration> {
     let (name, kind) = (event.endpoint.name.as_str(), event.kind.as_deref());
-    let place = delivery.registry.reserve_or_wait(name, kind, Heed::Circuits, patience).await;
+    let place = delivery.registry.reserve_or_wait(name, kind, Circuits::Respected, patience).await;
     let place = place.map_err(|why| match why {
         ChooseError::NoAgent => Duration::ZERO, // The next one that comes gets it.
         ChooseError::Unwanted => UNWANTED_REST,

@@ -13,7 +13,7 @@ use super::{Delivery, attempt::Event, audience::Recorder, sign};
 use crate::{
     agents::{
         admissions::hide_lines,
-        registry::{ChooseError, Whom},
+        registry::{AgentSelector, ChooseError},
     },
     deliver::{Call, deliver},
     endpoint::Endpoint,
@@ -98,7 +98,7 @@ impl Delivery {
     /// [`NotReplayed`] if the agent was not asked to call its handler.
     pub(crate) async fn replay_to(
         &self,
-        whom: &Whom<'_>,
+        selector: &AgentSelector<'_>,
         endpoint: Option<&Arc<Endpoint>>,
         record: Record,
         signature: Signature,
@@ -126,7 +126,7 @@ impl Delivery {
         }
         let afresh = sign::afresh(self, &mut event).await?;
         let resigned = afresh.is_some();
-        let place = self.registry.reserve_for(endpoint.name.as_str(), whom).map_err(|why| match why {
+        let place = self.registry.reserve_for(endpoint.name.as_str(), selector).map_err(|why| match why {
             ChooseError::Busy => NotReplayed::Busy,
             ChooseError::NoAgent | ChooseError::Unwanted | ChooseError::Limited { .. } => NotReplayed::NoAgent,
         })?;

@@ -28,7 +28,7 @@ use uuid::Uuid;
 use super::respond::{self, Body, NOTHING_HERE};
 use crate::{
     agents::{
-        registry::Whom,
+        registry::AgentSelector,
         token::{Right, Token},
     },
     delivery::{Asker, Delivery},
@@ -232,10 +232,10 @@ impl Question<'_> {
                 let instance = asked.instance.as_deref().map(Uuid::try_parse).transpose();
                 let instance =
                     instance.map_err(|_| ApiError::bad_request("`instance` is a UUID"))?.map(Uuid::into_bytes);
-                let whom = Whom { token: &self.token.name, name: agent, instance };
+                let selector = AgentSelector { token: &self.token.name, name: agent, instance };
                 let may = |right| self.token.may(right, name.as_str());
                 let asker = Asker { attach: may(Right::Attach), replay: may(Right::Replay) };
-                events::replayed(&delivery.replay_to(&whom, endpoint, record, asked.signature, asker).await?)
+                events::replayed(&delivery.replay_to(&selector, endpoint, record, asked.signature, asker).await?)
             }
         };
         Ok(respond::told(&replayed))

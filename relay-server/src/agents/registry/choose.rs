@@ -12,8 +12,8 @@ use relay_tunnel::Handle;
 use tokio::time::Instant;
 
 use super::{
-    super::{admissions::hide_lines, copies::Tee, places::Standing, token::Right},
-    Candidate, Changes, Counted, Identity, Load, Place, Registry, Session, State, Whom,
+    super::{admissions::hide_lines, copies::Tee, membership::Role, token::Right},
+    AgentIdentity, AgentSelector, Candidate, Changes, Counted, Load, Registry, Reservation, Session, State,
 };
 use crate::{
     failure::{AgentFault, Failure, RelayFault},
@@ -23,13 +23,13 @@ use crate::{
 /// What is said where nobody knows how long.
 pub(super) const UNKNOWN_WAIT: Duration = Duration::from_secs(1);
 
-/// Whether it matters that an agent's target fails.
+/// Whether an agent whose target fails is left alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Heed {
-    /// It does not: a sender waits, and has to learn of it.
-    Nothing,
-    /// A failing target is left alone: the event is kept, and can wait.
-    Circuits,
+pub(crate) enum Circuits {
+    /// It is not: a sender waits, and has to learn of the failure.
+    Ignored,
+    /// It is: the event is kept, and can wait.
+    Respected,
 }
 
 /// Why no agent gets an exchange.
@@ -56,6 +56,12 @@ impl From<ChooseError> for Failure {
     }
 }
 
+/// An agent at an endpoint.
+pub(crate) struct AttachedAgent {
+    pub identity: AgentIdentity,
+    pub role: Role,
+}
+
 /// Agents of an endpoint that are named at most.
 const MAX_SHOWN: usize = 100;
 
@@ -64,13 +70,18 @@ impl Registry {
     ///
     /// # Errors
     /// [`ChooseError`].
-    pub(crate) fn reserve(&self, endpoint: &str, kind: Option<&str>, heed: Heed) -> Result<Place, ChooseError> {
+    pub(crate) fn reserve(
+        &self,
+        endpoint: &str,
+        kind: Option<&str>,
+        circuits: Circuits,
+    ) -> Result<Reservation, ChooseError> {
         let mut state = self.lock();
         state.turn = state.turn.wrapping_add(1);
         let turn = state.turn;
-        let mut candidates = state.at(endpoint, Standing::Active, kind);
-        if candidates.is_empty() && state.rouse(endpoint) {
-            candidates = state.at(endpoint, Standing::Active, kind);
+        let mut candidates = state.at(endpoint, Role::Active, kind);
+        if candidates.is_empty() && state.promote_copy(endpoint) {
+            candidates = state.at(endpoint, Role::Active, kind);
         }
         let others = candidates.is_empty() && state.serves_others(endpoint, kind);
         drop(state);
@@ -81,11 +92,13 @@ impl Registry {
         let first = turn % candidates.len();
         candidates.rotate_left(first);
         // A target that is to be probed comes first, or others would keep it from ever coming back.
-        let probes = |load: &Load| heed == Heed::Circuits && load.target.gate(today) == Gate::Probe;
-        candidates.sort_by_key(|(_, _, load)| (!probes(load), load.in_flight.load(Ordering::Relaxed) - load.capacity));
+        let probes = |load: &Load| circuits == Circuits::Respected && load.target.gate(today) == Gate::Probe;
+        candidates.sort_by_key(|Candidate { load, .. }| {
+            (!probes(load), load.in_flight.load(Ordering::Relaxed) - load.capacity)
+        });
         let (mut failure, mut held_back) = (ChooseError::NoAgent, None);
-        for (agent, handle, load) in candidates {
-            if let Err(wait) = load.room(heed, now, today) {
+        for Candidate { agent, handle, load } in candidates {
+            if let Err(wait) = load.room(circuits, now, today) {
                 held_back = Some(shorter(held_back, wait.unwrap_or(UNKNOWN_WAIT)));
                 continue;
             }
@@ -94,8 +107,8 @@ impl Registry {
                 continue;
             };
             match handle.reserve() {
-                Ok(slot) => match load.take(heed, now, today) {
-                    Ok(probe) => return Ok(Place { slot, agent, counted, probe }),
+                Ok(slot) => match load.take(circuits, now, today) {
+                    Ok(probe) => return Ok(Reservation { slot, agent, counted, probe }),
                     Err(wait) => held_back = Some(shorter(held_back, wait)),
                 },
                 Err(OpenError::Busy) => failure = ChooseError::Busy,
@@ -113,14 +126,14 @@ impl Registry {
     ///
     /// # Errors
     /// [`ChooseError::NoAgent`] or [`ChooseError::Busy`].
-    pub(crate) fn reserve_for(&self, endpoint: &str, whom: &Whom<'_>) -> Result<Place, ChooseError> {
+    pub(crate) fn reserve_for(&self, endpoint: &str, selector: &AgentSelector<'_>) -> Result<Reservation, ChooseError> {
         let state = self.lock();
-        let places = state.places.get(endpoint).ok_or(ChooseError::NoAgent)?;
+        let members = state.memberships.get(endpoint).ok_or(ChooseError::NoAgent)?;
         let meant = |session: &&Arc<Session>| {
-            let Identity { token, name, instance } = &session.identity;
-            (&**token, &**name) == (whom.token, whom.name)
-                && whom.instance.is_none_or(|wanted| wanted == *instance)
-                && places.standing(session.key).is_some()
+            let AgentIdentity { token, name, instance } = &session.identity;
+            (&**token, &**name) == (selector.token, selector.name)
+                && selector.instance.is_none_or(|filter| filter == *instance)
+                && members.role(session.epoch).is_some()
         };
         let mut failure = ChooseError::NoAgent;
         for agent in state.sessions.values().rev().filter(meant) {
@@ -131,7 +144,7 @@ impl Registry {
                 continue;
             };
             match handle.reserve() {
-                Ok(slot) => return Ok(Place { slot, agent: Arc::clone(agent), counted, probe: false }),
+                Ok(slot) => return Ok(Reservation { slot, agent: Arc::clone(agent), counted, probe: false }),
                 Err(OpenError::Busy) => failure = ChooseError::Busy,
                 Err(_) => {}
             }
@@ -148,7 +161,7 @@ impl Registry {
         let (now, today) = (Instant::now(), self.clock.now());
         let (mut free, mut wait) = (0, None);
         for load in agents {
-            match load.room(Heed::Circuits, now, today) {
+            match load.room(Circuits::Respected, now, today) {
                 Ok(room) => {
                     let capacity = load.capacity - load.in_flight.load(Ordering::Relaxed);
                     free += capacity.clamp(0, i64::from(room));
@@ -167,7 +180,8 @@ impl Registry {
     pub(crate) fn held_back(&self, endpoint: &str) -> bool {
         let agents = self.roused(endpoint);
         let (now, today) = (Instant::now(), self.clock.now());
-        !agents.is_empty() && agents.iter().all(|load| load.is_full() || load.room(Heed::Circuits, now, today).is_err())
+        !agents.is_empty()
+            && agents.iter().all(|load| load.is_full() || load.room(Circuits::Respected, now, today).is_err())
     }
 
     /// When one of an endpoint's agents is tried again, where all of their handlers failed so often that they are left
@@ -181,7 +195,7 @@ impl Registry {
     fn roused(&self, endpoint: &str) -> Vec<Arc<Load>> {
         let mut state = self.lock();
         let agents = state.serving(endpoint);
-        if agents.is_empty() && state.rouse(endpoint) { state.serving(endpoint) } else { agents }
+        if agents.is_empty() && state.promote_copy(endpoint) { state.serving(endpoint) } else { agents }
     }
 
     /// How many agents serve an endpoint.
@@ -189,15 +203,15 @@ impl Registry {
         self.lock().serving(endpoint).len()
     }
 
-    /// Who is attached to an endpoint: the token's name, the agent's, and how it stands. The first hundred.
-    pub(crate) fn attached(&self, endpoint: &str) -> Vec<(Arc<str>, String, Standing)> {
+    /// Who is attached to an endpoint: the first hundred.
+    pub(crate) fn attached(&self, endpoint: &str) -> Vec<AttachedAgent> {
         let state = self.lock();
-        let Some(places) = state.places.get(endpoint) else { return Vec::new() };
-        let one = |key| {
-            let (session, standing) = (state.sessions.get(&key)?, places.standing(key)?);
-            Some((Arc::clone(&session.identity.token), session.identity.name.to_string(), standing))
+        let Some(members) = state.memberships.get(endpoint) else { return Vec::new() };
+        let one = |epoch| {
+            let (session, role) = (state.sessions.get(&epoch)?, members.role(epoch)?);
+            Some(AttachedAgent { identity: session.identity.clone(), role })
         };
-        places.all().filter_map(one).take(MAX_SHOWN).collect()
+        members.all().filter_map(one).take(MAX_SHOWN).collect()
     }
 
     /// Ends when an agent came, left, or stands otherwise than before.
@@ -208,7 +222,7 @@ impl Registry {
     /// Begins copies of an exchange for those that only watch; `None` where nobody does.
     pub(crate) fn copies(&self, endpoint: &str, kind: Option<&str>, head: impl FnOnce() -> RequestHead) -> Option<Tee> {
         let state = self.lock();
-        let watching = state.at(endpoint, Standing::Copy, kind);
+        let watching = state.at(endpoint, Role::Copy, kind);
         let admissions = Arc::clone(&state.admissions);
         drop(state);
         if watching.is_empty() {
@@ -218,7 +232,7 @@ impl Registry {
         // Who may only read sees the webhook, and not what lets its sender in.
         let mut without = head.clone();
         hide_lines(&mut without, admissions.describe(endpoint).map_or(&[][..], |it| &it.credential_headers[..]));
-        let open = |(agent, handle, load): Candidate| {
+        let open = |Candidate { agent, handle, load }| {
             let serves = admissions.may(Right::Attach, endpoint, &agent.shown);
             let head = if serves { &head } else { &without };
             let slot = Counted::new(load).zip(handle.reserve().ok());
@@ -243,39 +257,43 @@ fn shorter(one: Option<Duration>, other: Duration) -> Duration {
 impl State {
     /// Whether agents serve here, and none of them takes events of this type.
     fn serves_others(&self, endpoint: &str, kind: Option<&str>) -> bool {
-        let Some(places) = self.places.get(endpoint) else { return false };
-        let active = places.keys(Standing::Active).filter_map(|key| self.sessions.get(&key)?.offered(endpoint));
-        let mut takes = active.map(|offered| offered.wanted.takes(kind)).peekable();
+        let Some(members) = self.memberships.get(endpoint) else { return false };
+        let active = members.epochs(Role::Active).filter_map(|epoch| self.sessions.get(&epoch)?.offered(endpoint));
+        let mut takes = active.map(|offered| offered.filter.takes(kind)).peekable();
         takes.peek().is_some() && !takes.any(|takes| takes)
     }
 
-    /// The sessions of this standing that take exchanges with events of this type.
-    pub(super) fn at(&self, endpoint: &str, standing: Standing, kind: Option<&str>) -> Vec<Candidate> {
-        let Some(places) = self.places.get(endpoint) else { return Vec::new() };
-        let sessions = places.keys(standing).filter_map(|key| self.sessions.get(&key));
+    /// The sessions of this role that take exchanges with events of this type.
+    pub(super) fn at(&self, endpoint: &str, role: Role, kind: Option<&str>) -> Vec<Candidate> {
+        let Some(members) = self.memberships.get(endpoint) else { return Vec::new() };
+        let sessions = members.epochs(role).filter_map(|epoch| self.sessions.get(&epoch));
         let ready = sessions.filter(|session| !session.doubted.load(Ordering::Relaxed));
         let with_load = |session: &Arc<Session>| {
             let handle = session.handle.get().filter(|handle| handle.takes_exchanges())?;
-            let offered = session.offered(endpoint).filter(|offered| offered.wanted.takes(kind))?;
-            Some((Arc::clone(session), handle.clone(), Arc::clone(offered.load.get()?)))
+            let offered = session.offered(endpoint).filter(|offered| offered.filter.takes(kind))?;
+            Some(Candidate {
+                agent: Arc::clone(session),
+                handle: handle.clone(),
+                load: Arc::clone(offered.load.get()?),
+            })
         };
         ready.filter_map(with_load).collect()
     }
 
     /// The loads of all that serve an endpoint, whatever types they take.
     fn serving(&self, endpoint: &str) -> Vec<Arc<Load>> {
-        let Some(places) = self.places.get(endpoint) else { return Vec::new() };
-        let sessions = places.keys(Standing::Active).filter_map(|key| self.sessions.get(&key));
+        let Some(members) = self.memberships.get(endpoint) else { return Vec::new() };
+        let sessions = members.epochs(Role::Active).filter_map(|epoch| self.sessions.get(&epoch));
         let ready = sessions.filter(|session| !session.doubted.load(Ordering::Relaxed));
         let takes = |session: &&Arc<Session>| session.handle.get().is_some_and(Handle::takes_exchanges);
         ready.filter(takes).filter_map(|session| Some(Arc::clone(session.offered(endpoint)?.load.get()?))).collect()
     }
 
     /// True when somebody serves an endpoint now that nobody else did.
-    fn rouse(&mut self, endpoint: &str) -> bool {
-        let Some(places) = self.places.get_mut(endpoint) else { return false };
-        let roused = places.rouse(Instant::now());
-        let changes: Changes = roused.into_iter().map(|(key, standing)| (endpoint.to_owned(), key, standing)).collect();
+    fn promote_copy(&mut self, endpoint: &str) -> bool {
+        let Some(members) = self.memberships.get_mut(endpoint) else { return false };
+        let roused = members.promote_copy(Instant::now());
+        let changes: Changes = roused.into_iter().map(|(epoch, role)| (endpoint.to_owned(), epoch, role)).collect();
         self.tell(&changes);
         !changes.is_empty()
     }

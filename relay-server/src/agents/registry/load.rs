@@ -16,7 +16,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{
     super::targets::Target,
-    choose::{Heed, UNKNOWN_WAIT},
+    choose::{Circuits, UNKNOWN_WAIT},
 };
 use crate::{pace::Pacer, retry::Gate};
 
@@ -38,8 +38,8 @@ impl Load {
     }
 
     /// How many exchanges its rate and its circuit allow now, at least one.
-    pub(super) fn room(&self, heed: Heed, now: Instant, today: Timestamp) -> Result<u32, Option<Duration>> {
-        let gate = if heed == Heed::Circuits { self.target.gate(today) } else { Gate::Pass };
+    pub(super) fn room(&self, circuits: Circuits, now: Instant, today: Timestamp) -> Result<u32, Option<Duration>> {
+        let gate = if circuits == Circuits::Respected { self.target.gate(today) } else { Gate::Pass };
         if let Gate::Wait(until) = gate {
             // Once its time is over it waits for the end of a probe, and nobody knows when that is.
             return Err(Duration::try_from(until.duration_since(today)).ok().filter(|wait| !wait.is_zero()));
@@ -49,11 +49,11 @@ impl Load {
     }
 
     /// Takes one of them; whether it is a probe.
-    pub(super) fn take(&self, heed: Heed, now: Instant, today: Timestamp) -> Result<bool, Duration> {
+    pub(super) fn take(&self, circuits: Circuits, now: Instant, today: Timestamp) -> Result<bool, Duration> {
         if let Some(pacer) = &self.pacer {
             pacer.take(now)?;
         }
-        match if heed == Heed::Circuits { self.target.ask(today) } else { Gate::Pass } {
+        match if circuits == Circuits::Respected { self.target.ask(today) } else { Gate::Pass } {
             Gate::Pass => Ok(false),
             Gate::Probe => Ok(true),
             Gate::Wait(_) => Err(UNKNOWN_WAIT), // Another one was quicker.

@@ -11,9 +11,9 @@ use tokio::{
 };
 
 use super::{
-    super::places::{RECENTLY, Standing},
-    Place, Registry,
-    choose::{ChooseError, Heed},
+    super::membership::{RECENTLY, Role},
+    Registry, Reservation,
+    choose::{ChooseError, Circuits},
 };
 
 /// One who waits, for as long as it does.
@@ -44,15 +44,15 @@ impl Registry {
         &self,
         endpoint: &str,
         kind: Option<&str>,
-        heed: Heed,
+        circuits: Circuits,
         until: Instant,
-    ) -> Result<Place, ChooseError> {
+    ) -> Result<Reservation, ChooseError> {
         let mut waiter = None;
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let failure = match self.reserve(endpoint, kind, heed) {
+            let failure = match self.reserve(endpoint, kind, circuits) {
                 Err(failure @ (ChooseError::NoAgent | ChooseError::Unwanted))
                     if self.expects_one(endpoint, failure) =>
                 {
@@ -86,8 +86,7 @@ impl Registry {
 
     /// An exchange of one of the endpoint's agents has ended, perhaps a moment ago.
     async fn freed(&self, endpoint: &str, kind: Option<&str>) {
-        let loads: Vec<_> =
-            self.lock().at(endpoint, Standing::Active, kind).into_iter().map(|(.., load)| load).collect();
+        let loads: Vec<_> = self.lock().at(endpoint, Role::Active, kind).into_iter().map(|it| it.load).collect();
         if loads.is_empty() {
             return std::future::pending().await;
         }
@@ -101,8 +100,8 @@ impl Registry {
             return true;
         }
         let state = self.lock();
-        let Some(places) = state.places.get(endpoint) else { return false };
-        let doubted = || failure == ChooseError::NoAgent && places.keys(Standing::Active).next().is_some();
-        places.left_recently(Instant::now()) || doubted()
+        let Some(members) = state.memberships.get(endpoint) else { return false };
+        let doubted = || failure == ChooseError::NoAgent && members.epochs(Role::Active).next().is_some();
+        members.left_recently(Instant::now()) || doubted()
     }
 }

@@ -7,9 +7,9 @@ use relay_program::pattern::fits;
 
 /// The types that one agent takes at one endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Wanted(Option<Box<str>>);
+pub(crate) struct EventFilter(Option<Box<str>>);
 
-impl Wanted {
+impl EventFilter {
     /// A filter of patterns in which `*` stands for any text, also none. No patterns: everything. They are kept as one
     /// text, since an agent may send thousands: none of them holds a line feed.
     pub(crate) fn new(patterns: &[String]) -> Self {
@@ -30,16 +30,16 @@ mod tests {
     #[test]
     fn a_filter_takes_little_more_than_its_patterns() {
         let patterns: Vec<String> = (0..64).map(|number| format!("{number:02}*")).collect();
-        let wanted = Wanted::new(&patterns);
-        assert_eq!(wanted.0.as_ref().map(|text| text.len()), Some(64 * 4 - 1));
-        assert!(wanted.takes(Some("07x")) && !wanted.takes(Some("7x")) && !wanted.takes(None));
+        let filter = EventFilter::new(&patterns);
+        assert_eq!(filter.0.as_ref().map(|text| text.len()), Some(64 * 4 - 1));
+        assert!(filter.takes(Some("07x")) && !filter.takes(Some("7x")) && !filter.takes(None));
     }
 
     #[test]
     fn without_a_type_only_those_who_take_all_get_it() {
-        assert!(Wanted::default().takes(None));
-        assert!(Wanted::new(&["*".into()]).takes(None));
-        assert!(!Wanted::new(&["push".into()]).takes(None));
-        assert!(Wanted::new(&["ping".into(), "pu*".into()]).takes(Some("push")));
+        assert!(EventFilter::default().takes(None));
+        assert!(EventFilter::new(&["*".into()]).takes(None));
+        assert!(!EventFilter::new(&["push".into()]).takes(None));
+        assert!(EventFilter::new(&["ping".into(), "pu*".into()]).takes(Some("push")));
     }
 }
