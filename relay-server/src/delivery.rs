@@ -53,7 +53,7 @@ use crate::{
     endpoint::{Endpoint, EndpointName, Keeping, Order},
     failure::Failure,
     limits::Limits,
-    metrics::{Events, Stored, Waiting},
+    metrics::{EndpointBacklog, Events, StoreNumbers},
     replay::{Cause, OwnMark, OwnSignatures},
     store::{self, Backlog, Holder, OwnSignature, Share, Store, StoreError},
     webhook::EventId,
@@ -256,13 +256,13 @@ impl Delivery {
     }
 
     /// What waits, by endpoint.
-    pub(crate) async fn waiting(&self) -> Vec<Waiting> {
+    pub(crate) async fn waiting(&self) -> Vec<EndpointBacklog> {
         let Ok(backlog) = self.store.backlog().await else { return Vec::new() };
         let now = self.clock.now();
         let waiting = |one: Backlog| {
             let long_due = one.next_due.is_some_and(|due| now.duration_since(due) > OVERDUE) && !one.paused;
             let endpoint = self.endpoints.load().get(&one.endpoint).cloned();
-            Waiting {
+            EndpointBacklog {
                 oldest_s: one.oldest.map_or(0, |oldest| now.duration_since(oldest).as_secs()),
                 open: one.open,
                 overdue: long_due && endpoint.is_some_and(|endpoint| self.room(&endpoint).is_ok()),
@@ -273,9 +273,9 @@ impl Delivery {
     }
 
     /// What the store did since the start.
-    pub(crate) fn stored(&self) -> Stored {
+    pub(crate) fn stored(&self) -> StoreNumbers {
         let usage = self.store.usage();
-        Stored {
+        StoreNumbers {
             bytes: usage.bytes,
             max_bytes: usage.max_bytes,
             commits: usage.commits,

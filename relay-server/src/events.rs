@@ -3,7 +3,7 @@
 //! Knows nothing of HTTP's framing, tokens or command lines: whoever asks says which endpoints may be seen
 //! ([`Sight`]) and how much one question may cost ([`Bounds`]). An event out of sight is as one that does not exist.
 
-mod asked;
+mod query;
 mod shown;
 
 use std::{ops::Range, sync::Arc};
@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 pub(crate) use self::{
-    asked::{Asked, Signing},
+    query::{EventQuery, Signing},
     shown::{detail, replayed, summary},
 };
 use crate::{
@@ -81,7 +81,7 @@ const MAX_LOOKED_THROUGH_BYTES: u64 = 32 * 1024 * 1024;
 /// [`ApiError`]; an endpoint out of sight is as one that does not exist.
 pub(crate) async fn list(
     delivery: &Delivery,
-    asked: &Asked,
+    asked: &EventQuery,
     sight: Sight<'_>,
     bounds: Bounds,
 ) -> Result<Value, ApiError> {

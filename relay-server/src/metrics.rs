@@ -188,7 +188,7 @@ impl Events {
 
 /// What waits at one endpoint.
 #[derive(Clone, Debug)]
-pub(crate) struct Waiting {
+pub(crate) struct EndpointBacklog {
     pub endpoint: String,
     /// Events that wait or are under way.
     pub open: u64,
@@ -200,7 +200,7 @@ pub(crate) struct Waiting {
 
 /// What the store did since the start.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Stored {
+pub(crate) struct StoreNumbers {
     /// Bytes in use.
     pub bytes: u64,
     /// Bytes at which what has ended gives way.
@@ -231,9 +231,9 @@ pub(crate) struct Gauges {
     /// Refused requests that were gone before they were written into the store.
     pub unwritten_refusals: u64,
     /// What waits, by endpoint.
-    pub waiting: Vec<Waiting>,
+    pub waiting: Vec<EndpointBacklog>,
     /// What the store did.
-    pub stored: Stored,
+    pub stored: StoreNumbers,
 }
 
 /// Everything that is counted.
@@ -398,7 +398,7 @@ impl Metrics {
             self.oldest.get_or_create(&endpoint).set(waiting.oldest_s);
         }
         self.overdue.set(number(now.waiting.iter().filter(|waiting| waiting.overdue).count()));
-        let Stored { bytes, max_bytes, commits, calls, commit_seconds, damaged } = now.stored;
+        let StoreNumbers { bytes, max_bytes, commits, calls, commit_seconds, damaged } = now.stored;
         self.store_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         self.store_max_bytes.set(i64::try_from(max_bytes).unwrap_or(i64::MAX));
         self.damaged.set(i64::try_from(damaged).unwrap_or(i64::MAX));
@@ -442,7 +442,7 @@ mod tests {
         let metrics = Metrics::default();
         metrics.meter("open-3f9c").received();
         metrics.events().count("open-3f9c", "stored");
-        let waiting = Waiting { endpoint: "open-3f9c".to_owned(), open: 1, oldest_s: 2, overdue: false };
+        let waiting = EndpointBacklog { endpoint: "open-3f9c".to_owned(), open: 1, oldest_s: 2, overdue: false };
         let gauges = Gauges { waiting: vec![waiting], ..Gauges::default() };
         // Nobody has said yet what it is, as of an endpoint that was taken out of the config.
         assert!(!metrics.text(&gauges, Form::Text).contains("open-3f9c"));

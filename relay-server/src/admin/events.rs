@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::api::answer;
 use crate::{
     delivery::Delivery,
-    events::{self, Asked, Bounds, Sight, Signing, word},
+    events::{self, Bounds, EventQuery, Sight, Signing, word},
     failure::{ApiError, ApiErrorKind},
     routes::SharedRoutes,
     store::{Act, Acted, Action, Bulk, BulkAction, Filter, MAX_PAGE, MAX_RANGE_BYTES, State, StoreKind, Summary},
@@ -47,7 +47,7 @@ pub(super) fn routes(api: EventsApi) -> Router {
         .with_state(api)
 }
 
-async fn list(Shared(api): Shared<EventsApi>, Query(asked): Query<Asked>) -> Result<Response, ApiError> {
+async fn list(Shared(api): Shared<EventsApi>, Query(asked): Query<EventQuery>) -> Result<Response, ApiError> {
     Ok(answer(StatusCode::OK, &events::list(&api.delivery, &asked, Sight::All, BOUNDS).await?))
 }
 
@@ -118,7 +118,7 @@ async fn acted(api: &EventsApi, id: &str, action: Action) -> Result<Value, ApiEr
 async fn bulk(
     Shared(api): Shared<EventsApi>,
     Path(action): Path<String>,
-    Query(asked): Query<Asked>,
+    Query(asked): Query<EventQuery>,
 ) -> Result<Response, ApiError> {
     let action = match action.as_str() {
         "revive" => BulkAction::Revive,

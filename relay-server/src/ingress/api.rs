@@ -33,7 +33,7 @@ use crate::{
     },
     delivery::{Asker, Delivery},
     endpoint::EndpointName,
-    events::{self, Asked, Bounds, Sight},
+    events::{self, Bounds, EventQuery, Sight},
     failure::{ApiError, ApiErrorKind},
     routes::Routes,
     store::Signature,
@@ -192,7 +192,7 @@ impl Question<'_> {
         }
     }
 
-    async fn list(&self, asked: &Asked) -> Result<Response<Body>, ApiError> {
+    async fn list(&self, asked: &EventQuery) -> Result<Response<Body>, ApiError> {
         let seen = self.seen_by(asked)?;
         let list = events::list(&self.api.delivery, asked, Sight::Only(&seen), BOUNDS);
         let list = self.reading(list).await?;
@@ -243,7 +243,7 @@ impl Question<'_> {
 
     /// The endpoints in which a list may look. A text is looked for in heads and bodies as they came, so that whoever
     /// searches could spell out a credential: where there is one, that takes the right `attach`.
-    fn seen_by(&self, asked: &Asked) -> Result<Vec<EndpointName>, ApiError> {
+    fn seen_by(&self, asked: &EventQuery) -> Result<Vec<EndpointName>, ApiError> {
         if !asked.searches() {
             return Ok(self.seen.clone());
         }

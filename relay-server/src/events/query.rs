@@ -13,7 +13,7 @@ use crate::{
 /// What is asked of a list, and of an action on many.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Asked {
+pub(crate) struct EventQuery {
     endpoint: Option<String>,
     state: Option<String>,
     event_type: Option<String>,
@@ -37,7 +37,7 @@ pub(crate) struct Signing {
     pub signature: Signature,
 }
 
-impl Asked {
+impl EventQuery {
     /// Whether it looks for a text.
     pub(crate) fn searches(&self) -> bool {
         self.text.is_some()
