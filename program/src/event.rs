@@ -3,11 +3,13 @@
 //! Whatever is missing or of another shape is printed as `-`. Senders, handlers and agents wrote most of it, so every
 //! text is escaped before it reaches a terminal.
 
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
 use relay_proto::printable::escaped;
 use serde::Deserialize;
 use serde_json::Value;
+
+use crate::list;
 
 /// One event of a list.
 #[derive(Debug, Default, Deserialize)]
@@ -56,28 +58,23 @@ pub struct EventAttempt {
 }
 
 impl EventSummary {
-    /// On one line, from what an API answered.
-    pub fn words(value: &Value) -> String {
-        Self::deserialize(value).unwrap_or_default().to_string()
+    /// As a row of a list, from what an API answered.
+    pub fn cells(value: &Value) -> Vec<String> {
+        Self::deserialize(value).unwrap_or_default().row()
     }
-}
 
-impl fmt::Display for EventSummary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let number = |number: Option<u64>| number.map_or("-".to_owned(), |number| number.to_string());
-        write!(
-            f,
-            "{}  {}  {} {} {}  {} {}  {}  {} B",
-            text(&self.received_at),
-            text(&self.id),
+    fn row(&self) -> Vec<String> {
+        vec![
+            moment(&self.received_at).into_owned(),
+            text(&self.id).into_owned(),
             text(&self.state).to_uppercase(),
-            text(&self.endpoint),
+            text(&self.endpoint).into_owned(),
             number(self.status.map(u64::from)),
-            text(&self.method),
-            text(&self.target),
-            text(&self.event_type),
-            number(self.size),
-        )
+            text(&self.method).into_owned(),
+            format!("{} B", number(self.size)),
+            text(&self.event_type).into_owned(),
+            text(&self.target).into_owned(),
+        ]
     }
 }
 
@@ -85,7 +82,7 @@ impl EventDetail {
     /// In words, from what an API answered. `advice` is what the relay's advice is called.
     pub fn words(value: &Value, advice: &str) -> String {
         let event = Self::deserialize(value).unwrap_or_default();
-        let mut out = event.summary.to_string();
+        let mut out = list::row(event.summary.row());
         let titled = |out: &mut String, title: &str, value: &Option<String>| {
             if value.is_some() {
                 out.push_str(&format!("\n{title}: {}", text(value)));
@@ -102,17 +99,27 @@ impl EventDetail {
             out.push_str(&format!(
                 "\nattempt {}: {} {}{status} after {} ms by {}",
                 attempt.number,
-                text(&attempt.started_at),
+                moment(&attempt.started_at),
                 text(&attempt.outcome),
-                attempt.duration_ms.map_or("-".to_owned(), |took| took.to_string()),
+                number(attempt.duration_ms),
                 text(&attempt.agent),
             ));
         }
-        titled(&mut out, "next try", &event.next_try);
+        if event.next_try.is_some() {
+            out.push_str(&format!("\nnext try: {}", moment(&event.next_try)));
+        }
         titled(&mut out, "why", &event.why);
         titled(&mut out, advice, &event.advice);
         out
     }
+}
+
+fn number(number: Option<u64>) -> String {
+    number.map_or("-".to_owned(), |number| number.to_string())
+}
+
+fn moment(value: &Option<String>) -> Cow<'_, str> {
+    list::time(value.as_deref().unwrap_or("-"))
 }
 
 fn text(value: &Option<String>) -> Cow<'_, str> {
@@ -134,7 +141,7 @@ mod tests {
             "received_at": evil, "status": 500, "sender_id": evil, "why": evil, "replay_of": evil, "advice": evil,
             "headers": [[evil, evil]], "attempts": [{ "number": 1, "outcome": evil, "agent": evil }],
         });
-        for (words, count) in [(EventSummary::words(&event), 1), (EventDetail::words(&event, "to do"), 7)] {
+        for (words, count) in [(list::row(EventSummary::cells(&event)), 1), (EventDetail::words(&event, "to do"), 7)] {
             assert!(!words.contains(|char| char != '\n' && is_steering(char)), "{words:?}");
             assert_eq!(words.lines().count(), count, "{words}");
         }
@@ -147,7 +154,8 @@ mod tests {
             "received_at": "2026-01-31T08:00:00Z", "status": 500, "event_type": null, "why": "handler_failed",
             "attempts": [{ "number": 1, "outcome": "answered", "status": 500, "duration_ms": 7, "agent": "a" }],
         });
-        assert_eq!(EventSummary::words(&event), "2026-01-31T08:00:00Z  hook_1  DEAD e 500  POST /x  -  3 B");
+        let line = list::row(EventSummary::cells(&event));
+        assert_eq!(line, "2026-01-31T08:00:00.000Z hook_1 DEAD e 500 POST 3 B - /x");
         let shown = EventDetail::words(&event, "to do");
         assert!(shown.contains("attempt 1: - answered 500 after 7 ms by a"), "{shown}");
         assert!(shown.ends_with("why: handler_failed"), "{shown}");

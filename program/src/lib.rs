@@ -10,6 +10,7 @@ pub mod config;
 pub mod event;
 mod failure;
 pub mod http1;
+pub mod list;
 mod name;
 pub mod pattern;
 pub mod process;

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use relay_program::{
     Failure,
     event::{EventDetail, EventSummary},
+    list::List,
     terminal::{self, member},
 };
 use relay_proto::printable::escaped;
@@ -200,6 +201,7 @@ async fn list(api: &mut Api<'_>, args: &ListArgs) -> Result<(), Failure> {
         ("text", args.text.clone()),
     ];
     let (mut left, mut after, mut walk) = (args.limit, None::<String>, Walk::default());
+    let mut list = List::fitting();
     while left > 0 {
         let limit = left.min(PAGE).to_string();
         let mut query: Vec<_> = filters.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))).collect();
@@ -207,7 +209,7 @@ async fn list(api: &mut Api<'_>, args: &ListArgs) -> Result<(), Failure> {
         query.extend(after.as_deref().map(|after| ("after", after)));
         let page = api.list(&query).await.map_err(|error| failure(&error))?;
         let events = page["events"].as_array().map(Vec::as_slice).unwrap_or_default();
-        terminal::values(events.iter().take(left), args.json, EventSummary::words)?;
+        list.print(events.iter().take(left), args.json, EventSummary::cells)?;
         left -= events.len().min(left);
         let next = page["next"].as_str();
         let pause = walk.step(after.as_deref(), next, events.len()).map_err(Failure::Failed)?;

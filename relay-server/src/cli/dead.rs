@@ -1,7 +1,7 @@
 //! `dead`: letters that will not be tried again by themselves.
 
 use clap::Subcommand;
-use relay_program::{Failure, event::EventSummary, terminal};
+use relay_program::{Failure, event::EventSummary, list::List, terminal};
 
 use super::{
     event::{self, Which},
@@ -44,7 +44,7 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
     match command {
         Command::List { which, json, remote } => {
             let found = remote.get(&format!("/api/v1/events?state=dead&{}", which.query()))?;
-            terminal::values(found["events"].as_array().into_iter().flatten(), *json, EventSummary::words)
+            List::fitting().print(found["events"].as_array().into_iter().flatten(), *json, EventSummary::cells)
         }
         Command::Revive(many) => act(many, "revive"),
         Command::Drop(many) => act(many, "drop"),

@@ -4,7 +4,12 @@ mod create;
 mod secret;
 
 use clap::Subcommand;
-use relay_program::{Failure, http1::encoded, terminal};
+use relay_program::{
+    Failure,
+    http1::encoded,
+    list::{self, List},
+    terminal,
+};
 use relay_proto::printable::escaped;
 use serde_json::Value;
 
@@ -72,7 +77,7 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
     match command {
         Command::List { json, remote } => {
             let found = remote.get("/api/v1/endpoints")?;
-            terminal::values(found["endpoints"].as_array().into_iter().flatten(), *json, line)
+            List::default().print(found["endpoints"].as_array().into_iter().flatten(), *json, cells)
         }
         Command::Show { name, json, remote } => {
             let found = remote.get(&format!("/api/v1/endpoints/{}", encoded(name)))?;
@@ -94,19 +99,19 @@ fn act(name: &str, action: &str, remote: &Remote) -> Result<(), Failure> {
     remote.post(&format!("/api/v1/endpoints/{}/{action}", encoded(name))).map(drop)
 }
 
-fn line(endpoint: &Value) -> String {
-    let text = |key: &str| terminal::member(endpoint, key);
-    let paused = if endpoint["paused"] == true { "  PAUSED" } else { "" };
-    let since = endpoint["oldest"].as_str().map(|at| format!(" since {}", escaped(at))).unwrap_or_default();
-    format!(
-        "{}  {}  {}  {}  agents {}  waiting {}{since}{paused}",
+fn cells(endpoint: &Value) -> Vec<String> {
+    let text = |key: &str| terminal::member(endpoint, key).into_owned();
+    let since = endpoint["oldest"].as_str().map(|at| format!("since {}", list::time(at)));
+    vec![
         text("name"),
         text("mode"),
         text("provider"),
         text("source"),
-        endpoint["agents"],
-        endpoint["waiting"],
-    )
+        format!("agents {}", endpoint["agents"]),
+        format!("waiting {}", endpoint["waiting"]),
+        since.unwrap_or_default(),
+        if endpoint["paused"] == true { "PAUSED" } else { "" }.to_owned(),
+    ]
 }
 
 fn deleted(done: &Value) -> String {
@@ -120,7 +125,7 @@ fn deleted(done: &Value) -> String {
 /// What is known of an endpoint, and then its settings as they would stand in a file.
 fn show(endpoint: &Value) -> String {
     let text = |key: &str| terminal::member(endpoint, key);
-    let mut out = line(endpoint);
+    let mut out = list::row(cells(endpoint));
     out.push_str(&format!("\nwebhook URL: {}", text("url")));
     out.push_str(&format!(
         "\npending {}, running {}, dead {}",
@@ -130,7 +135,7 @@ fn show(endpoint: &Value) -> String {
         [("paused_since", "paused since"), ("circuit_until", "its handler fails and is left alone until")]
     {
         if endpoint[key].is_string() {
-            out.push_str(&format!("\n{title} {}", text(key)));
+            out.push_str(&format!("\n{title} {}", list::moment(endpoint, key)));
         }
     }
     if endpoint["secret_available"] == false {

@@ -6,6 +6,7 @@ use relay_program::{
     Failure,
     event::{EventDetail, EventSummary},
     http1::encoded,
+    list::{self, List},
     terminal,
 };
 use relay_proto::printable::escaped;
@@ -137,16 +138,16 @@ pub(super) enum State {
 pub(super) fn run(command: &Command) -> Result<(), Failure> {
     match command {
         Command::List { which, state: Some(State::Refused), json, remote } => {
-            other("refused", refused, which, *json, remote)
+            other("refused", List::fitting(), refused, which, *json, remote)
         }
         Command::List { which, state: Some(State::Handshake), json, remote } => {
-            other("handshakes", handshake, which, *json, remote)
+            other("handshakes", List::default(), handshake, which, *json, remote)
         }
         Command::List { which, state, json, remote } => {
             let state = state.and_then(|state| state.to_possible_value());
             let state = state.map(|state| format!("&state={}", state.get_name())).unwrap_or_default();
             let found = remote.get(&format!("/api/v1/events?{}{state}", which.query()))?;
-            terminal::values(found["events"].as_array().into_iter().flatten(), *json, EventSummary::words)
+            List::fitting().print(found["events"].as_array().into_iter().flatten(), *json, EventSummary::cells)
         }
         Command::Show { id, json, remote } => {
             let event = remote.get(&format!("/api/v1/events/{}", encoded(id)))?;
@@ -176,41 +177,52 @@ pub(super) fn act(id: &str, action: &str, remote: &Remote) -> Result<(), Failure
 }
 
 /// Lists what never became an event.
-fn other(list: &str, words: fn(&Value) -> String, which: &Which, json: bool, remote: &Remote) -> Result<(), Failure> {
+fn other(
+    name: &str,
+    mut list: List,
+    cells: fn(&Value) -> Vec<String>,
+    which: &Which,
+    json: bool,
+    remote: &Remote,
+) -> Result<(), Failure> {
     let endpoint = which.endpoint.as_ref().map(|name| format!("&endpoint={}", encoded(name))).unwrap_or_default();
-    let found = remote.get(&format!("/api/v1/{list}?limit={}{endpoint}", which.limit))?;
-    terminal::values(found[list].as_array().into_iter().flatten(), json, words)
+    let found = remote.get(&format!("/api/v1/{name}?limit={}{endpoint}", which.limit))?;
+    list.print(found[name].as_array().into_iter().flatten(), json, cells)
 }
 
-fn handshake(event: &Value) -> String {
-    let text = |key: &str| terminal::member(event, key);
-    let confirm = event["confirm_url"].as_str().map(|url| format!("  open {}", escaped(url)));
-    let code = || event["shown"].as_str().map(|code| format!("  code {}", escaped(code)));
-    let confirm = confirm.or_else(code).unwrap_or_default();
-    let learnt = if event["learnt_secret"] == true { "  learnt a secret" } else { "" };
-    let (at, id, name) = (text("received_at"), text("id"), text("handshake"));
-    format!(
-        "{at}  {id}  HANDSHAKE {} {} {name}  {}{learnt}{confirm}",
+fn handshake(event: &Value) -> Vec<String> {
+    let text = |key: &str| terminal::member(event, key).into_owned();
+    let confirm = event["confirm_url"].as_str().map(|url| format!("open {}", escaped(url)));
+    let code = || event["shown"].as_str().map(|code| format!("code {}", escaped(code)));
+    let learnt = if event["learnt_secret"] == true { "learnt a secret" } else { "" };
+    vec![
+        list::moment(event, "received_at").into_owned(),
+        text("id"),
+        "HANDSHAKE".to_owned(),
         text("endpoint"),
         text("provider"),
-        text("client")
-    )
+        text("handshake"),
+        text("client"),
+        learnt.to_owned(),
+        confirm.or_else(code).unwrap_or_default(),
+    ]
 }
 
-fn refused(event: &Value) -> String {
-    let text = |key: &str| terminal::member(event, key);
-    let unread = if event["body_read"] == false { "  body not read" } else { "" };
-    format!(
-        "{}  {}  REFUSED {} {} {}  {} {}  {}{unread}",
-        text("received_at"),
+fn refused(event: &Value) -> Vec<String> {
+    let text = |key: &str| terminal::member(event, key).into_owned();
+    let unread = if event["body_read"] == false { "body not read" } else { "" };
+    vec![
+        list::moment(event, "received_at").into_owned(),
         text("id"),
-        event["status"],
+        "REFUSED".to_owned(),
+        event["status"].to_string(),
         text("endpoint"),
         text("code"),
+        text("client"),
+        unread.to_owned(),
         text("method"),
         text("url"),
-        text("client"),
-    )
+    ]
 }
 
 #[cfg(test)]
@@ -227,9 +239,9 @@ mod tests {
             "id": evil, "received_at": evil, "endpoint": evil, "method": evil, "status": 500, "code": evil, "url": evil,
             "client": evil, "provider": evil, "handshake": evil, "confirm_url": evil,
         });
-        for (words, count) in [(refused(&event), 1), (handshake(&event), 1)] {
+        for words in [refused(&event), handshake(&event)].map(list::row) {
             assert!(!words.contains(|char| char != '\n' && is_steering(char)), "{words:?}");
-            assert_eq!(words.lines().count(), count, "{words}");
+            assert_eq!(words.lines().count(), 1, "{words}");
         }
     }
 }
