@@ -3,7 +3,12 @@
 //! It overwrites nothing unless told to. Secrets are made in the provider's own form; one that only
 //! the provider can make is left to be pasted.
 
-use std::{fs, io::Write, path::Path, path::PathBuf};
+use std::{
+    fs,
+    io::Write,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, anyhow, bail};
 use data_encoding::{BASE64, HEXLOWER};
@@ -27,74 +32,124 @@ pub(super) struct Init {
     force: bool,
 }
 
+/// Where the relay listens, so that senders reach it under its public URL.
+struct Listen {
+    address: String,
+    comment: &'static str,
+    /// What has to be done beside it.
+    advice: String,
+}
+
+impl Listen {
+    /// Without certificate files a proxy in front has to end TLS; the relay then listens where that alone reaches it.
+    fn of(url: &PublicUrl) -> Self {
+        let uri = url.uri();
+        let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16());
+        if uri.scheme_str() == Some("https") {
+            let address = "127.0.0.1:8080".to_owned();
+            let advice = format!(
+                "\nlet a proxy end TLS for {url} and pass everything on to {address}; or have the relay\n\
+                 do it: listen = \"0.0.0.0:{}\", and [tls] with cert and key\n",
+                port.unwrap_or(443)
+            );
+            return Self { address, comment: "for the proxy in front, which ends TLS", advice };
+        }
+        let own = match host {
+            "localhost" => "127.0.0.1",
+            host if host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()) => host,
+            _ => "0.0.0.0",
+        };
+        let address = format!("{own}:{}", port.unwrap_or(80));
+        Self { address, comment: "public: senders and agents", advice: String::new() }
+    }
+}
+
+/// What `init` is about to write and to say.
+struct Draft<'a> {
+    arguments: &'a Init,
+    url: PublicUrl,
+    config: String,
+    /// Names and contents of the files beside the config.
+    files: Vec<(String, String)>,
+    steps: String,
+}
+
 pub(super) fn run(arguments: &Init) -> Result<(), Failure> {
     let url = PublicUrl::parse(&arguments.public_url).map_err(|why| Failure::Usage(format!("--public-url: {why}")))?;
-    let url = url.as_str();
-    let token = AgentToken::generate().map_err(|error| anyhow!("no randomness: {error}"))?;
-    let mut config = format!(
-        "version = 1\n\n[server]\nlisten = \"0.0.0.0:8080\"   # public: senders and agents\n\
-         admin = \"127.0.0.1:9090\"  # /livez and /readyz\npublic_url = \"{url}\"\n"
+    let Listen { address, comment, advice } = Listen::of(&url);
+    let admin = if address.ends_with(":9090") { "127.0.0.1:9091" } else { "127.0.0.1:9090" };
+    let config = format!(
+        "version = 1\n\n[server]\nlisten = \"{address}\"   # {comment}\n\
+         admin = \"{admin}\"    # /livez and /readyz\npublic_url = \"{url}\"\n"
     );
-    let mut files = Vec::new();
-    let mut say = String::new();
-    let mut first = None;
+    let mut draft = Draft { arguments, url, config, files: Vec::new(), steps: String::new() };
+    let mut names = Vec::new();
     for text in &arguments.endpoint {
+        names.push(draft.endpoint(text)?);
+    }
+    let token = AgentToken::generate().map_err(|error| anyhow!("no randomness: {error}"))?;
+    let hash = token.hash().to_hex();
+    draft.config.push_str(&format!("\n[[token]]\nname = \"agent\"\nsha256 = [\"{hash}\"]\nendpoints = [\"*\"]\n"));
+    draft.files.push(("agent.token".to_owned(), token.expose().to_owned()));
+    draft.write()?;
+    let Draft { url, files, steps, .. } = draft;
+    let (dir, endpoint) = (arguments.dir.display(), names.first().map_or("", String::as_str));
+    terminal::print(&format!(
+        "wrote {dir}/relay.toml and {} files of mode 0600 beside it\n{steps}{advice}\n\
+         run the relay  relay-server serve --config {dir}/relay.toml\n\
+         run the agent  relay-client listen 3000 {endpoint} --relay {url} --token-file {dir}/agent.token\n",
+        files.len()
+    ))
+}
+
+impl Draft<'_> {
+    /// Adds an endpoint, `NAME=PROVIDER`; its name as it will be.
+    fn endpoint(&mut self, text: &str) -> Result<String, Failure> {
         let (name, provider) = text
             .split_once('=')
             .ok_or_else(|| Failure::Usage(format!("--endpoint {text}: write it as NAME=PROVIDER")))?;
         EndpointName::parse(name).map_err(|error| Failure::Usage(format!("--endpoint {text}: {error}")))?;
         let row = relay_schemes::provider(provider).ok_or_else(|| {
             let known: Vec<_> = relay_schemes::providers().iter().map(|row| row.name.as_str()).collect();
-            Failure::Usage(format!(
-                "--endpoint {text}: there is no provider \"{provider}\"; there are {}",
-                known.join(", ")
-            ))
+            let known = known.join(", ");
+            Failure::Usage(format!("--endpoint {text}: there is no provider \"{provider}\"; there are {known}"))
         })?;
         let name = if row.scheme.is_none() { unguessable(name)? } else { name.to_owned() };
-        first.get_or_insert_with(|| name.clone());
-        config.push_str(&format!("\n[[endpoint]]\nname = \"{name}\"\n"));
-        say.push_str(&format!("\n{}: webhook URL  {url}/{name}\n", row.title));
+        self.config.push_str(&format!("\n[[endpoint]]\nname = \"{name}\"\n"));
+        self.steps.push_str(&format!("\n{}: webhook URL  {}/{name}\n", row.title, self.url));
         if row.scheme.is_none() {
-            config.push_str("verify = \"none\"              # anyone who knows the address may post\n");
-            continue;
+            self.config.push_str("verify = \"none\"              # anyone who knows the address may post\n");
+            return Ok(name);
         }
         let file = format!("{name}.secret");
-        config.push_str(&format!("verify = {{ provider = \"{provider}\", secrets = [\"file:{file}\"] }}\n"));
+        self.config.push_str(&format!("verify = {{ provider = \"{provider}\", secrets = [\"file:{file}\"] }}\n"));
+        let path = self.arguments.dir.join(&file);
         match secret(provider)? {
             Some(secret) => {
-                say.push_str(&format!("  paste as its secret what is in {}\n", arguments.dir.join(&file).display()));
-                files.push((file, secret));
+                self.steps.push_str(&format!("  paste as its secret what is in {}\n", path.display()));
+                self.files.push((file, secret));
             }
             None => {
-                let path = arguments.dir.join(&file);
-                say.push_str(&format!("  write the secret that it shows you into {} (mode 0600)\n", path.display()));
+                let path = path.display();
+                self.steps.push_str(&format!("  write the secret that it shows you into {path} (mode 0600)\n"));
             }
         }
+        Ok(name)
     }
-    config.push_str(&format!(
-        "\n[[token]]\nname = \"agent\"\nsha256 = [\"{}\"]\nendpoints = [\"*\"]\n",
-        token.hash().to_hex()
-    ));
-    files.push(("agent.token".to_owned(), token.expose().to_owned()));
-    files.push(("relay.toml".to_owned(), config));
-    if let Some((there, _)) = files.iter().find(|(name, _)| !arguments.force && arguments.dir.join(name).exists()) {
-        return Err(Failure::from(anyhow!(
-            "{} is there already; use --force to overwrite it, or --dir for another place",
-            arguments.dir.join(there).display()
-        )));
+
+    fn write(&self) -> anyhow::Result<()> {
+        let Init { dir, force, .. } = self.arguments;
+        let config = [("relay.toml", &self.config)];
+        let files = || self.files.iter().map(|(name, text)| (name.as_str(), text)).chain(config);
+        if let Some((there, _)) = files().find(|(name, _)| !force && dir.join(name).exists()) {
+            bail!(
+                "{} is there already; use --force to overwrite it, or --dir for another place",
+                dir.join(there).display()
+            );
+        }
+        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        files().try_for_each(|(name, text)| write(&dir.join(name), text))
     }
-    fs::create_dir_all(&arguments.dir).with_context(|| format!("cannot make {}", arguments.dir.display()))?;
-    for (name, text) in &files {
-        write(&arguments.dir.join(name), text)?;
-    }
-    let dir = arguments.dir.display();
-    let endpoint = first.unwrap_or_default();
-    terminal::print(&format!(
-        "wrote {dir}/relay.toml and {} files of mode 0600 beside it\n{say}\n\
-         run the relay  relay-server serve --config {dir}/relay.toml\n\
-         run the agent  relay-client listen 3000 {endpoint} --relay {url} --token-file {dir}/agent.token\n",
-        files.len() - 1
-    ))
 }
 
 /// A new secret in the provider's form; `None` if only the provider can make it.
@@ -124,4 +179,26 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     options.write(true).create(true).truncate(true).mode(0o600);
     let mut file = options.open(path).with_context(|| format!("cannot write {}", path.display()))?;
     file.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_relay_listens_where_its_public_url_leads() {
+        for (url, address) in [
+            ("http://hooks.example.com", "0.0.0.0:80"),
+            ("http://hooks.example.com:8081", "0.0.0.0:8081"),
+            ("http://192.0.2.7:8080", "0.0.0.0:8080"),
+            ("http://localhost:3000", "127.0.0.1:3000"),
+            ("http://127.0.0.1:8080", "127.0.0.1:8080"),
+            ("http://[::1]:8080", "[::1]:8080"),
+            ("https://hooks.example.com", "127.0.0.1:8080"),
+        ] {
+            let listen = Listen::of(&PublicUrl::parse(url).expect("a URL"));
+            assert_eq!(listen.address, address, "{url}");
+            assert_eq!(listen.advice.contains("0.0.0.0:443"), url.starts_with("https"), "{url}");
+        }
+    }
 }

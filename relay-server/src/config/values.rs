@@ -89,6 +89,10 @@ impl PublicUrl {
         &self.0
     }
 
+    pub(crate) fn uri(&self) -> Uri {
+        self.0.parse().expect("it was parsed from one")
+    }
+
     /// Its parts, as handlers are told of them.
     pub(crate) fn front(&self) -> Front {
         let (scheme, host) = self.0.split_once("://").unwrap_or(("http", &self.0));
