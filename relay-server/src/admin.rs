@@ -36,6 +36,7 @@ use crate::{
         token::{AgentToken, TokenHash},
     },
     delivery::Delivery,
+    failure::ApiError,
     ingress::Ingress,
     live::Live,
     metrics::{Form, Gauges, Metrics},
@@ -139,7 +140,7 @@ pub(crate) fn build(settings: AdminSettings, parts: AdminParts) -> Router {
     let closed = api::routes(refused_api)
         .merge(events::routes(events_api))
         .merge(endpoints::routes(endpoints_api))
-        .fallback(api::unknown)
+        .fallback(|| async { ApiError::nothing_here() })
         .layer(middleware::from_fn_with_state(gate, gate::check));
     let probe = Router::new().route("/livez", get(|| async { "alive\n" }));
     probe.merge(open).merge(closed).layer(middleware::map_response(gate::harden))

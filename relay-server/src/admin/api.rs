@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use crate::{
     clock::Clock,
     failure::{ApiError, ApiErrorKind},
-    ingress::respond::{NOTHING_HERE, of_api_error},
+    ingress::respond::of_api_error,
     mask::MASKED,
     providers::{Handshake, MAX_KEPT, Providers},
     refused::{Entry, MAX_ENTRIES, Refused},
@@ -56,10 +56,6 @@ pub(super) fn routes(api: RefusedApi) -> Router {
         .route("/api/v1/refused/{id}/explain", get(explain_refused))
         .route("/api/v1/handshakes", get(list_handshakes))
         .with_state(api)
-}
-
-pub(super) async fn unknown() -> ApiError {
-    ApiError::not_found(NOTHING_HERE)
 }
 
 impl IntoResponse for ApiError {

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use toml::Table;
 use zeroize::Zeroizing;
 
-use super::api::{answer, unknown};
+use super::api::answer;
 use crate::{
     agents::{Agents, membership::Role, registry::AttachedAgent},
     config::{rows::Rows, shown_endpoint},
@@ -136,7 +136,7 @@ async fn hold(
         "pause" => true,
         "resume" => false,
         "forget" => return forget(&api, &named).await,
-        _ => return Err(unknown().await),
+        _ => return Err(ApiError::nothing_here()),
     };
     let endpoint = endpoint(&api, &named)?;
     if endpoint.keeping.is_none() {

@@ -85,7 +85,7 @@ async fn act(
         "drop" => acted(&api, &id, Action::Drop).await?,
         "cancel" => acted(&api, &id, Action::Cancel).await?,
         "replay" => replayed(&api, &id, signature).await?,
-        _ => return Err(super::api::unknown().await),
+        _ => return Err(ApiError::nothing_here()),
     };
     Ok(answer(StatusCode::OK, &done))
 }
@@ -123,7 +123,7 @@ async fn bulk(
     let action = match action.as_str() {
         "revive" => BulkAction::Revive,
         "drop" => BulkAction::Drop,
-        _ => return Err(super::api::unknown().await),
+        _ => return Err(ApiError::nothing_here()),
     };
     let filter = Filter { states: vec![State::Dead], ..asked.filter()? };
     let id = EventId::new();

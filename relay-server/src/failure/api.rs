@@ -57,6 +57,11 @@ impl ApiError {
         Self { kind, message: message.into() }
     }
 
+    /// No API has anything at this address.
+    pub(crate) fn nothing_here() -> Self {
+        Self::not_found("there is nothing at this address")
+    }
+
     pub(crate) fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ApiErrorKind::BadRequest, message)
     }

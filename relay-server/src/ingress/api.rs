@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use tokio::{sync::Semaphore, time::timeout};
 use uuid::Uuid;
 
-use super::respond::{self, Body, NOTHING_HERE};
+use super::respond::{self, Body};
 use crate::{
     agents::{
         registry::AgentSelector,
@@ -96,7 +96,7 @@ impl AgentApi {
             let question = Question { api: self, routes, token, seen };
             question.answer(path, request.uri().query().unwrap_or_default(), request.method()).await
         };
-        answered.await.unwrap_or_else(|error| respond::untold(&error))
+        answered.await.unwrap_or_else(|error| respond::api_failure(&error))
     }
 
     fn turn(&self, token: &Token) -> Option<Turn<'_>> {
@@ -182,7 +182,7 @@ impl Question<'_> {
                 (Some(""), Some(id), None, _) => self.show(&decoded(id)?).await,
                 (Some(""), Some(id), Some("body"), None) => self.body(&decoded(id)?, &read(query)?).await,
                 (Some(""), Some(id), Some("replay"), None) => self.replay(&decoded(id)?, &read(query)?).await,
-                _ => Err(ApiError::not_found(NOTHING_HERE)),
+                _ => Err(ApiError::nothing_here()),
             }
         };
         if *method == wanted {
@@ -196,12 +196,12 @@ impl Question<'_> {
         let seen = self.seen_by(asked)?;
         let list = events::list(&self.api.delivery, asked, Sight::Only(&seen), BOUNDS);
         let list = self.reading(list).await?;
-        Ok(respond::told(&list))
+        Ok(respond::api_answer(&list))
     }
 
     async fn show(&self, id: &str) -> Result<Response<Body>, ApiError> {
         let record = self.find(id).await?;
-        Ok(respond::told(&events::detail(
+        Ok(respond::api_answer(&events::detail(
             &record,
             self.routes.endpoint(record.summary.endpoint.as_str()).map(|it| &**it),
         )))
@@ -238,7 +238,7 @@ impl Question<'_> {
                 events::replayed(&delivery.replay_to(&selector, endpoint, record, asked.signature, asker).await?)
             }
         };
-        Ok(respond::told(&replayed))
+        Ok(respond::api_answer(&replayed))
     }
 
     /// The endpoints in which a list may look. A text is looked for in heads and bodies as they came, so that whoever
