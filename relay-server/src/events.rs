@@ -1,7 +1,7 @@
 //! Questions about kept events and their answers, the same for every listener that takes such questions.
 //!
 //! Knows nothing of HTTP's framing, tokens or command lines: whoever asks says which endpoints may be seen
-//! ([`Sight`]) and how much one question may cost ([`Bounds`]). An event out of sight is as one that does not exist.
+//! ([`Sight`]) and how much one question may cost ([`ListBounds`]). An event out of sight is as one that does not exist.
 
 mod query;
 mod shown;
@@ -35,7 +35,7 @@ pub(crate) enum Sight<'a> {
 
 /// How much one question may cost.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Bounds {
+pub(crate) struct ListBounds {
     /// Events of a list, where the question does not say how many.
     pub default_limit: usize,
     /// Most events of a list.
@@ -83,7 +83,7 @@ pub(crate) async fn list(
     delivery: &Delivery,
     asked: &EventQuery,
     sight: Sight<'_>,
-    bounds: Bounds,
+    bounds: ListBounds,
 ) -> Result<Value, ApiError> {
     let store = &delivery.store;
     let mut filter = asked.filter()?;

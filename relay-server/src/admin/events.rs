@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::api::answer;
 use crate::{
     delivery::Delivery,
-    events::{self, Bounds, EventQuery, Sight, Signing, word},
+    events::{self, EventQuery, ListBounds, Sight, Signing, word},
     failure::{ApiError, ApiErrorKind},
     routes::SharedRoutes,
     store::{Act, Acted, Action, Bulk, BulkAction, Filter, MAX_PAGE, MAX_RANGE_BYTES, State, StoreKind, Summary},
@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Whoever holds the admin token may ask for much at once.
-const BOUNDS: Bounds = Bounds { default_limit: 100, max_limit: MAX_PAGE, max_pages: 100 };
+const BOUNDS: ListBounds = ListBounds { default_limit: 100, max_limit: MAX_PAGE, max_pages: 100 };
 
 /// What it is asked about.
 #[derive(Clone)]

@@ -33,7 +33,7 @@ use crate::{
     },
     delivery::{Asker, Delivery},
     endpoint::EndpointName,
-    events::{self, Bounds, EventQuery, Sight},
+    events::{self, EventQuery, ListBounds, Sight},
     failure::{ApiError, ApiErrorKind},
     routes::Routes,
     store::Signature,
@@ -43,7 +43,7 @@ use crate::{
 pub(super) const PREFIX: &str = "/_relay/v1/events";
 
 /// What one list may cost.
-const BOUNDS: Bounds = Bounds { default_limit: 100, max_limit: 200, max_pages: 10 };
+const BOUNDS: ListBounds = ListBounds { default_limit: 100, max_limit: 200, max_pages: 10 };
 
 /// Most bytes of a body in one answer: a reader may be slow, and the answer waits for it in memory.
 const MAX_PART_BYTES: u64 = 256 * 1024;
