@@ -6,38 +6,41 @@
 
 mod choose;
 mod load;
+mod session;
 mod waiting;
 
-pub(crate) use self::choose::{AttachedAgent, ChooseError, Circuits};
+pub(crate) use self::{
+    choose::{AttachedAgent, ChooseError, Circuits},
+    session::offer_state,
+};
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicI64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
 use jiff::Timestamp;
-use relay_proto::{CloseCode, Notice, Offer, OfferState, Rate, RequestHead};
+use relay_proto::{CloseCode, Notice, Offer, OfferState, RequestHead};
 use relay_tunnel::{Exchange, Handle, Slot};
 use tokio::{
     sync::{Notify, Semaphore},
     time::Instant,
 };
 
-use self::load::{Counted, Load};
+use self::{
+    load::{Counted, Load},
+    session::{Offered, Session, replace},
+};
 use super::{
-    admissions::{Admission, Admissions, OfferRequest},
+    admissions::{Admission, Admissions},
     copies::Copies,
-    event_filter::EventFilter,
-    membership::{Epoch, Membership, Role, Wish},
+    membership::{Epoch, Membership, Role},
     outcomes::Serves,
     targets::{Target, Targets},
     token::{Right, Shown},
 };
-use crate::{clock::Clock, pace::Pacer};
+use crate::clock::Clock;
 
 /// How long an active agent may take to answer when another one wants its place.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
@@ -82,130 +85,6 @@ struct Candidate {
 
 /// Whose role at which endpoint is another now.
 type Changes = Vec<(String, Epoch, Role)>;
-
-struct Session {
-    identity: AgentIdentity,
-    /// How it came in.
-    shown: Shown,
-    epoch: Epoch,
-    /// What it offered, with the endpoint's name filled in.
-    offers: Box<[Offered]>,
-    /// There once the welcome is sent.
-    handle: OnceLock<Handle>,
-    /// OfferRequest for a sign of life, and not answered yet.
-    asked: AtomicBool,
-    /// Gets no exchange until it answers: its agent may have come back under another instance.
-    doubted: AtomicBool,
-    /// Takes nothing more; a revision gives it nothing back.
-    drained: AtomicBool,
-}
-
-/// An offer as it is kept for a session's life: an agent may make many of them, so this is small.
-struct Offered {
-    endpoint: Box<str>,
-    wish: Wish,
-    /// An earlier one is for the same endpoint, and that one counts.
-    again: bool,
-    filter: EventFilter,
-    capacity: u32,
-    rate: Option<Rate>,
-    /// There once it was accepted.
-    load: OnceLock<Arc<Load>>,
-}
-
-impl Offered {
-    /// As it stands before it is accepted, and what the token allows it to be.
-    fn new(offer: Offer, admissions: &Admissions, shown: &Shown) -> (Self, Result<Admission, &'static str>) {
-        let wish = Wish { attach: offer.attach, takeover: offer.takeover };
-        let asked = OfferRequest { endpoint: &offer.endpoint, wish, skip_backlog: offer.skip_backlog };
-        let admitted = admissions.admit(shown, asked);
-        let endpoint = admitted.as_ref().map_or(offer.endpoint, |admission| admission.endpoint.clone());
-        let offered = Self {
-            endpoint: endpoint.into_boxed_str(),
-            wish,
-            again: false,
-            filter: EventFilter::new(&offer.events),
-            capacity: offer.capacity,
-            rate: offer.rate,
-            load: OnceLock::new(),
-        };
-        (offered, admitted)
-    }
-
-    /// As the config is asked about it. What was for the moment of its hello is over.
-    fn asked(&self) -> OfferRequest<'_> {
-        OfferRequest { endpoint: &self.endpoint, wish: self.wish, skip_backlog: false }
-    }
-
-    fn accept(&self, targets: &mut Targets, identity: &AgentIdentity, now: Instant) {
-        self.load.get_or_init(|| {
-            Arc::new(Load {
-                capacity: if self.capacity == 0 { i64::from(u32::MAX) } else { i64::from(self.capacity) },
-                in_flight: AtomicI64::new(0),
-                freed: Notify::new(),
-                pacer: self.rate.map(|rate| Pacer::new(rate, now)),
-                target: targets.of(&self.endpoint, identity),
-            })
-        });
-    }
-}
-
-impl Session {
-    fn new(identity: AgentIdentity, shown: Shown, epoch: Epoch, offers: Vec<Offered>) -> Self {
-        Self {
-            identity,
-            shown,
-            epoch,
-            offers: offers.into_boxed_slice(),
-            handle: OnceLock::new(),
-            asked: AtomicBool::new(false),
-            doubted: AtomicBool::new(false),
-            drained: AtomicBool::new(false),
-        }
-    }
-
-    /// Asks for a sign of life.
-    fn ask(&self) {
-        self.asked.store(true, Ordering::Relaxed);
-        if let Some(handle) = self.handle.get() {
-            handle.probe();
-        }
-    }
-
-    /// Tells the agent its role at an endpoint.
-    fn tell(&self, endpoint: &str, state: OfferState) {
-        if let Some(handle) = self.handle.get() {
-            handle.notify(Notice::Changed { endpoint: endpoint.to_owned(), state });
-        }
-    }
-
-    fn offered(&self, endpoint: &str) -> Option<&Offered> {
-        self.offers.iter().find(|offered| *offered.endpoint == *endpoint)
-    }
-}
-
-/// A role as the agent is told it.
-pub(crate) const fn offer_state(role: Role) -> OfferState {
-    match role {
-        Role::Active => OfferState::Accepted,
-        Role::Standby => OfferState::Standby,
-        Role::Copy => OfferState::Copy,
-    }
-}
-
-/// Closes what a newer session of the same agent replaces. One that has drained may finish: it is given back.
-fn replace(older: &[Arc<Session>]) -> Option<Handle> {
-    let mut finishing = None;
-    for replaced in older.iter().filter_map(|older| older.handle.get()) {
-        if replaced.takes_exchanges() {
-            replaced.close(CloseCode::Replaced, REPLACED);
-        } else {
-            replaced.close_when_idle(CloseCode::Replaced, REPLACED);
-            finishing = Some(replaced.clone());
-        }
-    }
-    finishing
-}
 
 /// A session that joins an endpoint.
 struct Newcomer<'a> {

@@ -1,0 +1,148 @@
+//! A session as the registry keeps it, and what it offered.
+
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicBool, AtomicI64, Ordering},
+};
+
+use relay_proto::{CloseCode, Notice, Offer, OfferState, Rate};
+use relay_tunnel::Handle;
+use tokio::{sync::Notify, time::Instant};
+
+use super::{
+    super::{
+        admissions::{Admission, Admissions, OfferRequest},
+        event_filter::EventFilter,
+        membership::{Epoch, Role, Wish},
+        targets::Targets,
+        token::Shown,
+    },
+    AgentIdentity, REPLACED,
+    load::Load,
+};
+use crate::pace::Pacer;
+
+/// A session, from its hello to its end.
+pub(super) struct Session {
+    pub(super) identity: AgentIdentity,
+    /// How it came in.
+    pub(super) shown: Shown,
+    pub(super) epoch: Epoch,
+    /// What it offered, with the endpoint's name filled in.
+    pub(super) offers: Box<[Offered]>,
+    /// There once the welcome is sent.
+    pub(super) handle: OnceLock<Handle>,
+    /// Asked for a sign of life, and not answered yet.
+    pub(super) asked: AtomicBool,
+    /// Gets no exchange until it answers: its agent may have come back under another instance.
+    pub(super) doubted: AtomicBool,
+    /// Takes nothing more; a revision gives it nothing back.
+    pub(super) drained: AtomicBool,
+}
+
+/// An offer as it is kept for a session's life: an agent may make many of them, so this is small.
+pub(super) struct Offered {
+    pub(super) endpoint: Box<str>,
+    wish: Wish,
+    /// An earlier one is for the same endpoint, and that one counts.
+    pub(super) again: bool,
+    pub(super) filter: EventFilter,
+    capacity: u32,
+    rate: Option<Rate>,
+    /// There once it was accepted.
+    pub(super) load: OnceLock<Arc<Load>>,
+}
+
+impl Offered {
+    /// As it stands before it is accepted, and what the token allows it to be.
+    pub(super) fn new(offer: Offer, admissions: &Admissions, shown: &Shown) -> (Self, Result<Admission, &'static str>) {
+        let wish = Wish { attach: offer.attach, takeover: offer.takeover };
+        let asked = OfferRequest { endpoint: &offer.endpoint, wish, skip_backlog: offer.skip_backlog };
+        let admitted = admissions.admit(shown, asked);
+        let endpoint = admitted.as_ref().map_or(offer.endpoint, |admission| admission.endpoint.clone());
+        let offered = Self {
+            endpoint: endpoint.into_boxed_str(),
+            wish,
+            again: false,
+            filter: EventFilter::new(&offer.events),
+            capacity: offer.capacity,
+            rate: offer.rate,
+            load: OnceLock::new(),
+        };
+        (offered, admitted)
+    }
+
+    /// As the config is asked about it. What was for the moment of its hello is over.
+    pub(super) fn asked(&self) -> OfferRequest<'_> {
+        OfferRequest { endpoint: &self.endpoint, wish: self.wish, skip_backlog: false }
+    }
+
+    pub(super) fn accept(&self, targets: &mut Targets, identity: &AgentIdentity, now: Instant) {
+        self.load.get_or_init(|| {
+            Arc::new(Load {
+                capacity: if self.capacity == 0 { i64::from(u32::MAX) } else { i64::from(self.capacity) },
+                in_flight: AtomicI64::new(0),
+                freed: Notify::new(),
+                pacer: self.rate.map(|rate| Pacer::new(rate, now)),
+                target: targets.of(&self.endpoint, identity),
+            })
+        });
+    }
+}
+
+impl Session {
+    pub(super) fn new(identity: AgentIdentity, shown: Shown, epoch: Epoch, offers: Vec<Offered>) -> Self {
+        Self {
+            identity,
+            shown,
+            epoch,
+            offers: offers.into_boxed_slice(),
+            handle: OnceLock::new(),
+            asked: AtomicBool::new(false),
+            doubted: AtomicBool::new(false),
+            drained: AtomicBool::new(false),
+        }
+    }
+
+    /// Asks for a sign of life.
+    pub(super) fn ask(&self) {
+        self.asked.store(true, Ordering::Relaxed);
+        if let Some(handle) = self.handle.get() {
+            handle.probe();
+        }
+    }
+
+    /// Tells the agent its role at an endpoint.
+    pub(super) fn tell(&self, endpoint: &str, state: OfferState) {
+        if let Some(handle) = self.handle.get() {
+            handle.notify(Notice::Changed { endpoint: endpoint.to_owned(), state });
+        }
+    }
+
+    pub(super) fn offered(&self, endpoint: &str) -> Option<&Offered> {
+        self.offers.iter().find(|offered| *offered.endpoint == *endpoint)
+    }
+}
+
+/// A role as the agent is told it.
+pub(crate) const fn offer_state(role: Role) -> OfferState {
+    match role {
+        Role::Active => OfferState::Accepted,
+        Role::Standby => OfferState::Standby,
+        Role::Copy => OfferState::Copy,
+    }
+}
+
+/// Closes what a newer session of the same agent replaces. One that has drained may finish: it is given back.
+pub(super) fn replace(older: &[Arc<Session>]) -> Option<Handle> {
+    let mut finishing = None;
+    for replaced in older.iter().filter_map(|older| older.handle.get()) {
+        if replaced.takes_exchanges() {
+            replaced.close(CloseCode::Replaced, REPLACED);
+        } else {
+            replaced.close_when_idle(CloseCode::Replaced, REPLACED);
+            finishing = Some(replaced.clone());
+        }
+    }
+    finishing
+}
