@@ -55,16 +55,16 @@ enum Command {
     Config(ConfigCommand),
     /// Manage the agents' tokens in the config file
     #[command(subcommand)]
-    Token(token::Command),
+    Token(token::TokenCommand),
     /// Look at what a running relay keeps and has refused, and act on it
     #[command(subcommand)]
-    Event(event::Command),
+    Event(event::EventCommand),
     /// Dead letters of a running relay
     #[command(subcommand)]
-    Dead(dead::Command),
+    Dead(dead::DeadCommand),
     /// Look at a running relay's endpoints, and hold back what waits
     #[command(subcommand)]
-    Endpoint(endpoint::Command),
+    Endpoint(endpoint::EndpointCommand),
     /// Put a file's endpoints and tokens in the place of those that a running relay has from one
     Apply(apply::Apply),
     /// Copy a running relay's store into a new file
@@ -78,7 +78,7 @@ enum Command {
     Explain(explain::Explain),
     /// Look at the providers whose signatures the relay can check
     #[command(subcommand)]
-    Provider(provider::Command),
+    Provider(provider::ProviderCommand),
     /// Run test vectors through the relay's own verification
     Vectors(vectors::Vectors),
     /// Print a shell's completions

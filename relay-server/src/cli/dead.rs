@@ -9,7 +9,7 @@ use super::{
 };
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(super) enum DeadCommand {
     /// List dead letters, the newest first
     List {
         #[command(flatten)]
@@ -40,14 +40,14 @@ pub(super) struct Many {
     remote: Remote,
 }
 
-pub(super) fn run(command: &Command) -> Result<(), Failure> {
+pub(super) fn run(command: &DeadCommand) -> Result<(), Failure> {
     match command {
-        Command::List { which, json, remote } => {
+        DeadCommand::List { which, json, remote } => {
             let found = remote.get(&format!("/api/v1/events?state=dead&{}", which.query()))?;
             List::fitting().print(found["events"].as_array().into_iter().flatten(), *json, EventSummary::cells)
         }
-        Command::Revive(many) => act(many, "revive"),
-        Command::Drop(many) => act(many, "drop"),
+        DeadCommand::Revive(many) => act(many, "revive"),
+        DeadCommand::Drop(many) => act(many, "drop"),
     }
 }
 

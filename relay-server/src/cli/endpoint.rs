@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::remote::Remote;
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(super) enum EndpointCommand {
     /// List endpoints with their agents and what waits
     List {
         /// One JSON object per line
@@ -73,25 +73,25 @@ pub(super) enum Command {
     },
 }
 
-pub(super) fn run(command: &Command) -> Result<(), Failure> {
+pub(super) fn run(command: &EndpointCommand) -> Result<(), Failure> {
     match command {
-        Command::List { json, remote } => {
+        EndpointCommand::List { json, remote } => {
             let found = remote.get("/api/v1/endpoints")?;
             List::default().print(found["endpoints"].as_array().into_iter().flatten(), *json, cells)
         }
-        Command::Show { name, json, remote } => {
+        EndpointCommand::Show { name, json, remote } => {
             let found = remote.get(&format!("/api/v1/endpoints/{}", encoded(name)))?;
             terminal::values([&found], *json, show)
         }
-        Command::Create(arguments) => create::run(arguments),
-        Command::Delete { name, force, json, remote } => {
+        EndpointCommand::Create(arguments) => create::run(arguments),
+        EndpointCommand::Delete { name, force, json, remote } => {
             let path = format!("/api/v1/endpoints/{}?force={force}", encoded(name));
             let done = remote.send(&http::Method::DELETE, &path, &[])?;
             terminal::values([&done], *json, deleted)
         }
-        Command::Forget { name, remote } => act(name, "forget", remote),
-        Command::Pause { name, remote } => act(name, "pause", remote),
-        Command::Resume { name, remote } => act(name, "resume", remote),
+        EndpointCommand::Forget { name, remote } => act(name, "forget", remote),
+        EndpointCommand::Pause { name, remote } => act(name, "pause", remote),
+        EndpointCommand::Resume { name, remote } => act(name, "resume", remote),
     }
 }
 

@@ -15,14 +15,14 @@ use serde_json::Value;
 use super::remote::Remote;
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(super) enum EventCommand {
     /// List events, the newest first
     List {
         #[command(flatten)]
         which: Which,
         /// Only those in this state
         #[arg(long)]
-        state: Option<State>,
+        state: Option<ListedState>,
         /// One JSON object per line
         #[arg(long)]
         json: bool,
@@ -116,7 +116,7 @@ impl Which {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum State {
+pub(super) enum ListedState {
     /// Waits for its next attempt
     Pending,
     /// An attempt is under way
@@ -135,29 +135,29 @@ pub(super) enum State {
     Handshake,
 }
 
-pub(super) fn run(command: &Command) -> Result<(), Failure> {
+pub(super) fn run(command: &EventCommand) -> Result<(), Failure> {
     match command {
-        Command::List { which, state: Some(State::Refused), json, remote } => {
+        EventCommand::List { which, state: Some(ListedState::Refused), json, remote } => {
             other("refused", List::fitting(), refused, which, *json, remote)
         }
-        Command::List { which, state: Some(State::Handshake), json, remote } => {
+        EventCommand::List { which, state: Some(ListedState::Handshake), json, remote } => {
             other("handshakes", List::default(), handshake, which, *json, remote)
         }
-        Command::List { which, state, json, remote } => {
+        EventCommand::List { which, state, json, remote } => {
             let state = state.and_then(|state| state.to_possible_value());
             let state = state.map(|state| format!("&state={}", state.get_name())).unwrap_or_default();
             let found = remote.get(&format!("/api/v1/events?{}{state}", which.query()))?;
             List::fitting().print(found["events"].as_array().into_iter().flatten(), *json, EventSummary::cells)
         }
-        Command::Show { id, json, remote } => {
+        EventCommand::Show { id, json, remote } => {
             let event = remote.get(&format!("/api/v1/events/{}", encoded(id)))?;
             terminal::values([&event], *json, |event| EventDetail::words(event, "to do"))
         }
-        Command::Body { id, remote } => {
+        EventCommand::Body { id, remote } => {
             let body = remote.bytes(&format!("/api/v1/events/{}/body", encoded(id)))?;
             terminal::body(&body)
         }
-        Command::Replay { id, keep_signature, sign, remote } => {
+        EventCommand::Replay { id, keep_signature, sign, remote } => {
             let signature = match (keep_signature, sign) {
                 (true, _) => "keep",
                 (_, true) => "fresh",
@@ -165,7 +165,7 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
             };
             act(id, &format!("replay?signature={signature}"), remote)
         }
-        Command::Cancel { id, remote } => act(id, "cancel", remote),
+        EventCommand::Cancel { id, remote } => act(id, "cancel", remote),
     }
 }
 

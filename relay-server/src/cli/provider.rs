@@ -6,7 +6,7 @@ use relay_schemes::{Provider, TABLE, provider, providers};
 use serde_json::{Value, json};
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(super) enum ProviderCommand {
     /// List the providers
     List {
         /// One JSON object per line
@@ -23,9 +23,9 @@ pub(super) enum Command {
     },
 }
 
-pub(super) fn run(command: &Command) -> Result<(), Failure> {
+pub(super) fn run(command: &ProviderCommand) -> Result<(), Failure> {
     match command {
-        Command::List { json } => {
+        ProviderCommand::List { json } => {
             for row in providers() {
                 if *json {
                     terminal::line(&summary(row).to_string())?;
@@ -34,7 +34,7 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
                 }
             }
         }
-        Command::Show { name, json } => {
+        ProviderCommand::Show { name, json } => {
             let row = provider(name).ok_or_else(|| unknown(name))?;
             if *json {
                 let mut shown = summary(row);

@@ -12,7 +12,7 @@ use crate::{
 };
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(super) enum TokenCommand {
     /// Make a token; it is printed once, and the config keeps its hash
     Create {
         /// A name for logs and lists
@@ -43,16 +43,16 @@ pub(super) enum Command {
     },
 }
 
-pub(super) fn run(command: Command) -> Result<(), Failure> {
+pub(super) fn run(command: TokenCommand) -> Result<(), Failure> {
     let source = |config| Source { path: config, flags: Flags::default() };
     match command {
-        Command::Create { name, endpoints, config } => {
+        TokenCommand::Create { name, endpoints, config } => {
             let token =
                 AgentToken::generate().map_err(|error| Failure::from(anyhow::anyhow!("no randomness: {error}")))?;
             add_token(&source(config).find()?, &name, token.hash(), &endpoints)?;
             terminal::line(token.expose())?;
         }
-        Command::List { config, json } => {
+        TokenCommand::List { config, json } => {
             let tokens = source(config).show()?.to_json();
             let words = |token: &Value| {
                 let endpoints = token["endpoints"].as_array().into_iter().flatten().filter_map(Value::as_str);
@@ -60,7 +60,7 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
             };
             terminal::values(tokens["token"].as_array().into_iter().flatten(), json, words)?;
         }
-        Command::Revoke { name, config } => {
+        TokenCommand::Revoke { name, config } => {
             let source = source(config);
             if source.show()?.row("token", &name).is_none() {
                 return Err(Failure::NotFound(format!(
