@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use tokio::{sync::Semaphore, time::timeout};
 use uuid::Uuid;
 
-use super::respond::{self, Body};
+use super::respond::{self, ResponseBody};
 use crate::{
     agents::{
         registry::AgentSelector,
@@ -82,7 +82,7 @@ impl AgentApi {
         token: &Token,
         path: &str,
         request: &Request<B>,
-    ) -> Response<Body> {
+    ) -> Response<ResponseBody> {
         let answered = async {
             let busy = "this token has too many questions at a time; wait for some of them";
             let busy = || ApiError::new(ApiErrorKind::TooManyQuestions, busy);
@@ -166,7 +166,7 @@ struct Question<'a> {
 }
 
 impl Question<'_> {
-    async fn answer(&self, path: &str, query: &str, method: &Method) -> Result<Response<Body>, ApiError> {
+    async fn answer(&self, path: &str, query: &str, method: &Method) -> Result<Response<ResponseBody>, ApiError> {
         if query.len() > MAX_QUERY_BYTES {
             return Err(ApiError::bad_request(format!("the query is longer than {MAX_QUERY_BYTES} bytes")));
         }
@@ -192,14 +192,14 @@ impl Question<'_> {
         }
     }
 
-    async fn list(&self, asked: &EventQuery) -> Result<Response<Body>, ApiError> {
+    async fn list(&self, asked: &EventQuery) -> Result<Response<ResponseBody>, ApiError> {
         let seen = self.seen_by(asked)?;
         let list = events::list(&self.api.delivery, asked, Sight::Only(&seen), BOUNDS);
         let list = self.reading(list).await?;
         Ok(respond::api_answer(&list))
     }
 
-    async fn show(&self, id: &str) -> Result<Response<Body>, ApiError> {
+    async fn show(&self, id: &str) -> Result<Response<ResponseBody>, ApiError> {
         let record = self.find(id).await?;
         Ok(respond::api_answer(&events::detail(
             &record,
@@ -207,13 +207,13 @@ impl Question<'_> {
         )))
     }
 
-    async fn body(&self, id: &str, from: &From) -> Result<Response<Body>, ApiError> {
+    async fn body(&self, id: &str, from: &From) -> Result<Response<ResponseBody>, ApiError> {
         let event = self.find(id).await?.summary;
         let part = self.reading(events::part(&self.api.delivery, &event, from.offset, MAX_PART_BYTES)).await?;
         Ok(respond::part(part, event.size))
     }
 
-    async fn replay(&self, id: &str, asked: &Replay) -> Result<Response<Body>, ApiError> {
+    async fn replay(&self, id: &str, asked: &Replay) -> Result<Response<ResponseBody>, ApiError> {
         let record = self.find(id).await?;
         let name = record.summary.endpoint.clone();
         let (endpoint, delivery) = (self.routes.endpoint(name.as_str()), &self.api.delivery);

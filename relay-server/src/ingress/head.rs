@@ -26,7 +26,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{listener::MAX_HEADERS, respond::Body, slots::ConnectionSlot};
+use super::{listener::MAX_HEADERS, respond::ResponseBody, slots::ConnectionSlot};
 use crate::{
     memory::{Memory, NoRoom},
     webhook::input::Input,
@@ -120,7 +120,7 @@ impl Watch {
     }
 
     /// Follows the connection again once this answer has ended.
-    pub(crate) fn follow(self: &Arc<Self>, response: Response<Body>) -> Response<Body> {
+    pub(crate) fn follow(self: &Arc<Self>, response: Response<ResponseBody>) -> Response<ResponseBody> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             self.off();
         }

@@ -28,7 +28,7 @@ use tracing::Instrument as _;
 use super::{
     head::{Watch, Watched},
     request::{Connection, Requests},
-    respond::Body,
+    respond::ResponseBody,
     slots::{ConnectionSlot, Slot, Slots},
     socket::{Socket, TimedWrites},
     stack::stack,
@@ -277,7 +277,12 @@ impl Connections {
 
     async fn serve_http2<S>(&self, socket: TokioIo<Watched<Socket>>, service: S, input: &Input) -> hyper::Result<()>
     where
-        S: HttpService<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send + 'static>,
+        S: HttpService<
+                Request<Incoming>,
+                Response = Response<ResponseBody>,
+                Error = Infallible,
+                Future: Send + 'static,
+            >,
     {
         let idle = self.settings.idle;
         let mut builder = http2::Builder::new(Streams { patience: idle });
@@ -316,7 +321,12 @@ impl Connections {
 
     async fn serve_http1<S>(&self, socket: TokioIo<Watched<Socket>>, service: S) -> hyper::Result<()>
     where
-        S: HttpService<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send + 'static>,
+        S: HttpService<
+                Request<Incoming>,
+                Response = Response<ResponseBody>,
+                Error = Infallible,
+                Future: Send + 'static,
+            >,
     {
         let mut builder = http1::Builder::new();
         builder

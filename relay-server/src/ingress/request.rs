@@ -16,7 +16,7 @@ use super::{
     head::{SeenHead, Watched},
     listener::OpenConnections,
     prove::{Proven, Prover},
-    respond::{self, Body},
+    respond::{self, ResponseBody},
     slots::ConnectionSlot,
     socket::Socket,
 };
@@ -100,7 +100,7 @@ impl Requests {
         seen: SeenHead,
         opened: &mut OpenRequest,
         request: Request<RequestBody>,
-    ) -> Response<Body> {
+    ) -> Response<ResponseBody> {
         let one_of_many = matches!(request.version(), Version::HTTP_10 | Version::HTTP_11);
         let mut response = self.answer(connection, seen, opened, request).await;
         if one_of_many && self.open.is_closing() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -115,7 +115,7 @@ impl Requests {
         seen: SeenHead,
         opened: &mut OpenRequest,
         request: Request<RequestBody>,
-    ) -> Response<Body> {
+    ) -> Response<ResponseBody> {
         let (event_id, peer) = (EventId::new(), connection.peer);
         if seen.doubtful {
             return respond::failure(SenderFault::BadRequest.into(), event_id);
@@ -293,7 +293,7 @@ impl Requests {
         connection: &Connection,
         request: Request<RequestBody>,
         event_id: EventId,
-    ) -> Response<Body> {
+    ) -> Response<ResponseBody> {
         if self.open.is_closing() {
             return respond::failure(AgentFault::Absent.into(), event_id);
         }
@@ -316,7 +316,7 @@ impl Requests {
 }
 
 /// The answer to a sender.
-fn answer_to(outcome: Result<Outcome, Failure>, endpoint: &Endpoint, event_id: EventId) -> Response<Body> {
+fn answer_to(outcome: Result<Outcome, Failure>, endpoint: &Endpoint, event_id: EventId) -> Response<ResponseBody> {
     match outcome {
         Ok(Outcome::Answer(answer, first)) => respond::answer(answer, first, event_id, endpoint.idle_timeout),
         Ok(Outcome::Kept(taken, ack)) => respond::kept(taken, &ack),

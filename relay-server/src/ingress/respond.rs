@@ -38,18 +38,18 @@ use crate::{
 };
 
 /// An answer's body.
-pub(crate) type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+pub(crate) type ResponseBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
 /// After how long an agent asks again for which there was no session: one whose link broke is noticed by then.
 const SESSIONS_RETRY_S: u64 = 10;
 
 /// The body of an answer that has none.
-pub(crate) fn empty() -> Body {
+pub(crate) fn empty() -> ResponseBody {
     Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
 
 /// Any body as an answer's body.
-pub(crate) fn boxed<B>(body: B) -> Body
+pub(crate) fn boxed<B>(body: B) -> ResponseBody
 where
     B: HttpBody<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
 {
@@ -62,7 +62,7 @@ pub(crate) fn answer(
     first: Option<Running>,
     event_id: EventId,
     idle: Duration,
-) -> Response<Body> {
+) -> Response<ResponseBody> {
     let HandlerAnswer { head, headers: _, body, upload, memory, turn } = answer;
     let first = first.map(|running| Ending { running: Some(running), status: head.status });
     let body = body.map_or_else(empty, |inner| {
@@ -76,7 +76,7 @@ pub(crate) fn answer(
 }
 
 /// The answer to a sender whose event is kept: the handler's own, or the endpoint's ack.
-pub(crate) fn kept(taken: TakenIn, ack: &Ack) -> Response<Body> {
+pub(crate) fn kept(taken: TakenIn, ack: &Ack) -> Response<ResponseBody> {
     let mut response = match taken.reply {
         SenderReply::Failure(failed) => return failure(failed, taken.event_id),
         SenderReply::Ack => {
@@ -104,12 +104,12 @@ pub(crate) fn kept(taken: TakenIn, ack: &Ack) -> Response<Body> {
     response
 }
 
-fn whole(bytes: Bytes) -> Body {
+fn whole(bytes: Bytes) -> ResponseBody {
     Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
 /// A body whose handler told no length: neither does the relay.
-fn lengthless(bytes: Bytes, trailers: http::HeaderMap) -> Body {
+fn lengthless(bytes: Bytes, trailers: http::HeaderMap) -> ResponseBody {
     let data = (!bytes.is_empty()).then(|| Ok(Frame::data(bytes)));
     let trailers = (!trailers.is_empty()).then(|| Ok(Frame::trailers(trailers)));
     StreamBody::new(futures_util::stream::iter(data.into_iter().chain(trailers))).boxed_unsync()
@@ -135,7 +135,7 @@ fn pieces(
 }
 
 /// The answer to a provider's challenge.
-pub(crate) fn challenge(reply: Reply, event_id: EventId) -> Response<Body> {
+pub(crate) fn challenge(reply: Reply, event_id: EventId) -> Response<ResponseBody> {
     let body = Full::new(Bytes::from(reply.body)).map_err(|never| match never {}).boxed_unsync();
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::OK);
@@ -150,7 +150,7 @@ pub(crate) fn challenge(reply: Reply, event_id: EventId) -> Response<Body> {
 }
 
 /// The answer to an unchanged repeat: what the first one got, without its body.
-pub(crate) fn repeated(status: StatusCode, first: EventId) -> Response<Body> {
+pub(crate) fn repeated(status: StatusCode, first: EventId) -> Response<ResponseBody> {
     let mut response = Response::new(empty());
     *response.status_mut() = status;
     mark(&mut response, first);
@@ -158,7 +158,7 @@ pub(crate) fn repeated(status: StatusCode, first: EventId) -> Response<Body> {
 }
 
 /// The relay's own answer to a request that gets none from a handler.
-pub(crate) fn failure(failure: Failure, event_id: EventId) -> Response<Body> {
+pub(crate) fn failure(failure: Failure, event_id: EventId) -> Response<ResponseBody> {
     let (code, answer) = (failure.code(), of_failure(failure));
     let text = serde_json::json!({ "error": code, "message": answer.message, "event_id": event_id.to_string() });
     let mut response = json(answer.status, &text);
@@ -175,11 +175,11 @@ pub(crate) fn failure(failure: Failure, event_id: EventId) -> Response<Body> {
 }
 
 /// The answer to an agent's request that is turned away.
-pub(crate) fn turned(turned: Turned) -> Response<Body> {
+pub(crate) fn turned(turned: Turned) -> Response<ResponseBody> {
     api_error(&turned.into())
 }
 
-fn api_error(ApiError { kind, message }: &ApiError) -> Response<Body> {
+fn api_error(ApiError { kind, message }: &ApiError) -> Response<ResponseBody> {
     let (status, code) = of_api_error(*kind);
     let mut response = json(status, &serde_json::json!({ "error": code, "message": message }));
     let wait_s = match kind {
@@ -193,17 +193,17 @@ fn api_error(ApiError { kind, message }: &ApiError) -> Response<Body> {
 }
 
 /// The answer to an agent's question. It is for the asker alone, and nothing is kept of it on its way.
-pub(crate) fn api_answer(value: &serde_json::Value) -> Response<Body> {
+pub(crate) fn api_answer(value: &serde_json::Value) -> Response<ResponseBody> {
     private(json(StatusCode::OK, value))
 }
 
 /// Why an agent's question has no answer.
-pub(crate) fn api_failure(error: &ApiError) -> Response<Body> {
+pub(crate) fn api_failure(error: &ApiError) -> Response<ResponseBody> {
     private(api_error(error))
 }
 
 /// A part of a kept body, and how long that is as a whole.
-pub(crate) fn part(bytes: Bytes, of: u64) -> Response<Body> {
+pub(crate) fn part(bytes: Bytes, of: u64) -> Response<ResponseBody> {
     let mut response = private(Response::new(whole(bytes)));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
@@ -211,14 +211,14 @@ pub(crate) fn part(bytes: Bytes, of: u64) -> Response<Body> {
     response
 }
 
-fn private(mut response: Response<Body>) -> Response<Body> {
+fn private(mut response: Response<ResponseBody>) -> Response<ResponseBody> {
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 
-fn json(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
+fn json(status: StatusCode, value: &serde_json::Value) -> Response<ResponseBody> {
     let body = Full::new(Bytes::from(format!("{value}\n"))).map_err(|never| match never {}).boxed_unsync();
     let mut response = Response::new(body);
     *response.status_mut() = status;
@@ -226,7 +226,7 @@ fn json(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
     response
 }
 
-fn mark(response: &mut Response<Body>, event_id: EventId) {
+fn mark(response: &mut Response<ResponseBody>, event_id: EventId) {
     if let Ok(id) = HeaderValue::try_from(event_id.to_string()) {
         response.headers_mut().insert(names::EVENT_ID, id);
     }

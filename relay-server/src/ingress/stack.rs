@@ -41,8 +41,9 @@ pub(super) fn stack(
     connection: Arc<Connection>,
     watch: Arc<Watch>,
     input: Arc<Input>,
-) -> impl Service<Request<Incoming>, Response = Response<respond::Body>, Error = Infallible, Future: Send> + Clone + Send
-{
+) -> impl Service<Request<Incoming>, Response = Response<respond::ResponseBody>, Error = Infallible, Future: Send>
++ Clone
++ Send {
     let watched = Arc::clone(&watch);
     ServiceBuilder::new()
         // The layer below boxes every body once more; this is the one type that leaves the stack.
@@ -68,13 +69,13 @@ pub(super) fn stack(
 
 /// An answer's body. Its request is open until hyper has taken all of it, or drops it.
 struct AnswerBody {
-    inner: respond::Body,
+    inner: respond::ResponseBody,
     _open: OpenRequest,
 }
 
 impl Body for AnswerBody {
     type Data = Bytes;
-    type Error = <respond::Body as Body>::Error;
+    type Error = <respond::ResponseBody as Body>::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         asked(Pin::new(&mut self.inner).poll_frame(cx))
@@ -93,9 +94,9 @@ impl Body for AnswerBody {
 struct Panicked;
 
 impl ResponseForPanic for Panicked {
-    type ResponseBody = respond::Body;
+    type ResponseBody = respond::ResponseBody;
 
-    fn response_for_panic(&mut self, _: Box<dyn Any + Send + 'static>) -> Response<respond::Body> {
+    fn response_for_panic(&mut self, _: Box<dyn Any + Send + 'static>) -> Response<respond::ResponseBody> {
         if let Some(held_back) = PANICKED.pass("") {
             tracing::error!(held_back, "a request panicked; this is a bug");
         }
