@@ -115,7 +115,7 @@ pub(crate) fn issue_token(state: &StateDir) -> io::Result<(TokenHash, PathBuf)> 
 pub(crate) fn build(settings: AdminSettings, parts: AdminParts) -> Router {
     let AdminSettings { hosts, token, store } = settings;
     let AdminParts { readiness, routes, metrics, agents, delivery, providers, refused, ingress, live } = parts;
-    let gate = gate::Gate { hosts, token };
+    let gate = gate::AdminGate { hosts, token };
     let refused_api = api::RefusedApi {
         refused: Arc::clone(&refused),
         providers: Arc::clone(&providers),

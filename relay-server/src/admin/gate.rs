@@ -24,7 +24,7 @@ use crate::{
 
 /// Whom it lets in.
 #[derive(Clone)]
-pub(super) struct Gate {
+pub(super) struct AdminGate {
     /// Names under which it is asked, beside localhost and addresses.
     pub(super) hosts: Arc<[Arc<str>]>,
     pub(super) token: TokenHash,
@@ -36,7 +36,7 @@ pub(super) struct Local(pub(super) SocketAddr);
 
 /// For what needs no token: an address, this machine's own name, or a name of the config. A probe that speaks HTTP/1.0
 /// may leave the host out; browsers do neither.
-pub(super) async fn check_host(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+pub(super) async fn check_host(State(gate): State<AdminGate>, request: Request, next: Next) -> Response {
     let known = |host: Host| host.is_address() || host.is_named(&gate.hosts);
     let left_out = request.version() == Version::HTTP_10 && !request.headers().contains_key(header::HOST);
     if is_for(&request, known, left_out) {
@@ -49,7 +49,7 @@ fn bad_host(message: &'static str) -> Response {
     ApiError::new(ApiErrorKind::BadHost, message).into_response()
 }
 
-pub(super) async fn check(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+pub(super) async fn check(State(gate): State<AdminGate>, request: Request, next: Next) -> Response {
     let local = request.extensions().get::<Local>().copied();
     let ours = |host: Host| local.is_some_and(|local| host.is_at(local.0.ip())) || host.is_named(&gate.hosts);
     if !is_for(&request, ours, false) {
