@@ -9,6 +9,7 @@ use bytes::Bytes;
 use relay_proto::{OutcomeState, RequestHead};
 use relay_tunnel::Broken;
 use tokio::time::{Instant, timeout_at};
+use tracing::{Instrument as _, Span, field};
 
 use super::{
     Delivery, SenderReply,
@@ -95,6 +96,12 @@ impl Event {
         self.endpoint.keeping.as_ref().expect("an event is of an endpoint that keeps")
     }
 
+    /// What the log says of an attempt at it; its agent is filled in once there is one.
+    pub(super) fn span(&self) -> Span {
+        let (event_id, endpoint, attempt) = (self.id, &self.endpoint.name, self.lease.attempt);
+        tracing::info_span!("attempt", %event_id, %endpoint, attempt, agent = field::Empty)
+    }
+
     /// The request as this attempt tells it.
     pub(super) fn request(&self, afresh: Option<&Signed>, fence: Option<u64>) -> RequestHead {
         let known = Known {
@@ -121,12 +128,12 @@ impl Event {
 }
 
 /// Attempts an event and settles it; whether it was delivered. Waits for an agent until `patience`.
-pub(super) async fn run(
-    delivery: &Delivery,
-    mut event: Event,
-    patience: Instant,
-    waiting: Option<WaitingSender>,
-) -> bool {
+pub(super) async fn run(delivery: &Delivery, event: Event, patience: Instant, waiting: Option<WaitingSender>) -> bool {
+    let span = event.span();
+    attempt(delivery, event, patience, waiting).instrument(span).await
+}
+
+async fn attempt(delivery: &Delivery, mut event: Event, patience: Instant, waiting: Option<WaitingSender>) -> bool {
     let mut note = Note { started_at: delivery.clock.now(), begun: Instant::now(), agent: None };
     let (place, turn) = match place(delivery, &event, patience).await {
         Ok(held) => held,
@@ -141,13 +148,13 @@ pub(super) async fn run(
     };
     let afresh = sign::afresh(delivery, &mut event).await.unwrap_or_else(|error| {
         if let Some(held_back) = NOT_SIGNED.pass(event.endpoint.name.as_str()) {
-            let (endpoint, event_id) = (&event.endpoint.name, event.id);
-            tracing::warn!(%endpoint, %event_id, %error, held_back, "an event goes out as it came, not signed afresh");
+            tracing::warn!(%error, held_back, "an event goes out as it came, not signed afresh");
         }
         None
     });
     let until = Instant::now() + event.keeping().attempt_timeout;
     let agent = place.agent().clone();
+    Span::current().record("agent", &*agent.name);
     note.agent = Some(agent.name.to_string());
     let mut expected = delivery.outcomes.expect(*event.id.as_bytes(), event.lease.fence, agent);
     let aim = Aim { target: place.target().clone(), is_probe: place.is_probe() };

@@ -145,7 +145,7 @@ impl Delivery {
 
     /// Settles an attempt; the store is asked again where it is only busy.
     async fn settle(&self, mut end: End, mut pass: Option<Pass>) {
-        let (endpoint, id) = (end.endpoint.clone(), end.id);
+        let endpoint = end.endpoint.clone();
         let mut tries = 0;
         let why = loop {
             if let Some(void) = pass.take_if(|pass| pass.promised.is_void()) {
@@ -171,7 +171,7 @@ impl Delivery {
             tokio::time::sleep(SETTLE_PAUSE).await;
         };
         if let Some(held_back) = NOT_SETTLED.pass(endpoint.as_str()) {
-            tracing::error!(%endpoint, event_id = %id, error = %why, held_back, "an attempt's end was not kept; the event will come again");
+            tracing::error!(error = %why, held_back, "an attempt's end was not kept; the event will come again");
         }
     }
 
