@@ -44,7 +44,7 @@ use crate::{
     refused::Refused,
     routes::SharedRoutes,
     state::StateDir,
-    store::StoreKind,
+    store::{Health, StoreKind},
 };
 
 /// The file in the state directory that holds the admin token.
@@ -160,6 +160,10 @@ async fn ready(State(probes): State<Probes>) -> (StatusCode, String) {
     let closed = routes.endpoints().filter(|endpoint| endpoint.verify.is_closed());
     let mut lines: Vec<_> = closed.map(|endpoint| format!("secret_unavailable {}\n", endpoint.name)).collect();
     lines.sort();
+    // Live traffic goes on without the store.
+    if let Health::Away { since } = &*probes.delivery.store.health().borrow() {
+        lines.push(format!("store_away since {since:.0}\n"));
+    }
     (StatusCode::OK, format!("ready\n{}", lines.concat()))
 }
 

@@ -33,7 +33,7 @@ use http::{HeaderMap, StatusCode, header};
 use jiff::{SignedDuration, Timestamp};
 use relay_proto::ResponseHead;
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, Semaphore, mpsc, watch},
     time::{Instant, timeout},
 };
 use tokio_util::task::TaskTracker;
@@ -55,7 +55,7 @@ use crate::{
     limits::Limits,
     metrics::{EndpointBacklog, Events, StoreNumbers},
     replay::{Cause, OwnMark, OwnSignatures},
-    store::{self, Backlog, Holder, OwnSignature, Share, Store, StoreError},
+    store::{self, Backlog, Holder, OwnSignature, Share, Sight, Store, StoreError},
     webhook::EventId,
 };
 
@@ -130,6 +130,8 @@ pub(crate) struct Delivery {
     /// What endpoints let through, live or kept.
     pub limits: Arc<Limits>,
     windows: Mutex<HashMap<EndpointName, Window>>,
+    /// Room for attempts that wait to be settled, see [`settle::MAX_UNSETTLED_KIB`].
+    unsettled: Semaphore,
     /// The pump found no room at some endpoint: the end of an exchange may be what it waits for.
     cramped: AtomicBool,
     wake: Notify,
@@ -155,6 +157,7 @@ impl Delivery {
             running: Mutex::default(),
             limits: Arc::default(),
             windows: Mutex::default(),
+            unsettled: Semaphore::new(settle::MAX_UNSETTLED_KIB),
             cramped: AtomicBool::new(false),
             wake: Notify::new(),
             bulks: Notify::new(),
@@ -257,7 +260,7 @@ impl Delivery {
 
     /// What waits, by endpoint.
     pub(crate) async fn waiting(&self) -> Vec<EndpointBacklog> {
-        let Ok(backlog) = self.store.backlog().await else { return Vec::new() };
+        let Ok(backlog) = self.store.backlog(Sight::All).await else { return Vec::new() };
         let now = self.clock.now();
         let waiting = |one: Backlog| {
             let long_due = one.next_due.is_some_and(|due| now.duration_since(due) > OVERDUE) && !one.paused;
@@ -303,3 +306,6 @@ impl Delivery {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

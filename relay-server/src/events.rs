@@ -18,20 +18,11 @@ pub(crate) use self::{
 };
 use crate::{
     delivery::{Delivery, NotReplayed},
-    endpoint::EndpointName,
     failure::{ApiError, ApiErrorKind},
-    store::{Cursor, Filter, MAX_RANGE_BYTES, PageRequest, Record, State, Store, StoreError, Summary},
+    store::{Cursor, Filter, MAX_RANGE_BYTES, PageRequest, Record, Sight, State, Store, Summary},
     verify::CannotSign,
     webhook::EventId,
 };
-
-/// Which endpoints' events may be seen.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Sight<'a> {
-    All,
-    /// Only these.
-    Only(&'a [EndpointName]),
-}
 
 /// How much one question may cost.
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +73,7 @@ const MAX_LOOKED_THROUGH_BYTES: u64 = 32 * 1024 * 1024;
 pub(crate) async fn list(
     delivery: &Delivery,
     asked: &EventQuery,
-    sight: Sight<'_>,
+    sight: &Sight,
     bounds: ListBounds,
 ) -> Result<Value, ApiError> {
     let store = &delivery.store;
@@ -91,7 +82,7 @@ pub(crate) async fn list(
         match filter.endpoints.first() {
             Some(wanted) if seen.contains(wanted) => {}
             // Without any, a filter would let every endpoint pass.
-            None if !seen.is_empty() => filter.endpoints = seen.to_vec(),
+            None if !seen.is_empty() => filter.endpoints.clone_from(seen),
             _ => {
                 return Err(ApiError::not_found("no endpoint of this name is open to this token"));
             }
@@ -117,44 +108,20 @@ pub(crate) async fn list(
 ///
 /// # Errors
 /// [`ApiError`].
-pub(crate) async fn find(
-    store: &Arc<dyn Store>,
-    id: &str,
-    sight: Sight<'_>,
-    now: Timestamp,
-) -> Result<Record, ApiError> {
-    let seen = |summary: &Summary| match sight {
-        Sight::All => true,
-        Sight::Only(seen) => seen.contains(&summary.endpoint),
-    };
+pub(crate) async fn find(store: &Arc<dyn Store>, id: &str, sight: &Sight, now: Timestamp) -> Result<Record, ApiError> {
     if let Ok(id) = id.parse::<EventId>() {
-        return match store.event(None, id, now).await {
-            // Whose it is, is not known then.
-            Err(StoreError::Damaged(_)) if !is_of(store, id, sight, now).await => Err(missing()),
-            record => record?.filter(|record| seen(&record.summary)).ok_or_else(missing),
-        };
+        return store.event(sight.clone(), id, now).await?.ok_or_else(missing);
     }
     let endpoints = match sight {
         Sight::All => Vec::new(),
-        Sight::Only([]) => return Err(missing()),
-        Sight::Only(seen) => seen.to_vec(),
+        Sight::Only(seen) if seen.is_empty() => return Err(missing()),
+        Sight::Only(seen) => seen.clone(),
     };
     let filter = Filter { endpoints, sender_id: Some(id.to_owned()), ..Filter::default() };
     let page = PageRequest { limit: 1, after: None, oldest_first: false };
     let found = store.list(filter, page).await?;
-    let summary = found.events.first().filter(|summary| seen(summary)).ok_or_else(missing)?;
-    store.event(Some(summary.endpoint.clone()), summary.id, now).await?.ok_or_else(missing)
-}
-
-/// Whether an event that cannot be read is of an endpoint in sight.
-async fn is_of(store: &Arc<dyn Store>, id: EventId, sight: Sight<'_>, now: Timestamp) -> bool {
-    let Sight::Only(seen) = sight else { return true };
-    for name in seen {
-        if store.event(Some(name.clone()), id, now).await.is_err() {
-            return true;
-        }
-    }
-    false
+    let summary = found.events.first().filter(|summary| sight.sees(&summary.endpoint)).ok_or_else(missing)?;
+    store.event(summary.endpoint.clone().into(), summary.id, now).await?.ok_or_else(missing)
 }
 
 /// A part of a body, from `offset`, at most `most` bytes. A credential that stands in it by its provider's row is hidden
@@ -212,6 +179,7 @@ fn hide(body: &mut [u8], parts: &[Range<usize>]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::endpoint::EndpointName;
     use crate::store::{Body, Head, NewEvent, SqliteOptions, SqliteStore};
 
     #[tokio::test]
@@ -240,7 +208,7 @@ mod tests {
         assert_eq!(stranger.execute("UPDATE content SET body = X'00'", []).expect("changed"), 1);
         let asked = id.to_string();
         let kind = async |seen: &[EndpointName]| {
-            find(&store, &asked, Sight::Only(seen), now).await.expect_err("it cannot be read").kind
+            find(&store, &asked, &Sight::Only(seen.to_vec()), now).await.expect_err("it cannot be read").kind
         };
         assert_eq!(kind(std::slice::from_ref(&ours)).await, ApiErrorKind::NotFound);
         assert_eq!(kind(&[ours, theirs]).await, ApiErrorKind::Damaged);

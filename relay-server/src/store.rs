@@ -51,13 +51,15 @@ mod vault;
 
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod unsteady;
 
 pub use error::{Health, StoreError};
 pub use filter::{Cursor, Filter, Page, PageRequest, StatusRange};
 pub use memory::MemoryStore;
 pub use model::{
     Act, Acted, Action, Answer, Attempt, Backlog, Body, Claimed, Dedup, Delivery, End, Ended, Grant, Head, Hold,
-    Holder, Lease, Mark, NewEvent, Record, Share, Signature, Standing, State, Summary, Then, Verdict, Want,
+    Holder, Lease, Mark, NewEvent, Record, Share, Sight, Signature, Standing, State, Summary, Then, Verdict, Want,
 };
 pub use outcome::{Outcome, Reason};
 pub use rows::{
@@ -65,6 +67,8 @@ pub use rows::{
     Source, Usage, Was,
 };
 pub use sqlite::{SqliteOptions, SqliteStore, check, resolve};
+#[cfg(test)]
+pub(crate) use unsteady::UnsteadyStore;
 pub use vault::Vault;
 
 /// Largest body of an answer that is kept, in bytes.
@@ -206,9 +210,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// one call looks at a bounded number of events.
     fn list(&self, filter: Filter, page: PageRequest) -> Reply<'_, Page>;
 
-    /// One event with its head and attempts. Without an endpoint, all endpoints are asked. One that is found damaged
-    /// is set apart at `now`.
-    fn event(&self, endpoint: Option<EndpointName>, id: EventId, now: Timestamp) -> Reply<'_, Option<Record>>;
+    /// One event with its head and attempts, if it is in sight. One that is found damaged is set apart at `now`.
+    fn event(&self, sight: Sight, id: EventId, now: Timestamp) -> Reply<'_, Option<Record>>;
 
     /// A part of a body, at most [`MAX_RANGE_BYTES`]; what is past its end is left out.
     fn body(&self, endpoint: EndpointName, id: EventId, range: Range<u64>, now: Timestamp) -> Reply<'_, Option<Bytes>>;
@@ -238,8 +241,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Pauses or resumes the leases of an endpoint.
     fn pause(&self, endpoint: EndpointName, paused: bool, now: Timestamp) -> Reply<'_, ()>;
 
-    /// What waits, for each endpoint that has events or is paused.
-    fn backlog(&self) -> Reply<'_, Vec<Backlog>>;
+    /// What waits, for each endpoint in sight that has events or is paused.
+    fn backlog(&self, sight: Sight) -> Reply<'_, Vec<Backlog>>;
 
     /// How many events of an endpoint stand where.
     fn standing(&self, endpoint: EndpointName) -> Reply<'_, Standing>;
@@ -297,6 +300,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Space used, and the limit.
     fn usage(&self) -> Usage;
 
-    /// Whether it takes events. Once failed it stays failed: the process has to end and start again.
+    /// Whether it takes events. One that is away comes back; once failed it stays failed: the process has to end and start
+    /// again.
     fn health(&self) -> watch::Receiver<Health>;
 }

@@ -28,7 +28,7 @@ use crate::{
     metrics::Metrics,
     providers::Providers,
     routes::SharedRoutes,
-    store::{Backlog, StoreError},
+    store::{Backlog, Sight, StoreError},
 };
 
 /// What it is asked about.
@@ -52,7 +52,7 @@ pub(super) fn routes(api: EndpointsApi) -> Router {
 }
 
 async fn list(State(api): State<EndpointsApi>) -> Result<Response, ApiError> {
-    let backlog = api.delivery.store.backlog().await?;
+    let backlog = api.delivery.store.backlog(Sight::All).await?;
     let backlog: BTreeMap<_, _> = backlog.iter().map(|one| (one.endpoint.as_str().to_owned(), one)).collect();
     let view = api.live.view();
     let routes = api.routes.load();
@@ -103,8 +103,8 @@ async fn whole(api: &EndpointsApi, named: &str) -> Result<Value, ApiError> {
     let endpoint = endpoint(api, named)?;
     let (store, view) = (&api.delivery.store, api.live.view());
     let mut all = brief(api, &view, &endpoint);
-    let backlog = store.backlog().await?;
-    with_backlog(&mut all, backlog.iter().find(|one| one.endpoint == endpoint.name));
+    let backlog = store.backlog(endpoint.name.clone().into()).await?;
+    with_backlog(&mut all, backlog.first());
     let standing = store.standing(endpoint.name.clone()).await?;
     all["pending"] = standing.pending.into();
     all["running"] = standing.running.into();

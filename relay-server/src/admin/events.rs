@@ -16,10 +16,12 @@ use serde_json::{Value, json};
 use super::api::answer;
 use crate::{
     delivery::Delivery,
-    events::{self, EventQuery, ListBounds, Sight, Signing, word},
+    events::{self, EventQuery, ListBounds, Signing, word},
     failure::{ApiError, ApiErrorKind},
     routes::SharedRoutes,
-    store::{Act, Acted, Action, Bulk, BulkAction, Filter, MAX_PAGE, MAX_RANGE_BYTES, State, StoreKind, Summary},
+    store::{
+        Act, Acted, Action, Bulk, BulkAction, Filter, MAX_PAGE, MAX_RANGE_BYTES, Sight, State, StoreKind, Summary,
+    },
     webhook::EventId,
 };
 
@@ -48,11 +50,11 @@ pub(super) fn routes(api: EventsApi) -> Router {
 }
 
 async fn list(Shared(api): Shared<EventsApi>, Query(asked): Query<EventQuery>) -> Result<Response, ApiError> {
-    Ok(answer(StatusCode::OK, &events::list(&api.delivery, &asked, Sight::All, BOUNDS).await?))
+    Ok(answer(StatusCode::OK, &events::list(&api.delivery, &asked, &Sight::All, BOUNDS).await?))
 }
 
 async fn show(Shared(api): Shared<EventsApi>, Path(id): Path<String>) -> Result<Response, ApiError> {
-    let record = events::find(&api.delivery.store, &id, Sight::All, api.delivery.clock.now()).await?;
+    let record = events::find(&api.delivery.store, &id, &Sight::All, api.delivery.clock.now()).await?;
     let endpoint = api.delivery.endpoint(&record.summary.endpoint);
     Ok(answer(StatusCode::OK, &events::detail(&record, endpoint.as_deref())))
 }
@@ -64,7 +66,7 @@ async fn body(Shared(api): Shared<EventsApi>, Path(id): Path<String>) -> Result<
 
 async fn whole(api: &EventsApi, id: &str) -> Result<Bytes, ApiError> {
     let store = &api.delivery.store;
-    let summary = events::find(store, id, Sight::All, api.delivery.clock.now()).await?.summary;
+    let summary = events::find(store, id, &Sight::All, api.delivery.clock.now()).await?.summary;
     let mut bytes = Vec::new();
     loop {
         let part = events::part(&api.delivery, &summary, bytes.len() as u64, MAX_RANGE_BYTES).await?;
@@ -92,7 +94,7 @@ async fn act(
 
 async fn replayed(api: &EventsApi, id: &str, signature: crate::store::Signature) -> Result<Value, ApiError> {
     let delivery = &api.delivery;
-    let record = events::find(&delivery.store, id, Sight::All, delivery.clock.now()).await?;
+    let record = events::find(&delivery.store, id, &Sight::All, delivery.clock.now()).await?;
     let endpoint = api.routes.load().endpoint(record.summary.endpoint.as_str()).cloned();
     let stored = delivery.replay(endpoint.as_ref(), record, signature).await?;
     Ok(json!({ "id": stored.of.to_string(), "new_id": stored.id.to_string() }))
@@ -101,7 +103,7 @@ async fn replayed(api: &EventsApi, id: &str, signature: crate::store::Signature)
 async fn acted(api: &EventsApi, id: &str, action: Action) -> Result<Value, ApiError> {
     let delivery = &api.delivery;
     let Summary { endpoint, id, .. } =
-        events::find(&delivery.store, id, Sight::All, delivery.clock.now()).await?.summary;
+        events::find(&delivery.store, id, &Sight::All, delivery.clock.now()).await?.summary;
     let acts = vec![Act { endpoint, id, action }];
     let acted = delivery.store.act(acts, delivery.clock.now()).await?.into_iter().next();
     delivery.wake();

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     endpoint::EndpointName,
-    store::{Store, StoreError},
+    store::{Sight, Store, StoreError},
     throttle::Throttle,
 };
 
@@ -226,7 +226,8 @@ impl SessionHost {
     }
 
     async fn tell_waiting(&self, handle: &Handle, endpoints: &[&str]) {
-        let backlog = match self.store.backlog().await {
+        let seen = endpoints.iter().filter_map(|name| EndpointName::parse(name).ok()).collect();
+        let backlog = match self.store.backlog(Sight::Only(seen)).await {
             Ok(backlog) => backlog,
             Err(error) => {
                 if let Some(held_back) = NOT_COUNTED.pass("") {
@@ -235,7 +236,7 @@ impl SessionHost {
                 return;
             }
         };
-        for one in backlog.iter().filter(|one| one.open > 0 && endpoints.contains(&one.endpoint.as_str())) {
+        for one in backlog.iter().filter(|one| one.open > 0) {
             let since = one.oldest.map(|at| format!(", the oldest since {at:.0}")).unwrap_or_default();
             let held = if one.paused { "; the endpoint is paused" } else { "" };
             let (open, endpoint) = (one.open, &one.endpoint);

@@ -25,9 +25,12 @@ use crate::{
     throttle::Throttle,
 };
 
-/// How often the store is asked again to settle an attempt, and how long between.
-const SETTLE_TRIES: u32 = 50;
-const SETTLE_PAUSE: Duration = Duration::from_millis(100);
+/// How long between two tries to settle an attempt with a store that is busy or away: the first pause, which doubles, and
+/// the longest.
+pub(super) const SETTLE_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// Memory for attempts that wait to be settled, in KiB; each takes one at least.
+pub(super) const MAX_UNSETTLED_KIB: usize = 64 * 1024;
 
 /// As many as there are attempts under way when the store fails.
 static NOT_SETTLED: Throttle = Throttle::new();
@@ -52,7 +55,7 @@ pub(super) struct Ruling {
 }
 
 /// Something for a sender beside the ack.
-struct Pass {
+pub(super) struct Pass {
     promised: Promised,
     /// Whether it is passed on before it is kept.
     is_success: bool,
@@ -143,10 +146,11 @@ impl Delivery {
         self.settle_attempt(event, note, ending, Ruling::of(then)).await;
     }
 
-    /// Settles an attempt; the store is asked again where it is only busy.
-    async fn settle(&self, mut end: End, mut pass: Option<Pass>) {
-        let endpoint = end.endpoint.clone();
-        let mut tries = 0;
+    /// Settles an attempt. A store that is busy or away is asked again for as long as the attempt's lease lasts, for as many
+    /// attempts as there is memory for.
+    pub(super) async fn settle(&self, mut end: End, mut pass: Option<Pass>) {
+        let (endpoint, until) = (end.endpoint.clone(), self.lease_end(&end));
+        let (mut room, mut pause) = (None, SETTLE_PAUSES.0);
         let why = loop {
             if let Some(void) = pass.take_if(|pass| pass.promised.is_void()) {
                 end.then = void.after_ack;
@@ -164,15 +168,28 @@ impl Delivery {
                 }
                 Err(error) => error,
             };
-            tries += 1;
-            if !error.is_temporary() || tries == SETTLE_TRIES {
+            if !error.is_temporary() || self.clock.now() >= until {
                 break error;
             }
-            tokio::time::sleep(SETTLE_PAUSE).await;
+            let kib = 1 + end.attempt.answer.as_ref().map_or(0, |answer| answer.body.len() / 1024);
+            room = room.or_else(|| self.unsettled.try_acquire_many(u32::try_from(kib).ok()?).ok());
+            if room.is_none() {
+                break error;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(SETTLE_PAUSES.1);
         };
         if let Some(held_back) = NOT_SETTLED.pass(endpoint.as_str()) {
             tracing::error!(error = %why, held_back, "an attempt's end was not kept; the event will come again");
         }
+    }
+
+    /// When the lease of an attempt ends, at the latest.
+    fn lease_end(&self, end: &End) -> Timestamp {
+        let endpoint = self.endpoint(&end.endpoint);
+        let keeping = endpoint.as_ref().and_then(|endpoint| endpoint.keeping.as_ref());
+        let lease = keeping.map_or(SETTLE_PAUSES.1, |keeping| Self::lease(keeping, Duration::ZERO));
+        end.attempt.started_at.saturating_add(lease).unwrap_or(Timestamp::MAX)
     }
 
     /// Notes an end down. A success is passed on once the note is with the store's writer.

@@ -9,7 +9,7 @@ use tracing::Instrument as _;
 use super::{Delivery, attempt::Event};
 use crate::{
     agents::outcomes::Stray,
-    store::{Attempt, Lease, Outcome, State},
+    store::{Attempt, Lease, Outcome, Sight, State},
     throttle::Throttle,
     webhook::EventId,
 };
@@ -27,7 +27,7 @@ pub(crate) async fn settle_strays(delivery: Arc<Delivery>, mut strays: mpsc::Rec
 /// before, or never was an attempt.
 async fn settle(delivery: &Delivery, outcome: relay_proto::Outcome) {
     let id = EventId::from_bytes(outcome.event_id);
-    let record = match delivery.store.event(None, id, delivery.clock.now()).await {
+    let record = match delivery.store.event(Sight::All, id, delivery.clock.now()).await {
         Ok(Some(record)) => record,
         Ok(None) => return tracing::debug!(event_id = %id, "an outcome of an event that is not kept"),
         Err(error) => {

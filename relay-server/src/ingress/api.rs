@@ -33,10 +33,10 @@ use crate::{
     },
     delivery::{Asker, Delivery},
     endpoint::EndpointName,
-    events::{self, EventQuery, ListBounds, Sight},
+    events::{self, EventQuery, ListBounds},
     failure::{ApiError, ApiErrorKind},
     routes::Routes,
-    store::Signature,
+    store::{Sight, Signature},
 };
 
 /// Where its addresses begin.
@@ -193,8 +193,8 @@ impl Question<'_> {
     }
 
     async fn list(&self, asked: &EventQuery) -> Result<Response<ResponseBody>, ApiError> {
-        let seen = self.seen_by(asked)?;
-        let list = events::list(&self.api.delivery, asked, Sight::Only(&seen), BOUNDS);
+        let sight = Sight::Only(self.seen_by(asked)?);
+        let list = events::list(&self.api.delivery, asked, &sight, BOUNDS);
         let list = self.reading(list).await?;
         Ok(respond::api_answer(&list))
     }
@@ -259,8 +259,8 @@ impl Question<'_> {
     }
 
     async fn find(&self, id: &str) -> Result<crate::store::Record, ApiError> {
-        let delivery = &self.api.delivery;
-        self.reading(events::find(&delivery.store, id, Sight::Only(&self.seen), delivery.clock.now())).await
+        let (delivery, sight) = (&self.api.delivery, Sight::Only(self.seen.clone()));
+        self.reading(events::find(&delivery.store, id, &sight, delivery.clock.now())).await
     }
 
     /// Reads once it is its turn.

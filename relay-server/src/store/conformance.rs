@@ -171,7 +171,7 @@ macro_rules! narrow {
                 async fn $name() {
                     for bed in super::beds(super::NARROW) {
                         super::room::$name(std::sync::Arc::clone(&bed.store)).await;
-                        bed.store.backlog().await.expect("all rows are in the table then");
+                        bed.store.backlog(super::Sight::All).await.expect("all rows are in the table then");
                         bed.assert_counted();
                     }
                 }
@@ -324,7 +324,7 @@ async fn act(store: &Arc<dyn Store>, endpoint: &str, id: EventId, action: Action
 }
 
 async fn record(store: &Arc<dyn Store>, id: EventId) -> Record {
-    store.event(None, id, at(0)).await.expect("read").expect("there")
+    store.event(Sight::All, id, at(0)).await.expect("read").expect("there")
 }
 
 fn ids(deliveries: &[Delivery]) -> Vec<EventId> {

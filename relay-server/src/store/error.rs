@@ -1,5 +1,6 @@
 //! Why the store did not do it, by what can be done about it.
 
+use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::{
@@ -13,6 +14,9 @@ pub enum StoreError {
     /// Too many calls wait for the writer. Try again in a moment.
     #[error("the store's queue is full")]
     Busy,
+    /// It cannot be reached for a while, or it is not known whether the call was kept. It may be made again.
+    #[error("the store is away; it is asked again")]
+    Unavailable,
     /// The store is as large as it may be, and everything in it still waits.
     #[error("what waits fills the store up to its max_size; deliver or drop it, or raise max_size")]
     AtCapacity,
@@ -57,7 +61,7 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the same call can succeed later, without a restart.
     pub(crate) fn is_temporary(&self) -> bool {
-        self.is_full() || *self == Self::Busy
+        self.is_full() || matches!(self, Self::Busy | Self::Unavailable)
     }
 
     /// Whether there is no room for what was to be kept.
@@ -80,6 +84,7 @@ impl From<StoreError> for ApiError {
     fn from(why: StoreError) -> Self {
         let kind = match &why {
             StoreError::Busy
+            | StoreError::Unavailable
             | StoreError::AtCapacity
             | StoreError::AtShare
             | StoreError::AtReserve
@@ -102,6 +107,8 @@ pub enum Health {
     Ready,
     /// The disk is full: only what finds room inside of the store's file is taken in; what is there is still delivered.
     NoSpace,
+    /// It cannot be reached since then: nothing is kept, and what is there waits. It comes back by itself.
+    Away { since: Timestamp },
     /// The disk failed. For ever: leave the process with a failure, a restart reads what was acknowledged.
     Failed(String),
 }

@@ -16,7 +16,7 @@ use super::{
     Act, Acted, Action, Backlog, Bulk, BulkAction, Claimed, ConfigChange, ConfigKind, ConfigRow, Cursor, End, Ended,
     Filter, Grant, Health, Hold, Holder, MAX_BULKS, MAX_PAGE, MAX_RANGE_BYTES, MAX_REFUSED, MAX_REFUSED_AGE,
     MAX_REFUSED_BYTES, NamedRows, NewEvent, OwnSignature, Page, PageRequest, Purge, PurgeCursor, Purged, Record,
-    RefusedRow, Reply, Share, Source, Standing, State, Store, StoreError, Summary, Usage, Verdict, Want, Was,
+    RefusedRow, Reply, Share, Sight, Source, Standing, State, Store, StoreError, Summary, Usage, Verdict, Want, Was,
     error::Pulse, marks, refused_bytes, rows, rules,
 };
 use crate::{endpoint::EndpointName, webhook::EventId};
@@ -259,7 +259,7 @@ impl Inner {
         purged
     }
 
-    fn backlog(&self) -> Vec<Backlog> {
+    fn backlog(&self, sight: &Sight) -> Vec<Backlog> {
         let one = |(endpoint, shelf): (&EndpointName, &Shelf)| Backlog {
             endpoint: endpoint.clone(),
             paused: shelf.paused_at.is_some(),
@@ -267,7 +267,9 @@ impl Inner {
             oldest: shelf.open.first().map(|id| shelf.events[id].row.summary.received_at),
             next_due: shelf.due.first().map(|(due, _)| *due),
         };
-        let shown = |(_, shelf): &(&EndpointName, &Shelf)| shelf.paused_at.is_some() || !shelf.events.is_empty();
+        let shown = |(name, shelf): &(&EndpointName, &Shelf)| {
+            sight.sees(name) && (shelf.paused_at.is_some() || !shelf.events.is_empty())
+        };
         self.shelves.iter().filter(shown).map(one).collect()
     }
 
@@ -375,9 +377,9 @@ impl Store for MemoryStore {
         self.reply(Ok(self.inner().list(&filter, &page)))
     }
 
-    fn event(&self, endpoint: Option<EndpointName>, id: EventId, _now: Timestamp) -> Reply<'_, Option<Record>> {
+    fn event(&self, sight: Sight, id: EventId, _now: Timestamp) -> Reply<'_, Option<Record>> {
         let inner = self.inner();
-        let mut shelves = inner.shelves.iter().filter(|(name, _)| endpoint.as_ref().is_none_or(|only| *name == only));
+        let mut shelves = inner.shelves.iter().filter(|(name, _)| sight.sees(name));
         let kept = shelves.find_map(|(_, shelf)| shelf.events.get(&id));
         self.reply(Ok(kept.map(|kept| Record {
             summary: kept.row.summary.clone(),
@@ -458,8 +460,8 @@ impl Store for MemoryStore {
         self.reply(Ok(()))
     }
 
-    fn backlog(&self) -> Reply<'_, Vec<Backlog>> {
-        self.reply(Ok(self.inner().backlog()))
+    fn backlog(&self, sight: Sight) -> Reply<'_, Vec<Backlog>> {
+        self.reply(Ok(self.inner().backlog(&sight)))
     }
 
     fn standing(&self, endpoint: EndpointName) -> Reply<'_, Standing> {

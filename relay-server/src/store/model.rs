@@ -467,6 +467,29 @@ pub enum Acted {
     Unknown,
 }
 
+/// Which endpoints an asker may see.
+#[derive(Clone, Debug)]
+pub enum Sight {
+    All,
+    /// Only these.
+    Only(Vec<EndpointName>),
+}
+
+impl Sight {
+    pub fn sees(&self, endpoint: &EndpointName) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(seen) => seen.contains(endpoint),
+        }
+    }
+}
+
+impl From<EndpointName> for Sight {
+    fn from(endpoint: EndpointName) -> Self {
+        Self::Only(vec![endpoint])
+    }
+}
+
 /// How many events of an endpoint stand where.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {

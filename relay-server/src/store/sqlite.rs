@@ -28,8 +28,8 @@ use tokio::sync::{oneshot, watch};
 use super::{
     Act, Acted, Attempt, Backlog, Bulk, BulkAction, Claimed, ConfigChange, ConfigKind, ConfigRow, Delivery, End, Ended,
     Filter, Grant, Health, Hold, Holder, INLINE_BYTES, Lease, NamedRows, NewEvent, Outcome, OwnSignature, Page,
-    PageRequest, Purge, Purged, Record, RefusedRow, Reply, Share, Source, Standing, Store, StoreError, Then, Usage,
-    Verdict, Want, Was, error::Pulse, refused_bytes, rules,
+    PageRequest, Purge, Purged, Record, RefusedRow, Reply, Share, Sight, Source, Standing, Store, StoreError, Then,
+    Usage, Verdict, Want, Was, error::Pulse, refused_bytes, rules,
 };
 use crate::{endpoint::EndpointName, webhook::EventId};
 
@@ -339,10 +339,10 @@ impl Store for SqliteStore {
         boxed(self.look(move |connection| listing::list(connection, &keys, &filter, &page, listing::LONG)))
     }
 
-    fn event(&self, endpoint: Option<EndpointName>, id: EventId, now: Timestamp) -> Reply<'_, Option<Record>> {
+    fn event(&self, sight: Sight, id: EventId, now: Timestamp) -> Reply<'_, Option<Record>> {
         boxed(async move {
             let read = self.look(move |connection| {
-                let Some((key, found)) = listing::find(connection, endpoint.as_ref(), id)? else { return Ok(None) };
+                let Some((key, found)) = listing::find(connection, &sight, id)? else { return Ok(None) };
                 let attempts = content::attempts(connection, key, id)?;
                 Ok(Some((content::read(connection, &found, false), found.row.summary, attempts)))
             });
@@ -356,9 +356,9 @@ impl Store for SqliteStore {
 
     fn body(&self, endpoint: EndpointName, id: EventId, range: Range<u64>, now: Timestamp) -> Reply<'_, Option<Bytes>> {
         boxed(async move {
-            let name = endpoint.clone();
+            let sight = Sight::from(endpoint.clone());
             let read = self.look(move |connection| {
-                let Some((_, found)) = listing::find(connection, Some(&name), id)? else { return Ok(None) };
+                let Some((_, found)) = listing::find(connection, &sight, id)? else { return Ok(None) };
                 let content = content::read(connection, &found, false)?;
                 content::part(connection, id, &content, range).map(Some)
             });
@@ -408,8 +408,8 @@ impl Store for SqliteStore {
         self.write(Kind::Upkeep, 64, move |tx| small::pause(tx, &endpoint, paused, now))
     }
 
-    fn backlog(&self) -> Reply<'_, Vec<Backlog>> {
-        boxed(self.look(small::backlog))
+    fn backlog(&self, sight: Sight) -> Reply<'_, Vec<Backlog>> {
+        boxed(self.look(move |connection| small::backlog(connection, &sight)))
     }
 
     fn standing(&self, endpoint: EndpointName) -> Reply<'_, Standing> {

@@ -27,7 +27,8 @@ use jiff::Timestamp;
 use relay_server::{
     endpoint::EndpointName,
     store::{
-        Body, Dedup, Filter, Grant, Head, Holder, NewEvent, PageRequest, SqliteOptions, SqliteStore, State, Store, Want,
+        Body, Dedup, Filter, Grant, Head, Holder, NewEvent, PageRequest, Sight, SqliteOptions, SqliteStore, State,
+        Store, Want,
     },
     webhook::EventId,
 };
@@ -359,7 +360,7 @@ async fn million(events: u64) -> anyhow::Result<()> {
         })
         .await?;
     }
-    timed("the backlog", async { Ok(store.backlog().await?) }).await?;
+    timed("the backlog", async { Ok(store.backlog(Sight::All).await?) }).await?;
     let now = Timestamp::now();
     let until = now.saturating_add(Duration::from_secs(60))?;
     timed("claiming the oldest 100", async {

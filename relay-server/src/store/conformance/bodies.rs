@@ -86,7 +86,7 @@ pub(super) async fn a_body_that_cannot_be_read_is_refused(store: Arc<dyn Store>)
         let error = store.append(vec![NewEvent { body: short, ..event("a", 1) }], at(1)).await.expect_err("refused");
         assert!(matches!(&error, StoreError::Invalid(why) if why.contains("body")), "{error}");
     }
-    assert!(store.event(None, id(1), at(0)).await.expect("read").is_none());
+    assert!(store.event(Sight::All, id(1), at(0)).await.expect("read").is_none());
     append(&store, event("a", 1)).await;
 }
 

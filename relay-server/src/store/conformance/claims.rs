@@ -87,7 +87,7 @@ pub(super) async fn an_append_that_is_made_again_says_the_same(store: Arc<dyn St
     assert_eq!(append(&store, leased()).await, first, "with the lease that it was given");
     let long = || NewEvent { body: Body::Bytes(vec![5; 70_000].into()), ..event("a", 2) };
     assert_eq!(append(&store, long()).await, append(&store, long()).await);
-    assert_eq!(store.backlog().await.expect("read")[0].open, 2);
+    assert_eq!(store.backlog(Sight::All).await.expect("read")[0].open, 2);
     let held = claim(&store, "a", 2, 300, 100).await.remove(1);
     assert_eq!(held.summary.id, id(1));
     let none = Verdict::Accepted { lease: None, conflict: None };
@@ -114,7 +114,7 @@ pub(super) async fn a_settle_that_is_made_again_says_the_same(store: Arc<dyn Sto
         ("c", Then::Retry(at(900)), State::Pending),
         ("d", Then::Release(at(900)), State::Pending),
     ] {
-        let find = async || store.event(Some(name(endpoint)), id(1), at(0)).await.expect("read").expect("there");
+        let find = async || store.event(name(endpoint).into(), id(1), at(0)).await.expect("read").expect("there");
         for ms in 1..=2 {
             append(&store, NewEvent { order_key: Some("x".into()), ..event(endpoint, ms) }).await;
         }
@@ -232,8 +232,8 @@ pub(super) async fn unknown_events_and_endpoints_are_told_apart(store: Arc<dyn S
     assert!(claim(&store, "b", 1, 100, 5).await.is_empty());
     assert_eq!(act(&store, "a", id(99), Action::Cancel, 7).await, Acted::Unknown);
     assert_eq!(act(&store, "b", id(1), Action::Cancel, 7).await, Acted::Unknown);
-    assert!(store.event(Some(name("b")), id(1), at(0)).await.expect("read").is_none());
-    assert!(store.event(None, id(99), at(0)).await.expect("read").is_none());
+    assert!(store.event(name("b").into(), id(1), at(0)).await.expect("read").is_none());
+    assert!(store.event(Sight::All, id(99), at(0)).await.expect("read").is_none());
     assert!(store.body(name("b"), id(1), 0..10, at(0)).await.expect("read").is_none());
 }
 
@@ -245,8 +245,8 @@ pub(super) async fn a_batch_with_an_id_twice_keeps_nothing(store: Arc<dyn Store>
         assert!(matches!(&error, StoreError::Invalid(why) if why.contains("already")), "{error}");
     }
     for ms in [2, 3, 4] {
-        assert!(store.event(None, id(ms), at(0)).await.expect("read").is_none(), "event {ms}");
+        assert!(store.event(Sight::All, id(ms), at(0)).await.expect("read").is_none(), "event {ms}");
     }
-    assert_eq!(store.backlog().await.expect("read").len(), 1, "no trace of endpoint z");
+    assert_eq!(store.backlog(Sight::All).await.expect("read").len(), 1, "no trace of endpoint z");
     append(&store, event("z", 4)).await;
 }

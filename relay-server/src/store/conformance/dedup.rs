@@ -26,7 +26,7 @@ pub(super) async fn verdicts_follow_the_state_of_the_earlier_event(store: Arc<dy
     assert_eq!(held.lease, Lease { fence: 2, attempt: 2, tries: 1 }, "from the schedule's beginning");
     assert_eq!(act(&store, "a", id(1), Action::Cancel, 1060).await, Acted::Done);
     assert_eq!(again(&store, AGAIN + 70, "k", true).await, duplicate(1, State::Dropped));
-    assert!(store.event(None, id(AGAIN), at(0)).await.expect("read").is_none(), "a duplicate is no event");
+    assert!(store.event(Sight::All, id(AGAIN), at(0)).await.expect("read").is_none(), "a duplicate is no event");
 }
 
 pub(super) async fn a_delivered_one_is_answered_as_recorded(store: Arc<dyn Store>) {

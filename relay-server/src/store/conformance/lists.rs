@@ -113,7 +113,7 @@ pub(super) async fn one_event_is_shown_with_its_head_and_attempts(store: Arc<dyn
     let second = claim(&store, "a", 1, 500, 10).await.remove(0);
     let passed = end(&second, Some(204), Then::Done, 12);
     settle(&store, passed.clone(), 12).await;
-    let found = store.event(Some(name("a")), id(1), at(0)).await.expect("read").expect("there");
+    let found = store.event(name("a").into(), id(1), at(0)).await.expect("read").expect("there");
     assert_eq!(found.head, event("a", 1).head);
     assert_eq!(found.attempts, [failed.attempt, passed.attempt]);
     let summary = found.summary;
@@ -142,7 +142,7 @@ pub(super) async fn the_backlog_says_what_waits(store: Arc<dyn Store>) {
         oldest: oldest.map(at),
         next_due: next_due.map(at),
     };
-    let all = store.backlog().await.expect("read");
+    let all = store.backlog(Sight::All).await.expect("read");
     let expected =
         [row("a", false, 3, Some(1), Some(2)), row("b", false, 0, None, None), row("c", true, 0, None, None)];
     assert_eq!(all, expected);

@@ -46,7 +46,7 @@ pub(super) async fn what_was_signed_is_taken_once(store: Arc<dyn Store>) {
     assert_eq!(append(&store, signed(3, mark(1, 0), "another")).await, Verdict::OtherBody { of: id(1) });
     let long = NewEvent { body: Body::Bytes(vec![7; 300_000].into()), ..signed(4, mark(1, 0), "") };
     assert_eq!(append(&store, long).await, Verdict::OtherBody { of: id(1) });
-    assert!(store.event(None, id(3), at(9)).await.expect("read").is_none());
+    assert!(store.event(Sight::All, id(3), at(9)).await.expect("read").is_none());
     assert_eq!(append(&store, signed(5, mark(2, 0), "one")).await, NEW, "another signature");
     let elsewhere = NewEvent { endpoint: name("b"), ..signed(6, mark(1, 0), "another") };
     assert_eq!(append(&store, elsewhere).await, NEW, "another endpoint");
@@ -61,7 +61,7 @@ pub(super) async fn a_mark_outlives_its_event_and_ends_with_its_time(store: Arc<
     let held = claim(&store, "a", 1, 500, 5).await.remove(0);
     done(&store, &held, 6).await;
     purge_all(&store, 100).await;
-    assert!(store.event(None, id(1), at(100)).await.expect("read").is_none());
+    assert!(store.event(Sight::All, id(1), at(100)).await.expect("read").is_none());
     assert_eq!(append(&store, late(200, mark(1, 0), "one")).await, again(State::Delivered));
     assert_eq!(append(&store, late(201, mark(1, 0), "another")).await, Verdict::OtherBody { of: id(1) });
     purge_all(&store, HOUR - 1).await;

@@ -273,9 +273,9 @@ impl Run {
     }
 
     async fn look(&mut self) {
-        all!(self, store => store.backlog()).expect("read");
+        all!(self, store => store.backlog(Sight::All)).expect("read");
         let Some((endpoint, id)) = self.dice.one(&self.ids).cloned() else { return };
-        all!(self, store => store.event(None, id, at(0))).expect("read");
+        all!(self, store => store.event(Sight::All, id, at(0))).expect("read");
         all!(self, store => store.body(endpoint.clone(), id, 1..70_001, at(0))).expect("read");
         all!(self, store => store.bulks()).expect("read");
     }

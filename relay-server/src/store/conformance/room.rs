@@ -35,7 +35,7 @@ async fn deliver_all(store: &Arc<dyn Store>, endpoint: &str, now: i64) {
 }
 
 async fn is_there(store: &Arc<dyn Store>, ms: i64) -> bool {
-    store.event(None, id(ms), at(0)).await.expect("read").is_some()
+    store.event(Sight::All, id(ms), at(0)).await.expect("read").is_some()
 }
 
 fn share(endpoint: &str, max_bytes: u64, is_proven: bool) -> (EndpointName, Share) {

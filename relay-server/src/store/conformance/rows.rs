@@ -115,7 +115,7 @@ pub(super) async fn refused_requests_are_bounded(store: Arc<dyn Store>) {
     let first = store.refused_request(id(1)).await.expect("read");
     assert_eq!(first, Some(row("a", 1, MAX_REFUSED_BYTES)), "the beginning of its body");
     assert_eq!(store.refused_request(id(2)).await.expect("read"), None);
-    assert!(store.backlog().await.expect("read").is_empty(), "nothing waits where only refusals were");
+    assert!(store.backlog(Sight::All).await.expect("read").is_empty(), "nothing waits where only refusals were");
     let count = i64::try_from(MAX_REFUSED).expect("small");
     store.refuse((2..=count + 5).map(|ms| row("a", ms, 3)).collect()).await.expect("kept");
     store.refuse(vec![row("b", 9000, 3)]).await.expect("kept");
@@ -123,7 +123,7 @@ pub(super) async fn refused_requests_are_bounded(store: Arc<dyn Store>) {
     assert_eq!(all.len(), MAX_REFUSED);
     assert_eq!((all[0].id, all.last().expect("a row").id), (id(count + 5), id(6)), "the newest first");
     assert_eq!(store.refused(None, 1).await.expect("read")[0].id, id(9000));
-    assert!(store.event(None, id(9000), at(0)).await.expect("read").is_none(), "never an event");
+    assert!(store.event(Sight::All, id(9000), at(0)).await.expect("read").is_none(), "never an event");
     let day = 24 * 60 * 60 * 1000;
     let policy =
         Purge { retention: Duration::MAX, pending_retention: Duration::MAX, max_bytes: u64::MAX, cursor: None };

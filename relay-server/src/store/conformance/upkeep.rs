@@ -76,7 +76,7 @@ pub(super) async fn a_replay_shares_a_long_body(store: Arc<dyn Store>) {
     assert_eq!(act(&store, "a", id(1), Action::Replay(id(50), Signature::Auto), 50).await, Acted::Done);
     let policy = Purge { retention: Duration::from_millis(10), ..everything_stays() };
     assert_eq!(purge(&store, policy, 60).await.0.removed, 1);
-    assert!(store.event(None, id(1), at(0)).await.expect("read").is_none());
+    assert!(store.event(Sight::All, id(1), at(0)).await.expect("read").is_none());
     let held = claim(&store, "a", 1, 500, 60).await.remove(0);
     assert_eq!(held.summary.id, id(50), "whole and undamaged");
     let part = store.body(name("a"), id(50), 599_990..600_000, at(0)).await.expect("read").expect("there");
@@ -205,7 +205,7 @@ pub(super) async fn old_events_are_purged_and_late_ones_become_dead(store: Arc<d
     assert_eq!(purge(&store, policy.clone(), 119).await.0, Purged::default());
     let (purged, _) = purge(&store, policy.clone(), 120).await;
     assert_eq!((purged.removed, purged.expired), (1, 0));
-    assert!(store.event(None, id(1), at(0)).await.expect("read").is_none());
+    assert!(store.event(Sight::All, id(1), at(0)).await.expect("read").is_none());
     assert!(store.body(name("a"), id(1), 0..9, at(0)).await.expect("read").is_none());
     let (purged, _) = purge(&store, policy.clone(), 203).await;
     assert_eq!((purged.removed, purged.expired), (0, 2), "events 2 and 3; of 2 the lease ran out");
@@ -236,8 +236,8 @@ pub(super) async fn space_is_made_of_ended_events_only(store: Arc<dyn Store>) {
     let (purged, _) = purge(&store, some, 200).await;
     assert!((8..=14).contains(&purged.evicted), "{purged:?}");
     assert!(store.usage().bytes <= before - 250_000);
-    assert!(store.event(None, id(1), at(0)).await.expect("read").is_none(), "the oldest first");
-    assert!(store.event(None, id(40), at(0)).await.expect("read").is_some());
+    assert!(store.event(Sight::All, id(1), at(0)).await.expect("read").is_none(), "the oldest first");
+    assert!(store.event(Sight::All, id(40), at(0)).await.expect("read").is_some());
     let all = Purge { max_bytes: 0, ..everything_stays() };
     let (purged, _) = purge(&store, all, 300).await;
     assert_eq!((purged.removed, purged.expired), (0, 0));

@@ -3,7 +3,7 @@
 //! Dead letters and open events have indexes of their own, and so has the sender's id. Everything else is a walk from
 //! the cursor on that stops after so many events or bytes of text ([`Look`]) and says where to go on.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use jiff::{Timestamp, ToSpan as _};
 use memchr::memmem::Finder;
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     endpoint::EndpointName,
-    store::{Cursor, Filter, MAX_PAGE, Page, PageRequest, State, StoreError},
+    store::{Cursor, Filter, MAX_PAGE, Page, PageRequest, Sight, State, StoreError},
     webhook::EventId,
 };
 
@@ -68,13 +68,8 @@ pub(super) fn list(
 }
 
 /// One event, and its endpoint's number.
-pub(super) fn find(
-    connection: &Connection,
-    endpoint: Option<&EndpointName>,
-    id: EventId,
-) -> Result<Option<(i64, Found)>, StoreError> {
-    let filter = Filter { endpoints: endpoint.into_iter().cloned().collect(), ..Filter::default() };
-    for (name, key) in wanted(connection, &filter)? {
+pub(super) fn find(connection: &Connection, sight: &Sight, id: EventId) -> Result<Option<(i64, Found)>, StoreError> {
+    for (name, key) in seen(connection, sight)? {
         if let Some(found) = row::load(connection, &name, key, id)? {
             return Ok(Some((key, found)));
         }
@@ -91,15 +86,19 @@ pub(super) fn endpoints(connection: &Connection) -> Result<Vec<(EndpointName, i6
     Ok(parsed.collect())
 }
 
-fn wanted(connection: &Connection, filter: &Filter) -> Result<Vec<(EndpointName, i64)>, StoreError> {
-    if filter.endpoints.is_empty() {
-        return endpoints(connection);
-    }
+/// The endpoints in sight by name and number, each once.
+pub(super) fn seen(connection: &Connection, sight: &Sight) -> Result<Vec<(EndpointName, i64)>, StoreError> {
+    let Sight::Only(names) = sight else { return endpoints(connection) };
     let mut found = Vec::new();
-    for name in &filter.endpoints {
+    for name in names.iter().collect::<BTreeSet<_>>() {
         found.extend(endpoint_key(connection, name)?.map(|key| (name.clone(), key)));
     }
     Ok(found)
+}
+
+fn wanted(connection: &Connection, filter: &Filter) -> Result<Vec<(EndpointName, i64)>, StoreError> {
+    let all = filter.endpoints.is_empty();
+    seen(connection, &if all { Sight::All } else { Sight::Only(filter.endpoints.clone()) })
 }
 
 /// Events of several endpoints in one order.

@@ -12,8 +12,8 @@ use super::{
 use crate::{
     endpoint::EndpointName,
     store::{
-        Backlog, ConfigChange, ConfigKind, ConfigRow, NamedRows, OwnSignature, Source, Standing, State, StoreError,
-        rows,
+        Backlog, ConfigChange, ConfigKind, ConfigRow, NamedRows, OwnSignature, Sight, Source, Standing, State,
+        StoreError, rows,
     },
 };
 
@@ -24,7 +24,7 @@ pub(super) fn pause(tx: &mut Tx<'_>, endpoint: &EndpointName, paused: bool, now:
     Ok(())
 }
 
-pub(super) fn backlog(connection: &Connection) -> Result<Vec<Backlog>, StoreError> {
+pub(super) fn backlog(connection: &Connection, sight: &Sight) -> Result<Vec<Backlog>, StoreError> {
     let mut query = connection.prepare_cached(
         "SELECT paused_at IS NOT NULL, \
          (SELECT count(*) FROM event INDEXED BY event_due WHERE endpoint = key AND due_at IS NOT NULL), \
@@ -34,7 +34,7 @@ pub(super) fn backlog(connection: &Connection) -> Result<Vec<Backlog>, StoreErro
          AND (paused_at IS NOT NULL OR EXISTS (SELECT 1 FROM event WHERE event.endpoint = key))",
     )?;
     let mut all = Vec::new();
-    for (endpoint, key) in listing::endpoints(connection)? {
+    for (endpoint, key) in listing::seen(connection, sight)? {
         let one = query.query_row(params![key, PARKED], |row| {
             Ok(Backlog {
                 endpoint,

@@ -195,7 +195,7 @@ async fn a_link_to_a_store_that_is_yet_to_be_made_leads_to_it() {
     drop(store);
     let mode = std::fs::metadata(folder.path()).expect("made").permissions().mode();
     assert_eq!(mode & 0o777, 0o600, "for its owner alone, as without a link");
-    assert!(folder.open().event(None, id(1), at(0)).await.expect("read").is_some());
+    assert!(folder.open().event(Sight::All, id(1), at(0)).await.expect("read").is_some());
     // Links that lead to each other lead nowhere.
     std::fs::remove_file(&link).expect("removed");
     std::os::unix::fs::symlink("link.db", &link).expect("linked");
@@ -271,9 +271,9 @@ async fn reopening_keeps_everything() {
     assert!(!schema::beside(&folder.path(), "part").exists());
     let store = folder.open();
     assert!(store.usage().bytes > 300_000, "known from the start");
-    let first = store.event(None, id(1), at(0)).await.expect("read").expect("there");
+    let first = store.event(Sight::All, id(1), at(0)).await.expect("read").expect("there");
     assert_eq!((first.summary.state, first.attempts.len()), (State::Delivered, 1));
-    let second = store.event(None, id(2), at(0)).await.expect("read").expect("there").summary;
+    let second = store.event(Sight::All, id(2), at(0)).await.expect("read").expect("there").summary;
     assert_eq!((second.state, second.attempts, second.due_at), (State::Running, 1, Some(at(100))));
     let lost = claim(&store, 300, 200).await;
     assert_eq!(lost.deliveries[0].lease, Lease { fence: 2, attempt: 2, tries: 2 });
@@ -283,7 +283,7 @@ async fn reopening_keeps_everything() {
     let again = NewEvent { dedup: Some(dedup), ..event(3, "one") };
     let verdict = store.append(vec![again], at(8)).await.expect("kept").remove(0);
     assert!(matches!(verdict, Verdict::Duplicate { state: State::Delivered, .. }), "keys are read back: {verdict:?}");
-    assert!(store.backlog().await.expect("read").iter().any(|row| row.paused));
+    assert!(store.backlog(Sight::All).await.expect("read").iter().any(|row| row.paused));
     assert_eq!(store.secret("a".into(), "s".into()).await.expect("read"), Some("sealed".into()));
     assert_eq!(store.bulks().await.expect("read").len(), 1);
 }
@@ -310,12 +310,12 @@ async fn a_failed_sync_is_the_end() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(store.usage().commits, commits);
     assert!(matches!(&*store.health().borrow(), Health::Failed(_)), "for ever");
-    assert!(store.event(None, id(1), at(0)).await.expect("read").is_some(), "people can still look");
+    assert!(store.event(Sight::All, id(1), at(0)).await.expect("read").is_some(), "people can still look");
     drop(store);
     let store = folder.open();
     assert_eq!(*store.health().borrow(), Health::Ready);
-    assert!(store.event(None, id(1), at(0)).await.expect("read").is_some(), "what was acknowledged is there");
-    assert!(store.event(None, id(2), at(0)).await.expect("read").is_none());
+    assert!(store.event(Sight::All, id(1), at(0)).await.expect("read").is_some(), "what was acknowledged is there");
+    assert!(store.event(Sight::All, id(2), at(0)).await.expect("read").is_none());
     take(&store, 4, "yes").await.expect("kept");
 }
 
@@ -330,7 +330,7 @@ async fn a_panic_in_the_writer_is_the_end_too() {
     assert_eq!(answered(reading).await, Err(StoreError::Busy));
     for _ in 0..8 {
         assert!(
-            store.event(None, id(1), at(0)).await.expect("read").is_none(),
+            store.event(Sight::All, id(1), at(0)).await.expect("read").is_none(),
             "a read that panics ends nobody else's"
         );
     }
@@ -358,7 +358,7 @@ async fn a_full_disk_refuses_events_settles_on_and_recovers() {
     until("room", || *store.health().borrow() == Health::Ready).await;
     take(&store, 5, "five").await.expect("kept");
     assert!(schema::beside(&folder.path(), "reserve").exists(), "room is kept aside again");
-    assert!(store.event(None, id(3), at(0)).await.expect("read").is_none());
+    assert!(store.event(Sight::All, id(3), at(0)).await.expect("read").is_none());
 }
 
 #[tokio::test]
@@ -404,7 +404,7 @@ async fn a_full_disk_takes_events_where_others_ended() {
     store.faults.full.store(true, Ordering::Relaxed);
     take(&store, 100, vec![9; 30_000]).await.expect("what has ended gives way, inside of the file");
     assert_eq!(*store.health().borrow(), Health::NoSpace);
-    assert!(store.event(None, id(1), at(0)).await.expect("read").is_none());
+    assert!(store.event(Sight::All, id(1), at(0)).await.expect("read").is_none());
     let mut more = 0;
     while take(&store, 101 + more, vec![9; 50_000]).await.is_ok() {
         more += 1;
@@ -413,7 +413,7 @@ async fn a_full_disk_takes_events_where_others_ended() {
     assert_eq!(take(&store, 300, vec![9; 300_000]).await, Err(StoreError::NoSpace));
     assert_eq!(pages(), before, "the file has not grown");
     for n in (11..=20).chain(100..=100 + more) {
-        assert!(store.event(None, id(n), at(0)).await.expect("read").is_some(), "{n} waits");
+        assert!(store.event(Sight::All, id(n), at(0)).await.expect("read").is_some(), "{n} waits");
     }
     drop(store);
     check(&folder.path()).expect("sound");
@@ -434,7 +434,7 @@ async fn what_is_counted_is_what_the_file_takes() {
         for n in 0..64 {
             take(&store, n, vec![1; size]).await.expect("kept");
         }
-        store.backlog().await.expect("all rows are in the table now");
+        store.backlog(Sight::All).await.expect("all rows are in the table now");
         let (took, (open, ended)) = (store.usage().bytes - empty, counted(&folder));
         assert_eq!(ended, 0);
         let open = open.unsigned_abs();
@@ -570,7 +570,7 @@ async fn what_is_damaged_is_set_apart_and_not_delivered() {
         take(&store, n, format!("body {n}")).await.expect("kept");
     }
     take(&store, 7, vec![5; 400_000]).await.expect("kept");
-    store.backlog().await.expect("all rows are in the table now");
+    store.backlog(Sight::All).await.expect("all rows are in the table now");
     damage(&folder, "UPDATE content SET body = CAST('B' || substr(body, 2) AS BLOB) WHERE seq = 1");
     damage(&folder, "UPDATE content SET head = replace(head, 'POST', 'PUT') WHERE seq = 2");
     damage(&folder, "UPDATE content SET head = CAST(X'ff7b' AS TEXT) WHERE seq = 3");
@@ -585,7 +585,7 @@ async fn what_is_damaged_is_set_apart_and_not_delivered() {
     assert_eq!(page.events.len(), 6);
     assert!(page.events.iter().all(|event| event.reason == Some(Reason::RelayDamaged)));
     for _ in 0..2 {
-        assert_eq!(store.event(None, id(1), at(0)).await.map(|_| ()), Err(StoreError::Damaged(id(1))));
+        assert_eq!(store.event(Sight::All, id(1), at(0)).await.map(|_| ()), Err(StoreError::Damaged(id(1))));
         assert_eq!(store.body(name("a"), id(7), 262_144..262_150, at(0)).await, Err(StoreError::Damaged(id(7))));
     }
     assert_eq!(store.usage().damaged, 6, "each is counted once");
@@ -603,7 +603,7 @@ async fn a_damaged_event_is_found_by_whoever_reads_it_first() {
     take(&store, 2, vec![5; 400_000]).await.expect("kept");
     damage(&folder, "UPDATE content SET body = X'00' WHERE seq = 1");
     damage(&folder, "UPDATE chunk SET data = zeroblob(10) WHERE n = 1");
-    assert!(store.event(None, id(1), at(7)).await.is_err());
+    assert!(store.event(Sight::All, id(1), at(7)).await.is_err());
     assert!(store.body(name("a"), id(2), 0..400_000, at(8)).await.is_err());
     let filter = Filter { states: vec![State::Damaged], ..Filter::default() };
     let page = store.list(filter, PageRequest { limit: 10, after: None, oldest_first: true }).await.expect("a page");
@@ -759,7 +759,7 @@ async fn rows_that_were_not_in_the_table_come_back_after_a_crash() {
     let other = killed(&folder);
     let after = other.open();
     for n in 1..=4 {
-        let (there, back) = (store.event(None, id(n), at(9)).await, after.event(None, id(n), at(9)).await);
+        let (there, back) = (store.event(Sight::All, id(n), at(9)).await, after.event(Sight::All, id(n), at(9)).await);
         let both = [there, back].map(|record| record.expect("read").expect("there"));
         let [there, back] = both.map(|record| format!("{:?} {:?}", record.summary, record.head));
         assert_eq!(there, back, "{n}");
@@ -790,6 +790,6 @@ async fn rows_outside_the_table_are_few_and_few_are_looked_through() {
     assert!(matches!(take(&store, 9_999, "y").await, Err(StoreError::Invalid(_))), "an id is taken once");
     assert!(matches!(take(&store, 1, "y").await, Err(StoreError::Invalid(_))), "also in the table");
     let after = killed(&folder);
-    let backlog = after.open().backlog().await.expect("read");
+    let backlog = after.open().backlog(Sight::All).await.expect("read");
     assert_eq!(backlog.iter().map(|one| one.open).sum::<u64>(), 10_000);
 }

@@ -1,0 +1,169 @@
+//! Attempts that meet a store which is away, under paused time.
+
+use relay_proto::HeaderBlock;
+use tokio::time::sleep;
+
+use super::{
+    settle::{MAX_UNSETTLED_KIB, SETTLE_PAUSES},
+    *,
+};
+use crate::{
+    agents::AgentSettings,
+    endpoint::{Ack, Allow, Identity, Replay, Resign},
+    failure::RelayFault,
+    metrics::Metrics,
+    retry::{CircuitRule, Schedule, StatusRule},
+    store::{Attempt, Body, End, Grant, Head, MemoryStore, NewEvent, Outcome, State, Then, UnsteadyStore, Verdict},
+    verify::Rule,
+};
+
+fn endpoint() -> Arc<Endpoint> {
+    let keeping = Keeping {
+        assured: true,
+        ack: Ack::default(),
+        max_bytes: u64::MAX,
+        methods: vec![http::Method::POST],
+        attempt_timeout: Duration::from_secs(30),
+        agent_grace: Duration::from_secs(5),
+        pass_failures: false,
+        dedup_window: None,
+        identity: Identity::Provider,
+        sender_retries: true,
+        late: None,
+        schedule: Schedule::default(),
+        statuses: StatusRule::default(),
+        circuit: CircuitRule::default(),
+        order: Order::None,
+        resign: Resign::Never,
+    };
+    Arc::new(Endpoint {
+        name: EndpointName::parse("hooks").expect("a name"),
+        verify: Rule::Open,
+        deadline: Duration::from_secs(10),
+        idle_timeout: Duration::from_secs(10),
+        max_body: 1 << 20,
+        wait_for_agent: Duration::ZERO,
+        hosts: Vec::new(),
+        allow: Allow::default(),
+        replay: Replay::Off,
+        exclusive: false,
+        upgrades: Vec::new(),
+        rate: None,
+        concurrency: None,
+        keeping: Some(keeping),
+    })
+}
+
+/// The longest lease of an attempt at that endpoint.
+const LEASE: Duration = Duration::from_secs(50);
+
+/// A store that can be away, and a delivery with it.
+fn delivery() -> (Arc<UnsteadyStore>, Arc<Delivery>) {
+    let store = Arc::new(UnsteadyStore::new(Arc::new(MemoryStore::new(1 << 30))));
+    let (kept, clock): (Arc<dyn Store>, _) = (Arc::<UnsteadyStore>::clone(&store), Clock::default());
+    let settings = AgentSettings { max_sessions: 1, max_in_flight: 1, drain_timeout: Duration::ZERO };
+    let (agents, _strays) = Agents::build(settings, &kept, &clock);
+    let delivery = Delivery::build(kept, clock, &agents, Metrics::default().events());
+    delivery.set_endpoints(&[endpoint()]);
+    (store, delivery)
+}
+
+/// Keeps an event and claims it; the end of its attempt, with an answer of so many bytes.
+async fn attempted(delivery: &Delivery, answer_bytes: usize) -> End {
+    let (id, now) = (EventId::new(), delivery.clock.now());
+    let endpoint = endpoint().name.clone();
+    let event = NewEvent {
+        endpoint: endpoint.clone(),
+        id,
+        received_at: now,
+        head: Head::sample("/"),
+        body: Body::Bytes("body".into()),
+        event_type: None,
+        sender_id: None,
+        dedup: None,
+        mark: None,
+        order_key: None,
+        lease: Some(Grant { holder: delivery.holder, until: now.saturating_add(LEASE).expect("in range") }),
+    };
+    let verdict = delivery.store.append(vec![event], now).await.expect("kept").remove(0);
+    let Verdict::Accepted { lease: Some(lease), .. } = verdict else { panic!("{verdict:?}") };
+    let body = vec![b'x'; answer_bytes].into();
+    let attempt = Attempt {
+        number: lease.attempt,
+        fence: lease.fence,
+        started_at: now,
+        duration: Duration::ZERO,
+        outcome: Outcome::Answered,
+        agent: None,
+        answer: Some(store::Answer { status: 200, headers: HeaderBlock::new(), body, truncated: false }),
+    };
+    End { endpoint, id, attempt, then: Then::Done }
+}
+
+fn settle(delivery: &Arc<Delivery>, end: &End) -> tokio::task::JoinHandle<()> {
+    let (delivery, end) = (Arc::clone(delivery), end.clone());
+    tokio::spawn(async move { delivery.settle(end, None).await })
+}
+
+async fn state(delivery: &Delivery, end: &End) -> State {
+    let record = delivery.store.event(Sight::All, end.id, delivery.clock.now()).await;
+    record.expect("read").expect("there").summary.state
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_settle_waits_for_a_store_that_is_away() {
+    let (store, delivery) = delivery();
+    let end = attempted(&delivery, 10).await;
+    store.leave(delivery.clock.now());
+    let settled = settle(&delivery, &end);
+    sleep(LEASE / 2).await;
+    assert!(!settled.is_finished());
+    store.come_back();
+    settled.await.expect("ends");
+    assert_eq!(state(&delivery, &end).await, State::Delivered);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_settle_whose_answer_was_lost_is_heard_the_second_time() {
+    let (store, delivery) = delivery();
+    let end = attempted(&delivery, 10).await;
+    store.lose_answers(1);
+    delivery.settle(end.clone(), None).await;
+    assert_eq!(state(&delivery, &end).await, State::Delivered);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_settle_waits_no_longer_than_its_lease() {
+    let (store, delivery) = delivery();
+    let end = attempted(&delivery, 10).await;
+    store.leave(delivery.clock.now());
+    let began = Instant::now();
+    delivery.settle(end.clone(), None).await;
+    assert!((LEASE..LEASE + 2 * SETTLE_PAUSES.1).contains(&began.elapsed()), "{:?}", began.elapsed());
+    store.come_back();
+    let now = delivery.clock.now();
+    let wants = vec![store::Want { endpoint: end.endpoint, oldest: 1, newest: 0 }];
+    let grant = Grant { holder: delivery.holder, until: now };
+    assert_eq!(store.claim(wants, grant, now).await.expect("claimed").deliveries.len(), 1, "it comes again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_to_be_settled_is_bounded() {
+    let (store, delivery) = delivery();
+    let end = attempted(&delivery, store::MAX_ANSWER_BYTES).await;
+    store.leave(delivery.clock.now());
+    let most = MAX_UNSETTLED_KIB / (store::MAX_ANSWER_BYTES / 1024 + 1);
+    let waiting: Vec<_> = (0..most + 3).map(|_| settle(&delivery, &end)).collect();
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(waiting.iter().filter(|settled| settled.is_finished()).count(), 3);
+    store.come_back();
+    for settled in waiting {
+        settled.await.expect("ends");
+    }
+    assert_eq!(state(&delivery, &end).await, State::Delivered);
+}
+
+#[test]
+fn a_sender_is_told_to_come_again_while_the_store_is_away() {
+    assert_eq!(Failure::from(&StoreError::Unavailable), RelayFault::StoreFailed.into());
+}
