@@ -31,7 +31,7 @@ use crate::{
     admin::{self, AdminParts, AdminSettings, Readiness},
     agents::{AgentSettings, Agents, outcomes::Stray, token::TokenHash},
     clock::Clock,
-    config::{Config, Listen, Source, StoreSpec},
+    config::{Config, ConfigSource, Listen, StoreSpec},
     delivery::{self, Delivery},
     ingress::{Beyond, BodySettings, ConnectionSettings, Ingress, IngressSettings},
     live::{self, Followers, Live},
@@ -175,7 +175,7 @@ impl App {
     ///
     /// # Errors
     /// What could not be started; nothing was served then.
-    pub(crate) async fn build(source: &Source, config: &Config, sockets: Sockets) -> anyhow::Result<Self> {
+    pub(crate) async fn build(source: &ConfigSource, config: &Config, sockets: Sockets) -> anyhow::Result<Self> {
         let clock = Clock::default();
         let opened = open(config, &clock).await?;
         warn_of_open_socket(config, sockets.public.local_addr()?);

@@ -31,7 +31,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     agents::token::AgentToken,
     app,
-    config::{Dev, EditError, Flags, Source, dev_banner, shown_json},
+    config::{ConfigSource, Dev, EditError, Flags, dev_banner, shown_json},
 };
 
 #[derive(Debug, Parser)]
@@ -196,13 +196,13 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Serve(arguments) => serve(arguments),
         Command::Init(arguments) => init::run(&arguments),
         Command::Config(ConfigCommand::Check { config }) => {
-            let source = Source { path: config, flags: Flags::default() };
+            let source = ConfigSource { path: config, flags: Flags::default() };
             let config = source.load()?;
             config.warnings.iter().for_each(warn);
             terminal::line(&format!("ok: {} endpoints, {} tokens", config.endpoints.len(), config.tokens.len()))
         }
         Command::Config(ConfigCommand::Show { config, json }) => {
-            let shown = Source { path: config, flags: Flags::default() }.show()?;
+            let shown = ConfigSource { path: config, flags: Flags::default() }.show()?;
             if !json {
                 return terminal::print(shown.to_toml());
             }
@@ -260,7 +260,7 @@ fn serve(arguments: Serve) -> Result<(), Failure> {
         secrets: arguments.secret,
         dev: dev.clone(),
     };
-    let source = Source { path: arguments.config, flags };
+    let source = ConfigSource { path: arguments.config, flags };
     let config = source.load()?;
     let ran = serve::run(&source, &config, |started| {
         started.warnings.iter().for_each(warn);

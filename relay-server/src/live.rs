@@ -29,7 +29,7 @@ use relay_program::config::{Problem, Problems, Shown};
 use crate::{
     agents::Agents,
     clock::Clock,
-    config::{Config, Input, Layers, PublicUrl, Source, rows, rows::Rows},
+    config::{Config, ConfigSource, ConfigTexts, Layers, PublicUrl, rows, rows::Rows},
     delivery::Delivery,
     endpoint::{Endpoint, EndpointName},
     ingress::Ingress,
@@ -90,7 +90,7 @@ impl View {
 
 /// What the file says, and what was applied in place of its rows.
 struct Running {
-    input: Input,
+    input: ConfigTexts,
     applied: Option<Rows>,
 }
 
@@ -106,7 +106,7 @@ pub(crate) struct First {
 /// # Errors
 /// [`Problems`] or [`StoreError`].
 pub(crate) async fn first(
-    source: &Source,
+    source: &ConfigSource,
     store: &Arc<dyn Store>,
     vault: &Vault,
     clock: &Clock,
@@ -147,7 +147,7 @@ impl Followers {
 
 /// The configuration of a relay that runs.
 pub(crate) struct Live {
-    source: Source,
+    source: ConfigSource,
     public: SocketAddr,
     vault: Vault,
     store: Arc<dyn Store>,
@@ -159,7 +159,7 @@ pub(crate) struct Live {
 impl Live {
     /// The followers take over what is `first`.
     pub(crate) fn build(
-        source: Source,
+        source: ConfigSource,
         First { config, running, made }: First,
         public: SocketAddr,
         vault: Vault,
@@ -406,7 +406,7 @@ fn routes(config: &Config, metrics: &Metrics, public: SocketAddr) -> Routes {
 
 /// Reading secrets can block, on a slow disk or a name that is no plain file.
 async fn assemble(
-    source: &Source,
+    source: &ConfigSource,
     running: &Running,
     strict: bool,
     made: &Made,

@@ -28,7 +28,7 @@ async fn relay() -> (Relay, AgentToken) {
     };
     let token = AgentToken::generate().expect("randomness");
     let flags = Flags { dev: Some(Dev { token: token.clone() }), ..Flags::default() };
-    let source = Source { path: None, flags };
+    let source = ConfigSource { path: None, flags };
     let config = source.load().expect("a config");
     let sockets = Sockets { public: listener(), admin: listener(), max_connections: 100 };
     let app = App::build(&source, &config, sockets).await.expect("a relay");

@@ -6,7 +6,7 @@ use relay_program::{Failure, terminal};
 use serde_json::{Value, json};
 
 use super::{endpoint, remote::Remote};
-use crate::config::{Flags, Source};
+use crate::config::{ConfigSource, Flags};
 
 /// Largest request that the relay takes, in bytes.
 const MAX_BYTES: usize = 1 << 20;
@@ -26,7 +26,7 @@ pub(super) struct Apply {
 }
 
 pub(super) fn run(arguments: &Apply) -> Result<(), Failure> {
-    let source = Source { path: Some(arguments.file.clone()), flags: Flags::default() };
+    let source = ConfigSource { path: Some(arguments.file.clone()), flags: Flags::default() };
     let input = source.read()?;
     // Here with the lines of the file. Whether a secret can be read is for the relay to say.
     input.show(&source.flags)?;

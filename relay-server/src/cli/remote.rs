@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     admin::TOKEN_FILE,
-    config::{Flags, Source},
+    config::{ConfigSource, Flags},
 };
 
 /// How long an answer may take.
@@ -104,8 +104,8 @@ impl Remote {
         })
     }
 
-    fn source(&self) -> Source {
-        Source { path: self.config.clone(), flags: Flags::default() }
+    fn source(&self) -> ConfigSource {
+        ConfigSource { path: self.config.clone(), flags: Flags::default() }
     }
 
     /// `host:port` and the token.

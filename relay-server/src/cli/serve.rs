@@ -7,7 +7,7 @@ use relay_program::process::{Asked, Signals};
 
 use crate::{
     app::{self, App, Relay, Sockets, Started},
-    config::{Config, Listen, Source},
+    config::{Config, ConfigSource, Listen},
     descriptors, listen,
 };
 
@@ -15,7 +15,7 @@ use crate::{
 ///
 /// # Errors
 /// What could not be started; nothing listens then. Or its store has failed.
-pub(super) fn run(source: &Source, config: &Config, started: impl FnOnce(&Started)) -> anyhow::Result<()> {
+pub(super) fn run(source: &ConfigSource, config: &Config, started: impl FnOnce(&Started)) -> anyhow::Result<()> {
     let max_connections = descriptors::make_room(config.server.max_connections, config.limits.max_sessions);
     let runtime = app::runtime()?;
     let sockets = Sockets {

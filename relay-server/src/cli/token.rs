@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{
     agents::token::AgentToken,
-    config::{Flags, Source, add_token, remove_token},
+    config::{ConfigSource, Flags, add_token, remove_token},
 };
 
 #[derive(Debug, Subcommand)]
@@ -44,7 +44,7 @@ pub(super) enum TokenCommand {
 }
 
 pub(super) fn run(command: TokenCommand) -> Result<(), Failure> {
-    let source = |config| Source { path: config, flags: Flags::default() };
+    let source = |config| ConfigSource { path: config, flags: Flags::default() };
     match command {
         TokenCommand::Create { name, endpoints, config } => {
             let token =

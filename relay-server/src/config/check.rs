@@ -23,7 +23,7 @@ use relay_program::config::{Place, Problems, Report, Section, Text, Wrong};
 use super::cidr::Cidr;
 use super::flags::Flags;
 use super::secrets::Surroundings;
-use super::settings::{Limits, Listen, Server, StoreSpec, Timeouts, TlsFiles};
+use super::settings::{Listen, ProcessLimits, Server, StoreSpec, Timeouts, TlsFiles};
 use super::values::{self, PublicUrl};
 use super::{Config, keys};
 use crate::agents::token::Tokens;
@@ -85,8 +85,8 @@ fn whole<'t>(texts: &[Text], roots: &[Section<'t>], context: Context<'_>, report
     let tls = tls(main, context);
     let limits = limits(main);
     let store = store(main, context, server.state_dir.as_deref());
-    let rows = verify::Rows::new(texts, roots);
-    let rows = endpoint::Bounds { context, limits: &limits, store_bytes: store.max_bytes, rows: &rows };
+    let rows = verify::ProviderRows::new(texts, roots);
+    let rows = endpoint::EndpointBounds { context, limits: &limits, store_bytes: store.max_bytes, rows: &rows };
     let counted = || roots.iter().zip(texts).filter(|(_, text)| text.rows).map(|(root, _)| root);
     let endpoints: Vec<Arc<Endpoint>> = endpoint::endpoints(counted(), rows, report);
     let tokens = Tokens::new(token::tokens(counted(), context, &endpoints, report));
@@ -232,9 +232,9 @@ fn tls(main: &Section<'_>, context: Context<'_>) -> Option<TlsFiles> {
     None
 }
 
-fn limits(main: &Section<'_>) -> Limits {
+fn limits(main: &Section<'_>) -> ProcessLimits {
     let limits = main.section("limits", keys::LIMITS);
-    Limits {
+    ProcessLimits {
         max_body: limits.size("max_body", 25 << 20, 1..=MAX_BODY),
         // The tunnel carries a head in one frame, and hyper reads with a buffer of at least 8 KiB.
         max_head: usize::try_from(limits.size("max_head", 64 << 10, 8 << 10..=64 << 10)).unwrap_or(64 << 10),

@@ -13,7 +13,7 @@ use tempfile::NamedTempFile;
 use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, Value};
 
 use super::check::token_name;
-use super::{Flags, Input};
+use super::{ConfigTexts, Flags};
 use crate::agents::token::TokenHash;
 
 /// Why a config file was left as it is.
@@ -109,7 +109,7 @@ fn edit(file: &Path, change: impl FnOnce(&mut DocumentMut) -> Result<(), EditErr
         text.parse().map_err(|error: toml_edit::TomlError| usage(error.message().to_owned()))?;
     change(&mut document)?;
     let text = document.to_string();
-    Input::of_file(file.to_owned(), text.clone(), None)?.check(&Flags::default(), None)?;
+    ConfigTexts::of_file(file.to_owned(), text.clone(), None)?.check(&Flags::default(), None)?;
     replace(&target, directory, text.as_bytes()).map_err(failed)
 }
 

@@ -2,7 +2,7 @@
 
 use relay_program::config::{Origin, Problems, Text};
 
-use super::Input;
+use super::ConfigTexts;
 use super::rows::Rows;
 use super::secrets::Unseal;
 
@@ -21,7 +21,7 @@ pub(crate) struct Layers<'a> {
 }
 
 impl Layers<'_> {
-    pub(super) fn over(&self, input: &Input) -> Result<Vec<Text>, Problems> {
+    pub(super) fn over(&self, input: &ConfigTexts) -> Result<Vec<Text>, Problems> {
         let mut texts = input.texts.clone();
         for text in &mut texts {
             (text.strict, text.rows) = (self.strict, self.applied.is_none());

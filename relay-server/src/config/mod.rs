@@ -1,7 +1,7 @@
 //! The server's config: from a file, flags and the environment to a [`Config`] that can run.
 //!
 //! Two layers: texts and flags as they were typed, and what runs. `check` makes the one of the other; nothing stands
-//! between them. Nothing here prints, watches files or keeps state; a reload is another call of [`Source::read`]. Rows
+//! between them. Nothing here prints, watches files or keeps state; a reload is another call of [`ConfigSource::read`]. Rows
 //! that live in the store stand beside the file's (`layers`). Invariants: a [`Config`] has at least one token; nothing
 //! in an error or a warning is a secret.
 
@@ -39,7 +39,7 @@ pub(crate) use self::layers::Layers;
 use self::rows::Rows;
 pub(crate) use self::secrets::{MAX_SECRET_BYTES, read_secret};
 use self::secrets::{Surroundings, nothing_sealed};
-pub(crate) use self::settings::{Limits, Listen, Server, StoreSpec, TlsFiles};
+pub(crate) use self::settings::{Listen, ProcessLimits, Server, StoreSpec, TlsFiles};
 pub(crate) use self::values::PublicUrl;
 use crate::agents::token::Tokens;
 use crate::endpoint::Endpoint;
@@ -53,7 +53,7 @@ pub(crate) struct Config {
     /// Listeners and what belongs to the whole process.
     pub server: Server,
     /// Bounds that hold for the whole relay.
-    pub limits: Limits,
+    pub limits: ProcessLimits,
     /// Where events are kept.
     pub store: StoreSpec,
     /// The certificate, if the relay ends TLS itself.
@@ -70,31 +70,31 @@ pub(crate) struct Config {
 
 /// Where a config comes from. Kept, so that a reload reads the same places again.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Source {
+pub(crate) struct ConfigSource {
     /// The file that was named; without one the usual places are searched.
     pub path: Option<PathBuf>,
     /// What stands above the file.
     pub flags: Flags,
 }
 
-impl Source {
+impl ConfigSource {
     /// Reads and checks everything. All mistakes come back together, unless the file could not be read as TOML.
     pub(crate) fn load(&self) -> Result<Config, Problems> {
         self.load_with(&|name| std::env::var_os(name))
     }
 
     /// The texts of the config, not yet checked.
-    pub(crate) fn read(&self) -> Result<Input, Problems> {
+    pub(crate) fn read(&self) -> Result<ConfigTexts, Problems> {
         self.read_with(&|name| std::env::var_os(name))
     }
 
     /// What runs with these texts and rows from elsewhere.
-    pub(crate) fn assemble(&self, input: &Input, layers: &Layers<'_>) -> Result<Config, Problems> {
+    pub(crate) fn assemble(&self, input: &ConfigTexts, layers: &Layers<'_>) -> Result<Config, Problems> {
         let around = Surroundings { base: input.base(), var: &|name| std::env::var_os(name), sealed: layers.sealed };
-        Input { texts: layers.over(input)?, ..input.clone() }.check(&self.flags, Some(&around))
+        ConfigTexts { texts: layers.over(input)?, ..input.clone() }.check(&self.flags, Some(&around))
     }
 
-    /// What [`Source::load`] would run with, without reading any secret.
+    /// What [`ConfigSource::load`] would run with, without reading any secret.
     pub(crate) fn show(&self) -> Result<Shown, Problems> {
         self.read()?.show(&self.flags)
     }
@@ -127,15 +127,15 @@ impl Source {
         input.check(&self.flags, Some(&around))
     }
 
-    fn read_with(&self, var: &dyn Fn(&str) -> Option<OsString>) -> Result<Input, Problems> {
+    fn read_with(&self, var: &dyn Fn(&str) -> Option<OsString>) -> Result<ConfigTexts, Problems> {
         // systemd's StateDirectory=; of several, the first (systemd.exec(5)).
         let state = var("STATE_DIRECTORY").and_then(|paths| std::env::split_paths(&paths).next());
         if self.flags.dev.is_some() && self.path.is_none() {
-            return Ok(Input { file: None, texts: vec![Text::new(Origin::Sent, String::new())], state });
+            return Ok(ConfigTexts { file: None, texts: vec![Text::new(Origin::Sent, String::new())], state });
         }
         let file = self.find_with(var)?;
         let text = fs::read_to_string(&file).map_err(|error| unreadable(&file, &error))?;
-        Input::of_file(file, text, state)
+        ConfigTexts::of_file(file, text, state)
     }
 
     fn find_with(&self, var: &dyn Fn(&str) -> Option<OsString>) -> Result<PathBuf, Problems> {
@@ -155,7 +155,7 @@ impl Source {
 
 /// A config's texts, before anything is made of them.
 #[derive(Clone, Debug)]
-pub(crate) struct Input {
+pub(crate) struct ConfigTexts {
     file: Option<PathBuf>,
     /// The file's own first.
     texts: Vec<Text>,
@@ -163,7 +163,7 @@ pub(crate) struct Input {
     state: Option<PathBuf>,
 }
 
-impl Input {
+impl ConfigTexts {
     fn of_file(file: PathBuf, text: String, state: Option<PathBuf>) -> Result<Self, Problems> {
         let mut texts = vec![Text::new(Origin::File(file.clone()), text)];
         let included = included::included(&file, &texts)?;

@@ -86,7 +86,7 @@ pub(crate) struct StoreSpec {
 
 /// `[limits]`: bounds that hold for the whole relay. Sizes in bytes.
 #[derive(Clone, Debug)]
-pub(crate) struct Limits {
+pub(crate) struct ProcessLimits {
     /// Largest request body, where the endpoint does not say otherwise.
     pub max_body: u64,
     /// Largest request head: request line and headers.

@@ -12,9 +12,9 @@ use relay_program::suggest::suggest;
 use relay_proto::{NotARate, NotAnUpgrade, Rate, UpgradeProtocol};
 
 use super::keeping::{self, Mode};
-use super::verify::{Rows, SecretFlags, Verify, verify};
+use super::verify::{ProviderRows, SecretFlags, Verify, verify};
 use super::{Context, HOUR, MAX_BODY, SECOND, cidr};
-use crate::config::settings::Limits;
+use crate::config::settings::ProcessLimits;
 use crate::config::{FROM_ROW, keys, values};
 use crate::endpoint::{Allow, Endpoint, EndpointName, Replay};
 
@@ -28,11 +28,11 @@ const DEFAULT_WAIT: Duration = Duration::from_secs(2);
 
 /// What bounds the endpoints, and what they refer to.
 #[derive(Clone, Copy)]
-pub(super) struct Bounds<'a> {
+pub(super) struct EndpointBounds<'a> {
     pub(super) context: Context<'a>,
-    pub(super) limits: &'a Limits,
+    pub(super) limits: &'a ProcessLimits,
     pub(super) store_bytes: u64,
-    pub(super) rows: &'a Rows,
+    pub(super) rows: &'a ProviderRows,
 }
 
 /// An endpoint, and where it was typed.
@@ -40,7 +40,7 @@ type Placed = Typed<Endpoint>;
 
 pub(super) fn endpoints<'s, 't: 's>(
     roots: impl Iterator<Item = &'s Section<'t>>,
-    bounds: Bounds<'_>,
+    bounds: EndpointBounds<'_>,
     report: &'t Report<'t>,
 ) -> Vec<Arc<Endpoint>> {
     let flags = bounds.context.flags;
@@ -82,7 +82,7 @@ fn secret_flags(flags: &[String], report: &Report<'_>) -> SecretFlags {
 }
 
 /// One of a file, or of rows that were made elsewhere.
-fn typed(row: &Section<'_>, bounds: Bounds<'_>, secrets: &mut SecretFlags) -> Option<Placed> {
+fn typed(row: &Section<'_>, bounds: EndpointBounds<'_>, secrets: &mut SecretFlags) -> Option<Placed> {
     if !row.has("name") {
         row.report().error(&row.here(), "this endpoint has no name", "add name = \"…\", the first part of its path");
         return None;
@@ -93,7 +93,12 @@ fn typed(row: &Section<'_>, bounds: Bounds<'_>, secrets: &mut SecretFlags) -> Op
 }
 
 /// One that a flag names: all of its keys have their defaults.
-fn flagged<'t>(text: &str, bounds: Bounds<'_>, secrets: &mut SecretFlags, report: &'t Report<'t>) -> Option<Placed> {
+fn flagged<'t>(
+    text: &str,
+    bounds: EndpointBounds<'_>,
+    secrets: &mut SecretFlags,
+    report: &'t Report<'t>,
+) -> Option<Placed> {
     let place = Place::flag("--endpoint");
     let Some((name, provider)) = text.split_once('=') else {
         let message = format!("\"{text}\" does not say how to verify");
@@ -117,7 +122,7 @@ fn flagged<'t>(text: &str, bounds: Bounds<'_>, secrets: &mut SecretFlags, report
 }
 
 /// An open one that a flag names.
-fn open<'t>(name: &str, flag: &'static str, bounds: Bounds<'_>, report: &'t Report<'t>) -> Option<Placed> {
+fn open<'t>(name: &str, flag: &'static str, bounds: EndpointBounds<'_>, report: &'t Report<'t>) -> Option<Placed> {
     let row = Section::of_flag(report, "endpoint", name, flag);
     let name = row.judge(&row.here(), parse_name(name))?;
     row.show("name", name.as_str());
@@ -125,7 +130,7 @@ fn open<'t>(name: &str, flag: &'static str, bounds: Bounds<'_>, report: &'t Repo
     Some(Typed { value: endpoint(&row, name, verify, bounds), place: row.here() })
 }
 
-fn endpoint(row: &Section<'_>, name: EndpointName, verify: Verify, bounds: Bounds<'_>) -> Endpoint {
+fn endpoint(row: &Section<'_>, name: EndpointName, verify: Verify, bounds: EndpointBounds<'_>) -> Endpoint {
     let provider = verify.provider.as_deref();
     let mode = Mode::of(row, provider);
     let theirs = provider.and_then(|provider| provider.timeout);
@@ -192,7 +197,12 @@ pub(super) fn warn_open(name: &EndpointName, place: &Place, report: &Report<'_>)
 }
 
 /// Values that are right each for themselves and wrong together.
-fn agree(row: &Section<'_>, endpoint: &Endpoint, provider: Option<&relay_schemes::Provider>, bounds: Bounds<'_>) {
+fn agree(
+    row: &Section<'_>,
+    endpoint: &Endpoint,
+    provider: Option<&relay_schemes::Provider>,
+    bounds: EndpointBounds<'_>,
+) {
     let Endpoint { deadline, max_body, wait_for_agent, keeping, .. } = endpoint;
     if wait_for_agent > deadline {
         let (wait, deadline) = (show_duration(*wait_for_agent), show_duration(*deadline));

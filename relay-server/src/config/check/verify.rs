@@ -14,7 +14,7 @@ use relay_proto::printable::without_password;
 use relay_schemes::{Material, Provider, Secret, SecretError};
 use toml::de::DeValue;
 
-use super::endpoint::{Bounds, warn_open};
+use super::endpoint::{EndpointBounds, warn_open};
 use super::{Context, DAY, SECOND};
 use crate::config::keys;
 use crate::config::secrets::SecretBytes;
@@ -28,9 +28,9 @@ const BOTH_WAYS_OUT: &str =
 pub(super) type SecretFlags = HashMap<String, Vec<Typed<SecretRef>>>;
 
 /// The rows of a config's own providers and the embedded ones.
-pub(super) struct Rows(Vec<Arc<Provider>>);
+pub(super) struct ProviderRows(Vec<Arc<Provider>>);
 
-impl Rows {
+impl ProviderRows {
     /// Checks a config's own `[[provider]]` tables, which the crate of schemes reads.
     pub(super) fn new(texts: &[Text], roots: &[Section<'_>]) -> Self {
         let mut own = Vec::new();
@@ -119,7 +119,7 @@ impl Verify {
 pub(super) fn verify(
     row: &Section<'_>,
     name: &EndpointName,
-    bounds: Bounds<'_>,
+    bounds: EndpointBounds<'_>,
     flags: &mut SecretFlags,
 ) -> Option<Verify> {
     let (report, place) = (row.report(), row.place("verify"));
