@@ -45,6 +45,7 @@ mod intake;
 mod keys;
 mod listing;
 mod marks;
+mod post;
 mod purge;
 mod readers;
 mod refused;

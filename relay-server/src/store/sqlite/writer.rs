@@ -28,6 +28,7 @@ use super::{
     checkpoint::Checkpointer,
     fault::Faults,
     keys::{Key, Keys},
+    post::Post,
     room::{Room, Shares, Sums, pages},
     young::{Changes, Young},
 };
@@ -159,7 +160,9 @@ impl Tx<'_> {
     }
 }
 
-trait Call: Send {
+pub(super) trait Call: Send {
+    /// Where the caller waits for its answer.
+    fn post(&self) -> Option<&Arc<Post>>;
     fn kind(&self) -> Kind;
     fn bytes(&self) -> usize;
     /// Says whether it succeeded. An error is the disk's and ends the transaction.
@@ -193,10 +196,15 @@ struct Job<T, F> {
     weight: Weight,
     work: F,
     result: Option<Result<T, StoreError>>,
+    post: Option<Arc<Post>>,
     reply: oneshot::Sender<Result<T, StoreError>>,
 }
 
 impl<T: Send, F: FnMut(&mut Tx<'_>) -> Result<T, StoreError> + Send> Call for Job<T, F> {
+    fn post(&self) -> Option<&Arc<Post>> {
+        self.post.as_ref()
+    }
+
     fn kind(&self) -> Kind {
         self.kind
     }
@@ -283,7 +291,7 @@ impl Writer {
             let _gone = reply.send(Err(StoreError::Busy));
             return receiver;
         };
-        let job = Box::new(Job { kind, weight, work, result: None, reply });
+        let job = Box::new(Job { kind, weight, work, result: None, post: Post::here(), reply });
         let sent = self.queue.as_ref().map_or(Ok(()), |queue| queue.try_send(job));
         if let Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) = sent {
             job.answer(Err(StoreError::Busy));
@@ -435,7 +443,7 @@ impl Loop {
             }
             let error = match self.try_commit(&mut batch) {
                 Ok(spoilt) if spoilt.is_empty() => {
-                    batch.into_iter().for_each(|call| call.answer(Ok(())));
+                    Post::answer(batch);
                     return;
                 }
                 Ok(spoilt) => {
