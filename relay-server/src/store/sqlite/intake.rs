@@ -209,10 +209,23 @@ pub(super) fn append(tx: &mut Tx<'_>, event: &Ready, now: Timestamp) -> Result<V
         (Likeness::Again { redelivery }, Some(found)) => return again(tx, key, found, redelivery, event, now),
         (_, earlier) => earlier.map(|found| found.row.summary.id),
     };
+    let lease = put_in(tx, key, event, conflict, now)?;
+    Ok(Verdict::Accepted { lease, conflict })
+}
+
+/// Writes an event that is no repeat, with the lease that it may have.
+fn put_in(
+    tx: &mut Tx<'_>,
+    key: i64,
+    event: &Ready,
+    conflict: Option<EventId>,
+    now: Timestamp,
+) -> Result<Option<Lease>, StoreError> {
     let mut row = event.row.clone();
+    let id = row.summary.id;
     // A repeat needed none. The chunks of a long body made theirs.
     match event.body {
-        ReadyBody::Inline(_) => tx.make_room(name, key, row.cost)?,
+        ReadyBody::Inline(_) => tx.make_room(&event.row.summary.endpoint, key, row.cost)?,
         ReadyBody::Chunks(_) => tx.make_space(row.cost.saturating_sub(room::body_cost(row.summary.size)))?,
     }
     row.summary.conflict_with = conflict;
@@ -228,7 +241,7 @@ pub(super) fn append(tx: &mut Tx<'_>, event: &Ready, now: Timestamp) -> Result<V
         row::insert(tx.connection, key, &found.row, seq)?;
     }
     tx.fresh.extend(event.keys.iter().map(|hash| (*hash, id)));
-    Ok(Verdict::Accepted { lease, conflict })
+    Ok(lease)
 }
 
 fn put_content(connection: &Connection, seq: i64, key: i64, row: &Row, event: &Ready) -> Result<(), StoreError> {

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{runtime::Handle, sync::Notify};
 
-use super::writer::Call;
+use super::writer::WriterCall;
 
 thread_local! {
     /// Where the answers to this thread's calls are left.
@@ -20,7 +20,7 @@ thread_local! {
 /// Calls of one thread that are done, until a task of its runtime has answered them.
 pub(super) struct Post {
     /// `None` once the runtime has ended.
-    done: Mutex<Option<Vec<Box<dyn Call>>>>,
+    done: Mutex<Option<Vec<Box<dyn WriterCall>>>>,
     left: Notify,
 }
 
@@ -39,7 +39,7 @@ impl Post {
     }
 
     /// Answers calls whose transaction is committed.
-    pub(super) fn answer(calls: Vec<Box<dyn Call>>) {
+    pub(super) fn answer(calls: Vec<Box<dyn WriterCall>>) {
         for call in calls {
             match call.post().cloned() {
                 Some(post) => post.leave(call),
@@ -48,7 +48,7 @@ impl Post {
         }
     }
 
-    fn leave(&self, call: Box<dyn Call>) {
+    fn leave(&self, call: Box<dyn WriterCall>) {
         let mut done = self.done();
         let Some(calls) = &mut *done else { return };
         calls.push(call);
@@ -59,7 +59,7 @@ impl Post {
         }
     }
 
-    fn done(&self) -> MutexGuard<'_, Option<Vec<Box<dyn Call>>>> {
+    fn done(&self) -> MutexGuard<'_, Option<Vec<Box<dyn WriterCall>>>> {
         self.done.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

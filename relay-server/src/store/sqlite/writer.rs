@@ -160,7 +160,7 @@ impl Tx<'_> {
     }
 }
 
-pub(super) trait Call: Send {
+pub(super) trait WriterCall: Send {
     /// Where the caller waits for its answer.
     fn post(&self) -> Option<&Arc<Post>>;
     fn kind(&self) -> Kind;
@@ -200,7 +200,7 @@ struct Job<T, F> {
     reply: oneshot::Sender<Result<T, StoreError>>,
 }
 
-impl<T: Send, F: FnMut(&mut Tx<'_>) -> Result<T, StoreError> + Send> Call for Job<T, F> {
+impl<T: Send, F: FnMut(&mut Tx<'_>) -> Result<T, StoreError> + Send> WriterCall for Job<T, F> {
     fn post(&self) -> Option<&Arc<Post>> {
         self.post.as_ref()
     }
@@ -245,7 +245,7 @@ pub(super) struct Counters {
 
 /// The way to the writer's thread.
 pub(super) struct Writer {
-    queue: Option<SyncSender<Box<dyn Call>>>,
+    queue: Option<SyncSender<Box<dyn WriterCall>>>,
     thread: Option<JoinHandle<()>>,
     waiting: Arc<AtomicUsize>,
 }
@@ -359,7 +359,7 @@ struct Last {
 }
 
 impl Loop {
-    fn run(mut self, calls: &Receiver<Box<dyn Call>>) {
+    fn run(mut self, calls: &Receiver<Box<dyn WriterCall>>) {
         self.desk.checkpointer.count_frames(&self.desk.connection);
         loop {
             if let Ok(first) = calls.try_recv() {
@@ -375,7 +375,7 @@ impl Loop {
         self.desk.checkpointer.finish(&self.desk.connection, &self.desk.pulse);
     }
 
-    fn take(&mut self, first: Box<dyn Call>, has_waited: bool, calls: &Receiver<Box<dyn Call>>) {
+    fn take(&mut self, first: Box<dyn WriterCall>, has_waited: bool, calls: &Receiver<Box<dyn WriterCall>>) {
         let mut batch = vec![first];
         let mut bytes = drain(calls, &mut batch, 0);
         self.linger(has_waited, calls, &mut batch, &mut bytes);
@@ -393,8 +393,8 @@ impl Loop {
     fn linger(
         &self,
         has_waited: bool,
-        calls: &Receiver<Box<dyn Call>>,
-        batch: &mut Vec<Box<dyn Call>>,
+        calls: &Receiver<Box<dyn WriterCall>>,
+        batch: &mut Vec<Box<dyn WriterCall>>,
         bytes: &mut usize,
     ) {
         let began = Instant::now();
@@ -431,7 +431,7 @@ impl Loop {
         }
     }
 
-    fn commit(&mut self, mut batch: Vec<Box<dyn Call>>) {
+    fn commit(&mut self, mut batch: Vec<Box<dyn WriterCall>>) {
         let mut failures = 0;
         loop {
             // On a full disk calls may take in what finds room inside of the file; but its log must have room as well.
@@ -489,7 +489,7 @@ impl Loop {
     }
 
     /// Commits the calls, or returns those that failed after they had changed something: then nothing is committed.
-    fn try_commit(&mut self, batch: &mut [Box<dyn Call>]) -> Result<Vec<usize>, StoreError> {
+    fn try_commit(&mut self, batch: &mut [Box<dyn WriterCall>]) -> Result<Vec<usize>, StoreError> {
         if let Some(failed) = self.desk.pulse.failure() {
             return Err(failed);
         }
@@ -548,7 +548,7 @@ impl Loop {
 }
 
 /// Takes what waits now; how many bytes the batch has then.
-fn drain(calls: &Receiver<Box<dyn Call>>, batch: &mut Vec<Box<dyn Call>>, mut bytes: usize) -> usize {
+fn drain(calls: &Receiver<Box<dyn WriterCall>>, batch: &mut Vec<Box<dyn WriterCall>>, mut bytes: usize) -> usize {
     while batch.len() < MAX_BATCH && bytes < MAX_BATCH_BYTES {
         let Ok(next) = calls.try_recv() else { break };
         bytes += next.bytes();
@@ -557,7 +557,7 @@ fn drain(calls: &Receiver<Box<dyn Call>>, batch: &mut Vec<Box<dyn Call>>, mut by
     bytes
 }
 
-fn refuse_intake(batch: &mut Vec<Box<dyn Call>>) {
+fn refuse_intake(batch: &mut Vec<Box<dyn WriterCall>>) {
     for call in batch.extract_if(.., |call| call.kind() == Kind::Intake) {
         call.answer(Err(StoreError::NoSpace));
     }
