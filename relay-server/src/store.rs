@@ -58,7 +58,7 @@ pub use error::{Health, StoreError};
 pub use filter::{Cursor, Filter, Page, PageRequest, StatusRange};
 pub use memory::MemoryStore;
 pub use model::{
-    Act, Acted, Action, Answer, Attempt, Backlog, Body, Claimed, Dedup, Delivery, End, Ended, Grant, Head, Hold,
+    Act, Acted, Action, Answer, Attempt, Backlog, Body, Claimed, ClaimedEvent, Dedup, End, Ended, Grant, Head, Hold,
     Holder, Lease, Mark, NewEvent, Record, Share, Sight, Signature, Standing, State, Summary, Then, Verdict, Want,
 };
 pub use outcome::{Outcome, Reason};

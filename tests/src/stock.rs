@@ -9,7 +9,7 @@ use relay_proto::HeaderBlock;
 use relay_server::{
     endpoint::EndpointName,
     store::{
-        Answer, Attempt, Body, Delivery, End, Grant, Head, Holder, NewEvent, Outcome, SqliteOptions, SqliteStore,
+        Answer, Attempt, Body, ClaimedEvent, End, Grant, Head, Holder, NewEvent, Outcome, SqliteOptions, SqliteStore,
         Store, Then, Want,
     },
     webhook::EventId,
@@ -74,7 +74,7 @@ fn event(endpoint: &EndpointName, body: &Bytes, came: Timestamp) -> NewEvent {
     }
 }
 
-fn failed(claim: &Delivery, at: Timestamp, again_at: Timestamp) -> End {
+fn failed(claim: &ClaimedEvent, at: Timestamp, again_at: Timestamp) -> End {
     let answer = Answer { status: 500, headers: HeaderBlock::new(), body: Bytes::new(), truncated: false };
     let attempt = Attempt {
         number: claim.lease.attempt,

@@ -157,7 +157,6 @@ fn a_public_type_name_stands_once_in_a_crate() {
 const KNOWN_DOUBLES: &[(&str, &str)] = &[
     ("relay-server", "Answer"),
     ("relay-server", "Content"),
-    ("relay-server", "Delivery"),
     ("relay-server", "Mark"),
     ("relay-server", "Reply"),
     ("relay-server", "Running"),

@@ -111,8 +111,8 @@ async fn round(delivery: &Arc<Delivery>) -> Duration {
     soonest.min().unwrap_or(IDLE).clamp(BREATH, wait.max(BREATH))
 }
 
-fn begin(delivery: &Arc<Delivery>, endpoint: &Arc<Endpoint>, claim: store::Delivery) {
-    let store::Delivery { summary, lease, head, body } = claim;
+fn begin(delivery: &Arc<Delivery>, endpoint: &Arc<Endpoint>, claim: store::ClaimedEvent) {
+    let store::ClaimedEvent { summary, lease, head, body } = claim;
     let Some(event) = Event::of(endpoint, summary, head, body, lease) else { return };
     delivery.window(&endpoint.name, Window::begun);
     let (own, name) = (Arc::clone(delivery), endpoint.name.clone());

@@ -279,12 +279,12 @@ fn grant(until: i64) -> Grant {
     Grant { holder: Holder(1), until: at(until) }
 }
 
-async fn claim(store: &Arc<dyn Store>, endpoint: &str, oldest: usize, until: i64, now: i64) -> Vec<Delivery> {
+async fn claim(store: &Arc<dyn Store>, endpoint: &str, oldest: usize, until: i64, now: i64) -> Vec<ClaimedEvent> {
     let wants = vec![Want { endpoint: name(endpoint), oldest, newest: 0 }];
     store.claim(wants, grant(until), at(now)).await.expect("claimed").deliveries
 }
 
-fn end(delivery: &Delivery, status: Option<u16>, then: Then, now: i64) -> End {
+fn end(delivery: &ClaimedEvent, status: Option<u16>, then: Then, now: i64) -> End {
     let answer = status.map(|status| Answer {
         status,
         headers: [("x-answer", b"\xffyes")].into_iter().collect(),
@@ -311,11 +311,11 @@ async fn settle(store: &Arc<dyn Store>, end: End, now: i64) -> Ended {
     store.settle(vec![end], at(now)).await.expect("settled")[0]
 }
 
-async fn done(store: &Arc<dyn Store>, delivery: &Delivery, now: i64) -> Ended {
+async fn done(store: &Arc<dyn Store>, delivery: &ClaimedEvent, now: i64) -> Ended {
     settle(store, end(delivery, Some(200), Then::Done, now), now).await
 }
 
-async fn dead(store: &Arc<dyn Store>, delivery: &Delivery, now: i64) -> Ended {
+async fn dead(store: &Arc<dyn Store>, delivery: &ClaimedEvent, now: i64) -> Ended {
     settle(store, end(delivery, Some(500), Then::Dead(Reason::HandlerFailed), now), now).await
 }
 
@@ -327,6 +327,6 @@ async fn record(store: &Arc<dyn Store>, id: EventId) -> Record {
     store.event(Sight::All, id, at(0)).await.expect("read").expect("there")
 }
 
-fn ids(deliveries: &[Delivery]) -> Vec<EventId> {
+fn ids(deliveries: &[ClaimedEvent]) -> Vec<EventId> {
     deliveries.iter().map(|one| one.summary.id).collect()
 }

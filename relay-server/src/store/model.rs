@@ -314,14 +314,14 @@ pub struct Want {
 #[derive(Debug, Default)]
 pub struct Claimed {
     /// To be delivered now.
-    pub deliveries: Vec<Delivery>,
+    pub deliveries: Vec<ClaimedEvent>,
     /// When each wanted endpoint has more to do, if it has: a time that has come means "ask again".
     pub next_due: Vec<(EndpointName, Timestamp)>,
 }
 
 /// An event to deliver.
 #[derive(Debug)]
-pub struct Delivery {
+pub struct ClaimedEvent {
     /// The event.
     pub summary: Summary,
     /// The right to deliver it.

@@ -26,8 +26,8 @@ use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    Act, Acted, Attempt, Backlog, Bulk, BulkAction, Claimed, ConfigChange, ConfigKind, ConfigRow, Delivery, End, Ended,
-    Filter, Grant, Health, Hold, Holder, INLINE_BYTES, Lease, NamedRows, NewEvent, Outcome, OwnSignature, Page,
+    Act, Acted, Attempt, Backlog, Bulk, BulkAction, Claimed, ClaimedEvent, ConfigChange, ConfigKind, ConfigRow, End,
+    Ended, Filter, Grant, Health, Hold, Holder, INLINE_BYTES, Lease, NamedRows, NewEvent, Outcome, OwnSignature, Page,
     PageRequest, Purge, Purged, Record, RefusedRow, Reply, Share, Sight, Source, Standing, Store, StoreError, Then,
     Usage, Verdict, Want, Was, error::Pulse, refused_bytes, rules,
 };
@@ -206,7 +206,7 @@ impl SqliteStore {
     }
 
     /// Reads what leased events carry; what is damaged is set apart.
-    async fn load(&self, events: Vec<(Found, Lease)>, now: Timestamp) -> Result<Vec<Delivery>, StoreError> {
+    async fn load(&self, events: Vec<(Found, Lease)>, now: Timestamp) -> Result<Vec<ClaimedEvent>, StoreError> {
         if events.is_empty() {
             return Ok(Vec::new());
         }
@@ -229,7 +229,7 @@ impl SqliteStore {
         for (summary, lease, content) in loaded {
             match content {
                 Some(content) => {
-                    deliveries.push(Delivery { summary, lease, head: content.head, body: content.body });
+                    deliveries.push(ClaimedEvent { summary, lease, head: content.head, body: content.body });
                 }
                 None => self.set_apart(summary.endpoint, summary.id, now).await?,
             }

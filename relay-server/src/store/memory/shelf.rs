@@ -9,7 +9,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::store::{
-    Act, Acted, Action, Attempt, Delivery, End, Ended, Grant, Head, Holder, INLINE_BYTES, Lease, MAX_ATTEMPTS,
+    Act, Acted, Action, Attempt, ClaimedEvent, End, Ended, Grant, Head, Holder, INLINE_BYTES, Lease, MAX_ATTEMPTS,
     MAX_CLAIM, Mark, NewEvent, State, Verdict, Want,
     marks::{MarkMemory, Marked, Short, Taken, judge, short},
     rules::{Held, Likeness, Row, compare, leaves_record, repeat},
@@ -230,7 +230,7 @@ impl Shelf {
         Some(kept)
     }
 
-    pub(super) fn claim(&mut self, want: &Want, grant: Grant, now: Timestamp) -> Vec<Delivery> {
+    pub(super) fn claim(&mut self, want: &Want, grant: Grant, now: Timestamp) -> Vec<ClaimedEvent> {
         let ready = |entry: &&(Timestamp, EventId)| entry.0 <= now;
         let mut ids: Vec<_> =
             self.due.iter().take_while(ready).take(want.oldest.min(MAX_CLAIM)).map(|entry| entry.1).collect();
@@ -240,7 +240,7 @@ impl Shelf {
         ids.into_iter().map(|id| self.lease(id, grant, now)).collect()
     }
 
-    fn lease(&mut self, id: EventId, grant: Grant, now: Timestamp) -> Delivery {
+    fn lease(&mut self, id: EventId, grant: Grant, now: Timestamp) -> ClaimedEvent {
         let mut row = self.events[&id].row.clone();
         let (lease, lost) = row.lease(grant, None, now);
         if let Some(lost) = lost {
@@ -250,7 +250,7 @@ impl Shelf {
         let kept = &self.events[&id];
         let summary = kept.row.summary.clone();
         let body = (summary.size <= INLINE_BYTES).then(|| kept.body.clone());
-        Delivery { summary, lease, head: kept.head.clone(), body }
+        ClaimedEvent { summary, lease, head: kept.head.clone(), body }
     }
 
     /// Takes at most so many leases over; they end at `latest`.

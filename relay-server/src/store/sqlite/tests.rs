@@ -80,7 +80,7 @@ async fn claim(store: &SqliteStore, until: i64, now: i64) -> Claimed {
     store.claim(wants, grant(until), at(now)).await.expect("claimed")
 }
 
-fn end(delivery: &Delivery, then: Then) -> End {
+fn end(delivery: &ClaimedEvent, then: Then) -> End {
     let attempt = Attempt {
         number: delivery.lease.attempt,
         fence: delivery.lease.fence,
