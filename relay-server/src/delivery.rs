@@ -38,7 +38,7 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use self::window::Window;
+use self::{audience::RepeatReply, window::Window};
 pub(crate) use self::{
     bulk::work_off_bulks,
     intake::TakenIn,
@@ -72,6 +72,28 @@ pub(crate) enum SenderReply {
     Answer(SenderAnswer),
     /// What went wrong, where the endpoint wants its sender to see that.
     Failure(Failure),
+}
+
+impl SenderReply {
+    fn recorded(answer: &store::Answer) -> Self {
+        Self::Answer(SenderAnswer::recorded(answer))
+    }
+
+    /// The same for a repeat. Of a long answer it gets the head.
+    fn again(&self) -> Self {
+        match self {
+            Self::Ack => Self::Ack,
+            Self::Failure(failure) => Self::Failure(*failure),
+            Self::Answer(SenderAnswer { status, headers, body, more, .. }) => {
+                let (mut headers, mut body) = (headers.clone(), body.clone());
+                if more.is_some() {
+                    headers.remove(header::CONTENT_LENGTH);
+                    body = Bytes::new();
+                }
+                Self::Answer(SenderAnswer { status: *status, headers, body, trailers: HeaderMap::new(), more: None })
+            }
+        }
+    }
 }
 
 /// A handler's answer on its way to a sender.
@@ -110,9 +132,6 @@ pub(crate) enum Piece {
     End(HeaderMap),
 }
 
-/// What repeats of a running event learn of its end: the answer, unless the event goes on.
-type Told = Option<Option<(StatusCode, HeaderMap, Bytes)>>;
-
 /// All kept events of this process on their way.
 pub(crate) struct Delivery {
     /// Where they are kept.
@@ -126,7 +145,8 @@ pub(crate) struct Delivery {
     outcomes: Arc<Outcomes>,
     skips: Arc<Skips>,
     endpoints: ArcSwap<HashMap<EndpointName, Arc<Endpoint>>>,
-    running: Mutex<HashMap<EventId, watch::Receiver<Told>>>,
+    /// First attempts under way, and what repeats of their events get.
+    running: Mutex<HashMap<EventId, watch::Receiver<RepeatReply>>>,
     /// What endpoints let through, live or kept.
     pub limits: Arc<Limits>,
     windows: Mutex<HashMap<EndpointName, Window>>,

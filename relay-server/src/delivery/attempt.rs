@@ -138,9 +138,7 @@ async fn attempt(delivery: &Delivery, mut event: Event, patience: Instant, waiti
     let (place, turn) = match place(delivery, &event, patience).await {
         Ok(held) => held,
         Err(rest) => {
-            if let Some(ack) = waiting.and_then(|waiting| waiting.promise(SenderReply::Ack)) {
-                ack.keep();
-            }
+            waiting.map(|waiting| waiting.give(SenderReply::Ack));
             let ruling = Ruling::of(Then::Release(rest_until(note.started_at, rest)));
             delivery.settle_attempt(&event, note, Ending::Failed(Outcome::NotCalled), ruling).await;
             return false;

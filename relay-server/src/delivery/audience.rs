@@ -1,8 +1,9 @@
 //! Who takes the answer to an attempt: the record, and a sender that waits with its repeats.
 //!
-//! A sender waits until its deadline, and has its ack from then on. An attempt that has something else for it promises
-//! that first: either the sender takes the promise and waits for what comes, or it has its ack, and what holds after an
-//! ack decides what becomes of the event. There is nothing between.
+//! A sender waits until its deadline, and has its ack from then on. An end that is passed on only once it is kept binds
+//! the sender first: either the sender takes that and never gets an ack, or it has its ack, and the rule for senders with
+//! an ack decides what becomes of the event. There is nothing between. Repeats of the event are bound with it; their
+//! deadlines are later, so none of them has an ack before the sender has one.
 
 use std::time::Duration;
 
@@ -16,9 +17,10 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use super::{Piece, SenderAnswer, SenderReply, Told, attempt::Event};
+use super::{Piece, SenderAnswer, SenderReply, attempt::Event};
 use crate::{
     deliver::{Audience, HandlerAnswer, Undelivered, settle_trailers},
+    failure::RelayFault,
     retry::Meaning,
     store::{self, MAX_ANSWER_BYTES},
 };
@@ -29,31 +31,58 @@ const MAX_PIECES: usize = 8;
 /// How long a sender may take for a piece of a long answer before the answer goes on without it.
 const PIECE_PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long a sender waits for what it was promised, when the store is slow.
-const PROMISE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a bound sender waits at least, and so how far beyond its deadline at most. A commit takes milliseconds.
+pub(super) const COMMIT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A sender that waits, as its attempt sees it.
 pub(super) struct WaitingSender {
     sender: oneshot::Sender<oneshot::Receiver<SenderReply>>,
-    repeats: watch::Sender<Told>,
+    repeats: watch::Sender<RepeatReply>,
 }
 
 /// A sender that waits, as it sees itself.
 pub(super) struct AwaitedReply(oneshot::Receiver<oneshot::Receiver<SenderReply>>);
 
-/// A reply that its sender waits for, whatever its deadline. Dropped, it is the ack.
-pub(super) struct Promised {
+/// A reply that its sender waits for instead of the ack. Dropped, it is a failure of the store.
+pub(super) struct BoundReply {
     reply: SenderReply,
     sender: oneshot::Sender<SenderReply>,
-    repeats: watch::Sender<Told>,
+    repeats: watch::Sender<RepeatReply>,
+}
+
+/// What repeats of a running event get.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one for each running event, and written in its place")]
+pub(super) enum RepeatReply {
+    /// The ack, from their deadline on.
+    Open,
+    /// What is being kept.
+    Bound,
+    Given(SenderReply),
+}
+
+impl RepeatReply {
+    /// What a repeat gets: by its deadline, unless it is bound.
+    pub(super) async fn until(mut replies: watch::Receiver<Self>, deadline: Instant) -> SenderReply {
+        let is_given = |reply: &Self| matches!(reply, Self::Given(_));
+        let _ = timeout_at(deadline, replies.wait_for(is_given)).await;
+        if matches!(*replies.borrow(), Self::Bound) {
+            let _ = timeout(COMMIT_PATIENCE, replies.wait_for(is_given)).await;
+        }
+        match &*replies.borrow() {
+            Self::Open => SenderReply::Ack,
+            Self::Bound => SenderReply::Failure(RelayFault::StoreFailed.into()),
+            Self::Given(reply) => reply.again(),
+        }
+    }
 }
 
 impl WaitingSender {
     /// Both ends of a wait, and what repeats of the event look at.
-    pub(super) fn new() -> (Self, AwaitedReply, watch::Receiver<Told>) {
+    pub(super) fn new() -> (Self, AwaitedReply, watch::Receiver<RepeatReply>) {
         let (sender, awaited) = oneshot::channel();
-        let (repeats, told) = watch::channel(None);
-        (Self { sender, repeats }, AwaitedReply(awaited), told)
+        let (repeats, replies) = watch::channel(RepeatReply::Open);
+        (Self { sender, repeats }, AwaitedReply(awaited), replies)
     }
 
     /// Whether the sender has not had its ack.
@@ -61,44 +90,44 @@ impl WaitingSender {
         !self.sender.is_closed()
     }
 
-    /// Promises a reply; `None` if the sender has its ack already.
-    pub(super) fn promise(self, reply: SenderReply) -> Option<Promised> {
-        let (sender, promised) = oneshot::channel();
-        self.sender.send(promised).ok()?;
-        Some(Promised { reply, sender, repeats: self.repeats })
+    /// Binds the sender to a reply; `None` if it has its ack already.
+    pub(super) fn bind(self, reply: SenderReply) -> Option<BoundReply> {
+        let (sender, bound) = oneshot::channel();
+        self.repeats.send_replace(RepeatReply::Bound); // First, so that no repeat gets an ack after its sender is bound.
+        if self.sender.send(bound).is_err() {
+            self.repeats.send_replace(RepeatReply::Open);
+            return None;
+        }
+        Some(BoundReply { reply, sender, repeats: self.repeats })
+    }
+
+    /// Gives the sender a reply now; false if it has its ack already.
+    pub(super) fn give(self, reply: SenderReply) -> bool {
+        self.bind(reply).map(BoundReply::give).is_some()
     }
 }
 
 impl AwaitedReply {
-    /// What the sender gets: by its deadline, unless it is promised something.
+    /// What the sender gets: by its deadline, unless it is bound.
     pub(super) async fn until(mut self, deadline: Instant) -> SenderReply {
-        let promised = match timeout_at(deadline, &mut self.0).await {
-            Ok(promised) => promised.ok(),
+        let bound = match timeout_at(deadline, &mut self.0).await {
+            Ok(bound) => bound.ok(),
             Err(_) => {
                 self.0.close();
                 self.0.try_recv().ok()
             }
         };
-        let Some(promised) = promised else { return SenderReply::Ack };
-        timeout(PROMISE_PATIENCE, promised).await.ok().and_then(Result::ok).unwrap_or(SenderReply::Ack)
+        let Some(bound) = bound else { return SenderReply::Ack };
+        let patience = deadline.max(Instant::now() + COMMIT_PATIENCE);
+        let reply = timeout_at(patience, bound).await.ok().and_then(Result::ok);
+        reply.unwrap_or(SenderReply::Failure(RelayFault::StoreFailed.into()))
     }
 }
 
-impl Promised {
-    /// Whether the sender waits no longer.
-    pub(super) fn is_void(&self) -> bool {
-        self.sender.is_closed()
-    }
-
-    /// Gives the sender what it was promised, and its repeats the same.
-    pub(super) fn keep(self) {
-        let told = match &self.reply {
-            SenderReply::Answer(SenderAnswer { status, headers, body, more: None, .. }) => {
-                Some((*status, headers.clone(), body.clone()))
-            }
-            _ => None,
-        };
-        self.repeats.send_replace(Some(told));
+impl BoundReply {
+    /// Gives the sender what it waits for, and its repeats the same.
+    pub(super) fn give(self) {
+        self.repeats.send_replace(RepeatReply::Given(self.reply.again()));
         let _has_left = self.sender.send(self.reply);
     }
 }
@@ -142,9 +171,8 @@ impl<'a> Recorder<'a> {
         let (pieces, more) = mpsc::channel(MAX_PIECES);
         let (headers, trailers) = (parts.headers.clone(), HeaderMap::new());
         let answer = SenderAnswer { status: parts.status, headers, body, trailers, more: Some(more) };
-        waiting.promise(SenderReply::Answer(answer))?.keep();
-        self.streams = true;
-        Some(pieces)
+        self.streams = waiting.give(SenderReply::Answer(answer));
+        self.streams.then_some(pieces)
     }
 }
 

@@ -6,15 +6,14 @@ use std::{
 };
 
 use data_encoding::HEXLOWER;
-use http::HeaderMap;
 use jiff::Timestamp;
 use relay_schemes::{EventMeta, Refusal};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::{
-    Delivery, SenderAnswer, SenderReply,
+    Delivery, SenderReply,
     attempt::{Event, EventBody, run},
-    audience::{AwaitedReply, WaitingSender},
+    audience::{AwaitedReply, RepeatReply, WaitingSender},
     lock,
 };
 use crate::{
@@ -24,7 +23,7 @@ use crate::{
     memory::Memory,
     message::take_apart,
     replay::Mark,
-    store::{self, Body, Dedup, Grant, Head, Lease, NewEvent, Signature, State, Verdict},
+    store::{self, Attempt, Body, Dedup, Grant, Head, Lease, NewEvent, Signature, State, Verdict},
     throttle::Throttle,
     verify::{Payload, Webhook},
     webhook::EventId,
@@ -93,7 +92,8 @@ impl Delivery {
         let (event_id, reply) = match kept.await.map_err(|_| RelayFault::Internal)?? {
             Kept::Waits(event_id) => (event_id, SenderReply::Ack),
             Kept::Attempted(event_id, awaited) => (event_id, awaited.until(deadline).await),
-            Kept::Repeats { of, state, answer } => (of, self.repeated(of, state, answer, keeping, deadline).await),
+            Kept::Repeats { of, .. } if !keeping.assured => (of, SenderReply::Ack),
+            Kept::Repeats { of, state, answer } => (of, self.repeated(of, state, answer, endpoint, deadline).await),
         };
         Ok(TakenIn { event_id, reply })
     }
@@ -153,6 +153,8 @@ impl Delivery {
     /// Appends an event, and begins its first attempt if it comes with the right to that.
     async fn keep(self: &Arc<Self>, new: NewEvent, event: Event, patience: Instant) -> Result<Kept, Failure> {
         let (endpoint, event_id) = (event.endpoint.name.clone(), event.id);
+        // Before it is kept: a repeat may be found to be one in the same commit.
+        let waits = new.lease.is_some().then(|| self.wait(event_id));
         let verdict = match self.store.append(vec![new], self.clock.now()).await {
             Ok(verdicts) => verdicts.into_iter().next().ok_or(RelayFault::Internal.into()),
             Err(error) => {
@@ -170,6 +172,9 @@ impl Delivery {
             Err(_) => "not_stored",
         };
         self.events.count(endpoint.as_str(), counted);
+        if !matches!(verdict, Ok(Verdict::Accepted { lease: Some(_), .. })) {
+            lock(&self.running).remove(&event_id);
+        }
         let (id, lease, redelivered) = match verdict {
             Ok(Verdict::Accepted { lease, .. }) => (event_id, lease, false),
             Ok(Verdict::Again { of, lease, redelivery }) => (of, lease, redelivery),
@@ -182,13 +187,20 @@ impl Delivery {
             self.wake.notify_one();
             return Ok(Kept::Waits(id));
         };
-        Ok(Kept::Attempted(id, self.attempt(Event { id, lease, redelivered, ..event }, patience)))
+        let (waiting, awaited) = waits.filter(|_| id == event_id).unwrap_or_else(|| self.wait(id));
+        self.attempt(Event { id, lease, redelivered, ..event }, patience, waiting);
+        Ok(Kept::Attempted(id, awaited))
+    }
+
+    /// Both ends of the wait for a first attempt. Repeats of its event wait with it.
+    pub(super) fn wait(&self, id: EventId) -> (WaitingSender, AwaitedReply) {
+        let (waiting, awaited, replies) = WaitingSender::new();
+        lock(&self.running).insert(id, replies);
+        (waiting, awaited)
     }
 
     /// Makes the first attempt beside its sender.
-    fn attempt(self: &Arc<Self>, event: Event, patience: Instant) -> AwaitedReply {
-        let (waiting, awaited, told) = WaitingSender::new();
-        lock(&self.running).insert(event.id, told);
+    fn attempt(self: &Arc<Self>, event: Event, patience: Instant, waiting: WaitingSender) {
         let delivery = Arc::clone(self);
         self.tasks.spawn(async move {
             let id = event.id;
@@ -198,31 +210,44 @@ impl Delivery {
                 delivery.wake.notify_one(); // Its agent has room for one that waits.
             }
         });
-        awaited
     }
 
-    /// What a repeat gets.
-    async fn repeated(
+    /// What a repeat gets at an assured endpoint.
+    pub(super) async fn repeated(
         &self,
         of: EventId,
         state: State,
         recorded: Option<store::Answer>,
-        keeping: &Keeping,
+        endpoint: &Endpoint,
         deadline: Instant,
     ) -> SenderReply {
-        if state == State::Delivered && keeping.assured {
-            let answer = recorded.map(|answer| SenderAnswer::recorded(&answer));
-            return answer.map_or(SenderReply::Ack, SenderReply::Answer);
-        }
-        let running = lock(&self.running).get(&of).cloned();
-        let Some(mut running) = running.filter(|_| state == State::Running) else { return SenderReply::Ack };
-        let told = timeout_at(deadline, running.wait_for(Option::is_some)).await;
-        match told.ok().and_then(Result::ok).and_then(|told| told.clone().flatten()) {
-            Some((status, headers, body)) => {
-                let trailers = HeaderMap::new();
-                SenderReply::Answer(SenderAnswer { status, headers, body, trailers, more: None })
+        match state {
+            State::Delivered => recorded.map_or(SenderReply::Ack, |answer| SenderReply::recorded(&answer)),
+            State::Running => {
+                let running = lock(&self.running).get(&of).cloned();
+                match running {
+                    Some(replies) => RepeatReply::until(replies, deadline).await,
+                    None => self.ended_meanwhile(of, endpoint).await,
+                }
             }
-            None => SenderReply::Ack,
+            _ => SenderReply::Ack,
+        }
+    }
+
+    /// What a repeat gets whose event ran when the store judged it, while no sender waits for that event now: the pump
+    /// makes the attempt, or it has ended since.
+    async fn ended_meanwhile(&self, of: EventId, endpoint: &Endpoint) -> SenderReply {
+        let mut record = match self.store.event(endpoint.name.clone().into(), of, self.clock.now()).await {
+            Ok(Some(record)) => record,
+            Ok(None) => return SenderReply::Ack,
+            Err(error) => return SenderReply::Failure(Failure::from(&error)),
+        };
+        match (record.summary.state, record.attempts.pop()) {
+            (State::Delivered | State::Dead, Some(Attempt { answer: Some(answer), .. })) => {
+                SenderReply::recorded(&answer)
+            }
+            (State::Dead, Some(Attempt { outcome, .. })) => SenderReply::Failure(outcome.into()),
+            _ => SenderReply::Ack,
         }
     }
 }

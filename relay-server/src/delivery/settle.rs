@@ -2,8 +2,8 @@
 //!
 //! A handler's success is passed on as soon as its note is with the store's writer: losing the note means one delivery
 //! more, which the agent's memory of the attempt mostly prevents. Any other end of an event is passed on only once it is
-//! kept, since its sender has been told the end. Which status rule holds is decided by whether the sender takes a promise
-//! ([`super::audience`]).
+//! kept, to a sender that was bound to it before ([`super::audience`]). That decides which status rule holds, once: a
+//! sender that could not be bound has its ack.
 
 use std::{future::poll_fn, task::Poll, time::Duration};
 
@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::{
     Delivery, SenderReply,
     attempt::{Event, REST, ending_of},
-    audience::{Promised, Recorder},
+    audience::{BoundReply, Recorder, WaitingSender},
 };
 use crate::{
     endpoint::Keeping,
@@ -48,29 +48,36 @@ pub(super) struct Note {
     pub(super) agent: Option<String>,
 }
 
-/// What becomes of an event, and what its sender is promised.
+/// What becomes of an event, and what is for its sender.
 pub(super) struct Ruling {
     then: Then,
-    promised: Option<Pass>,
+    passed_on: Option<PassedOn>,
 }
 
 /// Something for a sender beside the ack.
-pub(super) struct Pass {
-    promised: Promised,
-    /// Whether it is passed on before it is kept.
-    is_success: bool,
-    /// What becomes of the event if the sender has its ack instead.
-    after_ack: Then,
+pub(super) enum PassedOn {
+    /// A success, once its note is with the store's writer. Whether the sender gets it or an ack, the event is delivered.
+    Noted(WaitingSender, SenderReply),
+    /// Any other end, once it is kept.
+    Kept(BoundReply),
+}
+
+impl PassedOn {
+    fn give(self) {
+        match self {
+            Self::Noted(waiting, reply) => drop(waiting.give(reply)),
+            Self::Kept(bound) => bound.give(),
+        }
+    }
 }
 
 impl Ruling {
     /// Nobody waits.
     pub(super) const fn of(then: Then) -> Self {
-        Self { then, promised: None }
+        Self { then, passed_on: None }
     }
 
-    /// By the rule of senders that wait, if the sender takes what it is promised, else by that of those that had their
-    /// ack.
+    /// By the rule for senders that wait, if the sender can be bound, else by that for senders with an ack.
     pub(super) fn on(ending: &Ending, mut recorder: Recorder<'_>, now: Timestamp) -> (Meaning, Self) {
         let event = recorder.event;
         let meaning = meaning(ending, event.keeping(), recorder.waits());
@@ -86,35 +93,29 @@ impl Ruling {
         let Some(waiting) = recorder.waiting.take_if(|waiting| waiting.waits()) else {
             return (meaning, Self::of(then(ending, meaning, event, now)));
         };
+        if let (Ending::Answered(answer), Meaning::Success) = (ending, meaning) {
+            let reply = SenderReply::Answer(recorder.passed_on(answer));
+            return (meaning, Self { then: Then::Done, passed_on: Some(PassedOn::Noted(waiting, reply)) });
+        }
+        let after_ack = || Self::of(then(ending, self::meaning(ending, event.keeping(), false), event, now));
         let passes_failures = event.keeping().pass_failures;
-        let (reply, while_waiting) = match (ending, meaning) {
-            (Ending::Answered(answer), Meaning::Success) => {
-                (SenderReply::Answer(recorder.passed_on(answer)), Some(Then::Done))
-            }
+        let (reply, end) = match (ending, meaning) {
             (Ending::Answered(answer), Meaning::Final) => {
-                (SenderReply::Answer(recorder.passed_on(answer)), Some(Then::Dead(Reason::HandlerRejected)))
+                (SenderReply::Answer(recorder.passed_on(answer)), Reason::HandlerRejected)
             }
-            (Ending::Answered(answer), Meaning::Again) if passes_failures => {
-                (SenderReply::Answer(recorder.passed_on(answer)), Some(Then::Dead(reason(ending))))
+            (Ending::Answered(answer), _) if passes_failures => {
+                (SenderReply::Answer(recorder.passed_on(answer)), reason(ending))
             }
             (Ending::Failed(outcome), _) if passes_failures => {
-                (SenderReply::Failure((*outcome).into()), Some(Then::Dead(reason(ending))))
+                (SenderReply::Failure((*outcome).into()), reason(ending))
             }
-            _ => (SenderReply::Ack, None),
+            _ if waiting.give(SenderReply::Ack) => return (meaning, Self::of(then(ending, meaning, event, now))),
+            _ => return (meaning, after_ack()),
         };
-        let promised = waiting.promise(reply);
-        let after_ack = then(ending, self::meaning(ending, event.keeping(), false), event, now);
-        match (promised, while_waiting) {
-            (Some(promised), Some(ends)) => {
-                let is_success = meaning == Meaning::Success;
-                (meaning, Self { then: ends, promised: Some(Pass { promised, is_success, after_ack }) })
-            }
-            (Some(ack), None) => {
-                ack.keep();
-                (meaning, Self::of(then(ending, meaning, event, now)))
-            }
-            (None, _) => (meaning, Self::of(after_ack)),
-        }
+        let ruling = waiting
+            .bind(reply)
+            .map_or_else(after_ack, |bound| Self { then: Then::Dead(end), passed_on: Some(PassedOn::Kept(bound)) });
+        (meaning, ruling)
     }
 }
 
@@ -132,7 +133,7 @@ impl Delivery {
             answer,
         };
         let end = End { endpoint: event.endpoint.name.clone(), id: event.id, attempt, then: ruling.then };
-        self.settle(end, ruling.promised).await;
+        self.settle(end, ruling.passed_on).await;
     }
 
     /// Settles what an agent told of an attempt that nobody waited for any more: after a restart of the relay.
@@ -148,23 +149,17 @@ impl Delivery {
 
     /// Settles an attempt. A store that is busy or away is asked again for as long as the attempt's lease lasts, for as many
     /// attempts as there is memory for.
-    pub(super) async fn settle(&self, mut end: End, mut pass: Option<Pass>) {
-        let (endpoint, until) = (end.endpoint.clone(), self.lease_end(&end));
+    pub(super) async fn settle(&self, end: End, mut passed_on: Option<PassedOn>) {
+        let until = self.lease_end(&end);
         let (mut room, mut pause) = (None, SETTLE_PAUSES.0);
         let why = loop {
-            if let Some(void) = pass.take_if(|pass| pass.promised.is_void()) {
-                end.then = void.after_ack;
-            }
-            let error = match self.note_down(end.clone(), &mut pass).await {
+            let error = match self.note_down(end.clone(), &mut passed_on).await {
                 Ok(ended) => {
-                    if !matches!(end.then, Then::Done | Then::Dead(_)) || self.is_ordered(&endpoint) {
+                    if !matches!(end.then, Then::Done | Then::Dead(_)) || self.is_ordered(&end.endpoint) {
                         self.wake.notify_one();
                     }
-                    self.events.count(endpoint.as_str(), counted(ended, end.then));
-                    if let Some(pass) = pass {
-                        pass.promised.keep();
-                    }
-                    return;
+                    self.events.count(end.endpoint.as_str(), counted(ended, end.then));
+                    return passed_on.into_iter().for_each(PassedOn::give);
                 }
                 Err(error) => error,
             };
@@ -179,7 +174,7 @@ impl Delivery {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(SETTLE_PAUSES.1);
         };
-        if let Some(held_back) = NOT_SETTLED.pass(endpoint.as_str()) {
+        if let Some(held_back) = NOT_SETTLED.pass(end.endpoint.as_str()) {
             tracing::error!(error = %why, held_back, "an attempt's end was not kept; the event will come again");
         }
     }
@@ -193,15 +188,13 @@ impl Delivery {
     }
 
     /// Notes an end down. A success is passed on once the note is with the store's writer.
-    async fn note_down(&self, end: End, pass: &mut Option<Pass>) -> Result<Option<Ended>, store::StoreError> {
+    async fn note_down(&self, end: End, passed_on: &mut Option<PassedOn>) -> Result<Option<Ended>, store::StoreError> {
         let mut noted = self.store.settle(vec![end], self.clock.now());
-        let early = poll_fn(|cx| Poll::Ready(noted.as_mut().poll(cx))).await;
-        let ended = match early {
+        let ended = match poll_fn(|cx| Poll::Ready(noted.as_mut().poll(cx))).await {
             Poll::Ready(ended) => ended,
             Poll::Pending => {
-                if let Some(success) = pass.take_if(|pass| pass.is_success) {
-                    success.promised.keep();
-                }
+                let success = passed_on.take_if(|passed_on| matches!(passed_on, PassedOn::Noted(..)));
+                success.into_iter().for_each(PassedOn::give);
                 noted.await
             }
         };

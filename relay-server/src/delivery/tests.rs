@@ -1,10 +1,12 @@
-//! Attempts that meet a store which is away, under paused time.
+//! Attempts that meet a store which is away or slow, under paused time.
 
 use relay_proto::HeaderBlock;
 use tokio::time::sleep;
 
 use super::{
-    settle::{MAX_UNSETTLED_KIB, SETTLE_PAUSES},
+    attempt::Event,
+    audience::{COMMIT_PATIENCE, Recorder, WaitingSender},
+    settle::{Ending, MAX_UNSETTLED_KIB, Note, Ruling, SETTLE_PAUSES},
     *,
 };
 use crate::{
@@ -13,7 +15,10 @@ use crate::{
     failure::RelayFault,
     metrics::Metrics,
     retry::{CircuitRule, Schedule, StatusRule},
-    store::{Attempt, Body, End, Grant, Head, MemoryStore, NewEvent, Outcome, State, Then, UnsteadyStore, Verdict},
+    store::{
+        Attempt, Body, End, Grant, Head, Lease, MemoryStore, NewEvent, Outcome, Reason, State, Then, UnsteadyStore,
+        Verdict,
+    },
     verify::Rule,
 };
 
@@ -166,4 +171,124 @@ async fn what_waits_to_be_settled_is_bounded() {
 #[test]
 fn a_sender_is_told_to_come_again_while_the_store_is_away() {
     assert_eq!(Failure::from(&StoreError::Unavailable), RelayFault::StoreFailed.into());
+}
+
+/// How long a sender waits before it has its ack.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// What the handler answers while a sender waits.
+fn answered(status: u16) -> Ending {
+    Ending::Answered(store::Answer { status, headers: HeaderBlock::new(), body: "said".into(), truncated: false })
+}
+
+/// An event under its first attempt.
+struct FirstAttempt {
+    delivery: Arc<Delivery>,
+    event: Event,
+    waiting: WaitingSender,
+}
+
+/// What somebody gets, in words.
+type Reply = tokio::task::JoinHandle<String>;
+
+impl FirstAttempt {
+    /// Begins one; its sender, and a repeat of it, wait until [`DEADLINE`].
+    async fn begin(delivery: &Arc<Delivery>) -> (Self, Reply, Reply) {
+        let end = attempted(delivery, 0).await;
+        let record =
+            delivery.store.event(Sight::All, end.id, delivery.clock.now()).await.expect("read").expect("there");
+        let lease = Lease { fence: end.attempt.fence, attempt: 1, tries: 1 };
+        let event = Event::of(&endpoint(), record.summary, record.head, None, lease).expect("kept");
+        let (waiting, awaited) = delivery.wait(event.id);
+        let deadline = Instant::now() + DEADLINE;
+        let sender = tokio::spawn(async move { word(&awaited.until(deadline).await) });
+        let repeat = repeat(delivery, event.id);
+        tokio::task::yield_now().await;
+        (Self { delivery: Arc::clone(delivery), event, waiting }, sender, repeat)
+    }
+
+    /// The attempt ends; where its event stands then.
+    async fn end(self, ending: Ending) -> (State, Option<Reason>) {
+        let Self { delivery, event, waiting } = self;
+        let now = delivery.clock.now();
+        let note = Note { started_at: now, begun: Instant::now(), agent: None };
+        let (_, ruling) = Ruling::on(&ending, Recorder::new(&event, Some(waiting)), now);
+        delivery.settle_attempt(&event, note, ending, ruling).await;
+        lock(&delivery.running).remove(&event.id);
+        let summary = delivery.store.event(Sight::All, event.id, now).await.expect("read").expect("there").summary;
+        (summary.state, summary.reason)
+    }
+}
+
+/// A repeat of an event that the store has found to be running a moment ago.
+fn repeat(delivery: &Arc<Delivery>, of: EventId) -> Reply {
+    let (delivery, deadline) = (Arc::clone(delivery), Instant::now() + DEADLINE);
+    tokio::spawn(async move { word(&delivery.repeated(of, State::Running, None, &endpoint(), deadline).await) })
+}
+
+fn word(reply: &SenderReply) -> String {
+    match reply {
+        SenderReply::Ack => "ack".to_owned(),
+        SenderReply::Answer(answer) => format!("{} {}", answer.status.as_u16(), String::from_utf8_lossy(&answer.body)),
+        SenderReply::Failure(failure) => failure.code().to_owned(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sender_that_is_bound_gets_the_answer_once_it_is_kept() {
+    let (store, delivery) = delivery();
+    let (attempt, sender, repeat) = FirstAttempt::begin(&delivery).await;
+    sleep(DEADLINE - Duration::from_millis(10)).await;
+    let commit = store.hold();
+    let ended = tokio::spawn(attempt.end(answered(422)));
+    sleep(COMMIT_PATIENCE / 2).await;
+    assert!(!sender.is_finished() && !repeat.is_finished(), "it is not kept yet");
+    drop(commit);
+    assert_eq!((&*sender.await.expect("ends"), &*repeat.await.expect("ends")), ("422 said", "422 said"));
+    assert_eq!(ended.await.expect("ends"), (State::Dead, Some(Reason::HandlerRejected)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bound_sender_never_gets_the_ack_however_long_the_store_takes() {
+    let (store, delivery) = delivery();
+    let (attempt, sender, repeat) = FirstAttempt::begin(&delivery).await;
+    sleep(DEADLINE - Duration::from_millis(10)).await;
+    let (commit, bound) = (store.hold(), Instant::now());
+    let ended = tokio::spawn(attempt.end(answered(422)));
+    assert_eq!(sender.await.expect("ends"), "store_failed");
+    assert!(bound.elapsed() <= COMMIT_PATIENCE + Duration::from_millis(10), "soon after its deadline");
+    assert_eq!(repeat.await.expect("ends"), "store_failed");
+    drop(commit);
+    // Whoever got the failure comes again, and makes a new attempt of it.
+    assert_eq!(ended.await.expect("ends"), (State::Dead, Some(Reason::HandlerRejected)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_whose_sender_has_its_ack_goes_on_after_a_rejection() {
+    let (_, delivery) = delivery();
+    let (attempt, sender, repeat) = FirstAttempt::begin(&delivery).await;
+    assert_eq!((&*sender.await.expect("ends"), &*repeat.await.expect("ends")), ("ack", "ack"));
+    assert_eq!(attempt.end(answered(422)).await, (State::Pending, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_success_waits_for_no_commit() {
+    let (store, delivery) = delivery();
+    let (attempt, sender, repeat) = FirstAttempt::begin(&delivery).await;
+    let commit = store.hold();
+    let ended = tokio::spawn(attempt.end(answered(200)));
+    assert_eq!((&*sender.await.expect("ends"), &*repeat.await.expect("ends")), ("200 said", "200 said"));
+    drop(commit);
+    assert_eq!(ended.await.expect("ends"), (State::Delivered, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeat_that_comes_as_the_attempt_has_just_ended_gets_its_answer() {
+    let (_, delivery) = delivery();
+    for (status, word) in [(200, "200 said"), (422, "422 said"), (500, "ack")] {
+        let (attempt, ..) = FirstAttempt::begin(&delivery).await;
+        let id = attempt.event.id;
+        attempt.end(answered(status)).await;
+        assert_eq!(repeat(&delivery, id).await.expect("ends"), word);
+    }
 }

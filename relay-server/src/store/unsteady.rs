@@ -1,6 +1,15 @@
-//! A store around another one, that is away when a test says so, or loses the answer to a call that it has done.
+//! A store around another one, that is away when a test says so, loses the answer to a call that it has done, or takes
+//! its time for it.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use tokio::sync::oneshot;
 
 use super::*;
 use crate::store::error::Pulse;
@@ -11,12 +20,20 @@ pub(crate) struct UnsteadyStore {
     is_away: AtomicBool,
     /// Answers that are still to be lost.
     losing: AtomicUsize,
+    /// Calls from now on that are not even begun before somebody says so.
+    held: Mutex<VecDeque<oneshot::Receiver<()>>>,
     pulse: Pulse,
 }
 
 impl UnsteadyStore {
     pub(crate) fn new(inner: Arc<dyn Store>) -> Self {
-        Self { inner, is_away: AtomicBool::new(false), losing: AtomicUsize::new(0), pulse: Pulse::default() }
+        Self {
+            inner,
+            is_away: AtomicBool::new(false),
+            losing: AtomicUsize::new(0),
+            held: Mutex::default(),
+            pulse: Pulse::default(),
+        }
     }
 
     /// From now on calls are not even begun.
@@ -35,10 +52,21 @@ impl UnsteadyStore {
         self.losing.store(count, Ordering::Relaxed);
     }
 
+    /// The next call, but for those that are held already, is begun when what is returned is sent or dropped.
+    pub(crate) fn hold(&self) -> oneshot::Sender<()> {
+        let (begin, held) = oneshot::channel();
+        self.held.lock().expect("no panic").push_back(held);
+        begin
+    }
+
     fn pass<'a, T: Send + 'a>(&'a self, call: impl FnOnce() -> Reply<'a, T> + Send + 'a) -> Reply<'a, T> {
         Box::pin(async move {
             if self.is_away.load(Ordering::Relaxed) {
                 return Err(StoreError::Unavailable);
+            }
+            let held = self.held.lock().expect("no panic").pop_front();
+            if let Some(held) = held {
+                let _ = held.await;
             }
             let answer = call().await;
             let loses = |left: usize| left.checked_sub(1);
