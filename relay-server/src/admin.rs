@@ -38,11 +38,11 @@ use crate::{
     delivery::Delivery,
     failure::ApiError,
     ingress::Ingress,
-    live::Live,
     metrics::{Form, Gauges, Metrics},
     providers::Providers,
     refused::Refused,
     routes::SharedRoutes,
+    runtime_config::RuntimeConfig,
     state::StateDir,
     store::{Health, StoreKind},
 };
@@ -86,7 +86,7 @@ pub(crate) struct AdminParts {
     pub refused: Arc<Refused>,
     pub ingress: Arc<Ingress>,
     /// What runs, and how it is changed.
-    pub live: Arc<Live>,
+    pub runtime_config: Arc<RuntimeConfig>,
 }
 
 /// What is shown without a token.
@@ -114,7 +114,8 @@ pub(crate) fn issue_token(state: &StateDir) -> io::Result<(TokenHash, PathBuf)> 
 /// Everything that the admin listener answers.
 pub(crate) fn build(settings: AdminSettings, parts: AdminParts) -> Router {
     let AdminSettings { hosts, token, store } = settings;
-    let AdminParts { readiness, routes, metrics, agents, delivery, providers, refused, ingress, live } = parts;
+    let AdminParts { readiness, routes, metrics, agents, delivery, providers, refused, ingress, runtime_config } =
+        parts;
     let gate = gate::AdminGate { hosts, token };
     let refused_api = api::RefusedApi {
         refused: Arc::clone(&refused),
@@ -124,7 +125,7 @@ pub(crate) fn build(settings: AdminSettings, parts: AdminParts) -> Router {
     };
     let events_api = events::EventsApi { delivery: Arc::clone(&delivery), routes: Arc::clone(&routes), store };
     let endpoints_api = endpoints::EndpointsApi {
-        live,
+        runtime_config,
         routes: Arc::clone(&routes),
         metrics: Arc::clone(&metrics),
         agents: Arc::clone(&agents),

@@ -1,11 +1,11 @@
 //! The agents: who may attach, who is attached, and who gets the next exchange.
 
 mod accept;
-pub(crate) mod admissions;
+pub(crate) mod attach_policy;
 mod auth_throttle;
-pub(crate) mod copies;
 pub(crate) mod event_filter;
 pub(crate) mod membership;
+pub(crate) mod mirror;
 pub(crate) mod outcomes;
 pub(crate) mod registry;
 pub(crate) mod seats;
@@ -29,9 +29,9 @@ use tokio_util::task::TaskTracker;
 
 pub(crate) use self::accept::{Turned, lists};
 use self::{
-    admissions::Admissions,
+    attach_policy::AttachPolicy,
     auth_throttle::AuthThrottle,
-    outcomes::{Outcomes, Stray},
+    outcomes::{LateOutcome, Outcomes},
     registry::Registry,
     seats::Seats,
     session::SessionHost,
@@ -69,8 +69,8 @@ impl Agents {
         settings: AgentSettings,
         store: &Arc<dyn Store>,
         clock: &Clock,
-    ) -> (Arc<Self>, mpsc::Receiver<Stray>) {
-        let (outcomes, strays) = Outcomes::new();
+    ) -> (Arc<Self>, mpsc::Receiver<LateOutcome>) {
+        let (outcomes, late_outcomes) = Outcomes::new();
         let (registry, skips) = (Arc::new(Registry::new(clock.clone())), Arc::<Skips>::default());
         let host = SessionHost::build(
             settings,
@@ -88,7 +88,7 @@ impl Agents {
             host: Arc::new(host),
             sessions: TaskTracker::new(),
         };
-        (Arc::new(agents), strays)
+        (Arc::new(agents), late_outcomes)
     }
 
     /// Who is attached.
@@ -105,8 +105,8 @@ impl Agents {
     }
 
     /// What agents may do from now on.
-    pub(crate) fn revise(&self, admissions: Admissions) {
-        self.registry.revise(admissions);
+    pub(crate) fn revise(&self, policy: AttachPolicy) {
+        self.registry.revise(policy);
     }
 
     /// Whose token a request shows. Wrong ones are counted for its address, and slowed beyond a number; a right one

@@ -29,16 +29,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin::{self, AdminParts, AdminSettings, Readiness},
-    agents::{AgentSettings, Agents, outcomes::Stray, token::TokenHash},
+    agents::{AgentSettings, Agents, outcomes::LateOutcome, token::TokenHash},
     clock::Clock,
     config::{Config, ConfigSource, Listen, StoreSpec},
     delivery::{self, Delivery},
     ingress::{Beyond, BodySettings, ConnectionSettings, Ingress, IngressSettings},
-    live::{self, Followers, Live},
     metrics::Metrics,
     providers::Providers,
     refused::Refused,
     routes::SharedRoutes,
+    runtime_config::{self, Followers, RuntimeConfig},
     state::StateDir,
     store::{Health, Purge, Store, StoreError, Vault, resolve as resolve_store, seal::SealKey},
     tls,
@@ -86,7 +86,7 @@ pub(crate) struct App {
     workers: usize,
     store: StoreSpec,
     admin: Router,
-    strays: mpsc::Receiver<Stray>,
+    late_outcomes: mpsc::Receiver<LateOutcome>,
     relay: Relay,
 }
 
@@ -95,7 +95,7 @@ pub(crate) struct Relay {
     started: Started,
     drain_timeout: Duration,
     services: Services,
-    live: Arc<Live>,
+    runtime_config: Arc<RuntimeConfig>,
     readiness: Readiness,
     stop: CancellationToken,
     workers: Vec<thread::JoinHandle<()>>,
@@ -123,11 +123,11 @@ impl Services {
         vault: &Vault,
         clock: Clock,
         max_connections: usize,
-    ) -> anyhow::Result<(Self, mpsc::Receiver<Stray>)> {
+    ) -> anyhow::Result<(Self, mpsc::Receiver<LateOutcome>)> {
         let (metrics, routes) = (Arc::new(Metrics::default()), SharedRoutes::default());
         let providers = Providers::build(vault.clone());
         providers.load(&config.endpoints).await;
-        let (agents, strays) = Agents::build(agent_settings(config), store, &clock);
+        let (agents, late_outcomes) = Agents::build(agent_settings(config), store, &clock);
         let delivery = Delivery::build(Arc::clone(store), clock, &agents, metrics.events());
         let (budget, lasts) = (config.limits.refused_budget, config.store.kind.is_durable());
         let refused = Refused::build(budget, lasts, Arc::clone(store), Arc::clone(agents.registry()));
@@ -141,7 +141,7 @@ impl Services {
             refused: Arc::clone(&refused),
         };
         let ingress = Ingress::build(ingress_settings(config, max_connections), tls, beyond);
-        Ok((Self { routes, metrics, agents, delivery, providers, refused, ingress }, strays))
+        Ok((Self { routes, metrics, agents, delivery, providers, refused, ingress }, late_outcomes))
     }
 
     fn followers(&self) -> Followers {
@@ -155,7 +155,7 @@ impl Services {
         }
     }
 
-    fn admin_parts(&self, readiness: Readiness, live: Arc<Live>) -> AdminParts {
+    fn admin_parts(&self, readiness: Readiness, runtime_config: Arc<RuntimeConfig>) -> AdminParts {
         AdminParts {
             readiness,
             routes: Arc::clone(&self.routes),
@@ -165,7 +165,7 @@ impl Services {
             providers: Arc::clone(&self.providers),
             refused: Arc::clone(&self.refused),
             ingress: Arc::clone(&self.ingress),
-            live,
+            runtime_config,
         }
     }
 }
@@ -179,30 +179,37 @@ impl App {
         let clock = Clock::default();
         let opened = open(config, &clock).await?;
         warn_of_open_socket(config, sockets.public.local_addr()?);
-        let first = live::first(source, &opened.store, &opened.vault, &clock).await?;
+        let first = runtime_config::first(source, &opened.store, &opened.vault, &clock).await?;
         let (config, started) = (&first.config, started(&first.config, &sockets, opened.token_file)?);
         let (server, spec) = (config.server.clone(), config.store.clone());
-        let (services, strays) =
+        let (services, late_outcomes) =
             Services::build(config, &opened.store, &opened.vault, clock, sockets.max_connections).await?;
-        let live = Live::build(source.clone(), first, started.public, opened.vault, opened.store, services.followers());
+        let runtime_config = RuntimeConfig::build(
+            source.clone(),
+            first,
+            started.public,
+            opened.vault,
+            opened.store,
+            services.followers(),
+        );
         let delivery = &services.delivery;
         delivery.recall().await.context("which signatures the relay has made cannot be read")?;
         let readiness = Readiness::default();
         let (hosts, token, store) = (server.admin_hosts.as_slice().into(), opened.token, spec.kind.clone());
-        let parts = services.admin_parts(readiness.clone(), Arc::clone(&live));
+        let parts = services.admin_parts(readiness.clone(), Arc::clone(&runtime_config));
         let admin = admin::build(AdminSettings { hosts, token, store }, parts);
         let relay = Relay {
             started,
             drain_timeout: server.drain_timeout,
             services,
-            live,
+            runtime_config,
             readiness,
             stop: CancellationToken::new(),
             workers: Vec::new(),
             last: Vec::new(),
             _state: opened.state,
         };
-        Ok(Self { sockets, workers: server.workers.get(), store: spec, admin, strays, relay })
+        Ok(Self { sockets, workers: server.workers.get(), store: spec, admin, late_outcomes, relay })
     }
 
     /// Serves on this runtime and on threads with one each.
@@ -210,7 +217,7 @@ impl App {
     /// # Errors
     /// A thread, a runtime or a listener cannot be made.
     pub(crate) fn serve(self) -> anyhow::Result<Relay> {
-        let Self { sockets, workers, store, admin, strays, mut relay } = self;
+        let Self { sockets, workers, store, admin, late_outcomes, mut relay } = self;
         for number in 1..workers {
             let public = sockets.public.try_clone()?;
             relay.start_worker(number, public)?;
@@ -219,7 +226,7 @@ impl App {
         let (delivery, stop) = (&relay.services.delivery, &relay.stop);
         tokio::spawn(delivery::pump(Arc::clone(delivery), stop.clone()));
         tokio::spawn(delivery::work_off_bulks(Arc::clone(delivery), stop.clone()));
-        tokio::spawn(delivery::settle_strays(Arc::clone(delivery), strays));
+        tokio::spawn(delivery::settle_late_outcomes(Arc::clone(delivery), late_outcomes));
         tokio::spawn(housekeeping(Arc::clone(delivery), store, stop.clone()));
         let (refused, stopped) = (Arc::clone(&relay.services.refused), stop.clone());
         let behind = tokio::spawn(async move { refused.write_behind(stopped).await });
@@ -261,8 +268,8 @@ impl Relay {
 
     /// Reads the config again, beside everything else.
     pub(crate) fn reload(&self) {
-        let live = Arc::clone(&self.live);
-        tokio::spawn(async move { live.reload().await });
+        let runtime_config = Arc::clone(&self.runtime_config);
+        tokio::spawn(async move { runtime_config.reload().await });
     }
 
     /// Ends when the store has failed, with the reason. What was acknowledged is safe, and a new process reads it; this

@@ -31,13 +31,13 @@ pub(crate) use self::{
     source::{Bodies, BodySource},
 };
 use crate::{
+    admission::{Admission, Admitted},
     agents::{
-        copies::Tee,
+        mirror::MirrorWriter,
         registry::{Circuits, Registry, Reservation},
     },
     endpoint::Endpoint,
     failure::{Failure, HandlerFault},
-    limits::{Limits, Turn},
     memory::Memory,
     message::{Known, request_head, take_apart},
     store::Outcome,
@@ -57,13 +57,13 @@ pub(crate) struct HandlerAnswer {
     /// What the request takes, while the rest of its body goes on.
     pub memory: Option<Memory>,
     /// Its place among the endpoint's exchanges, until the sender has it all.
-    pub turn: Option<Turn>,
+    pub admitted: Option<Admitted>,
 }
 
 impl HandlerAnswer {
     fn new(head: ResponseHead, body: Receiver) -> Result<Self, Undelivered> {
         let parts = answer_head(&head).map_err(|_| NO_ANSWER)?;
-        Ok(Self { head: parts, headers: head.headers, body: Some(body), upload: None, memory: None, turn: None })
+        Ok(Self { head: parts, headers: head.headers, body: Some(body), upload: None, memory: None, admitted: None })
     }
 }
 
@@ -146,13 +146,13 @@ impl Audience for Reader {
 pub(crate) struct Call {
     exchange: Exchange,
     source: BodySource,
-    copies: Option<Tee>,
+    mirror: Option<MirrorWriter>,
 }
 
 impl Call {
     /// Opens an exchange for one agent alone.
     pub(crate) fn open(place: Reservation, head: RequestHead, source: BodySource) -> Self {
-        Self { exchange: place.open(head), source, copies: None }
+        Self { exchange: place.open(head), source, mirror: None }
     }
 
     /// Opens an exchange, and copies of it for those that watch. Of a connection that may switch protocols there are
@@ -164,14 +164,14 @@ impl Call {
         head: RequestHead,
         source: BodySource,
     ) -> Self {
-        let copies = match source {
+        let mirror = match source {
             BodySource::Upgrade(_) => None,
             _ => {
                 let name = String::from_utf8_lossy(&head.endpoint);
-                registry.copies(&name, kind, || RequestHead { fence: None, ..head.clone() })
+                registry.mirror(&name, kind, || RequestHead { fence: None, ..head.clone() })
             }
         };
-        Self { exchange: place.open(head), source, copies }
+        Self { exchange: place.open(head), source, mirror }
     }
 }
 
@@ -185,13 +185,13 @@ pub(crate) async fn deliver<A: Audience>(call: Call, deadline: Instant, audience
 }
 
 async fn answer(call: Call) -> Result<HandlerAnswer, Undelivered> {
-    let Call { exchange: Exchange { request, response }, source, copies } = call;
+    let Call { exchange: Exchange { request, response }, source, mirror } = call;
     if let BodySource::Upgrade(upgrade) = source {
         let (head, body) = response.head().await?;
         let mut answer = HandlerAnswer::new(head, body)?;
         if answer.head.status != http::StatusCode::SWITCHING_PROTOCOLS {
             request.finish(HeaderBlock::new());
-            answer.turn = upgrade.turn;
+            answer.admitted = upgrade.admitted;
         } else if !switches_to(&answer.head.headers, &upgrade.asked) {
             return Err(NO_ANSWER);
         } else if let Some(body) = answer.body.take() {
@@ -200,8 +200,8 @@ async fn answer(call: Call) -> Result<HandlerAnswer, Undelivered> {
         }
         return Ok(answer);
     }
-    let is_watched = copies.is_some();
-    let mut upload: Pin<Box<_>> = Box::pin(source.upload(request, copies));
+    let is_watched = mirror.is_some();
+    let mut upload: Pin<Box<_>> = Box::pin(source.upload(request, mirror));
     let response = response.head();
     tokio::pin!(response);
     let early = tokio::select! {
@@ -240,7 +240,7 @@ pub(crate) struct LiveMeans<'a> {
     /// The attached agents.
     pub registry: &'a Registry,
     /// What endpoints let through.
-    pub limits: &'a std::sync::Arc<Limits>,
+    pub admission: &'a std::sync::Arc<Admission>,
     /// Whose `X-Forwarded-…` headers are kept.
     pub trusted: Trusted<'a>,
     /// Longest silence while a request's body comes.
@@ -265,10 +265,10 @@ pub(crate) async fn deliver_live(
     let (sent, arrival, payload) = take_apart(webhook, means.trusted);
     let head = request_head(&endpoint.name, &sent, &Known::live(&arrival));
     let patience = (Instant::now() + endpoint.wait_for_agent).min(deadline);
-    means.limits.room(endpoint, 1, Instant::now())?;
+    means.admission.room(endpoint, 1, Instant::now())?;
     let place =
         means.registry.reserve_or_wait(endpoint.name.as_str(), kind.as_deref(), Circuits::Ignored, patience).await?;
-    let mut turn = means.limits.take(endpoint, Instant::now())?;
+    let mut admitted = means.admission.take(endpoint, Instant::now())?;
     let source = match payload {
         Payload::Whole(body) => BodySource::whole(body),
         Payload::Streaming(body) => BodySource::streaming(body, endpoint.max_body, means.body_idle),
@@ -277,11 +277,11 @@ pub(crate) async fn deliver_live(
             asked: sent.upgrade,
             silence: means.upgrade_idle,
             connections: means.connections.clone(),
-            turn: turn.take(),
+            admitted: admitted.take(),
         })),
     };
     let call = Call::open_copied(means.registry, kind.as_deref(), place, head, source);
     let mut answer = deliver(call, deadline, Reader).await?;
-    answer.turn = answer.turn.or(turn);
+    answer.admitted = answer.admitted.or(admitted);
     Ok(answer)
 }

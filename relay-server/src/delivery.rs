@@ -14,11 +14,11 @@ mod attempt;
 mod audience;
 mod bulk;
 mod intake;
+mod late_outcomes;
 mod pump;
 mod replay;
 mod settle;
 mod sign;
-mod strays;
 mod window;
 
 use std::{
@@ -42,19 +42,19 @@ use self::{audience::RepeatReply, window::Window};
 pub(crate) use self::{
     bulk::work_off_bulks,
     intake::TakenIn,
+    late_outcomes::settle_late_outcomes,
     pump::pump,
     replay::{Asker, NotReplayed, Replayed},
-    strays::settle_strays,
 };
 use crate::{
+    admission::Admission,
     agents::{Agents, outcomes::Outcomes, registry::Registry, skips::Skips},
     clock::{Clock, wall},
     deliver::{Bodies, answer_head},
     endpoint::{Endpoint, EndpointName, Keeping, Order},
     failure::Failure,
-    limits::Limits,
     metrics::{EndpointBacklog, Events, StoreNumbers},
-    replay::{Cause, OwnMark, OwnSignatures},
+    replay_guard::{Cause, OwnMark, OwnSignatures},
     store::{self, Backlog, Holder, OwnSignature, Share, Sight, Store, StoreError},
     webhook::EventId,
 };
@@ -148,7 +148,7 @@ pub(crate) struct Delivery {
     /// First attempts under way, and what repeats of their events get.
     running: Mutex<HashMap<EventId, watch::Receiver<RepeatReply>>>,
     /// What endpoints let through, live or kept.
-    pub limits: Arc<Limits>,
+    pub admission: Arc<Admission>,
     windows: Mutex<HashMap<EndpointName, Window>>,
     /// Room for attempts that wait to be settled, see [`settle::MAX_UNSETTLED_KIB`].
     unsettled: Semaphore,
@@ -175,7 +175,7 @@ impl Delivery {
             skips: Arc::clone(agents.skips()),
             endpoints: ArcSwap::default(),
             running: Mutex::default(),
-            limits: Arc::default(),
+            admission: Arc::default(),
             windows: Mutex::default(),
             unsettled: Semaphore::new(settle::MAX_UNSETTLED_KIB),
             cramped: AtomicBool::new(false),
@@ -315,7 +315,7 @@ impl Delivery {
             return Err(None);
         }
         let free = self.registry.free(endpoint.name.as_str(), room)?;
-        self.limits.room(endpoint, free, Instant::now()).map_err(|full| full.wait)
+        self.admission.room(endpoint, free, Instant::now()).map_err(|full| full.wait)
     }
 
     fn window<T>(&self, endpoint: &EndpointName, look: impl FnOnce(&mut Window) -> T) -> T {

@@ -18,18 +18,18 @@ mod state;
 
 mod address;
 mod outbound;
-mod replay;
+mod replay_guard;
 
-mod pace;
+mod rate_limiter;
 mod retry;
 
 mod verify;
 
 mod mask;
 
+mod admission;
 pub mod endpoint;
 mod events;
-mod limits;
 mod memory;
 #[allow(missing_docs, reason = "public for the benchmarks alone")]
 pub mod message;
@@ -56,7 +56,7 @@ pub mod metrics;
 
 mod config;
 
-mod live;
+mod runtime_config;
 
 mod admin;
 

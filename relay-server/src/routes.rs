@@ -15,7 +15,7 @@ use relay_schemes::Provider;
 use crate::{
     address::is_local,
     agents::{
-        admissions::{Admissions, Attachable},
+        attach_policy::{AttachPolicy, Attachable},
         token::Tokens,
     },
     endpoint::{Endpoint, MAX_NAME_BYTES},
@@ -189,7 +189,7 @@ impl Routes {
     }
 
     /// What agents may do with these endpoints.
-    pub(crate) fn admissions(&self) -> Admissions {
+    pub(crate) fn attach_policy(&self) -> AttachPolicy {
         let attachable = |endpoint: &Arc<Endpoint>| Attachable {
             name: endpoint.name.as_str().to_owned(),
             url: self.url(endpoint),
@@ -203,7 +203,7 @@ impl Routes {
         };
         let mut all: Vec<_> = self.by_name.values().map(|Served(endpoint, _)| attachable(endpoint)).collect();
         all.sort_by(|one, other| one.name.cmp(&other.name));
-        Admissions::new(self.tokens.clone(), all)
+        AttachPolicy::new(self.tokens.clone(), all)
     }
 
     /// Where a request goes.

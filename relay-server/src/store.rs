@@ -58,8 +58,8 @@ pub use error::{Health, StoreError};
 pub use filter::{Cursor, Filter, Page, PageRequest, StatusRange};
 pub use memory::MemoryStore;
 pub use model::{
-    Act, Acted, Action, Answer, Attempt, Backlog, Body, Claimed, ClaimedEvent, Dedup, End, Ended, Grant, Head, Hold,
-    Holder, Lease, Mark, NewEvent, Record, Share, Sight, Signature, Standing, State, Summary, Then, Verdict, Want,
+    Act, Acted, Action, Answer, Attempt, Backlog, Body, Claimed, ClaimedEvent, Dedup, End, Ended, EventCounts, Grant,
+    Head, Hold, Holder, Lease, Mark, NewEvent, Record, Share, Sight, Signature, State, Summary, Then, Verdict, Want,
 };
 pub use outcome::{Outcome, Reason};
 pub use rows::{
@@ -245,7 +245,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn backlog(&self, sight: Sight) -> Reply<'_, Vec<Backlog>>;
 
     /// How many events of an endpoint stand where.
-    fn standing(&self, endpoint: EndpointName) -> Reply<'_, Standing>;
+    fn counts(&self, endpoint: EndpointName) -> Reply<'_, EventCounts>;
 
     /// The rows of a kind, by name.
     fn config(&self, kind: ConfigKind) -> Reply<'_, Vec<ConfigRow>>;

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use self::keyring::Keyring;
 pub(crate) use self::keyring::{Fetch, FetchEnd, Fetched, Need};
 use crate::{
-    replay::{Mark, OwnMark},
+    replay_guard::{OwnMark, RequestMark},
     webhook::{EventId, Received, input::RequestBody},
 };
 
@@ -130,7 +130,7 @@ pub(crate) struct Webhook {
     received: Received,
     payload: Payload,
     scheme: Cow<'static, str>,
-    mark: Option<Mark>,
+    mark: Option<RequestMark>,
     signed: Option<[u8; 32]>,
     signer: Option<KeyTag>,
     event: EventMeta,
@@ -156,7 +156,7 @@ pub(crate) struct Afresh {
 /// What a proof says beside that it holds.
 #[derive(Default)]
 struct Proof {
-    mark: Option<Mark>,
+    mark: Option<RequestMark>,
     signed: Option<[u8; 32]>,
     signer: Option<KeyTag>,
 }
@@ -445,7 +445,12 @@ impl fmt::Debug for RowRule {
 
 /// By what a repeat is recognised, until it would be too old anyhow. A signature that other requests may rightly carry
 /// marks none.
-fn mark(scope: SignatureScope, verified: &Verified, body: &[u8], (past_s, is_late): (i64, bool)) -> Option<Mark> {
+fn mark(
+    scope: SignatureScope,
+    verified: &Verified,
+    body: &[u8],
+    (past_s, is_late): (i64, bool),
+) -> Option<RequestMark> {
     let body = match scope {
         SignatureScope::Request => None,
         SignatureScope::Occasion => Some(Sha256::digest(body).into()),
@@ -453,7 +458,7 @@ fn mark(scope: SignatureScope, verified: &Verified, body: &[u8], (past_s, is_lat
     };
     let signed_unix_s = verified.timestamp?;
     let expires_unix_s = signed_unix_s.saturating_add(past_s).saturating_add(1);
-    Some(Mark { digest: *verified.fingerprint.bytes(), body, signed_unix_s, expires_unix_s, is_late })
+    Some(RequestMark { digest: *verified.fingerprint.bytes(), body, signed_unix_s, expires_unix_s, is_late })
 }
 
 fn request<'a>(received: &'a Received, headers: &'a Lines<'a>, body: &'a [u8]) -> Request<'a> {
@@ -462,7 +467,7 @@ fn request<'a>(received: &'a Received, headers: &'a Lines<'a>, body: &'a [u8]) -
 
 impl Webhook {
     /// By what an unchanged repeat is recognised, where the scheme dates its signatures.
-    pub(crate) fn mark(&self) -> Option<Mark> {
+    pub(crate) fn mark(&self) -> Option<RequestMark> {
         self.mark
     }
 

@@ -3,12 +3,12 @@
 //! Everything that is started is ended when it is dropped. Waits are bounded and wait for a state.
 
 pub mod agents;
-pub mod cuts;
 pub mod endpoints;
 pub mod fidelity;
 pub mod handler;
 pub mod hosts;
 pub mod link;
+pub mod power_loss;
 pub mod process;
 pub mod program;
 pub mod proxy;

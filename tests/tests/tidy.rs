@@ -154,16 +154,7 @@ fn a_public_type_name_stands_once_in_a_crate() {
 }
 
 /// What is still to be renamed.
-const KNOWN_DOUBLES: &[(&str, &str)] = &[
-    ("relay-server", "Answer"),
-    ("relay-server", "Content"),
-    ("relay-server", "Mark"),
-    ("relay-server", "Reply"),
-    ("relay-server", "Running"),
-    ("relay-server", "State"),
-    ("relay-server", "Taken"),
-    ("relay-server", "Turn"),
-];
+const KNOWN_DOUBLES: &[(&str, &str)] = &[];
 
 #[test]
 fn what_only_the_crate_uses_is_not_public() {

@@ -24,17 +24,17 @@ use crate::{
     delivery::Delivery,
     endpoint::{Endpoint, EndpointName},
     failure::{ApiError, ApiErrorKind},
-    live::{ChangeError, Live, View},
     metrics::Metrics,
     providers::Providers,
     routes::SharedRoutes,
+    runtime_config::{ChangeError, RuntimeConfig, View},
     store::{Backlog, Sight, StoreError},
 };
 
 /// What it is asked about.
 #[derive(Clone)]
 pub(super) struct EndpointsApi {
-    pub(super) live: Arc<Live>,
+    pub(super) runtime_config: Arc<RuntimeConfig>,
     pub(super) routes: SharedRoutes,
     pub(super) metrics: Arc<Metrics>,
     pub(super) agents: Arc<Agents>,
@@ -54,7 +54,7 @@ pub(super) fn routes(api: EndpointsApi) -> Router {
 async fn list(State(api): State<EndpointsApi>) -> Result<Response, ApiError> {
     let backlog = api.delivery.store.backlog(Sight::All).await?;
     let backlog: BTreeMap<_, _> = backlog.iter().map(|one| (one.endpoint.as_str().to_owned(), one)).collect();
-    let view = api.live.view();
+    let view = api.runtime_config.view();
     let routes = api.routes.load();
     let mut endpoints: Vec<_> = routes.endpoints().collect();
     endpoints.sort_by(|one, other| one.name.cmp(&other.name));
@@ -101,15 +101,15 @@ fn endpoint(api: &EndpointsApi, named: &str) -> Result<Arc<Endpoint>, ApiError> 
 /// Everything that is known of an endpoint.
 async fn whole(api: &EndpointsApi, named: &str) -> Result<Value, ApiError> {
     let endpoint = endpoint(api, named)?;
-    let (store, view) = (&api.delivery.store, api.live.view());
+    let (store, view) = (&api.delivery.store, api.runtime_config.view());
     let mut all = brief(api, &view, &endpoint);
     let backlog = store.backlog(endpoint.name.clone().into()).await?;
     with_backlog(&mut all, backlog.first());
-    let standing = store.standing(endpoint.name.clone()).await?;
-    all["pending"] = standing.pending.into();
-    all["running"] = standing.running.into();
-    all["dead"] = standing.dead.into();
-    all["paused_since"] = standing.paused_at.map(|at| at.to_string()).into();
+    let counts = store.counts(endpoint.name.clone()).await?;
+    all["pending"] = counts.pending.into();
+    all["running"] = counts.running.into();
+    all["dead"] = counts.dead.into();
+    all["paused_since"] = counts.paused_at.map(|at| at.to_string()).into();
     let left_alone = api.agents.registry().left_alone_until(named);
     all["circuit"] = if left_alone.is_some() { "open" } else { "closed" }.into();
     all["circuit_until"] = left_alone.map(|at| at.to_string()).into();
@@ -170,7 +170,7 @@ async fn create(State(api): State<EndpointsApi>, body: Result<Bytes, BytesReject
     let New { endpoint, secrets } = parsed(body)?;
     let secrets = secrets.into_iter().map(Zeroizing::new).collect();
     let name = crate::config::rows::name_of(&endpoint).unwrap_or_default().to_owned();
-    let warnings = api.live.create(endpoint, secrets).await?;
+    let warnings = api.runtime_config.create(endpoint, secrets).await?;
     let mut all = whole(&api, &name).await?;
     all["warnings"] = warnings.into();
     Ok(answer(StatusCode::CREATED, &all))
@@ -189,7 +189,7 @@ async fn delete(
     Query(asked): Query<Force>,
 ) -> Result<Response, ApiError> {
     let name = EndpointName::parse(&named).map_err(|_| missing())?;
-    let cancelled = api.live.delete(name, asked.force).await?;
+    let cancelled = api.runtime_config.delete(name, asked.force).await?;
     Ok(answer(StatusCode::OK, &json!({ "name": named, "cancelled": cancelled })))
 }
 
@@ -215,7 +215,7 @@ async fn apply(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let Given { rows, sections } = parsed(body)?;
-    let applied = api.live.apply(rows, sections, asked.dry_run).await?;
+    let applied = api.runtime_config.apply(rows, sections, asked.dry_run).await?;
     let mut shown = json!(applied);
     shown["dry_run"] = asked.dry_run.into();
     shown["at"] = api.delivery.clock.now().to_string().into();

@@ -27,7 +27,7 @@ static NOT_ITS_OWN: Throttle = Throttle::new();
 const MAX_WAITING: usize = 3;
 
 /// Outcomes that nobody expects and that wait to be read.
-const MAX_STRAY: usize = 1024;
+const MAX_LATE: usize = 1024;
 
 /// Attempts that were given up as lost and whose agent may still tell of them; the oldest gives way.
 const MAX_LOST: usize = 1024;
@@ -48,7 +48,7 @@ type Attempt = ([u8; 16], u64);
 
 /// An outcome that nobody waits for, and that is heard all the same.
 #[derive(Debug)]
-pub(crate) struct Stray {
+pub(crate) struct LateOutcome {
     /// What was told.
     pub outcome: Outcome,
     _held: Held,
@@ -75,7 +75,7 @@ impl Teller {
 /// Where outcomes arrive.
 pub(crate) struct Outcomes {
     known: Mutex<Known>,
-    stray: mpsc::Sender<Stray>,
+    late: mpsc::Sender<LateOutcome>,
     memory: Arc<Semaphore>,
 }
 
@@ -116,10 +116,10 @@ pub(crate) struct Expected {
 
 impl Outcomes {
     /// None yet, and those that nobody will expect.
-    pub(crate) fn new() -> (Arc<Self>, mpsc::Receiver<Stray>) {
-        let (stray, strays) = mpsc::channel(MAX_STRAY);
+    pub(crate) fn new() -> (Arc<Self>, mpsc::Receiver<LateOutcome>) {
+        let (late, late_outcomes) = mpsc::channel(MAX_LATE);
         let memory = Arc::new(Semaphore::new(MAX_HELD_BYTES));
-        (Arc::new(Self { known: Mutex::default(), stray, memory }), strays)
+        (Arc::new(Self { known: Mutex::default(), late, memory }), late_outcomes)
     }
 
     /// Waits for what this agent tells of an attempt.
@@ -185,7 +185,7 @@ impl Outcomes {
             );
         }
         let Some(held) = self.hold(&outcome, teller) else { return note(false) };
-        let taken = self.stray.try_send(Stray { outcome, _held: held }).is_ok();
+        let taken = self.late.try_send(LateOutcome { outcome, _held: held }).is_ok();
         if taken {
             known.orphans.remove(&attempt);
             lost.and_then(|at| known.lost.remove(at));
@@ -266,10 +266,10 @@ mod tests {
         Teller::new(identity, Arc::new(move |asked: &str| asked == endpoint))
     }
 
-    fn after_recovery() -> (Arc<Outcomes>, mpsc::Receiver<Stray>) {
-        let (outcomes, strays) = Outcomes::new();
+    fn after_recovery() -> (Arc<Outcomes>, mpsc::Receiver<LateOutcome>) {
+        let (outcomes, late) = Outcomes::new();
         outcomes.recovered();
-        (outcomes, strays)
+        (outcomes, late)
     }
 
     fn failed(event: u8, fence: u64) -> Outcome {
@@ -278,10 +278,10 @@ mod tests {
 
     #[test]
     fn only_the_agent_that_has_an_attempt_tells_of_it() {
-        let (outcomes, mut strays) = after_recovery();
+        let (outcomes, mut late) = after_recovery();
         let mut expected = outcomes.expect([1; 16], 1, teller("one").identity);
         outcomes.take(failed(1, 1), &teller("two"));
-        assert!(expected.next().now_or_never().is_none() && strays.try_recv().is_err(), "nobody hears another one");
+        assert!(expected.next().now_or_never().is_none() && late.try_recv().is_err(), "nobody hears another one");
         outcomes.take(failed(1, 1), &teller("one"));
         assert_eq!(expected.next().now_or_never().flatten(), Some(failed(1, 1).state));
         drop(expected);
@@ -290,56 +290,56 @@ mod tests {
             outcomes.take(failed(1, 2), &teller(name));
             outcomes.take(failed(2, 1), &teller(name));
         }
-        assert!(strays.try_recv().is_err(), "the attempt is over, and the others never were");
+        assert!(late.try_recv().is_err(), "the attempt is over, and the others never were");
     }
 
     #[test]
     fn of_an_attempt_that_was_given_up_its_own_agent_tells_once() {
-        let (outcomes, mut strays) = after_recovery();
+        let (outcomes, mut late) = after_recovery();
         outcomes.expect([1; 16], 1, teller("one").identity).lost();
         outcomes.take(failed(1, 1), &teller("two"));
-        assert!(strays.try_recv().is_err());
+        assert!(late.try_recv().is_err());
         outcomes.take(Outcome { state: OutcomeState::Running, ..failed(1, 1) }, &teller("one"));
-        assert!(strays.try_recv().is_err(), "that is no end");
+        assert!(late.try_recv().is_err(), "that is no end");
         for _ in 0..2 {
             outcomes.take(failed(1, 1), &teller("one"));
         }
-        assert_eq!(strays.try_recv().expect("its late word").outcome, failed(1, 1));
-        assert!(strays.try_recv().is_err(), "once");
+        assert_eq!(late.try_recv().expect("its late word").outcome, failed(1, 1));
+        assert!(late.try_recv().is_err(), "once");
     }
 
     #[test]
     fn of_an_attempt_from_before_a_restart_whoever_may_serve_its_endpoint_tells_once() {
-        let (outcomes, mut strays) = after_recovery();
+        let (outcomes, mut late) = after_recovery();
         outcomes.adopt([1; 16], 3, EndpointName::parse("e").expect("a name"));
         outcomes.take(failed(1, 3), &teller_of("one", "other"));
         outcomes.take(failed(1, 2), &teller("one"));
-        assert!(strays.try_recv().is_err(), "it may not serve it, and this fence does not run");
+        assert!(late.try_recv().is_err(), "it may not serve it, and this fence does not run");
         for name in ["one", "two"] {
             outcomes.take(failed(1, 3), &teller(name));
         }
-        assert_eq!(strays.try_recv().expect("somebody's word").outcome, failed(1, 3));
-        assert!(strays.try_recv().is_err(), "once");
+        assert_eq!(late.try_recv().expect("somebody's word").outcome, failed(1, 3));
+        assert!(late.try_recv().is_err(), "once");
     }
 
     #[test]
     fn what_is_told_before_it_is_known_what_ran_waits_until_it_is() {
-        let (outcomes, mut strays) = Outcomes::new();
+        let (outcomes, mut late) = Outcomes::new();
         for name in ["one", "two"] {
             outcomes.take(failed(1, 3), &teller_of(name, if name == "one" { "other" } else { "e" }));
         }
         outcomes.take(failed(2, 1), &teller("two"));
-        assert!(strays.try_recv().is_err());
+        assert!(late.try_recv().is_err());
         outcomes.adopt([1; 16], 3, EndpointName::parse("e").expect("a name"));
         outcomes.recovered();
-        assert_eq!(strays.try_recv().expect("the word of who may serve it").outcome, failed(1, 3));
-        assert!(strays.try_recv().is_err(), "the other one never ran");
+        assert_eq!(late.try_recv().expect("the word of who may serve it").outcome, failed(1, 3));
+        assert!(late.try_recv().is_err(), "the other one never ran");
         assert_eq!(outcomes.memory.available_permits(), MAX_HELD_BYTES);
     }
 
     #[test]
     fn what_waits_is_bounded_for_all_and_for_each() {
-        let (outcomes, mut strays) = after_recovery();
+        let (outcomes, mut late) = after_recovery();
         let name = EndpointName::parse("e").expect("a name");
         let long = |number: u64| {
             let head = ResponseHead { status: 200, headers: HeaderBlock::new() };
@@ -358,9 +358,9 @@ mod tests {
         assert!(held > MAX_SHARE_BYTES / 2 && held <= MAX_SHARE_BYTES, "{held}");
         tell(&second, 200..201);
         assert!(MAX_HELD_BYTES - outcomes.memory.available_permits() > held, "another one has a share of its own");
-        while strays.try_recv().is_ok() {}
+        while late.try_recv().is_ok() {}
         assert_eq!(outcomes.memory.available_permits(), MAX_HELD_BYTES, "what was read is given back");
         tell(&first, 100..101);
-        assert!(strays.try_recv().is_ok(), "what was dropped may be told again");
+        assert!(late.try_recv().is_ok(), "what was dropped may be told again");
     }
 }

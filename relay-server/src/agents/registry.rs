@@ -33,9 +33,9 @@ use self::{
     session::{Offered, Session, replace},
 };
 use super::{
-    admissions::{Admission, Admissions},
-    copies::Copies,
+    attach_policy::{AttachGrant, AttachPolicy},
     membership::{Epoch, Membership, Role},
+    mirror::Mirrors,
     outcomes::Serves,
     targets::{Target, Targets},
     token::{Right, Shown},
@@ -100,7 +100,7 @@ pub(crate) struct Registry {
     state: Mutex<State>,
     changed: Notify,
     waiters: Semaphore,
-    copies: Copies,
+    mirrors: Mirrors,
     /// A relay that has just started expects the agents of the one before it.
     started: Instant,
     clock: Clock,
@@ -109,7 +109,7 @@ pub(crate) struct Registry {
 #[derive(Default)]
 struct State {
     /// Who may attach to what, as the config says now.
-    admissions: Arc<Admissions>,
+    policy: Arc<AttachPolicy>,
     last_epoch: u64,
     sessions: BTreeMap<Epoch, Arc<Session>>,
     /// By endpoint; names come from the config.
@@ -166,7 +166,7 @@ pub(crate) struct Welcomed {
     /// An older session of the same agent that had drained, to be closed when it is idle.
     pub finishing: Option<Handle>,
     /// By what it was decided.
-    pub admissions: Arc<Admissions>,
+    pub policy: Arc<AttachPolicy>,
 }
 
 impl Default for Registry {
@@ -183,7 +183,7 @@ impl Registry {
             state: Mutex::default(),
             changed: Notify::new(),
             waiters: Semaphore::new(MAX_WAITERS),
-            copies: Copies::default(),
+            mirrors: Mirrors::default(),
             started: Instant::now(),
         }
     }
@@ -209,22 +209,22 @@ impl Registry {
     ) -> Option<Welcomed> {
         let now = Instant::now();
         let mut state = self.lock();
-        let admissions = Arc::clone(&state.admissions);
-        admissions.token(&shown.token.name, shown.secret)?;
+        let policy = Arc::clone(&state.policy);
+        policy.token(&shown.token.name, shown.secret)?;
         let epoch = now_ms.max(state.last_epoch + 1);
         state.last_epoch = epoch;
         let older: Vec<_> = state.sessions.values().filter(|other| other.identity == identity).cloned().collect();
         let mut changes = Changes::new();
         let (mut answers, mut offered) = (Vec::new(), Vec::<Offered>::new());
         for offer in offers {
-            let (mut offer, admitted) = Offered::new(offer, &admissions, &shown);
+            let (mut offer, admitted) = Offered::new(offer, &policy, &shown);
             offer.again = offered.iter().any(|other| other.endpoint == offer.endpoint);
             let admitted = if offer.again { Err("offered_twice") } else { admitted };
-            answers.push(admitted.map(|admission| {
+            answers.push(admitted.map(|grant| {
                 let newcomer = Newcomer { epoch, name: &identity.name, predecessor: older.first() };
-                let role = state.join(&newcomer, &admission, now, &mut changes);
+                let role = state.join(&newcomer, &grant, now, &mut changes);
                 offer.accept(&mut state.targets, &identity, now);
-                (admission.endpoint, role)
+                (grant.endpoint, role)
             }));
             offered.push(offer);
         }
@@ -240,7 +240,7 @@ impl Registry {
         let finishing = replace(&older);
         self.changed.notify_waiters();
         let attached = Attached { registry: Arc::clone(self), session };
-        Some(Welcomed { attached, answers, contested, finishing, admissions })
+        Some(Welcomed { attached, answers, contested, finishing, policy })
     }
 
     /// Tells every agent of an endpoint something.
@@ -254,26 +254,26 @@ impl Registry {
 
     /// Goes by these endpoints and tokens from now on, and looks at every offer again. A session that is left with
     /// nothing is closed; one that may do less than it does, or more, joins anew.
-    pub(crate) fn revise(&self, admissions: Admissions) {
+    pub(crate) fn revise(&self, policy: AttachPolicy) {
         let now = Instant::now();
         let mut state = self.lock();
-        state.admissions = Arc::new(admissions);
-        let admissions = Arc::clone(&state.admissions);
+        state.policy = Arc::new(policy);
+        let policy = Arc::clone(&state.policy);
         for session in state.sessions.values().cloned().collect::<Vec<_>>() {
             let (mut changes, mut kept) = (Changes::new(), false);
             for offer in session.offers.iter().filter(|offered| !offered.again) {
                 let present = state.memberships.get(&*offer.endpoint).and_then(|members| members.wish(session.epoch));
-                match admissions.admit(&session.shown, offer.asked()) {
-                    Ok(admission) => {
+                match policy.admit(&session.shown, offer.asked()) {
+                    Ok(grant) => {
                         kept = true;
-                        let stays = present.is_some_and(|wish| wish.attach == admission.wish.attach);
+                        let stays = present.is_some_and(|wish| wish.attach == grant.wish.attach);
                         if stays {
-                            state.set_exclusive(&admission, &mut changes);
-                        } else if *admission.endpoint == *offer.endpoint && !session.drained.load(Ordering::Relaxed) {
+                            state.set_exclusive(&grant, &mut changes);
+                        } else if *grant.endpoint == *offer.endpoint && !session.drained.load(Ordering::Relaxed) {
                             state.leave(&offer.endpoint, session.epoch, now, &mut changes);
                             let (epoch, name) = (session.epoch, &session.identity.name);
                             let newcomer = Newcomer { epoch, name, predecessor: None };
-                            state.join(&newcomer, &admission, now, &mut changes);
+                            state.join(&newcomer, &grant, now, &mut changes);
                             offer.accept(&mut state.targets, &session.identity, now);
                         }
                     }
@@ -324,20 +324,20 @@ impl Registry {
 
 impl State {
     /// A session joins an endpoint, in the place of its predecessor if that was there in the same way.
-    fn join(&mut self, newcomer: &Newcomer<'_>, admission: &Admission, now: Instant, changes: &mut Changes) -> Role {
-        self.set_exclusive(admission, changes);
+    fn join(&mut self, newcomer: &Newcomer<'_>, grant: &AttachGrant, now: Instant, changes: &mut Changes) -> Role {
+        self.set_exclusive(grant, changes);
         let (epoch, predecessor) = (newcomer.epoch, newcomer.predecessor);
-        let members = self.memberships.entry(admission.endpoint.clone()).or_default();
-        if let Some(role) = predecessor.and_then(|older| members.succeed(older.epoch, epoch, admission.wish)) {
-            changes.push((admission.endpoint.clone(), epoch, role));
+        let members = self.memberships.entry(grant.endpoint.clone()).or_default();
+        if let Some(role) = predecessor.and_then(|older| members.succeed(older.epoch, epoch, grant.wish)) {
+            changes.push((grant.endpoint.clone(), epoch, role));
             return role;
         }
-        let joined = members.join(epoch, Arc::clone(newcomer.name), admission.wish, now);
-        changes.extend(joined.into_iter().map(|(epoch, role)| (admission.endpoint.clone(), epoch, role)));
+        let joined = members.join(epoch, Arc::clone(newcomer.name), grant.wish, now);
+        changes.extend(joined.into_iter().map(|(epoch, role)| (grant.endpoint.clone(), epoch, role)));
         members.role(epoch).unwrap_or(Role::Standby)
     }
 
-    fn set_exclusive(&mut self, Admission { endpoint, exclusive, .. }: &Admission, changes: &mut Changes) {
+    fn set_exclusive(&mut self, AttachGrant { endpoint, exclusive, .. }: &AttachGrant, changes: &mut Changes) {
         let changed = self.memberships.entry(endpoint.clone()).or_default().set_exclusive(*exclusive);
         changes.extend(changed.into_iter().map(|(epoch, role)| (endpoint.clone(), epoch, role)));
     }
@@ -401,7 +401,7 @@ impl Attached {
         let mut kept = false;
         let offers = self.session.offers.iter().zip(answers).filter(|(offered, _)| !offered.again);
         for (offer, answered) in offers {
-            let admitted = state.admissions.admit(&self.session.shown, offer.asked());
+            let admitted = state.policy.admit(&self.session.shown, offer.asked());
             kept |= admitted.is_ok();
             let now = state.memberships.get(&*offer.endpoint).and_then(|members| members.role(self.session.epoch));
             match (now, answered, admitted) {
@@ -428,7 +428,7 @@ impl Attached {
         let (registry, session) = (Arc::clone(&self.registry), Arc::clone(&self.session));
         Arc::new(move |endpoint| {
             let state = registry.lock();
-            session.offered(endpoint).is_some() && state.admissions.may(Right::Attach, endpoint, &session.shown)
+            session.offered(endpoint).is_some() && state.policy.may(Right::Attach, endpoint, &session.shown)
         })
     }
 

@@ -17,7 +17,7 @@ use tracing::{Instrument as _, Span, field};
 
 use super::{
     AgentSettings,
-    admissions::Admissions,
+    attach_policy::AttachPolicy,
     membership::Role,
     outcomes::{Outcomes, Teller},
     registry::{AgentIdentity, Attached, PATIENCE, REVOKED, Registry, Welcomed, offer_state},
@@ -96,9 +96,9 @@ impl SessionHost {
             }
             return turn_out(greeting, offered).await;
         };
-        let Welcomed { attached, answers, contested, finishing, admissions } = welcomed;
+        let Welcomed { attached, answers, contested, finishing, policy } = welcomed;
         Span::current().record("epoch", attached.epoch());
-        let welcome = welcome(attached.epoch(), offered, &answers, &admissions, &shown);
+        let welcome = welcome(attached.epoch(), offered, &answers, &policy, &shown);
         if answers.iter().all(Result::is_err) {
             if let Some(held_back) = NOTHING_TO_SERVE.pass(&token) {
                 tracing::info!(held_back, "an agent offered nothing that it may serve");
@@ -123,7 +123,7 @@ impl SessionHost {
         let (handle, arrivals, driver) = greeting.welcome(welcome);
         attached.ready(handle.clone(), &answers);
         // What was for the beginning alone is not kept for the session's life.
-        drop((answers, admissions));
+        drop((answers, policy));
         let teller = Teller::new(identity, attached.serves());
         let session = Session { token, attached, handle, teller, contested, finishing };
         self.run(session, arrivals, driver, BacklogNotice { endpoints, skipped }).await;
@@ -194,9 +194,9 @@ impl SessionHost {
     ) -> Result<Vec<Skipped>, StoreError> {
         let mut skipped = Vec::new();
         for (answer, wanted) in answers {
-            let Some((name, standing)) = answer.as_ref().ok().filter(|_| wanted) else { continue };
+            let Some((name, role)) = answer.as_ref().ok().filter(|_| wanted) else { continue };
             skipped.push(match EndpointName::parse(name) {
-                Ok(endpoint) if *standing == Role::Active => {
+                Ok(endpoint) if *role == Role::Active => {
                     Skipped::Ends(name.clone(), self.skips.begin(&self.store, endpoint, before).await?)
                 }
                 _ => Skipped::Stays(name.clone()),
@@ -278,16 +278,10 @@ enum Skipped {
     Stays(String),
 }
 
-fn welcome(
-    epoch: u64,
-    offered: Vec<String>,
-    answers: &[OfferAnswer],
-    admissions: &Admissions,
-    shown: &Shown,
-) -> Welcome {
-    let endpoints = offered.into_iter().zip(answers).map(|(name, answer)| answered(name, answer, admissions)).collect();
+fn welcome(epoch: u64, offered: Vec<String>, answers: &[OfferAnswer], policy: &AttachPolicy, shown: &Shown) -> Welcome {
+    let endpoints = offered.into_iter().zip(answers).map(|(name, answer)| answered(name, answer, policy)).collect();
     let available = if answers.iter().any(Result::is_err) {
-        admissions.open_to(shown).map(|endpoint| endpoint.name.clone()).collect()
+        policy.open_to(shown).map(|endpoint| endpoint.name.clone()).collect()
     } else {
         Vec::new()
     };
@@ -296,7 +290,7 @@ fn welcome(
 
 /// Answers a hello whose token was revoked after its upgrade, and closes.
 async fn turn_out<S: AsyncRead + AsyncWrite + Unpin>(greeting: Greeting<S>, offered: Vec<String>) {
-    let none = Admissions::default();
+    let none = AttachPolicy::default();
     let endpoints = offered.into_iter().map(|name| answered(name, &Err("unauthorized"), &none)).collect();
     let welcome = Welcome { epoch: 0, software: SOFTWARE.to_owned(), endpoints, available: Vec::new() };
     let (handle, _, driver) = greeting.welcome(welcome);
@@ -304,13 +298,13 @@ async fn turn_out<S: AsyncRead + AsyncWrite + Unpin>(greeting: Greeting<S>, offe
     driver.await;
 }
 
-fn answered(offered: String, answer: &OfferAnswer, admissions: &Admissions) -> Answer {
+fn answered(offered: String, answer: &OfferAnswer, policy: &AttachPolicy) -> Answer {
     match answer {
-        Ok((name, standing)) => {
-            let endpoint = admissions.describe(name);
+        Ok((name, role)) => {
+            let endpoint = policy.describe(name);
             Answer {
                 endpoint: name.clone(),
-                state: offer_state(*standing),
+                state: offer_state(*role),
                 url: endpoint.map(|endpoint| endpoint.url.clone()).unwrap_or_default(),
                 provider: endpoint.map(|endpoint| endpoint.provider.clone()).unwrap_or_default(),
             }

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    admissions::{Admissions, Attachable},
+    attach_policy::{AttachPolicy, Attachable},
     membership::{RECENTLY, Role},
     registry::{AgentIdentity, AgentSelector, Attached, ChooseError, Circuits, Registry},
     token::{Pattern, Right, Shown, Token, TokenHash, Tokens},
@@ -59,7 +59,7 @@ fn token(rights: &[Right], hashes: Vec<TokenHash>) -> Token {
 }
 
 /// A config with these endpoints.
-fn config(token: Token, endpoints: &[&str]) -> Admissions {
+fn config(token: Token, endpoints: &[&str]) -> AttachPolicy {
     let attachable = |name: &&str| Attachable {
         name: (*name).to_owned(),
         url: String::new(),
@@ -68,11 +68,11 @@ fn config(token: Token, endpoints: &[&str]) -> Admissions {
         shows_credential: false,
         credential_headers: vec!["x-credential".to_owned()],
     };
-    Admissions::new(Tokens::new(vec![token]), endpoints.iter().map(attachable).collect())
+    AttachPolicy::new(Tokens::new(vec![token]), endpoints.iter().map(attachable).collect())
 }
 
 /// A config in which the one token may attach to and read everything.
-fn open_to_all() -> Admissions {
+fn open_to_all() -> AttachPolicy {
     config(token(&Right::DEFAULT, vec![secret()]), &["e", "other"])
 }
 
@@ -289,18 +289,18 @@ async fn a_copy_gets_what_the_other_gets_and_a_slow_one_is_dropped_and_counted()
         Err(ChooseError::NoAgent),
         "who watches does not serve"
     );
-    let mut tee = registry.copies("e", None, head).expect("somebody watches");
-    tee.data(&Bytes::from_static(b"one "));
-    tee.data(&Bytes::from_static(b"two"));
-    tee.finish(&HeaderBlock::new());
+    let mut mirror = registry.mirror("e", None, head).expect("somebody watches");
+    mirror.data(&Bytes::from_static(b"one "));
+    mirror.data(&Bytes::from_static(b"two"));
+    mirror.finish(&HeaderBlock::new());
     assert_eq!(watcher.serve().await, "one two");
 
     watcher.lives.abort();
-    let mut tee = registry.copies("e", None, head).expect("somebody watches");
+    let mut mirror = registry.mirror("e", None, head).expect("somebody watches");
     for _ in 0..100 {
-        tee.data(&Bytes::from(vec![0; 256 * 1024]));
+        mirror.data(&Bytes::from(vec![0; 256 * 1024]));
     }
-    tee.finish(&HeaderBlock::new());
+    mirror.finish(&HeaderBlock::new());
     assert_eq!(registry.dropped_copies(), 1);
 }
 

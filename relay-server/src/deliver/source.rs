@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::upgrade::Upgrade;
 use crate::{
-    agents::copies::Tee,
+    agents::mirror::MirrorWriter,
     clock::Clock,
     endpoint::EndpointName,
     failure::{Failure, RelayFault, SenderFault},
@@ -100,24 +100,24 @@ impl BodySource {
     ///
     /// # Errors
     /// Why it is not whole.
-    pub(super) async fn upload(mut self, mut request: Sender, mut copies: Option<Tee>) -> Result<(), Failure> {
+    pub(super) async fn upload(mut self, mut request: Sender, mut mirror: Option<MirrorWriter>) -> Result<(), Failure> {
         let (mut is_wanted, mut trailers) = (true, HeaderBlock::new());
         while let Some(part) = self.next().await? {
             match part {
                 Part::Data(data) => {
-                    if let Some(copies) = &mut copies {
-                        copies.data(&data);
+                    if let Some(mirror) = &mut mirror {
+                        mirror.data(&data);
                     }
                     is_wanted = is_wanted && request.send(data).await.is_ok();
-                    if !is_wanted && copies.as_ref().is_none_or(Tee::is_empty) {
+                    if !is_wanted && mirror.as_ref().is_none_or(MirrorWriter::is_empty) {
                         return Ok(());
                     }
                 }
                 Part::Trailers(lines) => trailers = lines,
             }
         }
-        if let Some(copies) = copies {
-            copies.finish(&trailers);
+        if let Some(mirror) = mirror {
+            mirror.finish(&trailers);
         }
         request.finish(trailers);
         Ok(())

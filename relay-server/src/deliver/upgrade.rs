@@ -12,7 +12,7 @@ use relay_tunnel::{
 use tokio_util::task::TaskTracker;
 
 use super::silence::{Noting, Passed};
-use crate::limits::Turn;
+use crate::admission::Admitted;
 
 /// A connection whose sender asked to switch protocols.
 pub(crate) struct Upgrade {
@@ -24,7 +24,7 @@ pub(crate) struct Upgrade {
     /// Where upgraded connections are counted.
     pub(super) connections: TaskTracker,
     /// Its place among the endpoint's exchanges.
-    pub(super) turn: Option<Turn>,
+    pub(super) admitted: Option<Admitted>,
 }
 
 /// Carries raw bytes between a sender's upgraded connection and the tunnel.

@@ -19,6 +19,7 @@ use super::{
     window::Window,
 };
 use crate::{
+    admission::Admitted,
     agents::{
         outcomes::Expected,
         registry::{ChooseError, Circuits, Reservation},
@@ -26,7 +27,6 @@ use crate::{
     },
     deliver::{Bodies, BodySource, Call, Undelivered, answer_head, deliver},
     endpoint::{Endpoint, Keeping},
-    limits::Turn,
     memory::Memory,
     message::{Known, request_head},
     retry::Meaning,
@@ -135,7 +135,7 @@ pub(super) async fn run(delivery: &Delivery, event: Event, patience: Instant, wa
 
 async fn attempt(delivery: &Delivery, mut event: Event, patience: Instant, waiting: Option<WaitingSender>) -> bool {
     let mut note = Note { started_at: delivery.clock.now(), begun: Instant::now(), agent: None };
-    let (place, turn) = match place(delivery, &event, patience).await {
+    let (place, admitted) = match place(delivery, &event, patience).await {
         Ok(held) => held,
         Err(rest) => {
             waiting.map(|waiting| waiting.give(SenderReply::Ack));
@@ -164,7 +164,7 @@ async fn attempt(delivery: &Delivery, mut event: Event, patience: Instant, waiti
         Err(Undelivered::Broken(Broken::SessionLost)) => told_later(&mut expected, &event, until).await,
         Err(why) => Ending::Failed(why.into()),
     };
-    drop(turn); // The handler is done: a sender that hears of it may send the next one.
+    drop(admitted); // The handler is done: a sender that hears of it may send the next one.
     let (meaning, ruling) = Ruling::on(&ending, recorder, delivery.clock.now());
     aim.tell(delivery, &event, &ending, meaning);
     let is_lost = matches!(ending, Ending::Failed(Outcome::Lost));
@@ -179,7 +179,11 @@ async fn attempt(delivery: &Delivery, mut event: Event, patience: Instant, waiti
 }
 
 /// An agent for an event, and the right of its endpoint to one more exchange; or how long the event rests.
-async fn place(delivery: &Delivery, event: &Event, patience: Instant) -> Result<(Reservation, Option<Turn>), Duration> {
+async fn place(
+    delivery: &Delivery,
+    event: &Event,
+    patience: Instant,
+) -> Result<(Reservation, Option<Admitted>), Duration> {
     let (name, kind) = (event.endpoint.name.as_str(), event.kind.as_deref());
     let place = delivery.registry.reserve_or_wait(name, kind, Circuits::Respected, patience).await;
     let place = place.map_err(|why| match why {
@@ -188,8 +192,8 @@ async fn place(delivery: &Delivery, event: &Event, patience: Instant) -> Result<
         ChooseError::Busy => REST,
         ChooseError::Limited { wait } => wait.min(UNWANTED_REST),
     })?;
-    match delivery.limits.take(&event.endpoint, Instant::now()) {
-        Ok(turn) => Ok((place, turn)),
+    match delivery.admission.take(&event.endpoint, Instant::now()) {
+        Ok(admitted) => Ok((place, admitted)),
         Err(_) => {
             if place.is_probe() {
                 place.target().probe_not_made();

@@ -22,7 +22,7 @@ use crate::{
     failure::{Failure, RelayFault, SenderFault},
     memory::Memory,
     message::take_apart,
-    replay::Mark,
+    replay_guard::RequestMark,
     store::{self, Attempt, Body, Dedup, Grant, Head, Lease, NewEvent, Signature, State, Verdict},
     throttle::Throttle,
     verify::{Payload, Webhook},
@@ -113,7 +113,7 @@ impl Delivery {
             window,
             sender_retries: keeping.sender_retries,
         });
-        let marks = |mark: &Mark| window.is_some() && (mark.body.is_some() || keeping.late.is_some());
+        let marks = |mark: &RequestMark| window.is_some() && (mark.body.is_some() || keeping.late.is_some());
         let mark = webhook.mark().filter(marks).map(|mark| {
             let at = |second| Timestamp::from_second(second).unwrap_or(Timestamp::MAX);
             let (signed_at, good_until) = (at(mark.signed_unix_s), at(mark.expires_unix_s));
@@ -146,7 +146,7 @@ impl Delivery {
     /// Whether an event is attempted while its sender waits: an assured one is, unless its endpoint is held back.
     fn begins_at_once(&self, endpoint: &Endpoint, keeping: &Keeping) -> bool {
         keeping.assured
-            && self.limits.room(endpoint, 1, Instant::now()).is_ok()
+            && self.admission.room(endpoint, 1, Instant::now()).is_ok()
             && !self.registry.held_back(endpoint.name.as_str())
     }
 

@@ -44,7 +44,7 @@ pub(crate) async fn pump(delivery: Arc<Delivery>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             () = delivery.wake.notified() => {}
             () = changed => {}
-            () = delivery.limits.freed() => {}
+            () = delivery.admission.freed() => {}
             () = sleep(next) => {}
         }
     }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::{Delivery, attempt::Event, audience::Recorder, sign};
 use crate::{
     agents::{
-        admissions::hide_lines,
+        attach_policy::hide_lines,
         registry::{AgentSelector, ChooseError},
     },
     deliver::{Call, deliver},

@@ -20,7 +20,7 @@ use crate::{
     clock::wall,
     deliver::Bodies,
     endpoint::{Endpoint, EndpointName, Resign},
-    replay::Cause,
+    replay_guard::Cause,
     store::{Head, MAX_RANGE_BYTES, Signature},
     verify::{Afresh, CannotSign, Signer},
     webhook::EventId,

@@ -31,7 +31,7 @@ use crate::{
     memory::{LIVE_BYTES, Memory},
     metrics::{AnswerClass, Metrics},
     refused::{Refused, TurnedAway},
-    replay::{self, Replays, Running, Seen},
+    replay_guard::{self, FirstRequest, ReplayGuard, Seen},
     routes::{Matched, Peer, Routed, Routes, SharedRoutes},
     verify::{Payload, Webhook},
     webhook::{
@@ -57,7 +57,7 @@ pub(super) struct Requests {
     refused: Arc<Refused>,
     prover: Prover,
     api: AgentApi,
-    replays: Replays,
+    guard: ReplayGuard,
     untrusted: Untrusted,
     upgrade_idle: Duration,
     open: OpenConnections,
@@ -66,7 +66,7 @@ pub(super) struct Requests {
 /// How a webhook ended.
 enum Outcome {
     /// With a handler's answer; repeats of this webhook wait for its end.
-    Answer(HandlerAnswer, Option<Running>),
+    Answer(HandlerAnswer, Option<FirstRequest>),
     /// It is kept, and this is what its sender gets.
     Kept(TakenIn, Ack),
     /// It was a repeat of an event that had been answered with this status.
@@ -86,7 +86,7 @@ impl Requests {
             delivery,
             refused,
             prover,
-            replays: Replays::default(),
+            guard: ReplayGuard::default(),
             untrusted: Untrusted::default(),
             upgrade_idle,
             open,
@@ -200,7 +200,7 @@ impl Requests {
         };
         let (name, deadline) = (endpoint.name.as_str(), webhook.started() + endpoint.deadline);
         loop {
-            match self.replays.begin(name, mark, webhook.event_id(), wall().as_second()) {
+            match self.guard.begin(name, mark, webhook.event_id(), wall().as_second()) {
                 Seen::First(running) => {
                     return Ok(Outcome::Answer(self.deliver(routes, endpoint, webhook).await?, Some(running)));
                 }
@@ -209,13 +209,16 @@ impl Requests {
                     return Err(self.turn_back(routes, endpoint, webhook, SenderFault::Replayed));
                 }
                 Seen::Again { event_id: first, mut state } => {
-                    match timeout_at(deadline, replay::settled(&mut state)).await.map_err(|_| HandlerFault::Deadline)? {
-                        replay::State::Answered(status) => {
+                    match timeout_at(deadline, replay_guard::settled(&mut state))
+                        .await
+                        .map_err(|_| HandlerFault::Deadline)?
+                    {
+                        replay_guard::ReplayState::Answered(status) => {
                             self.refused.notify_agents(endpoint, first, status, "duplicate");
                             return Ok(Outcome::Repeated(status, first));
                         }
                         // The first one failed: this is the sender's honest retry.
-                        replay::State::Failed | replay::State::Running => {}
+                        replay_guard::ReplayState::Failed | replay_guard::ReplayState::Running => {}
                     }
                 }
             }
@@ -248,7 +251,7 @@ impl Requests {
         let trusted = |address| routes.trusts(address);
         let means = LiveMeans {
             registry: self.agents.registry(),
-            limits: &self.delivery.limits,
+            admission: &self.delivery.admission,
             trusted: &trusted,
             body_idle: self.prover.body_idle(),
             upgrade_idle: self.upgrade_idle,

@@ -26,14 +26,14 @@ use tokio::{
 
 pub(crate) use self::table::{of_api_error, of_failure};
 use crate::{
+    admission::Admitted,
     agents::Turned,
     deliver::{HandlerAnswer, Upload, settle_trailers},
     delivery::{Piece, SenderReply, TakenIn},
     endpoint::Ack,
     failure::{ApiError, ApiErrorKind, Failure},
-    limits::Turn,
     memory::Memory,
-    replay::Running,
+    replay_guard::FirstRequest,
     webhook::EventId,
 };
 
@@ -59,15 +59,15 @@ where
 /// The handler's answer, streamed. `first` learns how it ended.
 pub(crate) fn answer(
     answer: HandlerAnswer,
-    first: Option<Running>,
+    first: Option<FirstRequest>,
     event_id: EventId,
     idle: Duration,
 ) -> Response<ResponseBody> {
-    let HandlerAnswer { head, headers: _, body, upload, memory, turn } = answer;
+    let HandlerAnswer { head, headers: _, body, upload, memory, admitted } = answer;
     let first = first.map(|running| Ending { running: Some(running), status: head.status });
     let body = body.map_or_else(empty, |inner| {
         let missing = inner.size_hint().exact().or_else(|| content_length(&head.headers));
-        Streamed { inner, idle, silence: None, missing, first, _upload: upload, _memory: memory, _turn: turn }
+        Streamed { inner, idle, silence: None, missing, first, _upload: upload, _memory: memory, _admitted: admitted }
             .boxed_unsync()
     });
     let mut response = Response::from_parts(head, body);
@@ -245,12 +245,12 @@ struct Streamed {
     _upload: Option<Upload>,
     _memory: Option<Memory>,
     /// It counts among the endpoint's exchanges until the sender has it all: the next one must not find it there.
-    _turn: Option<Turn>,
+    _admitted: Option<Admitted>,
 }
 
 /// Tells a first request's end to those that repeat it.
 struct Ending {
-    running: Option<Running>,
+    running: Option<FirstRequest>,
     status: StatusCode,
 }
 

@@ -14,10 +14,10 @@ use tokio::sync::watch;
 
 use super::{
     Act, Acted, Action, Backlog, Bulk, BulkAction, Claimed, ConfigChange, ConfigKind, ConfigRow, Cursor, End, Ended,
-    Filter, Grant, Health, Hold, Holder, MAX_BULKS, MAX_PAGE, MAX_RANGE_BYTES, MAX_REFUSED, MAX_REFUSED_AGE,
-    MAX_REFUSED_BYTES, NamedRows, NewEvent, OwnSignature, Page, PageRequest, Purge, PurgeCursor, Purged, Record,
-    RefusedRow, Reply, Share, Sight, Source, Standing, State, Store, StoreError, Summary, Usage, Verdict, Want, Was,
-    error::Pulse, marks, refused_bytes, rows, rules,
+    EventCounts, Filter, Grant, Health, Hold, Holder, MAX_BULKS, MAX_PAGE, MAX_RANGE_BYTES, MAX_REFUSED,
+    MAX_REFUSED_AGE, MAX_REFUSED_BYTES, NamedRows, NewEvent, OwnSignature, Page, PageRequest, Purge, PurgeCursor,
+    Purged, Record, RefusedRow, Reply, Share, Sight, Source, State, Store, StoreError, Summary, Usage, Verdict, Want,
+    Was, error::Pulse, marks, refused_bytes, rows, rules,
 };
 use crate::{endpoint::EndpointName, webhook::EventId};
 
@@ -464,20 +464,20 @@ impl Store for MemoryStore {
         self.reply(Ok(self.inner().backlog(&sight)))
     }
 
-    fn standing(&self, endpoint: EndpointName) -> Reply<'_, Standing> {
-        let mut standing = Standing::default();
+    fn counts(&self, endpoint: EndpointName) -> Reply<'_, EventCounts> {
+        let mut counts = EventCounts::default();
         if let Some(shelf) = self.inner().shelves.get(&endpoint) {
-            standing.paused_at = shelf.paused_at;
+            counts.paused_at = shelf.paused_at;
             for kept in shelf.events.values() {
                 match kept.row.summary.state {
-                    State::Pending => standing.pending += 1,
-                    State::Running => standing.running += 1,
-                    State::Dead => standing.dead += 1,
+                    State::Pending => counts.pending += 1,
+                    State::Running => counts.running += 1,
+                    State::Dead => counts.dead += 1,
                     State::Delivered | State::Dropped | State::Damaged => {}
                 }
             }
         }
-        self.reply(Ok(standing))
+        self.reply(Ok(counts))
     }
 
     fn config(&self, kind: ConfigKind) -> Reply<'_, Vec<ConfigRow>> {

@@ -490,9 +490,9 @@ impl From<EndpointName> for Sight {
     }
 }
 
-/// How many events of an endpoint stand where.
+/// An endpoint's events, counted by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct EventCounts {
     /// Those that wait for an attempt.
     pub pending: u64,
     /// Those with an attempt under way.

@@ -27,9 +27,9 @@ use tokio::sync::{oneshot, watch};
 
 use super::{
     Act, Acted, Attempt, Backlog, Bulk, BulkAction, Claimed, ClaimedEvent, ConfigChange, ConfigKind, ConfigRow, End,
-    Ended, Filter, Grant, Health, Hold, Holder, INLINE_BYTES, Lease, NamedRows, NewEvent, Outcome, OwnSignature, Page,
-    PageRequest, Purge, Purged, Record, RefusedRow, Reply, Share, Sight, Source, Standing, Store, StoreError, Then,
-    Usage, Verdict, Want, Was, error::Pulse, refused_bytes, rules,
+    Ended, EventCounts, Filter, Grant, Health, Hold, Holder, INLINE_BYTES, Lease, NamedRows, NewEvent, Outcome,
+    OwnSignature, Page, PageRequest, Purge, Purged, Record, RefusedRow, Reply, Share, Sight, Source, Store, StoreError,
+    Then, Usage, Verdict, Want, Was, error::Pulse, refused_bytes, rules,
 };
 use crate::{endpoint::EndpointName, webhook::EventId};
 
@@ -39,12 +39,13 @@ mod checkpoint;
 mod content;
 mod delivery;
 mod fault;
-mod hand;
 mod head;
 mod intake;
 mod keys;
 mod listing;
 mod marks;
+mod operator_actions;
+mod pending_rows;
 mod post;
 mod purge;
 mod readers;
@@ -54,7 +55,6 @@ mod row;
 mod schema;
 mod small;
 mod writer;
-mod young;
 
 #[cfg(test)]
 mod tests;
@@ -167,7 +167,7 @@ impl SqliteStore {
         T: Send + 'static,
         F: FnOnce(&rusqlite::Connection) -> Result<T, StoreError> + Send + 'static,
     {
-        if self.counters.young.load(Ordering::Acquire) > 0 {
+        if self.counters.pending.load(Ordering::Acquire) > 0 {
             match answered(self.writer.call(Kind::Upkeep, 0, |_| Ok(()))).await {
                 // Of a failed store people can still see what is in its tables.
                 Ok(()) | Err(StoreError::Failed(_)) => {}
@@ -187,7 +187,7 @@ impl SqliteStore {
         let stage = move |tx: &mut Tx<'_>| intake::stage(tx, &endpoint, size);
         let blob = answered(self.writer.call(Kind::Intake, 0, stage)).await?;
         let staged = Staged::new(&self.writer, blob);
-        let mut whole = intake::Running::default();
+        let mut whole = intake::RunningDigest::default();
         for n in 0..size.div_ceil(intake::CHUNK_BYTES as u64) {
             let body = event.body.clone();
             // A thread that may block reads the caller's file.
@@ -372,19 +372,19 @@ impl Store for SqliteStore {
     }
 
     fn act(&self, acts: Vec<Act>, now: Timestamp) -> Reply<'_, Vec<Acted>> {
-        self.write(Kind::Upkeep, 256, move |tx| acts.iter().map(|act| hand::act(tx, act, now)).collect())
+        self.write(Kind::Upkeep, 256, move |tx| acts.iter().map(|act| operator_actions::act(tx, act, now)).collect())
     }
 
     fn bulk(&self, id: EventId, action: BulkAction, filter: Filter, now: Timestamp) -> Reply<'_, ()> {
-        self.write(Kind::Upkeep, 256, move |tx| hand::start(tx.connection, id, action, &filter, now))
+        self.write(Kind::Upkeep, 256, move |tx| operator_actions::start(tx.connection, id, action, &filter, now))
     }
 
     fn bulk_step(&self, id: EventId, fresh: Vec<EventId>, now: Timestamp) -> Reply<'_, Bulk> {
-        self.write(Kind::Upkeep, 256, move |tx| hand::step(tx, id, &fresh, now))
+        self.write(Kind::Upkeep, 256, move |tx| operator_actions::step(tx, id, &fresh, now))
     }
 
     fn bulks(&self) -> Reply<'_, Vec<Bulk>> {
-        self.read(hand::all)
+        self.read(operator_actions::all)
     }
 
     fn purge(&self, policy: Purge, now: Timestamp) -> Reply<'_, Purged> {
@@ -413,8 +413,8 @@ impl Store for SqliteStore {
         boxed(self.look(move |connection| small::backlog(connection, &sight)))
     }
 
-    fn standing(&self, endpoint: EndpointName) -> Reply<'_, Standing> {
-        boxed(self.look(move |connection| small::standing(connection, &endpoint)))
+    fn counts(&self, endpoint: EndpointName) -> Reply<'_, EventCounts> {
+        boxed(self.look(move |connection| small::counts(connection, &endpoint)))
     }
 
     fn config(&self, kind: ConfigKind) -> Reply<'_, Vec<ConfigRow>> {

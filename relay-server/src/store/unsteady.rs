@@ -104,7 +104,7 @@ impl Store for UnsteadyStore {
         reach_back(reaches: Vec<(EndpointName, Duration)>, begins: Timestamp, now: Timestamp) -> ();
         pause(endpoint: EndpointName, paused: bool, now: Timestamp) -> ();
         backlog(sight: Sight) -> Vec<Backlog>;
-        standing(endpoint: EndpointName) -> Standing;
+        counts(endpoint: EndpointName) -> EventCounts;
         config(kind: ConfigKind) -> Vec<ConfigRow>;
         configure(source: Source, sets: Vec<(ConfigKind, NamedRows)>, all: bool, now: Timestamp) -> Vec<ConfigChange>;
         unconfigure(kind: ConfigKind, name: String) -> bool;

@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use self::budget::{Budget, Turn};
+use self::budget::{Budget, FetchTurn};
 use super::Policy;
 
 /// After this a key set is fetched anew, so that a key that was withdrawn ends.
@@ -342,9 +342,9 @@ impl Known {
             KeySource::Named(url) => self.fetched.contains(url) || self.budget.has_worked(url),
         };
         match self.budget.take(source.url(), (!trusted).then_some(client), Instant::now()) {
-            Turn::Go => {}
-            Turn::Gone => return Need::Nothing,
-            Turn::Wait(time) => return Need::Later(time),
+            FetchTurn::Go => {}
+            FetchTurn::Gone => return Need::Nothing,
+            FetchTurn::Wait(time) => return Need::Later(time),
         }
         let (done, waiting) = watch::channel(None);
         self.under_way.push((source.clone(), waiting));

@@ -8,7 +8,7 @@
 use std::process::ExitCode;
 
 use relay_tests::{
-    cuts::{Power, kills},
+    power_loss::{Power, kills},
     program::as_role,
 };
 

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use relay_tests::cuts::{Power, failing_syncs, kills};
+use relay_tests::power_loss::{Power, failing_syncs, kills};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_demo");
 const SKIPPED: &str = "skipped: there is no ../shared/tools, no C compiler or no Python";

@@ -12,7 +12,7 @@ use relay_tunnel::Handle;
 use tokio::time::Instant;
 
 use super::{
-    super::{admissions::hide_lines, copies::Tee, membership::Role, token::Right},
+    super::{attach_policy::hide_lines, membership::Role, mirror::MirrorWriter, token::Right},
     AgentIdentity, AgentSelector, Candidate, Changes, Counted, Load, Registry, Reservation, Session, State,
 };
 use crate::{
@@ -220,10 +220,15 @@ impl Registry {
     }
 
     /// Begins copies of an exchange for those that only watch; `None` where nobody does.
-    pub(crate) fn copies(&self, endpoint: &str, kind: Option<&str>, head: impl FnOnce() -> RequestHead) -> Option<Tee> {
+    pub(crate) fn mirror(
+        &self,
+        endpoint: &str,
+        kind: Option<&str>,
+        head: impl FnOnce() -> RequestHead,
+    ) -> Option<MirrorWriter> {
         let state = self.lock();
         let watching = state.at(endpoint, Role::Copy, kind);
-        let admissions = Arc::clone(&state.admissions);
+        let policy = Arc::clone(&state.policy);
         drop(state);
         if watching.is_empty() {
             return None;
@@ -231,22 +236,22 @@ impl Registry {
         let head = head();
         // Who may only read sees the webhook, and not what lets its sender in.
         let mut without = head.clone();
-        hide_lines(&mut without, admissions.describe(endpoint).map_or(&[][..], |it| &it.credential_headers[..]));
+        hide_lines(&mut without, policy.describe(endpoint).map_or(&[][..], |it| &it.credential_headers[..]));
         let open = |Candidate { agent, handle, load }| {
-            let serves = admissions.may(Right::Attach, endpoint, &agent.shown);
+            let serves = policy.may(Right::Attach, endpoint, &agent.shown);
             let head = if serves { &head } else { &without };
             let slot = Counted::new(load).zip(handle.reserve().ok());
             if slot.is_none() {
-                self.copies.count_dropped();
+                self.mirrors.count_dropped();
             }
             slot.map(|(counted, slot)| slot.open(head.clone(), Box::new(counted)))
         };
-        Some(self.copies.tee(watching.into_iter().filter_map(open)))
+        Some(self.mirrors.begin(watching.into_iter().filter_map(open)))
     }
 
     /// Copies that were dropped since the start.
     pub(crate) fn dropped_copies(&self) -> u64 {
-        self.copies.dropped()
+        self.mirrors.dropped()
     }
 }
 

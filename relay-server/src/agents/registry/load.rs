@@ -18,7 +18,7 @@ use super::{
     super::targets::Target,
     choose::{Circuits, UNKNOWN_WAIT},
 };
-use crate::{pace::Pacer, retry::Gate};
+use crate::{rate_limiter::RateLimiter, retry::Gate};
 
 /// Exchanges in flight for one endpoint on one session, how many its agent takes at a time and how often, and how its
 /// target does.
@@ -27,7 +27,7 @@ pub(super) struct Load {
     pub(super) in_flight: AtomicI64,
     /// One of them has ended; whoever waits for that takes its place.
     pub(super) freed: Notify,
-    pub(super) pacer: Option<Pacer>,
+    pub(super) limiter: Option<RateLimiter>,
     pub(super) target: Target,
 }
 
@@ -44,14 +44,14 @@ impl Load {
             // Once its time is over it waits for the end of a probe, and nobody knows when that is.
             return Err(Duration::try_from(until.duration_since(today)).ok().filter(|wait| !wait.is_zero()));
         }
-        let room = self.pacer.as_ref().map_or(Ok(u32::MAX), |pacer| pacer.room(now)).map_err(Some)?;
+        let room = self.limiter.as_ref().map_or(Ok(u32::MAX), |limiter| limiter.room(now)).map_err(Some)?;
         Ok(if gate == Gate::Probe { 1 } else { room })
     }
 
     /// Takes one of them; whether it is a probe.
     pub(super) fn take(&self, circuits: Circuits, now: Instant, today: Timestamp) -> Result<bool, Duration> {
-        if let Some(pacer) = &self.pacer {
-            pacer.take(now)?;
+        if let Some(limiter) = &self.limiter {
+            limiter.take(now)?;
         }
         match if circuits == Circuits::Respected { self.target.ask(today) } else { Gate::Pass } {
             Gate::Pass => Ok(false),

@@ -11,7 +11,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{
     super::{
-        admissions::{Admission, Admissions, OfferRequest},
+        attach_policy::{AttachGrant, AttachPolicy, OfferRequest},
         event_filter::EventFilter,
         membership::{Epoch, Role, Wish},
         targets::Targets,
@@ -20,7 +20,7 @@ use super::{
     AgentIdentity, REPLACED,
     load::Load,
 };
-use crate::pace::Pacer;
+use crate::rate_limiter::RateLimiter;
 
 /// A session, from its hello to its end.
 pub(super) struct Session {
@@ -55,11 +55,11 @@ pub(super) struct Offered {
 
 impl Offered {
     /// As it stands before it is accepted, and what the token allows it to be.
-    pub(super) fn new(offer: Offer, admissions: &Admissions, shown: &Shown) -> (Self, Result<Admission, &'static str>) {
+    pub(super) fn new(offer: Offer, policy: &AttachPolicy, shown: &Shown) -> (Self, Result<AttachGrant, &'static str>) {
         let wish = Wish { attach: offer.attach, takeover: offer.takeover };
         let asked = OfferRequest { endpoint: &offer.endpoint, wish, skip_backlog: offer.skip_backlog };
-        let admitted = admissions.admit(shown, asked);
-        let endpoint = admitted.as_ref().map_or(offer.endpoint, |admission| admission.endpoint.clone());
+        let admitted = policy.admit(shown, asked);
+        let endpoint = admitted.as_ref().map_or(offer.endpoint, |grant| grant.endpoint.clone());
         let offered = Self {
             endpoint: endpoint.into_boxed_str(),
             wish,
@@ -83,7 +83,7 @@ impl Offered {
                 capacity: if self.capacity == 0 { i64::from(u32::MAX) } else { i64::from(self.capacity) },
                 in_flight: AtomicI64::new(0),
                 freed: Notify::new(),
-                pacer: self.rate.map(|rate| Pacer::new(rate, now)),
+                limiter: self.rate.map(|rate| RateLimiter::new(rate, now)),
                 target: targets.of(&self.endpoint, identity),
             })
         });

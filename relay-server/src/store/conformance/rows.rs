@@ -156,7 +156,7 @@ pub(super) async fn a_flood_of_refused_requests_takes_a_bounded_part_of_the_stor
 }
 
 pub(super) async fn the_standing_counts_each_state(store: Arc<dyn Store>) {
-    assert_eq!(store.standing(name("a")).await.expect("read"), Standing::default());
+    assert_eq!(store.counts(name("a")).await.expect("read"), EventCounts::default());
     for ms in 1..=4 {
         append(&store, event("a", ms)).await;
     }
@@ -164,6 +164,6 @@ pub(super) async fn the_standing_counts_each_state(store: Arc<dyn Store>) {
     done(&store, &held[0], 6).await;
     dead(&store, &held[1], 7).await;
     store.pause(name("a"), true, at(8)).await.expect("paused");
-    let expected = Standing { pending: 1, running: 1, dead: 1, paused_at: Some(at(8)) };
-    assert_eq!(store.standing(name("a")).await.expect("read"), expected);
+    let expected = EventCounts { pending: 1, running: 1, dead: 1, paused_at: Some(at(8)) };
+    assert_eq!(store.counts(name("a")).await.expect("read"), expected);
 }

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row as SqlRow, params};
 
 use super::{
     head::{self, WrittenHead},
-    intake::{CHUNK_BYTES, Running},
+    intake::{CHUNK_BYTES, RunningDigest},
     room::record_cost,
     row::{Found, time},
 };
@@ -66,7 +66,7 @@ pub(super) fn read(connection: &Connection, found: &Found, whole: bool) -> Resul
 fn sha256_of_chunks(connection: &Connection, blob: i64) -> Result<[u8; 32], StoreError> {
     let mut query = connection.prepare_cached("SELECT data FROM chunk WHERE blob = ?1 ORDER BY n")?;
     let mut rows = query.query([blob])?;
-    let mut running = Running::default();
+    let mut running = RunningDigest::default();
     while let Some(row) = rows.next()? {
         running.add(row.get_ref(0)?.as_blob().unwrap_or_default());
     }

@@ -6,10 +6,10 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
-    content, hand, listing,
+    content, listing, operator_actions,
+    pending_rows::Loaded,
     row::{self, Found, PARKED, millis, time},
     writer::Tx,
-    young::Loaded,
 };
 use crate::{
     endpoint::EndpointName,
@@ -25,7 +25,7 @@ pub(super) struct Leased {
 }
 
 pub(super) fn claim(tx: &mut Tx<'_>, wants: &[Want], grant: Grant, now: Timestamp) -> Result<Leased, StoreError> {
-    let (mut leased, skips) = (Leased::default(), hand::skips(tx.connection)?);
+    let (mut leased, skips) = (Leased::default(), operator_actions::skips(tx.connection)?);
     for want in wants {
         let Some(key) = tx.endpoint(&want.endpoint)? else { continue };
         if tx.is_paused(key)? || skips.iter().any(|skip| skip.holds_back(&want.endpoint)) {

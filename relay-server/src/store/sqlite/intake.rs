@@ -14,10 +14,10 @@ use super::{
     head::{self, WrittenHead},
     keys::hash,
     marks,
+    pending_rows::{self, Loaded},
     room::{self, Sum},
     row::{self, Found},
     writer::{Kind, Tx, Writer},
-    young::{self, Loaded},
 };
 use crate::{
     endpoint::EndpointName,
@@ -51,7 +51,7 @@ enum ReadyBody {
 }
 
 impl Ready {
-    /// Whether its row may wait outside the table, see `young`.
+    /// Whether its row may wait outside the table, see `pending_rows`.
     fn waits(&self, row: &Row) -> bool {
         let event = &row.summary;
         matches!(self.body, ReadyBody::Inline(_)) && event.order_key.is_none() && event.conflict_with.is_none()
@@ -100,9 +100,9 @@ pub(super) fn chunk(body: &Body, n: u64) -> Result<(bytes::Bytes, [u8; 32]), Sto
 
 /// The hash of a body that is read part by part.
 #[derive(Default)]
-pub(super) struct Running(Sha256);
+pub(super) struct RunningDigest(Sha256);
 
-impl Running {
+impl RunningDigest {
     pub(super) fn add(&mut self, part: &[u8]) {
         self.0.update(part);
     }
@@ -254,7 +254,7 @@ fn put_content(connection: &Connection, seq: i64, key: i64, row: &Row, event: &R
          event_type, sender_id, dedup_key, holder) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
     )?;
     let id = row.summary.id.as_bytes();
-    let seed = if event.waits(row) { young::Seed::of(row) } else { young::Seed::default() };
+    let seed = if event.waits(row) { pending_rows::Seed::of(row) } else { pending_rows::Seed::default() };
     insert.execute(params![
         seq,
         key,

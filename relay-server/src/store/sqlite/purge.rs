@@ -225,7 +225,7 @@ pub(super) fn set_apart(
     let Some(key) = tx.endpoint(endpoint)? else { return Ok(false) };
     match row::load(tx.connection, endpoint, key, id)? {
         Some(found) if found.row.summary.state != State::Damaged => {
-            super::hand::quarantine(tx, key, found, now)?;
+            super::operator_actions::quarantine(tx, key, found, now)?;
             Ok(true)
         }
         _ => Ok(false),

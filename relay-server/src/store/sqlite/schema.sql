@@ -31,7 +31,7 @@ CREATE INDEX event_dead ON event (endpoint, id) WHERE state = 3;
 
 -- What is delivered, in order of arrival: the head as JSON, header lines as they cross the tunnel (PROTOCOL.md), the body
 -- up to 64 KiB. Longer bodies stand in chunks. From received_at on: what makes an event's row again that was not in its
--- table yet, see young.rs; NULL where it was put there at once. fence: 0 pending, 1 running.
+-- table yet, see pending_rows.rs; NULL where it was put there at once. fence: 0 pending, 1 running.
 CREATE TABLE content (
     seq INTEGER PRIMARY KEY, endpoint INTEGER NOT NULL, id BLOB NOT NULL, blob INTEGER, checksum BLOB NOT NULL,
     head TEXT NOT NULL, headers BLOB NOT NULL, body BLOB,

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     endpoint::EndpointName,
     store::{
-        Backlog, ConfigChange, ConfigKind, ConfigRow, NamedRows, OwnSignature, Sight, Source, Standing, State,
+        Backlog, ConfigChange, ConfigKind, ConfigRow, EventCounts, NamedRows, OwnSignature, Sight, Source, State,
         StoreError, rows,
     },
 };
@@ -49,7 +49,7 @@ pub(super) fn backlog(connection: &Connection, sight: &Sight) -> Result<Vec<Back
     Ok(all)
 }
 
-pub(super) fn standing(connection: &Connection, endpoint: &EndpointName) -> Result<Standing, StoreError> {
+pub(super) fn counts(connection: &Connection, endpoint: &EndpointName) -> Result<EventCounts, StoreError> {
     let mut query = connection.prepare_cached(
         "SELECT paused_at, \
          (SELECT count(*) FROM event INDEXED BY event_due WHERE endpoint = key AND due_at IS NOT NULL), \
@@ -60,7 +60,7 @@ pub(super) fn standing(connection: &Connection, endpoint: &EndpointName) -> Resu
     let found = query.query_row(params![endpoint.as_str(), State::Running.code()], |row| {
         let (open, running): (u64, u64) = (row.get(1)?, row.get(2)?);
         let paused_at = row.get::<_, Option<i64>>(0)?.map(time);
-        Ok(Standing { pending: open.saturating_sub(running), running, dead: row.get(3)?, paused_at })
+        Ok(EventCounts { pending: open.saturating_sub(running), running, dead: row.get(3)?, paused_at })
     });
     Ok(found.optional()?.unwrap_or_default())
 }

@@ -779,12 +779,12 @@ async fn rows_outside_the_table_are_few_and_few_are_looked_through() {
     let store = folder.open();
     for first in (0..10_000).step_by(100) {
         store.append((first..first + 100).map(|n| event(n, "x")).collect(), at(1)).await.expect("kept");
-        assert!(store.counters.young.load(Ordering::Relaxed) <= 1124);
+        assert!(store.counters.pending.load(Ordering::Relaxed) <= 1124);
     }
     assert!(count(&folder, "event") >= 10_000 - 1024);
     let upto: i64 = folder
         .stranger()
-        .query_row("SELECT value FROM meta WHERE name = 'young_upto'", [], |row| row.get(0))
+        .query_row("SELECT value FROM meta WHERE name = 'pending_upto'", [], |row| row.get(0))
         .expect("noted");
     assert!((1..=10_000 - 4096).contains(&upto), "{upto}");
     assert!(matches!(take(&store, 9_999, "y").await, Err(StoreError::Invalid(_))), "an id is taken once");

@@ -28,9 +28,9 @@ use super::{
     checkpoint::Checkpointer,
     fault::Faults,
     keys::{Key, Keys},
+    pending_rows::{PendingChanges, PendingRows},
     post::Post,
     room::{Room, Shares, Sums, pages},
-    young::{Changes, Young},
 };
 use crate::{
     endpoint::EndpointName,
@@ -82,7 +82,7 @@ pub(super) struct Tx<'a> {
     pub(super) connection: &'a Connection,
     pub(super) keys: &'a Keys,
     pub(super) known: &'a mut WriterState,
-    pub(super) changes: Changes,
+    pub(super) changes: PendingChanges,
     /// Keys of this transaction's events.
     pub(super) fresh: Vec<Key>,
     pub(super) room: Room,
@@ -91,7 +91,7 @@ pub(super) struct Tx<'a> {
 #[derive(Default)]
 pub(super) struct WriterState {
     endpoints: HashMap<EndpointName, i64>,
-    pub(super) young: Young,
+    pub(super) pending: PendingRows,
     pub(super) last_seq: i64,
     pub(super) sums: Sums,
     last_blob: i64,
@@ -240,7 +240,7 @@ pub(super) struct Counters {
     pub(super) commit_micros: AtomicU64,
     pub(super) used_bytes: AtomicU64,
     /// Rows that are not in the table yet.
-    pub(super) young: AtomicUsize,
+    pub(super) pending: AtomicUsize,
 }
 
 /// The way to the writer's thread.
@@ -266,7 +266,7 @@ pub(super) struct Desk {
 impl Writer {
     pub(super) fn start(desk: Desk) -> Result<Self, StoreError> {
         let known = known(&desk.connection)?;
-        desk.counters.young.store(known.young.len(), Ordering::Release);
+        desk.counters.pending.store(known.pending.len(), Ordering::Release);
         desk.counters.used_bytes.store(used_bytes(&desk.connection)?, Ordering::Relaxed);
         let alarm = Alarm(Arc::clone(&desk.pulse));
         let (queue, calls) = sync_channel(QUEUE);
@@ -333,7 +333,7 @@ fn known(connection: &Connection) -> Result<WriterState, StoreError> {
     let last_seq = number("SELECT coalesce(max(seq), 0) FROM content")?;
     Ok(WriterState {
         endpoints: HashMap::new(),
-        young: Young::load(connection)?,
+        pending: PendingRows::load(connection)?,
         sums: Sums::load(connection)?,
         last_seq,
         last_blob,
@@ -496,7 +496,7 @@ impl Loop {
         let started = Instant::now();
         let connection = &self.desk.connection;
         connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-        let (known, changes) = (&mut self.known, Changes::default());
+        let (known, changes) = (&mut self.known, PendingChanges::default());
         let used = self.desk.counters.used_bytes.load(Ordering::Relaxed);
         let shares = self.desk.shares.load_full();
         let room = Room::new(&known.sums, shares, self.desk.max_bytes, used, self.desk.pulse.is_full());
@@ -521,7 +521,7 @@ impl Loop {
         let used = used_bytes(connection)?;
         self.desk.faults.at_commit(&self.desk.ballast)?;
         connection.prepare_cached("COMMIT")?.execute([])?;
-        self.known.young.publish(changes);
+        self.known.pending.publish(changes);
         self.known.sums.publish(room);
         self.desk.keys.publish(&fresh, self.known.last_seq);
         if let Some(moved) = moved {
@@ -533,7 +533,7 @@ impl Loop {
         let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         counters.commit_micros.fetch_add(micros, Ordering::Relaxed);
         counters.used_bytes.store(used, Ordering::Relaxed);
-        counters.young.store(self.known.young.len(), Ordering::Release);
+        counters.pending.store(self.known.pending.len(), Ordering::Release);
         Ok(spoilt)
     }
 

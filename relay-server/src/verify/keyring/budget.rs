@@ -31,7 +31,7 @@ const MAX_REMEMBERED: usize = 64;
 
 /// What a request may do for a key.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(super) enum FetchTurn {
     /// Ask; it is noted.
     Go,
     /// Not ask: the provider said a moment ago that there is no such key.
@@ -65,14 +65,14 @@ impl Budget {
     }
 
     /// Whether this address may be asked for a key now. `sender` is whose request names it, unless it is known to be good.
-    pub(super) fn take(&mut self, url: &str, sender: Option<IpAddr>, now: Instant) -> Turn {
+    pub(super) fn take(&mut self, url: &str, sender: Option<IpAddr>, now: Instant) -> FetchTurn {
         let known = self.tried.iter().position(|tried| tried.url == url);
         if let Some(tried) = known.map(|at| &self.tried[at]) {
             let pause = FIRST_PAUSE.saturating_mul(1 << tried.failures.saturating_sub(1).min(8)).min(LONGEST_PAUSE);
             let pause = if tried.last == FetchEnd::Gone { LONGEST_PAUSE } else { pause };
             let left = (tried.at + pause).saturating_duration_since(now);
             if !left.is_zero() {
-                return if tried.last == FetchEnd::Gone { Turn::Gone } else { Turn::Wait(left) };
+                return if tried.last == FetchEnd::Gone { FetchTurn::Gone } else { FetchTurn::Wait(left) };
             }
         }
         if let Some(sender) = sender.map(site) {
@@ -86,7 +86,7 @@ impl Budget {
             let own = senders.iter().filter(|other| **other == sender).count();
             // Behind an address of one's own network many come as one.
             if senders.len() >= MAX_NEW || (own >= MAX_NEW_PER_SENDER && !is_local(sender)) {
-                return Turn::Wait((since + WINDOW).saturating_duration_since(now));
+                return FetchTurn::Wait((since + WINDOW).saturating_duration_since(now));
             }
             senders.push(sender);
         }
@@ -101,7 +101,7 @@ impl Budget {
         }
         let failures = failures.saturating_add(1);
         self.tried.push(Tried { url: url.to_owned(), at: now, failures, last: FetchEnd::Failed, has_worked });
-        Turn::Go
+        FetchTurn::Go
     }
 
     /// Notes how an attempt ended.
@@ -127,34 +127,37 @@ mod tests {
         let (mut budget, start) = (Budget::default(), Instant::now());
         let at = |seconds: u64| start + Duration::from_secs(seconds);
         for (now, turn) in [
-            (0, Turn::Go),
-            (1, Turn::Wait(Duration::from_secs(4))),
-            (5, Turn::Go),
-            (14, Turn::Wait(Duration::from_secs(1))),
-            (15, Turn::Go),
-            (35, Turn::Go),
-            (75, Turn::Go),
-            (134, Turn::Wait(Duration::from_secs(1))),
-            (135, Turn::Go),
+            (0, FetchTurn::Go),
+            (1, FetchTurn::Wait(Duration::from_secs(4))),
+            (5, FetchTurn::Go),
+            (14, FetchTurn::Wait(Duration::from_secs(1))),
+            (15, FetchTurn::Go),
+            (35, FetchTurn::Go),
+            (75, FetchTurn::Go),
+            (134, FetchTurn::Wait(Duration::from_secs(1))),
+            (135, FetchTurn::Go),
         ] {
             assert_eq!(budget.take("a", None, at(now)), turn, "{now}");
         }
-        assert_eq!(budget.take("b", None, at(135)), Turn::Go, "another address");
+        assert_eq!(budget.take("b", None, at(135)), FetchTurn::Go, "another address");
         budget.ended("a", FetchEnd::Brought);
-        assert_eq!(budget.take("a", None, at(140)), Turn::Go, "it works again");
+        assert_eq!(budget.take("a", None, at(140)), FetchTurn::Go, "it works again");
         budget.ended("a", FetchEnd::Gone);
-        assert_eq!((budget.take("a", None, at(199)), budget.take("a", None, at(200))), (Turn::Gone, Turn::Go));
+        assert_eq!(
+            (budget.take("a", None, at(199)), budget.take("a", None, at(200))),
+            (FetchTurn::Gone, FetchTurn::Go)
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_invents_addresses_leaves_room_for_others_and_for_what_worked() {
         let (mut budget, now) = (Budget::default(), Instant::now());
-        assert_eq!(budget.take("good", sender(1), now), Turn::Go);
+        assert_eq!(budget.take("good", sender(1), now), FetchTurn::Go);
         budget.ended("good", FetchEnd::Brought);
         let mut invented = 0;
         let mut invent = |budget: &mut Budget, from: Option<IpAddr>| {
             invented += 1;
-            budget.take(&format!("invented-{invented}"), from, now) == Turn::Go
+            budget.take(&format!("invented-{invented}"), from, now) == FetchTurn::Go
         };
         assert_eq!((0..100).filter(|_| invent(&mut budget, sender(2))).count(), MAX_NEW_PER_SENDER);
         assert!(invent(&mut budget, sender(3)), "another sender");
@@ -164,11 +167,11 @@ mod tests {
             (10..110).filter(|last| invent(&mut budget, sender(*last))).count(),
             MAX_NEW - 2 * MAX_NEW_PER_SENDER - 2
         );
-        assert_eq!(budget.take("new", sender(9), now), Turn::Wait(WINDOW), "not refused, put off");
+        assert_eq!(budget.take("new", sender(9), now), FetchTurn::Wait(WINDOW), "not refused, put off");
         let later = now + FIRST_PAUSE;
         assert!(budget.has_worked("good"));
-        assert_eq!(budget.take("good", None, later), Turn::Go);
-        assert_eq!(budget.take("new", sender(9), now + WINDOW), Turn::Go);
+        assert_eq!(budget.take("good", None, later), FetchTurn::Go);
+        assert_eq!(budget.take("new", sender(9), now + WINDOW), FetchTurn::Go);
         assert!(budget.tried.len() <= MAX_REMEMBERED);
     }
 }

@@ -32,18 +32,18 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What all copies share.
 #[derive(Debug)]
-pub(crate) struct Copies {
+pub(crate) struct Mirrors {
     budget: Arc<Semaphore>,
     dropped: Arc<AtomicU64>,
 }
 
-impl Default for Copies {
+impl Default for Mirrors {
     fn default() -> Self {
         Self { budget: Arc::new(Semaphore::new(BUDGET_BYTES)), dropped: Arc::default() }
     }
 }
 
-impl Copies {
+impl Mirrors {
     /// Copies that were dropped since the start.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
@@ -55,16 +55,16 @@ impl Copies {
     }
 
     /// Begins to copy a body into these exchanges.
-    pub(super) fn tee(&self, exchanges: impl Iterator<Item = Exchange>) -> Tee {
-        let begin = |exchange: Exchange| {
+    pub(super) fn begin(&self, exchanges: impl Iterator<Item = Exchange>) -> MirrorWriter {
+        let open = |exchange: Exchange| {
             let (queue, pieces) = mpsc::channel(MAX_PIECES);
             tokio::spawn(run(exchange, pieces, Arc::clone(&self.dropped)));
             queue
         };
-        Tee {
+        MirrorWriter {
             budget: Arc::clone(&self.budget),
             dropped: Arc::clone(&self.dropped),
-            queues: exchanges.map(begin).collect(),
+            queues: exchanges.map(open).collect(),
         }
     }
 }
@@ -77,13 +77,13 @@ enum Piece {
 
 /// The writing end of an exchange's copies. Dropped before its end, it breaks them off.
 #[derive(Debug)]
-pub(crate) struct Tee {
+pub(crate) struct MirrorWriter {
     budget: Arc<Semaphore>,
     dropped: Arc<AtomicU64>,
     queues: Vec<mpsc::Sender<Piece>>,
 }
 
-impl Tee {
+impl MirrorWriter {
     /// Copies a piece of the body; copies that have no room for it are dropped.
     pub(crate) fn data(&mut self, bytes: &Bytes) {
         let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);

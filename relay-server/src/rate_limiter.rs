@@ -1,7 +1,8 @@
 //! The rate limiter: a caller gets a place, or learns how long to wait for one.
 //!
 //! It stands around governor's GCRA and adds two things: the time is an argument, and a caller can look without taking.
-//! It never waits itself. Invariant: [`Pacer::room`] never says more than [`Pacer::take`] gives at the same moment.
+//! It never waits itself. Invariant: [`RateLimiter::room`] never says more than [`RateLimiter::take`] gives at the same
+//! moment.
 
 use std::{
     num::NonZeroU32,
@@ -13,7 +14,7 @@ use std::{
 };
 
 use governor::{
-    Quota, RateLimiter,
+    Quota,
     clock::Clock,
     middleware::StateInformationMiddleware,
     nanos::Nanos,
@@ -22,28 +23,28 @@ use governor::{
 use relay_proto::Rate;
 use tokio::time::Instant;
 
-type Limiter = RateLimiter<NotKeyed, InMemoryState, Told, StateInformationMiddleware>;
+type Limiter = governor::RateLimiter<NotKeyed, InMemoryState, GivenTime, StateInformationMiddleware>;
 
 /// One rate and what was taken of it. It belongs to the whole process.
-pub(crate) struct Pacer {
+pub(crate) struct RateLimiter {
     rate: Rate,
     interval: Duration,
     begun: Instant,
-    state: Mutex<State>,
+    state: Mutex<LimiterState>,
 }
 
-struct State {
+struct LimiterState {
     limiter: Limiter,
     /// What was left at the last look, and when that was.
     left: u32,
     at: Duration,
 }
 
-/// The time as it was told last.
+/// The newest time that a caller gave.
 #[derive(Default)]
-struct Told(AtomicU64);
+struct GivenTime(AtomicU64);
 
-impl Clock for Told {
+impl Clock for GivenTime {
     type Instant = Nanos;
 
     fn now(&self) -> Nanos {
@@ -51,15 +52,16 @@ impl Clock for Told {
     }
 }
 
-impl Pacer {
+impl RateLimiter {
     /// Nothing is taken yet.
     pub(crate) fn new(rate: Rate, now: Instant) -> Self {
         // Neither is ever 0: a rate's parts are in range.
         let interval = rate.interval().max(Duration::from_nanos(1));
         let burst = NonZeroU32::new(rate.burst()).unwrap_or(NonZeroU32::MIN);
         let one_each = Quota::with_period(interval).unwrap_or(Quota::per_second(NonZeroU32::MIN));
-        let limiter = RateLimiter::new(one_each.allow_burst(burst), InMemoryState::default(), Told::default());
-        let state = State { limiter, left: burst.get(), at: Duration::ZERO };
+        let limiter =
+            governor::RateLimiter::new(one_each.allow_burst(burst), InMemoryState::default(), GivenTime::default());
+        let state = LimiterState { limiter, left: burst.get(), at: Duration::ZERO };
         Self { rate, interval, begun: now, state: Mutex::new(state) }
     }
 
@@ -99,7 +101,7 @@ impl Pacer {
     }
 
     /// The state, and the time since its beginning, which never goes back.
-    fn state(&self, now: Instant) -> (MutexGuard<'_, State>, Duration) {
+    fn state(&self, now: Instant) -> (MutexGuard<'_, LimiterState>, Duration) {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = now.saturating_duration_since(self.begun).max(state.at);
         (state, now)
@@ -110,9 +112,9 @@ impl Pacer {
 mod tests {
     use super::*;
 
-    fn pacer(rate: &str) -> (Pacer, impl Fn(u64) -> Instant) {
+    fn limiter(rate: &str) -> (RateLimiter, impl Fn(u64) -> Instant) {
         let begun = Instant::now();
-        (Pacer::new(rate.parse().expect("a rate"), begun), move |ms| begun + Duration::from_millis(ms))
+        (RateLimiter::new(rate.parse().expect("a rate"), begun), move |ms| begun + Duration::from_millis(ms))
     }
 
     const fn ms(ms: u64) -> Duration {
@@ -121,47 +123,50 @@ mod tests {
 
     #[test]
     fn a_burst_goes_at_once_and_then_one_each_interval() {
-        let (pacer, at) = pacer("10/s, burst 3");
-        assert_eq!(pacer.room(at(0)), Ok(3));
+        let (limiter, at) = limiter("10/s, burst 3");
+        assert_eq!(limiter.room(at(0)), Ok(3));
         for _ in 0..3 {
-            assert_eq!(pacer.take(at(0)), Ok(()));
+            assert_eq!(limiter.take(at(0)), Ok(()));
         }
-        assert_eq!((pacer.room(at(0)), pacer.take(at(0))), (Err(ms(100)), Err(ms(100))));
-        assert_eq!((pacer.room(at(60)), pacer.take(at(60))), (Err(ms(40)), Err(ms(40))));
-        assert_eq!((pacer.room(at(100)), pacer.take(at(100)), pacer.take(at(100))), (Ok(1), Ok(()), Err(ms(100))));
-        assert_eq!(pacer.room(at(60_000)), Ok(3), "a long rest brings no more than the burst");
+        assert_eq!((limiter.room(at(0)), limiter.take(at(0))), (Err(ms(100)), Err(ms(100))));
+        assert_eq!((limiter.room(at(60)), limiter.take(at(60))), (Err(ms(40)), Err(ms(40))));
+        assert_eq!(
+            (limiter.room(at(100)), limiter.take(at(100)), limiter.take(at(100))),
+            (Ok(1), Ok(()), Err(ms(100)))
+        );
+        assert_eq!(limiter.room(at(60_000)), Ok(3), "a long rest brings no more than the burst");
     }
 
     #[test]
     fn time_that_goes_back_stands_still() {
-        let (pacer, at) = pacer("1/s");
-        assert_eq!(pacer.take(at(5000)), Ok(()));
-        assert_eq!((pacer.take(at(0)), pacer.room(at(0))), (Err(ms(1000)), Err(ms(1000))));
-        assert_eq!(pacer.take(at(6000)), Ok(()));
+        let (limiter, at) = limiter("1/s");
+        assert_eq!(limiter.take(at(5000)), Ok(()));
+        assert_eq!((limiter.take(at(0)), limiter.room(at(0))), (Err(ms(1000)), Err(ms(1000))));
+        assert_eq!(limiter.take(at(6000)), Ok(()));
     }
 
     /// Whoever asks at odd moments gets what the rate says, never what `room` did not promise, and always what it did.
     #[test]
     fn room_promises_nothing_that_is_not_given_and_the_rate_is_kept() {
         for (rate, burst) in [("7/s, burst 5", 5_u64), ("1000/s", 1000), ("90/min", 1), ("100000/s, burst 1", 1)] {
-            let (pacer, at) = pacer(rate);
+            let (limiter, at) = limiter(rate);
             let (mut now, mut dice, mut given) = (0_u64, 12_345_u64, 0_u64);
             while now < 20_000 {
                 dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 now += (dice >> 33) % 90;
-                match pacer.room(at(now)) {
+                match limiter.room(at(now)) {
                     Ok(room) => {
                         for _ in 0..room.min(50) {
-                            assert_eq!(pacer.take(at(now)), Ok(()), "{rate} at {now}");
+                            assert_eq!(limiter.take(at(now)), Ok(()), "{rate} at {now}");
                             given += 1;
                         }
                     }
                     Err(wait) => {
-                        assert!(pacer.room(at(now) + wait).is_ok(), "{rate} at {now}: it said {wait:?}");
+                        assert!(limiter.room(at(now) + wait).is_ok(), "{rate} at {now}: it said {wait:?}");
                     }
                 }
             }
-            let rate = pacer.rate();
+            let rate = limiter.rate();
             let most = burst + u64::from(rate.count()) * now / 1000 / u64::from(rate.per_s()) + 1;
             assert!(given <= most && given > 0, "{rate}: {given} of {most}");
         }
@@ -171,9 +176,9 @@ mod tests {
     fn a_peers_wildest_rates_are_counted_without_a_panic() {
         for (count, per_s, burst) in [(1, u32::MAX, u32::MAX), (u32::MAX, 1, u32::MAX), (0, 0, 0)] {
             let begun = Instant::now();
-            let pacer = Pacer::new(Rate::new(count, per_s, Some(burst)), begun);
+            let limiter = RateLimiter::new(Rate::new(count, per_s, Some(burst)), begun);
             let late = begun + Duration::from_secs(10 * 365 * 24 * 3600);
-            assert!(pacer.take(late).is_ok() && pacer.room(late).is_ok_and(|room| room > 0) == (burst > 1));
+            assert!(limiter.take(late).is_ok() && limiter.room(late).is_ok_and(|room| room > 0) == (burst > 1));
         }
     }
 }

@@ -43,7 +43,7 @@ pub(crate) struct OfferRequest<'a> {
 
 /// What a token allows an agent at one endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Admission {
+pub(crate) struct AttachGrant {
     /// The endpoint's name.
     pub endpoint: String,
     /// Whether the endpoint takes one active agent at a time.
@@ -54,12 +54,12 @@ pub(crate) struct Admission {
 
 /// Tokens and endpoints of one config.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Admissions {
+pub(crate) struct AttachPolicy {
     tokens: Tokens,
     attachable: Vec<Attachable>,
 }
 
-impl Admissions {
+impl AttachPolicy {
     /// Those of a config.
     pub(crate) const fn new(tokens: Tokens, attachable: Vec<Attachable>) -> Self {
         Self { tokens, attachable }
@@ -75,7 +75,7 @@ impl Admissions {
     ///
     /// # Errors
     /// A stable code.
-    pub(crate) fn admit(&self, shown: &Shown, offer: OfferRequest<'_>) -> Result<Admission, &'static str> {
+    pub(crate) fn admit(&self, shown: &Shown, offer: OfferRequest<'_>) -> Result<AttachGrant, &'static str> {
         let token = self.token(&shown.token.name, shown.secret).ok_or("unauthorized")?;
         let endpoint = if offer.endpoint.is_empty() {
             let mut allowed = self.attachable.iter().filter(|endpoint| opens(token, &endpoint.name));
@@ -103,7 +103,7 @@ impl Admissions {
             return Err("may_not_skip");
         }
         let wish = Wish { attach, takeover: offer.wish.takeover && attach == Attach::Exclusive };
-        Ok(Admission { endpoint: endpoint.name.clone(), exclusive: endpoint.exclusive, wish })
+        Ok(AttachGrant { endpoint: endpoint.name.clone(), exclusive: endpoint.exclusive, wish })
     }
 
     /// Whether a token still allows something at an endpoint.

@@ -8,7 +8,7 @@ use tracing::Instrument as _;
 
 use super::{Delivery, attempt::Event};
 use crate::{
-    agents::outcomes::Stray,
+    agents::outcomes::LateOutcome,
     store::{Attempt, Lease, Outcome, Sight, State},
     throttle::Throttle,
     webhook::EventId,
@@ -17,9 +17,9 @@ use crate::{
 static NOT_READ: Throttle = Throttle::new();
 
 /// Settles what nobody waited for, until no more can come.
-pub(crate) async fn settle_strays(delivery: Arc<Delivery>, mut strays: mpsc::Receiver<Stray>) {
-    while let Some(stray) = strays.recv().await {
-        settle(&delivery, stray.outcome).await;
+pub(crate) async fn settle_late_outcomes(delivery: Arc<Delivery>, mut late_outcomes: mpsc::Receiver<LateOutcome>) {
+    while let Some(late) = late_outcomes.recv().await {
+        settle(&delivery, late.outcome).await;
     }
 }
 

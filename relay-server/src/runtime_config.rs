@@ -89,7 +89,7 @@ impl View {
 }
 
 /// What the file says, and what was applied in place of its rows.
-struct Running {
+struct RunningConfig {
     input: ConfigTexts,
     applied: Option<Rows>,
 }
@@ -97,7 +97,7 @@ struct Running {
 /// A configuration that is ready to run.
 pub(crate) struct First {
     pub config: Config,
-    running: Running,
+    running: RunningConfig,
     made: Made,
 }
 
@@ -113,7 +113,7 @@ pub(crate) async fn first(
 ) -> anyhow::Result<First> {
     let now = clock.now();
     let made = Made::read(store, vault).await?;
-    let running = Running { input: source.read()?, applied: None };
+    let running = RunningConfig { input: source.read()?, applied: None };
     let config = assemble(source, &running, true, &made, Rows::default()).await?;
     let sets = sets(&running.input.rows())?;
     store.configure(store::Source::File, sets, true, now).await?;
@@ -137,26 +137,26 @@ impl Followers {
     /// Every runtime works by this from now on.
     fn follow(&self, config: &Config, public: SocketAddr) {
         let routes = routes(config, &self.metrics, public);
-        let admissions = routes.admissions();
+        let policy = routes.attach_policy();
         self.routes.store(Arc::new(routes));
         self.providers.set_endpoints(&config.endpoints);
         self.delivery.set_endpoints(&config.endpoints);
-        self.agents.revise(admissions);
+        self.agents.revise(policy);
     }
 }
 
 /// The configuration of a relay that runs.
-pub(crate) struct Live {
+pub(crate) struct RuntimeConfig {
     source: ConfigSource,
     public: SocketAddr,
     vault: Vault,
     store: Arc<dyn Store>,
     followers: Followers,
-    running: Mutex<Running>,
+    running: Mutex<RunningConfig>,
     view: ArcSwap<View>,
 }
 
-impl Live {
+impl RuntimeConfig {
     /// The followers take over what is `first`.
     pub(crate) fn build(
         source: ConfigSource,
@@ -192,7 +192,7 @@ impl Live {
     async fn try_reload(&self) -> anyhow::Result<()> {
         let mut running = self.running.lock().await;
         let made = Made::read(&self.store, &self.vault).await?;
-        let next = Running { input: self.source.read()?, applied: None };
+        let next = RunningConfig { input: self.source.read()?, applied: None };
         let config = assemble(&self.source, &next, false, &made, Rows::default()).await?;
         let tls = config.tls.as_ref().map(|files| tls::load(&files.cert, &files.key)).transpose()?;
         let sets = sets(&next.input.rows())?;
@@ -272,8 +272,8 @@ impl Live {
             let there = self.followers.routes.load().endpoint(name.as_str()).is_some();
             return Err(if there { ChangeError::FromFile(name.as_str().to_owned()) } else { ChangeError::Missing });
         };
-        let standing = self.store.standing(name.clone()).await?;
-        let waiting = standing.pending + standing.running;
+        let counts = self.store.counts(name.clone()).await?;
+        let waiting = counts.pending + counts.running;
         if waiting > 0 && !force {
             return Err(ChangeError::Waiting(waiting));
         }
@@ -327,7 +327,7 @@ impl Live {
             rows::settle_paths(row, running.input.base());
         }
         let made = Made::read(&self.store, &self.vault).await?;
-        let next = Running { input: running.input.clone(), applied: Some(rows) };
+        let next = RunningConfig { input: running.input.clone(), applied: Some(rows) };
         let rows = next.applied.clone().unwrap_or_default();
         let sets = sets(&rows)?;
         let config = assemble(&self.source, &next, true, &made, Rows::default()).await?;
@@ -337,8 +337,8 @@ impl Live {
         let mut warnings: Vec<String> = warnings.map(ToString::to_string).collect();
         for name in &plan.0.removed {
             let Ok(parsed) = EndpointName::parse(name) else { continue };
-            let standing = self.store.standing(parsed).await?;
-            let waiting = standing.pending + standing.running;
+            let counts = self.store.counts(parsed).await?;
+            let waiting = counts.pending + counts.running;
             if waiting > 0 {
                 warnings
                     .push(format!("events wait at \"{name}\" ({waiting}), and nobody delivers them until it is back"));
@@ -363,7 +363,7 @@ impl Live {
 
     /// Every runtime works by this from now on. Only who holds the lock may say so: an older configuration must not come
     /// in behind a newer one.
-    async fn take_over(&self, _held: &MutexGuard<'_, Running>, config: Config, made: &Made) {
+    async fn take_over(&self, _held: &MutexGuard<'_, RunningConfig>, config: Config, made: &Made) {
         for endpoint in config.endpoints.iter().filter(|endpoint| endpoint.verify.is_closed()) {
             tracing::warn!(endpoint = %endpoint.name, "without its secret it answers 503 until the next reload");
         }
@@ -407,7 +407,7 @@ fn routes(config: &Config, metrics: &Metrics, public: SocketAddr) -> Routes {
 /// Reading secrets can block, on a slow disk or a name that is no plain file.
 async fn assemble(
     source: &ConfigSource,
-    running: &Running,
+    running: &RunningConfig,
     strict: bool,
     made: &Made,
     new: Rows,

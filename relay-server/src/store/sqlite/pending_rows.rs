@@ -7,7 +7,7 @@
 //! Invariants:
 //! - From the commit of its event on, a row is in the table or here, never in both.
 //! - Rows here are open, have no order key and no conflict, and a body beside their head.
-//! - All rows up to `young_upto` are in the table, so that after a crash only what came later is looked through.
+//! - All rows up to `pending_upto` are in the table, so that after a crash only what came later is looked through.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -38,7 +38,7 @@ const NOTE: i64 = 4096;
 type At = (i64, EventId);
 
 #[derive(Default)]
-pub(super) struct Young {
+pub(super) struct PendingRows {
     /// By number in order of arrival.
     rows: BTreeMap<i64, (i64, Found)>,
     seqs: HashMap<At, i64>,
@@ -47,13 +47,13 @@ pub(super) struct Young {
 
 /// What an open transaction changes.
 #[derive(Default)]
-pub(super) struct Changes {
+pub(super) struct PendingChanges {
     added: Vec<(i64, Found)>,
     gone: BTreeSet<i64>,
     noted: Option<i64>,
 }
 
-impl Changes {
+impl PendingChanges {
     /// Grows with each change.
     pub(super) fn count(&self) -> usize {
         self.added.len() + self.gone.len()
@@ -66,13 +66,13 @@ pub(super) struct Loaded {
     pub(super) is_young: bool,
 }
 
-impl Young {
+impl PendingRows {
     pub(super) fn len(&self) -> usize {
         self.rows.len()
     }
 
     /// The transaction is committed.
-    pub(super) fn publish(&mut self, changes: Changes) {
+    pub(super) fn publish(&mut self, changes: PendingChanges) {
         for (key, found) in changes.added {
             self.seqs.insert((key, found.row.summary.id), found.seq);
             self.rows.insert(found.seq, (key, found));
@@ -87,9 +87,9 @@ impl Young {
 
     /// Reads back what was in memory when the last process ended.
     pub(super) fn load(connection: &Connection) -> Result<Self, StoreError> {
-        let upto = "SELECT coalesce(max(value), 0) FROM meta WHERE name = 'young_upto'";
+        let upto = "SELECT coalesce(max(value), 0) FROM meta WHERE name = 'pending_upto'";
         let noted: i64 = connection.query_row(upto, [], |row| row.get(0))?;
-        let mut young = Self { noted, ..Self::default() };
+        let mut pending = Self { noted, ..Self::default() };
         let mut query = connection.prepare(
             "SELECT n.name, c.seq, c.endpoint, c.id, c.head, c.body, c.received_at, c.due_at, c.fence, c.event_type, \
              c.sender_id, c.dedup_key, c.holder FROM content c JOIN endpoint n ON n.key = c.endpoint \
@@ -97,12 +97,12 @@ impl Young {
              AND NOT EXISTS (SELECT 1 FROM event e WHERE e.endpoint = c.endpoint AND e.id = c.id)",
         )?;
         let mut rows = query.query([noted])?;
-        let mut changes = Changes::default();
+        let mut changes = PendingChanges::default();
         while let Some(row) = rows.next()? {
             changes.added.extend(read(row)?);
         }
-        young.publish(changes);
-        Ok(young)
+        pending.publish(changes);
+        Ok(pending)
     }
 }
 
@@ -178,10 +178,10 @@ impl<'a> Seed<'a> {
 impl Tx<'_> {
     /// An event's row, wherever it is.
     pub(super) fn load(&self, endpoint: &EndpointName, key: i64, id: EventId) -> Result<Option<Loaded>, StoreError> {
-        let (young, changes) = (&self.known.young, &self.changes);
+        let (pending, changes) = (&self.known.pending, &self.changes);
         let added = || changes.added.iter().rev().find(|(of, found)| *of == key && found.row.summary.id == id);
-        let seq = young.seqs.get(&(key, id)).filter(|seq| !changes.gone.contains(seq));
-        let waits = seq.and_then(|seq| young.rows.get(seq)).or_else(added).map(|(_, found)| found.clone());
+        let seq = pending.seqs.get(&(key, id)).filter(|seq| !changes.gone.contains(seq));
+        let waits = seq.and_then(|seq| pending.rows.get(seq)).or_else(added).map(|(_, found)| found.clone());
         if let Some(found) = waits.filter(|found| !changes.gone.contains(&found.seq)) {
             return Ok(Some(Loaded { found, is_young: true }));
         }
@@ -208,14 +208,14 @@ impl Tx<'_> {
 
     /// Keeps the bounds: of rows that wait, and of what a crash has looked through.
     pub(super) fn bound_young(&mut self) -> Result<(), StoreError> {
-        let waiting = (self.known.young.len() + self.changes.added.len()).saturating_sub(self.changes.gone.len());
+        let waiting = (self.known.pending.len() + self.changes.added.len()).saturating_sub(self.changes.gone.len());
         if waiting > MOST {
             self.grow_upto(waiting - MOST / 2, i64::MAX)?;
         }
         let old = self.known.last_seq - NOTE;
-        if old >= self.known.young.noted + NOTE {
+        if old >= self.known.pending.noted + NOTE {
             self.grow_upto(usize::MAX, old)?;
-            let mut note = self.connection.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('young_upto', ?1)")?;
+            let mut note = self.connection.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('pending_upto', ?1)")?;
             note.execute([old])?;
             self.changes.noted = Some(old);
         }
@@ -224,7 +224,7 @@ impl Tx<'_> {
 
     /// The oldest rows first, so many at most, up to this one.
     fn grow_upto(&mut self, most: usize, last: i64) -> Result<(), StoreError> {
-        let all = self.known.young.rows.values().chain(&self.changes.added);
+        let all = self.known.pending.rows.values().chain(&self.changes.added);
         let waits = all.filter(|(_, found)| found.seq <= last && !self.changes.gone.contains(&found.seq)).take(most);
         let mut grown = Vec::new();
         for (key, found) in waits {
@@ -238,7 +238,7 @@ impl Tx<'_> {
     /// Whether there is an event with this id, which a caller made.
     pub(super) fn exists(&self, key: i64, id: EventId) -> Result<bool, StoreError> {
         let is_added = self.changes.added.iter().any(|(of, found)| *of == key && found.row.summary.id == id);
-        if is_added || self.known.young.seqs.contains_key(&(key, id)) {
+        if is_added || self.known.pending.seqs.contains_key(&(key, id)) {
             return Ok(true);
         }
         let mut query = self.connection.prepare_cached("SELECT 1 FROM event WHERE endpoint = ?1 AND id = ?2")?;

@@ -2,7 +2,7 @@
 //!
 //! Counts for the whole process, whichever runtime an exchange is on. What is held back is for the caller to say: it
 //! is refused, or waits in the store. Copies for those that watch are not counted. Invariants: nothing here waits; a
-//! [`Turn`] counts until it is dropped, and its end is told to who waits for it.
+//! [`Admitted`] counts until it is dropped, and its end is told to who waits for it.
 
 use std::{
     collections::HashMap,
@@ -15,12 +15,12 @@ use tokio::{sync::Notify, time::Instant};
 use crate::{
     endpoint::{Endpoint, EndpointName},
     failure::{Failure, RelayFault},
-    pace::Pacer,
+    rate_limiter::RateLimiter,
 };
 
 /// What limited endpoints have let through. They are as many as the config ever named.
 #[derive(Default)]
-pub(crate) struct Limits {
+pub(crate) struct Admission {
     meters: Mutex<HashMap<EndpointName, Meter>>,
     freed: Notify,
 }
@@ -28,7 +28,7 @@ pub(crate) struct Limits {
 #[derive(Default)]
 struct Meter {
     in_flight: usize,
-    pacer: Option<Pacer>,
+    limiter: Option<RateLimiter>,
 }
 
 /// An endpoint takes nothing more for now.
@@ -45,12 +45,12 @@ impl From<Full> for Failure {
 }
 
 /// An exchange that counts among those of its endpoint.
-pub(crate) struct Turn {
-    limits: Arc<Limits>,
+pub(crate) struct Admitted {
+    admission: Arc<Admission>,
     endpoint: EndpointName,
 }
 
-impl Limits {
+impl Admission {
     /// How many exchanges may begin now, at most `most`, and at least one.
     ///
     /// # Errors
@@ -62,7 +62,7 @@ impl Limits {
         let mut meters = self.lock();
         let meter = meter(&mut meters, endpoint, now);
         let most = most.min(meter.free(endpoint)?);
-        let room = meter.pacer.as_ref().map(|pacer| pacer.room(now)).transpose();
+        let room = meter.limiter.as_ref().map(|limiter| limiter.room(now)).transpose();
         let room = room.map_err(|wait| Full { wait: Some(wait) })?;
         Ok(room.map_or(most, |room| most.min(usize::try_from(room).unwrap_or(usize::MAX))))
     }
@@ -71,18 +71,18 @@ impl Limits {
     ///
     /// # Errors
     /// [`Full`].
-    pub(crate) fn take(self: &Arc<Self>, endpoint: &Endpoint, now: Instant) -> Result<Option<Turn>, Full> {
+    pub(crate) fn take(self: &Arc<Self>, endpoint: &Endpoint, now: Instant) -> Result<Option<Admitted>, Full> {
         if endpoint.rate.is_none() && endpoint.concurrency.is_none() {
             return Ok(None);
         }
         let mut meters = self.lock();
         let meter = meter(&mut meters, endpoint, now);
         meter.free(endpoint)?;
-        if let Some(pacer) = &meter.pacer {
-            pacer.take(now).map_err(|wait| Full { wait: Some(wait) })?;
+        if let Some(limiter) = &meter.limiter {
+            limiter.take(now).map_err(|wait| Full { wait: Some(wait) })?;
         }
         meter.in_flight += 1;
-        Ok(Some(Turn { limits: Arc::clone(self), endpoint: endpoint.name.clone() }))
+        Ok(Some(Admitted { admission: Arc::clone(self), endpoint: endpoint.name.clone() }))
     }
 
     /// Ends when an exchange of a limited endpoint is over. One that ended before is not missed.
@@ -98,8 +98,8 @@ impl Limits {
 /// An endpoint's meter, by the rate that it has now.
 fn meter<'m>(meters: &'m mut HashMap<EndpointName, Meter>, endpoint: &Endpoint, now: Instant) -> &'m mut Meter {
     let meter = meters.entry(endpoint.name.clone()).or_default();
-    if meter.pacer.as_ref().map(Pacer::rate) != endpoint.rate {
-        meter.pacer = endpoint.rate.map(|rate| Pacer::new(rate, now));
+    if meter.limiter.as_ref().map(RateLimiter::rate) != endpoint.rate {
+        meter.limiter = endpoint.rate.map(|rate| RateLimiter::new(rate, now));
     }
     meter
 }
@@ -114,12 +114,12 @@ impl Meter {
     }
 }
 
-impl Drop for Turn {
+impl Drop for Admitted {
     fn drop(&mut self) {
-        if let Some(meter) = self.limits.lock().get_mut(&self.endpoint) {
+        if let Some(meter) = self.admission.lock().get_mut(&self.endpoint) {
             meter.in_flight -= 1;
         }
-        self.limits.freed.notify_one();
+        self.admission.freed.notify_one();
     }
 }
 
@@ -151,40 +151,40 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn exchanges_at_a_time_are_counted_until_they_are_over_and_who_waits_hears_of_it() {
-        let (limits, endpoint) = (Arc::new(Limits::default()), endpoint(None, Some(2)));
+        let (admission, endpoint) = (Arc::new(Admission::default()), endpoint(None, Some(2)));
         let now = Instant::now();
-        assert_eq!(limits.room(&endpoint, 64, now), Ok(2));
-        let (one, two) = (limits.take(&endpoint, now), limits.take(&endpoint, now));
+        assert_eq!(admission.room(&endpoint, 64, now), Ok(2));
+        let (one, two) = (admission.take(&endpoint, now), admission.take(&endpoint, now));
         assert!(one.is_ok() && two.is_ok());
-        assert_eq!(limits.room(&endpoint, 64, now), Err(Full { wait: None }));
-        assert_eq!(limits.take(&endpoint, now).err(), Some(Full { wait: None }));
+        assert_eq!(admission.room(&endpoint, 64, now), Err(Full { wait: None }));
+        assert_eq!(admission.take(&endpoint, now).err(), Some(Full { wait: None }));
         drop(one);
-        limits.freed().await;
-        assert_eq!(limits.room(&endpoint, 64, now), Ok(1));
+        admission.freed().await;
+        assert_eq!(admission.room(&endpoint, 64, now), Ok(1));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_reload_keeps_what_was_counted_unless_the_rate_is_another() {
-        let limits = Arc::new(Limits::default());
+        let admission = Arc::new(Admission::default());
         let now = Instant::now();
-        let taken = limits.take(&endpoint(Some("1/min"), Some(5)), now);
+        let taken = admission.take(&endpoint(Some("1/min"), Some(5)), now);
         assert!(taken.is_ok());
         let minute = Err(Full { wait: Some(Duration::from_secs(60)) });
-        assert_eq!(limits.room(&endpoint(Some("1/min"), Some(5)), 64, now), minute);
-        assert_eq!(limits.room(&endpoint(Some("1/min"), None), 64, now), minute);
-        assert_eq!(limits.room(&endpoint(Some("30/s"), Some(5)), 64, now), Ok(4));
-        assert_eq!(limits.room(&endpoint(None, None), 64, now), Ok(64));
+        assert_eq!(admission.room(&endpoint(Some("1/min"), Some(5)), 64, now), minute);
+        assert_eq!(admission.room(&endpoint(Some("1/min"), None), 64, now), minute);
+        assert_eq!(admission.room(&endpoint(Some("30/s"), Some(5)), 64, now), Ok(4));
+        assert_eq!(admission.room(&endpoint(None, None), 64, now), Ok(64));
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_finds_all_places_taken_uses_up_none_of_the_rate() {
-        let (limits, endpoint) = (Arc::new(Limits::default()), endpoint(Some("2/min, burst 2"), Some(1)));
+        let (admission, endpoint) = (Arc::new(Admission::default()), endpoint(Some("2/min, burst 2"), Some(1)));
         let now = Instant::now();
-        let taken = limits.take(&endpoint, now);
+        let taken = admission.take(&endpoint, now);
         for _ in 0..5 {
-            assert_eq!(limits.take(&endpoint, now).err(), Some(Full { wait: None }));
+            assert_eq!(admission.take(&endpoint, now).err(), Some(Full { wait: None }));
         }
         drop(taken);
-        assert!(limits.take(&endpoint, now).is_ok());
+        assert!(admission.take(&endpoint, now).is_ok());
     }
 }

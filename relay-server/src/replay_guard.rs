@@ -31,7 +31,7 @@ pub(crate) const MAX_ENTRIES: usize = 65_536;
 
 /// A proof that can be recognised, and until when it would be accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Mark {
+pub(crate) struct RequestMark {
     /// A digest of what was signed, that only the holder of the key can choose.
     pub digest: [u8; 32],
     /// The body's SHA-256 where that is not signed: with another body, it is no repeat but a forgery.
@@ -46,7 +46,7 @@ pub(crate) struct Mark {
 
 /// What became of a first request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
+pub(crate) enum ReplayState {
     /// Its exchange is under way.
     Running,
     /// Its exchange ended with success.
@@ -58,13 +58,13 @@ pub(crate) enum State {
 /// What a request is to the ones before it.
 pub(crate) enum Seen {
     /// The first, or the first after failures; to be settled by its end.
-    First(Running),
+    First(FirstRequest),
     /// A repeat of this event.
     Again {
         /// The first one's id.
         event_id: EventId,
         /// What became of it, and what will.
-        state: watch::Receiver<State>,
+        state: watch::Receiver<ReplayState>,
     },
     /// What was signed once, with another body than it came with.
     OtherBody,
@@ -72,7 +72,7 @@ pub(crate) enum Seen {
 
 /// The memory of all endpoints.
 #[derive(Default)]
-pub(crate) struct Replays(Arc<Mutex<HashMap<String, Memory>>>);
+pub(crate) struct ReplayGuard(Arc<Mutex<HashMap<String, Memory>>>);
 
 #[derive(Default)]
 struct Memory {
@@ -87,21 +87,21 @@ struct Entry {
     body: Option<[u8; 32]>,
     expires_unix_s: i64,
     event_id: EventId,
-    state: watch::Receiver<State>,
+    state: watch::Receiver<ReplayState>,
 }
 
 /// A first request under way; dropped without success, it is forgotten.
-pub(crate) struct Running {
-    replays: Arc<Mutex<HashMap<String, Memory>>>,
+pub(crate) struct FirstRequest {
+    guard: Arc<Mutex<HashMap<String, Memory>>>,
     endpoint: String,
     digest: [u8; 32],
     number: u64,
-    state: watch::Sender<State>,
+    state: watch::Sender<ReplayState>,
 }
 
-impl Replays {
+impl ReplayGuard {
     /// Looks a request up and remembers it if it is the first.
-    pub(crate) fn begin(&self, endpoint: &str, mark: Mark, event_id: EventId, now_unix_s: i64) -> Seen {
+    pub(crate) fn begin(&self, endpoint: &str, mark: RequestMark, event_id: EventId, now_unix_s: i64) -> Seen {
         let mut all = lock(&self.0);
         if !all.contains_key(endpoint) {
             all.insert(endpoint.to_owned(), Memory::default());
@@ -114,16 +114,16 @@ impl Replays {
             }
             return Seen::Again { event_id: entry.event_id, state: entry.state.clone() };
         }
-        let (sender, state) = watch::channel(State::Running);
+        let (sender, state) = watch::channel(ReplayState::Running);
         let number = memory.next;
         memory.next += 1;
         memory.order.push_back((mark.digest, number));
-        let Mark { digest, body, expires_unix_s, .. } = mark;
+        let RequestMark { digest, body, expires_unix_s, .. } = mark;
         let expires_unix_s = expires_unix_s.min(now_unix_s.saturating_add(MAX_REMEMBERED_S));
         memory.entries.insert(digest, Entry { number, body, expires_unix_s, event_id, state });
         drop(all);
-        Seen::First(Running {
-            replays: Arc::clone(&self.0),
+        Seen::First(FirstRequest {
+            guard: Arc::clone(&self.0),
             endpoint: endpoint.to_owned(),
             digest: mark.digest,
             number,
@@ -147,56 +147,56 @@ impl Memory {
     }
 }
 
-impl Running {
+impl FirstRequest {
     /// The exchange has ended whole, with this status. Only success is remembered.
     pub(crate) fn ended(self, status: StatusCode) {
         if status.is_success() {
-            self.state.send_replace(State::Answered(status));
+            self.state.send_replace(ReplayState::Answered(status));
         }
     }
 }
 
-impl Drop for Running {
+impl Drop for FirstRequest {
     fn drop(&mut self) {
-        if *self.state.borrow() != State::Running {
+        if *self.state.borrow() != ReplayState::Running {
             return;
         }
         // Forgotten first, so that whoever waits for it finds its place free.
-        let mut all = lock(&self.replays);
+        let mut all = lock(&self.guard);
         if let Some(memory) = all.get_mut(&self.endpoint)
             && memory.entries.get(&self.digest).is_some_and(|entry| entry.number == self.number)
         {
             memory.entries.remove(&self.digest);
         }
         drop(all);
-        self.state.send_replace(State::Failed);
+        self.state.send_replace(ReplayState::Failed);
     }
 }
 
 /// Waits until a first request has an end.
-pub(crate) async fn settled(state: &mut watch::Receiver<State>) -> State {
-    match state.wait_for(|state| *state != State::Running).await {
+pub(crate) async fn settled(state: &mut watch::Receiver<ReplayState>) -> ReplayState {
+    match state.wait_for(|state| *state != ReplayState::Running).await {
         Ok(state) => *state,
-        Err(_) => State::Failed,
+        Err(_) => ReplayState::Failed,
     }
 }
 
-fn lock(replays: &Mutex<HashMap<String, Memory>>) -> MutexGuard<'_, HashMap<String, Memory>> {
-    replays.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(guard: &Mutex<HashMap<String, Memory>>) -> MutexGuard<'_, HashMap<String, Memory>> {
+    guard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn mark(number: u32, expires_unix_s: i64) -> Mark {
+    fn mark(number: u32, expires_unix_s: i64) -> RequestMark {
         let mut digest = [0; 32];
         digest[..4].copy_from_slice(&number.to_be_bytes());
-        Mark { digest, body: None, signed_unix_s: 0, expires_unix_s, is_late: false }
+        RequestMark { digest, body: None, signed_unix_s: 0, expires_unix_s, is_late: false }
     }
 
-    fn first(replays: &Replays, mark: Mark, now: i64) -> Option<Running> {
-        match replays.begin("a", mark, EventId::new(), now) {
+    fn first(guard: &ReplayGuard, mark: RequestMark, now: i64) -> Option<FirstRequest> {
+        match guard.begin("a", mark, EventId::new(), now) {
             Seen::First(running) => Some(running),
             Seen::Again { .. } | Seen::OtherBody => None,
         }
@@ -204,55 +204,55 @@ mod tests {
 
     #[tokio::test]
     async fn a_success_is_remembered_and_a_failure_is_not() {
-        let replays = Replays::default();
-        first(&replays, mark(1, 100), 0).expect("new").ended(StatusCode::CREATED);
-        let Seen::Again { mut state, .. } = replays.begin("a", mark(1, 100), EventId::new(), 0) else { panic!("seen") };
-        assert_eq!(settled(&mut state).await, State::Answered(StatusCode::CREATED));
-        assert!(matches!(replays.begin("b", mark(1, 100), EventId::new(), 0), Seen::First(_)), "another endpoint");
+        let guard = ReplayGuard::default();
+        first(&guard, mark(1, 100), 0).expect("new").ended(StatusCode::CREATED);
+        let Seen::Again { mut state, .. } = guard.begin("a", mark(1, 100), EventId::new(), 0) else { panic!("seen") };
+        assert_eq!(settled(&mut state).await, ReplayState::Answered(StatusCode::CREATED));
+        assert!(matches!(guard.begin("b", mark(1, 100), EventId::new(), 0), Seen::First(_)), "another endpoint");
         for status in [StatusCode::INTERNAL_SERVER_ERROR, StatusCode::TOO_MANY_REQUESTS, StatusCode::BAD_REQUEST] {
-            first(&replays, mark(2, 100), 0).expect("not remembered").ended(status);
+            first(&guard, mark(2, 100), 0).expect("not remembered").ended(status);
         }
-        drop(first(&replays, mark(2, 100), 0).expect("not remembered"));
-        assert!(first(&replays, mark(2, 100), 0).is_some(), "one that broke off");
+        drop(first(&guard, mark(2, 100), 0).expect("not remembered"));
+        assert!(first(&guard, mark(2, 100), 0).is_some(), "one that broke off");
     }
 
     #[tokio::test]
     async fn a_repeat_waits_for_the_first_and_takes_its_place_when_it_fails() {
-        let replays = Replays::default();
-        let running = first(&replays, mark(1, 100), 0).expect("new");
-        let Seen::Again { mut state, .. } = replays.begin("a", mark(1, 100), EventId::new(), 0) else { panic!("seen") };
-        assert_eq!(*state.borrow(), State::Running);
+        let guard = ReplayGuard::default();
+        let running = first(&guard, mark(1, 100), 0).expect("new");
+        let Seen::Again { mut state, .. } = guard.begin("a", mark(1, 100), EventId::new(), 0) else { panic!("seen") };
+        assert_eq!(*state.borrow(), ReplayState::Running);
         drop(running);
-        assert_eq!(settled(&mut state).await, State::Failed);
-        assert!(first(&replays, mark(1, 100), 0).is_some());
+        assert_eq!(settled(&mut state).await, ReplayState::Failed);
+        assert!(first(&guard, mark(1, 100), 0).is_some());
     }
 
     #[test]
     fn what_was_signed_without_its_body_is_no_repeat_with_another_one() {
-        let replays = Replays::default();
-        let with = |body: u8| Mark { body: Some([body; 32]), ..mark(1, 100) };
-        let running = first(&replays, with(1), 0).expect("new");
-        assert!(matches!(replays.begin("a", with(2), EventId::new(), 0), Seen::OtherBody), "while it runs");
+        let guard = ReplayGuard::default();
+        let with = |body: u8| RequestMark { body: Some([body; 32]), ..mark(1, 100) };
+        let running = first(&guard, with(1), 0).expect("new");
+        assert!(matches!(guard.begin("a", with(2), EventId::new(), 0), Seen::OtherBody), "while it runs");
         running.ended(StatusCode::OK);
-        assert!(matches!(replays.begin("a", with(2), EventId::new(), 0), Seen::OtherBody));
-        assert!(matches!(replays.begin("a", with(1), EventId::new(), 0), Seen::Again { .. }));
+        assert!(matches!(guard.begin("a", with(2), EventId::new(), 0), Seen::OtherBody));
+        assert!(matches!(guard.begin("a", with(1), EventId::new(), 0), Seen::Again { .. }));
     }
 
     #[test]
     fn memory_ends_with_the_tolerance_and_is_bounded() {
-        let replays = Replays::default();
-        first(&replays, mark(1, 100), 0).expect("new").ended(StatusCode::OK);
-        assert!(first(&replays, mark(1, 100), 99).is_none());
-        first(&replays, mark(1, 200), 100).expect("forgotten").ended(StatusCode::OK);
-        assert!(first(&replays, mark(1, 200), 100).is_none(), "the new one is not forgotten with the old one");
-        let late = first(&replays, mark(2, 150), 120).expect("new");
+        let guard = ReplayGuard::default();
+        first(&guard, mark(1, 100), 0).expect("new").ended(StatusCode::OK);
+        assert!(first(&guard, mark(1, 100), 99).is_none());
+        first(&guard, mark(1, 200), 100).expect("forgotten").ended(StatusCode::OK);
+        assert!(first(&guard, mark(1, 200), 100).is_none(), "the new one is not forgotten with the old one");
+        let late = first(&guard, mark(2, 150), 120).expect("new");
         for number in 10..10 + 2 * u32::try_from(MAX_ENTRIES).unwrap() {
-            first(&replays, mark(number, 1000), 120).expect("new").ended(StatusCode::OK);
+            first(&guard, mark(number, 1000), 120).expect("new").ended(StatusCode::OK);
         }
-        let all = lock(&replays.0);
+        let all = lock(&guard.0);
         assert!(all["a"].entries.len() <= MAX_ENTRIES && all["a"].order.len() <= MAX_ENTRIES);
         drop(all);
         drop(late); // Its place was given away; nothing else is lost by that.
-        assert!(first(&replays, mark(9 + 2 * u32::try_from(MAX_ENTRIES).unwrap(), 1000), 120).is_none());
+        assert!(first(&guard, mark(9 + 2 * u32::try_from(MAX_ENTRIES).unwrap(), 1000), 120).is_none());
     }
 }
