@@ -8,14 +8,10 @@
 //! Invariants: a share is never below what one whole request of its endpoint takes; dropping a [`Memory`] gives back
 //! what it took; nothing is remembered of an endpoint or an address that holds nothing.
 
-use std::{
-    collections::HashMap,
-    hash::Hash,
-    net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, hash::Hash, net::IpAddr, sync::Arc};
 
 use http::request::Parts;
+use parking_lot::Mutex;
 
 use crate::endpoint::{Endpoint, EndpointName};
 
@@ -84,7 +80,7 @@ impl MemoryBudget {
 
     /// What is taken of it, in bytes.
     pub(crate) fn held(&self) -> usize {
-        self.lock().all
+        self.held.lock().all
     }
 
     /// The memory of one request; `address` is whom it is counted for beside its endpoint.
@@ -109,10 +105,6 @@ impl MemoryBudget {
     pub(crate) fn of_heads(self: &Arc<Self>, address: Option<IpAddr>) -> Memory {
         Memory { budget: Arc::clone(self), endpoint: None, address, least: HEAD_BYTES, bytes: 0 }
     }
-
-    fn lock(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Memory {
@@ -122,7 +114,7 @@ impl Memory {
     /// [`NoRoom`]; what was taken before stays.
     pub(crate) fn grow(&mut self, more: usize) -> Result<(), NoRoom> {
         let whole = self.budget.bytes;
-        let mut held = self.budget.lock();
+        let mut held = self.budget.held.lock();
         let fits = |now: usize, most: usize| now.saturating_add(more) <= most;
         let of_endpoint = self.endpoint.as_ref().and_then(|endpoint| held.endpoints.get(endpoint).copied());
         let of_address = self.address.and_then(|address| held.addresses.get(&address).copied()).unwrap_or_default();
@@ -159,7 +151,7 @@ impl Memory {
             return;
         }
         self.bytes -= less;
-        let mut held = self.budget.lock();
+        let mut held = self.budget.held.lock();
         held.all -= less;
         if let Some(endpoint) = &self.endpoint {
             give_back(&mut held.endpoints, endpoint, less);

@@ -7,7 +7,7 @@ use std::{
     collections::VecDeque,
     io,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -16,6 +16,7 @@ use std::{
 use axum::{Router, body::Body, extract::DefaultBodyLimit, http::Request, response::IntoResponse as _};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use relay_program::accept;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -129,13 +130,9 @@ struct Waiting {
 
 impl Waiting {
     fn end_oldest(&self) {
-        if let Some((_, oldest)) = self.lock().pop_front() {
+        if let Some((_, oldest)) = self.queue.lock().pop_front() {
             oldest.cancel();
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, VecDeque<(u64, CancellationToken)>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -156,12 +153,12 @@ impl Wait {
     }
 
     fn begin(&self) {
-        self.among.lock().push_back((self.id, self.end.clone()));
+        self.among.queue.lock().push_back((self.id, self.end.clone()));
     }
 
     /// It has a request, and its place for as long as that is answered.
     fn pause(&self) {
-        self.among.lock().retain(|(id, _)| *id != self.id);
+        self.among.queue.lock().retain(|(id, _)| *id != self.id);
     }
 }
 

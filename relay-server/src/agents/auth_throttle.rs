@@ -4,13 +4,9 @@
 //! looked up here and passes. The table of addresses has a bounded size; when it is full, those with the fewest wrong
 //! tokens left give way. An IPv6 address counts as its /64, since one host owns all of it.
 
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, net::IpAddr, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::address;
@@ -35,14 +31,14 @@ struct Window {
 impl AuthThrottle {
     /// How long this address has to wait, if it has shown too many wrong tokens.
     pub(super) fn wait(&self, client: IpAddr, now: Instant) -> Option<Duration> {
-        let windows = self.lock();
+        let windows = self.0.lock();
         let window = windows.get(&address::site(client)).filter(|window| window.wrong >= MAX_WRONG)?;
         WINDOW.checked_sub(now.duration_since(window.began)).filter(|left| !left.is_zero())
     }
 
     /// Counts a wrong token.
     pub(super) fn count(&self, client: IpAddr, now: Instant) {
-        let mut windows = self.lock();
+        let mut windows = self.0.lock();
         let address = address::site(client);
         if !windows.contains_key(&address) && windows.len() >= MAX_ADDRESSES {
             windows.retain(|_, window| now.duration_since(window.began) < WINDOW);
@@ -56,10 +52,6 @@ impl AuthThrottle {
             *window = Window { began: now, wrong: 0 };
         }
         window.wrong = window.wrong.saturating_add(1);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, Window>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -3,10 +3,9 @@
 //! A seat is taken before the upgrade and held until the connection is over, hello or not, so that what a limit bounds
 //! is what connections cost. A seat knows its token by name: secrets that follow each other share its seats.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
+
+use parking_lot::Mutex;
 
 use super::token::Token;
 
@@ -47,7 +46,7 @@ impl Seats {
     /// # Errors
     /// [`SessionLimit`]
     pub(crate) fn take(self: &Arc<Self>, token: &Token) -> Result<Seat, SessionLimit> {
-        let mut taken = self.lock();
+        let mut taken = self.taken.lock();
         let of_token = taken.of_token.get(&token.name).copied().unwrap_or(0);
         if of_token >= token.max_sessions {
             return Err(SessionLimit::Token);
@@ -59,15 +58,11 @@ impl Seats {
         taken.of_token.insert(Arc::clone(&token.name), of_token + 1);
         Ok(Seat(Arc::clone(self), Arc::clone(&token.name)))
     }
-
-    fn lock(&self) -> MutexGuard<'_, Taken> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut taken = self.0.lock();
+        let mut taken = self.0.taken.lock();
         taken.all -= 1;
         if let Some(count) = taken.of_token.get_mut(&self.1) {
             *count -= 1;

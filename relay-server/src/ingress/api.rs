@@ -11,13 +11,10 @@
 //! one is as one that does not exist; no page of a browser gets an answer; what one question may cost, and how many
 //! one token has at a time, is bounded.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use http::{Method, Request, Response};
+use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
 use relay_schemes::Provider;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -100,7 +97,7 @@ impl AgentApi {
     }
 
     fn turn(&self, token: &Token) -> Option<Turn<'_>> {
-        let mut counts = self.lock();
+        let mut counts = self.of_token.lock();
         let count = counts.entry(Arc::clone(&token.name)).or_default();
         if *count >= MAX_OF_TOKEN {
             return None;
@@ -108,15 +105,11 @@ impl AgentApi {
         *count += 1;
         Some(Turn(self, Arc::clone(&token.name)))
     }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, usize>> {
-        self.of_token.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let mut counts = self.0.lock();
+        let mut counts = self.0.of_token.lock();
         if let Some(count) = counts.get_mut(&self.1) {
             *count -= 1;
             if *count == 0 {

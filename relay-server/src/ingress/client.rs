@@ -4,12 +4,10 @@
 //! proxy reported them; the first one that is not trusted itself is the client. What stands further left is that
 //! client's own word.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::{Mutex, PoisonError},
-};
+use std::net::{IpAddr, SocketAddr};
 
 use http::HeaderMap;
+use parking_lot::Mutex;
 use relay_proto::names::FORWARDED_FOR;
 
 use crate::address;
@@ -30,7 +28,7 @@ impl Untrusted {
         if !headers.contains_key(FORWARDED_FOR) || !address::is_local(peer) || trusts(peer) {
             return;
         }
-        let mut named = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut named = self.0.lock();
         if named.len() < MAX_NAMED && !named.contains(&peer) {
             named.push(peer);
             tracing::warn!(

@@ -15,12 +15,13 @@
 use std::{
     io,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
+use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::Instant,
@@ -83,12 +84,12 @@ impl Watch {
 
     /// Sees no more: the connection speaks something else.
     pub(crate) fn off(&self) {
-        *self.lock() = State { phase: Phase::Off, ..State::default() };
+        *self.state.lock() = State { phase: Phase::Off, ..State::default() };
     }
 
     /// Bytes that hyper is given, if there is memory for them.
     fn saw(&self, bytes: &[u8]) -> Result<(), NoRoom> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.phase != Phase::Following {
             return Ok(());
         }
@@ -112,7 +113,7 @@ impl Watch {
 
     /// What was seen of this request, which hyper has just read.
     pub(crate) fn take<B>(&self, request: &Request<B>) -> SeenHead {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let started = state.since.take().unwrap_or_else(Instant::now);
         let whole = std::mem::take(&mut state.bytes);
         let doubtful = if state.phase == Phase::Following { state.leave(&whole, request) } else { false };
@@ -124,7 +125,7 @@ impl Watch {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             self.off();
         }
-        if self.lock().phase != Phase::Blind {
+        if self.state.lock().phase != Phase::Blind {
             return response;
         }
         let turn = Turn(Arc::clone(self));
@@ -136,10 +137,6 @@ impl Watch {
             body.map_err(held).boxed_unsync()
         })
     }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Stands for an answer under way.
@@ -147,7 +144,7 @@ struct Turn(Arc<Watch>);
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         if state.phase == Phase::Blind {
             *state = State { memory: state.memory.take(), ..State::default() };
         }
@@ -375,10 +372,10 @@ mod tests {
         let watch = watching(10);
         watch.saw(b"GET /").expect("room");
         watch.saw(b"a longer one").expect("room");
-        assert!(watch.lock().bytes.is_empty());
+        assert!(watch.state.lock().bytes.is_empty());
         watch.off();
         watch.saw(b"raw").expect("room");
-        assert!(watch.lock().bytes.is_empty() && watch.lock().since.is_none());
+        assert!(watch.state.lock().bytes.is_empty() && watch.state.lock().since.is_none());
     }
 
     #[test]

@@ -4,12 +4,9 @@
 //! when its session begins, since sessions have a limit of their own. [`address::site`] says which addresses count as
 //! one; the caller says which do not count. The table holds no more entries than there are places.
 
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
+use parking_lot::Mutex;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
 use crate::address;
@@ -46,17 +43,13 @@ impl Slots {
     /// The place of who came from there; `None` if as many are taken from there as may be.
     pub(crate) fn take(self: &Arc<Self>, permit: OwnedSemaphorePermit, peer: IpAddr) -> Option<Slot> {
         let peer = address::site(peer);
-        let mut taken = self.lock();
+        let mut taken = self.taken.lock();
         let count = taken.entry(peer).or_default();
         if *count >= self.per_address {
             return None;
         }
         *count += 1;
         Some(Slot { _permit: permit, counted: Some((Arc::clone(self), peer)) })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -70,7 +63,7 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         let Some((slots, peer)) = self.counted.take() else { return };
-        let mut taken = slots.lock();
+        let mut taken = slots.taken.lock();
         if let Some(count) = taken.get_mut(&peer) {
             *count -= 1;
             if *count == 0 {
@@ -92,7 +85,7 @@ impl ConnectionSlot {
 
     /// Frees it now: the connection is counted elsewhere.
     pub(crate) fn give_back(&self) {
-        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.0.lock().take());
     }
 }
 
@@ -112,7 +105,7 @@ mod tests {
         let local = Slot::uncounted(slots.wait().await.unwrap());
         assert_eq!(slots.free.available_permits(), 7);
         drop((one, two, local));
-        assert!(slots.lock().is_empty());
+        assert!(slots.taken.lock().is_empty());
         assert_eq!(slots.free.available_permits(), 10);
         assert!(take(host("2001:db8::3")).await.is_some());
     }

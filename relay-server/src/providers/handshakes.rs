@@ -9,10 +9,11 @@ use std::{
     collections::{HashMap, VecDeque},
     hash::Hash,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 
 use crate::webhook::EventId;
 
@@ -53,7 +54,7 @@ impl Handshakes {
     /// Keeps one. When its endpoint has too many one of these goes, and of too many in all one of the endpoint that has
     /// the most.
     pub(crate) fn record(&self, handshake: Handshake) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.0.lock();
         let endpoint = handshake.endpoint.clone();
         kept.push_back(Arc::new(handshake));
         let own = kept.iter().filter(|one| one.endpoint == endpoint).count();
@@ -69,7 +70,7 @@ impl Handshakes {
 
     /// The last ones of an endpoint or of all, the newest first.
     pub(crate) fn list(&self, endpoint: Option<&str>, limit: usize) -> Vec<Arc<Handshake>> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.0.lock();
         let wanted = kept.iter().rev().filter(|one| endpoint.is_none_or(|name| name == one.endpoint));
         wanted.take(limit).cloned().collect()
     }

@@ -5,10 +5,9 @@
 //! for `verify` to say, each time. What cannot be read is fetched again. Invariant: an endpoint's keys are written whole,
 //! in one place, one write after the other.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::BTreeMap, sync::Arc};
+
+use parking_lot::Mutex;
 
 use crate::store::{StoreError, Vault};
 
@@ -32,17 +31,13 @@ impl ProviderKeys {
         Self { vault, keys: Mutex::default(), turn: tokio::sync::Mutex::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<FetchedKeys>>> {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Loads the keys of these endpoints, where that was not done.
     ///
     /// # Errors
     /// As [`Vault::get`]; what was sealed with another key is as if it was not there.
     pub(crate) async fn load(&self, endpoints: Vec<String>) -> Result<(), StoreError> {
         for endpoint in endpoints {
-            if self.lock().contains_key(&endpoint) {
+            if self.keys.lock().contains_key(&endpoint) {
                 continue;
             }
             let keys = match self.vault.get(SCOPE, &endpoint).await {
@@ -50,14 +45,14 @@ impl ProviderKeys {
                 Err(StoreError::Invalid(_)) => FetchedKeys::new(),
                 Err(error) => return Err(error),
             };
-            self.lock().entry(endpoint).or_insert_with(|| Arc::new(keys));
+            self.keys.lock().entry(endpoint).or_insert_with(|| Arc::new(keys));
         }
         Ok(())
     }
 
     /// An endpoint's keys.
     pub(crate) fn of(&self, endpoint: &str) -> Arc<FetchedKeys> {
-        self.lock().get(endpoint).cloned().unwrap_or_default()
+        self.keys.lock().get(endpoint).cloned().unwrap_or_default()
     }
 
     /// Keeps what `keys` says when it is this call's turn, if that is something new.
@@ -71,7 +66,7 @@ impl ProviderKeys {
             return Ok(());
         }
         let text = serde_json::to_vec(&keys).map_err(|error| StoreError::Internal(error.to_string()))?;
-        self.lock().insert(endpoint.to_owned(), Arc::new(keys));
+        self.keys.lock().insert(endpoint.to_owned(), Arc::new(keys));
         self.vault.put(SCOPE, endpoint, &text).await
     }
 
@@ -81,7 +76,7 @@ impl ProviderKeys {
     /// As [`Vault::remove`].
     pub(crate) async fn forget(&self, endpoint: &str) -> Result<(), StoreError> {
         let _turn = self.turn.lock().await;
-        self.lock().remove(endpoint);
+        self.keys.lock().remove(endpoint);
         self.vault.remove(SCOPE, endpoint).await
     }
 }

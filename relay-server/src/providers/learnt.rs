@@ -7,12 +7,10 @@
 //! Invariants: who comes first teaches, and nobody after that until an endpoint's secrets are forgotten, since a challenge
 //! proves nothing; a secret is never printed.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::collections::BTreeMap;
 
 use data_encoding::BASE64;
+use parking_lot::Mutex;
 use relay_schemes::Secret;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -70,10 +68,6 @@ impl LearntSecrets {
         Self { vault, secrets: Mutex::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Vec<Secret>>> {
-        self.secrets.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Loads the secrets of these endpoints, where that was not done. One that cannot be opened is left where it is:
     /// the right key file makes it good again.
     ///
@@ -81,11 +75,11 @@ impl LearntSecrets {
     /// As [`Vault::get`].
     pub(crate) async fn load(&self, endpoints: Vec<String>) -> Result<(), StoreError> {
         for endpoint in endpoints {
-            if self.lock().contains_key(&endpoint) {
+            if self.secrets.lock().contains_key(&endpoint) {
                 continue;
             }
             match self.read(&endpoint).await {
-                Ok(secrets) => drop(self.lock().entry(endpoint).or_insert(secrets)),
+                Ok(secrets) => drop(self.secrets.lock().entry(endpoint).or_insert(secrets)),
                 Err(StoreError::Invalid(why)) => {
                     tracing::error!(endpoint, why, "what was learnt in a handshake cannot be opened");
                 }
@@ -103,7 +97,7 @@ impl LearntSecrets {
 
     /// An endpoint's secrets, the newest first.
     pub(crate) fn of(&self, endpoint: &str) -> Vec<Secret> {
-        self.lock().get(endpoint).cloned().unwrap_or_default()
+        self.secrets.lock().get(endpoint).cloned().unwrap_or_default()
     }
 
     /// Keeps an endpoint's first secret; when this returns, it is as durable as an event. The same one may come again.
@@ -116,7 +110,7 @@ impl LearntSecrets {
         if secret.expose().is_empty() || secret.expose().len() > MAX_SECRET_BYTES {
             return Err(invalid("a secret of this length is not taken from a handshake"));
         }
-        let Some(mut known) = self.lock().get(endpoint).cloned() else {
+        let Some(mut known) = self.secrets.lock().get(endpoint).cloned() else {
             return Err(invalid("what this endpoint learnt before could not be read"));
         };
         if known.is_empty() {
@@ -125,7 +119,7 @@ impl LearntSecrets {
             if !self.put_first(endpoint, &known).await? {
                 known = self.read(endpoint).await?;
             }
-            self.lock().insert(endpoint.to_owned(), known.clone());
+            self.secrets.lock().insert(endpoint.to_owned(), known.clone());
         }
         if known.contains(&secret) { Ok(()) } else { Err(LearnError::Known) }
     }
@@ -136,7 +130,7 @@ impl LearntSecrets {
     /// As [`Vault::remove`].
     pub(crate) async fn forget(&self, endpoint: &str) -> Result<(), StoreError> {
         self.vault.remove(SCOPE, endpoint).await?;
-        self.lock().remove(endpoint);
+        self.secrets.lock().remove(endpoint);
         Ok(())
     }
 

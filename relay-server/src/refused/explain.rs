@@ -3,13 +3,10 @@
 //! Trying the usual mistakes costs a few hundred verifications, so it never happens on the way of a request: it runs on
 //! a thread of its own, one at a time, and for one endpoint at most once in [`PAUSE`]. The sender learns nothing of it.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use relay_proto::names::FORWARDED_HOST;
 use relay_schemes::{
     Refusal, Request, Secret,
@@ -45,7 +42,7 @@ impl Default for Explainer {
 impl Explainer {
     /// Whether it is this endpoint's turn; names come from the config.
     fn is_due(&self, endpoint: &str, now: Instant) -> bool {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock();
         match last.get_mut(endpoint) {
             Some(at) if now.duration_since(*at) < PAUSE => false,
             Some(at) => {

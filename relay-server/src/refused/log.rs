@@ -11,7 +11,7 @@ use std::{
     net::IpAddr,
     ops::Bound,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -19,6 +19,7 @@ use std::{
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
 
 use super::behind;
 use crate::{
@@ -142,7 +143,7 @@ impl RefusedLog {
 
     /// Entries that are not written, the oldest of each endpoint first, endpoints in turn. They count as written then.
     pub(super) fn take(&self, most: Part) -> Vec<Arc<Entry>> {
-        let mut kept = self.lock();
+        let mut kept = self.kept.lock();
         let Kept { rings, turn, .. } = &mut *kept;
         let behind = (Bound::Excluded(turn.clone()), Bound::Unbounded);
         let names: Vec<String> = rings
@@ -169,10 +170,6 @@ impl RefusedLog {
         taken
     }
 
-    fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Keeps an entry, with no more than the beginning of its body.
     pub(super) fn record(&self, mut entry: Entry) -> Arc<Entry> {
         if entry.body.len() > MAX_BODY_BYTES {
@@ -180,7 +177,7 @@ impl RefusedLog {
             entry.body = Bytes::copy_from_slice(&entry.body[..MAX_BODY_BYTES]);
         }
         let (now, bytes) = (entry.at, entry.bytes());
-        let mut kept = self.lock();
+        let mut kept = self.kept.lock();
         let ring = kept.rings.entry(entry.endpoint.clone()).or_default();
         let entry = Arc::new(entry);
         ring.entries.push_back(Arc::clone(&entry));
@@ -248,7 +245,7 @@ impl RefusedLog {
 
     /// The newest entries of one endpoint or of all, the newest first.
     pub(super) fn list(&self, endpoint: Option<&str>, limit: usize, now: Timestamp) -> Vec<Arc<Entry>> {
-        let kept = self.lock();
+        let kept = self.kept.lock();
         let rings = kept.rings.iter().filter(|(name, _)| endpoint.is_none_or(|wanted| wanted == *name));
         let newest = rings.flat_map(|(_, ring)| ring.entries.iter().rev().take(limit));
         let mut found: Vec<_> = newest.filter(|entry| !entry.is_old(now)).cloned().collect();
@@ -259,7 +256,7 @@ impl RefusedLog {
     }
 
     pub(super) fn find(&self, event_id: EventId, now: Timestamp) -> Option<Arc<Entry>> {
-        let kept = self.lock();
+        let kept = self.kept.lock();
         let found = kept.rings.values().flat_map(|ring| &ring.entries).find(|entry| entry.event_id == event_id);
         found.filter(|entry| !entry.is_old(now)).cloned()
     }

@@ -2,12 +2,9 @@
 //!
 //! Whoever finds an endpoint's address decides how many there are, and each would be a frame to every agent.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// Refused requests of one endpoint that have a notice each in a second.
@@ -40,7 +37,7 @@ struct Second {
 impl NoticeLimiter {
     /// One more was refused.
     pub(super) fn count(&self, endpoint: &str, now: Instant) -> NoticeTurn {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         let new = Second { began: now, sent: 0, more: 0 };
         let Some(second) = all.get_mut(endpoint) else {
             all.insert(endpoint.to_owned(), Second { sent: 1, ..new });
@@ -59,7 +56,7 @@ impl NoticeLimiter {
 
     /// How many were counted and had no notice.
     pub(super) fn take(&self, endpoint: &str) -> u64 {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         all.get_mut(endpoint).map_or(0, |second| std::mem::take(&mut second.more))
     }
 }
