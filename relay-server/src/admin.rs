@@ -186,6 +186,6 @@ async fn gauges(probes: &Probes) -> Gauges {
         connections: probes.ingress.connections(),
         body_bytes: probes.ingress.memory_held(),
         dropped_copies: registry.dropped_copies(),
-        unwritten_refusals: probes.refused.lost(),
+        unwritten_refusals: probes.refused.log.lost(),
     }
 }

@@ -56,7 +56,7 @@ pub(crate) struct Agents {
     registry: Arc<Registry>,
     outcomes: Arc<Outcomes>,
     skips: Arc<Skips>,
-    seats: Arc<Seats>,
+    seats: Seats,
     throttle: AuthThrottle,
     host: Arc<SessionHost>,
     sessions: TaskTracker,

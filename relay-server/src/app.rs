@@ -229,7 +229,7 @@ impl App {
         tokio::spawn(delivery::settle_late_outcomes(Arc::clone(delivery), late_outcomes));
         tokio::spawn(housekeeping(Arc::clone(delivery), store, stop.clone()));
         let (refused, stopped) = (Arc::clone(&relay.services.refused), stop.clone());
-        let behind = tokio::spawn(async move { refused.write_behind(stopped).await });
+        let behind = tokio::spawn(async move { refused.log.write_behind(stopped).await });
         let admin = tokio::spawn(admin::serve(TcpListener::from_std(sockets.admin)?, admin, stop.clone()));
         relay.last.extend([admin, behind]);
         let (ingress, public) = (Arc::clone(&relay.services.ingress), TcpListener::from_std(sockets.public)?);

@@ -11,6 +11,7 @@
 
 mod clock;
 mod failure;
+mod tally;
 mod throttle;
 pub mod webhook;
 

@@ -8,12 +8,15 @@
 //! Invariants: a share is never below what one whole request of its endpoint takes; dropping a [`Memory`] gives back
 //! what it took; nothing is remembered of an endpoint or an address that holds nothing.
 
-use std::{collections::HashMap, hash::Hash, net::IpAddr, sync::Arc};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use http::request::Parts;
 use parking_lot::Mutex;
 
-use crate::endpoint::{Endpoint, EndpointName};
+use crate::{
+    endpoint::{Endpoint, EndpointName},
+    tally::give_back,
+};
 
 /// What a header line costs beside its text: its place in a header map, with room for what a map keeps free.
 const LINE_BYTES: usize = 160;
@@ -168,15 +171,6 @@ impl Drop for Memory {
     }
 }
 
-fn give_back<K: Hash + Eq>(holders: &mut HashMap<K, usize>, holder: &K, bytes: usize) {
-    if let Some(held) = holders.get_mut(holder) {
-        *held -= bytes;
-        if *held == 0 {
-            holders.remove(holder);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -223,7 +217,10 @@ mod tests {
         assert_eq!(fill(&budget, &other, Some("192.0.2.2"), MIB).len(), 25);
         drop((first, others));
         assert_eq!(budget.held(), 0, "all is given back");
-        assert!(budget.lock().endpoints.is_empty() && budget.lock().addresses.is_empty(), "nothing is remembered");
+        assert!(
+            budget.held.lock().endpoints.is_empty() && budget.held.lock().addresses.is_empty(),
+            "nothing is remembered"
+        );
     }
 
     #[test]

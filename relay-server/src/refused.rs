@@ -12,13 +12,10 @@ use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
-use jiff::Timestamp;
 use relay_proto::Notice;
-use relay_schemes::explain::Finding;
 use tokio::time::{Instant, sleep};
-use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::log::{Entry, MAX_ENTRIES};
+pub(crate) use self::log::{Entry, MAX_ENTRIES, RefusedHead};
 use self::{
     explain::Explainer,
     log::RefusedLog,
@@ -30,7 +27,7 @@ use crate::{
     failure::{Failure, RelayFault, SenderFault},
     mask::Hidden,
     routes::Routes,
-    store::{Store, StoreError},
+    store::Store,
     verify::Payload,
     webhook::{EventId, Received},
 };
@@ -50,28 +47,18 @@ impl TurnedAway {
     }
 }
 
-/// Refused requests: the log, the notices to agents, and explanations.
 pub(crate) struct Refused {
-    log: RefusedLog,
+    pub log: RefusedLog,
+    pub explainer: Explainer,
     notices: Arc<NoticeLimiter>,
-    explainer: Explainer,
     registry: Arc<Registry>,
-    store: Arc<dyn Store>,
-    /// Whether the log outlives the process.
-    lasts: bool,
 }
 
 impl Refused {
     /// The log takes `budget` bytes at most, and is written into the store if that `lasts`.
     pub(crate) fn build(budget: u64, lasts: bool, store: Arc<dyn Store>, registry: Arc<Registry>) -> Arc<Self> {
-        Arc::new(Self {
-            log: RefusedLog::new(budget, lasts),
-            notices: Arc::default(),
-            explainer: Explainer::default(),
-            registry,
-            store,
-            lasts,
-        })
+        let log = RefusedLog::new(budget, lasts, store);
+        Arc::new(Self { log, explainer: Explainer::default(), notices: Arc::default(), registry })
     }
 
     /// Keeps what says something about its sender's proof, and tells the endpoint's agents of it. Its answer had this
@@ -97,17 +84,19 @@ impl Refused {
         let entry = self.log.record(Entry {
             event_id: received.event_id,
             at: received.at,
-            endpoint: endpoint.name.as_str().to_owned(),
-            provider: endpoint.verify.provider_name().to_owned(),
-            client: received.client,
-            method: received.head.method.as_str().to_owned(),
-            url: received.url,
-            headers: received.head.headers.iter().map(line).collect(),
-            body_len: body.as_ref().map(|body| body.len() as u64),
-            body: body.unwrap_or_default(),
+            endpoint: endpoint.name.clone(),
             status: status.as_u16(),
             code: Cow::Borrowed(code),
-            masked: false,
+            head: RefusedHead {
+                provider: endpoint.verify.provider_name().to_owned(),
+                client: received.client,
+                method: received.head.method.as_str().to_owned(),
+                url: received.url,
+                headers: received.head.headers.iter().map(line).collect(),
+                body_len: body.as_ref().map(|body| body.len() as u64),
+                masked: false,
+            },
+            body: body.unwrap_or_default(),
             hidden,
         });
         if let Failure::Sender(SenderFault::Unproven(refusal)) = failure {
@@ -141,49 +130,6 @@ impl Refused {
                     registry.notify(name, &Notice::Text(format!("{more} more {plural} refused at {name}")));
                 });
             }
-        }
-    }
-
-    /// The newest refused requests of one endpoint or of all, the newest first, with those that only the store knows.
-    ///
-    /// # Errors
-    /// As [`Store::refused`].
-    pub(crate) async fn list(
-        &self,
-        endpoint: Option<&str>,
-        limit: usize,
-        now: Timestamp,
-    ) -> Result<Vec<Arc<Entry>>, StoreError> {
-        self.log.list_all(&self.store, endpoint, limit, now).await
-    }
-
-    /// The refused request of this id.
-    ///
-    /// # Errors
-    /// As [`Store::refused_request`].
-    pub(crate) async fn find(&self, event_id: EventId, now: Timestamp) -> Result<Option<Arc<Entry>>, StoreError> {
-        self.log.find_anywhere(&self.store, event_id, now).await
-    }
-
-    /// What a kept request is explained by; `None` if another explanation is under way.
-    pub(crate) async fn explain(
-        &self,
-        routes: Arc<Routes>,
-        endpoint: Arc<Endpoint>,
-        entry: Arc<Entry>,
-    ) -> Option<Vec<Finding>> {
-        self.explainer.explain(routes, endpoint, entry).await
-    }
-
-    /// Entries that were gone before they were written into the store.
-    pub(crate) fn lost(&self) -> u64 {
-        self.log.lost()
-    }
-
-    /// Writes the log into a store that lasts, until `stop`, and then what is left.
-    pub(crate) async fn write_behind(&self, stop: CancellationToken) {
-        if self.lasts {
-            behind::write(&self.log, &self.store, stop).await;
         }
     }
 }

@@ -81,7 +81,7 @@ struct Listing {
 async fn list_refused(State(api): State<RefusedApi>, Query(listing): Query<Listing>) -> Result<Response, ApiError> {
     let limit = listing.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_ENTRIES);
     let now = api.clock.now();
-    let entries = api.refused.list(listing.endpoint.as_deref(), limit, now).await?;
+    let entries = api.refused.log.list(listing.endpoint.as_deref(), limit, now).await?;
     let entries: Vec<_> = entries.iter().map(|entry| summary(entry)).collect();
     Ok(answer(StatusCode::OK, &json!({ "refused": entries })))
 }
@@ -93,10 +93,10 @@ async fn show_refused(State(api): State<RefusedApi>, Path(id): Path<String>) -> 
 async fn explain_refused(State(api): State<RefusedApi>, Path(id): Path<String>) -> Result<Response, ApiError> {
     let entry = find(&api, &id).await?;
     let mut findings = explained(&api, &entry).await?;
-    if entry.body_len.is_none() {
+    if entry.head.body_len.is_none() {
         findings.push(json!({ "code": "body_not_read", "message": BODY_NOT_READ }));
     }
-    if entry.masked {
+    if entry.head.masked {
         findings.push(json!({ "code": "credentials_not_kept", "message": CREDENTIALS_NOT_KEPT }));
     }
     Ok(answer(StatusCode::OK, &json!({ "id": id, "findings": findings })))
@@ -106,15 +106,15 @@ async fn explained(api: &RefusedApi, entry: &Arc<Entry>) -> Result<Vec<Value>, A
     if entry.code == "address_not_allowed" || entry.code == "replayed" || entry.code == "body_too_large" {
         return Ok(vec![json!({ "code": entry.code, "message": "this was not refused for its signature" })]);
     }
-    if entry.body_len.is_some_and(|len| len > entry.body.len() as u64) {
+    if entry.head.body_len.is_some_and(|len| len > entry.body.len() as u64) {
         let text = "only the beginning of its body was kept, and its signature covers the whole; the log's line of the \
                     time says more, or save a request in a file and explain that";
         return Ok(vec![json!({ "code": "body_not_kept", "message": text })]);
     }
-    let endpoint = api.routes.load().endpoint(&entry.endpoint).cloned();
+    let endpoint = api.routes.load().endpoint(entry.endpoint.as_str()).cloned();
     let endpoint = endpoint.ok_or_else(|| ApiError::not_found("its endpoint is not there any more"))?;
     let busy = || ApiError::new(ApiErrorKind::Busy, "another explanation is under way; ask again");
-    let found = api.refused.explain(api.routes.load_full(), endpoint, Arc::clone(entry)).await;
+    let found = api.refused.explainer.explain(api.routes.load_full(), endpoint, Arc::clone(entry)).await;
     let found = found.ok_or_else(busy)?;
     let shown = |one: &Finding| json!({ "code": one.code(), "message": one.to_string() });
     Ok(found.iter().map(shown).collect())
@@ -123,7 +123,7 @@ async fn explained(api: &RefusedApi, entry: &Arc<Entry>) -> Result<Vec<Value>, A
 async fn find(api: &RefusedApi, id: &str) -> Result<Arc<Entry>, ApiError> {
     let wrong = |_| ApiError::new(ApiErrorKind::BadId, "an event's id is hook_ and 32 hexadecimal digits");
     let id = id.parse::<EventId>().map_err(wrong)?;
-    let found = api.refused.find(id, api.clock.now()).await?;
+    let found = api.refused.log.find(id, api.clock.now()).await?;
     let why = "no refused request has this id; they are kept for a day, a thousand for each endpoint";
     found.ok_or_else(|| ApiError::not_found(why))
 }
@@ -151,17 +151,17 @@ async fn list_handshakes(State(api): State<RefusedApi>, Query(listing): Query<Li
 fn summary(entry: &Entry) -> Value {
     json!({
         "id": entry.event_id.to_string(),
-        "endpoint": entry.endpoint,
+        "endpoint": entry.endpoint.as_str(),
         "state": "refused",
         "received_at": entry.at.to_string(),
-        "method": entry.method,
+        "method": entry.head.method,
         "url": entry.hidden.url,
-        "client": entry.client.to_string(),
-        "provider": entry.provider,
+        "client": entry.head.client.to_string(),
+        "provider": entry.head.provider,
         "status": entry.status,
         "code": entry.code,
-        "body_read": entry.body_len.is_some(),
-        "body_len": entry.body_len,
+        "body_read": entry.head.body_len.is_some(),
+        "body_len": entry.head.body_len,
     })
 }
 
@@ -171,7 +171,7 @@ fn detail(entry: &Entry) -> Value {
         json!([name, value])
     };
     let mut detail = summary(entry);
-    detail["headers"] = entry.headers.iter().map(line).collect();
+    detail["headers"] = entry.head.headers.iter().map(line).collect();
     detail["body_base64"] = BASE64.encode(&entry.shown_body()).into();
     detail["body_kept"] = entry.body.len().into();
     detail

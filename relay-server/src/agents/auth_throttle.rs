@@ -82,7 +82,7 @@ mod tests {
         (0..MAX_WRONG).for_each(|_| throttle.count(worst, now));
         for number in 0..3 * u32::try_from(MAX_ADDRESSES).unwrap() {
             throttle.count(IpAddr::from(number.to_be_bytes()), now);
-            assert!(throttle.lock().len() <= MAX_ADDRESSES);
+            assert!(throttle.0.lock().len() <= MAX_ADDRESSES);
         }
         assert!(throttle.wait(worst, now).is_some());
     }

@@ -3,73 +3,42 @@
 //! A seat is taken before the upgrade and held until the connection is over, hello or not, so that what a limit bounds
 //! is what connections cost. A seat knows its token by name: secrets that follow each other share its seats.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
-use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::token::Token;
+use crate::tally::{Tallied, Tally};
 
-/// The seats of a relay.
 #[derive(Debug)]
 pub(crate) struct Seats {
-    max: usize,
-    taken: Mutex<Taken>,
+    free: Arc<Semaphore>,
+    of_token: Tally<Arc<str>>,
 }
 
-#[derive(Debug, Default)]
-struct Taken {
-    all: usize,
-    of_token: HashMap<Arc<str>, usize>,
-}
-
-/// Which limit leaves no seat.
+/// Whose limit leaves no seat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SessionLimit {
-    /// The relay's.
     Relay,
-    /// The token's.
     Token,
 }
 
 /// A session's seat, free again when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Seat(Arc<Seats>, Arc<str>);
-
-impl Seats {
-    /// So many, all free.
-    pub(crate) fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { max, taken: Mutex::default() })
-    }
-
-    /// A seat for an agent with this token.
-    ///
-    /// # Errors
-    /// [`SessionLimit`]
-    pub(crate) fn take(self: &Arc<Self>, token: &Token) -> Result<Seat, SessionLimit> {
-        let mut taken = self.taken.lock();
-        let of_token = taken.of_token.get(&token.name).copied().unwrap_or(0);
-        if of_token >= token.max_sessions {
-            return Err(SessionLimit::Token);
-        }
-        if taken.all >= self.max {
-            return Err(SessionLimit::Relay);
-        }
-        taken.all += 1;
-        taken.of_token.insert(Arc::clone(&token.name), of_token + 1);
-        Ok(Seat(Arc::clone(self), Arc::clone(&token.name)))
-    }
+pub(crate) struct Seat {
+    _of_token: Tallied<Arc<str>>,
+    _of_relay: OwnedSemaphorePermit,
 }
 
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut taken = self.0.taken.lock();
-        taken.all -= 1;
-        if let Some(count) = taken.of_token.get_mut(&self.1) {
-            *count -= 1;
-            if *count == 0 {
-                taken.of_token.remove(&self.1);
-            }
-        }
+impl Seats {
+    pub(crate) fn new(max: usize) -> Self {
+        Self { free: Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS))), of_token: Tally::default() }
+    }
+
+    pub(crate) fn take(&self, token: &Token) -> Result<Seat, SessionLimit> {
+        let of_token = self.of_token.take(Arc::clone(&token.name), token.max_sessions).ok_or(SessionLimit::Token)?;
+        let of_relay = Arc::clone(&self.free).try_acquire_owned().map_err(|_| SessionLimit::Relay)?;
+        Ok(Seat { _of_token: of_token, _of_relay: of_relay })
     }
 }
 
@@ -95,6 +64,6 @@ mod tests {
         drop(first);
         drop(seats.take(&small).expect("it is free again"));
         drop(others);
-        assert!(seats.lock().of_token.is_empty() && seats.lock().all == 0);
+        assert_eq!(seats.free.available_permits(), 3);
     }
 }

@@ -11,10 +11,9 @@
 //! one is as one that does not exist; no page of a browser gets an answer; what one question may cost, and how many
 //! one token has at a time, is bounded.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use http::{Method, Request, Response};
-use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
 use relay_schemes::Provider;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -34,6 +33,7 @@ use crate::{
     failure::{ApiError, ApiErrorKind},
     routes::Routes,
     store::{Sight, Signature},
+    tally::Tally,
 };
 
 /// Where its addresses begin.
@@ -60,16 +60,13 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Answers agents' questions.
 pub(super) struct AgentApi {
     delivery: Arc<Delivery>,
-    of_token: Mutex<HashMap<Arc<str>, usize>>,
+    of_token: Tally<Arc<str>>,
     reading: Semaphore,
 }
 
-/// A token's right to one more question, until it is answered.
-struct Turn<'a>(&'a AgentApi, Arc<str>);
-
 impl AgentApi {
     pub(super) fn build(delivery: Arc<Delivery>) -> Self {
-        Self { delivery, of_token: Mutex::default(), reading: Semaphore::new(MAX_READING) }
+        Self { delivery, of_token: Tally::default(), reading: Semaphore::new(MAX_READING) }
     }
 
     /// Answers one question of who has this token.
@@ -83,7 +80,7 @@ impl AgentApi {
         let answered = async {
             let busy = "this token has too many questions at a time; wait for some of them";
             let busy = || ApiError::new(ApiErrorKind::TooManyQuestions, busy);
-            let _turn = self.turn(token).ok_or_else(busy)?;
+            let _turn = self.of_token.take(Arc::clone(&token.name), MAX_OF_TOKEN).ok_or_else(busy)?;
             if !token.rights.contains(&Right::Read) {
                 let why = "this token lacks the right `read`; add it to the token's `rights` on the relay";
                 return Err(ApiError::new(ApiErrorKind::MayNotRead, why));
@@ -94,28 +91,6 @@ impl AgentApi {
             question.answer(path, request.uri().query().unwrap_or_default(), request.method()).await
         };
         answered.await.unwrap_or_else(|error| respond::api_failure(&error))
-    }
-
-    fn turn(&self, token: &Token) -> Option<Turn<'_>> {
-        let mut counts = self.of_token.lock();
-        let count = counts.entry(Arc::clone(&token.name)).or_default();
-        if *count >= MAX_OF_TOKEN {
-            return None;
-        }
-        *count += 1;
-        Some(Turn(self, Arc::clone(&token.name)))
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        let mut counts = self.0.of_token.lock();
-        if let Some(count) = counts.get_mut(&self.1) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.1);
-            }
-        }
     }
 }
 

@@ -134,7 +134,7 @@ pub(super) struct Connections {
     settings: ConnectionSettings,
     /// The certificate, replaced as a whole on reload.
     tls: Option<ArcSwap<ServerConfig>>,
-    slots: Arc<Slots>,
+    slots: Slots,
     /// Places for HTTP/2 among them.
     h2: Arc<Semaphore>,
     routes: SharedRoutes,

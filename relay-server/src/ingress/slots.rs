@@ -2,74 +2,53 @@
 //!
 //! A place is kept as long as the socket, whatever protocol the socket speaks. An agent's socket gives its place back
 //! when its session begins, since sessions have a limit of their own. [`address::site`] says which addresses count as
-//! one; the caller says which do not count. The table holds no more entries than there are places.
+//! one; the caller says which do not count. No more addresses are counted than there are places.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
-use crate::address;
+use crate::{
+    address,
+    tally::{Tallied, Tally},
+};
 
-/// The places of a listener.
 #[derive(Debug)]
 pub(crate) struct Slots {
     free: Arc<Semaphore>,
     per_address: usize,
-    taken: Mutex<HashMap<IpAddr, usize>>,
+    taken: Tally<IpAddr>,
 }
 
 /// One place, free again when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Slot {
     _permit: OwnedSemaphorePermit,
-    counted: Option<(Arc<Slots>, IpAddr)>,
+    _counted: Option<Tallied<IpAddr>>,
 }
 
 impl Slots {
-    /// So many places in all, and so many for one address.
-    pub(crate) fn new(all: usize, per_address: usize) -> Arc<Self> {
-        Arc::new(Self { free: Arc::new(Semaphore::new(all)), per_address, taken: Mutex::default() })
+    pub(crate) fn new(all: usize, per_address: usize) -> Self {
+        Self { free: Arc::new(Semaphore::new(all)), per_address, taken: Tally::default() }
     }
 
-    /// Waits for a place for whoever comes next.
-    ///
-    /// # Errors
-    /// Never, as long as this is there.
+    /// Waits for a place for whoever comes next. Fails never, as long as this is there.
     pub(crate) async fn wait(&self) -> Result<OwnedSemaphorePermit, AcquireError> {
         Arc::clone(&self.free).acquire_owned().await
     }
 
     /// The place of who came from there; `None` if as many are taken from there as may be.
-    pub(crate) fn take(self: &Arc<Self>, permit: OwnedSemaphorePermit, peer: IpAddr) -> Option<Slot> {
-        let peer = address::site(peer);
-        let mut taken = self.taken.lock();
-        let count = taken.entry(peer).or_default();
-        if *count >= self.per_address {
-            return None;
-        }
-        *count += 1;
-        Some(Slot { _permit: permit, counted: Some((Arc::clone(self), peer)) })
+    pub(crate) fn take(&self, permit: OwnedSemaphorePermit, peer: IpAddr) -> Option<Slot> {
+        let counted = self.taken.take(address::site(peer), self.per_address)?;
+        Some(Slot { _permit: permit, _counted: Some(counted) })
     }
 }
 
 impl Slot {
     /// A place that counts for no address.
     pub(crate) const fn uncounted(permit: OwnedSemaphorePermit) -> Self {
-        Self { _permit: permit, counted: None }
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let Some((slots, peer)) = self.counted.take() else { return };
-        let mut taken = slots.taken.lock();
-        if let Some(count) = taken.get_mut(&peer) {
-            *count -= 1;
-            if *count == 0 {
-                taken.remove(&peer);
-            }
-        }
+        Self { _permit: permit, _counted: None }
     }
 }
 
@@ -78,7 +57,6 @@ impl Drop for Slot {
 pub(crate) struct ConnectionSlot(Arc<Mutex<Option<Slot>>>);
 
 impl ConnectionSlot {
-    /// A place that is taken.
     pub(crate) fn new(slot: Slot) -> Self {
         Self(Arc::new(Mutex::new(Some(slot))))
     }
@@ -105,7 +83,6 @@ mod tests {
         let local = Slot::uncounted(slots.wait().await.unwrap());
         assert_eq!(slots.free.available_permits(), 7);
         drop((one, two, local));
-        assert!(slots.taken.lock().is_empty());
         assert_eq!(slots.free.available_permits(), 10);
         assert!(take(host("2001:db8::3")).await.is_some());
     }

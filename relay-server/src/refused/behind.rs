@@ -4,19 +4,14 @@
 //! round takes a bounded part of it, endpoints in turn, and there is a pause between rounds. What the log lets go before
 //! it was written is counted. Nothing that lets its bearer in is written.
 
-use std::{borrow::Cow, net::IpAddr, sync::Arc, time::Duration};
+use std::{borrow::Cow, time::Duration};
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::log::{Entry, Part, RefusedLog};
-use crate::{
-    endpoint::EndpointName,
-    mask,
-    store::{RefusedRow, Store},
-};
+use super::log::{Entry, Part, RefusedHead, RefusedLog};
+use crate::{mask, store::RefusedRow};
 
 /// Between two rounds.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -30,145 +25,134 @@ const LAST_ROUNDS: usize = 16;
 /// Between two lines of the log about the same failure.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// A request's head as it is written.
-#[derive(Deserialize, Serialize)]
-struct Head {
-    provider: String,
-    client: IpAddr,
-    method: String,
-    url: String,
-    /// Values as Latin-1, which loses nothing.
-    headers: Vec<(String, String)>,
-    body_len: Option<u64>,
-    /// Whether something was left out.
-    masked: bool,
-}
-
-/// Writes until `stop`, and then what is left.
-pub(super) async fn write(log: &RefusedLog, store: &Arc<dyn Store>, stop: CancellationToken) {
-    let mut complained: Option<Instant> = None;
-    let mut last_rounds = 0;
-    while last_rounds < LAST_ROUNDS {
-        let entries = log.take(ROUND);
-        if stop.is_cancelled() {
-            last_rounds = if entries.is_empty() { LAST_ROUNDS } else { last_rounds + 1 };
+impl RefusedLog {
+    /// Writes the log into a store that lasts, until `stop`, and then what is left.
+    pub(crate) async fn write_behind(&self, stop: CancellationToken) {
+        if !self.lasts {
+            return;
         }
-        if let Err(why) = write_round(store, &entries).await {
-            log.count_lost(entries.len());
-            if complained.is_none_or(|at| at.elapsed() > QUIET) {
-                tracing::warn!(why, "refused requests are not written into the store");
-                complained = Some(Instant::now());
+        let mut complained: Option<Instant> = None;
+        let mut last_rounds = 0;
+        while last_rounds < LAST_ROUNDS {
+            let entries = self.take(ROUND);
+            if stop.is_cancelled() {
+                last_rounds = if entries.is_empty() { LAST_ROUNDS } else { last_rounds + 1 };
             }
-        }
-        if !stop.is_cancelled() {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = sleep(PAUSE) => {}
+            let written = if entries.is_empty() {
+                Ok(())
+            } else {
+                self.store.refuse(entries.iter().map(|entry| row(entry)).collect()).await
+            };
+            if let Err(why) = written {
+                self.count_lost(entries.len());
+                if complained.is_none_or(|at| at.elapsed() > QUIET) {
+                    tracing::warn!(%why, "refused requests are not written into the store");
+                    complained = Some(Instant::now());
+                }
+            }
+            if !stop.is_cancelled() {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = sleep(PAUSE) => {}
+                }
             }
         }
     }
 }
 
-async fn write_round(store: &Arc<dyn Store>, entries: &[Arc<Entry>]) -> Result<(), String> {
-    let rows: Vec<RefusedRow> = entries.iter().filter_map(|entry| row(entry)).collect();
-    if rows.is_empty() {
-        return Ok(());
+fn row(entry: &Entry) -> RefusedRow {
+    let (mut head, body) = (entry.head.clone(), entry.shown_body());
+    head.masked = head.url != entry.hidden.url || body != entry.body;
+    head.url.clone_from(&entry.hidden.url);
+    for (_, value) in head.headers.iter_mut().filter(|(name, _)| entry.hidden.hides(name)) {
+        *value = Bytes::from_static(mask::MASKED.as_bytes());
+        head.masked = true;
     }
-    store.refuse(rows).await.map_err(|error| error.to_string())
-}
-
-fn row(entry: &Entry) -> Option<RefusedRow> {
-    let (url, body) = (entry.hidden.url.clone(), entry.shown_body());
-    let mut masked = url != entry.url || body != entry.body;
-    let mut line = |(name, value): &(String, Bytes)| {
-        if entry.hidden.hides(name) {
-            masked = true;
-            return (name.clone(), mask::MASKED.to_owned());
-        }
-        (name.clone(), value.iter().map(|&byte| char::from(byte)).collect())
-    };
-    let headers = entry.headers.iter().map(&mut line).collect();
-    let head = Head {
-        provider: entry.provider.clone(),
-        client: entry.client,
-        method: entry.method.clone(),
-        url,
-        headers,
-        body_len: entry.body_len,
-        masked,
-    };
-    Some(RefusedRow {
-        endpoint: EndpointName::parse(&entry.endpoint).ok()?,
+    RefusedRow {
+        endpoint: entry.endpoint.clone(),
         id: entry.event_id,
         at: entry.at,
         status: entry.status,
         code: entry.code.clone().into_owned(),
-        head: serde_json::to_string(&head).ok()?,
+        head: serde_json::to_string(&head).expect("texts and numbers can be written"),
         body,
-    })
+    }
 }
 
 /// What was written, read back; `None` for what this relay does not understand.
 pub(super) fn entry(row: RefusedRow) -> Option<Entry> {
-    let head: Head = serde_json::from_str(&row.head).ok()?;
-    let bytes = |(name, value): (String, String)| {
-        let value: Option<Vec<u8>> = value.chars().map(|letter| u8::try_from(letter).ok()).collect();
-        value.map(|value| (name, Bytes::from(value)))
-    };
+    let head: RefusedHead = serde_json::from_str(&row.head).ok()?;
     let hidden = mask::Hidden::nothing_but(head.url.clone());
-    Some(Entry {
-        event_id: row.id,
-        at: row.at,
-        endpoint: row.endpoint.as_str().to_owned(),
-        provider: head.provider,
-        client: head.client,
-        method: head.method,
-        url: head.url,
-        headers: head.headers.into_iter().map(bytes).collect::<Option<_>>()?,
-        body: row.body,
-        body_len: head.body_len,
-        status: row.status,
-        code: Cow::Owned(row.code),
-        masked: head.masked,
-        hidden,
-    })
+    let RefusedRow { endpoint, id: event_id, at, status, code, body, .. } = row;
+    Some(Entry { event_id, at, endpoint, status, code: Cow::Owned(code), head, body, hidden })
+}
+
+/// Values as Latin-1, which loses nothing.
+pub(super) mod latin1 {
+    use bytes::Bytes;
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub(in super::super) fn serialize<S: Serializer>(
+        lines: &[(String, Bytes)],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let text = |value: &Bytes| value.iter().map(|&byte| char::from(byte)).collect::<String>();
+        serializer.collect_seq(lines.iter().map(|(name, value)| (name, text(value))))
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<(String, Bytes)>, D::Error> {
+        let bytes = |(name, value): (String, String)| {
+            let value: Option<Vec<u8>> = value.chars().map(|letter| u8::try_from(letter).ok()).collect();
+            value.map(|value| (name, Bytes::from(value))).ok_or_else(|| D::Error::custom("not Latin-1"))
+        };
+        Vec::deserialize(deserializer)?.into_iter().map(bytes).collect()
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::{
         super::log::{MAX_BODY_BYTES, tests::entry as refused},
         *,
     };
-    use crate::{store::MemoryStore, verify::Rule};
+    use crate::{
+        endpoint::EndpointName,
+        store::{MemoryStore, Store},
+        verify::Rule,
+    };
 
     fn parts() -> (RefusedLog, Arc<dyn Store>) {
-        (RefusedLog::new(1 << 30, true), Arc::new(MemoryStore::new(1 << 30)))
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(1 << 30));
+        (RefusedLog::new(1 << 30, true, Arc::clone(&store)), store)
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_was_written_comes_back_without_what_lets_its_bearer_in() {
         let (log, store) = parts();
         let mut one = refused("a", 1_760_000_000, 100_000);
-        one.url = "https://hooks.example.com/a?token=hunter2".to_owned();
-        one.headers = vec![
+        one.head.url = "https://hooks.example.com/a?token=hunter2".to_owned();
+        one.head.headers = vec![
             ("x-a".to_owned(), Bytes::from_static(b"\xff1")),
             ("x-gitlab-token".to_owned(), Bytes::from_static(b"hunter2")),
         ];
-        one.hidden = mask::Hidden::of(&Rule::Open, &one.url, b"");
+        one.hidden = mask::Hidden::of(&Rule::Open, &one.head.url, b"");
         let id = one.event_id;
         log.record(one);
         let stop = CancellationToken::new();
         stop.cancel();
-        write(&log, &store, stop).await;
+        log.write_behind(stop).await;
         let row = store.refused_request(id).await.expect("reads").expect("there");
         assert!(!row.head.contains("hunter2"), "{}", row.head);
         let back = entry(row).expect("understood");
         assert_eq!((&*back.code, back.status, back.body.len()), ("signature_mismatch", 401, MAX_BODY_BYTES));
-        assert_eq!((back.body_len, back.masked), (Some(100_000), true));
-        assert_eq!(back.headers[0].1, Bytes::from_static(b"\xff1"));
-        assert_eq!(back.headers[1].1, Bytes::from_static(b"[masked]"));
-        assert_eq!(back.url, "https://hooks.example.com/a?token=[masked]");
+        assert_eq!((back.head.body_len, back.head.masked), (Some(100_000), true));
+        assert_eq!(back.head.headers[0].1, Bytes::from_static(b"\xff1"));
+        assert_eq!(back.head.headers[1].1, Bytes::from_static(b"[masked]"));
+        assert_eq!(back.head.url, "https://hooks.example.com/a?token=[masked]");
     }
 
     #[tokio::test(start_paused = true)]
@@ -179,8 +163,8 @@ mod tests {
             log.record(refused("loud", 1_760_000_000, 10));
         }
         log.record(refused("quiet", 1_760_000_000, 10));
-        let (behind, kept, end) = (Arc::clone(&log), Arc::clone(&store), stop.clone());
-        let task = tokio::spawn(async move { write(&behind, &kept, end).await });
+        let (behind, end) = (Arc::clone(&log), stop.clone());
+        let task = tokio::spawn(async move { behind.write_behind(end).await });
         sleep(PAUSE / 2).await;
         let written = |endpoint: &str| store.refused(Some(EndpointName::parse(endpoint).expect("a name")), 1000);
         assert_eq!(written("loud").await.expect("reads").len(), ROUND.of_one);
@@ -194,12 +178,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_full_store_is_left_to_the_events() {
-        let (log, _) = parts();
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(0));
+        let log = RefusedLog::new(1 << 30, true, Arc::clone(&store));
         log.record(refused("a", 1_760_000_000, 10));
         let stop = CancellationToken::new();
         stop.cancel();
-        write(&log, &store, stop).await;
+        log.write_behind(stop).await;
         assert_eq!(log.lost(), 1);
         assert!(store.refused(None, 10).await.expect("reads").is_empty());
     }

@@ -27,9 +27,10 @@ const MAX_BODY_BYTES: usize = 1 << 20;
 /// Secrets of other endpoints that are tried.
 const MAX_SECRETS: usize = 16;
 
-/// One explanation at a time, and not too often.
-pub(super) struct Explainer {
+pub(crate) struct Explainer {
+    /// One explanation at a time.
     slot: Arc<Semaphore>,
+    /// When each endpoint had its last one that nobody asked for; names come from the config.
     last: Mutex<HashMap<String, Instant>>,
 }
 
@@ -40,20 +41,13 @@ impl Default for Explainer {
 }
 
 impl Explainer {
-    /// Whether it is this endpoint's turn; names come from the config.
     fn is_due(&self, endpoint: &str, now: Instant) -> bool {
         let mut last = self.last.lock();
-        match last.get_mut(endpoint) {
-            Some(at) if now.duration_since(*at) < PAUSE => false,
-            Some(at) => {
-                *at = now;
-                true
-            }
-            None => {
-                last.insert(endpoint.to_owned(), now);
-                true
-            }
+        let is_due = last.get(endpoint).is_none_or(|at| now.duration_since(*at) >= PAUSE);
+        if is_due {
+            last.insert(endpoint.to_owned(), now);
         }
+        is_due
     }
 
     /// Writes one line about a refused request into the log, soon.
@@ -65,13 +59,13 @@ impl Explainer {
         body: Option<Bytes>,
         refusal: Refusal,
     ) {
-        if body.as_ref().is_some_and(|body| body.len() > MAX_BODY_BYTES)
-            || self.slot.available_permits() == 0
-            || !self.is_due(endpoint.name.as_str(), Instant::now())
-        {
+        if body.as_ref().is_some_and(|body| body.len() > MAX_BODY_BYTES) {
             return;
         }
         let Ok(slot) = Arc::clone(&self.slot).try_acquire_owned() else { return };
+        if !self.is_due(endpoint.name.as_str(), Instant::now()) {
+            return;
+        }
         let (routes, endpoint, span) = (Arc::clone(routes), Arc::clone(endpoint), Span::current());
         drop(tokio::task::spawn_blocking(move || {
             let _entered = span.enter();
@@ -79,7 +73,7 @@ impl Explainer {
             let said: Vec<String> = found.iter().map(ToString::to_string).collect();
             let codes: Vec<&str> = found.iter().map(Finding::code).collect();
             tracing::warn!(
-                provider = entry.provider,
+                provider = entry.head.provider,
                 refused = refusal.code(),
                 found = codes.join(","),
                 why = said.join("; "),
@@ -90,7 +84,7 @@ impl Explainer {
     }
 
     /// What a kept request is explained by; `None` if another explanation is under way.
-    pub(super) async fn explain(
+    pub(crate) async fn explain(
         &self,
         routes: Arc<Routes>,
         endpoint: Arc<Endpoint>,
@@ -107,7 +101,8 @@ impl Explainer {
 }
 
 fn find(routes: &Routes, endpoint: &Endpoint, entry: &Entry, body: &[u8]) -> Vec<Finding> {
-    let request = Request { method: &entry.method, url: &entry.url, headers: &entry.headers, body };
+    let head = &entry.head;
+    let request = Request { method: &head.method, url: &head.url, headers: &head.headers, body };
     let others: Vec<(String, Secret)> = routes
         .endpoints()
         .filter(|other| other.name != endpoint.name)
@@ -125,9 +120,9 @@ fn find(routes: &Routes, endpoint: &Endpoint, entry: &Entry, body: &[u8]) -> Vec
 
 /// Other addresses under which a refused request may have been signed.
 fn other_urls(public_url: &str, entry: &Entry) -> Vec<String> {
-    let target = entry.url.splitn(4, '/').nth(3).unwrap_or_default();
+    let target = entry.head.url.splitn(4, '/').nth(3).unwrap_or_default();
     let line = |name: &str| {
-        let value = entry.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value);
+        let value = entry.head.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value);
         value.and_then(|value| std::str::from_utf8(value).ok())
     };
     let hosts = [line("host"), line(FORWARDED_HOST)].into_iter().flatten();

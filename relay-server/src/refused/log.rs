@@ -7,6 +7,7 @@
 
 use std::{
     borrow::Cow,
+    cmp::Reverse,
     collections::{BTreeMap, HashSet, VecDeque},
     net::IpAddr,
     ops::Bound,
@@ -20,6 +21,7 @@ use std::{
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 use super::behind;
 use crate::{
@@ -46,37 +48,41 @@ const ENTRY_BYTES: usize = 256;
 pub(crate) struct Entry {
     /// The id that its answer carried.
     pub event_id: EventId,
-    /// When it came.
     pub at: Timestamp,
-    /// The endpoint's name.
-    pub endpoint: String,
-    /// The endpoint's provider, or `none`.
+    pub endpoint: EndpointName,
+    /// Of its answer, as is the code.
+    pub status: u16,
+    pub code: Cow<'static, str>,
+    pub head: RefusedHead,
+    /// The beginning of its body; empty where the body was not read.
+    pub body: Bytes,
+    /// What of it is not shown, nor written.
+    pub hidden: Hidden,
+}
+
+/// What a refused request said of itself, and by whom.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct RefusedHead {
+    /// The endpoint's, or `none`.
     pub provider: String,
     /// The sender's address, behind trusted proxies.
     pub client: IpAddr,
     pub method: String,
     /// Scheme, host and target as the relay saw them.
     pub url: String,
-    /// Its headers, in order.
+    #[serde(with = "behind::latin1")]
     pub headers: Vec<(String, Bytes)>,
-    /// The beginning of its body; empty where the body was not read.
-    pub body: Bytes,
     /// The length of the whole body; `None` where it was not read, since the answer did not depend on it.
     pub body_len: Option<u64>,
-    /// The status of its answer.
-    pub status: u16,
-    /// The code of its answer.
-    pub code: Cow<'static, str>,
     /// Whether what let its bearer in was left out, since this was read from the store.
     pub masked: bool,
-    /// What of it is not shown, nor written.
-    pub hidden: Hidden,
 }
 
 impl Entry {
     fn bytes(&self) -> usize {
-        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len() + 64).sum();
-        let own = self.endpoint.len() + self.method.len() + self.url.len() + self.hidden.bytes();
+        let RefusedHead { method, url, headers, .. } = &self.head;
+        let headers: usize = headers.iter().map(|(name, value)| name.len() + value.len() + 64).sum();
+        let own = self.endpoint.as_str().len() + method.len() + url.len() + self.hidden.bytes();
         ENTRY_BYTES + own + headers + self.body.len()
     }
 
@@ -91,11 +97,12 @@ impl Entry {
 }
 
 /// The log of all endpoints.
-pub(super) struct RefusedLog {
+pub(crate) struct RefusedLog {
     kept: Mutex<Kept>,
     budget: usize,
-    /// Whether it is written into a store that lasts.
-    lasts: bool,
+    pub(super) store: Arc<dyn Store>,
+    /// Whether what is written there outlives the process; else nothing is.
+    pub(super) lasts: bool,
     /// Entries that were gone before they were written.
     lost: AtomicU64,
 }
@@ -126,14 +133,13 @@ struct Ring {
 }
 
 impl RefusedLog {
-    /// An empty log that takes at most `budget` bytes, and is written into a store if that `lasts`.
-    pub(super) fn new(budget: u64, lasts: bool) -> Self {
+    pub(super) fn new(budget: u64, lasts: bool, store: Arc<dyn Store>) -> Self {
         let budget = usize::try_from(budget).unwrap_or(usize::MAX);
-        Self { kept: Mutex::default(), budget, lasts, lost: AtomicU64::new(0) }
+        Self { kept: Mutex::default(), budget, store, lasts, lost: AtomicU64::new(0) }
     }
 
     /// Entries that were gone before they were written into the store.
-    pub(super) fn lost(&self) -> u64 {
+    pub(crate) fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
 
@@ -178,7 +184,7 @@ impl RefusedLog {
         }
         let (now, bytes) = (entry.at, entry.bytes());
         let mut kept = self.kept.lock();
-        let ring = kept.rings.entry(entry.endpoint.clone()).or_default();
+        let ring = kept.rings.entry(entry.endpoint.as_str().to_owned()).or_default();
         let entry = Arc::new(entry);
         ring.entries.push_back(Arc::clone(&entry));
         ring.bytes += bytes;
@@ -200,62 +206,42 @@ impl RefusedLog {
         entry
     }
 
-    /// As [`RefusedLog::list`], with those that only the store knows.
-    ///
-    /// # Errors
-    /// As [`Store::refused`].
-    pub(super) async fn list_all(
+    /// The newest entries of one endpoint or of all, the newest first, with those that only the store knows.
+    pub(crate) async fn list(
         &self,
-        store: &Arc<dyn Store>,
         endpoint: Option<&str>,
         limit: usize,
         now: Timestamp,
     ) -> Result<Vec<Arc<Entry>>, StoreError> {
-        let mut found = self.list(endpoint, limit, now);
+        let mut found = self.list_kept(endpoint, limit, now);
         // A text that is no name has no entries.
-        let name = match endpoint.map(EndpointName::parse).transpose() {
-            Ok(name) => name,
-            Err(_) => return Ok(found),
-        };
-        let known: HashSet<[u8; 16]> = found.iter().map(|entry| *entry.event_id.as_bytes()).collect();
-        let stored = store.refused(name, limit).await?.into_iter();
-        let stored = stored.filter(|row| !known.contains(row.id.as_bytes())).filter_map(behind::entry);
+        let Ok(name) = endpoint.map(EndpointName::parse).transpose() else { return Ok(found) };
+        let known: HashSet<EventId> = found.iter().map(|entry| entry.event_id).collect();
+        let stored = self.store.refused(name, limit).await?.into_iter();
+        let stored = stored.filter(|row| !known.contains(&row.id)).filter_map(behind::entry);
         found.extend(stored.filter(|entry| !entry.is_old(now)).map(Arc::new));
-        found.sort_by(|one, other| other.event_id.as_bytes().cmp(one.event_id.as_bytes()));
+        found.sort_by_key(|entry| Reverse(entry.event_id));
         found.truncate(limit);
         Ok(found)
     }
 
     /// The entry of this id, from the store if the memory does not know it.
-    ///
-    /// # Errors
-    /// As [`Store::refused_request`].
-    pub(super) async fn find_anywhere(
-        &self,
-        store: &Arc<dyn Store>,
-        event_id: EventId,
-        now: Timestamp,
-    ) -> Result<Option<Arc<Entry>>, StoreError> {
-        if let Some(found) = self.find(event_id, now) {
+    pub(crate) async fn find(&self, event_id: EventId, now: Timestamp) -> Result<Option<Arc<Entry>>, StoreError> {
+        if let Some(found) = self.find_kept(event_id, now) {
             return Ok(Some(found));
         }
-        let found = store.refused_request(event_id).await?.and_then(behind::entry);
+        let found = self.store.refused_request(event_id).await?.and_then(behind::entry);
         Ok(found.filter(|entry| !entry.is_old(now)).map(Arc::new))
     }
 
-    /// The newest entries of one endpoint or of all, the newest first.
-    pub(super) fn list(&self, endpoint: Option<&str>, limit: usize, now: Timestamp) -> Vec<Arc<Entry>> {
+    fn list_kept(&self, endpoint: Option<&str>, limit: usize, now: Timestamp) -> Vec<Arc<Entry>> {
         let kept = self.kept.lock();
         let rings = kept.rings.iter().filter(|(name, _)| endpoint.is_none_or(|wanted| wanted == *name));
         let newest = rings.flat_map(|(_, ring)| ring.entries.iter().rev().take(limit));
-        let mut found: Vec<_> = newest.filter(|entry| !entry.is_old(now)).cloned().collect();
-        drop(kept);
-        found.sort_by(|one, other| other.event_id.as_bytes().cmp(one.event_id.as_bytes()));
-        found.truncate(limit);
-        found
+        newest.filter(|entry| !entry.is_old(now)).cloned().collect()
     }
 
-    pub(super) fn find(&self, event_id: EventId, now: Timestamp) -> Option<Arc<Entry>> {
+    fn find_kept(&self, event_id: EventId, now: Timestamp) -> Option<Arc<Entry>> {
         let kept = self.kept.lock();
         let found = kept.rings.values().flat_map(|ring| &ring.entries).find(|entry| entry.event_id == event_id);
         found.filter(|entry| !entry.is_old(now)).cloned()
@@ -278,22 +264,29 @@ impl Ring {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::store::MemoryStore;
+
+    fn log(budget: u64, lasts: bool) -> RefusedLog {
+        RefusedLog::new(budget, lasts, Arc::new(MemoryStore::new(1 << 30)))
+    }
 
     pub(in super::super) fn entry(endpoint: &str, at: i64, body: usize) -> Entry {
         Entry {
             event_id: EventId::new(),
             at: Timestamp::from_second(at).unwrap(),
-            endpoint: endpoint.to_owned(),
-            provider: "github".to_owned(),
-            client: IpAddr::from([192, 0, 2, 1]),
-            method: "POST".to_owned(),
-            url: "https://hooks.example.com/x".to_owned(),
-            headers: vec![("x-a".to_owned(), Bytes::from_static(b"1"))],
-            body: Bytes::from(vec![b'x'; body]),
-            body_len: Some(body as u64),
+            endpoint: EndpointName::parse(endpoint).unwrap(),
             status: 401,
             code: "signature_mismatch".into(),
-            masked: false,
+            head: RefusedHead {
+                provider: "github".to_owned(),
+                client: IpAddr::from([192, 0, 2, 1]),
+                method: "POST".to_owned(),
+                url: "https://hooks.example.com/x".to_owned(),
+                headers: vec![("x-a".to_owned(), Bytes::from_static(b"1"))],
+                body_len: Some(body as u64),
+                masked: false,
+            },
+            body: Bytes::from(vec![b'x'; body]),
             hidden: Hidden::nothing_but(format!("https://hooks.example.com/{endpoint}")),
         }
     }
@@ -302,51 +295,51 @@ pub(super) mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    #[test]
-    fn the_newest_come_first_and_each_endpoint_keeps_its_thousand() {
-        let log = RefusedLog::new(1 << 30, false);
+    #[tokio::test]
+    async fn the_newest_come_first_and_each_endpoint_keeps_its_thousand() {
+        let log = log(1 << 30, false);
         for _ in 0..MAX_ENTRIES + 5 {
             log.record(entry("a", 1, 10));
         }
         let last = entry("b", 2, 10);
         let id = last.event_id;
         log.record(last);
-        assert_eq!(log.list(None, 1, now(2))[0].event_id, id);
-        assert_eq!(log.list(Some("a"), 5000, now(2)).len(), MAX_ENTRIES);
-        assert_eq!(log.list(Some("b"), 5000, now(2)).len(), 1);
-        assert_eq!(log.list(Some("c"), 5000, now(2)).len(), 0);
-        assert_eq!(log.find(id, now(2)).unwrap().endpoint, "b");
-        assert!(log.find(EventId::new(), now(2)).is_none());
+        assert_eq!(log.list(None, 1, now(2)).await.unwrap()[0].event_id, id);
+        assert_eq!(log.list_kept(Some("a"), 5000, now(2)).len(), MAX_ENTRIES);
+        assert_eq!(log.list_kept(Some("b"), 5000, now(2)).len(), 1);
+        assert_eq!(log.list_kept(Some("c"), 5000, now(2)).len(), 0);
+        assert_eq!(log.find_kept(id, now(2)).unwrap().endpoint.as_str(), "b");
+        assert!(log.find_kept(EventId::new(), now(2)).is_none());
     }
 
     #[test]
     fn an_entry_is_gone_after_a_day() {
-        let log = RefusedLog::new(1 << 30, false);
+        let log = log(1 << 30, false);
         let old = entry("a", 0, 10);
         let id = old.event_id;
         log.record(old);
         let day = 24 * 60 * 60;
-        assert!(log.find(id, now(day)).is_some());
-        assert!(log.find(id, now(day + 1)).is_none());
-        assert!(log.list(None, 10, now(day + 1)).is_empty());
+        assert!(log.find_kept(id, now(day)).is_some());
+        assert!(log.find_kept(id, now(day + 1)).is_none());
+        assert!(log.list_kept(None, 10, now(day + 1)).is_empty());
         log.record(entry("a", day + 1, 10));
-        assert_eq!(log.lock().rings["a"].entries.len(), 1, "the memory is free again");
+        assert_eq!(log.kept.lock().rings["a"].entries.len(), 1, "the memory is free again");
     }
 
     #[test]
     fn memory_is_bounded_and_a_flood_at_one_endpoint_leaves_the_others_alone() {
-        let log = RefusedLog::new(1 << 20, true);
+        let log = log(1 << 20, true);
         let quiet = entry("quiet", 0, 1000);
         let id = quiet.event_id;
         log.record(quiet);
         for _ in 0..100 {
             log.record(entry("flooded", 1, 200_000));
         }
-        assert!(log.find(id, now(1)).is_some());
-        let flooded = log.list(Some("flooded"), 1000, now(1));
+        assert!(log.find_kept(id, now(1)).is_some());
+        let flooded = log.list_kept(Some("flooded"), 1000, now(1));
         assert!((10..20).contains(&flooded.len()), "{}", flooded.len());
-        assert!(flooded.iter().all(|entry| entry.body.len() == MAX_BODY_BYTES && entry.body_len == Some(200_000)));
-        let kept = log.lock();
+        assert!(flooded.iter().all(|entry| entry.body.len() == MAX_BODY_BYTES && entry.head.body_len == Some(200_000)));
+        let kept = log.kept.lock();
         assert!(kept.bytes <= 1 << 20);
         assert_eq!(kept.bytes, kept.rings.values().map(|ring| ring.bytes).sum::<usize>());
         let (unwritten, entries) = (kept.rings["flooded"].unwritten, kept.rings["flooded"].entries.len());
