@@ -180,7 +180,7 @@ async fn gauges(probes: &Probes) -> Gauges {
     let registry = probes.agents.registry();
     Gauges {
         waiting: probes.delivery.waiting().await,
-        stored: probes.delivery.stored(),
+        store: probes.delivery.store.usage(),
         sessions: registry.len(),
         exchanges: registry.in_flight(),
         connections: probes.ingress.connections(),

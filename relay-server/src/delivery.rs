@@ -53,7 +53,7 @@ use crate::{
     deliver::{Bodies, answer_head},
     endpoint::{Endpoint, EndpointName, Keeping, Order},
     failure::Failure,
-    metrics::{EndpointBacklog, Events, StoreNumbers},
+    metrics::{EndpointBacklog, Events},
     replay_guard::{Cause, OwnMark, OwnSignatures},
     store::{self, Backlog, Holder, OwnSignature, Share, Sight, Store, StoreError},
     webhook::EventId,
@@ -293,19 +293,6 @@ impl Delivery {
             }
         };
         backlog.into_iter().map(waiting).collect()
-    }
-
-    /// What the store did since the start.
-    pub(crate) fn stored(&self) -> StoreNumbers {
-        let usage = self.store.usage();
-        StoreNumbers {
-            bytes: usage.bytes,
-            max_bytes: usage.max_bytes,
-            commits: usage.commits,
-            calls: usage.calls,
-            commit_seconds: Duration::from_micros(usage.commit_micros).as_secs_f64(),
-            damaged: usage.damaged,
-        }
     }
 
     /// How many kept events of an endpoint may begin now, at least one. Else when to look again, where that is known.

@@ -10,23 +10,27 @@ use std::{
     collections::{HashMap, HashSet},
     fmt::{self, Write as _},
     hash::{Hash, Hasher},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicI64, AtomicU64},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use data_encoding::HEXLOWER;
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text::encode},
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
+    metrics::{
+        counter::{ConstCounter, Counter},
+        family::Family,
+        gauge::{ConstGauge, Gauge},
+        histogram::Histogram,
+        info::Info,
+    },
     registry::{Registry, Unit},
 };
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
 
 pub(crate) use self::form::Form;
+use crate::store::Usage;
 
 /// How a request ended, as far as counting goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,35 +56,26 @@ pub(crate) enum AnswerClass {
 }
 
 impl AnswerClass {
-    const NAMES: [&'static str; 13] = [
-        "1xx",
-        "2xx",
-        "3xx",
-        "4xx",
-        "5xx",
-        "repeated",
-        "refused",
-        "rejected",
-        "unavailable",
-        "failed",
-        "internal",
-        "challenge",
-        "acknowledged",
+    /// Every class and its label.
+    const ALL: [(Self, &'static str); 13] = [
+        (Self::Answered(1), "1xx"),
+        (Self::Answered(2), "2xx"),
+        (Self::Answered(3), "3xx"),
+        (Self::Answered(4), "4xx"),
+        (Self::Answered(5), "5xx"),
+        (Self::Repeated, "repeated"),
+        (Self::Acknowledged, "acknowledged"),
+        (Self::Challenge, "challenge"),
+        (Self::Refused, "refused"),
+        (Self::Rejected, "rejected"),
+        (Self::Unavailable, "unavailable"),
+        (Self::Failed, "failed"),
+        (Self::Internal, "internal"),
     ];
 
-    const fn index(self) -> usize {
-        match self {
-            Self::Answered(hundreds @ 1..=5) => hundreds as usize - 1,
-            Self::Answered(_) => 4,
-            Self::Repeated => 5,
-            Self::Refused => 6,
-            Self::Rejected => 7,
-            Self::Unavailable => 8,
-            Self::Failed => 9,
-            Self::Internal => 10,
-            Self::Challenge => 11,
-            Self::Acknowledged => 12,
-        }
+    /// A handler's status from 600 on counts as its failure.
+    fn index(self) -> usize {
+        Self::ALL.iter().position(|(class, _)| *class == self).unwrap_or(4)
     }
 }
 
@@ -160,7 +155,6 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    /// A request came.
     pub(crate) fn received(&self) {
         self.received.inc();
     }
@@ -198,23 +192,6 @@ pub(crate) struct EndpointBacklog {
     pub overdue: bool,
 }
 
-/// What the store did since the start.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct StoreNumbers {
-    /// Bytes in use.
-    pub bytes: u64,
-    /// Bytes at which what has ended gives way.
-    pub max_bytes: u64,
-    /// Transactions.
-    pub commits: u64,
-    /// Calls in them.
-    pub calls: u64,
-    /// Time that they took, in seconds.
-    pub commit_seconds: f64,
-    /// Events found damaged.
-    pub damaged: u64,
-}
-
 /// What is read when somebody asks.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Gauges {
@@ -230,38 +207,19 @@ pub(crate) struct Gauges {
     pub dropped_copies: u64,
     /// Refused requests that were gone before they were written into the store.
     pub unwritten_refusals: u64,
-    /// What waits, by endpoint.
     pub waiting: Vec<EndpointBacklog>,
-    /// What the store did.
-    pub stored: StoreNumbers,
+    pub store: Usage,
 }
 
 /// Everything that is counted.
 #[derive(Debug)]
 pub struct Metrics {
-    registry: Registry,
     received: Family<OfEndpoint, Counter>,
     outcomes: Family<OfOutcome, Counter>,
-    events: Events,
-    backlog: Family<OfEndpoint, Gauge>,
-    oldest: Family<OfEndpoint, Gauge>,
-    overdue: Gauge,
-    store_bytes: Gauge,
-    store_max_bytes: Gauge,
-    damaged: Gauge,
-    commits: Counter,
-    calls: Counter,
-    commit_seconds: Counter<f64, AtomicU64>,
     seconds: Family<OfEndpoint, Histogram, fn() -> Histogram>,
     meters: Mutex<HashMap<String, Arc<Meter>>>,
+    events: Events,
     unrouted: Counter,
-    sessions: Gauge,
-    exchanges: Gauge,
-    connections: Gauge,
-    body_bytes: Gauge,
-    dropped_copies: Counter<u64, AtomicU64>,
-    unwritten_refusals: Counter<u64, AtomicU64>,
-    tasks: Gauge<i64, AtomicI64>,
     runtimes: Mutex<Vec<Handle>>,
 }
 
@@ -272,72 +230,19 @@ fn seconds() -> Histogram {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let mut metrics = Self {
-            registry: Registry::with_prefix("relay"),
+        Self {
             received: Family::default(),
             outcomes: Family::default(),
-            events: Events::default(),
-            backlog: Family::default(),
-            oldest: Family::default(),
-            overdue: Gauge::default(),
-            store_bytes: Gauge::default(),
-            store_max_bytes: Gauge::default(),
-            damaged: Gauge::default(),
-            commits: Counter::default(),
-            calls: Counter::default(),
-            commit_seconds: Counter::default(),
             seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
             meters: Mutex::default(),
+            events: Events::default(),
             unrouted: Counter::default(),
-            sessions: Gauge::default(),
-            exchanges: Gauge::default(),
-            connections: Gauge::default(),
-            body_bytes: Gauge::default(),
-            dropped_copies: Counter::default(),
-            unwritten_refusals: Counter::default(),
-            tasks: Gauge::default(),
             runtimes: Mutex::default(),
-        };
-        metrics.register();
-        metrics
+        }
     }
 }
 
 impl Metrics {
-    fn register(&mut self) {
-        let registry = &mut self.registry;
-        let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
-        registry.register("build", "This relay", build);
-        registry.register("webhooks_received", "Requests to an endpoint", self.received.clone());
-        registry.register("webhooks_answered", "Answers to senders, by what became of it", self.outcomes.clone());
-        registry.register("events", "Kept events, by what became of them", self.events.counted.clone());
-        registry.register("events_waiting", "Kept events that wait or are under way", self.backlog.clone());
-        let help = "How long the oldest of them has waited";
-        registry.register_with_unit("events_oldest", help, Unit::Seconds, self.oldest.clone());
-        let help = "Endpoints with an event that is long due although an agent is free; anything but 0 is an alarm";
-        registry.register("events_overdue", help, self.overdue.clone());
-        registry.register_with_unit("store_size", "The store's size", Unit::Bytes, self.store_bytes.clone());
-        let help = "The size at which what has ended gives way";
-        registry.register_with_unit("store_max_size", help, Unit::Bytes, self.store_max_bytes.clone());
-        let help = "Events that are not what was taken in; anything but 0 is an alarm";
-        registry.register("store_damaged", help, self.damaged.clone());
-        registry.register("store_commits", "The store's transactions", self.commits.clone());
-        registry.register("store_calls", "Calls in the store's transactions", self.calls.clone());
-        let help = "Time that the store's transactions took";
-        registry.register_with_unit("store_commit", help, Unit::Seconds, self.commit_seconds.clone());
-        let help = "From a request's head to the head of its answer";
-        registry.register_with_unit("webhook_duration", help, Unit::Seconds, self.seconds.clone());
-        registry.register("requests_unrouted", "Requests to no endpoint", self.unrouted.clone());
-        registry.register("agent_sessions", "Attached sessions", self.sessions.clone());
-        registry.register("exchanges_in_flight", "Exchanges under way", self.exchanges.clone());
-        registry.register("public_connections", "Connections of senders", self.connections.clone());
-        registry.register("bodies_collected_bytes", "Heads and collected bodies in memory", self.body_bytes.clone());
-        registry.register("copies_dropped", "Copies that slow agents did not get", self.dropped_copies.clone());
-        let help = "Refused requests that were gone before they were written into the store";
-        registry.register("refused_unwritten", help, self.unwritten_refusals.clone());
-        registry.register("tasks", "Tasks of every runtime", self.tasks.clone());
-    }
-
     /// The counters of an endpoint; the same ones for the same name.
     pub(crate) fn meter(&self, endpoint: &str) -> Arc<Meter> {
         let mut meters = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
@@ -347,7 +252,7 @@ impl Metrics {
             let of = |outcome| OfOutcome { endpoint: label(), outcome };
             Arc::new(Meter {
                 received: self.received.get_or_create_owned(&name),
-                outcomes: AnswerClass::NAMES.map(|outcome| self.outcomes.get_or_create_owned(&of(outcome))),
+                outcomes: AnswerClass::ALL.map(|(_, outcome)| self.outcomes.get_or_create_owned(&of(outcome))),
                 seconds: self.seconds.get_or_create_owned(&name),
             })
         };
@@ -364,12 +269,10 @@ impl Metrics {
         self.events.plain.shown(endpoint)
     }
 
-    /// Where kept events are counted.
     pub(crate) fn events(&self) -> Events {
         self.events.clone()
     }
 
-    /// A request was for no endpoint.
     pub(crate) fn unrouted(&self) {
         self.unrouted.inc();
     }
@@ -381,34 +284,60 @@ impl Metrics {
 
     /// Everything as text.
     pub(crate) fn text(&self, now: &Gauges, form: Form) -> String {
-        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        self.sessions.set(number(now.sessions));
-        self.exchanges.set(number(now.exchanges));
-        self.connections.set(number(now.connections));
-        self.body_bytes.set(number(now.body_bytes));
-        self.dropped_copies.inner().store(now.dropped_copies, std::sync::atomic::Ordering::Relaxed);
-        self.unwritten_refusals.inner().store(now.unwritten_refusals, std::sync::atomic::Ordering::Relaxed);
+        let mut registry = Registry::with_prefix("relay");
+        registry.register("build", "This relay", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
+        registry.register("webhooks_received", "Requests to an endpoint", self.received.clone());
+        registry.register("webhooks_answered", "Answers to senders, by what became of it", self.outcomes.clone());
+        let help = "From a request's head to the head of its answer";
+        registry.register_with_unit("webhook_duration", help, Unit::Seconds, self.seconds.clone());
+        registry.register("events", "Kept events, by what became of them", self.events.counted.clone());
+        registry.register("requests_unrouted", "Requests to no endpoint", self.unrouted.clone());
+        registry.register("agent_sessions", "Attached sessions", ConstGauge::new(now.sessions));
+        registry.register("exchanges_in_flight", "Exchanges under way", ConstGauge::new(now.exchanges));
+        registry.register("public_connections", "Connections of senders", ConstGauge::new(now.connections));
+        let help = "Heads and collected bodies in memory";
+        registry.register("bodies_collected_bytes", help, ConstGauge::new(now.body_bytes));
+        let help = "Copies that slow agents did not get";
+        registry.register("copies_dropped", help, ConstCounter::new(now.dropped_copies));
+        let help = "Refused requests that were gone before they were written into the store";
+        registry.register("refused_unwritten", help, ConstCounter::new(now.unwritten_refusals));
         let runtimes = self.runtimes.lock().unwrap_or_else(PoisonError::into_inner);
-        self.tasks.set(number(runtimes.iter().map(|runtime| runtime.metrics().num_alive_tasks()).sum()));
-        self.backlog.clear();
-        self.oldest.clear();
-        for waiting in &now.waiting {
-            let endpoint = OfEndpoint { endpoint: self.events.plain.label(&waiting.endpoint) };
-            self.backlog.get_or_create(&endpoint).set(i64::try_from(waiting.open).unwrap_or(i64::MAX));
-            self.oldest.get_or_create(&endpoint).set(waiting.oldest_s);
-        }
-        self.overdue.set(number(now.waiting.iter().filter(|waiting| waiting.overdue).count()));
-        let StoreNumbers { bytes, max_bytes, commits, calls, commit_seconds, damaged } = now.stored;
-        self.store_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
-        self.store_max_bytes.set(i64::try_from(max_bytes).unwrap_or(i64::MAX));
-        self.damaged.set(i64::try_from(damaged).unwrap_or(i64::MAX));
-        self.commits.inner().store(commits, std::sync::atomic::Ordering::Relaxed);
-        self.calls.inner().store(calls, std::sync::atomic::Ordering::Relaxed);
-        self.commit_seconds.inner().store(commit_seconds.to_bits(), std::sync::atomic::Ordering::Relaxed);
+        let tasks: usize = runtimes.iter().map(|runtime| runtime.metrics().num_alive_tasks()).sum();
+        registry.register("tasks", "Tasks of every runtime", ConstGauge::new(tasks));
+        self.register_backlog(&mut registry, &now.waiting);
+        register_store(&mut registry, &now.store);
         let mut text = String::new();
-        encode(&mut text, &self.registry).expect("writing to a string does not fail");
+        encode(&mut text, &registry).expect("writing to a string does not fail");
         form.of(text)
     }
+
+    fn register_backlog(&self, registry: &mut Registry, waiting: &[EndpointBacklog]) {
+        let (open, oldest) = (Family::<_, Gauge>::default(), Family::<_, Gauge>::default());
+        for backlog in waiting {
+            let endpoint = OfEndpoint { endpoint: self.events.plain.label(&backlog.endpoint) };
+            open.get_or_create(&endpoint).set(i64::try_from(backlog.open).unwrap_or(i64::MAX));
+            oldest.get_or_create(&endpoint).set(backlog.oldest_s);
+        }
+        registry.register("events_waiting", "Kept events that wait or are under way", open);
+        let help = "How long the oldest of them has waited";
+        registry.register_with_unit("events_oldest", help, Unit::Seconds, oldest);
+        let help = "Endpoints with an event that is long due although an agent is free; anything but 0 is an alarm";
+        let overdue = waiting.iter().filter(|backlog| backlog.overdue).count();
+        registry.register("events_overdue", help, ConstGauge::new(overdue));
+    }
+}
+
+fn register_store(registry: &mut Registry, store: &Usage) {
+    registry.register_with_unit("store_size", "The store's size", Unit::Bytes, ConstGauge::new(store.bytes));
+    let help = "The size at which what has ended gives way";
+    registry.register_with_unit("store_max_size", help, Unit::Bytes, ConstGauge::new(store.max_bytes));
+    let help = "Events that are not what was taken in; anything but 0 is an alarm";
+    registry.register("store_damaged", help, ConstGauge::new(store.damaged));
+    registry.register("store_commits", "The store's transactions", ConstCounter::new(store.commits));
+    registry.register("store_calls", "Calls in the store's transactions", ConstCounter::new(store.calls));
+    let seconds = Duration::from_micros(store.commit_micros).as_secs_f64();
+    let help = "Time that the store's transactions took";
+    registry.register_with_unit("store_commit", help, Unit::Seconds, ConstCounter::new(seconds));
 }
 
 #[cfg(test)]
