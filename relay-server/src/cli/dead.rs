@@ -26,7 +26,6 @@ pub(super) enum DeadCommand {
     Drop(Many),
 }
 
-/// One, or many.
 #[derive(Debug, clap::Args)]
 pub(super) struct Many {
     /// The event's id, or its sender's own

@@ -51,26 +51,25 @@ pub(super) enum EndpointCommand {
         remote: Remote,
     },
     /// Go on accepting and keeping events, and deliver none
-    Pause {
-        /// The endpoint
-        name: String,
-        #[command(flatten)]
-        remote: Remote,
-    },
+    Pause(OneEndpoint),
     /// Forget the secret that a provider's challenge told, so that the next one may tell another
-    Forget {
-        /// The endpoint
-        name: String,
-        #[command(flatten)]
-        remote: Remote,
-    },
+    Forget(OneEndpoint),
     /// Deliver again
-    Resume {
-        /// The endpoint
-        name: String,
-        #[command(flatten)]
-        remote: Remote,
-    },
+    Resume(OneEndpoint),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct OneEndpoint {
+    /// The endpoint
+    name: String,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+impl OneEndpoint {
+    fn act(&self, action: &str) -> Result<(), Failure> {
+        self.remote.post(&format!("/api/v1/endpoints/{}/{action}", encoded(&self.name))).map(drop)
+    }
 }
 
 pub(super) fn run(command: &EndpointCommand) -> Result<(), Failure> {
@@ -89,14 +88,10 @@ pub(super) fn run(command: &EndpointCommand) -> Result<(), Failure> {
             let done = remote.send(&http::Method::DELETE, &path, &[])?;
             terminal::values([&done], *json, deleted)
         }
-        EndpointCommand::Forget { name, remote } => act(name, "forget", remote),
-        EndpointCommand::Pause { name, remote } => act(name, "pause", remote),
-        EndpointCommand::Resume { name, remote } => act(name, "resume", remote),
+        EndpointCommand::Forget(endpoint) => endpoint.act("forget"),
+        EndpointCommand::Pause(endpoint) => endpoint.act("pause"),
+        EndpointCommand::Resume(endpoint) => endpoint.act("resume"),
     }
-}
-
-fn act(name: &str, action: &str, remote: &Remote) -> Result<(), Failure> {
-    remote.post(&format!("/api/v1/endpoints/{}/{action}", encoded(name))).map(drop)
 }
 
 fn cells(endpoint: &Value) -> Vec<String> {
@@ -127,10 +122,8 @@ fn show(endpoint: &Value) -> String {
     let text = |key: &str| terminal::member(endpoint, key);
     let mut out = list::row(cells(endpoint));
     out.push_str(&format!("\nwebhook URL: {}", text("url")));
-    out.push_str(&format!(
-        "\npending {}, running {}, dead {}",
-        endpoint["pending"], endpoint["running"], endpoint["dead"]
-    ));
+    let count = |key: &str| format!("{key} {}", endpoint[key]);
+    out.push_str(&format!("\n{}, {}, {}", count("pending"), count("running"), count("dead")));
     for (key, title) in
         [("paused_since", "paused since"), ("circuit_until", "its handler fails and is left alone until")]
     {

@@ -10,6 +10,7 @@ use relay_program::{
     terminal,
 };
 use relay_proto::printable::escaped;
+use serde::Serialize;
 use serde_json::Value;
 
 use super::remote::Remote;
@@ -40,12 +41,7 @@ pub(super) enum EventCommand {
         remote: Remote,
     },
     /// Print an event's body, byte for byte; on a terminal as text that cannot steer it
-    Body {
-        /// The event's id, or its sender's own
-        id: String,
-        #[command(flatten)]
-        remote: Remote,
-    },
+    Body(OneEvent),
     /// Deliver an event once more, as a new one with the same content
     Replay {
         /// The event's id, or its sender's own
@@ -60,58 +56,45 @@ pub(super) enum EventCommand {
         remote: Remote,
     },
     /// End an event that waits
-    Cancel {
-        /// The event's id, or its sender's own
-        id: String,
-        #[command(flatten)]
-        remote: Remote,
-    },
+    Cancel(OneEvent),
 }
 
-/// Which events.
 #[derive(Debug, clap::Args)]
+pub(super) struct OneEvent {
+    /// The event's id, or its sender's own
+    id: String,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+#[derive(Debug, clap::Args, Serialize)]
 pub(super) struct Which {
     /// Only those of this endpoint
     #[arg(long)]
-    pub(super) endpoint: Option<String>,
+    endpoint: Option<String>,
     /// Only those of these types; `*` stands for any text
     #[arg(long, value_name = "TYPE,…")]
-    pub(super) event_type: Option<String>,
+    event_type: Option<String>,
     /// Only those whose last answer had this status: 404, 5xx, 400-499
     #[arg(long)]
-    pub(super) status: Option<String>,
+    status: Option<String>,
     /// Only those that came then or later, such as 2026-01-31T08:00Z
     #[arg(long, value_name = "TIME")]
-    pub(super) since: Option<String>,
+    since: Option<String>,
     /// Only those that came before then
     #[arg(long, value_name = "TIME")]
-    pub(super) until: Option<String>,
+    until: Option<String>,
     /// Only those with this text in target, type, headers or body
     #[arg(long)]
-    pub(super) text: Option<String>,
+    text: Option<String>,
     /// At most this many
     #[arg(long, default_value_t = 100)]
-    pub(super) limit: u32,
+    limit: u32,
 }
 
 impl Which {
-    /// As a query.
     pub(super) fn query(&self) -> String {
-        let parts = [
-            ("endpoint", &self.endpoint),
-            ("event_type", &self.event_type),
-            ("status", &self.status),
-            ("since", &self.since),
-            ("until", &self.until),
-            ("text", &self.text),
-        ];
-        let mut query = format!("limit={}", self.limit);
-        for (name, value) in parts {
-            if let Some(value) = value {
-                query.push_str(&format!("&{name}={}", encoded(value)));
-            }
-        }
-        query
+        serde_urlencoded::to_string(self).expect("texts and a number fit into a query")
     }
 }
 
@@ -153,7 +136,7 @@ pub(super) fn run(command: &EventCommand) -> Result<(), Failure> {
             let event = remote.get(&format!("/api/v1/events/{}", encoded(id)))?;
             terminal::values([&event], *json, |event| EventDetail::words(event, "to do"))
         }
-        EventCommand::Body { id, remote } => {
+        EventCommand::Body(OneEvent { id, remote }) => {
             let body = remote.bytes(&format!("/api/v1/events/{}/body", encoded(id)))?;
             terminal::body(&body)
         }
@@ -165,7 +148,7 @@ pub(super) fn run(command: &EventCommand) -> Result<(), Failure> {
             };
             act(id, &format!("replay?signature={signature}"), remote)
         }
-        EventCommand::Cancel { id, remote } => act(id, "cancel", remote),
+        EventCommand::Cancel(OneEvent { id, remote }) => act(id, "cancel", remote),
     }
 }
 

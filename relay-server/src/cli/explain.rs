@@ -4,10 +4,11 @@
 //! A saved request is `{"method": …, "url": …, "headers": [[name, value], …], "body_base64": …}` (or `"body"` as
 //! text), alone or as the member `request`, as files of vectors have it.
 
-use std::{fs, path::Path, time::SystemTime};
+use std::{fs, path::Path};
 
 use anyhow::{Context, anyhow};
 use data_encoding::BASE64;
+use jiff::Timestamp;
 use relay_program::{Failure, terminal};
 use relay_proto::printable::without_password;
 use relay_schemes::{
@@ -70,7 +71,12 @@ fn saved(arguments: &Explain) -> Result<Value, Failure> {
         Failure::Usage("name the provider with --provider; `relay-server provider list` names them all".to_owned())
     })?;
     let row = provider(name).ok_or_else(|| unknown(name))?;
-    let secrets = |refs: &[String]| -> Result<Vec<Secret>, Failure> { refs.iter().map(|one| secret(one)).collect() };
+    // A text that is no reference may be the secret itself, so it is not repeated.
+    let secret = |reference: &String| match read_secret(reference) {
+        Ok(secret) => Ok(Secret::new(secret.to_vec())),
+        Err(why) => Err(Failure::Usage(format!("--secret: {why}"))),
+    };
+    let secrets = |refs: &[String]| refs.iter().map(secret).collect::<Result<Vec<_>, _>>();
     if let Some((typed, ascii)) = arguments.urls.iter().find_map(|url| Some((url, ascii_host(url)?))) {
         let typed = without_password(typed);
         return Err(Failure::Usage(format!(
@@ -82,17 +88,10 @@ fn saved(arguments: &Explain) -> Result<Value, Failure> {
     let others: Vec<_> = arguments.others.iter().map(String::as_str).zip(&others).collect();
     let urls: Vec<_> = arguments.urls.iter().map(String::as_str).collect();
     let (headers, body) = parts(request).with_context(|| format!("{}", path.display()))?;
-    let text = |key: &str, default| request[key].as_str().unwrap_or(default);
-    let asked = Request {
-        method: text("method", "POST"),
-        url: text("url", "https://localhost/"),
-        headers: &headers,
-        body: &body,
-    };
-    let now = arguments.at.or_else(|| file["now"].as_i64()).unwrap_or_else(|| {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
-    });
+    let method = request["method"].as_str().unwrap_or("POST");
+    let url = request["url"].as_str().unwrap_or("https://localhost/");
+    let asked = Request { method, url, headers: &headers, body: &body };
+    let now = arguments.at.or_else(|| file["now"].as_i64()).unwrap_or_else(|| Timestamp::now().as_second());
     let found = explain(row, &material, &asked, now, &Candidates { secrets: &others, urls: &urls });
     let findings: Vec<_> =
         found.iter().map(|finding| json!({ "code": finding.code(), "message": finding.to_string() })).collect();
@@ -103,12 +102,6 @@ fn read(path: &Path) -> anyhow::Result<Value> {
     let len = fs::metadata(path)?.len();
     anyhow::ensure!(len <= MAX_FILE_BYTES, "{len} bytes are too many");
     Ok(serde_json::from_slice(&fs::read(path)?)?)
-}
-
-fn secret(reference: &str) -> Result<Secret, Failure> {
-    // A text that is no reference may be the secret itself, so it is not repeated.
-    let secret = read_secret(reference).map_err(|why| Failure::Usage(format!("--secret: {why}")))?;
-    Ok(Secret::new(secret.to_vec()))
 }
 
 type Lines = Vec<(String, Vec<u8>)>;

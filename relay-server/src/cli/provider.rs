@@ -63,8 +63,11 @@ fn signs_afresh(row: &Provider) -> bool {
     row.scheme.as_ref().is_some_and(relay_schemes::Scheme::is_symmetric)
 }
 
+fn handshakes(row: &Provider) -> Vec<&str> {
+    row.handshakes.iter().map(|handshake| handshake.name.as_str()).collect()
+}
+
 fn summary(row: &Provider) -> Value {
-    let handshakes: Vec<_> = row.handshakes.iter().map(|handshake| handshake.name.as_str()).collect();
     json!({
         "name": row.name,
         "title": row.title,
@@ -76,14 +79,13 @@ fn summary(row: &Provider) -> Value {
         "retries": row.retries,
         "interactive": row.interactive,
         "max_body": row.max_body,
-        "handshakes": handshakes,
+        "handshakes": handshakes(row),
     })
 }
 
 fn in_words(row: &Provider) -> String {
     let yes = |held| if held { "yes" } else { "no" };
-    let handshakes: Vec<_> = row.handshakes.iter().map(|handshake| handshake.name.as_str()).collect();
-    let handshakes = if handshakes.is_empty() { "none".to_owned() } else { handshakes.join(", ") };
+    let handshakes = handshakes(row).join(", ");
     let timeout = row.timeout.map_or_else(|| "not known".to_owned(), |timeout| format!("{} s", timeout.as_secs()));
     let mut text = format!("{}\n{}\n\n", row.title, row.docs);
     for (name, value) in [
@@ -93,7 +95,7 @@ fn in_words(row: &Provider) -> String {
         ("waits for an answer", &timeout),
         ("sends again by itself", yes(row.retries)),
         ("the answer is the product", yes(row.interactive)),
-        ("challenges", &handshakes),
+        ("challenges", if handshakes.is_empty() { "none" } else { &handshakes }),
     ] {
         text.push_str(&format!("{name:<26} {value}\n"));
     }
