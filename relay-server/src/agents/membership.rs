@@ -83,19 +83,20 @@ impl Membership {
         self.members.iter().filter(move |member| member.role == role).map(|member| member.epoch)
     }
 
-    /// Every session.
     pub(crate) fn all(&self) -> impl Iterator<Item = Epoch> + '_ {
         self.members.iter().map(|member| member.epoch)
     }
 
-    /// A session's role.
-    pub(crate) fn role(&self, epoch: Epoch) -> Option<Role> {
-        self.members.iter().find(|member| member.epoch == epoch).map(|member| member.role)
+    fn member(&self, epoch: Epoch) -> Option<&Member> {
+        self.members.iter().find(|member| member.epoch == epoch)
     }
 
-    /// What a session is there for.
+    pub(crate) fn role(&self, epoch: Epoch) -> Option<Role> {
+        self.member(epoch).map(|member| member.role)
+    }
+
     pub(crate) fn wish(&self, epoch: Epoch) -> Option<Wish> {
-        self.members.iter().find(|member| member.epoch == epoch).map(|member| member.wish)
+        self.member(epoch).map(|member| member.wish)
     }
 
     /// Whether an agent that could be active left a moment ago.

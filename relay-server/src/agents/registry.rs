@@ -34,7 +34,7 @@ use self::{
 };
 use super::{
     attach_policy::{AttachGrant, AttachPolicy},
-    membership::{Epoch, Membership, Role},
+    membership::{Epoch, Membership, Role, RoleChanges},
     mirror::Mirrors,
     outcomes::Serves,
     targets::{Target, Targets},
@@ -57,9 +57,7 @@ const MAX_WAITERS: usize = 1024;
 /// Who an agent is: only the same three fence each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AgentIdentity {
-    /// The token's name.
     pub token: Arc<str>,
-    /// The agent's name.
     pub name: Arc<str>,
     /// The agent's process.
     pub instance: [u8; 16],
@@ -68,9 +66,7 @@ pub(crate) struct AgentIdentity {
 /// An agent that somebody who has its token asks for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AgentSelector<'a> {
-    /// The token's name.
     pub token: &'a str,
-    /// The agent's name.
     pub name: &'a str,
     /// Its process; without it, the newest.
     pub instance: Option<[u8; 16]>,
@@ -83,17 +79,8 @@ struct Candidate {
     load: Arc<Load>,
 }
 
-/// Whose role at which endpoint is another now.
-type Changes = Vec<(String, Epoch, Role)>;
-
-/// A session that joins an endpoint.
-struct Newcomer<'a> {
-    epoch: Epoch,
-    /// Its agent's name.
-    name: &'a Arc<str>,
-    /// An older session of the same agent, whose place it takes.
-    predecessor: Option<&'a Arc<Session>>,
-}
+/// The answer to an offer: the endpoint's name and the session's role there, or the code of a refusal.
+pub(crate) type OfferAnswer = Result<(String, Role), &'static str>;
 
 /// The attached agents of one relay.
 pub(crate) struct Registry {
@@ -119,6 +106,8 @@ struct State {
     awaited: HashMap<String, usize>,
     /// Breaks ties between equally free agents.
     turn: usize,
+    /// Whose role at which endpoint is another now. Agents are notified before the lock is released.
+    changes: Vec<(String, Epoch, Role)>,
 }
 
 /// A session's place in the registry; it leaves when this is dropped.
@@ -157,10 +146,8 @@ impl Reservation {
 
 /// What an agent is told of its offers, and whom its coming concerns.
 pub(crate) struct Welcomed {
-    /// The session's place.
     pub attached: Attached,
-    /// The answers to the offers: the endpoint, or the code of a refusal.
-    pub answers: Vec<Result<(String, Role), &'static str>>,
+    pub answers: Vec<OfferAnswer>,
     /// Whether it stands by somewhere; [`Attached::contest`] is due [`PATIENCE`] later.
     pub contested: bool,
     /// An older session of the same agent that had drained, to be closed when it is idle.
@@ -197,6 +184,16 @@ impl Registry {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Changes who is attached as what. Agents learn of their new roles, and who waits for an agent looks again.
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.lock();
+        let changed = change(&mut state);
+        state.notify_changes();
+        drop(state);
+        self.changed.notify_waiters();
+        changed
+    }
+
     /// Attaches a session. An older one of the same agent is replaced; sessions of the same name in another process, and
     /// active ones that another one wants to relieve, are asked for a sign of life. `None` if the token was revoked since
     /// it was shown.
@@ -208,39 +205,37 @@ impl Registry {
         now_ms: u64,
     ) -> Option<Welcomed> {
         let now = Instant::now();
-        let mut state = self.lock();
-        let policy = Arc::clone(&state.policy);
-        policy.token(&shown.token.name, shown.secret)?;
-        let epoch = now_ms.max(state.last_epoch + 1);
-        state.last_epoch = epoch;
-        let older: Vec<_> = state.sessions.values().filter(|other| other.identity == identity).cloned().collect();
-        let mut changes = Changes::new();
-        let (mut answers, mut offered) = (Vec::new(), Vec::<Offered>::new());
-        for offer in offers {
-            let (mut offer, admitted) = Offered::new(offer, &policy, &shown);
-            offer.again = offered.iter().any(|other| other.endpoint == offer.endpoint);
-            let admitted = if offer.again { Err("offered_twice") } else { admitted };
-            answers.push(admitted.map(|grant| {
-                let newcomer = Newcomer { epoch, name: &identity.name, predecessor: older.first() };
-                let role = state.join(&newcomer, &grant, now, &mut changes);
-                offer.accept(&mut state.targets, &identity, now);
-                (grant.endpoint, role)
-            }));
-            offered.push(offer);
-        }
-        for older in &older {
-            state.remove(older.epoch, now, &mut changes);
-        }
-        let session = Arc::new(Session::new(identity, shown, epoch, offered));
-        state.sessions.insert(epoch, Arc::clone(&session));
-        state.ask_about(&session);
-        let contested = answers.iter().flatten().any(|(_, role)| *role == Role::Standby);
-        state.tell(&changes);
-        drop(state);
-        let finishing = replace(&older);
-        self.changed.notify_waiters();
-        let attached = Attached { registry: Arc::clone(self), session };
-        Some(Welcomed { attached, answers, contested, finishing, policy })
+        self.change(|state| {
+            let policy = Arc::clone(&state.policy);
+            policy.token(&shown.token.name, shown.secret)?;
+            state.last_epoch = now_ms.max(state.last_epoch + 1);
+            let older: Vec<_> = state.sessions.values().filter(|other| other.identity == identity).cloned().collect();
+            let (mut offered, mut admitted) = (Vec::<Offered>::new(), Vec::new());
+            for offer in offers {
+                let (mut offer, grant) = Offered::new(offer, &policy, &shown);
+                offer.again = offered.iter().any(|other| other.endpoint == offer.endpoint);
+                admitted.push(if offer.again { Err("offered_twice") } else { grant });
+                offered.push(offer);
+            }
+            let session = Arc::new(Session::new(identity, shown, state.last_epoch, offered));
+            let mut answers = Vec::new();
+            for (offer, admitted) in session.offers.iter().zip(admitted) {
+                answers.push(admitted.map(|grant| {
+                    let role = state.join(&session, older.first(), &grant, now);
+                    offer.accept(&mut state.targets, &session.identity, now);
+                    (grant.endpoint, role)
+                }));
+            }
+            for older in &older {
+                state.remove(older, now);
+            }
+            state.sessions.insert(session.epoch, Arc::clone(&session));
+            state.ask_about(&session);
+            let contested = answers.iter().flatten().any(|(_, role)| *role == Role::Standby);
+            let finishing = replace(&older);
+            let attached = Attached { registry: Arc::clone(self), session };
+            Some(Welcomed { attached, answers, contested, finishing, policy })
+        })
     }
 
     /// Tells every agent of an endpoint something.
@@ -255,42 +250,20 @@ impl Registry {
     /// Goes by these endpoints and tokens from now on, and looks at every offer again. A session that is left with
     /// nothing is closed; one that may do less than it does, or more, joins anew.
     pub(crate) fn revise(&self, policy: AttachPolicy) {
-        let now = Instant::now();
-        let mut state = self.lock();
-        state.policy = Arc::new(policy);
-        let policy = Arc::clone(&state.policy);
-        for session in state.sessions.values().cloned().collect::<Vec<_>>() {
-            let (mut changes, mut kept) = (Changes::new(), false);
-            for offer in session.offers.iter().filter(|offered| !offered.again) {
-                let present = state.memberships.get(&*offer.endpoint).and_then(|members| members.wish(session.epoch));
-                match policy.admit(&session.shown, offer.asked()) {
-                    Ok(grant) => {
-                        kept = true;
-                        let stays = present.is_some_and(|wish| wish.attach == grant.wish.attach);
-                        if stays {
-                            state.set_exclusive(&grant, &mut changes);
-                        } else if *grant.endpoint == *offer.endpoint && !session.drained.load(Ordering::Relaxed) {
-                            state.leave(&offer.endpoint, session.epoch, now, &mut changes);
-                            let (epoch, name) = (session.epoch, &session.identity.name);
-                            let newcomer = Newcomer { epoch, name, predecessor: None };
-                            state.join(&newcomer, &grant, now, &mut changes);
-                            offer.accept(&mut state.targets, &session.identity, now);
-                        }
-                    }
-                    Err(code) if present.is_some() => {
-                        state.leave(&offer.endpoint, session.epoch, now, &mut changes);
-                        session.tell(&offer.endpoint, OfferState::Refused { code: code.to_owned() });
-                    }
-                    Err(_) => {}
+        let (now, policy) = (Instant::now(), Arc::new(policy));
+        self.change(|state| {
+            state.policy = policy;
+            for session in state.sessions.values().cloned().collect::<Vec<_>>() {
+                let mut kept = false;
+                for offer in session.offers.iter().filter(|offered| !offered.again) {
+                    kept |= state.revise(&session, offer, now);
+                }
+                state.notify_changes();
+                if !kept && let Some(handle) = session.handle.get() {
+                    handle.close(CloseCode::Unauthorized, REVOKED);
                 }
             }
-            state.tell(&changes);
-            if !kept && let Some(handle) = session.handle.get() {
-                handle.close(CloseCode::Unauthorized, REVOKED);
-            }
-        }
-        drop(state);
-        self.changed.notify_waiters();
+        });
     }
 
     /// Announces the relay's stop to every agent.
@@ -307,7 +280,6 @@ impl Registry {
         self.lock().sessions.values().filter_map(|session| session.handle.get()).for_each(act);
     }
 
-    /// How many sessions are attached.
     pub(crate) fn len(&self) -> usize {
         self.lock().sessions.len()
     }
@@ -323,41 +295,69 @@ impl Registry {
 }
 
 impl State {
+    /// Changes who stands where at an endpoint that somebody joined, and says whether anybody's role is another then.
+    fn update(&mut self, endpoint: &str, update: impl FnOnce(&mut Membership) -> RoleChanges) -> bool {
+        let changed = self.memberships.get_mut(endpoint).map(update).unwrap_or_default();
+        let any = !changed.is_empty();
+        self.changes.extend(changed.into_iter().map(|(epoch, role)| (endpoint.to_owned(), epoch, role)));
+        any
+    }
+
     /// A session joins an endpoint, in the place of its predecessor if that was there in the same way.
-    fn join(&mut self, newcomer: &Newcomer<'_>, grant: &AttachGrant, now: Instant, changes: &mut Changes) -> Role {
-        self.set_exclusive(grant, changes);
-        let (epoch, predecessor) = (newcomer.epoch, newcomer.predecessor);
-        let members = self.memberships.entry(grant.endpoint.clone()).or_default();
-        if let Some(role) = predecessor.and_then(|older| members.succeed(older.epoch, epoch, grant.wish)) {
-            changes.push((grant.endpoint.clone(), epoch, role));
-            return role;
+    fn join(
+        &mut self,
+        session: &Session,
+        predecessor: Option<&Arc<Session>>,
+        AttachGrant { endpoint, exclusive, wish, .. }: &AttachGrant,
+        now: Instant,
+    ) -> Role {
+        let epoch = session.epoch;
+        self.memberships.entry(endpoint.clone()).or_default();
+        self.update(endpoint, |members| members.set_exclusive(*exclusive));
+        self.update(endpoint, |members| {
+            match predecessor.and_then(|older| members.succeed(older.epoch, epoch, *wish)) {
+                Some(role) => vec![(epoch, role)],
+                None => members.join(epoch, Arc::clone(&session.identity.name), *wish, now),
+            }
+        });
+        self.memberships[endpoint].role(epoch).unwrap_or(Role::Standby)
+    }
+
+    /// Looks at an offer again, by what the config says now; whether it stands.
+    fn revise(&mut self, session: &Session, offer: &Offered, now: Instant) -> bool {
+        let admitted = self.policy.admit(&session.shown, offer.asked());
+        let present = self.memberships.get(&*offer.endpoint).and_then(|members| members.wish(session.epoch));
+        match &admitted {
+            Ok(grant) if present.is_some_and(|wish| wish.attach == grant.wish.attach) => {
+                self.update(&grant.endpoint, |members| members.set_exclusive(grant.exclusive));
+            }
+            Ok(grant) => {
+                if *grant.endpoint == *offer.endpoint && !session.drained.load(Ordering::Relaxed) {
+                    self.update(&offer.endpoint, |members| members.leave(session.epoch, now));
+                    self.join(session, None, grant, now);
+                    offer.accept(&mut self.targets, &session.identity, now);
+                }
+            }
+            Err(code) if present.is_some() => {
+                self.update(&offer.endpoint, |members| members.leave(session.epoch, now));
+                session.notify(&offer.endpoint, OfferState::Refused { code: (*code).to_owned() });
+            }
+            Err(_) => {}
         }
-        let joined = members.join(epoch, Arc::clone(newcomer.name), grant.wish, now);
-        changes.extend(joined.into_iter().map(|(epoch, role)| (grant.endpoint.clone(), epoch, role)));
-        members.role(epoch).unwrap_or(Role::Standby)
-    }
-
-    fn set_exclusive(&mut self, AttachGrant { endpoint, exclusive, .. }: &AttachGrant, changes: &mut Changes) {
-        let changed = self.memberships.entry(endpoint.clone()).or_default().set_exclusive(*exclusive);
-        changes.extend(changed.into_iter().map(|(epoch, role)| (endpoint.clone(), epoch, role)));
-    }
-
-    fn leave(&mut self, endpoint: &str, epoch: Epoch, now: Instant, changes: &mut Changes) {
-        let left = self.memberships.get_mut(endpoint).map(|members| members.leave(epoch, now)).unwrap_or_default();
-        changes.extend(left.into_iter().map(|(epoch, role)| (endpoint.to_owned(), epoch, role)));
+        admitted.is_ok()
     }
 
     /// A session takes nothing more, or is gone.
-    fn withdraw(&mut self, epoch: Epoch, now: Instant, changes: &mut Changes) {
-        let Some(session) = self.sessions.get(&epoch).map(Arc::clone) else { return };
+    fn withdraw(&mut self, session: &Session, now: Instant) {
         for offer in &session.offers {
-            self.leave(&offer.endpoint, epoch, now, changes);
+            self.update(&offer.endpoint, |members| members.leave(session.epoch, now));
         }
     }
 
-    fn remove(&mut self, epoch: Epoch, now: Instant, changes: &mut Changes) {
-        self.withdraw(epoch, now, changes);
-        self.sessions.remove(&epoch);
+    fn remove(&mut self, session: &Session, now: Instant) {
+        if self.sessions.remove(&session.epoch).is_some() {
+            self.withdraw(session, now);
+        }
     }
 
     /// Asks those for a sign of life whom a newcomer may relieve: its namesakes, and active ones where it stands by.
@@ -375,24 +375,23 @@ impl State {
         }
     }
 
-    fn tell(&self, changes: &Changes) {
-        for (endpoint, epoch, role) in changes {
-            if let Some(session) = self.sessions.get(epoch) {
-                session.tell(endpoint, offer_state(*role));
+    fn notify_changes(&mut self) {
+        for (endpoint, epoch, role) in self.changes.drain(..) {
+            if let Some(session) = self.sessions.get(&epoch) {
+                session.notify(&endpoint, offer_state(role));
             }
         }
     }
 }
 
 impl Attached {
-    /// The session's epoch.
     pub(crate) fn epoch(&self) -> u64 {
         self.session.epoch
     }
 
     /// The welcome is sent: exchanges may come. Says what has changed since the answers were made, and closes what was
     /// replaced or lost its rights meanwhile.
-    pub(crate) fn ready(&self, handle: Handle, answers: &[Result<(String, Role), &'static str>]) {
+    pub(crate) fn ready(&self, handle: Handle, answers: &[OfferAnswer]) {
         let state = self.registry.lock();
         let handle = self.session.handle.get_or_init(|| handle);
         if !state.sessions.contains_key(&self.session.epoch) {
@@ -406,9 +405,9 @@ impl Attached {
             let now = state.memberships.get(&*offer.endpoint).and_then(|members| members.role(self.session.epoch));
             match (now, answered, admitted) {
                 (Some(now), Ok((_, answered)), _) if now == *answered => {}
-                (Some(now), ..) => self.session.tell(&offer.endpoint, offer_state(now)),
+                (Some(now), ..) => self.session.notify(&offer.endpoint, offer_state(now)),
                 (None, Ok((endpoint, _)), Err(code)) => {
-                    self.session.tell(endpoint, OfferState::Refused { code: code.to_owned() });
+                    self.session.notify(endpoint, OfferState::Refused { code: code.to_owned() });
                 }
                 (None, ..) => {}
             }
@@ -436,46 +435,35 @@ impl Attached {
     pub(crate) fn answered(&self) {
         self.session.asked.store(false, Ordering::Relaxed);
         self.session.doubted.store(false, Ordering::Relaxed);
-        let mut state = self.registry.lock();
-        state.memberships.values_mut().for_each(|members| members.answered(self.session.epoch));
-        drop(state);
-        self.registry.changed.notify_waiters();
+        self.registry.change(|state| {
+            state.memberships.values_mut().for_each(|members| members.answered(self.session.epoch));
+        });
     }
 
     /// The agent takes nothing more: those that stand by take its place.
     pub(crate) fn draining(&self) {
-        let mut state = self.registry.lock();
-        self.session.drained.store(true, Ordering::Relaxed);
-        let mut changes = Changes::new();
-        state.withdraw(self.session.epoch, Instant::now(), &mut changes);
-        state.tell(&changes);
-        drop(state);
-        self.registry.changed.notify_waiters();
+        self.registry.change(|state| {
+            self.session.drained.store(true, Ordering::Relaxed);
+            if state.sessions.contains_key(&self.session.epoch) {
+                state.withdraw(&self.session, Instant::now());
+            }
+        });
     }
 
     /// Where this session stands by: the active ones that were asked and have not answered make room.
     pub(crate) fn contest(&self) {
-        let mut state = self.registry.lock();
-        let asked = |session: &&Arc<Session>| session.asked.load(Ordering::Relaxed);
-        let silent: Vec<Epoch> = state.sessions.values().filter(asked).map(|session| session.epoch).collect();
-        let mut changes = Changes::new();
-        for (endpoint, members) in &mut state.memberships {
-            let yielded = members.yield_to(self.session.epoch, &silent);
-            changes.extend(yielded.into_iter().map(|(epoch, role)| (endpoint.clone(), epoch, role)));
-        }
-        state.tell(&changes);
-        drop(state);
-        self.registry.changed.notify_waiters();
+        self.registry.change(|state| {
+            let asked = |session: &&Arc<Session>| session.asked.load(Ordering::Relaxed);
+            let silent: Vec<Epoch> = state.sessions.values().filter(asked).map(|session| session.epoch).collect();
+            for offer in &self.session.offers {
+                state.update(&offer.endpoint, |members| members.yield_to(self.session.epoch, &silent));
+            }
+        });
     }
 }
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        let mut state = self.registry.lock();
-        let mut changes = Changes::new();
-        state.remove(self.session.epoch, Instant::now(), &mut changes);
-        state.tell(&changes);
-        drop(state);
-        self.registry.changed.notify_waiters();
+        self.registry.change(|state| state.remove(&self.session, Instant::now()));
     }
 }

@@ -20,7 +20,7 @@ use super::{
     attach_policy::AttachPolicy,
     membership::Role,
     outcomes::{Outcomes, Teller},
-    registry::{AgentIdentity, Attached, PATIENCE, REVOKED, Registry, Welcomed, offer_state},
+    registry::{AgentIdentity, Attached, OfferAnswer, PATIENCE, REVOKED, Registry, Welcomed, offer_state},
     skips::Skips,
     token::Shown,
 };
@@ -43,9 +43,6 @@ const SOFTWARE: &str = concat!("relay-server/", env!("CARGO_PKG_VERSION"));
 
 /// What the windows of all sessions' exchanges may grow by, together; one session has 4 MiB of it at most.
 const WINDOWS_BYTES: u32 = 64 * 1024 * 1024;
-
-/// What an offer came to: the endpoint's name, and how the session stands there, or a code.
-type OfferAnswer = Result<(String, Role), &'static str>;
 
 /// What sessions work with.
 pub(super) struct SessionHost {

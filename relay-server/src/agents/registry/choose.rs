@@ -8,12 +8,11 @@ use std::{
 
 use jiff::Timestamp;
 use relay_proto::{OpenError, RequestHead};
-use relay_tunnel::Handle;
 use tokio::time::Instant;
 
 use super::{
-    super::{attach_policy::hide_lines, membership::Role, mirror::MirrorWriter, token::Right},
-    AgentIdentity, AgentSelector, Candidate, Changes, Counted, Load, Registry, Reservation, Session, State,
+    super::{attach_policy::hide_lines, mirror::MirrorWriter, event_filter::EventFilter, membership::Role, token::Right},
+    AgentIdentity, AgentSelector, Candidate, Counted, Load, Registry, Reservation, Session, State,
 };
 use crate::{
     failure::{AgentFault, Failure, RelayFault},
@@ -67,9 +66,6 @@ const MAX_SHOWN: usize = 100;
 
 impl Registry {
     /// A right to an exchange with the freest agent of an endpoint that takes events of this type.
-    ///
-    /// # Errors
-    /// [`ChooseError`].
     pub(crate) fn reserve(
         &self,
         endpoint: &str,
@@ -123,9 +119,6 @@ impl Registry {
     }
 
     /// A right to an exchange with one agent, whatever it is to the endpoint: the newest of its sessions there.
-    ///
-    /// # Errors
-    /// [`ChooseError::NoAgent`] or [`ChooseError::Busy`].
     pub(crate) fn reserve_for(&self, endpoint: &str, selector: &AgentSelector<'_>) -> Result<Reservation, ChooseError> {
         let state = self.lock();
         let members = state.memberships.get(endpoint).ok_or(ChooseError::NoAgent)?;
@@ -198,7 +191,6 @@ impl Registry {
         if agents.is_empty() && state.promote_copy(endpoint) { state.serving(endpoint) } else { agents }
     }
 
-    /// How many agents serve an endpoint.
     pub(crate) fn serving(&self, endpoint: &str) -> usize {
         self.lock().serving(endpoint).len()
     }
@@ -249,7 +241,6 @@ impl Registry {
         Some(self.mirrors.begin(watching.into_iter().filter_map(open)))
     }
 
-    /// Copies that were dropped since the start.
     pub(crate) fn dropped_copies(&self) -> u64 {
         self.mirrors.dropped()
     }
@@ -260,46 +251,42 @@ fn shorter(one: Option<Duration>, other: Duration) -> Duration {
 }
 
 impl State {
+    fn sessions_at(&self, endpoint: &str, role: Role) -> impl Iterator<Item = &Arc<Session>> {
+        let members = self.memberships.get(endpoint).into_iter();
+        members.flat_map(move |members| members.epochs(role)).filter_map(|epoch| self.sessions.get(&epoch))
+    }
+
     /// Whether agents serve here, and none of them takes events of this type.
     fn serves_others(&self, endpoint: &str, kind: Option<&str>) -> bool {
-        let Some(members) = self.memberships.get(endpoint) else { return false };
-        let active = members.epochs(Role::Active).filter_map(|epoch| self.sessions.get(&epoch)?.offered(endpoint));
-        let mut takes = active.map(|offered| offered.filter.takes(kind)).peekable();
+        let offers = self.sessions_at(endpoint, Role::Active).filter_map(|session| session.offered(endpoint));
+        let mut takes = offers.map(|offered| offered.filter.takes(kind)).peekable();
         takes.peek().is_some() && !takes.any(|takes| takes)
     }
 
     /// The sessions of this role that take exchanges with events of this type.
     pub(super) fn at(&self, endpoint: &str, role: Role, kind: Option<&str>) -> Vec<Candidate> {
-        let Some(members) = self.memberships.get(endpoint) else { return Vec::new() };
-        let sessions = members.epochs(role).filter_map(|epoch| self.sessions.get(&epoch));
-        let ready = sessions.filter(|session| !session.doubted.load(Ordering::Relaxed));
-        let with_load = |session: &Arc<Session>| {
-            let handle = session.handle.get().filter(|handle| handle.takes_exchanges())?;
-            let offered = session.offered(endpoint).filter(|offered| offered.filter.takes(kind))?;
-            Some(Candidate {
-                agent: Arc::clone(session),
-                handle: handle.clone(),
-                load: Arc::clone(offered.load.get()?),
-            })
-        };
-        ready.filter_map(with_load).collect()
+        self.candidates(endpoint, role, |filter| filter.takes(kind))
     }
 
     /// The loads of all that serve an endpoint, whatever types they take.
     fn serving(&self, endpoint: &str) -> Vec<Arc<Load>> {
-        let Some(members) = self.memberships.get(endpoint) else { return Vec::new() };
-        let sessions = members.epochs(Role::Active).filter_map(|epoch| self.sessions.get(&epoch));
-        let ready = sessions.filter(|session| !session.doubted.load(Ordering::Relaxed));
-        let takes = |session: &&Arc<Session>| session.handle.get().is_some_and(Handle::takes_exchanges);
-        ready.filter(takes).filter_map(|session| Some(Arc::clone(session.offered(endpoint)?.load.get()?))).collect()
+        self.candidates(endpoint, Role::Active, |_| true).into_iter().map(|candidate| candidate.load).collect()
+    }
+
+    fn candidates(&self, endpoint: &str, role: Role, takes: impl Fn(&EventFilter) -> bool) -> Vec<Candidate> {
+        let ready = self.sessions_at(endpoint, role).filter(|session| !session.doubted.load(Ordering::Relaxed));
+        let candidate = |agent: &Arc<Session>| {
+            let handle = agent.handle.get().filter(|handle| handle.takes_exchanges())?.clone();
+            let offered = agent.offered(endpoint).filter(|offered| takes(&offered.filter))?;
+            Some(Candidate { agent: Arc::clone(agent), handle, load: Arc::clone(offered.load.get()?) })
+        };
+        ready.filter_map(candidate).collect()
     }
 
     /// True when somebody serves an endpoint now that nobody else did.
     fn promote_copy(&mut self, endpoint: &str) -> bool {
-        let Some(members) = self.memberships.get_mut(endpoint) else { return false };
-        let roused = members.promote_copy(Instant::now());
-        let changes: Changes = roused.into_iter().map(|(epoch, role)| (endpoint.to_owned(), epoch, role)).collect();
-        self.tell(&changes);
-        !changes.is_empty()
+        let promoted = self.update(endpoint, |members| members.promote_copy(Instant::now()));
+        self.notify_changes();
+        promoted
     }
 }

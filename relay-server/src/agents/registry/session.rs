@@ -112,8 +112,8 @@ impl Session {
         }
     }
 
-    /// Tells the agent its role at an endpoint.
-    pub(super) fn tell(&self, endpoint: &str, state: OfferState) {
+    /// Notifies the agent of what its offer for an endpoint is now.
+    pub(super) fn notify(&self, endpoint: &str, state: OfferState) {
         if let Some(handle) = self.handle.get() {
             handle.notify(Notice::Changed { endpoint: endpoint.to_owned(), state });
         }

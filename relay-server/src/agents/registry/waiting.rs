@@ -37,9 +37,6 @@ impl Drop for Waiter<'_> {
 
 impl Registry {
     /// Like [`Registry::reserve`], but waits until `until` for an agent that left a moment ago, and for its room.
-    ///
-    /// # Errors
-    /// As [`Registry::reserve`].
     pub(crate) async fn reserve_or_wait(
         &self,
         endpoint: &str,
