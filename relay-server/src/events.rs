@@ -66,10 +66,7 @@ const HIDDEN: u8 = b'*';
 /// Longest body that is looked through for a credential, in bytes; of a longer one nothing is shown.
 const MAX_LOOKED_THROUGH_BYTES: u64 = 32 * 1024 * 1024;
 
-/// A list, and where it goes on.
-///
-/// # Errors
-/// [`ApiError`]; an endpoint out of sight is as one that does not exist.
+/// A list, and where it goes on. An endpoint out of sight is as one that does not exist.
 pub(crate) async fn list(
     delivery: &Delivery,
     asked: &EventQuery,
@@ -83,9 +80,7 @@ pub(crate) async fn list(
             Some(wanted) if seen.contains(wanted) => {}
             // Without any, a filter would let every endpoint pass.
             None if !seen.is_empty() => filter.endpoints.clone_from(seen),
-            _ => {
-                return Err(ApiError::not_found("no endpoint of this name is open to this token"));
-            }
+            _ => return Err(ApiError::not_found("no endpoint of this name is open to this token")),
         }
     }
     let limit = asked.limit.unwrap_or(bounds.default_limit).clamp(1, bounds.max_limit);
@@ -105,9 +100,6 @@ pub(crate) async fn list(
 }
 
 /// An event by its id, or by its sender's own.
-///
-/// # Errors
-/// [`ApiError`].
 pub(crate) async fn find(store: &Arc<dyn Store>, id: &str, sight: &Sight, now: Timestamp) -> Result<Record, ApiError> {
     if let Ok(id) = id.parse::<EventId>() {
         return store.event(sight.clone(), id, now).await?.ok_or_else(missing);
@@ -126,9 +118,6 @@ pub(crate) async fn find(store: &Arc<dyn Store>, id: &str, sight: &Sight, now: T
 
 /// A part of a body, from `offset`, at most `most` bytes. A credential that stands in it by its provider's row is hidden
 /// behind as many asterisks.
-///
-/// # Errors
-/// [`ApiError`].
 pub(crate) async fn part(delivery: &Delivery, event: &Summary, offset: u64, most: u64) -> Result<Bytes, ApiError> {
     let end = event.size.min(offset.saturating_add(most.min(MAX_RANGE_BYTES)));
     if offset >= end {
@@ -156,8 +145,11 @@ pub(crate) async fn part(delivery: &Delivery, event: &Summary, offset: u64, most
         }
         whole.extend_from_slice(&next);
     }
-    let parts = provider.credentials_in(&whole);
-    hide(&mut whole, &parts);
+    for credential in provider.credentials_in(&whole) {
+        if let Some(credential) = whole.get_mut(credential) {
+            credential.fill(HIDDEN);
+        }
+    }
     let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(whole.len());
     Ok(Bytes::copy_from_slice(&whole[place(offset)..place(offset + part.len() as u64)]))
 }
@@ -165,15 +157,6 @@ pub(crate) async fn part(delivery: &Delivery, event: &Summary, offset: u64, most
 /// A state as answers name it.
 pub(crate) fn word(state: State) -> String {
     serde_json::to_value(state).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
-}
-
-/// Puts as many asterisks in the place of parts of a body.
-fn hide(body: &mut [u8], parts: &[Range<usize>]) {
-    for part in parts {
-        if let Some(part) = body.get_mut(part.clone()) {
-            part.fill(HIDDEN);
-        }
-    }
 }
 
 #[cfg(test)]

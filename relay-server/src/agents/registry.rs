@@ -102,8 +102,8 @@ struct State {
     /// By endpoint; names come from the config.
     memberships: HashMap<String, Membership>,
     targets: Targets,
-    /// How many wait for an agent, by endpoint.
-    awaited: HashMap<String, usize>,
+    /// By endpoint: whoever waits for an agent there has one more reference.
+    awaited: HashMap<String, Arc<()>>,
     /// Breaks ties between equally free agents.
     turn: usize,
     /// Whose role at which endpoint is another now. Agents are notified before the lock is released.

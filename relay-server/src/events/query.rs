@@ -32,7 +32,6 @@ pub(crate) struct EventQuery {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Signing {
-    /// What becomes of its signature.
     #[serde(default)]
     pub signature: Signature,
 }
@@ -43,15 +42,10 @@ impl EventQuery {
         self.text.is_some()
     }
 
-    /// The one endpoint that it names.
     pub(crate) fn endpoint(&self) -> Option<&str> {
         self.endpoint.as_deref()
     }
 
-    /// Which events are meant.
-    ///
-    /// # Errors
-    /// [`ApiError`] names what cannot be read.
     pub(crate) fn filter(&self) -> Result<Filter, ApiError> {
         let endpoint = self.endpoint.as_deref().map(name).transpose()?;
         let state = self.state.as_deref().map(state).transpose()?;

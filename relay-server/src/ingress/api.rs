@@ -57,7 +57,6 @@ const MAX_READING: usize = 2;
 /// How long reading may take, the wait for its turn included.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Answers agents' questions.
 pub(super) struct AgentApi {
     delivery: Arc<Delivery>,
     of_token: Tally<Arc<str>>,
@@ -110,7 +109,7 @@ struct Replay {
     to: To,
     /// The agent's name.
     name: Option<String>,
-    /// Its process.
+    /// The agent's process.
     instance: Option<String>,
     #[serde(default)]
     signature: Signature,
@@ -124,7 +123,6 @@ enum To {
     Endpoint,
 }
 
-/// A question of an agent's user.
 struct Question<'a> {
     api: &'a AgentApi,
     routes: &'a Routes,
@@ -138,25 +136,17 @@ impl Question<'_> {
         if query.len() > MAX_QUERY_BYTES {
             return Err(ApiError::bad_request(format!("the query is longer than {MAX_QUERY_BYTES} bytes")));
         }
-        let mut parts = path.strip_prefix(PREFIX).unwrap_or_default().split('/');
-        let parts = (parts.next(), parts.next(), parts.next(), parts.next());
-        let wanted = match parts {
-            (Some(""), Some(_), Some("replay"), None) => Method::POST,
-            _ => Method::GET,
-        };
-        let answered = async {
-            match parts {
-                (Some(""), None, ..) => self.list(&read(query)?).await,
-                (Some(""), Some(id), None, _) => self.show(&decoded(id)?).await,
-                (Some(""), Some(id), Some("body"), None) => self.body(&decoded(id)?, &read(query)?).await,
-                (Some(""), Some(id), Some("replay"), None) => self.replay(&decoded(id)?, &read(query)?).await,
-                _ => Err(ApiError::nothing_here()),
-            }
-        };
-        if *method == wanted {
-            answered.await
-        } else {
-            Err(ApiError::new(ApiErrorKind::Method, format!("ask with {wanted}")))
+        let parts: Vec<&str> = path.strip_prefix(PREFIX).unwrap_or_default().split('/').collect();
+        let wanted = if matches!(parts[..], ["", _, "replay"]) { Method::POST } else { Method::GET };
+        if *method != wanted {
+            return Err(ApiError::new(ApiErrorKind::Method, format!("ask with {wanted}")));
+        }
+        match parts[..] {
+            [""] => self.list(&read(query)?).await,
+            ["", id] => self.show(&decoded(id)?).await,
+            ["", id, "body"] => self.body(&decoded(id)?, &read(query)?).await,
+            ["", id, "replay"] => self.replay(&decoded(id)?, &read(query)?).await,
+            _ => Err(ApiError::nothing_here()),
         }
     }
 
@@ -169,10 +159,8 @@ impl Question<'_> {
 
     async fn show(&self, id: &str) -> Result<Response<ResponseBody>, ApiError> {
         let record = self.find(id).await?;
-        Ok(respond::api_answer(&events::detail(
-            &record,
-            self.routes.endpoint(record.summary.endpoint.as_str()).map(|it| &**it),
-        )))
+        let endpoint = self.routes.endpoint(record.summary.endpoint.as_str());
+        Ok(respond::api_answer(&events::detail(&record, endpoint.map(|endpoint| &**endpoint))))
     }
 
     async fn body(&self, id: &str, from: &From) -> Result<Response<ResponseBody>, ApiError> {

@@ -14,11 +14,10 @@ use bytes::Bytes;
 use futures_util::Stream;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::UnsyncBoxBody};
-use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::{Body as HttpBody, Frame};
 use relay_proto::names;
 use relay_schemes::Reply;
 use relay_tunnel::Receiver;
-use thiserror::Error;
 use tokio::{
     sync::mpsc,
     time::{Sleep, sleep},
@@ -64,7 +63,7 @@ pub(crate) fn answer(
     idle: Duration,
 ) -> Response<ResponseBody> {
     let HandlerAnswer { head, headers: _, body, upload, memory, admitted } = answer;
-    let first = first.map(|running| Ending { running: Some(running), status: head.status });
+    let first = first.map(|running| (running, head.status));
     let body = body.map_or_else(empty, |inner| {
         let missing = inner.size_hint().exact().or_else(|| content_length(&head.headers));
         Streamed { inner, idle, silence: None, missing, first, _upload: upload, _memory: memory, _admitted: admitted }
@@ -136,8 +135,7 @@ fn pieces(
 
 /// The answer to a provider's challenge.
 pub(crate) fn challenge(reply: Reply, event_id: EventId) -> Response<ResponseBody> {
-    let body = Full::new(Bytes::from(reply.body)).map_err(|never| match never {}).boxed_unsync();
-    let mut response = Response::new(body);
+    let mut response = Response::new(whole(reply.body.into()));
     *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::OK);
     for (name, value) in reply.headers {
         // Names and values were checked where the answer was made.
@@ -219,8 +217,7 @@ fn private(mut response: Response<ResponseBody>) -> Response<ResponseBody> {
 }
 
 fn json(status: StatusCode, value: &serde_json::Value) -> Response<ResponseBody> {
-    let body = Full::new(Bytes::from(format!("{value}\n"))).map_err(|never| match never {}).boxed_unsync();
-    let mut response = Response::new(body);
+    let mut response = Response::new(whole(format!("{value}\n").into()));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
@@ -240,18 +237,13 @@ struct Streamed {
     silence: Option<Pin<Box<Sleep>>>,
     /// Bytes that are still to come, where the handler said how many there are.
     missing: Option<u64>,
-    first: Option<Ending>,
+    /// A first request, whose end those that repeat it wait for, and its status.
+    first: Option<(FirstRequest, StatusCode)>,
     /// The rest of the request, which ends with the answer unless others watch.
     _upload: Option<Upload>,
     _memory: Option<Memory>,
     /// It counts among the endpoint's exchanges until the sender has it all: the next one must not find it there.
     _admitted: Option<Admitted>,
-}
-
-/// Tells a first request's end to those that repeat it.
-struct Ending {
-    running: Option<FirstRequest>,
-    status: StatusCode,
 }
 
 impl Drop for Streamed {
@@ -265,10 +257,8 @@ impl Drop for Streamed {
 
 impl Streamed {
     fn ended(&mut self) {
-        if let Some(Ending { running, status }) = &mut self.first
-            && let Some(running) = running.take()
-        {
-            running.ended(*status);
+        if let Some((running, status)) = self.first.take() {
+            running.ended(status);
         }
     }
 }
@@ -277,10 +267,8 @@ fn content_length(headers: &http::HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-#[derive(Debug, Error)]
-#[error("the answer stopped coming")]
-struct Silent;
-
+/// Its length is what the handler's head says, and never what happens to be here already: an answer that ends before its
+/// length must break, and one in chunks may have trailers.
 impl HttpBody for Streamed {
     type Data = Bytes;
     type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -303,16 +291,10 @@ impl HttpBody for Streamed {
         }
         let idle = self.idle;
         let silence = self.silence.get_or_insert_with(|| Box::pin(sleep(idle)));
-        silence.as_mut().poll(cx).map(|()| Some(Err(Silent.into())))
+        silence.as_mut().poll(cx).map(|()| Some(Err("the answer stopped coming".into())))
     }
 
     fn is_end_stream(&self) -> bool {
         self.inner.is_end_stream()
-    }
-
-    /// The length is what the handler's head says. What happens to be here already is not: an answer that ends
-    /// before its length must break, and one in chunks may have trailers.
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::default()
     }
 }

@@ -4,6 +4,8 @@
 //! turn most of them away. Who comes while others still wait does as they do. Where nobody waited, a full agent is busy
 //! at once. Waiters are bounded, and each has an end.
 
+use std::sync::Arc;
+
 use futures_util::future::select_all;
 use tokio::{
     sync::SemaphorePermit,
@@ -18,21 +20,8 @@ use super::{
 
 /// One who waits, for as long as it does.
 struct Waiter<'a> {
-    registry: &'a Registry,
-    endpoint: &'a str,
     _permit: SemaphorePermit<'a>,
-}
-
-impl Drop for Waiter<'_> {
-    fn drop(&mut self) {
-        let mut state = self.registry.lock();
-        if let Some(count) = state.awaited.get_mut(self.endpoint) {
-            *count -= 1;
-            if *count == 0 {
-                state.awaited.remove(self.endpoint);
-            }
-        }
-    }
+    _at_endpoint: Arc<()>,
 }
 
 impl Registry {
@@ -71,14 +60,14 @@ impl Registry {
         }
     }
 
-    fn waiter<'a>(&'a self, endpoint: &'a str) -> Option<Waiter<'a>> {
+    fn waiter(&self, endpoint: &str) -> Option<Waiter<'_>> {
         let permit = self.waiters.try_acquire().ok()?;
-        *self.lock().awaited.entry(endpoint.to_owned()).or_default() += 1;
-        Some(Waiter { registry: self, endpoint, _permit: permit })
+        let at_endpoint = Arc::clone(self.lock().awaited.entry(endpoint.to_owned()).or_default());
+        Some(Waiter { _permit: permit, _at_endpoint: at_endpoint })
     }
 
     fn is_awaited(&self, endpoint: &str) -> bool {
-        self.lock().awaited.contains_key(endpoint)
+        self.lock().awaited.get(endpoint).is_some_and(|waiters| Arc::strong_count(waiters) > 1)
     }
 
     /// An exchange of one of the endpoint's agents has ended, perhaps a moment ago.

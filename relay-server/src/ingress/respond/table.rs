@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use http::StatusCode;
 
 use crate::{
-    agents::{Turned, seats},
+    agents::{Turned, seats::SessionLimit},
     failure::{AgentFault, ApiError, ApiErrorKind, Failure, HandlerFault, RelayFault, SenderFault},
     metrics::AnswerClass,
 };
@@ -31,7 +31,6 @@ impl FailureAnswer {
     }
 }
 
-/// The one table from failures to answers.
 pub(crate) fn of_failure(failure: Failure) -> FailureAnswer {
     match failure {
         Failure::Sender(fault) => of_sender(fault),
@@ -167,25 +166,27 @@ pub(crate) const fn of_api_error(kind: ApiErrorKind) -> (StatusCode, &'static st
 
 impl From<Turned> for ApiError {
     fn from(turned: Turned) -> Self {
-        match turned {
-            Turned::NotUpgrade => Self::new(
-                ApiErrorKind::NotAnUpgrade,
-                "agents connect here by WebSocket, version 13, with the subprotocol relay.v1",
-            ),
-            Turned::Browser => Self::new(ApiErrorKind::Browser, "pages may not connect here"),
-            Turned::Unauthorized => Self::new(ApiErrorKind::Unauthorized, "this token is not known here"),
-            Turned::TooManyGuesses { left } => Self::new(
-                ApiErrorKind::TooManyGuesses { wait_s: left.as_secs().max(1) },
-                "too many wrong tokens came from this address; wait",
-            ),
-            Turned::TooManySessions(seats::SessionLimit::Relay) => Self::new(
-                ApiErrorKind::TooManySessions,
-                "as many agents are connected as [limits] max_sessions of the relay allows",
-            ),
-            Turned::TooManySessions(seats::SessionLimit::Token) => Self::new(
-                ApiErrorKind::TooManySessions,
-                "as many agents are connected as max_sessions of this token's [[token]] allows",
-            ),
-        }
+        let (kind, message) = match turned {
+            Turned::NotUpgrade => {
+                let message = "agents connect here by WebSocket, version 13, with the subprotocol relay.v1";
+                (ApiErrorKind::NotAnUpgrade, message)
+            }
+            Turned::Browser => (ApiErrorKind::Browser, "pages may not connect here"),
+            Turned::Unauthorized => (ApiErrorKind::Unauthorized, "this token is not known here"),
+            Turned::TooManyGuesses { left } => {
+                let kind = ApiErrorKind::TooManyGuesses { wait_s: left.as_secs().max(1) };
+                (kind, "too many wrong tokens came from this address; wait")
+            }
+            Turned::TooManySessions(limit) => {
+                let message = match limit {
+                    SessionLimit::Relay => "as many agents are connected as [limits] max_sessions of the relay allows",
+                    SessionLimit::Token => {
+                        "as many agents are connected as max_sessions of this token's [[token]] allows"
+                    }
+                };
+                (ApiErrorKind::TooManySessions, message)
+            }
+        };
+        Self::new(kind, message)
     }
 }
