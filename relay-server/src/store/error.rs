@@ -41,7 +41,6 @@ pub enum StoreError {
     /// Another source has a row of this name.
     #[error("\"{0}\" already exists and comes from elsewhere (file or api); remove it there or choose another name")]
     Clash(String),
-    /// Nothing has this id.
     #[error("there is nothing with the id {0}")]
     Unknown(EventId),
     /// The call itself was wrong.
@@ -83,18 +82,11 @@ impl From<&StoreError> for Failure {
 impl From<StoreError> for ApiError {
     fn from(why: StoreError) -> Self {
         let kind = match &why {
-            StoreError::Busy
-            | StoreError::Unavailable
-            | StoreError::AtCapacity
-            | StoreError::AtShare
-            | StoreError::AtReserve
-            | StoreError::NoSpace => ApiErrorKind::Busy,
+            why if why.is_temporary() => ApiErrorKind::Busy,
             StoreError::Damaged(_) => ApiErrorKind::Damaged,
             StoreError::Unknown(_) => ApiErrorKind::NotFound,
             StoreError::Invalid(_) | StoreError::Clash(_) => ApiErrorKind::Conflict,
-            StoreError::Failed(_) | StoreError::Unusable(_) | StoreError::InUse(_) | StoreError::Internal(_) => {
-                ApiErrorKind::StoreFailed
-            }
+            _ => ApiErrorKind::StoreFailed,
         };
         Self::new(kind, why.to_string())
     }
@@ -103,12 +95,13 @@ impl From<StoreError> for ApiError {
 /// Whether the store takes events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// It does.
     Ready,
     /// The disk is full: only what finds room inside of the store's file is taken in; what is there is still delivered.
     NoSpace,
     /// It cannot be reached since then: nothing is kept, and what is there waits. It comes back by itself.
-    Away { since: Timestamp },
+    Away {
+        since: Timestamp,
+    },
     /// The disk failed. For ever: leave the process with a failure, a restart reads what was acknowledged.
     Failed(String),
 }

@@ -12,20 +12,16 @@ use crate::{endpoint::EndpointName, webhook::EventId};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Filter {
-    /// At one of these endpoints.
     #[serde(with = "names")]
     pub endpoints: Vec<EndpointName>,
     /// Received then or later.
     pub from: Option<Timestamp>,
     /// Received before then.
     pub until: Option<Timestamp>,
-    /// In one of these states.
     pub states: Vec<State>,
-    /// Last answered with one of these statuses.
     pub statuses: Vec<StatusRange>,
     /// Of one of these types; `*` stands for any text.
     pub event_types: Vec<String>,
-    /// With this id of the sender's.
     pub sender_id: Option<String>,
     /// With this text in target, type, sender's id, head or body (the first 64 KiB).
     pub text: Option<String>,
@@ -49,8 +45,8 @@ pub struct PageRequest {
 }
 
 /// A place in a list: just after this event.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cursor(#[serde(with = "event_id")] pub EventId);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor(pub EventId);
 
 /// Events, and where to go on.
 #[derive(Clone, Debug, Default)]
@@ -63,24 +59,16 @@ pub struct Page {
 impl Filter {
     /// Whether an event passes all parts but `text`.
     pub(crate) fn lets_pass(&self, event: &Summary) -> bool {
-        self.passes(&event.endpoint, event.received_at, event.state, event.status)
-            && self.passes_type(event.event_type.as_deref())
+        let is_in = |range: &StatusRange| event.status.is_some_and(|status| (range.0..=range.1).contains(&status));
+        let is_of = |pattern: &String| event.event_type.as_ref().is_some_and(|text| fits(pattern, text));
+        (self.endpoints.is_empty() || self.endpoints.contains(&event.endpoint))
+            && self.from.is_none_or(|from| event.received_at >= from)
+            && self.until.is_none_or(|until| event.received_at < until)
+            && (self.states.is_empty() || self.states.contains(&event.state))
+            && (self.statuses.is_empty() || self.statuses.iter().any(is_in))
+            && (self.event_types.is_empty() || self.event_types.iter().any(is_of))
             && self.sender_id.as_ref().is_none_or(|id| event.sender_id.as_ref() == Some(id))
             && (!self.conflicts || event.conflict_with.is_some())
-    }
-
-    fn passes(&self, endpoint: &EndpointName, at: Timestamp, state: State, status: Option<u16>) -> bool {
-        (self.endpoints.is_empty() || self.endpoints.contains(endpoint))
-            && self.from.is_none_or(|from| at >= from)
-            && self.until.is_none_or(|until| at < until)
-            && (self.states.is_empty() || self.states.contains(&state))
-            && (self.statuses.is_empty()
-                || status.is_some_and(|status| self.statuses.iter().any(|range| (range.0..=range.1).contains(&status))))
-    }
-
-    fn passes_type(&self, event_type: Option<&str>) -> bool {
-        self.event_types.is_empty()
-            || event_type.is_some_and(|text| self.event_types.iter().any(|pattern| fits(pattern, text)))
     }
 }
 
@@ -94,18 +82,6 @@ mod names {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<EndpointName>, D::Error> {
         let texts = Vec::<String>::deserialize(from)?;
         texts.iter().map(|text| EndpointName::parse(text).map_err(serde::de::Error::custom)).collect()
-    }
-}
-
-mod event_id {
-    use super::*;
-
-    pub(super) fn serialize<S: Serializer>(id: &EventId, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(id)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<EventId, D::Error> {
-        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

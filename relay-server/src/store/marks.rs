@@ -18,10 +18,8 @@ const SKEW: Duration = Duration::from_secs(15 * 60);
 /// Bytes of a digest that are kept: nobody finds another text for them.
 pub(super) const DIGEST_BYTES: usize = 16;
 
-/// The beginning of a digest.
 pub(super) type Short = [u8; DIGEST_BYTES];
 
-/// A mark that was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Taken {
     pub(super) body: Short,

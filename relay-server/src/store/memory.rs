@@ -141,20 +141,6 @@ impl Inner {
         }
     }
 
-    fn claim(&mut self, wants: Vec<Want>, grant: Grant, now: Timestamp) -> Claimed {
-        let mut claimed = Claimed::default();
-        for want in wants {
-            let skips = self.bulks.values().any(|bulk| bulk.holds_back(&want.endpoint));
-            let shelf = self.shelves.get_mut(&want.endpoint);
-            let Some(shelf) = shelf.filter(|shelf| !skips && shelf.paused_at.is_none()) else { continue };
-            claimed.deliveries.extend(shelf.claim(&want, grant, now));
-            if let Some((due, _)) = shelf.due.first() {
-                claimed.next_due.push((want.endpoint, *due));
-            }
-        }
-        claimed
-    }
-
     fn list(&self, filter: &Filter, page: &PageRequest) -> Page {
         let mut passing: Vec<&Kept> = self.shelves.values().flat_map(|shelf| shelf.events.values()).collect();
         passing.sort_by_key(|kept| kept.row.summary.id);
@@ -226,79 +212,6 @@ impl Inner {
         Ok(bulk)
     }
 
-    fn purge(&mut self, policy: &Purge, now: Timestamp) -> Purged {
-        let mut purged = Purged::default();
-        let number = |id: &EventId| u128::from_be_bytes(*id.as_bytes());
-        let mut all: Vec<(EventId, EndpointName)> = self.shelves.iter().flat_map(ids).collect();
-        all.retain(|(id, _)| policy.cursor.is_none_or(|after| number(id) > after.0));
-        all.sort();
-        purged.next = all.get(PURGE_STEP - 1).map(|(id, _)| PurgeCursor(number(id)));
-        for (id, endpoint) in all.into_iter().take(PURGE_STEP) {
-            let bytes = self.bytes();
-            let Some(shelf) = self.shelves.get_mut(&endpoint) else { continue };
-            let summary = &shelf.events[&id].row.summary;
-            let remove = match summary.settled_at {
-                None => {
-                    purged.expired += u64::from(shelf.expire(id, policy.pending_retention, now));
-                    continue;
-                }
-                Some(settled) if rules::is_over(settled, policy.retention, now) => &mut purged.removed,
-                Some(_) if bytes > policy.max_bytes => &mut purged.evicted,
-                Some(_) => continue,
-            };
-            *remove += 1;
-            shelf.remove(id);
-        }
-        if purged.next.is_none() {
-            for shelf in self.shelves.values_mut() {
-                shelf.marks.retain(|_, taken| taken.good_until > now);
-            }
-            let before = now.saturating_sub(MAX_REFUSED_AGE).unwrap_or(Timestamp::MIN);
-            self.refused.values_mut().for_each(|log| log.retain(|_, row| row.at > before));
-        }
-        purged
-    }
-
-    fn backlog(&self, sight: &Sight) -> Vec<Backlog> {
-        let one = |(endpoint, shelf): (&EndpointName, &Shelf)| Backlog {
-            endpoint: endpoint.clone(),
-            paused: shelf.paused_at.is_some(),
-            open: shelf.open.len() as u64,
-            oldest: shelf.open.first().map(|id| shelf.events[id].row.summary.received_at),
-            next_due: shelf.due.first().map(|(due, _)| *due),
-        };
-        let shown = |(name, shelf): &(&EndpointName, &Shelf)| {
-            sight.sees(name) && (shelf.paused_at.is_some() || !shelf.events.is_empty())
-        };
-        self.shelves.iter().filter(shown).map(one).collect()
-    }
-
-    fn configure(
-        &mut self,
-        source: Source,
-        sets: Vec<(ConfigKind, NamedRows)>,
-        all: bool,
-        now: Timestamp,
-    ) -> Result<Vec<ConfigChange>, StoreError> {
-        let rows = |kind| self.config.iter().filter(move |((of, _), _)| *of == kind).map(|(_, row)| row.clone());
-        let plan =
-            |(kind, set): &(ConfigKind, NamedRows)| rows::plan(&rows(*kind).collect::<Vec<_>>(), source, set, all);
-        let changes = sets.iter().map(plan).collect::<Result<Vec<_>, _>>()?;
-        for ((kind, set), change) in sets.into_iter().zip(&changes) {
-            for name in &change.removed {
-                self.config.remove(&(kind, name.clone()));
-            }
-            for (name, value) in set.into_iter().filter(|(name, _)| change.touches(name)) {
-                self.revision += 1;
-                let used_at = self.config.get(&(kind, name.clone())).and_then(|row| row.used_at);
-                let revision = self.revision;
-                let row = ConfigRow { name: name.clone(), source, value, revision, updated_at: now, used_at };
-                self.config.insert((kind, name), row);
-            }
-        }
-        Ok(changes)
-    }
-
     fn refuse(&mut self, mut row: RefusedRow, max_bytes: u64) {
         row.body.truncate(MAX_REFUSED_BYTES);
         let log = self.refused.entry(row.endpoint.clone()).or_default();
@@ -312,10 +225,6 @@ impl Inner {
             largest.pop_first();
         }
     }
-}
-
-fn ids((endpoint, shelf): (&EndpointName, &Shelf)) -> Vec<(EventId, EndpointName)> {
-    shelf.events.keys().map(|id| (*id, endpoint.clone())).collect()
 }
 
 fn holds(kept: &Kept, text: &str) -> bool {
@@ -338,7 +247,17 @@ impl Store for MemoryStore {
     }
 
     fn claim(&self, wants: Vec<Want>, grant: Grant, now: Timestamp) -> Reply<'_, Claimed> {
-        self.reply(Ok(self.inner().claim(wants, grant, now)))
+        let (mut claimed, mut inner) = (Claimed::default(), self.inner());
+        for want in wants {
+            let skips = inner.bulks.values().any(|bulk| bulk.holds_back(&want.endpoint));
+            let shelf = inner.shelves.get_mut(&want.endpoint);
+            let Some(shelf) = shelf.filter(|shelf| !skips && shelf.paused_at.is_none()) else { continue };
+            claimed.deliveries.extend(shelf.claim(&want, grant, now));
+            if let Some((due, _)) = shelf.due.first() {
+                claimed.next_due.push((want.endpoint, *due));
+            }
+        }
+        self.reply(Ok(claimed))
     }
 
     fn holders(&self) -> Reply<'_, Vec<Holder>> {
@@ -442,7 +361,36 @@ impl Store for MemoryStore {
     }
 
     fn purge(&self, policy: Purge, now: Timestamp) -> Reply<'_, Purged> {
-        self.reply(Ok(self.inner().purge(&policy, now)))
+        let (mut purged, mut inner) = (Purged::default(), self.inner());
+        let number = |id: &EventId| u128::from_be_bytes(*id.as_bytes());
+        let ids = |(endpoint, shelf): (&EndpointName, &Shelf)| {
+            shelf.events.keys().map(|id| (*id, endpoint.clone())).collect::<Vec<_>>()
+        };
+        let mut all: Vec<_> = inner.shelves.iter().flat_map(ids).collect();
+        all.retain(|(id, _)| policy.cursor.is_none_or(|after| number(id) > after.0));
+        all.sort();
+        purged.next = all.get(PURGE_STEP - 1).map(|(id, _)| PurgeCursor(number(id)));
+        for (id, endpoint) in all.into_iter().take(PURGE_STEP) {
+            let bytes = inner.bytes();
+            let Some(shelf) = inner.shelves.get_mut(&endpoint) else { continue };
+            let remove = match shelf.events[&id].row.summary.settled_at {
+                None => {
+                    purged.expired += u64::from(shelf.expire(id, policy.pending_retention, now));
+                    continue;
+                }
+                Some(settled) if rules::is_over(settled, policy.retention, now) => &mut purged.removed,
+                Some(_) if bytes > policy.max_bytes => &mut purged.evicted,
+                Some(_) => continue,
+            };
+            *remove += 1;
+            shelf.remove(id);
+        }
+        if purged.next.is_none() {
+            inner.shelves.values_mut().for_each(|shelf| shelf.marks.retain(|_, taken| taken.good_until > now));
+            let before = now.saturating_sub(MAX_REFUSED_AGE).unwrap_or(Timestamp::MIN);
+            inner.refused.values_mut().for_each(|log| log.retain(|_, row| row.at > before));
+        }
+        self.reply(Ok(purged))
     }
 
     fn reach_back(&self, reaches: Vec<(EndpointName, Duration)>, begins: Timestamp, now: Timestamp) -> Reply<'_, ()> {
@@ -461,7 +409,17 @@ impl Store for MemoryStore {
     }
 
     fn backlog(&self, sight: Sight) -> Reply<'_, Vec<Backlog>> {
-        self.reply(Ok(self.inner().backlog(&sight)))
+        let one = |(endpoint, shelf): (&EndpointName, &Shelf)| Backlog {
+            endpoint: endpoint.clone(),
+            paused: shelf.paused_at.is_some(),
+            open: shelf.open.len() as u64,
+            oldest: shelf.open.first().map(|id| shelf.events[id].row.summary.received_at),
+            next_due: shelf.due.first().map(|(due, _)| *due),
+        };
+        let shown = |(name, shelf): &(&EndpointName, &Shelf)| {
+            sight.sees(name) && (shelf.paused_at.is_some() || !shelf.events.is_empty())
+        };
+        self.reply(Ok(self.inner().shelves.iter().filter(shown).map(one).collect()))
     }
 
     fn counts(&self, endpoint: EndpointName) -> Reply<'_, EventCounts> {
@@ -493,7 +451,26 @@ impl Store for MemoryStore {
         all: bool,
         now: Timestamp,
     ) -> Reply<'_, Vec<ConfigChange>> {
-        self.reply(self.inner().configure(source, sets, all, now))
+        let mut inner = self.inner();
+        let rows = |kind| inner.config.iter().filter(move |((of, _), _)| *of == kind).map(|(_, row)| row.clone());
+        let plan = |(kind, set): &(_, NamedRows)| rows::plan(&rows(*kind).collect::<Vec<_>>(), source, set, all);
+        let changes = match sets.iter().map(plan).collect::<Result<Vec<_>, _>>() {
+            Ok(changes) => changes,
+            Err(clash) => return self.reply(Err(clash)),
+        };
+        for ((kind, set), change) in sets.into_iter().zip(&changes) {
+            for name in &change.removed {
+                inner.config.remove(&(kind, name.clone()));
+            }
+            for (name, value) in set.into_iter().filter(|(name, _)| change.touches(name)) {
+                inner.revision += 1;
+                let revision = inner.revision;
+                let used_at = inner.config.get(&(kind, name.clone())).and_then(|row| row.used_at);
+                let row = ConfigRow { name: name.clone(), source, value, revision, updated_at: now, used_at };
+                inner.config.insert((kind, name), row);
+            }
+        }
+        self.reply(Ok(changes))
     }
 
     fn unconfigure(&self, kind: ConfigKind, name: String) -> Reply<'_, bool> {

@@ -18,7 +18,6 @@ use crate::{
 /// A webhook that is to be kept.
 #[derive(Clone, Debug)]
 pub struct NewEvent {
-    /// The endpoint that took it.
     pub endpoint: EndpointName,
     /// Its id, made by the caller.
     pub id: EventId,
@@ -81,7 +80,6 @@ impl Default for Share {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
     pub digest: [u8; 32],
-    /// When.
     pub signed_at: Timestamp,
     /// Until when it may be taken.
     pub good_until: Timestamp,
@@ -140,14 +138,12 @@ pub enum Signature {
 /// A body on its way in.
 #[derive(Clone, Debug)]
 pub enum Body {
-    /// In memory.
     Bytes(Bytes),
     /// In a file of the caller's.
     File(Arc<File>, u64),
 }
 
 impl Body {
-    /// Its size in bytes.
     pub fn size(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
@@ -201,7 +197,6 @@ pub enum Verdict {
     },
     /// It is an earlier event, which needs no other attempt now.
     Duplicate {
-        /// The earlier event.
         of: EventId,
         /// `Pending`, `Running`, `Delivered` or `Dropped`.
         state: State,
@@ -210,7 +205,6 @@ pub enum Verdict {
     },
     /// It is an earlier event that ended, and gets another attempt.
     Again {
-        /// The earlier event.
         of: EventId,
         /// There if it was asked for, and nothing stands before it.
         lease: Option<Lease>,
@@ -278,7 +272,6 @@ pub struct Answer {
     pub headers: HeaderBlock,
     /// Its body; empty if it was longer than [`super::MAX_ANSWER_BYTES`].
     pub body: Bytes,
-    /// Whether it was longer.
     pub truncated: bool,
 }
 
@@ -286,17 +279,12 @@ pub struct Answer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
     pub number: u32,
-    /// The fence it ran under.
     pub fence: u64,
     /// When it began; for a lost one, when that was found.
     pub started_at: Timestamp,
-    /// How long it took.
     pub duration: Duration,
-    /// How it ended.
     pub outcome: Outcome,
-    /// Who made it.
     pub agent: Option<String>,
-    /// What the handler answered.
     pub answer: Option<Answer>,
 }
 
@@ -313,7 +301,6 @@ pub struct Want {
 /// What a claim gave.
 #[derive(Debug, Default)]
 pub struct Claimed {
-    /// To be delivered now.
     pub deliveries: Vec<ClaimedEvent>,
     /// When each wanted endpoint has more to do, if it has: a time that has come means "ask again".
     pub next_due: Vec<(EndpointName, Timestamp)>,
@@ -322,9 +309,7 @@ pub struct Claimed {
 /// An event to deliver.
 #[derive(Debug)]
 pub struct ClaimedEvent {
-    /// The event.
     pub summary: Summary,
-    /// The right to deliver it.
     pub lease: Lease,
     pub head: Head,
     /// Its body, if it is at most [`super::INLINE_BYTES`]; else [`super::Store::body`] reads it.
@@ -334,31 +319,25 @@ pub struct ClaimedEvent {
 /// A lease that is held.
 #[derive(Clone, Debug)]
 pub struct Hold {
-    /// The event's endpoint.
     pub endpoint: EndpointName,
     pub id: EventId,
-    /// The fence of the lease.
     pub fence: u64,
 }
 
 /// An attempt that ended, and what is to become of its event.
 #[derive(Clone, Debug)]
 pub struct End {
-    /// The event's endpoint.
     pub endpoint: EndpointName,
     pub id: EventId,
     /// What happened; its fence decides whether the event moves.
     pub attempt: Attempt,
-    /// What becomes of the event.
     pub then: Then,
 }
 
 /// What becomes of an event after an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
-    /// It is delivered.
     Done,
-    /// It is tried again.
     Retry(Timestamp),
     /// It is a dead letter.
     Dead(Reason),
@@ -375,7 +354,6 @@ pub enum Ended {
     Settled(State),
     /// The fence was not the newest, or nothing was to be settled: the attempt is recorded.
     Recorded,
-    /// There is no such event.
     Unknown,
 }
 
@@ -384,9 +362,7 @@ pub enum Ended {
 pub struct Summary {
     pub endpoint: EndpointName,
     pub id: EventId,
-    /// When it came.
     pub received_at: Timestamp,
-    /// Where it stands.
     pub state: State,
     /// Why it ended undelivered.
     pub reason: Option<Reason>,
@@ -402,14 +378,12 @@ pub struct Summary {
     pub parked: bool,
     /// The status of the last answer.
     pub status: Option<u16>,
-    /// When it ended.
     pub settled_at: Option<Timestamp>,
     pub method: String,
     /// The target, cut after 256 bytes.
     pub target: String,
     /// The body's size in bytes.
     pub size: u64,
-    /// The body's SHA-256.
     pub body_sha256: [u8; 32],
     pub event_type: Option<String>,
     /// The sender's own id.
@@ -426,10 +400,8 @@ pub struct Summary {
 /// All that is known of an event but its body.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// Where it stands.
     pub summary: Summary,
     pub head: Head,
-    /// Its attempts, the first one first.
     pub attempts: Vec<Attempt>,
 }
 
@@ -438,7 +410,6 @@ pub struct Record {
 pub struct Act {
     pub endpoint: EndpointName,
     pub id: EventId,
-    /// What to do.
     pub action: Action,
 }
 
@@ -463,15 +434,12 @@ pub enum Acted {
     Done,
     /// The event is in a state in which this cannot be done.
     Not(State),
-    /// There is no such event.
     Unknown,
 }
 
-/// Which endpoints an asker may see.
 #[derive(Clone, Debug)]
 pub enum Sight {
     All,
-    /// Only these.
     Only(Vec<EndpointName>),
 }
 
@@ -493,9 +461,7 @@ impl From<EndpointName> for Sight {
 /// An endpoint's events, counted by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EventCounts {
-    /// Those that wait for an attempt.
     pub pending: u64,
-    /// Those with an attempt under way.
     pub running: u64,
     /// Dead letters.
     pub dead: u64,
@@ -507,7 +473,6 @@ pub struct EventCounts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backlog {
     pub endpoint: EndpointName,
-    /// Whether its claims are paused.
     pub paused: bool,
     /// Events that are pending or running.
     pub open: u64,

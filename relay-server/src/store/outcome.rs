@@ -26,6 +26,8 @@ macro_rules! codes {
     };
 }
 
+pub(super) use codes;
+
 codes! {
     /// Why an event ended without being delivered. The code begins with who caused it.
     Reason {

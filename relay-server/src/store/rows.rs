@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{Action, Cursor, Filter, MAX_BULKS, Signature, StoreError};
+use super::{Action, Cursor, Filter, MAX_BULKS, Signature, StoreError, outcome::codes};
 use crate::{endpoint::EndpointName, webhook::EventId};
 
 /// What a configuration row is of.
@@ -28,13 +28,11 @@ pub enum Source {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigRow {
     pub name: String,
-    /// Where it comes from.
     pub source: Source,
     /// What it says, in the caller's form.
     pub value: String,
     /// Rises with every change of any row.
     pub revision: u64,
-    /// When it was last changed.
     pub updated_at: Timestamp,
     /// When it was last used, as far as that was told.
     pub used_at: Option<Timestamp>,
@@ -43,11 +41,8 @@ pub struct ConfigRow {
 /// What a [`super::Store::configure`] changed, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConfigChange {
-    /// New rows.
     pub added: Vec<String>,
-    /// Rows with another value.
     pub changed: Vec<String>,
-    /// Rows that are gone.
     pub removed: Vec<String>,
 }
 
@@ -72,56 +67,30 @@ pub struct RefusedRow {
     pub endpoint: EndpointName,
     /// The id that its sender was told.
     pub id: EventId,
-    /// When.
     pub at: Timestamp,
-    /// The status it got.
     pub status: u16,
     /// Why, as a stable code.
     pub code: String,
-    /// Its head, in the caller's form.
+    /// In the caller's form.
     pub head: String,
     /// The beginning of its body.
     pub body: Bytes,
 }
 
 impl RefusedRow {
-    /// What it takes, in bytes.
     pub(super) fn bytes(&self) -> u64 {
         (self.head.len() + self.body.len()) as u64
     }
 }
 
-/// What a bulk action does to each event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BulkAction {
-    /// As [`super::Action::Revive`].
-    Revive,
-    /// As [`super::Action::Drop`].
-    Drop,
-    /// As [`super::Action::Cancel`].
-    Cancel,
-    /// As [`super::Action::Skip`].
-    Skip,
-    /// As [`super::Action::Replay`].
-    Replay,
-}
-
-impl BulkAction {
-    pub(super) const ALL: [Self; 5] = [Self::Revive, Self::Drop, Self::Cancel, Self::Skip, Self::Replay];
-
-    /// Its name.
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::Revive => "revive",
-            Self::Drop => "drop",
-            Self::Cancel => "cancel",
-            Self::Skip => "skip",
-            Self::Replay => "replay",
-        }
-    }
-
-    pub(super) fn from_code(code: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|action| action.code() == code)
+codes! {
+    /// What a bulk action does to each event: the [`Action`] of the same name.
+    BulkAction {
+        Revive = "revive",
+        Drop = "drop",
+        Cancel = "cancel",
+        Skip = "skip",
+        Replay = "replay",
     }
 }
 
@@ -129,9 +98,7 @@ impl BulkAction {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bulk {
     pub id: EventId,
-    /// What it does.
     pub action: BulkAction,
-    /// To which events.
     pub filter: Filter,
     /// When it was asked for; later events are left alone.
     pub created_at: Timestamp,
@@ -186,9 +153,7 @@ pub struct Purged {
 /// Space and damage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Bytes in use.
     pub bytes: u64,
-    /// The limit.
     pub max_bytes: u64,
     /// Events found damaged by this process. Anything but 0 is an alarm.
     pub damaged: u64,

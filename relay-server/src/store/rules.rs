@@ -242,7 +242,6 @@ impl Row {
         Ended::Settled(self.summary.state)
     }
 
-    /// Ends the event.
     pub(super) fn end(&mut self, state: State, reason: Option<Reason>, now: Timestamp) {
         self.held = None;
         let event = &mut self.summary;
@@ -315,7 +314,6 @@ pub(super) fn fits(share: Share, bytes: u64, own: u64, all: u64, max_bytes: u64)
     Ok(())
 }
 
-/// Whether so much time has gone by.
 pub(super) fn is_over(from: Timestamp, keep: Duration, now: Timestamp) -> bool {
     from.saturating_add(keep).is_ok_and(|ends| ends <= now)
 }
@@ -347,7 +345,6 @@ pub(super) fn checksum(
     hash.finalize().into()
 }
 
-/// A body's SHA-256.
 pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }

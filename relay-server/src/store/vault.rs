@@ -22,45 +22,32 @@ impl fmt::Debug for Vault {
 }
 
 impl Vault {
-    /// The secrets of this store.
     pub(crate) fn new(store: Arc<dyn Store>, key: SealKey, clock: Clock) -> Self {
         Self { store, key: Arc::new(key), clock }
     }
 
     /// Keeps a secret; it is durable as an event is.
-    ///
-    /// # Errors
-    /// As [`Store::put_secret`].
     pub async fn put(&self, scope: &str, name: &str, secret: &[u8]) -> Result<(), StoreError> {
-        let sealed = self.key.seal(scope, name, secret)?;
-        self.store.put_secret(scope.to_owned(), name.to_owned(), Some(sealed), Was::Anything, self.clock.now()).await?;
-        Ok(())
+        self.store(scope, name, Some(secret), Was::Anything).await.map(drop)
     }
 
     /// Keeps a secret where there is none; says whether it did.
-    ///
-    /// # Errors
-    /// As [`Store::put_secret`].
     pub(crate) async fn put_first(&self, scope: &str, name: &str, secret: &[u8]) -> Result<bool, StoreError> {
-        let sealed = self.key.seal(scope, name, secret)?;
-        self.store.put_secret(scope.to_owned(), name.to_owned(), Some(sealed), Was::Nothing, self.clock.now()).await
+        self.store(scope, name, Some(secret), Was::Nothing).await
     }
 
-    /// A secret, if there is one.
-    ///
-    /// # Errors
-    /// As [`Store::secret`]; [`StoreError::Invalid`] if it was sealed with another key.
+    pub async fn remove(&self, scope: &str, name: &str) -> Result<(), StoreError> {
+        self.store(scope, name, None, Was::Anything).await.map(drop)
+    }
+
+    async fn store(&self, scope: &str, name: &str, secret: Option<&[u8]>, was: Was) -> Result<bool, StoreError> {
+        let sealed = secret.map(|secret| self.key.seal(scope, name, secret)).transpose()?;
+        self.store.put_secret(scope.to_owned(), name.to_owned(), sealed, was, self.clock.now()).await
+    }
+
+    /// A secret; an error, too, if it was sealed with another key.
     pub async fn get(&self, scope: &str, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
         let sealed = self.store.secret(scope.to_owned(), name.to_owned()).await?;
         sealed.map(|sealed| self.key.unseal(scope, name, &sealed)).transpose()
-    }
-
-    /// Forgets a secret.
-    ///
-    /// # Errors
-    /// As [`Store::put_secret`].
-    pub async fn remove(&self, scope: &str, name: &str) -> Result<(), StoreError> {
-        self.store.put_secret(scope.to_owned(), name.to_owned(), None, Was::Anything, self.clock.now()).await?;
-        Ok(())
     }
 }

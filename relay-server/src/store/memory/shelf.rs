@@ -175,24 +175,18 @@ impl Shelf {
         let open = row.summary.state.is_open();
         let sum = if kept.row.summary.state.is_open() { &mut self.open_bytes } else { &mut self.ended_bytes };
         *sum -= kept.row.cost;
-        if open {
-            self.open_bytes += row.cost;
-            self.ended.remove(&id);
-        } else {
-            self.ended_bytes += row.cost;
-            self.ended.insert(id);
-        }
-        if open {
-            self.open.insert(id)
-        } else {
-            self.open.remove(&id)
+        let (sum, set, other) = match open {
+            true => (&mut self.open_bytes, &mut self.open, &mut self.ended),
+            false => (&mut self.ended_bytes, &mut self.ended, &mut self.open),
         };
+        *sum += row.cost;
+        set.insert(id);
+        other.remove(&id);
         if let Some(key) = &row.summary.order_key {
             let queue = self.queues.entry(key.clone()).or_default();
-            if open {
-                queue.insert((kept.place, id))
-            } else {
-                queue.remove(&(kept.place, id))
+            match open {
+                true => queue.insert((kept.place, id)),
+                false => queue.remove(&(kept.place, id)),
             };
             if queue.is_empty() {
                 self.queues.remove(key);
