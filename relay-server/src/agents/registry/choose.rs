@@ -11,7 +11,9 @@ use relay_proto::{OpenError, RequestHead};
 use tokio::time::Instant;
 
 use super::{
-    super::{attach_policy::hide_lines, mirror::MirrorWriter, event_filter::EventFilter, membership::Role, token::Right},
+    super::{
+        attach_policy::hide_lines, event_filter::EventFilter, membership::Role, mirror::MirrorWriter, token::Right,
+    },
     AgentIdentity, AgentSelector, Candidate, Counted, Load, Registry, Reservation, Session, State,
 };
 use crate::{
