@@ -9,7 +9,6 @@
 
 mod event;
 mod human;
-mod json;
 mod queue;
 #[cfg(test)]
 mod tests;
@@ -22,6 +21,7 @@ use std::{
 };
 
 use jiff::{Timestamp, tz::TimeZone};
+use relay_proto::printable;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::event::{AgentRole, AgentState, Line, Notice, Outcome, ReadyEndpoint, event_name};
@@ -64,12 +64,10 @@ impl Color {
     }
 }
 
-/// Where an event is written.
+/// Where an event is written: results to standard output, the rest to standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sink {
-    /// Standard output: results.
     Out,
-    /// Standard error: the rest.
     Err,
 }
 
@@ -83,7 +81,10 @@ struct Style {
 impl Style {
     fn render(&self, event: &Event) -> Option<(Sink, String)> {
         match self.output {
-            Output::Json => Some((Sink::Out, json::render(event))),
+            Output::Json => {
+                let object = serde_json::to_string(event).expect("strings and numbers are JSON");
+                Some((Sink::Out, format!("{}\n", printable::lines(&object))))
+            }
             output => human::render(event, output, &self.zone),
         }
     }
@@ -143,12 +144,10 @@ struct Writers {
     one_output: bool,
 }
 
-/// Nobody reads the lines any more.
-struct ReaderGone;
-
 impl Writers {
-    /// Writes events in their order, with one write for neighbours that go to the same place.
-    fn write(&mut self, style: &Style, events: &[Event]) -> Result<(), ReaderGone> {
+    /// Writes events in their order, with one write for neighbours that go to the same place. An error means that
+    /// nobody reads the lines any more.
+    fn write(&mut self, style: &Style, events: &[Event]) -> std::io::Result<()> {
         let (mut text, mut sink) = (String::new(), Sink::Out);
         for event in events {
             let Some((of_event, line)) = style.render(event) else { continue };
@@ -162,7 +161,7 @@ impl Writers {
         self.write_text(sink, &text)
     }
 
-    fn write_text(&mut self, sink: Sink, text: &str) -> Result<(), ReaderGone> {
+    fn write_text(&mut self, sink: Sink, text: &str) -> std::io::Result<()> {
         if text.is_empty() {
             return Ok(());
         }
@@ -172,9 +171,7 @@ impl Writers {
         };
         match writer.write(text) {
             // Without a reader of notes alone the lines still have theirs.
-            Err(error) if error.kind() == ErrorKind::BrokenPipe && (sink == Sink::Out || self.one_output) => {
-                Err(ReaderGone)
-            }
+            Err(error) if error.kind() == ErrorKind::BrokenPipe && (sink == Sink::Out || self.one_output) => Err(error),
             _ => Ok(()),
         }
     }
@@ -185,12 +182,6 @@ impl Writers {
 pub(crate) struct Reporter {
     handle: Arc<Handle>,
     reader_gone: CancellationToken,
-}
-
-impl std::fmt::Debug for Reporter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Reporter")
-    }
 }
 
 impl Reporter {
@@ -238,7 +229,7 @@ impl Reporter {
         if let Err(error) = started {
             tracing::error!(%error, "nothing can be shown");
         }
-        Self { handle: Arc::new(Handle::new(queue)), reader_gone }
+        Self { handle: Arc::new(Handle(queue)), reader_gone }
     }
 
     /// Ends when whoever read the lines has seen enough, as in `| head -1`.
@@ -246,27 +237,22 @@ impl Reporter {
         self.reader_gone.cancelled().await;
     }
 
-    /// The connection has changed.
     pub(crate) fn state(&self, state: AgentState) {
-        self.handle.push_rare(Event::State(Timestamp::now(), state));
+        self.handle.push(Event::State { time: Timestamp::now(), state });
     }
 
-    /// An exchange is over.
     pub(crate) fn exchange(&self, line: Line) {
-        match line.outcome {
-            Outcome::Unmade(_) => self.handle.push_unmade(Event::Exchange(line)),
-            Outcome::Status(_) | Outcome::Failed(_) => self.handle.push_lossy(Event::Exchange(line)),
-        }
+        self.handle.push(Event::Exchange(line));
     }
 
     /// The relay turned a webhook away before it came here.
     pub(crate) fn refused(&self, notice: Notice) {
-        self.handle.push_refused(Event::Refused(notice));
+        self.handle.push(Event::Refused(notice));
     }
 
     /// Something the user should know, though all goes on.
-    pub(crate) fn warn(&self, text: impl Into<String>) {
-        self.handle.push_rare(Event::Warning(Timestamp::now(), text.into()));
+    pub(crate) fn warn(&self, message: impl Into<String>) {
+        self.handle.push(Event::Warning { time: Timestamp::now(), message: message.into() });
     }
 
     /// Waits until all is written, or for `limit` at most; for the end of the program. Blocks the thread.

@@ -1,40 +1,37 @@
-//! What can be reported: plain values, no rendering.
+//! What can be reported: plain values, and how they look as JSON.
+//!
+//! Every JSON object has a `type`; durations are milliseconds, sizes bytes, times RFC 3339 in UTC. Keys are only ever
+//! added.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 use uuid::Uuid;
 
 /// How the agent stands with the relay.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
 pub(crate) enum AgentState {
-    /// On the way to the relay; nothing arrives yet.
     Connecting {
-        /// The relay's address.
         relay: String,
     },
-    /// Welcome: webhooks arrive for these endpoints.
+    /// The relay's welcome is there: webhooks arrive for these endpoints.
     Ready {
-        /// Those that were accepted.
         endpoints: Vec<ReadyEndpoint>,
     },
-    /// The connection failed or broke.
     Reconnecting {
-        /// The wait before the next try.
+        #[serde(rename = "after_ms", serialize_with = "milliseconds")]
         after: Duration,
-        /// What happened.
         why: String,
     },
-    /// The relay does not want this agent, or not this endpoint.
+    /// The relay does not want this agent, or not this endpoint; `code` is its word for branching on.
     Refused {
-        /// The relay's words.
         why: String,
-        /// The relay's word for branching on.
         code: Option<String>,
     },
-    /// Health checks are answered.
+    /// Health checks are answered there.
     Health {
-        /// Where.
         address: String,
     },
     /// Changed settings were taken over.
@@ -42,62 +39,55 @@ pub(crate) enum AgentState {
     /// Stopping: nothing new is taken, what runs is finished.
     Draining,
     /// Another agent is active; this one takes over when it goes.
-    Standby { endpoint: String },
+    Standby {
+        endpoint: String,
+    },
     /// This agent was standing by, or got copies, and is active now.
-    Active { endpoint: String },
+    Active {
+        endpoint: String,
+    },
     /// This agent gets copies of what another one serves.
-    Copy { endpoint: String },
-    /// Webhooks wait for an endpoint that was just attached.
+    Copy {
+        endpoint: String,
+    },
+    /// Webhooks wait for an endpoint that was just attached; the sentence is the relay's.
     Backlog {
         endpoint: String,
-        /// How many.
         waiting: u64,
-        /// When the oldest came.
         oldest: Option<Timestamp>,
-        /// The relay's words.
+        #[serde(rename = "message")]
         line: String,
     },
-    /// What the relay kept is asked for once more.
+    /// What the relay kept since then is asked for once more; with `more`, others come after these.
     Replaying {
         endpoint: String,
-        /// How many.
         count: usize,
-        /// What came then or later.
         since: Timestamp,
-        /// Whether there are more, that come after these.
         more: bool,
     },
     Replayed {
         endpoint: String,
-        /// How many.
         count: usize,
-        /// How many of them the handler did not take.
         failed: usize,
-        /// What came then or later.
         since: Timestamp,
     },
 }
 
-/// One endpoint that works.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+/// An endpoint that is attached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct ReadyEndpoint {
     pub name: String,
-    /// Where senders post.
     pub public_url: String,
-    /// Where the handlers live.
     pub target: String,
-    /// What this agent is to it.
     #[serde(rename = "standing")]
     pub role: AgentRole,
 }
 
 /// What this agent is to an endpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum AgentRole {
-    /// Webhooks come.
     Active,
-    /// None come while another agent is active.
     Standby,
     /// Copies of what another agent gets come; senders never see the answers.
     Copy,
@@ -119,59 +109,88 @@ pub(crate) enum Outcome {
     Unmade(String),
 }
 
+impl Serialize for Outcome {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (status, error) = match self {
+            Self::Status(status) => (Some(status), None),
+            Self::Failed(code) | Self::Unmade(code) => (None, Some(code)),
+        };
+        let mut fields = serializer.serialize_struct("Outcome", 2)?;
+        fields.serialize_field("status", &status)?;
+        fields.serialize_field("error", &error)?;
+        fields.end()
+    }
+}
+
 /// One exchange, when it is over.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Line {
-    /// When it began.
     pub time: Timestamp,
-    /// The request's method.
+    pub endpoint: String,
+    pub event_id: Option<String>,
     pub method: String,
-    /// The path and query the handler saw.
+    /// The path and query that the handler saw.
     pub path: String,
-    /// How it ended.
+    #[serde(flatten)]
     pub outcome: Outcome,
     /// From the request's arrival to the answer's end.
+    #[serde(rename = "duration_ms", serialize_with = "milliseconds")]
     pub duration: Duration,
     /// Bytes of the request's body.
     pub bytes_in: u64,
     /// Bytes of the answer's body.
     pub bytes_out: u64,
-    pub endpoint: String,
-    /// The event, where there is one.
-    pub event_id: Option<String>,
     /// The event that it repeats.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub replay_of: Option<String>,
     /// What else is worth saying, such as the reason of a failure.
     pub note: Option<String>,
 }
 
 /// A webhook that the relay turned away.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Notice {
-    /// When.
     pub time: Timestamp,
+    pub endpoint: String,
+    pub event_id: Option<String>,
     /// What the sender was answered.
     pub status: u16,
-    /// The endpoint's provider, such as `github`.
     pub provider: String,
     /// Why, such as `signature_mismatch`.
     pub code: String,
-    /// The event, where there is one.
-    pub event_id: Option<String>,
-    pub endpoint: String,
 }
 
 /// Anything that waits to be written.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum Event {
-    State(Timestamp, AgentState),
+    State {
+        time: Timestamp,
+        #[serde(flatten)]
+        state: AgentState,
+    },
     Exchange(Line),
     Refused(Notice),
     /// So many more were refused than were reported one by one.
-    MoreRefused(u64),
+    MoreRefused {
+        count: u64,
+    },
     /// Of so many more no request was made than were reported one by one.
-    MoreUnmade(u64),
-    Warning(Timestamp, String),
+    #[serde(rename = "dropped")]
+    MoreUnmade {
+        count: u64,
+    },
+    Warning {
+        time: Timestamp,
+        message: String,
+    },
     /// So many lines before this one were not kept.
-    Dropped(u64),
+    Dropped {
+        count: u64,
+    },
+}
+
+/// With three decimals at most.
+fn milliseconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64((duration.as_secs_f64() * 1e6).round() / 1e3)
 }

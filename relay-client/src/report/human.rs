@@ -28,18 +28,20 @@ const STRONG: Style = Style::new().bold();
 pub(super) fn render(event: &Event, output: Output, zone: &TimeZone) -> Option<(Sink, String)> {
     let quiet = output == Output::Quiet;
     match event {
-        Event::State(_, state) => state_text(state, output, zone).map(|text| (Sink::Err, text)),
+        Event::State { state, .. } => state_text(state, output, zone).map(|text| (Sink::Err, text)),
         Event::Exchange(line) if quiet && (!is_problem(line) || matches!(line.outcome, Outcome::Unmade(_))) => None,
         Event::Exchange(line) => Some((Sink::Out, exchange_text(line, output, zone))),
         // Whoever finds the relay's address can have it, or the agent, refuse something.
-        Event::Refused(_) | Event::MoreRefused(_) | Event::MoreUnmade(_) if quiet => None,
+        Event::Refused(_) | Event::MoreRefused { .. } | Event::MoreUnmade { .. } if quiet => None,
         Event::Refused(notice) => Some((Sink::Out, refused_text(notice, zone))),
-        Event::MoreRefused(count) => {
+        Event::MoreRefused { count } => {
             let plural = if *count == 1 { "" } else { "s" };
             Some((Sink::Out, format!("{} {count} more request{plural}\n", paint("REFUSED", BAD))))
         }
-        Event::Warning(_, text) => Some((Sink::Err, format!("{}: {}\n", paint("warning", ODD), escaped(text)))),
-        Event::Dropped(count) | Event::MoreUnmade(count) => {
+        Event::Warning { message, .. } => {
+            Some((Sink::Err, format!("{}: {}\n", paint("warning", ODD), escaped(message))))
+        }
+        Event::Dropped { count } | Event::MoreUnmade { count } => {
             Some((Sink::Err, format!("{}\n", paint(&format!("{count} lines not shown"), ODD))))
         }
     }

@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::event::Event;
+use super::event::{Event, Outcome};
 
 /// Lines that may wait.
 pub(super) const MAX_LINES: usize = 1024;
@@ -118,7 +118,7 @@ impl Counted {
 }
 
 fn is_rare(event: &Event) -> bool {
-    matches!(event, Event::State(..) | Event::Warning(..))
+    matches!(event, Event::State { .. } | Event::Warning { .. })
 }
 
 impl State {
@@ -134,24 +134,56 @@ impl State {
             return Ok(event);
         }
         if self.dropped > 0 {
-            return Ok(Event::Dropped(std::mem::take(&mut self.dropped)));
+            return Ok(Event::Dropped { count: std::mem::take(&mut self.dropped) });
         }
         match (self.refused.poll(now, self.closed), self.unmade.poll(now, self.closed)) {
-            (Ok(more), other) => {
+            (Ok(count), other) => {
                 self.unmade.more += other.unwrap_or_default(); // Its turn comes next.
-                Ok(Event::MoreRefused(more))
+                Ok(Event::MoreRefused { count })
             }
-            (Err(_), Ok(more)) => Ok(Event::MoreUnmade(more)),
+            (Err(_), Ok(count)) => Ok(Event::MoreUnmade { count }),
             (Err(one), Err(other)) => Err(one.into_iter().chain(other).min()),
         }
     }
 
+    /// Keeps the event if there is room, and counts it if not.
     fn push_line(&mut self, event: Event) {
         if self.events.len() - self.rare + self.taken_lines < MAX_LINES {
             self.events.push_back(event);
         } else {
             self.dropped += 1;
         }
+    }
+
+    fn push_refused(&mut self, event: Event) {
+        if let Some(count) = self.refused.take(Instant::now()) {
+            if count > 0 {
+                self.push_line(Event::MoreRefused { count });
+            }
+            self.push_line(event);
+        }
+    }
+
+    fn push_unmade(&mut self, event: Event) {
+        if let Some(count) = self.unmade.take(Instant::now()) {
+            if count > 0 {
+                self.push_line(Event::MoreUnmade { count });
+            }
+            self.push_line(event);
+        }
+    }
+
+    /// Keeps the event, if need be in place of the oldest.
+    fn push_rare(&mut self, event: Event) {
+        if self.rare >= MAX_RARE
+            && let Some(oldest) = self.events.iter().position(is_rare)
+        {
+            self.events.remove(oldest);
+            self.rare -= 1;
+            self.dropped += 1;
+        }
+        self.events.push_back(event);
+        self.rare += 1;
     }
 }
 
@@ -198,66 +230,26 @@ impl Queue {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Changes what is to be written, and wakes the writer if it has nothing else to do.
-    fn push(&self, change: impl FnOnce(&mut State)) {
-        let mut state = self.lock();
-        change(&mut state);
-        let idle = std::mem::take(&mut state.idle);
-        drop(state);
-        if idle {
-            self.work.notify_one();
-        }
-    }
 }
 
 /// The agent's end. Dropped, it lets the writer finish and end.
-pub(super) struct Handle(Arc<Queue>);
+pub(super) struct Handle(pub(super) Arc<Queue>);
 
 impl Handle {
-    pub(super) fn new(queue: Arc<Queue>) -> Self {
-        Self(queue)
-    }
-
-    /// Keeps the event if there is room, and counts it if not.
-    pub(super) fn push_lossy(&self, event: Event) {
-        self.0.push(|state| state.push_line(event));
-    }
-
-    /// Reports a request that the relay refused, or counts it.
-    pub(super) fn push_refused(&self, event: Event) {
-        self.push_counted(event, |state| &mut state.refused, Event::MoreRefused);
-    }
-
-    /// Reports a request of which none was made for a handler, or counts it.
-    pub(super) fn push_unmade(&self, event: Event) {
-        self.push_counted(event, |state| &mut state.unmade, Event::MoreUnmade);
-    }
-
-    fn push_counted(&self, event: Event, counted: fn(&mut State) -> &mut Counted, in_words: fn(u64) -> Event) {
-        self.0.push(|state| {
-            if let Some(more) = counted(state).take(Instant::now()) {
-                if more > 0 {
-                    state.push_line(in_words(more));
-                }
-                state.push_line(event);
-            }
-        });
-    }
-
-    /// Keeps the event, if need be in place of the oldest.
-    pub(super) fn push_rare(&self, event: Event) {
-        self.0.push(|state| {
-            if state.rare >= MAX_RARE
-                && let Some(oldest) = state.events.iter().position(is_rare)
-            {
-                state.events.remove(oldest);
-                state.rare -= 1;
-                state.dropped += 1;
-            }
-            state.events.push_back(event);
-            state.rare += 1;
-        });
+    /// Takes an event, and wakes the writer if it has nothing else to do.
+    pub(super) fn push(&self, event: Event) {
+        let mut state = self.0.lock();
+        match &event {
+            Event::State { .. } | Event::Warning { .. } => state.push_rare(event),
+            Event::Refused(_) => state.push_refused(event),
+            Event::Exchange(line) if matches!(line.outcome, Outcome::Unmade(_)) => state.push_unmade(event),
+            _ => state.push_line(event),
+        }
+        let idle = std::mem::take(&mut state.idle);
+        drop(state);
+        if idle {
+            self.0.work.notify_one();
+        }
     }
 
     /// Waits until all is written, or for `limit`.

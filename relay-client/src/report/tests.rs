@@ -59,7 +59,7 @@ fn shown(output: Output, event: &Event) -> String {
 }
 
 fn state(output: Output, state: AgentState) -> String {
-    shown(output, &Event::State(line().time, state))
+    shown(output, &Event::State { time: line().time, state })
 }
 
 #[test]
@@ -119,9 +119,9 @@ fn quiet_shows_problems_only() {
     assert_ne!(quiet(Event::Exchange(broken())), "");
     assert_ne!(quiet(Event::Exchange(Line { outcome: Outcome::Status(500), ..line() })), "");
     assert_eq!(quiet(Event::Refused(notice())), "", "strangers decide how many there are");
-    assert_eq!(quiet(Event::MoreRefused(5)), "");
+    assert_eq!(quiet(Event::MoreRefused { count: 5 }), "");
     assert_eq!(quiet(Event::Exchange(unmade())), "", "these, too");
-    assert_eq!(quiet(Event::MoreUnmade(5)), "");
+    assert_eq!(quiet(Event::MoreUnmade { count: 5 }), "");
     assert_ne!(state(Output::Quiet, AgentState::Refused { why: "no".into(), code: None }), "");
 }
 
@@ -152,9 +152,9 @@ fn json_is_one_object_per_line() {
             "\n"
         )
     );
-    assert_eq!(shown(Output::Json, &Event::MoreRefused(7)), "{\"type\":\"more_refused\",\"count\":7}\n");
-    assert_eq!(shown(Output::Compact, &Event::MoreRefused(7)), "REFUSED 7 more requests\n");
-    assert_eq!(shown(Output::Json, &Event::Dropped(3)), "{\"type\":\"dropped\",\"count\":3}\n");
+    assert_eq!(shown(Output::Json, &Event::MoreRefused { count: 7 }), "{\"type\":\"more_refused\",\"count\":7}\n");
+    assert_eq!(shown(Output::Compact, &Event::MoreRefused { count: 7 }), "REFUSED 7 more requests\n");
+    assert_eq!(shown(Output::Json, &Event::Dropped { count: 3 }), "{\"type\":\"dropped\",\"count\":3}\n");
 }
 
 #[test]
