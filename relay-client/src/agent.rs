@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::status::{Status, StatusSender};
 use self::{
     plan::Plan,
-    session::{Failed, Session, Shared},
+    session::{Control, Failed, Session, Shared},
 };
 use crate::{
     backoff::Backoff,
@@ -70,9 +70,6 @@ pub(crate) enum RunError {
 }
 
 /// Serves until `stop` is cancelled, then drains. Newer `settings` are taken up as they come.
-///
-/// # Errors
-/// [`RunError`] when the agent cannot run, or must not.
 pub(crate) async fn run(
     mut settings: watch::Receiver<Arc<Config>>,
     reporter: Reporter,
@@ -167,8 +164,8 @@ impl Supervisor {
         let of_current = async {
             match current {
                 Some(session) => tokio::select! {
-                    close = &mut session.ended => Happened::Ended(close),
-                    () = session.seen.relay_drains(), if idle => Happened::RelayDrains,
+                    close = &mut session.ended => Happened::Ended(close.unwrap_or_else(session::failed)),
+                    () = session.control.relay_drains(), if idle => Happened::RelayDrains,
                 },
                 None => std::future::pending().await,
             }
@@ -191,7 +188,7 @@ impl Supervisor {
     /// Opens a session after a while, in place of any other attempt. The current one serves until it is there.
     fn open_after(&mut self, wait: Duration) {
         let at = Instant::now() + wait;
-        let relieved = self.current.as_ref().map(Session::relief);
+        let relieved: Option<Control> = self.current.as_ref().map(|session| session.control.clone());
         let beside = relieved.is_some();
         let (config, shared) = (Arc::clone(&self.config), Arc::clone(&self.shared));
         let session = Box::pin(async move {
@@ -231,7 +228,7 @@ impl Supervisor {
     /// No session came of an attempt.
     fn failed(&mut self, failed: Failed) -> Result<(), RunError> {
         self.opening = None;
-        if let Some(left) = self.current.take_if(|session| session.has_left()) {
+        if let Some(left) = self.current.take_if(|session| session.control.has_left()) {
             self.finish(left);
         }
         let (reporter, random) = (self.shared.reporter.clone(), fastrand::f64());
@@ -252,10 +249,10 @@ impl Supervisor {
         };
         let (why, wait) = match failed {
             Failed::Refused { why, .. } => (why, REFUSED_BESIDE),
-            Failed::Stranger { why } if current.seen.draining() => (why, LEAVING.mul_f64(random)),
+            Failed::Stranger { why } if current.control.draining() => (why, LEAVING.mul_f64(random)),
             Failed::Stranger { why } => (why, self.backoff.next(random, None)),
             // These failures say nothing of the relay that comes next.
-            Failed::Lost { why, retry_after } if current.seen.draining() => {
+            Failed::Lost { why, retry_after } if current.control.draining() => {
                 (why, retry_after.unwrap_or_default() + LEAVING.mul_f64(random))
             }
             Failed::Lost { why, retry_after } => (why, self.backoff.next(random, retry_after)),
@@ -273,7 +270,7 @@ impl Supervisor {
         self.backoff.session_ended(session.since.elapsed());
         match &self.opening {
             // It took its leave, had nothing in flight, and the new session's welcome is on its way.
-            Some(_) if session.has_left() => return Ok(()),
+            Some(_) if session.control.has_left() => return Ok(()),
             Some(opening) if close.code == CloseCode::GoingAway => {
                 self.shared.status.disconnected();
                 let after = opening.at.saturating_duration_since(Instant::now());
@@ -326,7 +323,11 @@ impl Supervisor {
         (self.config, self.warned_beside) = (config, false);
         if self.current.as_ref().is_none_or(|session| session.plan != plan) {
             self.open_after(Duration::ZERO);
-        } else if self.current.as_ref().is_some_and(|session| !session.has_left() && !session.seen.draining()) {
+        } else if self
+            .current
+            .as_ref()
+            .is_some_and(|Session { control, .. }| !control.has_left() && !control.draining())
+        {
             self.opening = None; // What it was to bring is there already.
         }
     }
@@ -339,7 +340,7 @@ impl Supervisor {
         self.shared.reporter.state(AgentState::Draining);
         let until = Instant::now() + DRAIN;
         if let Some(session) = self.current.take() {
-            session.handle.drain();
+            session.control.tunnel.drain();
             let _ = timeout_at(until, session.ended).await;
         }
         let _ = timeout_at(until, async { while self.finishing.join_next().await.is_some() {} }).await;

@@ -178,7 +178,7 @@ fn prepare<'a>(
     } else if headers.get_all(header::HOST).iter().count() > 1 {
         return Err(("bad_headers", None).into());
     }
-    for (name, value) in route.headers() {
+    for (name, value) in &route.config.headers {
         headers.insert(name, value.clone());
     }
     if !head.upgrade.is_empty() {

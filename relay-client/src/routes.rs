@@ -14,8 +14,8 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use http::{HeaderName, HeaderValue, Uri};
-use relay_proto::{Attach, Rate, UpgradeProtocol};
+use http::Uri;
+use relay_proto::{Offer, UpgradeProtocol};
 
 use crate::{
     config::{Config, EndpointConfig, HandlerConfig},
@@ -26,24 +26,8 @@ use crate::{
 /// A handler, and how requests are made for it.
 #[derive(Debug)]
 pub(crate) struct Route {
-    /// What the user said of it.
     pub config: HandlerConfig,
     pub handler: Handler,
-}
-
-impl Route {
-    /// Prepares a handler; connects to nothing.
-    ///
-    /// # Errors
-    /// [`HandlerError`] when it can never be called.
-    pub(crate) fn new(config: HandlerConfig) -> Result<Self, HandlerError> {
-        Ok(Self { handler: Handler::new(&config.target)?, config })
-    }
-
-    /// Headers set on every request.
-    pub(crate) fn headers(&self) -> &[(HeaderName, HeaderValue)] {
-        &self.config.headers
-    }
 }
 
 /// A route by path.
@@ -57,17 +41,8 @@ struct ByPath {
 /// One endpoint and its handlers.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
-    /// Its name; empty for the token's only one.
-    pub name: String,
-    pub attach: Attach,
-    /// Whether it becomes active at once.
-    pub takeover: bool,
-    /// Types of events that it takes; none means all.
-    pub events: Vec<String>,
-    /// Whether nothing of what waits when it is attached is wanted.
-    pub skip_backlog: bool,
-    /// How often it is called at most.
-    pub rate: Option<Rate>,
+    /// As it is offered to the relay; its name is empty for the token's only one.
+    pub offer: Offer,
     /// What senders may upgrade to, beside WebSocket.
     pub upgrades: Vec<UpgradeProtocol>,
     own: Arc<Route>,
@@ -76,42 +51,39 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    /// Prepares an endpoint's handlers, taking those that `before` has already.
-    ///
-    /// # Errors
-    /// [`HandlerError`] of the first handler that can never be called.
+    /// Prepares an endpoint's handlers, taking those that `before` has already; connects to nothing.
     pub(crate) fn new(config: &EndpointConfig, before: Option<&Self>) -> Result<Self, HandlerError> {
-        let route = |config: &HandlerConfig| match before.and_then(|before| before.same(config)) {
-            Some(route) => Ok(route),
-            None => Route::new(config.clone()).map(Arc::new),
+        let route = |config: &HandlerConfig| -> Result<_, HandlerError> {
+            match before.and_then(|before| before.same(config)) {
+                Some(route) => Ok(Arc::clone(route)),
+                None => Ok(Arc::new(Route { handler: Handler::new(&config.target)?, config: config.clone() })),
+            }
         };
         let by_path = config.routes.iter().map(|one| {
             Ok(ByPath { path: one.path.clone(), strip_prefix: one.strip_prefix, route: route(&one.handler)? })
         });
         let mut by_path = by_path.collect::<Result<Vec<_>, HandlerError>>()?;
         by_path.sort_by_key(|one| std::cmp::Reverse(one.path.len()));
-        Ok(Self {
-            name: config.name.clone().unwrap_or_default(),
+        let handlers = std::iter::once(&config.handler).chain(config.routes.iter().map(|route| &route.handler));
+        let capacity = handlers.map(|handler| handler.target.max_connections.get()).fold(0, usize::saturating_add);
+        let offer = Offer {
+            endpoint: config.name.clone().unwrap_or_default(),
             attach: config.attach,
+            capacity: u32::try_from(capacity).unwrap_or(u32::MAX),
             takeover: config.takeover,
             events: config.events.clone(),
             skip_backlog: config.skip_backlog,
             rate: config.rate,
-            upgrades: config.upgrades.clone(),
-            own: route(&config.handler)?,
-            by_path,
-        })
+        };
+        Ok(Self { offer, upgrades: config.upgrades.clone(), own: route(&config.handler)?, by_path })
     }
 
-    fn same(&self, config: &HandlerConfig) -> Option<Arc<Route>> {
+    fn same(&self, config: &HandlerConfig) -> Option<&Arc<Route>> {
         let mut routes = std::iter::once(&self.own).chain(self.by_path.iter().map(|one| &one.route));
-        routes.find(|route| route.config == *config).map(Arc::clone)
+        routes.find(|route| route.config == *config)
     }
 
     /// The handler for `rest`, what follows the endpoint in the sender's URL, and the request target there.
-    ///
-    /// # Errors
-    /// [`UncarriablePath`] where no request can be made of it.
     pub(crate) fn locate(&self, rest: &str) -> Result<(&Arc<Route>, Uri), UncarriablePath> {
         if !self.by_path.is_empty() && has_dot_segments(rest) {
             return Err(UncarriablePath::DotSegments);
@@ -132,13 +104,6 @@ impl Endpoint {
         (&self.own, rest)
     }
 
-    /// Calls at once that all its handlers take together.
-    pub(crate) fn capacity(&self) -> u32 {
-        let routes = std::iter::once(&self.own).chain(self.by_path.iter().map(|one| &one.route));
-        let sum = routes.map(|route| route.config.target.max_connections.get()).fold(0, usize::saturating_add);
-        u32::try_from(sum).unwrap_or(u32::MAX)
-    }
-
     /// Its targets as people read them.
     pub(crate) fn targets(&self) -> String {
         let mut text = self.own.handler.target().to_string();
@@ -157,26 +122,22 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Prepares every handler, taking those that `before` has already.
-    ///
-    /// # Errors
-    /// The endpoint and why its handler can never be called.
+    /// Prepares every handler, taking those that `before` has already. The error is for people.
     pub(crate) fn new(config: &Config, before: &Self) -> Result<Self, String> {
         let (mut endpoints, mut by_name) = (Vec::new(), HashMap::new());
         for (index, one) in config.endpoints.iter().enumerate() {
             let name = one.name.clone().unwrap_or_default();
-            let endpoint =
-                Endpoint::new(one, before.named(&name).map(|before| &**before)).map_err(|error| match &one.name {
-                    Some(name) => format!("endpoint {name}: {error}"),
-                    None => error.to_string(),
-                })?;
+            let endpoint = Endpoint::new(one, before.named(&name).map(Arc::as_ref));
+            let endpoint = endpoint.map_err(|error| match &one.name {
+                Some(name) => format!("endpoint {name}: {error}"),
+                None => error.to_string(),
+            })?;
             endpoints.push(Arc::new(endpoint));
             by_name.insert(name, index);
         }
         Ok(Self { endpoints, by_name })
     }
 
-    /// All of them.
     pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Endpoint>> {
         self.endpoints.iter()
     }
@@ -239,7 +200,7 @@ mod tests {
             let (route, uri) = endpoint.locate(rest).unwrap();
             assert_eq!(format!("{} {uri}", route.handler.target().authority()), seen, "{rest}");
         }
-        assert_eq!(endpoint.capacity(), 200);
+        assert_eq!(endpoint.offer.capacity, 200);
     }
 
     #[test]

@@ -20,10 +20,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
-use super::{
-    offers::{EndpointState, Readable as _},
-    status::Status,
-};
+use super::{offers::role, status::Status};
 use crate::{
     backoff::Backoff,
     config::Config,
@@ -84,7 +81,7 @@ impl CatchUp {
     ) -> Option<Self> {
         let since = config.since?;
         let (answer, offer) = welcome.endpoints.iter().zip(offers).next()?;
-        let EndpointState::Attached(role) = answer.state.read() else { return None };
+        let role = role(&answer.state).ok()?;
         Some(Self {
             config: Arc::clone(config),
             endpoint: answer.endpoint.clone(),

@@ -8,7 +8,7 @@ use relay_proto::Offer;
 
 use crate::{
     config::{Config, Proxy, RelayUrl, Token, TokenError},
-    routes::{Endpoint, Table},
+    routes::Table,
 };
 
 /// The way to the relay, who the agent is there, and what it offers.
@@ -32,19 +32,7 @@ impl Plan {
             proxy: config.proxy.clone(),
             token: config.token.read()?,
             name: config.name.clone(),
-            offers: table.iter().map(|endpoint| offer(endpoint)).collect(),
+            offers: table.iter().map(|endpoint| endpoint.offer.clone()).collect(),
         })
-    }
-}
-
-fn offer(endpoint: &Endpoint) -> Offer {
-    Offer {
-        endpoint: endpoint.name.clone(),
-        attach: endpoint.attach,
-        capacity: endpoint.capacity(),
-        takeover: endpoint.takeover,
-        events: endpoint.events.clone(),
-        skip_backlog: endpoint.skip_backlog,
-        rate: endpoint.rate,
     }
 }

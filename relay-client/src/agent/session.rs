@@ -4,40 +4,33 @@
 //! they may.
 
 use std::{
-    collections::{BTreeSet, HashMap},
-    future::Future,
-    pin::Pin,
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use relay_proto::{Close, CloseCode, Limits, Notice as RelayNotice, Welcome};
+use relay_proto::{Attach, Close, CloseCode, Hello, Limits, Notice as RelayNotice, Offer, OfferState, Welcome};
 use relay_tunnel::{Arrival, Arrivals, Handle};
 use tokio::{
     sync::watch,
-    task::JoinHandle,
+    task::{JoinError, JoinHandle},
     time::{Instant, timeout},
 };
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
+use uuid::Uuid;
 
-use super::{
-    StatusSender,
-    catch_up::CatchUp,
-    offers::{self, EndpointState, Readable as _},
-    plan::Plan,
-};
+use super::{StatusSender, catch_up::CatchUp, offers, plan::Plan};
 use crate::{
     config::Config,
     exchange::{self, Outcomes},
     link::{self, TurnedAway, Way},
-    report::{AgentRole, AgentState, Notice, Reporter, event_name},
+    report::{AgentState, Notice, Reporter, event_name},
     routes::Table,
 };
 
@@ -51,43 +44,79 @@ pub(super) struct Shared {
     pub(super) reporter: Reporter,
     pub(super) status: StatusSender,
     outcomes: Arc<Outcomes>,
-    sessions: AtomicU64,
-    /// Endpoints that `takeover` has been done for: it is done once, not at each reconnect.
-    taken_over: Mutex<BTreeSet<String>>,
-    /// Endpoints that were attached: what waits is skipped before that, not at each reconnect.
-    attached: Mutex<BTreeSet<String>>,
-    /// Has once more what was kept; begun once.
-    catching_up: Mutex<Option<AbortOnDropHandle<()>>>,
+    history: Mutex<History>,
+}
+
+/// What is done once, not at each reconnect.
+#[derive(Default)]
+struct History {
+    /// Endpoints that this agent was the active one of: `takeover` is done with.
+    taken_over: BTreeSet<String>,
+    /// Endpoints that were attached: what waits is skipped before that.
+    attached: BTreeSet<String>,
+    /// Replays what was kept, since the first welcome.
+    catching_up: Option<AbortOnDropHandle<()>>,
 }
 
 impl Shared {
     pub(super) fn new(table: Table, reporter: Reporter, status: StatusSender) -> Self {
-        Self {
-            table: ArcSwap::from_pointee(table),
-            reporter,
-            status,
-            outcomes: Arc::default(),
-            sessions: AtomicU64::new(0),
-            taken_over: Mutex::default(),
-            attached: Mutex::default(),
-            catching_up: Mutex::default(),
-        }
+        let table = ArcSwap::from_pointee(table);
+        Self { table, reporter, status, outcomes: Arc::default(), history: Mutex::default() }
     }
 
-    /// Nothing is caught up with any more.
+    fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn stop_catching_up(&self) {
-        if let Some(catching_up) = &*self.catching_up.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(catching_up) = &self.history().catching_up {
             catching_up.abort();
         }
     }
 
-    /// Whether an exclusive endpoint is to be active at once: where the user asked for it, and where a session of
-    /// this process that is relieved by the new one is.
-    fn takes_over(&self, name: &str, relieving: bool) -> bool {
-        let table = self.table.load();
-        let asked = table.named(name).is_some_and(|endpoint| endpoint.takeover)
-            && !self.taken_over.lock().unwrap_or_else(PoisonError::into_inner).contains(name);
-        asked || (relieving && self.status.state(name) == Some(EndpointState::Attached(AgentRole::Active)))
+    /// The hello of a plan. An exclusive endpoint is to be active at once where the user asked for it, and where the
+    /// session that is relieved is active.
+    fn hello(&self, plan: &Plan, instance: Uuid, relieving: bool) -> Hello {
+        let history = self.history();
+        let offers = plan.offers.iter().map(|offer| {
+            let name = &offer.endpoint;
+            let asked = offer.takeover && !history.taken_over.contains(name);
+            let takes_over = asked || (relieving && self.status.is_active(name));
+            Offer {
+                takeover: offer.attach == Attach::Exclusive && takes_over,
+                skip_backlog: offer.skip_backlog && !history.attached.contains(name),
+                ..offer.clone()
+            }
+        });
+        Hello {
+            name: plan.name.clone(),
+            instance: *instance.as_bytes(),
+            software: concat!("relay-client/", env!("CARGO_PKG_VERSION")).to_owned(),
+            offers: offers.collect(),
+        }
+    }
+
+    /// Takes note of what the relay made of the offers; the number of the session.
+    fn welcomed(&self, config: &Arc<Config>, welcome: &Welcome, plan: &Plan) -> u64 {
+        let answers = welcome.endpoints.iter().zip(&plan.offers);
+        let states: BTreeMap<_, _> =
+            answers.map(|(answer, offer)| (offer.endpoint.clone(), answer.state.clone())).collect();
+        let mut history = self.history();
+        for (name, state) in &states {
+            if *state == OfferState::Accepted {
+                history.taken_over.insert(name.clone());
+            }
+            if offers::role(state).is_ok() {
+                history.attached.insert(name.clone());
+            }
+        }
+        let serial = self.status.opened(states);
+        if history.catching_up.is_none() {
+            let status = self.status.subscribe();
+            history.catching_up = CatchUp::of(config, welcome, &plan.offers, self.reporter.clone(), status)
+                .map(|catch_up| AbortOnDropHandle::new(tokio::spawn(catch_up.run())));
+        }
+        serial
     }
 }
 
@@ -104,40 +133,31 @@ pub(super) enum Failed {
 
 /// An open session, served by a task of its own. Dropped, it breaks off.
 pub(super) struct Session {
-    pub(super) handle: Handle,
     pub(super) plan: Plan,
-    pub(super) seen: Seen,
-    pub(super) ended: Ended,
+    pub(super) control: Control,
+    pub(super) ended: AbortOnDropHandle<Close>,
     pub(super) since: Instant,
-    left: Arc<AtomicBool>,
-}
-
-impl Session {
-    /// What is needed to relieve it.
-    pub(super) fn relief(&self) -> Relief {
-        Relief { handle: self.handle.clone(), seen: self.seen.clone(), left: Arc::clone(&self.left) }
-    }
-
-    /// Whether it takes nothing more, since a new one was about to say hello.
-    pub(super) fn has_left(&self) -> bool {
-        self.left.load(Ordering::Relaxed)
-    }
 }
 
 /// What the relay has said of a session.
-#[derive(Clone)]
-pub(super) struct Seen(watch::Receiver<Signs>);
-
 #[derive(Default)]
 struct Signs {
     relay_drains: bool,
     answers: u64,
 }
 
-impl Seen {
+/// What the supervisor, and the session that is opened next, have to do with a session.
+#[derive(Clone)]
+pub(super) struct Control {
+    pub(super) tunnel: Handle,
+    signs: watch::Receiver<Signs>,
+    left: Arc<AtomicBool>,
+}
+
+impl Control {
     /// Comes when the relay has announced its stop.
     pub(super) async fn relay_drains(&mut self) {
-        if self.0.wait_for(|signs| signs.relay_drains).await.is_err() {
+        if self.signs.wait_for(|signs| signs.relay_drains).await.is_err() {
             // The session is over, which its end says.
             std::future::pending::<()>().await;
         }
@@ -145,42 +165,26 @@ impl Seen {
 
     /// Whether the relay has announced its stop.
     pub(super) fn draining(&self) -> bool {
-        self.0.borrow().relay_drains
+        self.signs.borrow().relay_drains
     }
-}
 
-/// A session that is to be relieved.
-pub(super) struct Relief {
-    handle: Handle,
-    seen: Seen,
-    left: Arc<AtomicBool>,
-}
+    /// Whether the session takes nothing more, since a new one was about to say hello.
+    pub(super) fn has_left(&self) -> bool {
+        self.left.load(Ordering::Relaxed)
+    }
 
-impl Relief {
     /// Makes sure that the relay gives it nothing more before the new session says hello: the relay breaks off
     /// an older session that has not drained. One that the relay drains by itself serves on until its end.
     async fn take_leave(mut self) {
-        if self.seen.draining() {
+        if self.draining() {
             return;
         }
         self.left.store(true, Ordering::Relaxed);
-        let before = self.seen.0.borrow().answers;
-        self.handle.drain();
-        self.handle.probe();
+        let before = self.signs.borrow().answers;
+        self.tunnel.drain();
+        self.tunnel.probe();
         // A session that is lost meanwhile needs no confirmation.
-        let _ = timeout(CONFIRMED, self.seen.0.wait_for(|signs| signs.answers > before)).await;
-    }
-}
-
-/// The end of a session's task.
-pub(super) struct Ended(AbortOnDropHandle<Close>);
-
-impl Future for Ended {
-    type Output = Close;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Close> {
-        let failed = || Close { code: CloseCode::Internal, reason: "the session failed".to_owned() };
-        Pin::new(&mut self.0).poll(cx).map(|joined| joined.unwrap_or_else(|_| failed()))
+        let _ = timeout(CONFIRMED, self.signs.wait_for(|signs| signs.answers > before)).await;
     }
 }
 
@@ -188,7 +192,7 @@ impl Future for Ended {
 pub(super) async fn open(
     config: &Arc<Config>,
     shared: &Arc<Shared>,
-    relieved: Option<Relief>,
+    relieved: Option<Control>,
 ) -> Result<Session, Failed> {
     let lost = |why: String, retry_after| Failed::Lost { why, retry_after };
     let table = shared.table.load_full();
@@ -206,8 +210,7 @@ pub(super) async fn open(
     if let Some(relieved) = relieved {
         relieved.take_leave().await;
     }
-    let is_first = |name: &str| !shared.attached.lock().unwrap_or_else(PoisonError::into_inner).contains(name);
-    let hello = offers::hello(&plan, config.instance, |name| shared.takes_over(name, relieving), is_first);
+    let hello = shared.hello(&plan, config.instance, relieving);
     let greeting = relay_tunnel::agent(link.stream, link.leftover, hello, Limits::agent());
     let (welcome, handle, arrivals, driver) = greeting.await.map_err(|close| match close.code {
         CloseCode::Unauthorized => Failed::Refused { why: close.reason, code: Some("unauthorized".to_owned()) },
@@ -222,42 +225,19 @@ pub(super) async fn open(
     let span = tracing::info_span!("session", agent = %plan.name, epoch = welcome.epoch);
     let driver = AbortOnDropHandle::new(tokio::spawn(driver.instrument(span.clone())));
     let _entered = span.entered();
-    Ok(begin(&welcome, (config, plan), table, shared, handle, arrivals, driver))
+    let serial = shared.welcomed(config, &welcome, &plan);
+    let names = offers::announce(&welcome, &plan, &table, &shared.reporter);
+    shared.outcomes.attach(handle.clone());
+    let (said, signs) = watch::channel(Signs::default());
+    let served = Served { serial, names, table, shared: Arc::clone(shared), signs: said };
+    let ended = AbortOnDropHandle::new(tokio::spawn(served.run(arrivals, driver).in_current_span()));
+    let control = Control { tunnel: handle, signs, left: Arc::default() };
+    Ok(Session { plan, control, ended, since: Instant::now() })
 }
 
-/// The welcome is there: says so, and serves.
-fn begin(
-    welcome: &Welcome,
-    (config, plan): (&Arc<Config>, Plan),
-    table: Arc<Table>,
-    shared: &Arc<Shared>,
-    handle: Handle,
-    arrivals: Arrivals,
-    driver: AbortOnDropHandle<Close>,
-) -> Session {
-    let serial = shared.sessions.fetch_add(1, Ordering::Relaxed) + 1;
-    let states = welcome.endpoints.iter().zip(&plan.offers);
-    let states: Vec<_> = states.map(|(answer, offer)| (offer.endpoint.clone(), answer.state.read())).collect();
-    let active = states.iter().filter(|(_, state)| *state == EndpointState::Attached(AgentRole::Active));
-    let active = active.map(|(name, _)| name.clone());
-    shared.taken_over.lock().unwrap_or_else(PoisonError::into_inner).extend(active);
-    let attached = states.iter().filter(|(_, state)| matches!(state, EndpointState::Attached(_)));
-    let attached = attached.map(|(name, _)| name.clone());
-    shared.attached.lock().unwrap_or_else(PoisonError::into_inner).extend(attached);
-    shared.status.opened(serial, states.into_iter());
-    let names = offers::announce(welcome, &plan, &table, &shared.reporter);
-    shared.outcomes.attach(handle.clone());
-    let mut catching_up = shared.catching_up.lock().unwrap_or_else(PoisonError::into_inner);
-    if catching_up.is_none() {
-        let status = shared.status.subscribe();
-        *catching_up = CatchUp::of(config, welcome, &plan.offers, shared.reporter.clone(), status)
-            .map(|catch_up| AbortOnDropHandle::new(tokio::spawn(catch_up.run())));
-    }
-    drop(catching_up);
-    let (signs, seen) = watch::channel(Signs::default());
-    let served = Served { serial, names, table, shared: Arc::clone(shared), signs };
-    let ended = Ended(AbortOnDropHandle::new(tokio::spawn(served.run(arrivals, driver).in_current_span())));
-    Session { handle, plan, seen: Seen(seen), ended, since: Instant::now(), left: Arc::default() }
+/// How a session ended whose task panicked.
+pub(super) fn failed(_: JoinError) -> Close {
+    Close { code: CloseCode::Internal, reason: "the session failed".to_owned() }
 }
 
 /// The task of a session.
@@ -282,8 +262,7 @@ impl Served {
                 Arrival::Outcome(_) => {}
             }
         }
-        let failed = || Close { code: CloseCode::Internal, reason: "the session failed".to_owned() };
-        driver.await.unwrap_or_else(|_| failed())
+        driver.await.unwrap_or_else(failed)
     }
 
     fn serve(&self, request: relay_tunnel::Request) {
@@ -312,7 +291,6 @@ impl Served {
             }
             RelayNotice::Changed { endpoint, state } => {
                 let Some(name) = self.names.get(&endpoint) else { return };
-                let state = state.read();
                 if self.shared.status.changed(self.serial, name, state.clone()) {
                     offers::announce_change(endpoint, &state, reporter);
                 }

@@ -4,18 +4,17 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use relay_proto::OfferState;
 use tokio::sync::watch;
 
-use super::offers::EndpointState;
 use crate::routes::Table;
 
-/// How the agent stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Status {
     /// The endpoints of the settings.
     wanted: Vec<String>,
     /// The state of each by the current session.
-    states: BTreeMap<String, EndpointState>,
+    states: BTreeMap<String, OfferState>,
     /// Which session that is.
     serial: u64,
     stopping: bool,
@@ -27,16 +26,11 @@ impl Status {
         let why = |name: &String| match self.states.get(name) {
             _ if self.stopping => Some("stopping".to_owned()),
             None => Some("not connected".to_owned()),
-            Some(EndpointState::Refused(code)) => Some(format!("refused: {code}")),
+            Some(OfferState::Refused { code }) => Some(format!("refused: {code}")),
             Some(_) => None,
         };
         let shown = |name: &String| if name.is_empty() { "(the token's only one)".to_owned() } else { name.clone() };
         self.wanted.iter().filter_map(|name| Some((shown(name), why(name)?))).collect()
-    }
-
-    /// What the current session is to an endpoint of the settings.
-    pub(crate) fn state(&self, name: &str) -> Option<&EndpointState> {
-        self.states.get(name)
     }
 }
 
@@ -50,23 +44,24 @@ impl StatusSender {
         self.0.subscribe()
     }
 
-    pub(super) fn state(&self, name: &str) -> Option<EndpointState> {
-        self.0.borrow().state(name).cloned()
+    /// Whether the current session is the active one of an endpoint.
+    pub(super) fn is_active(&self, name: &str) -> bool {
+        self.0.borrow().states.get(name) == Some(&OfferState::Accepted)
     }
 
     pub(super) fn wanted(&self, table: &Table) {
-        let wanted = table.iter().map(|endpoint| endpoint.name.clone()).collect();
+        let wanted = table.iter().map(|endpoint| endpoint.offer.endpoint.clone()).collect();
         self.0.send_modify(|status| status.wanted = wanted);
     }
 
-    /// A new session is current.
-    pub(super) fn opened(&self, serial: u64, states: impl Iterator<Item = (String, EndpointState)>) {
-        let states = states.collect();
-        self.0.send_modify(|status| (status.serial, status.states) = (serial, states));
+    /// A new session is current, which gets this number.
+    pub(super) fn opened(&self, states: BTreeMap<String, OfferState>) -> u64 {
+        self.0.send_modify(|status| (status.serial, status.states) = (status.serial + 1, states));
+        self.0.borrow().serial
     }
 
     /// A state has changed by the word of a session; false if it is not the current one.
-    pub(super) fn changed(&self, serial: u64, name: &str, state: EndpointState) -> bool {
+    pub(super) fn changed(&self, serial: u64, name: &str, state: OfferState) -> bool {
         self.0.send_if_modified(|status| {
             let current = status.serial == serial;
             if current {
@@ -89,13 +84,9 @@ impl StatusSender {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::AgentRole;
 
-    fn status(states: &[(&str, EndpointState)]) -> StatusSender {
-        let sender = StatusSender::default();
-        sender.0.send_modify(|status| status.wanted = vec!["a".to_owned(), "b".to_owned()]);
-        sender.opened(1, states.iter().map(|(name, state)| ((*name).to_owned(), state.clone())));
-        sender
+    fn states<const N: usize>(states: [(&str, OfferState); N]) -> BTreeMap<String, OfferState> {
+        states.into_iter().map(|(name, state)| (name.to_owned(), state)).collect()
     }
 
     fn missing(sender: &StatusSender) -> String {
@@ -105,15 +96,17 @@ mod tests {
 
     #[test]
     fn all_endpoints_must_be_attached() {
-        let attached = EndpointState::Attached;
-        let sender = status(&[("a", attached(AgentRole::Active)), ("b", EndpointState::Refused("not_allowed".into()))]);
+        let sender = StatusSender::default();
+        sender.0.send_modify(|status| status.wanted = vec!["a".to_owned(), "b".to_owned()]);
+        let refused = OfferState::Refused { code: "not_allowed".to_owned() };
+        let first = sender.opened(states([("a", OfferState::Accepted), ("b", refused.clone())]));
         assert_eq!(missing(&sender), "b: refused: not_allowed;");
-        assert!(sender.changed(1, "b", attached(AgentRole::Standby)));
+        assert!(sender.changed(first, "b", OfferState::Standby));
         assert_eq!(missing(&sender), "", "one that stands by is as it should be");
-        assert!(!sender.changed(0, "b", EndpointState::Refused(String::new())), "an older session says so");
         sender.disconnected();
         assert_eq!(missing(&sender), "a: not connected;b: not connected;");
-        sender.opened(2, [("a".to_owned(), attached(AgentRole::Copy))].into_iter());
+        sender.opened(states([("a", OfferState::Copy)]));
+        assert!(!sender.changed(first, "b", OfferState::Standby), "an older session says so");
         assert_eq!(missing(&sender), "b: not connected;");
         sender.stopping();
         assert_eq!(missing(&sender), "a: stopping;b: stopping;");
