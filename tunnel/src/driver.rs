@@ -24,12 +24,15 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Instant, Sleep, sleep_until},
 };
-use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::frame::coding::CloseCode as WsCode};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::protocol::{Role, frame::coding::CloseCode as WsCode},
+};
 
 pub use self::greeting::{Greeting, agent, relay};
 use crate::{
     shared::Shared,
-    socket::Counted,
+    socket::{Counted, websocket_config},
     stream::{Broken, Stream},
 };
 
@@ -57,12 +60,6 @@ pub struct Driver<S> {
     socket_lost: bool,
 }
 
-impl<S> std::fmt::Debug for Driver<S> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Driver").field("epoch", &self.session.epoch()).field("exchanges", &self.streams.len()).finish()
-    }
-}
-
 impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
     type Output = Close;
 
@@ -72,18 +69,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
-    fn new(
-        socket: WebSocketStream<Counted<S>>,
-        capacity: u32,
-        session: impl FnOnce(relay_proto::Instant) -> Session,
-    ) -> Self {
+    /// On a stream that has just become a WebSocket; `leftover` is what was read of it already.
+    async fn new(stream: S, leftover: Vec<u8>, role: Role, session: Session) -> Self {
+        let config = Some(websocket_config());
+        let socket = WebSocketStream::from_partially_read(Counted::new(stream), leftover, role, config).await;
         let origin = Instant::now();
-        let shared = Arc::new(Shared::default());
-        shared.lock().capacity = capacity;
         Self {
             socket,
-            session: session(relay_proto::Instant::from_micros(0)),
-            shared,
+            session,
+            shared: Arc::default(),
             streams: BTreeMap::new(),
             message: BytesMut::new(),
             origin,

@@ -5,7 +5,6 @@
 //! drops the reader of the request only reads no further: it may still answer.
 
 use std::{
-    future::poll_fn,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -17,68 +16,79 @@ use relay_proto::{HeaderBlock, RequestHead, ResetCode, ResponseHead, limits::MAX
 
 use crate::{
     http::header_map,
-    stream::{Broken, OUT_BYTES, Stream},
+    stream::{Broken, OUT_BYTES, Stream, StreamState},
 };
 
-/// An exchange as the relay holds it: it writes the request and reads the response.
+/// An exchange as the relay holds it: it writes the request and reads the response, which may come before the request's
+/// end.
 #[derive(Debug)]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct Exchange {
-    /// The request's body.
     pub request: Sender,
-    /// The response, which may come before the request's end.
     pub response: ResponseFuture,
 }
 
 /// An exchange as the agent holds it: it reads the request and writes the response.
 #[derive(Debug)]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct Request {
-    /// The request's head.
     pub head: RequestHead,
-    /// The request's body.
     pub body: Receiver,
-    /// Where the answer goes.
     pub responder: Responder,
-}
-
-/// Writes one direction of an exchange. Dropped before [`Sender::finish`], it resets the stream.
-pub struct Sender {
-    stream: Arc<Stream>,
-    /// What a drop means: `Cancelled` for a request, `Broken` for a response.
-    unfinished: ResetCode,
-    finished: bool,
-}
-
-/// Waits for the response's head. Dropped before it came, it resets the stream.
-pub struct ResponseFuture {
-    stream: Option<Arc<Stream>>,
-}
-
-/// Reads one direction of an exchange as an HTTP body.
-pub struct Receiver {
-    stream: Arc<Stream>,
-    /// The response: dropping it before its end resets the stream.
-    carries: bool,
-    ended: bool,
-}
-
-/// Answers a request. Dropped without an answer, it resets the stream.
-pub struct Responder {
-    stream: Option<Arc<Stream>>,
 }
 
 impl Exchange {
     pub(crate) fn new(stream: Arc<Stream>) -> Self {
-        let request = Sender { stream: Arc::clone(&stream), unfinished: ResetCode::Cancelled, finished: false };
-        Self { request, response: ResponseFuture { stream: Some(stream) } }
+        let request = Sender(Duty::new(&stream, ResetCode::Cancelled));
+        Self { request, response: ResponseFuture(Duty::new(&stream, ResetCode::Cancelled)) }
     }
 }
 
 impl Request {
     pub(crate) fn new(head: RequestHead, stream: Arc<Stream>) -> Self {
-        let body = Receiver { stream: Arc::clone(&stream), carries: false, ended: false };
-        Self { head, body, responder: Responder { stream: Some(stream) } }
+        let responder = Responder(Duty::new(&stream, ResetCode::Broken));
+        Self { head, body: Receiver { stream, carries: false, ended: false }, responder }
     }
 }
+
+/// The duty to bring a part of an exchange to its end. Dropped before, it resets the stream.
+#[derive(Debug)]
+struct Duty {
+    stream: Arc<Stream>,
+    undone: Option<ResetCode>,
+}
+
+impl Duty {
+    fn new(stream: &Arc<Stream>, undone: ResetCode) -> Self {
+        Self { stream: Arc::clone(stream), undone: Some(undone) }
+    }
+
+    fn done(mut self) -> Arc<Stream> {
+        self.undone = None;
+        Arc::clone(&self.stream)
+    }
+
+    fn reset(mut self, code: ResetCode) {
+        self.undone = Some(code);
+    }
+
+    /// Waits until the other side takes no more, whatever the reason.
+    async fn broken(&mut self) -> Broken {
+        self.stream.wait(StreamState::writer, |state| state.broken).await
+    }
+}
+
+impl Drop for Duty {
+    fn drop(&mut self) {
+        if let Some(code) = self.undone {
+            self.stream.reset(code);
+        }
+    }
+}
+
+/// Writes one direction of an exchange. Dropped before [`Sender::finish`], it resets the stream.
+#[derive(Debug)]
+pub struct Sender(Duty);
 
 impl Sender {
     /// Sends body bytes, each chunk of them once there is room for it.
@@ -87,133 +97,81 @@ impl Sender {
     /// [`Broken`] when the other side takes no more; [`ResetCode::NoError`] in it means that it has
     /// all that it wants.
     pub async fn send(&mut self, mut bytes: Bytes) -> Result<(), Broken> {
+        let has_room = |state: &mut StreamState| match state.broken {
+            Some(broken) => Some(Err(broken)),
+            None => (state.out.len() < OUT_BYTES).then_some(Ok(())),
+        };
         while !bytes.is_empty() {
-            poll_fn(|cx| self.poll_room(cx)).await?;
+            self.0.stream.wait(StreamState::writer, has_room).await?;
             let chunk = bytes.split_to(bytes.len().min(MAX_CHUNK_BYTES));
-            self.stream.update(|state| state.out.push(chunk));
+            self.0.stream.update(|state| state.out.push(chunk));
         }
         Ok(())
     }
 
     /// Ends this direction, with trailers if there are any.
-    pub fn finish(mut self, trailers: HeaderBlock) {
-        self.finished = true;
-        self.stream.update(|state| state.finish = Some(trailers));
+    pub fn finish(self, trailers: HeaderBlock) {
+        self.0.done().update(|state| state.finish = Some(trailers));
     }
 
     /// Breaks the exchange off.
-    pub fn reset(mut self, code: ResetCode) {
-        self.finished = true;
-        self.stream.reset(code);
+    pub fn reset(self, code: ResetCode) {
+        self.0.reset(code);
     }
 
     /// Waits until the other side takes no more, whatever the reason.
     pub async fn closed(&mut self) -> Broken {
-        poll_fn(|cx| {
-            let mut state = self.stream.lock();
-            match state.broken {
-                Some(broken) => Poll::Ready(broken),
-                None => {
-                    state.writer = Some(cx.waker().clone());
-                    Poll::Pending
-                }
-            }
-        })
-        .await
-    }
-
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        let mut state = self.stream.lock();
-        if let Some(broken) = state.broken {
-            return Poll::Ready(Err(broken));
-        }
-        if state.out.len() < OUT_BYTES {
-            return Poll::Ready(Ok(()));
-        }
-        state.writer = Some(cx.waker().clone());
-        Poll::Pending
+        self.0.broken().await
     }
 }
 
-impl Drop for Sender {
-    fn drop(&mut self) {
-        if !self.finished {
-            self.stream.reset(self.unfinished);
-        }
-    }
-}
+/// Waits for the response's head. Dropped before it came, it resets the stream.
+#[derive(Debug)]
+pub struct ResponseFuture(Duty);
 
 impl ResponseFuture {
     /// The response's head and the reader of its body.
     ///
     /// # Errors
     /// [`Broken`] when the exchange ended without a response.
-    pub async fn head(mut self) -> Result<(ResponseHead, Receiver), Broken> {
-        let stream = Arc::clone(self.stream.as_ref().expect("taken only below"));
-        let head = poll_fn(|cx| {
-            let mut state = stream.lock();
-            if let Some(head) = state.response.take() {
-                return Poll::Ready(Ok(head));
-            }
-            if let Some(broken) = state.broken {
-                return Poll::Ready(Err(broken));
-            }
-            state.reader = Some(cx.waker().clone());
-            Poll::Pending
-        })
-        .await?;
-        self.stream = None;
-        Ok((head, Receiver { stream, carries: true, ended: false }))
+    pub async fn head(self) -> Result<(ResponseHead, Receiver), Broken> {
+        let came = |state: &mut StreamState| state.response.take().map(Ok).or(state.broken.map(Err));
+        let head = self.0.stream.wait(StreamState::reader, came).await?;
+        Ok((head, Receiver { stream: self.0.done(), carries: true, ended: false }))
     }
 }
 
-impl Drop for ResponseFuture {
-    fn drop(&mut self) {
-        if let Some(stream) = self.stream.take() {
-            stream.reset(ResetCode::Cancelled);
-        }
-    }
-}
+/// Answers a request. Dropped without an answer, it resets the stream.
+#[derive(Debug)]
+pub struct Responder(Duty);
 
 impl Responder {
     /// Begins the response.
     #[must_use = "the response ends only with Sender::finish"]
-    pub fn respond(mut self, head: ResponseHead) -> Sender {
-        let stream = self.stream.take().expect("taken only here");
+    pub fn respond(self, head: ResponseHead) -> Sender {
+        let stream = self.0.done();
         stream.update(|state| state.respond = Some(head));
-        Sender { stream, unfinished: ResetCode::Broken, finished: false }
+        Sender(Duty::new(&stream, ResetCode::Broken))
     }
 
     /// Says why there is no response.
-    pub fn reset(mut self, code: ResetCode) {
-        if let Some(stream) = self.stream.take() {
-            stream.reset(code);
-        }
+    pub fn reset(self, code: ResetCode) {
+        self.0.reset(code);
     }
 
     /// Waits until nobody wants the response any more.
     pub async fn cancelled(&mut self) -> Broken {
-        let stream = self.stream.as_ref().expect("taken only with self");
-        poll_fn(|cx| {
-            let mut state = stream.lock();
-            match state.broken {
-                Some(broken) => Poll::Ready(broken),
-                None => {
-                    state.writer = Some(cx.waker().clone());
-                    Poll::Pending
-                }
-            }
-        })
-        .await
+        self.0.broken().await
     }
 }
 
-impl Drop for Responder {
-    fn drop(&mut self) {
-        if let Some(stream) = self.stream.take() {
-            stream.reset(ResetCode::Broken);
-        }
-    }
+/// Reads one direction of an exchange as an HTTP body.
+#[derive(Debug)]
+pub struct Receiver {
+    stream: Arc<Stream>,
+    /// The response: dropping it before its end resets the stream.
+    carries: bool,
+    ended: bool,
 }
 
 impl Receiver {
@@ -265,15 +223,13 @@ impl Body for Receiver {
 
     fn size_hint(&self) -> SizeHint {
         let state = self.stream.lock();
-        let here = state.body.len();
-        match state.end {
-            Some(_) => SizeHint::with_exact(here as u64),
-            None => {
-                let mut hint = SizeHint::new();
-                hint.set_lower(here as u64);
-                hint
-            }
+        let here = state.body.len() as u64;
+        if state.end.is_some() {
+            return SizeHint::with_exact(here);
         }
+        let mut hint = SizeHint::new();
+        hint.set_lower(here);
+        hint
     }
 }
 
@@ -296,15 +252,3 @@ impl Drop for Receiver {
         }
     }
 }
-
-macro_rules! opaque_debug {
-    ($($handle:ident),*) => {$(
-        impl std::fmt::Debug for $handle {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(stringify!($handle))
-            }
-        }
-    )*};
-}
-
-opaque_debug!(Sender, ResponseFuture, Receiver, Responder);

@@ -62,10 +62,6 @@ impl Shared {
         wake(state.driver.take());
     }
 
-    pub(crate) fn enter(&self) {
-        self.lock().in_flight += 1;
-    }
-
     pub(crate) fn leave(&self) {
         let mut state = self.lock();
         state.in_flight -= 1;
@@ -105,6 +101,12 @@ impl Shared {
     }
 }
 
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Shared")
+    }
+}
+
 fn wake(waker: Option<Waker>) {
     if let Some(waker) = waker {
         waker.wake();
@@ -112,14 +114,8 @@ fn wake(waker: Option<Waker>) {
 }
 
 /// A handle to a whole tunnel. Cheap to clone; it does not keep the tunnel alive.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Handle(pub(crate) Arc<Shared>);
-
-impl std::fmt::Debug for Handle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Handle").field("in_flight", &self.in_flight()).finish()
-    }
-}
 
 impl Handle {
     /// Relay: opens an exchange. Its request goes out with the driver's next message.
@@ -187,13 +183,15 @@ impl Handle {
 
     /// Ends the tunnel now; exchanges in flight break.
     pub fn close(&self, code: CloseCode, reason: &str) {
-        let request = CloseRequest { code, reason: reason.to_owned(), when_idle: false };
-        self.0.command(|state| state.close = Some(request));
+        self.ask_to_close(CloseRequest { code, reason: reason.to_owned(), when_idle: false });
     }
 
     /// Ends the tunnel as soon as no exchange is in flight.
     pub fn close_when_idle(&self, code: CloseCode, reason: &str) {
-        let request = CloseRequest { code, reason: reason.to_owned(), when_idle: true };
+        self.ask_to_close(CloseRequest { code, reason: reason.to_owned(), when_idle: true });
+    }
+
+    fn ask_to_close(&self, request: CloseRequest) {
         self.0.command(|state| state.close = Some(request));
     }
 
@@ -201,12 +199,6 @@ impl Handle {
     #[must_use]
     pub fn in_flight(&self) -> u32 {
         self.0.lock().in_flight
-    }
-
-    /// Exchanges that may be in flight at a time.
-    #[must_use]
-    pub fn capacity(&self) -> u32 {
-        self.0.lock().capacity
     }
 
     /// Whether exchanges can be opened: the tunnel is up and the agent is not draining.
@@ -218,6 +210,7 @@ impl Handle {
 }
 
 /// The right to open one exchange; counted among those in flight until it is used or dropped.
+#[derive(Debug)]
 pub struct Slot {
     shared: Option<Arc<Shared>>,
 }
@@ -241,12 +234,6 @@ impl Drop for Slot {
     }
 }
 
-impl std::fmt::Debug for Slot {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Slot")
-    }
-}
-
 /// Something that came over the tunnel.
 #[derive(Debug)]
 pub enum Arrival {
@@ -263,13 +250,8 @@ pub enum Arrival {
 }
 
 /// The reader of what comes over a tunnel.
+#[derive(Debug)]
 pub struct Arrivals(pub(crate) Arc<Shared>);
-
-impl std::fmt::Debug for Arrivals {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Arrivals")
-    }
-}
 
 impl Arrivals {
     /// The next arrival; `None` once the tunnel is over.

@@ -5,8 +5,9 @@
 
 use std::{
     any::Any,
+    future::poll_fn,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::Waker,
+    task::{Poll, Waker},
 };
 
 use relay_proto::{HeaderBlock, Pieces, RequestHead, ResetCode, ResponseHead, StreamId};
@@ -73,6 +74,14 @@ impl StreamState {
         self.broken.is_some() || self.reset.is_some()
     }
 
+    pub(crate) fn reader(&mut self) -> &mut Option<Waker> {
+        &mut self.reader
+    }
+
+    pub(crate) fn writer(&mut self) -> &mut Option<Waker> {
+        &mut self.writer
+    }
+
     pub(crate) fn wake(&mut self) {
         for waker in [self.reader.take(), self.writer.take()].into_iter().flatten() {
             waker.wake();
@@ -87,6 +96,23 @@ impl Stream {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, StreamState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for what `look` finds. `waker` is where the driver finds who waits.
+    pub(crate) async fn wait<T>(
+        &self,
+        waker: fn(&mut StreamState) -> &mut Option<Waker>,
+        look: impl Fn(&mut StreamState) -> Option<T>,
+    ) -> T {
+        poll_fn(|cx| {
+            let mut state = self.lock();
+            let Some(found) = look(&mut state) else {
+                *waker(&mut state) = Some(cx.waker().clone());
+                return Poll::Pending;
+            };
+            Poll::Ready(found)
+        })
+        .await
     }
 
     /// Changes the state and wakes the driver for it.
@@ -112,6 +138,12 @@ impl Stream {
             state.out.clear();
             state.wake();
         });
+    }
+}
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Stream")
     }
 }
 

@@ -2,18 +2,17 @@
 
 use std::{future::poll_fn, sync::Arc, task::Poll};
 
-use relay_proto::{Close, CloseCode, Hello, Limits, Session, Welcome};
+use relay_proto::{Close, CloseCode, Hello, Instant, Limits, Session, Welcome};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
+use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::Driver;
-use crate::{
-    shared::{Arrivals, Handle},
-    socket::{Counted, websocket_config},
-};
+use crate::shared::{Arrivals, Handle};
+
+/// The session's clock begins with its driver.
+const START: Instant = Instant::from_micros(0);
 
 /// An agent that has said hello and waits for its welcome.
-#[derive(Debug)]
 pub struct Greeting<S> {
     /// What the agent said.
     pub hello: Hello,
@@ -30,9 +29,8 @@ pub async fn relay<S>(stream: S, leftover: Vec<u8>, limits: Limits) -> Result<Gr
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let config = Some(websocket_config());
-    let socket = WebSocketStream::from_partially_read(Counted::new(stream), leftover, Role::Server, config).await;
-    let mut driver = Driver::new(socket, limits.max_streams, |now| Session::relay(limits, now));
+    let session = Session::relay(limits, START);
+    let mut driver = Driver::new(stream, leftover, Role::Server, session).await;
     let hello = driver.until(|driver| driver.hello.take()).await?;
     Ok(Greeting { hello, driver })
 }
@@ -68,9 +66,8 @@ pub async fn agent<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let config = Some(websocket_config());
-    let socket = WebSocketStream::from_partially_read(Counted::new(stream), leftover, Role::Client, config).await;
-    let mut driver = Driver::new(socket, limits.max_streams, |now| Session::agent(hello, limits, now));
+    let session = Session::agent(hello, limits, START);
+    let mut driver = Driver::new(stream, leftover, Role::Client, session).await;
     let welcome = driver.until(|driver| driver.welcome.take()).await?;
     let shared = Arc::clone(&driver.shared);
     Ok((welcome, Handle(Arc::clone(&shared)), Arrivals(shared), driver))

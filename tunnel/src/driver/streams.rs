@@ -158,15 +158,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                         self.forget_if_done(id);
                     }
                 }
-                Event::Notice(notice) => {
-                    self.shared.arrive(Arrival::Notice(notice));
-                }
-                Event::Outcome(outcome) => {
-                    self.shared.arrive(Arrival::Outcome(outcome));
-                }
-                Event::Answered => {
-                    self.shared.arrive(Arrival::Answered);
-                }
+                Event::Notice(notice) => _ = self.shared.arrive(Arrival::Notice(notice)),
+                Event::Outcome(outcome) => _ = self.shared.arrive(Arrival::Outcome(outcome)),
+                Event::Answered => _ = self.shared.arrive(Arrival::Answered),
                 Event::Draining => {
                     self.shared.lock().peer_draining = true;
                     self.shared.arrive(Arrival::Draining);
@@ -178,9 +172,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     fn arrive(&mut self, id: StreamId, head: relay_proto::RequestHead) {
-        self.shared.enter();
-        let stream =
-            Stream::new(Arc::clone(&self.shared), Box::new(()), StreamState { id: Some(id), ..StreamState::default() });
+        self.shared.lock().in_flight += 1;
+        let state = StreamState { id: Some(id), ..StreamState::default() };
+        let stream = Stream::new(Arc::clone(&self.shared), Box::new(()), state);
         self.streams.insert(id, Arc::clone(&stream));
         if !self.shared.arrive(Arrival::Request(Request::new(head, stream))) {
             self.session.reset(id, ResetCode::NotCalled);

@@ -51,29 +51,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     return false;
                 }
                 Poll::Ready(Some(Ok(Message::Text(_)))) => {
-                    self.refuse(WsCode::Unsupported, "text messages are not part of the protocol");
-                    return false;
+                    return self.refuse(WsCode::Unsupported, "text messages are not part of the protocol");
                 }
                 Poll::Ready(Some(Ok(_))) => {
                     self.control_messages += 1;
                     if self.control_messages > CONTROL_BUDGET {
-                        self.refuse(WsCode::Policy, "too many WebSocket control frames");
-                        return false;
+                        return self.refuse(WsCode::Policy, "too many WebSocket control frames");
                     }
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    match error {
+                    return match error {
                         // A process that is killed says nothing; that is no fault in what it said before.
-                        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
-                            return self.lose(&gone(&error));
-                        }
+                        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => self.lose(&gone(&error)),
                         Error::Capacity(_) => self.refuse(WsCode::Size, "a message over the size limit"),
                         Error::Protocol(_) | Error::Utf8(_) => {
-                            self.refuse(WsCode::Protocol, "a violation of the WebSocket protocol");
+                            self.refuse(WsCode::Protocol, "a violation of the WebSocket protocol")
                         }
-                        error => return self.lose(&gone(&error)),
-                    }
-                    return false;
+                        error => self.lose(&gone(&error)),
+                    };
                 }
                 Poll::Ready(None) => return self.lose("the connection ended"),
             }
@@ -93,11 +88,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    fn refuse(&mut self, code: WsCode, reason: &str) {
+    /// Ends the session for what the peer did; nothing more is read.
+    fn refuse(&mut self, code: WsCode, reason: &str) -> bool {
         self.farewell = Some(code);
         self.session.close(CloseCode::ProtocolError, reason);
+        false
     }
 
+    /// Ends the session since the socket is gone; nothing more is read.
     fn lose(&mut self, reason: &str) -> bool {
         self.socket_lost = true;
         self.session.handle_disconnect(reason);
@@ -108,26 +106,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if self.socket_lost || self.farewell_said {
             return;
         }
+        if let Poll::Ready(Err(error)) = self.poll_write(cx) {
+            self.lose(&gone(&error));
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         loop {
-            match Pin::new(&mut self.socket).poll_ready(cx) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => {
-                    self.lose(&gone(&error));
-                    return;
-                }
-                Poll::Pending => return,
-            }
+            ready!(Pin::new(&mut self.socket).poll_ready(cx))?;
             if !self.session.poll_transmit(&mut self.message) {
-                break;
+                return Pin::new(&mut self.socket).poll_flush(cx);
             }
             let message = Message::Binary(self.message.split().freeze());
-            if let Err(error) = Pin::new(&mut self.socket).start_send(message) {
-                self.lose(&gone(&error));
-                return;
-            }
-        }
-        if let Poll::Ready(Err(error)) = Pin::new(&mut self.socket).poll_flush(cx) {
-            self.lose(&gone(&error));
+            Pin::new(&mut self.socket).start_send(message)?;
         }
     }
 
