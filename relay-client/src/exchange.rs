@@ -20,14 +20,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version, header};
+use http::{HeaderValue, Method, Request, StatusCode, Version, header};
 use http_body::{Body, Frame};
 use http_body_util::{Either, Empty};
 use jiff::Timestamp;
 use relay_proto::{Framing, RequestHead, ResetCode, may_upgrade, names};
 use relay_tunnel::{
-    Broken, Receiver,
-    http::{header_map, strip_hop_by_hop, takes_trailers},
+    Receiver, Responder,
+    http::{header_map, one_length, strip_hop_by_hop, takes_trailers},
     upgrade::Carried,
 };
 
@@ -37,9 +37,9 @@ use self::{
     outcomes::Attempt,
 };
 use crate::{
-    handler::{BoxError, CallError, Handler},
+    handler::{BoxError, Handler},
     report::{Line, Outcome, Reporter, event_name},
-    routes::{Endpoint, Route},
+    routes::Endpoint,
     target::UncarriablePath,
 };
 
@@ -85,11 +85,11 @@ pub(crate) async fn serve(
         _ => Ok(prepared),
     });
     match prepared {
-        Ok((route, prepared)) => {
+        Ok(prepared) => {
             line.path = prepared.request.uri().to_string();
-            let reply =
-                Reply { responder: Some(responder), copy: attempt.map(|attempt| Copy::new(attempt, &outcomes)) };
-            (line.outcome, line.note) = match call(&route.handler, prepared, reply, &mut traffic).await {
+            let copy = attempt.map(|attempt| Copy::new(attempt, &outcomes));
+            let reply = Reply { tunnel: Some(responder), copy };
+            (line.outcome, line.note) = match call(prepared, reply, &mut traffic).await {
                 Ok(status) => (Outcome::Status(status), None),
                 Err((code, note)) => (Outcome::Failed(code.to_owned()), note),
             };
@@ -130,8 +130,9 @@ fn first_line(head: &RequestHead) -> Line {
 
 type RequestBody = Either<Counted, Empty<Bytes>>;
 
-/// A request as the handler gets it.
-struct Prepared {
+/// A request as its handler gets it.
+struct Prepared<'a> {
+    handler: &'a Handler,
     request: Request<RequestBody>,
     /// For an upgrade: what comes after the handler's 101, and the protocol that was asked for.
     raw: Option<(Receiver, HeaderValue)>,
@@ -149,14 +150,14 @@ impl From<Failed> for Unfit {
     }
 }
 
-/// The handler and the request to it. What cannot be made into one means nothing, or two things, to the handler, and
+/// The request to the handler. What cannot be made into one means nothing, or two things, to the handler, and
 /// would another time.
 fn prepare<'a>(
     head: RequestHead,
     body: Receiver,
     serving: &'a Endpoint,
     bytes_in: &Arc<AtomicU64>,
-) -> Result<(&'a Route, Prepared), Unfit> {
+) -> Result<Prepared<'a>, Unfit> {
     let unfit = |code| move || (code, None);
     let rest = std::str::from_utf8(&head.target).map_err(|_| UncarriablePath::Bytes);
     let located = rest.and_then(|rest| serving.locate(rest));
@@ -172,15 +173,20 @@ fn prepare<'a>(
     if chunked {
         headers.remove(header::CONTENT_LENGTH);
     }
-    let length = announced_length(&headers).ok_or_else(unfit("bad_length"))?;
+    // A relay gives the length once.
+    let one_line = headers.get_all(header::CONTENT_LENGTH).iter().count() < 2;
+    let length = one_length(&headers).ok().filter(|_| one_line).ok_or_else(unfit("bad_length"))?;
     if !route.config.preserve_host || !headers.contains_key(header::HOST) {
-        headers.insert(header::HOST, route.handler.host_header());
+        headers.insert(header::HOST, route.handler.host.clone());
     } else if headers.get_all(header::HOST).iter().count() > 1 {
         return Err(("bad_headers", None).into());
     }
     for (name, value) in &route.config.headers {
         headers.insert(name, value.clone());
     }
+    let mut request = Request::new(Either::Right(Empty::new()));
+    (*request.method_mut(), *request.uri_mut()) = (method, uri);
+    let mut raw = None;
     if !head.upgrade.is_empty() {
         if !may_upgrade(&head.upgrade, &serving.upgrades) {
             // Another agent may allow it.
@@ -192,69 +198,43 @@ fn prepare<'a>(
         let upgrade = HeaderValue::from_maybe_shared(head.upgrade).ok().ok_or_else(unfit("bad_headers"))?;
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, upgrade.clone());
-        let request = request(method, uri, headers, Either::Right(Empty::new()));
-        return Ok((route, Prepared { request, raw: Some((body, upgrade)) }));
-    }
-    if takes_trailers {
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        headers.insert(header::CONNECTION, HeaderValue::from_static("te")); // RFC 9110, section 10.1.4.
-    }
-    if chunked {
-        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    let body = if chunked || length.is_some() {
-        Either::Left(Counted { inner: body, bytes: Arc::clone(bytes_in), left: length })
+        raw = Some((body, upgrade));
     } else {
-        Either::Right(Empty::new())
-    };
-    Ok((route, Prepared { request: request(method, uri, headers, body), raw: None }))
-}
-
-/// How long the body is as the lines say; `None` inside where they say nothing, outside where they say no one thing.
-fn announced_length(headers: &HeaderMap) -> Option<Option<u64>> {
-    let mut lines = headers.get_all(header::CONTENT_LENGTH).iter();
-    let Some(first) = lines.next() else { return Some(None) };
-    let digits = std::str::from_utf8(first.as_bytes()).ok()?;
-    let lawful = lines.next().is_none() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    digits.parse().ok().filter(|_| lawful).map(Some)
-}
-
-fn request(method: Method, uri: Uri, headers: HeaderMap, body: RequestBody) -> Request<RequestBody> {
-    let mut request = Request::new(body);
-    *request.method_mut() = method;
-    *request.uri_mut() = uri;
+        if takes_trailers {
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
+            headers.insert(header::CONNECTION, HeaderValue::from_static("te")); // RFC 9110, section 10.1.4.
+        }
+        if chunked {
+            headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+        if chunked || length.is_some() {
+            *request.body_mut() = Either::Left(Counted { inner: body, bytes: Arc::clone(bytes_in), left: length });
+        }
+    }
     *request.headers_mut() = headers;
-    request
+    Ok(Prepared { handler: &route.handler, request, raw })
 }
 
 /// Calls the handler and passes its answer on.
 async fn call(
-    handler: &Handler,
-    Prepared { request, raw }: Prepared,
-    mut reply: Reply<'_>,
+    Prepared { handler, request, raw }: Prepared<'_>,
+    mut reply: Reply<'_, Responder>,
     traffic: &mut Traffic,
 ) -> Result<u16, Failed> {
-    let mut called = pin!(handler.call(request));
-    let answered = match reply.wanted_until(called.as_mut()).await {
-        Ok(answered) => answered,
-        Err(gone) => {
-            reply.lose(gone)?;
-            called.await
-        }
-    };
-    let response = match answered {
+    let called = pin!(handler.call(request));
+    let response = match reply.wait_for(called).await? {
         Ok(response) => response,
-        Err(error) => return Err(reply.fail_with(&error)),
+        Err(error) => return Err(reply.fail_with(&error, Responder::reset)),
     };
     if !answer::is_lawful(&response) {
-        reply.fail(ResetCode::Broken);
+        reply.fail(ResetCode::Broken, Responder::reset);
         return Err(("broken", Some(UNLAWFUL.to_owned())));
     }
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return answer::stream(response, reply, &mut traffic.from_handler).await;
     }
     match (raw, reply) {
-        (Some((raw, asked)), Reply { responder: Some(responder), .. }) if answer::switches_to(&response, &asked) => {
+        (Some((raw, asked)), Reply { tunnel: Some(responder), .. }) if answer::switches_to(&response, &asked) => {
             let mut carried = Carried::default();
             let outcome = answer::upgrade(response, responder, raw, &mut carried).await;
             traffic.from_sender.fetch_add(carried.out_of_tunnel, Ordering::Relaxed);
@@ -262,27 +242,9 @@ async fn call(
             outcome
         }
         (_, reply) => {
-            reply.fail(ResetCode::Broken);
+            reply.fail(ResetCode::Broken, Responder::reset);
             Err(("upgrade_unasked", None))
         }
-    }
-}
-
-fn given_up(gone: Broken) -> Failed {
-    match gone {
-        Broken::SessionLost => ("session_lost", None),
-        Broken::Reset(_) => ("cancelled", None),
-    }
-}
-
-/// How a call that gave no whole answer is reset, and the code that says so.
-fn reset_of(error: &CallError) -> (ResetCode, &'static str) {
-    match error {
-        CallError::Timeout(_) if !error.may_have_been_seen() => (ResetCode::Unreachable, "unreachable"),
-        CallError::Timeout(_) => (ResetCode::Timeout, "timeout"),
-        CallError::Unreachable(_) => (ResetCode::Unreachable, "unreachable"),
-        CallError::Broken(_) => (ResetCode::Broken, "broken"),
-        CallError::RequestBody(_) => (ResetCode::Broken, "request_broken"),
     }
 }
 

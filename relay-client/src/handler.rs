@@ -56,11 +56,9 @@ type RequestBody = UnsyncBoxBody<Bytes, BoxError>;
 /// How one target is called.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TargetConfig {
-    /// The address.
     pub target: Target,
     /// Calls at once; more wait.
     pub max_connections: NonZeroUsize,
-    /// The limits on waiting.
     pub timeouts: Timeouts,
     /// Whose certificates are believed, for `https` targets.
     pub trust: Trust,
@@ -76,7 +74,6 @@ impl TargetConfig {
 /// Why a handler cannot be called at all.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HandlerError {
-    /// Its TLS settings are unusable.
     #[error(transparent)]
     Trust(#[from] TrustError),
     /// The target's address cannot stand in a `Host` header or a TLS handshake.
@@ -96,7 +93,6 @@ pub(crate) enum CallError {
     /// The request's own body failed, which is not the handler's doing.
     #[error("request body failed: {0}")]
     RequestBody(String),
-    /// A limit on waiting was reached.
     #[error("handler too slow: {0}")]
     Timeout(Timeout),
 }
@@ -108,15 +104,11 @@ impl CallError {
     }
 }
 
-/// Calls one target. Clones share the pool and the limits.
-#[derive(Clone)]
+/// Calls one target.
 pub(crate) struct Handler {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    target: Target,
-    host: HeaderValue,
+    pub(crate) target: Target,
+    /// The target's own `Host` header, for callers that do not pass on the sender's.
+    pub(crate) host: HeaderValue,
     timeouts: Timeouts,
     tls: Option<TlsConnector>,
     permits: Arc<Semaphore>,
@@ -125,7 +117,7 @@ struct Shared {
 
 impl std::fmt::Debug for Handler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Handler").field(&self.shared.target.to_string()).finish()
+        f.debug_tuple("Handler").field(&self.target.to_string()).finish()
     }
 }
 
@@ -139,31 +131,19 @@ impl Handler {
             if target.is_tls() { Some(TlsConnector::from(Arc::new(tls::client_config(&config.trust)?))) } else { None };
         let connections = config.max_connections.get().min(Semaphore::MAX_PERMITS);
         Ok(Self {
-            shared: Arc::new(Shared {
-                target,
-                host,
-                timeouts: config.timeouts,
-                tls,
-                permits: Arc::new(Semaphore::new(connections)),
-                pool: Arc::new(Pool::new(connections)),
-            }),
+            target,
+            host,
+            timeouts: config.timeouts,
+            tls,
+            permits: Arc::new(Semaphore::new(connections)),
+            pool: Arc::new(Pool::new(connections)),
         })
-    }
-
-    /// The address that is called.
-    pub(crate) fn target(&self) -> &Target {
-        &self.shared.target
-    }
-
-    /// The target's own `Host` header, for callers that do not pass on the sender's.
-    pub(crate) fn host_header(&self) -> HeaderValue {
-        self.shared.host.clone()
     }
 
     /// Opens a connection, TLS included, and closes it: whether anybody is there. Nothing is sent.
     pub(crate) async fn try_connect(&self) -> Result<(), CallError> {
-        let deadline = Instant::now() + self.shared.timeouts.total;
-        self.shared.connect(deadline).await.map(drop)
+        let deadline = Instant::now() + self.timeouts.total;
+        self.connect(deadline).await.map(drop)
     }
 
     /// Sends a request and waits for the head of the answer. The URI must be in origin form
@@ -173,9 +153,8 @@ impl Handler {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let shared = &*self.shared;
-        let deadline = Instant::now() + shared.timeouts.total;
-        let permit = timeout_at(deadline, Arc::clone(&shared.permits).acquire_owned())
+        let deadline = Instant::now() + self.timeouts.total;
+        let permit = timeout_at(deadline, Arc::clone(&self.permits).acquire_owned())
             .await
             .map_err(|_| CallError::Timeout(Timeout::Queue))?
             .expect("the semaphore is never closed");
@@ -185,35 +164,27 @@ impl Handler {
         let (upload, progress) = Upload::new(body);
         let mut request = Request::from_parts(parts, upload);
 
-        let mut reused = shared.pool.take().await;
+        let mut reused = self.pool.take().await;
         loop {
             let fresh = reused.is_none();
             let connection = match reused.take() {
                 Some(connection) => connection,
-                None => shared.connect(deadline).await?,
+                None => self.connect(deadline).await?,
             };
-            match shared.send(connection, request, &progress, deadline).await? {
+            match self.send(connection, request, &progress, deadline).await? {
                 Sent::Answer(connection, response) => {
-                    let lease = Lease::new(connection, Arc::clone(&shared.pool), permit);
+                    let lease = Lease { connection, pool: Arc::clone(&self.pool), permit };
                     let held = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-                    return Ok(response
-                        .map(|incoming| ResponseBody::new(incoming, lease, shared.timeouts.idle, deadline, held)));
+                    return Ok(
+                        response.map(|incoming| ResponseBody::new(incoming, lease, self.timeouts.idle, deadline, held))
+                    );
                 }
                 Sent::Nothing(_, reason) if fresh => return Err(CallError::Unreachable(reason)),
                 Sent::Nothing(unsent, _) => request = unsent,
             }
         }
     }
-}
 
-/// What became of a request on one connection.
-enum Sent {
-    Answer(Connection, Response<hyper::body::Incoming>),
-    /// Nothing was written; here is the request back.
-    Nothing(Request<Upload>, String),
-}
-
-impl Shared {
     async fn connect(&self, deadline: Instant) -> Result<Connection, CallError> {
         let connect_by = deadline.min(Instant::now() + self.timeouts.connect);
         timeout_at(connect_by, connect::connect(&self.target, self.tls.as_ref()))
@@ -248,4 +219,11 @@ impl Shared {
             }
         }
     }
+}
+
+/// What became of a request on one connection.
+enum Sent {
+    Answer(Connection, Response<hyper::body::Incoming>),
+    /// Nothing was written; here is the request back.
+    Nothing(Request<Upload>, String),
 }

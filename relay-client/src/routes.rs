@@ -89,7 +89,7 @@ impl Endpoint {
             return Err(UncarriablePath::DotSegments);
         }
         let (route, seen) = self.pick(rest);
-        Ok((route, route.handler.target().uri_for(seen)?))
+        Ok((route, route.handler.target.uri_for(seen)?))
     }
 
     /// The handler for `rest`, and what of `rest` it sees.
@@ -106,9 +106,9 @@ impl Endpoint {
 
     /// Its targets as people read them.
     pub(crate) fn targets(&self) -> String {
-        let mut text = self.own.handler.target().to_string();
+        let mut text = self.own.handler.target.to_string();
         for ByPath { path, route, .. } in &self.by_path {
-            text.push_str(&format!(", {path} -> {}", route.handler.target()));
+            text.push_str(&format!(", {path} -> {}", route.handler.target));
         }
         text
     }
@@ -198,7 +198,7 @@ mod tests {
             ("/bill?", "bill /?"),
         ] {
             let (route, uri) = endpoint.locate(rest).unwrap();
-            assert_eq!(format!("{} {uri}", route.handler.target().authority()), seen, "{rest}");
+            assert_eq!(format!("{} {uri}", route.handler.target.authority()), seen, "{rest}");
         }
         assert_eq!(endpoint.offer.capacity, 200);
     }

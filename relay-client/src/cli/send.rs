@@ -252,8 +252,8 @@ async fn exchange(
 ) -> Result<(StatusCode, Option<String>, Option<String>), String> {
     let url: Uri = ready.url.parse().map_err(|_| "the signed URL is no URL".to_owned())?;
     let rest = url.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    let uri = handler.target().uri_for(rest).map_err(|error| error.to_string())?;
-    let mut request = Request::builder().method(ready.method).uri(uri).header(header::HOST, handler.host_header());
+    let uri = handler.target.uri_for(rest).map_err(|error| error.to_string())?;
+    let mut request = Request::builder().method(ready.method).uri(uri).header(header::HOST, handler.host.clone());
     for (name, value) in &ready.headers {
         let name = HeaderName::try_from(name.as_str()).map_err(|_| format!("{name:?} is no header"))?;
         let value = HeaderValue::try_from(value.as_str()).map_err(|_| format!("{name}: it is no header's value"))?;

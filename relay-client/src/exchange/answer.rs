@@ -21,9 +21,8 @@ use relay_tunnel::{
 };
 
 use super::{
-    Failed, given_up,
+    Failed,
     outcomes::{Attempt, Outcomes},
-    reset_of,
 };
 use crate::handler::{CallError, ResponseBody};
 
@@ -52,34 +51,31 @@ impl<'a> Copy<'a> {
     }
 }
 
-/// The places that an answer goes to before its head is there: the tunnel, until it is lost, and the copy of an
-/// attempt that may outlive its session.
-pub(super) struct Reply<'a> {
-    pub(super) responder: Option<Responder>,
+/// The places that an answer goes to: the tunnel, until it is lost, and the copy of an attempt that may outlive its
+/// session.
+pub(super) struct Reply<'a, T> {
+    pub(super) tunnel: Option<T>,
     pub(super) copy: Option<Copy<'a>>,
 }
 
-impl Reply<'_> {
-    /// Waits for the handler as long as the tunnel wants its answer.
-    pub(super) async fn wanted_until<T>(&mut self, handler: impl Future<Output = T>) -> Result<T, Broken> {
-        let Some(responder) = &mut self.responder else { return Ok(handler.await) };
-        tokio::select! {
-            biased;
-            gone = responder.cancelled() => Err(gone),
-            answered = handler => Ok(answered),
+impl<T> Reply<'_, T> {
+    /// The tunnel wants no more. An error unless the answer is still wanted for the attempt's outcome.
+    fn lose(&mut self, gone: Broken) -> Result<(), Failed> {
+        self.tunnel = None;
+        match (gone, &self.copy) {
+            (Broken::SessionLost, Some(copy)) => {
+                copy.outcomes.outlived(copy.attempt);
+                Ok(())
+            }
+            (Broken::SessionLost, None) => Err(("session_lost", None)),
+            (Broken::Reset(_), _) => Err(("cancelled", None)),
         }
     }
 
-    /// The tunnel wants no more. An error unless the answer is still wanted for the attempt's outcome.
-    pub(super) fn lose(&mut self, gone: Broken) -> Result<(), Failed> {
-        self.responder = None;
-        outlive(self.copy.as_ref(), gone)
-    }
-
-    /// There is no answer.
-    pub(super) fn fail(self, code: ResetCode) {
-        if let Some(responder) = self.responder {
-            responder.reset(code);
+    /// There is no answer, or no end of one.
+    pub(super) fn fail(self, code: ResetCode, reset: fn(T, ResetCode)) {
+        if let Some(tunnel) = self.tunnel {
+            reset(tunnel, code);
         }
         if let Some(copy) = self.copy {
             copy.outcomes.ended(copy.attempt, OutcomeState::Failed(code));
@@ -87,18 +83,62 @@ impl Reply<'_> {
     }
 
     /// As [`Self::fail`], for a call that failed.
-    pub(super) fn fail_with(self, error: &CallError) -> Failed {
-        let (reset, code) = reset_of(error);
-        self.fail(reset);
+    pub(super) fn fail_with(self, error: &CallError, reset: fn(T, ResetCode)) -> Failed {
+        let (reset_code, code) = match error {
+            CallError::Unreachable(_) => (ResetCode::Unreachable, "unreachable"),
+            CallError::Timeout(_) if !error.may_have_been_seen() => (ResetCode::Unreachable, "unreachable"),
+            CallError::Timeout(_) => (ResetCode::Timeout, "timeout"),
+            CallError::Broken(_) => (ResetCode::Broken, "broken"),
+            CallError::RequestBody(_) => (ResetCode::Broken, "request_broken"),
+        };
+        self.fail(reset_code, reset);
         (code, Some(error.to_string()))
     }
 }
 
-/// Notes that an attempt goes on without its session, if it does.
-fn outlive(copy: Option<&Copy<'_>>, gone: Broken) -> Result<(), Failed> {
-    let copy = copy.filter(|_| gone == Broken::SessionLost).ok_or_else(|| given_up(gone))?;
-    copy.outcomes.outlived(copy.attempt);
-    Ok(())
+impl Reply<'_, Responder> {
+    /// Waits for the handler, unless nobody wants its answer any more.
+    pub(super) async fn wait_for<A>(&mut self, mut handler: Pin<&mut impl Future<Output = A>>) -> Result<A, Failed> {
+        if let Some(responder) = &mut self.tunnel {
+            let gone = tokio::select! {
+                biased;
+                gone = responder.cancelled() => gone,
+                answered = &mut handler => return Ok(answered),
+            };
+            self.lose(gone)?;
+        }
+        Ok(handler.await)
+    }
+}
+
+impl Reply<'_, Sender> {
+    /// The next part of the answer, unless nobody wants more of it.
+    async fn next(
+        &mut self,
+        mut body: Pin<&mut ResponseBody>,
+    ) -> Result<Option<Result<Frame<Bytes>, CallError>>, Failed> {
+        if let Some(sender) = &mut self.tunnel {
+            let gone = tokio::select! {
+                biased;
+                frame = body.frame() => return Ok(frame),
+                gone = sender.closed() => gone,
+            };
+            self.lose(gone)?;
+        }
+        Ok(body.frame().await)
+    }
+
+    async fn send(&mut self, data: Bytes) -> Result<(), Failed> {
+        if let Some(copy) = &mut self.copy {
+            copy.add(&data);
+        }
+        if let Some(sender) = &mut self.tunnel
+            && let Err(gone) = sender.send(data).await
+        {
+            self.lose(gone)?;
+        }
+        Ok(())
+    }
 }
 
 /// Whether an answer's head means one thing: a final status that HTTP knows, and one framing at most. hyper would
@@ -128,23 +168,23 @@ pub(super) fn switches_to<B>(response: &Response<B>, asked: &HeaderValue) -> boo
 /// Streams an answer. Without a responder the tunnel is lost, and the answer is read for its copy alone.
 pub(super) async fn stream(
     response: Response<ResponseBody>,
-    reply: Reply<'_>,
+    reply: Reply<'_, Responder>,
     bytes_out: &mut u64,
 ) -> Result<u16, Failed> {
     let (mut parts, body) = response.into_parts();
     strip_hop_by_hop(&mut parts.headers);
     let status = parts.status.as_u16();
     let head = ResponseHead { status, headers: header_lines(&parts.headers) };
-    let sender = reply.responder.map(|responder| responder.respond(head.clone()));
-    let mut answer = Answer { sender, copy: reply.copy };
+    let sender = reply.tunnel.map(|responder| responder.respond(head.clone()));
+    let mut reply = Reply { tunnel: sender, copy: reply.copy };
     let mut body = pin!(body);
     let mut trailers = HeaderBlock::new();
-    while let Some(frame) = answer.next(body.as_mut()).await? {
+    while let Some(frame) = reply.next(body.as_mut()).await? {
         match frame.map(Frame::into_data) {
-            Err(error) => return Err(answer.fail_with(&error)),
+            Err(error) => return Err(reply.fail_with(&error, Sender::reset)),
             Ok(Ok(data)) => {
                 let len = data.len() as u64;
-                answer.send(data).await?;
+                reply.send(data).await?;
                 *bytes_out += len;
             }
             Ok(Err(frame)) => {
@@ -154,63 +194,14 @@ pub(super) async fn stream(
             }
         }
     }
-    if let Some(sender) = answer.sender {
+    if let Some(sender) = reply.tunnel {
         sender.finish(trailers);
     }
-    if let Some(copy) = answer.copy {
+    if let Some(copy) = reply.copy {
         copy.finished(head);
     }
     Ok(status)
 }
-
-/// The places that an answer's body goes to.
-struct Answer<'a> {
-    sender: Option<Sender>,
-    copy: Option<Copy<'a>>,
-}
-
-impl Answer<'_> {
-    /// The next part of the answer, unless nobody wants more of it.
-    async fn next(&mut self, mut body: Pin<&mut ResponseBody>) -> Result<Option<Framed>, Failed> {
-        if let Some(sender) = &mut self.sender {
-            let gone = tokio::select! {
-                biased;
-                frame = body.frame() => return Ok(frame),
-                gone = sender.closed() => gone,
-            };
-            self.lose(gone)?;
-        }
-        Ok(body.frame().await)
-    }
-
-    async fn send(&mut self, data: Bytes) -> Result<(), Failed> {
-        if let Some(copy) = &mut self.copy {
-            copy.add(&data);
-        }
-        if let Some(sender) = &mut self.sender
-            && let Err(gone) = sender.send(data).await
-        {
-            self.lose(gone)?;
-        }
-        Ok(())
-    }
-
-    fn lose(&mut self, gone: Broken) -> Result<(), Failed> {
-        self.sender = None;
-        outlive(self.copy.as_ref(), gone)
-    }
-
-    /// The handler broke off.
-    fn fail_with(self, error: &CallError) -> Failed {
-        let failed = Reply { responder: None, copy: self.copy }.fail_with(error);
-        if let Some(sender) = self.sender {
-            sender.reset(reset_of(error).0);
-        }
-        failed
-    }
-}
-
-type Framed = Result<Frame<Bytes>, CallError>;
 
 /// Joins the handler's connection to the tunnel after a 101. A sender's half-close is passed on, and the
 /// handler's, too.
@@ -228,12 +219,9 @@ pub(super) async fn upgrade(
     let status = response.status().as_u16();
     let connection = hyper::upgrade::on(&mut response);
     let sender = responder.respond(ResponseHead { status, headers: header_lines(response.headers()) });
-    let broken = |error: &dyn std::error::Error| ("broken", Some(error.to_string()));
-    let connection = match connection.await {
-        Ok(connection) => TokioIo::new(connection),
-        Err(error) => return Err(broken(&error)),
-    };
-    join(connection, sender, body, carried).await.map_err(|error| broken(&error))?;
+    let connection = connection.await.map_err(|error| ("broken", Some(error.to_string())))?;
+    let joined = join(TokioIo::new(connection), sender, body, carried).await;
+    joined.map_err(|error| ("broken", Some(error.to_string())))?;
     drop(response); // Its body held the right to a connection until now.
     Ok(status)
 }

@@ -58,16 +58,9 @@ struct State {
     fences: Fences,
     /// Attempts that run though their session broke, oldest first.
     running: Vec<Attempt>,
-    /// Oldest first.
-    ended: VecDeque<Ended>,
+    /// With the time of their end, oldest first.
+    ended: VecDeque<(Instant, Outcome)>,
     session: Option<Handle>,
-}
-
-#[derive(Debug)]
-struct Ended {
-    attempt: Attempt,
-    outcome: OutcomeState,
-    at: Instant,
 }
 
 impl Outcomes {
@@ -85,7 +78,7 @@ impl Outcomes {
         let mut state = self.lock();
         state.forget_old(Instant::now());
         let running = state.running.iter().map(|attempt| attempt.outcome(OutcomeState::Running));
-        let ended = state.ended.iter().map(|ended| ended.attempt.outcome(ended.outcome.clone()));
+        let ended = state.ended.iter().map(|(_, outcome)| outcome.clone());
         for outcome in running.chain(ended) {
             // A session that takes no more is over, and the next one gets it.
             let _ = session.report(outcome);
@@ -101,16 +94,17 @@ impl Outcomes {
     }
 
     /// The attempt has ended. If it outlived its session, the present one gets its outcome at once.
-    pub(crate) fn ended(&self, attempt: Attempt, outcome: OutcomeState) {
+    pub(crate) fn ended(&self, attempt: Attempt, how: OutcomeState) {
         let (mut state, now) = (self.lock(), Instant::now());
+        let outcome = attempt.outcome(how);
         if let Some(at) = state.running.iter().position(|running| *running == attempt) {
             state.running.remove(at);
             if let Some(session) = &state.session {
-                let _ = session.report(attempt.outcome(outcome.clone()));
+                let _ = session.report(outcome.clone());
             }
         }
         state.make_room(now);
-        state.ended.push_back(Ended { attempt, outcome, at: now });
+        state.ended.push_back((now, outcome));
     }
 
     /// How many attempts run without their session, and how many have ended.
@@ -130,7 +124,7 @@ impl State {
     }
 
     fn forget_old(&mut self, now: Instant) {
-        while self.ended.front().is_some_and(|ended| now.duration_since(ended.at) >= KEPT_FOR) {
+        while self.ended.front().is_some_and(|(at, _)| now.duration_since(*at) >= KEPT_FOR) {
             self.ended.pop_front();
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use relay_proto::{HeaderBlock, Hello, Limits, Outcome, OutcomeState, RequestHead, Welcome};
-use relay_tunnel::{Arrival, Arrivals, Exchange, Handle, Receiver};
+use relay_tunnel::{Arrival, Arrivals, Broken, Exchange, Handle};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     net::{TcpListener, TcpStream},

@@ -10,7 +10,7 @@ use std::{
     fmt,
     future::Future as _,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -56,20 +56,12 @@ impl ResponseBody {
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<CallError> {
-        let idle_until = Instant::now() + self.idle;
-        let until = idle_until.min(self.deadline);
-        let timer = self.timer.get_or_insert_with(|| {
-            self.armed = true;
-            Box::pin(sleep_until(until))
-        });
-        if !self.armed {
+        let until = self.deadline.min(Instant::now() + self.idle);
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if !std::mem::replace(&mut self.armed, true) {
             timer.as_mut().reset(until);
-            self.armed = true;
         }
-        let expired = timer.as_mut().poll(cx).is_ready();
-        if !expired {
-            return Poll::Pending;
-        }
+        ready!(timer.as_mut().poll(cx));
         let limit = if Instant::now() >= self.deadline { Timeout::Total } else { Timeout::Idle };
         Poll::Ready(CallError::Timeout(limit))
     }

@@ -86,16 +86,7 @@ impl Pool {
     pub(super) fn idle_count(&self) -> usize {
         self.lock().idle.len()
     }
-}
 
-/// Closes connections as they grow too old; ends when none is left or the pool is gone.
-async fn reap(pool: Weak<Pool>) {
-    while let Some(next) = pool.upgrade().and_then(|pool| pool.close_old()) {
-        sleep_until(next).await;
-    }
-}
-
-impl Pool {
     /// Closes what is too old, and says when to look again.
     fn close_old(&self) -> Option<Instant> {
         let mut state = self.lock();
@@ -108,18 +99,21 @@ impl Pool {
     }
 }
 
+/// Closes connections as they grow too old; ends when none is left or the pool is gone.
+async fn reap(pool: Weak<Pool>) {
+    while let Some(next) = pool.upgrade().and_then(|pool| pool.close_old()) {
+        sleep_until(next).await;
+    }
+}
+
 /// A connection in use, with the right to use it. Dropped, it closes the connection and gives the right back.
 pub(super) struct Lease {
-    connection: Connection,
-    pool: Arc<Pool>,
-    permit: OwnedSemaphorePermit,
+    pub(super) connection: Connection,
+    pub(super) pool: Arc<Pool>,
+    pub(super) permit: OwnedSemaphorePermit,
 }
 
 impl Lease {
-    pub(super) fn new(connection: Connection, pool: Arc<Pool>, permit: OwnedSemaphorePermit) -> Self {
-        Self { connection, pool, permit }
-    }
-
     /// The answer was read to its clean end: keeps the connection for the next call once it is ready.
     pub(super) fn finish(self) {
         let Self { mut connection, pool, permit } = self;

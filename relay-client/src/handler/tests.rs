@@ -72,7 +72,7 @@ async fn fetch(handler: &Handler) -> Result<Bytes, CallError> {
 
 /// Waits, without a clock, until the connection just used is back in the pool.
 async fn settled(handler: &Handler) {
-    while handler.shared.pool.idle_count() == 0 {
+    while handler.pool.idle_count() == 0 {
         tokio::task::yield_now().await;
     }
 }
@@ -104,9 +104,9 @@ async fn an_answer_without_a_body_gives_its_connection_back_at_once() {
 #[tokio::test]
 async fn a_close_that_has_just_arrived_is_seen_before_anything_is_written() {
     let (listener, config) = listener().await;
-    let handler = Handler::new(&config).unwrap();
+    let handler = Arc::new(Handler::new(&config).unwrap());
     let close = Arc::new(Notify::new());
-    let (told, caller) = (Arc::clone(&close), handler.clone());
+    let (told, caller) = (Arc::clone(&close), Arc::clone(&handler));
     let task = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         read_head(&mut stream).await;
@@ -115,7 +115,7 @@ async fn a_close_that_has_just_arrived_is_seen_before_anything_is_written() {
         // The same turn of the same task closes and calls: the runtime has not looked at its sockets in between.
         drop(stream);
         serve(listener, OK, false);
-        assert_eq!(caller.shared.pool.idle_count(), 1);
+        assert_eq!(caller.pool.idle_count(), 1);
         fetch(&caller).await
     });
     fetch(&handler).await.unwrap();
@@ -151,7 +151,7 @@ async fn idle_connections_are_closed_before_the_handler_would() {
     fetch(&handler).await.unwrap();
     let lived = seen.await.unwrap() - start;
     assert!(lived >= pool::MAX_IDLE && lived < pool::MAX_IDLE + std::time::Duration::from_secs(1), "{lived:?}");
-    assert_eq!(handler.shared.pool.idle_count(), 0);
+    assert_eq!(handler.pool.idle_count(), 0);
 }
 
 #[tokio::test]
@@ -216,7 +216,7 @@ async fn a_body_broken_midway_is_an_error() {
         assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "hi");
         assert!(matches!(body.frame().await.unwrap(), Err(CallError::Broken(_))));
         assert!(body.frame().await.is_none());
-        assert_eq!(handler.shared.pool.idle_count(), 0);
+        assert_eq!(handler.pool.idle_count(), 0);
     }
 }
 
@@ -403,7 +403,7 @@ async fn unix_sockets_work() {
     });
     let target = format!("unix:{}", path.display()).parse().unwrap();
     let handler = Handler::new(&TargetConfig::new(target)).unwrap();
-    assert_eq!(handler.host_header(), "localhost");
+    assert_eq!(handler.host.clone(), "localhost");
     assert_eq!(fetch(&handler).await.unwrap(), "hi");
     let gone = format!("unix:{}/other", folder.path().display()).parse().unwrap();
     let error = fetch(&Handler::new(&TargetConfig::new(gone)).unwrap()).await.unwrap_err();

@@ -2,7 +2,7 @@
 //!
 //! Values only; the waits themselves stand where the waiting is done.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 /// How long a call may wait for what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,28 +29,18 @@ impl Default for Timeouts {
 }
 
 /// Which limit was reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Timeout {
     /// [`Timeouts::total`], spent waiting for other calls to end: the handler saw nothing of the request.
+    #[error("other calls took all its connections")]
     Queue,
     /// [`Timeouts::connect`]: the handler saw nothing of the request.
+    #[error("no connection in time")]
     Connect,
-    /// [`Timeouts::head`].
+    #[error("no answer in time")]
     Head,
-    /// [`Timeouts::idle`].
+    #[error("fell silent in the middle of a body")]
     Idle,
-    /// [`Timeouts::total`].
+    #[error("not done in time")]
     Total,
-}
-
-impl fmt::Display for Timeout {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Queue => "other calls took all its connections",
-            Self::Connect => "no connection in time",
-            Self::Head => "no answer in time",
-            Self::Idle => "fell silent in the middle of a body",
-            Self::Total => "not done in time",
-        })
-    }
 }
