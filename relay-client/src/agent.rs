@@ -194,7 +194,7 @@ impl Supervisor {
         let session = Box::pin(async move {
             sleep(wait).await;
             if !beside {
-                shared.reporter.state(AgentState::Connecting { relay: config.relay.to_string() });
+                shared.reporter.state(AgentState::Connecting { relay: config.way.relay.to_string() });
             }
             session::open(&config, &shared, relieved).await
         });
@@ -204,7 +204,7 @@ impl Supervisor {
     /// A session is open: it is the current one now, and the one before it finishes.
     fn relieve(&mut self, session: Session) {
         (self.opening, self.warned_beside) = (None, false);
-        self.known = Some(session.plan.relay.clone());
+        self.known = Some(session.plan.way.relay.clone());
         if let Some(relieved) = self.current.replace(session) {
             self.finish(relieved);
         }
@@ -235,9 +235,9 @@ impl Supervisor {
         let Some(current) = &self.current else {
             let (why, retry_after) = match failed {
                 Failed::Refused { why, code } => return self.refused(why, code),
-                Failed::Stranger { why } if self.known.as_ref() == Some(&self.config.relay) => (why, None),
+                Failed::Stranger { why } if self.known.as_ref() == Some(&self.config.way.relay) => (why, None),
                 Failed::Stranger { why } => {
-                    return self.refused(format!("{why}; {}", how_to_tell(&self.config.relay)), None);
+                    return self.refused(format!("{why}; {}", how_to_tell(&self.config.way.relay)), None);
                 }
                 Failed::Lost { why, retry_after } => (why, retry_after),
             };

@@ -29,7 +29,7 @@ use clap::Parser as _;
 use relay_program::{Failure, terminal};
 
 use self::args::{Cli, Command};
-use crate::{agent::RunError, config::find::Places, report::Reporter};
+use crate::{agent::RunError, config::find::Places};
 
 /// The user did not wait for the drain.
 const INTERRUPTED: Failure = Failure::Reported(130);
@@ -84,14 +84,12 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
     }
     match cli.command {
         Command::Listen(args) => {
-            let config = listen::config(&args, &places, std::io::stdin())?;
-            let (shown, connection) = (Reporter::new(args.connection.output, cli.color), args.connection.clone());
-            run::run(config, &shown, connection.health_addr, move |stdin| listen::config(&args, &places, stdin))
+            let connection = args.connection.clone();
+            run::run(&connection, cli.color, move |stdin| listen::config(&args, &places, stdin))
         }
         Command::Start(args) => {
-            let config = start::config(&args, &places, std::io::stdin())?;
-            let (shown, connection) = (Reporter::new(args.connection.output, cli.color), args.connection.clone());
-            run::run(config, &shown, connection.health_addr, move |stdin| start::config(&args, &places, stdin))
+            let connection = args.connection.clone();
+            run::run(&connection, cli.color, move |stdin| start::config(&args, &places, stdin))
         }
         Command::Login(args) => terminal::print(&login::run(&args, &places, std::io::stdin())?),
         Command::Doctor(args) => doctor::run(&args, &places, std::io::stdin()),

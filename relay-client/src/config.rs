@@ -29,15 +29,19 @@ pub(crate) use self::{
 };
 use crate::handler::TargetConfig;
 
+/// A relay, and how it is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Way {
+    pub relay: RelayUrl,
+    /// A PEM file with roots believed besides the system's, for the relay and for a proxy under TLS.
+    pub relay_ca: Option<PathBuf>,
+    pub proxy: Proxy,
+}
+
 /// Everything a running agent needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Config {
-    /// The relay to connect to.
-    pub relay: RelayUrl,
-    /// PEM file with roots that are believed for the relay, besides the system's.
-    pub relay_ca: Option<PathBuf>,
-    /// The proxy before it.
-    pub proxy: Proxy,
+    pub way: Way,
     /// Where the token is read, at each connect.
     pub token: TokenSource,
     /// The agent's name; the host's unless the user chose one.
@@ -48,7 +52,6 @@ pub(crate) struct Config {
     pub endpoints: Vec<EndpointConfig>,
     /// What its endpoints kept from then on is asked for once more, when the agent comes.
     pub since: Option<Timestamp>,
-    /// What a refusal means.
     pub on_refused: OnRefused,
     /// The files that this was read from, and the token's: a change of one is a reason to read them again.
     pub files: Vec<PathBuf>,

@@ -11,9 +11,9 @@ use tokio::time::timeout;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::{
-    config::Token,
+    config::{Token, Way},
     handler::{Handler, TargetConfig},
-    link::{self, LinkError, Stream, UPGRADE_TIMEOUT, Via, Way},
+    link::{self, Stream, UPGRADE_TIMEOUT, Via},
     report::units,
 };
 
@@ -23,13 +23,10 @@ const MAX_CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(60);
 /// The steps to the relay.
 const ORDER: [&str; 7] = ["dns", "proxy", "connect", "tls", "clock", "upgrade", "token"];
 
-/// What became of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Verdict {
-    /// As it should be.
     Ok,
-    /// Not as it should be.
     Failed,
     /// Not tried.
     Skipped,
@@ -40,9 +37,7 @@ pub(crate) enum Verdict {
 pub(crate) struct Finding {
     /// `dns`, `proxy`, `connect`, `tls`, `clock`, `upgrade`, `token` or `target`.
     pub check: &'static str,
-    /// What became of it.
     pub state: Verdict,
-    /// What was found.
     pub detail: String,
     /// What to do about it, if it failed.
     pub todo: Option<&'static str>,
@@ -82,28 +77,21 @@ impl Finding {
 
 /// 0, 3 if the relay refused, 5 if it was not reached, 1 if anything else failed.
 pub(crate) fn exit_code(findings: &[Finding]) -> u8 {
-    let failed = |finding: &&Finding| finding.state == Verdict::Failed;
-    let mut failed = findings.iter().filter(failed).peekable();
-    if failed.peek().is_none() {
-        return 0;
-    }
-    let on_the_way = |finding: &Finding| matches!(finding.check, "dns" | "proxy" | "connect" | "tls" | "upgrade");
-    let worst = failed.map(|finding| {
-        if finding.refused {
-            3
-        } else if on_the_way(finding) {
-            5
-        } else {
-            1
-        }
-    });
-    worst.max().unwrap_or(1)
+    let code = |finding: &Finding| match finding.check {
+        _ if finding.state != Verdict::Failed => 0,
+        _ if finding.refused => 3,
+        "dns" | "proxy" | "connect" | "tls" | "upgrade" => 5,
+        _ => 1,
+    };
+    findings.iter().map(code).max().unwrap_or_default()
 }
 
 /// Tries every step. Without a token the steps up to the upgrade are tried, and the reason why there is none is said.
-pub(crate) async fn diagnose(way: &Way<'_>, token: Result<&Token, &str>, targets: &[TargetConfig]) -> Vec<Finding> {
+pub(crate) async fn diagnose(way: &Way, token: Result<&Token, &str>, targets: &[TargetConfig]) -> Vec<Finding> {
     let mut findings = Vec::new();
-    relay(way, token, &mut findings).await;
+    if let Err(stopped) = relay(way, token, &mut findings).await {
+        findings.push(stopped);
+    }
     for check in ORDER {
         if !findings.iter().any(|finding| finding.check == check) {
             findings.push(Finding::skipped(check, "needs what failed above"));
@@ -119,64 +107,50 @@ pub(crate) async fn diagnose(way: &Way<'_>, token: Result<&Token, &str>, targets
     findings
 }
 
-/// The steps to the relay, up to the first that fails.
-async fn relay(way: &Way<'_>, token: Result<&Token, &str>, findings: &mut Vec<Finding>) {
+/// The steps to the relay, up to the first that fails, which is the error.
+async fn relay(way: &Way, token: Result<&Token, &str>, findings: &mut Vec<Finding>) -> Result<(), Finding> {
     let via = Via::of(way);
     let host = way.relay.host();
     if via.as_ref().is_some_and(Via::resolves_names) {
         findings.push(Finding::skipped("dns", format!("the proxy resolves {host}")));
     } else {
-        match timeout(link::REACH_TIMEOUT, link::resolve(host, way.relay.port())).await {
-            Ok(Ok(addresses)) => {
-                let addresses: Vec<_> = addresses.iter().map(|address| address.ip().to_string()).collect();
-                findings.push(Finding::ok("dns", format!("{host} is {}", addresses.join(", "))));
-            }
-            Ok(Err(error)) => {
-                let todo = "look at the name, the network, and whether a proxy is needed (--proxy)";
-                return findings.push(Finding::failed("dns", error.to_string(), todo));
-            }
-            Err(_) => {
-                let todo = "look at this machine's name servers";
-                return findings.push(Finding::failed("dns", format!("{host}: no answer in time"), todo));
-            }
-        }
+        let resolved = timeout(link::REACH_TIMEOUT, link::resolve(host, way.relay.port())).await.map_err(|_| {
+            Finding::failed("dns", format!("{host}: no answer in time"), "look at this machine's name servers")
+        })?;
+        let todo = "look at the name, the network, and whether a proxy is needed (--proxy)";
+        let addresses = resolved.map_err(|error| Finding::failed("dns", error.to_string(), todo))?;
+        let addresses: Vec<_> = addresses.iter().map(|address| address.ip().to_string()).collect();
+        findings.push(Finding::ok("dns", format!("{host} is {}", addresses.join(", "))));
     }
     let reached = link::reach(way).await;
-    let stream = match (via, reached) {
-        (None, reached) => {
+    let stream = match via {
+        None => {
             findings.push(Finding::skipped("proxy", "none is on the way"));
-            match reached {
-                Ok(stream) => stream,
-                Err(error) => {
-                    let todo = "look whether the relay runs, and whether a firewall or a proxy stands before it";
-                    return findings.push(Finding::failed("connect", error.to_string(), todo));
-                }
-            }
+            let todo = "look whether the relay runs, and whether a firewall or a proxy stands before it";
+            reached.map_err(|error| Finding::failed("connect", error.to_string(), todo))?
         }
-        (Some(via), Ok(stream)) => {
+        Some(via) => {
+            let todo = "look at --proxy or HTTPS_PROXY; NO_PROXY and --proxy direct go round it";
+            let stream = reached.map_err(|error| Finding::failed("proxy", error.to_string(), todo))?;
             findings.push(Finding::ok("proxy", via.to_string()));
             stream
         }
-        (Some(_), Err(error)) => {
-            let todo = "look at --proxy or HTTPS_PROXY; NO_PROXY and --proxy direct go round it";
-            return findings.push(Finding::failed("proxy", error.to_string(), todo));
-        }
     };
     findings.push(Finding::ok("connect", way.relay.authority()));
-    let Some(stream) = tls(way, stream, findings).await else { return };
-    upgrade(way, token, stream, findings).await;
+    let stream = tls(way, stream, findings).await?;
+    upgrade(way, token, stream, findings).await
 }
 
-async fn tls(way: &Way<'_>, stream: link::Reached, findings: &mut Vec<Finding>) -> Option<Stream> {
+async fn tls(way: &Way, stream: link::Reached, findings: &mut Vec<Finding>) -> Result<Stream, Finding> {
     if !way.relay.is_tls() {
         findings.push(Finding::skipped("tls", "in the clear, since the relay is on this machine"));
-        return Some(Stream::Left(stream));
+        return Ok(Stream::Left(stream));
     }
     let error = match timeout(UPGRADE_TIMEOUT, link::secure(way, stream)).await {
         Ok(Ok(stream)) => {
             let issuer = issuer(&stream).unwrap_or_else(|| "somebody unnamed".to_owned());
             findings.push(Finding::ok("tls", format!("its certificate is issued by {issuer}")));
-            return Some(stream);
+            return Ok(stream);
         }
         Ok(Err(error)) => error.to_string(),
         Err(_) => "no TLS handshake in time".to_owned(),
@@ -186,8 +160,7 @@ async fn tls(way: &Way<'_>, stream: link::Reached, findings: &mut Vec<Finding>) 
         _ => None,
     };
     let todo = "if that issuer is your network's or your own, trust it with --relay-ca; else somebody is in between";
-    findings.push(Finding::failed("tls", format!("{error}{}", issued.unwrap_or_default()), todo));
-    None
+    Err(Finding::failed("tls", format!("{error}{}", issued.unwrap_or_default()), todo))
 }
 
 /// Who issued the other side's certificate.
@@ -197,34 +170,40 @@ fn issuer(stream: &Stream) -> Option<String> {
     Some(certificate.issuer().to_string()).filter(|issuer| !issuer.is_empty())
 }
 
-async fn upgrade(way: &Way<'_>, token: Result<&Token, &str>, stream: Stream, findings: &mut Vec<Finding>) {
+async fn upgrade(
+    way: &Way,
+    token: Result<&Token, &str>,
+    stream: Stream,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Finding> {
     let token = match token {
         Ok(token) => token,
         Err(why) => {
             findings.push(Finding::skipped("clock", "the relay is asked with a token only"));
             findings.push(Finding::skipped("upgrade", "the relay is asked with a token only"));
-            let todo = "run relay-client login, or name a file with --token-file";
-            return findings.push(Finding::failed("token", why, todo));
+            return Err(Finding::failed("token", why, "run relay-client login, or name a file with --token-file"));
         }
     };
-    let before = Timestamp::now();
-    let Ok(answer) = timeout(UPGRADE_TIMEOUT, link::upgrade(way.relay, token, stream)).await else {
-        let todo = "look at the relay, and at proxies before it that do not pass WebSockets";
-        return findings.push(Finding::failed("upgrade", "the relay did not answer in time", todo));
-    };
-    findings.push(clock(answer.date.as_deref(), before));
-    let todo = "a proxy before the relay must pass WebSocket upgrades for /_relay/v1/connect";
-    match answer.link {
+    let (before, mut date) = (Timestamp::now(), None);
+    let asked = timeout(UPGRADE_TIMEOUT, link::upgrade(&way.relay, token, stream, &mut date)).await;
+    let todo = "look at the relay, and at proxies before it that do not pass WebSockets";
+    let link = asked.map_err(|_| Finding::failed("upgrade", "the relay did not answer in time", todo))?;
+    findings.push(clock(date.as_deref(), before));
+    match link {
         Ok(_) => {
             findings.push(Finding::ok("upgrade", "the relay speaks relay.v1"));
             findings.push(Finding::ok("token", "the relay accepts it"));
+            Ok(())
         }
-        Err(error @ LinkError::Refused { .. }) if error.is_token_refusal() => {
+        Err(error) if error.is_token_refusal() => {
             findings.push(Finding::ok("upgrade", "the relay answers"));
             let todo = "ask for a new token (relay-server token create NAME), and run relay-client login";
-            findings.push(Finding { refused: true, ..Finding::failed("token", error.to_string(), todo) });
+            Err(Finding { refused: true, ..Finding::failed("token", error.to_string(), todo) })
         }
-        Err(error) => findings.push(Finding::failed("upgrade", error.to_string(), todo)),
+        Err(error) => {
+            let todo = "a proxy before the relay must pass WebSocket upgrades for /_relay/v1/connect";
+            Err(Finding::failed("upgrade", error.to_string(), todo))
+        }
     }
 }
 

@@ -13,7 +13,7 @@ mod proxy;
 #[cfg(test)]
 mod tests;
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
@@ -37,7 +37,7 @@ pub(crate) use self::{
     proxy::Via,
 };
 use crate::{
-    config::{Proxy, RelayUrl, Token},
+    config::{RelayUrl, Token, Way},
     tls::{self, Trust},
 };
 
@@ -68,46 +68,33 @@ pub(crate) fn peer_certificate(stream: &Stream) -> Option<&[u8]> {
 /// A connection on which the relay has agreed to speak WebSocket, as the client, with [`SUBPROTOCOL`].
 #[derive(Debug)]
 pub(crate) struct Link {
-    /// The bytes below the WebSocket.
     pub stream: Stream,
     /// What was read behind the relay's answer; it comes before anything from the stream.
     pub leftover: Vec<u8>,
 }
 
-/// A relay, and how it is reached.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Way<'a> {
-    pub relay: &'a RelayUrl,
-    /// A PEM file with roots believed besides the system's, for the relay and for a proxy under TLS.
-    pub relay_ca: Option<&'a Path>,
-    /// The proxy before it.
-    pub proxy: &'a Proxy,
-}
-
-impl Way<'_> {
-    /// Whose certificates are believed on it.
-    fn trust(&self) -> Trust {
-        self.relay_ca.map_or(Trust::Platform, |file| Trust::PlatformAnd(file.to_owned()))
-    }
+/// Whose certificates are believed on a way.
+fn trust(way: &Way) -> Trust {
+    way.relay_ca.clone().map_or(Trust::Platform, Trust::PlatformAnd)
 }
 
 /// Connects and authenticates. The roots that are believed are read anew each time, so that a long-lived agent
 /// notices when they change; so is the relay's address.
-pub(crate) async fn connect(way: &Way<'_>, token: &Token) -> Result<Link, LinkError> {
+pub(crate) async fn connect(way: &Way, token: &Token) -> Result<Link, LinkError> {
     let stream = reach(way).await?;
-    let answered = async { upgrade(way.relay, token, secure(way, stream).await?).await.link };
+    let answered = async { upgrade(&way.relay, token, secure(way, stream).await?, &mut None).await };
     timeout(UPGRADE_TIMEOUT, answered).await.map_err(|_| silent(way))?
 }
 
 /// A relay that took the connection and then said nothing.
-fn silent(way: &Way<'_>) -> LinkError {
+fn silent(way: &Way) -> LinkError {
     let seconds = UPGRADE_TIMEOUT.as_secs();
     LinkError::Unreachable(format!("{} accepted but did not answer within {seconds} s", way.relay.authority()))
 }
 
 /// A connection to the relay's port, through the proxy where there is one, within [`REACH_TIMEOUT`].
-pub(crate) async fn reach(way: &Way<'_>) -> Result<Reached, LinkError> {
-    let relay = way.relay;
+pub(crate) async fn reach(way: &Way) -> Result<Reached, LinkError> {
+    let relay = &way.relay;
     let reaching = async {
         match Via::of(way) {
             Some(via) => via.tunnel(way).await,
@@ -148,16 +135,16 @@ async fn dial(host: &str, port: u16) -> Result<TcpStream, LinkError> {
 }
 
 /// TLS with the relay, unless it is spoken to in the clear.
-pub(crate) async fn secure(way: &Way<'_>, stream: Reached) -> Result<Stream, LinkError> {
+pub(crate) async fn secure(way: &Way, stream: Reached) -> Result<Stream, LinkError> {
     if !way.relay.is_tls() {
         return Ok(Either::Left(stream));
     }
-    let secured = secure_to(way.relay.host(), &way.trust(), stream).await;
+    let secured = secure_to(way.relay.host(), &trust(way), stream).await;
     secured.map(Either::Right).map_err(|reason| LinkError::Unreachable(format!("{}: {reason}", way.relay.authority())))
 }
 
 /// A connection to whoever answers in the relay's place, whatever certificate that has: only to look at it.
-pub(crate) async fn look_at_certificate(way: &Way<'_>) -> Result<Stream, LinkError> {
+pub(crate) async fn look_at_certificate(way: &Way) -> Result<Stream, LinkError> {
     let stream = reach(way).await?;
     let secured = secure_to(way.relay.host(), &Trust::DangerousAnything, stream).await;
     secured.map(Either::Right).map_err(LinkError::Unreachable)
@@ -176,24 +163,14 @@ where
     }
 }
 
-/// What came of asking for the upgrade.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    /// The relay's clock, as its `Date` header tells it.
-    pub date: Option<String>,
-    /// The link, or why there is none.
-    pub link: Result<Link, LinkError>,
-}
-
-/// Asks for the upgrade. The caller bounds the wait.
-pub(crate) async fn upgrade(relay: &RelayUrl, token: &Token, stream: Stream) -> Answer {
-    let mut date = None;
-    let link = ask(relay, token, stream, &mut date).await;
-    Answer { date, link }
-}
-
-/// Asks for the upgrade and checks what comes back.
-async fn ask(relay: &RelayUrl, token: &Token, stream: Stream, date: &mut Option<String>) -> Result<Link, LinkError> {
+/// Asks for the upgrade and checks what comes back; `date` becomes what the relay says of the time. The caller bounds
+/// the wait.
+pub(crate) async fn upgrade(
+    relay: &RelayUrl,
+    token: &Token,
+    stream: Stream,
+    date: &mut Option<String>,
+) -> Result<Link, LinkError> {
     let key = generate_key();
     let request = request(relay, token, &key)?;
     let mut http = Http1::over(stream, MAX_HEAD_BYTES).await.map_err(|error| error::of_http(&error))?;

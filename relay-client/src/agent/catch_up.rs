@@ -25,7 +25,7 @@ use crate::{
     backoff::Backoff,
     config::Config,
     link::{
-        LinkError, Way,
+        LinkError,
         api::{Api, ListPage, Listed, MAX_CURSOR_BYTES, Replay, Walk},
     },
     report::{AgentRole, AgentState, Reporter},
@@ -99,7 +99,7 @@ impl CatchUp {
     pub(super) async fn run(mut self) {
         let config = Arc::clone(&self.config);
         let asked = match config.token.read() {
-            Ok(token) => self.all(&mut Api::new(way(&config), token)).await,
+            Ok(token) => self.all(&mut Api::new(&config.way, token)).await,
             Err(error) => Err(error.to_string()),
         };
         if let Err(why) = asked {
@@ -236,10 +236,6 @@ fn checked(page: ListPage) -> Result<(Vec<Listed>, Option<String>), &'static str
         return Err("the relay's list has something in it that is no event's id");
     }
     Ok((page.events, page.next))
-}
-
-fn way(config: &Config) -> Way<'_> {
-    Way { relay: &config.relay, relay_ca: config.relay_ca.as_deref(), proxy: &config.proxy }
 }
 
 /// Whether an event does not come by itself.

@@ -58,7 +58,7 @@ pub(super) fn announce(welcome: &Welcome, plan: &Plan, table: &Table, reporter: 
                 }
                 ready.push(ReadyEndpoint {
                     name: endpoint,
-                    public_url: plan.relay.endpoint_url(&answer.url),
+                    public_url: plan.way.relay.endpoint_url(&answer.url),
                     target: table.named(name).map(|endpoint| endpoint.targets()).unwrap_or_default(),
                     role,
                 });

@@ -2,21 +2,17 @@
 //!
 //! Values only. How handlers are called is no part of it.
 
-use std::path::PathBuf;
-
 use relay_proto::Offer;
 
 use crate::{
-    config::{Config, Proxy, RelayUrl, Token, TokenError},
+    config::{Config, Token, TokenError, Way},
     routes::Table,
 };
 
 /// The way to the relay, who the agent is there, and what it offers.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Plan {
-    pub(super) relay: RelayUrl,
-    pub(super) relay_ca: Option<PathBuf>,
-    pub(super) proxy: Proxy,
+    pub(super) way: Way,
     pub(super) token: Token,
     pub(super) name: String,
     /// What is offered; an endpoint without a name is the token's only one.
@@ -27,9 +23,7 @@ impl Plan {
     /// The plan of a configuration; reads the token as it is now.
     pub(super) fn of(config: &Config, table: &Table) -> Result<Self, TokenError> {
         Ok(Self {
-            relay: config.relay.clone(),
-            relay_ca: config.relay_ca.clone(),
-            proxy: config.proxy.clone(),
+            way: config.way.clone(),
             token: config.token.read()?,
             name: config.name.clone(),
             offers: table.iter().map(|endpoint| endpoint.offer.clone()).collect(),

@@ -29,7 +29,7 @@ use super::{StatusSender, catch_up::CatchUp, offers, plan::Plan};
 use crate::{
     config::Config,
     exchange::{self, Outcomes},
-    link::{self, TurnedAway, Way},
+    link::{self, TurnedAway},
     report::{AgentState, Notice, Reporter, event_name},
     routes::Table,
 };
@@ -197,8 +197,7 @@ pub(super) async fn open(
     let lost = |why: String, retry_after| Failed::Lost { why, retry_after };
     let table = shared.table.load_full();
     let plan = Plan::of(config, &table).map_err(|error| lost(error.to_string(), None))?;
-    let way = Way { relay: &plan.relay, relay_ca: plan.relay_ca.as_deref(), proxy: &plan.proxy };
-    let link = link::connect(&way, &plan.token).await.map_err(|error| match error.turned_away() {
+    let link = link::connect(&plan.way, &plan.token).await.map_err(|error| match error.turned_away() {
         Some(TurnedAway::ByRelay) => {
             let code = error.refusal().and_then(|(_, code)| code.map(str::to_owned));
             Failed::Refused { why: error.to_string(), code }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    config::{EndpointConfig, HandlerConfig, Proxy, TokenSource},
+    config::{EndpointConfig, HandlerConfig, Proxy, TokenSource, Way},
     handler::TargetConfig,
     report::Output,
 };
@@ -22,9 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 fn supervisor(on_refused: OnRefused) -> Supervisor {
     let handler = HandlerConfig::new(TargetConfig::new("9".parse().unwrap()));
     let config = Config {
-        relay: "https://relay.invalid".parse().unwrap(),
-        relay_ca: None,
-        proxy: Proxy::Direct,
+        way: Way { relay: "https://relay.invalid".parse().unwrap(), relay_ca: None, proxy: Proxy::Direct },
         token: TokenSource::from_reader(&b"s3cret"[..]).unwrap(),
         name: "test".to_owned(),
         instance: Uuid::nil(),
@@ -61,7 +59,7 @@ async fn beside<T>(relay: impl AsyncFnOnce(Greeting<TcpStream>) -> T) -> Result<
 async fn beside_stream<T>(relay: impl AsyncFnOnce(TcpStream) -> T) -> Result<T, RunError> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut config = Config::clone(&supervisor(OnRefused::Exit).config);
-    config.relay = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    config.way.relay = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
     let (_settings, watched) = watch::channel(Arc::new(config));
     let serving = async {
         let (mut stream, _) = listener.accept().await.unwrap();
@@ -147,7 +145,7 @@ async fn a_stranger_ends_the_first_try_and_no_later_one() {
         why.starts_with("HTTP 404 from nginx; ") && why.contains("`curl -i https://relay.invalid/_relay/v1/connect`");
     assert!(tells, "{why}");
     let mut listen = supervisor(OnRefused::Exit);
-    listen.known = Some(listen.config.relay.clone());
+    listen.known = Some(listen.config.way.relay.clone());
     for _ in 0..100 {
         listen.failed(stranger()).unwrap();
         assert!(wait(&listen) <= Duration::from_secs(30));
@@ -155,7 +153,7 @@ async fn a_stranger_ends_the_first_try_and_no_later_one() {
     let ended = listen.failed(refused());
     assert!(matches!(ended, Err(RunError::Refused(_))), "the relay's own word counts");
     let mut moved = Config::clone(&listen.config);
-    moved.relay = "https://elsewhere.invalid".parse().unwrap();
+    moved.way.relay = "https://elsewhere.invalid".parse().unwrap();
     listen.take_over(Arc::new(moved));
     assert!(listen.failed(stranger()).is_err(), "nobody has seen a relay there");
 }

@@ -26,15 +26,14 @@ pub(super) fn run(args: &DoctorArgs, places: &Places, stdin: impl Read) -> Resul
     }
     let token = reach.token.map_err(|failure| failure.to_string());
     let token = token.and_then(|token| token.read().map_err(|error| error.to_string()));
-    let way = crate::link::Way { relay: &reach.relay, relay_ca: reach.relay_ca.as_deref(), proxy: &reach.proxy };
     let runtime = run::runtime()?;
-    let findings = runtime.block_on(doctor::diagnose(&way, token.as_ref().map_err(String::as_str), &targets));
+    let findings = runtime.block_on(doctor::diagnose(&reach.way, token.as_ref().map_err(String::as_str), &targets));
     runtime.shutdown_background();
     let code = doctor::exit_code(&findings);
     if args.json {
         terminal::print(&format!(
             "{}\n",
-            json!({ "ok": code == 0, "relay": reach.relay.to_string(), "checks": findings })
+            json!({ "ok": code == 0, "relay": reach.way.relay.to_string(), "checks": findings })
         ))?;
     } else {
         terminal::print(&findings.iter().map(doctor::Finding::to_line).collect::<String>())?;

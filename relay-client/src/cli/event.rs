@@ -23,7 +23,7 @@ use super::{
 use crate::{
     config::{check, find::Places},
     link::{
-        LinkError, Way,
+        LinkError,
         api::{Api, Replay, Walk},
     },
 };
@@ -167,10 +167,9 @@ pub(super) fn run(command: &EventCommand, places: &Places, stdin: impl Read) -> 
     let file = settings::read_file(args, places)?;
     let reach = settings::reach(args, file.as_ref(), places, stdin)?;
     let token = reach.token?.read().map_err(|error| Failure::Usage(error.to_string()))?;
-    let way = Way { relay: &reach.relay, relay_ca: reach.relay_ca.as_deref(), proxy: &reach.proxy };
     let runtime = run::runtime()?;
     let done = runtime.block_on(async {
-        let mut api = Api::new(way, token);
+        let mut api = Api::new(&reach.way, token);
         match command {
             EventCommand::List(args) => list(&mut api, args).await,
             EventCommand::Show(args) => show(&mut api, args).await,

@@ -9,9 +9,8 @@ use relay_program::Failure;
 
 use super::{args::LoginArgs, run, settings::usage};
 use crate::{
-    config::{Proxy, RelayUrl, Token, TokenSource, find::Places, login::Login},
-    link::{self, Way},
-    tls,
+    config::{Proxy, RelayUrl, Token, TokenSource, Way, find::Places, login::Login},
+    link, tls,
 };
 
 /// What the command prints.
@@ -27,18 +26,18 @@ pub(super) fn run(args: &LoginArgs, places: &Places, stdin: impl Read) -> Result
         .login()
         .ok_or_else(|| Failure::Failed("this user has no config directory; set HOME, or XDG_CONFIG_HOME".to_owned()))?;
     let token = token(args, places, stdin, &relay)?;
-    let way = Way { relay: &relay, relay_ca: relay_ca.as_deref(), proxy: &proxy.unwrap_or(Proxy::Environment) };
+    let way = Way { relay, relay_ca, proxy: proxy.unwrap_or(Proxy::Environment) };
     let runtime = run::runtime()?;
     let tried = runtime.block_on(link::connect(&way, &token));
     runtime.shutdown_background();
     match tried {
         Ok(_) => {}
         Err(error) if error.is_token_refusal() => {
-            return Err(Failure::Refused(format!("{relay} does not accept this token; nothing was stored")));
+            return Err(Failure::Refused(format!("{} does not accept this token; nothing was stored", way.relay)));
         }
-        Err(error) => return Err(Failure::Unreachable(format!("{relay}: {error}; nothing was stored"))),
+        Err(error) => return Err(Failure::Unreachable(format!("{}: {error}; nothing was stored", way.relay))),
     }
-    let login = Login { relay, relay_ca, token };
+    let login = Login { relay: way.relay, relay_ca: way.relay_ca, token };
     login
         .write(&path)
         .map_err(|error| Failure::Failed(format!("{}: {}", path.display(), relay_program::reason::of_io(&error))))?;

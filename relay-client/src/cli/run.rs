@@ -3,7 +3,11 @@
 //! The first Ctrl-C or SIGTERM drains and ends with code 0; a second one does not wait. SIGHUP has the settings
 //! read again. A reader of standard output that goes away drains, too.
 
-use std::{io::IsTerminal as _, sync::Arc, time::Duration};
+use std::{
+    io::{IsTerminal as _, Read},
+    sync::Arc,
+    time::Duration,
+};
 
 use relay_program::{
     Failure,
@@ -18,13 +22,13 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing_subscriber::EnvFilter;
 
-use super::{INTERRUPTED, UNREAD_STREAM};
+use super::{INTERRUPTED, UNREAD_STREAM, args::ConnectionArgs};
 use crate::{
     agent::{self, StatusSender},
     config::{Config, TokenSource},
     health::{self, HealthAddr},
     reload,
-    report::{AgentState, Reporter},
+    report::{AgentState, Color, Reporter},
     tls::Trust,
 };
 
@@ -46,19 +50,20 @@ pub(super) fn start_logging(verbose: u8) {
     let _ = log.with_writer(move || LogLines::new(std::io::stderr(), colours)).try_init();
 }
 
-/// Runs the agent on one thread. `read` reads its settings again; a token that came from standard input is given
-/// to it there.
+/// Runs the agent on one thread. `read` reads its settings, now and again; a token that came from standard input is
+/// given to it there again.
 pub(super) fn run(
-    config: Config,
-    reporter: &Reporter,
-    health: Option<HealthAddr>,
-    read: impl Fn(&[u8]) -> Result<Config, Failure> + Send + 'static,
+    connection: &ConnectionArgs,
+    color: Color,
+    read: impl Fn(&mut dyn Read) -> Result<Config, Failure> + Send + 'static,
 ) -> Result<(), Failure> {
-    warn_of_dangers(&config, reporter);
+    let config = read(&mut std::io::stdin())?;
+    let reporter = Reporter::new(connection.output, color);
+    warn_of_dangers(&config, &reporter);
     raise_limit_on_files();
-    let _last_lines = LastLines(reporter);
+    let _last_lines = LastLines(&reporter);
     let runtime = runtime()?;
-    let result = runtime.block_on(until_stopped(config, reporter.clone(), health, read));
+    let result = runtime.block_on(until_stopped(config, reporter.clone(), connection.health_addr, read));
     // A name that is still being resolved must not hold up the end.
     runtime.shutdown_background();
     result
@@ -85,7 +90,7 @@ async fn until_stopped(
     config: Config,
     reporter: Reporter,
     health: Option<HealthAddr>,
-    read: impl Fn(&[u8]) -> Result<Config, Failure> + Send + 'static,
+    read: impl Fn(&mut dyn Read) -> Result<Config, Failure> + Send + 'static,
 ) -> Result<(), Failure> {
     let stop = CancellationToken::new();
     let mut signals = Signals::new().map_err(|error| Failure::Failed(format!("no signals can be taken: {error}")))?;
@@ -128,12 +133,15 @@ async fn until_stopped(
 }
 
 /// Reads the settings again, for the same process.
-fn rereading(config: &Config, read: impl Fn(&[u8]) -> Result<Config, Failure> + Send + 'static) -> reload::Read {
+fn rereading(
+    config: &Config,
+    read: impl Fn(&mut dyn Read) -> Result<Config, Failure> + Send + 'static,
+) -> reload::Read {
     let (instance, since, given) = (config.instance, config.since, config.token.clone());
     Box::new(move || {
         let again = match &given {
-            TokenSource::Given(token) => read(token.reveal().as_bytes()),
-            _ => read(&[]),
+            TokenSource::Given(token) => read(&mut token.reveal().as_bytes()),
+            _ => read(&mut std::io::empty()),
         };
         again.map(|config| Config { instance, since, ..config }).map_err(|failure| failure.to_string())
     })

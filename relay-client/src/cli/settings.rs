@@ -12,7 +12,7 @@ use super::{
     consent,
 };
 use crate::config::{
-    Config, EndpointConfig, OnRefused, Proxy, RelayUrl, TokenSource,
+    Config, EndpointConfig, OnRefused, RelayUrl, TokenSource, Way,
     check::{self, ConfigFile},
     find::{Origin, Places},
     host_name,
@@ -22,9 +22,7 @@ use crate::config::{
 /// How the relay is reached, and where the token for it lies.
 #[derive(Debug)]
 pub(super) struct Reach {
-    pub(super) relay: RelayUrl,
-    pub(super) relay_ca: Option<std::path::PathBuf>,
-    pub(super) proxy: Proxy,
+    pub(super) way: Way,
     /// Apart, since much can be said of a way without one.
     pub(super) token: Result<TokenSource, Failure>,
 }
@@ -77,7 +75,7 @@ pub(super) fn reach(
         let none = || missing("no token: run relay-client login, name its file with --token-file");
         token.or_else(stored).ok_or_else(none)
     });
-    Ok(Reach { relay, relay_ca, proxy, token })
+    Ok(Reach { way: Way { relay, relay_ca, proxy }, token })
 }
 
 /// Everything that `listen` and `start` run with.
@@ -89,7 +87,7 @@ pub(super) fn config(
     endpoints: Vec<EndpointConfig>,
     on_refused: OnRefused,
 ) -> Result<Config, Failure> {
-    let Reach { relay, relay_ca, proxy, token } = reach(&args.reach, file, places, stdin)?;
+    let Reach { way, token } = reach(&args.reach, file, places, stdin)?;
     let name = name(args.name.as_ref(), file)?;
     let token = token?;
     // A wrong path should show now, not after the first connect.
@@ -101,7 +99,7 @@ pub(super) fn config(
         files.extend(places.agreements().filter(|path| path.is_file()));
     }
     let instance = uuid::Uuid::now_v7();
-    Ok(Config { relay, relay_ca, proxy, token, name, instance, endpoints, since: None, on_refused, files })
+    Ok(Config { way, token, name, instance, endpoints, since: None, on_refused, files })
 }
 
 /// The agent's name: what was typed, what the file says, or the host's.

@@ -171,12 +171,12 @@ fn flags_go_before_the_file() {
     world.write("token", "from-file\n");
     world.allow();
     let config = world.config(&["listen", "3000"]).unwrap();
-    assert_eq!(config.relay.to_string(), "https://file.example.com");
+    assert_eq!(config.way.relay.to_string(), "https://file.example.com");
     assert_eq!(config.token.read().unwrap().reveal(), "from-file");
     assert_eq!(config.name, "from-file");
     let line = ["listen", "3000", "--relay", "https://flag", "--name", "flag", "--token-file", "-"];
     let config = world.config(&line).unwrap();
-    assert_eq!(config.relay.to_string(), "https://flag");
+    assert_eq!(config.way.relay.to_string(), "https://flag");
     assert_eq!(config.token.read().unwrap().reveal(), "from-stdin");
     assert_eq!(config.name, "flag");
 }

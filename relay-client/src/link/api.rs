@@ -16,8 +16,8 @@ use serde::{
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::{LinkError, MAX_HEAD_BYTES, UPGRADE_TIMEOUT, Way, error, reach, secure, silent};
-use crate::config::Token;
+use super::{LinkError, MAX_HEAD_BYTES, UPGRADE_TIMEOUT, error, reach, secure, silent};
+use crate::config::{Token, Way};
 
 /// Where events are asked for.
 const EVENTS: &str = "/_relay/v1/events";
@@ -40,7 +40,7 @@ const MOMENT: Duration = Duration::from_millis(50);
 /// A relay that is asked, with a token.
 #[derive(Debug)]
 pub(crate) struct Api<'a> {
-    way: Way<'a>,
+    way: &'a Way,
     token: Token,
     open: Option<Http1>,
 }
@@ -103,9 +103,7 @@ pub(crate) struct Walk {
 
 impl Walk {
     /// How long to wait before the page after this one, where so many were found.
-    ///
-    /// # Errors
-    /// Why it is not followed any further, for people.
+    /// The error is for people.
     pub(crate) fn step(&mut self, after: Option<&str>, next: Option<&str>, found: usize) -> Result<Duration, String> {
         if next.is_some_and(|next| next.len() > MAX_CURSOR_BYTES) {
             return Err("the relay's list cannot be followed: a cursor is too long".to_owned());
@@ -134,7 +132,7 @@ pub(crate) struct Replay<'a> {
 
 impl<'a> Api<'a> {
     /// Connects to nothing yet.
-    pub(crate) fn new(way: Way<'a>, token: Token) -> Self {
+    pub(crate) fn new(way: &'a Way, token: Token) -> Self {
         Self { way, token, open: None }
     }
 
@@ -144,42 +142,27 @@ impl<'a> Api<'a> {
     }
 
     /// A list of events.
-    ///
-    /// # Errors
-    /// [`LinkError`] with the relay's own words where it has any.
     pub(crate) async fn list(&mut self, query: &[(&str, &str)]) -> Result<Value, LinkError> {
         json(&self.ask(Method::GET, &listing(query), PATIENCE).await?)
     }
 
     /// A page of it, read no further than it may go.
-    ///
-    /// # Errors
-    /// As [`Api::list`].
     pub(crate) async fn page(&mut self, query: &[(&str, &str)]) -> Result<ListPage, LinkError> {
         let body = self.ask(Method::GET, &listing(query), PATIENCE).await?;
         serde_json::from_slice(&body).map_err(|_| LinkError::Protocol("the relay's list cannot be read".to_owned()))
     }
 
     /// One event, by its id or its sender's own.
-    ///
-    /// # Errors
-    /// As [`Api::list`].
     pub(crate) async fn event(&mut self, id: &str) -> Result<Value, LinkError> {
         json(&self.ask(Method::GET, &format!("{EVENTS}/{}", encoded(id)), PATIENCE).await?)
     }
 
     /// A part of an event's body; empty behind its end.
-    ///
-    /// # Errors
-    /// As [`Api::list`].
     pub(crate) async fn body(&mut self, id: &str, offset: u64) -> Result<Bytes, LinkError> {
         self.ask(Method::GET, &format!("{EVENTS}/{}/body?offset={offset}", encoded(id)), PATIENCE).await
     }
 
     /// Has an event delivered once more.
-    ///
-    /// # Errors
-    /// As [`Api::list`].
     pub(crate) async fn replay(&mut self, id: &str, replay: Replay<'_>) -> Result<Value, LinkError> {
         let mut path = format!("{EVENTS}/{}/replay?signature={}", encoded(id), replay.signature);
         match replay.agent {
@@ -197,7 +180,7 @@ impl<'a> Api<'a> {
         let relay = match self.open.take().filter(|relay| !relay.is_closed()) {
             Some(open) => self.open.insert(open),
             None => {
-                let open = connect(&self.way).await?;
+                let open = connect(self.way).await?;
                 self.open.insert(open)
             }
         };
@@ -243,7 +226,7 @@ impl LinkError {
     }
 }
 
-async fn connect(way: &Way<'_>) -> Result<Http1, LinkError> {
+async fn connect(way: &Way) -> Result<Http1, LinkError> {
     let stream = reach(way).await?;
     let connecting = async {
         let stream = secure(way, stream).await?;

@@ -20,8 +20,8 @@ use hyper_util::{
 use tokio_util::either::Either;
 use tower::{ServiceExt as _, service_fn};
 
-use super::{LinkError, Reached, Way, dial, resolve, secure_to};
-use crate::config::Proxy;
+use super::{LinkError, Reached, dial, resolve, secure_to, trust};
+use crate::config::{Proxy, Way};
 
 /// The proxy on a way, if there is one.
 pub(crate) struct Via {
@@ -30,8 +30,8 @@ pub(crate) struct Via {
 
 impl Via {
     /// What the user or the environment says about this relay.
-    pub(crate) fn of(way: &Way<'_>) -> Option<Self> {
-        let matcher = match way.proxy {
+    pub(crate) fn of(way: &Way) -> Option<Self> {
+        let matcher = match &way.proxy {
             Proxy::Direct => return None,
             Proxy::Environment if way.relay.is_loopback() => return None,
             Proxy::Environment => Matcher::from_env(),
@@ -63,7 +63,7 @@ impl Via {
     }
 
     /// A tunnel to the relay.
-    pub(super) async fn tunnel(&self, way: &Way<'_>) -> Result<Reached, LinkError> {
+    pub(super) async fn tunnel(&self, way: &Way) -> Result<Reached, LinkError> {
         let wrong = |reason: String| LinkError::Unreachable(format!("the proxy {self}: {reason}"));
         let stream = dial(self.host(), self.port()).await.map_err(|error| wrong(error.to_string()))?;
         let mut host = way.relay.host().to_owned();
@@ -80,7 +80,7 @@ impl Via {
         match self.scheme() {
             "http" | "https" => {
                 let stream = if self.scheme() == "https" {
-                    Either::Right(secure_to(self.host(), &way.trust(), stream).await.map_err(wrong)?)
+                    Either::Right(secure_to(self.host(), &trust(way), stream).await.map_err(wrong)?)
                 } else {
                     Either::Left(stream)
                 };
@@ -119,7 +119,7 @@ fn given(
 }
 
 /// What a proxy's refusal means. The library's errors have no types that could be named, only words.
-fn refusal(words: &str, way: &Way<'_>) -> String {
+fn refusal(words: &str, way: &Way) -> String {
     if words.contains("proxy authorization required") || words.contains("credentials not accepted") {
         return "it does not accept the user name and password; write them as --proxy http://USER:PASSWORD@HOST"
             .to_owned();

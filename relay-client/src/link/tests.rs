@@ -1,16 +1,19 @@
 //! Connecting, against listeners that answer with given bytes or upgrade for real.
 
+use std::path::Path;
+
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpListener,
 };
 
 use super::*;
-use crate::config::TokenSource;
+use crate::config::{Proxy, TokenSource};
 
 /// Connects without a proxy.
 async fn connect(relay: &RelayUrl, relay_ca: Option<&Path>, token: &Token) -> Result<Link, LinkError> {
-    super::connect(&Way { relay, relay_ca, proxy: &Proxy::Direct }, token).await
+    let way = Way { relay: relay.clone(), relay_ca: relay_ca.map(Path::to_owned), proxy: Proxy::Direct };
+    super::connect(&way, token).await
 }
 
 fn token() -> Token {
