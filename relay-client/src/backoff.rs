@@ -9,7 +9,6 @@
 
 use std::time::Duration;
 
-/// The ceiling of the first wait.
 pub(crate) const FIRST: Duration = Duration::from_secs(1);
 /// The ceiling of every wait after five failures in a row.
 pub(crate) const CAP: Duration = Duration::from_secs(30);
@@ -28,7 +27,6 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// A backoff that has seen no failure.
     pub(crate) fn new() -> Self {
         Self::default()
     }
@@ -53,7 +51,6 @@ impl Backoff {
         }
     }
 
-    /// Failures in a row so far.
     #[cfg(test)]
     pub(crate) fn failures(&self) -> u32 {
         self.failures

@@ -38,7 +38,6 @@ pub(crate) struct Way {
     pub proxy: Proxy,
 }
 
-/// Everything a running agent needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Config {
     pub way: Way,
@@ -57,7 +56,6 @@ pub(crate) struct Config {
     pub files: Vec<PathBuf>,
 }
 
-/// One endpoint and the handlers behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EndpointConfig {
     /// The endpoint's name; `None` asks the relay for the token's only one.
@@ -69,7 +67,6 @@ pub(crate) struct EndpointConfig {
     pub events: Vec<String>,
     /// Whether nothing of what waits there when the agent comes is wanted.
     pub skip_backlog: bool,
-    /// How often it is called at most.
     pub rate: Option<Rate>,
     /// What senders may upgrade to, beside WebSocket.
     pub upgrades: Vec<UpgradeProtocol>,

@@ -20,7 +20,6 @@ use crate::{
 /// Clocks further apart than this fail: half of the strictest provider's tolerance would be gone.
 const MAX_CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(60);
 
-/// The steps to the relay.
 const ORDER: [&str; 7] = ["dns", "proxy", "connect", "tls", "clock", "upgrade", "token"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -28,11 +27,9 @@ const ORDER: [&str; 7] = ["dns", "proxy", "connect", "tls", "clock", "upgrade", 
 pub(crate) enum Verdict {
     Ok,
     Failed,
-    /// Not tried.
     Skipped,
 }
 
-/// One step and what was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
     /// `dns`, `proxy`, `connect`, `tls`, `clock`, `upgrade`, `token` or `target`.

@@ -23,9 +23,7 @@ use crate::agent::Status;
 
 /// Connections at a time; more wait in the kernel.
 const MAX_CONNECTIONS: usize = 64;
-/// For the head of a request.
 const HEAD: Duration = Duration::from_secs(5);
-/// For a connection.
 const WHOLE: Duration = Duration::from_secs(10);
 /// Where the agent answers health checks: a port is one of this machine's loopback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +41,6 @@ impl FromStr for HealthAddr {
     }
 }
 
-/// Answers for ever.
 pub(crate) async fn serve(listener: TcpListener, status: watch::Receiver<Status>) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {

@@ -72,7 +72,6 @@ pub(crate) async fn keep(
     }
 }
 
-/// The folders that are watched.
 struct Watcher {
     inner: Option<RecommendedWatcher>,
     folders: BTreeSet<PathBuf>,

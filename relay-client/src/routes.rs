@@ -23,14 +23,12 @@ use crate::{
     target::{UncarriablePath, has_dot_segments},
 };
 
-/// A handler, and how requests are made for it.
 #[derive(Debug)]
 pub(crate) struct Route {
     pub config: HandlerConfig,
     pub handler: Handler,
 }
 
-/// A route by path.
 #[derive(Debug)]
 struct ByPath {
     path: String,
@@ -38,7 +36,6 @@ struct ByPath {
     route: Arc<Route>,
 }
 
-/// One endpoint and its handlers.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     /// As it is offered to the relay; its name is empty for the token's only one.

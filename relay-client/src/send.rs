@@ -20,7 +20,6 @@ use uuid::Uuid;
 /// Pieces of a body that is sent slowly or in chunks.
 const PIECES: usize = 10;
 
-/// A pause between two pieces of a slow body.
 const PAUSE: Duration = Duration::from_millis(300);
 
 /// How old a stale request is where the scheme does not say how old is too old.
@@ -58,10 +57,8 @@ pub(crate) struct Maker {
 }
 
 impl Maker {
-    /// Requests to `url`, with this body in place of a sample and these headers in place of the sample's own.
-    ///
-    /// # Errors
-    /// Why this provider's requests cannot be signed with this material.
+    /// Requests to `url`, with this body in place of a sample and these headers in place of the sample's own. The error
+    /// says why they cannot be signed with this material.
     pub(crate) fn new(
         provider: &'static Provider,
         material: &Material,
@@ -83,10 +80,7 @@ impl Maker {
         Ok(Self { provider, keys, url, body, headers })
     }
 
-    /// The next request, as of now.
-    ///
-    /// # Errors
-    /// What the scheme asks for and the request lacks, or a fault that this scheme cannot have.
+    /// The next request, as of now. The error says what the request lacks, or names a fault that this scheme cannot have.
     pub(crate) fn make(&self, faults: Faults, now_unix_s: i64) -> Result<Ready, String> {
         let id = format!("evt_{}", Uuid::now_v7().as_simple());
         let at = match (&self.keys, faults.stale) {
@@ -118,7 +112,14 @@ impl Maker {
         }
         (ready.url, ready.body) = (signed.url, signed.body.into());
         if faults.bad_signature {
-            spoil(&mut ready, signed.headers.iter().map(|(name, _)| name.as_str()), scheme, keys, at)?;
+            let set: Vec<&str> = signed.headers.iter().map(|(name, _)| name.as_str()).collect();
+            let mismatches = |ready: &Ready| {
+                let Ready { method, url, headers, body, .. } = ready;
+                scheme.verify(keys, &Request { method, url, headers, body }, at) == Err(Refusal::SignatureMismatch)
+            };
+            return changed(&ready, &set).find(mismatches).ok_or_else(|| {
+                "this request cannot be given a signature that is well formed and does not match".to_owned()
+            });
         }
         Ok(ready)
     }
@@ -129,78 +130,46 @@ fn put(headers: &mut Vec<(String, String)>, name: &str, value: &str) {
     headers.push((name.to_ascii_lowercase(), value.to_owned()));
 }
 
-/// Changes one character so that the signature is still well formed and does not match.
-fn spoil<'n>(
-    ready: &mut Ready,
-    set: impl Iterator<Item = &'n str>,
-    scheme: &Scheme,
-    keys: &Keys,
-    now: i64,
-) -> Result<(), String> {
-    let mismatch = |ready: &Ready| {
-        let request = Request { method: ready.method, url: &ready.url, headers: &ready.headers, body: &ready.body };
-        scheme.verify(keys, &request, now) == Err(Refusal::SignatureMismatch)
-    };
-    for name in set {
-        let mut spoilt = ready.clone();
-        let Some((_, value)) = spoilt.headers.iter_mut().find(|(other, _)| other == name) else { continue };
+/// The request with one character changed, each time another one: where the signature mostly stands first, which is in
+/// the headers that signing has set, then in the query, then in the body.
+fn changed<'a>(ready: &'a Ready, set: &'a [&str]) -> impl Iterator<Item = Ready> + 'a {
+    let of_set = ready.headers.iter().enumerate().filter(|(_, (name, _))| set.contains(&name.as_str()));
+    let headers = of_set.flat_map(move |(index, (_, value))| {
         // Near its end a signature has its last digits; the very last may be padding bits of base64.
-        for place in (0..value.len()).rev().take(8) {
-            let Some(other) = another(value.as_bytes()[place]) else { continue };
-            let original = value.clone();
-            value.replace_range(place..=place, other);
-            let changed = value.clone();
-            if mismatch(&Ready { headers: with(&ready.headers, name, &changed), ..ready.clone() }) {
-                *ready = Ready { headers: with(&ready.headers, name, &changed), ..ready.clone() };
-                return Ok(());
-            }
-            *value = original;
-        }
-    }
-    // The signature stands in the URL or in the body.
-    let from = ready.url.find('?').unwrap_or(ready.url.len());
-    for place in (from..ready.url.len()).rev() {
-        let Some(other) = another(ready.url.as_bytes()[place]) else { continue };
-        let mut spoilt = ready.clone();
-        spoilt.url.replace_range(place..=place, other);
-        if mismatch(&spoilt) {
-            *ready = spoilt;
-            return Ok(());
-        }
-    }
-    for place in (0..ready.body.len()).rev() {
-        let Some(other) = another(ready.body[place]) else { continue };
-        let mut body = ready.body.to_vec();
-        body[place] = other.as_bytes()[0];
-        let spoilt = Ready { body: body.into(), ..ready.clone() };
-        if mismatch(&spoilt) {
-            *ready = spoilt;
-            return Ok(());
-        }
-    }
-    Err("this request cannot be given a signature that is well formed and does not match".to_owned())
+        with_another(value.as_bytes(), value.len().saturating_sub(8)).map(move |value| {
+            let mut ready = ready.clone();
+            ready.headers[index].1 = String::from_utf8_lossy(&value).into_owned();
+            ready
+        })
+    });
+    let query = with_another(ready.url.as_bytes(), ready.url.find('?').unwrap_or(ready.url.len()))
+        .map(|url| Ready { url: String::from_utf8_lossy(&url).into_owned(), ..ready.clone() });
+    let body = with_another(&ready.body, 0).map(|body| Ready { body: body.into(), ..ready.clone() });
+    headers.chain(query).chain(body)
 }
 
-fn with(headers: &[(String, String)], name: &str, value: &str) -> Vec<(String, String)> {
-    let mut headers = headers.to_vec();
-    put(&mut headers, name, value);
-    headers
+/// The text with one character changed, from its last one to the one at `from`.
+fn with_another(text: &[u8], from: usize) -> impl Iterator<Item = Vec<u8>> + '_ {
+    (from..text.len()).rev().filter_map(|place| {
+        let mut text = text.to_vec();
+        text[place] = another(text[place])?;
+        Some(text)
+    })
 }
 
 /// Another character of the same kind.
-const fn another(byte: u8) -> Option<&'static str> {
+const fn another(byte: u8) -> Option<u8> {
     match byte {
-        b'0' => Some("1"),
-        b'1'..=b'9' => Some("0"),
-        b'a' => Some("b"),
-        b'b'..=b'z' => Some("a"),
-        b'A' => Some("B"),
-        b'B'..=b'Z' => Some("A"),
+        b'0' => Some(b'1'),
+        b'1'..=b'9' => Some(b'0'),
+        b'a' => Some(b'b'),
+        b'b'..=b'z' => Some(b'a'),
+        b'A' => Some(b'B'),
+        b'B'..=b'Z' => Some(b'A'),
         _ => None,
     }
 }
 
-/// How a body is sent.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Manner {
     /// Without a length, in chunks.
@@ -209,7 +178,6 @@ pub(crate) struct Manner {
     pub slow: bool,
 }
 
-/// A body in some manner.
 #[derive(Debug)]
 pub(crate) struct Pieces {
     left: VecDeque<Bytes>,
@@ -219,7 +187,6 @@ pub(crate) struct Pieces {
 }
 
 impl Pieces {
-    /// This body, in this manner.
     pub(crate) fn new(body: &Bytes, manner: Manner) -> Self {
         let size = if manner.chunked || manner.slow { body.len().div_ceil(PIECES).max(1) } else { body.len().max(1) };
         let left = (0..body.len()).step_by(size).map(|from| body.slice(from..body.len().min(from + size))).collect();

@@ -16,9 +16,9 @@ use percent_encoding::percent_decode_str;
 /// The address of a handler: `http://…`, `https://…`, `unix:/path`, or a bare port on loopback.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Target {
-    address: Address,
+    pub address: Address,
     /// Empty, or begins with `/`.
-    path: String,
+    pub path: String,
 }
 
 /// What to connect to.
@@ -26,52 +26,37 @@ pub(crate) struct Target {
 pub(crate) enum Address {
     /// A bare port: this machine, over IPv4 or, if nothing listens there, IPv6.
     Loopback {
-        /// The TCP port.
         port: u16,
     },
-    /// A host and port.
     Tcp {
         /// A name or an address; IPv6 without brackets.
         host: String,
-        /// The TCP port.
         port: u16,
         /// Host and port as they were typed, for the `Host` header.
         authority: String,
-        /// Whether TLS is spoken.
         tls: bool,
     },
-    /// A Unix domain socket.
     Unix {
-        /// The socket file.
         path: PathBuf,
     },
 }
 
-/// Why a text is not a target.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TargetError {
-    /// The text has none of the known forms.
     #[error("{0:?} is not a target; write http://HOST:PORT/PATH, https://…, unix:/PATH or a port")]
     Form(String),
-    /// A host with letters outside ASCII.
     #[error("a host's name is written in ASCII here; write it as {0}")]
     NotAscii(String),
-    /// A port outside 1 to 65535.
     #[error("{0:?} is not a port; ports are 1 to 65535")]
     Port(String),
-    /// The URL carries a user name or password.
     #[error("a target takes no user name or password; send them as a header: -H 'Authorization: Basic …'")]
     UserInfo,
-    /// The URL carries a query.
     #[error("a target takes no query; the sender's own query is passed on")]
     Query,
-    /// The URL carries a fragment.
     #[error("a target takes no fragment (#…)")]
     Fragment,
-    /// A socket path that is not absolute.
     #[error("{0:?} is not an absolute path; write unix:/PATH")]
     SocketPath(String),
-    /// A path that cannot stand in a request.
     #[error("{0:?} is not a URL path; it begins with / and has no spaces, ? or #")]
     Path(String),
 }
@@ -100,12 +85,6 @@ pub(crate) fn has_dot_segments(rest: &str) -> bool {
 }
 
 impl Target {
-    /// What to connect to.
-    pub(crate) fn address(&self) -> &Address {
-        &self.address
-    }
-
-    /// Whether the handler is reached over TLS.
     pub(crate) fn is_tls(&self) -> bool {
         matches!(self.address, Address::Tcp { tls: true, .. })
     }
@@ -119,12 +98,6 @@ impl Target {
         }
     }
 
-    /// The target's own path: empty, or begins with `/`.
-    pub(crate) fn path(&self) -> &str {
-        &self.path
-    }
-
-    /// The same address without a path.
     pub(crate) fn without_path(&self) -> Self {
         Self { address: self.address.clone(), path: String::new() }
     }

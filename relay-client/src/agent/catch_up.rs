@@ -46,7 +46,6 @@ const MAX_TRIES: u32 = 5;
 /// How long it waits for the agent to be attached again before it asks all the same.
 const ATTACHED: Duration = Duration::from_secs(30);
 
-/// What is to be had once more.
 pub(super) struct CatchUp {
     config: Arc<Config>,
     /// As the relay calls it.
@@ -62,11 +61,9 @@ pub(super) struct CatchUp {
 
 /// What to do about a question that has no answer.
 enum Trouble {
-    /// Ask again in a while.
     Later(Option<Duration>),
     /// This event is not to be had.
     Skip,
-    /// Nothing is to be had.
     Never(String),
 }
 

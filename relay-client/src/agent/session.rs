@@ -123,12 +123,19 @@ impl Shared {
 /// Why no session came about.
 #[derive(Debug)]
 pub(super) enum Failed {
-    /// The relay does not want this agent.
-    Refused { why: String, code: Option<String> },
+    Refused {
+        why: String,
+        code: Option<String>,
+    },
     /// Something answered that gave no word of a relay.
-    Stranger { why: String },
+    Stranger {
+        why: String,
+    },
     /// Nobody answered, or not as a relay does.
-    Lost { why: String, retry_after: Option<Duration> },
+    Lost {
+        why: String,
+        retry_after: Option<Duration>,
+    },
 }
 
 /// An open session, served by a task of its own. Dropped, it breaks off.
@@ -163,7 +170,6 @@ impl Control {
         }
     }
 
-    /// Whether the relay has announced its stop.
     pub(super) fn draining(&self) -> bool {
         self.signs.borrow().relay_drains
     }

@@ -13,9 +13,7 @@ use crate::routes::Table;
 pub(crate) struct Status {
     /// The endpoints of the settings.
     wanted: Vec<String>,
-    /// The state of each by the current session.
     states: BTreeMap<String, OfferState>,
-    /// Which session that is.
     serial: u64,
     stopping: bool,
 }
@@ -39,7 +37,6 @@ impl Status {
 pub(crate) struct StatusSender(Arc<watch::Sender<Status>>);
 
 impl StatusSender {
-    /// Sees every status from now on.
     pub(crate) fn subscribe(&self) -> watch::Receiver<Status> {
         self.0.subscribe()
     }
@@ -71,7 +68,6 @@ impl StatusSender {
         })
     }
 
-    /// There is no session.
     pub(super) fn disconnected(&self) {
         self.0.send_modify(|status| status.states.clear());
     }

@@ -35,12 +35,10 @@ pub(crate) struct Cli {
     /// Says more on standard error; twice for more still. RELAY_LOG takes a filter
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
-    /// What to do
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Receives webhooks of one endpoint and calls one handler
@@ -90,7 +88,6 @@ impl Command {
     }
 }
 
-/// How the relay is reached.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ReachArgs {
     /// The relay's address: https://HOST, or http:// on this machine [default: where `login` was]
@@ -115,7 +112,6 @@ pub(crate) struct ReachArgs {
 /// Who the agent is, how the relay is reached, and what is shown.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ConnectionArgs {
-    /// How the relay is reached.
     #[command(flatten)]
     pub reach: ReachArgs,
     /// This agent's name [default: the host's]
@@ -129,7 +125,6 @@ pub(crate) struct ConnectionArgs {
     pub output: Output,
 }
 
-/// How an endpoint is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum AttachArg {
     /// Takes turns with other agents
@@ -140,7 +135,6 @@ pub(crate) enum AttachArg {
     Copy,
 }
 
-/// What becomes of what waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub(crate) enum BacklogArg {
     /// It is delivered
@@ -150,7 +144,6 @@ pub(crate) enum BacklogArg {
     Skip,
 }
 
-/// `listen`.
 #[derive(Debug, Clone, Args)]
 #[command(override_usage = "relay-client listen [OPTIONS] [PORT|URL|unix:PATH] [ENDPOINT]")]
 pub(crate) struct ListenArgs {
@@ -200,12 +193,10 @@ pub(crate) struct ListenArgs {
     /// Believes any certificate of the handler; never of the relay
     #[arg(long, visible_alias = "skip-verify")]
     pub insecure: bool,
-    /// How the relay is reached.
     #[command(flatten)]
     pub connection: ConnectionArgs,
 }
 
-/// `start`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct StartArgs {
     /// The endpoints to serve [default: all]
@@ -214,12 +205,10 @@ pub(crate) struct StartArgs {
     /// Serves every endpoint of the file
     #[arg(long)]
     pub all: bool,
-    /// How the relay is reached.
     #[command(flatten)]
     pub connection: ConnectionArgs,
 }
 
-/// `login`.
 #[derive(Debug, Args)]
 pub(crate) struct LoginArgs {
     /// The relay's address: https://HOST, or http:// on this machine
@@ -236,13 +225,11 @@ pub(crate) struct LoginArgs {
     pub proxy: Option<String>,
 }
 
-/// `doctor`.
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
     /// Handlers to try, besides those of the config file
     #[arg(value_name = "TARGET")]
     pub targets: Vec<String>,
-    /// How the relay is reached.
     #[command(flatten)]
     pub reach: ReachArgs,
     /// As a JSON object
@@ -250,7 +237,6 @@ pub(crate) struct DoctorArgs {
     pub json: bool,
 }
 
-/// `config …`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
     /// Checks the file, its token and its certificates, without connecting
@@ -271,7 +257,6 @@ pub(crate) enum ConfigCommand {
     },
 }
 
-/// Which file is meant.
 #[derive(Debug, Args)]
 pub(crate) struct ConfigArgs {
     /// The config file

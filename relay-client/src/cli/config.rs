@@ -19,7 +19,6 @@ use crate::{
     tls::{self, Trust},
 };
 
-/// What the command prints.
 pub(super) fn run(command: &ConfigCommand, places: &Places) -> Result<String, Failure> {
     match command {
         ConfigCommand::Path(args) => {

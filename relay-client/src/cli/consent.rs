@@ -19,7 +19,6 @@ use crate::config::{
     find::{FILE_NAME, Found, Origin, Places},
 };
 
-/// Bytes of an answer that are read.
 const MAX_ANSWER_BYTES: u64 = 256;
 
 /// Refuses a file that decides where a token goes without having been agreed to.

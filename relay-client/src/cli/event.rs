@@ -31,7 +31,6 @@ use crate::{
 /// Events of one answer; a longer list is asked for in parts.
 const PAGE: usize = 200;
 
-/// `event …`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum EventCommand {
     /// Lists events, the newest first
@@ -43,7 +42,6 @@ pub(crate) enum EventCommand {
 }
 
 impl EventCommand {
-    /// How the relay is reached.
     pub(super) fn reach(&self) -> &ReachArgs {
         match self {
             Self::List(args) => &args.reach,
@@ -53,7 +51,6 @@ impl EventCommand {
     }
 }
 
-/// `event list`.
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
     /// Only those of this endpoint
@@ -86,12 +83,10 @@ pub(crate) struct ListArgs {
     /// One JSON object per line
     #[arg(long)]
     json: bool,
-    /// How the relay is reached.
     #[command(flatten)]
     reach: ReachArgs,
 }
 
-/// Where an event stands.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(super) enum EventState {
     /// Waits for its next attempt
@@ -108,7 +103,6 @@ pub(super) enum EventState {
     Damaged,
 }
 
-/// `event show`.
 #[derive(Debug, Args)]
 pub(crate) struct ShowArgs {
     /// The event's id, or its sender's own
@@ -119,12 +113,10 @@ pub(crate) struct ShowArgs {
     /// Prints the body instead, byte for byte; on a terminal as text that cannot steer it
     #[arg(long)]
     body: bool,
-    /// How the relay is reached.
     #[command(flatten)]
     reach: ReachArgs,
 }
 
-/// `event replay`.
 #[derive(Debug, Args)]
 #[command(after_help = "Exit code 1 if the handler of one of them answered with an error, or not at all.")]
 pub(crate) struct ReplayArgs {
@@ -146,12 +138,10 @@ pub(crate) struct ReplayArgs {
     /// One JSON object per line
     #[arg(long)]
     json: bool,
-    /// How the relay is reached.
     #[command(flatten)]
     reach: ReachArgs,
 }
 
-/// To whom an event goes once more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(super) enum To {
     /// Your own agent alone
@@ -161,7 +151,6 @@ pub(super) enum To {
     Endpoint,
 }
 
-/// Does what is asked.
 pub(super) fn run(command: &EventCommand, places: &Places, stdin: impl Read) -> Result<(), Failure> {
     let args = command.reach();
     let file = settings::read_file(args, places)?;

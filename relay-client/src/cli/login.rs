@@ -13,7 +13,6 @@ use crate::{
     link, tls,
 };
 
-/// What the command prints.
 pub(super) fn run(args: &LoginArgs, places: &Places, stdin: impl Read) -> Result<String, Failure> {
     let relay: RelayUrl = args.relay.parse().map_err(|error| usage("URL", &error))?;
     let proxy = args.proxy.as_ref().map(|typed| typed.parse().map_err(|error| usage("--proxy", &error))).transpose()?;

@@ -8,7 +8,6 @@ use serde_json::json;
 
 use super::args::Cli;
 
-/// A completion script.
 pub(super) fn completions(shell: clap_complete::Shell) -> String {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "relay-client", &mut script);
@@ -26,7 +25,6 @@ pub(super) fn man(directory: Option<&Path>) -> Result<(), Failure> {
     terminal::print(&String::from_utf8_lossy(&page))
 }
 
-/// The version, short or with details.
 pub(super) fn version(as_json: bool) -> String {
     let version = env!("CARGO_PKG_VERSION");
     if !as_json {

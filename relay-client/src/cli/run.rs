@@ -78,7 +78,6 @@ impl Drop for LastLines<'_> {
     }
 }
 
-/// A runtime of one thread.
 pub(super) fn runtime() -> Result<Runtime, Failure> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -36,7 +36,6 @@ const MAX_BODY_BYTES: u64 = 1 << 30;
 const MAX_SECRET_BYTES: u64 = 64 * 1024;
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
-/// `send`.
 #[derive(Debug, Args)]
 pub(crate) struct SendArgs {
     /// Whose requests; `relay-server provider list` names them all
@@ -88,11 +87,15 @@ pub(crate) struct SendArgs {
     pub json: bool,
 }
 
-/// One answer.
 struct Answer {
     id: String,
     took: Duration,
-    got: Result<(StatusCode, Option<String>, Option<String>), String>,
+    /// None if there was no answer, for which `error` says why.
+    status: Option<StatusCode>,
+    /// The relay's id of the event.
+    event: Option<String>,
+    /// The relay's code, if it refused.
+    error: Option<String>,
 }
 
 /// Sends, prints each answer, and fails with what the worst of them means.
@@ -210,46 +213,39 @@ fn landed(
     worst: &mut u8,
 ) -> Result<(), Failure> {
     let Some(answer) = answer else { return Ok(()) };
-    let Answer { id, took, got } = answer.map_err(|error| Failure::Failed(error.to_string()))?;
-    let ms = took.as_secs_f64() * 1000.0;
-    let (code, text) = match &got {
-        Ok((status, event, error)) => {
-            let code = match *status {
-                status if status.is_success() => 0,
-                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => 3,
-                StatusCode::NOT_FOUND => 4,
-                _ => 1,
-            };
-            let said = error.as_ref().or(event.as_ref()).map_or("", String::as_str);
-            let both = format!("{}  {ms:.1} ms  {id}  {said}", status.as_u16());
-            (code, both)
-        }
-        Err(why) => (5, format!("---  {ms:.1} ms  {id}  {why}")),
+    let Answer { id, took, status, event, error } = answer.map_err(|error| Failure::Failed(error.to_string()))?;
+    let code = match status {
+        Some(status) if status.is_success() => 0,
+        Some(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => 3,
+        Some(StatusCode::NOT_FOUND) => 4,
+        Some(_) => 1,
+        None => 5,
     };
     *worst = code.max(*worst);
-    if !as_json {
-        return terminal::line(&text);
+    let (ms, status) = (took.as_secs_f64() * 1000.0, status.map(|status| status.as_u16()));
+    if as_json {
+        let line = json!({ "id": id, "status": status, "duration_ms": ms, "event_id": event, "error": error });
+        return terminal::line(&line.to_string());
     }
-    let (status, event, error) = match got {
-        Ok((status, event, error)) => (Some(status.as_u16()), event, error),
-        Err(why) => (None, None, Some(why)),
-    };
-    let line = json!({ "id": id, "status": status, "duration_ms": ms, "event_id": event, "error": error });
-    terminal::line(&line.to_string())
+    let status = status.map_or_else(|| "---".to_owned(), |status| status.to_string());
+    terminal::line(&format!("{status}  {ms:.1} ms  {id}  {}", error.or(event).unwrap_or_default()))
 }
 
 async fn send(handler: &Handler, ready: Ready, manner: Manner) -> Answer {
     let began = Instant::now();
-    let got = exchange(handler, &ready, manner).await;
-    Answer { id: ready.id, took: began.elapsed(), got }
+    let answered = exchange(handler, &ready, manner).await;
+    let (took, id) = (began.elapsed(), ready.id);
+    match answered {
+        Ok(head) => {
+            let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+            Answer { id, took, status: Some(head.status), event: text(names::EVENT_ID), error: text(names::ERROR) }
+        }
+        Err(why) => Answer { id, took, status: None, event: None, error: Some(why) },
+    }
 }
 
-/// The status, the relay's id of the event, and its code if it refused.
-async fn exchange(
-    handler: &Handler,
-    ready: &Ready,
-    manner: Manner,
-) -> Result<(StatusCode, Option<String>, Option<String>), String> {
+/// The head of the answer, once its body is read. The error is for people.
+async fn exchange(handler: &Handler, ready: &Ready, manner: Manner) -> Result<http::response::Parts, String> {
     let url: Uri = ready.url.parse().map_err(|_| "the signed URL is no URL".to_owned())?;
     let rest = url.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     let uri = handler.target.uri_for(rest).map_err(|error| error.to_string())?;
@@ -265,10 +261,8 @@ async fn exchange(
     let request = request.body(Pieces::new(&ready.body, manner)).map_err(|error| error.to_string())?;
     let response = handler.call(request).await.map_err(|error| error.to_string())?;
     let (head, body) = response.into_parts();
-    let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let found = (head.status, text(names::EVENT_ID), text(names::ERROR));
     let _ = http_body_util::Limited::new(body, MAX_ANSWER_BYTES).collect().await;
-    Ok(found)
+    Ok(head)
 }
 
 fn now() -> i64 {

@@ -112,7 +112,6 @@ fn missing(what: &str) -> Failure {
     Failure::Usage(format!("{what}, set it in the environment, or write it in relay-client.toml"))
 }
 
-/// A flag that cannot be used.
 pub(super) fn usage(what: &str, error: &impl ToString) -> Failure {
     Failure::Usage(format!("{what}: {}", error.to_string()))
 }

@@ -22,7 +22,6 @@ use relay_program::reason;
 
 /// Agreements that are kept; the oldest gives way.
 const MAX_AGREEMENTS: usize = 500;
-/// Bytes that their file may have.
 const MAX_BYTES: u64 = 4 << 20;
 /// Bytes of a file with roots that are looked at.
 const MAX_CA_BYTES: u64 = 1 << 20;
@@ -77,12 +76,10 @@ struct Kept {
 }
 
 impl Agreements {
-    /// Those in this file.
     pub(crate) fn new(file: PathBuf) -> Self {
         Self { file }
     }
 
-    /// Whether the user has agreed to exactly this.
     pub(crate) fn hold(&self, agreement: &Agreement) -> Result<bool, String> {
         Ok(self.read()?.contains(agreement))
     }

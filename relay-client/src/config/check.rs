@@ -29,14 +29,12 @@ use crate::{
     tls::Trust,
 };
 
-/// Bytes a config file may have.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// Calls at once that a target may be allowed.
 pub(crate) const MAX_MAX_CONNECTIONS: usize = 10_000;
 
 /// Longest pattern of event types, in bytes: types are at most 256 long.
 const MAX_EVENT_PATTERN_BYTES: usize = 256;
-/// The longest any timeout may be.
 pub(crate) const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 const MAIN: &[&str] = &["version", "relay", "relay_ca", "token", "name", "proxy", "endpoint"];
@@ -73,19 +71,12 @@ const TIMEOUTS: &[&str] = &["connect", "head", "idle", "total"];
 /// A checked config file. Whatever may also come from a flag may be missing.
 #[derive(Debug, Clone)]
 pub(crate) struct ConfigFile {
-    /// The file.
     pub path: PathBuf,
-    /// How it was found.
     pub origin: Origin,
-    /// The relay's address.
     pub relay: Option<RelayUrl>,
-    /// PEM file with roots believed for the relay.
     pub relay_ca: Option<PathBuf>,
-    /// Where the token lies.
     pub token: Option<TokenSource>,
-    /// The agent's name.
     pub name: Option<String>,
-    /// The proxy on the way to the relay.
     pub proxy: Option<Proxy>,
     /// Endpoints and their handlers, in the file's order; names are unique.
     pub endpoints: Vec<EndpointConfig>,
@@ -126,7 +117,6 @@ impl ConfigFile {
     }
 }
 
-/// A file on its way to be checked.
 struct Check<'a, 't> {
     root: Section<'t>,
     base: &'a Path,
@@ -205,7 +195,7 @@ impl Check<'_, '_> {
         if let Some(target) = &target {
             let shown = if path_apart { target.without_path() } else { target.clone() };
             row.show("target", shown.to_string());
-            row.show_if("path", Some(target.path()).filter(|path| path_apart && !path.is_empty()));
+            row.show_if("path", Some(target.path.as_str()).filter(|path| path_apart && !path.is_empty()));
         }
         let headers = row.named_texts("headers").into_iter().filter_map(|(name, value)| {
             let (parsed, value) = row.judge(&value.place, header(&name, value.value))?;

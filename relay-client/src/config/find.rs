@@ -18,12 +18,9 @@ pub(crate) const LOGIN_NAME: &str = "login.toml";
 /// The file in which the user's agreements to other folders' files are kept, beside the login.
 pub(crate) const AGREEMENTS_NAME: &str = "allowed.toml";
 
-/// A config file, and how it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// The file.
     pub path: PathBuf,
-    /// How it was found.
     pub origin: Origin,
 }
 
@@ -39,11 +36,9 @@ pub(crate) enum Origin {
 /// What the process is told about its surroundings.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Places {
-    /// `RELAY_CLIENT_CONFIG`.
     pub named: Option<PathBuf>,
     /// Where relative names start.
     pub current: PathBuf,
-    /// The user's home.
     pub home: Option<PathBuf>,
     /// The user's config directory; `~/.config` unless the system says otherwise.
     pub config: Option<PathBuf>,

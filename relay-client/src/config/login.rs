@@ -20,12 +20,10 @@ use relay_program::{
     secret::{Unread, read_private},
 };
 
-/// Bytes the file may have.
 const MAX_BYTES: u64 = 16 * 1024;
 
 const BROKEN: &str = "it is not what `login` wrote; run relay-client login again";
 
-/// A relay and a token for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Login {
     pub relay: RelayUrl,

@@ -16,29 +16,23 @@ pub(crate) enum Proxy {
     Environment,
     /// Without any, whatever the environment says.
     Direct,
-    /// Through this one.
     Named(ProxyUrl),
 }
 
 /// `http://`, `https://`, `socks5://` or `socks5h://`, with a user name and password or without.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct ProxyUrl {
-    /// With the password.
     full: Zeroizing<String>,
-    /// Without it.
     shown: String,
 }
 
 /// Why a text is no proxy. The text may hold a password and is not quoted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ProxyError {
-    /// It has none of the known forms.
     #[error("not a proxy's address; write http://HOST:PORT, https://…, socks5://…, socks5h://… or direct")]
     Form,
-    /// Its host has letters outside ASCII.
     #[error("a host's name is written in ASCII here; write it as {0}")]
     NotAscii(String),
-    /// It has something behind the port.
     #[error("a proxy's address ends after its port")]
     Path,
 }
@@ -50,10 +44,13 @@ impl ProxyUrl {
     }
 }
 
-impl FromStr for ProxyUrl {
+impl FromStr for Proxy {
     type Err = ProxyError;
 
     fn from_str(text: &str) -> Result<Self, ProxyError> {
+        if text == "direct" {
+            return Ok(Self::Direct);
+        }
         let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
         if let Some(ascii) = relay_schemes::ascii_host(&text) {
             return Err(ProxyError::NotAscii(ascii));
@@ -67,15 +64,7 @@ impl FromStr for ProxyUrl {
         }
         let host = authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, host)| host);
         let shown = format!("{}://{host}", uri.scheme_str().unwrap_or_default());
-        Ok(Self { full: Zeroizing::new(text), shown })
-    }
-}
-
-impl FromStr for Proxy {
-    type Err = ProxyError;
-
-    fn from_str(text: &str) -> Result<Self, ProxyError> {
-        if text == "direct" { Ok(Self::Direct) } else { text.parse().map(Self::Named) }
+        Ok(Self::Named(ProxyUrl { full: Zeroizing::new(text), shown }))
     }
 }
 

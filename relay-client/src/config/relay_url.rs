@@ -18,25 +18,19 @@ pub(crate) struct RelayUrl {
 /// Why a text is no usable relay address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RelayUrlError {
-    /// The text has none of the known forms.
     #[error("{0:?} is not a relay address; write https://HOST")]
     Form(String),
-    /// A host with letters outside ASCII.
     #[error("a host's name is written in ASCII here; write it as {0}")]
     NotAscii(String),
-    /// Plain HTTP to another machine.
     #[error("plain http to {0} would show the token to the network; write https://{0}, plain is for this machine only")]
     Plain(String),
-    /// A user name or password in the URL.
     #[error("a relay address takes no user name or password; give the token with --token-file")]
     UserInfo,
-    /// A path, query or fragment in the URL.
     #[error("a relay address ends after the host; the endpoint is named apart")]
     Path,
 }
 
 impl RelayUrl {
-    /// Whether TLS is spoken.
     pub(crate) fn is_tls(&self) -> bool {
         self.tls
     }
@@ -46,12 +40,10 @@ impl RelayUrl {
         &self.host
     }
 
-    /// The TCP port.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    /// Whether it is this machine.
     pub(crate) fn is_loopback(&self) -> bool {
         is_loopback(&self.host)
     }

@@ -18,7 +18,6 @@ use zeroize::Zeroizing;
 
 use super::{RelayUrl, login::Login};
 
-/// Bytes a token may have.
 const MAX_TOKEN_BYTES: usize = 4096;
 /// Bytes that are read of one, with a line end.
 const MOST_BYTES: u64 = MAX_TOKEN_BYTES as u64 + 8;
@@ -34,48 +33,30 @@ pub(crate) enum TokenSource {
     File(PathBuf),
     /// In a file that a config file of the current folder names: nowhere but inside that folder.
     Within {
-        /// The file.
         path: PathBuf,
         folder: PathBuf,
     },
-    /// In an environment variable.
     Env(String),
     /// Already read, from standard input.
     Given(Token),
     /// Where `login` put it, as long as it is for this relay.
     Login {
-        /// The file.
         path: PathBuf,
         relay: RelayUrl,
     },
 }
 
-/// Why there is no token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TokenError {
-    /// The source cannot be read.
     #[error("the token cannot be read from {origin}: {reason}")]
-    Unreadable {
-        /// The file, variable or stream.
-        origin: String,
-        /// What failed.
-        reason: String,
-    },
-    /// Others can read the file.
+    Unreadable { origin: String, reason: String },
     #[error("{0} can be read by everyone on this machine; run: chmod 600 {0}")]
     WorldReadable(String),
-    /// The source holds something else.
     #[error("{origin} holds no token: {reason}")]
-    Malformed {
-        /// The file, variable or stream.
-        origin: String,
-        /// What is wrong with it, without showing it.
-        reason: String,
-    },
+    Malformed { origin: String, reason: String },
     /// A config file that nobody named refers to a file of somebody else's folder.
     #[error("{0} lies outside the folder of the config file that names it; name that file with --config if it may")]
     Outside(String),
-    /// A reference in a config file has an unknown form.
     #[error("a token is not written here; write \"file:PATH\" or \"env:NAME\"")]
     Reference,
 }

@@ -25,7 +25,6 @@ use super::fences::Fences;
 /// Attempts kept at a time; of those that have ended the oldest go first.
 pub(super) const MAX_KEPT: usize = 1024;
 
-/// How long an ended attempt is kept.
 pub(super) const KEPT_FOR: Duration = Duration::from_secs(60);
 
 /// One attempt of an event that the relay keeps.

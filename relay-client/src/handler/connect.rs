@@ -26,7 +26,7 @@ const MAX_HEADERS: usize = 128;
 
 /// Connects to a target. `tls` is there exactly when the target is `https`.
 pub(super) async fn connect(target: &Target, tls: Option<&TlsConnector>) -> Result<Connection, CallError> {
-    match target.address() {
+    match &target.address {
         Address::Loopback { port } => {
             let (v4, v6) = (std::net::Ipv4Addr::LOCALHOST, std::net::Ipv6Addr::LOCALHOST);
             let stream = match tcp((v4, *port)).await {

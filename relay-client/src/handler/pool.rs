@@ -32,7 +32,6 @@ pub(super) struct Connection {
     pub(super) _driver: AbortOnDropHandle<()>,
 }
 
-/// The idle connections of one target.
 pub(super) struct Pool {
     max_idle: usize,
     state: Mutex<State>,

@@ -28,7 +28,6 @@ impl Default for Timeouts {
     }
 }
 
-/// Which limit was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Timeout {
     /// [`Timeouts::total`], spent waiting for other calls to end: the handler saw nothing of the request.

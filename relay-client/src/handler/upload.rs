@@ -15,7 +15,6 @@ use tokio::time::Instant;
 
 use super::{BoxError, RequestBody, Timeout, Timeouts};
 
-/// A request body that reports its progress.
 pub(super) struct Upload {
     inner: RequestBody,
     progress: Progress,

@@ -25,11 +25,9 @@ const EVENTS: &str = "/_relay/v1/events";
 const PATIENCE: Duration = Duration::from_secs(45);
 /// For one that does: a handler has an hour at most, and the relay says when its own limit is over.
 const REPLAY_PATIENCE: Duration = Duration::from_secs(3700);
-/// Largest answer, in bytes.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
 /// Most events of one page that are read.
 const MAX_LISTED: usize = 1000;
-/// Longest cursor, in bytes.
 pub(crate) const MAX_CURSOR_BYTES: usize = 256;
 /// Pages in a row with nothing in them. A relay looks at thousands of events for each.
 const MAX_EMPTY: u32 = 2000;
@@ -55,14 +53,11 @@ pub(crate) struct ListPage {
     pub next: Option<String>,
 }
 
-/// One event of it.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Listed {
     pub id: String,
-    /// Where it stands.
     #[serde(default)]
     pub state: String,
-    /// When it ended, if it has.
     #[serde(default)]
     pub settled_at: Option<String>,
 }
@@ -136,12 +131,10 @@ impl<'a> Api<'a> {
         Self { way, token, open: None }
     }
 
-    /// From now on with this token.
     pub(crate) fn set_token(&mut self, token: Token) {
         self.token = token;
     }
 
-    /// A list of events.
     pub(crate) async fn list(&mut self, query: &[(&str, &str)]) -> Result<Value, LinkError> {
         json(&self.ask(Method::GET, &listing(query), PATIENCE).await?)
     }

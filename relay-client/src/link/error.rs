@@ -12,7 +12,6 @@ use serde::Deserialize;
 
 use crate::config::{RelayUrl, Token};
 
-/// Bytes of a refusal that are read.
 const MAX_BODY_BYTES: usize = 16 * 1024;
 /// Characters of the relay's words that are shown.
 const MAX_WORDS: usize = 300;
@@ -23,13 +22,10 @@ pub(crate) enum LinkError {
     /// Something answered, and said no.
     #[error("{}", refused_text(*.status, .code.as_deref(), .message.as_deref(), .server.as_deref()))]
     Refused {
-        /// The status of the answer.
         status: StatusCode,
         /// The relay's word for the reason, such as `token_unknown`.
         code: Option<String>,
-        /// The relay's sentence about it.
         message: Option<String>,
-        /// When the relay asks to be tried again.
         retry_after: Option<Duration>,
         /// What the one that answered calls itself.
         server: Option<String>,
@@ -57,13 +53,8 @@ pub(crate) enum TurnedAway {
 impl LinkError {
     /// Whether the answer to a question says no, so that asking again soon cannot help.
     pub(crate) fn is_refusal(&self) -> bool {
-        match self {
-            Self::Refused { status, .. } => {
-                status.is_client_error()
-                    && !matches!(*status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS)
-            }
-            Self::Unreachable(_) | Self::Protocol(_) | Self::OtherUpgrade(_) => false,
-        }
+        let Self::Refused { status, .. } = self else { return false };
+        status.is_client_error() && !matches!(*status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS)
     }
 
     /// Who turned the agent away, where somebody did (PROTOCOL.md, section 1).
@@ -85,7 +76,6 @@ impl LinkError {
         token && self.turned_away() == Some(TurnedAway::ByRelay)
     }
 
-    /// When the relay asks to be tried again.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,
@@ -94,7 +84,6 @@ impl LinkError {
     }
 }
 
-/// What the relay's error bodies look like.
 #[derive(Default, Deserialize)]
 struct Words {
     error: Option<String>,
@@ -125,13 +114,11 @@ pub(crate) fn how_to_tell(relay: &RelayUrl) -> String {
     )
 }
 
-/// The header that shows the token.
 pub(super) fn bearer(token: &Token) -> Result<HeaderValue, LinkError> {
     let bearer = http1::bearer(token.reveal());
     bearer.ok_or_else(|| LinkError::Protocol("the token cannot stand in a header".to_owned()))
 }
 
-/// What a failed exchange means.
 pub(super) fn of_http(error: &hyper::Error) -> LinkError {
     if error.is_parse() {
         return LinkError::Protocol(format!("this is no relay: {error}"));

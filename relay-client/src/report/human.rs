@@ -13,7 +13,6 @@ use super::{
     units::{bytes, duration},
 };
 
-/// The width that paths are padded to.
 const PATH_WIDTH: usize = 32;
 /// Characters of a path that are shown.
 const MAX_PATH: usize = 200;
