@@ -221,7 +221,7 @@ async fn target_finding(config: &TargetConfig) -> Finding {
     let name = config.target.to_string();
     let tried = match Handler::new(config) {
         Ok(handler) => handler.try_connect().await.map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
+        Err(why) => Err(why),
     };
     match tried {
         Ok(()) => Finding::ok("target", name),

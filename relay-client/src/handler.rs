@@ -41,7 +41,7 @@ use self::{
 };
 use crate::{
     target::Target,
-    tls::{self, Trust, TrustError},
+    tls::{self, Trust},
 };
 
 /// Calls at once to one target, unless the user says otherwise.
@@ -69,16 +69,6 @@ impl TargetConfig {
     pub(crate) fn new(target: Target) -> Self {
         Self { target, max_connections: DEFAULT_MAX_CONNECTIONS, timeouts: Timeouts::default(), trust: Trust::Platform }
     }
-}
-
-/// Why a handler cannot be called at all.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum HandlerError {
-    #[error(transparent)]
-    Trust(#[from] TrustError),
-    /// The target's address cannot stand in a `Host` header or a TLS handshake.
-    #[error("{0:?} is not a usable host name")]
-    Host(String),
 }
 
 /// Why a call gave no answer, or an answer no end.
@@ -122,13 +112,17 @@ impl std::fmt::Debug for Handler {
 }
 
 impl Handler {
-    /// Prepares to call a target; connects to nothing. Reads the CA file, if there is one.
-    pub(crate) fn new(config: &TargetConfig) -> Result<Self, HandlerError> {
+    /// Prepares to call a target; connects to nothing. Reads the CA file, if there is one. The error says why the target
+    /// can never be called.
+    pub(crate) fn new(config: &TargetConfig) -> Result<Self, String> {
         let target = config.target.clone();
         let authority = target.authority();
-        let host = HeaderValue::from_str(&authority).map_err(|_| HandlerError::Host(authority))?;
-        let tls =
-            if target.is_tls() { Some(TlsConnector::from(Arc::new(tls::client_config(&config.trust)?))) } else { None };
+        let host = HeaderValue::from_str(&authority).map_err(|_| format!("{authority:?} is not a usable host name"))?;
+        let mut tls = None;
+        if target.is_tls() {
+            let config = tls::client_config(&config.trust).map_err(|error| error.to_string())?;
+            tls = Some(TlsConnector::from(Arc::new(config)));
+        }
         let connections = config.max_connections.get().min(Semaphore::MAX_PERMITS);
         Ok(Self {
             target,

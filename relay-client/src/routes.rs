@@ -19,7 +19,7 @@ use relay_proto::{Offer, UpgradeProtocol};
 
 use crate::{
     config::{Config, EndpointConfig, HandlerConfig},
-    handler::{Handler, HandlerError},
+    handler::Handler,
     target::{UncarriablePath, has_dot_segments},
 };
 
@@ -49,8 +49,8 @@ pub(crate) struct Endpoint {
 
 impl Endpoint {
     /// Prepares an endpoint's handlers, taking those that `before` has already; connects to nothing.
-    pub(crate) fn new(config: &EndpointConfig, before: Option<&Self>) -> Result<Self, HandlerError> {
-        let route = |config: &HandlerConfig| -> Result<_, HandlerError> {
+    pub(crate) fn new(config: &EndpointConfig, before: Option<&Self>) -> Result<Self, String> {
+        let route = |config: &HandlerConfig| -> Result<_, String> {
             match before.and_then(|before| before.same(config)) {
                 Some(route) => Ok(Arc::clone(route)),
                 None => Ok(Arc::new(Route { handler: Handler::new(&config.target)?, config: config.clone() })),
@@ -59,7 +59,7 @@ impl Endpoint {
         let by_path = config.routes.iter().map(|one| {
             Ok(ByPath { path: one.path.clone(), strip_prefix: one.strip_prefix, route: route(&one.handler)? })
         });
-        let mut by_path = by_path.collect::<Result<Vec<_>, HandlerError>>()?;
+        let mut by_path = by_path.collect::<Result<Vec<_>, String>>()?;
         by_path.sort_by_key(|one| std::cmp::Reverse(one.path.len()));
         let handlers = std::iter::once(&config.handler).chain(config.routes.iter().map(|route| &route.handler));
         let capacity = handlers.map(|handler| handler.target.max_connections.get()).fold(0, usize::saturating_add);
@@ -127,7 +127,7 @@ impl Table {
             let endpoint = Endpoint::new(one, before.named(&name).map(Arc::as_ref));
             let endpoint = endpoint.map_err(|error| match &one.name {
                 Some(name) => format!("endpoint {name}: {error}"),
-                None => error.to_string(),
+                None => error,
             })?;
             endpoints.push(Arc::new(endpoint));
             by_name.insert(name, index);

@@ -38,9 +38,9 @@ pub struct Request {
 }
 
 impl Exchange {
-    pub(crate) fn new(stream: Arc<Stream>) -> Self {
-        let request = Sender(Duty::new(&stream, ResetCode::Cancelled));
-        Self { request, response: ResponseFuture(Duty::new(&stream, ResetCode::Cancelled)) }
+    pub(crate) fn new(stream: &Arc<Stream>) -> Self {
+        let request = Sender(Duty::new(stream, ResetCode::Cancelled));
+        Self { request, response: ResponseFuture(Duty::new(stream, ResetCode::Cancelled)) }
     }
 }
 

@@ -222,7 +222,7 @@ impl Slot {
         let shared = self.shared.take().expect("taken only here");
         let stream = Stream::new(shared, ticket, StreamState { open: Some(head), ..StreamState::default() });
         stream.update(|_| ());
-        Exchange::new(stream)
+        Exchange::new(&stream)
     }
 }
 

@@ -84,7 +84,7 @@ fn check(file: ConfigFile) -> Result<ConfigFile, Failure> {
         let routes = endpoint.routes.iter().map(|route| (format!("{key}.route.{}", route.path), &route.handler));
         for (key, handler) in std::iter::once((key.clone(), &endpoint.handler)).chain(routes) {
             if let Err(error) = Handler::new(&handler.target) {
-                problem(key, error.to_string());
+                problem(key, error);
             }
         }
     }

@@ -126,7 +126,7 @@ fn prepare(args: &SendArgs, stdin: impl Read) -> Result<(Handler, Maker), Failur
     if let Some(file) = &args.ca_file {
         config.trust = Trust::PlatformAnd(file.clone());
     }
-    let handler = Handler::new(&config).map_err(|error| Failure::Usage(error.to_string()))?;
+    let handler = Handler::new(&config).map_err(Failure::Usage)?;
     let mut material = Material { public_url: args.public_url.clone(), ..Material::default() };
     match &args.secret_file {
         Some(path) => material.secrets.push(Secret::new(secret(path, stdin)?)),

@@ -58,7 +58,7 @@ impl Login {
         let raw: RawLogin = toml::from_str(text).map_err(|_| broken())?;
         let token = Zeroizing::new(raw.token);
         let relay = raw.relay.parse().map_err(|_| broken())?;
-        let token = Token::checked(&token, "it").map_err(|_| broken())?;
+        let token = Token::checked(token.as_bytes(), "it").map_err(|_| broken())?;
         Ok(Some(Self { relay, relay_ca: raw.relay_ca, token }))
     }
 
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     fn login(token: &str) -> Login {
-        let token = Token::checked(token, "the test").unwrap();
+        let token = Token::checked(token.as_bytes(), "the test").unwrap();
         Login { relay: "https://h".parse().unwrap(), relay_ca: Some("/ca \"x\".pem".into()), token }
     }
 

@@ -26,16 +26,8 @@ pub(crate) struct ProxyUrl {
     shown: String,
 }
 
-/// Why a text is no proxy. The text may hold a password and is not quoted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum ProxyError {
-    #[error("not a proxy's address; write http://HOST:PORT, https://…, socks5://…, socks5h://… or direct")]
-    Form,
-    #[error("a host's name is written in ASCII here; write it as {0}")]
-    NotAscii(String),
-    #[error("a proxy's address ends after its port")]
-    Path,
-}
+/// A text that is no proxy may hold a password and is not quoted.
+const FORM: &str = "not a proxy's address; write http://HOST:PORT, https://…, socks5://…, socks5h://… or direct";
 
 impl ProxyUrl {
     /// The URL with its password, for the connection alone.
@@ -45,22 +37,22 @@ impl ProxyUrl {
 }
 
 impl FromStr for Proxy {
-    type Err = ProxyError;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, ProxyError> {
+    fn from_str(text: &str) -> Result<Self, String> {
         if text == "direct" {
             return Ok(Self::Direct);
         }
         let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
         if let Some(ascii) = relay_schemes::ascii_host(&text) {
-            return Err(ProxyError::NotAscii(ascii));
+            return Err(format!("a host's name is written in ASCII here; write it as {ascii}"));
         }
-        let uri: Uri = text.parse().map_err(|_| ProxyError::Form)?;
+        let uri: Uri = text.parse().map_err(|_| FORM)?;
         let known = matches!(uri.scheme_str(), Some("http" | "https" | "socks5" | "socks5h"));
         let authority = uri.authority().filter(|authority| known && !authority.host().is_empty());
-        let authority = authority.ok_or(ProxyError::Form)?;
+        let authority = authority.ok_or(FORM)?;
         if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
-            return Err(ProxyError::Path);
+            return Err("a proxy's address ends after its port".to_owned());
         }
         let host = authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, host)| host);
         let shown = format!("{}://{host}", uri.scheme_str().unwrap_or_default());
@@ -107,11 +99,11 @@ mod tests {
     fn what_is_no_proxy_is_refused_without_being_quoted() {
         for typed in ["", "ftp://me:s3cret@proxy", "socks4://proxy", "http://", "http://a b", "http://:80"] {
             let error = typed.parse::<Proxy>().unwrap_err();
-            assert_eq!(error, ProxyError::Form, "{typed}");
-            assert!(!error.to_string().contains("s3cret"));
+            assert_eq!(error, FORM, "{typed}");
+            assert!(!error.contains("s3cret"));
         }
-        let not_ascii = Err(ProxyError::NotAscii("xn--bcher-kva.example".to_owned()));
-        assert_eq!("http://me:s3cret@bücher.example:1".parse::<Proxy>(), not_ascii);
-        assert_eq!("http://proxy/x".parse::<Proxy>(), Err(ProxyError::Path));
+        let not_ascii = "http://me:s3cret@bücher.example:1".parse::<Proxy>().unwrap_err();
+        assert_eq!(not_ascii, "a host's name is written in ASCII here; write it as xn--bcher-kva.example");
+        assert!("http://proxy/x".parse::<Proxy>().unwrap_err().contains("ends after its port"));
     }
 }

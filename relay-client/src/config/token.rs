@@ -7,6 +7,7 @@
 //! dropped; a file that others can read is refused.
 
 use std::{
+    env::VarError,
     fmt,
     io::Read,
     path::{Path, PathBuf},
@@ -21,6 +22,9 @@ use super::{RelayUrl, login::Login};
 const MAX_TOKEN_BYTES: usize = 4096;
 /// Bytes that are read of one, with a line end.
 const MOST_BYTES: u64 = MAX_TOKEN_BYTES as u64 + 8;
+
+const TOO_LONG: &str = "it is longer than 4096 bytes";
+const NO_REFERENCE: &str = "a token is not written here; write \"file:PATH\" or \"env:NAME\"";
 
 /// A secret that proves who the agent is: visible ASCII, not empty.
 #[derive(Clone, PartialEq, Eq)]
@@ -48,17 +52,11 @@ pub(crate) enum TokenSource {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TokenError {
-    #[error("the token cannot be read from {origin}: {reason}")]
-    Unreadable { origin: String, reason: String },
-    #[error("{0} can be read by everyone on this machine; run: chmod 600 {0}")]
-    WorldReadable(String),
-    #[error("{origin} holds no token: {reason}")]
-    Malformed { origin: String, reason: String },
+    #[error("{0}")]
+    Unusable(String),
     /// A config file that nobody named refers to a file of somebody else's folder.
     #[error("{0} lies outside the folder of the config file that names it; name that file with --config if it may")]
     Outside(String),
-    #[error("a token is not written here; write \"file:PATH\" or \"env:NAME\"")]
-    Reference,
 }
 
 impl Token {
@@ -67,21 +65,19 @@ impl Token {
         &self.0
     }
 
-    pub(super) fn checked(text: &str, origin: &str) -> Result<Self, TokenError> {
-        if let Some(what) = Invisible::of(text.as_bytes()) {
-            return Err(TokenError::Malformed { origin: origin.to_owned(), reason: what.to_string() });
-        }
-        let token = text.trim();
-        let reason = if token.is_empty() {
-            "it is empty"
-        } else if token.len() > MAX_TOKEN_BYTES {
-            "it is longer than 4096 bytes"
-        } else if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            "it has spaces or bytes outside ASCII"
-        } else {
-            return Ok(Self(Zeroizing::new(token.to_owned())));
+    /// What is wrong with it is said without showing it.
+    pub(super) fn checked(bytes: &[u8], origin: impl fmt::Display) -> Result<Self, TokenError> {
+        let reason = match (Invisible::of(bytes), std::str::from_utf8(bytes).map(str::trim)) {
+            (Some(what), _) => what.to_string(),
+            (None, Err(_)) => "it is no text".to_owned(),
+            (None, Ok("")) => "it is empty".to_owned(),
+            (None, Ok(token)) if token.len() > MAX_TOKEN_BYTES => TOO_LONG.to_owned(),
+            (None, Ok(token)) if !token.bytes().all(|byte| byte.is_ascii_graphic()) => {
+                "it has spaces or bytes outside ASCII".to_owned()
+            }
+            (None, Ok(token)) => return Ok(Self(Zeroizing::new(token.to_owned()))),
         };
-        Err(TokenError::Malformed { origin: origin.to_owned(), reason: reason.to_owned() })
+        Err(malformed(origin, reason))
     }
 }
 
@@ -97,7 +93,7 @@ impl TokenSource {
         match text.parse() {
             Ok(SecretRef::File(path)) => Ok(Self::File(super::find::expand(&path.to_string_lossy(), base, home))),
             Ok(SecretRef::Env(name)) => Ok(Self::Env(name)),
-            _ => Err(TokenError::Reference),
+            _ => Err(TokenError::Unusable(NO_REFERENCE.to_owned())),
         }
     }
 
@@ -112,8 +108,8 @@ impl TokenSource {
     /// Reads a token once, from standard input or the like.
     pub(crate) fn from_reader(reader: impl Read) -> Result<Self, TokenError> {
         let origin = "standard input";
-        let bytes = read_bounded(reader, MOST_BYTES).map_err(|unread| refused(unread, origin.to_owned()))?;
-        of_bytes(&bytes, origin).map(Self::Given)
+        let bytes = read_bounded(reader, MOST_BYTES).map_err(|unread| refused(unread, origin))?;
+        Token::checked(&bytes, origin).map(Self::Given)
     }
 
     /// The token as it is now.
@@ -122,24 +118,22 @@ impl TokenSource {
             Self::Given(token) => Ok(token.clone()),
             Self::Env(name) => {
                 let origin = format!("${name}");
-                let text = std::env::var(name).map(Zeroizing::new).map_err(|error| TokenError::Unreadable {
-                    origin: origin.clone(),
-                    reason: match error {
-                        std::env::VarError::NotPresent => "it is not set".to_owned(),
-                        std::env::VarError::NotUnicode(_) => "it is not text".to_owned(),
-                    },
+                let text = std::env::var(name).map(Zeroizing::new).map_err(|error| match error {
+                    VarError::NotPresent => unreadable(&origin, "it is not set"),
+                    VarError::NotUnicode(_) => unreadable(&origin, "it is not text"),
                 })?;
-                Token::checked(&text, &origin)
+                Token::checked(text.as_bytes(), origin)
             }
             Self::File(path) => read_file(path),
             Self::Within { path, folder } => read_file(&inside(path, folder)?),
             Self::Login { path, relay } => {
-                let unreadable = |reason| TokenError::Unreadable { origin: path.display().to_string(), reason };
-                match Login::read(path) {
-                    Ok(Some(login)) if login.relay == *relay => Ok(login.token),
-                    Ok(Some(login)) => Err(unreadable(format!("it is for {} now, not for {relay}", login.relay))),
-                    Ok(None) => Err(unreadable("no such file; run relay-client login".to_owned())),
-                    Err(reason) => Err(unreadable(reason)),
+                let login = Login::read(path).map_err(|reason| unreadable(path.display(), reason))?;
+                match login {
+                    Some(login) if login.relay == *relay => Ok(login.token),
+                    Some(login) => {
+                        Err(unreadable(path.display(), format!("it is for {} now, not for {relay}", login.relay)))
+                    }
+                    None => Err(unreadable(path.display(), "no such file; run relay-client login")),
                 }
             }
         }
@@ -167,38 +161,35 @@ impl fmt::Display for TokenSource {
 
 /// Where a path really leads, if that is inside the folder. Links are resolved at each reading, since they change.
 fn inside(path: &Path, folder: &Path) -> Result<PathBuf, TokenError> {
-    let folder = std::fs::canonicalize(folder).map_err(|error| unreadable(folder, &error))?;
-    let real = std::fs::canonicalize(path).map_err(|error| unreadable(path, &error))?;
-    if real.starts_with(&folder) { Ok(real) } else { Err(TokenError::Outside(path.display().to_string())) }
-}
-
-fn unreadable(path: &Path, error: &std::io::Error) -> TokenError {
-    TokenError::Unreadable { origin: path.display().to_string(), reason: relay_program::reason::of_io(error) }
+    let real = |path: &Path| {
+        std::fs::canonicalize(path).map_err(|error| unreadable(path.display(), relay_program::reason::of_io(&error)))
+    };
+    let (folder, file) = (real(folder)?, real(path)?);
+    if file.starts_with(&folder) { Ok(file) } else { Err(TokenError::Outside(path.display().to_string())) }
 }
 
 fn read_file(path: &Path) -> Result<Token, TokenError> {
-    let origin = path.display().to_string();
-    match read_private(path, MOST_BYTES) {
-        Ok((bytes, _)) => of_bytes(&bytes, &origin),
-        Err(unread) => Err(refused(unread, origin)),
-    }
+    let (bytes, _) = read_private(path, MOST_BYTES).map_err(|unread| refused(unread, path.display()))?;
+    Token::checked(&bytes, path.display())
 }
 
-fn refused(unread: Unread, origin: String) -> TokenError {
+fn refused(unread: Unread, origin: impl fmt::Display) -> TokenError {
     match unread {
-        Unread::Public => TokenError::WorldReadable(origin),
-        Unread::TooLarge => TokenError::Malformed { origin, reason: "it is longer than 4096 bytes".to_owned() },
-        Unread::Directory => TokenError::Unreadable { origin, reason: "it is a directory".to_owned() },
-        Unread::Io(error) => TokenError::Unreadable { origin, reason: relay_program::reason::of_io(&error) },
+        Unread::Public => {
+            TokenError::Unusable(format!("{origin} can be read by everyone on this machine; run: chmod 600 {origin}"))
+        }
+        Unread::TooLarge => malformed(origin, TOO_LONG),
+        Unread::Directory => unreadable(origin, "it is a directory"),
+        Unread::Io(error) => unreadable(origin, relay_program::reason::of_io(&error)),
     }
 }
 
-fn of_bytes(bytes: &[u8], origin: &str) -> Result<Token, TokenError> {
-    let text = std::str::from_utf8(bytes).map_err(|_| {
-        let reason = Invisible::of(bytes).map_or_else(|| "it is no text".to_owned(), |what| what.to_string());
-        TokenError::Malformed { origin: origin.to_owned(), reason }
-    })?;
-    Token::checked(text, origin)
+fn unreadable(origin: impl fmt::Display, reason: impl fmt::Display) -> TokenError {
+    TokenError::Unusable(format!("the token cannot be read from {origin}: {reason}"))
+}
+
+fn malformed(origin: impl fmt::Display, reason: impl fmt::Display) -> TokenError {
+    TokenError::Unusable(format!("{origin} holds no token: {reason}"))
 }
 
 #[cfg(test)]
@@ -292,7 +283,7 @@ mod tests {
         assert_eq!(read("file:token").unwrap().to_string(), "file:/etc/relay/token");
         assert_eq!(read("file:~/t").unwrap().to_string(), "file:/home/me/t");
         assert_eq!(read("env:TOKEN").unwrap().to_string(), "env:TOKEN");
-        assert_eq!(read("s3cret").unwrap_err(), TokenError::Reference);
-        assert_eq!(read("file:").unwrap_err(), TokenError::Reference);
+        assert_eq!(read("s3cret").unwrap_err().to_string(), NO_REFERENCE);
+        assert_eq!(read("file:").unwrap_err().to_string(), NO_REFERENCE);
     }
 }
