@@ -27,22 +27,15 @@ use axum::{
     middleware,
     routing::get,
 };
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
+use self::endpoints::EndpointsApi;
+pub(crate) use self::{gate::AdminGate, listener::serve};
 use crate::{
-    agents::{
-        Agents,
-        token::{AgentToken, TokenHash},
-    },
-    delivery::Delivery,
+    agents::token::{AgentToken, TokenHash},
     failure::ApiError,
-    ingress::Ingress,
-    metrics::{Form, Gauges, Metrics},
-    providers::Providers,
-    refused::Refused,
-    routes::SharedRoutes,
+    metrics::{Form, Gauges},
     runtime_config::RuntimeConfig,
+    services::Services,
     state::StateDir,
     store::{Health, StoreKind},
 };
@@ -65,91 +58,41 @@ impl Readiness {
     }
 }
 
-/// Who may see what the admin listener shows.
-pub(crate) struct AdminSettings {
-    /// Names under which it is asked, beside localhost and addresses.
-    pub hosts: Arc<[Arc<str>]>,
-    /// The token's hash.
-    pub token: TokenHash,
-    /// What a backup is of.
-    pub store: StoreKind,
-}
-
-/// What the admin listener shows and changes.
-pub(crate) struct AdminParts {
-    pub readiness: Readiness,
-    pub routes: SharedRoutes,
-    pub metrics: Arc<Metrics>,
-    pub agents: Arc<Agents>,
-    pub delivery: Arc<Delivery>,
-    pub providers: Arc<Providers>,
-    pub refused: Arc<Refused>,
-    pub ingress: Arc<Ingress>,
-    /// What runs, and how it is changed.
-    pub runtime_config: Arc<RuntimeConfig>,
-}
-
 /// What is shown without a token.
 #[derive(Clone)]
 struct Probes {
     readiness: Readiness,
-    routes: SharedRoutes,
-    metrics: Arc<Metrics>,
-    agents: Arc<Agents>,
-    delivery: Arc<Delivery>,
-    refused: Arc<Refused>,
-    ingress: Arc<Ingress>,
+    services: Services,
 }
 
 /// Makes a token, writes it into its file and keeps its hash.
-///
-/// # Errors
-/// If there is no randomness, or the file cannot be written.
 pub(crate) fn issue_token(state: &StateDir) -> io::Result<(TokenHash, PathBuf)> {
     let token = AgentToken::generate().map_err(io::Error::other)?;
     state.write(TOKEN_FILE, token.expose().as_bytes())?;
     Ok((token.hash(), state.file(TOKEN_FILE)))
 }
 
-/// Everything that the admin listener answers.
-pub(crate) fn build(settings: AdminSettings, parts: AdminParts) -> Router {
-    let AdminSettings { hosts, token, store } = settings;
-    let AdminParts { readiness, routes, metrics, agents, delivery, providers, refused, ingress, runtime_config } =
-        parts;
-    let gate = gate::AdminGate { hosts, token };
-    let refused_api = api::RefusedApi {
-        refused: Arc::clone(&refused),
-        providers: Arc::clone(&providers),
-        routes: Arc::clone(&routes),
-        clock: delivery.clock.clone(),
-    };
-    let events_api = events::EventsApi { delivery: Arc::clone(&delivery), routes: Arc::clone(&routes), store };
-    let endpoints_api = endpoints::EndpointsApi {
-        runtime_config,
-        routes: Arc::clone(&routes),
-        metrics: Arc::clone(&metrics),
-        agents: Arc::clone(&agents),
-        delivery: Arc::clone(&delivery),
-        providers,
-    };
-    let probes = Probes { readiness, routes, metrics, agents, delivery, refused, ingress };
+/// Everything that the admin listener answers. A backup is of `store`.
+pub(crate) fn build(
+    gate: AdminGate,
+    store: &StoreKind,
+    readiness: &Readiness,
+    services: &Services,
+    runtime_config: &Arc<RuntimeConfig>,
+) -> Router {
+    let (services, runtime_config) = (services.clone(), Arc::clone(runtime_config));
     let open = Router::new()
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics_text))
         .layer(middleware::from_fn_with_state(gate.clone(), gate::check_host))
-        .with_state(probes);
-    let closed = api::routes(refused_api)
-        .merge(events::routes(events_api))
-        .merge(endpoints::routes(endpoints_api))
+        .with_state(Probes { readiness: readiness.clone(), services: services.clone() });
+    let closed = api::routes(services.clone())
+        .merge(events::routes(services.clone(), store.clone()))
+        .merge(endpoints::routes(EndpointsApi { services, runtime_config }))
         .fallback(|| async { ApiError::nothing_here() })
         .layer(middleware::from_fn_with_state(gate, gate::check));
     let probe = Router::new().route("/livez", get(|| async { "alive\n" }));
     probe.merge(open).merge(closed).layer(middleware::map_response(gate::harden))
-}
-
-/// Serves until `stop`.
-pub(crate) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
-    listener::serve(listener, router, stop).await;
 }
 
 /// An endpoint without its secret is named, and no reason to take the others out of traffic.
@@ -157,12 +100,12 @@ async fn ready(State(probes): State<Probes>) -> (StatusCode, String) {
     if !probes.readiness.is_set() {
         return (StatusCode::SERVICE_UNAVAILABLE, "not ready\n".to_owned());
     }
-    let routes = probes.routes.load();
+    let routes = probes.services.routes.load();
     let closed = routes.endpoints().filter(|endpoint| endpoint.verify.is_closed());
     let mut lines: Vec<_> = closed.map(|endpoint| format!("secret_unavailable {}\n", endpoint.name)).collect();
     lines.sort();
     // Live traffic goes on without the store.
-    if let Health::Away { since } = &*probes.delivery.store.health().borrow() {
+    if let Health::Away { since } = &*probes.services.delivery.store.health().borrow() {
         lines.push(format!("store_away since {since:.0}\n"));
     }
     (StatusCode::OK, format!("ready\n{}", lines.concat()))
@@ -170,22 +113,18 @@ async fn ready(State(probes): State<Probes>) -> (StatusCode, String) {
 
 async fn metrics_text(State(probes): State<Probes>, headers: HeaderMap) -> ([(HeaderName, HeaderValue); 2], String) {
     let form = Form::asked_for(headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok()));
-    let text = probes.metrics.text(&gauges(&probes).await, form);
-    let kind = HeaderValue::from_static(form.content_type());
-    ([(header::CONTENT_TYPE, kind), (header::VARY, HeaderValue::from_static("accept"))], text)
-}
-
-/// What there is at this moment.
-async fn gauges(probes: &Probes) -> Gauges {
-    let registry = probes.agents.registry();
-    Gauges {
-        waiting: probes.delivery.waiting().await,
-        store: probes.delivery.store.usage(),
+    let Services { metrics, agents, delivery, refused, ingress, .. } = probes.services;
+    let registry = agents.registry();
+    let gauges = Gauges {
+        waiting: delivery.waiting().await,
+        store: delivery.store.usage(),
         sessions: registry.len(),
         exchanges: registry.in_flight(),
-        connections: probes.ingress.connections(),
-        body_bytes: probes.ingress.memory_held(),
+        connections: ingress.connections(),
+        body_bytes: ingress.memory_held(),
         dropped_copies: registry.dropped_copies(),
-        unwritten_refusals: probes.refused.log.lost(),
-    }
+        unwritten_refusals: refused.log.lost(),
+    };
+    let kind = HeaderValue::from_static(form.content_type());
+    ([(header::CONTENT_TYPE, kind), (header::VARY, HeaderValue::from_static("accept"))], metrics.text(&gauges, form))
 }

@@ -9,7 +9,6 @@
 mod tests;
 
 use std::{
-    io,
     net::{SocketAddr, TcpListener as StdListener},
     path::{Path, PathBuf},
     sync::Arc,
@@ -19,29 +18,19 @@ use std::{
 
 use anyhow::Context;
 use axum::Router;
-use tokio::{
-    net::TcpListener,
-    sync::{mpsc, watch},
-    task::JoinHandle,
-    time::timeout,
-};
+use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admin::{self, AdminParts, AdminSettings, Readiness},
-    agents::{AgentSettings, Agents, outcomes::LateOutcome, token::TokenHash},
+    admin::{self, AdminGate, Readiness},
+    agents::{outcomes::LateOutcome, token::TokenHash},
     clock::Clock,
     config::{Config, ConfigSource, Listen, StoreSpec},
     delivery::{self, Delivery},
-    ingress::{Beyond, BodySettings, ConnectionSettings, Ingress, IngressSettings},
-    metrics::Metrics,
-    providers::Providers,
-    refused::Refused,
-    routes::SharedRoutes,
-    runtime_config::{self, Followers, RuntimeConfig},
+    runtime_config::{self, RuntimeConfig},
+    services::Services,
     state::StateDir,
     store::{Health, Purge, Store, StoreError, Vault, resolve as resolve_store, seal::SealKey},
-    tls,
 };
 
 /// How long between two rounds of housekeeping, and between two steps of one.
@@ -70,11 +59,8 @@ pub(crate) struct Sockets {
 
 /// What there is to say of a relay that serves.
 pub(crate) struct Started {
-    /// The public listener's address.
     pub public: SocketAddr,
-    /// The admin listener's address.
     pub admin: SocketAddr,
-    /// The file that holds the admin token.
     pub token_file: PathBuf,
     /// What is doubtful about the config that runs, rows of the store included.
     pub warnings: Vec<relay_program::config::Problem>,
@@ -105,99 +91,29 @@ pub(crate) struct Relay {
     _state: StateDir,
 }
 
-/// The services of one relay, for the root that joins them. Each got what it needs when it was built.
-struct Services {
-    routes: SharedRoutes,
-    metrics: Arc<Metrics>,
-    agents: Arc<Agents>,
-    delivery: Arc<Delivery>,
-    providers: Arc<Providers>,
-    refused: Arc<Refused>,
-    ingress: Arc<Ingress>,
-}
-
-impl Services {
-    async fn build(
-        config: &Config,
-        store: &Arc<dyn Store>,
-        vault: &Vault,
-        clock: Clock,
-        max_connections: usize,
-    ) -> anyhow::Result<(Self, mpsc::Receiver<LateOutcome>)> {
-        let (metrics, routes) = (Arc::new(Metrics::default()), SharedRoutes::default());
-        let providers = Providers::build(vault.clone());
-        providers.load(&config.endpoints).await;
-        let (agents, late_outcomes) = Agents::build(agent_settings(config), store, &clock);
-        let delivery = Delivery::build(Arc::clone(store), clock, &agents, metrics.events());
-        let (budget, lasts) = (config.limits.refused_budget, config.store.kind.is_durable());
-        let refused = Refused::build(budget, lasts, Arc::clone(store), Arc::clone(agents.registry()));
-        let tls = config.tls.as_ref().map(|files| tls::load(&files.cert, &files.key)).transpose()?;
-        let beyond = Beyond {
-            routes: Arc::clone(&routes),
-            metrics: Arc::clone(&metrics),
-            agents: Arc::clone(&agents),
-            delivery: Arc::clone(&delivery),
-            providers: Arc::clone(&providers),
-            refused: Arc::clone(&refused),
-        };
-        let ingress = Ingress::build(ingress_settings(config, max_connections), tls, beyond);
-        Ok((Self { routes, metrics, agents, delivery, providers, refused, ingress }, late_outcomes))
-    }
-
-    fn followers(&self) -> Followers {
-        Followers {
-            routes: Arc::clone(&self.routes),
-            metrics: Arc::clone(&self.metrics),
-            agents: Arc::clone(&self.agents),
-            delivery: Arc::clone(&self.delivery),
-            providers: Arc::clone(&self.providers),
-            ingress: Arc::clone(&self.ingress),
-        }
-    }
-
-    fn admin_parts(&self, readiness: Readiness, runtime_config: Arc<RuntimeConfig>) -> AdminParts {
-        AdminParts {
-            readiness,
-            routes: Arc::clone(&self.routes),
-            metrics: Arc::clone(&self.metrics),
-            agents: Arc::clone(&self.agents),
-            delivery: Arc::clone(&self.delivery),
-            providers: Arc::clone(&self.providers),
-            refused: Arc::clone(&self.refused),
-            ingress: Arc::clone(&self.ingress),
-            runtime_config,
-        }
-    }
-}
-
 impl App {
     /// Opens the store and builds every service.
-    ///
-    /// # Errors
-    /// What could not be started; nothing was served then.
     pub(crate) async fn build(source: &ConfigSource, config: &Config, sockets: Sockets) -> anyhow::Result<Self> {
         let clock = Clock::default();
         let opened = open(config, &clock).await?;
         warn_of_open_socket(config, sockets.public.local_addr()?);
         let first = runtime_config::first(source, &opened.store, &opened.vault, &clock).await?;
-        let (config, started) = (&first.config, started(&first.config, &sockets, opened.token_file)?);
-        let (server, spec) = (config.server.clone(), config.store.clone());
+        let config = &first.config;
+        let started = Started {
+            public: sockets.public.local_addr()?,
+            admin: sockets.admin.local_addr()?,
+            token_file: opened.token_file,
+            warnings: config.warnings.clone(),
+        };
         let (services, late_outcomes) =
             Services::build(config, &opened.store, &opened.vault, clock, sockets.max_connections).await?;
-        let runtime_config = RuntimeConfig::build(
-            source.clone(),
-            first,
-            started.public,
-            opened.vault,
-            opened.store,
-            services.followers(),
-        );
-        let delivery = &services.delivery;
-        delivery.recall().await.context("which signatures the relay has made cannot be read")?;
+        let (server, store) = (config.server.clone(), config.store.clone());
+        let (source, public) = (source.clone(), started.public);
+        let runtime_config = RuntimeConfig::build(source, first, public, opened.vault, opened.store, services.clone());
+        services.delivery.recall().await.context("which signatures the relay has made cannot be read")?;
         let readiness = Readiness::default();
-        let (hosts, token, store) = (server.admin_hosts.as_slice().into(), opened.token, spec.kind.clone());
-        let parts = services.admin_parts(readiness.clone(), Arc::clone(&runtime_config));
-        let admin = admin::build(AdminSettings { hosts, token, store }, parts);
+        let gate = AdminGate { hosts: server.admin_hosts.as_slice().into(), token: opened.token };
+        let admin = admin::build(gate, &store.kind, &readiness, &services, &runtime_config);
         let relay = Relay {
             started,
             drain_timeout: server.drain_timeout,
@@ -209,13 +125,10 @@ impl App {
             last: Vec::new(),
             _state: opened.state,
         };
-        Ok(Self { sockets, workers: server.workers.get(), store: spec, admin, late_outcomes, relay })
+        Ok(Self { sockets, workers: server.workers.get(), store, admin, late_outcomes, relay })
     }
 
     /// Serves on this runtime and on threads with one each.
-    ///
-    /// # Errors
-    /// A thread, a runtime or a listener cannot be made.
     pub(crate) fn serve(self) -> anyhow::Result<Relay> {
         let Self { sockets, workers, store, admin, late_outcomes, mut relay } = self;
         for number in 1..workers {
@@ -232,8 +145,8 @@ impl App {
         let behind = tokio::spawn(async move { refused.log.write_behind(stopped).await });
         let admin = tokio::spawn(admin::serve(TcpListener::from_std(sockets.admin)?, admin, stop.clone()));
         relay.last.extend([admin, behind]);
-        let (ingress, public) = (Arc::clone(&relay.services.ingress), TcpListener::from_std(sockets.public)?);
-        tokio::spawn(async move { ingress.serve(public).await });
+        let public = TcpListener::from_std(sockets.public)?;
+        tokio::spawn(Arc::clone(&relay.services.ingress).serve(public));
         relay.readiness.set(true);
         Ok(relay)
     }
@@ -254,7 +167,7 @@ impl Relay {
             runtime.block_on(async {
                 match TcpListener::from_std(public) {
                     Ok(public) => {
-                        tokio::spawn(async move { ingress.serve(public).await });
+                        tokio::spawn(ingress.serve(public));
                         stop.cancelled().await;
                     }
                     Err(error) => tracing::error!(%error, "a worker cannot listen"),
@@ -276,7 +189,11 @@ impl Relay {
     /// relay must not go on.
     pub(crate) async fn failed(&self) -> String {
         let mut health = self.services.delivery.store.health();
-        let why = failed(&mut health).await;
+        let why = match health.wait_for(|health| matches!(health, Health::Failed(_))).await.as_deref() {
+            Ok(Health::Failed(why)) => why.clone(),
+            Ok(_) => String::new(),
+            Err(_) => std::future::pending().await, // The store itself ended; nothing can fail any more.
+        };
         self.readiness.set(false);
         why
     }
@@ -330,43 +247,10 @@ async fn open(config: &Config, clock: &Clock) -> anyhow::Result<Opened> {
     Ok(Opened { state, store, vault, token, token_file })
 }
 
-fn started(config: &Config, sockets: &Sockets, token_file: PathBuf) -> io::Result<Started> {
-    let (public, admin) = (sockets.public.local_addr()?, sockets.admin.local_addr()?);
-    Ok(Started { public, admin, token_file, warnings: config.warnings.clone() })
-}
-
 fn warn_of_open_socket(config: &Config, public: SocketAddr) {
     let inherited = matches!(config.server.listen, Listen::Inherited(_));
     if config.tls.is_none() && inherited && !public.ip().is_loopback() {
         tracing::warn!(%public, "the inherited socket is reachable from outside without TLS");
-    }
-}
-
-fn agent_settings(config: &Config) -> AgentSettings {
-    AgentSettings {
-        max_sessions: config.limits.max_sessions,
-        max_in_flight: config.limits.max_in_flight_per_agent,
-        drain_timeout: config.server.drain_timeout,
-    }
-}
-
-fn ingress_settings(config: &Config, max_connections: usize) -> IngressSettings {
-    let limits = &config.limits;
-    IngressSettings {
-        connections: ConnectionSettings {
-            max: max_connections,
-            max_per_address: config.server.max_connections_per_address,
-            idle: limits.timeouts.idle,
-            header_timeout: limits.timeouts.header,
-            max_head: limits.max_head,
-        },
-        bodies: BodySettings {
-            max_head: limits.max_head,
-            idle: limits.timeouts.body_idle,
-            total: limits.timeouts.body,
-        },
-        upgrade_idle: limits.timeouts.upgrade_idle,
-        memory_bytes: usize::try_from(limits.body_budget).unwrap_or(usize::MAX),
     }
 }
 
@@ -407,15 +291,6 @@ fn key_file(config: &Config, state: &StateDir) -> Result<PathBuf, StoreError> {
         // name the store was found.
         (None, Some(path)) => Ok(resolve_store(path)?.with_added_extension("key")),
         _ => Ok(state.file(KEY_FILE)),
-    }
-}
-
-/// Ends when the store has failed, with the reason.
-async fn failed(health: &mut watch::Receiver<Health>) -> String {
-    match health.wait_for(|health| matches!(health, Health::Failed(_))).await.as_deref() {
-        Ok(Health::Failed(why)) => why.clone(),
-        Ok(_) => String::new(),
-        Err(_) => std::future::pending().await, // The store itself ended; nothing can fail any more.
     }
 }
 

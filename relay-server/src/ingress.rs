@@ -18,86 +18,65 @@ mod streams;
 
 use std::{sync::Arc, time::Duration};
 
-use rustls::ServerConfig;
-use tokio::{net::TcpListener, time::timeout};
+use tokio::time::timeout;
 
-pub(crate) use self::{listener::ConnectionSettings, prove::BodySettings};
-use self::{
-    listener::{Connections, OpenConnections},
-    prove::Prover,
-    request::Requests,
-};
+pub(crate) use self::listener::Ingress;
+use self::{api::AgentApi, client::Untrusted, listener::OpenConnections, prove::Prover, request::Requests};
 use crate::{
-    agents::Agents, delivery::Delivery, memory::MemoryBudget, metrics::Metrics, providers::Providers, refused::Refused,
-    routes::SharedRoutes,
+    agents::Agents, config::Config, delivery::Delivery, memory::MemoryBudget, providers::Providers, refused::Refused,
+    replay_guard::ReplayGuard, routes::SharedRoutes,
 };
-
-/// How the public side takes what comes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct IngressSettings {
-    pub connections: ConnectionSettings,
-    pub bodies: BodySettings,
-    /// Longest silence of a connection that was upgraded to another protocol.
-    pub upgrade_idle: Duration,
-    /// Memory for heads and collected bodies, in bytes.
-    pub memory_bytes: usize,
-}
-
-/// What the public side hands requests to.
-pub(crate) struct Beyond {
-    pub routes: SharedRoutes,
-    pub metrics: Arc<Metrics>,
-    pub agents: Arc<Agents>,
-    pub delivery: Arc<Delivery>,
-    pub providers: Arc<Providers>,
-    pub refused: Arc<Refused>,
-}
-
-/// The public side of a relay.
-pub(crate) struct Ingress {
-    connections: Arc<Connections>,
-    open: OpenConnections,
-    memory: Arc<MemoryBudget>,
-}
 
 impl Ingress {
-    /// Takes nothing before [`Ingress::serve`]. With `tls` its listeners end TLS.
-    pub(crate) fn build(settings: IngressSettings, tls: Option<Arc<ServerConfig>>, beyond: Beyond) -> Arc<Self> {
-        let memory = Arc::new(MemoryBudget::new(settings.memory_bytes));
+    /// Takes nothing before [`Ingress::serve`].
+    pub(crate) fn build(
+        config: &Config,
+        max_connections: usize,
+        routes: &SharedRoutes,
+        agents: &Arc<Agents>,
+        delivery: &Arc<Delivery>,
+        providers: &Arc<Providers>,
+        refused: &Arc<Refused>,
+    ) -> anyhow::Result<Arc<Self>> {
+        let limits = &config.limits;
+        let memory = Arc::new(MemoryBudget::new(usize::try_from(limits.body_budget).unwrap_or(usize::MAX)));
         let open = OpenConnections::default();
-        let prover = Prover::build(settings.bodies, Arc::clone(&memory), Arc::clone(&beyond.providers));
-        let routes = Arc::clone(&beyond.routes);
-        let requests = Requests::build(beyond, prover, settings.upgrade_idle, open.clone());
-        let connections =
-            Connections::build(settings.connections, tls, routes, Arc::clone(&memory), requests, open.clone());
-        Arc::new(Self { connections, open, memory })
-    }
-
-    /// Accepts on this listener and this runtime until the drain.
-    pub(crate) async fn serve(&self, listener: TcpListener) {
-        Arc::clone(&self.connections).serve(listener).await;
-    }
-
-    /// New connections meet this certificate, where the listeners end TLS.
-    pub(crate) fn set_certificate(&self, tls: Arc<ServerConfig>) {
-        self.connections.set_certificate(tls);
+        let requests = Arc::new(Requests {
+            routes: Arc::clone(routes),
+            agents: Arc::clone(agents),
+            delivery: Arc::clone(delivery),
+            refused: Arc::clone(refused),
+            prover: Prover {
+                max_head: limits.max_head,
+                timeouts: limits.timeouts,
+                memory: Arc::clone(&memory),
+                providers: Arc::clone(providers),
+            },
+            api: AgentApi::build(Arc::clone(delivery)),
+            guard: ReplayGuard::default(),
+            untrusted: Untrusted::default(),
+            timeouts: limits.timeouts,
+            open: open.clone(),
+        });
+        Self::over(config, max_connections, Arc::clone(routes), memory, requests, open)
     }
 
     /// Takes no more connections, and asks those that are open to end once their requests are answered.
     pub(crate) fn close(&self) {
-        self.open.close();
+        self.open.closing.cancel();
+        self.open.tasks.close();
     }
 
     /// Waits for the end of open connections, for so long at most.
     pub(crate) async fn closed(&self, patience: Duration) {
-        if timeout(patience, self.open.ended()).await.is_err() {
-            tracing::warn!(connections = self.open.len(), "requests did not finish in time");
+        if timeout(patience, self.open.tasks.wait()).await.is_err() {
+            tracing::warn!(connections = self.connections(), "requests did not finish in time");
         }
     }
 
     /// Public connections, agents' apart.
     pub(crate) fn connections(&self) -> usize {
-        self.open.len()
+        self.open.tasks.len()
     }
 
     /// Bytes of heads and collected bodies in memory.

@@ -51,11 +51,13 @@ mod delivery;
 mod tls;
 
 mod descriptors;
-mod ingress;
 mod listen;
 pub mod metrics;
 
 mod config;
+mod ingress;
+
+mod services;
 
 mod runtime_config;
 

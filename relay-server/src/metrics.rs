@@ -219,7 +219,8 @@ pub struct Metrics {
     seconds: Family<OfEndpoint, Histogram, fn() -> Histogram>,
     meters: Mutex<HashMap<String, Arc<Meter>>>,
     events: Events,
-    unrouted: Counter,
+    /// Requests to no endpoint.
+    pub(crate) unrouted: Counter,
     runtimes: Mutex<Vec<Handle>>,
 }
 
@@ -271,10 +272,6 @@ impl Metrics {
 
     pub(crate) fn events(&self) -> Events {
         self.events.clone()
-    }
-
-    pub(crate) fn unrouted(&self) {
-        self.unrouted.inc();
     }
 
     /// Counts the tasks of one more runtime.

@@ -9,6 +9,7 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 use arc_swap::ArcSwap;
 use http::{Request, header, request::Parts, uri::Authority};
 use percent_encoding::percent_decode_str;
+use prometheus_client::metrics::counter::Counter;
 use relay_proto::names::{FORWARDED_HOST, FORWARDED_PROTO};
 use relay_schemes::Provider;
 
@@ -51,6 +52,8 @@ pub(crate) struct Routes {
     named: bool,
     /// The config's word on scheme and host, where it trusts no proxy to say them.
     front: Option<Front>,
+    /// Counts the requests to no endpoint.
+    pub unrouted: Counter,
 }
 
 /// Requests that just miss an endpoint: so many lines of the log in ten seconds, since strangers cause them.
@@ -104,8 +107,8 @@ impl Routes {
         (public_url, named): (String, bool),
         front: Option<Front>,
     ) -> Self {
-        let (by_name, by_host) = (HashMap::new(), HashMap::new());
-        let mut routes = Self { by_name, by_host, tokens, trusted, public_url, named, front };
+        let (by_name, by_host, unrouted) = (HashMap::new(), HashMap::new(), metrics.unrouted.clone());
+        let mut routes = Self { by_name, by_host, tokens, trusted, public_url, named, front, unrouted };
         for endpoint in endpoints {
             let name = endpoint.name.as_str();
             metrics.conceal(name, !endpoint.verify.proves());

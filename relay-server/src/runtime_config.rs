@@ -27,15 +27,12 @@ use self::{
 use relay_program::config::{Problem, Problems, Shown};
 
 use crate::{
-    agents::Agents,
     clock::Clock,
     config::{Config, ConfigSource, ConfigTexts, Layers, PublicUrl, rows, rows::Rows},
-    delivery::Delivery,
     endpoint::{Endpoint, EndpointName},
-    ingress::Ingress,
     metrics::Metrics,
-    providers::Providers,
-    routes::{Routes, SharedRoutes},
+    routes::Routes,
+    services::Services,
     store::{self, BulkAction, ConfigKind, Filter, NamedRows, State, Store, StoreError, Vault},
     tls,
     webhook::EventId,
@@ -123,52 +120,30 @@ pub(crate) async fn first(
     Ok(First { config, running, made })
 }
 
-/// Who goes by the running configuration.
-pub(crate) struct Followers {
-    pub routes: SharedRoutes,
-    pub metrics: Arc<Metrics>,
-    pub agents: Arc<Agents>,
-    pub delivery: Arc<Delivery>,
-    pub providers: Arc<Providers>,
-    pub ingress: Arc<Ingress>,
-}
-
-impl Followers {
-    /// Every runtime works by this from now on.
-    fn follow(&self, config: &Config, public: SocketAddr) {
-        let routes = routes(config, &self.metrics, public);
-        let policy = routes.attach_policy();
-        self.routes.store(Arc::new(routes));
-        self.providers.set_endpoints(&config.endpoints);
-        self.delivery.set_endpoints(&config.endpoints);
-        self.agents.revise(policy);
-    }
-}
-
 /// The configuration of a relay that runs.
 pub(crate) struct RuntimeConfig {
     source: ConfigSource,
     public: SocketAddr,
     vault: Vault,
     store: Arc<dyn Store>,
-    followers: Followers,
+    services: Services,
     running: Mutex<RunningConfig>,
     view: ArcSwap<View>,
 }
 
 impl RuntimeConfig {
-    /// The followers take over what is `first`.
+    /// The services take over what is `first`.
     pub(crate) fn build(
         source: ConfigSource,
         First { config, running, made }: First,
         public: SocketAddr,
         vault: Vault,
         store: Arc<dyn Store>,
-        followers: Followers,
+        services: Services,
     ) -> Arc<Self> {
-        followers.follow(&config, public);
+        follow(&services, &config, public);
         let view = ArcSwap::from_pointee(View { shown: config.shown, made: made.names() });
-        Arc::new(Self { source, public, vault, store, followers, running: Mutex::new(running), view })
+        Arc::new(Self { source, public, vault, store, services, running: Mutex::new(running), view })
     }
 
     /// What runs, for people.
@@ -177,7 +152,7 @@ impl RuntimeConfig {
     }
 
     fn now(&self) -> Timestamp {
-        self.followers.delivery.clock.now()
+        self.services.delivery.clock.now()
     }
 
     /// Reads the file again. Takes over endpoints, tokens and the certificate; keeps the old ones if anything is wrong but
@@ -198,7 +173,7 @@ impl RuntimeConfig {
         let sets = sets(&next.input.rows())?;
         self.store.configure(store::Source::File, sets, true, self.now()).await?;
         if let Some(tls) = tls {
-            self.followers.ingress.set_certificate(tls);
+            self.services.ingress.set_certificate(tls);
         }
         for warning in &config.warnings {
             tracing::warn!("{warning}");
@@ -227,7 +202,7 @@ impl RuntimeConfig {
         let running = self.running.lock().await;
         let name = rows::name_of(&row).ok_or_else(|| ChangeError::Malformed("name = \"…\" is missing".to_owned()))?;
         let name = name.to_owned();
-        if self.followers.routes.load().endpoint(&name).is_some() {
+        if self.services.routes.load().endpoint(&name).is_some() {
             return Err(ChangeError::Exists(name));
         }
         let mut made = Made::read(&self.store, &self.vault).await?;
@@ -269,7 +244,7 @@ impl RuntimeConfig {
         let running = self.running.lock().await;
         let mut made = Made::read(&self.store, &self.vault).await?;
         let Some(row) = made.take(name.as_str()) else {
-            let there = self.followers.routes.load().endpoint(name.as_str()).is_some();
+            let there = self.services.routes.load().endpoint(name.as_str()).is_some();
             return Err(if there { ChangeError::FromFile(name.as_str().to_owned()) } else { ChangeError::Missing });
         };
         let counts = self.store.counts(name.clone()).await?;
@@ -290,9 +265,9 @@ impl RuntimeConfig {
             if let Err(error) = self.store.bulk(EventId::new(), BulkAction::Cancel, filter, self.now()).await {
                 tracing::error!(endpoint = %name, %error, "what waited was not cancelled; it becomes dead letters in time");
             }
-            self.followers.delivery.wake_bulks();
+            self.services.delivery.wake_bulks();
         }
-        let mut forgotten = self.followers.providers.forget(name.as_str()).await;
+        let mut forgotten = self.services.providers.forget(name.as_str()).await;
         for sealed in rows::sealed_in(&row) {
             forgotten = forgotten.and(self.vault.remove(SCOPE, &sealed).await);
         }
@@ -367,15 +342,25 @@ impl RuntimeConfig {
         for endpoint in config.endpoints.iter().filter(|endpoint| endpoint.verify.is_closed()) {
             tracing::warn!(endpoint = %endpoint.name, "without its secret it answers 503 until the next reload");
         }
-        self.followers.providers.load(&config.endpoints).await;
+        self.services.providers.load(&config.endpoints).await;
         let now = self.now();
         let begins = if config.store.kind.is_durable() { Timestamp::MIN } else { now };
         if let Err(error) = remember(&self.store, &config, begins, now).await {
             tracing::error!(%error, "the store was not told which endpoints remember what was signed");
         }
-        self.followers.follow(&config, self.public);
+        follow(&self.services, &config, self.public);
         self.view.store(Arc::new(View { shown: config.shown, made: made.names() }));
     }
+}
+
+/// Every runtime works by this from now on.
+fn follow(services: &Services, config: &Config, public: SocketAddr) {
+    let routes = routes(config, &services.metrics, public);
+    let policy = routes.attach_policy();
+    services.routes.store(Arc::new(routes));
+    services.providers.set_endpoints(&config.endpoints);
+    services.delivery.set_endpoints(&config.endpoints);
+    services.agents.revise(policy);
 }
 
 /// Tells the store for how long each endpoint remembers what was signed, before requests are taken by that.

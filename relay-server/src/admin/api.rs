@@ -19,13 +19,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    clock::Clock,
     failure::{ApiError, ApiErrorKind},
     ingress::respond::of_api_error,
     mask::MASKED,
-    providers::{Handshake, MAX_KEPT, Providers},
-    refused::{Entry, MAX_ENTRIES, Refused},
-    routes::SharedRoutes,
+    providers::{Handshake, MAX_KEPT},
+    refused::{Entry, MAX_ENTRIES},
+    services::Services,
     webhook::EventId,
 };
 
@@ -40,22 +39,13 @@ const BODY_NOT_READ: &str =
 const CREDENTIALS_NOT_KEPT: &str = "this was read from the store, into which no token, password or cookie is written: \
     what is said of those does not count";
 
-/// What it is asked about.
-#[derive(Clone)]
-pub(super) struct RefusedApi {
-    pub(super) refused: Arc<Refused>,
-    pub(super) providers: Arc<Providers>,
-    pub(super) routes: SharedRoutes,
-    pub(super) clock: Clock,
-}
-
-pub(super) fn routes(api: RefusedApi) -> Router {
+pub(super) fn routes(services: Services) -> Router {
     Router::new()
         .route("/api/v1/refused", get(list_refused))
         .route("/api/v1/refused/{id}", get(show_refused))
         .route("/api/v1/refused/{id}/explain", get(explain_refused))
         .route("/api/v1/handshakes", get(list_handshakes))
-        .with_state(api)
+        .with_state(services)
 }
 
 impl IntoResponse for ApiError {
@@ -78,21 +68,21 @@ struct Listing {
     limit: Option<usize>,
 }
 
-async fn list_refused(State(api): State<RefusedApi>, Query(listing): Query<Listing>) -> Result<Response, ApiError> {
+async fn list_refused(State(services): State<Services>, Query(listing): Query<Listing>) -> Result<Response, ApiError> {
     let limit = listing.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_ENTRIES);
-    let now = api.clock.now();
-    let entries = api.refused.log.list(listing.endpoint.as_deref(), limit, now).await?;
+    let now = services.delivery.clock.now();
+    let entries = services.refused.log.list(listing.endpoint.as_deref(), limit, now).await?;
     let entries: Vec<_> = entries.iter().map(|entry| summary(entry)).collect();
     Ok(answer(StatusCode::OK, &json!({ "refused": entries })))
 }
 
-async fn show_refused(State(api): State<RefusedApi>, Path(id): Path<String>) -> Result<Response, ApiError> {
-    Ok(answer(StatusCode::OK, &detail(&*find(&api, &id).await?)))
+async fn show_refused(State(services): State<Services>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    Ok(answer(StatusCode::OK, &detail(&*find(&services, &id).await?)))
 }
 
-async fn explain_refused(State(api): State<RefusedApi>, Path(id): Path<String>) -> Result<Response, ApiError> {
-    let entry = find(&api, &id).await?;
-    let mut findings = explained(&api, &entry).await?;
+async fn explain_refused(State(services): State<Services>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let entry = find(&services, &id).await?;
+    let mut findings = explained(&services, &entry).await?;
     if entry.head.body_len.is_none() {
         findings.push(json!({ "code": "body_not_read", "message": BODY_NOT_READ }));
     }
@@ -102,7 +92,7 @@ async fn explain_refused(State(api): State<RefusedApi>, Path(id): Path<String>) 
     Ok(answer(StatusCode::OK, &json!({ "id": id, "findings": findings })))
 }
 
-async fn explained(api: &RefusedApi, entry: &Arc<Entry>) -> Result<Vec<Value>, ApiError> {
+async fn explained(services: &Services, entry: &Arc<Entry>) -> Result<Vec<Value>, ApiError> {
     if entry.code == "address_not_allowed" || entry.code == "replayed" || entry.code == "body_too_large" {
         return Ok(vec![json!({ "code": entry.code, "message": "this was not refused for its signature" })]);
     }
@@ -111,26 +101,26 @@ async fn explained(api: &RefusedApi, entry: &Arc<Entry>) -> Result<Vec<Value>, A
                     time says more, or save a request in a file and explain that";
         return Ok(vec![json!({ "code": "body_not_kept", "message": text })]);
     }
-    let endpoint = api.routes.load().endpoint(entry.endpoint.as_str()).cloned();
+    let endpoint = services.routes.load().endpoint(entry.endpoint.as_str()).cloned();
     let endpoint = endpoint.ok_or_else(|| ApiError::not_found("its endpoint is not there any more"))?;
     let busy = || ApiError::new(ApiErrorKind::Busy, "another explanation is under way; ask again");
-    let found = api.refused.explainer.explain(api.routes.load_full(), endpoint, Arc::clone(entry)).await;
+    let found = services.refused.explainer.explain(services.routes.load_full(), endpoint, Arc::clone(entry)).await;
     let found = found.ok_or_else(busy)?;
     let shown = |one: &Finding| json!({ "code": one.code(), "message": one.to_string() });
     Ok(found.iter().map(shown).collect())
 }
 
-async fn find(api: &RefusedApi, id: &str) -> Result<Arc<Entry>, ApiError> {
+async fn find(services: &Services, id: &str) -> Result<Arc<Entry>, ApiError> {
     let wrong = |_| ApiError::new(ApiErrorKind::BadId, "an event's id is hook_ and 32 hexadecimal digits");
     let id = id.parse::<EventId>().map_err(wrong)?;
-    let found = api.refused.log.find(id, api.clock.now()).await?;
+    let found = services.refused.log.find(id, services.delivery.clock.now()).await?;
     let why = "no refused request has this id; they are kept for a day, a thousand for each endpoint";
     found.ok_or_else(|| ApiError::not_found(why))
 }
 
-async fn list_handshakes(State(api): State<RefusedApi>, Query(listing): Query<Listing>) -> Response {
+async fn list_handshakes(State(services): State<Services>, Query(listing): Query<Listing>) -> Response {
     let limit = listing.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_KEPT);
-    let found = api.providers.handshakes(listing.endpoint.as_deref(), limit);
+    let found = services.providers.handshakes(listing.endpoint.as_deref(), limit);
     let shown = |one: &Arc<Handshake>| {
         json!({
             "id": one.event_id.to_string(),

@@ -19,27 +19,19 @@ use zeroize::Zeroizing;
 
 use super::api::answer;
 use crate::{
-    agents::{Agents, membership::Role, registry::AttachedAgent},
+    agents::{membership::Role, registry::AttachedAgent},
     config::{rows::Rows, shown_endpoint},
-    delivery::Delivery,
     endpoint::{Endpoint, EndpointName},
     failure::{ApiError, ApiErrorKind},
-    metrics::Metrics,
-    providers::Providers,
-    routes::SharedRoutes,
     runtime_config::{ChangeError, RuntimeConfig, View},
+    services::Services,
     store::{Backlog, Sight, StoreError},
 };
 
-/// What it is asked about.
 #[derive(Clone)]
 pub(super) struct EndpointsApi {
+    pub(super) services: Services,
     pub(super) runtime_config: Arc<RuntimeConfig>,
-    pub(super) routes: SharedRoutes,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) agents: Arc<Agents>,
-    pub(super) delivery: Arc<Delivery>,
-    pub(super) providers: Arc<Providers>,
 }
 
 pub(super) fn routes(api: EndpointsApi) -> Router {
@@ -52,10 +44,10 @@ pub(super) fn routes(api: EndpointsApi) -> Router {
 }
 
 async fn list(State(api): State<EndpointsApi>) -> Result<Response, ApiError> {
-    let backlog = api.delivery.store.backlog(Sight::All).await?;
+    let backlog = api.services.delivery.store.backlog(Sight::All).await?;
     let backlog: BTreeMap<_, _> = backlog.iter().map(|one| (one.endpoint.as_str().to_owned(), one)).collect();
     let view = api.runtime_config.view();
-    let routes = api.routes.load();
+    let routes = api.services.routes.load();
     let mut endpoints: Vec<_> = routes.endpoints().collect();
     endpoints.sort_by(|one, other| one.name.cmp(&other.name));
     let all = endpoints.into_iter().map(|endpoint| {
@@ -77,9 +69,9 @@ fn brief(api: &EndpointsApi, view: &View, endpoint: &Endpoint) -> Value {
         "mode": mode,
         "provider": endpoint.verify.provider_name(),
         "source": view.source(endpoint.name.as_str()),
-        "url": api.routes.load().url(endpoint),
-        "metrics_name": api.metrics.shown(endpoint.name.as_str()),
-        "agents": api.agents.registry().serving(endpoint.name.as_str()),
+        "url": api.services.routes.load().url(endpoint),
+        "metrics_name": api.services.metrics.shown(endpoint.name.as_str()),
+        "agents": api.services.agents.registry().serving(endpoint.name.as_str()),
     })
 }
 
@@ -95,13 +87,13 @@ async fn show(State(api): State<EndpointsApi>, Path(named): Path<String>) -> Res
 }
 
 fn endpoint(api: &EndpointsApi, named: &str) -> Result<Arc<Endpoint>, ApiError> {
-    api.routes.load().endpoint(named).cloned().ok_or_else(missing)
+    api.services.routes.load().endpoint(named).cloned().ok_or_else(missing)
 }
 
 /// Everything that is known of an endpoint.
 async fn whole(api: &EndpointsApi, named: &str) -> Result<Value, ApiError> {
     let endpoint = endpoint(api, named)?;
-    let (store, view) = (&api.delivery.store, api.runtime_config.view());
+    let (store, view) = (&api.services.delivery.store, api.runtime_config.view());
     let mut all = brief(api, &view, &endpoint);
     let backlog = store.backlog(endpoint.name.clone().into()).await?;
     with_backlog(&mut all, backlog.first());
@@ -110,7 +102,7 @@ async fn whole(api: &EndpointsApi, named: &str) -> Result<Value, ApiError> {
     all["running"] = counts.running.into();
     all["dead"] = counts.dead.into();
     all["paused_since"] = counts.paused_at.map(|at| at.to_string()).into();
-    let left_alone = api.agents.registry().left_alone_until(named);
+    let left_alone = api.services.agents.registry().left_alone_until(named);
     all["circuit"] = if left_alone.is_some() { "open" } else { "closed" }.into();
     all["circuit_until"] = left_alone.map(|at| at.to_string()).into();
     all["secret_available"] = (!endpoint.verify.is_closed()).into();
@@ -122,7 +114,7 @@ async fn whole(api: &EndpointsApi, named: &str) -> Result<Value, ApiError> {
         };
         json!({ "name": &*identity.name, "token": &*identity.token, "standing": standing })
     };
-    all["attached"] = api.agents.registry().attached(named).into_iter().map(agent).collect();
+    all["attached"] = api.services.agents.registry().attached(named).into_iter().map(agent).collect();
     // A reload between the two leaves the settings out for once.
     all["settings"] = shown_endpoint(&view.shown, named).unwrap_or_default();
     Ok(all)
@@ -143,14 +135,14 @@ async fn hold(
         let why = "a live endpoint keeps nothing, so there is nothing to hold back";
         return Err(ApiError::new(ApiErrorKind::Live, why));
     }
-    api.delivery.pause(&endpoint.name, paused).await?;
+    api.services.delivery.pause(&endpoint.name, paused).await?;
     Ok(answer(StatusCode::OK, &json!({ "name": named, "paused": paused })))
 }
 
 /// What was learnt in challenges is no longer good from here on, and the next challenge teaches anew.
 async fn forget(api: &EndpointsApi, named: &str) -> Result<Response, ApiError> {
     let endpoint = endpoint(api, named)?;
-    let providers = Arc::clone(&api.providers);
+    let providers = Arc::clone(&api.services.providers);
     // A task of its own, so that a caller who goes away does not leave it half done.
     let task = tokio::spawn(async move { providers.forget_learnt(endpoint.name.as_str()).await });
     task.await.unwrap_or_else(|_| Err(StoreError::Internal("the task ended early".to_owned())))?;
@@ -218,7 +210,7 @@ async fn apply(
     let applied = api.runtime_config.apply(rows, sections, asked.dry_run).await?;
     let mut shown = json!(applied);
     shown["dry_run"] = asked.dry_run.into();
-    shown["at"] = api.delivery.clock.now().to_string().into();
+    shown["at"] = api.services.delivery.clock.now().to_string().into();
     Ok(answer(StatusCode::OK, &shown))
 }
 

@@ -1,7 +1,5 @@
 //! The admin API's part about kept events: read them and act on them.
 
-use std::sync::Arc;
-
 use axum::{
     Router,
     extract::{Path, Query, State as Shared},
@@ -15,10 +13,9 @@ use serde_json::{Value, json};
 
 use super::api::answer;
 use crate::{
-    delivery::Delivery,
     events::{self, EventQuery, ListBounds, Signing, word},
     failure::{ApiError, ApiErrorKind},
-    routes::SharedRoutes,
+    services::Services,
     store::{
         Act, Acted, Action, Bulk, BulkAction, Filter, MAX_PAGE, MAX_RANGE_BYTES, Sight, State, StoreKind, Summary,
     },
@@ -28,16 +25,8 @@ use crate::{
 /// Whoever holds the admin token may ask for much at once.
 const BOUNDS: ListBounds = ListBounds { default_limit: 100, max_limit: MAX_PAGE, max_pages: 100 };
 
-/// What it is asked about.
-#[derive(Clone)]
-pub(super) struct EventsApi {
-    pub(super) delivery: Arc<Delivery>,
-    pub(super) routes: SharedRoutes,
-    /// What a backup is of.
-    pub(super) store: StoreKind,
-}
-
-pub(super) fn routes(api: EventsApi) -> Router {
+/// A backup is of `store`.
+pub(super) fn routes(services: Services, store: StoreKind) -> Router {
     Router::new()
         .route("/api/v1/events", get(list))
         .route("/api/v1/events/{id}", get(show))
@@ -45,31 +34,31 @@ pub(super) fn routes(api: EventsApi) -> Router {
         .route("/api/v1/events/{id}/{action}", post(act))
         .route("/api/v1/dead/{action}", post(bulk))
         .route("/api/v1/bulks", get(bulks))
-        .route("/api/v1/backup", post(backup))
-        .with_state(api)
+        .route("/api/v1/backup", post(backup).with_state(store))
+        .with_state(services)
 }
 
-async fn list(Shared(api): Shared<EventsApi>, Query(asked): Query<EventQuery>) -> Result<Response, ApiError> {
-    Ok(answer(StatusCode::OK, &events::list(&api.delivery, &asked, &Sight::All, BOUNDS).await?))
+async fn list(Shared(services): Shared<Services>, Query(asked): Query<EventQuery>) -> Result<Response, ApiError> {
+    Ok(answer(StatusCode::OK, &events::list(&services.delivery, &asked, &Sight::All, BOUNDS).await?))
 }
 
-async fn show(Shared(api): Shared<EventsApi>, Path(id): Path<String>) -> Result<Response, ApiError> {
-    let record = events::find(&api.delivery.store, &id, &Sight::All, api.delivery.clock.now()).await?;
-    let endpoint = api.delivery.endpoint(&record.summary.endpoint);
+async fn show(Shared(services): Shared<Services>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let record = events::find(&services.delivery.store, &id, &Sight::All, services.delivery.clock.now()).await?;
+    let endpoint = services.delivery.endpoint(&record.summary.endpoint);
     Ok(answer(StatusCode::OK, &events::detail(&record, endpoint.as_deref())))
 }
 
-async fn body(Shared(api): Shared<EventsApi>, Path(id): Path<String>) -> Result<impl IntoResponse, ApiError> {
+async fn body(Shared(services): Shared<Services>, Path(id): Path<String>) -> Result<impl IntoResponse, ApiError> {
     let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))];
-    Ok((kind, whole(&api, &id).await?))
+    Ok((kind, whole(&services, &id).await?))
 }
 
-async fn whole(api: &EventsApi, id: &str) -> Result<Bytes, ApiError> {
-    let store = &api.delivery.store;
-    let summary = events::find(store, id, &Sight::All, api.delivery.clock.now()).await?.summary;
+async fn whole(services: &Services, id: &str) -> Result<Bytes, ApiError> {
+    let store = &services.delivery.store;
+    let summary = events::find(store, id, &Sight::All, services.delivery.clock.now()).await?.summary;
     let mut bytes = Vec::new();
     loop {
-        let part = events::part(&api.delivery, &summary, bytes.len() as u64, MAX_RANGE_BYTES).await?;
+        let part = events::part(&services.delivery, &summary, bytes.len() as u64, MAX_RANGE_BYTES).await?;
         if part.is_empty() {
             return Ok(bytes.into());
         }
@@ -78,30 +67,30 @@ async fn whole(api: &EventsApi, id: &str) -> Result<Bytes, ApiError> {
 }
 
 async fn act(
-    Shared(api): Shared<EventsApi>,
+    Shared(services): Shared<Services>,
     Path((id, action)): Path<(String, String)>,
     Query(Signing { signature }): Query<Signing>,
 ) -> Result<Response, ApiError> {
     let done = match action.as_str() {
-        "revive" => acted(&api, &id, Action::Revive).await?,
-        "drop" => acted(&api, &id, Action::Drop).await?,
-        "cancel" => acted(&api, &id, Action::Cancel).await?,
-        "replay" => replayed(&api, &id, signature).await?,
+        "revive" => acted(&services, &id, Action::Revive).await?,
+        "drop" => acted(&services, &id, Action::Drop).await?,
+        "cancel" => acted(&services, &id, Action::Cancel).await?,
+        "replay" => replayed(&services, &id, signature).await?,
         _ => return Err(ApiError::nothing_here()),
     };
     Ok(answer(StatusCode::OK, &done))
 }
 
-async fn replayed(api: &EventsApi, id: &str, signature: crate::store::Signature) -> Result<Value, ApiError> {
-    let delivery = &api.delivery;
+async fn replayed(services: &Services, id: &str, signature: crate::store::Signature) -> Result<Value, ApiError> {
+    let delivery = &services.delivery;
     let record = events::find(&delivery.store, id, &Sight::All, delivery.clock.now()).await?;
-    let endpoint = api.routes.load().endpoint(record.summary.endpoint.as_str()).cloned();
+    let endpoint = services.routes.load().endpoint(record.summary.endpoint.as_str()).cloned();
     let stored = delivery.replay(endpoint.as_ref(), record, signature).await?;
     Ok(json!({ "id": stored.of.to_string(), "new_id": stored.id.to_string() }))
 }
 
-async fn acted(api: &EventsApi, id: &str, action: Action) -> Result<Value, ApiError> {
-    let delivery = &api.delivery;
+async fn acted(services: &Services, id: &str, action: Action) -> Result<Value, ApiError> {
+    let delivery = &services.delivery;
     let Summary { endpoint, id, .. } =
         events::find(&delivery.store, id, &Sight::All, delivery.clock.now()).await?.summary;
     let acts = vec![Act { endpoint, id, action }];
@@ -118,7 +107,7 @@ async fn acted(api: &EventsApi, id: &str, action: Action) -> Result<Value, ApiEr
 }
 
 async fn bulk(
-    Shared(api): Shared<EventsApi>,
+    Shared(services): Shared<Services>,
     Path(action): Path<String>,
     Query(asked): Query<EventQuery>,
 ) -> Result<Response, ApiError> {
@@ -129,15 +118,15 @@ async fn bulk(
     };
     let filter = Filter { states: vec![State::Dead], ..asked.filter()? };
     let id = EventId::new();
-    let delivery = &api.delivery;
+    let delivery = &services.delivery;
     delivery.store.bulk(id, action, filter, delivery.clock.now()).await?;
     delivery.wake_bulks();
     Ok(answer(StatusCode::ACCEPTED, &json!({ "bulk": id.to_string() })))
 }
 
-async fn bulks(Shared(api): Shared<EventsApi>) -> Result<Response, ApiError> {
+async fn bulks(Shared(services): Shared<Services>) -> Result<Response, ApiError> {
     let shown = |bulk: &Bulk| json!({ "id": bulk.id.to_string(), "done": bulk.done, "skipped": bulk.skipped, "finished": bulk.finished });
-    let bulks: Vec<_> = api.delivery.store.bulks().await?.iter().map(shown).collect();
+    let bulks: Vec<_> = services.delivery.store.bulks().await?.iter().map(shown).collect();
     Ok(answer(StatusCode::OK, &json!({ "bulks": bulks })))
 }
 
@@ -147,10 +136,10 @@ struct To {
     to: std::path::PathBuf,
 }
 
-async fn backup(Shared(api): Shared<EventsApi>, Query(To { to }): Query<To>) -> Result<Response, ApiError> {
+async fn backup(Shared(store): Shared<StoreKind>, Query(To { to }): Query<To>) -> Result<Response, ApiError> {
     if !to.is_absolute() {
         return Err(ApiError::bad_request("the path of the copy must be absolute"));
     }
-    api.store.backup(to.clone()).await?;
+    store.backup(to.clone()).await?;
     Ok(answer(StatusCode::OK, &json!({ "to": to })))
 }

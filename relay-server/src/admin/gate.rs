@@ -24,10 +24,10 @@ use crate::{
 
 /// Whom it lets in.
 #[derive(Clone)]
-pub(super) struct AdminGate {
+pub(crate) struct AdminGate {
     /// Names under which it is asked, beside localhost and addresses.
-    pub(super) hosts: Arc<[Arc<str>]>,
-    pub(super) token: TokenHash,
+    pub hosts: Arc<[Arc<str>]>,
+    pub token: TokenHash,
 }
 
 /// The address at which a connection was accepted.

@@ -50,7 +50,8 @@ const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// Largest request body, in bytes.
 const MAX_BODY_BYTES: usize = 1 << 20;
 
-pub(super) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+/// Serves until `stop`.
+pub(crate) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let waiting = Arc::new(Waiting::default());
     let connections = TaskTracker::new();

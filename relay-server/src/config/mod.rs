@@ -39,7 +39,7 @@ pub(crate) use self::layers::Layers;
 use self::rows::Rows;
 pub(crate) use self::secrets::{MAX_SECRET_BYTES, read_secret};
 use self::secrets::{Surroundings, nothing_sealed};
-pub(crate) use self::settings::{Listen, ProcessLimits, Server, StoreSpec, TlsFiles};
+pub(crate) use self::settings::{Listen, ProcessLimits, Server, StoreSpec, Timeouts, TlsFiles};
 pub(crate) use self::values::PublicUrl;
 use crate::agents::token::Tokens;
 use crate::endpoint::Endpoint;

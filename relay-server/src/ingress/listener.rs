@@ -36,9 +36,11 @@ use super::{
 };
 use crate::{
     address,
+    config::{Config, Timeouts},
     memory::MemoryBudget,
     routes::{Peer, SharedRoutes},
     throttle::Throttle,
+    tls,
     webhook::input::Input,
 };
 
@@ -83,64 +85,26 @@ static NOT_ACCEPTED: Throttle<1> = Throttle::new();
 /// Header lines of one request.
 pub(super) const MAX_HEADERS: usize = 100;
 
-/// Bounds of public connections.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ConnectionSettings {
-    /// Connections at a time.
-    pub max: usize,
-    /// Those of one address.
-    pub max_per_address: usize,
-    /// Longest time in which a peer takes nothing of what waits for it, and in which an HTTP/2 one asks for nothing.
-    pub idle: Duration,
-    /// A request's head must be there after this long.
-    pub header_timeout: Duration,
-    /// A request's head is at most this large, in bytes.
-    pub max_head: usize,
-}
-
-/// The connections that are open, and whether there may be more.
+/// The connections that are open, and whether there may be more. What goes on with one after its upgrade counts, too.
 #[derive(Clone, Debug, Default)]
 pub(super) struct OpenConnections {
-    closing: CancellationToken,
-    tasks: TaskTracker,
+    pub(super) closing: CancellationToken,
+    pub(super) tasks: TaskTracker,
 }
 
-impl OpenConnections {
-    pub(super) fn close(&self) {
-        self.closing.cancel();
-        self.tasks.close();
-    }
-
-    pub(super) fn is_closing(&self) -> bool {
-        self.closing.is_cancelled()
-    }
-
-    /// Where what goes on with a connection after its upgrade is counted.
-    pub(super) const fn tasks(&self) -> &TaskTracker {
-        &self.tasks
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.tasks.len()
-    }
-
-    pub(super) async fn ended(&self) {
-        self.tasks.wait().await;
-    }
-}
-
-/// Serves connections.
-pub(super) struct Connections {
-    settings: ConnectionSettings,
+/// The public side of a relay.
+pub(crate) struct Ingress {
+    timeouts: Timeouts,
+    max_head: usize,
     /// The certificate, replaced as a whole on reload.
     tls: Option<ArcSwap<ServerConfig>>,
     slots: Slots,
     /// Places for HTTP/2 among them.
     h2: Arc<Semaphore>,
     routes: SharedRoutes,
-    memory: Arc<MemoryBudget>,
+    pub(super) memory: Arc<MemoryBudget>,
     requests: Arc<Requests>,
-    open: OpenConnections,
+    pub(super) open: OpenConnections,
 }
 
 /// A connection that is ready for HTTP.
@@ -157,28 +121,38 @@ fn not_accepted(error: &io::Error) {
     }
 }
 
-impl Connections {
-    pub(super) fn build(
-        settings: ConnectionSettings,
-        tls: Option<Arc<ServerConfig>>,
+impl Ingress {
+    pub(super) fn over(
+        config: &Config,
+        max_connections: usize,
         routes: SharedRoutes,
         memory: Arc<MemoryBudget>,
         requests: Arc<Requests>,
         open: OpenConnections,
-    ) -> Arc<Self> {
-        let slots = Slots::new(settings.max, settings.max_per_address);
-        let (tls, h2) = (tls.map(ArcSwap::new), Arc::new(Semaphore::new(MAX_H2_CONNECTIONS)));
-        Arc::new(Self { settings, tls, slots, h2, routes, memory, requests, open })
+    ) -> anyhow::Result<Arc<Self>> {
+        let tls = config.tls.as_ref().map(|files| tls::load(&files.cert, &files.key)).transpose()?;
+        Ok(Arc::new(Self {
+            timeouts: config.limits.timeouts,
+            max_head: config.limits.max_head,
+            tls: tls.map(ArcSwap::new),
+            slots: Slots::new(max_connections, config.server.max_connections_per_address),
+            h2: Arc::new(Semaphore::new(MAX_H2_CONNECTIONS)),
+            routes,
+            memory,
+            requests,
+            open,
+        }))
     }
 
-    pub(super) fn set_certificate(&self, tls: Arc<ServerConfig>) {
+    /// New connections meet this certificate, where the listeners end TLS.
+    pub(crate) fn set_certificate(&self, tls: Arc<ServerConfig>) {
         if let Some(current) = &self.tls {
             current.store(tls);
         }
     }
 
-    /// Accepts connections until they are to close.
-    pub(super) async fn serve(self: Arc<Self>, listener: TcpListener) {
+    /// Accepts on this listener and this runtime until the drain.
+    pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener) {
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -221,13 +195,13 @@ impl Connections {
 
     /// One connection from its first byte to its last.
     async fn run(self: Arc<Self>, stream: TcpStream, address: SocketAddr, slot: Slot) {
-        let stream = TimedWrites::new(stream, self.settings.idle);
+        let stream = TimedWrites::new(stream, self.timeouts.idle);
         let Some(Ready { socket, secure, h2 }) = self.secure(stream).await else { return };
         let peer = Peer { address: address.ip().to_canonical(), secure };
         // hyper reads a little more than the largest head in one go.
         let counted = !address::is_local(peer.address) && !self.routes.load().trusts(peer.address);
         let heads = self.memory.of_heads(counted.then(|| address::site(peer.address)));
-        let watch = Arc::new(Watch::new(2 * self.settings.max_head, heads));
+        let watch = Arc::new(Watch::new(2 * self.max_head, heads));
         let input = Arc::new(Input::default());
         let place = ConnectionSlot::new(slot);
         let connection = Arc::new(Connection { peer, place: place.clone() });
@@ -284,7 +258,7 @@ impl Connections {
                 Future: Send + 'static,
             >,
     {
-        let idle = self.settings.idle;
+        let idle = self.timeouts.idle;
         let mut builder = http2::Builder::new(Streams { patience: idle });
         builder
             .timer(TokioTimer::new())
@@ -292,7 +266,7 @@ impl Connections {
             .max_send_buf_size(MAX_H2_UNSENT_BYTES)
             .initial_stream_window_size(H2_WINDOW_BYTES)
             .initial_connection_window_size(H2_WINDOW_BYTES)
-            .max_header_list_size(u32::try_from(self.settings.max_head).unwrap_or(u32::MAX))
+            .max_header_list_size(u32::try_from(self.max_head).unwrap_or(u32::MAX))
             .keep_alive_interval(Duration::from_secs(20))
             .keep_alive_timeout(Duration::from_secs(10));
         let mut connection = pin!(builder.serve_connection(socket, service));
@@ -331,8 +305,8 @@ impl Connections {
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())
-            .header_read_timeout(self.settings.header_timeout)
-            .max_buf_size(self.settings.max_head)
+            .header_read_timeout(self.timeouts.header)
+            .max_buf_size(self.max_head)
             .max_headers(MAX_HEADERS);
         let mut connection = pin!(builder.serve_connection(socket, service).with_upgrades());
         let leaving = async {

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::{collect, listener::MAX_HEADERS};
 use crate::{
+    config::Timeouts,
     endpoint::Endpoint,
     failure::{Failure, RelayFault, SenderFault},
     memory::{LIVE_BYTES, Memory, MemoryBudget, head_bytes},
@@ -37,34 +38,16 @@ pub(super) enum Proven {
     Answered(Reply, EventId),
 }
 
-/// Bounds of requests' heads and bodies.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct BodySettings {
-    /// Largest request head, in bytes; hyper's own bound is a little above it.
-    pub max_head: usize,
-    /// Longest silence while a request's body comes.
-    pub idle: Duration,
-    /// Longest time for a body that is collected.
-    pub total: Duration,
-}
-
 /// Proves requests, or turns them away.
 pub(super) struct Prover {
-    settings: BodySettings,
-    memory: Arc<MemoryBudget>,
-    providers: Arc<Providers>,
+    /// Largest request head, in bytes; hyper's own bound is a little above it.
+    pub(super) max_head: usize,
+    pub(super) timeouts: Timeouts,
+    pub(super) memory: Arc<MemoryBudget>,
+    pub(super) providers: Arc<Providers>,
 }
 
 impl Prover {
-    pub(super) fn build(settings: BodySettings, memory: Arc<MemoryBudget>, providers: Arc<Providers>) -> Self {
-        Self { settings, memory, providers }
-    }
-
-    /// Longest silence while a request's body comes.
-    pub(super) const fn body_idle(&self) -> Duration {
-        self.settings.idle
-    }
-
     /// Proves a request, or turns it away. Its memory is counted for its endpoint, and for the address `holder` if there
     /// is one.
     pub(super) async fn prove(
@@ -109,7 +92,7 @@ impl Prover {
 
     /// What can be said before a byte of the body was read.
     fn admit(&self, endpoint: &Endpoint, received: &Received, payload: &Payload) -> Result<(), Failure> {
-        check_message(received, self.settings.max_head)?;
+        check_message(received, self.max_head)?;
         if !endpoint.takes(&received.head.method) {
             return Err(SenderFault::Method.into());
         }
@@ -134,8 +117,8 @@ impl Prover {
         body: RequestBody,
         memory: &mut Memory,
     ) -> Result<Bytes, collect::CollectError> {
-        let until = Instant::now() + self.settings.total;
-        collect::collect(body, endpoint.max_body, self.settings.idle, until, memory).await
+        let until = Instant::now() + self.timeouts.body;
+        collect::collect(body, endpoint.max_body, self.timeouts.body_idle, until, memory).await
     }
 
     /// The answer to a provider's challenge, if the request is one.

@@ -1,6 +1,6 @@
 //! The way of one request to its answer: routed, proven, and handed to an agent or to the store.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc};
 
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
 use hyper::{body::Body as _, upgrade::OnUpgrade};
@@ -10,7 +10,6 @@ use tokio::time::timeout_at;
 use tracing::Instrument as _;
 
 use super::{
-    Beyond,
     api::{self, AgentApi},
     client::{self, Untrusted},
     head::{SeenHead, Watched},
@@ -24,12 +23,13 @@ use crate::{
     address::{is_local, site},
     agents::{Agents, Turned, lists, token::Shown},
     clock::wall,
+    config::Timeouts,
     deliver::{HandlerAnswer, LiveMeans, deliver_live},
     delivery::{Delivery, SenderReply, TakenIn},
     endpoint::{Ack, Endpoint, Keeping, Replay},
     failure::{AgentFault, Failure, HandlerFault, RelayFault, SenderFault},
     memory::{LIVE_BYTES, Memory},
-    metrics::{AnswerClass, Metrics},
+    metrics::AnswerClass,
     refused::{Refused, TurnedAway},
     replay_guard::{self, FirstRequest, ReplayGuard, Seen},
     routes::{Matched, Peer, Routed, Routes, SharedRoutes},
@@ -50,17 +50,16 @@ pub(super) struct Connection {
 
 /// Answers public requests.
 pub(super) struct Requests {
-    routes: SharedRoutes,
-    metrics: Arc<Metrics>,
-    agents: Arc<Agents>,
-    delivery: Arc<Delivery>,
-    refused: Arc<Refused>,
-    prover: Prover,
-    api: AgentApi,
-    guard: ReplayGuard,
-    untrusted: Untrusted,
-    upgrade_idle: Duration,
-    open: OpenConnections,
+    pub(super) routes: SharedRoutes,
+    pub(super) agents: Arc<Agents>,
+    pub(super) delivery: Arc<Delivery>,
+    pub(super) refused: Arc<Refused>,
+    pub(super) prover: Prover,
+    pub(super) api: AgentApi,
+    pub(super) guard: ReplayGuard,
+    pub(super) untrusted: Untrusted,
+    pub(super) timeouts: Timeouts,
+    pub(super) open: OpenConnections,
 }
 
 /// How a webhook ended.
@@ -76,23 +75,6 @@ enum Outcome {
 }
 
 impl Requests {
-    pub(super) fn build(beyond: Beyond, prover: Prover, upgrade_idle: Duration, open: OpenConnections) -> Arc<Self> {
-        let Beyond { routes, metrics, agents, delivery, refused, .. } = beyond;
-        Arc::new(Self {
-            api: AgentApi::build(Arc::clone(&delivery)),
-            routes,
-            metrics,
-            agents,
-            delivery,
-            refused,
-            prover,
-            guard: ReplayGuard::default(),
-            untrusted: Untrusted::default(),
-            upgrade_idle,
-            open,
-        })
-    }
-
     /// Answers one request.
     pub(super) async fn handle(
         &self,
@@ -103,7 +85,7 @@ impl Requests {
     ) -> Response<ResponseBody> {
         let one_of_many = matches!(request.version(), Version::HTTP_10 | Version::HTTP_11);
         let mut response = self.answer(connection, seen, opened, request).await;
-        if one_of_many && self.open.is_closing() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        if one_of_many && self.open.closing.is_cancelled() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
@@ -152,7 +134,7 @@ impl Requests {
                 span.in_scope(|| answer_to(outcome, &endpoint, event_id))
             }
             Err(fault) => {
-                self.metrics.unrouted();
+                routes.unrouted.inc();
                 respond::failure(fault.into(), event_id)
             }
         }
@@ -253,9 +235,9 @@ impl Requests {
             registry: self.agents.registry(),
             admission: &self.delivery.admission,
             trusted: &trusted,
-            body_idle: self.prover.body_idle(),
-            upgrade_idle: self.upgrade_idle,
-            connections: self.open.tasks(),
+            body_idle: self.timeouts.body_idle,
+            upgrade_idle: self.timeouts.upgrade_idle,
+            connections: &self.open.tasks,
         };
         let outcome = deliver_live(webhook, endpoint, means).await;
         if let Err(
@@ -297,7 +279,7 @@ impl Requests {
         request: Request<RequestBody>,
         event_id: EventId,
     ) -> Response<ResponseBody> {
-        if self.open.is_closing() {
+        if self.open.closing.is_cancelled() {
             return respond::failure(AgentFault::Absent.into(), event_id);
         }
         let accepted = self

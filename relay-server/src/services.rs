@@ -1,0 +1,58 @@
+//! The services of one relay, and the order in which they are made.
+//!
+//! Each gets what it needs when it is built, and knows no other. All of them together are for the root, which starts and
+//! stops them, for the configuration that they follow, and for the admin API, which shows them.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::{
+    agents::{AgentSettings, Agents, outcomes::LateOutcome},
+    clock::Clock,
+    config::Config,
+    delivery::Delivery,
+    ingress::Ingress,
+    metrics::Metrics,
+    providers::Providers,
+    refused::Refused,
+    routes::SharedRoutes,
+    store::{Store, Vault},
+};
+
+#[derive(Clone)]
+pub(crate) struct Services {
+    pub routes: SharedRoutes,
+    pub metrics: Arc<Metrics>,
+    pub agents: Arc<Agents>,
+    pub delivery: Arc<Delivery>,
+    pub providers: Arc<Providers>,
+    pub refused: Arc<Refused>,
+    pub ingress: Arc<Ingress>,
+}
+
+impl Services {
+    /// What agents say of attempts that nobody waits for comes out of the receiver.
+    pub(crate) async fn build(
+        config: &Config,
+        store: &Arc<dyn Store>,
+        vault: &Vault,
+        clock: Clock,
+        max_connections: usize,
+    ) -> anyhow::Result<(Self, mpsc::Receiver<LateOutcome>)> {
+        let (metrics, routes) = (Arc::new(Metrics::default()), SharedRoutes::default());
+        let providers = Providers::build(vault.clone());
+        providers.load(&config.endpoints).await;
+        let settings = AgentSettings {
+            max_sessions: config.limits.max_sessions,
+            max_in_flight: config.limits.max_in_flight_per_agent,
+            drain_timeout: config.server.drain_timeout,
+        };
+        let (agents, late_outcomes) = Agents::build(settings, store, &clock);
+        let delivery = Delivery::build(Arc::clone(store), clock, &agents, metrics.events());
+        let (budget, lasts) = (config.limits.refused_budget, config.store.kind.is_durable());
+        let refused = Refused::build(budget, lasts, Arc::clone(store), Arc::clone(agents.registry()));
+        let ingress = Ingress::build(config, max_connections, &routes, &agents, &delivery, &providers, &refused)?;
+        Ok((Self { routes, metrics, agents, delivery, providers, refused, ingress }, late_outcomes))
+    }
+}
