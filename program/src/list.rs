@@ -10,6 +10,7 @@ use std::{
 
 use jiff::Timestamp;
 use relay_proto::printable::escaped;
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{Failure, terminal};
@@ -36,19 +37,16 @@ impl List {
     }
 
     /// Prints answers of a relay, each as it is on a line of its own, or as a row of cells.
-    ///
-    /// # Errors
-    /// As [`terminal::print`].
-    pub fn print<'a>(
+    pub fn print<'a, T: Deserialize<'a> + Default>(
         &mut self,
         values: impl IntoIterator<Item = &'a Value>,
         json: bool,
-        cells: impl Fn(&Value) -> Vec<String>,
+        cells: impl Fn(&T) -> Vec<String>,
     ) -> Result<(), Failure> {
         if json {
-            return terminal::values(values, true, Value::to_string);
+            return values.into_iter().try_for_each(|value| terminal::line(&value.to_string()));
         }
-        let rows: Vec<_> = values.into_iter().map(cells).collect();
+        let rows: Vec<_> = values.into_iter().map(|value| cells(&T::deserialize(value).unwrap_or_default())).collect();
         self.lines(&rows).iter().try_for_each(|line| terminal::line(line))
     }
 
@@ -79,14 +77,8 @@ impl List {
     }
 }
 
-/// One row by itself.
 pub fn row(cells: Vec<String>) -> String {
     List::default().lines(&[cells]).concat()
-}
-
-/// A moment of an answer, with three digits of its second.
-pub fn moment<'a>(value: &'a Value, key: &str) -> Cow<'a, str> {
-    time(value[key].as_str().unwrap_or("-"))
 }
 
 /// A moment with three digits of its second; any other text as it is.

@@ -10,6 +10,7 @@ mod endpoints;
 mod events;
 mod gate;
 mod listener;
+pub(crate) mod shapes;
 
 use std::{
     io,

@@ -8,12 +8,12 @@ use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
 use relay_program::{
     Failure,
-    event::{EventDetail, EventSummary},
+    event::{EventDetail, EventReplayed, EventSummary},
     list::List,
-    terminal::{self, member},
+    terminal,
 };
 use relay_proto::printable::escaped;
-use serde_json::Value;
+use serde::Deserialize as _;
 
 use super::{
     args::ReachArgs,
@@ -214,14 +214,14 @@ async fn show(api: &mut Api<'_>, args: &ShowArgs) -> Result<(), Failure> {
     let event = api.event(&args.id).await.map_err(|error| failure(&error))?;
     if !args.body {
         // The relay's advice names commands of its own, for whoever runs it.
-        let words = |event: &Value| EventDetail::words(event, "to do, at the relay");
-        return terminal::values([&event], args.json, words);
+        let words = |event: &EventDetail| event.words("to do, at the relay");
+        return terminal::answer(&event, args.json, words);
     }
     // By its own id from here on: the sender may use its own once more meanwhile.
-    let id = event["id"].as_str().unwrap_or(&args.id);
-    let (mut offset, size) = (0, event["size"].as_u64().unwrap_or(0));
+    let EventSummary { id, size, .. } = EventSummary::deserialize(&event)?;
+    let mut offset = 0;
     loop {
-        let part = api.body(id, offset).await.map_err(|error| failure(&error))?;
+        let part = api.body(&id, offset).await.map_err(|error| failure(&error))?;
         if part.is_empty() {
             return Ok(());
         }
@@ -244,8 +244,9 @@ async fn replay(api: &mut Api<'_>, args: &ReplayArgs, name: &str) -> Result<(), 
     for id in &args.ids {
         match api.replay(id, Replay { agent, instance: None, signature }).await {
             Ok(done) => {
-                terminal::values([&done], args.json, replayed)?;
-                let took = done["status"].as_u64().is_some_and(|status| status < 400);
+                terminal::answer(&done, args.json, EventReplayed::words)?;
+                let took =
+                    EventReplayed::deserialize(&done).is_ok_and(|done| done.status.is_some_and(|status| status < 400));
                 if agent.is_some() && !took {
                     worst.get_or_insert(Failure::Reported(1));
                 }
@@ -280,21 +281,4 @@ fn failure(error: &LinkError) -> Failure {
         },
         None => Failure::Unreachable(said),
     }
-}
-
-/// What came of a replay.
-fn replayed(done: &Value) -> String {
-    if done["outcome"].is_null() {
-        return format!("{}  is on its way as a replay of {}", member(done, "new_id"), member(done, "id"));
-    }
-    let resigned = if done["resigned"] == true { ", signed afresh" } else { "" };
-    format!(
-        "{}  {} {} in {} ms by {}, a replay of {}{resigned}",
-        member(done, "new_id"),
-        member(done, "outcome"),
-        done["status"].as_u64().map_or("-".to_owned(), |status| status.to_string()),
-        done["duration_ms"],
-        member(done, "agent"),
-        member(done, "id"),
-    )
 }

@@ -15,9 +15,10 @@ use axum::{
 use data_encoding::BASE64;
 use relay_proto::printable;
 use relay_schemes::explain::Finding;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::shapes::{HandshakeSummary, RefusedSummary};
 use crate::{
     failure::{ApiError, ApiErrorKind},
     ingress::respond::of_api_error,
@@ -55,10 +56,10 @@ impl IntoResponse for ApiError {
     }
 }
 
-pub(super) fn answer(status: StatusCode, value: &Value) -> Response {
+pub(super) fn answer(status: StatusCode, value: &impl Serialize) -> Response {
     let content_type = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
     // Whoever asks with curl has it on a terminal.
-    (status, content_type, format!("{}\n", printable::lines(&value.to_string()))).into_response()
+    (status, content_type, format!("{}\n", printable::lines(&json!(value).to_string()))).into_response()
 }
 
 #[derive(Deserialize)]
@@ -121,38 +122,36 @@ async fn find(services: &Services, id: &str) -> Result<Arc<Entry>, ApiError> {
 async fn list_handshakes(State(services): State<Services>, Query(listing): Query<Listing>) -> Response {
     let limit = listing.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_KEPT);
     let found = services.providers.handshakes(listing.endpoint.as_deref(), limit);
-    let shown = |one: &Arc<Handshake>| {
-        json!({
-            "id": one.event_id.to_string(),
-            "endpoint": one.endpoint,
-            "state": "handshake",
-            "received_at": one.at.to_string(),
-            "provider": one.provider,
-            "handshake": one.name,
-            "client": one.client.to_string(),
-            "learnt_secret": one.learnt,
-            "shown": one.shown,
-            "confirm_url": one.confirm_url,
-        })
+    let shown = |one: &Arc<Handshake>| HandshakeSummary {
+        id: one.event_id.to_string(),
+        endpoint: one.endpoint.to_string(),
+        state: "handshake".to_owned(),
+        received_at: one.at,
+        provider: one.provider.to_string(),
+        handshake: one.name.to_string(),
+        client: one.client.to_string(),
+        learnt_secret: one.learnt,
+        shown: one.shown.clone(),
+        confirm_url: one.confirm_url.clone(),
     };
     answer(StatusCode::OK, &json!({ "handshakes": found.iter().map(shown).collect::<Vec<_>>() }))
 }
 
-fn summary(entry: &Entry) -> Value {
-    json!({
-        "id": entry.event_id.to_string(),
-        "endpoint": entry.endpoint.as_str(),
-        "state": "refused",
-        "received_at": entry.at.to_string(),
-        "method": entry.head.method,
-        "url": entry.hidden.url,
-        "client": entry.head.client.to_string(),
-        "provider": entry.head.provider,
-        "status": entry.status,
-        "code": entry.code,
-        "body_read": entry.head.body_len.is_some(),
-        "body_len": entry.head.body_len,
-    })
+fn summary(entry: &Entry) -> RefusedSummary {
+    RefusedSummary {
+        id: entry.event_id.to_string(),
+        endpoint: entry.endpoint.to_string(),
+        state: "refused".to_owned(),
+        received_at: entry.at,
+        method: entry.head.method.clone(),
+        url: entry.hidden.url.clone(),
+        client: entry.head.client.to_string(),
+        provider: entry.head.provider.to_string(),
+        status: entry.status,
+        code: entry.code.to_string(),
+        body_read: entry.head.body_len.is_some(),
+        body_len: entry.head.body_len,
+    }
 }
 
 fn detail(entry: &Entry) -> Value {
@@ -160,7 +159,7 @@ fn detail(entry: &Entry) -> Value {
         let value = if entry.hidden.hides(name) { MASKED.into() } else { String::from_utf8_lossy(value) };
         json!([name, value])
     };
-    let mut detail = summary(entry);
+    let mut detail = json!(summary(entry));
     detail["headers"] = entry.head.headers.iter().map(line).collect();
     detail["body_base64"] = BASE64.encode(&entry.shown_body()).into();
     detail["body_kept"] = entry.body.len().into();

@@ -13,11 +13,14 @@ use axum::{
 };
 use bytes::Bytes;
 use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::{Value, json};
+use serde_json::json;
 use toml::Table;
 use zeroize::Zeroizing;
 
-use super::api::answer;
+use super::{
+    api::answer,
+    shapes::{AttachedSummary, EndpointDeleted, EndpointDetail, EndpointSummary},
+};
 use crate::{
     agents::{membership::Role, registry::AttachedAgent},
     config::{rows::Rows, shown_endpoint},
@@ -50,36 +53,32 @@ async fn list(State(api): State<EndpointsApi>) -> Result<Response, ApiError> {
     let routes = api.services.routes.load();
     let mut endpoints: Vec<_> = routes.endpoints().collect();
     endpoints.sort_by(|one, other| one.name.cmp(&other.name));
-    let all = endpoints.into_iter().map(|endpoint| {
-        let mut shown = brief(&api, &view, endpoint);
-        with_backlog(&mut shown, backlog.get(endpoint.name.as_str()).copied());
-        shown
-    });
+    let all = endpoints
+        .into_iter()
+        .map(|endpoint| brief(&api, &view, endpoint, backlog.get(endpoint.name.as_str()).copied()));
     Ok(answer(StatusCode::OK, &json!({ "endpoints": all.collect::<Vec<_>>() })))
 }
 
-fn brief(api: &EndpointsApi, view: &View, endpoint: &Endpoint) -> Value {
+fn brief(api: &EndpointsApi, view: &View, endpoint: &Endpoint, waits: Option<&Backlog>) -> EndpointSummary {
     let mode = match &endpoint.keeping {
         None => "live",
         Some(keeping) if keeping.assured => "assured",
         Some(_) => "durable",
     };
-    json!({
-        "name": endpoint.name.as_str(),
-        "mode": mode,
-        "provider": endpoint.verify.provider_name(),
-        "source": view.source(endpoint.name.as_str()),
-        "url": api.services.routes.load().url(endpoint),
-        "metrics_name": api.services.metrics.shown(endpoint.name.as_str()),
-        "agents": api.services.agents.registry().serving(endpoint.name.as_str()),
-    })
-}
-
-fn with_backlog(shown: &mut Value, waits: Option<&Backlog>) {
-    shown["paused"] = waits.is_some_and(|waits| waits.paused).into();
-    shown["waiting"] = waits.map_or(0, |waits| waits.open).into();
-    shown["oldest"] = waits.and_then(|waits| waits.oldest).map(|at| at.to_string()).into();
-    shown["next_due"] = waits.and_then(|waits| waits.next_due).map(|at| at.to_string()).into();
+    let name = endpoint.name.as_str();
+    EndpointSummary {
+        name: name.to_owned(),
+        mode: mode.to_owned(),
+        provider: endpoint.verify.provider_name().to_owned(),
+        source: view.source(name).to_owned(),
+        url: api.services.routes.load().url(endpoint),
+        metrics_name: api.services.metrics.shown(name),
+        agents: api.services.agents.registry().serving(name),
+        paused: waits.is_some_and(|waits| waits.paused),
+        waiting: waits.map_or(0, |waits| waits.open),
+        oldest: waits.and_then(|waits| waits.oldest),
+        next_due: waits.and_then(|waits| waits.next_due),
+    }
 }
 
 async fn show(State(api): State<EndpointsApi>, Path(named): Path<String>) -> Result<Response, ApiError> {
@@ -91,33 +90,37 @@ fn endpoint(api: &EndpointsApi, named: &str) -> Result<Arc<Endpoint>, ApiError> 
 }
 
 /// Everything that is known of an endpoint.
-async fn whole(api: &EndpointsApi, named: &str) -> Result<Value, ApiError> {
+async fn whole(api: &EndpointsApi, named: &str) -> Result<EndpointDetail, ApiError> {
     let endpoint = endpoint(api, named)?;
     let (store, view) = (&api.services.delivery.store, api.runtime_config.view());
-    let mut all = brief(api, &view, &endpoint);
     let backlog = store.backlog(endpoint.name.clone().into()).await?;
-    with_backlog(&mut all, backlog.first());
     let counts = store.counts(endpoint.name.clone()).await?;
-    all["pending"] = counts.pending.into();
-    all["running"] = counts.running.into();
-    all["dead"] = counts.dead.into();
-    all["paused_since"] = counts.paused_at.map(|at| at.to_string()).into();
     let left_alone = api.services.agents.registry().left_alone_until(named);
-    all["circuit"] = if left_alone.is_some() { "open" } else { "closed" }.into();
-    all["circuit_until"] = left_alone.map(|at| at.to_string()).into();
-    all["secret_available"] = (!endpoint.verify.is_closed()).into();
     let agent = |AttachedAgent { identity, role }| {
         let standing = match role {
             Role::Active => "active",
             Role::Standby => "standby",
             Role::Copy => "copy",
         };
-        json!({ "name": &*identity.name, "token": &*identity.token, "standing": standing })
+        AttachedSummary {
+            name: identity.name.to_string(),
+            token: identity.token.to_string(),
+            standing: standing.to_owned(),
+        }
     };
-    all["attached"] = api.services.agents.registry().attached(named).into_iter().map(agent).collect();
-    // A reload between the two leaves the settings out for once.
-    all["settings"] = shown_endpoint(&view.shown, named).unwrap_or_default();
-    Ok(all)
+    Ok(EndpointDetail {
+        summary: brief(api, &view, &endpoint, backlog.first()),
+        pending: counts.pending,
+        running: counts.running,
+        dead: counts.dead,
+        paused_since: counts.paused_at,
+        circuit: if left_alone.is_some() { "open" } else { "closed" }.to_owned(),
+        circuit_until: left_alone,
+        secret_available: !endpoint.verify.is_closed(),
+        attached: api.services.agents.registry().attached(named).into_iter().map(agent).collect(),
+        // A reload between the two leaves the settings out for once.
+        settings: shown_endpoint(&view.shown, named).unwrap_or_default(),
+    })
 }
 
 async fn hold(
@@ -163,7 +166,7 @@ async fn create(State(api): State<EndpointsApi>, body: Result<Bytes, BytesReject
     let secrets = secrets.into_iter().map(Zeroizing::new).collect();
     let name = crate::config::rows::name_of(&endpoint).unwrap_or_default().to_owned();
     let warnings = api.runtime_config.create(endpoint, secrets).await?;
-    let mut all = whole(&api, &name).await?;
+    let mut all = json!(whole(&api, &name).await?);
     all["warnings"] = warnings.into();
     Ok(answer(StatusCode::CREATED, &all))
 }
@@ -182,7 +185,7 @@ async fn delete(
 ) -> Result<Response, ApiError> {
     let name = EndpointName::parse(&named).map_err(|_| missing())?;
     let cancelled = api.runtime_config.delete(name, asked.force).await?;
-    Ok(answer(StatusCode::OK, &json!({ "name": named, "cancelled": cancelled })))
+    Ok(answer(StatusCode::OK, &EndpointDeleted { name: named, cancelled }))
 }
 
 /// A file's rows, and what else it says.

@@ -8,8 +8,9 @@ use axum::{
     routing::{get, post},
 };
 use bytes::Bytes;
+use relay_program::event::EventDone;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::api::answer;
 use crate::{
@@ -81,15 +82,15 @@ async fn act(
     Ok(answer(StatusCode::OK, &done))
 }
 
-async fn replayed(services: &Services, id: &str, signature: crate::store::Signature) -> Result<Value, ApiError> {
+async fn replayed(services: &Services, id: &str, signature: crate::store::Signature) -> Result<EventDone, ApiError> {
     let delivery = &services.delivery;
     let record = events::find(&delivery.store, id, &Sight::All, delivery.clock.now()).await?;
     let endpoint = services.routes.load().endpoint(record.summary.endpoint.as_str()).cloned();
     let stored = delivery.replay(endpoint.as_ref(), record, signature).await?;
-    Ok(json!({ "id": stored.of.to_string(), "new_id": stored.id.to_string() }))
+    Ok(EventDone { id: stored.of.to_string(), new_id: Some(stored.id.to_string()) })
 }
 
-async fn acted(services: &Services, id: &str, action: Action) -> Result<Value, ApiError> {
+async fn acted(services: &Services, id: &str, action: Action) -> Result<EventDone, ApiError> {
     let delivery = &services.delivery;
     let Summary { endpoint, id, .. } =
         events::find(&delivery.store, id, &Sight::All, delivery.clock.now()).await?.summary;
@@ -97,7 +98,7 @@ async fn acted(services: &Services, id: &str, action: Action) -> Result<Value, A
     let acted = delivery.store.act(acts, delivery.clock.now()).await?.into_iter().next();
     delivery.wake();
     match acted {
-        Some(Acted::Done) => Ok(json!({ "id": id.to_string(), "new_id": null })),
+        Some(Acted::Done) => Ok(EventDone { id: id.to_string(), new_id: None }),
         Some(Acted::Not(state)) => {
             let message = format!("the event is {}, and this cannot be done to it then", word(state));
             Err(ApiError::new(ApiErrorKind::WrongState, message))

@@ -6,7 +6,7 @@ use relay_program::{Failure, terminal};
 use serde_json::{Value, json};
 
 use super::{endpoint, remote::Remote};
-use crate::config::{ConfigSource, Flags};
+use crate::{config::ConfigSource, live::Applied};
 
 /// Largest request that the relay takes, in bytes.
 const MAX_BYTES: usize = 1 << 20;
@@ -26,42 +26,30 @@ pub(super) struct Apply {
 }
 
 pub(super) fn run(arguments: &Apply) -> Result<(), Failure> {
-    let source = ConfigSource { path: Some(arguments.file.clone()), flags: Flags::default() };
+    let source = ConfigSource::at(Some(arguments.file.clone()));
     let input = source.read()?;
     // Here with the lines of the file. Whether a secret can be read is for the relay to say.
     input.show(&source.flags)?;
     let body = json!({ "rows": input.rows(), "sections": input.sections() }).to_string();
     if body.len() > MAX_BYTES {
-        return Err(Failure::Usage(format!(
-            "{} says more than the 1 MiB that can be applied",
-            arguments.file.display()
-        )));
+        let file = arguments.file.display();
+        return Err(Failure::Usage(format!("{file} says more than the 1 MiB that can be applied")));
     }
     let path = format!("/api/v1/config?dry_run={}", arguments.dry_run);
     let applied = arguments.remote.send(&http::Method::PUT, &path, body.as_bytes())?;
-    endpoint::tell(&applied["warnings"]);
-    if arguments.json {
-        return terminal::line(&applied.to_string());
-    }
-    lines(&applied).iter().try_for_each(|line| terminal::line(line))
+    endpoint::tell(applied["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str));
+    terminal::answer(&applied, arguments.json, |applied| lines(applied).join("\n"))
 }
 
-fn lines(applied: &Value) -> Vec<String> {
+fn lines(applied: &Applied) -> Vec<String> {
     let mut lines = Vec::new();
-    let mut unchanged = 0;
-    for (kind, word) in [("endpoint", ""), ("token", "token ")] {
-        let diff = &applied[kind];
-        let names = |list: &str| diff[list].as_array().into_iter().flatten().filter_map(Value::as_str);
-        lines.extend(names("added").map(|name| format!("+ {word}{name}")));
-        for (name, keys) in diff["changed"].as_object().into_iter().flatten() {
-            let keys: Vec<&str> = keys.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-            lines.push(format!("~ {word}{name} ({})", keys.join(", ")));
-        }
-        lines.extend(names("removed").map(|name| format!("- {word}{name}")));
-        unchanged += diff["unchanged"].as_u64().unwrap_or(0);
+    for (diff, word) in [(&applied.endpoint, ""), (&applied.token, "token ")] {
+        lines.extend(diff.added.iter().map(|name| format!("+ {word}{name}")));
+        lines.extend(diff.changed.iter().map(|(name, keys)| format!("~ {word}{name} ({})", keys.join(", "))));
+        lines.extend(diff.removed.iter().map(|name| format!("- {word}{name}")));
     }
-    lines.push(format!("= {unchanged} unchanged"));
-    let restart = applied["restart"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    lines.push(format!("= {} unchanged", applied.endpoint.unchanged + applied.token.unchanged));
+    let restart = applied.restart.iter();
     lines.extend(restart.map(|key| format!("! {key} is another in the relay's own file: it needs a restart")));
     lines
 }
@@ -75,7 +63,7 @@ mod tests {
         let applied = json!({
             "endpoint": { "added": ["a"], "changed": { "b": ["mode", "retry.first"] }, "removed": ["c"], "unchanged": 2 },
             "token": { "added": ["t"], "changed": {}, "removed": [], "unchanged": 1 },
-            "restart": ["server.listen"],
+            "restart": ["server.listen"], "warnings": [],
         });
         let expected = [
             "+ a",
@@ -85,6 +73,6 @@ mod tests {
             "= 3 unchanged",
             "! server.listen is another in the relay's own file: it needs a restart",
         ];
-        assert_eq!(lines(&applied), expected);
+        assert_eq!(lines(&serde_json::from_value(applied).expect("as it is sent")), expected);
     }
 }

@@ -1,7 +1,7 @@
 //! `endpoint`: what a running relay serves, who is attached, what waits; making endpoints and removing them.
 
 mod create;
-mod secret;
+pub(super) mod secret;
 
 use clap::Subcommand;
 use relay_program::{
@@ -11,9 +11,9 @@ use relay_program::{
     terminal,
 };
 use relay_proto::printable::escaped;
-use serde_json::Value;
 
 use super::remote::Remote;
+use crate::admin::shapes::{AttachedSummary, EndpointDeleted, EndpointDetail, EndpointSummary};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum EndpointCommand {
@@ -80,13 +80,13 @@ pub(super) fn run(command: &EndpointCommand) -> Result<(), Failure> {
         }
         EndpointCommand::Show { name, json, remote } => {
             let found = remote.get(&format!("/api/v1/endpoints/{}", encoded(name)))?;
-            terminal::values([&found], *json, show)
+            terminal::answer(&found, *json, show)
         }
         EndpointCommand::Create(arguments) => create::run(arguments),
         EndpointCommand::Delete { name, force, json, remote } => {
             let path = format!("/api/v1/endpoints/{}?force={force}", encoded(name));
             let done = remote.send(&http::Method::DELETE, &path, &[])?;
-            terminal::values([&done], *json, deleted)
+            terminal::answer(&done, *json, deleted)
         }
         EndpointCommand::Forget(endpoint) => endpoint.act("forget"),
         EndpointCommand::Pause(endpoint) => endpoint.act("pause"),
@@ -94,59 +94,53 @@ pub(super) fn run(command: &EndpointCommand) -> Result<(), Failure> {
     }
 }
 
-fn cells(endpoint: &Value) -> Vec<String> {
-    let text = |key: &str| terminal::member(endpoint, key).into_owned();
-    let since = endpoint["oldest"].as_str().map(|at| format!("since {}", list::time(at)));
+fn cells(endpoint: &EndpointSummary) -> Vec<String> {
     vec![
-        text("name"),
-        text("mode"),
-        text("provider"),
-        text("source"),
-        format!("agents {}", endpoint["agents"]),
-        format!("waiting {}", endpoint["waiting"]),
-        since.unwrap_or_default(),
-        if endpoint["paused"] == true { "PAUSED" } else { "" }.to_owned(),
+        endpoint.name.clone(),
+        endpoint.mode.clone(),
+        endpoint.provider.clone(),
+        endpoint.source.clone(),
+        format!("agents {}", endpoint.agents),
+        format!("waiting {}", endpoint.waiting),
+        endpoint.oldest.map(|at| format!("since {at:.3}")).unwrap_or_default(),
+        if endpoint.paused { "PAUSED" } else { "" }.to_owned(),
     ]
 }
 
-fn deleted(done: &Value) -> String {
-    let cancelled = match done["cancelled"].as_u64() {
-        None | Some(0) => String::new(),
-        Some(count) => format!("; {count} events that waited are cancelled"),
-    };
-    format!("deleted {}{cancelled}", terminal::member(done, "name"))
+fn deleted(EndpointDeleted { name, cancelled }: &EndpointDeleted) -> String {
+    match cancelled {
+        0 => format!("deleted {name}"),
+        count => format!("deleted {name}; {count} events that waited are cancelled"),
+    }
 }
 
 /// What is known of an endpoint, and then its settings as they would stand in a file.
-fn show(endpoint: &Value) -> String {
-    let text = |key: &str| terminal::member(endpoint, key);
-    let mut out = list::row(cells(endpoint));
-    out.push_str(&format!("\nwebhook URL: {}", text("url")));
-    let count = |key: &str| format!("{key} {}", endpoint[key]);
-    out.push_str(&format!("\n{}, {}, {}", count("pending"), count("running"), count("dead")));
-    for (key, title) in
-        [("paused_since", "paused since"), ("circuit_until", "its handler fails and is left alone until")]
-    {
-        if endpoint[key].is_string() {
-            out.push_str(&format!("\n{title} {}", list::moment(endpoint, key)));
-        }
+fn show(endpoint: &EndpointDetail) -> String {
+    let mut out = list::row(cells(&endpoint.summary));
+    out.push_str(&format!("\nwebhook URL: {}", endpoint.summary.url));
+    let EndpointDetail { pending, running, dead, .. } = endpoint;
+    out.push_str(&format!("\npending {pending}, running {running}, dead {dead}"));
+    if let Some(since) = endpoint.paused_since {
+        out.push_str(&format!("\npaused since {since:.3}"));
     }
-    if endpoint["secret_available"] == false {
+    if let Some(until) = endpoint.circuit_until {
+        out.push_str(&format!("\nits handler fails and is left alone until {until:.3}"));
+    }
+    if !endpoint.secret_available {
         out.push_str("\nits secret is not there: it answers 503");
     }
-    for agent in endpoint["attached"].as_array().into_iter().flatten() {
-        let text = |key: &str| terminal::member(agent, key);
-        out.push_str(&format!("\nagent {} ({}), token {}", text("name"), text("standing"), text("token")));
+    for AttachedSummary { name, token, standing } in &endpoint.attached {
+        out.push_str(&format!("\nagent {} ({standing}), token {}", escaped(name), escaped(token)));
     }
-    if let Ok(settings) = toml::to_string(&endpoint["settings"]) {
+    if let Ok(settings) = toml::to_string(&endpoint.settings) {
         out.push_str(&format!("\n\n{}", settings.trim_end()));
     }
     out
 }
 
 /// Says what works and is worth knowing.
-pub(super) fn tell(warnings: &Value) {
-    for warning in warnings.as_array().into_iter().flatten().filter_map(Value::as_str) {
+pub(super) fn tell<'a>(warnings: impl IntoIterator<Item = &'a str>) {
+    for warning in warnings {
         terminal::note(&format!("warning: {}", escaped(warning)));
     }
 }

@@ -4,16 +4,16 @@
 use clap::{Subcommand, ValueEnum};
 use relay_program::{
     Failure,
-    event::{EventDetail, EventSummary},
+    event::{EventDetail, EventDone, EventSummary},
     http1::encoded,
-    list::{self, List},
+    list::List,
     terminal,
 };
 use relay_proto::printable::escaped;
-use serde::Serialize;
-use serde_json::Value;
+use serde::{Deserialize as _, Serialize, de::DeserializeOwned};
 
 use super::remote::Remote;
+use crate::admin::shapes::{HandshakeSummary, RefusedSummary};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum EventCommand {
@@ -134,7 +134,7 @@ pub(super) fn run(command: &EventCommand) -> Result<(), Failure> {
         }
         EventCommand::Show { id, json, remote } => {
             let event = remote.get(&format!("/api/v1/events/{}", encoded(id)))?;
-            terminal::values([&event], *json, |event| EventDetail::words(event, "to do"))
+            terminal::answer(&event, *json, |event: &EventDetail| event.words("to do"))
         }
         EventCommand::Body(OneEvent { id, remote }) => {
             let body = remote.bytes(&format!("/api/v1/events/{}/body", encoded(id)))?;
@@ -155,15 +155,15 @@ pub(super) fn run(command: &EventCommand) -> Result<(), Failure> {
 /// Has something done to an event and prints the id of the event that is now on its way.
 pub(super) fn act(id: &str, action: &str, remote: &Remote) -> Result<(), Failure> {
     let done = remote.post(&format!("/api/v1/events/{}/{action}", encoded(id)))?;
-    let id = if done["new_id"].is_string() { &done["new_id"] } else { &done["id"] };
-    terminal::line(id.as_str().unwrap_or_default())
+    let EventDone { id, new_id } = EventDone::deserialize(&done)?;
+    terminal::line(&new_id.unwrap_or(id))
 }
 
 /// Lists what never became an event.
-fn other(
+fn other<T: DeserializeOwned + Default>(
     name: &str,
     mut list: List,
-    cells: fn(&Value) -> Vec<String>,
+    cells: fn(&T) -> Vec<String>,
     which: &Which,
     json: bool,
     remote: &Remote,
@@ -173,45 +173,43 @@ fn other(
     list.print(found[name].as_array().into_iter().flatten(), json, cells)
 }
 
-fn handshake(event: &Value) -> Vec<String> {
-    let text = |key: &str| terminal::member(event, key).into_owned();
-    let confirm = event["confirm_url"].as_str().map(|url| format!("open {}", escaped(url)));
-    let code = || event["shown"].as_str().map(|code| format!("code {}", escaped(code)));
-    let learnt = if event["learnt_secret"] == true { "learnt a secret" } else { "" };
+fn handshake(event: &HandshakeSummary) -> Vec<String> {
+    let text = |text: &str| escaped(text).into_owned();
+    let confirm = event.confirm_url.as_ref().map(|url| format!("open {}", escaped(url)));
+    let code = || event.shown.as_ref().map(|code| format!("code {}", escaped(code)));
     vec![
-        list::moment(event, "received_at").into_owned(),
-        text("id"),
+        format!("{:.3}", event.received_at),
+        text(&event.id),
         "HANDSHAKE".to_owned(),
-        text("endpoint"),
-        text("provider"),
-        text("handshake"),
-        text("client"),
-        learnt.to_owned(),
+        text(&event.endpoint),
+        text(&event.provider),
+        text(&event.handshake),
+        text(&event.client),
+        if event.learnt_secret { "learnt a secret" } else { "" }.to_owned(),
         confirm.or_else(code).unwrap_or_default(),
     ]
 }
 
-fn refused(event: &Value) -> Vec<String> {
-    let text = |key: &str| terminal::member(event, key).into_owned();
-    let unread = if event["body_read"] == false { "body not read" } else { "" };
+fn refused(event: &RefusedSummary) -> Vec<String> {
+    let text = |text: &str| escaped(text).into_owned();
     vec![
-        list::moment(event, "received_at").into_owned(),
-        text("id"),
+        format!("{:.3}", event.received_at),
+        text(&event.id),
         "REFUSED".to_owned(),
-        event["status"].to_string(),
-        text("endpoint"),
-        text("code"),
-        text("client"),
-        unread.to_owned(),
-        text("method"),
-        text("url"),
+        event.status.to_string(),
+        text(&event.endpoint),
+        text(&event.code),
+        text(&event.client),
+        if event.body_read { "" } else { "body not read" }.to_owned(),
+        text(&event.method),
+        text(&event.url),
     ]
 }
 
 #[cfg(test)]
 mod tests {
     use relay_proto::printable::is_steering;
-    use serde_json::json;
+    use serde_json::{from_value, json};
 
     use super::*;
 
@@ -219,10 +217,12 @@ mod tests {
     fn what_senders_wrote_neither_steers_a_terminal_nor_begins_a_line() {
         let evil = "\u{1b}[2J\u{9b}31mPAID\u{202e}\u{feff}\nforged";
         let event = json!({
-            "id": evil, "received_at": evil, "endpoint": evil, "method": evil, "status": 500, "code": evil, "url": evil,
-            "client": evil, "provider": evil, "handshake": evil, "confirm_url": evil,
+            "id": evil, "state": evil, "received_at": "2026-01-31T08:00:00Z", "endpoint": evil, "method": evil, "status": 500,
+            "code": evil, "url": evil, "client": evil, "provider": evil, "handshake": evil, "confirm_url": evil,
+            "body_read": false, "learnt_secret": true,
         });
-        for words in [refused(&event), handshake(&event)].map(list::row) {
+        let lines = [refused(&from_value(event.clone()).unwrap()), handshake(&from_value(event).unwrap())];
+        for words in lines.map(relay_program::list::row) {
             assert!(!words.contains(|char| char != '\n' && is_steering(char)), "{words:?}");
             assert_eq!(words.lines().count(), 1, "{words}");
         }

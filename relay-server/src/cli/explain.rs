@@ -10,7 +10,7 @@ use anyhow::{Context, anyhow};
 use data_encoding::BASE64;
 use jiff::Timestamp;
 use relay_program::{Failure, terminal};
-use relay_proto::printable::without_password;
+use relay_proto::printable::{escaped, without_password};
 use relay_schemes::{
     Material, Request, Secret, ascii_host,
     explain::{Candidates, explain},
@@ -58,8 +58,9 @@ pub(super) fn run(arguments: &Explain) -> Result<(), Failure> {
     if arguments.json {
         return terminal::line(&explained.to_string());
     }
-    terminal::values(explained["findings"].as_array().into_iter().flatten(), false, |finding| {
-        format!("{}: {}", terminal::member(finding, "code"), terminal::member(finding, "message"))
+    explained["findings"].as_array().into_iter().flatten().try_for_each(|finding| {
+        let text = |key: &str| escaped(finding[key].as_str().unwrap_or("-"));
+        terminal::line(&format!("{}: {}", text("code"), text("message")))
     })
 }
 

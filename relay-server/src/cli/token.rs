@@ -4,12 +4,10 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 use relay_program::{Failure, terminal};
-use serde_json::Value;
+use serde::Deserialize;
 
-use crate::{
-    agents::token::AgentToken,
-    config::{ConfigSource, Flags, add_token, remove_token},
-};
+use super::new_token;
+use crate::config::{ConfigSource, add_token, remove_token};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TokenCommand {
@@ -43,25 +41,29 @@ pub(super) enum TokenCommand {
     },
 }
 
+/// What lists say of a token.
+#[derive(Default, Deserialize)]
+struct TokenRow {
+    name: String,
+    endpoints: Vec<String>,
+}
+
 pub(super) fn run(command: TokenCommand) -> Result<(), Failure> {
-    let source = |config| ConfigSource { path: config, flags: Flags::default() };
     match command {
         TokenCommand::Create { name, endpoints, config } => {
-            let token =
-                AgentToken::generate().map_err(|error| Failure::from(anyhow::anyhow!("no randomness: {error}")))?;
-            add_token(&source(config).find()?, &name, token.hash(), &endpoints)?;
+            let token = new_token()?;
+            add_token(&ConfigSource::at(config).find()?, &name, token.hash(), &endpoints)?;
             terminal::line(token.expose())?;
         }
         TokenCommand::List { config, json } => {
-            let tokens = source(config).show()?.to_json();
-            let words = |token: &Value| {
-                let endpoints = token["endpoints"].as_array().into_iter().flatten().filter_map(Value::as_str);
-                format!("{}\t{}", terminal::member(token, "name"), endpoints.collect::<Vec<_>>().join(","))
-            };
-            terminal::values(tokens["token"].as_array().into_iter().flatten(), json, words)?;
+            let tokens = ConfigSource::at(config).show()?.to_json();
+            let words = |token: &TokenRow| format!("{}\t{}", token.name, token.endpoints.join(","));
+            for token in tokens["token"].as_array().into_iter().flatten() {
+                terminal::answer(token, json, words)?;
+            }
         }
         TokenCommand::Revoke { name, config } => {
-            let source = source(config);
+            let source = ConfigSource::at(config);
             if source.show()?.row("token", &name).is_none() {
                 return Err(Failure::NotFound(format!(
                     "there is no token \"{name}\"; `relay-server token list` names them"

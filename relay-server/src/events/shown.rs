@@ -1,8 +1,11 @@
-//! Events as answers show them, in JSON. Keys are only ever added.
+//! Events as answers show them.
 
+use std::time::Duration;
+
+use relay_program::event::{EventAttempt, EventDetail, EventDone, EventReplayed, EventSummary};
 use relay_proto::HeaderBlock;
 use relay_schemes::Provider;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::word;
 use crate::{
@@ -14,26 +17,26 @@ use crate::{
 };
 
 /// What lists show of an event.
-pub(crate) fn summary(event: &Summary, endpoint: Option<&Endpoint>) -> Value {
-    json!({
-        "id": event.id.to_string(),
-        "endpoint": event.endpoint.as_str(),
-        "state": word(event.state),
-        "why": why(event),
-        "received_at": event.received_at.to_string(),
-        "method": event.method,
-        "target": shown_url(endpoint.map(|endpoint| &endpoint.verify), &event.target),
-        "event_type": event.event_type,
-        "sender_id": event.sender_id,
-        "size": event.size,
-        "attempt_count": event.attempts,
-        "status": event.status,
-        "next_try": event.due_at.filter(|_| event.state == State::Pending).map(|at| at.to_string()),
-        "settled_at": event.settled_at.map(|at| at.to_string()),
-        "conflict_with": event.conflict_with.map(|id| id.to_string()),
-        "replay_of": event.replay_of.map(|id| id.to_string()),
-        "redelivered": event.redelivered,
-    })
+pub(crate) fn summary(event: &Summary, endpoint: Option<&Endpoint>) -> EventSummary {
+    EventSummary {
+        id: event.id.to_string(),
+        endpoint: event.endpoint.to_string(),
+        state: word(event.state),
+        why: why(event).to_owned(),
+        received_at: event.received_at.to_string(),
+        method: event.method.clone(),
+        target: shown_url(endpoint.map(|endpoint| &endpoint.verify), &event.target),
+        event_type: event.event_type.clone(),
+        sender_id: event.sender_id.clone(),
+        size: event.size,
+        attempt_count: event.attempts,
+        status: event.status,
+        next_try: event.due_at.filter(|_| event.state == State::Pending).map(|at| at.to_string()),
+        settled_at: event.settled_at.map(|at| at.to_string()),
+        conflict_with: event.conflict_with.map(|id| id.to_string()),
+        replay_of: event.replay_of.map(|id| id.to_string()),
+        redelivered: event.redelivered,
+    }
 }
 
 /// Why an event stands where it does, as a stable code.
@@ -61,51 +64,55 @@ fn advice(event: &Summary) -> Option<&'static str> {
 }
 
 /// All that is known of an event but its body; what lets its bearer in is masked.
-pub(crate) fn detail(record: &Record, endpoint: Option<&Endpoint>) -> Value {
-    let mut detail = summary(&record.summary, endpoint);
+pub(crate) fn detail(record: &Record, endpoint: Option<&Endpoint>) -> EventDetail {
+    let Record { summary: event, head, attempts } = record;
     let own = endpoint.and_then(|endpoint| endpoint.verify.provider()).map(Provider::credential_headers);
-    let headers = shown_headers(&record.summary.endpoint, &record.head.sent, &record.head.arrival);
-    detail["headers"] = lines(&headers, &own.unwrap_or_default());
-    detail["signature"] = json!(record.head.signature);
-    detail["verified"] = record.head.arrival.verified.clone().into();
-    detail["client"] = record.head.arrival.peer.to_string().into();
-    detail["attempts"] = record.attempts.iter().map(attempt).collect();
-    detail["advice"] = advice(&record.summary).into();
-    detail
+    EventDetail {
+        summary: summary(event, endpoint),
+        headers: lines(&shown_headers(&event.endpoint, &head.sent, &head.arrival), &own.unwrap_or_default()),
+        signature: json!(head.signature),
+        verified: head.arrival.verified.clone(),
+        client: head.arrival.peer.to_string(),
+        attempts: attempts.iter().map(attempt).collect(),
+        advice: advice(event).map(str::to_owned),
+    }
 }
 
-fn attempt(attempt: &Attempt) -> Value {
-    json!({
-        "number": attempt.number,
-        "started_at": attempt.started_at.to_string(),
-        "duration_ms": u64::try_from(attempt.duration.as_millis()).unwrap_or(u64::MAX),
-        "outcome": attempt.outcome.code(),
-        "agent": attempt.agent,
-        "status": attempt.answer.as_ref().map(|answer| answer.status),
-    })
+fn attempt(attempt: &Attempt) -> EventAttempt {
+    EventAttempt {
+        number: attempt.number,
+        started_at: attempt.started_at.to_string(),
+        duration_ms: milliseconds(attempt.duration),
+        outcome: attempt.outcome.code().to_owned(),
+        agent: attempt.agent.clone(),
+        status: attempt.answer.as_ref().map(|answer| answer.status),
+    }
 }
 
 /// Names and values, what lets its bearer in masked.
-fn lines(headers: &HeaderBlock, also: &[&str]) -> Value {
+fn lines(headers: &HeaderBlock, also: &[&str]) -> Vec<(String, String)> {
     let line = |(name, value): (&[u8], &[u8])| {
-        let name = String::from_utf8_lossy(name);
-        let value =
-            if authenticates(&name) || also.contains(&&*name) { MASKED.into() } else { String::from_utf8_lossy(value) };
-        json!([name, value])
+        let name = String::from_utf8_lossy(name).into_owned();
+        let masked = authenticates(&name) || also.contains(&&*name);
+        let value = if masked { MASKED.into() } else { String::from_utf8_lossy(value) };
+        (name, value.into_owned())
     };
     headers.iter().map(line).collect()
 }
 
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// What came of a replay to one agent.
-pub(crate) fn replayed(replayed: &Replayed) -> Value {
-    json!({
-        "id": replayed.of.to_string(),
-        "new_id": replayed.id.to_string(),
-        "agent": replayed.agent,
-        "resigned": replayed.resigned,
-        "outcome": replayed.outcome.code(),
-        "status": replayed.answer.as_ref().map(|answer| answer.status),
-        "headers": replayed.answer.as_ref().map(|answer| lines(&answer.headers, &[])),
-        "duration_ms": u64::try_from(replayed.duration.as_millis()).unwrap_or(u64::MAX),
-    })
+pub(crate) fn replayed(replayed: &Replayed) -> EventReplayed {
+    EventReplayed {
+        done: EventDone { id: replayed.of.to_string(), new_id: Some(replayed.id.to_string()) },
+        agent: replayed.agent.clone(),
+        resigned: replayed.resigned,
+        outcome: Some(replayed.outcome.code().to_owned()),
+        status: replayed.answer.as_ref().map(|answer| answer.status),
+        headers: replayed.answer.as_ref().map(|answer| lines(&answer.headers, &[])),
+        duration_ms: milliseconds(replayed.duration),
+    }
 }

@@ -15,6 +15,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::{Method, Request, Response};
 use percent_encoding::percent_decode_str;
+use relay_program::event::EventDone;
 use relay_schemes::Provider;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -160,7 +161,7 @@ impl Question<'_> {
     async fn show(&self, id: &str) -> Result<Response<ResponseBody>, ApiError> {
         let record = self.find(id).await?;
         let endpoint = self.routes.endpoint(record.summary.endpoint.as_str());
-        Ok(respond::api_answer(&events::detail(&record, endpoint.map(|endpoint| &**endpoint))))
+        Ok(respond::api_answer(&json!(events::detail(&record, endpoint.map(|it| &**it)))))
     }
 
     async fn body(&self, id: &str, from: &From) -> Result<Response<ResponseBody>, ApiError> {
@@ -176,7 +177,7 @@ impl Question<'_> {
         let replayed: Value = match asked.to {
             To::Endpoint if self.token.may(Right::Replay, name.as_str()) => {
                 let stored = delivery.replay(endpoint, record, asked.signature).await?;
-                json!({ "id": stored.of.to_string(), "new_id": stored.id.to_string() })
+                json!(EventDone { id: stored.of.to_string(), new_id: Some(stored.id.to_string()) })
             }
             To::Endpoint => {
                 let why = "this token lacks the right `replay`; add it to the token's `rights` on the relay, or replay \
@@ -191,7 +192,7 @@ impl Question<'_> {
                 let selector = AgentSelector { token: &self.token.name, name: agent, instance };
                 let may = |right| self.token.may(right, name.as_str());
                 let asker = Asker { attach: may(Right::Attach), replay: may(Right::Replay) };
-                events::replayed(&delivery.replay_to(&selector, endpoint, record, asked.signature, asker).await?)
+                json!(events::replayed(&delivery.replay_to(&selector, endpoint, record, asked.signature, asker).await?))
             }
         };
         Ok(respond::api_answer(&replayed))

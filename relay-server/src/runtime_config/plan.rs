@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     config::rows,
@@ -10,26 +10,22 @@ use crate::{
 };
 
 /// What changes of one kind, by name.
-#[derive(Debug, Default, PartialEq, Serialize)]
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Diff {
-    /// New rows.
     pub added: Vec<String>,
     /// Rows that say something else, and the keys that do.
     pub changed: BTreeMap<String, Vec<String>>,
-    /// Rows that are gone.
     pub removed: Vec<String>,
-    /// Rows that stay as they are.
     pub unchanged: usize,
 }
 
 /// What was, or would be, applied.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Applied {
     pub endpoint: Diff,
     pub token: Diff,
     /// Keys beside them that differ from what the relay runs with. They are left alone.
     pub restart: Vec<String>,
-    /// What works and is worth knowing.
     pub warnings: Vec<String>,
 }
 

@@ -1,12 +1,13 @@
 //! `endpoint create`: a row from flags, made by a running relay.
 
 use relay_program::{Failure, terminal};
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 use toml::Table;
 use zeroize::Zeroizing;
 
 use super::{secret, tell};
-use crate::cli::remote::Remote;
+use crate::{admin::shapes::EndpointSummary, cli::remote::Remote};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Create {
@@ -46,7 +47,12 @@ pub(in crate::cli) struct Create {
 pub(super) fn run(arguments: &Create) -> Result<(), Failure> {
     let row = row(arguments)?;
     let generated = match (&arguments.provider, arguments.generate_secret) {
-        (Some(provider), true) => Some(secret::new(provider)?),
+        (Some(provider), true) => Some(secret::new(provider)?.ok_or_else(|| {
+            Failure::Usage(format!(
+                "--generate-secret: the secret of \"{provider}\" is not known to be yours to choose; write the one that \
+                 it shows into a file and name that with --secret-file"
+            ))
+        })?),
         _ => None,
     };
     let mut secrets = arguments.secret_file.iter().map(|file| secret::read(file)).collect::<Result<Vec<_>, _>>()?;
@@ -54,16 +60,15 @@ pub(super) fn run(arguments: &Create) -> Result<(), Failure> {
     let secrets: Vec<&str> = secrets.iter().map(|secret| secret.as_str()).collect();
     let body = Zeroizing::new(json!({ "endpoint": row, "secrets": secrets }).to_string());
     let mut made = arguments.remote.send(&http::Method::POST, "/api/v1/endpoints", body.as_bytes())?;
-    tell(&made["warnings"]);
+    tell(made["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str));
     if arguments.json {
         if let Some(secret) = &generated {
             made["secret"] = secret.as_str().into();
         }
         return terminal::line(&made.to_string());
     }
-    let text = |key: &str| terminal::member(&made, key);
-    terminal::line(&format!("created {} ({}, {})", text("name"), text("mode"), text("provider")))?;
-    terminal::line(&format!("webhook URL  {}", text("url")))?;
+    let EndpointSummary { name, mode, provider, url, .. } = EndpointSummary::deserialize(&made)?;
+    terminal::line(&format!("created {name} ({mode}, {provider})\nwebhook URL  {url}"))?;
     match &generated {
         Some(secret) => terminal::line(&format!("secret       {}", secret.as_str())),
         None => Ok(()),

@@ -1,43 +1,42 @@
-//! Secrets that the command line reads or makes for an endpoint.
+//! Secrets that the command line reads or makes for an endpoint. A provider that is missing in the lists here makes its own.
 
 use std::io::Read as _;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use data_encoding::{BASE64, HEXLOWER};
 use relay_program::Failure;
 use relay_schemes::Invisible;
 use zeroize::Zeroizing;
 
-use crate::config::{MAX_SECRET_BYTES, read_secret};
+use crate::{
+    cli::no_randomness,
+    config::{MAX_SECRET_BYTES, read_secret},
+};
 
 /// Random bytes of a secret. Forty digits are as many as the narrowest form takes.
 const RANDOM_BYTES: usize = 20;
 
 /// Providers that take any text as a secret, as far as their pages say so: whoever sets the webhook up chooses it.
-const CHOSEN: &str = "github bitbucket jira gitea typeform cal-com razorpay gocardless woocommerce easypost lemon-squeezy \
-                      npm taiga mautic formstack helpscout webex websub circleci sanity gitlab-token telegram twitch \
-                      figma microsoft-graph docker-hub netlify";
+const CHOSEN: &str = "\
+    github bitbucket jira gitea typeform cal-com razorpay gocardless woocommerce easypost lemon-squeezy npm \
+    taiga mautic formstack helpscout webex websub circleci sanity gitlab-token telegram twitch figma \
+    microsoft-graph docker-hub netlify";
 
 /// Those that take a name and a password.
 const BASIC: &str = "postmark sparkpost chargebee datocms datadog basic";
 
-/// A new secret in the provider's form; an error if only the provider can make it.
-pub(super) fn new(provider: &str) -> Result<Zeroizing<String>, Failure> {
+/// A new secret in the provider's form; `None` where it is not known to be one's own to choose.
+pub(in crate::cli) fn new(provider: &str) -> Result<Option<Zeroizing<String>>, Failure> {
     let mut bytes = Zeroizing::new([0; RANDOM_BYTES + 4]);
-    getrandom::fill(&mut *bytes).map_err(|error| Failure::from(anyhow!("no randomness: {error}")))?;
+    getrandom::fill(&mut *bytes).map_err(no_randomness)?;
     let text = HEXLOWER.encode(&bytes[..RANDOM_BYTES]);
-    let text = match provider {
-        "standard-webhooks" => format!("whsec_{}", BASE64.encode(&*bytes)),
-        _ if CHOSEN.split(' ').any(|name| name == provider) => text,
-        _ if BASIC.split(' ').any(|name| name == provider) => format!("relay:{text}"),
-        _ => {
-            return Err(Failure::Usage(format!(
-                "--generate-secret: the secret of \"{provider}\" is not known to be yours to choose; write the one that \
-                 it shows into a file and name that with --secret-file"
-            )));
-        }
-    };
-    Ok(Zeroizing::new(text))
+    Ok(match provider {
+        "standard-webhooks" => Some(format!("whsec_{}", BASE64.encode(&*bytes))),
+        _ if CHOSEN.split(' ').any(|name| name == provider) => Some(text),
+        _ if BASIC.split(' ').any(|name| name == provider) => Some(format!("relay:{text}")),
+        _ => None,
+    }
+    .map(Zeroizing::new))
 }
 
 /// The secret in a file, or on standard input for `-`.
@@ -74,7 +73,7 @@ mod tests {
 
     #[test]
     fn only_what_one_may_choose_is_made_up() {
-        let made = |provider| new(provider).ok().map(|secret| secret.to_string());
+        let made = |provider| new(provider).expect("randomness").map(|secret| secret.to_string());
         let github = made("github").expect("a secret");
         assert!(github.len() == 40 && made("github") != Some(github), "random");
         assert!(made("basic").expect("a secret").starts_with("relay:"));
@@ -87,7 +86,7 @@ mod tests {
     fn what_is_made_up_can_be_used() {
         for name in CHOSEN.split(' ').chain(BASIC.split(' ')).chain(["standard-webhooks"]) {
             let row = relay_schemes::provider(name).unwrap_or_else(|| panic!("{name} has no row"));
-            let secret = new(name).expect("a secret");
+            let secret = new(name).expect("randomness").expect("a secret");
             let material = relay_schemes::Material {
                 secrets: vec![relay_schemes::Secret::new(secret.as_bytes())],
                 ..relay_schemes::Material::default()

@@ -1,0 +1,85 @@
+//! What the admin API tells of endpoints and of what never became an event, as it is sent and as the command line reads
+//! it. Keys are only ever added.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct EndpointSummary {
+    pub name: String,
+    pub mode: String,
+    pub provider: String,
+    /// `api` or `file`.
+    pub source: String,
+    pub url: String,
+    pub metrics_name: String,
+    pub agents: usize,
+    pub paused: bool,
+    pub waiting: u64,
+    /// Of what waits, when the oldest came.
+    pub oldest: Option<Timestamp>,
+    pub next_due: Option<Timestamp>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct EndpointDetail {
+    #[serde(flatten)]
+    pub summary: EndpointSummary,
+    pub pending: u64,
+    pub running: u64,
+    pub dead: u64,
+    pub paused_since: Option<Timestamp>,
+    pub circuit: String,
+    pub circuit_until: Option<Timestamp>,
+    pub secret_available: bool,
+    pub attached: Vec<AttachedSummary>,
+    /// As they would stand in a file.
+    pub settings: Value,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct AttachedSummary {
+    pub name: String,
+    pub token: String,
+    /// `active`, `standby` or `copy`.
+    pub standing: String,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct EndpointDeleted {
+    pub name: String,
+    /// How many events that waited.
+    pub cancelled: u64,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct HandshakeSummary {
+    pub id: String,
+    pub endpoint: String,
+    pub state: String,
+    pub received_at: Timestamp,
+    pub provider: String,
+    pub handshake: String,
+    pub client: String,
+    pub learnt_secret: bool,
+    /// A code for the person who sets the webhook up.
+    pub shown: Option<String>,
+    pub confirm_url: Option<String>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct RefusedSummary {
+    pub id: String,
+    pub endpoint: String,
+    pub state: String,
+    pub received_at: Timestamp,
+    pub method: String,
+    pub url: String,
+    pub client: String,
+    pub provider: String,
+    pub status: u16,
+    pub code: String,
+    pub body_read: bool,
+    pub body_len: Option<u64>,
+}
