@@ -5,22 +5,17 @@
 
 use std::io;
 
-/// A failure of a command.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// Something failed that is nobody's mistake.
     #[error("{0}")]
     Failed(String),
-    /// The arguments cannot be used.
     #[error("{0}")]
     Usage(String),
-    /// The configuration cannot be used.
     #[error("{0}")]
     Config(String),
-    /// A file or a name does not exist.
     #[error("{0}")]
     NotFound(String),
-    /// The relay says no.
     #[error("{0}")]
     Refused(String),
     /// The relay does not answer, or something else does.
@@ -35,7 +30,6 @@ impl Failure {
     /// Whoever read the output has seen enough, as in `| head -1`.
     pub const READER_GONE: Self = Self::Reported(0);
 
-    /// The process's exit code.
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::Failed(_) => 1,

@@ -36,12 +36,10 @@ impl Http1 {
         Ok(Self { sender, _driver: AbortOnDropHandle::new(driver) })
     }
 
-    /// Whether nothing can be asked any more.
     pub fn is_closed(&self) -> bool {
         self.sender.is_closed()
     }
 
-    /// Asks, and waits for the head of the answer.
     pub async fn ask(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>> {
         self.sender.ready().await?;
         self.sender.send_request(request).await

@@ -4,11 +4,14 @@
 //! what it takes is for the programs. Nothing here runs by itself, and nothing is kept between calls.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
+// Only the two programs read it: what a name says needs no sentence.
+#![allow(missing_docs)]
 
 pub mod accept;
 pub mod config;
 pub mod event;
 mod failure;
+pub mod file;
 pub mod http1;
 pub mod list;
 mod name;
@@ -21,5 +24,7 @@ pub mod suggest;
 pub mod terminal;
 pub mod tls;
 
-pub use self::failure::Failure;
-pub use self::name::{EndpointName, EndpointNameError, MAX_NAME_BYTES};
+pub use self::{
+    failure::Failure,
+    name::{EndpointName, EndpointNameError, MAX_NAME_BYTES},
+};

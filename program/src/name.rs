@@ -12,28 +12,21 @@ pub const MAX_NAME_BYTES: usize = 63;
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EndpointName(Arc<str>);
 
-/// Why a text is not an endpoint's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointNameError {
-    /// Nothing at all.
     #[error("the name is empty")]
     Empty,
-    /// More than [`MAX_NAME_BYTES`].
     #[error("the name is longer than {MAX_NAME_BYTES} characters")]
     TooLong,
-    /// It begins with `_`, which is kept for the relay's own paths.
     #[error("names that begin with `_` belong to the relay itself")]
     Reserved,
-    /// It begins with `.` or `-`.
     #[error("a name begins with a letter or a digit")]
     BadStart,
-    /// It holds a character that would need quoting somewhere.
     #[error("`{0}` cannot stand in a name; use a-z, 0-9, `.`, `_` and `-`")]
     BadCharacter(char),
 }
 
 impl EndpointName {
-    /// Checks a name. The error says which character or length is wrong.
     pub fn parse(text: &str) -> Result<Self, EndpointNameError> {
         let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-');
         if let Some(bad) = text.chars().find(|&c| !allowed(c)) {
@@ -48,7 +41,6 @@ impl EndpointName {
         }
     }
 
-    /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

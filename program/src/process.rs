@@ -26,7 +26,6 @@ pub fn raise_limit_on_files() -> Option<u64> {
     None
 }
 
-/// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asked {
     /// Ctrl-C or SIGTERM: to end.
@@ -35,7 +34,6 @@ pub enum Asked {
     Reload,
 }
 
-/// The signals that are listened to.
 #[derive(Debug)]
 pub struct Signals {
     #[cfg(unix)]
@@ -58,7 +56,6 @@ impl Signals {
         })
     }
 
-    /// What the next one asks for.
     #[cfg(unix)]
     pub async fn next(&mut self) -> Asked {
         tokio::select! {

@@ -19,9 +19,7 @@ use crate::config::Wrong;
 /// Where a secret is kept. Safe to print.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum SecretRef {
-    /// An environment variable.
     Env(String),
-    /// A file.
     File(PathBuf),
     /// A systemd credential: a file of that name in `$CREDENTIALS_DIRECTORY`.
     Credential(String),
@@ -60,16 +58,11 @@ impl fmt::Display for SecretRef {
     }
 }
 
-/// Why a file was not read.
 #[derive(Debug)]
 pub enum Unread {
-    /// Everyone on this machine may read it.
     Public,
-    /// It has more bytes than a secret can.
     TooLarge,
-    /// It is a directory.
     Directory,
-    /// What the system says.
     Io(io::Error),
 }
 

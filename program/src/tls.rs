@@ -22,7 +22,7 @@ use rustls::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         verify_server_name,
     },
-    crypto::CryptoProvider,
+    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
     server::ParsedCertificate,
 };
@@ -31,7 +31,6 @@ use x509_parser::prelude::{FromDer as _, X509Certificate, X509Version};
 /// Whose certificates are believed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Trust {
-    /// Those of the system.
     #[default]
     Platform,
     /// Those of the system, and those signed by the certificates in a PEM file.
@@ -40,21 +39,12 @@ pub enum Trust {
     DangerousAnything,
 }
 
-/// Why no TLS configuration can be made.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
-    /// The file with extra roots cannot be read or holds no certificate.
     #[error("{}: {reason}", path.display())]
-    File {
-        /// The file as it was given.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The system has no usable roots.
+    File { path: PathBuf, reason: String },
     #[error("the system's root certificates cannot be used: {0}; install them (ca-certificates) or name a CA file")]
     Platform(Error),
-    /// The library refuses its own settings.
     #[error("TLS cannot be set up: {0}")]
     Setup(Error),
 }
@@ -67,16 +57,16 @@ pub fn provider() -> Arc<CryptoProvider> {
 /// A client configuration for TLS 1.2 and 1.3 that offers HTTP/1.1. Reads the system's roots anew each time.
 pub fn client_config(trust: &Trust) -> Result<ClientConfig, TrustError> {
     let provider = provider();
-    let verifier: Arc<dyn ServerCertVerifier> = match trust {
-        Trust::Platform => Arc::new(Verifier::new(Vec::new(), &provider)?),
-        Trust::PlatformAnd(file) => Arc::new(Verifier::new(certificates(file)?, &provider)?),
-        Trust::DangerousAnything => Arc::new(DangerousAcceptAny { provider: Arc::clone(&provider) }),
+    let verifier = match trust {
+        Trust::Platform => Verifier::trusting(Vec::new(), Arc::clone(&provider))?,
+        Trust::PlatformAnd(file) => Verifier::trusting(certificates(file)?, Arc::clone(&provider))?,
+        Trust::DangerousAnything => Verifier { provider: Arc::clone(&provider), trusted: None },
     };
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(TrustError::Setup)?
         .dangerous()
-        .with_custom_certificate_verifier(verifier)
+        .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
@@ -88,34 +78,32 @@ pub fn handshake_reason(error: &io::Error, remedy: &str) -> String {
     let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
         return format!("TLS handshake failed: {}", crate::reason::of_io(error));
     };
-    match error {
-        Error::InvalidCertificate(Bad::UnknownIssuer | Bad::BadSignature) => {
-            format!("its certificate is signed by an unknown issuer; {remedy}")
-        }
-        Error::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. }) => {
-            "its certificate has expired".to_owned()
-        }
-        Error::InvalidCertificate(Bad::NotValidYet | Bad::NotValidYetContext { .. }) => {
+    let bad = match error {
+        Error::InvalidCertificate(bad) => bad,
+        Error::InvalidMessage(_) => return "it does not speak TLS on this port".to_owned(),
+        other => return format!("TLS handshake failed: {other}"),
+    };
+    match bad {
+        Bad::UnknownIssuer | Bad::BadSignature => format!("its certificate is signed by an unknown issuer; {remedy}"),
+        Bad::Expired | Bad::ExpiredContext { .. } => "its certificate has expired".to_owned(),
+        Bad::NotValidYet | Bad::NotValidYetContext { .. } => {
             "its certificate is not valid yet; look at this machine's clock".to_owned()
         }
-        Error::InvalidCertificate(Bad::NotValidForNameContext { presented, .. }) if presented.is_empty() => {
+        Bad::NotValidForNameContext { presented, .. } if presented.is_empty() => {
             format!("its certificate names no host (it has no subjectAltName); {RIGHT_ONE}")
         }
-        Error::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. }) => {
-            "its certificate is for another name".to_owned()
-        }
-        Error::InvalidCertificate(Bad::InvalidPurpose | Bad::InvalidPurposeContext { .. }) => {
+        Bad::NotValidForName | Bad::NotValidForNameContext { .. } => "its certificate is for another name".to_owned(),
+        Bad::InvalidPurpose | Bad::InvalidPurposeContext { .. } => {
             format!("its certificate is not one for servers; {RIGHT_ONE}")
         }
-        Error::InvalidCertificate(Bad::Other(other)) if other.0.is::<Unfit>() => match other.0.downcast_ref() {
+        Bad::Other(other) if other.0.is::<Unfit>() => match other.0.downcast_ref() {
             Some(Unfit::OldVersion) => format!("its certificate is of an old version, without names; {RIGHT_ONE}"),
             _ => format!(
                 "its certificate is a CA's (CA:TRUE), which may sign others but serves only where exactly it is \
                  named; {remedy}, or {RIGHT_ONE}"
             ),
         },
-        Error::InvalidMessage(_) => "it does not speak TLS on this port".to_owned(),
-        other => format!("TLS handshake failed: {other}"),
+        _ => format!("TLS handshake failed: {error}"),
     }
 }
 
@@ -127,7 +115,7 @@ const RIGHT_ONE: &str = "make one with: openssl req -x509 -newkey rsa:2048 -node
 /// What the library's errors do not tell apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 enum Unfit {
-    /// It is a CA's, and not one that is believed by itself.
+    /// And not one that is believed by itself.
     #[error("a CA's certificate is shown by a server")]
     IsCa,
     /// X.509 before version 3 has no names of hosts.
@@ -135,18 +123,26 @@ enum Unfit {
     OldVersion,
 }
 
-/// Believes what the system believes, what the named certificates have signed, and these themselves.
+/// Judges who shows a certificate.
 #[derive(Debug)]
 struct Verifier {
+    provider: Arc<CryptoProvider>,
+    /// Without it every certificate is believed: the user asked for that by name, for a target of theirs.
+    trusted: Option<Trusted>,
+}
+
+/// What the system believes, what the named certificates have signed, and these themselves.
+#[derive(Debug)]
+struct Trusted {
     platform: rustls_platform_verifier::Verifier,
     named: Vec<CertificateDer<'static>>,
 }
 
 impl Verifier {
-    fn new(named: Vec<CertificateDer<'static>>, provider: &Arc<CryptoProvider>) -> Result<Self, TrustError> {
-        let platform = rustls_platform_verifier::Verifier::new_with_extra_roots(named.clone(), Arc::clone(provider))
-            .map_err(TrustError::Platform)?;
-        Ok(Self { platform, named })
+    fn trusting(named: Vec<CertificateDer<'static>>, provider: Arc<CryptoProvider>) -> Result<Self, TrustError> {
+        let platform = rustls_platform_verifier::Verifier::new_with_extra_roots(named.clone(), Arc::clone(&provider));
+        let trusted = Some(Trusted { platform: platform.map_err(TrustError::Platform)?, named });
+        Ok(Self { provider, trusted })
     }
 }
 
@@ -192,10 +188,13 @@ impl ServerCertVerifier for Verifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let verified = if self.named.iter().any(|named| named == end_entity) {
+        let Some(Trusted { platform, named }) = &self.trusted else {
+            return Ok(ServerCertVerified::assertion());
+        };
+        let verified = if named.iter().any(|named| named == end_entity) {
             fits(end_entity, server_name, now).map(|()| ServerCertVerified::assertion())
         } else {
-            self.platform.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+            platform.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
         };
         verified.map_err(|error| told_apart(error, end_entity))
     }
@@ -206,7 +205,7 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.platform.verify_tls12_signature(message, cert, dss)
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -215,11 +214,11 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.platform.verify_tls13_signature(message, cert, dss)
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.platform.supported_verify_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -231,49 +230,6 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TrustError>
         Ok(list) if list.is_empty() => Err(wrong("holds no PEM certificate".to_owned())),
         Ok(list) => Ok(list),
         Err(error) => Err(wrong(error.to_string())),
-    }
-}
-
-/// Believes every certificate. The user asked for it by name, for a target of theirs.
-#[derive(Debug)]
-struct DangerousAcceptAny {
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for DangerousAcceptAny {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -296,7 +252,7 @@ mod tests {
         let key = rcgen::KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap().der().clone();
         let verify = |named: Vec<CertificateDer<'static>>| {
-            let verifier = Verifier::new(named, &provider()).unwrap();
+            let verifier = Verifier::trusting(named, provider()).unwrap();
             let server = ServerName::try_from("localhost").unwrap();
             let verified = verifier.verify_server_cert(&certificate, &[], &server, &[], UnixTime::now());
             let words = |error| handshake_reason(&io::Error::other(error), "trust it with --relay-ca");
@@ -356,7 +312,7 @@ mod tests {
             params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().der().clone()
         };
         let (mine, others) = (ca("mine"), ca("mine"));
-        let verifier = Verifier::new(vec![mine], &provider()).unwrap();
+        let verifier = Verifier::trusting(vec![mine], provider()).unwrap();
         let server = ServerName::try_from("localhost").unwrap();
         assert!(verifier.verify_server_cert(&others, &[], &server, &[], UnixTime::now()).is_err());
     }

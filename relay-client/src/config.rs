@@ -10,7 +10,6 @@ pub(crate) mod agreement;
 pub(crate) mod check;
 pub(crate) mod find;
 pub(crate) mod login;
-mod private;
 pub(crate) mod proxy;
 pub(crate) mod relay_url;
 pub(crate) mod token;
@@ -77,7 +76,6 @@ pub(crate) struct EndpointConfig {
 }
 
 impl EndpointConfig {
-    /// A shared endpoint with one handler.
     pub(crate) fn new(name: Option<String>, handler: HandlerConfig) -> Self {
         Self {
             name,
@@ -93,7 +91,6 @@ impl EndpointConfig {
     }
 }
 
-/// A handler, and how requests are made for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HandlerConfig {
     /// Where it lives and how it is called.
@@ -106,13 +103,11 @@ pub(crate) struct HandlerConfig {
 
 #[cfg(test)]
 impl HandlerConfig {
-    /// A handler with every default.
     pub(crate) const fn new(target: TargetConfig) -> Self {
         Self { target, headers: Vec::new(), preserve_host: false }
     }
 }
 
-/// A handler for the requests below a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RouteConfig {
     /// Begins with `/` and does not end with one.

@@ -45,7 +45,6 @@ use crate::{
 pub(crate) const REACH_TIMEOUT: Duration = Duration::from_secs(10);
 /// For TLS and the upgrade.
 pub(crate) const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long sent data may stay unacknowledged.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 /// Bytes that the head of the relay's answer may have.
 const MAX_HEAD_BYTES: usize = 16 * 1024;

@@ -21,7 +21,6 @@ pub(crate) struct Target {
     pub path: String,
 }
 
-/// What to connect to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Address {
     /// A bare port: this machine, over IPv4 or, if nothing listens there, IPv6.

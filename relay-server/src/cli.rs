@@ -101,36 +101,11 @@ struct Serve {
     /// The config file; else ./relay.toml, $XDG_CONFIG_HOME/relay/relay.toml or /etc/relay/relay.toml
     #[arg(long, env = "RELAY_CONFIG")]
     config: Option<PathBuf>,
-    /// The public address to listen on
-    #[arg(long, env = "RELAY_LISTEN")]
-    listen: Option<String>,
-    /// The address for the API, /livez and /readyz
-    #[arg(long, env = "RELAY_ADMIN")]
-    admin: Option<String>,
-    /// A directory for the relay's own small files; else $STATE_DIRECTORY or relay-state beside the config file
-    #[arg(long, env = "RELAY_STATE_DIR")]
-    state_dir: Option<PathBuf>,
-    /// Where events are kept, sqlite:FILE or memory: [default: relay.db in the state directory]
-    #[arg(long, env = "RELAY_STORE", value_name = "URL")]
-    store: Option<String>,
-    /// The address under which the relay is reached from outside
-    #[arg(long, env = "RELAY_PUBLIC_URL")]
-    public_url: Option<String>,
-    /// The certificate chain, PEM
-    #[arg(long, env = "RELAY_TLS_CERT")]
-    tls_cert: Option<PathBuf>,
-    /// The certificate's key, PEM
-    #[arg(long, env = "RELAY_TLS_KEY")]
-    tls_key: Option<PathBuf>,
+    #[command(flatten)]
+    flags: Flags,
     /// Try it out: this machine only, a throw-away token, an open endpoint `dev`
     #[arg(long)]
     dev: bool,
-    /// An endpoint beside those of the file
-    #[arg(long, value_name = "NAME=PROVIDER")]
-    endpoint: Vec<String>,
-    /// Where an endpoint's secret is
-    #[arg(long, value_name = "NAME=env:VAR|file:PATH")]
-    secret: Vec<String>,
     /// How the log is written
     #[arg(long, env = "RELAY_LOG_FORMAT", default_value = "text")]
     log_format: LogFormat,
@@ -196,17 +171,15 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Serve(arguments) => serve(arguments),
         Command::Init(arguments) => init::run(&arguments),
         Command::Config(ConfigCommand::Check { config }) => {
-            let source = ConfigSource { path: config, flags: Flags::default() };
-            let config = source.load()?;
+            let config = ConfigSource::at(config).load()?;
             config.warnings.iter().for_each(warn);
-            terminal::line(&format!("ok: {} endpoints, {} tokens", config.endpoints.len(), config.tokens.len()))
+            let count = |count, what| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+            let (endpoints, tokens) = (config.endpoints.len(), config.tokens.len());
+            terminal::line(&format!("ok: {}, {}", count(endpoints, "endpoint"), count(tokens, "token")))
         }
         Command::Config(ConfigCommand::Show { config, json }) => {
-            let shown = ConfigSource { path: config, flags: Flags::default() }.show()?;
-            if !json {
-                return terminal::print(shown.to_toml());
-            }
-            terminal::line(&format!("{:#}", shown_json(&shown)))
+            let shown = ConfigSource::at(config).show()?;
+            if json { terminal::line(&format!("{:#}", shown_json(&shown))) } else { terminal::print(shown.to_toml()) }
         }
         Command::Token(command) => token::run(command),
         Command::Event(command) => event::run(&command),
@@ -214,7 +187,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Endpoint(command) => endpoint::run(&command),
         Command::Apply(arguments) => apply::run(&arguments),
         Command::Backup { file, remote } => {
-            let file = std::path::absolute(&file).map_err(|error| Failure::from(anyhow::Error::from(error)))?;
+            let file = std::path::absolute(&file).map_err(anyhow::Error::from)?;
             let to = encoded(&file.to_string_lossy());
             remote.post(&format!("/api/v1/backup?to={to}")).map(drop)
         }
@@ -229,7 +202,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Man => {
             let mut page = Vec::new();
             let man = clap_mangen::Man::new(Cli::command());
-            man.render(&mut page).map_err(|error| Failure::from(anyhow::Error::from(error)))?;
+            man.render(&mut page)?;
             terminal::print(&String::from_utf8_lossy(&page))
         }
         Command::Version { json: false } => terminal::line(concat!("relay-server ", env!("CARGO_PKG_VERSION"))),
@@ -242,25 +215,8 @@ fn dispatch(command: Command) -> Result<(), Failure> {
 
 fn serve(arguments: Serve) -> Result<(), Failure> {
     let _log = start_log(arguments.log_format);
-    let dev = if arguments.dev {
-        let token = AgentToken::generate().map_err(|error| Failure::from(anyhow::anyhow!("no randomness: {error}")))?;
-        Some(Dev { token })
-    } else {
-        None
-    };
-    let flags = Flags {
-        listen: arguments.listen,
-        admin: arguments.admin,
-        state_dir: arguments.state_dir,
-        store: arguments.store,
-        public_url: arguments.public_url,
-        tls_cert: arguments.tls_cert,
-        tls_key: arguments.tls_key,
-        endpoints: arguments.endpoint,
-        secrets: arguments.secret,
-        dev: dev.clone(),
-    };
-    let source = ConfigSource { path: arguments.config, flags };
+    let dev = arguments.dev.then(new_token).transpose()?.map(|token| Dev { token });
+    let source = ConfigSource { path: arguments.config, flags: Flags { dev: dev.clone(), ..arguments.flags } };
     let config = source.load()?;
     let ran = serve::run(&source, &config, |started| {
         started.warnings.iter().for_each(warn);
@@ -272,6 +228,14 @@ fn serve(arguments: Serve) -> Result<(), Failure> {
     });
     // What only shows once the rows of the store stand beside the file's.
     ran.map_err(|error| error.downcast::<Problems>().map_or_else(Failure::from, Failure::from))
+}
+
+fn new_token() -> Result<AgentToken, Failure> {
+    AgentToken::generate().map_err(no_randomness)
+}
+
+fn no_randomness(error: getrandom::Error) -> Failure {
+    Failure::Failed(format!("no randomness: {error}"))
 }
 
 /// How the command line reaches a relay without a config file.

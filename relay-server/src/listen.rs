@@ -16,9 +16,6 @@ use crate::config::Listen;
 const BACKLOG: i32 = 4096;
 
 /// The public listener, ready to be given to a runtime.
-///
-/// # Errors
-/// What is in the way, and what to do about it.
 pub(crate) fn open(listen: &Listen) -> anyhow::Result<TcpListener> {
     let listener = match listen {
         Listen::Address(address) => bind(*address)?,

@@ -10,7 +10,6 @@ use relay_schemes::Provider;
 
 use crate::verify::Rule;
 
-/// What stands in place of what is masked.
 pub(crate) const MASKED: &str = "[masked]";
 
 /// Whether what goes by this name lets its bearer in. A signature does not: it is worth nothing without its body.
@@ -25,7 +24,6 @@ pub(crate) fn authenticates(name: &str) -> bool {
 /// What of a request is not shown, nor written to disk.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Hidden {
-    /// The URL as it is shown.
     pub url: String,
     /// Headers of the row.
     headers: Vec<String>,
@@ -50,7 +48,6 @@ impl Hidden {
         Self { url, ..Self::default() }
     }
 
-    /// Whether a header's value is not shown.
     pub(crate) fn hides(&self, header: &str) -> bool {
         authenticates(header) || self.headers.iter().any(|name| name.eq_ignore_ascii_case(header))
     }

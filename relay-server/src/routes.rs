@@ -37,7 +37,6 @@ pub(crate) struct Peer {
     pub secure: bool,
 }
 
-/// Whether an address is a trusted proxy's.
 pub(crate) type Trust = Box<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 /// Everything that a request is routed by; made anew on reload.
@@ -65,7 +64,6 @@ const MAX_SEGMENTS: usize = 4;
 /// How alike two names must be, of 1.
 const ALIKE: f64 = 0.92;
 
-/// An endpoint and its counters.
 #[derive(Clone)]
 struct Served(Arc<Endpoint>, Arc<Meter>);
 
@@ -81,16 +79,13 @@ pub(crate) enum Routed {
 /// A request's endpoint, and what of the request led there.
 pub(crate) struct Matched {
     pub endpoint: Arc<Endpoint>,
-    /// Its counters.
     pub meter: Arc<Meter>,
-    /// The request's host.
     pub host: String,
     /// What of the target is for the handler.
     pub rest: String,
 }
 
 impl Default for Routes {
-    /// To no endpoint, for no agent.
     fn default() -> Self {
         let trusted = Box::new(|_| false);
         Self::new(&[], &Metrics::default(), Tokens::default(), trusted, (String::new(), false), None)
@@ -121,17 +116,14 @@ impl Routes {
         routes
     }
 
-    /// Whether an address is a trusted proxy's.
     pub(crate) fn trusts(&self, address: IpAddr) -> bool {
         (self.trusted)(address)
     }
 
-    /// Every endpoint.
     pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
         self.by_name.values().map(|Served(endpoint, _)| endpoint)
     }
 
-    /// The endpoint of this name.
     pub(crate) fn endpoint(&self, name: &str) -> Option<&Arc<Endpoint>> {
         self.by_name.get(name).map(|Served(endpoint, _)| endpoint)
     }
@@ -167,7 +159,6 @@ impl Routes {
         Some(Front { scheme, host: front.host.clone().filter(|_| !own_host) })
     }
 
-    /// The address under which the relay is reached, without a slash at its end.
     pub(crate) fn public_url(&self) -> &str {
         &self.public_url
     }
@@ -209,10 +200,6 @@ impl Routes {
         AttachPolicy::new(self.tokens.clone(), all)
     }
 
-    /// Where a request goes.
-    ///
-    /// # Errors
-    /// [`SenderFault::BadHost`], [`SenderFault::BadRequest`] or [`SenderFault::UnknownEndpoint`].
     pub(crate) fn route<B>(&self, request: &Request<B>) -> Result<Routed, SenderFault> {
         let host = host_of(request)?;
         let target = request.uri().path_and_query().map_or("", http::uri::PathAndQuery::as_str);

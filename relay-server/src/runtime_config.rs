@@ -44,16 +44,12 @@ pub(crate) const MAX_ROWS: usize = 10_000;
 /// Why a change was not made. Nothing is changed then.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ChangeError {
-    /// What was given does not pass the checks.
     #[error(transparent)]
     Config(#[from] Problems),
-    /// It cannot be read as rows.
     #[error("{0}")]
     Malformed(String),
-    /// There is an endpoint of this name.
     #[error("there is already an endpoint called \"{0}\"; delete it first, or give this one another name")]
     Exists(String),
-    /// There is none.
     #[error("no endpoint has this name")]
     Missing,
     /// It is not the API's to remove.
@@ -62,10 +58,8 @@ pub(crate) enum ChangeError {
     /// Its events would never be delivered.
     #[error("events of it wait ({0}); deliver them first, or force it, which cancels them")]
     Waiting(u64),
-    /// The store did not do it.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The relay's own fault.
     #[error("the change ended in the middle")]
     Internal,
 }
@@ -91,7 +85,6 @@ struct RunningConfig {
     applied: Option<Rows>,
 }
 
-/// A configuration that is ready to run.
 pub(crate) struct First {
     pub config: Config,
     running: RunningConfig,
@@ -99,9 +92,6 @@ pub(crate) struct First {
 }
 
 /// Reads the file and the store when the relay starts, and applies the one to the other.
-///
-/// # Errors
-/// [`Problems`] or [`StoreError`].
 pub(crate) async fn first(
     source: &ConfigSource,
     store: &Arc<dyn Store>,
@@ -120,7 +110,6 @@ pub(crate) async fn first(
     Ok(First { config, running, made })
 }
 
-/// The configuration of a relay that runs.
 pub(crate) struct RuntimeConfig {
     source: ConfigSource,
     public: SocketAddr,
@@ -146,7 +135,6 @@ impl RuntimeConfig {
         Arc::new(Self { source, public, vault, store, services, running: Mutex::new(running), view })
     }
 
-    /// What runs, for people.
     pub(crate) fn view(&self) -> Arc<View> {
         self.view.load_full()
     }
@@ -185,9 +173,6 @@ impl RuntimeConfig {
     }
 
     /// Makes an endpoint, with secrets of its own that are sealed. What there is to know of it comes back.
-    ///
-    /// # Errors
-    /// [`ChangeError`]
     pub(crate) async fn create(
         self: &Arc<Self>,
         row: Table,
@@ -232,9 +217,6 @@ impl RuntimeConfig {
     }
 
     /// Removes an endpoint that the API made. With `force`, what waits for it is cancelled; how much that was.
-    ///
-    /// # Errors
-    /// [`ChangeError`]
     pub(crate) async fn delete(self: &Arc<Self>, name: EndpointName, force: bool) -> Result<u64, ChangeError> {
         let this = Arc::clone(self);
         tokio::spawn(async move { this.delete_now(name, force).await }).await.unwrap_or(Err(ChangeError::Internal))
@@ -281,9 +263,6 @@ impl RuntimeConfig {
 
     /// Puts these rows in the place of the file's, all or none; `sections` is what a file says beside them, for saying what
     /// of it was not taken over. With `dry_run` only says what would change.
-    ///
-    /// # Errors
-    /// [`ChangeError`]
     pub(crate) async fn apply(
         self: &Arc<Self>,
         rows: Rows,
@@ -415,7 +394,6 @@ fn named(row: &Table) -> Result<(String, String), ChangeError> {
     Ok((name.to_owned(), value))
 }
 
-/// The rows as the store keeps them.
 fn sets(rows: &Rows) -> Result<Vec<(ConfigKind, NamedRows)>, ChangeError> {
     let set = |kind, rows: &[Table]| {
         if rows.len() > MAX_ROWS {

@@ -1,19 +1,18 @@
 //! The relay's own directory: small files that it writes for itself and that nobody else may read.
 //!
 //! The admin token, the key that seals secrets in the store, and the store itself unless it has another place live
-//! here; the config's own files do not. A file is written whole or not at all: a temporary one of mode 0600 is synced,
-//! renamed over the old one, and the directory synced. Nothing here knows what the bytes mean.
+//! here; the config's own files do not. Nothing here knows what the bytes mean.
 //!
 //! Invariant: the relay refuses a directory in which another user could put a file in the place of the relay's own.
 
 use std::{
-    fs::{self, File},
-    io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
+    fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
-use tempfile::{NamedTempFile, TempDir};
+use relay_program::file;
+use tempfile::TempDir;
 
 /// Who may change a file or a directory beside the relay's own user and root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,14 +27,10 @@ pub(crate) enum Others {
 
 impl Others {
     /// Who may change what is at `path`, wherever links lead.
-    ///
-    /// # Errors
-    /// If it is not there, or may not be looked at.
     pub(crate) fn may_change(path: &Path) -> io::Result<Self> {
         Ok(Self::of(&fs::metadata(path)?))
     }
 
-    /// Who may change what this is about.
     pub(crate) fn of(metadata: &fs::Metadata) -> Self {
         Self::judge(metadata.uid(), metadata.mode(), rustix::process::geteuid().as_raw())
     }
@@ -71,9 +66,6 @@ impl Others {
     }
 
     /// Refuses what keeps secrets where others may change it.
-    ///
-    /// # Errors
-    /// What is wrong with it.
     pub(crate) fn refuse(self, path: &Path) -> io::Result<()> {
         match self.problem(path) {
             Some((problem, help)) if self.is_refused() => Err(io::Error::other(format!("{problem}; {help}"))),
@@ -82,7 +74,6 @@ impl Others {
     }
 }
 
-/// The directory, made if it was not there.
 #[derive(Debug)]
 pub(crate) struct StateDir {
     path: PathBuf,
@@ -92,41 +83,25 @@ pub(crate) struct StateDir {
 
 impl StateDir {
     /// The directory at `path`, of mode 0700 if it is new.
-    ///
-    /// # Errors
-    /// If it cannot be made, or others may change what is in it.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        if !path.is_dir() {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-        }
+        file::make_private_folder(path)?;
         Others::may_change(path)?.refuse(path)?;
         Ok(Self { path: path.to_owned(), _throw_away: None })
     }
 
     /// A directory that lives as long as this value.
-    ///
-    /// # Errors
-    /// If it cannot be made.
     pub(crate) fn throw_away() -> io::Result<Self> {
         let directory = tempfile::Builder::new().prefix("relay-dev-").tempdir()?;
         Ok(Self { path: directory.path().to_owned(), _throw_away: Some(directory) })
     }
 
-    /// Where a file of this name is.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// Writes a file whole, of mode 0600, over what was there.
-    ///
-    /// # Errors
-    /// If it cannot be written and synced; the old file is then still there.
+    /// Writes a file whole, over what was there.
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let mut file = NamedTempFile::with_prefix_in(".new-", &self.path)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(self.file(name)).map_err(|error| error.error)?;
-        File::open(&self.path)?.sync_all()
+        file::write_private(&self.file(name), bytes)
     }
 }
 

@@ -9,26 +9,15 @@ use rustls::{
 };
 use thiserror::Error;
 
-/// Why a certificate cannot be used.
 #[derive(Debug, Error)]
 pub(crate) enum TlsError {
-    /// A file that cannot be read as PEM.
     #[error("{path}: {problem}; give a PEM file")]
-    File {
-        /// The file.
-        path: String,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// A chain and a key that do not fit.
+    File { path: String, problem: String },
     #[error("the certificate and its key cannot be used together: {0}")]
     Pair(#[from] rustls::Error),
 }
 
 /// Reads a chain (leaf first) and its key, and checks that they fit.
-///
-/// # Errors
-/// [`TlsError`] names the file and what is wrong with it.
 pub(crate) fn load(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
     let wrong = |path: &Path, problem: String| TlsError::File { path: path.display().to_string(), problem };
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(cert)

@@ -25,9 +25,7 @@ pub struct Problem {
     pub line: Option<usize>,
     /// The key's path (`endpoint.github.verify`), or the flag (`--listen`).
     pub key: String,
-    /// What is wrong, with the value.
     pub message: String,
-    /// What to do about it.
     pub help: Option<String>,
 }
 
@@ -107,7 +105,6 @@ pub struct Report<'t> {
     pub(super) texts: &'t [Text],
     /// Each with the number of its text.
     errors: RefCell<Vec<(usize, Problem)>>,
-    /// What is not there and has to be.
     absent: RefCell<Vec<(usize, Problem)>>,
     /// How much is not there where its text does without.
     excused: Cell<usize>,
@@ -117,7 +114,6 @@ pub struct Report<'t> {
 }
 
 impl<'t> Report<'t> {
-    /// Nothing is wrong yet.
     pub fn new(texts: &'t [Text]) -> Self {
         Self {
             texts,
@@ -135,7 +131,6 @@ impl<'t> Report<'t> {
         Place { text: Some(text), line, key: key.into() }
     }
 
-    /// A key that is not there.
     pub fn missing(&self, key: &str) -> Place {
         self.place(0, key, None)
     }
@@ -153,18 +148,15 @@ impl<'t> Report<'t> {
         }
     }
 
-    /// Whether it stands in what the program keeps itself.
     pub fn is_kept(&self, place: &Place) -> bool {
         let text = place.text.and_then(|text| self.texts.get(text));
         text.is_some_and(|text| matches!(text.origin, Origin::Kept(_)))
     }
 
-    /// How many errors there are so far.
     pub fn errors(&self) -> usize {
         self.errors.borrow().len()
     }
 
-    /// Notes a mistake.
     pub fn error(&self, place: &Place, message: impl Into<String>, help: impl Into<String>) {
         let error = self.describe(place, message.into(), help.into());
         self.errors.borrow_mut().push((place.text.unwrap_or(0), error));
@@ -188,7 +180,6 @@ impl<'t> Report<'t> {
         }
     }
 
-    /// Notes something that works and is worth knowing.
     pub fn warn(&self, place: &Place, message: impl Into<String>, help: impl Into<String>) {
         let warning = self.describe(place, message.into(), help.into());
         self.warnings.borrow_mut().push(warning);

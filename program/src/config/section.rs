@@ -1,9 +1,14 @@
 //! A table of what was typed: its values with their places, judged as they are read.
 //!
-//! Each table says which keys it knows; others are mistakes, with a suggestion. What is wrong goes into the report and
+//! Each table says which keys it knows, as words; others are mistakes, with a suggestion. What is wrong goes into the report and
 //! a default takes its place, so that one run names everything.
 
-use std::{cell::RefCell, fmt::Display, ops::Range, time::Duration};
+use std::{
+    cell::RefCell,
+    fmt::Display,
+    ops::{Range, RangeInclusive},
+    time::Duration,
+};
 
 use toml::{
     Spanned,
@@ -21,9 +26,7 @@ use crate::suggest::suggest;
 /// A typed value, and where it stands.
 #[derive(Clone, Debug)]
 pub struct Typed<T> {
-    /// As it was typed.
     pub value: T,
-    /// Where.
     pub place: Place,
 }
 
@@ -48,8 +51,7 @@ pub struct Section<'t> {
 }
 
 impl<'t> Section<'t> {
-    /// The whole of a text.
-    pub fn root(report: &'t Report<'t>, text: usize, table: &'t Spanned<DeTable<'t>>, keys: &[&str]) -> Self {
+    pub fn root(report: &'t Report<'t>, text: usize, table: &'t Spanned<DeTable<'t>>, keys: &str) -> Self {
         Self { text, table: Some(table.get_ref()), ..Self::empty(report) }.knowing(keys)
     }
 
@@ -71,41 +73,28 @@ impl<'t> Section<'t> {
         self
     }
 
-    /// A table in this one.
-    pub fn section(&self, name: &'static str, keys: &[&str]) -> Self {
+    pub fn section(&self, name: &'static str, keys: &str) -> Self {
         let typed = self.typed(name);
-        let table = typed.and_then(|typed| match typed.get_ref() {
-            DeValue::Table(table) => Some(table),
-            other => {
-                self.misshapen(name, typed.span(), other, "a table");
-                None
-            }
-        });
-        let mut path = self.path.clone();
-        path.push(Step::Table(name));
+        let table = typed.and_then(|typed| self.as_table(name, typed));
+        let path = [&self.path[..], &[Step::Table(name)]].concat();
         let (span, key) = (typed.map(Spanned::span).or(self.span.clone()), self.path_to(name));
         let (flag, text) = (self.flag, self.text);
         Self { text, table, span, flag, key, path, ..Self::empty(self.report) }.knowing(keys)
     }
 
     /// The tables of a list in this one. People know them by what stands under `named`.
-    pub fn rows(&self, name: &'static str, named: &str, keys: &[&str]) -> Vec<Self> {
-        let list = self.array(name).map(|list| list.iter()).into_iter().flatten();
+    pub fn rows(&self, name: &'static str, named: &str, keys: &str) -> Vec<Self> {
         let row = |row: &'t Spanned<DeValue<'t>>| {
-            let DeValue::Table(table) = row.get_ref() else {
-                self.misshapen(name, row.span(), row.get_ref(), "a table");
-                return None;
-            };
+            let table = self.as_table(name, row)?;
             let mut key = self.path_to(name);
             if let Some(own) = table.get(named).and_then(|own| own.get_ref().as_str()) {
                 key = format!("{key}.{own}");
             }
-            let mut path = self.path.clone();
-            path.push(Step::Row(name, next(self.report)));
+            let path = [&self.path[..], &[Step::Row(name, next(self.report))]].concat();
             let (text, span) = (self.text, Some(row.span()));
             Some(Self { text, table: Some(table), span, key, path, ..Self::empty(self.report) }.knowing(keys))
         };
-        list.filter_map(row).collect()
+        self.array(name).into_iter().flatten().filter_map(row).collect()
     }
 
     /// Where mistakes go.
@@ -113,7 +102,6 @@ impl<'t> Section<'t> {
         self.report
     }
 
-    /// The table as a whole.
     pub fn here(&self) -> Place {
         match self.flag {
             Some(flag) => Place::flag(flag),
@@ -140,17 +128,14 @@ impl<'t> Section<'t> {
         self.table.is_some()
     }
 
-    /// Notes a mistake about a key.
     pub fn error(&self, name: &str, message: impl Into<String>, help: impl Into<String>) {
         self.report.error(&self.place(name), message, help);
     }
 
-    /// A value that was typed, whatever it is.
     pub fn typed(&self, name: &str) -> Option<&'t Spanned<DeValue<'t>>> {
         self.table?.get(name)
     }
 
-    /// A text.
     pub fn text(&self, name: &str) -> Option<Typed<&'t str>> {
         if let Some((flag, value)) = self.above(name) {
             return Some(Typed { value, place: Place::flag(flag) });
@@ -158,32 +143,22 @@ impl<'t> Section<'t> {
         self.as_text(name, self.typed(name)?)
     }
 
-    /// A list of texts, each with its line.
     pub fn texts(&self, name: &str) -> Vec<Typed<&'t str>> {
         self.array(name).into_iter().flatten().filter_map(|item| self.as_text(name, item)).collect()
     }
 
     /// Texts by names of the user's own.
     pub fn named_texts(&self, name: &'static str) -> Vec<(String, Typed<&'t str>)> {
-        let table = self.section(name, &[]);
-        let entries = table.table.into_iter().flatten();
-        entries
-            .filter_map(|(key, value)| {
-                let key = key.get_ref().to_string();
-                let typed = table.as_text(&key, value)?;
-                Some((key, typed))
-            })
-            .collect()
+        let table = self.section(name, "");
+        let named = |key: &str, value| Some((key.to_owned(), table.as_text(key, value)?));
+        table.table.into_iter().flatten().filter_map(|(key, value)| named(key.get_ref(), value)).collect()
     }
 
-    /// The values of a list, each with its line.
     pub fn items(&self, name: &str) -> Vec<Typed<&'t DeValue<'t>>> {
-        let place = |item: &Spanned<_>| self.report.place(self.text, self.path_to(name), Some(item.span()));
-        let list = self.array(name).map(|list| list.iter()).into_iter().flatten();
-        list.map(|item| Typed { value: item.get_ref(), place: place(item) }).collect()
+        let item = |item: &'t Spanned<_>| Typed { value: item.get_ref(), place: self.place_of(name, item.span()) };
+        self.array(name).into_iter().flatten().map(item).collect()
     }
 
-    /// The keys that were typed.
     pub fn names(&self) -> Vec<String> {
         self.table.into_iter().flatten().map(|(key, _)| key.get_ref().to_string()).collect()
     }
@@ -196,11 +171,10 @@ impl<'t> Section<'t> {
         }
     }
 
-    /// A number that was typed.
     pub fn integer(&self, name: &str) -> Option<Typed<i64>> {
         let typed = self.typed(name)?;
         let DeValue::Integer(number) = typed.get_ref() else {
-            self.misshapen(name, typed.span(), typed.get_ref(), "a whole number");
+            self.misshapen(name, typed, "a whole number");
             return None;
         };
         let Ok(value) = i64::from_str_radix(number.as_str(), number.radix()) else {
@@ -255,13 +229,9 @@ impl<'t> Section<'t> {
     }
 
     /// Values that run.
-    pub fn list<T: Display, E: Into<Wrong>>(
-        &self,
-        name: &'static str,
-        parse: impl Fn(&'t str) -> Result<T, E>,
-    ) -> Vec<T> {
+    pub fn list<T: Display, E: Into<Wrong>>(&self, name: &str, parse: impl Fn(&'t str) -> Result<T, E>) -> Vec<T> {
         let values = self.read_all(name, parse);
-        self.show(name, Array::from_iter(values.iter().map(ToString::to_string)));
+        self.show_all(name, values.iter().map(ToString::to_string));
         values
     }
 
@@ -279,27 +249,19 @@ impl<'t> Section<'t> {
         value
     }
 
-    /// A time within bounds.
-    pub fn duration(
-        &self,
-        name: &'static str,
-        default: Duration,
-        bounds: std::ops::RangeInclusive<Duration>,
-    ) -> Duration {
+    pub fn duration(&self, name: &'static str, default: Duration, bounds: RangeInclusive<Duration>) -> Duration {
         let value = self.read(name, |text| within(text, duration(text)?, &bounds, show_duration)).unwrap_or(default);
         self.show(name, show_duration(value));
         value
     }
 
-    /// A size in bytes within bounds.
-    pub fn size(&self, name: &'static str, default: u64, bounds: std::ops::RangeInclusive<u64>) -> u64 {
+    pub fn size(&self, name: &'static str, default: u64, bounds: RangeInclusive<u64>) -> u64 {
         let value = self.read(name, |text| within(text, size(text)?, &bounds, show_size)).unwrap_or(default);
         self.show(name, show_size(value));
         value
     }
 
-    /// A number within bounds.
-    pub fn number<T>(&self, name: &'static str, default: T, bounds: std::ops::RangeInclusive<T>) -> T
+    pub fn number<T>(&self, name: &'static str, default: T, bounds: RangeInclusive<T>) -> T
     where
         T: TryFrom<i64> + TryInto<i64> + PartialOrd + Display + Copy,
     {
@@ -311,7 +273,7 @@ impl<'t> Section<'t> {
     }
 
     /// A number within bounds, where one was typed.
-    pub fn number_if<T>(&self, name: &'static str, bounds: std::ops::RangeInclusive<T>) -> Option<T>
+    pub fn number_if<T>(&self, name: &'static str, bounds: RangeInclusive<T>) -> Option<T>
     where
         T: TryFrom<i64> + TryInto<i64> + PartialOrd + Display + Copy,
     {
@@ -327,16 +289,13 @@ impl<'t> Section<'t> {
         value
     }
 
-    /// A yes or no.
     pub fn flag(&self, name: &'static str, default: bool) -> bool {
-        let value = match self.typed(name).map(|typed| (typed.span(), typed.get_ref())) {
-            None => default,
-            Some((_, DeValue::Boolean(value))) => *value,
-            Some((span, other)) => {
-                self.misshapen(name, span, other, "true or false");
-                default
-            }
-        };
+        let typed = self.typed(name);
+        let value = typed.and_then(|typed| typed.get_ref().as_bool());
+        if let Some(other) = typed.filter(|_| value.is_none()) {
+            self.misshapen(name, other, "true or false");
+        }
+        let value = value.unwrap_or(default);
         self.show(name, value);
         value
     }
@@ -358,14 +317,12 @@ impl<'t> Section<'t> {
         self.report.entries.borrow_mut().push(entry);
     }
 
-    /// The same, where there is something.
     pub fn show_if(&self, name: &str, value: Option<impl Into<Value>>) {
         if let Some(value) = value {
             self.show(name, value);
         }
     }
 
-    /// The same, for a list.
     pub fn show_all(&self, name: &str, values: impl IntoIterator<Item = String>) {
         self.show(name, Array::from_iter(values));
     }
@@ -380,27 +337,39 @@ impl<'t> Section<'t> {
 
     fn array(&self, name: &str) -> Option<&'t DeArray<'t>> {
         let typed = self.typed(name)?;
-        let DeValue::Array(list) = typed.get_ref() else {
-            self.misshapen(name, typed.span(), typed.get_ref(), "a list");
-            return None;
-        };
-        Some(list)
+        let list = typed.get_ref().as_array();
+        if list.is_none() {
+            self.misshapen(name, typed, "a list");
+        }
+        list
     }
 
     fn as_text(&self, name: &str, typed: &'t Spanned<DeValue<'t>>) -> Option<Typed<&'t str>> {
         let DeValue::String(value) = typed.get_ref() else {
-            self.misshapen(name, typed.span(), typed.get_ref(), "a string");
+            self.misshapen(name, typed, "a string");
             return None;
         };
-        Some(Typed { value, place: self.report.place(self.text, self.path_to(name), Some(typed.span())) })
+        Some(Typed { value, place: self.place_of(name, typed.span()) })
+    }
+
+    fn as_table(&self, name: &str, typed: &'t Spanned<DeValue<'t>>) -> Option<&'t DeTable<'t>> {
+        let table = typed.get_ref().as_table();
+        if table.is_none() {
+            self.misshapen(name, typed, "a table");
+        }
+        table
+    }
+
+    fn place_of(&self, name: &str, span: Range<usize>) -> Place {
+        self.report.place(self.text, self.path_to(name), Some(span))
     }
 
     /// Notes a value of another shape. A text is not repeated: it may be a secret in the wrong place.
-    fn misshapen(&self, name: &str, span: Range<usize>, value: &DeValue<'_>, expected: &str) {
-        let kind = match value {
+    fn misshapen(&self, name: &str, typed: &Spanned<DeValue<'_>>, expected: &str) {
+        let place = self.place_of(name, typed.span());
+        let kind = match typed.get_ref() {
             DeValue::String(_) => {
                 let help = if expected == "a list" { "write a list, [\"…\"]" } else { "" };
-                let place = self.report.place(self.text, self.path_to(name), Some(span));
                 return self.report.error(&place, format!("a text stands where {expected} is expected"), help);
             }
             DeValue::Integer(number) => format!("integer `{number}`"),
@@ -410,21 +379,21 @@ impl<'t> Section<'t> {
             DeValue::Array(_) => "a list".to_owned(),
             DeValue::Table(_) => "a table".to_owned(),
         };
-        let bare = matches!(value, DeValue::Integer(_) | DeValue::Float(_)) && expected == "a string";
+        let bare = matches!(typed.get_ref(), DeValue::Integer(_) | DeValue::Float(_)) && expected == "a string";
         let help = "write it in quotes, with a unit where it is a time or a size (\"30s\", \"25MiB\")";
-        let place = self.report.place(self.text, self.path_to(name), Some(span));
         let message = format!("invalid type: {kind}, expected {expected}");
         self.report.error(&place, message, if bare { help } else { "" });
     }
 
     /// Notes the keys that this table does not know; where none is known, all are the user's own.
-    fn knowing(mut self, known: &[&str]) -> Self {
+    fn knowing(mut self, known: &str) -> Self {
+        let known: Vec<&str> = known.split_whitespace().collect();
         let keys = self.table.into_iter().flatten().map(|(key, _)| key);
         for key in keys.filter(|key| !known.is_empty() && !known.contains(&&**key.get_ref())) {
             let typed = key.get_ref();
             let help = suggest(typed, known.iter().copied());
             let help = help.unwrap_or_else(|| format!("known here: {}", known.join(", ")));
-            let place = self.report.place(self.text, self.path_to(typed), Some(key.span()));
+            let place = self.place_of(typed, key.span());
             self.report.error(&place, format!("unknown key \"{typed}\""), help);
             self.strange = true;
         }
@@ -435,14 +404,12 @@ impl<'t> Section<'t> {
 fn within<T: PartialOrd + Copy>(
     text: &str,
     value: T,
-    bounds: &std::ops::RangeInclusive<T>,
+    bounds: &RangeInclusive<T>,
     show: fn(T) -> String,
 ) -> Result<T, Wrong> {
-    if bounds.contains(&value) {
-        return Ok(value);
-    }
-    let help = format!("from {} to {} is allowed", show(*bounds.start()), show(*bounds.end()));
-    Err(Wrong::new(format!("\"{text}\" is out of bounds"), help))
+    let help = || format!("from {} to {} is allowed", show(*bounds.start()), show(*bounds.end()));
+    let wrong = || Wrong::new(format!("\"{text}\" is out of bounds"), help());
+    if bounds.contains(&value) { Ok(value) } else { Err(wrong()) }
 }
 
 /// A number that no other row has.
@@ -461,16 +428,16 @@ mod tests {
         let texts = [Text::new(Origin::File("/etc/relay.toml".into()), text.to_owned())];
         let table = texts[0].parse()?;
         let report = Report::new(&texts);
-        let root = Section::root(&report, 0, &table, &["version", "server", "endpoint"]);
+        let root = Section::root(&report, 0, &table, "version server endpoint");
         let second = Duration::from_secs(1);
-        let server = root.section("server", &["listen", "workers"]).under("listen", "--listen", Some("flagged"));
+        let server = root.section("server", "listen workers").under("listen", "--listen", Some("flagged"));
         server.value("listen", |text| Ok::<_, Wrong>(text.to_owned()));
         server.number("workers", 4, 1..=8);
-        for row in root.rows("endpoint", "name", &["name", "deadline", "hosts", "limits"]) {
+        for row in root.rows("endpoint", "name", "name deadline hosts limits") {
             row.value("name", |text| Ok::<_, Wrong>(text.to_owned()));
             row.give("deadline", "elsewhere");
             row.duration("deadline", second, second..=60 * second);
-            row.section("limits", &["size"]).size("size", 1 << 20, 1..=1 << 30);
+            row.section("limits", "size").size("size", 1 << 20, 1..=1 << 30);
             row.list("hosts", |text| Ok::<_, Wrong>(text.to_owned()));
         }
         report.finish()

@@ -17,7 +17,6 @@ pub(super) enum Step {
     Row(&'static str, usize),
 }
 
-/// One value that will run.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) path: Vec<Step>,
@@ -48,7 +47,6 @@ impl Shown {
         &self.0
     }
 
-    /// As JSON.
     pub fn to_json(&self) -> Json {
         toml::from_str(&self.0).unwrap_or_default()
     }

@@ -9,7 +9,6 @@ use toml::{
 
 use super::Problem;
 
-/// Where a text comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// A file, with lines that can be looked up.
@@ -20,12 +19,9 @@ pub enum Origin {
     Sent,
 }
 
-/// One text.
 #[derive(Clone, Debug)]
 pub struct Text {
-    /// Where it comes from.
     pub origin: Origin,
-    /// TOML.
     pub text: String,
     /// Whether something that it refers to and that is not there is an error.
     pub strict: bool,
@@ -39,7 +35,6 @@ impl Text {
         Self { origin, text, strict: true, rows: true }
     }
 
-    /// What a mistake calls it.
     pub fn name(&self) -> Option<&Path> {
         match &self.origin {
             Origin::File(path) => Some(path),
@@ -56,61 +51,34 @@ impl Text {
 
     /// What it says. The first mistake of the syntax ends it: what follows could not be trusted to be a new one.
     pub fn parse(&self) -> Result<Spanned<DeTable<'_>>, Problem> {
-        DeTable::parse(&self.text).map_err(|error| Problem {
-            file: self.name().map(Path::to_owned),
-            line: error.span().and_then(|span| self.line(span.start)),
-            key: error.span().map(|span| key_at(&self.text, span.start)).unwrap_or_default(),
-            message: error.message().trim_end().lines().collect::<Vec<_>>().join(", "),
-            help: None,
-        })
+        let described = |error: toml::de::Error| {
+            let (readable, _) = DeTable::parse_recoverable(&self.text);
+            Problem {
+                file: self.name().map(Path::to_owned),
+                line: error.span().and_then(|span| self.line(span.start)),
+                key: error.span().and_then(|span| key_at(readable.get_ref(), span.start)).unwrap_or_default().join("."),
+                message: error.message().trim_end().lines().collect::<Vec<_>>().join(", "),
+                help: None,
+            }
+        };
+        DeTable::parse(&self.text).map_err(described)
     }
 }
 
 /// The path of the key whose text, or whose value's text, covers the byte at `offset`, as far as the text can be read.
-fn key_at(text: &str, offset: usize) -> String {
-    let (root, _) = DeTable::parse_recoverable(text);
-    let (mut table, mut path) = (root.get_ref(), Vec::new());
-    'down: loop {
-        for (key, value) in table {
-            let inside = match value.get_ref() {
-                DeValue::Table(inner) => covers(inner, offset).then_some(inner),
-                DeValue::Array(items) => {
-                    items.iter().filter_map(|item| item.get_ref().as_table()).find(|inner| covers(inner, offset))
-                }
-                _ => None,
-            };
-            if inside.is_some() || key.span().contains(&offset) || value.span().contains(&offset) {
-                path.push(key.get_ref().to_string());
-            } else {
-                continue;
-            }
-            let Some(inner) = inside else { break 'down };
-            path.extend(
-                inner
-                    .get("name")
-                    .filter(|_| value.get_ref().is_array())
-                    .and_then(|name| name.get_ref().as_str())
-                    .map(str::to_owned),
-            );
-            table = inner;
-            continue 'down;
-        }
-        break;
-    }
-    path.join(".")
-}
-
-/// Whether something in this table stands at `offset`. The table's own span is only its header.
-fn covers(table: &DeTable<'_>, offset: usize) -> bool {
-    table.iter().any(|(key, value)| {
-        key.span().contains(&offset)
-            || value.span().contains(&offset)
-            || match value.get_ref() {
-                DeValue::Table(inner) => covers(inner, offset),
-                DeValue::Array(items) => {
-                    items.iter().filter_map(|item| item.get_ref().as_table()).any(|inner| covers(inner, offset))
-                }
-                _ => false,
-            }
+fn key_at(table: &DeTable<'_>, offset: usize) -> Option<Vec<String>> {
+    table.iter().find_map(|(key, value)| {
+        // A table's own span is only its header.
+        let below = match value.get_ref() {
+            DeValue::Table(inner) => key_at(inner, offset),
+            DeValue::Array(rows) => rows.iter().filter_map(|row| row.get_ref().as_table()).find_map(|row| {
+                let name = row.get("name").and_then(|name| name.get_ref().as_str());
+                Some(name.map(str::to_owned).into_iter().chain(key_at(row, offset)?).collect())
+            }),
+            _ => None,
+        };
+        let is_here = key.span().contains(&offset) || value.span().contains(&offset);
+        let below = below.or_else(|| is_here.then(Vec::new))?;
+        Some([vec![key.get_ref().to_string()], below].concat())
     })
 }

@@ -10,14 +10,11 @@ use jiff::{SignedDuration, Span, SpanRelativeTo};
 /// What is wrong with a value, and what to write instead. Which key it belongs to is for the reader to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wrong {
-    /// What is wrong.
     pub message: String,
-    /// What to do about it; may be empty.
     pub help: String,
 }
 
 impl Wrong {
-    /// What is wrong, and what to do about it.
     pub fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
         Self { message: message.into(), help: help.into() }
     }

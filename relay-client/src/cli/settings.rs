@@ -27,7 +27,6 @@ pub(super) struct Reach {
     pub(super) token: Result<TokenSource, Failure>,
 }
 
-/// The config file, if there is one.
 pub(super) fn read_file(args: &ReachArgs, places: &Places) -> Result<Option<ConfigFile>, Failure> {
     let found = places.find(args.config.as_deref());
     Ok(found.map(|found| ConfigFile::read(&found, places.home.as_deref())).transpose()?)
@@ -78,7 +77,6 @@ pub(super) fn reach(
     Ok(Reach { way: Way { relay, relay_ca, proxy }, token })
 }
 
-/// Everything that `listen` and `start` run with.
 pub(super) fn config(
     args: &ConnectionArgs,
     file: Option<&ConfigFile>,

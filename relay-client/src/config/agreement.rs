@@ -17,8 +17,9 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{check::ConfigFile, private};
-use relay_program::reason;
+use relay_program::{file::write_private, reason};
+
+use super::check::ConfigFile;
 
 /// Agreements that are kept; the oldest gives way.
 const MAX_AGREEMENTS: usize = 500;
@@ -124,7 +125,7 @@ impl Agreements {
 
     fn write(&self, allowed: Vec<Agreement>) -> Result<(), String> {
         let text = toml::to_string(&Kept { allowed }).map_err(|error| error.to_string())?;
-        private::write(&self.file, format!("# Written by relay-client config allow.\n{text}").as_bytes())
+        write_private(&self.file, format!("# Written by relay-client config allow.\n{text}").as_bytes())
             .map_err(|error| format!("{}: {}", self.file.display(), reason::of_io(&error)))
     }
 }

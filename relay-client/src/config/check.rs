@@ -37,36 +37,13 @@ pub(crate) const MAX_MAX_CONNECTIONS: usize = 10_000;
 const MAX_EVENT_PATTERN_BYTES: usize = 256;
 pub(crate) const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
-const MAIN: &[&str] = &["version", "relay", "relay_ca", "token", "name", "proxy", "endpoint"];
-const ENDPOINT: &[&str] = &[
-    "name",
-    "attach",
-    "events",
-    "rate",
-    "upgrades",
-    "target",
-    "path",
-    "headers",
-    "preserve_host",
-    "max_connections",
-    "timeouts",
-    "ca_file",
-    "insecure",
-    "route",
-];
+const MAIN: &str = "version relay relay_ca token name proxy endpoint";
+const ENDPOINT: &str = "\
+    name attach events rate upgrades target path headers preserve_host max_connections timeouts ca_file insecure route";
 /// One `[[endpoint.route]]`: as an endpoint, but for a path.
-const ROUTE: &[&str] = &[
-    "path",
-    "target",
-    "strip_prefix",
-    "headers",
-    "preserve_host",
-    "max_connections",
-    "timeouts",
-    "ca_file",
-    "insecure",
-];
-const TIMEOUTS: &[&str] = &["connect", "head", "idle", "total"];
+const ROUTE: &str = "\
+    path target strip_prefix headers preserve_host max_connections timeouts ca_file insecure";
+const TIMEOUTS: &str = "connect head idle total";
 
 /// A checked config file. Whatever may also come from a flag may be missing.
 #[derive(Debug, Clone)]
@@ -201,7 +178,7 @@ impl Check<'_, '_> {
             let (parsed, value) = row.judge(&value.place, header(&name, value.value))?;
             // A header of the user's own may well be a credential.
             let shown = value.to_str().ok().filter(|_| !value.is_sensitive()).unwrap_or("…");
-            row.section("headers", &[]).show(&name, shown);
+            row.section("headers", "").show(&name, shown);
             Some((parsed, value))
         });
         let headers = headers.collect();
@@ -289,7 +266,6 @@ pub(crate) fn route_path(path: &str) -> Result<String, String> {
     Ok(path.to_owned())
 }
 
-/// A count of calls at once, if it is in range.
 pub(crate) fn max_connections(count: usize) -> Option<NonZeroUsize> {
     NonZeroUsize::new(count).filter(|count| count.get() <= MAX_MAX_CONNECTIONS)
 }
@@ -340,7 +316,6 @@ pub(crate) fn agent_name(name: &str) -> Result<String, String> {
     if fits { Ok(name.to_owned()) } else { Err(format!("{name:?} is not a name; 1 to 64 visible ASCII characters")) }
 }
 
-/// An endpoint's name; which ones exist is the relay's business.
 pub(crate) fn endpoint_name(name: &str) -> Result<String, String> {
     let checked = EndpointName::parse(name).map_err(|why| format!("{name:?} is not an endpoint name: {why}"))?;
     Ok(checked.to_string())

@@ -9,7 +9,6 @@
 
 use std::path::{Path, PathBuf};
 
-/// The file's name in every directory that is searched.
 pub(crate) const FILE_NAME: &str = "relay-client.toml";
 
 /// The file in which `login` keeps a relay's address and a token, in the user's config directory.
@@ -42,12 +41,10 @@ pub(crate) struct Places {
     pub home: Option<PathBuf>,
     /// The user's config directory; `~/.config` unless the system says otherwise.
     pub config: Option<PathBuf>,
-    /// Whether `RELAY_TOKEN` is set.
     pub has_token: bool,
 }
 
 impl Places {
-    /// Those of this process.
     pub(crate) fn of_process() -> Self {
         let path = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let home = path(if cfg!(windows) { "USERPROFILE" } else { "HOME" });

@@ -14,9 +14,9 @@ use std::{
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::{RelayUrl, Token, private};
+use super::{RelayUrl, Token};
 use relay_program::{
-    reason,
+    file, reason,
     secret::{Unread, read_private},
 };
 
@@ -63,9 +63,6 @@ impl Login {
     }
 
     /// Puts the login into a file, in place of the one before.
-    ///
-    /// # Errors
-    /// What the system says.
     pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
         let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
         let ca = self.relay_ca.as_ref().map(|ca| format!("relay_ca = {}\n", quoted(&ca.to_string_lossy())));
@@ -75,7 +72,7 @@ impl Login {
             ca.unwrap_or_default(),
             quoted(self.token.reveal()),
         ));
-        private::write(path, text.as_bytes())
+        file::write_private(path, text.as_bytes())
     }
 }
 

@@ -14,7 +14,6 @@ pub(crate) enum Proxy {
     /// As `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say; a relay on this machine without any.
     #[default]
     Environment,
-    /// Without any, whatever the environment says.
     Direct,
     Named(ProxyUrl),
 }

@@ -44,7 +44,6 @@ impl RelayUrl {
         }
     }
 
-    /// The value of the `Host` header.
     pub(crate) fn authority(&self) -> &str {
         &self.authority
     }

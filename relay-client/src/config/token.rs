@@ -30,7 +30,6 @@ const NO_REFERENCE: &str = "a token is not written here; write \"file:PATH\" or 
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Token(Zeroizing<String>);
 
-/// Where the token is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TokenSource {
     /// In a file of its own, with or without a line end.
@@ -112,7 +111,6 @@ impl TokenSource {
         Token::checked(&bytes, origin).map(Self::Given)
     }
 
-    /// The token as it is now.
     pub(crate) fn read(&self) -> Result<Token, TokenError> {
         match self {
             Self::Given(token) => Ok(token.clone()),
@@ -139,7 +137,6 @@ impl TokenSource {
         }
     }
 
-    /// The file that holds it, if one does.
     pub(crate) fn file(&self) -> Option<&Path> {
         match self {
             Self::File(path) | Self::Within { path, .. } | Self::Login { path, .. } => Some(path),

@@ -19,7 +19,6 @@ use tokio::time::timeout;
 use super::{LinkError, MAX_HEAD_BYTES, UPGRADE_TIMEOUT, error, reach, secure, silent};
 use crate::config::{Token, Way};
 
-/// Where events are asked for.
 const EVENTS: &str = "/_relay/v1/events";
 /// For an answer that needs no handler.
 const PATIENCE: Duration = Duration::from_secs(45);
@@ -35,7 +34,6 @@ const MAX_EMPTY: u32 = 2000;
 const QUICK: u32 = 20;
 const MOMENT: Duration = Duration::from_millis(50);
 
-/// A relay that is asked, with a token.
 #[derive(Debug)]
 pub(crate) struct Api<'a> {
     way: &'a Way,
@@ -49,7 +47,6 @@ pub(crate) struct ListPage {
     /// No more than [`MAX_LISTED`]: a longer page is none.
     #[serde(deserialize_with = "bounded")]
     pub events: Vec<Listed>,
-    /// Where the next page begins.
     pub next: Option<String>,
 }
 
@@ -121,12 +118,10 @@ pub(crate) struct Replay<'a> {
     pub agent: Option<&'a str>,
     /// That process of it.
     pub instance: Option<uuid::Uuid>,
-    /// `auto`, `keep` or `fresh`.
     pub signature: &'static str,
 }
 
 impl<'a> Api<'a> {
-    /// Connects to nothing yet.
     pub(crate) fn new(way: &'a Way, token: Token) -> Self {
         Self { way, token, open: None }
     }
@@ -155,7 +150,6 @@ impl<'a> Api<'a> {
         self.ask(Method::GET, &format!("{EVENTS}/{}/body?offset={offset}", encoded(id)), PATIENCE).await
     }
 
-    /// Has an event delivered once more.
     pub(crate) async fn replay(&mut self, id: &str, replay: Replay<'_>) -> Result<Value, LinkError> {
         let mut path = format!("{EVENTS}/{}/replay?signature={}", encoded(id), replay.signature);
         match replay.agent {

@@ -16,7 +16,6 @@ const MAX_BODY_BYTES: usize = 16 * 1024;
 /// Characters of the relay's words that are shown.
 const MAX_WORDS: usize = 300;
 
-/// Why there is no connection to the relay.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum LinkError {
     /// Something answered, and said no.
@@ -70,7 +69,6 @@ impl LinkError {
         }
     }
 
-    /// Whether it is the token that the relay does not accept.
     pub(crate) fn is_token_refusal(&self) -> bool {
         let token = matches!(self, Self::Refused { status: StatusCode::UNAUTHORIZED, .. });
         token && self.turned_away() == Some(TurnedAway::ByRelay)

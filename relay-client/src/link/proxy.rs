@@ -23,7 +23,6 @@ use tower::{ServiceExt as _, service_fn};
 use super::{LinkError, Reached, dial, resolve, secure_to, trust};
 use crate::config::{Proxy, Way};
 
-/// The proxy on a way, if there is one.
 pub(crate) struct Via {
     intercept: Intercept,
 }

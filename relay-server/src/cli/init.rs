@@ -5,16 +5,16 @@
 
 use std::{
     fs,
-    io::Write,
     net::IpAddr,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, anyhow, bail};
-use data_encoding::{BASE64, HEXLOWER};
-use relay_program::{Failure, terminal};
+use anyhow::{Context, bail};
+use data_encoding::HEXLOWER;
+use relay_program::{Failure, file::write_private, terminal};
 
-use crate::{agents::token::AgentToken, config::PublicUrl, endpoint::EndpointName};
+use super::{endpoint::secret, new_token, no_randomness};
+use crate::{config::PublicUrl, endpoint::EndpointName};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Init {
@@ -87,7 +87,7 @@ pub(super) fn run(arguments: &Init) -> Result<(), Failure> {
     for text in &arguments.endpoint {
         names.push(draft.endpoint(text)?);
     }
-    let token = AgentToken::generate().map_err(|error| anyhow!("no randomness: {error}"))?;
+    let token = new_token()?;
     let hash = token.hash().to_hex();
     draft.config.push_str(&format!("\n[[token]]\nname = \"agent\"\nsha256 = [\"{hash}\"]\nendpoints = [\"*\"]\n"));
     draft.files.push(("agent.token".to_owned(), token.expose().to_owned()));
@@ -124,10 +124,10 @@ impl Draft<'_> {
         let file = format!("{name}.secret");
         self.config.push_str(&format!("verify = {{ provider = \"{provider}\", secrets = [\"file:{file}\"] }}\n"));
         let path = self.arguments.dir.join(&file);
-        match secret(provider)? {
+        match secret::new(provider)? {
             Some(secret) => {
                 self.steps.push_str(&format!("  paste as its secret what is in {}\n", path.display()));
-                self.files.push((file, secret));
+                self.files.push((file, secret.to_string()));
             }
             None => {
                 let path = path.display();
@@ -152,33 +152,18 @@ impl Draft<'_> {
     }
 }
 
-/// A new secret in the provider's form; `None` if only the provider can make it.
-fn secret(provider: &str) -> anyhow::Result<Option<String>> {
-    let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).map_err(|error| anyhow!("no randomness: {error}"))?;
-    Ok(match provider {
-        "stripe" => None,
-        "standard-webhooks" => Some(format!("whsec_{}", BASE64.encode(&bytes))),
-        _ => Some(HEXLOWER.encode(&bytes)),
-    })
-}
-
 /// A name that is all that keeps strangers out.
-fn unguessable(name: &str) -> anyhow::Result<String> {
+fn unguessable(name: &str) -> Result<String, Failure> {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| anyhow!("no randomness: {error}"))?;
+    getrandom::fill(&mut bytes).map_err(no_randomness)?;
     Ok(format!("{name}-{}", HEXLOWER.encode(&bytes)))
 }
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
     if path.is_symlink() {
         bail!("{} is a link; remove it first", path.display());
     }
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let mut file = options.open(path).with_context(|| format!("cannot write {}", path.display()))?;
-    file.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+    write_private(path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
 }
 
 #[cfg(test)]

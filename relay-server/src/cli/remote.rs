@@ -23,21 +23,11 @@ use serde_json::Value;
 use tokio::{net::TcpStream, time::timeout};
 use zeroize::Zeroizing;
 
-use crate::{
-    admin::TOKEN_FILE,
-    config::{ConfigSource, Flags},
-};
+use crate::{admin::TOKEN_FILE, config::ConfigSource};
 
-/// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(35);
-
-/// Largest answer, in bytes.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
-
-/// Largest head of an answer, in bytes.
 const MAX_HEAD_BYTES: usize = 64 << 10;
-
-/// Largest token file, in bytes.
 const MAX_TOKEN_BYTES: u64 = 4096;
 
 /// Where a running relay is found.
@@ -57,7 +47,7 @@ pub(super) struct Remote {
 impl Remote {
     /// Asks for `path`, which begins with a slash.
     pub(super) fn get(&self, path: &str) -> Result<Value, Failure> {
-        self.ask(&Method::GET, path, &[]).and_then(|body| value(&body))
+        self.send(&Method::GET, path, &[])
     }
 
     /// Has something done.
@@ -67,10 +57,9 @@ impl Remote {
 
     /// Has something done with what is sent.
     pub(super) fn send(&self, method: &Method, path: &str, body: &[u8]) -> Result<Value, Failure> {
-        self.ask(method, path, body).and_then(|body| value(&body))
+        Ok(serde_json::from_slice(&self.ask(method, path, body)?).context("the relay's answer is not JSON")?)
     }
 
-    /// The answer's bytes.
     pub(super) fn bytes(&self, path: &str) -> Result<Bytes, Failure> {
         self.ask(&Method::GET, path, &[])
     }
@@ -80,7 +69,7 @@ impl Remote {
         let question = Request::builder().method(method.clone()).uri(path).body(Bytes::copy_from_slice(body).into());
         let question = question.context("the question cannot be asked")?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| Failure::from(anyhow::Error::from(error)))?;
+        let runtime = runtime.map_err(anyhow::Error::from)?;
         let (status, body) = runtime
             .block_on(async { timeout(PATIENCE, ask(&address, &token, question)).await })
             .map_err(|_| anyhow!("no answer in {} s", PATIENCE.as_secs()))
@@ -104,14 +93,11 @@ impl Remote {
         })
     }
 
-    fn source(&self) -> ConfigSource {
-        ConfigSource { path: self.config.clone(), flags: Flags::default() }
-    }
-
     /// `host:port` and the token.
     fn find(&self) -> Result<(String, Zeroizing<String>), Failure> {
+        let source = ConfigSource::at(self.config.clone());
         let from_config = if self.admin_url.is_none() || self.admin_token_file.is_none() {
-            match self.source().admin() {
+            match source.admin() {
                 Ok(found) => Some(found),
                 // Without a config both can be given by hand; the error says what else there is.
                 Err(_) if self.admin_url.is_some() => None,
@@ -132,7 +118,7 @@ impl Remote {
                 "name the file with the relay's admin token: --admin-token-file FILE".to_owned(),
             ));
         };
-        if self.admin_url.is_none() && self.source().only_lies_here() && !is_here(&file) {
+        if self.admin_url.is_none() && source.only_lies_here() && !is_here(&file) {
             return Err(Failure::Usage(format!(
                 "relay.toml was only found in this folder, and would send the token in {} to {address}; if that is \
                  right, name it with --config relay.toml, or the relay with --admin-url",
@@ -178,13 +164,7 @@ fn read(file: &Path) -> anyhow::Result<Zeroizing<String>> {
     Ok(Zeroizing::new(text.trim().to_owned()))
 }
 
-fn value(body: &[u8]) -> Result<Value, Failure> {
-    let value = serde_json::from_slice(body).context("the relay's answer is not JSON");
-    value.map_err(Failure::from)
-}
-
-async fn ask(address: &str, token: &str, question: Request<Full<Bytes>>) -> anyhow::Result<(StatusCode, Bytes)> {
-    let mut question = question;
+async fn ask(address: &str, token: &str, mut question: Request<Full<Bytes>>) -> anyhow::Result<(StatusCode, Bytes)> {
     let bearer = http1::bearer(token).context("the admin token cannot stand in a header")?;
     question.headers_mut().insert(header::AUTHORIZATION, bearer);
     question.headers_mut().insert(header::HOST, address.parse()?);

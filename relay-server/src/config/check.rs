@@ -33,9 +33,7 @@ use crate::store::StoreKind;
 
 pub(super) use token::token_name;
 
-/// The only version of the file's format so far.
 const VERSION: i64 = 1;
-/// Largest body of any endpoint, in bytes.
 const MAX_BODY: u64 = 1 << 30;
 /// Connections of one address unless the config says otherwise; at most half of all.
 const MAX_CONNECTIONS_PER_ADDRESS: usize = 500;
@@ -64,7 +62,6 @@ pub(super) struct Context<'a> {
     pub(super) around: Option<&'a Surroundings<'a>>,
 }
 
-/// Checks everything.
 pub(super) fn check(texts: &[Text], context: Context<'_>) -> Result<Config, Problems> {
     let tables = texts.iter().map(Text::parse).collect::<Result<Vec<_>, _>>()?;
     let report = Report::new(texts);
@@ -92,7 +89,7 @@ fn whole<'t>(texts: &[Text], roots: &[Section<'t>], context: Context<'_>, report
     let tokens = Tokens::new(token::tokens(counted(), context, &endpoints, report));
     if tls.is_none() && matches!(server.listen, Listen::Address(address) if !address.ip().is_loopback()) {
         report.warn(
-            &main.section("server", &[]).under("listen", "--listen", context.flags.listen.as_deref()).place("listen"),
+            &main.section("server", "").under("listen", "--listen", context.flags.listen.as_deref()).place("listen"),
             format!("{} is reachable from outside without TLS", server.listen),
             "set [tls] cert and key, or let a proxy on this machine end TLS and listen on 127.0.0.1",
         );

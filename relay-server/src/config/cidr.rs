@@ -8,20 +8,16 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-/// A network of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cidr {
     address: IpAddr,
     prefix: u8,
 }
 
-/// Why a text is not a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CidrError {
-    /// The part before `/` is no address.
     #[error("not an address")]
     Address,
-    /// The part after `/` is no number, or too large for this kind of address.
     #[error("the prefix length is not between 0 and {0}")]
     Prefix(u8),
     /// Bits beyond the prefix are set: a slip as often as a shorthand, so it is refused.
@@ -30,7 +26,6 @@ pub(crate) enum CidrError {
 }
 
 impl Cidr {
-    /// Whether `address` lies in this network.
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         address.is_ipv4() == self.address.is_ipv4() && masked(address, self.prefix) == bits(self.address)

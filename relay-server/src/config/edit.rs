@@ -5,11 +5,11 @@
 //! file keeps its mode; two editors at once take turns.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 
 use relay_program::config::{Origin, Problem, Problems, Text, Wrong};
-use tempfile::NamedTempFile;
+use relay_program::file::replace;
 use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, Value};
 
 use super::check::token_name;
@@ -19,25 +19,13 @@ use crate::agents::token::TokenHash;
 /// Why a config file was left as it is.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EditError {
-    /// There is no such token.
     #[error("{file}: there is no token called \"{name}\"")]
-    NotFound {
-        /// The config file.
-        file: String,
-        /// The name that was asked for.
-        name: String,
-    },
+    NotFound { file: String, name: String },
     /// The file, or what would become of it, does not pass the checks.
     #[error(transparent)]
     Config(#[from] Problems),
-    /// The file system refused.
     #[error("cannot change {file}: {source}")]
-    Io {
-        /// The config file.
-        file: String,
-        /// What the system said.
-        source: io::Error,
-    },
+    Io { file: String, source: io::Error },
 }
 
 /// Adds a token under a new name, with its hash and the endpoints it may attach to.
@@ -110,15 +98,5 @@ fn edit(file: &Path, change: impl FnOnce(&mut DocumentMut) -> Result<(), EditErr
     change(&mut document)?;
     let text = document.to_string();
     ConfigTexts::of_file(file.to_owned(), text.clone(), None)?.check(&Flags::default(), None)?;
-    replace(&target, directory, text.as_bytes()).map_err(failed)
-}
-
-/// Writes a new file beside the old one and puts it in its place in one step.
-fn replace(target: &Path, directory: &Path, content: &[u8]) -> io::Result<()> {
-    let mut new = NamedTempFile::new_in(directory)?;
-    new.write_all(content)?;
-    new.as_file().set_permissions(fs::metadata(target)?.permissions())?;
-    new.as_file().sync_all()?;
-    new.persist(target)?;
-    File::open(directory)?.sync_all()
+    replace(&target, text.as_bytes()).map_err(failed)
 }

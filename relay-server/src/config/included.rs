@@ -17,7 +17,7 @@ pub(super) fn included(file: &Path, main: &[Text]) -> Result<Vec<Text>, Problems
     let report = Report::new(main);
     let mut texts = Vec::new();
     {
-        let root = Section::root(&report, 0, &table, &[]);
+        let root = Section::root(&report, 0, &table, "");
         let read = |path: PathBuf| match fs::read_to_string(&path) {
             Ok(text) => Ok(Text::new(Origin::File(path), text)),
             Err(error) => Err(format!("cannot read {}: {error}", path.display())),

@@ -1,92 +1,25 @@
 //! Every key that can be typed in `relay.toml`, table by table. `check` reads them.
 
-pub(super) const MAIN: &[&str] =
-    &["version", "include", "server", "tls", "store", "limits", "provider", "endpoint", "token"];
+pub(super) const MAIN: &str = "version include server tls store limits provider endpoint token";
 /// What an included file may say.
-pub(super) const ROWS: &[&str] = &["provider", "endpoint", "token"];
-pub(super) const SERVER: &[&str] = &[
-    "listen",
-    "admin",
-    "admin_hosts",
-    "public_url",
-    "state_dir",
-    "trusted_proxies",
-    "drain_timeout",
-    "workers",
-    "max_connections",
-    "max_connections_per_address",
-];
-pub(super) const TLS: &[&str] = &["cert", "key"];
-pub(super) const STORE: &[&str] = &["url", "max_size", "retention", "pending_retention"];
-pub(super) const LIMITS: &[&str] = &[
-    "max_body",
-    "max_head",
-    "max_in_flight_per_agent",
-    "max_sessions",
-    "body_budget",
-    "refused_budget",
-    "header_timeout",
-    "body_idle_timeout",
-    "body_timeout",
-    "idle_timeout",
-    "upgrade_idle_timeout",
-];
-pub(super) const ENDPOINT: &[&str] = &[
-    "name",
-    "mode",
-    "verify",
-    "deadline",
-    "idle_timeout",
-    "max_body",
-    "max_size",
-    "hosts",
-    "allow",
-    "replay",
-    "wait_for_agent",
-    "attach",
-    "upgrades",
-    "rate",
-    "concurrency",
-    "attempt_timeout",
-    "agent_grace",
-    "on_failure",
-    "methods",
-    "dedup",
-    "dedup_window",
-    "dedup_key",
-    "order",
-    "resign",
-    "ack",
-    "retry",
-];
+pub(super) const ROWS: &str = "provider endpoint token";
+pub(super) const SERVER: &str = "\
+    listen admin admin_hosts public_url state_dir trusted_proxies drain_timeout workers \
+    max_connections max_connections_per_address";
+pub(super) const TLS: &str = "cert key";
+pub(super) const STORE: &str = "url max_size retention pending_retention";
+pub(super) const LIMITS: &str = "\
+    max_body max_head max_in_flight_per_agent max_sessions body_budget refused_budget \
+    header_timeout body_idle_timeout body_timeout idle_timeout upgrade_idle_timeout";
+pub(super) const ENDPOINT: &str = "\
+    name mode verify deadline idle_timeout max_body max_size hosts allow replay wait_for_agent attach upgrades \
+    rate concurrency attempt_timeout agent_grace on_failure methods dedup dedup_window dedup_key order resign ack retry";
 /// Those of an endpoint that only one which keeps events has.
-pub(super) const STORED: &[&str] = &[
-    "max_size",
-    "attempt_timeout",
-    "agent_grace",
-    "on_failure",
-    "methods",
-    "dedup",
-    "dedup_window",
-    "dedup_key",
-    "order",
-    "resign",
-    "ack",
-    "retry",
-];
-pub(super) const ACK: &[&str] = &["status", "body", "content_type"];
-pub(super) const RETRY: &[&str] = &["schedule", "first", "factor", "longest", "attempts", "retry_on", "give_up_on"];
-pub(super) const VERIFY: &[&str] = &[
-    "provider",
-    "secrets",
-    "enforce",
-    "tolerance",
-    "public_url",
-    "settings",
-    "jwks",
-    "named_keys",
-    "verify_token",
-    "allow_unsigned_challenge",
-    "confirm",
-];
-pub(super) const TOKEN: &[&str] = &["name", "sha256", "secrets", "endpoints", "rights", "max_sessions"];
+pub(super) const STORED: &str = "\
+    max_size attempt_timeout agent_grace on_failure methods dedup dedup_window dedup_key order resign ack retry";
+pub(super) const ACK: &str = "status body content_type";
+pub(super) const RETRY: &str = "schedule first factor longest attempts retry_on give_up_on";
+pub(super) const VERIFY: &str = "\
+    provider secrets enforce tolerance public_url settings jwks named_keys verify_token \
+    allow_unsigned_challenge confirm";
+pub(super) const TOKEN: &str = "name sha256 secrets endpoints rights max_sessions";

@@ -16,7 +16,6 @@ pub(crate) struct Layers<'a> {
     pub api: &'a Rows,
     /// Rows that are to be made so now. Their secrets have to be there.
     pub new: &'a Rows,
-    /// Opens secrets of both.
     pub sealed: &'a Unseal<'a>,
 }
 

@@ -47,24 +47,17 @@ use crate::endpoint::Endpoint;
 /// Where a value comes from that an endpoint has from its provider's row.
 pub(crate) const FROM_ROW: &str = "from the provider's row";
 
-/// Everything the relay needs to know to run.
 #[derive(Debug)]
 pub(crate) struct Config {
     /// Listeners and what belongs to the whole process.
     pub server: Server,
-    /// Bounds that hold for the whole relay.
     pub limits: ProcessLimits,
-    /// Where events are kept.
     pub store: StoreSpec,
     /// The certificate, if the relay ends TLS itself.
     pub tls: Option<TlsFiles>,
-    /// The endpoints, in the order of the config.
     pub endpoints: Vec<Arc<Endpoint>>,
-    /// Who may attach.
     pub tokens: Tokens,
-    /// The same, for people.
     pub shown: Shown,
-    /// What works and is worth knowing.
     pub warnings: Vec<Problem>,
 }
 
@@ -73,11 +66,15 @@ pub(crate) struct Config {
 pub(crate) struct ConfigSource {
     /// The file that was named; without one the usual places are searched.
     pub path: Option<PathBuf>,
-    /// What stands above the file.
     pub flags: Flags,
 }
 
 impl ConfigSource {
+    /// The file that was named, or the usual places, without any flag above it.
+    pub(crate) fn at(path: Option<PathBuf>) -> Self {
+        Self { path, flags: Flags::default() }
+    }
+
     /// Reads and checks everything. All mistakes come back together, unless the file could not be read as TOML.
     pub(crate) fn load(&self) -> Result<Config, Problems> {
         self.load_with(&|name| std::env::var_os(name))

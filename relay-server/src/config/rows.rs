@@ -40,14 +40,12 @@ impl Rows {
             .map_err(|error| Problem::new(format!("these rows cannot be written as TOML: {error}")).into())
     }
 
-    /// Takes the others in as well.
     pub(crate) fn extend(&mut self, others: Self) {
         self.endpoint.extend(others.endpoint);
         self.token.extend(others.token);
     }
 }
 
-/// A row's name.
 pub(crate) fn name_of(row: &Table) -> Option<&str> {
     row.get("name").and_then(Value::as_str)
 }

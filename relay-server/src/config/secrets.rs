@@ -24,7 +24,6 @@ pub(super) struct Surroundings<'a> {
     pub(super) base: &'a Path,
     /// Reads an environment variable.
     pub(super) var: &'a dyn Fn(&str) -> Option<OsString>,
-    /// Opens a sealed secret.
     pub(super) sealed: &'a Unseal<'a>,
 }
 
@@ -46,7 +45,6 @@ pub(super) struct SecretBytes {
 }
 
 impl Surroundings<'_> {
-    /// The secret that a reference means.
     pub(super) fn read(&self, reference: &SecretRef) -> Result<SecretBytes, Wrong> {
         let plain = |bytes| SecretBytes { bytes, line_break_removed: false, doubt: None };
         let mut secret = match reference {
@@ -121,9 +119,6 @@ impl Surroundings<'_> {
 }
 
 /// Reads a secret that the command line names, from where the process runs.
-///
-/// # Errors
-/// What is wrong with the reference or with what it names, never what the secret is.
 pub(crate) fn read_secret(reference: &str) -> Result<Zeroizing<Vec<u8>>, Wrong> {
     let around = Surroundings { base: Path::new(""), var: &|name| std::env::var_os(name), sealed: &nothing_sealed };
     Ok(around.read(&reference.parse()?)?.bytes)

@@ -16,7 +16,6 @@ use crate::store::StoreKind;
 /// `[server]`: the listeners and what belongs to the whole process.
 #[derive(Clone, Debug)]
 pub(crate) struct Server {
-    /// The public listener, for senders and agents.
     pub listen: Listen,
     /// The listener for health and metrics.
     pub admin: SocketAddr,
@@ -32,7 +31,6 @@ pub(crate) struct Server {
     pub drain_timeout: Duration,
     /// One-thread runtimes; one per core unless set.
     pub workers: NonZeroUsize,
-    /// Public connections open at a time.
     pub max_connections: usize,
     /// Those of one address, or of one IPv6 /64.
     pub max_connections_per_address: usize,
@@ -63,12 +61,9 @@ impl fmt::Display for Listen {
     }
 }
 
-/// `[tls]`: the certificate chain and its key, both PEM files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TlsFiles {
-    /// The chain, leaf first.
     pub cert: PathBuf,
-    /// The private key.
     pub key: PathBuf,
 }
 
@@ -99,7 +94,6 @@ pub(crate) struct ProcessLimits {
     pub body_budget: u64,
     /// Memory for the log of refused requests.
     pub refused_budget: u64,
-    /// How long somebody is waited for.
     pub timeouts: Timeouts,
 }
 

@@ -59,7 +59,6 @@ pub(super) fn host(text: &str) -> Result<Arc<str>, Wrong> {
 pub(crate) struct PublicUrl(Arc<str>);
 
 impl PublicUrl {
-    /// Reads it. The error is what is wrong with it, and what to write instead.
     pub(crate) fn parse(text: &str) -> Result<Self, Wrong> {
         let wrong = |why: &str| {
             Wrong::new(format!("\"{}\" {why}", without_password(text)), "write it like \"https://hooks.example.com\"")
@@ -84,7 +83,6 @@ impl PublicUrl {
         Ok(Self(Arc::from(format!("{scheme}://{}", authority.as_str().to_ascii_lowercase()))))
     }
 
-    /// Scheme, host and port, without a trailing slash.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }

@@ -21,7 +21,6 @@ pub(super) fn sealed_name(endpoint: &str, number: usize) -> String {
     format!("{endpoint}/{number}")
 }
 
-/// All of it, opened.
 pub(super) struct Made {
     pub(super) rows: Rows,
     pub(super) sealed: HashMap<String, Zeroizing<Vec<u8>>>,
@@ -54,12 +53,10 @@ impl Made {
         Ok(this)
     }
 
-    /// The endpoints' names.
     pub(super) fn names(&self) -> HashSet<String> {
         self.rows.endpoint.iter().filter_map(rows::name_of).map(str::to_owned).collect()
     }
 
-    /// Takes an endpoint's row out.
     pub(super) fn take(&mut self, endpoint: &str) -> Option<Table> {
         let at = self.rows.endpoint.iter().position(|row| rows::name_of(row) == Some(endpoint))?;
         Some(self.rows.endpoint.remove(at))

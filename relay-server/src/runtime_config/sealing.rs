@@ -7,7 +7,6 @@ use zeroize::Zeroizing;
 use super::{ChangeError, made::sealed_name};
 use crate::config::rows;
 
-/// Secrets that one endpoint is given at most.
 const MAX_SECRETS: usize = 16;
 
 /// Nobody refers to a sealed secret but the relay: it may be another endpoint's.
@@ -20,7 +19,6 @@ pub(super) fn foreign_seals(row: &Table) -> Result<(), ChangeError> {
     }
 }
 
-/// Secrets under their names.
 pub(super) type Sealed = Vec<(String, Zeroizing<Vec<u8>>)>;
 
 /// Puts references to the secrets into the row, and the secrets under their names.

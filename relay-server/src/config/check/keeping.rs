@@ -53,7 +53,7 @@ impl Mode {
 /// `None` for a live endpoint.
 pub(super) fn keeping(row: &Section<'_>, mode: Mode, verify: &Verify, store_bytes: u64) -> Option<Keeping> {
     if mode == Mode::Live {
-        for key in keys::STORED.iter().filter(|key| row.has(key)) {
+        for key in keys::STORED.split(' ').filter(|key| row.has(key)) {
             let message = "a live endpoint keeps nothing, so this would not be heeded";
             row.error(key, message, "set mode = \"assured\" or mode = \"durable\", or leave it out");
         }
@@ -90,7 +90,7 @@ pub(super) fn keeping(row: &Section<'_>, mode: Mode, verify: &Verify, store_byte
         ),
         ack: ack(row, verify.provider.as_deref()),
         schedule: schedule(&row.section("retry", keys::RETRY)),
-        statuses: statuses(&row.section("retry", &[])),
+        statuses: statuses(&row.section("retry", "")),
         circuit: CircuitRule::default(),
     })
 }
@@ -114,10 +114,9 @@ fn methods(row: &Section<'_>) -> Vec<Method> {
 
 fn ack(row: &Section<'_>, provider: Option<&Provider>) -> Ack {
     let ack = row.section("ack", keys::ACK);
-    let theirs =
-        provider.and_then(|provider| provider.ack.as_ref()).filter(|_| !keys::ACK.iter().any(|key| ack.has(key)));
+    let theirs = provider.and_then(|provider| provider.ack.as_ref()).filter(|_| ack.names().is_empty());
     if theirs.is_some() {
-        keys::ACK.iter().for_each(|key| ack.give(key, FROM_ROW));
+        keys::ACK.split(' ').for_each(|key| ack.give(key, FROM_ROW));
     }
     let status = ack.number("status", theirs.map_or(200_u16, |theirs| theirs.status), 200..=299);
     let theirs_body = theirs.map_or("", |theirs| &*theirs.body);
@@ -149,7 +148,7 @@ fn identity(row: &Section<'_>) -> Identity {
 
 fn order(row: &Section<'_>) -> Order {
     if row.typed("order").is_some_and(|order| order.get_ref().is_table()) {
-        let order = row.section("order", &["key"]);
+        let order = row.section("order", "key");
         let Some(key) = order.read("key", locator) else { return Order::None };
         order.show_if("key", order.text("key").map(|key| key.value));
         return Order::ByKey(key);

@@ -209,7 +209,7 @@ impl Options {
         let named = verify.named_texts("named_keys").into_iter();
         let named_keys: Vec<_> = named.filter_map(|(name, text)| Some((name, reference(verify, &text)?))).collect();
         for (name, at) in &named_keys {
-            verify.section("named_keys", &[]).show(name, at.value.to_string());
+            verify.section("named_keys", "").show(name, at.value.to_string());
         }
         let verify_token = verify.text("verify_token").and_then(|text| reference(verify, &text));
         verify.show_if("verify_token", verify_token.as_ref().map(|token| token.value.to_string()));
@@ -248,7 +248,7 @@ impl Options {
 
 /// `settings`: texts, or lists of them, by the scheme's own names.
 fn settings(verify: &Section<'_>, provider: &Provider) -> BTreeMap<String, Vec<String>> {
-    let typed = verify.section("settings", &[]);
+    let typed = verify.section("settings", "");
     let known = provider.scheme.as_ref().map(relay_schemes::Scheme::settings).unwrap_or_default();
     let mut settings = BTreeMap::new();
     for name in typed.names() {
