@@ -6,7 +6,7 @@ use relay_program::{Failure, terminal};
 use serde_json::{Value, json};
 
 use super::{endpoint, remote::Remote};
-use crate::{config::ConfigSource, live::Applied};
+use crate::{config::ConfigSource, runtime_config::Applied};
 
 /// Largest request that the relay takes, in bytes.
 const MAX_BYTES: usize = 1 << 20;
