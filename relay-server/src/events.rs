@@ -24,12 +24,9 @@ use crate::{
     webhook::EventId,
 };
 
-/// How much one question may cost.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ListBounds {
-    /// Events of a list, where the question does not say how many.
     pub default_limit: usize,
-    /// Most events of a list.
     pub max_limit: usize,
     /// Pages that a list looks through before it says where to go on.
     pub max_pages: usize,
@@ -53,7 +50,6 @@ impl From<NotReplayed> for ApiError {
     }
 }
 
-/// An event out of sight is as one that does not exist.
 fn missing() -> ApiError {
     ApiError::not_found(
         "no kept event has this id; see `event list`, and `event list --state refused` for what was refused",
@@ -154,7 +150,6 @@ pub(crate) async fn part(delivery: &Delivery, event: &Summary, offset: u64, most
     Ok(Bytes::copy_from_slice(&whole[place(offset)..place(offset + part.len() as u64)]))
 }
 
-/// A state as answers name it.
 pub(crate) fn word(state: State) -> String {
     serde_json::to_value(state).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
 }

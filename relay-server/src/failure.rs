@@ -27,25 +27,21 @@ pub(crate) enum SenderFault {
     BadHost,
     /// The target or the framing cannot be carried as it is.
     BadRequest,
-    /// No endpoint has this path or host.
     UnknownEndpoint,
-    /// The method is not one that a webhook may have.
     Method,
-    /// The body is larger than the endpoint's `max_body`.
-    BodyTooLarge { limit_bytes: u64 },
-    /// The body stopped coming.
+    BodyTooLarge {
+        limit_bytes: u64,
+    },
     BodyTimeout,
-    /// The body broke off.
     BodyBroken,
-    /// The head does not fit into the tunnel.
     HeadTooLarge,
-    /// The sender's address is not one that the endpoint allows.
     Address,
-    /// The proof failed.
     Unproven(Refusal),
     /// A provider's challenge that proves nothing, or that cannot be answered; its row says the status and the code.
-    Challenge { status: u16, code: &'static str },
-    /// What is signed came before.
+    Challenge {
+        status: u16,
+        code: &'static str,
+    },
     Replayed,
     /// Its signature was made by this relay, for a handler.
     OwnSignature,
@@ -60,7 +56,6 @@ pub(crate) enum RelayFault {
     KeyUnavailable {
         wait: Duration,
     },
-    /// No memory is left for bodies.
     Overloaded,
     StoreFull,
     StoreFailed,
@@ -68,22 +63,17 @@ pub(crate) enum RelayFault {
     Limited {
         wait: Option<Duration>,
     },
-    /// A bug.
     Internal,
 }
 
 /// No agent takes the request, or the one that took it lost it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AgentFault {
-    /// None is attached.
     Absent,
-    /// None of those that are attached takes events of this type.
     Unwanted,
-    /// Every one has as many exchanges in flight as it takes.
     Busy,
     /// It was lost while the handler was at work.
     Lost,
-    /// It gave the request back without calling the handler.
     NotCalled,
 }
 
@@ -102,7 +92,6 @@ pub(crate) enum HandlerFault {
 }
 
 impl Failure {
-    /// Who caused it, in a word.
     pub(crate) const fn cause(self) -> &'static str {
         match self {
             Self::Sender(_) => "sender",
@@ -156,7 +145,6 @@ impl Failure {
         }
     }
 
-    /// Whether the same request may do better another time.
     pub(crate) const fn can_retry(self) -> bool {
         match self {
             Self::Sender(fault) => matches!(fault, SenderFault::BodyTimeout | SenderFault::BodyBroken),
@@ -184,32 +172,24 @@ impl Failure {
 }
 
 impl SenderFault {
-    /// Whether it was refused for what it proves, or fails to.
     pub(crate) const fn is_refusal(self) -> bool {
         matches!(self, Self::Unproven(_) | Self::Challenge { .. } | Self::Address | Self::Replayed | Self::OwnSignature)
     }
 }
 
-impl From<SenderFault> for Failure {
-    fn from(fault: SenderFault) -> Self {
-        Self::Sender(fault)
-    }
+macro_rules! failures {
+    ($($cause:ident($fault:ident),)*) => {
+        $(impl From<$fault> for Failure {
+            fn from(fault: $fault) -> Self {
+                Self::$cause(fault)
+            }
+        })*
+    };
 }
 
-impl From<RelayFault> for Failure {
-    fn from(fault: RelayFault) -> Self {
-        Self::Relay(fault)
-    }
-}
-
-impl From<AgentFault> for Failure {
-    fn from(fault: AgentFault) -> Self {
-        Self::Agent(fault)
-    }
-}
-
-impl From<HandlerFault> for Failure {
-    fn from(fault: HandlerFault) -> Self {
-        Self::Handler(fault)
-    }
+failures! {
+    Sender(SenderFault),
+    Relay(RelayFault),
+    Agent(AgentFault),
+    Handler(HandlerFault),
 }

@@ -10,11 +10,12 @@ use std::{
     collections::{HashMap, HashSet},
     fmt::{self, Write as _},
     hash::{Hash, Hasher},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
 use data_encoding::HEXLOWER;
+use parking_lot::Mutex;
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text::encode},
     metrics::{
@@ -51,12 +52,10 @@ pub(crate) enum AnswerClass {
     Unavailable,
     /// The handler was called and gave no answer in time, or none that can be passed on.
     Failed,
-    /// The relay failed.
     Internal,
 }
 
 impl AnswerClass {
-    /// Every class and its label.
     const ALL: [(Self, &'static str); 13] = [
         (Self::Answered(1), "1xx"),
         (Self::Answered(2), "2xx"),
@@ -85,7 +84,7 @@ struct Plain(Arc<Mutex<HashSet<String>>>);
 
 impl Plain {
     fn set(&self, name: &str, concealed: bool) {
-        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut names = self.0.lock();
         if concealed {
             names.remove(name);
         } else {
@@ -98,7 +97,7 @@ impl Plain {
     }
 
     fn shown(&self, name: &str) -> String {
-        let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let names = self.0.lock();
         if names.contains(name) {
             return name.to_owned();
         }
@@ -146,7 +145,6 @@ struct OfOutcome {
     outcome: &'static str,
 }
 
-/// What one endpoint counts.
 #[derive(Debug)]
 pub(crate) struct Meter {
     received: Counter,
@@ -159,14 +157,12 @@ impl Meter {
         self.received.inc();
     }
 
-    /// It was answered, this long after it came.
     pub(crate) fn answered(&self, outcome: AnswerClass, after: Duration) {
         self.outcomes[outcome.index()].inc();
         self.seconds.observe(after.as_secs_f64());
     }
 }
 
-/// What became of kept events.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Events {
     counted: Family<OfOutcome, Counter>,
@@ -180,13 +176,10 @@ impl Events {
     }
 }
 
-/// What waits at one endpoint.
 #[derive(Clone, Debug)]
 pub(crate) struct EndpointBacklog {
     pub endpoint: String,
-    /// Events that wait or are under way.
     pub open: u64,
-    /// How long the oldest of them has waited, in seconds.
     pub oldest_s: i64,
     /// Whether one is long due although an agent is free.
     pub overdue: bool,
@@ -195,7 +188,6 @@ pub(crate) struct EndpointBacklog {
 /// What is read when somebody asks.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Gauges {
-    /// Attached sessions.
     pub sessions: usize,
     /// Exchanges under way, copies apart.
     pub exchanges: usize,
@@ -246,7 +238,7 @@ impl Default for Metrics {
 impl Metrics {
     /// The counters of an endpoint; the same ones for the same name.
     pub(crate) fn meter(&self, endpoint: &str) -> Arc<Meter> {
-        let mut meters = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut meters = self.meters.lock();
         let new = || {
             let label = || self.events.plain.label(endpoint);
             let name = OfEndpoint { endpoint: label() };
@@ -274,12 +266,10 @@ impl Metrics {
         self.events.clone()
     }
 
-    /// Counts the tasks of one more runtime.
     pub(crate) fn watch(&self, runtime: Handle) {
-        self.runtimes.lock().unwrap_or_else(PoisonError::into_inner).push(runtime);
+        self.runtimes.lock().push(runtime);
     }
 
-    /// Everything as text.
     pub(crate) fn text(&self, now: &Gauges, form: Form) -> String {
         let mut registry = Registry::with_prefix("relay");
         registry.register("build", "This relay", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
@@ -298,7 +288,7 @@ impl Metrics {
         registry.register("copies_dropped", help, ConstCounter::new(now.dropped_copies));
         let help = "Refused requests that were gone before they were written into the store";
         registry.register("refused_unwritten", help, ConstCounter::new(now.unwritten_refusals));
-        let runtimes = self.runtimes.lock().unwrap_or_else(PoisonError::into_inner);
+        let runtimes = self.runtimes.lock();
         let tasks: usize = runtimes.iter().map(|runtime| runtime.metrics().num_alive_tasks()).sum();
         registry.register("tasks", "Tasks of every runtime", ConstGauge::new(tasks));
         self.register_backlog(&mut registry, &now.waiting);

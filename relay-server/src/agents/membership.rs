@@ -19,7 +19,6 @@ pub(crate) const RECENTLY: Duration = Duration::from_secs(60);
 /// A session, by its epoch: no two sessions of a relay have the same.
 pub(crate) type Epoch = u64;
 
-/// What a session is to an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     /// It gets exchanges.
@@ -33,13 +32,11 @@ pub(crate) enum Role {
 /// How an agent wishes to attach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Wish {
-    /// Shared, exclusive, copy, or the relay's choice.
     pub attach: Attach,
     /// Become active at once, where only one may be.
     pub takeover: bool,
 }
 
-/// Whose role is another now.
 pub(crate) type RoleChanges = Vec<(Epoch, Role)>;
 
 #[derive(Debug)]
@@ -52,7 +49,6 @@ struct Member {
     silent: bool,
 }
 
-/// The sessions of one endpoint.
 #[derive(Debug, Default)]
 pub(crate) struct Membership {
     exclusive: bool,
@@ -159,7 +155,6 @@ impl Membership {
         Some(member.role)
     }
 
-    /// A session leaves, or takes nothing more.
     pub(crate) fn leave(&mut self, epoch: Epoch, now: Instant) -> RoleChanges {
         let mut changes = RoleChanges::new();
         let Some(place) = self.members.iter().position(|member| member.epoch == epoch) else { return changes };

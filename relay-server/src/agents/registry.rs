@@ -16,11 +16,12 @@ pub(crate) use self::{
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use jiff::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 use relay_proto::{CloseCode, Notice, Offer, OfferState, RequestHead};
 use relay_tunnel::{Exchange, Handle, Slot};
 use tokio::{
@@ -48,7 +49,6 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 /// What a session is told whose token lets it do nothing any more.
 pub(crate) const REVOKED: &str = "the token is not valid any more";
 
-/// What a replaced session is told.
 const REPLACED: &str = "a newer session of this agent took over";
 
 /// Requests that wait for an agent at a time; more are answered at once.
@@ -59,7 +59,6 @@ const MAX_WAITERS: usize = 1024;
 pub(crate) struct AgentIdentity {
     pub token: Arc<str>,
     pub name: Arc<str>,
-    /// The agent's process.
     pub instance: [u8; 16],
 }
 
@@ -72,7 +71,6 @@ pub(crate) struct AgentSelector<'a> {
     pub instance: Option<[u8; 16]>,
 }
 
-/// An agent that may get an exchange.
 struct Candidate {
     agent: Arc<Session>,
     handle: Handle,
@@ -82,7 +80,6 @@ struct Candidate {
 /// The answer to an offer: the endpoint's name and the session's role there, or the code of a refusal.
 pub(crate) type OfferAnswer = Result<(String, Role), &'static str>;
 
-/// The attached agents of one relay.
 pub(crate) struct Registry {
     state: Mutex<State>,
     changed: Notify,
@@ -129,7 +126,6 @@ impl Reservation {
         &self.agent.identity
     }
 
-    /// What is behind it.
     pub(crate) fn target(&self) -> &Target {
         &self.counted.load.target
     }
@@ -152,7 +148,6 @@ pub(crate) struct Welcomed {
     pub contested: bool,
     /// An older session of the same agent that had drained, to be closed when it is idle.
     pub finishing: Option<Handle>,
-    /// By what it was decided.
     pub policy: Arc<AttachPolicy>,
 }
 
@@ -163,7 +158,6 @@ impl Default for Registry {
 }
 
 impl Registry {
-    /// Nobody is attached yet.
     pub(crate) fn new(clock: Clock) -> Self {
         Self {
             clock,
@@ -175,13 +169,12 @@ impl Registry {
         }
     }
 
-    /// The time, as circuits go by.
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Changes who is attached as what. Agents learn of their new roles, and who waits for an agent looks again.
@@ -238,7 +231,6 @@ impl Registry {
         })
     }
 
-    /// Tells every agent of an endpoint something.
     pub(crate) fn notify(&self, endpoint: &str, notice: &Notice) {
         let state = self.lock();
         let Some(members) = state.memberships.get(endpoint) else { return };
@@ -347,7 +339,6 @@ impl State {
         admitted.is_ok()
     }
 
-    /// A session takes nothing more, or is gone.
     fn withdraw(&mut self, session: &Session, now: Instant) {
         for offer in &session.offers {
             self.update(&offer.endpoint, |members| members.leave(session.epoch, now));
@@ -431,7 +422,6 @@ impl Attached {
         })
     }
 
-    /// The agent gave a sign of life.
     pub(crate) fn answered(&self) {
         self.session.asked.store(false, Ordering::Relaxed);
         self.session.doubted.store(false, Ordering::Relaxed);

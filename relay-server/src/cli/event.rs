@@ -159,7 +159,6 @@ pub(super) fn act(id: &str, action: &str, remote: &Remote) -> Result<(), Failure
     terminal::line(&new_id.unwrap_or(id))
 }
 
-/// Lists what never became an event.
 fn other<T: DeserializeOwned + Default>(
     name: &str,
     mut list: List,

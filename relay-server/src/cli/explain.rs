@@ -21,7 +21,6 @@ use serde_json::{Value, json};
 use super::{provider::unknown, remote::Remote};
 use crate::{config::read_secret, webhook::EventId};
 
-/// Largest saved request, in bytes.
 const MAX_FILE_BYTES: u64 = 64 << 20;
 
 #[derive(Debug, clap::Args)]
@@ -107,7 +106,6 @@ fn read(path: &Path) -> anyhow::Result<Value> {
 
 type Lines = Vec<(String, Vec<u8>)>;
 
-/// The headers and the body of a saved request.
 fn parts(request: &Value) -> anyhow::Result<(Lines, Vec<u8>)> {
     let line = |line: &Value| {
         let name = line[0].as_str().context("a header has no name")?.to_owned();

@@ -58,7 +58,6 @@ fn signs(row: &Provider) -> String {
     row.scheme.as_ref().map_or_else(|| "nothing".to_owned(), relay_schemes::Scheme::in_words)
 }
 
-/// Whether a late delivery can be signed anew by the relay.
 fn signs_afresh(row: &Provider) -> bool {
     row.scheme.as_ref().is_some_and(relay_schemes::Scheme::is_symmetric)
 }
@@ -102,7 +101,6 @@ fn in_words(row: &Provider) -> String {
     format!("{text}\n{}", toml_of(&row.name))
 }
 
-/// The row as it is written in the table.
 fn toml_of(name: &str) -> String {
     let wanted = format!("name = \"{name}\"");
     let rows = TABLE.split("[[provider]]\n").skip(1);

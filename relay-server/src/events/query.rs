@@ -28,7 +28,6 @@ pub(crate) struct EventQuery {
     pub(super) oldest_first: bool,
 }
 
-/// What is asked of a replay.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Signing {
@@ -37,7 +36,6 @@ pub(crate) struct Signing {
 }
 
 impl EventQuery {
-    /// Whether it looks for a text.
     pub(crate) fn searches(&self) -> bool {
         self.text.is_some()
     }

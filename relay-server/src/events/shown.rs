@@ -16,7 +16,6 @@ use crate::{
     store::{Attempt, Reason, Record, State, Summary},
 };
 
-/// What lists show of an event.
 pub(crate) fn summary(event: &Summary, endpoint: Option<&Endpoint>) -> EventSummary {
     EventSummary {
         id: event.id.to_string(),
@@ -51,7 +50,6 @@ fn why(event: &Summary) -> &'static str {
     }
 }
 
-/// What a person can do about it.
 fn advice(event: &Summary) -> Option<&'static str> {
     match event.state {
         State::Pending if event.attempts == 0 && !event.parked => {
@@ -89,7 +87,6 @@ fn attempt(attempt: &Attempt) -> EventAttempt {
     }
 }
 
-/// Names and values, what lets its bearer in masked.
 fn lines(headers: &HeaderBlock, also: &[&str]) -> Vec<(String, String)> {
     let line = |(name, value): (&[u8], &[u8])| {
         let name = String::from_utf8_lossy(name).into_owned();
@@ -104,7 +101,6 @@ fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// What came of a replay to one agent.
 pub(crate) fn replayed(replayed: &Replayed) -> EventReplayed {
     EventReplayed {
         done: EventDone { id: replayed.of.to_string(), new_id: Some(replayed.id.to_string()) },

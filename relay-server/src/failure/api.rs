@@ -31,11 +31,9 @@ pub(crate) enum ApiErrorKind {
     TooManyQuestions,
     MayNotRead,
     MayNotReplay,
-    /// A credential would be seen.
     NeedsAttach,
     Conflict,
     WrongState,
-    /// An endpoint of this name is there already.
     Exists,
     /// The config file's rows are not the API's to change.
     FromFile,

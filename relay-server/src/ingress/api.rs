@@ -37,16 +37,13 @@ use crate::{
     tally::Tally,
 };
 
-/// Where its addresses begin.
 pub(super) const PREFIX: &str = "/_relay/v1/events";
 
-/// What one list may cost.
 const BOUNDS: ListBounds = ListBounds { default_limit: 100, max_limit: 200, max_pages: 10 };
 
 /// Most bytes of a body in one answer: a reader may be slow, and the answer waits for it in memory.
 const MAX_PART_BYTES: u64 = 256 * 1024;
 
-/// Longest query, in bytes.
 const MAX_QUERY_BYTES: usize = 4096;
 
 /// Questions of one token at a time, replays to its agents included.
@@ -69,7 +66,6 @@ impl AgentApi {
         Self { delivery, of_token: Tally::default(), reading: Semaphore::new(MAX_READING) }
     }
 
-    /// Answers one question of who has this token.
     pub(super) async fn answer<B>(
         &self,
         routes: &Routes,
@@ -94,7 +90,6 @@ impl AgentApi {
     }
 }
 
-/// Which part of a body.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct From {
@@ -102,15 +97,12 @@ struct From {
     offset: u64,
 }
 
-/// What is asked of a replay.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Replay {
     #[serde(default)]
     to: To,
-    /// The agent's name.
     name: Option<String>,
-    /// The agent's process.
     instance: Option<String>,
     #[serde(default)]
     signature: Signature,
@@ -220,7 +212,6 @@ impl Question<'_> {
         self.reading(events::find(&delivery.store, id, &sight, delivery.clock.now())).await
     }
 
-    /// Reads once it is its turn.
     async fn reading<T>(&self, read: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
         let in_turn = async {
             let _turn = self.api.reading.acquire().await;

@@ -36,18 +36,15 @@ use crate::{
     webhook::EventId,
 };
 
-/// An answer's body.
 pub(crate) type ResponseBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
 /// After how long an agent asks again for which there was no session: one whose link broke is noticed by then.
 const SESSIONS_RETRY_S: u64 = 10;
 
-/// The body of an answer that has none.
 pub(crate) fn empty() -> ResponseBody {
     Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
 
-/// Any body as an answer's body.
 pub(crate) fn boxed<B>(body: B) -> ResponseBody
 where
     B: HttpBody<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
@@ -133,7 +130,6 @@ fn pieces(
     })
 }
 
-/// The answer to a provider's challenge.
 pub(crate) fn challenge(reply: Reply, event_id: EventId) -> Response<ResponseBody> {
     let mut response = Response::new(whole(reply.body.into()));
     *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::OK);
@@ -155,7 +151,6 @@ pub(crate) fn repeated(status: StatusCode, first: EventId) -> Response<ResponseB
     response
 }
 
-/// The relay's own answer to a request that gets none from a handler.
 pub(crate) fn failure(failure: Failure, event_id: EventId) -> Response<ResponseBody> {
     let (code, answer) = (failure.code(), of_failure(failure));
     let text = serde_json::json!({ "error": code, "message": answer.message, "event_id": event_id.to_string() });
@@ -172,7 +167,6 @@ pub(crate) fn failure(failure: Failure, event_id: EventId) -> Response<ResponseB
     response
 }
 
-/// The answer to an agent's request that is turned away.
 pub(crate) fn turned(turned: Turned) -> Response<ResponseBody> {
     api_error(&turned.into())
 }
@@ -195,7 +189,6 @@ pub(crate) fn api_answer(value: &serde_json::Value) -> Response<ResponseBody> {
     private(json(StatusCode::OK, value))
 }
 
-/// Why an agent's question has no answer.
 pub(crate) fn api_failure(error: &ApiError) -> Response<ResponseBody> {
     private(api_error(error))
 }
@@ -233,7 +226,6 @@ fn mark(response: &mut Response<ResponseBody>, event_id: EventId) {
 struct Streamed {
     inner: Receiver,
     idle: Duration,
-    /// Only while nothing comes.
     silence: Option<Pin<Box<Sleep>>>,
     /// Bytes that are still to come, where the handler said how many there are.
     missing: Option<u64>,

@@ -3,10 +3,8 @@
 //! The registry writes OpenMetrics 1.0. This module makes Prometheus' older text format 0.0.4 of that, line by line: no
 //! unit and no end, counters and infos under the names of their samples. Pure.
 
-/// A form of exposition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
-    /// OpenMetrics 1.0.
     OpenMetrics,
     /// Prometheus' text format 0.0.4, which everything reads.
     Text,
@@ -37,7 +35,6 @@ impl Form {
         }
     }
 
-    /// OpenMetrics text in this form.
     pub(super) fn of(self, openmetrics: String) -> String {
         match self {
             Self::OpenMetrics => openmetrics,

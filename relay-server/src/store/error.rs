@@ -11,16 +11,13 @@ use crate::{
 /// Why a call failed. Unless it says otherwise, nothing of the call was kept.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// Too many calls wait for the writer. Try again in a moment.
     #[error("the store's queue is full")]
     Busy,
     /// It cannot be reached for a while, or it is not known whether the call was kept. It may be made again.
     #[error("the store is away; it is asked again")]
     Unavailable,
-    /// The store is as large as it may be, and everything in it still waits.
     #[error("what waits fills the store up to its max_size; deliver or drop it, or raise max_size")]
     AtCapacity,
-    /// The endpoint has as much of the store as it may, and all of that still waits.
     #[error("what waits fills the endpoint's share of the store; deliver or drop it, or raise the endpoint's max_size")]
     AtShare,
     /// What waits leaves only the part that is kept for endpoints whose senders prove who they are.
@@ -35,21 +32,16 @@ pub enum StoreError {
     /// The disk failed. This process must not go on; what was acknowledged before is safe.
     #[error("the store has failed and takes nothing more in this process: {0}")]
     Failed(String),
-    /// What is stored is not what was taken in.
     #[error("event {0} is damaged in the store; it was set apart and is not delivered")]
     Damaged(EventId),
-    /// Another source has a row of this name.
     #[error("\"{0}\" already exists and comes from elsewhere (file or api); remove it there or choose another name")]
     Clash(String),
     #[error("there is nothing with the id {0}")]
     Unknown(EventId),
-    /// The call itself was wrong.
     #[error("{0}")]
     Invalid(String),
-    /// The store could not be opened; the text says what to do.
     #[error("{0}")]
     Unusable(String),
-    /// Another process has it open.
     #[error("{0}")]
     InUse(String),
     /// The database gave an unexpected answer. The call may have been kept.
@@ -63,7 +55,6 @@ impl StoreError {
         self.is_full() || matches!(self, Self::Busy | Self::Unavailable)
     }
 
-    /// Whether there is no room for what was to be kept.
     pub(crate) fn is_full(&self) -> bool {
         matches!(self, Self::AtCapacity | Self::AtShare | Self::AtReserve | Self::NoSpace)
     }
@@ -92,7 +83,6 @@ impl From<StoreError> for ApiError {
     }
 }
 
-/// Whether the store takes events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Health {
     Ready,

@@ -29,18 +29,14 @@ pub struct Filter {
     pub conflicts: bool,
 }
 
-/// Statuses from one to another, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusRange(pub u16, pub u16);
 
-/// What page of a list.
 #[derive(Clone, Debug)]
 pub struct PageRequest {
     /// At most so many, and never more than [`super::MAX_PAGE`].
     pub limit: usize,
-    /// Where the last page ended.
     pub after: Option<Cursor>,
-    /// Oldest first instead of newest first.
     pub oldest_first: bool,
 }
 
@@ -48,7 +44,6 @@ pub struct PageRequest {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor(pub EventId);
 
-/// Events, and where to go on.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
     pub events: Vec<Summary>,

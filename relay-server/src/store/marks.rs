@@ -34,7 +34,6 @@ pub(super) struct MarkMemory {
     pub(super) since: Timestamp,
 }
 
-/// What a request is by its mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Marked {
     New,

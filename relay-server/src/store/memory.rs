@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use super::{
@@ -48,13 +48,12 @@ struct Inner {
 }
 
 impl MemoryStore {
-    /// An empty store that takes up to so many bytes.
     pub fn new(max_bytes: u64) -> Self {
         Self { inner: Mutex::default(), pulse: Pulse::default(), max_bytes }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 
     fn reply<T: Send + 'static>(&self, result: Result<T, StoreError>) -> Reply<'_, T> {
@@ -161,7 +160,6 @@ impl Inner {
         Page { events, next }
     }
 
-    /// Whether there is room for what these acts make anew.
     fn admit_replays(&self, acts: &[Act], max_bytes: u64) -> Result<(), StoreError> {
         let mut coming = BTreeMap::new();
         for act in acts.iter().filter(|act| matches!(act.action, Action::Replay(..))) {

@@ -15,7 +15,6 @@ use crate::{
     webhook::EventId,
 };
 
-/// A webhook that is to be kept.
 #[derive(Clone, Debug)]
 pub struct NewEvent {
     pub endpoint: EndpointName,
@@ -27,9 +26,7 @@ pub struct NewEvent {
     pub body: Body,
     /// Its type, as the provider's row finds it.
     pub event_type: Option<String>,
-    /// The sender's own id of it.
     pub sender_id: Option<String>,
-    /// What makes it the same as an earlier one.
     pub dedup: Option<Dedup>,
     /// What was signed, where a request is taken only if that was not taken before.
     pub mark: Option<Mark>,
@@ -45,7 +42,6 @@ pub struct NewEvent {
 pub struct Holder(pub u64);
 
 impl Holder {
-    /// One that nobody was before.
     pub fn draw() -> Self {
         let (high, low) = Uuid::new_v4().as_u64_pair();
         // Each of the bits that are the same in all UUIDs meets a random one.
@@ -70,7 +66,6 @@ pub struct Share {
 }
 
 impl Default for Share {
-    /// All of the store.
     fn default() -> Self {
         Self { max_bytes: u64::MAX, is_proven: true }
     }
@@ -92,7 +87,6 @@ pub struct Mark {
 pub struct Head {
     pub sent: Sent,
     pub arrival: Arrival,
-    /// What becomes of its signature when it is delivered.
     pub signature: Signature,
 }
 
@@ -135,7 +129,6 @@ pub enum Signature {
     Fresh,
 }
 
-/// A body on its way in.
 #[derive(Clone, Debug)]
 pub enum Body {
     Bytes(Bytes),
@@ -174,7 +167,6 @@ impl From<Bytes> for Body {
     }
 }
 
-/// What makes an event the same as an earlier one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dedup {
     /// The provider's event id, or what the endpoint is set to use instead.
@@ -217,7 +209,6 @@ pub enum Verdict {
     TooLate,
 }
 
-/// The right to make one attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lease {
     /// Rises with each claim of the event; only the newest settles.
@@ -228,13 +219,11 @@ pub struct Lease {
     pub tries: u32,
 }
 
-/// Where an event stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// Waits for its next attempt.
     Pending,
-    /// An attempt is under way.
     Running,
     /// A handler took it.
     Delivered,
@@ -250,7 +239,6 @@ impl State {
     pub(super) const ALL: [Self; 6] =
         [Self::Pending, Self::Running, Self::Delivered, Self::Dead, Self::Dropped, Self::Damaged];
 
-    /// Whether it still waits for its end.
     pub(crate) fn is_open(self) -> bool {
         matches!(self, Self::Pending | Self::Running)
     }
@@ -264,7 +252,6 @@ impl State {
     }
 }
 
-/// A handler's answer as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     pub status: u16,
@@ -275,7 +262,6 @@ pub struct Answer {
     pub truncated: bool,
 }
 
-/// One try to deliver an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
     pub number: u32,
@@ -288,7 +274,6 @@ pub struct Attempt {
     pub answer: Option<Answer>,
 }
 
-/// Which events a pump wants.
 #[derive(Clone, Debug)]
 pub struct Want {
     pub endpoint: EndpointName,
@@ -298,7 +283,6 @@ pub struct Want {
     pub newest: usize,
 }
 
-/// What a claim gave.
 #[derive(Debug, Default)]
 pub struct Claimed {
     pub deliveries: Vec<ClaimedEvent>,
@@ -306,7 +290,6 @@ pub struct Claimed {
     pub next_due: Vec<(EndpointName, Timestamp)>,
 }
 
-/// An event to deliver.
 #[derive(Debug)]
 pub struct ClaimedEvent {
     pub summary: Summary,
@@ -316,7 +299,6 @@ pub struct ClaimedEvent {
     pub body: Option<Bytes>,
 }
 
-/// A lease that is held.
 #[derive(Clone, Debug)]
 pub struct Hold {
     pub endpoint: EndpointName,
@@ -334,12 +316,10 @@ pub struct End {
     pub then: Then,
 }
 
-/// What becomes of an event after an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
     Done,
     Retry(Timestamp),
-    /// It is a dead letter.
     Dead(Reason),
     /// The handler was not called: it waits until then, and the attempt neither counts nor leaves a record.
     Release(Timestamp),
@@ -347,17 +327,14 @@ pub enum Then {
     Record,
 }
 
-/// What an [`End`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// The event moved to this state.
     Settled(State),
     /// The fence was not the newest, or nothing was to be settled: the attempt is recorded.
     Recorded,
     Unknown,
 }
 
-/// What lists show of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
     pub endpoint: EndpointName,
@@ -370,34 +347,28 @@ pub struct Summary {
     pub attempts: u32,
     /// Attempts since it was accepted or revived.
     pub tries: u32,
-    /// The newest fence.
     pub fence: u64,
     /// Pending: its next attempt; running: the end of the lease. `None` also while it stands behind another.
     pub due_at: Option<Timestamp>,
     /// Whether it waits behind an older event of its order key.
     pub parked: bool,
-    /// The status of the last answer.
     pub status: Option<u16>,
     pub settled_at: Option<Timestamp>,
     pub method: String,
     /// The target, cut after 256 bytes.
     pub target: String,
-    /// The body's size in bytes.
     pub size: u64,
     pub body_sha256: [u8; 32],
     pub event_type: Option<String>,
-    /// The sender's own id.
     pub sender_id: Option<String>,
     pub order_key: Option<String>,
     /// An earlier event with the same dedup key and another body.
     pub conflict_with: Option<EventId>,
-    /// The event that this one repeats.
     pub replay_of: Option<EventId>,
     /// Whether it was delivered again because a person asked its sender to.
     pub redelivered: bool,
 }
 
-/// All that is known of an event but its body.
 #[derive(Clone, Debug)]
 pub struct Record {
     pub summary: Summary,
@@ -405,7 +376,6 @@ pub struct Record {
     pub attempts: Vec<Attempt>,
 }
 
-/// Something to do to one event.
 #[derive(Clone, Debug)]
 pub struct Act {
     pub endpoint: EndpointName,
@@ -413,7 +383,6 @@ pub struct Act {
     pub action: Action,
 }
 
-/// What can be done to an event by hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// A dead or dropped one waits again, from the schedule's beginning.
@@ -428,11 +397,9 @@ pub enum Action {
     Replay(EventId, Signature),
 }
 
-/// What an [`Act`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Acted {
     Done,
-    /// The event is in a state in which this cannot be done.
     Not(State),
     Unknown,
 }
@@ -458,26 +425,21 @@ impl From<EndpointName> for Sight {
     }
 }
 
-/// An endpoint's events, counted by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EventCounts {
     pub pending: u64,
     pub running: u64,
-    /// Dead letters.
     pub dead: u64,
     /// When its claims were paused, if they are.
     pub paused_at: Option<Timestamp>,
 }
 
-/// What waits at an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backlog {
     pub endpoint: EndpointName,
     pub paused: bool,
     /// Events that are pending or running.
     pub open: u64,
-    /// When the oldest of them came.
     pub oldest: Option<Timestamp>,
-    /// When the next of them is due.
     pub next_due: Option<Timestamp>,
 }

@@ -8,14 +8,12 @@ use jiff::Timestamp;
 use super::{Action, Cursor, Filter, MAX_BULKS, Signature, StoreError, outcome::codes};
 use crate::{endpoint::EndpointName, webhook::EventId};
 
-/// What a configuration row is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ConfigKind {
     Endpoint,
     Token,
 }
 
-/// Where a configuration row comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// A config file; applying one changes and removes only these.
@@ -94,7 +92,6 @@ codes! {
     }
 }
 
-/// How far a bulk action is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bulk {
     pub id: EventId,
@@ -102,13 +99,10 @@ pub struct Bulk {
     pub filter: Filter,
     /// When it was asked for; later events are left alone.
     pub created_at: Timestamp,
-    /// Where it goes on.
     pub cursor: Option<Cursor>,
-    /// Events it was done to.
     pub done: u64,
     /// Events that were in a state in which it could not be done.
     pub skipped: u64,
-    /// Whether there is nothing left to do.
     pub finished: bool,
 }
 
@@ -120,7 +114,6 @@ impl Bulk {
     }
 }
 
-/// What may be removed.
 #[derive(Clone, Debug, Default)]
 pub struct Purge {
     /// Events that ended at least this long ago are removed.
@@ -129,7 +122,6 @@ pub struct Purge {
     pub pending_retention: Duration,
     /// While more space than this is used, events that ended are removed, the oldest first.
     pub max_bytes: u64,
-    /// Where the last call stopped.
     pub cursor: Option<PurgeCursor>,
 }
 
@@ -137,29 +129,22 @@ pub struct Purge {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PurgeCursor(pub(super) u128);
 
-/// What a purge did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Purged {
-    /// Events removed for their age.
     pub removed: u64,
-    /// Open events that became dead letters.
     pub expired: u64,
-    /// Events removed for space.
     pub evicted: u64,
     /// There is more to do; `None` ends the round.
     pub next: Option<PurgeCursor>,
 }
 
-/// Space and damage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     pub bytes: u64,
     pub max_bytes: u64,
     /// Events found damaged by this process. Anything but 0 is an alarm.
     pub damaged: u64,
-    /// Transactions committed by this process.
     pub commits: u64,
-    /// Calls in them.
     pub calls: u64,
     /// Time that commits took, in microseconds, all together.
     pub commit_micros: u64,

@@ -32,7 +32,6 @@ pub(super) struct Row {
     pub(super) cost: u64,
 }
 
-/// Whose lease an event has.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Held {
     pub(super) holder: Holder,
@@ -53,7 +52,6 @@ pub(super) enum Likeness {
     Again { redelivery: bool },
 }
 
-/// Compares a new event with an earlier one of its endpoint with the same key.
 pub(super) fn compare(earlier: &Summary, body_sha256: &[u8; 32], dedup: &Dedup, now: Timestamp) -> Likeness {
     let ends = earlier.received_at.saturating_add(dedup.window).unwrap_or(Timestamp::MAX);
     if ends <= now || earlier.state == State::Damaged {
@@ -140,7 +138,6 @@ impl Row {
         (self.summary.due_at, self.summary.parked) = (None, true);
     }
 
-    /// Nothing stands before it any more.
     pub(super) fn unpark(&mut self, now: Timestamp) {
         (self.summary.due_at, self.summary.parked) = (Some(now), false);
     }
@@ -196,7 +193,6 @@ impl Row {
         self.given_to(append).map(again)
     }
 
-    /// Whether this fence holds the event.
     pub(super) fn held_by(&self, fence: u64) -> bool {
         self.summary.state == State::Running && self.summary.fence == fence
     }
@@ -218,7 +214,6 @@ impl Row {
         is_so && event.fence == end.attempt.fence
     }
 
-    /// Moves the event on after an attempt.
     pub(super) fn settle(&mut self, end: &End, now: Timestamp) -> Ended {
         if !self.is_moved_by(end) {
             return if self.was_moved_by(end) { Ended::Settled(self.summary.state) } else { Ended::Recorded };
@@ -261,7 +256,6 @@ impl Row {
         expires
     }
 
-    /// Delivers an event again that its sender sent again.
     pub(super) fn again(&mut self, redelivery: bool, now: Timestamp) {
         self.summary.redelivered |= redelivery;
         self.wait(now);
@@ -284,7 +278,6 @@ impl Row {
     }
 }
 
-/// Refuses a batch in which an event stands twice.
 pub(super) fn once_each(events: &[NewEvent]) -> Result<(), StoreError> {
     let mut ids = BTreeSet::new();
     match events.iter().find(|event| !ids.insert((&event.endpoint, event.id))) {

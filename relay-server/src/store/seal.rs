@@ -64,7 +64,6 @@ impl SealKey {
         }
     }
 
-    /// Seals a secret for its place.
     pub(crate) fn seal(&self, scope: &str, name: &str, secret: &[u8]) -> Result<Bytes, StoreError> {
         let mut sealed = Zeroizing::new(secret.to_vec());
         let nonce = self.0.seal_in_place_append_tag(place(scope, name), &mut *sealed);
@@ -72,7 +71,6 @@ impl SealKey {
         Ok([&nonce.as_ref()[..], &sealed].concat().into())
     }
 
-    /// Opens what was sealed for this place.
     pub(crate) fn unseal(&self, scope: &str, name: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, StoreError> {
         let wrong = || {
             let what = "was sealed with another key or for another place; restore the key file, or set the secret anew";

@@ -33,17 +33,16 @@ pub(crate) enum Circuits {
     Respected,
 }
 
-/// Why no agent gets an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ChooseError {
     /// None is attached that could.
     NoAgent,
-    /// None of those that are attached takes events of this type.
     Unwanted,
-    /// Each has as many exchanges in flight as it takes.
     Busy,
     /// Their rates are used up, or their targets are left alone.
-    Limited { wait: Duration },
+    Limited {
+        wait: Duration,
+    },
 }
 
 impl From<ChooseError> for Failure {
@@ -57,13 +56,11 @@ impl From<ChooseError> for Failure {
     }
 }
 
-/// An agent at an endpoint.
 pub(crate) struct AttachedAgent {
     pub identity: AgentIdentity,
     pub role: Role,
 }
 
-/// Agents of an endpoint that are named at most.
 const MAX_SHOWN: usize = 100;
 
 impl Registry {
@@ -197,7 +194,6 @@ impl Registry {
         self.lock().serving(endpoint).len()
     }
 
-    /// Who is attached to an endpoint: the first hundred.
     pub(crate) fn attached(&self, endpoint: &str) -> Vec<AttachedAgent> {
         let state = self.lock();
         let Some(members) = state.memberships.get(endpoint) else { return Vec::new() };

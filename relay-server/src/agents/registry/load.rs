@@ -32,7 +32,6 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// Whether its agent has as many exchanges as it takes at a time.
     pub(super) fn is_full(&self) -> bool {
         self.in_flight.load(Ordering::Relaxed) >= self.capacity
     }
@@ -61,7 +60,6 @@ impl Load {
     }
 }
 
-/// Counts an exchange until it is over.
 pub(super) struct Counted {
     pub(super) load: Arc<Load>,
     /// Nobody is told of its end.

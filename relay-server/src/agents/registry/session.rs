@@ -22,10 +22,8 @@ use super::{
 };
 use crate::rate_limiter::RateLimiter;
 
-/// A session, from its hello to its end.
 pub(super) struct Session {
     pub(super) identity: AgentIdentity,
-    /// How it came in.
     pub(super) shown: Shown,
     pub(super) epoch: Epoch,
     /// What it offered, with the endpoint's name filled in.
@@ -104,7 +102,6 @@ impl Session {
         }
     }
 
-    /// Asks for a sign of life.
     pub(super) fn ask(&self) {
         self.asked.store(true, Ordering::Relaxed);
         if let Some(handle) = self.handle.get() {
@@ -112,7 +109,6 @@ impl Session {
         }
     }
 
-    /// Notifies the agent of what its offer for an endpoint is now.
     pub(super) fn notify(&self, endpoint: &str, state: OfferState) {
         if let Some(handle) = self.handle.get() {
             handle.notify(Notice::Changed { endpoint: endpoint.to_owned(), state });
@@ -124,7 +120,6 @@ impl Session {
     }
 }
 
-/// A role as the agent is told it.
 pub(crate) const fn offer_state(role: Role) -> OfferState {
     match role {
         Role::Active => OfferState::Accepted,

@@ -18,7 +18,6 @@ use super::{
     choose::{ChooseError, Circuits},
 };
 
-/// One who waits, for as long as it does.
 struct Waiter<'a> {
     _permit: SemaphorePermit<'a>,
     _at_endpoint: Arc<()>,

@@ -75,7 +75,6 @@ pub(super) fn run(arguments: &Create) -> Result<(), Failure> {
     }
 }
 
-/// The row that the flags say.
 fn row(arguments: &Create) -> Result<Value, Failure> {
     let mut row = json!({ "name": arguments.name });
     match arguments.provider.as_deref() {

@@ -12,7 +12,6 @@ use crate::{
     metrics::AnswerClass,
 };
 
-/// What a failure is to its sender, and to the metrics.
 pub(crate) struct FailureAnswer {
     pub status: StatusCode,
     pub message: Cow<'static, str>,

@@ -19,7 +19,6 @@ use crate::webhook::EventId;
 /// What an event takes beside its head and body, or an attempt beside its answer, roughly.
 const BESIDE_BYTES: u64 = 1024;
 
-/// Marks of one endpoint.
 const MAX_MARKS: usize = 100_000;
 
 #[derive(Debug)]
@@ -44,7 +43,6 @@ pub(super) struct Shelf {
     pub(super) ended_bytes: u64,
     /// Open events by order key, in the order in which they were appended.
     queues: BTreeMap<String, BTreeSet<(u64, EventId)>>,
-    /// Events that were ever put in.
     places: u64,
     by_key: HashMap<String, Vec<EventId>>,
     pub(super) marks: HashMap<Short, Taken>,
@@ -162,7 +160,6 @@ impl Shelf {
         self.queues.get(row.summary.order_key.as_deref()?)
     }
 
-    /// Writes a row over the one that is there.
     fn put(&mut self, row: Row) {
         let id = row.summary.id;
         let Some(kept) = self.events.get_mut(&id) else { return };
@@ -323,7 +320,6 @@ impl Shelf {
     }
 }
 
-/// What an event takes without its attempts.
 pub(super) fn cost(head: &Head, size: u64) -> u64 {
     BESIDE_BYTES + (head.sent.target.len() + head.sent.headers.as_bytes().len()) as u64 + size
 }
@@ -333,7 +329,6 @@ fn record_cost(attempt: &Attempt) -> u64 {
     BESIDE_BYTES + answer.map_or(0, |answer| answer.body.len() + answer.headers.as_bytes().len()) as u64
 }
 
-/// Leaves the first and the last ones.
 fn thin_out(attempts: &mut BTreeMap<u64, Attempt>) {
     while attempts.len() > MAX_ATTEMPTS
         && let Some(second) = attempts.keys().nth(1).copied()
