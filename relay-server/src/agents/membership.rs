@@ -49,6 +49,12 @@ struct Member {
     silent: bool,
 }
 
+impl Member {
+    fn can_share(&self) -> bool {
+        self.wish.attach != Attach::Exclusive && !self.silent
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Membership {
     exclusive: bool,
@@ -61,17 +67,16 @@ impl Membership {
     /// Whether the endpoint takes one active agent at a time. Of several that serve it the oldest goes on; when it is
     /// shared again, who stands by for that reason alone serves, too.
     pub(crate) fn set_exclusive(&mut self, exclusive: bool) -> RoleChanges {
-        let (mut changes, was) = (RoleChanges::new(), std::mem::replace(&mut self.exclusive, exclusive));
-        let Some(oldest) = self.epochs(Role::Active).next().filter(|_| was != exclusive) else { return changes };
-        let oldest_wish = self.wish(oldest).unwrap_or(Wish { attach: Attach::Exclusive, takeover: false });
+        let was = std::mem::replace(&mut self.exclusive, exclusive);
+        let oldest = self.members.iter().find(|member| member.role == Role::Active).filter(|_| was != exclusive);
+        let Some(&Member { epoch, wish, .. }) = oldest else { return RoleChanges::new() };
         if exclusive {
-            let others = |member: &Member| member.role == Role::Active && member.epoch != oldest;
-            self.set(others, Role::Standby, &mut changes);
-        } else if !self.one_at_a_time(oldest_wish) {
-            let shares = |member: &Member| member.wish.attach != Attach::Exclusive && !member.silent;
-            self.set(|member| member.role == Role::Standby && shares(member), Role::Active, &mut changes);
+            self.set(|member| member.role == Role::Active && member.epoch != epoch, Role::Standby)
+        } else if self.one_at_a_time(wish) {
+            RoleChanges::new()
+        } else {
+            self.set(|member| member.role == Role::Standby && member.can_share(), Role::Active)
         }
-        changes
     }
 
     /// The sessions of this role, oldest first.
@@ -103,17 +108,17 @@ impl Membership {
     /// A session attaches. One that is there already stays as it is: the first of two equal offers counts.
     pub(crate) fn join(&mut self, epoch: Epoch, agent: impl Into<Arc<str>>, wish: Wish, now: Instant) -> RoleChanges {
         let (mut changes, agent) = (RoleChanges::new(), agent.into());
-        if self.role(epoch).is_some() {
+        if self.member(epoch).is_some() {
             return changes;
         }
         if !matches!(wish.attach, Attach::Auto | Attach::Copy) {
             // An agent that was there for want of a better one makes room.
             let yields = |member: &Member| member.wish.attach == Attach::Auto && member.agent != agent;
-            self.set(|member| yields(member) && member.role != Role::Copy, Role::Copy, &mut changes);
+            changes.extend(self.set(|member| yields(member) && member.role != Role::Copy, Role::Copy));
         }
         let role = self.role_of_newcomer(&agent, wish, now);
         if role == Role::Active && self.one_at_a_time(wish) {
-            self.set(|member| member.role == Role::Active, Role::Standby, &mut changes);
+            changes.extend(self.set(|member| member.role == Role::Active, Role::Standby));
         }
         self.members.push(Member { epoch, agent, wish, role, silent: false });
         changes.push((epoch, role));
@@ -156,30 +161,23 @@ impl Membership {
     }
 
     pub(crate) fn leave(&mut self, epoch: Epoch, now: Instant) -> RoleChanges {
-        let mut changes = RoleChanges::new();
-        let Some(place) = self.members.iter().position(|member| member.epoch == epoch) else { return changes };
+        let Some(place) = self.members.iter().position(|member| member.epoch == epoch) else { return Vec::new() };
         let member = self.members.remove(place);
         if member.role != Role::Copy {
             self.left = Some((now, member.agent));
         }
-        self.fill(&mut changes);
-        changes
+        self.fill()
     }
 
     /// The active sessions in `silent` did not answer while `challenger` stood by for their place.
     pub(crate) fn yield_to(&mut self, challenger: Epoch, silent: &[Epoch]) -> RoleChanges {
-        let mut changes = RoleChanges::new();
         if self.role(challenger) != Some(Role::Standby) {
-            return changes;
+            return RoleChanges::new();
         }
-        for member in &mut self.members {
-            if silent.contains(&member.epoch) && member.role == Role::Active {
-                member.silent = true;
-                member.role = Role::Standby;
-                changes.push((member.epoch, Role::Standby));
-            }
-        }
-        self.fill(&mut changes);
+        let yields = |member: &Member| member.role == Role::Active && silent.contains(&member.epoch);
+        self.members.iter_mut().filter(|member| yields(member)).for_each(|member| member.silent = true);
+        let mut changes = self.set(yields, Role::Standby);
+        changes.extend(self.fill());
         changes
     }
 
@@ -191,39 +189,31 @@ impl Membership {
     /// Nobody serves: an agent that only had copies for the sake of others takes over, once none of them
     /// was there for [`RECENTLY`].
     pub(crate) fn promote_copy(&mut self, now: Instant) -> RoleChanges {
-        let mut changes = RoleChanges::new();
-        let idle = self.members.iter().all(|member| member.role == Role::Copy);
-        if idle && !self.left_recently(now) {
-            let first =
-                self.members.iter().find(|member| member.wish.attach == Attach::Auto).map(|member| member.epoch);
-            self.set(|member| Some(member.epoch) == first, Role::Active, &mut changes);
-        }
-        changes
+        let idle = self.members.iter().all(|member| member.role == Role::Copy) && !self.left_recently(now);
+        let first = self.members.iter().find(|member| member.wish.attach == Attach::Auto).filter(|_| idle);
+        let Some(epoch) = first.map(|member| member.epoch) else { return RoleChanges::new() };
+        self.set(|member| member.epoch == epoch, Role::Active)
     }
 
     /// Makes the next in line active where nobody is.
-    fn fill(&mut self, changes: &mut RoleChanges) {
-        if self.members.iter().any(|member| member.role == Role::Active) {
-            return;
-        }
+    fn fill(&mut self) -> RoleChanges {
         let waits = |member: &&Member| member.role == Role::Standby;
-        let next = self.members.iter().filter(waits).find(|member| !member.silent);
-        let Some(next) = next.or_else(|| self.members.iter().find(waits)) else { return };
-        let (epoch, alone) = (next.epoch, self.one_at_a_time(next.wish));
-        let rises = |member: &Member| {
-            member.role == Role::Standby
-                && (member.epoch == epoch || (!alone && member.wish.attach != Attach::Exclusive && !member.silent))
-        };
-        self.set(rises, Role::Active, changes);
+        let occupied = self.members.iter().any(|member| member.role == Role::Active);
+        let answers = self.members.iter().filter(waits).find(|member| !member.silent);
+        let next = answers.or_else(|| self.members.iter().find(waits)).filter(|_| !occupied);
+        let Some(&Member { epoch, wish, .. }) = next else { return RoleChanges::new() };
+        let alone = self.one_at_a_time(wish);
+        let rises = |member: &Member| member.epoch == epoch || (!alone && member.can_share());
+        self.set(|member| member.role == Role::Standby && rises(member), Role::Active)
     }
 
-    fn set(&mut self, which: impl Fn(&Member) -> bool, role: Role, changes: &mut RoleChanges) {
-        for member in &mut self.members {
-            if which(member) {
-                member.role = role;
-                changes.push((member.epoch, role));
-            }
-        }
+    fn set(&mut self, which: impl Fn(&Member) -> bool, role: Role) -> RoleChanges {
+        let chosen = self.members.iter_mut().filter(|member| which(member));
+        let set = |member: &mut Member| {
+            member.role = role;
+            (member.epoch, role)
+        };
+        chosen.map(set).collect()
     }
 }
 

@@ -118,7 +118,8 @@ pub(crate) struct Reservation {
     slot: Slot,
     agent: Arc<Session>,
     counted: Counted,
-    probe: bool,
+    /// The target has to learn how a probe ends.
+    pub is_probe: bool,
 }
 
 impl Reservation {
@@ -128,11 +129,6 @@ impl Reservation {
 
     pub(crate) fn target(&self) -> &Target {
         &self.counted.load.target
-    }
-
-    /// Whether its exchange is a probe, whose end must be told to the target.
-    pub(crate) fn is_probe(&self) -> bool {
-        self.probe
     }
 
     pub(crate) fn open(self, head: RequestHead) -> Exchange {
@@ -149,12 +145,6 @@ pub(crate) struct Welcomed {
     /// An older session of the same agent that had drained, to be closed when it is idle.
     pub finishing: Option<Handle>,
     pub policy: Arc<AttachPolicy>,
-}
-
-impl Default for Registry {
-    fn default() -> Self {
-        Self::new(Clock::default())
-    }
 }
 
 impl Registry {

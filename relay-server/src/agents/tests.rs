@@ -20,7 +20,7 @@ use super::{
     registry::{AgentIdentity, AgentSelector, Attached, ChooseError, Circuits, Registry},
     token::{Pattern, Right, Shown, Token, TokenHash, Tokens},
 };
-use crate::retry::CircuitRule;
+use crate::{clock::Clock, retry::CircuitRule};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -78,7 +78,7 @@ fn open_to_all() -> AttachPolicy {
 
 /// A registry that goes by it.
 fn registry() -> Arc<Registry> {
-    let registry = Arc::<Registry>::default();
+    let registry = Arc::new(Registry::new(Clock::default()));
     registry.revise(open_to_all());
     registry
 }
@@ -457,7 +457,7 @@ async fn a_session_that_drains_gets_nothing_back_by_a_revision_and_an_endpoint_o
 async fn many_offers_share_what_is_the_same_in_all_of_them() {
     let names: Vec<String> = (0..256).map(|number| format!("e{number}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let registry = Arc::<Registry>::default();
+    let registry = Arc::new(Registry::new(Clock::default()));
     registry.revise(config(token(&Right::DEFAULT, vec![secret()]), &names));
     let offers = names.iter().map(|name| Offer { endpoint: (*name).to_owned(), ..offer(Attach::Shared, 0) }).collect();
     let name: Arc<str> = "n".repeat(1024).into();
@@ -514,9 +514,9 @@ async fn a_target_that_fails_is_left_alone_at_its_own_agent_and_probed_before_ot
     target.succeeded();
     target.failed(false, &CircuitRule { pause: Duration::ZERO, ..long }, now);
     let probe = registry.reserve("e", None, Circuits::Respected).expect("a place");
-    assert!(probe.is_probe() && &*probe.agent().name == "bad");
+    assert!(probe.is_probe && &*probe.agent().name == "bad");
     let next = registry.reserve("e", None, Circuits::Respected).expect("a place");
-    assert!(!next.is_probe() && &*next.agent().name == "good");
+    assert!(!next.is_probe && &*next.agent().name == "good");
     drop(bad);
 }
 

@@ -155,7 +155,7 @@ async fn attempt(delivery: &Delivery, mut event: Event, patience: Instant, waiti
     Span::current().record("agent", &*agent.name);
     note.agent = Some(agent.name.to_string());
     let mut expected = delivery.outcomes.expect(*event.id.as_bytes(), event.lease.fence, agent);
-    let aim = Aim { target: place.target().clone(), is_probe: place.is_probe() };
+    let aim = Aim { target: place.target().clone(), is_probe: place.is_probe };
     let (head, source) = (event.request(afresh.as_ref(), Some(event.lease.fence)), event.source(delivery.bodies()));
     let call = Call::open_copied(&delivery.registry, event.kind.as_deref(), place, head, source);
     let mut recorder = Recorder::new(&event, waiting);
@@ -195,7 +195,7 @@ async fn place(
     match delivery.admission.take(&event.endpoint, Instant::now()) {
         Ok(admitted) => Ok((place, admitted)),
         Err(_) => {
-            if place.is_probe() {
+            if place.is_probe {
                 place.target().probe_not_made();
             }
             Err(Duration::ZERO) // The pump looks for room before it comes back to this one.

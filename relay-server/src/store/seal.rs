@@ -22,13 +22,8 @@ const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 12;
 
 /// The key that seals. Never printed.
+#[derive(Debug)]
 pub(crate) struct SealKey(RandomizedNonceKey);
-
-impl std::fmt::Debug for SealKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("SealKey")
-    }
-}
 
 impl SealKey {
     /// The key with these bytes; there must be 32.

@@ -103,7 +103,7 @@ impl Registry {
             };
             match handle.reserve() {
                 Ok(slot) => match load.take(circuits, now, today) {
-                    Ok(probe) => return Ok(Reservation { slot, agent, counted, probe }),
+                    Ok(is_probe) => return Ok(Reservation { slot, agent, counted, is_probe }),
                     Err(wait) => held_back = Some(shorter(held_back, wait)),
                 },
                 Err(OpenError::Busy) => failure = ChooseError::Busy,
@@ -136,7 +136,7 @@ impl Registry {
                 continue;
             };
             match handle.reserve() {
-                Ok(slot) => return Ok(Reservation { slot, agent: Arc::clone(agent), counted, probe: false }),
+                Ok(slot) => return Ok(Reservation { slot, agent: Arc::clone(agent), counted, is_probe: false }),
                 Err(OpenError::Busy) => failure = ChooseError::Busy,
                 Err(_) => {}
             }
