@@ -59,7 +59,6 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-use fault::Faults;
 use intake::{Chunk, Ready, Staged};
 use keys::Keys;
 use readers::Readers;
@@ -89,8 +88,6 @@ pub struct SqliteStore {
     swept: Arc<Mutex<Option<[u8; 16]>>>,
     shares: Arc<ArcSwap<Shares>>,
     options: SqliteOptions,
-    #[cfg(test)]
-    faults: Arc<Faults>,
     _lock: schema::Lock,
 }
 
@@ -106,12 +103,11 @@ impl SqliteStore {
         options.path = schema::resolve(&options.path)?;
         let path = &options.path;
         let lock = schema::lock(path)?;
-        let faults = Arc::new(Faults::default());
         let connection = schema::open_writer(path)?;
         let (pulse, keys, counters) = (Arc::new(Pulse::default()), Arc::new(Keys::default()), Arc::default());
         keys.load(&connection)?;
         let shares = Arc::new(ArcSwap::default());
-        let ballast = ballast::Ballast::new(schema::beside(path, "reserve"), Arc::clone(&faults));
+        let ballast = ballast::Ballast(schema::beside(path, "reserve"));
         if !ballast.restore() {
             tracing::warn!("the store's disk is full: events are refused until there is room");
             pulse.set(Health::NoSpace);
@@ -127,7 +123,6 @@ impl SqliteStore {
             checkpointer,
             max_bytes: options.max_bytes,
             shares: Arc::clone(&shares),
-            faults: Arc::clone(&faults),
         };
         Ok(Self {
             writer: Arc::new(Writer::start(desk)?),
@@ -139,8 +134,6 @@ impl SqliteStore {
             swept: Arc::default(),
             shares,
             options,
-            #[cfg(test)]
-            faults,
             _lock: lock,
         })
     }

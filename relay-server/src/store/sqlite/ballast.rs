@@ -7,10 +7,7 @@ use std::{
     fs::{self, File},
     io::Write as _,
     path::PathBuf,
-    sync::Arc,
 };
-
-use super::fault::Faults;
 
 /// Room for tens of thousands of settles.
 const BYTES: usize = 16 * 1024 * 1024;
@@ -19,23 +16,16 @@ const BYTES: usize = 16 * 1024 * 1024;
 const MARGIN: usize = 16 * 1024 * 1024;
 
 #[derive(Clone, Debug)]
-pub(super) struct Ballast {
-    path: PathBuf,
-    faults: Arc<Faults>,
-}
+pub(super) struct Ballast(pub(super) PathBuf);
 
 impl Ballast {
-    pub(super) fn new(path: PathBuf, faults: Arc<Faults>) -> Self {
-        Self { path, faults }
-    }
-
-    pub(super) fn is_there(&self) -> bool {
-        fs::metadata(&self.path).is_ok_and(|file| file.len() == BYTES as u64)
+    fn is_there(&self) -> bool {
+        fs::metadata(&self.0).is_ok_and(|file| file.len() == BYTES as u64)
     }
 
     /// Gives the room to the store.
     pub(super) fn release(&self) {
-        let _not_there = fs::remove_file(&self.path);
+        let _not_there = fs::remove_file(&self.0);
     }
 
     /// Takes the room back; says whether there was any. Real blocks are written: a hole would keep nothing.
@@ -43,11 +33,8 @@ impl Ballast {
         if self.is_there() {
             return true;
         }
-        if self.faults.is_full() {
-            return false;
-        }
         let block = vec![0x5a; 1024 * 1024];
-        let written = File::create(&self.path).and_then(|mut file| {
+        let written = File::create(&self.0).and_then(|mut file| {
             (0..(BYTES + MARGIN) / block.len()).try_for_each(|_| file.write_all(&block))?;
             file.sync_all()?;
             file.set_len(BYTES as u64)

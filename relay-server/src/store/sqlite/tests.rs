@@ -39,6 +39,9 @@ fn event(n: u64, body: impl Into<Bytes>) -> NewEvent {
     }
 }
 
+/// A body that finds no room in the pages that are there, and stands beside its head.
+const LONG: &[u8] = &[7; 60_000];
+
 struct Folder(tempfile::TempDir);
 
 impl Folder {
@@ -91,6 +94,27 @@ fn end(delivery: &ClaimedEvent, then: Then) -> End {
         answer: None,
     };
     End { endpoint: name("a"), id: delivery.summary.id, attempt, then }
+}
+
+/// Holds the writer up until what is returned is dropped, so that the calls that wait go into one transaction.
+fn hold_up(
+    store: &SqliteStore,
+    mut before: impl FnMut(&rusqlite::Connection) + Send + 'static,
+) -> (std::sync::mpsc::Sender<()>, oneshot::Receiver<Result<(), StoreError>>) {
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let held = store.writer.call(Kind::Upkeep, 0, move |tx| {
+        let _released = wait.lock().expect("not poisoned").recv();
+        before(tx.connection);
+        Ok(())
+    });
+    (go, held)
+}
+
+/// As on a full disk, the file does not grow from here on.
+fn fill_up(connection: &rusqlite::Connection) {
+    let pages = room::pages(connection).expect("read").0;
+    connection.pragma_update(None, "max_page_count", pages).expect("set");
 }
 
 /// The store's own thread does it; this waits for it, for a while.
@@ -294,14 +318,23 @@ async fn a_failed_sync_is_the_end() {
     let store = folder.open();
     take(&store, 1, "safe").await.expect("kept");
     let held = claim(&store, 100, 5).await;
-    store.faults.sync.store(true, Ordering::Relaxed);
-    let both = tokio::join!(take(&store, 2, "lost"), take(&store, 3, "lost"));
-    for answer in [both.0, both.1] {
+    let (go, _held) = hold_up(&store, |_| {});
+    let fail = async {
+        tokio::task::yield_now().await; // The others go first, into the same transaction.
+        let failed = store.writer.call(Kind::Upkeep, 0, |_| -> Result<(), StoreError> {
+            let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_FSYNC);
+            Err(rusqlite::Error::SqliteFailure(code, None).into())
+        });
+        drop(go);
+        answered(failed).await
+    };
+    let (second, third, failed) = tokio::join!(take(&store, 2, "lost"), take(&store, 3, "lost"), fail);
+    assert!(matches!(failed, Err(StoreError::Failed(_))), "{failed:?}");
+    for answer in [second, third] {
         assert!(matches!(answer, Err(StoreError::Failed(_))), "{answer:?}");
     }
     assert!(matches!(&*store.health().borrow(), Health::Failed(why) if why.contains("disk I/O error")));
     // The disk works again, but what the kernel dropped is not known: nothing is tried again in this process.
-    store.faults.sync.store(false, Ordering::Relaxed);
     let answer = take(&store, 4, "no").await;
     assert!(matches!(&answer, Err(error @ StoreError::Failed(_)) if !error.is_temporary()), "{answer:?}");
     let settled = store.settle(vec![end(&held.deliveries[0], Then::Done)], at(6)).await;
@@ -343,20 +376,26 @@ async fn a_full_disk_refuses_events_settles_on_and_recovers() {
     take(&store, 1, "one").await.expect("kept");
     take(&store, 2, "two").await.expect("kept");
     let held = claim(&store, 1000, 5).await;
-    store.faults.full.store(true, Ordering::Relaxed);
-    let full = take(&store, 3, "three").await;
+    let (go, full) = hold_up(&store, fill_up);
+    drop(go);
+    answered(full).await.expect("full");
+    let full = take(&store, 3, LONG).await;
     assert!(matches!(&full, Err(error @ StoreError::NoSpace) if error.is_temporary()), "{full:?}");
     assert_eq!(*store.health().borrow(), Health::NoSpace);
     assert!(!schema::beside(&folder.path(), "reserve").exists(), "the room kept aside was given up");
     let settle = store.settle(vec![end(&held.deliveries[0], Then::Done)], at(6));
-    let (settled, refused) = tokio::join!(settle, take(&store, 4, "four"));
+    let (settled, refused) = tokio::join!(settle, take(&store, 4, LONG));
     assert_eq!(settled.expect("settled"), [Ended::Settled(State::Delivered)]);
     assert_eq!(refused, Err(StoreError::NoSpace));
     let settled = store.settle(vec![end(&held.deliveries[1], Then::Retry(at(9)))], at(7)).await;
     assert_eq!(settled.expect("settled"), [Ended::Settled(State::Pending)]);
-    store.faults.full.store(false, Ordering::Relaxed);
+    let (go, room) = hold_up(&store, |connection| {
+        connection.pragma_update(None, "max_page_count", u32::MAX).expect("set");
+    });
+    drop(go);
+    answered(room).await.expect("room");
     until("room", || *store.health().borrow() == Health::Ready).await;
-    take(&store, 5, "five").await.expect("kept");
+    take(&store, 5, LONG).await.expect("kept");
     assert!(schema::beside(&folder.path(), "reserve").exists(), "room is kept aside again");
     assert!(store.event(Sight::All, id(3), at(0)).await.expect("read").is_none());
 }
@@ -367,18 +406,11 @@ async fn a_batch_of_a_full_disk_keeps_its_settles() {
     let store = folder.open();
     take(&store, 1, "one").await.expect("kept");
     let held = claim(&store, 1000, 5).await;
-    // The writer is held up, so that both calls come into one transaction.
-    let (go, wait) = std::sync::mpsc::channel::<()>();
-    let wait = Mutex::new(wait);
-    let block = store.writer.call(Kind::Upkeep, 0, move |_| {
-        let _released = wait.lock().expect("not poisoned").recv();
-        Ok(())
-    });
-    let append = store.append(vec![event(2, "two")], at(2));
+    let (go, block) = hold_up(&store, fill_up);
+    let append = store.append(vec![event(2, LONG)], at(2));
     let settle = store.settle(vec![end(&held.deliveries[0], Then::Done)], at(6));
     let release = async {
         tokio::task::yield_now().await;
-        store.faults.full.store(true, Ordering::Relaxed);
         drop(go);
     };
     let (appended, settled, (), blocked) = tokio::join!(append, settle, release, answered(block));
@@ -401,7 +433,9 @@ async fn a_full_disk_takes_events_where_others_ended() {
     }
     let pages = || -> i64 { folder.stranger().pragma_query_value(None, "page_count", |row| row.get(0)).expect("read") };
     let before = pages();
-    store.faults.full.store(true, Ordering::Relaxed);
+    let (go, full) = hold_up(&store, fill_up);
+    drop(go);
+    answered(full).await.expect("full");
     take(&store, 100, vec![9; 30_000]).await.expect("what has ended gives way, inside of the file");
     assert_eq!(*store.health().borrow(), Health::NoSpace);
     assert!(store.event(Sight::All, id(1), at(0)).await.expect("read").is_none());
@@ -498,12 +532,7 @@ async fn commits_are_shared() {
 async fn a_queue_that_is_full_says_so_at_once() {
     let folder = Folder::new();
     let store = folder.open();
-    let (go, wait) = std::sync::mpsc::channel::<()>();
-    let wait = Mutex::new(wait);
-    let block = store.writer.call(Kind::Upkeep, 0, move |_| {
-        let _released = wait.lock().expect("not poisoned").recv();
-        Ok(())
-    });
+    let (go, block) = hold_up(&store, |_| {});
     let mut waiting = Vec::new();
     let mut busy = 0;
     for n in 0..5000 {

@@ -26,7 +26,6 @@ use tokio::sync::oneshot;
 use super::{
     ballast::Ballast,
     checkpoint::Checkpointer,
-    fault::Faults,
     keys::{Key, Keys},
     pending_rows::{PendingChanges, PendingRows},
     post::Post,
@@ -260,7 +259,6 @@ pub(super) struct Desk {
     pub(super) checkpointer: Checkpointer,
     pub(super) max_bytes: u64,
     pub(super) shares: Arc<ArcSwap<Shares>>,
-    pub(super) faults: Arc<Faults>,
 }
 
 impl Writer {
@@ -519,7 +517,6 @@ impl Loop {
         room.write(connection)?;
         let moved = self.desk.keys.move_slice(connection, fresh.len())?;
         let used = used_bytes(connection)?;
-        self.desk.faults.at_commit(&self.desk.ballast)?;
         connection.prepare_cached("COMMIT")?.execute([])?;
         self.known.pending.publish(changes);
         self.known.sums.publish(room);
