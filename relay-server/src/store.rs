@@ -51,9 +51,9 @@ mod vault;
 
 #[cfg(test)]
 mod conformance;
-#[cfg(test)]
-mod unsteady;
 
+#[cfg(test)]
+pub(crate) use conformance::UnsteadyStore;
 pub use error::{Health, StoreError};
 pub use filter::{Cursor, Filter, Page, PageRequest, StatusRange};
 pub use memory::MemoryStore;
@@ -67,8 +67,6 @@ pub use rows::{
     Source, Usage, Was,
 };
 pub use sqlite::{SqliteOptions, SqliteStore, check, resolve};
-#[cfg(test)]
-pub(crate) use unsteady::UnsteadyStore;
 pub use vault::Vault;
 
 /// Largest body of an answer that is kept, in bytes.

@@ -19,7 +19,10 @@ mod order;
 mod random;
 mod room;
 mod rows;
+mod unsteady;
 mod upkeep;
+
+pub(crate) use unsteady::UnsteadyStore;
 
 /// Large enough for every case but those about the limit.
 const ROOM: u64 = 256 * 1024 * 1024;
