@@ -13,16 +13,15 @@ use std::{
     future::Future,
     ops::Range,
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    thread::JoinHandle,
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::{oneshot, watch};
 
 use super::{
@@ -59,12 +58,14 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+use ballast::Ballast;
+use checkpoint::Checkpointer;
 use intake::{Chunk, Ready, Staged};
 use keys::Keys;
 use readers::Readers;
 use room::Shares;
 use row::Found;
-use writer::{Counters, Desk, Kind, Tx, Writer};
+use writer::{Counters, Kind, Tx, Writer};
 
 /// Where the store is and how large it may get.
 #[derive(Clone, Debug)]
@@ -80,20 +81,25 @@ pub struct SqliteStore {
     // The order matters: readers end, then the writer, then the lock is given up.
     readers: Readers,
     writer: Arc<Writer>,
-    keys: Arc<Keys>,
-    pulse: Arc<Pulse>,
-    counters: Arc<Counters>,
-    damaged: AtomicU64,
+    shared: Arc<Shared>,
     /// Where the sweep of old keys stands.
     swept: Arc<Mutex<Option<[u8; 16]>>>,
-    shares: Arc<ArcSwap<Shares>>,
-    options: SqliteOptions,
     _lock: schema::Lock,
+}
+
+/// What the store and its threads have in common.
+struct Shared {
+    options: SqliteOptions,
+    keys: Keys,
+    pulse: Pulse,
+    counters: Counters,
+    shares: ArcSwap<Shares>,
+    ballast: Ballast,
 }
 
 impl std::fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SqliteStore").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("SqliteStore").field("options", &self.shared.options).finish_non_exhaustive()
     }
 }
 
@@ -104,38 +110,22 @@ impl SqliteStore {
         let path = &options.path;
         let lock = schema::lock(path)?;
         let connection = schema::open_writer(path)?;
-        let (pulse, keys, counters) = (Arc::new(Pulse::default()), Arc::new(Keys::default()), Arc::default());
-        keys.load(&connection)?;
-        let shares = Arc::new(ArcSwap::default());
-        let ballast = ballast::Ballast(schema::beside(path, "reserve"));
-        if !ballast.restore() {
+        let shared = Arc::new(Shared {
+            keys: Keys::load(&connection)?,
+            pulse: Pulse::default(),
+            counters: Counters::default(),
+            shares: ArcSwap::default(),
+            ballast: Ballast(schema::beside(path, "reserve")),
+            options: options.clone(),
+        });
+        if !shared.ballast.restore() {
             tracing::warn!("the store's disk is full: events are refused until there is room");
-            pulse.set(Health::NoSpace);
+            shared.pulse.set(Health::NoSpace);
         }
-        let checkpointer = checkpoint::Checkpointer::start(path, Arc::clone(&pulse), ballast.clone())?;
+        let checkpointer = Checkpointer::start(path, Arc::clone(&shared))?;
         let readers = Readers::start(path)?;
-        let desk = Desk {
-            connection,
-            keys: Arc::clone(&keys),
-            pulse: Arc::clone(&pulse),
-            counters: Arc::clone(&counters),
-            ballast,
-            checkpointer,
-            max_bytes: options.max_bytes,
-            shares: Arc::clone(&shares),
-        };
-        Ok(Self {
-            writer: Arc::new(Writer::start(desk)?),
-            readers,
-            keys,
-            pulse,
-            counters,
-            damaged: AtomicU64::new(0),
-            swept: Arc::default(),
-            shares,
-            options,
-            _lock: lock,
-        })
+        let writer = Arc::new(Writer::start(connection, checkpointer, Arc::clone(&shared))?);
+        Ok(Self { readers, writer, shared, swept: Arc::default(), _lock: lock })
     }
 
     fn write<T, F>(&self, kind: Kind, bytes: usize, work: F) -> Reply<'_, T>
@@ -160,7 +150,7 @@ impl SqliteStore {
         T: Send + 'static,
         F: FnOnce(&rusqlite::Connection) -> Result<T, StoreError> + Send + 'static,
     {
-        if self.counters.pending.load(Ordering::Acquire) > 0 {
+        if self.shared.counters.pending.load(Ordering::Acquire) > 0 {
             match answered(self.writer.call(Kind::Upkeep, 0, |_| Ok(()))).await {
                 // Of a failed store people can still see what is in its tables.
                 Ok(()) | Err(StoreError::Failed(_)) => {}
@@ -179,23 +169,23 @@ impl SqliteStore {
         let endpoint = event.endpoint.clone();
         let stage = move |tx: &mut Tx<'_>| intake::stage(tx, &endpoint, size);
         let blob = answered(self.writer.call(Kind::Intake, 0, stage)).await?;
-        let staged = Staged::new(&self.writer, blob);
-        let mut whole = intake::RunningDigest::default();
+        let staged = Staged { writer: Arc::clone(&self.writer), blob, is_kept: false };
+        let mut whole = Sha256::default();
         for n in 0..size.div_ceil(intake::CHUNK_BYTES as u64) {
             let body = event.body.clone();
             // A thread that may block reads the caller's file.
             let read = self.readers.call(move |_| {
-                let (data, sha256) = intake::chunk(&body, n)?;
-                whole.add(&data);
-                Ok((data, sha256, whole))
+                let chunk = Chunk::read(&body, n)?;
+                whole.update(&chunk.data);
+                Ok((chunk, whole))
             });
-            let (data, sha256, so_far) = answered(read).await?;
+            let (chunk, so_far) = answered(read).await?;
             whole = so_far;
-            let (endpoint, chunk) = (event.endpoint.clone(), Chunk { blob, n, sha256, data });
-            let put = move |tx: &mut Tx<'_>| intake::put_chunk(tx, &endpoint, &chunk);
+            let endpoint = event.endpoint.clone();
+            let put = move |tx: &mut Tx<'_>| intake::put_chunk(tx, &endpoint, blob, &chunk);
             answered(self.writer.call(Kind::Intake, intake::CHUNK_BYTES, put)).await?;
         }
-        Ok((intake::prepare(event, Some((blob, whole.finish())), now)?, Some(staged)))
+        Ok((intake::prepare(event, Some((blob, whole.finalize().into())), now)?, Some(staged)))
     }
 
     /// Reads what leased events carry; what is damaged is set apart.
@@ -255,10 +245,15 @@ impl SqliteStore {
         let work = move |tx: &mut Tx<'_>| purge::set_apart(tx, &endpoint, id, now);
         if answered(self.writer.call(Kind::Upkeep, 64, work)).await? {
             tracing::error!(event = %id, endpoint = %name, "an event is damaged; it is set apart and not delivered");
-            self.damaged.fetch_add(1, Ordering::Relaxed);
+            self.shared.counters.damaged.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
     }
+}
+
+fn start_thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StoreError> {
+    let started = std::thread::Builder::new().name(name.into()).spawn(work);
+    started.map_err(|error| StoreError::Unusable(format!("cannot start the thread {name}: {error}")))
 }
 
 /// A call whose place in a queue was not to be had comes back as a closed channel.
@@ -272,7 +267,7 @@ fn boxed<'a, T>(work: impl Future<Output = Result<T, StoreError>> + Send + 'a) -
 
 impl Store for SqliteStore {
     fn set_shares(&self, shares: Vec<(EndpointName, Share)>) {
-        self.shares.store(Arc::new(shares.into_iter().collect()));
+        self.shared.shares.store(Arc::new(shares.into_iter().collect()));
     }
 
     fn append(&self, events: Vec<NewEvent>, now: Timestamp) -> Reply<'_, Vec<Verdict>> {
@@ -329,8 +324,8 @@ impl Store for SqliteStore {
     }
 
     fn list(&self, filter: Filter, page: PageRequest) -> Reply<'_, Page> {
-        let keys = Arc::clone(&self.keys);
-        boxed(self.look(move |connection| listing::list(connection, &keys, &filter, &page, listing::LONG)))
+        let shared = Arc::clone(&self.shared);
+        boxed(self.look(move |connection| listing::list(connection, &shared.keys, &filter, &page, listing::LONG)))
     }
 
     fn event(&self, sight: Sight, id: EventId, now: Timestamp) -> Reply<'_, Option<Record>> {
@@ -382,7 +377,7 @@ impl Store for SqliteStore {
 
     fn purge(&self, policy: Purge, now: Timestamp) -> Reply<'_, Purged> {
         boxed(async move {
-            let used = self.counters.used_bytes.load(Ordering::Relaxed);
+            let used = self.shared.counters.used_bytes.load(Ordering::Relaxed);
             let asked = policy.clone();
             let found = self.look(move |connection| purge::look(connection, &asked, used, now)).await?;
             let swept = Arc::clone(&self.swept);
@@ -464,7 +459,7 @@ impl Store for SqliteStore {
 
     fn refuse(&self, rows: Vec<RefusedRow>) -> Reply<'_, ()> {
         let bytes = rows.iter().map(|row| row.head.len() + row.body.len()).sum();
-        let max_bytes = refused_bytes(self.options.max_bytes);
+        let max_bytes = refused_bytes(self.shared.options.max_bytes);
         self.write(Kind::Intake, bytes, move |tx| refused::refuse(tx, &rows, max_bytes))
     }
 
@@ -477,11 +472,11 @@ impl Store for SqliteStore {
     }
 
     fn usage(&self) -> Usage {
-        let counters = &self.counters;
+        let counters = &self.shared.counters;
         Usage {
             bytes: counters.used_bytes.load(Ordering::Relaxed),
-            max_bytes: self.options.max_bytes,
-            damaged: self.damaged.load(Ordering::Relaxed),
+            max_bytes: self.shared.options.max_bytes,
+            damaged: counters.damaged.load(Ordering::Relaxed),
             commits: counters.commits.load(Ordering::Relaxed),
             calls: counters.calls.load(Ordering::Relaxed),
             commit_micros: counters.commit_micros.load(Ordering::Relaxed),
@@ -489,7 +484,7 @@ impl Store for SqliteStore {
     }
 
     fn health(&self) -> watch::Receiver<Health> {
-        self.pulse.watch()
+        self.shared.pulse.watch()
     }
 }
 

@@ -19,8 +19,8 @@ use std::{
 
 use rusqlite::{Connection, hooks::Wal};
 
-use super::{ballast::Ballast, schema};
-use crate::store::{Health, StoreError, error::Pulse};
+use super::{Shared, schema, start_thread};
+use crate::store::{Health, StoreError};
 
 /// New frames in the log that are worth a copy: 16 MiB.
 const STEP_FRAMES: u32 = 2048;
@@ -57,19 +57,17 @@ pub(super) struct Checkpointer {
     /// Frames at the last request.
     asked: u32,
     idle: bool,
+    shared: Arc<Shared>,
 }
 
 impl Checkpointer {
-    pub(super) fn start(path: &Path, pulse: Arc<Pulse>, ballast: Ballast) -> Result<Self, StoreError> {
+    pub(super) fn start(path: &Path, shared: Arc<Shared>) -> Result<Self, StoreError> {
         let connection = schema::open_second(path)?;
         let copied = Arc::new(AtomicU32::new(0));
         let (requests, work) = sync_channel(1);
-        let told = Arc::clone(&copied);
-        let thread = std::thread::Builder::new().name("store-checkpoint".into());
-        let thread = thread.spawn(move || run(&connection, &work, &told, &pulse, &ballast));
-        let thread =
-            thread.map_err(|error| StoreError::Unusable(format!("cannot start the store's checkpoints: {error}")))?;
-        Ok(Self { requests: Some(requests), thread: Some(thread), copied, asked: 0, idle: true })
+        let (counted, all) = (Arc::clone(&copied), Arc::clone(&shared));
+        let thread = start_thread("store-checkpoint", move || run(&connection, &work, &counted, &all))?;
+        Ok(Self { requests: Some(requests), thread: Some(thread), copied, asked: 0, idle: true, shared })
     }
 
     /// Called once by the writer's thread.
@@ -77,16 +75,16 @@ impl Checkpointer {
         connection.wal_hook(Some(count));
     }
 
-    pub(super) fn after_commit(&mut self, connection: &Connection, pulse: &Pulse) {
+    pub(super) fn after_commit(&mut self, connection: &Connection) {
         let frames = FRAMES.get();
         self.idle = false;
         if frames < self.asked {
             self.asked = 0; // The log started again.
         }
         let rest = frames.saturating_sub(self.copied.load(Ordering::Acquire));
-        let is_short_of_disk = frames >= RESET_FRAMES_IF_FULL && pulse.is_full();
+        let is_short_of_disk = frames >= RESET_FRAMES_IF_FULL && self.shared.pulse.is_full();
         if is_short_of_disk || frames >= MOST_FRAMES || (frames >= RESET_FRAMES && rest <= REST_FRAMES) {
-            self.copy_all(connection, pulse);
+            self.copy_all(connection);
         } else if frames >= self.asked + STEP_FRAMES {
             self.asked = frames;
             self.request();
@@ -94,8 +92,8 @@ impl Checkpointer {
     }
 
     /// Copies what is in the log; if nobody reads in it, it begins again with the next commit.
-    pub(super) fn copy_all(&self, connection: &Connection, pulse: &Pulse) {
-        if let Some((_, copied)) = copy(connection, "PASSIVE", pulse) {
+    pub(super) fn copy_all(&self, connection: &Connection) {
+        if let Some((_, copied)) = copy(connection, "PASSIVE", &self.shared) {
             self.copied.store(copied, Ordering::Release);
         }
     }
@@ -106,8 +104,8 @@ impl Checkpointer {
     }
 
     /// Nothing was committed for a while.
-    pub(super) fn idle(&mut self, pulse: &Pulse) {
-        if !self.idle && pulse.failure().is_none() {
+    pub(super) fn idle(&mut self) {
+        if !self.idle && self.shared.pulse.failure().is_none() {
             self.idle = true;
             self.request();
         }
@@ -120,50 +118,50 @@ impl Checkpointer {
     }
 
     /// At the end the file alone holds everything.
-    pub(super) fn finish(&mut self, connection: &Connection, pulse: &Pulse) {
+    pub(super) fn finish(&mut self, connection: &Connection) {
         drop(self.requests.take());
         if let Some(thread) = self.thread.take() {
             let _panicked = thread.join();
         }
-        if pulse.failure().is_none() {
-            copy(connection, "TRUNCATE", pulse);
+        if self.shared.pulse.failure().is_none() {
+            copy(connection, "TRUNCATE", &self.shared);
         }
     }
 }
 
-fn run(connection: &Connection, work: &Receiver<()>, copied: &AtomicU32, pulse: &Pulse, ballast: &Ballast) {
+fn run(connection: &Connection, work: &Receiver<()>, copied: &AtomicU32, shared: &Shared) {
     while let Ok(()) = work.recv() {
-        if pulse.failure().is_some() {
+        if shared.pulse.failure().is_some() {
             continue;
         }
         // What came meanwhile is copied at once while it is much.
-        while let Some((frames, done)) = copy(connection, "PASSIVE", pulse) {
+        while let Some((frames, done)) = copy(connection, "PASSIVE", shared) {
             let before = copied.swap(done, Ordering::AcqRel);
             if frames.saturating_sub(done) < STEP_FRAMES / 2 || done <= before {
                 break;
             }
         }
-        if pulse.is_full() {
+        if shared.pulse.is_full() {
             // The file needs room to grow as the log does.
-            ballast.release();
+            shared.ballast.release();
         }
     }
 }
 
 /// Copies from the log into the file; how many frames the log has, and how many are copied.
-fn copy(connection: &Connection, mode: &str, pulse: &Pulse) -> Option<(u32, u32)> {
+fn copy(connection: &Connection, mode: &str, shared: &Shared) -> Option<(u32, u32)> {
     let both = connection
         .prepare_cached(&format!("PRAGMA wal_checkpoint({mode})"))
         .and_then(|mut query| query.query_row([], |row| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))));
     match both.map_err(StoreError::from) {
         Ok((frames, copied)) => Some((u32::try_from(frames).unwrap_or(0), u32::try_from(copied).unwrap_or(0))),
         Err(StoreError::NoSpace) => {
-            pulse.set(Health::NoSpace);
+            shared.pulse.set(Health::NoSpace);
             None
         }
         Err(StoreError::Failed(why)) => {
             tracing::error!(why, "a checkpoint failed; the process must end and start again");
-            pulse.set(Health::Failed(why));
+            shared.pulse.set(Health::Failed(why));
             None
         }
         Err(error) => {

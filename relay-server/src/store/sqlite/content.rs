@@ -3,14 +3,14 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row as SqlRow, params};
+use sha2::{Digest as _, Sha256};
 
 use super::{
     head::{self, WrittenHead},
-    intake::{CHUNK_BYTES, RunningDigest},
+    intake::CHUNK_BYTES,
     room::record_cost,
-    row::{Found, time},
+    row::{Found, millis, time},
 };
 use crate::{
     store::{
@@ -66,11 +66,11 @@ pub(super) fn read(connection: &Connection, found: &Found, whole: bool) -> Resul
 fn sha256_of_chunks(connection: &Connection, blob: i64) -> Result<[u8; 32], StoreError> {
     let mut query = connection.prepare_cached("SELECT data FROM chunk WHERE blob = ?1 ORDER BY n")?;
     let mut rows = query.query([blob])?;
-    let mut running = RunningDigest::default();
+    let mut sha256 = Sha256::default();
     while let Some(row) = rows.next()? {
-        running.add(row.get_ref(0)?.as_blob().unwrap_or_default());
+        sha256.update(row.get_ref(0)?.as_blob().unwrap_or_default());
     }
-    Ok(running.finish())
+    Ok(sha256.finalize().into())
 }
 
 /// A part of a long body.
@@ -205,10 +205,6 @@ fn thin_out(connection: &Connection, key: i64, id: EventId) -> Result<u64, Store
     ))?;
     let gone = delete.query_map(params![key, id.as_bytes(), MAX_ATTEMPTS as u64 - 2], |row| row.get(0))?;
     gone.map(|bytes| Ok(record_cost(bytes?))).sum()
-}
-
-fn millis(at: Timestamp) -> i64 {
-    super::row::millis(at)
 }
 
 /// A part of a body, wherever it stands.

@@ -7,13 +7,12 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
     content, listing, operator_actions,
-    pending_rows::Loaded,
     row::{self, Found, PARKED, millis, time},
     writer::Tx,
 };
 use crate::{
     endpoint::EndpointName,
-    store::{Attempt, End, Ended, Grant, Hold, Holder, Lease, MAX_CLAIM, MAX_PAGE, State, StoreError, Want, rules},
+    store::{End, Ended, Grant, Hold, Holder, Lease, MAX_CLAIM, MAX_PAGE, State, StoreError, Want, rules},
     webhook::EventId,
 };
 
@@ -141,16 +140,15 @@ pub(super) fn take_over(
 
 pub(super) fn settle(tx: &mut Tx<'_>, end: &End, now: Timestamp) -> Result<Ended, StoreError> {
     let Some(key) = tx.endpoint(&end.endpoint)? else { return Ok(Ended::Unknown) };
-    let Some(loaded) = tx.load(&end.endpoint, key, end.id)? else { return Ok(Ended::Unknown) };
-    let Loaded { mut found, is_young } = loaded;
+    let is_pending = tx.pending(key, end.id).is_some();
+    let Some(mut found) = tx.load(&end.endpoint, key, end.id)? else { return Ok(Ended::Unknown) };
     let moves = found.row.is_moved_by(end);
     let ended = found.row.settle(end, now);
-    let attempt: &Attempt = &end.attempt;
     if rules::leaves_record(end, ended) {
-        content::put_attempt(tx.connection, key, &mut found.row, attempt, true)?;
+        content::put_attempt(tx.connection, key, &mut found.row, &end.attempt, true)?;
     }
     // What did not move is as it was, but for what the record takes.
-    if is_young {
+    if is_pending {
         tx.grow(key, &found)?;
     } else if moves && !found.row.summary.state.is_open() {
         row::update_ended(tx.connection, key, &found.row, false, now)?;

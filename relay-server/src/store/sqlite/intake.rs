@@ -5,18 +5,17 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
-use sha2::{Digest as _, Sha256};
 
 use super::{
     content,
     head::{self, WrittenHead},
     keys::hash,
     marks,
-    pending_rows::{self, Loaded},
     room::{self, Sum},
-    row::{self, Found},
+    row::{self, Found, millis},
     writer::{Kind, Tx, Writer},
 };
 use crate::{
@@ -40,41 +39,35 @@ pub(super) struct Ready {
     lease: Option<Grant>,
     head: WrittenHead,
     checksum: [u8; 32],
-    body: ReadyBody,
+    /// Empty if it is long.
+    body: Bytes,
+    /// Number of the chunks of a long body.
+    blob: Option<i64>,
     /// Hashes of the sender's id and of the dedup key, if that is another text.
     keys: Vec<u128>,
-}
-
-enum ReadyBody {
-    Inline(bytes::Bytes),
-    Chunks(i64),
 }
 
 impl Ready {
     /// Whether its row may wait outside the table, see `pending_rows`.
     fn waits(&self, row: &Row) -> bool {
         let event = &row.summary;
-        matches!(self.body, ReadyBody::Inline(_)) && event.order_key.is_none() && event.conflict_with.is_none()
+        self.blob.is_none() && event.order_key.is_none() && event.conflict_with.is_none()
     }
 
     /// What it weighs in a transaction.
     pub(super) fn bytes(&self) -> usize {
-        let body = match &self.body {
-            ReadyBody::Inline(bytes) => bytes.len(),
-            ReadyBody::Chunks(_) => 0,
-        };
-        body + self.head.len() + 256
+        self.body.len() + self.head.len() + 256
     }
 }
 
 /// Prepares an event whose body fits beside its head. Long bodies need their chunks' number first.
-pub(super) fn prepare(event: &NewEvent, blob: Option<(i64, [u8; 32])>, now: Timestamp) -> Result<Ready, StoreError> {
-    let (body, body_sha256) = match blob {
-        Some((blob, sha256)) => (ReadyBody::Chunks(blob), sha256),
+pub(super) fn prepare(event: &NewEvent, long: Option<(i64, [u8; 32])>, now: Timestamp) -> Result<Ready, StoreError> {
+    let (body, blob, body_sha256) = match long {
+        Some((blob, sha256)) => (Bytes::new(), Some(blob), sha256),
         None => {
             let bytes = event.body.part(0, INLINE_BYTES as usize).map_err(|error| unreadable(&error))?;
             let sha256 = rules::sha256(&bytes);
-            (ReadyBody::Inline(bytes), sha256)
+            (bytes, None, sha256)
         }
     };
     let head = head::write(&event.head);
@@ -84,45 +77,28 @@ pub(super) fn prepare(event: &NewEvent, blob: Option<(i64, [u8; 32])>, now: Time
     let row = Row::new(event, body_sha256, None, now);
     let cost = room::cost(&row, head.len());
     let row = row.costing(cost);
-    Ok(Ready { row, dedup: event.dedup.clone(), mark: event.mark, lease: event.lease, head, checksum, body, keys })
+    Ok(Ready {
+        row,
+        dedup: event.dedup.clone(),
+        mark: event.mark,
+        lease: event.lease,
+        head,
+        checksum,
+        body,
+        blob,
+        keys,
+    })
 }
 
-pub(super) fn unreadable(error: &std::io::Error) -> StoreError {
+fn unreadable(error: &std::io::Error) -> StoreError {
     StoreError::Invalid(format!("the body cannot be read: {error}"))
-}
-
-/// A part of a long body, with its hash.
-pub(super) fn chunk(body: &Body, n: u64) -> Result<(bytes::Bytes, [u8; 32]), StoreError> {
-    let data = body.part(n.saturating_mul(CHUNK_BYTES as u64), CHUNK_BYTES).map_err(|error| unreadable(&error))?;
-    let sha256 = rules::sha256(&data);
-    Ok((data, sha256))
-}
-
-/// The hash of a body that is read part by part.
-#[derive(Default)]
-pub(super) struct RunningDigest(Sha256);
-
-impl RunningDigest {
-    pub(super) fn add(&mut self, part: &[u8]) {
-        self.0.update(part);
-    }
-
-    pub(super) fn finish(self) -> [u8; 32] {
-        self.0.finalize().into()
-    }
 }
 
 /// A long body that is coming in. Unless its event is kept, its chunks are let go with this.
 pub(super) struct Staged {
-    writer: Arc<Writer>,
+    pub(super) writer: Arc<Writer>,
     pub(super) blob: i64,
     pub(super) is_kept: bool,
-}
-
-impl Staged {
-    pub(super) fn new(writer: &Arc<Writer>, blob: i64) -> Self {
-        Self { writer: Arc::clone(writer), blob, is_kept: false }
-    }
 }
 
 impl Drop for Staged {
@@ -144,23 +120,27 @@ pub(super) fn stage(tx: &mut Tx<'_>, endpoint: &EndpointName, size: u64) -> Resu
 
 /// A part of a long body.
 pub(super) struct Chunk {
-    pub(super) blob: i64,
-    pub(super) n: u64,
-    pub(super) sha256: [u8; 32],
-    pub(super) data: bytes::Bytes,
+    n: u64,
+    sha256: [u8; 32],
+    pub(super) data: Bytes,
+}
+
+impl Chunk {
+    pub(super) fn read(body: &Body, n: u64) -> Result<Self, StoreError> {
+        let data = body.part(n.saturating_mul(CHUNK_BYTES as u64), CHUNK_BYTES).map_err(|error| unreadable(&error))?;
+        Ok(Self { n, sha256: rules::sha256(&data), data })
+    }
 }
 
 /// Each part makes its own room, so that no commit waits for the room of a whole body.
-pub(super) fn put_chunk(tx: &mut Tx<'_>, endpoint: &EndpointName, chunk: &Chunk) -> Result<(), StoreError> {
-    let Chunk { blob, n, sha256, data } = chunk;
-    let bytes = room::body_cost(data.len() as u64);
+pub(super) fn put_chunk(tx: &mut Tx<'_>, endpoint: &EndpointName, blob: i64, chunk: &Chunk) -> Result<(), StoreError> {
     if let Some(key) = tx.endpoint(endpoint)? {
         tx.keep_share(endpoint, key, 0)?;
     }
-    tx.make_space(bytes)?;
+    tx.make_space(room::body_cost(chunk.data.len() as u64))?;
     let mut insert =
         tx.connection.prepare_cached("INSERT INTO chunk (blob, n, sha256, data) VALUES (?1, ?2, ?3, ?4)")?;
-    insert.execute(params![blob, n, sha256, &data[..]])?;
+    insert.execute(params![blob, chunk.n, chunk.sha256, &chunk.data[..]])?;
     Ok(())
 }
 
@@ -169,10 +149,9 @@ pub(super) fn append(tx: &mut Tx<'_>, event: &Ready, now: Timestamp) -> Result<V
     let name = &event.row.summary.endpoint;
     let key = tx.endpoint_or_new(name)?;
     let body_sha256 = event.row.summary.body_sha256;
-    let there = tx.load(name, key, event.row.summary.id)?;
-    if let Some(Loaded { found, .. }) = there {
-        let verdict = found.row.accepted_before(&body_sha256)?;
-        let_go(tx, &event.body)?;
+    if let Some(there) = tx.load(name, key, event.row.summary.id)? {
+        let verdict = there.row.accepted_before(&body_sha256)?;
+        let_go(tx, event.blob)?;
         return Ok(verdict);
     }
     let marked = match &event.mark {
@@ -182,14 +161,14 @@ pub(super) fn append(tx: &mut Tx<'_>, event: &Ready, now: Timestamp) -> Result<V
     let (likeness, earlier) = match marked {
         Marked::New => likeness(tx, key, event, now)?,
         Marked::Repeats(of) => match tx.load(name, key, of)? {
-            Some(Loaded { found, .. }) => (rules::repeat(&found.row.summary, event.dedup.as_ref()), Some(found)),
+            Some(found) => (rules::repeat(&found.row.summary, event.dedup.as_ref()), Some(found)),
             None => (Likeness::Duplicate, None),
         },
         Marked::OtherBody(_) | Marked::TooLate => (Likeness::Duplicate, None),
     };
-    match (&event.body, likeness) {
-        (ReadyBody::Chunks(blob), Likeness::Unrelated | Likeness::Conflict) => tx.unstage(*blob)?,
-        (body, _) => let_go(tx, body)?,
+    match (event.blob, likeness) {
+        (Some(blob), Likeness::Unrelated | Likeness::Conflict) => tx.unstage(blob)?,
+        (blob, _) => let_go(tx, blob)?,
     }
     match (marked, &earlier) {
         (Marked::OtherBody(of), _) => return Ok(Verdict::OtherBody { of }),
@@ -224,9 +203,9 @@ fn put_in(
     let mut row = event.row.clone();
     let id = row.summary.id;
     // A repeat needed none. The chunks of a long body made theirs.
-    match event.body {
-        ReadyBody::Inline(_) => tx.make_room(&event.row.summary.endpoint, key, row.cost)?,
-        ReadyBody::Chunks(_) => tx.make_space(row.cost.saturating_sub(room::body_cost(row.summary.size)))?,
+    match event.blob {
+        None => tx.make_room(&event.row.summary.endpoint, key, row.cost)?,
+        Some(_) => tx.make_space(row.cost.saturating_sub(room::body_cost(row.summary.size)))?,
     }
     row.summary.conflict_with = conflict;
     let first = row::stand_in_line(tx.connection, key, &mut row)?;
@@ -236,7 +215,7 @@ fn put_in(
     let mut found = Found { row, seq, counted: Sum::default() };
     tx.count(key, &mut found);
     if event.waits(&found.row) {
-        tx.hold_back(key, found);
+        tx.changes.added.push((key, found));
     } else {
         row::insert(tx.connection, key, &found.row, seq)?;
     }
@@ -245,16 +224,13 @@ fn put_in(
 }
 
 fn put_content(connection: &Connection, seq: i64, key: i64, row: &Row, event: &Ready) -> Result<(), StoreError> {
-    let (body, blob) = match &event.body {
-        ReadyBody::Inline(bytes) => (Some(&bytes[..]), None),
-        ReadyBody::Chunks(blob) => (None, Some(*blob)),
-    };
     let mut insert = connection.prepare_cached(
         "INSERT INTO content (seq, endpoint, id, checksum, head, headers, body, blob, received_at, due_at, fence, \
          event_type, sender_id, dedup_key, holder) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
     )?;
     let id = row.summary.id.as_bytes();
-    let seed = if event.waits(row) { pending_rows::Seed::of(row) } else { pending_rows::Seed::default() };
+    // The row of an event that waits outside the table is made again from what stands here.
+    let seed = event.waits(row).then_some(row);
     insert.execute(params![
         seq,
         key,
@@ -262,15 +238,15 @@ fn put_content(connection: &Connection, seq: i64, key: i64, row: &Row, event: &R
         event.checksum,
         event.head.text,
         &event.head.headers[..],
-        body,
-        blob,
-        seed.received_at,
-        seed.due_at,
-        seed.fence,
-        seed.event_type,
-        seed.sender_id,
-        seed.dedup_key,
-        seed.holder,
+        event.blob.is_none().then_some(&event.body[..]),
+        event.blob,
+        seed.map(|row| millis(row.summary.received_at)),
+        seed.and_then(|row| row.summary.due_at).map(millis),
+        seed.map(|row| row.summary.fence),
+        seed.and_then(|row| row.summary.event_type.as_deref()),
+        seed.and_then(|row| row.summary.sender_id.as_deref()),
+        seed.and_then(row::written_dedup_key),
+        seed.and_then(row::holder_code),
     ])?;
     Ok(())
 }
@@ -291,10 +267,10 @@ fn lease(
 }
 
 /// The chunks of a body are not needed: its event is there.
-fn let_go(tx: &mut Tx<'_>, body: &ReadyBody) -> Result<(), StoreError> {
-    let ReadyBody::Chunks(blob) = body else { return Ok(()) };
-    tx.unstage(*blob)?;
-    content::let_go(tx.connection, *blob)
+fn let_go(tx: &mut Tx<'_>, blob: Option<i64>) -> Result<(), StoreError> {
+    let Some(blob) = blob else { return Ok(()) };
+    tx.unstage(blob)?;
+    content::let_go(tx.connection, blob)
 }
 
 fn likeness(tx: &Tx<'_>, key: i64, event: &Ready, now: Timestamp) -> Result<(Likeness, Option<Found>), StoreError> {
@@ -304,7 +280,7 @@ fn likeness(tx: &Tx<'_>, key: i64, event: &Ready, now: Timestamp) -> Result<(Lik
     let hash = hash(name, &dedup.key);
     let fresh = tx.fresh.iter().rev().filter(|(other, _)| *other == hash).map(|(_, id)| *id);
     for id in fresh.chain(tx.keys.find(tx.connection, hash)?) {
-        let Some(Loaded { found: earlier, .. }) = tx.load(name, key, id)? else { continue };
+        let Some(earlier) = tx.load(name, key, id)? else { continue };
         if earlier.row.dedup_key.as_ref() != Some(&dedup.key) {
             continue;
         }

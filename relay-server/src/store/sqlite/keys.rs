@@ -38,12 +38,6 @@ struct Sets {
     moved: Option<Key>,
 }
 
-/// What a commit moves; told back once it is committed.
-pub(super) struct Moved {
-    last: Key,
-    all: bool,
-}
-
 pub(super) fn hash(endpoint: &EndpointName, text: &str) -> u128 {
     let sum = sha256(&[endpoint.as_str().as_bytes(), b"\n", text.as_bytes()].concat());
     u128::from_be_bytes(*sum.first_chunk().expect("a SHA-256 is longer"))
@@ -78,8 +72,8 @@ impl Keys {
         }
     }
 
-    /// Moves a slice into the table, larger when more keys come in.
-    pub(super) fn move_slice(&self, connection: &Connection, fresh: usize) -> Result<Option<Moved>, StoreError> {
+    /// Moves a slice into the table, larger when more keys come in; its last key.
+    pub(super) fn move_slice(&self, connection: &Connection, fresh: usize) -> Result<Option<Key>, StoreError> {
         let (slice, upto) = {
             let sets = self.sets();
             let from = sets.moved.map_or(Bound::Unbounded, Bound::Excluded);
@@ -92,33 +86,30 @@ impl Keys {
         for (hash, id) in &slice {
             insert.execute(params![hash.to_be_bytes(), id.as_bytes()])?;
         }
-        let all = self.sets().frozen.last() == Some(&last);
-        if all {
+        if self.sets().frozen.last() == Some(&last) {
             let mut upsert = connection.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('key_upto', ?1)")?;
             upsert.execute([upto])?;
         }
-        Ok(Some(Moved { last, all }))
+        Ok(Some(last))
     }
 
-    /// The slice is committed.
-    pub(super) fn moved(&self, moved: &Moved) {
+    /// The slice up to this key is committed.
+    pub(super) fn moved(&self, last: Key) {
         let mut sets = self.sets();
-        if moved.all {
+        sets.moved = Some(last);
+        if sets.frozen.last() == Some(&last) {
             sets.frozen.clear();
-            sets.moved = None;
-        } else {
-            sets.moved = Some(moved.last);
         }
     }
 
     /// Reads back what was in memory when the last process ended.
-    pub(super) fn load(&self, connection: &Connection) -> Result<(), StoreError> {
+    pub(super) fn load(connection: &Connection) -> Result<Self, StoreError> {
         let sql = "SELECT c.id, n.name, coalesce(e.sender_id, c.sender_id), coalesce(e.dedup_key, c.dedup_key) \
                    FROM content c LEFT JOIN event e ON e.endpoint = c.endpoint AND e.id = c.id JOIN endpoint n ON n.key = c.endpoint \
                    WHERE c.seq > (SELECT coalesce(max(value), 0) FROM meta WHERE name = 'key_upto')";
         let mut query = connection.prepare(sql)?;
         let mut rows = query.query([])?;
-        let mut sets = self.sets();
+        let mut active = BTreeSet::new();
         while let Some(row) = rows.next()? {
             let name: String = row.get(1)?;
             let Ok(endpoint) = EndpointName::parse(&name) else { continue };
@@ -126,9 +117,9 @@ impl Keys {
             let dedup = dedup.as_deref().and_then(|key| key.strip_prefix('+'));
             let id = EventId::from_bytes(row.get(0)?);
             for text in sender.as_deref().into_iter().chain(dedup) {
-                sets.active.insert((hash(&endpoint, text), id));
+                active.insert((hash(&endpoint, text), id));
             }
         }
-        Ok(())
+        Ok(Self(Mutex::new(Sets { active, ..Sets::default() })))
     }
 }

@@ -16,7 +16,7 @@ use rusqlite::{Connection, Row as SqlRow, params};
 use super::{
     head,
     room::{self, Sum},
-    row::{self, Found, millis, time},
+    row::{self, Found, time},
     writer::Tx,
 };
 use crate::{
@@ -48,7 +48,7 @@ pub(super) struct PendingRows {
 /// What an open transaction changes.
 #[derive(Default)]
 pub(super) struct PendingChanges {
-    added: Vec<(i64, Found)>,
+    pub(super) added: Vec<(i64, Found)>,
     gone: BTreeSet<i64>,
     noted: Option<i64>,
 }
@@ -58,12 +58,6 @@ impl PendingChanges {
     pub(super) fn count(&self) -> usize {
         self.added.len() + self.gone.len()
     }
-}
-
-/// An event's row, and whether it is in the table.
-pub(super) struct Loaded {
-    pub(super) found: Found,
-    pub(super) is_young: bool,
 }
 
 impl PendingRows {
@@ -148,50 +142,22 @@ fn read(row: &SqlRow<'_>) -> Result<Option<(i64, Found)>, StoreError> {
     Ok(Some((row.get(2)?, Found { counted: Sum::of(&made), row: made, seq: row.get(1)? })))
 }
 
-/// What stands beside the content of an event whose row waits here; nothing beside others.
-#[derive(Default)]
-pub(super) struct Seed<'a> {
-    pub(super) received_at: Option<i64>,
-    pub(super) due_at: Option<i64>,
-    /// 0 pending, 1 running.
-    pub(super) fence: Option<u64>,
-    pub(super) event_type: Option<&'a str>,
-    pub(super) sender_id: Option<&'a str>,
-    pub(super) dedup_key: Option<String>,
-    pub(super) holder: Option<i64>,
-}
-
-impl<'a> Seed<'a> {
-    pub(super) fn of(row: &'a Row) -> Self {
-        Self {
-            received_at: Some(millis(row.summary.received_at)),
-            due_at: row.summary.due_at.map(millis),
-            fence: Some(row.summary.fence),
-            event_type: row.summary.event_type.as_deref(),
-            sender_id: row.summary.sender_id.as_deref(),
-            dedup_key: row::written_dedup_key(row),
-            holder: row::holder_code(row),
-        }
-    }
-}
-
 impl Tx<'_> {
     /// An event's row, wherever it is.
-    pub(super) fn load(&self, endpoint: &EndpointName, key: i64, id: EventId) -> Result<Option<Loaded>, StoreError> {
+    pub(super) fn load(&self, endpoint: &EndpointName, key: i64, id: EventId) -> Result<Option<Found>, StoreError> {
+        match self.pending(key, id) {
+            Some(found) => Ok(Some(found.clone())),
+            None => row::load(self.connection, endpoint, key, id),
+        }
+    }
+
+    /// An event's row, if it waits.
+    pub(super) fn pending(&self, key: i64, id: EventId) -> Option<&Found> {
         let (pending, changes) = (&self.known.pending, &self.changes);
         let added = || changes.added.iter().rev().find(|(of, found)| *of == key && found.row.summary.id == id);
         let seq = pending.seqs.get(&(key, id)).filter(|seq| !changes.gone.contains(seq));
-        let waits = seq.and_then(|seq| pending.rows.get(seq)).or_else(added).map(|(_, found)| found.clone());
-        if let Some(found) = waits.filter(|found| !changes.gone.contains(&found.seq)) {
-            return Ok(Some(Loaded { found, is_young: true }));
-        }
-        let found = row::load(self.connection, endpoint, key, id)?;
-        Ok(found.map(|found| Loaded { found, is_young: false }))
-    }
-
-    /// Keeps the row of a new event back.
-    pub(super) fn hold_back(&mut self, key: i64, found: Found) {
-        self.changes.added.push((key, found));
+        let (_, found) = seq.and_then(|seq| pending.rows.get(seq)).or_else(added)?;
+        Some(found).filter(|found| !changes.gone.contains(&found.seq))
     }
 
     /// Puts a row into the table, as it is now.
@@ -207,7 +173,7 @@ impl Tx<'_> {
     }
 
     /// Keeps the bounds: of rows that wait, and of what a crash has looked through.
-    pub(super) fn bound_young(&mut self) -> Result<(), StoreError> {
+    pub(super) fn bound_pending(&mut self) -> Result<(), StoreError> {
         let waiting = (self.known.pending.len() + self.changes.added.len()).saturating_sub(self.changes.gone.len());
         if waiting > MOST {
             self.grow_upto(waiting - MOST / 2, i64::MAX)?;
@@ -237,11 +203,7 @@ impl Tx<'_> {
 
     /// Whether there is an event with this id, which a caller made.
     pub(super) fn exists(&self, key: i64, id: EventId) -> Result<bool, StoreError> {
-        let is_added = self.changes.added.iter().any(|(of, found)| *of == key && found.row.summary.id == id);
-        if is_added || self.known.pending.seqs.contains_key(&(key, id)) {
-            return Ok(true);
-        }
         let mut query = self.connection.prepare_cached("SELECT 1 FROM event WHERE endpoint = ?1 AND id = ?2")?;
-        Ok(query.exists(params![key, id.as_bytes()])?)
+        Ok(self.pending(key, id).is_some() || query.exists(params![key, id.as_bytes()])?)
     }
 }

@@ -13,7 +13,7 @@ use std::{
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::schema;
+use super::{schema, start_thread};
 use crate::store::StoreError;
 
 /// Reads at a time.
@@ -24,7 +24,7 @@ const QUEUE: usize = 256;
 
 type Read = Box<dyn FnOnce(&Connection) + Send>;
 
-/// The way to the reading threads; dropping it waits for their end.
+/// Dropping it waits for the threads to end.
 pub(super) struct Readers {
     queue: Option<SyncSender<Read>>,
     threads: Vec<JoinHandle<()>>,
@@ -38,15 +38,12 @@ impl Readers {
         for _ in 0..THREADS {
             let connection = schema::open_reader(path)?;
             let reads = Arc::clone(&reads);
-            let thread = std::thread::Builder::new().name("store-reader".into());
-            let started = thread.spawn(move || {
+            threads.push(start_thread("store-reader", move || {
                 while let Some(read) = next(&reads) {
                     // A read that panics is its caller's trouble, who finds the reply gone; the others are still read.
                     let _panicked = catch_unwind(AssertUnwindSafe(|| read(&connection)));
                 }
-            });
-            let failed = |error| StoreError::Unusable(format!("cannot start the store's readers: {error}"));
-            threads.push(started.map_err(failed)?);
+            })?);
         }
         Ok(Self { queue: Some(queue), threads })
     }

@@ -808,7 +808,7 @@ async fn rows_outside_the_table_are_few_and_few_are_looked_through() {
     let store = folder.open();
     for first in (0..10_000).step_by(100) {
         store.append((first..first + 100).map(|n| event(n, "x")).collect(), at(1)).await.expect("kept");
-        assert!(store.counters.pending.load(Ordering::Relaxed) <= 1124);
+        assert!(store.shared.counters.pending.load(Ordering::Relaxed) <= 1124);
     }
     assert!(count(&folder, "event") >= 10_000 - 1024);
     let upto: i64 = folder

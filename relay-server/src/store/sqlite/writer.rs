@@ -19,21 +19,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwap;
 use rusqlite::{Connection, OptionalExtension as _};
 use tokio::sync::oneshot;
 
 use super::{
-    ballast::Ballast,
+    Shared,
     checkpoint::Checkpointer,
     keys::{Key, Keys},
     pending_rows::{PendingChanges, PendingRows},
     post::Post,
-    room::{Room, Shares, Sums, pages},
+    room::{Room, Sums, pages},
+    start_thread,
 };
 use crate::{
     endpoint::EndpointName,
-    store::{Health, StoreError, error::Pulse},
+    store::{Health, StoreError},
     throttle::Throttle,
 };
 
@@ -238,6 +238,7 @@ pub(super) struct Counters {
     pub(super) calls: AtomicU64,
     pub(super) commit_micros: AtomicU64,
     pub(super) used_bytes: AtomicU64,
+    pub(super) damaged: AtomicU64,
     /// Rows that are not in the table yet.
     pub(super) pending: AtomicUsize,
 }
@@ -249,32 +250,20 @@ pub(super) struct Writer {
     waiting: Arc<AtomicUsize>,
 }
 
-/// What the writer's thread works with.
-pub(super) struct Desk {
-    pub(super) connection: Connection,
-    pub(super) keys: Arc<Keys>,
-    pub(super) pulse: Arc<Pulse>,
-    pub(super) counters: Arc<Counters>,
-    pub(super) ballast: Ballast,
-    pub(super) checkpointer: Checkpointer,
-    pub(super) max_bytes: u64,
-    pub(super) shares: Arc<ArcSwap<Shares>>,
-}
-
 impl Writer {
-    pub(super) fn start(desk: Desk) -> Result<Self, StoreError> {
-        let known = known(&desk.connection)?;
-        desk.counters.pending.store(known.pending.len(), Ordering::Release);
-        desk.counters.used_bytes.store(used_bytes(&desk.connection)?, Ordering::Relaxed);
-        let alarm = Alarm(Arc::clone(&desk.pulse));
+    pub(super) fn start(
+        connection: Connection,
+        checkpointer: Checkpointer,
+        shared: Arc<Shared>,
+    ) -> Result<Self, StoreError> {
+        let known = known(&connection)?;
+        shared.counters.pending.store(known.pending.len(), Ordering::Release);
+        shared.counters.used_bytes.store(used_bytes(&connection)?, Ordering::Relaxed);
         let (queue, calls) = sync_channel(QUEUE);
-        let thread = std::thread::Builder::new().name("store-writer".into());
-        let thread = thread.spawn(move || {
-            let _alarm = alarm;
-            Loop { desk, known, looked: None, last: Last::default() }.run(&calls);
-        });
-        let thread =
-            thread.map_err(|error| StoreError::Unusable(format!("cannot start the store's writer: {error}")))?;
+        let thread = start_thread("store-writer", move || {
+            let _alarm = Alarm(Arc::clone(&shared));
+            Loop { connection, checkpointer, shared, known, looked: None, last: Last::default() }.run(&calls);
+        })?;
         Ok(Self { queue: Some(queue), thread: Some(thread), waiting: Arc::default() })
     }
 
@@ -309,12 +298,12 @@ impl Drop for Writer {
 }
 
 /// Without its writer a store is failed, whatever ended it.
-struct Alarm(Arc<Pulse>);
+struct Alarm(Arc<Shared>);
 
 impl Drop for Alarm {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.set(Health::Failed("the store's writer has panicked".into()));
+            self.0.pulse.set(Health::Failed("the store's writer has panicked".into()));
         }
     }
 }
@@ -341,7 +330,9 @@ fn known(connection: &Connection) -> Result<WriterState, StoreError> {
 }
 
 struct Loop {
-    desk: Desk,
+    connection: Connection,
+    checkpointer: Checkpointer,
+    shared: Arc<Shared>,
     known: WriterState,
     /// When a full disk was last looked at.
     looked: Option<Instant>,
@@ -358,7 +349,7 @@ struct Last {
 
 impl Loop {
     fn run(mut self, calls: &Receiver<Box<dyn WriterCall>>) {
-        self.desk.checkpointer.count_frames(&self.desk.connection);
+        self.checkpointer.count_frames(&self.connection);
         loop {
             if let Ok(first) = calls.try_recv() {
                 self.take(first, true, calls);
@@ -370,20 +361,20 @@ impl Loop {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        self.desk.checkpointer.finish(&self.desk.connection, &self.desk.pulse);
+        self.checkpointer.finish(&self.connection);
     }
 
     fn take(&mut self, first: Box<dyn WriterCall>, has_waited: bool, calls: &Receiver<Box<dyn WriterCall>>) {
         let mut batch = vec![first];
         let mut bytes = drain(calls, &mut batch, 0);
         self.linger(has_waited, calls, &mut batch, &mut bytes);
-        if self.desk.pulse.is_full() {
+        if self.shared.pulse.is_full() {
             self.look_for_space();
         }
         let (count, started) = (batch.len(), Instant::now());
         self.commit(batch);
         self.last = Last { calls: count, took: started.elapsed(), ended: Some(Instant::now()) };
-        self.desk.checkpointer.after_commit(&self.desk.connection, &self.desk.pulse);
+        self.checkpointer.after_commit(&self.connection);
     }
 
     /// Senders that were just answered are likely to call again. To wait a little for them, and commit once for all,
@@ -410,10 +401,10 @@ impl Loop {
     }
 
     fn rest(&mut self) {
-        if self.desk.pulse.is_full() {
+        if self.shared.pulse.is_full() {
             self.look_for_space();
         }
-        self.desk.checkpointer.idle(&self.desk.pulse);
+        self.checkpointer.idle();
     }
 
     fn look_for_space(&mut self) {
@@ -421,11 +412,11 @@ impl Loop {
             return;
         }
         self.looked = Some(Instant::now());
-        if self.desk.ballast.restore() {
+        if self.shared.ballast.restore() {
             if let Some(held_back) = HAS_ROOM.pass("") {
                 tracing::info!(held_back, "the store's disk has room again");
             }
-            self.desk.pulse.set(Health::Ready);
+            self.shared.pulse.set(Health::Ready);
         }
     }
 
@@ -433,7 +424,7 @@ impl Loop {
         let mut failures = 0;
         loop {
             // On a full disk calls may take in what finds room inside of the file; but its log must have room as well.
-            if failures > 1 || self.desk.pulse.is_full() && !self.desk.checkpointer.has_room_on_a_full_disk() {
+            if failures > 1 || self.shared.pulse.is_full() && !self.checkpointer.has_room_on_a_full_disk() {
                 refuse_intake(&mut batch);
             }
             if batch.is_empty() {
@@ -464,23 +455,23 @@ impl Loop {
     fn note(&mut self, error: &StoreError) {
         match error {
             StoreError::NoSpace => {
-                if !self.desk.pulse.is_full() {
+                if !self.shared.pulse.is_full() {
                     if let Some(held_back) = IS_FULL.pass("") {
                         tracing::error!(
                             held_back,
                             "the store's disk is full: events are refused unless there is room inside of the store"
                         );
                     }
-                    self.desk.pulse.set(Health::NoSpace);
+                    self.shared.pulse.set(Health::NoSpace);
                 }
-                self.desk.ballast.release();
+                self.shared.ballast.release();
                 // The log can begin again, where it has its room already.
-                self.desk.checkpointer.copy_all(&self.desk.connection, &self.desk.pulse);
+                self.checkpointer.copy_all(&self.connection);
                 self.looked = Some(Instant::now());
             }
             StoreError::Failed(why) => {
                 tracing::error!(why, "the store has failed; the process must end and start again");
-                self.desk.pulse.set(Health::Failed(why.clone()));
+                self.shared.pulse.set(Health::Failed(why.clone()));
             }
             _ => {}
         }
@@ -488,17 +479,17 @@ impl Loop {
 
     /// Commits the calls, or returns those that failed after they had changed something: then nothing is committed.
     fn try_commit(&mut self, batch: &mut [Box<dyn WriterCall>]) -> Result<Vec<usize>, StoreError> {
-        if let Some(failed) = self.desk.pulse.failure() {
+        if let Some(failed) = self.shared.pulse.failure() {
             return Err(failed);
         }
         let started = Instant::now();
-        let connection = &self.desk.connection;
+        let connection = &self.connection;
         connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         let (known, changes) = (&mut self.known, PendingChanges::default());
-        let used = self.desk.counters.used_bytes.load(Ordering::Relaxed);
-        let shares = self.desk.shares.load_full();
-        let room = Room::new(&known.sums, shares, self.desk.max_bytes, used, self.desk.pulse.is_full());
-        let mut tx = Tx { connection, keys: &self.desk.keys, known, changes, fresh: Vec::new(), room };
+        let used = self.shared.counters.used_bytes.load(Ordering::Relaxed);
+        let shares = self.shared.shares.load_full();
+        let room = Room::new(&known.sums, shares, self.shared.options.max_bytes, used, self.shared.pulse.is_full());
+        let mut tx = Tx { connection, keys: &self.shared.keys, known, changes, fresh: Vec::new(), room };
         let mut spoilt = Vec::new();
         for (nth, call) in batch.iter_mut().enumerate() {
             if call.kind() == Kind::Upkeep {
@@ -512,19 +503,17 @@ impl Loop {
         if !spoilt.is_empty() {
             return Ok(spoilt);
         }
-        tx.bound_young()?;
+        tx.bound_pending()?;
         let Tx { fresh, changes, room, .. } = tx;
         room.write(connection)?;
-        let moved = self.desk.keys.move_slice(connection, fresh.len())?;
+        let moved = self.shared.keys.move_slice(connection, fresh.len())?;
         let used = used_bytes(connection)?;
         connection.prepare_cached("COMMIT")?.execute([])?;
         self.known.pending.publish(changes);
         self.known.sums.publish(room);
-        self.desk.keys.publish(&fresh, self.known.last_seq);
-        if let Some(moved) = moved {
-            self.desk.keys.moved(&moved);
-        }
-        let counters = &self.desk.counters;
+        self.shared.keys.publish(&fresh, self.known.last_seq);
+        moved.into_iter().for_each(|last| self.shared.keys.moved(last));
+        let counters = &self.shared.counters;
         counters.commits.fetch_add(1, Ordering::Relaxed);
         counters.calls.fetch_add(batch.len() as u64, Ordering::Relaxed);
         let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -537,9 +526,9 @@ impl Loop {
     fn roll_back(&mut self) {
         self.known.endpoints.clear();
         self.known.refused = None;
-        if !self.desk.connection.is_autocommit() {
+        if !self.connection.is_autocommit() {
             // Nothing of it was acknowledged, whether this works or not.
-            let _ignored = self.desk.connection.execute_batch("ROLLBACK");
+            let _ignored = self.connection.execute_batch("ROLLBACK");
         }
     }
 }
