@@ -18,18 +18,15 @@ pub(crate) const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 /// How far a wait may be from the schedule, in per cent, either way.
 pub(crate) const JITTER_PERCENT: u32 = 20;
 
-/// The waits between attempts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Schedule {
     /// One wait after each failure; after the last the event is dead.
     List(Vec<Duration>),
     /// Each wait is `factor` times the one before.
     Exponential {
-        /// The first wait.
         first: Duration,
         /// What a wait is multiplied by; 1 gives even waits.
         factor: u32,
-        /// No wait is longer.
         longest: Duration,
         /// Attempts in all, the first one included.
         attempts: u32,
@@ -105,7 +102,6 @@ pub(crate) fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
 pub(crate) struct Statuses(Vec<std::ops::RangeInclusive<u16>>);
 
 impl Statuses {
-    /// The statuses in any of these ranges.
     pub(crate) fn new(ranges: Vec<std::ops::RangeInclusive<u16>>) -> Self {
         Self(ranges)
     }
@@ -114,13 +110,11 @@ impl Statuses {
         &self.0
     }
 
-    /// Whether the status is one of them.
     pub(crate) fn contains(&self, status: u16) -> bool {
         self.0.iter().any(|range| range.contains(&status))
     }
 }
 
-/// Which answers lead to another attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StatusRule {
     /// While the sender waits: statuses that are retried instead of passed on.
@@ -141,7 +135,6 @@ impl Default for StatusRule {
 /// What an answer means for its event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Meaning {
-    /// The event is delivered.
     Success,
     /// The event ends here, not delivered; the sender, if it waits, gets the answer.
     Final,

@@ -78,7 +78,6 @@ pub const MAX_ATTEMPTS: usize = 100;
 /// Bodies up to this come along with their event, in bytes; longer ones are read in ranges.
 pub(crate) const INLINE_BYTES: u64 = 64 * 1024;
 
-/// Most events that a page holds.
 pub(crate) const MAX_PAGE: usize = 1000;
 
 /// Most bytes that one call reads of a body.
@@ -90,10 +89,8 @@ pub(crate) const MAX_BULKS: usize = 100;
 /// Most events of an endpoint that one claim gives, of the oldest and of the newest.
 pub(crate) const MAX_CLAIM: usize = 1000;
 
-/// Refused requests that are kept for an endpoint.
 pub const MAX_REFUSED: usize = 1000;
 
-/// How long refused requests are kept.
 pub(crate) const MAX_REFUSED_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Most bytes of a refused request's body that are kept.
@@ -112,12 +109,10 @@ pub(crate) fn reserve_bytes(max_bytes: u64) -> u64 {
     max_bytes / 4
 }
 
-/// Which store a relay uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreKind {
     /// It ends with the process.
     Memory,
-    /// A file.
     Sqlite(PathBuf),
 }
 
@@ -137,7 +132,6 @@ impl StoreKind {
         *self != Self::Memory
     }
 
-    /// Its file.
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::Memory => None,
@@ -164,7 +158,6 @@ impl StoreKind {
 /// Rows by name, each as its value.
 pub type NamedRows = Vec<(String, String)>;
 
-/// An answer that is on its way.
 pub type Reply<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
 /// A memory of events. Use it as `Arc<dyn Store>`; every batch is one transaction.
@@ -184,7 +177,6 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// endpoint that is paused, or at which what waits is being skipped, gives nothing.
     fn claim(&self, wants: Vec<Want>, grant: Grant, now: Timestamp) -> Reply<'_, Claimed>;
 
-    /// Who holds leases.
     fn holders(&self) -> Reply<'_, Vec<Holder>>;
 
     /// Gives leases of holders that are gone to this one, at most [`MAX_PAGE`]: ask again until there are none. They end
@@ -214,7 +206,6 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// A part of a body, at most [`MAX_RANGE_BYTES`]; what is past its end is left out.
     fn body(&self, endpoint: EndpointName, id: EventId, range: Range<u64>, now: Timestamp) -> Reply<'_, Option<Bytes>>;
 
-    /// Revives, drops, cancels or replays single events.
     fn act(&self, acts: Vec<Act>, now: Timestamp) -> Reply<'_, Vec<Acted>>;
 
     /// Notes down an action on every event that the filter lets pass and that is there now. Nothing is done yet.
@@ -236,7 +227,6 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// memory of a name that is new begins at `begins`.
     fn reach_back(&self, reaches: Vec<(EndpointName, Duration)>, begins: Timestamp, now: Timestamp) -> Reply<'_, ()>;
 
-    /// Pauses or resumes the leases of an endpoint.
     fn pause(&self, endpoint: EndpointName, paused: bool, now: Timestamp) -> Reply<'_, ()>;
 
     /// What waits, for each endpoint in sight that has events or is paused.
@@ -245,7 +235,6 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// How many events of an endpoint stand where.
     fn counts(&self, endpoint: EndpointName) -> Reply<'_, EventCounts>;
 
-    /// The rows of a kind, by name.
     fn config(&self, kind: ConfigKind) -> Reply<'_, Vec<ConfigRow>>;
 
     /// Puts rows of one source in, those of all kinds or none. With `all`, rows of that source and those kinds that are
@@ -276,7 +265,6 @@ pub trait Store: Send + Sync + fmt::Debug {
         now: Timestamp,
     ) -> Reply<'_, bool>;
 
-    /// A sealed secret.
     fn secret(&self, scope: String, name: String) -> Reply<'_, Option<Bytes>>;
 
     /// Remembers a signature that the relay made itself until it expires, and forgets those that have. Whoever makes them
@@ -295,7 +283,6 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     fn refused_request(&self, id: EventId) -> Reply<'_, Option<RefusedRow>>;
 
-    /// Space used, and the limit.
     fn usage(&self) -> Usage;
 
     /// Whether it takes events. One that is away comes back; once failed it stays failed: the process has to end and start

@@ -11,7 +11,6 @@ use crate::{
     webhook::EventId,
 };
 
-/// Events of one step.
 const STEP: usize = 100;
 
 /// Between two steps, so that deliveries go on.
@@ -20,7 +19,6 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// How long until a failed step is tried again.
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
 
-/// Does what is noted down until `stop`.
 pub(crate) async fn work_off_bulks(delivery: Arc<Delivery>, stop: CancellationToken) {
     loop {
         let pause = match step(&delivery).await {

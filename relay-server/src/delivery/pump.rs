@@ -23,13 +23,11 @@ use crate::{
     store::{self, Grant, Hold, StoreError, Want},
 };
 
-/// Longest time between two rounds.
 const IDLE: Duration = Duration::from_secs(1);
 
 /// Shortest one, whatever says that there is something to do.
 const BREATH: Duration = Duration::from_millis(5);
 
-/// Delivers what is due until `stop`.
 pub(crate) async fn pump(delivery: Arc<Delivery>, stop: CancellationToken) {
     if let Err(error) = take_over(&delivery).await {
         tracing::error!(%error, "what ran before the restart cannot be taken over; it comes again when its leases end");

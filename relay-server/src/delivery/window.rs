@@ -3,16 +3,13 @@
 //! A handler that comes back to a long backlog meets it gently: each success makes the window one larger, so that it
 //! doubles with every round. Pure: the caller says what happened, the window says how much may begin.
 
-/// Attempts at a time to begin with.
 const GENTLE: usize = 4;
 
-/// Attempts at a time at most.
 const MOST: usize = 64;
 
 /// Of so many events one is the newest, so that a long backlog does not hold up new traffic.
 const NEWEST_SHARE: usize = 4;
 
-/// The pump's attempts at one endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Window {
     in_flight: usize,
@@ -28,7 +25,6 @@ impl Default for Window {
 }
 
 impl Window {
-    /// How many more may begin.
     pub(super) const fn room(&self) -> usize {
         self.size.saturating_sub(self.in_flight)
     }

@@ -7,12 +7,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// When a circuit opens, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CircuitRule {
-    /// Failures in a row that open it.
     pub failures: u32,
-    /// The first pause.
     pub pause: Duration,
     /// Pauses double up to this.
     pub longest: Duration,
@@ -24,10 +21,8 @@ impl Default for CircuitRule {
     }
 }
 
-/// What a circuit says about the next attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Gate {
-    /// Go on.
     Pass,
     /// Go on, with this attempt alone: its end decides.
     Probe,
@@ -66,7 +61,6 @@ impl Circuit {
         self.open.map(|(until, _)| until)
     }
 
-    /// An attempt ended well.
     pub(crate) fn succeeded(&mut self) {
         *self = Self::default();
     }

@@ -65,12 +65,12 @@ use keys::Keys;
 use readers::Readers;
 use room::Shares;
 use row::Found;
+pub use schema::resolve;
 use writer::{Counters, Kind, Tx, Writer};
 
 /// Where the store is and how large it may get.
 #[derive(Clone, Debug)]
 pub struct SqliteOptions {
-    /// The file.
     pub path: PathBuf,
     /// Space that it may use. At the limit what has ended gives way.
     pub max_bytes: u64,
@@ -106,7 +106,7 @@ impl std::fmt::Debug for SqliteStore {
 impl SqliteStore {
     /// Opens the file, or makes it. Blocks; an error says what to do.
     pub fn open(mut options: SqliteOptions) -> Result<Self, StoreError> {
-        options.path = schema::resolve(&options.path)?;
+        options.path = resolve(&options.path)?;
         let path = &options.path;
         let lock = schema::lock(path)?;
         let connection = schema::open_writer(path)?;
@@ -167,7 +167,7 @@ impl SqliteStore {
             return Ok((intake::prepare(event, None, now)?, None));
         }
         let endpoint = event.endpoint.clone();
-        let stage = move |tx: &mut Tx<'_>| intake::stage(tx, &endpoint, size);
+        let stage = move |tx: &mut Tx<'_>| tx.stage(&endpoint, size);
         let blob = answered(self.writer.call(Kind::Intake, 0, stage)).await?;
         let staged = Staged { writer: Arc::clone(&self.writer), blob, is_kept: false };
         let mut whole = Sha256::default();
@@ -242,7 +242,7 @@ impl SqliteStore {
 
     async fn set_apart(&self, endpoint: EndpointName, id: EventId, now: Timestamp) -> Result<(), StoreError> {
         let name = endpoint.clone();
-        let work = move |tx: &mut Tx<'_>| purge::set_apart(tx, &endpoint, id, now);
+        let work = move |tx: &mut Tx<'_>| operator_actions::set_apart(tx, &endpoint, id, now);
         if answered(self.writer.call(Kind::Upkeep, 64, work)).await? {
             tracing::error!(event = %id, endpoint = %name, "an event is damaged; it is set apart and not delivered");
             self.shared.counters.damaged.fetch_add(1, Ordering::Relaxed);
@@ -488,22 +488,14 @@ impl Store for SqliteStore {
     }
 }
 
-/// Where the store at this path is, whatever links lead to it; its folder is made if it is not there.
-///
-/// # Errors
-/// [`StoreError::Unusable`] if it cannot be anywhere.
-pub fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
-    schema::resolve(path)
-}
-
 /// Writes a copy of the store at this path, which this process has open, to a new file.
 pub(super) async fn backup(path: PathBuf, to: PathBuf) -> Result<(), StoreError> {
-    answered(backup::start(schema::resolve(&path)?, to)).await
+    answered(backup::start(resolve(&path)?, to)).await
 }
 
 /// Looks through a whole file for damage that SQLite can see. Blocks, and needs the file for itself.
 pub fn check(path: &Path) -> Result<(), StoreError> {
-    let path = &schema::resolve(path)?;
+    let path = &resolve(path)?;
     let _lock = schema::lock(path)?;
     let connection = schema::open_writer(path)?;
     let found: String = connection.pragma_query_value(None, "integrity_check", |row| row.get(0))?;

@@ -70,7 +70,6 @@ impl Checkpointer {
         Ok(Self { requests: Some(requests), thread: Some(thread), copied, asked: 0, idle: true, shared })
     }
 
-    /// Called once by the writer's thread.
     pub(super) fn count_frames(&self, connection: &Connection) {
         connection.wal_hook(Some(count));
     }
@@ -103,7 +102,6 @@ impl Checkpointer {
         FRAMES.get() < MOST_FRAMES_IF_FULL || FRAMES.get() <= self.copied.load(Ordering::Acquire)
     }
 
-    /// Nothing was committed for a while.
     pub(super) fn idle(&mut self) {
         if !self.idle && self.shared.pulse.failure().is_none() {
             self.idle = true;

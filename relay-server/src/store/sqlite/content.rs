@@ -20,7 +20,6 @@ use crate::{
     webhook::EventId,
 };
 
-/// A head, and where the body is.
 pub(super) struct Content {
     pub(super) head: Head,
     /// The whole body, if it stands beside its head.
@@ -73,7 +72,6 @@ fn sha256_of_chunks(connection: &Connection, blob: i64) -> Result<[u8; 32], Stor
     Ok(sha256.finalize().into())
 }
 
-/// A part of a long body.
 fn range(connection: &Connection, id: EventId, blob: i64, range: Range<u64>) -> Result<Bytes, StoreError> {
     let end = range.end.min(range.start.saturating_add(MAX_RANGE_BYTES));
     if range.start >= end {
@@ -122,14 +120,12 @@ pub(super) fn attempts(connection: &Connection, key: i64, id: EventId) -> Result
         "SELECT fence, number, started_at, duration_us, outcome, agent, status, headers, body, truncated \
          FROM attempt WHERE endpoint = ?1 AND id = ?2 ORDER BY fence",
     )?;
-    let mut rows = query.query(params![key, id.as_bytes()])?;
-    let mut attempts = Vec::new();
-    while let Some(row) = rows.next()? {
+    let attempts = query.query_and_then(params![key, id.as_bytes()], |row| {
         let outcome: String = row.get(4)?;
         let outcome = Outcome::from_code(&outcome)
             .ok_or_else(|| StoreError::Internal(format!("an attempt of outcome {outcome}")))?;
         let status: Option<u16> = row.get(6)?;
-        attempts.push(Attempt {
+        Ok(Attempt {
             fence: row.get(0)?,
             number: row.get(1)?,
             started_at: time(row.get(2)?),
@@ -137,9 +133,9 @@ pub(super) fn attempts(connection: &Connection, key: i64, id: EventId) -> Result
             outcome,
             agent: row.get(5)?,
             answer: status.map(|_| answer(row, 6)).transpose()?,
-        });
-    }
-    Ok(attempts)
+        })
+    })?;
+    attempts.collect()
 }
 
 /// Writes an attempt, and counts what the event takes then; `over` replaces what was noted for its fence.

@@ -151,7 +151,7 @@ pub(super) fn settle(tx: &mut Tx<'_>, end: &End, now: Timestamp) -> Result<Ended
     if is_pending {
         tx.grow(key, &found)?;
     } else if moves && !found.row.summary.state.is_open() {
-        row::update_ended(tx.connection, key, &found.row, false, now)?;
+        return tx.update_ended(key, &mut found, false, now).map(|()| ended);
     } else {
         row::update(tx.connection, key, &found.row)?;
     }

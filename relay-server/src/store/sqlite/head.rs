@@ -12,7 +12,6 @@ use crate::{
     store::{Head, Signature, StoreError},
 };
 
-/// A head as it is written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct WrittenHead {
     pub(super) text: String,
@@ -20,7 +19,6 @@ pub(super) struct WrittenHead {
 }
 
 impl WrittenHead {
-    /// Bytes that it takes.
     pub(super) fn len(&self) -> usize {
         self.text.len() + self.headers.len()
     }
@@ -87,7 +85,6 @@ pub(super) fn read(head: WrittenHead) -> Result<Head, StoreError> {
     Ok(Head { sent, arrival, signature: facts.signature })
 }
 
-/// Method and target of a written head.
 pub(super) fn request_line(text: &str) -> Option<(String, String)> {
     let facts: Facts = serde_json::from_str(text).ok()?;
     Some((facts.method, facts.target))

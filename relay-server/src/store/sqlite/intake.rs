@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, params};
 
 use super::{
     content,
@@ -28,10 +28,8 @@ use crate::{
     webhook::EventId,
 };
 
-/// Size of a chunk, in bytes.
 pub(super) const CHUNK_BYTES: usize = 256 * 1024;
 
-/// An event, ready to be written.
 pub(super) struct Ready {
     row: Row,
     dedup: Option<Dedup>,
@@ -111,14 +109,6 @@ impl Drop for Staged {
     }
 }
 
-/// Begins a long body of this size.
-pub(super) fn stage(tx: &mut Tx<'_>, endpoint: &EndpointName, size: u64) -> Result<i64, StoreError> {
-    let blob = tx.next_blob();
-    tx.stage(endpoint, blob, room::body_cost(size))?;
-    Ok(blob)
-}
-
-/// A part of a long body.
 pub(super) struct Chunk {
     n: u64,
     sha256: [u8; 32],
@@ -144,7 +134,6 @@ pub(super) fn put_chunk(tx: &mut Tx<'_>, endpoint: &EndpointName, blob: i64, chu
     Ok(())
 }
 
-/// Takes one event in.
 pub(super) fn append(tx: &mut Tx<'_>, event: &Ready, now: Timestamp) -> Result<Verdict, StoreError> {
     let name = &event.row.summary.endpoint;
     let key = tx.endpoint_or_new(name)?;
@@ -309,7 +298,7 @@ fn last_answer(connection: &Connection, key: i64, id: EventId) -> Result<Option<
         "SELECT status, headers, body, truncated FROM attempt \
          WHERE endpoint = ?1 AND id = ?2 AND status IS NOT NULL ORDER BY fence DESC LIMIT 1",
     )?;
-    query.query_row(params![key, id.as_bytes()], |row| Ok(content::answer(row, 0))).optional()?.transpose()
+    query.query_and_then(params![key, id.as_bytes()], |row| content::answer(row, 0))?.next().transpose()
 }
 
 fn again(
@@ -327,10 +316,4 @@ fn again(
     row::update(tx.connection, key, row)?;
     tx.count(key, &mut found);
     Ok(Verdict::Again { of: found.row.summary.id, lease, redelivery })
-}
-
-/// The endpoint's number for reading.
-pub(super) fn endpoint_key(connection: &Connection, name: &EndpointName) -> Result<Option<i64>, StoreError> {
-    let mut query = connection.prepare_cached("SELECT key FROM endpoint WHERE name = ?1")?;
-    Ok(query.query_row([name.as_str()], |row| row.get(0)).optional()?)
 }

@@ -7,10 +7,9 @@ use std::collections::{BTreeSet, VecDeque};
 
 use jiff::{Timestamp, ToSpan as _};
 use memchr::memmem::Finder;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
-    intake::endpoint_key,
     keys::{Keys, hash},
     row::{self, COLUMNS, Found},
 };
@@ -20,7 +19,6 @@ use crate::{
     webhook::EventId,
 };
 
-/// How much one call looks at.
 #[derive(Clone, Copy)]
 pub(super) struct Look {
     rows: usize,
@@ -67,7 +65,6 @@ pub(super) fn list(
     Ok(Page { events, next: last })
 }
 
-/// One event, and its endpoint's number.
 pub(super) fn find(connection: &Connection, sight: &Sight, id: EventId) -> Result<Option<(i64, Found)>, StoreError> {
     for (name, key) in seen(connection, sight)? {
         if let Some(found) = row::load(connection, &name, key, id)? {
@@ -77,7 +74,11 @@ pub(super) fn find(connection: &Connection, sight: &Sight, id: EventId) -> Resul
     Ok(None)
 }
 
-/// All endpoints by name and number.
+pub(super) fn endpoint_key(connection: &Connection, name: &EndpointName) -> Result<Option<i64>, StoreError> {
+    let mut query = connection.prepare_cached("SELECT key FROM endpoint WHERE name = ?1")?;
+    Ok(query.query_row([name.as_str()], |row| row.get(0)).optional()?)
+}
+
 pub(super) fn endpoints(connection: &Connection) -> Result<Vec<(EndpointName, i64)>, StoreError> {
     let mut query = connection.prepare_cached("SELECT name, key FROM endpoint ORDER BY name")?;
     let rows = query.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))?;
@@ -94,11 +95,6 @@ pub(super) fn seen(connection: &Connection, sight: &Sight) -> Result<Vec<(Endpoi
         found.extend(endpoint_key(connection, name)?.map(|key| (name.clone(), key)));
     }
     Ok(found)
-}
-
-fn wanted(connection: &Connection, filter: &Filter) -> Result<Vec<(EndpointName, i64)>, StoreError> {
-    let all = filter.endpoints.is_empty();
-    seen(connection, &if all { Sight::All } else { Sight::Only(filter.endpoints.clone()) })
 }
 
 /// Events of several endpoints in one order.
@@ -142,7 +138,9 @@ impl Walk {
             }
         }
         let lane = |(endpoint, key)| Lane { endpoint, key, ready: VecDeque::new(), portion: PORTIONS.0, last: None };
-        let lanes = wanted(connection, filter)?.into_iter().map(lane).collect();
+        let all = filter.endpoints.is_empty();
+        let sight = if all { Sight::All } else { Sight::Only(filter.endpoints.clone()) };
+        let lanes = seen(connection, &sight)?.into_iter().map(lane).collect();
         Ok(Self { lanes, oldest_first: page.oldest_first, sql, low, high })
     }
 
@@ -200,7 +198,6 @@ fn edge(at: Option<Timestamp>, open: [u8; 16], hours: i64) -> [u8; 16] {
     bytes
 }
 
-/// Looks for a text.
 struct Search<'a> {
     plain: Finder<'a>,
     /// As the text stands in the head's JSON.

@@ -15,7 +15,6 @@ use crate::{
     webhook::EventId,
 };
 
-/// Marks that one call removes.
 const FORGET: u64 = 20_000;
 
 /// What an event's mark says of it.

@@ -1,7 +1,7 @@
 //! What people do to events: single actions, and bulk ones that remember how far they came.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension as _, Row as SqlRow, params};
+use rusqlite::{Connection, Row as SqlRow, params};
 
 use super::{
     content, head,
@@ -12,6 +12,7 @@ use super::{
     writer::Tx,
 };
 use crate::{
+    endpoint::EndpointName,
     store::{
         Act, Acted, Action, Bulk, BulkAction, Cursor, Filter, Head, MAX_BULKS, PageRequest, Reason, Signature, State,
         StoreError, rows, rules,
@@ -35,8 +36,7 @@ pub(super) fn act(tx: &mut Tx<'_>, act: &Act, now: Timestamp) -> Result<Acted, S
             tx.count(key, &mut found);
         }
         Action::Drop | Action::Cancel | Action::Skip => {
-            row::update_ended(tx.connection, key, &found.row, was_parked, now)?;
-            tx.count(key, &mut found);
+            tx.update_ended(key, &mut found, was_parked, now)?;
         }
     }
     Ok(Acted::Done)
@@ -95,12 +95,26 @@ fn replay(
 }
 
 /// Sets a damaged event apart, for good.
-pub(super) fn quarantine(tx: &mut Tx<'_>, key: i64, mut found: Found, now: Timestamp) -> Result<(), StoreError> {
+fn quarantine(tx: &mut Tx<'_>, key: i64, mut found: Found, now: Timestamp) -> Result<(), StoreError> {
     let was_parked = found.row.summary.parked;
     found.row.end(State::Damaged, Some(Reason::RelayDamaged), now);
-    row::update_ended(tx.connection, key, &found.row, was_parked, now)?;
-    tx.count(key, &mut found);
-    Ok(())
+    tx.update_ended(key, &mut found, was_parked, now)
+}
+
+/// Sets an event apart that was found damaged on its way out; says whether it was not yet.
+pub(super) fn set_apart(
+    tx: &mut Tx<'_>,
+    endpoint: &EndpointName,
+    id: EventId,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let Some(key) = tx.endpoint(endpoint)? else { return Ok(false) };
+    let Some(found) = row::load(tx.connection, endpoint, key, id)? else { return Ok(false) };
+    let is_new = found.row.summary.state != State::Damaged;
+    if is_new {
+        quarantine(tx, key, found, now)?;
+    }
+    Ok(is_new)
 }
 
 pub(super) fn start(
@@ -128,8 +142,7 @@ pub(super) fn start(
 
 pub(super) fn step(tx: &mut Tx<'_>, id: EventId, fresh: &[EventId], now: Timestamp) -> Result<Bulk, StoreError> {
     let mut query = tx.connection.prepare_cached("SELECT * FROM bulk WHERE id = ?1")?;
-    let bulk = query.query_row([id.as_bytes()], |row| Ok(read(row))).optional()?;
-    let mut bulk = bulk.ok_or(StoreError::Unknown(id))??;
+    let mut bulk = query.query_and_then([id.as_bytes()], read)?.next().ok_or(StoreError::Unknown(id))??;
     if bulk.finished || fresh.is_empty() {
         return Ok(bulk);
     }
@@ -153,25 +166,14 @@ pub(super) fn step(tx: &mut Tx<'_>, id: EventId, fresh: &[EventId], now: Timesta
     Ok(bulk)
 }
 
-/// Skips that are under way.
 pub(super) fn skips(connection: &Connection) -> Result<Vec<Bulk>, StoreError> {
     let mut query = connection.prepare_cached("SELECT * FROM bulk WHERE finished = 0 AND action = ?1")?;
-    let mut rows = query.query([BulkAction::Skip.code()])?;
-    let mut skips = Vec::new();
-    while let Some(row) = rows.next()? {
-        skips.push(read(row)?);
-    }
-    Ok(skips)
+    query.query_and_then([BulkAction::Skip.code()], read)?.collect()
 }
 
 pub(super) fn all(connection: &Connection) -> Result<Vec<Bulk>, StoreError> {
     let mut query = connection.prepare_cached("SELECT * FROM bulk ORDER BY id")?;
-    let mut rows = query.query([])?;
-    let mut all = Vec::new();
-    while let Some(row) = rows.next()? {
-        all.push(read(row)?);
-    }
-    Ok(all)
+    query.query_and_then([], read)?.collect()
 }
 
 fn read(row: &SqlRow<'_>) -> Result<Bulk, StoreError> {

@@ -34,7 +34,6 @@ const MOST: usize = 1024;
 /// After so many events it is noted down how far the table is complete.
 const NOTE: i64 = 4096;
 
-/// Number of the endpoint, and id.
 type At = (i64, EventId);
 
 #[derive(Default)]
@@ -45,7 +44,6 @@ pub(super) struct PendingRows {
     noted: i64,
 }
 
-/// What an open transaction changes.
 #[derive(Default)]
 pub(super) struct PendingChanges {
     pub(super) added: Vec<(i64, Found)>,
@@ -54,7 +52,6 @@ pub(super) struct PendingChanges {
 }
 
 impl PendingChanges {
-    /// Grows with each change.
     pub(super) fn count(&self) -> usize {
         self.added.len() + self.gone.len()
     }
@@ -167,7 +164,6 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Puts all rows into the table.
     pub(super) fn grow_all(&mut self) -> Result<(), StoreError> {
         self.grow_upto(usize::MAX, i64::MAX)
     }

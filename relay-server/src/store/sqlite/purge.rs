@@ -7,13 +7,14 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
     content, marks, refused,
+    room::{Sum, pages},
     row::{self, time},
     schema::PAGE_BYTES,
     writer::Tx,
 };
 use crate::{
     endpoint::EndpointName,
-    store::{Purge, PurgeCursor, Purged, State, StoreError, rules::is_over},
+    store::{Purge, PurgeCursor, Purged, StoreError, rules::is_over},
     webhook::EventId,
 };
 
@@ -21,7 +22,6 @@ use crate::{
 const LOOK: usize = 5000;
 const REMOVE: usize = 500;
 
-/// Keys that one round looks at.
 const KEYS: i64 = 20_000;
 
 /// Chunks removed at a time: 16 MiB.
@@ -30,7 +30,6 @@ const CHUNKS: usize = 64;
 /// Pages given back to the file system at a time.
 const PAGES: u64 = 512;
 
-/// What a reader found.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Candidates {
     /// By number of endpoint and id.
@@ -38,12 +37,6 @@ pub(super) struct Candidates {
     excess: Vec<(i64, EventId)>,
     expired: Vec<(EndpointName, EventId)>,
     next: Option<PurgeCursor>,
-}
-
-impl Candidates {
-    fn count(&self) -> usize {
-        self.old.len() + self.expired.len() + self.excess.len()
-    }
 }
 
 pub(super) fn look(
@@ -66,8 +59,7 @@ pub(super) fn look(
         looked += 1;
         let event = (row.get(1)?, EventId::from_bytes(row.get(2)?));
         let received = time(row.get(3)?);
-        let settled = row.get::<_, Option<i64>>(4)?.map(time);
-        match settled {
+        match row.get::<_, Option<i64>>(4)?.map(time) {
             Some(settled) if is_over(settled, policy.retention, now) => found.old.push(event),
             Some(_) if excess > 0 => {
                 excess = excess.saturating_sub(row.get::<_, u64>(5)?);
@@ -83,7 +75,7 @@ pub(super) fn look(
             }
             _ => {}
         }
-        if looked == LOOK || found.count() == REMOVE {
+        if looked == LOOK || found.old.len() + found.expired.len() + found.excess.len() == REMOVE {
             found.next = Some(PurgeCursor(row.get::<_, u64>(0)?.into()));
             break;
         }
@@ -118,7 +110,7 @@ pub(super) fn remove(
         refused::forget(tx, now)?;
         marks::forget(tx, now)?;
         // On a full disk what is free stays with the store.
-        if !tx.room.is_disk_full() {
+        if !tx.room.is_disk_full {
             shrink(tx.connection)?;
         }
         purged.next = unused_blob(tx)?.map(|_| PurgeCursor(u128::MAX));
@@ -132,7 +124,7 @@ fn unused_blob(tx: &Tx<'_>) -> Result<Option<i64>, StoreError> {
         "SELECT coalesce((SELECT blob FROM staging WHERE dropped = 1 LIMIT 1), \
          (SELECT blob FROM staging WHERE blob <= ?1 LIMIT 1))",
     )?;
-    Ok(query.query_row([tx.blobs_before()], |row| row.get(0))?)
+    Ok(query.query_row([tx.known.blobs_before], |row| row.get(0))?)
 }
 
 /// Removes some of them; says whether there were any.
@@ -154,7 +146,7 @@ pub(super) fn delete(tx: &mut Tx<'_>, key: i64, id: EventId) -> Result<Option<u6
         .prepare_cached("DELETE FROM event WHERE endpoint = ?1 AND id = ?2 AND due_at IS NULL RETURNING seq, cost")?;
     let gone = event.query_row(params![key, id.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
     let Some((seq, cost)): Option<(i64, u64)> = gone else { return Ok(None) };
-    tx.count_off(key, cost);
+    tx.change(key, Sum { open: 0, ended: cost }, Sum::default());
     let mut attempts = connection.prepare_cached("DELETE FROM attempt WHERE endpoint = ?1 AND id = ?2")?;
     attempts.execute(params![key, id.as_bytes()])?;
     let mut content = connection.prepare_cached("DELETE FROM content WHERE seq = ?1 RETURNING blob")?;
@@ -177,8 +169,7 @@ fn expire(
     let was_parked = found.row.summary.parked;
     let expires = found.row.expire(keep, now);
     if expires {
-        row::update_ended(tx.connection, key, &found.row, was_parked, now)?;
-        tx.count(key, &mut found);
+        tx.update_ended(key, &mut found, was_parked, now)?;
     }
     Ok(expires)
 }
@@ -204,8 +195,7 @@ fn sweep_keys(connection: &Connection, after: Option<[u8; 16]>) -> Result<Option
 
 /// Gives space back when a tenth of the file is free.
 fn shrink(connection: &Connection) -> Result<(), StoreError> {
-    let pages = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, u64>(0));
-    let (all, free) = (pages("page_count")?, pages("freelist_count")?);
+    let (all, free) = pages(connection)?;
     if free * PAGE_BYTES < 8 * 1024 * 1024 || free < all / 10 {
         return Ok(());
     }
@@ -213,21 +203,4 @@ fn shrink(connection: &Connection) -> Result<(), StoreError> {
     let mut steps = vacuum.query([])?;
     while steps.next()?.is_some() {}
     Ok(())
-}
-
-/// Sets an event apart that was found damaged on its way out; says whether it was not yet.
-pub(super) fn set_apart(
-    tx: &mut Tx<'_>,
-    endpoint: &EndpointName,
-    id: EventId,
-    now: Timestamp,
-) -> Result<bool, StoreError> {
-    let Some(key) = tx.endpoint(endpoint)? else { return Ok(false) };
-    match row::load(tx.connection, endpoint, key, id)? {
-        Some(found) if found.row.summary.state != State::Damaged => {
-            super::operator_actions::quarantine(tx, key, found, now)?;
-            Ok(true)
-        }
-        _ => Ok(false),
-    }
 }

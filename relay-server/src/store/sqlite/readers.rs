@@ -16,10 +16,8 @@ use tokio::sync::oneshot;
 use super::{schema, start_thread};
 use crate::store::StoreError;
 
-/// Reads at a time.
 const THREADS: usize = 3;
 
-/// Reads that wait.
 const QUEUE: usize = 256;
 
 type Read = Box<dyn FnOnce(&Connection) + Send>;

@@ -26,7 +26,6 @@ use crate::{
     webhook::EventId,
 };
 
-/// Ended events that one look finds.
 const LOOK: usize = 32;
 
 /// So much more than is needed is made, so that not every append has to: a sixty-fourth of a small store.
@@ -56,7 +55,6 @@ const BESIDE_BYTES: u64 = 150;
 /// The endpoints' shares, as the store was last told.
 pub(super) type Shares = HashMap<EndpointName, Share>;
 
-/// Bytes that events take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sum {
     pub(super) open: u64,
@@ -119,7 +117,7 @@ impl Sums {
 pub(super) struct Room {
     max_bytes: u64,
     /// The file cannot grow: only pages that are free inside of it can be had.
-    is_disk_full: bool,
+    pub(super) is_disk_full: bool,
     shares: Arc<Shares>,
     /// Bytes in use before this transaction, and those that it asked for.
     used_bytes: u64,
@@ -136,15 +134,10 @@ impl Room {
         Self { max_bytes, is_disk_full, shares, used_bytes, asked_bytes: 0, changed, total, has_refused: false }
     }
 
-    pub(super) fn is_disk_full(&self) -> bool {
-        self.is_disk_full
-    }
-
     fn share(&self, endpoint: &EndpointName) -> Share {
         self.shares.get(endpoint).copied().unwrap_or_default()
     }
 
-    /// Writes the sums that this transaction changed.
     pub(super) fn write(&self, connection: &Connection) -> Result<(), StoreError> {
         let mut update =
             connection.prepare_cached("UPDATE endpoint SET open_bytes = ?2, ended_bytes = ?3 WHERE key = ?1")?;
@@ -161,7 +154,7 @@ impl Tx<'_> {
         self.room.changed.get(&key).copied().or_else(known).unwrap_or_default()
     }
 
-    fn change(&mut self, key: i64, before: Sum, after: Sum) {
+    pub(super) fn change(&mut self, key: i64, before: Sum, after: Sum) {
         if before != after {
             let sum = self.sum(key).changed(before, after);
             self.room.changed.insert(key, sum);
@@ -174,11 +167,6 @@ impl Tx<'_> {
         let now = Sum::of(&found.row);
         self.change(key, found.counted, now);
         found.counted = now;
-    }
-
-    /// An event that had ended is gone.
-    pub(super) fn count_off(&mut self, key: i64, cost: u64) {
-        self.change(key, Sum { open: 0, ended: cost }, Sum::default());
     }
 
     /// Whether what waits leaves room for an event of this size. Nothing has given way yet.
@@ -269,8 +257,12 @@ impl Tx<'_> {
         Ok(found)
     }
 
-    /// A long body begins: it is counted as waiting until its event is, or its caller gives up.
-    pub(super) fn stage(&mut self, endpoint: &EndpointName, blob: i64, bytes: u64) -> Result<(), StoreError> {
+    /// A long body of this size begins, with a number for its chunks: it is counted as waiting until its event is, or
+    /// its caller gives up.
+    pub(super) fn stage(&mut self, endpoint: &EndpointName, size: u64) -> Result<i64, StoreError> {
+        let bytes = body_cost(size);
+        self.known.last_blob += 1;
+        let blob = self.known.last_blob;
         let key = self.endpoint_or_new(endpoint)?;
         self.admit(endpoint, key, bytes)?;
         let mut insert = self
@@ -278,7 +270,7 @@ impl Tx<'_> {
             .prepare_cached("INSERT INTO staging (blob, dropped, endpoint, cost) VALUES (?1, 0, ?2, ?3)")?;
         insert.execute(params![blob, key, bytes])?;
         self.change(key, Sum::default(), Sum { open: bytes, ended: 0 });
-        Ok(())
+        Ok(blob)
     }
 
     /// It is whole.
@@ -331,7 +323,6 @@ pub(super) fn cost(row: &Row, head_bytes: usize) -> u64 {
     content + ROW_BYTES + texts as u64
 }
 
-/// What a long body takes.
 pub(super) fn body_cost(size: u64) -> u64 {
     let chunk = super::intake::CHUNK_BYTES as u64;
     let last = size % chunk;

@@ -1,15 +1,17 @@
 //! Rows of the table `event`, read and written.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension as _, Row as SqlRow, params};
+use rusqlite::{Connection, Row as SqlRow, params};
 
-use super::room::Sum;
-use crate::endpoint::EndpointName;
-use crate::store::{
-    Holder, Reason, State, StoreError, Summary,
-    rules::{Held, Row},
+use super::{room::Sum, writer::Tx};
+use crate::{
+    endpoint::EndpointName,
+    store::{
+        Holder, Reason, State, StoreError, Summary,
+        rules::{Held, Row},
+    },
+    webhook::EventId,
 };
-use crate::webhook::EventId;
 
 /// The due time of an event that stands behind another.
 pub(super) const PARKED: i64 = i64::MAX;
@@ -18,7 +20,6 @@ pub(super) const COLUMNS: &str = "id, received_at, state, reason, attempts, trie
      size, body_sha256, method, target, event_type, sender_id, dedup_key, order_key, conflict_with, replay_of, \
      redelivered, seq, cost, holder, given_to";
 
-/// A row and the number of its content.
 #[derive(Clone, Debug)]
 pub(super) struct Found {
     pub(super) row: Row,
@@ -35,7 +36,6 @@ pub(super) fn time(millis: i64) -> Timestamp {
     Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX)
 }
 
-/// A holder as it is written.
 pub(super) fn holder_code(row: &Row) -> Option<i64> {
     row.held.map(|held| held.holder.0.cast_signed())
 }
@@ -44,14 +44,11 @@ pub(super) fn holder(code: i64) -> Holder {
     Holder(code.cast_unsigned())
 }
 
-/// Reads [`COLUMNS`].
 pub(super) fn read(row: &SqlRow<'_>, endpoint: &EndpointName) -> Result<Found, StoreError> {
     let state: i64 = row.get(2)?;
     let reason: Option<String> = row.get(3)?;
     let due: Option<i64> = row.get(7)?;
     let parked = due == Some(PARKED);
-    let sender_id: Option<String> = row.get(15)?;
-    let dedup: Option<String> = row.get(16)?;
     let summary = Summary {
         endpoint: endpoint.clone(),
         id: EventId::from_bytes(row.get(0)?),
@@ -74,9 +71,9 @@ pub(super) fn read(row: &SqlRow<'_>, endpoint: &EndpointName) -> Result<Found, S
         conflict_with: row.get::<_, Option<_>>(18)?.map(EventId::from_bytes),
         replay_of: row.get::<_, Option<_>>(19)?.map(EventId::from_bytes),
         redelivered: row.get(20)?,
-        sender_id,
+        sender_id: row.get(15)?,
     };
-    let dedup_key = dedup_key(dedup, summary.sender_id.as_ref());
+    let dedup_key = dedup_key(row.get(16)?, summary.sender_id.as_ref());
     let seq = row.get(21)?;
     let given_to = row.get::<_, Option<_>>(24)?.map(EventId::from_bytes);
     let held = row.get::<_, Option<i64>>(23)?.map(|holder| Held { holder: self::holder(holder), given_to });
@@ -92,7 +89,7 @@ pub(super) fn load(
 ) -> Result<Option<Found>, StoreError> {
     let mut query =
         connection.prepare_cached(&format!("SELECT {COLUMNS} FROM event WHERE endpoint = ?1 AND id = ?2"))?;
-    query.query_row(params![key, id.as_bytes()], |row| Ok(read(row, endpoint))).optional()?.transpose()
+    query.query_and_then(params![key, id.as_bytes()], |row| read(row, endpoint))?.next().transpose()
 }
 
 /// A dedup key as it is written: most are the sender's id.
@@ -197,20 +194,23 @@ pub(super) fn stand_in_line(connection: &Connection, key: i64, row: &mut Row) ->
     Ok(!waits)
 }
 
-/// Writes a row that ended, and lets the next of its order key go.
-pub(super) fn update_ended(
-    connection: &Connection,
-    key: i64,
-    row: &Row,
-    was_parked: bool,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    update(connection, key, row)?;
-    let Some(order) = row.summary.order_key.as_ref().filter(|_| !was_parked) else { return Ok(()) };
-    let mut statement = connection.prepare_cached(
-        "UPDATE event SET due_at = ?3 WHERE endpoint = ?1 AND id = (SELECT id FROM event INDEXED BY event_queue \
-         WHERE endpoint = ?1 AND order_key = ?2 AND due_at IS NOT NULL ORDER BY seq LIMIT 1)",
-    )?;
-    statement.execute(params![key, order, millis(now)])?;
-    Ok(())
+impl Tx<'_> {
+    /// Writes a row that ended, and lets the next of its order key go.
+    pub(super) fn update_ended(
+        &mut self,
+        key: i64,
+        found: &mut Found,
+        was_parked: bool,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        update(self.connection, key, &found.row)?;
+        self.count(key, found);
+        let Some(order) = found.row.summary.order_key.as_ref().filter(|_| !was_parked) else { return Ok(()) };
+        let mut statement = self.connection.prepare_cached(
+            "UPDATE event SET due_at = ?3 WHERE endpoint = ?1 AND id = (SELECT id FROM event INDEXED BY event_queue \
+             WHERE endpoint = ?1 AND order_key = ?2 AND due_at IS NOT NULL ORDER BY seq LIMIT 1)",
+        )?;
+        statement.execute(params![key, order, millis(now)])?;
+        Ok(())
+    }
 }

@@ -36,7 +36,7 @@ const MAX_LINKS: usize = 40;
 
 /// Where a store is, whatever links lead to it; its folder is made if it is not there. What belongs to a store (lock,
 /// log, room kept aside) stands beside this, so that two names of one file have it in common.
-pub(super) fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
+pub fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
     let mut place = path.to_owned();
     for _ in 0..MAX_LINKS {
         if let Ok(target) = fs::read_link(&place) {
@@ -108,7 +108,6 @@ fn hold(file: &File, store: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// A file of ours beside the store.
 pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
@@ -234,14 +233,12 @@ pub(super) fn sync_directory(path: &Path) -> Result<(), StoreError> {
     synced.map_err(|error| unusable(format_args!("cannot sync {}: {error}", folder.display())))
 }
 
-/// Another connection that writes, for checkpoints.
 pub(super) fn open_second(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     share(&connection)?;
     Ok(connection)
 }
 
-/// A connection that reads.
 pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     share(&connection)?;

@@ -66,10 +66,7 @@ pub(super) fn counts(connection: &Connection, endpoint: &EndpointName) -> Result
 }
 
 fn kind_code(kind: ConfigKind) -> i64 {
-    match kind {
-        ConfigKind::Endpoint => 0,
-        ConfigKind::Token => 1,
-    }
+    i64::from(kind == ConfigKind::Token)
 }
 
 pub(super) fn config(connection: &Connection, kind: ConfigKind) -> Result<Vec<ConfigRow>, StoreError> {
@@ -173,11 +170,9 @@ pub(super) fn remember(connection: &Connection, signature: &OwnSignature, now: T
 
 pub(super) fn own_signatures(connection: &Connection, now: Timestamp) -> Result<Vec<OwnSignature>, StoreError> {
     let mut query = connection.prepare_cached("SELECT digest, expires_at FROM own_signature WHERE expires_at > ?1")?;
-    let rows = query.query_map([now.as_second()], |row| Ok((row.get::<_, [u8; 32]>(0)?, row.get::<_, i64>(1)?)))?;
-    let mut own = Vec::new();
-    for row in rows {
-        let (digest, expires_at) = row?;
-        own.push(OwnSignature { digest, expires_at: Timestamp::from_second(expires_at).unwrap_or(Timestamp::MAX) });
-    }
-    Ok(own)
+    let rows = query.query_map([now.as_second()], |row| {
+        let expires_at = Timestamp::from_second(row.get(1)?).unwrap_or(Timestamp::MAX);
+        Ok(OwnSignature { digest: row.get(0)?, expires_at })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }

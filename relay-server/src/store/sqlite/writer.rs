@@ -19,13 +19,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::{
     Shared,
     checkpoint::Checkpointer,
     keys::{Key, Keys},
+    listing,
     pending_rows::{PendingChanges, PendingRows},
     post::Post,
     room::{Room, Sums, pages},
@@ -41,7 +42,6 @@ use crate::{
 static IS_FULL: Throttle = Throttle::new();
 static HAS_ROOM: Throttle = Throttle::new();
 
-/// Calls in one transaction.
 const MAX_BATCH: usize = 512;
 
 /// Bytes in one transaction, beyond which no further call joins it.
@@ -53,10 +53,8 @@ const LINGER: Duration = Duration::from_millis(1);
 /// How often it looks whether they have come; being woken by each of them would cost more.
 const LINGER_STEP: Duration = Duration::from_micros(100);
 
-/// Calls that wait.
 const QUEUE: usize = 4096;
 
-/// Bytes that wait with them.
 const QUEUE_BYTES: usize = 64 * 1024 * 1024;
 
 /// After so long without a call an idle WAL is tidied.
@@ -76,13 +74,11 @@ pub(super) enum Kind {
     Upkeep,
 }
 
-/// An open transaction, and what the writer knows.
 pub(super) struct Tx<'a> {
     pub(super) connection: &'a Connection,
     pub(super) keys: &'a Keys,
     pub(super) known: &'a mut WriterState,
     pub(super) changes: PendingChanges,
-    /// Keys of this transaction's events.
     pub(super) fresh: Vec<Key>,
     pub(super) room: Room,
 }
@@ -93,24 +89,20 @@ pub(super) struct WriterState {
     pub(super) pending: PendingRows,
     pub(super) last_seq: i64,
     pub(super) sums: Sums,
-    last_blob: i64,
+    pub(super) last_blob: i64,
     /// Chunks up to here were put there by an earlier process.
-    blobs_before: i64,
+    pub(super) blobs_before: i64,
     /// Bytes of refused requests by endpoint, once they were summed up.
     refused: Option<BTreeMap<i64, u64>>,
 }
 
 impl Tx<'_> {
-    /// An endpoint's number, if it has one.
     pub(super) fn endpoint(&mut self, name: &EndpointName) -> Result<Option<i64>, StoreError> {
         if let Some(key) = self.known.endpoints.get(name) {
             return Ok(Some(*key));
         }
-        let mut query = self.connection.prepare_cached("SELECT key FROM endpoint WHERE name = ?1")?;
-        let key = query.query_row([name.as_str()], |row| row.get(0)).optional()?;
-        if let Some(key) = key {
-            self.known.endpoints.insert(name.clone(), key);
-        }
+        let key = listing::endpoint_key(self.connection, name)?;
+        self.known.endpoints.extend(key.map(|key| (name.clone(), key)));
         Ok(key)
     }
 
@@ -123,7 +115,6 @@ impl Tx<'_> {
         Ok(self.connection.last_insert_rowid())
     }
 
-    /// Whether an endpoint gives no leases.
     pub(super) fn is_paused(&self, key: i64) -> Result<bool, StoreError> {
         let mut query = self.connection.prepare_cached("SELECT paused_at IS NOT NULL FROM endpoint WHERE key = ?1")?;
         Ok(query.query_row([key], |row| row.get(0))?)
@@ -141,26 +132,13 @@ impl Tx<'_> {
         Ok(self.known.refused.get_or_insert_default())
     }
 
-    /// The next event's number in order of arrival.
     pub(super) fn next_seq(&mut self) -> i64 {
         self.known.last_seq += 1;
         self.known.last_seq
     }
-
-    /// The last number that an earlier process gave to chunks.
-    pub(super) fn blobs_before(&self) -> i64 {
-        self.known.blobs_before
-    }
-
-    /// A number for the chunks of a long body.
-    pub(super) fn next_blob(&mut self) -> i64 {
-        self.known.last_blob += 1;
-        self.known.last_blob
-    }
 }
 
 pub(super) trait WriterCall: Send {
-    /// Where the caller waits for its answer.
     fn post(&self) -> Option<&Arc<Post>>;
     fn kind(&self) -> Kind;
     fn bytes(&self) -> usize;
@@ -231,7 +209,6 @@ impl<T: Send, F: FnMut(&mut Tx<'_>) -> Result<T, StoreError> + Send> WriterCall 
     }
 }
 
-/// Numbers for the metrics.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     pub(super) commits: AtomicU64,
@@ -243,7 +220,6 @@ pub(super) struct Counters {
     pub(super) pending: AtomicUsize,
 }
 
-/// The way to the writer's thread.
 pub(super) struct Writer {
     queue: Option<SyncSender<Box<dyn WriterCall>>>,
     thread: Option<JoinHandle<()>>,
@@ -339,7 +315,6 @@ struct Loop {
     last: Last,
 }
 
-/// The last transaction.
 #[derive(Default)]
 struct Last {
     calls: usize,
