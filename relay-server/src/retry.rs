@@ -4,7 +4,7 @@
 //! Invariants: a wait is never longer than [`MAX_WAIT`], whatever a handler asks for; an attempt counts before its
 //! call is made; an open circuit lets one probe through at a time.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use jiff::Timestamp;
 
@@ -99,18 +99,10 @@ pub(crate) fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
 
 /// A set of statuses, such as 408, 425, 429 and all from 500 to 599.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Statuses(Vec<std::ops::RangeInclusive<u16>>);
+pub(crate) struct Statuses(pub(crate) Vec<RangeInclusive<u16>>);
 
 impl Statuses {
-    pub(crate) fn new(ranges: Vec<std::ops::RangeInclusive<u16>>) -> Self {
-        Self(ranges)
-    }
-
-    pub(crate) fn ranges(&self) -> &[std::ops::RangeInclusive<u16>] {
-        &self.0
-    }
-
-    pub(crate) fn contains(&self, status: u16) -> bool {
+    fn contains(&self, status: u16) -> bool {
         self.0.iter().any(|range| range.contains(&status))
     }
 }
@@ -126,8 +118,8 @@ pub(crate) struct StatusRule {
 impl Default for StatusRule {
     fn default() -> Self {
         Self {
-            retry_on: Statuses::new(vec![408..=408, 425..=425, 429..=429, 500..=599]),
-            give_up_on: Statuses::new(vec![410..=410]),
+            retry_on: Statuses(vec![408..=408, 425..=425, 429..=429, 500..=599]),
+            give_up_on: Statuses(vec![410..=410]),
         }
     }
 }

@@ -157,6 +157,10 @@ impl StoreKind {
 
 /// Rows by name, each as its value.
 pub type NamedRows = Vec<(String, String)>;
+pub type ConfigSets = Vec<(ConfigKind, NamedRows)>;
+
+/// When leases end, by endpoint.
+pub type LeaseEnds = Vec<(EndpointName, Timestamp)>;
 
 pub type Reply<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
@@ -182,13 +186,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Gives leases of holders that are gone to this one, at most [`MAX_PAGE`]: ask again until there are none. They end
     /// when they would have, but no later than `until` says for their endpoint, and `now` where it says nothing. Those of
     /// a holder that is not named stay as they are.
-    fn orphans(
-        &self,
-        gone: Vec<Holder>,
-        holder: Holder,
-        until: Vec<(EndpointName, Timestamp)>,
-        now: Timestamp,
-    ) -> Reply<'_, Vec<Hold>>;
+    fn orphans(&self, gone: Vec<Holder>, holder: Holder, until: LeaseEnds, now: Timestamp) -> Reply<'_, Vec<Hold>>;
 
     /// Records attempts that ended and moves their events on. An event keeps [`MAX_ATTEMPTS`] records.
     ///
@@ -240,13 +238,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Puts rows of one source in, those of all kinds or none. With `all`, rows of that source and those kinds that are
     /// not among them are removed. A name that another source has is an error, and then nothing is changed. Says what
     /// changed for each kind, in order.
-    fn configure(
-        &self,
-        source: Source,
-        sets: Vec<(ConfigKind, NamedRows)>,
-        all: bool,
-        now: Timestamp,
-    ) -> Reply<'_, Vec<ConfigChange>>;
+    fn configure(&self, source: Source, sets: ConfigSets, all: bool, now: Timestamp) -> Reply<'_, Vec<ConfigChange>>;
 
     /// Removes one row; says whether it was there.
     fn unconfigure(&self, kind: ConfigKind, name: String) -> Reply<'_, bool>;

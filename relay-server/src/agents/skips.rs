@@ -26,10 +26,8 @@ pub(crate) struct Skips {
 }
 
 impl Skips {
-    /// Ends what waits at an endpoint from before that time. Whoever asked hears how many there were.
-    ///
-    /// # Errors
-    /// As [`Store::bulk`]; then nothing is skipped.
+    /// Ends what waits at an endpoint from before that time. Whoever asked learns how many there were. Where the store
+    /// fails nothing is skipped.
     pub(crate) async fn begin(
         &self,
         store: &Arc<dyn Store>,

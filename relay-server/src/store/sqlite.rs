@@ -25,10 +25,10 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    Act, Acted, Attempt, Backlog, Bulk, BulkAction, Claimed, ClaimedEvent, ConfigChange, ConfigKind, ConfigRow, End,
-    Ended, EventCounts, Filter, Grant, Health, Hold, Holder, INLINE_BYTES, Lease, NamedRows, NewEvent, Outcome,
-    OwnSignature, Page, PageRequest, Purge, Purged, Record, RefusedRow, Reply, Share, Sight, Source, Store, StoreError,
-    Then, Usage, Verdict, Want, Was, error::Pulse, refused_bytes, rules,
+    Act, Acted, Attempt, Backlog, Bulk, BulkAction, Claimed, ClaimedEvent, ConfigChange, ConfigKind, ConfigRow,
+    ConfigSets, End, Ended, EventCounts, Filter, Grant, Health, Hold, Holder, INLINE_BYTES, Lease, LeaseEnds, NewEvent,
+    Outcome, OwnSignature, Page, PageRequest, Purge, Purged, Record, RefusedRow, Reply, Share, Sight, Source, Store,
+    StoreError, Then, Usage, Verdict, Want, Was, error::Pulse, refused_bytes, rules,
 };
 use crate::{endpoint::EndpointName, webhook::EventId};
 
@@ -151,13 +151,13 @@ impl SqliteStore {
         F: FnOnce(&rusqlite::Connection) -> Result<T, StoreError> + Send + 'static,
     {
         if self.shared.counters.pending.load(Ordering::Acquire) > 0 {
-            match answered(self.writer.call(Kind::Upkeep, 0, |_| Ok(()))).await {
+            match self.write(Kind::Upkeep, 0, |_| Ok(())).await {
                 // Of a failed store people can still see what is in its tables.
                 Ok(()) | Err(StoreError::Failed(_)) => {}
                 Err(error) => return Err(error),
             }
         }
-        answered(self.readers.call(work)).await
+        self.read(work).await
     }
 
     /// Writes the chunks of a long body, each in a transaction of its own, and prepares its event.
@@ -167,23 +167,22 @@ impl SqliteStore {
             return Ok((intake::prepare(event, None, now)?, None));
         }
         let endpoint = event.endpoint.clone();
-        let stage = move |tx: &mut Tx<'_>| tx.stage(&endpoint, size);
-        let blob = answered(self.writer.call(Kind::Intake, 0, stage)).await?;
+        let blob = self.write(Kind::Intake, 0, move |tx| tx.stage(&endpoint, size)).await?;
         let staged = Staged { writer: Arc::clone(&self.writer), blob, is_kept: false };
         let mut whole = Sha256::default();
         for n in 0..size.div_ceil(intake::CHUNK_BYTES as u64) {
             let body = event.body.clone();
             // A thread that may block reads the caller's file.
-            let read = self.readers.call(move |_| {
+            let read = self.read(move |_| {
                 let chunk = Chunk::read(&body, n)?;
                 whole.update(&chunk.data);
                 Ok((chunk, whole))
             });
-            let (chunk, so_far) = answered(read).await?;
-            whole = so_far;
-            let endpoint = event.endpoint.clone();
+            let (endpoint, chunk);
+            (chunk, whole) = read.await?;
+            endpoint = event.endpoint.clone();
             let put = move |tx: &mut Tx<'_>| intake::put_chunk(tx, &endpoint, blob, &chunk);
-            answered(self.writer.call(Kind::Intake, intake::CHUNK_BYTES, put)).await?;
+            self.write(Kind::Intake, intake::CHUNK_BYTES, put).await?;
         }
         Ok((intake::prepare(event, Some((blob, whole.finalize().into())), now)?, Some(staged)))
     }
@@ -194,14 +193,14 @@ impl SqliteStore {
             return Ok(Vec::new());
         }
         let leased = events.clone();
-        let read = self.readers.call(move |connection| {
+        let read = self.read(move |connection| {
             let one = |(found, lease): (Found, Lease)| match content::read(connection, &found, true) {
                 Err(error) if !matches!(error, StoreError::Damaged(_)) => Err(error),
                 content => Ok((found.row.summary, lease, content.ok())),
             };
             events.into_iter().map(one).collect::<Result<Vec<_>, _>>()
         });
-        let loaded = match answered(read).await {
+        let loaded = match read.await {
             Ok(loaded) => loaded,
             Err(error) => {
                 self.give_back(leased, now).await?;
@@ -242,8 +241,7 @@ impl SqliteStore {
 
     async fn set_apart(&self, endpoint: EndpointName, id: EventId, now: Timestamp) -> Result<(), StoreError> {
         let name = endpoint.clone();
-        let work = move |tx: &mut Tx<'_>| operator_actions::set_apart(tx, &endpoint, id, now);
-        if answered(self.writer.call(Kind::Upkeep, 64, work)).await? {
+        if self.write(Kind::Upkeep, 64, move |tx| operator_actions::set_apart(tx, &endpoint, id, now)).await? {
             tracing::error!(event = %id, endpoint = %name, "an event is damaged; it is set apart and not delivered");
             self.shared.counters.damaged.fetch_add(1, Ordering::Relaxed);
         }
@@ -291,8 +289,7 @@ impl Store for SqliteStore {
 
     fn claim(&self, wants: Vec<Want>, grant: Grant, now: Timestamp) -> Reply<'_, Claimed> {
         boxed(async move {
-            let work = move |tx: &mut Tx<'_>| delivery::claim(tx, &wants, grant, now);
-            let leased = answered(self.writer.call(Kind::Upkeep, 256, work)).await?;
+            let leased = self.write(Kind::Upkeep, 256, move |tx| delivery::claim(tx, &wants, grant, now)).await?;
             Ok(Claimed { deliveries: self.load(leased.events, now).await?, next_due: leased.next_due })
         })
     }
@@ -301,18 +298,11 @@ impl Store for SqliteStore {
         boxed(self.look(delivery::holders))
     }
 
-    fn orphans(
-        &self,
-        gone: Vec<Holder>,
-        holder: Holder,
-        until: Vec<(EndpointName, Timestamp)>,
-        now: Timestamp,
-    ) -> Reply<'_, Vec<Hold>> {
+    fn orphans(&self, gone: Vec<Holder>, holder: Holder, until: LeaseEnds, now: Timestamp) -> Reply<'_, Vec<Hold>> {
         boxed(async move {
             let held = self.look(move |connection| delivery::held_by(connection, &gone)).await?;
             let until = until.into_iter().collect();
-            let take_over = move |tx: &mut Tx<'_>| delivery::take_over(tx, &held, holder, &until, now);
-            answered(self.writer.call(Kind::Upkeep, 256, take_over)).await
+            self.write(Kind::Upkeep, 256, move |tx| delivery::take_over(tx, &held, holder, &until, now)).await
         })
     }
 
@@ -381,11 +371,11 @@ impl Store for SqliteStore {
             let asked = policy.clone();
             let found = self.look(move |connection| purge::look(connection, &asked, used, now)).await?;
             let swept = Arc::clone(&self.swept);
-            let remove = self.writer.call(Kind::Upkeep, 256, move |tx| {
+            let remove = move |tx: &mut Tx<'_>| {
                 let mut swept = swept.lock().unwrap_or_else(PoisonError::into_inner);
                 purge::remove(tx, &policy, &found, &mut swept, now)
-            });
-            answered(remove).await
+            };
+            self.write(Kind::Upkeep, 256, remove).await
         })
     }
 
@@ -409,13 +399,7 @@ impl Store for SqliteStore {
         self.read(move |connection| small::config(connection, kind))
     }
 
-    fn configure(
-        &self,
-        source: Source,
-        sets: Vec<(ConfigKind, NamedRows)>,
-        all: bool,
-        now: Timestamp,
-    ) -> Reply<'_, Vec<ConfigChange>> {
+    fn configure(&self, source: Source, sets: ConfigSets, all: bool, now: Timestamp) -> Reply<'_, Vec<ConfigChange>> {
         let bytes = sets.iter().flat_map(|(_, rows)| rows).map(|(name, value)| name.len() + value.len()).sum();
         self.write(Kind::Upkeep, bytes, move |tx| small::configure(tx.connection, source, &sets, all, now))
     }

@@ -228,13 +228,13 @@ fn statuses(retry: &Section<'_>) -> StatusRule {
                 }
                 known
             };
-            *statuses = Statuses::new(retry.items(name).into_iter().filter_map(of).collect());
+            *statuses = Statuses(retry.items(name).into_iter().filter_map(of).collect());
         }
         let shown = |range: &RangeInclusive<u16>| match (*range.start(), *range.end()) {
             (first, last) if first == last => Value::from(i64::from(first)),
             (first, _) => Value::from(format!("{}xx", first / 100)),
         };
-        retry.show(name, Array::from_iter(statuses.ranges().iter().map(shown)));
+        retry.show(name, Array::from_iter(statuses.0.iter().map(shown)));
     }
     rule
 }

@@ -10,16 +10,13 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::schema;
+use super::{schema, start_thread};
 use crate::store::StoreError;
 
 pub(super) fn start(from: PathBuf, to: PathBuf) -> oneshot::Receiver<Result<(), StoreError>> {
     let (reply, receiver) = oneshot::channel();
-    let thread = std::thread::Builder::new().name("store-backup".into());
-    // If there is no thread to be had the reply is dropped, and the caller told that the store is busy.
-    let _started = thread.spawn(move || {
-        let _gone = reply.send(copy(&from, &to));
-    });
+    // If there is no thread to be had the reply is dropped, and its caller takes the store to be busy.
+    let _started = start_thread("store-backup", move || drop(reply.send(copy(&from, &to))));
     receiver
 }
 

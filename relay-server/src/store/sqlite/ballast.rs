@@ -15,7 +15,6 @@ const BYTES: usize = 16 * 1024 * 1024;
 /// There has to be so much more before events are accepted again: else the first of them would fill the disk anew.
 const MARGIN: usize = 16 * 1024 * 1024;
 
-#[derive(Clone, Debug)]
 pub(super) struct Ballast(pub(super) PathBuf);
 
 impl Ballast {

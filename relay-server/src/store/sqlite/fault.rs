@@ -10,11 +10,9 @@ impl From<rusqlite::Error> for StoreError {
             Some(ErrorCode::DiskFull) => Self::NoSpace,
             // A failed write or sync leaves the disk's state unknown: the kernel may have dropped the pages and
             // will not say so again. Only a fresh process, reading what is there, can go on.
-            Some(ErrorCode::SystemIoFailure | ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                Self::Failed(error.to_string())
-            }
+            Some(ErrorCode::SystemIoFailure | ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
             // The file is gone or cannot be written any more.
-            Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen) => Self::Failed(error.to_string()),
+            | Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen) => Self::Failed(error.to_string()),
             _ => Self::Internal(error.to_string()),
         }
     }

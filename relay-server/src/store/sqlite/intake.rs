@@ -144,7 +144,7 @@ pub(super) fn append(tx: &mut Tx<'_>, event: &Ready, now: Timestamp) -> Result<V
         return Ok(verdict);
     }
     let marked = match &event.mark {
-        Some(mark) => marks::look(tx, (name, key), mark, &body_sha256)?,
+        Some(mark) => marks::look(tx, name, key, mark, &body_sha256)?,
         None => Marked::New,
     };
     let (likeness, earlier) = match marked {

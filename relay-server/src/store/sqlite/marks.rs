@@ -20,7 +20,8 @@ const FORGET: u64 = 20_000;
 /// What an event's mark says of it.
 pub(super) fn look(
     tx: &Tx<'_>,
-    (name, key): (&EndpointName, i64),
+    name: &EndpointName,
+    key: i64,
     mark: &Mark,
     body_sha256: &[u8; 32],
 ) -> Result<Marked, StoreError> {

@@ -29,7 +29,7 @@ pub(super) fn act(tx: &mut Tx<'_>, act: &Act, now: Timestamp) -> Result<Acted, S
         return Ok(acted);
     }
     match act.action {
-        Action::Replay(id, signature) => return replay(tx, key, &found, (id, signature), now),
+        Action::Replay(id, signature) => return replay(tx, key, &found, id, signature, now),
         Action::Revive => {
             row::stand_in_line(tx.connection, key, &mut found.row)?;
             row::update(tx.connection, key, &found.row)?;
@@ -46,7 +46,8 @@ fn replay(
     tx: &mut Tx<'_>,
     key: i64,
     found: &Found,
-    (id, signature): (EventId, Signature),
+    id: EventId,
+    signature: Signature,
     now: Timestamp,
 ) -> Result<Acted, StoreError> {
     let original = match content::read(tx.connection, found, false) {

@@ -20,7 +20,7 @@ thread_local! {
 /// Calls of one thread that are done, until a task of its runtime has answered them.
 pub(super) struct Post {
     /// `None` once the runtime has ended.
-    done: Mutex<Option<Vec<Box<dyn WriterCall>>>>,
+    done: Mutex<Option<Vec<WriterCall>>>,
     left: Notify,
 }
 
@@ -39,16 +39,16 @@ impl Post {
     }
 
     /// Answers calls whose transaction is committed.
-    pub(super) fn answer(calls: Vec<Box<dyn WriterCall>>) {
+    pub(super) fn answer(calls: Vec<WriterCall>) {
         for call in calls {
-            match call.post().cloned() {
+            match call.post.clone() {
                 Some(post) => post.leave(call),
-                None => call.answer(Ok(())),
+                None => call.work.answer(Ok(())),
             }
         }
     }
 
-    fn leave(&self, call: Box<dyn WriterCall>) {
+    fn leave(&self, call: WriterCall) {
         let mut done = self.done();
         let Some(calls) = &mut *done else { return };
         calls.push(call);
@@ -59,7 +59,7 @@ impl Post {
         }
     }
 
-    fn done(&self) -> MutexGuard<'_, Option<Vec<Box<dyn WriterCall>>>> {
+    fn done(&self) -> MutexGuard<'_, Option<Vec<WriterCall>>> {
         self.done.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -72,7 +72,7 @@ impl Round {
         loop {
             self.0.left.notified().await;
             let calls = self.0.done().as_mut().map(std::mem::take).unwrap_or_default();
-            calls.into_iter().for_each(|call| call.answer(Ok(())));
+            calls.into_iter().for_each(|call| call.work.answer(Ok(())));
         }
     }
 }

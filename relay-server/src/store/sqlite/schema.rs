@@ -4,6 +4,7 @@
 //! Every setting that durability rests on is read back; SQLite ignores what it does not understand.
 
 use std::{
+    fmt,
     fs::{self, File, TryLockError},
     io,
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
@@ -27,8 +28,13 @@ const APPLICATION: i32 = 0x524c_4159;
 /// `user_version` of the files that this program reads and writes.
 const VERSION: i32 = 3;
 
-fn unusable(what: impl std::fmt::Display) -> StoreError {
+fn unusable(what: impl fmt::Display) -> StoreError {
     StoreError::Unusable(what.to_string())
+}
+
+/// What was tried with a path in vain, for `map_err`.
+fn cannot<E: fmt::Display>(what: &str, path: &Path) -> impl Fn(E) -> StoreError {
+    move |error| unusable(format_args!("cannot {what} {}: {error}", path.display()))
 }
 
 /// Symbolic links that lead to a store, one through the other: as many as Linux follows.
@@ -47,12 +53,8 @@ pub fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
             return Err(unusable(format_args!("{} names no file for the store", path.display())));
         };
         let folder = folder(&place);
-        fs::create_dir_all(folder)
-            .map_err(|error| unusable(format_args!("cannot create {}: {error}", folder.display())))?;
-        let folder = folder
-            .canonicalize()
-            .map_err(|error| unusable(format_args!("cannot find {}: {error}", folder.display())))?;
-        return Ok(folder.join(name));
+        fs::create_dir_all(folder).map_err(cannot("create", folder))?;
+        return Ok(folder.canonicalize().map_err(cannot("find", folder))?.join(name));
     }
     Err(unusable(format_args!("too many symbolic links lead from {}", path.display())))
 }
@@ -76,19 +78,17 @@ pub(super) struct Lock {
 pub(super) fn lock(path: &Path) -> Result<Lock, StoreError> {
     let beside = beside(path, "lock");
     let file = File::options().create(true).truncate(false).write(true).open(&beside);
-    let file = file.map_err(|error| unusable(format_args!("cannot create {}: {error}", beside.display())))?;
+    let file = file.map_err(cannot("create", &beside))?;
     hold(&file, path)?;
     create_private(path)?;
-    let itself = File::open(path).map_err(|error| unusable(format_args!("cannot open {}: {error}", path.display())))?;
+    let itself = File::open(path).map_err(cannot("open", path))?;
     hold(&itself, path)?;
-    let known =
-        itself.metadata().map_err(|error| unusable(format_args!("cannot look at {}: {error}", path.display())))?;
-    if known.nlink() > 1 {
+    let names = itself.metadata().map_err(cannot("look at", path))?.nlink();
+    if names > 1 {
         return Err(unusable(format_args!(
-            "the store {} has {} names (hard links), and SQLite would keep a log beside each of them; remove the others, \
+            "the store {} has {names} names (hard links), and SQLite would keep a log beside each of them; remove the others, \
              or use a copy made with `relay-server backup`",
-            path.display(),
-            known.nlink()
+            path.display()
         )));
     }
     Ok(Lock { _beside: file, _itself: itself })
@@ -123,14 +123,14 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
             rusqlite::version()
         )));
     }
-    let wrong = |error| unusable(format_args!("cannot open the store {}: {error}", path.display()));
-    let mut connection = Connection::open(path).map_err(wrong)?;
+    let wrong = cannot("open the store", path);
+    let mut connection = Connection::open(path).map_err(&wrong)?;
     let is_new = is_new(&connection, path)?;
     settle(&connection).map_err(wrong)?;
     expect(&connection, "journal_mode", "wal")?;
     expect(&connection, "synchronous", "2")?;
     if is_new {
-        create(&mut connection, path)?;
+        create(&mut connection).map_err(cannot("create the store", path))?;
     }
     expect(&connection, "page_size", &PAGE_BYTES.to_string())?;
     expect(&connection, "auto_vacuum", "2")?;
@@ -142,9 +142,7 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
 /// beside it the same mode.
 pub(super) fn create_private(path: &Path) -> Result<(), StoreError> {
     match File::options().write(true).create_new(true).mode(0o600).open(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(unusable(format_args!("cannot create {}: {error}", path.display())))
-        }
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(cannot("create", path)(error)),
         _ => Ok(()),
     }
 }
@@ -191,8 +189,10 @@ fn expect(connection: &Connection, pragma: &str, wanted: &str) -> Result<(), Sto
 
 /// Whether a file is empty. Looks before anything is changed: it may be another program's, or of another version.
 fn is_new(connection: &Connection, path: &Path) -> Result<bool, StoreError> {
-    let wrong = |error| unusable(format_args!("cannot read the store {}: {error}", path.display()));
-    let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i32>(0)).map_err(wrong);
+    let number = |sql: &str| {
+        let number = connection.query_row(sql, [], |row| row.get::<_, i32>(0));
+        number.map_err(cannot("read the store", path))
+    };
     if number("SELECT count(*) FROM sqlite_schema")? == 0 {
         return Ok(true);
     }
@@ -217,20 +217,19 @@ fn is_new(connection: &Connection, path: &Path) -> Result<bool, StoreError> {
     }
 }
 
-fn create(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
-    let wrong = |error| unusable(format_args!("cannot create the store {}: {error}", path.display()));
-    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(wrong)?;
-    transaction.execute_batch(include_str!("schema.sql")).map_err(wrong)?;
-    transaction.pragma_update(None, "application_id", APPLICATION).map_err(wrong)?;
-    transaction.pragma_update(None, "user_version", VERSION).map_err(wrong)?;
-    transaction.commit().map_err(wrong)
+fn create(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    transaction.execute_batch(include_str!("schema.sql"))?;
+    transaction.pragma_update(None, "application_id", APPLICATION)?;
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.commit()
 }
 
 /// The file's name must outlive a power cut as well.
 pub(super) fn sync_directory(path: &Path) -> Result<(), StoreError> {
     let folder = folder(path);
     let synced = File::open(folder).and_then(|folder| folder.sync_all());
-    synced.map_err(|error| unusable(format_args!("cannot sync {}: {error}", folder.display())))
+    synced.map_err(cannot("sync", folder))
 }
 
 pub(super) fn open_second(path: &Path) -> rusqlite::Result<Connection> {

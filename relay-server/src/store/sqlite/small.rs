@@ -139,15 +139,11 @@ pub(super) fn put_secret(
     sealed: Option<&[u8]>,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    match sealed {
-        Some(sealed) => {
-            let mut put = connection.prepare_cached("INSERT OR REPLACE INTO secret VALUES (?1, ?2, ?3, ?4)")?;
-            put.execute(params![scope, name, sealed, millis(now)])?;
-        }
-        None => {
-            let mut delete = connection.prepare_cached("DELETE FROM secret WHERE scope = ?1 AND name = ?2")?;
-            delete.execute([scope, name])?;
-        }
+    let delete = "DELETE FROM secret WHERE scope = ?1 AND name = ?2";
+    connection.prepare_cached(delete)?.execute([scope, name])?;
+    if let Some(sealed) = sealed {
+        let mut put = connection.prepare_cached("INSERT INTO secret VALUES (?1, ?2, ?3, ?4)")?;
+        put.execute(params![scope, name, sealed, millis(now)])?;
     }
     Ok(())
 }

@@ -138,10 +138,16 @@ impl Tx<'_> {
     }
 }
 
-pub(super) trait WriterCall: Send {
-    fn post(&self) -> Option<&Arc<Post>>;
-    fn kind(&self) -> Kind;
-    fn bytes(&self) -> usize;
+/// A call that waits for its transaction.
+pub(super) struct WriterCall {
+    kind: Kind,
+    weight: Weight,
+    /// Where the thread that made the call finds its answers.
+    pub(super) post: Option<Arc<Post>>,
+    pub(super) work: Box<dyn Work>,
+}
+
+pub(super) trait Work: Send {
     /// Says whether it succeeded. An error is the disk's and ends the transaction.
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<bool, StoreError>;
     fn answer(self: Box<Self>, committed: Result<(), StoreError>);
@@ -169,27 +175,12 @@ impl Drop for Weight {
 }
 
 struct Job<T, F> {
-    kind: Kind,
-    weight: Weight,
     work: F,
     result: Option<Result<T, StoreError>>,
-    post: Option<Arc<Post>>,
     reply: oneshot::Sender<Result<T, StoreError>>,
 }
 
-impl<T: Send, F: FnMut(&mut Tx<'_>) -> Result<T, StoreError> + Send> WriterCall for Job<T, F> {
-    fn post(&self) -> Option<&Arc<Post>> {
-        self.post.as_ref()
-    }
-
-    fn kind(&self) -> Kind {
-        self.kind
-    }
-
-    fn bytes(&self) -> usize {
-        self.weight.bytes
-    }
-
+impl<T: Send, F: FnMut(&mut Tx<'_>) -> Result<T, StoreError> + Send> Work for Job<T, F> {
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<bool, StoreError> {
         tx.room.has_refused = false;
         let result = (self.work)(tx);
@@ -203,7 +194,7 @@ impl<T: Send, F: FnMut(&mut Tx<'_>) -> Result<T, StoreError> + Send> WriterCall 
     }
 
     fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
-        let Self { result, reply, weight: _counted, .. } = *self;
+        let Self { result, reply, .. } = *self;
         let result = committed.and_then(|()| result.unwrap_or(Err(StoreError::Busy)));
         let _gone = reply.send(result); // A caller may have gone; what is committed stays.
     }
@@ -221,7 +212,7 @@ pub(super) struct Counters {
 }
 
 pub(super) struct Writer {
-    queue: Option<SyncSender<Box<dyn WriterCall>>>,
+    queue: Option<SyncSender<WriterCall>>,
     thread: Option<JoinHandle<()>>,
     waiting: Arc<AtomicUsize>,
 }
@@ -254,10 +245,11 @@ impl Writer {
             let _gone = reply.send(Err(StoreError::Busy));
             return receiver;
         };
-        let job = Box::new(Job { kind, weight, work, result: None, post: Post::here(), reply });
-        let sent = self.queue.as_ref().map_or(Ok(()), |queue| queue.try_send(job));
-        if let Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) = sent {
-            job.answer(Err(StoreError::Busy));
+        let work = Box::new(Job { work, result: None, reply });
+        let call = WriterCall { kind, weight, post: Post::here(), work };
+        let sent = self.queue.as_ref().map_or(Ok(()), |queue| queue.try_send(call));
+        if let Err(TrySendError::Full(call) | TrySendError::Disconnected(call)) = sent {
+            call.work.answer(Err(StoreError::Busy));
         }
         receiver
     }
@@ -323,7 +315,7 @@ struct Last {
 }
 
 impl Loop {
-    fn run(mut self, calls: &Receiver<Box<dyn WriterCall>>) {
+    fn run(mut self, calls: &Receiver<WriterCall>) {
         self.checkpointer.count_frames(&self.connection);
         loop {
             if let Ok(first) = calls.try_recv() {
@@ -332,20 +324,21 @@ impl Loop {
             }
             match calls.recv_timeout(TICK) {
                 Ok(first) => self.take(first, false, calls),
-                Err(RecvTimeoutError::Timeout) => self.rest(),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.look_for_space();
+                    self.checkpointer.idle();
+                }
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
         self.checkpointer.finish(&self.connection);
     }
 
-    fn take(&mut self, first: Box<dyn WriterCall>, has_waited: bool, calls: &Receiver<Box<dyn WriterCall>>) {
+    fn take(&mut self, first: WriterCall, has_waited: bool, calls: &Receiver<WriterCall>) {
         let mut batch = vec![first];
         let mut bytes = drain(calls, &mut batch, 0);
         self.linger(has_waited, calls, &mut batch, &mut bytes);
-        if self.shared.pulse.is_full() {
-            self.look_for_space();
-        }
+        self.look_for_space();
         let (count, started) = (batch.len(), Instant::now());
         self.commit(batch);
         self.last = Last { calls: count, took: started.elapsed(), ended: Some(Instant::now()) };
@@ -354,13 +347,7 @@ impl Loop {
 
     /// Senders that were just answered are likely to call again. To wait a little for them, and commit once for all,
     /// is faster than to let them go in two groups that wait for each other. A caller that is alone never waits.
-    fn linger(
-        &self,
-        has_waited: bool,
-        calls: &Receiver<Box<dyn WriterCall>>,
-        batch: &mut Vec<Box<dyn WriterCall>>,
-        bytes: &mut usize,
-    ) {
+    fn linger(&self, has_waited: bool, calls: &Receiver<WriterCall>, batch: &mut Vec<WriterCall>, bytes: &mut usize) {
         let began = Instant::now();
         let longest = LINGER.min(self.last.took / 2);
         let just_ended = self.last.ended.is_some_and(|ended| began - ended < LINGER);
@@ -375,15 +362,8 @@ impl Loop {
         }
     }
 
-    fn rest(&mut self) {
-        if self.shared.pulse.is_full() {
-            self.look_for_space();
-        }
-        self.checkpointer.idle();
-    }
-
     fn look_for_space(&mut self) {
-        if self.looked.is_some_and(|looked| looked.elapsed() < LOOK) {
+        if !self.shared.pulse.is_full() || self.looked.is_some_and(|looked| looked.elapsed() < LOOK) {
             return;
         }
         self.looked = Some(Instant::now());
@@ -395,12 +375,14 @@ impl Loop {
         }
     }
 
-    fn commit(&mut self, mut batch: Vec<Box<dyn WriterCall>>) {
+    fn commit(&mut self, mut batch: Vec<WriterCall>) {
         let mut failures = 0;
         loop {
             // On a full disk calls may take in what finds room inside of the file; but its log must have room as well.
             if failures > 1 || self.shared.pulse.is_full() && !self.checkpointer.has_room_on_a_full_disk() {
-                refuse_intake(&mut batch);
+                for call in batch.extract_if(.., |call| call.kind == Kind::Intake) {
+                    call.work.answer(Err(StoreError::NoSpace));
+                }
             }
             if batch.is_empty() {
                 return;
@@ -412,7 +394,7 @@ impl Loop {
                 }
                 Ok(spoilt) => {
                     self.roll_back();
-                    spoilt.into_iter().rev().for_each(|nth| batch.remove(nth).answer(Ok(())));
+                    spoilt.into_iter().rev().for_each(|nth| batch.remove(nth).work.answer(Ok(())));
                     continue;
                 }
                 Err(error) => error,
@@ -421,7 +403,7 @@ impl Loop {
             self.note(&error);
             failures += 1;
             if failures > 2 || error != StoreError::NoSpace {
-                batch.drain(..).for_each(|call| call.answer(Err(error.clone())));
+                batch.drain(..).for_each(|call| call.work.answer(Err(error.clone())));
                 return;
             }
         }
@@ -453,7 +435,7 @@ impl Loop {
     }
 
     /// Commits the calls, or returns those that failed after they had changed something: then nothing is committed.
-    fn try_commit(&mut self, batch: &mut [Box<dyn WriterCall>]) -> Result<Vec<usize>, StoreError> {
+    fn try_commit(&mut self, batch: &mut [WriterCall]) -> Result<Vec<usize>, StoreError> {
         if let Some(failed) = self.shared.pulse.failure() {
             return Err(failed);
         }
@@ -467,11 +449,11 @@ impl Loop {
         let mut tx = Tx { connection, keys: &self.shared.keys, known, changes, fresh: Vec::new(), room };
         let mut spoilt = Vec::new();
         for (nth, call) in batch.iter_mut().enumerate() {
-            if call.kind() == Kind::Upkeep {
+            if call.kind == Kind::Upkeep {
                 tx.grow_all()?;
             }
             let before = (connection.total_changes(), tx.changes.count());
-            if !call.run(&mut tx)? && (connection.total_changes(), tx.changes.count()) != before {
+            if !call.work.run(&mut tx)? && (connection.total_changes(), tx.changes.count()) != before {
                 spoilt.push(nth);
             }
         }
@@ -509,17 +491,11 @@ impl Loop {
 }
 
 /// Takes what waits now; how many bytes the batch has then.
-fn drain(calls: &Receiver<Box<dyn WriterCall>>, batch: &mut Vec<Box<dyn WriterCall>>, mut bytes: usize) -> usize {
+fn drain(calls: &Receiver<WriterCall>, batch: &mut Vec<WriterCall>, mut bytes: usize) -> usize {
     while batch.len() < MAX_BATCH && bytes < MAX_BATCH_BYTES {
         let Ok(next) = calls.try_recv() else { break };
-        bytes += next.bytes();
+        bytes += next.weight.bytes;
         batch.push(next);
     }
     bytes
-}
-
-fn refuse_intake(batch: &mut Vec<Box<dyn WriterCall>>) {
-    for call in batch.extract_if(.., |call| call.kind() == Kind::Intake) {
-        call.answer(Err(StoreError::NoSpace));
-    }
 }
