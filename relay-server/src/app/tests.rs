@@ -1,15 +1,21 @@
 //! Whole relays in this process, on sockets that the test bound.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    io::{Read as _, Seek as _},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use relay_proto::{CONNECT_PATH, HeaderBlock, Hello, Limits, Offer, ResponseHead};
+use relay_proto::{CONNECT_PATH, HeaderBlock, Hello, Limits, Offer, ResponseHead, names};
 use relay_tunnel::{Arrival, Arrivals, Request as Asked};
+use serde_json::json;
 use tokio::{net::TcpStream, time::timeout};
+use tracing_subscriber::fmt::format::FmtSpan;
 
 use super::*;
 use crate::{
@@ -21,6 +27,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A relay for trying things out, with the open endpoint `dev`, and its agents' token.
 async fn relay() -> (Relay, AgentToken) {
+    let (app, token) = built().await;
+    (app.serve().expect("it serves"), token)
+}
+
+async fn built() -> (App, AgentToken) {
     let listener = || {
         let listener = StdListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("a socket of ours");
@@ -31,8 +42,7 @@ async fn relay() -> (Relay, AgentToken) {
     let source = ConfigSource { path: None, flags };
     let config = source.load().expect("a config");
     let sockets = Sockets { public: listener(), admin: listener(), max_connections: 100 };
-    let app = App::build(&source, &config, sockets).await.expect("a relay");
-    (app.serve().expect("it serves"), token)
+    (App::build(&source, &config, sockets).await.expect("a relay"), token)
 }
 
 async fn send(to: SocketAddr, request: Request<Full<Bytes>>) -> Response<Incoming> {
@@ -105,4 +115,31 @@ async fn two_relays_serve_in_one_process_and_stop_each_for_itself() {
 
     let mut agent = attach(elsewhere, &others_token).await;
     assert_eq!(handle(&mut agent).await, "/orders?x=1 a webhook");
+}
+
+#[tokio::test]
+async fn the_spans_of_requests_and_attempts_name_event_endpoint_and_agent() {
+    let mut log = tempfile::tempfile().expect("a file");
+    let lines = Arc::new(log.try_clone().expect("the same file"));
+    let lines = tracing_subscriber::fmt().json().with_span_events(FmtSpan::CLOSE).with_writer(lines);
+    let _entered = tracing::subscriber::set_default(lines.finish());
+    let (mut app, token) = built().await;
+    app.workers = 1; // The log is this thread's.
+    let relay = app.serve().expect("it serves");
+    let to = relay.started().public;
+    let kept = send(to, webhook(to)).await;
+    let id = kept.headers()[names::EVENT_ID].to_str().expect("an id").to_owned();
+    handle(&mut attach(to, &token).await).await;
+    relay.drain().await;
+    let mut text = String::new();
+    log.rewind().and_then(|()| log.read_to_string(&mut text)).expect("a log");
+    let spans: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let of = |name: &str| {
+        let span = spans.iter().rev().map(|line| &line["span"]).find(|span| span["name"] == name);
+        span.unwrap_or_else(|| panic!("no {name} in {text}"))
+    };
+    for name in ["request", "attempt"] {
+        assert_eq!((&of(name)["event_id"], &of(name)["endpoint"]), (&json!(id), &json!("dev")));
+    }
+    assert_eq!((&of("attempt")["attempt"], &of("attempt")["agent"]), (&json!(1), &json!("agent")));
 }

@@ -159,7 +159,7 @@ impl Delivery {
             Ok(verdicts) => verdicts.into_iter().next().ok_or(RelayFault::Internal.into()),
             Err(error) => {
                 if let Some(held_back) = NOT_KEPT.pass(endpoint.as_str()) {
-                    tracing::warn!(%endpoint, %event_id, %error, held_back, "an event could not be kept");
+                    tracing::warn!(%error, held_back, "an event could not be kept");
                 }
                 Err(Failure::from(&error))
             }

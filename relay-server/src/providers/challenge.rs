@@ -8,13 +8,14 @@
 use std::sync::Arc;
 
 use relay_schemes::{Reply, Secret};
+use tracing::Instrument as _;
 
 use super::{Handshake, Providers, learnt::LearnError};
 use crate::{
     endpoint::Endpoint,
     failure::{Failure, RelayFault, SenderFault},
     throttle::Throttle,
-    webhook::{EventId, Received},
+    webhook::Received,
 };
 
 /// Another secret is there already.
@@ -39,25 +40,25 @@ impl Providers {
         if let Some(secret) = reply.learns_secret.clone() {
             self.learn(endpoint, secret).await?;
         }
-        let (event_id, learnt) = (received.event_id, reply.learns_secret.is_some());
         let (may_call, left) = reply.confirm_url.clone().map_or((None, None), |url| {
             if endpoint.verify.may_confirm() { (Some(url), None) } else { (None, Some(url)) }
         });
-        log_challenge(endpoint.name.as_str(), event_id, reply, left.is_some());
+        log_challenge(endpoint.name.as_str(), reply, left.is_some());
         self.handshakes.record(Handshake {
-            event_id,
+            event_id: received.event_id,
             at: received.at,
             endpoint: endpoint.name.as_str().to_owned(),
             provider: endpoint.verify.provider_name().to_owned(),
             name: reply.handshake.clone(),
             client: received.client,
-            learnt,
+            learnt: reply.learns_secret.is_some(),
             shown: reply.shown.clone(),
             confirm_url: left,
         });
         if let Some(url) = may_call {
             // As many at a time as the outbound side takes; each ends after its own patience.
-            tokio::spawn(confirm(Arc::clone(self), endpoint.name.as_str().to_owned(), event_id, url));
+            let confirm = confirm(Arc::clone(self), endpoint.name.as_str().to_owned(), url);
+            tokio::spawn(confirm.in_current_span());
         }
         Ok(())
     }
@@ -81,7 +82,7 @@ impl Providers {
             Ok(Err(error)) => {
                 let endpoint = endpoint.name.as_str();
                 if let Some(held_back) = NOT_LEARNT.pass(endpoint) {
-                    tracing::error!(endpoint, %error, held_back, "a secret of a handshake could not be kept");
+                    tracing::error!(%error, held_back, "a secret of a handshake could not be kept");
                 }
                 Err(RelayFault::Internal.into())
             }
@@ -91,15 +92,14 @@ impl Providers {
 }
 
 /// What was learnt is said each time: that can happen once.
-fn log_challenge(endpoint: &str, event_id: EventId, reply: &Reply, waits_for_person: bool) {
+fn log_challenge(endpoint: &str, reply: &Reply, waits_for_person: bool) {
     let learnt = reply.learns_secret.is_some();
     if let Some(held_back) = ANSWERED.pass(endpoint).or(learnt.then_some(0)) {
         let (handshake, status) = (&reply.handshake, reply.status);
-        tracing::info!(%event_id, endpoint, handshake, learnt, status, held_back, "a challenge was answered");
+        tracing::info!(handshake, learnt, status, held_back, "a challenge was answered");
     }
     if waits_for_person && let Some(held_back) = WAITS.pass(endpoint) {
         tracing::warn!(
-            endpoint,
             held_back,
             "a subscription waits to be confirmed: set confirm = true in its verify rule, or open the URL that \
              `relay-server event list --state handshake --json` shows"
@@ -107,12 +107,12 @@ fn log_challenge(endpoint: &str, event_id: EventId, reply: &Reply, waits_for_per
     }
 }
 
-async fn confirm(providers: Arc<Providers>, endpoint: String, event_id: EventId, url: String) {
+async fn confirm(providers: Arc<Providers>, endpoint: String, url: String) {
     match providers.outbound.get(&url).await {
-        Ok(_) => tracing::info!(%event_id, endpoint, "a subscription was confirmed"),
+        Ok(_) => tracing::info!("a subscription was confirmed"),
         Err(error) => {
             if let Some(held_back) = NOT_CONFIRMED.pass(&endpoint) {
-                tracing::warn!(%event_id, endpoint, %error, held_back, "a subscription was not confirmed");
+                tracing::warn!(%error, held_back, "a subscription was not confirmed");
             }
         }
     }

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use http::StatusCode;
 use relay_schemes::Refusal;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::Providers;
 use crate::{
@@ -46,7 +47,8 @@ impl Providers {
             Need::Wait(waiting) => waiting,
             Need::Fetch(fetch) => {
                 let waiting = fetch.waiting();
-                drop(tokio::spawn(fetch_and_keep(Arc::clone(self), Arc::clone(endpoint), fetch)));
+                let fetched = fetch_and_keep(Arc::clone(self), Arc::clone(endpoint), fetch);
+                drop(tokio::spawn(fetched.in_current_span()));
                 waiting
             }
         };
@@ -72,7 +74,7 @@ async fn fetch_and_keep(providers: Arc<Providers>, endpoint: Arc<Endpoint>, fetc
         Err(error) => {
             if let Some(held_back) = NOT_FETCHED.pass(name) {
                 let url = fetch.url();
-                tracing::warn!(endpoint = name, url, %error, held_back, "a provider's key could not be fetched");
+                tracing::warn!(url, %error, held_back, "a provider's key could not be fetched");
             }
             match error {
                 OutboundError::Status(status) if is_absence(status) => Fetched::Gone,
@@ -84,7 +86,7 @@ async fn fetch_and_keep(providers: Arc<Providers>, endpoint: Arc<Endpoint>, fetc
         return;
     }
     if let Err(error) = providers.keys.keep(name, || endpoint.verify.fetched_keys()).await {
-        tracing::warn!(endpoint = name, %error, "a provider's key is good until the relay stops: it was not kept");
+        tracing::warn!(%error, "a provider's key is good until the relay stops: it was not kept");
     }
 }
 
