@@ -27,7 +27,7 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-pub(crate) use self::accept::{Turned, lists};
+pub(crate) use self::accept::{Turned, bearer, lists};
 use self::{
     attach_policy::AttachPolicy,
     auth_throttle::AuthThrottle,
@@ -43,7 +43,6 @@ use crate::{clock::Clock, store::Store};
 /// Bounds of agents' sessions.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AgentSettings {
-    /// Sessions at a time.
     pub max_sessions: usize,
     /// Exchanges at a time in one of them.
     pub max_in_flight: u32,
@@ -51,7 +50,6 @@ pub(crate) struct AgentSettings {
     pub drain_timeout: Duration,
 }
 
-/// All agents of this relay.
 pub(crate) struct Agents {
     registry: Arc<Registry>,
     outcomes: Arc<Outcomes>,
@@ -91,7 +89,6 @@ impl Agents {
         (Arc::new(agents), late_outcomes)
     }
 
-    /// Who is attached.
     pub(crate) fn registry(&self) -> &Arc<Registry> {
         &self.registry
     }
@@ -111,9 +108,6 @@ impl Agents {
 
     /// Whose token a request shows. Wrong ones are counted for its address, and slowed beyond a number; a right one
     /// passes whoever else comes from there, since a whole company may be one address.
-    ///
-    /// # Errors
-    /// [`Turned`] says why there is none that counts.
     pub(crate) fn authenticate(&self, client: IpAddr, headers: &HeaderMap, tokens: &Tokens) -> Result<Shown, Turned> {
         let (known, now) = (accept::token_of(headers, tokens), Instant::now());
         if matches!(known, Err(Turned::Unauthorized)) {
@@ -126,9 +120,6 @@ impl Agents {
     }
 
     /// Begins a session over the upgraded connection, which is an `S`; the answer with `body` begins the WebSocket.
-    ///
-    /// # Errors
-    /// The request is no agent's upgrade, or there are too many sessions.
     pub(crate) fn accept<S, R, B>(&self, request: Request<R>, shown: Shown, body: B) -> Result<Response<B>, Turned>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,

@@ -66,7 +66,6 @@ pub(crate) struct Started {
     pub warnings: Vec<relay_program::config::Problem>,
 }
 
-/// A relay that is ready to serve.
 pub(crate) struct App {
     sockets: Sockets,
     workers: usize,
@@ -76,7 +75,6 @@ pub(crate) struct App {
     relay: Relay,
 }
 
-/// A relay that serves.
 pub(crate) struct Relay {
     started: Started,
     drain_timeout: Duration,

@@ -37,7 +37,6 @@ const ENDPOINT_PART: usize = 2;
 /// An address has at least one part in so many of the whole.
 const ADDRESS_PART: usize = 4;
 
-/// The memory that all requests share.
 #[derive(Debug)]
 pub(crate) struct MemoryBudget {
     bytes: usize,
@@ -51,7 +50,6 @@ struct Held {
     addresses: HashMap<IpAddr, usize>,
 }
 
-/// No room is left for more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NoRoom;
 
@@ -76,20 +74,15 @@ pub(crate) fn head_bytes(head: &Parts) -> usize {
 }
 
 impl MemoryBudget {
-    /// So many bytes for all.
     pub(crate) fn new(bytes: usize) -> Self {
         Self { bytes, held: Mutex::default() }
     }
 
-    /// What is taken of it, in bytes.
     pub(crate) fn held(&self) -> usize {
         self.held.lock().all
     }
 
     /// The memory of one request; `address` is whom it is counted for beside its endpoint.
-    ///
-    /// # Errors
-    /// [`NoRoom`].
     pub(crate) fn take(
         self: &Arc<Self>,
         endpoint: &Endpoint,
@@ -111,10 +104,7 @@ impl MemoryBudget {
 }
 
 impl Memory {
-    /// Takes so many bytes more.
-    ///
-    /// # Errors
-    /// [`NoRoom`]; what was taken before stays.
+    /// Takes so many bytes more. Where there is no room, what was taken before stays.
     pub(crate) fn grow(&mut self, more: usize) -> Result<(), NoRoom> {
         let whole = self.budget.bytes;
         let mut held = self.budget.held.lock();
@@ -140,9 +130,6 @@ impl Memory {
     }
 
     /// Takes what is missing to so many bytes.
-    ///
-    /// # Errors
-    /// [`NoRoom`]; what was taken before stays.
     pub(crate) fn grow_to(&mut self, bytes: usize) -> Result<(), NoRoom> {
         if bytes > self.bytes { self.grow(bytes - self.bytes) } else { Ok(()) }
     }

@@ -43,30 +43,22 @@ const MAX_AT_ONCE: usize = 16;
 /// Longest URL, in bytes.
 const MAX_URL_BYTES: usize = 2048;
 
-/// Why there is no answer.
 #[derive(Debug, Error)]
 pub(crate) enum OutboundError {
-    /// Not an https URL on the usual port.
     #[error("not a plain https URL")]
     Url,
-    /// The name leads to an address that is not on the public network.
     #[error("its host is not on the public network")]
     Private,
-    /// Too many requests are under way.
     #[error("too many such requests are under way")]
     Busy,
-    /// No answer came in time.
     #[error("it did not answer in {} s", PATIENCE.as_secs())]
     Timeout,
-    /// Another status than 200 to 299.
     #[error("it answered {0}")]
     Status(StatusCode),
-    /// The connection, TLS or HTTP failed.
     #[error("{0}")]
     Failed(String),
 }
 
-/// Makes such requests.
 pub(crate) struct Outbound {
     /// Made at the first use: a relay that asks nobody needs no root certificates.
     tls: OnceLock<Arc<ClientConfig>>,
@@ -82,10 +74,6 @@ impl Default for Outbound {
 }
 
 impl Outbound {
-    /// Fetches a URL.
-    ///
-    /// # Errors
-    /// [`OutboundError`] says why there is nothing.
     pub(crate) async fn get(&self, url: &str) -> Result<Bytes, OutboundError> {
         let uri: Uri = Some(url)
             .filter(|url| url.len() <= MAX_URL_BYTES)

@@ -24,7 +24,6 @@ use crate::{
     store::{StoreError, Vault},
 };
 
-/// The relay's side of challenges, learnt secrets and fetched keys.
 pub(crate) struct Providers {
     outbound: Outbound,
     learnt: LearntSecrets,
@@ -66,9 +65,6 @@ impl Providers {
     }
 
     /// Forgets the secrets that an endpoint learnt; its next challenge teaches anew.
-    ///
-    /// # Errors
-    /// If the store cannot do it.
     pub(crate) async fn forget_learnt(&self, endpoint: &str) -> Result<(), StoreError> {
         self.learnt.forget(endpoint).await?;
         let loaded = self.learnt.load(vec![endpoint.to_owned()]).await;
@@ -77,9 +73,6 @@ impl Providers {
     }
 
     /// Forgets everything about an endpoint that is no more.
-    ///
-    /// # Errors
-    /// If the store cannot do it.
     pub(crate) async fn forget(&self, endpoint: &str) -> Result<(), StoreError> {
         let learnt = self.learnt.forget(endpoint).await;
         let keys = self.keys.forget(endpoint).await;

@@ -40,7 +40,6 @@ impl Slot {
 }
 
 impl<const SLOTS: usize, const BURST: u64> Throttle<SLOTS, BURST> {
-    /// Nothing was let through yet.
     pub(crate) const fn new() -> Self {
         Self { slots: [const { Slot::new() }; SLOTS] }
     }
@@ -67,12 +66,6 @@ impl<const SLOTS: usize, const BURST: u64> Throttle<SLOTS, BURST> {
         }
         slot.held_back.fetch_add(1, Ordering::Relaxed);
         None
-    }
-}
-
-impl<const SLOTS: usize, const BURST: u64> Default for Throttle<SLOTS, BURST> {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

@@ -18,7 +18,7 @@ use axum::{
 use subtle::ConstantTimeEq as _;
 
 use crate::{
-    agents::token::TokenHash,
+    agents::{bearer, token::TokenHash},
     failure::{ApiError, ApiErrorKind},
 };
 
@@ -55,7 +55,8 @@ pub(super) async fn check(State(gate): State<AdminGate>, request: Request, next:
     if !is_for(&request, ours, false) {
         return bad_host("ask for localhost, for this listener's own address, or for a name in server.admin_hosts");
     }
-    if !shows(request.headers(), &gate.token) {
+    let shown = bearer(request.headers()).map(TokenHash::of);
+    if !shown.is_some_and(|shown| shown.0.ct_eq(&gate.token.0).into()) {
         let why = "show the token of the file gate.token in the relay's state directory: Authorization: Bearer …";
         let why = ApiError::new(ApiErrorKind::Unauthorized, why);
         return ([(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))], why).into_response();
@@ -120,17 +121,6 @@ impl Host {
     }
 }
 
-fn shows(headers: &HeaderMap, token: &TokenHash) -> bool {
-    let mut credentials = headers.get_all(header::AUTHORIZATION).iter();
-    let (Some(only), None) = (credentials.next(), credentials.next()) else { return false };
-    match only.as_bytes().split_at_checked(7) {
-        Some((scheme, shown)) if scheme.eq_ignore_ascii_case(b"bearer ") => {
-            TokenHash::of(shown.trim_ascii()).0.ct_eq(&token.0).into()
-        }
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,7 +179,7 @@ mod tests {
     #[test]
     fn the_token_is_shown_once_and_whole() {
         let token = TokenHash::of(b"rt_right");
-        let with = |values: &[&str]| shows(&lines(&header::AUTHORIZATION, values), &token);
+        let with = |values: &[&str]| bearer(&lines(&header::AUTHORIZATION, values)).map(TokenHash::of) == Some(token);
         assert!(with(&["Bearer rt_right"]) && with(&["bearer  rt_right"]));
         for wrong in [&[][..], &["Bearer rt_wrong"], &["Basic rt_right"], &["rt_right"], &["Bearer rt_right"; 2]] {
             assert!(!with(wrong), "{wrong:?}");

@@ -18,7 +18,6 @@ use super::{
     token::{Shown, Tokens},
 };
 
-/// Why an agent's request is turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Turned {
     /// Not a WebSocket upgrade for the subprotocol that this relay speaks.
@@ -27,39 +26,21 @@ pub(crate) enum Turned {
     Browser,
     /// No token, or not one of ours.
     Unauthorized,
-    /// Too many wrong tokens came from this address.
     TooManyGuesses {
         /// How long that holds.
         left: Duration,
     },
-    /// There are as many sessions as there may be.
     TooManySessions(SessionLimit),
 }
 
 /// The token that a request shows.
-///
-/// # Errors
-/// [`Turned`] says why there is none that counts.
 pub(super) fn token_of(headers: &HeaderMap, tokens: &Tokens) -> Result<Shown, Turned> {
     if headers.contains_key(header::ORIGIN) {
         return Err(Turned::Browser);
     }
-    let mut credentials = headers.get_all(header::AUTHORIZATION).iter();
-    let token = match (credentials.next(), credentials.next()) {
-        (Some(only), None) => only.as_bytes(),
-        _ => return Err(Turned::Unauthorized),
-    };
-    let token = match token.split_at_checked(7) {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => token.trim_ascii(),
-        _ => return Err(Turned::Unauthorized),
-    };
-    tokens.authenticate(token).ok_or(Turned::Unauthorized)
+    bearer(headers).and_then(|token| tokens.authenticate(token)).ok_or(Turned::Unauthorized)
 }
 
-/// Whether a request asks for an agent's upgrade.
-///
-/// # Errors
-/// [`Turned::NotUpgrade`].
 pub(super) fn check<B>(request: &Request<B>) -> Result<(), Turned> {
     let headers = request.headers();
     let one = |name, value: &[u8]| {
@@ -75,6 +56,14 @@ pub(super) fn check<B>(request: &Request<B>) -> Result<(), Turned> {
         && (!headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL) || names_subprotocol(headers))
         && only_key(headers).is_some_and(|key| BASE64.decode(key.as_bytes()).is_ok_and(|key| key.len() == 16));
     if upgrade { Ok(()) } else { Err(Turned::NotUpgrade) }
+}
+
+/// The one token that a request shows (RFC 6750, section 2.1).
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut credentials = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(only), None) = (credentials.next(), credentials.next()) else { return None };
+    let (scheme, token) = only.as_bytes().split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
 /// The key of a WebSocket's upgrade, where there is one alone.

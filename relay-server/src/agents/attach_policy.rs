@@ -18,11 +18,9 @@ use crate::mask::MASKED;
 #[derive(Clone, Debug)]
 pub(crate) struct Attachable {
     pub name: String,
-    /// Its public address.
     pub url: String,
     /// Its provider's name, or `none`.
     pub provider: String,
-    /// Whether it takes one active agent at a time.
     pub exclusive: bool,
     /// Whether its sender's credential stands in queries or bodies, so that who sees an exchange could send one.
     pub shows_credential: bool,
@@ -35,7 +33,6 @@ pub(crate) struct Attachable {
 pub(crate) struct OfferRequest<'a> {
     /// The endpoint's name; empty for the only one that the token allows.
     pub endpoint: &'a str,
-    /// How to attach.
     pub wish: Wish,
     /// Whether what waits there is not wanted.
     pub skip_backlog: bool,
@@ -44,9 +41,7 @@ pub(crate) struct OfferRequest<'a> {
 /// What a token allows an agent at one endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AttachGrant {
-    /// The endpoint's name.
     pub endpoint: String,
-    /// Whether the endpoint takes one active agent at a time.
     pub exclusive: bool,
     /// The wish as far as the token's rights go.
     pub wish: Wish,
@@ -72,9 +67,6 @@ impl AttachPolicy {
     }
 
     /// What a token allows an offer to be.
-    ///
-    /// # Errors
-    /// A stable code.
     pub(crate) fn admit(&self, shown: &Shown, offer: OfferRequest<'_>) -> Result<AttachGrant, &'static str> {
         let token = self.token(&shown.token.name, shown.secret).ok_or("unauthorized")?;
         let endpoint = if offer.endpoint.is_empty() {
@@ -111,7 +103,6 @@ impl AttachPolicy {
         self.token(&shown.token.name, shown.secret).is_some_and(|token| token.may(right, endpoint))
     }
 
-    /// The endpoint of that name.
     pub(crate) fn describe(&self, name: &str) -> Option<&Attachable> {
         self.attachable.iter().find(|endpoint| endpoint.name == name)
     }

@@ -44,7 +44,6 @@ const SOFTWARE: &str = concat!("relay-server/", env!("CARGO_PKG_VERSION"));
 /// What the windows of all sessions' exchanges may grow by, together; one session has 4 MiB of it at most.
 const WINDOWS_BYTES: u32 = 64 * 1024 * 1024;
 
-/// What sessions work with.
 pub(super) struct SessionHost {
     registry: Arc<Registry>,
     outcomes: Arc<Outcomes>,
@@ -248,9 +247,7 @@ impl SessionHost {
     }
 }
 
-/// A session that runs.
 struct Session {
-    /// The token's name.
     token: Arc<str>,
     attached: Attached,
     handle: Handle,

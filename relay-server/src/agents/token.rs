@@ -96,12 +96,10 @@ impl Pattern {
         Self(Box::from(text))
     }
 
-    /// The pattern as it was written.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether the whole of `name` fits.
     pub(crate) fn matches(&self, name: &str) -> bool {
         relay_program::pattern::fits(&self.0, name)
     }
@@ -115,7 +113,6 @@ pub(crate) struct Token {
     /// Several at once, so that a token can be rotated without a gap.
     pub hashes: Vec<TokenHash>,
     pub endpoints: Vec<Pattern>,
-    /// What it may do there.
     pub rights: Vec<Right>,
     /// Sessions at a time of all agents that have it.
     pub max_sessions: usize,
@@ -138,13 +135,11 @@ pub(crate) enum Right {
 }
 
 impl Right {
-    /// All of them.
     pub(crate) const ALL: [Self; 4] = [Self::Attach, Self::Read, Self::Replay, Self::Skip];
 
     /// What a token allows unless it says otherwise.
     pub(crate) const DEFAULT: [Self; 2] = [Self::Attach, Self::Read];
 
-    /// The name in the config.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Attach => "attach",
@@ -154,7 +149,6 @@ impl Right {
         }
     }
 
-    /// The right of that name.
     pub(crate) fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|right| right.name() == name)
     }
@@ -171,16 +165,13 @@ impl Token {
 #[derive(Clone, Debug)]
 pub(crate) struct Shown {
     pub token: Arc<Token>,
-    /// The secret's hash.
     pub secret: TokenHash,
 }
 
-/// Every token of one config.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tokens(Vec<Arc<Token>>);
 
 impl Tokens {
-    /// Takes them in the order of the config.
     pub(crate) fn new(tokens: Vec<Token>) -> Self {
         Self(tokens.into_iter().map(Arc::new).collect())
     }
@@ -198,12 +189,10 @@ impl Tokens {
         Some(Shown { token: Arc::clone(token), secret: presented })
     }
 
-    /// All of them, in the order of the config.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Token>> {
         self.0.iter()
     }
 
-    /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }

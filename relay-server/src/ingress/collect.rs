@@ -15,7 +15,6 @@ use crate::{
     memory::{Memory, NoRoom},
 };
 
-/// Why a body is not here as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CollectError {
     TooLarge {
@@ -23,9 +22,7 @@ pub(crate) enum CollectError {
     },
     /// It stopped coming, or took too long.
     Timeout,
-    /// It broke off.
     Broken,
-    /// No memory is left for it.
     NoRoom,
 }
 
@@ -41,9 +38,6 @@ impl From<CollectError> for Failure {
 }
 
 /// Reads a body to its end, by `until` at the latest and never silent for longer than `idle`. `memory` grows by what it takes, and is to be kept as long as the body.
-///
-/// # Errors
-/// [`CollectError`].
 pub(crate) async fn collect<B>(
     mut body: B,
     max_bytes: u64,

@@ -36,7 +36,6 @@ use crate::{
 /// What is read of a head before memory is taken for it: what hyper reads at first.
 const FREE_BYTES: usize = 8 * 1024;
 
-/// What was seen of a request's head.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SeenHead {
     /// When its first byte came, or when it was complete where that is not known.
@@ -45,7 +44,6 @@ pub(crate) struct SeenHead {
     pub doubtful: bool,
 }
 
-/// Watches one connection.
 #[derive(Debug)]
 pub(crate) struct Watch {
     max_bytes: usize,
@@ -111,7 +109,6 @@ impl Watch {
         }
     }
 
-    /// What was seen of this request, which hyper has just read.
     pub(crate) fn take<B>(&self, request: &Request<B>) -> SeenHead {
         let mut state = self.state.lock();
         let started = state.since.take().unwrap_or_else(Instant::now);
@@ -212,7 +209,6 @@ pub(crate) struct Watched<S> {
 }
 
 impl<S> Watched<S> {
-    /// A connection under a watch.
     pub(crate) const fn new(stream: S, watch: Arc<Watch>, input: Arc<Input>, place: ConnectionSlot) -> Self {
         Self { stream, watch, input, blocked: None, settled: false, _place: place }
     }

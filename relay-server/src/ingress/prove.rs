@@ -38,7 +38,6 @@ pub(super) enum Proven {
     Answered(Reply, EventId),
 }
 
-/// Proves requests, or turns them away.
 pub(super) struct Prover {
     /// Largest request head, in bytes; hyper's own bound is a little above it.
     pub(super) max_head: usize,

@@ -44,11 +44,9 @@ use crate::{
 pub(super) struct Connection {
     /// Where they come from.
     pub(super) peer: Peer,
-    /// The connection's place among those of the listener.
     pub(super) place: ConnectionSlot,
 }
 
-/// Answers public requests.
 pub(super) struct Requests {
     pub(super) routes: SharedRoutes,
     pub(super) agents: Arc<Agents>,
@@ -62,7 +60,6 @@ pub(super) struct Requests {
     pub(super) open: OpenConnections,
 }
 
-/// How a webhook ended.
 enum Outcome {
     /// With a handler's answer; repeats of this webhook wait for its end.
     Answer(HandlerAnswer, Option<FirstRequest>),
@@ -75,7 +72,6 @@ enum Outcome {
 }
 
 impl Requests {
-    /// Answers one request.
     pub(super) async fn handle(
         &self,
         connection: &Connection,
@@ -207,7 +203,6 @@ impl Requests {
         }
     }
 
-    /// Into the store, and from there to an agent.
     async fn keep(
         &self,
         routes: &Arc<Routes>,
@@ -227,7 +222,6 @@ impl Requests {
         }
     }
 
-    /// To an agent and back.
     async fn deliver(&self, routes: &Routes, endpoint: &Endpoint, webhook: Webhook) -> Result<HandlerAnswer, Failure> {
         let event_id = webhook.event_id();
         let trusted = |address| routes.trusts(address);
@@ -300,7 +294,6 @@ impl Requests {
     }
 }
 
-/// The answer to a sender.
 fn answer_to(outcome: Result<Outcome, Failure>, endpoint: &Endpoint, event_id: EventId) -> Response<ResponseBody> {
     match outcome {
         Ok(Outcome::Answer(answer, first)) => respond::answer(answer, first, event_id, endpoint.idle_timeout),

@@ -46,7 +46,6 @@ impl Slots {
 }
 
 impl Slot {
-    /// A place that counts for no address.
     pub(crate) const fn uncounted(permit: OwnedSemaphorePermit) -> Self {
         Self { _permit: permit, _counted: None }
     }

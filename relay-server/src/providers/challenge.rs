@@ -28,9 +28,6 @@ static NOT_CONFIRMED: Throttle = Throttle::new();
 
 impl Providers {
     /// Does what a challenge asks for, and notes it down. Then `reply` may go out.
-    ///
-    /// # Errors
-    /// The challenge brings a secret that is not taken.
     pub(crate) async fn answer_challenge(
         self: &Arc<Self>,
         endpoint: &Endpoint,

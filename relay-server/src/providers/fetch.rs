@@ -28,10 +28,7 @@ const KEY_RETRY: Duration = Duration::from_secs(10);
 impl Providers {
     /// Waits for the key that the rule needs before it can say anything, or lacked when it refused; whether there is a
     /// new one. It is fetched by a task of its own, so that it comes for the next one where this request cannot wait so
-    /// long.
-    ///
-    /// # Errors
-    /// The key may be there, and nobody could be asked: the sender may come again.
+    /// long. Fails where the key may be there and nobody could be asked: the sender may come again.
     pub(crate) async fn fetch_key(
         self: &Arc<Self>,
         endpoint: &Arc<Endpoint>,

@@ -17,28 +17,21 @@ use parking_lot::Mutex;
 
 use crate::webhook::EventId;
 
-/// Challenges that are kept.
 pub(crate) const MAX_KEPT: usize = 256;
 
-/// Challenges of one endpoint that are kept.
 pub(crate) const MAX_OF_ONE: usize = 64;
 
-/// A challenge.
 #[derive(Debug)]
 pub(crate) struct Handshake {
     /// The id that its answer carried.
     pub event_id: EventId,
-    /// When it came.
     pub at: Timestamp,
-    /// The endpoint's name.
     pub endpoint: String,
-    /// The endpoint's provider.
     pub provider: String,
     /// Which of the provider's challenges it was.
     pub name: String,
     /// The sender's address, behind trusted proxies.
     pub client: IpAddr,
-    /// Whether a secret was learnt.
     pub learnt: bool,
     /// What a person has to take back to the provider.
     pub shown: Option<String>,
@@ -46,7 +39,6 @@ pub(crate) struct Handshake {
     pub confirm_url: Option<String>,
 }
 
-/// The last challenges.
 #[derive(Default)]
 pub(crate) struct Handshakes(Mutex<VecDeque<Arc<Handshake>>>);
 

@@ -26,15 +26,12 @@ pub(crate) struct ProviderKeys {
 }
 
 impl ProviderKeys {
-    /// None is loaded yet.
     pub(crate) fn new(vault: Vault) -> Self {
         Self { vault, keys: Mutex::default(), turn: tokio::sync::Mutex::default() }
     }
 
-    /// Loads the keys of these endpoints, where that was not done.
-    ///
-    /// # Errors
-    /// As [`Vault::get`]; what was sealed with another key is as if it was not there.
+    /// Loads the keys of these endpoints, where that was not done. What was sealed with another key is as if it was not
+    /// there.
     pub(crate) async fn load(&self, endpoints: Vec<String>) -> Result<(), StoreError> {
         for endpoint in endpoints {
             if self.keys.lock().contains_key(&endpoint) {
@@ -50,15 +47,12 @@ impl ProviderKeys {
         Ok(())
     }
 
-    /// An endpoint's keys.
     pub(crate) fn of(&self, endpoint: &str) -> Arc<FetchedKeys> {
         self.keys.lock().get(endpoint).cloned().unwrap_or_default()
     }
 
-    /// Keeps what `keys` says when it is this call's turn, if that is something new.
-    ///
-    /// # Errors
-    /// If the store cannot keep it; it is good until the relay stops then.
+    /// Keeps what `keys` says when it is this call's turn, if that is something new. If the store cannot, it is good until
+    /// the relay stops.
     pub(crate) async fn keep(&self, endpoint: &str, keys: impl FnOnce() -> FetchedKeys) -> Result<(), StoreError> {
         let _turn = self.turn.lock().await;
         let keys = keys();
@@ -70,10 +64,6 @@ impl ProviderKeys {
         self.vault.put(SCOPE, endpoint, &text).await
     }
 
-    /// Forgets an endpoint's keys.
-    ///
-    /// # Errors
-    /// As [`Vault::remove`].
     pub(crate) async fn forget(&self, endpoint: &str) -> Result<(), StoreError> {
         let _turn = self.turn.lock().await;
         self.keys.lock().remove(endpoint);

@@ -31,13 +31,10 @@ pub(crate) struct LearntSecrets {
     secrets: Mutex<BTreeMap<String, Vec<Secret>>>,
 }
 
-/// Why a secret is not taken from a handshake.
 #[derive(Debug, Error)]
 pub(crate) enum LearnError {
-    /// The endpoint has another one.
     #[error("another secret is known already")]
     Known,
-    /// It cannot be kept.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -63,16 +60,12 @@ impl Drop for Stored {
 }
 
 impl LearntSecrets {
-    /// None is loaded yet.
     pub(crate) fn new(vault: Vault) -> Self {
         Self { vault, secrets: Mutex::default() }
     }
 
     /// Loads the secrets of these endpoints, where that was not done. One that cannot be opened is left where it is:
     /// the right key file makes it good again.
-    ///
-    /// # Errors
-    /// As [`Vault::get`].
     pub(crate) async fn load(&self, endpoints: Vec<String>) -> Result<(), StoreError> {
         for endpoint in endpoints {
             if self.secrets.lock().contains_key(&endpoint) {
@@ -101,10 +94,7 @@ impl LearntSecrets {
     }
 
     /// Keeps an endpoint's first secret; when this returns, it is as durable as an event. The same one may come again.
-    ///
-    /// # Errors
-    /// If another one is known, or may be: what could not be loaded is not replaced. If it is too long, or the store
-    /// cannot keep it. Nothing is changed then.
+    /// What could not be loaded is not replaced.
     pub(crate) async fn keep(&self, endpoint: &str, secret: Secret) -> Result<(), LearnError> {
         let invalid = |why: &str| LearnError::Store(StoreError::Invalid(why.to_owned()));
         if secret.expose().is_empty() || secret.expose().len() > MAX_SECRET_BYTES {
@@ -125,9 +115,6 @@ impl LearntSecrets {
     }
 
     /// Forgets what an endpoint has learnt. It learns anew once it was loaded again.
-    ///
-    /// # Errors
-    /// As [`Vault::remove`].
     pub(crate) async fn forget(&self, endpoint: &str) -> Result<(), StoreError> {
         self.vault.remove(SCOPE, endpoint).await?;
         self.secrets.lock().remove(endpoint);

@@ -13,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 use super::log::{Entry, Part, RefusedHead, RefusedLog};
 use crate::{mask, store::RefusedRow};
 
-/// Between two rounds.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// What one round writes at most.

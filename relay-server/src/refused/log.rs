@@ -31,10 +31,8 @@ use crate::{
     webhook::EventId,
 };
 
-/// Entries of one endpoint.
 pub(crate) const MAX_ENTRIES: usize = 1000;
 
-/// How long an entry is kept.
 const MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The beginning of a body that is kept, in bytes.
@@ -43,7 +41,6 @@ pub(super) const MAX_BODY_BYTES: usize = 64 * 1024;
 /// What an entry takes beside its texts.
 const ENTRY_BYTES: usize = 256;
 
-/// A request that was refused.
 #[derive(Debug)]
 pub(crate) struct Entry {
     /// The id that its answer carried.
@@ -96,7 +93,6 @@ impl Entry {
     }
 }
 
-/// The log of all endpoints.
 pub(crate) struct RefusedLog {
     kept: Mutex<Kept>,
     budget: usize,

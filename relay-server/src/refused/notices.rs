@@ -10,10 +10,8 @@ use tokio::time::Instant;
 /// Refused requests of one endpoint that have a notice each in a second.
 const MAX_NOTICES: u32 = 10;
 
-/// How long they are counted for.
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 
-/// What to do about one more refused request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoticeTurn {
     /// Send a notice of it now.
@@ -35,7 +33,6 @@ struct Second {
 }
 
 impl NoticeLimiter {
-    /// One more was refused.
     pub(super) fn count(&self, endpoint: &str, now: Instant) -> NoticeTurn {
         let mut all = self.0.lock();
         let new = Second { began: now, sent: 0, more: 0 };
