@@ -31,8 +31,8 @@ struct Agent {
     contested: bool,
     finishing: Option<Handle>,
     relay: Handle,
-    relay_hears: Arrivals,
-    agent_hears: Arrivals,
+    relay_arrivals: Arrivals,
+    agent_arrivals: Arrivals,
     agent: Handle,
     closed: JoinHandle<relay_proto::Close>,
     /// Drives the agent's end; without it the agent is silent.
@@ -107,9 +107,9 @@ async fn attach_all(registry: &Arc<Registry>, name: &str, instance: u8, offers: 
         provider: String::new(),
     };
     let endpoints = greeting.hello.offers.iter().map(answer).collect();
-    let (relay, relay_hears, driver) = greeting.welcome(Welcome { endpoints, ..Welcome::default() });
+    let (relay, relay_arrivals, driver) = greeting.welcome(Welcome { endpoints, ..Welcome::default() });
     let closed = tokio::spawn(driver);
-    let (_, agent, agent_hears, driver) = agent.await.expect("runs").expect("is welcome");
+    let (_, agent, agent_arrivals, driver) = agent.await.expect("runs").expect("is welcome");
     welcomed.attached.ready(relay.clone(), &welcomed.answers);
     let roles = welcomed.answers.into_iter().map(|answer| answer.expect("admitted").1).collect();
     Agent {
@@ -118,8 +118,8 @@ async fn attach_all(registry: &Arc<Registry>, name: &str, instance: u8, offers: 
         contested: welcomed.contested,
         finishing: welcomed.finishing,
         relay,
-        relay_hears,
-        agent_hears,
+        relay_arrivals,
+        agent_arrivals,
         agent,
         closed,
         lives: tokio::spawn(driver),
@@ -130,7 +130,7 @@ impl Agent {
     /// The body of the next request, once it is whole; the request is answered with 200.
     async fn serve(&mut self) -> Bytes {
         loop {
-            match timeout(PATIENCE, self.agent_hears.next()).await.expect("in time") {
+            match timeout(PATIENCE, self.agent_arrivals.next()).await.expect("in time") {
                 Some(Arrival::Request(request)) => {
                     let body = request.body.collect().await.expect("whole").to_bytes();
                     let head = ResponseHead { status: 200, headers: HeaderBlock::new() };
@@ -143,9 +143,9 @@ impl Agent {
         }
     }
 
-    async fn told(&mut self) -> OfferState {
+    async fn next_state(&mut self) -> OfferState {
         loop {
-            match timeout(PATIENCE, self.agent_hears.next()).await.expect("in time") {
+            match timeout(PATIENCE, self.agent_arrivals.next()).await.expect("in time") {
                 Some(Arrival::Notice(Notice::Changed { state, .. })) => return state,
                 Some(_) => {}
                 None => panic!("the session is over"),
@@ -155,7 +155,7 @@ impl Agent {
 
     /// Takes the sign of life that the registry asked for.
     async fn answered(&mut self) {
-        let heard = timeout(PATIENCE, self.relay_hears.next()).await.expect("in time");
+        let heard = timeout(PATIENCE, self.relay_arrivals.next()).await.expect("in time");
         assert!(matches!(heard, Some(Arrival::Answered)), "{heard:?}");
         self.attached.answered();
     }
@@ -232,7 +232,7 @@ async fn a_replaced_session_that_had_drained_finishes() {
     let mut first = attach(&registry, "a", 1, offer(Attach::Shared, 0)).await;
     let exchange = open(&registry);
     first.agent.drain();
-    let heard = timeout(PATIENCE, first.relay_hears.next()).await.expect("in time");
+    let heard = timeout(PATIENCE, first.relay_arrivals.next()).await.expect("in time");
     assert!(matches!(heard, Some(Arrival::Draining)));
     first.attached.draining();
     first.relay.close_when_idle(CloseCode::Normal, "drained");
@@ -274,7 +274,7 @@ async fn an_active_agent_that_answers_keeps_its_place_and_a_silent_one_loses_it(
     let mut challenger = attach(&registry, "b", 3, offer(Attach::Exclusive, 0)).await;
     active.lives.abort(); // Frozen: its socket is open, and nobody answers.
     challenger.attached.contest();
-    assert_eq!(challenger.told().await, OfferState::Accepted);
+    assert_eq!(challenger.next_state().await, OfferState::Accepted);
     let _held = open(&registry);
     assert_eq!(challenger.relay.in_flight(), 1);
 }
@@ -373,12 +373,12 @@ async fn a_revision_takes_endpoints_away_and_gives_them_back() {
     let lost = attach(&registry, "a", 1, offer(Attach::Shared, 0)).await;
     let mut kept = attach_all(&registry, "b", 2, vec![offer(Attach::Shared, 0), other()]).await;
     registry.revise(config(token(&Right::DEFAULT, vec![secret()]), &["other"]));
-    assert_eq!(kept.told().await, OfferState::Refused { code: "unknown_endpoint".into() });
+    assert_eq!(kept.next_state().await, OfferState::Refused { code: "unknown_endpoint".into() });
     assert_eq!(lost.closed.await.expect("ends").code, CloseCode::Unauthorized, "nothing is left for it");
     assert_eq!(registry.reserve("e", None, Circuits::Ignored).map(drop), Err(ChooseError::NoAgent));
     assert!(registry.reserve("other", None, Circuits::Ignored).is_ok());
     registry.revise(open_to_all());
-    assert_eq!(kept.told().await, OfferState::Accepted);
+    assert_eq!(kept.next_state().await, OfferState::Accepted);
     assert!(registry.reserve("e", None, Circuits::Ignored).is_ok());
 }
 
@@ -389,7 +389,7 @@ async fn an_agent_that_may_only_read_from_now_on_gets_copies_and_serves_again_wh
     let shared =
         attach_all(&registry, "b", 2, vec![Offer { endpoint: "other".into(), ..offer(Attach::Shared, 0) }]).await;
     registry.revise(config(token(&[Right::Read], vec![secret()]), &["e", "other"]));
-    assert_eq!(auto.told().await, OfferState::Copy);
+    assert_eq!(auto.next_state().await, OfferState::Copy);
     assert_eq!(
         registry.reserve("e", None, Circuits::Ignored).map(drop),
         Err(ChooseError::NoAgent),
@@ -403,7 +403,7 @@ async fn an_agent_that_may_only_read_from_now_on_gets_copies_and_serves_again_wh
         "nor when nobody else is there"
     );
     registry.revise(open_to_all());
-    assert_eq!(auto.told().await, OfferState::Accepted);
+    assert_eq!(auto.next_state().await, OfferState::Accepted);
     assert!(registry.reserve("e", None, Circuits::Ignored).is_ok());
 }
 

@@ -37,7 +37,7 @@ pub(super) fn run(arguments: &Apply) -> Result<(), Failure> {
     }
     let path = format!("/api/v1/config?dry_run={}", arguments.dry_run);
     let applied = arguments.remote.send(&http::Method::PUT, &path, body.as_bytes())?;
-    endpoint::tell(applied["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str));
+    endpoint::warn(applied["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str));
     terminal::answer(&applied, arguments.json, |applied| lines(applied).join("\n"))
 }
 

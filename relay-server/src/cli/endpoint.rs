@@ -139,7 +139,7 @@ fn show(endpoint: &EndpointDetail) -> String {
 }
 
 /// Says what works and is worth knowing.
-pub(super) fn tell<'a>(warnings: impl IntoIterator<Item = &'a str>) {
+pub(super) fn warn<'a>(warnings: impl IntoIterator<Item = &'a str>) {
     for warning in warnings {
         terminal::note(&format!("warning: {}", escaped(warning)));
     }

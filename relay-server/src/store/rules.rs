@@ -193,13 +193,10 @@ impl Row {
         self.given_to(append).map(again)
     }
 
-    pub(super) fn held_by(&self, fence: u64) -> bool {
-        self.summary.state == State::Running && self.summary.fence == fence
-    }
-
     /// Whether this end moves the event: its fence holds it.
     pub(super) fn is_moved_by(&self, end: &End) -> bool {
-        self.held_by(end.attempt.fence) && end.then != Then::Record
+        let is_held = self.summary.state == State::Running && self.summary.fence == end.attempt.fence;
+        is_held && end.then != Then::Record
     }
 
     /// Whether the event is as this end has left it: its caller may not know that it was kept.

@@ -121,14 +121,14 @@ impl Registry {
     pub(crate) fn reserve_for(&self, endpoint: &str, selector: &AgentSelector<'_>) -> Result<Reservation, ChooseError> {
         let state = self.lock();
         let members = state.memberships.get(endpoint).ok_or(ChooseError::NoAgent)?;
-        let meant = |session: &&Arc<Session>| {
+        let selected = |session: &&Arc<Session>| {
             let AgentIdentity { token, name, instance } = &session.identity;
             (&**token, &**name) == (selector.token, selector.name)
                 && selector.instance.is_none_or(|filter| filter == *instance)
                 && members.role(session.epoch).is_some()
         };
         let mut failure = ChooseError::NoAgent;
-        for agent in state.sessions.values().rev().filter(meant) {
+        for agent in state.sessions.values().rev().filter(selected) {
             let load = agent.offered(endpoint).and_then(|offered| offered.load.get());
             let (Some(handle), Some(load)) = (agent.handle.get(), load) else { continue };
             let Some(counted) = Counted::new(Arc::clone(load)) else {

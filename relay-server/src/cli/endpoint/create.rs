@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use toml::Table;
 use zeroize::Zeroizing;
 
-use super::{secret, tell};
+use super::{secret, warn};
 use crate::{admin::shapes::EndpointSummary, cli::remote::Remote};
 
 #[derive(Debug, clap::Args)]
@@ -60,7 +60,7 @@ pub(super) fn run(arguments: &Create) -> Result<(), Failure> {
     let secrets: Vec<&str> = secrets.iter().map(|secret| secret.as_str()).collect();
     let body = Zeroizing::new(json!({ "endpoint": row, "secrets": secrets }).to_string());
     let mut made = arguments.remote.send(&http::Method::POST, "/api/v1/endpoints", body.as_bytes())?;
-    tell(made["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str));
+    warn(made["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str));
     if arguments.json {
         if let Some(secret) = &generated {
             made["secret"] = secret.as_str().into();

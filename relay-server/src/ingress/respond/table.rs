@@ -25,8 +25,9 @@ impl FailureAnswer {
         Self { status, message: message.into(), retry_after_s: None, class }
     }
 
-    fn again(status: StatusCode, retry_after_s: u64, message: &'static str) -> Self {
-        Self { retry_after_s: Some(retry_after_s), ..Self::new(status, AnswerClass::Unavailable, message) }
+    fn unavailable(retry_after_s: u64, message: &'static str) -> Self {
+        let answer = Self::new(StatusCode::SERVICE_UNAVAILABLE, AnswerClass::Unavailable, message);
+        Self { retry_after_s: Some(retry_after_s), ..answer }
     }
 }
 
@@ -76,22 +77,21 @@ const fn status_of(status: u16) -> StatusCode {
 }
 
 fn of_relay(fault: RelayFault) -> FailureAnswer {
-    let unavailable = |wait_s, message| FailureAnswer::again(StatusCode::SERVICE_UNAVAILABLE, wait_s, message);
     match fault {
         RelayFault::SecretUnavailable => {
-            unavailable(60, "this endpoint cannot verify anything at the moment; try again")
+            FailureAnswer::unavailable(60, "this endpoint cannot verify anything at the moment; try again")
         }
         RelayFault::KeyUnavailable { wait } => {
-            unavailable(wait.as_secs().max(1), "the provider's key cannot be asked for now; try again")
+            FailureAnswer::unavailable(wait.as_secs().max(1), "the provider's key cannot be asked for now; try again")
         }
-        RelayFault::Overloaded => unavailable(1, "the relay is at its limit; try again"),
-        RelayFault::StoreFull => unavailable(1, "the relay has no room for events now; try again"),
-        RelayFault::StoreFailed => unavailable(1, "the relay cannot keep events now; try again"),
+        RelayFault::Overloaded => FailureAnswer::unavailable(1, "the relay is at its limit; try again"),
+        RelayFault::StoreFull => FailureAnswer::unavailable(1, "the relay has no room for events now; try again"),
+        RelayFault::StoreFailed => FailureAnswer::unavailable(1, "the relay cannot keep events now; try again"),
         RelayFault::Limited { wait } => {
             let wait_s = wait.map_or(1, |wait| wait.as_micros().div_ceil(1_000_000));
             let wait_s = u64::try_from(wait_s).unwrap_or(u64::MAX);
             let message = "this endpoint takes no more for a while; try again";
-            FailureAnswer::again(StatusCode::TOO_MANY_REQUESTS, wait_s, message)
+            FailureAnswer { status: StatusCode::TOO_MANY_REQUESTS, ..FailureAnswer::unavailable(wait_s, message) }
         }
         RelayFault::Internal => {
             FailureAnswer::new(StatusCode::INTERNAL_SERVER_ERROR, AnswerClass::Internal, "the relay failed")
@@ -100,12 +100,13 @@ fn of_relay(fault: RelayFault) -> FailureAnswer {
 }
 
 fn of_agent(fault: AgentFault) -> FailureAnswer {
-    let unavailable = |wait_s, message| FailureAnswer::again(StatusCode::SERVICE_UNAVAILABLE, wait_s, message);
     match fault {
-        AgentFault::Absent => unavailable(5, "no agent is attached to this endpoint; try again"),
-        AgentFault::Unwanted => unavailable(1, "no agent that is attached to this endpoint takes events of this type"),
-        AgentFault::Busy => unavailable(1, "too many requests are in flight; try again"),
-        AgentFault::NotCalled => unavailable(1, "the handler was not called; try again"),
+        AgentFault::Absent => FailureAnswer::unavailable(5, "no agent is attached to this endpoint; try again"),
+        AgentFault::Unwanted => {
+            FailureAnswer::unavailable(1, "no agent that is attached to this endpoint takes events of this type")
+        }
+        AgentFault::Busy => FailureAnswer::unavailable(1, "too many requests are in flight; try again"),
+        AgentFault::NotCalled => FailureAnswer::unavailable(1, "the handler was not called; try again"),
         AgentFault::Lost => {
             let message = "the agent was lost while the handler was at work";
             FailureAnswer::new(StatusCode::BAD_GATEWAY, AnswerClass::Failed, message)

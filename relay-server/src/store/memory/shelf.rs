@@ -285,8 +285,15 @@ impl Shelf {
         if over || !kept.attempts.contains_key(&attempt.fence) {
             kept.attempts.insert(attempt.fence, attempt);
         }
-        thin_out(&mut kept.attempts);
-        let records: u64 = kept.attempts.values().map(record_cost).sum();
+        // The first and the last ones stay.
+        while kept.attempts.len() > MAX_ATTEMPTS
+            && let Some(second) = kept.attempts.keys().nth(1).copied()
+        {
+            kept.attempts.remove(&second);
+        }
+        let answers = kept.attempts.values().filter_map(|attempt| attempt.answer.as_ref());
+        let answers = answers.map(|answer| answer.body.len() + answer.headers.as_bytes().len()).sum::<usize>();
+        let records = kept.attempts.len() as u64 * BESIDE_BYTES + answers as u64;
         row.cost = cost(&kept.head, row.summary.size) + records;
     }
 
@@ -322,17 +329,4 @@ impl Shelf {
 
 pub(super) fn cost(head: &Head, size: u64) -> u64 {
     BESIDE_BYTES + (head.sent.target.len() + head.sent.headers.as_bytes().len()) as u64 + size
-}
-
-fn record_cost(attempt: &Attempt) -> u64 {
-    let answer = attempt.answer.as_ref();
-    BESIDE_BYTES + answer.map_or(0, |answer| answer.body.len() + answer.headers.as_bytes().len()) as u64
-}
-
-fn thin_out(attempts: &mut BTreeMap<u64, Attempt>) {
-    while attempts.len() > MAX_ATTEMPTS
-        && let Some(second) = attempts.keys().nth(1).copied()
-    {
-        attempts.remove(&second);
-    }
 }
