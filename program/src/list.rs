@@ -30,7 +30,6 @@ pub struct List {
 }
 
 impl List {
-    /// One whose last cells fit into the terminal's line.
     pub fn fitting() -> Self {
         let size = io::stdout().is_terminal().then(terminal_size::terminal_size).flatten();
         Self { line: size.map(|(width, _)| width.0.into()), ..Self::default() }

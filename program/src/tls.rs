@@ -28,7 +28,6 @@ use rustls::{
 };
 use x509_parser::prelude::{FromDer as _, X509Certificate, X509Version};
 
-/// Whose certificates are believed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Trust {
     #[default]
@@ -123,7 +122,6 @@ enum Unfit {
     OldVersion,
 }
 
-/// Judges who shows a certificate.
 #[derive(Debug)]
 struct Verifier {
     provider: Arc<CryptoProvider>,

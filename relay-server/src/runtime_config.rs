@@ -64,6 +64,13 @@ pub(crate) enum ChangeError {
     Internal,
 }
 
+/// Makes a change in a task of its own: whoever asked may go away, and it is not left half done.
+pub(crate) async fn undisturbed<T: Send + 'static>(
+    change: impl Future<Output = Result<T, ChangeError>> + Send + 'static,
+) -> Result<T, ChangeError> {
+    tokio::spawn(change).await.unwrap_or(Err(ChangeError::Internal))
+}
+
 /// What runs, for people.
 #[derive(Debug)]
 pub(crate) struct View {
@@ -174,16 +181,10 @@ impl RuntimeConfig {
 
     /// Makes an endpoint, with secrets of its own that are sealed. What there is to know of it comes back.
     pub(crate) async fn create(
-        self: &Arc<Self>,
-        row: Table,
+        &self,
+        mut row: Table,
         secrets: Vec<Zeroizing<String>>,
     ) -> Result<Vec<String>, ChangeError> {
-        let this = Arc::clone(self);
-        // A task of its own: whoever asked may go away, and it is not left half done.
-        tokio::spawn(async move { this.create_now(row, secrets).await }).await.unwrap_or(Err(ChangeError::Internal))
-    }
-
-    async fn create_now(&self, mut row: Table, secrets: Vec<Zeroizing<String>>) -> Result<Vec<String>, ChangeError> {
         let running = self.running.lock().await;
         let name = rows::name_of(&row).ok_or_else(|| ChangeError::Malformed("name = \"…\" is missing".to_owned()))?;
         let name = name.to_owned();
@@ -217,12 +218,7 @@ impl RuntimeConfig {
     }
 
     /// Removes an endpoint that the API made. With `force`, what waits for it is cancelled; how much that was.
-    pub(crate) async fn delete(self: &Arc<Self>, name: EndpointName, force: bool) -> Result<u64, ChangeError> {
-        let this = Arc::clone(self);
-        tokio::spawn(async move { this.delete_now(name, force).await }).await.unwrap_or(Err(ChangeError::Internal))
-    }
-
-    async fn delete_now(&self, name: EndpointName, force: bool) -> Result<u64, ChangeError> {
+    pub(crate) async fn delete(&self, name: EndpointName, force: bool) -> Result<u64, ChangeError> {
         let running = self.running.lock().await;
         let mut made = Made::read(&self.store, &self.vault).await?;
         let Some(row) = made.take(name.as_str()) else {
@@ -263,18 +259,7 @@ impl RuntimeConfig {
 
     /// Puts these rows in the place of the file's, all or none; `sections` is what a file says beside them, for saying what
     /// of it was not taken over. With `dry_run` only says what would change.
-    pub(crate) async fn apply(
-        self: &Arc<Self>,
-        rows: Rows,
-        sections: Table,
-        dry_run: bool,
-    ) -> Result<Applied, ChangeError> {
-        let this = Arc::clone(self);
-        let task = tokio::spawn(async move { this.apply_now(rows, &sections, dry_run).await });
-        task.await.unwrap_or(Err(ChangeError::Internal))
-    }
-
-    async fn apply_now(&self, mut rows: Rows, sections: &Table, dry_run: bool) -> Result<Applied, ChangeError> {
+    pub(crate) async fn apply(&self, mut rows: Rows, sections: &Table, dry_run: bool) -> Result<Applied, ChangeError> {
         let mut running = self.running.lock().await;
         for row in rows.endpoint.iter_mut().chain(&mut rows.token) {
             foreign_seals(row)?;

@@ -52,7 +52,7 @@ pub(crate) struct RowRule {
 }
 
 /// What an endpoint decides beside the row.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Policy {
     /// Whether what is not proven passes, marked as such.
     pub lenient: bool,

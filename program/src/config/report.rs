@@ -19,9 +19,7 @@ const MAX_SHOWN: usize = 20;
 /// Shown as `relay.toml:12: endpoint.github.verify: no secret is configured; set secrets = ["env:…"]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problem {
-    /// The file, where the value came from one.
     pub file: Option<PathBuf>,
-    /// The line in that file, counted from 1.
     pub line: Option<usize>,
     /// The key's path (`endpoint.github.verify`), or the flag (`--listen`).
     pub key: String,
@@ -75,7 +73,6 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// Where a value came from, as far as a person needs it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place {
     /// The number of its text; `None` for a flag.

@@ -97,7 +97,6 @@ impl<'t> Section<'t> {
         self.array(name).into_iter().flatten().filter_map(row).collect()
     }
 
-    /// Where mistakes go.
     pub fn report(&self) -> &'t Report<'t> {
         self.report
     }
@@ -123,7 +122,6 @@ impl<'t> Section<'t> {
         self.typed(name).is_some() || self.above(name).is_some()
     }
 
-    /// Whether anything was.
     pub fn is_typed(&self) -> bool {
         self.table.is_some()
     }
@@ -216,7 +214,6 @@ impl<'t> Section<'t> {
         value
     }
 
-    /// A value that runs in any case.
     pub fn value_or<T: Display, E: Into<Wrong>>(
         &self,
         name: &'static str,
@@ -228,7 +225,6 @@ impl<'t> Section<'t> {
         value
     }
 
-    /// Values that run.
     pub fn list<T: Display, E: Into<Wrong>>(&self, name: &str, parse: impl Fn(&'t str) -> Result<T, E>) -> Vec<T> {
         let values = self.read_all(name, parse);
         self.show_all(name, values.iter().map(ToString::to_string));

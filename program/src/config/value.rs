@@ -42,7 +42,6 @@ pub fn duration(text: &str) -> Result<Duration, Wrong> {
         .map_err(|_| Wrong::new(format!("\"{text}\" is before zero"), "write it like \"30s\" or \"1h 30m\""))
 }
 
-/// A time in the form in which a config writes it.
 pub fn show_duration(duration: Duration) -> String {
     SignedDuration::try_from(duration)
         .map_or_else(|_| format!("{}s", duration.as_secs()), |signed| format!("{signed:#}"))

@@ -26,7 +26,7 @@ use crate::{
     config::{rows::Rows, shown_endpoint},
     endpoint::{Endpoint, EndpointName},
     failure::{ApiError, ApiErrorKind},
-    runtime_config::{ChangeError, RuntimeConfig, View},
+    runtime_config::{ChangeError, RuntimeConfig, View, undisturbed},
     services::Services,
     store::{Backlog, Sight, StoreError},
 };
@@ -165,7 +165,8 @@ async fn create(State(api): State<EndpointsApi>, body: Result<Bytes, BytesReject
     let New { endpoint, secrets } = parsed(body)?;
     let secrets = secrets.into_iter().map(Zeroizing::new).collect();
     let name = crate::config::rows::name_of(&endpoint).unwrap_or_default().to_owned();
-    let warnings = api.runtime_config.create(endpoint, secrets).await?;
+    let config = Arc::clone(&api.runtime_config);
+    let warnings = undisturbed(async move { config.create(endpoint, secrets).await }).await?;
     let mut all = json!(whole(&api, &name).await?);
     all["warnings"] = warnings.into();
     Ok(answer(StatusCode::CREATED, &all))
@@ -184,7 +185,8 @@ async fn delete(
     Query(asked): Query<Force>,
 ) -> Result<Response, ApiError> {
     let name = EndpointName::parse(&named).map_err(|_| missing())?;
-    let cancelled = api.runtime_config.delete(name, asked.force).await?;
+    let config = api.runtime_config;
+    let cancelled = undisturbed(async move { config.delete(name, asked.force).await }).await?;
     Ok(answer(StatusCode::OK, &EndpointDeleted { name: named, cancelled }))
 }
 
@@ -210,7 +212,8 @@ async fn apply(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let Given { rows, sections } = parsed(body)?;
-    let applied = api.runtime_config.apply(rows, sections, asked.dry_run).await?;
+    let config = Arc::clone(&api.runtime_config);
+    let applied = undisturbed(async move { config.apply(rows, &sections, asked.dry_run).await }).await?;
     let mut shown = json!(applied);
     shown["dry_run"] = asked.dry_run.into();
     shown["at"] = api.services.delivery.clock.now().to_string().into();

@@ -185,10 +185,10 @@ fn cidr(text: &str) -> Result<Cidr, Wrong> {
 }
 
 fn tls(main: &Section<'_>, context: Context<'_>) -> Option<TlsFiles> {
-    if !main.has("tls") && context.flags.tls_cert.is_none() && context.flags.tls_key.is_none() {
+    let (cert, key) = (context.flags.tls_cert.as_deref(), context.flags.tls_key.as_deref());
+    if !main.has("tls") && cert.is_none() && key.is_none() {
         return None;
     }
-    let (cert, key) = (context.flags.tls_cert.as_deref(), context.flags.tls_key.as_deref());
     let tls = main.section("tls", keys::TLS).under("cert", "--tls-cert", cert.and_then(Path::to_str)).under(
         "key",
         "--tls-key",
@@ -201,12 +201,10 @@ fn tls(main: &Section<'_>, context: Context<'_>) -> Option<TlsFiles> {
         path
     };
     let files = (file("cert", cert), file("key", key));
-    let place = if cert.is_some() {
-        Place::flag("--tls-cert")
-    } else if key.is_some() {
-        Place::flag("--tls-key")
-    } else {
-        main.place("tls")
+    let place = match (cert, key) {
+        (Some(_), _) => Place::flag("--tls-cert"),
+        (None, Some(_)) => Place::flag("--tls-key"),
+        (None, None) => main.place("tls"),
     };
     let report = main.report();
     let (message, help) = match files {

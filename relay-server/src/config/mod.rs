@@ -2,7 +2,7 @@
 //!
 //! Two layers: texts and flags as they were typed, and what runs. `check` makes the one of the other; nothing stands
 //! between them. Nothing here prints, watches files or keeps state; a reload is another call of [`ConfigSource::read`]. Rows
-//! that live in the store stand beside the file's (`layers`). Invariants: a [`Config`] has at least one token; nothing
+//! that live in the store stand beside the file's ([`Layers`]). Invariants: a [`Config`] has at least one token; nothing
 //! in an error or a warning is a secret.
 
 mod check;
@@ -12,7 +12,6 @@ mod edit;
 mod flags;
 mod included;
 mod keys;
-mod layers;
 pub(crate) mod rows;
 mod search;
 mod secrets;
@@ -35,10 +34,9 @@ use self::check::Context;
 pub(crate) use self::dev::dev_banner;
 pub(crate) use self::edit::{EditError, add_token, remove_token};
 pub(crate) use self::flags::{Dev, Flags};
-pub(crate) use self::layers::Layers;
 use self::rows::Rows;
 pub(crate) use self::secrets::{MAX_SECRET_BYTES, read_secret};
-use self::secrets::{Surroundings, nothing_sealed};
+use self::secrets::{Surroundings, Unseal, nothing_sealed};
 pub(crate) use self::settings::{Listen, ProcessLimits, Server, StoreSpec, Timeouts, TlsFiles};
 pub(crate) use self::values::PublicUrl;
 use crate::agents::token::Tokens;
@@ -206,6 +204,35 @@ impl ConfigTexts {
             rows.as_array_mut().into_iter().for_each(|rows| rows.extend(more.clone()));
         }
         sections
+    }
+}
+
+/// Rows from elsewhere, and what they may be without.
+pub(crate) struct Layers<'a> {
+    /// Rows that stand in place of those of the file.
+    pub applied: Option<&'a Rows>,
+    /// Whether the secrets of those, or of the file's own, have to be there.
+    pub strict: bool,
+    /// Rows that were made through the API.
+    pub api: &'a Rows,
+    /// Rows that are to be made so now. Their secrets have to be there.
+    pub new: &'a Rows,
+    pub sealed: &'a Unseal<'a>,
+}
+
+impl Layers<'_> {
+    fn over(&self, input: &ConfigTexts) -> Result<Vec<Text>, Problems> {
+        let mut texts = input.texts.clone();
+        for text in &mut texts {
+            (text.strict, text.rows) = (self.strict, self.applied.is_none());
+        }
+        let api = Origin::Kept("api");
+        let applied = self.applied.map(|rows| (Origin::Sent, rows, self.strict));
+        let more = applied.into_iter().chain([(api.clone(), self.api, false), (api, self.new, true)]);
+        for (origin, rows, strict) in more.filter(|(_, rows, _)| **rows != Rows::default()) {
+            texts.push(Text { strict, ..Text::new(origin, rows.text()?) });
+        }
+        Ok(texts)
     }
 }
 

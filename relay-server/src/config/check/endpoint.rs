@@ -35,7 +35,6 @@ pub(super) struct EndpointBounds<'a> {
     pub(super) rows: &'a ProviderRows,
 }
 
-/// An endpoint, and where it was typed.
 type Placed = Typed<Endpoint>;
 
 pub(super) fn endpoints<'s, 't: 's>(
@@ -173,19 +172,16 @@ fn parse_name(text: &str) -> Result<EndpointName, Wrong> {
     EndpointName::parse(text).map_err(|why| format!("\"{text}\" is not an endpoint name: {why}").into())
 }
 
-/// What an unchanged repeat gets.
 fn replay(row: &Section<'_>) -> Replay {
     let words = [Replay::Answer, Replay::Refuse, Replay::Off].map(|replay| (replay.name(), replay));
     row.word("replay", "something that a repeat can get", &words)
 }
 
-/// A protocol that passes beside WebSocket.
 fn upgrade(text: &str) -> Result<UpgradeProtocol, Wrong> {
     let wrong = |why: NotAnUpgrade| Wrong::new(format!("\"{text}\" is {why}"), "\"websocket\" passes without it");
     text.parse().map_err(wrong)
 }
 
-/// How often exchanges begin at most.
 fn rate(text: &str) -> Result<Rate, Wrong> {
     let help = "write it like \"50/s\", \"600/min\" or \"600/min, burst 20\", with numbers from 1 to 100000";
     text.parse().map_err(|NotARate| Wrong::new(format!("\"{text}\" is not a rate"), help))

@@ -18,10 +18,8 @@ use crate::retry::{CircuitRule, MAX_WAIT, Schedule, StatusRule, Statuses};
 /// The least that an endpoint may have of the store, in bytes.
 const LEAST_SHARE: u64 = 64 << 10;
 
-/// Waits that a schedule may have.
 const MAX_WAITS: usize = 100;
 
-/// Largest body of an ack, in bytes.
 const MAX_ACK_BYTES: usize = 16 * 1024;
 
 /// Methods that are kept unless the endpoint names others: those that bring something.
@@ -30,7 +28,6 @@ const DEFAULT_METHODS: [Method; 4] = [Method::POST, Method::PUT, Method::PATCH, 
 /// What no other word is.
 const KNOWN: &str = "known here";
 
-/// How an endpoint delivers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
     Live,

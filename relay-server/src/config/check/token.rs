@@ -16,7 +16,6 @@ use crate::agents::token::{MAX_SESSIONS_OF_TOKEN, MIN_TOKEN_BYTES, Pattern, Righ
 use crate::config::keys;
 use crate::endpoint::Endpoint;
 
-/// Longest token name, in bytes.
 const MAX_NAME_BYTES: usize = 63;
 
 pub(super) fn tokens<'s, 't: 's>(

@@ -63,7 +63,6 @@ impl ProviderRows {
     }
 }
 
-/// How an endpoint verifies.
 pub(super) struct Verify {
     pub(super) rule: Rule,
     /// `None` where anybody may post.
@@ -108,14 +107,13 @@ impl Verify {
         verify.show("provider", &*provider.name);
         verify.show_all("secrets", secrets.iter().map(|secret| secret.value.to_string()));
         let options = Options::read(verify, &provider);
-        let (enforce, tolerance) = (options.enforce, options.tolerance);
+        let (enforce, tolerance) = (!options.policy.lenient, options.tolerance);
         let reading = Reading { verify, provider: &provider, options, context };
         let rule = reading.rule(secrets)?;
         Some(Self { rule, provider: Some(provider), enforce, tolerance })
     }
 }
 
-/// What an endpoint's row says of it.
 pub(super) fn verify(
     row: &Section<'_>,
     name: &EndpointName,
@@ -161,24 +159,16 @@ pub(super) fn verify(
 
 /// What an endpoint decides beside its provider's row.
 struct Options {
-    enforce: bool,
+    /// Without its token.
+    policy: Policy,
     tolerance: Option<Duration>,
     public_url: Option<String>,
     /// A value that is a reference is read from there.
     settings: BTreeMap<String, Vec<String>>,
-    jwks: Option<KeySet>,
+    /// A JSON Web Key Set that is read with the config.
+    jwks: Option<Typed<SecretRef>>,
     named_keys: Vec<(String, Typed<SecretRef>)>,
     verify_token: Option<Typed<SecretRef>>,
-    allow_unsigned_challenge: bool,
-    confirm: bool,
-}
-
-/// Where a JSON Web Key Set is.
-enum KeySet {
-    /// It is read with the config.
-    Kept(Typed<SecretRef>),
-    /// It is fetched.
-    Url(String),
 }
 
 impl Options {
@@ -198,14 +188,11 @@ impl Options {
         // A provider may sign for an address with a password in it, which is nobody's to see.
         verify.show_if("public_url", public_url.as_deref().map(without_password).map(std::borrow::Cow::into_owned));
         let settings = settings(verify, provider);
-        let jwks = verify.text("jwks").and_then(|text| key_set(verify, &text));
-        verify.show_if(
-            "jwks",
-            jwks.as_ref().map(|keys| match keys {
-                KeySet::Kept(reference) => reference.value.to_string(),
-                KeySet::Url(url) => url.clone(),
-            }),
-        );
+        let jwks = verify.text("jwks");
+        let (fetched, kept): (Vec<_>, Vec<_>) = jwks.into_iter().partition(|text| text.value.starts_with("https://"));
+        let jwks_url = fetched.iter().find_map(|text| key_set_url(verify, text));
+        let jwks = kept.iter().find_map(|text| reference(verify, text));
+        verify.show_if("jwks", jwks_url.clone().or_else(|| Some(jwks.as_ref()?.value.to_string())));
         let named = verify.named_texts("named_keys").into_iter();
         let named_keys: Vec<_> = named.filter_map(|(name, text)| Some((name, reference(verify, &text)?))).collect();
         for (name, at) in &named_keys {
@@ -219,30 +206,8 @@ impl Options {
             report.warn(&here, message, "leave it out again once the provider's webhook is made");
         }
         let confirm = verify.flag("confirm", false);
-        Self {
-            enforce,
-            tolerance,
-            public_url,
-            settings,
-            jwks,
-            named_keys,
-            verify_token,
-            allow_unsigned_challenge,
-            confirm,
-        }
-    }
-
-    fn policy(&self, verify_token: Option<Secret>) -> Policy {
-        Policy {
-            lenient: !self.enforce,
-            verify_token,
-            allow_unsigned_challenge: self.allow_unsigned_challenge,
-            confirm: self.confirm,
-            jwks_url: match &self.jwks {
-                Some(KeySet::Url(url)) => Some(url.clone()),
-                Some(KeySet::Kept(_)) | None => None,
-            },
-        }
+        let policy = Policy { lenient: !enforce, verify_token: None, allow_unsigned_challenge, confirm, jwks_url };
+        Self { policy, tolerance, public_url, settings, jwks, named_keys, verify_token }
     }
 }
 
@@ -267,18 +232,15 @@ fn settings(verify: &Section<'_>, provider: &Provider) -> BTreeMap<String, Vec<S
     settings
 }
 
-fn key_set(verify: &Section<'_>, text: &Typed<&str>) -> Option<KeySet> {
-    if !text.value.starts_with("https://") {
-        return reference(verify, text).map(KeySet::Kept);
-    }
-    // An address that names nobody, since it is shown and logged.
+/// The address of a key set. It names nobody, since it is shown and logged.
+fn key_set_url(verify: &Section<'_>, text: &Typed<&str>) -> Option<String> {
     let authority = text.value.split("://").nth(1).and_then(|rest| rest.split(['/', '?', '#']).next());
     if authority.is_some_and(|authority| authority.contains('@')) {
         let message = format!("\"{}\" holds a user name", without_password(text.value));
         verify.report().error(&text.place, message, "leave out what stands before the @");
         return None;
     }
-    Some(KeySet::Url(text.value.to_owned()))
+    Some(text.value.to_owned())
 }
 
 fn reference(section: &Section<'_>, text: &Typed<&str>) -> Option<Typed<SecretRef>> {
@@ -339,7 +301,11 @@ impl Reading<'_, '_> {
             return closed;
         }
         material.secrets = read;
-        match Rule::new(Arc::clone(self.provider), material, self.options.policy(token)) {
+        match Rule::new(
+            Arc::clone(self.provider),
+            material,
+            Policy { verify_token: token, ..self.options.policy.clone() },
+        ) {
             Ok((rule, _)) => Some(rule),
             Err(why) => {
                 let setup = &self.provider.setup;
@@ -355,7 +321,7 @@ impl Reading<'_, '_> {
     fn usable(&self, typed: &Typed<SecretRef>, secret: Secret, material: &Material) -> Option<Option<Secret>> {
         let (report, reference) = (self.verify.report(), &typed.value);
         let alone = Material { secrets: vec![secret.clone()], ..material.clone() };
-        match Rule::new(Arc::clone(self.provider), alone, self.options.policy(None)) {
+        match Rule::new(Arc::clone(self.provider), alone, self.options.policy.clone()) {
             Ok((_, warnings)) => {
                 for warning in warnings {
                     let message = format!("{reference}: {warning}");
@@ -391,10 +357,7 @@ impl Reading<'_, '_> {
             secrets: Vec::new(),
             public_url: public_url.clone(),
             settings: settings.iter().map(|(name, all)| (name.clone(), all.iter().map(value).collect())).collect(),
-            jwks: match jwks {
-                Some(KeySet::Kept(typed)) => text(typed),
-                Some(KeySet::Url(_)) | None => None,
-            },
+            jwks: jwks.as_ref().and_then(text),
             named_keys: named_keys.iter().filter_map(|(name, at)| Some((name.clone(), text(at)?))).collect(),
             tolerance_s: tolerance.and_then(|tolerance| u32::try_from(tolerance.as_secs()).ok()),
         }
