@@ -331,7 +331,7 @@ async fn init_writes_a_config_that_passes_its_own_check_and_overwrites_nothing()
     assert!(said.contains("https://hooks.example.com/gh") && said.contains("relay-client listen"), "{said}");
     let (code, said) = run(&["config", "check"]).await;
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("ok: 2 endpoints, 1 tokens"), "{said}");
+    assert!(said.contains("ok: 2 endpoints, 1 token\n"), "{said}");
     assert_eq!(run(&init).await.0, Some(1), "nothing is overwritten");
 
     let wrong = ["init", "--public-url", "https://hooks.example.com", "--endpoint", "gh=githb", "--dir", "other"];
