@@ -13,23 +13,24 @@ use crate::{
 /// The protocol version that this crate speaks, announced in hello and welcome.
 pub const VERSION: u64 = 1;
 
-/// How an agent wants to be attached to an endpoint.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Attach {
-    /// Exchanges go round among all shared agents.
-    #[default]
-    Shared,
-    /// One agent is active, others stand by.
-    Exclusive,
-    /// Gets copies of what others get and never answers a sender.
-    Copy,
-    /// The relay's choice: shared, or copies while an agent of another name serves.
-    Auto,
+wire_enum! {
+    /// How an agent wants to be attached to an endpoint.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub enum Attach {
+        /// Exchanges go round among all shared agents.
+        #[default]
+        Shared = 0,
+        /// One agent is active, others stand by.
+        Exclusive = 1,
+        /// Gets copies of what others get and never answers a sender.
+        Copy = 2,
+        /// The relay's choice: shared, or copies while an agent of another name serves.
+        Auto = 3,
+    }
 }
 
 /// One endpoint that an agent offers to serve.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the other names say it all")]
 pub struct Offer {
     /// The endpoint's name; empty for "the only one that my token allows".
     pub endpoint: String,
@@ -51,7 +52,6 @@ pub struct Offer {
 /// The agent's first message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hello {
-    /// The agent's name, chosen by its user.
     pub name: String,
     /// One id per agent process.
     pub instance: [u8; 16],
@@ -70,11 +70,8 @@ pub enum OfferState {
     Standby,
     /// Copies of what others get will come.
     Copy,
-    /// The offer was refused.
-    Refused {
-        /// A stable code: `unknown_endpoint`, `not_allowed`, `choose_one`.
-        code: String,
-    },
+    /// With a stable code: `unknown_endpoint`, `not_allowed`, `choose_one`.
+    Refused { code: String },
 }
 
 impl OfferState {
@@ -103,7 +100,6 @@ impl OfferState {
 pub struct Attached {
     /// The endpoint's name; for an empty offer the one that the relay chose.
     pub endpoint: String,
-    /// What became of the offer.
     pub state: OfferState,
     /// The endpoint's public address; empty when it has none.
     pub url: String,
@@ -118,7 +114,7 @@ pub struct Welcome {
     pub epoch: u64,
     /// The relay's software and version, for people.
     pub software: String,
-    /// The answers to the offers, in the order of the offers.
+    /// In the order of the offers.
     pub endpoints: Vec<Attached>,
     /// The endpoints that the token allows; named only when an offer could not be accepted.
     pub available: Vec<String>,
@@ -126,14 +122,11 @@ pub struct Welcome {
 
 /// A message of the relay to the agent's user; it needs no answer and may be lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the other names say it all")]
 pub enum Notice {
     /// A request of a sender was refused before it reached the tunnel.
     Refused {
         endpoint: String,
-        /// The request's event id.
         event_id: [u8; 16],
-        /// The status that the sender got.
         status: u16,
         /// Why, as the stable code that the sender got, too.
         code: String,
@@ -154,70 +147,38 @@ pub enum Notice {
     },
     /// An offer's state is another than welcome said. Unlike the other kinds this one is never dropped:
     /// the newest state of each endpoint is kept until it is sent.
-    Changed {
-        endpoint: String,
-        /// Its state from now on.
-        state: OfferState,
-    },
+    Changed { endpoint: String, state: OfferState },
 }
 
-/// Why a session ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CloseCode {
-    /// Nothing is left to do.
-    Normal,
-    /// The side that closes is stopping; connect again.
-    GoingAway,
-    /// The peer broke the protocol.
-    ProtocolError,
-    /// A newer session of the same agent took over.
-    Replaced,
-    /// The peer was silent for too long.
-    HeartbeatTimeout,
-    /// The token is not valid any more.
-    Unauthorized,
-    /// None of the offers was accepted; the welcome says why.
-    Refused,
-    /// The side that closes failed.
-    Internal,
+wire_enum! {
+    /// Why a session ends. A code that this version does not know becomes [`CloseCode::Internal`].
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum CloseCode {
+        /// Nothing is left to do.
+        Normal = 0,
+        /// The side that closes is stopping; connect again.
+        GoingAway = 1,
+        /// The peer broke the protocol.
+        ProtocolError = 2,
+        /// A newer session of the same agent took over.
+        Replaced = 3,
+        /// The peer was silent for too long.
+        HeartbeatTimeout = 4,
+        /// The token is not valid any more.
+        Unauthorized = 5,
+        /// None of the offers was accepted; the welcome says why.
+        Refused = 6,
+        /// The side that closes failed.
+        Internal = 7,
+    }
 }
 
 /// The end of a session, as a side announced or found it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Close {
-    /// Why.
     pub code: CloseCode,
     /// The same for people; at most 200 bytes on the wire.
     pub reason: String,
-}
-
-impl CloseCode {
-    pub(crate) const fn to_wire(self) -> u64 {
-        match self {
-            Self::Normal => 0,
-            Self::GoingAway => 1,
-            Self::ProtocolError => 2,
-            Self::Replaced => 3,
-            Self::HeartbeatTimeout => 4,
-            Self::Unauthorized => 5,
-            Self::Refused => 6,
-            Self::Internal => 7,
-        }
-    }
-
-    /// A code that this version does not know becomes [`CloseCode::Internal`].
-    pub(crate) const fn from_wire(number: u64) -> Self {
-        match number {
-            0 => Self::Normal,
-            1 => Self::GoingAway,
-            2 => Self::ProtocolError,
-            3 => Self::Replaced,
-            4 => Self::HeartbeatTimeout,
-            5 => Self::Unauthorized,
-            6 => Self::Refused,
-            _ => Self::Internal,
-        }
-    }
 }
 
 /// The numbers that hello and welcome carry beside their texts, for the other side's session.
@@ -337,13 +298,8 @@ impl Offer {
             match tag {
                 tag::OFFER_ENDPOINT => offer.endpoint = text(&value, "endpoint name")?,
                 tag::OFFER_ATTACH => {
-                    offer.attach = match int(value, "attach")? {
-                        0 => Attach::Shared,
-                        1 => Attach::Exclusive,
-                        2 => Attach::Copy,
-                        3 => Attach::Auto,
-                        _ => return Err(ProtocolError::Malformed { what: "attach" }),
-                    }
+                    let attach = Attach::from_wire(int(value, "attach")?);
+                    offer.attach = attach.ok_or(ProtocolError::Malformed { what: "attach" })?;
                 }
                 tag::OFFER_CAPACITY => offer.capacity = small(value)?,
                 tag::OFFER_TAKEOVER => offer.takeover = int(value, "takeover")? == 1,
@@ -523,13 +479,14 @@ impl Close {
         while !self.reason.is_char_boundary(end) {
             end -= 1;
         }
-        crate::varint::put(out, self.code.to_wire());
+        crate::varint::put(out, self.code as u64);
         crate::varint::put(out, end as u64);
         out.extend_from_slice(&self.reason.as_bytes()[..end]);
     }
 
     pub(crate) fn decode(mut payload: Bytes) -> Result<Self, ProtocolError> {
-        let code = CloseCode::from_wire(crate::fields::take_varint(&mut payload, "close")?);
+        let code =
+            CloseCode::from_wire(crate::fields::take_varint(&mut payload, "close")?).unwrap_or(CloseCode::Internal);
         let reason = text(&crate::fields::take_prefixed(&mut payload, "close")?, "close")?;
         Ok(Self { code, reason })
     }

@@ -59,14 +59,11 @@ impl SendWindow {
 pub struct Purse(Arc<AtomicU32>);
 
 impl Purse {
-    /// A purse with so many bytes.
-    #[must_use]
     pub fn new(bytes: u32) -> Self {
         Self(Arc::new(AtomicU32::new(bytes)))
     }
 
     /// Bytes that no session has taken.
-    #[must_use]
     pub fn free_bytes(&self) -> u32 {
         self.0.load(Ordering::Relaxed)
     }
@@ -150,7 +147,6 @@ impl RecvWindow {
     }
 
     /// Takes note of `bytes` from the peer; false when it had no credit for them.
-    #[must_use]
     pub(crate) fn receive(&mut self, bytes: usize) -> bool {
         let Some(granted) = u32::try_from(bytes).ok().and_then(|bytes| self.granted.checked_sub(bytes)) else {
             return false;

@@ -8,78 +8,40 @@ use thiserror::Error;
 /// The peer broke the protocol. The session is closed with `protocol_error`.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ProtocolError {
-    /// A frame type below the skippable range that this version does not know.
+    /// A type below the skippable range.
     #[error("frame type {number} is not known")]
-    UnknownFrame {
-        /// The type's number.
-        number: u8,
-    },
-    /// A frame whose announced payload does not fit into one message.
+    UnknownFrame { number: u8 },
     #[error("a frame of {len} bytes is larger than one message")]
-    FrameTooLarge {
-        /// The announced length in bytes.
-        len: u64,
-    },
-    /// A payload that does not follow its layout.
+    FrameTooLarge { len: u64 },
     #[error("malformed {what}")]
-    Malformed {
-        /// Which part.
-        what: &'static str,
-    },
+    Malformed { what: &'static str },
     /// A part over one of the bounds in [`crate::limits`].
     #[error("{what} is over its limit")]
-    TooLarge {
-        /// Which part.
-        what: &'static str,
-    },
+    TooLarge { what: &'static str },
     /// A frame that this role may not send, or not now.
     #[error("{what} is not allowed here")]
-    Unexpected {
-        /// Which frame.
-        what: &'static str,
-    },
-    /// A frame for a stream that was never opened.
+    Unexpected { what: &'static str },
     #[error("stream {id} was never opened")]
-    UnknownStream {
-        /// The stream's id.
-        id: u64,
-    },
-    /// A request with an id that does not rise.
+    UnknownStream { id: u64 },
     #[error("stream id {id} was used before")]
-    IdNotRising {
-        /// The stream's id.
-        id: u64,
-    },
-    /// More streams than hello allowed.
+    IdNotRising { id: u64 },
     #[error("more than {max} streams at a time")]
-    TooManyStreams {
-        /// The limit that hello announced.
-        max: u32,
-    },
+    TooManyStreams { max: u32 },
     /// More body bytes than this side gave credit for, or more credit than a window can hold.
     #[error("stream {id} went past its credit")]
-    Credit {
-        /// The stream's id.
-        id: u64,
-    },
-    /// The peer speaks a protocol version that this side does not.
+    Credit { id: u64 },
     #[error("protocol version {version} is not supported")]
-    Version {
-        /// The peer's version.
-        version: u64,
-    },
+    Version { version: u64 },
 }
 
 /// Why no stream could be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum OpenError {
-    /// The session is not open (yet, or any more).
     #[error("the session is closed")]
     Closed,
     /// The agent has said that it takes no new streams (found by whoever hands out the right to open them).
     #[error("the agent is draining")]
     Draining,
-    /// As many streams as allowed are open.
     #[error("too many streams are open")]
     Busy,
     /// The head does not fit into [`crate::limits::MAX_HEAD_BYTES`] or [`crate::limits::MAX_HEADER_LINES`].

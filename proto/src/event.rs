@@ -13,43 +13,21 @@ use crate::{
 /// Something that happened in a session. For one stream the order is head, data, end; a reset may
 /// come at any time and is the last.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the other names say it all")]
 pub enum Event {
     /// Relay: the agent introduced itself. Answer with [`crate::Session::welcome`].
     Hello(Hello),
     /// Agent: the session is open.
     Welcome(Welcome),
     /// Agent: an exchange begins.
-    Request {
-        /// The new stream.
-        id: StreamId,
-        /// The request's head.
-        head: RequestHead,
-    },
+    Request { id: StreamId, head: RequestHead },
     /// Relay: the response to an exchange begins.
-    Response {
-        id: StreamId,
-        /// The response's head.
-        head: ResponseHead,
-    },
-    /// Body bytes. They count against the window until [`crate::Session::consume`].
-    Data {
-        id: StreamId,
-        /// The bytes, never empty.
-        bytes: Bytes,
-    },
+    Response { id: StreamId, head: ResponseHead },
+    /// Body bytes, never none. They count against the window until [`crate::Session::consume`].
+    Data { id: StreamId, bytes: Bytes },
     /// The peer's direction ended, whole.
-    End {
-        id: StreamId,
-        /// Trailers, mostly none.
-        trailers: HeaderBlock,
-    },
+    End { id: StreamId, trailers: HeaderBlock },
     /// The peer gave the exchange up. Nothing more comes, and nothing can be sent.
-    Reset {
-        id: StreamId,
-        /// Why.
-        code: ResetCode,
-    },
+    Reset { id: StreamId, code: ResetCode },
     /// A stream whose buffer was full takes body bytes again.
     Writable { id: StreamId },
     /// Relay: what became of an attempt that an earlier session of this agent carried.
@@ -61,10 +39,5 @@ pub enum Event {
     /// The peer plans to stop. See [`crate::Session::drain`].
     Draining,
     /// The session is over; every stream that had not ended is broken. Always the last event.
-    Closed {
-        /// Whether the peer said so (or this side did).
-        by_peer: bool,
-        /// Why.
-        close: Close,
-    },
+    Closed { by_peer: bool, close: Close },
 }

@@ -25,21 +25,16 @@ pub struct HeaderBlock {
 
 impl HeaderBlock {
     /// A block without lines.
-    #[must_use]
     pub const fn new() -> Self {
         Self { block: Bytes::new(), lines: 0 }
     }
 
     /// A block to write, with room for so many bytes.
-    #[must_use]
     pub fn builder(bytes: usize) -> HeaderBlockBuilder {
         HeaderBlockBuilder { block: BytesMut::with_capacity(bytes), lines: 0 }
     }
 
     /// Takes an encoded block over, without copying it.
-    ///
-    /// # Errors
-    /// [`ProtocolError`] if it is no block, or has more than [`MAX_HEADER_LINES`] lines.
     pub fn decode(block: Bytes) -> Result<Self, ProtocolError> {
         let (mut rest, mut lines) = (&block[..], 0);
         while !rest.is_empty() {
@@ -59,8 +54,6 @@ impl HeaderBlock {
         Ok(Self { block, lines })
     }
 
-    /// The encoded block.
-    #[must_use]
     pub const fn as_bytes(&self) -> &Bytes {
         &self.block
     }
@@ -77,19 +70,14 @@ impl HeaderBlock {
     }
 
     /// A part that [`HeaderBlock::iter`] gave, sharing the block's memory.
-    #[must_use]
     pub fn share(&self, part: &[u8]) -> Bytes {
         self.block.slice_ref(part)
     }
 
-    /// How many lines there are.
-    #[must_use]
     pub const fn len(&self) -> usize {
         self.lines
     }
 
-    /// Whether there is no line.
-    #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.lines == 0
     }
@@ -134,7 +122,6 @@ impl HeaderBlockBuilder {
     }
 
     /// The block as it was written.
-    #[must_use]
     pub fn build(self) -> HeaderBlock {
         HeaderBlock { block: self.block.freeze(), lines: self.lines }
     }
@@ -162,7 +149,6 @@ pub(crate) fn take_prefixed(input: &mut Bytes, what: &'static str) -> Result<Byt
     Ok(input.split_to(len as usize))
 }
 
-/// Takes a varint from the front of `input`.
 pub(crate) fn take_varint(input: &mut Bytes, what: &'static str) -> Result<u64, ProtocolError> {
     let (value, len) = varint::peek(input).ok_or(ProtocolError::Malformed { what })?;
     input.advance(len);

@@ -10,24 +10,25 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::{error::ProtocolError, limits::MAX_MESSAGE_BYTES, varint};
 
-/// Frame types. Numbers from [`FIRST_SKIPPABLE`] on are for extensions that a peer may not know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum FrameType {
-    Hello = 1,
-    Welcome = 2,
-    Request = 3,
-    Response = 4,
-    Data = 5,
-    End = 6,
-    Reset = 7,
-    Credit = 8,
-    Ping = 9,
-    Pong = 10,
-    Outcome = 11,
-    Notice = 12,
-    Drain = 13,
-    Close = 14,
+wire_enum! {
+    /// Frame types. Numbers from [`FIRST_SKIPPABLE`] on are for extensions that a peer may not know.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) enum FrameType {
+        Hello = 1,
+        Welcome = 2,
+        Request = 3,
+        Response = 4,
+        Data = 5,
+        End = 6,
+        Reset = 7,
+        Credit = 8,
+        Ping = 9,
+        Pong = 10,
+        Outcome = 11,
+        Notice = 12,
+        Drain = 13,
+        Close = 14,
+    }
 }
 
 /// Frames of this type and above are skipped when they are not known; unknown ones below end the
@@ -40,29 +41,6 @@ pub(crate) const FLAG_END: u8 = 1;
 /// The longest frame header: type, flags, and two varints of eight bytes.
 pub(crate) const MAX_HEADER_BYTES: usize = 18;
 
-impl FrameType {
-    fn from_wire(number: u8) -> Option<Self> {
-        Some(match number {
-            1 => Self::Hello,
-            2 => Self::Welcome,
-            3 => Self::Request,
-            4 => Self::Response,
-            5 => Self::Data,
-            6 => Self::End,
-            7 => Self::Reset,
-            8 => Self::Credit,
-            9 => Self::Ping,
-            10 => Self::Pong,
-            11 => Self::Outcome,
-            12 => Self::Notice,
-            13 => Self::Drain,
-            14 => Self::Close,
-            _ => return None,
-        })
-    }
-}
-
-/// One whole frame.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
     pub(crate) kind: FrameType,
@@ -193,7 +171,7 @@ struct Header {
 impl Header {
     fn peek(input: &[u8]) -> Result<Option<Self>, ProtocolError> {
         let [number, flags, rest @ ..] = input else { return Ok(None) };
-        let kind = FrameType::from_wire(*number);
+        let kind = FrameType::from_wire(u64::from(*number));
         if kind.is_none() && *number < FIRST_SKIPPABLE {
             return Err(ProtocolError::UnknownFrame { number: *number });
         }

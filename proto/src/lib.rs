@@ -33,6 +33,27 @@
 //! assert!(agent.is_open() && agent.epoch() == 7);
 //! ```
 
+#![allow(missing_docs, reason = "a name that says it all has no comment")]
+
+/// An enum whose variants have numbers on the wire; others are unknown to this version.
+macro_rules! wire_enum {
+    ($(#[$meta:meta])* $vis:vis enum $name:ident { $($(#[$doc:meta])* $variant:ident = $number:literal,)* }) => {
+        $(#[$meta])*
+        $vis enum $name {
+            $($(#[$doc])* $variant = $number,)*
+        }
+
+        impl $name {
+            pub(crate) const fn from_wire(number: u64) -> Option<Self> {
+                match number {
+                    $($number => Some(Self::$variant),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
 mod control;
 mod credit;
 mod error;

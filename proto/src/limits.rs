@@ -15,25 +15,18 @@ pub const MAX_MESSAGE_BYTES: usize = 128 * 1024;
 
 /// Largest payload of one DATA frame, in bytes.
 pub const MAX_CHUNK_BYTES: usize = 64 * 1024;
-
 /// Largest encoded head (fields and headers together, without an inline body), in bytes.
 pub const MAX_HEAD_BYTES: usize = 80 * 1024;
-
 /// Most header lines in one head or one block of trailers.
 pub const MAX_HEADER_LINES: usize = 256;
-
 /// Most endpoints that one hello may offer, and that one welcome may name.
 pub const MAX_OFFERS: usize = 256;
-
 /// Most event patterns in one offer.
 pub const MAX_EVENT_PATTERNS: usize = 64;
-
 /// Most OUTCOME frames that one session may carry: two for each of 1,024 attempts.
 pub const MAX_OUTCOMES: usize = 2 * 1024;
-
 /// Longest short text (a name, a code, a URL) in a control frame, in bytes.
 pub const MAX_TEXT_BYTES: usize = 1024;
-
 /// Largest credit that a peer may hold on one stream, in bytes. More ends the session.
 pub const MAX_WINDOW_BYTES: u32 = 1 << 30;
 
@@ -62,7 +55,6 @@ pub struct Limits {
 
 impl Limits {
     /// The relay's defaults: many agents, so small windows (16 KiB).
-    #[must_use]
     pub const fn relay() -> Self {
         Self {
             max_streams: 1024,
@@ -78,7 +70,6 @@ impl Limits {
     }
 
     /// The agent's defaults: one session, so larger windows (64 KiB).
-    #[must_use]
     pub fn agent() -> Self {
         Self { initial_window_bytes: 64 * 1024, ..Self::relay() }
     }

@@ -25,7 +25,6 @@ pub enum Framing {
 /// The head of a request, as the handler is to see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestHead {
-    /// The endpoint's name.
     pub endpoint: Bytes,
     /// The event's id (a UUIDv7).
     pub event_id: [u8; 16],
@@ -35,7 +34,6 @@ pub struct RequestHead {
     pub method: Bytes,
     /// What follows the endpoint in the sender's target, byte for byte: a path and a query, or nothing.
     pub target: Bytes,
-    /// How the body is framed.
     pub framing: Framing,
     /// The header lines, without hop-by-hop ones.
     pub headers: HeaderBlock,
@@ -56,49 +54,31 @@ pub struct ResponseHead {
     pub headers: HeaderBlock,
 }
 
-/// Why a stream was reset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ResetCode {
-    /// The response is complete; the rest of the request is not wanted.
-    NoError,
-    /// Nobody waits for the response any more.
-    Cancelled,
-    /// The handler was not called; this used up no attempt.
-    NotCalled,
-    /// The handler could not be reached.
-    Unreachable,
-    /// The handler's answer, or the request's body, broke off.
-    Broken,
-    /// The handler did not answer in time.
-    Timeout,
-    /// No agent can make a request of this head: nothing was called, and nothing would be another time.
-    NotCarriable,
+wire_enum! {
+    /// Why a stream was reset.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+    pub enum ResetCode {
+        /// The response is complete; the rest of the request is not wanted.
+        NoError = 0,
+        /// Nobody waits for the response any more.
+        Cancelled = 1,
+        /// The handler was not called; this used up no attempt.
+        NotCalled = 2,
+        /// The handler could not be reached.
+        Unreachable = 3,
+        /// The handler's answer, or the request's body, broke off.
+        Broken = 4,
+        /// The handler did not answer in time.
+        Timeout = 5,
+        /// No agent can make a request of this head: nothing was called, and nothing would be another time.
+        NotCarriable = 6,
+    }
 }
 
 impl ResetCode {
-    pub(crate) const fn to_wire(self) -> u64 {
-        match self {
-            Self::NoError => 0,
-            Self::Cancelled => 1,
-            Self::NotCalled => 2,
-            Self::Unreachable => 3,
-            Self::Broken => 4,
-            Self::Timeout => 5,
-            Self::NotCarriable => 6,
-        }
-    }
-
     /// A code that this version does not know becomes [`ResetCode::Broken`].
-    pub(crate) const fn from_wire(number: u64) -> Self {
-        match number {
-            0 => Self::NoError,
-            1 => Self::Cancelled,
-            2 => Self::NotCalled,
-            3 => Self::Unreachable,
-            5 => Self::Timeout,
-            6 => Self::NotCarriable,
-            _ => Self::Broken,
-        }
+    pub(crate) fn read(number: u64) -> Self {
+        Self::from_wire(number).unwrap_or(Self::Broken)
     }
 }
 

@@ -23,7 +23,6 @@ pub const MAX_OUTCOME_BODY_BYTES: usize = MAX_CHUNK_BYTES;
 pub struct Outcome {
     /// The event's id (a UUIDv7).
     pub event_id: [u8; 16],
-    /// The attempt's number.
     pub attempt: u32,
     /// The fence that came with the attempt. One that is not the newest is recorded, never settled.
     pub fence: u64,
@@ -36,9 +35,7 @@ pub struct Outcome {
 pub enum OutcomeState {
     /// The handler is still at work; another outcome follows.
     Running,
-    /// The handler answered.
     Finished {
-        /// The answer's head.
         head: ResponseHead,
         /// Its body, at most [`MAX_OUTCOME_BODY_BYTES`] and what one message holds beside the head.
         body: Bytes,
@@ -64,7 +61,6 @@ impl Outcome {
         (self.event_id, self.attempt, self.fence) == (other.event_id, other.attempt, other.fence)
     }
 
-    /// Bytes of an answer's body, for the bound on what waits.
     pub(crate) fn body_bytes(&self) -> usize {
         match &self.state {
             OutcomeState::Finished { body, .. } => body.len(),
@@ -85,7 +81,7 @@ impl Outcome {
         put_int(&mut fields, tag::FENCE, self.fence);
         put_int(&mut fields, tag::STATE, state);
         if let Some(code) = code {
-            put_int(&mut fields, tag::CODE, code.to_wire());
+            put_int(&mut fields, tag::CODE, code as u64);
         }
         let OutcomeState::Finished { head, body, truncated } = &self.state else {
             varint::put(out, fields.len() as u64);
@@ -113,7 +109,7 @@ impl Outcome {
                 tag::ATTEMPT => attempt = u32::try_from(int(value, "attempt")?).unwrap_or(u32::MAX),
                 tag::FENCE => fence = Some(int(value, "fence")?),
                 tag::STATE => state = int(value, "outcome")?,
-                tag::CODE => code = ResetCode::from_wire(int(value, "reset")?),
+                tag::CODE => code = ResetCode::read(int(value, "reset")?),
                 tag::TRUNCATED => truncated = int(value, "outcome")? == 1,
                 _ => {}
             }

@@ -53,7 +53,6 @@ impl Tail {
 }
 
 impl Pieces {
-    /// Adds bytes at the end.
     pub fn push(&mut self, bytes: Bytes) {
         if bytes.is_empty() {
             return;
@@ -102,14 +101,10 @@ impl Pieces {
         }
     }
 
-    /// How many bytes there are.
-    #[must_use]
     pub const fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are none.
-    #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }

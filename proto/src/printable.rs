@@ -14,20 +14,17 @@ use std::{
 };
 
 /// One value of a line: no control character, no line end, nothing that is invisible or turns text round.
-#[must_use]
 pub fn escaped(text: &str) -> Cow<'_, str> {
     replaced(text, is_steering)
 }
 
 /// A whole output, in which line feeds and tabs are the program's own. Values that somebody else wrote are
 /// [`escaped`] before they become part of it, or are strings of JSON.
-#[must_use]
 pub fn lines(text: &str) -> Cow<'_, str> {
     replaced(text, |char| !matches!(char, '\n' | '\t') && is_steering(char))
 }
 
 /// An address as somebody typed it, to be quoted: what stands before an `@` may be a password and is left out.
-#[must_use]
 pub fn without_password(url: &str) -> Cow<'_, str> {
     let Some((secret, rest)) = url.rsplit_once('@') else { return Cow::Borrowed(url) };
     let scheme = secret.find("://").map_or("", |end| &secret[..end + 3]);
@@ -35,7 +32,6 @@ pub fn without_password(url: &str) -> Cow<'_, str> {
 }
 
 /// Words about what somebody typed, which quote addresses as they came: see [`without_password`].
-#[must_use]
 pub fn without_passwords(text: &str) -> Cow<'_, str> {
     let is_end = |char: char| char.is_whitespace() || matches!(char, '"' | '\'' | '`' | '<' | '>');
     let mut safe = String::new();
@@ -62,7 +58,6 @@ pub fn without_passwords(text: &str) -> Cow<'_, str> {
 ///
 /// General categories Cc, Zl, Zp and Cf of Unicode 17 (`DerivedGeneralCategory.txt`), and of plane 14 the whole block
 /// of tags and selectors.
-#[must_use]
 pub fn is_steering(char: char) -> bool {
     char.is_control()
         || matches!(

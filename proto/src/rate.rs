@@ -14,7 +14,6 @@ const MAX_PER_S: u32 = 3600;
 
 const UNITS: [(&str, u32); 3] = [("s", 1), ("min", 60), ("h", 3600)];
 
-/// So many in so many seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     count: u32,
@@ -22,40 +21,32 @@ pub struct Rate {
     burst: u32,
 }
 
-/// A text that is no rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a rate; write it like \"50/s\", \"600/min\" or \"600/min, burst 20\", with numbers from 1 to {MAX_COUNT}")]
 pub struct NotARate;
 
 impl Rate {
     /// A rate; parts that are out of range are moved into it. Without a burst it is what one second brings, or one.
-    #[must_use]
     pub fn new(count: u32, per_s: u32, burst: Option<u32>) -> Self {
         let (count, per_s) = (count.clamp(1, MAX_COUNT), per_s.clamp(1, MAX_PER_S));
         let burst = burst.unwrap_or(count / per_s).clamp(1, MAX_COUNT);
         Self { count, per_s, burst }
     }
 
-    /// How many in [`Rate::per_s`].
-    #[must_use]
     pub const fn count(&self) -> u32 {
         self.count
     }
 
-    /// In how many seconds.
-    #[must_use]
     pub const fn per_s(&self) -> u32 {
         self.per_s
     }
 
     /// How many at once, after a rest.
-    #[must_use]
     pub const fn burst(&self) -> u32 {
         self.burst
     }
 
     /// The time that each one takes.
-    #[must_use]
     pub fn interval(&self) -> Duration {
         Duration::from_secs(self.per_s.into()) / self.count
     }

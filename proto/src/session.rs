@@ -9,6 +9,7 @@
 //! credit sum per stream, one reset per stream), so memory does not depend on how often a peer asks.
 
 #[cfg(feature = "mutants")]
+#[path = "session/tests/mutant.rs"]
 pub(crate) mod mutant;
 mod receive;
 #[cfg(test)]
@@ -113,13 +114,11 @@ pub struct Session {
 
 impl Session {
     /// The relay's end. It waits for hello first.
-    #[must_use]
     pub fn relay(limits: Limits, now: Instant) -> Self {
         Self::new(Role::Relay, limits, Owed::default(), now)
     }
 
     /// The agent's end. It owes hello first.
-    #[must_use]
     pub fn agent(hello: Hello, limits: Limits, now: Instant) -> Self {
         let offered = hello.offers.iter().take(MAX_OFFERS).map(|offer| offer.endpoint.clone()).collect();
         let owed = Owed { hello: Some(hello), ..Owed::default() };
@@ -157,37 +156,31 @@ impl Session {
     // Getters.
 
     /// The session's epoch, which welcome names; 0 before it.
-    #[must_use]
     pub const fn epoch(&self) -> u64 {
         self.epoch
     }
 
     /// Whether hello and welcome were exchanged and nobody closed.
-    #[must_use]
     pub fn is_open(&self) -> bool {
         self.phase == Phase::Open
     }
 
     /// Whether nothing more will be sent or received.
-    #[must_use]
     pub fn is_closed(&self) -> bool {
         self.phase == Phase::Closed
     }
 
     /// Whether either side has announced its stop.
-    #[must_use]
     pub const fn is_draining(&self) -> bool {
         self.draining || self.peer_draining
     }
 
     /// Streams that have not ended.
-    #[must_use]
     pub const fn open_streams(&self) -> u32 {
         self.open_streams
     }
 
     /// How many streams may be open at a time: the smaller of both sides' limits.
-    #[must_use]
     pub fn max_streams(&self) -> u32 {
         match self.role {
             Role::Relay => self.limits.max_streams.min(self.peer_max_streams),
@@ -196,20 +189,17 @@ impl Session {
     }
 
     /// Whether [`Session::send`] would take body bytes on this stream now.
-    #[must_use]
     pub fn has_room(&self, id: StreamId) -> bool {
         self.streams.get(&id).is_some_and(|stream| stream.outgoing.body_bytes() < self.limits.send_buffer_bytes)
     }
 
     /// Notices that were dropped because the peer took none for too long.
-    #[must_use]
     pub const fn dropped_notices(&self) -> u64 {
         self.dropped_notices
     }
 
     /// Bytes that this side holds for the peer or from it, over all streams. At most what
     /// [`Limits`] adds up to.
-    #[must_use]
     pub fn buffered_bytes(&self) -> usize {
         let held = |stream: &Stream| stream.outgoing.body_bytes() + stream.incoming.window.unread_bytes() as usize;
         let outcomes: usize = self.owed.outcomes.iter().map(Outcome::body_bytes).sum();
@@ -217,7 +207,6 @@ impl Session {
     }
 
     /// Bytes of the credit pool that no stream has borrowed.
-    #[must_use]
     pub const fn free_pool_bytes(&self) -> u32 {
         self.pool.free_bytes()
     }
@@ -306,9 +295,6 @@ impl Session {
 
     /// Relay: opens a stream with a request. Body and end follow with [`Session::send`] and
     /// [`Session::finish`]; what of them is given before the next transmit goes in the same frame.
-    ///
-    /// # Errors
-    /// [`OpenError`] when the session, the agent or the head does not allow it; nothing was sent.
     pub fn open(&mut self, head: RequestHead) -> Result<StreamId, OpenError> {
         if self.phase != Phase::Open || self.role != Role::Relay {
             return Err(OpenError::Closed);
@@ -332,9 +318,6 @@ impl Session {
     }
 
     /// Agent: begins the response on a stream, once.
-    ///
-    /// # Errors
-    /// [`SendError`] when the exchange is over or the head too large; nothing was sent.
     pub fn respond(&mut self, id: StreamId, head: ResponseHead) -> Result<(), SendError> {
         if !head.fits() {
             return Err(SendError::HeadTooLarge);
@@ -351,9 +334,6 @@ impl Session {
     }
 
     /// Sends body bytes. They are kept until the peer has credit for them.
-    ///
-    /// # Errors
-    /// [`SendError::Full`] when the buffer is full; [`Event::Writable`] says when to try again.
     pub fn send(&mut self, id: StreamId, bytes: Bytes) -> Result<(), SendError> {
         let limit = self.limits.send_buffer_bytes;
         let stream = self.sendable(id)?;
@@ -372,9 +352,6 @@ impl Session {
     }
 
     /// Ends this side's direction, with trailers if there are any.
-    ///
-    /// # Errors
-    /// [`SendError`] when the exchange is over or the trailers are too large.
     pub fn finish(&mut self, id: StreamId, trailers: HeaderBlock) -> Result<(), SendError> {
         if !headers_fit(&trailers, 0) {
             return Err(SendError::HeadTooLarge);
@@ -483,7 +460,6 @@ impl Session {
     }
 
     /// When [`Session::handle_timeout`] is due next; `None` once closed.
-    #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self.phase {
             Phase::Opening { deadline } => Some(deadline.min(self.heartbeat.next())),

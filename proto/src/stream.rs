@@ -18,8 +18,6 @@ use crate::{
 pub struct StreamId(pub(crate) u64);
 
 impl StreamId {
-    /// The number itself.
-    #[must_use]
     pub const fn get(self) -> u64 {
         self.0
     }

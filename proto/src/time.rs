@@ -10,32 +10,25 @@ use core::time::Duration;
 pub struct Instant(u64);
 
 impl Instant {
-    /// The instant `micros` microseconds after the origin.
-    #[must_use]
     pub const fn from_micros(micros: u64) -> Self {
         Self(micros)
     }
 
-    /// Microseconds since the origin.
-    #[must_use]
     pub const fn as_micros(self) -> u64 {
         self.0
     }
 
     /// This instant moved by `span`, saturating at the end of time.
-    #[must_use]
     pub fn after(self, span: Duration) -> Self {
         Self(self.0.saturating_add(micros(span)))
     }
 
     /// This instant moved back by `span`, saturating at the origin.
-    #[must_use]
     pub fn before(self, span: Duration) -> Self {
         Self(self.0.saturating_sub(micros(span)))
     }
 
     /// How long after `earlier` this instant is; zero if it is not after it.
-    #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }

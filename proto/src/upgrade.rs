@@ -8,6 +8,9 @@ use core::{fmt, str::FromStr};
 /// What passes without being named.
 const ALWAYS: &str = "websocket";
 
+/// Protocols that carry requests.
+const CARRIERS: &str = "h2c h2 h3 http https shttp spdy tls ssl connect-udp connect-ip connect-tcp";
+
 /// Longest name of a protocol, in bytes.
 const MAX_NAME_BYTES: usize = 64;
 
@@ -15,13 +18,11 @@ const MAX_NAME_BYTES: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpgradeProtocol(Box<str>);
 
-/// Why a text names no protocol that may pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAnUpgrade {
     /// It is no token, nor two with a slash between them.
     #[error("not the name of a protocol as it stands in Upgrade; write it like \"mqtt\" or \"example/2\"")]
     Form,
-    /// It carries requests.
     #[error("never passed: behind it a sender would speak HTTP to the handler past the relay")]
     CarriesRequests,
 }
@@ -38,24 +39,7 @@ impl FromStr for UpgradeProtocol {
         if text.len() > MAX_NAME_BYTES || !token(name) || !version.is_none_or(token) {
             return Err(NotAnUpgrade::Form);
         }
-        let carries = |it: &&str| name.eq_ignore_ascii_case(it);
-        if [
-            "h2c",
-            "h2",
-            "h3",
-            "http",
-            "https",
-            "shttp",
-            "spdy",
-            "tls",
-            "ssl",
-            "connect-udp",
-            "connect-ip",
-            "connect-tcp",
-        ]
-        .iter()
-        .any(carries)
-        {
+        if CARRIERS.split(' ').any(|carrier| name.eq_ignore_ascii_case(carrier)) {
             return Err(NotAnUpgrade::CarriesRequests);
         }
         Ok(Self(text.into()))
@@ -70,7 +54,6 @@ impl fmt::Display for UpgradeProtocol {
 
 /// Whether the value of an `Upgrade` line is one protocol, and one that may pass. `named` are those that an endpoint
 /// names beside `websocket`.
-#[must_use]
 pub fn may_upgrade(asked: &[u8], named: &[UpgradeProtocol]) -> bool {
     let mut passes = core::iter::once(ALWAYS).chain(named.iter().map(|protocol| &*protocol.0));
     passes.any(|name| asked.eq_ignore_ascii_case(name.as_bytes()))

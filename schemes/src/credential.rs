@@ -20,25 +20,21 @@ const HIDDEN: &str = "[masked]";
 
 impl Provider {
     /// Whether its proof is a token that stands in the query or the body, where it goes wherever they go.
-    #[must_use]
     pub fn shows_credential(&self) -> bool {
         self.own().any(|spot| spot.in_body() || matches!(spot, Spot::Query(_)))
     }
 
     /// Whether its proof is a token, wherever it stands.
-    #[must_use]
     pub fn bears_credential(&self) -> bool {
         self.schemes().any(|scheme| scheme.algorithm.is_token())
     }
 
     /// Whether its proof is a token in the body.
-    #[must_use]
     pub fn hides_in_body(&self) -> bool {
         self.own().any(Spot::in_body)
     }
 
     /// The headers in which its proof stands, where that is a token; lower case.
-    #[must_use]
     pub fn credential_headers(&self) -> Vec<&str> {
         let mut names: Vec<&str> =
             self.schemes().filter(|scheme| scheme.algorithm.is_token()).flat_map(headers).collect();
@@ -50,7 +46,6 @@ impl Provider {
     }
 
     /// A URL, or a part of one, with the values of such query parameters hidden.
-    #[must_use]
     pub fn hide_in_url<'a>(&self, url: &'a str) -> Cow<'a, str> {
         let spots = || self.own().chain(self.handshakes.iter().flat_map(|handshake| handshake.credentials()));
         let names: Vec<&str> =
@@ -81,7 +76,6 @@ impl Provider {
     }
 
     /// The parts of a body that are to be hidden, in order.
-    #[must_use]
     pub fn credentials_in(&self, body: &[u8]) -> Vec<Range<usize>> {
         let mut ranges = Vec::new();
         for spot in self.own().filter(|spot| spot.in_body()) {

@@ -39,7 +39,6 @@ const LEARNT_BYTES: std::ops::RangeInclusive<usize> = 8..=512;
 /// A challenge as a row describes it.
 #[derive(Clone, Debug)]
 pub struct Handshake {
-    /// Its name, for records.
     pub name: String,
     method: String,
     when: Vec<(Spot, Wanted)>,
@@ -79,13 +78,6 @@ struct Mac {
     shape: Option<Shape>,
 }
 
-impl Handshake {
-    /// Where a credential stands in it: the token that proves it, or the secret that it teaches.
-    pub(crate) fn credentials(&self) -> impl Iterator<Item = &Spot> {
-        self.token.iter().chain(&self.learns)
-    }
-}
-
 /// What an endpoint knows when it answers a challenge.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Answering<'a> {
@@ -97,14 +89,12 @@ pub struct Answering<'a> {
     pub allow_unsigned: bool,
 }
 
-/// What becomes of a challenge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Challenge {
     /// This answer.
     Respond(Reply),
     /// A refusal; the code goes into records, not to the sender.
     Refused {
-        /// The status for the sender.
         status: u16,
         /// Why, as a stable code.
         code: &'static str,
@@ -113,9 +103,7 @@ pub enum Challenge {
     },
 }
 
-/// The answer to a challenge.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the other names say it all")]
 pub struct Reply {
     /// Which challenge it was.
     pub handshake: String,
@@ -192,9 +180,6 @@ impl Handshake {
     }
 
     /// The shape of what a stranger can have signed with the key of `scheme`, `None` where nobody can.
-    ///
-    /// # Errors
-    /// What is missing for the row to be safe.
     pub(crate) fn signed_for_strangers(&self, scheme: Option<&Scheme>) -> Result<Option<&Shape>, String> {
         let Some(mac) = self.mac.as_ref().filter(|mac| !mac.plain) else { return Ok(None) };
         let scheme = scheme.filter(|scheme| scheme.algorithm.is_keyed_hash());
@@ -224,6 +209,11 @@ impl Handshake {
         Ok(Some(shape))
     }
 
+    /// Where a credential stands in it: the token that proves it, or the secret that it teaches.
+    pub(crate) fn credentials(&self) -> impl Iterator<Item = &Spot> {
+        self.token.iter().chain(&self.learns)
+    }
+
     pub(crate) fn reads_body(&self) -> bool {
         self.when.iter().any(|(spot, _)| spot.in_body())
     }
@@ -237,19 +227,16 @@ impl Handshake {
     }
 
     /// Whether its answer needs a URL to be called.
-    #[must_use]
     pub const fn confirms(&self) -> bool {
         self.confirm.is_some()
     }
 
     /// Whether it is signed as events are, and so needs no further configuration.
-    #[must_use]
     pub fn is_signed(&self) -> bool {
         self.proof == RawProof::Signature
     }
 
     /// Whether it needs the switch or a configured token.
-    #[must_use]
     pub fn needs_permission(&self) -> bool {
         matches!(self.proof, RawProof::Token | RawProof::Switch | RawProof::Answer)
     }
@@ -370,7 +357,7 @@ impl Mac {
         }
         let digest = match self.plain {
             true => crate::key::Digest::of(&text),
-            false => answering.keys?.nth(key_index)?.sign(&[template::SignedPart::Bytes(text.into())], scene.url),
+            false => answering.keys?.keys.get(key_index)?.sign(&[template::SignedPart::Bytes(text.into())], scene.url),
         };
         Some(self.encoding.encode(digest.bytes()))
     }
@@ -378,7 +365,6 @@ impl Mac {
 
 impl Provider {
     /// Answers a request if it is one of the provider's challenges; `None` if it is not.
-    #[must_use]
     pub fn handshake(&self, request: &Request<'_>, answering: &Answering<'_>, now_unix_s: i64) -> Option<Challenge> {
         if self.handshakes.is_empty() || request.body.len() > MAX_BODY {
             return None;

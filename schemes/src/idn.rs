@@ -11,7 +11,6 @@ const MAX_LABEL_BYTES: usize = 63;
 
 /// The `xn--` form of the host of an address (`https://HOST:PORT/…`, or a host alone); `None` if its host is ASCII, or no
 /// name at all.
-#[must_use]
 pub fn ascii_host(address: &str) -> Option<String> {
     let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
     let authority = rest.split(['/', '?', '#']).next()?;

@@ -21,7 +21,6 @@ pub enum Invisible {
 
 impl Invisible {
     /// What is in these bytes, if anything is.
-    #[must_use]
     pub fn of(secret: &[u8]) -> Option<Self> {
         if is_utf16(secret) {
             return Some(Self::Utf16);

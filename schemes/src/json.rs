@@ -12,6 +12,8 @@ use serde::{
 };
 use serde_json::{Deserializer, value::RawValue};
 
+use crate::locate::Unreadable;
+
 /// Most values that one pointer may find; a body with more is refused.
 pub(crate) const MAX_FOUND: usize = 1000;
 
@@ -50,25 +52,16 @@ impl Pointer {
     }
 }
 
-/// Why nothing could be looked up.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Trouble {
-    /// Not one JSON value in UTF-8.
-    Malformed,
-    /// A member on the way is there more than once, or too many values were found.
-    Ambiguous,
-}
-
 /// Every value that the pointer finds, as raw JSON.
-pub(crate) fn find<'a>(text: &'a [u8], pointer: &Pointer) -> Result<Vec<&'a RawValue>, Trouble> {
+pub(crate) fn find<'a>(text: &'a [u8], pointer: &Pointer) -> Result<Vec<&'a RawValue>, Unreadable> {
     let (mut found, mut ambiguous) = (Vec::new(), false);
     let mut deserializer = Deserializer::from_slice(text);
     let follow = Follow { path: &pointer.segments, found: &mut found, ambiguous: &mut ambiguous };
     let read = follow.deserialize(&mut deserializer).and_then(|()| deserializer.end());
     match read {
-        _ if ambiguous => Err(Trouble::Ambiguous),
+        _ if ambiguous => Err(Unreadable::Doubled),
         Ok(()) => Ok(found),
-        Err(_) => Err(Trouble::Malformed),
+        Err(_) => Err(Unreadable::Malformed),
     }
 }
 
@@ -107,14 +100,14 @@ pub(crate) fn member_names(text: &[u8], limit: usize) -> Option<Vec<String>> {
 }
 
 /// Every value that the pointer finds; `None` if an element of the list that it goes through has none.
-pub(crate) fn find_in_each<'a>(text: &'a [u8], pointer: &Pointer) -> Result<Option<Vec<&'a RawValue>>, Trouble> {
+pub(crate) fn find_in_each<'a>(text: &'a [u8], pointer: &Pointer) -> Result<Option<Vec<&'a RawValue>>, Unreadable> {
     let found = find(text, pointer)?;
     let elements = pointer.list().map(|list| find(text, &list)).transpose()?;
     Ok(elements.is_none_or(|elements| elements.len() == found.len()).then_some(found))
 }
 
 /// The only value, if it is a number.
-pub(crate) fn number<'a>(text: &'a [u8], pointer: &Pointer) -> Result<Option<&'a str>, Trouble> {
+pub(crate) fn number<'a>(text: &'a [u8], pointer: &Pointer) -> Result<Option<&'a str>, Unreadable> {
     let digit = |raw: &str| raw.starts_with(|first: char| first.is_ascii_digit() || first == '-');
     Ok(match find(text, pointer)?.as_slice() {
         [only] => Some(only.get()).filter(|raw| digit(raw)),
@@ -215,7 +208,7 @@ impl<'de> Visitor<'de> for Follow<'_, '_, 'de> {
 mod tests {
     use super::*;
 
-    fn look(text: &str, pointer: &str) -> Result<Vec<String>, Trouble> {
+    fn look(text: &str, pointer: &str) -> Result<Vec<String>, Unreadable> {
         let found = find(text.as_bytes(), &Pointer::parse(pointer).expect("a pointer"))?;
         Ok(found.into_iter().map(|value| value.get().to_owned()).collect())
     }
@@ -226,17 +219,17 @@ mod tests {
         assert_eq!(look(r#"[{"e":1},{"f":2},{"e":3}]"#, "/*/e"), Ok(vec!["1".to_owned(), "3".to_owned()]));
         assert_eq!(look(r#"{"a":1}"#, "/a/b"), Ok(vec![]));
         assert_eq!(look(r#"{"*":{"e":1},"f":{"e":2}}"#, "/*/e"), Ok(vec![]), "no list");
-        assert_eq!(look(r#"{"a":1,"a":2}"#, "/a"), Err(Trouble::Ambiguous));
-        assert_eq!(look(r#"{"a":1,"\u0061":2}"#, "/a"), Err(Trouble::Ambiguous));
+        assert_eq!(look(r#"{"a":1,"a":2}"#, "/a"), Err(Unreadable::Doubled));
+        assert_eq!(look(r#"{"a":1,"\u0061":2}"#, "/a"), Err(Unreadable::Doubled));
         assert_eq!(look(r#"{"x":1,"x":2,"a":3}"#, "/a"), Ok(vec!["3".to_owned()]));
         for text in
             [r#"{"ask":1,"ASK":2}"#, r#"{"Ask":1,"ask":2}"#, r#"{"ask":1,"a\u017fk":2}"#, r#"{"ask":1,"as\u212a":2}"#]
         {
-            assert_eq!(look(text, "/ask"), Err(Trouble::Ambiguous), "{text}");
+            assert_eq!(look(text, "/ask"), Err(Unreadable::Doubled), "{text}");
         }
         assert_eq!(look(r#"{"ASK":1,"b":{"Ask":2}}"#, "/ask"), Ok(vec![]), "nobody reads two of them");
-        assert_eq!(look("{\"a\":1} x", "/a"), Err(Trouble::Malformed));
-        assert_eq!(look(&"[".repeat(100_000), "/a"), Err(Trouble::Malformed));
-        assert_eq!(look(&format!("{{\"a\":{}}}", "[".repeat(100_000)), "/a"), Err(Trouble::Malformed));
+        assert_eq!(look("{\"a\":1} x", "/a"), Err(Unreadable::Malformed));
+        assert_eq!(look(&"[".repeat(100_000), "/a"), Err(Unreadable::Malformed));
+        assert_eq!(look(&format!("{{\"a\":{}}}", "[".repeat(100_000)), "/a"), Err(Unreadable::Malformed));
     }
 }

@@ -7,10 +7,10 @@ use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    json::{self, Pointer, Trouble},
+    json::{self, Pointer},
     key::{Algorithm, Digest, Keys},
     layout::Layout,
-    locate::Scene,
+    locate::{Scene, Unreadable},
     request::{Fingerprint, Refusal, Verified},
     scheme::Scheme,
     template::{self, Found, SignedPart},
@@ -42,7 +42,7 @@ pub(crate) fn verify(
         Algorithm::JwtHs256 => {
             let parts = [SignedPart::Bytes(token.signed.into())];
             let mut matched = None;
-            for (index, key) in keys.iter().enumerate() {
+            for (index, key) in keys.keys.iter().enumerate() {
                 if bool::from(key.sign(&parts, "").equals(&token.signature)) && matched.is_none() {
                     matched = Some(index);
                 }
@@ -51,11 +51,11 @@ pub(crate) fn verify(
         }
         algorithm => {
             let kid = text(&token.header, "kid");
-            let all = keys.public().iter().enumerate();
+            let all = keys.public.iter().enumerate();
             let usable: Vec<_> = match &kid {
                 Some(_) => all.filter(|(_, key)| key.name == kid).collect(),
                 // Without a name only a single key is meant for sure.
-                None => all.filter(|_| keys.public().len() == 1).collect(),
+                None => all.filter(|_| keys.public.len() == 1).collect(),
             };
             if usable.is_empty() {
                 return Err(Refusal::KeyUnknown);
@@ -108,8 +108,8 @@ fn pointer(claim: &str, below: &str) -> Pointer {
     Pointer::parse(&format!("/{escaped}{below}")).expect("it begins with a slash")
 }
 
-fn values(payload: &[u8], claim: &str) -> Result<Vec<String>, Trouble> {
-    let find = |pointer: &Pointer| -> Result<Vec<_>, Trouble> {
+fn values(payload: &[u8], claim: &str) -> Result<Vec<String>, Unreadable> {
+    let find = |pointer: &Pointer| -> Result<Vec<_>, Unreadable> {
         let found = json::find(payload, pointer)?;
         let texts = found.iter().filter_map(|value| json::text_of(value));
         Ok(texts.filter_map(|text| String::from_utf8(text.into_owned()).ok()).collect())

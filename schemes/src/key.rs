@@ -6,7 +6,10 @@
 use std::collections::BTreeMap;
 
 use data_encoding::{BASE64, BASE64_NOPAD, HEXLOWER_PERMISSIVE};
-use hmac::{Hmac, KeyInit, Mac};
+use hmac::{
+    Hmac, KeyInit,
+    digest::{FixedOutput, Update},
+};
 use serde::Deserialize;
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
@@ -35,7 +38,6 @@ pub struct Material {
     pub public_url: Option<String>,
     /// Values that rows name as `setting:NAME`, such as `audience`, `email`, `topic_arns`, `app_key`.
     pub settings: BTreeMap<String, Vec<String>>,
-    /// A JSON Web Key Set, as its text.
     pub jwks: Option<String>,
     /// Certificates by their URL and public keys by their id, as PEM.
     pub named_keys: BTreeMap<String, String>,
@@ -44,8 +46,6 @@ pub struct Material {
 }
 
 impl Material {
-    /// Material that is secrets alone.
-    #[must_use]
     pub fn secrets(secrets: &[Secret]) -> Self {
         Self { secrets: secrets.to_vec(), ..Self::default() }
     }
@@ -54,106 +54,61 @@ impl Material {
 /// Why a secret cannot be used. Never says what the secret is.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum SecretError {
-    /// There is none.
     #[error("no secret is given")]
     Missing,
-    /// It has no characters.
     #[error("the secret is empty")]
     Empty,
     /// It begins or ends with white space that is not a newline of the file it came from.
     #[error("the secret begins or ends with white space")]
     WhiteSpace,
-    /// It is not what the provider's row says.
     #[error("the secret is not {0}")]
     Encoding(&'static str),
-    /// Its key is far shorter than the provider allows.
     #[error("the secret's key has {0} bytes, not 24 to 64; is it the secret of something else?")]
     Length(usize),
-    /// The scheme needs another value of the endpoint's configuration.
     #[error("the scheme needs the setting {0:?}")]
     Setting(String),
     /// What says from where the provider's keys come cannot be read.
     #[error("the setting {name:?}: {value:?} is no ARN such as arn:aws:sns:eu-central-1:123456789012:alarms")]
-    Arn {
-        /// The setting's name.
-        name: String,
-        /// What it says.
-        value: String,
-    },
-    /// The scheme needs public keys.
+    Arn { name: String, value: String },
     #[error("the scheme needs {0}")]
     PublicKeys(&'static str),
-    /// A public key or certificate cannot be read.
     #[error("the key or certificate {name:?} cannot be read: {problem}")]
-    PublicKey {
-        /// Its id or URL.
-        name: String,
-        /// What is wrong.
-        problem: &'static str,
-    },
+    /// Named by its id or URL.
+    PublicKey { name: String, problem: &'static str },
 }
 
 /// What was done to a secret that was not quite in its form.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum SecretWarning {
-    /// The newline at its end was left out.
+    #[error("the newline at the end of the secret was left out")]
     NewlineStripped,
-    /// Its key is shorter or longer than the provider says.
+    #[error("the secret's key has {0} bytes; the provider says 24 to 64")]
     Length(usize),
-    /// The secret has the look of hex or base64 although this provider takes it as text.
+    #[error("the secret begins with whsec_, which this provider's scheme takes as part of the key")]
     LooksPrefixed,
 }
 
-impl std::fmt::Display for SecretWarning {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::NewlineStripped => f.write_str("the newline at the end of the secret was left out"),
-            Self::Length(bytes) => write!(f, "the secret's key has {bytes} bytes; the provider says 24 to 64"),
-            Self::LooksPrefixed => {
-                f.write_str("the secret begins with whsec_, which this provider's scheme takes as part of the key")
-            }
-        }
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Algorithm {
-    #[serde(rename = "hmac-sha1")]
     HmacSha1,
-    #[serde(rename = "hmac-sha256")]
     HmacSha256,
-    #[serde(rename = "hmac-sha384")]
     HmacSha384,
-    #[serde(rename = "hmac-sha512")]
     HmacSha512,
-    #[serde(rename = "sha1")]
     Sha1,
-    #[serde(rename = "sha256")]
     Sha256,
-    #[serde(rename = "sha512")]
     Sha512,
-    #[serde(rename = "ed25519")]
     Ed25519,
-    #[serde(rename = "ecdsa-p256-sha256")]
     EcdsaP256Sha256,
     /// With the signature as r and s, 32 bytes each.
-    #[serde(rename = "ecdsa-p256-sha256-raw")]
     EcdsaP256Sha256Raw,
-    #[serde(rename = "ecdsa-p256-sha1")]
     EcdsaP256Sha1,
-    #[serde(rename = "rsa-sha1")]
     RsaSha1,
-    #[serde(rename = "rsa-sha256")]
     RsaSha256,
-    #[serde(rename = "token")]
     Token,
-    #[serde(rename = "basic")]
     Basic,
-    #[serde(rename = "jwt-hs256")]
     JwtHs256,
-    #[serde(rename = "jwt-rs256")]
     JwtRs256,
-    #[serde(rename = "jwt-es256")]
     JwtEs256,
 }
 
@@ -224,14 +179,14 @@ const TAG_CONTEXT: &[u8] = b"relay: which secret verified this\0";
 /// The keys of one endpoint, newest first, with what else its scheme needs to know.
 #[derive(Clone)]
 pub struct Keys {
-    keys: Vec<Key>,
-    public: Vec<PublicKey>,
+    pub(crate) keys: Vec<Key>,
+    pub(crate) public: Vec<PublicKey>,
     settings: BTreeMap<String, Vec<String>>,
     public_url: Option<String>,
     pub(crate) tolerance_s: Option<i64>,
     warnings: Vec<SecretWarning>,
     /// The one that signs.
-    lead: usize,
+    pub(crate) lead: usize,
 }
 
 /// Stands for a secret in the record of one request: distinguishes it from the endpoint's others, and helps nobody who has
@@ -240,8 +195,6 @@ pub struct Keys {
 pub struct KeyTag([u8; 8]);
 
 impl KeyTag {
-    /// Its bytes.
-    #[must_use]
     pub const fn bytes(&self) -> &[u8; 8] {
         &self.0
     }
@@ -265,7 +218,6 @@ impl std::fmt::Debug for Keys {
 }
 
 impl Keys {
-    /// Reads `material` for a scheme.
     pub(crate) fn new(
         algorithm: Algorithm,
         form: SecretForm,
@@ -322,45 +274,26 @@ impl Keys {
     }
 
     /// What was done to secrets that were not quite in their form.
-    #[must_use]
     pub fn warnings(&self) -> &[SecretWarning] {
         &self.warnings
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Key> {
-        self.keys.iter()
-    }
-
-    pub(crate) fn nth(&self, index: usize) -> Option<&Key> {
-        self.keys.get(index)
-    }
-
     /// The key that signs.
     pub(crate) fn lead(&self) -> Option<&Key> {
-        self.nth(self.lead)
-    }
-
-    pub(crate) const fn lead_index(&self) -> usize {
-        self.lead
+        self.keys.get(self.lead)
     }
 
     /// The tag of a shared secret, for a request with this id: another one in each request's record.
-    #[must_use]
     pub fn tag(&self, index: usize, id: &[u8]) -> Option<KeyTag> {
         let parts = [SignedPart::Secret, SignedPart::Bytes(TAG_CONTEXT.into()), SignedPart::Bytes(id.into())];
-        let digest = self.nth(index)?.sign(&parts, "");
+        let digest = self.keys.get(index)?.sign(&parts, "");
         Some(KeyTag(digest.bytes().first_chunk().copied()?))
     }
 
     /// These keys, of which the one with this tag signs. `None` if none has it.
-    #[must_use]
     pub fn signing_as(&self, tag: &[u8], id: &[u8]) -> Option<Self> {
         let lead = (0..self.keys.len()).find(|index| self.tag(*index, id).is_some_and(|own| own.0 == tag))?;
         Some(Self { lead, ..self.clone() })
-    }
-
-    pub(crate) fn public(&self) -> &[PublicKey] {
-        &self.public
     }
 
     pub(crate) fn settings(&self, name: &str) -> &[String] {
@@ -368,7 +301,6 @@ impl Keys {
     }
 
     /// The URL that stands in place of a request's own, if the endpoint has one.
-    #[must_use]
     pub fn public_url(&self) -> Option<&str> {
         self.public_url.as_deref()
     }
@@ -466,39 +398,21 @@ impl Key {
 
     /// The digest over the parts, one after the other.
     pub(crate) fn sign(&self, parts: &[SignedPart<'_>], url: &str) -> Digest {
-        fn feed<'a>(key: &'a Key, parts: &'a [SignedPart<'_>], url: &'a str, mut update: impl FnMut(&[u8])) {
-            for part in parts {
-                update(match part {
-                    SignedPart::Bytes(bytes) => bytes,
-                    SignedPart::Url => url.as_bytes(),
-                    SignedPart::Secret => key.text(),
-                });
-            }
-        }
-        macro_rules! run {
-            ($mac:expr) => {{
-                let mut mac = $mac;
-                feed(self, parts, url, |part| mac.update(part));
-                Digest::new(&mac.finalize().into_bytes())
-            }};
-        }
-        macro_rules! hash {
-            ($hash:expr) => {{
-                let mut hash = $hash;
-                feed(self, parts, url, |part| hash.update(part));
-                Digest::new(&hash.finalize())
-            }};
-        }
         match self {
-            Self::Sha1(mac) => run!(mac.clone()),
-            Self::Sha256(mac) => run!(mac.clone()),
-            Self::Sha384(mac) => run!(mac.clone()),
-            Self::Sha512(mac) => run!(mac.clone()),
-            Self::Plain(Algorithm::Sha1, _) => hash!(Sha1::new()),
-            Self::Plain(Algorithm::Sha512, _) => hash!(Sha512::new()),
-            Self::Plain(..) => hash!(Sha256::new()),
+            Self::Sha1(mac) => self.hash(mac.clone(), parts, url),
+            Self::Sha256(mac) => self.hash(mac.clone(), parts, url),
+            Self::Sha384(mac) => self.hash(mac.clone(), parts, url),
+            Self::Sha512(mac) => self.hash(mac.clone(), parts, url),
+            Self::Plain(Algorithm::Sha1, _) => self.hash(Sha1::new(), parts, url),
+            Self::Plain(Algorithm::Sha512, _) => self.hash(Sha512::new(), parts, url),
+            Self::Plain(..) => self.hash(Sha256::new(), parts, url),
             Self::Several(algorithm, secret) => Self::new(*algorithm, secret.expose()).sign(parts, url),
         }
+    }
+
+    fn hash(&self, mut hash: impl Update + FixedOutput, parts: &[SignedPart<'_>], url: &str) -> Digest {
+        parts.iter().for_each(|part| hash.update(part.text(url, self.text())));
+        Digest::new(&hash.finalize_fixed())
     }
 }
 

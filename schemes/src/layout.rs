@@ -4,6 +4,7 @@
 //! [`MAX_CANDIDATES`] signatures of one request are looked at.
 
 use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER};
+use memchr::memmem;
 use serde::Deserialize;
 
 use crate::{key::Algorithm, request::Refusal};
@@ -108,7 +109,7 @@ impl Claimed {
                         }
                         continue;
                     };
-                    let Some(at) = position(item, pair.as_bytes()) else { continue };
+                    let Some(at) = memmem::find(item, pair.as_bytes()) else { continue };
                     let (name, value) = (&item[..at], &item[at + pair.len()..]);
                     let is_stamp = stamp.is_some_and(|stamp| stamp.as_bytes() == name);
                     if is_stamp && self.timestamp.replace(value.to_vec()).is_some() {
@@ -126,18 +127,11 @@ impl Claimed {
     }
 }
 
-fn position(text: &[u8], needle: &[u8]) -> Option<usize> {
-    match needle {
-        [byte] => text.iter().position(|other| other == byte),
-        _ => text.windows(needle.len()).position(|window| window == needle),
-    }
-}
-
 fn split<'a>(text: &'a [u8], separator: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
         let text = rest?;
-        match position(text, separator) {
+        match memmem::find(text, separator) {
             Some(at) => {
                 rest = Some(&text[at + separator.len()..]);
                 Some(&text[..at])

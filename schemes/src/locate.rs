@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use crate::{
     form::{self, Form},
-    json::{self, Pointer, Trouble},
+    json::{self, Pointer},
     key::Keys,
     multipart,
     request::{Doubled, Request},
@@ -16,16 +16,13 @@ use crate::{
 /// Longest value that is read from a header, form field or query for an id or a type.
 const MAX_META: usize = 256;
 
-/// A place in a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Spot {
     /// A header of this lower-case name.
     Header(String),
-    /// A JSON member.
     Json(Pointer),
     /// A field of a form, urlencoded or multipart.
     Form(String),
-    /// A query parameter.
     Query(String),
     /// A value from the endpoint's configuration.
     Setting(String),
@@ -36,7 +33,7 @@ pub(crate) enum Spot {
 /// Why a place could not be read.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Unreadable {
-    /// It is there more than once.
+    /// It, or a member on the way to it, is there more than once, or too many values were found.
     Doubled,
     /// The body is not JSON.
     Malformed,
@@ -45,15 +42,6 @@ pub(crate) enum Unreadable {
 impl From<Doubled> for Unreadable {
     fn from(Doubled: Doubled) -> Self {
         Self::Doubled
-    }
-}
-
-impl From<Trouble> for Unreadable {
-    fn from(trouble: Trouble) -> Self {
-        match trouble {
-            Trouble::Malformed => Self::Malformed,
-            Trouble::Ambiguous => Self::Doubled,
-        }
     }
 }
 
@@ -178,7 +166,6 @@ pub struct Locator {
 
 impl Locator {
     /// Reads one, such as `header:x-id` or `json:/data/id`; `None` where the text is none.
-    #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let part = |text: &str| Spot::parse(text.trim());
         let whole = |text: &str| text.split(" + ").map(part).collect::<Option<Vec<_>>>();
@@ -194,13 +181,11 @@ impl Locator {
     }
 
     /// Whether the body has to be there to read it.
-    #[must_use]
     pub fn in_body(&self) -> bool {
         self.alternatives.iter().flatten().any(Spot::in_body)
     }
 
     /// What stands there in a request, at most 256 bytes of printable text.
-    #[must_use]
     pub fn find(&self, request: &Request<'_>) -> Option<String> {
         self.read(&Scene::new(request, None), false)
     }

@@ -4,7 +4,6 @@
 
 use thiserror::Error;
 
-/// A request's headers, as far as the engine needs them.
 pub trait Headers {
     /// Calls `each` with every value of the header `name`, which is in lower case, in order.
     fn for_each<'h>(&'h self, name: &str, each: &mut dyn FnMut(&'h [u8]));
@@ -32,7 +31,6 @@ impl<N: AsRef<str>, V: AsRef<[u8]>> Headers for Vec<(N, V)> {
 
 /// A request, exactly as it was received.
 #[derive(Clone, Copy)]
-#[allow(missing_docs, reason = "the other names say it all")]
 pub struct Request<'a> {
     /// The method, in upper case.
     pub method: &'a str,
@@ -100,8 +98,6 @@ impl Fingerprint {
         Self(bytes)
     }
 
-    /// Its bytes.
-    #[must_use]
     pub const fn bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -114,19 +110,17 @@ impl std::fmt::Debug for Fingerprint {
 }
 
 macro_rules! refusals {
-    ($($(#[$doc:meta])* $name:ident = $code:literal, $text:literal;)*) => {
+    ($($name:ident = $code:literal, $text:literal;)*) => {
         /// Why a request is refused.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
         pub enum Refusal {
-            $($(#[$doc])* #[error($text)] $name,)*
+            $(#[error($text)] $name,)*
         }
 
         impl Refusal {
-            /// Every refusal there is.
             pub const ALL: &'static [Self] = &[$(Self::$name),*];
 
             /// A stable code for answers, logs and metrics.
-            #[must_use]
             pub const fn code(self) -> &'static str {
                 match self { $(Self::$name => $code,)* }
             }
@@ -135,42 +129,23 @@ macro_rules! refusals {
 }
 
 refusals! {
-    /// There is no signature or token.
     SignatureMissing = "signature_missing", "the signature is missing";
-    /// The signature does not follow the scheme.
     SignatureMalformed = "signature_malformed", "the signature is malformed";
-    /// The signature stands there more than once.
     SignatureDuplicated = "signature_duplicated", "the signature is there more than once";
-    /// No signature is right under any of the secrets.
     SignatureMismatch = "signature_mismatch", "the signature does not match";
-    /// There is no timestamp.
     TimestampMissing = "timestamp_missing", "the timestamp is missing";
-    /// The timestamp is not in its format, or is there more than once.
     TimestampMalformed = "timestamp_malformed", "the timestamp is malformed";
-    /// The signature is right but too old.
     TimestampTooOld = "timestamp_too_old", "the timestamp is too old";
-    /// The signature is right but from the future.
     TimestampTooNew = "timestamp_too_new", "the timestamp is too far in the future";
-    /// There is no message id.
     IdMissing = "id_missing", "the message id is missing";
-    /// The message id is there more than once.
     IdDuplicated = "id_duplicated", "the message id is there more than once";
-    /// What is signed looks like a challenge, and whoever asks gets a challenge signed.
     ChallengeText = "challenge_text", "what is signed looks like a challenge, which anyone can have signed";
-    /// Something that the scheme signs or asks for is not there, or is there more than once.
     PartMissing = "part_missing", "a header or member that the scheme needs is missing or doubled";
-    /// Something that must have a certain value has another.
     ValueWrong = "value_wrong", "a header or member does not have the value that the scheme asks for";
-    /// The body is not in the format in which the signature stands.
     BodyMalformed = "body_malformed", "the body is malformed, or has a signed member more than once";
-    /// The body is not the one whose hash was signed.
     BodyMismatch = "body_mismatch", "the body does not match its signed hash";
-    /// The key or certificate that the request names is not known.
     KeyUnknown = "key_unknown", "the key or certificate that the request names is not known";
-    /// The certificate that the request names cannot be trusted.
     CertificateRefused = "certificate_refused", "the certificate is not from the provider's host, or not valid now";
-    /// A claim of the token is missing or wrong.
     ClaimWrong = "claim_wrong", "a claim of the token is missing or wrong";
-    /// The endpoint has no secret yet.
     SecretMissing = "secret_missing", "no secret is known for this endpoint yet";
 }

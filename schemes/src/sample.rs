@@ -16,7 +16,6 @@ use crate::{
 
 /// A provider's request, not signed yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the other names say it all")]
 pub struct Sample {
     pub method: &'static str,
     /// The headers, names in lower case.
@@ -61,7 +60,6 @@ fn entry(name: &str) -> Raw {
 impl Provider {
     /// A request as the provider sends it, with an event id of the caller's. Sign it with
     /// [`Scheme::sign`](crate::Scheme::sign).
-    #[must_use]
     pub fn sample(&self, id: &str, now_unix_s: i64) -> Sample {
         let raw = entry(&self.name);
         let kind = raw.kind.unwrap_or_else(|| "sample.created".to_owned());

@@ -14,7 +14,6 @@ use crate::{
     url::UrlVariant,
 };
 
-/// How a provider signs.
 #[derive(Clone, Debug)]
 pub struct Scheme {
     pub(crate) algorithm: Algorithm,
@@ -51,7 +50,6 @@ pub struct Scheme {
     pub(crate) alias: Option<Box<Scheme>>,
 }
 
-/// Where the signature stands.
 #[derive(Clone, Debug)]
 pub(crate) enum SignaturePlace {
     At(Spot),
@@ -86,7 +84,6 @@ pub(crate) struct Requirement {
     pub(crate) value: Option<Expected>,
 }
 
-/// A value that something must have.
 #[derive(Clone, Debug)]
 pub(crate) enum Expected {
     OneOf(Vec<String>),
@@ -94,7 +91,6 @@ pub(crate) enum Expected {
     Url,
 }
 
-/// What a JWT must say.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Claims {
     pub(crate) equal: Vec<(String, Expected)>,
@@ -121,7 +117,6 @@ pub enum SignatureScope {
 /// Which key a request names that whoever holds the keys may have to fetch first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NamedKey {
-    /// A key id.
     Id(String),
     /// An https URL that the row allows.
     Url(String),
@@ -129,9 +124,6 @@ pub enum NamedKey {
 
 impl Scheme {
     /// Keys from what the endpoint knows, built once.
-    ///
-    /// # Errors
-    /// [`SecretError`] for the first secret that is not in the provider's form, or a missing setting.
     pub fn keys_from(&self, material: &Material) -> Result<Keys, SecretError> {
         for name in self.settings() {
             if material.settings.get(name).is_none_or(|values| values.iter().all(String::is_empty)) {
@@ -148,48 +140,42 @@ impl Scheme {
     }
 
     /// Keys from secrets alone, newest first.
-    ///
-    /// # Errors
-    /// As [`Scheme::keys_from`].
     pub fn keys(&self, secrets: &[Secret]) -> Result<Keys, SecretError> {
         self.keys_from(&Material::secrets(secrets))
     }
 
+    /// Whether what is signed, or hashed in a claim, has such a piece.
+    fn signs(&self, wanted: impl Fn(&Piece) -> bool) -> bool {
+        self.template.iter().chain(self.claims.hash.iter().flat_map(|(_, template)| template)).any(wanted)
+    }
+
     /// Whether the whole body must be there before the request can be checked.
-    #[must_use]
     pub fn covers_body(&self) -> bool {
-        let spot = |place: &SignaturePlace| matches!(place, SignaturePlace::At(spot) if spot.in_body());
-        self.template.iter().any(Piece::needs_body)
+        self.signs(Piece::needs_body)
             || self.each.is_some()
             || self.body_hash.is_some()
             || self.scope() == SignatureScope::Occasion
-            || spot(&self.place)
+            || matches!(&self.place, SignaturePlace::At(spot) if spot.in_body())
             || self.require.iter().any(|rule| rule.spot.in_body())
             || self.key_at.as_ref().is_some_and(|key| key.spot.in_body())
-            || self.claims.hash.as_ref().is_some_and(|(_, template)| template.iter().any(Piece::needs_body))
             || self.timestamp.as_ref().is_some_and(|stamp| stamp.place.in_body())
     }
 
     /// Whether the signature covers every byte of the body; if not, a body can be changed unseen.
-    #[must_use]
     pub fn protects_body(&self) -> bool {
         let whole = |piece: &Piece| {
             matches!(piece, Piece::Body | Piece::BodyHash | Piece::BodyCrc | Piece::BodyOrForm(_))
                 || matches!(piece, Piece::FormSorted | Piece::UrlAndForm)
         };
-        !self.algorithm.is_token()
-            && (self.template.iter().any(whole)
-                || self.claims.hash.as_ref().is_some_and(|(_, template)| template.iter().any(whole)))
+        !self.algorithm.is_token() && self.signs(whole)
     }
 
     /// Whether the signature covers every body, whatever its type says.
     pub(crate) fn signs_whole_body(&self) -> bool {
-        let whole = |pieces: &[Piece]| pieces.iter().any(|piece| matches!(piece, Piece::Body | Piece::BodyHash));
-        whole(&self.template) || self.claims.hash.as_ref().is_some_and(|(_, template)| whole(template))
+        self.signs(|piece| matches!(piece, Piece::Body | Piece::BodyHash))
     }
 
     /// Whether a signature that comes again is a request that comes again. What is doubtful is [`SignatureScope::Open`].
-    #[must_use]
     pub fn scope(&self) -> SignatureScope {
         if self.algorithm.is_jwt() {
             // Many messages travel under one token, unless it names the body.
@@ -214,38 +200,28 @@ impl Scheme {
     }
 
     /// Whether the signature covers the URL, so that it has to be known as the provider writes it.
-    #[must_use]
     pub fn covers_url(&self) -> bool {
-        let pieces = self.template.iter().chain(self.claims.hash.iter().flat_map(|(_, template)| template));
-        let mut pieces = pieces;
-        pieces.any(|piece| {
+        self.signs(|piece| {
             matches!(piece, Piece::Url | Piece::Path | Piece::Query | Piece::CanonicalPath)
                 || matches!(piece, Piece::CanonicalQuery(_) | Piece::UrlAndForm)
         }) || self.claims.equal.iter().any(|(_, value)| matches!(value, Expected::Url))
     }
 
     /// Whether a late delivery can be signed afresh and `send` can play the provider.
-    #[must_use]
     pub fn is_symmetric(&self) -> bool {
         self.algorithm.is_symmetric() && self.algorithms.is_none()
     }
 
     /// How far a timestamp may be from now, into the past and the future, in seconds.
-    #[must_use]
     pub fn tolerance_s(&self) -> Option<(i64, i64)> {
         self.timestamp.as_ref().map(|stamp| (stamp.past_s, stamp.future_s))
     }
 
     /// The names of the settings that an endpoint must give.
-    #[must_use]
     pub fn settings(&self) -> Vec<&str> {
-        let setting = |value: &Expected| match value {
-            Expected::Setting(_) => true,
-            Expected::OneOf(_) | Expected::Url => false,
-        };
-        let named = self.require.iter().filter_map(|rule| rule.value.as_ref());
-        let named = named.chain(self.claims.equal.iter().map(|(_, value)| value)).filter(|value| setting(value));
-        let mut names: Vec<&str> = named
+        let expected = self.require.iter().filter_map(|rule| rule.value.as_ref());
+        let mut names: Vec<&str> = expected
+            .chain(self.claims.equal.iter().map(|(_, value)| value))
             .filter_map(|value| if let Expected::Setting(name) = value { Some(name.as_str()) } else { None })
             .chain(self.field_setting.as_deref())
             .chain(self.template.iter().filter_map(|piece| match piece {
@@ -277,13 +253,11 @@ impl Scheme {
 
     /// The key or certificate that a request names, if the row lets it name one. An `Url` is https
     /// and one that the row allows: whoever fetches it must still follow no redirects.
-    #[must_use]
     pub fn named_key(&self, request: &Request<'_>) -> Option<NamedKey> {
         crate::verify::named_key(self, request)
     }
 
     /// Whether requests name their keys by [`NamedKey::Url`], so that a key may have to be fetched for one.
-    #[must_use]
     pub fn names_keys_by_url(&self) -> bool {
         self.key_at.as_ref().is_some_and(|at| at.url.is_some())
             || self.alias.as_ref().is_some_and(|alias| alias.names_keys_by_url())

@@ -19,13 +19,10 @@ impl PartialEq for Secret {
 impl Eq for Secret {}
 
 impl Secret {
-    /// Takes a secret's text.
     pub fn new(text: impl Into<Vec<u8>>) -> Self {
         Self(Zeroizing::new(text.into()))
     }
 
-    /// The secret itself.
-    #[must_use]
     pub fn expose(&self) -> &[u8] {
         &self.0
     }

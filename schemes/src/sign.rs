@@ -36,24 +36,14 @@ pub struct Signed {
 /// Why a request cannot be signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum SignError {
-    /// The scheme signs a message id and none was given.
     #[error("the scheme signs a message id; give one")]
     IdMissing,
-    /// Only the provider has the key that signs.
     #[error("only the provider has the key that signs; this scheme cannot be signed here")]
     Asymmetric,
-    /// The request lacks something that the scheme signs.
     #[error("the request lacks something that the scheme signs: {0}")]
-    Incomplete(Refusal),
-    /// The body is not in the format in which the signature stands.
+    Incomplete(#[from] Refusal),
     #[error("the body is not the JSON or form in which the signature stands")]
     Body,
-}
-
-impl From<Refusal> for SignError {
-    fn from(refusal: Refusal) -> Self {
-        Self::Incomplete(refusal)
-    }
 }
 
 /// A request under construction.
@@ -175,9 +165,6 @@ fn set_json(body: &[u8], pointer: &Pointer, value: &dyn Fn(Option<&Value>) -> Va
 
 impl Scheme {
     /// Signs a request with the newest key, or the one of [`Keys::signing_as`]. `id` is the message id, where the scheme signs one.
-    ///
-    /// # Errors
-    /// [`SignError`] says what the scheme or the request lacks.
     pub fn sign(
         &self,
         keys: &Keys,
@@ -198,7 +185,6 @@ impl Scheme {
         Ok(signed)
     }
 
-    /// Under the scheme's own header names.
     fn sign_alone(
         &self,
         keys: &Keys,
@@ -248,7 +234,7 @@ impl Scheme {
         match &self.each {
             None => {
                 let value = self.signature(keys, request.method, &draft, None, stamp, id, now_unix_s)?;
-                self.place_signature(&mut draft, &value, keys.lead_index())?;
+                self.place_signature(&mut draft, &value, keys.lead)?;
             }
             Some(each) => self.sign_items(keys, request.method, &mut draft, each)?,
         }

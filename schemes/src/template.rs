@@ -66,6 +66,17 @@ pub(crate) enum SignedPart<'a> {
     Secret,
 }
 
+impl SignedPart<'_> {
+    /// Its bytes, where `url` was signed under a key whose text is `secret`.
+    pub(crate) fn text<'t>(&'t self, url: &'t str, secret: &'t [u8]) -> &'t [u8] {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Url => url.as_bytes(),
+            Self::Secret => secret,
+        }
+    }
+}
+
 /// What the caller found already.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Found<'a> {

@@ -12,14 +12,11 @@ use crate::{json::Pointer, locate::Spot, request::Refusal};
 const MAX_LENGTH: usize = 40;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Format {
-    #[serde(rename = "unix-s")]
     UnixS,
-    #[serde(rename = "unix-ms")]
     UnixMs,
-    #[serde(rename = "rfc3339")]
     Rfc3339,
-    #[serde(rename = "http-date")]
     HttpDate,
 }
 

@@ -26,17 +26,11 @@ use crate::{
 
 impl Scheme {
     /// Checks a request that arrived at `now_unix_s`.
-    ///
-    /// # Errors
-    /// [`Refusal`] says why it must not pass.
     pub fn verify(&self, keys: &Keys, request: &Request<'_>, now_unix_s: i64) -> Result<Verified, Refusal> {
         self.verify_within(keys, request, now_unix_s, keys.tolerance_s)
     }
 
     /// As [`Scheme::verify`], for a request that may be so old. Only for who knows that it did not come before.
-    ///
-    /// # Errors
-    /// [`Refusal`] says why it must not pass.
     pub fn verify_late(
         &self,
         keys: &Keys,
@@ -104,7 +98,10 @@ impl Scheme {
         let signed_url = other_url.as_deref().unwrap_or(scene.url);
         self.check_no_challenge(&parts, signed_url)?;
         if self.may_have_several() && self.timestamp.is_some() {
-            fingerprint = signed_text(&parts, signed_url);
+            // What was signed, whichever key did it.
+            let mut hash = Sha256::new();
+            parts.iter().for_each(|part| hash.update(part.text(signed_url, &[])));
+            fingerprint = Fingerprint::of(&hash.finalize());
         }
         self.check_body_hash(scene, signed_url)?;
         if let (Some(rule), Some(at)) = (&self.timestamp, at) {
@@ -139,14 +136,7 @@ impl Scheme {
 
     /// A signature of what a challenge may be proves nothing: whoever asks gets it.
     pub(crate) fn check_no_challenge(&self, parts: &[SignedPart<'_>], url: &str) -> Result<(), Refusal> {
-        fn text<'a>(part: &'a SignedPart<'_>, url: &'a str) -> &'a [u8] {
-            match part {
-                SignedPart::Bytes(bytes) => bytes,
-                SignedPart::Url => url.as_bytes(),
-                SignedPart::Secret => &[],
-            }
-        }
-        match self.challenges.iter().any(|shape| shape.fits_joined(parts.iter().map(|part| text(part, url)))) {
+        match self.challenges.iter().any(|shape| shape.fits_joined(parts.iter().map(|part| part.text(url, &[])))) {
             true => Err(Refusal::ChallengeText),
             false => Ok(()),
         }
@@ -165,7 +155,7 @@ impl Scheme {
         let urls = std::iter::once(scene.url).chain(variants.iter().map(String::as_str));
         let mut matched = None;
         for url in urls {
-            for (index, key) in keys.iter().enumerate() {
+            for (index, key) in keys.keys.iter().enumerate() {
                 let digest = key.sign_by(claimed.algorithm, parts, url);
                 let mut equal = Choice::from(0);
                 for candidate in claimed.candidates.iter().filter(|it| it.key.is_none_or(|key| key == index)) {
@@ -189,20 +179,14 @@ impl Scheme {
         now: i64,
     ) -> Result<Option<(usize, Fingerprint)>, Refusal> {
         let algorithm = self.algorithm_for(scene)?;
-        let mut message = Vec::new();
-        for part in parts {
-            message.extend_from_slice(match part {
-                SignedPart::Bytes(bytes) => bytes,
-                SignedPart::Url => scene.url.as_bytes(),
-                SignedPart::Secret => &[],
-            });
-        }
+        let message: Vec<_> = parts.iter().map(|part| part.text(scene.url, &[])).collect();
+        let message = message.concat();
         let key_name = match &self.key_at {
             Some(at) => Some(at.name(scene)?),
             None => key_name,
         };
         let named = |key: &PublicKey| key_name.is_none() || key.name == key_name;
-        let usable: Vec<_> = keys.public().iter().enumerate().filter(|(_, key)| named(key)).collect();
+        let usable: Vec<_> = keys.public.iter().enumerate().filter(|(_, key)| named(key)).collect();
         if usable.is_empty() {
             return Err(Refusal::KeyUnknown);
         }
@@ -326,7 +310,7 @@ impl Scheme {
         };
         let claimed = Digest::of(&token);
         let mut matched = None;
-        for (index, key) in keys.iter().enumerate() {
+        for (index, key) in keys.keys.iter().enumerate() {
             if bool::from(Digest::of(key.text()).equals(claimed.bytes())) && matched.is_none() {
                 matched = Some(index);
             }
@@ -453,19 +437,6 @@ pub(crate) fn named_key(scheme: &Scheme, request: &Request<'_>) -> Option<NamedK
     let envelope = scheme.envelope.as_ref()?;
     let opened = Encoding::Base64.decode(&value)?;
     envelope_text(&opened, &envelope.key).ok().map(NamedKey::Id)
-}
-
-/// What was signed, whichever key did it.
-fn signed_text(parts: &[SignedPart<'_>], url: &str) -> Fingerprint {
-    let mut hash = Sha256::new();
-    for part in parts {
-        match part {
-            SignedPart::Bytes(bytes) => hash.update(bytes),
-            SignedPart::Url => hash.update(url.as_bytes()),
-            SignedPart::Secret => {}
-        }
-    }
-    Fingerprint::of(&hash.finalize())
 }
 
 fn envelope_text(text: &[u8], pointer: &Pointer) -> Result<String, Refusal> {

@@ -8,7 +8,6 @@ use crate::{
 
 impl Scheme {
     /// What proves a request, in a few words.
-    #[must_use]
     pub fn in_words(&self) -> String {
         let what = match self.algorithm {
             Algorithm::HmacSha1 => "HMAC-SHA1",

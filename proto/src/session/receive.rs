@@ -145,7 +145,7 @@ impl Session {
     }
 
     fn receive_reset(&mut self, id: StreamId, mut payload: Bytes) -> Result<(), ProtocolError> {
-        let code = ResetCode::from_wire(take_varint(&mut payload, "reset")?);
+        let code = ResetCode::read(take_varint(&mut payload, "reset")?);
         if self.find(id)?.is_some() {
             self.forget(id);
             self.events.push(Event::Reset { id, code });

@@ -148,7 +148,7 @@ fn write_turn(id: StreamId, stream: &mut Stream, share: usize, out: &mut BytesMu
         return Turn::NoRoom;
     }
     if let Some(code) = stream.reset_owed {
-        put_number(out, FrameType::Reset, id, code.to_wire());
+        put_number(out, FrameType::Reset, id, code as u64);
         return Turn::Over;
     }
     if stream.owes_credit() {

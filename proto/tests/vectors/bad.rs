@@ -189,7 +189,7 @@ fn vector(name: &str, to: Role, open: bool, bytes: &[u8]) -> Value {
     let Some(Event::Closed { by_peer: false, close }) = std::iter::from_fn(|| session.poll_event()).last() else {
         panic!("{name} does not end the session")
     };
-    assert_eq!(close.code.to_wire(), 2, "{name} is a protocol error");
+    assert_eq!(close.code as u64, 2, "{name} is a protocol error");
     let to = if to == RELAY { "relay" } else { "agent" };
     let given = if open { "open" } else { "opening" };
     json!({ "name": name, "to": to, "given": given, "hex": hex(bytes), "close": describe::of_close(&close) })

@@ -44,7 +44,7 @@ fn of_frame(frame: Frame) -> Result<Value, ProtocolError> {
         }
         FrameType::Data => json!({ "body": hex(&payload) }),
         FrameType::End => json!({ "trailers": of_headers(&HeaderBlock::decode(payload)?) }),
-        FrameType::Reset => json!({ "code": of_reset(ResetCode::from_wire(take_varint(&mut payload, "reset")?)) }),
+        FrameType::Reset => json!({ "code": of_reset(ResetCode::read(take_varint(&mut payload, "reset")?)) }),
         FrameType::Credit => json!({ "bytes": take_varint(&mut payload, "credit")? }),
         FrameType::Ping | FrameType::Pong => json!({ "echo": hex(&payload) }),
         FrameType::Outcome => of_outcome(&Outcome::decode(payload)?),
@@ -197,7 +197,7 @@ fn of_notice(notice: &Notice) -> Value {
 }
 
 pub(super) fn of_close(close: &Close) -> Value {
-    json!({ "code": close.code.to_wire(), "reason": close.reason })
+    json!({ "code": close.code as u64, "reason": close.reason })
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -187,7 +187,7 @@ fn controls() -> Vec<Value> {
         ResetCode::Timeout,
         ResetCode::NotCarriable,
     ];
-    all.extend(codes.map(|code| frame(&format!("a reset: {code:?}"), FrameType::Reset, 0, 5, number(code.to_wire()))));
+    all.extend(codes.map(|code| frame(&format!("a reset: {code:?}"), FrameType::Reset, 0, 5, number(code as u64))));
     all
 }
 

@@ -4,14 +4,10 @@ use std::fmt;
 
 use crate::{Refusal, SecretError};
 
-/// One thing that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "the other names say it all")]
 pub enum Finding {
-    /// Nothing is wrong with it.
     Verifies,
-    /// The configured secret cannot be used at all.
     SecretUnusable(SecretError),
     /// The signature is right, the time is not.
     ClockSkew {
@@ -20,33 +16,30 @@ pub enum Finding {
         /// How much may be.
         tolerance_s: i64,
     },
-    /// A header is there more than once.
     DoubledHeader {
         name: String,
         /// Whether one of its values is right.
         one_is_right: bool,
     },
-    /// The signature is right but in upper-case hex.
     UpperCaseHex,
-    /// The signature is right but without its prefix.
-    PrefixMissing { prefix: String },
-    /// The signature is right but in another encoding.
-    Encoding { due: &'static str, has: &'static str },
+    PrefixMissing {
+        prefix: String,
+    },
+    Encoding {
+        due: &'static str,
+        has: &'static str,
+    },
     /// It is right under another of the owner's secrets.
     OtherSecret {
-        /// That secret's name.
         name: String,
     },
     /// It is right with the same secret read in another form.
     SecretForm {
-        /// Which secret.
         name: String,
-        /// How the sender reads it.
         form: &'static str,
     },
-    /// It is right for another URL.
+    /// It is right for another URL, given without its query.
     OtherUrl {
-        /// That URL, without its query.
         url: String,
     },
     /// It is right for a body that something on the way, or the sender's code, changed.
@@ -57,14 +50,10 @@ pub enum Finding {
         /// Whether its signature is right there, or only its header fits.
         proven: bool,
     },
-    /// There is no signature.
     SignatureAbsent {
-        /// Where it should stand.
         place: String,
     },
-    /// It is refused for a reason that needs no search.
     Refused(Refusal),
-    /// None of the usual mistakes.
     NothingUsual {
         /// Whether the search ended early because the request is large.
         exhausted: bool,
@@ -72,29 +61,27 @@ pub enum Finding {
 }
 
 /// What happened to a body after it was signed, or before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BodyChange {
-    /// A newline was put at its end.
+    #[error("a newline was added at its end")]
     NewlineAdded,
-    /// The newline at its end was taken away.
+    #[error("the newline at its end was removed")]
     NewlineRemoved,
-    /// CRLF became LF.
+    #[error("its CRLF line ends became LF")]
     CrlfToLf,
-    /// LF became CRLF.
+    #[error("its LF line ends became CRLF")]
     LfToCrlf,
-    /// A byte order mark was put in front or taken away.
+    #[error("a byte order mark was added or removed")]
     ByteOrderMark,
-    /// The JSON was parsed and written again.
+    #[error("the JSON was parsed and written again, so that its bytes are others")]
     JsonRewritten,
-    /// The form was parsed and written again.
+    #[error("the form was parsed and written again, so that its bytes are others")]
     FormRewritten,
-    /// What was signed is a form field's value, not the form.
+    #[error("the sender signs a form field's value and not the form")]
     FormField,
 }
 
 impl Finding {
-    /// A stable code.
-    #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Verifies => "verifies",
@@ -179,20 +166,5 @@ impl fmt::Display for Finding {
                  secret at the sender is another one than here",
             ),
         }
-    }
-}
-
-impl fmt::Display for BodyChange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NewlineAdded => "a newline was added at its end",
-            Self::NewlineRemoved => "the newline at its end was removed",
-            Self::CrlfToLf => "its CRLF line ends became LF",
-            Self::LfToCrlf => "its LF line ends became CRLF",
-            Self::ByteOrderMark => "a byte order mark was added or removed",
-            Self::JsonRewritten => "the JSON was parsed and written again, so that its bytes are others",
-            Self::FormRewritten => "the form was parsed and written again, so that its bytes are others",
-            Self::FormField => "the sender signs a form field's value and not the form",
-        })
     }
 }

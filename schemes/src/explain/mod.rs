@@ -33,7 +33,6 @@ pub struct Candidates<'a> {
 }
 
 /// Explains why a request was refused: what was found, the likeliest first, at least one finding.
-#[must_use]
 pub fn explain(
     provider: &Provider,
     material: &Material,

@@ -17,14 +17,12 @@ use crate::{
     scheme::Scheme,
 };
 
-/// One provider.
 #[derive(Clone, Debug)]
 pub struct Provider {
     /// The name by which configs call it.
     pub name: String,
     /// Other names by which it is found.
     pub aliases: Vec<String>,
-    /// Its name for people.
     pub title: String,
     /// Its own page about webhooks.
     pub docs: String,
@@ -32,9 +30,7 @@ pub struct Provider {
     pub setup: String,
     /// How it signs; `None` where it does not.
     pub scheme: Option<Scheme>,
-    /// Where the event's id stands.
     pub event_id: Option<Locator>,
-    /// Where the event's type stands.
     pub event_type: Option<Locator>,
     /// How long it waits for an answer, where it says so.
     pub timeout: Option<Duration>,
@@ -57,7 +53,6 @@ pub struct Provider {
 
 /// An answer that a provider insists on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the other names say it all")]
 pub struct Ack {
     pub status: u16,
     /// The `Content-Type`, if there is a body.
@@ -70,32 +65,22 @@ pub struct Ack {
 pub struct EventMeta {
     /// The provider's id for it, at most 256 bytes; the same when it is sent again.
     pub id: Option<String>,
-    /// Its type, at most 256 bytes.
     pub kind: Option<String>,
 }
 
 /// A row that cannot be used, with the provider, the key and the way out.
 #[derive(Debug, Error)]
 pub enum RowError {
-    /// Not TOML, or keys that are not known.
     #[error("the provider table cannot be read: {0}")]
     Syntax(#[from] toml::de::Error),
     /// A value that makes no sense where it stands.
     #[error("provider {provider}: {key}: {problem}")]
-    Value {
-        /// The provider's name.
-        provider: String,
-        /// The key in its row.
-        key: &'static str,
-        /// What is wrong, and what would be right.
-        problem: String,
-    },
+    Value { provider: String, key: &'static str, problem: String },
 }
 
 /// The embedded table, as it is written.
 pub const TABLE: &str = include_str!("../providers.toml");
 
-/// The embedded table.
 pub fn providers() -> &'static [Provider] {
     static PROVIDERS: LazyLock<Vec<Provider>> = LazyLock::new(|| load(TABLE).expect("a test loads the embedded table"));
     &PROVIDERS
@@ -110,21 +95,16 @@ pub fn provider(name: &str) -> Option<&'static Provider> {
 
 /// Reads a table of providers in TOML: one `[[provider]]` a row. A row may be `like` another of the
 /// same table or of the embedded one.
-///
-/// # Errors
-/// [`RowError`] names the provider, the key and what would be right.
 pub fn load(text: &str) -> Result<Vec<Provider>, RowError> {
     check::table(toml::from_str(text)?)
 }
 
-/// A scheme on its own, with what is wrong with it.
 pub(crate) fn checked(raw: &raw::RawScheme) -> Result<Scheme, String> {
     check::scheme(raw).map_err(|(key, problem)| format!("{key}: {problem}"))
 }
 
 impl Provider {
     /// What a request says about its event. Never fails: what cannot be read is not there.
-    #[must_use]
     pub fn event(&self, request: &Request<'_>) -> EventMeta {
         let scene = Scene::new(request, None).json_in(self.json_part());
         let read = |locator: &Option<Locator>, first| locator.as_ref().and_then(|it| it.read(&scene, first));
@@ -132,7 +112,6 @@ impl Provider {
     }
 
     /// Whether its scheme is one of a kind, for which files of vectors have a name and no description.
-    #[must_use]
     pub const fn is_special(&self) -> bool {
         self.special.is_some()
     }
@@ -143,23 +122,18 @@ impl Provider {
     }
 
     /// Whether id, type or a handshake can only be found with the body there.
-    #[must_use]
     pub fn reads_body(&self) -> bool {
         [&self.event_id, &self.event_type].into_iter().flatten().any(Locator::in_body)
             || self.handshakes.iter().any(Handshake::reads_body)
     }
 
     /// Whether the endpoint's secret may come in a handshake, so that it can start without one.
-    #[must_use]
     pub fn learns_secret(&self) -> bool {
         self.handshakes.iter().any(Handshake::learns_secret)
     }
 
     /// The endpoint's keys, `None` if the provider does not sign, or if it gives its secret only in
     /// a handshake and has not yet.
-    ///
-    /// # Errors
-    /// As [`Scheme::keys_from`].
     pub fn keys(&self, material: &Material) -> Result<Option<Keys>, SecretError> {
         match &self.scheme {
             None => Ok(None),

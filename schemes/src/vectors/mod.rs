@@ -12,7 +12,6 @@ use crate::{Answering, Challenge, EventMeta, Keys, Locator, Material, Provider, 
 
 /// One vector and what became of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the other names say it all")]
 pub struct Case {
     pub name: String,
     /// What was seen and not expected, if anything.
@@ -30,11 +29,8 @@ pub enum By {
 
 /// The request of one vector, and what its endpoint knows.
 #[derive(Clone, Debug)]
-#[allow(missing_docs, reason = "the other names say it all")]
 pub struct VectorRequest {
-    /// The vector's name.
     pub name: String,
-    /// Whether it must be accepted.
     pub accept: bool,
     /// The receiver's clock.
     pub now: i64,
@@ -42,13 +38,10 @@ pub struct VectorRequest {
     pub url: String,
     pub headers: Vec<(String, Vec<u8>)>,
     pub body: Vec<u8>,
-    /// What the endpoint knows.
     pub material: Material,
 }
 
 impl VectorRequest {
-    /// The request.
-    #[must_use]
     pub fn request(&self) -> Request<'_> {
         Request { method: &self.method, url: &self.url, headers: &self.headers, body: &self.body }
     }
@@ -59,10 +52,6 @@ enum Rules {
     Own { scheme: Box<Scheme>, id: Option<Locator>, kind: Option<Locator> },
 }
 
-/// Judges a file.
-///
-/// # Errors
-/// What is wrong with the file itself.
 pub fn judge(text: &str, by: By) -> Result<Vec<Case>, String> {
     let file: Value = serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?;
     let vectors = file["vectors"].as_array().ok_or("there is no list \"vectors\"")?;
@@ -86,10 +75,6 @@ pub fn judge(text: &str, by: By) -> Result<Vec<Case>, String> {
     Ok(cases.collect())
 }
 
-/// Every event vector of a file, read.
-///
-/// # Errors
-/// What is wrong with the file.
 pub fn requests(text: &str) -> Result<Vec<VectorRequest>, String> {
     let file: Value = serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?;
     let vectors = file["vectors"].as_array().ok_or("there is no list \"vectors\"")?;

@@ -69,27 +69,10 @@ fn place(it: &Value) -> Result<String, String> {
     }
 }
 
+/// What a row is that says nothing else.
 fn blank(algorithm: Algorithm, secret: SecretForm) -> RawScheme {
-    RawScheme {
-        algorithm,
-        algorithms: None,
-        secret,
-        secret_suffix: String::new(),
-        template: String::new(),
-        signature: RawSignature::default(),
-        timestamp: None,
-        id: None,
-        nonce: None,
-        require: Vec::new(),
-        each: None,
-        url_variants: Vec::new(),
-        body_hash: None,
-        json_part: None,
-        key_at: None,
-        key_url: None,
-        claims: RawClaims::default(),
-        alias: None,
-    }
+    let raw: RawScheme = toml::from_str("algorithm = \"token\"\nsignature = {}").expect("all else has a default");
+    RawScheme { algorithm, secret, ..raw }
 }
 
 fn token(it: &Value) -> Result<RawScheme, String> {

@@ -109,7 +109,6 @@ impl DerefMut for MutantSession {
 
 impl MutantSession {
     /// Breaks a session that has just begun.
-    #[must_use]
     pub const fn new(session: Session, mutant: Option<Mutant>) -> Self {
         Self { session, mutant, heads: BTreeSet::new(), borrowed_bytes: 0 }
     }
@@ -170,7 +169,6 @@ impl MutantSession {
     }
 
     /// [`Session::poll_timeout`].
-    #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         if self.waits_for_its_socket() { None } else { self.session.poll_timeout() }
     }
@@ -180,9 +178,6 @@ impl MutantSession {
     }
 
     /// [`Session::open`].
-    ///
-    /// # Errors
-    /// The session's.
     pub fn open(&mut self, head: RequestHead) -> Result<StreamId, OpenError> {
         let last = self.session.last_id;
         if self.is(Mutant::ReuseId) && last > 0 && !self.session.streams.contains_key(&StreamId(last)) {
