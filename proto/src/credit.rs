@@ -11,22 +11,9 @@ use std::sync::{
 
 use crate::limits::MAX_WINDOW_BYTES;
 
-/// How one stream stands with its credit, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Credit {
-    /// What this side may still send.
-    pub send_bytes: u32,
-    /// What the peer may still send.
-    pub granted_bytes: u32,
-    /// What came from the peer and was not consumed.
-    pub unread_bytes: u32,
-    /// What the stream's window has borrowed from the pool.
-    pub borrowed_bytes: u32,
-}
-
 /// What this side may still send on one stream, in bytes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct SendWindow(u32);
+pub(crate) struct SendWindow(pub(crate) u32);
 
 impl SendWindow {
     pub(crate) const fn new(initial_bytes: u32) -> Self {
@@ -92,7 +79,7 @@ impl Eq for Purse {}
 /// The credit that all streams of a session may borrow beyond their initial windows.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    free_bytes: u32,
+    pub(crate) free_bytes: u32,
     lent_bytes: u32,
     purse: Option<Purse>,
 }
@@ -119,10 +106,6 @@ impl Pool {
             purse.give_back(bytes);
         }
     }
-
-    pub(crate) const fn free_bytes(&self) -> u32 {
-        self.free_bytes
-    }
 }
 
 impl Drop for Pool {
@@ -134,11 +117,11 @@ impl Drop for Pool {
 /// What the peer may still send on one stream, and what it has sent that nobody has read.
 #[derive(Debug)]
 pub(crate) struct RecvWindow {
-    granted: u32,
-    unread: u32,
+    pub(crate) granted: u32,
+    pub(crate) unread: u32,
     /// The initial window plus what was borrowed.
     allowance: u32,
-    borrowed: u32,
+    pub(crate) borrowed: u32,
 }
 
 impl RecvWindow {
@@ -182,19 +165,6 @@ impl RecvWindow {
         grantable
     }
 
-    pub(crate) const fn unread_bytes(&self) -> u32 {
-        self.unread
-    }
-
-    pub(crate) const fn stand(&self, send: SendWindow) -> Credit {
-        Credit {
-            send_bytes: send.0,
-            granted_bytes: self.granted,
-            unread_bytes: self.unread,
-            borrowed_bytes: self.borrowed,
-        }
-    }
-
     /// Gives back what was borrowed.
     pub(crate) fn release(&mut self, pool: &mut Pool) {
         pool.take_back(std::mem::take(&mut self.borrowed));
@@ -214,9 +184,9 @@ mod tests {
         window.consume(100, &mut pool, 1000);
         assert!(window.owes_credit());
         assert_eq!(window.grant(), 200);
-        assert_eq!(pool.free_bytes(), 900);
+        assert_eq!(pool.free_bytes, 900);
         window.release(&mut pool);
-        assert_eq!(pool.free_bytes(), 1000);
+        assert_eq!(pool.free_bytes, 1000);
     }
 
     #[test]
@@ -229,7 +199,7 @@ mod tests {
         window.consume(20, &mut pool, 1000);
         assert!(window.owes_credit());
         assert_eq!(window.grant(), 60);
-        assert_eq!(pool.free_bytes(), 1000);
+        assert_eq!(pool.free_bytes, 1000);
     }
 
     #[test]
@@ -238,7 +208,7 @@ mod tests {
         let mut window = RecvWindow::new(1000);
         assert!(window.receive(1000));
         window.consume(1000, &mut pool, 10_000);
-        assert_eq!(pool.free_bytes(), 750);
+        assert_eq!(pool.free_bytes, 750);
     }
 
     #[test]
@@ -255,9 +225,9 @@ mod tests {
         let mut window = read(&mut one);
         assert_eq!((window.grant(), purse.free_bytes()), (300, 300), "a quarter of what is there");
         read(&mut other);
-        assert_eq!((other.free_bytes(), purse.free_bytes()), (925, 225));
+        assert_eq!((other.free_bytes, purse.free_bytes()), (925, 225));
         window.release(&mut one);
-        assert_eq!((one.free_bytes(), purse.free_bytes()), (1000, 325));
+        assert_eq!((one.free_bytes, purse.free_bytes()), (1000, 325));
         drop(other);
         assert_eq!(purse.free_bytes(), 400);
     }

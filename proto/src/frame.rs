@@ -129,12 +129,8 @@ impl Decoder {
         }
     }
 
-    /// Bytes of an incomplete frame that wait for the rest of it.
-    pub(crate) fn buffered_bytes(&self) -> usize {
-        self.bytes().len()
-    }
-
-    fn bytes(&self) -> &[u8] {
+    /// What waits for the rest of a frame.
+    pub(crate) fn bytes(&self) -> &[u8] {
         match &self.buffer {
             Buffer::Piece(rest) => rest,
             Buffer::Partial(partial) => partial,

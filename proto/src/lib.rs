@@ -79,7 +79,7 @@ mod varint;
 mod vectors;
 
 pub use control::{Attach, Attached, Close, CloseCode, Hello, Notice, Offer, OfferState, VERSION, Welcome};
-pub use credit::{Credit, Purse};
+pub use credit::Purse;
 pub use error::{OpenError, ProtocolError, SendError};
 pub use event::Event;
 pub use fields::{HeaderBlock, HeaderBlockBuilder};
@@ -88,6 +88,8 @@ pub use message::{Framing, RequestHead, ResetCode, ResponseHead};
 pub use outcome::{MAX_OUTCOME_BODY_BYTES, Outcome, OutcomeState};
 pub use pieces::Pieces;
 pub use rate::{NotARate, Rate};
+#[cfg(feature = "mutants")]
+pub use session::credit::Credit;
 #[cfg(feature = "mutants")]
 pub use session::mutant::{Mutant, MutantSession};
 pub use session::{Role, Session};

@@ -30,7 +30,6 @@ pub struct RequestHead {
     pub event_id: [u8; 16],
     /// Number of this attempt, from 1.
     pub attempt: u32,
-    /// The method, as the sender wrote it.
     pub method: Bytes,
     /// What follows the endpoint in the sender's target, byte for byte: a path and a query, or nothing.
     pub target: Bytes,

@@ -61,13 +61,6 @@ impl Outcome {
         (self.event_id, self.attempt, self.fence) == (other.event_id, other.attempt, other.fence)
     }
 
-    pub(crate) fn body_bytes(&self) -> usize {
-        match &self.state {
-            OutcomeState::Finished { body, .. } => body.len(),
-            OutcomeState::Running | OutcomeState::Failed(_) => 0,
-        }
-    }
-
     /// `fields length · fields · [answer's fields length · fields · header lines length · lines · body]`.
     pub(crate) fn encode(&self, out: &mut BytesMut) {
         let (state, code) = match &self.state {

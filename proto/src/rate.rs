@@ -6,7 +6,6 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-/// Most events that a rate names.
 const MAX_COUNT: u32 = 100_000;
 
 /// Longest time that a rate names, in seconds.
@@ -46,7 +45,6 @@ impl Rate {
         self.burst
     }
 
-    /// The time that each one takes.
     pub fn interval(&self) -> Duration {
         Duration::from_secs(self.per_s.into()) / self.count
     }

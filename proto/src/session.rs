@@ -8,6 +8,9 @@
 //! calls give the same bytes and events. Everything owed to the peer is kept as state (one pong, one
 //! credit sum per stream, one reset per stream), so memory does not depend on how often a peer asks.
 
+#[cfg(any(test, feature = "mutants"))]
+#[path = "session/tests/credit.rs"]
+pub(crate) mod credit;
 #[cfg(feature = "mutants")]
 #[path = "session/tests/mutant.rs"]
 pub(crate) mod mutant;
@@ -23,7 +26,7 @@ use core::time::Duration;
 
 use crate::{
     control::{Close, CloseCode, Hello, Notice, Welcome},
-    credit::{Credit, Pool},
+    credit::Pool,
     error::{OpenError, ProtocolError, SendError},
     event::Event,
     fields::HeaderBlock,
@@ -190,30 +193,12 @@ impl Session {
 
     /// Whether [`Session::send`] would take body bytes on this stream now.
     pub fn has_room(&self, id: StreamId) -> bool {
-        self.streams.get(&id).is_some_and(|stream| stream.outgoing.body_bytes() < self.limits.send_buffer_bytes)
+        self.streams.get(&id).is_some_and(|stream| stream.outgoing.body.len() < self.limits.send_buffer_bytes)
     }
 
     /// Notices that were dropped because the peer took none for too long.
     pub const fn dropped_notices(&self) -> u64 {
         self.dropped_notices
-    }
-
-    /// Bytes that this side holds for the peer or from it, over all streams. At most what
-    /// [`Limits`] adds up to.
-    pub fn buffered_bytes(&self) -> usize {
-        let held = |stream: &Stream| stream.outgoing.body_bytes() + stream.incoming.window.unread_bytes() as usize;
-        let outcomes: usize = self.owed.outcomes.iter().map(Outcome::body_bytes).sum();
-        self.decoder.buffered_bytes() + outcomes + self.streams.values().map(held).sum::<usize>()
-    }
-
-    /// Bytes of the credit pool that no stream has borrowed.
-    pub const fn free_pool_bytes(&self) -> u32 {
-        self.pool.free_bytes()
-    }
-
-    /// Every stream that this side still holds, with its credit.
-    pub fn credit(&self) -> impl Iterator<Item = (StreamId, Credit)> {
-        self.streams.iter().map(|(id, stream)| (*id, stream.incoming.window.stand(stream.outgoing.window)))
     }
 
     // What happened outside.
@@ -340,12 +325,12 @@ impl Session {
         if !stream.outgoing.head_given {
             return Err(SendError::Ended);
         }
-        if stream.outgoing.body_bytes() >= limit {
+        if stream.outgoing.body.len() >= limit {
             stream.outgoing.blocked = true;
             return Err(SendError::Full);
         }
         if !bytes.is_empty() {
-            stream.outgoing.push(bytes);
+            stream.outgoing.body.push(bytes);
             self.enqueue(id);
         }
         Ok(())
@@ -507,7 +492,7 @@ impl Session {
     }
 
     fn forget_if_read(&mut self, id: StreamId) {
-        if self.streams.get(&id).is_some_and(|stream| stream.incoming.window.unread_bytes() == 0) {
+        if self.streams.get(&id).is_some_and(|stream| stream.incoming.window.unread == 0) {
             self.forget(id);
         }
     }

@@ -3,7 +3,7 @@
 //! A stream is state, not a queue of frames: the head, the body bytes, the end, the credit and the
 //! reset that the peer has yet to get. The session turns it into frames when the socket has room.
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 use crate::{
     credit::{RecvWindow, SendWindow},
@@ -23,7 +23,6 @@ impl StreamId {
     }
 }
 
-/// A head that waits to be sent.
 #[derive(Debug)]
 pub(crate) enum Head {
     Request(RequestHead),
@@ -35,14 +34,13 @@ pub(crate) enum Head {
 pub(crate) struct Outgoing {
     pub(crate) head: Option<Head>,
     pub(crate) head_given: bool,
-    body: Pieces,
+    pub(crate) body: Pieces,
     pub(crate) window: SendWindow,
     pub(crate) end: End,
     /// Somebody waits for room in the body's buffer.
     pub(crate) blocked: bool,
 }
 
-/// How far the end of the outgoing direction is.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum End {
     NotYet,
@@ -60,14 +58,6 @@ impl Outgoing {
             end: End::NotYet,
             blocked: false,
         }
-    }
-
-    pub(crate) fn push(&mut self, bytes: Bytes) {
-        self.body.push(bytes);
-    }
-
-    pub(crate) const fn body_bytes(&self) -> usize {
-        self.body.len()
     }
 
     /// Moves `len` bytes of body into `out`, which spends credit.

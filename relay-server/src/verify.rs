@@ -423,7 +423,7 @@ impl RowRule {
         let late_s = late.and_then(|late| i64::try_from(late.as_secs()).ok());
         let (verified, is_late) = match (scheme.verify(keys, request, now_unix_s), late_s) {
             (Err(Refusal::TimestampTooOld), Some(late_s)) => {
-                (scheme.verify_late(keys, request, now_unix_s, late_s)?, true)
+                (scheme.verify_late(keys, request, now_unix_s, Some(late_s))?, true)
             }
             (outcome, _) => (outcome?, false),
         };

@@ -36,8 +36,11 @@ impl Provider {
 
     /// The headers in which its proof stands, where that is a token; lower case.
     pub fn credential_headers(&self) -> Vec<&str> {
-        let mut names: Vec<&str> =
-            self.schemes().filter(|scheme| scheme.algorithm.is_token()).flat_map(headers).collect();
+        let mut names: Vec<&str> = self
+            .schemes()
+            .filter(|scheme| scheme.algorithm.is_token())
+            .flat_map(|scheme| scheme.place.headers())
+            .collect();
         let learnt = self.handshakes.iter().flat_map(|handshake| handshake.credentials());
         names.extend(learnt.filter_map(|spot| if let Spot::Header(name) = spot { Some(name.as_str()) } else { None }));
         names.sort_unstable();
@@ -102,14 +105,6 @@ impl Provider {
             SignaturePlace::At(spot) => Some(spot),
             SignaturePlace::AnyHeader(_) | SignaturePlace::Numbered(_) | SignaturePlace::PerKey(_) => None,
         })
-    }
-}
-
-fn headers(scheme: &Scheme) -> Vec<&str> {
-    match &scheme.place {
-        SignaturePlace::At(Spot::Header(name)) => vec![name.as_str()],
-        SignaturePlace::AnyHeader(names) | SignaturePlace::PerKey(names) => names.iter().map(String::as_str).collect(),
-        SignaturePlace::At(_) | SignaturePlace::Numbered(_) => Vec::new(),
     }
 }
 

@@ -20,7 +20,7 @@ pub(crate) const MAX_FOUND: usize = 1000;
 /// A JSON pointer (RFC 6901), in which `*` stands for every element of a list, and for no member of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pointer {
-    segments: Vec<String>,
+    pub(crate) segments: Vec<String>,
     /// The pointer as it was written.
     pub(crate) text: String,
 }
@@ -45,10 +45,6 @@ impl Pointer {
     pub(crate) fn list(&self) -> Option<Self> {
         let at = self.segments.iter().rposition(|segment| segment == "*")?;
         Some(Self { segments: self.segments[..=at].to_vec(), text: self.text.clone() })
-    }
-
-    pub(crate) fn segments(&self) -> &[String] {
-        &self.segments
     }
 }
 

@@ -6,10 +6,7 @@
 use std::collections::BTreeMap;
 
 use data_encoding::{BASE64, BASE64_NOPAD, HEXLOWER_PERMISSIVE};
-use hmac::{
-    Hmac, KeyInit,
-    digest::{FixedOutput, Update},
-};
+use hmac::{Hmac, KeyInit, digest::FixedOutput};
 use serde::Deserialize;
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
@@ -17,11 +14,7 @@ use thiserror::Error;
 use unicode_normalization::UnicodeNormalization;
 use zeroize::Zeroizing;
 
-use crate::{
-    public::{KeyFormat, PublicKey},
-    secret::Secret,
-    template::SignedPart,
-};
+use crate::{public::PublicKey, secret::Secret, template::SignedPart};
 
 /// Key lengths that Standard Webhooks allows, in bytes.
 const WHSEC_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
@@ -157,20 +150,21 @@ pub(crate) enum SecretForm {
     WhsecOrText,
     /// Base64 after `whsec_`, and the whole as text: two keys.
     WhsecAndText,
-    /// The SHA-1 of the text.
     Sha1,
     /// A public key: `whpk_`, which may be missing, and base64 of its raw bytes.
     Whpk,
-    /// A public key: hex of its raw bytes.
     PublicHex,
-    /// A public key: base64 of its raw bytes.
     PublicBase64,
     /// A public key: PEM, or base64 of its SPKI.
     Spki,
-    /// Public keys that come as a JSON Web Key Set.
     Jwks,
-    /// Public keys that the request names.
     Named,
+}
+
+impl SecretForm {
+    pub(crate) const fn is_public(self) -> bool {
+        matches!(self, Self::Whpk | Self::PublicHex | Self::PublicBase64 | Self::Spki | Self::Jwks | Self::Named)
+    }
 }
 
 /// What tags are made over beside the request's id, so that none is a signature of anything.
@@ -185,7 +179,6 @@ pub struct Keys {
     public_url: Option<String>,
     pub(crate) tolerance_s: Option<i64>,
     warnings: Vec<SecretWarning>,
-    /// The one that signs.
     pub(crate) lead: usize,
 }
 
@@ -234,11 +227,7 @@ impl Keys {
             warnings: Vec::new(),
             lead: 0,
         };
-        let format = match form {
-            SecretForm::Whpk => Some(KeyFormat::Whpk),
-            SecretForm::PublicHex => Some(KeyFormat::Hex),
-            SecretForm::PublicBase64 => Some(KeyFormat::Base64),
-            SecretForm::Spki => Some(KeyFormat::Spki),
+        match form {
             SecretForm::Jwks => {
                 let text = material.jwks.as_deref().ok_or(SecretError::PublicKeys("a JSON Web Key Set"))?;
                 keys.public = PublicKey::set(text)?;
@@ -249,22 +238,21 @@ impl Keys {
                 keys.public = PublicKey::named(&material.named_keys)?;
                 return Ok(keys);
             }
-            _ => None,
-        };
+            _ => {}
+        }
         for secret in &material.secrets {
             let text = keys.trim(secret.expose())?;
-            match format {
-                Some(format) => keys.public.push(PublicKey::read(format, text)?),
-                None => {
-                    let mut key = keys.decode(form, text)?;
-                    key.extend_from_slice(suffix.as_bytes());
-                    let decoded = both(form, text);
-                    let made = decoded.as_ref().into_iter().chain([&key]);
-                    keys.keys.extend(made.map(|key| match several {
-                        true => Key::Several(algorithm, Secret::new(key.to_vec())),
-                        false => Key::new(algorithm, key),
-                    }));
-                }
+            if form.is_public() {
+                keys.public.push(PublicKey::read(form, text)?);
+                continue;
+            }
+            let mut key = keys.decode(form, text)?;
+            key.extend_from_slice(suffix.as_bytes());
+            for key in both(form, text).into_iter().chain([key]) {
+                keys.keys.push(match several {
+                    true => Key::Several(algorithm, Secret::new(key.to_vec())),
+                    false => Key::new(algorithm, &key),
+                });
             }
         }
         if keys.keys.is_empty() && keys.public.is_empty() {
@@ -396,7 +384,6 @@ impl Key {
         }
     }
 
-    /// The digest over the parts, one after the other.
     pub(crate) fn sign(&self, parts: &[SignedPart<'_>], url: &str) -> Digest {
         match self {
             Self::Sha1(mac) => self.hash(mac.clone(), parts, url),
@@ -410,7 +397,7 @@ impl Key {
         }
     }
 
-    fn hash(&self, mut hash: impl Update + FixedOutput, parts: &[SignedPart<'_>], url: &str) -> Digest {
+    fn hash(&self, mut hash: impl FixedOutput, parts: &[SignedPart<'_>], url: &str) -> Digest {
         parts.iter().for_each(|part| hash.update(part.text(url, self.text())));
         Digest::new(&hash.finalize_fixed())
     }

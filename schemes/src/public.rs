@@ -9,21 +9,13 @@ use aws_lc_rs::signature::{self, RsaPublicKeyComponents, UnparsedPublicKey, Veri
 use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER_PERMISSIVE};
 use serde::Deserialize;
 
-use crate::key::{Algorithm, SecretError};
+use crate::key::{Algorithm, SecretError, SecretForm};
 
 /// Most keys of one set.
 const MAX_KEYS: usize = 64;
 
 /// The DER in front of an Ed25519 public key in its SPKI form (RFC 8410).
 const ED25519_SPKI: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum KeyFormat {
-    Whpk,
-    Hex,
-    Base64,
-    Spki,
-}
 
 #[derive(Clone, Debug)]
 pub(crate) struct PublicKey {
@@ -59,23 +51,24 @@ struct Jwk {
 }
 
 impl PublicKey {
-    pub(crate) fn read(format: KeyFormat, text: &[u8]) -> Result<Self, SecretError> {
+    /// From a text in one of the forms of a single public key.
+    pub(crate) fn read(form: SecretForm, text: &[u8]) -> Result<Self, SecretError> {
         let raw = |bytes: Vec<u8>, what| match bytes.len() {
             // Ed25519, or an uncompressed P-256 point.
             32 | 65 => Ok(bytes),
             _ => Err(SecretError::Encoding(what)),
         };
-        let bytes = match format {
-            KeyFormat::Hex => {
+        let bytes = match form {
+            SecretForm::PublicHex => {
                 const WHAT: &str = "a public key in hexadecimal";
                 raw(HEXLOWER_PERMISSIVE.decode(text).map_err(|_| SecretError::Encoding(WHAT))?, WHAT)?
             }
-            KeyFormat::Base64 | KeyFormat::Whpk => {
+            SecretForm::PublicBase64 | SecretForm::Whpk => {
                 const WHAT: &str = "a public key in base64";
                 let text = text.strip_prefix(b"whpk_").unwrap_or(text);
                 raw(BASE64.decode(text).map_err(|_| SecretError::Encoding(WHAT))?, WHAT)?
             }
-            KeyFormat::Spki => pem(text).ok_or(SecretError::Encoding("a public key as PEM or base64 of its DER"))?,
+            _ => pem(text).ok_or(SecretError::Encoding("a public key as PEM or base64 of its DER"))?,
         };
         Ok(Self { name: None, shape: Shape::Bytes(without_wrapping(bytes)), valid: None })
     }
@@ -106,7 +99,7 @@ impl PublicKey {
         let all = all.iter().map(|(name, text)| {
             let wrong = |problem| SecretError::PublicKey { name: name.clone(), problem };
             if !text.contains("BEGIN CERTIFICATE") {
-                let mut key = Self::read(KeyFormat::Spki, text.as_bytes()).map_err(|_| wrong("it is not PEM"))?;
+                let mut key = Self::read(SecretForm::Spki, text.as_bytes()).map_err(|_| wrong("it is not PEM"))?;
                 key.name = Some(name.clone());
                 return Ok(key);
             }

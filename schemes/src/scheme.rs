@@ -61,6 +61,17 @@ pub(crate) enum SignaturePlace {
     PerKey(Vec<String>),
 }
 
+impl SignaturePlace {
+    /// The headers in which it may stand.
+    pub(crate) fn headers(&self) -> Vec<&str> {
+        match self {
+            Self::At(Spot::Header(name)) => vec![name],
+            Self::AnyHeader(names) | Self::PerKey(names) => names.iter().map(String::as_str).collect(),
+            Self::At(_) | Self::Numbered(_) => Vec::new(),
+        }
+    }
+}
+
 /// The value is base64 of JSON in which the signature and the key's id stand.
 #[derive(Clone, Debug)]
 pub(crate) struct Envelope {
@@ -249,12 +260,6 @@ impl Scheme {
             rules.filter_map(|rule| rule.value.as_ref()).any(|value| matches!(value, Expected::Setting(_)))
         };
         url.arn().is_none_or(set)
-    }
-
-    /// The key or certificate that a request names, if the row lets it name one. An `Url` is https
-    /// and one that the row allows: whoever fetches it must still follow no redirects.
-    pub fn named_key(&self, request: &Request<'_>) -> Option<NamedKey> {
-        crate::verify::named_key(self, request)
     }
 
     /// Whether requests name their keys by [`NamedKey::Url`], so that a key may have to be fetched for one.

@@ -159,7 +159,7 @@ fn set_json(body: &[u8], pointer: &Pointer, value: &dyn Fn(Option<&Value>) -> Va
             }
         }
     }
-    put(&mut root, pointer.segments(), value);
+    put(&mut root, &pointer.segments, value);
     Ok(root.to_string().into_bytes())
 }
 

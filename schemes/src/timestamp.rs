@@ -38,7 +38,6 @@ pub(crate) enum TimestampPlace {
 }
 
 impl TimestampPlace {
-    /// Whether the body has to be there to read it.
     pub(crate) fn in_body(&self) -> bool {
         match self {
             Self::At(spot) => spot.in_body(),

@@ -17,7 +17,6 @@ pub(crate) enum UrlVariant {
     Unescaped,
 }
 
-/// A URL in pieces; everything may be empty.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Parts<'a> {
     pub(crate) scheme: &'a str,

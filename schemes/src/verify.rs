@@ -27,21 +27,11 @@ use crate::{
 impl Scheme {
     /// Checks a request that arrived at `now_unix_s`.
     pub fn verify(&self, keys: &Keys, request: &Request<'_>, now_unix_s: i64) -> Result<Verified, Refusal> {
-        self.verify_within(keys, request, now_unix_s, keys.tolerance_s)
+        self.verify_late(keys, request, now_unix_s, keys.tolerance_s)
     }
 
     /// As [`Scheme::verify`], for a request that may be so old. Only for who knows that it did not come before.
     pub fn verify_late(
-        &self,
-        keys: &Keys,
-        request: &Request<'_>,
-        now_unix_s: i64,
-        past_s: i64,
-    ) -> Result<Verified, Refusal> {
-        self.verify_within(keys, request, now_unix_s, Some(past_s))
-    }
-
-    fn verify_within(
         &self,
         keys: &Keys,
         request: &Request<'_>,
@@ -65,6 +55,27 @@ impl Scheme {
             verified.get_or_insert(one);
         }
         verified.ok_or(Refusal::SignatureMissing)
+    }
+
+    /// The key or certificate that a request names, if the row lets it name one. An `Url` is https
+    /// and one that the row allows: whoever fetches it must still follow no redirects.
+    pub fn named_key(&self, request: &Request<'_>) -> Option<NamedKey> {
+        let scheme = self.family(request);
+        let scene = Scene::new(request, None).json_in(scheme.json_part.as_deref());
+        if let Some(at) = &scheme.key_at {
+            let name = at.name(&scene).ok()?;
+            return Some(if at.url.is_some() { NamedKey::Url(name) } else { NamedKey::Id(name) });
+        }
+        let value = match &scheme.place {
+            SignaturePlace::At(spot) => spot.read(&scene).ok()??,
+            _ => return None,
+        };
+        if scheme.algorithm.is_jwt() {
+            return jwt::key_id(scheme, &value).map(NamedKey::Id);
+        }
+        let envelope = scheme.envelope.as_ref()?;
+        let opened = Encoding::Base64.decode(&value)?;
+        envelope_text(&opened, &envelope.key).ok().map(NamedKey::Id)
     }
 
     fn verify_one(&self, keys: &Keys, scene: &Scene<'_>, now: i64, past_s: Option<i64>) -> Result<Verified, Refusal> {
@@ -418,25 +429,6 @@ impl KeyAt {
             _ => Ok(name),
         }
     }
-}
-
-pub(crate) fn named_key(scheme: &Scheme, request: &Request<'_>) -> Option<NamedKey> {
-    let scheme = scheme.family(request);
-    let scene = Scene::new(request, None).json_in(scheme.json_part.as_deref());
-    if let Some(at) = &scheme.key_at {
-        let name = at.name(&scene).ok()?;
-        return Some(if at.url.is_some() { NamedKey::Url(name) } else { NamedKey::Id(name) });
-    }
-    let value = match &scheme.place {
-        SignaturePlace::At(spot) => spot.read(&scene).ok()??,
-        _ => return None,
-    };
-    if scheme.algorithm.is_jwt() {
-        return jwt::key_id(scheme, &value).map(NamedKey::Id);
-    }
-    let envelope = scheme.envelope.as_ref()?;
-    let opened = Encoding::Base64.decode(&value)?;
-    envelope_text(&opened, &envelope.key).ok().map(NamedKey::Id)
 }
 
 fn envelope_text(text: &[u8], pointer: &Pointer) -> Result<String, Refusal> {

@@ -87,7 +87,7 @@ fn cell(text: &str) -> String {
 fn covers(row: &Provider) -> &'static str {
     match &row.scheme {
         Some(scheme) if scheme.protects_body() => "covered",
-        Some(_) if row.is_special() => "in part",
+        Some(_) if row.special.is_some() => "in part",
         _ => "not covered",
     }
 }

@@ -944,7 +944,7 @@ fn after_hello(bytes: &[u8], cuts: Vec<usize>) -> Vec<Bytes> {
     let mut decoder = Decoder::new();
     decoder.push(Bytes::copy_from_slice(bytes));
     decoder.next().expect("whole frames").expect("a hello");
-    let hello_len = bytes.len() - decoder.buffered_bytes();
+    let hello_len = bytes.len() - decoder.bytes().len();
     let mut pieces = vec![Bytes::copy_from_slice(&bytes[..hello_len])];
     pieces.extend(cut(&bytes[hello_len..], cuts));
     pieces

@@ -135,7 +135,7 @@ impl Session {
 
     fn after_turn(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
-        if stream.outgoing.blocked && stream.outgoing.body_bytes() <= self.limits.send_buffer_bytes / 2 {
+        if stream.outgoing.blocked && stream.outgoing.body.len() <= self.limits.send_buffer_bytes / 2 {
             stream.outgoing.blocked = false;
             self.events.push(Event::Writable { id });
         }
@@ -160,16 +160,16 @@ fn write_turn(id: StreamId, stream: &mut Stream, share: usize, out: &mut BytesMu
             return Turn::NoRoom;
         }
         write_head(id, stream, head_len, share, out);
-    } else if stream.outgoing.ready() && stream.outgoing.body_bytes() > 0 {
+    } else if stream.outgoing.ready() && !stream.outgoing.body.is_empty() {
         let len = chunk_len(stream, MAX_HEADER_BYTES, share, out);
-        if len < stream.outgoing.body_bytes().min(MIN_CHUNK_BYTES).min(stream.outgoing.window.available()) {
+        if len < stream.outgoing.body.len().min(MIN_CHUNK_BYTES).min(stream.outgoing.window.available()) {
             return Turn::NoRoom;
         }
         let flags = end_flag(stream, len);
         put_header(out, FrameType::Data, flags, id.0, len);
         stream.outgoing.write_body(len, out);
     }
-    if stream.outgoing.body_bytes() == 0
+    if stream.outgoing.body.is_empty()
         && let End::Owed(trailers) = &stream.outgoing.end
     {
         let len = trailers.as_bytes().len();
@@ -199,14 +199,13 @@ fn write_head(id: StreamId, stream: &mut Stream, head_len: usize, share: usize, 
 
 /// How much of the body may follow `before` further bytes in this message.
 fn chunk_len(stream: &Stream, before: usize, share: usize, out: &BytesMut) -> usize {
-    let allowed = stream.outgoing.body_bytes().min(stream.outgoing.window.available());
+    let allowed = stream.outgoing.body.len().min(stream.outgoing.window.available());
     allowed.min(share).min(room(out).saturating_sub(before))
 }
 
 /// [`FLAG_END`] if `len` bytes are the rest of the body and no trailers follow it.
 fn end_flag(stream: &mut Stream, len: usize) -> u8 {
-    if len == stream.outgoing.body_bytes() && matches!(&stream.outgoing.end, End::Owed(trailers) if trailers.is_empty())
-    {
+    if len == stream.outgoing.body.len() && matches!(&stream.outgoing.end, End::Owed(trailers) if trailers.is_empty()) {
         stream.outgoing.end = End::Sent;
         FLAG_END
     } else {

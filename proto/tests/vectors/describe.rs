@@ -19,7 +19,7 @@ pub(super) fn of_bytes(bytes: &[u8]) -> Value {
     let mut decoder = Decoder::new();
     decoder.push(Bytes::copy_from_slice(bytes));
     let frame = decoder.next().expect("a good frame");
-    assert_eq!(decoder.buffered_bytes(), 0, "nothing is left over");
+    assert_eq!(decoder.bytes().len(), 0, "nothing is left over");
     match frame {
         None => json!({ "type": "skipped" }),
         Some(frame) => of_frame(frame).expect("a good frame"),

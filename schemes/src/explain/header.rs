@@ -27,11 +27,7 @@ impl Headers for With<'_> {
 
 /// The headers that a scheme reads.
 fn names(scheme: &Scheme) -> Vec<&str> {
-    let mut names: Vec<&str> = match &scheme.place {
-        SignaturePlace::At(Spot::Header(name)) => vec![name],
-        SignaturePlace::AnyHeader(names) | SignaturePlace::PerKey(names) => names.iter().map(String::as_str).collect(),
-        _ => Vec::new(),
-    };
+    let mut names = scheme.place.headers();
     if let Some(TimestampPlace::At(Spot::Header(name))) = scheme.timestamp.as_ref().map(|stamp| &stamp.place) {
         names.push(name);
     }

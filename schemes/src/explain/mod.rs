@@ -74,7 +74,7 @@ pub fn explain(
     if found.is_empty() {
         found.push(match refusal {
             Refusal::SignatureMissing => Finding::SignatureAbsent { place: place_of(scheme) },
-            Refusal::SignatureMismatch => Finding::NothingUsual { exhausted: it.is_exhausted() },
+            Refusal::SignatureMismatch => Finding::NothingUsual { exhausted: it.tries == 0 },
             refusal => Finding::Refused(refusal),
         });
     }
@@ -116,10 +116,6 @@ impl Trial<'_> {
         self.passes(scheme, &keys, request)
     }
 
-    const fn is_exhausted(&self) -> bool {
-        self.tries == 0
-    }
-
     fn skew(&mut self, now: i64) -> Option<Finding> {
         let at = self.scheme.verify(&self.keys, self.request, now).ok()?.timestamp?;
         let (past_s, future_s) = self.scheme.tolerance_s().unwrap_or_default();
@@ -134,12 +130,8 @@ impl Trial<'_> {
         for other in providers() {
             let Some(scheme) = other.scheme.as_ref().filter(|_| other.name != own.name) else { continue };
             let there = match &scheme.place {
-                SignaturePlace::At(Spot::Header(name)) => self.request.has_header(name) && name != "authorization",
-                SignaturePlace::AnyHeader(names) | SignaturePlace::PerKey(names) => {
-                    names.iter().any(|name| self.request.has_header(name))
-                }
                 SignaturePlace::Numbered(name) => self.request.has_header(&format!("{name}1")),
-                SignaturePlace::At(_) => false,
+                place => place.headers().iter().any(|name| *name != "authorization" && self.request.has_header(name)),
             };
             if !there {
                 continue;

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     handshake::Handshake,
     json::Pointer,
-    key::{Algorithm, SecretForm},
+    key::Algorithm,
     layout::{Encoding, Layout},
     locate::{Locator, Spot, is_header_name},
     pinned::PinnedUrl,
@@ -25,11 +25,8 @@ type Problem = (&'static str, String);
 
 pub(super) fn table(raw: RawTable) -> Result<Vec<Provider>, RowError> {
     let rows = raw.provider;
-    rows.iter().map(|row| provider(row, &rows).map_err(|(key, problem)| value(&row.name, key, problem))).collect()
-}
-
-fn value(provider: &str, key: &'static str, problem: String) -> RowError {
-    RowError::Value { provider: provider.to_owned(), key, problem }
+    let wrong = |row: &RawProvider, key, problem| RowError::Value { provider: row.name.clone(), key, problem };
+    rows.iter().map(|row| provider(row, &rows).map_err(|(key, problem)| wrong(row, key, problem))).collect()
 }
 
 fn provider(row: &RawProvider, rows: &[RawProvider]) -> Result<Provider, Problem> {
@@ -153,7 +150,9 @@ pub(crate) fn scheme(raw: &RawScheme) -> Result<Scheme, Problem> {
     let timestamp = raw.timestamp.as_ref().map(|stamp| timestamp(stamp, &layout)).transpose()?;
     let nonce = raw.nonce.as_ref().map(|nonce| spot("nonce", nonce)).transpose()?;
     let template = template(raw, nonce.as_ref())?;
-    check_secret(raw)?;
+    if raw.secret.is_public() == raw.algorithm.is_symmetric() {
+        return Err(("secret", "public keys and algorithms with public keys go together".to_owned()));
+    }
     check_lists(raw)?;
     if raw.key_url.is_some() && raw.key_at.is_none() {
         return Err(("key_url", "key_at says where the URL stands".to_owned()));
@@ -211,40 +210,22 @@ fn template(raw: &RawScheme, nonce: Option<&Spot>) -> Result<Vec<Piece>, Problem
         let problem = if is_needed { "a template that signs nothing" } else { "tokens sign nothing" };
         return Err(("template", problem.to_owned()));
     }
-    if template.contains(&Piece::Timestamp) && raw.timestamp.is_none() {
-        return Err(("template", "{timestamp} and the key timestamp go together".to_owned()));
-    }
-    if template.contains(&Piece::Id) != raw.id.is_some() {
-        return Err(("template", "{id} and the key id go together".to_owned()));
-    }
     let signs = |wanted: &Spot| template.iter().any(|piece| matches!(piece, Piece::At { spot, .. } if spot == wanted));
     if nonce.is_some_and(|nonce| !signs(nonce)) {
         return Err(("nonce", "what is signed does not hold it".to_owned()));
     }
-    if template.iter().any(|piece| matches!(piece, Piece::Mac | Piece::VerifyToken)) {
-        return Err(("template", "{mac} and {verify_token} are for the answers of handshakes".to_owned()));
-    }
+    let has = |piece| template.contains(&piece);
     let is_plain_hash = matches!(raw.algorithm, Algorithm::Sha1 | Algorithm::Sha256 | Algorithm::Sha512);
-    if template.contains(&Piece::Secret) != is_plain_hash {
-        return Err(("template", "{secret} and a plain hash go together".to_owned()));
+    let wrong = [
+        (has(Piece::Timestamp) && raw.timestamp.is_none(), "{timestamp} and the key timestamp go together"),
+        (has(Piece::Id) != raw.id.is_some(), "{id} and the key id go together"),
+        (has(Piece::Mac) || has(Piece::VerifyToken), "{mac} and {verify_token} are for the answers of handshakes"),
+        (has(Piece::Secret) != is_plain_hash, "{secret} and a plain hash go together"),
+    ];
+    if let Some((_, problem)) = wrong.into_iter().find(|(is_wrong, _)| *is_wrong) {
+        return Err(("template", problem.to_owned()));
     }
     Ok(template)
-}
-
-fn check_secret(raw: &RawScheme) -> Result<(), Problem> {
-    let is_public = matches!(
-        raw.secret,
-        SecretForm::Whpk
-            | SecretForm::PublicHex
-            | SecretForm::PublicBase64
-            | SecretForm::Spki
-            | SecretForm::Jwks
-            | SecretForm::Named
-    );
-    if is_public == raw.algorithm.is_symmetric() {
-        return Err(("secret", "public keys and algorithms with public keys go together".to_owned()));
-    }
-    Ok(())
 }
 
 /// Of two lists inside each other the inner one may be missing where nobody looks.

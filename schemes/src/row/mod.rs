@@ -19,12 +19,9 @@ use crate::{
 
 #[derive(Clone, Debug)]
 pub struct Provider {
-    /// The name by which configs call it.
     pub name: String,
-    /// Other names by which it is found.
     pub aliases: Vec<String>,
     pub title: String,
-    /// Its own page about webhooks.
     pub docs: String,
     /// What to paste where: where its settings stand and what the secret is.
     pub setup: String,
@@ -34,7 +31,6 @@ pub struct Provider {
     pub event_type: Option<Locator>,
     /// How long it waits for an answer, where it says so.
     pub timeout: Option<Duration>,
-    /// Whether it sends again by itself.
     pub retries: bool,
     /// How old the same signed bytes may be when it sends them for the last time, where that is older than its scheme
     /// allows: for who knows whether they came before.
@@ -45,22 +41,18 @@ pub struct Provider {
     pub max_body: Option<u64>,
     /// The answer that it insists on, where 200 with an empty body is not enough.
     pub ack: Option<Ack>,
-    /// The challenges that it sends before or between its events.
     pub handshakes: Vec<Handshake>,
-    /// The name of its special scheme in a neutral description.
-    pub(crate) special: Option<String>,
+    /// The name of its scheme, if that is one of a kind: files of vectors have the name and no description.
+    pub special: Option<String>,
 }
 
-/// An answer that a provider insists on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ack {
     pub status: u16,
-    /// The `Content-Type`, if there is a body.
     pub content_type: Option<String>,
     pub body: String,
 }
 
-/// What a request says about its event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventMeta {
     /// The provider's id for it, at most 256 bytes; the same when it is sent again.
@@ -78,7 +70,6 @@ pub enum RowError {
     Value { provider: String, key: &'static str, problem: String },
 }
 
-/// The embedded table, as it is written.
 pub const TABLE: &str = include_str!("../providers.toml");
 
 pub fn providers() -> &'static [Provider] {
@@ -109,11 +100,6 @@ impl Provider {
         let scene = Scene::new(request, None).json_in(self.json_part());
         let read = |locator: &Option<Locator>, first| locator.as_ref().and_then(|it| it.read(&scene, first));
         EventMeta { id: read(&self.event_id, false), kind: read(&self.event_type, true) }
-    }
-
-    /// Whether its scheme is one of a kind, for which files of vectors have a name and no description.
-    pub const fn is_special(&self) -> bool {
-        self.special.is_some()
     }
 
     /// The part of a multipart form in which JSON stands.

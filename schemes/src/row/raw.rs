@@ -207,7 +207,6 @@ pub(crate) struct RawHandshake {
     #[serde(default = "ok")]
     pub(crate) status: u16,
     pub(crate) refused_status: Option<u16>,
-    /// The answer's body as text.
     pub(crate) text: Option<String>,
     /// The answer's body as a JSON object of texts.
     #[serde(default)]
@@ -235,7 +234,6 @@ pub(crate) enum RawProof {
     Signature,
     /// It carries the configured token, or a switch allows it.
     Token,
-    /// Only a switch allows it.
     Switch,
     /// Nothing is proven, and the answer is made of the configured token; without one a switch allows it.
     Answer,

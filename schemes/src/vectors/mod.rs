@@ -10,7 +10,6 @@ use serde_json::Value;
 
 use crate::{Answering, Challenge, EventMeta, Keys, Locator, Material, Provider, Request, Scheme, Secret, provider};
 
-/// One vector and what became of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Case {
     pub name: String,
@@ -18,7 +17,6 @@ pub struct Case {
     pub outcome: Result<(), String>,
 }
 
-/// By what a file is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
     /// The provider's row, or the file's own scheme if there is none.
@@ -27,7 +25,6 @@ pub enum By {
     Scheme,
 }
 
-/// The request of one vector, and what its endpoint knows.
 #[derive(Clone, Debug)]
 pub struct VectorRequest {
     pub name: String,

@@ -129,7 +129,7 @@ impl MutantSession {
             }
             Some(Mutant::LoseWakeUp) => {
                 let starved = |stream: &super::Stream| {
-                    !stream.queued && stream.outgoing.body_bytes() > 0 && stream.outgoing.window.available() == 0
+                    !stream.queued && !stream.outgoing.body.is_empty() && stream.outgoing.window.available() == 0
                 };
                 let streams = self.session.streams.iter();
                 let starved: Vec<_> = streams.filter(|(_, stream)| starved(stream)).map(|(id, _)| *id).collect();
