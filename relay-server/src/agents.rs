@@ -20,6 +20,7 @@ mod tests;
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use http::{HeaderMap, Request, Response};
+use relay_proto::{Limits, Purse};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::mpsc,
@@ -34,7 +35,7 @@ use self::{
     outcomes::{LateOutcome, Outcomes},
     registry::Registry,
     seats::Seats,
-    session::SessionHost,
+    session::{SessionHost, WINDOWS_BYTES},
     skips::Skips,
     token::{Shown, Tokens},
 };
@@ -70,13 +71,16 @@ impl Agents {
     ) -> (Arc<Self>, mpsc::Receiver<LateOutcome>) {
         let (outcomes, late_outcomes) = Outcomes::new();
         let (registry, skips) = (Arc::new(Registry::new(clock.clone())), Arc::<Skips>::default());
-        let host = SessionHost::build(
-            settings,
-            Arc::clone(&registry),
-            Arc::clone(&outcomes),
-            Arc::clone(&skips),
-            Arc::clone(store),
-        );
+        let limits =
+            Limits { max_streams: settings.max_in_flight, purse: Some(Purse::new(WINDOWS_BYTES)), ..Limits::relay() };
+        let host = SessionHost {
+            registry: Arc::clone(&registry),
+            outcomes: Arc::clone(&outcomes),
+            skips: Arc::clone(&skips),
+            store: Arc::clone(store),
+            limits,
+            drain_timeout: settings.drain_timeout,
+        };
         let agents = Self {
             registry,
             outcomes,

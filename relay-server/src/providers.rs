@@ -28,7 +28,7 @@ pub(crate) struct Providers {
     outbound: Outbound,
     learnt: LearntSecrets,
     keys: ProviderKeys,
-    handshakes: Handshakes,
+    pub handshakes: Handshakes,
     endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
 }
 
@@ -77,11 +77,6 @@ impl Providers {
         let learnt = self.learnt.forget(endpoint).await;
         let keys = self.keys.forget(endpoint).await;
         learnt.and(keys)
-    }
-
-    /// The last challenges of an endpoint or of all, the newest first.
-    pub(crate) fn handshakes(&self, endpoint: Option<&str>, limit: usize) -> Vec<Arc<Handshake>> {
-        self.handshakes.list(endpoint, limit)
     }
 
     /// Only the endpoint that runs now counts: a request may hold an older one of the same name.

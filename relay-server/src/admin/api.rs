@@ -121,7 +121,7 @@ async fn find(services: &Services, id: &str) -> Result<Arc<Entry>, ApiError> {
 
 async fn list_handshakes(State(services): State<Services>, Query(listing): Query<Listing>) -> Response {
     let limit = listing.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_KEPT);
-    let found = services.providers.handshakes(listing.endpoint.as_deref(), limit);
+    let found = services.providers.handshakes.list(listing.endpoint.as_deref(), limit);
     let shown = |one: &Arc<Handshake>| HandshakeSummary {
         id: one.event_id.to_string(),
         endpoint: one.endpoint.to_string(),

@@ -6,7 +6,7 @@
 use std::{future::pending, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use relay_proto::{Attached as Answer, CloseCode, Limits, Notice, OfferState, Purse, Welcome};
+use relay_proto::{Attached as Answer, CloseCode, Limits, Notice, OfferState, Welcome};
 use relay_tunnel::{Arrival, Arrivals, Driver, Greeting, Handle};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -16,7 +16,6 @@ use tokio::{
 use tracing::{Instrument as _, Span, field};
 
 use super::{
-    AgentSettings,
     attach_policy::AttachPolicy,
     membership::Role,
     outcomes::{Outcomes, Teller},
@@ -42,30 +41,18 @@ static NOT_COUNTED: Throttle = Throttle::new();
 const SOFTWARE: &str = concat!("relay-server/", env!("CARGO_PKG_VERSION"));
 
 /// What the windows of all sessions' exchanges may grow by, together; one session has 4 MiB of it at most.
-const WINDOWS_BYTES: u32 = 64 * 1024 * 1024;
+pub(super) const WINDOWS_BYTES: u32 = 64 * 1024 * 1024;
 
 pub(super) struct SessionHost {
-    registry: Arc<Registry>,
-    outcomes: Arc<Outcomes>,
-    skips: Arc<Skips>,
-    store: Arc<dyn Store>,
-    limits: Limits,
-    drain_timeout: Duration,
+    pub(super) registry: Arc<Registry>,
+    pub(super) outcomes: Arc<Outcomes>,
+    pub(super) skips: Arc<Skips>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) limits: Limits,
+    pub(super) drain_timeout: Duration,
 }
 
 impl SessionHost {
-    pub(super) fn build(
-        settings: AgentSettings,
-        registry: Arc<Registry>,
-        outcomes: Arc<Outcomes>,
-        skips: Arc<Skips>,
-        store: Arc<dyn Store>,
-    ) -> Self {
-        let purse = Some(Purse::new(WINDOWS_BYTES));
-        let limits = Limits { max_streams: settings.max_in_flight, purse, ..Limits::relay() };
-        Self { registry, outcomes, skips, store, limits, drain_timeout: settings.drain_timeout }
-    }
-
     /// Runs a session over a connection whose token was `shown`.
     pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S, leftover: Vec<u8>, shown: Shown) {
         let greeting = match relay_tunnel::relay(stream, leftover, self.limits.clone()).await {

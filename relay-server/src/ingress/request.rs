@@ -1,6 +1,6 @@
 //! The way of one request to its answer: routed, proven, and handed to an agent or to the store.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
 use hyper::{body::Body as _, upgrade::OnUpgrade};
@@ -144,7 +144,8 @@ impl Requests {
         received: Received,
         payload: Payload,
     ) -> Result<Outcome, Failure> {
-        let holder = self.holder(routes, received.client);
+        // Whom its memory is counted for, beside its endpoint.
+        let holder = Some(received.client).filter(|it| !is_local(*it) && !routes.trusts(*it)).map(site);
         let (webhook, mut memory) = match self.prover.prove(endpoint, received, holder, payload).await {
             Ok(Proven::Webhook(webhook, memory)) => (webhook, memory),
             Ok(Proven::Answered(reply, event_id)) => return Ok(Outcome::Challenge(reply, event_id)),
@@ -164,11 +165,6 @@ impl Requests {
             answer.memory = Some(memory);
         }
         outcome
-    }
-
-    /// Whom a request's memory is counted for, beside its endpoint.
-    fn holder(&self, routes: &Routes, client: IpAddr) -> Option<IpAddr> {
-        Some(client).filter(|it| !is_local(*it) && !routes.trusts(*it)).map(site)
     }
 
     /// Delivers a webhook unless it is an unchanged repeat of one that succeeded.
