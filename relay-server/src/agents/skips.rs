@@ -22,7 +22,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct Skips {
     asked: Mutex<HashMap<EventId, oneshot::Sender<u64>>>,
-    noted: Notify,
+    /// Comes when there is something to do.
+    pub(crate) noted: Notify,
 }
 
 impl Skips {
@@ -53,11 +54,6 @@ impl Skips {
         {
             let _ = end.send(bulk.done); // Its agent may have left.
         }
-    }
-
-    /// Comes when there is something to do.
-    pub(crate) fn noted(&self) -> tokio::sync::futures::Notified<'_> {
-        self.noted.notified()
     }
 
     fn end(&self, id: EventId) -> Option<oneshot::Sender<u64>> {

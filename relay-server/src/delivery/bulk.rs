@@ -29,18 +29,11 @@ pub(crate) async fn work_off_bulks(delivery: Arc<Delivery>, stop: CancellationTo
                 Some(AFTER_FAILURE)
             }
         };
-        let rest = async {
-            match pause {
-                Some(pause) => sleep(pause).await,
-                None => tokio::select! {
-                    () = delivery.bulks.notified() => {}
-                    () = delivery.skips.noted() => {}
-                },
-            }
-        };
         tokio::select! {
             () = stop.cancelled() => return,
-            () = rest => {}
+            () = sleep(pause.unwrap_or_default()), if pause.is_some() => {}
+            () = delivery.bulks.notified(), if pause.is_none() => {}
+            () = delivery.skips.noted.notified(), if pause.is_none() => {}
         }
     }
 }

@@ -178,9 +178,9 @@ impl SqliteStore {
                 whole.update(&chunk.data);
                 Ok((chunk, whole))
             });
-            let (endpoint, chunk);
-            (chunk, whole) = read.await?;
-            endpoint = event.endpoint.clone();
+            let (chunk, so_far) = read.await?;
+            whole = so_far;
+            let endpoint = event.endpoint.clone();
             let put = move |tx: &mut Tx<'_>| intake::put_chunk(tx, &endpoint, blob, &chunk);
             self.write(Kind::Intake, intake::CHUNK_BYTES, put).await?;
         }

@@ -49,9 +49,6 @@ pub(super) fn claim(tx: &mut Tx<'_>, wants: &[Want], grant: Grant, now: Timestam
 }
 
 fn due(tx: &Tx<'_>, key: i64, order: &str, limit: usize, now: Timestamp) -> Result<Vec<EventId>, StoreError> {
-    if limit == 0 {
-        return Ok(Vec::new());
-    }
     let mut query = tx.connection.prepare_cached(&format!(
         "SELECT id FROM event INDEXED BY event_due WHERE endpoint = ?1 AND due_at <= ?2 ORDER BY {order} LIMIT ?3"
     ))?;
@@ -73,7 +70,7 @@ fn lease(
     if let Some(lost) = lost {
         content::put_attempt(tx.connection, key, &mut found.row, &lost, false)?;
     }
-    row::update(tx.connection, key, &found.row)?;
+    row::put(tx.connection, key, &found)?;
     tx.count(key, &mut found);
     Ok(Some((found, lease)))
 }
@@ -149,12 +146,13 @@ pub(super) fn settle(tx: &mut Tx<'_>, end: &End, now: Timestamp) -> Result<Ended
     }
     // What did not move is as it was, but for what the record takes.
     if is_pending {
-        tx.grow(key, &found)?;
-    } else if moves && !found.row.summary.state.is_open() {
-        return tx.update_ended(key, &mut found, false, now).map(|()| ended);
-    } else {
-        row::update(tx.connection, key, &found.row)?;
+        tx.changes.gone.insert(found.seq);
     }
-    tx.count(key, &mut found);
+    if moves && !found.row.summary.state.is_open() {
+        tx.update_ended(key, &mut found, false, now)?;
+    } else {
+        row::put(tx.connection, key, &found)?;
+        tx.count(key, &mut found);
+    }
     Ok(ended)
 }

@@ -206,7 +206,7 @@ fn put_in(
     if event.waits(&found.row) {
         tx.changes.added.push((key, found));
     } else {
-        row::insert(tx.connection, key, &found.row, seq)?;
+        row::put(tx.connection, key, &found)?;
     }
     tx.fresh.extend(event.keys.iter().map(|hash| (*hash, id)));
     Ok(lease)
@@ -313,7 +313,7 @@ fn again(
     row.again(redelivery, now);
     let first = row::stand_in_line(tx.connection, key, row)?;
     let lease = lease(tx, key, row, event, first, now)?;
-    row::update(tx.connection, key, row)?;
+    row::put(tx.connection, key, &found)?;
     tx.count(key, &mut found);
     Ok(Verdict::Again { of: found.row.summary.id, lease, redelivery })
 }

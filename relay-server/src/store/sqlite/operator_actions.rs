@@ -32,7 +32,7 @@ pub(super) fn act(tx: &mut Tx<'_>, act: &Act, now: Timestamp) -> Result<Acted, S
         Action::Replay(id, signature) => return replay(tx, key, &found, id, signature, now),
         Action::Revive => {
             row::stand_in_line(tx.connection, key, &mut found.row)?;
-            row::update(tx.connection, key, &found.row)?;
+            row::put(tx.connection, key, &found)?;
             tx.count(key, &mut found);
         }
         Action::Drop | Action::Cancel | Action::Skip => {
@@ -69,7 +69,6 @@ fn replay(
     if tx.exists(key, id)? {
         return Err(rules::there_is_already(id));
     }
-    row::insert(tx.connection, key, &copy, seq)?;
     let checksum = rules::checksum(&copy.summary.endpoint, id, &head.text, &head.headers, &copy.summary.body_sha256);
     let mut insert = tx.connection.prepare_cached(
         "INSERT INTO content (seq, endpoint, id, blob, checksum, head, headers, body) \
@@ -88,7 +87,9 @@ fn replay(
     drop(insert);
     let sender = copy.summary.sender_id.as_ref().map(|sender| (hash(&copy.summary.endpoint, sender), id));
     tx.fresh.extend(sender);
-    tx.count(key, &mut Found { row: copy, seq, counted: Sum::default() });
+    let mut copy = Found { row: copy, seq, counted: Sum::default() };
+    row::put(tx.connection, key, &copy)?;
+    tx.count(key, &mut copy);
     // Only now: the original itself may give way, and its long body is the copy's as well.
     tx.keep_share(&endpoint, key, 0)?;
     tx.make_space(cost)?;

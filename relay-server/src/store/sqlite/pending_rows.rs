@@ -34,20 +34,19 @@ const MOST: usize = 1024;
 /// After so many events it is noted down how far the table is complete.
 const NOTE: i64 = 4096;
 
-type At = (i64, EventId);
-
 #[derive(Default)]
 pub(super) struct PendingRows {
     /// By number in order of arrival.
     rows: BTreeMap<i64, (i64, Found)>,
-    seqs: HashMap<At, i64>,
+    /// By number of the endpoint and id.
+    seqs: HashMap<(i64, EventId), i64>,
     noted: i64,
 }
 
 #[derive(Default)]
 pub(super) struct PendingChanges {
     pub(super) added: Vec<(i64, Found)>,
-    gone: BTreeSet<i64>,
+    pub(super) gone: BTreeSet<i64>,
     noted: Option<i64>,
 }
 
@@ -157,13 +156,6 @@ impl Tx<'_> {
         Some(found).filter(|found| !changes.gone.contains(&found.seq))
     }
 
-    /// Puts a row into the table, as it is now.
-    pub(super) fn grow(&mut self, key: i64, found: &Found) -> Result<(), StoreError> {
-        row::insert(self.connection, key, &found.row, found.seq)?;
-        self.changes.gone.insert(found.seq);
-        Ok(())
-    }
-
     pub(super) fn grow_all(&mut self) -> Result<(), StoreError> {
         self.grow_upto(usize::MAX, i64::MAX)
     }
@@ -190,7 +182,7 @@ impl Tx<'_> {
         let waits = all.filter(|(_, found)| found.seq <= last && !self.changes.gone.contains(&found.seq)).take(most);
         let mut grown = Vec::new();
         for (key, found) in waits {
-            row::insert(self.connection, *key, &found.row, found.seq)?;
+            row::put(self.connection, *key, found)?;
             grown.push(found.seq);
         }
         self.changes.gone.extend(grown);

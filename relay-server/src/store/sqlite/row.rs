@@ -115,13 +115,19 @@ fn due(row: &Row) -> Option<i64> {
     if row.summary.parked { Some(PARKED) } else { row.summary.due_at.map(millis) }
 }
 
-pub(super) fn insert(connection: &Connection, key: i64, row: &Row, seq: i64) -> Result<(), StoreError> {
+/// Writes a row; of one that is there, what can change.
+pub(super) fn put(connection: &Connection, key: i64, found: &Found) -> Result<(), StoreError> {
+    let Found { row, seq, .. } = found;
     let event = &row.summary;
     let mut statement = connection.prepare_cached(
         "INSERT INTO event (endpoint, id, seq, received_at, state, reason, attempts, tries, fence, due_at, status, \
          settled_at, size, body_sha256, method, target, event_type, sender_id, dedup_key, order_key, conflict_with, \
-         replay_of, redelivered, cost, holder, given_to) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, \
-         ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26)",
+         replay_of, redelivered, cost, holder, given_to) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26) \
+         ON CONFLICT (endpoint, id) DO UPDATE SET state = excluded.state, reason = excluded.reason, \
+         attempts = excluded.attempts, tries = excluded.tries, fence = excluded.fence, due_at = excluded.due_at, \
+         status = excluded.status, settled_at = excluded.settled_at, redelivered = excluded.redelivered, \
+         cost = excluded.cost, holder = excluded.holder, given_to = excluded.given_to",
     )?;
     statement.execute(params![
         key,
@@ -154,32 +160,6 @@ pub(super) fn insert(connection: &Connection, key: i64, row: &Row, seq: i64) -> 
     Ok(())
 }
 
-/// Writes what can change.
-pub(super) fn update(connection: &Connection, key: i64, row: &Row) -> Result<(), StoreError> {
-    let event = &row.summary;
-    let mut statement = connection.prepare_cached(
-        "UPDATE event SET state = ?3, reason = ?4, attempts = ?5, tries = ?6, fence = ?7, due_at = ?8, status = ?9, \
-         settled_at = ?10, redelivered = ?11, cost = ?12, holder = ?13, given_to = ?14 WHERE endpoint = ?1 AND id = ?2",
-    )?;
-    statement.execute(params![
-        key,
-        event.id.as_bytes(),
-        event.state.code(),
-        event.reason.map(Reason::code),
-        event.attempts,
-        event.tries,
-        event.fence,
-        due(row),
-        event.status,
-        event.settled_at.map(millis),
-        event.redelivered,
-        row.cost,
-        holder_code(row),
-        given_to(row),
-    ])?;
-    Ok(())
-}
-
 /// Writes a row that waits: behind others of its order key if there are any. Says whether nothing stands before it.
 pub(super) fn stand_in_line(connection: &Connection, key: i64, row: &mut Row) -> Result<bool, StoreError> {
     let Some(order) = &row.summary.order_key else { return Ok(true) };
@@ -203,7 +183,7 @@ impl Tx<'_> {
         was_parked: bool,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        update(self.connection, key, &found.row)?;
+        put(self.connection, key, found)?;
         self.count(key, found);
         let Some(order) = found.row.summary.order_key.as_ref().filter(|_| !was_parked) else { return Ok(()) };
         let mut statement = self.connection.prepare_cached(

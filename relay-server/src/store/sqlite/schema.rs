@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, types::Value};
 
 use crate::store::StoreError;
 
@@ -171,20 +171,18 @@ fn share(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 fn expect(connection: &Connection, pragma: &str, wanted: &str) -> Result<(), StoreError> {
-    let found: rusqlite::Result<String> = connection.pragma_query_value(None, pragma, |row| {
-        Ok(match row.get_ref(0)? {
-            rusqlite::types::ValueRef::Integer(number) => number.to_string(),
-            other => other.as_str().unwrap_or_default().to_owned(),
-        })
-    });
-    match found {
-        Ok(found) if found == wanted => Ok(()),
-        Ok(found) => Err(unusable(format_args!(
-            "the store's {pragma} is {found} and not {wanted}, so what it acknowledges would not be safe; \
-             keep it on a local disk that supports it"
-        ))),
-        Err(error) => Err(unusable(format_args!("cannot read the store's {pragma}: {error}"))),
+    let found = match connection.pragma_query_value(None, pragma, |row| row.get(0)) {
+        Ok(Value::Integer(number)) => number.to_string(),
+        Ok(Value::Text(text)) => text,
+        other => return Err(unusable(format_args!("cannot read the store's {pragma}: {other:?}"))),
+    };
+    if found == wanted {
+        return Ok(());
     }
+    Err(unusable(format_args!(
+        "the store's {pragma} is {found} and not {wanted}, so what it acknowledges would not be safe; \
+         keep it on a local disk that supports it"
+    )))
 }
 
 /// Whether a file is empty. Looks before anything is changed: it may be another program's, or of another version.

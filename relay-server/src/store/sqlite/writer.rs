@@ -412,15 +412,15 @@ impl Loop {
     fn note(&mut self, error: &StoreError) {
         match error {
             StoreError::NoSpace => {
-                if !self.shared.pulse.is_full() {
-                    if let Some(held_back) = IS_FULL.pass("") {
-                        tracing::error!(
-                            held_back,
-                            "the store's disk is full: events are refused unless there is room inside of the store"
-                        );
-                    }
-                    self.shared.pulse.set(Health::NoSpace);
+                if !self.shared.pulse.is_full()
+                    && let Some(held_back) = IS_FULL.pass("")
+                {
+                    tracing::error!(
+                        held_back,
+                        "the store's disk is full: events are refused unless there is room inside of the store"
+                    );
                 }
+                self.shared.pulse.set(Health::NoSpace);
                 self.shared.ballast.release();
                 // The log can begin again, where it has its room already.
                 self.checkpointer.copy_all(&self.connection);
