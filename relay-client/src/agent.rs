@@ -16,7 +16,6 @@
 
 mod catch_up;
 mod offers;
-mod plan;
 mod session;
 mod status;
 #[cfg(test)]
@@ -34,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::status::{Status, StatusSender};
 use self::{
-    plan::Plan,
+    offers::Plan,
     session::{Control, Failed, Session, Shared},
 };
 use crate::{
@@ -119,7 +118,7 @@ impl Supervisor {
         Self {
             config,
             shared: Arc::new(shared),
-            backoff: Backoff::new(),
+            backoff: Backoff::default(),
             current: None,
             opening: None,
             known: None,

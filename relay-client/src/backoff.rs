@@ -27,10 +27,6 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    pub(crate) fn new() -> Self {
-        Self::default()
-    }
-
     /// Records one more failure and returns the wait before the next try.
     ///
     /// `random` lies in `0.0..=1.0` (other values are clamped) and chooses a point below the ceiling. A
@@ -51,11 +47,6 @@ impl Backoff {
         }
     }
 
-    #[cfg(test)]
-    pub(crate) fn failures(&self) -> u32 {
-        self.failures
-    }
-
     fn ceiling(&self) -> Duration {
         if self.failures < DOUBLINGS { FIRST * 2_u32.pow(self.failures) } else { CAP }
     }
@@ -66,7 +57,7 @@ mod tests {
     use super::*;
 
     fn ceilings(count: usize) -> Vec<u64> {
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::default();
         (0..count).map(|_| backoff.next(1.0, None).as_secs()).collect()
     }
 
@@ -77,7 +68,7 @@ mod tests {
 
     #[test]
     fn jitter_is_full() {
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::default();
         assert_eq!(backoff.next(0.0, None), Duration::ZERO);
         assert_eq!(backoff.next(0.5, None), Duration::from_secs(1));
         assert_eq!(backoff.next(0.25, None), Duration::from_secs(1));
@@ -86,26 +77,26 @@ mod tests {
     #[test]
     fn randomness_outside_its_range_never_exceeds_the_ceiling() {
         for random in [-1.0, 2.0, f64::NAN, f64::INFINITY] {
-            assert!(Backoff::new().next(random, None) <= FIRST, "{random}");
+            assert!(Backoff::default().next(random, None) <= FIRST, "{random}");
         }
     }
 
     #[test]
     fn only_a_healthy_session_resets() {
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::default();
         for _ in 0..6 {
             backoff.next(1.0, None);
         }
         backoff.session_ended(HEALTHY - Duration::from_millis(1));
         assert_eq!(backoff.next(1.0, None), CAP);
         backoff.session_ended(HEALTHY);
-        assert_eq!(backoff.failures(), 0);
+        assert_eq!(backoff.failures, 0);
         assert_eq!(backoff.next(1.0, None), FIRST);
     }
 
     #[test]
     fn retry_after_is_honoured_and_bounded() {
-        let wait = |asked| Backoff::new().next(0.5, Some(Duration::from_secs(asked)));
+        let wait = |asked| Backoff::default().next(0.5, Some(Duration::from_secs(asked)));
         assert_eq!(wait(20), Duration::from_millis(20_500));
         assert_eq!(wait(86_400), MAX_RETRY_AFTER + Duration::from_millis(500));
     }

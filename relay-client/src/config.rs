@@ -89,6 +89,11 @@ impl EndpointConfig {
             routes: Vec::new(),
         }
     }
+
+    /// Those of its routes, too.
+    pub(crate) fn handlers(&self) -> impl Iterator<Item = &HandlerConfig> {
+        std::iter::once(&self.handler).chain(self.routes.iter().map(|route| &route.handler))
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

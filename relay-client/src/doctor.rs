@@ -107,11 +107,11 @@ pub(crate) async fn diagnose(way: &Way, token: Result<&Token, &str>, targets: &[
 /// The steps to the relay, up to the first that fails, which is the error.
 async fn relay(way: &Way, token: Result<&Token, &str>, findings: &mut Vec<Finding>) -> Result<(), Finding> {
     let via = Via::of(way);
-    let host = way.relay.host();
+    let host = &way.relay.host;
     if via.as_ref().is_some_and(Via::resolves_names) {
         findings.push(Finding::skipped("dns", format!("the proxy resolves {host}")));
     } else {
-        let resolved = timeout(link::REACH_TIMEOUT, link::resolve(host, way.relay.port())).await.map_err(|_| {
+        let resolved = timeout(link::REACH_TIMEOUT, link::resolve(host, way.relay.port)).await.map_err(|_| {
             Finding::failed("dns", format!("{host}: no answer in time"), "look at this machine's name servers")
         })?;
         let todo = "look at the name, the network, and whether a proxy is needed (--proxy)";
@@ -133,13 +133,13 @@ async fn relay(way: &Way, token: Result<&Token, &str>, findings: &mut Vec<Findin
             stream
         }
     };
-    findings.push(Finding::ok("connect", way.relay.authority()));
+    findings.push(Finding::ok("connect", &way.relay.authority));
     let stream = tls(way, stream, findings).await?;
     upgrade(way, token, stream, findings).await
 }
 
 async fn tls(way: &Way, stream: link::Reached, findings: &mut Vec<Finding>) -> Result<Stream, Finding> {
-    if !way.relay.is_tls() {
+    if !way.relay.tls {
         findings.push(Finding::skipped("tls", "in the clear, since the relay is on this machine"));
         return Ok(Stream::Left(stream));
     }

@@ -14,13 +14,12 @@
 mod body;
 mod connect;
 mod pool;
-mod timeouts;
 mod upload;
 
 #[cfg(test)]
 mod tests;
 
-use std::{error::Error as StdError, num::NonZeroUsize, sync::Arc};
+use std::{error::Error as StdError, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode};
@@ -31,10 +30,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-pub(crate) use self::{
-    body::ResponseBody,
-    timeouts::{Timeout, Timeouts},
-};
+pub(crate) use self::body::ResponseBody;
 use self::{
     pool::{Connection, Lease, Pool},
     upload::{Progress, Upload},
@@ -69,6 +65,46 @@ impl TargetConfig {
     pub(crate) fn new(target: Target) -> Self {
         Self { target, max_connections: DEFAULT_MAX_CONNECTIONS, timeouts: Timeouts::default(), trust: Trust::Platform }
     }
+}
+
+/// How long a call may wait for what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Timeouts {
+    /// For a connection, TLS included.
+    pub connect: Duration,
+    /// For the head of the answer, from the end of the request.
+    pub head: Duration,
+    /// Between two pieces of a body, in either direction, while the other side is ready for them.
+    pub idle: Duration,
+    /// For everything, the wait for a free connection included.
+    pub total: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            head: Duration::from_secs(30),
+            idle: Duration::from_secs(60),
+            total: Duration::from_secs(4 * 60 * 60),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Timeout {
+    /// [`Timeouts::total`], spent waiting for other calls to end: the handler saw nothing of the request.
+    #[error("other calls took all its connections")]
+    Queue,
+    /// [`Timeouts::connect`]: the handler saw nothing of the request.
+    #[error("no connection in time")]
+    Connect,
+    #[error("no answer in time")]
+    Head,
+    #[error("fell silent in the middle of a body")]
+    Idle,
+    #[error("not done in time")]
+    Total,
 }
 
 /// Why a call gave no answer, or an answer no end.

@@ -68,7 +68,13 @@ pub(crate) async fn serve(listener: TcpListener, status: watch::Receiver<Status>
 fn answer(request: &Request<Incoming>, status: &watch::Receiver<Status>) -> Response<Full<Bytes>> {
     let (code, text) = match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/livez") => (StatusCode::OK, "alive\n".to_owned()),
-        (&Method::GET | &Method::HEAD, "/readyz") => readiness(&status.borrow()),
+        (&Method::GET | &Method::HEAD, "/readyz") => match status.borrow().missing() {
+            missing if missing.is_empty() => (StatusCode::OK, "ready\n".to_owned()),
+            missing => {
+                let lines = missing.iter().map(|(name, why)| format!("{name}: {why}\n")).collect();
+                (StatusCode::SERVICE_UNAVAILABLE, lines)
+            }
+        },
         (_, "/livez" | "/readyz") => (StatusCode::METHOD_NOT_ALLOWED, "GET only\n".to_owned()),
         _ => (StatusCode::NOT_FOUND, "/livez and /readyz\n".to_owned()),
     };
@@ -76,15 +82,6 @@ fn answer(request: &Request<Incoming>, status: &watch::Receiver<Status>) -> Resp
     *response.status_mut() = code;
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain; charset=utf-8"));
     response
-}
-
-fn readiness(status: &Status) -> (StatusCode, String) {
-    let missing = status.missing();
-    if missing.is_empty() {
-        return (StatusCode::OK, "ready\n".to_owned());
-    }
-    let lines = missing.iter().map(|(name, why)| format!("{name}: {why}\n")).collect();
-    (StatusCode::SERVICE_UNAVAILABLE, lines)
 }
 
 #[cfg(test)]

@@ -88,7 +88,7 @@ pub(crate) async fn connect(way: &Way, token: &Token) -> Result<Link, LinkError>
 /// A relay that took the connection and then said nothing.
 fn silent(way: &Way) -> LinkError {
     let seconds = UPGRADE_TIMEOUT.as_secs();
-    LinkError::Unreachable(format!("{} accepted but did not answer within {seconds} s", way.relay.authority()))
+    LinkError::Unreachable(format!("{} accepted but did not answer within {seconds} s", way.relay.authority))
 }
 
 /// A connection to the relay's port, through the proxy where there is one, within [`REACH_TIMEOUT`].
@@ -97,13 +97,13 @@ pub(crate) async fn reach(way: &Way) -> Result<Reached, LinkError> {
     let reaching = async {
         match Via::of(way) {
             Some(via) => via.tunnel(way).await,
-            None => dial(relay.host(), relay.port()).await.map(Either::Left),
+            None => dial(&relay.host, relay.port).await.map(Either::Left),
         }
     };
     timeout(REACH_TIMEOUT, reaching).await.map_err(|_| {
         let through = Via::of(way).map(|via| format!(" through {via}")).unwrap_or_default();
         let seconds = REACH_TIMEOUT.as_secs();
-        LinkError::Unreachable(format!("no connection to {}{through} within {seconds} s", relay.authority()))
+        LinkError::Unreachable(format!("no connection to {}{through} within {seconds} s", relay.authority))
     })?
 }
 
@@ -135,17 +135,17 @@ async fn dial(host: &str, port: u16) -> Result<TcpStream, LinkError> {
 
 /// TLS with the relay, unless it is spoken to in the clear.
 pub(crate) async fn secure(way: &Way, stream: Reached) -> Result<Stream, LinkError> {
-    if !way.relay.is_tls() {
+    if !way.relay.tls {
         return Ok(Either::Left(stream));
     }
-    let secured = secure_to(way.relay.host(), &trust(way), stream).await;
-    secured.map(Either::Right).map_err(|reason| LinkError::Unreachable(format!("{}: {reason}", way.relay.authority())))
+    let secured = secure_to(&way.relay.host, &trust(way), stream).await;
+    secured.map(Either::Right).map_err(|reason| LinkError::Unreachable(format!("{}: {reason}", way.relay.authority)))
 }
 
 /// A connection to whoever answers in the relay's place, whatever certificate that has: only to look at it.
 pub(crate) async fn look_at_certificate(way: &Way) -> Result<Stream, LinkError> {
     let stream = reach(way).await?;
-    let secured = secure_to(way.relay.host(), &Trust::DangerousAnything, stream).await;
+    let secured = secure_to(&way.relay.host, &Trust::DangerousAnything, stream).await;
     secured.map(Either::Right).map_err(LinkError::Unreachable)
 }
 
@@ -192,7 +192,7 @@ pub(crate) async fn upgrade(
 
 fn request(relay: &RelayUrl, token: &Token, key: &str) -> Result<Request<Full<Bytes>>, LinkError> {
     Request::get(CONNECT_PATH)
-        .header(header::HOST, relay.authority())
+        .header(header::HOST, &relay.authority)
         .header(header::CONNECTION, "Upgrade")
         .header(header::UPGRADE, "websocket")
         .header(header::SEC_WEBSOCKET_VERSION, "13")

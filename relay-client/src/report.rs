@@ -195,18 +195,6 @@ impl Reporter {
         Self::start(Style { output, zone: TimeZone::system() }, writers)
     }
 
-    /// Writes elsewhere, without colour and in UTC, for harnesses.
-    #[cfg(test)]
-    pub(crate) fn to_writers(
-        output: Output,
-        out: impl Write + Send + 'static,
-        err: impl Write + Send + 'static,
-    ) -> Self {
-        let plain = |stream| Writer { stream, plain: true };
-        let writers = Writers { out: plain(Box::new(out)), err: plain(Box::new(err)), one_output: false };
-        Self::start(Style { output, zone: TimeZone::UTC }, writers)
-    }
-
     fn start(style: Style, mut writers: Writers) -> Self {
         let queue = Arc::new(Queue::default());
         let work = Arc::clone(&queue);

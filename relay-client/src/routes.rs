@@ -61,8 +61,8 @@ impl Endpoint {
         });
         let mut by_path = by_path.collect::<Result<Vec<_>, String>>()?;
         by_path.sort_by_key(|one| std::cmp::Reverse(one.path.len()));
-        let handlers = std::iter::once(&config.handler).chain(config.routes.iter().map(|route| &route.handler));
-        let capacity = handlers.map(|handler| handler.target.max_connections.get()).fold(0, usize::saturating_add);
+        let capacity =
+            config.handlers().map(|handler| handler.target.max_connections.get()).fold(0, usize::saturating_add);
         let offer = Offer {
             endpoint: config.name.clone().unwrap_or_default(),
             attach: config.attach,

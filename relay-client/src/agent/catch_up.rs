@@ -139,7 +139,7 @@ impl CatchUp {
         api: &mut Api<'_>,
         mut after: Option<String>,
     ) -> Result<(Vec<String>, Option<String>), String> {
-        let (mut ids, mut backoff, mut walk) = (Vec::new(), Backoff::new(), Walk::default());
+        let (mut ids, mut backoff, mut walk) = (Vec::new(), Backoff::default(), Walk::default());
         loop {
             let before = ids.len();
             match self.page(api, &mut ids, after.clone()).await {
@@ -165,21 +165,17 @@ impl CatchUp {
         ids: &mut Vec<String>,
         after: Option<String>,
     ) -> Result<Option<String>, Trouble> {
-        let (since, until, types) = (self.since.to_string(), self.until.to_string(), self.events.join(","));
-        let limit = PAGE.to_string();
         let mut query = vec![
-            ("endpoint", self.endpoint.as_str()),
-            ("since", &since),
-            ("until", &until),
-            ("oldest_first", "true"),
-            ("limit", &limit),
+            ("endpoint", self.endpoint.clone()),
+            ("since", self.since.to_string()),
+            ("until", self.until.to_string()),
+            ("oldest_first", "true".to_owned()),
+            ("limit", PAGE.to_string()),
         ];
-        if !types.is_empty() {
-            query.push(("event_type", &types));
+        if !self.events.is_empty() {
+            query.push(("event_type", self.events.join(",")));
         }
-        if let Some(after) = &after {
-            query.push(("after", after));
-        }
+        query.extend(after.map(|after| ("after", after)));
         let page = api.page(&query).await.map_err(|error| match error {
             LinkError::Protocol(why) => Trouble::Never(why),
             other => trouble(&other),
@@ -192,7 +188,7 @@ impl CatchUp {
 
     /// Has one event once more; whether the handler took it. The error is for people.
     async fn replay(&mut self, api: &mut Api<'_>, id: &str) -> Result<bool, String> {
-        let (mut tries, mut backoff) = (0, Backoff::new());
+        let (mut tries, mut backoff) = (0, Backoff::default());
         loop {
             let replay =
                 Replay { agent: Some(&self.config.name), instance: Some(self.config.instance), signature: "auto" };
@@ -218,7 +214,7 @@ impl CatchUp {
         sleep(backoff.next(fastrand::f64(), asked)).await;
         // Without a sender the agent ends, and this with it.
         let _ = timeout(ATTACHED, self.status.wait_for(|status| status.missing().is_empty())).await;
-        api.set_token(self.config.token.read().map_err(|error| error.to_string())?);
+        api.token = self.config.token.read().map_err(|error| error.to_string())?;
         Ok(())
     }
 }

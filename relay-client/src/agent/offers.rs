@@ -6,11 +6,34 @@ use std::collections::HashMap;
 
 use relay_proto::{Attach, Offer, OfferState, Welcome};
 
-use super::{plan::Plan, session::Failed};
+use super::session::Failed;
 use crate::{
+    config::{Config, Token, TokenError, Way},
     report::{AgentRole, AgentState, ReadyEndpoint, Reporter},
     routes::Table,
 };
+
+/// What a session depends on: a change of any of it needs a new session. How handlers are called is no part of it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub(super) way: Way,
+    pub(super) token: Token,
+    pub(super) name: String,
+    /// What is offered; an endpoint without a name is the token's only one.
+    pub(super) offers: Vec<Offer>,
+}
+
+impl Plan {
+    /// The plan of a configuration; reads the token as it is now.
+    pub(super) fn of(config: &Config, table: &Table) -> Result<Self, TokenError> {
+        Ok(Self {
+            way: config.way.clone(),
+            token: config.token.read()?,
+            name: config.name.clone(),
+            offers: table.iter().map(|endpoint| endpoint.offer.clone()).collect(),
+        })
+    }
+}
 
 /// Why there is no session, if the relay accepted none of the offers.
 pub(super) fn refusal(welcome: &Welcome) -> Option<Failed> {

@@ -25,7 +25,11 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use super::{StatusSender, catch_up::CatchUp, offers, plan::Plan};
+use super::{
+    StatusSender,
+    catch_up::CatchUp,
+    offers::{self, Plan},
+};
 use crate::{
     config::Config,
     exchange::{self, Outcomes},

@@ -9,7 +9,10 @@ use relay_program::{Failure, terminal};
 use serde_json::json;
 
 use super::{args::DoctorArgs, run, settings};
-use crate::{config::find::Places, doctor};
+use crate::{
+    config::{EndpointConfig, find::Places},
+    doctor,
+};
 
 /// Prints the findings; fails with the exit code of the worst.
 pub(super) fn run(args: &DoctorArgs, places: &Places, stdin: impl Read) -> Result<(), Failure> {
@@ -20,10 +23,8 @@ pub(super) fn run(args: &DoctorArgs, places: &Places, stdin: impl Read) -> Resul
         let target = typed.parse().map_err(|error| settings::usage("target", &error))?;
         targets.push(crate::handler::TargetConfig::new(target));
     }
-    for endpoint in file.iter().flat_map(|file| &file.endpoints) {
-        targets.push(endpoint.handler.target.clone());
-        targets.extend(endpoint.routes.iter().map(|route| route.handler.target.clone()));
-    }
+    let endpoints = file.iter().flat_map(|file| &file.endpoints);
+    targets.extend(endpoints.flat_map(EndpointConfig::handlers).map(|handler| handler.target.clone()));
     let token = reach.token.map_err(|failure| failure.to_string());
     let token = token.and_then(|token| token.read().map_err(|error| error.to_string()));
     let runtime = run::runtime()?;

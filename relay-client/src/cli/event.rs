@@ -191,10 +191,9 @@ async fn list(api: &mut Api<'_>, args: &ListArgs) -> Result<(), Failure> {
     let (mut left, mut after, mut walk) = (args.limit, None::<String>, Walk::default());
     let mut list = List::fitting();
     while left > 0 {
-        let limit = left.min(PAGE).to_string();
-        let mut query: Vec<_> = filters.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))).collect();
-        query.push(("limit", &limit));
-        query.extend(after.as_deref().map(|after| ("after", after)));
+        let mut query: Vec<_> = filters.iter().filter_map(|(name, value)| Some((*name, value.clone()?))).collect();
+        query.push(("limit", left.min(PAGE).to_string()));
+        query.extend(after.clone().map(|after| ("after", after)));
         let page = api.list(&query).await.map_err(|error| failure(&error))?;
         let events = page["events"].as_array().map(Vec::as_slice).unwrap_or_default();
         list.print(events.iter().take(left), args.json, EventSummary::cells)?;

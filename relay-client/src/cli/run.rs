@@ -25,7 +25,7 @@ use tracing_subscriber::EnvFilter;
 use super::{INTERRUPTED, UNREAD_STREAM, args::ConnectionArgs};
 use crate::{
     agent::{self, StatusSender},
-    config::{Config, TokenSource},
+    config::{Config, EndpointConfig, TokenSource},
     health::{self, HealthAddr},
     reload,
     report::{AgentState, Color, Reporter},
@@ -147,10 +147,7 @@ fn rereading(
 }
 
 fn warn_of_dangers(config: &Config, reporter: &Reporter) {
-    let handlers = config.endpoints.iter().flat_map(|endpoint| {
-        std::iter::once(&endpoint.handler).chain(endpoint.routes.iter().map(|route| &route.handler))
-    });
-    for handler in handlers {
+    for handler in config.endpoints.iter().flat_map(EndpointConfig::handlers) {
         if handler.target.target.is_tls() && handler.target.trust == Trust::DangerousAnything {
             let target = &handler.target.target;
             reporter

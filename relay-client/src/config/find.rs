@@ -11,12 +11,6 @@ use std::path::{Path, PathBuf};
 
 pub(crate) const FILE_NAME: &str = "relay-client.toml";
 
-/// The file in which `login` keeps a relay's address and a token, in the user's config directory.
-pub(crate) const LOGIN_NAME: &str = "login.toml";
-
-/// The file in which the user's agreements to other folders' files are kept, beside the login.
-pub(crate) const AGREEMENTS_NAME: &str = "allowed.toml";
-
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
     pub path: PathBuf,
@@ -70,12 +64,12 @@ impl Places {
 
     /// Where `login` keeps what it was told, if the user has a config directory.
     pub(crate) fn login(&self) -> Option<PathBuf> {
-        self.own_folder().map(|own| own.join(LOGIN_NAME))
+        self.own_folder().map(|own| own.join("login.toml"))
     }
 
     /// Where the user's agreements are kept, if the user has a config directory.
     pub(crate) fn agreements(&self) -> Option<PathBuf> {
-        self.own_folder().map(|own| own.join(AGREEMENTS_NAME))
+        self.own_folder().map(|own| own.join("allowed.toml"))
     }
 
     /// The folder of this program in the user's config directory.

@@ -8,27 +8,15 @@ use std::{fmt, net::IpAddr, str::FromStr};
 /// A relay that may be connected to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RelayUrl {
-    tls: bool,
-    host: String,
-    port: u16,
-    /// Host and, where it is not the scheme's own, port.
-    authority: String,
+    pub tls: bool,
+    /// A name or an address; IPv6 without brackets.
+    pub host: String,
+    pub port: u16,
+    /// Host and, where it is not the scheme's own, port: the value of the `Host` header.
+    pub authority: String,
 }
 
 impl RelayUrl {
-    pub(crate) fn is_tls(&self) -> bool {
-        self.tls
-    }
-
-    /// A name or an address; IPv6 without brackets.
-    pub(crate) fn host(&self) -> &str {
-        &self.host
-    }
-
-    pub(crate) fn port(&self) -> u16 {
-        self.port
-    }
-
     pub(crate) fn is_loopback(&self) -> bool {
         is_loopback(&self.host)
     }
@@ -42,10 +30,6 @@ impl RelayUrl {
             Ok(address) if address.is_unspecified() => format!("{self}{}", uri.path()),
             _ => told.to_owned(),
         }
-    }
-
-    pub(crate) fn authority(&self) -> &str {
-        &self.authority
     }
 }
 
@@ -131,7 +115,7 @@ mod tests {
     #[test]
     fn the_host_is_ready_to_dial() {
         let relay: RelayUrl = "ws://[::1]:8080".parse().unwrap();
-        assert_eq!((relay.host(), relay.port(), relay.authority()), ("::1", 8080, "[::1]:8080"));
+        assert_eq!((relay.host.as_str(), relay.port, relay.authority.as_str()), ("::1", 8080, "[::1]:8080"));
     }
 
     #[test]

@@ -150,7 +150,7 @@ async fn idle_connections_are_closed_before_the_handler_would() {
     let start = Instant::now();
     fetch(&handler).await.unwrap();
     let lived = seen.await.unwrap() - start;
-    assert!(lived >= pool::MAX_IDLE && lived < pool::MAX_IDLE + std::time::Duration::from_secs(1), "{lived:?}");
+    assert!(lived >= pool::MAX_IDLE && lived < pool::MAX_IDLE + Duration::from_secs(1), "{lived:?}");
     assert_eq!(handler.pool.idle_count(), 0);
 }
 
@@ -184,12 +184,12 @@ async fn silence_in_a_body_is_a_timeout_and_not_an_end() {
 #[tokio::test(start_paused = true)]
 async fn the_total_limit_cuts_a_body_that_keeps_moving() {
     let (listener, mut config) = listener().await;
-    config.timeouts.total = std::time::Duration::from_secs(10);
+    config.timeouts.total = Duration::from_secs(10);
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         read_head(&mut stream).await;
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n").await.unwrap();
-        let mut tick = tokio::time::interval(std::time::Duration::from_secs(1));
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
         loop {
             tick.tick().await;
             if stream.write_all(b"x").await.is_err() {
@@ -290,7 +290,7 @@ async fn header_bytes_arrive_as_they_were_sent() {
 async fn calls_beyond_the_limit_wait_within_their_total_time() {
     let (listener, mut config) = listener().await;
     config.max_connections = NonZeroUsize::new(2).unwrap();
-    config.timeouts.total = std::time::Duration::from_secs(5);
+    config.timeouts.total = Duration::from_secs(5);
     let connections = serve(listener, b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhi", false);
     let handler = Handler::new(&config).unwrap();
     let first = handler.call(get()).await.unwrap();
@@ -339,7 +339,7 @@ async fn uploads_stream_at_the_handlers_pace() {
     let mut fed = 0;
     let stalled = loop {
         let frame = Ok(http_body::Frame::data(chunk.clone()));
-        match tokio::time::timeout(std::time::Duration::from_millis(300), feed.send(frame)).await {
+        match tokio::time::timeout(Duration::from_millis(300), feed.send(frame)).await {
             Ok(sent) => sent.unwrap(),
             Err(_) => break fed,
         }
@@ -382,7 +382,7 @@ async fn the_wait_for_the_head_begins_when_the_upload_ends() {
     let start = Instant::now();
     let call = tokio::spawn(async move { handler.call(upload(frames)).await.map(|answer| answer.status()) });
     for _ in 0..4 {
-        tokio::time::sleep(std::time::Duration::from_secs(20)).await;
+        tokio::time::sleep(Duration::from_secs(20)).await;
         feed.send(Ok(http_body::Frame::data(Bytes::from_static(b"x")))).await.unwrap();
     }
     drop(feed);

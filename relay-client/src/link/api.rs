@@ -37,7 +37,7 @@ const MOMENT: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(crate) struct Api<'a> {
     way: &'a Way,
-    token: Token,
+    pub token: Token,
     open: Option<Http1>,
 }
 
@@ -126,16 +126,12 @@ impl<'a> Api<'a> {
         Self { way, token, open: None }
     }
 
-    pub(crate) fn set_token(&mut self, token: Token) {
-        self.token = token;
-    }
-
-    pub(crate) async fn list(&mut self, query: &[(&str, &str)]) -> Result<Value, LinkError> {
+    pub(crate) async fn list(&mut self, query: &[(&str, String)]) -> Result<Value, LinkError> {
         json(&self.ask(Method::GET, &listing(query), PATIENCE).await?)
     }
 
     /// A page of it, read no further than it may go.
-    pub(crate) async fn page(&mut self, query: &[(&str, &str)]) -> Result<ListPage, LinkError> {
+    pub(crate) async fn page(&mut self, query: &[(&str, String)]) -> Result<ListPage, LinkError> {
         let body = self.ask(Method::GET, &listing(query), PATIENCE).await?;
         serde_json::from_slice(&body).map_err(|_| LinkError::Protocol("the relay's list cannot be read".to_owned()))
     }
@@ -183,7 +179,7 @@ impl<'a> Api<'a> {
         let answered = timeout(patience, answered).await;
         let answered = answered.unwrap_or_else(|_| {
             let seconds = patience.as_secs();
-            Err(LinkError::Unreachable(format!("{} did not answer within {seconds} s", self.way.relay.authority())))
+            Err(LinkError::Unreachable(format!("{} did not answer within {seconds} s", self.way.relay.authority)))
         });
         if !matches!(answered, Ok(_) | Err(LinkError::Refused { .. })) {
             self.open = None;
@@ -195,7 +191,7 @@ impl<'a> Api<'a> {
         Request::builder()
             .method(method)
             .uri(path)
-            .header(header::HOST, self.way.relay.authority())
+            .header(header::HOST, &self.way.relay.authority)
             .header(header::USER_AGENT, concat!("relay-client/", env!("CARGO_PKG_VERSION")))
             .header(header::AUTHORIZATION, error::bearer(&self.token)?)
             .body(Full::default())
@@ -226,7 +222,7 @@ fn json(body: &[u8]) -> Result<Value, LinkError> {
     serde_json::from_slice(body).map_err(|_| LinkError::Protocol("the relay's answer is not JSON".to_owned()))
 }
 
-fn listing(query: &[(&str, &str)]) -> String {
+fn listing(query: &[(&str, String)]) -> String {
     let pairs = query.iter().map(|(name, value)| format!("{name}={}", encoded(value)));
     format!("{EVENTS}?{}", pairs.collect::<Vec<_>>().join("&"))
 }

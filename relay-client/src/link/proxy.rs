@@ -65,15 +65,15 @@ impl Via {
     pub(super) async fn tunnel(&self, way: &Way) -> Result<Reached, LinkError> {
         let wrong = |reason: String| LinkError::Unreachable(format!("the proxy {self}: {reason}"));
         let stream = dial(self.host(), self.port()).await.map_err(|error| wrong(error.to_string()))?;
-        let mut host = way.relay.host().to_owned();
+        let mut host = way.relay.host.clone();
         if !self.resolves_names() {
-            let addresses = resolve(&host, way.relay.port()).await?;
+            let addresses = resolve(&host, way.relay.port).await?;
             host = addresses.first().map_or(host, |address| address.ip().to_string());
         }
         if host.contains(':') {
             host = format!("[{host}]");
         }
-        let relay: Uri = format!("https://{host}:{}", way.relay.port())
+        let relay: Uri = format!("https://{host}:{}", way.relay.port)
             .parse()
             .map_err(|_| wrong(format!("{host:?} cannot be asked for")))?;
         match self.scheme() {
@@ -126,7 +126,7 @@ fn refusal(words: &str, way: &Way) -> String {
     if words.contains("implements authentication incorrectly") || words.contains("does not support user/pass") {
         return "it wants another kind of login; write USER:PASSWORD@ before its host, or remove it".to_owned();
     }
-    let authority = way.relay.authority();
+    let authority = &way.relay.authority;
     match words.rsplit(": ").next().unwrap_or(words) {
         "unsuccessful" => format!("it refused to connect to {authority}"),
         "unexpected end of file" | "io error establishing tunnel" | "io error during SOCKS handshake" => {

@@ -168,7 +168,7 @@ async fn nobody_there_is_unreachable() {
     let (listener, relay) = listener().await;
     drop(listener);
     let error = connect(&relay, None, &token()).await.unwrap_err();
-    let authority = relay.authority();
+    let authority = &relay.authority;
     assert_eq!(error.to_string(), format!("{authority}: connection refused ({authority})"));
 }
 
@@ -192,14 +192,14 @@ async fn a_relay_of_ones_own_needs_its_ca_file() {
     };
     let ((refused, accepted), _) = tokio::join!(both, serve);
     let expected = "its certificate is signed by an unknown issuer; trust it with --relay-ca";
-    assert_eq!(refused.to_string(), format!("{}: {expected}", relay.authority()));
+    assert_eq!(refused.to_string(), format!("{}: {expected}", relay.authority));
     assert!(matches!(accepted.unwrap().stream, Stream::Right(_)));
 }
 
 #[tokio::test]
 async fn a_plain_port_is_told_from_tls() {
     let (listener, relay) = listener().await;
-    let secure = format!("https://{}", relay.authority()).parse().unwrap();
+    let secure = format!("https://{}", relay.authority).parse().unwrap();
     let answer = async {
         let (mut stream, _) = listener.accept().await.unwrap();
         stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();

@@ -101,7 +101,9 @@ fn state_text(state: &AgentState, output: Output, zone: &TimeZone) -> Option<Str
 
 fn exchange_text(line: &Line, output: Output, zone: &TimeZone) -> String {
     let (word, style) = match &line.outcome {
-        Outcome::Status(status) => (status.to_string(), status_style(*status)),
+        Outcome::Status(status @ ..300) => (status.to_string(), GOOD),
+        Outcome::Status(status @ 300..500) => (status.to_string(), ODD),
+        Outcome::Status(status @ 500..) => (status.to_string(), BAD),
         Outcome::Failed(code) | Outcome::Unmade(code) => (escaped(code).into_owned(), BAD),
     };
     let mut text = format!(
@@ -114,16 +116,16 @@ fn exchange_text(line: &Line, output: Output, zone: &TimeZone) -> String {
         received = bytes(line.bytes_in),
         sent = bytes(line.bytes_out),
     );
-    if output == Output::Interactive {
+    let interactive = output == Output::Interactive;
+    if interactive {
         text.push_str(&format!("  {}", escaped(&line.endpoint)));
-        if let Some(id) = &line.event_id {
-            text.push_str(&format!("  {}", paint(&escaped(id), DIM)));
+        let id = line.event_id.as_ref().map(|id| escaped(id).into_owned());
+        let first = line.replay_of.as_ref().map(|first| format!("replay of {}", escaped(first)));
+        for dim in [id, first].into_iter().flatten() {
+            text.push_str(&format!("  {}", paint(&dim, DIM)));
         }
     }
-    if let Some(first) = line.replay_of.as_ref().filter(|_| output == Output::Interactive) {
-        text.push_str(&format!("  {}", paint(&format!("replay of {}", escaped(first)), DIM)));
-    }
-    if let Some(note) = line.note.as_ref().filter(|_| output == Output::Interactive || is_problem(line)) {
+    if let Some(note) = line.note.as_ref().filter(|_| interactive || is_problem(line)) {
         text.push_str(&format!("  {}", escaped(note)));
     }
     text.push('\n');
@@ -146,14 +148,6 @@ fn refused_text(notice: &Notice, zone: &TimeZone) -> String {
 
 fn is_problem(line: &Line) -> bool {
     !matches!(line.outcome, Outcome::Status(..400))
-}
-
-fn status_style(status: u16) -> Style {
-    match status {
-        ..300 => GOOD,
-        300..500 => ODD,
-        500.. => BAD,
-    }
 }
 
 fn shortened(path: &str) -> String {

@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::event::{Event, Outcome};
+use super::event::{Event, Line, Outcome};
 
 /// Lines that may wait.
 pub(super) const MAX_LINES: usize = 1024;
@@ -155,22 +155,15 @@ impl State {
         }
     }
 
-    fn push_refused(&mut self, event: Event) {
-        if let Some(count) = self.refused.take(Instant::now()) {
-            if count > 0 {
-                self.push_line(Event::MoreRefused { count });
-            }
-            self.push_line(event);
+    /// Reports a request that no handler got, or counts it.
+    fn push_counted(&mut self, event: Event) {
+        let unmade = matches!(event, Event::Exchange(_));
+        let counted = if unmade { &mut self.unmade } else { &mut self.refused };
+        let Some(count) = counted.take(Instant::now()) else { return };
+        if count > 0 {
+            self.push_line(if unmade { Event::MoreUnmade { count } } else { Event::MoreRefused { count } });
         }
-    }
-
-    fn push_unmade(&mut self, event: Event) {
-        if let Some(count) = self.unmade.take(Instant::now()) {
-            if count > 0 {
-                self.push_line(Event::MoreUnmade { count });
-            }
-            self.push_line(event);
-        }
+        self.push_line(event);
     }
 
     /// Keeps the event, if need be in place of the oldest.
@@ -241,8 +234,7 @@ impl Handle {
         let mut state = self.0.lock();
         match &event {
             Event::State { .. } | Event::Warning { .. } => state.push_rare(event),
-            Event::Refused(_) => state.push_refused(event),
-            Event::Exchange(line) if matches!(line.outcome, Outcome::Unmade(_)) => state.push_unmade(event),
+            Event::Refused(_) | Event::Exchange(Line { outcome: Outcome::Unmade(_), .. }) => state.push_counted(event),
             _ => state.push_line(event),
         }
         let idle = std::mem::take(&mut state.idle);

@@ -4,6 +4,19 @@ use std::sync::{Mutex, mpsc};
 
 use super::*;
 
+impl Reporter {
+    /// Writes elsewhere, without colour and in UTC, for harnesses.
+    pub(crate) fn to_writers(
+        output: Output,
+        out: impl Write + Send + 'static,
+        err: impl Write + Send + 'static,
+    ) -> Self {
+        let plain = |stream| Writer { stream, plain: true };
+        let writers = Writers { out: plain(Box::new(out)), err: plain(Box::new(err)), one_output: false };
+        Self::start(Style { output, zone: TimeZone::UTC }, writers)
+    }
+}
+
 fn line() -> Line {
     Line {
         time: "2026-03-01T14:03:22Z".parse().unwrap(),
