@@ -230,7 +230,7 @@ impl Supervisor {
         if let Some(left) = self.current.take_if(|session| session.control.has_left()) {
             self.finish(left);
         }
-        let (reporter, random) = (self.shared.reporter.clone(), fastrand::f64());
+        let random = fastrand::f64();
         let Some(current) = &self.current else {
             let (why, retry_after) = match failed {
                 Failed::Refused { why, code } => return self.refused(why, code),
@@ -241,9 +241,7 @@ impl Supervisor {
                 Failed::Lost { why, retry_after } => (why, retry_after),
             };
             let after = self.backoff.next(random, retry_after);
-            self.shared.status.disconnected();
-            reporter.state(AgentState::Reconnecting { after, why });
-            self.open_after(after);
+            self.reconnect(after, why);
             return Ok(());
         };
         let (why, wait) = match failed {
@@ -257,7 +255,7 @@ impl Supervisor {
             Failed::Lost { why, retry_after } => (why, self.backoff.next(random, retry_after)),
         };
         if !std::mem::replace(&mut self.warned_beside, true) {
-            reporter.warn(format!("no new session yet, the old one serves on: {why}"));
+            self.shared.reporter.warn(format!("no new session yet, the old one serves on: {why}"));
         }
         self.open_after(wait);
         Ok(())
@@ -282,11 +280,15 @@ impl Supervisor {
             None if close.code == CloseCode::Refused => return self.refused(close.reason, None),
             _ => {}
         }
-        self.shared.status.disconnected();
-        let wait = self.backoff.next(fastrand::f64(), None);
-        self.shared.reporter.state(AgentState::Reconnecting { after: wait, why: close.reason });
-        self.open_after(wait);
+        let after = self.backoff.next(fastrand::f64(), None);
+        self.reconnect(after, close.reason);
         Ok(())
+    }
+
+    fn reconnect(&mut self, after: Duration, why: String) {
+        self.shared.status.disconnected();
+        self.shared.reporter.state(AgentState::Reconnecting { after, why });
+        self.open_after(after);
     }
 
     /// The relay does not want this agent, and there is no session that it could keep to.

@@ -106,13 +106,6 @@ pub(crate) struct HandlerConfig {
     pub preserve_host: bool,
 }
 
-#[cfg(test)]
-impl HandlerConfig {
-    pub(crate) const fn new(target: TargetConfig) -> Self {
-        Self { target, headers: Vec::new(), preserve_host: false }
-    }
-}
-
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RouteConfig {
     /// Begins with `/` and does not end with one.

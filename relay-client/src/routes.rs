@@ -151,7 +151,7 @@ mod tests {
     use crate::{config::RouteConfig, handler::TargetConfig};
 
     fn handler(target: &str) -> HandlerConfig {
-        HandlerConfig::new(TargetConfig::new(target.parse().unwrap()))
+        HandlerConfig { target: TargetConfig::new(target.parse().unwrap()), headers: Vec::new(), preserve_host: false }
     }
 
     fn endpoint(routes: &[(&str, bool, &str)]) -> EndpointConfig {

@@ -26,11 +26,13 @@ const PAUSE: Duration = Duration::from_millis(300);
 const STALE: i64 = 3600;
 
 /// What is wrong with a request on purpose.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub(crate) struct Faults {
-    /// Signed longer ago than the scheme allows.
+    /// Signed longer ago than the scheme allows
+    #[arg(long)]
     pub stale: bool,
-    /// With a signature that does not match.
+    /// With a signature that does not match
+    #[arg(long)]
     pub bad_signature: bool,
 }
 
@@ -170,11 +172,13 @@ const fn another(byte: u8) -> Option<u8> {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub(crate) struct Manner {
-    /// Without a length, in chunks.
+    /// The body in chunks, without a length
+    #[arg(long)]
     pub chunked: bool,
-    /// In pieces, with a pause before each.
+    /// The body in pieces, with pauses
+    #[arg(long)]
     pub slow: bool,
 }
 

@@ -20,7 +20,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn supervisor(on_refused: OnRefused) -> Supervisor {
-    let handler = HandlerConfig::new(TargetConfig::new("9".parse().unwrap()));
+    let handler =
+        HandlerConfig { target: TargetConfig::new("9".parse().unwrap()), headers: Vec::new(), preserve_host: false };
     let config = Config {
         way: Way { relay: "https://relay.invalid".parse().unwrap(), relay_ca: None, proxy: Proxy::Direct },
         token: TokenSource::from_reader(&b"s3cret"[..]).unwrap(),

@@ -64,21 +64,13 @@ pub(crate) struct SendArgs {
     /// How many a second [default: one after the other]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub rate: Option<u32>,
-    /// Signed longer ago than the scheme allows
-    #[arg(long)]
-    pub stale: bool,
-    /// With a signature that does not match
-    #[arg(long)]
-    pub bad_signature: bool,
+    #[command(flatten)]
+    pub faults: Faults,
     /// Each request twice, unchanged
     #[arg(long)]
     pub duplicate: bool,
-    /// The body in chunks, without a length
-    #[arg(long)]
-    pub chunked: bool,
-    /// The body in pieces, with pauses
-    #[arg(long)]
-    pub slow: bool,
+    #[command(flatten)]
+    pub manner: Manner,
     /// A PEM file with roots to believe for --to, besides the system's
     #[arg(long, value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
@@ -178,8 +170,6 @@ fn read(path: &Path, most: u64) -> Result<Vec<u8>, Failure> {
 }
 
 async fn send_all(args: &SendArgs, handler: &Arc<Handler>, maker: &Arc<Maker>) -> Result<(), Failure> {
-    let faults = Faults { stale: args.stale, bad_signature: args.bad_signature };
-    let manner = Manner { chunked: args.chunked, slow: args.slow };
     let times = if args.duplicate { 2 } else { 1 };
     let mut pace = args.rate.map(|rate| interval(Duration::from_secs(1) / rate));
     if let Some(pace) = &mut pace {
@@ -188,7 +178,7 @@ async fn send_all(args: &SendArgs, handler: &Arc<Handler>, maker: &Arc<Maker>) -
     let at_once = if args.rate.is_some() { AT_ONCE } else { 1 };
     let (mut flying, mut worst) = (JoinSet::new(), 0);
     for _ in 0..args.count {
-        let ready = maker.make(faults, now()).map_err(Failure::Usage)?;
+        let ready = maker.make(args.faults, now()).map_err(Failure::Usage)?;
         for _ in 0..times {
             if let Some(pace) = &mut pace {
                 pace.tick().await;
@@ -196,7 +186,7 @@ async fn send_all(args: &SendArgs, handler: &Arc<Handler>, maker: &Arc<Maker>) -
             while flying.len() >= at_once {
                 landed(flying.join_next().await, args.json, &mut worst)?;
             }
-            let (handler, ready) = (Arc::clone(handler), ready.clone());
+            let (handler, ready, manner) = (Arc::clone(handler), ready.clone(), args.manner);
             flying.spawn(async move { send(&handler, ready, manner).await });
         }
     }

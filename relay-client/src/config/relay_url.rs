@@ -21,14 +21,14 @@ impl RelayUrl {
         is_loopback(&self.host)
     }
 
-    /// The address of an endpoint as the relay tells it. One that does not know its own address tells where it listens,
-    /// and where that is everywhere (`0.0.0.0`), this address is the one that it is known to have.
-    pub(crate) fn endpoint_url(&self, told: &str) -> String {
-        let Ok(uri) = told.parse::<http::Uri>() else { return told.to_owned() };
+    /// The address of an endpoint that the relay named. A relay that does not know its own address names the one where
+    /// it listens; where that is everywhere (`0.0.0.0`), senders reach it at this address.
+    pub(crate) fn endpoint_url(&self, url: &str) -> String {
+        let Ok(uri) = url.parse::<http::Uri>() else { return url.to_owned() };
         let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
         match host.parse::<IpAddr>() {
             Ok(address) if address.is_unspecified() => format!("{self}{}", uri.path()),
-            _ => told.to_owned(),
+            _ => url.to_owned(),
         }
     }
 }
@@ -121,14 +121,14 @@ mod tests {
     #[test]
     fn an_endpoint_of_a_relay_that_listens_everywhere_is_at_the_relays_address() {
         let relay: RelayUrl = "http://127.0.0.1:8080".parse().unwrap();
-        for (told, shown) in [
+        for (url, shown) in [
             ("http://0.0.0.0:8080/github", "http://127.0.0.1:8080/github"),
             ("https://[::]:8080/github", "http://127.0.0.1:8080/github"),
             ("https://hooks.test/github", "https://hooks.test/github"),
             ("http://192.0.2.1:8080/github", "http://192.0.2.1:8080/github"),
             ("no address", "no address"),
         ] {
-            assert_eq!(relay.endpoint_url(told), shown, "{told}");
+            assert_eq!(relay.endpoint_url(url), shown, "{url}");
         }
     }
 

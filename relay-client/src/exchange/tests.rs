@@ -49,7 +49,7 @@ async fn pair(route: &Arc<Endpoint>, outcomes: &Arc<Outcomes>) -> Pair {
 async fn handler() -> (TcpListener, Arc<Endpoint>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = TargetConfig::new(listener.local_addr().unwrap().port().to_string().parse().unwrap());
-    let mut config = EndpointConfig::new(None, HandlerConfig::new(target));
+    let mut config = EndpointConfig::new(None, HandlerConfig { target, headers: Vec::new(), preserve_host: false });
     config.upgrades = vec!["chat".parse().unwrap()];
     (listener, Arc::new(Endpoint::new(&config, None).unwrap()))
 }

@@ -207,10 +207,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     fn forget_if_done(&mut self, id: StreamId) {
-        let Some(stream) = self.streams.get(&id) else { return };
-        let state = stream.lock();
-        let done = state.sent && state.received;
-        drop(state);
+        let done = self.streams.get(&id).is_some_and(|stream| {
+            let state = stream.lock();
+            state.sent && state.received
+        });
         if done {
             self.streams.remove(&id);
         }
