@@ -29,7 +29,6 @@ wire_enum! {
     }
 }
 
-/// One endpoint that an agent offers to serve.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Offer {
     /// The endpoint's name; empty for "the only one that my token allows".
@@ -49,29 +48,27 @@ pub struct Offer {
     pub rate: Option<Rate>,
 }
 
-/// The agent's first message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hello {
     pub name: String,
     /// One id per agent process.
     pub instance: [u8; 16],
-    /// The agent's software and version, for people.
     pub software: String,
     /// What it offers, at most [`MAX_OFFERS`].
     pub offers: Vec<Offer>,
 }
 
-/// What became of an offer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OfferState {
     /// Exchanges will come.
     Accepted,
     /// Another agent is active; this one stands by.
     Standby,
-    /// Copies of what others get will come.
     Copy,
     /// With a stable code: `unknown_endpoint`, `not_allowed`, `choose_one`.
-    Refused { code: String },
+    Refused {
+        code: String,
+    },
 }
 
 impl OfferState {
@@ -95,7 +92,6 @@ impl OfferState {
     }
 }
 
-/// The relay's answer to one offer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attached {
     /// The endpoint's name; for an empty offer the one that the relay chose.
@@ -112,7 +108,6 @@ pub struct Attached {
 pub struct Welcome {
     /// Rises with every session of the same agent.
     pub epoch: u64,
-    /// The relay's software and version, for people.
     pub software: String,
     /// In the order of the offers.
     pub endpoints: Vec<Attached>,
@@ -133,7 +128,6 @@ pub enum Notice {
         /// The provider whose rule was applied, or `none`.
         provider: String,
     },
-    /// A line for people.
     Text(String),
     /// What waits for an endpoint when the agent attaches; for those who do not know this kind it is a line.
     Backlog {
@@ -147,7 +141,10 @@ pub enum Notice {
     },
     /// An offer's state is another than welcome said. Unlike the other kinds this one is never dropped:
     /// the newest state of each endpoint is kept until it is sent.
-    Changed { endpoint: String, state: OfferState },
+    Changed {
+        endpoint: String,
+        state: OfferState,
+    },
 }
 
 wire_enum! {
@@ -158,17 +155,14 @@ wire_enum! {
         Normal = 0,
         /// The side that closes is stopping; connect again.
         GoingAway = 1,
-        /// The peer broke the protocol.
         ProtocolError = 2,
         /// A newer session of the same agent took over.
         Replaced = 3,
-        /// The peer was silent for too long.
         HeartbeatTimeout = 4,
         /// The token is not valid any more.
         Unauthorized = 5,
         /// None of the offers was accepted; the welcome says why.
         Refused = 6,
-        /// The side that closes failed.
         Internal = 7,
     }
 }
@@ -401,7 +395,6 @@ impl Notice {
         matches!((self, older), (Self::Changed { endpoint, .. }, Self::Changed { endpoint: other, .. }) if endpoint == other)
     }
 
-    /// Whether the notice may be dropped when too many wait.
     pub(crate) const fn may_be_lost(&self) -> bool {
         !matches!(self, Self::Changed { .. })
     }

@@ -50,7 +50,6 @@ impl Purse {
         Self(Arc::new(AtomicU32::new(bytes)))
     }
 
-    /// Bytes that no session has taken.
     pub fn free_bytes(&self) -> u32 {
         self.0.load(Ordering::Relaxed)
     }
@@ -158,14 +157,12 @@ impl RecvWindow {
         grantable > 0 && grantable >= self.allowance / 2
     }
 
-    /// Grants all that the allowance leaves, in bytes.
     pub(crate) fn grant(&mut self) -> u32 {
         let grantable = self.allowance - self.granted - self.unread;
         self.granted += grantable;
         grantable
     }
 
-    /// Gives back what was borrowed.
     pub(crate) fn release(&mut self, pool: &mut Pool) {
         pool.take_back(std::mem::take(&mut self.borrowed));
     }

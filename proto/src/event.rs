@@ -18,18 +18,33 @@ pub enum Event {
     Hello(Hello),
     /// Agent: the session is open.
     Welcome(Welcome),
-    /// Agent: an exchange begins.
-    Request { id: StreamId, head: RequestHead },
-    /// Relay: the response to an exchange begins.
-    Response { id: StreamId, head: ResponseHead },
+    Request {
+        id: StreamId,
+        head: RequestHead,
+    },
+    Response {
+        id: StreamId,
+        head: ResponseHead,
+    },
     /// Body bytes, never none. They count against the window until [`crate::Session::consume`].
-    Data { id: StreamId, bytes: Bytes },
+    Data {
+        id: StreamId,
+        bytes: Bytes,
+    },
     /// The peer's direction ended, whole.
-    End { id: StreamId, trailers: HeaderBlock },
+    End {
+        id: StreamId,
+        trailers: HeaderBlock,
+    },
     /// The peer gave the exchange up. Nothing more comes, and nothing can be sent.
-    Reset { id: StreamId, code: ResetCode },
+    Reset {
+        id: StreamId,
+        code: ResetCode,
+    },
     /// A stream whose buffer was full takes body bytes again.
-    Writable { id: StreamId },
+    Writable {
+        id: StreamId,
+    },
     /// Relay: what became of an attempt that an earlier session of this agent carried.
     Outcome(Outcome),
     /// The peer has answered [`crate::Session::probe`].
@@ -39,5 +54,8 @@ pub enum Event {
     /// The peer plans to stop. See [`crate::Session::drain`].
     Draining,
     /// The session is over; every stream that had not ended is broken. Always the last event.
-    Closed { by_peer: bool, close: Close },
+    Closed {
+        by_peer: bool,
+        close: Close,
+    },
 }

@@ -24,7 +24,6 @@ pub struct HeaderBlock {
 }
 
 impl HeaderBlock {
-    /// A block without lines.
     pub const fn new() -> Self {
         Self { block: Bytes::new(), lines: 0 }
     }
@@ -64,7 +63,6 @@ impl HeaderBlock {
         std::iter::from_fn(move || take_part(&mut rest).zip(take_part(&mut rest)))
     }
 
-    /// The values of one name, in order.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
         self.iter().filter(move |(line, _)| *line == name.as_bytes()).map(|(_, value)| value)
     }
@@ -98,7 +96,6 @@ impl<N: AsRef<[u8]>, V: AsRef<[u8]>> FromIterator<(N, V)> for HeaderBlock {
     }
 }
 
-/// A header block while it is written.
 #[derive(Debug)]
 pub struct HeaderBlockBuilder {
     block: BytesMut,
@@ -121,7 +118,6 @@ impl HeaderBlockBuilder {
         self.lines += other.lines;
     }
 
-    /// The block as it was written.
     pub fn build(self) -> HeaderBlock {
         HeaderBlock { block: self.block.freeze(), lines: self.lines }
     }
@@ -176,7 +172,6 @@ pub(crate) fn put_int(out: &mut BytesMut, tag: u64, value: u64) {
     varint::put(out, value);
 }
 
-/// How long `length varint · len bytes` is.
 pub(crate) const fn prefixed_len(len: usize) -> usize {
     varint::len(len as u64) + len
 }
@@ -191,7 +186,6 @@ pub(crate) const fn int_len(value: u64) -> usize {
     1 + prefixed_len(varint::len(value))
 }
 
-/// The value of an integer field.
 pub(crate) fn int(mut value: Bytes, what: &'static str) -> Result<u64, ProtocolError> {
     let number = take_varint(&mut value, what)?;
     if value.is_empty() { Ok(number) } else { Err(ProtocolError::Malformed { what }) }
@@ -209,7 +203,6 @@ pub(crate) fn text(value: &Bytes, what: &'static str) -> Result<String, Protocol
     Ok(text.to_owned())
 }
 
-/// The value of a 16-byte identifier field.
 pub(crate) fn id(value: &Bytes, what: &'static str) -> Result<[u8; 16], ProtocolError> {
     value[..].try_into().map_err(|_| ProtocolError::Malformed { what })
 }

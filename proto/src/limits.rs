@@ -47,7 +47,6 @@ pub struct Limits {
     pub send_buffer_bytes: usize,
     /// Notices that wait to be sent; beyond this the oldest is dropped and counted.
     pub max_notices: usize,
-    /// Silence after which a ping is sent.
     pub ping_after: Duration,
     /// Silence after which the peer is taken for dead.
     pub dead_after: Duration,

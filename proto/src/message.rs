@@ -34,7 +34,6 @@ pub struct RequestHead {
     /// What follows the endpoint in the sender's target, byte for byte: a path and a query, or nothing.
     pub target: Bytes,
     pub framing: Framing,
-    /// The header lines, without hop-by-hop ones.
     pub headers: HeaderBlock,
     /// Set for an attempt of a stored event: if the session breaks, the agent lets the handler finish
     /// and reports the attempt with this number ([`crate::Outcome`]). Never 0.
@@ -44,12 +43,10 @@ pub struct RequestHead {
     pub upgrade: Bytes,
 }
 
-/// The head of a final response (or of 101).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResponseHead {
     /// The status code, 101 or 200 to 999.
     pub status: u16,
-    /// The header lines, without hop-by-hop ones.
     pub headers: HeaderBlock,
 }
 
@@ -63,11 +60,9 @@ wire_enum! {
         Cancelled = 1,
         /// The handler was not called; this used up no attempt.
         NotCalled = 2,
-        /// The handler could not be reached.
         Unreachable = 3,
         /// The handler's answer, or the request's body, broke off.
         Broken = 4,
-        /// The handler did not answer in time.
         Timeout = 5,
         /// No agent can make a request of this head: nothing was called, and nothing would be another time.
         NotCarriable = 6,

@@ -26,11 +26,9 @@ pub struct Outcome {
     pub attempt: u32,
     /// The fence that came with the attempt. One that is not the newest is recorded, never settled.
     pub fence: u64,
-    /// How far the attempt is.
     pub state: OutcomeState,
 }
 
-/// How far an attempt is that outlived its session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OutcomeState {
     /// The handler is still at work; another outcome follows.
@@ -42,7 +40,6 @@ pub enum OutcomeState {
         /// Whether the body was longer.
         truncated: bool,
     },
-    /// There is no whole answer.
     Failed(ResetCode),
 }
 

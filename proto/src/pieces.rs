@@ -16,7 +16,6 @@ pub(crate) const LARGE_BYTES: usize = 4 * 1024;
 /// Merged pieces are no longer than this.
 const MERGED_BYTES: usize = 16 * 1024;
 
-/// Body bytes in order.
 #[derive(Debug, Default)]
 pub struct Pieces {
     front: VecDeque<Bytes>,

@@ -44,7 +44,6 @@ use crate::{
 /// session from its end.
 const CLOSING: Duration = Duration::from_secs(2);
 
-/// Which end of the tunnel this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// The public side, which opens streams.
@@ -68,7 +67,6 @@ enum Phase {
     Closed,
 }
 
-/// Control frames that wait for the socket.
 #[derive(Debug, Default)]
 struct Owed {
     hello: Option<Hello>,
@@ -163,7 +161,6 @@ impl Session {
         self.epoch
     }
 
-    /// Whether hello and welcome were exchanged and nobody closed.
     pub fn is_open(&self) -> bool {
         self.phase == Phase::Open
     }
@@ -173,12 +170,10 @@ impl Session {
         self.phase == Phase::Closed
     }
 
-    /// Whether either side has announced its stop.
     pub const fn is_draining(&self) -> bool {
         self.draining || self.peer_draining
     }
 
-    /// Streams that have not ended.
     pub const fn open_streams(&self) -> u32 {
         self.open_streams
     }
@@ -439,7 +434,6 @@ impl Session {
 
     // What is owed.
 
-    /// The next event, until there is none.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop()
     }
@@ -482,7 +476,6 @@ impl Session {
         }
     }
 
-    /// Counts a stream out once both directions have ended.
     fn settle(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.ended()) else { return };
         if !std::mem::replace(&mut stream.settled, true) {

@@ -18,10 +18,8 @@ pub(crate) const MAX_PARAMETERS: usize = 2000;
 
 pub(crate) type Pair<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
 
-/// A body that is a form.
 #[derive(Clone, Copy)]
 pub(crate) enum Form<'a> {
-    /// Urlencoded.
     Encoded(&'a [u8]),
     /// Multipart, with its boundary.
     Multipart(&'a [u8], &'a [u8]),
@@ -37,7 +35,6 @@ impl<'a> Form<'a> {
         Ok(multipart::boundary(kind)?.map(|boundary| Self::Multipart(request.body, boundary)))
     }
 
-    /// The only value of a field.
     pub(crate) fn single(self, name: &str) -> Result<Option<Cow<'a, [u8]>>, Unreadable> {
         match self {
             Self::Multipart(body, boundary) => {
@@ -80,7 +77,6 @@ pub(crate) fn reads_as(written: &[u8], name: &[u8]) -> bool {
     written == name || read(written).eq(read(name))
 }
 
-/// The parameters, decoded, in order.
 pub(crate) fn pairs(text: &[u8]) -> impl Iterator<Item = Pair<'_>> {
     raw_pairs(text).map(|(name, value)| (decode(name), decode(value)))
 }
@@ -93,7 +89,6 @@ pub(crate) fn raw_pairs(text: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
-/// The only value of a parameter.
 pub(crate) fn single(text: &[u8], name: &str) -> Result<Option<Vec<u8>>, Doubled> {
     let mut found = pairs(text).filter(|(key, _)| **key == *name.as_bytes());
     let value = found.next().map(|(_, value)| value.into_owned());

@@ -36,7 +36,6 @@ const MAX_SHOWN: usize = 256;
 /// Lengths that a learnt secret may have, in bytes.
 const LEARNT_BYTES: std::ops::RangeInclusive<usize> = 8..=512;
 
-/// A challenge as a row describes it.
 #[derive(Clone, Debug)]
 pub struct Handshake {
     pub name: String,
@@ -91,7 +90,6 @@ pub struct Answering<'a> {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Challenge {
-    /// This answer.
     Respond(Reply),
     /// A refusal; the code goes into records, not to the sender.
     Refused {
@@ -105,10 +103,8 @@ pub enum Challenge {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
-    /// Which challenge it was.
     pub handshake: String,
     pub status: u16,
-    /// The headers, names in lower case.
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
     /// A secret that the endpoint has to keep from now on.

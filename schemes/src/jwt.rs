@@ -16,7 +16,6 @@ use crate::{
     template::{self, Found, SignedPart},
 };
 
-/// Longest token that is read, in bytes.
 const MAX_TOKEN: usize = 16 * 1024;
 
 struct Token<'a> {
@@ -71,7 +70,6 @@ pub(crate) fn verify(
     Ok(Verified { key_index, timestamp, fingerprint })
 }
 
-/// The id of the key that a token names.
 pub(crate) fn key_id(scheme: &Scheme, value: &[u8]) -> Option<String> {
     text(&read(scheme, value)?.header, "kid")
 }
@@ -184,7 +182,6 @@ fn check_claims(
     Ok(made)
 }
 
-/// Makes a token that `scheme` accepts.
 pub(crate) fn sign(scheme: &Scheme, keys: &Keys, scene: &Scene<'_>, now: i64) -> Result<String, Refusal> {
     let mut payload = serde_json::Map::new();
     for (claim, expected) in &scheme.claims.equal {

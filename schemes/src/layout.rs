@@ -45,7 +45,6 @@ impl Encoding {
     }
 }
 
-/// How the value wraps the signature.
 #[derive(Clone, Debug)]
 pub(crate) enum Layout {
     /// A prefix and one signature.
@@ -54,7 +53,6 @@ pub(crate) enum Layout {
     List { items: String, pair: Option<String>, fields: Vec<String> },
 }
 
-/// One signature that a request claims.
 #[derive(Debug)]
 pub(crate) struct Candidate {
     pub(crate) bytes: Vec<u8>,

@@ -20,7 +20,6 @@ const MAX_BOUNDARY: usize = 70;
 /// Longest lines above a part's content, all together, in bytes.
 const MAX_HEADER: usize = 8 * 1024;
 
-/// Most parameters of a header line.
 const MAX_ATTRIBUTES: usize = 16;
 
 /// The body, its type or one of its parts is not what every reader reads alike.
@@ -33,10 +32,8 @@ impl From<Malformed> for Unreadable {
     }
 }
 
-/// A name and its value.
 type Attribute<'a> = (&'a [u8], &'a [u8]);
 
-/// One part of a form.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct FormPart<'a> {
     pub(crate) name: &'a [u8],
@@ -61,7 +58,6 @@ pub(crate) fn boundary(content_type: &[u8]) -> Result<Option<&[u8]>, Malformed> 
     if good { Ok(Some(found.1)) } else { Err(Malformed) }
 }
 
-/// The parts of a body, in order.
 pub(crate) fn parts<'a>(body: &'a [u8], boundary: &[u8]) -> Result<Vec<FormPart<'a>>, Malformed> {
     let delimiter = [b"--", boundary].concat();
     let mut parts = Vec::new();
@@ -89,7 +85,6 @@ pub(crate) fn parts<'a>(body: &'a [u8], boundary: &[u8]) -> Result<Vec<FormPart<
     Err(Malformed)
 }
 
-/// The only field of a name.
 pub(crate) fn single<'a>(body: &'a [u8], boundary: &[u8], name: &[u8]) -> Result<Option<&'a [u8]>, Unreadable> {
     let mut found = None;
     for part in parts(body, boundary)? {

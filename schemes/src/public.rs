@@ -11,7 +11,6 @@ use serde::Deserialize;
 
 use crate::key::{Algorithm, SecretError, SecretForm};
 
-/// Most keys of one set.
 const MAX_KEYS: usize = 64;
 
 /// The DER in front of an Ed25519 public key in its SPKI form (RFC 8410).
@@ -94,7 +93,6 @@ impl PublicKey {
         Some(Self { name: jwk.kid, shape, valid: None })
     }
 
-    /// Keys and certificates by name.
     pub(crate) fn named(all: &BTreeMap<String, String>) -> Result<Vec<Self>, SecretError> {
         let all = all.iter().map(|(name, text)| {
             let wrong = |problem| SecretError::PublicKey { name: name.clone(), problem };
@@ -115,12 +113,10 @@ impl PublicKey {
         all.collect()
     }
 
-    /// Whether it may be used at that time.
     pub(crate) fn is_valid_at(&self, now: i64) -> bool {
         self.valid.is_none_or(|(from, until)| (from..=until).contains(&now))
     }
 
-    /// Whether it made that signature.
     pub(crate) fn verifies(&self, algorithm: Algorithm, message: &[u8], signed: &[u8]) -> bool {
         let check = |rule: &'static dyn VerificationAlgorithm| match &self.shape {
             Shape::Bytes(bytes) => UnparsedPublicKey::new(rule, bytes).verify(message, signed).is_ok(),

@@ -42,7 +42,6 @@ pub struct Request<'a> {
     pub body: &'a [u8],
 }
 
-/// The value is there more than once.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Doubled;
 
@@ -65,7 +64,6 @@ impl<'a> Request<'a> {
         there
     }
 
-    /// Whether the body says that it is an urlencoded form.
     pub(crate) fn is_urlencoded(&self) -> bool {
         let kind = self.header("content-type").ok().flatten().unwrap_or_default();
         let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default();
@@ -111,7 +109,6 @@ impl std::fmt::Debug for Fingerprint {
 
 macro_rules! refusals {
     ($($name:ident = $code:literal, $text:literal;)*) => {
-        /// Why a request is refused.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
         pub enum Refusal {
             $(#[error($text)] $name,)*

@@ -18,7 +18,6 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sample {
     pub method: &'static str,
-    /// The headers, names in lower case.
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
 }
@@ -30,7 +29,6 @@ struct Raw {
     like: Option<String>,
     agent: Option<String>,
     content_type: Option<String>,
-    /// The event's type.
     kind: Option<String>,
     #[serde(default)]
     headers: BTreeMap<String, String>,

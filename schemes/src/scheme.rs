@@ -53,7 +53,6 @@ pub struct Scheme {
 #[derive(Clone, Debug)]
 pub(crate) enum SignaturePlace {
     At(Spot),
-    /// Any of these headers.
     AnyHeader(Vec<String>),
     /// This name followed by 1, 2, 3 …
     Numbered(String),
@@ -62,7 +61,6 @@ pub(crate) enum SignaturePlace {
 }
 
 impl SignaturePlace {
-    /// The headers in which it may stand.
     pub(crate) fn headers(&self) -> Vec<&str> {
         match self {
             Self::At(Spot::Header(name)) => vec![name],
@@ -77,7 +75,6 @@ impl SignaturePlace {
 pub(crate) struct Envelope {
     pub(crate) signature: Pointer,
     pub(crate) key: Pointer,
-    /// Members that must have these values.
     pub(crate) equal: Vec<(Pointer, String)>,
 }
 
@@ -105,7 +102,6 @@ pub(crate) enum Expected {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Claims {
     pub(crate) equal: Vec<(String, Expected)>,
-    /// These must be true.
     pub(crate) verified: Vec<String>,
     /// A claim that is the hex SHA-256 of a text.
     pub(crate) hash: Option<(String, Vec<Piece>)>,
@@ -150,7 +146,6 @@ impl Scheme {
         Keys::new(self.algorithm, self.secret, &self.secret_suffix, several, material)
     }
 
-    /// Keys from secrets alone, newest first.
     pub fn keys(&self, secrets: &[Secret]) -> Result<Keys, SecretError> {
         self.keys_from(&Material::secrets(secrets))
     }

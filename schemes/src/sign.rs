@@ -22,7 +22,6 @@ use crate::{
     timestamp::TimestampPlace,
 };
 
-/// A request, signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signed {
     /// Headers to set, each in place of any of the same name; names in lower case.
@@ -33,7 +32,6 @@ pub struct Signed {
     pub body: Vec<u8>,
 }
 
-/// Why a request cannot be signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum SignError {
     #[error("the scheme signs a message id; give one")]
@@ -46,7 +44,6 @@ pub enum SignError {
     Body,
 }
 
-/// A request under construction.
 struct Draft<'a> {
     given: &'a dyn Headers,
     set: Vec<(String, String)>,

@@ -23,7 +23,6 @@ pub(crate) enum Piece {
     Body,
     /// The body; of a form, one decoded field.
     BodyOrForm(String),
-    /// The body's SHA-256 in hex.
     BodyHash,
     /// The body's CRC-32 in decimal.
     BodyCrc,
@@ -58,7 +57,6 @@ pub(crate) enum Piece {
     UrlAndForm,
 }
 
-/// A piece filled in.
 #[derive(Clone, Debug)]
 pub(crate) enum SignedPart<'a> {
     Bytes(Cow<'a, [u8]>),
@@ -77,7 +75,6 @@ impl SignedPart<'_> {
     }
 }
 
-/// What the caller found already.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Found<'a> {
     pub(crate) timestamp: &'a [u8],
@@ -161,7 +158,6 @@ fn piece(name: &str) -> Option<Piece> {
 }
 
 impl Piece {
-    /// Whether the body has to be there.
     pub(crate) fn needs_body(&self) -> bool {
         match self {
             Self::Body | Self::BodyOrForm(_) | Self::BodyHash | Self::BodyCrc => true,
@@ -172,7 +168,6 @@ impl Piece {
     }
 }
 
-/// Fills a template in.
 pub(crate) fn render<'a>(
     pieces: &'a [Piece],
     scene: &Scene<'a>,

@@ -234,14 +234,12 @@ impl Scheme {
         other.into_iter().chain(variants).collect()
     }
 
-    /// The one value in which the signature, token or JWT stands.
     fn value(&self, scene: &Scene<'_>) -> Result<Vec<u8>, Refusal> {
         let SignaturePlace::At(spot) = &self.place else { return Err(Refusal::SignatureMissing) };
         let value = signature_at(spot, scene)?.filter(|value| !value.is_empty());
         value.map(Cow::into_owned).ok_or(Refusal::SignatureMissing)
     }
 
-    /// Every signature of the request, decoded.
     fn claimed(&self, scene: &Scene<'_>, keys: &Keys, key_name: &mut Option<String>) -> Result<Claimed, Refusal> {
         let stamp = match self.timestamp.as_ref().map(|rule| &rule.place) {
             Some(TimestampPlace::Field(field)) => Some(field.as_str()),
@@ -377,7 +375,6 @@ impl Scheme {
     }
 }
 
-/// What an envelope held.
 struct Opened {
     signature: String,
     key: String,
@@ -437,7 +434,6 @@ fn envelope_text(text: &[u8], pointer: &Pointer) -> Result<String, Refusal> {
     String::from_utf8(value.into_owned()).map_err(|_| Refusal::SignatureMalformed)
 }
 
-/// Something that must be there, once.
 fn part<'a>(spot: &Spot, scene: &Scene<'a>) -> Result<Cow<'a, [u8]>, Refusal> {
     match spot.read(scene) {
         Ok(Some(value)) => Ok(value),

@@ -7,7 +7,6 @@ use crate::{
 };
 
 impl Scheme {
-    /// What proves a request, in a few words.
     pub fn in_words(&self) -> String {
         let what = match self.algorithm {
             Algorithm::HmacSha1 => "HMAC-SHA1",

@@ -9,7 +9,6 @@ use crate::{Refusal, SecretError};
 pub enum Finding {
     Verifies,
     SecretUnusable(SecretError),
-    /// The signature is right, the time is not.
     ClockSkew {
         /// How old the request is; negative if it comes from the future.
         seconds: i64,
@@ -29,7 +28,6 @@ pub enum Finding {
         due: &'static str,
         has: &'static str,
     },
-    /// It is right under another of the owner's secrets.
     OtherSecret {
         name: String,
     },
@@ -44,7 +42,6 @@ pub enum Finding {
     },
     /// It is right for a body that something on the way, or the sender's code, changed.
     Body(BodyChange),
-    /// It follows another provider's scheme.
     OtherProvider {
         name: String,
         /// Whether its signature is right there, or only its header fits.

@@ -25,7 +25,6 @@ impl Headers for With<'_> {
     }
 }
 
-/// The headers that a scheme reads.
 fn names(scheme: &Scheme) -> Vec<&str> {
     let mut names = scheme.place.headers();
     if let Some(TimestampPlace::At(Spot::Header(name))) = scheme.timestamp.as_ref().map(|stamp| &stamp.place) {

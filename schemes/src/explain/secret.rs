@@ -3,10 +3,8 @@
 use super::{Finding, Trial, ageless};
 use crate::{Material, Secret, invisible::dressed, key::SecretForm};
 
-/// Most secrets that are tried.
 const MAX_SECRETS: usize = 16;
 
-/// Another secret that the owner has.
 pub(super) fn another(it: &mut Trial<'_>, others: &[(&str, &Secret)]) -> Option<Finding> {
     let scheme = it.scheme;
     for (name, secret) in others.iter().take(MAX_SECRETS) {

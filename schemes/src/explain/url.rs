@@ -3,10 +3,8 @@
 use super::{Finding, Trial};
 use crate::url::{Parts, split};
 
-/// Most URLs that are tried.
 const MAX_URLS: usize = 48;
 
-/// Another URL for which the signature is right.
 pub(super) fn other(it: &mut Trial<'_>, known: &[&str]) -> Option<Finding> {
     if !it.scheme.covers_url() {
         return None;
