@@ -31,7 +31,6 @@ use tokio::{
 };
 
 const IN_FLIGHT: u32 = 64;
-const BODY_BYTES: usize = 1024;
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok";
 /// How long the last calls of a round may take to reach their handler.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -44,6 +43,7 @@ struct Both {
     new: Program,
     rounds: u32,
     count: u32,
+    body_bytes: usize,
 }
 
 /// What one round cost, in microseconds for each webhook.
@@ -65,10 +65,11 @@ pub(super) async fn run(arguments: &[String]) -> anyhow::Result<()> {
         new: new.map_or_else(this, Ok)?,
         rounds: number("--rounds", 7)?,
         count: number("--count", 20_000)?,
+        body_bytes: value("--body").map_or(Ok(1024), |text| text.parse())?,
     };
     println!(
-        "{IN_FLIGHT} in flight, bodies of {BODY_BYTES} bytes, {} rounds of {} webhooks; the median, and least to most",
-        both.rounds, both.count
+        "{IN_FLIGHT} in flight, bodies of {} bytes, {} rounds of {} webhooks; the median, and least to most",
+        both.body_bytes, both.rounds, both.count
     );
     let only = value("--only");
     let asked = |part: &str| only.is_none_or(|only| only == part);
@@ -84,7 +85,7 @@ pub(super) async fn run(arguments: &[String]) -> anyhow::Result<()> {
 }
 
 async fn cpu(both: &Both, mode: &str) -> anyhow::Result<()> {
-    let (old, new) = (Pair::start(&both.old, mode, None).await?, Pair::start(&both.new, mode, None).await?);
+    let (old, new) = (Pair::start(both, &both.old, mode, None).await?, Pair::start(both, &both.new, mode, None).await?);
     for pair in [&old, &new] {
         pair.round(both.count / 4).await?;
     }
@@ -111,7 +112,7 @@ async fn memory(both: &Both) -> anyhow::Result<()> {
         let (first, second) = if round % 2 == 0 { (&both.old, &both.new) } else { (&both.new, &both.old) };
         let mut most = [0.0; 2];
         for (most, program) in most.iter_mut().zip([first, second]) {
-            let pair = Pair::start(program, "live", Some((folder.path(), &trusted))).await?;
+            let pair = Pair::start(both, program, "live", Some((folder.path(), &trusted))).await?;
             *most = pair.most_memory(both.count).await? as f64 / (1024.0 * 1024.0);
         }
         rounds.push(if round % 2 == 0 { most.into() } else { (most[1], most[0]) });
@@ -153,6 +154,7 @@ struct Pair {
 
 impl Pair {
     async fn start(
+        both: &Both,
         program: &Program,
         mode: &str,
         secure: Option<(&Path, &CertificateDer<'static>)>,
@@ -186,8 +188,9 @@ impl Pair {
         let request = format!(
             "POST /open/hooks HTTP/1.1\r\nHost: relay.test\r\nUser-Agent: GitHub-Hookshot/044aadd\r\nAccept: */*\r\n\
              Content-Type: application/json\r\nX-GitHub-Event: push\r\nX-GitHub-Delivery: 72d3162e-cc78-11e3-81ab\r\n\
-             Content-Length: {BODY_BYTES}\r\n\r\n{}",
-            "x".repeat(BODY_BYTES)
+             Content-Length: {}\r\n\r\n{}",
+            both.body_bytes,
+            "x".repeat(both.body_bytes)
         );
         let trusted = secure.map(|(_, trusted)| trusted.clone());
         let pair = Self {

@@ -3,8 +3,8 @@
 //! `idle [AGENTS] [--tls]`: memory for each idle agent, in the server, and of one agent's process.
 //! `webhooks [COUNT] [--assured]`: CPU time of server and agent for each webhook, beside the same requests sent to the
 //! handler directly.
-//! `compare --old DIR [--new DIR] [--rounds N] [--count N] [--only PART]`: CPU time and memory of the programs in one folder beside
-//! those in another, or beside this build.
+//! `compare --old DIR [--new DIR] [--rounds N] [--count N] [--body BYTES] [--only PART]`: CPU time and memory of the
+//! programs in one folder beside those in another, or beside this build.
 
 mod compare;
 
@@ -27,7 +27,7 @@ use relay_tests::{
 const OPEN: &str = "[[endpoint]]\nname = \"open\"\nmode = \"live\"\nverify = \"none\"\n";
 const HELP: &str = "usage: cargo measure idle [AGENTS] [--tls] | cargo measure webhooks [COUNT] [--assured]
        cargo measure compare --old DIR [--new DIR] [--rounds N] [--count N]
-       [--only live|assured|durable|memory]";
+       [--body BYTES] [--only live|assured|durable|memory]";
 
 fn main() -> ExitCode {
     if let Some(ended) = as_role() {
