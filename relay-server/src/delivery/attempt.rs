@@ -9,7 +9,7 @@ use bytes::Bytes;
 use relay_proto::{OutcomeState, RequestHead};
 use relay_tunnel::Broken;
 use tokio::time::{Instant, timeout_at};
-use tracing::{Instrument as _, Span, field};
+use tracing::{Instrument as _, Span};
 
 use super::{
     Delivery, SenderReply,
@@ -96,10 +96,10 @@ impl Event {
         self.endpoint.keeping.as_ref().expect("an event is of an endpoint that keeps")
     }
 
-    /// What the log says of an attempt at it; its agent is filled in once there is one.
-    pub(super) fn span(&self) -> Span {
+    /// What the log says of an attempt at it.
+    pub(super) fn span(&self, agent: Option<&str>) -> Span {
         let (event_id, endpoint, attempt) = (self.id, &self.endpoint.name, self.lease.attempt);
-        tracing::info_span!("attempt", %event_id, %endpoint, attempt, agent = field::Empty)
+        tracing::info_span!("attempt", %event_id, %endpoint, attempt, agent)
     }
 
     /// The request as this attempt tells it.
@@ -129,21 +129,29 @@ impl Event {
 
 /// Attempts an event and settles it; whether it was delivered. Waits for an agent until `patience`.
 pub(super) async fn run(delivery: &Delivery, event: Event, patience: Instant, waiting: Option<WaitingSender>) -> bool {
-    let span = event.span();
-    attempt(delivery, event, patience, waiting).instrument(span).await
-}
-
-async fn attempt(delivery: &Delivery, mut event: Event, patience: Instant, waiting: Option<WaitingSender>) -> bool {
-    let mut note = Note { started_at: delivery.clock.now(), begun: Instant::now(), agent: None };
-    let (place, admitted) = match place(delivery, &event, patience).await {
-        Ok(held) => held,
+    let note = Note { started_at: delivery.clock.now(), begun: Instant::now(), agent: None };
+    match place(delivery, &event, patience).await {
+        Ok(reserved) => {
+            let span = event.span(Some(&*reserved.place.agent().name));
+            attempt(delivery, event, reserved, note, waiting).instrument(span).await
+        }
         Err(rest) => {
             waiting.map(|waiting| waiting.give(SenderReply::Ack));
             let ruling = Ruling::of(Then::Release(rest_until(note.started_at, rest)));
-            delivery.settle_attempt(&event, note, Ending::Failed(Outcome::NotCalled), ruling).await;
-            return false;
+            let settled = delivery.settle_attempt(&event, note, Ending::Failed(Outcome::NotCalled), ruling);
+            settled.instrument(event.span(None)).await;
+            false
         }
-    };
+    }
+}
+
+async fn attempt(
+    delivery: &Delivery,
+    mut event: Event,
+    Reserved { place, admitted }: Reserved,
+    mut note: Note,
+    waiting: Option<WaitingSender>,
+) -> bool {
     let afresh = sign::afresh(delivery, &mut event).await.unwrap_or_else(|error| {
         if let Some(held_back) = NOT_SIGNED.pass(event.endpoint.name.as_str()) {
             tracing::warn!(%error, held_back, "an event goes out as it came, not signed afresh");
@@ -152,7 +160,6 @@ async fn attempt(delivery: &Delivery, mut event: Event, patience: Instant, waiti
     });
     let until = Instant::now() + event.keeping().attempt_timeout;
     let agent = place.agent().clone();
-    Span::current().record("agent", &*agent.name);
     note.agent = Some(agent.name.to_string());
     let mut expected = delivery.outcomes.expect(*event.id.as_bytes(), event.lease.fence, agent);
     let aim = Aim { target: place.target().clone(), is_probe: place.is_probe };
@@ -178,12 +185,14 @@ async fn attempt(delivery: &Delivery, mut event: Event, patience: Instant, waiti
     meaning == Meaning::Success
 }
 
-/// An agent for an event, and the right of its endpoint to one more exchange; or how long the event rests.
-async fn place(
-    delivery: &Delivery,
-    event: &Event,
-    patience: Instant,
-) -> Result<(Reservation, Option<Admitted>), Duration> {
+/// An agent for an event, and the right of its endpoint to one more exchange.
+struct Reserved {
+    place: Reservation,
+    admitted: Option<Admitted>,
+}
+
+/// A place for an event, or how long the event rests.
+async fn place(delivery: &Delivery, event: &Event, patience: Instant) -> Result<Reserved, Duration> {
     let (name, kind) = (event.endpoint.name.as_str(), event.kind.as_deref());
     let place = delivery.registry.reserve_or_wait(name, kind, Circuits::Respected, patience).await;
     let place = place.map_err(|why| match why {
@@ -193,7 +202,7 @@ async fn place(
         ChooseError::Limited { wait } => wait.min(UNWANTED_REST),
     })?;
     match delivery.admission.take(&event.endpoint, Instant::now()) {
-        Ok(admitted) => Ok((place, admitted)),
+        Ok(admitted) => Ok(Reserved { place, admitted }),
         Err(_) => {
             if place.is_probe {
                 place.target().probe_not_made();

@@ -51,6 +51,6 @@ async fn settle(delivery: &Delivery, outcome: relay_proto::Outcome) {
     let endpoints = delivery.endpoints.load();
     let event = endpoints.get(&name).and_then(|endpoint| Event::of(endpoint, record.summary, record.head, None, lease));
     if let Some(event) = event {
-        delivery.settle_stray(&event, outcome.state).instrument(event.span()).await;
+        delivery.settle_stray(&event, outcome.state).instrument(event.span(None)).await;
     }
 }
