@@ -26,7 +26,7 @@ use relay_program::{
 };
 use relay_proto::printable::LogLines;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use crate::{
     agents::token::AgentToken,
@@ -257,15 +257,19 @@ const LOG_LINES: usize = 8192;
 
 /// Sends the log to standard error, from a thread of its own, until the guard is dropped.
 fn start_log(format: LogFormat) -> WorkerGuard {
-    let filter = EnvFilter::try_from_env("RELAY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let asked = std::env::var("RELAY_LOG");
+    let level = asked.as_deref().map_or(Ok(LevelFilter::INFO), str::parse);
     let (writer, guard) =
         NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LOG_LINES).finish(io::stderr());
     let colours = matches!(format, LogFormat::Text) && io::IsTerminal::is_terminal(&io::stderr());
-    let log = tracing_subscriber::fmt().with_env_filter(filter);
-    let log = log.with_writer(move || LogLines::new(writer.clone(), colours)).with_ansi(colours);
-    let _ = match format {
-        LogFormat::Text => log.try_init(),
-        LogFormat::Json => log.json().try_init(),
+    let log = tracing_subscriber::fmt().with_writer(move || LogLines::new(writer.clone(), colours)).with_ansi(colours);
+    // One level for all is judged once for each place in the code, more than that at each turn of each span.
+    let filter = || EnvFilter::try_from_env("RELAY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let _ = match (format, level) {
+        (LogFormat::Text, Ok(level)) => log.with_max_level(level).try_init(),
+        (LogFormat::Json, Ok(level)) => log.json().with_max_level(level).try_init(),
+        (LogFormat::Text, Err(_)) => log.with_env_filter(filter()).try_init(),
+        (LogFormat::Json, Err(_)) => log.json().with_env_filter(filter()).try_init(),
     };
     guard
 }
