@@ -3,6 +3,8 @@
 //! Pure. Lines carry colours always; the writer strips them where they are not wanted. Columns come first and text
 //! of any length last, so that lines stay aligned. Foreign text is escaped before it is coloured.
 
+use std::fmt::{self, Display, Write as _};
+
 use anstyle::{AnsiColor, Style};
 use jiff::{Timestamp, tz::TimeZone};
 use relay_proto::printable::escaped;
@@ -41,7 +43,7 @@ pub(super) fn render(event: &Event, output: Output, zone: &TimeZone) -> Option<(
             Some((Sink::Err, format!("{}: {}\n", paint("warning", ODD), escaped(message))))
         }
         Event::Dropped { count } | Event::MoreUnmade { count } => {
-            Some((Sink::Err, format!("{}\n", paint(&format!("{count} lines not shown"), ODD))))
+            Some((Sink::Err, format!("{}\n", paint(format_args!("{count} lines not shown"), ODD))))
         }
     }
 }
@@ -62,7 +64,7 @@ fn state_text(state: &AgentState, output: Output, zone: &TimeZone) -> Option<Str
         AgentState::Ready { endpoints } => {
             let mut text = format!("{}\n", paint("ready", GOOD));
             for endpoint in endpoints {
-                let url = paint(&escaped(&endpoint.public_url), STRONG);
+                let url = paint(escaped(&endpoint.public_url), STRONG);
                 let note = match endpoint.role {
                     AgentRole::Active => "",
                     AgentRole::Standby => ", standing by",
@@ -108,21 +110,22 @@ fn exchange_text(line: &Line, output: Output, zone: &TimeZone) -> String {
     };
     let mut text = format!(
         "{time}  {method:<6} {path:<PATH_WIDTH$}  {status} {took:>8} {received:>8} in {sent:>8} out",
-        time = paint(&clock(line.time, zone), DIM),
+        time = paint(clock(line.time, zone), DIM),
         method = escaped(&line.method),
         path = shortened(&line.path),
-        status = paint(&format!("{word:<11}"), style),
+        status = paint(format_args!("{word:<11}"), style),
         took = duration(line.duration),
         received = bytes(line.bytes_in),
         sent = bytes(line.bytes_out),
     );
     let interactive = output == Output::Interactive;
     if interactive {
-        text.push_str(&format!("  {}", escaped(&line.endpoint)));
-        let id = line.event_id.as_ref().map(|id| escaped(id).into_owned());
-        let first = line.replay_of.as_ref().map(|first| format!("replay of {}", escaped(first)));
-        for dim in [id, first].into_iter().flatten() {
-            text.push_str(&format!("  {}", paint(&dim, DIM)));
+        let _ = write!(text, "  {}", escaped(&line.endpoint)); // Writing to a string does not fail.
+        if let Some(id) = &line.event_id {
+            let _ = write!(text, "  {}", paint(escaped(id), DIM));
+        }
+        if let Some(first) = &line.replay_of {
+            let _ = write!(text, "  {}", paint(format_args!("replay of {}", escaped(first)), DIM));
         }
     }
     if let Some(note) = line.note.as_ref().filter(|_| interactive || is_problem(line)) {
@@ -133,7 +136,7 @@ fn exchange_text(line: &Line, output: Output, zone: &TimeZone) -> String {
 }
 
 fn refused_text(notice: &Notice, zone: &TimeZone) -> String {
-    let time = paint(&clock(notice.time, zone), DIM);
+    let time = paint(clock(notice.time, zone), DIM);
     let (provider, code) = (escaped(&notice.provider), escaped(&notice.code));
     let mut text = format!("{time}  {} {} {provider} {code}", paint("REFUSED", BAD), notice.status);
     if let Some(id) = &notice.event_id {
@@ -169,10 +172,11 @@ fn moment(time: Timestamp, zone: &TimeZone) -> String {
     then.strftime(if then.date() == now.date() { "%H:%M" } else { "%Y-%m-%d %H:%M" }).to_string()
 }
 
-fn clock(time: Timestamp, zone: &TimeZone) -> String {
-    time.to_zoned(zone.clone()).strftime("%H:%M:%S").to_string()
+fn clock(time: Timestamp, zone: &TimeZone) -> impl Display {
+    let time = zone.to_datetime(time).time();
+    fmt::from_fn(move |to| write!(to, "{:02}:{:02}:{:02}", time.hour(), time.minute(), time.second()))
 }
 
-fn paint(text: &str, style: Style) -> String {
-    format!("{style}{text}{style:#}")
+fn paint(text: impl Display, style: Style) -> impl Display {
+    fmt::from_fn(move |to| write!(to, "{style}{text}{style:#}"))
 }
