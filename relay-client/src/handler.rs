@@ -199,7 +199,7 @@ impl Handler {
             let fresh = reused.is_none();
             let connection = match reused.take() {
                 Some(connection) => connection,
-                None => self.connect(deadline).await?,
+                None => Box::pin(self.connect(deadline)).await?, // Seldom needed, and large.
             };
             match self.send(connection, request, &progress, deadline).await? {
                 Sent::Answer(connection, response) => {

@@ -10,7 +10,7 @@ use thiserror::Error;
 pub struct InvalidHeader;
 
 /// Headers that concern one hop only (RFC 9110, section 7.6.1), beside those that `Connection` names.
-const HOP_BY_HOP: [HeaderName; 10] = [
+static HOP_BY_HOP: [HeaderName; 10] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),

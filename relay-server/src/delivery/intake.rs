@@ -88,7 +88,7 @@ impl Delivery {
         // On its own: a sender that leaves at this moment must not leave behind an event that is leased to nobody.
         let delivery = Arc::clone(self);
         let patience = (Instant::now() + endpoint.wait_for_agent).min(deadline);
-        let kept = self.tasks.spawn(async move { delivery.keep(new, event, patience).await });
+        let kept = self.tasks.spawn(Box::pin(async move { delivery.keep(new, event, patience).await }));
         let (event_id, reply) = match kept.await.map_err(|_| RelayFault::Internal)?? {
             Kept::Waits(event_id) => (event_id, SenderReply::Ack),
             Kept::Attempted(event_id, awaited) => (event_id, awaited.until(deadline).await),
@@ -202,14 +202,15 @@ impl Delivery {
     /// Makes the first attempt beside its sender.
     fn attempt(self: &Arc<Self>, event: Event, patience: Instant, waiting: WaitingSender) {
         let delivery = Arc::clone(self);
-        self.tasks.spawn(async move {
+        // In a box: a runtime moves what it runs before it begins and when it has ended.
+        self.tasks.spawn(Box::pin(async move {
             let id = event.id;
             run(&delivery, event, patience, Some(waiting)).await;
             lock(&delivery.running).remove(&id);
             if delivery.cramped.load(Ordering::Relaxed) {
                 delivery.wake.notify_one(); // Its agent has room for one that waits.
             }
-        });
+        }));
     }
 
     /// What a repeat gets at an assured endpoint.

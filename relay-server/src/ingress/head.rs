@@ -14,6 +14,7 @@
 
 use std::{
     io,
+    mem::MaybeUninit,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -158,9 +159,10 @@ impl State {
 
     /// Goes past this request's head in `whole`; whether it is doubtful.
     fn leave<B>(&mut self, whole: &[u8], request: &Request<B>) -> bool {
-        let mut lines = [httparse::EMPTY_HEADER; MAX_HEADERS];
-        let mut parsed = httparse::Request::new(&mut lines);
-        let (Ok(httparse::Status::Complete(end)), Some(target)) = (parsed.parse(whole), parsed.path) else {
+        let mut lines = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+        let mut parsed = httparse::Request::new(&mut []);
+        let read = parsed.parse_with_uninit_headers(whole, &mut lines);
+        let (Ok(httparse::Status::Complete(end)), Some(target)) = (read, parsed.path) else {
             self.phase = Phase::Blind;
             return false;
         };

@@ -5,7 +5,7 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Method, Version, header};
+use http::{Method, Uri, Version, header};
 use hyper::body::Body as _;
 use relay_schemes::{Challenge, Reply};
 use relay_tunnel::http::{connection_options, one_length};
@@ -179,6 +179,13 @@ fn bytes_of(payload: &Payload) -> &[u8] {
     }
 }
 
+/// How long a URI is as text.
+fn uri_len(uri: &Uri) -> usize {
+    let scheme = uri.scheme_str().map_or(0, |scheme| scheme.len() + "://".len());
+    let authority = uri.authority().map_or(0, |authority| authority.as_str().len());
+    scheme + authority + uri.path_and_query().map_or(0, |target| target.as_str().len())
+}
+
 /// What hyper lets pass and a relay must not: other codings below chunked, methods for proxies, `Connection` that
 /// names what is for everybody, lengths that differ.
 fn check_message(received: &Received, max_head: usize) -> Result<(), SenderFault> {
@@ -191,7 +198,7 @@ fn check_message(received: &Received, max_head: usize) -> Result<(), SenderFault
     if head.headers.len() > MAX_HEADERS {
         return Err(SenderFault::HeadTooLarge);
     }
-    if lines + head.uri.to_string().len() > max_head {
+    if lines + uri_len(&head.uri) > max_head {
         return Err(SenderFault::HeadTooLarge);
     }
     if matches!(head.method, Method::CONNECT | Method::TRACE) {

@@ -125,7 +125,9 @@ impl Requests {
                 let (started, secure, peer) = (seen.started, peer.secure, peer.address);
                 let received = Received { event_id, at, started, peer, client, secure, front, head, host, url, rest };
                 let span = tracing::info_span!("request", %event_id, endpoint = %endpoint.name);
-                let outcome = self.webhook(&routes, &endpoint, received, payload).instrument(span.clone()).await;
+                // In a box: whatever holds this future is moved several times before it runs.
+                let outcome = Box::pin(self.webhook(&routes, &endpoint, received, payload));
+                let outcome = outcome.instrument(span.clone()).await;
                 meter.answered(counted(&outcome), started.elapsed());
                 span.in_scope(|| answer_to(outcome, &endpoint, event_id))
             }
