@@ -194,8 +194,11 @@ impl Body for Receiver {
         let stream = Arc::clone(&self.stream);
         let mut state = stream.lock();
         if let Some(bytes) = state.body.pop() {
+            let is_read = state.is_read;
             drop(state);
-            stream.update(|state| state.read_bytes += bytes.len());
+            if !is_read {
+                stream.update(|state| state.read_bytes += bytes.len());
+            }
             return Poll::Ready(Some(Ok(Frame::data(bytes))));
         }
         if let Some(trailers) = state.end.take() {
@@ -236,7 +239,7 @@ impl Body for Receiver {
 impl Drop for Receiver {
     fn drop(&mut self) {
         let state = self.stream.lock();
-        if self.ended || state.over() {
+        if self.ended || state.over() || state.is_read {
             return;
         }
         let whole = state.received;

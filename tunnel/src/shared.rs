@@ -57,23 +57,24 @@ impl Shared {
     }
 
     pub(crate) fn list(&self, stream: Arc<Stream>) {
-        let mut state = self.lock();
-        state.listed.push(stream);
-        wake(state.driver.take());
+        self.command(|state| state.listed.push(stream));
     }
 
     pub(crate) fn leave(&self) {
         let mut state = self.lock();
         state.in_flight -= 1;
-        if state.close.is_some() {
-            wake(state.driver.take());
-        }
+        let driver = if state.close.is_some() { state.driver.take() } else { None };
+        drop(state);
+        wake(driver);
     }
 
+    /// Changes what is wanted of the tunnel, and wakes the driver without the lock: it would wait for that at once.
     fn command(&self, change: impl FnOnce(&mut SharedState)) {
         let mut state = self.lock();
         change(&mut state);
-        wake(state.driver.take());
+        let driver = state.driver.take();
+        drop(state);
+        wake(driver);
     }
 
     /// Hands an arrival to its reader; false when nobody reads them fast enough.
@@ -167,7 +168,9 @@ impl Handle {
             return Err(outcome);
         }
         state.outcomes.push_back(outcome);
-        wake(state.driver.take());
+        let driver = state.driver.take();
+        drop(state);
+        wake(driver);
         Ok(())
     }
 

@@ -18,6 +18,9 @@ use crate::shared::Shared;
 /// Body bytes that wait for the driver; a writer waits above it. One chunk may overshoot it.
 pub(crate) const OUT_BYTES: usize = 64 * 1024;
 
+/// A body that is whole and at most this long needs no more credit: its reader does not wake the driver for it.
+pub(crate) const SHORT_BYTES: usize = 16 * 1024;
+
 /// Why an exchange has no whole answer, or why its peer takes no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Broken {
@@ -52,6 +55,8 @@ pub(crate) struct StreamState {
     pub(crate) reset: Option<ResetCode>,
     /// Bytes read since the driver last looked.
     pub(crate) read_bytes: usize,
+    /// The body is whole and short: the session took it for read when it had come.
+    pub(crate) is_read: bool,
     /// The reader is gone; what still comes is read by nobody.
     pub(crate) discard: bool,
 

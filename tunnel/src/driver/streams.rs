@@ -10,7 +10,7 @@ use super::Driver;
 use crate::{
     exchange::Request,
     shared::Arrival,
-    stream::{Broken, OUT_BYTES, Stream, StreamState},
+    stream::{Broken, OUT_BYTES, SHORT_BYTES, Stream, StreamState},
 };
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
@@ -139,10 +139,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 Event::Response { id, head } => self.with(id, |state| state.response = Some(head)),
                 Event::Data { id, bytes } => self.take_data(id, bytes),
                 Event::End { id, trailers } => {
+                    let mut read = 0;
                     self.with(id, |state| {
                         state.received = true;
                         state.end = Some(trailers);
+                        state.is_read = state.body.len() <= SHORT_BYTES;
+                        if state.is_read {
+                            read = state.body.len() + std::mem::take(&mut state.read_bytes);
+                        }
                     });
+                    self.session.consume(id, read);
                     self.forget_if_done(id);
                 }
                 Event::Reset { id, code } => {
@@ -200,7 +206,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if let Some(stream) = self.streams.get(&id) {
             let mut state = stream.lock();
             change(&mut state);
-            if let Some(reader) = state.reader.take() {
+            let reader = state.reader.take();
+            drop(state); // A reader on another thread would wait for it at once.
+            if let Some(reader) = reader {
                 reader.wake();
             }
         }
