@@ -88,7 +88,7 @@ pub(crate) struct Matched {
 impl Default for Routes {
     fn default() -> Self {
         let trusted = Box::new(|_| false);
-        Self::new(&[], &Metrics::default(), Tokens::default(), trusted, (String::new(), false), None)
+        Self::new(&[], &Metrics::default(), Tokens::default(), trusted, String::new(), false, None)
     }
 }
 
@@ -99,7 +99,8 @@ impl Routes {
         metrics: &Metrics,
         tokens: Tokens,
         trusted: Trust,
-        (public_url, named): (String, bool),
+        public_url: String,
+        named: bool,
         front: Option<Front>,
     ) -> Self {
         let (by_name, by_host, unrouted) = (HashMap::new(), HashMap::new(), metrics.unrouted.clone());
@@ -303,7 +304,7 @@ mod tests {
     fn an_endpoints_own_host_is_reached_as_the_relay_is() {
         let url = |public: &str| {
             let (metrics, trust) = (Metrics::default(), Box::new(|_| false));
-            let routes = Routes::new(&[], &metrics, Tokens::default(), trust, (public.to_owned(), true), None);
+            let routes = Routes::new(&[], &metrics, Tokens::default(), trust, public.to_owned(), true, None);
             routes.url_of_host("gh.test")
         };
         for (public, expected) in [

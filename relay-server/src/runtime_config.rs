@@ -343,14 +343,12 @@ async fn remember(
 
 fn routes(config: &Config, metrics: &Metrics, public: SocketAddr) -> Routes {
     let scheme = if config.tls.is_some() { "https" } else { "http" };
-    let url = match &config.server.public_url {
-        Some(url) => (url.as_str().trim_end_matches('/').to_owned(), true),
-        None => (format!("{scheme}://{public}"), false),
-    };
+    let named = config.server.public_url.as_ref();
+    let url = named.map_or_else(|| format!("{scheme}://{public}"), |url| url.as_str().to_owned());
     let trusted = config.server.trusted_proxies.clone();
-    let front = config.server.public_url.as_ref().filter(|_| trusted.is_empty()).map(PublicUrl::front);
+    let front = named.filter(|_| trusted.is_empty()).map(PublicUrl::front);
     let trusted = Box::new(move |address| trusted.iter().any(|network| network.contains(address)));
-    Routes::new(&config.endpoints, metrics, config.tokens.clone(), trusted, url, front)
+    Routes::new(&config.endpoints, metrics, config.tokens.clone(), trusted, url, named.is_some(), front)
 }
 
 /// Reading secrets can block, on a slow disk or a name that is no plain file.
