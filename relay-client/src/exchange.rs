@@ -184,9 +184,8 @@ fn prepare<'a>(
     for (name, value) in &route.config.headers {
         headers.insert(name, value.clone());
     }
-    let mut request = Request::new(Either::Right(Empty::new()));
+    let (mut request, mut raw) = (Request::new(Either::Right(Empty::new())), None);
     (*request.method_mut(), *request.uri_mut()) = (method, uri);
-    let mut raw = None;
     if !head.upgrade.is_empty() {
         if !may_upgrade(&head.upgrade, &serving.upgrades) {
             // Another agent may allow it.
