@@ -4,38 +4,32 @@
 //! runtime, which is woken once and hands them to its own tasks.
 
 use std::{
-    cell::RefCell,
+    cell::OnceCell,
+    mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::{runtime::Handle, sync::Notify};
+use tokio::runtime::Handle;
 
 use super::writer::WriterCall;
 
 thread_local! {
     /// Where the answers to this thread's calls are left.
-    static HERE: RefCell<Option<Arc<Post>>> = const { RefCell::new(None) };
+    static HERE: OnceCell<Arc<Post>> = const { OnceCell::new() };
 }
 
 /// Calls of one thread that are done, until a task of its runtime has answered them.
 pub(super) struct Post {
-    /// `None` once the runtime has ended.
-    done: Mutex<Option<Vec<WriterCall>>>,
-    left: Notify,
+    done: Mutex<Vec<WriterCall>>,
+    runtime: Handle,
 }
 
 impl Post {
     /// That of this thread; none if it belongs to no runtime.
     pub(super) fn here() -> Option<Arc<Self>> {
-        HERE.with_borrow_mut(|here| {
-            if here.as_ref().is_none_or(|post| post.done().is_none()) {
-                let runtime = Handle::try_current().ok()?;
-                let post = Arc::new(Self { done: Mutex::new(Some(Vec::new())), left: Notify::new() });
-                runtime.spawn(Round(Arc::clone(&post)).run());
-                *here = Some(post);
-            }
-            here.clone()
-        })
+        let runtime = Handle::try_current().ok()?;
+        let made = || Arc::new(Self { done: Mutex::default(), runtime });
+        Some(HERE.with(|here| Arc::clone(here.get_or_init(made))))
     }
 
     /// Answers calls whose transaction is committed.
@@ -48,37 +42,28 @@ impl Post {
         }
     }
 
-    fn leave(&self, call: WriterCall) {
+    fn leave(self: &Arc<Self>, call: WriterCall) {
         let mut done = self.done();
-        let Some(calls) = &mut *done else { return };
-        calls.push(call);
-        let is_first = calls.len() == 1;
+        done.push(call);
+        let is_first = done.len() == 1;
         drop(done);
         if is_first {
-            self.left.notify_one();
+            let round = Round(Arc::clone(self));
+            drop(self.runtime.spawn(async move { drop(round) }));
         }
     }
 
-    fn done(&self) -> MutexGuard<'_, Option<Vec<WriterCall>>> {
+    fn done(&self) -> MutexGuard<'_, Vec<WriterCall>> {
         self.done.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The task that answers. It ends with its runtime.
+/// What answers the calls that are left. A runtime that has ended drops it at once, and nothing stays unanswered.
 struct Round(Arc<Post>);
-
-impl Round {
-    async fn run(self) {
-        loop {
-            self.0.left.notified().await;
-            let calls = self.0.done().as_mut().map(std::mem::take).unwrap_or_default();
-            calls.into_iter().for_each(|call| call.work.answer(Ok(())));
-        }
-    }
-}
 
 impl Drop for Round {
     fn drop(&mut self) {
-        let _unanswered = self.0.done().take();
+        let calls = mem::take(&mut *self.0.done());
+        calls.into_iter().for_each(|call| call.work.answer(Ok(())));
     }
 }
