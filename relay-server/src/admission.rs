@@ -4,12 +4,9 @@
 //! is refused, or waits in the store. Copies for those that watch are not counted. Invariants: nothing here waits; a
 //! [`Admitted`] counts until it is dropped, and its end is told to who waits for it.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
@@ -31,7 +28,6 @@ struct Meter {
     limiter: Option<RateLimiter>,
 }
 
-/// An endpoint takes nothing more for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Full {
     /// For how long; `None` until an exchange ends.
@@ -44,7 +40,6 @@ impl From<Full> for Failure {
     }
 }
 
-/// An exchange that counts among those of its endpoint.
 pub(crate) struct Admitted {
     admission: Arc<Admission>,
     endpoint: EndpointName,
@@ -52,14 +47,11 @@ pub(crate) struct Admitted {
 
 impl Admission {
     /// How many exchanges may begin now, at most `most`, and at least one.
-    ///
-    /// # Errors
-    /// [`Full`].
     pub(crate) fn room(&self, endpoint: &Endpoint, most: usize, now: Instant) -> Result<usize, Full> {
         if endpoint.rate.is_none() && endpoint.concurrency.is_none() {
             return Ok(most);
         }
-        let mut meters = self.lock();
+        let mut meters = self.meters.lock();
         let meter = meter(&mut meters, endpoint, now);
         let most = most.min(meter.free(endpoint)?);
         let room = meter.limiter.as_ref().map(|limiter| limiter.room(now)).transpose();
@@ -68,14 +60,11 @@ impl Admission {
     }
 
     /// The right to begin one; to be kept until it is over.
-    ///
-    /// # Errors
-    /// [`Full`].
     pub(crate) fn take(self: &Arc<Self>, endpoint: &Endpoint, now: Instant) -> Result<Option<Admitted>, Full> {
         if endpoint.rate.is_none() && endpoint.concurrency.is_none() {
             return Ok(None);
         }
-        let mut meters = self.lock();
+        let mut meters = self.meters.lock();
         let meter = meter(&mut meters, endpoint, now);
         meter.free(endpoint)?;
         if let Some(limiter) = &meter.limiter {
@@ -88,10 +77,6 @@ impl Admission {
     /// Ends when an exchange of a limited endpoint is over. One that ended before is not missed.
     pub(crate) async fn freed(&self) {
         self.freed.notified().await;
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<EndpointName, Meter>> {
-        self.meters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -116,7 +101,7 @@ impl Meter {
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        if let Some(meter) = self.admission.lock().get_mut(&self.endpoint) {
+        if let Some(meter) = self.admission.meters.lock().get_mut(&self.endpoint) {
             meter.in_flight -= 1;
         }
         self.admission.freed.notify_one();

@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 
 use self::{
     answer::switches_to,
+    source::Streaming,
     upgrade::{Upgrade, carry},
 };
 pub(crate) use self::{
@@ -50,7 +51,6 @@ pub(crate) struct HandlerAnswer {
     pub head: Parts,
     /// The headers as they came.
     pub headers: HeaderBlock,
-    /// The body; none after an upgrade.
     pub body: Option<Receiver>,
     /// The rest of the request's body, while the answer came before its end.
     pub upload: Option<Upload>,
@@ -83,14 +83,11 @@ impl Drop for Upload {
     }
 }
 
-/// Why there is no answer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Undelivered {
-    /// It did not come in time.
     Deadline,
     /// The request's body could not be sent whole.
     Body(Failure),
-    /// The exchange broke off, or what came is no answer.
     Broken(Broken),
 }
 
@@ -122,12 +119,9 @@ impl From<Broken> for Undelivered {
     }
 }
 
-/// Who takes an answer.
 pub(crate) trait Audience {
-    /// What is there when the audience has taken it.
     type Taken;
 
-    /// Takes the answer whose head has come.
     fn take(self, answer: HandlerAnswer) -> impl Future<Output = Result<Self::Taken, Undelivered>> + Send;
 }
 
@@ -142,7 +136,6 @@ impl Audience for Reader {
     }
 }
 
-/// An exchange that was opened.
 pub(crate) struct Call {
     exchange: Exchange,
     source: BodySource,
@@ -150,7 +143,6 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// Opens an exchange for one agent alone.
     pub(crate) fn open(place: Reservation, head: RequestHead, source: BodySource) -> Self {
         Self { exchange: place.open(head), source, mirror: None }
     }
@@ -176,9 +168,6 @@ impl Call {
 }
 
 /// Sends the request, and gives the answer to its audience, which has until `deadline`.
-///
-/// # Errors
-/// [`Undelivered`]. The exchange is reset.
 pub(crate) async fn deliver<A: Audience>(call: Call, deadline: Instant, audience: A) -> Result<A::Taken, Undelivered> {
     let exchange = async { audience.take(answer(call).await?).await };
     timeout_at(deadline, exchange).await.unwrap_or(Err(Undelivered::Deadline))
@@ -235,11 +224,8 @@ async fn answer(call: Call) -> Result<HandlerAnswer, Undelivered> {
 /// Whose `X-Forwarded-…` headers are kept.
 pub(crate) type Trusted<'a> = &'a (dyn Fn(IpAddr) -> bool + Sync);
 
-/// What a live request needs beside itself and its endpoint.
-pub(crate) struct LiveMeans<'a> {
-    /// The attached agents.
+pub(crate) struct LiveContext<'a> {
     pub registry: &'a Registry,
-    /// What endpoints let through.
     pub admission: &'a std::sync::Arc<Admission>,
     /// Whose `X-Forwarded-…` headers are kept.
     pub trusted: Trusted<'a>,
@@ -247,40 +233,41 @@ pub(crate) struct LiveMeans<'a> {
     pub body_idle: Duration,
     /// Longest silence of an upgraded connection.
     pub upgrade_idle: Duration,
-    /// Where upgraded connections are counted.
     pub connections: &'a TaskTracker,
 }
 
 /// Delivers a webhook that is not kept, and returns the handler's answer once its head is there.
-///
-/// # Errors
-/// [`Failure`] when there is no answer in time.
 pub(crate) async fn deliver_live(
     webhook: Webhook,
     endpoint: &Endpoint,
-    means: LiveMeans<'_>,
+    context: LiveContext<'_>,
 ) -> Result<HandlerAnswer, Failure> {
     let kind = webhook.event().kind.clone();
     let deadline = webhook.started() + endpoint.deadline;
-    let (sent, arrival, payload) = take_apart(webhook, means.trusted);
+    let (sent, arrival, payload) = take_apart(webhook, context.trusted);
     let head = request_head(&endpoint.name, &sent, &Known::live(&arrival));
     let patience = (Instant::now() + endpoint.wait_for_agent).min(deadline);
-    means.admission.room(endpoint, 1, Instant::now())?;
+    context.admission.room(endpoint, 1, Instant::now())?;
     let place =
-        means.registry.reserve_or_wait(endpoint.name.as_str(), kind.as_deref(), Circuits::Ignored, patience).await?;
-    let mut admitted = means.admission.take(endpoint, Instant::now())?;
+        context.registry.reserve_or_wait(endpoint.name.as_str(), kind.as_deref(), Circuits::Ignored, patience).await?;
+    let mut admitted = context.admission.take(endpoint, Instant::now())?;
     let source = match payload {
         Payload::Whole(body) => BodySource::whole(body),
-        Payload::Streaming(body) => BodySource::streaming(body, endpoint.max_body, means.body_idle),
+        Payload::Streaming(body) => BodySource::Streaming(Streaming {
+            body,
+            sent_bytes: 0,
+            max_bytes: endpoint.max_body,
+            idle: context.body_idle,
+        }),
         Payload::Upgrade(connection) => BodySource::Upgrade(Box::new(Upgrade {
             connection,
             asked: sent.upgrade,
-            silence: means.upgrade_idle,
-            connections: means.connections.clone(),
+            silence: context.upgrade_idle,
+            connections: context.connections.clone(),
             admitted: admitted.take(),
         })),
     };
-    let call = Call::open_copied(means.registry, kind.as_deref(), place, head, source);
+    let call = Call::open_copied(context.registry, kind.as_deref(), place, head, source);
     let mut answer = deliver(call, deadline, Reader).await?;
     answer.admitted = answer.admitted.or(admitted);
     Ok(answer)

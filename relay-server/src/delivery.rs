@@ -23,7 +23,7 @@ mod window;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -31,6 +31,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
 use relay_proto::ResponseHead;
 use tokio::{
     sync::{Notify, Semaphore, mpsc, watch},
@@ -68,7 +69,6 @@ const OVERDUE: SignedDuration = SignedDuration::from_secs(5);
 pub(crate) enum SenderReply {
     /// The relay's own answer: the event is kept, and goes on without its sender.
     Ack,
-    /// The handler's.
     Answer(SenderAnswer),
     /// What went wrong, where the endpoint wants its sender to see that.
     Failure(Failure),
@@ -124,7 +124,6 @@ impl SenderAnswer {
     }
 }
 
-/// A part of a long answer.
 #[derive(Debug)]
 pub(crate) enum Piece {
     Data(Bytes),
@@ -134,9 +133,7 @@ pub(crate) enum Piece {
 
 /// All kept events of this process on their way.
 pub(crate) struct Delivery {
-    /// Where they are kept.
     pub store: Arc<dyn Store>,
-    /// What its times are of.
     pub clock: Clock,
     /// Who holds the leases of this process.
     holder: Holder,
@@ -147,7 +144,6 @@ pub(crate) struct Delivery {
     endpoints: ArcSwap<HashMap<EndpointName, Arc<Endpoint>>>,
     /// First attempts under way, and what repeats of their events get.
     running: Mutex<HashMap<EventId, watch::Receiver<RepeatReply>>>,
-    /// What endpoints let through, live or kept.
     pub admission: Arc<Admission>,
     windows: Mutex<HashMap<EndpointName, Window>>,
     /// Room for attempts that wait to be settled, see [`settle::MAX_UNSETTLED_KIB`].
@@ -156,14 +152,11 @@ pub(crate) struct Delivery {
     cramped: AtomicBool,
     wake: Notify,
     bulks: Notify,
-    /// Attempts under way.
     tasks: TaskTracker,
-    /// Signatures that were made here.
     pub own: OwnSignatures,
 }
 
 impl Delivery {
-    /// Nothing is under way yet.
     pub(crate) fn build(store: Arc<dyn Store>, clock: Clock, agents: &Agents, events: Events) -> Arc<Self> {
         Arc::new(Self {
             store,
@@ -195,7 +188,6 @@ impl Delivery {
         }
     }
 
-    /// The endpoints from now on.
     pub(crate) fn set_endpoints(&self, endpoints: &[Arc<Endpoint>]) {
         let named = endpoints.iter().map(|endpoint| (endpoint.name.clone(), Arc::clone(endpoint)));
         let share = |endpoint: &Arc<Endpoint>| {
@@ -212,9 +204,6 @@ impl Delivery {
     }
 
     /// Learns which signatures were made here before a restart.
-    ///
-    /// # Errors
-    /// As [`Store::own_signatures`].
     pub(crate) async fn recall(&self) -> Result<(), StoreError> {
         let now = wall();
         for OwnSignature { digest, expires_at } in self.store.own_signatures(now).await? {
@@ -245,9 +234,6 @@ impl Delivery {
     }
 
     /// Holds back what waits at an endpoint, or lets it go again. Senders notice nothing.
-    ///
-    /// # Errors
-    /// As [`Store::pause`].
     pub(crate) async fn pause(&self, endpoint: &EndpointName, paused: bool) -> Result<(), StoreError> {
         self.store.pause(endpoint.clone(), paused, self.clock.now()).await?;
         if !paused {
@@ -257,7 +243,6 @@ impl Delivery {
         Ok(())
     }
 
-    /// An action on many events was noted down.
     pub(crate) fn wake_bulks(&self) {
         self.bulks.notify_one();
     }
@@ -271,14 +256,12 @@ impl Delivery {
         now.saturating_add(Self::lease(keeping, before)).unwrap_or(Timestamp::MAX)
     }
 
-    /// Whether the end of an event lets another go.
     fn is_ordered(&self, endpoint: &EndpointName) -> bool {
         let endpoints = self.endpoints.load();
         let keeping = endpoints.get(endpoint).and_then(|endpoint| endpoint.keeping.as_ref());
         keeping.is_some_and(|keeping| !matches!(keeping.order, Order::None))
     }
 
-    /// What waits, by endpoint.
     pub(crate) async fn waiting(&self) -> Vec<EndpointBacklog> {
         let Ok(backlog) = self.store.backlog(Sight::All).await else { return Vec::new() };
         let now = self.clock.now();
@@ -306,12 +289,8 @@ impl Delivery {
     }
 
     fn window<T>(&self, endpoint: &EndpointName, look: impl FnOnce(&mut Window) -> T) -> T {
-        look(lock(&self.windows).entry(endpoint.clone()).or_default())
+        look(self.windows.lock().entry(endpoint.clone()).or_default())
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

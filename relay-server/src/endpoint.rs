@@ -17,27 +17,21 @@ use relay_schemes::Locator;
 use crate::retry::{CircuitRule, Schedule, StatusRule};
 use crate::verify::Rule;
 
-/// A named public address, ready to serve.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
-    /// Its name, and the first segment of its path.
     pub name: EndpointName,
-    /// What a request must prove before it becomes a webhook.
     pub verify: Rule,
     /// Longest wait for the handler's response head, counted from the first byte of the request's head; from the last
     /// byte of its body where that is collected and not kept.
     pub deadline: Duration,
     /// Longest silence, in either direction, once the exchange is under way.
     pub idle_timeout: Duration,
-    /// Largest request body, in bytes.
     pub max_body: u64,
     /// How long a webhook waits for an agent when none is attached. Part of the deadline, not on top of it.
     pub wait_for_agent: Duration,
     /// Host names that belong to this endpoint alone, lower case, without a port.
     pub hosts: Vec<Arc<str>>,
-    /// Whether a sender's address may post here.
     pub allow: Allow,
-    /// What an unchanged repeat gets.
     pub replay: Replay,
     /// Whether one agent at a time serves it, and the others stand by.
     pub exclusive: bool,
@@ -69,18 +63,15 @@ impl Endpoint {
     }
 }
 
-/// How an endpoint keeps what it takes.
 #[derive(Clone, Debug)]
 pub(crate) struct Keeping {
     /// Whether the sender gets the handler's own answer if that comes in time.
     pub assured: bool,
-    /// What the sender gets otherwise.
     pub ack: Ack,
     /// Its share of the store, in bytes.
     pub max_bytes: u64,
     /// Methods that are kept; others pass live.
     pub methods: Vec<http::Method>,
-    /// How long an attempt may take.
     pub attempt_timeout: Duration,
     /// How long a lost agent may take to tell what became of an attempt.
     pub agent_grace: Duration,
@@ -88,28 +79,20 @@ pub(crate) struct Keeping {
     pub pass_failures: bool,
     /// How long an event counts as the same; `None` for never.
     pub dedup_window: Option<Duration>,
-    /// By what it is known.
     pub identity: Identity,
-    /// Whether the sender repeats by itself.
     pub sender_retries: bool,
     /// How old a first arrival may be, where its sender repeats the same bytes later than its scheme allows.
     pub late: Option<Duration>,
-    /// The waits between attempts.
     pub schedule: Schedule,
-    /// What a handler's status means.
     pub statuses: StatusRule,
-    /// When a failing handler is left alone.
     pub circuit: CircuitRule,
-    /// Which events are delivered one after the other, in the order in which they came.
     pub order: Order,
-    /// When an attempt is signed afresh.
     pub resign: Resign,
 }
 
 /// By what an event is known as the same.
 #[derive(Clone, Debug)]
 pub(crate) enum Identity {
-    /// The provider's own id of it.
     Provider,
     Body,
     /// What is found there.
@@ -132,7 +115,6 @@ pub(crate) enum Resign {
     #[default]
     Late,
     Never,
-    /// For every attempt.
     Always,
 }
 
@@ -140,7 +122,6 @@ pub(crate) enum Resign {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ack {
     pub status: StatusCode,
-    /// Its type of content, where it has a body.
     pub content_type: Option<http::HeaderValue>,
     pub body: bytes::Bytes,
 }
@@ -164,7 +145,6 @@ pub(crate) enum Replay {
 }
 
 impl Replay {
-    /// The word in the config.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Answer => "answer",
@@ -179,17 +159,14 @@ impl Replay {
 pub(crate) struct Allow(Option<Box<dyn Fn(IpAddr) -> bool + Send + Sync>>);
 
 impl Allow {
-    /// Only addresses for which `allowed` holds.
     pub(crate) fn only(allowed: impl Fn(IpAddr) -> bool + Send + Sync + 'static) -> Self {
         Self(Some(Box::new(allowed)))
     }
 
-    /// Whether there is an address that may not.
     pub(crate) fn is_limited(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Whether this address may post.
     pub(crate) fn allows(&self, address: IpAddr) -> bool {
         self.0.as_ref().is_none_or(|allowed| allowed(address))
     }

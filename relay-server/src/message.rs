@@ -51,11 +51,9 @@ pub struct Arrival {
     /// The id that it got. A replay has one of its own.
     pub id: EventId,
     pub received_at: Timestamp,
-    /// The address that it came from.
     pub peer: IpAddr,
     /// Under which the sender knows the endpoint: a signature may cover it.
     pub url: String,
-    /// The scheme that proved it.
     pub verified: String,
     /// Which of the endpoint's secrets verified it, in hexadecimal: a tag, which tells nothing of the secret.
     pub signer: Option<String>,
@@ -67,11 +65,8 @@ pub struct Arrival {
 /// How a request came, as far as the relay and the proxies that it trusts know. Raw bytes, as in the lines.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Forwarded {
-    /// The addresses, the first one first.
     pub addresses: Bytes,
-    /// The scheme.
     pub proto: Bytes,
-    /// The host that the sender named.
     pub host: Bytes,
 }
 
@@ -81,15 +76,12 @@ pub(crate) struct Known<'a> {
     pub arrival: &'a Arrival,
     /// The event: for a replay, not the one that came.
     pub event_id: EventId,
-    /// The attempt's number, from 1.
     pub attempt: u32,
     /// Set where the event is kept.
     pub fence: Option<u64>,
-    /// The event that this one repeats.
     pub replay_of: Option<EventId>,
     /// A person asked its sender for it once more.
     pub redelivered: bool,
-    /// The relay signed it afresh.
     pub resigned: bool,
 }
 
@@ -143,7 +135,6 @@ fn framing(headers: &HeaderMap, payload: &Payload) -> Framing {
     if chunked { Framing::Chunked } else { Framing::Length }
 }
 
-/// The sender's lines as they are kept and passed on.
 fn block(headers: &HeaderMap, version: Version, host: &[u8], trusted: bool, keeps_trace: bool) -> HeaderBlock {
     let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 3).sum();
     let mut block = HeaderBlock::builder(bytes + host.len() + 16);
@@ -177,7 +168,6 @@ fn block(headers: &HeaderMap, version: Version, host: &[u8], trusted: bool, keep
     block.build()
 }
 
-/// All of a header's lines as one.
 fn joined(headers: &HeaderMap, name: impl header::AsHeaderName, between: &[u8]) -> Vec<u8> {
     let lines: Vec<_> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
     lines.join(between)
@@ -221,7 +211,6 @@ fn new_trace() -> String {
     text
 }
 
-/// The request as the handler is to see it.
 pub(crate) fn request_head(endpoint: &EndpointName, sent: &Sent, known: &Known<'_>) -> RequestHead {
     let mut headers = HeaderBlock::builder(sent.headers.as_bytes().len() + ADDED_BYTES);
     headers.append(&sent.headers);
@@ -268,7 +257,6 @@ fn tell_arrival(headers: &mut HeaderBlockBuilder, endpoint: &EndpointName, id: E
 }
 
 impl Sent {
-    /// The same, with these headers in the place of its own.
     pub(crate) fn with(&self, set: &[(String, String)]) -> Self {
         let is_set = |name: &[u8]| set.iter().any(|(set, _)| set.as_bytes() == name);
         let mut headers = HeaderBlock::builder(self.headers.as_bytes().len() + ADDED_BYTES);

@@ -6,10 +6,7 @@
 
 use std::{
     num::NonZeroU32,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -20,6 +17,7 @@ use governor::{
     nanos::Nanos,
     state::{InMemoryState, NotKeyed},
 };
+use parking_lot::{Mutex, MutexGuard};
 use relay_proto::Rate;
 use tokio::time::Instant;
 
@@ -53,7 +51,6 @@ impl Clock for GivenTime {
 }
 
 impl RateLimiter {
-    /// Nothing is taken yet.
     pub(crate) fn new(rate: Rate, now: Instant) -> Self {
         // Neither is ever 0: a rate's parts are in range.
         let interval = rate.interval().max(Duration::from_nanos(1));
@@ -65,15 +62,10 @@ impl RateLimiter {
         Self { rate, interval, begun: now, state: Mutex::new(state) }
     }
 
-    /// The rate that it keeps.
     pub(crate) const fn rate(&self) -> Rate {
         self.rate
     }
 
-    /// How many may be taken now.
-    ///
-    /// # Errors
-    /// How long until the next one may, at the latest.
     pub(crate) fn room(&self, now: Instant) -> Result<u32, Duration> {
         let (state, now) = self.state(now);
         let since = now.saturating_sub(state.at);
@@ -84,10 +76,6 @@ impl RateLimiter {
         }
     }
 
-    /// Takes one.
-    ///
-    /// # Errors
-    /// How long until one may be taken.
     pub(crate) fn take(&self, now: Instant) -> Result<(), Duration> {
         let (mut state, now) = self.state(now);
         state.limiter.clock().0.store(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -102,7 +90,7 @@ impl RateLimiter {
 
     /// The state, and the time since its beginning, which never goes back.
     fn state(&self, now: Instant) -> (MutexGuard<'_, LimiterState>, Duration) {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.lock();
         let now = now.saturating_duration_since(self.begun).max(state.at);
         (state, now)
     }

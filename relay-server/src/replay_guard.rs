@@ -15,10 +15,11 @@ pub(crate) use self::own::{Cause, OwnMark, OwnSignatures};
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
 use http::StatusCode;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::webhook::EventId;
@@ -36,7 +37,6 @@ pub(crate) struct RequestMark {
     pub digest: [u8; 32],
     /// The body's SHA-256 where that is not signed: with another body, it is no repeat but a forgery.
     pub body: Option<[u8; 32]>,
-    /// When it was signed.
     pub signed_unix_s: i64,
     /// From this second on the timestamp is too old.
     pub expires_unix_s: i64,
@@ -44,33 +44,24 @@ pub(crate) struct RequestMark {
     pub is_late: bool,
 }
 
-/// What became of a first request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReplayState {
-    /// Its exchange is under way.
     Running,
-    /// Its exchange ended with success.
     Answered(StatusCode),
-    /// It failed or broke off.
     Failed,
 }
 
-/// What a request is to the ones before it.
 pub(crate) enum Seen {
     /// The first, or the first after failures; to be settled by its end.
     First(FirstRequest),
-    /// A repeat of this event.
     Again {
-        /// The first one's id.
         event_id: EventId,
-        /// What became of it, and what will.
         state: watch::Receiver<ReplayState>,
     },
     /// What was signed once, with another body than it came with.
     OtherBody,
 }
 
-/// The memory of all endpoints.
 #[derive(Default)]
 pub(crate) struct ReplayGuard(Arc<Mutex<HashMap<String, Memory>>>);
 
@@ -102,7 +93,7 @@ pub(crate) struct FirstRequest {
 impl ReplayGuard {
     /// Looks a request up and remembers it if it is the first.
     pub(crate) fn begin(&self, endpoint: &str, mark: RequestMark, event_id: EventId, now_unix_s: i64) -> Seen {
-        let mut all = lock(&self.0);
+        let mut all = self.0.lock();
         if !all.contains_key(endpoint) {
             all.insert(endpoint.to_owned(), Memory::default());
         }
@@ -162,7 +153,7 @@ impl Drop for FirstRequest {
             return;
         }
         // Forgotten first, so that whoever waits for it finds its place free.
-        let mut all = lock(&self.guard);
+        let mut all = self.guard.lock();
         if let Some(memory) = all.get_mut(&self.endpoint)
             && memory.entries.get(&self.digest).is_some_and(|entry| entry.number == self.number)
         {
@@ -173,16 +164,11 @@ impl Drop for FirstRequest {
     }
 }
 
-/// Waits until a first request has an end.
 pub(crate) async fn settled(state: &mut watch::Receiver<ReplayState>) -> ReplayState {
     match state.wait_for(|state| *state != ReplayState::Running).await {
         Ok(state) => *state,
         Err(_) => ReplayState::Failed,
     }
-}
-
-fn lock(guard: &Mutex<HashMap<String, Memory>>) -> MutexGuard<'_, HashMap<String, Memory>> {
-    guard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -249,7 +235,7 @@ mod tests {
         for number in 10..10 + 2 * u32::try_from(MAX_ENTRIES).unwrap() {
             first(&guard, mark(number, 1000), 120).expect("new").ended(StatusCode::OK);
         }
-        let all = lock(&guard.0);
+        let all = guard.0.lock();
         assert!(all["a"].entries.len() <= MAX_ENTRIES && all["a"].order.len() <= MAX_ENTRIES);
         drop(all);
         drop(late); // Its place was given away; nothing else is lost by that.

@@ -124,9 +124,8 @@ impl Default for StatusRule {
     }
 }
 
-/// What an answer means for its event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Meaning {
+pub(crate) enum Judgement {
     Success,
     /// The event ends here, not delivered; the sender, if it waits, gets the answer.
     Final,
@@ -135,21 +134,19 @@ pub(crate) enum Meaning {
 }
 
 impl StatusRule {
-    /// What a status means while the sender of the event still waits for the handler's answer.
-    pub(crate) fn while_waiting(&self, status: u16) -> Meaning {
+    pub(crate) fn while_waiting(&self, status: u16) -> Judgement {
         match status {
-            200..=299 => Meaning::Success,
-            _ if self.retry_on.contains(status) => Meaning::Again,
-            _ => Meaning::Final,
+            200..=299 => Judgement::Success,
+            _ if self.retry_on.contains(status) => Judgement::Again,
+            _ => Judgement::Final,
         }
     }
 
-    /// What a status means once the sender has its ack.
-    pub(crate) fn after_ack(&self, status: u16) -> Meaning {
+    pub(crate) fn after_ack(&self, status: u16) -> Judgement {
         match status {
-            200..=299 => Meaning::Success,
-            _ if self.give_up_on.contains(status) => Meaning::Final,
-            _ => Meaning::Again,
+            200..=299 => Judgement::Success,
+            _ if self.give_up_on.contains(status) => Judgement::Final,
+            _ => Judgement::Again,
         }
     }
 }

@@ -12,7 +12,7 @@ use http::HeaderMap;
 use hyper::upgrade::OnUpgrade;
 use relay_schemes::{
     Answering, Challenge, EventMeta, Headers, KeyTag, Keys, Locator, Material, Provider, Refusal, Request, Secret,
-    SecretError, SecretWarning, SignatureScope, Verified,
+    SecretError, SecretWarning, SignatureScope,
     explain::{Candidates, Finding, explain},
 };
 use sha2::{Digest as _, Sha256};
@@ -33,12 +33,10 @@ const UNLIMITED_S: i64 = 30 * 24 * 60 * 60;
 /// and another endpoint of the same secret may be.
 const MIN_OWN_S: i64 = 10 * 60;
 
-/// What a request must prove.
 #[derive(Debug)]
 pub(crate) enum Rule {
     /// Nothing: `verify = "none"`.
     Open,
-    /// What a provider's row says.
     Row(Box<RowRule>),
     /// What this provider's row says, and nothing can prove it: a secret could not be read.
     Closed(Arc<Provider>),
@@ -60,66 +58,61 @@ pub(crate) struct Policy {
     pub verify_token: Option<Secret>,
     /// Whether challenges are answered that prove nothing.
     pub allow_unsigned_challenge: bool,
-    /// Whether a URL may be called that confirms a subscription.
     pub confirm: bool,
     /// Where the provider publishes its keys.
     pub jwks_url: Option<String>,
 }
 
-/// A request's body: there already, or still to come.
 #[derive(Debug)]
 pub(crate) enum Payload {
-    /// The whole body.
     Whole(Bytes),
-    /// A body that streams through.
     Streaming(RequestBody),
     /// No body, and the wish to upgrade the connection.
     Upgrade(OnUpgrade),
+}
+
+impl Payload {
+    /// What there is of it already.
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Whole(body) => body,
+            Self::Streaming(_) | Self::Upgrade(_) => &[],
+        }
+    }
 }
 
 /// A request that has not proven it, given back whole for the record.
 #[derive(Debug)]
 pub(crate) struct Unproven {
     pub received: Received,
-    /// Its body.
     pub payload: Payload,
-    /// What was not proven.
     pub refusal: Refusal,
 }
 
-/// Why a request cannot be signed afresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub(crate) enum CannotSign {
-    /// Nothing is signed at its endpoint.
     #[error("nothing is signed at this endpoint")]
     NoScheme,
-    /// Only its sender can.
     #[error("only the provider has the key that signs; replay it with its own signature (--keep-signature)")]
     Asymmetric,
-    /// The secret is gone.
     #[error("this endpoint's secret cannot be read at the moment")]
     NoSecret,
-    /// It would make a proof of what was never proven.
     #[error(
         "its signature was never found right, so nothing is signed in its name; replay it as it came (--keep-signature)"
     )]
     NotProven,
-    /// What is made could be used again for ever.
     #[error(
         "this provider's signatures bear no date, so that a fresh one would be good for ever; whoever asks for it needs \
          the right `replay`"
     )]
     Undated,
-    /// So many were made a moment ago that no more can be told from the provider's own.
     #[error("the relay has made so many signatures that it cannot remember more at the moment; try again later")]
     TooMany,
-    /// The signature is not a header, or the request lacks something that is signed.
     #[error(
         "its signature does not stand in its headers alone, or it lacks something that is signed; replay it as it came \
          (--keep-signature)"
     )]
     Elsewhere,
-    /// The body cannot be read.
     #[error("what is signed cannot be read from the store")]
     Unreadable,
 }
@@ -176,10 +169,7 @@ impl Rule {
     }
 
     fn row(&self) -> Option<&RowRule> {
-        match self {
-            Self::Open | Self::Closed(_) => None,
-            Self::Row(row) => Some(row),
-        }
+        if let Self::Row(row) = self { Some(row) } else { None }
     }
 
     /// Whether nothing can be proven, since a secret could not be read.
@@ -209,16 +199,10 @@ impl Rule {
         })
     }
 
-    /// The provider's name, or `none`.
     pub(crate) fn provider_name(&self) -> &str {
-        match self {
-            Self::Open => "none",
-            Self::Row(row) => &row.provider.name,
-            Self::Closed(provider) => &provider.name,
-        }
+        self.provider().map_or("none", |provider| &provider.name)
     }
 
-    /// Whether a URL may be called that confirms a subscription.
     pub(crate) fn may_confirm(&self) -> bool {
         self.row().is_some_and(|row| row.policy.confirm)
     }
@@ -244,17 +228,15 @@ impl Rule {
         row.keyring.need(&row.provider, &row.policy, &request, (received.started, received.client), refusal)
     }
 
-    /// Takes a key that was fetched, or hears that there was none.
     pub(crate) fn take_key(&self, fetch: Fetch, fetched: Fetched) -> FetchEnd {
         self.row().map_or(FetchEnd::Failed, |row| row.keyring.take(&row.provider, fetch, fetched))
     }
 
     /// Whether there are keys to verify with, be they old.
     pub(crate) fn has_keys(&self) -> bool {
-        self.row().is_some_and(|row| row.keyring.has_keys())
+        self.row().is_some_and(|row| row.keyring.keys().is_some())
     }
 
-    /// Keys that were fetched, with their addresses.
     pub(crate) fn fetched_keys(&self) -> Vec<(String, String)> {
         self.row().map(|row| row.keyring.fetched(&row.policy)).unwrap_or_default()
     }
@@ -280,49 +262,36 @@ impl Rule {
     }
 
     /// Applies the rule. `late` is how old a request may be whose taker knows that it did not come before.
-    ///
-    /// # Errors
-    /// [`Unproven`] says what was not proven.
     pub(crate) fn verify(
         &self,
         received: Received,
         payload: Payload,
         late: Option<Duration>,
     ) -> Result<Webhook, Box<Unproven>> {
-        let row = match self {
-            Self::Open => {
-                let (scheme, event) = (Cow::Borrowed("none"), EventMeta::default());
-                return Ok(Webhook { received, payload, scheme, mark: None, signed: None, signer: None, event });
+        let (scheme, event, proof) = match self {
+            Self::Open => (Cow::Borrowed("none"), EventMeta::default(), Ok(Proof::default())),
+            Self::Closed(_) => (Cow::Borrowed(""), EventMeta::default(), Err(Refusal::SecretMissing)),
+            Self::Row(row) => {
+                let headers = Lines(&received.head.headers);
+                let request = request(&received, &headers, payload.bytes());
+                let event = row.provider.event(&request);
+                match row.prove(&request, received.event_id, received.at.as_second(), late) {
+                    Err(refusal) if row.policy.lenient => {
+                        (Cow::Owned(format!("failed:{}", refusal.code())), event, Ok(Proof::default()))
+                    }
+                    proof if row.provider.scheme.is_none() => (Cow::Borrowed("none"), event, proof),
+                    proof => (Cow::Owned(row.provider.name.clone()), event, proof),
+                }
             }
-            Self::Closed(_) => {
-                return Err(Box::new(Unproven { received, payload, refusal: Refusal::SecretMissing }));
-            }
-            Self::Row(row) => row,
         };
-        let body: &[u8] = match &payload {
-            Payload::Whole(body) => body,
-            Payload::Streaming(_) | Payload::Upgrade(_) => &[],
-        };
-        let headers = Lines(&received.head.headers);
-        let request = request(&received, &headers, body);
-        let event = row.provider.event(&request);
-        match row.prove(&request, received.event_id, received.at.as_second(), late) {
+        match proof {
             Ok(Proof { mark, signed, signer }) => {
-                let scheme = if row.provider.scheme.is_some() { row.provider.name.clone() } else { "none".to_owned() };
-                Ok(Webhook { received, payload, scheme: Cow::Owned(scheme), mark, signed, signer, event })
-            }
-            Err(refusal) if row.policy.lenient => {
-                let scheme = Cow::Owned(format!("failed:{}", refusal.code()));
-                Ok(Webhook { received, payload, scheme, mark: None, signed: None, signer: None, event })
+                Ok(Webhook { received, payload, scheme, mark, signed, signer, event })
             }
             Err(refusal) => Err(Box::new(Unproven { received, payload, refusal })),
         }
     }
 
-    /// Whether requests can be signed here at all.
-    ///
-    /// # Errors
-    /// Why not.
     pub(crate) fn may_sign(&self) -> Result<(), CannotSign> {
         let scheme = self.row().and_then(|row| row.provider.scheme.as_ref().map(|scheme| (row, scheme)));
         match (self, scheme) {
@@ -355,7 +324,7 @@ impl Rule {
         let Some(row) = self.row() else { return false };
         let scheme = row.provider.scheme.as_ref().filter(|scheme| scheme.is_symmetric());
         let Some((past_s, _)) = scheme.and_then(relay_schemes::Scheme::tolerance_s) else { return false };
-        always || now_unix_s.saturating_sub(then_unix_s) > row.keyring.tolerance_s().unwrap_or(past_s)
+        always || now_unix_s.saturating_sub(then_unix_s) > row.keyring.tolerance_s.unwrap_or(past_s)
     }
 
     /// Headers that sign a request afresh at `now_unix_s`, with the secret that proved this event if it is still
@@ -385,7 +354,7 @@ impl Rule {
         let verified = scheme.verify(keys, &Request { headers: &headers, ..*request }, now_unix_s).ok()?;
         // The door may take what is as old as its sender's last retry.
         let late_s = row.provider.last_retry.and_then(|late| i64::try_from(late.as_secs()).ok()).unwrap_or_default();
-        let past_s = row.keyring.tolerance_s().unwrap_or(past_s).max(late_s);
+        let past_s = row.keyring.tolerance_s.unwrap_or(past_s).max(late_s);
         let lasts_s = past_s.clamp(MIN_OWN_S, UNLIMITED_S);
         let expires_unix_s = verified.timestamp?.saturating_add(lasts_s).saturating_add(1);
         // Made within the second of the sender's own, it is the sender's own, and that may come again.
@@ -427,12 +396,24 @@ impl RowRule {
             }
             (outcome, _) => (outcome?, false),
         };
-        let past_s = self.keyring.tolerance_s().or_else(|| scheme.tolerance_s().map(|(past_s, _)| past_s));
+        let past_s = self.keyring.tolerance_s.or_else(|| scheme.tolerance_s().map(|(past_s, _)| past_s));
         let past_s = late_s.max(past_s).unwrap_or(UNLIMITED_S).min(UNLIMITED_S);
         // Only what can be signed afresh has to remember whose secret it was.
         let signer = scheme.tolerance_s().and_then(|_| keys.tag(verified.key_index, event_id.as_bytes()));
-        let mark = mark(scheme.scope(), &verified, request.body, (past_s, is_late));
         let signed = verified.timestamp.map(|_| *verified.fingerprint.bytes());
+        // A signature that other requests may rightly carry marks none.
+        let body = match scheme.scope() {
+            SignatureScope::Request => Some(None),
+            SignatureScope::Occasion => Some(Some(Sha256::digest(request.body).into())),
+            SignatureScope::Open => None,
+        };
+        let mark = body.zip(verified.timestamp).map(|(body, signed_unix_s)| RequestMark {
+            digest: *verified.fingerprint.bytes(),
+            body,
+            signed_unix_s,
+            expires_unix_s: signed_unix_s.saturating_add(past_s).saturating_add(1),
+            is_late,
+        });
         Ok(Proof { mark, signed, signer })
     }
 }
@@ -441,24 +422,6 @@ impl fmt::Debug for RowRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RowRule({})", self.provider.name)
     }
-}
-
-/// By what a repeat is recognised, until it would be too old anyhow. A signature that other requests may rightly carry
-/// marks none.
-fn mark(
-    scope: SignatureScope,
-    verified: &Verified,
-    body: &[u8],
-    (past_s, is_late): (i64, bool),
-) -> Option<RequestMark> {
-    let body = match scope {
-        SignatureScope::Request => None,
-        SignatureScope::Occasion => Some(Sha256::digest(body).into()),
-        SignatureScope::Open => return None,
-    };
-    let signed_unix_s = verified.timestamp?;
-    let expires_unix_s = signed_unix_s.saturating_add(past_s).saturating_add(1);
-    Some(RequestMark { digest: *verified.fingerprint.bytes(), body, signed_unix_s, expires_unix_s, is_late })
 }
 
 fn request<'a>(received: &'a Received, headers: &'a Lines<'a>, body: &'a [u8]) -> Request<'a> {
@@ -490,14 +453,9 @@ impl Webhook {
         self.signer
     }
 
-    /// What a locator finds in it.
     pub(crate) fn locate(&self, locator: &Locator) -> Option<String> {
-        let body: &[u8] = match &self.payload {
-            Payload::Whole(body) => body,
-            Payload::Streaming(_) | Payload::Upgrade(_) => &[],
-        };
         let headers = Lines(&self.received.head.headers);
-        locator.find(&request(&self.received, &headers, body))
+        locator.find(&request(&self.received, &headers, self.payload.bytes()))
     }
 
     /// What it says about itself: the sender's id of it, and its type.
@@ -505,29 +463,22 @@ impl Webhook {
         &self.event
     }
 
-    /// When it came, for deadlines.
     pub(crate) fn started(&self) -> Instant {
         self.received.started
     }
 
-    /// The body's SHA-256.
     pub(crate) fn body_digest(&self) -> Option<[u8; 32]> {
-        match &self.payload {
-            Payload::Whole(body) => Some(Sha256::digest(body).into()),
-            Payload::Streaming(_) | Payload::Upgrade(_) => None,
-        }
+        matches!(self.payload, Payload::Whole(_)).then(|| Sha256::digest(self.payload.bytes()).into())
     }
 
     pub(crate) fn method(&self) -> &http::Method {
         &self.received.head.method
     }
 
-    /// The event's id.
     pub(crate) fn event_id(&self) -> EventId {
         self.received.event_id
     }
 
-    /// What was received and what its body is, with the name of the scheme that was proven.
     pub(crate) fn into_parts(self) -> (Received, Payload, Cow<'static, str>) {
         (self.received, self.payload, self.scheme)
     }

@@ -70,15 +70,12 @@ impl fmt::Debug for EventId {
 pub(crate) struct Received {
     /// The id that its answer will carry.
     pub event_id: EventId,
-    /// When it came, for people.
     pub at: Timestamp,
     /// When it came, for deadlines.
     pub started: Instant,
-    /// The address that it came from.
     pub peer: IpAddr,
     /// The sender's address, as trusted proxies tell it.
     pub client: IpAddr,
-    /// Whether it came over TLS.
     pub secure: bool,
     /// What the config says in the place of a proxy in front that nobody trusts to say it.
     pub front: Option<Front>,
@@ -91,10 +88,8 @@ pub(crate) struct Received {
     pub rest: String,
 }
 
-/// Scheme and host by which senders know the relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Front {
-    /// `https` or `http`.
     pub scheme: &'static str,
     /// Host and port; `None` for the request's own.
     pub host: Option<Arc<str>>,

@@ -86,8 +86,9 @@ async fn replayed(services: &Services, id: &str, signature: crate::store::Signat
     let delivery = &services.delivery;
     let record = events::find(&delivery.store, id, &Sight::All, delivery.clock.now()).await?;
     let endpoint = services.routes.load().endpoint(record.summary.endpoint.as_str()).cloned();
-    let stored = delivery.replay(endpoint.as_ref(), record, signature).await?;
-    Ok(EventDone { id: stored.of.to_string(), new_id: Some(stored.id.to_string()) })
+    let of = record.summary.id;
+    let new_id = delivery.replay(endpoint.as_ref(), record, signature).await?;
+    Ok(EventDone { id: of.to_string(), new_id: Some(new_id.to_string()) })
 }
 
 async fn acted(services: &Services, id: &str, action: Action) -> Result<EventDone, ApiError> {

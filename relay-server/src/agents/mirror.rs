@@ -30,7 +30,6 @@ const MAX_PIECES: usize = 64;
 /// How long one copy may take in all, its handler's answer included.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What all copies share.
 #[derive(Debug)]
 pub(crate) struct Mirrors {
     budget: Arc<Semaphore>,
@@ -44,17 +43,14 @@ impl Default for Mirrors {
 }
 
 impl Mirrors {
-    /// Copies that were dropped since the start.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Counts a copy that could not even begin.
     pub(super) fn count_dropped(&self) {
         self.dropped.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Begins to copy a body into these exchanges.
     pub(super) fn begin(&self, exchanges: impl Iterator<Item = Exchange>) -> MirrorWriter {
         let open = |exchange: Exchange| {
             let (queue, pieces) = mpsc::channel(MAX_PIECES);
@@ -95,12 +91,10 @@ impl MirrorWriter {
         });
     }
 
-    /// Whether none of its copies is left.
     pub(crate) fn is_empty(&self) -> bool {
         self.queues.is_empty()
     }
 
-    /// The body is whole.
     pub(crate) fn finish(self, trailers: &HeaderBlock) {
         for queue in &self.queues {
             let sent = queue.try_send(Piece::End(trailers.clone())).is_ok();
@@ -123,7 +117,6 @@ async fn run(exchange: Exchange, pieces: mpsc::Receiver<Piece>, dropped: Arc<Ato
     }
 }
 
-/// True when the body went over whole.
 async fn upload(mut request: Sender, mut pieces: mpsc::Receiver<Piece>) -> bool {
     loop {
         match pieces.recv().await {

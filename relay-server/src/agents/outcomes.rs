@@ -11,10 +11,11 @@
 use std::{
     collections::{HashMap, VecDeque},
     future::poll_fn,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     task::{Poll, Waker},
 };
 
+use parking_lot::Mutex;
 use relay_proto::{Outcome, OutcomeState};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -49,7 +50,6 @@ type Attempt = ([u8; 16], u64);
 /// An outcome that nobody waits for, and that is heard all the same.
 #[derive(Debug)]
 pub(crate) struct LateOutcome {
-    /// What was told.
     pub outcome: Outcome,
     _held: Held,
 }
@@ -66,13 +66,11 @@ pub(crate) struct Teller {
 }
 
 impl Teller {
-    /// An agent that has told nothing yet.
     pub(crate) fn new(identity: AgentIdentity, serves: Serves) -> Self {
         Self { identity, serves, share: Arc::new(Semaphore::new(MAX_SHARE_BYTES)) }
     }
 }
 
-/// Where outcomes arrive.
 pub(crate) struct Outcomes {
     known: Mutex<Known>,
     late: mpsc::Sender<LateOutcome>,
@@ -84,7 +82,6 @@ struct Known {
     expected: HashMap<Attempt, Expectation>,
     /// Given up as lost, oldest first.
     lost: VecDeque<(Attempt, AgentIdentity)>,
-    /// From before the restart.
     orphans: HashMap<Attempt, EndpointName>,
     /// Told before it was known what ran then.
     early: HashMap<Attempt, Vec<(Outcome, Held, Teller)>>,
@@ -115,23 +112,21 @@ pub(crate) struct Expected {
 }
 
 impl Outcomes {
-    /// None yet, and those that nobody will expect.
     pub(crate) fn new() -> (Arc<Self>, mpsc::Receiver<LateOutcome>) {
         let (late, late_outcomes) = mpsc::channel(MAX_LATE);
         let memory = Arc::new(Semaphore::new(MAX_HELD_BYTES));
         (Arc::new(Self { known: Mutex::default(), late, memory }), late_outcomes)
     }
 
-    /// Waits for what this agent tells of an attempt.
     pub(crate) fn expect(self: &Arc<Self>, event_id: [u8; 16], fence: u64, from: AgentIdentity) -> Expected {
         let expectation = Expectation { from, unread: VecDeque::new(), reader: None };
-        self.lock().expected.insert((event_id, fence), expectation);
+        self.known.lock().expected.insert((event_id, fence), expectation);
         Expected { outcomes: Arc::clone(self), attempt: (event_id, fence) }
     }
 
     /// An attempt ran when the relay was started: whoever may serve its endpoint may tell of it, once.
     pub(crate) fn adopt(&self, event_id: [u8; 16], fence: u64, endpoint: EndpointName) {
-        let mut known = self.lock();
+        let mut known = self.known.lock();
         let early = known.early.remove(&(event_id, fence)).unwrap_or_default();
         if known.orphans.len() < MAX_ORPHANS {
             known.orphans.insert((event_id, fence), endpoint);
@@ -145,15 +140,14 @@ impl Outcomes {
 
     /// Every attempt that ran when the relay was started was adopted.
     pub(crate) fn recovered(&self) {
-        let mut known = self.lock();
+        let mut known = self.known.lock();
         known.recovered = true;
         known.early = HashMap::new();
     }
 
-    /// An agent told something.
     pub(crate) fn take(&self, outcome: Outcome, teller: &Teller) {
         let attempt = (outcome.event_id, outcome.fence);
-        let mut known = self.lock();
+        let mut known = self.known.lock();
         if let Some(Expectation { from, unread, reader }) = known.expected.get_mut(&attempt) {
             if *from != teller.identity {
                 let AgentIdentity { token, name, .. } = &teller.identity;
@@ -193,7 +187,6 @@ impl Outcomes {
         note(taken);
     }
 
-    /// Room for what an agent told.
     fn hold(&self, outcome: &Outcome, teller: &Teller) -> Option<Held> {
         let bytes = match &outcome.state {
             OutcomeState::Finished { head, body, .. } => {
@@ -206,10 +199,6 @@ impl Outcomes {
         let share = Arc::clone(&teller.share).try_acquire_many_owned(bytes).ok()?;
         Some((share, Arc::clone(&self.memory).try_acquire_many_owned(bytes).ok()?))
     }
-
-    fn lock(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 fn note(taken: bool) {
@@ -221,7 +210,7 @@ fn note(taken: bool) {
 impl Expected {
     pub(crate) async fn next(&mut self) -> Option<OutcomeState> {
         poll_fn(|cx| {
-            let mut known = self.outcomes.lock();
+            let mut known = self.outcomes.known.lock();
             let Some(expectation) = known.expected.get_mut(&self.attempt) else { return Poll::Ready(None) };
             if let Some(told) = expectation.unread.pop_front() {
                 return Poll::Ready(Some(told.state));
@@ -234,7 +223,7 @@ impl Expected {
 
     /// The attempt was given up as lost: what its agent tells of it later is recorded.
     pub(crate) fn lost(self) {
-        let mut known = self.outcomes.lock();
+        let mut known = self.outcomes.known.lock();
         let Some(Expectation { from, .. }) = known.expected.remove(&self.attempt) else { return };
         if known.lost.len() >= MAX_LOST {
             known.lost.pop_front();
@@ -245,7 +234,7 @@ impl Expected {
 
 impl Drop for Expected {
     fn drop(&mut self) {
-        self.outcomes.lock().expected.remove(&self.attempt);
+        self.outcomes.known.lock().expected.remove(&self.attempt);
     }
 }
 

@@ -4,12 +4,10 @@
 //! nothing that waits at the endpoint to anybody, so that nothing slips through between two steps; new events whose
 //! senders wait for an answer go their way. Here stands only who is told when it is done.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use crate::{
@@ -18,7 +16,6 @@ use crate::{
     webhook::EventId,
 };
 
-/// Who asked for skips that are under way.
 #[derive(Debug, Default)]
 pub(crate) struct Skips {
     asked: Mutex<HashMap<EventId, oneshot::Sender<u64>>>,
@@ -38,7 +35,7 @@ impl Skips {
         let id = EventId::new();
         let filter = Filter { endpoints: vec![endpoint], states: vec![State::Pending], ..Filter::default() };
         let (end, ended) = oneshot::channel();
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(id, end);
+        self.asked.lock().insert(id, end);
         if let Err(error) = store.bulk(id, BulkAction::Skip, filter, before).await {
             self.end(id);
             return Err(error);
@@ -57,6 +54,6 @@ impl Skips {
     }
 
     fn end(&self, id: EventId) -> Option<oneshot::Sender<u64>> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).remove(&id)
+        self.asked.lock().remove(&id)
     }
 }

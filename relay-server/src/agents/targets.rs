@@ -4,13 +4,10 @@
 //! its sessions, so that an agent that reconnects is no news of its target. Invariant: there are at most
 //! [`MAX_DETACHED`] circuits more than agents are attached.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 
 use super::registry::AgentIdentity;
 use crate::retry::{Circuit, CircuitRule, Gate};
@@ -25,46 +22,39 @@ pub(crate) struct Target(Arc<Mutex<Circuit>>);
 impl Target {
     /// What an attempt may do now; it changes nothing.
     pub(crate) fn gate(&self, now: Timestamp) -> Gate {
-        self.lock().gate(now)
+        self.0.lock().gate(now)
     }
 
     /// Asks for the right to an attempt. After [`Gate::Probe`] its end must be told.
     pub(crate) fn ask(&self, now: Timestamp) -> Gate {
-        self.lock().ask(now)
+        self.0.lock().ask(now)
     }
 
     /// When it is tried again, where it failed so often that it is left alone.
     pub(crate) fn open_until(&self) -> Option<Timestamp> {
-        self.lock().open_until()
+        self.0.lock().open_until()
     }
 
-    /// An attempt ended well.
     pub(crate) fn succeeded(&self) {
-        self.lock().succeeded();
+        self.0.lock().succeeded();
     }
 
-    /// An attempt failed.
     pub(crate) fn failed(&self, was_probe: bool, rule: &CircuitRule, now: Timestamp) {
-        self.lock().failed(was_probe, rule, now);
+        self.0.lock().failed(was_probe, rule, now);
     }
 
     /// The probe never reached the target.
     pub(crate) fn probe_not_made(&self) {
-        self.lock().probe_not_made();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Circuit> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().probe_not_made();
     }
 }
 
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&*self.lock(), f)
+        fmt::Debug::fmt(&*self.0.lock(), f)
     }
 }
 
-/// Every target that was heard of.
 #[derive(Default)]
 pub(super) struct Targets(HashMap<(String, Arc<str>, Arc<str>), Target>);
 

@@ -11,10 +11,6 @@ pub(super) fn switches_to(headers: &HeaderMap, asked: &[u8]) -> bool {
     headers.get(header::UPGRADE).is_some_and(|named| named.as_bytes().eq_ignore_ascii_case(asked))
 }
 
-/// A handler's answer as its sender may see it.
-///
-/// # Errors
-/// [`HandlerFault::Broken`] if it is no answer.
 pub(crate) fn answer_head(head: &ResponseHead) -> Result<Parts, HandlerFault> {
     let mut headers = header_map(&head.headers).map_err(|_| HandlerFault::Broken)?;
     let upgrade = headers.remove(header::UPGRADE).filter(|_| head.status == 101);

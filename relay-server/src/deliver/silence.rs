@@ -4,20 +4,18 @@
 //! pings of its own; nobody needs one that carries nothing for long.
 
 use std::{
-    io,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll},
     time::Duration,
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite},
     time::{Instant, sleep_until},
 };
+use tokio_util::io::{InspectReader, InspectWriter};
 
 /// When bytes passed last.
 #[derive(Debug)]
@@ -50,37 +48,9 @@ impl Passed {
 }
 
 /// A connection that notes when bytes pass.
-pub(super) struct Noting<S>(pub(super) S, pub(super) Arc<Passed>);
-
-impl<S: AsyncRead + Unpin> AsyncRead for Noting<S> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self(stream, passed) = self.get_mut();
-        let before = buf.filled().len();
-        let read = Pin::new(stream).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            passed.note();
-        }
-        read
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Noting<S> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let Self(stream, passed) = self.get_mut();
-        let wrote = Pin::new(stream).poll_write(cx, buf);
-        if matches!(wrote, Poll::Ready(Ok(_))) {
-            passed.note();
-        }
-        wrote
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_shutdown(cx)
-    }
+pub(super) fn noting<S: AsyncRead + AsyncWrite>(stream: S, passed: &Arc<Passed>) -> impl AsyncRead + AsyncWrite {
+    let (read, wrote) = (Arc::clone(passed), Arc::clone(passed));
+    InspectWriter::new(InspectReader::new(stream, move |_| read.note()), move |_| wrote.note())
 }
 
 #[cfg(test)]
@@ -97,7 +67,7 @@ mod tests {
         let (limit, step) = (Duration::from_secs(10), Duration::from_secs(9));
         let (one, mut other) = duplex(64);
         let passed = Passed::new();
-        let mut one = Noting(one, Arc::clone(&passed));
+        let mut one = Box::pin(noting(one, &passed));
         advance(step).await;
         other.write_all(b"a").await.unwrap();
         one.read_u8().await.unwrap();

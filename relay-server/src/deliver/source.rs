@@ -26,7 +26,6 @@ use crate::{
 /// the store would give.
 const PART_BYTES: u64 = 256 * 1024;
 
-/// A request's body.
 pub(crate) enum BodySource {
     /// In memory, until it was sent.
     Whole(Option<Bytes>),
@@ -38,14 +37,14 @@ pub(crate) enum BodySource {
     Upgrade(Box<Upgrade>),
 }
 
+/// At most so many bytes, and never silent for longer than `idle`.
 pub(crate) struct Streaming {
-    body: RequestBody,
-    sent_bytes: u64,
-    max_bytes: u64,
-    idle: Duration,
+    pub(super) body: RequestBody,
+    pub(super) sent_bytes: u64,
+    pub(super) max_bytes: u64,
+    pub(super) idle: Duration,
 }
 
-/// Bodies that are kept.
 #[derive(Clone)]
 pub(crate) struct Bodies {
     pub store: Arc<dyn Store>,
@@ -53,7 +52,6 @@ pub(crate) struct Bodies {
 }
 
 impl Bodies {
-    /// A part of one.
     pub(crate) async fn part(
         &self,
         endpoint: &EndpointName,
@@ -64,7 +62,6 @@ impl Bodies {
     }
 }
 
-/// A body in the store.
 pub(crate) struct KeptBody {
     bodies: Bodies,
     endpoint: EndpointName,
@@ -73,21 +70,14 @@ pub(crate) struct KeptBody {
     left: Range<u64>,
 }
 
-/// A part of a body.
 enum Part {
     Data(Bytes),
     Trailers(HeaderBlock),
 }
 
 impl BodySource {
-    /// A body in memory.
     pub(crate) fn whole(body: Bytes) -> Self {
         Self::Whole((!body.is_empty()).then_some(body))
-    }
-
-    /// A body that comes from its sender: at most so many bytes, and never silent for longer than `idle`.
-    pub(crate) const fn streaming(body: RequestBody, max_bytes: u64, idle: Duration) -> Self {
-        Self::Streaming(Streaming { body, sent_bytes: 0, max_bytes, idle })
     }
 
     /// The body of an event, so many bytes, as the store has it.
@@ -97,9 +87,6 @@ impl BodySource {
 
     /// Sends the body, and copies of it. Where neither the agent nor a copy wants more, it ends: the answer, or its
     /// absence, says why.
-    ///
-    /// # Errors
-    /// Why it is not whole.
     pub(super) async fn upload(mut self, mut request: Sender, mut mirror: Option<MirrorWriter>) -> Result<(), Failure> {
         let (mut is_wanted, mut trailers) = (true, HeaderBlock::new());
         while let Some(part) = self.next().await? {

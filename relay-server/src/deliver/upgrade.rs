@@ -1,6 +1,6 @@
 //! Connections that switched protocols: raw bytes both ways, until nothing has passed for too long.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, time::Duration};
 
 use bytes::Bytes;
 use hyper::upgrade::OnUpgrade;
@@ -11,17 +11,15 @@ use relay_tunnel::{
 };
 use tokio_util::task::TaskTracker;
 
-use super::silence::{Noting, Passed};
+use super::silence::{Passed, noting};
 use crate::admission::Admitted;
 
 /// A connection whose sender asked to switch protocols.
 pub(crate) struct Upgrade {
     pub(super) connection: OnUpgrade,
-    /// The protocol.
     pub(super) asked: Bytes,
     /// Longest time without a byte.
     pub(super) silence: Duration,
-    /// Where upgraded connections are counted.
     pub(super) connections: TaskTracker,
     /// Its place among the endpoint's exchanges.
     pub(super) admitted: Option<Admitted>,
@@ -34,7 +32,7 @@ pub(super) async fn carry(upgrade: Upgrade, request: Sender, body: Receiver) {
         Err(error) => return tracing::debug!(%error, "a sender left during its upgrade"),
     };
     let (mut carried, passed) = (Carried::default(), Passed::new());
-    let joined = join(Noting(connection, Arc::clone(&passed)), request, body, &mut carried);
+    let joined = join(noting(connection, &passed), request, body, &mut carried);
     let outcome = tokio::select! {
         outcome = joined => outcome,
         () = passed.nothing_for(upgrade.silence) => {

@@ -14,7 +14,7 @@ use tracing::{Instrument as _, Span};
 use super::{
     Delivery, SenderReply,
     audience::{Recorder, WaitingSender, is_whole},
-    settle::{Ending, Note, Ruling, rest_until},
+    settle::{AttemptEnd, Note, Ruling, rest_until},
     sign::{self, Signed},
     window::Window,
 };
@@ -29,7 +29,7 @@ use crate::{
     endpoint::{Endpoint, Keeping},
     memory::Memory,
     message::{Known, request_head},
-    retry::Meaning,
+    retry::Judgement,
     store::{self, Head, Lease, Outcome, Summary, Then},
     throttle::Throttle,
     webhook::EventId,
@@ -43,7 +43,6 @@ pub(super) const REST: Duration = Duration::from_secs(1);
 /// How long an event rests that no attached agent takes.
 const UNWANTED_REST: Duration = Duration::from_secs(30);
 
-/// An event with the right to attempt it.
 pub(super) struct Event {
     /// It keeps events: that is known when this is made.
     pub(super) endpoint: Arc<Endpoint>,
@@ -55,13 +54,11 @@ pub(super) struct Event {
     /// What its request took of the memory for all; held as long as the event.
     pub(super) _memory: Option<Memory>,
     pub(super) lease: Lease,
-    /// The event that it repeats.
     pub(super) replay_of: Option<EventId>,
     /// A person asked its sender for it.
     pub(super) redelivered: bool,
 }
 
-/// An event's body.
 pub(super) enum EventBody {
     Whole(Bytes),
     /// In the store, as this event's, so many bytes.
@@ -102,7 +99,6 @@ impl Event {
         tracing::info_span!("attempt", %event_id, %endpoint, attempt, agent)
     }
 
-    /// The request as this attempt tells it.
     pub(super) fn request(&self, afresh: Option<&Signed>, fence: Option<u64>) -> RequestHead {
         let known = Known {
             arrival: &self.head.arrival,
@@ -118,7 +114,6 @@ impl Event {
         afresh.map_or_else(|| request_head(name, sent, &known), |set| request_head(name, &sent.with(set), &known))
     }
 
-    /// Its body on its way to an agent.
     pub(super) fn source(&self, bodies: Bodies) -> BodySource {
         match &self.body {
             EventBody::Whole(body) => BodySource::whole(body.clone()),
@@ -138,7 +133,7 @@ pub(super) async fn run(delivery: &Delivery, event: Event, patience: Instant, wa
         Err(rest) => {
             waiting.map(|waiting| waiting.give(SenderReply::Ack));
             let ruling = Ruling::of(Then::Release(rest_until(note.started_at, rest)));
-            let settled = delivery.settle_attempt(&event, note, Ending::Failed(Outcome::NotCalled), ruling);
+            let settled = delivery.settle_attempt(&event, note, Err(Outcome::NotCalled), ruling);
             settled.instrument(event.span(None)).await;
             false
         }
@@ -167,14 +162,14 @@ async fn attempt(
     let call = Call::open_copied(&delivery.registry, event.kind.as_deref(), place, head, source);
     let mut recorder = Recorder::new(&event, waiting);
     let ending = match deliver(call, until, &mut recorder).await {
-        Ok(answer) => Ending::Answered(answer),
-        Err(Undelivered::Broken(Broken::SessionLost)) => told_later(&mut expected, &event, until).await,
-        Err(why) => Ending::Failed(why.into()),
+        Ok(answer) => Ok(answer),
+        Err(Undelivered::Broken(Broken::SessionLost)) => reported_end(&mut expected, &event, until).await,
+        Err(why) => Err(why.into()),
     };
     drop(admitted); // The handler is done: a sender that hears of it may send the next one.
-    let (meaning, ruling) = Ruling::on(&ending, recorder, delivery.clock.now());
-    aim.tell(delivery, &event, &ending, meaning);
-    let is_lost = matches!(ending, Ending::Failed(Outcome::Lost));
+    let (judgement, ruling) = Ruling::on(&ending, recorder, delivery.clock.now());
+    aim.tell(delivery, &event, &ending, judgement);
+    let is_lost = matches!(ending, Err(Outcome::Lost));
     delivery.settle_attempt(&event, note, ending, ruling).await;
     // Until it is settled, what is told again of it is not news.
     if is_lost {
@@ -182,7 +177,7 @@ async fn attempt(
     } else {
         drop(expected);
     }
-    meaning == Meaning::Success
+    judgement == Judgement::Success
 }
 
 /// An agent for an event, and the right of its endpoint to one more exchange.
@@ -213,56 +208,52 @@ async fn place(delivery: &Delivery, event: &Event, patience: Instant) -> Result<
 }
 
 /// The link is lost: its agent may tell in its next session what became of the call.
-async fn told_later(expected: &mut Expected, event: &Event, limit: Instant) -> Ending {
+async fn reported_end(expected: &mut Expected, event: &Event, limit: Instant) -> AttemptEnd {
     let grace = event.keeping().agent_grace;
     let mut until = Instant::now() + grace;
     loop {
         match timeout_at(until, expected.next()).await {
             // However often it says so, the handler has no more time than it had.
             Ok(Some(OutcomeState::Running)) => until = limit + grace,
-            Ok(Some(state)) => return ending_of(state, event),
-            Ok(None) | Err(_) => return Ending::Failed(Outcome::Lost),
+            Ok(Some(state)) => return end_of(state, event),
+            Ok(None) | Err(_) => return Err(Outcome::Lost),
         }
     }
 }
 
 /// What an agent told of a call whose link broke.
-pub(super) fn ending_of(state: OutcomeState, event: &Event) -> Ending {
+pub(super) fn end_of(state: OutcomeState, event: &Event) -> AttemptEnd {
     match state {
         OutcomeState::Finished { head, body, truncated } => match answer_head(&head) {
-            Ok(parts) if !truncated && !is_whole(event, &parts.headers, body.len() as u64) => {
-                Ending::Failed(Outcome::Broken)
-            }
-            Ok(parts) => Ending::Answered(store::Answer {
+            Ok(parts) if !truncated && !is_whole(event, &parts.headers, body.len() as u64) => Err(Outcome::Broken),
+            Ok(parts) => Ok(store::Answer {
                 status: parts.status.as_u16(),
                 headers: head.headers,
                 body: if truncated { Bytes::new() } else { body },
                 truncated,
             }),
-            Err(_) => Ending::Failed(Outcome::Broken),
+            Err(_) => Err(Outcome::Broken),
         },
-        OutcomeState::Failed(code) => Ending::Failed(code.into()),
-        OutcomeState::Running => Ending::Failed(Outcome::Lost),
+        OutcomeState::Failed(code) => Err(code.into()),
+        OutcomeState::Running => Err(Outcome::Lost),
     }
 }
 
-/// What an attempt goes to.
 struct Aim {
     target: Target,
     is_probe: bool,
 }
 
 impl Aim {
-    /// Tells the target's circuit how it does.
-    fn tell(&self, delivery: &Delivery, event: &Event, ending: &Ending, meaning: Meaning) {
-        match (ending, meaning) {
-            (Ending::Answered(_), Meaning::Success | Meaning::Final) => {
+    fn tell(&self, delivery: &Delivery, event: &Event, ending: &AttemptEnd, judgement: Judgement) {
+        match (ending, judgement) {
+            (Ok(_), Judgement::Success | Judgement::Final) => {
                 self.target.succeeded();
                 if self.is_probe {
                     delivery.window(&event.endpoint.name, Window::rest); // It has just come back.
                 }
             }
-            (Ending::Failed(Outcome::Lost | Outcome::NotCalled | Outcome::NotCarriable), _) => {
+            (Err(Outcome::Lost | Outcome::NotCalled | Outcome::NotCarriable), _) => {
                 if self.is_probe {
                     self.target.probe_not_made();
                 }

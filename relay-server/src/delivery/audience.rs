@@ -21,7 +21,7 @@ use super::{Piece, SenderAnswer, SenderReply, attempt::Event};
 use crate::{
     deliver::{Audience, HandlerAnswer, Undelivered, settle_trailers},
     failure::RelayFault,
-    retry::Meaning,
+    retry::Judgement,
     store::{self, MAX_ANSWER_BYTES},
 };
 
@@ -166,7 +166,7 @@ impl<'a> Recorder<'a> {
     /// Begins a long answer, where its sender may have it and still waits.
     fn begin(&mut self, parts: &Parts, body: Bytes) -> Option<mpsc::Sender<Piece>> {
         let keeping = self.event.keeping();
-        let passes = keeping.statuses.while_waiting(parts.status.as_u16()) != Meaning::Again;
+        let passes = keeping.statuses.while_waiting(parts.status.as_u16()) != Judgement::Again;
         let waiting = self.waiting.take_if(|_| passes || keeping.pass_failures)?;
         let (pieces, more) = mpsc::channel(MAX_PIECES);
         let (headers, trailers) = (parts.headers.clone(), HeaderMap::new());

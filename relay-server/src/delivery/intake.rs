@@ -1,9 +1,6 @@
 //! A webhook becomes an event: kept, attempted at once where its sender waits for the handler, and acknowledged.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use data_encoding::HEXLOWER;
 use jiff::Timestamp;
@@ -14,7 +11,6 @@ use super::{
     Delivery, SenderReply,
     attempt::{Event, EventBody, run},
     audience::{AwaitedReply, RepeatReply, WaitingSender},
-    lock,
 };
 use crate::{
     deliver::Trusted,
@@ -35,31 +31,22 @@ const FIFO: &str = "fifo";
 /// As long as there is no room for one, there is none for those after it.
 static NOT_KEPT: Throttle = Throttle::new();
 
-/// How a webhook was kept.
 enum Kept {
-    /// It waits for the pump.
     Waits(EventId),
-    /// Its first attempt is under way.
     Attempted(EventId, AwaitedReply),
-    /// It is one that came before.
     Repeats { of: EventId, state: State, answer: Option<store::Answer> },
 }
 
-/// An event that was taken in, and what its sender gets.
 #[derive(Debug)]
 pub(crate) struct TakenIn {
     /// The event: for a repeat, the first one.
     pub event_id: EventId,
-    /// What its sender gets.
     pub reply: SenderReply,
 }
 
 impl Delivery {
     /// Keeps a webhook and says what its sender gets, by the endpoint's deadline at the latest. `memory` stands for its
     /// head and body, and is held until the first attempt has ended, whether or not the sender still waits.
-    ///
-    /// # Errors
-    /// [`Failure`] if it could not be kept.
     pub(crate) async fn take(
         self: &Arc<Self>,
         endpoint: &Arc<Endpoint>,
@@ -98,7 +85,6 @@ impl Delivery {
         Ok(TakenIn { event_id, reply })
     }
 
-    /// A webhook as the store takes it in.
     fn new_event(
         &self,
         endpoint: &Endpoint,
@@ -150,7 +136,6 @@ impl Delivery {
             && !self.registry.held_back(endpoint.name.as_str())
     }
 
-    /// Appends an event, and begins its first attempt if it comes with the right to that.
     async fn keep(self: &Arc<Self>, new: NewEvent, event: Event, patience: Instant) -> Result<Kept, Failure> {
         let (endpoint, event_id) = (event.endpoint.name.clone(), event.id);
         // Before it is kept: a repeat may be found to be one in the same commit.
@@ -173,7 +158,7 @@ impl Delivery {
         };
         self.events.count(endpoint.as_str(), counted);
         if !matches!(verdict, Ok(Verdict::Accepted { lease: Some(_), .. })) {
-            lock(&self.running).remove(&event_id);
+            self.running.lock().remove(&event_id);
         }
         let (id, lease, redelivered) = match verdict {
             Ok(Verdict::Accepted { lease, .. }) => (event_id, lease, false),
@@ -195,18 +180,17 @@ impl Delivery {
     /// Both ends of the wait for a first attempt. Repeats of its event wait with it.
     pub(super) fn wait(&self, id: EventId) -> (WaitingSender, AwaitedReply) {
         let (waiting, awaited, replies) = WaitingSender::new();
-        lock(&self.running).insert(id, replies);
+        self.running.lock().insert(id, replies);
         (waiting, awaited)
     }
 
-    /// Makes the first attempt beside its sender.
     fn attempt(self: &Arc<Self>, event: Event, patience: Instant, waiting: WaitingSender) {
         let delivery = Arc::clone(self);
         // In a box: a runtime moves what it runs before it begins and when it has ended.
         self.tasks.spawn(Box::pin(async move {
             let id = event.id;
             run(&delivery, event, patience, Some(waiting)).await;
-            lock(&delivery.running).remove(&id);
+            delivery.running.lock().remove(&id);
             if delivery.cramped.load(Ordering::Relaxed) {
                 delivery.wake.notify_one(); // Its agent has room for one that waits.
             }
@@ -225,7 +209,7 @@ impl Delivery {
         match state {
             State::Delivered => recorded.map_or(SenderReply::Ack, |answer| SenderReply::recorded(&answer)),
             State::Running => {
-                let running = lock(&self.running).get(&of).cloned();
+                let running = self.running.lock().get(&of).cloned();
                 match running {
                     Some(replies) => RepeatReply::until(replies, deadline).await,
                     None => self.ended_meanwhile(of, endpoint).await,
@@ -262,6 +246,3 @@ fn identity(keeping: &Keeping, webhook: &Webhook) -> Option<String> {
     };
     named.or_else(|| webhook.mark().map(|mark| format!("signature:{}", HEXLOWER.encode(&mark.digest))))
 }
-
-/// How long an event of the pump waits for an agent: one was there when it was claimed.
-pub(super) const NO_WAIT: Duration = Duration::ZERO;

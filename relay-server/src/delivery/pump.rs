@@ -15,7 +15,6 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Delivery,
     attempt::{Event, run},
-    intake::NO_WAIT,
     window::Window,
 };
 use crate::{
@@ -90,7 +89,7 @@ async fn round(delivery: &Arc<Delivery>) -> Duration {
     }
     delivery.cramped.store(cramped, Ordering::Relaxed);
     let longest = endpoints.values().filter_map(|endpoint| endpoint.keeping.as_ref());
-    let until = longest.map(|keeping| Delivery::lease_until(keeping, NO_WAIT, now)).max();
+    let until = longest.map(|keeping| Delivery::lease_until(keeping, Duration::ZERO, now)).max();
     let Some(until) = until.filter(|_| !wants.is_empty()) else { return wait.max(BREATH) };
     let claimed = match delivery.store.claim(wants, Grant { holder: delivery.holder, until }, now).await {
         Ok(claimed) => claimed,
@@ -115,7 +114,7 @@ fn begin(delivery: &Arc<Delivery>, endpoint: &Arc<Endpoint>, claim: store::Claim
     delivery.window(&endpoint.name, Window::begun);
     let (own, name) = (Arc::clone(delivery), endpoint.name.clone());
     delivery.tasks.spawn(async move {
-        let delivered = run(&own, event, Instant::now() + NO_WAIT, None).await;
+        let delivered = run(&own, event, Instant::now(), None).await;
         own.window(&name, |window| window.ended(delivered));
         own.wake.notify_one();
     });

@@ -17,37 +17,20 @@ use crate::{
     },
     deliver::{Call, deliver},
     endpoint::Endpoint,
-    store::{Act, Acted, Action, Answer, Head, Lease, Outcome, Record, Signature, State, StoreError},
+    store::{Act, Acted, Action, Answer, Lease, Outcome, Record, Signature, State, StoreError},
     verify::CannotSign,
     webhook::EventId,
 };
 
-/// What came of a replay to one agent.
 #[derive(Clone, Debug)]
 pub(crate) struct Replayed {
-    /// Its own id.
     pub id: EventId,
-    /// The event that it repeats.
     pub of: EventId,
-    /// The agent that had it.
     pub agent: String,
-    /// Whether it was signed afresh.
     pub resigned: bool,
-    /// How it ended.
     pub outcome: Outcome,
-    /// What the handler answered.
     pub answer: Option<Answer>,
-    /// How long that took.
     pub duration: Duration,
-}
-
-/// A replay that waits for its delivery.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct StoredReplay {
-    /// Its own id.
-    pub id: EventId,
-    /// The event that was repeated.
-    pub of: EventId,
 }
 
 /// What whoever asks for a replay may do at its endpoint.
@@ -59,43 +42,31 @@ pub(crate) struct Asker {
     pub replay: bool,
 }
 
-/// Why nothing was replayed.
 #[derive(Debug, Error)]
 pub(crate) enum NotReplayed {
-    /// The endpoint is not there any more.
     #[error("its endpoint is not there any more")]
     NoEndpoint,
-    /// The endpoint is live now.
     #[error("its endpoint is live now and keeps nothing, so nothing of it can be replayed")]
     Live,
-    /// The event is damaged, or gone.
     #[error("it is {}, and cannot be replayed then", .0.map_or("gone", |_| "damaged"))]
     Not(Option<State>),
-    /// The agent is not attached there.
     #[error("no such agent is attached to this endpoint")]
     NoAgent,
-    /// The sender's credential would come with it.
     #[error(
         "its sender's credential stands in its query or body, so it is replayed only to agents that may serve the \
          endpoint: their token needs the right `attach`"
     )]
     ShowsCredential,
-    /// It has too much to do.
     #[error("too many exchanges are in flight with this agent; try again")]
     Busy,
-    /// It was to be signed afresh and cannot be.
     #[error("it cannot be signed afresh: {0}")]
     CannotSign(#[from] CannotSign),
-    /// The store says no.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl Delivery {
     /// Delivers an event to one agent alone, and changes nothing that is kept.
-    ///
-    /// # Errors
-    /// [`NotReplayed`] if the agent was not asked to call its handler.
     pub(crate) async fn replay_to(
         &self,
         selector: &AgentSelector<'_>,
@@ -137,39 +108,32 @@ impl Delivery {
         }
         let call = Call::open(place, head, event.source(self.bodies()));
         let until = begun + event.keeping().attempt_timeout;
-        let (outcome, answer) = match deliver(call, until, &mut Recorder::new(&event, None)).await {
-            Ok(answer) => (Outcome::Answered, Some(answer)),
-            Err(why) => (why.into(), None),
-        };
-        Ok(Replayed { id, of, agent, resigned, outcome, answer, duration: begun.elapsed() })
+        let end = deliver(call, until, &mut Recorder::new(&event, None)).await;
+        let outcome = end.as_ref().map_or_else(|why| (*why).into(), |_| Outcome::Answered);
+        Ok(Replayed { id, of, agent, resigned, outcome, answer: end.ok(), duration: begun.elapsed() })
     }
 
-    /// Makes a new event with an event's content, that takes the same way as any other.
-    ///
-    /// # Errors
-    /// [`NotReplayed`].
+    /// Makes a new event with an event's content, that takes the same way as any other; its id.
     pub(crate) async fn replay(
         &self,
         endpoint: Option<&Arc<Endpoint>>,
         record: Record,
         signature: Signature,
-    ) -> Result<StoredReplay, NotReplayed> {
+    ) -> Result<EventId, NotReplayed> {
         let Record { summary, head, .. } = record;
         let (name, of, id) = (summary.endpoint.clone(), summary.id, EventId::new());
         if signature == Signature::Fresh {
             let endpoint = endpoint.ok_or(NotReplayed::NoEndpoint)?;
             let lease = Lease { fence: 0, attempt: 1, tries: 1 };
-            let event = Event::of(endpoint, summary, head, None, lease).ok_or(NotReplayed::Live)?;
+            let mut event = Event::of(endpoint, summary, head, None, lease).ok_or(NotReplayed::Live)?;
             // It is signed at each attempt; whether it can be is known only once it has been.
-            let head = Head { signature, ..event.head };
-            let mut event = Event { head, ..event };
             sign::try_out(self, &mut event).await?;
         }
         let act = Act { endpoint: name, id: of, action: Action::Replay(id, signature) };
         let acted = self.store.act(vec![act], self.clock.now()).await?;
         self.wake();
         match acted.first() {
-            Some(Acted::Done) => Ok(StoredReplay { id, of }),
+            Some(Acted::Done) => Ok(id),
             Some(Acted::Not(state)) => Err(NotReplayed::Not(Some(*state))),
             Some(Acted::Unknown) | None => Err(NotReplayed::Not(None)),
         }

@@ -14,13 +14,13 @@ use uuid::Uuid;
 
 use super::{
     Delivery, SenderReply,
-    attempt::{Event, REST, ending_of},
+    attempt::{Event, REST, end_of},
     audience::{BoundReply, Recorder, WaitingSender},
 };
 use crate::{
     endpoint::Keeping,
     failure::Failure,
-    retry::{Meaning, retry_after},
+    retry::{Judgement, retry_after},
     store::{self, Attempt, End, Ended, Outcome, Reason, Then},
     throttle::Throttle,
 };
@@ -35,13 +35,9 @@ pub(super) const MAX_UNSETTLED_KIB: usize = 64 * 1024;
 /// As many as there are attempts under way when the store fails.
 static NOT_SETTLED: Throttle = Throttle::new();
 
-/// How a call ended.
-pub(super) enum Ending {
-    Answered(store::Answer),
-    Failed(Outcome),
-}
+/// What the handler answered, or how the call ended without an answer.
+pub(super) type AttemptEnd = Result<store::Answer, Outcome>;
 
-/// What an attempt notes down beside its end.
 pub(super) struct Note {
     pub(super) started_at: Timestamp,
     pub(super) begun: Instant,
@@ -54,7 +50,6 @@ pub(super) struct Ruling {
     passed_on: Option<PassedOn>,
 }
 
-/// Something for a sender beside the ack.
 pub(super) enum PassedOn {
     /// A success, once its note is with the store's writer. Whether the sender gets it or an ack, the event is delivered.
     Noted(WaitingSender, SenderReply),
@@ -72,57 +67,54 @@ impl PassedOn {
 }
 
 impl Ruling {
-    /// Nobody waits.
     pub(super) const fn of(then: Then) -> Self {
         Self { then, passed_on: None }
     }
 
     /// By the rule for senders that wait, if the sender can be bound, else by that for senders with an ack.
-    pub(super) fn on(ending: &Ending, mut recorder: Recorder<'_>, now: Timestamp) -> (Meaning, Self) {
+    pub(super) fn on(ending: &AttemptEnd, mut recorder: Recorder<'_>, now: Timestamp) -> (Judgement, Self) {
         let event = recorder.event;
-        let meaning = meaning(ending, event.keeping(), recorder.waits());
+        let judgement = judgement(ending, event.keeping(), recorder.waits());
         if recorder.streams {
-            let then = match (ending, meaning) {
-                (Ending::Answered(_), Meaning::Success) => Then::Done,
-                (Ending::Answered(_), _) => Then::Dead(Reason::HandlerRejected),
+            let then = match (ending, judgement) {
+                (Ok(_), Judgement::Success) => Then::Done,
+                (Ok(_), _) => Then::Dead(Reason::HandlerRejected),
                 // The answer broke off under the sender's eyes, after a head that said how it would end.
-                (Ending::Failed(_), _) => then(ending, Meaning::Again, event, now),
+                (Err(_), _) => then(ending, Judgement::Again, event, now),
             };
-            return (meaning, Self::of(then));
+            return (judgement, Self::of(then));
         }
         let Some(waiting) = recorder.waiting.take_if(|waiting| waiting.waits()) else {
-            return (meaning, Self::of(then(ending, meaning, event, now)));
+            return (judgement, Self::of(then(ending, judgement, event, now)));
         };
-        if let (Ending::Answered(answer), Meaning::Success) = (ending, meaning) {
+        if let (Ok(answer), Judgement::Success) = (ending, judgement) {
             let reply = SenderReply::Answer(recorder.passed_on(answer));
-            return (meaning, Self { then: Then::Done, passed_on: Some(PassedOn::Noted(waiting, reply)) });
+            return (judgement, Self { then: Then::Done, passed_on: Some(PassedOn::Noted(waiting, reply)) });
         }
-        let after_ack = || Self::of(then(ending, self::meaning(ending, event.keeping(), false), event, now));
+        let after_ack = || Self::of(then(ending, self::judgement(ending, event.keeping(), false), event, now));
         let passes_failures = event.keeping().pass_failures;
-        let (reply, end) = match (ending, meaning) {
-            (Ending::Answered(answer), Meaning::Final) => {
+        let (reply, end) = match (ending, judgement) {
+            (Ok(answer), Judgement::Final) => {
                 (SenderReply::Answer(recorder.passed_on(answer)), Reason::HandlerRejected)
             }
-            (Ending::Answered(answer), _) if passes_failures => {
-                (SenderReply::Answer(recorder.passed_on(answer)), reason(ending))
-            }
-            (Ending::Failed(outcome), _) if passes_failures => {
-                (SenderReply::Failure((*outcome).into()), reason(ending))
-            }
-            _ if waiting.give(SenderReply::Ack) => return (meaning, Self::of(then(ending, meaning, event, now))),
-            _ => return (meaning, after_ack()),
+            (Ok(answer), _) if passes_failures => (SenderReply::Answer(recorder.passed_on(answer)), reason(ending)),
+            (Err(outcome), _) if passes_failures => (SenderReply::Failure((*outcome).into()), reason(ending)),
+            _ if waiting.give(SenderReply::Ack) => return (judgement, Self::of(then(ending, judgement, event, now))),
+            _ => return (judgement, after_ack()),
         };
         let ruling = waiting
             .bind(reply)
             .map_or_else(after_ack, |bound| Self { then: Then::Dead(end), passed_on: Some(PassedOn::Kept(bound)) });
-        (meaning, ruling)
+        (judgement, ruling)
     }
 }
 
 impl Delivery {
-    /// Notes an attempt down, and moves its event on.
-    pub(super) async fn settle_attempt(&self, event: &Event, note: Note, ending: Ending, ruling: Ruling) {
-        let (outcome, answer) = taken(ending);
+    pub(super) async fn settle_attempt(&self, event: &Event, note: Note, ending: AttemptEnd, ruling: Ruling) {
+        let (outcome, answer) = match ending {
+            Ok(answer) => (Outcome::Answered, Some(answer)),
+            Err(outcome) => (outcome, None),
+        };
         let attempt = Attempt {
             number: event.lease.attempt,
             fence: event.lease.fence,
@@ -141,8 +133,8 @@ impl Delivery {
         if matches!(state, OutcomeState::Running) {
             return;
         }
-        let (ending, now) = (ending_of(state, event), self.clock.now());
-        let then = then(&ending, meaning(&ending, event.keeping(), false), event, now);
+        let (ending, now) = (end_of(state, event), self.clock.now());
+        let then = then(&ending, judgement(&ending, event.keeping(), false), event, now);
         let note = Note { started_at: now, begun: Instant::now(), agent: None };
         self.settle_attempt(event, note, ending, Ruling::of(then)).await;
     }
@@ -179,7 +171,6 @@ impl Delivery {
         }
     }
 
-    /// When the lease of an attempt ends, at the latest.
     fn lease_end(&self, end: &End) -> Timestamp {
         let endpoint = self.endpoint(&end.endpoint);
         let keeping = endpoint.as_ref().and_then(|endpoint| endpoint.keeping.as_ref());
@@ -202,14 +193,6 @@ impl Delivery {
     }
 }
 
-fn taken(ending: Ending) -> (Outcome, Option<store::Answer>) {
-    match ending {
-        Ending::Answered(answer) => (Outcome::Answered, Some(answer)),
-        Ending::Failed(outcome) => (outcome, None),
-    }
-}
-
-/// What became of an event, as it is counted.
 fn counted(ended: Option<Ended>, then: Then) -> &'static str {
     match (ended, then) {
         (Some(Ended::Settled(_)), Then::Done) => "delivered",
@@ -220,36 +203,30 @@ fn counted(ended: Option<Ended>, then: Then) -> &'static str {
     }
 }
 
-fn meaning(ending: &Ending, keeping: &Keeping, waits: bool) -> Meaning {
+fn judgement(ending: &AttemptEnd, keeping: &Keeping, waits: bool) -> Judgement {
     match ending {
-        Ending::Answered(answer) if waits => keeping.statuses.while_waiting(answer.status),
-        Ending::Answered(answer) => keeping.statuses.after_ack(answer.status),
-        Ending::Failed(_) => Meaning::Again,
+        Ok(answer) if waits => keeping.statuses.while_waiting(answer.status),
+        Ok(answer) => keeping.statuses.after_ack(answer.status),
+        Err(_) => Judgement::Again,
     }
 }
 
 /// What becomes of an event whose sender has its ack.
-fn then(ending: &Ending, meaning: Meaning, event: &Event, now: Timestamp) -> Then {
+fn then(ending: &AttemptEnd, judgement: Judgement, event: &Event, now: Timestamp) -> Then {
     let schedule = &event.keeping().schedule;
-    match (ending, meaning) {
-        (_, Meaning::Success) => Then::Done,
-        (_, Meaning::Final) => Then::Dead(Reason::HandlerGaveUp),
-        (Ending::Failed(Outcome::NotCalled), _) => Then::Release(rest_until(now, REST)),
-        (Ending::Failed(outcome), _) if !Failure::from(*outcome).can_retry() => Then::Dead((*outcome).into()),
-        (Ending::Failed(Outcome::Lost), _) if event.lease.tries < schedule.attempts() => Then::Retry(now),
+    match (ending, judgement) {
+        (_, Judgement::Success) => Then::Done,
+        (_, Judgement::Final) => Then::Dead(Reason::HandlerGaveUp),
+        (Err(Outcome::NotCalled), _) => Then::Release(rest_until(now, REST)),
+        (Err(outcome), _) if !Failure::from(*outcome).can_retry() => Then::Dead((*outcome).into()),
+        (Err(Outcome::Lost), _) if event.lease.tries < schedule.attempts() => Then::Retry(now),
         (ending, _) => {
-            let asked = match ending {
-                Ending::Answered(answer) => asked_wait(answer, now),
-                Ending::Failed(_) => None,
-            };
+            let named = ending.as_ref().ok().and_then(|answer| answer.headers.all("retry-after").next());
+            let asked = named.and_then(|value| retry_after(std::str::from_utf8(value).ok()?, now));
             let next = schedule.next(event.lease.tries, asked, random(), now);
             next.map_or(Then::Dead(reason(ending)), Then::Retry)
         }
     }
-}
-
-fn asked_wait(answer: &store::Answer, now: Timestamp) -> Option<Duration> {
-    retry_after(std::str::from_utf8(answer.headers.all("retry-after").next()?).ok()?, now)
 }
 
 /// Evenly drawn: the last bits of a random UUID are random.
@@ -258,14 +235,10 @@ fn random() -> u32 {
     u32::from_be_bytes([a, b, c, d])
 }
 
-fn reason(ending: &Ending) -> Reason {
-    match ending {
-        Ending::Answered(_) => Outcome::Answered.into(),
-        Ending::Failed(outcome) => (*outcome).into(),
-    }
+fn reason(ending: &AttemptEnd) -> Reason {
+    ending.as_ref().err().copied().unwrap_or(Outcome::Answered).into()
 }
 
-/// When a rest ends.
 pub(super) fn rest_until(now: Timestamp, rest: Duration) -> Timestamp {
     now.saturating_add(rest).unwrap_or(Timestamp::MAX)
 }

@@ -37,9 +37,6 @@ pub(super) fn may(endpoint: &Endpoint, head: &Head) -> Result<(), CannotSign> {
 }
 
 /// The signature that an event is delivered with, where that is not its own. It covers the body, so a long one is read.
-///
-/// # Errors
-/// [`CannotSign`] where a fresh one was asked for and cannot be made.
 pub(super) async fn afresh(delivery: &Delivery, event: &mut Event) -> Result<Option<Signed>, CannotSign> {
     let endpoint = Arc::clone(&event.endpoint);
     let now = wall().as_second();

@@ -6,7 +6,7 @@ use tokio::time::sleep;
 use super::{
     attempt::Event,
     audience::{COMMIT_PATIENCE, Recorder, WaitingSender},
-    settle::{Ending, MAX_UNSETTLED_KIB, Note, Ruling, SETTLE_PAUSES},
+    settle::{AttemptEnd, MAX_UNSETTLED_KIB, Note, Ruling, SETTLE_PAUSES},
     *,
 };
 use crate::{
@@ -177,8 +177,8 @@ fn a_sender_is_told_to_come_again_while_the_store_is_away() {
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// What the handler answers while a sender waits.
-fn answered(status: u16) -> Ending {
-    Ending::Answered(store::Answer { status, headers: HeaderBlock::new(), body: "said".into(), truncated: false })
+fn answered(status: u16) -> AttemptEnd {
+    Ok(store::Answer { status, headers: HeaderBlock::new(), body: "said".into(), truncated: false })
 }
 
 /// An event under its first attempt.
@@ -208,13 +208,13 @@ impl FirstAttempt {
     }
 
     /// The attempt ends; where its event stands then.
-    async fn end(self, ending: Ending) -> (State, Option<Reason>) {
+    async fn end(self, ending: AttemptEnd) -> (State, Option<Reason>) {
         let Self { delivery, event, waiting } = self;
         let now = delivery.clock.now();
         let note = Note { started_at: now, begun: Instant::now(), agent: None };
         let (_, ruling) = Ruling::on(&ending, Recorder::new(&event, Some(waiting)), now);
         delivery.settle_attempt(&event, note, ending, ruling).await;
-        lock(&delivery.running).remove(&event.id);
+        delivery.running.lock().remove(&event.id);
         let summary = delivery.store.event(Sight::All, event.id, now).await.expect("read").expect("there").summary;
         (summary.state, summary.reason)
     }

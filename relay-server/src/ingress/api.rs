@@ -168,8 +168,9 @@ impl Question<'_> {
         let (endpoint, delivery) = (self.routes.endpoint(name.as_str()), &self.api.delivery);
         let replayed: Value = match asked.to {
             To::Endpoint if self.token.may(Right::Replay, name.as_str()) => {
-                let stored = delivery.replay(endpoint, record, asked.signature).await?;
-                json!(EventDone { id: stored.of.to_string(), new_id: Some(stored.id.to_string()) })
+                let of = record.summary.id;
+                let new_id = delivery.replay(endpoint, record, asked.signature).await?;
+                json!(EventDone { id: of.to_string(), new_id: Some(new_id.to_string()) })
             }
             To::Endpoint => {
                 let why = "this token lacks the right `replay`; add it to the token's `rights` on the relay, or replay \

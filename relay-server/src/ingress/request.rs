@@ -24,14 +24,14 @@ use crate::{
     agents::{Agents, Turned, lists, token::Shown},
     clock::wall,
     config::Timeouts,
-    deliver::{HandlerAnswer, LiveMeans, deliver_live},
+    deliver::{HandlerAnswer, LiveContext, deliver_live},
     delivery::{Delivery, SenderReply, TakenIn},
     endpoint::{Ack, Endpoint, Keeping, Replay},
     failure::{AgentFault, Failure, HandlerFault, RelayFault, SenderFault},
     memory::{LIVE_BYTES, Memory},
     metrics::AnswerClass,
     refused::{Refused, TurnedAway},
-    replay_guard::{self, FirstRequest, ReplayGuard, Seen},
+    replay_guard::{self, FirstRequest, ReplayGuard, ReplayState, Seen},
     routes::{Matched, Peer, Routed, Routes, SharedRoutes},
     verify::{Payload, Webhook},
     webhook::{
@@ -189,12 +189,12 @@ impl Requests {
                         .await
                         .map_err(|_| HandlerFault::Deadline)?
                     {
-                        replay_guard::ReplayState::Answered(status) => {
+                        ReplayState::Answered(status) => {
                             self.refused.notify_agents(endpoint, first, status, "duplicate");
                             return Ok(Outcome::Repeated(status, first));
                         }
                         // The first one failed: this is the sender's honest retry.
-                        replay_guard::ReplayState::Failed | replay_guard::ReplayState::Running => {}
+                        ReplayState::Failed | ReplayState::Running => {}
                     }
                 }
             }
@@ -223,7 +223,7 @@ impl Requests {
     async fn deliver(&self, routes: &Routes, endpoint: &Endpoint, webhook: Webhook) -> Result<HandlerAnswer, Failure> {
         let event_id = webhook.event_id();
         let trusted = |address| routes.trusts(address);
-        let means = LiveMeans {
+        let context = LiveContext {
             registry: self.agents.registry(),
             admission: &self.delivery.admission,
             trusted: &trusted,
@@ -231,7 +231,7 @@ impl Requests {
             upgrade_idle: self.timeouts.upgrade_idle,
             connections: &self.open.tasks,
         };
-        let outcome = deliver_live(webhook, endpoint, means).await;
+        let outcome = deliver_live(webhook, endpoint, context).await;
         if let Err(
             failure @ (Failure::Sender(SenderFault::BodyTooLarge { .. })
             | Failure::Agent(AgentFault::Unwanted)

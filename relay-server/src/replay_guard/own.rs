@@ -7,47 +7,38 @@
 //! Invariant: there are at most [`MAX_OWN`]; beyond that the relay makes none. Signatures that somebody asked for take
 //! half of them, so that a token that may only read cannot leave late deliveries without.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::collections::{HashMap, VecDeque};
 
+use parking_lot::Mutex;
 /// Signatures that are remembered at a time, about 30 MiB.
 const MAX_OWN: usize = 262_144;
 
-/// Why a signature is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// Its event is delivered late.
     Late,
-    /// Somebody asked for it.
     Asked,
 }
 
 /// A signature that the relay made, by what was signed, whatever body comes with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OwnMark {
-    /// A digest of what was signed.
     pub digest: [u8; 32],
     /// From this second on nobody takes it.
     pub expires_unix_s: i64,
 }
 
-/// The signatures of this relay that are still good.
 #[derive(Debug, Default)]
 pub(crate) struct OwnSignatures(Mutex<Own>);
 
 #[derive(Debug, Default)]
 struct Own {
     expires_unix_s: HashMap<[u8; 32], i64>,
-    /// In the order in which they were made.
     order: VecDeque<[u8; 32]>,
 }
 
 impl OwnSignatures {
-    /// Remembers one; false if there is no room.
     pub(crate) fn put(&self, mark: OwnMark, cause: Cause, now_unix_s: i64) -> bool {
-        let mut own = self.lock();
+        let mut own = self.0.lock();
         let Own { expires_unix_s, order } = &mut *own;
         while order
             .front()
@@ -69,13 +60,8 @@ impl OwnSignatures {
         true
     }
 
-    /// Whether the relay made this one.
     pub(crate) fn holds(&self, digest: &[u8; 32]) -> bool {
-        self.lock().expires_unix_s.contains_key(digest)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Own> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().expires_unix_s.contains_key(digest)
     }
 }
 
@@ -101,6 +87,6 @@ mod tests {
         assert!(!own.put(mark(most + 1, 200), Cause::Late, 99), "there is no room");
         assert!(own.put(mark(1, 100), Cause::Late, 99), "it is there");
         assert!(own.put(mark(most + 1, 200), Cause::Late, 100), "the first one has expired");
-        assert!(!own.holds(&mark(1, 0).digest) && own.lock().expires_unix_s.len() == MAX_OWN);
+        assert!(!own.holds(&mark(1, 0).digest) && own.0.lock().expires_unix_s.len() == MAX_OWN);
     }
 }

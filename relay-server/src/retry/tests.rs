@@ -62,17 +62,17 @@ fn retry_after_is_seconds_or_a_date() {
 fn a_status_means_one_thing_to_a_waiting_sender_and_another_after_the_ack() {
     let rule = StatusRule::default();
     for (status, waiting, acked) in [
-        (200, Meaning::Success, Meaning::Success),
-        (299, Meaning::Success, Meaning::Success),
-        (302, Meaning::Final, Meaning::Again),
-        (400, Meaning::Final, Meaning::Again),
-        (404, Meaning::Final, Meaning::Again),
-        (408, Meaning::Again, Meaning::Again),
-        (410, Meaning::Final, Meaning::Final),
-        (425, Meaning::Again, Meaning::Again),
-        (429, Meaning::Again, Meaning::Again),
-        (500, Meaning::Again, Meaning::Again),
-        (599, Meaning::Again, Meaning::Again),
+        (200, Judgement::Success, Judgement::Success),
+        (299, Judgement::Success, Judgement::Success),
+        (302, Judgement::Final, Judgement::Again),
+        (400, Judgement::Final, Judgement::Again),
+        (404, Judgement::Final, Judgement::Again),
+        (408, Judgement::Again, Judgement::Again),
+        (410, Judgement::Final, Judgement::Final),
+        (425, Judgement::Again, Judgement::Again),
+        (429, Judgement::Again, Judgement::Again),
+        (500, Judgement::Again, Judgement::Again),
+        (599, Judgement::Again, Judgement::Again),
     ] {
         assert_eq!((rule.while_waiting(status), rule.after_ack(status)), (waiting, acked), "{status}");
     }
@@ -85,7 +85,7 @@ fn a_failing_handler_is_called_at_the_schedule_and_no_oftener_than_it_has_attemp
     let mut made = 0;
     let died = loop {
         made += 1; // Counted before the call.
-        assert_eq!(rule.after_ack(500), Meaning::Again);
+        assert_eq!(rule.after_ack(500), Judgement::Again);
         match schedule.next(made, None, u32::MAX, now) {
             Some(next) => now = next,
             None => break now,

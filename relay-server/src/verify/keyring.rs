@@ -7,13 +7,10 @@
 
 mod budget;
 
-use std::{
-    net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
 use relay_schemes::{Keys, Material, NamedKey, Provider, Refusal, Request, Secret, SecretError, SecretWarning};
 use tokio::{
     sync::watch,
@@ -29,7 +26,6 @@ const MAX_AGE: Duration = Duration::from_secs(60 * 60);
 /// Certificates and keys by name that are kept.
 const MAX_NAMED: usize = 16;
 
-/// Where a key is to be fetched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum KeySource {
     /// A key set, at the address in the config.
@@ -46,7 +42,6 @@ impl KeySource {
     }
 }
 
-/// What a request has to do for a key.
 #[derive(Debug)]
 pub(crate) enum Need {
     /// Nothing: it needs none, or none is to be had.
@@ -55,7 +50,6 @@ pub(crate) enum Need {
     Later(Duration),
     /// Try again: the key came in the meantime.
     Again,
-    /// Wait for it: it is being fetched.
     Wait(Waiting),
     /// Have it fetched, and wait.
     Fetch(Fetch),
@@ -63,7 +57,6 @@ pub(crate) enum Need {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FetchEnd {
-    /// There are new keys.
     Brought,
     /// The provider says that it has no such key.
     Gone,
@@ -71,13 +64,10 @@ pub(crate) enum FetchEnd {
     Failed,
 }
 
-/// What a fetch came back with.
 #[derive(Debug)]
 pub(crate) enum Fetched {
     Text(String),
-    /// The provider says that there is nothing.
     Gone,
-    /// Nothing: the provider could not be asked.
     Failed,
 }
 
@@ -89,7 +79,6 @@ pub(crate) struct Fetch {
 }
 
 impl Fetch {
-    /// Its address.
     pub(crate) fn url(&self) -> &str {
         self.source.url()
     }
@@ -100,7 +89,6 @@ impl Fetch {
     }
 }
 
-/// The end of a fetch, still to come.
 #[derive(Debug)]
 pub(crate) struct Waiting(watch::Receiver<Option<FetchEnd>>);
 
@@ -116,10 +104,9 @@ impl Waiting {
 
 pub(super) struct Keyring {
     keys: ArcSwapOption<Keys>,
-    /// Whether there is anything to be fetched, ever.
     fetches: bool,
     known: Mutex<Known>,
-    tolerance_s: Option<i64>,
+    pub(super) tolerance_s: Option<i64>,
 }
 
 struct Known {
@@ -169,18 +156,13 @@ impl Keyring {
         self.keys.load()
     }
 
-    pub(super) const fn tolerance_s(&self) -> Option<i64> {
-        self.tolerance_s
-    }
-
-    /// Everything that is known now.
     pub(super) fn material(&self) -> Material {
-        let known = self.lock();
+        let known = self.known.lock();
         all_of(&known.learnt, &known.material)
     }
 
     pub(super) fn set_learnt(&self, provider: &Provider, secrets: Vec<Secret>) {
-        let mut known = self.lock();
+        let mut known = self.known.lock();
         known.learnt = secrets;
         self.renew(provider, &all_of(&known.learnt, &known.material));
     }
@@ -200,7 +182,7 @@ impl Keyring {
         }
         let lacking = refusal == Some(Refusal::KeyUnknown);
         if let Some(url) = &policy.jwks_url {
-            let mut known = self.lock();
+            let mut known = self.known.lock();
             return match known.set_at {
                 // What is not in a set that is newer than the request is in none.
                 Some(at) if lacking && at >= started => Need::Again,
@@ -218,7 +200,7 @@ impl Keyring {
         let Some(NamedKey::Url(url)) = named.and_then(|scheme| scheme.named_key(request)) else {
             return Need::Nothing;
         };
-        let mut known = self.lock();
+        let mut known = self.known.lock();
         if lacking && known.material.named_keys.contains_key(&url) {
             return Need::Again;
         }
@@ -231,15 +213,10 @@ impl Keyring {
         }
     }
 
-    /// Whether there are keys, be they old.
-    pub(super) fn has_keys(&self) -> bool {
-        self.keys.load().is_some()
-    }
-
     /// Takes what was fetched, and tells those who wait. What cannot be used changes nothing.
     pub(super) fn take(&self, provider: &Provider, fetch: Fetch, fetched: Fetched) -> FetchEnd {
         let Fetch { source, done } = fetch;
-        let mut known = self.lock();
+        let mut known = self.known.lock();
         known.under_way.retain(|(under_way, _)| *under_way != source);
         let end = match (fetched, &source) {
             (Fetched::Text(text), _) => match self.keep(provider, &mut known, &source, text) {
@@ -258,7 +235,7 @@ impl Keyring {
 
     /// What was fetched, each with its address, the oldest first.
     pub(super) fn fetched(&self, policy: &Policy) -> Vec<(String, String)> {
-        let known = self.lock();
+        let known = self.known.lock();
         let text = |name: &String| Some((name.clone(), known.material.named_keys.get(name)?.clone()));
         let set = policy.jwks_url.clone().zip(known.material.jwks.clone());
         known.fetched.iter().filter_map(text).chain(set).collect()
@@ -269,7 +246,7 @@ impl Keyring {
         if !self.fetches {
             return;
         }
-        let mut known = self.lock();
+        let mut known = self.known.lock();
         let (mut material, mut fetched) = (known.material.clone(), known.fetched.clone());
         for (url, text) in all {
             match &policy.jwks_url {
@@ -321,10 +298,6 @@ impl Keyring {
                 false
             }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -557,7 +530,7 @@ mod tests {
         new.keyring.restore(new.provider, &new.policy, &[("https://other.example.com/".to_owned(), SET.to_owned())]);
         assert!(new.keyring.keys().is_none(), "a set from elsewhere");
         new.keyring.restore(new.provider, &new.policy, &kept);
-        assert!(new.keyring.has_keys());
+        assert!(new.keyring.keys().is_some());
         new.take(new.fetch("", None), None);
         assert!(matches!(new.need("", None), Need::Nothing), "the provider is away, and the old set will do");
         assert!(matches!(new.need("", LACKING), Need::Later(_)), "it does not do, and nobody can be asked");
@@ -567,7 +540,7 @@ mod tests {
     fn a_rule_that_never_fetches_takes_no_lock() {
         let ring = Ring::new("github", &[], None).expect("a secret");
         // If it did, this would never end.
-        let _held = ring.keyring.lock();
+        let _held = ring.keyring.known.lock();
         assert!(matches!(ring.need("", None), Need::Nothing));
         assert!(matches!(ring.need(&cert_url(1), LACKING), Need::Nothing));
     }

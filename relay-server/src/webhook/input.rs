@@ -10,17 +10,17 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::time::{Instant, sleep_until};
 
-/// What the parts of one connection know of its input.
 #[derive(Debug)]
 pub(crate) struct Input(Mutex<State>);
 
@@ -33,11 +33,9 @@ struct State {
     holding: usize,
     /// When a request began or ended last; at first when the connection began.
     last: Instant,
-    /// Requests that there ever were.
     requests: u64,
     /// Who reads the connection, while the end is held back.
     reader: Option<Waker>,
-    /// Who reads a body that is not whole.
     bodies: Vec<(u64, Waker)>,
 }
 
@@ -58,7 +56,7 @@ impl Default for Input {
 impl Input {
     /// A request that has begun. Until it says otherwise, it outlasts the end of input.
     pub(crate) fn open(self: &Arc<Self>) -> OpenRequest {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         state.open += 1;
         state.holding += 1;
         state.requests += 1;
@@ -68,7 +66,7 @@ impl Input {
 
     /// The input has ended. Whether the end is to be held back; the task is woken when that is over.
     pub(crate) fn holds_back(&self, cx: &Context<'_>) -> bool {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         if !state.ended {
             state.ended = true;
             state.bodies.drain(..).for_each(|(_, body)| body.wake());
@@ -83,7 +81,7 @@ impl Input {
         loop {
             let now = Instant::now();
             let due = {
-                let state = self.lock();
+                let state = self.0.lock();
                 let busy = state.open > 0;
                 let since = if busy { now } else { state.last };
                 since + limit
@@ -95,13 +93,8 @@ impl Input {
         }
     }
 
-    /// Whether there ever was a request.
     pub(crate) fn was_used(&self) -> bool {
-        self.lock().requests > 0
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().requests > 0
     }
 }
 
@@ -128,11 +121,10 @@ impl OpenRequest {
     /// The request is given up when the connection's input ends.
     pub(crate) fn end_with_input(&mut self) {
         if std::mem::replace(&mut self.holds, false) {
-            self.input.lock().release();
+            self.input.0.lock().release();
         }
     }
 
-    /// The request's body, which breaks off when the connection's input ends before it.
     pub(crate) fn body(&self, inner: Incoming) -> RequestBody {
         RequestBody { inner, input: Arc::clone(&self.input), id: self.id, waits: false }
     }
@@ -140,7 +132,7 @@ impl OpenRequest {
 
 impl Drop for OpenRequest {
     fn drop(&mut self) {
-        let mut state = self.input.lock();
+        let mut state = self.input.0.lock();
         state.open -= 1;
         state.last = Instant::now();
         if self.holds {
@@ -149,7 +141,6 @@ impl Drop for OpenRequest {
     }
 }
 
-/// A request's body as it comes.
 #[derive(Debug)]
 pub(crate) struct RequestBody {
     inner: Incoming,
@@ -159,7 +150,6 @@ pub(crate) struct RequestBody {
     waits: bool,
 }
 
-/// A body that ended before it was whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the body broke off")]
 pub(crate) struct BrokenOff;
@@ -174,7 +164,7 @@ impl Body for RequestBody {
             return Poll::Ready(frame.map(|frame| frame.map_err(|_| BrokenOff)));
         }
         // hyper has handed on all that came, so that nothing more will.
-        let mut state = this.input.lock();
+        let mut state = this.input.0.lock();
         if state.ended {
             return Poll::Ready(Some(Err(BrokenOff)));
         }
@@ -198,7 +188,7 @@ impl Body for RequestBody {
 impl Drop for RequestBody {
     fn drop(&mut self) {
         if self.waits {
-            self.input.lock().bodies.retain(|(id, _)| *id != self.id);
+            self.input.0.lock().bodies.retain(|(id, _)| *id != self.id);
         }
     }
 }
@@ -216,7 +206,7 @@ mod tests {
 
     impl Wake for Woken {
         fn wake(self: Arc<Self>) {
-            *self.0.lock().unwrap() += 1;
+            *self.0.lock() += 1;
         }
     }
 
@@ -232,9 +222,9 @@ mod tests {
         live.end_with_input();
         assert!(input.holds_back(&cx), "the other one still does");
         drop(live);
-        assert_eq!(*woken.0.lock().unwrap(), 0);
+        assert_eq!(*woken.0.lock(), 0);
         drop(kept);
-        assert_eq!(*woken.0.lock().unwrap(), 1, "the reader may go on");
+        assert_eq!(*woken.0.lock(), 1, "the reader may go on");
         assert!(!input.holds_back(&cx));
     }
 

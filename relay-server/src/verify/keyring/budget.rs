@@ -29,7 +29,6 @@ pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Addresses that are remembered: more than can be new within the longest pause.
 const MAX_REMEMBERED: usize = 64;
 
-/// What a request may do for a key.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum FetchTurn {
     /// Ask; it is noted.
@@ -104,7 +103,6 @@ impl Budget {
         FetchTurn::Go
     }
 
-    /// Notes how an attempt ended.
     pub(super) fn ended(&mut self, url: &str, end: FetchEnd) {
         let Some(tried) = self.tried.iter_mut().find(|tried| tried.url == url) else { return };
         tried.last = end;
