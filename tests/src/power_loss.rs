@@ -176,6 +176,7 @@ pub async fn failing_syncs(program: &Path, power: &Power) -> anyhow::Result<()> 
         async move { send(&public, request("POST", "/durable", &[], body)).await }
     };
     anyhow::ensure!(post("before").await?.status().is_success(), "a sound store takes it");
+    relay.expect_errors("the store has failed");
     power.fail_syncs(true)?;
     let batch = ["one", "two", "three", "four"].map(|body| tokio::spawn(post(body)));
     for answer in batch {
