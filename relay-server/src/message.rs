@@ -10,7 +10,7 @@ use std::{fmt::Write as _, net::IpAddr};
 
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
-use http::{HeaderMap, HeaderValue, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use hyper::body::Body as _;
 use jiff::Timestamp;
 use relay_proto::{
@@ -105,7 +105,10 @@ pub(crate) fn take_apart(webhook: Webhook, trusts: impl Fn(IpAddr) -> bool) -> (
     let named = headers.get(header::HOST).map(HeaderValue::as_bytes);
     let named = named.or_else(|| head.uri.authority().map(|authority| authority.as_str().as_bytes()));
     let named = named.unwrap_or(host.as_bytes());
-    let (traceparent, is_brought) = match brought_trace(headers) {
+    // What concerned the sender's hop alone says nothing.
+    let one_hop = is_of_one_hop(headers);
+    let one_hop = |name: &'static str| one_hop(&HeaderName::from_static(name));
+    let (traceparent, is_brought) = match brought_trace(headers).filter(|_| !one_hop(TRACEPARENT)) {
         Some(brought) => (brought, true),
         None => (new_trace(), false),
     };
@@ -119,7 +122,8 @@ pub(crate) fn take_apart(webhook: Webhook, trusts: impl Fn(IpAddr) -> bool) -> (
             _ => Bytes::new(),
         },
     };
-    let forwarded = forwarded(headers, peer, &front, named, trusted);
+    let said = |name| if trusted && !one_hop(name) { joined(headers, name, b", ") } else { Vec::new() };
+    let forwarded = forwarded(said, peer, &front, named);
     let verified = verified.into_owned();
     (sent, Arrival { id, received_at, peer, url, verified, signer, forwarded, traceparent }, payload)
 }
@@ -142,6 +146,9 @@ fn block(headers: &HeaderMap, version: Version, host: &[u8], trusted: bool, keep
     let mut last = None;
     for (name, value) in headers {
         let is_first = last.replace(name) != Some(name);
+        if one_hop(name) {
+            continue;
+        }
         if *name == header::COOKIE {
             // HTTP/2 may break a cookie into crumbs, each a line of its own. HTTP/1.1 knows one line (RFC 9113, section
             // 8.2.3), and so does every handler.
@@ -154,7 +161,7 @@ fn block(headers: &HeaderMap, version: Version, host: &[u8], trusted: bool, keep
         let is_again = *name == header::CONTENT_LENGTH && !is_first;
         let is_a_fact = matches!(name.as_str(), FORWARDED_FOR | FORWARDED_PROTO | FORWARDED_HOST | TRACEPARENT)
             || (name.as_str() == TRACESTATE && !keeps_trace);
-        let is_dropped = one_hop(name) || *name == header::EXPECT || names::is_dropped(name.as_str(), trusted);
+        let is_dropped = *name == header::EXPECT || names::is_dropped(name.as_str(), trusted);
         if !(is_again || is_a_fact || is_dropped) {
             block.push(name, value);
         }
@@ -174,8 +181,8 @@ fn joined(headers: &HeaderMap, name: impl header::AsHeaderName, between: &[u8]) 
 }
 
 /// Whom the request comes from. What a trusted proxy said of that is continued; what anyone else said is gone.
-fn forwarded(headers: &HeaderMap, peer: IpAddr, front: &Front, host: &[u8], trusted: bool) -> Forwarded {
-    let said = |name: &str| if trusted { joined(headers, name, b", ") } else { Vec::new() };
+/// `said` gives the lines of a name that a trusted proxy wrote, as one.
+fn forwarded(said: impl Fn(&'static str) -> Vec<u8>, peer: IpAddr, front: &Front, host: &[u8]) -> Forwarded {
     let or = |said: Vec<u8>, own: &[u8]| if said.is_empty() { Bytes::copy_from_slice(own) } else { said.into() };
     let mut addresses = said(FORWARDED_FOR);
     if !addresses.is_empty() {

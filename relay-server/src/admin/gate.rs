@@ -57,7 +57,7 @@ pub(super) async fn check(State(gate): State<AdminGate>, request: Request, next:
     }
     let shown = bearer(request.headers()).map(TokenHash::of);
     if !shown.is_some_and(|shown| shown.0.ct_eq(&gate.token.0).into()) {
-        let why = "show the token of the file gate.token in the relay's state directory: Authorization: Bearer …";
+        let why = "show the token of the file admin.token in the relay's state directory: Authorization: Bearer …";
         let why = ApiError::new(ApiErrorKind::Unauthorized, why);
         return ([(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))], why).into_response();
     }

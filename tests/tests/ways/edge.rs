@@ -85,6 +85,9 @@ async fn the_admin_api_needs_its_token_and_a_name_of_this_machine() {
         assert_eq!(ask(&relay, list, host, token).await.status(), status, "{host} {token:?}");
         assert_eq!(ask(&relay, "/no/such/path", host, token).await.status(), status, "what is there is not told");
     }
+    let answer = json(&ask(&relay, list, "localhost", None).await);
+    let hint = &answer["message"];
+    assert!(hint.as_str().is_some_and(|hint| hint.contains("the file admin.token")), "{hint}");
     assert_eq!(ask(&relay, "/no/such/path", "localhost", Some(&token)).await.status(), StatusCode::NOT_FOUND);
 }
 
