@@ -147,11 +147,6 @@ impl<'a> Recorder<'a> {
         Self { event, waiting, streams: false, seen: None }
     }
 
-    /// Whether the sender has had nothing but the answer.
-    pub(super) fn waits(&self) -> bool {
-        self.streams || self.waiting.as_ref().is_some_and(WaitingSender::waits)
-    }
-
     /// A recorded answer as the waiting sender gets it.
     pub(super) fn passed_on(&mut self, answer: &store::Answer) -> SenderAnswer {
         match self.seen.take() {

@@ -74,7 +74,9 @@ impl Ruling {
     /// By the rule for senders that wait, if the sender can be bound, else by that for senders with an ack.
     pub(super) fn on(ending: &AttemptEnd, mut recorder: Recorder<'_>, now: Timestamp) -> (Judgement, Self) {
         let event = recorder.event;
-        let judgement = judgement(ending, event.keeping(), recorder.waits());
+        // Looked at once: its deadline may come at any moment.
+        let waiting = recorder.waiting.take_if(|waiting| waiting.waits());
+        let judgement = judgement(ending, event.keeping(), recorder.streams || waiting.is_some());
         if recorder.streams {
             let then = match (ending, judgement) {
                 (Ok(_), Judgement::Success) => Then::Done,
@@ -84,7 +86,7 @@ impl Ruling {
             };
             return (judgement, Self::of(then));
         }
-        let Some(waiting) = recorder.waiting.take_if(|waiting| waiting.waits()) else {
+        let Some(waiting) = waiting else {
             return (judgement, Self::of(then(ending, judgement, event, now)));
         };
         if let (Ok(answer), Judgement::Success) = (ending, judgement) {
