@@ -153,6 +153,11 @@ fn what_is_wrong_is_named_with_its_line() {
             "name = \"github\"\nupgrades = [\"h2c\"]",
             "relay.toml:6: endpoint.github.upgrades: \"h2c\" is never passed",
         ),
+        (
+            "verify = { provider = \"github\", secrets = [\"env:SECRET\"] }",
+            "verify = 3",
+            "relay.toml:6: endpoint.github.verify: this is not a verify rule; set verify = { provider",
+        ),
     ] {
         let errors = load(&GOOD.replacen(from, to, 1)).expect_err("refused");
         assert!(errors.contains(expected), "{to}: {errors}");

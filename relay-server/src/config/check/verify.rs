@@ -134,7 +134,11 @@ pub(super) fn verify(
             report.error(&place, format!("\"{word}\" is not a verify rule"), BOTH_WAYS_OUT);
             return None;
         }
-        Some(_) => {}
+        Some(DeValue::Table(_)) => {}
+        Some(_) => {
+            report.error(&place, "this is not a verify rule", BOTH_WAYS_OUT);
+            return None;
+        }
     }
     let verify = row.section("verify", keys::VERIFY);
     if !verify.is_typed() {
