@@ -7,7 +7,7 @@
 //! one that is a CA's, which may otherwise sign others but not serve.
 //!
 //! Invariants: the crypto provider is passed explicitly, never looked up in the process; ALPN offers HTTP/1.1
-//! alone; verification is skipped only through the type [`DangerousAcceptAny`]. Whatever certificate is believed, its
+//! alone; verification is skipped only through [`Trust::DangerousAnything`]. Whatever certificate is believed, its
 //! names, its dates and the handshake's signature are checked.
 
 use std::{
