@@ -102,12 +102,15 @@ fn hold_up(
     mut before: impl FnMut(&rusqlite::Connection) + Send + 'static,
 ) -> (std::sync::mpsc::Sender<()>, oneshot::Receiver<Result<(), StoreError>>) {
     let (go, wait) = std::sync::mpsc::channel::<()>();
+    let (begin, begun) = std::sync::mpsc::channel();
     let wait = Mutex::new(wait);
     let held = store.writer.call(Kind::Upkeep, 0, move |tx| {
+        let _waited_for = begin.send(());
         let _released = wait.lock().expect("not poisoned").recv();
         before(tx.connection);
         Ok(())
     });
+    begun.recv().expect("it begins"); // What is called from now on goes into a transaction of its own.
     (go, held)
 }
 
