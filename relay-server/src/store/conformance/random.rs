@@ -94,7 +94,7 @@ impl Run {
         let events: Vec<_> = (0..count).map(|_| self.new_event()).collect();
         let now = at(self.now);
         let verdicts = all!(self, store => store.append(events.clone(), now)).expect("appended");
-        self.appended.extend(events.clone());
+        self.appended.clone_from(&events); // Whoever repeats an append does so at once.
         for (event, verdict) in events.iter().zip(verdicts) {
             let (id, lease) = match verdict {
                 Verdict::Accepted { lease: Some(lease), .. } => (event.id, lease),
@@ -249,8 +249,6 @@ impl Run {
     }
 
     async fn purge(&mut self) {
-        // Whoever repeats an append does so while its event is there.
-        self.appended.clear();
         let retention = Duration::from_millis(200 + self.dice.roll(2000) as u64);
         let pending_retention = Duration::from_millis(200 + self.dice.roll(2000) as u64);
         let now = at(self.now);
