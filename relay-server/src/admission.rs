@@ -130,7 +130,7 @@ mod tests {
             upgrades: Vec::new(),
             rate: rate.map(|rate| rate.parse().expect("a rate")),
             concurrency: concurrency.and_then(NonZeroU32::new),
-            keeping: None,
+            policy: None,
         }
     }
 

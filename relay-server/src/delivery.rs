@@ -52,7 +52,7 @@ use crate::{
     agents::{Agents, outcomes::Outcomes, registry::Registry, skips::Skips},
     clock::{Clock, wall},
     deliver::{Bodies, answer_head},
-    endpoint::{Endpoint, EndpointName, Keeping, Order},
+    endpoint::{DeliveryPolicy, Endpoint, EndpointName, Order},
     failure::Failure,
     metrics::{EndpointBacklog, Events},
     replay_guard::{Cause, OwnMark, OwnSignatures},
@@ -191,7 +191,7 @@ impl Delivery {
     pub(crate) fn set_endpoints(&self, endpoints: &[Arc<Endpoint>]) {
         let named = endpoints.iter().map(|endpoint| (endpoint.name.clone(), Arc::clone(endpoint)));
         let share = |endpoint: &Arc<Endpoint>| {
-            let max_bytes = endpoint.keeping.as_ref()?.max_bytes;
+            let max_bytes = endpoint.policy.as_ref()?.max_bytes;
             Some((endpoint.name.clone(), Share { max_bytes, is_proven: endpoint.is_proven() }))
         };
         self.store.set_shares(endpoints.iter().filter_map(share).collect());
@@ -248,18 +248,18 @@ impl Delivery {
     }
 
     /// How long a lease has to hold for one attempt, a lost agent's word included.
-    fn lease(keeping: &Keeping, before: Duration) -> Duration {
-        before + keeping.attempt_timeout + 2 * keeping.agent_grace + Duration::from_secs(10)
+    fn lease(policy: &DeliveryPolicy, before: Duration) -> Duration {
+        before + policy.attempt_timeout + 2 * policy.agent_grace + Duration::from_secs(10)
     }
 
-    fn lease_until(keeping: &Keeping, before: Duration, now: Timestamp) -> Timestamp {
-        now.saturating_add(Self::lease(keeping, before)).unwrap_or(Timestamp::MAX)
+    fn lease_until(policy: &DeliveryPolicy, before: Duration, now: Timestamp) -> Timestamp {
+        now.saturating_add(Self::lease(policy, before)).unwrap_or(Timestamp::MAX)
     }
 
     fn is_ordered(&self, endpoint: &EndpointName) -> bool {
         let endpoints = self.endpoints.load();
-        let keeping = endpoints.get(endpoint).and_then(|endpoint| endpoint.keeping.as_ref());
-        keeping.is_some_and(|keeping| !matches!(keeping.order, Order::None))
+        let policy = endpoints.get(endpoint).and_then(|endpoint| endpoint.policy.as_ref());
+        policy.is_some_and(|policy| !matches!(policy.order, Order::None))
     }
 
     pub(crate) async fn waiting(&self) -> Vec<EndpointBacklog> {

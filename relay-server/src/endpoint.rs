@@ -42,7 +42,7 @@ pub(crate) struct Endpoint {
     /// How many of them there are at a time at most.
     pub concurrency: Option<NonZeroU32>,
     /// How it keeps events; `None` for a live one, which keeps nothing.
-    pub keeping: Option<Keeping>,
+    pub policy: Option<DeliveryPolicy>,
 }
 
 impl Endpoint {
@@ -52,19 +52,19 @@ impl Endpoint {
     }
 
     /// How events of this method are kept; `None` where they pass live.
-    pub(crate) fn keeps(&self, method: &http::Method) -> Option<&Keeping> {
-        self.keeping.as_ref().filter(|keeping| keeping.methods.contains(method))
+    pub(crate) fn keeps(&self, method: &http::Method) -> Option<&DeliveryPolicy> {
+        self.policy.as_ref().filter(|policy| policy.methods.contains(method))
     }
 
     /// Whether requests of this method are taken at all: a stored endpoint lets pass live what only asks.
     pub(crate) fn takes(&self, method: &http::Method) -> bool {
         let asks = matches!(*method, http::Method::GET | http::Method::HEAD | http::Method::OPTIONS);
-        self.keeping.is_none() || asks || self.keeps(method).is_some()
+        self.policy.is_none() || asks || self.keeps(method).is_some()
     }
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Keeping {
+pub(crate) struct DeliveryPolicy {
     /// Whether the sender gets the handler's own answer if that comes in time.
     pub assured: bool,
     pub ack: Ack,

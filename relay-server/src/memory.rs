@@ -182,7 +182,7 @@ mod tests {
             upgrades: Vec::new(),
             rate: None,
             concurrency: None,
-            keeping: None,
+            policy: None,
         }
     }
 

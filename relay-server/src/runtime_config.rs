@@ -334,7 +334,7 @@ async fn remember(
     begins: Timestamp,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let late = |endpoint: &Arc<Endpoint>| endpoint.keeping.as_ref().and_then(|keeping| keeping.late);
+    let late = |endpoint: &Arc<Endpoint>| endpoint.policy.as_ref().and_then(|policy| policy.late);
     // A second for the one that marks are kept longer than they are good.
     let reach = |late: Duration| late + Duration::from_secs(1);
     let reaches = config.endpoints.iter().map(|one| (one.name.clone(), late(one).map_or(Duration::ZERO, reach)));

@@ -60,9 +60,9 @@ async fn list(State(api): State<EndpointsApi>) -> Result<Response, ApiError> {
 }
 
 fn brief(api: &EndpointsApi, view: &View, endpoint: &Endpoint, waits: Option<&Backlog>) -> EndpointSummary {
-    let mode = match &endpoint.keeping {
+    let mode = match &endpoint.policy {
         None => "live",
-        Some(keeping) if keeping.assured => "assured",
+        Some(policy) if policy.assured => "assured",
         Some(_) => "durable",
     };
     let name = endpoint.name.as_str();
@@ -134,7 +134,7 @@ async fn hold(
         _ => return Err(ApiError::nothing_here()),
     };
     let endpoint = endpoint(&api, &named)?;
-    if endpoint.keeping.is_none() {
+    if endpoint.policy.is_none() {
         let why = "a live endpoint keeps nothing, so there is nothing to hold back";
         return Err(ApiError::new(ApiErrorKind::Live, why));
     }

@@ -5,8 +5,8 @@
 //! and an endpoint that signs is closed there. Invariants: every limit that leaves here lies within bounds stated here; a
 //! signed endpoint holds at least one usable key or is closed.
 
+mod delivery;
 mod endpoint;
-mod keeping;
 mod token;
 mod verify;
 

@@ -190,7 +190,7 @@ fn one_address_has_half_of_few_connections_and_its_share_of_many() {
 fn an_endpoints_share_of_the_store_is_half_of_it_or_what_it_says() {
     let shares = |text: &str| -> Vec<(u64, bool)> {
         let config = load(text).expect("loads");
-        let of = |endpoint: &Arc<Endpoint>| (endpoint.keeping.as_ref().expect("kept").max_bytes, endpoint.is_proven());
+        let of = |endpoint: &Arc<Endpoint>| (endpoint.policy.as_ref().expect("kept").max_bytes, endpoint.is_proven());
         config.endpoints.iter().map(of).collect()
     };
     let open = "[[endpoint]]\nname = \"open\"\nverify = \"none\"\n";

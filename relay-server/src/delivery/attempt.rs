@@ -26,7 +26,7 @@ use crate::{
         targets::Target,
     },
     deliver::{Bodies, BodySource, Call, Undelivered, answer_head, deliver},
-    endpoint::{Endpoint, Keeping},
+    endpoint::{DeliveryPolicy, Endpoint},
     memory::Memory,
     message::{Known, request_head},
     retry::Judgement,
@@ -74,7 +74,7 @@ impl Event {
         body: Option<Bytes>,
         lease: Lease,
     ) -> Option<Self> {
-        endpoint.keeping.as_ref()?;
+        endpoint.policy.as_ref()?;
         Some(Self {
             endpoint: Arc::clone(endpoint),
             id: summary.id,
@@ -89,8 +89,8 @@ impl Event {
         })
     }
 
-    pub(super) fn keeping(&self) -> &Keeping {
-        self.endpoint.keeping.as_ref().expect("an event is of an endpoint that keeps")
+    pub(super) fn policy(&self) -> &DeliveryPolicy {
+        self.endpoint.policy.as_ref().expect("an event is of an endpoint that keeps")
     }
 
     /// What the log says of an attempt at it.
@@ -153,7 +153,7 @@ async fn attempt(
         }
         None
     });
-    let until = Instant::now() + event.keeping().attempt_timeout;
+    let until = Instant::now() + event.policy().attempt_timeout;
     let agent = place.agent().clone();
     note.agent = Some(agent.name.to_string());
     let mut expected = delivery.outcomes.expect(*event.id.as_bytes(), event.lease.fence, agent);
@@ -209,7 +209,7 @@ async fn place(delivery: &Delivery, event: &Event, patience: Instant) -> Result<
 
 /// The link is lost: its agent may tell in its next session what became of the call.
 async fn reported_end(expected: &mut Expected, event: &Event, limit: Instant) -> AttemptEnd {
-    let grace = event.keeping().agent_grace;
+    let grace = event.policy().agent_grace;
     let mut until = Instant::now() + grace;
     loop {
         match timeout_at(until, expected.next()).await {
@@ -258,7 +258,7 @@ impl Aim {
                     self.target.probe_not_made();
                 }
             }
-            _ => self.target.failed(self.is_probe, &event.keeping().circuit, delivery.clock.now()),
+            _ => self.target.failed(self.is_probe, &event.policy().circuit, delivery.clock.now()),
         }
     }
 }

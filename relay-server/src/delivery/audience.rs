@@ -160,9 +160,9 @@ impl<'a> Recorder<'a> {
 
     /// Begins a long answer, where its sender may have it and still waits.
     fn begin(&mut self, parts: &Parts, body: Bytes) -> Option<mpsc::Sender<Piece>> {
-        let keeping = self.event.keeping();
-        let passes = keeping.statuses.while_waiting(parts.status.as_u16()) != Judgement::Again;
-        let waiting = self.waiting.take_if(|_| passes || keeping.pass_failures)?;
+        let policy = self.event.policy();
+        let passes = policy.statuses.while_waiting(parts.status.as_u16()) != Judgement::Again;
+        let waiting = self.waiting.take_if(|_| passes || policy.pass_failures)?;
         let (pieces, more) = mpsc::channel(MAX_PIECES);
         let (headers, trailers) = (parts.headers.clone(), HeaderMap::new());
         let answer = SenderAnswer { status: parts.status, headers, body, trailers, more: Some(more) };

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     deliver::Trusted,
-    endpoint::{Endpoint, Identity, Keeping, Order},
+    endpoint::{DeliveryPolicy, Endpoint, Identity, Order},
     failure::{Failure, RelayFault, SenderFault},
     memory::Memory,
     message::take_apart,
@@ -50,13 +50,13 @@ impl Delivery {
     pub(crate) async fn take(
         self: &Arc<Self>,
         endpoint: &Arc<Endpoint>,
-        keeping: &Keeping,
+        policy: &DeliveryPolicy,
         webhook: Webhook,
         memory: Memory,
         trusted: Trusted<'_>,
     ) -> Result<TakenIn, Failure> {
         let deadline = webhook.started() + endpoint.deadline;
-        let new = self.new_event(endpoint, keeping, webhook, trusted)?;
+        let new = self.new_event(endpoint, policy, webhook, trusted)?;
         let event = Event {
             endpoint: Arc::clone(endpoint),
             id: new.id,
@@ -79,7 +79,7 @@ impl Delivery {
         let (event_id, reply) = match kept.await.map_err(|_| RelayFault::Internal)?? {
             Kept::Waits(event_id) => (event_id, SenderReply::Ack),
             Kept::Attempted(event_id, awaited) => (event_id, awaited.until(deadline).await),
-            Kept::Repeats { of, .. } if !keeping.assured => (of, SenderReply::Ack),
+            Kept::Repeats { of, .. } if !policy.assured => (of, SenderReply::Ack),
             Kept::Repeats { of, state, answer } => (of, self.repeated(of, state, answer, endpoint, deadline).await),
         };
         Ok(TakenIn { event_id, reply })
@@ -88,32 +88,32 @@ impl Delivery {
     fn new_event(
         &self,
         endpoint: &Endpoint,
-        keeping: &Keeping,
+        policy: &DeliveryPolicy,
         webhook: Webhook,
         trusted: Trusted<'_>,
     ) -> Result<NewEvent, Failure> {
         let EventMeta { id: sender_id, kind: event_type } = webhook.event().clone();
-        let window = keeping.dedup_window;
-        let dedup = window.zip(identity(keeping, &webhook)).map(|(window, key)| Dedup {
+        let window = policy.dedup_window;
+        let dedup = window.zip(identity(policy, &webhook)).map(|(window, key)| Dedup {
             key,
             window,
-            sender_retries: keeping.sender_retries,
+            sender_retries: policy.sender_retries,
         });
-        let marks = |mark: &RequestMark| window.is_some() && (mark.body.is_some() || keeping.late.is_some());
+        let marks = |mark: &RequestMark| window.is_some() && (mark.body.is_some() || policy.late.is_some());
         let mark = webhook.mark().filter(marks).map(|mark| {
             let at = |second| Timestamp::from_second(second).unwrap_or(Timestamp::MAX);
             let (signed_at, good_until) = (at(mark.signed_unix_s), at(mark.expires_unix_s));
             store::Mark { digest: mark.digest, signed_at, good_until, is_late: mark.is_late }
         });
-        let order_key = match &keeping.order {
+        let order_key = match &policy.order {
             Order::None => None,
             Order::Fifo => Some(FIFO.to_owned()),
             Order::ByKey(row) => webhook.locate(row),
         };
         let (sent, arrival, payload) = take_apart(webhook, trusted);
         let Payload::Whole(body) = payload else { return Err(RelayFault::Internal.into()) }; // The door collects it.
-        let until = Self::lease_until(keeping, endpoint.wait_for_agent, self.clock.now());
-        let lease = self.begins_at_once(endpoint, keeping).then_some(Grant { holder: self.holder, until });
+        let until = Self::lease_until(policy, endpoint.wait_for_agent, self.clock.now());
+        let lease = self.begins_at_once(endpoint, policy).then_some(Grant { holder: self.holder, until });
         Ok(NewEvent {
             endpoint: endpoint.name.clone(),
             id: arrival.id,
@@ -130,8 +130,8 @@ impl Delivery {
     }
 
     /// Whether an event is attempted while its sender waits: an assured one is, unless its endpoint is held back.
-    fn begins_at_once(&self, endpoint: &Endpoint, keeping: &Keeping) -> bool {
-        keeping.assured
+    fn begins_at_once(&self, endpoint: &Endpoint, policy: &DeliveryPolicy) -> bool {
+        policy.assured
             && self.admission.room(endpoint, 1, Instant::now()).is_ok()
             && !self.registry.held_back(endpoint.name.as_str())
     }
@@ -238,8 +238,8 @@ impl Delivery {
 }
 
 /// By what an event is known as the same: its provider's id, what the endpoint says instead, or its dated signature.
-fn identity(keeping: &Keeping, webhook: &Webhook) -> Option<String> {
-    let named = match &keeping.identity {
+fn identity(policy: &DeliveryPolicy, webhook: &Webhook) -> Option<String> {
+    let named = match &policy.identity {
         Identity::Provider => webhook.event().id.clone(),
         Identity::Located(row) => webhook.locate(row),
         Identity::Body => webhook.body_digest().map(|digest| HEXLOWER.encode(&digest)),

@@ -55,7 +55,7 @@ async fn take_over(delivery: &Delivery) -> Result<(), StoreError> {
     loop {
         let now = delivery.clock.now();
         let endpoints = delivery.endpoints.load();
-        let grace = endpoints.values().filter_map(|endpoint| Some((endpoint, endpoint.keeping.as_ref()?.agent_grace)));
+        let grace = endpoints.values().filter_map(|endpoint| Some((endpoint, endpoint.policy.as_ref()?.agent_grace)));
         let until = grace.map(|(it, grace)| (it.name.clone(), now.saturating_add(grace).unwrap_or(now))).collect();
         let orphans = delivery.store.orphans(gone.clone(), delivery.holder, until, now).await?;
         if orphans.is_empty() {
@@ -72,7 +72,7 @@ async fn round(delivery: &Arc<Delivery>) -> Duration {
     let now = delivery.clock.now();
     let endpoints = delivery.endpoints.load_full();
     let (mut wants, mut wait, mut cramped) = (Vec::new(), IDLE, false);
-    for (name, endpoint) in endpoints.iter().filter(|(_, endpoint)| endpoint.keeping.is_some()) {
+    for (name, endpoint) in endpoints.iter().filter(|(_, endpoint)| endpoint.policy.is_some()) {
         if delivery.registry.serving(name.as_str()) == 0 {
             delivery.window(name, Window::rest); // Whoever comes next meets what waits gently.
         }
@@ -88,8 +88,8 @@ async fn round(delivery: &Arc<Delivery>) -> Duration {
         }
     }
     delivery.cramped.store(cramped, Ordering::Relaxed);
-    let longest = endpoints.values().filter_map(|endpoint| endpoint.keeping.as_ref());
-    let until = longest.map(|keeping| Delivery::lease_until(keeping, Duration::ZERO, now)).max();
+    let longest = endpoints.values().filter_map(|endpoint| endpoint.policy.as_ref());
+    let until = longest.map(|policy| Delivery::lease_until(policy, Duration::ZERO, now)).max();
     let Some(until) = until.filter(|_| !wants.is_empty()) else { return wait.max(BREATH) };
     let claimed = match delivery.store.claim(wants, Grant { holder: delivery.holder, until }, now).await {
         Ok(claimed) => claimed,

@@ -107,7 +107,7 @@ impl Delivery {
             hide_lines(&mut head, &provider.map(Provider::credential_headers).unwrap_or_default());
         }
         let call = Call::open(place, head, event.source(self.bodies()));
-        let until = begun + event.keeping().attempt_timeout;
+        let until = begun + event.policy().attempt_timeout;
         let end = deliver(call, until, &mut Recorder::new(&event, None)).await;
         let outcome = end.as_ref().map_or_else(|why| (*why).into(), |_| Outcome::Answered);
         Ok(Replayed { id, of, agent, resigned, outcome, answer: end.ok(), duration: begun.elapsed() })

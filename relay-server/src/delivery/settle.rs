@@ -18,7 +18,7 @@ use super::{
     audience::{BoundReply, Recorder, WaitingSender},
 };
 use crate::{
-    endpoint::Keeping,
+    endpoint::DeliveryPolicy,
     failure::Failure,
     retry::{Judgement, retry_after},
     store::{self, Attempt, End, Ended, Outcome, Reason, Then},
@@ -76,7 +76,7 @@ impl Ruling {
         let event = recorder.event;
         // Looked at once: its deadline may come at any moment.
         let waiting = recorder.waiting.take_if(|waiting| waiting.waits());
-        let judgement = judgement(ending, event.keeping(), recorder.streams || waiting.is_some());
+        let judgement = judgement(ending, event.policy(), recorder.streams || waiting.is_some());
         if recorder.streams {
             let then = match (ending, judgement) {
                 (Ok(_), Judgement::Success) => Then::Done,
@@ -93,8 +93,8 @@ impl Ruling {
             let reply = SenderReply::Answer(recorder.passed_on(answer));
             return (judgement, Self { then: Then::Done, passed_on: Some(PassedOn::Noted(waiting, reply)) });
         }
-        let after_ack = || Self::of(then(ending, self::judgement(ending, event.keeping(), false), event, now));
-        let passes_failures = event.keeping().pass_failures;
+        let after_ack = || Self::of(then(ending, self::judgement(ending, event.policy(), false), event, now));
+        let passes_failures = event.policy().pass_failures;
         let (reply, end) = match (ending, judgement) {
             (Ok(answer), Judgement::Final) => {
                 (SenderReply::Answer(recorder.passed_on(answer)), Reason::HandlerRejected)
@@ -136,7 +136,7 @@ impl Delivery {
             return;
         }
         let (ending, now) = (end_of(state, event), self.clock.now());
-        let then = then(&ending, judgement(&ending, event.keeping(), false), event, now);
+        let then = then(&ending, judgement(&ending, event.policy(), false), event, now);
         let note = Note { started_at: now, begun: Instant::now(), agent: None };
         self.settle_attempt(event, note, ending, Ruling::of(then)).await;
     }
@@ -175,8 +175,8 @@ impl Delivery {
 
     fn lease_end(&self, end: &End) -> Timestamp {
         let endpoint = self.endpoint(&end.endpoint);
-        let keeping = endpoint.as_ref().and_then(|endpoint| endpoint.keeping.as_ref());
-        let lease = keeping.map_or(SETTLE_PAUSES.1, |keeping| Self::lease(keeping, Duration::ZERO));
+        let policy = endpoint.as_ref().and_then(|endpoint| endpoint.policy.as_ref());
+        let lease = policy.map_or(SETTLE_PAUSES.1, |policy| Self::lease(policy, Duration::ZERO));
         end.attempt.started_at.saturating_add(lease).unwrap_or(Timestamp::MAX)
     }
 
@@ -205,17 +205,17 @@ fn counted(ended: Option<Ended>, then: Then) -> &'static str {
     }
 }
 
-fn judgement(ending: &AttemptEnd, keeping: &Keeping, waits: bool) -> Judgement {
+fn judgement(ending: &AttemptEnd, policy: &DeliveryPolicy, waits: bool) -> Judgement {
     match ending {
-        Ok(answer) if waits => keeping.statuses.while_waiting(answer.status),
-        Ok(answer) => keeping.statuses.after_ack(answer.status),
+        Ok(answer) if waits => policy.statuses.while_waiting(answer.status),
+        Ok(answer) => policy.statuses.after_ack(answer.status),
         Err(_) => Judgement::Again,
     }
 }
 
 /// What becomes of an event whose sender has its ack.
 fn then(ending: &AttemptEnd, judgement: Judgement, event: &Event, now: Timestamp) -> Then {
-    let schedule = &event.keeping().schedule;
+    let schedule = &event.policy().schedule;
     match (ending, judgement) {
         (_, Judgement::Success) => Then::Done,
         (_, Judgement::Final) => Then::Dead(Reason::HandlerGaveUp),

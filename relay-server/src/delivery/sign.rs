@@ -41,7 +41,7 @@ pub(super) async fn afresh(delivery: &Delivery, event: &mut Event) -> Result<Opt
     let endpoint = Arc::clone(&event.endpoint);
     let now = wall().as_second();
     let may = may(&endpoint, &event.head);
-    match (event.head.signature, event.keeping().resign) {
+    match (event.head.signature, event.policy().resign) {
         (Signature::Keep, _) | (Signature::Auto, Resign::Never) => Ok(None),
         (Signature::Fresh, _) => {
             may?;

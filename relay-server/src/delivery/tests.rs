@@ -23,7 +23,7 @@ use crate::{
 };
 
 fn endpoint() -> Arc<Endpoint> {
-    let keeping = Keeping {
+    let policy = DeliveryPolicy {
         assured: true,
         ack: Ack::default(),
         max_bytes: u64::MAX,
@@ -55,7 +55,7 @@ fn endpoint() -> Arc<Endpoint> {
         upgrades: Vec::new(),
         rate: None,
         concurrency: None,
-        keeping: Some(keeping),
+        policy: Some(policy),
     })
 }
 

@@ -152,7 +152,7 @@ impl Prover {
         payload: Payload,
         key_by: Instant,
     ) -> Result<Webhook, Box<TurnedAway>> {
-        let late = endpoint.keeps(&received.head.method).and_then(|keeping| keeping.late);
+        let late = endpoint.keeps(&received.head.method).and_then(|policy| policy.late);
         let Unproven { received, payload, refusal } = match endpoint.verify.verify(received, payload, late) {
             Ok(webhook) => return Ok(webhook),
             Err(unproven) => *unproven,

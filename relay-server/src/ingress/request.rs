@@ -26,7 +26,7 @@ use crate::{
     config::Timeouts,
     deliver::{HandlerAnswer, LiveContext, deliver_live},
     delivery::{Delivery, SenderReply, TakenIn},
-    endpoint::{Ack, Endpoint, Keeping, Replay},
+    endpoint::{Ack, DeliveryPolicy, Endpoint, Replay},
     failure::{AgentFault, Failure, HandlerFault, RelayFault, SenderFault},
     memory::{LIVE_BYTES, Memory},
     metrics::AnswerClass,
@@ -156,8 +156,8 @@ impl Requests {
         if webhook.signed().is_some_and(|signed| self.delivery.own.holds(signed)) {
             return Err(self.turn_back(routes, endpoint, webhook, SenderFault::OwnSignature));
         }
-        if let Some(keeping) = endpoint.keeps(webhook.method()) {
-            return self.keep(routes, endpoint, keeping, webhook, memory).await;
+        if let Some(policy) = endpoint.keeps(webhook.method()) {
+            return self.keep(routes, endpoint, policy, webhook, memory).await;
         }
         let mut outcome = self.once(routes, endpoint, webhook).await;
         if let Ok(Outcome::Answer(answer, _)) = &mut outcome {
@@ -205,14 +205,14 @@ impl Requests {
         &self,
         routes: &Arc<Routes>,
         endpoint: &Arc<Endpoint>,
-        keeping: &Keeping,
+        policy: &DeliveryPolicy,
         webhook: Webhook,
         memory: Memory,
     ) -> Result<Outcome, Failure> {
         let trusted = |address| routes.trusts(address);
         let contested = webhook.contested();
-        match (self.delivery.take(endpoint, keeping, webhook, memory, &trusted).await, contested) {
-            (Ok(taken), _) => Ok(Outcome::Kept(taken, keeping.ack.clone())),
+        match (self.delivery.take(endpoint, policy, webhook, memory, &trusted).await, contested) {
+            (Ok(taken), _) => Ok(Outcome::Kept(taken, policy.ack.clone())),
             (Err(failure), Some((received, body))) => {
                 Err(self.turn_away(routes, endpoint, TurnedAway { received, body: Some(body), failure }))
             }

@@ -11,7 +11,7 @@ use relay_program::config::{Place, Report, Section, Typed, Wrong, show_duration,
 use relay_program::suggest::suggest;
 use relay_proto::{NotARate, NotAnUpgrade, Rate, UpgradeProtocol};
 
-use super::keeping::{self, Mode};
+use super::delivery::{self, Mode};
 use super::verify::{ProviderRows, SecretFlags, Verify, verify};
 use super::{Context, HOUR, MAX_BODY, SECOND, cidr};
 use crate::config::settings::ProcessLimits;
@@ -155,7 +155,7 @@ fn endpoint(row: &Section<'_>, name: EndpointName, verify: Verify, bounds: Endpo
             true => Allow::default(),
             false => Allow::only(move |address| networks.iter().any(|network| network.contains(address))),
         },
-        keeping: keeping::keeping(row, mode, &verify, bounds.store_bytes),
+        policy: delivery::delivery_policy(row, mode, &verify, bounds.store_bytes),
         name,
         deadline,
         idle_timeout,
@@ -199,22 +199,22 @@ fn agree(
     provider: Option<&relay_schemes::Provider>,
     bounds: EndpointBounds<'_>,
 ) {
-    let Endpoint { deadline, max_body, wait_for_agent, keeping, .. } = endpoint;
+    let Endpoint { deadline, max_body, wait_for_agent, policy, .. } = endpoint;
     if wait_for_agent > deadline {
         let (wait, deadline) = (show_duration(*wait_for_agent), show_duration(*deadline));
         let message = format!("waiting {wait} for an agent leaves nothing of the deadline, {deadline}");
         row.error("wait_for_agent", message, "make it shorter than the deadline");
     }
     let budget = bounds.limits.body_budget;
-    if (keeping.is_some() || provider.is_some()) && *max_body > budget {
+    if (policy.is_some() || provider.is_some()) && *max_body > budget {
         let (body, budget) = (show_size(*max_body), show_size(budget));
         let message = format!(
             "a body that is signed or kept is collected in memory, and {body} is more than limits.body_budget, {budget}"
         );
         row.error("max_body", message, "lower max_body or raise limits.body_budget");
     }
-    if let Some(keeping) = keeping.as_ref().filter(|keeping| row.has("max_size") && keeping.max_bytes < *max_body) {
-        let (body, room) = (show_size(*max_body), show_size(keeping.max_bytes));
+    if let Some(policy) = policy.as_ref().filter(|policy| row.has("max_size") && policy.max_bytes < *max_body) {
+        let (body, room) = (show_size(*max_body), show_size(policy.max_bytes));
         let message = format!("an event with a body of max_body, {body}, would find no room in {room}");
         row.error("max_size", message, "raise max_size or lower max_body");
     }

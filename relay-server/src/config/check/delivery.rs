@@ -12,7 +12,7 @@ use toml_edit::{Array, Value};
 use super::verify::Verify;
 use super::{DAY, HOUR, MINUTE, SECOND};
 use crate::config::{FROM_ROW, keys};
-use crate::endpoint::{Ack, Identity, Keeping, Order, Resign};
+use crate::endpoint::{Ack, DeliveryPolicy, Identity, Order, Resign};
 use crate::retry::{CircuitRule, MAX_WAIT, Schedule, StatusRule, Statuses};
 
 /// The least that an endpoint may have of the store, in bytes.
@@ -48,7 +48,12 @@ impl Mode {
 }
 
 /// `None` for a live endpoint.
-pub(super) fn keeping(row: &Section<'_>, mode: Mode, verify: &Verify, store_bytes: u64) -> Option<Keeping> {
+pub(super) fn delivery_policy(
+    row: &Section<'_>,
+    mode: Mode,
+    verify: &Verify,
+    store_bytes: u64,
+) -> Option<DeliveryPolicy> {
     if mode == Mode::Live {
         for key in keys::STORED.split(' ').filter(|key| row.has(key)) {
             let message = "a live endpoint keeps nothing, so this would not be heeded";
@@ -68,7 +73,7 @@ pub(super) fn keeping(row: &Section<'_>, mode: Mode, verify: &Verify, store_byte
     let methods = methods(row);
     let dedup = row.word("dedup", KNOWN, &[("on", "on"), ("off", "off"), ("body", "body")]);
     let dedup_window = (dedup != "off").then(|| row.duration("dedup_window", DAY, SECOND..=30 * DAY));
-    Some(Keeping {
+    Some(DeliveryPolicy {
         assured: mode == Mode::Assured,
         max_bytes,
         methods,
