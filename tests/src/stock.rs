@@ -10,10 +10,13 @@ use relay_server::{
     endpoint::EndpointName,
     store::{
         Answer, Attempt, Body, ClaimedEvent, End, Grant, Head, Holder, NewEvent, Outcome, SqliteOptions, SqliteStore,
-        Store, Then, Want,
+        Store, StoreError, Then, Want,
     },
     webhook::EventId,
 };
+use tokio::time::{Instant, sleep};
+
+use crate::process::PATIENCE;
 
 /// Events that are taken in, or settled, at once.
 const BATCH: u64 = 500;
@@ -35,7 +38,7 @@ pub enum Past {
 /// # Errors
 /// If the store does not take them.
 pub async fn fill(path: &Path, endpoint: &str, events: u64, body_bytes: usize, past: Past) -> anyhow::Result<()> {
-    let store = SqliteStore::open(SqliteOptions { path: path.to_owned(), max_bytes: u64::MAX })?;
+    let store = open(path).await?;
     let endpoint = EndpointName::parse(endpoint)?;
     let now = Timestamp::now();
     let came = now.checked_sub(AGO)?;
@@ -51,6 +54,18 @@ pub async fn fill(path: &Path, endpoint: &str, events: u64, body_bytes: usize, p
         }
     }
     Ok(())
+}
+
+/// Waits for a lock that a moment ago was this process's own: a child that another test started has it until it runs its
+/// program.
+async fn open(path: &Path) -> Result<SqliteStore, StoreError> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match SqliteStore::open(SqliteOptions { path: path.to_owned(), max_bytes: u64::MAX }) {
+            Err(StoreError::InUse(_)) if Instant::now() < until => sleep(Duration::from_millis(10)).await,
+            opened => return opened,
+        }
+    }
 }
 
 fn event(endpoint: &EndpointName, body: &Bytes, came: Timestamp) -> NewEvent {

@@ -122,10 +122,33 @@ impl Event {
     }
 }
 
-/// Attempts an event and settles it; whether it was delivered. Waits for an agent until `patience`.
-pub(super) async fn run(delivery: &Delivery, event: Event, patience: Instant, waiting: Option<WaitingSender>) -> bool {
-    let note = Note { started_at: delivery.clock.now(), begun: Instant::now(), agent: None };
-    match place(delivery, &event, patience).await {
+/// Attempts an event and settles it. Waits for an agent until `patience`.
+pub(super) async fn run(delivery: &Delivery, event: Event, patience: Instant, waiting: WaitingSender) {
+    let note = Note::begin(delivery);
+    let (name, kind) = (event.endpoint.name.as_str(), event.kind.as_deref());
+    let place = delivery.registry.reserve_or_wait(name, kind, Circuits::Respected, patience).await;
+    let reserved = reserved(delivery, &event, place);
+    run_at(delivery, event, reserved, note, Some(waiting)).await;
+}
+
+/// Takes a place at once for an event that the pump claimed: the next round counts it. The rest attempts and settles the
+/// event; whether it was delivered.
+pub(super) fn begin(delivery: &Arc<Delivery>, event: Event) -> impl Future<Output = bool> + use<> {
+    let note = Note::begin(delivery);
+    let place = delivery.registry.reserve(event.endpoint.name.as_str(), event.kind.as_deref(), Circuits::Respected);
+    let reserved = reserved(delivery, &event, place);
+    let own = Arc::clone(delivery);
+    async move { run_at(&own, event, reserved, note, None).await }
+}
+
+async fn run_at(
+    delivery: &Delivery,
+    event: Event,
+    reserved: Result<Reserved, Duration>,
+    note: Note,
+    waiting: Option<WaitingSender>,
+) -> bool {
+    match reserved {
         Ok(reserved) => {
             let span = event.span(Some(&*reserved.place.agent().name));
             attempt(delivery, event, reserved, note, waiting).instrument(span).await
@@ -186,10 +209,8 @@ struct Reserved {
     admitted: Option<Admitted>,
 }
 
-/// A place for an event, or how long the event rests.
-async fn place(delivery: &Delivery, event: &Event, patience: Instant) -> Result<Reserved, Duration> {
-    let (name, kind) = (event.endpoint.name.as_str(), event.kind.as_deref());
-    let place = delivery.registry.reserve_or_wait(name, kind, Circuits::Respected, patience).await;
+/// What an attempt needs, given the agent's answer; else how long the event rests.
+fn reserved(delivery: &Delivery, event: &Event, place: Result<Reservation, ChooseError>) -> Result<Reserved, Duration> {
     let place = place.map_err(|why| match why {
         ChooseError::NoAgent => Duration::ZERO, // The next one that comes gets it.
         ChooseError::Unwanted => UNWANTED_REST,

@@ -189,7 +189,7 @@ impl Delivery {
         // In a box: a runtime moves what it runs before it begins and when it has ended.
         self.tasks.spawn(Box::pin(async move {
             let id = event.id;
-            run(&delivery, event, patience, Some(waiting)).await;
+            run(&delivery, event, patience, waiting).await;
             delivery.running.lock().remove(&id);
             if delivery.cramped.load(Ordering::Relaxed) {
                 delivery.wake.notify_one(); // Its agent has room for one that waits.

@@ -9,12 +9,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Delivery,
-    attempt::{Event, run},
+    attempt::{self, Event},
     window::Window,
 };
 use crate::{
@@ -112,9 +112,9 @@ fn begin(delivery: &Arc<Delivery>, endpoint: &Arc<Endpoint>, claim: store::Claim
     let store::ClaimedEvent { summary, lease, head, body } = claim;
     let Some(event) = Event::of(endpoint, summary, head, body, lease) else { return };
     delivery.window(&endpoint.name, Window::begun);
-    let (own, name) = (Arc::clone(delivery), endpoint.name.clone());
+    let (own, name, attempt) = (Arc::clone(delivery), endpoint.name.clone(), attempt::begin(delivery, event));
     delivery.tasks.spawn(async move {
-        let delivered = run(&own, event, Instant::now(), None).await;
+        let delivered = attempt.await;
         own.window(&name, |window| window.ended(delivered));
         own.wake.notify_one();
     });

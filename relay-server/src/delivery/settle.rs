@@ -44,6 +44,12 @@ pub(super) struct Note {
     pub(super) agent: Option<String>,
 }
 
+impl Note {
+    pub(super) fn begin(delivery: &Delivery) -> Self {
+        Self { started_at: delivery.clock.now(), begun: Instant::now(), agent: None }
+    }
+}
+
 /// What becomes of an event, and what is for its sender.
 pub(super) struct Ruling {
     then: Then,
@@ -135,9 +141,8 @@ impl Delivery {
         if matches!(state, OutcomeState::Running) {
             return;
         }
-        let (ending, now) = (end_of(state, event), self.clock.now());
-        let then = then(&ending, judgement(&ending, event.policy(), false), event, now);
-        let note = Note { started_at: now, begun: Instant::now(), agent: None };
+        let (ending, note) = (end_of(state, event), Note::begin(self));
+        let then = then(&ending, judgement(&ending, event.policy(), false), event, note.started_at);
         self.settle_attempt(event, note, ending, Ruling::of(then)).await;
     }
 

@@ -211,7 +211,7 @@ impl FirstAttempt {
     async fn end(self, ending: AttemptEnd) -> (State, Option<Reason>) {
         let Self { delivery, event, waiting } = self;
         let now = delivery.clock.now();
-        let note = Note { started_at: now, begun: Instant::now(), agent: None };
+        let note = Note::begin(&delivery);
         let (_, ruling) = Ruling::on(&ending, Recorder::new(&event, Some(waiting)), now);
         delivery.settle_attempt(&event, note, ending, ruling).await;
         delivery.running.lock().remove(&event.id);
