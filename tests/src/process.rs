@@ -49,7 +49,8 @@ pub struct Server {
 pub struct Load {
     files: usize,
     tasks: usize,
-    sessions: usize,
+    /// Sessions of agents.
+    pub sessions: usize,
     exchanges: usize,
     /// What heads and collected bodies take of their memory, in bytes.
     pub body_bytes: usize,

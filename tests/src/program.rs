@@ -45,9 +45,10 @@ impl From<&Path> for Program {
 impl Program {
     /// The same program behind other words, such as `ip netns exec NAME`, which run it in their own process.
     #[must_use]
-    pub fn behind(path: &Path, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
-        let before = words.into_iter().map(|word| word.as_ref().to_owned()).collect();
-        Self { before, ..Self::from(path) }
+    pub fn behind(program: impl Into<Self>, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        let program = program.into();
+        let words = words.into_iter().map(|word| word.as_ref().to_owned());
+        Self { before: words.chain(program.before).collect(), ..program }
     }
 
     /// The relay and the agent of a folder.

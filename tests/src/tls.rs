@@ -15,7 +15,15 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 /// # Errors
 /// If it cannot be made or written.
 pub fn certificate(folder: &Path) -> anyhow::Result<CertificateDer<'static>> {
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
+    certificate_for(folder, &["localhost".to_owned()])
+}
+
+/// The same for other names or addresses.
+///
+/// # Errors
+/// If it cannot be made or written.
+pub fn certificate_for(folder: &Path, names: &[String]) -> anyhow::Result<CertificateDer<'static>> {
+    let made = rcgen::generate_simple_self_signed(names)?;
     fs::write(folder.join("cert.pem"), made.cert.pem())?;
     fs::write(folder.join("key.pem"), made.signing_key.serialize_pem())?;
     Ok(made.cert.der().clone())

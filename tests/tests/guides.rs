@@ -44,7 +44,7 @@ fn pages() -> Vec<Page> {
     let guides = fs::read_dir(root().join("docs")).expect("guides").map(|entry| entry.expect("an entry").file_name());
     let guides =
         guides.map(|name| format!("docs/{}", name.to_str().expect("text"))).filter(|name| name.ends_with(".md"));
-    let pages = ["README.md", "CONTRIBUTING.md"].map(str::to_owned).into_iter().chain(guides);
+    let pages = ["README.md", "BENCHMARKS.md", "CONTRIBUTING.md"].map(str::to_owned).into_iter().chain(guides);
     pages.map(|name| Page { text: read(&name), name }).collect()
 }
 
@@ -185,7 +185,7 @@ fn mistake(command: &[String], folder: &Path) -> Option<String> {
                 ["test", "install"].contains(&&*command[1]) || aliases.contains(&format!("\n{} = \"", command[1]));
             (!known).then(|| format!("cargo has no {}", command[1]))
         }
-        "curl" | "chmod" | "openssl" | "git" | "cd" | ".ci/run" => None,
+        "curl" | "chmod" | "openssl" | "git" | "cd" | "apt-get" | ".ci/run" => None,
         other => Some(format!("{other} is not known to this test")),
     }
 }

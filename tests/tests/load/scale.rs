@@ -1,4 +1,4 @@
-//! Many at once: exchanges on one session, and agents on one relay. What it costs is for `cargo measure`.
+//! Many at once: exchanges on one session, and agents on one relay. What it costs is for `cargo bench-relay`.
 
 use std::{
     path::Path,

@@ -1,0 +1,326 @@
+//! The relay and its agent beside nginx and other tunnels, measured here and now, in the same rounds.
+//!
+//! Each workload is given to every contestant in turn, round by round; what counts is the ratio within a round, since a
+//! machine is not equally fast all the time. Contestants run as processes of their own on one processor, the load and
+//! the handler on another. The relay runs as shipped: it verifies GitHub's signature, and its agent prints a line for
+//! each webhook. `BENCHMARKS.md` says how to read what is printed.
+//!
+//! The same program is the relay and the agent (`server`, `client`), the handler where nginx is not there (`handle`),
+//! and the measure of a core (`calibrate`), when its first argument says so.
+
+mod contestants;
+mod handler;
+mod load;
+mod machine;
+mod memory;
+mod nginx;
+mod peers;
+mod report;
+mod stats;
+mod workloads;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail, ensure};
+use relay_tests::program::{Program, as_role};
+
+use crate::{
+    contestants::{Arena, Contestant, Sides},
+    load::Load,
+    machine::Machine,
+    memory::MEMORY_LOADS,
+    report::{Column, Row, Run, print_goals},
+    workloads::{WORKLOADS, Workload},
+};
+
+const HELP: &str = "usage: cargo bench-relay [WORKLOAD ...] [--quick] [--rounds N] [--seconds N] [--minutes N]
+       [--binaries DIR] [--beside DIR] [--peers FILE] [--network] [--json FILE] [--list]
+       [--repeats N]
+
+--quick         the workloads that matter most, in 3 rounds and at most 6 minutes
+--binaries DIR  measures relay-server and relay-client of this folder, not this build
+--beside DIR    measures those of another folder in the same rounds
+--peers FILE    measures other tunnels in the same rounds; tests/src/bin/bench-relay/peers.toml is an example
+--network       between two hosts that are 50 ms apart and lose packets, too (needs root, ip and netem)
+--seconds N     how long each contestant is given load in a round (1)
+--repeats N     how often a run is tried again while the machine is busy (1)
+--minutes N     no workload begins after so long (60)";
+
+/// What an open loop is given of the relay's own rate.
+const OPEN_SHARE: f64 = 0.3;
+
+fn main() -> ExitCode {
+    if let Some(ended) = as_role() {
+        return ended;
+    }
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let done = match words.first().map(String::as_str) {
+        Some("calibrate") => machine::calibrate().map_err(Into::into),
+        Some("handle") => block_on(handler::serve(words.get(1).map_or("", String::as_str))),
+        _ => Options::read(&words).and_then(|options| block_on(run(&options))),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn block_on(future: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
+}
+
+struct Options {
+    workloads: Vec<String>,
+    rounds: usize,
+    seconds: u32,
+    minutes: u64,
+    repeats: u32,
+    binaries: Option<PathBuf>,
+    beside: Option<PathBuf>,
+    peers: Option<PathBuf>,
+    json: Option<PathBuf>,
+    has_network: bool,
+    is_list: bool,
+    is_quick: bool,
+}
+
+impl Options {
+    fn read(words: &[String]) -> anyhow::Result<Self> {
+        let is_quick = words.iter().any(|word| word == "--quick");
+        let mut options = Self {
+            workloads: Vec::new(),
+            rounds: if is_quick { 3 } else { 5 },
+            seconds: 1,
+            minutes: if is_quick { 6 } else { 60 },
+            repeats: 1,
+            binaries: None,
+            beside: None,
+            peers: None,
+            json: None,
+            has_network: false,
+            is_list: false,
+            is_quick,
+        };
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            let mut value = || words.next().with_context(|| format!("{word} has no value\n{HELP}"));
+            match word.as_str() {
+                "--quick" => {}
+                "--list" => options.is_list = true,
+                "--network" => options.has_network = true,
+                "--rounds" => options.rounds = value()?.parse()?,
+                "--seconds" => options.seconds = value()?.parse()?,
+                "--minutes" => options.minutes = value()?.parse()?,
+                "--repeats" => options.repeats = value()?.parse()?,
+                "--binaries" => options.binaries = Some(value()?.into()),
+                "--beside" => options.beside = Some(value()?.into()),
+                "--peers" => options.peers = Some(value()?.into()),
+                "--json" => options.json = Some(value()?.into()),
+                name if all_names().any(|(known, _)| known == name) => options.workloads.push(name.to_owned()),
+                _ => bail!("{word} is not known; --list has the workloads\n{HELP}"),
+            }
+        }
+        ensure!((1..=100).contains(&options.rounds), "--rounds takes 1 to 100");
+        ensure!((1..=60).contains(&options.seconds), "--seconds takes 1 to 60");
+        ensure!(options.repeats <= 10, "--repeats takes 0 to 10");
+        Ok(options)
+    }
+
+    /// Those that were named, else all that the other flags ask for.
+    fn chosen(&self) -> Vec<&str> {
+        if !self.workloads.is_empty() {
+            return self.workloads.iter().map(String::as_str).collect();
+        }
+        let loads = WORKLOADS.iter().filter(|it| !self.is_quick || it.is_quick).map(|it| it.name);
+        let memories = MEMORY_LOADS.iter().map(|it| it.name).filter(|name| !self.is_quick || *name == "memory-tls-64");
+        loads.chain(memories).filter(|name| *name != "network" || self.has_network).collect()
+    }
+}
+
+fn all_names() -> impl Iterator<Item = (&'static str, &'static str)> {
+    WORKLOADS.iter().map(|it| (it.name, it.title)).chain(MEMORY_LOADS.iter().map(|it| (it.name, it.title)))
+}
+
+async fn run(options: &Options) -> anyhow::Result<()> {
+    if options.is_list {
+        all_names().for_each(|(name, title)| println!("{name:<18}{title}"));
+        return Ok(());
+    }
+    let own = std::env::current_exe()?;
+    let program = |folder: &Option<PathBuf>| folder.as_deref().map(Program::pair);
+    for folder in [&options.binaries, &options.beside].into_iter().flatten() {
+        ensure!(folder.join("relay-server").exists(), "{} has no relay-server", folder.display());
+    }
+    let ours = program(&options.binaries).unwrap_or_else(|| own.as_path().into());
+    let loopback = || "127.0.0.1".to_owned();
+    let addresses = Sides { front: loopback(), back: loopback() };
+    let mut arena = Arena::open(Machine::take(), ours, addresses, Vec::new()).await?;
+    arena.beside = program(&options.beside);
+    arena.peers = options.peers.as_deref().map(peers::read).transpose()?.unwrap_or_default();
+    let machine = arena.machine.describe();
+    println!("{machine}");
+    for (program, instead) in [("nginx", "our own handler; no hops"), ("wrk", "our own closed loop")] {
+        if !machine::finds(program) {
+            println!("skipped: {program} is not here (a package of Debian); {instead}");
+        }
+    }
+    let end = Instant::now() + Duration::from_secs(options.minutes * 60);
+    let (mut rows, mut started) = (Vec::new(), Vec::new());
+    for name in options.chosen() {
+        if Instant::now() > end {
+            println!("\n{name}: skipped, the {} minutes are over", options.minutes);
+            continue;
+        }
+        let row = match WORKLOADS.iter().find(|it| it.name == name) {
+            Some(workload) => measure(&arena, workload, options, &mut started, end).await,
+            None => memory::row(&arena, name).await.and_then(|row| row.context("a workload")),
+        };
+        match row {
+            Ok(row) => {
+                row.print();
+                rows.push(row);
+            }
+            Err(error) => println!("\n{name}: failed: {error:#}"),
+        }
+    }
+    print_goals(&rows);
+    if let Some(path) = &options.json {
+        write_json(path, &machine, &rows)?;
+    }
+    Ok(())
+}
+
+fn write_json(path: &Path, machine: &str, rows: &[Row]) -> anyhow::Result<()> {
+    let rows: Vec<_> = rows.iter().map(Row::to_json).collect();
+    let text = serde_json::to_string_pretty(&serde_json::json!({ "machine": machine, "workloads": rows }))?;
+    std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// One workload, in rounds; who runs already from the workload before goes on.
+async fn measure(
+    arena: &Arena,
+    workload: &Workload,
+    options: &Options,
+    started: &mut Vec<Contestant>,
+    end: Instant,
+) -> anyhow::Result<Row> {
+    let mut row = Row { name: workload.name.to_owned(), title: workload.title.to_owned(), ..Row::default() };
+    let kinds = workload.kinds(arena.peers.len(), arena.beside.is_some());
+    started.retain(|it| kinds.contains(&it.kind));
+    let mut places = Vec::new();
+    for kind in &kinds {
+        if !started.iter().any(|it| it.kind == *kind) {
+            match arena.start(kind).await {
+                Ok(contestant) => started.push(contestant),
+                Err(error) if places.is_empty() => return Err(error),
+                Err(error) => {
+                    row.notes.push(format!("skipped: {}: {error:#}", arena.name(kind)));
+                    continue;
+                }
+            }
+        }
+        places.extend(started.iter().position(|it| it.kind == *kind));
+    }
+    let contestants: Vec<&Contestant> = places.iter().filter_map(|place| started.get(*place)).collect();
+    let mut rate = None;
+    for contestant in &contestants {
+        // Every buffer and connection was in use before it counts.
+        let done = load::closed(&arena.machine.load, &contestant.target, workload.load, 1).await?;
+        let lines = contestant.lines();
+        contestant.delivers(lines.min(done.completed)).await?;
+        rate = rate.or(workload.is_open.then_some(done.completed as f64 / done.seconds * OPEN_SHARE));
+    }
+    if let Some(rate) = rate {
+        row.notes.push(format!("{rate:.0} webhooks a second"));
+    }
+    let mut columns: Vec<Column> =
+        contestants.iter().map(|it| Column { name: arena.name(&it.kind), runs: Vec::new() }).collect();
+    let mut disturbed = Vec::new();
+    for round in 0..options.rounds {
+        if round > 0 && Instant::now() > end {
+            row.notes.push(format!("only {round} rounds: the time is over"));
+            break;
+        }
+        for turn in 0..contestants.len() {
+            let place = (turn + round) % contestants.len();
+            let (run, why) = quiet_run(arena, contestants[place], workload.load, rate, options).await?;
+            columns[place].runs.push(run);
+            disturbed.extend(why.map(|why| format!("{} in round {}: {why}", columns[place].name, round + 1)));
+        }
+    }
+    if let Some(last) = disturbed.last() {
+        let all = columns.iter().map(|column| column.runs.len()).sum::<usize>();
+        row.notes.push(format!("{} of {all} runs stayed busy; the last: {last}", disturbed.len()));
+    }
+    row.columns = columns;
+    row.judge(workload.goals);
+    Ok(row)
+}
+
+/// A run that nothing disturbed, or the last of several with what did.
+async fn quiet_run(
+    arena: &Arena,
+    contestant: &Contestant,
+    load: Load,
+    rate: Option<f64>,
+    options: &Options,
+) -> anyhow::Result<(Run, Option<String>)> {
+    let mut repeats = 0;
+    loop {
+        let (figures, why) = one_run(arena, contestant, load, rate, options.seconds).await?;
+        if why.is_none() || repeats == options.repeats {
+            return Ok((Run { figures, is_quiet: why.is_none() }, why));
+        }
+        repeats += 1;
+    }
+}
+
+async fn one_run(
+    arena: &Arena,
+    contestant: &Contestant,
+    load: Load,
+    rate: Option<f64>,
+    seconds: u32,
+) -> anyhow::Result<([f64; workloads::Figure::ALL.len()], Option<String>)> {
+    let watch = arena.machine.watch().await;
+    let (before, lines) = (contestant.cpu()?, contestant.lines());
+    let done = match rate {
+        Some(rate) => load::open(&contestant.target, load, rate, seconds).await?,
+        None => load::closed(&arena.machine.load, &contestant.target, load, seconds).await?,
+    };
+    let name = || arena.name(&contestant.kind);
+    ensure!(
+        done.completed > 0 && done.failed * 100 <= done.completed,
+        "{}: {} answers, {} failures",
+        name(),
+        done.completed,
+        done.failed
+    );
+    contestant.delivers(lines + done.completed).await.with_context(name)?;
+    let (after, memory) = (contestant.cpu()?, contestant.memory());
+    let why = watch.disturbance();
+    let each =
+        |before: Duration, after: Duration| after.saturating_sub(before).as_secs_f64() * 1e6 / done.completed as f64;
+    let (front, back) = (each(before.front, after.front), each(before.back, after.back));
+    let micros = |time: Duration| time.as_secs_f64() * 1e6;
+    let mib = |bytes: u64| bytes as f64 / (1024.0 * 1024.0);
+    let figures = [
+        front,
+        back,
+        front + back,
+        done.completed as f64 / done.seconds,
+        micros(done.p50),
+        micros(done.p99),
+        micros(done.p999),
+        mib(memory.front),
+        mib(memory.back),
+    ];
+    Ok((figures, why))
+}
