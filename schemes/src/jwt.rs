@@ -8,12 +8,13 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     json::{self, Pointer},
-    key::{Algorithm, Digest, Keys},
+    key::{Algorithm, Keys},
     layout::Layout,
     locate::{Scene, Unreadable},
+    public::Message,
     request::{Fingerprint, Refusal, Verified},
     scheme::Scheme,
-    template::{self, Found, SignedPart},
+    template::{self, SignedPart},
 };
 
 const MAX_TOKEN: usize = 16 * 1024;
@@ -59,8 +60,9 @@ pub(crate) fn verify(
             if usable.is_empty() {
                 return Err(Refusal::KeyUnknown);
             }
+            let message = Message::Whole(token.signed.to_vec());
             let mut usable = usable.into_iter();
-            usable.find(|(_, key)| key.verifies(algorithm, token.signed, &token.signature)).map(|(index, _)| index)
+            usable.find(|(_, key)| key.verifies(algorithm, &message, &token.signature)).map(|(index, _)| index)
         }
     };
     let key_index = key_index.ok_or(Refusal::SignatureMismatch)?;
@@ -151,10 +153,10 @@ fn check_claims(
         }
     }
     if let Some((claim, template)) = &claims.hash {
-        let text_hashed = template::render_text(template, scene, Found::default())?;
+        let hashed = template::render_digest(template, scene)?;
         let hash = text(payload, claim).ok_or(Refusal::ClaimWrong)?;
         let hash = HEXLOWER.decode(hash.as_bytes()).map_err(|_| Refusal::ClaimWrong)?;
-        if !bool::from(Digest::of(&text_hashed).equals(&hash)) {
+        if !bool::from(hashed.equals(&hash)) {
             return Err(Refusal::BodyMismatch);
         }
     }
@@ -194,8 +196,8 @@ pub(crate) fn sign(scheme: &Scheme, keys: &Keys, scene: &Scene<'_>, now: i64) ->
     }
     payload.extend(scheme.claims.verified.iter().map(|claim| (claim.clone(), true.into())));
     if let Some((claim, template)) = &scheme.claims.hash {
-        let text = template::render_text(template, scene, Found::default())?;
-        payload.insert(claim.clone(), HEXLOWER.encode(&Sha256::digest(text)).into());
+        let hashed = template::render_digest(template, scene)?;
+        payload.insert(claim.clone(), HEXLOWER.encode(hashed.bytes()).into());
     }
     payload.insert("iat".into(), now.into());
     if scheme.claims.expires {

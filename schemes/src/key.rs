@@ -398,7 +398,7 @@ impl Key {
     }
 
     fn hash(&self, mut hash: impl FixedOutput, parts: &[SignedPart<'_>], url: &str) -> Digest {
-        parts.iter().for_each(|part| hash.update(part.text(url, self.text())));
+        parts.iter().for_each(|part| part.hash(&mut hash, url, self.text()));
         Digest::new(&hash.finalize_fixed())
     }
 }
@@ -410,7 +410,7 @@ pub(crate) struct Digest {
 }
 
 impl Digest {
-    fn new(digest: &[u8]) -> Self {
+    pub(crate) fn new(digest: &[u8]) -> Self {
         let mut bytes = Zeroizing::new([0; 64]);
         bytes[..digest.len()].copy_from_slice(digest);
         Self { bytes, len: digest.len() }

@@ -71,7 +71,7 @@ pub use invisible::Invisible;
 pub use key::{KeyTag, Keys, Material, SecretError, SecretWarning};
 pub use layout::MAX_CANDIDATES;
 pub use locate::Locator;
-pub use request::{Fingerprint, Headers, Refusal, Request, Verified};
+pub use request::{Fingerprint, Headers, LongBody, Refusal, Request, Verified};
 pub use row::{Ack, EventMeta, Provider, RowError, TABLE, load, provider, providers};
 #[cfg(feature = "samples")]
 pub use sample::Sample;

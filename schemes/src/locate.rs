@@ -9,7 +9,8 @@ use crate::{
     json::{self, Pointer},
     key::Keys,
     multipart,
-    request::{Doubled, Request},
+    request::{Doubled, LongBody, Request},
+    template::SignedPart,
     url,
 };
 
@@ -53,13 +54,19 @@ pub(crate) struct Scene<'a> {
     pub(crate) url: &'a str,
     /// The JSON that pointers start from: the body, or an item of it.
     pub(crate) json: &'a [u8],
+    /// The body, where the request goes without it.
+    pub(crate) long: Option<&'a dyn LongBody>,
     pub(crate) keys: Option<&'a Keys>,
 }
 
 impl<'a> Scene<'a> {
     pub(crate) fn new(request: &'a Request<'a>, keys: Option<&'a Keys>) -> Self {
         let url = keys.and_then(|keys| keys.public_url()).unwrap_or(request.url);
-        Self { request, url, json: request.body, keys }
+        Self { request, url, json: request.body, long: None, keys }
+    }
+
+    pub(crate) fn body(&self) -> SignedPart<'a> {
+        self.long.map_or(SignedPart::Bytes(Cow::Borrowed(self.request.body)), SignedPart::Long)
     }
 
     /// Of a multipart form, the JSON stands in this part. Where that cannot be read, there is none.

@@ -5,11 +5,17 @@
 
 use std::collections::BTreeMap;
 
-use aws_lc_rs::signature::{self, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm};
+use aws_lc_rs::{
+    digest::{Context, Digest, SHA1_FOR_LEGACY_USE_ONLY, SHA256},
+    signature::{self, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm},
+};
 use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER_PERMISSIVE};
 use serde::Deserialize;
 
-use crate::key::{Algorithm, SecretError, SecretForm};
+use crate::{
+    key::{Algorithm, SecretError, SecretForm},
+    template::SignedPart,
+};
 
 const MAX_KEYS: usize = 64;
 
@@ -23,6 +29,28 @@ pub(crate) struct PublicKey {
     shape: Shape,
     /// From when until when it may be used, in Unix seconds.
     valid: Option<(i64, i64)>,
+}
+
+/// What is signed.
+pub(crate) enum Message {
+    Whole(Vec<u8>),
+    /// The digest of one with a long body in it, by the hash of the algorithm that signs.
+    Digest(Digest),
+}
+
+impl Message {
+    pub(crate) fn of(algorithm: Algorithm, parts: &[SignedPart<'_>], url: &str) -> Self {
+        let texts: Option<Vec<_>> = parts.iter().map(|part| part.text(url, &[])).collect();
+        if let Some(texts) = texts {
+            return Self::Whole(texts.concat());
+        }
+        let mut hash = Context::new(match algorithm {
+            Algorithm::RsaSha1 | Algorithm::EcdsaP256Sha1 => &SHA1_FOR_LEGACY_USE_ONLY,
+            _ => &SHA256,
+        });
+        parts.iter().for_each(|part| part.for_each(url, &[], &mut |piece| hash.update(piece)));
+        Self::Digest(hash.finish())
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -117,14 +145,22 @@ impl PublicKey {
         self.valid.is_none_or(|(from, until)| (from..=until).contains(&now))
     }
 
-    pub(crate) fn verifies(&self, algorithm: Algorithm, message: &[u8], signed: &[u8]) -> bool {
-        let check = |rule: &'static dyn VerificationAlgorithm| match &self.shape {
-            Shape::Bytes(bytes) => UnparsedPublicKey::new(rule, bytes).verify(message, signed).is_ok(),
-            Shape::Rsa(..) => false,
+    pub(crate) fn verifies(&self, algorithm: Algorithm, message: &Message, signed: &[u8]) -> bool {
+        let check = |rule: &'static dyn VerificationAlgorithm| match (&self.shape, message) {
+            (Shape::Bytes(bytes), Message::Whole(text)) => {
+                UnparsedPublicKey::new(rule, bytes).verify(text, signed).is_ok()
+            }
+            (Shape::Bytes(bytes), Message::Digest(digest)) => {
+                UnparsedPublicKey::new(rule, bytes).verify_digest(digest, signed).is_ok()
+            }
+            (Shape::Rsa(..), _) => false,
         };
-        let rsa = |rule: &'static signature::RsaParameters| match &self.shape {
-            Shape::Bytes(bytes) => UnparsedPublicKey::new(rule, bytes).verify(message, signed).is_ok(),
-            Shape::Rsa(n, e) => RsaPublicKeyComponents { n, e }.verify(rule, message, signed).is_ok(),
+        let rsa = |rule: &'static signature::RsaParameters| match (&self.shape, message) {
+            (Shape::Rsa(n, e), Message::Whole(text)) => {
+                RsaPublicKeyComponents { n, e }.verify(rule, text, signed).is_ok()
+            }
+            (Shape::Rsa(..), Message::Digest(_)) => false, // Rows of key sets want the whole body.
+            (Shape::Bytes(_), _) => check(rule),
         };
         match algorithm {
             Algorithm::Ed25519 => check(&signature::ED25519),

@@ -29,6 +29,20 @@ impl<N: AsRef<str>, V: AsRef<[u8]>> Headers for Vec<(N, V)> {
     }
 }
 
+/// A body that is too long to be in memory as a whole: it comes in pieces, in order, each time that it is asked for.
+///
+/// A scheme that finds nothing inside of the body takes it so ([`Scheme::needs_whole_body`](crate::Scheme::needs_whole_body)).
+pub trait LongBody {
+    fn len(&self) -> u64;
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whoever cannot read all of it notes that down: what is computed of a part proves nothing.
+    fn for_each(&self, each: &mut dyn FnMut(&[u8]));
+}
+
 /// A request, exactly as it was received.
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
@@ -38,7 +52,7 @@ pub struct Request<'a> {
     /// [`public_url`](crate::Material::public_url) goes before it.
     pub url: &'a str,
     pub headers: &'a dyn Headers,
-    /// The raw body; empty for schemes that do not need it.
+    /// The raw body; empty for schemes that do not need it, and where a [`LongBody`] goes with the request.
     pub body: &'a [u8],
 }
 

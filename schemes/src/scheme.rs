@@ -1,6 +1,7 @@
 //! How a provider signs, as data: what a checked row says. The engine reads it both ways.
 
 use crate::{
+    form::Form,
     json::Pointer,
     key::{Algorithm, Keys, Material, SecretError, SecretForm},
     layout::{Encoding, Layout},
@@ -165,6 +166,37 @@ impl Scheme {
             || self.require.iter().any(|rule| rule.spot.in_body())
             || self.key_at.as_ref().is_some_and(|key| key.spot.in_body())
             || self.timestamp.as_ref().is_some_and(|stamp| stamp.place.in_body())
+    }
+
+    /// Whether something has to be found inside of the body of a request, or its signature takes no less than all of it
+    /// at once; else the body may come as a [`LongBody`](crate::LongBody). Without a request: of any.
+    pub fn needs_whole_body(&self, request: Option<&Request<'_>>) -> bool {
+        let Some(request) = request else {
+            return self.looks_into_body(None) || self.alias.as_ref().is_some_and(|alias| alias.needs_whole_body(None));
+        };
+        self.family(request).looks_into_body(Some(request))
+    }
+
+    fn looks_into_body(&self, request: Option<&Request<'_>>) -> bool {
+        let looks = |piece: &Piece| match piece {
+            Piece::BodyOrForm(_) => !request.is_some_and(|request| matches!(Form::of(request), Ok(None))),
+            Piece::FormSorted | Piece::JsonLines(_) | Piece::UrlAndForm => true,
+            Piece::At { spot, .. } => spot.in_body(),
+            _ => false,
+        };
+        let spots = [&self.id, &self.nonce, &self.body_hash].into_iter().flatten();
+        let mut algorithms = self.algorithms.iter().flat_map(|(_, known)| known).map(|(_, algorithm)| *algorithm);
+        // These take a text, and no hash of one.
+        let by_text = self.algorithm == Algorithm::Ed25519
+            || algorithms.any(|algorithm| algorithm == Algorithm::Ed25519)
+            || (self.secret == SecretForm::Jwks && !self.algorithm.is_jwt());
+        self.signs(looks)
+            || self.each.is_some()
+            || matches!(&self.place, SignaturePlace::At(spot) if spot.in_body())
+            || spots.chain(self.require.iter().map(|rule| &rule.spot)).any(Spot::in_body)
+            || self.key_at.as_ref().is_some_and(|key| key.spot.in_body())
+            || self.timestamp.as_ref().is_some_and(|stamp| stamp.place.in_body())
+            || (by_text && self.template.iter().any(|piece| matches!(piece, Piece::Body | Piece::BodyOrForm(_))))
     }
 
     /// Whether the signature covers every byte of the body; if not, a body can be changed unseen.

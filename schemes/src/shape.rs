@@ -6,7 +6,7 @@
 use std::ops::RangeInclusive;
 
 /// Longest text that a shape may allow, in bytes.
-const MAX_LEN: usize = 1024;
+pub(crate) const MAX_LEN: usize = 1024;
 
 /// Beside letters and digits, what a challenge may be made of. JSON objects, lists and texts, XML, form fields in a row
 /// and lines need others.

@@ -16,9 +16,9 @@ use crate::{
     layout::Layout,
     locate::{Scene, Spot},
     multipart,
-    request::{Headers, Refusal, Request},
+    request::{Headers, LongBody, Refusal, Request},
     scheme::{Expected, Scheme, SignaturePlace},
-    template::{self, Found},
+    template::{self, Found, SignedPart},
     timestamp::TimestampPlace,
 };
 
@@ -49,6 +49,8 @@ struct Draft<'a> {
     set: Vec<(String, String)>,
     url: String,
     body: Vec<u8>,
+    /// The body, where the request goes without it.
+    long: Option<&'a dyn LongBody>,
     json_part: Option<&'a str>,
 }
 
@@ -111,6 +113,14 @@ impl Draft<'_> {
         Ok(())
     }
 
+    fn is_empty(&self) -> bool {
+        self.body.is_empty() && self.long.is_none()
+    }
+
+    fn body_hash(&self) -> String {
+        template::body_hash(&self.long.map_or(SignedPart::Bytes(Cow::Borrowed(&self.body)), SignedPart::Long))
+    }
+
     /// Where JSON pointers start from.
     fn json(&self) -> Result<&[u8], SignError> {
         match (self.json_part, self.form()?) {
@@ -169,15 +179,32 @@ impl Scheme {
         id: Option<&str>,
         now_unix_s: i64,
     ) -> Result<Signed, SignError> {
+        self.sign_with(keys, request, None, id, now_unix_s)
+    }
+
+    /// As [`Scheme::sign`], for a request whose body, if it is a `long` one, comes beside it.
+    pub fn sign_with(
+        &self,
+        keys: &Keys,
+        request: &Request<'_>,
+        long: Option<&dyn LongBody>,
+        id: Option<&str>,
+        now_unix_s: i64,
+    ) -> Result<Signed, SignError> {
+        if long.is_some() && self.needs_whole_body(Some(request)) {
+            return Err(SignError::Body);
+        }
         let there =
             |scheme: &Self| matches!(&scheme.place, SignaturePlace::At(Spot::Header(name)) if request.has_header(name));
         let mut signed = match &self.alias {
-            Some(alias) if there(alias) && !there(self) => return alias.sign_alone(keys, request, id, now_unix_s),
-            _ => self.sign_alone(keys, request, id, now_unix_s)?,
+            Some(alias) if there(alias) && !there(self) => {
+                return alias.sign_alone(keys, request, long, id, now_unix_s);
+            }
+            _ => self.sign_alone(keys, request, long, id, now_unix_s)?,
         };
         // Two families that differ are refused.
         if let Some(alias) = self.alias.as_ref().filter(|alias| there(alias)) {
-            signed.headers.extend(alias.sign_alone(keys, request, id, now_unix_s)?.headers);
+            signed.headers.extend(alias.sign_alone(keys, request, long, id, now_unix_s)?.headers);
         }
         Ok(signed)
     }
@@ -186,6 +213,7 @@ impl Scheme {
         &self,
         keys: &Keys,
         request: &Request<'_>,
+        long: Option<&dyn LongBody>,
         id: Option<&str>,
         now_unix_s: i64,
     ) -> Result<Signed, SignError> {
@@ -198,6 +226,7 @@ impl Scheme {
             set: Vec::new(),
             url,
             body: request.body.to_vec(),
+            long,
             json_part: self.json_part.as_deref(),
         };
         for rule in &self.require {
@@ -223,8 +252,8 @@ impl Scheme {
             Some((TimestampPlace::Field(_), _)) | None => {}
         }
         let form = draft.form()?.is_some();
-        if let (Some(spot), false, false) = (&self.body_hash, draft.body.is_empty(), form) {
-            let hash = template::body_hash(&draft.body);
+        if let (Some(spot), false, false) = (&self.body_hash, draft.is_empty(), form) {
+            let hash = draft.body_hash();
             draft.put(spot, &hash)?;
         }
         let stamp = stamp.as_ref().map_or("", |(_, text)| text.as_str());
@@ -254,6 +283,7 @@ impl Scheme {
             request: &request,
             url: &draft.url,
             json: json.map_or_else(|| draft.json(), Ok)?,
+            long: draft.long,
             keys: Some(keys),
         };
         let key = keys.lead().ok_or(Refusal::SecretMissing)?;

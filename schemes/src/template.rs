@@ -4,13 +4,15 @@
 
 use std::borrow::Cow;
 
+use hmac::digest::Update;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
     form::{self, Form},
     json::{self, Pointer},
+    key::Digest,
     locate::{Scene, Spot, Unreadable},
-    request::{Refusal, Request},
+    request::{LongBody, Refusal, Request},
     url,
 };
 
@@ -57,21 +59,34 @@ pub(crate) enum Piece {
     UrlAndForm,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) enum SignedPart<'a> {
     Bytes(Cow<'a, [u8]>),
+    Long(&'a dyn LongBody),
     Url,
     Secret,
 }
 
 impl SignedPart<'_> {
-    /// Its bytes, where `url` was signed under a key whose text is `secret`.
-    pub(crate) fn text<'t>(&'t self, url: &'t str, secret: &'t [u8]) -> &'t [u8] {
+    /// Its bytes in one piece, where `url` was signed under a key whose text is `secret`; `None` of a long body.
+    pub(crate) fn text<'t>(&'t self, url: &'t str, secret: &'t [u8]) -> Option<&'t [u8]> {
         match self {
-            Self::Bytes(bytes) => bytes,
-            Self::Url => url.as_bytes(),
-            Self::Secret => secret,
+            Self::Bytes(bytes) => Some(bytes),
+            Self::Long(_) => None,
+            Self::Url => Some(url.as_bytes()),
+            Self::Secret => Some(secret),
         }
+    }
+
+    pub(crate) fn for_each(&self, url: &str, secret: &[u8], each: &mut dyn FnMut(&[u8])) {
+        match self {
+            Self::Long(body) => body.for_each(each),
+            part => part.text(url, secret).into_iter().for_each(each),
+        }
+    }
+
+    pub(crate) fn hash(&self, hash: &mut impl Update, url: &str, secret: &[u8]) {
+        self.for_each(url, secret, &mut |piece| hash.update(piece));
     }
 }
 
@@ -178,6 +193,8 @@ pub(crate) fn render<'a>(
         parts.push(match piece {
             Piece::Url => SignedPart::Url,
             Piece::Secret => SignedPart::Secret,
+            Piece::Body => scene.body(),
+            Piece::BodyOrForm(_) if form_of(scene.request)?.is_none() => scene.body(),
             piece => SignedPart::Bytes(fill(piece, scene, found)?),
         });
     }
@@ -196,6 +213,13 @@ pub(crate) fn render_text(pieces: &[Piece], scene: &Scene<'_>, found: Found<'_>)
     Ok(text)
 }
 
+/// The SHA-256 of a template that is filled in, whose secret is of no concern.
+pub(crate) fn render_digest(pieces: &[Piece], scene: &Scene<'_>) -> Result<Digest, Refusal> {
+    let mut hash = Sha256::new();
+    render(pieces, scene, Found::default())?.iter().for_each(|part| part.hash(&mut hash, scene.url, &[]));
+    Ok(Digest::new(&hash.finalize()))
+}
+
 fn fill<'a>(piece: &'a Piece, scene: &Scene<'a>, found: Found<'a>) -> Result<Cow<'a, [u8]>, Refusal> {
     let request = scene.request;
     Ok(match piece {
@@ -205,8 +229,8 @@ fn fill<'a>(piece: &'a Piece, scene: &Scene<'a>, found: Found<'a>) -> Result<Cow
             Some(form) => form.single(field).ok().flatten().ok_or(Refusal::BodyMalformed)?,
             None => Cow::Borrowed(request.body),
         },
-        Piece::BodyHash => Cow::Owned(body_hash(request.body).into_bytes()),
-        Piece::BodyCrc => Cow::Owned(crc32fast::hash(request.body).to_string().into_bytes()),
+        Piece::BodyHash => Cow::Owned(body_hash(&scene.body()).into_bytes()),
+        Piece::BodyCrc => Cow::Owned(body_crc(&scene.body()).to_string().into_bytes()),
         Piece::Timestamp => Cow::Borrowed(found.timestamp),
         Piece::Id => Cow::Borrowed(found.id),
         Piece::Mac => Cow::Borrowed(found.mac),
@@ -240,8 +264,16 @@ fn form_of<'a>(request: &Request<'a>) -> Result<Option<Form<'a>>, Refusal> {
     Form::of(request).map_err(|_| Refusal::BodyMalformed)
 }
 
-pub(crate) fn body_hash(body: &[u8]) -> String {
-    data_encoding::HEXLOWER.encode(&Sha256::digest(body))
+pub(crate) fn body_hash(body: &SignedPart<'_>) -> String {
+    let mut hash = Sha256::new();
+    body.hash(&mut hash, "", &[]);
+    data_encoding::HEXLOWER.encode(&hash.finalize())
+}
+
+fn body_crc(body: &SignedPart<'_>) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    body.for_each("", &[], &mut |piece| crc.update(piece));
+    crc.finalize()
 }
 
 fn json_lines(names: &[(String, Pointer, bool)], text: &[u8]) -> Result<Vec<u8>, Refusal> {

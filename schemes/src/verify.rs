@@ -16,9 +16,10 @@ use crate::{
     key::{Algorithm, Digest, Keys},
     layout::{Candidate, Claimed, Encoding, Layout, MAX_CANDIDATES},
     locate::{Scene, Spot, Unreadable},
-    public::PublicKey,
-    request::{Fingerprint, Refusal, Request, Verified},
+    public::{Message, PublicKey},
+    request::{Fingerprint, LongBody, Refusal, Request, Verified},
     scheme::{Envelope, Expected, KeyAt, NamedKey, Requirement, Scheme, SignaturePlace},
+    shape::{self, Shape},
     template::{self, Found, SignedPart},
     timestamp::TimestampPlace,
     url,
@@ -27,20 +28,26 @@ use crate::{
 impl Scheme {
     /// Checks a request that arrived at `now_unix_s`.
     pub fn verify(&self, keys: &Keys, request: &Request<'_>, now_unix_s: i64) -> Result<Verified, Refusal> {
-        self.verify_late(keys, request, now_unix_s, keys.tolerance_s)
+        self.verify_with(keys, request, None, now_unix_s, None)
     }
 
-    /// As [`Scheme::verify`], for a request that may be so old. Only for who knows that it did not come before.
-    pub fn verify_late(
+    /// As [`Scheme::verify`], for a request whose body, if it is a `long` one, comes beside it, and that may be `past_s`
+    /// seconds old. The latter is only for who knows that it did not come before.
+    pub fn verify_with(
         &self,
         keys: &Keys,
         request: &Request<'_>,
+        long: Option<&dyn LongBody>,
         now_unix_s: i64,
         past_s: Option<i64>,
     ) -> Result<Verified, Refusal> {
+        let past_s = past_s.or(keys.tolerance_s);
         let scheme = self.family(request);
+        if long.is_some() && self.needs_whole_body(Some(request)) {
+            return Err(Refusal::BodyMalformed); // Nothing is found in a body that is not there.
+        }
         self.check_families(request)?;
-        let scene = Scene::new(request, Some(keys)).json_in(scheme.json_part.as_deref());
+        let scene = Scene { long, ..Scene::new(request, Some(keys)).json_in(scheme.json_part.as_deref()) };
         for rule in &scheme.require {
             rule.check(&scene)?;
         }
@@ -111,7 +118,7 @@ impl Scheme {
         if self.may_have_several() && self.timestamp.is_some() {
             // What was signed, whichever key did it.
             let mut hash = Sha256::new();
-            parts.iter().for_each(|part| hash.update(part.text(signed_url, &[])));
+            parts.iter().for_each(|part| part.hash(&mut hash, signed_url, &[]));
             fingerprint = Fingerprint::of(&hash.finalize());
         }
         self.check_body_hash(scene, signed_url)?;
@@ -147,10 +154,14 @@ impl Scheme {
 
     /// A signature of what a challenge may be proves nothing: whoever asks gets it.
     pub(crate) fn check_no_challenge(&self, parts: &[SignedPart<'_>], url: &str) -> Result<(), Refusal> {
-        match self.challenges.iter().any(|shape| shape.fits_joined(parts.iter().map(|part| part.text(url, &[])))) {
-            true => Err(Refusal::ChallengeText),
-            false => Ok(()),
-        }
+        let fits = |shape: &Shape| match parts.iter().map(|part| part.text(url, &[])).collect::<Option<Vec<_>>>() {
+            Some(texts) => shape.fits_joined(texts),
+            // No challenge is as long, whatever stands beside it.
+            None => {
+                parts.iter().all(|part| !matches!(part, SignedPart::Long(body) if body.len() > shape::MAX_LEN as u64))
+            }
+        };
+        if self.challenges.iter().any(fits) { Err(Refusal::ChallengeText) } else { Ok(()) }
     }
 
     /// The key that made one of the signatures, and the URL for which it did, if another than the one that counts.
@@ -190,8 +201,6 @@ impl Scheme {
         now: i64,
     ) -> Result<Option<(usize, Fingerprint)>, Refusal> {
         let algorithm = self.algorithm_for(scene)?;
-        let message: Vec<_> = parts.iter().map(|part| part.text(scene.url, &[])).collect();
-        let message = message.concat();
         let key_name = match &self.key_at {
             Some(at) => Some(at.name(scene)?),
             None => key_name,
@@ -204,10 +213,13 @@ impl Scheme {
         if !usable.iter().any(|(_, key)| key.is_valid_at(now)) {
             return Err(Refusal::CertificateRefused);
         }
+        let message = Message::of(algorithm, parts, scene.url);
         let right = |key: &PublicKey| candidates.iter().any(|it| key.verifies(algorithm, &message, &it.bytes));
         let mut usable = usable.into_iter().filter(|(_, key)| key.is_valid_at(now));
-        let found = usable.find(|(_, key)| right(key));
-        Ok(found.map(|(index, _)| (index, Fingerprint::of(Digest::of(&message).bytes()))))
+        let Some((index, _)) = usable.find(|(_, key)| right(key)) else { return Ok(None) };
+        let mut hash = Sha256::new();
+        parts.iter().for_each(|part| part.hash(&mut hash, scene.url, &[]));
+        Ok(Some((index, Fingerprint::of(&hash.finalize()))))
     }
 
     fn algorithm_for(&self, scene: &Scene<'_>) -> Result<Algorithm, Refusal> {
@@ -362,14 +374,17 @@ impl Scheme {
     /// A body that no form covers is bound by its hash, where the row says so.
     fn check_body_hash(&self, scene: &Scene<'_>, signed_url: &str) -> Result<(), Refusal> {
         let Some(spot) = &self.body_hash else { return Ok(()) };
-        let body = scene.request.body;
         // Only the query of the URL that was signed proves anything.
         let signed = Request { url: signed_url, ..*scene.request };
         let scene = Scene { request: &signed, ..*scene };
         match spot.read(&scene).map_err(|_| Refusal::PartMissing)? {
-            Some(hash) if *hash == *template::body_hash(body).as_bytes() => Ok(()),
+            Some(hash) if *hash == *template::body_hash(&scene.body()).as_bytes() => Ok(()),
             Some(_) => Err(Refusal::BodyMismatch),
-            None if body.is_empty() || matches!(Form::of(scene.request), Ok(Some(_))) => Ok(()),
+            None if (scene.request.body.is_empty() && scene.long.is_none())
+                || matches!(Form::of(scene.request), Ok(Some(_))) =>
+            {
+                Ok(())
+            }
             None => Err(Refusal::PartMissing),
         }
     }

@@ -5,12 +5,12 @@
 
 mod common;
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use common::{NOW, SECRET, Signed, keys, material, sign, sign_with, symmetric};
 use proptest::prelude::*;
 use relay_schemes::{
-    Keys, MAX_CANDIDATES, Provider, Refusal, Request, Scheme, SecretWarning, SignatureScope, load, provider,
+    Keys, LongBody, MAX_CANDIDATES, Provider, Refusal, Request, Scheme, SecretWarning, SignatureScope, load, provider,
     vectors::{VectorRequest, requests},
 };
 
@@ -433,6 +433,54 @@ fn accepted() -> Vec<(String, &'static Scheme, Keys, VectorRequest)> {
 fn places(len: usize) -> Vec<usize> {
     let step = (len / 400).max(1);
     (0..len).step_by(step).chain(len.checked_sub(1)).collect()
+}
+
+/// A body in pieces of a few bytes.
+struct Pieces<'a>(&'a [u8]);
+
+impl LongBody for Pieces<'_> {
+    fn len(&self) -> u64 {
+        1 << 20 // Whatever there is of it, no challenge is as long.
+    }
+
+    fn for_each(&self, each: &mut dyn FnMut(&[u8])) {
+        self.0.chunks(7).for_each(each);
+    }
+}
+
+#[test]
+fn a_body_in_pieces_proves_what_it_proves_as_a_whole() {
+    let (mut in_pieces, mut as_a_whole) = (BTreeSet::new(), BTreeSet::new());
+    let all = accepted();
+    for (name, scheme, keys, sample) in &all {
+        let whole = Request { method: &sample.method, url: &sample.url, headers: &sample.headers, body: &sample.body };
+        let head = Request { body: b"", ..whole };
+        let seen = |body: &[u8]| scheme.verify_with(keys, &head, Some(&Pieces(body)), sample.now, None);
+        if scheme.needs_whole_body(Some(&head)) {
+            assert_eq!(seen(&sample.body), Err(Refusal::BodyMalformed), "{}", sample.name);
+            assert!(scheme.needs_whole_body(None), "{name}");
+            as_a_whole.insert(name.as_str());
+            continue;
+        }
+        let right = scheme.verify_with(keys, &whole, None, sample.now, None);
+        assert!(right.is_ok(), "{}: {right:?}", sample.name);
+        assert_eq!(seen(&sample.body), right, "{}", sample.name);
+        in_pieces.insert(name.as_str());
+        if scheme.is_symmetric() {
+            let pieces = Pieces(&sample.body);
+            let in_pieces = scheme.sign_with(keys, &head, Some(&pieces), Some("evt-1"), sample.now);
+            let in_one = scheme.sign(keys, &whole, Some("evt-1"), sample.now);
+            assert_eq!(in_pieces.map(|it| it.headers), in_one.map(|it| it.headers), "{}", sample.name);
+        }
+        if scheme.protects_body() {
+            for other in [&[&sample.body[..], b" "].concat(), &sample.body[..sample.body.len().saturating_sub(1)]] {
+                assert!(other == sample.body || seen(other).is_err(), "{}: another body passed", sample.name);
+            }
+        }
+    }
+    println!("{} in pieces; as a whole: {as_a_whole:?}", in_pieces.len());
+    assert!(["github", "slack", "sendgrid"].iter().all(|name| in_pieces.contains(name)), "{in_pieces:?}");
+    assert!(["discord", "twilio"].iter().all(|name| as_a_whole.contains(name)), "{as_a_whole:?}");
 }
 
 #[test]

@@ -118,6 +118,12 @@ impl Provider {
         self.handshakes.iter().any(Handshake::learns_secret)
     }
 
+    /// Whether its proof, its ids or its types need the whole body of a request at once; without a request: of any.
+    pub fn needs_whole_body(&self, request: Option<&Request<'_>>) -> bool {
+        [&self.event_id, &self.event_type].into_iter().flatten().any(Locator::in_body)
+            || self.scheme.as_ref().is_some_and(|scheme| scheme.needs_whole_body(request))
+    }
+
     /// The endpoint's keys, `None` if the provider does not sign, or if it gives its secret only in
     /// a handshake and has not yet.
     pub fn keys(&self, material: &Material) -> Result<Option<Keys>, SecretError> {
