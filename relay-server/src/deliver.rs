@@ -253,6 +253,7 @@ pub(crate) async fn deliver_live(
     let mut admitted = context.admission.take(endpoint, Instant::now())?;
     let source = match payload {
         Payload::Whole(body) => BodySource::whole(body),
+        Payload::Long(body, _) => BodySource::File(body.clone(), 0..body.size()),
         Payload::Streaming(body) => BodySource::Streaming(Streaming {
             body,
             sent_bytes: 0,

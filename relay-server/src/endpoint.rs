@@ -16,6 +16,7 @@ use relay_schemes::Locator;
 
 use crate::retry::{CircuitRule, Schedule, StatusRule};
 use crate::verify::Rule;
+use crate::webhook::Received;
 
 #[derive(Debug)]
 pub(crate) struct Endpoint {
@@ -56,10 +57,23 @@ impl Endpoint {
         self.policy.as_ref().filter(|policy| policy.methods.contains(method))
     }
 
+    /// Whether something has to be found inside of a request's body, or its proof takes no less than all of it at once;
+    /// without a request: of any.
+    pub(crate) fn needs_whole_body(&self, received: Option<&Received>) -> bool {
+        self.verify.needs_whole_body(received) || self.policy.as_ref().is_some_and(DeliveryPolicy::looks_into_body)
+    }
+
     /// Whether requests of this method are taken at all: a stored endpoint lets pass live what only asks.
     pub(crate) fn takes(&self, method: &http::Method) -> bool {
         let asks = matches!(*method, http::Method::GET | http::Method::HEAD | http::Method::OPTIONS);
         self.policy.is_none() || asks || self.keeps(method).is_some()
+    }
+}
+
+impl DeliveryPolicy {
+    fn looks_into_body(&self) -> bool {
+        let identity = matches!(&self.identity, Identity::Located(row) if row.in_body());
+        identity || matches!(&self.order, Order::ByKey(row) if row.in_body())
     }
 }
 

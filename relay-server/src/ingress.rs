@@ -50,6 +50,8 @@ impl Ingress {
                 max_head: limits.max_head,
                 timeouts: limits.timeouts,
                 memory: Arc::clone(&memory),
+                store: Arc::clone(&delivery.store),
+                spool: delivery.store.spool(),
                 providers: Arc::clone(providers),
             },
             api: AgentApi::build(Arc::clone(delivery)),

@@ -11,6 +11,8 @@
 
 mod clock;
 mod failure;
+mod memory;
+mod spool;
 mod tally;
 mod throttle;
 pub mod webhook;
@@ -31,7 +33,6 @@ mod mask;
 mod admission;
 pub mod endpoint;
 mod events;
-mod memory;
 #[allow(missing_docs, reason = "public for the benchmarks alone")]
 pub mod message;
 

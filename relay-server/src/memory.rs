@@ -5,6 +5,8 @@
 //! share leaves room for the others. Everything counts as what it costs, when it is there: an announced length takes
 //! nothing. Nothing here waits; where no room is left, the request is refused.
 //!
+//! A second budget of the same kind counts the bytes of files that long bodies come into.
+//!
 //! Invariants: a share is never below what one whole request of its endpoint takes; dropping a [`Memory`] gives back
 //! what it took; nothing is remembered of an endpoint or an address that holds nothing.
 
@@ -12,11 +14,9 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use http::request::Parts;
 use parking_lot::Mutex;
+use relay_program::EndpointName;
 
-use crate::{
-    endpoint::{Endpoint, EndpointName},
-    tally::give_back,
-};
+use crate::tally::give_back;
 
 /// What a header line costs beside its text: its place in a header map, with room for what a map keeps free.
 const LINE_BYTES: usize = 160;
@@ -28,7 +28,7 @@ const REQUEST_BYTES: usize = 16 * 1024;
 /// together are some times as much, but only where both ways stand still after they went fast.
 pub(crate) const LIVE_BYTES: usize = 96 * 1024;
 
-/// The largest head, with all that it costs; shares are at least this and the endpoint's `max_body`.
+/// The largest head, with all that it costs; shares are at least this and the largest body.
 const HEAD_BYTES: usize = 128 * 1024;
 
 /// An endpoint has at least one part in so many of the whole.
@@ -82,16 +82,21 @@ impl MemoryBudget {
         self.held.lock().all
     }
 
-    /// The memory of one request; `address` is whom it is counted for beside its endpoint.
+    pub(crate) fn held_by(&self, endpoint: &EndpointName) -> usize {
+        self.held.lock().endpoints.get(endpoint).copied().unwrap_or_default()
+    }
+
+    /// The memory of one request, whose body takes at most `max_body` bytes of it; `address` is whom it is counted for
+    /// beside its endpoint.
     pub(crate) fn take(
         self: &Arc<Self>,
-        endpoint: &Endpoint,
+        endpoint: &EndpointName,
+        max_body: u64,
         address: Option<IpAddr>,
         bytes: usize,
     ) -> Result<Memory, NoRoom> {
-        let max_body = usize::try_from(endpoint.max_body).unwrap_or(usize::MAX);
-        let least = max_body.saturating_add(HEAD_BYTES);
-        let (budget, endpoint) = (Arc::clone(self), Some(endpoint.name.clone()));
+        let least = usize::try_from(max_body).unwrap_or(usize::MAX).saturating_add(HEAD_BYTES);
+        let (budget, endpoint) = (Arc::clone(self), Some(endpoint.clone()));
         let mut memory = Memory { budget, endpoint, address, least, bytes: 0 };
         memory.grow(bytes)?;
         Ok(memory)
@@ -104,6 +109,10 @@ impl MemoryBudget {
 }
 
 impl Memory {
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Takes so many bytes more. Where there is no room, what was taken before stays.
     pub(crate) fn grow(&mut self, more: usize) -> Result<(), NoRoom> {
         let whole = self.budget.bytes;
@@ -160,36 +169,24 @@ impl Drop for Memory {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::{endpoint::Allow, verify::Rule};
 
     const MIB: usize = 1024 * 1024;
 
-    fn endpoint(name: &str, max_body: usize) -> Endpoint {
-        Endpoint {
-            name: EndpointName::parse(name).expect("a name"),
-            verify: Rule::Open,
-            deadline: Duration::from_secs(1),
-            idle_timeout: Duration::from_secs(1),
-            max_body: max_body as u64,
-            wait_for_agent: Duration::ZERO,
-            hosts: Vec::new(),
-            allow: Allow::default(),
-            replay: crate::endpoint::Replay::Off,
-            exclusive: false,
-            upgrades: Vec::new(),
-            rate: None,
-            concurrency: None,
-            policy: None,
-        }
+    /// An endpoint's name, and its largest body.
+    fn endpoint(name: &str, max_body: usize) -> (EndpointName, u64) {
+        (EndpointName::parse(name).expect("a name"), max_body as u64)
     }
 
     /// How many requests of this size get in before one does not.
-    fn fill(budget: &Arc<MemoryBudget>, endpoint: &Endpoint, address: Option<&str>, bytes: usize) -> Vec<Memory> {
+    fn fill(
+        budget: &Arc<MemoryBudget>,
+        endpoint: &(EndpointName, u64),
+        address: Option<&str>,
+        bytes: usize,
+    ) -> Vec<Memory> {
         let address = address.map(|text| text.parse().expect("an address"));
-        std::iter::from_fn(|| budget.take(endpoint, address, bytes).ok()).take(10_000).collect()
+        std::iter::from_fn(|| budget.take(&endpoint.0, endpoint.1, address, bytes).ok()).take(10_000).collect()
     }
 
     #[test]
@@ -214,7 +211,8 @@ mod tests {
     fn a_share_is_never_below_one_whole_request() {
         let budget = Arc::new(MemoryBudget::new(100 * MIB));
         let large = endpoint("large", 90 * MIB);
-        let mut memory = budget.take(&large, Some("192.0.2.1".parse().expect("an address")), MIB).expect("room");
+        let mut memory =
+            budget.take(&large.0, large.1, Some("192.0.2.1".parse().expect("an address")), MIB).expect("room");
         assert_eq!(memory.grow(89 * MIB), Ok(()));
         assert_eq!(memory.grow(MIB), Err(NoRoom));
         assert_eq!(fill(&budget, &endpoint("other", MIB), None, MIB).len(), 10, "and never more than the whole");

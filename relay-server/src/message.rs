@@ -133,6 +133,7 @@ fn framing(headers: &HeaderMap, payload: &Payload) -> Framing {
     let has_length = headers.contains_key(header::CONTENT_LENGTH);
     let chunked = match payload {
         Payload::Whole(body) => !body.is_empty() && !has_length || headers.contains_key(header::TRANSFER_ENCODING),
+        Payload::Long(..) => !has_length || headers.contains_key(header::TRANSFER_ENCODING),
         Payload::Upgrade(_) => false,
         Payload::Streaming(body) => !body.is_end_stream() && !has_length,
     };

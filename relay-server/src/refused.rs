@@ -28,22 +28,21 @@ use crate::{
     mask::Hidden,
     routes::Routes,
     store::Store,
-    verify::Payload,
+    verify::{Payload, SeenBody},
     webhook::{EventId, Received},
 };
 
 /// A request that came no further than the door.
 pub(crate) struct TurnedAway {
     pub received: Received,
-    /// Its body, as far as it was read.
-    pub body: Option<Bytes>,
+    /// Its body, if that was collected.
+    pub body: Option<SeenBody>,
     pub failure: Failure,
 }
 
 impl TurnedAway {
-    pub(crate) fn new(received: Received, payload: Payload, failure: Failure) -> Self {
-        let body = if let Payload::Whole(body) = payload { Some(body) } else { None };
-        Self { received, body, failure }
+    pub(crate) fn new(received: Received, payload: &Payload, failure: Failure) -> Self {
+        Self { received, body: payload.seen(), failure }
     }
 }
 
@@ -79,8 +78,11 @@ impl Refused {
         let line = |(name, value): (&HeaderName, &HeaderValue)| {
             (name.as_str().to_owned(), Bytes::copy_from_slice(value.as_bytes()))
         };
-        let whole = body.clone();
-        let hidden = Hidden::of(&endpoint.verify, &received.url, whole.as_deref().unwrap_or_default());
+        let body_len = body.as_ref().map(|body| body.len);
+        let whole = body.as_ref().filter(|body| body.is_whole()).map(|body| body.bytes.clone());
+        let is_explained = body.is_none() || whole.is_some();
+        let body = body.map(|body| body.bytes).unwrap_or_default();
+        let hidden = Hidden::of(&endpoint.verify, &received.url, &body);
         let entry = self.log.record(Entry {
             event_id: received.event_id,
             at: received.at,
@@ -93,13 +95,15 @@ impl Refused {
                 method: received.head.method.as_str().to_owned(),
                 url: received.url,
                 headers: received.head.headers.iter().map(line).collect(),
-                body_len: body.as_ref().map(|body| body.len() as u64),
+                body_len,
                 masked: false,
             },
-            body: body.unwrap_or_default(),
+            body,
             hidden,
         });
-        if let Failure::Sender(SenderFault::Unproven(refusal)) = failure {
+        if let Failure::Sender(SenderFault::Unproven(refusal)) = failure
+            && is_explained
+        {
             self.explainer.explain_soon(routes, endpoint, entry, whole, refusal);
         }
     }

@@ -35,7 +35,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use crate::{endpoint::EndpointName, webhook::EventId};
+use crate::{endpoint::EndpointName, spool::Spool, webhook::EventId};
 
 mod error;
 mod filter;
@@ -170,6 +170,13 @@ pub type Reply<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Sen
 pub trait Store: Send + Sync + fmt::Debug {
     /// How much each endpoint may have from now on. One that is not named may have all.
     fn set_shares(&self, shares: Vec<(EndpointName, Share)>);
+
+    /// Where bodies that are too long for memory come into files; `None` where they stay in memory.
+    fn spool(&self) -> Option<Spool>;
+
+    /// Whether what waits leaves room for what comes into files at an endpoint, as much as is counted there now. Nobody
+    /// has proven anything yet, so it leaves [`reserve_bytes`] alone; what has ended gives way.
+    fn room_for_coming(&self, endpoint: EndpointName) -> Reply<'_, ()>;
 
     /// Takes events in, each with its own verdict, in order. Where room is needed, what has ended gives way, the oldest
     /// first: that of the endpoint where its share is used up, else that of all. What waits never does.

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use http::HeaderMap;
 use hyper::upgrade::OnUpgrade;
 use relay_schemes::{
-    Answering, Challenge, EventMeta, Headers, KeyTag, Keys, Locator, Material, Provider, Refusal, Request, Secret,
-    SecretError, SecretWarning, SignatureScope,
+    Answering, Challenge, EventMeta, Headers, KeyTag, Keys, Locator, LongBody, Material, Provider, Refusal, Request,
+    Secret, SecretError, SecretWarning, SignatureScope,
     explain::{Candidates, Finding, explain},
 };
 use sha2::{Digest as _, Sha256};
@@ -23,6 +23,7 @@ use self::keyring::Keyring;
 pub(crate) use self::keyring::{Fetch, FetchEnd, Fetched, Need};
 use crate::{
     replay_guard::{OwnMark, RequestMark},
+    spool::BodyFile,
     webhook::{EventId, Received, input::RequestBody},
 };
 
@@ -66,18 +67,57 @@ pub(crate) struct Policy {
 #[derive(Debug)]
 pub(crate) enum Payload {
     Whole(Bytes),
+    /// In a file; and in memory as well, where the endpoint looks into it.
+    Long(BodyFile, Option<Bytes>),
     Streaming(RequestBody),
     /// No body, and the wish to upgrade the connection.
     Upgrade(OnUpgrade),
 }
 
 impl Payload {
-    /// What there is of it already.
-    fn bytes(&self) -> &[u8] {
+    /// What of it is in memory.
+    pub(crate) fn bytes(&self) -> &[u8] {
         match self {
-            Self::Whole(body) => body,
-            Self::Streaming(_) | Self::Upgrade(_) => &[],
+            Self::Whole(body) | Self::Long(_, Some(body)) => body,
+            Self::Long(_, None) | Self::Streaming(_) | Self::Upgrade(_) => &[],
         }
+    }
+
+    /// It, where it is in a file alone.
+    fn long(&self) -> Option<&BodyFile> {
+        if let Self::Long(body, None) = self { Some(body) } else { None }
+    }
+
+    /// What of it may stand on record, once it was collected.
+    pub(crate) fn seen(&self) -> Option<SeenBody> {
+        let (bytes, len) = match self {
+            Self::Whole(body) => (body, body.len() as u64),
+            Self::Long(body, whole) => (whole.as_ref().unwrap_or(body.beginning()), body.size()),
+            Self::Streaming(_) | Self::Upgrade(_) => return None,
+        };
+        Some(SeenBody { bytes: bytes.clone(), len })
+    }
+
+    fn sha256(&self) -> Option<[u8; 32]> {
+        match self {
+            Self::Whole(body) => Some(Sha256::digest(body).into()),
+            Self::Long(body, _) => Some(*body.sha256()),
+            Self::Streaming(_) | Self::Upgrade(_) => None,
+        }
+    }
+}
+
+/// A body that was collected, or the beginning of a long one.
+#[derive(Clone, Debug)]
+pub(crate) struct SeenBody {
+    pub bytes: Bytes,
+    /// How long the whole is.
+    pub len: u64,
+}
+
+impl SeenBody {
+    pub(crate) fn is_whole(&self) -> bool {
+        self.bytes.len() as u64 == self.len
     }
 }
 
@@ -199,6 +239,18 @@ impl Rule {
         })
     }
 
+    /// Whether it looks into the body of a request, or takes no less than all of it at once; without a request: of any.
+    pub(crate) fn needs_whole_body(&self, received: Option<&Received>) -> bool {
+        let Some(row) = self.row() else { return false };
+        match received {
+            None => row.provider.needs_whole_body(None),
+            Some(received) => {
+                let headers = Lines(&received.head.headers);
+                row.provider.needs_whole_body(Some(&request(received, &headers, &[])))
+            }
+        }
+    }
+
     pub(crate) fn provider_name(&self) -> &str {
         self.provider().map_or("none", |provider| &provider.name)
     }
@@ -248,7 +300,7 @@ impl Rule {
         }
     }
 
-    /// What to do with a challenge of the provider; `None` if the request is none.
+    /// What to do with a challenge of the provider; `None` if the request is none. A long body is no challenge.
     pub(crate) fn challenge(&self, received: &Received, body: &[u8]) -> Option<Challenge> {
         let row = self.row().filter(|row| !row.provider.handshakes.is_empty())?;
         let keys = row.keyring.keys();
@@ -275,7 +327,7 @@ impl Rule {
                 let headers = Lines(&received.head.headers);
                 let request = request(&received, &headers, payload.bytes());
                 let event = row.provider.event(&request);
-                match row.prove(&request, received.event_id, received.at.as_second(), late) {
+                match row.prove(&request, &payload, received.event_id, received.at.as_second(), late) {
                     Err(refusal) if row.policy.lenient => {
                         (Cow::Owned(format!("failed:{}", refusal.code())), event, Ok(Proof::default()))
                     }
@@ -382,6 +434,7 @@ impl RowRule {
     fn prove(
         &self,
         request: &Request<'_>,
+        payload: &Payload,
         event_id: EventId,
         now_unix_s: i64,
         late: Option<Duration>,
@@ -390,10 +443,10 @@ impl RowRule {
         let keys = self.keyring.keys();
         let keys: &Keys = keys.as_deref().ok_or(Refusal::SecretMissing)?;
         let late_s = late.and_then(|late| i64::try_from(late.as_secs()).ok());
-        let (verified, is_late) = match (scheme.verify(keys, request, now_unix_s), late_s) {
-            (Err(Refusal::TimestampTooOld), Some(late_s)) => {
-                (scheme.verify_late(keys, request, now_unix_s, Some(late_s))?, true)
-            }
+        let long = payload.long().map(|body| body as &dyn LongBody);
+        let verify = |past_s| scheme.verify_with(keys, request, long, now_unix_s, past_s);
+        let (verified, is_late) = match (verify(None), late_s) {
+            (Err(Refusal::TimestampTooOld), Some(late_s)) => (verify(Some(late_s))?, true),
             (outcome, _) => (outcome?, false),
         };
         let past_s = self.keyring.tolerance_s.or_else(|| scheme.tolerance_s().map(|(past_s, _)| past_s));
@@ -404,7 +457,7 @@ impl RowRule {
         // A signature that other requests may rightly carry marks none.
         let body = match scheme.scope() {
             SignatureScope::Request => Some(None),
-            SignatureScope::Occasion => Some(Some(Sha256::digest(request.body).into())),
+            SignatureScope::Occasion => Some(payload.sha256()),
             SignatureScope::Open => None,
         };
         let mark = body.zip(verified.timestamp).map(|(body, signed_unix_s)| RequestMark {
@@ -440,12 +493,9 @@ impl Webhook {
     }
 
     /// What was received, where it may turn out only later that it must not pass.
-    pub(crate) fn contested(&self) -> Option<(Received, Bytes)> {
+    pub(crate) fn contested(&self) -> Option<(Received, SeenBody)> {
         let contested = self.mark.is_some_and(|mark| mark.is_late || mark.body.is_some());
-        match &self.payload {
-            Payload::Whole(body) if contested => Some((self.received.clone(), body.clone())),
-            _ => None,
-        }
+        self.payload.seen().filter(|_| contested).map(|body| (self.received.clone(), body))
     }
 
     /// Which of the endpoint's secrets proved it, where it can be signed afresh.
@@ -468,7 +518,7 @@ impl Webhook {
     }
 
     pub(crate) fn body_digest(&self) -> Option<[u8; 32]> {
-        matches!(self.payload, Payload::Whole(_)).then(|| Sha256::digest(self.payload.bytes()).into())
+        self.payload.sha256()
     }
 
     pub(crate) fn method(&self) -> &http::Method {

@@ -475,6 +475,14 @@ impl Agent {
         open_files(&self.child)
     }
 
+    /// The most that its memory in RAM ever was, in bytes.
+    ///
+    /// # Errors
+    /// If it has ended, or the system does not say.
+    pub fn peak_memory(&self) -> anyhow::Result<u64> {
+        memory(&self.child, "VmHWM:")
+    }
+
     /// Its memory in RAM, in bytes.
     ///
     /// # Errors

@@ -83,7 +83,7 @@ fn whole<'t>(texts: &[Text], roots: &[Section<'t>], context: Context<'_>, report
     let limits = limits(main);
     let store = store(main, context, server.state_dir.as_deref());
     let rows = verify::ProviderRows::new(texts, roots);
-    let rows = endpoint::EndpointBounds { context, limits: &limits, store_bytes: store.max_bytes, rows: &rows };
+    let rows = endpoint::EndpointBounds { context, limits: &limits, store: &store, rows: &rows };
     let counted = || roots.iter().zip(texts).filter(|(_, text)| text.rows).map(|(root, _)| root);
     let endpoints: Vec<Arc<Endpoint>> = endpoint::endpoints(counted(), rows, report);
     let tokens = Tokens::new(token::tokens(counted(), context, &endpoints, report));

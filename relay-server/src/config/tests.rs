@@ -187,6 +187,27 @@ fn one_address_has_half_of_few_connections_and_its_share_of_many() {
 }
 
 #[test]
+fn a_body_may_be_larger_than_memory_where_it_is_not_read_as_a_whole() {
+    let with = |keys: &str, more: &str| {
+        let keys = format!("name = \"github\"\nmax_body = \"1GiB\"\n{keys}");
+        load(&format!("{}{more}", GOOD.replacen("name = \"github\"", &keys, 1)))
+    };
+    assert_eq!(with("", "").expect("loads").endpoints[0].max_body, 1 << 30);
+    assert!(with("dedup = \"body\"\norder = { key = \"header:x-key\" }", "").is_ok(), "its hash is made as it comes");
+    let stripe = GOOD
+        .replacen("\"github\"", "\"github\"\nmax_body = \"300MiB\"", 1)
+        .replace("{ provider = \"github\"", "{ provider = \"stripe\"");
+    for (refused, why) in [
+        (with("order = { key = \"json:/id\" }", ""), "something is looked for"),
+        (load(&stripe), "something is looked for"),
+        (with("", "[store]\nurl = \"memory:\"\n"), "beside a store in memory"),
+    ] {
+        let refused = refused.expect_err("larger than limits.body_budget");
+        assert!(refused.contains(why) && refused.contains("endpoint.github.max_body"), "{refused}");
+    }
+}
+
+#[test]
 fn an_endpoints_share_of_the_store_is_half_of_it_or_what_it_says() {
     let shares = |text: &str| -> Vec<(u64, bool)> {
         let config = load(text).expect("loads");

@@ -18,6 +18,7 @@ use crate::{
     endpoint::EndpointName,
     failure::{Failure, RelayFault, SenderFault},
     message::names,
+    spool::BodyFile,
     store::{Store, StoreError},
     webhook::{EventId, input::RequestBody},
 };
@@ -31,6 +32,8 @@ pub(crate) enum BodySource {
     Whole(Option<Bytes>),
     /// On its way from the sender.
     Streaming(Streaming),
+    /// In a file, the part that was not read yet.
+    File(BodyFile, Range<u64>),
     /// In the store.
     Kept(KeptBody),
     /// None, but raw bytes both ways once the handler has switched protocols.
@@ -114,6 +117,7 @@ impl BodySource {
         match self {
             Self::Whole(body) => Ok(body.take().map(Part::Data)),
             Self::Streaming(body) => body.next().await.map_err(Failure::from),
+            Self::File(body, left) => Ok(body.next(left).await?.map(Part::Data)),
             Self::Kept(body) => body.next().await.map_err(Failure::from),
             Self::Upgrade(_) => Ok(None),
         }

@@ -65,7 +65,7 @@ impl Delivery {
             sender_id: new.sender_id.clone(),
             body: match &new.body {
                 Body::Bytes(body) => EventBody::Whole(body.clone()),
-                Body::File(_, size) => EventBody::Kept(new.id, *size),
+                Body::File(body) => EventBody::Kept(new.id, body.size()),
             },
             _memory: Some(memory),
             lease: Lease { fence: 0, attempt: 0, tries: 0 }, // The store gives it.
@@ -111,7 +111,11 @@ impl Delivery {
             Order::ByKey(row) => webhook.locate(row),
         };
         let (sent, arrival, payload) = take_apart(webhook, trusted);
-        let Payload::Whole(body) = payload else { return Err(RelayFault::Internal.into()) }; // The door collects it.
+        let body = match payload {
+            Payload::Whole(body) => Body::Bytes(body),
+            Payload::Long(body, _) => Body::File(body),
+            Payload::Streaming(_) | Payload::Upgrade(_) => return Err(RelayFault::Internal.into()), // The door collects it.
+        };
         let until = Self::lease_until(policy, endpoint.wait_for_agent, self.clock.now());
         let lease = self.begins_at_once(endpoint, policy).then_some(Grant { holder: self.holder, until });
         Ok(NewEvent {
@@ -119,7 +123,7 @@ impl Delivery {
             id: arrival.id,
             received_at: arrival.received_at,
             head: Head { sent, arrival, signature: Signature::Auto },
-            body: body.into(),
+            body,
             event_type,
             sender_id,
             dedup,

@@ -1,9 +1,9 @@
-//! Collecting a whole body before anything crosses: bounded in size, in time and in memory.
+//! Collecting a whole body before anything crosses: bounded in size, in time, and in memory or on the disk.
 //!
-//! Memory is taken as bytes come and as it is allocated; a length that is only announced takes none, and tells no more
-//! than where the growth ends.
+//! Memory is taken as bytes come and as it is allocated, and so is room on the disk; a length that is only announced takes
+//! none, and tells no more than where the growth ends.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -11,60 +11,119 @@ use hyper::body::Body;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
+    endpoint::Endpoint,
     failure::{Failure, RelayFault, SenderFault},
     memory::{Memory, NoRoom},
+    spool::{BodyFile, BodyWriter, IN_MEMORY_BYTES, LONG_BYTES, Spool},
+    store::Store,
+    throttle::Throttle,
 };
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CollectError {
-    TooLarge {
-        limit_bytes: u64,
-    },
-    /// It stopped coming, or took too long.
-    Timeout,
-    Broken,
-    NoRoom,
+static NO_ROOM: Throttle = Throttle::new();
+
+pub(crate) enum Collected {
+    Whole(Bytes),
+    Long(BodyFile),
 }
 
-impl From<CollectError> for Failure {
-    fn from(why: CollectError) -> Self {
-        match why {
-            CollectError::TooLarge { limit_bytes } => SenderFault::BodyTooLarge { limit_bytes }.into(),
-            CollectError::Timeout => SenderFault::BodyTimeout.into(),
-            CollectError::Broken => SenderFault::BodyBroken.into(),
-            CollectError::NoRoom => RelayFault::Overloaded.into(),
+/// How long a body may take.
+#[derive(Clone, Copy)]
+pub(crate) struct Patience {
+    /// Longest silence.
+    pub(crate) idle: Duration,
+    pub(crate) until: Instant,
+}
+
+/// Where a body goes on that is too long for memory.
+pub(crate) struct Overflow<'a> {
+    pub(crate) store: &'a dyn Store,
+    pub(crate) spool: Spool,
+    pub(crate) endpoint: &'a Endpoint,
+    pub(crate) address: Option<IpAddr>,
+}
+
+/// Reads a body to its end. `memory` grows by what it takes, and is to be kept as long as what is in memory of the body.
+pub(crate) async fn collect<B>(
+    body: B,
+    max_bytes: u64,
+    patience: Patience,
+    memory: &mut Memory,
+    overflow: Option<Overflow<'_>>,
+) -> Result<Collected, Failure>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let before = memory.bytes();
+    let most = usize::try_from(body.size_hint().exact().unwrap_or(max_bytes)).unwrap_or(usize::MAX);
+    let longest = if overflow.is_some() { most.min(LONG_BYTES) } else { most };
+    let (mut pieces, mut whole) = (Pieces { body, left: most as u64, max_bytes, patience }, Vec::new());
+    while let Some(data) = pieces.next().await? {
+        match &overflow {
+            Some(overflow) if whole.len() + data.len() > LONG_BYTES => {
+                let mut writer = overflow.begin().await?;
+                overflow.write(&mut writer, &whole, data.len() as u64 + pieces.left).await?;
+                drop(whole);
+                memory.shrink_to(before + IN_MEMORY_BYTES);
+                overflow.write(&mut writer, &data, pieces.left).await?;
+                while let Some(data) = pieces.next().await? {
+                    overflow.write(&mut writer, &data, pieces.left).await?;
+                }
+                return Ok(Collected::Long(writer.finish().await?));
+            }
+            _ => {
+                make_room(&mut whole, data.len(), longest, memory).map_err(|NoRoom| RelayFault::Overloaded)?;
+                whole.extend_from_slice(&data);
+            }
+        }
+    }
+    Ok(Collected::Whole(whole.into()))
+}
+
+/// A body as it comes.
+struct Pieces<B> {
+    body: B,
+    /// How much more may come.
+    left: u64,
+    max_bytes: u64,
+    patience: Patience,
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Pieces<B> {
+    async fn next(&mut self) -> Result<Option<Bytes>, SenderFault> {
+        // Frames without a byte are no progress.
+        let patience = (Instant::now() + self.patience.idle).min(self.patience.until);
+        loop {
+            let frame = timeout_at(patience, self.body.frame()).await.map_err(|_| SenderFault::BodyTimeout)?;
+            let Some(frame) = frame else { return Ok(None) };
+            let Ok(data) = frame.map_err(|_| SenderFault::BodyBroken)?.into_data() else { continue };
+            if data.is_empty() {
+                continue;
+            }
+            let limit_bytes = self.max_bytes;
+            self.left = self.left.checked_sub(data.len() as u64).ok_or(SenderFault::BodyTooLarge { limit_bytes })?;
+            return Ok(Some(data));
         }
     }
 }
 
-/// Reads a body to its end, by `until` at the latest and never silent for longer than `idle`. `memory` grows by what it takes, and is to be kept as long as the body.
-pub(crate) async fn collect<B>(
-    mut body: B,
-    max_bytes: u64,
-    idle: Duration,
-    until: Instant,
-    memory: &mut Memory,
-) -> Result<Bytes, CollectError>
-where
-    B: Body<Data = Bytes> + Unpin,
-{
-    let most = usize::try_from(body.size_hint().exact().unwrap_or(max_bytes)).unwrap_or(usize::MAX);
-    let (mut whole, mut moved) = (Vec::new(), Instant::now());
-    loop {
-        // Frames without a byte are no progress.
-        let patience = (moved + idle).min(until);
-        let frame = timeout_at(patience, body.frame()).await.map_err(|_| CollectError::Timeout)?;
-        let Some(frame) = frame else { return Ok(whole.into()) };
-        let Ok(data) = frame.map_err(|_| CollectError::Broken)?.into_data() else { continue };
-        if data.is_empty() {
-            continue;
+impl Overflow<'_> {
+    async fn begin(&self) -> Result<BodyWriter, Failure> {
+        Ok(self.spool.begin(&self.endpoint.name, self.endpoint.max_body, self.address).await?)
+    }
+
+    /// Writes what has come; at most `later` bytes follow.
+    async fn write(&self, writer: &mut BodyWriter, data: &[u8], later: u64) -> Result<(), Failure> {
+        if writer.grow(data.len(), later)? {
+            let name = &self.endpoint.name;
+            // It is counted already: two that come at once see each other.
+            if let Err(error) = self.store.room_for_coming(name.clone()).await {
+                if let Some(held_back) = NO_ROOM.pass(name.as_str()) {
+                    tracing::warn!(%error, held_back, "a long body found no room");
+                }
+                return Err(Failure::from(&error));
+            }
         }
-        if (whole.len() + data.len()) as u64 > max_bytes {
-            return Err(CollectError::TooLarge { limit_bytes: max_bytes });
-        }
-        make_room(&mut whole, data.len(), most, memory).map_err(|NoRoom| CollectError::NoRoom)?;
-        whole.extend_from_slice(&data);
-        moved = Instant::now();
+        Ok(writer.write(data).await?)
     }
 }
 

@@ -11,14 +11,19 @@ use relay_schemes::{Challenge, Reply};
 use relay_tunnel::http::{connection_options, one_length};
 use tokio::time::Instant;
 
-use super::{collect, listener::MAX_HEADERS};
+use super::{
+    collect::{Collected, Overflow, Patience, collect},
+    listener::MAX_HEADERS,
+};
 use crate::{
     config::Timeouts,
     endpoint::Endpoint,
     failure::{Failure, RelayFault, SenderFault},
-    memory::{LIVE_BYTES, Memory, MemoryBudget, head_bytes},
+    memory::{LIVE_BYTES, Memory, MemoryBudget, NoRoom, head_bytes},
     providers::Providers,
     refused::TurnedAway,
+    spool::{LONG_BYTES, Spool, blocking},
+    store::Store,
     verify::{Payload, Unproven, Webhook},
     webhook::{EventId, Received, input::RequestBody},
 };
@@ -43,6 +48,9 @@ pub(super) struct Prover {
     pub(super) max_head: usize,
     pub(super) timeouts: Timeouts,
     pub(super) memory: Arc<MemoryBudget>,
+    pub(super) store: Arc<dyn Store>,
+    /// Where bodies go that are too long for memory.
+    pub(super) spool: Option<Spool>,
     pub(super) providers: Arc<Providers>,
 }
 
@@ -58,32 +66,32 @@ impl Prover {
     ) -> Result<Proven, Box<TurnedAway>> {
         let turned_away = |received, payload, failure| Err(Box::new(TurnedAway::new(received, payload, failure)));
         if let Err(failure) = self.admit(endpoint, &received, &payload) {
-            return turned_away(received, payload, failure);
+            return turned_away(received, &payload, failure);
         }
         let kept = endpoint.keeps(&received.head.method).is_some();
         let bytes = head_bytes(&received.head) + if kept { 0 } else { LIVE_BYTES };
-        let Ok(mut memory) = self.memory.take(endpoint, holder, bytes) else {
-            return turned_away(received, payload, RelayFault::Overloaded.into());
+        let Ok(mut memory) = self.memory.take(&endpoint.name, self.most_in_memory(endpoint), holder, bytes) else {
+            return turned_away(received, &payload, RelayFault::Overloaded.into());
         };
         let payload = match payload {
             payload if !(endpoint.verify.covers_body() || kept) => payload,
-            Payload::Streaming(body) => match self.collect(endpoint, body, &mut memory).await {
+            Payload::Streaming(body) => match self.collect(endpoint, &received, holder, body, &mut memory).await {
                 Ok(body) => {
                     if !kept {
                         received.started = Instant::now(); // Before its last byte there is nothing to answer.
                     }
-                    Payload::Whole(body)
+                    body
                 }
-                Err(why) => return Err(Box::new(TurnedAway { received, body: None, failure: why.into() })),
+                Err(failure) => return Err(Box::new(TurnedAway { received, body: None, failure })),
             },
-            Payload::Whole(_) | Payload::Upgrade(_) => Payload::Whole(Bytes::new()),
+            Payload::Whole(_) | Payload::Long(..) | Payload::Upgrade(_) => Payload::Whole(Bytes::new()),
         };
         // A body that outlasted its deadline is not refused for want of the time to ask for a key.
         let key_by = (received.started + endpoint.deadline).max(Instant::now() + KEY_PATIENCE.min(endpoint.deadline));
-        match self.challenge(endpoint, &received, bytes_of(&payload), key_by).await {
+        match self.challenge(endpoint, &received, &payload, key_by).await {
             Ok(None) => {}
             Ok(Some(reply)) => return Ok(Proven::Answered(reply, received.event_id)),
-            Err(failure) => return turned_away(received, payload, failure),
+            Err(failure) => return turned_away(received, &payload, failure),
         }
         let webhook = self.verify(endpoint, received, payload, key_by).await?;
         Ok(Proven::Webhook(webhook, memory))
@@ -109,15 +117,36 @@ impl Prover {
         }
     }
 
+    /// What a request's body takes of the memory at most.
+    fn most_in_memory(&self, endpoint: &Endpoint) -> u64 {
+        let is_read_whole = self.spool.is_none() || endpoint.needs_whole_body(None);
+        if is_read_whole { endpoint.max_body } else { endpoint.max_body.min(LONG_BYTES as u64) }
+    }
+
     /// The deadline is the answer's: a sender on a slow line that keeps sending is read on.
     async fn collect(
         &self,
         endpoint: &Endpoint,
+        received: &Received,
+        holder: Option<IpAddr>,
         body: RequestBody,
         memory: &mut Memory,
-    ) -> Result<Bytes, collect::CollectError> {
-        let until = Instant::now() + self.timeouts.body;
-        collect::collect(body, endpoint.max_body, self.timeouts.body_idle, until, memory).await
+    ) -> Result<Payload, Failure> {
+        let patience = Patience { idle: self.timeouts.body_idle, until: Instant::now() + self.timeouts.body };
+        let overflow = self.spool.clone();
+        let overflow = overflow.map(|spool| Overflow { store: &*self.store, spool, endpoint, address: holder });
+        let body = match collect(body, endpoint.max_body, patience, memory, overflow).await? {
+            Collected::Whole(body) => return Ok(Payload::Whole(body)),
+            Collected::Long(body) => body,
+        };
+        if !endpoint.needs_whole_body(Some(received)) {
+            return Ok(Payload::Long(body, None));
+        }
+        let bytes = usize::try_from(body.size()).unwrap_or(usize::MAX);
+        let taken = self.memory.take(&endpoint.name, endpoint.max_body, holder, bytes);
+        let memory = taken.map_err(|NoRoom| RelayFault::Overloaded)?;
+        let whole = Bytes::from_owner(WholeBody { bytes: body.whole().await?, _memory: memory });
+        Ok(Payload::Long(body, Some(whole)))
     }
 
     /// The answer to a provider's challenge, if the request is one.
@@ -125,10 +154,14 @@ impl Prover {
         &self,
         endpoint: &Arc<Endpoint>,
         received: &Received,
-        body: &[u8],
+        payload: &Payload,
         key_by: Instant,
     ) -> Result<Option<Reply>, Failure> {
+        let body = payload.bytes();
         self.providers.fetch_key(endpoint, received, body, None, key_by).await?;
+        if matches!(payload, Payload::Long(..)) {
+            return Ok(None); // Challenges are short.
+        }
         let mut challenge = endpoint.verify.challenge(received, body);
         if let Some(Challenge::Refused { refusal: Some(refusal), .. }) = challenge
             && self.providers.fetch_key(endpoint, received, body, Some(refusal), key_by).await?
@@ -152,30 +185,53 @@ impl Prover {
         payload: Payload,
         key_by: Instant,
     ) -> Result<Webhook, Box<TurnedAway>> {
-        let late = endpoint.keeps(&received.head.method).and_then(|policy| policy.late);
-        let Unproven { received, payload, refusal } = match endpoint.verify.verify(received, payload, late) {
+        let Unproven { received, payload, refusal } = match apply(endpoint, received, payload).await? {
             Ok(webhook) => return Ok(webhook),
             Err(unproven) => *unproven,
         };
-        let fetched = self.providers.fetch_key(endpoint, &received, bytes_of(&payload), Some(refusal), key_by).await;
+        let fetched = self.providers.fetch_key(endpoint, &received, payload.bytes(), Some(refusal), key_by).await;
         let failure = match fetched {
             Ok(true) => {
-                return endpoint.verify.verify(received, payload, late).map_err(|unproven| {
+                return apply(endpoint, received, payload).await?.map_err(|unproven| {
                     let Unproven { received, payload, refusal } = *unproven;
-                    Box::new(TurnedAway::new(received, payload, SenderFault::Unproven(refusal).into()))
+                    Box::new(TurnedAway::new(received, &payload, SenderFault::Unproven(refusal).into()))
                 });
             }
             Ok(false) => SenderFault::Unproven(refusal).into(),
             Err(fault) => fault.into(),
         };
-        Err(Box::new(TurnedAway::new(received, payload, failure)))
+        Err(Box::new(TurnedAway::new(received, &payload, failure)))
     }
 }
 
-fn bytes_of(payload: &Payload) -> &[u8] {
-    match payload {
-        Payload::Whole(body) => body,
-        Payload::Streaming(_) | Payload::Upgrade(_) => &[],
+/// A body that is in memory for its proof, with what it takes there.
+struct WholeBody {
+    bytes: Vec<u8>,
+    _memory: Memory,
+}
+
+impl AsRef<[u8]> for WholeBody {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Applies the endpoint's rule: to a long body on a thread that may block, since it is read once more.
+async fn apply(
+    endpoint: &Arc<Endpoint>,
+    received: Received,
+    payload: Payload,
+) -> Result<Result<Webhook, Box<Unproven>>, Box<TurnedAway>> {
+    let late = endpoint.keeps(&received.head.method).and_then(|policy| policy.late);
+    let Payload::Long(body, _) = &payload else { return Ok(endpoint.verify.verify(received, payload, late)) };
+    let (body, seen, spare) = (body.clone(), payload.seen(), received.clone());
+    let endpoint = Arc::clone(endpoint);
+    let proven = blocking(move || Ok(endpoint.verify.verify(received, payload, late))).await;
+    let failed = |failure| Box::new(TurnedAway { received: spare, body: seen, failure });
+    match proven {
+        Ok(_) if body.is_unreadable() => Err(failed(RelayFault::StoreFailed.into())),
+        Ok(proven) => Ok(proven),
+        Err(error) => Err(failed(error.into())),
     }
 }
 

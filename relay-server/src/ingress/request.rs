@@ -254,7 +254,7 @@ impl Requests {
         fault: SenderFault,
     ) -> Failure {
         let (received, payload, _) = webhook.into_parts();
-        self.turn_away(routes, endpoint, TurnedAway::new(received, payload, fault.into()))
+        self.turn_away(routes, endpoint, TurnedAway::new(received, &payload, fault.into()))
     }
 
     fn turn_away(&self, routes: &Arc<Routes>, endpoint: &Arc<Endpoint>, turned_away: TurnedAway) -> Failure {

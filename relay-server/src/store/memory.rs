@@ -19,7 +19,7 @@ use super::{
     Purged, Record, RefusedRow, Reply, Share, Sight, Source, State, Store, StoreError, Summary, Usage, Verdict, Want,
     Was, error::Pulse, marks, refused_bytes, rows, rules,
 };
-use crate::{endpoint::EndpointName, webhook::EventId};
+use crate::{endpoint::EndpointName, spool::Spool, webhook::EventId};
 
 mod shelf;
 
@@ -237,6 +237,14 @@ fn holds(kept: &Kept, text: &str) -> bool {
 impl Store for MemoryStore {
     fn set_shares(&self, shares: Vec<(EndpointName, Share)>) {
         self.inner().shares = shares.into_iter().collect();
+    }
+
+    fn spool(&self) -> Option<Spool> {
+        None
+    }
+
+    fn room_for_coming(&self, _: EndpointName) -> Reply<'_, ()> {
+        self.reply(Ok(()))
     }
 
     fn append(&self, events: Vec<NewEvent>, now: Timestamp) -> Reply<'_, Vec<Verdict>> {

@@ -1,6 +1,6 @@
 //! The nouns of the store: events, attempts, leases, and what may be asked of them. Nothing here decides.
 
-use std::{fs::File, io, net::Ipv4Addr, os::unix::fs::FileExt as _, sync::Arc, time::Duration};
+use std::{io, net::Ipv4Addr, time::Duration};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -12,6 +12,7 @@ use super::outcome::{Outcome, Reason};
 use crate::{
     endpoint::EndpointName,
     message::{Arrival, Forwarded, Sent},
+    spool::BodyFile,
     webhook::EventId,
 };
 
@@ -132,31 +133,26 @@ pub enum Signature {
 #[derive(Clone, Debug)]
 pub enum Body {
     Bytes(Bytes),
-    /// In a file of the caller's.
-    File(Arc<File>, u64),
+    /// In a file, where it is long.
+    File(BodyFile),
 }
 
 impl Body {
     pub fn size(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
-            Self::File(_, size) => *size,
+            Self::File(body) => body.size(),
         }
     }
 
     /// A part of it, from `offset`, as long as the body goes and at most `bytes`.
     pub(super) fn part(&self, offset: u64, bytes: usize) -> io::Result<Bytes> {
-        let left = usize::try_from(self.size().saturating_sub(offset)).unwrap_or(usize::MAX).min(bytes);
         match self {
             Self::Bytes(all) => {
-                let start = all.len() - usize::try_from(self.size().saturating_sub(offset)).unwrap_or(0);
-                Ok(all.slice(start..start + left))
+                let start = usize::try_from(offset).unwrap_or(usize::MAX).min(all.len());
+                Ok(all.slice(start..all.len().min(start.saturating_add(bytes))))
             }
-            Self::File(file, _) => {
-                let mut part = vec![0; left];
-                file.read_exact_at(&mut part, offset)?;
-                Ok(part.into())
-            }
+            Self::File(body) => body.part(offset, bytes).map(Bytes::from),
         }
     }
 }

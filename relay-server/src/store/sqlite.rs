@@ -25,12 +25,12 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    Act, Acted, Attempt, Backlog, Bulk, BulkAction, Claimed, ClaimedEvent, ConfigChange, ConfigKind, ConfigRow,
+    Act, Acted, Attempt, Backlog, Body, Bulk, BulkAction, Claimed, ClaimedEvent, ConfigChange, ConfigKind, ConfigRow,
     ConfigSets, End, Ended, EventCounts, Filter, Grant, Health, Hold, Holder, INLINE_BYTES, Lease, LeaseEnds, NewEvent,
     Outcome, OwnSignature, Page, PageRequest, Purge, Purged, Record, RefusedRow, Reply, Share, Sight, Source, Store,
     StoreError, Then, Usage, Verdict, Want, Was, error::Pulse, refused_bytes, rules,
 };
-use crate::{endpoint::EndpointName, webhook::EventId};
+use crate::{endpoint::EndpointName, spool::Spool, webhook::EventId};
 
 mod backup;
 mod ballast;
@@ -94,6 +94,7 @@ struct Shared {
     pulse: Pulse,
     counters: Counters,
     shares: ArcSwap<Shares>,
+    spool: Spool,
     ballast: Ballast,
 }
 
@@ -115,6 +116,7 @@ impl SqliteStore {
             pulse: Pulse::default(),
             counters: Counters::default(),
             shares: ArcSwap::default(),
+            spool: schema::spool(path, options.max_bytes)?,
             ballast: Ballast(schema::beside(path, "reserve")),
             options: options.clone(),
         });
@@ -167,6 +169,9 @@ impl SqliteStore {
             return Ok((intake::prepare(event, None, now)?, None));
         }
         let endpoint = event.endpoint.clone();
+        if let Body::File(body) = &event.body {
+            body.is_counted_elsewhere();
+        }
         let blob = self.write(Kind::Intake, 0, move |tx| tx.stage(&endpoint, size)).await?;
         let staged = Staged { writer: Arc::clone(&self.writer), blob, is_kept: false };
         let mut whole = Sha256::default();
@@ -266,6 +271,14 @@ fn boxed<'a, T>(work: impl Future<Output = Result<T, StoreError>> + Send + 'a) -
 impl Store for SqliteStore {
     fn set_shares(&self, shares: Vec<(EndpointName, Share)>) {
         self.shared.shares.store(Arc::new(shares.into_iter().collect()));
+    }
+
+    fn spool(&self) -> Option<Spool> {
+        Some(self.shared.spool.clone())
+    }
+
+    fn room_for_coming(&self, endpoint: EndpointName) -> Reply<'_, ()> {
+        self.write(Kind::Intake, 0, move |tx| tx.admit_coming(&endpoint))
     }
 
     fn append(&self, events: Vec<NewEvent>, now: Timestamp) -> Reply<'_, Vec<Verdict>> {

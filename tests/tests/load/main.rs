@@ -2,6 +2,7 @@
 //! nothing there has to share the processors with it.
 
 mod backlog;
+mod bodies;
 mod ceiling;
 mod crowd;
 mod disk;

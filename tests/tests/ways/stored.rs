@@ -76,10 +76,14 @@ fn fresh() -> u128 {
 
 /// Whether any file of the state directory holds this text.
 fn on_disk(relay: &Server, text: &str) -> bool {
-    fs::read_dir(relay.state_file("")).expect("a folder").any(|file| {
-        let bytes = fs::read(file.expect("a file").path()).expect("readable");
+    fn holds(path: &Path, text: &str) -> bool {
+        if path.is_dir() {
+            return fs::read_dir(path).expect("a folder").any(|file| holds(&file.expect("a file").path(), text));
+        }
+        let bytes = fs::read(path).expect("readable");
         bytes.windows(text.len()).any(|part| part == text.as_bytes())
-    })
+    }
+    holds(&relay.state_file(""), text)
 }
 
 async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {

@@ -14,9 +14,10 @@ use relay_proto::{NotARate, NotAnUpgrade, Rate, UpgradeProtocol};
 use super::delivery::{self, Mode};
 use super::verify::{ProviderRows, SecretFlags, Verify, verify};
 use super::{Context, HOUR, MAX_BODY, SECOND, cidr};
-use crate::config::settings::ProcessLimits;
+use crate::config::settings::{ProcessLimits, StoreSpec};
 use crate::config::{FROM_ROW, keys, values};
 use crate::endpoint::{Allow, Endpoint, EndpointName, Replay};
+use crate::store::StoreKind;
 
 const LIVE_DEADLINE: Duration = Duration::from_secs(30);
 const ASSURED_DEADLINE: Duration = Duration::from_secs(5);
@@ -31,7 +32,7 @@ const DEFAULT_WAIT: Duration = Duration::from_secs(2);
 pub(super) struct EndpointBounds<'a> {
     pub(super) context: Context<'a>,
     pub(super) limits: &'a ProcessLimits,
-    pub(super) store_bytes: u64,
+    pub(super) store: &'a StoreSpec,
     pub(super) rows: &'a ProviderRows,
 }
 
@@ -155,7 +156,7 @@ fn endpoint(row: &Section<'_>, name: EndpointName, verify: Verify, bounds: Endpo
             true => Allow::default(),
             false => Allow::only(move |address| networks.iter().any(|network| network.contains(address))),
         },
-        policy: delivery::delivery_policy(row, mode, &verify, bounds.store_bytes),
+        policy: delivery::delivery_policy(row, mode, &verify, bounds.store.max_bytes),
         name,
         deadline,
         idle_timeout,
@@ -206,11 +207,15 @@ fn agree(
         row.error("wait_for_agent", message, "make it shorter than the deadline");
     }
     let budget = bounds.limits.body_budget;
-    if (policy.is_some() || provider.is_some()) && *max_body > budget {
+    let is_collected = policy.is_some() || provider.is_some();
+    let why = match bounds.store.kind {
+        StoreKind::Memory => "beside a store in memory a body that is signed or kept is in memory, too",
+        StoreKind::Sqlite(_) => "a body in which something is looked for is in memory for that time",
+    };
+    let is_in_memory = bounds.store.kind == StoreKind::Memory || endpoint.needs_whole_body(None);
+    if is_collected && is_in_memory && *max_body > budget {
         let (body, budget) = (show_size(*max_body), show_size(budget));
-        let message = format!(
-            "a body that is signed or kept is collected in memory, and {body} is more than limits.body_budget, {budget}"
-        );
+        let message = format!("{why}, and {body} is more than limits.body_budget, {budget}");
         row.error("max_body", message, "lower max_body or raise limits.body_budget");
     }
     if let Some(policy) = policy.as_ref().filter(|policy| row.has("max_size") && policy.max_bytes < *max_body) {

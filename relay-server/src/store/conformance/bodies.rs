@@ -5,6 +5,7 @@ use std::io::Write as _;
 use relay_proto::Framing;
 
 use super::*;
+use crate::spool::BodyFile;
 
 pub(super) async fn heads_come_back_byte_for_byte(store: Arc<dyn Store>) {
     let mut strange = event("a", 1);
@@ -67,10 +68,10 @@ pub(super) async fn a_body_comes_from_a_file(store: Arc<dyn Store>) {
     let whole = pattern(700_000);
     let mut file = tempfile::tempfile().expect("a file");
     file.write_all(&whole).expect("written");
-    let file = Arc::new(file);
-    append(&store, NewEvent { body: Body::File(Arc::clone(&file), 700_000), ..event("a", 1) }).await;
+    let of = |size| Body::File(BodyFile::of(file.try_clone().expect("a file"), size));
+    append(&store, NewEvent { body: of(700_000), ..event("a", 1) }).await;
     reads_back(&store, id(1), &whole).await;
-    append(&store, NewEvent { body: Body::File(file, 1000), ..event("a", 2) }).await;
+    append(&store, NewEvent { body: of(1000), ..event("a", 2) }).await;
     let held = claim(&store, "a", 2, 500, 5).await.remove(1);
     assert_eq!(held.body.as_deref(), Some(&whole[..1000]), "a short one is kept beside its head");
     // A duplicate's body leaves nothing behind, and takes nothing away.
@@ -82,7 +83,7 @@ pub(super) async fn a_body_comes_from_a_file(store: Arc<dyn Store>) {
 
 pub(super) async fn a_body_that_cannot_be_read_is_refused(store: Arc<dyn Store>) {
     for size in [10, 700_000] {
-        let short = Body::File(Arc::new(tempfile::tempfile().expect("a file")), size);
+        let short = Body::File(BodyFile::of(tempfile::tempfile().expect("a file"), size));
         let error = store.append(vec![NewEvent { body: short, ..event("a", 1) }], at(1)).await.expect_err("refused");
         assert!(matches!(&error, StoreError::Invalid(why) if why.contains("body")), "{error}");
     }

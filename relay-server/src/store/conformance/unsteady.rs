@@ -12,7 +12,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::store::error::Pulse;
+use crate::{spool::Spool, store::error::Pulse};
 
 #[derive(Debug)]
 pub(crate) struct UnsteadyStore {
@@ -88,6 +88,7 @@ macro_rules! pass {
 
 impl Store for UnsteadyStore {
     pass! {
+        room_for_coming(endpoint: EndpointName) -> ();
         append(events: Vec<NewEvent>, now: Timestamp) -> Vec<Verdict>;
         claim(wants: Vec<Want>, grant: Grant, now: Timestamp) -> Claimed;
         holders() -> Vec<Holder>;
@@ -120,6 +121,10 @@ impl Store for UnsteadyStore {
 
     fn set_shares(&self, shares: Vec<(EndpointName, Share)>) {
         self.inner.set_shares(shares);
+    }
+
+    fn spool(&self) -> Option<Spool> {
+        self.inner.spool()
     }
 
     fn usage(&self) -> Usage {

@@ -11,14 +11,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::{purge, row::Found, schema::PAGE_BYTES, writer::Tx};
+use super::{Shared, purge, row::Found, schema::PAGE_BYTES, writer::Tx};
 use crate::{
     endpoint::EndpointName,
+    spool::Spool,
     store::{
         INLINE_BYTES, Share, StoreError,
         rules::{self, Row},
@@ -119,6 +120,8 @@ pub(super) struct Room {
     /// The file cannot grow: only pages that are free inside of it can be had.
     pub(super) is_disk_full: bool,
     shares: Arc<Shares>,
+    /// What comes into files, which nobody has proven yet.
+    spool: Spool,
     /// Bytes in use before this transaction, and those that it asked for.
     used_bytes: u64,
     asked_bytes: u64,
@@ -129,9 +132,18 @@ pub(super) struct Room {
 }
 
 impl Room {
-    pub(super) fn new(sums: &Sums, shares: Arc<Shares>, max_bytes: u64, used_bytes: u64, is_disk_full: bool) -> Self {
-        let (changed, total) = (BTreeMap::new(), sums.total);
-        Self { max_bytes, is_disk_full, shares, used_bytes, asked_bytes: 0, changed, total, has_refused: false }
+    pub(super) fn new(sums: &Sums, shared: &Shared) -> Self {
+        Self {
+            max_bytes: shared.options.max_bytes,
+            is_disk_full: shared.pulse.is_full(),
+            shares: shared.shares.load_full(),
+            spool: shared.spool.clone(),
+            used_bytes: shared.counters.used_bytes.load(Ordering::Relaxed),
+            asked_bytes: 0,
+            changed: BTreeMap::new(),
+            total: sums.total,
+            has_refused: false,
+        }
     }
 
     fn share(&self, endpoint: &EndpointName) -> Share {
@@ -177,6 +189,19 @@ impl Tx<'_> {
         fits
     }
 
+    /// Whether what waits leaves room for what comes into files at an endpoint. What has ended gives way to it.
+    pub(super) fn admit_coming(&mut self, endpoint: &EndpointName) -> Result<(), StoreError> {
+        let own = self.endpoint(endpoint)?.map_or(0, |key| self.sum(key).open);
+        let (all_coming, own_coming) = self.room.spool.coming(endpoint);
+        let share = Share { is_proven: false, ..self.room.share(endpoint) };
+        let all = self.room.total.open.saturating_add(all_coming);
+        let fits = rules::fits(share, 0, own.saturating_add(own_coming), all, self.room.max_bytes);
+        let fits = if self.room.is_disk_full { Err(StoreError::NoSpace) } else { fits };
+        self.room.has_refused |= fits.is_err();
+        fits?;
+        self.make_space(0)
+    }
+
     /// Makes room for an event of this size, within its endpoint's share and in the file.
     pub(super) fn make_room(&mut self, endpoint: &EndpointName, key: i64, bytes: u64) -> Result<(), StoreError> {
         self.admit(endpoint, key, bytes)?;
@@ -202,7 +227,8 @@ impl Tx<'_> {
     /// Makes so much space in the file, of whatever has ended.
     pub(super) fn make_space(&mut self, bytes: u64) -> Result<(), StoreError> {
         self.room.asked_bytes = self.room.asked_bytes.saturating_add(bytes.saturating_mul(2));
-        let at_most = self.room.used_bytes.saturating_add(self.room.asked_bytes);
+        let coming = self.room.spool.all_coming();
+        let at_most = self.room.used_bytes.saturating_add(self.room.asked_bytes).saturating_add(coming);
         if !self.room.is_disk_full && at_most <= self.room.max_bytes {
             return Ok(());
         }
@@ -210,7 +236,7 @@ impl Tx<'_> {
         loop {
             let (all, free) = pages(self.connection)?;
             let is_inside = !self.room.is_disk_full || free >= bytes.div_ceil(PAGE_BYTES) + SPARE_PAGES;
-            let used = all.saturating_sub(free) * PAGE_BYTES;
+            let used = (all.saturating_sub(free) * PAGE_BYTES).saturating_add(coming);
             if is_inside && used.saturating_add(bytes) <= self.room.max_bytes {
                 return Ok(());
             }

@@ -14,7 +14,7 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags, types::Value};
 
-use crate::store::StoreError;
+use crate::{spool::Spool, store::StoreError};
 
 /// Before this, two connections that write and checkpoint can lose committed pages.
 const OLDEST_SQLITE: i32 = 3_051_003;
@@ -113,6 +113,14 @@ pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
     name.push(".");
     name.push(ending);
     name.into()
+}
+
+/// Where long bodies come into files, beside the store.
+pub(super) fn spool(path: &Path, max_bytes: u64) -> Result<Spool, StoreError> {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-log");
+    let folder = Path::new(&log).join("bodies");
+    Spool::open(&folder, max_bytes).map_err(cannot("create", &folder))
 }
 
 /// Opens the connection that writes, creating what is needed.

@@ -443,9 +443,7 @@ impl Loop {
         let connection = &self.connection;
         connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         let (known, changes) = (&mut self.known, PendingChanges::default());
-        let used = self.shared.counters.used_bytes.load(Ordering::Relaxed);
-        let shares = self.shared.shares.load_full();
-        let room = Room::new(&known.sums, shares, self.shared.options.max_bytes, used, self.shared.pulse.is_full());
+        let room = Room::new(&known.sums, &self.shared);
         let mut tx = Tx { connection, keys: &self.shared.keys, known, changes, fresh: Vec::new(), room };
         let mut spoilt = Vec::new();
         for (nth, call) in batch.iter_mut().enumerate() {

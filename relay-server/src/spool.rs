@@ -1,0 +1,321 @@
+//! Bodies that are too long for memory: each comes into a file without a name, which vanishes with whoever holds it.
+//!
+//! Such a body is hashed as it comes, read back in pieces wherever it is proven, kept or passed on, and never in memory
+//! as a whole, unless its proof takes no less. Files are written and read on threads that may block, a few at a time. What
+//! has come of all of them is counted by endpoint and by address, so that there is room for others ([`MemoryBudget`]);
+//! nobody has proven anything yet.
+
+use std::{
+    fs::{self, DirBuilder, File, Permissions},
+    io,
+    net::IpAddr,
+    ops::Range,
+    os::unix::fs::{DirBuilderExt as _, FileExt as _, PermissionsExt as _},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use relay_program::EndpointName;
+use relay_schemes::LongBody;
+use sha2::{Digest as _, Sha256};
+use tokio::{sync::Semaphore, task::spawn_blocking};
+
+use crate::{
+    failure::{Failure, RelayFault},
+    memory::{Memory, MemoryBudget},
+    throttle::Throttle,
+};
+
+/// Bodies up to this stay in memory, in bytes.
+pub(crate) const LONG_BYTES: usize = 1024 * 1024;
+
+/// What is written at a time.
+const WRITE_BYTES: usize = 128 * 1024;
+
+/// What is read at a time. An exchange holds so much while its handler takes nothing.
+const READ_BYTES: usize = 256 * 1024;
+
+/// What stays in memory of a body's beginning, for the record of what is turned away.
+const BEGINNING_BYTES: usize = 64 * 1024;
+
+/// What a body in a file takes of the memory for all.
+pub(crate) const IN_MEMORY_BYTES: usize = WRITE_BYTES + BEGINNING_BYTES;
+
+/// Room is taken for so many bytes at a time, or for what is announced where that is less.
+const STEP_BYTES: usize = 4 * 1024 * 1024;
+
+/// The part of a store that bodies may take while they come: half of it.
+const PART: u64 = 2;
+
+/// Threads that read or write such files at a time.
+static THREADS: Semaphore = Semaphore::const_new(8);
+
+static NOT_WRITTEN: Throttle = Throttle::new();
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SpoolError {
+    /// The disk, or what such files may take of the store.
+    Full,
+    Failed,
+}
+
+impl From<SpoolError> for Failure {
+    fn from(why: SpoolError) -> Self {
+        match why {
+            SpoolError::Full => RelayFault::StoreFull.into(),
+            SpoolError::Failed => RelayFault::StoreFailed.into(),
+        }
+    }
+}
+
+/// Where bodies come into files, and what is there of them.
+#[derive(Clone, Debug)]
+pub struct Spool {
+    folder: Arc<Path>,
+    coming: Arc<MemoryBudget>,
+}
+
+impl Spool {
+    /// Makes the folder, for the relay's eyes only. The files are a part of what a store of this size takes.
+    pub(crate) fn open(folder: &Path, max_bytes: u64) -> io::Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        fs::set_permissions(folder, Permissions::from_mode(0o700))?;
+        let coming = MemoryBudget::new(usize::try_from(max_bytes / PART).unwrap_or(usize::MAX));
+        Ok(Self { folder: folder.into(), coming: Arc::new(coming) })
+    }
+
+    /// Bytes that are there or coming: of all, and of an endpoint.
+    pub(crate) fn coming(&self, endpoint: &EndpointName) -> (u64, u64) {
+        (self.coming.held() as u64, self.coming.held_by(endpoint) as u64)
+    }
+
+    pub(crate) fn all_coming(&self) -> u64 {
+        self.coming.held() as u64
+    }
+
+    /// A body that begins, of at most `max_body` bytes.
+    pub(crate) async fn begin(
+        &self,
+        endpoint: &EndpointName,
+        max_body: u64,
+        address: Option<IpAddr>,
+    ) -> Result<BodyWriter, SpoolError> {
+        let room = self.coming.take(endpoint, max_body, address, 0).map_err(|_| SpoolError::Full)?;
+        let folder = Arc::clone(&self.folder);
+        let make = move || {
+            let file = tempfile::tempfile_in(folder)?;
+            file.set_permissions(Permissions::from_mode(0o600))?;
+            Ok(file)
+        };
+        let file = blocking(make).await?;
+        let (file, piece) = (Arc::new(file), Vec::with_capacity(WRITE_BYTES));
+        Ok(BodyWriter { file, room, piece, hash: Sha256::new(), written: 0, beginning: Bytes::new() })
+    }
+}
+
+/// A body on its way into its file.
+#[derive(Debug)]
+pub(crate) struct BodyWriter {
+    file: Arc<File>,
+    room: Memory,
+    piece: Vec<u8>,
+    hash: Sha256,
+    written: u64,
+    beginning: Bytes,
+}
+
+impl BodyWriter {
+    fn len(&self) -> u64 {
+        self.written + self.piece.len() as u64
+    }
+
+    /// Counts so many bytes more, and in advance some of the `later` ones that may follow. Whether more is counted now.
+    pub(crate) fn grow(&mut self, more: usize, later: u64) -> Result<bool, SpoolError> {
+        let needed = usize::try_from(self.len()).unwrap_or(usize::MAX).saturating_add(more);
+        let missing = needed.saturating_sub(self.room.bytes());
+        if missing == 0 {
+            return Ok(false);
+        }
+        let all = missing.saturating_add(usize::try_from(later).unwrap_or(usize::MAX));
+        self.room.grow(missing.max(STEP_BYTES.min(all))).map_err(|_| SpoolError::Full)?;
+        Ok(true)
+    }
+
+    pub(crate) async fn write(&mut self, mut data: &[u8]) -> Result<(), SpoolError> {
+        if self.beginning.is_empty() {
+            self.beginning = Bytes::copy_from_slice(&data[..data.len().min(BEGINNING_BYTES)]);
+        }
+        while !data.is_empty() {
+            let (now, later) = data.split_at(data.len().min(WRITE_BYTES - self.piece.len()));
+            self.piece.extend_from_slice(now);
+            data = later;
+            if self.piece.len() == WRITE_BYTES {
+                self.flush().await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), SpoolError> {
+        let (file, at) = (Arc::clone(&self.file), self.written);
+        let (mut piece, mut hash) = (std::mem::take(&mut self.piece), std::mem::take(&mut self.hash));
+        self.written += piece.len() as u64;
+        let write = move || {
+            file.write_all_at(&piece, at)?;
+            hash.update(&piece);
+            piece.clear();
+            Ok((piece, hash))
+        };
+        (self.piece, self.hash) = blocking(write).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn finish(mut self) -> Result<BodyFile, SpoolError> {
+        self.flush().await?;
+        let Self { file, mut room, hash, written, beginning, .. } = self;
+        room.shrink_to(usize::try_from(written).unwrap_or(usize::MAX));
+        Ok(BodyFile(Arc::new(Inner {
+            file,
+            size: written,
+            sha256: hash.finalize().into(),
+            beginning,
+            is_unreadable: AtomicBool::new(false),
+            room: Mutex::new(Some(room)),
+        })))
+    }
+}
+
+/// A whole body in a file. Its clones are the same body; with the last of them it is gone.
+#[derive(Clone, Debug)]
+pub struct BodyFile(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    file: Arc<File>,
+    size: u64,
+    sha256: [u8; 32],
+    beginning: Bytes,
+    is_unreadable: AtomicBool,
+    room: Mutex<Option<Memory>>,
+}
+
+impl BodyFile {
+    /// So many bytes of a file.
+    #[cfg(test)]
+    pub(crate) fn of(file: File, size: u64) -> Self {
+        let inner = Inner {
+            file: Arc::new(file),
+            size,
+            sha256: [0; 32],
+            beginning: Bytes::new(),
+            is_unreadable: AtomicBool::new(false),
+            room: Mutex::default(),
+        };
+        let (mut body, mut hash) = (Self(Arc::new(inner)), Sha256::new());
+        body.for_each(&mut |piece| hash.update(piece));
+        Arc::get_mut(&mut body.0).expect("its only one").sha256 = hash.finalize().into();
+        body
+    }
+
+    pub fn size(&self) -> u64 {
+        self.0.size
+    }
+
+    pub fn sha256(&self) -> &[u8; 32] {
+        &self.0.sha256
+    }
+
+    /// From now on its store counts what it takes.
+    pub(crate) fn is_counted_elsewhere(&self) {
+        drop(self.0.room.lock().take());
+    }
+
+    /// What stands at its beginning, without a look at the file.
+    pub(crate) fn beginning(&self) -> &Bytes {
+        &self.0.beginning
+    }
+
+    /// Whether a part of it could not be read: then nothing that was computed of it counts.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        self.0.is_unreadable.load(Ordering::Relaxed)
+    }
+
+    /// A part of it, as far as it goes and at most `bytes` of it. Blocks.
+    pub(crate) fn part(&self, from: u64, bytes: usize) -> io::Result<Vec<u8>> {
+        let left = usize::try_from(self.0.size.saturating_sub(from)).unwrap_or(usize::MAX);
+        let mut part = vec![0; left.min(bytes)];
+        self.0.file.read_exact_at(&mut part, from)?;
+        Ok(part)
+    }
+
+    /// The next part of a range, which is shorter then; `None` at its end.
+    pub(crate) async fn next(&self, left: &mut Range<u64>) -> Result<Option<Bytes>, SpoolError> {
+        if left.is_empty() {
+            return Ok(None);
+        }
+        let (body, from) = (self.clone(), left.start);
+        let bytes = usize::try_from(left.end - from).unwrap_or(usize::MAX).min(READ_BYTES);
+        let part = blocking(move || body.part(from, bytes)).await?;
+        left.start += part.len() as u64;
+        Ok(Some(part.into()))
+    }
+
+    /// All of it, for who has the memory.
+    pub(crate) async fn whole(&self) -> Result<Vec<u8>, SpoolError> {
+        let body = self.clone();
+        blocking(move || body.part(0, usize::MAX)).await
+    }
+}
+
+impl LongBody for BodyFile {
+    fn len(&self) -> u64 {
+        self.0.size
+    }
+
+    fn for_each(&self, each: &mut dyn FnMut(&[u8])) {
+        let mut at = 0;
+        while at < self.0.size {
+            match self.part(at, READ_BYTES) {
+                Ok(part) => {
+                    each(&part);
+                    at += part.len() as u64;
+                }
+                Err(error) => {
+                    note(&error);
+                    return self.0.is_unreadable.store(true, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+}
+
+/// Does what may block on one of a few threads. Once begun it is done, also where its caller goes.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, SpoolError> {
+    let thread = THREADS.acquire().await.map_err(|_| SpoolError::Failed)?;
+    let done = spawn_blocking(move || {
+        let done = work();
+        drop(thread);
+        done
+    });
+    match done.await {
+        Ok(done) => done.map_err(|error| note(&error)),
+        Err(_) => Err(SpoolError::Failed),
+    }
+}
+
+fn note(error: &io::Error) -> SpoolError {
+    if let Some(held_back) = NOT_WRITTEN.pass("") {
+        tracing::warn!(%error, held_back, "a body could not be put into a file, or read from it");
+    }
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => SpoolError::Full,
+        _ => SpoolError::Failed,
+    }
+}
