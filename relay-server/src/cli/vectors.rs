@@ -1,7 +1,6 @@
 //! `vectors`: runs files of test vectors through the function that the public listener uses.
 //!
-//! A file whose provider has a row is judged by the row; any other by its own `scheme` alone, as a row of the
-//! user's own would be.
+//! A file whose provider has a row is judged by the row; any other by its member `row`, a row of the user's own.
 
 use std::{
     fs,
@@ -10,7 +9,7 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use relay_program::{Failure, terminal};
-use relay_schemes::vectors::{By, judge};
+use relay_schemes::vectors::judge;
 
 /// Largest file, in bytes.
 const MAX_FILE_BYTES: u64 = 256 << 20;
@@ -28,7 +27,7 @@ pub(super) fn run(arguments: &Vectors) -> Result<(), Failure> {
     let (mut passed, mut failed) = (0_u64, 0_u64);
     for file in files(&arguments.path)? {
         let shown = file.display();
-        let judged = read(&file).and_then(|text| judge(&text, By::Row).map_err(|why| anyhow!(why)));
+        let judged = read(&file).and_then(|text| judge(&text).map_err(|why| anyhow!(why)));
         let cases = match judged {
             Ok(cases) => cases,
             Err(error) => {

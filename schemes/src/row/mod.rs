@@ -90,8 +90,11 @@ pub fn load(text: &str) -> Result<Vec<Provider>, RowError> {
     check::table(toml::from_str(text)?)
 }
 
-pub(crate) fn checked(raw: &raw::RawScheme) -> Result<Scheme, String> {
-    check::scheme(raw).map_err(|(key, problem)| format!("{key}: {problem}"))
+/// Reads a table of one row, in JSON.
+#[cfg(feature = "vectors")]
+pub(crate) fn one(table: serde_json::Value) -> Result<Provider, String> {
+    let raw = serde_json::from_value(table).map_err(|error| error.to_string())?;
+    check::table(raw).map_err(|error| error.to_string())?.pop().ok_or_else(|| "there is no row".to_owned())
 }
 
 impl Provider {

@@ -38,12 +38,17 @@ async fn published_vectors_pass_and_a_wrong_one_is_named_with_what_was_seen() {
     let text = said(&output);
     assert!(output.status.success() && text.trim_end().ends_with(" passed, 0 failed"), "{text}");
 
-    // Under another secret no vector of it is accepted, and a provider that has no row goes by the file's scheme.
+    // Under another secret no vector of it is accepted, and a provider that has no row goes by the file's own.
     let place = tempfile::tempdir().expect("a folder");
     let file = place.path().join("mine.json");
     let text = fs::read_to_string(folder.join("github.json")).expect("reads");
     let mut vectors: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     vectors["provider"] = "no-such-provider".into();
+    vectors["row"] = serde_json::json!({ "event_id": "header:x-github-delivery", "scheme": {
+        "algorithm": "hmac-sha256",
+        "template": "{body}",
+        "signature": { "at": "header:x-hub-signature-256", "prefix": "sha256=", "encoding": "hex" },
+    } });
     fs::write(&file, vectors.to_string()).expect("writes");
     let mine = run(&["server", "vectors", &file.display().to_string()]).await;
     assert!(mine.status.success(), "{}", said(&mine));

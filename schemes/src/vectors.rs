@@ -1,28 +1,17 @@
 //! Judges files of published test vectors through the same functions as the ingress.
 //!
-//! A file whose provider has a row is judged by that row; any other by the neutral description of
-//! its scheme in the file itself, turned into a row as a user would write one. Nothing here reads
-//! files: text in, one outcome per case out.
+//! A file whose provider has a row is judged by that row; any other by the member `row` of the file itself, which says
+//! what a user would write in `[[provider]]`. Nothing here reads files: text in, one outcome per case out.
 
-mod neutral;
+use serde_json::{Value, json};
 
-use serde_json::Value;
-
-use crate::{Answering, Challenge, EventMeta, Keys, Locator, Material, Provider, Request, Scheme, Secret, provider};
+use crate::{Answering, Challenge, Keys, Material, Provider, Request, Secret, provider, row};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Case {
     pub name: String,
     /// What was seen and not expected, if anything.
     pub outcome: Result<(), String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum By {
-    /// The provider's row, or the file's own scheme if there is none.
-    Row,
-    /// The file's own scheme, whatever rows there are.
-    Scheme,
 }
 
 #[derive(Clone, Debug)]
@@ -44,32 +33,27 @@ impl VectorRequest {
     }
 }
 
-enum Rules {
-    Row(&'static Provider),
-    Own { scheme: Box<Scheme>, id: Option<Locator>, kind: Option<Locator> },
-}
-
-pub fn judge(text: &str, by: By) -> Result<Vec<Case>, String> {
+pub fn judge(text: &str) -> Result<Vec<Case>, String> {
     let file: Value = serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?;
     let vectors = file["vectors"].as_array().ok_or("there is no list \"vectors\"")?;
-    let name = file["provider"].as_str().unwrap_or_default();
-    let rules = match file.get("scheme") {
-        Some(description) => Some(rules(name, description, &file, by)?),
-        None => None,
-    };
+    let own = file.get("row").map(own_row).transpose()?;
+    let named = |it: &Value| provider(it["provider"].as_str()?);
     let cases = vectors.iter().map(|vector| {
-        let outcome = if vector["kind"] == "handshake" {
-            handshake(vector)
-        } else {
-            match (&rules, vector["provider"].as_str().and_then(provider)) {
-                (Some(rules), _) => verify(vector, rules),
-                (None, Some(row)) => verify(vector, &Rules::Row(row)),
-                (None, None) => Err("neither a row nor a scheme for this provider".to_owned()),
-            }
+        let outcome = match (named(&file).or_else(|| named(vector)), &own) {
+            _ if vector["kind"] == "handshake" => handshake(vector),
+            (Some(row), _) => verify(vector, row, true),
+            (None, Some(row)) => verify(vector, row, false),
+            (None, None) => Err("there is no row for this provider, and none in the file".to_owned()),
         };
         Case { name: vector["name"].as_str().unwrap_or("(no name)").to_owned(), outcome }
     });
     Ok(cases.collect())
+}
+
+fn own_row(row: &Value) -> Result<Provider, String> {
+    let mut row = row.clone();
+    (row["name"], row["title"]) = ("own".into(), "Own".into());
+    row::one(json!({ "provider": [row] }))
 }
 
 pub fn requests(text: &str) -> Result<Vec<VectorRequest>, String> {
@@ -78,47 +62,26 @@ pub fn requests(text: &str) -> Result<Vec<VectorRequest>, String> {
     vectors.iter().filter(|vector| vector["kind"] != "handshake").map(read_request).collect()
 }
 
-fn rules(name: &str, description: &Value, file: &Value, by: By) -> Result<Rules, String> {
-    match provider(name) {
-        Some(row) if by == By::Row && row.scheme.is_some() => Ok(Rules::Row(row)),
-        _ => Ok(Rules::Own {
-            scheme: Box::new(neutral::scheme(description)?),
-            id: neutral::locator(&file["dedup_id"]),
-            kind: neutral::locator(&file["event_type"]),
-        }),
-    }
-}
-
-fn verify(vector: &Value, rules: &Rules) -> Result<(), String> {
+/// By a row of the table, or one that may leave out where id and type stand.
+fn verify(vector: &Value, row: &Provider, is_known: bool) -> Result<(), String> {
     let read = read_request(vector)?;
     let request = read.request();
-    let (scheme, meta) = match rules {
-        Rules::Row(row) => (row.scheme.as_ref().ok_or("the provider does not sign")?, row.event(&request)),
-        Rules::Own { scheme, id, kind } => {
-            let scene = crate::locate::Scene::new(&request, None);
-            let id = id.as_ref().and_then(|id| id.read(&scene, false));
-            let kind = kind.as_ref().and_then(|kind| kind.read(&scene, true));
-            (&**scheme, EventMeta { id, kind })
-        }
-    };
+    let scheme = row.scheme.as_ref().ok_or("the provider does not sign")?;
     let keys = scheme.keys_from(&read.material).map_err(|error| format!("expected keys, saw: {error}"))?;
     match (read.accept, scheme.verify(&keys, &request, read.now)) {
         (false, Err(_)) => Ok(()),
         (false, Ok(_)) => Err("expected a refusal, saw it accepted".to_owned()),
         (true, Err(refusal)) => Err(format!("expected it accepted, saw {} ({refusal})", refusal.code())),
         (true, Ok(_)) => {
+            let meta = row.event(&request);
             let same = |name: &str, seen: &Option<String>, known: bool| match vector["event"][name].as_str() {
                 Some(wanted) if known && seen.as_deref() != Some(wanted) => {
                     Err(format!("expected the event's {name} {wanted:?}, saw {seen:?}"))
                 }
                 _ => Ok(()),
             };
-            let (has_id, has_kind) = match rules {
-                Rules::Row(_) => (true, true),
-                Rules::Own { id, kind, .. } => (id.is_some(), kind.is_some()),
-            };
-            same("id", &meta.id, has_id)?;
-            same("type", &meta.kind, has_kind)
+            same("id", &meta.id, is_known || row.event_id.is_some())?;
+            same("type", &meta.kind, is_known || row.event_type.is_some())
         }
     }
 }
