@@ -42,6 +42,8 @@ mod head;
 mod intake;
 mod keys;
 mod listing;
+#[cfg_attr(not(test), expect(dead_code, reason = "the writer does not use it yet"))]
+mod log;
 mod marks;
 mod operator_actions;
 mod pending_rows;
