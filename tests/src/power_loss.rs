@@ -1,17 +1,21 @@
 //! A relay that dies under load, again and again: what it acknowledged has to reach the handler.
 //!
-//! It is killed; or the power is cut, which also takes what was written and not synced: a library that stands before
-//! the system's notes down every write and sync of the store, and afterwards the writes that no sync covered are undone.
+//! It is killed; or the power is cut, which also takes what was written and not synced, and names that came and went: a
+//! library that stands before the system's notes down what happens to the store's files, and afterwards the disk is made
+//! to hold what it promised, and of the rest a part.
 //!
 //! Bodies begin with a number of their own, so that each can be followed; some are long enough to be kept in parts. The
 //! handler takes its time, fails some the first time, and counts what it took; senders note which of theirs got a 2xx.
+
+mod power;
+mod trace;
 
 use std::{
     collections::{HashMap, HashSet},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -19,11 +23,12 @@ use std::{
 use anyhow::Context as _;
 use http::{Response, StatusCode};
 use http_body_util::BodyExt as _;
+pub use power::Power;
 use tokio::{
-    process::Command,
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
+pub use trace::Cut;
 
 use crate::{
     handler::{Handler, full},
@@ -41,11 +46,11 @@ const MORE_MS: u64 = 300;
 /// How long the handler takes, so that much is acknowledged and not delivered when the relay dies.
 const HANDLING: Duration = Duration::from_millis(15);
 
+/// How long a relay may take to come to the call at which it is to die.
+const WAIT_FOR_CALL: Duration = Duration::from_secs(5);
+
 /// Length of a long body, in bytes.
 const LONG: usize = 150_000;
-
-/// How long nothing may arrive of what was acknowledged, once the relay is left alone.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 const ENDPOINTS: &str = "[[endpoint]]\nname = \"assured\"\nmode = \"assured\"\nverify = \"none\"\n\
     deadline = \"1s\"\nwait_for_agent = \"0s\"\nattempt_timeout = \"5s\"\nagent_grace = \"1s\"\n\
@@ -62,6 +67,8 @@ pub struct Tally {
     pub delivered: usize,
     /// Of these, how many it took more than once.
     pub again: usize,
+    /// Bodies that came whole to the handler, and are not what was sent.
+    pub garbled: usize,
     /// Those that were acknowledged and not yet delivered at a cut, all cuts together: what a loss would be of.
     pub waiting: usize,
 }
@@ -74,91 +81,27 @@ impl Tally {
     }
 }
 
-/// How the power is cut.
-pub struct Power {
-    tools: PathBuf,
-    folder: tempfile::TempDir,
+/// How a relay is killed, again and again.
+#[derive(Clone, Copy)]
+pub struct Kills<'a> {
+    /// How many times.
+    pub cycles: u32,
+    /// Chooses the moments.
+    pub seed: u64,
+    /// Cuts the power, too.
+    pub power: Option<&'a Power>,
+    /// How long nothing may arrive of what was acknowledged, once the relay is left alone.
+    pub patience: Duration,
+    /// Kill it as soon as this call is done (`rename`, `unlink` or `link`), or a few seconds later: the moments at which
+    /// the store gives something up.
+    pub die_at: Option<&'a str>,
 }
 
-impl Power {
-    /// Makes the library that notes down writes; `None` where the tools or a C compiler are missing.
-    ///
-    /// # Errors
-    /// If the library cannot be compiled.
-    pub async fn new() -> anyhow::Result<Option<Self>> {
-        let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/tools");
-        let folder = tempfile::tempdir()?;
-        std::fs::create_dir(folder.path().join("store"))?;
-        let source = tools.join("powerloss.c");
-        let python = Command::new("python3").arg("--version").output().await;
-        if !source.is_file() || python.is_err() {
-            return Ok(None);
-        }
-        let mut compiler = Command::new("cc");
-        compiler
-            .args(["-O2", "-shared", "-fPIC", "-o"])
-            .arg(folder.path().join("powerloss.so"))
-            .arg(source)
-            .arg("-ldl");
-        match compiler.status().await {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error.into()),
-            Ok(status) => {
-                anyhow::ensure!(status.success(), "the library does not compile");
-                Ok(Some(Self { tools, folder }))
-            }
-        }
-    }
-
-    /// What the relay's config and its variables say.
-    fn of_the_relay(&self) -> (String, Vec<(&'static str, String)>) {
-        let path = |name: &str| self.folder.path().join(name).display().to_string();
-        let vars = vec![
-            ("LD_PRELOAD", path("powerloss.so")),
-            ("PL_DIR", path("store")),
-            ("PL_LOG", path("writes")),
-            ("PL_CTL", path("faults")),
-        ];
-        (format!("[store]\nurl = \"sqlite:{}\"\n", self.store().display()), vars)
-    }
-
-    /// The store's file.
-    #[must_use]
-    pub fn store(&self) -> PathBuf {
-        self.folder.path().join("store/relay.db")
-    }
-
-    /// Makes every sync fail from now on, or none.
-    ///
-    /// # Errors
-    /// If the switch cannot be written.
-    pub fn fail_syncs(&self, fail: bool) -> std::io::Result<()> {
-        std::fs::write(self.folder.path().join("faults"), if fail { "eio_fsync" } else { "" })
-    }
-
-    /// Whether what the cut left is sound: looked at in a copy, since looking mends.
-    fn check(&self) -> anyhow::Result<()> {
-        let copy = tempfile::tempdir()?;
-        for part in ["relay.db", "relay.db-wal"] {
-            let from = self.folder.path().join("store").join(part);
-            if from.exists() {
-                std::fs::copy(from, copy.path().join(part))?;
-            }
-        }
-        relay_server::store::check(&copy.path().join("relay.db")).context("after the cut")
-    }
-
-    /// Undoes what was not synced: all of it, a part, or sectors of it, in turn.
-    async fn cut(&self, cycle: u32) -> anyhow::Result<()> {
-        let writes = self.folder.path().join("writes");
-        let mode = ["all", "random", "torn"][cycle as usize % 3];
-        let mut cut = Command::new("python3");
-        cut.arg(self.tools.join("cut.py")).arg(&writes).args(["--mode", mode, "--seed", &cycle.to_string()]);
-        let output = cut.output().await?;
-        anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        std::fs::remove_file(writes)?;
-        self.check()
-    }
+async fn start(program: &Path, power: Option<&Power>) -> anyhow::Result<Server> {
+    let vars = power.map_or_else(|| Ok(Vec::new()), Power::vars)?;
+    let vars: Vec<(&str, &str)> = vars.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let store = power.map(Power::config).unwrap_or_default();
+    Server::start(program, "127.0.0.1:0", &(store + ENDPOINTS), &vars).await
 }
 
 /// A relay whose syncs fail once it has acknowledged something: it must acknowledge nothing more, end with an error,
@@ -167,9 +110,7 @@ impl Power {
 /// # Errors
 /// What it did instead.
 pub async fn failing_syncs(program: &Path, power: &Power) -> anyhow::Result<()> {
-    let (store, vars) = power.of_the_relay();
-    let vars: Vec<(&str, &str)> = vars.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let mut relay = Server::start(program, "127.0.0.1:0", &(store + ENDPOINTS), &vars).await?;
+    let mut relay = start(program, Some(power)).await?;
     let public = relay.public.clone();
     let post = |body: &'static str| {
         let public = public.clone();
@@ -177,7 +118,7 @@ pub async fn failing_syncs(program: &Path, power: &Power) -> anyhow::Result<()> 
     };
     anyhow::ensure!(post("before").await?.status().is_success(), "a sound store takes it");
     relay.expect_errors("the store has failed");
-    power.fail_syncs(true)?;
+    power.faults("eio_fsync")?;
     let batch = ["one", "two", "three", "four"].map(|body| tokio::spawn(post(body)));
     for answer in batch {
         let taken = answer.await?.is_ok_and(|answer| answer.status().is_success());
@@ -191,8 +132,8 @@ pub async fn failing_syncs(program: &Path, power: &Power) -> anyhow::Result<()> 
     };
     timeout(Duration::from_secs(1), not_ready).await.context("it says that it is ready")?;
     anyhow::ensure!(!relay.ended().await?, "it ended as if all were well");
-    power.fail_syncs(false)?;
-    power.cut(0).await?; // What the failed sync left in the system's cache is gone, too.
+    power.faults("")?;
+    power.cut(Cut::Lose, 0)?; // What the failed sync left in the system's cache is gone, too.
     relay.start_again(&public).await?;
     let (_, events) = relay.ask(&["event", "list", "--json"]).await?;
     let (_, body) = relay.ask(&["event", "body", events.lines().last().map_or("", first_id)]).await?;
@@ -205,92 +146,139 @@ fn first_id(line: &str) -> &str {
     line.split('"').find(|part| part.starts_with("hook_")).unwrap_or_default()
 }
 
-/// Kills a relay so many times, each at another moment under load, and counts what arrived. `seed` chooses the moments.
+/// What the senders and the handler know.
+#[derive(Default)]
+struct Known {
+    /// How often the handler took each webhook.
+    seen: HashMap<u64, u32>,
+    acknowledged: HashSet<u64>,
+    garbled: usize,
+    waiting: usize,
+    next: u64,
+}
+
+impl Known {
+    fn tally(&self) -> Tally {
+        let calls = self.acknowledged.iter().filter_map(|number| self.seen.get(number));
+        let again = calls.clone().filter(|calls| **calls > 1).count();
+        let (acknowledged, delivered) = (self.acknowledged.len(), calls.count());
+        Tally { acknowledged, delivered, again, garbled: self.garbled, waiting: self.waiting }
+    }
+}
+
+/// A relay that stops in good order, under load until then: the files that are not what the notes make of them, so that
+/// the shim has not seen all.
 ///
 /// # Errors
-/// If the relay does not start again by itself after a kill, or nothing was acknowledged at all.
-pub async fn kills(program: &Path, cycles: u32, seed: u64, power: Option<&Power>) -> anyhow::Result<Tally> {
-    let seen: Arc<Mutex<HashMap<u64, u32>>> = Arc::default();
-    let handler = {
-        let seen = Arc::clone(&seen);
-        Handler::start(move |request| {
-            let seen = Arc::clone(&seen);
-            async move {
-                let first = request.headers().get("relay-attempt").is_some_and(|attempt| attempt == "1");
-                let body = request.into_body().collect().await;
-                let name = body.ok().and_then(|body| name_of(&body.to_bytes()));
-                sleep(HANDLING).await;
-                match name {
-                    Some(number) if first && number % 8 == 1 => answer(503),
-                    Some(number) => {
-                        *lock(&seen).entry(number).or_default() += 1;
-                        answer(200)
-                    }
-                    None => answer(400), // It broke off, with the relay.
-                }
-            }
-        })
-        .await?
-    };
-    let (store, vars) = power.map_or_else(Default::default, Power::of_the_relay);
-    let vars: Vec<(&str, &str)> = vars.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let mut relay = Server::start(program, "127.0.0.1:0", &(store + ENDPOINTS), &vars).await?;
+/// If it does not stop, or the notes cannot be played.
+pub async fn unseen(program: &Path, power: &Power) -> anyhow::Result<Vec<PathBuf>> {
+    let mut relay = start(program, Some(power)).await?;
+    for number in 0..40 {
+        let answer = send(&relay.public, request("POST", "/durable", &[], body_of(number))).await?;
+        anyhow::ensure!(answer.status().is_success(), "a sound store takes it: {}", answer.status());
+    }
+    relay.terminate().await?;
+    anyhow::ensure!(relay.ended().await?, "it does not stop in good order");
+    power.unseen()
+}
+
+/// Kills a relay again and again, each time at another moment under load, and counts what arrived.
+///
+/// # Errors
+/// If the relay does not start again by itself after a kill, what a cut left is not sound, or nothing was acknowledged
+/// at all.
+pub async fn kills(program: &Path, how: Kills<'_>) -> anyhow::Result<Tally> {
+    let known: Arc<Mutex<Known>> = Arc::default();
+    let handler = handler(&known).await?;
+    let mut relay = start(program, how.power).await?;
     let target = handler.port();
     let endpoint = |name: &str| format!("[[endpoint]]\nname = \"{name}\"\ntarget = \"{target}\"\n");
     let _agent = relay.agent_from_file(&(endpoint("assured") + &endpoint("durable"))).await?;
     let public = relay.public.clone();
-    let acknowledged: Arc<Mutex<HashSet<u64>>> = Arc::default();
-    let next = Arc::new(AtomicU64::new(0));
-    let (mut random, mut waiting) = (seed, 0);
-    for cycle in 0..cycles {
+    let mut random = how.seed;
+    for cycle in 0..how.cycles {
         let stop = Arc::new(AtomicBool::new(false));
         let mut senders = JoinSet::new();
         for sender in 0..SENDERS {
-            let (public, stop) = (public.clone(), Arc::clone(&stop));
-            let (acknowledged, next) = (Arc::clone(&acknowledged), Arc::clone(&next));
-            senders.spawn(async move {
-                let path = if sender % 2 == 0 { "/assured" } else { "/durable" };
-                while !stop.load(Ordering::Relaxed) {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    match send(&public, request("POST", path, &[], body_of(number))).await {
-                        Ok(response) if response.status().is_success() => drop(lock(&acknowledged).insert(number)),
-                        Ok(_) => {}
-                        Err(_) => return, // The relay is dead.
-                    }
-                }
-            });
+            let path = if sender % 2 == 0 { "/assured" } else { "/durable" };
+            senders.spawn(post_until(public.clone(), path, Arc::clone(&stop), Arc::clone(&known)));
         }
         // splitmix64: the moments follow from the seed.
         random = random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (random ^ (random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         sleep(LOAD + Duration::from_millis((mixed ^ (mixed >> 27)) % MORE_MS)).await;
+        if let (Some(power), Some(call)) = (how.power, how.die_at) {
+            power.die_at(Some(call))?;
+            let _none_came = timeout(WAIT_FOR_CALL, relay.ended()).await;
+            power.die_at(None)?;
+        }
         relay.signal("-KILL").await?;
         stop.store(true, Ordering::Relaxed);
         relay.ended().await?;
         while senders.join_next().await.is_some() {}
-        waiting += lock(&acknowledged).difference(&lock(&seen).keys().copied().collect()).count();
-        if let Some(power) = power {
-            power.cut(cycle).await?;
+        {
+            let mut known = lock(&known);
+            known.waiting += known.acknowledged.iter().filter(|number| !known.seen.contains_key(number)).count();
         }
-        relay.start_again(&public).await?;
+        if let Some(power) = how.power {
+            let cut = [Cut::Lose, Cut::Random, Cut::Torn][cycle as usize % 3];
+            power.cut(cut, u64::from(cycle))?;
+            power.check().with_context(|| format!("after cut {cycle}, {cut:?}"))?;
+        }
+        relay.start_again(&public).await.with_context(|| format!("the start after cycle {cycle}"))?;
     }
-    let acknowledged = std::mem::take(&mut *lock(&acknowledged));
-    anyhow::ensure!(!acknowledged.is_empty(), "nothing was acknowledged, so nothing is shown");
-    let (mut end, mut delivered) = (Instant::now() + PATIENCE, 0);
+    let (mut end, mut delivered) = (Instant::now() + how.patience, 0);
     loop {
-        let tally = {
-            let seen = lock(&seen);
-            let calls = acknowledged.iter().filter_map(|number| seen.get(number));
-            let again = calls.clone().filter(|calls| **calls > 1).count();
-            Tally { acknowledged: acknowledged.len(), delivered: calls.count(), again, waiting }
-        };
+        let tally = lock(&known).tally();
+        anyhow::ensure!(tally.acknowledged > 0, "nothing was acknowledged, so nothing is shown");
         if tally.delivered > delivered {
-            (end, delivered) = (Instant::now() + PATIENCE, tally.delivered);
+            (end, delivered) = (Instant::now() + how.patience, tally.delivered);
         }
         if tally.lost() == 0 || Instant::now() > end {
             return Ok(tally);
         }
         sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Takes its time, fails some of the first attempts, and counts.
+async fn handler(known: &Arc<Mutex<Known>>) -> std::io::Result<Handler> {
+    let known = Arc::clone(known);
+    Handler::start(move |request| {
+        let known = Arc::clone(&known);
+        async move {
+            let first = request.headers().get("relay-attempt").is_some_and(|attempt| attempt == "1");
+            let Ok(body) = request.into_body().collect().await else { return answer(400) }; // It broke off, with the relay.
+            sleep(HANDLING).await;
+            match name_of(&body.to_bytes()) {
+                Some(number) if first && number % 8 == 1 => answer(503),
+                Some(number) => {
+                    *lock(&known).seen.entry(number).or_default() += 1;
+                    answer(200)
+                }
+                None => {
+                    lock(&known).garbled += 1;
+                    answer(200)
+                }
+            }
+        }
+    })
+    .await
+}
+
+/// Posts one webhook after the other until the relay is dead, and notes which were acknowledged.
+async fn post_until(public: String, path: &'static str, stop: Arc<AtomicBool>, known: Arc<Mutex<Known>>) {
+    while !stop.load(Ordering::Relaxed) {
+        let number = {
+            let mut known = lock(&known);
+            known.next += 1;
+            known.next
+        };
+        match send(&public, request("POST", path, &[], body_of(number))).await {
+            Ok(response) if response.status().is_success() => drop(lock(&known).acknowledged.insert(number)),
+            Ok(_) => {}
+            Err(_) => return,
+        }
     }
 }
 
