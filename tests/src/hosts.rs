@@ -60,7 +60,26 @@ impl Hosts {
     /// A program that runs on a host.
     #[must_use]
     pub fn on(&self, host: Host, program: &Path) -> Program {
-        Program::behind(program, ["ip", "netns", "exec", &self.space(host)])
+        Program::behind(program, self.words(host))
+    }
+
+    /// What stands before a command line that is to run on a host.
+    #[must_use]
+    pub fn words(&self, host: Host) -> [String; 4] {
+        ["ip".to_owned(), "netns".to_owned(), "exec".to_owned(), self.space(host)]
+    }
+
+    /// Makes the cable long and bad: so many milliseconds and so many packets in a hundred lost, each way.
+    ///
+    /// # Errors
+    /// If the system refuses, or does not know `netem`.
+    pub fn impair(&self, delay_ms: u32, loss_percent: u32) -> anyhow::Result<()> {
+        for host in [Host::Relay, Host::Agent] {
+            let (space, delay, loss) = (self.space(host), format!("{delay_ms}ms"), format!("{loss_percent}%"));
+            let tc = ["tc", "qdisc", "add", "dev", "cable", "root", "netem", "delay", &delay, "loss", &loss];
+            ip(&[&["netns", "exec", &space], tc.as_slice()].concat())?;
+        }
+        Ok(())
     }
 
     /// Plugs one end of the cable in or out. Nobody is told: no connection closes.

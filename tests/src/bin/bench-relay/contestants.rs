@@ -27,6 +27,7 @@ use tokio::{
 use crate::{
     load::{self, Load, SECRET, Target},
     machine::{Machine, command, cpu, finds, memory},
+    network::Inside,
     nginx::{BIG_BYTES, Nginx, Role},
     peers::{Peer, Places},
 };
@@ -134,9 +135,9 @@ pub(crate) struct Arena {
     pub(crate) beside: Option<Program>,
     pub(crate) peers: Vec<Peer>,
     /// The address of relays and first hops, and that of second hops.
-    pub(crate) addresses: Sides<String>,
+    addresses: Sides<String>,
     /// What stands before the command line of agents, second hops and the handler, such as `ip netns exec NAME`.
-    pub(crate) behind: Vec<String>,
+    behind: Vec<String>,
     folder: tempfile::TempDir,
     secure: Arc<rustls::ClientConfig>,
     handler_port: u16,
@@ -144,16 +145,16 @@ pub(crate) struct Arena {
 }
 
 impl Arena {
-    pub(crate) async fn open(
-        machine: Machine,
-        ours: Program,
-        addresses: Sides<String>,
-        behind: Vec<String>,
-    ) -> anyhow::Result<Self> {
+    pub(crate) async fn open(machine: Machine, ours: Program, inside: Option<&Inside>) -> anyhow::Result<Self> {
+        let loopback = || Inside { front: "127.0.0.1".to_owned(), back: "127.0.0.1".to_owned(), behind: Vec::new() };
+        let Inside { front, back, behind } = inside.cloned().unwrap_or_else(loopback);
+        let addresses = Sides { front, back };
         let folder = tempfile::tempdir()?;
         let names = ["localhost".to_owned(), addresses.front.clone(), addresses.back.clone()];
         let trusted = tls::certificate_for(folder.path(), &names)?;
-        let secure = tls::client(&trusted, b"http/1.1")?;
+        let mut secure = tls::client(&trusted, b"http/1.1")?;
+        // A new connection is a whole handshake, as with wrk.
+        Arc::make_mut(&mut secure).resumption = rustls::client::Resumption::disabled();
         let (beside, peers, handler_port) = (None, Vec::new(), free_port()?);
         let mut arena =
             Self { machine, ours, beside, peers, addresses, behind, folder, secure, handler_port, handler: None };
@@ -249,6 +250,8 @@ impl Arena {
         for number in 0..setup.agents {
             let mut agent = on(&[self.machine.measured.as_slice(), &self.behind].concat()).role("client");
             agent.args(["listen", &self.handler_port.to_string(), "hooks", "--max-connections", CALLS]);
+            // Beside another it would get copies.
+            agent.args(["--attach", "shared"]);
             agent.args(["--name", &format!("agent-{number}"), "--relay", &format!("{scheme}://{}", server.public)]);
             if setup.is_secure {
                 agent.arg("--relay-ca").arg(self.folder.path().join("cert.pem"));

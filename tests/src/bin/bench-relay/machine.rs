@@ -26,6 +26,8 @@ pub(crate) struct Machine {
     pub(crate) load: Vec<String>,
     /// What is measured.
     pub(crate) measured: Vec<String>,
+    /// A process that pins others itself.
+    pub(crate) anywhere: Vec<String>,
     is_pinned: bool,
     /// The fastest calibration so far.
     best: std::cell::Cell<f64>,
@@ -39,8 +41,8 @@ impl Machine {
         let cores = processors(allowed.trim());
         // A process whose starter is gone would go on listening.
         let ends: &[&str] = if finds("setpriv") { &["setpriv", "--pdeathsig", "KILL"] } else { &[] };
-        let on = |core: Option<&u32>| {
-            let pinned = core.map(|core| ["taskset".to_owned(), "-c".to_owned(), core.to_string()]);
+        let on = |cores: Option<String>| {
+            let pinned = cores.map(|cores| ["taskset".to_owned(), "-c".to_owned(), cores]);
             ends.iter().map(|word| (*word).to_owned()).chain(pinned.into_iter().flatten()).collect::<Vec<_>>()
         };
         let pair = cores.first().zip(cores.get(1)).filter(|_| finds("taskset"));
@@ -51,8 +53,9 @@ impl Machine {
         // Timers of this thread and those that it starts are exact to a microsecond, not to fifty.
         let _ = fs::write("/proc/self/timerslack_ns", "1000");
         Self {
-            load: on(pair.map(|(load, _)| load)),
-            measured: on(pair.map(|(_, measured)| measured)),
+            load: on(pair.map(|(load, _)| load.to_string())),
+            measured: on(pair.map(|(_, measured)| measured.to_string())),
+            anywhere: on(pair.map(|_| allowed.trim().to_owned())),
             is_pinned: pair.is_some(),
             best: f64::INFINITY.into(),
         }

@@ -22,6 +22,8 @@ use crate::{
 const CROWD: u32 = 10_000;
 /// Two heartbeats: every buffer was in use.
 const HEARTBEATS: Duration = Duration::from_secs(12);
+/// After the last answer nothing is left to do.
+const SETTLED: Duration = Duration::from_secs(2);
 /// How many senders connect at a time.
 const AT_ONCE: usize = 64;
 /// Agents that hold the exchanges of senders that wait; each takes 1024 at most.
@@ -115,22 +117,23 @@ async fn measure(arena: &Arena, program: &Program, what: Memory) -> anyhow::Resu
     let Some(server) = relay.server() else { bail!("a relay has a server") };
     let tls = is_secure.then(|| arena.tls());
     let crowd = |count| Crowd::connect(&server.public, &server.token, "hooks", count, tls.clone());
-    let warm = crowd(if is_idle { 50 } else { HOLDERS }).await?;
+    // The first ones pay for what all share. Where the handler does not answer, they take the exchanges.
+    let _holders = crowd(if agents > 0 { 0 } else { HOLDERS }).await?;
     let before = relay.memory().front;
-    let after = if is_idle {
+    if is_idle {
         let idle = crowd(CROWD).await?;
         sleep(HEARTBEATS).await;
         ensure!(idle.alive() == CROWD as usize, "only {} of {CROWD} sessions are alive", idle.alive());
-        relay.memory().front
-    } else {
-        if agents > 0 {
-            drop(warm);
-        }
-        let _senders = senders(&relay, what == Memory::WaitingSenders).await?;
-        sleep(Duration::from_secs(2)).await;
-        relay.memory().front
-    };
-    Ok(after.saturating_sub(before) as f64 / f64::from(CROWD) / 1024.0)
+        return Ok(each(before, relay.memory().front));
+    }
+    let _senders = senders(&relay, what == Memory::WaitingSenders).await?;
+    sleep(SETTLED).await;
+    Ok(each(before, relay.memory().front))
+}
+
+/// In KiB.
+fn each(before: u64, after: u64) -> f64 {
+    after.saturating_sub(before) as f64 / f64::from(CROWD) / 1024.0
 }
 
 /// So many connections that have sent a webhook each, and have its answer or not.
