@@ -11,6 +11,7 @@ mod fetch;
 mod handshakes;
 mod keys;
 mod learnt;
+mod sealed;
 
 use std::sync::Arc;
 
@@ -47,10 +48,10 @@ impl Providers {
     /// Reads what was kept for these endpoints. Where the store cannot say it now, they are without until it can.
     pub(crate) async fn load(&self, endpoints: &[Arc<Endpoint>]) {
         let names: Vec<_> = endpoints.iter().map(|endpoint| endpoint.name.as_str().to_owned()).collect();
-        if let Err(error) = self.learnt.load(names.clone()).await {
+        if let Err(error) = self.learnt.load(&names).await {
             tracing::error!(%error, "what was learnt in handshakes cannot be read; reload once the store is well");
         }
-        if let Err(error) = self.keys.load(names).await {
+        if let Err(error) = self.keys.load(&names).await {
             tracing::warn!(%error, "keys that were fetched cannot be read; they are fetched again");
         }
     }
@@ -67,7 +68,7 @@ impl Providers {
     /// Forgets the secrets that an endpoint learnt; its next challenge teaches anew.
     pub(crate) async fn forget_learnt(&self, endpoint: &str) -> Result<(), StoreError> {
         self.learnt.forget(endpoint).await?;
-        let loaded = self.learnt.load(vec![endpoint.to_owned()]).await;
+        let loaded = self.learnt.load(&[endpoint.to_owned()]).await;
         self.secrets_changed(endpoint);
         loaded
     }

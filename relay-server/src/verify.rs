@@ -259,10 +259,10 @@ impl Rule {
         self.row().is_some_and(|row| row.policy.confirm)
     }
 
-    /// Takes secrets that were learnt in handshakes, the newest first; they go before those of the config.
-    pub(crate) fn set_learnt(&self, secrets: Vec<Secret>) {
+    /// Takes the secret that was learnt in a handshake; it goes before those of the config.
+    pub(crate) fn set_learnt(&self, secret: Option<Secret>) {
         if let Some(row) = self.row().filter(|row| row.provider.learns_secret()) {
-            row.keyring.set_learnt(&row.provider, secrets);
+            row.keyring.set_learnt(&row.provider, secret);
         }
     }
 

@@ -7,29 +7,19 @@
 //! Invariants: who comes first teaches, and nobody after that until an endpoint's secrets are forgotten, since a challenge
 //! proves nothing; a secret is never printed.
 
-use std::collections::BTreeMap;
-
-use data_encoding::BASE64;
-use parking_lot::Mutex;
 use relay_schemes::Secret;
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use zeroize::{Zeroize as _, Zeroizing};
 
+use super::sealed::SealedValues;
 use crate::store::{StoreError, Vault};
 
 /// Largest secret that is taken from a handshake, in bytes.
 pub(crate) const MAX_SECRET_BYTES: usize = 1024;
 
-/// Where they stand in the store, each list under its endpoint's name.
 const SCOPE: &str = "learnt";
 
-/// The learnt secrets of the endpoints that were loaded.
 #[derive(Debug)]
-pub(crate) struct LearntSecrets {
-    vault: Vault,
-    secrets: Mutex<BTreeMap<String, Vec<Secret>>>,
-}
+pub(crate) struct LearntSecrets(SealedValues<Secret>);
 
 #[derive(Debug, Error)]
 pub(crate) enum LearnError {
@@ -39,58 +29,18 @@ pub(crate) enum LearnError {
     Store(#[from] StoreError),
 }
 
-/// A list as it is written: Base64, the newest first.
-#[derive(Default, Deserialize, Serialize)]
-struct Stored(Vec<String>);
-
-impl Stored {
-    fn of(secrets: &[Secret]) -> Self {
-        Self(secrets.iter().map(|secret| BASE64.encode(secret.expose())).collect())
-    }
-
-    fn open(&self) -> Option<Vec<Secret>> {
-        self.0.iter().map(|text| BASE64.decode(text.as_bytes()).map(Secret::new).ok()).collect()
-    }
-}
-
-impl Drop for Stored {
-    fn drop(&mut self) {
-        self.0.iter_mut().for_each(|text| text.zeroize());
-    }
-}
-
 impl LearntSecrets {
     pub(crate) fn new(vault: Vault) -> Self {
-        Self { vault, secrets: Mutex::default() }
+        Self(SealedValues::new(vault, SCOPE, |bytes| Some(Secret::new(bytes))))
     }
 
-    /// Loads the secrets of these endpoints, where that was not done. One that cannot be opened is left where it is:
-    /// the right key file makes it good again.
-    pub(crate) async fn load(&self, endpoints: Vec<String>) -> Result<(), StoreError> {
-        for endpoint in endpoints {
-            if self.secrets.lock().contains_key(&endpoint) {
-                continue;
-            }
-            match self.read(&endpoint).await {
-                Ok(secrets) => drop(self.secrets.lock().entry(endpoint).or_insert(secrets)),
-                Err(StoreError::Invalid(why)) => {
-                    tracing::error!(endpoint, why, "what was learnt in a handshake cannot be opened");
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+    /// Loads the secrets of these endpoints, where that was not done.
+    pub(crate) async fn load(&self, endpoints: &[String]) -> Result<(), StoreError> {
+        self.0.load(endpoints).await
     }
 
-    async fn read(&self, endpoint: &str) -> Result<Vec<Secret>, StoreError> {
-        let Some(text) = self.vault.get(SCOPE, endpoint).await? else { return Ok(Vec::new()) };
-        let stored: Option<Stored> = serde_json::from_slice(&text).ok();
-        Ok(stored.and_then(|stored| stored.open()).unwrap_or_default())
-    }
-
-    /// An endpoint's secrets, the newest first.
-    pub(crate) fn of(&self, endpoint: &str) -> Vec<Secret> {
-        self.secrets.lock().get(endpoint).cloned().unwrap_or_default()
+    pub(crate) fn of(&self, endpoint: &str) -> Option<Secret> {
+        self.0.of(endpoint).flatten()
     }
 
     /// Keeps an endpoint's first secret; when this returns, it is as durable as an event. The same one may come again.
@@ -100,38 +50,25 @@ impl LearntSecrets {
         if secret.expose().is_empty() || secret.expose().len() > MAX_SECRET_BYTES {
             return Err(invalid("a secret of this length is not taken from a handshake"));
         }
-        let Some(mut known) = self.secrets.lock().get(endpoint).cloned() else {
-            return Err(invalid("what this endpoint learnt before could not be read"));
+        let known = match self.0.of(endpoint) {
+            Some(Some(known)) => known,
+            Some(None) => self.0.keep_first(endpoint, secret.expose()).await?.unwrap_or_else(|| secret.clone()),
+            None => return Err(invalid("what this endpoint learnt before could not be read")),
         };
-        if known.is_empty() {
-            known = vec![secret.clone()];
-            // Of two that come at once, the store takes one.
-            if !self.put_first(endpoint, &known).await? {
-                known = self.read(endpoint).await?;
-            }
-            self.secrets.lock().insert(endpoint.to_owned(), known.clone());
-        }
-        if known.contains(&secret) { Ok(()) } else { Err(LearnError::Known) }
+        if known == secret { Ok(()) } else { Err(LearnError::Known) }
     }
 
     /// Forgets what an endpoint has learnt. It learns anew once it was loaded again.
     pub(crate) async fn forget(&self, endpoint: &str) -> Result<(), StoreError> {
-        self.vault.remove(SCOPE, endpoint).await?;
-        self.secrets.lock().remove(endpoint);
-        Ok(())
-    }
-
-    async fn put_first(&self, endpoint: &str, secrets: &[Secret]) -> Result<bool, StoreError> {
-        let mut text = Zeroizing::new(Vec::with_capacity(8192));
-        serde_json::to_writer(&mut *text, &Stored::of(secrets))
-            .map_err(|error| StoreError::Internal(error.to_string()))?;
-        self.vault.put_first(SCOPE, endpoint, &text).await
+        self.0.forget(endpoint).await
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+
+    use data_encoding::BASE64;
 
     use super::*;
     use crate::{
@@ -156,7 +93,7 @@ mod tests {
 
     async fn loaded(store: &Arc<dyn Store>, state: &StateDir) -> LearntSecrets {
         let learnt = learnt(store, state);
-        learnt.load(vec!["asana".to_owned()]).await.expect("loads");
+        learnt.load(&["asana".to_owned()]).await.expect("loads");
         learnt
     }
 
@@ -170,7 +107,7 @@ mod tests {
         };
         let store = open();
         let first = loaded(&store, &state).await;
-        assert!(first.of("asana").is_empty());
+        assert!(first.of("asana").is_none());
         first.keep("asana", Secret::new("hunter2 hunter2")).await.unwrap();
         drop((first, store));
         let again = loaded(&open(), &state).await;
@@ -205,9 +142,9 @@ mod tests {
             assert_eq!(texts(learnt, "asana"), [b"1"]);
         }
         learnt.forget("asana").await.unwrap();
-        assert!(learnt.of("asana").is_empty() && loaded(&store, &state).await.of("asana").is_empty());
+        assert!(learnt.of("asana").is_none() && loaded(&store, &state).await.of("asana").is_none());
         assert!(matches!(keep(&learnt, "2").await, Err(LearnError::Store(_))), "it was not loaded since");
-        learnt.load(vec!["asana".to_owned()]).await.unwrap();
+        learnt.load(&["asana".to_owned()]).await.unwrap();
         keep(&learnt, "2").await.expect("it begins anew");
         assert_eq!(texts(&learnt, "asana"), [b"2"]);
     }
@@ -218,7 +155,7 @@ mod tests {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(1 << 20));
         loaded(&store, &mine).await.keep("asana", Secret::new("hunter2")).await.unwrap();
         let stranger = loaded(&store, &other).await;
-        assert!(stranger.of("asana").is_empty() && stranger.keep("asana", Secret::new("mine")).await.is_err());
+        assert!(stranger.of("asana").is_none() && stranger.keep("asana", Secret::new("mine")).await.is_err());
         assert_eq!(texts(&loaded(&store, &mine).await, "asana"), [b"hunter2"]);
     }
 }

@@ -112,7 +112,7 @@ pub(super) struct Keyring {
 struct Known {
     /// What the config says; fetched keys are put in here.
     material: Material,
-    learnt: Vec<Secret>,
+    learnt: Option<Secret>,
     /// Names that were fetched, the oldest first.
     fetched: Vec<String>,
     set_at: Option<Instant>,
@@ -137,7 +137,7 @@ impl Keyring {
         let named = provider.scheme.as_ref().is_some_and(relay_schemes::Scheme::names_keys_by_url);
         let known = Known {
             material,
-            learnt: Vec::new(),
+            learnt: None,
             fetched: Vec::new(),
             set_at: None,
             budget: Budget::default(),
@@ -161,9 +161,9 @@ impl Keyring {
         all_of(&known.learnt, &known.material)
     }
 
-    pub(super) fn set_learnt(&self, provider: &Provider, secrets: Vec<Secret>) {
+    pub(super) fn set_learnt(&self, provider: &Provider, secret: Option<Secret>) {
         let mut known = self.known.lock();
-        known.learnt = secrets;
+        known.learnt = secret;
         self.renew(provider, &all_of(&known.learnt, &known.material));
     }
 
@@ -325,7 +325,7 @@ impl Known {
     }
 }
 
-fn all_of(learnt: &[Secret], material: &Material) -> Material {
+fn all_of(learnt: &Option<Secret>, material: &Material) -> Material {
     let secrets = learnt.iter().chain(&material.secrets).cloned().collect();
     Material { secrets, ..material.clone() }
 }
