@@ -483,12 +483,19 @@ async fn a_secret_from_a_handshake_is_sealed_and_known_after_a_restart() {
 
     let coded = BASE64.encode(SECRET.as_bytes());
     let state = relay.state_file("");
-    let files: Vec<_> = std::fs::read_dir(&state).expect("a folder").map(|file| file.expect("a file").path()).collect();
+    let inside = |folder: &Path| -> Vec<_> {
+        std::fs::read_dir(folder).expect("a folder").map(|file| file.expect("a file").path()).collect()
+    };
+    let mut files = inside(&state);
     assert!(
         files.contains(&relay.state_file("relay.db")) && files.contains(&relay.state_file("sealing.key")),
         "{files:?}"
     );
-    for file in files {
+    while let Some(file) = files.pop() {
+        if file.is_dir() {
+            files.extend(inside(&file));
+            continue;
+        }
         let bytes = std::fs::read(&file).expect("readable");
         for clear in [SECRET.as_bytes(), &coded.as_bytes()[..16]] {
             assert!(!bytes.windows(clear.len()).any(|part| part == clear), "{} holds it", file.display());
