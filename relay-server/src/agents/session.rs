@@ -55,16 +55,24 @@ pub(super) struct SessionHost {
 impl SessionHost {
     /// Runs a session over a connection whose token was `shown`.
     pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S, leftover: Vec<u8>, shown: Shown) {
-        let greeting = match relay_tunnel::relay(stream, leftover, self.limits.clone()).await {
+        // In boxes, one after the other: what only the beginning needs is not held for a session's long life.
+        let greeting = match Box::pin(relay_tunnel::relay(stream, leftover, self.limits.clone())).await {
             Ok(greeting) => greeting,
             Err(close) => return tracing::debug!(reason = close.reason, "an agent left before its hello"),
         };
         let agent = greeting.hello.name.as_str();
         let span = tracing::info_span!("session", agent, token = %shown.token.name, epoch = field::Empty);
-        self.greeted(greeting, shown).instrument(span).await;
+        let greeted = Box::pin(self.greeted(greeting, shown)).instrument(span.clone()).await;
+        if let Some(begun) = greeted {
+            self.run(begun).instrument(span).await;
+        }
     }
 
-    async fn greeted<S: AsyncRead + AsyncWrite + Unpin>(&self, mut greeting: Greeting<S>, shown: Shown) {
+    async fn greeted<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        mut greeting: Greeting<S>,
+        shown: Shown,
+    ) -> Option<Begun<S>> {
         let token = Arc::clone(&shown.token.name);
         let name: Arc<str> = greeting.hello.name.as_str().into();
         let identity = AgentIdentity { token: Arc::clone(&token), name, instance: greeting.hello.instance };
@@ -77,7 +85,8 @@ impl SessionHost {
             if let Some(held_back) = REVOKED_SINCE.pass(&token) {
                 tracing::info!(held_back, "an agent said hello with a token that is not valid any more");
             }
-            return turn_out(greeting, offered).await;
+            turn_out(greeting, offered).await;
+            return None;
         };
         let Welcomed { attached, answers, contested, finishing, policy } = welcomed;
         Span::current().record("epoch", attached.epoch());
@@ -87,7 +96,8 @@ impl SessionHost {
                 tracing::info!(held_back, "an agent offered nothing that it may serve");
             }
             drop(attached);
-            return greeting.refuse(welcome, "none of the offered endpoints was accepted").await;
+            greeting.refuse(welcome, "none of the offered endpoints was accepted").await;
+            return None;
         }
         // Before it is ready for exchanges: nothing of what waits may reach it.
         let skipped = match self.skip(answers.iter().zip(skipping), now).await {
@@ -96,7 +106,7 @@ impl SessionHost {
                 if let Some(held_back) = NOT_SKIPPED.pass(&token) {
                     tracing::warn!(%error, held_back, "what waits cannot be skipped; the agent has to come again");
                 }
-                return;
+                return None;
             }
         };
         let endpoints: Vec<String> = answers.iter().flatten().map(|(name, _)| name.clone()).collect();
@@ -105,23 +115,16 @@ impl SessionHost {
         }
         let (handle, arrivals, driver) = greeting.welcome(welcome);
         attached.ready(handle.clone(), &answers);
-        // What was for the beginning alone is not kept for the session's life.
-        drop((answers, policy));
         let teller = Teller::new(identity, attached.serves());
         let session = Session { token, attached, handle, teller, contested, finishing };
-        self.run(session, arrivals, driver, BacklogNotice { endpoints, skipped }).await;
+        Some(Begun { session, arrivals, driver, notice: BacklogNotice { endpoints, skipped } })
     }
 
     /// Serves until the driver ends.
-    async fn run<S: AsyncRead + AsyncWrite + Unpin>(
-        &self,
-        session: Session,
-        arrivals: Arrivals,
-        driver: Driver<S>,
-        notice: BacklogNotice,
-    ) {
+    async fn run<S: AsyncRead + AsyncWrite + Unpin>(&self, begun: Begun<S>) {
+        let Begun { session, arrivals, driver, notice } = begun;
         let notices = async {
-            self.tell_backlog(&session.handle, notice).await;
+            Box::pin(self.tell_backlog(&session.handle, notice)).await;
             pending::<()>().await;
         };
         let close = tokio::select! {
@@ -156,13 +159,13 @@ impl SessionHost {
         };
         let contest = async {
             if *contested {
-                sleep(PATIENCE).await;
+                Box::pin(sleep(PATIENCE)).await;
                 attached.contest();
             }
         };
         let finish = async {
             if let Some(replaced) = finishing {
-                sleep(self.drain_timeout).await;
+                Box::pin(sleep(self.drain_timeout)).await;
                 replaced.close(CloseCode::Replaced, "its last exchanges took too long");
             }
         };
@@ -232,6 +235,14 @@ impl SessionHost {
             });
         }
     }
+}
+
+/// A session that has been welcomed.
+struct Begun<S> {
+    session: Session,
+    arrivals: Arrivals,
+    driver: Box<Driver<S>>,
+    notice: BacklogNotice,
 }
 
 struct Session {

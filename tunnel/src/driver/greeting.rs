@@ -16,7 +16,7 @@ const START: Instant = Instant::from_micros(0);
 pub struct Greeting<S> {
     /// What the agent said.
     pub hello: Hello,
-    driver: Driver<S>,
+    driver: Box<Driver<S>>,
 }
 
 /// Begins the relay's end of a tunnel on a socket that has just become a WebSocket: waits for hello.
@@ -30,7 +30,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let session = Session::relay(limits, START);
-    let mut driver = Driver::new(stream, leftover, Role::Server, session).await;
+    let mut driver = Box::new(Driver::new(stream, leftover, Role::Server, session).await);
     let hello = driver.until(|driver| driver.hello.take()).await?;
     Ok(Greeting { hello, driver })
 }
@@ -38,7 +38,7 @@ where
 impl<S: AsyncRead + AsyncWrite + Unpin> Greeting<S> {
     /// Opens the session.
     #[must_use]
-    pub fn welcome(self, welcome: Welcome) -> (Handle, Arrivals, Driver<S>) {
+    pub fn welcome(self, welcome: Welcome) -> (Handle, Arrivals, Box<Driver<S>>) {
         let mut driver = self.driver;
         driver.session.welcome(welcome);
         driver.open();
