@@ -13,9 +13,9 @@ mod upgrade;
 
 use std::{future::Future, net::IpAddr, pin::Pin, time::Duration};
 
-use http::response::Parts;
-use relay_proto::{HeaderBlock, RequestHead, ResetCode, ResponseHead};
-use relay_tunnel::{Broken, Exchange, Receiver};
+use http::{StatusCode, response::Parts};
+use relay_proto::{HeaderBlock, RequestHead, ResetCode, ResponseHead, limits::MAX_CHUNK_BYTES};
+use relay_tunnel::{Broken, Exchange, Receiver, ResponseFuture};
 use tokio::{
     task::JoinHandle,
     time::{Instant, timeout_at},
@@ -35,12 +35,12 @@ use crate::{
     admission::{Admission, Admitted},
     agents::{
         mirror::MirrorWriter,
-        registry::{Circuits, Registry, Reservation},
+        registry::{ChooseError, Circuits, Registry, Reservation},
     },
     endpoint::Endpoint,
     failure::{Failure, HandlerFault},
     memory::Memory,
-    message::{Known, request_head, take_apart},
+    message::live_head,
     store::Outcome,
     verify::{Payload, Webhook},
 };
@@ -136,15 +136,24 @@ impl Audience for Reader {
     }
 }
 
-pub(crate) struct Call {
-    exchange: Exchange,
-    source: BodySource,
-    mirror: Option<MirrorWriter>,
+pub(crate) enum Call {
+    /// The whole request is on its way.
+    Sent(ResponseFuture),
+    Sending {
+        exchange: Exchange,
+        source: BodySource,
+        mirror: Option<MirrorWriter>,
+    },
 }
 
 impl Call {
     pub(crate) fn open(place: Reservation, head: RequestHead, source: BodySource) -> Self {
-        Self { exchange: place.open(head), source, mirror: None }
+        match source {
+            BodySource::Whole(body) if body.as_ref().is_none_or(|body| body.len() <= MAX_CHUNK_BYTES) => {
+                Self::Sent(place.open_whole(head, body.unwrap_or_default()))
+            }
+            source => Self::Sending { exchange: place.open(head), source, mirror: None },
+        }
     }
 
     /// Opens an exchange, and copies of it for those that watch. Of a connection that may switch protocols there are
@@ -163,7 +172,10 @@ impl Call {
                 registry.mirror(&name, kind, || RequestHead { fence: None, ..head.clone() })
             }
         };
-        Self { exchange: place.open(head), source, mirror }
+        match mirror {
+            None => Self::open(place, head, source),
+            mirror => Self::Sending { exchange: place.open(head), source, mirror },
+        }
     }
 }
 
@@ -174,21 +186,43 @@ pub(crate) async fn deliver<A: Audience>(call: Call, deadline: Instant, audience
 }
 
 async fn answer(call: Call) -> Result<HandlerAnswer, Undelivered> {
-    let Call { exchange: Exchange { request, response }, source, mirror } = call;
-    if let BodySource::Upgrade(upgrade) = source {
-        let (head, body) = response.head().await?;
-        let mut answer = HandlerAnswer::new(head, body)?;
-        if answer.head.status != http::StatusCode::SWITCHING_PROTOCOLS {
-            request.finish(HeaderBlock::new());
-            answer.admitted = upgrade.admitted;
-        } else if !switches_to(&answer.head.headers, &upgrade.asked) {
-            return Err(NO_ANSWER);
-        } else if let Some(body) = answer.body.take() {
-            let connections = upgrade.connections.clone();
-            drop(connections.spawn(carry(*upgrade, request, body)));
+    match call {
+        Call::Sent(response) => {
+            let (head, body) = response.head().await?;
+            let answer = HandlerAnswer::new(head, body)?;
+            if answer.head.status == StatusCode::SWITCHING_PROTOCOLS { Err(NO_ANSWER) } else { Ok(answer) }
         }
-        return Ok(answer);
+        Call::Sending { exchange, source: BodySource::Upgrade(upgrade), mirror: _ } => {
+            Box::pin(switched(exchange, upgrade)).await
+        }
+        Call::Sending { exchange, source, mirror } => Box::pin(streamed(exchange, source, mirror)).await,
     }
+}
+
+/// The answer to who asked to switch protocols.
+async fn switched(exchange: Exchange, upgrade: Box<Upgrade>) -> Result<HandlerAnswer, Undelivered> {
+    let Exchange { request, response } = exchange;
+    let (head, body) = response.head().await?;
+    let mut answer = HandlerAnswer::new(head, body)?;
+    if answer.head.status != StatusCode::SWITCHING_PROTOCOLS {
+        request.finish(HeaderBlock::new());
+        answer.admitted = upgrade.admitted;
+    } else if !switches_to(&answer.head.headers, &upgrade.asked) {
+        return Err(NO_ANSWER);
+    } else if let Some(body) = answer.body.take() {
+        let connections = upgrade.connections.clone();
+        drop(connections.spawn(carry(*upgrade, request, body)));
+    }
+    Ok(answer)
+}
+
+/// The answer to a request whose body is sent as it comes.
+async fn streamed(
+    exchange: Exchange,
+    source: BodySource,
+    mirror: Option<MirrorWriter>,
+) -> Result<HandlerAnswer, Undelivered> {
+    let Exchange { request, response } = exchange;
     let is_watched = mirror.is_some();
     let mut upload: Pin<Box<_>> = Box::pin(source.upload(request, mirror));
     let response = response.head();
@@ -206,7 +240,7 @@ async fn answer(call: Call) -> Result<HandlerAnswer, Undelivered> {
         None => (false, response.await?),
     };
     let mut answer = HandlerAnswer::new(head, body)?;
-    if answer.head.status == http::StatusCode::SWITCHING_PROTOCOLS {
+    if answer.head.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(NO_ANSWER); // Nobody asked for it.
     }
     if is_early {
@@ -238,19 +272,41 @@ pub(crate) struct LiveContext<'a> {
 
 /// Delivers a webhook that is not kept, and returns the handler's answer once its head is there.
 pub(crate) async fn deliver_live(
-    webhook: Webhook,
+    webhook: Box<Webhook>,
     endpoint: &Endpoint,
     context: LiveContext<'_>,
 ) -> Result<HandlerAnswer, Failure> {
-    let kind = webhook.event().kind.clone();
     let deadline = webhook.started() + endpoint.deadline;
-    let (sent, arrival, payload) = take_apart(webhook, context.trusted);
-    let head = request_head(&endpoint.name, &sent, &Known::live(&arrival));
-    let patience = (Instant::now() + endpoint.wait_for_agent).min(deadline);
     context.admission.room(endpoint, 1, Instant::now())?;
-    let place =
-        context.registry.reserve_or_wait(endpoint.name.as_str(), kind.as_deref(), Circuits::Ignored, patience).await?;
+    let place = place(&webhook, endpoint, &context, deadline).await?;
     let mut admitted = context.admission.take(endpoint, Instant::now())?;
+    let call = open_live(*webhook, endpoint, &context, place, &mut admitted);
+    let mut answer = deliver(call, deadline, Reader).await?;
+    answer.admitted = answer.admitted.or(admitted);
+    Ok(answer)
+}
+
+/// A place with an agent that takes webhooks of this type.
+async fn place(
+    webhook: &Webhook,
+    endpoint: &Endpoint,
+    context: &LiveContext<'_>,
+    deadline: Instant,
+) -> Result<Reservation, ChooseError> {
+    let (name, kind) = (endpoint.name.as_str(), webhook.event().kind.as_deref());
+    let patience = (Instant::now() + endpoint.wait_for_agent).min(deadline);
+    context.registry.reserve_or_wait(name, kind, Circuits::Ignored, patience).await
+}
+
+fn open_live(
+    mut webhook: Webhook,
+    endpoint: &Endpoint,
+    context: &LiveContext<'_>,
+    place: Reservation,
+    admitted: &mut Option<Admitted>,
+) -> Call {
+    let kind = webhook.take_kind();
+    let (head, payload) = live_head(&endpoint.name, webhook, context.trusted);
     let source = match payload {
         Payload::Whole(body) => BodySource::whole(body),
         Payload::Long(body, _) => BodySource::File(body.clone(), 0..body.size()),
@@ -262,14 +318,11 @@ pub(crate) async fn deliver_live(
         }),
         Payload::Upgrade(connection) => BodySource::Upgrade(Box::new(Upgrade {
             connection,
-            asked: sent.upgrade,
+            asked: head.upgrade.clone(),
             silence: context.upgrade_idle,
             connections: context.connections.clone(),
             admitted: admitted.take(),
         })),
     };
-    let call = Call::open_copied(context.registry, kind.as_deref(), place, head, source);
-    let mut answer = deliver(call, deadline, Reader).await?;
-    answer.admitted = answer.admitted.or(admitted);
-    Ok(answer)
+    Call::open_copied(context.registry, kind.as_deref(), place, head, source)
 }

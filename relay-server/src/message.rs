@@ -4,13 +4,14 @@
 //! handler of it are made here alone, by [`request_head`], when a request leaves for the tunnel. No such line is ever
 //! read back. Nothing here decides where a request goes, or verifies it.
 
+pub(crate) mod known;
 pub(crate) mod names;
 
-use std::{fmt::Write as _, net::IpAddr};
+use std::net::IpAddr;
 
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
-use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header, request::Parts};
 use hyper::body::Body as _;
 use jiff::Timestamp;
 use relay_proto::{
@@ -93,8 +94,40 @@ impl<'a> Known<'a> {
     }
 }
 
+/// A webhook that was taken apart, but for its header lines.
+struct Apart {
+    method: Method,
+    target: String,
+    framing: Framing,
+    upgrade: Bytes,
+    arrival: Arrival,
+    payload: Payload,
+}
+
 /// Takes a webhook apart. `trusts` says whose word about the way here counts.
 pub(crate) fn take_apart(webhook: Webhook, trusts: impl Fn(IpAddr) -> bool) -> (Sent, Arrival, Payload) {
+    let (headers, Apart { method, target, framing, upgrade, arrival, payload }) = apart(webhook, trusts, 0);
+    let sent = Sent { method: method.as_str().to_owned(), target, headers: headers.build(), framing, upgrade };
+    (sent, arrival, payload)
+}
+
+/// The head of a webhook's only attempt, and its body: what [`take_apart`] and [`request_head`] make for a live one.
+pub(crate) fn live_head(
+    endpoint: &EndpointName,
+    webhook: Webhook,
+    trusts: impl Fn(IpAddr) -> bool,
+) -> (RequestHead, Payload) {
+    let (headers, Apart { method, target, framing, upgrade, arrival, payload }) = apart(webhook, trusts, ADDED_BYTES);
+    let known = Known::live(&arrival);
+    let method = match method {
+        Method::POST => Bytes::from_static(b"POST"),
+        other => Bytes::copy_from_slice(other.as_str().as_bytes()),
+    };
+    (head_of(endpoint, (method, target.into()), headers, (framing, upgrade), &known), payload)
+}
+
+/// The parts, and the lines with room for so many bytes more.
+fn apart(webhook: Webhook, trusts: impl Fn(IpAddr) -> bool, more: usize) -> (HeaderBlockBuilder, Apart) {
     let signer = webhook.signer().map(|tag| HEXLOWER.encode(tag.bytes()));
     let (received, payload, verified) = webhook.into_parts();
     let trusted = trusts(received.peer);
@@ -107,25 +140,21 @@ pub(crate) fn take_apart(webhook: Webhook, trusts: impl Fn(IpAddr) -> bool) -> (
     let named = named.unwrap_or(host.as_bytes());
     // What concerned the sender's hop alone says nothing.
     let one_hop = is_of_one_hop(headers);
-    let one_hop = |name: &'static str| one_hop(&HeaderName::from_static(name));
-    let (traceparent, is_brought) = match brought_trace(headers).filter(|_| !one_hop(TRACEPARENT)) {
+    let (traceparent, is_brought) = match brought_trace(headers).filter(|_| !one_hop(&known::TRACEPARENT)) {
         Some(brought) => (brought, true),
         None => (new_trace(), false),
     };
-    let sent = Sent {
-        method: head.method.as_str().to_owned(),
-        target: rest,
-        headers: block(headers, head.version, named, trusted, is_brought),
-        framing: framing(headers, &payload),
-        upgrade: match (&payload, headers.get(header::UPGRADE)) {
-            (Payload::Upgrade(_), Some(wanted)) => Bytes::copy_from_slice(wanted.as_bytes()),
-            _ => Bytes::new(),
-        },
+    let upgrade = match (&payload, headers.get(header::UPGRADE)) {
+        (Payload::Upgrade(_), Some(wanted)) => Bytes::copy_from_slice(wanted.as_bytes()),
+        _ => Bytes::new(),
     };
-    let said = |name| if trusted && !one_hop(name) { joined(headers, name, b", ") } else { Vec::new() };
+    let said = |name: &HeaderName| if trusted && !one_hop(name) { joined(headers, name, b", ") } else { Vec::new() };
     let forwarded = forwarded(said, peer, &front, named);
     let verified = verified.into_owned();
-    (sent, Arrival { id, received_at, peer, url, verified, signer, forwarded, traceparent }, payload)
+    let lines = lines(&head, &one_hop, named, (trusted, is_brought), more);
+    let framing = framing(headers, &payload);
+    let arrival = Arrival { id, received_at, peer, url, verified, signer, forwarded, traceparent };
+    (lines, Apart { method: head.method, target: rest, framing, upgrade, arrival, payload })
 }
 
 /// How the sender framed the body. Over HTTP/2 one may come without a length.
@@ -140,10 +169,16 @@ fn framing(headers: &HeaderMap, payload: &Payload) -> Framing {
     if chunked { Framing::Chunked } else { Framing::Length }
 }
 
-fn block(headers: &HeaderMap, version: Version, host: &[u8], trusted: bool, keeps_trace: bool) -> HeaderBlock {
+fn lines(
+    head: &Parts,
+    one_hop: impl Fn(&HeaderName) -> bool,
+    host: &[u8],
+    (trusted, keeps_trace): (bool, bool),
+    more: usize,
+) -> HeaderBlockBuilder {
+    let headers = &head.headers;
     let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 3).sum();
-    let mut block = HeaderBlock::builder(bytes + host.len() + 16);
-    let one_hop = is_of_one_hop(headers);
+    let mut block = HeaderBlock::builder(bytes + host.len() + 16 + more);
     let mut last = None;
     for (name, value) in headers {
         let is_first = last.replace(name) != Some(name);
@@ -170,10 +205,10 @@ fn block(headers: &HeaderMap, version: Version, host: &[u8], trusted: bool, keep
     if !headers.contains_key(header::HOST) {
         block.push(header::HOST, host);
     }
-    if takes_trailers(version, headers) {
+    if takes_trailers(head.version, headers) {
         block.push(header::TE, "trailers");
     }
-    block.build()
+    block
 }
 
 fn joined(headers: &HeaderMap, name: impl header::AsHeaderName, between: &[u8]) -> Vec<u8> {
@@ -183,24 +218,24 @@ fn joined(headers: &HeaderMap, name: impl header::AsHeaderName, between: &[u8]) 
 
 /// Whom the request comes from. What a trusted proxy said of that is continued; what anyone else said is gone.
 /// `said` gives the lines of a name that a trusted proxy wrote, as one.
-fn forwarded(said: impl Fn(&'static str) -> Vec<u8>, peer: IpAddr, front: &Front, host: &[u8]) -> Forwarded {
-    let or = |said: Vec<u8>, own: &[u8]| if said.is_empty() { Bytes::copy_from_slice(own) } else { said.into() };
-    let mut addresses = said(FORWARDED_FOR);
+fn forwarded(said: impl Fn(&HeaderName) -> Vec<u8>, peer: IpAddr, front: &Front, host: &[u8]) -> Forwarded {
+    let mut addresses = said(&known::FORWARDED_FOR);
     if !addresses.is_empty() {
         addresses.extend_from_slice(b", ");
     }
     addresses.extend_from_slice(peer.to_string().as_bytes());
     let host = front.host.as_ref().map_or(host, |host| host.as_bytes());
+    let told = |name| Some(said(name)).filter(|said| !said.is_empty()).map(Bytes::from);
     Forwarded {
         addresses: addresses.into(),
-        proto: or(said(FORWARDED_PROTO), front.scheme.as_bytes()),
-        host: or(said(FORWARDED_HOST), host),
+        proto: told(&known::FORWARDED_PROTO).unwrap_or(Bytes::from_static(front.scheme.as_bytes())),
+        host: told(&known::FORWARDED_HOST).unwrap_or_else(|| Bytes::copy_from_slice(host)),
     }
 }
 
 /// A valid trace that the sender brought (W3C Trace Context, version 00).
 fn brought_trace(headers: &HeaderMap) -> Option<String> {
-    let mut values = headers.get_all(TRACEPARENT).iter();
+    let mut values = headers.get_all(&known::TRACEPARENT).iter();
     let (Some(only), None) = (values.next(), values.next()) else { return None };
     let value = only.as_bytes();
     let hex = |part: &[u8]| part.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
@@ -215,15 +250,35 @@ fn brought_trace(headers: &HeaderMap) -> Option<String> {
 fn new_trace() -> String {
     let (trace, span) = (Uuid::new_v4(), Uuid::new_v4());
     let mut text = String::with_capacity(55);
-    let _ = write!(text, "00-{:x}-{:.16}-01", trace.simple(), span.simple().to_string());
+    text.push_str("00-");
+    HEXLOWER.encode_append(trace.as_bytes(), &mut text);
+    text.push('-');
+    HEXLOWER.encode_append(&span.as_bytes()[..8], &mut text);
+    text.push_str("-01");
     text
 }
 
 pub(crate) fn request_head(endpoint: &EndpointName, sent: &Sent, known: &Known<'_>) -> RequestHead {
     let mut headers = HeaderBlock::builder(sent.headers.as_bytes().len() + ADDED_BYTES);
     headers.append(&sent.headers);
+    let copied = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+    let line = (copied(&sent.method), copied(&sent.target));
+    head_of(endpoint, line, headers, (sent.framing, sent.upgrade.clone()), known)
+}
+
+/// The head of one attempt: what was sent, and behind its lines those that the relay adds.
+fn head_of(
+    endpoint: &EndpointName,
+    (method, target): (Bytes, Bytes),
+    mut headers: HeaderBlockBuilder,
+    (framing, upgrade): (Framing, Bytes),
+    known: &Known<'_>,
+) -> RequestHead {
     tell_arrival(&mut headers, endpoint, known.event_id, known.arrival);
-    headers.push(ATTEMPT, known.attempt.to_string());
+    match known.attempt {
+        1 => headers.push(ATTEMPT, "1"),
+        attempt => headers.push(ATTEMPT, attempt.to_string()),
+    }
     if let Some(first) = known.replay_of {
         headers.push(REPLAY_OF, first.to_string());
     }
@@ -236,12 +291,12 @@ pub(crate) fn request_head(endpoint: &EndpointName, sent: &Sent, known: &Known<'
         endpoint: Bytes::copy_from_slice(endpoint.as_str().as_bytes()),
         event_id: *known.event_id.as_bytes(),
         attempt: known.attempt,
-        method: Bytes::copy_from_slice(sent.method.as_bytes()),
-        target: Bytes::copy_from_slice(sent.target.as_bytes()),
-        framing: sent.framing,
+        method,
+        target,
+        framing,
         headers: headers.build(),
         fence: known.fence,
-        upgrade: sent.upgrade.clone(),
+        upgrade,
     }
 }
 
@@ -258,7 +313,7 @@ fn tell_arrival(headers: &mut HeaderBlockBuilder, endpoint: &EndpointName, id: E
     headers.push(FORWARDED_PROTO, &arrival.forwarded.proto);
     headers.push(FORWARDED_HOST, &arrival.forwarded.host);
     headers.push(TRACEPARENT, &arrival.traceparent);
-    headers.push(EVENT_ID, id.to_string());
+    headers.push(EVENT_ID, id.text());
     headers.push(ENDPOINT, endpoint.as_str());
     headers.push(RECEIVED_AT, arrival.received_at.to_string());
     headers.push(VERIFIED, &arrival.verified);

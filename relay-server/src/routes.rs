@@ -7,10 +7,9 @@
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
-use http::{Request, header, request::Parts, uri::Authority};
+use http::{HeaderName, Request, header, request::Parts, uri::Authority};
 use percent_encoding::percent_decode_str;
 use prometheus_client::metrics::counter::Counter;
-use relay_proto::names::{FORWARDED_HOST, FORWARDED_PROTO};
 use relay_schemes::Provider;
 
 use crate::{
@@ -21,6 +20,7 @@ use crate::{
     },
     endpoint::{Endpoint, MAX_NAME_BYTES},
     failure::SenderFault,
+    message::known,
     metrics::{Meter, Metrics},
     throttle::Throttle,
     webhook::Front,
@@ -135,20 +135,21 @@ impl Routes {
         let target = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         let own_host = endpoint.hosts.iter().any(|own| **own == *host);
         if self.named && !own_host {
-            return format!("{}{target}", self.public_url);
+            return [&self.public_url, target].concat();
         }
         let trusted = self.trusts(peer.address);
-        let forwarded = |name: &str| head.headers.get(name).filter(|_| trusted).and_then(|value| value.to_str().ok());
+        let forwarded =
+            |name: &HeaderName| head.headers.get(name).filter(|_| trusted).and_then(|value| value.to_str().ok());
         let secure = peer.secure || (self.named && self.public_url.starts_with("https:"));
-        let scheme = match forwarded(FORWARDED_PROTO) {
+        let scheme = match forwarded(&known::FORWARDED_PROTO) {
             Some(scheme @ ("http" | "https")) => scheme,
             _ if secure => "https",
             _ => "http",
         };
         let authority = head.uri.authority().map(Authority::as_str);
         let line = head.headers.get(header::HOST).and_then(|line| line.to_str().ok());
-        let host = forwarded(FORWARDED_HOST).or(authority).or(line).unwrap_or(host);
-        format!("{scheme}://{host}{target}")
+        let host = forwarded(&known::FORWARDED_HOST).or(authority).or(line).unwrap_or(host);
+        [scheme, "://", host, target].concat()
     }
 
     /// What stands in for the word of a proxy that is not trusted to say anything: whoever comes from this machine or

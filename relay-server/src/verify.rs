@@ -231,6 +231,11 @@ impl Rule {
         !self.asks_nothing() && self.row().is_none_or(|row| !row.policy.lenient)
     }
 
+    /// Whether a request may be a challenge, or its key may have to be fetched first.
+    pub(crate) fn may_ask(&self) -> bool {
+        self.row().is_some_and(|row| !row.provider.handshakes.is_empty() || row.keyring.fetches())
+    }
+
     /// Whether the whole body must be there before the rule can be applied.
     pub(crate) fn covers_body(&self) -> bool {
         self.row().is_some_and(|RowRule { provider, .. }| {
@@ -513,6 +518,11 @@ impl Webhook {
         &self.event
     }
 
+    /// Its type, which it then has no more.
+    pub(crate) fn take_kind(&mut self) -> Option<String> {
+        self.event.kind.take()
+    }
+
     pub(crate) fn started(&self) -> Instant {
         self.received.started
     }
@@ -554,6 +564,7 @@ struct Lines<'a>(&'a HeaderMap);
 
 impl Headers for Lines<'_> {
     fn for_each<'h>(&'h self, name: &str, each: &mut dyn FnMut(&'h [u8])) {
-        self.0.get_all(name).iter().for_each(|value| each(value.as_bytes()));
+        // A look at each line costs less than the hash of a name that is given as text.
+        self.0.iter().filter(|(line, _)| line.as_str() == name).for_each(|(_, value)| each(value.as_bytes()));
     }
 }

@@ -27,6 +27,13 @@ impl EventId {
         self.0.as_bytes()
     }
 
+    /// Its text, without an allocation.
+    pub(crate) fn text(&self) -> [u8; 37] {
+        let mut text = *b"hook_00000000000000000000000000000000";
+        self.0.as_simple().encode_lower(&mut text[5..]);
+        text
+    }
+
     /// The id with these 16 bytes.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(Uuid::from_bytes(bytes))

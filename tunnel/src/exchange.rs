@@ -40,7 +40,7 @@ pub struct Request {
 impl Exchange {
     pub(crate) fn new(stream: &Arc<Stream>) -> Self {
         let request = Sender(Duty::new(stream, ResetCode::Cancelled));
-        Self { request, response: ResponseFuture(Duty::new(stream, ResetCode::Cancelled)) }
+        Self { request, response: ResponseFuture::new(stream) }
     }
 }
 
@@ -130,6 +130,10 @@ impl Sender {
 pub struct ResponseFuture(Duty);
 
 impl ResponseFuture {
+    pub(crate) fn new(stream: &Arc<Stream>) -> Self {
+        Self(Duty::new(stream, ResetCode::Cancelled))
+    }
+
     /// The response's head and the reader of its body.
     ///
     /// # Errors

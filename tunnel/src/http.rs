@@ -30,12 +30,24 @@ const LENGTHS_BYTES: usize = 3;
 /// Which headers of a map concern one hop only: the usual ones and those that `Connection` names. `Host` and
 /// `Content-Length` never do, whatever `Connection` says. `Trailer` does where a length leaves no room for any.
 pub fn is_of_one_hop(headers: &HeaderMap) -> impl Fn(&HeaderName) -> bool + use<> {
-    let named: Vec<HeaderName> = connection_options(headers)
+    one_hop(names_of(connection_options(headers)), headers.contains_key(header::CONTENT_LENGTH))
+}
+
+/// As [`is_of_one_hop`], of lines.
+pub fn is_line_of_one_hop(lines: &HeaderBlock) -> impl Fn(&HeaderName) -> bool + use<> {
+    let named = names_of(lines.all("connection").flat_map(options_of));
+    one_hop(named, lines.all("content-length").next().is_some())
+}
+
+fn one_hop(named: Vec<HeaderName>, has_length: bool) -> impl Fn(&HeaderName) -> bool {
+    move |name| HOP_BY_HOP.contains(name) || named.contains(name) || (has_length && *name == header::TRAILER)
+}
+
+fn names_of<'a>(options: impl Iterator<Item = &'a [u8]>) -> Vec<HeaderName> {
+    options
         .filter_map(|name| HeaderName::from_bytes(name).ok())
         .filter(|name| *name != header::HOST && *name != header::CONTENT_LENGTH)
-        .collect();
-    let has_length = headers.contains_key(header::CONTENT_LENGTH);
-    move |name| HOP_BY_HOP.contains(name) || named.contains(name) || (has_length && *name == header::TRAILER)
+        .collect()
 }
 
 /// Takes out every header that [concerns one hop only](is_of_one_hop).
@@ -67,8 +79,11 @@ pub fn one_length(headers: &HeaderMap) -> Result<Option<u64>, InvalidHeader> {
 
 /// What `Connection` names, as it is written there.
 pub fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    let lines = headers.get_all(header::CONNECTION).into_iter();
-    lines.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
+    headers.get_all(header::CONNECTION).into_iter().flat_map(|value| options_of(value.as_bytes()))
+}
+
+fn options_of(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
 }
 
 /// Whether the sender of a request takes trailers with its answer. Over HTTP/1.1 `TE` counts only if `Connection`

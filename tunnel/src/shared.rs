@@ -8,10 +8,11 @@ use std::{
     task::{Poll, Waker},
 };
 
-use relay_proto::{CloseCode, Notice, OpenError, Outcome, RequestHead, limits::MAX_OUTCOMES};
+use bytes::Bytes;
+use relay_proto::{CloseCode, HeaderBlock, Notice, OpenError, Outcome, RequestHead, limits::MAX_OUTCOMES};
 
 use crate::{
-    exchange::{Exchange, Request},
+    exchange::{Exchange, Request, ResponseFuture},
     stream::{Stream, StreamState, Ticket},
 };
 
@@ -226,6 +227,17 @@ impl Slot {
         let stream = Stream::new(shared, ticket, StreamState { open: Some(head), ..StreamState::default() });
         stream.update(|_| ());
         Exchange::new(&stream)
+    }
+
+    /// Opens the exchange with a request whose body is there: of [`MAX_CHUNK_BYTES`] at most, as any that waits here.
+    #[must_use]
+    pub fn open_whole(mut self, head: RequestHead, body: Bytes, ticket: Ticket) -> ResponseFuture {
+        let shared = self.shared.take().expect("taken only here");
+        let mut state = StreamState { open: Some(head), finish: Some(HeaderBlock::new()), ..StreamState::default() };
+        state.out.push(body);
+        let stream = Stream::new(shared, ticket, state);
+        stream.update(|_| ());
+        ResponseFuture::new(&stream)
     }
 }
 

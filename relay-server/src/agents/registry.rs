@@ -20,10 +20,11 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
 use relay_proto::{CloseCode, Notice, Offer, OfferState, RequestHead};
-use relay_tunnel::{Exchange, Handle, Slot};
+use relay_tunnel::{Exchange, Handle, ResponseFuture, Slot};
 use tokio::{
     sync::{Notify, Semaphore},
     time::Instant,
@@ -133,6 +134,11 @@ impl Reservation {
 
     pub(crate) fn open(self, head: RequestHead) -> Exchange {
         self.slot.open(head, Box::new(self.counted))
+    }
+
+    /// Opens an exchange with a body that is there, of one chunk at most.
+    pub(crate) fn open_whole(self, head: RequestHead, body: Bytes) -> ResponseFuture {
+        self.slot.open_whole(head, body, Box::new(self.counted))
     }
 }
 

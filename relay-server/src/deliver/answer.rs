@@ -1,10 +1,13 @@
 //! A handler's answer as its sender may see it: without lines of one hop and those that are the relay's, of one length.
 
-use http::{HeaderMap, HeaderValue, Response, header, response::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header, response::Parts};
 use relay_proto::ResponseHead;
-use relay_tunnel::http::{header_map, one_length, strip_hop_by_hop};
+use relay_tunnel::http::{is_line_of_one_hop, one_length, strip_hop_by_hop};
 
 use crate::{failure::HandlerFault, message::names};
+
+/// Lines that an answer gets on its way to its sender: the event's id, and the date.
+const ADDED: usize = 2;
 
 /// Whether a 101 names the protocol that was asked for, and no other.
 pub(super) fn switches_to(headers: &HeaderMap, asked: &[u8]) -> bool {
@@ -12,10 +15,18 @@ pub(super) fn switches_to(headers: &HeaderMap, asked: &[u8]) -> bool {
 }
 
 pub(crate) fn answer_head(head: &ResponseHead) -> Result<Parts, HandlerFault> {
-    let mut headers = header_map(&head.headers).map_err(|_| HandlerFault::Broken)?;
-    let upgrade = headers.remove(header::UPGRADE).filter(|_| head.status == 101);
-    strip_hop_by_hop(&mut headers);
-    names::strip_answer(&mut headers);
+    let one_hop = is_line_of_one_hop(&head.headers);
+    let (mut headers, mut upgrade) = (HeaderMap::with_capacity(head.headers.len() + ADDED), None);
+    for (name, value) in head.headers.iter() {
+        let name = HeaderName::from_bytes(name).map_err(|_| HandlerFault::Broken)?;
+        let shared = head.headers.share(value);
+        let value = HeaderValue::from_maybe_shared(shared).map_err(|_| HandlerFault::Broken)?;
+        if name == header::UPGRADE && head.status == 101 {
+            upgrade.get_or_insert(value);
+        } else if !(one_hop(&name) || names::is_only_the_relays(name.as_str())) {
+            headers.try_append(name, value).map_err(|_| HandlerFault::Broken)?;
+        }
+    }
     settle_length(head.status, &mut headers)?;
     if let Some(upgrade) = upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -43,8 +54,15 @@ fn settle_length(status: u16, headers: &mut HeaderMap) -> Result<(), HandlerFaul
     match one_length(headers) {
         _ if matches!(status, 101 | 204 | 304) => drop(headers.remove(header::CONTENT_LENGTH)),
         Ok(None) => {}
+        Ok(Some(_)) if is_plain(headers) => {}
         Ok(Some(length)) => drop(headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length))),
         Err(_) => return Err(HandlerFault::Broken),
     }
     Ok(())
+}
+
+/// Whether the length stands in one line, as everybody writes it.
+fn is_plain(headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(header::CONTENT_LENGTH).iter();
+    matches!((lines.next(), lines.next()), (Some(only), None) if !only.as_bytes().starts_with(b"0") || only.len() == 1)
 }

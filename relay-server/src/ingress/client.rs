@@ -8,9 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::HeaderMap;
 use parking_lot::Mutex;
-use relay_proto::names::FORWARDED_FOR;
 
-use crate::address;
+use crate::{address, message::known};
 
 /// Proxies that the log names; one that is misnamed has few neighbours.
 const MAX_NAMED: usize = 16;
@@ -25,7 +24,7 @@ pub(crate) struct Untrusted(Mutex<Vec<IpAddr>>);
 impl Untrusted {
     /// Names such a peer in the log, once: all that comes through it counts as one sender's.
     pub(super) fn note(&self, peer: IpAddr, headers: &HeaderMap, trusts: impl Fn(IpAddr) -> bool) {
-        if !headers.contains_key(FORWARDED_FOR) || !address::is_local(peer) || trusts(peer) {
+        if !headers.contains_key(&known::FORWARDED_FOR) || !address::is_local(peer) || trusts(peer) {
             return;
         }
         let mut named = self.0.lock();
@@ -43,7 +42,7 @@ impl Untrusted {
 /// The client's address. What cannot be read as an address ends the search at the last proxy that can.
 pub(super) fn address(peer: IpAddr, headers: &HeaderMap, trusts: impl Fn(IpAddr) -> bool) -> IpAddr {
     let mut client = peer;
-    let lines = headers.get_all(FORWARDED_FOR).iter().rev();
+    let lines = headers.get_all(&known::FORWARDED_FOR).iter().rev();
     let hops = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b',')).take(MAX_HOPS);
     for hop in hops {
         if !trusts(client) {

@@ -20,15 +20,14 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use http::{Request, Response, StatusCode};
-use http_body_util::BodyExt;
+use http::{Request, StatusCode};
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::Instant,
 };
 
-use super::{listener::MAX_HEADERS, respond::ResponseBody, slots::ConnectionSlot};
+use super::{listener::MAX_HEADERS, slots::ConnectionSlot};
 use crate::{
     memory::{Memory, NoRoom},
     webhook::input::Input,
@@ -54,14 +53,29 @@ pub(crate) struct Watch {
 #[derive(Debug, Default)]
 struct State {
     phase: Phase,
-    /// When the first of `bytes` came.
+    /// When the first byte of the next head came.
     since: Option<Instant>,
+    /// The next head, where it came whole, in one piece, with nothing behind its body: then nothing is kept of it.
+    whole: Option<Looked>,
     /// The next head, and what came behind it.
     bytes: Vec<u8>,
     /// Bytes of a body that come before the next head.
     body: u64,
     /// Kept as long as the connection: hyper's buffer does not shrink.
     memory: Option<Memory>,
+}
+
+/// What was found in the bytes of a head.
+#[derive(Clone, Copy, Debug)]
+struct Looked {
+    doubtful: bool,
+    chunked: bool,
+    /// How long its target is, if that is one that hyper holds as it is.
+    target_len: Option<usize>,
+    /// Bytes of its body, where it says how many there are.
+    body: u64,
+    /// Where it ends.
+    end: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,6 +116,9 @@ impl Watch {
             return Ok(());
         }
         state.since.get_or_insert_with(Instant::now);
+        if state.bytes.is_empty() && state.whole.is_none() && state.saw_whole(bytes) {
+            return Ok(());
+        }
         state.bytes.extend_from_slice(bytes);
         let held = state.bytes.capacity();
         match &mut state.memory {
@@ -113,32 +130,21 @@ impl Watch {
     pub(crate) fn take<B>(&self, request: &Request<B>) -> SeenHead {
         let mut state = self.state.lock();
         let started = state.since.take().unwrap_or_else(Instant::now);
-        let whole = std::mem::take(&mut state.bytes);
-        let doubtful = if state.phase == Phase::Following { state.leave(&whole, request) } else { false };
+        let doubtful = if state.phase == Phase::Following { state.leave(request) } else { false };
         SeenHead { started, doubtful }
     }
 
-    /// Follows the connection again once this answer has ended.
-    pub(crate) fn follow(self: &Arc<Self>, response: Response<ResponseBody>) -> Response<ResponseBody> {
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+    /// Follows the connection again once an answer of this status has ended: once the turn is dropped.
+    pub(crate) fn follow(self: &Arc<Self>, status: StatusCode) -> Option<Turn> {
+        if status == StatusCode::SWITCHING_PROTOCOLS {
             self.off();
         }
-        if self.state.lock().phase != Phase::Blind {
-            return response;
-        }
-        let turn = Turn(Arc::clone(self));
-        response.map(|body| {
-            let held = move |error| {
-                let _held = &turn;
-                error
-            };
-            body.map_err(held).boxed_unsync()
-        })
+        (self.state.lock().phase == Phase::Blind).then(|| Turn(Arc::clone(self)))
     }
 }
 
 /// Stands for an answer under way.
-struct Turn(Arc<Watch>);
+pub(crate) struct Turn(Arc<Watch>);
 
 impl Drop for Turn {
     fn drop(&mut self) {
@@ -157,43 +163,66 @@ impl State {
         &bytes[skipped..]
     }
 
-    /// Goes past this request's head in `whole`; whether it is doubtful.
-    fn leave<B>(&mut self, whole: &[u8], request: &Request<B>) -> bool {
-        let mut lines = [const { MaybeUninit::uninit() }; MAX_HEADERS];
-        let mut parsed = httparse::Request::new(&mut []);
-        let read = parsed.parse_with_uninit_headers(whole, &mut lines);
-        let (Ok(httparse::Status::Complete(end)), Some(target)) = (read, parsed.path) else {
+    /// Whether these are a whole head, and after it nothing but its body.
+    fn saw_whole(&mut self, bytes: &[u8]) -> bool {
+        let Some(looked) = look(bytes) else { return false };
+        let behind = (bytes.len() - looked.end) as u64;
+        if !looked.chunked && behind > looked.body {
+            return false;
+        }
+        self.body = looked.body - behind.min(looked.body);
+        self.whole = Some(looked);
+        true
+    }
+
+    /// Goes past this request's head; whether it is doubtful.
+    fn leave<B>(&mut self, request: &Request<B>) -> bool {
+        let whole = self.whole.take();
+        let kept = if whole.is_none() { std::mem::take(&mut self.bytes) } else { Vec::new() };
+        let Some(looked) = whole.or_else(|| look(&kept)) else {
             self.phase = Phase::Blind;
             return false;
         };
-        let has = |name: &str| parsed.headers.iter().any(|line| line.name.eq_ignore_ascii_case(name));
-        let chunked = has("transfer-encoding");
-        let doubtful =
-            (chunked && has("content-length")) || has_bare_line_feed(&whole[..end]) || altered(target, request);
-        if chunked {
+        let held = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+        let doubtful = looked.doubtful || looked.target_len.is_some_and(|len| len != held);
+        if looked.chunked {
             self.phase = Phase::Blind;
+            self.bytes = Vec::new();
             return doubtful;
         }
-        let length = request.headers().get(http::header::CONTENT_LENGTH);
-        self.body = length.and_then(|length| length.to_str().ok()?.parse().ok()).unwrap_or(0);
-        let next = self.past_body(&whole[end..]);
-        if !next.is_empty() {
-            self.bytes = next.to_vec();
+        if whole.is_none() {
+            self.body = looked.body;
+            self.bytes = self.past_body(&kept[looked.end..]).to_vec();
+        }
+        if !self.bytes.is_empty() {
             self.since = Some(Instant::now());
         }
         doubtful
     }
 }
 
-/// A line that ends without a carriage return, which RFC 9112, section 2.2, leaves to each reader.
-fn has_bare_line_feed(head: &[u8]) -> bool {
-    head.first() == Some(&b'\n') || head.windows(2).any(|bytes| bytes[1] == b'\n' && bytes[0] != b'\r')
+/// Looks at a head, if these bytes begin with a whole one.
+fn look(bytes: &[u8]) -> Option<Looked> {
+    let mut lines = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut parsed = httparse::Request::new(&mut []);
+    let read = parsed.parse_with_uninit_headers(bytes, &mut lines);
+    let (Ok(httparse::Status::Complete(end)), Some(target)) = (read, parsed.path) else { return None };
+    let line = |name: &str| parsed.headers.iter().find(|line| line.name.eq_ignore_ascii_case(name));
+    let (chunked, length) = (line("transfer-encoding").is_some(), line("content-length"));
+    let body = length.and_then(|length| std::str::from_utf8(length.value).ok()?.parse().ok());
+    Some(Looked {
+        // hyper drops fragments.
+        doubtful: (chunked && length.is_some()) || has_bare_line_feed(&bytes[..end]) || target.contains('#'),
+        chunked,
+        target_len: target.starts_with('/').then_some(target.len()),
+        body: if chunked { 0 } else { body.unwrap_or(0) },
+        end,
+    })
 }
 
-/// Whether the target, as hyper holds it, is not what was sent: it drops fragments.
-fn altered<B>(target: &str, request: &Request<B>) -> bool {
-    let held = request.uri().path_and_query().map_or("", http::uri::PathAndQuery::as_str);
-    target.contains('#') || (target.starts_with('/') && target != held)
+/// A line that ends without a carriage return, which RFC 9112, section 2.2, leaves to each reader.
+fn has_bare_line_feed(head: &[u8]) -> bool {
+    memchr::memchr_iter(b'\n', head).any(|at| at == 0 || head[at - 1] != b'\r')
 }
 
 /// A connection whose bytes are watched on their way to hyper, and whose end is held back while a request needs it.
@@ -399,7 +428,7 @@ mod tests {
         watch.saw(b"POST /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n").expect("room");
         assert!(!watch.take(&request("/x", None)).doubtful);
         watch.saw(b"GET /#\r\n0\r\n\r\n").expect("room");
-        drop(watch.follow(Response::new(super::super::respond::empty())));
+        drop(watch.follow(StatusCode::OK));
         watch.saw(b"POST /y#z HTTP/1.1\r\n\r\n").expect("room");
         assert!(watch.take(&request("/y", None)).doubtful, "it follows again");
     }

@@ -6,14 +6,16 @@
 use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use http::{Request, Response};
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
-    service::{Service as HttpService, service_fn},
+    service::HttpService,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use relay_program::{accept, socket::tune};
+use relay_program::{
+    accept,
+    socket::{INHERITED, tune},
+};
 use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -22,16 +24,14 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::Service as _;
 use tracing::Instrument as _;
 
 use super::{
     head::{Watch, Watched},
     request::{Connection, Requests},
-    respond::ResponseBody,
     slots::{ConnectionSlot, Slot, Slots},
     socket::{Socket, TimedWrites},
-    stack::stack,
+    stack::{self, AnswerBody},
     streams::Streams,
 };
 use crate::{
@@ -82,7 +82,7 @@ static CROWDED: Throttle<1> = Throttle::new();
 /// Connections that could not be accepted.
 static NOT_ACCEPTED: Throttle<1> = Throttle::new();
 
-/// Header lines of one request.
+/// Header lines of one request. Over HTTP/1.1 it is hyper's own bound, for which it has room without an allocation.
 pub(super) const MAX_HEADERS: usize = 100;
 
 /// The connections that are open, and whether there may be more. What goes on with one after its upgrade counts, too.
@@ -153,6 +153,9 @@ impl Ingress {
 
     /// Accepts on this listener and this runtime until the drain.
     pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener) {
+        if let Err(error) = tune(&listener) {
+            not_accepted(&error);
+        }
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -187,7 +190,7 @@ impl Ingress {
         } else {
             self.slots.take(permit, address)
         };
-        if slot.is_some() {
+        if slot.is_some() && !INHERITED {
             tune(&stream).inspect_err(not_accepted).ok()?;
         }
         Some((stream, peer, slot))
@@ -204,15 +207,14 @@ impl Ingress {
         let watch = Arc::new(Watch::new(2 * self.max_head, heads));
         let input = Arc::new(Input::default());
         let place = ConnectionSlot::new(slot);
-        let connection = Arc::new(Connection { peer, place: place.clone() });
-        let stack = stack(Arc::clone(&self.requests), connection, Arc::clone(&watch), Arc::clone(&input));
-        // Each layer is always ready. The stack is called at once, so that a request counts before hyper reads on.
-        let service = service_fn(move |request| stack.clone().call(request));
+        let connection =
+            Connection { peer, place: place.clone(), watch: Arc::clone(&watch), input: Arc::clone(&input) };
+        let service = stack::service(Arc::clone(&self.requests), Arc::new(connection));
         let socket = TokioIo::new(Watched::new(socket, Arc::clone(&watch), Arc::clone(&input), place));
         let outcome = match h2 {
             Some(_place) => {
                 watch.off();
-                self.serve_http2(socket, service, &input).await
+                Box::pin(self.serve_http2(socket, service, &input)).await
             }
             None => self.serve_http1(socket, service).await,
         };
@@ -230,7 +232,7 @@ impl Ingress {
         let config = config.load_full();
         let acceptor = TlsAcceptor::from(if h2.is_some() { config } else { without_h2(&config) });
         stream.limit_reads(Some(HANDSHAKE_BYTES));
-        match timeout(HANDSHAKE, acceptor.accept(stream)).await {
+        match Box::pin(timeout(HANDSHAKE, acceptor.accept(stream))).await {
             Ok(Ok(mut stream)) => {
                 let (socket, tls) = stream.get_mut();
                 socket.limit_reads(None);
@@ -251,12 +253,7 @@ impl Ingress {
 
     async fn serve_http2<S>(&self, socket: TokioIo<Watched<Socket>>, service: S, input: &Input) -> hyper::Result<()>
     where
-        S: HttpService<
-                Request<Incoming>,
-                Response = Response<ResponseBody>,
-                Error = Infallible,
-                Future: Send + 'static,
-            >,
+        S: HttpService<Incoming, ResBody = AnswerBody, Error = Infallible, Future: Send + 'static>,
     {
         let idle = self.timeouts.idle;
         let mut builder = http2::Builder::new(Streams { patience: idle });
@@ -295,19 +292,10 @@ impl Ingress {
 
     async fn serve_http1<S>(&self, socket: TokioIo<Watched<Socket>>, service: S) -> hyper::Result<()>
     where
-        S: HttpService<
-                Request<Incoming>,
-                Response = Response<ResponseBody>,
-                Error = Infallible,
-                Future: Send + 'static,
-            >,
+        S: HttpService<Incoming, ResBody = AnswerBody, Error = Infallible, Future: Send + 'static>,
     {
         let mut builder = http1::Builder::new();
-        builder
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.timeouts.header)
-            .max_buf_size(self.max_head)
-            .max_headers(MAX_HEADERS);
+        builder.timer(TokioTimer::new()).header_read_timeout(self.timeouts.header).max_buf_size(self.max_head);
         let mut connection = pin!(builder.serve_connection(socket, service).with_upgrades());
         let leaving = async {
             self.open.closing.cancelled().await;

@@ -34,11 +34,10 @@ const MAX_METHOD_BYTES: usize = 64;
 /// How long a request waits for a provider's key whose deadline its body used up.
 const KEY_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How the first half ended. It lives for one step, so a box would cost more than its size.
-#[expect(clippy::large_enum_variant, reason = "moved once, never stored")]
+/// How the first half ended.
 pub(super) enum Proven {
     /// With a webhook, and the memory that its head and its body take.
-    Webhook(Webhook, Memory),
+    Webhook(Box<Webhook>, Memory),
     /// It was a challenge, and this is its answer.
     Answered(Reply, EventId),
 }
@@ -60,18 +59,18 @@ impl Prover {
     pub(super) async fn prove(
         &self,
         endpoint: &Arc<Endpoint>,
-        mut received: Received,
+        mut received: Box<Received>,
         holder: Option<IpAddr>,
         payload: Payload,
     ) -> Result<Proven, Box<TurnedAway>> {
         let turned_away = |received, payload, failure| Err(Box::new(TurnedAway::new(received, payload, failure)));
         if let Err(failure) = self.admit(endpoint, &received, &payload) {
-            return turned_away(received, &payload, failure);
+            return turned_away(*received, &payload, failure);
         }
         let kept = endpoint.keeps(&received.head.method).is_some();
         let bytes = head_bytes(&received.head) + if kept { 0 } else { LIVE_BYTES };
         let Ok(mut memory) = self.memory.take(&endpoint.name, self.most_in_memory(endpoint), holder, bytes) else {
-            return turned_away(received, &payload, RelayFault::Overloaded.into());
+            return turned_away(*received, &payload, RelayFault::Overloaded.into());
         };
         let payload = match payload {
             payload if !(endpoint.verify.covers_body() || kept) => payload,
@@ -82,19 +81,32 @@ impl Prover {
                     }
                     body
                 }
-                Err(failure) => return Err(Box::new(TurnedAway { received, body: None, failure })),
+                Err(failure) => return Err(Box::new(TurnedAway { received: *received, body: None, failure })),
             },
             Payload::Whole(_) | Payload::Long(..) | Payload::Upgrade(_) => Payload::Whole(Bytes::new()),
         };
         // A body that outlasted its deadline is not refused for want of the time to ask for a key.
         let key_by = (received.started + endpoint.deadline).max(Instant::now() + KEY_PATIENCE.min(endpoint.deadline));
-        match self.challenge(endpoint, &received, &payload, key_by).await {
-            Ok(None) => {}
-            Ok(Some(reply)) => return Ok(Proven::Answered(reply, received.event_id)),
-            Err(failure) => return turned_away(received, &payload, failure),
+        // What asks a provider for something is rare and large: in boxes.
+        if endpoint.verify.may_ask() {
+            match Box::pin(self.challenge(endpoint, &received, &payload, key_by)).await {
+                Ok(None) => {}
+                Ok(Some(reply)) => return Ok(Proven::Answered(reply, received.event_id)),
+                Err(failure) => return turned_away(*received, &payload, failure),
+            }
         }
-        let webhook = self.verify(endpoint, received, payload, key_by).await?;
-        Ok(Proven::Webhook(webhook, memory))
+        let proven = match payload {
+            Payload::Long(..) => Box::pin(apply(endpoint, *received, payload)).await?,
+            payload => {
+                let late = lateness(endpoint, &received);
+                endpoint.verify.verify(*received, payload, late)
+            }
+        };
+        let webhook = match proven {
+            Ok(webhook) => webhook,
+            Err(unproven) => Box::pin(self.verify_again(endpoint, *unproven, key_by)).await?,
+        };
+        Ok(Proven::Webhook(Box::new(webhook), memory))
     }
 
     /// What can be said before a byte of the body was read.
@@ -178,17 +190,13 @@ impl Prover {
         }
     }
 
-    async fn verify(
+    /// Once more, if a key was missing that came now.
+    async fn verify_again(
         &self,
         endpoint: &Arc<Endpoint>,
-        received: Received,
-        payload: Payload,
+        Unproven { received, payload, refusal }: Unproven,
         key_by: Instant,
     ) -> Result<Webhook, Box<TurnedAway>> {
-        let Unproven { received, payload, refusal } = match apply(endpoint, received, payload).await? {
-            Ok(webhook) => return Ok(webhook),
-            Err(unproven) => *unproven,
-        };
         let fetched = self.providers.fetch_key(endpoint, &received, payload.bytes(), Some(refusal), key_by).await;
         let failure = match fetched {
             Ok(true) => {
@@ -216,13 +224,18 @@ impl AsRef<[u8]> for WholeBody {
     }
 }
 
+/// How old a request may be whose taker knows that it did not come before.
+fn lateness(endpoint: &Endpoint, received: &Received) -> Option<Duration> {
+    endpoint.keeps(&received.head.method).and_then(|policy| policy.late)
+}
+
 /// Applies the endpoint's rule: to a long body on a thread that may block, since it is read once more.
 async fn apply(
     endpoint: &Arc<Endpoint>,
     received: Received,
     payload: Payload,
 ) -> Result<Result<Webhook, Box<Unproven>>, Box<TurnedAway>> {
-    let late = endpoint.keeps(&received.head.method).and_then(|policy| policy.late);
+    let late = lateness(endpoint, &received);
     let Payload::Long(body, _) = &payload else { return Ok(endpoint.verify.verify(received, payload, late)) };
     let (body, seen, spare) = (body.clone(), payload.seen(), received.clone());
     let endpoint = Arc::clone(endpoint);

@@ -12,7 +12,7 @@ use tracing::Instrument as _;
 use super::{
     api::{self, AgentApi},
     client::{self, Untrusted},
-    head::{SeenHead, Watched},
+    head::{SeenHead, Watch, Watched},
     listener::OpenConnections,
     prove::{Proven, Prover},
     respond::{self, ResponseBody},
@@ -29,14 +29,14 @@ use crate::{
     endpoint::{Ack, DeliveryPolicy, Endpoint, Replay},
     failure::{AgentFault, Failure, HandlerFault, RelayFault, SenderFault},
     memory::{LIVE_BYTES, Memory},
-    metrics::AnswerClass,
+    metrics::{AnswerClass, Meter},
     refused::{Refused, TurnedAway},
-    replay_guard::{self, FirstRequest, ReplayGuard, ReplayState, Seen},
+    replay_guard::{self, FirstRequest, ReplayGuard, ReplayState, RequestMark, Seen},
     routes::{Matched, Peer, Routed, Routes, SharedRoutes},
     verify::{Payload, Webhook},
     webhook::{
         EventId, Received,
-        input::{OpenRequest, RequestBody},
+        input::{Input, OpenRequest, RequestBody},
     },
 };
 
@@ -45,6 +45,8 @@ pub(super) struct Connection {
     /// Where they come from.
     pub(super) peer: Peer,
     pub(super) place: ConnectionSlot,
+    pub(super) watch: Arc<Watch>,
+    pub(super) input: Arc<Input>,
 }
 
 pub(super) struct Requests {
@@ -71,44 +73,66 @@ enum Outcome {
     Challenge(ChallengeReply, EventId),
 }
 
-impl Requests {
-    pub(super) async fn handle(
-        &self,
-        connection: &Connection,
-        seen: SeenHead,
-        opened: &mut OpenRequest,
-        request: Request<RequestBody>,
-    ) -> Response<ResponseBody> {
-        let one_of_many = matches!(request.version(), Version::HTTP_10 | Version::HTTP_11);
-        let mut response = self.answer(connection, seen, opened, request).await;
-        if one_of_many && self.open.closing.is_cancelled() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        response
-    }
+/// What the replay guard says of a webhook.
+enum Begun {
+    First(FirstRequest),
+    /// A repeat that is not answered again, or a forgery.
+    Refused,
+    /// It repeats an event that had been answered with this status.
+    Repeats(StatusCode, EventId),
+}
 
-    async fn answer(
+/// What a request is for, as its head says.
+pub(super) enum Asked {
+    /// For something that is answered at once.
+    Answered(Response<ResponseBody>),
+    /// An agent's question.
+    Question {
+        routes: Arc<Routes>,
+        shown: Shown,
+        path: String,
+        request: Box<Request<RequestBody>>,
+    },
+    Webhook(Addressed),
+}
+
+/// A request to an endpoint.
+pub(super) struct Addressed {
+    routes: Arc<Routes>,
+    endpoint: Arc<Endpoint>,
+    meter: Arc<Meter>,
+    received: Box<Received>,
+    payload: Payload,
+}
+
+impl Requests {
+    /// Reads a request's head. Nothing is waited for here.
+    pub(super) fn read(
         &self,
         connection: &Connection,
         seen: SeenHead,
         opened: &mut OpenRequest,
         request: Request<RequestBody>,
-    ) -> Response<ResponseBody> {
+    ) -> Asked {
         let (event_id, peer) = (EventId::new(), connection.peer);
         if seen.doubtful {
-            return respond::failure(SenderFault::BadRequest.into(), event_id);
+            return Asked::Answered(respond::failure(SenderFault::BadRequest.into(), event_id));
         }
         let routes = self.routes.load_full();
         self.untrusted.note(peer.address, request.headers(), |address| routes.trusts(address));
         match routes.route(&request) {
-            Ok(Routed::Relay { path }) if path == CONNECT_PATH => self.attach(&routes, connection, request, event_id),
+            Ok(Routed::Relay { path }) if path == CONNECT_PATH => {
+                Asked::Answered(self.attach(&routes, connection, request, event_id))
+            }
             Ok(Routed::Relay { path }) if path.starts_with(api::PREFIX) => {
                 match self.authenticate(&routes, peer, request.headers()) {
-                    Ok(shown) => self.api.answer(&routes, &shown.token, &path, &request).await,
-                    Err(turned) => respond::turned(turned),
+                    Ok(shown) => Asked::Question { routes, shown, path, request: Box::new(request) },
+                    Err(turned) => Asked::Answered(respond::turned(turned)),
                 }
             }
-            Ok(Routed::Relay { .. }) => respond::failure(SenderFault::UnknownEndpoint.into(), event_id),
+            Ok(Routed::Relay { .. }) => {
+                Asked::Answered(respond::failure(SenderFault::UnknownEndpoint.into(), event_id))
+            }
             Ok(Routed::Endpoint(Matched { endpoint, meter, host, rest })) => {
                 meter.received();
                 let (mut head, body) = request.into_parts();
@@ -124,17 +148,35 @@ impl Requests {
                 let front = routes.front(&endpoint, peer, &host);
                 let (started, secure, peer) = (seen.started, peer.secure, peer.address);
                 let received = Received { event_id, at, started, peer, client, secure, front, head, host, url, rest };
-                let span = tracing::info_span!("request", %event_id, endpoint = %endpoint.name);
-                // In a box: whatever holds this future is moved several times before it runs.
-                let outcome = Box::pin(self.webhook(&routes, &endpoint, received, payload));
-                let outcome = outcome.instrument(span.clone()).await;
-                meter.answered(counted(&outcome), started.elapsed());
-                span.in_scope(|| answer_to(outcome, &endpoint, event_id))
+                Asked::Webhook(Addressed { routes, endpoint, meter, received: Box::new(received), payload })
             }
             Err(fault) => {
                 routes.unrouted.inc();
-                respond::failure(fault.into(), event_id)
+                Asked::Answered(respond::failure(fault.into(), event_id))
             }
+        }
+    }
+
+    pub(super) async fn answer(&self, asked: Asked) -> Response<ResponseBody> {
+        match asked {
+            Asked::Answered(response) => response,
+            Asked::Question { routes, shown, path, request } => {
+                Box::pin(self.api.answer(&routes, &shown.token, &path, &request)).await
+            }
+            Asked::Webhook(Addressed { routes, endpoint, meter, received, payload }) => {
+                let (event_id, started) = (received.event_id, received.started);
+                let span = tracing::info_span!("request", %event_id, endpoint = %endpoint.name);
+                let outcome = self.webhook(&routes, &endpoint, received, payload).instrument(span.clone()).await;
+                meter.answered(counted(&outcome), started.elapsed());
+                span.in_scope(|| answer_to(outcome, &endpoint, event_id))
+            }
+        }
+    }
+
+    /// Tells a sender that the relay is stopping, where its connection may carry further requests.
+    pub(super) fn say_farewell(&self, one_of_many: bool, response: &mut Response<ResponseBody>) {
+        if one_of_many && self.open.closing.is_cancelled() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
     }
 
@@ -143,7 +185,7 @@ impl Requests {
         &self,
         routes: &Arc<Routes>,
         endpoint: &Arc<Endpoint>,
-        received: Received,
+        received: Box<Received>,
         payload: Payload,
     ) -> Result<Outcome, Failure> {
         // Whom its memory is counted for, beside its endpoint.
@@ -157,7 +199,7 @@ impl Requests {
             return Err(self.turn_back(routes, endpoint, webhook, SenderFault::OwnSignature));
         }
         if let Some(policy) = endpoint.keeps(webhook.method()) {
-            return self.keep(routes, endpoint, policy, webhook, memory).await;
+            return Box::pin(self.keep(routes, endpoint, policy, webhook, memory)).await;
         }
         let mut outcome = self.once(routes, endpoint, webhook).await;
         if let Ok(Outcome::Answer(answer, _)) = &mut outcome {
@@ -170,28 +212,37 @@ impl Requests {
     }
 
     /// Delivers a webhook unless it is an unchanged repeat of one that succeeded.
-    async fn once(&self, routes: &Arc<Routes>, endpoint: &Arc<Endpoint>, webhook: Webhook) -> Result<Outcome, Failure> {
-        let Some(mark) = webhook.mark().filter(|_| endpoint.replay != Replay::Off) else {
-            return Ok(Outcome::Answer(self.deliver(routes, endpoint, webhook).await?, None));
+    async fn once(
+        &self,
+        routes: &Arc<Routes>,
+        endpoint: &Arc<Endpoint>,
+        webhook: Box<Webhook>,
+    ) -> Result<Outcome, Failure> {
+        let first = match webhook.mark().filter(|_| endpoint.replay != Replay::Off) {
+            None => None,
+            Some(mark) => match Box::pin(self.begin(endpoint, &webhook, mark)).await? {
+                Begun::First(running) => Some(running),
+                Begun::Refused => return Err(self.turn_back(routes, endpoint, webhook, SenderFault::Replayed)),
+                Begun::Repeats(status, first) => return Ok(Outcome::Repeated(status, first)),
+            },
         };
+        Ok(Outcome::Answer(self.deliver(routes, endpoint, webhook).await?, first))
+    }
+
+    /// Whether a webhook is the first of its kind, or the first one after failures.
+    async fn begin(&self, endpoint: &Endpoint, webhook: &Webhook, mark: RequestMark) -> Result<Begun, Failure> {
         let (name, deadline) = (endpoint.name.as_str(), webhook.started() + endpoint.deadline);
         loop {
             match self.guard.begin(name, mark, webhook.event_id(), wall().as_second()) {
-                Seen::First(running) => {
-                    return Ok(Outcome::Answer(self.deliver(routes, endpoint, webhook).await?, Some(running)));
-                }
-                Seen::OtherBody => return Err(self.turn_back(routes, endpoint, webhook, SenderFault::Replayed)),
-                Seen::Again { .. } if endpoint.replay == Replay::Refuse => {
-                    return Err(self.turn_back(routes, endpoint, webhook, SenderFault::Replayed));
-                }
+                Seen::First(running) => return Ok(Begun::First(running)),
+                Seen::OtherBody => return Ok(Begun::Refused),
+                Seen::Again { .. } if endpoint.replay == Replay::Refuse => return Ok(Begun::Refused),
                 Seen::Again { event_id: first, mut state } => {
-                    match timeout_at(deadline, replay_guard::settled(&mut state))
-                        .await
-                        .map_err(|_| HandlerFault::Deadline)?
-                    {
+                    let settled = timeout_at(deadline, replay_guard::settled(&mut state));
+                    match settled.await.map_err(|_| HandlerFault::Deadline)? {
                         ReplayState::Answered(status) => {
                             self.refused.notify_agents(endpoint, first, status, "duplicate");
-                            return Ok(Outcome::Repeated(status, first));
+                            return Ok(Begun::Repeats(status, first));
                         }
                         // The first one failed: this is the sender's honest retry.
                         ReplayState::Failed | ReplayState::Running => {}
@@ -206,12 +257,12 @@ impl Requests {
         routes: &Arc<Routes>,
         endpoint: &Arc<Endpoint>,
         policy: &DeliveryPolicy,
-        webhook: Webhook,
+        webhook: Box<Webhook>,
         memory: Memory,
     ) -> Result<Outcome, Failure> {
         let trusted = |address| routes.trusts(address);
         let contested = webhook.contested();
-        match (self.delivery.take(endpoint, policy, webhook, memory, &trusted).await, contested) {
+        match (self.delivery.take(endpoint, policy, *webhook, memory, &trusted).await, contested) {
             (Ok(taken), _) => Ok(Outcome::Kept(taken, policy.ack.clone())),
             (Err(failure), Some((received, body))) => {
                 Err(self.turn_away(routes, endpoint, TurnedAway { received, body: Some(body), failure }))
@@ -220,7 +271,12 @@ impl Requests {
         }
     }
 
-    async fn deliver(&self, routes: &Routes, endpoint: &Endpoint, webhook: Webhook) -> Result<HandlerAnswer, Failure> {
+    async fn deliver(
+        &self,
+        routes: &Routes,
+        endpoint: &Endpoint,
+        webhook: Box<Webhook>,
+    ) -> Result<HandlerAnswer, Failure> {
         let event_id = webhook.event_id();
         let trusted = |address| routes.trusts(address);
         let context = LiveContext {
@@ -250,7 +306,7 @@ impl Requests {
         &self,
         routes: &Arc<Routes>,
         endpoint: &Arc<Endpoint>,
-        webhook: Webhook,
+        webhook: Box<Webhook>,
         fault: SenderFault,
     ) -> Failure {
         let (received, payload, _) = webhook.into_parts();

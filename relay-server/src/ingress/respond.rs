@@ -13,8 +13,8 @@ use std::{
 use bytes::Bytes;
 use futures_util::Stream;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
-use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::UnsyncBoxBody};
-use hyper::body::{Body as HttpBody, Frame};
+use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use relay_proto::names;
 use relay_schemes::Reply;
 use relay_tunnel::Receiver;
@@ -32,24 +32,56 @@ use crate::{
     endpoint::Ack,
     failure::{ApiError, ApiErrorKind, Failure},
     memory::Memory,
+    message::known,
     replay_guard::FirstRequest,
     webhook::EventId,
 };
 
-pub(crate) type ResponseBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// An answer's body.
+pub(crate) enum ResponseBody {
+    /// What is left of one that is there.
+    Whole(Bytes),
+    Handlers(Box<Streamed>),
+    Other(UnsyncBoxBody<Bytes, BodyError>),
+}
+
+impl HttpBody for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Handlers(body) => Pin::new(&mut **body).poll_frame(cx),
+            Self::Other(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.is_empty(),
+            Self::Handlers(body) => body.is_end_stream(),
+            Self::Other(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Handlers(body) => body.size_hint(),
+            Self::Other(body) => body.size_hint(),
+        }
+    }
+}
 
 /// After how long an agent asks again for which there was no session: one whose link broke is noticed by then.
 const SESSIONS_RETRY_S: u64 = 10;
 
 pub(crate) fn empty() -> ResponseBody {
-    Empty::new().map_err(|never| match never {}).boxed_unsync()
-}
-
-pub(crate) fn boxed<B>(body: B) -> ResponseBody
-where
-    B: HttpBody<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
-{
-    body.map_err(Into::into).boxed_unsync()
+    ResponseBody::Whole(Bytes::new())
 }
 
 /// The handler's answer, streamed. `first` learns how it ended.
@@ -63,8 +95,8 @@ pub(crate) fn answer(
     let first = first.map(|running| (running, head.status));
     let body = body.map_or_else(empty, |inner| {
         let missing = inner.size_hint().exact().or_else(|| content_length(&head.headers));
-        Streamed { inner, idle, silence: None, missing, first, _upload: upload, _memory: memory, _admitted: admitted }
-            .boxed_unsync()
+        let (silence, _upload, _memory, _admitted) = (None, upload, memory, admitted);
+        ResponseBody::Handlers(Box::new(Streamed { inner, idle, silence, missing, first, _upload, _memory, _admitted }))
     });
     let mut response = Response::from_parts(head, body);
     mark(&mut response, event_id);
@@ -76,7 +108,7 @@ pub(crate) fn kept(taken: TakenIn, ack: &Ack) -> Response<ResponseBody> {
     let mut response = match taken.reply {
         SenderReply::Failure(failed) => return failure(failed, taken.event_id),
         SenderReply::Ack => {
-            let mut response = Response::new(whole(ack.body.clone()));
+            let mut response = Response::new(ResponseBody::Whole(ack.body.clone()));
             *response.status_mut() = ack.status;
             if let Some(content_type) = &ack.content_type {
                 response.headers_mut().insert(header::CONTENT_TYPE, content_type.clone());
@@ -86,9 +118,9 @@ pub(crate) fn kept(taken: TakenIn, ack: &Ack) -> Response<ResponseBody> {
         SenderReply::Answer(answer) => {
             let sized = answer.body.is_empty() || answer.headers.contains_key(header::CONTENT_LENGTH);
             let body = match answer.more {
-                None if sized && answer.trailers.is_empty() => whole(answer.body),
+                None if sized && answer.trailers.is_empty() => ResponseBody::Whole(answer.body),
                 None => lengthless(answer.body, answer.trailers),
-                Some(more) => StreamBody::new(pieces(answer.body, more)).boxed_unsync(),
+                Some(more) => ResponseBody::Other(StreamBody::new(pieces(answer.body, more)).boxed_unsync()),
             };
             let mut response = Response::new(body);
             *response.status_mut() = answer.status;
@@ -100,22 +132,15 @@ pub(crate) fn kept(taken: TakenIn, ack: &Ack) -> Response<ResponseBody> {
     response
 }
 
-fn whole(bytes: Bytes) -> ResponseBody {
-    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
-}
-
 /// A body whose handler told no length: neither does the relay.
 fn lengthless(bytes: Bytes, trailers: http::HeaderMap) -> ResponseBody {
     let data = (!bytes.is_empty()).then(|| Ok(Frame::data(bytes)));
     let trailers = (!trailers.is_empty()).then(|| Ok(Frame::trailers(trailers)));
-    StreamBody::new(futures_util::stream::iter(data.into_iter().chain(trailers))).boxed_unsync()
+    ResponseBody::Other(StreamBody::new(futures_util::stream::iter(data.into_iter().chain(trailers))).boxed_unsync())
 }
 
 /// A long answer, piece by piece. One that ends without saying so broke off.
-fn pieces(
-    first: Bytes,
-    more: mpsc::Receiver<Piece>,
-) -> impl Stream<Item = Result<Frame<Bytes>, Box<dyn std::error::Error + Send + Sync>>> {
+fn pieces(first: Bytes, more: mpsc::Receiver<Piece>) -> impl Stream<Item = Result<Frame<Bytes>, BodyError>> {
     futures_util::stream::unfold((Some(first), Some(more)), |(first, more)| async move {
         if let Some(first) = first {
             return Some((Ok(Frame::data(first)), (None, more)));
@@ -131,7 +156,7 @@ fn pieces(
 }
 
 pub(crate) fn challenge(reply: Reply, event_id: EventId) -> Response<ResponseBody> {
-    let mut response = Response::new(whole(reply.body.into()));
+    let mut response = Response::new(ResponseBody::Whole(reply.body.into()));
     *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::OK);
     for (name, value) in reply.headers {
         // Names and values were checked where the answer was made.
@@ -195,7 +220,7 @@ pub(crate) fn api_failure(error: &ApiError) -> Response<ResponseBody> {
 
 /// A part of a kept body, and how long that is as a whole.
 pub(crate) fn part(bytes: Bytes, of: u64) -> Response<ResponseBody> {
-    let mut response = private(Response::new(whole(bytes)));
+    let mut response = private(Response::new(ResponseBody::Whole(bytes)));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     headers.insert(names::BODY_SIZE, HeaderValue::from(of));
@@ -210,20 +235,20 @@ fn private(mut response: Response<ResponseBody>) -> Response<ResponseBody> {
 }
 
 fn json(status: StatusCode, value: &serde_json::Value) -> Response<ResponseBody> {
-    let mut response = Response::new(whole(format!("{value}\n").into()));
+    let mut response = Response::new(ResponseBody::Whole(format!("{value}\n").into()));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
 fn mark(response: &mut Response<ResponseBody>, event_id: EventId) {
-    if let Ok(id) = HeaderValue::try_from(event_id.to_string()) {
-        response.headers_mut().insert(names::EVENT_ID, id);
+    if let Ok(id) = HeaderValue::from_bytes(&event_id.text()) {
+        response.headers_mut().insert(known::EVENT_ID.clone(), id);
     }
 }
 
 /// A handler's body with a limit on its silence.
-struct Streamed {
+pub(crate) struct Streamed {
     inner: Receiver,
     idle: Duration,
     silence: Option<Pin<Box<Sleep>>>,
@@ -263,7 +288,7 @@ fn content_length(headers: &http::HeaderMap) -> Option<u64> {
 /// length must break, and one in chunks may have trailers.
 impl HttpBody for Streamed {
     type Data = Bytes;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         if let Poll::Ready(mut frame) = Pin::new(&mut self.inner).poll_frame(cx) {

@@ -1,83 +1,97 @@
-//! The layers around every public request, outermost first, each with its why.
+//! What stands around every public request, outermost first, each with its why.
 
 use std::{
-    any::Any,
     convert::Infallible,
-    future::poll_fn,
-    pin::{Pin, pin},
+    future::{Future as _, poll_fn},
+    panic::AssertUnwindSafe,
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use http::{Request, Response, header};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
-use tower::{Service, ServiceBuilder, service_fn};
-use tower_http::{
-    catch_panic::{CatchPanicLayer, ResponseForPanic},
-    sensitive_headers::SetSensitiveRequestHeadersLayer,
+use futures_util::FutureExt as _;
+use http::{
+    HeaderMap, Request, Response, Version,
+    header::{self, Entry},
+};
+use hyper::{
+    body::{Body, Frame, Incoming, SizeHint},
+    service::{HttpService, service_fn},
 };
 
 use super::{
-    head::Watch,
+    head::Turn,
     request::{Connection, Requests},
-    respond,
+    respond::{self, BodyError, ResponseBody},
     streams::asked,
 };
 use crate::{
     failure::RelayFault,
     throttle::Throttle,
-    webhook::{
-        EventId,
-        input::{Input, OpenRequest},
-    },
+    webhook::{EventId, input::OpenRequest},
 };
 
 static PANICKED: Throttle = Throttle::new();
 
 /// The service of one connection.
-pub(super) fn stack(
+pub(super) fn service(
     requests: Arc<Requests>,
     connection: Arc<Connection>,
-    watch: Arc<Watch>,
-    input: Arc<Input>,
-) -> impl Service<Request<Incoming>, Response = Response<respond::ResponseBody>, Error = Infallible, Future: Send>
-+ Clone
-+ Send {
-    let watched = Arc::clone(&watch);
-    ServiceBuilder::new()
-        // The layer below boxes every body once more; this is the one type that leaves the stack.
-        .map_response(move |response: Response<_>| watched.follow(response.map(respond::boxed)))
-        // A bug in one request is that request's 500, not the connection's end.
-        .layer(CatchPanicLayer::custom(Panicked))
-        // What authenticates somebody is never printed, whatever prints a request.
-        .layer(SetSensitiveRequestHeadersLayer::new([header::AUTHORIZATION, header::COOKIE]))
-        .service(service_fn(move |request| {
-            let (requests, connection, seen) = (Arc::clone(&requests), Arc::clone(&connection), watch.take(&request));
-            // Here, and not when the future is polled first: the end of input may come in between.
-            let mut open = input.open();
-            async move {
-                let request = request.map(|body| open.body(body));
-                let response = {
-                    let mut answer = pin!(requests.handle(&connection, seen, &mut open, request));
-                    poll_fn(|cx| asked(answer.as_mut().poll(cx))).await
-                };
-                Ok(response.map(|inner| AnswerBody { inner, _open: open }))
-            }
-        }))
+) -> impl HttpService<Incoming, ResBody = AnswerBody, Error = Infallible, Future: Send + 'static> {
+    service_fn(move |mut request: Request<Incoming>| {
+        let (requests, connection) = (Arc::clone(&requests), Arc::clone(&connection));
+        let one_of_many = matches!(request.version(), Version::HTTP_10 | Version::HTTP_11);
+        let seen = connection.watch.take(&request);
+        // Here, and not when the future is polled first: the end of input may come in between.
+        let mut open = connection.input.open();
+        conceal(request.headers_mut());
+        async move {
+            let request = request.map(|body| open.body(body));
+            let answer = async {
+                let read = requests.read(&connection, seen, &mut open, request);
+                // In a box: hyper keeps room for this future while its connection waits for the next request.
+                let mut answer = Box::pin(requests.answer(read));
+                poll_fn(|cx| asked(answer.as_mut().poll(cx))).await
+            };
+            // A bug in one request is that request's 500, not the connection's end.
+            let response = AssertUnwindSafe(answer).catch_unwind().await;
+            let mut response = response.unwrap_or_else(|_| panicked());
+            requests.say_farewell(one_of_many, &mut response);
+            let turn = connection.watch.follow(response.status());
+            Ok(response.map(|inner| AnswerBody { inner, _open: open, _turn: turn }))
+        }
+    })
+}
+
+/// What authenticates somebody is never printed, whatever prints a request.
+fn conceal(headers: &mut HeaderMap) {
+    for name in [header::AUTHORIZATION, header::COOKIE] {
+        if let Entry::Occupied(mut lines) = headers.entry(name) {
+            lines.iter_mut().for_each(|line| line.set_sensitive(true));
+        }
+    }
+}
+
+fn panicked() -> Response<ResponseBody> {
+    if let Some(held_back) = PANICKED.pass("") {
+        tracing::error!(held_back, "a request panicked; this is a bug");
+    }
+    respond::failure(RelayFault::Internal.into(), EventId::new())
 }
 
 /// An answer's body. Its request is open until hyper has taken all of it, or drops it.
-struct AnswerBody {
-    inner: respond::ResponseBody,
+pub(super) struct AnswerBody {
+    inner: ResponseBody,
     _open: OpenRequest,
+    _turn: Option<Turn>,
 }
 
 impl Body for AnswerBody {
     type Data = Bytes;
-    type Error = <respond::ResponseBody as Body>::Error;
+    type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         asked(Pin::new(&mut self.inner).poll_frame(cx))
     }
 
@@ -87,19 +101,5 @@ impl Body for AnswerBody {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Panicked;
-
-impl ResponseForPanic for Panicked {
-    type ResponseBody = respond::ResponseBody;
-
-    fn response_for_panic(&mut self, _: Box<dyn Any + Send + 'static>) -> Response<respond::ResponseBody> {
-        if let Some(held_back) = PANICKED.pass("") {
-            tracing::error!(held_back, "a request panicked; this is a bug");
-        }
-        respond::failure(RelayFault::Internal.into(), EventId::new())
     }
 }

@@ -152,6 +152,11 @@ impl Keyring {
         Ok((keyring, warnings))
     }
 
+    /// Whether keys may have to be fetched.
+    pub(super) const fn fetches(&self) -> bool {
+        self.fetches
+    }
+
     pub(super) fn keys(&self) -> arc_swap::Guard<Option<Arc<Keys>>> {
         self.keys.load()
     }

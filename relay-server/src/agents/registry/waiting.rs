@@ -32,6 +32,20 @@ impl Registry {
         circuits: Circuits,
         until: Instant,
     ) -> Result<Reservation, ChooseError> {
+        match self.reserve(endpoint, kind, circuits) {
+            Ok(reserved) => Ok(reserved),
+            // Mostly nobody waits, so that waiting stands in a box.
+            Err(_) => Box::pin(self.wait(endpoint, kind, circuits, until)).await,
+        }
+    }
+
+    async fn wait(
+        &self,
+        endpoint: &str,
+        kind: Option<&str>,
+        circuits: Circuits,
+        until: Instant,
+    ) -> Result<Reservation, ChooseError> {
         let mut waiter = None;
         loop {
             let changed = self.changed.notified();
