@@ -5,9 +5,11 @@
 
 use relay_program::process::raise_limit_on_files;
 
+use crate::spool::MAX_FILES;
+
 /// Descriptors for everything but public connections and agents: 64 of the admin listener, the store and its readers,
-/// listeners and runtimes, files that are read.
-const KEPT_BACK: u64 = 256;
+/// listeners and runtimes, files that are read; and the files of long bodies.
+const KEPT_BACK: u64 = 256 + MAX_FILES;
 
 /// Raises the limit of this process, and says how many of the wanted public connections there can be beside so many
 /// sessions of agents.
@@ -40,8 +42,8 @@ mod tests {
         for (limit, wanted, room) in [
             (None, 10_000, 10_000),
             (Some(1 << 20), 10_000, 10_000),
-            (Some(10_256), 10_000, 8_000),
-            (Some(1024), 10_000, 576),
+            (Some(10_512), 10_000, 8_000),
+            (Some(1024), 10_000, 384),
             (Some(256), 10_000, 96),
             (Some(256), 90, 90),
             (Some(0), 10, 1),

@@ -52,6 +52,9 @@ const STEP_BYTES: usize = 4 * 1024 * 1024;
 /// The part of a store that bodies may take while they come: half of it.
 const PART: u64 = 2;
 
+/// Such files at a time: each counts as at least one of so many parts, whatever has come of it.
+pub(crate) const MAX_FILES: u64 = 256;
+
 /// Threads that read or write such files at a time.
 static THREADS: Semaphore = Semaphore::const_new(8);
 
@@ -78,6 +81,8 @@ impl From<SpoolError> for Failure {
 pub struct Spool {
     folder: Arc<Path>,
     coming: Arc<MemoryBudget>,
+    /// What a file counts as at least, in bytes.
+    least: usize,
 }
 
 impl Spool {
@@ -85,8 +90,9 @@ impl Spool {
     pub(crate) fn open(folder: &Path, max_bytes: u64) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         fs::set_permissions(folder, Permissions::from_mode(0o700))?;
-        let coming = MemoryBudget::new(usize::try_from(max_bytes / PART).unwrap_or(usize::MAX));
-        Ok(Self { folder: folder.into(), coming: Arc::new(coming) })
+        let bytes = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX);
+        let coming = MemoryBudget::new(bytes(max_bytes / PART));
+        Ok(Self { folder: folder.into(), coming: Arc::new(coming), least: bytes(max_bytes / PART / MAX_FILES) })
     }
 
     /// Bytes that are there or coming: of all, and of an endpoint.
@@ -114,7 +120,8 @@ impl Spool {
         };
         let file = blocking(make).await?;
         let (file, piece) = (Arc::new(file), Vec::with_capacity(WRITE_BYTES));
-        Ok(BodyWriter { file, room, piece, hash: Sha256::new(), written: 0, beginning: Bytes::new() })
+        let (least, beginning) = (self.least, Bytes::new());
+        Ok(BodyWriter { file, room, least, piece, hash: Sha256::new(), written: 0, beginning })
     }
 }
 
@@ -123,6 +130,7 @@ impl Spool {
 pub(crate) struct BodyWriter {
     file: Arc<File>,
     room: Memory,
+    least: usize,
     piece: Vec<u8>,
     hash: Sha256,
     written: u64,
@@ -142,7 +150,8 @@ impl BodyWriter {
             return Ok(false);
         }
         let all = missing.saturating_add(usize::try_from(later).unwrap_or(usize::MAX));
-        self.room.grow(missing.max(STEP_BYTES.min(all))).map_err(|_| SpoolError::Full)?;
+        let least = self.least.saturating_sub(self.room.bytes());
+        self.room.grow(missing.max(STEP_BYTES.min(all)).max(least)).map_err(|_| SpoolError::Full)?;
         Ok(true)
     }
 
@@ -177,8 +186,8 @@ impl BodyWriter {
 
     pub(crate) async fn finish(mut self) -> Result<BodyFile, SpoolError> {
         self.flush().await?;
-        let Self { file, mut room, hash, written, beginning, .. } = self;
-        room.shrink_to(usize::try_from(written).unwrap_or(usize::MAX));
+        let Self { file, mut room, least, hash, written, beginning, .. } = self;
+        room.shrink_to(usize::try_from(written).unwrap_or(usize::MAX).max(least));
         Ok(BodyFile(Arc::new(Inner {
             file,
             size: written,
@@ -317,5 +326,40 @@ fn note(error: &io::Error) -> SpoolError {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => SpoolError::Full,
         _ => SpoolError::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn open(spool: &Spool, endpoint: &str, address: Option<&str>) -> Vec<BodyFile> {
+        let name = EndpointName::parse(endpoint).expect("a name");
+        let address = address.map(|text| text.parse().expect("an address"));
+        let mut bodies = Vec::new();
+        while let Ok(mut body) = spool.begin(&name, 1 << 20, address).await
+            && body.grow(4, u64::MAX).is_ok()
+        {
+            body.write(b"body").await.expect("written");
+            bodies.push(body.finish().await.expect("whole"));
+        }
+        bodies
+    }
+
+    #[tokio::test]
+    async fn there_are_so_many_files_and_no_endpoint_or_address_has_all_of_them() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let spool = Spool::open(&folder.path().join("a/b"), 2 << 30).expect("made");
+        let of_address = open(&spool, "one", Some("192.0.2.1")).await;
+        let of_endpoint = open(&spool, "one", None).await;
+        let of_other = open(&spool, "other", None).await;
+        assert_eq!((of_address.len(), of_endpoint.len(), of_other.len()), (64, 64, 128));
+        assert_eq!(spool.all_coming(), 1 << 30);
+        assert_eq!(of_other[0].whole().await, Ok(b"body".to_vec()));
+        assert_eq!(of_other[0].sha256()[..], Sha256::digest(b"body")[..]);
+        drop((of_address, of_endpoint, of_other));
+        assert_eq!(spool.all_coming(), 0);
+        assert_eq!(fs::metadata(folder.path().join("a/b")).expect("there").permissions().mode() & 0o777, 0o700);
+        assert_eq!(fs::read_dir(folder.path().join("a/b")).expect("there").count(), 0);
     }
 }
