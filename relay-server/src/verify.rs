@@ -360,6 +360,12 @@ impl Rule {
         }
     }
 
+    /// Whether its signatures are made of a whole body at once.
+    pub(crate) fn signs_whole_body(&self) -> bool {
+        let scheme = self.row().and_then(|row| row.provider.scheme.as_ref());
+        scheme.is_none_or(|scheme| scheme.needs_whole_body(None))
+    }
+
     /// Whether its signatures bear a date, so that one is not good for ever.
     pub(crate) fn dates_signatures(&self) -> bool {
         let scheme = self.row().and_then(|row| row.provider.scheme.as_ref());
@@ -385,11 +391,12 @@ impl Rule {
     }
 
     /// Headers that sign a request afresh at `now_unix_s`, with the secret that proved this event if it is still
-    /// there, else with the first. `None` if the signature stands elsewhere than in headers, or the request lacks
+    /// there, else with the first. A `long` body comes beside the request. `None` if the signature stands elsewhere than in headers, or the request lacks
     /// something.
     pub(crate) fn sign_afresh(
         &self,
         request: &Request<'_>,
+        long: Option<&dyn LongBody>,
         id: Option<&str>,
         signer: Signer<'_>,
         now_unix_s: i64,
@@ -398,7 +405,7 @@ impl Rule {
         let (scheme, keys) = (row.provider.scheme.as_ref()?, row.keyring.keys());
         let own = signer.tag.and_then(|tag| keys.as_ref()?.signing_as(tag, signer.event_id.as_bytes()));
         let keys = own.as_ref().or(keys.as_deref())?;
-        let signed = scheme.sign(keys, request, id, now_unix_s).ok()?;
+        let signed = scheme.sign_with(keys, request, long, id, now_unix_s).ok()?;
         let url = keys.public_url().unwrap_or(request.url);
         if signed.body != request.body || signed.url != url {
             return None;
@@ -408,14 +415,15 @@ impl Rule {
         };
         // As the door will see it: what it could not recognise there is not made.
         let headers = Over { below: request.headers, set: &signed.headers };
-        let verified = scheme.verify(keys, &Request { headers: &headers, ..*request }, now_unix_s).ok()?;
+        let verify = |request: &Request<'_>| scheme.verify_with(keys, request, long, now_unix_s, None);
+        let verified = verify(&Request { headers: &headers, ..*request }).ok()?;
         // The door may take what is as old as its sender's last retry.
         let late_s = row.provider.last_retry.and_then(|late| i64::try_from(late.as_secs()).ok()).unwrap_or_default();
         let past_s = row.keyring.tolerance_s.unwrap_or(past_s).max(late_s);
         let lasts_s = past_s.clamp(MIN_OWN_S, UNLIMITED_S);
         let expires_unix_s = verified.timestamp?.saturating_add(lasts_s).saturating_add(1);
         // Made within the second of the sender's own, it is the sender's own, and that may come again.
-        let own = scheme.verify(keys, request, now_unix_s).is_ok_and(|own| own.fingerprint == verified.fingerprint);
+        let own = verify(request).is_ok_and(|own| own.fingerprint == verified.fingerprint);
         let mark = (!own).then(|| OwnMark { digest: *verified.fingerprint.bytes(), expires_unix_s });
         Some(Afresh { headers: signed.headers, mark })
     }

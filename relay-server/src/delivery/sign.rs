@@ -5,12 +5,13 @@
 //! Invariants: nothing is signed that was not proven when it came; a dated signature leaves only once the relay's own
 //! door knows it, so that whoever sees it cannot bring the event in again.
 
-use std::sync::Arc;
+use std::{cell::Cell, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use data_encoding::HEXLOWER;
 use relay_proto::HeaderBlock;
-use relay_schemes::Request;
+use relay_schemes::{LongBody, Request};
+use tokio::runtime::Handle;
 
 use super::{
     Delivery,
@@ -21,6 +22,7 @@ use crate::{
     deliver::Bodies,
     endpoint::{Endpoint, EndpointName, Resign},
     replay_guard::Cause,
+    spool::{LONG_BYTES, blocking},
     store::{Head, MAX_RANGE_BYTES, Signature},
     verify::{Afresh, CannotSign, Signer},
     webhook::EventId,
@@ -36,7 +38,8 @@ pub(super) fn may(endpoint: &Endpoint, head: &Head) -> Result<(), CannotSign> {
     if head.arrival.verified == endpoint.verify.provider_name() { Ok(()) } else { Err(CannotSign::NotProven) }
 }
 
-/// The signature that an event is delivered with, where that is not its own. It covers the body, so a long one is read.
+/// The signature that an event is delivered with, where that is not its own. It covers the body, so a
+/// long one is read, in pieces unless its scheme looks into it.
 pub(super) async fn afresh(delivery: &Delivery, event: &mut Event) -> Result<Option<Signed>, CannotSign> {
     let endpoint = Arc::clone(&event.endpoint);
     let now = wall().as_second();
@@ -76,23 +79,80 @@ async fn made(delivery: &Delivery, Afresh { headers, mark }: Afresh, cause: Caus
 }
 
 async fn sign(delivery: &Delivery, event: &mut Event, now_unix_s: i64) -> Result<Afresh, CannotSign> {
-    let body = match &event.body {
-        EventBody::Whole(body) => body.clone(),
+    let (bodies, name) = (delivery.bodies(), event.endpoint.name.clone());
+    let (body, long) = match &event.body {
+        EventBody::Whole(body) => (body.clone(), None),
+        EventBody::Kept(id, size) if *size > LONG_BYTES as u64 && !event.endpoint.verify.signs_whole_body() => {
+            (Bytes::new(), Some(Long { bodies, endpoint: name, id: *id, size: *size, is_unreadable: Cell::new(false) }))
+        }
         EventBody::Kept(id, size) => {
-            let body =
-                whole(&delivery.bodies(), &event.endpoint.name, *id, *size).await.ok_or(CannotSign::Unreadable)?;
+            let body = whole(&bodies, &name, *id, *size).await.ok_or(CannotSign::Unreadable)?;
             event.body = EventBody::Whole(body.clone());
-            body
+            (body, None)
         }
     };
-    let Head { sent, arrival, .. } = &event.head;
-    let lines = Lines(&sent.headers);
-    let request = Request { method: &sent.method, url: &arrival.url, headers: &lines, body: &body };
-    let tag = arrival.signer.as_ref().and_then(|tag| HEXLOWER.decode(tag.as_bytes()).ok());
-    // A replay is an event of its own: it was verified under the id of the first, and its signature is as old.
-    let signer = Signer { tag: tag.as_deref(), event_id: arrival.id };
-    let signed = event.endpoint.verify.sign_afresh(&request, event.sender_id.as_deref(), signer, now_unix_s);
-    signed.ok_or(CannotSign::Elsewhere)
+    let text =
+        Text { endpoint: Arc::clone(&event.endpoint), head: event.head.clone(), sender_id: event.sender_id.clone() };
+    match long {
+        None => text.sign(&body, None, now_unix_s),
+        Some(long) => {
+            let signed = blocking(move || Ok(text.sign(&[], Some(&long), now_unix_s)));
+            signed.await.map_err(|_| CannotSign::Unreadable)?
+        }
+    }
+}
+
+/// What is signed, but for the body.
+struct Text {
+    endpoint: Arc<Endpoint>,
+    head: Head,
+    sender_id: Option<String>,
+}
+
+impl Text {
+    fn sign(&self, body: &[u8], long: Option<&Long>, now_unix_s: i64) -> Result<Afresh, CannotSign> {
+        let Head { sent, arrival, .. } = &self.head;
+        let lines = Lines(&sent.headers);
+        let request = Request { method: &sent.method, url: &arrival.url, headers: &lines, body };
+        let tag = arrival.signer.as_ref().and_then(|tag| HEXLOWER.decode(tag.as_bytes()).ok());
+        // A replay is an event of its own: it was verified under the id of the first, and its signature is as old.
+        let signer = Signer { tag: tag.as_deref(), event_id: arrival.id };
+        let (rule, id, pieces) = (&self.endpoint.verify, self.sender_id.as_deref(), long.map(|it| it as &dyn LongBody));
+        let signed = rule.sign_afresh(&request, pieces, id, signer, now_unix_s);
+        if long.is_some_and(|long| long.is_unreadable.get()) {
+            return Err(CannotSign::Unreadable);
+        }
+        signed.ok_or(CannotSign::Elsewhere)
+    }
+}
+
+/// A kept body that is read in ranges by a thread that may block.
+struct Long {
+    bodies: Bodies,
+    endpoint: EndpointName,
+    id: EventId,
+    size: u64,
+    is_unreadable: Cell<bool>,
+}
+
+impl LongBody for Long {
+    fn len(&self) -> u64 {
+        self.size
+    }
+
+    fn for_each(&self, each: &mut dyn FnMut(&[u8])) {
+        let (runtime, mut at) = (Handle::current(), 0);
+        while at < self.size {
+            let part = self.bodies.part(&self.endpoint, self.id, at..self.size.min(at + MAX_RANGE_BYTES));
+            match runtime.block_on(part) {
+                Ok(Some(part)) if !part.is_empty() => {
+                    each(&part);
+                    at += part.len() as u64;
+                }
+                _ => return self.is_unreadable.set(true),
+            }
+        }
+    }
 }
 
 /// A kept body, whole.
