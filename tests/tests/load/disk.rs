@@ -8,6 +8,7 @@ use std::{
 
 use http::{Response, StatusCode};
 use relay_tests::{
+    fidelity::wire::Wire,
     handler::{Handler, full},
     process::{PATIENCE, Server},
     program::Program,
@@ -38,19 +39,51 @@ fn inside(relay: &Server, folder: &Path) -> PathBuf {
     Path::new(&format!("/proc/{id}/root")).join(folder.strip_prefix("/").expect("an absolute path"))
 }
 
+/// A relay whose store is alone on a small disk, if this machine lets it have one.
+async fn on_small_disk(path: &str, endpoints: &str) -> Option<Server> {
+    let words = ["unshare", "--user", "--mount", "--map-root-user", "sh", "-c"];
+    let try_it = Command::new(words[0]).args(&words[1..]).args([MOUNT, path]).output().await;
+    if !try_it.is_ok_and(|tried| tried.status.success()) {
+        println!("skipped: no user namespace may mount a tmpfs here");
+        return None;
+    }
+    let script = format!("{MOUNT} && exec \"$@\"");
+    let program = Program::behind(Path::new(env!("CARGO_BIN_EXE_demo")), words.iter().copied().chain([&*script, path]));
+    let config = format!("[store]\nurl = \"sqlite:{path}/relay.db\"\n{endpoints}");
+    Some(Server::start(program, "127.0.0.1:0", &config, &[]).await.expect("a relay"))
+}
+
+#[tokio::test]
+async fn a_long_body_that_fills_the_disk_is_refused_and_leaves_it_as_it_was() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let endpoint = format!("{ENDPOINT}max_body = \"1GiB\"\n");
+    let Some(relay) = on_small_disk(folder.path().to_str().expect("text"), &endpoint).await else { return };
+    assert_eq!(post(&relay, vec![b'x'; 2_000_000]).await.status(), StatusCode::OK, "there is room");
+    let mut wire = Wire::connect(&relay.public).await.expect("connects");
+    wire.write(format!("POST /open HTTP/1.1\r\nHost: relay.test\r\nContent-Length: {}\r\n\r\n", 100 << 20))
+        .await
+        .expect("sent");
+    for _ in 0..100 {
+        if wire.write(vec![b'x'; 1 << 20]).await.is_err() {
+            break; // It has said no.
+        }
+    }
+    let head = wire.answer("POST").await.expect("an answer, although it did not take all").head;
+    assert_eq!((head.status().expect("a status"), head.one("relay-error")), (503, "store_full".into()));
+    assert_eq!(head.one("retry-after"), "1");
+    drop(wire);
+    let end = Instant::now() + PATIENCE;
+    while post(&relay, vec![b'y'; 2_000_000]).await.status() != StatusCode::OK {
+        assert!(Instant::now() < end, "the body is gone, and there is no room");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
 #[tokio::test]
 async fn a_full_disk_refuses_webhooks_delivers_what_is_kept_and_accepts_again_when_there_is_room() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().to_str().expect("text");
-    let words = ["unshare", "--user", "--mount", "--map-root-user", "sh", "-c"];
-    let try_it = Command::new(words[0]).args(&words[1..]).args([MOUNT, path]).output().await;
-    if !try_it.is_ok_and(|tried| tried.status.success()) {
-        return println!("skipped: no user namespace may mount a tmpfs here");
-    }
-    let script = format!("{MOUNT} && exec \"$@\"");
-    let program = Program::behind(Path::new(env!("CARGO_BIN_EXE_demo")), words.iter().copied().chain([&*script, path]));
-    let config = format!("[store]\nurl = \"sqlite:{path}/relay.db\"\n{ENDPOINT}");
-    let relay = Server::start(program, "127.0.0.1:0", &config, &[]).await.expect("a relay");
+    let Some(relay) = on_small_disk(path, ENDPOINT).await else { return };
     relay.expect_errors("the store's disk is full");
     for number in 0..60_u8 {
         assert_eq!(post(&relay, vec![number; 20_000]).await.status(), StatusCode::OK, "there is room");
