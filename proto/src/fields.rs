@@ -42,10 +42,10 @@ impl HeaderBlock {
             }
             let name = take_part(&mut rest).ok_or(ProtocolError::Malformed { what: "header name" })?;
             let value = take_part(&mut rest).ok_or(ProtocolError::Malformed { what: "header value" })?;
-            if name.is_empty() || !name.iter().all(|byte| is_lower_token(*byte)) {
+            if name.is_empty() || !name.iter().all(|byte| LOWER_TOKEN[usize::from(*byte)]) {
                 return Err(ProtocolError::Malformed { what: "header name" });
             }
-            if value.iter().any(|byte| matches!(byte, 0 | b'\r' | b'\n')) {
+            if may_have_controls(value) && value.iter().any(|byte| matches!(byte, 0 | b'\r' | b'\n')) {
                 return Err(ProtocolError::Malformed { what: "header value" });
             }
             lines += 1;
@@ -112,6 +112,14 @@ impl HeaderBlockBuilder {
         self.lines += 1;
     }
 
+    /// Adds a line at the end, whatever the case of its name, which must be a token.
+    pub fn push_lower(&mut self, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
+        let name = name.as_ref();
+        let at = self.block.len() + varint::len(name.len() as u64);
+        self.push(name, value);
+        self.block[at..at + name.len()].make_ascii_lowercase();
+    }
+
     /// Adds all lines of a block at the end.
     pub fn append(&mut self, other: &HeaderBlock) {
         self.block.put_slice(&other.block);
@@ -123,7 +131,24 @@ impl HeaderBlockBuilder {
     }
 }
 
+/// Whether there may be a control character in a value: a quick look, eight bytes at a time, which nearly every value
+/// passes without one.
+pub fn may_have_controls(value: &[u8]) -> bool {
+    const ONES: u64 = u64::MAX / 255;
+    // Below 32, or 127: "Determine if a word has a byte less than n" (Bit Twiddling Hacks, S. E. Anderson).
+    let has = |word: u64| {
+        let (low, delete) = (word.wrapping_sub(ONES * 32) & !word, word ^ (ONES * 127));
+        (low | (delete.wrapping_sub(ONES) & !delete)) & (ONES * 128) != 0
+    };
+    let Some(last) = value.last_chunk() else {
+        return value.iter().any(u8::is_ascii_control);
+    };
+    let words = value.as_chunks().0.iter().chain([last]);
+    words.fold(false, |found, word| found | has(u64::from_ne_bytes(*word)))
+}
+
 /// Takes `length varint · bytes` from the front of what is left of a block.
+#[inline]
 fn take_part<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let (len, prefix) = varint::peek(rest)?;
     let end = prefix.checked_add(usize::try_from(len).ok()?)?;
@@ -132,7 +157,17 @@ fn take_part<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(part)
 }
 
-fn is_lower_token(byte: u8) -> bool {
+/// The bytes of lower-case tokens (RFC 9110, section 5.6.2).
+static LOWER_TOKEN: [bool; 256] = {
+    let (mut table, mut byte) = ([false; 256], 0);
+    while byte < 256 {
+        table[byte] = is_lower_token(byte as u8);
+        byte += 1;
+    }
+    table
+};
+
+const fn is_lower_token(byte: u8) -> bool {
     matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~')
 }
 
@@ -205,4 +240,23 @@ pub(crate) fn text(value: &Bytes, what: &'static str) -> Result<String, Protocol
 
 pub(crate) fn id(value: &Bytes, what: &'static str) -> Result<[u8; 16], ProtocolError> {
     value[..].try_into().map_err(|_| ProtocolError::Malformed { what })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn controls_are_noticed_wherever_they_stand() {
+        for len in 0..20 {
+            for at in 0..len {
+                for byte in 0..=u8::MAX {
+                    let mut value = vec![b'x'; len];
+                    value[at] = byte;
+                    assert_eq!(may_have_controls(&value), byte.is_ascii_control(), "{byte:#x} at {at} of {len}");
+                }
+            }
+        }
+        assert!(!may_have_controls(b"") && !may_have_controls(&[0xff; 32]) && !may_have_controls(&[0x80; 32]));
+    }
 }

@@ -11,8 +11,8 @@
 //!            poll_transmit, poll_timeout    └─────────┘     reset, consume, drain, close
 //! ```
 //!
-//! What this crate does not do: no sockets, no async, no clocks, no randomness, no hash maps (their
-//! order is random), no policy about who may attach or when to connect again.
+//! What this crate does not do: no sockets, no async, no clocks, no randomness, no order
+//! that a hash decides, no policy about who may attach or when to connect again.
 //!
 //! ```
 //! use relay_proto::{Event, Hello, Instant, Limits, Session, Welcome};
@@ -71,6 +71,7 @@ mod queue;
 mod rate;
 mod session;
 mod stream;
+mod stream_map;
 mod time;
 mod upgrade;
 mod varint;
@@ -82,7 +83,7 @@ pub use control::{Attach, Attached, Close, CloseCode, Hello, Notice, Offer, Offe
 pub use credit::Purse;
 pub use error::{OpenError, ProtocolError, SendError};
 pub use event::Event;
-pub use fields::{HeaderBlock, HeaderBlockBuilder};
+pub use fields::{HeaderBlock, HeaderBlockBuilder, may_have_controls};
 pub use limits::{Limits, MAX_EVENT_PATTERNS};
 pub use message::{Framing, RequestHead, ResetCode, ResponseHead};
 pub use outcome::{MAX_OUTCOME_BODY_BYTES, Outcome, OutcomeState};
@@ -94,6 +95,7 @@ pub use session::credit::Credit;
 pub use session::mutant::{Mutant, MutantSession};
 pub use session::{Role, Session};
 pub use stream::StreamId;
+pub use stream_map::{StreamMap, take_out};
 pub use time::Instant;
 pub use upgrade::{NotAnUpgrade, UpgradeProtocol, may_upgrade};
 

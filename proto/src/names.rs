@@ -1,6 +1,6 @@
-//! Names of the header lines that the relay itself writes, for both of its programs.
+//! Names of header lines that both programs know: those that the relay itself writes, and those of one hop.
 //!
-//! A sender's or a handler's own lines of these names never pass: whoever reads one may rely on it.
+//! A sender's or a handler's own lines of the former never pass: whoever reads one may rely on it.
 
 /// The event's id, on requests to handlers and on every answer to a sender.
 pub const EVENT_ID: &str = "relay-event-id";
@@ -32,3 +32,22 @@ pub const FORWARDED_HOST: &str = "x-forwarded-host";
 pub const TRACEPARENT: &str = "traceparent";
 /// What the parts of that trace say about it.
 pub const TRACESTATE: &str = "tracestate";
+
+/// Whether a line concerns one hop only (RFC 9110, section 7.6.1), whatever `Connection` says; its name in lower case.
+#[must_use]
+pub fn is_of_one_hop(name: &[u8]) -> bool {
+    matches!(
+        name,
+        b"connection"
+            | b"keep-alive"
+            | b"proxy-connection"
+            // It belongs to `Upgrade: h2c` (RFC 7540, section 3.2.1).
+            | b"http2-settings"
+            | b"proxy-authenticate"
+            | b"proxy-authentication-info"
+            | b"proxy-authorization"
+            | b"te"
+            | b"transfer-encoding"
+            | b"upgrade"
+    )
+}

@@ -19,7 +19,7 @@ mod receive;
 mod tests;
 mod transmit;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use core::time::Duration;
@@ -37,6 +37,7 @@ use crate::{
     outcome::Outcome,
     queue::EventQueue,
     stream::{End, Head, Stream, StreamId},
+    stream_map::{StreamMap, take_out},
     time::Instant,
 };
 
@@ -98,7 +99,7 @@ pub struct Session {
     peer_window_bytes: u32,
     peer_draining: bool,
     draining: bool,
-    streams: BTreeMap<StreamId, Stream>,
+    streams: StreamMap<Stream>,
     /// Streams that have not ended; ended ones with unread bytes are not counted.
     open_streams: u32,
     last_id: u64,
@@ -140,7 +141,7 @@ impl Session {
             peer_window_bytes: 0,
             peer_draining: false,
             draining: false,
-            streams: BTreeMap::new(),
+            streams: StreamMap::default(),
             open_streams: 0,
             last_id: 0,
             ready: VecDeque::new(),
@@ -491,7 +492,7 @@ impl Session {
     }
 
     fn forget(&mut self, id: StreamId) {
-        if let Some(mut stream) = self.streams.remove(&id) {
+        if let Some(mut stream) = take_out(&mut self.streams, id) {
             stream.incoming.window.release(&mut self.pool);
             if !stream.settled {
                 self.open_streams -= 1;

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// A stream's number: rises with each request of a session, and is never used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamId(pub(crate) u64);
 
 impl StreamId {

@@ -10,7 +10,6 @@ mod streams;
 mod wire;
 
 use std::{
-    collections::BTreeMap,
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -19,7 +18,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use relay_proto::{Close, CloseCode, Hello, Session, StreamId, Welcome};
+use relay_proto::{Close, CloseCode, Hello, Session, StreamMap, Welcome};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Instant, Sleep, sleep_until},
@@ -44,7 +43,7 @@ pub struct Driver<S> {
     socket: WebSocketStream<Counted<S>>,
     session: Session,
     shared: Arc<Shared>,
-    streams: BTreeMap<StreamId, Arc<Stream>>,
+    streams: StreamMap<Arc<Stream>>,
     message: BytesMut,
     origin: Instant,
     timer: Pin<Box<Sleep>>,
@@ -78,7 +77,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             socket,
             session,
             shared: Arc::default(),
-            streams: BTreeMap::new(),
+            streams: StreamMap::default(),
             message: BytesMut::new(),
             origin,
             timer: Box::pin(sleep_until(origin)),

@@ -158,6 +158,15 @@ impl Responder {
         Sender(Duty::new(&stream, ResetCode::Broken))
     }
 
+    /// Responds whole, with a short body.
+    pub fn respond_whole(self, head: ResponseHead, body: Bytes) {
+        self.0.done().update(|state| {
+            state.respond = Some(head);
+            state.out.push(body);
+            state.finish = Some(HeaderBlock::new());
+        });
+    }
+
     /// Says why there is no response.
     pub fn reset(self, code: ResetCode) {
         self.0.reset(code);

@@ -1,28 +1,13 @@
 //! Between HTTP's header maps and the session's header lines, by RFC 9110.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
-use relay_proto::HeaderBlock;
+use relay_proto::{HeaderBlock, names};
 use thiserror::Error;
 
 /// A header line from the tunnel that is not valid in HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("a header line is not valid in HTTP")]
 pub struct InvalidHeader;
-
-/// Headers that concern one hop only (RFC 9110, section 7.6.1), beside those that `Connection` names.
-static HOP_BY_HOP: [HeaderName; 10] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    // It belongs to `Upgrade: h2c` (RFC 7540, section 3.2.1).
-    HeaderName::from_static("http2-settings"),
-    header::PROXY_AUTHENTICATE,
-    HeaderName::from_static("proxy-authentication-info"),
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
 
 /// What the lengths before a line's name and value take, mostly.
 const LENGTHS_BYTES: usize = 3;
@@ -40,7 +25,10 @@ pub fn is_line_of_one_hop(lines: &HeaderBlock) -> impl Fn(&HeaderName) -> bool +
 }
 
 fn one_hop(named: Vec<HeaderName>, has_length: bool) -> impl Fn(&HeaderName) -> bool {
-    move |name| HOP_BY_HOP.contains(name) || named.contains(name) || (has_length && *name == header::TRAILER)
+    move |name| {
+        let named = named.contains(name) || (has_length && *name == header::TRAILER);
+        named || names::is_of_one_hop(name.as_str().as_bytes())
+    }
 }
 
 fn names_of<'a>(options: impl Iterator<Item = &'a [u8]>) -> Vec<HeaderName> {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, task::Context};
 
 use bytes::Bytes;
-use relay_proto::{Event, OpenError, ResetCode, StreamId};
+use relay_proto::{Event, OpenError, ResetCode, StreamId, take_out};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Driver;
@@ -75,7 +75,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let Some(id) = state.id else { return };
         if let Some(code) = state.reset {
             self.session.reset(id, code);
-            self.streams.remove(&id);
+            take_out(&mut self.streams, id);
             return;
         }
         if state.broken.is_some() {
@@ -89,13 +89,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             && self.session.respond(id, head).is_err()
         {
             self.session.reset(id, ResetCode::Broken);
-            self.streams.remove(&id);
+            take_out(&mut self.streams, id);
             state.broken = Some(Broken::Reset(ResetCode::Broken));
             return state.wake();
         }
         self.send_body(id, &mut state);
         if state.sent && state.received {
-            self.streams.remove(&id);
+            take_out(&mut self.streams, id);
         }
     }
 
@@ -156,7 +156,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                         state.broken = Some(Broken::Reset(code));
                         state.wake();
                     });
-                    self.streams.remove(&id);
+                    take_out(&mut self.streams, id);
                 }
                 Event::Writable { id } => {
                     if let Some(stream) = self.streams.get(&id).map(Arc::clone) {
@@ -184,7 +184,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.streams.insert(id, Arc::clone(&stream));
         if !self.shared.arrive(Arrival::Request(Request::new(head, stream))) {
             self.session.reset(id, ResetCode::NotCalled);
-            self.streams.remove(&id);
+            take_out(&mut self.streams, id);
         }
     }
 
@@ -220,7 +220,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             state.sent && state.received
         });
         if done {
-            self.streams.remove(&id);
+            take_out(&mut self.streams, id);
         }
     }
 }

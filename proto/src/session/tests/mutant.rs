@@ -140,7 +140,7 @@ impl MutantSession {
                 let given_up = |_: &StreamId, stream: &mut super::Stream| {
                     stream.reset_owed.is_some() && stream.outgoing.end != End::Sent
                 };
-                let hidden: Vec<_> = self.session.streams.extract_if(.., given_up).collect();
+                let hidden: Vec<_> = self.session.streams.extract_if(given_up).collect();
                 self.session.handle_bytes(now, bytes);
                 if !self.session.is_ending() {
                     self.session.streams.extend(hidden);
