@@ -76,6 +76,8 @@ enum Sink {
 struct Style {
     output: Output,
     zone: TimeZone,
+    /// Whether standard output takes colours.
+    colours: bool,
 }
 
 impl Style {
@@ -85,7 +87,7 @@ impl Style {
                 let object = serde_json::to_string(event).expect("strings and numbers are JSON");
                 Some((Sink::Out, format!("{}\n", printable::lines(&object))))
             }
-            output => human::render(event, output, &self.zone),
+            _ => human::render(event, self),
         }
     }
 }
@@ -128,7 +130,7 @@ impl Writer {
 
     /// Writes all of the text at once.
     fn write(&mut self, text: &str) -> std::io::Result<()> {
-        if self.plain {
+        if self.plain && text.contains('\u{1b}') {
             self.stream.write_all(anstream::adapter::strip_str(text).to_string().as_bytes())?;
         } else {
             self.stream.write_all(text.as_bytes())?;
@@ -192,7 +194,8 @@ impl Reporter {
             err: Writer::new(anstream::AutoStream::new(std::io::stderr(), color.choice())),
             one_output: is_one_output(),
         };
-        Self::start(Style { output, zone: TimeZone::system() }, writers)
+        let colours = !writers.out.plain;
+        Self::start(Style { output, zone: TimeZone::system(), colours }, writers)
     }
 
     fn start(style: Style, mut writers: Writers) -> Self {

@@ -95,7 +95,8 @@ pub(crate) enum AgentRole {
 
 /// An event's id as people read it.
 pub(crate) fn event_name(id: [u8; 16]) -> String {
-    format!("hook_{}", Uuid::from_bytes(id).as_simple())
+    let mut digits = Uuid::encode_buffer();
+    ["hook_", Uuid::from_bytes(id).as_simple().encode_lower(&mut digits)].concat()
 }
 
 /// How an exchange ended.

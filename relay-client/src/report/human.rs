@@ -1,9 +1,13 @@
 //! Events as lines for people.
 //!
-//! Pure. Lines carry colours always; the writer strips them where they are not wanted. Columns come first and text
-//! of any length last, so that lines stay aligned. Foreign text is escaped before it is coloured.
+//! Pure. Columns come first and text of any length last, so that lines stay aligned. Foreign text is escaped before it
+//! is coloured. Most lines are one for each exchange: these are written without detours, and carry colours where they
+//! are wanted alone; of the others the writer strips them.
 
-use std::fmt::{self, Display, Write as _};
+use std::{
+    borrow::Cow,
+    fmt::{self, Display, Write as _},
+};
 
 use anstyle::{AnsiColor, Style};
 use jiff::{Timestamp, tz::TimeZone};
@@ -16,6 +20,8 @@ use super::{
 };
 
 const PATH_WIDTH: usize = 32;
+/// Room for most lines.
+const LINE_BYTES: usize = 192;
 /// Characters of a path that are shown.
 const MAX_PATH: usize = 200;
 
@@ -26,12 +32,13 @@ const DIM: Style = Style::new().dimmed();
 const STRONG: Style = Style::new().bold();
 
 /// The text of an event and where it goes; none if this output does not show it.
-pub(super) fn render(event: &Event, output: Output, zone: &TimeZone) -> Option<(Sink, String)> {
+pub(super) fn render(event: &Event, style: &super::Style) -> Option<(Sink, String)> {
+    let (output, zone) = (style.output, &style.zone);
     let quiet = output == Output::Quiet;
     match event {
         Event::State { state, .. } => state_text(state, output, zone).map(|text| (Sink::Err, text)),
         Event::Exchange(line) if quiet && (!is_problem(line) || matches!(line.outcome, Outcome::Unmade(_))) => None,
-        Event::Exchange(line) => Some((Sink::Out, exchange_text(line, output, zone))),
+        Event::Exchange(line) => Some((Sink::Out, exchange_text(line, style))),
         // Whoever finds the relay's address can have it, or the agent, refuse something.
         Event::Refused(_) | Event::MoreRefused { .. } | Event::MoreUnmade { .. } if quiet => None,
         Event::Refused(notice) => Some((Sink::Out, refused_text(notice, zone))),
@@ -101,38 +108,80 @@ fn state_text(state: &AgentState, output: Output, zone: &TimeZone) -> Option<Str
     Some(text)
 }
 
-fn exchange_text(line: &Line, output: Output, zone: &TimeZone) -> String {
-    let (word, style) = match &line.outcome {
-        Outcome::Status(status @ ..300) => (status.to_string(), GOOD),
-        Outcome::Status(status @ 300..500) => (status.to_string(), ODD),
-        Outcome::Status(status @ 500..) => (status.to_string(), BAD),
-        Outcome::Failed(code) | Outcome::Unmade(code) => (escaped(code).into_owned(), BAD),
+fn exchange_text(line: &Line, style: &super::Style) -> String {
+    let (word, colour) = match &line.outcome {
+        Outcome::Status(status @ ..300) => (Cow::Owned(status.to_string()), GOOD),
+        Outcome::Status(status @ 300..500) => (Cow::Owned(status.to_string()), ODD),
+        Outcome::Status(status @ 500..) => (Cow::Owned(status.to_string()), BAD),
+        Outcome::Failed(code) | Outcome::Unmade(code) => (escaped(code), BAD),
     };
-    let mut text = format!(
-        "{time}  {method:<6} {path:<PATH_WIDTH$}  {status} {took:>8} {received:>8} in {sent:>8} out",
-        time = paint(clock(line.time, zone), DIM),
-        method = escaped(&line.method),
-        path = shortened(&line.path),
-        status = paint(format_args!("{word:<11}"), style),
-        took = duration(line.duration),
-        received = bytes(line.bytes_in),
-        sent = bytes(line.bytes_out),
-    );
-    let interactive = output == Output::Interactive;
+    let mut text = String::with_capacity(LINE_BYTES);
+    // Writing to a string does not fail.
+    let coloured = |text: &mut String, colour: Style, part: &dyn Fn(&mut String)| {
+        let _ = if style.colours { write!(text, "{colour}") } else { Ok(()) };
+        part(text);
+        let _ = if style.colours { write!(text, "{colour:#}") } else { Ok(()) };
+    };
+    coloured(&mut text, DIM, &|text| push_clock(text, line.time, &style.zone));
+    text.push_str("  ");
+    push_left(&mut text, &escaped(&line.method), 6);
+    text.push(' ');
+    push_left(&mut text, &shortened(&line.path), PATH_WIDTH);
+    text.push_str("  ");
+    coloured(&mut text, colour, &|text| push_left(text, &word, 11));
+    for (value, unit) in [(duration(line.duration), ""), (bytes(line.bytes_in), " in"), (bytes(line.bytes_out), " out")]
+    {
+        text.push(' ');
+        push_right(&mut text, &value, 8);
+        text.push_str(unit);
+    }
+    let interactive = style.output == Output::Interactive;
     if interactive {
-        let _ = write!(text, "  {}", escaped(&line.endpoint)); // Writing to a string does not fail.
+        text.extend(["  ", &escaped(&line.endpoint)]);
         if let Some(id) = &line.event_id {
-            let _ = write!(text, "  {}", paint(escaped(id), DIM));
+            text.push_str("  ");
+            coloured(&mut text, DIM, &|text| text.push_str(&escaped(id)));
         }
         if let Some(first) = &line.replay_of {
-            let _ = write!(text, "  {}", paint(format_args!("replay of {}", escaped(first)), DIM));
+            text.push_str("  ");
+            coloured(&mut text, DIM, &|text| text.extend(["replay of ", &escaped(first)]));
         }
     }
     if let Some(note) = line.note.as_ref().filter(|_| interactive || is_problem(line)) {
-        text.push_str(&format!("  {}", escaped(note)));
+        text.extend(["  ", &escaped(note)]);
     }
     text.push('\n');
     text
+}
+
+/// Adds a value to a column of so many characters, at its left.
+fn push_left(text: &mut String, value: &str, width: usize) {
+    text.push_str(value);
+    push_spaces(text, width.saturating_sub(value.chars().count()));
+}
+
+fn push_right(text: &mut String, value: &str, width: usize) {
+    push_spaces(text, width.saturating_sub(value.chars().count()));
+    text.push_str(value);
+}
+
+fn push_spaces(text: &mut String, count: usize) {
+    const SPACES: &str = "                                ";
+    for _ in 0..count / SPACES.len() {
+        text.push_str(SPACES);
+    }
+    text.push_str(&SPACES[..count % SPACES.len()]);
+}
+
+fn push_clock(text: &mut String, time: Timestamp, zone: &TimeZone) {
+    let time = zone.to_datetime(time).time();
+    for (at, value) in [time.hour(), time.minute(), time.second()].into_iter().enumerate() {
+        if at > 0 {
+            text.push(':');
+        }
+        let digit = |digit: i8| char::from(b'0' + digit.unsigned_abs() % 10);
+        text.extend([digit(value / 10), digit(value % 10)]);
+    }
 }
 
 fn refused_text(notice: &Notice, zone: &TimeZone) -> String {
@@ -153,11 +202,14 @@ fn is_problem(line: &Line) -> bool {
     !matches!(line.outcome, Outcome::Status(..400))
 }
 
-fn shortened(path: &str) -> String {
+fn shortened(path: &str) -> Cow<'_, str> {
     let path = escaped(path);
+    if path.len() <= MAX_PATH {
+        return path;
+    }
     match path.char_indices().nth(MAX_PATH) {
-        Some((end, _)) => format!("{}…", &path[..end]),
-        None => path.into_owned(),
+        Some((end, _)) => Cow::Owned(format!("{}…", &path[..end])),
+        None => path,
     }
 }
 
@@ -172,9 +224,10 @@ fn moment(time: Timestamp, zone: &TimeZone) -> String {
     then.strftime(if then.date() == now.date() { "%H:%M" } else { "%Y-%m-%d %H:%M" }).to_string()
 }
 
-fn clock(time: Timestamp, zone: &TimeZone) -> impl Display {
-    let time = zone.to_datetime(time).time();
-    fmt::from_fn(move |to| write!(to, "{:02}:{:02}:{:02}", time.hour(), time.minute(), time.second()))
+fn clock(time: Timestamp, zone: &TimeZone) -> String {
+    let mut text = String::new();
+    push_clock(&mut text, time, zone);
+    text
 }
 
 fn paint(text: impl Display, style: Style) -> impl Display {

@@ -13,7 +13,7 @@ impl Reporter {
     ) -> Self {
         let plain = |stream| Writer { stream, plain: true };
         let writers = Writers { out: plain(Box::new(out)), err: plain(Box::new(err)), one_output: false };
-        Self::start(Style { output, zone: TimeZone::UTC }, writers)
+        Self::start(Style { output, zone: TimeZone::UTC, colours: false }, writers)
     }
 }
 
@@ -66,7 +66,7 @@ fn ready() -> AgentState {
 
 /// The text without colours; empty if nothing is shown.
 fn shown(output: Output, event: &Event) -> String {
-    let style = Style { output, zone: TimeZone::UTC };
+    let style = Style { output, zone: TimeZone::UTC, colours: true };
     let text = style.render(event).map(|(_, text)| text).unwrap_or_default();
     anstream::adapter::strip_str(&text).to_string()
 }
@@ -95,7 +95,7 @@ fn exchanges_are_one_aligned_line() {
 
 #[test]
 fn times_are_local() {
-    let style = Style { output: Output::Compact, zone: TimeZone::fixed(jiff::tz::offset(2)) };
+    let style = Style { output: Output::Compact, zone: TimeZone::fixed(jiff::tz::offset(2)), colours: true };
     let (sink, text) = style.render(&Event::Exchange(line())).unwrap();
     assert_eq!(sink, Sink::Out);
     assert!(anstream::adapter::strip_str(&text).to_string().starts_with("16:03:22  "));
@@ -173,7 +173,7 @@ fn json_is_one_object_per_line() {
 #[test]
 fn foreign_text_cannot_command_the_terminal() {
     let path = "/\u{1b}[2J\r\n\u{202e}ok\u{9b}31m".to_owned();
-    let style = Style { output: Output::Compact, zone: TimeZone::UTC };
+    let style = Style { output: Output::Compact, zone: TimeZone::UTC, colours: true };
     let (_, text) = style.render(&Event::Exchange(Line { path, ..line() })).unwrap();
     assert!(text.contains(r"/\u001b[2J\r\n\u202eok\u009b31m"), "{text:?}");
     assert_eq!(text.matches('\n').count(), 1);
@@ -186,7 +186,17 @@ fn units_read_well() {
         assert_eq!(units::duration(Duration::from_micros(micros)), expected);
     }
     assert_eq!(units::duration(Duration::from_secs(4000)), "1 h 6 min");
-    for (count, expected) in [(0, "0 B"), (999, "999 B"), (2_100, "2.1 kB"), (25_000_000, "25.0 MB")] {
+    for (count, expected) in [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1_000, "1.0 kB"),
+        (1_949, "1.9 kB"),
+        (1_950, "2.0 kB"),
+        (2_100, "2.1 kB"),
+        (999_949, "999.9 kB"),
+        (1_000_000, "1.0 MB"),
+        (25_000_000, "25.0 MB"),
+    ] {
         assert_eq!(units::bytes(count), expected);
     }
 }
