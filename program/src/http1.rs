@@ -1,54 +1,56 @@
-//! One HTTP/1.1 connection to somebody who is asked: requests one after the other, answers read to a bound.
+//! HTTP/1.1 as a client speaks it: one request after the other on a connection, each answer read to its end.
 //!
-//! How the connection is made, how long an answer may take and what it means is for whoever asks.
+//! How the connection is made, how long an answer may take and what it means is for whoever asks. A request goes out
+//! as its caller wrote it, with nothing added. Heads, sizes of chunks and trailers are read by httparse. No redirect
+//! is followed, nothing is decompressed, and interim answers other than 101 are skipped.
+//!
+//! Invariants: an answer whose head means nothing, or two things, is an error; a body that breaks off never looks
+//! whole; [`Connection::may_be_reused`] is true only behind a whole answer with nothing behind it.
 
-use bytes::Bytes;
-use http::{HeaderValue, Request, Response};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{
-    body::Incoming,
-    client::conn::http1::{Builder, SendRequest},
-};
-use hyper_util::rt::TokioIo;
+mod answer;
+mod body;
+mod connection;
+#[cfg(test)]
+mod tests;
+mod upload;
+
+use std::io;
+
+use http::HeaderValue;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_util::task::AbortOnDropHandle;
+use thiserror::Error;
+
+pub use self::{
+    answer::AnswerHead,
+    body::Part,
+    connection::Connection,
+    upload::{Upload, UploadError, put_line},
+};
+use crate::reason;
+
+/// Header lines, or trailers, that an answer may have.
+const MAX_LINES: usize = 128;
 
 /// What stands for itself in every part of an address (RFC 3986, section 2.3).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// A connection that can be asked. It ends when this is dropped.
-#[derive(Debug)]
-pub struct Http1 {
-    sender: SendRequest<Full<Bytes>>,
-    _driver: AbortOnDropHandle<()>,
-}
-
-impl Http1 {
-    /// Speaks HTTP/1.1 over a stream; an answer's head has at most so many bytes.
-    pub async fn over<S>(stream: S, max_head_bytes: usize) -> hyper::Result<Self>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let (sender, connection) = Builder::new().max_buf_size(max_head_bytes).handshake(TokioIo::new(stream)).await?;
-        // How it ended is told by the question that it ended under.
-        let driver = tokio::spawn(async move { drop(connection.with_upgrades().await) });
-        Ok(Self { sender, _driver: AbortOnDropHandle::new(driver) })
-    }
-
-    pub fn is_closed(&self) -> bool {
-        self.sender.is_closed()
-    }
-
-    pub async fn ask(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>> {
-        self.sender.ready().await?;
-        self.sender.send_request(request).await
-    }
-}
-
-/// A body of at most so many bytes; an error if it breaks off or is longer.
-pub async fn collect(body: Incoming, most: usize) -> Result<Bytes, Box<dyn std::error::Error + Send + Sync>> {
-    Limited::new(body, most).collect().await.map(http_body_util::Collected::to_bytes)
+/// Why there is no answer, or no end of one.
+#[derive(Debug, Error)]
+pub enum Http1Error {
+    #[error("the connection closed before the answer came")]
+    Closed,
+    #[error("the connection closed in the middle of the answer")]
+    CutOff,
+    #[error("{}", reason::of_io(.0))]
+    Io(#[from] io::Error),
+    #[error("its answer is not HTTP: {0}")]
+    Malformed(#[from] httparse::Error),
+    #[error("a chunk of its answer is not HTTP")]
+    MalformedChunk,
+    #[error("the status or the framing of its answer is not lawful in HTTP")]
+    Unlawful,
+    #[error("its answer has more than {0} bytes")]
+    TooLarge(usize),
 }
 
 /// `Authorization: Bearer …`, which nothing prints; nothing where the token cannot stand in a header.
@@ -61,15 +63,4 @@ pub fn bearer(token: &str) -> Option<HeaderValue> {
 /// One part of a path or a query, so that nothing in it is taken for more.
 pub fn encoded(text: &str) -> String {
     utf8_percent_encode(text, RESERVED).to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parts_of_an_address_are_encoded() {
-        assert_eq!(encoded("a-b_c.d~1"), "a-b_c.d~1");
-        assert_eq!(encoded("a/b?c&d=ä"), "a%2Fb%3Fc%26d%3D%C3%A4");
-    }
 }

@@ -31,8 +31,12 @@ pub(crate) const fn len(value: u64) -> usize {
 
 /// Reads one integer from the front of `input`: its value and its length in bytes, or `None` while
 /// `input` does not hold all of it.
+#[inline]
 pub(crate) fn peek(input: &[u8]) -> Option<(u64, usize)> {
     let first = *input.first()?;
+    if first < 0x40 {
+        return Some((u64::from(first), 1)); // Nearly all of them.
+    }
     let len = 1_usize << (first >> 6);
     let bytes = input.get(..len)?;
     let value = bytes[1..].iter().fold(u64::from(first & 0x3f), |value, byte| value << 8 | u64::from(*byte));

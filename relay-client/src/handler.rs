@@ -1,40 +1,33 @@
-//! The HTTP client towards one handler: one target, a small pool of connections, firm limits.
+//! Calls to one handler: one target, a small pool of connections, firm limits.
 //!
 //! A call goes out over a connection kept from an earlier call or over a new one, and its answer comes back as it
 //! is. It deliberately does not follow redirects, decompress, keep cookies, use proxies, or add headers: the caller
-//! sends what the sender sent, `Host` included. After a 101 `hyper::upgrade::on` gives the raw connection; the
-//! answer's body stands for the right to use it.
+//! sends what the sender sent, `Host` included. After a 101 the call becomes the raw connection.
 //!
 //! Invariants:
 //! - at most `max_connections` calls are under way at once; the others wait, within their total timeout;
 //! - a connection is used again only after an answer was read to its clean end;
 //! - whoever drops a call or an answer midway closes its connection: that is how a handler learns of a cancel;
-//! - a request is sent a second time only when nothing of it was written the first time.
+//! - a request is sent once: a connection that has closed is found out before anything is written to it.
 
-mod body;
+mod call;
 mod connect;
 mod pool;
-mod upload;
 
 #[cfg(test)]
 mod tests;
 
 use std::{error::Error as StdError, num::NonZeroUsize, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
+use http::HeaderValue;
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout_at},
 };
 use tokio_rustls::TlsConnector;
 
-pub(crate) use self::body::ResponseBody;
-use self::{
-    pool::{Connection, Lease, Pool},
-    upload::{Progress, Upload},
-};
+pub(crate) use self::call::{Call, HandlerRequest};
+use self::pool::{Connection, Pool};
 use crate::{
     target::Target,
     tls::{self, Trust},
@@ -45,9 +38,6 @@ pub(crate) const DEFAULT_MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(50).e
 
 /// What a request body may fail with.
 pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
-
-/// A request body as the connections carry it.
-type RequestBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// How one target is called.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -176,84 +166,10 @@ impl Handler {
         self.connect(deadline).await.map(drop)
     }
 
-    /// Sends a request and waits for the head of the answer. The URI must be in origin form
-    /// ([`Target::uri_for`]) and `Host` among the headers; hop-by-hop headers are the caller's to remove.
-    pub(crate) async fn call<B>(&self, request: Request<B>) -> Result<Response<ResponseBody>, CallError>
-    where
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
-        let deadline = Instant::now() + self.timeouts.total;
-        let permit = timeout_at(deadline, Arc::clone(&self.permits).acquire_owned())
-            .await
-            .map_err(|_| CallError::Timeout(Timeout::Queue))?
-            .expect("the semaphore is never closed");
-
-        let (parts, body) = request.into_parts();
-        let body: RequestBody = body.map_err(Into::into).boxed_unsync();
-        let (upload, progress) = Upload::new(body);
-        let mut request = Request::from_parts(parts, upload);
-
-        let mut reused = self.pool.take().await;
-        loop {
-            let fresh = reused.is_none();
-            let connection = match reused.take() {
-                Some(connection) => connection,
-                None => Box::pin(self.connect(deadline)).await?, // Seldom needed, and large.
-            };
-            match self.send(connection, request, &progress, deadline).await? {
-                Sent::Answer(connection, response) => {
-                    let lease = Lease { connection, pool: Arc::clone(&self.pool), permit };
-                    let held = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-                    return Ok(
-                        response.map(|incoming| ResponseBody::new(incoming, lease, self.timeouts.idle, deadline, held))
-                    );
-                }
-                Sent::Nothing(_, reason) if fresh => return Err(CallError::Unreachable(reason)),
-                Sent::Nothing(unsent, _) => request = unsent,
-            }
-        }
-    }
-
     async fn connect(&self, deadline: Instant) -> Result<Connection, CallError> {
         let connect_by = deadline.min(Instant::now() + self.timeouts.connect);
         timeout_at(connect_by, connect::connect(&self.target, self.tls.as_ref()))
             .await
             .map_err(|_| CallError::Timeout(Timeout::Connect))?
     }
-
-    async fn send(
-        &self,
-        mut connection: Connection,
-        request: Request<Upload>,
-        progress: &Progress,
-        deadline: Instant,
-    ) -> Result<Sent, CallError> {
-        let answer = connection.sender.try_send_request(request);
-        tokio::pin!(answer);
-        loop {
-            let (until, limit) = progress.next_limit(&self.timeouts, deadline);
-            match timeout_at(until, &mut answer).await {
-                Ok(Ok(response)) => return Ok(Sent::Answer(connection, response)),
-                Ok(Err(mut failure)) => {
-                    let reason = relay_program::reason::of_chain(failure.error());
-                    return match failure.take_message() {
-                        Some(request) => Ok(Sent::Nothing(request, reason)),
-                        None if failure.error().is_user() => Err(CallError::RequestBody(reason)),
-                        None => Err(CallError::Broken(reason)),
-                    };
-                }
-                // The upload may have moved on since the limit was computed.
-                Err(_) if progress.next_limit(&self.timeouts, deadline).0 > Instant::now() => {}
-                Err(_) => return Err(CallError::Timeout(limit)),
-            }
-        }
-    }
-}
-
-/// What became of a request on one connection.
-enum Sent {
-    Answer(Connection, Response<hyper::body::Incoming>),
-    /// Nothing was written; here is the request back.
-    Nothing(Request<Upload>, String),
 }

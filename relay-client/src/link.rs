@@ -17,9 +17,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
-use http_body_util::Full;
-use hyper_util::rt::TokioIo;
-use relay_program::{http1::Http1, reason, socket};
+use relay_program::{http1::Connection, reason, socket};
 use relay_proto::{CONNECT_PATH, SUBPROTOCOL};
 use rustls::pki_types::ServerName;
 use tokio::{
@@ -172,25 +170,25 @@ pub(crate) async fn upgrade(
 ) -> Result<Link, LinkError> {
     let key = generate_key();
     let request = request(relay, token, &key)?;
-    let mut http = Http1::over(stream, MAX_HEAD_BYTES).await.map_err(|error| error::of_http(&error))?;
-    let response = http.ask(request).await.map_err(|error| error::of_http(&error))?;
-    *date = response.headers().get(header::DATE).and_then(|date| date.to_str().ok()).map(str::to_owned);
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Err(error::of_answer(response).await);
+    let mut connection = Connection::new(stream, MAX_HEAD_BYTES);
+    let answer = connection.ask(request).await.map_err(|error| error::of_http(&error))?;
+    let said = |name| answer.headers.all(name).next();
+    *date = said("date").and_then(|date| std::str::from_utf8(date).ok()).map(str::to_owned);
+    if answer.status != StatusCode::SWITCHING_PROTOCOLS {
+        return Err(error::of_answer(&answer, &mut connection).await);
     }
-    let says = |name, value: &str| response.headers().get(name).is_some_and(|said| said == value);
-    if !says(header::SEC_WEBSOCKET_ACCEPT, &derive_accept_key(key.as_bytes())) {
+    let says = |name, value: &str| said(name).is_some_and(|said| said == value.as_bytes());
+    if !says("sec-websocket-accept", &derive_accept_key(key.as_bytes())) {
         return Err(LinkError::OtherUpgrade("the other side agreed to an upgrade that nobody asked for".to_owned()));
     }
-    if !says(header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL) {
+    if !says("sec-websocket-protocol", SUBPROTOCOL) {
         return Err(LinkError::OtherUpgrade(format!("the other side does not speak {SUBPROTOCOL}")));
     }
-    let upgraded = hyper::upgrade::on(response).await.map_err(|error| error::of_http(&error))?;
-    let parts = upgraded.downcast::<TokioIo<Stream>>().expect("the stream is the one given to the handshake above");
-    Ok(Link { stream: parts.io.into_inner(), leftover: parts.read_buf.into() })
+    let (stream, leftover) = connection.into_raw();
+    Ok(Link { stream, leftover: leftover.into() })
 }
 
-fn request(relay: &RelayUrl, token: &Token, key: &str) -> Result<Request<Full<Bytes>>, LinkError> {
+fn request(relay: &RelayUrl, token: &Token, key: &str) -> Result<Request<Bytes>, LinkError> {
     Request::get(CONNECT_PATH)
         .header(header::HOST, &relay.authority)
         .header(header::CONNECTION, "Upgrade")
@@ -200,6 +198,6 @@ fn request(relay: &RelayUrl, token: &Token, key: &str) -> Result<Request<Full<By
         .header(header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL)
         .header(header::USER_AGENT, concat!("relay-client/", env!("CARGO_PKG_VERSION")))
         .header(header::AUTHORIZATION, error::bearer(token)?)
-        .body(Full::default())
+        .body(Bytes::new())
         .map_err(|error| LinkError::Protocol(error.to_string()))
 }

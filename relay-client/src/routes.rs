@@ -14,7 +14,6 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use http::Uri;
 use relay_proto::{Offer, UpgradeProtocol};
 
 use crate::{
@@ -81,7 +80,7 @@ impl Endpoint {
     }
 
     /// The handler for `rest`, what follows the endpoint in the sender's URL, and the request target there.
-    pub(crate) fn locate(&self, rest: &str) -> Result<(&Arc<Route>, Uri), UncarriablePath> {
+    pub(crate) fn locate(&self, rest: &str) -> Result<(&Arc<Route>, String), UncarriablePath> {
         if !self.by_path.is_empty() && has_dot_segments(rest) {
             return Err(UncarriablePath::DotSegments);
         }

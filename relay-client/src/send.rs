@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Body, Frame};
 use relay_schemes::{Keys, Material, Provider, Refusal, Request, Scheme};
 use tokio::time::{Instant, Sleep, sleep};
 use uuid::Uuid;
@@ -185,8 +185,6 @@ pub(crate) struct Manner {
 #[derive(Debug)]
 pub(crate) struct Pieces {
     left: VecDeque<Bytes>,
-    left_bytes: u64,
-    chunked: bool,
     pause: Option<Pin<Box<Sleep>>>,
 }
 
@@ -195,7 +193,7 @@ impl Pieces {
         let size = if manner.chunked || manner.slow { body.len().div_ceil(PIECES).max(1) } else { body.len().max(1) };
         let left = (0..body.len()).step_by(size).map(|from| body.slice(from..body.len().min(from + size))).collect();
         let pause = manner.slow.then(|| Box::pin(sleep(PAUSE)));
-        Self { left, left_bytes: body.len() as u64, chunked: manner.chunked, pause }
+        Self { left, pause }
     }
 }
 
@@ -204,7 +202,7 @@ impl Body for Pieces {
     type Error = std::convert::Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let Self { left, left_bytes, pause, .. } = &mut *self;
+        let Self { left, pause } = &mut *self;
         if left.is_empty() {
             return Poll::Ready(None);
         }
@@ -212,17 +210,7 @@ impl Body for Pieces {
             std::task::ready!(pause.as_mut().poll(cx));
             pause.as_mut().reset(Instant::now() + PAUSE);
         }
-        let piece = left.pop_front();
-        *left_bytes -= piece.as_ref().map_or(0, |piece| piece.len() as u64);
-        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.left.is_empty() && !self.chunked
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        if self.chunked { SizeHint::default() } else { SizeHint::with_exact(self.left_bytes) }
+        Poll::Ready(left.pop_front().map(|piece| Ok(Frame::data(piece))))
     }
 }
 
@@ -290,7 +278,6 @@ mod tests {
         let body = Bytes::from_static(b"{\"some\":\"body\",\"of\":42}");
         for (chunked, slow) in [(false, false), (true, false), (false, true), (true, true)] {
             let pieces = Pieces::new(&body, Manner { chunked, slow });
-            assert_eq!(pieces.size_hint().exact(), (!chunked).then_some(body.len() as u64));
             let began = Instant::now();
             assert_eq!(pieces.collect().await.expect("whole").to_bytes(), body);
             assert_eq!(began.elapsed() >= PAUSE, slow);

@@ -3,7 +3,7 @@
 //! This module parses what a user types and builds request targets from it. It opens no connection, reads no file, and
 //! never takes an address from the relay.
 //!
-//! Invariants: [`Target::uri_for`] returns a URI that prints exactly the bytes of the target's path followed by the
+//! Invariants: [`Target::uri_for`] returns exactly the bytes of the target's path followed by the
 //! rest of the sender's path, or an error; nothing is decoded, encoded or normalised. A slash that ends the target's
 //! own path is not doubled. No request leaves a target's path: a rest with dot segments is refused, however they are
 //! written.
@@ -92,7 +92,7 @@ impl Target {
 
     /// The request target, in origin form, for `rest`: what follows the endpoint in the sender's URL, raw, such as
     /// `/a%2Fb?x`, `?x` or nothing.
-    pub(crate) fn uri_for(&self, rest: &str) -> Result<Uri, UncarriablePath> {
+    pub(crate) fn uri_for(&self, rest: &str) -> Result<String, UncarriablePath> {
         if !(rest.is_empty() || rest.starts_with(['/', '?'])) {
             return Err(UncarriablePath::Bytes);
         }
@@ -104,7 +104,8 @@ impl Target {
             _ => &self.path,
         };
         let root = if prefix.is_empty() && !rest.starts_with('/') { "/" } else { "" };
-        exact_uri(&[prefix, root, rest].concat()).ok_or(UncarriablePath::Bytes)
+        let text = [prefix, root, rest].concat();
+        if is_exact_uri(&text) { Ok(text) } else { Err(UncarriablePath::Bytes) }
     }
 }
 
@@ -188,19 +189,18 @@ fn parse_port(text: &str) -> Result<u16, String> {
 
 fn checked_path(path: &str) -> Result<String, String> {
     let plain = path.starts_with('/') && !path.contains(['?', '#']);
-    match exact_uri(path) {
-        Some(_) if plain => Ok(path.to_owned()),
-        _ => Err(format!("{path:?} is not a URL path; it begins with / and has no spaces, ? or #")),
+    if plain && is_exact_uri(path) {
+        return Ok(path.to_owned());
     }
+    Err(format!("{path:?} is not a URL path; it begins with / and has no spaces, ? or #"))
 }
 
-/// Parses an origin-form request target; none unless it prints the same bytes.
-fn exact_uri(text: &str) -> Option<Uri> {
-    let uri = Uri::try_from(text).ok()?;
-    let same = uri.scheme().is_none()
-        && uri.authority().is_none()
-        && uri.path_and_query().is_some_and(|printed| printed.as_str() == text);
-    same.then_some(uri)
+/// Whether a text is a request target in origin form, and prints the same bytes.
+fn is_exact_uri(text: &str) -> bool {
+    Uri::try_from(text).is_ok_and(|uri| {
+        let same = uri.path_and_query().is_some_and(|printed| printed.as_str() == text);
+        same && uri.scheme().is_none() && uri.authority().is_none()
+    })
 }
 
 #[cfg(test)]
@@ -286,8 +286,7 @@ mod tests {
             ("http://h", "/a b", ""),
             ("http://h", "/a\r\nb", ""),
         ] {
-            let uri = target(typed).uri_for(rest).map(|uri| uri.to_string());
-            assert_eq!(uri.unwrap_or_default(), expected, "{typed} {rest}");
+            assert_eq!(target(typed).uri_for(rest).unwrap_or_default(), expected, "{typed} {rest}");
         }
     }
 

@@ -14,9 +14,8 @@ use std::{
 
 use bytes::Bytes;
 use http::{Request, StatusCode, Uri, header};
-use http_body_util::Full;
 use relay_program::{
-    http1::{self, Http1},
+    http1::Connection,
     tls::{Trust, client_config},
 };
 use rustls::{ClientConfig, pki_types::ServerName};
@@ -99,18 +98,18 @@ impl Outbound {
         let stream = TcpStream::connect(&addresses[..]).await.map_err(failed)?;
         let name = ServerName::try_from(host.to_owned()).map_err(|_| OutboundError::Url)?;
         let stream = TlsConnector::from(self.tls()?).connect(name, stream).await.map_err(failed)?;
-        let mut provider = Http1::over(stream, MAX_HEAD_BYTES).await.map_err(failed)?;
+        let mut provider = Connection::new(stream, MAX_HEAD_BYTES);
         let target = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         let request = Request::get(target)
             .header(header::HOST, host)
             .header(header::USER_AGENT, concat!("relay-server/", env!("CARGO_PKG_VERSION")))
-            .body(Full::default())
+            .body(Bytes::new())
             .map_err(failed)?;
-        let (head, body) = provider.ask(request).await.map_err(failed)?.into_parts();
-        if !head.status.is_success() {
-            return Err(OutboundError::Status(head.status));
+        let answer = provider.ask(request).await.map_err(failed)?;
+        if !answer.status.is_success() {
+            return Err(OutboundError::Status(answer.status));
         }
-        http1::collect(body, MAX_ANSWER_BYTES).await.map_err(|error| OutboundError::Failed(error.to_string()))
+        provider.collect(MAX_ANSWER_BYTES).await.map_err(failed)
     }
 
     fn tls(&self) -> Result<Arc<ClientConfig>, OutboundError> {

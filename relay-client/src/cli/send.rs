@@ -1,6 +1,7 @@
 //! `send`: signed requests as a provider sends them, to try an endpoint with.
 
 use std::{
+    future::poll_fn,
     io::Read,
     path::{Path, PathBuf},
     sync::Arc,
@@ -9,10 +10,14 @@ use std::{
 
 use bytes::Bytes;
 use clap::Args;
-use http::{HeaderName, HeaderValue, Request, StatusCode, Uri, header};
-use http_body_util::BodyExt as _;
-use relay_program::{Failure, suggest::nearest, terminal};
-use relay_proto::names;
+use http::{HeaderName, HeaderValue, StatusCode, Uri};
+use relay_program::{
+    Failure,
+    http1::{AnswerHead, Part, put_line},
+    suggest::nearest,
+    terminal,
+};
+use relay_proto::{HeaderBlock, names};
 use relay_schemes::{Invisible, Material, Secret, provider, providers};
 use serde_json::json;
 use tokio::{
@@ -22,7 +27,7 @@ use tokio::{
 
 use super::{run, settings};
 use crate::{
-    handler::{Handler, TargetConfig},
+    handler::{Handler, HandlerRequest, TargetConfig},
     send::{Faults, Maker, Manner, Pieces, Ready},
     target::Target,
     tls::Trust,
@@ -227,7 +232,7 @@ async fn send(handler: &Handler, ready: Ready, manner: Manner) -> Answer {
     let (took, id) = (began.elapsed(), ready.id);
     match answered {
         Ok(head) => {
-            let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+            let text = |name: &str| String::from_utf8(head.headers.all(name).next()?.to_vec()).ok();
             Answer { id, took, status: Some(head.status), event: text(names::EVENT_ID), error: text(names::ERROR) }
         }
         Err(why) => Answer { id, took, status: None, event: None, error: Some(why) },
@@ -235,23 +240,32 @@ async fn send(handler: &Handler, ready: Ready, manner: Manner) -> Answer {
 }
 
 /// The head of the answer, once its body is read. The error is for people.
-async fn exchange(handler: &Handler, ready: &Ready, manner: Manner) -> Result<http::response::Parts, String> {
+async fn exchange(handler: &Handler, ready: &Ready, manner: Manner) -> Result<AnswerHead, String> {
     let url: Uri = ready.url.parse().map_err(|_| "the signed URL is no URL".to_owned())?;
     let rest = url.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    let uri = handler.target.uri_for(rest).map_err(|error| error.to_string())?;
-    let mut request = Request::builder().method(ready.method).uri(uri).header(header::HOST, handler.host.clone());
+    let path = handler.target.uri_for(rest).map_err(|error| error.to_string())?;
+    let mut request = HandlerRequest::new(&Bytes::from_static(ready.method.as_bytes()), &path, 0);
+    put_line(&mut request.head, b"host", handler.host.as_bytes());
     for (name, value) in &ready.headers {
         let name = HeaderName::try_from(name.as_str()).map_err(|_| format!("{name:?} is no header"))?;
         let value = HeaderValue::try_from(value.as_str()).map_err(|_| format!("{name}: it is no header's value"))?;
-        request = request.header(name, value);
+        put_line(&mut request.head, name.as_str().as_bytes(), value.as_bytes());
     }
-    if !manner.chunked {
-        request = request.header(header::CONTENT_LENGTH, ready.body.len());
+    if manner.chunked {
+        put_line(&mut request.head, b"transfer-encoding", b"chunked");
+        request.chunked = Some(HeaderBlock::new());
+    } else {
+        put_line(&mut request.head, b"content-length", ready.body.len().to_string().as_bytes());
     }
-    let request = request.body(Pieces::new(&ready.body, manner)).map_err(|error| error.to_string())?;
-    let response = handler.call(request).await.map_err(|error| error.to_string())?;
-    let (head, body) = response.into_parts();
-    let _ = http_body_util::Limited::new(body, MAX_ANSWER_BYTES).collect().await;
+    request.head.extend_from_slice(b"\r\n");
+    request.body = Some(Pieces::new(&ready.body, manner));
+    let (head, mut call) = handler.call(request).await.map_err(|error| error.to_string())?;
+    let mut left = MAX_ANSWER_BYTES;
+    while let Some(Ok(Part::Data(data))) = poll_fn(|cx| call.poll_part(cx)).await
+        && left > 0
+    {
+        left = left.saturating_sub(data.len());
+    }
     Ok(head)
 }
 

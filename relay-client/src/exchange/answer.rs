@@ -4,27 +4,26 @@
 //! midway, it still reads the rest of the answer, for the copy alone.
 
 use std::{
-    future::Future,
-    pin::{Pin, pin},
+    future::{Future, poll_fn},
+    pin::Pin,
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, Response, header};
-use http_body::Frame;
-use http_body_util::BodyExt;
-use hyper_util::rt::TokioIo;
-use relay_proto::{HeaderBlock, MAX_OUTCOME_BODY_BYTES, OutcomeState, ResetCode, ResponseHead};
+use relay_program::http1::{AnswerHead, Part};
+use relay_proto::{
+    HeaderBlock, MAX_OUTCOME_BODY_BYTES, OutcomeState, ResetCode, ResponseHead, limits::MAX_CHUNK_BYTES,
+};
 use relay_tunnel::{
     Broken, Receiver, Responder, Sender,
-    http::{header_lines, one_length, strip_hop_by_hop},
     upgrade::{Carried, join},
 };
 
 use super::{
     Failed,
     outcomes::{Attempt, Outcomes},
+    request::Counted,
 };
-use crate::handler::{CallError, ResponseBody};
+use crate::handler::{Call, CallError};
 
 /// What is kept of an answer for an attempt's outcome.
 pub(super) struct Copy<'a> {
@@ -113,19 +112,17 @@ impl Reply<'_, Responder> {
 
 impl Reply<'_, Sender> {
     /// The next part of the answer, unless nobody wants more of it.
-    async fn next(
-        &mut self,
-        mut body: Pin<&mut ResponseBody>,
-    ) -> Result<Option<Result<Frame<Bytes>, CallError>>, Failed> {
+    async fn next(&mut self, call: &mut Call<Counted>) -> Result<Option<Result<Part, CallError>>, Failed> {
+        let mut part = poll_fn(|cx| call.poll_part(cx));
         if let Some(sender) = &mut self.tunnel {
             let gone = tokio::select! {
                 biased;
-                frame = body.frame() => return Ok(frame),
+                part = &mut part => return Ok(part),
                 gone = sender.closed() => gone,
             };
             self.lose(gone)?;
         }
-        Ok(body.frame().await)
+        Ok(part.await)
     }
 
     async fn send(&mut self, data: Bytes) -> Result<(), Failed> {
@@ -141,63 +138,59 @@ impl Reply<'_, Sender> {
     }
 }
 
-/// Whether an answer's head means one thing: a final status that HTTP knows, and one framing at most. hyper would
-/// take a coding off without a word, or choose between two lengths.
-pub(super) fn is_lawful<B>(response: &Response<B>) -> bool {
-    let headers = response.headers();
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let framed = match (codings.next(), codings.next()) {
-        (None, _) => true,
-        (Some(only), None) => {
-            only.as_bytes().eq_ignore_ascii_case(b"chunked") && !headers.contains_key(header::CONTENT_LENGTH)
-        }
-        _ => false,
-    };
-    // Where a status has no body, its length bounds nothing, and the relay leaves it out.
-    let measured = matches!(response.status().as_u16(), 204 | 304) || one_length(headers).is_ok();
-    framed && measured && matches!(response.status().as_u16(), 101 | 200..=599)
-}
-
 /// Whether a 101 names the protocol that was asked for, and no other.
-pub(super) fn switches_to<B>(response: &Response<B>, asked: &HeaderValue) -> bool {
-    let mut named = response.headers().get_all(header::UPGRADE).iter();
-    matches!((named.next(), named.next()), (Some(only), None)
-        if only.as_bytes().eq_ignore_ascii_case(asked.as_bytes()))
+pub(super) fn switches_to(head: &AnswerHead, asked: &[u8]) -> bool {
+    head.upgrade.as_ref().is_some_and(|named| named.eq_ignore_ascii_case(asked))
 }
 
 /// Streams an answer. Without a responder the tunnel is lost, and the answer is read for its copy alone.
 pub(super) async fn stream(
-    response: Response<ResponseBody>,
+    head: AnswerHead,
+    mut call: Call<Counted>,
     reply: Reply<'_, Responder>,
     bytes_out: &mut u64,
 ) -> Result<u16, Failed> {
-    let (mut parts, body) = response.into_parts();
-    strip_hop_by_hop(&mut parts.headers);
-    let status = parts.status.as_u16();
-    let head = ResponseHead { status, headers: header_lines(&parts.headers) };
-    let sender = reply.tunnel.map(|responder| responder.respond(head.clone()));
+    let head = ResponseHead { status: head.status.as_u16(), headers: head.headers };
+    let status = head.status;
+    let first = call.next_if_here().await;
+    let ends = call.has_ended() && reply.copy.is_none();
+    let whole = match first {
+        None if ends => Ok(Bytes::new()),
+        Some(Ok(Part::Data(data))) if ends && data.len() <= MAX_CHUNK_BYTES => Ok(data),
+        first => Err(first),
+    };
+    let first = match whole {
+        // Nearly every answer is short and comes in one piece: one look at its stream, and one wake-up.
+        Ok(body) => {
+            *bytes_out += body.len() as u64;
+            if let Some(responder) = reply.tunnel {
+                responder.respond_whole(head, body);
+            }
+            return Ok(status);
+        }
+        Err(first) => first,
+    };
+    let kept_head = reply.copy.is_some().then(|| head.clone());
+    let sender = reply.tunnel.map(|responder| responder.respond(head));
     let mut reply = Reply { tunnel: sender, copy: reply.copy };
-    let mut body = pin!(body);
     let mut trailers = HeaderBlock::new();
-    while let Some(frame) = reply.next(body.as_mut()).await? {
-        match frame.map(Frame::into_data) {
+    let mut next = if first.is_some() { first } else { reply.next(&mut call).await? };
+    while let Some(part) = next {
+        match part {
             Err(error) => return Err(reply.fail_with(&error, Sender::reset)),
-            Ok(Ok(data)) => {
+            Ok(Part::Data(data)) => {
                 let len = data.len() as u64;
                 reply.send(data).await?;
                 *bytes_out += len;
             }
-            Ok(Err(frame)) => {
-                if let Ok(lines) = frame.into_trailers() {
-                    trailers = header_lines(&lines);
-                }
-            }
+            Ok(Part::Trailers(lines)) => trailers = lines,
         }
+        next = reply.next(&mut call).await?;
     }
     if let Some(sender) = reply.tunnel {
         sender.finish(trailers);
     }
-    if let Some(copy) = reply.copy {
+    if let (Some(copy), Some(head)) = (reply.copy, kept_head) {
         copy.finished(head);
     }
     Ok(status)
@@ -206,22 +199,23 @@ pub(super) async fn stream(
 /// Joins the handler's connection to the tunnel after a 101. A sender's half-close is passed on, and the
 /// handler's, too.
 pub(super) async fn upgrade(
-    mut response: Response<ResponseBody>,
+    head: AnswerHead,
+    call: Call<Counted>,
     responder: Responder,
     body: Receiver,
     carried: &mut Carried,
 ) -> Result<u16, Failed> {
-    let protocol: Option<HeaderValue> = response.headers_mut().remove(header::UPGRADE);
-    strip_hop_by_hop(response.headers_mut());
-    if let Some(protocol) = protocol {
-        response.headers_mut().insert(header::UPGRADE, protocol);
+    let status = head.status.as_u16();
+    let mut headers = HeaderBlock::builder(head.headers.as_bytes().len());
+    headers.append(&head.headers);
+    if let Some(protocol) = head.upgrade {
+        headers.push("upgrade", protocol);
     }
-    let status = response.status().as_u16();
-    let connection = hyper::upgrade::on(&mut response);
-    let sender = responder.respond(ResponseHead { status, headers: header_lines(response.headers()) });
-    let connection = connection.await.map_err(|error| ("broken", Some(error.to_string())))?;
-    let joined = join(TokioIo::new(connection), sender, body, carried).await;
-    joined.map_err(|error| ("broken", Some(error.to_string())))?;
-    drop(response); // Its body held the right to a connection until now.
+    let mut sender = responder.respond(ResponseHead { status, headers: headers.build() });
+    let Some((connection, read, _permit)) = call.into_raw() else { return Err(("broken", None)) };
+    carried.into_tunnel += read.len() as u64;
+    let broken = |error: &dyn std::error::Error| ("broken", Some(error.to_string()));
+    sender.send(read).await.map_err(|error| broken(&error))?;
+    join(connection, sender, body, carried).await.map_err(|error| broken(&error))?;
     Ok(status)
 }

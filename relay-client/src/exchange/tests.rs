@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use relay_proto::{HeaderBlock, Hello, Limits, Outcome, OutcomeState, RequestHead, Welcome};
-use relay_tunnel::{Arrival, Arrivals, Broken, Exchange, Handle};
+use bytes::Bytes;
+use relay_proto::{Framing, HeaderBlock, Hello, Limits, Outcome, OutcomeState, RequestHead, Welcome};
+use relay_tunnel::{Arrival, Arrivals, Broken, Exchange, Handle, Receiver};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     net::{TcpListener, TcpStream},

@@ -1,17 +1,14 @@
-//! One new connection to a target: TCP, TLS or a Unix socket, and HTTP/1.1 upon it.
+//! One new connection to a target: TCP, TLS or a Unix socket.
 //!
-//! Knows nothing of pools, permits or timeouts. The task that drives a connection ends when its handle is dropped.
+//! Knows nothing of pools, permits or timeouts.
 
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use relay_program::reason;
+use relay_program::{http1, reason};
 use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
 };
 use tokio_rustls::TlsConnector;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::{CallError, pool::Connection};
 use crate::{
@@ -19,10 +16,15 @@ use crate::{
     tls,
 };
 
-/// Bytes buffered per connection and direction; also the longest head of an answer.
-const MAX_BUFFER_BYTES: usize = 64 * 1024;
-/// Header lines an answer may have.
-const MAX_HEADERS: usize = 128;
+/// Longest head of an answer.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+
+/// The bytes to and from a handler.
+pub(crate) type Stream = Box<dyn ReadWrite>;
+
+pub(crate) trait ReadWrite: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> ReadWrite for T {}
 
 /// Connects to a target. `tls` is there exactly when the target is `https`.
 pub(super) async fn connect(target: &Target, tls: Option<&TlsConnector>) -> Result<Connection, CallError> {
@@ -33,18 +35,18 @@ pub(super) async fn connect(target: &Target, tls: Option<&TlsConnector>) -> Resu
                 Ok(stream) => stream,
                 Err(first) => tcp((v6, *port)).await.map_err(|_| first)?,
             };
-            start(stream).await
+            Ok(start(stream))
         }
         Address::Tcp { host, port, .. } => {
             let stream = tcp((host.as_str(), *port)).await?;
             match tls {
-                Some(connector) => start(handshake(connector, host, stream).await?).await,
-                None => start(stream).await,
+                Some(connector) => Ok(start(handshake(connector, host, stream).await?)),
+                None => Ok(start(stream)),
             }
         }
         #[cfg(unix)]
         Address::Unix { path } => {
-            start(tokio::net::UnixStream::connect(path).await.map_err(|error| unreachable(&error))?).await
+            Ok(start(tokio::net::UnixStream::connect(path).await.map_err(|error| unreachable(&error))?))
         }
         #[cfg(not(unix))]
         Address::Unix { .. } => Err(CallError::Unreachable("this system has no Unix sockets".to_owned())),
@@ -69,23 +71,8 @@ async fn handshake(
     })
 }
 
-async fn start<T>(stream: T) -> Result<Connection, CallError>
-where
-    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let (sender, connection) = http1::Builder::new()
-        .max_buf_size(MAX_BUFFER_BYTES)
-        .max_headers(MAX_HEADERS)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| CallError::Unreachable(reason::of_chain(&error)))?;
-    let driver = tokio::spawn(async move {
-        // Whoever waits for an answer or a body gets the same error there.
-        if let Err(error) = connection.with_upgrades().await {
-            tracing::trace!(%error, "handler connection ended");
-        }
-    });
-    Ok(Connection { sender, _driver: AbortOnDropHandle::new(driver) })
+fn start(stream: impl ReadWrite + 'static) -> Connection {
+    Connection::new(http1::Connection::new(Box::new(stream), MAX_HEAD_BYTES))
 }
 
 fn unreachable(error: &std::io::Error) -> CallError {

@@ -7,29 +7,40 @@
 
 use std::{
     collections::VecDeque,
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
-use hyper::client::conn::http1::SendRequest;
+use relay_program::http1;
 use tokio::{
     sync::OwnedSemaphorePermit,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, Sleep, sleep_until},
 };
-use tokio_util::task::AbortOnDropHandle;
 
-use super::upload::Upload;
+use super::connect::Stream;
 
 /// How long a connection may wait unused: below the five seconds after which Node closes it.
 pub(super) const MAX_IDLE: Duration = Duration::from_secs(3);
-/// How long a connection may take to become ready after its answer was read, such as when the handler answered
-/// before it had read the whole request.
-const MAX_SETTLE: Duration = Duration::from_secs(1);
-
-/// A connection and the task that drives it; dropping it closes the socket.
+/// A connection; dropping it closes the socket.
 pub(super) struct Connection {
-    pub(super) sender: SendRequest<Upload>,
-    pub(super) _driver: AbortOnDropHandle<()>,
+    pub(super) http: http1::Connection<Stream>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Connection {
+    pub(super) fn new(http: http1::Connection<Stream>) -> Self {
+        Self { http, timer: None }
+    }
+
+    /// A timer that ends then, or before.
+    pub(super) fn timer(&mut self, until: Instant) -> &mut Pin<Box<Sleep>> {
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if timer.deadline() > until || timer.is_elapsed() {
+            timer.as_mut().reset(until);
+        }
+        timer
+    }
 }
 
 pub(super) struct Pool {
@@ -57,8 +68,8 @@ impl Pool {
         // Lets the runtime look at its sockets, so that a close which has arrived is seen before anything is written.
         tokio::task::yield_now().await;
         let mut state = self.lock();
-        while let Some((since, connection)) = state.idle.pop_back() {
-            if since.elapsed() < MAX_IDLE && connection.sender.is_ready() {
+        while let Some((since, mut connection)) = state.idle.pop_back() {
+            if since.elapsed() < MAX_IDLE && connection.http.is_quiet() {
                 return Some(connection);
             }
         }
@@ -113,19 +124,10 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// The answer was read to its clean end: keeps the connection for the next call once it is ready.
+    /// Keeps the connection for the next call, if it is meant for more.
     pub(super) fn finish(self) {
-        let Self { mut connection, pool, permit } = self;
-        if connection.sender.is_ready() {
-            pool.put(connection);
-            return;
+        if self.connection.http.may_be_reused() {
+            self.pool.put(self.connection);
         }
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        runtime.spawn(async move {
-            if let Ok(Ok(())) = timeout(MAX_SETTLE, connection.sender.ready()).await {
-                pool.put(connection);
-            }
-            drop(permit);
-        });
     }
 }

@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
-use http_body_util::Full;
-use relay_program::http1::{self, Http1, encoded};
+use relay_program::http1::{Connection, encoded};
 use serde::{
     Deserialize, Deserializer,
     de::{SeqAccess, Visitor},
@@ -16,7 +15,7 @@ use serde::{
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::{LinkError, MAX_HEAD_BYTES, UPGRADE_TIMEOUT, error, reach, secure, silent};
+use super::{LinkError, MAX_HEAD_BYTES, Stream, UPGRADE_TIMEOUT, error, reach, secure, silent};
 use crate::config::{Token, Way};
 
 const EVENTS: &str = "/_relay/v1/events";
@@ -38,7 +37,7 @@ const MOMENT: Duration = Duration::from_millis(50);
 pub(crate) struct Api<'a> {
     way: &'a Way,
     pub token: Token,
-    open: Option<Http1>,
+    open: Option<Connection<Stream>>,
 }
 
 /// A page of a list, as far as somebody wants it who goes through all of it.
@@ -160,21 +159,21 @@ impl<'a> Api<'a> {
 
     async fn ask(&mut self, method: Method, path: &str, patience: Duration) -> Result<Bytes, LinkError> {
         let request = self.request(method, path)?;
-        let relay = match self.open.take().filter(|relay| !relay.is_closed()) {
-            Some(open) => self.open.insert(open),
+        let kept = self.open.take().filter(Connection::may_be_reused);
+        let relay = match kept.and_then(|mut kept| kept.is_quiet().then_some(kept)) {
+            Some(kept) => self.open.insert(kept),
             None => {
                 let open = connect(self.way).await?;
                 self.open.insert(open)
             }
         };
         let answered = async {
-            let response = relay.ask(request).await.map_err(|error| error::of_http(&error))?;
-            if !response.status().is_success() {
-                return Err(error::of_answer(response).await);
+            let answer = relay.ask(request).await.map_err(|error| error::of_http(&error))?;
+            if !answer.status.is_success() {
+                return Err(error::of_answer(&answer, relay).await);
             }
-            http1::collect(response.into_body(), MAX_ANSWER_BYTES)
-                .await
-                .map_err(|_| LinkError::Unreachable("the relay's answer broke off, or is too long".to_owned()))
+            let body = relay.collect(MAX_ANSWER_BYTES).await;
+            body.map_err(|_| LinkError::Unreachable("the relay's answer broke off, or is too long".to_owned()))
         };
         let answered = timeout(patience, answered).await;
         let answered = answered.unwrap_or_else(|_| {
@@ -187,14 +186,14 @@ impl<'a> Api<'a> {
         answered
     }
 
-    fn request(&self, method: Method, path: &str) -> Result<Request<Full<Bytes>>, LinkError> {
+    fn request(&self, method: Method, path: &str) -> Result<Request<Bytes>, LinkError> {
         Request::builder()
             .method(method)
             .uri(path)
             .header(header::HOST, &self.way.relay.authority)
             .header(header::USER_AGENT, concat!("relay-client/", env!("CARGO_PKG_VERSION")))
             .header(header::AUTHORIZATION, error::bearer(&self.token)?)
-            .body(Full::default())
+            .body(Bytes::new())
             .map_err(|error| LinkError::Protocol(error.to_string()))
     }
 }
@@ -209,13 +208,10 @@ impl LinkError {
     }
 }
 
-async fn connect(way: &Way) -> Result<Http1, LinkError> {
+async fn connect(way: &Way) -> Result<Connection<Stream>, LinkError> {
     let stream = reach(way).await?;
-    let connecting = async {
-        let stream = secure(way, stream).await?;
-        Http1::over(stream, MAX_HEAD_BYTES).await.map_err(|error| error::of_http(&error))
-    };
-    timeout(UPGRADE_TIMEOUT, connecting).await.map_err(|_| silent(way))?
+    let stream = timeout(UPGRADE_TIMEOUT, secure(way, stream)).await.map_err(|_| silent(way))??;
+    Ok(Connection::new(stream, MAX_HEAD_BYTES))
 }
 
 fn json(body: &[u8]) -> Result<Value, LinkError> {

@@ -4,11 +4,11 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use hyper::body::Incoming;
-use relay_program::http1;
+use http::{HeaderValue, StatusCode};
+use relay_program::http1::{self, AnswerHead, Connection, Http1Error};
 use relay_proto::CONNECT_PATH;
 use serde::Deserialize;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::config::{RelayUrl, Token};
 
@@ -89,16 +89,20 @@ struct Words {
 }
 
 /// What an answer other than the upgrade means, with the relay's own words if it sent any.
-pub(super) async fn of_answer(response: Response<Incoming>) -> LinkError {
-    let (head, body) = response.into_parts();
-    let body = http1::collect(body, MAX_BODY_BYTES).await.unwrap_or_default();
+pub(super) async fn of_answer<S>(answer: &AnswerHead, connection: &mut Connection<S>) -> LinkError
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let body = connection.collect(MAX_BODY_BYTES).await.unwrap_or_default();
     let words: Words = serde_json::from_slice(&body).unwrap_or_default();
+    let said = |name| answer.headers.all(name).next().and_then(|value| std::str::from_utf8(value).ok());
     LinkError::Refused {
-        status: head.status,
+        status: answer.status,
         code: words.error.as_deref().map(shown),
         message: words.message.as_deref().map(shown),
-        retry_after: retry_after(&head.headers),
-        server: head.headers.get(header::SERVER).and_then(|name| name.to_str().ok()).map(shown),
+        // Seconds only; a relay of ours sends nothing else.
+        retry_after: said("retry-after").and_then(|value| value.trim().parse().ok()).map(Duration::from_secs),
+        server: said("server").map(shown),
     }
 }
 
@@ -117,19 +121,14 @@ pub(super) fn bearer(token: &Token) -> Result<HeaderValue, LinkError> {
     bearer.ok_or_else(|| LinkError::Protocol("the token cannot stand in a header".to_owned()))
 }
 
-pub(super) fn of_http(error: &hyper::Error) -> LinkError {
-    if error.is_parse() {
-        return LinkError::Protocol(format!("this is no relay: {error}"));
+pub(super) fn of_http(error: &Http1Error) -> LinkError {
+    match error {
+        Http1Error::Closed | Http1Error::CutOff => {
+            LinkError::Unreachable("the connection closed before the relay answered".to_owned())
+        }
+        Http1Error::Io(_) => LinkError::Unreachable(error.to_string()),
+        _ => LinkError::Protocol(format!("this is no relay: {error}")),
     }
-    if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
-        return LinkError::Unreachable("the connection closed before the relay answered".to_owned());
-    }
-    LinkError::Unreachable(relay_program::reason::of_chain(error))
-}
-
-/// Seconds only; a relay of ours sends nothing else.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
 /// Words from the network as they may be printed: short, without control characters.

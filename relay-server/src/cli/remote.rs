@@ -12,10 +12,9 @@ use std::{
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, Uri, header};
-use http_body_util::Full;
 use relay_program::{
     Failure,
-    http1::{self, Http1},
+    http1::{Connection, bearer},
 };
 use relay_proto::printable::without_password;
 use relay_schemes::ascii_host;
@@ -66,7 +65,7 @@ impl Remote {
 
     fn ask(&self, method: &Method, path: &str, body: &[u8]) -> Result<Bytes, Failure> {
         let (address, token) = self.find()?;
-        let question = Request::builder().method(method.clone()).uri(path).body(Bytes::copy_from_slice(body).into());
+        let question = Request::builder().method(method.clone()).uri(path).body(Bytes::copy_from_slice(body));
         let question = question.context("the question cannot be asked")?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(anyhow::Error::from)?;
@@ -164,14 +163,13 @@ fn read(file: &Path) -> anyhow::Result<Zeroizing<String>> {
     Ok(Zeroizing::new(text.trim().to_owned()))
 }
 
-async fn ask(address: &str, token: &str, mut question: Request<Full<Bytes>>) -> anyhow::Result<(StatusCode, Bytes)> {
-    let bearer = http1::bearer(token).context("the admin token cannot stand in a header")?;
+async fn ask(address: &str, token: &str, mut question: Request<Bytes>) -> anyhow::Result<(StatusCode, Bytes)> {
+    let bearer = bearer(token).context("the admin token cannot stand in a header")?;
     question.headers_mut().insert(header::AUTHORIZATION, bearer);
     question.headers_mut().insert(header::HOST, address.parse()?);
-    let mut relay = Http1::over(TcpStream::connect(address).await?, MAX_HEAD_BYTES).await?;
-    let (head, body) = relay.ask(question).await?.into_parts();
-    let body = http1::collect(body, MAX_ANSWER_BYTES).await.map_err(|error| anyhow!(error))?;
-    Ok((head.status, body))
+    let mut relay = Connection::new(TcpStream::connect(address).await?, MAX_HEAD_BYTES);
+    let answer = relay.ask(question).await?;
+    Ok((answer.status, relay.collect(MAX_ANSWER_BYTES).await?))
 }
 
 #[cfg(test)]
