@@ -30,7 +30,7 @@ use tokio::{
 
 use super::{
     BoxError, CallError, Handler, Timeout, Timeouts,
-    connect::Stream,
+    connect::HandlerStream,
     pool::{Connection, Lease},
 };
 
@@ -182,7 +182,7 @@ where
     }
 
     /// After a 101: the connection, what was read of it already, and the right to use it.
-    pub(crate) fn into_raw(self) -> Option<(Stream, Bytes, OwnedSemaphorePermit)> {
+    pub(crate) fn into_raw(self) -> Option<(HandlerStream, Bytes, OwnedSemaphorePermit)> {
         let Lease { connection, permit, .. } = self.lease?;
         let (stream, read) = connection.http.into_raw();
         Some((stream, read, permit))

@@ -20,7 +20,7 @@ use crate::{
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// The bytes to and from a handler.
-pub(crate) type Stream = Box<dyn ReadWrite>;
+pub(crate) type HandlerStream = Box<dyn ReadWrite>;
 
 pub(crate) trait ReadWrite: AsyncRead + AsyncWrite + Send + Unpin {}
 

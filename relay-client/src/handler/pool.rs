@@ -18,18 +18,18 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::connect::Stream;
+use super::connect::HandlerStream;
 
 /// How long a connection may wait unused: below the five seconds after which Node closes it.
 pub(super) const MAX_IDLE: Duration = Duration::from_secs(3);
 /// A connection; dropping it closes the socket.
 pub(super) struct Connection {
-    pub(super) http: http1::Connection<Stream>,
+    pub(super) http: http1::Connection<HandlerStream>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Connection {
-    pub(super) fn new(http: http1::Connection<Stream>) -> Self {
+    pub(super) fn new(http: http1::Connection<HandlerStream>) -> Self {
         Self { http, timer: None }
     }
 
