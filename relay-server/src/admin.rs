@@ -123,6 +123,7 @@ async fn metrics_text(State(probes): State<Probes>, headers: HeaderMap) -> ([(He
         exchanges: registry.in_flight(),
         connections: ingress.connections(),
         body_bytes: ingress.memory_held(),
+        coming_bytes: delivery.store.spool().map_or(0, |spool| spool.all_coming()),
         dropped_copies: registry.dropped_copies(),
         unwritten_refusals: refused.log.lost(),
     };

@@ -195,6 +195,8 @@ pub(crate) struct Gauges {
     pub connections: usize,
     /// Bytes of heads and collected bodies in memory.
     pub body_bytes: usize,
+    /// What long bodies take in files while they come.
+    pub coming_bytes: u64,
     /// Copies that slow agents did not get.
     pub dropped_copies: u64,
     /// Refused requests that were gone before they were written into the store.
@@ -284,6 +286,8 @@ impl Metrics {
         registry.register("public_connections", "Connections of senders", ConstGauge::new(now.connections));
         let help = "Heads and collected bodies in memory";
         registry.register("bodies_collected_bytes", help, ConstGauge::new(now.body_bytes));
+        let help = "Room that long bodies take in files while they come";
+        registry.register("bodies_coming_bytes", help, ConstGauge::new(now.coming_bytes));
         let help = "Copies that slow agents did not get";
         registry.register("copies_dropped", help, ConstCounter::new(now.dropped_copies));
         let help = "Refused requests that were gone before they were written into the store";

@@ -58,6 +58,9 @@ pub(crate) const MAX_FILES: u64 = 256;
 /// Threads that read or write such files at a time.
 static THREADS: Semaphore = Semaphore::const_new(8);
 
+/// Long bodies that are proven at a time: each is read and hashed as a whole.
+static PROOFS: Semaphore = Semaphore::const_new(2);
+
 static NOT_WRITTEN: Throttle = Throttle::new();
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -303,20 +306,27 @@ impl LongBody for BodyFile {
     }
 }
 
-/// Does what may block on one of a few threads. Once begun it is done, also where its caller goes.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+/// Works through a whole body, on one of a few threads that may block.
+pub(crate) async fn proving<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, SpoolError> {
+    on_thread(&PROOFS, work).await
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T, SpoolError> {
+    on_thread(&THREADS, work).await?.map_err(|error| note(&error))
+}
+
+/// Once begun it is done, also where its caller goes.
+async fn on_thread<T: Send + 'static>(
+    threads: &'static Semaphore,
+    work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, SpoolError> {
-    let thread = THREADS.acquire().await.map_err(|_| SpoolError::Failed)?;
+    let thread = threads.acquire().await.map_err(|_| SpoolError::Failed)?;
     let done = spawn_blocking(move || {
         let done = work();
         drop(thread);
         done
     });
-    match done.await {
-        Ok(done) => done.map_err(|error| note(&error)),
-        Err(_) => Err(SpoolError::Failed),
-    }
+    done.await.map_err(|_| SpoolError::Failed)
 }
 
 fn note(error: &io::Error) -> SpoolError {

@@ -22,7 +22,7 @@ use crate::{
     deliver::Bodies,
     endpoint::{Endpoint, EndpointName, Resign},
     replay_guard::Cause,
-    spool::{LONG_BYTES, blocking},
+    spool::{LONG_BYTES, proving},
     store::{Head, MAX_RANGE_BYTES, Signature},
     verify::{Afresh, CannotSign, Signer},
     webhook::EventId,
@@ -96,7 +96,7 @@ async fn sign(delivery: &Delivery, event: &mut Event, now_unix_s: i64) -> Result
     match long {
         None => text.sign(&body, None, now_unix_s),
         Some(long) => {
-            let signed = blocking(move || Ok(text.sign(&[], Some(&long), now_unix_s)));
+            let signed = proving(move || text.sign(&[], Some(&long), now_unix_s));
             signed.await.map_err(|_| CannotSign::Unreadable)?
         }
     }

@@ -22,7 +22,7 @@ use crate::{
     memory::{LIVE_BYTES, Memory, MemoryBudget, NoRoom, head_bytes},
     providers::Providers,
     refused::TurnedAway,
-    spool::{LONG_BYTES, Spool, blocking},
+    spool::{LONG_BYTES, Spool, proving},
     store::Store,
     verify::{Payload, Unproven, Webhook},
     webhook::{EventId, Received, input::RequestBody},
@@ -239,7 +239,7 @@ async fn apply(
     let Payload::Long(body, _) = &payload else { return Ok(endpoint.verify.verify(received, payload, late)) };
     let (body, seen, spare) = (body.clone(), payload.seen(), received.clone());
     let endpoint = Arc::clone(endpoint);
-    let proven = blocking(move || Ok(endpoint.verify.verify(received, payload, late))).await;
+    let proven = proving(move || endpoint.verify.verify(received, payload, late)).await;
     let failed = |failure| Box::new(TurnedAway { received: spare, body: seen, failure });
     match proven {
         Ok(_) if body.is_unreadable() => Err(failed(RelayFault::StoreFailed.into())),

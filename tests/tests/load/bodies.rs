@@ -152,6 +152,14 @@ async fn until_files(relay: &Server, folder: &Path, open: usize) {
     }
 }
 
+/// What the relay says that long bodies take.
+async fn coming(relay: &Server) -> u64 {
+    let answer = send(&relay.admin, request("GET", "/metrics", &[], "")).await.expect("answers");
+    let text = String::from_utf8(answer.body().to_vec()).expect("text");
+    let line = text.lines().find_map(|line| line.strip_prefix("relay_bodies_coming_bytes "));
+    line.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("no number in {text}"))
+}
+
 async fn events(relay: &Server) -> usize {
     let (_, listed) = relay.ask(&["event", "list", "--limit", "1000", "--json"]).await.expect("runs");
     listed.lines().count()
@@ -215,8 +223,10 @@ async fn nothing_is_left_of_a_long_body_that_breaks_off_or_proves_nothing() {
         let wire = begin(&relay, path).await;
         until_files(&relay, folder.path(), 1).await;
         assert_eq!(files(&relay, folder.path()).1, 0, "it has no name");
+        assert!(coming(&relay).await >= 5 * MIB);
         drop(wire);
         until_files(&relay, folder.path(), 0).await;
+        assert_eq!(coming(&relay).await, 0);
     }
     for path in ["/kept", "/live"] {
         let answer = Body { bytes: 8 * MIB }.post(&relay, path, "another secret").await;
