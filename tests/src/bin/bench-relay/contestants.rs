@@ -19,6 +19,7 @@ use relay_tests::{
 };
 use tokio::{
     io::AsyncReadExt as _,
+    net::TcpStream,
     process::{Child, Command},
     task::JoinSet,
     time::{sleep, timeout},
@@ -34,6 +35,9 @@ use crate::{
 
 /// Calls to the handler that an agent may make at a time: more than any load has in flight, as with nginx.
 const CALLS: &str = "1024";
+
+/// How long it may take until the first webhook passes.
+const STARTS: Duration = Duration::from_secs(15);
 
 /// What takes part in a workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -211,7 +215,7 @@ impl Arena {
                 }
             }
             Kind::Nginx { hops, is_secure } => self.nginx(kind, *hops, *is_secure)?,
-            Kind::Peer(place) => self.peer(kind, &self.peers[*place])?,
+            Kind::Peer(place) => self.peer(kind, &self.peers[*place]).await?,
         };
         let load = Load { connections: 1, is_new: true, body_bytes: 100, path: "/hooks" };
         let mut last = anyhow::anyhow!("no webhook was sent");
@@ -221,7 +225,7 @@ impl Arena {
                 sleep(Duration::from_millis(50)).await;
             }
         };
-        match timeout(PATIENCE, passes).await {
+        match timeout(STARTS, passes).await {
             Ok(()) => Ok(contestant),
             Err(_) => Err(last.context("no webhook passes")),
         }
@@ -315,9 +319,9 @@ impl Arena {
         })
     }
 
-    fn peer(&self, kind: &Kind, peer: &Peer) -> anyhow::Result<Contestant> {
+    async fn peer(&self, kind: &Kind, peer: &Peer) -> anyhow::Result<Contestant> {
         let folder = tempfile::tempdir()?;
-        let (listen, tunnel) = (free_port()?, free_port()?);
+        let (listen, tunnel) = (free_port()?, peer.tunnel.map_or_else(free_port, Ok)?);
         let places = Places { listen, handler: self.handler_port, tunnel, folder: folder.path() };
         for (name, text) in &peer.files {
             std::fs::write(folder.path().join(name), places.fill(text))?;
@@ -331,7 +335,14 @@ impl Arena {
             let mut command = command(&self.machine.measured, Path::new(program));
             quiet(command.args(arguments)).spawn().with_context(|| format!("{program} does not start"))
         };
-        let (server, client) = (start(&peer.server)?, start(&peer.client)?);
+        let server = start(&peer.server)?;
+        let listens = async {
+            while TcpStream::connect(("127.0.0.1", tunnel)).await.is_err() {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(STARTS, listens).await.with_context(|| format!("its server does not listen on {tunnel}"))?;
+        let client = start(&peer.client)?;
         Ok(Contestant {
             kind: kind.clone(),
             target: Target { address: format!("127.0.0.1:{listen}"), prefix: String::new(), tls: None, has_ids: false },

@@ -17,6 +17,7 @@ mod network;
 mod nginx;
 mod peers;
 mod report;
+mod rounds;
 mod stats;
 mod workloads;
 
@@ -31,12 +32,12 @@ use relay_tests::program::{Program, as_role};
 use serde_json::json;
 
 use crate::{
-    contestants::{Arena, Contestant},
-    load::Load,
+    contestants::Arena,
     machine::Machine,
     memory::MEMORY_LOADS,
-    report::{Column, Row, Run, print_goals},
-    workloads::{NETWORK, WORKLOADS, Workload},
+    report::{Row, print_goals},
+    rounds::Stage,
+    workloads::{NETWORK, WORKLOADS},
 };
 
 const HELP: &str = "usage: cargo bench-relay [WORKLOAD ...] [--quick] [--rounds N] [--seconds N] [--minutes N]
@@ -51,11 +52,6 @@ const HELP: &str = "usage: cargo bench-relay [WORKLOAD ...] [--quick] [--rounds 
 --seconds N     how long each contestant is given load in a round (1)
 --repeats N     how often a run is tried again while the machine is busy (1)
 --minutes N     no workload begins after so long (60)";
-
-/// What an open loop is given of the relay's own rate.
-const OPEN_SHARE: f64 = 0.3;
-/// It brings fewer answers, and their slowest thousandth is looked at.
-const OPEN_SECONDS: u32 = 3;
 
 fn main() -> ExitCode {
     if let Some(ended) = as_role() {
@@ -178,7 +174,7 @@ async fn run(options: &Options) -> anyhow::Result<()> {
         }
     }
     let end = Instant::now() + Duration::from_secs(options.minutes * 60);
-    let (mut rows, mut far, mut started) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut rows, mut far, mut stage) = (Vec::new(), Vec::new(), Stage::default());
     for name in options.chosen() {
         if Instant::now() > end {
             println!("\n{name}: skipped, the {} minutes are over", options.minutes);
@@ -192,7 +188,7 @@ async fn run(options: &Options) -> anyhow::Result<()> {
             continue;
         }
         let row = match WORKLOADS.iter().find(|it| it.name == name) {
-            Some(workload) => measure(&arena, workload, options, &mut started, end).await,
+            Some(workload) => stage.measure(&arena, workload, options, end).await,
             None => memory::row(&arena, name).await.and_then(|row| row.context("a workload")),
         };
         match row {
@@ -210,126 +206,4 @@ async fn run(options: &Options) -> anyhow::Result<()> {
         std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
-}
-
-/// One workload, in rounds; who runs already from the workload before goes on.
-async fn measure(
-    arena: &Arena,
-    workload: &Workload,
-    options: &Options,
-    started: &mut Vec<Contestant>,
-    end: Instant,
-) -> anyhow::Result<Row> {
-    let mut row = Row { name: workload.name.to_owned(), title: workload.title.to_owned(), ..Row::default() };
-    let kinds = workload.kinds(arena.peers.len(), arena.beside.is_some());
-    started.retain(|it| kinds.contains(&it.kind));
-    let mut places = Vec::new();
-    for kind in &kinds {
-        if !started.iter().any(|it| it.kind == *kind) {
-            match arena.start(kind).await {
-                Ok(contestant) => started.push(contestant),
-                Err(error) if places.is_empty() => return Err(error),
-                Err(error) => {
-                    row.notes.push(format!("skipped: {}: {error:#}", arena.name(kind)));
-                    continue;
-                }
-            }
-        }
-        places.extend(started.iter().position(|it| it.kind == *kind));
-    }
-    let contestants: Vec<&Contestant> = places.iter().filter_map(|place| started.get(*place)).collect();
-    let mut rate = None;
-    for contestant in &contestants {
-        // Every buffer and connection was in use before it counts.
-        let done = load::closed(&arena.machine.load, &contestant.target, workload.load, 1).await?;
-        let lines = contestant.lines();
-        contestant.delivers(lines.min(done.completed)).await?;
-        rate = rate.or(workload.is_open.then_some(done.completed as f64 / done.seconds * OPEN_SHARE));
-    }
-    if let Some(rate) = rate {
-        row.notes.push(format!("{rate:.0} webhooks a second"));
-    }
-    let mut columns: Vec<Column> =
-        contestants.iter().map(|it| Column { name: arena.name(&it.kind), runs: Vec::new() }).collect();
-    let mut disturbed = Vec::new();
-    for round in 0..options.rounds {
-        if round > 0 && Instant::now() > end {
-            row.notes.push(format!("only {round} rounds: the time is over"));
-            break;
-        }
-        for turn in 0..contestants.len() {
-            let place = (turn + round) % contestants.len();
-            let (run, why) = quiet_run(arena, contestants[place], workload.load, rate, options).await?;
-            columns[place].runs.push(run);
-            disturbed.extend(why.map(|why| format!("{} in round {}: {why}", columns[place].name, round + 1)));
-        }
-    }
-    if let Some(last) = disturbed.last() {
-        let all = columns.iter().map(|column| column.runs.len()).sum::<usize>();
-        row.notes.push(format!("{} of {all} runs stayed busy; the last: {last}", disturbed.len()));
-    }
-    row.columns = columns;
-    row.judge(workload.goals);
-    Ok(row)
-}
-
-/// A run that nothing disturbed, or the last of several with what did.
-async fn quiet_run(
-    arena: &Arena,
-    contestant: &Contestant,
-    load: Load,
-    rate: Option<f64>,
-    options: &Options,
-) -> anyhow::Result<(Run, Option<String>)> {
-    let mut repeats = 0;
-    loop {
-        let (figures, why) = one_run(arena, contestant, load, rate, options.seconds).await?;
-        if why.is_none() || repeats == options.repeats {
-            return Ok((Run { figures, is_quiet: why.is_none() }, why));
-        }
-        repeats += 1;
-    }
-}
-
-async fn one_run(
-    arena: &Arena,
-    contestant: &Contestant,
-    load: Load,
-    rate: Option<f64>,
-    seconds: u32,
-) -> anyhow::Result<([f64; workloads::Figure::ALL.len()], Option<String>)> {
-    let watch = arena.machine.watch().await;
-    let (before, lines) = (contestant.cpu()?, contestant.lines());
-    let done = match rate {
-        Some(rate) => load::open(&contestant.target, load, rate, seconds.max(OPEN_SECONDS)).await?,
-        None => load::closed(&arena.machine.load, &contestant.target, load, seconds).await?,
-    };
-    let name = || arena.name(&contestant.kind);
-    ensure!(
-        done.completed > 0 && done.failed * 100 <= done.completed,
-        "{}: {} answers, {} failures",
-        name(),
-        done.completed,
-        done.failed
-    );
-    contestant.delivers(lines + done.completed).await.with_context(name)?;
-    let (after, memory) = (contestant.cpu()?, contestant.memory());
-    let why = watch.disturbance();
-    let each =
-        |before: Duration, after: Duration| after.saturating_sub(before).as_secs_f64() * 1e6 / done.completed as f64;
-    let (front, back) = (each(before.front, after.front), each(before.back, after.back));
-    let micros = |time: Duration| time.as_secs_f64() * 1e6;
-    let mib = |bytes: u64| bytes as f64 / (1024.0 * 1024.0);
-    let figures = [
-        front,
-        back,
-        front + back,
-        done.completed as f64 / done.seconds,
-        micros(done.p50),
-        micros(done.p99),
-        micros(done.p999),
-        mib(memory.front),
-        mib(memory.back),
-    ];
-    Ok((figures, why))
 }

@@ -1,7 +1,7 @@
 //! Peers: tunnels of others, started by the command lines of a small file.
 //!
 //! In a command line and in a file, `{listen}` is the port that senders use, `{handler}` that of the handler, `{tunnel}`
-//! a free one for the tunnel, and `{folder}` where the files are.
+//! that on which the server waits for the client, and `{folder}` where the files are.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -25,6 +25,8 @@ pub(crate) struct Peer {
     pub(crate) name: String,
     pub(crate) server: Vec<String>,
     pub(crate) client: Vec<String>,
+    /// Where the server waits for the client, if that cannot be chosen.
+    pub(crate) tunnel: Option<u16>,
     /// Written before either starts.
     #[serde(default)]
     pub(crate) files: BTreeMap<String, String>,
@@ -72,7 +74,8 @@ mod tests {
     #[test]
     fn the_example_is_a_file_of_peers() {
         let peers = parse(include_str!("peers.toml")).expect("is right");
-        assert_eq!(peers.iter().map(|peer| &*peer.name).collect::<Vec<_>>(), ["rathole", "bore"]);
+        let all: Vec<_> = peers.iter().map(|peer| (&*peer.name, peer.tunnel)).collect();
+        assert_eq!(all, [("rathole", None), ("bore", Some(7835))]);
         let places = Places { listen: 1, handler: 2, tunnel: 3, folder: Path::new("/tmp/x") };
         let all = peers.iter().flat_map(|peer| peer.server.iter().chain(&peer.client).chain(peer.files.values()));
         let all: String = all.map(|text| places.fill(text) + "\n").collect();

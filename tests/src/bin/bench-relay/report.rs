@@ -15,6 +15,9 @@ pub(crate) struct Run {
 }
 
 impl Run {
+    /// One that failed: it has no figures.
+    pub(crate) const NONE: Self = Self { figures: [f64::NAN; Figure::ALL.len()], is_quiet: false };
+
     fn sample(&self, of: Figure) -> Sample {
         let place = Figure::ALL.iter().position(|figure| *figure == of).unwrap_or_default();
         Sample { value: self.figures[place], is_quiet: self.is_quiet }
