@@ -38,7 +38,7 @@ use crate::{
     runtime_config::RuntimeConfig,
     services::Services,
     state::StateDir,
-    store::{Health, StoreKind},
+    store::Health,
 };
 
 /// The file in the state directory that holds the admin token.
@@ -73,10 +73,9 @@ pub(crate) fn issue_token(state: &StateDir) -> io::Result<(TokenHash, PathBuf)> 
     Ok((token.hash(), state.file(TOKEN_FILE)))
 }
 
-/// Everything that the admin listener answers. A backup is of `store`.
+/// Everything that the admin listener answers.
 pub(crate) fn build(
     gate: AdminGate,
-    store: &StoreKind,
     readiness: &Readiness,
     services: &Services,
     runtime_config: &Arc<RuntimeConfig>,
@@ -88,7 +87,7 @@ pub(crate) fn build(
         .layer(middleware::from_fn_with_state(gate.clone(), gate::check_host))
         .with_state(Probes { readiness: readiness.clone(), services: services.clone() });
     let closed = api::routes(services.clone())
-        .merge(events::routes(services.clone(), store.clone()))
+        .merge(events::routes(services.clone()))
         .merge(endpoints::routes(EndpointsApi { services, runtime_config }))
         .fallback(|| async { ApiError::nothing_here() })
         .layer(middleware::from_fn_with_state(gate, gate::check));

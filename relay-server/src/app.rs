@@ -111,7 +111,7 @@ impl App {
         services.delivery.recall().await.context("which signatures the relay has made cannot be read")?;
         let readiness = Readiness::default();
         let gate = AdminGate { hosts: server.admin_hosts.as_slice().into(), token: opened.token };
-        let admin = admin::build(gate, &store.kind, &readiness, &services, &runtime_config);
+        let admin = admin::build(gate, &readiness, &services, &runtime_config);
         let relay = Relay {
             started,
             drain_timeout: server.drain_timeout,

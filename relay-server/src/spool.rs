@@ -234,6 +234,10 @@ impl BodyFile {
         body
     }
 
+    pub(crate) fn file(&self) -> &File {
+        &self.0.file
+    }
+
     pub fn size(&self) -> u64 {
         self.0.size
     }

@@ -147,12 +147,6 @@ impl StoreKind {
         let store = opened.map_err(|error| StoreError::Internal(error.to_string()))??;
         Ok(Arc::new(store))
     }
-
-    /// Writes a copy of everything that the open store of this process holds to a new file, while work goes on.
-    pub(crate) async fn backup(&self, to: PathBuf) -> Result<(), StoreError> {
-        let nothing = || StoreError::Invalid("a store in memory has nothing to back up; use sqlite:FILE".into());
-        sqlite::backup(self.path().ok_or_else(nothing)?.to_owned(), to).await
-    }
 }
 
 /// Rows by name, each as its value.
@@ -281,6 +275,9 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn refused(&self, endpoint: Option<EndpointName>, limit: usize) -> Reply<'_, Vec<RefusedRow>>;
 
     fn refused_request(&self, id: EventId) -> Reply<'_, Option<RefusedRow>>;
+
+    /// Writes a copy of everything to a new file, and to what stands beside it, while work goes on.
+    fn backup(&self, to: PathBuf) -> Reply<'_, ()>;
 
     fn usage(&self) -> Usage;
 

@@ -17,17 +17,14 @@ use crate::{
     events::{self, EventQuery, ListBounds, Signing, word},
     failure::{ApiError, ApiErrorKind},
     services::Services,
-    store::{
-        Act, Acted, Action, Bulk, BulkAction, Filter, MAX_PAGE, MAX_RANGE_BYTES, Sight, State, StoreKind, Summary,
-    },
+    store::{Act, Acted, Action, Bulk, BulkAction, Filter, MAX_PAGE, MAX_RANGE_BYTES, Sight, State, Summary},
     webhook::EventId,
 };
 
 /// Whoever holds the admin token may ask for much at once.
 const BOUNDS: ListBounds = ListBounds { default_limit: 100, max_limit: MAX_PAGE, max_pages: 100 };
 
-/// A backup is of `store`.
-pub(super) fn routes(services: Services, store: StoreKind) -> Router {
+pub(super) fn routes(services: Services) -> Router {
     Router::new()
         .route("/api/v1/events", get(list))
         .route("/api/v1/events/{id}", get(show))
@@ -35,7 +32,7 @@ pub(super) fn routes(services: Services, store: StoreKind) -> Router {
         .route("/api/v1/events/{id}/{action}", post(act))
         .route("/api/v1/dead/{action}", post(bulk))
         .route("/api/v1/bulks", get(bulks))
-        .route("/api/v1/backup", post(backup).with_state(store))
+        .route("/api/v1/backup", post(backup))
         .with_state(services)
 }
 
@@ -138,10 +135,10 @@ struct To {
     to: std::path::PathBuf,
 }
 
-async fn backup(Shared(store): Shared<StoreKind>, Query(To { to }): Query<To>) -> Result<Response, ApiError> {
+async fn backup(Shared(services): Shared<Services>, Query(To { to }): Query<To>) -> Result<Response, ApiError> {
     if !to.is_absolute() {
         return Err(ApiError::bad_request("the path of the copy must be absolute"));
     }
-    store.backup(to.clone()).await?;
+    services.delivery.store.backup(to.clone()).await?;
     Ok(answer(StatusCode::OK, &json!({ "to": to })))
 }

@@ -54,16 +54,56 @@ fn memory(max_bytes: u64) -> Bed {
 }
 
 fn sqlite(max_bytes: u64) -> Bed {
-    let folder = tempfile::tempdir().expect("a folder");
+    open(tempfile::tempdir().expect("a folder"), max_bytes, sqlite::Pace::default())
+}
+
+/// Its index is committed when somebody looks.
+fn held_back(max_bytes: u64) -> Bed {
+    let pace = sqlite::Pace { events: usize::MAX, behind: Duration::MAX };
+    open(tempfile::tempdir().expect("a folder"), max_bytes, pace)
+}
+
+/// Its index is committed after each batch.
+fn up_to_date(max_bytes: u64) -> Bed {
+    let pace = sqlite::Pace { events: 0, behind: Duration::ZERO };
+    open(tempfile::tempdir().expect("a folder"), max_bytes, pace)
+}
+
+fn open(folder: tempfile::TempDir, max_bytes: u64, pace: sqlite::Pace) -> Bed {
     let options = SqliteOptions { path: folder.path().join("relay.db"), max_bytes };
-    Bed { store: Arc::new(SqliteStore::open(options).expect("a store")), folder: Some(folder) }
+    Bed { store: Arc::new(SqliteStore::open_at(options, pace).expect("a store")), folder: Some(folder) }
+}
+
+/// What a process that is killed leaves of its store, opened by the next one.
+fn killed(bed: &Bed) -> Option<Bed> {
+    let (from, to) = (bed.folder.as_ref()?.path(), tempfile::tempdir().expect("a folder"));
+    copy_files(from, to.path());
+    Some(open(to, bed.store.usage().max_bytes, sqlite::Pace { events: usize::MAX, behind: Duration::MAX }))
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    for file in std::fs::read_dir(from).expect("a folder") {
+        let file = file.expect("a file");
+        let copy = to.join(file.file_name());
+        if file.file_type().expect("a kind").is_dir() {
+            std::fs::create_dir(&copy).expect("made");
+            copy_files(&file.path(), &copy);
+        } else {
+            std::fs::copy(file.path(), copy).expect("copied");
+        }
+    }
 }
 
 /// Makes a store with so much room.
 type Factory = fn(u64) -> Bed;
 
 /// The stores that the suite is for.
-const FACTORIES: [(&str, Factory); 2] = [("memory", memory), ("sqlite", sqlite)];
+const FACTORIES: [(&str, Factory); 4] = [
+    ("memory", memory),
+    ("sqlite", sqlite),
+    ("sqlite, its index held back", held_back),
+    ("sqlite, its index committed at once", up_to_date),
+];
 
 /// One store of each kind, with so much room. What a test prints of them shows where it fails.
 fn beds(max_bytes: u64) -> impl Iterator<Item = Bed> {
@@ -125,6 +165,7 @@ suite! {
         a_dead_or_cancelled_head_lets_the_next_go
         a_parked_one_that_ends_lets_nobody_go
         a_revived_one_stands_behind_the_open_ones
+        a_dead_one_that_is_dropped_leaves_the_next_alone
         the_order_is_that_of_the_appends
         an_event_behind_another_gets_no_lease;
     lists:

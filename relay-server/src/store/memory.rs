@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -557,6 +558,11 @@ impl Store for MemoryStore {
         let inner = self.inner();
         let found = inner.refused.values().find_map(|log| log.get(&id)).cloned();
         self.reply(Ok(found))
+    }
+
+    fn backup(&self, _to: PathBuf) -> Reply<'_, ()> {
+        let nothing = "a store in memory has nothing to back up; use sqlite:FILE";
+        self.reply(Err(StoreError::Invalid(nothing.into())))
     }
 
     fn usage(&self) -> Usage {

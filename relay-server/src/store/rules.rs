@@ -320,7 +320,7 @@ pub(super) fn shown(target: &str) -> String {
 pub(super) fn checksum(
     endpoint: &EndpointName,
     id: EventId,
-    head: &str,
+    head: &[u8],
     headers: &[u8],
     body_sha256: &[u8; 32],
 ) -> [u8; 32] {

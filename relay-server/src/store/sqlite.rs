@@ -1,13 +1,15 @@
-//! The store in one SQLite file: the default.
+//! The store in files: the default. A log of what must not be lost, and SQLite as its index.
 //!
 //! ```text
-//! calls ──▶ queue ──▶ writer thread: BEGIN … COMMIT (sync) ──▶ answers
+//! calls ──▶ queue ──▶ writer thread: run ─▶ log ─▶ sync ──▶ answers
+//!                                     └▶ index: one transaction for many batches
 //! reads ──▶ queue ──▶ reader threads, read-only
-//!                     checkpoint thread: log ──▶ file
+//!                     checkpoint thread: SQLite's own log ──▶ its file
 //! ```
 //!
-//! One process holds the file. A commit is synced before anyone is answered (`synchronous=FULL`, read back at start). A
-//! write or sync that fails is never tried again: the store is failed from then on, and the process has to end.
+//! One process holds the files. Events, and what becomes of them, are synced in the log before anyone is answered;
+//! configuration, tokens and secrets in the index. A write or sync that fails is never tried again: the store is failed
+//! from then on, and the process has to end.
 
 use std::{
     future::Future,
@@ -21,7 +23,6 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use jiff::Timestamp;
-use sha2::{Digest as _, Sha256};
 use tokio::sync::{oneshot, watch};
 
 use super::{
@@ -32,17 +33,20 @@ use super::{
 };
 use crate::{endpoint::EndpointName, spool::Spool, webhook::EventId};
 
+mod attempts;
 mod backup;
 mod ballast;
+mod bodies;
 mod checkpoint;
 mod content;
 mod delivery;
 mod fault;
 mod head;
+mod index;
 mod intake;
 mod keys;
 mod listing;
-#[cfg_attr(not(test), expect(dead_code, reason = "the writer does not use it yet"))]
+#[cfg_attr(not(test), expect(dead_code, reason = "nothing rewrites sparse segments yet"))]
 mod log;
 mod marks;
 mod operator_actions;
@@ -50,25 +54,41 @@ mod pending_rows;
 mod post;
 mod purge;
 mod readers;
+mod record;
 mod refused;
 mod room;
 mod row;
 mod schema;
 mod small;
+mod syncer;
+mod tx;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
 use ballast::Ballast;
+use bodies::BodyFolder;
 use checkpoint::Checkpointer;
-use intake::{Chunk, Ready, Staged};
+use content::Shelves;
+use index::Index;
+pub(super) use index::Pace;
+use intake::{Ready, Staged};
 use keys::Keys;
+use log::{Log, LogMedium};
 use readers::Readers;
 use room::Shares;
 use row::Found;
 pub use schema::resolve;
-use writer::{Counters, Kind, Tx, Writer};
+use tx::{Tx, WriterState};
+use writer::{Counters, Kind, Writer};
+
+/// Bounds of a segment of the log, in bytes.
+const SEGMENT_BYTES: (u64, u64) = (1024 * 1024, 16 * 1024 * 1024);
+
+/// The longest body that stands in the log, in bytes; and the largest part of a segment that one takes.
+const MOST_IN_LOG: u32 = 1024 * 1024;
+const PART_OF_SEGMENT: u32 = 4;
 
 /// Where the store is and how large it may get.
 #[derive(Clone, Debug)]
@@ -78,7 +98,7 @@ pub struct SqliteOptions {
     pub max_bytes: u64,
 }
 
-/// The store in one SQLite file. Dropping it commits what is queued and closes the file.
+/// The store in files. Dropping it commits what is queued and closes them.
 pub struct SqliteStore {
     // The order matters: readers end, then the writer, then the lock is given up.
     readers: Readers,
@@ -92,6 +112,9 @@ pub struct SqliteStore {
 /// What the store and its threads have in common.
 struct Shared {
     options: SqliteOptions,
+    /// BodyFolder up to this stand in the log.
+    most_in_log: u64,
+    shelves: Shelves,
     keys: Keys,
     pulse: Pulse,
     counters: Counters,
@@ -107,18 +130,34 @@ impl std::fmt::Debug for SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the file, or makes it. Blocks; an error says what to do.
-    pub fn open(mut options: SqliteOptions) -> Result<Self, StoreError> {
+    /// Opens the files, or makes them. Blocks; an error says what to do.
+    pub fn open(options: SqliteOptions) -> Result<Self, StoreError> {
+        Self::open_at(options, Pace::default())
+    }
+
+    pub(super) fn open_at(mut options: SqliteOptions, pace: Pace) -> Result<Self, StoreError> {
         options.path = resolve(&options.path)?;
         let path = &options.path;
         let lock = schema::lock(path)?;
         let connection = schema::open_writer(path)?;
+        let segment = (options.max_bytes / 64).clamp(SEGMENT_BYTES.0, SEGMENT_BYTES.1);
+        let segment = u32::try_from(segment).unwrap_or(u32::MAX);
+        let spool = schema::spool(path, options.max_bytes)?;
+        let bodies = BodyFolder::new(schema::bodies_folder(path));
+        let (id, mark, mut known) =
+            (schema::id(&connection)?, index::mark(&connection)?, WriterState::load(&connection)?);
+        let log = index::read_back(&connection, &mut known, &Keys::default(), |read| {
+            Log::open(LogMedium::Disk(schema::log_folder(path)), id, segment, mark, read)
+        })?;
+        bodies.sweep(&index::files(&connection)?);
         let shared = Arc::new(Shared {
+            most_in_log: MOST_IN_LOG.min(segment / PART_OF_SEGMENT).into(),
+            shelves: Shelves { log: log.reader(), bodies },
             keys: Keys::load(&connection)?,
             pulse: Pulse::default(),
             counters: Counters::default(),
             shares: ArcSwap::default(),
-            spool: schema::spool(path, options.max_bytes)?,
+            spool,
             ballast: Ballast(schema::beside(path, "reserve")),
             options: options.clone(),
         });
@@ -128,7 +167,11 @@ impl SqliteStore {
         }
         let checkpointer = Checkpointer::start(path, Arc::clone(&shared))?;
         let readers = Readers::start(path)?;
-        let writer = Arc::new(Writer::start(connection, checkpointer, Arc::clone(&shared))?);
+        let index = Index::new(connection, checkpointer, pace);
+        shared.counters.used_bytes.store(known.used_bytes(), Ordering::Relaxed);
+        // What was read back from the log is not committed yet.
+        shared.counters.is_behind.store(true, Ordering::Release);
+        let writer = Arc::new(Writer::start(index, log, known, Arc::clone(&shared))?);
         Ok(Self { readers, writer, shared, swept: Arc::default(), _lock: lock })
     }
 
@@ -148,50 +191,83 @@ impl SqliteStore {
         Box::pin(answered(self.readers.call(work)))
     }
 
-    /// Reads what concerns events, all of which are in the tables then.
+    /// Reads what the index holds, after it was committed with everything that was answered.
     async fn look<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(&rusqlite::Connection) -> Result<T, StoreError> + Send + 'static,
     {
-        if self.shared.counters.pending.load(Ordering::Acquire) > 0 {
-            match self.write(Kind::Upkeep, 0, |_| Ok(())).await {
-                // Of a failed store people can still see what is in its tables.
-                Ok(()) | Err(StoreError::Failed(_)) => {}
-                Err(error) => return Err(error),
-            }
-        }
+        self.catch_up().await?;
         self.read(work).await
     }
 
-    /// Writes the chunks of a long body, each in a transaction of its own, and prepares its event.
+    async fn catch_up(&self) -> Result<(), StoreError> {
+        if !self.shared.counters.is_behind.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let commit = |tx: &mut Tx<'_>| {
+            tx.wants.commit = true;
+            Ok(())
+        };
+        let committed = self.write(Kind::Upkeep, 0, commit).await;
+        // Of a failed store people can still see what is in its tables.
+        if self.has_failed() { Ok(()) } else { committed }
+    }
+
+    fn has_failed(&self) -> bool {
+        self.shared.pulse.failure().is_some()
+    }
+
+    /// Finds one event in sight, with its attempts, wherever its row is.
+    async fn find(&self, sight: Sight, id: EventId) -> Result<Option<(Found, Vec<Attempt>)>, StoreError> {
+        let asked = sight.clone();
+        let found = self.write(Kind::Upkeep, 0, move |tx| {
+            let names = match &asked {
+                Sight::All => tx.known.names(tx.connection)?,
+                Sight::Only(names) => names.clone(),
+            };
+            for name in names {
+                let Some(key) = tx.endpoint(&name)? else { continue };
+                if let Some(found) = tx.load(&name, key, id)? {
+                    return Ok(Some((found, tx.attempts(key, id)?)));
+                }
+            }
+            Ok(None)
+        });
+        let found = found.await;
+        // Of a failed store people can still see what is in its tables.
+        if found.is_ok() || !self.has_failed() {
+            return found;
+        }
+        let read = move |connection: &rusqlite::Connection| {
+            let Some((key, found)) = listing::find(connection, &sight, id)? else { return Ok(None) };
+            Ok(Some((found, attempts::read(connection, key, id)?)))
+        };
+        self.read(read).await
+    }
+
+    /// Puts a long body into its file, and prepares its event.
     async fn prepare(&self, event: &NewEvent, now: Timestamp) -> Result<(Ready, Option<Staged>), StoreError> {
         let size = event.body.size();
-        if size <= INLINE_BYTES {
+        if size <= self.shared.most_in_log {
             return Ok((intake::prepare(event, None, now)?, None));
         }
-        let endpoint = event.endpoint.clone();
         if let Body::File(body) = &event.body {
             body.is_counted_elsewhere();
         }
-        let blob = self.write(Kind::Intake, 0, move |tx| tx.stage(&endpoint, size)).await?;
-        let staged = Staged { writer: Arc::clone(&self.writer), blob, is_kept: false };
-        let mut whole = Sha256::default();
-        for n in 0..size.div_ceil(intake::CHUNK_BYTES as u64) {
-            let body = event.body.clone();
-            // A thread that may block reads the caller's file.
-            let read = self.read(move |_| {
-                let chunk = Chunk::read(&body, n)?;
-                whole.update(&chunk.data);
-                Ok((chunk, whole))
-            });
-            let (chunk, so_far) = read.await?;
-            whole = so_far;
-            let endpoint = event.endpoint.clone();
-            let put = move |tx: &mut Tx<'_>| intake::put_chunk(tx, &endpoint, blob, &chunk);
-            self.write(Kind::Intake, intake::CHUNK_BYTES, put).await?;
-        }
-        Ok((intake::prepare(event, Some((blob, whole.finalize().into())), now)?, Some(staged)))
+        let (file, endpoint) = (tx::draw_number()?, event.endpoint.clone());
+        self.write(Kind::Intake, 0, move |tx| tx.stage(&endpoint, file, size)).await?;
+        let staged = Staged { writer: Arc::clone(&self.writer), file, is_kept: false };
+        let (body, bodies) = (event.body.clone(), self.shared.shelves.bodies.clone());
+        // A thread that may block reads the caller's file.
+        let sha256 = match self.read(move |_| bodies.keep(&body, file)).await {
+            Err(error @ StoreError::Failed(_)) => {
+                self.shared.pulse.set(Health::Failed(error.to_string()));
+                return Err(error);
+            }
+            other => other?,
+        };
+        Ok((intake::prepare(event, Some((file, sha256)), now)?, Some(staged)))
     }
 
     /// Reads what leased events carry; what is damaged is set apart.
@@ -199,13 +275,13 @@ impl SqliteStore {
         if events.is_empty() {
             return Ok(Vec::new());
         }
-        let leased = events.clone();
-        let read = self.read(move |connection| {
-            let one = |(found, lease): (Found, Lease)| match content::read(connection, &found, true) {
-                Err(error) if !matches!(error, StoreError::Damaged(_)) => Err(error),
-                content => Ok((found.row.summary, lease, content.ok())),
+        let (leased, shelves) = (events.clone(), self.shared.shelves.clone());
+        let read = self.read(move |_| {
+            let one = |(found, lease): (Found, Lease)| {
+                let content = shelves.read(&found, true).ok();
+                (found.row.summary, lease, content)
             };
-            events.into_iter().map(one).collect::<Result<Vec<_>, _>>()
+            Ok(events.into_iter().map(one).collect::<Vec<_>>())
         });
         let loaded = match read.await {
             Ok(loaded) => loaded,
@@ -218,9 +294,10 @@ impl SqliteStore {
         for (summary, lease, content) in loaded {
             match content {
                 Some(content) => {
-                    deliveries.push(ClaimedEvent { summary, lease, head: content.head, body: content.body });
+                    let body = content.body.filter(|body| body.len() as u64 <= INLINE_BYTES);
+                    deliveries.push(ClaimedEvent { summary, lease, head: content.head, body });
                 }
-                None => self.set_apart(summary.endpoint, summary.id, now).await?,
+                None => drop(self.set_apart(summary.endpoint, summary.id, now).await?),
             }
         }
         Ok(deliveries)
@@ -246,13 +323,15 @@ impl SqliteStore {
         Ok(())
     }
 
-    async fn set_apart(&self, endpoint: EndpointName, id: EventId, now: Timestamp) -> Result<(), StoreError> {
+    /// Sets a damaged event apart; says whether it is there at all.
+    async fn set_apart(&self, endpoint: EndpointName, id: EventId, now: Timestamp) -> Result<bool, StoreError> {
         let name = endpoint.clone();
-        if self.write(Kind::Upkeep, 64, move |tx| operator_actions::set_apart(tx, &endpoint, id, now)).await? {
+        let found = self.write(Kind::Upkeep, 64, move |tx| operator_actions::set_apart(tx, &endpoint, id, now)).await?;
+        if found == Some(true) {
             tracing::error!(event = %id, endpoint = %name, "an event is damaged; it is set apart and not delivered");
             self.shared.counters.damaged.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(())
+        Ok(found.is_some())
     }
 }
 
@@ -288,16 +367,16 @@ impl Store for SqliteStore {
             rules::once_each(&events)?;
             let (mut ready, mut staged) = (Vec::with_capacity(events.len()), Vec::new());
             for event in &events {
-                let (one, chunks) = self.prepare(event, now).await?;
+                let (one, file) = self.prepare(event, now).await?;
                 ready.push(one);
-                staged.extend(chunks);
+                staged.extend(file);
             }
             let bytes = ready.iter().map(Ready::bytes).sum();
             let call = self.writer.call(Kind::Intake, bytes, move |tx| {
                 ready.iter().map(|event| intake::append(tx, event, now)).collect()
             });
             let verdicts = answered(call).await;
-            staged.iter_mut().for_each(|chunks| chunks.is_kept = verdicts.is_ok());
+            staged.iter_mut().for_each(|file| file.is_kept = verdicts.is_ok());
             verdicts
         })
     }
@@ -330,19 +409,19 @@ impl Store for SqliteStore {
 
     fn list(&self, filter: Filter, page: PageRequest) -> Reply<'_, Page> {
         let shared = Arc::clone(&self.shared);
-        boxed(self.look(move |connection| listing::list(connection, &shared.keys, &filter, &page, listing::LONG)))
+        boxed(self.look(move |connection| {
+            listing::list(connection, &shared.shelves, &shared.keys, &filter, &page, listing::LONG)
+        }))
     }
 
     fn event(&self, sight: Sight, id: EventId, now: Timestamp) -> Reply<'_, Option<Record>> {
         boxed(async move {
-            let read = self.look(move |connection| {
-                let Some((key, found)) = listing::find(connection, &sight, id)? else { return Ok(None) };
-                let attempts = content::attempts(connection, key, id)?;
-                Ok(Some((content::read(connection, &found, false), found.row.summary, attempts)))
-            });
-            let Some((content, summary, attempts)) = read.await? else { return Ok(None) };
-            if matches!(content, Err(StoreError::Damaged(_))) {
-                self.set_apart(summary.endpoint.clone(), id, now).await?;
+            let Some((found, attempts)) = self.find(sight, id).await? else { return Ok(None) };
+            let (summary, shelves) = (found.row.summary.clone(), self.shared.shelves.clone());
+            let content = self.read(move |_| shelves.read(&found, false)).await;
+            let is_damaged = matches!(content, Err(StoreError::Damaged(_)));
+            if is_damaged && !self.set_apart(summary.endpoint.clone(), id, now).await? {
+                return Ok(None);
             }
             Ok(Some(Record { head: content?.head, summary, attempts }))
         })
@@ -350,17 +429,14 @@ impl Store for SqliteStore {
 
     fn body(&self, endpoint: EndpointName, id: EventId, range: Range<u64>, now: Timestamp) -> Reply<'_, Option<Bytes>> {
         boxed(async move {
-            let sight = Sight::from(endpoint.clone());
-            let read = self.look(move |connection| {
-                let Some((_, found)) = listing::find(connection, &sight, id)? else { return Ok(None) };
-                let content = content::read(connection, &found, false)?;
-                content::part(connection, id, &content, range).map(Some)
-            });
-            let part = read.await;
-            if matches!(part, Err(StoreError::Damaged(_))) {
-                self.set_apart(endpoint, id, now).await?;
+            let Some((found, _)) = self.find(endpoint.clone().into(), id).await? else { return Ok(None) };
+            let shelves = self.shared.shelves.clone();
+            let part = self.read(move |_| shelves.part(&found, range)).await;
+            let is_damaged = matches!(part, Err(StoreError::Damaged(_)));
+            if is_damaged && !self.set_apart(endpoint, id, now).await? {
+                return Ok(None);
             }
-            part
+            part.map(Some)
         })
     }
 
@@ -369,7 +445,7 @@ impl Store for SqliteStore {
     }
 
     fn bulk(&self, id: EventId, action: BulkAction, filter: Filter, now: Timestamp) -> Reply<'_, ()> {
-        self.write(Kind::Upkeep, 256, move |tx| operator_actions::start(tx.connection, id, action, &filter, now))
+        self.write(Kind::Upkeep, 256, move |tx| operator_actions::start(tx, id, action, &filter, now))
     }
 
     fn bulk_step(&self, id: EventId, fresh: Vec<EventId>, now: Timestamp) -> Reply<'_, Bulk> {
@@ -377,7 +453,7 @@ impl Store for SqliteStore {
     }
 
     fn bulks(&self) -> Reply<'_, Vec<Bulk>> {
-        self.read(operator_actions::all)
+        boxed(self.look(operator_actions::all))
     }
 
     fn purge(&self, policy: Purge, now: Timestamp) -> Reply<'_, Purged> {
@@ -395,11 +471,14 @@ impl Store for SqliteStore {
     }
 
     fn reach_back(&self, reaches: Vec<(EndpointName, Duration)>, begins: Timestamp, now: Timestamp) -> Reply<'_, ()> {
-        self.write(Kind::Upkeep, 64 * reaches.len(), move |tx| marks::remember(tx, &reaches, begins, now))
+        self.write(Kind::Upkeep, 64 * reaches.len(), move |tx| {
+            tx.wants.full = true;
+            marks::remember(tx, &reaches, begins, now)
+        })
     }
 
     fn pause(&self, endpoint: EndpointName, paused: bool, now: Timestamp) -> Reply<'_, ()> {
-        self.write(Kind::Upkeep, 64, move |tx| small::pause(tx, &endpoint, paused, now))
+        self.write(Kind::Upkeep, 64, move |tx| tx.pause(&endpoint, paused.then(|| row::millis(now))))
     }
 
     fn backlog(&self, sight: Sight) -> Reply<'_, Vec<Backlog>> {
@@ -411,16 +490,22 @@ impl Store for SqliteStore {
     }
 
     fn config(&self, kind: ConfigKind) -> Reply<'_, Vec<ConfigRow>> {
-        self.read(move |connection| small::config(connection, kind))
+        boxed(self.look(move |connection| small::config(connection, kind)))
     }
 
     fn configure(&self, source: Source, sets: ConfigSets, all: bool, now: Timestamp) -> Reply<'_, Vec<ConfigChange>> {
         let bytes = sets.iter().flat_map(|(_, rows)| rows).map(|(name, value)| name.len() + value.len()).sum();
-        self.write(Kind::Upkeep, bytes, move |tx| small::configure(tx.connection, source, &sets, all, now))
+        self.write(Kind::Upkeep, bytes, move |tx| {
+            tx.wants.full = true;
+            small::configure(tx.connection, source, &sets, all, now)
+        })
     }
 
     fn unconfigure(&self, kind: ConfigKind, name: String) -> Reply<'_, bool> {
-        self.write(Kind::Upkeep, 64, move |tx| small::unconfigure(tx.connection, kind, &name))
+        self.write(Kind::Upkeep, 64, move |tx| {
+            tx.wants.full = true;
+            small::unconfigure(tx.connection, kind, &name)
+        })
     }
 
     fn used(&self, kind: ConfigKind, names: Vec<String>, at: Timestamp) -> Reply<'_, ()> {
@@ -436,6 +521,7 @@ impl Store for SqliteStore {
         now: Timestamp,
     ) -> Reply<'_, bool> {
         self.write(Kind::Upkeep, 256, move |tx| {
+            tx.wants.full = true;
             let there = was == Was::Nothing && small::secret(tx.connection, &scope, &name)?.is_some();
             if !there {
                 small::put_secret(tx.connection, &scope, &name, sealed.as_deref(), now)?;
@@ -449,11 +535,11 @@ impl Store for SqliteStore {
     }
 
     fn remember(&self, signature: OwnSignature, now: Timestamp) -> Reply<'_, ()> {
-        self.write(Kind::Upkeep, 128, move |tx| small::remember(tx.connection, &signature, now))
+        self.write(Kind::Upkeep, 128, move |tx| small::remember(tx, &signature, now))
     }
 
     fn own_signatures(&self, now: Timestamp) -> Reply<'_, Vec<OwnSignature>> {
-        self.read(move |connection| small::own_signatures(connection, now))
+        boxed(self.look(move |connection| small::own_signatures(connection, now)))
     }
 
     fn refuse(&self, rows: Vec<RefusedRow>) -> Reply<'_, ()> {
@@ -463,11 +549,19 @@ impl Store for SqliteStore {
     }
 
     fn refused(&self, endpoint: Option<EndpointName>, limit: usize) -> Reply<'_, Vec<RefusedRow>> {
-        self.read(move |connection| refused::refused(connection, endpoint.as_ref(), limit))
+        boxed(self.look(move |connection| refused::refused(connection, endpoint.as_ref(), limit)))
     }
 
     fn refused_request(&self, id: EventId) -> Reply<'_, Option<RefusedRow>> {
-        self.read(move |connection| refused::request(connection, id))
+        boxed(self.look(move |connection| refused::request(connection, id)))
+    }
+
+    fn backup(&self, to: PathBuf) -> Reply<'_, ()> {
+        boxed(async move {
+            let hold = self.shared.shelves.log.hold();
+            self.catch_up().await?;
+            answered(backup::start(Arc::clone(&self.shared), to, hold)).await
+        })
     }
 
     fn usage(&self) -> Usage {
@@ -487,16 +581,21 @@ impl Store for SqliteStore {
     }
 }
 
-/// Writes a copy of the store at this path, which this process has open, to a new file.
-pub(super) async fn backup(path: PathBuf, to: PathBuf) -> Result<(), StoreError> {
-    answered(backup::start(resolve(&path)?, to)).await
-}
-
-/// Looks through a whole file for damage that SQLite can see. Blocks, and needs the file for itself.
+/// Looks through a whole store for damage: what SQLite can see in the index, and what the index misses in the log.
+/// Blocks, and needs the store for itself.
 pub fn check(path: &Path) -> Result<(), StoreError> {
-    let path = &resolve(path)?;
-    let _lock = schema::lock(path)?;
-    let connection = schema::open_writer(path)?;
+    let store = SqliteStore::open(SqliteOptions { path: path.to_owned(), max_bytes: u64::MAX })?;
+    let (path, log) = (store.shared.options.path.clone(), store.shared.shelves.log.clone());
+    // What was read back from the log is in the index then.
+    drop(store);
+    let _lock = schema::lock(&path)?;
+    let connection = schema::open_writer(&path)?;
     let found: String = connection.pragma_query_value(None, "integrity_check", |row| row.get(0))?;
-    if found == "ok" { Ok(()) } else { Err(StoreError::Failed(found)) }
+    if found != "ok" {
+        return Err(StoreError::Failed(found));
+    }
+    listing::places(&connection, |id, place| match log.read(place)? {
+        Some(_) => Ok(()),
+        None => Err(StoreError::Damaged(id)),
+    })
 }

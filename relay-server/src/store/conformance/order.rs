@@ -98,3 +98,15 @@ pub(super) async fn an_event_behind_another_gets_no_lease(store: Arc<dyn Store>)
     let summary = record(&store, id(2)).await.summary;
     assert_eq!((summary.parked, summary.attempts), (true, 0));
 }
+
+pub(super) async fn a_dead_one_that_is_dropped_leaves_the_next_alone(store: Arc<dyn Store>) {
+    let keyed = |ms| NewEvent { order_key: Some("k".into()), ..event("a", ms) };
+    append(&store, keyed(1)).await;
+    append(&store, keyed(2)).await;
+    let first = claim(&store, "a", 9, 500, 5).await.remove(0);
+    dead(&store, &first, 6).await;
+    let second = claim(&store, "a", 9, 500, 7).await.remove(0);
+    assert_eq!(act(&store, "a", id(1), Action::Drop, 8).await, Acted::Done);
+    assert!(claim(&store, "a", 9, 900, 20).await.is_empty(), "its lease goes on");
+    assert_eq!(done(&store, &second, 21).await, Ended::Settled(State::Delivered));
+}

@@ -30,7 +30,7 @@ impl Dice {
 }
 
 struct Run {
-    stores: Vec<Arc<dyn Store>>,
+    beds: Vec<Bed>,
     dice: Dice,
     now: i64,
     ids: Vec<(EndpointName, EventId)>,
@@ -44,7 +44,8 @@ struct Run {
 macro_rules! all {
     ($run:ident, $store:ident => $call:expr) => {{
         let mut said = Vec::new();
-        for $store in &$run.stores {
+        for bed in &$run.beds {
+            let $store = &bed.store;
             said.push($call.await);
         }
         let first = said.remove(0);
@@ -255,7 +256,7 @@ impl Run {
         let policy = |cursor| Purge { retention, pending_retention, max_bytes: u64::MAX, cursor };
         let mut sums = Vec::new();
         // Cursors are each store's own, and so is the number of steps.
-        for store in &self.stores {
+        for Bed { store, .. } in &self.beds {
             let (mut cursor, mut sum) = (None, (0, 0));
             for _ in 0..100 {
                 let step = store.purge(policy(cursor), now).await.expect("purged");
@@ -269,6 +270,8 @@ impl Run {
             sums.push(sum);
         }
         assert!(sums.iter().all(|sum| *sum == sums[0]), "removed and expired at {}: {sums:?}", self.now);
+        // What was removed may be there again after a crash, until that is committed.
+        all!(self, store => store.backlog(Sight::All)).expect("read");
     }
 
     async fn look(&mut self) {
@@ -286,7 +289,28 @@ impl Run {
         all!(self, store => store.pause(endpoint.clone(), paused, now)).expect("paused");
     }
 
+    /// The processes of those that are files are killed, and started again.
+    async fn kill(&mut self) {
+        let steps = self.dice.roll(4);
+        for _ in 0..steps {
+            self.change().await;
+        }
+        for bed in &mut self.beds {
+            if let Some(next) = killed(bed) {
+                *bed = next;
+            }
+        }
+    }
+
     async fn step(&mut self) {
+        if self.dice.chance(1) {
+            self.kill().await;
+        }
+        self.change().await;
+    }
+
+    /// One of those calls after which nothing may be lost.
+    async fn change(&mut self) {
         self.now += self.dice.ms(20);
         match self.dice.roll(20) {
             0..=5 => self.append().await,
@@ -322,9 +346,8 @@ async fn all_stores_say_the_same() {
     let seeds = number("RELAY_STORE_SEEDS").unwrap_or(8);
     for seed in first..first + seeds {
         let _seed = PrintSeed(seed);
-        let beds: Vec<_> = beds(ROOM).collect();
         let mut run = Run {
-            stores: beds.iter().map(|bed| Arc::clone(&bed.store)).collect(),
+            beds: beds(ROOM).collect(),
             dice: Dice(seed),
             now: 0,
             ids: Vec::new(),
@@ -337,7 +360,7 @@ async fn all_stores_say_the_same() {
             run.step().await;
         }
         run.look().await;
-        beds.iter().for_each(Bed::assert_counted);
+        run.beds.iter().for_each(Bed::assert_counted);
         assert!(run.ids.len() > 50, "the run did something");
     }
 }

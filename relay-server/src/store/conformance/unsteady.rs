@@ -117,6 +117,7 @@ impl Store for UnsteadyStore {
         refuse(rows: Vec<RefusedRow>) -> ();
         refused(endpoint: Option<EndpointName>, limit: usize) -> Vec<RefusedRow>;
         refused_request(id: EventId) -> Option<RefusedRow>;
+        backup(to: PathBuf) -> ();
     }
 
     fn set_shares(&self, shares: Vec<(EndpointName, Share)>) {

@@ -197,7 +197,7 @@ impl Shelf {
         let next = self.queue(&row).and_then(|queue| queue.iter().find(|(_, id)| *id != row.summary.id)).copied();
         let was_head = !self.events[&row.summary.id].row.summary.parked;
         self.put(row);
-        if let Some((_, next)) = next.filter(|_| was_head) {
+        if let Some((_, next)) = next.filter(|(_, next)| was_head && self.events[next].row.summary.parked) {
             let mut row = self.events[&next].row.clone();
             row.unpark(now);
             self.put(row);

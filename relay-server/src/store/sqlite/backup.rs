@@ -1,30 +1,38 @@
 //! Copies the whole store while work goes on.
 //!
-//! The copy has a thread and a connection of its own, so that lists and claims do not wait for it. Until it is done the
-//! log cannot start again, and grows by what is committed meanwhile.
+//! The copy has a thread and a connection of its own, so that lists and claims do not wait for it. Until it is done
+//! SQLite's own log cannot start again, and no file of the log is used again or removed.
 
 use std::{
     fs::{self, File},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use tokio::sync::oneshot;
 
-use super::{schema, start_thread};
+use super::{Shared, log::LogHold, schema, start_thread};
 use crate::store::StoreError;
 
-pub(super) fn start(from: PathBuf, to: PathBuf) -> oneshot::Receiver<Result<(), StoreError>> {
+/// Copies what the index holds that is committed now, and the log with it.
+pub(super) fn start(shared: Arc<Shared>, to: PathBuf, hold: LogHold) -> oneshot::Receiver<Result<(), StoreError>> {
     let (reply, receiver) = oneshot::channel();
     // If there is no thread to be had the reply is dropped, and its caller takes the store to be busy.
-    let _started = start_thread("store-backup", move || drop(reply.send(copy(&from, &to))));
+    let _started = start_thread("store-backup", move || {
+        let copied = copy(&shared.options.path, &to);
+        drop(hold);
+        drop(reply.send(copied));
+    });
     receiver
 }
 
 /// Under another name until it is whole and synced.
 fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
     let wrong = |what: &dyn std::fmt::Display| StoreError::Invalid(format!("backup to {}: {what}", to.display()));
-    if to.exists() {
-        return Err(wrong(&"the file exists; name one that does not"));
+    let log = schema::log_folder(to);
+    if to.exists() || log.exists() {
+        return Err(wrong(&"the file exists, or the folder of its log; name one that does not"));
     }
     let part = schema::beside(to, "part");
     let _left_over = fs::remove_file(&part);
@@ -34,12 +42,30 @@ fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
     // Reads one moment of the store and writes the copy, which query_only would forbid.
     connection.pragma_update(None, "query_only", false)?;
     let copied = connection.execute("VACUUM INTO ?1", [name]).map_err(|error| wrong(&error)).and_then(|_| {
+        // What the log says beyond that moment does no harm: whoever opens the copy reads it as after a crash.
+        copy_folder(&schema::log_folder(from), &log).map_err(|error| wrong(&error))?;
         File::open(&part).and_then(|file| file.sync_all()).map_err(|error| wrong(&error))?;
         fs::rename(&part, to).map_err(|error| wrong(&error))?;
         schema::sync_directory(to)
     });
     if copied.is_err() {
         let _nothing_to_remove = fs::remove_file(&part);
+        let _nothing_to_remove = fs::remove_dir_all(&log);
     }
     copied
+}
+
+fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::DirBuilder::new().mode(0o700).create(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let copy = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &copy)?;
+        } else {
+            fs::copy(entry.path(), &copy)?;
+            File::open(&copy)?.sync_all()?;
+        }
+    }
+    File::open(to)?.sync_all()
 }

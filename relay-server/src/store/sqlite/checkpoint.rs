@@ -11,7 +11,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread::JoinHandle,
@@ -31,10 +31,9 @@ const RESET_FRAMES: u32 = 4096;
 /// Length of the log at which commits wait for the copy: 64 MiB.
 const MOST_FRAMES: u32 = 8192;
 
-/// Length of the log at which it is to start again while the disk is full, and the longest that is taken in with: what
-/// was kept aside has room for it, and is there for settles first. 4 MiB and 8 MiB.
+/// Length of the log at which it is to start again while the disk is full: what was kept aside has room for it, and is
+/// there for settles first. 4 MiB.
 const RESET_FRAMES_IF_FULL: u32 = 512;
-const MOST_FRAMES_IF_FULL: u32 = 1024;
 
 /// The most that the writer copies while the log is shorter: 2 MiB.
 const REST_FRAMES: u32 = 256;
@@ -54,10 +53,18 @@ pub(super) struct Checkpointer {
     requests: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
     copied: Arc<AtomicU32>,
+    marks: Arc<Marks>,
     /// Frames at the last request.
     asked: u32,
     idle: bool,
     shared: Arc<Shared>,
+}
+
+/// Up to where the log is held by the index as it was committed last, and by what of it has been synced.
+#[derive(Default)]
+struct Marks {
+    committed: AtomicU64,
+    synced: AtomicU64,
 }
 
 impl Checkpointer {
@@ -65,16 +72,19 @@ impl Checkpointer {
         let connection = schema::open_second(path)?;
         let copied = Arc::new(AtomicU32::new(0));
         let (requests, work) = sync_channel(1);
-        let (counted, all) = (Arc::clone(&copied), Arc::clone(&shared));
-        let thread = start_thread("store-checkpoint", move || run(&connection, &work, &counted, &all))?;
-        Ok(Self { requests: Some(requests), thread: Some(thread), copied, asked: 0, idle: true, shared })
+        let marks = Arc::new(Marks::default());
+        let (counted, noted, all) = (Arc::clone(&copied), Arc::clone(&marks), Arc::clone(&shared));
+        let thread = start_thread("store-checkpoint", move || run(&connection, &work, (&counted, &noted), &all))?;
+        Ok(Self { requests: Some(requests), thread: Some(thread), copied, marks, asked: 0, idle: true, shared })
     }
 
     pub(super) fn count_frames(&self, connection: &Connection) {
         connection.wal_hook(Some(count));
     }
 
-    pub(super) fn after_commit(&mut self, connection: &Connection) {
+    /// A commit that holds the log up to this mark.
+    pub(super) fn after_commit(&mut self, connection: &Connection, mark: u64) {
+        self.marks.committed.store(mark, Ordering::Release);
         let frames = FRAMES.get();
         self.idle = false;
         if frames < self.asked {
@@ -92,14 +102,18 @@ impl Checkpointer {
 
     /// Copies what is in the log; if nobody reads in it, it begins again with the next commit.
     pub(super) fn copy_all(&self, connection: &Connection) {
-        if let Some((_, copied)) = copy(connection, "PASSIVE", &self.shared) {
+        if let Some((_, copied)) = copy(connection, "PASSIVE", &self.marks, &self.shared) {
             self.copied.store(copied, Ordering::Release);
         }
     }
 
-    /// Whether the log of a store whose disk is full may grow by what comes in.
-    pub(super) fn has_room_on_a_full_disk(&self) -> bool {
-        FRAMES.get() < MOST_FRAMES_IF_FULL || FRAMES.get() <= self.copied.load(Ordering::Acquire)
+    pub(super) fn is_synced(&self, mark: u64) {
+        self.marks.synced.fetch_max(mark, Ordering::AcqRel);
+    }
+
+    /// Up to where the log is held by commits that outlive a power cut.
+    pub(super) fn synced_mark(&self) -> u64 {
+        self.marks.synced.load(Ordering::Acquire)
     }
 
     pub(super) fn idle(&mut self) {
@@ -122,18 +136,18 @@ impl Checkpointer {
             let _panicked = thread.join();
         }
         if self.shared.pulse.failure().is_none() {
-            copy(connection, "TRUNCATE", &self.shared);
+            copy(connection, "TRUNCATE", &self.marks, &self.shared);
         }
     }
 }
 
-fn run(connection: &Connection, work: &Receiver<()>, copied: &AtomicU32, shared: &Shared) {
+fn run(connection: &Connection, work: &Receiver<()>, (copied, marks): (&AtomicU32, &Marks), shared: &Shared) {
     while let Ok(()) = work.recv() {
         if shared.pulse.failure().is_some() {
             continue;
         }
         // What came meanwhile is copied at once while it is much.
-        while let Some((frames, done)) = copy(connection, "PASSIVE", shared) {
+        while let Some((frames, done)) = copy(connection, "PASSIVE", marks, shared) {
             let before = copied.swap(done, Ordering::AcqRel);
             if frames.saturating_sub(done) < STEP_FRAMES / 2 || done <= before {
                 break;
@@ -147,12 +161,19 @@ fn run(connection: &Connection, work: &Receiver<()>, copied: &AtomicU32, shared:
 }
 
 /// Copies from the log into the file; how many frames the log has, and how many are copied.
-fn copy(connection: &Connection, mode: &str, shared: &Shared) -> Option<(u32, u32)> {
+fn copy(connection: &Connection, mode: &str, marks: &Marks, shared: &Shared) -> Option<(u32, u32)> {
+    let committed = marks.committed.load(Ordering::Acquire);
     let both = connection
         .prepare_cached(&format!("PRAGMA wal_checkpoint({mode})"))
         .and_then(|mut query| query.query_row([], |row| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))));
     match both.map_err(StoreError::from) {
-        Ok((frames, copied)) => Some((u32::try_from(frames).unwrap_or(0), u32::try_from(copied).unwrap_or(0))),
+        Ok((frames, copied)) => {
+            // The log and the file were synced, and nothing of what was committed before is left out.
+            if frames == copied {
+                marks.synced.fetch_max(committed, Ordering::AcqRel);
+            }
+            Some((u32::try_from(frames).unwrap_or(0), u32::try_from(copied).unwrap_or(0)))
+        }
         Err(StoreError::NoSpace) => {
             shared.pulse.set(Health::NoSpace);
             None

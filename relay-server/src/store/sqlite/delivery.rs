@@ -3,16 +3,19 @@
 use std::collections::{BTreeSet, HashMap};
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::Connection;
 
 use super::{
-    content, listing, operator_actions,
-    row::{self, Found, PARKED, millis, time},
-    writer::Tx,
+    listing,
+    row::{self, Found, time},
+    tx::Tx,
 };
 use crate::{
     endpoint::EndpointName,
-    store::{End, Ended, Grant, Hold, Holder, Lease, MAX_CLAIM, MAX_PAGE, State, StoreError, Want, rules},
+    store::{
+        End, Ended, Grant, Hold, Holder, Lease, MAX_CLAIM, MAX_PAGE, State, StoreError, Then, Want,
+        rules::{self, Held},
+    },
     webhook::EventId,
 };
 
@@ -24,14 +27,14 @@ pub(super) struct Leased {
 }
 
 pub(super) fn claim(tx: &mut Tx<'_>, wants: &[Want], grant: Grant, now: Timestamp) -> Result<Leased, StoreError> {
-    let (mut leased, skips) = (Leased::default(), operator_actions::skips(tx.connection)?);
+    let mut leased = Leased::default();
     for want in wants {
         let Some(key) = tx.endpoint(&want.endpoint)? else { continue };
-        if tx.is_paused(key)? || skips.iter().any(|skip| skip.holds_back(&want.endpoint)) {
+        if tx.is_paused(&want.endpoint)? || tx.is_skipped(&want.endpoint)? {
             continue;
         }
-        let mut ids = due(tx, key, "due_at, id", want.oldest, now)?;
-        for id in due(tx, key, "due_at DESC, id DESC", want.newest, now)? {
+        let mut ids = tx.due(key, now, false, want.oldest.min(MAX_CLAIM))?;
+        for id in tx.due(key, now, true, want.newest.min(MAX_CLAIM))? {
             if !ids.contains(&id) {
                 ids.push(id);
             }
@@ -39,22 +42,10 @@ pub(super) fn claim(tx: &mut Tx<'_>, wants: &[Want], grant: Grant, now: Timestam
         for id in ids {
             leased.events.extend(lease(tx, &want.endpoint, key, id, grant, now)?);
         }
-        let mut next = tx.connection.prepare_cached(
-            "SELECT due_at FROM event INDEXED BY event_due WHERE endpoint = ?1 AND due_at < ?2 ORDER BY due_at LIMIT 1",
-        )?;
-        let next = next.query_row([key, PARKED], |row| row.get(0)).optional()?;
+        let next = tx.next_due(key)?;
         leased.next_due.extend(next.map(|due| (want.endpoint.clone(), time(due))));
     }
     Ok(leased)
-}
-
-fn due(tx: &Tx<'_>, key: i64, order: &str, limit: usize, now: Timestamp) -> Result<Vec<EventId>, StoreError> {
-    let mut query = tx.connection.prepare_cached(&format!(
-        "SELECT id FROM event INDEXED BY event_due WHERE endpoint = ?1 AND due_at <= ?2 ORDER BY {order} LIMIT ?3"
-    ))?;
-    let limit = limit.min(MAX_CLAIM) as u64;
-    let ids = query.query_map(params![key, millis(now), limit], |row| row.get(0).map(EventId::from_bytes))?;
-    Ok(ids.collect::<Result<_, _>>()?)
 }
 
 fn lease(
@@ -65,13 +56,12 @@ fn lease(
     grant: Grant,
     now: Timestamp,
 ) -> Result<Option<(Found, Lease)>, StoreError> {
-    let Some(mut found) = row::load(tx.connection, endpoint, key, id)? else { return Ok(None) };
+    let Some(mut found) = tx.load(endpoint, key, id)? else { return Ok(None) };
     let (lease, lost) = found.row.lease(grant, None, now);
     if let Some(lost) = lost {
-        content::put_attempt(tx.connection, key, &mut found.row, &lost, false)?;
+        tx.keep_attempt(key, &mut found, &lost, false)?;
     }
-    row::put(tx.connection, key, &found)?;
-    tx.count(key, &mut found);
+    tx.store(key, found.clone())?;
     Ok(Some((found, lease)))
 }
 
@@ -121,38 +111,38 @@ pub(super) fn take_over(
     let mut taken = Vec::with_capacity(held.len());
     for hold in held {
         let Some(key) = tx.endpoint(&hold.endpoint)? else { continue };
-        let latest = until.get(&hold.endpoint).copied().unwrap_or(now);
-        let mut update = tx.connection.prepare_cached(
-            "UPDATE event SET holder = ?4, given_to = NULL, due_at = min(due_at, ?5) \
-             WHERE endpoint = ?1 AND id = ?2 AND fence = ?3 AND state = ?6",
-        )?;
-        let code = holder.0.cast_signed();
-        let state = State::Running.code();
-        if update.execute(params![key, hold.id.as_bytes(), hold.fence, code, millis(latest), state])? == 1 {
-            taken.push(hold.clone());
+        let Some(mut found) = tx.load(&hold.endpoint, key, hold.id)? else { continue };
+        let event = &mut found.row.summary;
+        if (event.state, event.fence) != (State::Running, hold.fence) {
+            continue;
         }
+        let latest = until.get(&hold.endpoint).copied().unwrap_or(now);
+        event.due_at = event.due_at.map(|due| due.min(latest));
+        found.row.held = Some(Held { holder, given_to: None });
+        tx.store(key, found)?;
+        taken.push(hold.clone());
     }
     Ok(taken)
 }
 
 pub(super) fn settle(tx: &mut Tx<'_>, end: &End, now: Timestamp) -> Result<Ended, StoreError> {
     let Some(key) = tx.endpoint(&end.endpoint)? else { return Ok(Ended::Unknown) };
-    let is_pending = tx.pending(key, end.id).is_some();
     let Some(mut found) = tx.load(&end.endpoint, key, end.id)? else { return Ok(Ended::Unknown) };
     let moves = found.row.is_moved_by(end);
     let ended = found.row.settle(end, now);
+    let was_to_sync = tx.wants.sync;
     if rules::leaves_record(end, ended) {
-        content::put_attempt(tx.connection, key, &mut found.row, &end.attempt, true)?;
+        tx.keep_attempt(key, &mut found, &end.attempt, true)?;
     }
     // What did not move is as it was, but for what the record takes.
-    if is_pending {
-        tx.changes.gone.insert(found.seq);
-    }
     if moves && !found.row.summary.state.is_open() {
-        tx.update_ended(key, &mut found, false, now)?;
+        tx.store_ended(key, found, false, now)?;
     } else {
-        row::put(tx.connection, key, &found)?;
-        tx.count(key, &mut found);
+        tx.store(key, found)?;
+    }
+    if moves && end.then == Then::Done {
+        // A delivery that a power cut takes back is made once more: it can wait for the next sync.
+        tx.wants.sync = was_to_sync;
     }
     Ok(ended)
 }

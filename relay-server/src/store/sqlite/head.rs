@@ -1,4 +1,4 @@
-//! What is known of a head as JSON, so that stock tools can read it. Its header lines stand beside it, as they are.
+//! What is known of a head, as it stands in the log. Its header lines stand beside it, as they are.
 
 use std::net::IpAddr;
 
@@ -10,34 +10,38 @@ use serde::{Deserialize, Serialize};
 use crate::{
     message::{Arrival, Forwarded, Sent},
     store::{Head, Signature, StoreError},
+    webhook::EventId,
 };
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// A head as it is written: what is known of it, and its header lines.
+#[derive(Clone, Debug)]
 pub(super) struct WrittenHead {
-    pub(super) text: String,
+    pub(super) facts: Vec<u8>,
     pub(super) headers: Bytes,
 }
 
 impl WrittenHead {
     pub(super) fn len(&self) -> usize {
-        self.text.len() + self.headers.len()
+        self.facts.len() + self.headers.len()
     }
 }
 
 #[derive(Serialize, Deserialize)]
-struct Facts {
-    method: String,
-    target: String,
+struct Facts<'a> {
+    method: &'a str,
+    target: &'a str,
     chunked: bool,
-    id: String,
-    received_at: Timestamp,
+    id: [u8; 16],
+    /// In nanoseconds since 1970.
+    received_at: i128,
     peer: IpAddr,
-    url: String,
-    verified: String,
-    signer: Option<String>,
-    /// Addresses, scheme and host. Each byte stands as the character with its number (Latin-1), which loses nothing.
-    forwarded: [String; 3],
-    traceparent: String,
+    url: &'a str,
+    verified: &'a str,
+    signer: Option<&'a str>,
+    /// Addresses, scheme and host.
+    #[serde(borrow)]
+    forwarded: [&'a [u8]; 3],
+    traceparent: &'a str,
     signature: Signature,
 }
 
@@ -45,57 +49,55 @@ pub(super) fn write(head: &Head) -> WrittenHead {
     let Head { sent, arrival, signature } = head;
     let Forwarded { addresses, proto, host } = &arrival.forwarded;
     let facts = Facts {
-        method: sent.method.clone(),
-        target: sent.target.clone(),
+        method: &sent.method,
+        target: &sent.target,
         chunked: sent.framing == Framing::Chunked,
-        id: arrival.id.to_string(),
-        received_at: arrival.received_at,
+        id: *arrival.id.as_bytes(),
+        received_at: arrival.received_at.as_nanosecond(),
         peer: arrival.peer,
-        url: arrival.url.clone(),
-        verified: arrival.verified.clone(),
-        signer: arrival.signer.clone(),
-        forwarded: [addresses, proto, host].map(|bytes| bytes.iter().map(|&byte| char::from(byte)).collect()),
-        traceparent: arrival.traceparent.clone(),
+        url: &arrival.url,
+        verified: &arrival.verified,
+        signer: arrival.signer.as_deref(),
+        forwarded: [addresses, proto, host],
+        traceparent: &arrival.traceparent,
         signature: *signature,
     };
-    let text = serde_json::to_string(&facts).expect("texts and numbers always make JSON");
-    WrittenHead { text, headers: sent.headers.as_bytes().clone() }
+    let room = Vec::with_capacity(160 + sent.target.len() + arrival.url.len());
+    let facts = postcard::to_extend(&facts, room).expect("texts and numbers always have a form");
+    WrittenHead { facts, headers: sent.headers.as_bytes().clone() }
 }
 
-pub(super) fn read(head: WrittenHead) -> Result<Head, StoreError> {
-    let facts: Facts = serde_json::from_str(&head.text).map_err(unreadable)?;
-    let [addresses, proto, host] = facts.forwarded.map(|text| latin1(&text));
+pub(super) fn read(facts: &[u8], headers: Bytes) -> Result<Head, StoreError> {
+    let facts: Facts<'_> = postcard::from_bytes(facts).map_err(unreadable)?;
+    let [addresses, proto, host] = facts.forwarded.map(Bytes::copy_from_slice);
     let sent = Sent {
-        method: facts.method,
-        target: facts.target,
-        headers: read_headers(head.headers)?,
+        method: facts.method.to_owned(),
+        target: facts.target.to_owned(),
+        headers: read_headers(headers)?,
         framing: if facts.chunked { Framing::Chunked } else { Framing::Length },
         upgrade: Bytes::new(),
     };
     let arrival = Arrival {
-        id: facts.id.parse().map_err(unreadable)?,
-        received_at: facts.received_at,
+        id: EventId::from_bytes(facts.id),
+        received_at: Timestamp::from_nanosecond(facts.received_at).map_err(unreadable)?,
         peer: facts.peer,
-        url: facts.url,
-        verified: facts.verified,
-        signer: facts.signer,
-        forwarded: Forwarded { addresses: addresses?, proto: proto?, host: host? },
-        traceparent: facts.traceparent,
+        url: facts.url.to_owned(),
+        verified: facts.verified.to_owned(),
+        signer: facts.signer.map(str::to_owned),
+        forwarded: Forwarded { addresses, proto, host },
+        traceparent: facts.traceparent.to_owned(),
     };
     Ok(Head { sent, arrival, signature: facts.signature })
 }
 
-pub(super) fn request_line(text: &str) -> Option<(String, String)> {
-    let facts: Facts = serde_json::from_str(text).ok()?;
+/// Method and target.
+pub(super) fn request_line(facts: &[u8]) -> Option<(&str, &str)> {
+    let facts: Facts<'_> = postcard::from_bytes(facts).ok()?;
     Some((facts.method, facts.target))
 }
 
 pub(super) fn read_headers(block: Bytes) -> Result<HeaderBlock, StoreError> {
     HeaderBlock::decode(block).map_err(unreadable)
-}
-
-fn latin1(text: &str) -> Result<Bytes, StoreError> {
-    text.chars().map(u8::try_from).collect::<Result<Vec<u8>, _>>().map(Bytes::from).map_err(unreadable)
 }
 
 fn unreadable(error: impl std::fmt::Display) -> StoreError {

@@ -34,7 +34,7 @@ struct Sets {
     frozen: BTreeSet<Key>,
     /// Keys of events up to here stand in `frozen` or in the table.
     frozen_upto: i64,
-    /// How far `frozen` was moved.
+    /// How far `frozen` was moved; what was moved stands in the table once the index is committed.
     moved: Option<Key>,
 }
 
@@ -72,8 +72,8 @@ impl Keys {
         }
     }
 
-    /// Moves a slice into the table, larger when more keys come in; its last key.
-    pub(super) fn move_slice(&self, connection: &Connection, fresh: usize) -> Result<Option<Key>, StoreError> {
+    /// Moves a slice into the table, larger when more keys come in.
+    pub(super) fn move_slice(&self, connection: &Connection, fresh: usize) -> Result<(), StoreError> {
         let (slice, upto) = {
             let sets = self.sets();
             let from = sets.moved.map_or(Bound::Unbounded, Bound::Excluded);
@@ -81,32 +81,38 @@ impl Keys {
                 sets.frozen.range((from, Bound::Unbounded)).take(SLICE.max(fresh * 2)).copied().collect();
             (slice, sets.frozen_upto)
         };
-        let Some(&last) = slice.last() else { return Ok(None) };
+        let Some(&last) = slice.last() else { return Ok(()) };
         let mut insert = connection.prepare_cached("INSERT OR IGNORE INTO key (hash, id) VALUES (?1, ?2)")?;
         for (hash, id) in &slice {
             insert.execute(params![hash.to_be_bytes(), id.as_bytes()])?;
         }
-        if self.sets().frozen.last() == Some(&last) {
-            let mut upsert = connection.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('key_upto', ?1)")?;
-            upsert.execute([upto])?;
-        }
-        Ok(Some(last))
-    }
-
-    /// The slice up to this key is committed.
-    pub(super) fn moved(&self, last: Key) {
         let mut sets = self.sets();
         sets.moved = Some(last);
         if sets.frozen.last() == Some(&last) {
+            let mut upsert = connection.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('key_upto', ?1)")?;
+            upsert.execute([upto])?;
+        }
+        Ok(())
+    }
+
+    /// The index is committed.
+    pub(super) fn committed(&self) {
+        let mut sets = self.sets();
+        if sets.moved.is_some() && sets.frozen.last() == sets.moved.as_ref() {
             sets.frozen.clear();
         }
     }
 
+    /// The index is as it was when it was committed last.
+    pub(super) fn rolled_back(&self) {
+        self.sets().moved = None;
+    }
+
     /// Reads back what was in memory when the last process ended.
     pub(super) fn load(connection: &Connection) -> Result<Self, StoreError> {
-        let sql = "SELECT c.id, n.name, coalesce(e.sender_id, c.sender_id), coalesce(e.dedup_key, c.dedup_key) \
-                   FROM content c LEFT JOIN event e ON e.endpoint = c.endpoint AND e.id = c.id JOIN endpoint n ON n.key = c.endpoint \
-                   WHERE c.seq > (SELECT coalesce(max(value), 0) FROM meta WHERE name = 'key_upto')";
+        let sql = "SELECT e.id, n.name, e.sender_id, e.dedup_key FROM event e INDEXED BY event_seq \
+                   CROSS JOIN endpoint n ON n.key = e.endpoint \
+                   WHERE e.seq > (SELECT coalesce(max(value), 0) FROM meta WHERE name = 'key_upto')";
         let mut query = connection.prepare(sql)?;
         let mut rows = query.query([])?;
         let mut active = BTreeSet::new();

@@ -10,7 +10,9 @@ use memchr::memmem::Finder;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
+    content::Shelves,
     keys::{Keys, hash},
+    log::LogPlace,
     row::{self, COLUMNS, Found},
 };
 use crate::{
@@ -37,6 +39,7 @@ const PORTIONS: (usize, usize) = (8, 512);
 
 pub(super) fn list(
     connection: &Connection,
+    shelves: &Shelves,
     keys: &Keys,
     filter: &Filter,
     page: &PageRequest,
@@ -47,14 +50,14 @@ pub(super) fn list(
         Some(sender) => Walk::of_sender(connection, keys, filter, page, sender)?,
         None => Walk::of_all(connection, filter, page)?,
     };
-    let mut search = filter.text.as_deref().map(Search::new);
+    let mut search = filter.text.as_deref().map(|text| Search { text: Finder::new(text), bytes: 0 });
     let mut events = Vec::new();
     let mut last = None;
     for _ in 0..look.rows {
         let Some(found) = walk.next(connection)? else { return Ok(Page { events, next: None }) };
         last = Some(Cursor(found.row.summary.id));
-        let passes = filter.lets_pass(&found.row.summary)
-            && search.as_mut().map_or(Ok(true), |search| search.finds(connection, &found))?;
+        let passes =
+            filter.lets_pass(&found.row.summary) && search.as_mut().is_none_or(|search| search.finds(shelves, &found));
         if passes {
             events.push(found.row.summary);
         }
@@ -72,6 +75,22 @@ pub(super) fn find(connection: &Connection, sight: &Sight, id: EventId) -> Resul
         }
     }
     Ok(None)
+}
+
+/// Where the contents of all events stand.
+pub(super) fn places(
+    connection: &Connection,
+    mut look: impl FnMut(EventId, LogPlace) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut query = connection.prepare(&format!("SELECT {COLUMNS} FROM event WHERE endpoint = ?1"))?;
+    for (endpoint, key) in endpoints(connection)? {
+        let mut rows = query.query([key])?;
+        while let Some(row) = rows.next()? {
+            let found = row::read(row, &endpoint)?;
+            look(found.row.summary.id, found.place)?;
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn endpoint_key(connection: &Connection, name: &EndpointName) -> Result<Option<i64>, StoreError> {
@@ -199,35 +218,14 @@ fn edge(at: Option<Timestamp>, open: [u8; 16], hours: i64) -> [u8; 16] {
 }
 
 struct Search<'a> {
-    plain: Finder<'a>,
-    /// As the text stands in the head's JSON.
-    escaped: Finder<'static>,
+    text: Finder<'a>,
     bytes: usize,
 }
 
-impl<'a> Search<'a> {
-    fn new(text: &'a str) -> Self {
-        let quoted = serde_json::Value::from(text).to_string();
-        let escaped = Finder::new(&quoted.as_bytes()[1..quoted.len() - 1]).into_owned();
-        Self { plain: Finder::new(text), escaped, bytes: 0 }
-    }
-
-    fn finds(&mut self, connection: &Connection, found: &Found) -> Result<bool, StoreError> {
+impl Search<'_> {
+    fn finds(&mut self, shelves: &Shelves, found: &Found) -> bool {
         let event = &found.row.summary;
-        let short = [&event.event_type, &event.sender_id].into_iter().flatten();
-        if short.into_iter().any(|text| self.plain.find(text.as_bytes()).is_some()) {
-            return Ok(true);
-        }
-        let mut query = connection.prepare_cached(
-            "SELECT head, headers, coalesce(body, (SELECT substr(data, 1, 65536) FROM chunk WHERE chunk.blob = content.blob AND n = 0)) \
-             FROM content WHERE seq = ?1",
-        )?;
-        let mut rows = query.query([found.seq])?;
-        let Some(row) = rows.next()? else { return Ok(false) };
-        let head = row.get_ref(0)?.as_bytes().unwrap_or_default();
-        let headers = row.get_ref(1)?.as_blob().unwrap_or_default();
-        let body = row.get_ref(2)?.as_blob_or_null().ok().flatten().unwrap_or_default();
-        self.bytes += head.len() + headers.len() + body.len();
-        Ok(self.escaped.find(head).is_some() || [headers, body].iter().any(|hay| self.plain.find(hay).is_some()))
+        let mut short = [&event.event_type, &event.sender_id].into_iter().flatten();
+        short.any(|text| self.text.find(text.as_bytes()).is_some()) || shelves.finds(found, &self.text, &mut self.bytes)
     }
 }

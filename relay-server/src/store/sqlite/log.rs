@@ -32,8 +32,8 @@ mod tests;
 
 use batch::Batch;
 pub(super) use batch::LogPoint;
-pub(super) use reader::LogReader;
 use reader::{KeptSegment, LogFiles, LogReplay};
+pub(super) use reader::{LogHold, LogReader};
 pub(super) use segment::LogMedium;
 use segment::SegmentFile;
 
@@ -109,6 +109,8 @@ pub(super) enum LogFault {
     None,
     /// No file can grow.
     FullDisk,
+    /// No file can grow by much.
+    NearlyFullDisk,
     Write,
     Sync,
 }
@@ -308,7 +310,8 @@ impl Log {
         self.free.first().copied().filter(|_| !self.is_held())
     }
 
-    fn is_held(&self) -> bool {
+    /// Whether somebody wants all files to stay.
+    pub(super) fn is_held(&self) -> bool {
         Arc::strong_count(&self.files.holds) > 1
     }
 

@@ -3,9 +3,13 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::{row::time, writer::Tx};
+use super::{
+    record::{Change, MarkFacts},
+    row::time,
+    tx::Tx,
+};
 use crate::{
     endpoint::EndpointName,
     store::{
@@ -38,15 +42,21 @@ pub(super) fn look(
 
 /// Remembers a mark that was taken with an event.
 pub(super) fn keep(
-    tx: &Tx<'_>,
+    tx: &mut Tx<'_>,
     key: i64,
     mark: &Mark,
     body_sha256: &[u8; 32],
     event: EventId,
 ) -> Result<(), StoreError> {
-    let mut insert = tx.connection.prepare_cached("INSERT OR IGNORE INTO mark VALUES (?1, ?2, ?3, ?4, ?5)")?;
-    let until = mark.good_until.as_millisecond();
-    insert.execute(params![key, short(&mark.digest), short(body_sha256), event.as_bytes(), until])?;
+    let (digest, body, event) = (short(&mark.digest), short(body_sha256), *event.as_bytes());
+    let facts = MarkFacts { key, digest, body, event, good_until: mark.good_until.as_millisecond() };
+    tx.note(&Change::Mark(facts));
+    put(tx.connection, &facts)
+}
+
+pub(super) fn put(connection: &Connection, facts: &MarkFacts) -> Result<(), StoreError> {
+    let mut insert = connection.prepare_cached("INSERT OR IGNORE INTO mark VALUES (?1, ?2, ?3, ?4, ?5)")?;
+    insert.execute(params![facts.key, facts.digest, facts.body, facts.event, facts.good_until])?;
     Ok(())
 }
 

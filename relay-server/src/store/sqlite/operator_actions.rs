@@ -7,9 +7,11 @@ use super::{
     content, head,
     keys::hash,
     listing,
+    log::LogPlace,
+    record::{BulkFacts, Change},
     room::{self, Sum},
-    row::{self, Found, millis, time},
-    writer::Tx,
+    row::{Found, millis, time},
+    tx::{NewContent, Tx},
 };
 use crate::{
     endpoint::EndpointName,
@@ -22,7 +24,7 @@ use crate::{
 
 pub(super) fn act(tx: &mut Tx<'_>, act: &Act, now: Timestamp) -> Result<Acted, StoreError> {
     let Some(key) = tx.endpoint(&act.endpoint)? else { return Ok(Acted::Unknown) };
-    let Some(mut found) = row::load(tx.connection, &act.endpoint, key, act.id)? else { return Ok(Acted::Unknown) };
+    let Some(mut found) = tx.load(&act.endpoint, key, act.id)? else { return Ok(Acted::Unknown) };
     let was_parked = found.row.summary.parked;
     let acted = found.row.act(act.action, now);
     if acted != Acted::Done {
@@ -31,13 +33,10 @@ pub(super) fn act(tx: &mut Tx<'_>, act: &Act, now: Timestamp) -> Result<Acted, S
     match act.action {
         Action::Replay(id, signature) => return replay(tx, key, &found, id, signature, now),
         Action::Revive => {
-            row::stand_in_line(tx.connection, key, &mut found.row)?;
-            row::put(tx.connection, key, &found)?;
-            tx.count(key, &mut found);
+            tx.stand_in_line(key, &mut found.row)?;
+            tx.store(key, found)?;
         }
-        Action::Drop | Action::Cancel | Action::Skip => {
-            tx.update_ended(key, &mut found, was_parked, now)?;
-        }
+        Action::Drop | Action::Cancel | Action::Skip => tx.store_ended(key, found, was_parked, now)?,
     }
     Ok(Acted::Done)
 }
@@ -50,7 +49,10 @@ fn replay(
     signature: Signature,
     now: Timestamp,
 ) -> Result<Acted, StoreError> {
-    let original = match content::read(tx.connection, found, false) {
+    if tx.is_unwritten(found.place) {
+        return Err(StoreError::Busy);
+    }
+    let original = match tx.shelves()?.read(found, false) {
         Ok(original) => original,
         Err(StoreError::Damaged(_)) => {
             quarantine(tx, key, found.clone(), now)?;
@@ -64,35 +66,20 @@ fn replay(
     let mut copy = copy.costing(cost);
     let endpoint = copy.summary.endpoint.clone();
     tx.admit(&endpoint, key, cost)?;
-    row::stand_in_line(tx.connection, key, &mut copy)?;
-    let seq = tx.next_seq();
+    tx.stand_in_line(key, &mut copy)?;
     if tx.exists(key, id)? {
         return Err(rules::there_is_already(id));
     }
-    let checksum = rules::checksum(&copy.summary.endpoint, id, &head.text, &head.headers, &copy.summary.body_sha256);
-    let mut insert = tx.connection.prepare_cached(
-        "INSERT INTO content (seq, endpoint, id, blob, checksum, head, headers, body) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-    )?;
-    insert.execute(params![
-        seq,
-        key,
-        id.as_bytes(),
-        original.blob,
-        checksum,
-        head.text,
-        &head.headers[..],
-        original.body.as_deref()
-    ])?;
-    drop(insert);
-    let sender = copy.summary.sender_id.as_ref().map(|sender| (hash(&copy.summary.endpoint, sender), id));
+    let file = found.file.map(|of| tx.share_file(of)).transpose()?;
+    let checksum = content::checksum(&endpoint, id, &head.facts, &head.headers, &copy.summary.body_sha256);
+    let sender = copy.summary.sender_id.as_ref().map(|sender| (hash(&endpoint, sender), id));
     tx.fresh.extend(sender);
-    let mut copy = Found { row: copy, seq, counted: Sum::default() };
-    row::put(tx.connection, key, &copy)?;
-    tx.count(key, &mut copy);
-    // Only now: the original itself may give way, and its long body is the copy's as well.
+    let copy = Found { row: copy, seq: tx.next_seq(), place: LogPlace::default(), file, counted: Sum::default() };
+    let body = original.body.as_deref().unwrap_or_default();
+    tx.put_in(key, copy, &NewContent { head: &head.facts, headers: &head.headers, checksum, body })?;
+    // Only now: the original itself may give way.
     tx.keep_share(&endpoint, key, 0)?;
-    tx.make_space(cost)?;
+    tx.make_space(0)?;
     Ok(Acted::Done)
 }
 
@@ -100,57 +87,87 @@ fn replay(
 fn quarantine(tx: &mut Tx<'_>, key: i64, mut found: Found, now: Timestamp) -> Result<(), StoreError> {
     let was_parked = found.row.summary.parked;
     found.row.end(State::Damaged, Some(Reason::RelayDamaged), now);
-    tx.update_ended(key, &mut found, was_parked, now)
+    tx.store_ended(key, found, was_parked, now)
 }
 
-/// Sets an event apart that was found damaged on its way out; says whether it was not yet.
+/// Sets an event apart that was found damaged on its way out; says whether it was not yet. One that has given way
+/// meanwhile is not there, and not damaged.
 pub(super) fn set_apart(
     tx: &mut Tx<'_>,
     endpoint: &EndpointName,
     id: EventId,
     now: Timestamp,
-) -> Result<bool, StoreError> {
-    let Some(key) = tx.endpoint(endpoint)? else { return Ok(false) };
-    let Some(found) = row::load(tx.connection, endpoint, key, id)? else { return Ok(false) };
+) -> Result<Option<bool>, StoreError> {
+    let Some(key) = tx.endpoint(endpoint)? else { return Ok(None) };
+    let Some(found) = tx.load(endpoint, key, id)? else { return Ok(None) };
     let is_new = found.row.summary.state != State::Damaged;
     if is_new {
         quarantine(tx, key, found, now)?;
     }
-    Ok(is_new)
+    Ok(Some(is_new))
 }
 
 pub(super) fn start(
-    connection: &Connection,
+    tx: &mut Tx<'_>,
     id: EventId,
     action: BulkAction,
     filter: &Filter,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let open = "SELECT count(*) FROM bulk WHERE finished = 0 AND id <> ?1";
-    let open: u64 = connection.prepare_cached(open)?.query_row([id.as_bytes()], |row| row.get(0))?;
+    let open: u64 = tx.connection.prepare_cached(open)?.query_row([id.as_bytes()], |row| row.get(0))?;
     if open >= MAX_BULKS as u64 {
         return Err(rows::too_many_bulks());
     }
-    let filter = serde_json::to_string(filter).expect("a filter always makes JSON");
-    let mut insert = connection.prepare_cached("INSERT OR IGNORE INTO bulk VALUES (?1, ?2, ?3, ?4, NULL, 0, 0, 0)")?;
-    insert.execute(params![id.as_bytes(), action.code(), filter, millis(now)])?;
+    if find(tx.connection, id)?.is_none() {
+        keep(tx, &rows::new_bulk(id, action, filter.clone(), now))?;
+    }
+    Ok(())
+}
+
+fn keep(tx: &mut Tx<'_>, bulk: &Bulk) -> Result<(), StoreError> {
+    let filter = serde_json::to_string(&bulk.filter).expect("a filter always makes JSON");
+    tx.note(&Change::Bulk(BulkFacts::of(bulk, &filter)));
+    put(tx, bulk, &filter)
+}
+
+pub(super) fn put(tx: &mut Tx<'_>, bulk: &Bulk, filter: &str) -> Result<(), StoreError> {
+    tx.forget_skips();
+    let mut insert =
+        tx.connection.prepare_cached("INSERT OR REPLACE INTO bulk VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
+    insert.execute(params![
+        bulk.id.as_bytes(),
+        bulk.action.code(),
+        filter,
+        millis(bulk.created_at),
+        bulk.cursor.as_ref().map(|cursor| cursor.0.as_bytes()),
+        bulk.done,
+        bulk.skipped,
+        bulk.finished
+    ])?;
     // The latest finished ones stay for people to look at.
-    let mut forget = connection.prepare_cached(
+    let mut forget = tx.connection.prepare_cached(
         "DELETE FROM bulk WHERE finished = 1 AND id NOT IN (SELECT id FROM bulk WHERE finished = 1 ORDER BY id DESC LIMIT ?1)",
     )?;
     forget.execute([MAX_BULKS as u64])?;
     Ok(())
 }
 
+fn find(connection: &Connection, id: EventId) -> Result<Option<Bulk>, StoreError> {
+    let mut query = connection.prepare_cached("SELECT * FROM bulk WHERE id = ?1")?;
+    query.query_and_then([id.as_bytes()], read)?.next().transpose()
+}
+
 pub(super) fn step(tx: &mut Tx<'_>, id: EventId, fresh: &[EventId], now: Timestamp) -> Result<Bulk, StoreError> {
-    let mut query = tx.connection.prepare_cached("SELECT * FROM bulk WHERE id = ?1")?;
-    let mut bulk = query.query_and_then([id.as_bytes()], read)?.next().ok_or(StoreError::Unknown(id))??;
+    let mut bulk = find(tx.connection, id)?.ok_or(StoreError::Unknown(id))?;
     if bulk.finished || fresh.is_empty() {
         return Ok(bulk);
     }
     // The writer looks itself, so that nothing changes between looking and acting: a short look.
+    tx.move_all()?;
     let request = PageRequest { limit: fresh.len(), after: bulk.cursor.clone(), oldest_first: true };
-    let page = listing::list(tx.connection, tx.keys, &rows::until_created(&bulk), &request, listing::SHORT)?;
+    let filter = rows::until_created(&bulk);
+    let page = listing::list(tx.connection, tx.shelves()?, tx.keys, &filter, &request, listing::SHORT)?;
     for (event, fresh) in page.events.iter().zip(fresh) {
         let action = rows::single(bulk.action, *fresh);
         match act(tx, &Act { endpoint: event.endpoint.clone(), id: event.id, action }, now)? {
@@ -160,11 +177,7 @@ pub(super) fn step(tx: &mut Tx<'_>, id: EventId, fresh: &[EventId], now: Timesta
     }
     bulk.finished = page.next.is_none();
     bulk.cursor = page.next;
-    let mut update = tx
-        .connection
-        .prepare_cached("UPDATE bulk SET cursor = ?2, done = ?3, skipped = ?4, finished = ?5 WHERE id = ?1")?;
-    let cursor = bulk.cursor.as_ref().map(|cursor| cursor.0.as_bytes());
-    update.execute(params![id.as_bytes(), cursor, bulk.done, bulk.skipped, bulk.finished])?;
+    keep(tx, &bulk)?;
     Ok(bulk)
 }
 

@@ -1,197 +1,178 @@
-//! Rows of events that came a moment ago: in memory until somebody looks at the table.
+//! Rows of events that came a moment ago, with their attempts: in memory until they are moved into the tables.
 //!
 //! Most events are over within milliseconds. Put into the table at once, a row would dirty pages of `event` and of its
-//! indexes when it comes and again when it ends. So it waits here, and what is needed to make it again stands beside its
-//! content. It gets into the table with what became of it, before anybody looks at the table, or when many wait.
+//! indexes when it comes and again when it ends. So it waits here, and what would make it again stands in the log. Rows
+//! that ended are moved while the disk syncs; all are before the index is committed, and before anybody looks at the
+//! tables.
 //!
 //! Invariants:
-//! - From the commit of its event on, a row is in the table or here, never in both.
-//! - Rows here are open, have no order key and no conflict, and a body beside their head.
-//! - All rows up to `pending_upto` are in the table, so that after a crash only what came later is looked through.
+//! - A row is in the table or here, never in both.
+//! - Rows here have no order key.
+//! - What a batch changes here can be undone until [`PendingRows::keep`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use rusqlite::{Connection, Row as SqlRow, params};
+use jiff::Timestamp;
+use rusqlite::Connection;
 
 use super::{
-    head,
-    room::{self, Sum},
-    row::{self, Found, time},
-    writer::Tx,
+    attempts,
+    row::{self, Found, millis},
 };
 use crate::{
-    endpoint::EndpointName,
-    store::{
-        State, StoreError, Summary,
-        rules::{self, Held, Row},
-    },
+    store::{Attempt, StoreError},
     webhook::EventId,
 };
 
-/// Rows that wait; beyond it the older half goes into the table in one go, where rows that came together share pages.
-const MOST: usize = 1024;
+/// Open rows that wait although the writer has time to move them: most of them end soon.
+const LET_WAIT: usize = 1024;
 
-/// After so many events it is noted down how far the table is complete.
-const NOTE: i64 = 4096;
+/// Rows and bytes of their attempts beyond which a batch moves rows before it is answered.
+const MOST: usize = 8 * 1024;
+const MOST_BYTES: usize = 16 * 1024 * 1024;
+
+#[derive(Clone, Debug)]
+pub(super) struct Pending {
+    pub(super) key: i64,
+    pub(super) found: Found,
+    pub(super) attempts: Vec<Attempt>,
+}
 
 #[derive(Default)]
 pub(super) struct PendingRows {
     /// By number in order of arrival.
-    rows: BTreeMap<i64, (i64, Found)>,
+    rows: BTreeMap<i64, Pending>,
     /// By number of the endpoint and id.
     seqs: HashMap<(i64, EventId), i64>,
-    noted: i64,
+    /// Open ones by number of the endpoint and when they are due.
+    due: BTreeSet<(i64, i64, EventId)>,
+    ended: BTreeSet<i64>,
+    bytes: usize,
+    /// What rows were before the batch changed them, in order.
+    journal: Vec<(i64, Option<Pending>)>,
 }
 
-#[derive(Default)]
-pub(super) struct PendingChanges {
-    pub(super) added: Vec<(i64, Found)>,
-    pub(super) gone: BTreeSet<i64>,
-    noted: Option<i64>,
-}
+impl Pending {
+    /// Bytes that are its own: what its attempts were answered.
+    fn bytes(&self) -> usize {
+        let answer = |attempt: &Attempt| attempt.answer.as_ref().map_or(0, |answer| answer.body.len());
+        self.attempts.iter().map(answer).sum()
+    }
 
-impl PendingChanges {
-    pub(super) fn count(&self) -> usize {
-        self.added.len() + self.gone.len()
+    fn due(&self) -> Option<(i64, i64, EventId)> {
+        let event = &self.found.row.summary;
+        event.due_at.map(|due| (self.key, millis(due), event.id))
+    }
+
+    fn write(&self, connection: &Connection) -> Result<(), StoreError> {
+        row::put(connection, self.key, &self.found)?;
+        let id = self.found.row.summary.id;
+        self.attempts.iter().try_for_each(|attempt| attempts::write(connection, self.key, id, attempt))
     }
 }
 
 impl PendingRows {
-    pub(super) fn len(&self) -> usize {
-        self.rows.len()
+    pub(super) fn find(&self, key: i64, id: EventId) -> Option<&Pending> {
+        self.seqs.get(&(key, id)).and_then(|seq| self.rows.get(seq))
     }
 
-    /// The transaction is committed.
-    pub(super) fn publish(&mut self, changes: PendingChanges) {
-        for (key, found) in changes.added {
-            self.seqs.insert((key, found.row.summary.id), found.seq);
-            self.rows.insert(found.seq, (key, found));
+    /// Changes of the batch so far.
+    pub(super) fn changes(&self) -> usize {
+        self.journal.len()
+    }
+
+    pub(super) fn put(&mut self, pending: Pending) {
+        let seq = pending.found.seq;
+        let before = self.replace(seq, Some(pending));
+        self.journal.push((seq, before));
+    }
+
+    fn take(&mut self, seq: i64) {
+        let before = self.replace(seq, None);
+        self.journal.push((seq, before));
+    }
+
+    fn replace(&mut self, seq: i64, now: Option<Pending>) -> Option<Pending> {
+        let before = self.rows.remove(&seq);
+        if let Some(before) = &before {
+            self.bytes -= before.bytes();
+            before.due().map(|due| self.due.remove(&due));
+            self.ended.remove(&seq);
+            self.seqs.remove(&(before.key, before.found.row.summary.id));
         }
-        for seq in changes.gone {
-            if let Some((key, found)) = self.rows.remove(&seq) {
-                self.seqs.remove(&(key, found.row.summary.id));
+        if let Some(now) = now {
+            self.bytes += now.bytes();
+            self.due.extend(now.due());
+            if !now.found.row.summary.state.is_open() {
+                self.ended.insert(seq);
+            }
+            self.seqs.insert((now.key, now.found.row.summary.id), seq);
+            self.rows.insert(seq, now);
+        }
+        before
+    }
+
+    /// The batch is in the log.
+    pub(super) fn keep(&mut self) {
+        self.journal.clear();
+    }
+
+    /// The batch never was.
+    pub(super) fn undo(&mut self) {
+        while let Some((seq, before)) = self.journal.pop() {
+            self.replace(seq, before);
+        }
+    }
+
+    /// What is due at an endpoint until then, the longest due first or last.
+    pub(super) fn due(&self, key: i64, until: Timestamp, newest: bool, most: usize) -> Vec<(i64, EventId)> {
+        let low = (key, i64::MIN, EventId::from_bytes([0; 16]));
+        let due = self.due.range(low..=(key, millis(until), EventId::from_bytes([0xff; 16])));
+        let due = due.map(|(_, due, id)| (*due, *id));
+        if newest { due.rev().take(most).collect() } else { due.take(most).collect() }
+    }
+
+    /// When an endpoint is due next.
+    pub(super) fn next_due(&self, key: i64) -> Option<i64> {
+        let low = (key, i64::MIN, EventId::from_bytes([0; 16]));
+        self.due.range(low..).next().filter(|(of, ..)| *of == key).map(|(_, due, _)| *due)
+    }
+
+    /// Moves a row into the tables.
+    pub(super) fn move_one(&mut self, connection: &Connection, key: i64, id: EventId) -> Result<(), StoreError> {
+        let Some(seq) = self.seqs.get(&(key, id)).copied() else { return Ok(()) };
+        self.move_rows(connection, vec![seq])
+    }
+
+    pub(super) fn move_all(&mut self, connection: &Connection) -> Result<(), StoreError> {
+        self.move_rows(connection, self.rows.keys().copied().collect())
+    }
+
+    pub(super) fn move_ended(&mut self, connection: &Connection) -> Result<(), StoreError> {
+        self.move_rows(connection, self.ended.iter().copied().collect())
+    }
+
+    /// Moves a part of what need not wait: what has ended first, then the oldest open ones where many wait.
+    pub(super) fn move_slice(&mut self, connection: &Connection, most: usize) -> Result<(), StoreError> {
+        let ended: Vec<i64> = self.ended.iter().take(most).copied().collect();
+        let open = self.rows.len().saturating_sub(self.ended.len() + LET_WAIT).min(most - ended.len());
+        let oldest = self.rows.keys().filter(|seq| !self.ended.contains(seq)).take(open).copied().collect();
+        self.move_rows(connection, ended)?;
+        self.move_rows(connection, oldest)
+    }
+
+    /// Whether so many wait that nobody may be answered before some are moved.
+    pub(super) fn is_full(&self) -> bool {
+        self.rows.len() > MOST || self.bytes > MOST_BYTES
+    }
+
+    fn move_rows(&mut self, connection: &Connection, seqs: Vec<i64>) -> Result<(), StoreError> {
+        for seq in seqs {
+            if let Some(pending) = self.rows.get(&seq) {
+                pending.write(connection)?;
+                self.take(seq);
             }
         }
-        self.noted = changes.noted.unwrap_or(self.noted);
-    }
-
-    /// Reads back what was in memory when the last process ended.
-    pub(super) fn load(connection: &Connection) -> Result<Self, StoreError> {
-        let upto = "SELECT coalesce(max(value), 0) FROM meta WHERE name = 'pending_upto'";
-        let noted: i64 = connection.query_row(upto, [], |row| row.get(0))?;
-        let mut pending = Self { noted, ..Self::default() };
-        let mut query = connection.prepare(
-            "SELECT n.name, c.seq, c.endpoint, c.id, c.head, c.body, c.received_at, c.due_at, c.fence, c.event_type, \
-             c.sender_id, c.dedup_key, c.holder FROM content c JOIN endpoint n ON n.key = c.endpoint \
-             WHERE c.seq > ?1 AND c.received_at IS NOT NULL \
-             AND NOT EXISTS (SELECT 1 FROM event e WHERE e.endpoint = c.endpoint AND e.id = c.id)",
-        )?;
-        let mut rows = query.query([noted])?;
-        let mut changes = PendingChanges::default();
-        while let Some(row) = rows.next()? {
-            changes.added.extend(read(row)?);
-        }
-        pending.publish(changes);
-        Ok(pending)
-    }
-}
-
-/// Makes a row from what stands beside its content. What is damaged there shows when the content is read.
-fn read(row: &SqlRow<'_>) -> Result<Option<(i64, Found)>, StoreError> {
-    let Ok(endpoint) = EndpointName::parse(&row.get::<_, String>(0)?) else { return Ok(None) };
-    let text = String::from_utf8_lossy(row.get_ref(4)?.as_bytes().unwrap_or_default()).into_owned();
-    let (method, target) = head::request_line(&text).unwrap_or_default();
-    let body = row.get_ref(5)?.as_bytes().unwrap_or_default();
-    let fence: u64 = row.get(8)?;
-    let tries = u32::from(fence > 0);
-    let sender_id: Option<String> = row.get(10)?;
-    let dedup_key = row::dedup_key(row.get(11)?, sender_id.as_ref());
-    let summary = Summary {
-        endpoint,
-        id: EventId::from_bytes(row.get(3)?),
-        received_at: time(row.get(6)?),
-        state: if fence > 0 { State::Running } else { State::Pending },
-        reason: None,
-        attempts: tries,
-        tries,
-        fence,
-        due_at: Some(time(row.get(7)?)),
-        parked: false,
-        status: None,
-        settled_at: None,
-        method,
-        target: rules::shown(&target),
-        size: body.len() as u64,
-        body_sha256: rules::sha256(body),
-        event_type: row.get(9)?,
-        sender_id,
-        order_key: None,
-        conflict_with: None,
-        replay_of: None,
-        redelivered: false,
-    };
-    let given_to = Some(summary.id);
-    let held = row.get::<_, Option<i64>>(12)?.map(|holder| Held { holder: row::holder(holder), given_to });
-    let made = Row { summary, dedup_key, held, cost: 0 };
-    let cost = room::cost(&made, text.len());
-    let made = made.costing(cost);
-    Ok(Some((row.get(2)?, Found { counted: Sum::of(&made), row: made, seq: row.get(1)? })))
-}
-
-impl Tx<'_> {
-    /// An event's row, wherever it is.
-    pub(super) fn load(&self, endpoint: &EndpointName, key: i64, id: EventId) -> Result<Option<Found>, StoreError> {
-        match self.pending(key, id) {
-            Some(found) => Ok(Some(found.clone())),
-            None => row::load(self.connection, endpoint, key, id),
-        }
-    }
-
-    /// An event's row, if it waits.
-    pub(super) fn pending(&self, key: i64, id: EventId) -> Option<&Found> {
-        let (pending, changes) = (&self.known.pending, &self.changes);
-        let added = || changes.added.iter().rev().find(|(of, found)| *of == key && found.row.summary.id == id);
-        let seq = pending.seqs.get(&(key, id)).filter(|seq| !changes.gone.contains(seq));
-        let (_, found) = seq.and_then(|seq| pending.rows.get(seq)).or_else(added)?;
-        Some(found).filter(|found| !changes.gone.contains(&found.seq))
-    }
-
-    pub(super) fn grow_all(&mut self) -> Result<(), StoreError> {
-        self.grow_upto(usize::MAX, i64::MAX)
-    }
-
-    /// Keeps the bounds: of rows that wait, and of what a crash has looked through.
-    pub(super) fn bound_pending(&mut self) -> Result<(), StoreError> {
-        let waiting = (self.known.pending.len() + self.changes.added.len()).saturating_sub(self.changes.gone.len());
-        if waiting > MOST {
-            self.grow_upto(waiting - MOST / 2, i64::MAX)?;
-        }
-        let old = self.known.last_seq - NOTE;
-        if old >= self.known.pending.noted + NOTE {
-            self.grow_upto(usize::MAX, old)?;
-            let mut note = self.connection.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('pending_upto', ?1)")?;
-            note.execute([old])?;
-            self.changes.noted = Some(old);
-        }
         Ok(())
-    }
-
-    /// The oldest rows first, so many at most, up to this one.
-    fn grow_upto(&mut self, most: usize, last: i64) -> Result<(), StoreError> {
-        let all = self.known.pending.rows.values().chain(&self.changes.added);
-        let waits = all.filter(|(_, found)| found.seq <= last && !self.changes.gone.contains(&found.seq)).take(most);
-        let mut grown = Vec::new();
-        for (key, found) in waits {
-            row::put(self.connection, *key, found)?;
-            grown.push(found.seq);
-        }
-        self.changes.gone.extend(grown);
-        Ok(())
-    }
-
-    /// Whether there is an event with this id, which a caller made.
-    pub(super) fn exists(&self, key: i64, id: EventId) -> Result<bool, StoreError> {
-        let mut query = self.connection.prepare_cached("SELECT 1 FROM event WHERE endpoint = ?1 AND id = ?2")?;
-        Ok(self.pending(key, id).is_some() || query.exists(params![key, id.as_bytes()])?)
     }
 }

@@ -6,11 +6,11 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
-    content, marks, refused,
-    room::{Sum, pages},
-    row::{self, time},
+    log::LogPlace,
+    marks, refused,
+    row::{number, time},
     schema::PAGE_BYTES,
-    writer::Tx,
+    tx::Tx,
 };
 use crate::{
     endpoint::EndpointName,
@@ -23,9 +23,6 @@ const LOOK: usize = 5000;
 const REMOVE: usize = 500;
 
 const KEYS: i64 = 20_000;
-
-/// Chunks removed at a time: 16 MiB.
-const CHUNKS: usize = 64;
 
 /// Pages given back to the file system at a time.
 const PAGES: u64 = 512;
@@ -49,9 +46,8 @@ pub(super) fn look(
     let mut excess = used_bytes.saturating_sub(policy.max_bytes);
     let after = policy.cursor.map_or(0, |cursor| i64::try_from(cursor.0).unwrap_or(i64::MAX));
     let mut query = connection.prepare_cached(
-        "SELECT c.seq, c.endpoint, c.id, e.received_at, e.settled_at, e.cost, n.name FROM content c \
-         JOIN event e ON e.endpoint = c.endpoint AND e.id = c.id JOIN endpoint n ON n.key = c.endpoint \
-         WHERE c.seq > ?1 ORDER BY c.seq LIMIT ?2",
+        "SELECT e.seq, e.endpoint, e.id, e.received_at, e.settled_at, e.cost, n.name FROM event e INDEXED BY event_seq \
+         CROSS JOIN endpoint n ON n.key = e.endpoint WHERE e.seq > ?1 ORDER BY e.seq LIMIT ?2",
     )?;
     let mut rows = query.query(params![after, LOOK as u64])?;
     let mut looked = 0;
@@ -91,10 +87,6 @@ pub(super) fn remove(
     keys_after: &mut Option<[u8; 16]>,
     now: Timestamp,
 ) -> Result<Purged, StoreError> {
-    // What was let go before comes first: until it is gone the store looks larger than it will be.
-    if sweep_chunks(tx, CHUNKS)? {
-        return Ok(Purged { next: Some(policy.cursor.unwrap_or(PurgeCursor(0))), ..Purged::default() });
-    }
     let mut purged = Purged { next: found.next, ..Purged::default() };
     for (key, id) in &found.old {
         purged.removed += u64::from(delete(tx, *key, *id)?.is_some());
@@ -109,51 +101,28 @@ pub(super) fn remove(
         *keys_after = sweep_keys(tx.connection, *keys_after)?;
         refused::forget(tx, now)?;
         marks::forget(tx, now)?;
-        // On a full disk what is free stays with the store.
-        if !tx.room.is_disk_full {
-            shrink(tx.connection)?;
-        }
-        purged.next = unused_blob(tx)?.map(|_| PurgeCursor(u128::MAX));
+        shrink(tx.connection)?;
     }
     Ok(purged)
 }
 
-/// Chunks that belong to no event: it was removed, its caller gave up, or its process ended.
-fn unused_blob(tx: &Tx<'_>) -> Result<Option<i64>, StoreError> {
-    let mut query = tx.connection.prepare_cached(
-        "SELECT coalesce((SELECT blob FROM staging WHERE dropped = 1 LIMIT 1), \
-         (SELECT blob FROM staging WHERE blob <= ?1 LIMIT 1))",
-    )?;
-    Ok(query.query_row([tx.known.blobs_before], |row| row.get(0))?)
-}
-
-/// Removes some of them; says whether there were any.
-pub(super) fn sweep_chunks(tx: &Tx<'_>, most: usize) -> Result<bool, StoreError> {
-    let Some(blob) = unused_blob(tx)? else { return Ok(false) };
-    let mut delete = tx
-        .connection
-        .prepare_cached("DELETE FROM chunk WHERE blob = ?1 AND n IN (SELECT n FROM chunk WHERE blob = ?1 LIMIT ?2)")?;
-    if delete.execute(params![blob, most as u64])? < most {
-        tx.connection.prepare_cached("DELETE FROM staging WHERE blob = ?1")?.execute([blob])?;
-    }
-    Ok(true)
-}
-
 /// Removes an event, if it has ended; what it took.
+///
+/// The log says nothing of it: a start that does not know of it has the event once more, and it gives way again.
 pub(super) fn delete(tx: &mut Tx<'_>, key: i64, id: EventId) -> Result<Option<u64>, StoreError> {
-    let connection = tx.connection;
-    let mut event = connection
-        .prepare_cached("DELETE FROM event WHERE endpoint = ?1 AND id = ?2 AND due_at IS NULL RETURNING seq, cost")?;
-    let gone = event.query_row(params![key, id.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-    let Some((seq, cost)): Option<(i64, u64)> = gone else { return Ok(None) };
-    tx.change(key, Sum { open: 0, ended: cost }, Sum::default());
-    let mut attempts = connection.prepare_cached("DELETE FROM attempt WHERE endpoint = ?1 AND id = ?2")?;
+    tx.known.pending.move_one(tx.connection, key, id)?;
+    let mut event = tx.connection.prepare_cached(
+        "DELETE FROM event WHERE endpoint = ?1 AND id = ?2 AND due_at IS NULL RETURNING cost, segment, place, length, file",
+    )?;
+    let gone = event.query_row(params![key, id.as_bytes()], |row| {
+        let place = LogPlace { segment: number(row.get(1)?), offset: row.get(2)?, length: row.get(3)? };
+        Ok((row.get(0)?, place, row.get::<_, Option<i64>>(4)?.map(number)))
+    });
+    let Some((cost, place, file)) = gone.optional()? else { return Ok(None) };
+    tx.uncount(key, place, cost);
+    tx.room.unused_files.extend(file);
+    let mut attempts = tx.connection.prepare_cached("DELETE FROM attempt WHERE endpoint = ?1 AND id = ?2")?;
     attempts.execute(params![key, id.as_bytes()])?;
-    let mut content = connection.prepare_cached("DELETE FROM content WHERE seq = ?1 RETURNING blob")?;
-    let blob: Option<Option<i64>> = content.query_row([seq], |row| row.get(0)).optional()?;
-    if let Some(blob) = blob.flatten() {
-        content::let_go(connection, blob)?;
-    }
     Ok(Some(cost))
 }
 
@@ -165,11 +134,11 @@ fn expire(
     now: Timestamp,
 ) -> Result<bool, StoreError> {
     let Some(key) = tx.endpoint(endpoint)? else { return Ok(false) };
-    let Some(mut found) = row::load(tx.connection, endpoint, key, id)? else { return Ok(false) };
+    let Some(mut found) = tx.load(endpoint, key, id)? else { return Ok(false) };
     let was_parked = found.row.summary.parked;
     let expires = found.row.expire(keep, now);
     if expires {
-        tx.update_ended(key, &mut found, was_parked, now)?;
+        tx.store_ended(key, found, was_parked, now)?;
     }
     Ok(expires)
 }
@@ -177,7 +146,7 @@ fn expire(
 /// Forgets keys of events that are older than the oldest one that is there. Where to go on.
 fn sweep_keys(connection: &Connection, after: Option<[u8; 16]>) -> Result<Option<[u8; 16]>, StoreError> {
     let after = after.unwrap_or_default();
-    let mut query = connection.prepare_cached("SELECT id FROM content ORDER BY seq LIMIT 1")?;
+    let mut query = connection.prepare_cached("SELECT id FROM event INDEXED BY event_seq ORDER BY seq LIMIT 1")?;
     let oldest: Option<[u8; 16]> = query.query_row([], |row| row.get(0)).optional()?;
     let mut last = connection.prepare_cached("SELECT hash FROM key WHERE hash > ?1 ORDER BY hash LIMIT 1 OFFSET ?2")?;
     let last: Option<[u8; 16]> = last.query_row(params![after, KEYS], |row| row.get(0)).optional()?;
@@ -195,7 +164,8 @@ fn sweep_keys(connection: &Connection, after: Option<[u8; 16]>) -> Result<Option
 
 /// Gives space back when a tenth of the file is free.
 fn shrink(connection: &Connection) -> Result<(), StoreError> {
-    let (all, free) = pages(connection)?;
+    let number = |pragma: &str| connection.prepare_cached(pragma)?.query_row([], |row| row.get::<_, u64>(0));
+    let (all, free) = (number("PRAGMA page_count")?, number("PRAGMA freelist_count")?);
     if free * PAGE_BYTES < 8 * 1024 * 1024 || free < all / 10 {
         return Ok(());
     }

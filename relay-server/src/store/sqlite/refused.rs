@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use super::{
     listing,
     row::{millis, time},
-    writer::Tx,
+    tx::Tx,
 };
 use crate::{
     endpoint::EndpointName,

@@ -5,23 +5,29 @@
 //! endpoint's share of it, or all of it but the reserve.
 //!
 //! While there is room, no table is looked at for this. The store counts along what events take, by endpoint, apart for
-//! those that wait and those that ended, and writes the sums in the transaction that changed them. Invariant: whatever
-//! writes or removes a row of `event` counts it ([`Tx::count`]); a long body that comes in counts as waiting from its
-//! beginning.
+//! those that wait and those that ended, and how much of each segment of the log they need; the sums are written when the
+//! index is committed. Invariant: whatever writes or removes a row of `event` counts it ([`Tx::count`]); a long body that
+//! comes in counts as waiting from its beginning.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
 };
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, params};
 
-use super::{Shared, purge, row::Found, schema::PAGE_BYTES, writer::Tx};
+use super::{
+    Shared,
+    log::LogPlace,
+    purge,
+    row::{Found, number},
+    tx::Tx,
+};
 use crate::{
     endpoint::EndpointName,
     spool::Spool,
     store::{
-        INLINE_BYTES, Share, StoreError,
+        Share, StoreError,
         rules::{self, Row},
     },
     webhook::EventId,
@@ -32,26 +38,14 @@ const LOOK: usize = 32;
 /// So much more than is needed is made, so that not every append has to: a sixty-fourth of a small store.
 const MARGIN_BYTES: u64 = 256 * 1024;
 
-/// Pages that the tables and indexes themselves may want, beside those of the content.
-const SPARE_PAGES: u64 = 8;
-
-/// Chunks that are removed at a time while somebody waits: 4 MiB.
-const CHUNKS: usize = 16;
-
-/// What fits in a page beside its own head.
-const LEAF_BYTES: u64 = PAGE_BYTES - 42;
-
-/// What a page of an overlong row holds.
-const OVERFLOW_BYTES: u64 = PAGE_BYTES - 4;
-
-/// The least that an overlong row leaves in its table's page.
-const REST_BYTES: u64 = 1003;
-
-/// An event's rows in `event` and `key`, with their indexes, and what stands beside its head and body.
+/// An event's rows in `event` and `key`, with their indexes.
 const ROW_BYTES: u64 = 400;
 
-/// What stands beside a chunk or an attempt's answer.
-const BESIDE_BYTES: u64 = 150;
+/// What stands beside an event's content in the log: what came of it as well.
+const BESIDE_BYTES: u64 = 300;
+
+/// What stands beside an attempt's answer.
+const RECORD_BYTES: u64 = 250;
 
 /// The endpoints' shares, as the store was last told.
 pub(super) type Shares = HashMap<EndpointName, Share>;
@@ -72,30 +66,27 @@ impl Sum {
         let change = |sum: u64, before: u64, after: u64| sum.saturating_add(after).saturating_sub(before);
         Self { open: change(self.open, before.open, after.open), ended: change(self.ended, before.ended, after.ended) }
     }
+
+    pub(super) fn all(self) -> u64 {
+        self.open.saturating_add(self.ended)
+    }
 }
 
-/// What is known of all endpoints between transactions.
+/// What is known of all endpoints and segments between transactions.
 #[derive(Default)]
 pub(super) struct Sums {
     by_endpoint: BTreeMap<i64, Sum>,
     total: Sum,
+    /// Long bodies on their way in, by the number of their file: whose they are, and what they take.
+    staged: HashMap<u64, (i64, u64)>,
+    /// Bytes of each segment that events need.
+    live: BTreeMap<u64, u64>,
+    /// What was not written since it changed.
+    unwritten: (BTreeSet<i64>, BTreeSet<u64>),
 }
 
 impl Sums {
-    /// Reads what was counted. Long bodies that were coming in when the last process ended come no more.
     pub(super) fn load(connection: &Connection) -> Result<Self, StoreError> {
-        let forgotten = connection.execute_batch(
-            "BEGIN IMMEDIATE; \
-             UPDATE endpoint SET open_bytes = max(0, open_bytes - (SELECT coalesce(sum(cost), 0) FROM staging \
-             WHERE staging.endpoint = endpoint.key)) WHERE key IN (SELECT endpoint FROM staging WHERE cost > 0); \
-             UPDATE staging SET cost = 0 WHERE cost > 0; \
-             COMMIT",
-        );
-        match forgotten.map_err(StoreError::from) {
-            // There is no room to note that down: until the next start they are counted.
-            Err(StoreError::NoSpace) => drop(connection.execute_batch("ROLLBACK")),
-            other => other?,
-        }
         let mut sums = Self::default();
         let mut query = connection.prepare("SELECT key, open_bytes, ended_bytes FROM endpoint")?;
         let mut rows = query.query([])?;
@@ -104,44 +95,101 @@ impl Sums {
             sums.total = sums.total.changed(Sum::default(), sum);
             sums.by_endpoint.insert(row.get(0)?, sum);
         }
+        let mut query = connection.prepare("SELECT number, live FROM segment")?;
+        let mut rows = query.query([])?;
+        while let Some(row) = rows.next()? {
+            sums.live.insert(number(row.get(0)?), row.get(1)?);
+        }
         Ok(sums)
     }
 
-    /// The transaction is committed.
+    /// What long bodies on their way in take stays, whatever becomes of the rest.
+    pub(super) fn with_staged_of(mut self, earlier: &mut Self) -> Self {
+        self.staged = std::mem::take(&mut earlier.staged);
+        self
+    }
+
+    /// The batch is in the log.
     pub(super) fn publish(&mut self, room: Room) {
+        self.unwritten.0.extend(room.changed.keys());
         self.by_endpoint.extend(room.changed);
         self.total = room.total;
+        for (segment, change) in room.live {
+            let live = self.live.entry(segment).or_default();
+            *live = live.saturating_add_signed(change);
+            self.unwritten.1.insert(segment);
+        }
+        for (file, staged) in room.staged {
+            match staged {
+                Some(staged) => self.staged.insert(file, staged),
+                None => self.staged.remove(&file),
+            };
+        }
+    }
+
+    /// Writes what has changed since it was written last.
+    pub(super) fn write(&mut self, connection: &Connection) -> Result<(), StoreError> {
+        let mut update =
+            connection.prepare_cached("UPDATE endpoint SET open_bytes = ?2, ended_bytes = ?3 WHERE key = ?1")?;
+        for key in &self.unwritten.0 {
+            let sum = self.by_endpoint.get(key).copied().unwrap_or_default();
+            update.execute(params![key, sum.open, sum.ended])?;
+        }
+        let mut insert = connection.prepare_cached("INSERT OR REPLACE INTO segment VALUES (?1, ?2)")?;
+        let mut delete = connection.prepare_cached("DELETE FROM segment WHERE number = ?1")?;
+        for segment in &self.unwritten.1 {
+            match self.live.get(segment).copied().unwrap_or_default() {
+                0 => delete.execute([segment.cast_signed()])?,
+                live => insert.execute(params![segment.cast_signed(), live])?,
+            };
+        }
+        self.unwritten = <_>::default();
+        Ok(())
+    }
+
+    /// Bytes of a segment that events need.
+    pub(super) fn live(&self, segment: u64) -> u64 {
+        self.live.get(&segment).copied().unwrap_or_default()
+    }
+
+    pub(super) fn used_bytes(&self) -> u64 {
+        self.total.all()
     }
 }
 
-/// What an open transaction knows of the room, and what it changes.
+/// What an open batch knows of the room, and what it changes.
 pub(super) struct Room {
     max_bytes: u64,
-    /// The file cannot grow: only pages that are free inside of it can be had.
-    pub(super) is_disk_full: bool,
     shares: Arc<Shares>,
     /// What comes into files, which nobody has proven yet.
-    spool: Spool,
-    /// Bytes in use before this transaction, and those that it asked for.
-    used_bytes: u64,
-    asked_bytes: u64,
+    spool: Option<Spool>,
+    is_disk_full: bool,
     changed: BTreeMap<i64, Sum>,
     total: Sum,
+    live: HashMap<u64, i64>,
+    staged: HashMap<u64, Option<(i64, u64)>>,
+    /// Files that nobody needs once the index is committed.
+    pub(super) unused_files: Vec<u64>,
+    /// Files that nobody ever needed.
+    pub(super) dropped_files: Vec<u64>,
     /// Whether a call was refused: then its error is not the disk's.
     pub(super) has_refused: bool,
 }
 
 impl Room {
-    pub(super) fn new(sums: &Sums, shared: &Shared) -> Self {
+    /// While the log is read back nothing is bounded.
+    pub(super) fn new(sums: &Sums, shared: Option<&Shared>) -> Self {
         Self {
-            max_bytes: shared.options.max_bytes,
-            is_disk_full: shared.pulse.is_full(),
-            shares: shared.shares.load_full(),
-            spool: shared.spool.clone(),
-            used_bytes: shared.counters.used_bytes.load(Ordering::Relaxed),
-            asked_bytes: 0,
+            max_bytes: shared.map_or(u64::MAX, |shared| shared.options.max_bytes),
+            shares: shared.map_or_else(Arc::default, |shared| shared.shares.load_full()),
+            spool: shared.map(|shared| shared.spool.clone()),
+            is_disk_full: shared.is_some_and(|shared| shared.pulse.is_full()),
             changed: BTreeMap::new(),
             total: sums.total,
+            live: HashMap::new(),
+            staged: HashMap::new(),
+            unused_files: Vec::new(),
+            dropped_files: Vec::new(),
             has_refused: false,
         }
     }
@@ -150,13 +198,10 @@ impl Room {
         self.shares.get(endpoint).copied().unwrap_or_default()
     }
 
-    pub(super) fn write(&self, connection: &Connection) -> Result<(), StoreError> {
-        let mut update =
-            connection.prepare_cached("UPDATE endpoint SET open_bytes = ?2, ended_bytes = ?3 WHERE key = ?1")?;
-        for (key, sum) in &self.changed {
-            update.execute(params![key, sum.open, sum.ended])?;
-        }
-        Ok(())
+    /// Content is needed from now on, or no more.
+    pub(super) fn live(&mut self, place: LogPlace, is_needed: bool) {
+        let bytes = i64::from(place.length);
+        *self.live.entry(place.segment).or_default() += if is_needed { bytes } else { -bytes };
     }
 }
 
@@ -183,16 +228,18 @@ impl Tx<'_> {
 
     /// Whether what waits leaves room for an event of this size. Nothing has given way yet.
     pub(super) fn admit(&mut self, endpoint: &EndpointName, key: i64, bytes: u64) -> Result<(), StoreError> {
-        let (share, own, all) = (self.room.share(endpoint), self.sum(key).open, self.room.total.open);
-        let fits = rules::fits(share, bytes, own, all, self.room.max_bytes);
+        let (staged, all_staged) = self.staged(key);
+        let (own, all) = (self.sum(key).open + staged, self.room.total.open + all_staged);
+        let fits = rules::fits(self.room.share(endpoint), bytes, own, all, self.room.max_bytes);
         self.room.has_refused |= fits.is_err();
         fits
     }
 
     /// Whether what waits leaves room for what comes into files at an endpoint. What has ended gives way to it.
     pub(super) fn admit_coming(&mut self, endpoint: &EndpointName) -> Result<(), StoreError> {
-        let own = self.endpoint(endpoint)?.map_or(0, |key| self.sum(key).open);
-        let (all_coming, own_coming) = self.room.spool.coming(endpoint);
+        let key = self.endpoint(endpoint)?;
+        let own = key.map_or(0, |key| self.sum(key).open + self.staged(key).0);
+        let (all_coming, own_coming) = self.room.spool.as_ref().map_or((0, 0), |spool| spool.coming(endpoint));
         let share = Share { is_proven: false, ..self.room.share(endpoint) };
         let all = self.room.total.open.saturating_add(all_coming);
         let fits = rules::fits(share, 0, own.saturating_add(own_coming), all, self.room.max_bytes);
@@ -202,7 +249,7 @@ impl Tx<'_> {
         self.make_space(0)
     }
 
-    /// Makes room for an event of this size, within its endpoint's share and in the file.
+    /// Makes room for an event of this size, within its endpoint's share and in the store.
     pub(super) fn make_room(&mut self, endpoint: &EndpointName, key: i64, bytes: u64) -> Result<(), StoreError> {
         self.admit(endpoint, key, bytes)?;
         self.keep_share(endpoint, key, bytes)?;
@@ -211,8 +258,8 @@ impl Tx<'_> {
 
     /// What an endpoint has beyond its share gives way, as far as it has ended; not much more than is to come.
     pub(super) fn keep_share(&mut self, endpoint: &EndpointName, key: i64, bytes: u64) -> Result<(), StoreError> {
-        let (share, own) = (self.room.share(endpoint), self.sum(key));
-        let excess = own.open.saturating_add(own.ended).saturating_add(bytes).saturating_sub(share.max_bytes);
+        let (share, own) = (self.room.share(endpoint), self.sum(key).all() + self.staged(key).0);
+        let excess = own.saturating_add(bytes).saturating_sub(share.max_bytes);
         let mut wanted = excess.min(bytes.saturating_add(MARGIN_BYTES));
         while wanted > 0 {
             let removed = self.evict(Some(key), wanted)?;
@@ -224,32 +271,36 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Makes so much space in the file, of whatever has ended.
+    /// Makes so much space in the store, of whatever has ended.
     pub(super) fn make_space(&mut self, bytes: u64) -> Result<(), StoreError> {
-        self.room.asked_bytes = self.room.asked_bytes.saturating_add(bytes.saturating_mul(2));
-        let coming = self.room.spool.all_coming();
-        let at_most = self.room.used_bytes.saturating_add(self.room.asked_bytes).saturating_add(coming);
-        if !self.room.is_disk_full && at_most <= self.room.max_bytes {
-            return Ok(());
-        }
         let margin = MARGIN_BYTES.min(self.room.max_bytes / 64);
         loop {
-            let (all, free) = pages(self.connection)?;
-            let is_inside = !self.room.is_disk_full || free >= bytes.div_ceil(PAGE_BYTES) + SPARE_PAGES;
-            let used = (all.saturating_sub(free) * PAGE_BYTES).saturating_add(coming);
-            if is_inside && used.saturating_add(bytes) <= self.room.max_bytes {
+            let coming = self.room.spool.as_ref().map_or(0, Spool::all_coming);
+            let used = self.room.total.all() + self.staged(0).1 + self.refused_sum()? + coming;
+            if used.saturating_add(bytes) <= self.room.max_bytes {
                 return Ok(());
             }
-            if purge::sweep_chunks(self, CHUNKS)? || self.evict(None, bytes.saturating_add(margin))? > 0 {
-                continue;
+            if self.evict(None, bytes.saturating_add(margin))? == 0 {
+                self.room.has_refused = true;
+                return Err(StoreError::AtCapacity);
             }
-            self.room.has_refused = true;
-            return Err(if self.room.is_disk_full { StoreError::NoSpace } else { StoreError::AtCapacity });
         }
     }
 
+    fn refused_sum(&mut self) -> Result<u64, StoreError> {
+        Ok(self.refused_bytes()?.values().sum())
+    }
+
+    /// What long bodies on their way in take: an endpoint's, and all.
+    fn staged(&self, key: i64) -> (u64, u64) {
+        let known = self.known.sums.staged.iter().filter(|(file, _)| !self.room.staged.contains_key(file));
+        let all = known.map(|(_, staged)| staged).chain(self.room.staged.values().flatten());
+        all.fold((0, 0), |(own, all), (of, bytes)| (own + if *of == key { *bytes } else { 0 }, all + bytes))
+    }
+
     /// Removes some of the oldest ended events, of one endpoint or of all; how many bytes they took.
-    fn evict(&mut self, of: Option<i64>, wanted: u64) -> Result<u64, StoreError> {
+    pub(super) fn evict(&mut self, of: Option<i64>, wanted: u64) -> Result<u64, StoreError> {
+        self.known.pending.move_ended(self.connection)?;
         let mut removed = 0;
         for (id, key) in self.oldest_ended(of)? {
             removed += purge::delete(self, key, id)?.unwrap_or(0);
@@ -283,58 +334,25 @@ impl Tx<'_> {
         Ok(found)
     }
 
-    /// A long body of this size begins, with a number for its chunks: it is counted as waiting until its event is, or
-    /// its caller gives up.
-    pub(super) fn stage(&mut self, endpoint: &EndpointName, size: u64) -> Result<i64, StoreError> {
-        let bytes = body_cost(size);
-        self.known.last_blob += 1;
-        let blob = self.known.last_blob;
+    /// A long body of this size begins, with a number for its file: it is counted as waiting until its event is, or its
+    /// caller gives up.
+    pub(super) fn stage(&mut self, endpoint: &EndpointName, file: u64, size: u64) -> Result<(), StoreError> {
         let key = self.endpoint_or_new(endpoint)?;
-        self.admit(endpoint, key, bytes)?;
-        let mut insert = self
-            .connection
-            .prepare_cached("INSERT INTO staging (blob, dropped, endpoint, cost) VALUES (?1, 0, ?2, ?3)")?;
-        insert.execute(params![blob, key, bytes])?;
-        self.change(key, Sum::default(), Sum { open: bytes, ended: 0 });
-        Ok(blob)
-    }
-
-    /// It is whole.
-    pub(super) fn unstage(&mut self, blob: i64) -> Result<(), StoreError> {
-        self.uncount_staged(blob)?;
-        self.connection.prepare_cached("DELETE FROM staging WHERE blob = ?1")?.execute([blob])?;
+        self.make_room(endpoint, key, size)?;
+        self.room.staged.insert(file, Some((key, size)));
         Ok(())
     }
 
-    /// Nobody wants it any more.
-    pub(super) fn drop_staged(&mut self, blob: i64) -> Result<(), StoreError> {
-        self.uncount_staged(blob)?;
-        self.connection.prepare_cached("UPDATE staging SET dropped = 1, cost = 0 WHERE blob = ?1")?.execute([blob])?;
-        Ok(())
+    /// Nobody wants a long body that was coming in.
+    pub(super) fn drop_staged(&mut self, file: u64) {
+        self.unstage(file);
+        self.room.dropped_files.push(file);
     }
 
-    fn uncount_staged(&mut self, blob: i64) -> Result<(), StoreError> {
-        let mut query = self.connection.prepare_cached("SELECT endpoint, cost FROM staging WHERE blob = ?1")?;
-        let staged: Option<(Option<i64>, u64)> =
-            query.query_row([blob], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-        if let Some((Some(key), open)) = staged {
-            self.change(key, Sum { open, ended: 0 }, Sum::default());
-        }
-        Ok(())
+    /// A long body is counted with its event from now on.
+    pub(super) fn unstage(&mut self, file: u64) {
+        self.room.staged.insert(file, None);
     }
-}
-
-/// Pages of the file, and those of them that are free.
-pub(super) fn pages(connection: &Connection) -> rusqlite::Result<(u64, u64)> {
-    let number = |pragma: &str| connection.prepare_cached(pragma)?.query_row([], |row| row.get::<_, u64>(0));
-    Ok((number("PRAGMA page_count")?, number("PRAGMA freelist_count")?))
-}
-
-/// What a row of this size takes: pages of its own, and its part of a page that it shares with others like it.
-fn packed(bytes: u64) -> u64 {
-    let own = bytes / OVERFLOW_BYTES;
-    let rest = (bytes % OVERFLOW_BYTES).max(if own > 0 { REST_BYTES } else { 1 });
-    own * PAGE_BYTES + PAGE_BYTES / (LEAF_BYTES / rest).max(1)
 }
 
 /// What an event with a head of this size takes, without its attempts.
@@ -342,20 +360,11 @@ pub(super) fn cost(row: &Row, head_bytes: usize) -> u64 {
     let event = &row.summary;
     let texts = [&event.event_type, &event.sender_id, &event.order_key, &row.dedup_key];
     let texts: usize = texts.into_iter().flatten().map(String::len).sum();
-    // These stand in the event's row and once more beside its content or in an index.
-    let beside = head_bytes as u64 + BESIDE_BYTES + texts as u64;
-    let content =
-        if event.size <= INLINE_BYTES { packed(beside + event.size) } else { packed(beside) + body_cost(event.size) };
-    content + ROW_BYTES + texts as u64
-}
-
-pub(super) fn body_cost(size: u64) -> u64 {
-    let chunk = super::intake::CHUNK_BYTES as u64;
-    let last = size % chunk;
-    size / chunk * packed(chunk + BESIDE_BYTES) + if last > 0 { packed(last + BESIDE_BYTES) } else { 0 }
+    // These stand in the event's row and once more beside its content.
+    event.size + head_bytes as u64 + BESIDE_BYTES + ROW_BYTES + 2 * texts as u64
 }
 
 /// What the record of an attempt takes, with this much of an answer.
 pub(super) fn record_cost(answer_bytes: u64) -> u64 {
-    packed(answer_bytes + BESIDE_BYTES)
+    answer_bytes + RECORD_BYTES
 }

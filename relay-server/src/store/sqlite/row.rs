@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, Row as SqlRow, params};
 
-use super::{room::Sum, writer::Tx};
+use super::{log::LogPlace, room::Sum};
 use crate::{
     endpoint::EndpointName,
     store::{
@@ -18,12 +18,16 @@ pub(super) const PARKED: i64 = i64::MAX;
 
 pub(super) const COLUMNS: &str = "id, received_at, state, reason, attempts, tries, fence, due_at, status, settled_at, \
      size, body_sha256, method, target, event_type, sender_id, dedup_key, order_key, conflict_with, replay_of, \
-     redelivered, seq, cost, holder, given_to";
+     redelivered, seq, cost, holder, given_to, segment, place, length, file";
 
 #[derive(Clone, Debug)]
 pub(super) struct Found {
     pub(super) row: Row,
     pub(super) seq: i64,
+    /// Where its content stands.
+    pub(super) place: LogPlace,
+    /// The file that has its body, where that is too long for the log.
+    pub(super) file: Option<u64>,
     /// As what it is counted among what its endpoint has.
     pub(super) counted: Sum,
 }
@@ -34,6 +38,11 @@ pub(super) fn millis(at: Timestamp) -> i64 {
 
 pub(super) fn time(millis: i64) -> Timestamp {
     Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX)
+}
+
+/// A number of 64 bits as SQLite keeps it.
+pub(super) fn number(code: i64) -> u64 {
+    code.cast_unsigned()
 }
 
 pub(super) fn holder_code(row: &Row) -> Option<i64> {
@@ -77,8 +86,10 @@ pub(super) fn read(row: &SqlRow<'_>, endpoint: &EndpointName) -> Result<Found, S
     let seq = row.get(21)?;
     let given_to = row.get::<_, Option<_>>(24)?.map(EventId::from_bytes);
     let held = row.get::<_, Option<i64>>(23)?.map(|holder| Held { holder: self::holder(holder), given_to });
+    let place = LogPlace { segment: number(row.get(25)?), offset: row.get(26)?, length: row.get(27)? };
+    let file = row.get::<_, Option<i64>>(28)?.map(number);
     let row = Row { summary, dedup_key, held, cost: row.get(22)? };
-    Ok(Found { counted: Sum::of(&row), row, seq })
+    Ok(Found { counted: Sum::of(&row), row, seq, place, file })
 }
 
 pub(super) fn load(
@@ -111,23 +122,26 @@ fn given_to(row: &Row) -> Option<[u8; 16]> {
     row.held?.given_to.map(|append| *append.as_bytes())
 }
 
-fn due(row: &Row) -> Option<i64> {
+/// When a row is due, as it is written.
+pub(super) fn due(row: &Row) -> Option<i64> {
     if row.summary.parked { Some(PARKED) } else { row.summary.due_at.map(millis) }
 }
 
 /// Writes a row; of one that is there, what can change.
 pub(super) fn put(connection: &Connection, key: i64, found: &Found) -> Result<(), StoreError> {
-    let Found { row, seq, .. } = found;
+    let Found { row, seq, place, file, .. } = found;
     let event = &row.summary;
     let mut statement = connection.prepare_cached(
         "INSERT INTO event (endpoint, id, seq, received_at, state, reason, attempts, tries, fence, due_at, status, \
          settled_at, size, body_sha256, method, target, event_type, sender_id, dedup_key, order_key, conflict_with, \
-         replay_of, redelivered, cost, holder, given_to) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26) \
+         replay_of, redelivered, cost, holder, given_to, segment, place, length, file) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, \
+         ?24, ?25, ?26, ?27, ?28, ?29, ?30) \
          ON CONFLICT (endpoint, id) DO UPDATE SET state = excluded.state, reason = excluded.reason, \
          attempts = excluded.attempts, tries = excluded.tries, fence = excluded.fence, due_at = excluded.due_at, \
          status = excluded.status, settled_at = excluded.settled_at, redelivered = excluded.redelivered, \
-         cost = excluded.cost, holder = excluded.holder, given_to = excluded.given_to",
+         cost = excluded.cost, holder = excluded.holder, given_to = excluded.given_to, segment = excluded.segment, \
+         place = excluded.place, length = excluded.length",
     )?;
     statement.execute(params![
         key,
@@ -156,6 +170,10 @@ pub(super) fn put(connection: &Connection, key: i64, found: &Found) -> Result<()
         row.cost,
         holder_code(row),
         given_to(row),
+        place.segment.cast_signed(),
+        place.offset,
+        place.length,
+        file.map(u64::cast_signed),
     ])?;
     Ok(())
 }
@@ -172,25 +190,4 @@ pub(super) fn stand_in_line(connection: &Connection, key: i64, row: &mut Row) ->
         row.park();
     }
     Ok(!waits)
-}
-
-impl Tx<'_> {
-    /// Writes a row that ended, and lets the next of its order key go.
-    pub(super) fn update_ended(
-        &mut self,
-        key: i64,
-        found: &mut Found,
-        was_parked: bool,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        put(self.connection, key, found)?;
-        self.count(key, found);
-        let Some(order) = found.row.summary.order_key.as_ref().filter(|_| !was_parked) else { return Ok(()) };
-        let mut statement = self.connection.prepare_cached(
-            "UPDATE event SET due_at = ?3 WHERE endpoint = ?1 AND id = (SELECT id FROM event INDEXED BY event_queue \
-             WHERE endpoint = ?1 AND order_key = ?2 AND due_at IS NOT NULL ORDER BY seq LIMIT 1)",
-        )?;
-        statement.execute(params![key, order, millis(now)])?;
-        Ok(())
-    }
 }

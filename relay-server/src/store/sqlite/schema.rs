@@ -19,14 +19,13 @@ use crate::{spool::Spool, store::StoreError};
 /// Before this, two connections that write and checkpoint can lose committed pages.
 const OLDEST_SQLITE: i32 = 3_051_003;
 
-/// One page holds three events of 2 KB; with pages of 4 KB each event would take a page of its own.
 pub(super) const PAGE_BYTES: u64 = 8192;
 
 /// "RLAY": marks the file as ours.
 const APPLICATION: i32 = 0x524c_4159;
 
 /// `user_version` of the files that this program reads and writes.
-const VERSION: i32 = 3;
+const VERSION: i32 = 4;
 
 fn unusable(what: impl fmt::Display) -> StoreError {
     StoreError::Unusable(what.to_string())
@@ -108,6 +107,13 @@ fn hold(file: &File, store: &Path) -> Result<(), StoreError> {
     }
 }
 
+/// Where the log of a store is.
+pub(super) fn log_folder(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-log");
+    name.into()
+}
+
 pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
@@ -115,12 +121,18 @@ pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-/// Where long bodies come into files, beside the store.
+/// Where the log of a store has its long bodies.
+pub(super) fn bodies_folder(path: &Path) -> PathBuf {
+    log_folder(path).join("bodies")
+}
+
+/// Where long bodies come into files. Its name and the log's are safe then.
 pub(super) fn spool(path: &Path, max_bytes: u64) -> Result<Spool, StoreError> {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-log");
-    let folder = Path::new(&log).join("bodies");
-    Spool::open(&folder, max_bytes).map_err(cannot("create", &folder))
+    let folder = bodies_folder(path);
+    let spool = Spool::open(&folder, max_bytes).map_err(cannot("create", &folder))?;
+    sync_directory(&folder)?;
+    sync_directory(path)?;
+    Ok(spool)
 }
 
 /// Opens the connection that writes, creating what is needed.
@@ -136,7 +148,7 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
     let is_new = is_new(&connection, path)?;
     settle(&connection).map_err(wrong)?;
     expect(&connection, "journal_mode", "wal")?;
-    expect(&connection, "synchronous", "2")?;
+    expect(&connection, "synchronous", "1")?;
     if is_new {
         create(&mut connection).map_err(cannot("create the store", path))?;
     }
@@ -169,7 +181,8 @@ fn share(connection: &Connection) -> rusqlite::Result<()> {
     // Checkpoints have their own thread (checkpoint.rs); the WAL is kept at its size so that it need not grow again.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
+    // The log is synced; a commit that must be is synced by itself (index.rs). A checkpoint syncs what it copies.
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.pragma_update(None, "mmap_size", 0)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "cache_size", -16 * 1024)?;
@@ -223,12 +236,21 @@ fn is_new(connection: &Connection, path: &Path) -> Result<bool, StoreError> {
     }
 }
 
+/// What the log has in common with its index is safe before there is a log.
 fn create(connection: &mut Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "synchronous", "FULL")?;
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     transaction.execute_batch(include_str!("schema.sql"))?;
+    transaction.execute("INSERT INTO meta VALUES ('id', random())", [])?;
     transaction.pragma_update(None, "application_id", APPLICATION)?;
     transaction.pragma_update(None, "user_version", VERSION)?;
-    transaction.commit()
+    transaction.commit()?;
+    connection.pragma_update(None, "synchronous", "NORMAL")
+}
+
+/// What the log of this index has in common with it alone.
+pub(super) fn id(connection: &Connection) -> rusqlite::Result<u64> {
+    connection.query_row("SELECT value FROM meta WHERE name = 'id'", [], |row| row.get(0).map(i64::cast_unsigned))
 }
 
 /// The file's name must outlive a power cut as well.

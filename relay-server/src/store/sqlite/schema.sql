@@ -1,6 +1,10 @@
 -- Everything is keyed by endpoint first.
 -- Times are milliseconds since 1970; ids are the 16 bytes of a UUIDv7.
+--
+-- What events carry stands in the log beside this file, see log.rs; so does, once more, what came since this file was
+-- committed last.
 
+-- log_mark: up to which byte of the log this file holds everything.
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 
 -- What its events take, see room.rs: those that wait, and those that ended.
@@ -12,7 +16,9 @@ CREATE TABLE endpoint (
 -- What lists, claims and settles look at: narrow, so that many stand on a page.
 -- due_at: pending: next attempt; running: end of the lease; parked behind its order key: the largest number;
 -- ended: NULL. seq: the place among all that were appended. holder: who has its lease; given_to: the append that it was
--- given to, NULL if it was claimed. dedup_key: '=' is the sender's id, else '+' and the key. cost: what it takes with its attempts, in bytes.
+-- given to, NULL if it was claimed. dedup_key: '=' is the sender's id, else '+' and the key. cost: what it takes with its
+-- attempts, in bytes. segment, place, length: where in the log its content stands. file: the number of the file that has
+-- its body, where that is too long for the log.
 CREATE TABLE event (
     endpoint INTEGER NOT NULL, id BLOB NOT NULL, seq INTEGER NOT NULL, received_at INTEGER NOT NULL,
     state INTEGER NOT NULL, reason TEXT, attempts INTEGER NOT NULL, tries INTEGER NOT NULL, fence INTEGER NOT NULL,
@@ -20,34 +26,18 @@ CREATE TABLE event (
     method TEXT NOT NULL, target TEXT NOT NULL, event_type TEXT, sender_id TEXT, dedup_key TEXT, order_key TEXT,
     conflict_with BLOB, replay_of BLOB, redelivered INTEGER NOT NULL, cost INTEGER NOT NULL,
     holder INTEGER, given_to BLOB,
+    segment INTEGER NOT NULL, place INTEGER NOT NULL, length INTEGER NOT NULL, file INTEGER,
     PRIMARY KEY (endpoint, id)
 ) STRICT, WITHOUT ROWID;
+-- In order of arrival.
+CREATE INDEX event_seq ON event (seq);
 CREATE INDEX event_due ON event (endpoint, due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX event_open ON event (endpoint, id) WHERE due_at IS NOT NULL;
 CREATE INDEX event_queue ON event (endpoint, order_key, seq) WHERE order_key IS NOT NULL AND due_at IS NOT NULL;
 -- What gives way when room is needed, the oldest first.
 CREATE INDEX event_ended ON event (endpoint, id) WHERE due_at IS NULL;
 CREATE INDEX event_dead ON event (endpoint, id) WHERE state = 3;
-
--- What is delivered, in order of arrival: the head as JSON, header lines as they cross the tunnel (PROTOCOL.md), the body
--- up to 64 KiB. Longer bodies stand in chunks. From received_at on: what makes an event's row again that was not in its
--- table yet, see pending_rows.rs; NULL where it was put there at once. fence: 0 pending, 1 running.
-CREATE TABLE content (
-    seq INTEGER PRIMARY KEY, endpoint INTEGER NOT NULL, id BLOB NOT NULL, blob INTEGER, checksum BLOB NOT NULL,
-    head TEXT NOT NULL, headers BLOB NOT NULL, body BLOB,
-    received_at INTEGER, due_at INTEGER, fence INTEGER, event_type TEXT, sender_id TEXT, dedup_key TEXT,
-    holder INTEGER
-) STRICT;
--- A replay shares the chunks of its original.
-CREATE INDEX content_blob ON content (blob) WHERE blob IS NOT NULL;
-CREATE TABLE chunk (blob INTEGER NOT NULL, n INTEGER NOT NULL, sha256 BLOB NOT NULL, data BLOB NOT NULL,
-    PRIMARY KEY (blob, n)) STRICT, WITHOUT ROWID;
--- Chunks that belong to no event: not yet (dropped is 0), or no more (1), to be removed a few at a time. cost is counted
--- among what waits at the endpoint until then.
-CREATE TABLE staging (
-    blob INTEGER PRIMARY KEY, dropped INTEGER NOT NULL, endpoint INTEGER, cost INTEGER NOT NULL DEFAULT 0
-) STRICT;
-CREATE INDEX staging_dropped ON staging (blob) WHERE dropped = 1;
+CREATE INDEX event_file ON event (file) WHERE file IS NOT NULL;
 
 CREATE TABLE attempt (
     endpoint INTEGER NOT NULL, id BLOB NOT NULL, fence INTEGER NOT NULL, number INTEGER NOT NULL,
@@ -55,6 +45,9 @@ CREATE TABLE attempt (
     status INTEGER, headers BLOB, body BLOB, truncated INTEGER NOT NULL,
     PRIMARY KEY (endpoint, id, fence)
 ) STRICT, WITHOUT ROWID;
+
+-- How many bytes of a segment of the log events need.
+CREATE TABLE segment (number INTEGER PRIMARY KEY, live INTEGER NOT NULL) STRICT;
 
 -- Dedup keys and senders' ids: the first 16 bytes of SHA-256 of endpoint and text. Filled in the background, see keys.rs.
 CREATE TABLE key (hash BLOB NOT NULL, id BLOB NOT NULL, PRIMARY KEY (hash, id)) STRICT, WITHOUT ROWID;

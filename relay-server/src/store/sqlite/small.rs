@@ -6,8 +6,9 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
     listing,
+    record::Change,
     row::{PARKED, millis, time},
-    writer::Tx,
+    tx::Tx,
 };
 use crate::{
     endpoint::EndpointName,
@@ -16,13 +17,6 @@ use crate::{
         StoreError, rows,
     },
 };
-
-pub(super) fn pause(tx: &mut Tx<'_>, endpoint: &EndpointName, paused: bool, now: Timestamp) -> Result<(), StoreError> {
-    let key = tx.endpoint_or_new(endpoint)?;
-    let at = paused.then(|| millis(now));
-    tx.connection.prepare_cached("UPDATE endpoint SET paused_at = ?2 WHERE key = ?1")?.execute(params![key, at])?;
-    Ok(())
-}
 
 pub(super) fn backlog(connection: &Connection, sight: &Sight) -> Result<Vec<Backlog>, StoreError> {
     let mut query = connection.prepare_cached(
@@ -153,14 +147,20 @@ pub(super) fn secret(connection: &Connection, scope: &str, name: &str) -> Result
     Ok(query.query_row([scope, name], |row| row.get::<_, Vec<u8>>(0)).optional()?.map(Bytes::from))
 }
 
-pub(super) fn remember(connection: &Connection, signature: &OwnSignature, now: Timestamp) -> Result<(), StoreError> {
-    let mut forget = connection.prepare_cached("DELETE FROM own_signature WHERE expires_at <= ?1")?;
+pub(super) fn remember(tx: &mut Tx<'_>, signature: &OwnSignature, now: Timestamp) -> Result<(), StoreError> {
+    let mut forget = tx.connection.prepare_cached("DELETE FROM own_signature WHERE expires_at <= ?1")?;
     forget.execute([now.as_second()])?;
+    let (digest, expires_at) = (signature.digest, signature.expires_at.as_second());
+    tx.note(&Change::OwnSignature { digest, expires_at });
+    put_signature(tx.connection, &digest, expires_at)
+}
+
+pub(super) fn put_signature(connection: &Connection, digest: &[u8; 32], expires_at: i64) -> Result<(), StoreError> {
     let mut put = connection.prepare_cached(
         "INSERT INTO own_signature (digest, expires_at) VALUES (?1, ?2) \
          ON CONFLICT DO UPDATE SET expires_at = max(expires_at, excluded.expires_at)",
     )?;
-    put.execute(params![&signature.digest[..], signature.expires_at.as_second()])?;
+    put.execute(params![&digest[..], expires_at])?;
     Ok(())
 }
 

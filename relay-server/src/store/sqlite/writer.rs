@@ -1,39 +1,42 @@
-//! The one thread that writes: it takes all calls that wait, commits them as one transaction, and answers after the
-//! commit.
+//! The one thread that writes: it takes all calls that wait, writes what they changed to the log, and answers once that
+//! is synced.
 //!
-//! A call is a closure over the open transaction. It may run more than once (after a full disk, without the appends; or
-//! without another call that failed halfway), so it must not consume what it works on. Invariants:
-//! - No call is answered with success before the transaction that holds it is committed and synced.
+//! ```text
+//! calls ─▶ queue ─▶ run them ─▶ one write to the log ─▶ sync (a thread of its own) ─▶ answers
+//!                                                   └─ meanwhile: rows move into the index
+//! ```
+//!
+//! A call is a closure over the open batch. It may run more than once (after a full disk, without the appends; or without
+//! another call that failed halfway), so it must not consume what it works on. Invariants:
+//! - No call is answered with success before the log holds what it changed, and, unless that is only that a delivery
+//!   succeeded, before the log is synced.
 //! - After a failed write or sync the thread writes nothing any more, and answers every later call so.
 //! - A call that is answered with an error of its own has changed nothing.
 //! - The queue is bounded; a caller that finds it full learns so at once.
 
 use std::{
-    collections::{BTreeMap, HashMap},
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::{
     Shared,
-    checkpoint::Checkpointer,
-    keys::{Key, Keys},
-    listing,
-    pending_rows::{PendingChanges, PendingRows},
+    index::Index,
+    log::Log,
     post::Post,
-    room::{Room, Sums, pages},
+    room::Room,
     start_thread,
+    syncer::Syncer,
+    tx::{Tx, Wants, WriterState},
 };
 use crate::{
-    endpoint::EndpointName,
     store::{Health, StoreError},
     throttle::Throttle,
 };
@@ -60,6 +63,15 @@ const QUEUE_BYTES: usize = 64 * 1024 * 1024;
 /// After so long without a call an idle WAL is tidied.
 const TICK: Duration = Duration::from_millis(500);
 
+/// The longest that what was written and answered is not synced.
+const UNSYNCED: Duration = Duration::from_millis(500);
+
+/// What calls that come in may take in the log beside what they weigh.
+const SPARE_BYTES: u64 = 16 * 1024;
+
+/// How often ended events give way to the calls of one batch, a part of them each time.
+const GIVE_WAY_ROUNDS: usize = 64;
+
 /// How often a full disk is looked at again: each look writes a file.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -70,72 +82,8 @@ pub(super) enum Kind {
     Intake,
     /// Says what became of single events.
     Settle,
-    /// Moves on or removes what is there, and finds all of it in the tables.
+    /// Everything else.
     Upkeep,
-}
-
-pub(super) struct Tx<'a> {
-    pub(super) connection: &'a Connection,
-    pub(super) keys: &'a Keys,
-    pub(super) known: &'a mut WriterState,
-    pub(super) changes: PendingChanges,
-    pub(super) fresh: Vec<Key>,
-    pub(super) room: Room,
-}
-
-#[derive(Default)]
-pub(super) struct WriterState {
-    endpoints: HashMap<EndpointName, i64>,
-    pub(super) pending: PendingRows,
-    pub(super) last_seq: i64,
-    pub(super) sums: Sums,
-    pub(super) last_blob: i64,
-    /// Chunks up to here were put there by an earlier process.
-    pub(super) blobs_before: i64,
-    /// Bytes of refused requests by endpoint, once they were summed up.
-    refused: Option<BTreeMap<i64, u64>>,
-}
-
-impl Tx<'_> {
-    pub(super) fn endpoint(&mut self, name: &EndpointName) -> Result<Option<i64>, StoreError> {
-        if let Some(key) = self.known.endpoints.get(name) {
-            return Ok(Some(*key));
-        }
-        let key = listing::endpoint_key(self.connection, name)?;
-        self.known.endpoints.extend(key.map(|key| (name.clone(), key)));
-        Ok(key)
-    }
-
-    /// An endpoint's number; a new one gets one.
-    pub(super) fn endpoint_or_new(&mut self, name: &EndpointName) -> Result<i64, StoreError> {
-        if let Some(key) = self.endpoint(name)? {
-            return Ok(key);
-        }
-        self.connection.prepare_cached("INSERT INTO endpoint (name) VALUES (?1)")?.execute([name.as_str()])?;
-        Ok(self.connection.last_insert_rowid())
-    }
-
-    pub(super) fn is_paused(&self, key: i64) -> Result<bool, StoreError> {
-        let mut query = self.connection.prepare_cached("SELECT paused_at IS NOT NULL FROM endpoint WHERE key = ?1")?;
-        Ok(query.query_row([key], |row| row.get(0))?)
-    }
-
-    /// Bytes of refused requests by the number of their endpoint, for who adds and removes some to keep up with.
-    pub(super) fn refused_bytes(&mut self) -> Result<&mut BTreeMap<i64, u64>, StoreError> {
-        if self.known.refused.is_none() {
-            let mut query = self.connection.prepare_cached(
-                "SELECT endpoint, sum(octet_length(head) + octet_length(body)) FROM refused GROUP BY endpoint",
-            )?;
-            let sums = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            self.known.refused = Some(sums.collect::<Result<_, _>>()?);
-        }
-        Ok(self.known.refused.get_or_insert_default())
-    }
-
-    pub(super) fn next_seq(&mut self) -> i64 {
-        self.known.last_seq += 1;
-        self.known.last_seq
-    }
 }
 
 /// A call that waits for its transaction.
@@ -182,8 +130,9 @@ struct Job<T, F> {
 
 impl<T: Send, F: FnMut(&mut Tx<'_>) -> Result<T, StoreError> + Send> Work for Job<T, F> {
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<bool, StoreError> {
-        tx.room.has_refused = false;
+        tx.begin();
         let result = (self.work)(tx);
+        let result = result.and_then(|done| tx.end().map(|()| done));
         let said = match &result {
             Err(_) if tx.room.has_refused => Ok(false),
             Err(error @ (StoreError::NoSpace | StoreError::Failed(_))) => Err(error.clone()),
@@ -207,8 +156,8 @@ pub(super) struct Counters {
     pub(super) commit_micros: AtomicU64,
     pub(super) used_bytes: AtomicU64,
     pub(super) damaged: AtomicU64,
-    /// Rows that are not in the table yet.
-    pub(super) pending: AtomicUsize,
+    /// Whether those who read the index may miss something.
+    pub(super) is_behind: AtomicBool,
 }
 
 pub(super) struct Writer {
@@ -218,18 +167,13 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(
-        connection: Connection,
-        checkpointer: Checkpointer,
-        shared: Arc<Shared>,
-    ) -> Result<Self, StoreError> {
-        let known = known(&connection)?;
-        shared.counters.pending.store(known.pending.len(), Ordering::Release);
-        shared.counters.used_bytes.store(used_bytes(&connection)?, Ordering::Relaxed);
+    pub(super) fn start(index: Index, log: Log, known: WriterState, shared: Arc<Shared>) -> Result<Self, StoreError> {
         let (queue, calls) = sync_channel(QUEUE);
+        let syncer = Syncer::start()?;
         let thread = start_thread("store-writer", move || {
             let _alarm = Alarm(Arc::clone(&shared));
-            Loop { connection, checkpointer, shared, known, looked: None, last: Last::default() }.run(&calls);
+            let last = Last::default();
+            Loop { index, log, syncer, shared, known, looked: None, written: None, last }.run(&calls);
         })?;
         Ok(Self { queue: Some(queue), thread: Some(thread), waiting: Arc::default() })
     }
@@ -276,34 +220,16 @@ impl Drop for Alarm {
     }
 }
 
-fn used_bytes(connection: &Connection) -> rusqlite::Result<u64> {
-    let (all, free) = pages(connection)?;
-    Ok(all.saturating_sub(free) * super::schema::PAGE_BYTES)
-}
-
-fn known(connection: &Connection) -> Result<WriterState, StoreError> {
-    let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
-    let last_blob =
-        number("SELECT max(coalesce((SELECT max(blob) FROM chunk), 0), coalesce((SELECT max(blob) FROM staging), 0))")?;
-    let last_seq = number("SELECT coalesce(max(seq), 0) FROM content")?;
-    Ok(WriterState {
-        endpoints: HashMap::new(),
-        pending: PendingRows::load(connection)?,
-        sums: Sums::load(connection)?,
-        last_seq,
-        last_blob,
-        blobs_before: last_blob,
-        refused: None,
-    })
-}
-
 struct Loop {
-    connection: Connection,
-    checkpointer: Checkpointer,
+    index: Index,
+    log: Log,
+    syncer: Syncer,
     shared: Arc<Shared>,
     known: WriterState,
     /// When a full disk was last looked at.
     looked: Option<Instant>,
+    /// Since when something is written that is not synced.
+    written: Option<Instant>,
     last: Last,
 }
 
@@ -314,9 +240,19 @@ struct Last {
     ended: Option<Instant>,
 }
 
+/// What became of a batch that was run.
+enum Ran {
+    /// It is in the log.
+    Written(Wants),
+    /// These calls failed after they had changed something; nothing was written.
+    Spoilt(Vec<usize>),
+}
+
 impl Loop {
     fn run(mut self, calls: &Receiver<WriterCall>) {
-        self.checkpointer.count_frames(&self.connection);
+        // What was read back may not have been synced before its process ended.
+        self.written = Some(Instant::now());
+        self.catch_up();
         loop {
             if let Ok(first) = calls.try_recv() {
                 self.take(first, true, calls);
@@ -324,14 +260,24 @@ impl Loop {
             }
             match calls.recv_timeout(TICK) {
                 Ok(first) => self.take(first, false, calls),
-                Err(RecvTimeoutError::Timeout) => {
-                    self.look_for_space();
-                    self.checkpointer.idle();
-                }
+                Err(RecvTimeoutError::Timeout) => self.idle(),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        self.checkpointer.finish(&self.connection);
+        if self.shared.pulse.failure().is_none() {
+            self.catch_up();
+        }
+        let Index { connection, checkpointer, .. } = &mut self.index;
+        checkpointer.finish(connection);
+    }
+
+    fn idle(&mut self) {
+        self.look_for_space();
+        if self.shared.pulse.failure().is_none() {
+            self.catch_up();
+            self.index.give_up(&mut self.log, &self.shared.shelves);
+            self.index.checkpointer.idle();
+        }
     }
 
     fn take(&mut self, first: WriterCall, has_waited: bool, calls: &Receiver<WriterCall>) {
@@ -342,7 +288,10 @@ impl Loop {
         let (count, started) = (batch.len(), Instant::now());
         self.commit(batch);
         self.last = Last { calls: count, took: started.elapsed(), ended: Some(Instant::now()) };
-        self.checkpointer.after_commit(&self.connection);
+        let is_late = self.written.is_some_and(|since| since.elapsed() >= UNSYNCED);
+        if self.shared.pulse.failure().is_none() && (self.index.is_due() || is_late) {
+            self.catch_up();
+        }
     }
 
     /// Senders that were just answered are likely to call again. To wait a little for them, and commit once for all,
@@ -378,8 +327,8 @@ impl Loop {
     fn commit(&mut self, mut batch: Vec<WriterCall>) {
         let mut failures = 0;
         loop {
-            // On a full disk calls may take in what finds room inside of the file; but its log must have room as well.
-            if failures > 1 || self.shared.pulse.is_full() && !self.checkpointer.has_room_on_a_full_disk() {
+            let has_room = failures <= 1 && (!self.shared.pulse.is_full() || self.has_room_inside(&batch));
+            if !has_room {
                 for call in batch.extract_if(.., |call| call.kind == Kind::Intake) {
                     call.work.answer(Err(StoreError::NoSpace));
                 }
@@ -387,24 +336,65 @@ impl Loop {
             if batch.is_empty() {
                 return;
             }
-            let error = match self.try_commit(&mut batch) {
-                Ok(spoilt) if spoilt.is_empty() => {
-                    Post::answer(batch);
+            let started = Instant::now();
+            let error = match self.try_write(&mut batch) {
+                Ok(Ran::Written(wants)) => {
+                    self.finish(batch, wants, started);
                     return;
                 }
-                Ok(spoilt) => {
-                    self.roll_back();
+                Ok(Ran::Spoilt(spoilt)) => {
                     spoilt.into_iter().rev().for_each(|nth| batch.remove(nth).work.answer(Ok(())));
                     continue;
                 }
                 Err(error) => error,
             };
-            self.roll_back();
             self.note(&error);
             failures += 1;
             if failures > 2 || error != StoreError::NoSpace {
                 batch.drain(..).for_each(|call| call.work.answer(Err(error.clone())));
                 return;
+            }
+        }
+    }
+
+    /// Whether the log of a store whose disk is full takes what comes in without a file that grows: what was kept aside
+    /// is for settles. What has ended gives way.
+    fn has_room_inside(&mut self, batch: &[WriterCall]) -> bool {
+        let intake = batch.iter().filter(|call| call.kind == Kind::Intake);
+        let bytes: usize = intake.map(|call| call.weight.bytes).sum();
+        let bytes = bytes as u64 + SPARE_BYTES;
+        let enough = |log: &Log| log.room_inside() >= bytes;
+        let _tried = (0..GIVE_WAY_ROUNDS).any(|_| enough(&self.log) || !self.give_way(bytes));
+        // The batch goes to where there is room.
+        self.log.discard();
+        enough(&self.log)
+    }
+
+    /// Removes some of what has ended, and gives up what nobody needs then; says whether there was anything.
+    fn give_way(&mut self, bytes: u64) -> bool {
+        if self.shared.pulse.failure().is_some() {
+            return false;
+        }
+        let removed = self.index.begin_batch().and_then(|()| {
+            let Self { index, shared, known, .. } = self;
+            let room = Room::new(&known.sums, Some(shared));
+            let mut tx = Tx::new(&index.connection, None, &shared.keys, known, room);
+            let removed = tx.evict(None, bytes)?;
+            let mut room = tx.room;
+            let unused = std::mem::take(&mut room.unused_files);
+            known.pending.keep();
+            known.sums.publish(room);
+            index.changed(0, unused);
+            index.end_batch().map(|()| removed)
+        });
+        match removed.and_then(|removed| self.commit_index().map(|()| removed)) {
+            Ok(removed) => {
+                let synced = self.index.sync(&mut self.log, &self.shared.shelves);
+                synced.is_ok() && removed > 0
+            }
+            Err(error) => {
+                self.index_failed(error);
+                false
             }
         }
     }
@@ -422,68 +412,184 @@ impl Loop {
                 }
                 self.shared.pulse.set(Health::NoSpace);
                 self.shared.ballast.release();
-                // The log can begin again, where it has its room already.
-                self.checkpointer.copy_all(&self.connection);
                 self.looked = Some(Instant::now());
+                // Where others ended there may be room in the log.
+                self.catch_up();
+                if self.shared.pulse.failure().is_none()
+                    && let Err(error) = self.index.sync(&mut self.log, &self.shared.shelves)
+                {
+                    self.index_failed(error);
+                }
             }
-            StoreError::Failed(why) => {
-                tracing::error!(why, "the store has failed; the process must end and start again");
-                self.shared.pulse.set(Health::Failed(why.clone()));
-            }
+            StoreError::Failed(why) => self.fail(why),
             _ => {}
         }
     }
 
-    /// Commits the calls, or returns those that failed after they had changed something: then nothing is committed.
-    fn try_commit(&mut self, batch: &mut [WriterCall]) -> Result<Vec<usize>, StoreError> {
+    fn fail(&self, why: &str) {
+        tracing::error!(why, "the store has failed; the process must end and start again");
+        self.shared.pulse.set(Health::Failed(why.to_owned()));
+    }
+
+    /// Runs the calls and writes what they changed to the log; or nothing of it, and the tables are as they were.
+    fn try_write(&mut self, batch: &mut [WriterCall]) -> Result<Ran, StoreError> {
         if let Some(failed) = self.shared.pulse.failure() {
             return Err(failed);
         }
-        let started = Instant::now();
-        let connection = &self.connection;
-        connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-        let (known, changes) = (&mut self.known, PendingChanges::default());
-        let room = Room::new(&known.sums, &self.shared);
-        let mut tx = Tx { connection, keys: &self.shared.keys, known, changes, fresh: Vec::new(), room };
+        let ran = self.index.begin_batch().and_then(|()| self.run_batch(batch));
+        if matches!(ran, Ok(Ran::Written(_))) {
+            return ran;
+        }
+        self.log.discard();
+        self.known.forget();
+        // Nothing of it was acknowledged; where SQLite has given up the whole transaction the log says what was.
+        if self.index.connection.is_autocommit() || self.index.roll_back_batch().is_err() {
+            self.reload();
+        }
+        ran
+    }
+
+    fn run_batch(&mut self, batch: &mut [WriterCall]) -> Result<Ran, StoreError> {
+        let Self { index, log, shared, known, .. } = self;
+        let connection = &index.connection;
+        let room = Room::new(&known.sums, Some(shared));
+        let changes_before = connection.total_changes();
+        let mut tx = Tx::new(connection, Some((log, &shared.shelves)), &shared.keys, known, room);
         let mut spoilt = Vec::new();
         for (nth, call) in batch.iter_mut().enumerate() {
-            if call.kind == Kind::Upkeep {
-                tx.grow_all()?;
-            }
-            let before = (connection.total_changes(), tx.changes.count());
-            if !call.work.run(&mut tx)? && (connection.total_changes(), tx.changes.count()) != before {
+            let before = (connection.total_changes(), tx.changed());
+            if !call.work.run(&mut tx)? && (connection.total_changes(), tx.changed()) != before {
                 spoilt.push(nth);
             }
         }
         if !spoilt.is_empty() {
-            return Ok(spoilt);
+            return Ok(Ran::Spoilt(spoilt));
         }
-        tx.bound_pending()?;
-        let Tx { fresh, changes, room, .. } = tx;
-        room.write(connection)?;
-        let moved = self.shared.keys.move_slice(connection, fresh.len())?;
-        let used = used_bytes(connection)?;
-        connection.prepare_cached("COMMIT")?.execute([])?;
-        self.known.pending.publish(changes);
-        self.known.sums.publish(room);
-        self.shared.keys.publish(&fresh, self.known.last_seq);
-        moved.into_iter().for_each(|last| self.shared.keys.moved(last));
+        let Tx { fresh, mut room, wants, .. } = tx;
+        if !log.is_empty() {
+            log.write()?;
+            self.written.get_or_insert_with(Instant::now);
+        }
+        // From here on nothing fails: the log says it.
+        let has_changed = known.pending.changes() > 0 || connection.total_changes() != changes_before;
+        let unused = std::mem::take(&mut room.unused_files);
+        room.dropped_files.drain(..).for_each(|file| shared.shelves.bodies.remove(file));
+        let events = known.pending.changes();
+        known.pending.keep();
+        known.sums.publish(room);
+        shared.keys.publish(&fresh, known.last_seq);
+        let ended = index.end_batch();
+        if has_changed || !unused.is_empty() {
+            index.changed(events, unused);
+            shared.counters.is_behind.store(true, Ordering::Release);
+        }
+        shared.counters.used_bytes.store(known.used_bytes(), Ordering::Relaxed);
+        if let Err(error) = ended {
+            self.index_failed(error);
+        }
+        Ok(Ran::Written(wants))
+    }
+
+    /// Syncs what was written, if anybody waits for that, and answers.
+    fn finish(&mut self, batch: Vec<WriterCall>, wants: Wants, started: Instant) {
+        if wants.sync || wants.full {
+            let synced = self.sync_and_move(batch.len());
+            if let Err(error) = synced {
+                self.note(&error);
+                batch.into_iter().for_each(|call| call.work.answer(Err(error.clone())));
+                return;
+            }
+        } else {
+            self.move_rows(batch.len());
+        }
+        let mut committed = Ok(());
+        if wants.commit || wants.full {
+            committed = self.commit_index();
+            if wants.full && committed.is_ok() {
+                committed = self.index.sync(&mut self.log, &self.shared.shelves);
+            }
+        }
         let counters = &self.shared.counters;
         counters.commits.fetch_add(1, Ordering::Relaxed);
         counters.calls.fetch_add(batch.len() as u64, Ordering::Relaxed);
         let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         counters.commit_micros.fetch_add(micros, Ordering::Relaxed);
-        counters.used_bytes.store(used, Ordering::Relaxed);
-        counters.pending.store(self.known.pending.len(), Ordering::Release);
-        Ok(spoilt)
+        let Err(error) = committed else { return Post::answer(batch) };
+        // What the others wait for is in the log, and stays.
+        let (waiting, done) = batch.into_iter().partition(|call| call.kind == Kind::Upkeep);
+        Post::answer(done);
+        waiting.into_iter().for_each(|call: WriterCall| call.work.answer(Err(error.clone())));
+        self.index_failed(error);
     }
 
-    fn roll_back(&mut self) {
-        self.known.endpoints.clear();
-        self.known.refused = None;
-        if !self.connection.is_autocommit() {
-            // Nothing of it was acknowledged, whether this works or not.
-            let _ignored = self.connection.execute_batch("ROLLBACK");
+    /// Has the log synced; rows move into the index meanwhile.
+    fn sync_and_move(&mut self, calls: usize) -> Result<(), StoreError> {
+        self.syncer.begin(self.log.sync_work())?;
+        self.move_rows(calls);
+        let done = self.syncer.end()?;
+        self.log.synced(done);
+        self.written = None;
+        Ok(())
+    }
+
+    /// Moves as many rows and keys as come in, and some more.
+    fn move_rows(&mut self, calls: usize) {
+        if self.shared.pulse.failure().is_some() {
+            return;
+        }
+        let connection = &self.index.connection;
+        let mut moved = self.known.pending.move_slice(connection, 32 + calls * 2);
+        while moved.is_ok() && self.known.pending.is_full() {
+            moved = self.known.pending.move_slice(connection, 1024);
+        }
+        let moved = moved.and_then(|()| self.shared.keys.move_slice(connection, calls));
+        self.known.pending.keep();
+        if let Err(error) = moved {
+            self.index_failed(error);
+        }
+    }
+
+    /// Syncs what is written, and commits the index.
+    fn catch_up(&mut self) {
+        if let Err(error) = self.commit_index() {
+            self.index_failed(error);
+        }
+    }
+
+    fn commit_index(&mut self) -> Result<(), StoreError> {
+        if self.written.is_some() {
+            let synced = self.log.sync_work().run();
+            match synced {
+                Ok(done) => self.log.synced(done),
+                Err(error) => {
+                    self.fail(&error.to_string());
+                    return Err(error);
+                }
+            }
+            self.written = None;
+        }
+        self.index.commit(&mut self.known, &mut self.log, &self.shared)?;
+        self.shared.counters.is_behind.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// The index could not take what the log says. Nothing is lost; without room it is tried again.
+    fn index_failed(&mut self, error: StoreError) {
+        match error {
+            StoreError::NoSpace => {
+                self.shared.pulse.set(Health::NoSpace);
+                self.shared.ballast.release();
+                self.looked = Some(Instant::now());
+                self.index.checkpointer.copy_all(&self.index.connection);
+                self.reload();
+            }
+            error => self.fail(&error.to_string()),
+        }
+    }
+
+    fn reload(&mut self) {
+        if let Err(error) = self.index.reload(&mut self.known, &mut self.log, &self.shared) {
+            self.fail(&error.to_string());
         }
     }
 }

@@ -20,6 +20,7 @@ impl LogFault {
                 file.write_at(&bytes[..bytes.len() / 2], offset)?;
                 Err(io::ErrorKind::StorageFull.into())
             }
+            Self::NearlyFullDisk if grows && bytes.len() > 4096 => Err(io::ErrorKind::StorageFull.into()),
             Self::Write => Err(io::Error::other("no such disk")),
             _ => file.write_at(bytes, offset),
         }

@@ -1,0 +1,394 @@
+//! What the log says: the new state of everything that a call changed.
+//!
+//! A record holds all changes of one call, or one event with its content and what belongs to it. Every change is the
+//! state that something has after it, never a difference: so a start may read records whose changes the index holds
+//! already. Invariant: nothing that a caller was promised stands in the index alone.
+//!
+//! ```text
+//! without content:  0, changes
+//! with content:     1, bytes of changes, of the head and of the header lines (4 each), checksum (16),
+//!                   changes, head, header lines, body
+//! ```
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::{
+    log::LogPlace,
+    row::{self, Found, PARKED, millis, time},
+};
+use crate::{
+    endpoint::EndpointName,
+    store::{
+        Answer, Attempt, Bulk, BulkAction, Cursor, Outcome, Reason, State, StoreError, Summary,
+        rules::{self, Held, Row},
+    },
+    webhook::EventId,
+};
+
+pub(super) const CHECKSUM_BYTES: usize = 16;
+pub(super) type Checksum = [u8; CHECKSUM_BYTES];
+
+/// Kind, three lengths, checksum.
+const PREFIX_BYTES: usize = 1 + 12 + CHECKSUM_BYTES;
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Change<'a> {
+    Endpoint {
+        key: i64,
+        name: &'a str,
+    },
+    /// A new event. Its content stands in the same record.
+    Event(#[serde(borrow)] Facts<'a>, #[serde(borrow)] Course<'a>),
+    /// How an event stands now.
+    Course(i64, [u8; 16], #[serde(borrow)] Course<'a>),
+    Attempt(i64, [u8; 16], #[serde(borrow)] AttemptFacts<'a>),
+    Mark(MarkFacts),
+    Pause {
+        key: i64,
+        at: Option<i64>,
+    },
+    Bulk(#[serde(borrow)] BulkFacts<'a>),
+    OwnSignature {
+        digest: [u8; 32],
+        expires_at: i64,
+    },
+    /// The content of an event that is there stands in this record now.
+    Moved(i64, [u8; 16]),
+}
+
+/// What never changes of an event, but for method and target, which its head has.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Facts<'a> {
+    key: i64,
+    id: [u8; 16],
+    seq: i64,
+    received_at: i64,
+    size: u64,
+    body_sha256: [u8; 32],
+    file: Option<u64>,
+    event_type: Option<&'a str>,
+    sender_id: Option<&'a str>,
+    /// As it stands in the table.
+    dedup_key: Option<&'a str>,
+    order_key: Option<&'a str>,
+    conflict_with: Option<[u8; 16]>,
+    replay_of: Option<[u8; 16]>,
+}
+
+/// What changes of an event.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Course<'a> {
+    state: u8,
+    reason: Option<&'a str>,
+    attempts: u32,
+    tries: u32,
+    fence: u64,
+    due_at: Option<i64>,
+    status: Option<u16>,
+    settled_at: Option<i64>,
+    redelivered: bool,
+    cost: u64,
+    holder: Option<u64>,
+    given_to: Option<[u8; 16]>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct AttemptFacts<'a> {
+    number: u32,
+    fence: u64,
+    started_at: i64,
+    duration_us: u64,
+    outcome: &'a str,
+    agent: Option<&'a str>,
+    #[serde(borrow)]
+    answer: Option<AnswerFacts<'a>>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct AnswerFacts<'a> {
+    status: u16,
+    #[serde(serialize_with = "raw")]
+    headers: &'a [u8],
+    #[serde(serialize_with = "raw")]
+    body: &'a [u8],
+    truncated: bool,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct MarkFacts {
+    pub(super) key: i64,
+    pub(super) digest: [u8; 16],
+    pub(super) body: [u8; 16],
+    pub(super) event: [u8; 16],
+    pub(super) good_until: i64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct BulkFacts<'a> {
+    id: [u8; 16],
+    action: &'a str,
+    /// As JSON.
+    filter: &'a str,
+    created_at: i64,
+    cursor: Option<[u8; 16]>,
+    done: u64,
+    skipped: u64,
+    finished: bool,
+}
+
+fn raw<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_bytes(bytes)
+}
+
+impl<'a> Facts<'a> {
+    pub(super) fn of(key: i64, found: &'a Found, dedup_key: Option<&'a str>) -> Self {
+        let event = &found.row.summary;
+        Self {
+            key,
+            id: *event.id.as_bytes(),
+            seq: found.seq,
+            received_at: millis(event.received_at),
+            size: event.size,
+            body_sha256: event.body_sha256,
+            file: found.file,
+            event_type: event.event_type.as_deref(),
+            sender_id: event.sender_id.as_deref(),
+            dedup_key,
+            order_key: event.order_key.as_deref(),
+            conflict_with: event.conflict_with.map(|id| *id.as_bytes()),
+            replay_of: event.replay_of.map(|id| *id.as_bytes()),
+        }
+    }
+
+    pub(super) const fn key(&self) -> i64 {
+        self.key
+    }
+
+    pub(super) const fn id(&self) -> EventId {
+        EventId::from_bytes(self.id)
+    }
+
+    /// The event as it was appended; its course is put over it.
+    pub(super) fn found(&self, endpoint: EndpointName, place: LogPlace, method: String, target: &str) -> Found {
+        let text = |text: Option<&str>| text.map(str::to_owned);
+        let sender_id = text(self.sender_id);
+        let dedup_key = row::dedup_key(text(self.dedup_key), sender_id.as_ref());
+        let summary = Summary {
+            endpoint,
+            id: self.id(),
+            received_at: time(self.received_at),
+            state: State::Pending,
+            reason: None,
+            attempts: 0,
+            tries: 0,
+            fence: 0,
+            due_at: None,
+            parked: false,
+            status: None,
+            settled_at: None,
+            method,
+            target: rules::shown(target),
+            size: self.size,
+            body_sha256: self.body_sha256,
+            event_type: text(self.event_type),
+            sender_id,
+            order_key: text(self.order_key),
+            conflict_with: self.conflict_with.map(EventId::from_bytes),
+            replay_of: self.replay_of.map(EventId::from_bytes),
+            redelivered: false,
+        };
+        let row = Row { summary, dedup_key, held: None, cost: 0 };
+        Found { row, seq: self.seq, place, file: self.file, counted: super::room::Sum::default() }
+    }
+}
+
+impl Course<'static> {
+    pub(super) fn of(row: &Row) -> Self {
+        let event = &row.summary;
+        Self {
+            state: u8::try_from(event.state.code()).unwrap_or(u8::MAX),
+            reason: event.reason.map(Reason::code),
+            attempts: event.attempts,
+            tries: event.tries,
+            fence: event.fence,
+            due_at: row::due(row),
+            status: event.status,
+            settled_at: event.settled_at.map(millis),
+            redelivered: event.redelivered,
+            cost: row.cost,
+            holder: row.held.map(|held| held.holder.0),
+            given_to: row.held.and_then(|held| held.given_to).map(|id| *id.as_bytes()),
+        }
+    }
+}
+
+impl Course<'_> {
+    pub(super) fn put_over(&self, row: &mut Row) -> Result<(), StoreError> {
+        let event = &mut row.summary;
+        let strange = || StoreError::Failed(format!("the log has an event of state {}", self.state));
+        event.state = State::from_code(self.state.into()).ok_or_else(strange)?;
+        event.reason = self.reason.and_then(Reason::from_code);
+        (event.attempts, event.tries, event.fence) = (self.attempts, self.tries, self.fence);
+        event.parked = self.due_at == Some(PARKED);
+        event.due_at = self.due_at.filter(|due| *due != PARKED).map(time);
+        (event.status, event.settled_at) = (self.status, self.settled_at.map(time));
+        (event.redelivered, row.cost) = (self.redelivered, self.cost);
+        let given_to = self.given_to.map(EventId::from_bytes);
+        row.held = self.holder.map(|holder| Held { holder: crate::store::Holder(holder), given_to });
+        Ok(())
+    }
+}
+
+impl<'a> AttemptFacts<'a> {
+    pub(super) fn of(attempt: &'a Attempt) -> Self {
+        let answer = attempt.answer.as_ref().map(|answer| AnswerFacts {
+            status: answer.status,
+            headers: answer.headers.as_bytes(),
+            body: &answer.body,
+            truncated: answer.truncated,
+        });
+        Self {
+            number: attempt.number,
+            fence: attempt.fence,
+            started_at: millis(attempt.started_at),
+            duration_us: u64::try_from(attempt.duration.as_micros()).unwrap_or(u64::MAX >> 1),
+            outcome: attempt.outcome.code(),
+            agent: attempt.agent.as_deref(),
+            answer,
+        }
+    }
+
+    pub(super) fn attempt(&self) -> Result<Attempt, StoreError> {
+        let strange = || StoreError::Failed(format!("the log has an attempt of outcome {}", self.outcome));
+        let answer = |facts: &AnswerFacts<'_>| {
+            let headers = super::head::read_headers(Bytes::copy_from_slice(facts.headers))?;
+            let body = Bytes::copy_from_slice(facts.body);
+            Ok::<_, StoreError>(Answer { status: facts.status, headers, body, truncated: facts.truncated })
+        };
+        Ok(Attempt {
+            number: self.number,
+            fence: self.fence,
+            started_at: time(self.started_at),
+            duration: Duration::from_micros(self.duration_us),
+            outcome: Outcome::from_code(self.outcome).ok_or_else(strange)?,
+            agent: self.agent.map(str::to_owned),
+            answer: self.answer.as_ref().map(answer).transpose()?,
+        })
+    }
+}
+
+impl<'a> BulkFacts<'a> {
+    pub(super) fn of(bulk: &Bulk, filter: &'a str) -> Self {
+        Self {
+            id: *bulk.id.as_bytes(),
+            action: bulk.action.code(),
+            filter,
+            created_at: millis(bulk.created_at),
+            cursor: bulk.cursor.as_ref().map(|cursor| *cursor.0.as_bytes()),
+            done: bulk.done,
+            skipped: bulk.skipped,
+            finished: bulk.finished,
+        }
+    }
+
+    pub(super) const fn filter(&self) -> &'a str {
+        self.filter
+    }
+
+    pub(super) fn bulk(&self) -> Result<Bulk, StoreError> {
+        let strange = |what: &str| StoreError::Failed(format!("the log has a bulk action with the {what}"));
+        Ok(Bulk {
+            id: EventId::from_bytes(self.id),
+            action: BulkAction::from_code(self.action).ok_or_else(|| strange(self.action))?,
+            filter: serde_json::from_str(self.filter).map_err(|_| strange(self.filter))?,
+            created_at: time(self.created_at),
+            cursor: self.cursor.map(|id| Cursor(EventId::from_bytes(id))),
+            done: self.done,
+            skipped: self.skipped,
+            finished: self.finished,
+        })
+    }
+}
+
+/// The changes of a call, as they are noted down.
+#[derive(Debug, Default)]
+pub(super) struct Changes(Vec<u8>);
+
+impl Changes {
+    pub(super) fn note(&mut self, change: &Change<'_>) {
+        let bytes = std::mem::take(&mut self.0);
+        self.0 = postcard::to_extend(change, bytes).expect("what is noted always has a form");
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// The first bytes of a record whose changes have no content.
+pub(super) const PLAIN: &[u8] = &[0];
+
+/// The first bytes of a record with content.
+pub(super) fn prefix(changes: usize, head: usize, headers: usize, checksum: &Checksum) -> [u8; PREFIX_BYTES] {
+    let mut prefix = [0; PREFIX_BYTES];
+    prefix[0] = 1;
+    for (nth, length) in [changes, head, headers].into_iter().enumerate() {
+        let length = u32::try_from(length).unwrap_or(u32::MAX);
+        prefix[1 + nth * 4..][..4].copy_from_slice(&length.to_le_bytes());
+    }
+    prefix[1 + 12..].copy_from_slice(checksum);
+    prefix
+}
+
+/// Where in a record what stands.
+pub(super) struct Parts<'a> {
+    pub(super) changes: &'a [u8],
+    pub(super) content: Option<ContentParts<'a>>,
+}
+
+pub(super) struct ContentParts<'a> {
+    pub(super) checksum: &'a [u8],
+    pub(super) head: &'a [u8],
+    pub(super) headers: &'a [u8],
+    pub(super) body: &'a [u8],
+}
+
+/// Takes a record apart; none if it is none.
+pub(super) fn parts(record: &[u8]) -> Option<Parts<'_>> {
+    match *record.first()? {
+        0 => Some(Parts { changes: &record[1..], content: None }),
+        1 => {
+            let (prefix, rest) = record.split_at_checked(PREFIX_BYTES)?;
+            let length = |nth: usize| {
+                let bytes = prefix[1 + nth * 4..].first_chunk::<4>().copied().unwrap_or_default();
+                usize::try_from(u32::from_le_bytes(bytes)).unwrap_or(usize::MAX)
+            };
+            let (changes, rest) = rest.split_at_checked(length(0))?;
+            let (head, rest) = rest.split_at_checked(length(1))?;
+            let (headers, body) = rest.split_at_checked(length(2))?;
+            let content = ContentParts { checksum: &prefix[1 + 12..], head, headers, body };
+            Some(Parts { changes, content: Some(content) })
+        }
+        _ => None,
+    }
+}
+
+/// The next of the changes, and those behind it.
+pub(super) fn next_change(changes: &[u8]) -> Result<Option<(Change<'_>, &[u8])>, StoreError> {
+    if changes.is_empty() {
+        return Ok(None);
+    }
+    let unreadable = |error| StoreError::Failed(format!("a record of the log cannot be read: {error}"));
+    postcard::take_from_bytes(changes).map(Some).map_err(unreadable)
+}
