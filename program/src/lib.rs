@@ -17,6 +17,7 @@ pub mod list;
 mod name;
 pub mod pattern;
 pub mod process;
+pub mod read_ahead;
 pub mod reason;
 pub mod secret;
 pub mod socket;

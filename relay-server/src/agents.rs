@@ -21,14 +21,10 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use http::{HeaderMap, Request, Response};
 use relay_proto::{Limits, Purse};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    sync::mpsc,
-    time::Instant,
-};
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::task::TaskTracker;
 
-pub(crate) use self::accept::{Turned, bearer, lists};
+pub(crate) use self::accept::{Link, Turned, bearer, lists};
 use self::{
     attach_policy::AttachPolicy,
     auth_throttle::AuthThrottle,
@@ -124,10 +120,12 @@ impl Agents {
     }
 
     /// Begins a session over the upgraded connection, which is an `S`; the answer with `body` begins the WebSocket.
-    pub(crate) fn accept<S, R, B>(&self, request: Request<R>, shown: Shown, body: B) -> Result<Response<B>, Turned>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    pub(crate) fn accept<S: Link, R, B>(
+        &self,
+        request: Request<R>,
+        shown: Shown,
+        body: B,
+    ) -> Result<Response<B>, Turned> {
         accept::check(&request)?;
         let seat = self.seats.take(&shown.token).map_err(Turned::TooManySessions)?;
         let (response, upgrade) = accept::upgrade(request, body);

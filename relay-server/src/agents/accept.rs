@@ -33,6 +33,12 @@ pub(crate) enum Turned {
     TooManySessions(SessionLimit),
 }
 
+/// A connection that an agent's session may run over.
+pub(crate) trait Link: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// An agent has it from now on.
+    fn becomes_an_agents(&mut self);
+}
+
 /// The token that a request shows.
 pub(super) fn token_of(headers: &HeaderMap, tokens: &Tokens) -> Result<Shown, Turned> {
     if headers.contains_key(header::ORIGIN) {
@@ -102,17 +108,16 @@ pub(super) fn upgrade<R, B>(mut request: Request<R>, body: B) -> (Response<B>, O
 }
 
 /// The connection once hyper gives it up, an `S`, and what was read of it already. There is none if the agent has left.
-pub(super) async fn connection<S>(upgrade: OnUpgrade) -> Option<(S, Vec<u8>)>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+pub(super) async fn connection<S: Link>(upgrade: OnUpgrade) -> Option<(S, Vec<u8>)> {
     let upgraded =
         upgrade.await.inspect_err(|error| tracing::debug!(%error, "an agent left during its upgrade")).ok()?;
     let Ok(parts) = upgraded.downcast::<TokioIo<S>>() else {
         tracing::error!("an agent's connection is of an unknown type");
         return None;
     };
-    Some((parts.io.into_inner(), parts.read_buf.to_vec()))
+    let mut stream = parts.io.into_inner();
+    stream.becomes_an_agents();
+    Some((stream, parts.read_buf.to_vec()))
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{listener::MAX_HEADERS, slots::ConnectionSlot};
+use super::{listener::MAX_HEADERS, slots::ConnectionSlot, socket::Stepped};
 use crate::{
     memory::{Memory, NoRoom},
     webhook::input::Input,
@@ -35,6 +35,9 @@ use crate::{
 
 /// What is read of a head before memory is taken for it: what hyper reads at first.
 const FREE_BYTES: usize = 8 * 1024;
+
+/// What is read of a body in one step below TLS. Before its request is there, nothing is read ahead.
+const BODY_STEP_BYTES: usize = 16 * 1024;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SeenHead {
@@ -98,6 +101,11 @@ impl Watch {
     /// Sees no more: the connection speaks something else.
     pub(crate) fn off(&self) {
         *self.state.lock() = State { phase: Phase::Off, ..State::default() };
+    }
+
+    /// How far the connection is to be read ahead.
+    fn step_bytes(&self) -> usize {
+        if self.state.lock().body > 0 { BODY_STEP_BYTES } else { 0 }
     }
 
     /// Bytes that hyper is given, if there is memory for them.
@@ -235,13 +243,21 @@ pub(crate) struct Watched<S> {
     blocked: Option<Waker>,
     /// The end was seen, and hyper has had a turn since then.
     settled: bool,
+    /// Nothing is to be watched any more.
+    is_agents: bool,
     /// As long as the socket is there, whatever is spoken on it.
     _place: ConnectionSlot,
 }
 
 impl<S> Watched<S> {
     pub(crate) const fn new(stream: S, watch: Arc<Watch>, input: Arc<Input>, place: ConnectionSlot) -> Self {
-        Self { stream, watch, input, blocked: None, settled: false, _place: place }
+        Self { stream, watch, input, blocked: None, settled: false, is_agents: false, _place: place }
+    }
+
+    /// Gives it to an agent's session. What is below it.
+    pub(crate) const fn unwatched(&mut self) -> &mut S {
+        self.is_agents = true;
+        &mut self.stream
     }
 
     /// Whether the end of input is not for hyper yet. It gets one more turn after it has read all there is and after the
@@ -276,9 +292,12 @@ impl<S> Watched<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncRead + Stepped + Unpin> AsyncRead for Watched<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if !this.is_agents {
+            this.stream.set_step(this.watch.step_bytes());
+        }
         let before = buf.filled().len();
         let read = Pin::new(&mut this.stream).poll_read(cx, buf);
         let ended = match &read {
@@ -291,7 +310,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
             return if this.holds_back(cx) { Poll::Pending } else { read };
         }
         this.settled = false;
-        if let Poll::Ready(Ok(())) = read {
+        if let Poll::Ready(Ok(())) = read
+            && !this.is_agents
+        {
             let saw = this.watch.saw(&buf.filled()[before..]);
             return Poll::Ready(saw.map_err(|NoRoom| io::Error::other("no memory is left for a head")));
         }

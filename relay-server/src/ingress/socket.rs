@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use relay_program::read_ahead::ReadAhead;
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -21,10 +22,16 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
+use super::head::Watched;
+use crate::agents::Link;
+
+/// What is read or written in one step on an agent's connection, under TLS too.
+const AGENTS_BYTES: usize = 64 * 1024;
+
 /// TCP whose writes end with [`io::ErrorKind::TimedOut`] when nothing is taken for some time.
 #[derive(Debug)]
 pub(crate) struct TimedWrites {
-    stream: TcpStream,
+    stream: ReadAhead<TcpStream>,
     patience: Duration,
     /// Made at the first write that waits, and kept for the next one.
     timer: Option<Pin<Box<Sleep>>>,
@@ -36,7 +43,7 @@ pub(crate) struct TimedWrites {
 impl TimedWrites {
     /// A connection whose peer has to take something within `patience` whenever bytes wait for it.
     pub(crate) const fn new(stream: TcpStream, patience: Duration) -> Self {
-        Self { stream, patience, timer: None, waits: false, left: None }
+        Self { stream: ReadAhead::new(stream), patience, timer: None, waits: false, left: None }
     }
 
     /// Reads no more than so many bytes from now on, or as many as come.
@@ -56,7 +63,7 @@ impl TimedWrites {
         }
         // tokio waits once the system took a part, and the system says that there is room only when there is a lot of it.
         // What counts is whether it takes a byte more than when it was full.
-        let takes = || match again(SockRef::from(&self.stream)) {
+        let takes = || match again(SockRef::from(self.stream.get_ref())) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
             taken => taken,
         };
@@ -127,3 +134,29 @@ impl AsyncWrite for TimedWrites {
 
 /// A public connection, in the clear or under TLS.
 pub(crate) type Socket = Either<TimedWrites, Box<TlsStream<TimedWrites>>>;
+
+/// A socket that can be read in larger steps than TLS asks for, which is 4 KiB.
+pub(crate) trait Stepped {
+    /// Reads in steps of so many bytes while they come fast.
+    fn set_step(&mut self, bytes: usize);
+}
+
+impl Stepped for Socket {
+    fn set_step(&mut self, bytes: usize) {
+        let stream = match self {
+            Either::Left(stream) => stream,
+            Either::Right(stream) => stream.get_mut().0,
+        };
+        stream.stream.set_step(bytes);
+    }
+}
+
+impl Link for Watched<Socket> {
+    fn becomes_an_agents(&mut self) {
+        let socket = self.unwatched();
+        socket.set_step(AGENTS_BYTES);
+        if let Either::Right(stream) = socket {
+            stream.get_mut().1.set_buffer_limit(Some(AGENTS_BYTES));
+        }
+    }
+}
