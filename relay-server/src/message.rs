@@ -131,7 +131,7 @@ fn apart(webhook: Webhook, trusts: impl Fn(IpAddr) -> bool, more: usize) -> (Hea
     let signer = webhook.signer().map(|tag| HEXLOWER.encode(tag.bytes()));
     let (received, payload, verified) = webhook.into_parts();
     let trusted = trusts(received.peer);
-    let Received { event_id: id, at: received_at, peer, secure, front, head, host, url, rest, .. } = received;
+    let Received { event_id: id, at: received_at, peer, address, secure, front, head, host, url, rest, .. } = received;
     let headers = &head.headers;
     let front = front.unwrap_or(Front { scheme: if secure { "https" } else { "http" }, host: None });
     // HTTP/2 has an :authority instead of the line.
@@ -149,7 +149,7 @@ fn apart(webhook: Webhook, trusts: impl Fn(IpAddr) -> bool, more: usize) -> (Hea
         _ => Bytes::new(),
     };
     let said = |name: &HeaderName| if trusted && !one_hop(name) { joined(headers, name, b", ") } else { Vec::new() };
-    let forwarded = forwarded(said, peer, &front, named);
+    let forwarded = forwarded(said, address, &front, named);
     let verified = verified.into_owned();
     let lines = lines(&head, &one_hop, named, (trusted, is_brought), more);
     let framing = framing(headers, &payload);
@@ -218,16 +218,13 @@ fn joined(headers: &HeaderMap, name: impl header::AsHeaderName, between: &[u8]) 
 
 /// Whom the request comes from. What a trusted proxy said of that is continued; what anyone else said is gone.
 /// `said` gives the lines of a name that a trusted proxy wrote, as one.
-fn forwarded(said: impl Fn(&HeaderName) -> Vec<u8>, peer: IpAddr, front: &Front, host: &[u8]) -> Forwarded {
-    let mut addresses = said(&known::FORWARDED_FOR);
-    if !addresses.is_empty() {
-        addresses.extend_from_slice(b", ");
-    }
-    addresses.extend_from_slice(peer.to_string().as_bytes());
+fn forwarded(said: impl Fn(&HeaderName) -> Vec<u8>, address: Bytes, front: &Front, host: &[u8]) -> Forwarded {
+    let before = said(&known::FORWARDED_FOR);
+    let addresses = if before.is_empty() { address } else { [&before, &b", "[..], &address].concat().into() };
     let host = front.host.as_ref().map_or(host, |host| host.as_bytes());
     let told = |name| Some(said(name)).filter(|said| !said.is_empty()).map(Bytes::from);
     Forwarded {
-        addresses: addresses.into(),
+        addresses,
         proto: told(&known::FORWARDED_PROTO).unwrap_or(Bytes::from_static(front.scheme.as_bytes())),
         host: told(&known::FORWARDED_HOST).unwrap_or_else(|| Bytes::copy_from_slice(host)),
     }

@@ -208,7 +208,9 @@ impl Routes {
         if !target.starts_with('/') {
             return Err(SenderFault::BadRequest);
         }
-        if let Some(Served(endpoint, meter)) = self.by_host.get(host.as_str()).cloned() {
+        if !self.by_host.is_empty()
+            && let Some(Served(endpoint, meter)) = self.by_host.get(host.as_str()).cloned()
+        {
             return Ok(Routed::Endpoint(Matched { endpoint, meter, host, rest: target.to_owned() }));
         }
         let (name, rest) = match target[1..].find(['/', '?']) {
@@ -276,6 +278,14 @@ fn host_of<B>(request: &Request<B>) -> Result<String, SenderFault> {
 }
 
 fn parse_host(text: &[u8]) -> Result<String, SenderFault> {
+    // Most hosts are a name as it is looked up.
+    let is_plain = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
+    if let (Some(last), Ok(text)) = (text.last(), std::str::from_utf8(text))
+        && *last != b'.'
+        && text.bytes().all(is_plain)
+    {
+        return Ok(text.to_owned());
+    }
     let name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']');
     if !text.iter().all(name) {
         return Err(SenderFault::BadHost);

@@ -6,6 +6,7 @@ pub(crate) mod input;
 
 use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 
+use bytes::Bytes;
 use http::request::Parts;
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -48,7 +49,7 @@ impl Default for EventId {
 
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "hook_{}", self.0.as_simple())
+        f.write_str(std::str::from_utf8(&self.text()).unwrap_or_default())
     }
 }
 
@@ -81,6 +82,8 @@ pub(crate) struct Received {
     /// When it came, for deadlines.
     pub started: Instant,
     pub peer: IpAddr,
+    /// The same as text.
+    pub address: Bytes,
     /// The sender's address, as trusted proxies tell it.
     pub client: IpAddr,
     pub secure: bool,

@@ -20,8 +20,15 @@ pub fn is_of_one_hop(headers: &HeaderMap) -> impl Fn(&HeaderName) -> bool + use<
 
 /// As [`is_of_one_hop`], of lines.
 pub fn is_line_of_one_hop(lines: &HeaderBlock) -> impl Fn(&HeaderName) -> bool + use<> {
-    let named = names_of(lines.all("connection").flat_map(options_of));
-    one_hop(named, lines.all("content-length").next().is_some())
+    let (mut named, mut has_length) = (Vec::new(), false);
+    for (name, value) in lines.iter() {
+        match name {
+            b"connection" => named.extend(names_of(options_of(value))),
+            b"content-length" => has_length = true,
+            _ => {}
+        }
+    }
+    one_hop(named, has_length)
 }
 
 fn one_hop(named: Vec<HeaderName>, has_length: bool) -> impl Fn(&HeaderName) -> bool {

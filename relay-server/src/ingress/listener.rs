@@ -51,8 +51,8 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// itself would hold 64 KiB.
 const HANDSHAKE_BYTES: usize = 24 * 1024;
 
-/// Bytes of an answer that wait under TLS; rustls' own bound is 64 KiB.
-const TLS_UNSENT_BYTES: usize = 20 * 1024;
+/// Bytes of an answer that wait under TLS: two records. rustls' own bound is 64 KiB.
+const TLS_UNSENT_BYTES: usize = 32 * 1024;
 
 /// How long a connection without a request lives on after the stop was announced: an HTTP/1.1 sender that is
 /// just about to use it again gets its answer, and with it `Connection: close`.
@@ -172,7 +172,7 @@ impl Ingress {
                 Some((stream, peer, Some(slot))) => {
                     let this = Arc::clone(&self);
                     let span = tracing::info_span!("connection", peer = %peer.ip());
-                    self.open.tasks.spawn(async move { this.run(stream, peer, slot).await }.instrument(span));
+                    self.open.tasks.spawn(Box::pin(this.run(stream, peer, slot)).instrument(span));
                 }
                 None => {}
             }
@@ -207,8 +207,13 @@ impl Ingress {
         let watch = Arc::new(Watch::new(2 * self.max_head, heads));
         let input = Arc::new(Input::default());
         let place = ConnectionSlot::new(slot);
-        let connection =
-            Connection { peer, place: place.clone(), watch: Arc::clone(&watch), input: Arc::clone(&input) };
+        let connection = Connection {
+            peer,
+            address: peer.address.to_string().into(),
+            place: place.clone(),
+            watch: Arc::clone(&watch),
+            input: Arc::clone(&input),
+        };
         let service = stack::service(Arc::clone(&self.requests), Arc::new(connection));
         let socket = TokioIo::new(Watched::new(socket, Arc::clone(&watch), Arc::clone(&input), place));
         let outcome = match h2 {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
 use hyper::{body::Body as _, upgrade::OnUpgrade};
 use relay_proto::{CONNECT_PATH, UpgradeProtocol, may_upgrade};
@@ -44,6 +45,8 @@ use crate::{
 pub(super) struct Connection {
     /// Where they come from.
     pub(super) peer: Peer,
+    /// Their address as text.
+    pub(super) address: Bytes,
     pub(super) place: ConnectionSlot,
     pub(super) watch: Arc<Watch>,
     pub(super) input: Arc<Input>,
@@ -147,7 +150,9 @@ impl Requests {
                 let (at, url) = (self.delivery.clock.now(), routes.seen_url(&endpoint, peer, &head, &host));
                 let front = routes.front(&endpoint, peer, &host);
                 let (started, secure, peer) = (seen.started, peer.secure, peer.address);
-                let received = Received { event_id, at, started, peer, client, secure, front, head, host, url, rest };
+                let address = connection.address.clone();
+                let received =
+                    Received { event_id, at, started, peer, address, client, secure, front, head, host, url, rest };
                 Asked::Webhook(Addressed { routes, endpoint, meter, received: Box::new(received), payload })
             }
             Err(fault) => {
@@ -166,9 +171,12 @@ impl Requests {
             Asked::Webhook(Addressed { routes, endpoint, meter, received, payload }) => {
                 let (event_id, started) = (received.event_id, received.started);
                 let span = tracing::info_span!("request", %event_id, endpoint = %endpoint.name);
-                let outcome = self.webhook(&routes, &endpoint, received, payload).instrument(span.clone()).await;
-                meter.answered(counted(&outcome), started.elapsed());
-                span.in_scope(|| answer_to(outcome, &endpoint, event_id))
+                let answered = async {
+                    let outcome = self.webhook(&routes, &endpoint, received, payload).await;
+                    meter.answered(counted(&outcome), started.elapsed());
+                    answer_to(outcome, &endpoint, event_id)
+                };
+                answered.instrument(span).await
             }
         }
     }

@@ -149,8 +149,9 @@ fn tells_of_the_way(name: &str) -> bool {
     // Each content network has a name of its own for who came, and they end alike.
     let ends = ["client-ip", "clientip", "real-ip", "remote-ip", "source-ip", "src-ip", "remote-addr", "forwarded-for"];
     // Most names are ruled out by a letter.
-    (name.starts_with(['s', 'x']) && families.iter().any(|family| name.starts_with(family)))
-        || (name.ends_with(['p', 'r']) && ends.iter().any(|end| name.ends_with(end)))
+    let bytes = name.as_bytes();
+    (matches!(bytes.first(), Some(b's' | b'x')) && families.iter().any(|family| name.starts_with(family)))
+        || (matches!(bytes.last(), Some(b'p' | b'r')) && ends.iter().any(|end| name.ends_with(end)))
         || tells_by_itself(name)
 }
 
