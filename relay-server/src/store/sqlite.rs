@@ -29,7 +29,7 @@ use super::{
     Act, Acted, Attempt, Backlog, Body, Bulk, BulkAction, Claimed, ClaimedEvent, ConfigChange, ConfigKind, ConfigRow,
     ConfigSets, End, Ended, EventCounts, Filter, Grant, Health, Hold, Holder, INLINE_BYTES, Lease, LeaseEnds, NewEvent,
     Outcome, OwnSignature, Page, PageRequest, Purge, Purged, Record, RefusedRow, Reply, Share, Sight, Source, Store,
-    StoreError, Then, Usage, Verdict, Want, Was, error::Pulse, refused_bytes, rules,
+    StoreError, Summary, Then, Usage, Verdict, Want, Was, error::Pulse, refused_bytes, rules,
 };
 use crate::{endpoint::EndpointName, spool::Spool, webhook::EventId};
 
@@ -38,6 +38,7 @@ mod backup;
 mod ballast;
 mod bodies;
 mod checkpoint;
+mod compaction;
 mod content;
 mod delivery;
 mod fault;
@@ -75,7 +76,8 @@ use index::Index;
 pub(super) use index::Pace;
 use intake::{Ready, Staged};
 use keys::Keys;
-use log::{Log, LogMedium};
+use log::{Log, LogMedium, LogPlace};
+use operator_actions::Unread;
 use readers::Readers;
 use room::Shares;
 use row::Found;
@@ -279,7 +281,7 @@ impl SqliteStore {
         let read = self.read(move |_| {
             let one = |(found, lease): (Found, Lease)| {
                 let content = shelves.read(&found, true).ok();
-                (found.row.summary, lease, content)
+                (found.row.summary, found.place, lease, content)
             };
             Ok(events.into_iter().map(one).collect::<Vec<_>>())
         });
@@ -291,13 +293,14 @@ impl SqliteStore {
             }
         };
         let mut deliveries = Vec::new();
-        for (summary, lease, content) in loaded {
+        for (summary, place, lease, content) in loaded {
             match content {
                 Some(content) => {
                     let body = content.body.filter(|body| body.len() as u64 <= INLINE_BYTES);
                     deliveries.push(ClaimedEvent { summary, lease, head: content.head, body });
                 }
-                None => drop(self.set_apart(summary.endpoint, summary.id, now).await?),
+                // What was moved is delivered once its lease has ended.
+                None => drop(self.set_apart(&summary, place, now).await?),
             }
         }
         Ok(deliveries)
@@ -323,15 +326,58 @@ impl SqliteStore {
         Ok(())
     }
 
-    /// Sets a damaged event apart; says whether it is there at all.
-    async fn set_apart(&self, endpoint: EndpointName, id: EventId, now: Timestamp) -> Result<bool, StoreError> {
-        let name = endpoint.clone();
-        let found = self.write(Kind::Upkeep, 64, move |tx| operator_actions::set_apart(tx, &endpoint, id, now)).await?;
-        if found == Some(true) {
-            tracing::error!(event = %id, endpoint = %name, "an event is damaged; it is set apart and not delivered");
+    /// Sets an event apart whose content could not be read where it stood, if it still stands there.
+    async fn set_apart(&self, summary: &Summary, stood: LogPlace, now: Timestamp) -> Result<Unread, StoreError> {
+        let (endpoint, id) = (summary.endpoint.clone(), summary.id);
+        let apart = move |tx: &mut Tx<'_>| operator_actions::set_apart(tx, &endpoint, id, stood, now);
+        let unread = self.write(Kind::Upkeep, 64, apart).await?;
+        if unread == (Unread::Damaged { is_new: true }) {
+            let endpoint = &summary.endpoint;
+            tracing::error!(event = %id, %endpoint, "an event is damaged; it is set apart and not delivered");
             self.shared.counters.damaged.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(found.is_some())
+        Ok(unread)
+    }
+
+    /// Has a thread read what an event carries, and looks again if it stands elsewhere meanwhile.
+    async fn read_content<T, F>(
+        &self,
+        sight: Sight,
+        id: EventId,
+        now: Timestamp,
+        read: F,
+    ) -> Result<Option<(Found, Vec<Attempt>, T)>, StoreError>
+    where
+        T: Send + 'static,
+        F: Fn(&Shelves, &Found) -> Result<T, StoreError> + Clone + Send + 'static,
+    {
+        loop {
+            let Some((found, attempts)) = self.find(sight.clone(), id).await? else { return Ok(None) };
+            let (shelves, stood, read) = (self.shared.shelves.clone(), found.clone(), read.clone());
+            match self.read(move |_| read(&shelves, &stood)).await {
+                Ok(content) => return Ok(Some((found, attempts, content))),
+                Err(error @ StoreError::Damaged(_)) => {
+                    match self.set_apart(&found.row.summary, found.place, now).await? {
+                        Unread::Gone => return Ok(None),
+                        Unread::Moved => {}
+                        Unread::Damaged { .. } => return Err(error),
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Gives back segments of the log of which little is needed.
+    async fn compact(&self) -> Result<(), StoreError> {
+        for segment in self.write(Kind::Upkeep, 0, |tx| compaction::sparse(tx)).await? {
+            let shelves = self.shared.shelves.clone();
+            let needed = self.look(move |connection| compaction::needed(connection, &shelves, segment)).await?;
+            for step in compaction::steps(needed) {
+                self.write(Kind::Upkeep, 0, move |tx| compaction::move_contents(tx, &step)).await?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -416,27 +462,17 @@ impl Store for SqliteStore {
 
     fn event(&self, sight: Sight, id: EventId, now: Timestamp) -> Reply<'_, Option<Record>> {
         boxed(async move {
-            let Some((found, attempts)) = self.find(sight, id).await? else { return Ok(None) };
-            let (summary, shelves) = (found.row.summary.clone(), self.shared.shelves.clone());
-            let content = self.read(move |_| shelves.read(&found, false)).await;
-            let is_damaged = matches!(content, Err(StoreError::Damaged(_)));
-            if is_damaged && !self.set_apart(summary.endpoint.clone(), id, now).await? {
-                return Ok(None);
-            }
-            Ok(Some(Record { head: content?.head, summary, attempts }))
+            let read = |shelves: &Shelves, found: &Found| Ok(shelves.read(found, false)?.head);
+            let record = self.read_content(sight, id, now, read).await?;
+            Ok(record.map(|(found, attempts, head)| Record { head, summary: found.row.summary, attempts }))
         })
     }
 
     fn body(&self, endpoint: EndpointName, id: EventId, range: Range<u64>, now: Timestamp) -> Reply<'_, Option<Bytes>> {
         boxed(async move {
-            let Some((found, _)) = self.find(endpoint.clone().into(), id).await? else { return Ok(None) };
-            let shelves = self.shared.shelves.clone();
-            let part = self.read(move |_| shelves.part(&found, range)).await;
-            let is_damaged = matches!(part, Err(StoreError::Damaged(_)));
-            if is_damaged && !self.set_apart(endpoint, id, now).await? {
-                return Ok(None);
-            }
-            part.map(Some)
+            let read = move |shelves: &Shelves, found: &Found| shelves.part(found, range.clone());
+            let part = self.read_content(endpoint.into(), id, now, read).await?;
+            Ok(part.map(|(_, _, part)| part))
         })
     }
 
@@ -466,7 +502,11 @@ impl Store for SqliteStore {
                 let mut swept = swept.lock().unwrap_or_else(PoisonError::into_inner);
                 purge::remove(tx, &policy, &found, &mut swept, now)
             };
-            self.write(Kind::Upkeep, 256, remove).await
+            let purged = self.write(Kind::Upkeep, 256, remove).await?;
+            if purged.next.is_none() && !self.shared.pulse.is_full() {
+                self.compact().await?;
+            }
+            Ok(purged)
         })
     }
 

@@ -162,8 +162,11 @@ impl Index {
         Ok(())
     }
 
-    /// Gives up what no synced commit needs any more.
+    /// Gives up what no synced commit needs any more, unless a backup copies it.
     pub(super) fn give_up(&mut self, log: &mut Log, shelves: &Shelves) {
+        if log.is_held() {
+            return;
+        }
         if log.is_held() {
             return;
         }

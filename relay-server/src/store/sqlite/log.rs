@@ -282,7 +282,7 @@ impl Log {
 
     /// Number and bytes of each segment that was not released, in order; the last one is written to.
     pub(super) fn segments(&self) -> Vec<(u64, u32)> {
-        self.files.kept.read().iter().map(|(number, kept)| (*number, kept.bytes)).collect()
+        self.reader().segments()
     }
 
     /// Nothing needs this segment any more, not even after a power cut: its file may be used again.

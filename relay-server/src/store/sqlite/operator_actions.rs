@@ -90,21 +90,35 @@ fn quarantine(tx: &mut Tx<'_>, key: i64, mut found: Found, now: Timestamp) -> Re
     tx.store_ended(key, found, was_parked, now)
 }
 
-/// Sets an event apart that was found damaged on its way out; says whether it was not yet. One that has given way
-/// meanwhile is not there, and not damaged.
+/// What is to be thought of content that could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unread {
+    /// Its event has given way.
+    Gone,
+    /// It stands elsewhere since.
+    Moved,
+    /// It is damaged. Its event is set apart, now or before.
+    Damaged { is_new: bool },
+}
+
+/// Sets an event apart whose content could not be read where it stood.
 pub(super) fn set_apart(
     tx: &mut Tx<'_>,
     endpoint: &EndpointName,
     id: EventId,
+    stood: LogPlace,
     now: Timestamp,
-) -> Result<Option<bool>, StoreError> {
-    let Some(key) = tx.endpoint(endpoint)? else { return Ok(None) };
-    let Some(found) = tx.load(endpoint, key, id)? else { return Ok(None) };
+) -> Result<Unread, StoreError> {
+    let Some(key) = tx.endpoint(endpoint)? else { return Ok(Unread::Gone) };
+    let Some(found) = tx.load(endpoint, key, id)? else { return Ok(Unread::Gone) };
+    if found.place != stood {
+        return Ok(Unread::Moved);
+    }
     let is_new = found.row.summary.state != State::Damaged;
     if is_new {
         quarantine(tx, key, found, now)?;
     }
-    Ok(Some(is_new))
+    Ok(Unread::Damaged { is_new })
 }
 
 pub(super) fn start(

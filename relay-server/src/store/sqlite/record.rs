@@ -358,7 +358,7 @@ pub(super) struct Parts<'a> {
 }
 
 pub(super) struct ContentParts<'a> {
-    pub(super) checksum: &'a [u8],
+    pub(super) checksum: &'a Checksum,
     pub(super) head: &'a [u8],
     pub(super) headers: &'a [u8],
     pub(super) body: &'a [u8],
@@ -377,7 +377,8 @@ pub(super) fn parts(record: &[u8]) -> Option<Parts<'_>> {
             let (changes, rest) = rest.split_at_checked(length(0))?;
             let (head, rest) = rest.split_at_checked(length(1))?;
             let (headers, body) = rest.split_at_checked(length(2))?;
-            let content = ContentParts { checksum: &prefix[1 + 12..], head, headers, body };
+            let checksum = prefix[1 + 12..].first_chunk()?;
+            let content = ContentParts { checksum, head, headers, body };
             Some(Parts { changes, content: Some(content) })
         }
         _ => None,

@@ -591,6 +591,78 @@ async fn a_backup_is_a_store_with_everything() {
     take(&copy, 9, "new").await.expect("kept");
 }
 
+/// A store whose log has segments of a MiB.
+fn open_small(folder: &Folder) -> SqliteStore {
+    SqliteStore::open(SqliteOptions { path: folder.path(), max_bytes: 64 << 20 }).expect("a store")
+}
+
+#[tokio::test]
+async fn a_backup_made_while_segments_begin_and_end_opens() {
+    let folder = Folder::new();
+    let store = open_small(&folder);
+    for round in 0..4 {
+        let other = Folder::new();
+        std::fs::create_dir_all(other.path().parent().expect("a folder")).expect("made");
+        let more = async {
+            for nth in 0..20 {
+                let first = (round * 20 + nth) * 10;
+                let events = (first..first + 10).map(|n| event(n, vec![7; 50_000])).collect();
+                store.append(events, at(1)).await.expect("kept");
+            }
+        };
+        let (copied, ()) = tokio::join!(store.backup(other.path()), more);
+        copied.expect("copied");
+        let backlog = open_small(&other).backlog(Sight::All).await.expect("read");
+        let open = backlog.iter().map(|one| one.open).sum::<u64>();
+        assert!((round * 200..=round * 200 + 200).contains(&open), "{open} after {round} rounds");
+    }
+}
+
+#[tokio::test]
+async fn segments_of_which_little_is_needed_are_given_back() {
+    let folder = Folder::new();
+    let store = open_small(&folder);
+    let body = |n: u64| vec![n.to_be_bytes()[7]; 10_000];
+    for first in (0..1200).step_by(50) {
+        store.append((first..first + 50).map(|n| event(n, body(n))).collect(), at(1)).await.expect("kept");
+    }
+    let stays = |id: EventId| id.as_bytes()[15] % 8 == 0;
+    for _ in 0..12 {
+        let held = claim(&store, 1000, 5).await.deliveries;
+        let ends = held.iter().filter(|one| !stays(one.summary.id)).map(|one| end(one, Then::Done)).collect();
+        store.settle(ends, at(6)).await.expect("settled");
+    }
+    let bytes =
+        |store: &SqliteStore| store.shared.shelves.log.segments().iter().map(|one| u64::from(one.1)).sum::<u64>();
+    let before = bytes(&store);
+    assert!(before > 12_000_000, "{before}");
+    assert_eq!(purge_all(&store, 50).await.removed, 1050);
+    let (go, held) = hold_up(&store, |_| {});
+    let at_once = killed(&folder);
+    drop(go);
+    answered(held).await.expect("let go");
+    until("segments are given back", || bytes(&store) < before / 2).await;
+    for store in [&store, &open_small(&at_once), &open_small(&killed(&folder))] {
+        for n in (0..1200).step_by(8) {
+            let there = store.body(name("a"), id(n), 0..10_000, at(9)).await.expect("read").expect("there");
+            assert_eq!(there, body(n), "{n}");
+        }
+        assert!(store.body(name("a"), id(1), 0..1, at(9)).await.expect("read").is_none());
+    }
+}
+
+#[tokio::test]
+async fn what_is_read_where_it_stood_and_was_moved_is_not_damaged() {
+    let folder = Folder::new();
+    let store = folder.open();
+    take(&store, 1, "one").await.expect("kept");
+    let (found, _) = store.find(Sight::All, id(1)).await.expect("read").expect("there");
+    let elsewhere = LogPlace { offset: 1, ..found.place };
+    assert_eq!(store.set_apart(&found.row.summary, elsewhere, at(2)).await, Ok(Unread::Moved));
+    assert_eq!(store.set_apart(&found.row.summary, found.place, at(2)).await, Ok(Unread::Damaged { is_new: true }));
+    assert_eq!(store.set_apart(&found.row.summary, found.place, at(2)).await, Ok(Unread::Damaged { is_new: false }));
+}
+
 /// Where an event's record stands.
 fn place(folder: &Folder, n: u64) -> (PathBuf, u64, u64) {
     let sql = "SELECT segment, place, length FROM event WHERE id = ?1";

@@ -14,7 +14,7 @@ use super::{
     log::{Log, LogPlace},
     operator_actions,
     pending_rows::{Pending, PendingRows},
-    record::{Change, Changes, Checksum, Course, Facts, PLAIN, prefix},
+    record::{Change, Changes, Checksum, ContentParts, Course, Facts, PLAIN, prefix},
     room::{Room, Sum, Sums},
     row::{self, Found, PARKED, millis},
 };
@@ -171,6 +171,25 @@ impl<'a> Tx<'a> {
         self.keep_new(key, found)
     }
 
+    /// Writes an event's content to the log once more, where it stands from now on.
+    pub(super) fn put_moved(
+        &mut self,
+        key: i64,
+        mut found: Found,
+        content: &ContentParts<'_>,
+    ) -> Result<(), StoreError> {
+        self.changes.note(&Change::Moved(key, *found.row.summary.id.as_bytes()));
+        let changes = self.changes.as_bytes();
+        let prefix = prefix(changes.len(), content.head.len(), content.headers.len(), content.checksum);
+        let log = self.log.as_mut().ok_or_else(is_being_read)?;
+        let place = log.push(&[&prefix, changes, content.head, content.headers, content.body])?;
+        self.changes.clear();
+        self.first_place.get_or_insert(place);
+        self.wants.sync = true;
+        self.move_content(&mut found, place);
+        self.put(key, found)
+    }
+
     /// Keeps a new event that stands in the log.
     pub(super) fn keep_new(&mut self, key: i64, mut found: Found) -> Result<(), StoreError> {
         self.room.live(found.place, true);
@@ -200,7 +219,12 @@ impl<'a> Tx<'a> {
         let id = found.row.summary.id;
         self.note(&Change::Course(key, *id.as_bytes(), Course::of(&found.row)));
         self.count(key, &mut found);
-        match self.known.pending.find(key, id) {
+        self.put(key, found)
+    }
+
+    /// Writes a row that is there, wherever it is.
+    fn put(&mut self, key: i64, found: Found) -> Result<(), StoreError> {
+        match self.known.pending.find(key, found.row.summary.id) {
             Some(pending) => {
                 let attempts = pending.attempts.clone();
                 self.known.pending.put(Pending { key, found, attempts });

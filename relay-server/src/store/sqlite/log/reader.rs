@@ -1,6 +1,6 @@
 //! What is read back from the log, on any thread, while the writer goes on.
 
-use std::{collections::BTreeMap, io, sync::Arc};
+use std::{collections::BTreeMap, io, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -91,6 +91,11 @@ impl LogReader {
         Ok(is_whole.then(|| Bytes::from(record).slice(RECORD_HEADER..)))
     }
 
+    /// Number and bytes of each segment that was not released, in order; the last one is written to.
+    pub(in super::super) fn segments(&self) -> Vec<(u64, u32)> {
+        self.0.kept.read().iter().map(|(number, kept)| (*number, kept.bytes)).collect()
+    }
+
     /// The records of a segment, as far as they are whole, in order.
     pub(in super::super) fn records(&self, number: u64) -> Result<Vec<LogPlace>, StoreError> {
         let end = self.0.kept.read().get(&number).map_or(0, |kept| kept.bytes);
@@ -129,6 +134,28 @@ impl LogReader {
             from = batch.end;
         }
         Ok(())
+    }
+
+    /// Copies what is written by now into a folder that it makes, and syncs it.
+    ///
+    /// A segment that begins later is not in the copy: it could say that an earlier one was synced further than it was
+    /// copied.
+    pub(in super::super) fn copy(&self, to: &Path) -> io::Result<()> {
+        segment::make_folder(to)?;
+        for (number, bytes) in self.segments() {
+            let from = self.0.file(number)?.ok_or(io::ErrorKind::NotFound)?;
+            let copy = segment::create(to, number)?;
+            let mut part = vec![0; LOOK_BYTES];
+            for offset in (0..bytes).step_by(LOOK_BYTES) {
+                part.truncate((bytes - offset) as usize);
+                if !from.read_at(&mut part, offset)? {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                copy.write_at(&part, offset)?;
+            }
+            copy.sync()?;
+        }
+        segment::sync_folder(to)
     }
 
     /// Keeps all segments until it is dropped.

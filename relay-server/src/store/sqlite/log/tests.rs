@@ -141,6 +141,9 @@ fn what_was_written_is_found_again_and_read_where_it_stands() {
     assert_eq!(reader.read(LogPlace { length: 2, ..places[0] }), Ok(None));
     assert_eq!(reader.read(LogPlace { offset: 1, ..places[0] }), Ok(None));
     assert_eq!(reader.read(LogPlace { segment: 9, ..places[0] }), Ok(None));
+    let copy = Folder::new();
+    reader.copy(&copy.log()).expect("copied");
+    assert_eq!(copy.found().expect("opened"), [&b"one"[..], b"two", b"three"]);
     drop(log);
     let (log, records) = folder.open(mark, 1 << 20).expect("opened");
     assert_eq!(records, [b"three"]);
