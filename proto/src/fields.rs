@@ -143,8 +143,11 @@ pub fn may_have_controls(value: &[u8]) -> bool {
     let Some(last) = value.last_chunk() else {
         return value.iter().any(u8::is_ascii_control);
     };
-    let words = value.as_chunks().0.iter().chain([last]);
-    words.fold(false, |found, word| found | has(u64::from_ne_bytes(*word)))
+    let mut found = has(u64::from_ne_bytes(*last));
+    for word in value.as_chunks().0 {
+        found |= has(u64::from_ne_bytes(*word));
+    }
+    found
 }
 
 /// Takes `length varint · bytes` from the front of what is left of a block.
