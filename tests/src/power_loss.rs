@@ -4,7 +4,7 @@
 //! library that stands before the system's notes down what happens to the store's files, and afterwards the disk is made
 //! to hold what it promised, and of the rest a part.
 //!
-//! Bodies begin with a number of their own, so that each can be followed; some are long enough to be kept in parts. The
+//! Bodies begin with a number of their own, so that each can be followed; some are long enough to be kept in files of their own. The
 //! handler takes its time, fails some the first time, and counts what it took; senders note which of theirs got a 2xx.
 
 mod power;
@@ -46,11 +46,16 @@ const MORE_MS: u64 = 300;
 /// How long the handler takes, so that much is acknowledged and not delivered when the relay dies.
 const HANDLING: Duration = Duration::from_millis(15);
 
+/// How long nobody posts, so that the store tidies up.
+const PAUSE: Duration = Duration::from_millis(1500);
+
 /// How long a relay may take to come to the call at which it is to die.
 const WAIT_FOR_CALL: Duration = Duration::from_secs(5);
 
-/// Length of a long body, in bytes.
+/// Lengths of bodies, in bytes; the longest ones have files of their own.
+const SHORT: usize = 2_000;
 const LONG: usize = 150_000;
+const LONGER: usize = 1_200_000;
 
 const ENDPOINTS: &str = "[[endpoint]]\nname = \"assured\"\nmode = \"assured\"\nverify = \"none\"\n\
     deadline = \"1s\"\nwait_for_agent = \"0s\"\nattempt_timeout = \"5s\"\nagent_grace = \"1s\"\n\
@@ -90,11 +95,13 @@ pub struct Kills<'a> {
     pub seed: u64,
     /// Cuts the power, too.
     pub power: Option<&'a Power>,
+    /// In these ways, in turn.
+    pub cuts: &'a [Cut],
     /// How long nothing may arrive of what was acknowledged, once the relay is left alone.
     pub patience: Duration,
-    /// Kill it as soon as this call is done (`rename`, `unlink` or `link`), or a few seconds later: the moments at which
-    /// the store gives something up.
-    pub die_at: Option<&'a str>,
+    /// More of the power's faults, from when the relay is under load until it is dead. Where one of them kills it, that
+    /// is waited for.
+    pub under_load: &'a str,
 }
 
 async fn start(program: &Path, power: Option<&Power>) -> anyhow::Result<Server> {
@@ -197,33 +204,35 @@ pub async fn kills(program: &Path, how: Kills<'_>) -> anyhow::Result<Tally> {
     let public = relay.public.clone();
     let mut random = how.seed;
     for cycle in 0..how.cycles {
-        let stop = Arc::new(AtomicBool::new(false));
-        let mut senders = JoinSet::new();
-        for sender in 0..SENDERS {
-            let path = if sender % 2 == 0 { "/assured" } else { "/durable" };
-            senders.spawn(post_until(public.clone(), path, Arc::clone(&stop), Arc::clone(&known)));
-        }
+        let mut senders = Senders::start(&public, &known);
         // splitmix64: the moments follow from the seed.
         random = random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (random ^ (random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        sleep(LOAD + Duration::from_millis((mixed ^ (mixed >> 27)) % MORE_MS)).await;
-        if let (Some(power), Some(call)) = (how.power, how.die_at) {
-            power.die_at(Some(call))?;
-            let _none_came = timeout(WAIT_FOR_CALL, relay.ended()).await;
-            power.die_at(None)?;
+        if let Some(power) = how.power {
+            power.add_faults(how.under_load)?;
         }
-        relay.signal("-KILL").await?;
-        stop.store(true, Ordering::Relaxed);
+        sleep(LOAD + Duration::from_millis((mixed ^ (mixed >> 27)) % MORE_MS)).await;
+        if how.under_load.contains("die_at") {
+            // What is given up is given up when there is nothing else to do, and used again under load.
+            senders.stop().await;
+            sleep(PAUSE).await;
+            senders = Senders::start(&public, &known);
+            let _such_a_call_never_came = timeout(WAIT_FOR_CALL, relay.ended()).await;
+        }
+        if relay.id().is_some() {
+            relay.signal("-KILL").await?;
+        }
         relay.ended().await?;
-        while senders.join_next().await.is_some() {}
+        senders.stop().await;
         {
             let mut known = lock(&known);
             known.waiting += known.acknowledged.iter().filter(|number| !known.seen.contains_key(number)).count();
         }
         if let Some(power) = how.power {
-            let cut = [Cut::Lose, Cut::Random, Cut::Torn][cycle as usize % 3];
+            power.add_faults("")?;
+            let cut = how.cuts[cycle as usize % how.cuts.len()];
             power.cut(cut, u64::from(cycle))?;
-            power.check().with_context(|| format!("after cut {cycle}, {cut:?}"))?;
+            power.check().await.with_context(|| format!("after cut {cycle}, {cut:?}"))?;
         }
         relay.start_again(&public).await.with_context(|| format!("the start after cycle {cycle}"))?;
     }
@@ -266,6 +275,29 @@ async fn handler(known: &Arc<Mutex<Known>>) -> std::io::Result<Handler> {
     .await
 }
 
+/// Who posts.
+struct Senders {
+    stop: Arc<AtomicBool>,
+    tasks: JoinSet<()>,
+}
+
+impl Senders {
+    fn start(public: &str, known: &Arc<Mutex<Known>>) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut tasks = JoinSet::new();
+        for sender in 0..SENDERS {
+            let path = if sender % 2 == 0 { "/assured" } else { "/durable" };
+            tasks.spawn(post_until(public.to_owned(), path, Arc::clone(&stop), Arc::clone(known)));
+        }
+        Self { stop, tasks }
+    }
+
+    async fn stop(mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
 /// Posts one webhook after the other until the relay is dead, and notes which were acknowledged.
 async fn post_until(public: String, path: &'static str, stop: Arc<AtomicBool>, known: Arc<Mutex<Known>>) {
     while !stop.load(Ordering::Relaxed) {
@@ -282,12 +314,11 @@ async fn post_until(public: String, path: &'static str, stop: Arc<AtomicBool>, k
     }
 }
 
-/// A webhook's body: every sixteenth is long.
+/// A webhook's body: every sixteenth is long, and of these every eighth longer.
 fn body_of(number: u64) -> Vec<u8> {
     let mut body = format!("{number}\n").into_bytes();
-    if number.is_multiple_of(16) {
-        body.resize(LONG, b'.');
-    }
+    let length = if number.is_multiple_of(128) { LONGER } else { LONG };
+    body.resize(if number.is_multiple_of(16) { length } else { SHORT }, b'.');
     body
 }
 

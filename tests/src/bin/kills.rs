@@ -1,6 +1,7 @@
 //! `cargo kills [CYCLES [SEED]]`: kills a relay under load, again and again, and counts what it acknowledged and lost.
 //! `cargo powercuts [CYCLES [SEED [FAULT…]]]` does the same and takes away what was not synced, on a disk with these
-//! faults, which `power_loss/shim.c` lists.
+//! faults, which `power_loss/shim.c` lists; those that begin with `load:` from when the relay is under load. `torn`: each write
+//! that was not synced is torn.
 //!
 //! The same program is the relay and the agent when its first argument says so.
 
@@ -9,7 +10,7 @@
 use std::{process::ExitCode, time::Duration};
 
 use relay_tests::{
-    power_loss::{Kills, Power, kills},
+    power_loss::{Cut, Kills, Power, kills},
     program::as_role,
 };
 
@@ -31,13 +32,20 @@ async fn kill() -> anyhow::Result<ExitCode> {
         println!("skipped: there is no C compiler");
         return Ok(ExitCode::SUCCESS);
     }
-    let die_at = faults.iter().find_map(|word| word.strip_prefix("die_at="));
+    let ways = if faults.iter().any(|word| word == "torn") { &[Cut::Torn] } else { Cut::ALL };
+    let (under_load, always): (Vec<_>, Vec<_>) = faults.iter().partition(|word| word.starts_with("load:"));
+    let under_load = under_load.iter().map(|word| word.replacen("load:", " ", 1)).collect::<String>();
     if let Some(power) = &power {
-        power.faults(
-            &faults.iter().filter(|word| !word.starts_with("die_at=")).cloned().collect::<Vec<_>>().join(" "),
-        )?;
+        power.faults(&always.iter().map(|word| format!("{word} ")).collect::<String>())?;
     }
-    let how = Kills { cycles, seed, power: power.as_ref(), patience: Duration::from_secs(60), die_at };
+    let how = Kills {
+        cycles,
+        seed,
+        power: power.as_ref(),
+        cuts: ways,
+        patience: Duration::from_secs(60),
+        under_load: &under_load,
+    };
     let tally = kills(&std::env::current_exe()?, how).await?;
     let what = if cuts { "power cuts" } else { "kills" };
     println!(

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf, sync::Mutex};
 
-use tokio::process::Command;
+use tokio::{process::Command, task::spawn_blocking};
 
 use super::{
     lock,
@@ -54,7 +54,7 @@ impl Power {
 
     /// What the relay's config says of its store. A small one, so that what is kept has its whole life within a few cuts.
     pub(super) fn config(&self) -> String {
-        format!("[store]\nurl = \"sqlite:{}\"\nmax_size = \"64MiB\"\n", self.store().join("relay.db").display())
+        format!("[store]\nurl = \"sqlite:{}\"\nmax_size = \"4MiB\"\n", self.store().join("relay.db").display())
     }
 
     /// The folder whose power can be cut.
@@ -69,15 +69,14 @@ impl Power {
     /// If they cannot be written.
     pub fn faults(&self, words: &str) -> std::io::Result<()> {
         words.clone_into(&mut lock(&self.faults));
-        self.die_at(None)
+        self.add_faults("")
     }
 
-    /// Kills the relay as soon as it has done this call.
-    pub(super) fn die_at(&self, call: Option<&str>) -> std::io::Result<()> {
-        let die = call.map(|call| format!(" die_at={call}")).unwrap_or_default();
+    /// What goes wrong beside these, from now on.
+    pub(super) fn add_faults(&self, words: &str) -> std::io::Result<()> {
         // The shim reads them at any time, so they come as a whole.
         let next = self.folder.path().join("faults.next");
-        fs::write(&next, lock(&self.faults).clone() + &die)?;
+        fs::write(&next, format!("{} {words}", lock(&self.faults)))?;
         fs::rename(next, self.folder.path().join("faults"))
     }
 
@@ -107,9 +106,9 @@ impl Power {
     }
 
     /// Whether what a cut left is sound: looked at in a copy, since looking mends.
-    pub(super) fn check(&self) -> anyhow::Result<()> {
+    pub(super) async fn check(&self) -> anyhow::Result<()> {
         let copy = tempfile::tempdir()?;
         lock(&self.before).write(copy.path())?;
-        Ok(relay_server::store::check(&copy.path().join("relay.db"))?)
+        Ok(spawn_blocking(move || relay_server::store::check(&copy.path().join("relay.db"))).await??)
     }
 }

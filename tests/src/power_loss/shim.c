@@ -6,8 +6,9 @@
  *   POWER_FAULTS  a file of words, read at every call:
  *     eio_fsync           every sync fails
  *     skip_folder_syncs   syncs of folders say that they are done, and do nothing
- *     skip_syncs=TEXT     so do syncs of files whose path has this text in it
+ *     skip_syncs=TEXT     so do syncs of files and folders whose path ends so; may stand several times
  *     die_at=CALL         the process is killed as soon as a call (rename, unlink, link) is done
+ *     die_at_write=TEXT   so it is when it has written some sectors to a file whose path ends so
  *
  * A note is `kind u8, object u64, other u64, a u64, b u64, name length u32, other name length u32, data length u32`,
  * then the names and the data. Objects are inode numbers. Notes are written once a call is done, in the order of the
@@ -65,21 +66,23 @@ __attribute__((constructor)) static void begin(void) {
   trace = real_openat64(AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 }
 
-/* Whether a word stands among the faults, with what follows it up to the next white space. */
-static int fault(const char *word, char *value, size_t room) {
-  char text[512];
+/* Whether a word stands among the faults; where it says `word=`, whether it does with what the path ends in. */
+static int fault(const char *word, const char *path) {
+  char text[512], *rest = text, *next;
   if (!faults) return 0;
   int file = real_openat64(AT_FDCWD, faults, O_RDONLY | O_CLOEXEC);
   if (file < 0) return 0;
   ssize_t length = read(file, text, sizeof text - 1);
   close(file);
-  if (length <= 0) return 0;
-  text[length] = 0;
-  char *at = strstr(text, word);
-  if (!at) return 0;
-  at += strlen(word);
-  if (value) snprintf(value, room, "%.*s", (int)strcspn(at, " \n"), at);
-  return 1;
+  text[length > 0 ? length : 0] = 0;
+  while ((next = strtok_r(rest, " \n", &rest))) {
+    size_t head = strlen(word), tail = strlen(next);
+    if (!path && !strcmp(next, word)) return 1;
+    if (!path || strncmp(next, word, head)) continue;
+    next += head; tail -= head;
+    if (tail <= strlen(path) && !strcmp(path + strlen(path) - tail, next)) return 1;
+  }
+  return 0;
 }
 
 static int is_inside(const char *path) {
@@ -142,9 +145,8 @@ static void put(struct note note) {
   errno = errors;
 }
 
-static void die_at(const char *call) {
-  char wanted[64];
-  if (fault("die_at=", wanted, sizeof wanted) && !strcmp(wanted, call)) { kill(getpid(), SIGKILL); pause(); }
+static void die_at(const char *word, const char *what) {
+  if (fault(word, what)) { kill(getpid(), SIGKILL); pause(); }
 }
 
 /* Content. */
@@ -173,6 +175,7 @@ static ssize_t do_write(int fd, const struct iovec *parts, int count, off_t offs
     errno = errors;
   }
   pthread_mutex_unlock(&lock);
+  if (done >= 8 * 512) die_at("die_at_write=", path);
   return done;
 }
 static ssize_t one(int fd, const void *data, size_t length, off_t offset) {
@@ -219,14 +222,14 @@ int posix_fallocate(int fd, off_t offset, off_t length) { return posix_fallocate
 ssize_t copy_file_range(int from, off_t *a, int to, off_t *b, size_t length, unsigned flags) { (void)from; (void)a; (void)to; (void)b; (void)length; (void)flags; errno = ENOSYS; return -1; }
 
 static int do_sync(int fd, int (*real)(int)) {
-  char path[4096], text[256];
+  char path[4096];
   begin();
   if (!path_of(fd, path, sizeof path)) return real(fd);
   struct stat found;
   if (fstat(fd, &found)) return -1;
-  if (fault("eio_fsync", 0, 0)) { errno = EIO; return -1; }
-  if (S_ISDIR(found.st_mode) && fault("skip_folder_syncs", 0, 0)) return 0;
-  if (fault("skip_syncs=", text, sizeof text) && strstr(path, text)) return 0;
+  if (fault("eio_fsync", 0)) { errno = EIO; return -1; }
+  if (S_ISDIR(found.st_mode) && fault("skip_folder_syncs", 0)) return 0;
+  if (fault("skip_syncs=", path)) return 0;
   pthread_mutex_lock(&lock);
   uint64_t number = ++syncs;
   put((struct note){'s', .object = found.st_ino, .a = number});
@@ -295,7 +298,7 @@ int linkat(int from, const char *old, int to, const char *new, int flags) {
   int done = real_linkat(from, old, to, new, flags);
   if (!done) put((struct note){'N', .object = inode_at(to, new, AT_SYMLINK_NOFOLLOW, 0), .other = where.folder, .name = where.name});
   pthread_mutex_unlock(&lock);
-  if (!done) die_at("link");
+  if (!done) die_at("die_at=", "link");
   return done;
 }
 int link(const char *old, const char *new) { return linkat(AT_FDCWD, old, AT_FDCWD, new, 0); }
@@ -310,7 +313,7 @@ int renameat2(int from, const char *old, int to, const char *new, unsigned flags
   int done = real_renameat2(from, old, to, new, flags);
   if (!done) put((struct note){'R', .object = there.folder, .other = here.folder, .a = inode_at(to, new, AT_SYMLINK_NOFOLLOW, 0), .name = there.name, .other_name = here.name});
   pthread_mutex_unlock(&lock);
-  if (!done) die_at("rename");
+  if (!done) die_at("die_at=", "rename");
   return done;
 }
 int renameat(int from, const char *old, int to, const char *new) { return renameat2(from, old, to, new, 0); }
@@ -324,7 +327,7 @@ int unlinkat(int at, const char *path, int flags) {
   int done = real_unlinkat(at, path, flags);
   if (!done) put((struct note){'U', .other = where.folder, .name = where.name});
   pthread_mutex_unlock(&lock);
-  if (!done) die_at("unlink");
+  if (!done) die_at("die_at=", "unlink");
   return done;
 }
 int unlink(const char *path) { return unlinkat(AT_FDCWD, path, 0); }

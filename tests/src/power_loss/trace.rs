@@ -36,6 +36,11 @@ pub enum Cut {
     Torn,
 }
 
+impl Cut {
+    /// What a real one may do.
+    pub const ALL: &[Self] = &[Self::Lose, Self::Random, Self::Torn];
+}
+
 /// A tree of files; the first object is its root.
 #[derive(Clone)]
 pub(super) struct Disk {

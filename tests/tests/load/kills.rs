@@ -10,7 +10,8 @@ use std::{
 use relay_tests::power_loss::{Cut, Kills, Power, failing_syncs, kills, unseen};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_demo");
-const KILLS: Kills<'_> = Kills { cycles: 20, seed: 1, power: None, patience: Duration::from_secs(60), die_at: None };
+const KILLS: Kills<'_> =
+    Kills { cycles: 20, seed: 1, power: None, cuts: Cut::ALL, patience: Duration::from_secs(60), under_load: "" };
 const SKIPPED: &str = "skipped: there is no C compiler";
 
 #[tokio::test]
