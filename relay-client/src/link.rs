@@ -17,7 +17,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
-use relay_program::{http1::Connection, reason, socket};
+use relay_program::{http1::Connection, read_ahead::ReadAhead, reason, socket};
 use relay_proto::{CONNECT_PATH, SUBPROTOCOL};
 use rustls::pki_types::ServerName;
 use tokio::{
@@ -44,11 +44,16 @@ pub(crate) const REACH_TIMEOUT: Duration = Duration::from_secs(10);
 /// For TLS and the upgrade.
 pub(crate) const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+/// What is read in one step while bytes come fast: TLS and WebSocket ask for 4 KiB at a time.
+const STEP_BYTES: usize = 64 * 1024;
 /// Bytes that the head of the relay's answer may have.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 
 /// The bytes to the relay's port, or to that of its proxy, which may speak TLS.
-pub(crate) type Reached = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+pub(crate) type Reached = Either<Dialled, Box<TlsStream<Dialled>>>;
+
+/// A socket to a relay or a proxy.
+pub(crate) type Dialled = ReadAhead<TcpStream>;
 
 /// The bytes below the WebSocket: as they are on this machine, under TLS to anywhere. Through a proxy that speaks TLS it is
 /// TLS within TLS.
@@ -114,7 +119,7 @@ pub(crate) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Li
 }
 
 /// Connects to the first address of a name that answers.
-async fn dial(host: &str, port: u16) -> Result<TcpStream, LinkError> {
+async fn dial(host: &str, port: u16) -> Result<Dialled, LinkError> {
     let mut failure = String::new();
     for address in resolve(host, port).await? {
         match TcpStream::connect(address).await {
@@ -122,6 +127,8 @@ async fn dial(host: &str, port: u16) -> Result<TcpStream, LinkError> {
                 socket::tune(&stream)
                     .and_then(|()| socket::end_unacknowledged(&stream, UNACKNOWLEDGED))
                     .map_err(|error| LinkError::Unreachable(format!("the socket cannot be set up: {error}")))?;
+                let mut stream = ReadAhead::new(stream);
+                stream.set_step(STEP_BYTES);
                 return Ok(stream);
             }
             Err(error) => failure = format!("{} ({address})", reason::of_io(&error)),
