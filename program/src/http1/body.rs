@@ -19,7 +19,7 @@ pub enum Part {
 
 /// Where in a body the reader is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum BodyPlace {
     /// So many bytes of the body are to come.
     Length(u64),
     UntilClose,
@@ -39,7 +39,7 @@ pub(super) enum Cut {
     End,
 }
 
-impl Place {
+impl BodyPlace {
     pub(super) const fn beginning(framing: Framing) -> Self {
         match framing {
             Framing::Length(0) => Self::End,

@@ -19,7 +19,7 @@ use tokio_util::io::poll_read_buf;
 
 use super::{
     AnswerHead, Http1Error, Part, Upload, UploadError,
-    body::{Cut, Place},
+    body::{BodyPlace, Cut},
     put_line,
 };
 
@@ -37,7 +37,7 @@ pub struct Connection<S> {
     /// The answer has no body, whatever its head says.
     to_head: bool,
     /// Where in the answer's body the reader is; `None` before its head.
-    place: Option<Place>,
+    place: Option<BodyPlace>,
     keeps: bool,
 }
 
@@ -50,7 +50,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             read_bytes: MIN_READ_BYTES,
             max_head_bytes,
             to_head: false,
-            place: Some(Place::End),
+            place: Some(BodyPlace::End),
             keeps: true,
         }
     }
@@ -63,7 +63,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Whether the answer was read whole.
     pub fn has_ended(&self) -> bool {
-        self.place == Some(Place::End)
+        self.place == Some(BodyPlace::End)
     }
 
     /// Whether nothing has come since the last answer: neither bytes that nobody asked for nor the connection's end.
@@ -92,7 +92,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, Http1Error>> {
         loop {
             if let Some(head) = AnswerHead::take(&mut self.input, self.to_head)? {
-                self.place = Some(Place::beginning(head.framing));
+                self.place = Some(BodyPlace::beginning(head.framing));
                 self.keeps = head.keeps;
                 return Poll::Ready(Ok(head));
             }
@@ -114,12 +114,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Cut::End => return Poll::Ready(Ok(None)),
                 Cut::More => {}
             }
-            let until_close = *place == Place::UntilClose;
+            let until_close = *place == BodyPlace::UntilClose;
             if ready!(self.poll_read(cx))? == 0 {
                 if !until_close {
                     return Poll::Ready(Err(Http1Error::CutOff));
                 }
-                self.place = Some(Place::End);
+                self.place = Some(BodyPlace::End);
             }
         }
     }
