@@ -35,7 +35,7 @@ use crate::{
     contestants::Arena,
     machine::Machine,
     memory::MEMORY_LOADS,
-    report::{Row, print_goals},
+    report::{Row, print_summary},
     rounds::Stage,
     workloads::{NETWORK, WORKLOADS},
 };
@@ -199,7 +199,7 @@ async fn run(options: &Options) -> anyhow::Result<()> {
             Err(error) => println!("\n{name}: failed: {error:#}"),
         }
     }
-    print_goals(&rows);
+    print_summary(&rows);
     if let Some(path) = &options.json {
         let all: Vec<_> = rows.iter().map(Row::to_json).chain(far).collect();
         let text = serde_json::to_string_pretty(&json!({ "machine": machine, "workloads": all }))?;

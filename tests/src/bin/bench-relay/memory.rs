@@ -62,9 +62,14 @@ const fn memory(name: &'static str, title: &'static str, what: Memory, goal: Opt
 
 pub(crate) const MEMORY_LOADS: [MemoryLoad; 6] = [
     memory("idle-agents", "10,000 idle agents", Memory::IdleAgents { is_secure: false }, Some((12.0, 15.0))),
-    memory("idle-agents-tls", "the same over TLS", Memory::IdleAgents { is_secure: true }, Some((20.0, 22.0))),
+    memory(
+        "idle-agents-tls",
+        "10,000 idle agents over TLS",
+        Memory::IdleAgents { is_secure: true },
+        Some((20.0, 22.0)),
+    ),
     memory("idle-senders", "10,000 kept connections", Memory::IdleSenders { is_secure: false }, Some((24.0, 24.0))),
-    memory("idle-senders-tls", "the same over TLS", Memory::IdleSenders { is_secure: true }, None),
+    memory("idle-senders-tls", "10,000 kept connections over TLS", Memory::IdleSenders { is_secure: true }, None),
     memory("waiting-senders", "10,000 senders that wait for answers", Memory::WaitingSenders, Some((24.0, 24.0))),
     memory("memory-tls-64", "TLS everywhere, 64 connections at full load", Memory::Load, Some((30.0, 45.0))),
 ];

@@ -182,8 +182,32 @@ impl Row {
     }
 }
 
-/// All goals in one table.
-pub(crate) fn print_goals(rows: &[Row]) {
+/// Everything in two tables: the figures of the relay, and all goals.
+pub(crate) fn print_summary(rows: &[Row]) {
+    let ours = [Figure::FrontCpu, Figure::BackCpu, Figure::Rate, Figure::P50, Figure::P99, Figure::P999];
+    let mut table = vec![vec!["workload".to_owned()]];
+    table[0].extend(ours.map(|of| of.name().to_owned()));
+    table[0].push("CPU of relay and agent beside".to_owned());
+    for row in rows {
+        let Some((relay, others)) = row.columns.split_first() else { continue };
+        let mut cells = vec![row.title.clone()];
+        cells.extend(ours.map(|of| relay.spread(of).map_or_else(String::new, |spread| number(spread.median))));
+        let ratios = others.iter().filter_map(|other| {
+            let (spread, is_steady) = relay.ratio(Figure::Cpu, other)?;
+            Some(format!("{} {}", other.name, ratio_text(spread, is_steady)))
+        });
+        cells.push(ratios.collect::<Vec<_>>().join(", "));
+        table.push(cells);
+    }
+    if table.len() > 1 {
+        println!("\n### All workloads\n");
+        print_table(&table);
+    }
+    println!();
+    for row in rows.iter().filter(|row| !row.values.is_empty()) {
+        let values = row.values.iter().map(|(what, value)| format!("{what}: {}", number(*value)));
+        println!("- {}: {}", row.title, values.collect::<Vec<_>>().join("; "));
+    }
     let mut table = vec![["workload", "figure", "reached", "goal", "least", ""].map(str::to_owned).to_vec()];
     for verdict in rows.iter().flat_map(|row| &row.verdicts) {
         let (goal, least) = (number(verdict.goal), number(verdict.least));
