@@ -34,17 +34,17 @@ use crate::{
 /// Bodies up to this stay in memory, in bytes.
 pub(crate) const LONG_BYTES: usize = 1024 * 1024;
 
-/// What is written at a time.
-const WRITE_BYTES: usize = 128 * 1024;
+/// What is written and read at a time. An exchange holds so much while its handler takes nothing.
+pub(crate) const BLOCK_BYTES: usize = 256 * 1024;
 
-/// What is read at a time. An exchange holds so much while its handler takes nothing.
-const READ_BYTES: usize = 256 * 1024;
+/// Behind the body stands so much of the SHA-256 of each of its blocks, so that a part is proven without the rest.
+pub(crate) const SUM_BYTES: usize = 16;
 
 /// What stays in memory of a body's beginning, for the record of what is turned away.
 const BEGINNING_BYTES: usize = 64 * 1024;
 
 /// What a body in a file takes of the memory for all.
-pub(crate) const IN_MEMORY_BYTES: usize = WRITE_BYTES + BEGINNING_BYTES;
+pub(crate) const IN_MEMORY_BYTES: usize = 2 * BLOCK_BYTES;
 
 /// Room is taken for so many bytes at a time, or for what is announced where that is less.
 const STEP_BYTES: usize = 4 * 1024 * 1024;
@@ -122,9 +122,15 @@ impl Spool {
             Ok(file)
         };
         let file = blocking(make).await?;
-        let (file, piece) = (Arc::new(file), Vec::with_capacity(WRITE_BYTES));
-        let (least, beginning) = (self.least, Bytes::new());
-        Ok(BodyWriter { file, room, least, piece, hash: Sha256::new(), written: 0, beginning })
+        Ok(BodyWriter {
+            file: Arc::new(file),
+            room,
+            least: self.least,
+            block: Vec::with_capacity(BLOCK_BYTES),
+            hashes: Hashes::default(),
+            written: 0,
+            beginning: Bytes::new(),
+        })
     }
 }
 
@@ -134,15 +140,35 @@ pub(crate) struct BodyWriter {
     file: Arc<File>,
     room: Memory,
     least: usize,
-    piece: Vec<u8>,
-    hash: Sha256,
+    block: Vec<u8>,
+    hashes: Hashes,
     written: u64,
     beginning: Bytes,
 }
 
+#[derive(Debug, Default)]
+struct Hashes {
+    whole: Sha256,
+    sums: Vec<u8>,
+}
+
+impl Hashes {
+    fn update(&mut self, block: &[u8]) {
+        self.whole.update(block);
+        self.sums.extend_from_slice(&sum(block));
+    }
+}
+
+/// What stands behind a body of one of its blocks.
+pub(crate) fn sum(block: &[u8]) -> [u8; SUM_BYTES] {
+    let mut sum = [0; SUM_BYTES];
+    sum.copy_from_slice(&Sha256::digest(block)[..SUM_BYTES]);
+    sum
+}
+
 impl BodyWriter {
     fn len(&self) -> u64 {
-        self.written + self.piece.len() as u64
+        self.written + self.block.len() as u64
     }
 
     /// Counts so many bytes more, and in advance some of the `later` ones that may follow. Whether more is counted now.
@@ -163,10 +189,10 @@ impl BodyWriter {
             self.beginning = Bytes::copy_from_slice(&data[..data.len().min(BEGINNING_BYTES)]);
         }
         while !data.is_empty() {
-            let (now, later) = data.split_at(data.len().min(WRITE_BYTES - self.piece.len()));
-            self.piece.extend_from_slice(now);
+            let (now, later) = data.split_at(data.len().min(BLOCK_BYTES - self.block.len()));
+            self.block.extend_from_slice(now);
             data = later;
-            if self.piece.len() == WRITE_BYTES {
+            if self.block.len() == BLOCK_BYTES {
                 self.flush().await?;
             }
         }
@@ -175,26 +201,30 @@ impl BodyWriter {
 
     async fn flush(&mut self) -> Result<(), SpoolError> {
         let (file, at) = (Arc::clone(&self.file), self.written);
-        let (mut piece, mut hash) = (std::mem::take(&mut self.piece), std::mem::take(&mut self.hash));
-        self.written += piece.len() as u64;
+        let (mut block, mut hashes) = (std::mem::take(&mut self.block), std::mem::take(&mut self.hashes));
+        self.written += block.len() as u64;
         let write = move || {
-            file.write_all_at(&piece, at)?;
-            hash.update(&piece);
-            piece.clear();
-            Ok((piece, hash))
+            file.write_all_at(&block, at)?;
+            hashes.update(&block);
+            block.clear();
+            Ok((block, hashes))
         };
-        (self.piece, self.hash) = blocking(write).await?;
+        (self.block, self.hashes) = blocking(write).await?;
         Ok(())
     }
 
     pub(crate) async fn finish(mut self) -> Result<BodyFile, SpoolError> {
-        self.flush().await?;
-        let Self { file, mut room, least, hash, written, beginning, .. } = self;
+        if !self.block.is_empty() {
+            self.flush().await?;
+        }
+        let Self { file, mut room, least, hashes, written, beginning, .. } = self;
+        let (whole, of) = (hashes.whole.finalize().into(), Arc::clone(&file));
+        blocking(move || of.write_all_at(&hashes.sums, written)).await?;
         room.shrink_to(usize::try_from(written).unwrap_or(usize::MAX).max(least));
         Ok(BodyFile(Arc::new(Inner {
             file,
             size: written,
-            sha256: hash.finalize().into(),
+            sha256: whole,
             beginning,
             is_unreadable: AtomicBool::new(false),
             room: Mutex::new(Some(room)),
@@ -217,23 +247,42 @@ struct Inner {
 }
 
 impl BodyFile {
-    /// So many bytes of a file.
+    /// A body like the first bytes of a file.
     #[cfg(test)]
     pub(crate) fn of(file: File, size: u64) -> Self {
-        let inner = Inner {
-            file: Arc::new(file),
-            size,
-            sha256: [0; 32],
-            beginning: Bytes::new(),
-            is_unreadable: AtomicBool::new(false),
-            room: Mutex::default(),
+        let body = |file, sha256, is_unreadable| {
+            let (beginning, room) = (Bytes::new(), Mutex::default());
+            let is_unreadable = AtomicBool::new(is_unreadable);
+            Self(Arc::new(Inner { file: Arc::new(file), size, sha256, beginning, is_unreadable, room }))
         };
-        let (mut body, mut hash) = (Self(Arc::new(inner)), Sha256::new());
-        body.for_each(&mut |piece| hash.update(piece));
-        Arc::get_mut(&mut body.0).expect("its only one").sha256 = hash.finalize().into();
-        body
+        let (there, own) = (body(file, [0; 32], false), tempfile::tempfile().expect("a file"));
+        let (mut hashes, mut at) = (Hashes::default(), 0);
+        there.for_each(&mut |block| {
+            hashes.update(block);
+            own.write_all_at(block, at).expect("written");
+            at += block.len() as u64;
+        });
+        own.write_all_at(&hashes.sums, size).expect("written");
+        body(own, hashes.whole.finalize().into(), there.is_unreadable())
     }
 
+    /// The same body in a file that had a name and cannot have one again.
+    #[cfg(test)]
+    pub(crate) fn without_name_for_ever(&self) -> Self {
+        let named = tempfile::NamedTempFile::new().expect("a file");
+        let mut at = 0;
+        self.for_each(&mut |block| {
+            named.as_file().write_all_at(block, at).expect("written");
+            at += block.len() as u64;
+        });
+        let (file, path) = named.into_parts();
+        path.close().expect("removed");
+        let Inner { size, sha256, .. } = *self.0;
+        let (beginning, room, is_unreadable) = (Bytes::new(), Mutex::default(), AtomicBool::new(false));
+        Self(Arc::new(Inner { file: Arc::new(file), size, sha256, beginning, is_unreadable, room }))
+    }
+
+    /// With the sums of its blocks behind it.
     pub(crate) fn file(&self) -> &File {
         &self.0.file
     }
@@ -275,7 +324,7 @@ impl BodyFile {
             return Ok(None);
         }
         let (body, from) = (self.clone(), left.start);
-        let bytes = usize::try_from(left.end - from).unwrap_or(usize::MAX).min(READ_BYTES);
+        let bytes = usize::try_from(left.end - from).unwrap_or(usize::MAX).min(BLOCK_BYTES);
         let part = blocking(move || body.part(from, bytes)).await?;
         left.start += part.len() as u64;
         Ok(Some(part.into()))
@@ -296,7 +345,7 @@ impl LongBody for BodyFile {
     fn for_each(&self, each: &mut dyn FnMut(&[u8])) {
         let mut at = 0;
         while at < self.0.size {
-            match self.part(at, READ_BYTES) {
+            match self.part(at, BLOCK_BYTES) {
                 Ok(part) => {
                     each(&part);
                     at += part.len() as u64;

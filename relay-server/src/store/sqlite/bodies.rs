@@ -1,4 +1,4 @@
-//! BodyFolder that are too long for the log, each in a file of its own.
+//! Bodies that are too long for the log, each in a file of its own.
 //!
 //! A body comes into a file without a name. Once it is whole and synced it is given one, before anything in the log
 //! speaks of it; so a process that ends halfway leaves nothing, or a file that no event has, which the next start
@@ -17,10 +17,15 @@ use std::{
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use crate::store::{Body, StoreError, rules::sha256};
+use crate::{
+    spool::{BLOCK_BYTES, SUM_BYTES, sum},
+    store::{Body, StoreError},
+};
 
-const BLOCK_BYTES: u64 = 256 * 1024;
-const SUM_BYTES: usize = 16;
+const BLOCK: u64 = BLOCK_BYTES as u64;
+
+/// How the names of files begin that are not whole.
+const PART_NAME: &str = ".part-";
 
 /// The folder of such files.
 #[derive(Clone, Debug)]
@@ -43,23 +48,23 @@ impl BodyFolder {
     /// Keeps a body under this number, synced; its checksum. One that came into a file here only gets its name.
     pub(super) fn keep(&self, body: &Body, number: u64) -> Result<[u8; 32], StoreError> {
         if let Body::File(there) = body {
-            let sha256 = finish(there.file(), body, false)?;
-            match self.link(there.file(), number) {
-                Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {}
-                linked => return linked.map(|()| sha256).map_err(|error| fault(&error)),
+            there.file().sync_all().map_err(|error| fault(&error))?;
+            if !there.is_unreadable() && self.link(there.file(), number).is_ok() {
+                return self.sync().map(|()| *there.sha256()).map_err(|error| fault(&error));
             }
         }
-        let file = tempfile::tempfile_in(&*self.0).map_err(|error| fault(&error))?;
-        let sha256 = finish(&file, body, true)?;
-        self.link(&file, number).map(|()| sha256).map_err(|error| fault(&error))
+        // It comes from elsewhere, or from a file system that gives no names to files that have none.
+        let file = tempfile::Builder::new().prefix(PART_NAME).tempfile_in(&*self.0).map_err(|error| fault(&error))?;
+        let sha256 = copy(body, file.as_file())?;
+        let named = file.persist_noclobber(self.path(number)).map_err(|error| error.error);
+        named.and_then(|_| self.sync()).map(|()| sha256).map_err(|error| fault(&error))
     }
 
-    /// Gives a file its name, for good.
+    /// Gives a file without a name its name.
     fn link(&self, file: &File, number: u64) -> io::Result<()> {
         let open = format!("/proc/self/fd/{}", file.as_raw_fd());
         let cwd = rustix::fs::CWD;
-        rustix::fs::linkat(cwd, open, cwd, self.path(number), rustix::fs::AtFlags::SYMLINK_FOLLOW)?;
-        self.sync()
+        Ok(rustix::fs::linkat(cwd, open, cwd, self.path(number), rustix::fs::AtFlags::SYMLINK_FOLLOW)?)
     }
 
     /// Gives a file a second name.
@@ -80,8 +85,12 @@ impl BodyFolder {
     pub(super) fn sweep(&self, needed: &BTreeSet<u64>) {
         let Ok(files) = fs::read_dir(&*self.0) else { return };
         for file in files.flatten() {
-            let number = file.file_name().to_str().and_then(|name| u64::from_str_radix(name, 16).ok());
-            if number.is_some_and(|number| !needed.contains(&number)) {
+            let name = file.file_name().into_string().unwrap_or_default();
+            let is_needless = match u64::from_str_radix(&name, 16) {
+                Ok(number) => !needed.contains(&number),
+                Err(_) => name.starts_with(PART_NAME),
+            };
+            if is_needless {
                 let _later = fs::remove_file(file.path());
             }
         }
@@ -90,9 +99,10 @@ impl BodyFolder {
     /// The checksum of a whole body of this size.
     pub(super) fn sha256(&self, number: u64, size: u64) -> io::Result<[u8; 32]> {
         let (file, mut whole) = (File::open(self.path(number))?, Sha256::default());
-        let mut block = vec![0; BLOCK_BYTES as usize];
-        for from in (0..size).step_by(BLOCK_BYTES as usize) {
-            let block = &mut block[..usize::try_from(BLOCK_BYTES.min(size - from)).map_err(|_| damaged())?];
+        let mut block = vec![0; BLOCK_BYTES];
+        for from in (0..size).step_by(BLOCK_BYTES) {
+            let left = usize::try_from(size - from).unwrap_or(usize::MAX);
+            let block = &mut block[..BLOCK_BYTES.min(left)];
             file.read_exact_at(block, from)?;
             whole.update(block);
         }
@@ -106,15 +116,15 @@ impl BodyFolder {
             return Ok(Bytes::new());
         }
         let file = File::open(self.path(number))?;
-        let from = start / BLOCK_BYTES * BLOCK_BYTES;
-        let upto = end.next_multiple_of(BLOCK_BYTES).min(size);
+        let from = start / BLOCK * BLOCK;
+        let upto = end.next_multiple_of(BLOCK).min(size);
         let bytes = |length: u64| usize::try_from(length).map_err(|_| damaged());
         let mut whole = vec![0; bytes(upto - from)?];
         file.read_exact_at(&mut whole, from)?;
-        let mut sum = [0; SUM_BYTES];
-        for (nth, block) in whole.chunks(BLOCK_BYTES as usize).enumerate() {
-            file.read_exact_at(&mut sum, size + (from / BLOCK_BYTES + nth as u64) * SUM_BYTES as u64)?;
-            if sha256(block)[..SUM_BYTES] != sum {
+        let mut there = [0; SUM_BYTES];
+        for (nth, block) in whole.chunks(BLOCK_BYTES).enumerate() {
+            file.read_exact_at(&mut there, size + (from / BLOCK + nth as u64) * SUM_BYTES as u64)?;
+            if sum(block) != there {
                 return Err(damaged());
             }
         }
@@ -122,17 +132,15 @@ impl BodyFolder {
     }
 }
 
-/// Writes what belongs behind a body, and itself if it comes from elsewhere; and syncs the file.
-fn finish(file: &File, body: &Body, copies: bool) -> Result<[u8; 32], StoreError> {
+/// Writes a body and the sums of its blocks to a file, and syncs it.
+fn copy(body: &Body, file: &File) -> Result<[u8; 32], StoreError> {
     let (mut whole, mut sums) = (Sha256::default(), Vec::new());
-    for from in (0..body.size()).step_by(BLOCK_BYTES as usize) {
+    for from in (0..body.size()).step_by(BLOCK_BYTES) {
         let unreadable = |error| StoreError::Invalid(format!("the body cannot be read: {error}"));
-        let block = body.part(from, BLOCK_BYTES as usize).map_err(unreadable)?;
+        let block = body.part(from, BLOCK_BYTES).map_err(unreadable)?;
         whole.update(&block);
-        sums.extend_from_slice(&sha256(&block)[..SUM_BYTES]);
-        if copies {
-            file.write_all_at(&block, from).map_err(|error| fault(&error))?;
-        }
+        sums.extend_from_slice(&sum(&block));
+        file.write_all_at(&block, from).map_err(|error| fault(&error))?;
     }
     let written = file.write_all_at(&sums, body.size()).and_then(|()| file.sync_all());
     written.map(|()| whole.finalize().into()).map_err(|error| fault(&error))

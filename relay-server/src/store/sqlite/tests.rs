@@ -5,7 +5,10 @@
 use std::{os::unix::fs::PermissionsExt as _, time::Instant};
 
 use super::*;
-use crate::store::{Action, Body, Dedup, Head, Reason, State};
+use crate::{
+    spool::BodyFile,
+    store::{Action, Body, Dedup, Head, Reason, State},
+};
 
 fn at(ms: i64) -> Timestamp {
     Timestamp::from_millisecond(1_760_000_000_000 + ms).expect("in range")
@@ -767,6 +770,30 @@ async fn purge_all(store: &SqliteStore, now: i64) -> Purged {
 }
 
 #[tokio::test]
+async fn a_long_body_in_a_file_gets_a_name_or_is_copied_where_it_can_have_none() {
+    use std::os::unix::fs::MetadataExt as _;
+    let folder = Folder::new();
+    let store = folder.open();
+    let whole: Vec<u8> = (0..2_600_000_u32).map(|n| (n ^ (n >> 8)).to_le_bytes()[0]).collect();
+    let named = tempfile::NamedTempFile::new_in(folder.path().parent().expect("a folder")).expect("a file");
+    std::fs::write(named.path(), &whole).expect("written");
+    let body = || BodyFile::of(named.reopen().expect("a file"), whole.len() as u64);
+    let append = async |n, body: &BodyFile| {
+        let new = NewEvent { body: Body::File(body.clone()), ..event(n, Vec::new()) };
+        store.append(vec![new], at(1)).await.expect("kept");
+        let part = store.body(name("a"), id(n), 1_000_000..1_500_000, at(1)).await.expect("read");
+        assert_eq!(part.expect("there"), whole[1_000_000..1_500_000]);
+    };
+    let (linked, unlinked) = (body(), body().without_name_for_ever());
+    append(1, &linked).await;
+    assert_eq!(linked.file().metadata().expect("told").nlink(), 1, "it is the same file");
+    append(2, &unlinked).await;
+    assert_eq!(unlinked.file().metadata().expect("told").nlink(), 0);
+    let files = schema::log_folder(&folder.path()).join("bodies");
+    assert_eq!(std::fs::read_dir(files).expect("a folder").count(), 2);
+}
+
+#[tokio::test]
 async fn files_of_nobodys_are_removed() {
     let folder = Folder::new();
     let store = folder.open();
@@ -790,7 +817,10 @@ async fn files_of_nobodys_are_removed() {
     }
     // A process that ended halfway.
     drop(store);
-    std::fs::write(schema::log_folder(&folder.path()).join("bodies/00000000000000aa"), b"left over").expect("written");
+    for name in ["00000000000000aa", ".part-x"] {
+        let path = schema::log_folder(&folder.path()).join("bodies").join(name);
+        std::fs::write(path, b"left over").expect("written");
+    }
     let store = folder.open();
     store.backlog(Sight::All).await.expect("the index is committed");
     assert_eq!(i64::try_from(files()), Ok(count(&folder, "event")), "one for each event that is there");
