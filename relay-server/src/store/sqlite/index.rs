@@ -312,6 +312,7 @@ fn read_event(
     let mut found = facts.found(name.clone(), place, method.to_owned(), target);
     course.put_over(&mut found.row)?;
     tx.known.last_seq = tx.known.last_seq.max(found.seq);
+    tx.known.pending.is_in_table(key, facts.id());
     tx.room.live(place, true);
     tx.count(key, &mut found);
     row::put(tx.connection, key, &found)

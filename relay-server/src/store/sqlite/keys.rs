@@ -34,6 +34,8 @@ struct Sets {
     frozen: BTreeSet<Key>,
     /// Keys of events up to here stand in `frozen` or in the table.
     frozen_upto: i64,
+    /// Whether anything was ever moved.
+    has_table: bool,
     /// How far `frozen` was moved; what was moved stands in the table once the index is committed.
     moved: Option<Key>,
 }
@@ -50,11 +52,15 @@ impl Keys {
 
     /// The events with this key, the newest first. They are candidates: the row says whether the key is really its.
     pub(super) fn find(&self, connection: &Connection, hash: u128) -> Result<Vec<EventId>, StoreError> {
-        let mut found: BTreeSet<EventId> = {
+        let (mut found, has_table): (BTreeSet<EventId>, bool) = {
             let sets = self.sets();
             let range = (hash, EventId::from_bytes([0; 16]))..=(hash, EventId::from_bytes([0xff; 16]));
-            sets.active.range(range.clone()).chain(sets.frozen.range(range)).map(|key| key.1).collect()
+            let found = sets.active.range(range.clone()).chain(sets.frozen.range(range)).map(|key| key.1).collect();
+            (found, sets.has_table)
         };
+        if !has_table {
+            return Ok(found.into_iter().rev().collect());
+        }
         let mut query = connection.prepare_cached("SELECT id FROM key WHERE hash = ?1 ORDER BY id DESC LIMIT 1000")?;
         for id in query.query_map([hash.to_be_bytes()], |row| row.get(0))? {
             found.insert(EventId::from_bytes(id?));
@@ -87,7 +93,7 @@ impl Keys {
             insert.execute(params![hash.to_be_bytes(), id.as_bytes()])?;
         }
         let mut sets = self.sets();
-        sets.moved = Some(last);
+        (sets.moved, sets.has_table) = (Some(last), true);
         if sets.frozen.last() == Some(&last) {
             let mut upsert = connection.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('key_upto', ?1)")?;
             upsert.execute([upto])?;
@@ -126,6 +132,7 @@ impl Keys {
                 active.insert((hash(&endpoint, text), id));
             }
         }
-        Ok(Self(Mutex::new(Sets { active, ..Sets::default() })))
+        let has_table = connection.query_row("SELECT EXISTS (SELECT 1 FROM key)", [], |row| row.get(0))?;
+        Ok(Self(Mutex::new(Sets { active, has_table, ..Sets::default() })))
     }
 }

@@ -48,6 +48,8 @@ pub(super) struct PendingRows {
     due: BTreeSet<(i64, i64, EventId)>,
     ended: BTreeSet<i64>,
     bytes: usize,
+    /// The largest id that may be in the table, by number of the endpoint.
+    in_table: HashMap<i64, EventId>,
     /// What rows were before the batch changed them, in order.
     journal: Vec<(i64, Option<Pending>)>,
 }
@@ -74,6 +76,30 @@ impl Pending {
 impl PendingRows {
     pub(super) fn find(&self, key: i64, id: EventId) -> Option<&Pending> {
         self.seqs.get(&(key, id)).and_then(|seq| self.rows.get(seq))
+    }
+
+    pub(super) fn load(connection: &Connection) -> Result<Self, StoreError> {
+        let mut pending = Self::default();
+        let mut query = connection
+            .prepare("SELECT key, (SELECT max(id) FROM event WHERE event.endpoint = endpoint.key) FROM endpoint")?;
+        let mut rows = query.query([])?;
+        while let Some(row) = rows.next()? {
+            if let Some(id) = row.get::<_, Option<[u8; 16]>>(1)? {
+                pending.is_in_table(row.get(0)?, EventId::from_bytes(id));
+            }
+        }
+        Ok(pending)
+    }
+
+    /// Notes down that a row is put into the table.
+    pub(super) fn is_in_table(&mut self, key: i64, id: EventId) {
+        let largest = self.in_table.entry(key).or_insert(id);
+        *largest = id.max(*largest);
+    }
+
+    /// Whether no row with this id can be in the table.
+    pub(super) fn is_new(&self, key: i64, id: EventId) -> bool {
+        self.in_table.get(&key).is_none_or(|largest| id > *largest)
     }
 
     /// Changes of the batch so far.
@@ -170,6 +196,8 @@ impl PendingRows {
         for seq in seqs {
             if let Some(pending) = self.rows.get(&seq) {
                 pending.write(connection)?;
+                let (key, id) = (pending.key, pending.found.row.summary.id);
+                self.is_in_table(key, id);
                 self.take(seq);
             }
         }

@@ -84,7 +84,8 @@ impl WriterState {
         let last_seq = number("SELECT coalesce(max(seq), 0) FROM event")?;
         // Of events that are gone numbers may have been noted down: keys above them are read back.
         let noted = number("SELECT coalesce(max(value), 0) FROM meta WHERE name = 'key_upto'")?;
-        Ok(Self { last_seq: last_seq.max(noted), sums: Sums::load(connection)?, ..Self::default() })
+        let (pending, sums) = (PendingRows::load(connection)?, Sums::load(connection)?);
+        Ok(Self { last_seq: last_seq.max(noted), pending, sums, ..Self::default() })
     }
 
     /// What everything takes that the store keeps for somebody.
@@ -195,6 +196,7 @@ impl<'a> Tx<'a> {
         self.room.live(found.place, true);
         self.count(key, &mut found);
         if found.row.summary.order_key.is_some() {
+            self.known.pending.is_in_table(key, found.row.summary.id);
             return row::put(self.connection, key, &found);
         }
         self.known.pending.put(Pending { key, found, attempts: Vec::new() });
@@ -210,6 +212,8 @@ impl<'a> Tx<'a> {
     pub(super) fn load(&self, endpoint: &EndpointName, key: i64, id: EventId) -> Result<Option<Found>, StoreError> {
         match self.known.pending.find(key, id) {
             Some(pending) => Ok(Some(pending.found.clone())),
+            // Ids rise: most that come were never there.
+            None if self.known.pending.is_new(key, id) => Ok(None),
             None => row::load(self.connection, endpoint, key, id),
         }
     }

@@ -499,8 +499,6 @@ impl Loop {
                 batch.into_iter().for_each(|call| call.work.answer(Err(error.clone())));
                 return;
             }
-        } else {
-            self.move_rows(batch.len());
         }
         let mut committed = Ok(());
         if wants.commit || wants.full {
@@ -514,7 +512,15 @@ impl Loop {
         counters.calls.fetch_add(batch.len() as u64, Ordering::Relaxed);
         let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         counters.commit_micros.fetch_add(micros, Ordering::Relaxed);
-        let Err(error) = committed else { return Post::answer(batch) };
+        let Err(error) = committed else {
+            let calls = batch.len();
+            Post::answer(batch);
+            // Whoever needed a sync has had his rows moved meanwhile.
+            if !wants.sync && !wants.full {
+                self.move_rows(calls);
+            }
+            return;
+        };
         // What the others wait for is in the log, and stays.
         let (waiting, done) = batch.into_iter().partition(|call| call.kind == Kind::Upkeep);
         Post::answer(done);
