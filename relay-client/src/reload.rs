@@ -11,7 +11,7 @@ use std::{
     collections::BTreeSet,
     ffi::OsString,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -19,6 +19,7 @@ use notify::{
     Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
     event::{AccessKind, AccessMode},
 };
+use parking_lot::Mutex;
 use tokio::{
     sync::{mpsc, watch},
     time::sleep,
@@ -85,7 +86,7 @@ impl Watcher {
         let names: Arc<Mutex<BTreeSet<OsString>>> = Arc::default();
         let (kept, wanted) = (signs.clone(), Arc::clone(&names));
         let noticed = move |event: notify::Result<Event>| {
-            let names = wanted.lock().unwrap_or_else(PoisonError::into_inner);
+            let names = wanted.lock();
             if event.map_or(true, |event| is_change(&event, &names)) {
                 // One that waits already says the same.
                 let _ = signs.try_send(());
@@ -106,7 +107,7 @@ impl Watcher {
                 folders.extend(path.parent().map(Path::to_owned));
             }
         }
-        *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names;
+        *self.names.lock() = names;
         let Some(inner) = &mut self.inner else { return };
         for folder in self.folders.difference(&folders) {
             let _ = inner.unwatch(folder);

@@ -21,6 +21,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 use tokio_util::task::TaskTracker;
+use tracing::Span;
 
 use self::{
     answer::switches_to,
@@ -279,6 +280,7 @@ pub(crate) async fn deliver_live(
     let deadline = webhook.started() + endpoint.deadline;
     context.admission.room(endpoint, 1, Instant::now())?;
     let place = place(&webhook, endpoint, &context, deadline).await?;
+    Span::current().record("agent", &*place.agent().name);
     let mut admitted = context.admission.take(endpoint, Instant::now())?;
     let call = open_live(*webhook, endpoint, &context, place, &mut admitted);
     let mut answer = deliver(call, deadline, Reader).await?;

@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -14,6 +14,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use relay_proto::{Attach, Close, CloseCode, Hello, Limits, Notice as RelayNotice, Offer, OfferState, Welcome};
 use relay_tunnel::{Arrival, Arrivals, Handle};
 use tokio::{
@@ -68,12 +69,8 @@ impl Shared {
         Self { table, reporter, status, outcomes: Arc::default(), history: Mutex::default() }
     }
 
-    fn history(&self) -> MutexGuard<'_, History> {
-        self.history.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(super) fn stop_catching_up(&self) {
-        if let Some(catching_up) = &self.history().catching_up {
+        if let Some(catching_up) = &self.history.lock().catching_up {
             catching_up.abort();
         }
     }
@@ -81,7 +78,7 @@ impl Shared {
     /// The hello of a plan. An exclusive endpoint is to be active at once where the user asked for it, and where the
     /// session that is relieved is active.
     fn hello(&self, plan: &Plan, instance: Uuid, relieving: bool) -> Hello {
-        let history = self.history();
+        let history = self.history.lock();
         let offers = plan.offers.iter().map(|offer| {
             let name = &offer.endpoint;
             let asked = offer.takeover && !history.taken_over.contains(name);
@@ -105,7 +102,7 @@ impl Shared {
         let answers = welcome.endpoints.iter().zip(&plan.offers);
         let states: BTreeMap<_, _> =
             answers.map(|(answer, offer)| (offer.endpoint.clone(), answer.state.clone())).collect();
-        let mut history = self.history();
+        let mut history = self.history.lock();
         for (name, state) in &states {
             if *state == OfferState::Accepted {
                 history.taken_over.insert(name.clone());

@@ -10,12 +10,9 @@
 //! Invariants: at most [`MAX_KEPT`] attempts are kept, an ended one for [`KEPT_FOR`]; nothing is kept of attempts
 //! without a fence.
 
-use std::{
-    collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
 
+use parking_lot::Mutex;
 use relay_proto::{Outcome, OutcomeState, RequestHead};
 use relay_tunnel::Handle;
 use tokio::time::Instant;
@@ -63,18 +60,14 @@ struct State {
 }
 
 impl Outcomes {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Whether the handler may be called for this attempt: no newer one of its event was called here.
     pub(crate) fn may_call(&self, attempt: Attempt) -> bool {
-        self.lock().fences.raise(attempt.event_id, attempt.fence, Instant::now())
+        self.state.lock().fences.raise(attempt.event_id, attempt.fence, Instant::now())
     }
 
     /// A new session is open: earlier attempts are reported to it.
     pub(crate) fn attach(&self, session: Handle) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.forget_old(Instant::now());
         let running = state.running.iter().map(|attempt| attempt.outcome(OutcomeState::Running));
         let ended = state.ended.iter().map(|(_, outcome)| outcome.clone());
@@ -87,14 +80,14 @@ impl Outcomes {
 
     /// The session broke while the handler is at work.
     pub(crate) fn outlived(&self, attempt: Attempt) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.make_room(Instant::now());
         state.running.push(attempt);
     }
 
     /// The attempt has ended. If it outlived its session, the present one gets its outcome at once.
     pub(crate) fn ended(&self, attempt: Attempt, how: OutcomeState) {
-        let (mut state, now) = (self.lock(), Instant::now());
+        let (mut state, now) = (self.state.lock(), Instant::now());
         let outcome = attempt.outcome(how);
         if let Some(at) = state.running.iter().position(|running| *running == attempt) {
             state.running.remove(at);
@@ -109,7 +102,7 @@ impl Outcomes {
     /// How many attempts run without their session, and how many have ended.
     #[cfg(test)]
     pub(super) fn kept(&self) -> (usize, usize) {
-        let state = self.lock();
+        let state = self.state.lock();
         (state.running.len(), state.ended.len())
     }
 }

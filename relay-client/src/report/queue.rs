@@ -13,9 +13,11 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
+
+use parking_lot::{Condvar, Mutex};
 
 use super::event::{Event, Line, Outcome};
 
@@ -184,7 +186,7 @@ impl Queue {
     /// The events to write next; waits for them. `batch` comes back empty once the last handle is gone and all is
     /// written.
     pub(super) fn next(&self, batch: &mut Vec<Event>) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let was_busy = std::mem::take(&mut state.taken) > 0;
         state.taken_lines = 0;
         if state.flushing > 0 {
@@ -192,7 +194,7 @@ impl Queue {
         }
         if was_busy && state.events.len() < MAX_BATCH {
             let gathers = |state: &mut State| !state.closed && state.flushing == 0;
-            state = self.work.wait_timeout_while(state, REST, gathers).unwrap_or_else(PoisonError::into_inner).0;
+            self.work.wait_while_for(&mut state, gathers, REST);
         }
         loop {
             let now = Instant::now();
@@ -211,17 +213,13 @@ impl Queue {
                 return;
             }
             state.idle = true;
-            state = match wait {
-                Some(left) => self.work.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+            match wait {
+                Some(left) => drop(self.work.wait_for(&mut state, left)),
                 None if state.closed => return,
-                None => self.work.wait(state).unwrap_or_else(PoisonError::into_inner),
-            };
+                None => self.work.wait(&mut state),
+            }
             state.idle = false;
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -231,7 +229,7 @@ pub(super) struct Handle(pub(super) Arc<Queue>);
 impl Handle {
     /// Takes an event, and wakes the writer if it has nothing else to do.
     pub(super) fn push(&self, event: Event) {
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         match &event {
             Event::State { .. } | Event::Warning { .. } => state.push_rare(event),
             Event::Refused(_) | Event::Exchange(Line { outcome: Outcome::Unmade(_), .. }) => state.push_counted(event),
@@ -250,17 +248,17 @@ impl Handle {
             let uncounted = state.dropped + state.refused.more + state.unmade.more;
             state.taken > 0 || !state.events.is_empty() || uncounted > 0
         };
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         state.flushing += 1;
         self.0.work.notify_one();
-        let waited = self.0.written.wait_timeout_while(state, limit, busy);
-        waited.unwrap_or_else(PoisonError::into_inner).0.flushing -= 1;
+        self.0.written.wait_while_for(&mut state, busy, limit);
+        state.flushing -= 1;
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.0.lock().closed = true;
+        self.0.state.lock().closed = true;
         self.0.work.notify_one();
     }
 }

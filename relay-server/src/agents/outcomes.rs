@@ -83,7 +83,7 @@ struct Known {
     /// Given up as lost, oldest first.
     lost: VecDeque<(Attempt, AgentIdentity)>,
     orphans: HashMap<Attempt, EndpointName>,
-    /// Told before it was known what ran then.
+    /// Report before it was known what ran then.
     early: HashMap<Attempt, Vec<(Outcome, Held, Teller)>>,
     /// That is known now.
     recovered: bool,
@@ -92,7 +92,7 @@ struct Known {
 /// An attempt that runs, and what was said of it and not read yet.
 struct Expectation {
     from: AgentIdentity,
-    unread: VecDeque<Told>,
+    unread: VecDeque<Report>,
     reader: Option<Waker>,
 }
 
@@ -100,7 +100,7 @@ struct Expectation {
 type Held = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
 #[derive(Debug)]
-struct Told {
+struct Report {
     state: OutcomeState,
     _held: Held,
 }
@@ -157,7 +157,7 @@ impl Outcomes {
                 return;
             }
             let held = self.hold(&outcome, teller).filter(|_| unread.len() < MAX_WAITING);
-            let taken = held.map(|held| unread.push_back(Told { state: outcome.state, _held: held })).is_some();
+            let taken = held.map(|held| unread.push_back(Report { state: outcome.state, _held: held })).is_some();
             if let Some(reader) = reader.take() {
                 reader.wake();
             }
@@ -212,8 +212,8 @@ impl Expected {
         poll_fn(|cx| {
             let mut known = self.outcomes.known.lock();
             let Some(expectation) = known.expected.get_mut(&self.attempt) else { return Poll::Ready(None) };
-            if let Some(told) = expectation.unread.pop_front() {
-                return Poll::Ready(Some(told.state));
+            if let Some(report) = expectation.unread.pop_front() {
+                return Poll::Ready(Some(report.state));
             }
             expectation.reader = Some(cx.waker().clone());
             Poll::Pending

@@ -158,7 +158,7 @@ impl KeptBody {
             }
             Ok(_) => Err(RelayFault::StoreFailed),
             Err(error) => {
-                tracing::error!(endpoint = %self.endpoint, event_id = %self.id, %error, "a kept body cannot be read");
+                tracing::error!(%error, "a kept body cannot be read");
                 Err(RelayFault::StoreFailed)
             }
         }

@@ -184,16 +184,16 @@ async fn attempt(
     let (head, source) = (event.request(afresh.as_ref(), Some(event.lease.fence)), event.source(delivery.bodies()));
     let call = Call::open_copied(&delivery.registry, event.kind.as_deref(), place, head, source);
     let mut recorder = Recorder::new(&event, waiting);
-    let ending = match deliver(call, until, &mut recorder).await {
+    let end = match deliver(call, until, &mut recorder).await {
         Ok(answer) => Ok(answer),
         Err(Undelivered::Broken(Broken::SessionLost)) => reported_end(&mut expected, &event, until).await,
         Err(why) => Err(why.into()),
     };
     drop(admitted); // The handler is done: a sender that hears of it may send the next one.
-    let (judgement, ruling) = Ruling::on(&ending, recorder, delivery.clock.now());
-    aim.tell(delivery, &event, &ending, judgement);
-    let is_lost = matches!(ending, Err(Outcome::Lost));
-    delivery.settle_attempt(&event, note, ending, ruling).await;
+    let (judgement, ruling) = Ruling::on(&end, recorder, delivery.clock.now());
+    aim.record(delivery, &event, &end, judgement);
+    let is_lost = matches!(end, Err(Outcome::Lost));
+    delivery.settle_attempt(&event, note, end, ruling).await;
     // Until it is settled, what is told again of it is not news.
     if is_lost {
         expected.lost();
@@ -266,8 +266,8 @@ struct Aim {
 }
 
 impl Aim {
-    fn tell(&self, delivery: &Delivery, event: &Event, ending: &AttemptEnd, judgement: Judgement) {
-        match (ending, judgement) {
+    fn record(&self, delivery: &Delivery, event: &Event, end: &AttemptEnd, judgement: Judgement) {
+        match (end, judgement) {
             (Ok(_), Judgement::Success | Judgement::Final) => {
                 self.target.succeeded();
                 if self.is_probe {

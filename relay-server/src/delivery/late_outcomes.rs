@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span, field};
 
 use super::{Delivery, attempt::Event};
 use crate::{
@@ -19,25 +19,27 @@ static NOT_READ: Throttle = Throttle::new();
 /// Settles what nobody waited for, until no more can come.
 pub(crate) async fn settle_late_outcomes(delivery: Arc<Delivery>, mut late_outcomes: mpsc::Receiver<LateOutcome>) {
     while let Some(late) = late_outcomes.recv().await {
-        settle(&delivery, late.outcome).await;
+        let id = EventId::from_bytes(late.outcome.event_id);
+        let span = tracing::info_span!("late_outcome", event_id = %id, endpoint = field::Empty, attempt = late.outcome.attempt);
+        settle(&delivery, id, late.outcome).instrument(span).await;
     }
 }
 
 /// The newest fence settles; what an older one tells is recorded in the place of its loss. Everything else was told
 /// before, or never was an attempt.
-async fn settle(delivery: &Delivery, outcome: relay_proto::Outcome) {
-    let id = EventId::from_bytes(outcome.event_id);
+async fn settle(delivery: &Delivery, id: EventId, outcome: relay_proto::Outcome) {
     let record = match delivery.store.event(Sight::All, id, delivery.clock.now()).await {
         Ok(Some(record)) => record,
-        Ok(None) => return tracing::debug!(event_id = %id, "an outcome of an event that is not kept"),
+        Ok(None) => return tracing::debug!("an outcome of an event that is not kept"),
         Err(error) => {
             if let Some(held_back) = NOT_READ.pass("") {
-                tracing::warn!(event_id = %id, %error, held_back, "an outcome cannot be settled");
+                tracing::warn!(%error, held_back, "an outcome cannot be settled");
             }
             return;
         }
     };
     let (name, tries) = (record.summary.endpoint.clone(), record.summary.tries);
+    Span::current().record("endpoint", name.as_str());
     let runs = record.summary.state == State::Running && record.summary.fence == outcome.fence;
     let own = |attempt: &&Attempt| attempt.fence == outcome.fence;
     let open = match record.attempts.iter().find(own) {
@@ -45,12 +47,12 @@ async fn settle(delivery: &Delivery, outcome: relay_proto::Outcome) {
         None => runs,
     };
     if !open {
-        return tracing::debug!(event_id = %id, "an outcome of an attempt that has one");
+        return tracing::debug!("an outcome of an attempt that has one");
     }
     let lease = Lease { fence: outcome.fence, attempt: outcome.attempt, tries };
     let endpoints = delivery.endpoints.load();
     let event = endpoints.get(&name).and_then(|endpoint| Event::of(endpoint, record.summary, record.head, None, lease));
     if let Some(event) = event {
-        delivery.settle_stray(&event, outcome.state).instrument(event.span(None)).await;
+        delivery.settle_stray(&event, outcome.state).await;
     }
 }

@@ -78,48 +78,48 @@ impl Ruling {
     }
 
     /// By the rule for senders that wait, if the sender can be bound, else by that for senders with an ack.
-    pub(super) fn on(ending: &AttemptEnd, mut recorder: Recorder<'_>, now: Timestamp) -> (Judgement, Self) {
+    pub(super) fn on(end: &AttemptEnd, mut recorder: Recorder<'_>, now: Timestamp) -> (Judgement, Self) {
         let event = recorder.event;
         // Looked at once: its deadline may come at any moment.
         let waiting = recorder.waiting.take_if(|waiting| waiting.waits());
-        let judgement = judgement(ending, event.policy(), recorder.streams || waiting.is_some());
+        let judgement = judgement(end, event.policy(), recorder.streams || waiting.is_some());
         if recorder.streams {
-            let then = match (ending, judgement) {
+            let then = match (end, judgement) {
                 (Ok(_), Judgement::Success) => Then::Done,
                 (Ok(_), _) => Then::Dead(Reason::HandlerRejected),
                 // The answer broke off under the sender's eyes, after a head that said how it would end.
-                (Err(_), _) => then(ending, Judgement::Again, event, now),
+                (Err(_), _) => then(end, Judgement::Again, event, now),
             };
             return (judgement, Self::of(then));
         }
         let Some(waiting) = waiting else {
-            return (judgement, Self::of(then(ending, judgement, event, now)));
+            return (judgement, Self::of(then(end, judgement, event, now)));
         };
-        if let (Ok(answer), Judgement::Success) = (ending, judgement) {
+        if let (Ok(answer), Judgement::Success) = (end, judgement) {
             let reply = SenderReply::Answer(recorder.passed_on(answer));
             return (judgement, Self { then: Then::Done, passed_on: Some(PassedOn::Noted(waiting, reply)) });
         }
-        let after_ack = || Self::of(then(ending, self::judgement(ending, event.policy(), false), event, now));
+        let after_ack = || Self::of(then(end, self::judgement(end, event.policy(), false), event, now));
         let passes_failures = event.policy().pass_failures;
-        let (reply, end) = match (ending, judgement) {
+        let (reply, cause) = match (end, judgement) {
             (Ok(answer), Judgement::Final) => {
                 (SenderReply::Answer(recorder.passed_on(answer)), Reason::HandlerRejected)
             }
-            (Ok(answer), _) if passes_failures => (SenderReply::Answer(recorder.passed_on(answer)), reason(ending)),
-            (Err(outcome), _) if passes_failures => (SenderReply::Failure((*outcome).into()), reason(ending)),
-            _ if waiting.give(SenderReply::Ack) => return (judgement, Self::of(then(ending, judgement, event, now))),
+            (Ok(answer), _) if passes_failures => (SenderReply::Answer(recorder.passed_on(answer)), reason(end)),
+            (Err(outcome), _) if passes_failures => (SenderReply::Failure((*outcome).into()), reason(end)),
+            _ if waiting.give(SenderReply::Ack) => return (judgement, Self::of(then(end, judgement, event, now))),
             _ => return (judgement, after_ack()),
         };
         let ruling = waiting
             .bind(reply)
-            .map_or_else(after_ack, |bound| Self { then: Then::Dead(end), passed_on: Some(PassedOn::Kept(bound)) });
+            .map_or_else(after_ack, |bound| Self { then: Then::Dead(cause), passed_on: Some(PassedOn::Kept(bound)) });
         (judgement, ruling)
     }
 }
 
 impl Delivery {
-    pub(super) async fn settle_attempt(&self, event: &Event, note: Note, ending: AttemptEnd, ruling: Ruling) {
-        let (outcome, answer) = match ending {
+    pub(super) async fn settle_attempt(&self, event: &Event, note: Note, end: AttemptEnd, ruling: Ruling) {
+        let (outcome, answer) = match end {
             Ok(answer) => (Outcome::Answered, Some(answer)),
             Err(outcome) => (outcome, None),
         };
@@ -141,9 +141,9 @@ impl Delivery {
         if matches!(state, OutcomeState::Running) {
             return;
         }
-        let (ending, note) = (end_of(state, event), Note::begin(self));
-        let then = then(&ending, judgement(&ending, event.policy(), false), event, note.started_at);
-        self.settle_attempt(event, note, ending, Ruling::of(then)).await;
+        let (end, note) = (end_of(state, event), Note::begin(self));
+        let then = then(&end, judgement(&end, event.policy(), false), event, note.started_at);
+        self.settle_attempt(event, note, end, Ruling::of(then)).await;
     }
 
     /// Settles an attempt. A store that is busy or away is asked again for as long as the attempt's lease lasts, for as many
@@ -210,8 +210,8 @@ fn counted(ended: Option<Ended>, then: Then) -> &'static str {
     }
 }
 
-fn judgement(ending: &AttemptEnd, policy: &DeliveryPolicy, waits: bool) -> Judgement {
-    match ending {
+fn judgement(end: &AttemptEnd, policy: &DeliveryPolicy, waits: bool) -> Judgement {
+    match end {
         Ok(answer) if waits => policy.statuses.while_waiting(answer.status),
         Ok(answer) => policy.statuses.after_ack(answer.status),
         Err(_) => Judgement::Again,
@@ -219,19 +219,19 @@ fn judgement(ending: &AttemptEnd, policy: &DeliveryPolicy, waits: bool) -> Judge
 }
 
 /// What becomes of an event whose sender has its ack.
-fn then(ending: &AttemptEnd, judgement: Judgement, event: &Event, now: Timestamp) -> Then {
+fn then(end: &AttemptEnd, judgement: Judgement, event: &Event, now: Timestamp) -> Then {
     let schedule = &event.policy().schedule;
-    match (ending, judgement) {
+    match (end, judgement) {
         (_, Judgement::Success) => Then::Done,
         (_, Judgement::Final) => Then::Dead(Reason::HandlerGaveUp),
         (Err(Outcome::NotCalled), _) => Then::Release(rest_until(now, REST)),
         (Err(outcome), _) if !Failure::from(*outcome).can_retry() => Then::Dead((*outcome).into()),
         (Err(Outcome::Lost), _) if event.lease.tries < schedule.attempts() => Then::Retry(now),
-        (ending, _) => {
-            let named = ending.as_ref().ok().and_then(|answer| answer.headers.all("retry-after").next());
+        (end, _) => {
+            let named = end.as_ref().ok().and_then(|answer| answer.headers.all("retry-after").next());
             let asked = named.and_then(|value| retry_after(std::str::from_utf8(value).ok()?, now));
             let next = schedule.next(event.lease.tries, asked, random(), now);
-            next.map_or(Then::Dead(reason(ending)), Then::Retry)
+            next.map_or(Then::Dead(reason(end)), Then::Retry)
         }
     }
 }
@@ -242,8 +242,8 @@ fn random() -> u32 {
     u32::from_be_bytes([a, b, c, d])
 }
 
-fn reason(ending: &AttemptEnd) -> Reason {
-    ending.as_ref().err().copied().unwrap_or(Outcome::Answered).into()
+fn reason(end: &AttemptEnd) -> Reason {
+    end.as_ref().err().copied().unwrap_or(Outcome::Answered).into()
 }
 
 pub(super) fn rest_until(now: Timestamp, rest: Duration) -> Timestamp {

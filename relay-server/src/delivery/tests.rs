@@ -208,12 +208,12 @@ impl FirstAttempt {
     }
 
     /// The attempt ends; where its event stands then.
-    async fn end(self, ending: AttemptEnd) -> (State, Option<Reason>) {
+    async fn end(self, end: AttemptEnd) -> (State, Option<Reason>) {
         let Self { delivery, event, waiting } = self;
         let now = delivery.clock.now();
         let note = Note::begin(&delivery);
-        let (_, ruling) = Ruling::on(&ending, Recorder::new(&event, Some(waiting)), now);
-        delivery.settle_attempt(&event, note, ending, ruling).await;
+        let (_, ruling) = Ruling::on(&end, Recorder::new(&event, Some(waiting)), now);
+        delivery.settle_attempt(&event, note, end, ruling).await;
         delivery.running.lock().remove(&event.id);
         let summary = delivery.store.event(Sight::All, event.id, now).await.expect("read").expect("there").summary;
         (summary.state, summary.reason)

@@ -8,7 +8,7 @@ use hyper::{body::Body as _, upgrade::OnUpgrade};
 use relay_proto::{CONNECT_PATH, UpgradeProtocol, may_upgrade};
 use relay_schemes::Reply as ChallengeReply;
 use tokio::time::timeout_at;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, field};
 
 use super::{
     api::{self, AgentApi},
@@ -170,7 +170,7 @@ impl Requests {
             }
             Asked::Webhook(Addressed { routes, endpoint, meter, received, payload }) => {
                 let (event_id, started) = (received.event_id, received.started);
-                let span = tracing::info_span!("request", %event_id, endpoint = %endpoint.name);
+                let span = tracing::info_span!("request", %event_id, endpoint = %endpoint.name, agent = field::Empty);
                 let answered = async {
                     let outcome = self.webhook(&routes, &endpoint, received, payload).await;
                     meter.answered(counted(&outcome), started.elapsed());
