@@ -10,7 +10,8 @@ use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use relay_program::event::EventSummary;
+use serde::Serialize;
 
 pub(crate) use self::{
     query::{EventQuery, Signing},
@@ -62,13 +63,20 @@ const HIDDEN: u8 = b'*';
 /// Longest body that is looked through for a credential, in bytes; of a longer one nothing is shown.
 const MAX_LOOKED_THROUGH_BYTES: u64 = 32 * 1024 * 1024;
 
-/// A list, and where it goes on. An endpoint out of sight is as one that does not exist.
+#[derive(Serialize)]
+pub(crate) struct EventPage {
+    events: Vec<EventSummary>,
+    /// After which event it goes on.
+    next: Option<String>,
+}
+
+/// A part of a list. An endpoint out of sight is as one that does not exist.
 pub(crate) async fn list(
     delivery: &Delivery,
     asked: &EventQuery,
     sight: &Sight,
     bounds: ListBounds,
-) -> Result<Value, ApiError> {
+) -> Result<EventPage, ApiError> {
     let store = &delivery.store;
     let mut filter = asked.filter()?;
     if let Sight::Only(seen) = sight {
@@ -92,7 +100,7 @@ pub(crate) async fn list(
         }
     }
     let next = after.map(|Cursor(id)| id.to_string());
-    Ok(json!({ "events": events, "next": next }))
+    Ok(EventPage { events, next })
 }
 
 /// An event by its id, or by its sender's own.

@@ -14,14 +14,13 @@ use axum::{
 };
 use data_encoding::BASE64;
 use relay_proto::printable;
-use relay_schemes::explain::Finding;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::shapes::{HandshakeSummary, RefusedSummary};
+use super::shapes::{Explained, ExplainedFinding, HandshakeSummary, RefusedDetail, RefusedSummary};
 use crate::{
     failure::{ApiError, ApiErrorKind},
-    ingress::respond::of_api_error,
+    ingress::respond::{ErrorText, of_api_error},
     mask::MASKED,
     providers::{Handshake, MAX_KEPT},
     refused::{Entry, MAX_ENTRIES},
@@ -52,7 +51,7 @@ pub(super) fn routes(services: Services) -> Router {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, code) = of_api_error(self.kind);
-        answer(status, &json!({ "error": code, "message": self.message }))
+        answer(status, &ErrorText { error: code, event_id: None, message: &self.message })
     }
 }
 
@@ -85,30 +84,29 @@ async fn explain_refused(State(services): State<Services>, Path(id): Path<String
     let entry = find(&services, &id).await?;
     let mut findings = explained(&services, &entry).await?;
     if entry.head.body_len.is_none() {
-        findings.push(json!({ "code": "body_not_read", "message": BODY_NOT_READ }));
+        findings.push(ExplainedFinding::new("body_not_read", BODY_NOT_READ));
     }
     if entry.head.masked {
-        findings.push(json!({ "code": "credentials_not_kept", "message": CREDENTIALS_NOT_KEPT }));
+        findings.push(ExplainedFinding::new("credentials_not_kept", CREDENTIALS_NOT_KEPT));
     }
-    Ok(answer(StatusCode::OK, &json!({ "id": id, "findings": findings })))
+    Ok(answer(StatusCode::OK, &Explained { id: Some(id), provider: None, findings }))
 }
 
-async fn explained(services: &Services, entry: &Arc<Entry>) -> Result<Vec<Value>, ApiError> {
+async fn explained(services: &Services, entry: &Arc<Entry>) -> Result<Vec<ExplainedFinding>, ApiError> {
     if entry.code == "address_not_allowed" || entry.code == "replayed" || entry.code == "body_too_large" {
-        return Ok(vec![json!({ "code": entry.code, "message": "this was not refused for its signature" })]);
+        return Ok(vec![ExplainedFinding::new(&entry.code, "this was not refused for its signature")]);
     }
     if entry.head.body_len.is_some_and(|len| len > entry.body.len() as u64) {
         let text = "only the beginning of its body was kept, and its signature covers the whole; the log's line of the \
                     time says more, or save a request in a file and explain that";
-        return Ok(vec![json!({ "code": "body_not_kept", "message": text })]);
+        return Ok(vec![ExplainedFinding::new("body_not_kept", text)]);
     }
     let endpoint = services.routes.load().endpoint(entry.endpoint.as_str()).cloned();
     let endpoint = endpoint.ok_or_else(|| ApiError::not_found("its endpoint is not there any more"))?;
     let busy = || ApiError::new(ApiErrorKind::Busy, "another explanation is under way; ask again");
     let found = services.refused.explainer.explain(services.routes.load_full(), endpoint, Arc::clone(entry)).await;
     let found = found.ok_or_else(busy)?;
-    let shown = |one: &Finding| json!({ "code": one.code(), "message": one.to_string() });
-    Ok(found.iter().map(shown).collect())
+    Ok(found.iter().map(ExplainedFinding::from).collect())
 }
 
 async fn find(services: &Services, id: &str) -> Result<Arc<Entry>, ApiError> {
@@ -154,14 +152,15 @@ fn summary(entry: &Entry) -> RefusedSummary {
     }
 }
 
-fn detail(entry: &Entry) -> Value {
+fn detail(entry: &Entry) -> RefusedDetail {
     let line = |(name, value): &(String, bytes::Bytes)| {
         let value = if entry.hidden.hides(name) { MASKED.into() } else { String::from_utf8_lossy(value) };
-        json!([name, value])
+        (name.clone(), value.into_owned())
     };
-    let mut detail = json!(summary(entry));
-    detail["headers"] = entry.head.headers.iter().map(line).collect();
-    detail["body_base64"] = BASE64.encode(&entry.shown_body()).into();
-    detail["body_kept"] = entry.body.len().into();
-    detail
+    RefusedDetail {
+        summary: summary(entry),
+        headers: entry.head.headers.iter().map(line).collect(),
+        body_base64: BASE64.encode(&entry.shown_body()),
+        body_kept: entry.body.len(),
+    }
 }

@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 
 use super::{
     api::answer,
-    shapes::{AttachedSummary, EndpointDeleted, EndpointDetail, EndpointSummary},
+    shapes::{AttachedSummary, EndpointDeleted, EndpointDetail, EndpointList, EndpointSummary},
 };
 use crate::{
     agents::{membership::Role, registry::AttachedAgent},
@@ -53,10 +53,11 @@ async fn list(State(api): State<EndpointsApi>) -> Result<Response, ApiError> {
     let routes = api.services.routes.load();
     let mut endpoints: Vec<_> = routes.endpoints().collect();
     endpoints.sort_by(|one, other| one.name.cmp(&other.name));
-    let all = endpoints
-        .into_iter()
-        .map(|endpoint| brief(&api, &view, endpoint, backlog.get(endpoint.name.as_str()).copied()));
-    Ok(answer(StatusCode::OK, &json!({ "endpoints": all.collect::<Vec<_>>() })))
+    let shown = |endpoint: &Arc<Endpoint>| {
+        let waits = backlog.get(endpoint.name.as_str()).copied();
+        brief(&api, &view, endpoint, waits)
+    };
+    Ok(answer(StatusCode::OK, &EndpointList { endpoints: endpoints.into_iter().map(shown).collect() }))
 }
 
 fn brief(api: &EndpointsApi, view: &View, endpoint: &Endpoint, waits: Option<&Backlog>) -> EndpointSummary {

@@ -12,7 +12,10 @@ use relay_program::event::EventDone;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::api::answer;
+use super::{
+    api::answer,
+    shapes::{BulkNoted, BulkSummary},
+};
 use crate::{
     events::{self, EventQuery, ListBounds, Signing, word},
     failure::{ApiError, ApiErrorKind},
@@ -120,11 +123,16 @@ async fn bulk(
     let delivery = &services.delivery;
     delivery.store.bulk(id, action, filter, delivery.clock.now()).await?;
     delivery.wake_bulks();
-    Ok(answer(StatusCode::ACCEPTED, &json!({ "bulk": id.to_string() })))
+    Ok(answer(StatusCode::ACCEPTED, &BulkNoted { bulk: id.to_string() }))
 }
 
 async fn bulks(Shared(services): Shared<Services>) -> Result<Response, ApiError> {
-    let shown = |bulk: &Bulk| json!({ "id": bulk.id.to_string(), "done": bulk.done, "skipped": bulk.skipped, "finished": bulk.finished });
+    let shown = |bulk: &Bulk| BulkSummary {
+        id: bulk.id.to_string(),
+        done: bulk.done,
+        skipped: bulk.skipped,
+        finished: bulk.finished,
+    };
     let bulks: Vec<_> = services.delivery.store.bulks().await?.iter().map(shown).collect();
     Ok(answer(StatusCode::OK, &json!({ "bulks": bulks })))
 }

@@ -2,6 +2,7 @@
 //! it. Keys are only ever added.
 
 use jiff::Timestamp;
+use relay_schemes::explain::Finding;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -46,6 +47,11 @@ pub(crate) struct AttachedSummary {
     pub standing: String,
 }
 
+#[derive(Debug, Serialize)]
+pub(crate) struct EndpointList {
+    pub endpoints: Vec<EndpointSummary>,
+}
+
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct EndpointDeleted {
     pub name: String,
@@ -82,4 +88,56 @@ pub(crate) struct RefusedSummary {
     pub code: String,
     pub body_read: bool,
     pub body_len: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct RefusedDetail {
+    #[serde(flatten)]
+    pub summary: RefusedSummary,
+    pub headers: Vec<(String, String)>,
+    pub body_base64: String,
+    pub body_kept: usize,
+}
+
+/// What may be wrong with a refused request.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Explained {
+    /// The request's id, where it is one of a running relay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    pub findings: Vec<ExplainedFinding>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ExplainedFinding {
+    pub code: String,
+    pub message: String,
+}
+
+impl ExplainedFinding {
+    pub(crate) fn new(code: &str, message: impl Into<String>) -> Self {
+        Self { code: code.to_owned(), message: message.into() }
+    }
+}
+
+impl From<&Finding> for ExplainedFinding {
+    fn from(finding: &Finding) -> Self {
+        Self::new(finding.code(), finding.to_string())
+    }
+}
+
+/// A bulk action that was noted down; it goes on by itself.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct BulkNoted {
+    pub bulk: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct BulkSummary {
+    pub id: String,
+    pub done: u64,
+    pub skipped: u64,
+    pub finished: bool,
 }

@@ -19,7 +19,11 @@ use relay_schemes::{
 use serde_json::{Value, json};
 
 use super::{provider::unknown, remote::Remote};
-use crate::{config::read_secret, webhook::EventId};
+use crate::{
+    admin::shapes::{Explained, ExplainedFinding},
+    config::read_secret,
+    webhook::EventId,
+};
 
 const MAX_FILE_BYTES: u64 = 64 << 20;
 
@@ -52,18 +56,18 @@ pub(super) struct Explain {
 pub(super) fn run(arguments: &Explain) -> Result<(), Failure> {
     let explained = match arguments.what.parse::<EventId>() {
         Ok(id) => arguments.remote.get(&format!("/api/v1/refused/{id}/explain"))?,
-        Err(_) => saved(arguments)?,
+        Err(_) => json!(saved(arguments)?),
     };
     if arguments.json {
         return terminal::line(&explained.to_string());
     }
-    explained["findings"].as_array().into_iter().flatten().try_for_each(|finding| {
-        let text = |key: &str| escaped(finding[key].as_str().unwrap_or("-"));
-        terminal::line(&format!("{}: {}", text("code"), text("message")))
+    let Explained { findings, .. } = serde_json::from_value(explained).context("the relay's answer")?;
+    findings.iter().try_for_each(|ExplainedFinding { code, message }| {
+        terminal::line(&format!("{}: {}", escaped(code), escaped(message)))
     })
 }
 
-fn saved(arguments: &Explain) -> Result<Value, Failure> {
+fn saved(arguments: &Explain) -> Result<Explained, Failure> {
     let path = Path::new(&arguments.what);
     let file = read(path).with_context(|| format!("{} is neither an id nor a request", path.display()))?;
     let request = if file["request"].is_object() { &file["request"] } else { &file };
@@ -93,9 +97,8 @@ fn saved(arguments: &Explain) -> Result<Value, Failure> {
     let asked = Request { method, url, headers: &headers, body: &body };
     let now = arguments.at.or_else(|| file["now"].as_i64()).unwrap_or_else(|| Timestamp::now().as_second());
     let found = explain(row, &material, &asked, now, &Candidates { secrets: &others, urls: &urls });
-    let findings: Vec<_> =
-        found.iter().map(|finding| json!({ "code": finding.code(), "message": finding.to_string() })).collect();
-    Ok(json!({ "provider": row.name, "findings": findings }))
+    let findings = found.iter().map(ExplainedFinding::from).collect();
+    Ok(Explained { id: None, provider: Some(row.name.clone()), findings })
 }
 
 fn read(path: &Path) -> anyhow::Result<Value> {

@@ -18,7 +18,6 @@ use percent_encoding::percent_decode_str;
 use relay_program::event::EventDone;
 use relay_schemes::Provider;
 use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::{Value, json};
 use tokio::{sync::Semaphore, time::timeout};
 use uuid::Uuid;
 
@@ -153,7 +152,7 @@ impl Question<'_> {
     async fn show(&self, id: &str) -> Result<Response<ResponseBody>, ApiError> {
         let record = self.find(id).await?;
         let endpoint = self.routes.endpoint(record.summary.endpoint.as_str());
-        Ok(respond::api_answer(&json!(events::detail(&record, endpoint.map(|it| &**it)))))
+        Ok(respond::api_answer(&events::detail(&record, endpoint.map(|it| &**it))))
     }
 
     async fn body(&self, id: &str, from: &From) -> Result<Response<ResponseBody>, ApiError> {
@@ -166,16 +165,16 @@ impl Question<'_> {
         let record = self.find(id).await?;
         let name = record.summary.endpoint.clone();
         let (endpoint, delivery) = (self.routes.endpoint(name.as_str()), &self.api.delivery);
-        let replayed: Value = match asked.to {
+        match asked.to {
             To::Endpoint if self.token.may(Right::Replay, name.as_str()) => {
                 let of = record.summary.id;
                 let new_id = delivery.replay(endpoint, record, asked.signature).await?;
-                json!(EventDone { id: of.to_string(), new_id: Some(new_id.to_string()) })
+                Ok(respond::api_answer(&EventDone { id: of.to_string(), new_id: Some(new_id.to_string()) }))
             }
             To::Endpoint => {
                 let why = "this token lacks the right `replay`; add it to the token's `rights` on the relay, or replay \
                            to your own agent, without --to endpoint";
-                return Err(ApiError::new(ApiErrorKind::MayNotReplay, why));
+                Err(ApiError::new(ApiErrorKind::MayNotReplay, why))
             }
             To::Agent => {
                 let agent = asked.name.as_deref().ok_or_else(|| ApiError::bad_request("name the agent: `name`"))?;
@@ -185,10 +184,10 @@ impl Question<'_> {
                 let selector = AgentSelector { token: &self.token.name, name: agent, instance };
                 let may = |right| self.token.may(right, name.as_str());
                 let asker = Asker { attach: may(Right::Attach), replay: may(Right::Replay) };
-                json!(events::replayed(&delivery.replay_to(&selector, endpoint, record, asked.signature, asker).await?))
+                let replayed = delivery.replay_to(&selector, endpoint, record, asked.signature, asker).await?;
+                Ok(respond::api_answer(&events::replayed(&replayed)))
             }
-        };
-        Ok(respond::api_answer(&replayed))
+        }
     }
 
     /// The endpoints in which a list may look. A text is looked for in heads and bodies as they came, so that whoever

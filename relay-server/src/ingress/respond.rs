@@ -18,6 +18,7 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use relay_proto::names;
 use relay_schemes::Reply;
 use relay_tunnel::Receiver;
+use serde::Serialize;
 use tokio::{
     sync::mpsc,
     time::{Sleep, sleep},
@@ -176,9 +177,18 @@ pub(crate) fn repeated(status: StatusCode, first: EventId) -> Response<ResponseB
     response
 }
 
+/// A failure as its sender or asker reads it.
+#[derive(Serialize)]
+pub(crate) struct ErrorText<'a> {
+    pub error: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event_id: Option<String>,
+    pub message: &'a str,
+}
+
 pub(crate) fn failure(failure: Failure, event_id: EventId) -> Response<ResponseBody> {
     let (code, answer) = (failure.code(), of_failure(failure));
-    let text = serde_json::json!({ "error": code, "message": answer.message, "event_id": event_id.to_string() });
+    let text = ErrorText { error: code, event_id: Some(event_id.to_string()), message: &answer.message };
     let mut response = json(answer.status, &text);
     let headers = response.headers_mut();
     headers.insert(names::ERROR, HeaderValue::from_static(code));
@@ -198,7 +208,7 @@ pub(crate) fn turned(turned: Turned) -> Response<ResponseBody> {
 
 fn api_error(ApiError { kind, message }: &ApiError) -> Response<ResponseBody> {
     let (status, code) = of_api_error(*kind);
-    let mut response = json(status, &serde_json::json!({ "error": code, "message": message }));
+    let mut response = json(status, &ErrorText { error: code, event_id: None, message });
     let wait_s = match kind {
         ApiErrorKind::TooManyGuesses { wait_s } => *wait_s,
         ApiErrorKind::TooManySessions => SESSIONS_RETRY_S,
@@ -210,7 +220,7 @@ fn api_error(ApiError { kind, message }: &ApiError) -> Response<ResponseBody> {
 }
 
 /// The answer to an agent's question. It is for the asker alone, and nothing is kept of it on its way.
-pub(crate) fn api_answer(value: &serde_json::Value) -> Response<ResponseBody> {
+pub(crate) fn api_answer(value: &impl Serialize) -> Response<ResponseBody> {
     private(json(StatusCode::OK, value))
 }
 
@@ -234,8 +244,10 @@ fn private(mut response: Response<ResponseBody>) -> Response<ResponseBody> {
     response
 }
 
-fn json(status: StatusCode, value: &serde_json::Value) -> Response<ResponseBody> {
-    let mut response = Response::new(ResponseBody::Whole(format!("{value}\n").into()));
+fn json(status: StatusCode, value: &impl Serialize) -> Response<ResponseBody> {
+    let mut text = serde_json::to_string(value).expect("answers are made of texts, numbers and lists");
+    text.push('\n');
+    let mut response = Response::new(ResponseBody::Whole(text.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
