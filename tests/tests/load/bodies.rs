@@ -80,6 +80,8 @@ impl Body {
 
     /// Sends it, and returns the answer's status and body.
     async fn post(self, relay: &Server, path: &str, secret: &str) -> Response<Bytes> {
+        // A connection that says nothing for so long is closed.
+        let signature = self.signed(secret);
         let stream = TcpStream::connect(&relay.public).await.expect("a connection");
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
         tokio::spawn(connection);
@@ -87,7 +89,7 @@ impl Body {
             Some((Ok::<_, std::io::Error>(Frame::data(self.piece(nth)?)), nth + 1))
         });
         let mut request = Request::post(path).header("host", "relay.test");
-        for (name, value) in self.signed(secret) {
+        for (name, value) in signature {
             request = request.header(name, value);
         }
         let request = request.header("content-length", self.bytes).body(StreamBody::new(Box::pin(pieces)));
