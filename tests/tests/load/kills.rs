@@ -76,13 +76,24 @@ async fn the_shim_sees_all_that_a_relay_does_to_its_store() {
     assert_eq!(unseen(Path::new(PROGRAM), &power).await.expect("it stops"), <[&Path; 0]>::default());
 }
 
+/// What a disk that lies comes to: each is found out by a store that is not sound, does not open, or has lost something.
 #[tokio::test]
-async fn a_store_whose_folder_was_not_synced_is_found_out() {
-    let Some(power) = Power::new().await.expect("a library") else { return println!("{SKIPPED}") };
-    power.faults("skip_folder_syncs").expect("written");
-    let how = Kills { cycles: 1, power: Some(&power), patience: Duration::from_secs(2), ..KILLS };
-    let tally = kills(Path::new(PROGRAM), how).await;
-    assert!(tally.as_ref().map_or(true, |tally| tally.lost() > 0), "{tally:?}");
+async fn a_store_that_does_not_sync_what_it_must_is_found_out() {
+    let lies = [
+        ("skip_folder_syncs", ""),
+        ("skip_syncs=relay.db-log", ""),
+        // The index is synced and its log is not: it is ahead.
+        ("", "skip_syncs=.seg die_at=never"),
+        // The log's segments are given up by an index that is not synced.
+        ("", "skip_syncs=relay.db skip_syncs=relay.db-wal die_at=never"),
+    ];
+    for (always, under_load) in lies {
+        let Some(power) = Power::new().await.expect("a library") else { return println!("{SKIPPED}") };
+        power.faults(always).expect("written");
+        let how = Kills { cycles: 2, power: Some(&power), patience: Duration::from_secs(2), under_load, ..KILLS };
+        let tally = kills(Path::new(PROGRAM), how).await;
+        assert!(tally.as_ref().map_or(true, |tally| tally.lost() > 0), "{always}{under_load}: {tally:?}");
+    }
 }
 
 #[tokio::test]
