@@ -8,7 +8,8 @@
  *     skip_folder_syncs   syncs of folders say that they are done, and do nothing
  *     skip_syncs=TEXT     so do syncs of files and folders whose path ends so; may stand several times
  *     die_at=CALL         the process is killed as soon as a call (rename, unlink, link) is done
- *     die_at_write=TEXT   so it is when it has written some sectors to a file whose path ends so
+ *     die_at_write=TEXT   so it is when it has written much at once (a long record, easily torn) to a file whose path
+ *                         ends so
  *
  * A note is `kind u8, object u64, other u64, a u64, b u64, name length u32, other name length u32, data length u32`,
  * then the names and the data. Objects are inode numbers. Notes are written once a call is done, in the order of the
@@ -175,7 +176,7 @@ static ssize_t do_write(int fd, const struct iovec *parts, int count, off_t offs
     errno = errors;
   }
   pthread_mutex_unlock(&lock);
-  if (done >= 8 * 512) die_at("die_at_write=", path);
+  if (done >= 100000) die_at("die_at_write=", path);
   return done;
 }
 static ssize_t one(int fd, const void *data, size_t length, off_t offset) {
