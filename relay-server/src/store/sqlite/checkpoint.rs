@@ -123,7 +123,8 @@ impl Checkpointer {
         }
     }
 
-    fn request(&self) {
+    /// Has the log copied, and with it synced what is committed.
+    pub(super) fn request(&self) {
         if let Some(requests) = &self.requests {
             let _already_asked = requests.try_send(());
         }

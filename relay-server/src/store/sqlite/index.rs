@@ -39,6 +39,9 @@ const MOST_EVENTS: usize = 16 * 1024;
 /// The longest that the index is behind.
 const MOST_BEHIND: Duration = Duration::from_secs(2);
 
+/// Segments that nothing needs, for whose sake what is committed is synced: a small busy store would wait long for it.
+const DEAD_SEGMENTS: usize = 4;
+
 /// When the index is committed beside when somebody wants to read it.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::store) struct Pace {
@@ -143,6 +146,9 @@ impl Index {
             }
         }
         self.checkpointer.after_commit(&self.connection, mark);
+        if self.dead.len() >= DEAD_SEGMENTS {
+            self.checkpointer.request();
+        }
         self.give_up(log, &shared.shelves);
         Ok(())
     }
@@ -164,9 +170,6 @@ impl Index {
 
     /// Gives up what no synced commit needs any more, unless a backup copies it.
     pub(super) fn give_up(&mut self, log: &mut Log, shelves: &Shelves) {
-        if log.is_held() {
-            return;
-        }
         if log.is_held() {
             return;
         }
