@@ -414,7 +414,7 @@ async fn the_limit_on_open_files_is_raised_and_a_low_one_takes_fewer_connections
     ensure!(line.split_whitespace().nth(3) == Some("4096"), "{line}");
     ensure!(!enough.first_words.contains("max_connections"), "{}", enough.first_words);
     let low = limited("256:1024").await?;
-    ensure!(low.first_words.contains("max_connections") && low.first_words.contains("576"), "{}", low.first_words);
+    ensure!(low.first_words.contains("max_connections") && low.first_words.contains("384"), "{}", low.first_words);
     Ok(())
 }
 
