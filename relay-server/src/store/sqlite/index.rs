@@ -133,8 +133,9 @@ impl Index {
         known.pending.keep();
         known.sums.write(&self.connection)?;
         let mark = log.end().0;
-        let mut note = self.connection.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('log_mark', ?1)")?;
-        note.execute([mark.cast_signed()])?;
+        let mut note =
+            self.connection.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('log_mark', ?1), ('last_seq', ?2)")?;
+        note.execute([mark.cast_signed(), known.last_seq])?;
         drop(note);
         self.connection.prepare_cached("COMMIT")?.execute([])?;
         shared.keys.committed();

@@ -116,7 +116,7 @@ impl Keys {
 
     /// Reads back what was in memory when the last process ended.
     pub(super) fn load(connection: &Connection) -> Result<Self, StoreError> {
-        let sql = "SELECT e.id, n.name, e.sender_id, e.dedup_key FROM event e INDEXED BY event_seq \
+        let sql = "SELECT e.id, n.name, e.sender_id, e.dedup_key FROM event e \
                    CROSS JOIN endpoint n ON n.key = e.endpoint \
                    WHERE e.seq > (SELECT coalesce(max(value), 0) FROM meta WHERE name = 'key_upto')";
         let mut query = connection.prepare(sql)?;

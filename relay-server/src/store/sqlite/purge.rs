@@ -46,7 +46,7 @@ pub(super) fn look(
     let mut excess = used_bytes.saturating_sub(policy.max_bytes);
     let after = policy.cursor.map_or(0, |cursor| i64::try_from(cursor.0).unwrap_or(i64::MAX));
     let mut query = connection.prepare_cached(
-        "SELECT e.seq, e.endpoint, e.id, e.received_at, e.settled_at, e.cost, n.name FROM event e INDEXED BY event_seq \
+        "SELECT e.seq, e.endpoint, e.id, e.received_at, e.settled_at, e.cost, n.name FROM event e \
          CROSS JOIN endpoint n ON n.key = e.endpoint WHERE e.seq > ?1 ORDER BY e.seq LIMIT ?2",
     )?;
     let mut rows = query.query(params![after, LOOK as u64])?;
@@ -146,7 +146,7 @@ fn expire(
 /// Forgets keys of events that are older than the oldest one that is there. Where to go on.
 fn sweep_keys(connection: &Connection, after: Option<[u8; 16]>) -> Result<Option<[u8; 16]>, StoreError> {
     let after = after.unwrap_or_default();
-    let mut query = connection.prepare_cached("SELECT id FROM event INDEXED BY event_seq ORDER BY seq LIMIT 1")?;
+    let mut query = connection.prepare_cached("SELECT id FROM event ORDER BY seq LIMIT 1")?;
     let oldest: Option<[u8; 16]> = query.query_row([], |row| row.get(0)).optional()?;
     let mut last = connection.prepare_cached("SELECT hash FROM key WHERE hash > ?1 ORDER BY hash LIMIT 1 OFFSET ?2")?;
     let last: Option<[u8; 16]> = last.query_row(params![after, KEYS], |row| row.get(0)).optional()?;

@@ -4,7 +4,8 @@
 -- What events carry stands in the log beside this file, see log.rs; so does, once more, what came since this file was
 -- committed last.
 
--- log_mark: up to which byte of the log this file holds everything.
+-- log_mark: up to which byte of the log this file holds everything. last_seq: the last number that an event was given; no
+-- other is given it again, also when that event is gone.
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 
 -- What its events take, see room.rs: those that wait, and those that ended.
@@ -13,25 +14,24 @@ CREATE TABLE endpoint (
     open_bytes INTEGER NOT NULL DEFAULT 0, ended_bytes INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
--- What lists, claims and settles look at: narrow, so that many stand on a page.
+-- What lists, claims and settles look at: narrow, so that many stand on a page. In order of arrival: pages at the end of
+-- such a table are filled, those of a table that is kept in order of a key are split.
 -- due_at: pending: next attempt; running: end of the lease; parked behind its order key: the largest number;
 -- ended: NULL. seq: the place among all that were appended. holder: who has its lease; given_to: the append that it was
 -- given to, NULL if it was claimed. dedup_key: '=' is the sender's id, else '+' and the key. cost: what it takes with its
 -- attempts, in bytes. segment, place, length: where in the log its content stands. file: the number of the file that has
 -- its body, where that is too long for the log.
 CREATE TABLE event (
-    endpoint INTEGER NOT NULL, id BLOB NOT NULL, seq INTEGER NOT NULL, received_at INTEGER NOT NULL,
+    seq INTEGER PRIMARY KEY, endpoint INTEGER NOT NULL, id BLOB NOT NULL, received_at INTEGER NOT NULL,
     state INTEGER NOT NULL, reason TEXT, attempts INTEGER NOT NULL, tries INTEGER NOT NULL, fence INTEGER NOT NULL,
     due_at INTEGER, status INTEGER, settled_at INTEGER, size INTEGER NOT NULL, body_sha256 BLOB NOT NULL,
     method TEXT NOT NULL, target TEXT NOT NULL, event_type TEXT, sender_id TEXT, dedup_key TEXT, order_key TEXT,
     conflict_with BLOB, replay_of BLOB, redelivered INTEGER NOT NULL, cost INTEGER NOT NULL,
     holder INTEGER, given_to BLOB,
-    segment INTEGER NOT NULL, place INTEGER NOT NULL, length INTEGER NOT NULL, file INTEGER,
-    PRIMARY KEY (endpoint, id)
-) STRICT, WITHOUT ROWID;
--- In order of arrival.
-CREATE INDEX event_seq ON event (seq);
-CREATE INDEX event_due ON event (endpoint, due_at) WHERE due_at IS NOT NULL;
+    segment INTEGER NOT NULL, place INTEGER NOT NULL, length INTEGER NOT NULL, file INTEGER
+) STRICT;
+CREATE UNIQUE INDEX event_id ON event (endpoint, id);
+CREATE INDEX event_due ON event (endpoint, due_at, id) WHERE due_at IS NOT NULL;
 CREATE INDEX event_open ON event (endpoint, id) WHERE due_at IS NOT NULL;
 CREATE INDEX event_queue ON event (endpoint, order_key, seq) WHERE order_key IS NOT NULL AND due_at IS NOT NULL;
 -- What gives way when room is needed, the oldest first.

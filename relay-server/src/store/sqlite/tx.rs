@@ -81,11 +81,9 @@ pub(super) struct NewContent<'a> {
 impl WriterState {
     pub(super) fn load(connection: &Connection) -> Result<Self, StoreError> {
         let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
-        let last_seq = number("SELECT coalesce(max(seq), 0) FROM event")?;
-        // Of events that are gone numbers may have been noted down: keys above them are read back.
-        let noted = number("SELECT coalesce(max(value), 0) FROM meta WHERE name = 'key_upto'")?;
+        let last_seq = number("SELECT coalesce(max(value), 0) FROM meta WHERE name = 'last_seq'")?;
         let (pending, sums) = (PendingRows::load(connection)?, Sums::load(connection)?);
-        Ok(Self { last_seq: last_seq.max(noted), pending, sums, ..Self::default() })
+        Ok(Self { last_seq, pending, sums, ..Self::default() })
     }
 
     /// What everything takes that the store keeps for somebody.
