@@ -1,11 +1,14 @@
 //! Records of attempts, in their table or beside a row that is not in its table yet.
+//!
+//! Most events have one attempt, whose answer is short: its record stands in the event's row, and moves into the table
+//! once there is another.
 
 use rusqlite::{Connection, OptionalExtension as _, Row as SqlRow, params};
 
 use super::{
     head,
     pending_rows::Pending,
-    record::{AttemptFacts, Change},
+    record::{self, AttemptFacts, Change},
     room::record_cost,
     row::{Found, millis, time},
     tx::Tx,
@@ -17,6 +20,9 @@ use crate::{
 
 /// Records that stand beside a row outside of the table; with more of them it moves.
 const MOST_BESIDE: usize = 8;
+
+/// The longest answer of an attempt whose record stands in its event's row.
+const MOST_IN_ROW: u64 = 192;
 
 /// What of an attempt's record has a size of its own.
 const RECORD_BYTES: &str = "coalesce(octet_length(headers), 0) + coalesce(octet_length(body), 0)";
@@ -62,6 +68,9 @@ impl Tx<'_> {
         if let Some(pending) = self.known.pending.find(key, id) {
             return Ok(pending.attempts.iter().rev().find_map(|attempt| attempt.answer.clone()));
         }
+        if let Some(only) = of_row(self.connection, key, id)? {
+            return Ok(only.answer);
+        }
         let mut query = self.connection.prepare_cached(
             "SELECT status, headers, body, truncated FROM attempt \
              WHERE endpoint = ?1 AND id = ?2 AND status IS NOT NULL ORDER BY fence DESC LIMIT 1",
@@ -84,6 +93,31 @@ fn put_beside(pending: &mut Pending, found: &mut Found, attempt: &Attempt, over:
     }
 }
 
+/// The record of an only attempt as it stands in the event's row, if it does.
+pub(super) fn in_row(attempts: &[Attempt]) -> Option<Vec<u8>> {
+    match attempts {
+        [only] if cost(only) <= record_cost(MOST_IN_ROW) => Some(AttemptFacts::of(only).write()),
+        _ => None,
+    }
+}
+
+fn of_row(connection: &Connection, key: i64, id: EventId) -> Result<Option<Attempt>, StoreError> {
+    let mut query = connection
+        .prepare_cached("SELECT attempt FROM event WHERE endpoint = ?1 AND id = ?2 AND attempt IS NOT NULL")?;
+    let bytes: Option<Vec<u8>> = query.query_row(params![key, id.as_bytes()], |row| row.get(0)).optional()?;
+    let attempt = bytes.map(|bytes| record::read_attempt(&bytes)).transpose();
+    attempt.map_err(|error| StoreError::Internal(error.to_string()))
+}
+
+/// Has the record that stands in the event's row in the table, where others can stand beside it.
+fn take_out_of_row(connection: &Connection, key: i64, id: EventId) -> Result<(), StoreError> {
+    let Some(only) = of_row(connection, key, id)? else { return Ok(()) };
+    write(connection, key, id, &only)?;
+    let mut update = connection.prepare_cached("UPDATE event SET attempt = NULL WHERE endpoint = ?1 AND id = ?2")?;
+    update.execute(params![key, id.as_bytes()])?;
+    Ok(())
+}
+
 /// Writes an attempt into the table, and counts what the event takes then.
 pub(super) fn put(
     connection: &Connection,
@@ -93,6 +127,7 @@ pub(super) fn put(
     over: bool,
 ) -> Result<(), StoreError> {
     let (id, row) = (found.row.summary.id, &mut found.row);
+    take_out_of_row(connection, key, id)?;
     let mut query = connection.prepare_cached(&format!(
         "SELECT {RECORD_BYTES} FROM attempt WHERE endpoint = ?1 AND id = ?2 AND fence = ?3"
     ))?;
@@ -157,6 +192,9 @@ fn answer(row: &SqlRow<'_>, first: usize) -> Result<Answer, StoreError> {
 }
 
 pub(super) fn read(connection: &Connection, key: i64, id: EventId) -> Result<Vec<Attempt>, StoreError> {
+    if let Some(only) = of_row(connection, key, id)? {
+        return Ok(vec![only]);
+    }
     let mut query = connection.prepare_cached(
         "SELECT fence, number, started_at, duration_us, outcome, agent, status, headers, body, truncated \
          FROM attempt WHERE endpoint = ?1 AND id = ?2 ORDER BY fence",

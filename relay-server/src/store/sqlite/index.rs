@@ -319,5 +319,5 @@ fn read_event(
     tx.known.pending.is_in_table(key, facts.id());
     tx.room.live(place, true);
     tx.count(key, &mut found);
-    row::put(tx.connection, key, &found)
+    row::put(tx.connection, key, &found, None)
 }

@@ -67,7 +67,11 @@ impl Pending {
     }
 
     fn write(&self, connection: &Connection) -> Result<(), StoreError> {
-        row::put(connection, self.key, &self.found)?;
+        let only = attempts::in_row(&self.attempts);
+        row::put(connection, self.key, &self.found, only.as_deref())?;
+        if only.is_some() {
+            return Ok(());
+        }
         let id = self.found.row.summary.id;
         self.attempts.iter().try_for_each(|attempt| attempts::write(connection, self.key, id, attempt))
     }

@@ -261,6 +261,10 @@ impl<'a> AttemptFacts<'a> {
         }
     }
 
+    pub(super) fn write(&self) -> Vec<u8> {
+        postcard::to_extend(self, Vec::new()).expect("what is noted always has a form")
+    }
+
     pub(super) fn attempt(&self) -> Result<Attempt, StoreError> {
         let strange = || StoreError::Failed(format!("the log has an attempt of outcome {}", self.outcome));
         let answer = |facts: &AnswerFacts<'_>| {
@@ -311,6 +315,10 @@ impl<'a> BulkFacts<'a> {
             finished: self.finished,
         })
     }
+}
+
+pub(super) fn read_attempt(bytes: &[u8]) -> Result<Attempt, StoreError> {
+    postcard::from_bytes::<AttemptFacts<'_>>(bytes).map_err(|error| unreadable(&error))?.attempt()
 }
 
 /// The changes of a call, as they are noted down.
@@ -390,6 +398,9 @@ pub(super) fn next_change(changes: &[u8]) -> Result<Option<(Change<'_>, &[u8])>,
     if changes.is_empty() {
         return Ok(None);
     }
-    let unreadable = |error| StoreError::Failed(format!("a record of the log cannot be read: {error}"));
-    postcard::take_from_bytes(changes).map(Some).map_err(unreadable)
+    postcard::take_from_bytes(changes).map(Some).map_err(|error| unreadable(&error))
+}
+
+fn unreadable(error: &postcard::Error) -> StoreError {
+    StoreError::Failed(format!("a record cannot be read: {error}"))
 }

@@ -127,16 +127,16 @@ pub(super) fn due(row: &Row) -> Option<i64> {
     if row.summary.parked { Some(PARKED) } else { row.summary.due_at.map(millis) }
 }
 
-/// Writes a row; of one that is there, what can change.
-pub(super) fn put(connection: &Connection, key: i64, found: &Found) -> Result<(), StoreError> {
+/// Writes a row, with the record of its only attempt if that is to stand in it; of one that is there, what can change.
+pub(super) fn put(connection: &Connection, key: i64, found: &Found, attempt: Option<&[u8]>) -> Result<(), StoreError> {
     let Found { row, seq, place, file, .. } = found;
     let event = &row.summary;
     let mut statement = connection.prepare_cached(
         "INSERT INTO event (endpoint, id, seq, received_at, state, reason, attempts, tries, fence, due_at, status, \
          settled_at, size, body_sha256, method, target, event_type, sender_id, dedup_key, order_key, conflict_with, \
-         replay_of, redelivered, cost, holder, given_to, segment, place, length, file) \
+         replay_of, redelivered, cost, holder, given_to, segment, place, length, file, attempt) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, \
-         ?24, ?25, ?26, ?27, ?28, ?29, ?30) \
+         ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31) \
          ON CONFLICT (endpoint, id) DO UPDATE SET state = excluded.state, reason = excluded.reason, \
          attempts = excluded.attempts, tries = excluded.tries, fence = excluded.fence, due_at = excluded.due_at, \
          status = excluded.status, settled_at = excluded.settled_at, redelivered = excluded.redelivered, \
@@ -174,6 +174,7 @@ pub(super) fn put(connection: &Connection, key: i64, found: &Found) -> Result<()
         place.offset,
         place.length,
         file.map(u64::cast_signed),
+        attempt,
     ])?;
     Ok(())
 }

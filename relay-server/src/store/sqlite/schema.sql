@@ -20,7 +20,7 @@ CREATE TABLE endpoint (
 -- ended: NULL. seq: the place among all that were appended. holder: who has its lease; given_to: the append that it was
 -- given to, NULL if it was claimed. dedup_key: '=' is the sender's id, else '+' and the key. cost: what it takes with its
 -- attempts, in bytes. segment, place, length: where in the log its content stands. file: the number of the file that has
--- its body, where that is too long for the log.
+-- its body, where that is too long for the log. attempt: the record of its only attempt, if that is short, see attempts.rs.
 CREATE TABLE event (
     seq INTEGER PRIMARY KEY, endpoint INTEGER NOT NULL, id BLOB NOT NULL, received_at INTEGER NOT NULL,
     state INTEGER NOT NULL, reason TEXT, attempts INTEGER NOT NULL, tries INTEGER NOT NULL, fence INTEGER NOT NULL,
@@ -28,7 +28,7 @@ CREATE TABLE event (
     method TEXT NOT NULL, target TEXT NOT NULL, event_type TEXT, sender_id TEXT, dedup_key TEXT, order_key TEXT,
     conflict_with BLOB, replay_of BLOB, redelivered INTEGER NOT NULL, cost INTEGER NOT NULL,
     holder INTEGER, given_to BLOB,
-    segment INTEGER NOT NULL, place INTEGER NOT NULL, length INTEGER NOT NULL, file INTEGER
+    segment INTEGER NOT NULL, place INTEGER NOT NULL, length INTEGER NOT NULL, file INTEGER, attempt BLOB
 ) STRICT;
 CREATE UNIQUE INDEX event_id ON event (endpoint, id);
 CREATE INDEX event_due ON event (endpoint, due_at, id) WHERE due_at IS NOT NULL;

@@ -195,7 +195,7 @@ impl<'a> Tx<'a> {
         self.count(key, &mut found);
         if found.row.summary.order_key.is_some() {
             self.known.pending.is_in_table(key, found.row.summary.id);
-            return row::put(self.connection, key, &found);
+            return row::put(self.connection, key, &found, None);
         }
         self.known.pending.put(Pending { key, found, attempts: Vec::new() });
         Ok(())
@@ -232,7 +232,7 @@ impl<'a> Tx<'a> {
                 self.known.pending.put(Pending { key, found, attempts });
                 Ok(())
             }
-            None => row::put(self.connection, key, &found),
+            None => row::put(self.connection, key, &found, None),
         }
     }
 
