@@ -34,7 +34,7 @@ fn cost(attempt: &Attempt) -> u64 {
 
 impl Tx<'_> {
     /// Keeps the record of an attempt, and counts what its event takes then; `over` replaces what was noted for its
-    /// fence. The event's row is stored by the caller.
+    /// fence. The caller stores the event's row next.
     pub(super) fn keep_attempt(
         &mut self,
         key: i64,
@@ -43,7 +43,7 @@ impl Tx<'_> {
         over: bool,
     ) -> Result<(), StoreError> {
         let id = found.row.summary.id;
-        self.note(&Change::Attempt(key, *id.as_bytes(), AttemptFacts::of(attempt)));
+        self.note(&Change::Attempt(AttemptFacts::of(attempt)));
         let pending = self.known.pending.find(key, id).cloned();
         if let Some(mut pending) = pending {
             if pending.attempts.len() < MOST_BESIDE {

@@ -244,7 +244,7 @@ fn read_record(
 ) -> Result<(), StoreError> {
     let strange = || StoreError::Failed("the log has a record of an unknown kind".into());
     let parts = record::parts(bytes).ok_or_else(strange)?;
-    let mut changes = parts.changes;
+    let (mut changes, mut attempts) = (parts.changes, Vec::new());
     while let Some((change, rest)) = record::next_change(changes)? {
         changes = rest;
         match change {
@@ -258,17 +258,16 @@ fn read_record(
                 read_event(tx, names, place, &facts, &course, content)?;
             }
             Change::Course(key, id, course) => {
-                with_row(tx, names, key, id, |_, found| course.put_over(&mut found.row))?;
+                let attempts = std::mem::take(&mut attempts);
+                with_row(tx, names, key, id, |tx, found| {
+                    for attempt in &attempts {
+                        attempts::put(tx.connection, key, found, attempt, true)?;
+                    }
+                    // What the event takes with them is said with its course.
+                    course.put_over(&mut found.row)
+                })?;
             }
-            Change::Attempt(key, id, attempt) => {
-                let (connection, attempt) = (tx.connection, attempt.attempt()?);
-                if let Some(name) = names.get(&key)
-                    && let Some(mut found) = row::load(connection, name, key, EventId::from_bytes(id))?
-                {
-                    // What the event takes with it is said with the event's course.
-                    attempts::put(connection, key, &mut found, &attempt, true)?;
-                }
-            }
+            Change::Attempt(attempt) => attempts.push(attempt.attempt()?),
             Change::Mark(facts) => marks::put(tx.connection, &facts)?,
             Change::Pause { key, at } => tx.put_pause(key, at)?,
             Change::Bulk(facts) => {

@@ -44,7 +44,8 @@ pub(super) enum Change<'a> {
     Event(#[serde(borrow)] Facts<'a>, #[serde(borrow)] Course<'a>),
     /// How an event stands now.
     Course(i64, [u8; 16], #[serde(borrow)] Course<'a>),
-    Attempt(i64, [u8; 16], #[serde(borrow)] AttemptFacts<'a>),
+    /// An attempt at the event whose course the same call notes down next.
+    Attempt(#[serde(borrow)] AttemptFacts<'a>),
     Mark(MarkFacts),
     Pause {
         key: i64,
@@ -92,7 +93,8 @@ pub(super) struct Course<'a> {
     redelivered: bool,
     cost: u64,
     holder: Option<u64>,
-    given_to: Option<[u8; 16]>,
+    /// None within: the append of the event itself.
+    given_to: Option<Option<[u8; 16]>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -208,6 +210,7 @@ impl<'a> Facts<'a> {
 impl Course<'static> {
     pub(super) fn of(row: &Row) -> Self {
         let event = &row.summary;
+        let given_to = row.held.and_then(|held| held.given_to);
         Self {
             state: u8::try_from(event.state.code()).unwrap_or(u8::MAX),
             reason: event.reason.map(Reason::code),
@@ -220,7 +223,7 @@ impl Course<'static> {
             redelivered: event.redelivered,
             cost: row.cost,
             holder: row.held.map(|held| held.holder.0),
-            given_to: row.held.and_then(|held| held.given_to).map(|id| *id.as_bytes()),
+            given_to: given_to.map(|append| (append != event.id).then(|| *append.as_bytes())),
         }
     }
 }
@@ -236,7 +239,7 @@ impl Course<'_> {
         event.due_at = self.due_at.filter(|due| *due != PARKED).map(time);
         (event.status, event.settled_at) = (self.status, self.settled_at.map(time));
         (event.redelivered, row.cost) = (self.redelivered, self.cost);
-        let given_to = self.given_to.map(EventId::from_bytes);
+        let given_to = self.given_to.map(|append| append.map_or(event.id, EventId::from_bytes));
         row.held = self.holder.map(|holder| Held { holder: crate::store::Holder(holder), given_to });
         Ok(())
     }
