@@ -965,3 +965,42 @@ async fn what_the_index_lacks_is_bounded() {
     let backlog = after.open().backlog(Sight::All).await.expect("read");
     assert_eq!(backlog.iter().map(|one| one.open).sum::<u64>(), 20_000);
 }
+
+#[tokio::test]
+async fn a_number_is_not_given_again_once_its_event_is_gone() {
+    let folder = Folder::new();
+    let store = folder.open();
+    take(&store, 1, "one").await.expect("kept");
+    take(&store, 2, "two").await.expect("kept");
+    let held = claim(&store, 100, 5).await.deliveries;
+    store.settle(vec![end(&held[1], Then::Done)], at(6)).await.expect("settled");
+    assert_eq!(purge_all(&store, 50).await.removed, 1, "the one that came last");
+    drop(store);
+    let store = folder.open();
+    take(&store, 3, "three").await.expect("kept");
+    store.backlog(Sight::All).await.expect("the index is committed");
+    let last: i64 = folder.stranger().query_row("SELECT max(seq) FROM event", [], |row| row.get(0)).expect("a number");
+    assert_eq!(last, 3);
+}
+
+#[tokio::test]
+async fn an_only_attempt_stands_in_its_row_until_there_is_another() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let attempts = async |what: &str| {
+        store.backlog(Sight::All).await.expect("the index is committed");
+        let record = store.event(Sight::All, id(1), at(0)).await.expect("read").expect("there");
+        let fences: Vec<u64> = record.attempts.iter().map(|attempt| attempt.fence).collect();
+        (fences, count(&folder, &format!("event WHERE attempt IS {what}")), count(&folder, "attempt"))
+    };
+    take(&store, 1, "one").await.expect("kept");
+    let held = claim(&store, 100, 5).await.deliveries;
+    store.settle(vec![end(&held[0], Then::Retry(at(7)))], at(6)).await.expect("settled");
+    assert_eq!(attempts("NOT NULL").await, (vec![1], 1, 0));
+    // What is told once more of the same attempt replaces what was told.
+    store.settle(vec![end(&held[0], Then::Record)], at(7)).await.expect("settled");
+    assert_eq!(attempts("NULL").await, (vec![1], 1, 1));
+    let held = claim(&store, 100, 8).await.deliveries;
+    store.settle(vec![end(&held[0], Then::Done)], at(9)).await.expect("settled");
+    assert_eq!(attempts("NULL").await, (vec![1, 2], 1, 2));
+}
