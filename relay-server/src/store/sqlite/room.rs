@@ -343,10 +343,13 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Nobody wants a long body that was coming in.
+    /// Nobody wants a long body that was coming in, unless its event was kept: a caller that gave up does not know.
     pub(super) fn drop_staged(&mut self, file: u64) {
-        self.unstage(file);
-        self.room.dropped_files.push(file);
+        let known = || self.known.sums.staged.contains_key(&file);
+        if self.room.staged.get(&file).map_or_else(known, Option::is_some) {
+            self.unstage(file);
+            self.room.dropped_files.push(file);
+        }
     }
 
     /// A long body is counted with its event from now on.
