@@ -261,8 +261,8 @@ impl SqliteStore {
         self.write(Kind::Intake, 0, move |tx| tx.stage(&endpoint, file, size)).await?;
         let staged = Staged { writer: Arc::clone(&self.writer), file, is_kept: false };
         let (body, bodies) = (event.body.clone(), self.shared.shelves.bodies.clone());
-        // A thread that may block reads the caller's file.
-        let sha256 = match self.read(move |_| bodies.keep(&body, file)).await {
+        // A thread that may block reads the caller's file, and is done with it before the body is given up.
+        let (sha256, staged) = match self.read(move |_| Ok((bodies.keep(&body, file)?, staged))).await {
             Err(error @ StoreError::Failed(_)) => {
                 self.shared.pulse.set(Health::Failed(error.to_string()));
                 return Err(error);
