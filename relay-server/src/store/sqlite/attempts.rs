@@ -33,27 +33,27 @@ fn cost(attempt: &Attempt) -> u64 {
 }
 
 impl Tx<'_> {
-    /// Keeps the record of an attempt, and counts what its event takes then; `over` replaces what was noted for its
-    /// fence. The caller stores the event's row next.
-    pub(super) fn keep_attempt(
-        &mut self,
-        key: i64,
-        found: &mut Found,
-        attempt: &Attempt,
-        over: bool,
-    ) -> Result<(), StoreError> {
+    /// Keeps the record of an attempt of which nobody said how it ended, unless somebody did.
+    pub(super) fn keep_lost(&mut self, key: i64, found: &mut Found, lost: &Attempt) -> Result<(), StoreError> {
+        let is_known = self.attempts(key, found.row.summary.id)?.iter().any(|there| there.fence == lost.fence);
+        if is_known { Ok(()) } else { self.keep_attempt(key, found, lost) }
+    }
+
+    /// Keeps the record of an attempt in place of what was noted for its fence, and counts what its event takes then. The
+    /// caller stores the event's row next.
+    pub(super) fn keep_attempt(&mut self, key: i64, found: &mut Found, attempt: &Attempt) -> Result<(), StoreError> {
         let id = found.row.summary.id;
         self.note(&Change::Attempt(AttemptFacts::of(attempt)));
         let pending = self.known.pending.find(key, id).cloned();
         if let Some(mut pending) = pending {
             if pending.attempts.len() < MOST_BESIDE {
-                put_beside(&mut pending, found, attempt, over);
+                put_beside(&mut pending, found, attempt);
                 self.known.pending.put(pending);
                 return Ok(());
             }
             self.known.pending.move_one(self.connection, key, id)?;
         }
-        put(self.connection, key, found, attempt, over)
+        put(self.connection, key, found, attempt)
     }
 
     pub(super) fn attempts(&self, key: i64, id: EventId) -> Result<Vec<Attempt>, StoreError> {
@@ -79,17 +79,16 @@ impl Tx<'_> {
     }
 }
 
-fn put_beside(pending: &mut Pending, found: &mut Found, attempt: &Attempt, over: bool) {
+fn put_beside(pending: &mut Pending, found: &mut Found, attempt: &Attempt) {
     match pending.attempts.binary_search_by_key(&attempt.fence, |there| there.fence) {
         Err(place) => {
             found.row.cost += cost(attempt);
             pending.attempts.insert(place, attempt.clone());
         }
-        Ok(place) if over => {
+        Ok(place) => {
             let before = std::mem::replace(&mut pending.attempts[place], attempt.clone());
             found.row.cost = (found.row.cost + cost(attempt)).saturating_sub(cost(&before));
         }
-        Ok(_) => {}
     }
 }
 
@@ -119,13 +118,7 @@ fn take_out_of_row(connection: &Connection, key: i64, id: EventId) -> Result<(),
 }
 
 /// Writes an attempt into the table, and counts what the event takes then.
-pub(super) fn put(
-    connection: &Connection,
-    key: i64,
-    found: &mut Found,
-    attempt: &Attempt,
-    over: bool,
-) -> Result<(), StoreError> {
+pub(super) fn put(connection: &Connection, key: i64, found: &mut Found, attempt: &Attempt) -> Result<(), StoreError> {
     let (id, row) = (found.row.summary.id, &mut found.row);
     take_out_of_row(connection, key, id)?;
     let mut query = connection.prepare_cached(&format!(
@@ -133,10 +126,8 @@ pub(super) fn put(
     ))?;
     let before: Option<u64> =
         query.query_row(params![key, id.as_bytes(), attempt.fence], |row| row.get(0)).optional()?;
-    if before.is_none() || over {
-        write(connection, key, id, attempt)?;
-        row.cost = (row.cost + cost(attempt)).saturating_sub(before.map_or(0, record_cost));
-    }
+    write(connection, key, id, attempt)?;
+    row.cost = (row.cost + cost(attempt)).saturating_sub(before.map_or(0, record_cost));
     // Each record has a fence of its own, so that there are never more than the newest one says.
     if row.summary.fence > MAX_ATTEMPTS as u64 {
         row.cost = row.cost.saturating_sub(thin_out(connection, key, id)?);

@@ -69,7 +69,11 @@ fn copy_bodies(from: &Path, to: &Path) -> io::Result<()> {
     for body in fs::read_dir(from)? {
         let body = body?;
         let copy = to.join(body.file_name());
-        fs::copy(body.path(), &copy)?;
+        match fs::copy(body.path(), &copy) {
+            // It was of an event that is only coming in, and not kept: all others stay meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            copied => copied?,
+        };
         File::open(copy)?.sync_all()?;
     }
     File::open(to)?.sync_all()

@@ -67,9 +67,18 @@ impl BodyFolder {
         Ok(rustix::fs::linkat(cwd, open, cwd, self.path(number), rustix::fs::AtFlags::SYMLINK_FOLLOW)?)
     }
 
-    /// Gives a file a second name.
+    /// Gives a file a second name. That it cannot have one is no sign of a disk that fails.
     pub(super) fn link_again(&self, of: u64, number: u64) -> Result<(), StoreError> {
-        fs::hard_link(self.path(of), self.path(number)).and_then(|()| self.sync()).map_err(|error| fault(&error))
+        fs::hard_link(self.path(of), self.path(number)).map_err(|error| match fault(&error) {
+            StoreError::NoSpace => StoreError::NoSpace,
+            _ => StoreError::Internal(format!("the file of a long body cannot be shared: {error}")),
+        })?;
+        self.sync().map_err(|error| fault(&error))
+    }
+
+    /// Whether the file of a body of this size is there.
+    pub(super) fn has(&self, number: u64, size: u64) -> bool {
+        fs::metadata(self.path(number)).is_ok_and(|file| file.len() >= size)
     }
 
     fn sync(&self) -> io::Result<()> {

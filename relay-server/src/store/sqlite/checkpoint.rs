@@ -53,16 +53,16 @@ pub(super) struct Checkpointer {
     requests: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
     copied: Arc<AtomicU32>,
-    marks: Arc<Marks>,
+    commits: Arc<Commits>,
     /// Frames at the last request.
     asked: u32,
     idle: bool,
     shared: Arc<Shared>,
 }
 
-/// Up to where the log is held by the index as it was committed last, and by what of it has been synced.
+/// The last commit of the index, and the last one that has been synced.
 #[derive(Default)]
-struct Marks {
+struct Commits {
     committed: AtomicU64,
     synced: AtomicU64,
 }
@@ -72,19 +72,18 @@ impl Checkpointer {
         let connection = schema::open_second(path)?;
         let copied = Arc::new(AtomicU32::new(0));
         let (requests, work) = sync_channel(1);
-        let marks = Arc::new(Marks::default());
-        let (counted, noted, all) = (Arc::clone(&copied), Arc::clone(&marks), Arc::clone(&shared));
+        let commits = Arc::new(Commits::default());
+        let (counted, noted, all) = (Arc::clone(&copied), Arc::clone(&commits), Arc::clone(&shared));
         let thread = start_thread("store-checkpoint", move || run(&connection, &work, (&counted, &noted), &all))?;
-        Ok(Self { requests: Some(requests), thread: Some(thread), copied, marks, asked: 0, idle: true, shared })
+        Ok(Self { requests: Some(requests), thread: Some(thread), copied, commits, asked: 0, idle: true, shared })
     }
 
     pub(super) fn count_frames(&self, connection: &Connection) {
         connection.wal_hook(Some(count));
     }
 
-    /// A commit that holds the log up to this mark.
-    pub(super) fn after_commit(&mut self, connection: &Connection, mark: u64) {
-        self.marks.committed.store(mark, Ordering::Release);
+    pub(super) fn after_commit(&mut self, connection: &Connection, commit: u64) {
+        self.commits.committed.store(commit, Ordering::Release);
         let frames = FRAMES.get();
         self.idle = false;
         if frames < self.asked {
@@ -102,18 +101,18 @@ impl Checkpointer {
 
     /// Copies what is in the log; if nobody reads in it, it begins again with the next commit.
     pub(super) fn copy_all(&self, connection: &Connection) {
-        if let Some((_, copied)) = copy(connection, "PASSIVE", &self.marks, &self.shared) {
+        if let Some((_, copied)) = copy(connection, "PASSIVE", &self.commits, &self.shared) {
             self.copied.store(copied, Ordering::Release);
         }
     }
 
-    pub(super) fn is_synced(&self, mark: u64) {
-        self.marks.synced.fetch_max(mark, Ordering::AcqRel);
+    pub(super) fn is_synced(&self, commit: u64) {
+        self.commits.synced.fetch_max(commit, Ordering::AcqRel);
     }
 
-    /// Up to where the log is held by commits that outlive a power cut.
-    pub(super) fn synced_mark(&self) -> u64 {
-        self.marks.synced.load(Ordering::Acquire)
+    /// The last commit that outlives a power cut.
+    pub(super) fn synced(&self) -> u64 {
+        self.commits.synced.load(Ordering::Acquire)
     }
 
     pub(super) fn idle(&mut self) {
@@ -137,18 +136,18 @@ impl Checkpointer {
             let _panicked = thread.join();
         }
         if self.shared.pulse.failure().is_none() {
-            copy(connection, "TRUNCATE", &self.marks, &self.shared);
+            copy(connection, "TRUNCATE", &self.commits, &self.shared);
         }
     }
 }
 
-fn run(connection: &Connection, work: &Receiver<()>, (copied, marks): (&AtomicU32, &Marks), shared: &Shared) {
+fn run(connection: &Connection, work: &Receiver<()>, (copied, commits): (&AtomicU32, &Commits), shared: &Shared) {
     while let Ok(()) = work.recv() {
         if shared.pulse.failure().is_some() {
             continue;
         }
         // What came meanwhile is copied at once while it is much.
-        while let Some((frames, done)) = copy(connection, "PASSIVE", marks, shared) {
+        while let Some((frames, done)) = copy(connection, "PASSIVE", commits, shared) {
             let before = copied.swap(done, Ordering::AcqRel);
             if frames.saturating_sub(done) < STEP_FRAMES / 2 || done <= before {
                 break;
@@ -162,8 +161,8 @@ fn run(connection: &Connection, work: &Receiver<()>, (copied, marks): (&AtomicU3
 }
 
 /// Copies from the log into the file; how many frames the log has, and how many are copied.
-fn copy(connection: &Connection, mode: &str, marks: &Marks, shared: &Shared) -> Option<(u32, u32)> {
-    let committed = marks.committed.load(Ordering::Acquire);
+fn copy(connection: &Connection, mode: &str, commits: &Commits, shared: &Shared) -> Option<(u32, u32)> {
+    let committed = commits.committed.load(Ordering::Acquire);
     let both = connection
         .prepare_cached(&format!("PRAGMA wal_checkpoint({mode})"))
         .and_then(|mut query| query.query_row([], |row| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))));
@@ -171,7 +170,7 @@ fn copy(connection: &Connection, mode: &str, marks: &Marks, shared: &Shared) -> 
         Ok((frames, copied)) => {
             // The log and the file were synced, and nothing of what was committed before is left out.
             if frames == copied {
-                marks.synced.fetch_max(committed, Ordering::AcqRel);
+                commits.synced.fetch_max(committed, Ordering::AcqRel);
             }
             Some((u32::try_from(frames).unwrap_or(0), u32::try_from(copied).unwrap_or(0)))
         }

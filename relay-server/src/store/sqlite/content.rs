@@ -57,6 +57,7 @@ impl Shelves {
         let sha256 = match found.file {
             None => Some(rules::sha256(parts.body)),
             Some(file) if whole => Some(self.bodies.sha256(file, event.size).map_err(|_| damaged())?),
+            Some(file) if !self.bodies.has(file, event.size) => return Err(damaged()),
             Some(_) => None,
         };
         if sha256.is_some_and(|sha256| sha256 != event.body_sha256) {

@@ -59,7 +59,7 @@ fn lease(
     let Some(mut found) = tx.load(endpoint, key, id)? else { return Ok(None) };
     let (lease, lost) = found.row.lease(grant, None, now);
     if let Some(lost) = lost {
-        tx.keep_attempt(key, &mut found, &lost, false)?;
+        tx.keep_lost(key, &mut found, &lost)?;
     }
     tx.store(key, found.clone())?;
     Ok(Some((found, lease)))
@@ -132,7 +132,7 @@ pub(super) fn settle(tx: &mut Tx<'_>, end: &End, now: Timestamp) -> Result<Ended
     let ended = found.row.settle(end, now);
     let was_to_sync = tx.wants.sync;
     if rules::leaves_record(end, ended) {
-        tx.keep_attempt(key, &mut found, &end.attempt, true)?;
+        tx.keep_attempt(key, &mut found, &end.attempt)?;
     }
     // What did not move is as it was, but for what the record takes.
     if moves && !found.row.summary.state.is_open() {

@@ -62,9 +62,11 @@ pub(super) struct Index {
     /// Since when there is something to commit.
     changed: Option<Instant>,
     events: usize,
-    /// Segments that no event needs, as of a commit with this mark.
+    /// Commits of this process.
+    commits: u64,
+    /// Segments that no event needs, as of this commit.
     dead: BTreeMap<u64, u64>,
-    /// Files that no event needs: since the last commit, and as of a commit with this mark.
+    /// Files that no event needs: since the last commit, and as of this commit.
     unused_files: Vec<u64>,
     dead_files: Vec<(u64, u64)>,
 }
@@ -78,6 +80,7 @@ impl Index {
             pace,
             changed: Some(Instant::now()),
             events: 0,
+            commits: 0,
             dead: BTreeMap::new(),
             unused_files: Vec::new(),
             dead_files: Vec::new(),
@@ -139,14 +142,15 @@ impl Index {
         drop(note);
         self.connection.prepare_cached("COMMIT")?.execute([])?;
         shared.keys.committed();
-        (self.changed, self.events) = (None, 0);
-        self.dead_files.extend(self.unused_files.drain(..).map(|file| (file, mark)));
+        (self.changed, self.events, self.commits) = (None, 0, self.commits + 1);
+        let commit = self.commits;
+        self.dead_files.extend(self.unused_files.drain(..).map(|file| (file, commit)));
         for (segment, _) in log.segments() {
             if segment < log.end().segment() && known.sums.live(segment) == 0 {
-                self.dead.entry(segment).or_insert(mark);
+                self.dead.entry(segment).or_insert(commit);
             }
         }
-        self.checkpointer.after_commit(&self.connection, mark);
+        self.checkpointer.after_commit(&self.connection, commit);
         if self.dead.len() >= DEAD_SEGMENTS {
             self.checkpointer.request();
         }
@@ -156,7 +160,6 @@ impl Index {
 
     /// Has everything that was committed synced.
     pub(super) fn sync(&mut self, log: &mut Log, shelves: &Shelves) -> Result<(), StoreError> {
-        let mark = self.mark()?;
         // SQLite syncs its log at a commit in this mode, and with it all commits before.
         self.connection.pragma_update(None, "synchronous", "FULL")?;
         let synced = self
@@ -164,7 +167,7 @@ impl Index {
             .execute("INSERT INTO meta VALUES ('syncs', 1) ON CONFLICT (name) DO UPDATE SET value = value + 1", []);
         self.connection.pragma_update(None, "synchronous", "NORMAL")?;
         synced?;
-        self.checkpointer.is_synced(mark.0);
+        self.checkpointer.is_synced(self.commits);
         self.give_up(log, shelves);
         Ok(())
     }
@@ -174,11 +177,11 @@ impl Index {
         if log.is_held() {
             return;
         }
-        let synced = self.checkpointer.synced_mark();
-        for (segment, _) in self.dead.extract_if(.., |_, mark| *mark <= synced) {
+        let synced = self.checkpointer.synced();
+        for (segment, _) in self.dead.extract_if(.., |_, commit| *commit <= synced) {
             log.release(segment);
         }
-        for (file, _) in self.dead_files.extract_if(.., |(_, mark)| *mark <= synced) {
+        for (file, _) in self.dead_files.extract_if(.., |(_, commit)| *commit <= synced) {
             shelves.bodies.remove(file);
         }
     }
@@ -196,6 +199,9 @@ impl Index {
         shared.keys.rolled_back();
         let mut fresh = WriterState::load(&self.connection)?;
         fresh.sums = fresh.sums.with_staged_of(&mut known.sums);
+        // Events that were removed since the last commit are back, with their files; numbers are never given twice.
+        self.unused_files.clear();
+        fresh.last_seq = fresh.last_seq.max(known.last_seq);
         *known = fresh;
         let mark = self.mark()?;
         read_back(&self.connection, known, &shared.keys, |read| log.replay(mark, read))?;
@@ -261,7 +267,7 @@ fn read_record(
                 let attempts = std::mem::take(&mut attempts);
                 with_row(tx, names, key, id, |tx, found| {
                     for attempt in &attempts {
-                        attempts::put(tx.connection, key, found, attempt, true)?;
+                        attempts::put(tx.connection, key, found, attempt)?;
                     }
                     // What the event takes with them is said with its course.
                     course.put_over(&mut found.row)

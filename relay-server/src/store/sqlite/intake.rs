@@ -84,10 +84,7 @@ impl Drop for Staged {
         if !self.is_kept {
             let file = self.file;
             // If this finds no place, the next process removes it.
-            let _nobody_waits = self.writer.call(Kind::Upkeep, 0, move |tx| {
-                tx.drop_staged(file);
-                Ok(())
-            });
+            let _nobody_waits = self.writer.call(Kind::Upkeep, 0, move |tx| tx.abandon(file));
         }
     }
 }

@@ -101,6 +101,10 @@ impl PendingRows {
         *largest = id.max(*largest);
     }
 
+    pub(super) fn has_file(&self, file: u64) -> bool {
+        self.rows.values().any(|pending| pending.found.file == Some(file))
+    }
+
     /// Whether no row with this id can be in the table.
     pub(super) fn is_new(&self, key: i64, id: EventId) -> bool {
         self.in_table.get(&key).is_none_or(|largest| id > *largest)

@@ -343,7 +343,16 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Nobody wants a long body that was coming in, unless its event was kept: a caller that gave up does not know.
+    /// The caller of a long body has gone, or was refused. Its event may have been kept since.
+    pub(super) fn abandon(&mut self, file: u64) -> Result<(), StoreError> {
+        let mut query = self.connection.prepare_cached("SELECT 1 FROM event INDEXED BY event_file WHERE file = ?1")?;
+        if !self.known.pending.has_file(file) && !query.exists([file.cast_signed()])? {
+            self.drop_staged(file);
+        }
+        Ok(())
+    }
+
+    /// Nobody wants a long body that was coming in.
     pub(super) fn drop_staged(&mut self, file: u64) {
         let known = || self.known.sums.staged.contains_key(&file);
         if self.room.staged.get(&file).map_or_else(known, Option::is_some) {

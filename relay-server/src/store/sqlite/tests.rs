@@ -7,7 +7,7 @@ use std::{os::unix::fs::PermissionsExt as _, time::Instant};
 use super::*;
 use crate::{
     spool::BodyFile,
-    store::{Action, Body, Dedup, Head, Reason, State},
+    store::{Action, Body, Dedup, Head, Reason, Signature, State},
 };
 
 fn at(ms: i64) -> Timestamp {
@@ -726,7 +726,7 @@ async fn what_is_damaged_is_set_apart_and_not_delivered() {
         assert_eq!(store.body(name("a"), id(7), 262_144..262_150, at(0)).await, Err(StoreError::Damaged(id(7))));
     }
     assert_eq!(store.usage().damaged, 6, "each is counted once");
-    let replay = Act { endpoint: name("a"), id: id(1), action: Action::Replay(id(50), crate::store::Signature::Auto) };
+    let replay = Act { endpoint: name("a"), id: id(1), action: Action::Replay(id(50), Signature::Auto) };
     assert_eq!(store.act(vec![replay], at(9)).await.expect("acted"), [Acted::Not(State::Damaged)]);
     assert_eq!(*store.health().borrow(), Health::Ready, "the others are delivered");
     take(&store, 20, "new").await.expect("kept");
@@ -1004,4 +1004,98 @@ async fn an_only_attempt_stands_in_its_row_until_there_is_another() {
     let held = claim(&store, 100, 8).await.deliveries;
     store.settle(vec![end(&held[0], Then::Done)], at(9)).await.expect("settled");
     assert_eq!(attempts("NULL").await, (vec![1, 2], 1, 2));
+}
+
+/// The only file of a long body.
+fn body_file(folder: &Folder) -> PathBuf {
+    let files = std::fs::read_dir(schema::log_folder(&folder.path()).join("bodies")).expect("a folder");
+    files.map(|file| file.expect("a file").path()).next().expect("one")
+}
+
+#[tokio::test]
+async fn an_event_that_has_lost_its_file_is_damaged_and_the_store_is_not() {
+    let folder = Folder::new();
+    let store = folder.open();
+    take(&store, 1, vec![1; 2_600_000]).await.expect("kept");
+    std::fs::remove_file(body_file(&folder)).expect("removed");
+    let act = Act { endpoint: name("a"), id: id(1), action: Action::Replay(id(2), Signature::Auto) };
+    let acted = store.act(vec![act], at(2)).await;
+    assert_eq!(*store.health().borrow(), Health::Ready, "{acted:?}");
+    assert_eq!(acted, Ok(vec![Acted::Not(State::Damaged)]));
+    take(&store, 3, "three").await.expect("kept");
+}
+
+#[tokio::test]
+async fn an_append_whose_caller_has_gone_keeps_its_file_with_its_event() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let mut abandoned = store.append(vec![event(1, vec![1; 2_600_000])], at(1));
+    // Its body is in its file, and the event waits for the writer.
+    let mut held = None;
+    for _ in 0..2000 {
+        assert!(futures_util::poll!(&mut abandoned).is_pending());
+        if held.is_none() && schema::log_folder(&folder.path()).join("bodies").read_dir().expect("a folder").count() > 0
+        {
+            held = Some(hold_up(&store, |_| {}));
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        if held.is_some() {
+            break;
+        }
+    }
+    for _ in 0..100 {
+        assert!(futures_util::poll!(&mut abandoned).is_pending());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    drop(abandoned);
+    let (go, held) = held.expect("its file has a name");
+    drop(go);
+    answered(held).await.expect("let go");
+    until("it is in", || count(&folder, "event") == 1).await;
+    let body = store.body(name("a"), id(1), 0..10, at(2)).await.expect("read").expect("there");
+    assert_eq!(body[..], [1; 10]);
+}
+
+#[tokio::test]
+async fn what_an_attempt_became_is_the_same_after_a_crash() {
+    let folder = Folder::new();
+    let store = folder.open();
+    take(&store, 1, "one").await.expect("kept");
+    let held = claim(&store, 100, 5).await.deliveries;
+    // A late word of the attempt, and then another holder takes it over.
+    store.settle(vec![end(&held[0], Then::Record)], at(50)).await.expect("noted");
+    assert_eq!(claim(&store, 300, 200).await.deliveries.len(), 1);
+    let after = killed(&folder).open();
+    for store in [&store, &after] {
+        let record = store.event(Sight::All, id(1), at(300)).await.expect("read").expect("there");
+        let outcomes: Vec<_> = record.attempts.iter().map(|attempt| attempt.outcome).collect();
+        assert_eq!(outcomes, [Outcome::Unreachable]);
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_given_up_for_a_commit_that_a_power_cut_can_take() {
+    let folder = Folder::new();
+    let store = open_small(&folder);
+    for n in 0..200 {
+        take(&store, n, vec![7; 12_000]).await.expect("kept");
+    }
+    let mut ends = Vec::new();
+    for _ in 0..2 {
+        ends.extend(claim(&store, 1000, 5).await.deliveries.iter().map(|one| end(one, Then::Done)));
+    }
+    store.settle(ends, at(6)).await.expect("settled");
+    store.configure(Source::Api, Vec::new(), false, at(7)).await.expect("everything is committed and synced");
+    let segments = || store.shared.shelves.log.segments().len();
+    let before = segments();
+    assert!(before >= 2, "{before}");
+    // The log has nothing new, and the commit that does without these events is not synced.
+    let emptied = store.writer.call(Kind::Upkeep, 0, |tx| {
+        tx.wants.commit = true;
+        let key = tx.endpoint(&name("a"))?.unwrap_or_default();
+        (0..200).try_for_each(|n| purge::delete(tx, key, id(n)).map(drop))
+    });
+    answered(emptied).await.expect("removed");
+    assert_eq!(segments(), before);
+    until("they are given up", || segments() < before).await;
 }

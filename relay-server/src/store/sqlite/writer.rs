@@ -415,7 +415,9 @@ impl Loop {
                 self.looked = Some(Instant::now());
                 // Where others ended there may be room in the log.
                 self.catch_up();
-                if self.shared.pulse.failure().is_none()
+                let is_committed = self.index.connection.is_autocommit();
+                if is_committed
+                    && self.shared.pulse.failure().is_none()
                     && let Err(error) = self.index.sync(&mut self.log, &self.shared.shelves)
                 {
                     self.index_failed(error);
