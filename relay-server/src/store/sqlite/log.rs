@@ -194,6 +194,18 @@ impl Log {
         written.map(|()| self.end)
     }
 
+    /// Begins the next segment with a record, whatever room there is in this one: what comes then goes into a file that
+    /// is free, once there is one.
+    pub(super) fn leave_segment(&mut self, record: &[u8]) -> Result<(), StoreError> {
+        self.batch.clear();
+        self.batch.place_at(Lsn::new(self.end.segment() + 1, 0));
+        self.batch.push(&[record])?;
+        let written = self.write().map(drop);
+        self.is_short = true;
+        self.begin_batch();
+        written
+    }
+
     fn try_write(&mut self) -> Result<(), StoreError> {
         let begins = self.batch.begins();
         let file = match self.batch.begins_segment() {

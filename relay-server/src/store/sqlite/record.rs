@@ -31,6 +31,9 @@ use crate::{
 pub(super) const CHECKSUM_BYTES: usize = 16;
 pub(super) type Checksum = [u8; CHECKSUM_BYTES];
 
+/// A record without changes.
+pub(super) const NOTHING: [u8; 1] = [0];
+
 /// Kind, three lengths, checksum.
 const PREFIX_BYTES: usize = 1 + 12 + CHECKSUM_BYTES;
 

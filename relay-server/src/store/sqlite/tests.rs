@@ -466,6 +466,33 @@ async fn a_full_disk_takes_events_where_others_ended() {
     check(&folder.path()).expect("sound");
 }
 
+#[tokio::test]
+async fn a_full_disk_takes_events_in_a_log_that_is_shorter_than_a_segment() {
+    let folder = Folder::new();
+    let store = folder.open();
+    for n in 1..=20 {
+        take(&store, n, vec![7; 50_000]).await.expect("kept");
+    }
+    for one in claim(&store, 1000, 5).await.deliveries {
+        store.settle(vec![end(&one, Then::Done)], at(6)).await.expect("settled");
+    }
+    let (go, full) = hold_up(&store, fill_up);
+    drop(go);
+    answered(full).await.expect("full");
+    let before = folder.log_bytes();
+    for n in 100..160 {
+        take(&store, n, vec![9; 30_000]).await.expect("what has ended gives way");
+        for one in claim(&store, 1000, 7).await.deliveries {
+            store.settle(vec![end(&one, Then::Done)], at(8)).await.expect("settled");
+        }
+    }
+    assert_eq!(*store.health().borrow(), Health::NoSpace);
+    let after = folder.log_bytes();
+    assert!(after <= before + 256 * 1024, "the log has grown from {before} to {after}");
+    drop(store);
+    check(&folder.path()).expect("sound");
+}
+
 /// What is counted of all endpoints: what waits, and what has ended.
 fn counted(folder: &Folder) -> (i64, i64) {
     let sql = "SELECT sum(open_bytes), sum(ended_bytes) FROM endpoint";

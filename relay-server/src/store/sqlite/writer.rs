@@ -31,6 +31,7 @@ use super::{
     index::Index,
     log::Log,
     post::Post,
+    record,
     room::Room,
     start_thread,
     syncer::Syncer,
@@ -365,9 +366,32 @@ impl Loop {
         let bytes = bytes as u64 + SPARE_BYTES;
         let enough = |log: &Log| log.room_inside() >= bytes;
         let _tried = (0..GIVE_WAY_ROUNDS).any(|_| enough(&self.log) || !self.give_way(bytes));
+        if !enough(&self.log) {
+            self.leave_segment();
+        }
         // The batch goes to where there is room.
         self.log.discard();
         enough(&self.log)
+    }
+
+    /// Gives up the file that is written to if no event needs anything of it: so a log that is shorter than a segment has
+    /// room inside, too. The next file begins with a few bytes, for which there is what was kept aside.
+    fn leave_segment(&mut self) {
+        if self.shared.pulse.failure().is_some() || self.known.sums.live(self.log.end().segment()) > 0 {
+            return;
+        }
+        if let Err(error) = self.log.leave_segment(&record::NOTHING) {
+            if let StoreError::Failed(why) = error {
+                self.fail(&why);
+            }
+            return;
+        }
+        self.written.get_or_insert_with(Instant::now);
+        self.index.changed(0, Vec::new());
+        let left = self.commit_index().and_then(|()| self.index.sync(&mut self.log, &self.shared.shelves));
+        if let Err(error) = left {
+            self.index_failed(error);
+        }
     }
 
     /// Removes some of what has ended, and gives up what nobody needs then; says whether there was anything.
