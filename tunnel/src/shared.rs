@@ -229,7 +229,7 @@ impl Slot {
         Exchange::new(&stream)
     }
 
-    /// Opens the exchange with a request whose body is there: of [`MAX_CHUNK_BYTES`] at most, as any that waits here.
+    /// Opens the exchange with a request whose body is there: of `MAX_CHUNK_BYTES` at most, as any that waits here.
     #[must_use]
     pub fn open_whole(mut self, head: RequestHead, body: Bytes, ticket: Ticket) -> ResponseFuture {
         let shared = self.shared.take().expect("taken only here");
