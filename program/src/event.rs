@@ -34,6 +34,21 @@ pub struct EventSummary {
     pub conflict_with: Option<String>,
     pub replay_of: Option<String>,
     pub redelivered: bool,
+    /// What it is: `event`, `live`, `refused` or `handshake`.
+    pub kind: String,
+    /// Of the last attempt, in microseconds.
+    pub took_us: Option<u64>,
+    /// That of the last attempt.
+    pub agent: Option<String>,
+    /// The part of its sender's deadline after which the sender was answered; 1 is all of it.
+    pub patience: Option<f64>,
+    /// Let pass although its signature did not hold.
+    pub unproven: bool,
+    /// Its last attempt was signed afresh.
+    pub resigned: bool,
+    pub provider: Option<String>,
+    /// Rises with each change of it while this relay runs. Of two rows with one id the higher is newer.
+    pub rev: u64,
 }
 
 /// An event with all that is known of it but its body.
@@ -47,8 +62,81 @@ pub struct EventDetail {
     pub verified: String,
     pub client: String,
     pub attempts: Vec<EventAttempt>,
-    /// Names commands of the relay, for whoever runs it.
+    /// What to do, where there is something to do. Names commands of the relay, for whoever runs it.
     pub advice: Option<String>,
+    /// `headers` as they came, in base64, where one of them is not UTF-8.
+    pub headers_base64: Option<Vec<(String, String)>>,
+    /// Names of headers whose value is not shown.
+    pub masked: Vec<String>,
+    pub body: EventBody,
+    pub secret: Option<EventSecret>,
+    pub order_key: Option<String>,
+    /// Until when its sender wants an answer, from its first byte.
+    pub deadline_us: Option<u64>,
+    /// Why it stands where it does, for a person.
+    pub sentence: String,
+    pub answered: Option<EventAnswered>,
+    /// The way it took, in order of time.
+    pub hops: Vec<EventHop>,
+    /// How often it came again and was answered without a call.
+    pub repeats: Option<u32>,
+    /// Whether the handler got the bytes that the sender sent. `None`: nobody compared them.
+    pub same_at_handler: Option<bool>,
+    pub trace_id: Option<String>,
+}
+
+/// What is kept of a body.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EventBody {
+    /// So many of its bytes, from the first.
+    pub kept: u64,
+    /// Of the whole body, in hexadecimal digits.
+    pub sha256: Option<String>,
+    pub content_type: Option<String>,
+    /// Its content coding, such as `gzip`.
+    pub encoding: Option<String>,
+    pub charset: Option<String>,
+}
+
+/// Which of its endpoint's secrets proved it, from 1.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EventSecret {
+    pub number: u32,
+    pub of: u32,
+}
+
+/// What its sender got.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EventAnswered {
+    /// Whose answer: `handler`, `ack`, `relay`, `recorded` or `nobody`.
+    pub whose: String,
+    pub status: Option<u16>,
+    /// From the first byte of the request.
+    pub after_us: u64,
+}
+
+/// A place that it passed. Its `what` is one of `received`, `body`, `verified`, `stored`, `attempt`, `opened`,
+/// `answer_head`, `answered`, `waits`, `ended`.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EventHop {
+    pub what: String,
+    /// From the first byte of the request.
+    pub at_us: u64,
+    /// Of the attempt that it belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub number: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -60,6 +148,26 @@ pub struct EventAttempt {
     pub outcome: String,
     pub agent: Option<String>,
     pub status: Option<u16>,
+    /// When it began, from the first byte of the request.
+    pub started_us: u64,
+    pub duration_us: u64,
+    pub answer: Option<EventAnswer>,
+    /// Of the request's body as the handler got it, where the agent said so.
+    pub sha256_in: Option<String>,
+    pub resigned: bool,
+    /// Its outcome for a person.
+    pub sentence: String,
+}
+
+/// What a handler answered.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EventAnswer {
+    pub headers: Vec<(String, String)>,
+    /// Of its body, in bytes; so much of it is kept.
+    pub size: u64,
+    /// Its body was longer than what is kept.
+    pub truncated: bool,
 }
 
 /// What came of an action on an event.

@@ -8,6 +8,7 @@
 #![allow(missing_docs)]
 
 pub mod accept;
+pub mod api;
 pub mod config;
 pub mod event;
 mod failure;

@@ -35,6 +35,8 @@ pub(crate) fn summary(event: &Summary, endpoint: Option<&Endpoint>) -> EventSumm
         conflict_with: event.conflict_with.map(|id| id.to_string()),
         replay_of: event.replay_of.map(|id| id.to_string()),
         redelivered: event.redelivered,
+        kind: "event".to_owned(),
+        ..EventSummary::default()
     }
 }
 
@@ -73,6 +75,7 @@ pub(crate) fn detail(record: &Record, endpoint: Option<&Endpoint>) -> EventDetai
         client: head.arrival.peer.to_string(),
         attempts: attempts.iter().map(attempt).collect(),
         advice: advice(event).map(str::to_owned),
+        ..EventDetail::default()
     }
 }
 
@@ -84,6 +87,8 @@ fn attempt(attempt: &Attempt) -> EventAttempt {
         outcome: attempt.outcome.code().to_owned(),
         agent: attempt.agent.clone(),
         status: attempt.answer.as_ref().map(|answer| answer.status),
+        duration_us: u64::try_from(attempt.duration.as_micros()).unwrap_or(u64::MAX),
+        ..EventAttempt::default()
     }
 }
 

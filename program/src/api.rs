@@ -1,0 +1,312 @@
+//! What the API tells beside events ([`crate::event`]), as the relay sends it and as command lines, the terminal and the
+//! agent's page read it. Keys are only ever added: a reader of an older relay finds defaults where one is missing.
+//!
+//! Times are RFC 3339, durations in microseconds, sizes in bytes.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::EventSummary;
+
+/// What stands at the head of the API.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct About {
+    pub relay: AboutRelay,
+    pub api: AboutApi,
+    pub you: AboutYou,
+    pub limits: AboutLimits,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AboutRelay {
+    pub version: String,
+    pub started_at: String,
+    /// The relay's clock.
+    pub time: String,
+    pub public_url: Option<String>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AboutApi {
+    pub version: u32,
+    /// What it can do, such as `stream` or `edit`.
+    pub features: Vec<String>,
+}
+
+/// Who asks, and what they may.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AboutYou {
+    /// `admin`, `session` or `token`.
+    pub kind: String,
+    pub name: String,
+    /// Rights by endpoint name, or by `*` for all: `read`, `replay`, `sign`, `skip`, `act`, `create`, `admin`, `attach`.
+    pub rights: BTreeMap<String, Vec<String>>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AboutLimits {
+    /// Rows of a page.
+    pub page: usize,
+    pub query_bytes: usize,
+    pub edit_bytes: usize,
+}
+
+/// A page of events, the newest first unless asked otherwise.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EventList {
+    pub events: Vec<EventSummary>,
+    /// Give it as `after`. `None`: there is no more.
+    pub next: Option<String>,
+    pub looked: Looked,
+}
+
+/// How far a search came.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Looked {
+    pub rows: u64,
+    pub back_to: Option<String>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EventCount {
+    pub at_least: u64,
+    pub exact: bool,
+    pub back_to: Option<String>,
+}
+
+/// An error of the API (RFC 9457, `application/problem+json`).
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Problem {
+    /// A path that says what it means.
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub title: String,
+    pub status: u16,
+    pub detail: String,
+    pub instance: String,
+    /// A stable code.
+    pub code: String,
+    /// The code once more.
+    pub error: String,
+    /// The detail once more.
+    pub message: String,
+    /// Where in the query the mistake is, in bytes.
+    pub at: Option<usize>,
+    pub retry_after_s: Option<u64>,
+}
+
+/// What is changed in an event before it is replayed. A masked header that comes back as it was shown keeps its value.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Edit {
+    pub method: Option<String>,
+    pub target: Option<String>,
+    pub headers: Option<Vec<(String, String)>>,
+    pub body_base64: Option<String>,
+    pub body_text: Option<String>,
+}
+
+/// Dead letters that ended alike.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DeadGroup {
+    pub endpoint: String,
+    pub why: String,
+    pub status: Option<u16>,
+    /// The beginning of the handler's answer.
+    pub answer: Option<String>,
+    pub count: u64,
+    pub first: String,
+    pub last: String,
+    /// Its newest event.
+    pub newest: String,
+    /// A query that finds the group's events.
+    pub q: String,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DeadGroups {
+    pub groups: Vec<DeadGroup>,
+    pub looked: Looked,
+}
+
+/// Counts and latencies by time: each list has one entry for each step, the oldest first. Latencies are those of answers
+/// to senders.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Figures {
+    pub step_s: u64,
+    pub from: String,
+    pub received: Vec<u64>,
+    #[serde(rename = "2xx")]
+    pub success: Vec<u64>,
+    #[serde(rename = "4xx")]
+    pub client_error: Vec<u64>,
+    #[serde(rename = "5xx")]
+    pub server_error: Vec<u64>,
+    pub refused: Vec<u64>,
+    pub failed: Vec<u64>,
+    pub p50_us: Vec<Option<u64>>,
+    pub p90_us: Vec<Option<u64>>,
+    pub p99_us: Vec<Option<u64>>,
+    pub waiting: Vec<Option<u64>>,
+    pub oldest_s: Vec<Option<u64>>,
+    /// By endpoint, the largest part of the sender's deadline that was used.
+    pub patience: BTreeMap<String, f64>,
+    pub store_bytes: Option<u64>,
+    pub store_limit: Option<u64>,
+}
+
+/// A message of the stream with rows: the newest state of each id once.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StreamRows {
+    pub rows: Vec<EventSummary>,
+    /// Rows that were not sent, since there were too many.
+    pub left_out: u64,
+}
+
+/// The stream cannot go on from where its reader was: load the list anew.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StreamResync {
+    /// `too_old`, `restarted` or `too_slow`.
+    pub why: String,
+    pub after: Option<String>,
+}
+
+/// The stream ends.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StreamBye {
+    pub why: String,
+    pub again_ms: u64,
+}
+
+/// An agent that is attached, or was within the last day.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AgentRow {
+    /// Its session's number; gone ones keep theirs.
+    pub session: u64,
+    pub name: String,
+    pub instance: String,
+    pub token: String,
+    pub version: String,
+    pub address: String,
+    pub since: String,
+    /// The last heartbeat's way and back.
+    pub link_us: Option<u64>,
+    pub endpoints: Vec<AgentEndpoint>,
+    pub in_flight: u64,
+    pub dropped_copies: u64,
+    /// When and why it went.
+    pub gone_at: Option<String>,
+    pub gone_why: Option<String>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AgentEndpoint {
+    pub name: String,
+    /// `active`, `standby`, `copy` or why it was refused.
+    pub standing: String,
+    pub in_flight: u64,
+    pub capacity: Option<u64>,
+    /// Until when its failing handler is left alone.
+    pub circuit_until: Option<String>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AgentList {
+    pub agents: Vec<AgentRow>,
+    pub gone: Vec<AgentRow>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TokenRow {
+    pub name: String,
+    /// `api` or `file`.
+    pub source: String,
+    pub endpoints: Vec<String>,
+    pub rights: Vec<String>,
+    pub last_used: Option<String>,
+    /// How many secrets are good now, and until when older ones are.
+    pub secrets: u32,
+    pub grace_until: Option<String>,
+}
+
+/// A token that was made or rotated; its secret is told this once.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TokenMade {
+    #[serde(flatten)]
+    pub row: TokenRow,
+    pub secret: String,
+}
+
+/// What a person does at the provider to have webhooks sent here.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Setup {
+    pub url: String,
+    /// Fields of the provider's own page, and what belongs there.
+    pub paste: Vec<SetupField>,
+    pub agent_command: String,
+    /// A signed request that runs in a shell as it is.
+    pub curl: Option<String>,
+    /// Until when its signature is good.
+    pub expires_at: Option<String>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SetupField {
+    pub field: String,
+    pub value: String,
+}
+
+/// A session of the page that was opened.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SessionMade {
+    pub id: String,
+    pub key: String,
+    pub expires_at: String,
+    pub rights: BTreeMap<String, Vec<String>>,
+}
+
+/// A code that opens one session, once.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SessionCode {
+    pub code: String,
+    pub url: String,
+}
+
+/// An action on all events that a query finds.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BulkProgress {
+    pub id: String,
+    /// `revive`, `drop`, `replay` or `cancel`.
+    pub action: String,
+    /// How many it found when it began; `None` where nobody counted.
+    pub of: Option<u64>,
+    pub done: u64,
+    pub skipped: u64,
+    pub finished: bool,
+}
