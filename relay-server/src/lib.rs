@@ -30,6 +30,9 @@ mod verify;
 
 mod mask;
 
+#[allow(missing_docs, reason = "public for the benchmarks alone")]
+pub mod hops;
+
 mod admission;
 pub mod endpoint;
 mod events;
