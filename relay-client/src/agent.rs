@@ -42,6 +42,7 @@ use crate::{
     link::how_to_tell,
     report::{AgentState, Reporter},
     routes::Table,
+    tap::Tap,
 };
 
 /// How long a stop waits for what is in flight.
@@ -73,12 +74,13 @@ pub(crate) async fn run(
     mut settings: watch::Receiver<Arc<Config>>,
     reporter: Reporter,
     status: StatusSender,
+    tap: Option<Arc<Tap>>,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
     let config = Arc::clone(&settings.borrow_and_update());
     let table = Table::new(&config, &Table::default()).map_err(RunError::Unusable)?;
     status.wanted(&table);
-    let mut supervisor = Supervisor::new(config, Shared::new(table, reporter, status));
+    let mut supervisor = Supervisor::new(config, Shared::new(table, reporter, status, tap));
     supervisor.open_after(Duration::ZERO);
     supervisor.run(&mut settings, &stop).await
 }

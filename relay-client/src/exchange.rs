@@ -35,6 +35,7 @@ use crate::{
     handler::Call,
     report::{Line, Outcome, Reporter, event_name},
     routes::Endpoint,
+    tap::{Recording, Tap},
 };
 
 /// Longest id of an event that is shown, in bytes.
@@ -46,19 +47,50 @@ const MAX_PATH_CHARS: usize = 2000;
 /// Why an exchange did not work: a code, and the error behind it.
 type Failed = (&'static str, Option<String>);
 
-/// Bytes of the bodies of one exchange.
+/// Bytes of the bodies of one exchange, and what is recorded of it.
 #[derive(Default)]
 struct Traffic {
     from_sender: Arc<AtomicU64>,
     from_handler: u64,
+    recording: Option<Box<Recording>>,
+}
+
+impl Traffic {
+    /// The head of the handler's answer is there.
+    fn answered(&mut self, head: &AnswerHead) {
+        if let Some(recording) = &mut self.recording {
+            recording.answered(&head.headers);
+        }
+    }
+
+    /// So much of its body came.
+    fn record(&self, data: &[u8]) {
+        if let Some(recording) = &self.recording {
+            recording.answer.add(data);
+        }
+    }
+
+    /// All of it came.
+    fn ended(&self) {
+        if let Some(recording) = &self.recording {
+            recording.answer.end();
+        }
+    }
+}
+
+/// What exchanges are reported to.
+#[derive(Clone)]
+pub(crate) struct Watchers {
+    pub(crate) reporter: Reporter,
+    pub(crate) outcomes: Arc<Outcomes>,
+    pub(crate) tap: Option<Arc<Tap>>,
 }
 
 /// Answers one request and reports how it went. `serving` is `None` for an endpoint that was not offered.
 pub(crate) async fn serve(
     request: relay_tunnel::Request,
     serving: Option<Arc<Endpoint>>,
-    reporter: Reporter,
-    outcomes: Arc<Outcomes>,
+    Watchers { reporter, outcomes, tap }: Watchers,
 ) {
     let started = Instant::now();
     let mut line = first_line(&request.head);
@@ -79,6 +111,7 @@ pub(crate) async fn serve(
         Ok(mut prepared) => {
             line.path = std::mem::take(&mut prepared.path);
             line.replay_of = shown_id(prepared.replay_of.take().as_deref());
+            traffic.recording = tap.map(|tap| Box::new(prepared.record(tap, started, head.attempt)));
             drop(head); // The handler may take its time, and nothing of this is wanted any more.
             let copy = attempt.map(|attempt| Copy::new(attempt, &outcomes));
             let reply = Reply { tunnel: Some(responder), copy };
@@ -101,6 +134,9 @@ pub(crate) async fn serve(
     line.duration = started.elapsed();
     line.bytes_in = traffic.from_sender.load(Ordering::Relaxed);
     line.bytes_out = traffic.from_handler;
+    if let Some(recording) = traffic.recording {
+        recording.finish(line.clone());
+    }
     reporter.exchange(line);
 }
 
@@ -137,8 +173,9 @@ async fn call(
         Ok(answered) => answered,
         Err(error) => return Err(reply.fail_with(&error, Responder::reset)),
     };
+    traffic.answered(&head);
     if head.status != StatusCode::SWITCHING_PROTOCOLS {
-        return answer::stream(head, call, reply, &mut traffic.from_handler).await;
+        return answer::stream(head, call, reply, traffic).await;
     }
     match (raw, reply) {
         (Some((raw, asked)), Reply { tunnel: Some(responder), .. }) if answer::switches_to(&head, &asked) => {

@@ -18,5 +18,7 @@ mod reload;
 mod report;
 mod routes;
 mod send;
+#[expect(dead_code, reason = "the local page and the terminal read it, which come next")]
+mod tap;
 mod target;
 mod tls;

@@ -33,10 +33,11 @@ use super::{
 };
 use crate::{
     config::Config,
-    exchange::{self, Outcomes},
+    exchange::{self, Outcomes, Watchers},
     link::{self, TurnedAway},
     report::{AgentState, Notice, Reporter, event_name},
     routes::Table,
+    tap::Tap,
 };
 
 /// How long a session that is to be relieved may take to confirm that it takes nothing more.
@@ -49,6 +50,7 @@ pub(super) struct Shared {
     pub(super) reporter: Reporter,
     pub(super) status: StatusSender,
     outcomes: Arc<Outcomes>,
+    tap: Option<Arc<Tap>>,
     history: Mutex<History>,
 }
 
@@ -64,9 +66,9 @@ struct History {
 }
 
 impl Shared {
-    pub(super) fn new(table: Table, reporter: Reporter, status: StatusSender) -> Self {
+    pub(super) fn new(table: Table, reporter: Reporter, status: StatusSender, tap: Option<Arc<Tap>>) -> Self {
         let table = ArcSwap::from_pointee(table);
-        Self { table, reporter, status, outcomes: Arc::default(), history: Mutex::default() }
+        Self { table, reporter, status, outcomes: Arc::default(), tap, history: Mutex::default() }
     }
 
     pub(super) fn stop_catching_up(&self) {
@@ -276,14 +278,18 @@ impl Served {
         let name = asked.and_then(|endpoint| self.names.get(endpoint));
         let now = self.shared.table.load();
         let endpoint = name.and_then(|name| now.named(name).or_else(|| self.table.named(name))).map(Arc::clone);
-        let (reporter, outcomes) = (self.shared.reporter.clone(), Arc::clone(&self.shared.outcomes));
+        let watchers = Watchers {
+            reporter: self.shared.reporter.clone(),
+            outcomes: Arc::clone(&self.shared.outcomes),
+            tap: self.shared.tap.clone(),
+        };
         let span = tracing::debug_span!(
             "attempt",
             event_id = %event_name(request.head.event_id),
             endpoint = asked,
         );
         // On the heap at once: on its way into a task it would be copied five times.
-        let serving = Box::pin(exchange::serve(request, endpoint, reporter, outcomes));
+        let serving = Box::pin(exchange::serve(request, endpoint, watchers));
         drop::<JoinHandle<()>>(tokio::spawn(serving.instrument(span)));
     }
 

@@ -37,6 +37,7 @@ fn supervisor(on_refused: OnRefused) -> Supervisor {
         table,
         Reporter::to_writers(Output::Quiet, std::io::sink(), std::io::sink()),
         StatusSender::default(),
+        None,
     );
     Supervisor::new(Arc::new(config), shared)
 }
@@ -79,7 +80,7 @@ async fn beside_stream<T>(relay: impl AsyncFnOnce(TcpStream) -> T) -> Result<T, 
         relay(stream).await
     };
     let reporter = Reporter::to_writers(Output::Quiet, std::io::sink(), std::io::sink());
-    let running = run(watched, reporter, StatusSender::default(), CancellationToken::new());
+    let running = run(watched, reporter, StatusSender::default(), None, CancellationToken::new());
     tokio::select! {
         ended = timeout(PATIENCE, running) => Err(ended.expect("in time").expect_err("nobody stopped it")),
         said = serving => Ok(said),

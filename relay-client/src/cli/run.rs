@@ -106,7 +106,7 @@ async fn until_stopped(
     let (settings, taken) = watch::channel(Arc::new(config));
     let (ask, asked) = mpsc::channel(1);
     let _reloading = AbortOnDropHandle::new(tokio::spawn(reload::keep(reread, settings, asked, reporter.clone())));
-    let agent = agent::run(taken, reporter.clone(), status, stop.clone());
+    let agent = agent::run(taken, reporter.clone(), status, None, stop.clone());
     tokio::pin!(agent);
     let mut unread = false;
     loop {

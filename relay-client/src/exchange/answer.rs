@@ -19,7 +19,7 @@ use relay_tunnel::{
 };
 
 use super::{
-    Failed,
+    Failed, Traffic,
     outcomes::{Attempt, Outcomes},
     request::Counted,
 };
@@ -148,7 +148,7 @@ pub(super) async fn stream(
     head: AnswerHead,
     mut call: Call<Counted>,
     reply: Reply<'_, Responder>,
-    bytes_out: &mut u64,
+    traffic: &mut Traffic,
 ) -> Result<u16, Failed> {
     let head = ResponseHead { status: head.status.as_u16(), headers: head.headers };
     let status = head.status;
@@ -162,7 +162,9 @@ pub(super) async fn stream(
     let first = match whole {
         // Nearly every answer is short and comes in one piece: one look at its stream, and one wake-up.
         Ok(body) => {
-            *bytes_out += body.len() as u64;
+            traffic.from_handler += body.len() as u64;
+            traffic.record(&body);
+            traffic.ended();
             if let Some(responder) = reply.tunnel {
                 responder.respond_whole(head, body);
             }
@@ -180,13 +182,15 @@ pub(super) async fn stream(
             Err(error) => return Err(reply.fail_with(&error, Sender::reset)),
             Ok(Part::Data(data)) => {
                 let len = data.len() as u64;
+                traffic.record(&data);
                 reply.send(data).await?;
-                *bytes_out += len;
+                traffic.from_handler += len;
             }
             Ok(Part::Trailers(lines)) => trailers = lines,
         }
         next = reply.next(&mut call).await?;
     }
+    traffic.ended();
     if let Some(sender) = reply.tunnel {
         sender.finish(trailers);
     }

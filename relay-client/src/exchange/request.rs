@@ -9,6 +9,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
+    time::Instant,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -22,6 +23,7 @@ use super::Failed;
 use crate::{
     handler::{BoxError, Handler, HandlerRequest},
     routes::{Endpoint, Route},
+    tap::{BodyTap, Recording, Tap},
     target::UncarriablePath,
 };
 
@@ -31,12 +33,26 @@ const SHORT_BYTES: u64 = 8 * 1024;
 /// A request as its handler gets it.
 pub(super) struct Prepared<'a> {
     pub(super) handler: &'a Handler,
+    route: &'a Route,
     pub(super) path: String,
     /// The event that it repeats.
     pub(super) replay_of: Option<Bytes>,
     pub(super) request: HandlerRequest<Counted>,
     /// For an upgrade: what comes after the handler's 101, and the protocol that was asked for.
     pub(super) raw: Option<(Receiver, Bytes)>,
+}
+
+impl Prepared<'_> {
+    /// Has what becomes of it recorded.
+    pub(super) fn record(&mut self, tap: Arc<Tap>, came: Instant, attempt: u32) -> Recording {
+        let own = self.route.config.headers.iter().map(|(name, _)| name.clone()).collect();
+        let recording = Recording::new(tap, came, attempt, &self.request.head, own);
+        match &mut self.request.body {
+            Some(body) => body.tap = Some(recording.request.clone()),
+            None => recording.request.end(),
+        }
+        recording
+    }
 }
 
 /// Why no request was made of a head.
@@ -99,11 +115,11 @@ pub(super) fn prepare<'a>(
             request.chunked = Some(head.headers.clone());
         }
         if chunked || length.is_some() {
-            request.body = Some(Counted { inner: body, bytes: Arc::clone(bytes_in), left: length });
+            request.body = Some(Counted { inner: body, bytes: Arc::clone(bytes_in), left: length, tap: None });
         }
     }
     request.head.extend_from_slice(b"\r\n");
-    Ok(Prepared { handler: &route.handler, path, replay_of: said.replay_of, request, raw })
+    Ok(Prepared { handler: &route.handler, route, path, replay_of: said.replay_of, request, raw })
 }
 
 /// What the header lines say, as far as it matters on the way to the handler.
@@ -186,16 +202,30 @@ pub(super) struct Counted {
     bytes: Arc<AtomicU64>,
     /// What is still to come, where that was announced.
     left: Option<u64>,
+    tap: Option<BodyTap>,
 }
 
 impl Counted {
     /// Takes note of what came; false if more came than was announced.
-    fn count(&mut self, bytes: u64) -> bool {
+    fn count(&mut self, data: &[u8]) -> bool {
+        let bytes = data.len() as u64;
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(tap) = &self.tap {
+            tap.add(data);
+        }
         match &mut self.left {
             Some(left) => left.checked_sub(bytes).map(|rest| *left = rest).is_some(),
             None => true,
         }
+    }
+
+    /// Whether its end comes where it was announced.
+    fn end(&self) -> bool {
+        let whole = self.left.is_none_or(|left| left == 0);
+        if let Some(tap) = self.tap.as_ref().filter(|_| whole) {
+            tap.end();
+        }
+        whole
     }
 }
 
@@ -206,8 +236,8 @@ impl Body for Counted {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let polled = Pin::new(&mut self.inner).poll_frame(cx);
         let as_announced = match &polled {
-            Poll::Ready(Some(Ok(frame))) => frame.data_ref().is_none_or(|data| self.count(data.len() as u64)),
-            Poll::Ready(None) => self.left.is_none_or(|left| left == 0),
+            Poll::Ready(Some(Ok(frame))) => frame.data_ref().is_none_or(|data| self.count(data)),
+            Poll::Ready(None) => self.end(),
             _ => true,
         };
         if !as_announced {

@@ -40,11 +40,15 @@ async fn pair(route: &Arc<Endpoint>, outcomes: &Arc<Outcomes>) -> Pair {
     let (route, outcomes) = (Arc::clone(route), Arc::clone(outcomes));
     let serving = tokio::spawn(async move {
         while let Some(Arrival::Request(request)) = arrivals.next().await {
-            let reporter = Reporter::new(Output::Quiet, Color::Never);
-            tokio::spawn(serve(request, Some(Arc::clone(&route)), reporter, Arc::clone(&outcomes)));
+            tokio::spawn(serve(request, Some(Arc::clone(&route)), watchers(&outcomes)));
         }
     });
     Pair { relay, arrivals: relay_arrivals, _tasks: [relay_task, agent_task, serving].map(AbortOnDropHandle::new) }
+}
+
+fn watchers(outcomes: &Arc<Outcomes>) -> Watchers {
+    let reporter = Reporter::new(Output::Quiet, Color::Never);
+    Watchers { reporter, outcomes: Arc::clone(outcomes), tap: None }
 }
 
 async fn handler() -> (TcpListener, Arc<Endpoint>) {
@@ -350,9 +354,49 @@ async fn a_line_is_short_however_much_a_relay_sends() {
         let target = format!("/{long}").into();
         let _open = relay.open(RequestHead { target, headers, ..head(None, "") }).unwrap();
         let Some(Arrival::Request(request)) = timeout(PATIENCE, arrivals.next()).await.unwrap() else { panic!("none") };
-        serve(request, None, reporter.clone(), Arc::default()).await;
+        serve(request, None, Watchers { reporter: reporter.clone(), ..watchers(&Arc::default()) }).await;
         reporter.flush(PATIENCE);
         let text = String::from_utf8(out.0.lock().unwrap().clone()).unwrap();
         assert!(text.contains("endpoint_not_offered") && text.len() < 16_000, "{} bytes", text.len());
     }
+}
+
+#[tokio::test]
+async fn the_tap_sees_the_bytes_at_the_handlers_socket_and_the_times_of_both_directions() {
+    let (listener, route) = handler().await;
+    let (ours, theirs) = tokio::io::duplex(64 * 1024);
+    let greeting = tokio::spawn(relay_tunnel::relay(ours, Vec::new(), Limits::relay()));
+    let agent = tokio::spawn(relay_tunnel::agent(theirs, Vec::new(), Hello::default(), Limits::agent()));
+    let (relay, _heard, driver) = greeting.await.unwrap().unwrap().welcome(Welcome::default());
+    let _relay_task = AbortOnDropHandle::new(tokio::spawn(async { drop(driver.await) }));
+    let (_, _, mut arrivals, driver) = agent.await.unwrap().unwrap();
+    let _agent_task = AbortOnDropHandle::new(tokio::spawn(async { drop(driver.await) }));
+    let tap = Arc::new(Tap::default());
+    let headers = [("content-length", "5"), ("authorization", "of the sender")].into_iter().collect();
+    let mut exchange = relay.open(RequestHead { method: "POST".into(), headers, ..head(None, "") }).unwrap();
+    let Some(Arrival::Request(request)) = timeout(PATIENCE, arrivals.next()).await.unwrap() else { panic!("none") };
+    let serving = Watchers { tap: Some(Arc::clone(&tap)), ..watchers(&Arc::default()) };
+    let serving = tokio::spawn(serve(request, Some(route), serving));
+    exchange.request.send(Bytes::from_static(b"hello")).await.unwrap();
+    exchange.request.finish(HeaderBlock::new());
+    let _response = exchange.response;
+    let (mut stream, _) = take(&listener).await;
+    let mut body = [0; 5];
+    stream.read_exact(&mut body).await.unwrap();
+    assert_eq!(tap.counts().exchanges, 0, "it is pushed at its end");
+    stream.write_all(b"HTTP/1.1 201 Created\r\nX-Own: 1\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+    timeout(PATIENCE, serving).await.unwrap().unwrap();
+    let seen = tap.of(&event_name([4; 16]));
+    let [seen] = &seen[..] else { panic!("{seen:?}") };
+    assert_eq!(
+        (seen.line.outcome.clone(), seen.attempt, &seen.request.kept[..]),
+        (crate::report::Outcome::Status(201), 3, &b"hello"[..])
+    );
+    let sum = |text: &[u8]| {
+        Some(<[u8; 32]>::from(sha2::Digest::finalize(<sha2::Sha256 as sha2::Digest>::new_with_prefix(text))))
+    };
+    assert_eq!((seen.request.sha256, seen.answer.sha256), (sum(b"hello"), sum(b"ok")));
+    assert!(seen.head.starts_with(b"POST /x HTTP/1.1\r\n"), "{:?}", seen.head);
+    let order = [Some(seen.called_us), seen.sent_us, seen.head_us, seen.ended_us];
+    assert!(order.is_sorted() && order.iter().all(Option::is_some), "{order:?}");
 }
