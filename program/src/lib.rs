@@ -18,6 +18,7 @@ pub mod list;
 mod name;
 pub mod pattern;
 pub mod process;
+pub mod query;
 pub mod read_ahead;
 pub mod reason;
 pub mod secret;
