@@ -9,6 +9,7 @@
 
 pub mod accept;
 pub mod api;
+pub mod cassette;
 pub mod config;
 pub mod event;
 mod failure;
