@@ -13,13 +13,14 @@ fn root() -> PathBuf {
 
 #[test]
 fn the_arrows_between_crates_are_those_of_the_architecture() {
-    let allowed: [(&str, &[&str]); 6] = [
+    let allowed: [(&str, &[&str]); 7] = [
         ("proto", &[]),
+        ("page", &[]),
         ("schemes", &[]),
         ("program", &["relay-proto"]),
         ("tunnel", &["relay-proto"]),
-        ("relay-server", &["relay-program", "relay-proto", "relay-schemes", "relay-tunnel"]),
-        ("relay-client", &["relay-program", "relay-proto", "relay-schemes", "relay-tunnel"]),
+        ("relay-server", &["relay-page", "relay-program", "relay-proto", "relay-schemes", "relay-tunnel"]),
+        ("relay-client", &["relay-page", "relay-program", "relay-proto", "relay-schemes", "relay-tunnel"]),
     ];
     for (folder, arrows) in allowed {
         let manifest = fs::read_to_string(root().join(folder).join("Cargo.toml")).expect("a manifest");
@@ -62,6 +63,42 @@ fn the_servers_modules_use_only_what_stands_before_them() {
         }
     }
     assert!(uses > 20, "only {uses} uses were found: the check looks at the wrong text");
+}
+
+#[test]
+fn the_page_turns_no_text_into_markup_or_code_and_its_vendored_files_are_unmodified() {
+    let folder = root().join("page/static");
+    let mut read = 0;
+    for entry in fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+        if entry.is_dir() {
+            continue;
+        }
+        let text = fs::read_to_string(&entry).expect("a file");
+        for sink in [
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacent",
+            "srcdoc",
+            "eval(",
+            "Function(",
+            "document.write",
+            " style=\"",
+            "javascript:",
+        ] {
+            assert!(!text.contains(sink), "{} contains {sink}", entry.display());
+        }
+        read += 1;
+    }
+    assert!(read > 5, "only {read} files were read");
+    let sums = fs::read_to_string(folder.join("vendor/SHA256SUMS")).expect("sums");
+    for line in sums.lines() {
+        let (sum, name) = line.split_once("  ").expect("a sum and a name");
+        let bytes = fs::read(folder.join("vendor").join(name)).expect("a file");
+        let found = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &bytes);
+        assert_eq!(data_encoding::HEXLOWER.encode(found.as_ref()), sum, "{name}");
+    }
+    let vendored = fs::read_dir(folder.join("vendor")).expect("a folder").count();
+    assert_eq!(vendored, sums.lines().count() + 1);
 }
 
 /// The first names after `crate::`, grouped imports included.

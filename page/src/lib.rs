@@ -1,0 +1,135 @@
+//! The inspector's page: its files, what type each has, and the policy under which a browser may run them. The relay
+//! and the agent serve the same files, each from its own binary.
+//!
+//! The crate opens no socket and knows no webhook. Nothing is built from the files in `static/`: a browser gets them as
+//! they stand there. A debug build reads them from the folder that the variable `RELAY_PAGE_DIR` names, so that a changed
+//! file needs a reload alone.
+//!
+//! - Only the paths of the table exist; a path is never joined to a folder's name.
+//! - No file here takes anything of a webhook into it.
+
+use std::{borrow::Cow, sync::OnceLock};
+
+/// The policy that goes with every file. Nothing inline runs, nothing is fetched from elsewhere, and no text becomes
+/// markup or code: the browser has no sink left for it.
+pub const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
+    base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types \
+    'none'";
+
+/// A file of the page.
+#[derive(Debug, Clone)]
+pub struct File {
+    /// All of it.
+    pub bytes: Cow<'static, [u8]>,
+    /// For the header of that name.
+    pub content_type: &'static str,
+    /// A strong validator, with its quotes.
+    pub etag: String,
+}
+
+/// The file that a path names, `/app.js` for example. Addresses within the page, such as `/e/hook_…`, name its frame.
+pub fn file(path: &str) -> Option<File> {
+    let name = if is_room(path) { "index.html" } else { path.strip_prefix('/')? };
+    let at = FILES.iter().position(|(known, _)| *known == name)?;
+    let (name, bytes) = FILES[at];
+    let content_type = content_type(name);
+    if let Some(bytes) = beside(name) {
+        let etag = etag(&bytes);
+        return Some(File { bytes: bytes.into(), content_type, etag });
+    }
+    static ETAGS: OnceLock<Vec<String>> = OnceLock::new();
+    let etags = ETAGS.get_or_init(|| FILES.iter().map(|(_, bytes)| etag(bytes)).collect());
+    Some(File { bytes: bytes.into(), content_type, etag: etags[at].clone() })
+}
+
+/// Whether the page itself answers for this address.
+fn is_room(path: &str) -> bool {
+    let Some(rest) = path.strip_prefix('/') else { return false };
+    match rest.split_once('/').map_or((rest, None), |(room, rest)| (room, Some(rest))) {
+        ("" | "events" | "agents" | "dead" | "figures" | "access" | "agent", None) => true,
+        ("endpoints", _) => true,
+        ("e", Some(id)) => !id.is_empty(),
+        _ => false,
+    }
+}
+
+fn content_type(name: &str) -> &'static str {
+    match name.rsplit('.').next() {
+        Some("html") => "text/html; charset=utf-8",
+        Some("css") => "text/css; charset=utf-8",
+        Some("js" | "mjs") => "text/javascript; charset=utf-8",
+        Some("svg") => "image/svg+xml",
+        _ => "text/plain; charset=utf-8",
+    }
+}
+
+/// The file as it stands in the folder that a developer named. A name of the table leads nowhere else.
+#[cfg(debug_assertions)]
+fn beside(name: &str) -> Option<Vec<u8>> {
+    std::fs::read(std::path::Path::new(&std::env::var_os("RELAY_PAGE_DIR")?).join(name)).ok()
+}
+
+#[cfg(not(debug_assertions))]
+fn beside(_: &str) -> Option<Vec<u8>> {
+    None
+}
+
+/// FNV-1a over 64 bits: two versions of a file differ in it, and nobody gains from files that do not.
+fn etag(bytes: &[u8]) -> String {
+    let hash = bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    format!("\"{hash:016x}\"")
+}
+
+macro_rules! files {
+    ($($name:literal)*) => { &[$(($name, include_bytes!(concat!("../static/", $name)))),*] };
+}
+
+static FILES: &[(&str, &[u8])] = files! {
+    "index.html" "style.css" "icon.svg"
+    "app.js" "route.js" "keys.js" "api.js" "live.js" "html.js" "text.js"
+    "vendor/preact.mjs" "vendor/htm.mjs" "vendor/signals-core.mjs"
+    "vendor/LICENSE-preact" "vendor/LICENSE-htm" "vendor/LICENSE-signals-core"
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_the_page_name_its_frame_and_others_name_files_of_the_table() {
+        let frame = file("/").unwrap();
+        for room in ["/events", "/e/hook_1", "/endpoints", "/endpoints/pay", "/agents", "/dead", "/figures", "/access"]
+        {
+            assert_eq!(file(room).unwrap().etag, frame.etag, "{room}");
+        }
+        assert_eq!(frame.content_type, "text/html; charset=utf-8");
+        assert_eq!(file("/app.js").unwrap().content_type, "text/javascript; charset=utf-8");
+        assert_ne!(file("/style.css").unwrap().etag, frame.etag);
+        for other in ["", "/e/", "/e", "/../Cargo.toml", "/vendor/../app.js", "/vendor/", "//app.js", "/api/v1/", "/x"]
+        {
+            assert!(file(other).is_none(), "{other}");
+        }
+    }
+
+    #[test]
+    fn all_that_stands_in_the_folder_is_served_and_small() {
+        let (mut open, mut found, mut size) = (vec![std::path::PathBuf::from("static")], 0, 0);
+        while let Some(path) = open.pop() {
+            if path.is_dir() {
+                open.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+                continue;
+            }
+            let name = path.strip_prefix("static").unwrap().to_str().unwrap();
+            if name == "vendor/SHA256SUMS" {
+                continue;
+            }
+            found += 1;
+            assert!(FILES.iter().any(|(known, _)| *known == name), "{name} does not stand in the table");
+            size += if name.contains("LICENSE") { 0 } else { std::fs::metadata(&path).unwrap().len() };
+        }
+        assert_eq!(found, FILES.len());
+        assert!(size <= 160_000, "all files are {size} bytes");
+    }
+}
