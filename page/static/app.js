@@ -3,7 +3,7 @@
 // A room is a module whose default export is a component; it gets `route`. A room that the one who asks may not enter has
 // no link. The address is the only place for what is shown; `go` changes it.
 
-import { about, atAgent, begin as beginApi, enter, session, whoAmI } from "./api.js";
+import { about, atAgent, begin as beginApi, enter, has, may, session, whoAmI } from "./api.js";
 import { Component, Dot, Sheet, Sheets, Toast, effect, html, live, openSheet, render, signal } from "./html.js";
 import { KEYS, bind, listen, setSingles, singles } from "./keys.js";
 import { agents, begin as beginLive, news } from "./live.js";
@@ -12,14 +12,21 @@ import { clock, count, plural } from "./text.js";
 
 /// The rooms in the order of their links; `badge` is a signal with a count, or nothing.
 export const ROOMS = {
+  endpoints: { label: "Endpoints", load: () => import("./endpoints.js") },
+  agents: { label: "Agents", load: () => import("./agents.js") },
+  dead: { label: "Dead letters", load: () => import("./dead.js") },
+  figures: { label: "Figures", load: () => import("./figures.js"), shown: () => has("figures") },
+  access: { label: "Access", load: () => import("./access.js"), shown: () => may("admin") },
+  agent: { label: "This agent", load: () => import("./agent.js"), shown: atAgent },
 };
 
 export const route = signal(parse(location.pathname, location.search));
 
-/// Changes the address: a new entry of the history, or the same one where `replace` is set.
+/// Changes the address: a new entry of the history, or the same one where `replace` is set. Where a room is named, what is
+/// not named with it is left behind.
 export function go(change, { replace = false } = {}) {
   const next = { ...route.value, ...change };
-  if (change.room && change.room !== route.value.room) for (const key of Object.keys(next)) if (!(key in change)) next[key] = "";
+  if (change.room) for (const key of Object.keys(next)) if (!(key in change)) next[key] = "";
   const to = format(next);
   if (to !== location.pathname + location.search) history[replace ? "replaceState" : "pushState"](null, "", to);
   route.value = next;
