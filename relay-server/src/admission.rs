@@ -131,6 +131,7 @@ mod tests {
             rate: rate.map(|rate| rate.parse().expect("a rate")),
             concurrency: concurrency.and_then(NonZeroU32::new),
             policy: None,
+            capture: Default::default(),
         }
     }
 

@@ -11,7 +11,7 @@ mod silence;
 mod source;
 mod upgrade;
 
-use std::{future::Future, net::IpAddr, pin::Pin, time::Duration};
+use std::{future::Future, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
 use http::{StatusCode, response::Parts};
 use relay_proto::{HeaderBlock, RequestHead, ResetCode, ResponseHead, limits::MAX_CHUNK_BYTES};
@@ -25,7 +25,7 @@ use tracing::Span;
 
 use self::{
     answer::switches_to,
-    source::Streaming,
+    source::{Copies, Streaming},
     upgrade::{Upgrade, carry},
 };
 pub(crate) use self::{
@@ -34,12 +34,11 @@ pub(crate) use self::{
 };
 use crate::{
     admission::{Admission, Admitted},
-    agents::{
-        mirror::MirrorWriter,
-        registry::{ChooseError, Circuits, Registry, Reservation},
-    },
+    agents::registry::{Circuits, Registry, Reservation},
     endpoint::Endpoint,
     failure::{Failure, HandlerFault},
+    hops::Hop,
+    journal::{AnswerTap, BodyTap, Draft, Journal},
     memory::Memory,
     message::live_head,
     store::Outcome,
@@ -59,12 +58,15 @@ pub(crate) struct HandlerAnswer {
     pub memory: Option<Memory>,
     /// Its place among the endpoint's exchanges, until the sender has it all.
     pub admitted: Option<Admitted>,
+    /// The journal's look at its body.
+    pub tap: Option<AnswerTap>,
 }
 
 impl HandlerAnswer {
     fn new(head: ResponseHead, body: Receiver) -> Result<Self, Undelivered> {
         let parts = answer_head(&head).map_err(|_| NO_ANSWER)?;
-        Ok(Self { head: parts, headers: head.headers, body: Some(body), upload: None, memory: None, admitted: None })
+        let headers = head.headers;
+        Ok(Self { head: parts, headers, body: Some(body), upload: None, memory: None, admitted: None, tap: None })
     }
 }
 
@@ -143,7 +145,7 @@ pub(crate) enum Call {
     Sending {
         exchange: Exchange,
         source: BodySource,
-        mirror: Option<MirrorWriter>,
+        copies: Copies,
     },
 }
 
@@ -153,7 +155,7 @@ impl Call {
             BodySource::Whole(body) if body.as_ref().is_none_or(|body| body.len() <= MAX_CHUNK_BYTES) => {
                 Self::Sent(place.open_whole(head, body.unwrap_or_default()))
             }
-            source => Self::Sending { exchange: place.open(head), source, mirror: None },
+            source => Self::Sending { exchange: place.open(head), source, copies: Copies::default() },
         }
     }
 
@@ -164,7 +166,7 @@ impl Call {
         kind: Option<&str>,
         place: Reservation,
         head: RequestHead,
-        source: BodySource,
+        (source, tap): (BodySource, Option<Arc<BodyTap>>),
     ) -> Self {
         let mirror = match source {
             BodySource::Upgrade(_) => None,
@@ -173,9 +175,9 @@ impl Call {
                 registry.mirror(&name, kind, || RequestHead { fence: None, ..head.clone() })
             }
         };
-        match mirror {
-            None => Self::open(place, head, source),
-            mirror => Self::Sending { exchange: place.open(head), source, mirror },
+        match (mirror, tap) {
+            (None, None) => Self::open(place, head, source),
+            (mirror, tap) => Self::Sending { exchange: place.open(head), source, copies: Copies { mirror, tap } },
         }
     }
 }
@@ -193,10 +195,10 @@ async fn answer(call: Call) -> Result<HandlerAnswer, Undelivered> {
             let answer = HandlerAnswer::new(head, body)?;
             if answer.head.status == StatusCode::SWITCHING_PROTOCOLS { Err(NO_ANSWER) } else { Ok(answer) }
         }
-        Call::Sending { exchange, source: BodySource::Upgrade(upgrade), mirror: _ } => {
+        Call::Sending { exchange, source: BodySource::Upgrade(upgrade), copies: _ } => {
             Box::pin(switched(exchange, upgrade)).await
         }
-        Call::Sending { exchange, source, mirror } => Box::pin(streamed(exchange, source, mirror)).await,
+        Call::Sending { exchange, source, copies } => Box::pin(streamed(exchange, source, copies)).await,
     }
 }
 
@@ -218,14 +220,10 @@ async fn switched(exchange: Exchange, upgrade: Box<Upgrade>) -> Result<HandlerAn
 }
 
 /// The answer to a request whose body is sent as it comes.
-async fn streamed(
-    exchange: Exchange,
-    source: BodySource,
-    mirror: Option<MirrorWriter>,
-) -> Result<HandlerAnswer, Undelivered> {
+async fn streamed(exchange: Exchange, source: BodySource, copies: Copies) -> Result<HandlerAnswer, Undelivered> {
     let Exchange { request, response } = exchange;
-    let is_watched = mirror.is_some();
-    let mut upload: Pin<Box<_>> = Box::pin(source.upload(request, mirror));
+    let is_watched = copies.mirror.is_some();
+    let mut upload: Pin<Box<_>> = Box::pin(source.upload(request, copies));
     let response = response.head();
     tokio::pin!(response);
     let early = tokio::select! {
@@ -261,7 +259,8 @@ pub(crate) type Trusted<'a> = &'a (dyn Fn(IpAddr) -> bool + Sync);
 
 pub(crate) struct LiveContext<'a> {
     pub registry: &'a Registry,
-    pub admission: &'a std::sync::Arc<Admission>,
+    pub admission: &'a Arc<Admission>,
+    pub journal: &'a Journal,
     /// Whose `X-Forwarded-…` headers are kept.
     pub trusted: Trusted<'a>,
     /// Longest silence while a request's body comes.
@@ -271,33 +270,58 @@ pub(crate) struct LiveContext<'a> {
     pub connections: &'a TaskTracker,
 }
 
-/// Delivers a webhook that is not kept, and returns the handler's answer once its head is there.
+/// Delivers a webhook that is not kept, and returns the handler's answer once its head is there. What the journal keeps
+/// of it is added to the draft.
 pub(crate) async fn deliver_live(
-    webhook: Box<Webhook>,
+    mut webhook: Box<Webhook>,
     endpoint: &Endpoint,
     context: LiveContext<'_>,
+    draft: &mut Option<Draft>,
 ) -> Result<HandlerAnswer, Failure> {
     let deadline = webhook.started() + endpoint.deadline;
-    context.admission.room(endpoint, 1, Instant::now())?;
-    let place = place(&webhook, endpoint, &context, deadline).await?;
-    Span::current().record("agent", &*place.agent().name);
-    let mut admitted = context.admission.take(endpoint, Instant::now())?;
-    let call = open_live(*webhook, endpoint, &context, place, &mut admitted);
-    let mut answer = deliver(call, deadline, Reader).await?;
+    pass(draft, Hop::Attempt);
+    let (place, mut admitted) = match reserved(&webhook, endpoint, &context, deadline).await {
+        Ok(reserved) => reserved,
+        Err(failure) => {
+            if let Some(draft) = draft {
+                draft.describe(webhook.take_event());
+                let (head, payload) = live_head(&endpoint.name, *webhook, context.trusted);
+                draft.sent(context.journal, endpoint, &head, &payload);
+            }
+            return Err(failure);
+        }
+    };
+    if let Some(draft) = draft {
+        draft.opened(&place.agent().name);
+    }
+    let call = open_live(*webhook, endpoint, &context, place, (&mut admitted, draft));
+    let answered = deliver(call, deadline, Reader).await;
+    pass(draft, if answered.is_ok() { Hop::AnswerHead } else { Hop::Ended });
+    let mut answer = answered?;
     answer.admitted = answer.admitted.or(admitted);
     Ok(answer)
 }
 
-/// A place with an agent that takes webhooks of this type.
-async fn place(
+fn pass(draft: &mut Option<Draft>, hop: Hop) {
+    if let Some(draft) = draft {
+        draft.way.pass(hop);
+    }
+}
+
+/// A place with an agent that takes webhooks of this type, and the right of the endpoint to one more exchange.
+async fn reserved(
     webhook: &Webhook,
     endpoint: &Endpoint,
     context: &LiveContext<'_>,
     deadline: Instant,
-) -> Result<Reservation, ChooseError> {
+) -> Result<(Reservation, Option<Admitted>), Failure> {
+    context.admission.room(endpoint, 1, Instant::now())?;
     let (name, kind) = (endpoint.name.as_str(), webhook.event().kind.as_deref());
     let patience = (Instant::now() + endpoint.wait_for_agent).min(deadline);
-    context.registry.reserve_or_wait(name, kind, Circuits::Ignored, patience).await
+    let place = context.registry.reserve_or_wait(name, kind, Circuits::Ignored, patience).await?;
+    Span::current().record("agent", &*place.agent().name);
+    let admitted = context.admission.take(endpoint, Instant::now())?;
+    Ok((place, admitted))
 }
 
 fn open_live(
@@ -305,10 +329,11 @@ fn open_live(
     endpoint: &Endpoint,
     context: &LiveContext<'_>,
     place: Reservation,
-    admitted: &mut Option<Admitted>,
+    (admitted, draft): (&mut Option<Admitted>, &mut Option<Draft>),
 ) -> Call {
-    let kind = webhook.take_kind();
+    let event = webhook.take_event();
     let (head, payload) = live_head(&endpoint.name, webhook, context.trusted);
+    let tap = draft.as_mut().and_then(|draft| draft.sent(context.journal, endpoint, &head, &payload));
     let source = match payload {
         Payload::Whole(body) => BodySource::whole(body),
         Payload::Long(body, _) => BodySource::File(body.clone(), 0..body.size()),
@@ -326,5 +351,9 @@ fn open_live(
             admitted: admitted.take(),
         })),
     };
-    Call::open_copied(context.registry, kind.as_deref(), place, head, source)
+    let call = Call::open_copied(context.registry, event.kind.as_deref(), place, head, (source, tap));
+    if let Some(draft) = draft {
+        draft.describe(event);
+    }
+    call
 }

@@ -15,6 +15,7 @@ mod audience;
 mod bulk;
 mod intake;
 mod late_outcomes;
+mod news;
 mod pump;
 mod replay;
 mod settle;
@@ -39,7 +40,7 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use self::{audience::RepeatReply, window::Window};
+use self::{audience::RepeatReply, news::Arrivals, window::Window};
 pub(crate) use self::{
     bulk::work_off_bulks,
     intake::TakenIn,
@@ -54,6 +55,7 @@ use crate::{
     deliver::{Bodies, answer_head},
     endpoint::{DeliveryPolicy, Endpoint, EndpointName, Order},
     failure::Failure,
+    journal::Journal,
     metrics::{EndpointBacklog, Events},
     replay_guard::{Cause, OwnMark, OwnSignatures},
     store::{self, Backlog, Holder, OwnSignature, Share, Sight, Store, StoreError},
@@ -144,6 +146,8 @@ pub(crate) struct Delivery {
     endpoints: ArcSwap<HashMap<EndpointName, Arc<Endpoint>>>,
     /// First attempts under way, and what repeats of their events get.
     running: Mutex<HashMap<EventId, watch::Receiver<RepeatReply>>>,
+    arrivals: Arrivals,
+    journal: Arc<Journal>,
     pub admission: Arc<Admission>,
     windows: Mutex<HashMap<EndpointName, Window>>,
     /// Room for attempts that wait to be settled, see [`settle::MAX_UNSETTLED_KIB`].
@@ -157,7 +161,13 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
-    pub(crate) fn build(store: Arc<dyn Store>, clock: Clock, agents: &Agents, events: Events) -> Arc<Self> {
+    pub(crate) fn build(
+        store: Arc<dyn Store>,
+        clock: Clock,
+        agents: &Agents,
+        events: Events,
+        journal: Arc<Journal>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             store,
             clock,
@@ -168,6 +178,8 @@ impl Delivery {
             skips: Arc::clone(agents.skips()),
             endpoints: ArcSwap::default(),
             running: Mutex::default(),
+            arrivals: Arrivals::default(),
+            journal,
             admission: Arc::default(),
             windows: Mutex::default(),
             unsettled: Semaphore::new(settle::MAX_UNSETTLED_KIB),

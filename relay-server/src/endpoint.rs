@@ -14,6 +14,7 @@ pub use relay_program::{EndpointName, EndpointNameError, MAX_NAME_BYTES};
 use relay_proto::{Rate, UpgradeProtocol};
 use relay_schemes::Locator;
 
+use crate::mask::Blinds;
 use crate::retry::{CircuitRule, Schedule, StatusRule};
 use crate::verify::Rule;
 use crate::webhook::Received;
@@ -44,6 +45,23 @@ pub(crate) struct Endpoint {
     pub concurrency: Option<NonZeroU32>,
     /// How it keeps events; `None` for a live one, which keeps nothing.
     pub policy: Option<DeliveryPolicy>,
+    pub capture: Capture,
+}
+
+/// What the journal keeps of its live requests, and what is hidden there.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Capture {
+    pub level: CaptureLevel,
+    pub blinds: Blinds,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum CaptureLevel {
+    /// Heads, and the beginning of each body.
+    #[default]
+    Bodies,
+    Heads,
+    Off,
 }
 
 impl Endpoint {

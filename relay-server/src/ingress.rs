@@ -23,8 +23,8 @@ use tokio::time::timeout;
 pub(crate) use self::listener::Ingress;
 use self::{api::AgentApi, client::Untrusted, listener::OpenConnections, prove::Prover, request::Requests};
 use crate::{
-    agents::Agents, config::Config, delivery::Delivery, memory::MemoryBudget, providers::Providers, refused::Refused,
-    replay_guard::ReplayGuard, routes::SharedRoutes,
+    agents::Agents, config::Config, delivery::Delivery, journal::Journal, memory::MemoryBudget, providers::Providers,
+    refused::Refused, replay_guard::ReplayGuard, routes::SharedRoutes,
 };
 
 impl Ingress {
@@ -37,6 +37,7 @@ impl Ingress {
         delivery: &Arc<Delivery>,
         providers: &Arc<Providers>,
         refused: &Arc<Refused>,
+        journal: &Arc<Journal>,
     ) -> anyhow::Result<Arc<Self>> {
         let limits = &config.limits;
         let memory = Arc::new(MemoryBudget::new(usize::try_from(limits.body_budget).unwrap_or(usize::MAX)));
@@ -46,6 +47,7 @@ impl Ingress {
             agents: Arc::clone(agents),
             delivery: Arc::clone(delivery),
             refused: Arc::clone(refused),
+            journal: Arc::clone(journal),
             prover: Prover {
                 max_head: limits.max_head,
                 timeouts: limits.timeouts,

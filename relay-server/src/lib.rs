@@ -11,6 +11,8 @@
 
 mod clock;
 mod failure;
+#[allow(missing_docs, reason = "public for the benchmarks alone")]
+pub mod hops;
 mod memory;
 mod spool;
 mod tally;
@@ -30,9 +32,6 @@ mod verify;
 
 mod mask;
 
-#[allow(missing_docs, reason = "public for the benchmarks alone")]
-pub mod hops;
-
 mod admission;
 pub mod endpoint;
 mod events;
@@ -46,6 +45,9 @@ pub mod agents;
 mod providers;
 
 mod refused;
+
+#[allow(dead_code, unused_imports, reason = "the API that reads it comes next")]
+mod journal;
 mod routes;
 
 mod deliver;

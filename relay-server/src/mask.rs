@@ -3,11 +3,14 @@
 //! There are two rules: names that say so by themselves, in headers and queries; and the places in which the endpoint's
 //! row says that a credential stands, in bodies as well. A masked part of a body keeps its length.
 
+mod capture;
+
 use std::{borrow::Cow, ops::Range};
 
 use bytes::Bytes;
 use relay_schemes::Provider;
 
+pub(crate) use self::capture::{Blinds, Masks};
 use crate::verify::Rule;
 
 pub(crate) const MASKED: &str = "[masked]";

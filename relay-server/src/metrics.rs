@@ -201,6 +201,8 @@ pub(crate) struct Gauges {
     pub dropped_copies: u64,
     /// Refused requests that were gone before they were written into the store.
     pub unwritten_refusals: u64,
+    /// Live requests that the journal gave up for others before their hour was over.
+    pub journal_dropped: u64,
     pub waiting: Vec<EndpointBacklog>,
     pub store: Usage,
 }
@@ -292,6 +294,8 @@ impl Metrics {
         registry.register("copies_dropped", help, ConstCounter::new(now.dropped_copies));
         let help = "Refused requests that were gone before they were written into the store";
         registry.register("refused_unwritten", help, ConstCounter::new(now.unwritten_refusals));
+        let help = "Records of the journal that gave way to others before their hour was over";
+        registry.register("journal_dropped", help, ConstCounter::new(now.journal_dropped));
         let runtimes = self.runtimes.lock();
         let tasks: usize = runtimes.iter().map(|runtime| runtime.metrics().num_alive_tasks()).sum();
         registry.register("tasks", "Tasks of every runtime", ConstGauge::new(tasks));

@@ -68,11 +68,11 @@ impl Refused {
         endpoint: &Arc<Endpoint>,
         turned_away: TurnedAway,
         status: StatusCode,
-    ) {
+    ) -> Option<Arc<Entry>> {
         let TurnedAway { received, body, failure } = turned_away;
         let code = failure.code();
         if !is_kept(failure) {
-            return;
+            return None;
         }
         self.notify_agents(endpoint, received.event_id, status, code);
         let line = |(name, value): (&HeaderName, &HeaderValue)| {
@@ -104,8 +104,9 @@ impl Refused {
         if let Failure::Sender(SenderFault::Unproven(refusal)) = failure
             && is_explained
         {
-            self.explainer.explain_soon(routes, endpoint, entry, whole, refusal);
+            self.explainer.explain_soon(routes, endpoint, Arc::clone(&entry), whole, refusal);
         }
+        Some(entry)
     }
 
     /// Tells the endpoint's agents of a request that was answered before it could reach them; of many, how many there

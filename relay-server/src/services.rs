@@ -13,6 +13,7 @@ use crate::{
     config::Config,
     delivery::Delivery,
     ingress::Ingress,
+    journal::Journal,
     metrics::Metrics,
     providers::Providers,
     refused::Refused,
@@ -28,6 +29,7 @@ pub(crate) struct Services {
     pub delivery: Arc<Delivery>,
     pub providers: Arc<Providers>,
     pub refused: Arc<Refused>,
+    pub journal: Arc<Journal>,
     pub ingress: Arc<Ingress>,
 }
 
@@ -48,11 +50,13 @@ impl Services {
             max_in_flight: config.limits.max_in_flight_per_agent,
             drain_timeout: config.server.drain_timeout,
         };
+        let journal = Journal::build(config.limits.journal_budget);
         let (agents, late_outcomes) = Agents::build(settings, store, &clock);
-        let delivery = Delivery::build(Arc::clone(store), clock, &agents, metrics.events());
+        let delivery = Delivery::build(Arc::clone(store), clock, &agents, metrics.events(), Arc::clone(&journal));
         let (budget, lasts) = (config.limits.refused_budget, config.store.kind.is_durable());
         let refused = Refused::build(budget, lasts, Arc::clone(store), Arc::clone(agents.registry()));
-        let ingress = Ingress::build(config, max_connections, &routes, &agents, &delivery, &providers, &refused)?;
-        Ok((Self { routes, metrics, agents, delivery, providers, refused, ingress }, late_outcomes))
+        let ingress =
+            Ingress::build(config, max_connections, &routes, &agents, &delivery, &providers, &refused, &journal)?;
+        Ok((Self { routes, metrics, agents, delivery, providers, refused, journal, ingress }, late_outcomes))
     }
 }

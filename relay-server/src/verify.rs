@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use self::keyring::Keyring;
 pub(crate) use self::keyring::{Fetch, FetchEnd, Fetched, Need};
 use crate::{
+    hops::Hop,
     replay_guard::{OwnMark, RequestMark},
     spool::BodyFile,
     webhook::{EventId, Received, input::RequestBody},
@@ -526,9 +527,17 @@ impl Webhook {
         &self.event
     }
 
-    /// Its type, which it then has no more.
-    pub(crate) fn take_kind(&mut self) -> Option<String> {
-        self.event.kind.take()
+    /// What it says about itself, which it then has no more.
+    pub(crate) fn take_event(&mut self) -> EventMeta {
+        std::mem::take(&mut self.event)
+    }
+
+    pub(crate) const fn received(&self) -> &Received {
+        &self.received
+    }
+
+    pub(crate) fn pass(&mut self, hop: Hop) {
+        self.received.way.pass(hop);
     }
 
     pub(crate) fn started(&self) -> Instant {

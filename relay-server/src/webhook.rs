@@ -12,6 +12,8 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::hops::Way;
+
 /// An event's id: `hook_` and a UUIDv7. Later ones sort after earlier ones.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId(Uuid);
@@ -81,6 +83,8 @@ pub(crate) struct Received {
     pub at: Timestamp,
     /// When it came, for deadlines.
     pub started: Instant,
+    /// The places that it has passed since then.
+    pub way: Way,
     pub peer: IpAddr,
     /// The same as text.
     pub address: Bytes,

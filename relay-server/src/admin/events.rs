@@ -99,7 +99,10 @@ async fn acted(services: &Services, id: &str, action: Action) -> Result<EventDon
     let acted = delivery.store.act(acts, delivery.clock.now()).await?.into_iter().next();
     delivery.wake();
     match acted {
-        Some(Acted::Done) => Ok(EventDone { id: id.to_string(), new_id: None }),
+        Some(Acted::Done) => {
+            delivery.tell(id).await;
+            Ok(EventDone { id: id.to_string(), new_id: None })
+        }
         Some(Acted::Not(state)) => {
             let message = format!("the event is {}, and this cannot be done to it then", word(state));
             Err(ApiError::new(ApiErrorKind::WrongState, message))

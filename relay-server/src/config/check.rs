@@ -28,6 +28,7 @@ use super::values::{self, PublicUrl};
 use super::{Config, keys};
 use crate::agents::token::Tokens;
 use crate::endpoint::Endpoint;
+use crate::mask::Masks;
 use crate::state::Others;
 use crate::store::StoreKind;
 
@@ -83,7 +84,8 @@ fn whole<'t>(texts: &[Text], roots: &[Section<'t>], context: Context<'_>, report
     let limits = limits(main);
     let store = store(main, context, server.state_dir.as_deref());
     let rows = verify::ProviderRows::new(texts, roots);
-    let rows = endpoint::EndpointBounds { context, limits: &limits, store: &store, rows: &rows };
+    let masks = inspect(main);
+    let rows = endpoint::EndpointBounds { context, limits: &limits, store: &store, rows: &rows, masks: &masks };
     let counted = || roots.iter().zip(texts).filter(|(_, text)| text.rows).map(|(root, _)| root);
     let endpoints: Vec<Arc<Endpoint>> = endpoint::endpoints(counted(), rows, report);
     let tokens = Tokens::new(token::tokens(counted(), context, &endpoints, report));
@@ -237,6 +239,7 @@ fn limits(main: &Section<'_>) -> ProcessLimits {
         max_sessions: limits.number("max_sessions", 2048, 1..=1_000_000),
         body_budget: limits.size("body_budget", 256 << 20, 1 << 20..=1 << 40),
         refused_budget: limits.size("refused_budget", 32 << 20, 1 << 20..=1 << 40),
+        journal_budget: limits.size("journal_budget", 64 << 20, 1 << 20..=1 << 40),
         timeouts: Timeouts {
             header: limits.duration("header_timeout", 10 * SECOND, SECOND..=5 * MINUTE),
             body_idle: limits.duration("body_idle_timeout", 15 * SECOND, SECOND..=10 * MINUTE),
@@ -245,6 +248,19 @@ fn limits(main: &Section<'_>) -> ProcessLimits {
             upgrade_idle: limits.duration("upgrade_idle_timeout", 10 * MINUTE, SECOND..=24 * HOUR),
         },
     }
+}
+
+fn inspect(main: &Section<'_>) -> Masks {
+    let inspect = main.section("inspect", keys::INSPECT);
+    let pointer = |text: &str| match text.starts_with('/') {
+        true => Ok(text.to_owned()),
+        false => Err(Wrong::new(format!("\"{text}\" is not a JSON pointer"), "write it like \"/data/card\"")),
+    };
+    let name = |text: &str| match http::HeaderName::try_from(text) {
+        Ok(name) => Ok(name.as_str().to_owned()),
+        Err(_) => Err(Wrong::new(format!("\"{text}\" is not a header's name"), "write it like \"x-customer\"")),
+    };
+    Masks { headers: inspect.list("mask_headers", name), json: inspect.list("mask_json", pointer) }
 }
 
 fn store(main: &Section<'_>, context: Context<'_>, state_dir: Option<&Path>) -> StoreSpec {

@@ -1,6 +1,6 @@
 //! Every key that can be typed in `relay.toml`, table by table. `check` reads them.
 
-pub(super) const MAIN: &str = "version include server tls store limits provider endpoint token";
+pub(super) const MAIN: &str = "version include server tls store limits inspect provider endpoint token";
 /// What an included file may say.
 pub(super) const ROWS: &str = "provider endpoint token";
 pub(super) const SERVER: &str = "\
@@ -9,10 +9,11 @@ pub(super) const SERVER: &str = "\
 pub(super) const TLS: &str = "cert key";
 pub(super) const STORE: &str = "url max_size retention pending_retention";
 pub(super) const LIMITS: &str = "\
-    max_body max_head max_in_flight_per_agent max_sessions body_budget refused_budget \
+    max_body max_head max_in_flight_per_agent max_sessions body_budget refused_budget journal_budget \
     header_timeout body_idle_timeout body_timeout idle_timeout upgrade_idle_timeout";
+pub(super) const INSPECT: &str = "mask_headers mask_json";
 pub(super) const ENDPOINT: &str = "\
-    name mode verify deadline idle_timeout max_body max_size hosts allow replay wait_for_agent attach upgrades \
+    name mode verify deadline idle_timeout max_body max_size hosts allow replay wait_for_agent attach upgrades journal \
     rate concurrency attempt_timeout agent_grace on_failure methods dedup dedup_window dedup_key order resign ack retry";
 /// Those of an endpoint that only one which keeps events has.
 pub(super) const STORED: &str = "\

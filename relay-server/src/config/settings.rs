@@ -94,6 +94,8 @@ pub(crate) struct ProcessLimits {
     pub body_budget: u64,
     /// Memory for the log of refused requests.
     pub refused_budget: u64,
+    /// Memory for the journal.
+    pub journal_budget: u64,
     pub timeouts: Timeouts,
 }
 

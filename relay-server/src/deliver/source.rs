@@ -17,6 +17,7 @@ use crate::{
     clock::Clock,
     endpoint::EndpointName,
     failure::{Failure, RelayFault, SenderFault},
+    journal::BodyTap,
     message::names,
     spool::BodyFile,
     store::{Store, StoreError},
@@ -73,6 +74,15 @@ pub(crate) struct KeptBody {
     left: Range<u64>,
 }
 
+/// Who gets a copy of a body that is sent.
+#[derive(Default)]
+pub(crate) struct Copies {
+    /// Agents that watch.
+    pub(super) mirror: Option<MirrorWriter>,
+    /// The journal.
+    pub(super) tap: Option<Arc<BodyTap>>,
+}
+
 enum Part {
     Data(Bytes),
     Trailers(HeaderBlock),
@@ -90,11 +100,15 @@ impl BodySource {
 
     /// Sends the body, and copies of it. Where neither the agent nor a copy wants more, it ends: the answer, or its
     /// absence, says why.
-    pub(super) async fn upload(mut self, mut request: Sender, mut mirror: Option<MirrorWriter>) -> Result<(), Failure> {
+    pub(super) async fn upload(mut self, mut request: Sender, copies: Copies) -> Result<(), Failure> {
+        let Copies { mut mirror, tap } = copies;
         let (mut is_wanted, mut trailers) = (true, HeaderBlock::new());
         while let Some(part) = self.next().await? {
             match part {
                 Part::Data(data) => {
+                    if let Some(tap) = &tap {
+                        tap.data(&data);
+                    }
                     if let Some(mirror) = &mut mirror {
                         mirror.data(&data);
                     }
@@ -105,6 +119,9 @@ impl BodySource {
                 }
                 Part::Trailers(lines) => trailers = lines,
             }
+        }
+        if let Some(tap) = tap {
+            tap.ended();
         }
         if let Some(mirror) = mirror {
             mirror.finish(&trailers);

@@ -14,7 +14,7 @@ use tracing::{Instrument as _, Span};
 use super::{
     Delivery, SenderReply,
     audience::{Recorder, WaitingSender, is_whole},
-    settle::{AttemptEnd, Note, Ruling, rest_until},
+    settle::{AttemptEnd, Note, Ruling, Told, rest_until},
     sign::{self, Signed},
     window::Window,
 };
@@ -27,6 +27,7 @@ use crate::{
     },
     deliver::{Bodies, BodySource, Call, Undelivered, answer_head, deliver},
     endpoint::{DeliveryPolicy, Endpoint},
+    hops::{Hop, Way, Whose},
     memory::Memory,
     message::{Known, request_head},
     retry::Judgement,
@@ -57,6 +58,10 @@ pub(super) struct Event {
     pub(super) replay_of: Option<EventId>,
     /// A person asked its sender for it.
     pub(super) redelivered: bool,
+    /// As it stands before the attempt, where somebody watches.
+    pub(super) news: Option<Box<Summary>>,
+    /// The way of the request that brought it, where that was just now.
+    pub(super) way: Option<Way>,
 }
 
 pub(super) enum EventBody {
@@ -86,6 +91,8 @@ impl Event {
             lease,
             replay_of: summary.replay_of,
             redelivered: summary.redelivered,
+            news: None,
+            way: None,
         })
     }
 
@@ -124,7 +131,7 @@ impl Event {
 
 /// Attempts an event and settles it. Waits for an agent until `patience`.
 pub(super) async fn run(delivery: &Delivery, event: Event, patience: Instant, waiting: WaitingSender) {
-    let note = Note::begin(delivery);
+    let note = Note::begin(delivery, event.way);
     let (name, kind) = (event.endpoint.name.as_str(), event.kind.as_deref());
     let place = delivery.registry.reserve_or_wait(name, kind, Circuits::Respected, patience).await;
     let reserved = reserved(delivery, &event, place);
@@ -134,7 +141,7 @@ pub(super) async fn run(delivery: &Delivery, event: Event, patience: Instant, wa
 /// Takes a place at once for an event that the pump claimed: the next round counts it. The rest attempts and settles the
 /// event; whether it was delivered.
 pub(super) fn begin(delivery: &Arc<Delivery>, event: Event) -> impl Future<Output = bool> + use<> {
-    let note = Note::begin(delivery);
+    let note = Note::begin(delivery, event.way);
     let place = delivery.registry.reserve(event.endpoint.name.as_str(), event.kind.as_deref(), Circuits::Respected);
     let reserved = reserved(delivery, &event, place);
     let own = Arc::clone(delivery);
@@ -154,7 +161,12 @@ async fn run_at(
             attempt(delivery, event, reserved, note, waiting).instrument(span).await
         }
         Err(rest) => {
-            waiting.map(|waiting| waiting.give(SenderReply::Ack));
+            let mut note = note;
+            if let Some(waiting) = waiting {
+                let told = if waiting.give(SenderReply::Ack) { Told::Now(Whose::Ack) } else { Told::Before };
+                note.tell(&event, told, None);
+            }
+            delivery.arrivals.put(event.id, note.way); // Its next attempt is the first on record.
             let ruling = Ruling::of(Then::Release(rest_until(note.started_at, rest)));
             let settled = delivery.settle_attempt(&event, note, Err(Outcome::NotCalled), ruling);
             settled.instrument(event.span(None)).await;
@@ -179,16 +191,21 @@ async fn attempt(
     let until = Instant::now() + event.policy().attempt_timeout;
     let agent = place.agent().clone();
     note.agent = Some(agent.name.to_string());
+    note.way.pass(Hop::Opened);
     let mut expected = delivery.outcomes.expect(*event.id.as_bytes(), event.lease.fence, agent);
     let aim = Aim { target: place.target().clone(), is_probe: place.is_probe };
     let (head, source) = (event.request(afresh.as_ref(), Some(event.lease.fence)), event.source(delivery.bodies()));
-    let call = Call::open_copied(&delivery.registry, event.kind.as_deref(), place, head, source);
+    let call = Call::open_copied(&delivery.registry, event.kind.as_deref(), place, head, (source, None));
     let mut recorder = Recorder::new(&event, waiting);
     let end = match deliver(call, until, &mut recorder).await {
         Ok(answer) => Ok(answer),
         Err(Undelivered::Broken(Broken::SessionLost)) => reported_end(&mut expected, &event, until).await,
         Err(why) => Err(why.into()),
     };
+    if let Some(head_at) = recorder.head_at {
+        note.way.hops.note(Hop::AnswerHead, head_at - note.way.from);
+    }
+    note.way.pass(Hop::Ended);
     drop(admitted); // The handler is done: a sender that hears of it may send the next one.
     let (judgement, ruling) = Ruling::on(&end, recorder, delivery.clock.now());
     aim.record(delivery, &event, &end, judgement);

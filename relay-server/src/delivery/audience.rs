@@ -138,13 +138,15 @@ pub(super) struct Recorder<'a> {
     pub(super) waiting: Option<WaitingSender>,
     /// The sender has the beginning of the answer already.
     pub(super) streams: bool,
+    /// When the head of the answer came.
+    pub(super) head_at: Option<Instant>,
     /// What is for the sender alone: the head as it may see it, and trailers.
     seen: Option<(Parts, HeaderMap)>,
 }
 
 impl<'a> Recorder<'a> {
     pub(super) const fn new(event: &'a Event, waiting: Option<WaitingSender>) -> Self {
-        Self { event, waiting, streams: false, seen: None }
+        Self { event, waiting, streams: false, head_at: None, seen: None }
     }
 
     /// A recorded answer as the waiting sender gets it.
@@ -175,6 +177,7 @@ impl Audience for &mut Recorder<'_> {
     type Taken = store::Answer;
 
     async fn take(self, answer: HandlerAnswer) -> Result<store::Answer, Undelivered> {
+        self.head_at = Some(Instant::now());
         let HandlerAnswer { head, headers, body, upload: _goes_on, .. } = answer;
         let (mut kept, mut trailers, mut stream) = (BytesMut::new(), HeaderMap::new(), None);
         let (mut is_long, mut len) = (false, 0_u64);

@@ -16,6 +16,7 @@ use crate::{
     deliver::Trusted,
     endpoint::{DeliveryPolicy, Endpoint, Identity, Order},
     failure::{Failure, RelayFault, SenderFault},
+    hops::{Hop, Whose},
     memory::Memory,
     message::take_apart,
     replay_guard::RequestMark,
@@ -56,6 +57,7 @@ impl Delivery {
         trusted: Trusted<'_>,
     ) -> Result<TakenIn, Failure> {
         let deadline = webhook.started() + endpoint.deadline;
+        let way = webhook.received().way;
         let new = self.new_event(endpoint, policy, webhook, trusted)?;
         let event = Event {
             endpoint: Arc::clone(endpoint),
@@ -71,6 +73,8 @@ impl Delivery {
             lease: Lease { fence: 0, attempt: 0, tries: 0 }, // The store gives it.
             replay_of: None,
             redelivered: false,
+            news: None,
+            way: Some(way),
         };
         // On its own: a sender that leaves at this moment must not leave behind an event that is leased to nobody.
         let delivery = Arc::clone(self);
@@ -140,10 +144,11 @@ impl Delivery {
             && !self.registry.held_back(endpoint.name.as_str())
     }
 
-    async fn keep(self: &Arc<Self>, new: NewEvent, event: Event, patience: Instant) -> Result<Kept, Failure> {
+    async fn keep(self: &Arc<Self>, new: NewEvent, mut event: Event, patience: Instant) -> Result<Kept, Failure> {
         let (endpoint, event_id) = (event.endpoint.name.clone(), event.id);
         // Before it is kept: a repeat may be found to be one in the same commit.
         let waits = new.lease.is_some().then(|| self.wait(event_id));
+        event.news = self.arrival_news(&new);
         let verdict = match self.store.append(vec![new], self.clock.now()).await {
             Ok(verdicts) => verdicts.into_iter().next().ok_or(RelayFault::Internal.into()),
             Err(error) => {
@@ -164,8 +169,15 @@ impl Delivery {
         if !matches!(verdict, Ok(Verdict::Accepted { lease: Some(_), .. })) {
             self.running.lock().remove(&event_id);
         }
+        if let Some(way) = &mut event.way {
+            way.pass(Hop::Stored);
+        }
         let (id, lease, redelivered) = match verdict {
-            Ok(Verdict::Accepted { lease, .. }) => (event_id, lease, false),
+            Ok(Verdict::Accepted { lease, conflict }) => {
+                event.accepted(lease, conflict);
+                self.publish(event.news.as_deref());
+                (event_id, lease, false)
+            }
             Ok(Verdict::Again { of, lease, redelivery }) => (of, lease, redelivery),
             Ok(Verdict::Duplicate { of, state, answer }) => return Ok(Kept::Repeats { of, state, answer }),
             Ok(Verdict::OtherBody { .. }) => return Err(SenderFault::Replayed.into()),
@@ -173,6 +185,10 @@ impl Delivery {
             Err(failure) => return Err(failure),
         };
         let Some(lease) = lease else {
+            if let Some(way) = event.way.as_mut().filter(|_| id == event_id) {
+                way.answered(Whose::Ack, Some(event.endpoint.policy.as_ref().map_or(200, |it| it.ack.status.as_u16())));
+                self.arrivals.put(id, *way);
+            }
             self.wake.notify_one();
             return Ok(Kept::Waits(id));
         };

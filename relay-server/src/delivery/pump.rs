@@ -110,7 +110,11 @@ async fn round(delivery: &Arc<Delivery>) -> Duration {
 
 fn begin(delivery: &Arc<Delivery>, endpoint: &Arc<Endpoint>, claim: store::ClaimedEvent) {
     let store::ClaimedEvent { summary, lease, head, body } = claim;
-    let Some(event) = Event::of(endpoint, summary, head, body, lease) else { return };
+    let news = delivery.running_news(&summary);
+    let Some(mut event) = Event::of(endpoint, summary, head, body, lease) else { return };
+    delivery.publish(news.as_deref());
+    event.news = news;
+    event.way = delivery.arrivals.take(event.id);
     delivery.window(&endpoint.name, Window::begun);
     let (own, name, attempt) = (Arc::clone(delivery), endpoint.name.clone(), attempt::begin(delivery, event));
     delivery.tasks.spawn(async move {

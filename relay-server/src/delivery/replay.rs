@@ -133,7 +133,10 @@ impl Delivery {
         let acted = self.store.act(vec![act], self.clock.now()).await?;
         self.wake();
         match acted.first() {
-            Some(Acted::Done) => Ok(id),
+            Some(Acted::Done) => {
+                self.tell(id).await;
+                Ok(id)
+            }
             Some(Acted::Not(state)) => Err(NotReplayed::Not(Some(*state))),
             Some(Acted::Unknown) | None => Err(NotReplayed::Not(None)),
         }

@@ -16,10 +16,12 @@ use super::{
     Delivery, SenderReply,
     attempt::{Event, REST, end_of},
     audience::{BoundReply, Recorder, WaitingSender},
+    news::Unknown,
 };
 use crate::{
     endpoint::DeliveryPolicy,
     failure::Failure,
+    hops::{Hop, Way, Whose},
     retry::{Judgement, retry_after},
     store::{self, Attempt, End, Ended, Outcome, Reason, Then},
     throttle::Throttle,
@@ -42,18 +44,53 @@ pub(super) struct Note {
     pub(super) started_at: Timestamp,
     pub(super) begun: Instant,
     pub(super) agent: Option<String>,
+    pub(super) way: Way,
 }
 
 impl Note {
-    pub(super) fn begin(delivery: &Delivery) -> Self {
-        Self { started_at: delivery.clock.now(), begun: Instant::now(), agent: None }
+    /// Of an attempt that begins now, on the way of the request that brought its event, if that was just now.
+    pub(super) fn begin(delivery: &Delivery, way: Option<Way>) -> Self {
+        let begun = Instant::now();
+        let mut way = way.unwrap_or(Way::from(begun));
+        way.hops.note(Hop::Attempt, begun - way.from);
+        Self { started_at: delivery.clock.now(), begun, agent: None, way }
     }
+
+    /// Notes what the sender got.
+    pub(super) fn tell(&mut self, event: &Event, told: Told, status: Option<u16>) {
+        let (hops, gone_by) = (&mut self.way.hops, self.way.from.elapsed());
+        let (deadline, ack) = (event.endpoint.deadline, Some(event.policy().ack.status.as_u16()));
+        match told {
+            Told::Nothing => {}
+            Told::AtHead => {
+                let head = hops.at_us(Hop::AnswerHead).map_or(gone_by, |us| Duration::from_micros(us.into()));
+                hops.note_answer(Whose::Handler, status, head);
+            }
+            Told::Now(Whose::Ack) => hops.note_answer(Whose::Ack, ack, gone_by),
+            Told::Now(whose) => hops.note_answer(whose, status, gone_by),
+            Told::Before if gone_by >= deadline => hops.note_answer(Whose::Ack, ack, deadline),
+            Told::Before => hops.note_answer(Whose::Nobody, None, gone_by),
+        }
+    }
+}
+
+/// What an event's sender was told of an attempt, as far as it is known when that is settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// No sender waits.
+    Nothing,
+    /// It got the answer as it came.
+    AtHead,
+    Now(Whose),
+    /// It had its ack, or has left.
+    Before,
 }
 
 /// What becomes of an event, and what is for its sender.
 pub(super) struct Ruling {
     then: Then,
     passed_on: Option<PassedOn>,
+    told: Told,
 }
 
 pub(super) enum PassedOn {
@@ -74,12 +111,17 @@ impl PassedOn {
 
 impl Ruling {
     pub(super) const fn of(then: Then) -> Self {
-        Self { then, passed_on: None }
+        Self { then, passed_on: None, told: Told::Nothing }
+    }
+
+    fn told(self, told: Told) -> Self {
+        Self { told, ..self }
     }
 
     /// By the rule for senders that wait, if the sender can be bound, else by that for senders with an ack.
     pub(super) fn on(end: &AttemptEnd, mut recorder: Recorder<'_>, now: Timestamp) -> (Judgement, Self) {
         let event = recorder.event;
+        let none = if recorder.waiting.is_some() { Told::Before } else { Told::Nothing };
         // Looked at once: its deadline may come at any moment.
         let waiting = recorder.waiting.take_if(|waiting| waiting.waits());
         let judgement = judgement(end, event.policy(), recorder.streams || waiting.is_some());
@@ -90,16 +132,24 @@ impl Ruling {
                 // The answer broke off under the sender's eyes, after a head that said how it would end.
                 (Err(_), _) => then(end, Judgement::Again, event, now),
             };
-            return (judgement, Self::of(then));
+            return (judgement, Self::of(then).told(Told::AtHead));
         }
         let Some(waiting) = waiting else {
-            return (judgement, Self::of(then(end, judgement, event, now)));
+            return (judgement, Self::of(then(end, judgement, event, now)).told(none));
         };
         if let (Ok(answer), Judgement::Success) = (end, judgement) {
             let reply = SenderReply::Answer(recorder.passed_on(answer));
-            return (judgement, Self { then: Then::Done, passed_on: Some(PassedOn::Noted(waiting, reply)) });
+            return (
+                judgement,
+                Self {
+                    then: Then::Done,
+                    passed_on: Some(PassedOn::Noted(waiting, reply)),
+                    told: Told::Now(Whose::Handler),
+                },
+            );
         }
-        let after_ack = || Self::of(then(end, self::judgement(end, event.policy(), false), event, now));
+        let after_ack =
+            || Self::of(then(end, self::judgement(end, event.policy(), false), event, now)).told(Told::Before);
         let passes_failures = event.policy().pass_failures;
         let (reply, cause) = match (end, judgement) {
             (Ok(answer), Judgement::Final) => {
@@ -107,18 +157,24 @@ impl Ruling {
             }
             (Ok(answer), _) if passes_failures => (SenderReply::Answer(recorder.passed_on(answer)), reason(end)),
             (Err(outcome), _) if passes_failures => (SenderReply::Failure((*outcome).into()), reason(end)),
-            _ if waiting.give(SenderReply::Ack) => return (judgement, Self::of(then(end, judgement, event, now))),
+            _ if waiting.give(SenderReply::Ack) => {
+                return (judgement, Self::of(then(end, judgement, event, now)).told(Told::Now(Whose::Ack)));
+            }
             _ => return (judgement, after_ack()),
         };
-        let ruling = waiting
-            .bind(reply)
-            .map_or_else(after_ack, |bound| Self { then: Then::Dead(cause), passed_on: Some(PassedOn::Kept(bound)) });
+        let told = Told::Now(if matches!(reply, SenderReply::Answer(_)) { Whose::Handler } else { Whose::Relay });
+        let ruling = waiting.bind(reply).map_or_else(after_ack, |bound| Self {
+            then: Then::Dead(cause),
+            passed_on: Some(PassedOn::Kept(bound)),
+            told,
+        });
         (judgement, ruling)
     }
 }
 
 impl Delivery {
-    pub(super) async fn settle_attempt(&self, event: &Event, note: Note, end: AttemptEnd, ruling: Ruling) {
+    pub(super) async fn settle_attempt(&self, event: &Event, mut note: Note, end: AttemptEnd, ruling: Ruling) {
+        note.tell(event, ruling.told, end.as_ref().ok().map(|answer| answer.status));
         let (outcome, answer) = match end {
             Ok(answer) => (Outcome::Answered, Some(answer)),
             Err(outcome) => (outcome, None),
@@ -131,9 +187,15 @@ impl Delivery {
             outcome,
             agent: note.agent,
             answer,
+            hops: note.way.hops,
         };
+        let news = self.ending_news(event, &attempt, ruling.then);
         let end = End { endpoint: event.endpoint.name.clone(), id: event.id, attempt, then: ruling.then };
         self.settle(end, ruling.passed_on).await;
+        match news {
+            Ok(news) => self.publish(news.as_deref()),
+            Err(Unknown) => self.tell(event.id).await,
+        }
     }
 
     /// Settles what an agent told of an attempt that nobody waited for any more: after a restart of the relay.
@@ -141,7 +203,7 @@ impl Delivery {
         if matches!(state, OutcomeState::Running) {
             return;
         }
-        let (end, note) = (end_of(state, event), Note::begin(self));
+        let (end, note) = (end_of(state, event), Note::begin(self, None));
         let then = then(&end, judgement(&end, event.policy(), false), event, note.started_at);
         self.settle_attempt(event, note, end, Ruling::of(then)).await;
     }

@@ -13,6 +13,7 @@ use crate::{
     agents::AgentSettings,
     endpoint::{Ack, Allow, Identity, Replay, Resign},
     failure::RelayFault,
+    journal::Journal,
     metrics::Metrics,
     retry::{CircuitRule, Schedule, StatusRule},
     store::{
@@ -56,6 +57,7 @@ fn endpoint() -> Arc<Endpoint> {
         rate: None,
         concurrency: None,
         policy: Some(policy),
+        capture: Default::default(),
     })
 }
 
@@ -68,7 +70,7 @@ fn delivery() -> (Arc<UnsteadyStore>, Arc<Delivery>) {
     let (kept, clock): (Arc<dyn Store>, _) = (Arc::<UnsteadyStore>::clone(&store), Clock::default());
     let settings = AgentSettings { max_sessions: 1, max_in_flight: 1, drain_timeout: Duration::ZERO };
     let (agents, _strays) = Agents::build(settings, &kept, &clock);
-    let delivery = Delivery::build(kept, clock, &agents, Metrics::default().events());
+    let delivery = Delivery::build(kept, clock, &agents, Metrics::default().events(), Journal::build(1 << 20));
     delivery.set_endpoints(&[endpoint()]);
     (store, delivery)
 }
@@ -98,6 +100,7 @@ async fn attempted(delivery: &Delivery, answer_bytes: usize) -> End {
         fence: lease.fence,
         started_at: now,
         duration: Duration::ZERO,
+        hops: crate::hops::Hops::default(),
         outcome: Outcome::Answered,
         agent: None,
         answer: Some(store::Answer { status: 200, headers: HeaderBlock::new(), body, truncated: false }),
@@ -211,7 +214,7 @@ impl FirstAttempt {
     async fn end(self, end: AttemptEnd) -> (State, Option<Reason>) {
         let Self { delivery, event, waiting } = self;
         let now = delivery.clock.now();
-        let note = Note::begin(&delivery);
+        let note = Note::begin(&delivery, None);
         let (_, ruling) = Ruling::on(&end, Recorder::new(&event, Some(waiting)), now);
         delivery.settle_attempt(&event, note, end, ruling).await;
         delivery.running.lock().remove(&event.id);

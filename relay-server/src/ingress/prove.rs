@@ -19,6 +19,7 @@ use crate::{
     config::Timeouts,
     endpoint::Endpoint,
     failure::{Failure, RelayFault, SenderFault},
+    hops::Hop,
     memory::{LIVE_BYTES, Memory, MemoryBudget, NoRoom, head_bytes},
     providers::Providers,
     refused::TurnedAway,
@@ -76,6 +77,7 @@ impl Prover {
             payload if !(endpoint.verify.covers_body() || kept) => payload,
             Payload::Streaming(body) => match self.collect(endpoint, &received, holder, body, &mut memory).await {
                 Ok(body) => {
+                    received.way.pass(Hop::Body);
                     if !kept {
                         received.started = Instant::now(); // Before its last byte there is nothing to answer.
                     }
@@ -106,7 +108,9 @@ impl Prover {
             Ok(webhook) => webhook,
             Err(unproven) => Box::pin(self.verify_again(endpoint, *unproven, key_by)).await?,
         };
-        Ok(Proven::Webhook(Box::new(webhook), memory))
+        let mut webhook = Box::new(webhook);
+        webhook.pass(Hop::Verified);
+        Ok(Proven::Webhook(webhook, memory))
     }
 
     /// What can be said before a byte of the body was read.

@@ -29,6 +29,8 @@ use crate::{
     delivery::{Delivery, SenderReply, TakenIn},
     endpoint::{Ack, DeliveryPolicy, Endpoint, Replay},
     failure::{AgentFault, Failure, HandlerFault, RelayFault, SenderFault},
+    hops::{Hop, Way, Whose},
+    journal::{Journal, LiveAnswer, Record},
     memory::{LIVE_BYTES, Memory},
     metrics::{AnswerClass, Meter},
     refused::{Refused, TurnedAway},
@@ -57,6 +59,7 @@ pub(super) struct Requests {
     pub(super) agents: Arc<Agents>,
     pub(super) delivery: Arc<Delivery>,
     pub(super) refused: Arc<Refused>,
+    pub(super) journal: Arc<Journal>,
     pub(super) prover: Prover,
     pub(super) api: AgentApi,
     pub(super) guard: ReplayGuard,
@@ -150,9 +153,24 @@ impl Requests {
                 let (at, url) = (self.delivery.clock.now(), routes.seen_url(&endpoint, peer, &head, &host));
                 let front = routes.front(&endpoint, peer, &host);
                 let (started, secure, peer) = (seen.started, peer.secure, peer.address);
+                let mut way = Way::from(started);
+                way.pass(Hop::Received);
                 let address = connection.address.clone();
-                let received =
-                    Received { event_id, at, started, peer, address, client, secure, front, head, host, url, rest };
+                let received = Received {
+                    event_id,
+                    at,
+                    started,
+                    way,
+                    peer,
+                    address,
+                    client,
+                    secure,
+                    front,
+                    head,
+                    host,
+                    url,
+                    rest,
+                };
                 Asked::Webhook(Addressed { routes, endpoint, meter, received: Box::new(received), payload })
             }
             Err(fault) => {
@@ -200,7 +218,10 @@ impl Requests {
         let holder = Some(received.client).filter(|it| !is_local(*it) && !routes.trusts(*it)).map(site);
         let (webhook, mut memory) = match self.prover.prove(endpoint, received, holder, payload).await {
             Ok(Proven::Webhook(webhook, memory)) => (webhook, memory),
-            Ok(Proven::Answered(reply, event_id)) => return Ok(Outcome::Challenge(reply, event_id)),
+            Ok(Proven::Answered(reply, event_id)) => {
+                self.journal.note(|| self.prover.providers.handshakes.find(event_id).map(Record::Handshake));
+                return Ok(Outcome::Challenge(reply, event_id));
+            }
             Err(turned_away) => return Err(self.turn_away(routes, endpoint, *turned_away)),
         };
         if webhook.signed().is_some_and(|signed| self.delivery.own.holds(signed)) {
@@ -282,20 +303,39 @@ impl Requests {
     async fn deliver(
         &self,
         routes: &Routes,
-        endpoint: &Endpoint,
+        endpoint: &Arc<Endpoint>,
         webhook: Box<Webhook>,
     ) -> Result<HandlerAnswer, Failure> {
+        let mut draft = Journal::draft(endpoint, &webhook);
         let event_id = webhook.event_id();
         let trusted = |address| routes.trusts(address);
         let context = LiveContext {
             registry: self.agents.registry(),
             admission: &self.delivery.admission,
+            journal: &self.journal,
             trusted: &trusted,
             body_idle: self.timeouts.body_idle,
             upgrade_idle: self.timeouts.upgrade_idle,
             connections: &self.open.tasks,
         };
-        let outcome = deliver_live(webhook, endpoint, context).await;
+        let mut outcome = deliver_live(webhook, endpoint, context, &mut draft).await;
+        if let Some(mut draft) = draft {
+            let (whose, answer) = match &outcome {
+                Ok(answer) => {
+                    let (status, headers) = (answer.head.status.as_u16(), answer.headers.clone());
+                    (Whose::Handler, LiveAnswer::Handler { status, headers })
+                }
+                Err(failure) => {
+                    let (code, status) = (failure.code(), respond::of_failure(*failure).status.as_u16());
+                    (Whose::Relay, LiveAnswer::Failed { code, status })
+                }
+            };
+            draft.way.answered(whose, Some(answer.status()));
+            let tap = self.journal.live(draft, endpoint, answer);
+            if let Ok(answer) = &mut outcome {
+                answer.tap = tap;
+            }
+        }
         if let Err(
             failure @ (Failure::Sender(SenderFault::BodyTooLarge { .. })
             | Failure::Agent(AgentFault::Unwanted)
@@ -323,7 +363,8 @@ impl Requests {
 
     fn turn_away(&self, routes: &Arc<Routes>, endpoint: &Arc<Endpoint>, turned_away: TurnedAway) -> Failure {
         let failure = turned_away.failure;
-        self.refused.record(routes, endpoint, turned_away, respond::of_failure(failure).status);
+        let entry = self.refused.record(routes, endpoint, turned_away, respond::of_failure(failure).status);
+        self.journal.note(|| entry.map(Record::Refused));
         failure
     }
 

@@ -32,6 +32,7 @@ use crate::{
     delivery::{Piece, SenderReply, TakenIn},
     endpoint::Ack,
     failure::{ApiError, ApiErrorKind, Failure},
+    journal::AnswerTap,
     memory::Memory,
     message::known,
     replay_guard::FirstRequest,
@@ -92,12 +93,22 @@ pub(crate) fn answer(
     event_id: EventId,
     idle: Duration,
 ) -> Response<ResponseBody> {
-    let HandlerAnswer { head, headers: _, body, upload, memory, admitted } = answer;
+    let HandlerAnswer { head, headers: _, body, upload, memory, admitted, tap } = answer;
     let first = first.map(|running| (running, head.status));
     let body = body.map_or_else(empty, |inner| {
         let missing = inner.size_hint().exact().or_else(|| content_length(&head.headers));
         let (silence, _upload, _memory, _admitted) = (None, upload, memory, admitted);
-        ResponseBody::Handlers(Box::new(Streamed { inner, idle, silence, missing, first, _upload, _memory, _admitted }))
+        ResponseBody::Handlers(Box::new(Streamed {
+            inner,
+            idle,
+            silence,
+            missing,
+            first,
+            tap,
+            _upload,
+            _memory,
+            _admitted,
+        }))
     });
     let mut response = Response::from_parts(head, body);
     mark(&mut response, event_id);
@@ -268,6 +279,8 @@ pub(crate) struct Streamed {
     missing: Option<u64>,
     /// A first request, whose end those that repeat it wait for, and its status.
     first: Option<(FirstRequest, StatusCode)>,
+    /// The journal's look at it.
+    tap: Option<AnswerTap>,
     /// The rest of the request, which ends with the answer unless others watch.
     _upload: Option<Upload>,
     _memory: Option<Memory>,
@@ -289,6 +302,9 @@ impl Streamed {
         if let Some((running, status)) = self.first.take() {
             running.ended(status);
         }
+        if let Some(mut tap) = self.tap.take() {
+            tap.ended();
+        }
     }
 }
 
@@ -308,8 +324,13 @@ impl HttpBody for Streamed {
             match &mut frame {
                 None => self.ended(),
                 Some(Ok(frame)) => {
-                    let len = frame.data_ref().map_or(0, Bytes::len) as u64;
-                    self.missing = self.missing.map(|missing| missing.saturating_sub(len));
+                    if let Some(data) = frame.data_ref() {
+                        let len = data.len() as u64;
+                        self.missing = self.missing.map(|missing| missing.saturating_sub(len));
+                        if let Some(tap) = &mut self.tap {
+                            tap.data(data);
+                        }
+                    }
                     if let Some(trailers) = frame.trailers_mut() {
                         settle_trailers(trailers);
                     }

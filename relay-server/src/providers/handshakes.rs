@@ -60,6 +60,10 @@ impl Handshakes {
         }
     }
 
+    pub(crate) fn find(&self, event_id: EventId) -> Option<Arc<Handshake>> {
+        self.0.lock().iter().rev().find(|one| one.event_id == event_id).cloned()
+    }
+
     /// The last ones of an endpoint or of all, the newest first.
     pub(crate) fn list(&self, endpoint: Option<&str>, limit: usize) -> Vec<Arc<Handshake>> {
         let kept = self.0.lock();

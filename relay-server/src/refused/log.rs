@@ -76,7 +76,7 @@ pub(crate) struct RefusedHead {
 }
 
 impl Entry {
-    fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let RefusedHead { method, url, headers, .. } = &self.head;
         let headers: usize = headers.iter().map(|(name, value)| name.len() + value.len() + 64).sum();
         let own = self.endpoint.as_str().len() + method.len() + url.len() + self.hidden.bytes();

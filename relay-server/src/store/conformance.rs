@@ -343,6 +343,7 @@ fn end(delivery: &ClaimedEvent, status: Option<u16>, then: Then, now: i64) -> En
             fence: delivery.lease.fence,
             started_at: at(now),
             duration: Duration::from_millis(5),
+            hops: crate::hops::Hops::default(),
             outcome: if status.is_some() { Outcome::Answered } else { Outcome::Unreachable },
             agent: Some("agent-1".into()),
             answer,

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::outcome::{Outcome, Reason};
 use crate::{
     endpoint::EndpointName,
+    hops::Hops,
     message::{Arrival, Forwarded, Sent},
     spool::BodyFile,
     webhook::EventId,
@@ -268,6 +269,7 @@ pub struct Attempt {
     pub outcome: Outcome,
     pub agent: Option<String>,
     pub answer: Option<Answer>,
+    pub hops: Hops,
 }
 
 #[derive(Clone, Debug)]
@@ -363,6 +365,36 @@ pub struct Summary {
     pub replay_of: Option<EventId>,
     /// Whether it was delivered again because a person asked its sender to.
     pub redelivered: bool,
+}
+
+impl Summary {
+    /// An event that is about to be kept, as far as it says so itself.
+    pub(crate) fn of(event: &NewEvent) -> Self {
+        Self {
+            endpoint: event.endpoint.clone(),
+            id: event.id,
+            received_at: event.received_at,
+            state: State::Pending,
+            reason: None,
+            attempts: 0,
+            tries: 0,
+            fence: 0,
+            due_at: None,
+            parked: false,
+            status: None,
+            settled_at: None,
+            method: event.head.sent.method.clone(),
+            target: super::rules::shown(&event.head.sent.target),
+            size: event.body.size(),
+            body_sha256: [0; 32],
+            event_type: event.event_type.clone(),
+            sender_id: event.sender_id.clone(),
+            order_key: event.order_key.clone(),
+            conflict_with: None,
+            replay_of: None,
+            redelivered: false,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -79,30 +79,8 @@ pub(super) fn repeat(earlier: &Summary, dedup: Option<&Dedup>) -> Likeness {
 impl Row {
     /// A new event. It is not due before it was appended, whenever its first byte came.
     pub(super) fn new(event: &NewEvent, body_sha256: [u8; 32], conflict_with: Option<EventId>, now: Timestamp) -> Self {
-        let summary = Summary {
-            endpoint: event.endpoint.clone(),
-            id: event.id,
-            received_at: event.received_at,
-            state: State::Pending,
-            reason: None,
-            attempts: 0,
-            tries: 0,
-            fence: 0,
-            due_at: Some(event.received_at.max(now)),
-            parked: false,
-            status: None,
-            settled_at: None,
-            method: event.head.sent.method.clone(),
-            target: shown(&event.head.sent.target),
-            size: event.body.size(),
-            body_sha256,
-            event_type: event.event_type.clone(),
-            sender_id: event.sender_id.clone(),
-            order_key: event.order_key.clone(),
-            conflict_with,
-            replay_of: None,
-            redelivered: false,
-        };
+        let due_at = Some(event.received_at.max(now));
+        let summary = Summary { body_sha256, conflict_with, due_at, ..Summary::of(event) };
         Self { summary, dedup_key: event.dedup.as_ref().map(|dedup| dedup.key.clone()), held: None, cost: 0 }
     }
 
@@ -156,6 +134,7 @@ impl Row {
             fence: event.fence,
             started_at: now,
             duration: Duration::ZERO,
+            hops: crate::hops::Hops::default(),
             outcome: Outcome::Lost,
             agent: None,
             answer: None,

@@ -316,6 +316,7 @@ impl SqliteStore {
                 fence: lease.fence,
                 started_at: now,
                 duration: Duration::ZERO,
+                hops: crate::hops::Hops::default(),
                 outcome: Outcome::NotCalled,
                 agent: None,
                 answer: None,

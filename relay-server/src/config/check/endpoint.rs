@@ -16,7 +16,8 @@ use super::verify::{ProviderRows, SecretFlags, Verify, verify};
 use super::{Context, HOUR, MAX_BODY, SECOND, cidr};
 use crate::config::settings::{ProcessLimits, StoreSpec};
 use crate::config::{FROM_ROW, keys, values};
-use crate::endpoint::{Allow, Endpoint, EndpointName, Replay};
+use crate::endpoint::{Allow, Capture, CaptureLevel, Endpoint, EndpointName, Replay};
+use crate::mask::{Blinds, Masks};
 use crate::store::StoreKind;
 
 const LIVE_DEADLINE: Duration = Duration::from_secs(30);
@@ -34,6 +35,7 @@ pub(super) struct EndpointBounds<'a> {
     pub(super) limits: &'a ProcessLimits,
     pub(super) store: &'a StoreSpec,
     pub(super) rows: &'a ProviderRows,
+    pub(super) masks: &'a Masks,
 }
 
 type Placed = Typed<Endpoint>;
@@ -156,6 +158,7 @@ fn endpoint(row: &Section<'_>, name: EndpointName, verify: Verify, bounds: Endpo
             true => Allow::default(),
             false => Allow::only(move |address| networks.iter().any(|network| network.contains(address))),
         },
+        capture: Capture { level: capture_level(row), blinds: Blinds::new(&verify.rule, bounds.masks) },
         policy: delivery::delivery_policy(row, mode, &verify, bounds.store.max_bytes),
         name,
         deadline,
@@ -176,6 +179,11 @@ fn parse_name(text: &str) -> Result<EndpointName, Wrong> {
 fn replay(row: &Section<'_>) -> Replay {
     let words = [Replay::Answer, Replay::Refuse, Replay::Off].map(|replay| (replay.name(), replay));
     row.word("replay", "something that a repeat can get", &words)
+}
+
+fn capture_level(row: &Section<'_>) -> CaptureLevel {
+    let words = [("bodies", CaptureLevel::Bodies), ("heads", CaptureLevel::Heads), ("off", CaptureLevel::Off)];
+    row.word("journal", "what the journal keeps", &words)
 }
 
 fn upgrade(text: &str) -> Result<UpgradeProtocol, Wrong> {

@@ -114,6 +114,7 @@ impl Run {
             fence: lease.fence,
             started_at: at(self.now),
             duration: Duration::from_millis(self.dice.roll(9) as u64),
+            hops: crate::hops::Hops::default(),
             outcome: Outcome::Answered,
             agent: None,
             answer: self.dice.chance(70).then_some(answer),

@@ -200,6 +200,7 @@ pub(super) fn read(connection: &Connection, key: i64, id: EventId) -> Result<Vec
             number: row.get(1)?,
             started_at: time(row.get(2)?),
             duration: std::time::Duration::from_micros(row.get(3)?),
+            hops: crate::hops::Hops::default(),
             outcome,
             agent: row.get(5)?,
             answer: status.map(|_| answer(row, 6)).transpose()?,

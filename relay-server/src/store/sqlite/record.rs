@@ -283,6 +283,7 @@ impl<'a> AttemptFacts<'a> {
             fence: self.fence,
             started_at: time(self.started_at),
             duration: Duration::from_micros(self.duration_us),
+            hops: crate::hops::Hops::default(),
             outcome: Outcome::from_code(self.outcome).ok_or_else(strange)?,
             agent: self.agent.map(str::to_owned),
             answer: self.answer.as_ref().map(answer).transpose()?,

@@ -1,0 +1,319 @@
+//! A bounded, lossy memory of recent traffic, for those who watch.
+//!
+//! ```text
+//! ingress, delivery ── push ──▶ ring ◀── read, from a number on ── streams, lists
+//! ```
+//!
+//! Live exchanges are always kept, since nothing else tells of them; what changes of kept events, and what was refused,
+//! only while somebody watches, and a minute longer. A watcher is a number into the ring: nothing waits for it, nothing is
+//! queued for it, and nobody is woken. Invariants: a push is one short lock, and writes no text; the ring is bounded in
+//! records, bytes and age ([`ring`]); the numbers rise across restarts.
+
+mod entry;
+mod ring;
+mod shown;
+mod tap;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use self::ring::Ring;
+pub(crate) use self::{
+    entry::{AnswerTap, Draft, LiveAnswer, LiveEntry},
+    shown::{detail, hops, summary},
+    tap::{BodyTap, Taps},
+};
+use crate::{
+    endpoint::{CaptureLevel, Endpoint},
+    providers::Handshake,
+    refused,
+    store::{Sight, Summary},
+    webhook::EventId,
+};
+
+/// How long a record is there.
+const MAX_AGE_S: u32 = 60 * 60;
+
+/// Records that are looked at under one lock.
+const STRIDE: usize = 1024;
+
+/// How long after its last watcher a journal goes on as if there were one: whoever comes back misses nothing.
+const AFTERGLOW: Duration = Duration::from_secs(60);
+
+/// How far the end of an answer may lie behind its head without being news.
+const SOON: Duration = Duration::from_millis(80);
+
+/// What happened.
+#[derive(Clone)]
+pub(crate) enum Record {
+    Live(Arc<LiveEntry>),
+    /// A kept event stands otherwise than before.
+    Kept(Arc<Summary>),
+    Refused(Arc<refused::Entry>),
+    Handshake(Arc<Handshake>),
+}
+
+impl Record {
+    pub(crate) fn endpoint(&self) -> &str {
+        match self {
+            Self::Live(entry) => entry.endpoint.name.as_str(),
+            Self::Kept(event) => event.endpoint.as_str(),
+            Self::Refused(entry) => entry.endpoint.as_str(),
+            Self::Handshake(handshake) => &handshake.endpoint,
+        }
+    }
+
+    fn id(&self) -> EventId {
+        match self {
+            Self::Live(entry) => entry.id,
+            Self::Kept(event) => event.id,
+            Self::Refused(entry) => entry.event_id,
+            Self::Handshake(handshake) => handshake.event_id,
+        }
+    }
+
+    /// What it takes that nobody else counts.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Live(entry) => entry.bytes(),
+            Self::Kept(event) => {
+                let texts = [&event.event_type, &event.sender_id, &event.order_key];
+                let texts: usize = texts.into_iter().flatten().map(String::len).sum();
+                size_of::<Summary>() + event.method.len() + event.target.len() + texts
+            }
+            Self::Refused(entry) => entry.bytes(),
+            Self::Handshake(handshake) => size_of::<Handshake>() + handshake.endpoint.len() + handshake.provider.len(),
+        }
+    }
+}
+
+pub(crate) struct Journal {
+    ring: Mutex<Ring>,
+    taps: Taps,
+    began: Instant,
+    /// The number of the first record, by which one start of a relay is told from another.
+    first: u64,
+    watchers: AtomicUsize,
+    /// When the last one went, in milliseconds since `began`; 0 if there was none.
+    left_ms: AtomicU64,
+    dropped: AtomicU64,
+}
+
+/// Somebody who watches, until this is dropped.
+pub(crate) struct Watching(Arc<Journal>);
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.0.left_ms.store(self.0.millis().max(1), Ordering::Relaxed);
+        self.0.watchers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A part of the ring.
+pub(crate) struct Part {
+    pub records: Vec<(u64, Record)>,
+    /// From where to go on.
+    pub next: u64,
+    /// What was asked for is there no more, or not all of it.
+    pub is_cut: bool,
+}
+
+impl Journal {
+    /// Takes `budget` bytes at most, beside what comes and goes.
+    pub(crate) fn build(budget: u64) -> Arc<Self> {
+        // Below 2^53, so that a page may reckon with it.
+        let first = u64::try_from(Timestamp::now().as_microsecond()).unwrap_or_default();
+        Arc::new(Self {
+            ring: Mutex::new(Ring::new(first, usize::try_from(budget).unwrap_or(usize::MAX))),
+            taps: Taps::default(),
+            began: Instant::now(),
+            first,
+            watchers: AtomicUsize::new(0),
+            left_ms: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+        })
+    }
+
+    fn millis(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn now_s(&self) -> u32 {
+        u32::try_from(self.began.elapsed().as_secs()).unwrap_or(u32::MAX)
+    }
+
+    fn taps(&self) -> Taps {
+        self.taps.clone()
+    }
+
+    pub(crate) const fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// Records that gave way before their hour was over.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn watch(self: &Arc<Self>) -> Watching {
+        self.watchers.fetch_add(1, Ordering::Relaxed);
+        Watching(Arc::clone(self))
+    }
+
+    /// Whether what changes is worth a record.
+    pub(crate) fn is_watched(&self) -> bool {
+        if self.watchers.load(Ordering::Relaxed) > 0 {
+            return true;
+        }
+        let left_ms = self.left_ms.load(Ordering::Relaxed);
+        left_ms != 0 && u128::from(self.millis().saturating_sub(left_ms)) < AFTERGLOW.as_millis()
+    }
+
+    /// Keeps what somebody who watches wants to know.
+    pub(crate) fn note(&self, record: impl FnOnce() -> Option<Record>) {
+        if self.is_watched()
+            && let Some(record) = record()
+        {
+            self.push(record);
+        }
+    }
+
+    /// A draft of a live webhook, where its endpoint's journal is not off.
+    pub(crate) fn draft(endpoint: &Endpoint, webhook: &crate::verify::Webhook) -> Option<Draft> {
+        (endpoint.capture.level != CaptureLevel::Off).then(|| Draft::new(webhook))
+    }
+
+    /// Keeps a live exchange whose answer is decided. A handler's answer is watched to its end.
+    pub(crate) fn live(
+        self: &Arc<Self>,
+        draft: Draft,
+        endpoint: &Arc<Endpoint>,
+        answer: LiveAnswer,
+    ) -> Option<AnswerTap> {
+        let is_handlers = matches!(answer, LiveAnswer::Handler { .. });
+        let entry = Arc::new(draft.finish(endpoint, answer)?);
+        let number = self.push(Record::Live(Arc::clone(&entry)));
+        is_handlers.then(|| AnswerTap::new(Arc::clone(self), entry, number))
+    }
+
+    fn push(&self, record: Record) -> u64 {
+        let (id, bytes, now_s) = (record.id(), record.bytes(), self.now_s());
+        let number = self.ring.lock().push(id, record, bytes, now_s);
+        self.give_way(now_s);
+        number
+    }
+
+    /// An answer has ended, and so many bytes are kept of its exchange beside what was counted.
+    fn ended(&self, entry: &Arc<LiveEntry>, number: u64, more: usize) {
+        if self.ring.lock().grow(number, more) {
+            self.give_way(self.now_s());
+        }
+        let is_news = entry.tail.get().is_some_and(|tail| {
+            let head =
+                Duration::from_micros(entry.way.hops.at_us(crate::hops::Hop::Answered).unwrap_or_default().into());
+            !tail.is_whole || tail.at.duration_since(entry.way.from).saturating_sub(head) > SOON
+        });
+        if is_news {
+            self.note(|| Some(Record::Live(Arc::clone(entry))));
+        }
+    }
+
+    /// Makes room. What goes is freed without the lock.
+    fn give_way(&self, now_s: u32) {
+        loop {
+            let Some(gone) = self.ring.lock().give_way(now_s) else { return };
+            self.dropped.fetch_add(gone.is_early.into(), Ordering::Relaxed);
+            drop(gone.record);
+        }
+    }
+
+    /// The number that the next record gets.
+    pub(crate) fn next(&self) -> u64 {
+        self.ring.lock().next()
+    }
+
+    /// What came from a number on, so many records at most.
+    pub(crate) fn read(&self, from: u64, most: usize) -> Part {
+        let (mut records, mut next, now_s) = (Vec::new(), from, self.now_s());
+        let is_cut = {
+            let ring = self.ring.lock();
+            from < ring.oldest() || from > ring.next()
+        };
+        while records.len() < most {
+            let stride = STRIDE.min(most - records.len());
+            let ring = self.ring.lock();
+            let before = next;
+            next = ring.look(next, stride, now_s, |number, _, record| records.push((number, record.clone())));
+            if next == ring.next() || next <= before {
+                break;
+            }
+        }
+        Part { records, next, is_cut }
+    }
+
+    /// The record of a number, if it is there.
+    pub(crate) fn record(&self, number: u64) -> Option<Record> {
+        let mut found = None;
+        let ring = self.ring.lock();
+        if number >= ring.oldest() {
+            ring.look(number, 1, self.now_s(), |at, _, record| found = (at == number).then(|| record.clone()));
+        }
+        found
+    }
+
+    /// Live exchanges in sight, ordered by id, the newest first or the oldest, those behind `after` alone.
+    pub(crate) fn rows(&self, sight: &Sight, after: Option<EventId>, oldest_first: bool) -> Vec<Arc<LiveEntry>> {
+        let is_behind = |id: EventId| after.is_none_or(|after| if oldest_first { id > after } else { id < after });
+        let mut found = HashMap::new();
+        self.each(|id, record| match record {
+            Record::Live(entry) if is_behind(id) && sight.sees(&entry.endpoint.name) => {
+                found.insert(id, Arc::clone(entry));
+            }
+            _ => {}
+        });
+        let mut rows: Vec<_> = found.into_values().collect();
+        rows.sort_unstable_by_key(|entry| entry.id);
+        if !oldest_first {
+            rows.reverse();
+        }
+        rows
+    }
+
+    /// A live exchange by its id or its sender's.
+    pub(crate) fn find(&self, id: &str, sight: &Sight) -> Option<Arc<LiveEntry>> {
+        let (ours, mut found) = (id.parse::<EventId>().ok(), None);
+        self.each(|of, record| match record {
+            Record::Live(entry) if ours.map_or(entry.event.id.as_deref() == Some(id), |id| id == of) => {
+                if sight.sees(&entry.endpoint.name) {
+                    found = Some(Arc::clone(entry));
+                }
+            }
+            _ => {}
+        });
+        found
+    }
+
+    fn each(&self, mut look: impl FnMut(EventId, &Record)) {
+        let (mut next, now_s) = (0, self.now_s());
+        loop {
+            let ring = self.ring.lock();
+            next = ring.look(next, STRIDE, now_s, |_, id, record| look(id, record));
+            if next == ring.next() {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

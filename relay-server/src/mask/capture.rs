@@ -1,0 +1,181 @@
+//! What is hidden of a request or an answer before anything is kept of it for watchers.
+//!
+//! It looks at every header of every live webhook, so a name is looked at once, and most names are left after a few
+//! letters. Invariant: what could not be searched for a value that is to be hidden is not kept at all.
+
+use std::{collections::HashMap, ops::Range};
+
+use bytes::Bytes;
+use relay_proto::HeaderBlock;
+use serde_json::value::RawValue;
+
+use super::{MASKED, authenticates, shown_url};
+use crate::verify::Rule;
+
+/// What the config hides beside what lets its bearer in.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Masks {
+    /// Header names, lower case.
+    pub headers: Vec<String>,
+    /// JSON pointers (RFC 6901).
+    pub json: Vec<String>,
+}
+
+/// What is hidden at one endpoint.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Blinds {
+    headers: Vec<String>,
+    json: Vec<String>,
+    /// Its provider's credentials may stand in bodies.
+    body: bool,
+}
+
+impl Blinds {
+    pub(crate) fn new(rule: &Rule, masks: &Masks) -> Self {
+        let provider = rule.provider();
+        let own = provider.map(relay_schemes::Provider::credential_headers).unwrap_or_default();
+        let headers = own.into_iter().map(str::to_ascii_lowercase).chain(masks.headers.iter().cloned());
+        Self {
+            headers: headers.collect(),
+            json: masks.json.clone(),
+            body: provider.is_some_and(relay_schemes::Provider::hides_in_body),
+        }
+    }
+
+    fn hides(&self, name: &[u8]) -> bool {
+        self.headers.iter().any(|hidden| hidden.as_bytes() == name)
+            || (may_authenticate(name) && std::str::from_utf8(name).is_ok_and(authenticates))
+    }
+
+    /// Whether a body may be kept otherwise than it came.
+    pub(crate) fn touches_bodies(&self) -> bool {
+        self.body || !self.json.is_empty()
+    }
+
+    /// Header lines as they may be kept.
+    pub(crate) fn lines(&self, lines: &HeaderBlock) -> HeaderBlock {
+        if !lines.iter().any(|(name, _)| self.hides(name)) {
+            return lines.clone();
+        }
+        let masked = |(name, value)| (name, if self.hides(name) { MASKED.as_bytes() } else { value });
+        lines.iter().map(masked).collect()
+    }
+
+    /// A target as it may be kept.
+    pub(crate) fn target(&self, rule: &Rule, target: &Bytes) -> Bytes {
+        match std::str::from_utf8(target) {
+            Ok(text) if target.contains(&b'?') => shown_url(Some(rule), text).into(),
+            _ => target.clone(),
+        }
+    }
+
+    /// The beginning of a body as it may be kept. `is_whole` says whether that is all of it.
+    pub(crate) fn body(&self, rule: &Rule, kept: &Bytes, is_whole: bool) -> Bytes {
+        if !self.touches_bodies() || kept.is_empty() {
+            return kept.clone();
+        }
+        let provider = rule.provider().filter(|_| self.body);
+        let mut hidden = provider.map(|provider| provider.credentials_in(kept)).unwrap_or_default();
+        if provider.is_some() && !is_whole {
+            return Bytes::new();
+        }
+        if !self.json.is_empty() && looks_like_json(kept) {
+            match self.json.iter().map(|pointer| value_at(kept, pointer)).collect::<Option<Vec<_>>>() {
+                Some(found) if is_whole => hidden.extend(found.into_iter().flatten()),
+                _ => return Bytes::new(),
+            }
+        }
+        if hidden.is_empty() {
+            return kept.clone();
+        }
+        let mut shown = kept.to_vec();
+        for part in hidden {
+            let end = part.end.min(shown.len());
+            shown[part.start.min(end)..end].fill(b'*');
+        }
+        shown.into()
+    }
+}
+
+/// Whether a lower-case name may be one of those that [`authenticates`] knows: each of them has one of these letters
+/// between these neighbours.
+fn may_authenticate(name: &[u8]) -> bool {
+    let near = |at: usize| name.get(at).copied().unwrap_or_default();
+    name.iter().enumerate().any(|(at, letter)| match letter {
+        b'k' => near(at + 1) == b'e' || (near(at + 1) == b'i' && at > 0 && near(at - 1) == b'o'),
+        b'z' => near(at + 1) == b'a',
+        b'c' => near(at + 1) == b'r' && near(at + 2) == b'e',
+        b'w' => near(at + 1) == b'o',
+        _ => false,
+    })
+}
+
+fn looks_like_json(body: &[u8]) -> bool {
+    matches!(body.trim_ascii_start().first(), Some(b'{' | b'['))
+}
+
+/// Where the value stands that a pointer names; `None` where the body cannot be read as JSON.
+fn value_at(body: &[u8], pointer: &str) -> Option<Option<Range<usize>>> {
+    let text = std::str::from_utf8(body).ok()?;
+    let mut value: &RawValue = serde_json::from_str(text).ok()?;
+    for part in pointer.split('/').skip(1) {
+        let part = part.replace("~1", "/").replace("~0", "~");
+        let inner = match value.get().as_bytes().first() {
+            Some(b'{') => serde_json::from_str::<HashMap<std::borrow::Cow<'_, str>, &RawValue>>(value.get())
+                .ok()
+                .and_then(|fields| fields.get(part.as_str()).copied()),
+            Some(b'[') => serde_json::from_str::<Vec<&RawValue>>(value.get())
+                .ok()
+                .and_then(|items| items.get(part.parse::<usize>().ok()?).copied()),
+            _ => None,
+        };
+        let Some(inner) = inner else { return Some(None) };
+        value = inner;
+    }
+    let start = value.get().as_ptr().addr() - text.as_ptr().addr();
+    Some(Some(start..start + value.get().len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_that_lets_its_bearer_in_is_seen_at_a_glance() {
+        for name in [
+            "authorization",
+            "proxy-authorization",
+            "cookie",
+            "set-cookie",
+            "x-gitlab-token",
+            "client-secret",
+            "x-password",
+            "x-api-key",
+            "apikey",
+            "x-api_key",
+            "key",
+        ] {
+            assert!(authenticates(name) && may_authenticate(name.as_bytes()), "{name}");
+        }
+        for name in ["content-type", "x-hub-signature-256", "user-agent", "x-github-hook-id", "webhook-id", "accept"] {
+            assert!(!may_authenticate(name.as_bytes()), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_the_config_names_is_hidden_and_all_else_is_as_it_was() {
+        let masks = Masks { headers: vec!["x-who".into()], json: vec!["/data/card".into(), "/list/1".into()] };
+        let blinds = Blinds::new(&Rule::Open, &masks);
+        let lines: HeaderBlock = [("x-who", "me"), ("cookie", "a=b"), ("accept", "*/*")].into_iter().collect();
+        let kept: Vec<_> = blinds.lines(&lines).iter().map(|(_, value)| value.to_vec()).collect();
+        assert_eq!(kept, [MASKED.as_bytes(), MASKED.as_bytes(), b"*/*"]);
+        let plain: HeaderBlock = [("accept", "*/*")].into_iter().collect();
+        assert!(blinds.lines(&plain).as_bytes().as_ptr() == plain.as_bytes().as_ptr(), "nothing was copied");
+        let body = Bytes::from_static(br#"{"data": {"card": "4242"}, "list": [1, 22, 3], "x": "card"}"#);
+        let shown = blinds.body(&Rule::Open, &body, true);
+        assert_eq!(shown, br#"{"data": {"card": ******}, "list": [1, **, 3], "x": "card"}"#[..]);
+        assert_eq!(blinds.body(&Rule::Open, &body.slice(..20), false), b""[..], "it cannot be searched");
+        assert_eq!(blinds.body(&Rule::Open, &Bytes::from_static(b"a=1"), true), b"a=1"[..]);
+        assert_eq!(blinds.target(&Rule::Open, &Bytes::from_static(b"/a?token=1&b=2")), b"/a?token=[masked]&b=2"[..]);
+    }
+}
