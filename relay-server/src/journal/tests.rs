@@ -48,7 +48,7 @@ async fn what_changes_is_kept_only_while_somebody_watches_and_a_minute_after() {
     drop((first, second));
     tokio::time::advance(AFTERGLOW - Duration::from_secs(1)).await;
     journal.note(|| Some(kept()));
-    tokio::time::advance(Duration::from_secs(1)).await;
+    tokio::time::advance(Duration::from_secs(2)).await;
     journal.note(|| panic!("nobody has watched for a minute"));
     let part = journal.read(journal.first(), 100);
     assert_eq!((part.records.len(), part.next, part.is_cut), (2, journal.next(), false));
