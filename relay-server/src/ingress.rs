@@ -29,6 +29,7 @@ use crate::{
 
 impl Ingress {
     /// Takes nothing before [`Ingress::serve`].
+    #[expect(clippy::too_many_arguments, reason = "each is a part that it needs, and all are shown")]
     pub(crate) fn build(
         config: &Config,
         max_connections: usize,

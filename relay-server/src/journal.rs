@@ -73,7 +73,7 @@ impl Record {
         }
     }
 
-    fn id(&self) -> EventId {
+    pub(crate) fn id(&self) -> EventId {
         match self {
             Self::Live(entry) => entry.id,
             Self::Kept(event) => event.id,
@@ -106,6 +106,8 @@ pub(crate) struct Journal {
     watchers: AtomicUsize,
     /// When the last one went, in milliseconds since `began`; 0 if there was none.
     left_ms: AtomicU64,
+    /// How often somebody began to watch when nobody had watched for long.
+    glow: AtomicU64,
     dropped: AtomicU64,
 }
 
@@ -140,6 +142,7 @@ impl Journal {
             first,
             watchers: AtomicUsize::new(0),
             left_ms: AtomicU64::new(0),
+            glow: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
         })
     }
@@ -166,8 +169,16 @@ impl Journal {
     }
 
     pub(crate) fn watch(self: &Arc<Self>) -> Watching {
+        if !self.is_watched() {
+            self.glow.fetch_add(1, Ordering::Relaxed);
+        }
         self.watchers.fetch_add(1, Ordering::Relaxed);
         Watching(Arc::clone(self))
+    }
+
+    /// As long as it is the same, no change was missed.
+    pub(crate) fn glow(&self) -> u64 {
+        self.glow.load(Ordering::Relaxed)
     }
 
     /// Whether what changes is worth a record.
@@ -293,10 +304,11 @@ impl Journal {
     pub(crate) fn find(&self, id: &str, sight: &Sight) -> Option<Arc<LiveEntry>> {
         let (ours, mut found) = (id.parse::<EventId>().ok(), None);
         self.each(|of, record| match record {
-            Record::Live(entry) if ours.map_or(entry.event.id.as_deref() == Some(id), |id| id == of) => {
-                if sight.sees(&entry.endpoint.name) {
-                    found = Some(Arc::clone(entry));
-                }
+            Record::Live(entry)
+                if sight.sees(&entry.endpoint.name)
+                    && ours.map_or(entry.event.id.as_deref() == Some(id), |id| id == of) =>
+            {
+                found = Some(Arc::clone(entry));
             }
             _ => {}
         });

@@ -11,7 +11,7 @@ pub(crate) fn kept() -> Record {
     Record::Kept(Arc::new(event("pay")))
 }
 
-fn event(endpoint: &str) -> Summary {
+pub(crate) fn event(endpoint: &str) -> Summary {
     Summary {
         endpoint: EndpointName::parse(endpoint).expect("a name"),
         id: EventId::new(),
