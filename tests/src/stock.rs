@@ -95,6 +95,7 @@ fn failed(claim: &ClaimedEvent, at: Timestamp, again_at: Timestamp) -> End {
         number: claim.lease.attempt,
         fence: claim.lease.fence,
         started_at: at,
+        hops: relay_server::hops::Hops::default(),
         duration: Duration::from_millis(1),
         outcome: Outcome::Answered,
         agent: Some("earlier".into()),

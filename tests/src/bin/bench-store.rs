@@ -351,6 +351,7 @@ fn delivered(endpoint: EndpointName, id: EventId, lease: Lease) -> End {
         number: lease.attempt,
         fence: lease.fence,
         started_at: Timestamp::now(),
+        hops: relay_server::hops::Hops::default(),
         duration: Duration::from_millis(3),
         outcome: Outcome::Answered,
         agent: Some("laptop".into()),
