@@ -89,7 +89,7 @@ macro_rules! files {
 static FILES: &[(&str, &[u8])] = files! {
     "index.html" "style.css" "icon.svg"
     "app.js" "route.js" "keys.js" "api.js" "live.js" "html.js" "text.js"
-    "rooms.css" "rooms.js" "first.js" "endpoints.js" "setup.js" "agents.js" "dead.js" "figures.js" "access.js" "agent.js"
+    "rooms.css" "rooms.js" "first.js" "endpoints.js" "setup.js" "agents.js" "dead.js" "figures.js" "access.js" "agent.js" "tap.js"
     "vendor/preact.mjs" "vendor/htm.mjs" "vendor/signals-core.mjs"
     "vendor/LICENSE-preact" "vendor/LICENSE-htm" "vendor/LICENSE-signals-core"
 };

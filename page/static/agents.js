@@ -7,7 +7,7 @@ import { may } from "./api.js";
 import { act, Ago, asks, Button, question, Room, Table, Waiting } from "./rooms.js";
 import { dur, line, plural, until, when } from "./text.js";
 
-const STANDING = { active: ["ok", ""], standby: ["off", "ring"], copy: ["off", "half"] };
+const STANDING = new Map([["active", ["ok", ""]], ["standby", ["off", "ring"]], ["copy", ["off", "half"]]]);
 
 async function disconnect(agent, again) {
   const others = agent.in_flight ? `${plural(agent.in_flight, "exchange")} under way will break.` : "Nothing is under way.";
@@ -18,7 +18,7 @@ async function disconnect(agent, again) {
 }
 
 const Standing = ({ of }) => {
-  const [kind, shape] = STANDING[of.standing] ?? ["odd", "tri"];
+  const [kind, shape] = STANDING.get(of.standing) ?? ["odd", "tri"];
   return html`<li><${Dot} kind=${kind} shape=${shape} /><span>${line(of.name)}</span><span class="dim">${line(of.standing)}</span>
     <span class="dim">${of.in_flight}${of.capacity ? ` of ${of.capacity}` : ""} in flight</span>
     ${of.circuit_until ? html`<span class="bad">left alone until ${when(of.circuit_until)} (${until(of.circuit_until)})</span>` : null}</li>`;

@@ -9,8 +9,8 @@ import { call, may } from "./api.js";
 import { act, Ago, asks, Button, question, Room, Waiting } from "./rooms.js";
 import { count, line, plural, seen } from "./text.js";
 
-const DOES = { revive: ["Revive", "Reviving", "revived"], drop: ["Drop", "Dropping", "dropped"], replay: ["Replay", "Replaying", "replayed"], cancel: ["Cancel", "Cancelling", "cancelled"] };
-const words = (action) => DOES[action] ?? [line(action), line(action), line(action)];
+const DOES = new Map(Object.entries({ revive: ["Revive", "Reviving", "revived"], drop: ["Drop", "Dropping", "dropped"], replay: ["Replay", "Replaying", "replayed"], cancel: ["Cancel", "Cancelling", "cancelled"] }));
+const words = (action) => DOES.get(action) ?? [line(action), line(action), line(action)];
 
 /// Bulk work of this relay, as far as this page knows; shared, so that going to another room loses nothing.
 const works = signal([]);

@@ -3,7 +3,7 @@
 // Three steps, each with a command that runs as it is. The relay makes them (`setup`); here is only how they are shown.
 
 import { Cmd, Dot, html, live, signal } from "./html.js";
-import { may } from "./api.js";
+import { about, may } from "./api.js";
 import { asks, Button, Needs, question, told } from "./rooms.js";
 import { create } from "./setup.js";
 import { line, plural, until } from "./text.js";
@@ -17,7 +17,7 @@ const Wait = ({ ok, children }) => html`<p class="wait" role="status"><${Dot} ki
 const Steps = live(({ of, agents }, own) => {
   const setup = own.data.value;
   const serving = agents.filter((agent) => agent.endpoints?.some((one) => one.name === of.name)).map((agent) => line(agent.name));
-  const command = setup?.agent_command ?? `relay-client listen 3000 ${of.name} --relay ${new URL(of.url).origin}`;
+  const command = setup?.agent_command ?? `relay-client listen 3000 ${of.name} --relay ${about.value?.relay?.public_url ?? "URL"}`;
   return html`<ol class="steps">
     <${Step} no="1" title="Start an agent beside your handler" says="It opens the connection; no port is opened on your side.">
       <${Cmd} text=${command} />

@@ -60,7 +60,7 @@ export const told = (problem) => line(problem?.message || problem?.detail || Str
 export const Room = ({ title, note, acts, problem, children }) => html`
   <main class="room" tabindex="-1" data-home><div class="room-in">
     <header class="rh"><h1>${title}</h1>${note ? html`<span class="dim">${note}</span>` : null}<span class="grow"></span>${acts}</header>
-    ${problem ? html`<p class="trouble" role="status">${told(problem)} <span class="dim">What is shown is what was known before.</span></p>` : null}
+    ${problem ? html`<p class="trouble" role="status">${told(problem)}</p>` : null}
     ${children}
   </div></main>`;
 
