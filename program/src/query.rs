@@ -187,6 +187,10 @@ pub type Lines<'a> = Vec<(Cow<'a, str>, Cow<'a, [u8]>)>;
 
 /// What an event carries, read only when it is asked for. Where a part cannot be read, it is empty.
 pub trait Content {
+    /// The whole target, where the row may have cut it.
+    fn target(&mut self) -> Option<Cow<'_, str>> {
+        None
+    }
     fn headers(&mut self) -> Lines<'_>;
     /// As much of the body as is looked through.
     fn body(&mut self) -> Cow<'_, [u8]>;
@@ -216,6 +220,12 @@ impl Query {
     /// told, in order of its place.
     pub fn parse(text: &str, now: Timestamp) -> (Self, Vec<Mistake>) {
         parse::query(text, Some(now), MAX_BYTES)
+    }
+
+    /// Looks for a text anywhere, as a word does.
+    pub fn text(text: &str) -> Self {
+        let test = Test::Word(Piece::new(text));
+        Self { terms: vec![Term { not: false, test }], ..Self::default() }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -359,7 +369,8 @@ impl Test {
             Self::Id(values) => {
                 let id = row.id();
                 let ours = |value: &Pattern| our_digits(value.as_str()).is_some_and(|digits| id.contains(&digits));
-                values.iter().any(|value| ours(value) || row.sender_id().is_some_and(|id| value.fits(id)))
+                let theirs = |value: &Pattern| row.sender_id().is_some_and(|id| value.fits_exactly(id));
+                values.iter().any(|value| ours(value) || theirs(value))
             }
         })
     }
@@ -367,7 +378,11 @@ impl Test {
     /// For tests that a row alone does not decide.
     fn is_in(&self, content: &mut dyn Content) -> bool {
         match self {
-            Self::Word(piece) => is_in_lines(piece, &content.headers()) || piece.is_in(&content.body()),
+            Self::Word(piece) => {
+                content.target().is_some_and(|target| piece.is_in(target.as_bytes()))
+                    || is_in_lines(piece, &content.headers())
+                    || piece.is_in(&content.body())
+            }
             Self::Body(values) => {
                 let body = content.body();
                 values.iter().any(|piece| piece.is_in(&body))

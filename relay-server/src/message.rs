@@ -63,6 +63,13 @@ pub struct Arrival {
     pub traceparent: String,
 }
 
+impl Arrival {
+    /// It was let pass although it did not prove its sender.
+    pub(crate) fn is_unproven(&self) -> bool {
+        self.verified.starts_with("failed:")
+    }
+}
+
 /// How a request came, as far as the relay and the proxies that it trusts know. Raw bytes, as in the lines.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Forwarded {

@@ -47,6 +47,7 @@ mod rows;
 mod rules;
 pub mod seal;
 mod sqlite;
+mod summary_row;
 mod vault;
 
 #[cfg(test)]
@@ -55,7 +56,7 @@ mod conformance;
 #[cfg(test)]
 pub(crate) use conformance::UnsteadyStore;
 pub use error::{Health, StoreError};
-pub use filter::{Cursor, Filter, Page, PageRequest, StatusRange};
+pub use filter::{Cursor, Filter, Look, Page, PageRequest, StatusRange};
 pub use memory::MemoryStore;
 pub use model::{
     Act, Acted, Action, Answer, Attempt, Backlog, Body, Claimed, ClaimedEvent, Dedup, End, Ended, EventCounts, Grant,

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use relay_proto::HeaderBlock;
 use relay_server::{
     endpoint::EndpointName,
+    hops::Hops,
     store::{
         Answer, Attempt, Body, ClaimedEvent, End, Grant, Head, Holder, NewEvent, Outcome, SqliteOptions, SqliteStore,
         Store, StoreError, Then, Want,
@@ -95,11 +96,12 @@ fn failed(claim: &ClaimedEvent, at: Timestamp, again_at: Timestamp) -> End {
         number: claim.lease.attempt,
         fence: claim.lease.fence,
         started_at: at,
-        hops: relay_server::hops::Hops::default(),
         duration: Duration::from_millis(1),
         outcome: Outcome::Answered,
         agent: Some("earlier".into()),
         answer: Some(answer),
+        resigned: false,
+        hops: Hops::default(),
     };
     End { endpoint: claim.summary.endpoint.clone(), id: claim.summary.id, attempt, then: Then::Retry(again_at) }
 }

@@ -108,7 +108,7 @@ fn a_row_decides_what_it_can() {
         ("id:01a20e58", true),
         ("id:hook_01a20e58387038b51dfc84fc91783c1f", true),
         ("id:01a20e5", false),
-        ("id:evt_1svq4rnw", true),
+        ("id:evt_1svq4rnw", false),
         ("id:evt_1SVq4rNw", true),
         ("invoice hunter2", true),
         ("-Hunter2", false),

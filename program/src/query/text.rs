@@ -28,6 +28,11 @@ impl Pattern {
         if has_capital(&self.0) { fits(&self.0, text) } else { fits(&self.0, &text.to_lowercase()) }
     }
 
+    /// Where case always counts.
+    pub(super) fn fits_exactly(&self, text: &str) -> bool {
+        fits(&self.0, text)
+    }
+
     pub(super) fn fits_bytes(&self, bytes: &[u8]) -> bool {
         self.fits(&String::from_utf8_lossy(bytes))
     }

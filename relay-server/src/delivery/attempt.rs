@@ -192,6 +192,7 @@ async fn attempt(
     let agent = place.agent().clone();
     note.agent = Some(agent.name.to_string());
     note.way.pass(Hop::Opened);
+    note.resigned = afresh.is_some();
     let mut expected = delivery.outcomes.expect(*event.id.as_bytes(), event.lease.fence, agent);
     let aim = Aim { target: place.target().clone(), is_probe: place.is_probe };
     let (head, source) = (event.request(afresh.as_ref(), Some(event.lease.fence)), event.source(delivery.bodies()));

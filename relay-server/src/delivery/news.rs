@@ -96,7 +96,7 @@ impl Delivery {
         after.settled_at = (!state.is_open()).then(|| self.clock.now());
         after.attempts = attempt.number.saturating_sub(u32::from(!is_called));
         if is_called {
-            after.status = attempt.answer.as_ref().map(|answer| answer.status);
+            after.attempted(attempt);
         }
         Ok(Some(after))
     }

@@ -45,6 +45,8 @@ pub(super) struct Note {
     pub(super) begun: Instant,
     pub(super) agent: Option<String>,
     pub(super) way: Way,
+    /// Its request was signed afresh.
+    pub(super) resigned: bool,
 }
 
 impl Note {
@@ -53,7 +55,7 @@ impl Note {
         let begun = Instant::now();
         let mut way = way.unwrap_or(Way::from(begun));
         way.hops.note(Hop::Attempt, begun - way.from);
-        Self { started_at: delivery.clock.now(), begun, agent: None, way }
+        Self { started_at: delivery.clock.now(), begun, agent: None, way, resigned: false }
     }
 
     /// Notes what the sender got.
@@ -187,6 +189,7 @@ impl Delivery {
             outcome,
             agent: note.agent,
             answer,
+            resigned: note.resigned,
             hops: note.way.hops,
         };
         let news = self.ending_news(event, &attempt, ruling.then);

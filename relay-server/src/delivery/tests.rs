@@ -13,6 +13,7 @@ use crate::{
     agents::AgentSettings,
     endpoint::{Ack, Allow, Identity, Replay, Resign},
     failure::RelayFault,
+    hops::Hops,
     journal::Journal,
     metrics::Metrics,
     retry::{CircuitRule, Schedule, StatusRule},
@@ -100,10 +101,11 @@ async fn attempted(delivery: &Delivery, answer_bytes: usize) -> End {
         fence: lease.fence,
         started_at: now,
         duration: Duration::ZERO,
-        hops: crate::hops::Hops::default(),
         outcome: Outcome::Answered,
         agent: None,
         answer: Some(store::Answer { status: 200, headers: HeaderBlock::new(), body, truncated: false }),
+        resigned: false,
+        hops: Hops::default(),
     };
     End { endpoint, id, attempt, then: Then::Done }
 }

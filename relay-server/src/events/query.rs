@@ -1,6 +1,7 @@
 //! The query of a list or an action, as an API's caller typed it.
 
 use jiff::Timestamp;
+use relay_program::query::Query;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -56,8 +57,8 @@ impl EventQuery {
             statuses: status.into_iter().collect(),
             event_types: self.event_type.iter().flat_map(|types| types.split(',')).map(str::to_owned).collect(),
             sender_id: self.sender_id.clone(),
-            text: self.text.clone(),
-            conflicts: false,
+            query: self.text.as_deref().map(Query::text).unwrap_or_default(),
+            ..Filter::default()
         })
     }
 

@@ -13,7 +13,7 @@ use crate::{
     endpoint::Endpoint,
     mask::{MASKED, authenticates, shown_url},
     message::shown_headers,
-    store::{Attempt, Reason, Record, State, Summary},
+    store::{Attempt, Record, State, Summary},
 };
 
 pub(crate) fn summary(event: &Summary, endpoint: Option<&Endpoint>) -> EventSummary {
@@ -21,7 +21,7 @@ pub(crate) fn summary(event: &Summary, endpoint: Option<&Endpoint>) -> EventSumm
         id: event.id.to_string(),
         endpoint: event.endpoint.to_string(),
         state: word(event.state),
-        why: why(event).to_owned(),
+        why: event.why().to_owned(),
         received_at: event.received_at.to_string(),
         method: event.method.clone(),
         target: shown_url(endpoint.map(|endpoint| &endpoint.verify), &event.target),
@@ -37,18 +37,6 @@ pub(crate) fn summary(event: &Summary, endpoint: Option<&Endpoint>) -> EventSumm
         redelivered: event.redelivered,
         kind: "event".to_owned(),
         ..EventSummary::default()
-    }
-}
-
-/// Why an event stands where it does, as a stable code.
-fn why(event: &Summary) -> &'static str {
-    match event.state {
-        State::Delivered => "delivered",
-        State::Running => "attempt_running",
-        State::Pending if event.parked => "behind_another",
-        State::Pending if event.attempts == 0 => "waits_for_agent",
-        State::Pending => "waits_for_retry",
-        State::Dead | State::Dropped | State::Damaged => event.reason.map_or("unknown", Reason::code),
     }
 }
 

@@ -35,6 +35,11 @@ pub(crate) fn event(endpoint: &str) -> Summary {
         conflict_with: None,
         replay_of: None,
         redelivered: false,
+        unproven: false,
+        took_us: None,
+        agent: None,
+        resigned: false,
+        answered_us: None,
     }
 }
 

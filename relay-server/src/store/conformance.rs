@@ -6,9 +6,11 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
+use relay_program::query::Query;
 use relay_proto::HeaderBlock;
 
 use super::*;
+use crate::hops::{Hops, Whose};
 
 mod bodies;
 mod claims;
@@ -172,6 +174,7 @@ suite! {
         pages_follow_each_other_both_ways
         filters_let_through_what_they_say
         text_is_found_in_head_and_body
+        queries_are_answered_from_rows_and_contents
         a_sender_id_is_found
         a_page_is_bounded
         one_event_is_shown_with_its_head_and_attempts
@@ -335,6 +338,8 @@ fn end(delivery: &ClaimedEvent, status: Option<u16>, then: Then, now: i64) -> En
         body: "answered".into(),
         truncated: false,
     });
+    let mut hops = Hops::default();
+    hops.note_answer(Whose::Ack, Some(200), Duration::from_micros(700));
     End {
         endpoint: delivery.summary.endpoint.clone(),
         id: delivery.summary.id,
@@ -343,10 +348,11 @@ fn end(delivery: &ClaimedEvent, status: Option<u16>, then: Then, now: i64) -> En
             fence: delivery.lease.fence,
             started_at: at(now),
             duration: Duration::from_millis(5),
-            hops: crate::hops::Hops::default(),
             outcome: if status.is_some() { Outcome::Answered } else { Outcome::Unreachable },
             agent: Some("agent-1".into()),
             answer,
+            resigned: true,
+            hops,
         },
         then,
     }

@@ -3,8 +3,14 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::model::{State, Summary};
-use relay_program::pattern::fits;
+use super::{
+    model::{State, Summary},
+    summary_row::SummaryRow,
+};
+use relay_program::{
+    pattern::fits,
+    query::{Content, Is, Query},
+};
 
 use crate::{endpoint::EndpointName, webhook::EventId};
 
@@ -23,10 +29,11 @@ pub struct Filter {
     /// Of one of these types; `*` stands for any text.
     pub event_types: Vec<String>,
     pub sender_id: Option<String>,
-    /// With this text in target, type, sender's id, head or body (the first 64 KiB).
-    pub text: Option<String>,
-    /// Flagged: an earlier event had the same dedup key and another body.
-    pub conflicts: bool,
+    /// Of bodies, the first 64 KiB are looked through.
+    pub query: Query,
+    /// How long senders wait at each endpoint, in microseconds, where the query asks for their patience.
+    #[serde(with = "waits")]
+    pub patience_us: Vec<(EndpointName, u64)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,11 +56,66 @@ pub struct Page {
     pub events: Vec<Summary>,
     /// There may be more from here.
     pub next: Option<Cursor>,
+    pub looked: Look,
+}
+
+/// How far a search looked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Look {
+    pub rows: u64,
+    /// When the last event came that was looked at.
+    pub back_to: Option<Timestamp>,
+}
+
+impl Look {
+    pub(super) fn at(&mut self, event: &Summary) {
+        self.rows += 1;
+        self.back_to = Some(event.received_at);
+    }
 }
 
 impl Filter {
-    /// Whether an event passes all parts but `text`.
-    pub(crate) fn lets_pass(&self, event: &Summary) -> bool {
+    /// Lets what has this text in its target, type, sender's id, headers or body pass.
+    pub fn text(text: &str) -> Self {
+        Self { query: Query::text(text), ..Self::default() }
+    }
+
+    /// Whether an event passes. Its content is asked for only where its row does not decide.
+    pub(super) fn passes(&self, event: &Summary, content: &mut dyn Content) -> bool {
+        let patience_us = self.patience_us.iter().find(|(name, _)| *name == event.endpoint).map(|(_, us)| *us);
+        self.lets_pass(event) && self.query.matches(&SummaryRow { event, patience_us }, content)
+    }
+
+    /// Whether an event of this endpoint can pass.
+    pub(super) fn may_be_of(&self, endpoint: &EndpointName) -> bool {
+        (self.endpoints.is_empty() || self.endpoints.contains(endpoint)) && self.query.may_be_of(endpoint.as_str())
+    }
+
+    /// Received then or later, and before.
+    pub(super) fn times(&self) -> (Option<Timestamp>, Option<Timestamp>) {
+        let until = [self.until, self.query.until()].into_iter().flatten().min();
+        (self.from.max(self.query.since()), until)
+    }
+
+    /// The sender's own id, where it looks for one.
+    pub(super) fn sender(&self) -> Option<&str> {
+        self.sender_id.as_deref().or_else(|| self.query.sender_id())
+    }
+
+    /// Whether whatever passes is a dead letter.
+    pub(super) fn is_of_dead(&self) -> bool {
+        let states = !self.states.is_empty() && self.states.iter().all(|state| *state == State::Dead);
+        // A kept event that its handler rejected is dead.
+        states || self.query.is_only(&[Is::Dead, Is::Rejected])
+    }
+
+    pub(super) fn is_of_open(&self) -> bool {
+        let states = !self.states.is_empty() && self.states.iter().all(|state| state.is_open());
+        states || self.query.is_only(&[Is::Waiting, Is::Running])
+    }
+
+    /// Whether an event passes all parts but the query.
+    fn lets_pass(&self, event: &Summary) -> bool {
         let is_in = |range: &StatusRange| event.status.is_some_and(|status| (range.0..=range.1).contains(&status));
         let is_of = |pattern: &String| event.event_type.as_ref().is_some_and(|text| fits(pattern, text));
         (self.endpoints.is_empty() || self.endpoints.contains(&event.endpoint))
@@ -63,7 +125,20 @@ impl Filter {
             && (self.statuses.is_empty() || self.statuses.iter().any(is_in))
             && (self.event_types.is_empty() || self.event_types.iter().any(is_of))
             && self.sender_id.as_ref().is_none_or(|id| event.sender_id.as_ref() == Some(id))
-            && (!self.conflicts || event.conflict_with.is_some())
+    }
+}
+
+mod waits {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(waits: &[(EndpointName, u64)], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(waits.iter().map(|(name, us)| (name.as_str(), us)))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(EndpointName, u64)>, D::Error> {
+        let parsed =
+            |(text, us): (String, u64)| Ok((EndpointName::parse(&text).map_err(serde::de::Error::custom)?, us));
+        Vec::<(String, u64)>::deserialize(from)?.into_iter().map(parsed).collect()
     }
 }
 
@@ -91,6 +166,8 @@ mod tests {
             from: Some(Timestamp::UNIX_EPOCH),
             states: vec![State::Dead],
             statuses: vec![StatusRange(500, 599)],
+            query: Query::parse("is:dead took:>1s", Timestamp::UNIX_EPOCH).0,
+            patience_us: vec![(EndpointName::parse("github").expect("a name"), 5_000_000)],
             ..Filter::default()
         };
         let text = serde_json::to_string(&filter).expect("text");

@@ -15,10 +15,10 @@ use tokio::sync::watch;
 
 use super::{
     Act, Acted, Action, Backlog, Bulk, BulkAction, Claimed, ConfigChange, ConfigKind, ConfigRow, Cursor, End, Ended,
-    EventCounts, Filter, Grant, Health, Hold, Holder, MAX_BULKS, MAX_PAGE, MAX_RANGE_BYTES, MAX_REFUSED,
+    EventCounts, Filter, Grant, Health, Hold, Holder, Look, MAX_BULKS, MAX_PAGE, MAX_RANGE_BYTES, MAX_REFUSED,
     MAX_REFUSED_AGE, MAX_REFUSED_BYTES, NamedRows, NewEvent, OwnSignature, Page, PageRequest, Purge, PurgeCursor,
     Purged, Record, RefusedRow, Reply, Share, Sight, Source, State, Store, StoreError, Summary, Usage, Verdict, Want,
-    Was, error::Pulse, marks, refused_bytes, rows, rules,
+    Was, error::Pulse, marks, refused_bytes, rows, rules, summary_row::Carried,
 };
 use crate::{endpoint::EndpointName, spool::Spool, webhook::EventId};
 
@@ -153,12 +153,12 @@ impl Inner {
             None => true,
         };
         let limit = page.limit.clamp(1, MAX_PAGE);
-        let mut events = passing.into_iter().filter(|kept| after(kept.row.summary.id)).filter(|kept| {
-            filter.lets_pass(&kept.row.summary) && filter.text.as_ref().is_none_or(|text| holds(kept, text))
-        });
-        let events: Vec<_> = events.by_ref().take(limit).map(|kept| kept.row.summary.clone()).collect();
+        let mut looked = Look::default();
+        let seen = passing.into_iter().filter(|kept| after(kept.row.summary.id));
+        let passing = seen.inspect(|kept| looked.at(&kept.row.summary)).filter(|kept| passes(filter, kept));
+        let events: Vec<_> = passing.take(limit).map(|kept| kept.row.summary.clone()).collect();
         let next = events.last().filter(|_| events.len() == limit).map(|event| Cursor(event.id));
-        Page { events, next }
+        Page { events, next, looked }
     }
 
     fn admit_replays(&self, acts: &[Act], max_bytes: u64) -> Result<(), StoreError> {
@@ -226,13 +226,10 @@ impl Inner {
     }
 }
 
-fn holds(kept: &Kept, text: &str) -> bool {
-    let event = &kept.row.summary;
-    let find = |hay: &[u8]| memchr::memmem::find(hay, text.as_bytes()).is_some();
-    find(kept.head.sent.target.as_bytes())
-        || [&event.event_type, &event.sender_id].into_iter().flatten().any(|hay| find(hay.as_bytes()))
-        || find(kept.head.sent.headers.as_bytes())
-        || find(&kept.body[..kept.body.len().min(super::INLINE_BYTES as usize)])
+/// Whether an event passes.
+fn passes(filter: &Filter, kept: &Kept) -> bool {
+    let last = || kept.attempts.values().rev().find_map(|attempt| attempt.answer.clone());
+    filter.passes(&kept.row.summary, &mut Carried::new(|| Some((kept.head.clone(), kept.body.clone())), last))
 }
 
 impl Store for MemoryStore {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::outcome::{Outcome, Reason};
 use crate::{
     endpoint::EndpointName,
-    hops::Hops,
+    hops::{Hop, Hops},
     message::{Arrival, Forwarded, Sent},
     spool::BodyFile,
     webhook::EventId,
@@ -240,6 +240,18 @@ impl State {
         matches!(self, Self::Pending | Self::Running)
     }
 
+    /// As lists and queries name it.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Delivered => "delivered",
+            Self::Dead => "dead",
+            Self::Dropped => "dropped",
+            Self::Damaged => "damaged",
+        }
+    }
+
     pub(super) fn code(self) -> i64 {
         self as i64
     }
@@ -269,6 +281,8 @@ pub struct Attempt {
     pub outcome: Outcome,
     pub agent: Option<String>,
     pub answer: Option<Answer>,
+    /// Its request was signed afresh.
+    pub resigned: bool,
     pub hops: Hops,
 }
 
@@ -365,6 +379,15 @@ pub struct Summary {
     pub replay_of: Option<EventId>,
     /// Whether it was delivered again because a person asked its sender to.
     pub redelivered: bool,
+    /// Let pass although it did not prove its sender.
+    pub unproven: bool,
+    /// How long the last attempt took that counts.
+    pub took_us: Option<u64>,
+    /// Who made the last attempt that counts, and whether its request was signed afresh.
+    pub agent: Option<String>,
+    pub resigned: bool,
+    /// When its sender was answered, from its first byte.
+    pub answered_us: Option<u32>,
 }
 
 impl Summary {
@@ -393,7 +416,23 @@ impl Summary {
             conflict_with: None,
             replay_of: None,
             redelivered: false,
+            unproven: event.head.arrival.is_unproven(),
+            took_us: None,
+            agent: None,
+            resigned: false,
+            answered_us: None,
         }
+    }
+
+    /// An attempt that counts has ended.
+    pub(crate) fn attempted(&mut self, attempt: &Attempt) {
+        if let Some(answer) = &attempt.answer {
+            self.status = Some(answer.status);
+        }
+        self.took_us = Some(u64::try_from(attempt.duration.as_micros()).unwrap_or(u64::MAX >> 1));
+        self.agent.clone_from(&attempt.agent);
+        self.resigned = attempt.resigned;
+        self.answered_us = self.answered_us.or(attempt.hops.at_us(Hop::Answered));
     }
 }
 

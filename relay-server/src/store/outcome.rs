@@ -14,6 +14,10 @@ macro_rules! codes {
         pub enum $name { $($(#[$variant_doc])* $variant,)* }
 
         impl $name {
+            #[cfg(test)]
+            #[allow(dead_code, reason = "not every list is gone through")]
+            pub(crate) const ALL: &[Self] = &[$(Self::$variant,)*];
+
             /// The stable code: it stands in the store, in answers and in scripts.
             pub fn code(self) -> &'static str {
                 match self { $(Self::$variant => $code,)* }

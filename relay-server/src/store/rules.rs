@@ -17,7 +17,7 @@ use super::{
     outcome::{Outcome, Reason},
     reserve_bytes,
 };
-use crate::{endpoint::EndpointName, webhook::EventId};
+use crate::{endpoint::EndpointName, hops::Hops, webhook::EventId};
 
 /// Most bytes of a target that a summary shows.
 const SHOWN_TARGET_BYTES: usize = 256;
@@ -98,6 +98,8 @@ impl Row {
         row.summary.replay_of = self.summary.replay_of.or(Some(self.summary.id));
         (row.summary.attempts, row.summary.fence) = (0, 0);
         (row.summary.status, row.summary.conflict_with, row.summary.redelivered) = (None, None, false);
+        (row.summary.took_us, row.summary.agent, row.summary.resigned) = (None, None, false);
+        row.summary.answered_us = None;
         row.wait(now);
         row
     }
@@ -134,10 +136,11 @@ impl Row {
             fence: event.fence,
             started_at: now,
             duration: Duration::ZERO,
-            hops: crate::hops::Hops::default(),
             outcome: Outcome::Lost,
             agent: None,
             answer: None,
+            resigned: false,
+            hops: Hops::default(),
         });
         event.state = State::Running;
         event.attempts = event.attempts.saturating_add(1);
@@ -196,8 +199,8 @@ impl Row {
         }
         self.held = None;
         let event = &mut self.summary;
-        if let Some(answer) = &end.attempt.answer {
-            event.status = Some(answer.status);
+        if !matches!(end.then, Then::Release(_)) {
+            event.attempted(&end.attempt);
         }
         match end.then {
             Then::Done => self.end(State::Delivered, None, now),

@@ -31,7 +31,7 @@ use super::{
     Outcome, OwnSignature, Page, PageRequest, Purge, Purged, Record, RefusedRow, Reply, Share, Sight, Source, Store,
     StoreError, Summary, Then, Usage, Verdict, Want, Was, error::Pulse, refused_bytes, rules,
 };
-use crate::{endpoint::EndpointName, spool::Spool, webhook::EventId};
+use crate::{endpoint::EndpointName, hops::Hops, spool::Spool, webhook::EventId};
 
 mod attempts;
 mod backup;
@@ -316,10 +316,11 @@ impl SqliteStore {
                 fence: lease.fence,
                 started_at: now,
                 duration: Duration::ZERO,
-                hops: crate::hops::Hops::default(),
                 outcome: Outcome::NotCalled,
                 agent: None,
                 answer: None,
+                resigned: false,
+                hops: Hops::default(),
             },
             then: Then::Release(now),
         };

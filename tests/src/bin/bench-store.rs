@@ -28,6 +28,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use relay_server::{
     endpoint::EndpointName,
+    hops::Hops,
     store::{
         Answer, Attempt, Body, ClaimedEvent, Dedup, End, Filter, Grant, Head, Holder, Lease, NewEvent, Outcome,
         PageRequest, Sight, SqliteOptions, SqliteStore, State, Store, Then, Verdict, Want,
@@ -351,11 +352,12 @@ fn delivered(endpoint: EndpointName, id: EventId, lease: Lease) -> End {
         number: lease.attempt,
         fence: lease.fence,
         started_at: Timestamp::now(),
-        hops: relay_server::hops::Hops::default(),
         duration: Duration::from_millis(3),
         outcome: Outcome::Answered,
         agent: Some("laptop".into()),
         answer: Some(Answer { status: 204, headers, body: Bytes::new(), truncated: false }),
+        resigned: false,
+        hops: Hops::default(),
     };
     End { endpoint, id, attempt, then: Then::Done }
 }
@@ -408,7 +410,7 @@ async fn million(events: u64) -> anyhow::Result<()> {
             0,
         ),
         ("by a sender's id", Filter { sender_id: stock.event(events / 2).sender_id, ..Filter::default() }, false, 1),
-        ("a text in none (one bounded look)", Filter { text: Some("nowhere".into()), ..Filter::default() }, false, 0),
+        ("a text in none (one bounded look)", Filter::text("nowhere"), false, 0),
     ] {
         timed(what, async {
             let found = store.list(filter, page(oldest_first)).await?;

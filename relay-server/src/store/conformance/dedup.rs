@@ -47,7 +47,7 @@ pub(super) async fn another_body_is_a_conflict(store: Arc<dyn Store>) {
     // Both are remembered: each body has its own earlier event.
     let verdict = again(&store, 3, "k", true).await;
     assert_eq!(verdict, Verdict::Duplicate { of: id(1), state: State::Pending, answer: None });
-    let filter = Filter { conflicts: true, ..Filter::default() };
+    let filter = Filter { query: Query::parse("is:conflict", at(9)).0, ..Filter::default() };
     let page = store.list(filter, PageRequest { limit: 9, after: None, oldest_first: true }).await.expect("a page");
     assert_eq!(page.events.iter().map(|one| one.id).collect::<Vec<_>>(), [id(2)]);
 }

@@ -67,7 +67,8 @@ pub(super) async fn text_is_found_in_head_and_body(store: Arc<dyn Store>) {
     append(&store, NewEvent { body: Body::Bytes(long.into()), ..event("a", 3) }).await;
     let near = [b"near by".to_vec(), vec![b'-'; 100_000]].concat();
     append(&store, NewEvent { body: Body::Bytes(near.into()), ..event("a", 4) }).await;
-    let text = |text: &str| Filter { text: Some(text.into()), ..Filter::default() };
+    let text = |text: &str| Filter::text(text);
+    assert_eq!(list(&store, text("\"N\":1}")).await, [], "case counts where there is a capital");
     assert_eq!(list(&store, text("\"n\":1}")).await, [id(1)]);
     assert_eq!(list(&store, text("say \"hello\"")).await, [id(2)]);
     assert_eq!(list(&store, text("n=2")).await, [id(2)], "a part of the target");
@@ -75,6 +76,45 @@ pub(super) async fn text_is_found_in_head_and_body(store: Arc<dyn Store>) {
     assert_eq!(list(&store, text("near by")).await, [id(4)]);
     assert!(list(&store, text("far away")).await.is_empty(), "only the first 64 KiB are searched");
     assert!(list(&store, text("nowhere at all")).await.is_empty());
+}
+
+pub(super) async fn queries_are_answered_from_rows_and_contents(store: Arc<dyn Store>) {
+    for ms in 1..=5 {
+        append(&store, event(if ms == 5 { "b" } else { "a" }, ms)).await;
+    }
+    let held = claim(&store, "a", 2, 500, 10).await;
+    done(&store, &held[0], 11).await;
+    dead(&store, &held[1], 12).await;
+    for (text, found) in [
+        ("is:delivered", vec![1]),
+        ("is:dead,running", vec![2]),
+        ("is:waiting", vec![3, 4, 5]),
+        ("endpoint:b,c", vec![5]),
+        ("-endpoint:a*", vec![5]),
+        ("status:5xx", vec![2]),
+        (&format!("status:none since:{}", at(4)), vec![4, 5]),
+        ("why:handler_*", vec![2]),
+        ("took:>4ms took:<6ms", vec![1, 2]),
+        ("agent:agent-*", vec![1, 2]),
+        ("is:resigned -is:dead", vec![1]),
+        ("patience:>50%", vec![1, 2]),
+        ("patience:>90%", vec![]),
+        ("answer:answered status:200", vec![1]),
+        ("answer:ANSWERED", vec![]),
+        ("path:/hook is:retried", vec![]),
+        ("is:dead n=2", vec![2]),
+        ("header:x-test", vec![]),
+    ] {
+        let query = Query::parse(text, at(0)).0;
+        let filter = Filter { query, patience_us: vec![(name("a"), 1000)], ..Filter::default() };
+        let request = PageRequest { limit: 100, after: None, oldest_first: true };
+        let page = store.list(filter, request).await.expect("a page");
+        let seen: Vec<_> = page.events.iter().map(|one| one.id).collect();
+        assert_eq!(seen, found.iter().copied().map(id).collect::<Vec<_>>(), "{text}");
+        assert!(page.looked.rows >= seen.len() as u64 && page.looked.rows <= 5, "{text}: {:?}", page.looked);
+        let last = page.events.last().map(|event| event.received_at);
+        assert!(page.looked.back_to >= last, "{text}: {:?}", page.looked);
+    }
 }
 
 pub(super) async fn a_sender_id_is_found(store: Arc<dyn Store>) {
@@ -122,6 +162,8 @@ pub(super) async fn one_event_is_shown_with_its_head_and_attempts(store: Arc<dyn
     assert_eq!((summary.attempts, summary.tries, summary.fence), (2, 2, 2));
     assert_eq!((summary.method.as_str(), summary.target.as_str(), summary.size), ("POST", "/hook?n=1", 7));
     assert_eq!(summary.body_sha256, rules::sha256(b"{\"n\":1}"));
+    assert_eq!((summary.took_us, summary.agent.as_deref()), (Some(5000), Some("agent-1")));
+    assert_eq!((summary.resigned, summary.unproven, summary.answered_us), (true, false, Some(700)));
     assert_eq!((summary.event_type.as_deref(), summary.sender_id.as_deref()), (Some("push"), Some("sender-1")));
 }
 

@@ -109,15 +109,20 @@ impl Run {
     fn hold(&mut self, endpoint: EndpointName, id: EventId, lease: Lease) {
         let status = [200, 404, 500][self.dice.roll(3)];
         let answer = Answer { status, headers: HeaderBlock::new(), body: "hm".into(), truncated: false };
+        let mut hops = Hops::default();
+        if self.dice.chance(50) {
+            hops.note_answer(Whose::Ack, Some(200), Duration::from_micros(self.dice.roll(90) as u64));
+        }
         let attempt = Attempt {
             number: lease.attempt,
             fence: lease.fence,
             started_at: at(self.now),
             duration: Duration::from_millis(self.dice.roll(9) as u64),
-            hops: crate::hops::Hops::default(),
             outcome: Outcome::Answered,
             agent: None,
             answer: self.dice.chance(70).then_some(answer),
+            resigned: self.dice.chance(20),
+            hops,
         };
         let later = at(self.now + self.dice.ms(60));
         let all =
@@ -208,9 +213,22 @@ impl Run {
             filter.statuses = vec![StatusRange(400, 599)];
         }
         if dice.chance(20) {
-            filter.text = Some(["two", "n=1", "zzz"][dice.roll(3)].into());
+            let texts = [
+                "two",
+                "n=1",
+                "zzz",
+                "-two",
+                "took:>3ms",
+                "is:resigned",
+                "answer:hm",
+                "agent:a header:x",
+                "is:dead,waiting",
+            ];
+            filter.query = Query::parse(texts[dice.roll(texts.len())], at(0)).0;
         }
-        filter.conflicts = dice.chance(10);
+        if dice.chance(10) {
+            filter.query = Query::parse("is:conflict", at(0)).0;
+        }
         filter
     }
 
@@ -221,7 +239,11 @@ impl Run {
         let mut after = None;
         for _ in 0..4 {
             let request = PageRequest { limit, after, oldest_first };
-            after = all!(self, store => store.list(filter.clone(), request.clone())).expect("a page").next;
+            let page = all!(self, store => async {
+                // How many rows were looked at is for each store to say.
+                store.list(filter.clone(), request.clone()).await.map(|page| (page.events, page.next))
+            });
+            after = page.expect("a page").1;
             if after.is_none() {
                 break;
             }
@@ -231,8 +253,7 @@ impl Run {
     async fn bulk(&mut self) {
         self.now += 1;
         let (bulk, now) = (id(self.now), at(self.now));
-        let all = [BulkAction::Revive, BulkAction::Drop, BulkAction::Cancel, BulkAction::Skip, BulkAction::Replay];
-        let action = all[self.dice.roll(all.len())];
+        let action = BulkAction::ALL[self.dice.roll(BulkAction::ALL.len())];
         let filter = self.filter();
         all!(self, store => store.bulk(bulk, action, filter.clone(), now)).expect("noted");
         self.bulks.push(bulk);

@@ -14,6 +14,7 @@ use super::{
     tx::Tx,
 };
 use crate::{
+    hops::Hops,
     store::{Answer, Attempt, MAX_ATTEMPTS, Outcome, StoreError},
     webhook::EventId,
 };
@@ -139,7 +140,8 @@ pub(super) fn write(connection: &Connection, key: i64, id: EventId, attempt: &At
     let answer = attempt.answer.as_ref();
     let mut insert = connection.prepare_cached(
         "INSERT OR REPLACE INTO attempt (endpoint, id, fence, number, started_at, duration_us, outcome, agent, \
-         status, headers, body, truncated) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+         status, headers, body, truncated, resigned, hops) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
     )?;
     insert.execute(params![
         key,
@@ -154,6 +156,8 @@ pub(super) fn write(connection: &Connection, key: i64, id: EventId, attempt: &At
         answer.map(|answer| &answer.headers.as_bytes()[..]),
         answer.map(|answer| &answer.body[..]).filter(|body| !body.is_empty()),
         answer.is_some_and(|answer| answer.truncated),
+        attempt.resigned,
+        attempt.hops.to_bytes(),
     ])?;
     Ok(())
 }
@@ -187,7 +191,7 @@ pub(super) fn read(connection: &Connection, key: i64, id: EventId) -> Result<Vec
         return Ok(vec![only]);
     }
     let mut query = connection.prepare_cached(
-        "SELECT fence, number, started_at, duration_us, outcome, agent, status, headers, body, truncated \
+        "SELECT fence, number, started_at, duration_us, outcome, agent, status, headers, body, truncated, resigned, hops \
          FROM attempt WHERE endpoint = ?1 AND id = ?2 ORDER BY fence",
     )?;
     let attempts = query.query_and_then(params![key, id.as_bytes()], |row| {
@@ -200,10 +204,11 @@ pub(super) fn read(connection: &Connection, key: i64, id: EventId) -> Result<Vec
             number: row.get(1)?,
             started_at: time(row.get(2)?),
             duration: std::time::Duration::from_micros(row.get(3)?),
-            hops: crate::hops::Hops::default(),
             outcome,
             agent: row.get(5)?,
             answer: status.map(|_| answer(row, 6)).transpose()?,
+            resigned: row.get(10)?,
+            hops: Hops::from_bytes(&row.get::<_, Vec<u8>>(11)?),
         })
     })?;
     attempts.collect()

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     endpoint::EndpointName,
-    store::{Head, StoreError, rules},
+    store::{Head, INLINE_BYTES, StoreError, rules},
     webhook::EventId,
 };
 
@@ -80,16 +80,17 @@ impl Shelves {
         Ok(body.slice(at(part.start)..at(part.end).max(at(part.start))))
     }
 
-    /// Looks for a text in what an event carries: its head, and the beginning of its body. How many bytes were looked
-    /// through goes into `looked`.
-    pub(super) fn finds(&self, found: &Found, text: &memchr::memmem::Finder<'_>, looked: &mut usize) -> bool {
-        let Ok(Some(record)) = self.log.read(found.place) else { return false };
-        let Some(parts) = record::parts(&record).and_then(|parts| parts.content) else { return false };
-        let begins = crate::store::INLINE_BYTES;
-        let long = found.file.and_then(|file| self.bodies.part(file, found.row.summary.size, 0..begins).ok());
-        let body = long.as_deref().unwrap_or(parts.body);
-        let body = &body[..body.len().min(begins as usize)];
-        *looked += parts.head.len() + parts.headers.len() + body.len();
-        [parts.head, parts.headers, body].into_iter().any(|hay| text.find(hay).is_some())
+    /// What an event carries, for a search: its head, and the beginning of its body, unchecked. How many bytes that is
+    /// goes into `looked`.
+    pub(super) fn beginning(&self, found: &Found, looked: &mut usize) -> Option<(Head, Bytes)> {
+        let record = self.log.read(found.place).ok()??;
+        let parts = record::parts(&record)?.content?;
+        let head = head::read(parts.head, record.slice_ref(parts.headers)).ok()?;
+        let body = match found.file {
+            Some(file) => self.bodies.part(file, found.row.summary.size, 0..INLINE_BYTES).ok()?,
+            None => record.slice_ref(parts.body),
+        };
+        *looked += parts.head.len() + parts.headers.len() + body.len().min(INLINE_BYTES as usize);
+        Some((head, body))
     }
 }

@@ -1,15 +1,16 @@
 //! Lists and searches: the endpoints' events merged in order of id, a bounded number of them a call.
 //!
-//! Dead letters and open events have indexes of their own, and so has the sender's id. Everything else is a walk from
-//! the cursor on that stops after so many events or bytes of text ([`Look`]) and says where to go on.
+//! Dead letters and open events have indexes of their own, and so has the sender's id; the times and the endpoints of a
+//! query bound what is looked at. Everything else is a walk from
+//! the cursor on that stops after so many events or bytes of text ([`LookBounds`]) and says where to go on.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use jiff::{Timestamp, ToSpan as _};
-use memchr::memmem::Finder;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
+    attempts,
     content::Shelves,
     keys::{Keys, hash},
     log::LogPlace,
@@ -17,22 +18,24 @@ use super::{
 };
 use crate::{
     endpoint::EndpointName,
-    store::{Cursor, Filter, MAX_PAGE, Page, PageRequest, Sight, State, StoreError},
+    store::{
+        Answer, Cursor, Filter, Look, MAX_PAGE, Page, PageRequest, Sight, StoreError, Summary, summary_row::Carried,
+    },
     webhook::EventId,
 };
 
 #[derive(Clone, Copy)]
-pub(super) struct Look {
+pub(super) struct LookBounds {
     rows: usize,
     /// Of heads and bodies that are searched for a text.
     bytes: usize,
 }
 
 /// A look by a reader.
-pub(super) const LONG: Look = Look { rows: 16_000, bytes: 16 * 1024 * 1024 };
+pub(super) const LONG: LookBounds = LookBounds { rows: 16_000, bytes: 16 * 1024 * 1024 };
 
 /// A look by the writer, for whom commits wait.
-pub(super) const SHORT: Look = Look { rows: 1000, bytes: 1024 * 1024 };
+pub(super) const SHORT: LookBounds = LookBounds { rows: 1000, bytes: 1024 * 1024 };
 
 /// Rows read at a time, from the first to the largest portion.
 const PORTIONS: (usize, usize) = (8, 512);
@@ -43,29 +46,35 @@ pub(super) fn list(
     keys: &Keys,
     filter: &Filter,
     page: &PageRequest,
-    look: Look,
+    look: LookBounds,
 ) -> Result<Page, StoreError> {
     let limit = page.limit.clamp(1, MAX_PAGE);
-    let mut walk = match &filter.sender_id {
+    let mut walk = match filter.sender() {
         Some(sender) => Walk::of_sender(connection, keys, filter, page, sender)?,
         None => Walk::of_all(connection, filter, page)?,
     };
-    let mut search = filter.text.as_deref().map(|text| Search { text: Finder::new(text), bytes: 0 });
-    let mut events = Vec::new();
-    let mut last = None;
+    let (mut events, mut last, mut looked) = (Vec::new(), None, Look::default());
+    let mut bytes = 0;
     for _ in 0..look.rows {
-        let Some(found) = walk.next(connection)? else { return Ok(Page { events, next: None }) };
-        last = Some(Cursor(found.row.summary.id));
-        let passes =
-            filter.lets_pass(&found.row.summary) && search.as_mut().is_none_or(|search| search.finds(shelves, &found));
-        if passes {
+        let Some(found) = walk.next(connection)? else { return Ok(Page { events, next: None, looked }) };
+        let event = &found.row.summary;
+        last = Some(Cursor(event.id));
+        looked.at(event);
+        let answer = || last_answer(connection, event);
+        if filter.passes(event, &mut Carried::new(|| shelves.beginning(&found, &mut bytes), answer)) {
             events.push(found.row.summary);
         }
-        if events.len() == limit || search.as_ref().is_some_and(|search| search.bytes > look.bytes) {
+        if events.len() == limit || bytes > look.bytes {
             break;
         }
     }
-    Ok(Page { events, next: last })
+    Ok(Page { events, next: last, looked })
+}
+
+fn last_answer(connection: &Connection, event: &Summary) -> Option<Answer> {
+    let key = endpoint_key(connection, &event.endpoint).ok()??;
+    let attempts = attempts::read(connection, key, event.id).ok()?;
+    attempts.into_iter().rev().find_map(|attempt| attempt.answer)
 }
 
 pub(super) fn find(connection: &Connection, sight: &Sight, id: EventId) -> Result<Option<(i64, Found)>, StoreError> {
@@ -136,10 +145,9 @@ struct Lane {
 
 impl Walk {
     fn of_all(connection: &Connection, filter: &Filter, page: &PageRequest) -> Result<Self, StoreError> {
-        let only = |states: &[State]| !filter.states.is_empty() && filter.states.iter().all(|s| states.contains(s));
-        let (index, and) = if only(&[State::Dead]) {
+        let (index, and) = if filter.is_of_dead() {
             ("INDEXED BY event_dead", "AND state = 3")
-        } else if only(&[State::Pending, State::Running]) {
+        } else if filter.is_of_open() {
             ("INDEXED BY event_open", "AND due_at IS NOT NULL")
         } else {
             ("", "")
@@ -148,7 +156,8 @@ impl Walk {
         let sql = format!(
             "SELECT {COLUMNS} FROM event {index} WHERE endpoint = ?1 AND id > ?2 AND id < ?3 {and} ORDER BY id {order} LIMIT ?4"
         );
-        let (mut low, mut high) = (edge(filter.from, [0; 16], -1), edge(filter.until, [0xff; 16], 1));
+        let (from, until) = filter.times();
+        let (mut low, mut high) = (edge(from, [0; 16], -1), edge(until, [0xff; 16], 1));
         if let Some(Cursor(after)) = &page.after {
             if page.oldest_first {
                 low = low.max(*after.as_bytes());
@@ -159,7 +168,8 @@ impl Walk {
         let lane = |(endpoint, key)| Lane { endpoint, key, ready: VecDeque::new(), portion: PORTIONS.0, last: None };
         let all = filter.endpoints.is_empty();
         let sight = if all { Sight::All } else { Sight::Only(filter.endpoints.clone()) };
-        let lanes = seen(connection, &sight)?.into_iter().map(lane).collect();
+        let seen = seen(connection, &sight)?.into_iter().filter(|(name, _)| filter.may_be_of(name));
+        let lanes = seen.map(lane).collect();
         Ok(Self { lanes, oldest_first: page.oldest_first, sql, low, high })
     }
 
@@ -215,17 +225,4 @@ fn edge(at: Option<Timestamp>, open: [u8; 16], hours: i64) -> [u8; 16] {
     let mut bytes = open;
     bytes[..6].copy_from_slice(&u64::try_from(millis).unwrap_or(0).to_be_bytes()[2..]);
     bytes
-}
-
-struct Search<'a> {
-    text: Finder<'a>,
-    bytes: usize,
-}
-
-impl Search<'_> {
-    fn finds(&mut self, shelves: &Shelves, found: &Found) -> bool {
-        let event = &found.row.summary;
-        let mut short = [&event.event_type, &event.sender_id].into_iter().flatten();
-        short.any(|text| self.text.find(text.as_bytes()).is_some()) || shelves.finds(found, &self.text, &mut self.bytes)
-    }
 }

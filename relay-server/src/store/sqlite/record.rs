@@ -13,7 +13,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
     log::LogPlace,
@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     endpoint::EndpointName,
+    hops::Hops,
     store::{
         Answer, Attempt, Bulk, BulkAction, Cursor, Outcome, Reason, State, StoreError, Summary,
         rules::{self, Held, Row},
@@ -80,6 +81,7 @@ pub(super) struct Facts<'a> {
     order_key: Option<&'a str>,
     conflict_with: Option<[u8; 16]>,
     replay_of: Option<[u8; 16]>,
+    unproven: bool,
 }
 
 /// What changes of an event.
@@ -98,6 +100,10 @@ pub(super) struct Course<'a> {
     holder: Option<u64>,
     /// None within: the append of the event itself.
     given_to: Option<Option<[u8; 16]>>,
+    took_us: Option<u64>,
+    agent: Option<&'a str>,
+    resigned: bool,
+    answered_us: Option<u32>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -110,6 +116,9 @@ pub(super) struct AttemptFacts<'a> {
     agent: Option<&'a str>,
     #[serde(borrow)]
     answer: Option<AnswerFacts<'a>>,
+    resigned: bool,
+    #[serde(serialize_with = "written_hops", deserialize_with = "read_hops")]
+    hops: Hops,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -144,6 +153,14 @@ pub(super) struct BulkFacts<'a> {
     finished: bool,
 }
 
+fn written_hops<S: Serializer>(hops: &Hops, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_bytes(&hops.to_bytes())
+}
+
+fn read_hops<'de, D: Deserializer<'de>>(from: D) -> Result<Hops, D::Error> {
+    <&[u8]>::deserialize(from).map(Hops::from_bytes)
+}
+
 fn raw<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
     to.serialize_bytes(bytes)
 }
@@ -165,6 +182,7 @@ impl<'a> Facts<'a> {
             order_key: event.order_key.as_deref(),
             conflict_with: event.conflict_with.map(|id| *id.as_bytes()),
             replay_of: event.replay_of.map(|id| *id.as_bytes()),
+            unproven: event.unproven,
         }
     }
 
@@ -204,14 +222,19 @@ impl<'a> Facts<'a> {
             conflict_with: self.conflict_with.map(EventId::from_bytes),
             replay_of: self.replay_of.map(EventId::from_bytes),
             redelivered: false,
+            unproven: self.unproven,
+            took_us: None,
+            agent: None,
+            resigned: false,
+            answered_us: None,
         };
         let row = Row { summary, dedup_key, held: None, cost: 0 };
         Found { row, seq: self.seq, place, file: self.file, counted: super::room::Sum::default() }
     }
 }
 
-impl Course<'static> {
-    pub(super) fn of(row: &Row) -> Self {
+impl<'a> Course<'a> {
+    pub(super) fn of(row: &'a Row) -> Self {
         let event = &row.summary;
         let given_to = row.held.and_then(|held| held.given_to);
         Self {
@@ -227,6 +250,10 @@ impl Course<'static> {
             cost: row.cost,
             holder: row.held.map(|held| held.holder.0),
             given_to: given_to.map(|append| (append != event.id).then(|| *append.as_bytes())),
+            took_us: event.took_us,
+            agent: event.agent.as_deref(),
+            resigned: event.resigned,
+            answered_us: event.answered_us,
         }
     }
 }
@@ -241,6 +268,8 @@ impl Course<'_> {
         event.parked = self.due_at == Some(PARKED);
         event.due_at = self.due_at.filter(|due| *due != PARKED).map(time);
         (event.status, event.settled_at) = (self.status, self.settled_at.map(time));
+        (event.took_us, event.agent) = (self.took_us, self.agent.map(str::to_owned));
+        (event.resigned, event.answered_us) = (self.resigned, self.answered_us);
         (event.redelivered, row.cost) = (self.redelivered, self.cost);
         let given_to = self.given_to.map(|append| append.map_or(event.id, EventId::from_bytes));
         row.held = self.holder.map(|holder| Held { holder: crate::store::Holder(holder), given_to });
@@ -264,6 +293,8 @@ impl<'a> AttemptFacts<'a> {
             outcome: attempt.outcome.code(),
             agent: attempt.agent.as_deref(),
             answer,
+            resigned: attempt.resigned,
+            hops: attempt.hops,
         }
     }
 
@@ -283,10 +314,11 @@ impl<'a> AttemptFacts<'a> {
             fence: self.fence,
             started_at: time(self.started_at),
             duration: Duration::from_micros(self.duration_us),
-            hops: crate::hops::Hops::default(),
             outcome: Outcome::from_code(self.outcome).ok_or_else(strange)?,
             agent: self.agent.map(str::to_owned),
             answer: self.answer.as_ref().map(answer).transpose()?,
+            resigned: self.resigned,
+            hops: self.hops,
         })
     }
 }

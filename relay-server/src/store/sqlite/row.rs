@@ -18,7 +18,8 @@ pub(super) const PARKED: i64 = i64::MAX;
 
 pub(super) const COLUMNS: &str = "id, received_at, state, reason, attempts, tries, fence, due_at, status, settled_at, \
      size, body_sha256, method, target, event_type, sender_id, dedup_key, order_key, conflict_with, replay_of, \
-     redelivered, seq, cost, holder, given_to, segment, place, length, file";
+     redelivered, seq, cost, holder, given_to, segment, place, length, file, unproven, took_us, agent, resigned, \
+     answered_us";
 
 #[derive(Clone, Debug)]
 pub(super) struct Found {
@@ -81,6 +82,11 @@ pub(super) fn read(row: &SqlRow<'_>, endpoint: &EndpointName) -> Result<Found, S
         replay_of: row.get::<_, Option<_>>(19)?.map(EventId::from_bytes),
         redelivered: row.get(20)?,
         sender_id: row.get(15)?,
+        unproven: row.get(29)?,
+        took_us: row.get(30)?,
+        agent: row.get(31)?,
+        resigned: row.get(32)?,
+        answered_us: row.get(33)?,
     };
     let dedup_key = dedup_key(row.get(16)?, summary.sender_id.as_ref());
     let seq = row.get(21)?;
@@ -134,14 +140,16 @@ pub(super) fn put(connection: &Connection, key: i64, found: &Found, attempt: Opt
     let mut statement = connection.prepare_cached(
         "INSERT INTO event (endpoint, id, seq, received_at, state, reason, attempts, tries, fence, due_at, status, \
          settled_at, size, body_sha256, method, target, event_type, sender_id, dedup_key, order_key, conflict_with, \
-         replay_of, redelivered, cost, holder, given_to, segment, place, length, file, attempt) \
+         replay_of, redelivered, cost, holder, given_to, segment, place, length, file, attempt, unproven, took_us, agent, \
+         resigned, answered_us) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, \
-         ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31) \
+         ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36) \
          ON CONFLICT (endpoint, id) DO UPDATE SET state = excluded.state, reason = excluded.reason, \
          attempts = excluded.attempts, tries = excluded.tries, fence = excluded.fence, due_at = excluded.due_at, \
          status = excluded.status, settled_at = excluded.settled_at, redelivered = excluded.redelivered, \
          cost = excluded.cost, holder = excluded.holder, given_to = excluded.given_to, segment = excluded.segment, \
-         place = excluded.place, length = excluded.length",
+         place = excluded.place, length = excluded.length, took_us = excluded.took_us, agent = excluded.agent, \
+         resigned = excluded.resigned, answered_us = excluded.answered_us",
     )?;
     statement.execute(params![
         key,
@@ -175,6 +183,11 @@ pub(super) fn put(connection: &Connection, key: i64, found: &Found, attempt: Opt
         place.length,
         file.map(u64::cast_signed),
         attempt,
+        event.unproven,
+        event.took_us,
+        event.agent,
+        event.resigned,
+        event.answered_us,
     ])?;
     Ok(())
 }

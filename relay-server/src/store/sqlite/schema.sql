@@ -21,6 +21,7 @@ CREATE TABLE endpoint (
 -- given to, NULL if it was claimed. dedup_key: '=' is the sender's id, else '+' and the key. cost: what it takes with its
 -- attempts, in bytes. segment, place, length: where in the log its content stands. file: the number of the file that has
 -- its body, where that is too long for the log. attempt: the record of its only attempt, if that is short, see attempts.rs.
+-- took_us, agent, resigned: those of the last attempt. answered_us: when the sender was answered, from its first byte.
 CREATE TABLE event (
     seq INTEGER PRIMARY KEY, endpoint INTEGER NOT NULL, id BLOB NOT NULL, received_at INTEGER NOT NULL,
     state INTEGER NOT NULL, reason TEXT, attempts INTEGER NOT NULL, tries INTEGER NOT NULL, fence INTEGER NOT NULL,
@@ -28,7 +29,8 @@ CREATE TABLE event (
     method TEXT NOT NULL, target TEXT NOT NULL, event_type TEXT, sender_id TEXT, dedup_key TEXT, order_key TEXT,
     conflict_with BLOB, replay_of BLOB, redelivered INTEGER NOT NULL, cost INTEGER NOT NULL,
     holder INTEGER, given_to BLOB,
-    segment INTEGER NOT NULL, place INTEGER NOT NULL, length INTEGER NOT NULL, file INTEGER, attempt BLOB
+    segment INTEGER NOT NULL, place INTEGER NOT NULL, length INTEGER NOT NULL, file INTEGER, attempt BLOB,
+    unproven INTEGER NOT NULL, took_us INTEGER, agent TEXT, resigned INTEGER NOT NULL, answered_us INTEGER
 ) STRICT;
 CREATE UNIQUE INDEX event_id ON event (endpoint, id);
 CREATE INDEX event_due ON event (endpoint, due_at, id) WHERE due_at IS NOT NULL;
@@ -42,7 +44,7 @@ CREATE INDEX event_file ON event (file) WHERE file IS NOT NULL;
 CREATE TABLE attempt (
     endpoint INTEGER NOT NULL, id BLOB NOT NULL, fence INTEGER NOT NULL, number INTEGER NOT NULL,
     started_at INTEGER NOT NULL, duration_us INTEGER NOT NULL, outcome TEXT NOT NULL, agent TEXT,
-    status INTEGER, headers BLOB, body BLOB, truncated INTEGER NOT NULL,
+    status INTEGER, headers BLOB, body BLOB, truncated INTEGER NOT NULL, resigned INTEGER NOT NULL, hops BLOB NOT NULL,
     PRIMARY KEY (endpoint, id, fence)
 ) STRICT, WITHOUT ROWID;
 

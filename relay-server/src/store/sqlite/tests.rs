@@ -6,6 +6,7 @@ use std::{os::unix::fs::PermissionsExt as _, time::Instant};
 
 use super::*;
 use crate::{
+    hops::Hops,
     spool::BodyFile,
     store::{Action, Body, Dedup, Head, Reason, Signature, State},
 };
@@ -100,10 +101,11 @@ fn end(delivery: &ClaimedEvent, then: Then) -> End {
         fence: delivery.lease.fence,
         started_at: at(5),
         duration: Duration::ZERO,
-        hops: crate::hops::Hops::default(),
         outcome: Outcome::Unreachable,
         agent: None,
         answer: None,
+        resigned: false,
+        hops: Hops::default(),
     };
     End { endpoint: name("a"), id: delivery.summary.id, attempt, then }
 }
@@ -156,7 +158,7 @@ async fn the_promised_settings_are_in_force() {
     let of_writer = store.writer.call(Kind::Upkeep, 0, move |tx| {
         Ok(pragmas.map(|pragma| read(tx.connection, pragma).expect("a pragma")).to_vec())
     });
-    assert_eq!(answered(of_writer).await.expect("read"), ["wal", "1", "8192", "2", "0", "4"]);
+    assert_eq!(answered(of_writer).await.expect("read"), ["wal", "1", "8192", "2", "0", "5"]);
     let of_reader = store.readers.call(move |connection| {
         assert!(connection.execute("DELETE FROM event", []).is_err(), "readers cannot write");
         Ok(["synchronous", "query_only", "mmap_size"]
@@ -251,7 +253,7 @@ fn files_of_other_versions_and_other_programs_are_left_alone() {
     folder.stranger().pragma_update(None, "user_version", 7).expect("set");
     let why = folder.refusal();
     assert!(
-        why.contains("version 7") && why.contains("newer relay-server") && why.contains("reads version 4"),
+        why.contains("version 7") && why.contains("newer relay-server") && why.contains("reads version 5"),
         "{why}"
     );
     folder.stranger().pragma_update(None, "user_version", 3).expect("set");
@@ -282,7 +284,7 @@ fn an_empty_file_becomes_a_store() {
     std::fs::write(folder.path(), b"").expect("written");
     drop(folder.open());
     let version: i64 = folder.stranger().pragma_query_value(None, "user_version", |row| row.get(0)).expect("read");
-    assert_eq!(version, 4);
+    assert_eq!(version, 5);
     // Another page size cannot be mended: the promise about what a commit costs would not hold.
     let folder = Folder::new();
     drop(folder.open());
@@ -953,10 +955,11 @@ async fn rows_that_were_not_in_the_table_come_back_after_a_crash() {
         fence: 1,
         started_at: at(1),
         duration: Duration::ZERO,
-        hops: crate::hops::Hops::default(),
         outcome: Outcome::Answered,
         agent: None,
         answer: None,
+        resigned: false,
+        hops: Hops::default(),
     };
     store.append(vec![NewEvent { lease: Some(grant(500)), ..event(4, "four") }], at(2)).await.expect("kept");
     let end = End { endpoint: name("a"), id: id(4), attempt, then: Then::Done };
