@@ -5,12 +5,8 @@
 //! beside its state, on loopback too: other users of the machine and pages in its browsers reach loopback as well. No
 //! answer but `/livez` is for a host that a page could have made up, and none allows another origin to read it.
 
-mod api;
-mod endpoints;
-mod events;
 mod gate;
 mod listener;
-pub(crate) mod shapes;
 
 use std::{
     io,
@@ -29,10 +25,10 @@ use axum::{
     routing::get,
 };
 
-use self::endpoints::EndpointsApi;
 pub(crate) use self::{gate::AdminGate, listener::serve};
 use crate::{
     agents::token::{AgentToken, TokenHash},
+    api,
     failure::ApiError,
     metrics::{Form, Gauges},
     runtime_config::RuntimeConfig,
@@ -80,15 +76,12 @@ pub(crate) fn build(
     services: &Services,
     runtime_config: &Arc<RuntimeConfig>,
 ) -> Router {
-    let (services, runtime_config) = (services.clone(), Arc::clone(runtime_config));
     let open = Router::new()
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics_text))
         .layer(middleware::from_fn_with_state(gate.clone(), gate::check_host))
         .with_state(Probes { readiness: readiness.clone(), services: services.clone() });
-    let closed = api::routes(services.clone())
-        .merge(events::routes(services.clone()))
-        .merge(endpoints::routes(EndpointsApi { services, runtime_config }))
+    let closed = api::routes(services, runtime_config)
         .fallback(|| async { ApiError::nothing_here() })
         .layer(middleware::from_fn_with_state(gate, gate::check));
     let probe = Router::new().route("/livez", get(|| async { "alive\n" }));

@@ -69,6 +69,7 @@ mod runtime_config;
 
 mod admin;
 
+mod api;
 mod app;
 
 pub mod cli;

@@ -13,7 +13,7 @@ use relay_program::{
 use relay_proto::printable::escaped;
 
 use super::remote::Remote;
-use crate::admin::shapes::{AttachedSummary, EndpointDeleted, EndpointDetail, EndpointSummary};
+use crate::api::shapes::{AttachedSummary, EndpointDeleted, EndpointDetail, EndpointSummary};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum EndpointCommand {

@@ -13,7 +13,7 @@ use relay_proto::printable::escaped;
 use serde::{Deserialize as _, Serialize, de::DeserializeOwned};
 
 use super::remote::Remote;
-use crate::admin::shapes::{HandshakeSummary, RefusedSummary};
+use crate::api::shapes::{HandshakeSummary, RefusedSummary};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum EventCommand {

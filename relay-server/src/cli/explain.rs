@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::{provider::unknown, remote::Remote};
 use crate::{
-    admin::shapes::{Explained, ExplainedFinding},
+    api::shapes::{Explained, ExplainedFinding},
     config::read_secret,
     webhook::EventId,
 };

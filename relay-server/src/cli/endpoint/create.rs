@@ -7,7 +7,7 @@ use toml::Table;
 use zeroize::Zeroizing;
 
 use super::{secret, warn};
-use crate::{admin::shapes::EndpointSummary, cli::remote::Remote};
+use crate::{api::shapes::EndpointSummary, cli::remote::Remote};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Create {

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    api::answer,
+    refused::answer,
     shapes::{BulkNoted, BulkSummary},
 };
 use crate::{

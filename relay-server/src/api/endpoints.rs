@@ -18,7 +18,7 @@ use toml::Table;
 use zeroize::Zeroizing;
 
 use super::{
-    api::answer,
+    refused::answer,
     shapes::{AttachedSummary, EndpointDeleted, EndpointDetail, EndpointList, EndpointSummary},
 };
 use crate::{
