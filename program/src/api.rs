@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::event::EventSummary;
 
 /// What stands at the head of the API.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct About {
     pub relay: AboutRelay,
@@ -19,7 +20,7 @@ pub struct About {
     pub limits: AboutLimits,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct AboutRelay {
     pub version: String,
@@ -29,7 +30,7 @@ pub struct AboutRelay {
     pub public_url: Option<String>,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct AboutApi {
     pub version: u32,
@@ -38,7 +39,7 @@ pub struct AboutApi {
 }
 
 /// Who asks, and what they may.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct AboutYou {
     /// `admin`, `session` or `token`.
@@ -48,7 +49,7 @@ pub struct AboutYou {
     pub rights: BTreeMap<String, Vec<String>>,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct AboutLimits {
     /// Rows of a page.
@@ -58,7 +59,7 @@ pub struct AboutLimits {
 }
 
 /// A page of events, the newest first unless asked otherwise.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct EventList {
     pub events: Vec<EventSummary>,
@@ -68,14 +69,14 @@ pub struct EventList {
 }
 
 /// How far a search came.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct Looked {
     pub rows: u64,
     pub back_to: Option<String>,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct EventCount {
     pub at_least: u64,
@@ -84,9 +85,9 @@ pub struct EventCount {
 }
 
 /// An error of the API (RFC 9457, `application/problem+json`).
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
-pub struct Problem {
+pub struct ProblemDetails {
     /// A path that says what it means.
     #[serde(rename = "type")]
     pub kind: String,
@@ -106,7 +107,7 @@ pub struct Problem {
 }
 
 /// What is changed in an event before it is replayed. A masked header that comes back as it was shown keeps its value.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Edit {
     pub method: Option<String>,
@@ -117,7 +118,7 @@ pub struct Edit {
 }
 
 /// Dead letters that ended alike.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct DeadGroup {
     pub endpoint: String,
@@ -134,7 +135,7 @@ pub struct DeadGroup {
     pub q: String,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct DeadGroups {
     pub groups: Vec<DeadGroup>,
@@ -143,7 +144,7 @@ pub struct DeadGroups {
 
 /// Counts and latencies by time: each list has one entry for each step, the oldest first. Latencies are those of answers
 /// to senders.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct Figures {
     pub step_s: u64,
@@ -169,7 +170,7 @@ pub struct Figures {
 }
 
 /// A message of the stream with rows: the newest state of each id once.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct StreamRows {
     pub rows: Vec<EventSummary>,
@@ -178,7 +179,7 @@ pub struct StreamRows {
 }
 
 /// The stream cannot go on from where its reader was: load the list anew.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct StreamResync {
     /// `too_old`, `restarted` or `too_slow`.
@@ -187,7 +188,7 @@ pub struct StreamResync {
 }
 
 /// The stream ends.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct StreamBye {
     pub why: String,
@@ -195,7 +196,7 @@ pub struct StreamBye {
 }
 
 /// An agent that is attached, or was within the last day.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct AgentRow {
     /// Its session's number; gone ones keep theirs.
@@ -216,7 +217,7 @@ pub struct AgentRow {
     pub gone_why: Option<String>,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct AgentEndpoint {
     pub name: String,
@@ -228,14 +229,14 @@ pub struct AgentEndpoint {
     pub circuit_until: Option<String>,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct AgentList {
     pub agents: Vec<AgentRow>,
     pub gone: Vec<AgentRow>,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct TokenRow {
     pub name: String,
@@ -250,7 +251,7 @@ pub struct TokenRow {
 }
 
 /// A token that was made or rotated; its secret is told this once.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct TokenMade {
     #[serde(flatten)]
@@ -259,7 +260,7 @@ pub struct TokenMade {
 }
 
 /// What a person does at the provider to have webhooks sent here.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct Setup {
     pub url: String,
@@ -272,7 +273,7 @@ pub struct Setup {
     pub expires_at: Option<String>,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct SetupField {
     pub field: String,
@@ -280,7 +281,7 @@ pub struct SetupField {
 }
 
 /// A session of the page that was opened.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct SessionMade {
     pub id: String,
@@ -290,7 +291,7 @@ pub struct SessionMade {
 }
 
 /// A code that opens one session, once.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct SessionCode {
     pub code: String,
@@ -298,7 +299,7 @@ pub struct SessionCode {
 }
 
 /// An action on all events that a query finds.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct BulkProgress {
     pub id: String,

@@ -8,11 +8,12 @@ use std::borrow::Cow;
 use relay_proto::printable::escaped;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use crate::list;
 
 /// One event of a list.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct EventSummary {
     pub id: String,
@@ -52,7 +53,7 @@ pub struct EventSummary {
 }
 
 /// An event with all that is known of it but its body.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct EventDetail {
     #[serde(flatten)]
@@ -86,7 +87,7 @@ pub struct EventDetail {
 }
 
 /// What is kept of a body.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct EventBody {
     /// So many of its bytes, from the first.
@@ -100,7 +101,7 @@ pub struct EventBody {
 }
 
 /// Which of its endpoint's secrets proved it, from 1.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct EventSecret {
     pub number: u32,
@@ -108,7 +109,7 @@ pub struct EventSecret {
 }
 
 /// What its sender got.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct EventAnswered {
     /// Whose answer: `handler`, `ack`, `relay`, `recorded` or `nobody`.
@@ -120,7 +121,7 @@ pub struct EventAnswered {
 
 /// A place that it passed. Its `what` is one of `received`, `body`, `verified`, `stored`, `attempt`, `opened`,
 /// `answer_head`, `answered`, `waits`, `ended`.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct EventHop {
     pub what: String,
@@ -139,7 +140,7 @@ pub struct EventHop {
     pub until: Option<String>,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct EventAttempt {
     pub number: u32,
@@ -160,7 +161,7 @@ pub struct EventAttempt {
 }
 
 /// What a handler answered.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct EventAnswer {
     pub headers: Vec<(String, String)>,
@@ -171,7 +172,7 @@ pub struct EventAnswer {
 }
 
 /// What came of an action on an event.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct EventDone {
     pub id: String,
@@ -180,7 +181,7 @@ pub struct EventDone {
 }
 
 /// What came of a replay to one agent.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct EventReplayed {
     #[serde(flatten)]

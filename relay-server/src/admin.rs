@@ -1,4 +1,4 @@
-//! The admin listener: health for everyone who reaches it, the API for whoever holds the token.
+//! The admin listener: health for everyone who reaches it, the API for whoever holds the admin token.
 //!
 //! `/livez`, `/readyz` and `/metrics` need no token. They hold no secrets and no names but those of endpoints that prove
 //! their senders: the name of any other is all that keeps strangers out. All else needs the token that `serve` writes
@@ -28,10 +28,8 @@ use axum::{
 pub(crate) use self::{gate::AdminGate, listener::serve};
 use crate::{
     agents::token::{AgentToken, TokenHash},
-    api,
-    failure::ApiError,
+    api::{Api, Mount, nothing_here, problem},
     metrics::{Form, Gauges},
-    runtime_config::RuntimeConfig,
     services::Services,
     state::StateDir,
     store::Health,
@@ -69,21 +67,21 @@ pub(crate) fn issue_token(state: &StateDir) -> io::Result<(TokenHash, PathBuf)> 
     Ok((token.hash(), state.file(TOKEN_FILE)))
 }
 
+/// What stands before the API's paths here.
+const MOUNT: Mount = Mount { base: "/api/v1" };
+
 /// Everything that the admin listener answers.
-pub(crate) fn build(
-    gate: AdminGate,
-    readiness: &Readiness,
-    services: &Services,
-    runtime_config: &Arc<RuntimeConfig>,
-) -> Router {
+pub(crate) fn build(gate: AdminGate, readiness: &Readiness, services: &Services, api: &Arc<Api>) -> Router {
     let open = Router::new()
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics_text))
         .layer(middleware::from_fn_with_state(gate.clone(), gate::check_host))
         .with_state(Probes { readiness: readiness.clone(), services: services.clone() });
-    let closed = api::routes(services, runtime_config)
-        .fallback(|| async { ApiError::nothing_here() })
-        .layer(middleware::from_fn_with_state(gate, gate::check));
+    let closed = api
+        .router(MOUNT)
+        .fallback(nothing_here)
+        .layer(middleware::from_fn_with_state(gate, gate::check))
+        .layer(middleware::from_fn_with_state(MOUNT, problem::place));
     let probe = Router::new().route("/livez", get(|| async { "alive\n" }));
     probe.merge(open).merge(closed).layer(middleware::map_response(gate::harden))
 }

@@ -1,19 +1,152 @@
-//! The API's paths.
+//! The API: every path once, for all that ask.
+//!
+//! Three mounts put it behind a base of their own and say who asks ([`who::Asking`]): the admin listener at `/api/v1`, the
+//! inspector's host at `/api/v1`, and the public listener at `/_relay/v1`. What is below does not know which it was.
+//! A path is a row of [`table`]; router and document are made of the same rows.
+//!
+//! Invariants: an endpoint that whoever asks does not see is as one that does not exist; what one question may cost, and
+//! how many one token has at a time, is bounded; an answer is kept by no cache.
 
+mod about;
+pub(crate) mod ask;
 mod endpoints;
 mod events;
+mod openapi;
+pub(crate) mod problem;
+mod public;
 mod refused;
 pub(crate) mod shapes;
+mod table;
+pub(crate) mod who;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::{HeaderValue, header},
+    middleware::{self, Next},
+    response::{IntoResponse as _, Response},
+};
+use jiff::Timestamp;
+use tokio::{sync::Semaphore, time::timeout};
 
-use self::endpoints::EndpointsApi;
-use crate::{runtime_config::RuntimeConfig, services::Services};
+use self::{table::Operation, who::Who};
+use crate::{
+    failure::{ApiError, ApiErrorKind},
+    runtime_config::RuntimeConfig,
+    services::Services,
+    tally::Tally,
+};
 
-/// All of them, for whoever holds the admin token.
-pub(crate) fn routes(services: &Services, runtime_config: &Arc<RuntimeConfig>) -> Router {
-    let endpoints = EndpointsApi { services: services.clone(), runtime_config: Arc::clone(runtime_config) };
-    refused::routes(services.clone()).merge(events::routes(services.clone())).merge(endpoints::routes(endpoints))
+/// Questions of one token at a time, replays to its agents included.
+const MAX_OF_TOKEN: usize = 16;
+
+/// Questions of tokens that read at a time; more wait. The store reads three things at a time, and one of them is a
+/// delivery's.
+const MAX_READING: usize = 2;
+
+/// How long reading may take, the wait for its turn included.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What every path works with.
+pub(crate) struct Api {
+    pub(crate) services: Services,
+    pub(crate) runtime_config: Arc<RuntimeConfig>,
+    started_at: Timestamp,
+    of_token: Tally<Arc<str>>,
+    reading: Semaphore,
+}
+
+/// Where the API is mounted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mount {
+    /// What stands before its paths.
+    pub base: &'static str,
+}
+
+fn operations() -> Vec<Operation> {
+    let all = [
+        about::operations(),
+        openapi::operations(),
+        problem::operations(),
+        events::operations(),
+        refused::operations(),
+        endpoints::operations(),
+    ];
+    all.into_iter().flatten().collect()
+}
+
+impl Api {
+    pub(crate) fn build(services: &Services, runtime_config: &Arc<RuntimeConfig>) -> Arc<Self> {
+        Arc::new(Self {
+            services: services.clone(),
+            runtime_config: Arc::clone(runtime_config),
+            started_at: services.delivery.clock.now(),
+            of_token: Tally::default(),
+            reading: Semaphore::new(MAX_READING),
+        })
+    }
+
+    /// All paths behind the mount's base. The request's extensions must say who asks ([`who::Asking`]), and [`problem::place`]
+    /// stands around it and whatever else the mount refuses.
+    pub(crate) fn router(self: &Arc<Self>, mount: Mount) -> Router {
+        let paths = operations().iter().fold(Router::new(), |router, one| router.route(one.path, one.routed()));
+        let paths = paths
+            .fallback(nothing_here)
+            .method_not_allowed_fallback(|| async {
+                ApiError::new(ApiErrorKind::Method, "this address has other methods")
+            })
+            .layer(middleware::from_fn_with_state(Arc::clone(self), take_turn))
+            .layer(middleware::map_response(kept_by_nobody))
+            .with_state(Arc::clone(self));
+        Router::new().nest(mount.base, paths)
+    }
+
+    /// Reads from the store. Tokens take turns, and none waits for ever.
+    pub(crate) async fn reading<T>(
+        &self,
+        who: &Who,
+        read: impl Future<Output = Result<T, ApiError>>,
+    ) -> Result<T, ApiError> {
+        if who.own_token().is_none() {
+            return read.await;
+        }
+        let in_turn = async {
+            let _turn = self.reading.acquire().await;
+            read.await
+        };
+        let slow = "this took too long; ask for less, such as a shorter time, or without a text";
+        let slow = |_| ApiError::new(ApiErrorKind::Busy, slow);
+        timeout(PATIENCE, in_turn).await.map_err(slow)?
+    }
+}
+
+pub(crate) async fn nothing_here(request: Request) -> ApiError {
+    who::of(request.extensions()).map_or_else(|unknown| unknown, |_| ApiError::nothing_here())
+}
+
+/// A token has a bounded number of questions at a time.
+async fn take_turn(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    let turn = match who::of(request.extensions()) {
+        Ok(who) if who.own_token().is_some() => match api.of_token.take(Arc::clone(&who.name), MAX_OF_TOKEN) {
+            Some(turn) => Some(turn),
+            None => {
+                let busy = "this token has too many questions at a time; wait for some of them";
+                return ApiError::new(ApiErrorKind::TooManyQuestions, busy).into_response();
+            }
+        },
+        _ => None,
+    };
+    let response = next.run(request).await;
+    drop(turn);
+    response
+}
+
+/// An answer is for the asker alone.
+async fn kept_by_nobody(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }

@@ -24,9 +24,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admin::{self, AdminGate, Readiness},
     agents::{outcomes::LateOutcome, token::TokenHash},
+    api::Api,
     clock::Clock,
     config::{Config, ConfigSource, Listen, StoreSpec},
     delivery::{self, Delivery},
+    ingress::OwnServices,
     runtime_config::{self, RuntimeConfig},
     services::Services,
     state::StateDir,
@@ -71,6 +73,7 @@ pub(crate) struct App {
     workers: usize,
     store: StoreSpec,
     admin: Router,
+    own: Arc<OwnServices>,
     late_outcomes: mpsc::Receiver<LateOutcome>,
     relay: Relay,
 }
@@ -111,7 +114,9 @@ impl App {
         services.delivery.recall().await.context("which signatures the relay has made cannot be read")?;
         let readiness = Readiness::default();
         let gate = AdminGate { hosts: server.admin_hosts.as_slice().into(), token: opened.token };
-        let admin = admin::build(gate, &readiness, &services, &runtime_config);
+        let api = Api::build(&services, &runtime_config);
+        let admin = admin::build(gate, &readiness, &services, &api);
+        let own = Arc::new(OwnServices { api: api.public() });
         let relay = Relay {
             started,
             drain_timeout: server.drain_timeout,
@@ -123,15 +128,15 @@ impl App {
             last: Vec::new(),
             _state: opened.state,
         };
-        Ok(Self { sockets, workers: server.workers.get(), store, admin, late_outcomes, relay })
+        Ok(Self { sockets, workers: server.workers.get(), store, admin, own, late_outcomes, relay })
     }
 
     /// Serves on this runtime and on threads with one each.
     pub(crate) fn serve(self) -> anyhow::Result<Relay> {
-        let Self { sockets, workers, store, admin, late_outcomes, mut relay } = self;
+        let Self { sockets, workers, store, admin, own, late_outcomes, mut relay } = self;
         for number in 1..workers {
             let public = sockets.public.try_clone()?;
-            relay.start_worker(number, public)?;
+            relay.start_worker(number, public, Arc::clone(&own))?;
         }
         relay.services.metrics.watch(tokio::runtime::Handle::current());
         let (delivery, stop) = (&relay.services.delivery, &relay.stop);
@@ -144,7 +149,7 @@ impl App {
         let admin = tokio::spawn(admin::serve(TcpListener::from_std(sockets.admin)?, admin, stop.clone()));
         relay.last.extend([admin, behind]);
         let public = TcpListener::from_std(sockets.public)?;
-        tokio::spawn(Arc::clone(&relay.services.ingress).serve(public));
+        tokio::spawn(Arc::clone(&relay.services.ingress).serve(public, own));
         relay.readiness.set(true);
         Ok(relay)
     }
@@ -156,7 +161,7 @@ impl Relay {
     }
 
     /// One more one-thread runtime that accepts from the same listener.
-    fn start_worker(&mut self, number: usize, public: StdListener) -> anyhow::Result<()> {
+    fn start_worker(&mut self, number: usize, public: StdListener, own: Arc<OwnServices>) -> anyhow::Result<()> {
         // Made here, so that all that the relay holds open is open once it says that it listens.
         let runtime = runtime()?;
         self.services.metrics.watch(runtime.handle().clone());
@@ -165,7 +170,7 @@ impl Relay {
             runtime.block_on(async {
                 match TcpListener::from_std(public) {
                     Ok(public) => {
-                        tokio::spawn(ingress.serve(public));
+                        tokio::spawn(ingress.serve(public, own));
                         stop.cancelled().await;
                     }
                     Err(error) => tracing::error!(%error, "a worker cannot listen"),

@@ -14,7 +14,7 @@ use relay_program::event::EventSummary;
 use serde::Serialize;
 
 pub(crate) use self::{
-    query::{EventQuery, Signing},
+    query::EventQuery,
     shown::{detail, replayed, summary},
 };
 use crate::{

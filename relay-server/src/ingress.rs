@@ -1,13 +1,14 @@
 //! The public door: connections, the stack around their requests, and the way of one request to its answer.
 //!
 //! A webhook is routed, its body collected where its proof needs it, verified, and handed to an agent or to the store.
-//! What agents ask about kept events has its own room, [`api`]. Errors become statuses in [`respond`] alone.
+//! What is for the relay itself goes to services that the root gives ([`OwnServices`]). Errors become statuses in
+//! [`respond`] alone.
 
-mod api;
 mod client;
 pub(crate) mod collect;
 pub(crate) mod head;
 mod listener;
+mod own;
 mod prove;
 mod request;
 pub(crate) mod respond;
@@ -20,8 +21,12 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 
-pub(crate) use self::listener::Ingress;
-use self::{api::AgentApi, client::Untrusted, listener::OpenConnections, prove::Prover, request::Requests};
+use self::{client::Untrusted, listener::OpenConnections, prove::Prover, request::Requests};
+pub(crate) use self::{
+    listener::Ingress,
+    own::{Client, OwnService, OwnServices},
+    request::API_BASE,
+};
 use crate::{
     agents::Agents, config::Config, delivery::Delivery, journal::Journal, memory::MemoryBudget, providers::Providers,
     refused::Refused, replay_guard::ReplayGuard, routes::SharedRoutes,
@@ -57,7 +62,6 @@ impl Ingress {
                 spool: delivery.store.spool(),
                 providers: Arc::clone(providers),
             },
-            api: AgentApi::build(Arc::clone(delivery)),
             guard: ReplayGuard::default(),
             untrusted: Untrusted::default(),
             timeouts: limits.timeouts,

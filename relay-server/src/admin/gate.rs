@@ -11,7 +11,7 @@ use std::{
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, Version, header, uri::Authority},
+    http::{HeaderMap, Version, header, uri::Authority},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -19,6 +19,7 @@ use subtle::ConstantTimeEq as _;
 
 use crate::{
     agents::{bearer, token::TokenHash},
+    api::who::{Asking, Who},
     failure::{ApiError, ApiErrorKind},
 };
 
@@ -49,18 +50,21 @@ fn bad_host(message: &'static str) -> Response {
     ApiError::new(ApiErrorKind::BadHost, message).into_response()
 }
 
-pub(super) async fn check(State(gate): State<AdminGate>, request: Request, next: Next) -> Response {
+/// Says who asks. Whoever shows no token is nobody, and most of the API is not for nobody.
+pub(super) async fn check(State(gate): State<AdminGate>, mut request: Request, next: Next) -> Response {
     let local = request.extensions().get::<Local>().copied();
     let ours = |host: Host| local.is_some_and(|local| host.is_at(local.0.ip())) || host.is_named(&gate.hosts);
     if !is_for(&request, ours, false) {
         return bad_host("ask for localhost, for this listener's own address, or for a name in server.admin_hosts");
     }
     let shown = bearer(request.headers()).map(TokenHash::of);
-    if !shown.is_some_and(|shown| shown.0.ct_eq(&gate.token.0).into()) {
+    let asker = if shown.is_some_and(|shown| shown.0.ct_eq(&gate.token.0).into()) {
+        Ok(Who::admin())
+    } else {
         let why = "show the token of the file admin.token in the relay's state directory: Authorization: Bearer …";
-        let why = ApiError::new(ApiErrorKind::Unauthorized, why);
-        return ([(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))], why).into_response();
-    }
+        Err(ApiError::new(ApiErrorKind::Unauthorized, why))
+    };
+    request.extensions_mut().insert(Asking(asker));
     next.run(request).await
 }
 
@@ -123,6 +127,8 @@ impl Host {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
+
     use super::*;
 
     fn lines(name: &header::HeaderName, values: &[&str]) -> HeaderMap {

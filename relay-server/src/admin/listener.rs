@@ -1,4 +1,4 @@
-//! The admin listener's connections: few, HTTP/1.1, each with a limit on its head, its body and its patience.
+//! The admin listener's connections: few, HTTP/1.1, each with a limit on its head and its patience.
 //!
 //! Whoever only connects keeps nobody out: when all places are taken, the connection that has waited longest for a request
 //! gives its own to the next one.
@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, body::Body, extract::DefaultBodyLimit, http::Request, response::IntoResponse as _};
+use axum::{Router, body::Body, http::Request, response::IntoResponse as _};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
@@ -47,15 +47,11 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// Largest head, in bytes.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 
-/// Largest request body, in bytes.
-const MAX_BODY_BYTES: usize = 1 << 20;
-
 /// Serves until `stop`.
 pub(crate) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let waiting = Arc::new(Waiting::default());
     let connections = TaskTracker::new();
-    let router = router.layer(DefaultBodyLimit::max(MAX_BODY_BYTES));
     loop {
         let (stream, _) = tokio::select! {
             biased;

@@ -63,10 +63,11 @@ pub(crate) struct AgentIdentity {
     pub instance: [u8; 16],
 }
 
-/// An agent that somebody who has its token asks for.
+/// An agent that somebody who has its token, or sees all of them, asks for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AgentSelector<'a> {
-    pub token: &'a str,
+    /// `None`: whatever token it has.
+    pub token: Option<&'a str>,
     pub name: &'a str,
     /// Its process; without it, the newest.
     pub instance: Option<[u8; 16]>,

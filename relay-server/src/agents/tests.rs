@@ -193,7 +193,7 @@ async fn exchanges_go_to_the_agent_with_the_most_capacity_left() {
         Err(ChooseError::Busy),
         "they take no more at a time"
     );
-    let selector = AgentSelector { token: "token", name: "small", instance: None };
+    let selector = AgentSelector { token: Some("token"), name: "small", instance: None };
     assert_eq!(
         registry.reserve_for("e", &selector).map(drop),
         Err(ChooseError::Busy),
@@ -523,8 +523,11 @@ async fn a_target_that_fails_is_left_alone_at_its_own_agent_and_probed_before_ot
 #[tokio::test(start_paused = true)]
 async fn one_agent_is_asked_for_by_its_token_and_name_and_the_newest_is_meant() {
     let registry = registry();
-    let selector =
-        |token, name, instance: Option<u8>| AgentSelector { token, name, instance: instance.map(|byte| [byte; 16]) };
+    let selector = |token, name, instance: Option<u8>| AgentSelector {
+        token: Some(token),
+        name,
+        instance: instance.map(|byte| [byte; 16]),
+    };
     let reserve = |selector| registry.reserve_for("e", &selector).map(|place| place.agent().instance[0]);
     assert_eq!(reserve(selector("token", "a", None)), Err(ChooseError::NoAgent));
     let _active = attach(&registry, "a", 1, offer(Attach::Exclusive, 1)).await;

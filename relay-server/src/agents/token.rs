@@ -130,12 +130,21 @@ pub(crate) enum Right {
     Read,
     /// Have what an endpoint keeps delivered once more to whoever serves it.
     Replay,
+    /// Have the relay sign what its asker wrote, as the endpoint's provider would.
+    Sign,
     /// End what waits at an endpoint.
     Skip,
+    /// Revive, drop and cancel events, hold an endpoint back and let it go on.
+    Act,
+    /// Make and remove endpoints.
+    Create,
+    /// Tokens, sessions, the config, agents.
+    Admin,
 }
 
 impl Right {
-    pub(crate) const ALL: [Self; 4] = [Self::Attach, Self::Read, Self::Replay, Self::Skip];
+    pub(crate) const ALL: [Self; 8] =
+        [Self::Attach, Self::Read, Self::Replay, Self::Sign, Self::Skip, Self::Act, Self::Create, Self::Admin];
 
     /// What a token allows unless it says otherwise.
     pub(crate) const DEFAULT: [Self; 2] = [Self::Attach, Self::Read];
@@ -145,7 +154,11 @@ impl Right {
             Self::Attach => "attach",
             Self::Read => "read",
             Self::Replay => "replay",
+            Self::Sign => "sign",
             Self::Skip => "skip",
+            Self::Act => "act",
+            Self::Create => "create",
+            Self::Admin => "admin",
         }
     }
 

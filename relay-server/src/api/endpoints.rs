@@ -1,66 +1,86 @@
-//! The admin API's part about endpoints: see them, hold back what waits, make and remove them, apply a file's rows.
+//! Paths of endpoints: see them, hold back what waits, make and remove them, apply a file's rows.
 //!
 //! What is given here is checked by the code that checks a file. A secret goes in and never comes out.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
-    Router,
-    extract::{Path, Query, State, rejection::BytesRejection},
+    extract::{Path, State},
     http::StatusCode,
     response::Response,
-    routing::{get, post, put},
 };
-use bytes::Bytes;
-use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::json;
-use toml::Table;
+use serde::Deserialize;
+use utoipa::IntoParams;
 use zeroize::Zeroizing;
 
 use super::{
-    refused::answer,
-    shapes::{AttachedSummary, EndpointDeleted, EndpointDetail, EndpointList, EndpointSummary},
+    Api,
+    ask::{self, AskedQuery, GivenBody},
+    shapes::{
+        AttachedSummary, EndpointDeleted, EndpointDetail, EndpointForgot, EndpointHeld, EndpointList, EndpointMade,
+        EndpointSummary, NewEndpoint, NewRows, RowsApplied,
+    },
+    table::{Needs, Operation},
+    who::Who,
 };
 use crate::{
-    agents::{membership::Role, registry::AttachedAgent},
-    config::{rows::Rows, shown_endpoint},
+    agents::{membership::Role, registry::AttachedAgent, token::Right},
+    config::{rows::name_of, shown_endpoint},
     endpoint::{Endpoint, EndpointName},
     failure::{ApiError, ApiErrorKind},
-    runtime_config::{ChangeError, RuntimeConfig, View, undisturbed},
-    services::Services,
-    store::{Backlog, Sight, StoreError},
+    runtime_config::{ChangeError, View, undisturbed},
+    store::{Backlog, StoreError},
 };
 
-#[derive(Clone)]
-pub(super) struct EndpointsApi {
-    pub(super) services: Services,
-    pub(super) runtime_config: Arc<RuntimeConfig>,
+pub(super) fn operations() -> Vec<Operation> {
+    let (read, act) = (Needs::Right(Right::Read), Needs::Right(Right::Act));
+    let (create, admin) = (Needs::Right(Right::Create), Needs::Right(Right::Admin));
+    vec![
+        Operation::get("/endpoints", read, list)
+            .says("Endpoints with their agents and what waits")
+            .answers::<EndpointList>(200),
+        Operation::post("/endpoints", create, make)
+            .says("Makes an endpoint that lives in the store")
+            .takes::<NewEndpoint>()
+            .answers::<EndpointMade>(201),
+        Operation::get("/endpoints/{name}", read, show)
+            .says("An endpoint: every setting, who is attached, what waits")
+            .answers::<EndpointDetail>(200),
+        Operation::delete("/endpoints/{name}", create, delete)
+            .says("Removes an endpoint that was made here")
+            .query::<Force>()
+            .answers::<EndpointDeleted>(200),
+        Operation::post("/endpoints/{name}/pause", act, pause)
+            .says("Goes on keeping events, and delivers none")
+            .answers::<EndpointHeld>(200),
+        Operation::post("/endpoints/{name}/resume", act, resume).says("Delivers again").answers::<EndpointHeld>(200),
+        Operation::post("/endpoints/{name}/forget", create, forget)
+            .says("Forgets the secret that a provider's challenge told")
+            .answers::<EndpointForgot>(200),
+        Operation::put("/config", admin, apply)
+            .says("Puts a file's rows in the place of those that there are from a file")
+            .query::<DryRun>()
+            .takes::<NewRows>()
+            .answers::<RowsApplied>(200),
+    ]
 }
 
-pub(super) fn routes(api: EndpointsApi) -> Router {
-    Router::new()
-        .route("/api/v1/endpoints", get(list).post(create))
-        .route("/api/v1/endpoints/{name}", get(show).delete(delete))
-        .route("/api/v1/endpoints/{name}/{action}", post(hold))
-        .route("/api/v1/config", put(apply))
-        .with_state(api)
-}
-
-async fn list(State(api): State<EndpointsApi>) -> Result<Response, ApiError> {
-    let backlog = api.services.delivery.store.backlog(Sight::All).await?;
+async fn list(State(api): State<Arc<Api>>, who: Who) -> Result<Response, ApiError> {
+    let routes = api.services.routes.load();
+    let backlog = api.services.delivery.store.backlog(who.sight(&routes, Right::Read));
+    let backlog = api.reading(&who, async { Ok(backlog.await?) }).await?;
     let backlog: BTreeMap<_, _> = backlog.iter().map(|one| (one.endpoint.as_str().to_owned(), one)).collect();
     let view = api.runtime_config.view();
-    let routes = api.services.routes.load();
-    let mut endpoints: Vec<_> = routes.endpoints().collect();
+    let mut endpoints: Vec<_> = routes.endpoints().filter(|endpoint| who.sees(endpoint.name.as_str())).collect();
     endpoints.sort_by(|one, other| one.name.cmp(&other.name));
     let shown = |endpoint: &Arc<Endpoint>| {
         let waits = backlog.get(endpoint.name.as_str()).copied();
         brief(&api, &view, endpoint, waits)
     };
-    Ok(answer(StatusCode::OK, &EndpointList { endpoints: endpoints.into_iter().map(shown).collect() }))
+    Ok(ask::ok(&EndpointList { endpoints: endpoints.into_iter().map(shown).collect() }))
 }
 
-fn brief(api: &EndpointsApi, view: &View, endpoint: &Endpoint, waits: Option<&Backlog>) -> EndpointSummary {
+fn brief(api: &Api, view: &View, endpoint: &Endpoint, waits: Option<&Backlog>) -> EndpointSummary {
     let mode = match &endpoint.policy {
         None => "live",
         Some(policy) if policy.assured => "assured",
@@ -82,17 +102,21 @@ fn brief(api: &EndpointsApi, view: &View, endpoint: &Endpoint, waits: Option<&Ba
     }
 }
 
-async fn show(State(api): State<EndpointsApi>, Path(named): Path<String>) -> Result<Response, ApiError> {
-    Ok(answer(StatusCode::OK, &whole(&api, &named).await?))
+async fn show(State(api): State<Arc<Api>>, who: Who, Path(named): Path<String>) -> Result<Response, ApiError> {
+    Ok(ask::ok(&whole(&api, &who, &named).await?))
 }
 
-fn endpoint(api: &EndpointsApi, named: &str) -> Result<Arc<Endpoint>, ApiError> {
-    api.services.routes.load().endpoint(named).cloned().ok_or_else(missing)
+/// An endpoint at which whoever asks has this right.
+fn endpoint(api: &Api, who: &Who, named: &str, right: Right) -> Result<Arc<Endpoint>, ApiError> {
+    let endpoint = api.services.routes.load().endpoint(named).filter(|_| who.sees(named)).cloned();
+    let endpoint = endpoint.ok_or_else(missing)?;
+    who.must(right, named)?;
+    Ok(endpoint)
 }
 
 /// Everything that is known of an endpoint.
-async fn whole(api: &EndpointsApi, named: &str) -> Result<EndpointDetail, ApiError> {
-    let endpoint = endpoint(api, named)?;
+async fn whole(api: &Api, who: &Who, named: &str) -> Result<EndpointDetail, ApiError> {
+    let endpoint = endpoint(api, who, named, Right::Read)?;
     let (store, view) = (&api.services.delivery.store, api.runtime_config.view());
     let backlog = store.backlog(endpoint.name.clone().into()).await?;
     let counts = store.counts(endpoint.name.clone()).await?;
@@ -124,116 +148,86 @@ async fn whole(api: &EndpointsApi, named: &str) -> Result<EndpointDetail, ApiErr
     })
 }
 
-async fn hold(
-    State(api): State<EndpointsApi>,
-    Path((named, action)): Path<(String, String)>,
-) -> Result<Response, ApiError> {
-    let paused = match action.as_str() {
-        "pause" => true,
-        "resume" => false,
-        "forget" => return forget(&api, &named).await,
-        _ => return Err(ApiError::nothing_here()),
-    };
-    let endpoint = endpoint(&api, &named)?;
+async fn pause(api: State<Arc<Api>>, who: Who, name: Path<String>) -> Result<Response, ApiError> {
+    hold(&api, &who, name.0, true).await
+}
+
+async fn resume(api: State<Arc<Api>>, who: Who, name: Path<String>) -> Result<Response, ApiError> {
+    hold(&api, &who, name.0, false).await
+}
+
+async fn hold(api: &Api, who: &Who, name: String, paused: bool) -> Result<Response, ApiError> {
+    let endpoint = endpoint(api, who, &name, Right::Act)?;
     if endpoint.policy.is_none() {
         let why = "a live endpoint keeps nothing, so there is nothing to hold back";
         return Err(ApiError::new(ApiErrorKind::Live, why));
     }
     api.services.delivery.pause(&endpoint.name, paused).await?;
-    Ok(answer(StatusCode::OK, &json!({ "name": named, "paused": paused })))
+    Ok(ask::ok(&EndpointHeld { name, paused }))
 }
 
 /// What was learnt in challenges is no longer good from here on, and the next challenge teaches anew.
-async fn forget(api: &EndpointsApi, named: &str) -> Result<Response, ApiError> {
-    let endpoint = endpoint(api, named)?;
+async fn forget(State(api): State<Arc<Api>>, who: Who, Path(name): Path<String>) -> Result<Response, ApiError> {
+    let endpoint = endpoint(&api, &who, &name, Right::Create)?;
     let providers = Arc::clone(&api.services.providers);
     // A task of its own, so that a caller who goes away does not leave it half done.
     let task = tokio::spawn(async move { providers.forget_learnt(endpoint.name.as_str()).await });
     task.await.unwrap_or_else(|_| Err(StoreError::Internal("the task ended early".to_owned())))?;
-    Ok(answer(StatusCode::OK, &json!({ "name": named, "forgotten": true })))
+    Ok(ask::ok(&EndpointForgot { name, forgotten: true }))
 }
 
-/// An endpoint that is to be made: its row as in a file, and secrets that are then sealed.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct New {
-    endpoint: Table,
-    #[serde(default)]
-    secrets: Vec<String>,
-}
-
-async fn create(State(api): State<EndpointsApi>, body: Result<Bytes, BytesRejection>) -> Result<Response, ApiError> {
-    let New { endpoint, secrets } = parsed(body)?;
+async fn make(
+    State(api): State<Arc<Api>>,
+    who: Who,
+    GivenBody(NewEndpoint { endpoint, secrets }): GivenBody<NewEndpoint>,
+) -> Result<Response, ApiError> {
     let secrets = secrets.into_iter().map(Zeroizing::new).collect();
-    let name = crate::config::rows::name_of(&endpoint).unwrap_or_default().to_owned();
+    let name = name_of(&endpoint).unwrap_or_default().to_owned();
+    who.must(Right::Create, &name)?;
     let config = Arc::clone(&api.runtime_config);
     let warnings = undisturbed(async move { config.create(endpoint, secrets).await }).await?;
-    let mut all = json!(whole(&api, &name).await?);
-    all["warnings"] = warnings.into();
-    Ok(answer(StatusCode::CREATED, &all))
+    let detail = whole(&api, &who, &name).await?;
+    Ok(ask::answer(StatusCode::CREATED, &EndpointMade { detail, warnings }))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 struct Force {
+    /// Also if events of it wait; they are cancelled.
     #[serde(default)]
     force: bool,
 }
 
 async fn delete(
-    State(api): State<EndpointsApi>,
+    State(api): State<Arc<Api>>,
+    who: Who,
     Path(named): Path<String>,
-    Query(asked): Query<Force>,
+    AskedQuery(asked): AskedQuery<Force>,
 ) -> Result<Response, ApiError> {
+    endpoint(&api, &who, &named, Right::Create)?;
     let name = EndpointName::parse(&named).map_err(|_| missing())?;
-    let config = api.runtime_config;
+    let config = Arc::clone(&api.runtime_config);
     let cancelled = undisturbed(async move { config.delete(name, asked.force).await }).await?;
-    Ok(answer(StatusCode::OK, &EndpointDeleted { name: named, cancelled }))
+    Ok(ask::ok(&EndpointDeleted { name: named, cancelled }))
 }
 
-/// A file's rows, and what else it says.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Given {
-    rows: Rows,
-    #[serde(default)]
-    sections: Table,
-}
-
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 struct DryRun {
+    /// Only says what would change.
     #[serde(default)]
     dry_run: bool,
 }
 
 async fn apply(
-    State(api): State<EndpointsApi>,
-    Query(asked): Query<DryRun>,
-    body: Result<Bytes, BytesRejection>,
+    State(api): State<Arc<Api>>,
+    AskedQuery(asked): AskedQuery<DryRun>,
+    GivenBody(NewRows { rows, sections }): GivenBody<NewRows>,
 ) -> Result<Response, ApiError> {
-    let Given { rows, sections } = parsed(body)?;
     let config = Arc::clone(&api.runtime_config);
     let applied = undisturbed(async move { config.apply(rows, &sections, asked.dry_run).await }).await?;
-    let mut shown = json!(applied);
-    shown["dry_run"] = asked.dry_run.into();
-    shown["at"] = api.services.delivery.clock.now().to_string().into();
-    Ok(answer(StatusCode::OK, &shown))
-}
-
-/// A body as JSON. What cannot be read is not repeated, since a secret may stand in it.
-fn parsed<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, ApiError> {
-    let body = body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => ApiError::new(ApiErrorKind::BodyTooLarge, "this is more than 1 MiB"),
-        _ => ApiError::bad_request("the body did not come whole"),
-    })?;
-    serde_json::from_slice(&body).map_err(|why| {
-        let kind = match why.classify() {
-            serde_json::error::Category::Data => "has other members than it should",
-            _ => "is not JSON",
-        };
-        ApiError::bad_request(format!("the body {kind} (line {}, column {})", why.line(), why.column()))
-    })
+    let at = api.services.delivery.clock.now().to_string();
+    Ok(ask::ok(&RowsApplied { applied, dry_run: asked.dry_run, at }))
 }
 
 fn missing() -> ApiError {

@@ -1,26 +1,29 @@
-//! The admin API: what there is to ask, and how it is answered.
+//! Paths of what never became an event: refused requests, and challenges that the relay answered itself.
 //!
-//! Answers are JSON; an error is `{"error": CODE, "message": …}` as on the public listener. What authenticates
-//! somebody is masked in every answer, whoever asks: this is for finding out what was wrong, not for using it.
+//! What authenticates somebody is masked in every answer, whoever asks: this is for finding out what was wrong, not for
+//! using it.
 
 use std::sync::Arc;
 
 use axum::{
-    Router,
-    extract::{Path, Query, State},
-    http::{HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
-    routing::get,
+    extract::{Path, State},
+    response::Response,
 };
 use data_encoding::BASE64;
-use relay_proto::printable;
-use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde::Deserialize;
+use utoipa::IntoParams;
 
-use super::shapes::{Explained, ExplainedFinding, HandshakeSummary, RefusedDetail, RefusedSummary};
+use super::{
+    Api,
+    ask::{self, AskedQuery},
+    shapes::{
+        Explained, ExplainedFinding, HandshakeList, HandshakeSummary, RefusedDetail, RefusedList, RefusedSummary,
+    },
+    table::{Needs, Operation},
+};
 use crate::{
+    agents::token::Right,
     failure::{ApiError, ApiErrorKind},
-    ingress::respond::{ErrorText, of_api_error},
     mask::MASKED,
     providers::{Handshake, MAX_KEPT},
     refused::{Entry, MAX_ENTRIES},
@@ -39,57 +42,60 @@ const BODY_NOT_READ: &str =
 const CREDENTIALS_NOT_KEPT: &str = "this was read from the store, into which no token, password or cookie is written: \
     what is said of those does not count";
 
-pub(super) fn routes(services: Services) -> Router {
-    Router::new()
-        .route("/api/v1/refused", get(list_refused))
-        .route("/api/v1/refused/{id}", get(show_refused))
-        .route("/api/v1/refused/{id}/explain", get(explain_refused))
-        .route("/api/v1/handshakes", get(list_handshakes))
-        .with_state(services)
+pub(super) fn operations() -> Vec<Operation> {
+    let admin = Needs::Right(Right::Admin);
+    vec![
+        Operation::get("/refused", admin, list_refused)
+            .says("Refused requests, the newest first")
+            .query::<Listing>()
+            .answers::<RefusedList>(200),
+        Operation::get("/refused/{id}", admin, show_refused)
+            .says("A refused request as far as it is kept")
+            .answers::<RefusedDetail>(200),
+        Operation::get("/refused/{id}/explain", admin, explain_refused)
+            .says("Which usual mistake a refused request is")
+            .answers::<Explained>(200),
+        Operation::get("/handshakes", admin, list_handshakes)
+            .says("Challenges of providers that the relay answered")
+            .query::<Listing>()
+            .answers::<HandshakeList>(200),
+    ]
 }
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        let (status, code) = of_api_error(self.kind);
-        answer(status, &ErrorText { error: code, event_id: None, message: &self.message })
-    }
-}
-
-pub(super) fn answer(status: StatusCode, value: &impl Serialize) -> Response {
-    let content_type = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
-    // Whoever asks with curl has it on a terminal.
-    (status, content_type, format!("{}\n", printable::lines(&json!(value).to_string()))).into_response()
-}
-
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 struct Listing {
+    /// Only those of this endpoint.
     endpoint: Option<String>,
+    /// At most so many.
     limit: Option<usize>,
 }
 
-async fn list_refused(State(services): State<Services>, Query(listing): Query<Listing>) -> Result<Response, ApiError> {
+async fn list_refused(
+    State(api): State<Arc<Api>>,
+    AskedQuery(listing): AskedQuery<Listing>,
+) -> Result<Response, ApiError> {
+    let services = &api.services;
     let limit = listing.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_ENTRIES);
     let now = services.delivery.clock.now();
     let entries = services.refused.log.list(listing.endpoint.as_deref(), limit, now).await?;
-    let entries: Vec<_> = entries.iter().map(|entry| summary(entry)).collect();
-    Ok(answer(StatusCode::OK, &json!({ "refused": entries })))
+    Ok(ask::ok(&RefusedList { refused: entries.iter().map(|entry| summary(entry)).collect() }))
 }
 
-async fn show_refused(State(services): State<Services>, Path(id): Path<String>) -> Result<Response, ApiError> {
-    Ok(answer(StatusCode::OK, &detail(&*find(&services, &id).await?)))
+async fn show_refused(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    Ok(ask::ok(&detail(&*find(&api.services, &id).await?)))
 }
 
-async fn explain_refused(State(services): State<Services>, Path(id): Path<String>) -> Result<Response, ApiError> {
-    let entry = find(&services, &id).await?;
-    let mut findings = explained(&services, &entry).await?;
+async fn explain_refused(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let entry = find(&api.services, &id).await?;
+    let mut findings = explained(&api.services, &entry).await?;
     if entry.head.body_len.is_none() {
         findings.push(ExplainedFinding::new("body_not_read", BODY_NOT_READ));
     }
     if entry.head.masked {
         findings.push(ExplainedFinding::new("credentials_not_kept", CREDENTIALS_NOT_KEPT));
     }
-    Ok(answer(StatusCode::OK, &Explained { id: Some(id), provider: None, findings }))
+    Ok(ask::ok(&Explained { id: Some(id), provider: None, findings }))
 }
 
 async fn explained(services: &Services, entry: &Arc<Entry>) -> Result<Vec<ExplainedFinding>, ApiError> {
@@ -117,9 +123,9 @@ async fn find(services: &Services, id: &str) -> Result<Arc<Entry>, ApiError> {
     found.ok_or_else(|| ApiError::not_found(why))
 }
 
-async fn list_handshakes(State(services): State<Services>, Query(listing): Query<Listing>) -> Response {
+async fn list_handshakes(State(api): State<Arc<Api>>, AskedQuery(listing): AskedQuery<Listing>) -> Response {
     let limit = listing.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_KEPT);
-    let found = services.providers.handshakes.list(listing.endpoint.as_deref(), limit);
+    let found = api.services.providers.handshakes.list(listing.endpoint.as_deref(), limit);
     let shown = |one: &Arc<Handshake>| HandshakeSummary {
         id: one.event_id.to_string(),
         endpoint: one.endpoint.to_string(),
@@ -132,7 +138,7 @@ async fn list_handshakes(State(services): State<Services>, Query(listing): Query
         shown: one.shown.clone(),
         confirm_url: one.confirm_url.clone(),
     };
-    answer(StatusCode::OK, &json!({ "handshakes": found.iter().map(shown).collect::<Vec<_>>() }))
+    ask::ok(&HandshakeList { handshakes: found.iter().map(shown).collect() })
 }
 
 fn summary(entry: &Entry) -> RefusedSummary {

@@ -5,8 +5,11 @@ use jiff::Timestamp;
 use relay_schemes::explain::Finding;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+use crate::{config::rows::Rows, runtime_config::Applied};
+
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 pub(crate) struct EndpointSummary {
     pub name: String,
     pub mode: String,
@@ -19,19 +22,23 @@ pub(crate) struct EndpointSummary {
     pub paused: bool,
     pub waiting: u64,
     /// Of what waits, when the oldest came.
+    #[schema(value_type = Option<String>)]
     pub oldest: Option<Timestamp>,
+    #[schema(value_type = Option<String>)]
     pub next_due: Option<Timestamp>,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 pub(crate) struct EndpointDetail {
     #[serde(flatten)]
     pub summary: EndpointSummary,
     pub pending: u64,
     pub running: u64,
     pub dead: u64,
+    #[schema(value_type = Option<String>)]
     pub paused_since: Option<Timestamp>,
     pub circuit: String,
+    #[schema(value_type = Option<String>)]
     pub circuit_until: Option<Timestamp>,
     pub secret_available: bool,
     pub attached: Vec<AttachedSummary>,
@@ -39,7 +46,7 @@ pub(crate) struct EndpointDetail {
     pub settings: Value,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 pub(crate) struct AttachedSummary {
     pub name: String,
     pub token: String,
@@ -47,23 +54,24 @@ pub(crate) struct AttachedSummary {
     pub standing: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct EndpointList {
     pub endpoints: Vec<EndpointSummary>,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 pub(crate) struct EndpointDeleted {
     pub name: String,
     /// How many events that waited.
     pub cancelled: u64,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 pub(crate) struct HandshakeSummary {
     pub id: String,
     pub endpoint: String,
     pub state: String,
+    #[schema(value_type = String)]
     pub received_at: Timestamp,
     pub provider: String,
     pub handshake: String,
@@ -74,11 +82,12 @@ pub(crate) struct HandshakeSummary {
     pub confirm_url: Option<String>,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 pub(crate) struct RefusedSummary {
     pub id: String,
     pub endpoint: String,
     pub state: String,
+    #[schema(value_type = String)]
     pub received_at: Timestamp,
     pub method: String,
     pub url: String,
@@ -90,7 +99,7 @@ pub(crate) struct RefusedSummary {
     pub body_len: Option<u64>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct RefusedDetail {
     #[serde(flatten)]
     pub summary: RefusedSummary,
@@ -100,7 +109,7 @@ pub(crate) struct RefusedDetail {
 }
 
 /// What may be wrong with a refused request.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Explained {
     /// The request's id, where it is one of a running relay.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -110,7 +119,7 @@ pub(crate) struct Explained {
     pub findings: Vec<ExplainedFinding>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct ExplainedFinding {
     pub code: String,
     pub message: String,
@@ -129,15 +138,86 @@ impl From<&Finding> for ExplainedFinding {
 }
 
 /// A bulk action that was noted down; it goes on by itself.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct BulkNoted {
     pub bulk: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct BulkSummary {
     pub id: String,
     pub done: u64,
     pub skipped: u64,
     pub finished: bool,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct BulkList {
+    pub bulks: Vec<BulkSummary>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct BackupDone {
+    /// The new file.
+    pub to: String,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct RefusedList {
+    pub refused: Vec<RefusedSummary>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct HandshakeList {
+    pub handshakes: Vec<HandshakeSummary>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct EndpointHeld {
+    pub name: String,
+    pub paused: bool,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct EndpointForgot {
+    pub name: String,
+    pub forgotten: bool,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct EndpointMade {
+    #[serde(flatten)]
+    pub detail: EndpointDetail,
+    /// What works and is worth knowing.
+    pub warnings: Vec<String>,
+}
+
+/// An endpoint that is to be made: its row as in a file, and secrets that are then sealed.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewEndpoint {
+    #[schema(value_type = Value)]
+    pub endpoint: toml::Table,
+    #[serde(default)]
+    pub secrets: Vec<String>,
+}
+
+/// A file's rows, and what else it says.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewRows {
+    #[schema(value_type = Value)]
+    pub rows: Rows,
+    #[serde(default)]
+    #[schema(value_type = Value)]
+    pub sections: toml::Table,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct RowsApplied {
+    #[serde(flatten)]
+    #[schema(value_type = Value)]
+    pub applied: Applied,
+    pub dry_run: bool,
+    pub at: String,
 }

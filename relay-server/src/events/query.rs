@@ -4,15 +4,16 @@ use jiff::Timestamp;
 use relay_program::query::Query;
 use serde::Deserialize;
 use serde_json::Value;
+use utoipa::IntoParams;
 
 use crate::{
     endpoint::EndpointName,
     failure::ApiError,
-    store::{Cursor, Filter, Signature, State, StatusRange},
+    store::{Cursor, Filter, State, StatusRange},
 };
 
 /// What is asked of a list, and of an action on many.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EventQuery {
     endpoint: Option<String>,
@@ -20,20 +21,15 @@ pub(crate) struct EventQuery {
     event_type: Option<String>,
     sender_id: Option<String>,
     status: Option<String>,
+    #[param(value_type = Option<String>)]
     since: Option<Timestamp>,
+    #[param(value_type = Option<String>)]
     until: Option<Timestamp>,
     text: Option<String>,
     pub(super) limit: Option<usize>,
     after: Option<String>,
     #[serde(default)]
     pub(super) oldest_first: bool,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Signing {
-    #[serde(default)]
-    pub signature: Signature,
 }
 
 impl EventQuery {

@@ -3,10 +3,12 @@
 use std::borrow::Cow;
 
 /// A failure as the asker reads it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ApiError {
     pub kind: ApiErrorKind,
     pub message: Cow<'static, str>,
+    /// Where in the query the mistake is, in bytes.
+    pub at: Option<usize>,
 }
 
 /// What kind of failure it is; `ingress::respond` has the status and the code of each.
@@ -29,8 +31,16 @@ pub(crate) enum ApiErrorKind {
     },
     TooManySessions,
     TooManyQuestions,
+    TooManyLogins {
+        wait_s: u64,
+    },
     MayNotRead,
     MayNotReplay,
+    MayNotSign,
+    MayNotSkip,
+    MayNotAct,
+    MayNotCreate,
+    MayNotAdmin,
     NeedsAttach,
     Conflict,
     WrongState,
@@ -50,9 +60,50 @@ pub(crate) enum ApiErrorKind {
     Internal,
 }
 
+impl ApiErrorKind {
+    pub(crate) const ALL: [Self; 36] = [
+        Self::BadRequest,
+        Self::BadId,
+        Self::BadConfig,
+        Self::BodyTooLarge,
+        Self::NotFound,
+        Self::Method,
+        Self::NotAnUpgrade,
+        Self::BadHost,
+        Self::Browser,
+        Self::Unauthorized,
+        Self::TooManyGuesses { wait_s: 1 },
+        Self::TooManySessions,
+        Self::TooManyQuestions,
+        Self::TooManyLogins { wait_s: 1 },
+        Self::MayNotRead,
+        Self::MayNotReplay,
+        Self::MayNotSign,
+        Self::MayNotSkip,
+        Self::MayNotAct,
+        Self::MayNotCreate,
+        Self::MayNotAdmin,
+        Self::NeedsAttach,
+        Self::Conflict,
+        Self::WrongState,
+        Self::Exists,
+        Self::FromFile,
+        Self::EventsWait,
+        Self::EndpointGone,
+        Self::Live,
+        Self::AgentNotAttached,
+        Self::CannotSign,
+        Self::Damaged,
+        Self::Busy,
+        Self::Timeout,
+        Self::StoreFailed,
+        Self::Internal,
+    ];
+}
+
 impl ApiError {
     pub(crate) fn new(kind: ApiErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind, message: message.into(), at: None }
     }
 
     /// No API has anything at this address.

@@ -28,6 +28,7 @@ use tracing::Instrument as _;
 
 use super::{
     head::{Watch, Watched},
+    own::OwnServices,
     request::{Connection, Requests},
     slots::{ConnectionSlot, Slot, Slots},
     socket::{Socket, TimedWrites},
@@ -152,7 +153,7 @@ impl Ingress {
     }
 
     /// Accepts on this listener and this runtime until the drain.
-    pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener) {
+    pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener, own: Arc<OwnServices>) {
         if let Err(error) = tune(&listener) {
             not_accepted(&error);
         }
@@ -170,9 +171,9 @@ impl Ingress {
                     }
                 }
                 Some((stream, peer, Some(slot))) => {
-                    let this = Arc::clone(&self);
+                    let (this, own) = (Arc::clone(&self), Arc::clone(&own));
                     let span = tracing::info_span!("connection", peer = %peer.ip());
-                    self.open.tasks.spawn(Box::pin(this.run(stream, peer, slot)).instrument(span));
+                    self.open.tasks.spawn(Box::pin(this.run(stream, peer, slot, own)).instrument(span));
                 }
                 None => {}
             }
@@ -197,7 +198,7 @@ impl Ingress {
     }
 
     /// One connection from its first byte to its last.
-    async fn run(self: Arc<Self>, stream: TcpStream, address: SocketAddr, slot: Slot) {
+    async fn run(self: Arc<Self>, stream: TcpStream, address: SocketAddr, slot: Slot, own: Arc<OwnServices>) {
         let stream = TimedWrites::new(stream, self.timeouts.idle);
         let Some(Ready { socket, secure, h2 }) = self.secure(stream).await else { return };
         let peer = Peer { address: address.ip().to_canonical(), secure };
@@ -213,6 +214,7 @@ impl Ingress {
             place: place.clone(),
             watch: Arc::clone(&watch),
             input: Arc::clone(&input),
+            own,
         };
         let service = stack::service(Arc::clone(&self.requests), Arc::new(connection));
         let socket = TokioIo::new(Watched::new(socket, Arc::clone(&watch), Arc::clone(&input), place));

@@ -11,10 +11,10 @@ use tokio::time::timeout_at;
 use tracing::{Instrument as _, field};
 
 use super::{
-    api::{self, AgentApi},
     client::{self, Untrusted},
     head::{SeenHead, Watch, Watched},
     listener::OpenConnections,
+    own::{self, Client, OwnService, OwnServices},
     prove::{Proven, Prover},
     respond::{self, ResponseBody},
     slots::ConnectionSlot,
@@ -52,6 +52,7 @@ pub(super) struct Connection {
     pub(super) place: ConnectionSlot,
     pub(super) watch: Arc<Watch>,
     pub(super) input: Arc<Input>,
+    pub(super) own: Arc<OwnServices>,
 }
 
 pub(super) struct Requests {
@@ -61,12 +62,14 @@ pub(super) struct Requests {
     pub(super) refused: Arc<Refused>,
     pub(super) journal: Arc<Journal>,
     pub(super) prover: Prover,
-    pub(super) api: AgentApi,
     pub(super) guard: ReplayGuard,
     pub(super) untrusted: Untrusted,
     pub(super) timeouts: Timeouts,
     pub(super) open: OpenConnections,
 }
+
+/// What stands before the API's paths on the public listener.
+pub(crate) const API_BASE: &str = "/_relay/v1";
 
 enum Outcome {
     /// With a handler's answer; repeats of this webhook wait for its end.
@@ -92,13 +95,8 @@ enum Begun {
 pub(super) enum Asked {
     /// For something that is answered at once.
     Answered(Response<ResponseBody>),
-    /// An agent's question.
-    Question {
-        routes: Arc<Routes>,
-        shown: Shown,
-        path: String,
-        request: Box<Request<RequestBody>>,
-    },
+    /// For the relay itself.
+    Own(OwnService, Box<Request<RequestBody>>),
     Webhook(Addressed),
 }
 
@@ -118,7 +116,7 @@ impl Requests {
         connection: &Connection,
         seen: SeenHead,
         opened: &mut OpenRequest,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
     ) -> Asked {
         let (event_id, peer) = (EventId::new(), connection.peer);
         if seen.doubtful {
@@ -130,11 +128,10 @@ impl Requests {
             Ok(Routed::Relay { path }) if path == CONNECT_PATH => {
                 Asked::Answered(self.attach(&routes, connection, request, event_id))
             }
-            Ok(Routed::Relay { path }) if path.starts_with(api::PREFIX) => {
-                match self.authenticate(&routes, peer, request.headers()) {
-                    Ok(shown) => Asked::Question { routes, shown, path, request: Box::new(request) },
-                    Err(turned) => Asked::Answered(respond::turned(turned)),
-                }
+            Ok(Routed::Relay { path }) if is_of_api(&path) => {
+                let client = client::address(peer.address, request.headers(), |address| routes.trusts(address));
+                request.extensions_mut().insert(Client(client));
+                Asked::Own(connection.own.api.clone(), Box::new(request))
             }
             Ok(Routed::Relay { .. }) => {
                 Asked::Answered(respond::failure(SenderFault::UnknownEndpoint.into(), event_id))
@@ -183,9 +180,7 @@ impl Requests {
     pub(super) async fn answer(&self, asked: Asked) -> Response<ResponseBody> {
         match asked {
             Asked::Answered(response) => response,
-            Asked::Question { routes, shown, path, request } => {
-                Box::pin(self.api.answer(&routes, &shown.token, &path, &request)).await
-            }
+            Asked::Own(service, request) => Box::pin(own::answer(service, *request)).await,
             Asked::Webhook(Addressed { routes, endpoint, meter, received, payload }) => {
                 let (event_id, started) = (received.event_id, received.started);
                 let span = tracing::info_span!("request", %event_id, endpoint = %endpoint.name, agent = field::Empty);
@@ -395,6 +390,11 @@ impl Requests {
         let client = client::address(peer.address, headers, |address| routes.trusts(address));
         self.agents.authenticate(client, headers, &routes.tokens)
     }
+}
+
+/// Whether a path below `/_relay/` is one of the API.
+fn is_of_api(path: &str) -> bool {
+    path.strip_prefix(API_BASE).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn answer_to(outcome: Result<Outcome, Failure>, endpoint: &Endpoint, event_id: EventId) -> Response<ResponseBody> {

@@ -188,7 +188,7 @@ pub(crate) fn repeated(status: StatusCode, first: EventId) -> Response<ResponseB
     response
 }
 
-/// A failure as its sender or asker reads it.
+/// A failure as its sender or agent reads it.
 #[derive(Serialize)]
 pub(crate) struct ErrorText<'a> {
     pub error: &'static str,
@@ -217,42 +217,31 @@ pub(crate) fn turned(turned: Turned) -> Response<ResponseBody> {
     api_error(&turned.into())
 }
 
-fn api_error(ApiError { kind, message }: &ApiError) -> Response<ResponseBody> {
+fn api_error(ApiError { kind, message, .. }: &ApiError) -> Response<ResponseBody> {
     let (status, code) = of_api_error(*kind);
     let mut response = json(status, &ErrorText { error: code, event_id: None, message });
-    let wait_s = match kind {
-        ApiErrorKind::TooManyGuesses { wait_s } => *wait_s,
-        ApiErrorKind::TooManySessions => SESSIONS_RETRY_S,
-        _ if status == StatusCode::SERVICE_UNAVAILABLE => 1,
-        _ => return response,
-    };
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait_s));
+    if let Some(wait_s) = retry_after_s(*kind) {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait_s));
+    }
     response
 }
 
-/// The answer to an agent's question. It is for the asker alone, and nothing is kept of it on its way.
-pub(crate) fn api_answer(value: &impl Serialize) -> Response<ResponseBody> {
-    private(json(StatusCode::OK, value))
+/// When an asker may come again, in seconds.
+pub(crate) fn retry_after_s(kind: ApiErrorKind) -> Option<u64> {
+    match kind {
+        ApiErrorKind::TooManyGuesses { wait_s } | ApiErrorKind::TooManyLogins { wait_s } => Some(wait_s),
+        ApiErrorKind::TooManySessions => Some(SESSIONS_RETRY_S),
+        _ => (of_api_error(kind).0 == StatusCode::SERVICE_UNAVAILABLE).then_some(1),
+    }
 }
 
-pub(crate) fn api_failure(error: &ApiError) -> Response<ResponseBody> {
-    private(api_error(error))
-}
-
-/// A part of a kept body, and how long that is as a whole.
-pub(crate) fn part(bytes: Bytes, of: u64) -> Response<ResponseBody> {
-    let mut response = private(Response::new(ResponseBody::Whole(bytes)));
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    headers.insert(names::BODY_SIZE, HeaderValue::from(of));
-    response
-}
-
-fn private(mut response: Response<ResponseBody>) -> Response<ResponseBody> {
-    let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
+/// The relay's own answer to somebody who is no sender.
+pub(crate) fn own<B>(response: Response<B>) -> Response<ResponseBody>
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BodyError>,
+{
+    response.map(|body| ResponseBody::Other(body.map_err(Into::into).boxed_unsync()))
 }
 
 fn json(status: StatusCode, value: &impl Serialize) -> Response<ResponseBody> {

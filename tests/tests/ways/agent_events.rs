@@ -152,7 +152,8 @@ async fn a_token_reads_its_own_endpoints_and_all_others_are_as_if_they_were_not(
         for id in [other.as_str(), unknown.as_str(), "evt_1"] {
             let path = format!("/_relay/v1/events/{id}{path}");
             let answer = ask(&relay, &alice.clear, method, &path, &[]).await;
-            answers.push((answer.status(), answer.into_body()));
+            // Where it happened is what was asked.
+            answers.push((answer.status(), String::from_utf8_lossy(answer.body()).replace(id, "ID")));
         }
         assert_eq!(answers[0].0, StatusCode::NOT_FOUND, "{path}");
         assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
@@ -496,7 +497,8 @@ async fn who_may_only_read_never_sees_what_lets_a_sender_in() {
         assert!(code == 3 && words.contains("lacks the right `attach`"), "{code} {words}");
     }
     let replay = ask(&relay, &reader.clear, "POST", &format!("/_relay/v1/events/{}/replay?name=x", ids[0]), &[]).await;
-    assert_eq!((replay.status(), &replay.body()[..23]), (StatusCode::FORBIDDEN, &b"{\"error\":\"needs_attach\""[..23]));
+    let problem: Value = serde_json::from_slice(replay.body()).expect("JSON");
+    assert_eq!((replay.status(), &problem["error"]), (StatusCode::FORBIDDEN, &"needs_attach".into()));
     let (mut owned, mut watched) = (Told::start(200).await, Told::start(200).await);
     let _owner = listen(&relay, &owner.clear, "figma", &owned, &[]).await;
     assert_eq!(owned.call().await.1, body, "on its way to a handler nothing is changed");

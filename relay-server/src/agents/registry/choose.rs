@@ -123,7 +123,8 @@ impl Registry {
         let members = state.memberships.get(endpoint).ok_or(ChooseError::NoAgent)?;
         let selected = |session: &&Arc<Session>| {
             let AgentIdentity { token, name, instance } = &session.identity;
-            (&**token, &**name) == (selector.token, selector.name)
+            &**name == selector.name
+                && selector.token.is_none_or(|filter| filter == &**token)
                 && selector.instance.is_none_or(|filter| filter == *instance)
                 && members.role(session.epoch).is_some()
         };
