@@ -12,6 +12,7 @@ import { clock, count, plural } from "./text.js";
 
 /// The rooms in the order of their links; `badge` is a signal with a count, or nothing.
 export const ROOMS = {
+  events: { label: "Events", load: () => import("./events.js") },
   endpoints: { label: "Endpoints", load: () => import("./endpoints.js") },
   agents: { label: "Agents", load: () => import("./agents.js") },
   dead: { label: "Dead letters", load: () => import("./dead.js") },

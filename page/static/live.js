@@ -4,7 +4,7 @@
 // last id. What comes is handed on as it is; nothing is kept here but the newest whole states. A stream is silent for ten
 // seconds at most, so silence beyond that is told, and after some more the stream is opened anew.
 
-import { about, ask, isAbort, session, whoAmI } from "./api.js";
+import { about, ask, call, isAbort, session, whoAmI } from "./api.js";
 import { effect, signal, untracked } from "./html.js";
 
 const QUIET_MS = 12_000, GONE_MS = 25_000, MAX_MESSAGE = 8_000_000;
@@ -23,8 +23,14 @@ export function hear(hearer) {
 
 let lastId = "";
 
+async function loadAgents() {
+  const told = await call("GET", "/agents").catch(() => null);
+  if (told?.agents) agents.value = told;
+}
+
 /// Begins, once the page is let in.
 export function begin() {
+  effect(() => { if (session.value.state === "in") queueMicrotask(loadAgents); });
   if (!navigator.locks || !globalThis.BroadcastChannel) return lead(() => null);
   const channel = new BroadcastChannel("relay-news");
   let leads = false;
@@ -57,7 +63,8 @@ function take({ state, id, event, data }) {
   if (state) news.value = state;
   if (id) lastId = id;
   if (!event) return;
-  if (event === "agents") agents.value = data;
+  if (event === "agents") agents.value = data?.agents ? data : (loadAgents(), agents.value);
+  if (event === "resync") loadAgents();
   if (event === "hello" && data?.version && data.version !== about.value?.relay?.version) whoAmI().catch(() => null);
   for (const hearer of hearers) hearer(event, data);
 }

@@ -1,0 +1,151 @@
+// What can be done to events. Each takes a list of rows; sheets are loaded when they are first opened.
+//
+// What reaches others asks once with names and count; a replay to one's own agent does not. Nothing is repeated by itself.
+
+import { about, atAgent, call, may } from "./api.js";
+import { go, route } from "./app.js";
+import { attemptOf, opened, whole } from "./event.js";
+import { confirm, copy, signal, toast } from "./html.js";
+import { agents } from "./live.js";
+import { format, parse } from "./route.js";
+import { dur, line, plural } from "./text.js";
+
+const STORED = "relay.to.";
+const chosen = signal(0);
+/// Where replays of an endpoint go: `{to, name, instance, label}`, or null while nobody has said.
+export function target(endpoint) {
+  chosen.value;
+  if (atAgent()) {
+    const name = about.value.agent?.name ?? about.value.you?.name;
+    if (name) return { to: "agent", name, label: line(name) };
+  }
+  try {
+    const kept = JSON.parse(localStorage.getItem(STORED + endpoint) ?? "null");
+    if (kept?.to === "endpoint") return { to: "endpoint", label: `whoever serves ${line(endpoint)}` };
+    const found = kept?.to === "agent" && serving(endpoint).find((agent) => agent.name === kept.name);
+    return found ? { to: "agent", name: found.name, instance: found.instance, label: line(found.name) } : null;
+  } catch {
+    return null;
+  }
+}
+
+export function setTarget(endpoint, to) {
+  localStorage.setItem(STORED + endpoint, JSON.stringify({ to: to.to, name: to.name ?? null }));
+  chosen.value++;
+}
+
+/// The agents that serve an endpoint, as far as is known.
+export const serving = (endpoint) => (agents.value?.agents ?? []).filter((agent) => agent.endpoints?.some((one) => one.name === endpoint));
+
+/// Replays one event; answers what came of it.
+export const send = (id, to, { signature, body } = {}) => call("POST", `/events/${encodeURIComponent(id)}/replay`, {
+  query: { to: to.to, name: to.name, instance: to.instance, signature: signature === "auto" ? null : signature }, body,
+});
+
+/// What came of a replay, in words.
+export function outcome(done, to) {
+  if (!done.outcome) return `On its way to ${to.label}`;
+  const how = done.outcome === "answered" ? `${done.status}` : line(done.outcome).replaceAll("_", " ");
+  return `${line(done.agent || to.label)}: ${how} in ${dur(done.duration_us || (done.duration_ms ?? 0) * 1000)}${done.resigned ? ", signed afresh" : ""}`;
+}
+
+const asked = new Set();
+/// Whether a replay may go to others: asked once for each endpoint, with the names.
+async function agreed(endpoint, to, n) {
+  if (to.to !== "endpoint" || (asked.has(endpoint) && n === 1)) return true;
+  const names = serving(endpoint).map((agent) => line(agent.name)).join(", ") || "no agent at the moment; it waits for one";
+  const yes = await confirm("Replay to whoever serves it", `${plural(n, "event")} of ${line(endpoint)} will go out anew, to ${names}.`, "Replay");
+  if (yes) asked.add(endpoint);
+  return yes;
+}
+
+async function replay(rows) {
+  const [first] = rows, endpoint = first.endpoint ?? opened.value.event?.endpoint, to = target(endpoint);
+  if (!to) return (await import("./replay.js")).choose(endpoint, () => replay(rows));
+  if (!(await agreed(endpoint, to, rows.length))) return null;
+  let done = 0, last = null;
+  for (const row of [...rows].sort((a, b) => (a.id < b.id ? -1 : 1))) {
+    const place = row.endpoint === endpoint ? to : target(row.endpoint);
+    if (!place) {
+      toast(`${line(row.endpoint)}: replay one of its events first, to say where they go`);
+      continue;
+    }
+    try {
+      last = await send(row.id, place);
+      done++;
+      if (rows.length > 1) toast(`Replayed ${done} of ${rows.length}`);
+    } catch (problem) {
+      return toast(problem.message);
+    }
+  }
+  if (!last) return null;
+  toast(rows.length === 1 ? `Replayed to ${outcome(last, to)}` : `Replayed ${plural(done, "event")}`);
+  // The replay is selected if its original was.
+  if (rows.length === 1 && last.new_id && route.value.e === first.id) go({ e: last.new_id, at: "" }, { replace: true });
+  return null;
+}
+
+async function act(name, row, said) {
+  try {
+    await call("POST", `/events/${encodeURIComponent(row.id)}/${name}`);
+    toast(said);
+    return true;
+  } catch (problem) {
+    toast(problem.message);
+    return false;
+  }
+}
+
+async function each(name, rows) {
+  const wanted = rows.filter((row) => row.state === "dead"), what = name === "drop" ? "Drop" : "Revive";
+  if (!wanted.length) return toast("None of the marked ones is a dead letter");
+  if (!(await confirm(`${what} ${plural(wanted.length, "dead letter")}`, name === "drop" ? "They will not be delivered." : "They wait again, from the schedule’s beginning.", what))) return null;
+  let done = 0;
+  for (const row of wanted) if (await act(name, row, `${what}: ${done + 1} of ${wanted.length}`)) done++;
+  return null;
+}
+
+const text = async (path) => (await import("./save.js")).textOf(path);
+const one = (rows) => rows[0];
+
+export const acts = {
+  replay,
+  each,
+  edit: async (rows) => (await import("./replay.js")).edit(await of(one(rows))),
+  compare: async (rows) => (await import("./compare.js")).compare(rows),
+  save: async (rows) => (await import("./save.js")).save(rows),
+  many: async (query) => (await import("./save.js")).many(query),
+  link: (rows) => copy(new URL(format({ ...parse("/"), e: one(rows).id }), location.href).href, "The link"),
+  curl: async (rows) => {
+    try {
+      await copy(await text(`/events/${encodeURIComponent(one(rows).id)}/export?as=curl`), "The curl command");
+    } catch (problem) {
+      toast(problem.message);
+    }
+  },
+  explain: async (rows) => {
+    const row = one(rows);
+    if (row.kind !== "refused" && opened.value.event?.kind !== "refused") return toast("Only what was refused is explained");
+    try {
+      const { findings } = await call("GET", `/events/${encodeURIComponent(row.id)}/explain`);
+      if (!findings?.length) return toast("The explainer found nothing beyond what stands there");
+      if (opened.value.id === row.id) opened.value = { ...opened.value, event: { ...opened.value.event, findings } };
+    } catch (problem) {
+      toast(problem.message);
+    }
+    return null;
+  },
+  revive: (rows) => act("revive", one(rows), "Revived: it waits from the schedule’s beginning"),
+  drop: async (rows) => (await confirm("Drop a dead letter", `${line(one(rows).event_type ?? one(rows).id)} will not be delivered.`, "Drop")) && act("drop", one(rows), "Dropped"),
+  cancel: async (rows) => (await confirm("Cancel an event that waits", `${line(one(rows).event_type ?? one(rows).id)} will not be tried again.`, "Cancel it")) && act("cancel", one(rows), "Cancelled"),
+  attempt: (by) => {
+    const { event } = opened.value, now = event && attemptOf(event, route.value.at);
+    const next = now && event.attempts[event.attempts.indexOf(now) + by];
+    if (!next) return false;
+    go({ at: String(next.number), tab: "answer" }, { replace: true });
+    return true;
+  },
+};
+
+const of = async (row) => (opened.value.event?.id === row.id ? opened.value.event : whole(row.id, row.rev));
+export const mayReplayToAll = (endpoint) => may("replay", endpoint);

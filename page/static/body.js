@@ -1,0 +1,302 @@
+// A body: pretty, raw or as bytes. It is fetched in pieces and drawn in slices, so that no body stops the page.
+//
+// Pretty is for at most 1 MiB and 20,000 lines; what is longer is shown in windows. At most 32 MB of bodies are held, the
+// oldest go. The sender's content type decides how a body is read, never how the browser treats it.
+
+import { Problem, ask, isAbort } from "./api.js";
+import { Component, Seg, copy, html, toast } from "./html.js";
+import { dump, hexLine, textOf } from "./hex.js";
+import { terms } from "./judge.js";
+import { lines as jsonLines } from "./json.js";
+import { boundary, fieldsOf, partsOf, xmlLines } from "./multipart.js";
+import { line, seen, size } from "./text.js";
+
+const PRETTY = 1_048_576, MAX_LINES = 20_000, HELD = 32_000_000, DECODED = 8_388_608, RAW = 262_144, HEX = 65_536, SLICE_MS = 8, BLOCK = 200, LONG = 4096;
+
+const held = new Map();
+let heldBytes = 0;
+function remember(key, bytes) {
+  held.delete(key);
+  held.set(key, bytes);
+  heldBytes = [...held.values()].reduce((all, one) => all + one.length, 0);
+  for (const [oldest, one] of held) {
+    if (heldBytes <= HELD || oldest === key) break;
+    held.delete(oldest);
+    heldBytes -= one.length;
+  }
+}
+
+/// Bytes of a body from `from` on, `most` of them at most.
+export async function bytesOf(path, from, most, total, signal) {
+  const key = `${path}@${from}+${most}`;
+  if (held.has(key)) {
+    remember(key, held.get(key));
+    return held.get(key);
+  }
+  const pieces = [];
+  let got = 0;
+  while (got < most && from + got < total) {
+    const answer = await ask("GET", path, { query: from + got ? { offset: from + got } : {}, headers: { Accept: "application/octet-stream" }, signal });
+    const before = got, reader = answer.body.getReader();
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) break;
+      pieces.push(value.subarray(0, most - got));
+      got += pieces[pieces.length - 1].length;
+      if (got >= most) {
+        reader.cancel();
+        break;
+      }
+    }
+    if (got === before) break;
+  }
+  const out = new Uint8Array(got);
+  let at = 0;
+  for (const piece of pieces) {
+    out.set(piece, at);
+    at += piece.length;
+  }
+  remember(key, out);
+  return out;
+}
+
+/// What a coding hid, at most 8 MiB of it: `{bytes, cut}`.
+async function decoded(bytes, coding) {
+  const format = { gzip: "gzip", "x-gzip": "gzip", deflate: "deflate" }[coding.toLowerCase()];
+  if (!format) throw new Problem({ message: `the page cannot read the coding ${line(coding)}` });
+  const reader = new Blob([bytes]).stream().pipeThrough(new DecompressionStream(format)).getReader(), pieces = [];
+  let got = 0;
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return { bytes: new Uint8Array(await new Blob(pieces).arrayBuffer()), cut: false };
+    pieces.push(value.subarray(0, DECODED - got));
+    got += value.length;
+    if (got < DECODED) continue;
+    reader.cancel();
+    return { bytes: new Uint8Array(await new Blob(pieces).arrayBuffer()), cut: true };
+  }
+}
+
+function textFrom(bytes, charset) {
+  try {
+    return new TextDecoder(charset || "utf-8").decode(bytes);
+  } catch {
+    return new TextDecoder().decode(bytes);
+  }
+}
+
+const CLASS = { key: "jk", string: "js", number: "jn", word: "jn" };
+
+function* plainLines(text) {
+  for (const one of text.split(/\r?\n/)) {
+    for (let from = 0; from === 0 || from < one.length; from += LONG) yield { depth: 0, goesOn: from > 0, parts: [["", one.slice(from, from + LONG)]] };
+  }
+}
+
+function* formLines(text) {
+  for (const [name, value] of fieldsOf(text)) yield { depth: 0, parts: [["key", name], ["", "  "], ["string", value]] };
+}
+
+function* byteLines(bytes, base) {
+  for (let from = 0; from < bytes.length; from += 16) {
+    const [offset, digits, text] = hexLine(bytes, from, base);
+    yield { depth: 0, number: offset, isHex: true, parts: [["", `${digits}  ${text}`]] };
+  }
+}
+
+/// The lines of a text by its type: `[lines, what it was read as]`.
+function prettyLines(text, type) {
+  const start = text.trimStart()[0];
+  if (/\bxml\b|\+xml/.test(type) || (!/json|html/.test(type) && text.trimStart().startsWith("<?xml"))) return [xmlLines(text), "XML"];
+  if (/x-www-form-urlencoded/.test(type)) return [formLines(text), "a form"];
+  if (/json/.test(type) || start === "{" || start === "[") return [jsonLines(text), "JSON"];
+  return [plainLines(text), "text"];
+}
+
+/// Draws lines into an element until they end, in slices; `words` are marked.
+class Lines extends Component {
+  constructor(props) {
+    super(props);
+    this.at = (el) => { this.el = el; };
+  }
+  shouldComponentUpdate(next) {
+    if (next.of !== this.props.of || next.words !== this.props.words) queueMicrotask(() => this.start());
+    return false;
+  }
+  componentDidMount() { this.start(); }
+  componentWillUnmount() { this.turn = null; }
+  async start() {
+    const turn = (this.turn = {}), { of, words, onNote } = this.props, source = of();
+    let count = 0, block = null, shown = 0, until = performance.now() + SLICE_MS;
+    this.el?.replaceChildren();
+    try {
+      for (const one of source) {
+        if (!block || shown % BLOCK === 0) {
+          block = document.createElement("div");
+          block.className = "block";
+          this.el.append(block);
+        }
+        shown++;
+        if (!one.goesOn) count++;
+        block.append(...drawn(one, one.number ?? (one.goesOn ? "" : String(count)), words));
+        if (shown >= MAX_LINES) return onNote?.(`only the first ${MAX_LINES.toLocaleString("en")} lines are shown; Raw has the rest`);
+        if (performance.now() < until) continue;
+        await new Promise((resolve) => { requestAnimationFrame(() => setTimeout(resolve)); });
+        if (this.turn !== turn || !this.el?.isConnected) return null;
+        until = performance.now() + SLICE_MS;
+      }
+    } catch (error) {
+      if (this.turn === turn) onNote?.(error.line ? `line ${error.line}, column ${error.column}: ${error.message}` : error.message, true);
+    }
+    return null;
+  }
+  render({ label }) {
+    return html`<pre class="body" tabindex="0" role="group" aria-label=${label} ref=${this.at}></pre>`;
+  }
+}
+
+function drawn({ depth, parts, isHex }, number, words) {
+  const ln = document.createElement("span"), tx = document.createElement("span");
+  ln.className = "ln";
+  ln.textContent = number;
+  tx.className = isHex ? "tx hex" : "tx";
+  if (depth) tx.append("  ".repeat(depth));
+  for (const [kind, text] of parts) {
+    let into = tx;
+    if (CLASS[kind]) {
+      into = document.createElement("span");
+      into.className = CLASS[kind];
+      tx.append(into);
+    }
+    for (let from = 0; from === 0 || from < text.length; from += LONG) marked(into, seen(text.slice(from, from + LONG)), words);
+  }
+  return [ln, tx];
+}
+
+function marked(into, text, words) {
+  if (!words) return into.append(text);
+  let from = 0;
+  for (const match of text.matchAll(words)) {
+    const el = document.createElement("mark");
+    el.textContent = match[0];
+    into.append(text.slice(from, match.index), el);
+    from = match.index + match[0].length;
+  }
+  return into.append(text.slice(from));
+}
+
+/// What of a query is to be marked in a text, as a pattern; null for nothing. One object for one query.
+let lastQuery = null, lastWords = null;
+export function wordsOf(query) {
+  if (query === lastQuery) return lastWords;
+  const found = terms(query ?? "").filter((term) => !term.not && (!term.key || term.key === "body" || term.key === "answer")).flatMap((term) => term.values).filter(Boolean);
+  const isCased = found.some((word) => word !== word.toLowerCase());
+  lastQuery = query;
+  lastWords = found.length ? new RegExp(found.map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).join("|"), isCased ? "g" : "gi") : null;
+  return lastWords;
+}
+
+/// Saves bytes as a file, whatever they are.
+export function download(bytes, name) {
+  const link = document.createElement("a"), url = URL.createObjectURL(new Blob([bytes], { type: "application/octet-stream" }));
+  link.href = url;
+  link.download = name.replace(/[^\w.-]+/g, "_").slice(0, 120) || "body.bin";
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(url), 10_000);
+}
+
+/// `path` of the bytes, `kept` of `total` bytes, `type`, `coding`, `charset`; `form` is pretty, raw or hex.
+export class Body extends Component {
+  constructor(props) {
+    super(props);
+    this.state = { bytes: null, plain: null, problem: null, note: "", from: 0 };
+    this.noted = (note, isMistake) => this.setState({ note: isMistake ? `not what its type says: ${note}` : note });
+  }
+  componentDidMount() { this.load(0); }
+  componentDidUpdate(before) {
+    if (before.path !== this.props.path || before.kept !== this.props.kept) this.load(0);
+    else if (before.form !== this.props.form && this.props.kept > PRETTY) this.load(0);
+    else if (before.form !== this.props.form && this.state.note) this.setState({ note: "" });
+  }
+  componentWillUnmount() { this.ends?.abort(); }
+  async load(from) {
+    this.ends?.abort();
+    const ends = (this.ends = new AbortController()), { path, kept, coding, form } = this.props;
+    const most = kept <= PRETTY ? PRETTY : form === "hex" ? HEX : RAW;
+    this.setState({ bytes: null, plain: null, problem: null, note: "", from });
+    if (!kept) return this.setState({ bytes: new Uint8Array(0), plain: new Uint8Array(0) });
+    try {
+      const bytes = await bytesOf(path, from, most, kept, ends.signal);
+      let plain = bytes, note = "";
+      if (coding && coding !== "identity" && kept <= PRETTY) {
+        const found = await decoded(bytes, coding).catch((problem) => ({ bytes: null, problem }));
+        plain = found.bytes;
+        note = plain ? `decoded from ${line(coding)}, ${size(plain.length)}${found.cut ? " of more" : ""}` : `cannot be decoded: ${found.problem.message}`;
+      }
+      if (!ends.signal.aborted) this.setState({ bytes, plain, note });
+    } catch (problem) {
+      if (!isAbort(problem)) this.setState({ problem });
+    }
+    return null;
+  }
+  /// What is drawn: remade only when what it is made of changes, so that nothing is drawn twice.
+  lines(form, bytes, plain) {
+    const key = [form, bytes, plain, this.props.type];
+    if (this.drawn && this.drawn.key.every((one, i) => one === key[i])) return this.drawn;
+    const { type = "", charset } = this.props, { from } = this.state, shown = form === "pretty" ? plain : bytes;
+    const as = form === "pretty" ? prettyLines(textFrom(plain, charset), (type ?? "").toLowerCase()) : null;
+    let first = as?.[0];
+    const of = () => {
+      if (form === "hex") return byteLines(bytes, from);
+      if (form === "raw") return plainLines(textFrom(bytes, charset));
+      const lines = first ?? prettyLines(textFrom(shown, charset), (type ?? "").toLowerCase())[0];
+      first = null;
+      return lines;
+    };
+    return (this.drawn = { key, of });
+  }
+  render({ kept, total, type, charset, form: wanted, onForm, query, name, children, why }, { bytes, plain, problem, note, from }) {
+    const mark = boundary(type), long = kept > PRETTY, isText = bytes && (charset && !/^utf-?8$/i.test(charset) ? true : textOf(bytes.subarray(0, RAW)) !== null || cutText(bytes));
+    const canPretty = bytes && !long && plain && (mark || textOf(plain) !== null || isText);
+    let form = wanted || (!bytes || canPretty ? "pretty" : isText ? "raw" : "hex");
+    if (form === "pretty" && bytes && !canPretty) form = isText ? "raw" : "hex";
+    const step = form === "hex" ? HEX : RAW, label = `Body, ${form}`;
+    return html`<div><div class="tools"><${Seg} label="Form" value=${form} options=${[["pretty", "Pretty"], ["raw", "Raw"], ["hex", "Hex"]]} off=${bytes && !canPretty ? ["pretty"] : []} onPick=${onForm} />
+        <span class="mono dim cut">${line(type || (total ? "no content type" : ""))}</span><span class="grow"></span>${children}
+        ${bytes?.length ? html`<button type="button" class="btn small" onClick=${() => this.copy(form)}>Copy</button>` : null}</div>
+      ${note ? html`<p class="note">${note}</p>` : null}
+      ${kept < total ? html`<p class="note">${why ?? (kept ? `The first ${size(kept)} of ${size(total)} are kept.` : "Nothing of it is kept.")}</p>` : null}
+      ${problem ? html`<p class="none">${problem.message}</p>` : !bytes ? html`<p class="none" aria-busy="true">Loading…</p>` : !bytes.length ? (total ? null : html`<p class="none">No body.</p>`)
+      : form === "pretty" && mark ? html`<${Parts} parts=${partsOf(plain, mark)} name=${name} words=${wordsOf(query)} />`
+      : html`<${Lines} key=${form + from} of=${this.lines(form, bytes, plain).of} words=${wordsOf(query)} label=${label} onNote=${this.noted} />`}
+      ${long && bytes ? html`<div class="tools"><span class="dim">bytes ${from.toLocaleString("en")} to ${(from + bytes.length).toLocaleString("en")} of ${kept.toLocaleString("en")}</span>
+        <button type="button" class="btn small" disabled=${from === 0} onClick=${() => this.load(Math.max(0, from - step))}>Before</button>
+        <button type="button" class="btn small" disabled=${from + bytes.length >= kept} onClick=${() => this.load(from + step)}>After</button></div>` : null}</div>`;
+  }
+  async copy(form) {
+    const { path, kept, charset } = this.props, { plain } = this.state;
+    if (kept > DECODED) return toast("It is too long to be copied; save it instead");
+    const bytes = await bytesOf(path, 0, DECODED, kept).catch((problem) => toast(problem.message));
+    if (!bytes) return null;
+    const shown = form === "pretty" && plain ? plain : bytes;
+    return copy(form === "hex" || (textOf(shown) === null && !charset) ? dump(shown) : textFrom(shown, charset), "The body");
+  }
+}
+
+/// Whether a window ends within a character, and is text otherwise.
+const cutText = (bytes) => [1, 2, 3].some((less) => bytes.length > less && textOf(bytes.subarray(0, Math.min(bytes.length, RAW) - less)) !== null);
+
+const MAX_PART = 65_536;
+const Parts = ({ parts, name, words }) => (parts.length ? parts.map((part, i) => html`<div class="part" key=${i}>
+  <div class="tools"><b>${line(part.name ?? `part ${i + 1}`)}</b>${part.filename ? html`<span class="mono">${line(part.filename)}</span>` : null}<span class="mono dim cut">${line(part.type)}</span><span class="dim">${size(part.bytes.length)}</span><span class="grow"></span>
+    <button type="button" class="btn small" onClick=${() => download(part.bytes, part.filename || `${name}-${i + 1}.bin`)}>Save</button></div>
+  <${Part} part=${part} words=${words} label=${`Part ${i + 1}`} /></div>`) : html`<p class="none">It has no parts that can be read; Raw and Hex show it.</p>`);
+
+class Part extends Component {
+  constructor(props) {
+    super(props);
+    const bytes = props.part.bytes.subarray(0, MAX_PART), text = textOf(bytes);
+    this.of = () => (text === null ? byteLines(bytes.subarray(0, 1024), 0) : prettyLines(text, props.part.type.toLowerCase())[0]);
+  }
+  render({ words, label }) { return html`<${Lines} of=${this.of} words=${words} label=${label} />`; }
+}

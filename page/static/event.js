@@ -1,0 +1,165 @@
+// The event that is open: what it is, whether it worked and why, where the time went, and what was in it.
+//
+// Sentences and advice are the relay's. What a row already tells is shown at once; the rest follows. Actions whose right
+// or feature is missing are not there.
+
+import { acts, target } from "./acts.js";
+import { call, has, isAbort, may } from "./api.js";
+import { go } from "./app.js";
+import { Body } from "./body.js";
+import { shown, version } from "./feed.js";
+import { Dot, copy, html, live, signal } from "./html.js";
+import { hear } from "./live.js";
+import { clock, dur, full, line, look, percent, plural, size, status, title, when } from "./text.js";
+import { Way } from "./way.js";
+
+export const tabs = ["request", "answer", "headers", "attempts"], forms = ["pretty", "raw", "hex"];
+/// The event that is open, whole, or null; `problem` where it could not be had.
+export const opened = signal({ id: "", event: null, problem: null });
+
+const cache = new Map();
+export async function whole(id, rev, signal) {
+  const found = cache.get(id);
+  if (found && found.rev >= (rev ?? 0)) return found;
+  const event = await call("GET", `/events/${encodeURIComponent(id)}`, { signal });
+  cache.delete(id);
+  cache.set(id, event);
+  if (cache.size > 50) cache.delete(cache.keys().next().value);
+  return event;
+}
+
+/// Also what stream and list tell: a newer state is asked for.
+function opener() {
+  let ends = null, id = "", rev = 0, timer = null;
+  const load = async () => {
+    ends?.abort();
+    const one = (ends = new AbortController());
+    try {
+      const event = await whole(id, rev, one.signal);
+      if (!one.signal.aborted) opened.value = { id, event, problem: null };
+    } catch (problem) {
+      if (!isAbort(problem) && !one.signal.aborted) opened.value = { id, event: null, problem };
+    }
+  };
+  const show = (next) => {
+    if (next === id) return;
+    [id, rev] = [next, shown.rows.row(next)?.rev ?? 0];
+    clearTimeout(timer);
+    ends?.abort();
+    const at = cache.get(next);
+    opened.value = { id: next, event: at ?? null, problem: null };
+    if (next) timer = setTimeout(load, at ? 0 : 60);
+  };
+  const stop = hear((event, data) => {
+    const row = event === "rows" && data.rows?.find((one) => one.id === id);
+    if (!row || (row.rev ?? 0) <= rev) return;
+    rev = row.rev;
+    clearTimeout(timer);
+    timer = setTimeout(load, 250);
+  });
+  return { show, stop: () => { stop(); ends?.abort(); clearTimeout(timer); } };
+}
+
+const Act = ({ name, label, of, k, main }) => html`<button type="button" class=${`btn ${main ? "main" : ""}`} onClick=${() => acts[name]([of])}>${label}${k ? html`<kbd aria-hidden="true">${k}</kbd>` : null}</button>`;
+
+const Acts = live(({ of }) => {
+  const { kind, state, endpoint } = of, isRefused = kind === "refused", replays = !isRefused && kind !== "handshake" && may("read", endpoint), acting = may("act", endpoint);
+  const to = target(endpoint);
+  return html`<div class="acts">
+    ${isRefused ? html`<${Act} name="explain" label="Explain" of=${of} k="w" main />` : null}
+    ${replays ? html`<${Act} name="replay" label=${to ? `Replay to ${to.label}` : "Replay…"} of=${of} k="r" main />` : null}
+    ${replays && has("edit") ? html`<${Act} name="edit" label="Edit and replay" of=${of} k="e" />` : null}
+    ${acting && state === "dead" ? html`<${Act} name="revive" label="Revive" of=${of} /><${Act} name="drop" label="Drop" of=${of} />` : null}
+    ${acting && (state === "pending" || state === "waiting") ? html`<${Act} name="cancel" label="Cancel" of=${of} />` : null}
+    ${has("export") ? html`<${Act} name="curl" label="Copy as curl" of=${of} k="c" />` : null}
+    <${Act} name="compare" label="Compare" of=${of} k="=" /><${Act} name="link" label="Link" of=${of} k="y" /><${Act} name="save" label="Save…" of=${of} />
+  </div>`;
+});
+
+/// Advice with its commands set apart, so that they can be copied.
+const Advice = ({ text }) => html`<p class="todo">${seenParts(text).map(([isCode, part], i) => (isCode ? html`<button type="button" class="code" key=${i} title="Copy" onClick=${() => copy(part, "The command")}>${line(part)}</button>` : line(part)))}</p>`;
+const seenParts = (text) => text.split("`").map((part, i) => [i % 2 === 1, part]);
+
+const Fact = ({ name, wide, mono, children }) => (children === null || children === undefined || children === "" ? null : html`<div class=${wide ? "w2" : ""}><dt>${name}</dt><dd class=${mono ? "mono" : ""} title=${typeof children === "string" ? children : null}>${children}</dd></div>`);
+const toEvent = (id) => html`<a href=${`/e/${encodeURIComponent(id)}`} class="mono" onClick=${(event) => { if (!event.ctrlKey && !event.metaKey && !event.shiftKey) { event.preventDefault(); go({ e: id, at: "" }); } }}>${line(id)}</a>`;
+
+const Facts = ({ of: event }) => {
+  const { verified, secret, unproven, answered, deadline_us: deadline } = event;
+  const proof = verified ? `${line(verified)}${secret ? `, secret ${secret.number} of ${secret.of}` : ""}` : unproven ? "no: let pass unproven" : "no";
+  return html`<dl class="facts"><${Fact} name="event" wide mono>${line(event.id)}<//><${Fact} name="received">${when(event.received_at) === clock(event.received_at) ? clock(event.received_at, "ms") : full(event.received_at)}<//><${Fact} name="agent">${line(event.agent || "–")}<//>
+    <${Fact} name="verified" wide>${proof}<//><${Fact} name="endpoint">${line(event.endpoint)}${event.kind === "live" ? ", live" : ""}<//><${Fact} name="sender">${line(event.client ?? "")}<//>
+    <${Fact} name="sender’s id" wide mono>${event.sender_id ? line(event.sender_id) : null}<//><${Fact} name="sender got">${answered && answered.whose !== "nobody" ? `${answered.status ?? "nothing"} after ${dur(answered.after_us)}` : null}<//>
+    <${Fact} name="patience">${event.patience && deadline ? `${percent(event.patience)} of ${dur(deadline)}` : null}<//>
+    <${Fact} name="order key" wide mono>${event.order_key ? line(event.order_key) : null}<//><${Fact} name="replay of" wide>${event.replay_of ? toEvent(event.replay_of) : null}<//><${Fact} name="conflicts with" wide>${event.conflict_with ? toEvent(event.conflict_with) : null}<//>
+    <${Fact} name="next try">${event.next_try ? when(event.next_try) : null}<//><${Fact} name="repeats">${event.repeats ? `${plural(event.repeats, "repeat")} answered without a call` : null}<//><${Fact} name="trace" wide mono>${event.trace_id ? line(event.trace_id) : null}<//></dl>`;
+};
+
+const OURS = /^(relay-|x-forwarded-|forwarded$|x-real-ip$)/i;
+export const Headers = ({ list, masked = [] }) => html`<table class="h"><thead class="vh"><tr><th scope="col">number</th><th scope="col">name</th><th scope="col">value</th></tr></thead><tbody>${list.map(([name, value], i) => html`
+  <tr key=${i} class=${OURS.test(name) ? "relay" : ""}><td>${i + 1}</td><td>${line(name)}</td><td>${masked.some((one) => one.toLowerCase() === name.toLowerCase()) ? html`<span class="dim">masked</span>` : line(value)}</td></tr>`)}</tbody></table>`;
+
+/// The attempt that is looked at: the one of the address, else the last.
+export const attemptOf = (event, at) => event.attempts?.find((one) => String(one.number) === at) ?? event.attempts?.at(-1) ?? null;
+
+function Side({ event, route }) {
+  const { tab, form, q } = route, id = encodeURIComponent(event.id), onForm = (next) => go({ form: next }, { replace: true });
+  if (tab === "headers") return html`<p class="note tools">in the order they came; the relay’s own are coloured; credentials are masked</p><${Headers} list=${event.headers ?? []} masked=${event.masked} />`;
+  const attempt = attemptOf(event, route.at);
+  if (tab === "attempts") return event.attempts?.length ? html`<table class="h attempts"><thead><tr>${["", "start", "outcome", "agent", "took", "answer"].map((name, i) => html`<th key=${i} scope="col">${name || html`<span class="vh">number</span>`}</th>`)}</tr></thead><tbody>${event.attempts.map((one) => html`
+    <tr key=${one.number} aria-current=${one === attempt ? "true" : null}><td><button type="button" class="btn plain" aria-label=${`Attempt ${one.number}`} onClick=${() => go({ at: String(one.number), tab: "answer" })}>${one.number}</button></td><td>${when(one.started_at)}</td><td>${line(one.outcome).replaceAll("_", " ")}${one.status ? ` ${one.status}` : ""}${one.resigned ? " ✎" : ""}</td><td>${line(one.agent ?? "–")}</td><td>${dur(one.duration_us || one.duration_ms * 1000)}</td><td>${one.answer ? size(one.answer.size) : "–"}</td></tr>
+    ${one.sentence ? html`<tr key=${`s${one.number}`} class="said"><td></td><td colspan="5">${line(one.sentence)}</td></tr>` : null}`)}</tbody></table>` : html`<p class="none">No handler was called.</p>`;
+  if (tab === "answer") {
+    const many = event.attempts?.length > 1 ? html`<div class="tools"><span class="dim">attempt ${attempt.number} of ${event.attempts.at(-1).number}</span><button type="button" class="btn small" onClick=${() => acts.attempt(-1)}>Earlier<kbd aria-hidden="true">[</kbd></button><button type="button" class="btn small" onClick=${() => acts.attempt(1)}>Later<kbd aria-hidden="true">]</kbd></button></div>` : null;
+    if (!attempt) return html`<p class="none">There is no answer of a handler.</p>`;
+    if (!attempt.answer) return html`${many}<p class="none">${line(attempt.sentence || "There is no answer of a handler.")}</p>`;
+    const type = attempt.answer.headers.find(([name]) => name.toLowerCase() === "content-type")?.[1] ?? "", coding = attempt.answer.headers.find(([name]) => name.toLowerCase() === "content-encoding")?.[1];
+    return html`${many}<${Headers} list=${attempt.answer.headers} />
+      <${Body} path=${`/events/${id}/attempts/${attempt.number}/body`} kept=${attempt.answer.size} total=${attempt.answer.size} type=${type} coding=${coding} form=${form} onForm=${onForm} query=${q} name=${`${event.id}-answer-${attempt.number}`}
+        >${attempt.answer.truncated ? html`<span class="note">longer than what is kept</span>` : null}<//>`;
+  }
+  const { body = {} } = event, why = body.kept < event.size ? (event.kind === "live" ? (body.kept ? `The first ${size(body.kept)} of ${size(event.size)}: live endpoints keep no more.` : "This endpoint’s journal keeps heads only; journal = \"bodies\" keeps the first 64 kB.") : null) : null;
+  return html`<${Body} path=${`/events/${id}/body`} kept=${body.kept ?? event.size} total=${event.size} type=${body.content_type ?? headerOf(event, "content-type")} coding=${body.encoding} charset=${body.charset} form=${form} onForm=${onForm} query=${q} name=${event.id} why=${why}>
+    ${event.same_at_handler === null || event.same_at_handler === undefined ? null : html`<span class=${`note ${event.same_at_handler ? "" : "bad"}`} title=${body.sha256 ? `SHA-256 ${body.sha256}` : null}><${Dot} kind=${event.same_at_handler ? "ok" : "bad"} shape=${event.same_at_handler ? "" : "no"} />${event.same_at_handler ? "same bytes at the handler" : "other bytes at the handler"}</span>`}<//>`;
+}
+
+export const headerOf = (event, name) => event.headers?.find(([key]) => key.toLowerCase() === name)?.[1] ?? "";
+
+function Tabs({ event, tab }) {
+  const attempt = attemptOf(event, ""), notes = { request: size(event.size), answer: attempt?.answer ? size(attempt.answer.size) : "none", headers: String(event.headers?.length ?? ""), attempts: String(event.attempts?.length ?? event.attempt_count ?? 0) };
+  const key = (pressed) => {
+    const by = { ArrowRight: 1, ArrowLeft: -1 }[pressed.key];
+    if (!by) return;
+    pressed.preventDefault();
+    const next = tabs[(tabs.indexOf(tab) + by + tabs.length) % tabs.length];
+    go({ tab: next }, { replace: true });
+    pressed.currentTarget.querySelector(`#tab-${next}`)?.focus();
+  };
+  return html`<div class="tabs" role="tablist" aria-label="Parts of the event" onKeyDown=${key}>${tabs.map((name) => html`<button type="button" role="tab" key=${name} id=${`tab-${name}`} aria-selected=${String(tab === name)} aria-controls="side" tabindex=${tab === name ? 0 : -1}
+    onClick=${() => go({ tab: name }, { replace: true })}>${name[0].toUpperCase() + name.slice(1)} <small>${notes[name]}</small></button>`)}</div>`;
+}
+
+export const Detail = live(({ id, route, give, onBack }, own) => {
+  version.value;
+  own.show(id);
+  const { event, problem } = opened.value, row = shown.rows.row(id), at = event?.id ? event : row, tab = route.tab || "request";
+  const box = (inside) => html`<div class="detail" role="region" aria-label="The event" tabindex="-1" ref=${give}><button type="button" class="btn back" onClick=${onBack}>‹ Events</button>${inside}</div>`;
+  if (!id) return box(html`<p class="none pad">Choose an event: its way, its bodies and what can be done stand here.</p>`);
+  if (problem && !row) return box(html`<p class="none pad">${problem.message}</p>`);
+  if (!at) return box(html`<p class="none pad" aria-busy="true">Loading…</p>`);
+  const seems = look(row && row.rev > (at.rev ?? 0) ? row : at), code = status(at);
+  return box(html`<div class="dh"><div class="line"><h2 title=${title(at)}>${title(at)}</h2><span class="grow"></span><span class=${`badge ${seems.kind}`}><${Dot} shape=${seems.shape} />${seems.word}${/^\d{3}$/.test(code) ? ` · ${code}` : ""}</span></div>
+      <p class="req mono"><b>${line(at.method)}</b> ${line(at.target)}</p></div>
+    <${Acts} of=${at} />
+    ${problem ? html`<p class="none pad">${problem.message}</p>` : null}
+    ${event ? html`
+      ${event.sentence || event.advice ? html`<div class="why"><span class="code">why</span><p>${line(event.sentence || event.why)}</p>${event.advice ? html`<span class="code">do</span><${Advice} text=${event.advice} />` : null}
+        ${(event.findings ?? []).map((one, i) => html`<span class="code" key=${`c${i}`}>found</span><p key=${i}>${line(one.message)}</p>`)}</div>` : null}
+      <${Way} event=${event} /><${Facts} of=${event} />
+      <div class="sub"><${Tabs} event=${event} tab=${tab} /><div id="side" role="tabpanel" aria-labelledby=${`tab-${tab}`}><${Side} event=${event} route=${route} /></div></div>` : html`<p class="none pad" aria-busy="true">Loading…</p>`}`);
+}, (_, self) => {
+  const own = opener(), { show } = own;
+  // The address may not be read while it is drawn: what is opened is a signal that the drawing reads.
+  own.show = (id) => queueMicrotask(() => show(id));
+  self.mounted = () => own.stop;
+  return own;
+});

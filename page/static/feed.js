@@ -1,0 +1,229 @@
+// The rows behind the list: pages of the relay, and what the stream tells of them since.
+//
+// There are two sets: all events, and those that the query finds. The relay alone decides what a query finds; rows at hand
+// that seem to fit are shown at once and go again if the relay did not name them. A question that is no longer wanted is
+// aborted.
+
+import { Problem, about, call, isAbort } from "./api.js";
+import { batch, signal } from "./html.js";
+import { follow, hear, news } from "./live.js";
+import { Rows } from "./rows.js";
+import { judge } from "./judge.js";
+
+const PAGE = 200;
+export const VIEWS = { all: "", failing: "is:dead,failed,rejected", waiting: "is:waiting,running", refused: "is:refused", replays: "is:replay" };
+
+let all = new Rows();
+/// What is shown; `version` rises with each change of it.
+export const shown = { rows: all, query: "" };
+export const version = signal(0);
+/// Rows that came on top since somebody looked there, for the pill.
+export const arrivals = new Set();
+const blank = { busy: true, problem: null, next: null, looked: 0, backTo: null, full: false, begun: false };
+export const state = signal(blank);
+export const live = signal(true);
+/// The list stands around an old event: what is newer than its rows is not shown.
+export const apart = signal(false);
+export const leftOut = signal(0);
+
+const changed = () => { version.value++; };
+const set = (change) => { state.value = { ...state.value, ...change }; };
+
+let asking = new AbortController(), stopStream = null, streamId = "", pages = { [""]: null };
+
+/// Shows what a query finds.
+export function find(query) {
+  if (query === shown.query && state.value.begun) return;
+  asking.abort();
+  asking = new AbortController();
+  stopStream?.();
+  stopStream = null;
+  const before = shown.rows;
+  shown.query = query;
+  batch(() => {
+    apart.value = false;
+    leftOut.value = 0;
+    if (!query && pages[""]) {
+      shown.rows = all;
+      state.value = { ...pages[""] };
+      changed();
+      return reload();
+    }
+    const seeds = query ? before.list.filter((row) => judge(query, row) === true).slice(-2000) : [];
+    shown.rows = query ? new Rows() : all;
+    if (query) shown.rows.put(seeds);
+    state.value = { ...blank, begun: true };
+    changed();
+    return null;
+  });
+  if (!state.value.busy) return;
+  const one = asking;
+  // Whoever types goes on; the relay is asked once they pause.
+  setTimeout(() => { if (!one.signal.aborted) first(one); }, query ? 120 : 0);
+}
+
+async function first(one) {
+  const { query, rows } = shown;
+  const page = await ask({ q: query, limit: PAGE }, one);
+  if (!page || one.signal.aborted) return;
+  const last = page.next ?? "", named = new Set(page.events.map((row) => row.id));
+  // The relay looked at all rows down to `last`: what it did not name does not fit.
+  if (query) rows.retain((row) => named.has(row.id) || row.id < last || row.born > one.at);
+  rows.put(page.events);
+  took(page);
+  watch();
+}
+
+function took(page) {
+  set({ busy: false, begun: true, problem: null, next: page.next, productive: page.events.length > 20, looked: state.value.looked + (page.looked?.rows ?? page.events.length), backTo: page.looked?.back_to ?? page.events.at(-1)?.received_at ?? null });
+  if (!shown.query) pages[""] = state.value;
+  changed();
+}
+
+async function ask(query, one) {
+  try {
+    one.at = performance.now();
+    return await call("GET", "/events", { query, signal: one.signal });
+  } catch (problem) {
+    if (isAbort(problem)) return null;
+    if (problem.inForce !== undefined && problem.inForce !== query.q) {
+      set({ problem });
+      const page = await ask({ ...query, q: problem.inForce }, one);
+      if (page) queueMicrotask(() => set({ problem }));
+      return page;
+    }
+    set({ busy: false, begun: true, problem });
+    changed();
+    return null;
+  }
+}
+
+/// Older ones.
+export async function more() {
+  const { next, busy } = state.value;
+  if (!next || busy) return;
+  if (shown.rows.length >= shown.rows.max) return set({ full: true });
+  set({ busy: true });
+  const one = asking, page = await ask({ q: shown.query, limit: PAGE, after: next }, one);
+  if (!page || one.signal.aborted) return;
+  shown.rows.put(page.events);
+  took(page);
+}
+
+/// The first pages once more, until they meet what is held.
+export async function reload({ force = false, most = 5, limit = PAGE } = {}) {
+  if (apart.value) return;
+  const one = asking, { query, rows } = shown, got = [];
+  let after = null, page = null, met = rows.length === 0;
+  for (let turn = 0; turn < most; turn++) {
+    page = await ask({ q: query, limit, after }, one);
+    if (!page || one.signal.aborted) return;
+    got.push(...page.events);
+    met ||= page.events.some((row) => rows.has(row.id));
+    after = page.next;
+    if (met || !after) break;
+  }
+  if (!met && after) {
+    // Too much came in between: what is older is loaded again when somebody scrolls there.
+    rows.retain((row) => row.id >= after);
+    rows.put(got, force);
+    set({ looked: 0 });
+    took(page);
+  } else arrive(rows.put(got, force));
+  leftOut.value = 0;
+  set({ busy: false, begun: true });
+  changed();
+  watch();
+}
+
+/// The list around an event that stands further back than what is held.
+export async function around(id) {
+  const one = asking, page = await call("GET", "/events", { query: { around: id, limit: PAGE }, signal: one.signal }).catch(() => null);
+  if (!page?.events.some((row) => row.id === id) || one.signal.aborted || shown.query) return;
+  batch(() => {
+    shown.rows = new Rows();
+    shown.rows.put(page.events);
+    apart.value = page.events[0].id < (all.at(0)?.id ?? "");
+    set({ next: page.next });
+    changed();
+  });
+}
+
+/// Back to the newest.
+export function newest() {
+  if (!apart.value) return;
+  batch(() => {
+    apart.value = false;
+    shown.rows = all;
+    state.value = { ...(pages[""] ?? blank) };
+    changed();
+  });
+  reload();
+}
+
+function arrive(fresh) {
+  const now = performance.now();
+  for (const row of fresh) {
+    row.born = now;
+    arrivals.add(row.id);
+  }
+  if (arrivals.size > 100_000) arrivals.clear();
+}
+
+/// A query that finds some has a stream of its own, as long as somebody looks at this tab.
+function watch() {
+  const wanted = shown.query && live.value && !document.hidden && !state.value.problem;
+  if (!wanted || stopStream) {
+    if (!wanted) {
+      stopStream?.();
+      stopStream = null;
+    }
+    return;
+  }
+  const { query, rows } = shown;
+  stopStream = follow({
+    query: { q: query, types: "rows" },
+    from: streamId,
+    onState: () => null,
+    onEvent: (id, event, data) => {
+      if (shown.query !== query) return;
+      if (event === "rows") {
+        arrive(rows.put(data.rows ?? []));
+        changed();
+      } else if (event === "resync") reload({ force: data?.why === "restarted" });
+    },
+  });
+}
+
+hear((event, data) => {
+  if (event === "rows") {
+    if (!live.value) return;
+    const rows = data.rows ?? [];
+    let fresh = [];
+    if (pages[""] || shown.rows === all) fresh = all.put(rows);
+    if (shown.rows === all) arrive(fresh);
+    else shown.rows.update(rows);
+    if (data.left_out && !shown.query) leftOut.value += data.left_out;
+    changed();
+  } else if (event === "resync" && live.value) reload({ force: data?.why === "restarted" });
+});
+
+let wasLost = false;
+news.subscribe(({ state: now }) => {
+  if (now === "live" && wasLost && state.peek().problem) queueMicrotask(() => reload());
+  wasLost = now === "lost" || now === "none";
+});
+
+export function setLive(on) {
+  live.value = on;
+  if (on) reload();
+  watch();
+}
+
+/// Loads what the stream left out.
+export const loadLeftOut = () => reload({ most: 25, limit: Math.min(1000, about.value?.limits?.page || 1000) });
+
+document.addEventListener("visibilitychange", () => { if (!document.hidden && shown.query) reload(); else watch(); });
+
+/// Whether an error of the list means that the query could not be read.
+export const isQueryMistake = (problem) => problem instanceof Problem && problem.status === 400;

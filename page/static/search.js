@@ -1,0 +1,111 @@
+// The field with the query: completion, mistakes, views, and whether the list is live.
+//
+// What is typed goes to the address, and from there to the list. The grammar is the relay's; here stand only the words
+// that are offered.
+
+import { call } from "./api.js";
+import { Dot, Seg, computed, html, live, signal } from "./html.js";
+import { agents, hear } from "./live.js";
+import { VIEWS, isQueryMistake, live as isLive, setLive, shown, state } from "./feed.js";
+import { line } from "./text.js";
+
+const IS = "waiting running delivered answered rejected dead failed refused dropped damaged handshake replay redelivered conflict unproven retried live masked".split(" ");
+const KEYS = {
+  endpoint: () => endpoints.value, agent: () => (agents.value?.agents ?? []).map((agent) => agent.name), method: () => ["POST", "GET", "PUT"],
+  type: () => seenIn("event_type"), path: () => seenIn("target").map((target) => target.split("?")[0]), is: () => IS, status: () => ["2xx", "4xx", "5xx", "none"],
+  why: () => seenIn("why"), took: () => [">500ms", ">5s"], size: () => [">100kB"], attempts: () => [">1"], patience: () => [">50%", ">80%"],
+  since: () => ["15m", "1h", "1d"], until: () => ["15m", "1h"], header: () => [], answer: () => [], body: () => [], id: () => [],
+};
+
+const endpoints = signal([]);
+async function loadEndpoints() {
+  const found = await call("GET", "/endpoints").catch(() => null);
+  endpoints.value = (found?.endpoints ?? []).map((one) => one.name);
+}
+hear((event) => { if (event === "endpoints") loadEndpoints(); });
+
+/// Values of the newest rows, the frequent ones first.
+function seenIn(key) {
+  const counts = new Map(), { rows } = shown;
+  for (let i = 0; i < Math.min(rows.length, 1000); i++) {
+    const value = rows.at(i)[key];
+    if (value && !/[\s",]/.test(value)) counts.set(value, (counts.get(value) ?? 0) + 1);
+  }
+  return [...new Set([...counts].sort((a, b) => b[1] - a[1]).map(([value]) => value))];
+}
+
+/// What may stand for the term that ends at the caret: `{from, options}`.
+export function completions(text, caret) {
+  const before = text.slice(0, caret), from = before.search(/\S+$/);
+  if (from < 0) return { from: caret, options: [] };
+  const term = before.slice(from), minus = term.startsWith("-") ? "-" : "", rest = term.slice(minus.length);
+  const match = /^([a-z]+):(?:.*,)?([^,]*)$/.exec(rest);
+  if (match && Object.hasOwn(KEYS, match[1])) {
+    const at = caret - match[2].length;
+    const options = KEYS[match[1]]().filter((value) => value.startsWith(match[2]) && value !== match[2]).slice(0, 8);
+    return { from: at, options: options.map((value) => [value, `${value} `]) };
+  }
+  if (rest.length < 1 || rest.includes(":")) return { from, options: [] };
+  const options = Object.keys(KEYS).filter((key) => key.startsWith(rest)).map((key) => [`${minus}${key}:`, `${minus}${key}:`]);
+  return { from, options: options.concat(IS.filter((word) => rest.length > 1 && word.startsWith(rest)).map((word) => [`${minus}is:${word}`, `${minus}is:${word} `])).slice(0, 8) };
+}
+
+/// `onQuery(text, typing)` for each change; `onLeave()` goes to the list.
+export const Search = live(({ query, view, onQuery, onView, onLeave, give }, own) => {
+  const { problem } = state.value, { from, options } = own.offered.value, open = options.length > 0 && own.open.value;
+  if (own.told !== query && !own.typing) own.text.value = own.told = query;
+  const mistake = isQueryMistake(problem) ? problem : null;
+  return html`<div class="bar" role="search"><div class="search">
+      <input type="text" ref=${(el) => { own.el = el; give(el); }} value=${own.text.value} placeholder="Search bodies, headers, ids…   endpoint:pay  status:5xx  type:invoice.*  took:>500ms  -type:ping"
+        aria-label="Search" role="combobox" aria-expanded=${String(open)} aria-controls="offers" aria-autocomplete="list" maxlength="512"
+        aria-activedescendant=${open && own.at.value >= 0 ? `offer-${own.at.value}` : null} aria-invalid=${mistake ? "true" : null}
+        aria-describedby=${mistake ? "mistake" : null} spellcheck=${false} autocomplete="off" autocapitalize="off"
+        onInput=${(event) => own.input(event.currentTarget, onQuery)} onKeyDown=${(event) => own.key(event, onQuery, onLeave)}
+        onBlur=${() => { own.open.value = false; own.typing = false; }} />
+      ${own.text.value ? html`<button type="button" class="icon" aria-label="Clear the search" onClick=${() => { own.text.value = ""; own.el.focus(); onQuery("", false); }}>✕</button>` : html`<kbd>/</kbd>`}
+      <ul id="offers" role="listbox" aria-label="Completions" class="offers" hidden=${!open}>${options.map(([label, text], i) => html`
+        <li key=${label} id=${`offer-${i}`} role="option" aria-selected=${String(i === own.at.value)} class="mono"
+          onMouseDown=${(event) => { event.preventDefault(); own.take(from, text, onQuery); }}>${line(label)}</li>`)}</ul>
+    </div>
+    <${Seg} cls="views" label="Views" value=${view || "all"} onPick=${onView} options=${Object.keys(VIEWS).map((name) => [name, name[0].toUpperCase() + name.slice(1)])} />
+    <button type="button" class="btn live" aria-pressed=${String(isLive.value)} onClick=${() => setLive(!isLive.value)}>
+      <${Dot} kind=${isLive.value ? "ok" : "off"} shape=${isLive.value ? "" : "ring"} />${isLive.value ? "Live" : "Paused"}<kbd>p</kbd></button>
+  </div>
+  ${mistake ? html`<p id="mistake" class="mistake" role="alert">${mistake.message}${typeof mistake.at === "number" ? html`: <code class="mono">${placeOf(own.text.value, mistake.at)}</code>` : null}</p>` : null}`;
+}, () => {
+  const own = { text: signal(""), caret: signal(0), open: signal(false), at: signal(-1), told: null, typing: false, el: null };
+  own.offered = computed(() => completions(own.text.value, own.caret.value));
+  loadEndpoints();
+  own.input = (el, onQuery) => {
+    own.text.value = own.told = el.value;
+    own.caret.value = el.selectionStart ?? el.value.length;
+    own.open.value = true;
+    own.at.value = -1;
+    onQuery(el.value.trim(), own.typing);
+    own.typing = true;
+  };
+  own.take = (from, text, onQuery) => {
+    const whole = own.text.value, next = whole.slice(0, from) + text + whole.slice(own.caret.value).trimStart(), caret = from + text.length;
+    own.el.value = next;
+    own.el.setSelectionRange(caret, caret);
+    own.input(own.el, onQuery);
+    own.open.value = text.endsWith(":");
+  };
+  own.key = (event, onQuery, onLeave) => {
+    const { from, options } = own.offered.value, open = own.open.value && options.length > 0, { key } = event;
+    if (open && (key === "ArrowDown" || key === "ArrowUp")) {
+      own.at.value = (own.at.value + (key === "ArrowDown" ? 1 : options.length + (own.at.value < 0 ? 0 : -1)) + (own.at.value < 0 && key === "ArrowDown" ? 0 : 0)) % options.length;
+    } else if (open && (key === "Tab" || key === "Enter") && (own.at.value >= 0 || (key === "Tab" && !event.shiftKey))) own.take(from, options[Math.max(0, own.at.value)][1], onQuery);
+    else if (key === "Escape" && open) own.open.value = false;
+    else if (key === "Enter" || key === "Escape" || key === "ArrowDown") onLeave();
+    else return;
+    event.preventDefault();
+  };
+  return own;
+});
+
+/// The piece of a query at a byte's place.
+function placeOf(query, at) {
+  const bytes = new TextEncoder().encode(query).slice(at);
+  return line(new TextDecoder().decode(bytes).split(/\s/)[0] || "at its end");
+}
