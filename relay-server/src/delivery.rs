@@ -6,6 +6,9 @@
 //!                                     └── settle ─▶ store
 //! ```
 //!
+//! An event begins with its append where its sender waits for the handler, or where no other event waits; else the pump
+//! claims it.
+//!
 //! Decides with [`crate::retry`], remembers in the [`Store`]. Invariants: no sender gets an ack before its event is
 //! kept; an attempt counts before its call; whoever holds the newest fence settles, and nobody calls a handler again
 //! while an attempt may still run.
@@ -16,6 +19,7 @@ mod bulk;
 mod intake;
 mod late_outcomes;
 mod news;
+mod place;
 mod pump;
 mod replay;
 mod settle;
@@ -301,7 +305,11 @@ impl Delivery {
     }
 
     fn window<T>(&self, endpoint: &EndpointName, look: impl FnOnce(&mut Window) -> T) -> T {
-        look(self.windows.lock().entry(endpoint.clone()).or_default())
+        let mut windows = self.windows.lock();
+        match windows.get_mut(endpoint) {
+            Some(window) => look(window),
+            None => look(windows.entry(endpoint.clone()).or_default()),
+        }
     }
 }
 

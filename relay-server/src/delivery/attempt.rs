@@ -14,6 +14,7 @@ use tracing::{Instrument as _, Span};
 use super::{
     Delivery, SenderReply,
     audience::{Recorder, WaitingSender, is_whole},
+    place::CallPlace,
     settle::{AttemptEnd, Note, Ruling, Told, rest_until},
     sign::{self, Signed},
     window::Window,
@@ -121,6 +122,14 @@ impl Event {
         afresh.map_or_else(|| request_head(name, sent, &known), |set| request_head(name, &sent.with(set), &known))
     }
 
+    /// Its sender has the ack.
+    pub(super) fn acknowledged(&mut self) {
+        let ack = self.policy().ack.status.as_u16();
+        if let Some(way) = &mut self.way {
+            way.answered(Whose::Ack, Some(ack));
+        }
+    }
+
     pub(super) fn source(&self, bodies: Bodies) -> BodySource {
         match &self.body {
             EventBody::Whole(body) => BodySource::whole(body.clone()),
@@ -134,16 +143,17 @@ pub(super) async fn run(delivery: &Delivery, event: Event, patience: Instant, wa
     let note = Note::begin(delivery, event.way);
     let (name, kind) = (event.endpoint.name.as_str(), event.kind.as_deref());
     let place = delivery.registry.reserve_or_wait(name, kind, Circuits::Respected, patience).await;
-    let reserved = reserved(delivery, &event, place);
+    let reserved = reserved(delivery, &event, place, None);
     run_at(delivery, event, reserved, note, Some(waiting)).await;
 }
 
-/// Takes a place at once for an event that the pump claimed: the next round counts it. The rest attempts and settles the
-/// event; whether it was delivered.
-pub(super) fn begin(delivery: &Arc<Delivery>, event: Event) -> impl Future<Output = bool> + use<> {
+/// Takes an agent at once for an event whose sender does not wait: whoever counts next counts it. The rest attempts and
+/// settles the event.
+pub(super) fn begin(delivery: &Arc<Delivery>, event: Event, mut place: CallPlace) -> impl Future<Output = ()> + use<> {
     let note = Note::begin(delivery, event.way);
-    let place = delivery.registry.reserve(event.endpoint.name.as_str(), event.kind.as_deref(), Circuits::Respected);
-    let reserved = reserved(delivery, &event, place);
+    let agent = delivery.registry.reserve(event.endpoint.name.as_str(), event.kind.as_deref(), Circuits::Respected);
+    place.came();
+    let reserved = reserved(delivery, &event, agent, Some(place));
     let own = Arc::clone(delivery);
     async move { run_at(&own, event, reserved, note, None).await }
 }
@@ -154,11 +164,11 @@ async fn run_at(
     reserved: Result<Reserved, Duration>,
     note: Note,
     waiting: Option<WaitingSender>,
-) -> bool {
+) {
     match reserved {
         Ok(reserved) => {
-            let span = event.span(Some(&*reserved.place.agent().name));
-            attempt(delivery, event, reserved, note, waiting).instrument(span).await
+            let span = event.span(Some(&*reserved.agent.agent().name));
+            attempt(delivery, event, reserved, note, waiting).instrument(span).await;
         }
         Err(rest) => {
             let mut note = note;
@@ -170,7 +180,6 @@ async fn run_at(
             let ruling = Ruling::of(Then::Release(rest_until(note.started_at, rest)));
             let settled = delivery.settle_attempt(&event, note, Err(Outcome::NotCalled), ruling);
             settled.instrument(event.span(None)).await;
-            false
         }
     }
 }
@@ -178,10 +187,10 @@ async fn run_at(
 async fn attempt(
     delivery: &Delivery,
     mut event: Event,
-    Reserved { place, admitted }: Reserved,
+    Reserved { agent: place, admitted, call: call_place }: Reserved,
     mut note: Note,
     waiting: Option<WaitingSender>,
-) -> bool {
+) {
     let afresh = sign::afresh(delivery, &mut event).await.unwrap_or_else(|error| {
         if let Some(held_back) = NOT_SIGNED.pass(event.endpoint.name.as_str()) {
             tracing::warn!(%error, held_back, "an event goes out as it came, not signed afresh");
@@ -210,6 +219,9 @@ async fn attempt(
     drop(admitted); // The handler is done: a sender that hears of it may send the next one.
     let (judgement, ruling) = Ruling::on(&end, recorder, delivery.clock.now());
     aim.record(delivery, &event, &end, judgement);
+    if let Some(place) = call_place {
+        place.ended(judgement == Judgement::Success);
+    }
     let is_lost = matches!(end, Err(Outcome::Lost));
     delivery.settle_attempt(&event, note, end, ruling).await;
     // Until it is settled, what is told again of it is not news.
@@ -218,28 +230,34 @@ async fn attempt(
     } else {
         drop(expected);
     }
-    judgement == Judgement::Success
 }
 
-/// An agent for an event, and the right of its endpoint to one more exchange.
+/// An agent for an event, the right of its endpoint to one more exchange, and the place of a call whose sender does not
+/// wait.
 struct Reserved {
-    place: Reservation,
+    agent: Reservation,
     admitted: Option<Admitted>,
+    call: Option<CallPlace>,
 }
 
 /// What an attempt needs, given the agent's answer; else how long the event rests.
-fn reserved(delivery: &Delivery, event: &Event, place: Result<Reservation, ChooseError>) -> Result<Reserved, Duration> {
-    let place = place.map_err(|why| match why {
+fn reserved(
+    delivery: &Delivery,
+    event: &Event,
+    agent: Result<Reservation, ChooseError>,
+    call: Option<CallPlace>,
+) -> Result<Reserved, Duration> {
+    let agent = agent.map_err(|why| match why {
         ChooseError::NoAgent => Duration::ZERO, // The next one that comes gets it.
         ChooseError::Unwanted => UNWANTED_REST,
         ChooseError::Busy => REST,
         ChooseError::Limited { wait } => wait.min(UNWANTED_REST),
     })?;
     match delivery.admission.take(&event.endpoint, Instant::now()) {
-        Ok(admitted) => Ok(Reserved { place, admitted }),
+        Ok(admitted) => Ok(Reserved { agent, admitted, call }),
         Err(_) => {
-            if place.is_probe {
-                place.target().probe_not_made();
+            if agent.is_probe {
+                agent.target().probe_not_made();
             }
             Err(Duration::ZERO) // The pump looks for room before it comes back to this one.
         }

@@ -9,14 +9,15 @@ use tokio::time::Instant;
 
 use super::{
     Delivery, SenderReply,
-    attempt::{Event, EventBody, run},
+    attempt::{self, Event, EventBody, run},
     audience::{AwaitedReply, RepeatReply, WaitingSender},
+    place::CallPlace,
 };
 use crate::{
     deliver::Trusted,
     endpoint::{DeliveryPolicy, Endpoint, Identity, Order},
     failure::{Failure, RelayFault, SenderFault},
-    hops::{Hop, Whose},
+    hops::Hop,
     memory::Memory,
     message::take_apart,
     replay_guard::RequestMark,
@@ -31,6 +32,14 @@ const FIFO: &str = "fifo";
 
 /// As long as there is no room for one, there is none for those after it.
 static NOT_KEPT: Throttle = Throttle::new();
+
+/// How an event begins as soon as it is kept.
+enum AtOnce {
+    /// While its sender waits for the handler.
+    Awaited,
+    /// Behind its sender's ack.
+    Unawaited(CallPlace),
+}
 
 enum Kept {
     Waits(EventId),
@@ -58,7 +67,10 @@ impl Delivery {
     ) -> Result<TakenIn, Failure> {
         let deadline = webhook.started() + endpoint.deadline;
         let way = webhook.received().way;
-        let new = self.new_event(endpoint, policy, webhook, trusted)?;
+        let mut new = self.new_event(endpoint, policy, webhook, trusted)?;
+        let at_once = self.begins_at_once(endpoint, policy, new.body.size());
+        let until = Self::lease_until(policy, endpoint.wait_for_agent, self.clock.now());
+        new.lease = at_once.is_some().then_some(Grant { holder: self.holder, until });
         let event = Event {
             endpoint: Arc::clone(endpoint),
             id: new.id,
@@ -79,7 +91,7 @@ impl Delivery {
         // On its own: a sender that leaves at this moment must not leave behind an event that is leased to nobody.
         let delivery = Arc::clone(self);
         let patience = (Instant::now() + endpoint.wait_for_agent).min(deadline);
-        let kept = self.tasks.spawn(Box::pin(async move { delivery.keep(new, event, patience).await }));
+        let kept = self.tasks.spawn(Box::pin(async move { delivery.keep(new, event, at_once, patience).await }));
         let (event_id, reply) = match kept.await.map_err(|_| RelayFault::Internal)?? {
             Kept::Waits(event_id) => (event_id, SenderReply::Ack),
             Kept::Attempted(event_id, awaited) => (event_id, awaited.until(deadline).await),
@@ -120,8 +132,6 @@ impl Delivery {
             Payload::Long(body, _) => Body::File(body),
             Payload::Streaming(_) | Payload::Upgrade(_) => return Err(RelayFault::Internal.into()), // The door collects it.
         };
-        let until = Self::lease_until(policy, endpoint.wait_for_agent, self.clock.now());
-        let lease = self.begins_at_once(endpoint, policy).then_some(Grant { holder: self.holder, until });
         Ok(NewEvent {
             endpoint: endpoint.name.clone(),
             id: arrival.id,
@@ -133,21 +143,31 @@ impl Delivery {
             dedup,
             mark,
             order_key,
-            lease,
+            lease: None,
         })
     }
 
-    /// Whether an event is attempted while its sender waits: an assured one is, unless its endpoint is held back.
-    fn begins_at_once(&self, endpoint: &Endpoint, policy: &DeliveryPolicy) -> bool {
-        policy.assured
-            && self.admission.room(endpoint, 1, Instant::now()).is_ok()
-            && !self.registry.held_back(endpoint.name.as_str())
+    /// Whether an event is attempted as soon as it is kept: an assured one is, unless its endpoint is held back, and any
+    /// other unless others wait.
+    fn begins_at_once(self: &Arc<Self>, endpoint: &Endpoint, policy: &DeliveryPolicy, size: u64) -> Option<AtOnce> {
+        if !policy.assured {
+            return CallPlace::at_once(self, endpoint, size).map(AtOnce::Unawaited);
+        }
+        let is_free = self.admission.room(endpoint, 1, Instant::now()).is_ok()
+            && !self.registry.held_back(endpoint.name.as_str());
+        is_free.then_some(AtOnce::Awaited)
     }
 
-    async fn keep(self: &Arc<Self>, new: NewEvent, mut event: Event, patience: Instant) -> Result<Kept, Failure> {
+    async fn keep(
+        self: &Arc<Self>,
+        new: NewEvent,
+        mut event: Event,
+        at_once: Option<AtOnce>,
+        patience: Instant,
+    ) -> Result<Kept, Failure> {
         let (endpoint, event_id) = (event.endpoint.name.clone(), event.id);
         // Before it is kept: a repeat may be found to be one in the same commit.
-        let waits = new.lease.is_some().then(|| self.wait(event_id));
+        let waits = matches!(at_once, Some(AtOnce::Awaited)).then(|| self.wait(event_id));
         event.news = self.arrival_news(&new);
         let verdict = match self.store.append(vec![new], self.clock.now()).await {
             Ok(verdicts) => verdicts.into_iter().next().ok_or(RelayFault::Internal.into()),
@@ -166,7 +186,7 @@ impl Delivery {
             Err(_) => "not_stored",
         };
         self.events.count(endpoint.as_str(), counted);
-        if !matches!(verdict, Ok(Verdict::Accepted { lease: Some(_), .. })) {
+        if waits.is_some() && !matches!(verdict, Ok(Verdict::Accepted { lease: Some(_), .. })) {
             self.running.lock().remove(&event_id);
         }
         if let Some(way) = &mut event.way {
@@ -178,22 +198,31 @@ impl Delivery {
                 self.publish(event.news.as_deref());
                 (event_id, lease, false)
             }
-            Ok(Verdict::Again { of, lease, redelivery }) => (of, lease, redelivery),
+            Ok(Verdict::Again { of, lease, redelivery }) => {
+                event.news = None; // It is of an event that is not kept.
+                (of, lease, redelivery)
+            }
             Ok(Verdict::Duplicate { of, state, answer }) => return Ok(Kept::Repeats { of, state, answer }),
             Ok(Verdict::OtherBody { .. }) => return Err(SenderFault::Replayed.into()),
             Ok(Verdict::TooLate) => return Err(SenderFault::Unproven(Refusal::TimestampTooOld).into()),
             Err(failure) => return Err(failure),
         };
         let Some(lease) = lease else {
-            if let Some(way) = event.way.as_mut().filter(|_| id == event_id) {
-                way.answered(Whose::Ack, Some(event.endpoint.policy.as_ref().map_or(200, |it| it.ack.status.as_u16())));
-                self.arrivals.put(id, *way);
+            event.acknowledged();
+            if let Some(way) = event.way.filter(|_| id == event_id) {
+                self.arrivals.put(id, way);
             }
             self.wake.notify_one();
             return Ok(Kept::Waits(id));
         };
+        let mut event = Event { id, lease, redelivered, ..event };
+        if let Some(AtOnce::Unawaited(place)) = at_once {
+            event.acknowledged();
+            self.tasks.spawn(Box::pin(attempt::begin(self, event, place)));
+            return Ok(Kept::Waits(id));
+        }
         let (waiting, awaited) = waits.filter(|_| id == event_id).unwrap_or_else(|| self.wait(id));
-        self.attempt(Event { id, lease, redelivered, ..event }, patience, waiting);
+        self.attempt(event, patience, waiting);
         Ok(Kept::Attempted(id, awaited))
     }
 

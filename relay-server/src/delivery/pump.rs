@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Delivery,
     attempt::{self, Event},
+    place::CallPlace,
     window::Window,
 };
 use crate::{
@@ -82,6 +83,7 @@ async fn round(delivery: &Arc<Delivery>) -> Duration {
                 wants.push(Want { endpoint: name.clone(), oldest, newest });
             }
             Err(until) => {
+                delivery.window(name, |window| window.set_behind(true)); // What waits has its turn before what comes.
                 cramped = true;
                 wait = until.unwrap_or(IDLE).min(wait);
             }
@@ -91,6 +93,7 @@ async fn round(delivery: &Arc<Delivery>) -> Duration {
     let longest = endpoints.values().filter_map(|endpoint| endpoint.policy.as_ref());
     let until = longest.map(|policy| Delivery::lease_until(policy, Duration::ZERO, now)).max();
     let Some(until) = until.filter(|_| !wants.is_empty()) else { return wait.max(BREATH) };
+    let looked: Vec<_> = wants.iter().map(|want| want.endpoint.clone()).collect();
     let claimed = match delivery.store.claim(wants, Grant { holder: delivery.holder, until }, now).await {
         Ok(claimed) => claimed,
         Err(error) => {
@@ -98,6 +101,10 @@ async fn round(delivery: &Arc<Delivery>) -> Duration {
             return IDLE;
         }
     };
+    for name in looked {
+        let is_behind = claimed.next_due.iter().any(|(of, due)| *of == name && *due <= now);
+        delivery.window(&name, |window| window.set_behind(is_behind));
+    }
     for claim in claimed.deliveries {
         if let Some(endpoint) = endpoints.get(&claim.summary.endpoint) {
             begin(delivery, endpoint, claim);
@@ -115,11 +122,6 @@ fn begin(delivery: &Arc<Delivery>, endpoint: &Arc<Endpoint>, claim: store::Claim
     delivery.publish(news.as_deref());
     event.news = news;
     event.way = delivery.arrivals.take(event.id);
-    delivery.window(&endpoint.name, Window::begun);
-    let (own, name, attempt) = (Arc::clone(delivery), endpoint.name.clone(), attempt::begin(delivery, event));
-    delivery.tasks.spawn(async move {
-        let delivered = attempt.await;
-        own.window(&name, |window| window.ended(delivered));
-        own.wake.notify_one();
-    });
+    let place = CallPlace::claimed(delivery, &endpoint.name);
+    delivery.tasks.spawn(attempt::begin(delivery, event, place));
 }

@@ -1,11 +1,18 @@
-//! How many attempts the pump has under way at an endpoint, and how many it may have: few after a rest, then more.
+//! How many calls of kept events, whose senders do not wait, are under way at an endpoint, and how many may be.
 //!
-//! A handler that comes back to a long backlog meets it gently: each success makes the window one larger, so that it
-//! doubles with every round. Pure: the caller says what happened, the window says how much may begin.
+//! - Of those that the pump claimed, few after a rest, then more. A handler that comes back to a long backlog meets it
+//!   gently: each success makes the window one larger, so that it doubles with every round.
+//! - Of those that begin with their append, as many as there is memory for, but none while others wait: what is new would
+//!   take each place before the pump has seen that it is free.
+//!
+//! Pure: the caller says what happened, the window says how much may begin.
 
 const GENTLE: usize = 4;
 
 const MOST: usize = 64;
+
+/// Events that begin with their append, at a time.
+const MOST_AT_ONCE: usize = 256;
 
 /// Of so many events one is the newest, so that a long backlog does not hold up new traffic.
 const NEWEST_SHARE: usize = 4;
@@ -16,11 +23,16 @@ pub(super) struct Window {
     size: usize,
     /// Of the last [`NEWEST_SHARE`] events, how many have begun.
     turn: usize,
+    /// Events that are to begin with their append or have begun so, and those of them that are not kept yet.
+    at_once: usize,
+    coming: usize,
+    /// Events wait that are due, or may do so.
+    is_behind: bool,
 }
 
 impl Default for Window {
     fn default() -> Self {
-        Self { in_flight: 0, size: GENTLE, turn: 0 }
+        Self { in_flight: 0, size: GENTLE, turn: 0, at_once: 0, coming: 0, is_behind: true }
     }
 }
 
@@ -45,6 +57,34 @@ impl Window {
         if delivered {
             self.size = (self.size + 1).min(MOST);
         }
+    }
+
+    /// Gives an event that comes a place to begin as soon as it is kept; how many are coming then.
+    pub(super) fn come(&mut self) -> Option<usize> {
+        if self.is_behind || self.at_once >= MOST_AT_ONCE {
+            return None;
+        }
+        (self.at_once, self.coming) = (self.at_once + 1, self.coming + 1);
+        Some(self.coming)
+    }
+
+    /// One of those was kept, or was not.
+    pub(super) const fn came(&mut self) {
+        self.coming = self.coming.saturating_sub(1);
+    }
+
+    /// One of those has ended.
+    pub(super) const fn ended_at_once(&mut self) {
+        self.at_once = self.at_once.saturating_sub(1);
+    }
+
+    /// Whether events wait that are due: what comes waits behind them.
+    pub(super) const fn set_behind(&mut self, is_behind: bool) {
+        self.is_behind = is_behind;
+    }
+
+    pub(super) const fn is_behind(&self) -> bool {
+        self.is_behind
     }
 
     /// From here on it is gentle again.
@@ -76,6 +116,24 @@ mod tests {
         assert_eq!(window.room(), 3, "what is under way counts");
         window.ended(false);
         assert_eq!([round(&mut window, false), round(&mut window, true), round(&mut window, true)], [4, 4, 8]);
+    }
+
+    #[test]
+    fn what_comes_begins_at_once_unless_others_wait() {
+        let mut window = Window::default();
+        assert_eq!(window.come(), None, "nobody has looked yet");
+        window.set_behind(false);
+        assert_eq!([window.come(), window.come()], [Some(1), Some(2)]);
+        window.came();
+        assert_eq!(window.come(), Some(2), "one of them is kept");
+        window.set_behind(true);
+        assert_eq!(window.come(), None);
+        window.set_behind(false);
+        let more = (0..MOST_AT_ONCE).filter(|_| window.come().is_some()).count();
+        assert_eq!(more, MOST_AT_ONCE - 3);
+        window.ended_at_once();
+        assert!(window.come().is_some() && window.come().is_none());
+        assert_eq!(window.room(), GENTLE, "the pump's places are its own");
     }
 
     #[test]
