@@ -41,6 +41,7 @@ mod checkpoint;
 mod compaction;
 mod content;
 mod delivery;
+mod encoding;
 mod fault;
 mod head;
 mod index;

@@ -7,7 +7,6 @@ use rusqlite::{Connection, OptionalExtension as _, Row as SqlRow, params};
 
 use super::{
     head,
-    pending_rows::Pending,
     record::{self, AttemptFacts, Change},
     room::record_cost,
     row::{Found, millis, time},
@@ -45,14 +44,15 @@ impl Tx<'_> {
     pub(super) fn keep_attempt(&mut self, key: i64, found: &mut Found, attempt: &Attempt) -> Result<(), StoreError> {
         let id = found.row.summary.id;
         self.note(&Change::Attempt(AttemptFacts::of(attempt)));
-        let pending = self.known.pending.find(key, id).cloned();
-        if let Some(mut pending) = pending {
-            if pending.attempts.len() < MOST_BESIDE {
-                put_beside(&mut pending, found, attempt);
-                self.known.pending.put(pending);
+        match self.known.pending.find(key, id) {
+            Some(pending) if pending.attempts.len() < MOST_BESIDE => {
+                let before = pending.attempts.iter().find(|there| there.fence == attempt.fence).map_or(0, cost);
+                found.row.cost = (found.row.cost + cost(attempt)).saturating_sub(before);
+                self.beside = Some(attempt.clone());
                 return Ok(());
             }
-            self.known.pending.move_one(self.connection, key, id)?;
+            Some(_) => self.known.pending.move_one(self.connection, key, id)?,
+            None => {}
         }
         put(self.connection, key, found, attempt)
     }
@@ -80,16 +80,11 @@ impl Tx<'_> {
     }
 }
 
-fn put_beside(pending: &mut Pending, found: &mut Found, attempt: &Attempt) {
-    match pending.attempts.binary_search_by_key(&attempt.fence, |there| there.fence) {
-        Err(place) => {
-            found.row.cost += cost(attempt);
-            pending.attempts.insert(place, attempt.clone());
-        }
-        Ok(place) => {
-            let before = std::mem::replace(&mut pending.attempts[place], attempt.clone());
-            found.row.cost = (found.row.cost + cost(attempt)).saturating_sub(cost(&before));
-        }
+/// Puts a record among others, in place of that of its fence.
+pub(super) fn put_among(attempts: &mut Vec<Attempt>, attempt: Attempt) {
+    match attempts.binary_search_by_key(&attempt.fence, |there| there.fence) {
+        Err(place) => attempts.insert(place, attempt),
+        Ok(place) => attempts[place] = attempt,
     }
 }
 

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use relay_proto::{Framing, HeaderBlock};
 use serde::{Deserialize, Serialize};
 
+use super::encoding;
 use crate::{
     message::{Arrival, Forwarded, Sent},
     store::{Head, Signature, StoreError},
@@ -63,7 +64,7 @@ pub(super) fn write(head: &Head) -> WrittenHead {
         signature: *signature,
     };
     let room = Vec::with_capacity(160 + sent.target.len() + arrival.url.len());
-    let facts = postcard::to_extend(&facts, room).expect("texts and numbers always have a form");
+    let facts = encoding::append(&facts, room);
     WrittenHead { facts, headers: sent.headers.as_bytes().clone() }
 }
 

@@ -40,6 +40,7 @@ pub(super) struct Ready {
     file: Option<u64>,
     /// Hashes of the sender's id and of the dedup key, if that is another text.
     keys: Vec<u128>,
+    dedup_hash: Option<u128>,
 }
 
 impl Ready {
@@ -63,13 +64,16 @@ pub(super) fn prepare(event: &NewEvent, long: Option<(u64, [u8; 32])>, now: Time
     };
     let head = head::write(&event.head);
     let checksum = content::checksum(&event.endpoint, event.id, &head.facts, &head.headers, &body_sha256);
-    let dedup = event.dedup.as_ref().map(|dedup| &dedup.key).filter(|key| Some(*key) != event.sender_id.as_ref());
-    let keys = event.sender_id.iter().chain(dedup).map(|text| hash(&event.endpoint, text)).collect();
+    let dedup = event.dedup.as_ref().map(|dedup| &dedup.key);
+    let other = dedup.filter(|key| Some(*key) != event.sender_id.as_ref());
+    let keys: Vec<_> = event.sender_id.iter().chain(other).map(|text| hash(&event.endpoint, text)).collect();
+    // It is the last of them, or the only one.
+    let dedup_hash = dedup.and(keys.last().copied());
     let row = Row::new(event, body_sha256, None, now);
     let cost = room::cost(&row, head.len());
     let row = row.costing(cost);
     let (dedup, mark, lease) = (event.dedup.clone(), event.mark, event.lease);
-    Ok(Ready { row, dedup, mark, lease, head, checksum, body, file, keys })
+    Ok(Ready { row, dedup, mark, lease, head, checksum, body, file, keys, dedup_hash })
 }
 
 /// A long body that is coming in. Unless its event is kept, its file is removed with this.
@@ -181,9 +185,8 @@ fn lease(
 
 fn likeness(tx: &Tx<'_>, key: i64, event: &Ready, now: Timestamp) -> Result<(Likeness, Option<Found>), StoreError> {
     let mut found = (Likeness::Unrelated, None);
-    let Some(dedup) = &event.dedup else { return Ok(found) };
+    let Some((dedup, hash)) = event.dedup.as_ref().zip(event.dedup_hash) else { return Ok(found) };
     let name = &event.row.summary.endpoint;
-    let hash = hash(name, &dedup.key);
     let fresh = tx.fresh.iter().rev().filter(|(other, _)| *other == hash).map(|(_, id)| *id);
     for id in fresh.chain(tx.keys.find(tx.connection, hash)?) {
         let Some(earlier) = tx.load(name, key, id)? else { continue };

@@ -17,7 +17,7 @@ use rusqlite::Connection;
 
 use super::{
     attempts,
-    row::{self, Found, millis},
+    row::{self, Found, RowTable, millis},
 };
 use crate::{
     store::{Attempt, StoreError},
@@ -31,6 +31,9 @@ const LET_WAIT: usize = 1024;
 const MOST: usize = 8 * 1024;
 const MOST_BYTES: usize = 16 * 1024 * 1024;
 
+/// Number of the endpoint, and when which event is due.
+type DuePlace = (i64, i64, EventId);
+
 #[derive(Clone, Debug)]
 pub(super) struct Pending {
     pub(super) key: i64,
@@ -41,17 +44,17 @@ pub(super) struct Pending {
 #[derive(Default)]
 pub(super) struct PendingRows {
     /// By number in order of arrival.
-    rows: BTreeMap<i64, Pending>,
+    rows: BTreeMap<i64, Box<Pending>>,
     /// By number of the endpoint and id.
     seqs: HashMap<(i64, EventId), i64>,
     /// Open ones by number of the endpoint and when they are due.
-    due: BTreeSet<(i64, i64, EventId)>,
+    due: BTreeSet<DuePlace>,
     ended: BTreeSet<i64>,
     bytes: usize,
     /// The largest id that may be in the table, by number of the endpoint.
     in_table: HashMap<i64, EventId>,
     /// What rows were before the batch changed them, in order.
-    journal: Vec<(i64, Option<Pending>)>,
+    journal: Vec<(i64, Option<Box<Pending>>)>,
 }
 
 impl Pending {
@@ -61,14 +64,20 @@ impl Pending {
         self.attempts.iter().map(answer).sum()
     }
 
-    fn due(&self) -> Option<(i64, i64, EventId)> {
+    fn due(&self) -> Option<DuePlace> {
         let event = &self.found.row.summary;
         event.due_at.map(|due| (self.key, millis(due), event.id))
     }
 
-    fn write(&self, connection: &Connection) -> Result<(), StoreError> {
+    /// Where it stands: when it is due, whether it has ended, and whose it is.
+    fn places(&self) -> (Option<DuePlace>, bool, Option<(i64, EventId)>) {
+        let event = &self.found.row.summary;
+        (self.due(), !event.state.is_open(), Some((self.key, event.id)))
+    }
+
+    fn write(&self, connection: &Connection, table: &mut RowTable<'_>) -> Result<(), StoreError> {
         let only = attempts::in_row(&self.attempts);
-        row::put(connection, self.key, &self.found, only.as_deref())?;
+        row::put_into(table, self.key, &self.found, only.as_deref())?;
         if only.is_some() {
             return Ok(());
         }
@@ -79,7 +88,7 @@ impl Pending {
 
 impl PendingRows {
     pub(super) fn find(&self, key: i64, id: EventId) -> Option<&Pending> {
-        self.seqs.get(&(key, id)).and_then(|seq| self.rows.get(seq))
+        self.seqs.get(&(key, id)).and_then(|seq| self.rows.get(seq)).map(Box::as_ref)
     }
 
     pub(super) fn load(connection: &Connection) -> Result<Self, StoreError> {
@@ -117,7 +126,7 @@ impl PendingRows {
 
     pub(super) fn put(&mut self, pending: Pending) {
         let seq = pending.found.seq;
-        let before = self.replace(seq, Some(pending));
+        let before = self.replace(seq, Some(Box::new(pending)));
         self.journal.push((seq, before));
     }
 
@@ -126,22 +135,27 @@ impl PendingRows {
         self.journal.push((seq, before));
     }
 
-    fn replace(&mut self, seq: i64, now: Option<Pending>) -> Option<Pending> {
-        let before = self.rows.remove(&seq);
-        if let Some(before) = &before {
-            self.bytes -= before.bytes();
-            before.due().map(|due| self.due.remove(&due));
-            self.ended.remove(&seq);
-            self.seqs.remove(&(before.key, before.found.row.summary.id));
+    fn replace(&mut self, seq: i64, now: Option<Box<Pending>>) -> Option<Box<Pending>> {
+        let (due, is_ended, id) = now.as_deref().map_or((None, false, None), Pending::places);
+        self.bytes += now.as_deref().map_or(0, Pending::bytes);
+        let before = match now {
+            Some(now) => self.rows.insert(seq, now),
+            None => self.rows.remove(&seq),
+        };
+        let (due_before, was_ended, id_before) = before.as_deref().map_or((None, false, None), Pending::places);
+        self.bytes -= before.as_deref().map_or(0, Pending::bytes);
+        if due_before != due {
+            due_before.map(|due| self.due.remove(&due));
+            self.due.extend(due);
         }
-        if let Some(now) = now {
-            self.bytes += now.bytes();
-            self.due.extend(now.due());
-            if !now.found.row.summary.state.is_open() {
-                self.ended.insert(seq);
-            }
-            self.seqs.insert((now.key, now.found.row.summary.id), seq);
-            self.rows.insert(seq, now);
+        if was_ended && !is_ended {
+            self.ended.remove(&seq);
+        } else if is_ended && !was_ended {
+            self.ended.insert(seq);
+        }
+        if id_before != id {
+            id_before.map(|id| self.seqs.remove(&id));
+            self.seqs.extend(id.map(|id| (id, seq)));
         }
         before
     }
@@ -201,9 +215,10 @@ impl PendingRows {
     }
 
     fn move_rows(&mut self, connection: &Connection, seqs: Vec<i64>) -> Result<(), StoreError> {
+        let mut table = RowTable::new(connection);
         for seq in seqs {
             if let Some(pending) = self.rows.get(&seq) {
-                pending.write(connection)?;
+                pending.write(connection, &mut table)?;
                 let (key, id) = (pending.key, pending.found.row.summary.id);
                 self.is_in_table(key, id);
                 self.take(seq);

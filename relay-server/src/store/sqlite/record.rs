@@ -16,6 +16,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
+    encoding,
     log::LogPlace,
     row::{self, Found, PARKED, millis, time},
 };
@@ -299,7 +300,7 @@ impl<'a> AttemptFacts<'a> {
     }
 
     pub(super) fn write(&self) -> Vec<u8> {
-        postcard::to_extend(self, Vec::new()).expect("what is noted always has a form")
+        encoding::append(self, Vec::with_capacity(192))
     }
 
     pub(super) fn attempt(&self) -> Result<Attempt, StoreError> {
@@ -367,7 +368,7 @@ pub(super) struct Changes(Vec<u8>);
 impl Changes {
     pub(super) fn note(&mut self, change: &Change<'_>) {
         let bytes = std::mem::take(&mut self.0);
-        self.0 = postcard::to_extend(change, bytes).expect("what is noted always has a form");
+        self.0 = encoding::append(change, bytes);
     }
 
     pub(super) fn is_empty(&self) -> bool {

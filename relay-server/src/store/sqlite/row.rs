@@ -1,7 +1,9 @@
 //! Rows of the table `event`, read and written.
 
+use std::sync::LazyLock;
+
 use jiff::Timestamp;
-use rusqlite::{Connection, Row as SqlRow, params};
+use rusqlite::{CachedStatement, Connection, Row as SqlRow, params};
 
 use super::{log::LogPlace, room::Sum};
 use crate::{
@@ -104,8 +106,9 @@ pub(super) fn load(
     key: i64,
     id: EventId,
 ) -> Result<Option<Found>, StoreError> {
-    let mut query =
-        connection.prepare_cached(&format!("SELECT {COLUMNS} FROM event WHERE endpoint = ?1 AND id = ?2"))?;
+    static QUERY: LazyLock<String> =
+        LazyLock::new(|| format!("SELECT {COLUMNS} FROM event WHERE endpoint = ?1 AND id = ?2"));
+    let mut query = connection.prepare_cached(&QUERY)?;
     query.query_and_then(params![key, id.as_bytes()], |row| read(row, endpoint))?.next().transpose()
 }
 
@@ -133,11 +136,39 @@ pub(super) fn due(row: &Row) -> Option<i64> {
     if row.summary.parked { Some(PARKED) } else { row.summary.due_at.map(millis) }
 }
 
-/// Writes a row, with the record of its only attempt if that is to stand in it; of one that is there, what can change.
+/// Where rows are written. For many of them the statement is looked up once.
+pub(super) struct RowTable<'c> {
+    connection: &'c Connection,
+    statement: Option<CachedStatement<'c>>,
+}
+
+impl<'c> RowTable<'c> {
+    pub(super) const fn new(connection: &'c Connection) -> Self {
+        Self { connection, statement: None }
+    }
+
+    fn prepare(&mut self, sql: &str) -> Result<&mut CachedStatement<'c>, StoreError> {
+        match &mut self.statement {
+            Some(statement) => Ok(statement),
+            none => Ok(none.insert(self.connection.prepare_cached(sql)?)),
+        }
+    }
+}
+
 pub(super) fn put(connection: &Connection, key: i64, found: &Found, attempt: Option<&[u8]>) -> Result<(), StoreError> {
+    put_into(&mut RowTable::new(connection), key, found, attempt)
+}
+
+/// Writes a row, with the record of its only attempt if that is to stand in it; of one that is there, what can change.
+pub(super) fn put_into(
+    table: &mut RowTable<'_>,
+    key: i64,
+    found: &Found,
+    attempt: Option<&[u8]>,
+) -> Result<(), StoreError> {
     let Found { row, seq, place, file, .. } = found;
     let event = &row.summary;
-    let mut statement = connection.prepare_cached(
+    let statement = table.prepare(
         "INSERT INTO event (endpoint, id, seq, received_at, state, reason, attempts, tries, fence, due_at, status, \
          settled_at, size, body_sha256, method, target, event_type, sender_id, dedup_key, order_key, conflict_with, \
          replay_of, redelivered, cost, holder, given_to, segment, place, length, file, attempt, unproven, took_us, agent, \

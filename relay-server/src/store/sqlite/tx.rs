@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
+    attempts,
     content::Shelves,
     keys::{Key, Keys},
     listing,
@@ -20,7 +21,7 @@ use super::{
 };
 use crate::{
     endpoint::EndpointName,
-    store::{Bulk, StoreError},
+    store::{Attempt, Bulk, StoreError},
     webhook::EventId,
 };
 
@@ -36,6 +37,8 @@ pub(super) struct Tx<'a> {
     pub(super) wants: Wants,
     /// What the call changed so far and the log does not say yet.
     changes: Changes,
+    /// The record of an attempt at the event whose row the call stores next, to stand beside it outside of the tables.
+    pub(super) beside: Option<Attempt>,
     /// Where the first content of this batch will stand: it cannot be read yet.
     first_place: Option<LogPlace>,
 }
@@ -114,7 +117,7 @@ impl<'a> Tx<'a> {
     ) -> Self {
         let (fresh, changes, wants) = (Vec::new(), Changes::default(), Wants::default());
         let (log, shelves) = log.unzip();
-        Self { connection, log, shelves, keys, known, fresh, room, wants, changes, first_place: None }
+        Self { connection, log, shelves, keys, known, fresh, room, wants, changes, beside: None, first_place: None }
     }
 
     #[cfg(test)]
@@ -142,6 +145,7 @@ impl<'a> Tx<'a> {
     /// A call begins.
     pub(super) fn begin(&mut self) {
         self.changes.clear();
+        self.beside = None;
         self.room.has_refused = false;
     }
 
@@ -226,9 +230,11 @@ impl<'a> Tx<'a> {
 
     /// Writes a row that is there, wherever it is.
     fn put(&mut self, key: i64, found: Found) -> Result<(), StoreError> {
+        let beside = self.beside.take();
         match self.known.pending.find(key, found.row.summary.id) {
             Some(pending) => {
-                let attempts = pending.attempts.clone();
+                let mut attempts = pending.attempts.clone();
+                beside.into_iter().for_each(|attempt| attempts::put_among(&mut attempts, attempt));
                 self.known.pending.put(Pending { key, found, attempts });
                 Ok(())
             }
