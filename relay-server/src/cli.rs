@@ -12,6 +12,7 @@ mod init;
 mod provider;
 mod remote;
 mod serve;
+mod span_fields;
 mod token;
 mod vectors;
 
@@ -28,6 +29,7 @@ use relay_proto::printable::LogLines;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
+use self::span_fields::PlainFields;
 use crate::{
     agents::token::AgentToken,
     app,
@@ -266,9 +268,9 @@ fn start_log(format: LogFormat) -> WorkerGuard {
     // One level for all is judged once for each place in the code, more than that at each turn of each span.
     let filter = || EnvFilter::try_from_env("RELAY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let _ = match (format, level) {
-        (LogFormat::Text, Ok(level)) => log.with_max_level(level).try_init(),
+        (LogFormat::Text, Ok(level)) => log.fmt_fields(PlainFields).with_max_level(level).try_init(),
         (LogFormat::Json, Ok(level)) => log.json().with_max_level(level).try_init(),
-        (LogFormat::Text, Err(_)) => log.with_env_filter(filter()).try_init(),
+        (LogFormat::Text, Err(_)) => log.fmt_fields(PlainFields).with_env_filter(filter()).try_init(),
         (LogFormat::Json, Err(_)) => log.json().with_env_filter(filter()).try_init(),
     };
     guard
