@@ -103,6 +103,8 @@ pub struct ProblemDetails {
     pub message: String,
     /// Where in the query the mistake is, in bytes.
     pub at: Option<usize>,
+    /// What of the query could be read: it may be asked for instead.
+    pub in_force: Option<String>,
     pub retry_after_s: Option<u64>,
 }
 

@@ -64,6 +64,8 @@ enum Test {
     Status(Vec<StatusTest>),
     Measure(Measure, Vec<Bounds>),
     Id(Vec<Pattern>),
+    /// The sender's own id.
+    Sender(Vec<Pattern>),
     Header(Vec<HeaderTest>),
     Answer(Vec<Piece>),
     Body(Vec<Piece>),
@@ -219,13 +221,18 @@ impl Query {
     /// Reads what a person typed. Ages such as `42m` are counted back from `now`. What cannot be read is left out and
     /// told, in order of its place.
     pub fn parse(text: &str, now: Timestamp) -> (Self, Vec<Mistake>) {
-        parse::query(text, Some(now), MAX_BYTES)
+        parse::query(text, Some(now), (MAX_BYTES, MAX_TERMS))
     }
 
     /// Looks for a text anywhere, as a word does.
     pub fn text(text: &str) -> Self {
-        let test = Test::Word(Piece::new(text));
-        Self { terms: vec![Term { not: false, test }], ..Self::default() }
+        let test = (!text.is_empty()).then(|| Test::Word(Piece::new(text)));
+        Self { terms: test.map(|test| Term { not: false, test }).into_iter().collect(), ..Self::default() }
+    }
+
+    /// One key with one value, or with several where commas stand between them, as from a form or a parameter.
+    pub fn key(key: &str, value: &str, now: Timestamp) -> Result<Self, Mistake> {
+        parse::key(key, value, now)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -276,10 +283,15 @@ impl Query {
                 Test::Is(values) if values.contains(&Is::Masked) => (needs.headers, needs.body) = (true, true),
                 Test::Body(_) => needs.body = true,
                 Test::Answer(_) => needs.answer = true,
-                Test::Field(..) | Test::Is(_) | Test::Status(_) | Test::Measure(..) | Test::Id(_) => {}
+                Test::Field(..) | Test::Is(_) | Test::Status(_) | Test::Measure(..) => {}
+                Test::Id(_) | Test::Sender(_) => {}
             }
         }
         needs
+    }
+
+    pub fn asks_for_patience(&self) -> bool {
+        self.terms.iter().any(|term| matches!(term.test, Test::Measure(Measure::Patience, _)))
     }
 
     pub const fn since(&self) -> Option<Timestamp> {
@@ -322,6 +334,7 @@ impl Query {
             Test::Id(values) if !term.not && values.len() == 1 => {
                 values[0].exact().filter(|value| our_digits(value).is_none())
             }
+            Test::Sender(values) if !term.not && values.len() == 1 => values[0].exact(),
             _ => None,
         })
     }
@@ -366,6 +379,7 @@ impl Test {
                 let value = measure.of_row(row);
                 value.is_some_and(|value| values.iter().any(|of| (of.low..=of.high).contains(&value)))
             }
+            Self::Sender(values) => row.sender_id().is_some_and(|id| values.iter().any(|value| value.fits_exactly(id))),
             Self::Id(values) => {
                 let id = row.id();
                 let ours = |value: &Pattern| our_digits(value.as_str()).is_some_and(|digits| id.contains(&digits));
@@ -398,7 +412,7 @@ impl Test {
                 })
             }
             Self::Is(values) => values.contains(&Is::Masked) && content.is_masked(),
-            Self::Field(..) | Self::Status(_) | Self::Measure(..) | Self::Id(_) => false,
+            Self::Field(..) | Self::Status(_) | Self::Measure(..) | Self::Id(_) | Self::Sender(_) => false,
         }
     }
 }

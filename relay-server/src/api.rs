@@ -9,12 +9,14 @@
 
 mod about;
 pub(crate) mod ask;
+mod bulk;
 mod endpoints;
 mod events;
 mod openapi;
 pub(crate) mod problem;
 mod public;
 mod refused;
+mod replay;
 pub(crate) mod shapes;
 mod table;
 pub(crate) mod who;
@@ -71,6 +73,8 @@ fn operations() -> Vec<Operation> {
         openapi::operations(),
         problem::operations(),
         events::operations(),
+        replay::operations(),
+        bulk::operations(),
         refused::operations(),
         endpoints::operations(),
     ];

@@ -3,24 +3,32 @@
 //! Knows nothing of HTTP's framing, tokens or command lines: whoever asks says which endpoints may be seen
 //! ([`Sight`]) and how much one question may cost ([`ListBounds`]). An event out of sight is as one that does not exist.
 
+mod list;
+mod others;
 mod query;
+pub(crate) mod sentences;
 mod shown;
 
 use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use relay_program::event::EventSummary;
-use serde::Serialize;
+use relay_program::event::EventDetail;
+use relay_schemes::{Refusal, explain::Finding};
 
 pub(crate) use self::{
+    list::{count, filter, list},
     query::EventQuery,
-    shown::{detail, replayed, summary},
+    shown::replayed,
 };
 use crate::{
     delivery::{Delivery, NotReplayed},
     failure::{ApiError, ApiErrorKind},
-    store::{Cursor, Filter, MAX_RANGE_BYTES, PageRequest, Record, Sight, State, Store, Summary},
+    journal::{Journal, LiveEntry},
+    providers::{Handshake, MAX_KEPT, Providers},
+    refused::{Entry, Refused},
+    routes::Routes,
+    store::{Filter, MAX_RANGE_BYTES, PageRequest, Record, Sight, State, Store, Summary},
     verify::CannotSign,
     webhook::EventId,
 };
@@ -63,44 +71,105 @@ const HIDDEN: u8 = b'*';
 /// Longest body that is looked through for a credential, in bytes; of a longer one nothing is shown.
 const MAX_LOOKED_THROUGH_BYTES: u64 = 32 * 1024 * 1024;
 
-#[derive(Serialize)]
-pub(crate) struct EventPage {
-    events: Vec<EventSummary>,
-    /// After which event it goes on.
-    next: Option<String>,
+/// Where events of all kinds are.
+#[derive(Clone, Copy)]
+pub(crate) struct EventSources<'a> {
+    pub delivery: &'a Delivery,
+    pub journal: &'a Journal,
+    pub refused: &'a Refused,
+    pub providers: &'a Providers,
+    pub routes: &'a Arc<Routes>,
 }
 
-/// A part of a list. An endpoint out of sight is as one that does not exist.
-pub(crate) async fn list(
-    delivery: &Delivery,
-    asked: &EventQuery,
-    sight: &Sight,
-    bounds: ListBounds,
-) -> Result<EventPage, ApiError> {
-    let store = &delivery.store;
-    let mut filter = asked.filter()?;
-    if let Sight::Only(seen) = sight {
-        match filter.endpoints.first() {
-            Some(wanted) if seen.contains(wanted) => {}
-            // Without any, a filter would let every endpoint pass.
-            None if !seen.is_empty() => filter.endpoints.clone_from(seen),
-            _ => return Err(ApiError::not_found("no endpoint of this name is open to this token")),
+/// One event, of whatever kind.
+pub(crate) enum FoundEvent {
+    Kept(Box<Record>),
+    Live(Arc<LiveEntry>),
+    Refused(Arc<Entry>),
+    Handshake(Arc<Handshake>),
+}
+
+/// An event of any kind by its id, or by its sender's own.
+pub(crate) async fn look_up(from: &EventSources<'_>, id: &str, sight: &Sight) -> Result<FoundEvent, ApiError> {
+    let now = from.delivery.clock.now();
+    let why = match find(&from.delivery.store, id, sight, now).await {
+        Ok(record) => return Ok(FoundEvent::Kept(Box::new(record))),
+        Err(why) if why.kind == ApiErrorKind::NotFound => why,
+        Err(why) => return Err(why),
+    };
+    if let Some(entry) = from.journal.find(id, sight) {
+        return Ok(FoundEvent::Live(entry));
+    }
+    let Ok(id) = id.parse::<EventId>() else { return Err(why) };
+    if let Some(entry) = from.refused.log.find(id, now).await?.filter(|entry| sight.sees(&entry.endpoint)) {
+        return Ok(FoundEvent::Refused(entry));
+    }
+    let handshakes = from.providers.handshakes.list(None, MAX_KEPT);
+    let found = handshakes.into_iter().find(|one| one.event_id == id && others::sees(sight, &one.endpoint));
+    found.map(FoundEvent::Handshake).ok_or(why)
+}
+
+impl FoundEvent {
+    pub(crate) fn id(&self) -> EventId {
+        match self {
+            Self::Kept(record) => record.summary.id,
+            Self::Live(entry) => entry.id,
+            Self::Refused(entry) => entry.event_id,
+            Self::Handshake(one) => one.event_id,
         }
     }
-    let limit = asked.limit.unwrap_or(bounds.default_limit).clamp(1, bounds.max_limit);
-    let mut after = asked.after()?;
-    let mut events = Vec::new();
-    for _ in 0..bounds.max_pages {
-        let page = PageRequest { limit: limit - events.len(), after: after.clone(), oldest_first: asked.oldest_first };
-        let page = store.list(filter.clone(), page).await?;
-        events.extend(page.events.iter().map(|event| summary(event, delivery.endpoint(&event.endpoint).as_deref())));
-        after = page.next;
-        if after.is_none() || events.len() >= limit {
-            break;
+
+    /// What is in memory of the body of anything but a kept event, as it is shown.
+    pub(crate) fn kept_body(&self) -> Bytes {
+        match self {
+            Self::Live(entry) => entry.body(),
+            Self::Refused(entry) => entry.shown_body(),
+            Self::Kept(_) | Self::Handshake(_) => Bytes::new(),
         }
     }
-    let next = after.map(|Cursor(id)| id.to_string());
-    Ok(EventPage { events, next })
+
+    /// What the handler answered in an attempt; `None` where there was no such attempt, or no answer.
+    pub(crate) fn answer_body(&self, number: u32) -> Option<Bytes> {
+        match self {
+            Self::Kept(record) => {
+                let attempt = record.attempts.iter().rfind(|attempt| attempt.number == number)?;
+                attempt.answer.as_ref().map(|answer| answer.body.clone())
+            }
+            Self::Live(entry) => (number == 1).then(|| entry.answer_body()),
+            Self::Refused(_) | Self::Handshake(_) => None,
+        }
+    }
+
+    /// All that is known of it but its body. Whoever sees all endpoints is told the usual mistake behind a refusal.
+    pub(crate) async fn detail(&self, from: &EventSources<'_>, sight: &Sight) -> EventDetail {
+        let rev = from.journal.next();
+        match self {
+            Self::Kept(record) => {
+                let endpoint = from.delivery.endpoint(&record.summary.endpoint);
+                shown::detail(record, endpoint.as_deref(), rev)
+            }
+            Self::Live(entry) => others::live_detail(entry, rev),
+            Self::Refused(entry) => {
+                let finding = if matches!(sight, Sight::All) { explained(from, entry).await } else { None };
+                others::refused_detail(entry, finding, rev)
+            }
+            Self::Handshake(one) => others::handshake_detail(one, rev),
+        }
+    }
+}
+
+/// The usual mistake behind a refusal as a sentence, if one is found, and nothing else is being explained.
+async fn explained(from: &EventSources<'_>, entry: &Arc<Entry>) -> Option<String> {
+    let is_whole = entry.head.body_len.is_none_or(|len| len <= entry.body.len() as u64);
+    let is_of_proof = Refusal::ALL.iter().any(|refusal| refusal.code() == entry.code);
+    if !is_whole || !is_of_proof || entry.head.masked {
+        return None;
+    }
+    let endpoint = from.routes.endpoint(entry.endpoint.as_str()).cloned()?;
+    let found = from.refused.explainer.explain(Arc::clone(from.routes), endpoint, Arc::clone(entry)).await?;
+    let found = found.first()?;
+    let says_more = !matches!(found, Finding::Refused(_) | Finding::NothingUsual { .. } | Finding::Verifies);
+    says_more.then(|| sentences::of_finding(&found.to_string()))
 }
 
 /// An event by its id, or by its sender's own.
@@ -158,8 +227,8 @@ pub(crate) async fn part(delivery: &Delivery, event: &Summary, offset: u64, most
     Ok(Bytes::copy_from_slice(&whole[place(offset)..place(offset + part.len() as u64)]))
 }
 
-pub(crate) fn word(state: State) -> String {
-    serde_json::to_value(state).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
+pub(crate) const fn word(state: State) -> &'static str {
+    state.word()
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ use tokio::time::Instant;
 use self::ring::Ring;
 pub(crate) use self::{
     entry::{AnswerTap, Draft, LiveAnswer, LiveEntry},
-    shown::{detail, hops, summary},
+    shown::{Attempted, answered, body, detail, hops, summary},
     tap::{BodyTap, Taps},
 };
 use crate::{

@@ -53,8 +53,6 @@ mod vault;
 #[cfg(test)]
 mod conformance;
 
-#[cfg(test)]
-pub(crate) use conformance::UnsteadyStore;
 pub use error::{Health, StoreError};
 pub use filter::{Cursor, Filter, Look, Page, PageRequest, StatusRange};
 pub use memory::MemoryStore;
@@ -69,6 +67,8 @@ pub use rows::{
 };
 pub use sqlite::{SqliteOptions, SqliteStore, check, resolve};
 pub use vault::Vault;
+#[cfg(test)]
+pub(crate) use {conformance::UnsteadyStore, summary_row::CODES_WITHOUT_REASON};
 
 /// Largest body of an answer that is kept, in bytes.
 pub(crate) const MAX_ANSWER_BYTES: usize = 64 * 1024;

@@ -290,6 +290,11 @@ impl Rule {
         self.row().map_or(FetchEnd::Failed, |row| row.keyring.take(&row.provider, fetch, fetched))
     }
 
+    /// Which of its secrets verified a request, from 1, and how many there are, where that is known and still so.
+    pub(crate) fn secret_number(&self, signer: Signer<'_>) -> Option<(usize, usize)> {
+        self.row()?.keyring.keys().as_ref()?.number_of(signer.tag?, signer.event_id.as_bytes())
+    }
+
     /// Whether there are keys to verify with, be they old.
     pub(crate) fn has_keys(&self) -> bool {
         self.row().is_some_and(|row| row.keyring.keys().is_some())

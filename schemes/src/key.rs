@@ -278,10 +278,16 @@ impl Keys {
         Some(KeyTag(digest.bytes().first_chunk().copied()?))
     }
 
+    /// Which of the shared secrets has this tag, from 1, and how many there are. `None` if none has it.
+    pub fn number_of(&self, tag: &[u8], id: &[u8]) -> Option<(usize, usize)> {
+        let place = (0..self.keys.len()).find(|index| self.tag(*index, id).is_some_and(|own| own.0 == tag))?;
+        Some((place + 1, self.keys.len()))
+    }
+
     /// These keys, of which the one with this tag signs. `None` if none has it.
     pub fn signing_as(&self, tag: &[u8], id: &[u8]) -> Option<Self> {
-        let lead = (0..self.keys.len()).find(|index| self.tag(*index, id).is_some_and(|own| own.0 == tag))?;
-        Some(Self { lead, ..self.clone() })
+        let (number, _) = self.number_of(tag, id)?;
+        Some(Self { lead: number - 1, ..self.clone() })
     }
 
     pub(crate) fn settings(&self, name: &str) -> &[String] {

@@ -6,16 +6,19 @@ use std::str::CharIndices;
 use jiff::{SignedDuration, Timestamp, civil::Date, tz::TimeZone};
 
 use super::{
-    Bounds, Field, HeaderTest, Is, MAX_TERMS, Measure, Mistake, Query, StatusTest, Term, Test,
+    Bounds, Field, HeaderTest, Is, Measure, Mistake, Query, StatusTest, Term, Test,
     text::{Pattern, Piece},
 };
 use crate::{config, suggest::suggest};
 
 /// Keys beside those of [`Field`] and [`Measure`].
-const OTHER_KEYS: [&str; 8] = ["is", "status", "since", "until", "header", "answer", "body", "id"];
+const OTHER_KEYS: [&str; 9] = ["is", "status", "since", "until", "header", "answer", "body", "id", "sender"];
 
 /// No exchange takes longer and no body is larger; beyond it a number is as good as this one.
 const MAX_NUMBER: u64 = 1 << 50;
+
+/// What a parameter may hold.
+const MAX_VALUE_BYTES: usize = 4096;
 
 /// A text of a query, and where it begins.
 struct Value {
@@ -23,15 +26,19 @@ struct Value {
     text: String,
 }
 
-/// `now` is what ages are counted back from; without it there are none.
-pub(super) fn query(text: &str, now: Option<Timestamp>, max_bytes: usize) -> (Query, Vec<Mistake>) {
+/// `now` is what ages are counted back from; without it there are none. At most so many bytes and terms are read.
+pub(super) fn query(
+    text: &str,
+    now: Option<Timestamp>,
+    (max_bytes, max_terms): (usize, usize),
+) -> (Query, Vec<Mistake>) {
     let read = &text[..text.floor_char_boundary(max_bytes)];
     let mut reader = Reader { chars: read.char_indices().peekable(), whole: read, mistakes: Vec::new(), now };
     let mut query = Query::default();
     let mut terms = 0;
     while let Some(at) = reader.next_term() {
-        if terms == MAX_TERMS {
-            reader.wrong(at, format!("a query has at most {MAX_TERMS} terms"), "leave some out");
+        if terms == max_terms {
+            reader.wrong(at, format!("a query has at most {max_terms} terms"), "leave some out");
             break;
         }
         terms += 1;
@@ -44,6 +51,18 @@ pub(super) fn query(text: &str, now: Option<Timestamp>, max_bytes: usize) -> (Qu
     }
     mistakes.sort_by_key(|mistake| mistake.at);
     (query, mistakes)
+}
+
+/// A key and its values, as if typed. What cannot be read fails as a whole.
+pub(super) fn key(key: &str, value: &str, now: Timestamp) -> Result<Query, Mistake> {
+    let escaped = value.replace('\\', "\\\\").replace('"', "\\\"");
+    let values = escaped.split(',').map(|value| format!("\"{value}\"")).collect::<Vec<_>>().join(",");
+    let text = format!("{key}:{values}");
+    let (query, mistakes) = query(&text, Some(now), (MAX_VALUE_BYTES, 1));
+    match mistakes.into_iter().next() {
+        None => Ok(query),
+        Some(mistake) => Err(Mistake { at: 0, ..mistake }),
+    }
 }
 
 struct Reader<'a> {
@@ -149,6 +168,7 @@ impl Reader<'_> {
         }
         match key {
             "id" => Some(Test::Id(patterns(values))),
+            "sender" => Some(Test::Sender(patterns(values))),
             "answer" => Some(Test::Answer(pieces(values))),
             "body" => Some(Test::Body(pieces(values))),
             "is" => some(self.read(values, "is nothing that an event is", is)).map(Test::Is),
@@ -229,6 +249,7 @@ fn example(key: &str) -> &'static str {
         "answer" => "answer:\"no such column\"",
         "body" => "body:cus_123",
         "id" => "id:01a20e58",
+        "sender" => "sender:evt_1SVq4rNw",
         _ => "\"a text\"",
     }
 }

@@ -110,6 +110,8 @@ fn a_row_decides_what_it_can() {
         ("id:01a20e5", false),
         ("id:evt_1svq4rnw", false),
         ("id:evt_1SVq4rNw", true),
+        ("sender:evt_1SVq4rNw", true),
+        ("sender:01a20e58", false),
         ("invoice hunter2", true),
         ("-Hunter2", false),
     ] {
@@ -202,6 +204,15 @@ fn what_can_be_found_is_known_from_the_query() {
 }
 
 #[test]
+fn a_parameter_is_a_term() {
+    let key = |key: &str, value: &str| Query::key(key, value, now()).map(|query| query.to_string());
+    assert_eq!(key("type", "a b,c\"d"), Ok("type:\"a b\",\"c\\\"d\"".to_owned()));
+    assert_eq!(key("since", "1h"), Ok("since:2026-01-31T07:00:00Z".to_owned()));
+    assert!(key("status", "40").is_err_and(|mistake| mistake.message.contains("no status")));
+    assert!(key("type", "").is_err());
+}
+
+#[test]
 fn a_query_survives_being_written_down() {
     let query = parsed("since:42m is:dead -\"a b\" took:>1ms");
     let text = serde_json::to_string(&query).unwrap();
@@ -213,7 +224,7 @@ fn a_query_survives_being_written_down() {
 fn texts() -> impl Strategy<Value = String> {
     let keys = prop::sample::select(vec![
         "endpoint", "is", "status", "took", "size", "attempts", "patience", "since", "until", "header", "answer",
-        "body", "id", "type", "path", "Why", "x",
+        "body", "sender", "id", "type", "path", "Why", "x",
     ]);
     let values = prop::sample::select(vec![
         "a",

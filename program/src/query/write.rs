@@ -4,8 +4,9 @@ use std::fmt;
 
 use super::{Bounds, Measure, Query, StatusTest, Term, Test, parse};
 
-/// What a query may print, which is read back: quotes and moments take more room than what was typed.
-const MAX_WRITTEN_BYTES: usize = 4096;
+/// Bytes and terms that a query may print, which is read back: quotes and moments take more room than what was typed, and
+/// parameters may be added.
+const MAX_WRITTEN: (usize, usize) = (32 * 1024, 64);
 
 impl fmt::Display for Query {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -37,7 +38,7 @@ impl TryFrom<String> for Query {
 
     /// Reads what a query printed.
     fn try_from(text: String) -> Result<Self, String> {
-        let (query, mistakes) = parse::query(&text, None, MAX_WRITTEN_BYTES);
+        let (query, mistakes) = parse::query(&text, None, MAX_WRITTEN);
         match mistakes.into_iter().next() {
             None => Ok(query),
             Some(mistake) => Err(mistake.message),
@@ -59,6 +60,7 @@ impl fmt::Display for Term {
             Test::Field(field, values) => list(f, field.word(), values, |f, value| text(f, value.as_str())),
             Test::Is(values) => list(f, "is", values, |f, is| f.write_str(is.word())),
             Test::Id(values) => list(f, "id", values, |f, value| text(f, value.as_str())),
+            Test::Sender(values) => list(f, "sender", values, |f, value| text(f, value.as_str())),
             Test::Answer(values) => list(f, "answer", values, |f, value| text(f, value.as_str())),
             Test::Body(values) => list(f, "body", values, |f, value| text(f, value.as_str())),
             Test::Status(values) => list(f, "status", values, |f, value| match value {

@@ -1,4 +1,4 @@
-//! Paths of kept events: read them, and act on them.
+//! Paths that read events of all kinds: lists, one, its body, its attempts, and why it was refused.
 
 use std::sync::Arc;
 
@@ -9,68 +9,62 @@ use axum::{
 };
 use bytes::Bytes;
 use relay_program::{
-    api::EventList,
-    event::{EventDetail, EventDone, EventReplayed},
+    api::{EventCount, EventList},
+    event::{EventAttempt, EventDetail},
 };
 use relay_schemes::Provider;
 use serde::Deserialize;
 use utoipa::IntoParams;
-use uuid::Uuid;
 
 use super::{
     Api,
     ask::{self, AskedQuery},
-    shapes::{BackupDone, BulkList, BulkNoted, BulkSummary},
+    refused,
+    shapes::{BackupDone, Explained, ExplainedFinding},
     table::{Needs, Operation},
-    who::{Who, WhoKind, lacks},
+    who::Who,
 };
 use crate::{
-    agents::{registry::AgentSelector, token::Right},
-    delivery::Asker,
+    agents::token::Right,
     endpoint::EndpointName,
-    events::{self, EventQuery, word},
+    events::{self, EventQuery, EventSources, FoundEvent, sentences},
     failure::{ApiError, ApiErrorKind},
-    store::{Act, Acted, Action, Bulk, BulkAction, Filter, MAX_RANGE_BYTES, Record, Sight, Signature, State, Summary},
-    webhook::EventId,
+    routes::Routes,
+    store::{MAX_RANGE_BYTES, Record, Sight, Summary},
 };
 
 pub(super) fn operations() -> Vec<Operation> {
     let read = Needs::Right(Right::Read);
-    let act = Needs::Right(Right::Act);
     let admin = Needs::Right(Right::Admin);
+    let octets = "application/octet-stream";
     vec![
         Operation::get("/events", read, list)
             .says("Events, the newest first")
             .query::<EventQuery>()
             .answers::<EventList>(200),
+        Operation::get("/events/count", read, count)
+            .says("How many events a list has, as far as a bounded look tells")
+            .query::<EventQuery>()
+            .answers::<EventCount>(200),
         Operation::get("/events/{id}", read, show)
             .says("An event with its attempts, by its id or its sender's own")
             .answers::<EventDetail>(200),
         Operation::get("/events/{id}/body", read, body)
             .says("An event's body, or a part of it")
             .query::<From>()
-            .answers_as(200, "application/octet-stream")
-            .answers_as(206, "application/octet-stream"),
-        Operation::post("/events/{id}/replay", read, replay)
-            .says("Delivers an event once more: to one agent, or as a new event to whoever serves its endpoint")
-            .query::<ReplayQuery>()
-            .answers::<EventReplayed>(200),
-        Operation::post("/events/{id}/revive", act, revive)
-            .says("Has a dead letter tried again")
-            .answers::<EventDone>(200),
-        Operation::post("/events/{id}/drop", act, give_up).says("Gives a dead letter up").answers::<EventDone>(200),
-        Operation::post("/events/{id}/cancel", act, cancel).says("Ends an event that waits").answers::<EventDone>(200),
-        Operation::post("/dead/revive", act, revive_all)
-            .says("Has all dead letters of a query tried again")
-            .query::<EventQuery>()
-            .answers::<BulkNoted>(202),
-        Operation::post("/dead/drop", act, drop_all)
-            .says("Gives all dead letters of a query up")
-            .query::<EventQuery>()
-            .answers::<BulkNoted>(202),
-        Operation::get("/bulks", act, bulks)
-            .says("Actions on many events, and how far they are")
-            .answers::<BulkList>(200),
+            .answers_as(200, octets)
+            .answers_as(206, octets),
+        Operation::get("/events/{id}/explain", read, explain)
+            .says("Which usual mistake a refused request is")
+            .answers::<Explained>(200),
+        Operation::get("/events/{id}/attempts/{number}", read, attempt)
+            .says("One attempt at an event")
+            .answers::<EventAttempt>(200),
+        Operation::get("/events/{id}/attempts/{number}/body", read, answer_body)
+            .says("What the handler answered in an attempt, as far as it is kept")
+            .query::<From>()
+            .answers_as(200, octets)
+            .answers_as(206, octets),
         Operation::post("/backup", admin, backup)
             .says("Copies the store into a new file on the relay's machine")
             .query::<BackupQuery>()
@@ -78,46 +72,82 @@ pub(super) fn operations() -> Vec<Operation> {
     ]
 }
 
+/// Where events are found.
+pub(super) fn sources<'a>(api: &'a Api, routes: &'a Arc<Routes>) -> EventSources<'a> {
+    let services = &api.services;
+    EventSources {
+        delivery: &services.delivery,
+        journal: &services.journal,
+        refused: &services.refused,
+        providers: &services.providers,
+        routes,
+    }
+}
+
 async fn list(
     Shared(api): Shared<Arc<Api>>,
     who: Who,
     AskedQuery(asked): AskedQuery<EventQuery>,
 ) -> Result<Response, ApiError> {
-    let sight = searched(&api, &who, &asked)?;
-    let list = events::list(&api.services.delivery, &asked, &sight, who.list_bounds());
-    Ok(ask::ok(&api.reading(&who, list).await?))
+    let (sight, routes) = (searched(&api, &who, &asked)?, api.services.routes.load_full());
+    let from = sources(&api, &routes);
+    Ok(ask::ok(&api.reading(&who, events::list(&from, &asked, &sight, who.list_bounds())).await?))
+}
+
+async fn count(
+    Shared(api): Shared<Arc<Api>>,
+    who: Who,
+    AskedQuery(asked): AskedQuery<EventQuery>,
+) -> Result<Response, ApiError> {
+    let (sight, routes) = (searched(&api, &who, &asked)?, api.services.routes.load_full());
+    let from = sources(&api, &routes);
+    Ok(ask::ok(&api.reading(&who, events::count(&from, &asked, &sight)).await?))
 }
 
 /// The endpoints in which a list may look. A text is looked for in heads and bodies as they came, so that whoever
 /// searches could spell out a credential: where there is one, that takes the right `attach`.
-fn searched(api: &Api, who: &Who, asked: &EventQuery) -> Result<Sight, ApiError> {
+pub(super) fn searched(api: &Api, who: &Who, asked: &EventQuery) -> Result<Sight, ApiError> {
     let routes = api.services.routes.load();
     let Sight::Only(seen) = who.sight(&routes, Right::Read) else { return Ok(Sight::All) };
-    if !asked.searches() {
+    let now = api.services.delivery.clock.now();
+    if !asked.searches(now) {
         return Ok(Sight::Only(seen));
     }
     let guarded = |name: &EndpointName| {
         let provider = routes.endpoint(name.as_str()).and_then(|endpoint| endpoint.verify.provider());
         !who.may(Right::Attach, name.as_str()) && provider.is_some_and(Provider::bears_credential)
     };
-    if asked.endpoint().is_some_and(|name| seen.iter().any(|seen| seen.as_str() == name && guarded(seen))) {
+    let names = asked.names(now);
+    if seen.iter().any(|seen| names.iter().any(|name| name == seen.as_str()) && guarded(seen)) {
         let why = "its sender's credential stands in what is searched; a token needs the right `attach` for that";
         return Err(ApiError::new(ApiErrorKind::NeedsAttach, why));
     }
     Ok(Sight::Only(seen.into_iter().filter(|name| !guarded(name)).collect()))
 }
 
-/// An event that whoever asks may read.
-async fn find(api: &Api, who: &Who, id: &str) -> Result<Record, ApiError> {
+/// A kept event that whoever asks may read.
+pub(super) async fn find(api: &Api, who: &Who, id: &str) -> Result<Record, ApiError> {
     let delivery = &api.services.delivery;
     let sight = who.sight(&api.services.routes.load(), Right::Read);
     api.reading(who, events::find(&delivery.store, id, &sight, delivery.clock.now())).await
 }
 
+/// An event of any kind that whoever asks may read.
+async fn look_up(api: &Api, who: &Who, id: &str) -> Result<FoundEvent, ApiError> {
+    let routes = api.services.routes.load_full();
+    let sight = who.sight(&routes, Right::Read);
+    api.reading(who, events::look_up(&sources(api, &routes), id, &sight)).await
+}
+
 async fn show(Shared(api): Shared<Arc<Api>>, who: Who, Path(id): Path<String>) -> Result<Response, ApiError> {
-    let record = find(&api, &who, &id).await?;
-    let endpoint = api.services.delivery.endpoint(&record.summary.endpoint);
-    Ok(ask::ok(&events::detail(&record, endpoint.as_deref())))
+    Ok(ask::ok(&detail(&api, &who, &id).await?))
+}
+
+async fn detail(api: &Api, who: &Who, id: &str) -> Result<EventDetail, ApiError> {
+    let found = look_up(api, who, id).await?;
+    let routes = api.services.routes.load_full();
+    let sight = who.sight(&routes, Right::Read);
+    Ok(found.detail(&sources(api, &routes), &sight).await)
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -127,6 +157,47 @@ struct From {
     offset: Option<u64>,
 }
 
+/// Which bytes of a body are asked for.
+struct Part {
+    from: u64,
+    to: Option<u64>,
+    is_range: bool,
+}
+
+impl Part {
+    fn of(offset: Option<u64>, headers: &HeaderMap) -> Self {
+        match ask::range(headers).filter(|_| offset.is_none()) {
+            Some((from, to)) => Self { from, to, is_range: true },
+            None => Self { from: offset.unwrap_or(0), to: None, is_range: false },
+        }
+    }
+
+    /// At most so many bytes.
+    fn most(&self, who: &Who) -> u64 {
+        let asked = self.to.map_or(u64::MAX, |to| (to - self.from).saturating_add(1));
+        asked.min(who.part_bytes().unwrap_or(u64::MAX))
+    }
+
+    /// Of bytes that are there.
+    fn cut(&self, who: &Who, whole: &Bytes) -> Bytes {
+        let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(whole.len());
+        whole.slice(place(self.from)..place(self.from.saturating_add(self.most(who))))
+    }
+
+    fn answer(&self, part: Bytes, of: u64, name: &str) -> Response {
+        let len = part.len() as u64;
+        let mut response = ask::bytes(part, of, name);
+        if self.is_range && len > 0 {
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+            let shown = format!("bytes {}-{}/{of}", self.from, self.from + len - 1);
+            if let Ok(shown) = HeaderValue::try_from(shown) {
+                response.headers_mut().insert(header::CONTENT_RANGE, shown);
+            }
+        }
+        response
+    }
+}
+
 async fn body(
     Shared(api): Shared<Arc<Api>>,
     who: Who,
@@ -134,27 +205,19 @@ async fn body(
     AskedQuery(From { offset }): AskedQuery<From>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let event = find(&api, &who, &id).await?.summary;
-    let range = ask::range(&headers).filter(|_| offset.is_none());
-    let (from, to) = match range {
-        Some((from, to)) => (from, to),
-        None => (offset.unwrap_or(0), None),
-    };
-    let most = to.map_or(u64::MAX, |to| (to - from).saturating_add(1)).min(who.part_bytes().unwrap_or(u64::MAX));
-    let part = api.reading(&who, part(&api, &event, from, most)).await?;
-    let len = part.len() as u64;
-    let mut response = ask::bytes(part, event.size, &event.id.to_string());
-    if range.is_some() && len > 0 {
-        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-        let shown = format!("bytes {from}-{}/{}", from + len - 1, event.size);
-        if let Ok(shown) = HeaderValue::try_from(shown) {
-            response.headers_mut().insert(header::CONTENT_RANGE, shown);
-        }
+    let (wanted, found) = (Part::of(offset, &headers), look_up(&api, &who, &id).await?);
+    if let FoundEvent::Kept(record) = &found {
+        let event = &record.summary;
+        let read = part(&api, event, wanted.from, wanted.most(&who));
+        let part = api.reading(&who, read).await?;
+        return Ok(wanted.answer(part, event.size, &event.id.to_string()));
     }
-    Ok(response)
+    let kept = found.kept_body();
+    Ok(wanted.answer(wanted.cut(&who, &kept), kept.len() as u64, &found.id().to_string()))
 }
 
-async fn part(api: &Api, event: &Summary, from: u64, most: u64) -> Result<Bytes, ApiError> {
+/// A part of a kept body.
+pub(super) async fn part(api: &Api, event: &Summary, from: u64, most: u64) -> Result<Bytes, ApiError> {
     let delivery = &api.services.delivery;
     if most <= MAX_RANGE_BYTES {
         return events::part(delivery, event, from, most).await;
@@ -170,140 +233,49 @@ async fn part(api: &Api, event: &Summary, from: u64, most: u64) -> Result<Bytes,
     }
 }
 
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-struct ReplayQuery {
-    /// `agent` or `endpoint`. A token's replays go to its own agent unless it says otherwise.
-    #[param(value_type = Option<String>)]
-    to: Option<To>,
-    /// The agent.
-    name: Option<String>,
-    /// One process of it.
-    instance: Option<String>,
-    /// `auto`, `keep` or `fresh`.
-    #[serde(default)]
-    #[param(value_type = Option<String>)]
-    signature: Signature,
+fn no_attempt() -> ApiError {
+    ApiError::not_found("the event has no attempt of this number on record")
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum To {
-    Agent,
-    Endpoint,
-}
-
-async fn replay(
+async fn attempt(
     Shared(api): Shared<Arc<Api>>,
     who: Who,
-    Path(id): Path<String>,
-    AskedQuery(asked): AskedQuery<ReplayQuery>,
+    Path((id, number)): Path<(String, u32)>,
 ) -> Result<Response, ApiError> {
-    let record = find(&api, &who, &id).await?;
-    let (name, delivery) = (record.summary.endpoint.clone(), &api.services.delivery);
-    let endpoint = api.services.routes.load().endpoint(name.as_str()).cloned();
-    let may = |right| who.may(right, name.as_str());
-    let usual = if who.kind == WhoKind::Token || asked.name.is_some() { To::Agent } else { To::Endpoint };
-    match asked.to.unwrap_or(usual) {
-        To::Endpoint if may(Right::Replay) => {
-            let of = record.summary.id;
-            let new_id = delivery.replay(endpoint.as_ref(), record, asked.signature).await?;
-            Ok(ask::ok(&EventDone { id: of.to_string(), new_id: Some(new_id.to_string()) }))
-        }
-        To::Endpoint => {
-            let why = "this token lacks the right `replay`; add it to the token's `rights` on the relay, or replay \
-                       to your own agent, without --to endpoint";
-            Err(ApiError::new(ApiErrorKind::MayNotReplay, why))
-        }
-        To::Agent => {
-            let agent = asked.name.as_deref().ok_or_else(|| ApiError::bad_request("name the agent: `name`"))?;
-            let instance = asked.instance.as_deref().map(Uuid::try_parse).transpose();
-            let instance = instance.map_err(|_| ApiError::bad_request("`instance` is a UUID"))?.map(Uuid::into_bytes);
-            let token = who.own_token().map(|token| &*token.name);
-            let selector = AgentSelector { token, name: agent, instance };
-            let asker = Asker { attach: may(Right::Attach), replay: may(Right::Replay) };
-            let replayed = delivery.replay_to(&selector, endpoint.as_ref(), record, asked.signature, asker).await?;
-            Ok(ask::ok(&events::replayed(&replayed)))
-        }
-    }
+    let attempts = detail(&api, &who, &id).await?.attempts;
+    let attempt = attempts.into_iter().rfind(|attempt| attempt.number == number).ok_or_else(no_attempt)?;
+    Ok(ask::ok(&attempt))
 }
 
-async fn revive(api: Shared<Arc<Api>>, who: Who, id: Path<String>) -> Result<Response, ApiError> {
-    act(&api, &who, &id, Action::Revive).await
-}
-
-async fn give_up(api: Shared<Arc<Api>>, who: Who, id: Path<String>) -> Result<Response, ApiError> {
-    act(&api, &who, &id, Action::Drop).await
-}
-
-async fn cancel(api: Shared<Arc<Api>>, who: Who, id: Path<String>) -> Result<Response, ApiError> {
-    act(&api, &who, &id, Action::Cancel).await
-}
-
-async fn act(api: &Api, who: &Who, id: &str, action: Action) -> Result<Response, ApiError> {
-    let delivery = &api.services.delivery;
-    let Summary { endpoint, id, .. } = find(api, who, id).await?.summary;
-    who.must(Right::Act, endpoint.as_str())?;
-    let acts = vec![Act { endpoint, id, action }];
-    let acted = delivery.store.act(acts, delivery.clock.now()).await?.into_iter().next();
-    delivery.wake();
-    match acted {
-        Some(Acted::Done) => {
-            delivery.tell(id).await;
-            Ok(ask::ok(&EventDone { id: id.to_string(), new_id: None }))
-        }
-        Some(Acted::Not(state)) => {
-            let message = format!("the event is {}, and this cannot be done to it then", word(state));
-            Err(ApiError::new(ApiErrorKind::WrongState, message))
-        }
-        Some(Acted::Unknown) | None => Err(ApiError::not_found("the event is gone")),
-    }
-}
-
-async fn revive_all(
-    api: Shared<Arc<Api>>,
+async fn answer_body(
+    Shared(api): Shared<Arc<Api>>,
     who: Who,
-    AskedQuery(asked): AskedQuery<EventQuery>,
+    Path((id, number)): Path<(String, u32)>,
+    AskedQuery(From { offset }): AskedQuery<From>,
+    headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    bulk(&api, &who, &asked, BulkAction::Revive).await
+    let found = look_up(&api, &who, &id).await?;
+    let kept = found.answer_body(number).ok_or_else(no_attempt)?;
+    let wanted = Part::of(offset, &headers);
+    let name = format!("{}-answer-{number}", found.id());
+    Ok(wanted.answer(wanted.cut(&who, &kept), kept.len() as u64, &name))
 }
 
-async fn drop_all(
-    api: Shared<Arc<Api>>,
-    who: Who,
-    AskedQuery(asked): AskedQuery<EventQuery>,
-) -> Result<Response, ApiError> {
-    bulk(&api, &who, &asked, BulkAction::Drop).await
-}
-
-async fn bulk(api: &Api, who: &Who, asked: &EventQuery, action: BulkAction) -> Result<Response, ApiError> {
-    let mut filter = Filter { states: vec![State::Dead], ..asked.filter()? };
-    if let (Sight::Only(seen), Sight::Only(open)) =
-        (searched(api, who, asked)?, who.sight(&api.services.routes.load(), Right::Act))
-    {
-        let open: Vec<_> = seen.into_iter().filter(|name| open.contains(name)).collect();
-        match filter.endpoints.first() {
-            Some(wanted) if open.contains(wanted) => {}
-            // Without any, a filter would let every endpoint pass.
-            None if !open.is_empty() => filter.endpoints = open,
-            _ => return Err(lacks(Right::Act)),
-        }
-    }
-    let id = EventId::new();
-    let delivery = &api.services.delivery;
-    delivery.store.bulk(id, action, filter, delivery.clock.now()).await?;
-    delivery.wake_bulks();
-    Ok(ask::answer(StatusCode::ACCEPTED, &BulkNoted { bulk: id.to_string() }))
-}
-
-async fn bulks(Shared(api): Shared<Arc<Api>>) -> Result<Response, ApiError> {
-    let shown = |bulk: &Bulk| BulkSummary {
-        id: bulk.id.to_string(),
-        done: bulk.done,
-        skipped: bulk.skipped,
-        finished: bulk.finished,
+/// Whoever does not see all endpoints is told what the code means, and nothing that is found by trying other endpoints'
+/// secrets.
+async fn explain(Shared(api): Shared<Arc<Api>>, who: Who, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let FoundEvent::Refused(entry) = look_up(&api, &who, &id).await? else {
+        return Err(ApiError::new(ApiErrorKind::WrongState, "it was not refused, so there is nothing to explain"));
     };
-    Ok(ask::ok(&BulkList { bulks: api.services.delivery.store.bulks().await?.iter().map(shown).collect() }))
+    let routes = api.services.routes.load();
+    let findings = match who.sight(&routes, Right::Read) {
+        Sight::All => refused::findings(&api.services, &entry).await?,
+        Sight::Only(_) => {
+            let words = sentences::of_failure(&entry.code);
+            words.map(|words| ExplainedFinding::new(&entry.code, words.sentence)).into_iter().collect()
+        }
+    };
+    Ok(ask::ok(&Explained { id: Some(entry.event_id.to_string()), provider: None, findings }))
 }
 
 #[derive(Deserialize, IntoParams)]

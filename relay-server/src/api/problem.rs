@@ -53,6 +53,7 @@ fn write(error: &ApiError, base: &str, instance: &str) -> Response {
         error: code.to_owned(),
         message: error.message.to_string(),
         at: error.at,
+        in_force: error.in_force.clone(),
         retry_after_s,
     };
     let content_type = [(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE))];

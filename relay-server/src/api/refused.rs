@@ -88,14 +88,20 @@ async fn show_refused(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Re
 
 async fn explain_refused(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Response, ApiError> {
     let entry = find(&api.services, &id).await?;
-    let mut findings = explained(&api.services, &entry).await?;
+    let findings = findings(&api.services, &entry).await?;
+    Ok(ask::ok(&Explained { id: Some(id), provider: None, findings }))
+}
+
+/// What may be wrong with a refused request, for whoever sees all endpoints.
+pub(super) async fn findings(services: &Services, entry: &Arc<Entry>) -> Result<Vec<ExplainedFinding>, ApiError> {
+    let mut findings = explained(services, entry).await?;
     if entry.head.body_len.is_none() {
         findings.push(ExplainedFinding::new("body_not_read", BODY_NOT_READ));
     }
     if entry.head.masked {
         findings.push(ExplainedFinding::new("credentials_not_kept", CREDENTIALS_NOT_KEPT));
     }
-    Ok(ask::ok(&Explained { id: Some(id), provider: None, findings }))
+    Ok(findings)
 }
 
 async fn explained(services: &Services, entry: &Arc<Entry>) -> Result<Vec<ExplainedFinding>, ApiError> {

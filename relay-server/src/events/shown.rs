@@ -1,26 +1,37 @@
-//! Events as answers show them.
+//! Kept events as answers show them.
+//!
+//! What lets its bearer in is masked here, whoever asks. Refused requests and handshakes are shown by [`super::others`], live
+//! exchanges by the journal.
 
 use std::time::Duration;
 
-use relay_program::event::{EventAttempt, EventDetail, EventDone, EventReplayed, EventSummary};
+use data_encoding::{BASE64, HEXLOWER};
+use jiff::Timestamp;
+use relay_program::event::{
+    EventAnswer, EventAttempt, EventBody, EventDetail, EventDone, EventHop, EventReplayed, EventSecret, EventSummary,
+};
 use relay_proto::HeaderBlock;
 use relay_schemes::Provider;
 use serde_json::json;
 
-use super::word;
+use super::sentences;
 use crate::{
     delivery::Replayed,
     endpoint::Endpoint,
+    journal::{self, Attempted},
     mask::{MASKED, authenticates, shown_url},
     message::shown_headers,
-    store::{Attempt, Record, State, Summary},
+    store::{Attempt, Head, Record, State, Summary},
+    verify::Signer,
 };
 
-pub(crate) fn summary(event: &Summary, endpoint: Option<&Endpoint>) -> EventSummary {
+/// A row. `rev` is the journal's next number as it was before the event was read.
+pub(crate) fn summary(event: &Summary, endpoint: Option<&Endpoint>, rev: u64) -> EventSummary {
+    let provider = endpoint.map(|endpoint| endpoint.verify.provider_name()).filter(|name| *name != "none");
     EventSummary {
         id: event.id.to_string(),
         endpoint: event.endpoint.to_string(),
-        state: word(event.state),
+        state: event.state.word().to_owned(),
         why: event.why().to_owned(),
         received_at: event.received_at.to_string(),
         method: event.method.clone(),
@@ -36,38 +47,102 @@ pub(crate) fn summary(event: &Summary, endpoint: Option<&Endpoint>) -> EventSumm
         replay_of: event.replay_of.map(|id| id.to_string()),
         redelivered: event.redelivered,
         kind: "event".to_owned(),
-        ..EventSummary::default()
+        took_us: event.took_us,
+        agent: event.agent.clone(),
+        patience: endpoint.and_then(|endpoint| part_of(event.answered_us?, endpoint.deadline)),
+        unproven: event.unproven,
+        resigned: event.resigned,
+        provider: provider.map(str::to_owned),
+        rev,
     }
 }
 
-fn advice(event: &Summary) -> Option<&'static str> {
-    match event.state {
-        State::Pending if event.attempts == 0 && !event.parked => {
-            Some("attach an agent to its endpoint, or resume the endpoint if it is paused")
-        }
-        State::Dead => Some("mend its handler, then `relay-server dead revive ID`"),
-        State::Damaged => Some("look at the disk of the store; the sender has to send it again"),
-        _ => None,
-    }
+/// The part of a deadline, to four digits.
+fn part_of(after_us: u32, deadline: Duration) -> Option<f64> {
+    let part = f64::from(after_us) / deadline.as_micros() as f64;
+    (!deadline.is_zero()).then(|| (part * 10_000.0).round() / 10_000.0)
 }
 
 /// All that is known of an event but its body; what lets its bearer in is masked.
-pub(crate) fn detail(record: &Record, endpoint: Option<&Endpoint>) -> EventDetail {
+pub(crate) fn detail(record: &Record, endpoint: Option<&Endpoint>, rev: u64) -> EventDetail {
     let Record { summary: event, head, attempts } = record;
     let own = endpoint.and_then(|endpoint| endpoint.verify.provider()).map(Provider::credential_headers);
+    let headers = shown_headers(&event.endpoint, &head.sent, &head.arrival);
+    let lines = Lines { headers: &headers, hidden: &own.unwrap_or_default() };
+    let answered = attempts.iter().find_map(|attempt| journal::answered(&attempt.hops));
     EventDetail {
-        summary: summary(event, endpoint),
-        headers: lines(&shown_headers(&event.endpoint, &head.sent, &head.arrival), &own.unwrap_or_default()),
+        summary: summary(event, endpoint, rev),
+        headers: lines.shown(),
         signature: json!(head.signature),
         verified: head.arrival.verified.clone(),
         client: head.arrival.peer.to_string(),
-        attempts: attempts.iter().map(attempt).collect(),
+        attempts: attempts.iter().map(|attempt| self::attempt(event, attempt)).collect(),
         advice: advice(event).map(str::to_owned),
-        ..EventDetail::default()
+        headers_base64: lines.base64(),
+        masked: lines.masked(),
+        body: EventBody {
+            kept: event.size,
+            sha256: Some(HEXLOWER.encode(&event.body_sha256)),
+            ..journal::body(&head.sent.headers, 0)
+        },
+        secret: endpoint.and_then(|endpoint| secret(head, endpoint)),
+        order_key: event.order_key.clone(),
+        deadline_us: endpoint.map(|endpoint| microseconds(endpoint.deadline)),
+        sentence: sentences::sentence(event, attempts),
+        answered,
+        hops: hops(event, attempts),
+        repeats: None,
+        same_at_handler: None,
+        trace_id: head.arrival.traceparent.split('-').nth(1).map(str::to_owned),
     }
 }
 
-fn attempt(attempt: &Attempt) -> EventAttempt {
+/// What to do, where there is something to do.
+fn advice(event: &Summary) -> Option<&'static str> {
+    let is_quiet = matches!(event.state, State::Delivered | State::Running);
+    sentences::of_why(event.why()).filter(|_| !is_quiet).map(|words| words.advice)
+}
+
+/// Which secret of its endpoint proved it, while the endpoint has it.
+fn secret(head: &Head, endpoint: &Endpoint) -> Option<EventSecret> {
+    let tag = HEXLOWER.decode(head.arrival.signer.as_ref()?.as_bytes()).ok()?;
+    let (number, of) = endpoint.verify.secret_number(Signer { tag: Some(&tag), event_id: head.arrival.id })?;
+    Some(EventSecret { number: u32::try_from(number).ok()?, of: u32::try_from(of).ok()? })
+}
+
+/// The way that it took so far, waits between attempts included.
+fn hops(event: &Summary, attempts: &[Attempt]) -> Vec<EventHop> {
+    let mut hops = Vec::new();
+    for (nth, attempt) in attempts.iter().enumerate() {
+        let started_us = since(event, attempt.started_at);
+        let of = Attempted {
+            number: attempt.number,
+            agent: attempt.agent.as_deref(),
+            status: attempt.answer.as_ref().map(|answer| answer.status),
+            bytes: Some(event.size),
+        };
+        hops.extend(journal::hops(&attempt.hops, started_us, of));
+        let next = attempts.get(nth + 1).map(|next| next.started_at);
+        let next = next.or(event.due_at.filter(|_| event.state == State::Pending));
+        if let Some(until) = next {
+            let at_us = started_us + microseconds(attempt.duration);
+            hops.push(EventHop {
+                what: "waits".to_owned(),
+                at_us,
+                until: Some(until.to_string()),
+                ..EventHop::default()
+            });
+        }
+    }
+    hops.sort_by_key(|hop| hop.at_us);
+    hops
+}
+
+fn since(event: &Summary, at: Timestamp) -> u64 {
+    u64::try_from(at.duration_since(event.received_at).as_micros()).unwrap_or_default()
+}
+
+fn attempt(event: &Summary, attempt: &Attempt) -> EventAttempt {
     EventAttempt {
         number: attempt.number,
         started_at: attempt.started_at.to_string(),
@@ -75,23 +150,63 @@ fn attempt(attempt: &Attempt) -> EventAttempt {
         outcome: attempt.outcome.code().to_owned(),
         agent: attempt.agent.clone(),
         status: attempt.answer.as_ref().map(|answer| answer.status),
-        duration_us: u64::try_from(attempt.duration.as_micros()).unwrap_or(u64::MAX),
-        ..EventAttempt::default()
+        started_us: since(event, attempt.started_at),
+        duration_us: microseconds(attempt.duration),
+        answer: attempt.answer.as_ref().map(|answer| EventAnswer {
+            headers: Lines { headers: &answer.headers, hidden: &[] }.shown(),
+            size: answer.body.len() as u64,
+            truncated: answer.truncated,
+        }),
+        sha256_in: None,
+        resigned: attempt.resigned,
+        sentence: sentences::of_outcome(attempt.outcome).sentence.to_owned(),
     }
 }
 
-fn lines(headers: &HeaderBlock, also: &[&str]) -> Vec<(String, String)> {
-    let line = |(name, value): (&[u8], &[u8])| {
-        let name = String::from_utf8_lossy(name).into_owned();
-        let masked = authenticates(&name) || also.contains(&&*name);
-        let value = if masked { MASKED.into() } else { String::from_utf8_lossy(value) };
-        (name, value.into_owned())
-    };
-    headers.iter().map(line).collect()
+/// Header lines, of which some are not shown.
+struct Lines<'a> {
+    headers: &'a HeaderBlock,
+    /// Names beside those that say by themselves that they let their bearer in.
+    hidden: &'a [&'a str],
+}
+
+impl Lines<'_> {
+    fn each<T>(&self, line: impl Fn(String, Option<&[u8]>) -> T) -> Vec<T> {
+        let lines = self.headers.iter().map(|(name, value)| {
+            let name = String::from_utf8_lossy(name).into_owned();
+            let is_hidden = authenticates(&name) || self.hidden.contains(&&*name);
+            line(name, (!is_hidden).then_some(value))
+        });
+        lines.collect()
+    }
+
+    fn shown(&self) -> Vec<(String, String)> {
+        self.each(|name, value| {
+            (name, value.map_or(MASKED.into(), |value| String::from_utf8_lossy(value).into_owned()))
+        })
+    }
+
+    /// In base64, where one that is shown is not UTF-8.
+    fn base64(&self) -> Option<Vec<(String, String)>> {
+        let is_text = |value: Option<&[u8]>| value.is_none_or(|value| std::str::from_utf8(value).is_ok());
+        let is_all_text = self.each(|_, value| is_text(value)).into_iter().all(|is_text| is_text);
+        (!is_all_text).then(|| self.each(|name, value| (name, BASE64.encode(value.unwrap_or(MASKED.as_bytes())))))
+    }
+
+    fn masked(&self) -> Vec<String> {
+        let mut names: Vec<_> =
+            self.each(|name, value| value.is_none().then_some(name)).into_iter().flatten().collect();
+        names.dedup();
+        names
+    }
 }
 
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn microseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 pub(crate) fn replayed(replayed: &Replayed) -> EventReplayed {
@@ -101,7 +216,7 @@ pub(crate) fn replayed(replayed: &Replayed) -> EventReplayed {
         resigned: replayed.resigned,
         outcome: Some(replayed.outcome.code().to_owned()),
         status: replayed.answer.as_ref().map(|answer| answer.status),
-        headers: replayed.answer.as_ref().map(|answer| lines(&answer.headers, &[])),
+        headers: replayed.answer.as_ref().map(|answer| Lines { headers: &answer.headers, hidden: &[] }.shown()),
         duration_ms: milliseconds(replayed.duration),
     }
 }

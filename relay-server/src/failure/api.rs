@@ -9,6 +9,8 @@ pub(crate) struct ApiError {
     pub message: Cow<'static, str>,
     /// Where in the query the mistake is, in bytes.
     pub at: Option<usize>,
+    /// What of the query could be read.
+    pub in_force: Option<String>,
 }
 
 /// What kind of failure it is; `ingress::respond` has the status and the code of each.
@@ -103,7 +105,7 @@ impl ApiErrorKind {
 
 impl ApiError {
     pub(crate) fn new(kind: ApiErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, message: message.into(), at: None }
+        Self { kind, message: message.into(), at: None, in_force: None }
     }
 
     /// No API has anything at this address.

@@ -14,6 +14,11 @@ use super::{
 };
 use crate::mask::{authenticates, masked_url};
 
+/// Why an event stands where it does, where no reason ended it.
+#[cfg(test)]
+pub(crate) const CODES_WITHOUT_REASON: [&str; 6] =
+    ["delivered", "attempt_running", "behind_another", "waits_for_agent", "waits_for_retry", "unknown"];
+
 impl Summary {
     /// Why it stands where it does, as a stable code.
     pub(crate) fn why(&self) -> &'static str {

@@ -1,0 +1,94 @@
+//! The path that delivers an event once more: to one agent, or as a new event to whoever serves its endpoint.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Path, State as Shared},
+    response::Response,
+};
+use relay_program::event::{EventDone, EventReplayed};
+use serde::Deserialize;
+use utoipa::IntoParams;
+use uuid::Uuid;
+
+use super::{
+    Api,
+    ask::{self, AskedQuery},
+    events::find,
+    table::{Needs, Operation},
+    who::{Who, WhoKind},
+};
+use crate::{
+    agents::{registry::AgentSelector, token::Right},
+    delivery::Asker,
+    events,
+    failure::{ApiError, ApiErrorKind},
+    store::Signature,
+};
+
+pub(super) fn operations() -> Vec<Operation> {
+    vec![
+        Operation::post("/events/{id}/replay", Needs::Right(Right::Read), replay)
+            .says("Delivers an event once more: to one agent, or as a new event to whoever serves its endpoint")
+            .query::<ReplayQuery>()
+            .answers::<EventReplayed>(200),
+    ]
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+struct ReplayQuery {
+    /// `agent` or `endpoint`. A token's replays go to its own agent unless it says otherwise.
+    #[param(value_type = Option<String>)]
+    to: Option<To>,
+    /// The agent.
+    name: Option<String>,
+    /// One process of it.
+    instance: Option<String>,
+    /// `auto`, `keep` or `fresh`.
+    #[serde(default)]
+    #[param(value_type = Option<String>)]
+    signature: Signature,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum To {
+    Agent,
+    Endpoint,
+}
+
+async fn replay(
+    Shared(api): Shared<Arc<Api>>,
+    who: Who,
+    Path(id): Path<String>,
+    AskedQuery(asked): AskedQuery<ReplayQuery>,
+) -> Result<Response, ApiError> {
+    let record = find(&api, &who, &id).await?;
+    let (name, delivery) = (record.summary.endpoint.clone(), &api.services.delivery);
+    let endpoint = api.services.routes.load().endpoint(name.as_str()).cloned();
+    let may = |right| who.may(right, name.as_str());
+    let usual = if who.kind == WhoKind::Token || asked.name.is_some() { To::Agent } else { To::Endpoint };
+    match asked.to.unwrap_or(usual) {
+        To::Endpoint if may(Right::Replay) => {
+            let of = record.summary.id;
+            let new_id = delivery.replay(endpoint.as_ref(), record, asked.signature).await?;
+            Ok(ask::ok(&EventDone { id: of.to_string(), new_id: Some(new_id.to_string()) }))
+        }
+        To::Endpoint => {
+            let why = "this token lacks the right `replay`; add it to the token's `rights` on the relay, or replay \
+                       to your own agent, without --to endpoint";
+            Err(ApiError::new(ApiErrorKind::MayNotReplay, why))
+        }
+        To::Agent => {
+            let agent = asked.name.as_deref().ok_or_else(|| ApiError::bad_request("name the agent: `name`"))?;
+            let instance = asked.instance.as_deref().map(Uuid::try_parse).transpose();
+            let instance = instance.map_err(|_| ApiError::bad_request("`instance` is a UUID"))?.map(Uuid::into_bytes);
+            let token = who.own_token().map(|token| &*token.name);
+            let selector = AgentSelector { token, name: agent, instance };
+            let asker = Asker { attach: may(Right::Attach), replay: may(Right::Replay) };
+            let replayed = delivery.replay_to(&selector, endpoint.as_ref(), record, asked.signature, asker).await?;
+            Ok(ask::ok(&events::replayed(&replayed)))
+        }
+    }
+}
