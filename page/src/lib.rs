@@ -89,7 +89,7 @@ macro_rules! files {
 static FILES: &[(&str, &[u8])] = files! {
     "index.html" "style.css" "icon.svg"
     "app.js" "route.js" "keys.js" "api.js" "live.js" "html.js" "text.js"
-    "rooms.css" "rooms.js" "first.js" "endpoints.js" "setup.js" "agents.js" "dead.js" "figures.js" "access.js" "agent.js" "tap.js"
+    "rooms.css" "rooms.js" "first.js" "endpoints.js" "setup.js" "agents.js" "dead.js" "figures.js" "access.js" "agent.js"
     "events.js" "feed.js" "rows.js" "judge.js" "list.js" "search.js" "hour.js"
     "event.js" "way.js" "body.js" "json.js" "hex.js" "multipart.js"
     "acts.js" "replay.js" "compare.js" "diff.js" "save.js"

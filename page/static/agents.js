@@ -1,57 +1,42 @@
 // Agents: who is attached, how each stands at its endpoints, and who went within the last day.
-//
-// A session can be ended here, after a question; the agent comes back by itself unless its token was revoked.
 
-import { confirm, Dot, html, live } from "./html.js";
+import { Dot, html, live } from "./html.js";
 import { may } from "./api.js";
-import { act, Ago, asks, Button, question, Room, Table, Waiting } from "./rooms.js";
+import { Ago, asks, Button, Part, path, question, Room, sure, Table } from "./rooms.js";
 import { dur, line, plural, until, when } from "./text.js";
 
-const STANDING = new Map([["active", ["ok", ""]], ["standby", ["off", "ring"]], ["copy", ["off", "half"]]]);
+const STANDING = new Map([["active", ["ok"]], ["standby", ["off", "ring"]], ["copy", ["off", "half"]]]);
 
-async function disconnect(agent, again) {
-  const others = agent.in_flight ? `${plural(agent.in_flight, "exchange")} under way will break.` : "Nothing is under way.";
-  const text = `This ends the session of ${line(agent.name)}. ${others} The agent connects again by itself; to keep it away, revoke its token.`;
-  if (!await confirm("Disconnect this agent?", text, "Disconnect")) return;
-  await act("POST", `/agents/${encodeURIComponent(agent.session)}/disconnect`, { body: {} }, `${line(agent.name)} is disconnected`);
-  again();
+/// A standing beside its shape.
+export function Standing({ of, children }) {
+  const [kind, shape] = STANDING.get(of.standing) ?? ["odd", "tri"];
+  return html`<li><${Dot} kind=${kind} shape=${shape} />${line(of.name)} <span class="dim">${line(of.standing)}${children}</span></li>`;
 }
 
-const Standing = ({ of }) => {
-  const [kind, shape] = STANDING.get(of.standing) ?? ["odd", "tri"];
-  return html`<li><${Dot} kind=${kind} shape=${shape} /><span>${line(of.name)}</span><span class="dim">${line(of.standing)}</span>
-    <span class="dim">${of.in_flight}${of.capacity ? ` of ${of.capacity}` : ""} in flight</span>
-    ${of.circuit_until ? html`<span class="bad">left alone until ${when(of.circuit_until)} (${until(of.circuit_until)})</span>` : null}</li>`;
-};
+const at = (one) => html`<ul class="plain lines">${one.endpoints.map((of) => html`<${Standing} of=${of}>, ${of.in_flight}${of.capacity ? ` of ${of.capacity}` : ""} in flight
+  ${of.circuit_until ? html` <span class="bad">left alone until ${when(of.circuit_until)} (${until(of.circuit_until)})</span>` : null}<//>`)}</ul>
+  ${one.dropped_copies ? html`<p class="dim">${plural(one.dropped_copies, "copy", "copies")} dropped</p>` : null}`;
 
-const Attached = ({ agents, again }) => html`<${Table} caption="Attached agents"
-  columns=${[["agent"], ["endpoints"], ["token", "w"], ["address", "w"], ["version", "w"], ["link", "num w"], ["since", "num w"], [""]]}>
-  ${agents.map((one) => html`<tr key=${one.session}>
-    <th scope="row"><div class="named"><${Dot} kind="ok" />${line(one.name)}</div><div class="dim mono cut" title="instance">${line(one.instance)}</div></th>
-    <td><ul class="plain">${one.endpoints.map((of) => html`<${Standing} key=${of.name} of=${of} />`)}</ul>
-      ${one.dropped_copies ? html`<p class="dim">${plural(one.dropped_copies, "copy", "copies")} dropped</p>` : null}</td>
-    <td class="w">${line(one.token)}</td><td class="w mono">${line(one.address)}</td><td class="w">${line(one.version)}</td>
-    <td class="num w">${dur(one.link_us)}</td><td class="num w"><${Ago} at=${one.since} /></td>
-    <td class="num">${may("admin") ? html`<${Button} label=${`Disconnect ${line(one.name)}`} onClick=${() => disconnect(one, again)}>Disconnect<//>` : null}</td>
-  </tr>`)}<//>`;
+const named = (kind, shape) => (one) => html`<span class="named"><${Dot} kind=${kind} shape=${shape} />${line(one.name)}</span><div class="dim mono cut">${line(one.instance)}</div>`;
 
-const Gone = ({ agents }) => html`<section class="part"><h2>Gone in the last day</h2>
-  <${Table} caption="Agents that went" columns=${[["agent"], ["why"], ["token", "w"], ["address", "w"], ["was here", "num w"], ["went", "num"]]}>
-    ${agents.map((one) => html`<tr key=${`${one.session} ${one.gone_at}`}>
-      <th scope="row"><div class="named"><${Dot} kind="off" shape="ring" />${line(one.name)}</div></th>
-      <td>${line(one.gone_why ?? "")}</td><td class="w">${line(one.token)}</td><td class="w mono">${line(one.address)}</td>
-      <td class="num w">${dur((new Date(one.gone_at) - new Date(one.since)) * 1000)}</td><td class="num"><${Ago} at=${one.gone_at} /></td>
-    </tr>`)}<//></section>`;
+const HERE = [["agent", "", named("ok")], ["endpoints", "", at], ["token", "w", "token"], ["address", "w mono", "address"], ["version", "w", "version"],
+  ["link", "num w", (one) => dur(one.link_us)], ["since", "num w", (one) => html`<${Ago} at=${one.since} />`]];
+const GONE = [["agent", "", named("off", "ring")], ["why", "", "gone_why"], ["token", "w", "token"], ["address", "w mono", "address"],
+  ["was here", "num w", (one) => dur((new Date(one.gone_at) - new Date(one.since)) * 1000)], ["went", "num", (one) => html`<${Ago} at=${one.gone_at} />`]];
 
 export default live((props, own) => {
-  const list = own.data.value;
-  const agents = list?.agents ?? [], gone = list?.gone ?? [];
-  return html`<${Room} title="Agents" note=${list ? `${agents.length} attached` : ""} problem=${own.problem.value}>
-    ${!list ? own.problem.value ? null : html`<${Waiting} />`
-      : agents.length ? html`<${Attached} agents=${agents} again=${own.again} />`
-      : html`<p class="none">No agent is attached. Webhooks of endpoints that keep events wait; live ones are answered 503.</p>`}
-    ${gone.length ? html`<${Gone} agents=${gone} />` : null}
-  <//>`;
+  const { agents = [], gone = [] } = own.data.value ?? {};
+  const end = async (one) => {
+    const breaks = one.in_flight ? ` ${plural(one.in_flight, "exchange")} under way will break.` : "";
+    await sure("Disconnect this agent?", `The session of ${line(one.name)} ends.${breaks} The agent connects again by itself; to keep it away, revoke its token.`, "Disconnect",
+      "POST", `/agents${path(one.session)}/disconnect`, `${line(one.name)} is disconnected`);
+    own.again();
+  };
+  const ends = may("admin") ? [["", "num", (one) => html`<${Button} label=${`Disconnect ${line(one.name)}`} onClick=${() => end(one)}>Disconnect<//>`]] : [];
+  return html`<${Room} title="Agents" note=${`${agents.length} attached`} asked=${own}>
+    ${agents.length ? html`<${Table} cap="Attached agents" k="session" of=${agents} cols=${[...HERE, ...ends]} />`
+      : html`<p class="none">No agent is attached. Webhooks of endpoints that keep events wait; live ones get 503.</p>`}
+    ${gone.length ? html`<${Part} title="Gone in the last day"><${Table} cap="Agents that went" k="session" of=${gone} cols=${GONE} /><//>` : null}<//>`;
 }, (props, self) => {
   const own = question("/agents", { types: ["agents"], every_s: 10 });
   asks(self, own);

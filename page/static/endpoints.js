@@ -1,118 +1,70 @@
 // Endpoints: the list, one of them, and holding back what waits.
-//
-// Pausing and skipping are asked once, with what they touch. How one is made and set up stands in `setup.js`.
 
 import { Link, go } from "./app.js";
-import { confirm, Dot, html, live } from "./html.js";
+import { Dot, html, live } from "./html.js";
 import { may } from "./api.js";
-import { act, Ago, asks, Button, Facts, Needs, question, Room, Table, Waiting } from "./rooms.js";
+import { Standing } from "./agents.js";
+import { act, Ago, asks, Button, Facts, Needs, Part, path, question, Room, sure, Table } from "./rooms.js";
 import { create, Setup } from "./setup.js";
 import { count, dur, line, plural, until, when } from "./text.js";
 
-function State({ of }) {
-  if (of.paused) return html`<span class="badge odd">paused</span>`;
-  if (of.circuit === "open") return html`<span class="badge bad">handler left alone</span>`;
-  if (of.secret_available === false) return html`<span class="badge bad">secret missing</span>`;
-  if (!of.agents) return html`<span class="badge off">no agent</span>`;
-  return null;
-}
+const State = ({ of }) => {
+  const [kind, text] = of.paused ? ["odd", "paused"] : of.circuit === "open" ? ["bad", "handler left alone"] : of.secret_available === false ? ["bad", "secret missing"] : of.agents ? [] : ["off", "no agent"];
+  return text ? html` <span class=${`badge ${kind}`}>${text}</span>` : null;
+};
 
-const Row = ({ of }) => html`<tr>
-  <th scope="row"><${Link} to=${{ room: "endpoints", name: of.name }}>${line(of.name)}<//> <${State} of=${of} /><div class="dim mono cut">${line(of.url)}</div></th>
-  <td>${line(of.provider)}</td><td class="w">${line(of.mode)}</td>
-  <td class="num"><span class="at">${of.agents ? html`<${Dot} kind="ok" />` : html`<${Dot} kind="off" shape="ring" />`}${of.agents}</span></td>
-  <td class="num">${of.waiting ? html`<span class="odd">${count(of.waiting)}</span>` : "0"}${of.oldest ? html`<div class="dim"><${Ago} at=${of.oldest} /></div>` : null}</td>
-  <td class="num w">${of.refusals ? html`<span class="bad">${count(of.refusals)}</span>` : of.refusals === 0 ? "0" : ""}</td>
-  <td class="num w">${dur(of.p50_us)}</td><td class="num w">${dur(of.p99_us)}</td><td class="num w"><${Ago} at=${of.last_event} /></td></tr>`;
+const many = (n, kind) => n ? html`<span class=${kind}>${count(n)}</span>` : n === 0 ? "0" : "";
+const LIST = [["endpoint", "", (of) => html`<${Link} to=${{ room: "endpoints", name: of.name }}>${line(of.name)}<//><${State} of=${of} /><div class="dim mono cut">${line(of.url)}</div>`],
+  ["provider", "", "provider"], ["mode", "w", "mode"], ["agents", "num", (of) => html`<span class="named"><${Dot} kind=${of.agents ? "ok" : "off"} shape=${of.agents ? "" : "ring"} />${of.agents}</span>`],
+  ["waiting", "num", (of) => html`${many(of.waiting, "odd")}${of.oldest ? html`<div class="dim"><${Ago} at=${of.oldest} /></div>` : null}`], ["refused, 1 h", "num w", (of) => many(of.refusals, "bad")],
+  ["p50", "num w", (of) => dur(of.p50_us)], ["p99", "num w", (of) => dur(of.p99_us)]];
 
 const List = live((props, own) => {
-  const list = own.data.value?.endpoints;
-  const acts = may("create") ? html`<${Button} kind="main" onClick=${() => create(own.again)}>New endpoint<//>` : null;
-  return html`<${Room} title="Endpoints" note=${list ? plural(list.length, "endpoint") : ""} acts=${acts} problem=${own.problem.value}>
-    ${!list ? own.problem.value ? null : html`<${Waiting} />`
-      : list.length ? html`<${Table} caption="Endpoints" columns=${[["endpoint"], ["provider"], ["mode", "w"], ["agents", "num"], ["waiting", "num"], ["refused, 1 h", "num w"], ["p50", "num w"], ["p99", "num w"], ["last event", "num w"]]}>
-        ${list.map((of) => html`<${Row} key=${of.name} of=${of} />`)}<//>`
-      : html`<p class="none">There is no endpoint yet. An endpoint is an address that a provider posts to.</p>${may("create") ? null : html`<${Needs} right="create" />`}`}
-  <//>`;
+  const list = own.data.value?.endpoints ?? [];
+  return html`<${Room} title="Endpoints" note=${plural(list.length, "endpoint")} asked=${own} acts=${may("create") ? html`<${Button} main onClick=${() => create(own.again)}>New endpoint<//>` : html`<${Needs} right="create" />`}>
+    ${list.length ? html`<${Table} cap="Endpoints" k="name" of=${list} cols=${LIST} />` : html`<p class="none">There is none yet. An endpoint is an address that a provider posts to.</p>`}<//>`;
 }, (props, self) => {
   const own = question("/endpoints", { types: ["endpoints", "agents"], every_s: 10 });
   asks(self, own);
   return own;
 });
 
-async function hold(of, action, again) {
-  const name = line(of.name), path = `/endpoints/${encodeURIComponent(of.name)}/${action}`;
-  const asked = {
-    pause: ["Pause this endpoint?", `Webhooks of ${name} are still taken and kept; none is delivered until you resume. Senders get the ack.`, "Pause"],
-    skip: ["Skip what waits?", `${plural(of.waiting, "event")} of ${name} will not be delivered, by any agent. They stay in the list and can be replayed.`, `Skip ${count(of.waiting)}`],
-  }[action];
-  if (asked && !await confirm(...asked)) return;
-  await act("POST", path, { body: {} }, { pause: `${name} is paused`, resume: `${name} delivers again`, skip: `What waited at ${name} is skipped` }[action]);
-  again();
-}
-
-async function remove(of) {
-  const waits = of.waiting ? ` ${plural(of.waiting, "event")} that wait will be cancelled.` : "";
-  if (!await confirm("Delete this endpoint?", `Senders of ${line(of.name)} will get 404 from now on.${waits}`, "Delete")) return;
-  const path = `/endpoints/${encodeURIComponent(of.name)}`;
-  if (await act("DELETE", path, { query: of.waiting ? { force: true } : {} }, `${line(of.name)} is deleted`)) go({ room: "endpoints", name: "" });
-}
-
-const Acts = ({ of, again }) => html`
-  ${of.mode === "live" ? null : may("act", of.name) ? of.paused
-    ? html`<${Button} kind="main" onClick=${() => hold(of, "resume", again)}>Resume<//>`
-    : html`<${Button} onClick=${() => hold(of, "pause", again)}>Pause…<//>` : html`<${Needs} right="act" />`}
-  ${of.waiting && may("skip", of.name) ? html`<${Button} onClick=${() => hold(of, "skip", again)}>Skip what waits…<//>` : null}
-  ${of.source === "api" && may("create", of.name) ? html`<${Button} onClick=${() => remove(of)}>Delete…<//>` : null}`;
-
-/// Settings as one list of keys, each with where its value is from.
-export function flat(settings, origin = {}, before = "") {
-  const fromRow = new Set(Array.isArray(settings?.from_provider) ? settings.from_provider : []);
-  const out = [];
-  const walk = (value, path) => {
-    if (value && typeof value === "object" && !Array.isArray(value)) return Object.entries(value).forEach(([key, one]) => walk(one, path ? `${path}.${key}` : key));
-    out.push([path, value, origin[path] ?? (fromRow.has(path) ? "the provider's row" : "")]);
+const Acts = ({ of, again }) => {
+  const name = line(of.name), at = `/endpoints${path(of.name)}`, waits = plural(of.waiting, "event");
+  const hold = (doing, done, ...asked) => async () => {
+    await (asked.length ? sure(...asked, "POST", `${at}/${doing}`, `${name} ${done}`) : act("POST", `${at}/${doing}`, `${name} ${done}`));
+    again();
   };
-  for (const [key, value] of Object.entries(settings ?? {})) if (key !== "from_provider" && key !== "name") walk(value, before + key);
-  return out;
-}
-
-const shown = (value) => line(typeof value === "string" ? value : JSON.stringify(value));
-
-const Settings = ({ of }) => html`<section class="part"><h2>Settings</h2>
-  <${Table} caption="Effective settings" columns=${[["key"], ["value"], ["from", "w"]]}>
-    ${flat(of.settings, of.origin).map(([key, value, from]) => html`<tr key=${key}><th scope="row" class="mono">${line(key)}</th><td class="mono wrap">${shown(value)}</td><td class="w dim">${line(from)}</td></tr>`)}<//></section>`;
-
-const Serving = ({ of }) => html`<section class="part"><h2>Agents</h2>
-  ${of.attached?.length ? html`<ul class="plain lines">${of.attached.map((one) => html`<li key=${`${one.name} ${one.token}`}><${Dot} kind=${one.standing === "active" ? "ok" : "off"} shape=${one.standing === "active" ? "" : "ring"} />
-    <span>${line(one.name)}</span><span class="dim">${line(one.standing)}, token ${line(one.token)}</span></li>`)}</ul>` : html`<p class="dim">None is attached.</p>`}</section>`;
-
-const Refusals = ({ rows, name }) => {
-  if (!rows?.length) return null;
-  const by = new Map();
-  for (const row of rows) by.set(row.why, (by.get(row.why) ?? 0) + 1);
-  return html`<section class="part"><h2>Refused in the last hour</h2><ul class="plain lines">
-    ${[...by].sort((one, other) => other[1] - one[1]).map(([why, many]) => html`<li key=${why}><span class="num bad">${count(many)}</span><${Link} class="mono" to=${{ room: "events", q: `endpoint:${name} is:refused why:${why}` }}>${line(why)}<//></li>`)}</ul></section>`;
+  const remove = async () => {
+    const text = `Senders of ${name} will get 404.${of.waiting ? ` ${waits} that wait will be cancelled.` : ""}`;
+    if (await sure("Delete this endpoint?", text, "Delete", "DELETE", at, `${name} is deleted`, { query: { force: of.waiting ? "true" : "" } })) go({ room: "endpoints", name: "" });
+  };
+  return html`${of.mode === "live" ? null : !may("act", of.name) ? html`<${Needs} right="act" />` : of.paused ? html`<${Button} main onClick=${hold("resume", "delivers again")}>Resume<//>`
+      : html`<${Button} onClick=${hold("pause", "is paused", "Pause this endpoint?", `Webhooks of ${name} are still taken and kept; none is delivered until you resume.`, "Pause")}>Pause…<//>`}
+    ${of.waiting && may("skip", of.name) ? html`<${Button} onClick=${hold("skip", "skips what waited", "Skip what waits?", `${waits} of ${name} will not be delivered, by any agent. They stay in the list and can be replayed.`, `Skip ${count(of.waiting)}`)}>Skip what waits…<//>` : null}
+    ${of.source === "api" && may("create", of.name) ? html`<${Button} onClick=${remove}>Delete…<//>` : null}`;
 };
 
+/// Settings as rows of a key, a value, and where it is from.
+export function flat({ from_provider = [], name, ...settings } = {}) {
+  const walk = (value, key) => value && typeof value === "object" && !Array.isArray(value) ? Object.entries(value).flatMap(([more, one]) => walk(one, key ? `${key}.${more}` : more))
+    : [{ key, value: typeof value === "string" ? value : JSON.stringify(value), from: from_provider.includes(key) ? "the provider’s row" : "" }];
+  return walk(settings, "");
+}
+
 const One = live(({ name }, own) => {
-  const of = own.of.data.value;
-  const problem = own.of.problem.value;
-  if (!of) return html`<${Room} title=${line(name)} problem=${problem}>${problem ? html`<p><${Link} to=${{ room: "endpoints", name: "" }}>All endpoints<//></p>` : html`<${Waiting} />`}<//>`;
-  return html`<${Room} title=${line(of.name)} note=${html`<${State} of=${of} />`} acts=${html`<${Acts} of=${of} again=${own.of.again} />`} problem=${problem}>
-    <${Facts} of=${[["address", line(of.url), true], ["provider", line(of.provider)], ["mode", line(of.mode)], ["made by", of.source === "api" ? "the API" : "the config file"],
-      ["waiting", of.waiting ? plural(of.waiting, "event") : "nothing"], ["oldest", of.oldest ? html`<${Ago} at=${of.oldest} />` : null], ["next try", of.next_due ? until(of.next_due) : null],
-      ["running", of.running || null], ["dead letters", of.dead ? html`<${Link} to=${{ room: "dead" }}>${count(of.dead)}<//>` : null], ["paused since", of.paused_since ? when(of.paused_since) : null],
-      ["handler left alone until", of.circuit_until ? when(of.circuit_until) : null], ["p50", dur(of.p50_us)], ["p99", dur(of.p99_us)]]} />
-    <p><${Link} to=${{ room: "events", q: `endpoint:${of.name}` }}>Events of this endpoint<//></p>
-    <${Setup} name=${of.name} provider=${of.provider} />
-    <${Serving} of=${of} /><${Refusals} rows=${own.refused.data.value?.events} name=${of.name} /><${Settings} of=${of} />
-  <//>`;
+  const of = own.of.data.value ?? {}, codes = new Map();
+  for (const { why } of own.refused.data.value?.events ?? []) codes.set(why, (codes.get(why) ?? 0) + 1);
+  return html`<${Room} title=${line(name)} asked=${own.of} note=${of.name && html`<${State} of=${of} />`} acts=${of.name ? html`<${Acts} of=${of} again=${own.of.again} />` : html`<${Link} to=${{ room: "endpoints" }}>All endpoints<//>`}>
+    <${Facts} of=${[["address", of.url, true], ["provider", of.provider], ["mode", of.mode], ["made by", of.source === "api" ? "the API" : "the config file"], ["waiting", of.waiting], ["oldest", of.oldest && html`<${Ago} at=${of.oldest} />`],
+      ["next try", of.next_due && until(of.next_due)], ["running", of.running], ["dead letters", of.dead ? html`<${Link} to=${{ room: "dead" }}>${count(of.dead)}<//>` : 0], ["paused since", of.paused_since && when(of.paused_since)],
+      ["handler left alone until", of.circuit_until && when(of.circuit_until)], ["p50", dur(of.p50_us)], ["p99", dur(of.p99_us)]]} />
+    <p><${Link} to=${{ room: "events", q: `endpoint:${name}` }}>Events of this endpoint<//></p><${Setup} name=${name} provider=${of.provider} url=${of.url} />
+    <${Part} title="Agents">${of.attached?.length ? html`<ul class="plain lines">${of.attached.map((one) => html`<${Standing} of=${one}>, token ${line(one.token)}<//>`)}</ul>` : html`<p class="dim">None is attached.</p>`}<//>
+    ${codes.size ? html`<${Part} title="Refused in the last hour"><ul class="plain lines">${[...codes].map(([why, n]) => html`<li key=${why}><span class="bad">${count(n)}</span><${Link} class="mono" to=${{ room: "events", q: `endpoint:${name} why:${why}` }}>${line(why)}<//></li>`)}</ul><//>` : null}
+    <${Part} title="Settings"><${Table} cap="Settings in force" k="key" of=${flat(of.settings)} cols=${[["key", "mono", "key"], ["value", "mono wrap", "value"], ["from", "w dim", "from"]]} /><//><//>`;
 }, ({ name }, self) => {
-  const own = {
-    of: question(`/endpoints/${encodeURIComponent(name)}`, { types: ["endpoints", "agents"], every_s: 10 }),
-    refused: question("/events", { query: { endpoint: name, kind: "refused", since: "1h", limit: 1000 }, every_s: 30 }),
-  };
+  const own = { of: question(`/endpoints${path(name)}`, { types: ["endpoints", "agents"], every_s: 10 }), refused: question("/events", { query: () => ({ endpoint: name, kind: "refused", since: "1h", limit: 500 }), every_s: 30 }) };
   asks(self, own.of, own.refused);
   return own;
 });

@@ -1,52 +1,54 @@
-// What the rooms share: a question that is asked again when something changed, work that can fail, and small parts.
+// What the rooms share: questions that are asked again, work that can fail, tables, facts and forms.
 //
-// A room never shows less because an answer did not come: what was there stays, and a line says what is wrong.
+// What was there stays when an answer does not come. What is shown as text alone is escaped here (`line`).
 
-import { html, live, signal, toast } from "./html.js";
+import { html, live, openSheet, Sheet, signal, toast, confirm } from "./html.js";
 import { call } from "./api.js";
 import { hear } from "./live.js";
 import { line, span, when } from "./text.js";
 
-/// A question to the relay: `data` is the last answer, `problem` why there is no newer one. `start()` asks, again when
-/// the stream tells of one of `types`, and every `every_s` seconds while the page is seen; it returns what ends that.
+/// `data` is the last answer, `problem` why there is no newer one. Asks again when the stream tells of one of `types`.
 export function question(path, { query, types = [], every_s = 15 } = {}) {
   const own = { data: signal(null), problem: signal(null) };
-  let abort, timer, soon;
+  let now, soon;
   own.again = async () => {
-    abort?.abort();
-    const mine = abort = new AbortController();
-    try {
-      const data = await call("GET", path, { query: typeof query === "function" ? query() : query, signal: mine.signal });
+    now?.abort();
+    const mine = now = new AbortController();
+    const settle = (data, problem) => {
       if (mine.signal.aborted) return;
-      own.data.value = data;
-      own.problem.value = null;
-    } catch (problem) {
-      if (!mine.signal.aborted) own.problem.value = problem;
-    }
+      if (data) own.data.value = data;
+      own.problem.value = problem;
+    };
+    await call("GET", path, { query: query?.(), signal: mine.signal }).then((data) => settle(data, null), (problem) => settle(null, problem));
   };
   own.start = () => {
-    const changed = () => { clearTimeout(soon); soon = setTimeout(own.again, 200); };
-    const off = hear((event) => { if (types.includes(event) || event === "resync") changed(); });
-    timer = setInterval(() => { if (!document.hidden) own.again(); }, every_s * 1000);
+    const off = hear((event) => {
+      if (!types.includes(event) && event !== "resync") return;
+      clearTimeout(soon);
+      soon = setTimeout(own.again, 200);
+    });
+    const timer = setInterval(() => { if (!document.hidden) own.again(); }, every_s * 1000);
     own.again();
-    return () => { off(); clearInterval(timer); clearTimeout(soon); abort?.abort(); };
+    return () => { off(); clearInterval(timer); clearTimeout(soon); now.abort(); };
   };
   return own;
 }
 
-/// Starts several questions with their room and ends them with it.
-export const asks = (self, ...questions) => {
+/// Starts questions with their room and ends them with it.
+export const asks = (self, ...all) => {
   self.mounted = () => {
-    const ends = questions.map((one) => one.start());
+    const ends = all.map((one) => one.start());
     return () => ends.forEach((end) => end());
   };
 };
 
-/// Does something at the relay and says how it went. Resolves to its answer, or to null.
-export async function act(method, path, options, done) {
+export const told = (problem) => line(problem?.message || problem);
+
+/// Does something and says how it went. Resolves to the answer, or to null.
+export async function act(method, path, done, { query, body } = {}) {
   try {
-    const answer = await call(method, path, options) ?? {};
-    if (done) toast(typeof done === "function" ? done(answer) : done);
+    const answer = await call(method, path, { query, body: method === "POST" ? body ?? {} : body }) ?? {};
+    if (done) toast(done);
     return answer;
   } catch (problem) {
     toast(told(problem));
@@ -54,40 +56,67 @@ export async function act(method, path, options, done) {
   }
 }
 
-export const told = (problem) => line(problem?.message || problem?.detail || String(problem));
+/// The same after a question.
+export const sure = async (title, text, verb, ...does) => await confirm(title, text, verb) && act(...does);
 
-/// A room: its heading, what can be done, and what is in it. `data-home` takes the focus when nothing else has it.
-export const Room = ({ title, note, acts, problem, children }) => html`
-  <main class="room" tabindex="-1" data-home><div class="room-in">
-    <header class="rh"><h1>${title}</h1>${note ? html`<span class="dim">${note}</span>` : null}<span class="grow"></span>${acts}</header>
-    ${problem ? html`<p class="trouble" role="status">${told(problem)}</p>` : null}
-    ${children}
-  </div></main>`;
+export const path = (...parts) => parts.map((part) => `/${encodeURIComponent(part)}`).join("");
 
-export const Button = ({ onClick, children, kind = "", ...rest }) => html`
-  <button type="button" class=${`btn ${kind}`} disabled=${rest.disabled} aria-label=${rest.label} onClick=${onClick}>${children}</button>`;
+/// A room. `asked` is its first question: until that is answered nothing else is shown.
+export const Room = ({ title, note, acts, asked, children }) => html`<main class="room" tabindex="-1" data-home><div class="room-in">
+  <header class="rh"><h1>${title}</h1><span class="dim">${note}</span><span class="grow"></span>${acts}</header>
+  ${asked.problem.value ? html`<p class="trouble" role="status">${told(asked.problem.value)}</p>` : null}
+  ${asked.data.value ? children : asked.problem.value ? null : html`<p class="dim" role="status">Asking the relay…</p>`}</div></main>`;
 
-/// A table with a caption for those who cannot see it. `columns` are `[label, class]`.
-export const Table = ({ caption, columns, children }) => html`
-  <table class="grid"><caption class="vh">${caption}</caption>
-    <thead><tr>${columns.map(([label, cls = ""]) => html`<th scope="col" class=${cls} key=${label}>${label || html`<span class="vh">Actions</span>`}</th>`)}</tr></thead>
-    <tbody>${children}</tbody></table>`;
+export const Part = ({ title, children }) => html`<section class="part"><h2>${title}</h2>${children}</section>`;
 
-/// Facts as a list of terms; those without a value are left out.
-export const Facts = ({ of }) => html`<dl class="known">${of.filter(([, value]) => value !== null && value !== undefined && value !== "")
-  .map(([term, value, mono]) => html`<div key=${term}><dt>${term}</dt><dd class=${mono ? "mono" : ""}>${value}</dd></div>`)}</dl>`;
+export const Button = ({ onClick, children, main, label }) => html`<button type="button" class=${main ? "btn main" : "btn"} aria-label=${label} onClick=${onClick}>${children}</button>`;
 
-/// A time, with how long ago it was.
+const cell = (one, of) => typeof of === "function" ? of(one) : line(one[of] ?? "");
+
+/// `cols` are `[label, class, cell]`; a cell is a key of the row or makes something of it. Class `w` is for wide windows.
+export const Table = ({ of, k, cap, cols }) => html`<table class="grid"><caption class="vh">${cap}</caption>
+  <thead><tr>${cols.map(([label, cls]) => html`<th scope="col" class=${cls}>${label || html`<span class="vh">Actions</span>`}</th>`)}</tr></thead>
+  <tbody>${of.map((one) => html`<tr key=${cell(one, k)}>${cols.map(([, cls, what], at) => at ? html`<td class=${cls}>${cell(one, what)}</td>` : html`<th scope="row" class=${cls}>${cell(one, what)}</th>`)}</tr>`)}</tbody></table>`;
+
+/// Terms and what they are; those without a value are left out.
+export const Facts = ({ of }) => html`<dl class="known">${of.filter(([, value]) => value || value === 0).map(([term, value, mono]) => html`
+  <div><dt>${term}</dt><dd class=${mono && "mono"}>${typeof value === "string" ? line(value) : value}</dd></div>`)}</dl>`;
+
 export const Ago = ({ at }) => {
-  const s = (Date.now() - new Date(at ?? NaN).getTime()) / 1000;
-  return at && !Number.isNaN(s) ? html`<time dateTime=${at} title=${when(at)}>${s < 5 ? "now" : `${span(Math.max(0, s))} ago`}</time>` : null;
+  const s = (Date.now() - new Date(at ?? NaN)) / 1000;
+  return s === s ? html`<time dateTime=${at} title=${when(at)}>${s < 5 ? "now" : `${span(s)} ago`}</time>` : null;
 };
 
-/// Where one would look for what cannot be done.
-export const Needs = ({ right }) => html`<p class="dim needs">needs the right <code>${right}</code></p>`;
+export const Needs = ({ right }) => html`<p class="dim">needs the right <code>${right}</code></p>`;
 
-/// A labelled field of a form; `hint` stands under it.
-export const Field = ({ id, label, hint, children }) => html`<div class="field"><label for=${id}>${label}</label>${children}
-  ${hint ? html`<p class="dim" id=${`${id}-hint`}>${hint}</p>` : null}</div>`;
+const Input = ({ of: { id, label, hint, options, checks, make, ...rest }, values, set }) => {
+  const value = values[id], said = hint && `${id}-says`;
+  if (checks) return html`<fieldset><legend>${label}</legend>${checks.map(([name, says]) => html`<label class="check"><input type="checkbox" checked=${value.includes(name)}
+    onChange=${() => set(id, value.includes(name) ? value.filter((one) => one !== name) : [...value, name])} /><code>${name}</code> <span class="dim">${says}</span></label>`)}</fieldset>`;
+  const all = { id, value, "aria-describedby": said, autocomplete: "off", spellcheck: "false", onInput: (event) => set(id, event.target.value), ...rest };
+  return html`<div class="field"><label for=${id}>${label}</label><div class="row">${options ? html`<select ...${all}>${options.map(([name, text]) => html`<option value=${name}>${text}</option>`)}</select>` : html`<input ...${all} />`}
+    ${make ? html`<${Button} onClick=${() => set(id, make())}>Make one<//>` : null}</div>${hint ? html`<p class="dim" id=${said}>${hint}</p>` : null}</div>`;
+};
 
-export const Waiting = live(() => html`<p class="dim pending" role="status">Asking the relay…</p>`);
+const FormSheet = live(({ of, close }, own) => own.made.value
+  ? html`<${Sheet} title=${of.done} fixed foot=${html`<${Button} main onClick=${close}>Done<//>`}>${of.shows(own.made.value, own.values.value, close)}<//>`
+  : html`<${Sheet} title=${of.title} onClose=${close} foot=${html`<button type="submit" form="made" class="btn main">${of.verb}</button><${Button} onClick=${close}>Cancel<//>`}>
+    <form class="form" id="made" onSubmit=${own.send}>${of.fields.map((one) => html`<${Input} key=${one.id} of=${one} values=${own.values.value} set=${own.set} />`)}
+    ${own.problem.value ? html`<p class="trouble" role="alert">${told(own.problem.value)}</p>` : null}</form><//>`,
+({ of }) => {
+  const own = { made: signal(null), problem: signal(null), values: signal(Object.fromEntries(of.fields.map((one) => [one.id, one.value ?? ""]))) };
+  let busy = false;
+  own.set = (id, value) => { own.values.value = { ...own.values.value, [id]: value }; };
+  own.send = (event) => {
+    event.preventDefault();
+    if (busy) return;
+    busy = true;
+    call("POST", of.path, of.asks(own.values.value)).then((made) => { own.made.value = made; }, (problem) => { own.problem.value = problem; }).finally(() => { busy = false; });
+  };
+  return own;
+});
+
+/// A sheet that makes something: `fields`, what is sent (`path`, `asks(values)`), and what is shown once it is there.
+export function form(of, then) {
+  const end = openSheet(() => html`<${FormSheet} of=${of} close=${() => { end(); then?.(); }} />`);
+}
