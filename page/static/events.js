@@ -9,7 +9,7 @@ import { foot, go, route } from "./app.js";
 import { Detail, forms, tabs } from "./event.js";
 import { VIEWS, apart, around, arrivals, find, isQueryMistake, leftOut, live as isLive, loadLeftOut, more, newest, setLive, shown, state, version } from "./feed.js";
 import { Hour } from "./hour.js";
-import { batch, effect, html, live, signal } from "./html.js";
+import { batch, computed, effect, html, live, signal } from "./html.js";
 import { bind, singles } from "./keys.js";
 import { failureFrom, mountList, pillText } from "./list.js";
 import { Search } from "./search.js";
@@ -157,13 +157,25 @@ const Foot = live(() => {
     ${leftOut.value ? html`<span>${count(leftOut.value)} rows were left out of the live list: <button type="button" class="btn plain" onClick=${loadLeftOut}>load them</button></span>` : null}`;
 });
 
+/// Nothing came yet, and nothing is looked for.
+const isNew = computed(() => {
+  version.value;
+  const { begun, busy, problem } = state.value;
+  return begun && !busy && !problem && !shown.query && !shown.rows.length;
+});
+const First = live((_, own) => own.value ? html`<div class="empty"><${own.value} /></div>` : null, (_, self) => {
+  const own = signal(null);
+  self.mounted = () => { import("./first.js").then((found) => { own.value = found.First; }); };
+  return own;
+});
+
 const Empty = live(({ onClear }) => {
   version.value;
   const { begun, busy, problem, next, looked, backTo } = state.value;
   if (shown.rows.length || !begun || busy) return null;
   if (isQueryMistake(problem)) return null;
   if (problem) return html`<div class="empty"><p class="say">${problem.message}</p></div>`;
-  if (!shown.query) return html`<div class="empty"><p class="say">Nothing has come yet. The list fills by itself, refused requests included.</p></div>`;
+  if (!shown.query) return html`<${First} />`;
   return html`<div class="empty"><p class="say">Nothing fits${next ? `; looked at ${count(looked)} events back to ${when(backTo)}` : ", and all events were looked at"}.</p>
     <p>${next ? html`<button type="button" class="btn" onClick=${more}>Look further</button> ` : null}<button type="button" class="btn" onClick=${onClear}>Clear the search</button></p></div>`;
 });
@@ -210,7 +222,7 @@ export default live(({ route: at }, own, self) => {
   const fresh = own.fresh.value, range = (since, until) => own.setQuery(`${at.q.replace(/(^|\s)(since|until):\S+/g, "").trim()} since:${since} until:${until}`.trim(), false);
   return html`<${Search} query=${at.q} view=${at.view} give=${own.giveSearch} onView=${own.setView} onLeave=${own.home} onQuery=${own.setQuery} />
     <${Hour} onRange=${range} />
-    <main class=${`split ${own.open.value ? "open" : ""} ${oneEndpoint(at.q) ? "one" : ""}`}><h1 class="vh">Events</h1>
+    <main class=${`split ${own.open.value ? "open" : ""} ${oneEndpoint(at.q) ? "one" : ""} ${isNew.value ? "new" : ""}`}>${isNew.value ? null : html`<h1 class="vh">Events</h1>`}
       <div class="listwrap"><div class="head cols" aria-hidden="true">${columns.map(([text, cls], i) => html`<span key=${i} class=${cls}>${text}</span>`)}</div>
         <div class="rowsbox" ref=${own.holdList}></div><${Empty} onClear=${() => go({ q: "", view: "" })} />
         ${apart.value ? html`<button type="button" class="pill" onClick=${own.top}>↑ the newest</button>` : fresh ? html`<button type="button" class="pill" onClick=${own.top}>${pillText(fresh)}</button>` : null}

@@ -62,10 +62,10 @@ export const sure = async (title, text, verb, ...does) => await confirm(title, t
 export const path = (...parts) => parts.map((part) => `/${encodeURIComponent(part)}`).join("");
 
 /// A room. `asked` is its first question: until that is answered nothing else is shown.
-export const Room = ({ title, note, acts, asked, children }) => html`<main class="room" tabindex="-1" data-home><div class="room-in">
+export const Room = live(({ title, note, acts, asked, children }) => html`<main class="room" tabindex="-1" data-home><div class="room-in">
   <header class="rh"><h1>${title}</h1><span class="dim">${note}</span><span class="grow"></span>${acts}</header>
   ${asked.problem.value ? html`<p class="trouble" role="status">${told(asked.problem.value)}</p>` : null}
-  ${asked.data.value ? children : asked.problem.value ? null : html`<p class="dim" role="status">Asking the relay…</p>`}</div></main>`;
+  ${asked.data.value ? children : asked.problem.value ? null : html`<p class="dim" role="status">Asking the relay…</p>`}</div></main>`);
 
 export const Part = ({ title, children }) => html`<section class="part"><h2>${title}</h2>${children}</section>`;
 
