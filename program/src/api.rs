@@ -282,11 +282,21 @@ pub struct SetupField {
     pub value: String,
 }
 
+/// What opens a session of the page: one of the two.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SessionLogin {
+    pub code: Option<String>,
+    /// The admin token, or an agent's.
+    pub token: Option<String>,
+}
+
 /// A session of the page that was opened.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct SessionMade {
     pub id: String,
+    /// Sent with each question; empty where the session is a cookie.
     pub key: String,
     pub expires_at: String,
     pub rights: BTreeMap<String, Vec<String>>,

@@ -3,10 +3,12 @@
 //! `/livez`, `/readyz` and `/metrics` need no token. They hold no secrets and no names but those of endpoints that prove
 //! their senders: the name of any other is all that keeps strangers out. All else needs the token that `serve` writes
 //! beside its state, on loopback too: other users of the machine and pages in its browsers reach loopback as well. No
-//! answer but `/livez` is for a host that a page could have made up, and none allows another origin to read it.
+//! answer but `/livez` is for a host that a page could have made up, and none allows another origin to read it. The
+//! page's files need no token: there is nothing in them.
 
 mod gate;
 mod listener;
+mod page;
 
 use std::{
     io,
@@ -28,7 +30,7 @@ use axum::{
 pub(crate) use self::{gate::AdminGate, listener::serve};
 use crate::{
     agents::token::{AgentToken, TokenHash},
-    api::{Api, Mount, nothing_here, problem},
+    api::{Api, Mount, problem},
     metrics::{Form, Gauges},
     services::Services,
     state::StateDir,
@@ -68,7 +70,7 @@ pub(crate) fn issue_token(state: &StateDir) -> io::Result<(TokenHash, PathBuf)> 
 }
 
 /// What stands before the API's paths here.
-const MOUNT: Mount = Mount { base: "/api/v1" };
+const MOUNT: Mount = Mount { base: "/api/v1", sessions: true, cookie: false };
 
 /// Everything that the admin listener answers.
 pub(crate) fn build(gate: AdminGate, readiness: &Readiness, services: &Services, api: &Arc<Api>) -> Router {
@@ -79,8 +81,8 @@ pub(crate) fn build(gate: AdminGate, readiness: &Readiness, services: &Services,
         .with_state(Probes { readiness: readiness.clone(), services: services.clone() });
     let closed = api
         .router(MOUNT)
-        .fallback(nothing_here)
-        .layer(middleware::from_fn_with_state(gate, gate::check))
+        .fallback(page::serve)
+        .layer(middleware::from_fn_with_state((gate, Arc::clone(api)), gate::check))
         .layer(middleware::from_fn_with_state(MOUNT, problem::place));
     let probe = Router::new().route("/livez", get(|| async { "alive\n" }));
     probe.merge(open).merge(closed).layer(middleware::map_response(gate::harden))

@@ -17,6 +17,7 @@ pub(crate) mod problem;
 mod public;
 mod refused;
 mod replay;
+pub(crate) mod sessions;
 pub(crate) mod shapes;
 mod table;
 pub(crate) mod who;
@@ -24,17 +25,19 @@ pub(crate) mod who;
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::{Request, State},
-    http::{HeaderValue, header},
+    http::{HeaderValue, Uri, header},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
 };
 use jiff::Timestamp;
 use tokio::{sync::Semaphore, time::timeout};
+use tower::ServiceExt;
 
-use self::{table::Operation, who::Who};
+use self::{sessions::PageSessions, table::Operation, who::Who};
 use crate::{
+    agents::token::{AgentToken, TokenHash},
     failure::{ApiError, ApiErrorKind},
     runtime_config::RuntimeConfig,
     services::Services,
@@ -55,6 +58,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Api {
     pub(crate) services: Services,
     pub(crate) runtime_config: Arc<RuntimeConfig>,
+    pub(crate) sessions: PageSessions,
+    /// The admin token's hash.
+    admin: TokenHash,
+    /// Where a browser finds the page.
+    inspector_url: String,
     started_at: Timestamp,
     of_token: Tally<Arc<str>>,
     reading: Semaphore,
@@ -65,6 +73,10 @@ pub(crate) struct Api {
 pub(crate) struct Mount {
     /// What stands before its paths.
     pub base: &'static str,
+    /// Whether sessions of the page are opened here.
+    pub sessions: bool,
+    /// Whether they are a cookie, which needs TLS and a host of its own; else a key that the page sends as a header.
+    pub cookie: bool,
 }
 
 fn operations() -> Vec<Operation> {
@@ -76,16 +88,25 @@ fn operations() -> Vec<Operation> {
         replay::operations(),
         bulk::operations(),
         refused::operations(),
+        sessions::operations(),
         endpoints::operations(),
     ];
     all.into_iter().flatten().collect()
 }
 
 impl Api {
-    pub(crate) fn build(services: &Services, runtime_config: &Arc<RuntimeConfig>) -> Arc<Self> {
+    pub(crate) fn build(
+        services: &Services,
+        runtime_config: &Arc<RuntimeConfig>,
+        admin: TokenHash,
+        inspector_url: String,
+    ) -> Arc<Self> {
         Arc::new(Self {
             services: services.clone(),
             runtime_config: Arc::clone(runtime_config),
+            sessions: PageSessions::default(),
+            admin,
+            inspector_url,
             started_at: services.delivery.clock.now(),
             of_token: Tally::default(),
             reading: Semaphore::new(MAX_READING),
@@ -103,8 +124,19 @@ impl Api {
             })
             .layer(middleware::from_fn_with_state(Arc::clone(self), take_turn))
             .layer(middleware::map_response(kept_by_nobody))
+            .layer(Extension(mount))
             .with_state(Arc::clone(self));
-        Router::new().nest(mount.base, paths)
+        // `nest` knows the base without a slash behind it alone.
+        let slashed = ServiceExt::<Request>::map_request(paths.clone(), |mut request: Request| {
+            *request.uri_mut() = Uri::from_static("/");
+            request
+        });
+        Router::new().nest(mount.base, paths).route_service(&format!("{}/", mount.base), slashed)
+    }
+
+    /// The address that opens the page and logs in. What stands behind the `#` is sent to nobody.
+    pub(crate) fn page_url(&self, code: &AgentToken) -> String {
+        format!("{}/#code={}", self.inspector_url, code.expose())
     }
 
     /// Reads from the store. Tokens take turns, and none waits for ever.

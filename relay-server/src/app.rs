@@ -64,6 +64,8 @@ pub(crate) struct Started {
     pub public: SocketAddr,
     pub admin: SocketAddr,
     pub token_file: PathBuf,
+    /// An address that opens the page and logs in, once; with `--dev` alone.
+    pub page: Option<String>,
     /// What is doubtful about the config that runs, rows of the store included.
     pub warnings: Vec<relay_program::config::Problem>,
 }
@@ -104,17 +106,23 @@ impl App {
             public: sockets.public.local_addr()?,
             admin: sockets.admin.local_addr()?,
             token_file: opened.token_file,
+            page: None,
             warnings: config.warnings.clone(),
         };
         let (services, late_outcomes) =
             Services::build(config, &opened.store, &opened.vault, clock, sockets.max_connections).await?;
         let (server, store) = (config.server.clone(), config.store.clone());
-        let (source, public) = (source.clone(), started.public);
+        let (is_dev, source, public) = (source.flags.dev.is_some(), source.clone(), started.public);
         let runtime_config = RuntimeConfig::build(source, first, public, opened.vault, opened.store, services.clone());
         services.delivery.recall().await.context("which signatures the relay has made cannot be read")?;
         let readiness = Readiness::default();
         let gate = AdminGate { hosts: server.admin_hosts.as_slice().into(), token: opened.token };
-        let api = Api::build(&services, &runtime_config);
+        let api = Api::build(&services, &runtime_config, opened.token, page_url(started.admin));
+        // With --dev a person stands before it, and the address is good until it was used.
+        let code = is_dev.then(|| api.sessions.code(None)).transpose();
+        let code = code.map_err(|error| anyhow::anyhow!(error.message))?;
+        let page = code.map(|code| api.page_url(&code));
+        let started = Started { page, ..started };
         let admin = admin::build(gate, &readiness, &services, &api);
         let own = Arc::new(OwnServices { api: api.public() });
         let relay = Relay {
@@ -320,6 +328,16 @@ async fn housekeeping(delivery: Arc<Delivery>, spec: StoreSpec, stop: Cancellati
             () = tokio::time::sleep(pause) => {}
         }
     }
+}
+
+/// Where a browser of this machine finds the page.
+fn page_url(admin: SocketAddr) -> String {
+    let address = if admin.ip().is_unspecified() {
+        SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, admin.port()))
+    } else {
+        admin
+    };
+    format!("http://{address}")
 }
 
 pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {

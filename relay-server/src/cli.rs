@@ -9,6 +9,7 @@ mod endpoint;
 mod event;
 mod explain;
 mod init;
+mod inspect;
 mod provider;
 mod remote;
 mod serve;
@@ -81,6 +82,8 @@ enum Command {
     /// Look at the providers whose signatures the relay can check
     #[command(subcommand)]
     Provider(provider::ProviderCommand),
+    /// Print an address that opens a running relay's page and logs in, once
+    Inspect(inspect::Inspect),
     /// Run test vectors through the relay's own verification
     Vectors(vectors::Vectors),
     /// Print a shell's completions
@@ -195,6 +198,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         }
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Provider(command) => provider::run(&command),
+        Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Vectors(arguments) => vectors::run(&arguments),
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -226,6 +230,9 @@ fn serve(arguments: Serve) -> Result<(), Failure> {
         if let Some(dev) = &dev {
             terminal::note(&dev_banner(started.public, config.tls.is_some(), dev, &config.endpoints));
             terminal::note(&admin_banner(started));
+            if let Some(page) = &started.page {
+                terminal::note(&format!("Look at what comes, in a browser (this address logs in once):\n  {page}\n"));
+            }
         }
     });
     // What only shows once the rows of the store stand beside the file's.

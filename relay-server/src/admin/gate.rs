@@ -11,7 +11,7 @@ use std::{
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, Version, header, uri::Authority},
+    http::{HeaderMap, HeaderValue, Method, Version, header, uri::Authority},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -19,7 +19,10 @@ use subtle::ConstantTimeEq as _;
 
 use crate::{
     agents::{bearer, token::TokenHash},
-    api::who::{Asking, Who},
+    api::{
+        Api,
+        who::{Asking, Who},
+    },
     failure::{ApiError, ApiErrorKind},
 };
 
@@ -51,32 +54,64 @@ fn bad_host(message: &'static str) -> Response {
 }
 
 /// Says who asks. Whoever shows no token is nobody, and most of the API is not for nobody.
-pub(super) async fn check(State(gate): State<AdminGate>, mut request: Request, next: Next) -> Response {
+pub(super) async fn check(
+    State((gate, api)): State<(AdminGate, Arc<Api>)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let local = request.extensions().get::<Local>().copied();
     let ours = |host: Host| local.is_some_and(|local| host.is_at(local.0.ip())) || host.is_named(&gate.hosts);
     if !is_for(&request, ours, false) {
         return bad_host("ask for localhost, for this listener's own address, or for a name in server.admin_hosts");
     }
-    let shown = bearer(request.headers()).map(TokenHash::of);
-    let asker = if shown.is_some_and(|shown| shown.0.ct_eq(&gate.token.0).into()) {
+    if let Err(foreign) = same_origin(&request, "http") {
+        return foreign.into_response();
+    }
+    let shown = bearer(request.headers());
+    let asker = if shown.is_some_and(|shown| TokenHash::of(shown).0.ct_eq(&gate.token.0).into()) {
         Ok(Who::admin())
     } else {
         let why = "show the token of the file admin.token in the relay's state directory: Authorization: Bearer …";
-        Err(ApiError::new(ApiErrorKind::Unauthorized, why))
+        let (tokens, now) = (&api.services.routes.load().tokens, api.services.delivery.clock.now());
+        let session = shown.and_then(|key| api.sessions.who(key, tokens, now));
+        session.ok_or_else(|| ApiError::new(ApiErrorKind::Unauthorized, why))
     };
     request.extensions_mut().insert(Asking(asker));
     next.run(request).await
 }
 
-/// What holds for every answer: nothing is guessed, framed or kept by a browser.
-pub(super) async fn harden(response: Response) -> impl IntoResponse {
-    let headers = [
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::X_FRAME_OPTIONS, "DENY"),
-        (header::CACHE_CONTROL, "no-store"),
-        (header::REFERRER_POLICY, "no-referrer"),
-    ];
-    (headers, response)
+/// Fails where a browser says that another site's page asks. `same-site` is another one, too: ports are no sites, so
+/// that any program of this machine with a page is one. A person may follow a link to the page itself: its files hold
+/// nothing, and a browser runs no script of the other site there.
+fn same_origin(request: &Request, scheme: &str) -> Result<(), ApiError> {
+    let headers = request.headers();
+    let foreign = || ApiError::new(ApiErrorKind::Browser, "another site's page asks; only the relay's own may");
+    let says = |name: &str, value: &str| headers.get(name).is_some_and(|said| said == value);
+    let follows_link = says("sec-fetch-mode", "navigate")
+        && says("sec-fetch-dest", "document")
+        && *request.method() == Method::GET
+        && relay_page::file(request.uri().path()).is_some();
+    let site = headers.get("sec-fetch-site");
+    if site.is_some_and(|site| site != "same-origin" && site != "none") && !follows_link {
+        return Err(foreign());
+    }
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    let Some(origin) = origins.next() else { return Ok(()) };
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = host.or_else(|| request.uri().authority().map(Authority::as_str));
+    let own = host.map(|host| format!("{scheme}://{host}"));
+    let is_own = own.is_some_and(|own| own.as_bytes().eq_ignore_ascii_case(origin.as_bytes()));
+    if is_own && origins.next().is_none() { Ok(()) } else { Err(foreign()) }
+}
+
+/// What holds for every answer: nothing is guessed, framed or, unless it says so, kept by a browser.
+pub(super) async fn harden(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
 }
 
 /// Whether a request is for such a host by its `Host`, which may have been left out, and by its target where that names
@@ -127,8 +162,6 @@ impl Host {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
-
     use super::*;
 
     fn lines(name: &header::HeaderName, values: &[&str]) -> HeaderMap {
@@ -180,6 +213,35 @@ mod tests {
         assert!(passes("http://localhost:9090/metrics", Some("127.0.0.1")));
         assert!(!passes("http://evil.example/metrics", Some("127.0.0.1")));
         assert!(!passes("http://evil.example/metrics", None) && !passes("/metrics", Some("evil.example")));
+    }
+
+    #[test]
+    fn a_page_of_another_site_or_port_neither_reads_nor_acts() {
+        let passes = |path: &str, lines: &[(&'static str, &str)]| {
+            let mut request = Request::new(axum::body::Body::empty());
+            *request.uri_mut() = path.parse().unwrap();
+            request.headers_mut().insert(header::HOST, HeaderValue::from_static("127.0.0.1:9090"));
+            for (name, value) in lines {
+                request.headers_mut().append(*name, HeaderValue::from_str(value).unwrap());
+            }
+            same_origin(&request, "http").is_ok()
+        };
+        let api = "/api/v1/events";
+        for site in ["same-origin", "none"] {
+            assert!(passes(api, &[("sec-fetch-site", site)]), "{site}");
+        }
+        for site in ["same-site", "cross-site", ""] {
+            assert!(!passes(api, &[("sec-fetch-site", site)]), "{site}");
+        }
+        assert!(passes(api, &[]) && passes(api, &[("origin", "http://127.0.0.1:9090")]));
+        for origin in ["null", "http://127.0.0.1:3000", "https://127.0.0.1:9090", "http://evil.example"] {
+            assert!(!passes(api, &[("origin", origin)]), "{origin}");
+        }
+        assert!(!passes(api, &[("origin", "http://127.0.0.1:9090"), ("origin", "null")]));
+        let link = [("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
+        assert!(passes("/e/hook_1", &link) && !passes(api, &link) && !passes("/livez", &link));
+        let framed = [("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe")];
+        assert!(!passes("/", &framed));
     }
 
     #[test]

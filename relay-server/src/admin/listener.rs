@@ -6,6 +6,7 @@
 use std::{
     collections::VecDeque,
     io,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -29,7 +30,7 @@ use tower::ServiceExt as _;
 use super::gate::Local;
 use crate::{
     failure::{ApiError, ApiErrorKind},
-    ingress::socket::TimedWrites,
+    ingress::{Client, socket::TimedWrites},
     throttle::Throttle,
 };
 
@@ -53,7 +54,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
     let waiting = Arc::new(Waiting::default());
     let connections = TaskTracker::new();
     loop {
-        let (stream, _) = tokio::select! {
+        let (stream, peer) = tokio::select! {
             biased;
             () = stop.cancelled() => break,
             accepted = accept::next(&listener, not_accepted) => accepted,
@@ -65,7 +66,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         let (router, stop, waiting) = (router.clone(), stop.clone(), Arc::clone(&waiting));
         connections.spawn(async move {
-            if let Err(error) = run(stream, router, stop, &waiting).await {
+            if let Err(error) = run(stream, peer, router, stop, &waiting).await {
                 tracing::debug!(%error, "an admin connection broke");
             }
             drop(slot);
@@ -81,7 +82,13 @@ fn not_accepted(error: &io::Error) {
     }
 }
 
-async fn run(stream: TcpStream, router: Router, stop: CancellationToken, waiting: &Arc<Waiting>) -> io::Result<()> {
+async fn run(
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    stop: CancellationToken,
+    waiting: &Arc<Waiting>,
+) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let local = Local(stream.local_addr()?);
     let stream = TimedWrites::new(stream, ANSWER);
@@ -89,6 +96,7 @@ async fn run(stream: TcpStream, router: Router, stop: CancellationToken, waiting
     let end = wait.end.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(local);
+        request.extensions_mut().insert(Client(peer.ip().to_canonical()));
         let (router, wait) = (router.clone(), Arc::clone(&wait));
         wait.pause();
         async move {

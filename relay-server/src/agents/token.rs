@@ -62,9 +62,14 @@ impl AgentToken {
     ///
     /// Fails only where the operating system has no source of randomness.
     pub fn generate() -> Result<Self, getrandom::Error> {
+        Self::random(PREFIX)
+    }
+
+    /// Such as [`AgentToken::generate`] makes, with another beginning.
+    pub(crate) fn random(prefix: &str) -> Result<Self, getrandom::Error> {
         let mut bytes = [0_u8; RANDOM_BYTES];
         getrandom::fill(&mut bytes)?;
-        let text = format!("{PREFIX}{}", BASE64URL_NOPAD.encode(&bytes));
+        let text = format!("{prefix}{}", BASE64URL_NOPAD.encode(&bytes));
         bytes.zeroize();
         Ok(Self(Zeroizing::new(text)))
     }
@@ -200,6 +205,12 @@ impl Tokens {
         }
         let token = usize::try_from(found).ok().and_then(|index| self.0.get(index))?;
         Some(Shown { token: Arc::clone(token), secret: presented })
+    }
+
+    /// A token as it is now, if it still has the secret that somebody showed.
+    pub(crate) fn still(&self, shown: &Shown) -> Option<Arc<Token>> {
+        let named = self.0.iter().find(|token| *token.name == *shown.token.name)?;
+        named.hashes.contains(&shown.secret).then(|| Arc::clone(named))
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Token>> {

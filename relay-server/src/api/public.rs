@@ -26,7 +26,7 @@ use crate::{
     webhook::input::RequestBody,
 };
 
-const MOUNT: Mount = Mount { base: API_BASE };
+const MOUNT: Mount = Mount { base: API_BASE, sessions: false, cookie: false };
 
 impl Api {
     /// What the public listener hands its own requests to.

@@ -31,7 +31,6 @@ pub(crate) enum WhoKind {
     /// The admin token.
     Admin,
     /// A session of the page.
-    #[allow(dead_code, reason = "sessions come")]
     Session,
     /// An agent's token.
     Token,
@@ -41,6 +40,8 @@ pub(crate) enum WhoKind {
 pub(crate) struct Who {
     pub kind: WhoKind,
     pub name: Arc<str>,
+    /// Its session of the page.
+    pub session: Option<u64>,
     /// What it may do where; `None`: everything everywhere.
     token: Option<Arc<Token>>,
 }
@@ -51,18 +52,17 @@ pub(crate) struct Asking(pub(crate) Result<Who, ApiError>);
 
 impl Who {
     pub(crate) fn admin() -> Self {
-        Self { kind: WhoKind::Admin, name: Arc::from("admin"), token: None }
+        Self { kind: WhoKind::Admin, name: Arc::from("admin"), session: None, token: None }
     }
 
     pub(crate) fn token(token: Arc<Token>) -> Self {
-        Self { kind: WhoKind::Token, name: Arc::clone(&token.name), token: Some(token) }
+        Self { kind: WhoKind::Token, name: Arc::clone(&token.name), session: None, token: Some(token) }
     }
 
-    #[allow(dead_code, reason = "sessions come")]
     /// A page session: with a token's rights, or with all.
-    pub(crate) fn session(token: Option<Arc<Token>>) -> Self {
+    pub(crate) fn session(id: u64, token: Option<Arc<Token>>) -> Self {
         let name = token.as_ref().map_or_else(|| Arc::from("admin"), |token| Arc::clone(&token.name));
-        Self { kind: WhoKind::Session, name, token }
+        Self { kind: WhoKind::Session, name, session: Some(id), token }
     }
 
     /// The agents' token that it goes by.

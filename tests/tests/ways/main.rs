@@ -3,6 +3,7 @@
 
 mod agent;
 mod agent_events;
+mod api;
 mod attach;
 mod badhttp;
 mod commands;

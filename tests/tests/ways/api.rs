@@ -1,0 +1,248 @@
+//! The API: what each path gives to whom, and how a browser comes in.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use relay_tests::{
+    process::Server,
+    sender::{request, send},
+};
+use serde_json::{Value, json};
+
+/// All rights but `admin`, at the endpoints of one team.
+const TEAM: &str = "[[token]]\nname = \"team\"\nsecrets = [\"env:TEAM\"]\nendpoints = [\"a-*\"]\n\
+    rights = [\"attach\", \"read\", \"replay\", \"sign\", \"skip\", \"act\", \"create\"]\n";
+const TEAM_TOKEN: &str = "rt_0123456789abcdef0123456789abcdef";
+const TEXT: &str = "the other team's words";
+
+async fn relay() -> Server {
+    let endpoint = |name: &str| format!("[[endpoint]]\nname = \"{name}\"\nmode = \"assured\"\nverify = \"none\"\n");
+    let config = [endpoint("a-own"), endpoint("b-other"), TEAM.to_owned()].concat();
+    let program = Path::new(env!("CARGO_BIN_EXE_demo"));
+    Server::start(program, "127.0.0.1:0", &config, &[("TEAM", TEAM_TOKEN)]).await.expect("a relay")
+}
+
+async fn ask(at: &str, token: &str, method: &str, path: &str, more: &[(&str, &str)], body: &str) -> Response<Bytes> {
+    let mut request = Request::builder().method(method).uri(path).header("host", at);
+    if !token.is_empty() {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    for (name, value) in more {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Full::new(body.to_owned().into())).expect("lawful");
+    send(at, request).await.expect("answers")
+}
+
+fn read(answer: &Response<Bytes>) -> Value {
+    serde_json::from_slice(answer.body()).unwrap_or_default()
+}
+
+fn header<'r>(answer: &'r Response<Bytes>, name: &str) -> &'r str {
+    answer.headers().get(name).map_or("", |value| value.to_str().expect("text"))
+}
+
+/// Each operation of the document: method, path, whether it needs somebody.
+async fn operations(relay: &Server) -> Vec<(String, String, bool)> {
+    let document = read(&ask(&relay.admin, "", "GET", "/api/v1/openapi.json", &[], "").await);
+    assert_eq!(document["openapi"].as_str().map(|version| &version[..3]), Some("3.1"));
+    let mut all = Vec::new();
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in item.as_object().expect("operations") {
+            let open = operation["description"] == "Needs no token.";
+            all.push((method.to_uppercase(), path.clone(), !open));
+        }
+    }
+    assert!(all.len() > 30, "{all:?}");
+    all
+}
+
+#[tokio::test]
+async fn no_path_shows_a_token_what_is_anothers() {
+    let relay = relay().await;
+    let kept = ask(&relay.public, "", "POST", "/b-other", &[], TEXT).await;
+    let other = header(&kept, "relay-event-id").to_owned();
+    assert!(other.starts_with("hook_"));
+    for (method, path, needs) in operations(&relay).await {
+        let filled = path.replace("{id}", &other).replace("{name}", "b-other").replace("{code}", "busy");
+        let filled = format!("/_relay/v1{filled}");
+        let answer = ask(&relay.public, TEAM_TOKEN, &method, &filled, &[], "").await;
+        let (status, mut body) = (answer.status(), read(&answer));
+        assert_ne!(status, StatusCode::METHOD_NOT_ALLOWED, "{method} {path}");
+        assert!(!status.is_server_error(), "{method} {path}: {status} {body}");
+        if path.starts_with("/events/{id}") || path.starts_with("/endpoints/{name}") {
+            let expected = [StatusCode::NOT_FOUND, StatusCode::BAD_REQUEST];
+            assert!(expected.contains(&status), "{method} {path}: {status} {body}");
+        }
+        body["instance"] = Value::Null; // What was asked.
+        let shown =
+            if body.is_object() { body.to_string() } else { String::from_utf8_lossy(answer.body()).into_owned() };
+        for secret in [other.as_str(), "b-other", TEXT] {
+            assert!(path == "/openapi.json" || !shown.contains(secret), "{method} {path}: {shown}");
+        }
+        let stranger = ask(&relay.admin, "", &method, &filled.replace("/_relay/v1", "/api/v1"), &[], "").await;
+        assert_eq!(stranger.status() == StatusCode::UNAUTHORIZED, needs, "{method} {path}: {}", stranger.status());
+    }
+    // What is not in the document is not there.
+    for path in ["/nothing", "/events/x/y/z", "/tokens/x/y"] {
+        let answer = ask(&relay.public, TEAM_TOKEN, "GET", &format!("/_relay/v1{path}"), &[], "").await;
+        assert_eq!(answer.status(), StatusCode::NOT_FOUND, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn an_error_is_a_problem_that_says_what_it_is() {
+    let relay = relay().await;
+    let token = relay.admin_token().expect("a token");
+    let answer =
+        ask(&relay.admin, &token, "GET", "/api/v1/events/hook_00000000000000000000000000000000", &[], "").await;
+    assert_eq!(header(&answer, "content-type"), "application/problem+json");
+    let problem = read(&answer);
+    assert_eq!(
+        (&problem["status"], &problem["code"], &problem["error"]),
+        (&404.into(), &"not_found".into(), &"not_found".into())
+    );
+    assert_eq!(problem["instance"], "/api/v1/events/hook_00000000000000000000000000000000");
+    assert_eq!(problem["detail"], problem["message"]);
+    let meaning = ask(&relay.admin, "", "GET", problem["type"].as_str().expect("a path"), &[], "").await;
+    assert!(String::from_utf8_lossy(meaning.body()).starts_with("not_found (404)"));
+    let wrong = ask(&relay.admin, &token, "PATCH", "/api/v1/events", &[], "").await;
+    assert_eq!((wrong.status(), header(&wrong, "allow")), (StatusCode::METHOD_NOT_ALLOWED, "GET,HEAD"));
+    assert_eq!(read(&wrong)["code"], "method_not_allowed");
+}
+
+#[tokio::test]
+async fn who_asks_is_told_what_it_may() {
+    let relay = relay().await;
+    let token = relay.admin_token().expect("a token");
+    let about = read(&ask(&relay.admin, &token, "GET", "/api/v1", &[], "").await);
+    assert_eq!((&about["you"]["kind"], &about["api"]["version"]), (&"admin".into(), &1.into()));
+    assert_eq!(read(&ask(&relay.admin, &token, "GET", "/api/v1/", &[], "").await)["you"], about["you"]);
+    let about = read(&ask(&relay.public, TEAM_TOKEN, "GET", "/_relay/v1/", &[], "").await);
+    assert_eq!((&about["you"]["kind"], &about["you"]["name"]), (&"token".into(), &"team".into()));
+    assert_eq!(about["you"]["rights"]["a-*"].as_array().map(Vec::len), Some(7));
+    // What it may not.
+    let refused = ask(&relay.public, TEAM_TOKEN, "PUT", "/_relay/v1/config", &[], "{}").await;
+    assert_eq!((refused.status(), &read(&refused)["code"]), (StatusCode::FORBIDDEN, &"may_not_admin".into()));
+    let reader = ask(&relay.public, &relay.token, "POST", "/_relay/v1/endpoints/b-other/pause", &[], "").await;
+    assert_eq!((reader.status(), &read(&reader)["code"]), (StatusCode::FORBIDDEN, &"may_not_act".into()));
+    // What it may.
+    let paused = ask(&relay.public, TEAM_TOKEN, "POST", "/_relay/v1/endpoints/a-own/pause", &[], "").await;
+    assert_eq!(read(&paused)["paused"], true);
+    let list = read(&ask(&relay.public, TEAM_TOKEN, "GET", "/_relay/v1/endpoints", &[], "").await);
+    let names: Vec<_> = list["endpoints"].as_array().expect("a list").iter().map(|one| &one["name"]).collect();
+    assert_eq!(names, ["a-own"]);
+    let row = |name: &str| json!({ "endpoint": { "name": name, "verify": "none" } }).to_string();
+    let made = ask(&relay.public, TEAM_TOKEN, "POST", "/_relay/v1/endpoints", &[], &row("a-new")).await;
+    assert_eq!(made.status(), StatusCode::CREATED);
+    let foreign = ask(&relay.public, TEAM_TOKEN, "POST", "/_relay/v1/endpoints", &[], &row("b-new")).await;
+    assert_eq!((foreign.status(), &read(&foreign)["code"]), (StatusCode::FORBIDDEN, &"may_not_create".into()));
+}
+
+#[tokio::test]
+async fn a_code_opens_one_session_and_only_the_relays_own_page_uses_it() {
+    let relay = relay().await;
+    let (code, url) = relay.ask(&["inspect"]).await.expect("runs");
+    assert_eq!(code, 0, "{url}");
+    let (page, code) = url.trim().split_once("/#code=").expect("a code in the fragment");
+    assert_eq!(page, format!("http://{}", relay.admin));
+    let login = json!({ "code": code }).to_string();
+    let kind = ("content-type", "application/json");
+    let own = [kind, ("sec-fetch-site", "same-origin"), ("origin", page)];
+    let opened = ask(&relay.admin, "", "POST", "/api/v1/sessions", &own, &login).await;
+    assert_eq!(opened.status(), StatusCode::OK, "{}", read(&opened));
+    assert_eq!(header(&opened, "set-cookie"), "", "a cookie would go to every port of this machine");
+    let key = read(&opened)["key"].as_str().expect("a key").to_owned();
+    let again = ask(&relay.admin, "", "POST", "/api/v1/sessions", &own, &login).await;
+    assert_eq!(again.status(), StatusCode::UNAUTHORIZED, "a code is good once");
+
+    let status = async |method: &str, path: &str, more: &[(&str, &str)]| {
+        ask(&relay.admin, &key, method, path, more, "").await.status().as_u16()
+    };
+    assert_eq!(status("GET", "/api/v1/events", &[("sec-fetch-site", "same-origin")]).await, 200);
+    for site in ["same-site", "cross-site"] {
+        assert_eq!(status("GET", "/api/v1/events", &[("sec-fetch-site", site)]).await, 403, "{site}");
+    }
+    assert_eq!(status("POST", "/api/v1/dead/revive", &[("origin", "http://127.0.0.1:3000")]).await, 403);
+    let text = ask(&relay.admin, &key, "POST", "/api/v1/endpoints", &[("content-type", "text/plain")], "{}").await;
+    assert_eq!(text.status(), StatusCode::BAD_REQUEST, "what a form could send");
+    assert_eq!(status("POST", "/api/v1/sessions/codes", &[]).await, 403, "codes are the admin token's to make");
+
+    let sessions = read(&ask(&relay.admin, &key, "GET", "/api/v1/sessions", &[], "").await);
+    assert_eq!(sessions["sessions"][0]["current"], true, "{sessions}");
+    assert!(!sessions.to_string().contains(&key));
+    assert_eq!(status("DELETE", "/api/v1/sessions/current", &[]).await, 200);
+    assert_eq!(status("GET", "/api/v1/events", &[]).await, 401);
+}
+
+#[tokio::test]
+async fn a_tokens_session_has_its_rights_and_ends_with_it() {
+    let relay = relay().await;
+    let login = json!({ "token": TEAM_TOKEN }).to_string();
+    let opened = read(&ask(&relay.admin, "", "POST", "/api/v1/sessions", &[], &login).await);
+    let key = opened["key"].as_str().expect("a key").to_owned();
+    let list = read(&ask(&relay.admin, &key, "GET", "/api/v1/endpoints", &[], "").await);
+    assert_eq!(list["endpoints"].as_array().map(Vec::len), Some(1), "{list}");
+    assert_eq!(ask(&relay.admin, &key, "GET", "/api/v1/refused", &[], "").await.status(), StatusCode::FORBIDDEN);
+    let wrong = json!({ "token": "rt_wrong" }).to_string();
+    for _ in 0..9 {
+        let refused = ask(&relay.admin, "", "POST", "/api/v1/sessions", &[], &wrong).await;
+        assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+    }
+    let slowed = ask(&relay.admin, "", "POST", "/api/v1/sessions", &[], &wrong).await;
+    assert_eq!((slowed.status(), &read(&slowed)["code"]), (StatusCode::TOO_MANY_REQUESTS, &"too_many_logins".into()));
+    let config = relay.config().expect("a config").replace(TEAM, "");
+    relay.set_config(&config).expect("written");
+    relay.reload().await.expect("a signal");
+    let end = tokio::time::Instant::now() + std::time::Duration::from_secs(5);
+    while ask(&relay.admin, &key, "GET", "/api/v1/endpoints", &[], "").await.status() != StatusCode::UNAUTHORIZED {
+        assert!(tokio::time::Instant::now() < end, "the session of a token that is gone lives on");
+    }
+}
+
+#[tokio::test]
+async fn the_page_is_served_with_its_policy() {
+    let relay = relay().await;
+    let frame = ask(&relay.admin, "", "GET", "/", &[], "").await;
+    assert_eq!((frame.status(), header(&frame, "content-type")), (StatusCode::OK, "text/html; charset=utf-8"));
+    for path in ["/", "/e/hook_1", "/app.js", "/style.css"] {
+        let file = ask(&relay.admin, "", "GET", path, &[], "").await;
+        let policy = header(&file, "content-security-policy");
+        assert!(policy.contains("default-src 'none'") && policy.contains("trusted-types 'none'"), "{path}: {policy}");
+        assert_eq!((header(&file, "x-content-type-options"), header(&file, "cache-control")), ("nosniff", "no-cache"));
+        let again = ask(&relay.admin, "", "GET", path, &[("if-none-match", header(&file, "etag"))], "").await;
+        assert_eq!((again.status(), again.body().len()), (StatusCode::NOT_MODIFIED, 0), "{path}");
+    }
+    let head = ask(&relay.admin, "", "HEAD", "/app.js", &[], "").await;
+    assert_eq!((head.status(), head.body().len()), (StatusCode::OK, 0));
+    let link = [("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
+    assert_eq!(ask(&relay.admin, "", "GET", "/e/hook_1", &link, "").await.status(), StatusCode::OK);
+    assert_eq!(ask(&relay.admin, "", "GET", "/app.js", &link[..1], "").await.status(), StatusCode::FORBIDDEN);
+    let public = ask(&relay.public, "", "GET", "/app.js", &[], "").await;
+    assert_eq!(public.status(), StatusCode::NOT_FOUND, "the public listener has no page");
+}
+
+#[tokio::test]
+async fn a_body_comes_as_bytes_that_no_browser_runs() {
+    let relay = relay().await;
+    let html = "<script>alert(1)</script>";
+    let kept = send(&relay.public, request("POST", "/a-own", &[("content-type", "text/html")], html)).await;
+    let id = header(&kept.expect("answers"), "relay-event-id").to_owned();
+    let token = relay.admin_token().expect("a token");
+    let path = format!("/api/v1/events/{id}/body");
+    for accept in ["*/*", "text/html", "application/json"] {
+        let body = ask(&relay.admin, &token, "GET", &path, &[("accept", accept)], "").await;
+        assert_eq!((body.status(), &body.body()[..]), (StatusCode::OK, html.as_bytes()));
+        assert_eq!(header(&body, "content-type"), "application/octet-stream");
+        assert_eq!(header(&body, "x-content-type-options"), "nosniff");
+        assert!(header(&body, "content-disposition").starts_with("attachment"));
+        assert!(header(&body, "content-security-policy").contains("sandbox"));
+    }
+    let part = ask(&relay.admin, &token, "GET", &path, &[("range", "bytes=8-13")], "").await;
+    assert_eq!((part.status(), &part.body()[..]), (StatusCode::PARTIAL_CONTENT, &b">alert"[..]));
+    assert_eq!(header(&part, "content-range"), format!("bytes 8-13/{}", html.len()));
+    let head = ask(&relay.admin, &token, "HEAD", &path, &[], "").await;
+    assert_eq!((head.status(), header(&head, "content-length")), (StatusCode::OK, "25"));
+}
