@@ -17,6 +17,7 @@ pub mod file;
 pub mod http1;
 pub mod list;
 mod name;
+pub mod news;
 pub mod pattern;
 pub mod process;
 pub mod query;

@@ -106,7 +106,7 @@ async fn ready(State(probes): State<Probes>) -> (StatusCode, String) {
 
 async fn metrics_text(State(probes): State<Probes>, headers: HeaderMap) -> ([(HeaderName, HeaderValue); 2], String) {
     let form = Form::asked_for(headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok()));
-    let Services { metrics, agents, delivery, refused, journal, ingress, .. } = probes.services;
+    let Services { metrics, agents, delivery, refused, journal, streams, ingress, .. } = probes.services;
     let registry = agents.registry();
     let gauges = Gauges {
         waiting: delivery.waiting().await,
@@ -119,6 +119,7 @@ async fn metrics_text(State(probes): State<Probes>, headers: HeaderMap) -> ([(He
         dropped_copies: registry.dropped_copies(),
         unwritten_refusals: refused.log.lost(),
         journal_dropped: journal.dropped(),
+        left_out: streams.left_out(),
     };
     let kind = HeaderValue::from_static(form.content_type());
     ([(header::CONTENT_TYPE, kind), (header::VARY, HeaderValue::from_static("accept"))], metrics.text(&gauges, form))

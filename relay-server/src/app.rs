@@ -29,6 +29,7 @@ use crate::{
     config::{Config, ConfigSource, Listen, StoreSpec},
     delivery::{self, Delivery},
     ingress::OwnServices,
+    journal::ROUND,
     runtime_config::{self, RuntimeConfig},
     services::Services,
     state::StateDir,
@@ -151,6 +152,7 @@ impl App {
         tokio::spawn(delivery::pump(Arc::clone(delivery), stop.clone()));
         tokio::spawn(delivery::work_off_bulks(Arc::clone(delivery), stop.clone()));
         tokio::spawn(delivery::settle_late_outcomes(Arc::clone(delivery), late_outcomes));
+        tokio::spawn(count_by_time(relay.services.clone(), stop.clone()));
         tokio::spawn(housekeeping(Arc::clone(delivery), store, stop.clone()));
         let (refused, stopped) = (Arc::clone(&relay.services.refused), stop.clone());
         let behind = tokio::spawn(async move { refused.log.write_behind(stopped).await });
@@ -214,6 +216,7 @@ impl Relay {
     pub(crate) async fn drain(&self) {
         self.readiness.set(false);
         tracing::info!(drain_timeout = ?self.drain_timeout, "stopping");
+        self.services.streams.close();
         self.services.ingress.close();
         self.services.agents.drain();
         self.services.ingress.closed(self.drain_timeout).await;
@@ -223,6 +226,7 @@ impl Relay {
 
     /// Stops at once, but for what the log of refused requests still has to write.
     pub(crate) async fn stop(mut self) {
+        self.services.streams.close();
         self.stop.cancel();
         for task in std::mem::take(&mut self.last) {
             let _ = timeout(FAREWELL, task).await;
@@ -338,6 +342,20 @@ fn page_url(admin: SocketAddr) -> String {
         admin
     };
     format!("http://{address}")
+}
+
+/// Reads what was counted, at the end of each step.
+async fn count_by_time(services: Services, stop: CancellationToken) {
+    loop {
+        let now = services.delivery.clock.now();
+        let into_step = Duration::from_millis(now.as_millisecond().unsigned_abs() % ROUND.as_millis() as u64);
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(ROUND - into_step) => {}
+        }
+        let waiting = services.delivery.waiting().await;
+        services.figures.take(services.delivery.clock.now(), services.metrics.samples(), &waiting);
+    }
 }
 
 pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {

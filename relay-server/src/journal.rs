@@ -10,6 +10,7 @@
 //! records, bytes and age ([`ring`]); the numbers rise across restarts.
 
 mod entry;
+mod figures;
 mod ring;
 mod shown;
 mod tap;
@@ -30,6 +31,7 @@ use tokio::time::Instant;
 use self::ring::Ring;
 pub(crate) use self::{
     entry::{AnswerTap, Draft, LiveAnswer, LiveEntry},
+    figures::{Figures, FiguresQuery, ROUND},
     shown::{Attempted, answered, body, detail, hops, summary},
     tap::{BodyTap, Taps},
 };

@@ -5,6 +5,7 @@
 //! asks. Nothing here decides anything. A name that is its endpoint's secret, or was, is shown as a digest.
 
 mod form;
+mod latencies;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -30,7 +31,11 @@ use prometheus_client::{
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
 
-pub(crate) use self::form::Form;
+use self::latencies::Latencies;
+pub(crate) use self::{
+    form::Form,
+    latencies::{LATENCIES, MeterSample, latency_bounds_us},
+};
 use crate::store::Usage;
 
 /// How a request ended, as far as counting goes.
@@ -73,7 +78,7 @@ impl AnswerClass {
     ];
 
     /// A handler's status from 600 on counts as its failure.
-    fn index(self) -> usize {
+    pub(super) fn index(self) -> usize {
         Self::ALL.iter().position(|(class, _)| *class == self).unwrap_or(4)
     }
 }
@@ -150,6 +155,8 @@ pub(crate) struct Meter {
     received: Counter,
     outcomes: [Counter; 13],
     seconds: Histogram,
+    patience: Histogram,
+    latencies: Latencies,
 }
 
 impl Meter {
@@ -157,9 +164,14 @@ impl Meter {
         self.received.inc();
     }
 
-    pub(crate) fn answered(&self, outcome: AnswerClass, after: Duration) {
+    /// One more answer, of whose sender's deadline this was the whole.
+    pub(crate) fn answered(&self, outcome: AnswerClass, after: Duration, deadline: Duration) {
         self.outcomes[outcome.index()].inc();
-        self.seconds.observe(after.as_secs_f64());
+        let seconds = after.as_secs_f64();
+        self.seconds.observe(seconds);
+        let patience = seconds / deadline.as_secs_f64().max(f64::MIN_POSITIVE);
+        self.patience.observe(patience);
+        self.latencies.count(after, patience);
     }
 }
 
@@ -203,6 +215,8 @@ pub(crate) struct Gauges {
     pub unwritten_refusals: u64,
     /// Live requests that the journal gave up for others before their hour was over.
     pub journal_dropped: u64,
+    /// Rows that were left out of streams.
+    pub left_out: u64,
     pub waiting: Vec<EndpointBacklog>,
     pub store: Usage,
 }
@@ -213,6 +227,7 @@ pub struct Metrics {
     received: Family<OfEndpoint, Counter>,
     outcomes: Family<OfOutcome, Counter>,
     seconds: Family<OfEndpoint, Histogram, fn() -> Histogram>,
+    patience: Family<OfEndpoint, Histogram, fn() -> Histogram>,
     meters: Mutex<HashMap<String, Arc<Meter>>>,
     events: Events,
     /// Requests to no endpoint.
@@ -225,12 +240,18 @@ fn seconds() -> Histogram {
     Histogram::new([0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0])
 }
 
+/// Upper bounds as parts of a sender's deadline; beyond all of it the sender may have gone.
+fn parts() -> Histogram {
+    Histogram::new([0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0])
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         Self {
             received: Family::default(),
             outcomes: Family::default(),
             seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
+            patience: Family::new_with_constructor(parts as fn() -> Histogram),
             meters: Mutex::default(),
             events: Events::default(),
             unrouted: Counter::default(),
@@ -251,9 +272,23 @@ impl Metrics {
                 received: self.received.get_or_create_owned(&name),
                 outcomes: AnswerClass::ALL.map(|(_, outcome)| self.outcomes.get_or_create_owned(&of(outcome))),
                 seconds: self.seconds.get_or_create_owned(&name),
+                patience: self.patience.get_or_create_owned(&name),
+                latencies: Latencies::default(),
             })
         };
         Arc::clone(meters.entry(endpoint.to_owned()).or_insert_with(new))
+    }
+
+    /// What was counted until now, by endpoint.
+    pub(crate) fn samples(&self) -> Vec<(String, MeterSample)> {
+        let meters = self.meters.lock();
+        let sample = |meter: &Meter| MeterSample {
+            received: meter.received.get(),
+            outcomes: std::array::from_fn(|at| meter.outcomes[at].get()),
+            latencies: meter.latencies.counts(),
+            patience: meter.latencies.take_patience(),
+        };
+        meters.iter().map(|(name, meter)| (name.clone(), sample(meter))).collect()
     }
 
     /// Says whether an endpoint's name is its secret, which nobody is told who asks for numbers.
@@ -281,6 +316,8 @@ impl Metrics {
         registry.register("webhooks_answered", "Answers to senders, by what became of it", self.outcomes.clone());
         let help = "From a request's head to the head of its answer";
         registry.register_with_unit("webhook_duration", help, Unit::Seconds, self.seconds.clone());
+        let help = "Part of the endpoint's deadline that was over when its sender got an answer";
+        registry.register_with_unit("webhook_patience", help, Unit::Ratios, self.patience.clone());
         registry.register("events", "Kept events, by what became of them", self.events.counted.clone());
         registry.register("requests_unrouted", "Requests to no endpoint", self.unrouted.clone());
         registry.register("agent_sessions", "Attached sessions", ConstGauge::new(now.sessions));
@@ -296,6 +333,8 @@ impl Metrics {
         registry.register("refused_unwritten", help, ConstCounter::new(now.unwritten_refusals));
         let help = "Records of the journal that gave way to others before their hour was over";
         registry.register("journal_dropped", help, ConstCounter::new(now.journal_dropped));
+        let help = "Rows that were left out of streams, since there were too many at a time";
+        registry.register("watchers_left_out", help, ConstCounter::new(now.left_out));
         let runtimes = self.runtimes.lock();
         let tasks: usize = runtimes.iter().map(|runtime| runtime.metrics().num_alive_tasks()).sum();
         registry.register("tasks", "Tasks of every runtime", ConstGauge::new(tasks));
@@ -345,14 +384,16 @@ mod tests {
         metrics.conceal("github", false);
         let meter = metrics.meter("github");
         meter.received();
-        meter.answered(AnswerClass::Answered(2), Duration::from_millis(3));
-        metrics.meter("github").answered(AnswerClass::Refused, Duration::from_millis(1));
+        meter.answered(AnswerClass::Answered(2), Duration::from_millis(3), Duration::from_millis(5));
+        metrics.meter("github").answered(AnswerClass::Refused, Duration::from_millis(1), Duration::from_secs(1));
         let text = metrics.text(&Gauges { sessions: 2, dropped_copies: 7, ..Gauges::default() }, Form::OpenMetrics);
         for line in [
             "relay_webhooks_received_total{endpoint=\"github\"} 1",
             "relay_webhooks_answered_total{endpoint=\"github\",outcome=\"2xx\"} 1",
             "relay_webhooks_answered_total{endpoint=\"github\",outcome=\"refused\"} 1",
             "relay_webhook_duration_seconds_count{endpoint=\"github\"} 2",
+            "relay_webhook_patience_ratios_bucket{le=\"0.75\",endpoint=\"github\"} 2",
+            "relay_webhook_patience_ratios_bucket{le=\"0.5\",endpoint=\"github\"} 1",
             "relay_agent_sessions 2",
             "relay_copies_dropped_total 7",
             "# EOF",

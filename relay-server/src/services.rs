@@ -13,12 +13,13 @@ use crate::{
     config::Config,
     delivery::Delivery,
     ingress::Ingress,
-    journal::Journal,
+    journal::{Figures, Journal},
     metrics::Metrics,
     providers::Providers,
     refused::Refused,
     routes::SharedRoutes,
     store::{Store, Vault},
+    stream::Streams,
 };
 
 #[derive(Clone)]
@@ -30,6 +31,8 @@ pub(crate) struct Services {
     pub providers: Arc<Providers>,
     pub refused: Arc<Refused>,
     pub journal: Arc<Journal>,
+    pub figures: Arc<Figures>,
+    pub streams: Arc<Streams>,
     pub ingress: Arc<Ingress>,
 }
 
@@ -57,6 +60,9 @@ impl Services {
         let refused = Refused::build(budget, lasts, Arc::clone(store), Arc::clone(agents.registry()));
         let ingress =
             Ingress::build(config, max_connections, &routes, &agents, &delivery, &providers, &refused, &journal)?;
-        Ok((Self { routes, metrics, agents, delivery, providers, refused, journal, ingress }, late_outcomes))
+        let (figures, streams) = (Arc::default(), Streams::build(&journal, &delivery));
+        let services =
+            Self { routes, metrics, agents, delivery, providers, refused, journal, figures, streams, ingress };
+        Ok((services, late_outcomes))
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! What the relay tells was written by senders and handlers: it is escaped before it reaches a terminal.
 
+mod tail;
+
 use std::io::Read;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -37,6 +39,8 @@ pub(crate) enum EventCommand {
     List(ListArgs),
     /// Shows an event, its attempts and why it stands where it does
     Show(ShowArgs),
+    /// Prints what happens, as it happens
+    Tail(tail::TailArgs),
     /// Has events delivered once more: to your own running agent, which changes nothing at the relay
     Replay(ReplayArgs),
 }
@@ -46,6 +50,7 @@ impl EventCommand {
         match self {
             Self::List(args) => &args.reach,
             Self::Show(args) => &args.reach,
+            Self::Tail(args) => &args.reach,
             Self::Replay(args) => &args.reach,
         }
     }
@@ -162,6 +167,7 @@ pub(super) fn run(command: &EventCommand, places: &Places, stdin: impl Read) -> 
         match command {
             EventCommand::List(args) => list(&mut api, args).await,
             EventCommand::Show(args) => show(&mut api, args).await,
+            EventCommand::Tail(args) => tail::tail(&mut api, args).await,
             EventCommand::Replay(args) => {
                 replay(&mut api, args, &settings::name(args.name.as_ref(), file.as_ref())?).await
             }

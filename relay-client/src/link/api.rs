@@ -6,8 +6,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
-use relay_program::http1::{Connection, encoded};
+use http::{HeaderValue, Method, Request, StatusCode, header};
+use relay_program::{
+    http1::{Connection, encoded},
+    news::{EVENT_STREAM, LAST_EVENT_ID},
+};
 use serde::{
     Deserialize, Deserializer,
     de::{SeqAccess, Visitor},
@@ -19,6 +22,7 @@ use super::{LinkError, MAX_HEAD_BYTES, Stream, UPGRADE_TIMEOUT, error, reach, se
 use crate::config::{Token, Way};
 
 const EVENTS: &str = "/_relay/v1/events";
+const STREAM: &str = "/_relay/v1/stream";
 /// For an answer that needs no handler.
 const PATIENCE: Duration = Duration::from_secs(45);
 /// For one that does: a handler has an hour at most, and the relay says when its own limit is over.
@@ -155,6 +159,22 @@ impl<'a> Api<'a> {
             path.push_str(&format!("&instance={}", instance.as_simple()));
         }
         json(&self.ask(Method::POST, &path, REPLAY_PATIENCE).await?)
+    }
+
+    /// The relay's news, behind those of an id: an answer whose body is a stream, on a connection of its own.
+    pub(crate) async fn follow(&self, query: &str, last_id: Option<&str>) -> Result<Connection<Stream>, LinkError> {
+        let mut request = self.request(Method::GET, &format!("{STREAM}?{query}"))?;
+        let headers = request.headers_mut();
+        headers.insert(header::ACCEPT, HeaderValue::from_static(EVENT_STREAM));
+        if let Some(id) = last_id.and_then(|id| HeaderValue::from_str(id).ok()) {
+            headers.insert(LAST_EVENT_ID, id);
+        }
+        let opened = async {
+            let mut relay = connect(self.way).await?;
+            let answer = relay.ask(request).await.map_err(|error| error::of_http(&error))?;
+            if answer.status.is_success() { Ok(relay) } else { Err(error::of_answer(&answer, &mut relay).await) }
+        };
+        timeout(PATIENCE, opened).await.map_err(|_| silent(self.way))?
     }
 
     async fn ask(&mut self, method: Method, path: &str, patience: Duration) -> Result<Bytes, LinkError> {

@@ -1,6 +1,8 @@
 //! `event`: what a running relay keeps, and what never became an event: refused requests, and challenges that it
 //! answered itself.
 
+mod tail;
+
 use clap::{Subcommand, ValueEnum};
 use relay_program::{
     Failure,
@@ -40,6 +42,8 @@ pub(super) enum EventCommand {
         #[command(flatten)]
         remote: Remote,
     },
+    /// Print what happens, as it happens
+    Tail(tail::TailArgs),
     /// Print an event's body, byte for byte; on a terminal as text that cannot steer it
     Body(OneEvent),
     /// Deliver an event once more, as a new one with the same content
@@ -136,6 +140,7 @@ pub(super) fn run(command: &EventCommand) -> Result<(), Failure> {
             let event = remote.get(&format!("/api/v1/events/{}", encoded(id)))?;
             terminal::answer(&event, *json, |event: &EventDetail| event.words("to do"))
         }
+        EventCommand::Tail(args) => tail::run(args),
         EventCommand::Body(OneEvent { id, remote }) => {
             let body = remote.bytes(&format!("/api/v1/events/{}/body", encoded(id)))?;
             terminal::body(&body)

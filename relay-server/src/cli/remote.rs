@@ -15,6 +15,7 @@ use http::{Method, Request, StatusCode, Uri, header};
 use relay_program::{
     Failure,
     http1::{Connection, bearer},
+    news::{EVENT_STREAM, LAST_EVENT_ID},
 };
 use relay_proto::printable::without_password;
 use relay_schemes::ascii_host;
@@ -73,23 +74,28 @@ impl Remote {
             .block_on(async { timeout(PATIENCE, ask(&address, &token, question)).await })
             .map_err(|_| anyhow!("no answer in {} s", PATIENCE.as_secs()))
             .flatten()
-            .map_err(|error| {
-                Failure::Unreachable(format!(
-                    "the relay at http://{address} cannot be asked: {error:#}; is it running?"
-                ))
-            })?;
-        if status.is_success() {
-            return Ok(body);
+            .map_err(|error| unreachable(&address, &error))?;
+        if status.is_success() { Ok(body) } else { Err(refusal(status, &body)) }
+    }
+
+    /// The relay's news, behind those of an id: an answer whose body is a stream.
+    pub(super) async fn follow(&self, path: &str, last_id: Option<&str>) -> Result<Connection<TcpStream>, Failure> {
+        let (address, token) = self.find()?;
+        let mut question = Request::get(path).header(header::ACCEPT, EVENT_STREAM);
+        if let Some(id) = last_id {
+            question = question.header(LAST_EVENT_ID, id);
         }
-        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let text = |key: &str| body[key].as_str().unwrap_or_default().to_owned();
-        let said = format!("{} ({})", text("message"), text("error"));
-        Err(match status {
-            StatusCode::UNAUTHORIZED | StatusCode::MISDIRECTED_REQUEST => Failure::Refused(said),
-            StatusCode::NOT_FOUND => Failure::NotFound(said),
-            StatusCode::BAD_REQUEST => Failure::Usage(said),
-            _ => Failure::from(anyhow!("{status}: {said}")),
-        })
+        let question = question.body(Bytes::new()).context("the question cannot be asked")?;
+        let opened = async {
+            let (status, mut relay) = begin(&address, &token, question).await?;
+            let said = if status.is_success() { Bytes::new() } else { relay.collect(MAX_ANSWER_BYTES).await? };
+            Ok((status, relay, said))
+        };
+        let (status, relay, said) = timeout(PATIENCE, opened)
+            .await
+            .unwrap_or_else(|_| Err(anyhow!("no answer in {} s", PATIENCE.as_secs())))
+            .map_err(|error| unreachable(&address, &error))?;
+        if status.is_success() { Ok(relay) } else { Err(refusal(status, &said)) }
     }
 
     /// `host:port` and the token.
@@ -163,13 +169,40 @@ fn read(file: &Path) -> anyhow::Result<Zeroizing<String>> {
     Ok(Zeroizing::new(text.trim().to_owned()))
 }
 
-async fn ask(address: &str, token: &str, mut question: Request<Bytes>) -> anyhow::Result<(StatusCode, Bytes)> {
+fn unreachable(address: &str, error: &anyhow::Error) -> Failure {
+    Failure::Unreachable(format!("the relay at http://{address} cannot be asked: {error:#}; is it running?"))
+}
+
+/// An answer that says no.
+fn refusal(status: StatusCode, body: &[u8]) -> Failure {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let text = |key: &str| body[key].as_str().unwrap_or_default().to_owned();
+    let said = format!("{} ({})", text("message"), text("error"));
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::MISDIRECTED_REQUEST => Failure::Refused(said),
+        StatusCode::NOT_FOUND => Failure::NotFound(said),
+        StatusCode::BAD_REQUEST => Failure::Usage(said),
+        _ => Failure::from(anyhow!("{status}: {said}")),
+    }
+}
+
+async fn ask(address: &str, token: &str, question: Request<Bytes>) -> anyhow::Result<(StatusCode, Bytes)> {
+    let (status, mut relay) = begin(address, token, question).await?;
+    Ok((status, relay.collect(MAX_ANSWER_BYTES).await?))
+}
+
+/// Asks, and reads no further than the answer's head.
+async fn begin(
+    address: &str,
+    token: &str,
+    mut question: Request<Bytes>,
+) -> anyhow::Result<(StatusCode, Connection<TcpStream>)> {
     let bearer = bearer(token).context("the admin token cannot stand in a header")?;
     question.headers_mut().insert(header::AUTHORIZATION, bearer);
     question.headers_mut().insert(header::HOST, address.parse()?);
     let mut relay = Connection::new(TcpStream::connect(address).await?, MAX_HEAD_BYTES);
     let answer = relay.ask(question).await?;
-    Ok((answer.status, relay.collect(MAX_ANSWER_BYTES).await?))
+    Ok((answer.status, relay))
 }
 
 #[cfg(test)]

@@ -186,7 +186,7 @@ impl Requests {
                 let span = tracing::info_span!("request", %event_id, endpoint = %endpoint.name, agent = field::Empty);
                 let answered = async {
                     let outcome = self.webhook(&routes, &endpoint, received, payload).await;
-                    meter.answered(counted(&outcome), started.elapsed());
+                    meter.answered(counted(&outcome), started.elapsed(), endpoint.deadline);
                     answer_to(outcome, &endpoint, event_id)
                 };
                 answered.instrument(span).await
