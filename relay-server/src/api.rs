@@ -12,6 +12,7 @@ pub(crate) mod ask;
 mod bulk;
 mod endpoints;
 mod events;
+mod news;
 mod openapi;
 pub(crate) mod problem;
 mod public;
@@ -90,6 +91,7 @@ fn operations() -> Vec<Operation> {
         refused::operations(),
         sessions::operations(),
         endpoints::operations(),
+        news::operations(),
     ];
     all.into_iter().flatten().collect()
 }

@@ -54,7 +54,6 @@ mod deliver;
 
 mod delivery;
 
-#[allow(dead_code, reason = "the API that opens streams comes next")]
 mod stream;
 
 mod tls;

@@ -1,10 +1,12 @@
 //! The admin listener's connections: few, HTTP/1.1, each with a limit on its head and its patience.
 //!
 //! Whoever only connects keeps nobody out: when all places are taken, the connection that has waited longest for a request
-//! gives its own to the next one.
+//! gives its own to the next one. A stream of news gives its place back and ends with its connection: streams have a
+//! bound of their own.
 
 use std::{
     collections::VecDeque,
+    convert::Infallible,
     io,
     net::SocketAddr,
     sync::{
@@ -14,14 +16,19 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, body::Body, http::Request, response::IntoResponse as _};
+use axum::{
+    Router,
+    body::Body,
+    http::{HeaderValue, Request, header},
+    response::IntoResponse as _,
+};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use relay_program::accept;
+use relay_program::{accept, news::EVENT_STREAM};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -66,10 +73,9 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         let (router, stop, waiting) = (router.clone(), stop.clone(), Arc::clone(&waiting));
         connections.spawn(async move {
-            if let Err(error) = run(stream, peer, router, stop, &waiting).await {
+            if let Err(error) = run(stream, peer, router, stop, &waiting, Mutex::new(Some(slot))).await {
                 tracing::debug!(%error, "an admin connection broke");
             }
-            drop(slot);
         });
     }
     connections.close();
@@ -88,23 +94,29 @@ async fn run(
     router: Router,
     stop: CancellationToken,
     waiting: &Arc<Waiting>,
+    slot: Mutex<Option<OwnedSemaphorePermit>>,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let local = Local(stream.local_addr()?);
     let stream = TimedWrites::new(stream, ANSWER);
     let wait = Arc::new(Wait::new(waiting));
-    let end = wait.end.clone();
+    let (end, slot) = (wait.end.clone(), Arc::new(slot));
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(local);
         request.extensions_mut().insert(Client(peer.ip().to_canonical()));
-        let (router, wait) = (router.clone(), Arc::clone(&wait));
+        let (router, wait, slot) = (router.clone(), Arc::clone(&wait), Arc::clone(&slot));
         wait.pause();
         async move {
-            let answer = timeout(ANSWER, router.oneshot(request.map(Body::new)))
+            let Ok(mut answer) = timeout(ANSWER, router.oneshot(request.map(Body::new)))
                 .await
                 .unwrap_or_else(|_| Ok(ApiError::new(ApiErrorKind::Timeout, "this took too long").into_response()));
-            wait.begin();
-            answer
+            if answer.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == EVENT_STREAM) {
+                answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                drop(slot.lock().take());
+            } else {
+                wait.begin();
+            }
+            Ok::<_, Infallible>(answer)
         }
     });
     let connection = http1::Builder::new()

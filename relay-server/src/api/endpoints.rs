@@ -66,18 +66,23 @@ pub(super) fn operations() -> Vec<Operation> {
 }
 
 async fn list(State(api): State<Arc<Api>>, who: Who) -> Result<Response, ApiError> {
+    Ok(ask::ok(&listed(&api, &who).await?))
+}
+
+/// The endpoints that whoever asks sees.
+pub(super) async fn listed(api: &Arc<Api>, who: &Who) -> Result<EndpointList, ApiError> {
     let routes = api.services.routes.load();
     let backlog = api.services.delivery.store.backlog(who.sight(&routes, Right::Read));
-    let backlog = api.reading(&who, async { Ok(backlog.await?) }).await?;
+    let backlog = api.reading(who, async { Ok(backlog.await?) }).await?;
     let backlog: BTreeMap<_, _> = backlog.iter().map(|one| (one.endpoint.as_str().to_owned(), one)).collect();
     let view = api.runtime_config.view();
     let mut endpoints: Vec<_> = routes.endpoints().filter(|endpoint| who.sees(endpoint.name.as_str())).collect();
     endpoints.sort_by(|one, other| one.name.cmp(&other.name));
     let shown = |endpoint: &Arc<Endpoint>| {
         let waits = backlog.get(endpoint.name.as_str()).copied();
-        brief(&api, &view, endpoint, waits)
+        brief(api, &view, endpoint, waits)
     };
-    Ok(ask::ok(&EndpointList { endpoints: endpoints.into_iter().map(shown).collect() }))
+    Ok(EndpointList { endpoints: endpoints.into_iter().map(shown).collect() })
 }
 
 fn brief(api: &Api, view: &View, endpoint: &Endpoint, waits: Option<&Backlog>) -> EndpointSummary {

@@ -65,6 +65,13 @@ impl Who {
         Self { kind: WhoKind::Session, name, session: Some(id), token }
     }
 
+    /// The same asker by the tokens as they are now; `None` if its token is gone.
+    pub(crate) fn now(&self, routes: &Routes) -> Option<Self> {
+        let Some(before) = &self.token else { return Some(self.clone()) };
+        let token = routes.tokens.iter().find(|token| token.name == before.name)?;
+        Some(Self { token: Some(Arc::clone(token)), ..self.clone() })
+    }
+
     /// The agents' token that it goes by.
     pub(crate) fn own_token(&self) -> Option<&Arc<Token>> {
         self.token.as_ref()
