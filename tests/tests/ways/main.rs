@@ -16,6 +16,7 @@ mod hosts;
 mod kept;
 mod limits;
 mod live;
+mod news;
 mod python_client;
 mod resigned;
 mod restart;

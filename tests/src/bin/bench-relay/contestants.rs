@@ -31,6 +31,7 @@ use crate::{
     network::Inside,
     nginx::{BIG_BYTES, Nginx, Role},
     peers::{Peer, Places},
+    watchers::{Tokens, Watchers},
 };
 
 /// Calls to the handler that an agent may make at a time: more than any load has in flight, as with nginx.
@@ -61,10 +62,14 @@ pub(crate) struct Setup {
     /// Senders and agents speak TLS with the relay.
     pub(crate) is_secure: bool,
     pub(crate) agents: u32,
+    /// What the endpoint's journal keeps.
+    pub(crate) journal: &'static str,
+    pub(crate) watchers: Watchers,
 }
 
 impl Setup {
-    pub(crate) const LIVE: Self = Self { mode: "live", is_secure: false, agents: 1 };
+    pub(crate) const LIVE: Self =
+        Self { mode: "live", is_secure: false, agents: 1, journal: "bodies", watchers: Watchers::None };
 }
 
 /// A running one.
@@ -84,6 +89,7 @@ struct Parts {
     server: Option<Server>,
     _children: Vec<Child>,
     _folder: Option<tempfile::TempDir>,
+    _watchers: Vec<TcpStream>,
     _tasks: JoinSet<()>,
 }
 
@@ -186,6 +192,10 @@ impl Arena {
                 if setup.agents > 1 {
                     name += &format!(" {} agents", setup.agents);
                 }
+                if setup.journal != Setup::LIVE.journal {
+                    name += &format!(" journal {}", setup.journal);
+                }
+                name += &setup.watchers.name();
                 name + if setup.is_secure { " tls" } else { "" }
             }
             Kind::Handler => "handler".to_owned(),
@@ -244,7 +254,14 @@ impl Arena {
             setup.mode
         );
         let secure = if setup.is_secure { tls::settings(self.folder.path()) } else { String::new() };
-        let settings = format!("{settings}{secure}{endpoint}");
+        let tokens = Tokens::for_watchers(setup.watchers.count())?;
+        // A relay from before the journal knows no key of it, and one that does not read is let go after a minute.
+        let journal = match setup.journal {
+            "bodies" => String::new(),
+            other => format!("journal = \"{other}\"\n"),
+        };
+        let patient = if tokens.settings.is_empty() { "" } else { "[limits]\nidle_timeout = \"1h\"\n" };
+        let settings = format!("{settings}{patient}{secure}{endpoint}{journal}{}", tokens.settings);
         let on = |words: &[String]| Program::behind(program.clone(), words);
         let listen = format!("{}:0", self.addresses.front);
         let server = Server::start(on(&self.machine.measured), &listen, &settings, &[("BENCH", SECRET)]).await?;
@@ -273,6 +290,7 @@ impl Arena {
             anyhow::Ok(())
         };
         timeout(PATIENCE, attached).await.context("an agent does not attach")??;
+        let watchers = tokens.open(&server.public, setup.watchers, &mut tasks).await?;
         Ok(Contestant {
             kind: kind.clone(),
             target: Target {
@@ -284,7 +302,13 @@ impl Arena {
             front: server.id().into_iter().collect(),
             back: children.iter().filter_map(Child::id).collect(),
             lines: Some(lines),
-            parts: Parts { server: Some(server), _children: children, _folder: None, _tasks: tasks },
+            parts: Parts {
+                server: Some(server),
+                _children: children,
+                _folder: None,
+                _watchers: watchers,
+                _tasks: tasks,
+            },
         })
     }
 

@@ -19,6 +19,7 @@ mod peers;
 mod report;
 mod rounds;
 mod stats;
+mod watchers;
 mod workloads;
 
 use std::{

@@ -16,6 +16,7 @@ use crate::{
     load::{self, Load},
     report::{Row, Verdict},
     stats::Spread,
+    watchers::{Tokens, Watchers},
 };
 
 /// Agents or senders that are there for nothing.
@@ -30,6 +31,8 @@ const AT_ONCE: usize = 64;
 const HOLDERS: u32 = 16;
 /// How long the memory of a relay under load is looked at.
 const LOAD_SECONDS: u32 = 5;
+/// As many streams as a relay has at a time.
+const STALLED: u32 = 64;
 
 /// What of memory is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +48,8 @@ enum Memory {
     WaitingSenders,
     /// 64 TLS connections that send as much as they can.
     Load,
+    /// Watchers that do not read what there is to tell.
+    StalledWatchers,
 }
 
 /// A workload of memory.
@@ -60,7 +65,7 @@ const fn memory(name: &'static str, title: &'static str, what: Memory, goal: Opt
     MemoryLoad { name, title, what, goal }
 }
 
-pub(crate) const MEMORY_LOADS: [MemoryLoad; 6] = [
+pub(crate) const MEMORY_LOADS: [MemoryLoad; 7] = [
     memory("idle-agents", "10,000 idle agents", Memory::IdleAgents { is_secure: false }, Some((12.0, 15.0))),
     memory(
         "idle-agents-tls",
@@ -72,6 +77,12 @@ pub(crate) const MEMORY_LOADS: [MemoryLoad; 6] = [
     memory("idle-senders-tls", "10,000 kept connections over TLS", Memory::IdleSenders { is_secure: true }, None),
     memory("waiting-senders", "10,000 senders that wait for answers", Memory::WaitingSenders, Some((24.0, 24.0))),
     memory("memory-tls-64", "TLS everywhere, 64 connections at full load", Memory::Load, Some((30.0, 45.0))),
+    memory(
+        "stalled-watchers",
+        "64 watchers that do not read, under full load",
+        Memory::StalledWatchers,
+        Some((16.0, 24.0)),
+    ),
 ];
 
 /// The row of one of them, for the relay and for what stands beside it.
@@ -99,9 +110,12 @@ async fn measure(arena: &Arena, program: &Program, what: Memory) -> anyhow::Resu
         allow_open_files(u64::from(CROWD) + 1000).await,
         "too few open files are allowed for {CROWD} connections (ulimit -n)"
     );
+    if what == Memory::StalledWatchers {
+        return stalled_watchers(arena, program).await;
+    }
     let is_secure = match what {
         Memory::IdleAgents { is_secure } | Memory::IdleSenders { is_secure } => is_secure,
-        Memory::WaitingSenders => false,
+        Memory::WaitingSenders | Memory::StalledWatchers => false,
         Memory::Load => true,
     };
     let is_idle = matches!(what, Memory::IdleAgents { .. });
@@ -182,6 +196,20 @@ async fn exchange(
     }
     ensure!(is_waiting || answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer));
     Ok(Box::new(stream))
+}
+
+/// What each of many watchers takes that do not read, in KiB.
+async fn stalled_watchers(arena: &Arena, program: &Program) -> anyhow::Result<f64> {
+    let tokens = Tokens::for_watchers(STALLED)?;
+    let settings = format!("[limits]\nidle_timeout = \"1h\"\njournal_budget = \"1MiB\"\n{}", tokens.settings);
+    let relay = arena.relay(program, &Kind::Relay(Setup::LIVE), Setup::LIVE, &settings).await?;
+    let load = Load { connections: 64, is_new: false, body_bytes: 2048, path: "/hooks" };
+    let run = || load::closed(&arena.machine.load, &relay.target, load, LOAD_SECONDS);
+    run().await?;
+    let before = relay.memory().front;
+    let _stalled = tokens.open(&relay.target.address, Watchers::Stalled(STALLED), &mut JoinSet::new()).await?;
+    run().await?;
+    Ok(relay.memory().front.saturating_sub(before) as f64 / f64::from(STALLED) / 1024.0)
 }
 
 /// The most memory that the relay takes at a moment under full load, in MiB.

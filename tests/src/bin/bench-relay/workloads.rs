@@ -3,6 +3,7 @@
 use crate::{
     contestants::{Kind, Setup},
     load::Load,
+    watchers::Watchers,
 };
 
 /// A figure of the relay beside that of another.
@@ -67,6 +68,8 @@ enum Others {
     Secure,
     /// The same relay with a live endpoint and one agent.
     Live,
+    /// The same relay whose journal is off.
+    Off,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -96,6 +99,7 @@ impl Workload {
             Others::Secure => kinds.push(Kind::Nginx { hops: 2, is_secure: true }),
             Others::Live if self.setup != Setup::LIVE => kinds.push(Kind::Relay(Setup::LIVE)),
             Others::Live => {}
+            Others::Off => kinds.push(Kind::Relay(Setup { journal: "off", ..self.setup })),
         }
         kinds
     }
@@ -123,7 +127,7 @@ const TLS: Workload = Workload { setup: SECURE, others: Others::Secure, ..KEEP }
 const MODE: Workload = Workload { others: Others::Live, ..KEEP };
 
 /// All that load is given to.
-pub(crate) const WORKLOADS: [Workload; 16] = [
+pub(crate) const WORKLOADS: [Workload; 19] = [
     Workload {
         name: "keep-1",
         title: "keep-alive, 1 in flight",
@@ -216,6 +220,31 @@ pub(crate) const WORKLOADS: [Workload; 16] = [
         title: "100 agents for one endpoint, 64 in flight",
         setup: Setup { agents: 100, ..Setup::LIVE },
         goals: &[],
+        is_quick: false,
+        ..MODE
+    },
+    Workload {
+        name: "journal",
+        title: "live endpoint and nobody who watches, 64 in flight",
+        others: Others::Off,
+        goals: &[cpu("relay journal off", 1.02, 1.02)],
+        is_quick: false,
+        ..MODE
+    },
+    Workload {
+        name: "watched",
+        title: "live endpoint and one watcher that reads all, 64 in flight",
+        setup: Setup { watchers: Watchers::Reading, ..Setup::LIVE },
+        goals: &[cpu("relay", 1.15, 1.15)],
+        is_quick: false,
+        ..MODE
+    },
+    Workload {
+        name: "stalled",
+        title: "50 watchers that do not read, open loop at 30 % of the relay's rate",
+        setup: Setup { watchers: Watchers::Stalled(50), ..Setup::LIVE },
+        is_open: true,
+        goals: &[Goal { of: Figure::P99, beside: "relay", goal: 1.1, least: 1.1 }],
         is_quick: false,
         ..MODE
     },
