@@ -18,8 +18,9 @@ use relay_schemes::{Refusal, explain::Finding};
 
 pub(crate) use self::{
     list::{count, filter, list},
-    query::EventQuery,
-    shown::replayed,
+    others::{LiveContent, Nothing, RefusedContent, handshake_summary, refused_summary},
+    query::{EventQuery, mistaken},
+    shown::{detail, replayed, summary},
 };
 use crate::{
     delivery::{Delivery, NotReplayed},

@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     agents::token::Right,
+    events::mistaken,
     failure::ApiError,
     journal::FiguresQuery,
     store::Sight,
@@ -107,10 +108,7 @@ fn sight(api: &Arc<Api>, who: &Who) -> Box<dyn Fn() -> Option<Sight> + Send + Sy
 
 fn searched(q: Option<&str>, now: Timestamp) -> Result<Query, ApiError> {
     let (query, mistakes) = Query::parse(q.unwrap_or_default(), now);
-    match mistakes.first() {
-        None => Ok(query),
-        Some(mistake) => Err(ApiError::bad_request(format!("{} (at byte {})", mistake.message, mistake.at))),
-    }
+    mistakes.first().map_or_else(|| Ok(query.clone()), |mistake| Err(mistaken(mistake, &query)))
 }
 
 fn endpoints_told(api: &Arc<Api>, who: &Who) -> WholeState {

@@ -200,7 +200,8 @@ pub(super) fn live_detail(entry: &LiveEntry, rev: u64) -> EventDetail {
     detail
 }
 
-struct Nothing;
+/// What has no content.
+pub(crate) struct Nothing;
 
 impl Content for Nothing {
     fn headers(&mut self) -> Lines<'_> {
@@ -217,7 +218,8 @@ impl Content for Nothing {
     }
 }
 
-struct RefusedContent<'a>(&'a Entry);
+/// The content of a refused request, as it is shown.
+pub(crate) struct RefusedContent<'a>(pub &'a Entry);
 
 impl Content for RefusedContent<'_> {
     fn headers(&mut self) -> Lines<'_> {

@@ -11,10 +11,9 @@ use relay_proto::HeaderBlock;
 
 use crate::{
     delivery::Delivery,
-    events,
-    journal::{self, LiveAnswer, LiveEntry, Record},
+    events::{self, LiveContent, Nothing, RefusedContent},
+    journal::{self, Record},
     mask::MASKED,
-    refused,
     store::{Sight, Summary},
 };
 
@@ -22,50 +21,17 @@ use crate::{
 pub(super) fn row(delivery: &Delivery, record: &Record, number: u64) -> EventSummary {
     match record {
         Record::Live(entry) => journal::summary(entry, number),
-        Record::Kept(event) => {
-            let endpoint = delivery.endpoint(&event.endpoint);
-            EventSummary { rev: number, ..events::summary(event, endpoint.as_deref()) }
-        }
-        Record::Refused(entry) => EventSummary {
-            id: entry.event_id.to_string(),
-            endpoint: entry.endpoint.to_string(),
-            state: "refused".to_owned(),
-            why: entry.code.clone().into_owned(),
-            received_at: entry.at.to_string(),
-            method: entry.head.method.clone(),
-            target: target(&entry.hidden.url).to_owned(),
-            size: entry.head.body_len.unwrap_or_default(),
-            status: Some(entry.status),
-            kind: "refused".to_owned(),
-            provider: Some(entry.head.provider.clone()).filter(|name| name != "none"),
-            rev: number,
-            ..EventSummary::default()
-        },
-        Record::Handshake(handshake) => EventSummary {
-            id: handshake.event_id.to_string(),
-            endpoint: handshake.endpoint.clone(),
-            state: "handshake".to_owned(),
-            why: handshake.name.clone(),
-            received_at: handshake.at.to_string(),
-            kind: "handshake".to_owned(),
-            provider: Some(handshake.provider.clone()),
-            rev: number,
-            ..EventSummary::default()
-        },
+        Record::Kept(event) => events::summary(event, delivery.endpoint(&event.endpoint).as_deref(), number),
+        Record::Refused(entry) => events::refused_summary(entry, number),
+        Record::Handshake(handshake) => events::handshake_summary(handshake, number),
     }
-}
-
-/// What of a URL follows its host.
-fn target(url: &str) -> &str {
-    let behind = url.split_once("://").map_or(url, |(_, behind)| behind);
-    behind.find('/').map_or("/", |at| &behind[at..])
 }
 
 /// Whether a record fits that its row alone does not decide. `None` where it cannot be read.
 pub(super) async fn fits(delivery: &Delivery, query: &Query, row: &EventSummary, record: &Record) -> Option<bool> {
     Some(match record {
-        Record::Live(entry) => query.matches(row, &mut OfLive(entry)),
-        Record::Refused(entry) => query.matches(row, &mut OfRefused(entry)),
+        Record::Live(entry) => query.matches(row, &mut LiveContent(entry)),
+        Record::Refused(entry) => query.matches(row, &mut RefusedContent(entry)),
         Record::Handshake(_) => query.matches(row, &mut Nothing),
         Record::Kept(event) => {
             let mut kept = OfKept::read(delivery, query, event).await?;
@@ -81,73 +47,6 @@ pub(super) fn is_in_store(record: &Record) -> bool {
 
 fn lines(headers: &HeaderBlock) -> Lines<'_> {
     headers.iter().map(|(name, value)| (String::from_utf8_lossy(name), Cow::Borrowed(value))).collect()
-}
-
-struct OfLive<'a>(&'a LiveEntry);
-
-impl Content for OfLive<'_> {
-    fn headers(&mut self) -> Lines<'_> {
-        lines(&self.0.head.headers)
-    }
-
-    fn body(&mut self) -> Cow<'_, [u8]> {
-        self.0.body().to_vec().into()
-    }
-
-    fn answer(&mut self) -> Option<(Lines<'_>, Cow<'_, [u8]>)> {
-        match &self.0.answer {
-            LiveAnswer::Handler { headers, .. } => Some((lines(headers), self.0.answer_body().to_vec().into())),
-            LiveAnswer::Failed { .. } => None,
-        }
-    }
-
-    fn is_masked(&mut self) -> bool {
-        self.0.head.headers.iter().any(|(_, value)| value == MASKED.as_bytes())
-    }
-}
-
-struct OfRefused<'a>(&'a refused::Entry);
-
-impl Content for OfRefused<'_> {
-    fn headers(&mut self) -> Lines<'_> {
-        let shown = |(name, value): &'_ (String, Bytes)| {
-            let value = if self.0.hidden.hides(name) { Bytes::from_static(MASKED.as_bytes()) } else { value.clone() };
-            (Cow::Owned(name.clone()), Cow::Owned(value.to_vec()))
-        };
-        self.0.head.headers.iter().map(shown).collect()
-    }
-
-    fn body(&mut self) -> Cow<'_, [u8]> {
-        self.0.shown_body().to_vec().into()
-    }
-
-    fn answer(&mut self) -> Option<(Lines<'_>, Cow<'_, [u8]>)> {
-        None
-    }
-
-    fn is_masked(&mut self) -> bool {
-        self.0.head.headers.iter().any(|(name, _)| self.0.hidden.hides(name))
-    }
-}
-
-struct Nothing;
-
-impl Content for Nothing {
-    fn headers(&mut self) -> Lines<'_> {
-        Lines::new()
-    }
-
-    fn body(&mut self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(b"")
-    }
-
-    fn answer(&mut self) -> Option<(Lines<'_>, Cow<'_, [u8]>)> {
-        None
-    }
-
-    fn is_masked(&mut self) -> bool {
-        false
-    }
 }
 
 /// A kept event as the store has it, the beginning of its body alone.
@@ -168,7 +67,7 @@ impl OfKept {
         let answer =
             record.attempts.pop().and_then(|attempt| attempt.answer).map(|answer| (answer.headers, answer.body));
         let endpoint = delivery.endpoint(&event.endpoint);
-        Some(Self { headers: events::detail(&record, endpoint.as_deref()).headers, body, answer })
+        Some(Self { headers: events::detail(&record, endpoint.as_deref(), 0).headers, body, answer })
     }
 }
 
@@ -187,16 +86,5 @@ impl Content for OfKept {
 
     fn is_masked(&mut self) -> bool {
         self.headers.iter().any(|(_, value)| value == MASKED)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refused_requests_row_shows_what_follows_the_host() {
-        assert_eq!(target("https://hooks.example.com/pay/x?y=1"), "/pay/x?y=1");
-        assert_eq!((target("https://hooks.example.com"), target("/x")), ("/", "/x"));
     }
 }
