@@ -147,7 +147,7 @@ impl FoundEvent {
         match self {
             Self::Kept(record) => {
                 let endpoint = from.delivery.endpoint(&record.summary.endpoint);
-                shown::detail(record, endpoint.as_deref(), rev)
+                detail(record, endpoint.as_deref(), rev)
             }
             Self::Live(entry) => others::live_detail(entry, rev),
             Self::Refused(entry) => {
