@@ -87,7 +87,7 @@ macro_rules! files {
 }
 
 static FILES: &[(&str, &[u8])] = files! {
-    "index.html" "style.css" "icon.svg"
+    "index.html" "style.css" "event.css" "icon.svg"
     "app.js" "route.js" "keys.js" "api.js" "live.js" "html.js" "text.js"
     "rooms.css" "rooms.js" "first.js" "endpoints.js" "setup.js" "agents.js" "dead.js" "figures.js" "access.js" "agent.js"
     "events.js" "feed.js" "rows.js" "judge.js" "list.js" "search.js" "hour.js"
@@ -135,5 +135,27 @@ mod tests {
         }
         assert_eq!(found, FILES.len());
         assert!(size <= 300_000, "all files are {size} bytes");
+    }
+
+    /// What the frame names, what that imports, and the room of the events: all that a browser needs to show rows.
+    #[test]
+    fn what_is_fetched_first_is_small() {
+        let (mut open, mut seen, mut size) = (vec!["index.html".to_owned(), "events.js".to_owned()], Vec::new(), 0);
+        while let Some(name) = open.pop() {
+            if seen.contains(&name) {
+                continue;
+            }
+            let bytes = FILES.iter().find(|(known, _)| *known == name).unwrap_or_else(|| panic!("{name} is not there")).1;
+            size += bytes.len();
+            let text = std::str::from_utf8(bytes).unwrap();
+            let named = |quoted: &str| quoted.split('"').next().unwrap().to_owned();
+            open.extend(text.split("from \"./").skip(1).map(named));
+            if name == "index.html" {
+                open.extend(text.split("=\"/").skip(1).map(named));
+            }
+            seen.push(name);
+        }
+        assert!(seen.contains(&"vendor/preact.mjs".to_owned()) && seen.contains(&"list.js".to_owned()), "{seen:?}");
+        assert!(size <= 160_000, "{seen:?} are {size} bytes");
     }
 }

@@ -26,10 +26,10 @@ export class Problem extends Error {
 
 export const isAbort = (error) => error?.name === "AbortError";
 
-/// The address of a path of the API with its query; `null` and "" are left out.
+/// The address of a path of the API with its query; `null` is left out.
 export function address(path, query = {}) {
   const asked = new URLSearchParams();
-  for (const [name, value] of Object.entries(query)) if (value !== null && value !== undefined && value !== "") asked.set(name, value);
+  for (const [name, value] of Object.entries(query)) if (value !== null && value !== undefined) asked.set(name, value);
   return BASE + path + (asked.size ? `?${asked}` : "");
 }
 

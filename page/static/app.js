@@ -4,9 +4,9 @@
 // no link. The address is the only place for what is shown; `go` changes it.
 
 import { about, atAgent, begin as beginApi, enter, has, may, session, whoAmI } from "./api.js";
-import { Component, Dot, Sheet, Sheets, Toast, effect, html, live, openSheet, render, signal } from "./html.js";
+import { Component, Dot, Sheet, Sheets, Toast, effect, html, lazy, live, openSheet, render, signal } from "./html.js";
 import { KEYS, bind, listen, setSingles, singles } from "./keys.js";
-import { agents, begin as beginLive, news } from "./live.js";
+import { agents, begin as beginLive, dead, news } from "./live.js";
 import { format, parse } from "./route.js";
 import { clock, count, plural } from "./text.js";
 
@@ -15,7 +15,7 @@ export const ROOMS = {
   events: { label: "Events", load: () => import("./events.js") },
   endpoints: { label: "Endpoints", load: () => import("./endpoints.js") },
   agents: { label: "Agents", load: () => import("./agents.js") },
-  dead: { label: "Dead letters", load: () => import("./dead.js") },
+  dead: { label: "Dead letters", load: () => import("./dead.js"), badge: dead },
   figures: { label: "Figures", load: () => import("./figures.js"), shown: () => has("figures") },
   access: { label: "Access", load: () => import("./access.js"), shown: () => may("admin") },
   agent: { label: "This agent", load: () => import("./agent.js"), shown: atAgent },
@@ -107,17 +107,13 @@ class Fence extends Component {
   }
 }
 
-const loaded = signal({});
+const waiting = ({ label }) => html`<main class="room" aria-busy="true"><h1 class="vh">${label}</h1></main>`;
+for (const room of Object.values(ROOMS)) room.view = lazy(room.load, "default", waiting);
 const Room = live(() => {
   const { room } = route.value;
   const known = ROOMS[room];
   if (!known || !open(room)) return html`<main class="room"><h1>Nothing is here</h1><p class="say">This page is not there, or needs a right that this key has not.</p></main>`;
-  const module = loaded.value[room];
-  if (!module) {
-    known.load().then((found) => { loaded.value = { ...loaded.value, [room]: found.default }; });
-    return html`<main class="room" aria-busy="true"><h1 class="vh">${known.label}</h1></main>`;
-  }
-  return html`<${Fence} key=${room}><${module} route=${route.value} /><//>`;
+  return html`<${Fence} key=${room}><${known.view} label=${known.label} route=${route.value} /><//>`;
 });
 
 const Foot = live(() => html`<footer class="foot">${foot.value}<span class="grow"></span>

@@ -287,7 +287,7 @@ export class Body extends Component {
 const cutText = (bytes) => [1, 2, 3].some((less) => bytes.length > less && textOf(bytes.subarray(0, Math.min(bytes.length, RAW) - less)) !== null);
 
 const MAX_PART = 65_536;
-const Parts = ({ parts, name, words }) => (parts.length ? parts.map((part, i) => html`<div class="part" key=${i}>
+const Parts = ({ parts, name, words }) => (parts.length ? parts.map((part, i) => html`<div class="piece" key=${i}>
   <div class="tools"><b>${line(part.name ?? `part ${i + 1}`)}</b>${part.filename ? html`<span class="mono">${line(part.filename)}</span>` : null}<span class="mono dim cut">${line(part.type)}</span><span class="dim">${size(part.bytes.length)}</span><span class="grow"></span>
     <button type="button" class="btn small" onClick=${() => download(part.bytes, part.filename || `${name}-${i + 1}.bin`)}>Save</button></div>
   <${Part} part=${part} words=${words} label=${`Part ${i + 1}`} /></div>`) : html`<p class="none">It has no parts that can be read; Raw and Hex show it.</p>`);

@@ -8,12 +8,14 @@ import { call, has, isAbort, may } from "./api.js";
 import { go } from "./app.js";
 import { Body } from "./body.js";
 import { shown, version } from "./feed.js";
-import { Dot, copy, html, live, signal } from "./html.js";
+import { Dot, copy, html, live, signal, styles } from "./html.js";
 import { hear } from "./live.js";
+import { TABS } from "./route.js";
 import { clock, dur, full, line, look, percent, plural, size, status, title, when } from "./text.js";
 import { Way } from "./way.js";
 
-export const tabs = ["request", "answer", "headers", "attempts"], forms = ["pretty", "raw", "hex"];
+await styles("/event.css");
+
 /// The event that is open, whole, or null; `problem` where it could not be had.
 export const opened = signal({ id: "", event: null, problem: null });
 
@@ -130,11 +132,11 @@ function Tabs({ event, tab }) {
     const by = { ArrowRight: 1, ArrowLeft: -1 }[pressed.key];
     if (!by) return;
     pressed.preventDefault();
-    const next = tabs[(tabs.indexOf(tab) + by + tabs.length) % tabs.length];
+    const next = TABS[(TABS.indexOf(tab) + by + TABS.length) % TABS.length];
     go({ tab: next }, { replace: true });
     pressed.currentTarget.querySelector(`#tab-${next}`)?.focus();
   };
-  return html`<div class="tabs" role="tablist" aria-label="Parts of the event" onKeyDown=${key}>${tabs.map((name) => html`<button type="button" role="tab" key=${name} id=${`tab-${name}`} aria-selected=${String(tab === name)} aria-controls="side" tabindex=${tab === name ? 0 : -1}
+  return html`<div class="tabs" role="tablist" aria-label="Parts of the event" onKeyDown=${key}>${TABS.map((name) => html`<button type="button" role="tab" key=${name} id=${`tab-${name}`} aria-selected=${String(tab === name)} aria-controls="side" tabindex=${tab === name ? 0 : -1}
     onClick=${() => go({ tab: name }, { replace: true })}>${name[0].toUpperCase() + name.slice(1)} <small>${notes[name]}</small></button>`)}</div>`;
 }
 
@@ -143,7 +145,6 @@ export const Detail = live(({ id, route, give, onBack }, own) => {
   own.show(id);
   const { event, problem } = opened.value, row = shown.rows.row(id), at = event?.id ? event : row, tab = route.tab || "request";
   const box = (inside) => html`<div class="detail" role="region" aria-label="The event" tabindex="-1" ref=${give}><button type="button" class="btn back" onClick=${onBack}>‹ Events</button>${inside}</div>`;
-  if (!id) return box(html`<p class="none pad">Choose an event: its way, its bodies and what can be done stand here.</p>`);
   if (problem && !row) return box(html`<p class="none pad">${problem.message}</p>`);
   if (!at) return box(html`<p class="none pad" aria-busy="true">Loading…</p>`);
   const seems = look(row && row.rev > (at.rev ?? 0) ? row : at), code = status(at);

@@ -4,23 +4,25 @@
 // rows come from `feed.js`, what is done to events stands in `acts.js`.
 
 import { may } from "./api.js";
-import { acts } from "./acts.js";
 import { foot, go, route } from "./app.js";
-import { Detail, forms, tabs } from "./event.js";
 import { VIEWS, apart, around, arrivals, find, isQueryMistake, leftOut, live as isLive, loadLeftOut, more, newest, setLive, shown, state, version } from "./feed.js";
 import { Hour } from "./hour.js";
-import { batch, computed, effect, html, live, signal } from "./html.js";
-import { bind, singles } from "./keys.js";
+import { computed, effect, h, html, lazy, live, signal } from "./html.js";
+import { bind } from "./keys.js";
 import { failureFrom, mountList, pillText } from "./list.js";
+import { FORMS, TABS } from "./route.js";
 import { Search } from "./search.js";
 import { clock, count, when } from "./text.js";
 
+const Detail = lazy(() => import("./event.js"), "Detail", (props) => html`<${Nothing} ...${props} busy />`), First = lazy(() => import("./first.js"), "First");
+/// Does something to events; what it takes for that is fetched when it is first asked for.
+const act = async (name, ...rest) => (await import("./acts.js")).acts[name](...rest);
 const marked = new Set(), marks = signal(0);
 const isNarrow = () => matchMedia("(max-width:860px)").matches;
 const WIDTH = "relay.split";
 
 function room(self) {
-  let list = null, search = null, rangeFrom = "", detail = null;
+  let list = null, search = null, rangeFrom = "", detail = null, refocus = false;
   const selected = () => route.value.e, row = () => shown.rows.row(selected());
   const pick = (next, { replace = true } = {}) => {
     if (!next) return;
@@ -65,8 +67,8 @@ function room(self) {
   const setView = (view) => go({ view: view === "all" ? "" : view });
   const failure = (step) => pick(shown.rows.at(failureFrom(shown.rows, shown.rows.indexOf(selected()), step)));
   const does = (name) => () => {
-    if (marked.size && ["replay", "compare"].includes(name)) return acts[name]([...marked].map((id) => shown.rows.row(id) ?? { id }));
-    return row() || selected() ? acts[name]([row() ?? { id: selected() }]) : false;
+    if (marked.size && ["replay", "compare"].includes(name)) return act(name, [...marked].map((id) => shown.rows.row(id) ?? { id }));
+    return row() || selected() ? act(name, [row() ?? { id: selected() }]) : false;
   };
   const turn = (key, values) => () => {
     const now = values.indexOf(route.value[key] || values[0]);
@@ -89,12 +91,20 @@ function room(self) {
     },
     "/": () => search?.focus(), f: () => { newest(); list.toTop(); pick(shown.rows.at(0)); }, p: () => setLive(!isLive.value),
     x: () => mark(row(), false), " ": onList(() => mark(row(), false)), r: does("replay"), e: does("edit"), c: does("curl"), y: does("link"), w: does("explain"), "=": does("compare"),
-    t: turn("tab", tabs), v: turn("form", forms), "[": () => acts.attempt(-1), "]": () => acts.attempt(1),
+    t: turn("tab", TABS), v: turn("form", FORMS), "[": () => act("attempt", -1), "]": () => act("attempt", 1),
     ...Object.fromEntries(Object.keys(VIEWS).map((name, i) => [String(i + 1), () => setView(name)])),
   };
   Object.assign(self, {
     open: signal(Boolean(route.value.e) && isNarrow()), fresh: signal(0), said: signal(""), pick, into, back, mark, unmark, setQuery, setView,
-    giveSearch: (el) => { search = el; }, giveDetail: (el) => { detail = el; }, home: () => list?.el.focus(),
+    giveSearch: (el) => { search = el; }, giveDetail: (el) => {
+      const had = detail && !el && detail.contains(document.activeElement);
+      if (had) refocus = true;
+      detail = el;
+      if (el && refocus) {
+        refocus = false;
+        el.focus();
+      }
+    }, home: () => list?.el.focus(),
     top: () => { newest(); list.toTop(); },
     holdList: (el) => {
       if (!el || list) return;
@@ -163,11 +173,6 @@ const isNew = computed(() => {
   const { begun, busy, problem } = state.value;
   return begun && !busy && !problem && !shown.query && !shown.rows.length;
 });
-const First = live((_, own) => own.value ? html`<div class="empty"><${own.value} /></div>` : null, (_, self) => {
-  const own = signal(null);
-  self.mounted = () => { import("./first.js").then((found) => { own.value = found.First; }); };
-  return own;
-});
 
 const Empty = live(({ onClear }) => {
   version.value;
@@ -175,7 +180,7 @@ const Empty = live(({ onClear }) => {
   if (shown.rows.length || !begun || busy) return null;
   if (isQueryMistake(problem)) return null;
   if (problem) return html`<div class="empty"><p class="say">${problem.message}</p></div>`;
-  if (!shown.query) return html`<${First} />`;
+  if (!shown.query) return html`<div class="empty"><${First} /></div>`;
   return html`<div class="empty"><p class="say">Nothing fits${next ? `; looked at ${count(looked)} events back to ${when(backTo)}` : ", and all events were looked at"}.</p>
     <p>${next ? html`<button type="button" class="btn" onClick=${more}>Look further</button> ` : null}<button type="button" class="btn" onClick=${onClear}>Clear the search</button></p></div>`;
 });
@@ -187,14 +192,18 @@ const Marks = live(({ onClear }) => {
   const chosen = () => [...marked].map((id) => shown.rows.row(id) ?? { id });
   const all = shown.query && may("act");
   return html`<div class="bulk" role="group" aria-label="Marked events"><b>${count(n)} marked</b>
-    ${all ? html`<button type="button" class="btn plain" onClick=${() => acts.many(shown.query)}>or all that match…</button>` : null}<span class="grow"></span>
-    ${may("read") ? html`<button type="button" class="btn main" onClick=${() => acts.replay(chosen())}>Replay</button>` : null}
-    <button type="button" class="btn" disabled=${n !== 2} onClick=${() => acts.compare(chosen())}>Compare</button>
-    <button type="button" class="btn" onClick=${() => acts.save(chosen())}>Save…</button>
-    ${may("act") ? html`<button type="button" class="btn" onClick=${() => acts.each("revive", chosen())}>Revive</button>
-      <button type="button" class="btn" onClick=${() => acts.each("drop", chosen())}>Drop</button>` : null}
+    ${all ? html`<button type="button" class="btn plain" onClick=${() => act("many", shown.query)}>or all that match…</button>` : null}<span class="grow"></span>
+    ${may("read") ? html`<button type="button" class="btn main" onClick=${() => act("replay", chosen())}>Replay</button>` : null}
+    <button type="button" class="btn" disabled=${n !== 2} onClick=${() => act("compare", chosen())}>Compare</button>
+    <button type="button" class="btn" onClick=${() => act("save", chosen())}>Save…</button>
+    ${may("act") ? html`<button type="button" class="btn" onClick=${() => act("each", "revive", chosen())}>Revive</button>
+      <button type="button" class="btn" onClick=${() => act("each", "drop", chosen())}>Drop</button>` : null}
     <button type="button" class="icon" aria-label="Unmark all" onClick=${onClear}>✕</button></div>`;
 });
+
+/// The place of the event while none is open, or while what shows it is fetched.
+const Nothing = ({ give, onBack, busy }) => html`<div class="detail" role="region" aria-label="The event" tabindex="-1" ref=${give}><button type="button" class="btn back" onClick=${onBack}>‹ Events</button>
+  <p class="none pad" aria-busy=${busy ? "true" : null}>${busy ? "Loading…" : "Choose an event: its way, its bodies and what can be done stand here."}</p></div>`;
 
 /// The line between list and detail, moved by hand or by arrows.
 function Grip() {
@@ -228,6 +237,6 @@ export default live(({ route: at }, own, self) => {
         ${apart.value ? html`<button type="button" class="pill" onClick=${own.top}>↑ the newest</button>` : fresh ? html`<button type="button" class="pill" onClick=${own.top}>${pillText(fresh)}</button>` : null}
         <${Marks} onClear=${own.unmark} /></div>
       <${Grip} />
-      <${Detail} id=${at.e} route=${at} give=${own.giveDetail} onBack=${own.back} />
+      ${h(at.e ? Detail : Nothing, { id: at.e, route: at, give: own.giveDetail, onBack: own.back })}
       <p class="vh" role="status">${own.said.value}</p></main>`;
 }, (_, self) => room(self));

@@ -44,6 +44,26 @@ export function live(view, setup) {
   };
 }
 
+/// A component of a module that is fetched when it is first drawn; until then `waits` stands in its place.
+export function lazy(load, name, waits = () => null) {
+  const found = signal(null);
+  let asked = null;
+  return live((props) => {
+    asked ??= load().then((module) => { found.value = module[name]; }, () => {
+      asked = null;
+      toast("A part of the page could not be fetched; is the relay there?");
+    });
+    return found.value ? h(found.value, props) : waits(props);
+  });
+}
+
+/// A stylesheet of a part that is fetched later; resolves once it holds.
+export const styles = (href) => new Promise((resolve) => {
+  const link = document.createElement("link");
+  Object.assign(link, { rel: "stylesheet", href, onload: resolve, onerror: resolve });
+  document.head.append(link);
+});
+
 /// A shape that stands beside a word; it says nothing by itself.
 export const Dot = ({ shape = "", kind = "" }) => html`<span class=${`dot ${shape} ${kind}`} aria-hidden="true"></span>`;
 

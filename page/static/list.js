@@ -110,7 +110,7 @@ export function mountList({ rows, on, marked }) {
       const waits = row.state === "waiting" || row.state === "pending";
       if (slot.of !== row || slot.v !== row.v || waits) fill(slot, row);
       slot.classList.toggle("new", row.born !== undefined && now - row.born < 1600);
-      if (slot.of !== row) slot.id = `r-${row.id}`;
+      if (slot.of !== row) slot.id = `r-${slot.dataset.id = row.id}`;
       slot.of = row;
       slot.v = row.v;
     }

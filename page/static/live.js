@@ -11,8 +11,8 @@ const QUIET_MS = 12_000, GONE_MS = 25_000, MAX_MESSAGE = 8_000_000;
 
 /// `starting`, `live`, `quiet`, `lost` (tried again at `again`), or `none` where the relay has no stream.
 export const news = signal({ state: "starting" });
-/// The newest whole states, as the API shows them, or null.
-export const agents = signal(null);
+/// The agents as the API shows them, or null; and how many dead letters there are.
+export const agents = signal(null), dead = signal(0);
 
 const hearers = new Set();
 /// Calls `hear(event, data)` for whatever comes; returns what ends it.
@@ -28,9 +28,23 @@ async function loadAgents() {
   if (told?.agents) agents.value = told;
 }
 
+let counts = null;
+/// Counts dead letters, at most every three seconds.
+function countDead(after = 3000) {
+  counts ??= setTimeout(async () => {
+    counts = null;
+    const told = await call("GET", "/events/count", { query: { q: "is:dead" } }).catch(() => null);
+    if (told) dead.value = told.at_least;
+  }, after);
+}
+
 /// Begins, once the page is let in.
 export function begin() {
-  effect(() => { if (session.value.state === "in") queueMicrotask(loadAgents); });
+  effect(() => {
+    if (session.value.state !== "in") return;
+    queueMicrotask(loadAgents);
+    countDead(0);
+  });
   if (!navigator.locks || !globalThis.BroadcastChannel) return lead(() => null);
   const channel = new BroadcastChannel("relay-news");
   let leads = false;
@@ -64,7 +78,11 @@ function take({ state, id, event, data }) {
   if (id) lastId = id;
   if (!event) return;
   if (event === "agents") agents.value = data?.agents ? data : (loadAgents(), agents.value);
-  if (event === "resync") loadAgents();
+  if (event === "resync") {
+    loadAgents();
+    countDead();
+  }
+  if (event === "rows" && (dead.value || data?.rows?.some((row) => row.state === "dead"))) countDead();
   if (event === "hello" && data?.version && data.version !== about.value?.relay?.version) whoAmI().catch(() => null);
   for (const hearer of hearers) hearer(event, data);
 }

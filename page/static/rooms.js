@@ -2,10 +2,12 @@
 //
 // What was there stays when an answer does not come. What is shown as text alone is escaped here (`line`).
 
-import { html, live, openSheet, Sheet, signal, toast, confirm } from "./html.js";
+import { html, live, openSheet, Sheet, signal, styles, toast, confirm } from "./html.js";
 import { call } from "./api.js";
 import { hear } from "./live.js";
 import { line, span, when } from "./text.js";
+
+await styles("/rooms.css");
 
 /// `data` is the last answer, `problem` why there is no newer one. Asks again when the stream tells of one of `types`.
 export function question(path, { query, types = [], every_s = 15 } = {}) {

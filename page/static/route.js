@@ -4,6 +4,8 @@
 // form of its body and the attempt. Width and theme are the browser's own and stand elsewhere.
 
 const ROOMS = ["events", "endpoints", "agents", "dead", "figures", "access", "agent"];
+/// What the open event is shown by.
+export const TABS = ["request", "answer", "headers", "attempts"], FORMS = ["pretty", "raw", "hex"];
 const KEYS = ["q", "view", "e", "tab", "form", "at"];
 
 /// `{room, name, q, view, e, tab, form, at}`; what does not stand there is "".
