@@ -145,7 +145,8 @@ mod tests {
             if seen.contains(&name) {
                 continue;
             }
-            let bytes = FILES.iter().find(|(known, _)| *known == name).unwrap_or_else(|| panic!("{name} is not there")).1;
+            let bytes =
+                FILES.iter().find(|(known, _)| *known == name).unwrap_or_else(|| panic!("{name} is not there")).1;
             size += bytes.len();
             let text = std::str::from_utf8(bytes).unwrap();
             let named = |quoted: &str| quoted.split('"').next().unwrap().to_owned();

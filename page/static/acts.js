@@ -2,7 +2,7 @@
 //
 // What reaches others asks once with names and count; a replay to one's own agent does not. Nothing is repeated by itself.
 
-import { about, atAgent, call, may } from "./api.js";
+import { about, atAgent, call, pathOf } from "./api.js";
 import { go, route } from "./app.js";
 import { attemptOf, opened, whole } from "./event.js";
 import { confirm, copy, signal, toast } from "./html.js";
@@ -38,7 +38,7 @@ export function setTarget(endpoint, to) {
 export const serving = (endpoint) => (agents.value?.agents ?? []).filter((agent) => agent.endpoints?.some((one) => one.name === endpoint));
 
 /// Replays one event; answers what came of it.
-export const send = (id, to, { signature, body } = {}) => call("POST", `/events/${encodeURIComponent(id)}/replay`, {
+export const send = (id, to, { signature, body } = {}) => call("POST", `${pathOf(id)}/replay`, {
   query: { to: to.to, name: to.name, instance: to.instance, signature: signature === "auto" ? null : signature }, body,
 });
 
@@ -87,7 +87,7 @@ async function replay(rows) {
 
 async function act(name, row, said) {
   try {
-    await call("POST", `/events/${encodeURIComponent(row.id)}/${name}`);
+    await call("POST", `${pathOf(row.id)}/${name}`);
     toast(said);
     return true;
   } catch (problem) {
@@ -118,7 +118,7 @@ export const acts = {
   link: (rows) => copy(new URL(format({ ...parse("/"), e: one(rows).id }), location.href).href, "The link"),
   curl: async (rows) => {
     try {
-      await copy(await text(`/events/${encodeURIComponent(one(rows).id)}/export?as=curl`), "The curl command");
+      await copy(await text(`${pathOf(one(rows).id)}/export?as=curl`), "The curl command");
     } catch (problem) {
       toast(problem.message);
     }
@@ -127,7 +127,7 @@ export const acts = {
     const row = one(rows);
     if (row.kind !== "refused" && opened.value.event?.kind !== "refused") return toast("Only what was refused is explained");
     try {
-      const { findings } = await call("GET", `/events/${encodeURIComponent(row.id)}/explain`);
+      const { findings } = await call("GET", `${pathOf(row.id)}/explain`);
       if (!findings?.length) return toast("The explainer found nothing beyond what stands there");
       if (opened.value.id === row.id) opened.value = { ...opened.value, event: { ...opened.value.event, findings } };
     } catch (problem) {
@@ -148,4 +148,3 @@ export const acts = {
 };
 
 const of = async (row) => (opened.value.event?.id === row.id ? opened.value.event : whole(row.id, row.rev));
-export const mayReplayToAll = (endpoint) => may("replay", endpoint);

@@ -18,9 +18,9 @@ let key = null;
 
 /// An error of the API, or of the way there (`status` 0).
 export class Problem extends Error {
-  constructor({ status = 0, code = "", message = "", at = null, retry_after_s = null }) {
+  constructor({ status = 0, code = "", message = "", at = null, inForce, retry_after_s = null }) {
     super(message);
-    Object.assign(this, { status, code, at, retryAfter: retry_after_s });
+    Object.assign(this, { status, code, at, inForce, retryAfter: retry_after_s });
   }
 }
 
@@ -32,6 +32,9 @@ export function address(path, query = {}) {
   for (const [name, value] of Object.entries(query)) if (value !== null && value !== undefined) asked.set(name, value);
   return BASE + path + (asked.size ? `?${asked}` : "");
 }
+
+/// The path of an event.
+export const pathOf = (id) => `/events/${encodeURIComponent(id)}`;
 
 /// The answer itself, for bodies and streams.
 export async function ask(method, path, { query, body, headers = {}, signal: until } = {}) {
@@ -79,6 +82,7 @@ function pick(said) {
   if (!said || typeof said !== "object") return {};
   const code = said.code ?? said.error, message = said.detail ?? said.message;
   const out = { at: said.at ?? null, retry_after_s: said.retry_after_s ?? null };
+  if (typeof said.in_force === "string") out.inForce = said.in_force;
   if (typeof code === "string") out.code = code;
   if (typeof message === "string" && message) out.message = message;
   return out;

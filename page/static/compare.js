@@ -2,13 +2,14 @@
 //
 // JSON is compared by value, text by line, other bytes by offset. How much differs stands before what differs.
 
+import { pathOf } from "./api.js";
 import { bytesOf } from "./body.js";
 import { attemptOf, opened, whole } from "./event.js";
 import { diffBytes, diffHeaders, diffJson, diffText } from "./diff.js";
 import { hexLine, textOf } from "./hex.js";
 import { Seg, Sheet, html, live, openSheet, signal, toast } from "./html.js";
 import { shown } from "./feed.js";
-import { clock, dur, line, plural, seen, size, title } from "./text.js";
+import { clock, dur, plural, seen, size, title } from "./text.js";
 import { stepsOf } from "./way.js";
 
 const MOST = 1_048_576, MAX_ROWS = 10_000;
@@ -36,11 +37,10 @@ async function side(id) {
   return { event, attempt: attemptOf(event, "") };
 }
 
-const path = (event) => `/events/${encodeURIComponent(event.id)}`;
 async function bytes(one, part) {
   const { event, attempt } = one;
-  if (part === "body") return bytesOf(`${path(event)}/body`, 0, MOST, event.body?.kept ?? event.size);
-  return attempt?.answer ? bytesOf(`${path(event)}/attempts/${attempt.number}/body`, 0, MOST, attempt.answer.size) : new Uint8Array(0);
+  if (part === "body") return bytesOf(`${pathOf(event.id)}/body`, 0, MOST, event.body?.kept ?? event.size);
+  return attempt?.answer ? bytesOf(`${pathOf(event.id)}/attempts/${attempt.number}/body`, 0, MOST, attempt.answer.size) : new Uint8Array(0);
 }
 
 /// `{said, rows, hex}` of two byte strings.
@@ -82,6 +82,8 @@ async function found(part, [a, b]) {
   return out;
 }
 
+const Lines = ({ rows }) => rows.map(({ left, right, differs }, i) => html`<span key=${`l${i}`} class=${differs && left !== null ? "line del" : "line"}>${seen(left ?? "")}</span><span key=${`r${i}`} class=${differs && right !== null ? "line add" : "line"}>${seen(right ?? "")}</span>`);
+
 const nameOf = ({ event, attempt }, both) => `${clock(event.received_at)}  ${title(event)}${both[0].event === both[1].event && attempt ? `, attempt ${attempt.number}` : ""}  ${attempt?.status ?? event.status ?? ""}${attempt ? ` in ${dur(attempt.duration_us)}` : ""}`;
 
 const Compare = live(({ both, onClose }, own) => {
@@ -89,7 +91,7 @@ const Compare = live(({ both, onClose }, own) => {
   return html`<${Sheet} title="Compare" kind="big" onClose=${onClose}>
     <div class="tools"><${Seg} label="What is compared" value=${own.part.value} options=${PARTS} onPick=${own.show} /><span role="status">${own.problem.value || said || "Comparing…"}</span></div>
     <div class="cmp" role="group" aria-label="Both sides" tabindex="0"><h2>${nameOf(both[0], both)}</h2><h2>${nameOf(both[1], both)}</h2>
-      ${rows.map((row, i) => html`<span key=${`l${i}`} class=${row.differs && row.left !== null ? "line del" : "line"}>${row.left === null ? "" : seen(row.left)}</span><span key=${`r${i}`} class=${row.differs && row.right !== null ? "line add" : "line"}>${row.right === null ? "" : seen(row.right)}</span>`)}</div>
+      <${Lines} rows=${rows} /></div>
     ${more ? html`<p class="dim">${plural(more, "more line")} not shown</p>` : null}<//>`;
 }, ({ both }, self) => {
   const own = { part: signal("body"), found: signal(null), problem: signal("") };
@@ -117,10 +119,4 @@ export async function compare(rows) {
     toast(problem.message);
   }
   return null;
-}
-
-/// Two bodies that the page has at hand, such as those of a shadow's result.
-export function compareAnswers(left, right, names) {
-  const told = diffOf(left, right), close = openSheet(() => html`<${Sheet} title="Compare" kind="big" onClose=${() => close()}><p>${told.said}</p><div class="cmp" role="group" aria-label="Both sides" tabindex="0">${names.map((name) => html`<h2 key=${name}>${line(name)}</h2>`)}
-    ${told.rows.map((row, i) => html`<span key=${`l${i}`} class=${row.differs && row.left !== null ? "line del" : "line"}>${seen(row.left ?? "")}</span><span key=${`r${i}`} class=${row.differs && row.right !== null ? "line add" : "line"}>${seen(row.right ?? "")}</span>`)}</div><//>`);
 }

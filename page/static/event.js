@@ -4,7 +4,7 @@
 // or feature is missing are not there.
 
 import { acts, target } from "./acts.js";
-import { call, has, isAbort, may } from "./api.js";
+import { call, has, isAbort, may, pathOf } from "./api.js";
 import { go } from "./app.js";
 import { Body } from "./body.js";
 import { shown, version } from "./feed.js";
@@ -23,7 +23,7 @@ const cache = new Map();
 export async function whole(id, rev, signal) {
   const found = cache.get(id);
   if (found && found.rev >= (rev ?? 0)) return found;
-  const event = await call("GET", `/events/${encodeURIComponent(id)}`, { signal });
+  const event = await call("GET", pathOf(id), { signal });
   cache.delete(id);
   cache.set(id, event);
   if (cache.size > 50) cache.delete(cache.keys().next().value);
@@ -104,7 +104,7 @@ export const Headers = ({ list, masked = [] }) => html`<table class="h"><thead c
 export const attemptOf = (event, at) => event.attempts?.find((one) => String(one.number) === at) ?? event.attempts?.at(-1) ?? null;
 
 function Side({ event, route }) {
-  const { tab, form, q } = route, id = encodeURIComponent(event.id), onForm = (next) => go({ form: next }, { replace: true });
+  const { tab, form, q } = route, at = pathOf(event.id), onForm = (next) => go({ form: next }, { replace: true });
   if (tab === "headers") return html`<p class="note tools">in the order they came; the relay’s own are coloured; credentials are masked</p><${Headers} list=${event.headers ?? []} masked=${event.masked} />`;
   const attempt = attemptOf(event, route.at);
   if (tab === "attempts") return event.attempts?.length ? html`<table class="h attempts"><thead><tr>${["", "start", "outcome", "agent", "took", "answer"].map((name, i) => html`<th key=${i} scope="col">${name || html`<span class="vh">number</span>`}</th>`)}</tr></thead><tbody>${event.attempts.map((one) => html`
@@ -116,11 +116,11 @@ function Side({ event, route }) {
     if (!attempt.answer) return html`${many}<p class="none">${line(attempt.sentence || "There is no answer of a handler.")}</p>`;
     const type = attempt.answer.headers.find(([name]) => name.toLowerCase() === "content-type")?.[1] ?? "", coding = attempt.answer.headers.find(([name]) => name.toLowerCase() === "content-encoding")?.[1];
     return html`${many}<${Headers} list=${attempt.answer.headers} />
-      <${Body} path=${`/events/${id}/attempts/${attempt.number}/body`} kept=${attempt.answer.size} total=${attempt.answer.size} type=${type} coding=${coding} form=${form} onForm=${onForm} query=${q} name=${`${event.id}-answer-${attempt.number}`}
+      <${Body} path=${`${at}/attempts/${attempt.number}/body`} kept=${attempt.answer.size} total=${attempt.answer.size} type=${type} coding=${coding} form=${form} onForm=${onForm} query=${q} name=${`${event.id}-answer-${attempt.number}`}
         >${attempt.answer.truncated ? html`<span class="note">longer than what is kept</span>` : null}<//>`;
   }
   const { body = {} } = event, why = body.kept < event.size ? (event.kind === "live" ? (body.kept ? `The first ${size(body.kept)} of ${size(event.size)}: live endpoints keep no more.` : "This endpoint’s journal keeps heads only; journal = \"bodies\" keeps the first 64 kB.") : null) : null;
-  return html`<${Body} path=${`/events/${id}/body`} kept=${body.kept ?? event.size} total=${event.size} type=${body.content_type ?? headerOf(event, "content-type")} coding=${body.encoding} charset=${body.charset} form=${form} onForm=${onForm} query=${q} name=${event.id} why=${why}>
+  return html`<${Body} path=${`${at}/body`} kept=${body.kept ?? event.size} total=${event.size} type=${body.content_type ?? headerOf(event, "content-type")} coding=${body.encoding} charset=${body.charset} form=${form} onForm=${onForm} query=${q} name=${event.id} why=${why}>
     ${event.same_at_handler === null || event.same_at_handler === undefined ? null : html`<span class=${`note ${event.same_at_handler ? "" : "bad"}`} title=${body.sha256 ? `SHA-256 ${body.sha256}` : null}><${Dot} kind=${event.same_at_handler ? "ok" : "bad"} shape=${event.same_at_handler ? "" : "no"} />${event.same_at_handler ? "same bytes at the handler" : "other bytes at the handler"}</span>`}<//>`;
 }
 

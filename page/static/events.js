@@ -65,7 +65,8 @@ function room(self) {
   };
   const setQuery = (q, typing) => go({ q, e: route.value.e }, { replace: typing });
   const setView = (view) => go({ view: view === "all" ? "" : view });
-  const failure = (step) => pick(shown.rows.at(failureFrom(shown.rows, shown.rows.indexOf(selected()), step)));
+  const here = () => (selected() ? shown.rows.indexOf(selected()) : -1);
+  const failure = (step) => pick(shown.rows.at(failureFrom(shown.rows, here(), step)));
   const does = (name) => () => {
     if (marked.size && ["replay", "compare"].includes(name)) return act(name, [...marked].map((id) => shown.rows.row(id) ?? { id }));
     return row() || selected() ? act(name, [row() ?? { id: selected() }]) : false;
@@ -79,8 +80,7 @@ function room(self) {
     j: () => move(1), k: () => move(-1), ArrowDown: onList(() => move(1)), ArrowUp: onList(() => move(-1)),
     PageDown: onList(() => move(list.page())), PageUp: onList(() => move(-list.page())), Home: onList(() => move(-1e9)), End: onList(() => move(1e9)),
     "g g": () => { newest(); move(-1e9); }, G: () => move(1e9), n: () => failure(1), N: () => failure(-1),
-    J: () => { const { rows } = shown; mark(rows.at(Math.min(rows.length - 1, rows.indexOf(selected()) + 1)), true); },
-    K: () => mark(shown.rows.at(Math.max(0, shown.rows.indexOf(selected()) - 1)), true),
+    J: () => mark(shown.rows.at(Math.min(shown.rows.length - 1, here() + 1)), true), K: () => mark(shown.rows.at(Math.max(0, here() - 1)), true),
     Enter: () => into(row() ?? shown.rows.at(0)),
     Escape: () => {
       if (self.open.value || detail?.contains(document.activeElement)) back();

@@ -3,7 +3,7 @@
 // The editor holds what will be sent, never what is shown: text that comes back byte for byte, else digits or a file. A
 // draft stays until it is sent or the page goes; the sheet stays open with the answer for the next try.
 
-import { about, call, isAbort, may } from "./api.js";
+import { about, call, isAbort, may, pathOf } from "./api.js";
 import { outcome, send, serving, setTarget, target } from "./acts.js";
 import { bytesOf } from "./body.js";
 import { align } from "./diff.js";
@@ -202,9 +202,9 @@ const Edit = live(({ event, draft, onClose }, own) => {
   /// The beginning of what the handler answered, as far as it is kept under the new id.
   own.follow = async (id) => {
     own.body.value = "";
-    const event = await call("GET", `/events/${encodeURIComponent(id)}`).catch(() => null), attempt = event?.attempts?.at(-1);
+    const event = await call("GET", pathOf(id)).catch(() => null), attempt = event?.attempts?.at(-1);
     if (!attempt?.answer?.size) return;
-    const bytes = await bytesOf(`/events/${encodeURIComponent(id)}/attempts/${attempt.number}/body`, 0, 4096, attempt.answer.size).catch(() => null);
+    const bytes = await bytesOf(`${pathOf(id)}/attempts/${attempt.number}/body`, 0, 4096, attempt.answer.size).catch(() => null);
     if (bytes) own.body.value = seen(textOf(bytes) ?? dump(bytes.subarray(0, 256)));
   };
   return own;
@@ -216,7 +216,7 @@ export async function edit(event) {
     const close = openSheet(() => html`<${Sheet} title="Edit and replay" kind="small" onClose=${() => close()}><p class="say">${kept < event.size ? "Its body is not kept whole, so that it cannot be edited." : `Its body has ${size(event.size)}; ${size(MOST)} is the most that can be edited here.`}</p><//>`);
     return;
   }
-  const bytes = await bytesOf(`/events/${encodeURIComponent(event.id)}/body`, 0, MOST, kept), draft = draftOf(event, bytes);
+  const bytes = await bytesOf(`${pathOf(event.id)}/body`, 0, MOST, kept), draft = draftOf(event, bytes);
   draft.all = places(event.endpoint);
   if (!draft.all.has(draft.to.value)) draft.to.value = first(event.endpoint, draft.all);
   const close = openSheet(() => html`<${Edit} event=${event} draft=${draft} onClose=${() => close()} />`);
