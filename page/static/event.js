@@ -4,7 +4,7 @@
 // or feature is missing are not there.
 
 import { acts, target } from "./acts.js";
-import { call, has, isAbort, may, pathOf } from "./api.js";
+import { atAgent, call, has, isAbort, may, pathOf } from "./api.js";
 import { go } from "./app.js";
 import { Body } from "./body.js";
 import { shown, version } from "./feed.js";
@@ -24,6 +24,10 @@ export async function whole(id, rev, signal) {
   const found = cache.get(id);
   if (found && found.rev >= (rev ?? 0)) return found;
   const event = await call("GET", pathOf(id), { signal });
+  if (atAgent()) event.tapped = (await call("GET", `/agent/exchanges/${encodeURIComponent(event.id)}`, { signal }).catch(() => null))?.exchanges ?? [];
+  const sums = (event.tapped ?? []).map((one) => one.request?.sha256).filter(Boolean);
+  // The agent's own tap knows what the handler got.
+  if (sums.length && event.body?.sha256) event.same_at_handler ??= sums.every((sum) => sum === event.body.sha256);
   cache.delete(id);
   cache.set(id, event);
   if (cache.size > 50) cache.delete(cache.keys().next().value);

@@ -30,7 +30,10 @@ export function stepsOf(event, now = Date.now()) {
       } else {
         const status = end?.status ?? made?.status ?? null, lasts = end?.at_us ?? (made ? at + made.duration_us : hops[i + 1]?.at_us ?? at);
         const note = [status ?? (made && made.outcome !== "answered" ? line(made.outcome).replaceAll("_", " ") : ""), agent && (status ? `from ${agent}` : `by ${agent}`)].filter(Boolean).join(" ");
-        add(`${many}handler`, note, at, lasts, status ? kindOf(status) : made || end ? "bad" : "run");
+        const kind = status ? kindOf(status) : made || end ? "bad" : "run", tapped = event.tapped?.find((one) => one.attempt === (number ?? 1)), there = tapped?.ended_us ?? tapped?.head_us;
+        add(`${many}${there ? "tunnel and handler" : "handler"}`, note, at, lasts, kind);
+        // On the agent's machine its socket tells how much of that was the handler's.
+        if (there) add("handler’s socket", "by this agent’s clock", at + Math.max(0, (lasts - at - there) / 2) + tapped.called_us, Math.min(lasts, at + Math.max(0, (lasts - at - there) / 2) + there), kind);
       }
     } else if (hop.what === "answered") {
       const whose = WHOSE[event.answered?.whose] ?? "", status = hop.status ?? event.answered?.status;

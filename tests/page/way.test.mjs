@@ -17,6 +17,12 @@ test("hops become steps in the order of time, each as long as it took", () => {
   assert.equal(steps[4].note, "500 from edge-1");
 });
 
+test("where the agent's tap is at hand, the handler's part stands by itself, inside of its attempt", () => {
+  const steps = stepsOf({ ...event, tapped: [{ attempt: 2, called_us: 1000, head_us: 800_000, ended_us: 802_000 }] }), at = steps.findIndex((step) => step.what === "handler’s socket");
+  assert.deepEqual([steps[at - 1].what, steps[at].to - steps[at].from], ["attempt 2: tunnel and handler", 801_000]);
+  assert.ok(steps[at].from > steps[at - 1].from && steps[at].to < steps[at - 1].to);
+});
+
 test("a wait that is most of the way is shortened, and order stays", () => {
   const { total, short, place } = scaleOf(stepsOf(event));
   assert.equal(total, 5_876_000);
