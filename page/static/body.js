@@ -11,7 +11,7 @@ import { lines as jsonLines } from "./json.js";
 import { boundary, fieldsOf, partsOf, xmlLines } from "./multipart.js";
 import { line, seen, size } from "./text.js";
 
-const PRETTY = 1_048_576, MAX_LINES = 20_000, HELD = 32_000_000, DECODED = 8_388_608, RAW = 262_144, HEX = 65_536, SLICE_MS = 8, BLOCK = 200, LONG = 4096;
+const PRETTY = 1_048_576, MAX_LINES = 20_000, HELD = 32_000_000, DECODED = 8_388_608, RAW = 262_144, HEX = 65_536, SLICE_MS = 8, BLOCK = 12_000, LONG = 4096;
 
 const held = new Map();
 let heldBytes = 0;
@@ -88,8 +88,25 @@ function textFrom(bytes, charset) {
 const CLASS = { key: "jk", string: "js", number: "jn", word: "jn" };
 
 function* plainLines(text) {
-  for (const one of text.split(/\r?\n/)) {
-    for (let from = 0; from === 0 || from < one.length; from += LONG) yield { depth: 0, goesOn: from > 0, parts: [["", one.slice(from, from + LONG)]] };
+  for (const one of text.split(/\r?\n/)) yield { depth: 0, parts: [["", one]] };
+}
+
+/// Lines of which none is too long to be laid out: what is longer goes on in another, without a number.
+function* cut(lines) {
+  for (const one of lines) {
+    let row = { ...one, parts: [], length: 0 };
+    for (const [kind, text] of one.parts) {
+      for (let from = 0; from === 0 || from < text.length;) {
+        const piece = text.slice(from, from + Math.max(1, LONG - row.length));
+        row.parts.push([kind, piece]);
+        row.length += piece.length;
+        from += piece.length || 1;
+        if (row.length < LONG || from >= text.length) continue;
+        yield row;
+        row = { ...one, goesOn: true, parts: [], length: 0 };
+      }
+    }
+    yield row;
   }
 }
 
@@ -126,16 +143,19 @@ class Lines extends Component {
   componentDidMount() { this.start(); }
   componentWillUnmount() { this.turn = null; }
   async start() {
-    const turn = (this.turn = {}), { of, words, onNote } = this.props, source = of();
-    let count = 0, block = null, shown = 0, until = performance.now() + SLICE_MS;
+    const turn = (this.turn = {}), { of, words, onNote } = this.props, source = cut(of());
+    let count = 0, block = null, shown = 0, inBlock = 0, until = performance.now() + SLICE_MS;
     this.el?.replaceChildren();
     try {
       for (const one of source) {
-        if (!block || shown % BLOCK === 0) {
+        if (!block || inBlock > BLOCK) {
           block = document.createElement("div");
           block.className = "block";
           this.el.append(block);
+          inBlock = 0;
         }
+        // A block that is not in sight is not laid out: it has about as much text as a screen.
+        inBlock += 40 + one.length;
         shown++;
         if (!one.goesOn) count++;
         block.append(...drawn(one, one.number ?? (one.goesOn ? "" : String(count)), words));
@@ -168,7 +188,7 @@ function drawn({ depth, parts, isHex }, number, words) {
       into.className = CLASS[kind];
       tx.append(into);
     }
-    for (let from = 0; from === 0 || from < text.length; from += LONG) marked(into, seen(text.slice(from, from + LONG)), words);
+    marked(into, seen(text), words);
   }
   return [ln, tx];
 }
