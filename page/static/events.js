@@ -141,7 +141,7 @@ function room(self) {
           const { e } = route.value;
           if (!state.value.begun || state.value.busy || !e || shown.query || shown.rows.has(e) || self.sought === e) return;
           self.sought = e;
-          around(e).then(() => list.reveal(e));
+          around(e).then(() => list.reveal(e, true));
         }),
         effect(() => { foot.value = html`<${Foot} />`; }),
       ];

@@ -144,11 +144,12 @@ export function mountList({ rows, on, marked }) {
       selected = id;
       ask();
     },
-    reveal(id) {
+    reveal(id, inMiddle = false) {
       const i = rows().indexOf(id), y = i * height;
       if (i < 0 || i >= rows().length) return;
       pad.style.height = `${rows().length * height}px`;
-      if (y < el.scrollTop) el.scrollTop = y;
+      if (inMiddle) el.scrollTop = y - el.clientHeight / 2;
+      else if (y < el.scrollTop) el.scrollTop = y;
       else if (y + height > el.scrollTop + el.clientHeight) el.scrollTop = y + height - el.clientHeight;
       hold();
     },

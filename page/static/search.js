@@ -5,7 +5,7 @@
 
 import { call } from "./api.js";
 import { Dot, Seg, computed, html, live, signal } from "./html.js";
-import { agents, hear } from "./live.js";
+import { agents, hear, news } from "./live.js";
 import { VIEWS, isQueryMistake, live as isLive, setLive, shown, state } from "./feed.js";
 import { line } from "./text.js";
 
@@ -54,7 +54,7 @@ export function completions(text, caret) {
 export const Search = live(({ query, view, onQuery, onView, onLeave, give }, own) => {
   const { problem } = state.value, { from, options } = own.offered.value, open = options.length > 0 && own.open.value;
   if (own.told !== query && !own.typing) own.text.value = own.told = query;
-  const mistake = isQueryMistake(problem) ? problem : null;
+  const mistake = isQueryMistake(problem) ? problem : null, moves = isLive.value && !["none", "lost"].includes(news.value.state);
   return html`<div class="bar" role="search"><div class="search">
       <input type="text" ref=${(el) => { own.el = el; give(el); }} value=${own.text.value} placeholder="Search bodies, headers, ids…   endpoint:pay  status:5xx  type:invoice.*  took:>500ms  -type:ping"
         aria-label="Search" role="combobox" aria-expanded=${String(open)} aria-controls="offers" aria-autocomplete="list" maxlength="512"
@@ -69,7 +69,7 @@ export const Search = live(({ query, view, onQuery, onView, onLeave, give }, own
     </div>
     <${Seg} cls="views" label="Views" value=${view || "all"} onPick=${onView} options=${Object.keys(VIEWS).map((name) => [name, name[0].toUpperCase() + name.slice(1)])} />
     <button type="button" class="btn live" aria-pressed=${String(isLive.value)} onClick=${() => setLive(!isLive.value)}>
-      <${Dot} kind=${isLive.value ? "ok" : "off"} shape=${isLive.value ? "" : "ring"} />${isLive.value ? "Live" : "Paused"}<kbd>p</kbd></button>
+      <${Dot} kind=${moves ? "ok" : "off"} shape=${moves ? "" : "ring"} />${!isLive.value ? "Paused" : moves ? "Live" : "Not live"}<kbd aria-hidden="true">p</kbd></button>
   </div>
   ${mistake ? html`<p id="mistake" class="mistake" role="alert">${mistake.message}${typeof mistake.at === "number" ? html`: <code class="mono">${placeOf(own.text.value, mistake.at)}</code>` : null}</p>` : null}`;
 }, () => {
