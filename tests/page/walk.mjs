@@ -1,0 +1,164 @@
+// The walk: a first run, the journey with a mouse, and what must hold when the relay freezes, starts again, ends a
+// session, has many tabs, or is gone.
+
+import { execFile } from "node:child_process";
+import { promisify } from "node:util";
+import { Person, close, picture } from "./browser.mjs";
+import { Mouse } from "./hands.mjs";
+import { Journey, row } from "./journey.mjs";
+import { Agent, Handler, Relay, equal, github, ok, sha256, until } from "./lib.mjs";
+import { SECRET, relay as start } from "./scene.mjs";
+
+const PATIENCE = { timeout: 20_000 };
+
+async function first() {
+  const relay = await Relay.start();
+  const token = (await relay.process.line(/RELAY_TOKEN=(\S+)/))[1];
+  const handler = await new Handler().start();
+  const person = await Person.come({ origin: relay.origin });
+  const page = await person.open(await relay.page());
+  await page.getByRole("heading", { name: "Nothing has come yet" }).waitFor(PATIENCE);
+  ok(!page.url().includes("#"), `the key stays in the address: ${page.url()}`);
+  await page.getByText(/Waiting for an agent/).waitFor();
+  const agent = await Agent.start(relay, "dev", handler.port, { token });
+  await page.getByText("laptop-mara is attached").waitFor(PATIENCE);
+  await picture(page, "first");
+  const step = page.getByRole("listitem").filter({ hasText: "yourself" });
+  await step.getByRole("button", { name: "Copy" }).click();
+  const command = await page.evaluate(() => navigator.clipboard.readText());
+  ok(command.startsWith("curl "), `copied: ${command}`);
+  await promisify(execFile)("sh", ["-c", command]);
+  await row(page, "200").waitFor(PATIENCE);
+  equal(await page.locator("[role=row][aria-selected]").count(), 1, "rows");
+  equal(handler.requests.length, 1, "calls of the handler");
+  await person.clean("first run");
+  await person.leave();
+  await agent.stop();
+  await relay.stop();
+}
+
+/// A person at a list that holds `type`s alone, all of them in sight.
+async function watching(relay, type) {
+  const person = await Person.come({ origin: relay.origin });
+  await person.open(await relay.page()).then((page) => page.locator("main").waitFor());
+  const page = await person.open(`/events?q=type:${type}`);
+  await page.getByRole("searchbox").first().waitFor();
+  return [person, page];
+}
+
+const shown = (page) => page.locator("[role=row][data-id]").evaluateAll((rows) => rows.map((one) => one.dataset.id));
+
+/// Every event of a type is one row: none is missing or twice.
+async function complete(page, relay, type) {
+  const { events } = await relay.call("GET", `/events?q=type:${type}&limit=1000`);
+  const expected = events.map((one) => one.id);
+  await until(`${expected.length} rows of ${type}`, async () => JSON.stringify(await shown(page)) === JSON.stringify(expected)).catch(async (error) => {
+    throw new Error(`${error.message}: ${(await shown(page)).length} rows of ${expected.length}`);
+  });
+  return expected.length;
+}
+
+async function frozen() {
+  const relay = await start();
+  const [person, page] = await watching(relay, "frozen");
+  person.expected.push(/Failed to load resource|net::ERR|429|503|401/);
+  let n = 0;
+  const send = async (many) => { for (let i = 0; i < many; i++) await github(relay, "pay", SECRET, `{"n":${n++}}`, { type: "frozen" }); };
+  await send(4);
+  await complete(page, relay, "frozen");
+  relay.process.signal("SIGSTOP");
+  const waiting = send(4);
+  await page.getByText(/No news since/).waitFor({ timeout: 30_000 });
+  await picture(page, "frozen");
+  relay.process.signal("SIGCONT");
+  await waiting;
+  await page.getByText(/No news since/).waitFor({ state: "detached", timeout: 45_000 });
+  await complete(page, relay, "frozen");
+  await relay.process.stop();
+  await page.getByText(/No news since|cannot be reached/).first().waitFor({ timeout: 45_000 });
+  await relay.restart();
+  await send(2);
+  // Sessions end with the relay that opened them.
+  const dialog = page.getByRole("dialog");
+  await dialog.waitFor({ timeout: 45_000 });
+  await dialog.getByRole("textbox").or(dialog.locator("input")).first().fill(await relay.page());
+  await page.keyboard.press("Enter");
+  await dialog.waitFor({ state: "detached" });
+  const rows = await complete(page, relay, "frozen");
+  await person.clean("frozen");
+  await person.leave();
+  await relay.stop();
+  return `${rows} rows`;
+}
+
+async function tabs() {
+  const relay = await start();
+  const [person, firstTab] = await watching(relay, "tabs");
+  const streams = () => person.asked.filter((one) => one.endsWith("/stream")).length;
+  const all = (await Promise.all(Array.from({ length: 7 }, () => person.open("/events?q=type:tabs")))).concat(firstTab);
+  for (const page of all) await page.getByRole("searchbox").first().waitFor();
+  await github(relay, "pay", SECRET, "{}", { type: "tabs" });
+  for (const page of all) await complete(page, relay, "tabs");
+  const before = streams();
+  // The tab that logged in reads the stream for all.
+  equal(before, 1, "streams of eight tabs");
+  await person.context.pages()[0].close();
+  for (let n = 0; n < 3; n++) await github(relay, "pay", SECRET, `{"n":${n}}`, { type: "tabs" });
+  await until("another tab reads the stream", () => streams() === 2);
+  for (const page of all) await complete(page, relay, "tabs");
+  await person.clean("tabs");
+  await person.leave();
+  await relay.stop();
+}
+
+async function expired() {
+  const relay = await start();
+  const [person, page] = await watching(relay, "typed");
+  person.expected.push(/401|Failed to load resource/);
+  await github(relay, "pay", SECRET, '{"typed":1}', { type: "typed" });
+  await row(page, "typed").click();
+  await page.keyboard.press("e");
+  const editor = page.getByRole("dialog").getByLabel(/body/i).last();
+  await editor.fill('{"typed":"by hand"}');
+  for (const { id } of (await relay.call("GET", "/sessions")).sessions) await relay.call("DELETE", `/sessions/${id}`);
+  await page.keyboard.press("Control+Enter");
+  const asks = page.getByRole("dialog").filter({ hasText: /key has expired/i });
+  await asks.waitFor(PATIENCE);
+  await picture(page, "expired");
+  await asks.locator("input").first().fill(await relay.page());
+  await page.keyboard.press("Enter");
+  await asks.waitFor({ state: "detached" });
+  equal(await editor.inputValue(), '{"typed":"by hand"}', "the text in the editor");
+  equal((await relay.call("GET", "/events?q=is:replay")).events.length, 0, "a failed action is not repeated by itself");
+  await person.clean("expired");
+  await person.leave();
+  await relay.stop();
+}
+
+async function pulled() {
+  const relay = await start();
+  const handler = await new Handler().start();
+  const agent = await Agent.start(relay, "github", handler.port, { args: ["--inspect-addr", "127.0.0.1:0"] });
+  const address = (await agent.process.line(/(http:\/\/127\.0\.0\.1:\d+\/#key=[\w.~-]+)/))[1];
+  await github(relay, "github", SECRET, '{"seen":"at the socket"}', { type: "tapped" });
+  const person = await Person.come({ origin: new URL(address).origin });
+  person.expected.push(/Failed to load resource|net::ERR|50[234]/);
+  const page = await person.open(address);
+  await row(page, "tapped").waitFor(PATIENCE);
+  await relay.process.stop();
+  await page.getByRole("link", { name: "This agent" }).click();
+  await page.getByRole("heading", { name: "This agent" }).waitFor();
+  await page.getByText(`127.0.0.1:${handler.port}`).first().waitFor(PATIENCE);
+  await page.getByRole("button", { name: /^POST/ }).first().click();
+  await page.getByText("at the socket").waitFor(PATIENCE);
+  await page.getByText(sha256('{"seen":"at the socket"}')).first().waitFor();
+  await picture(page, "pulled");
+  await person.clean("the cable is pulled");
+  await person.leave();
+  await agent.stop();
+}
+
+await steps([
+  ["1 a first run", first], ...new Journey(Mouse).steps(),
+  ["10 the relay freezes and starts again", frozen], ["11 eight tabs", tabs], ["12 the key expires", expired], ["13 the cable is pulled", pulled], ["the browser ends", close],
+]);
