@@ -31,7 +31,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::status::{Status, StatusSender};
+pub(crate) use self::status::{LinkState, Status, StatusSender};
 use self::{
     offers::Plan,
     session::{Control, Failed, Session, Shared},
@@ -271,8 +271,8 @@ impl Supervisor {
             // It took its leave, had nothing in flight, and the new session's welcome is on its way.
             Some(_) if session.control.has_left() => return Ok(()),
             Some(opening) if close.code == CloseCode::GoingAway => {
-                self.shared.status.disconnected();
                 let after = opening.at.saturating_duration_since(Instant::now());
+                self.shared.status.lost(&close.reason, after);
                 self.shared.reporter.state(AgentState::Reconnecting { after, why: close.reason });
                 return Ok(());
             }
@@ -288,14 +288,14 @@ impl Supervisor {
     }
 
     fn reconnect(&mut self, after: Duration, why: String) {
-        self.shared.status.disconnected();
+        self.shared.status.lost(&why, after);
         self.shared.reporter.state(AgentState::Reconnecting { after, why });
         self.open_after(after);
     }
 
     /// The relay does not want this agent, and there is no session that it could keep to.
     fn refused(&mut self, why: String, code: Option<String>) -> Result<(), RunError> {
-        self.shared.status.disconnected();
+        self.shared.status.refused(&why);
         self.shared.reporter.state(AgentState::Refused { why: why.clone(), code });
         match self.config.on_refused {
             OnRefused::Exit => Err(RunError::Refused(why)),

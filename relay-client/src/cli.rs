@@ -16,6 +16,7 @@ mod event;
 mod listen;
 mod login;
 mod misc;
+mod page;
 mod run;
 mod send;
 mod settings;
@@ -28,7 +29,10 @@ use std::{ffi::OsString, process::ExitCode};
 use clap::Parser as _;
 use relay_program::{Failure, terminal};
 
-use self::args::{Cli, Command};
+use self::{
+    args::{Cli, Command},
+    page::Page,
+};
 use crate::{agent::RunError, config::find::Places};
 
 /// The user did not wait for the drain.
@@ -85,11 +89,13 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Listen(args) => {
             let connection = args.connection.clone();
-            run::run(&connection, cli.color, move |stdin| listen::config(&args, &places, stdin))
+            let page = Page::of_listen(&connection, &places);
+            run::run(&connection, cli.color, page, move |stdin| listen::config(&args, &places, stdin))
         }
         Command::Start(args) => {
             let connection = args.connection.clone();
-            run::run(&connection, cli.color, move |stdin| start::config(&args, &places, stdin))
+            let page = Page::of_start(&connection, &places);
+            run::run(&connection, cli.color, page, move |stdin| start::config(&args, &places, stdin))
         }
         Command::Login(args) => terminal::print(&login::run(&args, &places, std::io::stdin())?),
         Command::Doctor(args) => doctor::run(&args, &places, std::io::stdin()),

@@ -13,12 +13,12 @@ mod doctor;
 mod exchange;
 mod handler;
 mod health;
+mod inspect;
 mod link;
 mod reload;
 mod report;
 mod routes;
 mod send;
-#[expect(dead_code, reason = "the local page and the terminal read it, which come next")]
 mod tap;
 mod target;
 mod tls;

@@ -15,7 +15,9 @@ use std::{
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use relay_proto::{Attach, Close, CloseCode, Hello, Limits, Notice as RelayNotice, Offer, OfferState, Welcome};
+use relay_proto::{
+    Attach, Attached, Close, CloseCode, Hello, Limits, Notice as RelayNotice, Offer, OfferState, Welcome,
+};
 use relay_tunnel::{Arrival, Arrivals, Handle};
 use tokio::{
     sync::watch,
@@ -30,6 +32,7 @@ use super::{
     StatusSender,
     catch_up::CatchUp,
     offers::{self, Plan},
+    status::PublicName,
 };
 use crate::{
     config::Config,
@@ -113,7 +116,12 @@ impl Shared {
                 history.attached.insert(name.clone());
             }
         }
-        let serial = self.status.opened(states);
+        let public = |(answer, offer): (&Attached, &Offer)| {
+            let public = PublicName { name: answer.endpoint.clone(), url: plan.way.relay.endpoint_url(&answer.url) };
+            (offer.endpoint.clone(), public)
+        };
+        let names = welcome.endpoints.iter().zip(&plan.offers).map(public).collect();
+        let serial = self.status.opened(states, names);
         if history.catching_up.is_none() {
             let status = self.status.subscribe();
             history.catching_up = CatchUp::of(config, welcome, &plan.offers, self.reporter.clone(), status)

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     health::HealthAddr,
+    inspect::InspectAddr,
     report::{Color, Output},
 };
 
@@ -120,6 +121,10 @@ pub(crate) struct ConnectionArgs {
     /// Answers /livez, and /readyz once every endpoint is attached; a port is one of this machine's loopback
     #[arg(long, env = "RELAY_HEALTH_ADDR", value_name = "ADDR")]
     pub health_addr: Option<HealthAddr>,
+    /// Where this agent's own page is, on this machine: a port, ADDRESS:PORT or off; one of the next ten where it is
+    /// taken [default: 4040 for `listen` in a terminal, else off]
+    #[arg(long, env = "RELAY_INSPECT_ADDR", value_name = "ADDR|off")]
+    pub inspect_addr: Option<InspectAddr>,
     /// What is printed
     #[arg(long, value_enum, default_value_t, value_name = "FORM")]
     pub output: Output,

@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing_subscriber::EnvFilter;
 
-use super::{INTERRUPTED, UNREAD_STREAM, args::ConnectionArgs};
+use super::{INTERRUPTED, UNREAD_STREAM, args::ConnectionArgs, page::Page};
 use crate::{
     agent::{self, StatusSender},
     config::{Config, EndpointConfig, TokenSource},
@@ -55,6 +55,7 @@ pub(super) fn start_logging(verbose: u8) {
 pub(super) fn run(
     connection: &ConnectionArgs,
     color: Color,
+    page: Page,
     read: impl Fn(&mut dyn Read) -> Result<Config, Failure> + Send + 'static,
 ) -> Result<(), Failure> {
     let config = read(&mut std::io::stdin())?;
@@ -63,7 +64,7 @@ pub(super) fn run(
     raise_limit_on_files();
     let _last_lines = LastLines(&reporter);
     let runtime = runtime()?;
-    let result = runtime.block_on(until_stopped(config, reporter.clone(), connection.health_addr, read));
+    let result = runtime.block_on(until_stopped(config, reporter.clone(), connection.health_addr, page, read));
     // A name that is still being resolved must not hold up the end.
     runtime.shutdown_background();
     result
@@ -89,6 +90,7 @@ async fn until_stopped(
     config: Config,
     reporter: Reporter,
     health: Option<HealthAddr>,
+    page: Page,
     read: impl Fn(&mut dyn Read) -> Result<Config, Failure> + Send + 'static,
 ) -> Result<(), Failure> {
     let stop = CancellationToken::new();
@@ -104,9 +106,11 @@ async fn until_stopped(
     }
     let reread = rereading(&config, read);
     let (settings, taken) = watch::channel(Arc::new(config));
+    let page = page.open(&taken, &status, &reporter).await?;
+    let tap = page.as_ref().map(|page| Arc::clone(&page.tap));
     let (ask, asked) = mpsc::channel(1);
     let _reloading = AbortOnDropHandle::new(tokio::spawn(reload::keep(reread, settings, asked, reporter.clone())));
-    let agent = agent::run(taken, reporter.clone(), status, None, stop.clone());
+    let agent = agent::run(taken, reporter.clone(), status, tap, stop.clone());
     tokio::pin!(agent);
     let mut unread = false;
     loop {

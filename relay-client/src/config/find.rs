@@ -72,6 +72,11 @@ impl Places {
         self.own_folder().map(|own| own.join("allowed.toml"))
     }
 
+    /// Where the key of a page at that port is while it is there, if the user has a config directory.
+    pub(crate) fn page_key(&self, port: u16) -> Option<PathBuf> {
+        self.own_folder().map(|own| own.join(format!("inspect-{port}.key")))
+    }
+
     /// The folder of this program in the user's config directory.
     fn own_folder(&self) -> Option<PathBuf> {
         self.config.as_ref().map(|config| config.join("relay"))

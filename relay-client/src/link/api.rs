@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use relay_program::{
-    http1::{Connection, encoded},
+    http1::{AnswerHead, Connection, encoded},
     news::{EVENT_STREAM, LAST_EVENT_ID},
 };
 use serde::{
@@ -21,6 +21,8 @@ use tokio::time::timeout;
 use super::{LinkError, MAX_HEAD_BYTES, Stream, UPGRADE_TIMEOUT, error, reach, secure, silent};
 use crate::config::{Token, Way};
 
+/// Where the relay's API for tokens is.
+pub(crate) const BASE: &str = "/_relay/v1/";
 const EVENTS: &str = "/_relay/v1/events";
 const STREAM: &str = "/_relay/v1/stream";
 /// For an answer that needs no handler.
@@ -163,7 +165,7 @@ impl<'a> Api<'a> {
 
     /// The relay's news, behind those of an id: an answer whose body is a stream, on a connection of its own.
     pub(crate) async fn follow(&self, query: &str, last_id: Option<&str>) -> Result<Connection<Stream>, LinkError> {
-        let mut request = self.request(Method::GET, &format!("{STREAM}?{query}"))?;
+        let mut request = request(self.way, &self.token, Method::GET, &format!("{STREAM}?{query}"))?;
         let headers = request.headers_mut();
         headers.insert(header::ACCEPT, HeaderValue::from_static(EVENT_STREAM));
         if let Some(id) = last_id.and_then(|id| HeaderValue::from_str(id).ok()) {
@@ -178,7 +180,7 @@ impl<'a> Api<'a> {
     }
 
     async fn ask(&mut self, method: Method, path: &str, patience: Duration) -> Result<Bytes, LinkError> {
-        let request = self.request(method, path)?;
+        let request = request(self.way, &self.token, method, path)?;
         let kept = self.open.take().filter(Connection::may_be_reused);
         let relay = match kept.and_then(|mut kept| kept.is_quiet().then_some(kept)) {
             Some(kept) => self.open.insert(kept),
@@ -188,7 +190,7 @@ impl<'a> Api<'a> {
             }
         };
         let answered = async {
-            let answer = relay.ask(request).await.map_err(|error| error::of_http(&error))?;
+            let answer = head(relay, request).await?;
             if !answer.status.is_success() {
                 return Err(error::of_answer(&answer, relay).await);
             }
@@ -205,17 +207,6 @@ impl<'a> Api<'a> {
         }
         answered
     }
-
-    fn request(&self, method: Method, path: &str) -> Result<Request<Bytes>, LinkError> {
-        Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::HOST, &self.way.relay.authority)
-            .header(header::USER_AGENT, concat!("relay-client/", env!("CARGO_PKG_VERSION")))
-            .header(header::AUTHORIZATION, error::bearer(&self.token)?)
-            .body(Bytes::new())
-            .map_err(|error| LinkError::Protocol(error.to_string()))
-    }
 }
 
 impl LinkError {
@@ -228,7 +219,30 @@ impl LinkError {
     }
 }
 
-async fn connect(way: &Way) -> Result<Connection<Stream>, LinkError> {
+/// Asks, and reads the head of the answer. The caller bounds the wait.
+pub(crate) async fn head(relay: &mut Connection<Stream>, request: Request<Bytes>) -> Result<AnswerHead, LinkError> {
+    relay.ask(request).await.map_err(|error| error::of_http(&error))
+}
+
+/// What an answer means that says no.
+pub(crate) async fn refusal(answer: &AnswerHead, relay: &mut Connection<Stream>) -> LinkError {
+    error::of_answer(answer, relay).await
+}
+
+/// A question without a body.
+pub(crate) fn request(way: &Way, token: &Token, method: Method, path: &str) -> Result<Request<Bytes>, LinkError> {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, &way.relay.authority)
+        .header(header::USER_AGENT, concat!("relay-client/", env!("CARGO_PKG_VERSION")))
+        .header(header::AUTHORIZATION, error::bearer(token)?)
+        .body(Bytes::new())
+        .map_err(|error| LinkError::Protocol(error.to_string()))
+}
+
+/// A connection to the relay, for questions.
+pub(crate) async fn connect(way: &Way) -> Result<Connection<Stream>, LinkError> {
     let stream = reach(way).await?;
     let stream = timeout(UPGRADE_TIMEOUT, secure(way, stream)).await.map_err(|_| silent(way))??;
     Ok(Connection::new(stream, MAX_HEAD_BYTES))

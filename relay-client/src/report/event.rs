@@ -3,11 +3,13 @@
 //! Every JSON object has a `type`; durations are milliseconds, sizes bytes, times RFC 3339 in UTC. Keys are only ever
 //! added.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 use uuid::Uuid;
+
+use crate::inspect::PageKey;
 
 /// How the agent stands with the relay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -33,6 +35,15 @@ pub(crate) enum AgentState {
     /// Health checks are answered there.
     Health {
         address: String,
+    },
+    /// The agent's own page is there.
+    Inspect {
+        address: String,
+        /// A file that holds its key while the agent runs.
+        key_file: Option<PathBuf>,
+        /// Told to a terminal alone.
+        #[serde(skip)]
+        key: Option<PageKey>,
     },
     /// Changed settings were taken over.
     Reloaded,

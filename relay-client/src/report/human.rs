@@ -82,6 +82,14 @@ fn state_text(state: &AgentState, output: Output, zone: &TimeZone) -> Option<Str
             text
         }
         AgentState::Health { address } => format!("health checks: http://{address}/readyz and /livez\n"),
+        AgentState::Inspect { address, key: Some(key), .. } => {
+            format!("{}  {address}#key={}\n", paint("inspect", STRONG), key.reveal())
+        }
+        AgentState::Inspect { address, key_file, .. } => {
+            let file = key_file.as_ref().map(|file| file.display().to_string());
+            let file = file.map(|file| format!("; its key is in {}", escaped(&file))).unwrap_or_default();
+            format!("{}  {address}{file}\n", paint("inspect", STRONG))
+        }
         AgentState::Reloaded => "changed settings were taken over\n".to_owned(),
         AgentState::Draining => "stopping: finishing what runs, taking nothing new\n".to_owned(),
         AgentState::Standby { endpoint } => {

@@ -13,6 +13,7 @@ mod faults;
 mod fidelity;
 mod handshakes;
 mod hosts;
+mod inspect_agent;
 mod kept;
 mod limits;
 mod live;
