@@ -17,6 +17,7 @@ mod listen;
 mod login;
 mod misc;
 mod page;
+mod play;
 mod run;
 mod send;
 mod settings;
@@ -101,6 +102,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Doctor(args) => doctor::run(&args, &places, std::io::stdin()),
         Command::Event(command) => event::run(&command, &places, std::io::stdin()),
         Command::Send(args) => send::run(&args, std::io::stdin()),
+        Command::Play(args) => play::run(&args, std::io::stdin()),
         Command::Config(command) => terminal::print(&config::run(&command, &places)?),
         Command::Completions { shell } => terminal::print(&misc::completions(shell)),
         Command::Man { directory } => misc::man(directory.as_deref()),

@@ -15,6 +15,7 @@ mod handler;
 mod health;
 mod inspect;
 mod link;
+mod play;
 mod reload;
 mod report;
 mod routes;

@@ -160,7 +160,7 @@ fn with_another(text: &[u8], from: usize) -> impl Iterator<Item = Vec<u8>> + '_ 
 }
 
 /// Another character of the same kind.
-const fn another(byte: u8) -> Option<u8> {
+pub(crate) const fn another(byte: u8) -> Option<u8> {
     match byte {
         b'0' => Some(b'1'),
         b'1'..=b'9' => Some(b'0'),

@@ -21,6 +21,7 @@ Examples:
   relay-client listen unix:/run/app.sock ci --output json
   relay-client listen 3000 github --since 42m
   relay-client event list github --status 5xx
+  relay-client play webhooks.cassette --to 3000 --wait 30s --expect status=2xx --junit results.xml
   relay-client start --config relay-client.toml --health-addr 8081
   relay-client doctor 3000
 
@@ -55,6 +56,8 @@ pub(crate) enum Command {
     Event(super::event::EventCommand),
     /// Sends signed requests as a provider does, to try an endpoint
     Send(super::send::SendArgs),
+    /// Sends a recording to a handler, without a relay, and says which answers are not as expected
+    Play(super::play::PlayArgs),
     /// Checks and shows the config file
     #[command(subcommand)]
     Config(ConfigCommand),

@@ -48,21 +48,14 @@ pub(crate) struct SendArgs {
     /// Where to
     #[arg(long, value_name = "URL")]
     pub to: String,
-    /// A file that holds the secret, or - for standard input
-    #[arg(long, env = "RELAY_SEND_SECRET_FILE", hide_env_values = true, value_name = "FILE")]
-    pub secret_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub sign: SignArgs,
     /// The body, in place of a sample
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// A header, in place of the sample's own; may be repeated
     #[arg(short = 'H', long = "header", value_name = "K: V")]
     pub headers: Vec<String>,
-    /// The URL that is signed, where the relay knows another than --to
-    #[arg(long, value_name = "URL")]
-    pub public_url: Option<String>,
-    /// What the scheme asks for beside the secret, such as app_key=…; may be repeated
-    #[arg(long = "setting", value_name = "NAME=VALUE")]
-    pub settings: Vec<String>,
     /// How many
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub count: u32,
@@ -82,6 +75,20 @@ pub(crate) struct SendArgs {
     /// One JSON object for each answer
     #[arg(long)]
     pub json: bool,
+}
+
+/// What requests are signed with.
+#[derive(Debug, Args)]
+pub(crate) struct SignArgs {
+    /// A file that holds the secret, or - for standard input
+    #[arg(long, env = "RELAY_SEND_SECRET_FILE", hide_env_values = true, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+    /// The URL that is signed, where another one than --to is
+    #[arg(long, value_name = "URL")]
+    pub public_url: Option<String>,
+    /// What the scheme asks for beside the secret, such as app_key=…; may be repeated
+    #[arg(long = "setting", value_name = "NAME=VALUE")]
+    pub settings: Vec<String>,
 }
 
 struct Answer {
@@ -109,7 +116,7 @@ fn prepare(args: &SendArgs, stdin: impl Read) -> Result<(Handler, Maker), Failur
         let hint = near.map_or_else(String::new, |near| format!("; did you mean {near}?"));
         Failure::NotFound(format!("there is no provider {:?}{hint}", args.provider))
     })?;
-    for (flag, url) in [("--to", Some(&args.to)), ("--public-url", args.public_url.as_ref())] {
+    for (flag, url) in [("--to", Some(&args.to)), ("--public-url", args.sign.public_url.as_ref())] {
         if let Some(ascii) = url.and_then(|url| relay_schemes::ascii_host(url)) {
             return Err(settings::usage(flag, &format!("a host's name is written in ASCII here; write it as {ascii}")));
         }
@@ -124,19 +131,10 @@ fn prepare(args: &SendArgs, stdin: impl Read) -> Result<(Handler, Maker), Failur
         config.trust = Trust::PlatformAnd(file.clone());
     }
     let handler = Handler::new(&config).map_err(Failure::Usage)?;
-    let mut material = Material { public_url: args.public_url.clone(), ..Material::default() };
-    match &args.secret_file {
-        Some(path) => material.secrets.push(Secret::new(secret(path, stdin)?)),
-        None if row.scheme.is_some() => {
-            return Err(Failure::Usage(format!("{} signs; name the secret's file with --secret-file", row.title)));
-        }
-        None => {}
+    if args.sign.secret_file.is_none() && row.scheme.is_some() {
+        return Err(Failure::Usage(format!("{} signs; name the secret's file with --secret-file", row.title)));
     }
-    for setting in &args.settings {
-        let (name, value) =
-            setting.split_once('=').ok_or_else(|| settings::usage("--setting", &"write it as NAME=VALUE"))?;
-        material.settings.entry(name.to_owned()).or_default().push(value.to_owned());
-    }
+    let material = material(&args.sign, stdin)?;
     let body = args.file.as_deref().map(|file| read(file, MAX_BODY_BYTES)).transpose()?.map(Bytes::from);
     let mut headers = Vec::new();
     for line in &args.headers {
@@ -146,6 +144,20 @@ fn prepare(args: &SendArgs, stdin: impl Read) -> Result<(Handler, Maker), Failur
     }
     let maker = Maker::new(row, &material, args.to.clone(), body, headers).map_err(Failure::Usage)?;
     Ok((handler, maker))
+}
+
+/// What requests are signed with, read from where it lies.
+pub(super) fn material(args: &SignArgs, stdin: impl Read) -> Result<Material, Failure> {
+    let mut material = Material { public_url: args.public_url.clone(), ..Material::default() };
+    if let Some(path) = &args.secret_file {
+        material.secrets.push(Secret::new(secret(path, stdin)?));
+    }
+    for setting in &args.settings {
+        let (name, value) =
+            setting.split_once('=').ok_or_else(|| settings::usage("--setting", &"write it as NAME=VALUE"))?;
+        material.settings.entry(name.to_owned()).or_default().push(value.to_owned());
+    }
+    Ok(material)
 }
 
 fn secret(path: &Path, mut stdin: impl Read) -> Result<Vec<u8>, Failure> {

@@ -18,6 +18,7 @@ mod kept;
 mod limits;
 mod live;
 mod news;
+mod play;
 mod python_client;
 mod resigned;
 mod restart;
