@@ -51,7 +51,7 @@ impl Problem {
 
     pub(super) fn answer(&self, instance: &str) -> Response<PageBody> {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let problem = api::Problem {
+        let problem = api::ProblemDetails {
             kind: "about:blank".to_owned(),
             title: status.canonical_reason().unwrap_or_default().to_owned(),
             status: self.status,
@@ -60,7 +60,7 @@ impl Problem {
             code: self.code.to_string(),
             error: self.code.to_string(),
             message: self.why.to_string(),
-            ..api::Problem::default()
+            ..api::ProblemDetails::default()
         };
         let mut response = json(&problem);
         *response.status_mut() = status;
