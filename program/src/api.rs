@@ -416,3 +416,37 @@ pub struct AgentBody {
     /// Of the whole body, in hexadecimal digits; `None` where it did not come to its end.
     pub sha256: Option<String>,
 }
+
+/// What a second handler made of an event, beside what the first one answered (`relay-client diff`).
+#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ShadowDiff {
+    /// Its place among those that the agent's page holds.
+    pub number: u64,
+    pub event_id: String,
+    pub endpoint: String,
+    pub event_type: Option<String>,
+    pub method: String,
+    pub target: String,
+    /// Where the second handler is.
+    pub against: String,
+    pub at: String,
+    /// `same`, `status`, `body`, `slower`, `unanswered` or `not_recorded`.
+    pub verdict: String,
+    pub recorded_status: Option<u16>,
+    pub recorded_size: Option<u64>,
+    pub recorded_us: Option<u64>,
+    pub status: Option<u16>,
+    pub size: u64,
+    pub took_us: u64,
+    pub error: Option<String>,
+    /// What differs in the bodies: places in JSON with both values, or the first byte.
+    pub differences: Vec<String>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ShadowDiffs {
+    /// The newest first.
+    pub diffs: Vec<ShadowDiff>,
+}

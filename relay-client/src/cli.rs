@@ -11,10 +11,12 @@
 pub(crate) mod args;
 mod config;
 mod consent;
+mod diff;
 mod doctor;
 mod event;
 mod listen;
 mod login;
+mod mcp;
 mod misc;
 mod page;
 mod play;
@@ -102,6 +104,8 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Doctor(args) => doctor::run(&args, &places, std::io::stdin()),
         Command::Event(command) => event::run(&command, &places, std::io::stdin()),
         Command::Send(args) => send::run(&args, std::io::stdin()),
+        Command::Diff(args) => diff::run(&args, &places, std::io::stdin()),
+        Command::Mcp(args) => mcp::run(&args, &places),
         Command::Play(args) => play::run(&args, std::io::stdin()),
         Command::Config(command) => terminal::print(&config::run(&command, &places)?),
         Command::Completions { shell } => terminal::print(&misc::completions(shell)),

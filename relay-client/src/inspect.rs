@@ -18,6 +18,7 @@ mod answer;
 mod fan;
 mod gate;
 mod pass;
+mod shown;
 
 use std::{borrow::Cow, convert::Infallible, io, net::SocketAddr, str::FromStr, sync::Arc, time::Duration};
 
@@ -33,13 +34,17 @@ use tokio::{
     time::timeout,
 };
 
-pub(crate) use self::gate::PageKey;
 use self::{
     agent::View,
     answer::{PageBody, Problem, harden},
     fan::Fan,
     gate::Gate,
     pass::Pass,
+    shown::Shown,
+};
+pub(crate) use self::{
+    gate::PageKey,
+    shown::{PageAt, pages_of},
 };
 use crate::{agent::Status, config::Config, health::HealthAddr, tap::Tap};
 
@@ -114,7 +119,7 @@ impl Inspect {
         tap: Arc<Tap>,
     ) -> Self {
         let pass = Arc::new(Pass::new(settings.clone()));
-        let view = Arc::new(View { settings, status, tap });
+        let view = Arc::new(View { settings, status, tap, shown: Shown::default() });
         let fan = Fan::new(Arc::clone(&pass), Arc::clone(&view));
         Self { gate: Gate::new(address, key), view, pass, fan }
     }
@@ -166,6 +171,7 @@ impl Inspect {
         let is_get = matches!(head.method, Method::GET | Method::HEAD);
         let of_agent = (below == "agent").then_some("").or_else(|| below.strip_prefix("agent/"));
         match of_agent {
+            Some("diffs") if head.method == Method::POST => self.view.take_diffs(&collect(body).await?),
             Some(_) if !is_get => Err(Problem::new(405, "method", "ask with GET")),
             Some(below) => self.view.answer(below, head.uri.query().unwrap_or_default()),
             None if below == "stream" && head.method == Method::GET => self.fan.open(head).await,

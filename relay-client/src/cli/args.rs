@@ -58,6 +58,10 @@ pub(crate) enum Command {
     Send(super::send::SendArgs),
     /// Sends a recording to a handler, without a relay, and says which answers are not as expected
     Play(super::play::PlayArgs),
+    /// Sends webhooks that were answered to a second handler, and shows what that answers otherwise
+    Diff(super::diff::DiffArgs),
+    /// Serves an assistant over the Model Context Protocol, on standard input and output
+    Mcp(super::mcp::McpArgs),
     /// Checks and shows the config file
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -87,6 +91,8 @@ impl Command {
             Self::Start(args) => Some(&args.connection.reach),
             Self::Doctor(args) => Some(&args.reach),
             Self::Event(command) => Some(command.reach()),
+            Self::Diff(args) => args.reach(),
+            Self::Mcp(args) => Some(&args.reach),
             _ => None,
         }
     }

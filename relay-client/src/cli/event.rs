@@ -275,7 +275,7 @@ async fn replay(api: &mut Api<'_>, args: &ReplayArgs, name: &str) -> Result<(), 
     worst.map_or(Ok(()), Err)
 }
 
-fn failure(error: &LinkError) -> Failure {
+pub(super) fn failure(error: &LinkError) -> Failure {
     let said = error.to_string();
     match error.refusal() {
         Some((status, _)) => match status.as_u16() {

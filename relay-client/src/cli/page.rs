@@ -89,7 +89,8 @@ impl Page {
                 return Ok(None);
             }
         };
-        let (key, tap) = (PageKey::draw(), Arc::<Tap>::default());
+        let undrawn = |error| Failure::Failed(format!("no key can be drawn for the page: {error}"));
+        let (key, tap) = (PageKey::draw().map_err(undrawn)?, Arc::<Tap>::default());
         let key_file = self.places.page_key(address.port()).and_then(|path| {
             let written = write_private(&path, key.reveal().as_bytes());
             let failed = |error| reporter.warn(format!("{}: {}", path.display(), reason::of_io(&error)));

@@ -10,6 +10,8 @@
 use std::path::{Path, PathBuf};
 
 pub(crate) const FILE_NAME: &str = "relay-client.toml";
+/// Pages of agents that are looked for.
+const MAX_PAGES: usize = 10;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
@@ -75,6 +77,17 @@ impl Places {
     /// Where the key of a page at that port is while it is there, if the user has a config directory.
     pub(crate) fn page_key(&self, port: u16) -> Option<PathBuf> {
         self.own_folder().map(|own| own.join(format!("inspect-{port}.key")))
+    }
+
+    /// Keys of pages that may be there, with their ports.
+    pub(crate) fn page_keys(&self) -> Vec<(u16, PathBuf)> {
+        let Some(Ok(files)) = self.own_folder().map(std::fs::read_dir) else { return Vec::new() };
+        let keys = files.flatten().filter_map(|file| {
+            let name = file.file_name();
+            let port = name.to_str()?.strip_prefix("inspect-")?.strip_suffix(".key")?.parse().ok()?;
+            Some((port, file.path()))
+        });
+        keys.take(MAX_PAGES).collect()
     }
 
     /// The folder of this program in the user's config directory.

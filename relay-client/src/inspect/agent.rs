@@ -12,7 +12,10 @@ use relay_program::api::{AgentBody, AgentExchange, AgentExchanges, TapFigures, T
 use relay_proto::OfferState;
 use tokio::sync::watch;
 
-use super::answer::{self, PageBody, Problem};
+use super::{
+    answer::{self, PageBody, Problem},
+    shown::Shown,
+};
 use crate::{
     agent::{LinkState, Status},
     config::Config,
@@ -32,6 +35,7 @@ pub(super) struct View {
     pub(super) settings: watch::Receiver<Arc<Config>>,
     pub(super) status: watch::Receiver<Status>,
     pub(super) tap: Arc<Tap>,
+    pub(super) shown: Shown,
 }
 
 impl View {
@@ -56,8 +60,19 @@ impl View {
                 let offset = usize::try_from(number(query, "offset").unwrap_or(0)).unwrap_or(usize::MAX);
                 Ok(answer::octets(body.kept.slice(offset.min(body.kept.len())..), &format!("{id}-{which}.bin")))
             }
+            ["diffs"] => Ok(answer::json(&self.shown.all())),
+            ["diffs", number] => {
+                let found = self.shown.one(number);
+                found.map(|diff| answer::json(&diff)).ok_or_else(Problem::nothing_here)
+            }
             _ => Err(Problem::nothing_here()),
         }
+    }
+
+    /// Results that `diff` brings.
+    pub(super) fn take_diffs(&self, body: &[u8]) -> Result<Response<PageBody>, Problem> {
+        self.shown.take(body).map_err(|why| Problem::new(400, "bad_request", why))?;
+        Ok(answer::json(&serde_json::json!({})))
     }
 
     pub(super) fn this_agent(&self) -> ThisAgent {

@@ -10,6 +10,7 @@
 
 use std::net::SocketAddr;
 
+use data_encoding::HEXLOWER;
 use http::{HeaderMap, Method, header, request::Parts};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
@@ -30,10 +31,11 @@ pub(super) struct Gate {
 pub(crate) struct PageKey(Zeroizing<String>);
 
 impl PageKey {
-    pub(crate) fn draw() -> Self {
-        // Each of the two has 122 bits of the system's randomness.
-        let half = || uuid::Uuid::new_v4().as_simple().to_string();
-        Self(Zeroizing::new(half() + &half()))
+    /// The error is the system's, which has no randomness to give.
+    pub(crate) fn draw() -> Result<Self, getrandom::Error> {
+        let mut bytes = Zeroizing::new([0; 32]);
+        getrandom::fill(&mut *bytes)?;
+        Ok(Self(Zeroizing::new(HEXLOWER.encode(&*bytes))))
     }
 
     pub(crate) fn reveal(&self) -> &str {
@@ -123,7 +125,7 @@ mod tests {
 
     #[test]
     fn only_this_page_on_this_machine_with_its_key_comes_in() {
-        let key = PageKey::draw();
+        let key = PageKey::draw().unwrap();
         let gate = Gate::new(([127, 0, 0, 1], 4040).into(), &key);
         let bearer = format!("Bearer {}", key.reveal());
         let key = ("authorization", bearer.as_str());

@@ -179,6 +179,16 @@ impl<'a> Api<'a> {
         timeout(PATIENCE, opened).await.map_err(|_| silent(self.way))?
     }
 
+    /// Which mistakes the relay finds in a request that it refused.
+    pub(crate) async fn explain(&mut self, id: &str) -> Result<Value, LinkError> {
+        json(&self.ask(Method::GET, &format!("{EVENTS}/{}/explain", encoded(id)), PATIENCE).await?)
+    }
+
+    /// An event as a recording.
+    pub(crate) async fn recording(&mut self, id: &str) -> Result<Bytes, LinkError> {
+        self.ask(Method::GET, &format!("{EVENTS}/{}/export?as=cassette", encoded(id)), PATIENCE).await
+    }
+
     async fn ask(&mut self, method: Method, path: &str, patience: Duration) -> Result<Bytes, LinkError> {
         let request = request(self.way, &self.token, method, path)?;
         let kept = self.open.take().filter(Connection::may_be_reused);
