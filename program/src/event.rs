@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use crate::list;
 
 /// One event of a list.
-#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct EventSummary {
     pub id: String,
@@ -61,6 +61,8 @@ pub struct EventDetail {
     pub headers: Vec<(String, String)>,
     pub signature: Value,
     pub verified: String,
+    /// Its endpoint's, as the endpoint stands now.
+    pub mode: String,
     pub client: String,
     pub attempts: Vec<EventAttempt>,
     /// What to do, where there is something to do. Names commands of the relay, for whoever runs it.

@@ -26,6 +26,7 @@ mod settings;
 mod start;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -35,6 +36,7 @@ use relay_program::{Failure, terminal};
 use self::{
     args::{Cli, Command},
     page::Page,
+    view::Unasked,
 };
 use crate::{agent::RunError, config::find::Places};
 
@@ -93,12 +95,12 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Listen(args) => {
             let connection = args.connection.clone();
             let page = Page::of_listen(&connection, &places);
-            run::run(&connection, cli.color, page, move |stdin| listen::config(&args, &places, stdin))
+            run::run(&connection, cli.color, page, Unasked::View, move |stdin| listen::config(&args, &places, stdin))
         }
         Command::Start(args) => {
             let connection = args.connection.clone();
             let page = Page::of_start(&connection, &places);
-            run::run(&connection, cli.color, page, move |stdin| start::config(&args, &places, stdin))
+            run::run(&connection, cli.color, page, Unasked::Lines, move |stdin| start::config(&args, &places, stdin))
         }
         Command::Login(args) => terminal::print(&login::run(&args, &places, std::io::stdin())?),
         Command::Doctor(args) => doctor::run(&args, &places, std::io::stdin()),

@@ -21,6 +21,8 @@ mod play;
 mod reload;
 mod report;
 mod routes;
+#[cfg(feature = "screen")]
+mod screen;
 mod send;
 mod tap;
 mod target;

@@ -15,6 +15,7 @@ mod tests;
 pub(crate) mod units;
 
 use std::{
+    collections::VecDeque,
     io::{ErrorKind, Write},
     sync::Arc,
     time::Duration,
@@ -24,11 +25,9 @@ use jiff::{Timestamp, tz::TimeZone};
 use relay_proto::printable;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::event::Event;
 pub(crate) use self::event::{AgentRole, AgentState, Line, Notice, Outcome, ReadyEndpoint, event_name};
-use self::{
-    event::Event,
-    queue::{Handle, Queue},
-};
+use self::queue::{Handle, Queue};
 
 /// What is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -36,12 +35,27 @@ pub(crate) enum Output {
     /// Everything, with endpoints, event ids and notes.
     #[default]
     Interactive,
+    /// A view of the whole terminal, with search and replay.
+    #[cfg(feature = "screen")]
+    Screen,
     /// One short line for each exchange.
     Compact,
     /// Problems of the connection and the handlers only.
     Quiet,
     /// One JSON object per line, all on standard output.
     Json,
+}
+
+/// Takes events in place of whoever prints lines; false, with what is left of them, where it does not any more. It may
+/// wait: the queue before it turns away what is too much.
+pub(crate) type Watcher = Box<dyn FnMut(&mut VecDeque<Event>) -> bool + Send>;
+
+/// How an event is printed, without colours; none if it is not.
+#[cfg(feature = "screen")]
+pub(crate) fn plain_line(event: &Event, zone: &TimeZone) -> Option<String> {
+    let style = Style { output: Output::Interactive, zone: zone.clone(), colours: false };
+    let (_, line) = human::render(event, &style)?;
+    Some(anstream::adapter::strip_str(&line).to_string())
 }
 
 /// Whether lines are coloured.
@@ -55,6 +69,12 @@ pub(crate) enum Color {
 }
 
 impl Color {
+    /// Whether standard output takes colours.
+    #[cfg(feature = "screen")]
+    pub(crate) fn is_on(self) -> bool {
+        anstream::AutoStream::new(std::io::stdout(), self.choice()).current_choice() != anstream::ColorChoice::Never
+    }
+
     fn choice(self) -> anstream::ColorChoice {
         match self {
             Self::Auto => anstream::ColorChoice::Auto,
@@ -188,17 +208,19 @@ pub(crate) struct Reporter {
 
 impl Reporter {
     /// Writes to the process's standard output and error, in local time.
-    pub(crate) fn new(output: Output, color: Color) -> Self {
+    ///
+    /// Events go to `watcher` for as long as there is one.
+    pub(crate) fn new(output: Output, color: Color, watcher: Option<Watcher>) -> Self {
         let writers = Writers {
             out: Writer::new(anstream::AutoStream::new(std::io::stdout(), color.choice())),
             err: Writer::new(anstream::AutoStream::new(std::io::stderr(), color.choice())),
             one_output: is_one_output(),
         };
         let colours = !writers.out.plain;
-        Self::start(Style { output, zone: TimeZone::system(), colours }, writers)
+        Self::start(Style { output, zone: TimeZone::system(), colours }, writers, watcher)
     }
 
-    fn start(style: Style, mut writers: Writers) -> Self {
+    fn start(style: Style, mut writers: Writers, mut watcher: Option<Watcher>) -> Self {
         let queue = Arc::new(Queue::default());
         let work = Arc::clone(&queue);
         let reader_gone = CancellationToken::new();
@@ -210,6 +232,13 @@ impl Reporter {
                 work.next(&mut batch);
                 if batch.is_empty() {
                     return;
+                }
+                if let Some(watches) = &mut watcher {
+                    let mut events: VecDeque<_> = std::mem::take(&mut batch).into();
+                    if watches(&mut events) {
+                        continue;
+                    }
+                    (watcher, batch) = (None, events.into());
                 }
                 if !gone.is_cancelled() && writers.write(&style, &batch).is_err() {
                     gone.cancel();

@@ -134,9 +134,13 @@ pub(crate) struct ConnectionArgs {
     /// taken [default: 4040 for `listen` in a terminal, else off]
     #[arg(long, env = "RELAY_INSPECT_ADDR", value_name = "ADDR|off")]
     pub inspect_addr: Option<InspectAddr>,
-    /// What is printed
-    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
-    pub output: Output,
+    /// What is printed [default: `listen` shows a screen where both ends are a terminal, else interactive]
+    #[arg(long, value_enum, value_name = "FORM")]
+    pub output: Option<Output>,
+    /// Draws the screen with ASCII alone [default: as the locale says]
+    #[cfg(feature = "screen")]
+    #[arg(long)]
+    pub ascii: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

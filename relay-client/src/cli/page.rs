@@ -66,7 +66,7 @@ impl Page {
     }
 
     fn at_terminal(args: &ConnectionArgs) -> bool {
-        args.output != Output::Json && std::io::stderr().is_terminal()
+        args.output != Some(Output::Json) && std::io::stderr().is_terminal()
     }
 
     /// Opens the page, if there is to be one, and says where it is.

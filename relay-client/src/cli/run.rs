@@ -22,7 +22,12 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing_subscriber::EnvFilter;
 
-use super::{INTERRUPTED, UNREAD_STREAM, args::ConnectionArgs, page::Page};
+use super::{
+    INTERRUPTED, UNREAD_STREAM,
+    args::ConnectionArgs,
+    page::Page,
+    view::{self, AgentView, Unasked},
+};
 use crate::{
     agent::{self, StatusSender},
     config::{Config, EndpointConfig, TokenSource},
@@ -47,7 +52,24 @@ pub(super) fn start_logging(verbose: u8) {
     // What the subscriber does by itself, told to both, since the writer has to know.
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
-    let _ = log.with_writer(move || LogLines::new(std::io::stderr(), colours)).try_init();
+    let _ = log.with_writer(move || LogLines::new(LogOutput, colours)).try_init();
+}
+
+/// Standard error, or the view while it has the terminal.
+struct LogOutput;
+
+impl std::io::Write for LogOutput {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        #[cfg(feature = "screen")]
+        if crate::screen::log_line(bytes) {
+            return Ok(bytes.len());
+        }
+        std::io::stderr().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
 }
 
 /// Runs the agent on one thread. `read` reads its settings, now and again; a token that came from standard input is
@@ -56,26 +78,35 @@ pub(super) fn run(
     connection: &ConnectionArgs,
     color: Color,
     page: Page,
+    unasked: Unasked,
     read: impl Fn(&mut dyn Read) -> Result<Config, Failure> + Send + 'static,
 ) -> Result<(), Failure> {
     let config = read(&mut std::io::stdin())?;
-    let reporter = Reporter::new(connection.output, color);
+    let runtime = runtime()?;
+    let (output, view) = view::start(connection, color, &config, unasked)?;
+    let reporter = Reporter::new(output, color, view.as_ref().map(AgentView::watcher));
     warn_of_dangers(&config, &reporter);
     raise_limit_on_files();
-    let _last_lines = LastLines(&reporter);
-    let runtime = runtime()?;
-    let result = runtime.block_on(until_stopped(config, reporter.clone(), connection.health_addr, page, read));
+    let mut shown = LastLines { reporter: &reporter, view };
+    let beside = Beside { health: connection.health_addr, page, view: shown.view.as_mut() };
+    let result = runtime.block_on(until_stopped(config, reporter.clone(), beside, read));
     // A name that is still being resolved must not hold up the end.
     runtime.shutdown_background();
     result
 }
 
-/// Has the last lines written, also when the agent panics.
-struct LastLines<'a>(&'a Reporter);
+/// Has the last lines written and gives the terminal back, also when the agent panics.
+struct LastLines<'a> {
+    reporter: &'a Reporter,
+    view: Option<AgentView>,
+}
 
 impl Drop for LastLines<'_> {
     fn drop(&mut self) {
-        self.0.flush(FLUSH_LIMIT);
+        self.reporter.flush(FLUSH_LIMIT);
+        if let Some(view) = &self.view {
+            view.finish();
+        }
     }
 }
 
@@ -86,13 +117,21 @@ pub(super) fn runtime() -> Result<Runtime, Failure> {
         .map_err(|error| Failure::Failed(format!("the runtime cannot start: {error}")))
 }
 
+/// What runs beside the agent.
+struct Beside<'a> {
+    health: Option<HealthAddr>,
+    page: Page,
+    view: Option<&'a mut AgentView>,
+}
+
 async fn until_stopped(
     config: Config,
     reporter: Reporter,
-    health: Option<HealthAddr>,
-    page: Page,
+    beside: Beside<'_>,
     read: impl Fn(&mut dyn Read) -> Result<Config, Failure> + Send + 'static,
 ) -> Result<(), Failure> {
+    let Beside { health, page, mut view } = beside;
+    let mut keyboard = view.as_mut().and_then(|view| view.asked());
     let stop = CancellationToken::new();
     let mut signals = Signals::new().map_err(|error| Failure::Failed(format!("no signals can be taken: {error}")))?;
     let status = StatusSender::default();
@@ -110,6 +149,9 @@ async fn until_stopped(
     let tap = page.as_ref().map(|page| Arc::clone(&page.tap));
     let (ask, asked) = mpsc::channel(1);
     let _reloading = AbortOnDropHandle::new(tokio::spawn(reload::keep(reread, settings, asked, reporter.clone())));
+    if let Some(view) = view {
+        view.ask_relay(taken.clone());
+    }
     let agent = agent::run(taken, reporter.clone(), status, tap, stop.clone());
     tokio::pin!(agent);
     let mut unread = false;
@@ -123,7 +165,7 @@ async fn until_stopped(
                 unread = true;
                 stop.cancel();
             }
-            signal = signals.next() => match signal {
+            signal = next(&mut signals, &mut keyboard) => match signal {
                 Asked::Reload => {
                     // One that waits already says the same.
                     let _ = ask.try_send(());
@@ -132,6 +174,20 @@ async fn until_stopped(
                 Asked::Stop => stop.cancel(),
             },
         }
+    }
+}
+
+/// What is asked for next, by a signal or at the keyboard.
+async fn next(signals: &mut Signals, keyboard: &mut Option<mpsc::Receiver<Asked>>) -> Asked {
+    let typed = async {
+        match keyboard {
+            Some(keyboard) => keyboard.recv().await,
+            None => None,
+        }
+    };
+    tokio::select! {
+        asked = signals.next() => asked,
+        Some(asked) = typed => asked,
     }
 }
 

@@ -47,7 +47,7 @@ async fn pair(route: &Arc<Endpoint>, outcomes: &Arc<Outcomes>) -> Pair {
 }
 
 fn watchers(outcomes: &Arc<Outcomes>) -> Watchers {
-    let reporter = Reporter::new(Output::Quiet, Color::Never);
+    let reporter = Reporter::new(Output::Quiet, Color::Never, None);
     Watchers { reporter, outcomes: Arc::clone(outcomes), tap: None }
 }
 

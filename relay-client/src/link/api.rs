@@ -126,6 +126,20 @@ pub(crate) struct Replay<'a> {
     pub signature: &'static str,
 }
 
+impl Replay<'_> {
+    fn path(&self, id: &str) -> String {
+        let mut path = format!("{EVENTS}/{}/replay?signature={}", encoded(id), self.signature);
+        match self.agent {
+            Some(name) => path.push_str(&format!("&to=agent&name={}", encoded(name))),
+            None => path.push_str("&to=endpoint"),
+        }
+        if let Some(instance) = self.instance {
+            path.push_str(&format!("&instance={}", instance.as_simple()));
+        }
+        path
+    }
+}
+
 impl<'a> Api<'a> {
     pub(crate) fn new(way: &'a Way, token: Token) -> Self {
         Self { way, token, open: None }
@@ -152,15 +166,26 @@ impl<'a> Api<'a> {
     }
 
     pub(crate) async fn replay(&mut self, id: &str, replay: Replay<'_>) -> Result<Value, LinkError> {
-        let mut path = format!("{EVENTS}/{}/replay?signature={}", encoded(id), replay.signature);
-        match replay.agent {
-            Some(name) => path.push_str(&format!("&to=agent&name={}", encoded(name))),
-            None => path.push_str("&to=endpoint"),
-        }
-        if let Some(instance) = replay.instance {
-            path.push_str(&format!("&instance={}", instance.as_simple()));
-        }
-        json(&self.ask(Method::POST, &path, REPLAY_PATIENCE).await?)
+        self.replay_edited(id, replay, None).await
+    }
+
+    /// The same with changes to the event first, as JSON.
+    pub(crate) async fn replay_edited(
+        &mut self,
+        id: &str,
+        replay: Replay<'_>,
+        edited: Option<String>,
+    ) -> Result<Value, LinkError> {
+        json(&self.send(Method::POST, &replay.path(id), edited, REPLAY_PATIENCE).await?)
+    }
+
+    /// What stands at a path behind the API's own.
+    pub(crate) async fn get(&mut self, path: &str) -> Result<Bytes, LinkError> {
+        self.ask(Method::GET, &format!("{BASE}{path}"), PATIENCE).await
+    }
+
+    pub(crate) async fn post(&mut self, path: &str) -> Result<Bytes, LinkError> {
+        self.ask(Method::POST, &format!("{BASE}{path}"), PATIENCE).await
     }
 
     /// The relay's news, behind those of an id: an answer whose body is a stream, on a connection of its own.
@@ -190,7 +215,22 @@ impl<'a> Api<'a> {
     }
 
     async fn ask(&mut self, method: Method, path: &str, patience: Duration) -> Result<Bytes, LinkError> {
-        let request = request(self.way, &self.token, method, path)?;
+        self.send(method, path, None, patience).await
+    }
+
+    async fn send(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+        patience: Duration,
+    ) -> Result<Bytes, LinkError> {
+        let mut request = request(self.way, &self.token, method, path)?;
+        if let Some(body) = body {
+            let json = header::HeaderValue::from_static("application/json");
+            request.headers_mut().insert(header::CONTENT_TYPE, json);
+            *request.body_mut() = body.into();
+        }
         let kept = self.open.take().filter(Connection::may_be_reused);
         let relay = match kept.and_then(|mut kept| kept.is_quiet().then_some(kept)) {
             Some(kept) => self.open.insert(kept),

@@ -175,7 +175,7 @@ pub(crate) struct Notice {
 /// Anything that waits to be written.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub(super) enum Event {
+pub(crate) enum Event {
     State {
         time: Timestamp,
         #[serde(flatten)]

@@ -13,7 +13,7 @@ impl Reporter {
     ) -> Self {
         let plain = |stream| Writer { stream, plain: true };
         let writers = Writers { out: plain(Box::new(out)), err: plain(Box::new(err)), one_output: false };
-        Self::start(Style { output, zone: TimeZone::UTC, colours: false }, writers)
+        Self::start(Style { output, zone: TimeZone::UTC, colours: false }, writers, None)
     }
 }
 
