@@ -86,7 +86,7 @@ where
 }
 
 fn dispatch(cli: Cli) -> Result<(), Failure> {
-    run::start_logging(cli.verbose);
+    run::start_logging(cli.verbose)?;
     let places = Places::of_process();
     if let Some(reach) = cli.command.reach() {
         consent::ask(reach, &places)?;

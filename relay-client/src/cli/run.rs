@@ -40,8 +40,9 @@ use crate::{
 /// How long the last lines may take to be written.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
-/// Sends the log to standard error; `RELAY_LOG` goes before `-v`. Does nothing if a log is set up already.
-pub(super) fn start_logging(verbose: u8) {
+/// Sends the log to standard error, or to the file that `RELAY_LOG_FILE` names; `RELAY_LOG` goes before `-v`. Does
+/// nothing if a log is set up already.
+pub(super) fn start_logging(verbose: u8) -> Result<(), Failure> {
     let level = match verbose {
         0 => "warn",
         1 => "info",
@@ -49,10 +50,22 @@ pub(super) fn start_logging(verbose: u8) {
         _ => "trace",
     };
     let filter = EnvFilter::try_from_env("RELAY_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    if let Some(path) = std::env::var_os("RELAY_LOG_FILE").filter(|path| !path.is_empty()) {
+        let unusable = |error| {
+            let path = path.display();
+            Failure::Usage(format!("RELAY_LOG_FILE: {path}: {}", relay_program::reason::of_io(&error)))
+        };
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(&path).map_err(unusable)?;
+        let file = Arc::new(file);
+        let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
+        let _ = log.with_writer(move || LogLines::new(Arc::clone(&file), false)).try_init();
+        return Ok(());
+    }
     // What the subscriber does by itself, told to both, since the writer has to know.
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
     let _ = log.with_writer(move || LogLines::new(LogOutput, colours)).try_init();
+    Ok(())
 }
 
 /// Standard error, or the view while it has the terminal.

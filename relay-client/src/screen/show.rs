@@ -193,5 +193,5 @@ impl Shown {
 #[cfg(debug_assertions)]
 fn is_planted(key: &ratatui::crossterm::event::KeyEvent) -> bool {
     use ratatui::crossterm::event::KeyCode;
-    key.code == KeyCode::F(12) && std::env::var_os("RELAY_TEST_PANIC").is_some()
+    key.code == KeyCode::F(12) && std::env::var_os("SCREEN_TEST_PANIC").is_some()
 }
