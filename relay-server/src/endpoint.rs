@@ -70,6 +70,14 @@ impl Endpoint {
         self.verify.proves() || self.allow.is_limited()
     }
 
+    pub(crate) fn mode(&self) -> &'static str {
+        match &self.policy {
+            None => "live",
+            Some(policy) if policy.assured => "assured",
+            Some(_) => "durable",
+        }
+    }
+
     /// How events of this method are kept; `None` where they pass live.
     pub(crate) fn keeps(&self, method: &http::Method) -> Option<&DeliveryPolicy> {
         self.policy.as_ref().filter(|policy| policy.methods.contains(method))

@@ -86,15 +86,10 @@ pub(super) async fn listed(api: &Arc<Api>, who: &Who) -> Result<EndpointList, Ap
 }
 
 fn brief(api: &Api, view: &View, endpoint: &Endpoint, waits: Option<&Backlog>) -> EndpointSummary {
-    let mode = match &endpoint.policy {
-        None => "live",
-        Some(policy) if policy.assured => "assured",
-        Some(_) => "durable",
-    };
     let name = endpoint.name.as_str();
     EndpointSummary {
         name: name.to_owned(),
-        mode: mode.to_owned(),
+        mode: endpoint.mode().to_owned(),
         provider: endpoint.verify.provider_name().to_owned(),
         source: view.source(name).to_owned(),
         url: api.services.routes.load().url(endpoint),

@@ -75,6 +75,7 @@ pub(crate) fn detail(record: &Record, endpoint: Option<&Endpoint>, rev: u64) -> 
         headers: lines.shown(),
         signature: json!(head.signature),
         verified: head.arrival.verified.clone(),
+        mode: endpoint.map(|endpoint| endpoint.mode().to_owned()).unwrap_or_default(),
         client: head.arrival.peer.to_string(),
         attempts: attempts.iter().map(|attempt| self::attempt(event, attempt)).collect(),
         advice: advice(event).map(str::to_owned),
