@@ -227,7 +227,7 @@ impl<'a> Api<'a> {
     ) -> Result<Bytes, LinkError> {
         let mut request = request(self.way, &self.token, method, path)?;
         if let Some(body) = body {
-            let json = header::HeaderValue::from_static("application/json");
+            let json = HeaderValue::from_static("application/json");
             request.headers_mut().insert(header::CONTENT_TYPE, json);
             *request.body_mut() = body.into();
         }
