@@ -94,7 +94,7 @@ impl Play {
         let began = Instant::now();
         let (disorder, mut counts, mut flying) = (self.disorder.clone(), PlayCounts::default(), JoinSet::new());
         let mut deck = Deck::new(events, &disorder, seed);
-        while let Some(step) = deck.next() {
+        for step in deck.by_ref() {
             let step = step.map_err(|error| Failure::Usage(error.to_string()))?;
             if let Some(speed) = self.speed {
                 let offset = Duration::from_micros(step.event.offset_us).as_secs_f64() / speed;

@@ -16,7 +16,7 @@ pub(super) fn all(may_replay: bool, agent: &str) -> Vec<Tool> {
         tool(
             "list_events",
             "Lists webhooks, the newest first, or finds those that a query describes.",
-            json!({
+            &json!({
                 "q": q, "endpoint": endpoint,
                 "since": { "type": "string", "description": "how long ago, such as 42m or 1d, or a time (RFC 3339)" },
                 "limit": { "type": "integer", "minimum": 1, "maximum": super::MAX_LISTED },
@@ -27,7 +27,7 @@ pub(super) fn all(may_replay: bool, agent: &str) -> Vec<Tool> {
         tool(
             "show_event",
             "Shows one webhook: why it stands where it does, what to do, its attempts, headers and the beginning of its body.",
-            json!({
+            &json!({
                 "id": id, "body": { "type": "boolean", "description": "false leaves the body out" },
             }),
             &["id"],
@@ -35,13 +35,13 @@ pub(super) fn all(may_replay: bool, agent: &str) -> Vec<Tool> {
         tool(
             "explain_refusal",
             "Says which mistake the relay finds in a webhook that it refused, such as a body that was encoded again after signing.",
-            json!({ "id": id }),
+            &json!({ "id": id }),
             &["id"],
         ),
         tool(
             "tail_events",
             "Waits for webhooks that come from now on, and answers as soon as one does.",
-            json!({
+            &json!({
                 "q": q, "endpoint": endpoint, "seconds": { "type": "integer", "minimum": 1, "maximum": super::MAX_WAIT.as_secs() },
             }),
             &[],
@@ -51,7 +51,7 @@ pub(super) fn all(may_replay: bool, agent: &str) -> Vec<Tool> {
         let says = format!(
             "Has the user's own agent {agent:?} call its handler with a webhook once more. The handler runs; nothing is changed at the relay."
         );
-        let mut replay = tool("replay_event", says, json!({ "id": id }), &["id"]);
+        let mut replay = tool("replay_event", says, &json!({ "id": id }), &["id"]);
         replay.annotations = Some(ToolAnnotations::from_raw(None, Some(false), Some(false), Some(false), Some(true)));
         tools.push(replay);
     }
@@ -61,7 +61,7 @@ pub(super) fn all(may_replay: bool, agent: &str) -> Vec<Tool> {
 fn tool(
     name: &'static str,
     says: impl Into<std::borrow::Cow<'static, str>>,
-    properties: Value,
+    properties: &Value,
     required: &[&str],
 ) -> Tool {
     let schema =

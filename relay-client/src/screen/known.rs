@@ -79,7 +79,7 @@ impl Known {
         }
     }
 
-    pub(super) fn take_body(&mut self, id: &str, part: Part, bytes: Bytes) {
+    pub(super) fn take_body(&mut self, id: &str, part: Part, bytes: &Bytes) {
         self.came(id, Some(part));
         self.bodies.retain(|other| other.id != id || other.part != part);
         let bytes = bytes.slice(..bytes.len().min(MAX_BODY_BYTES));
@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(known.wanted(&row("a", 1), Part::Request), None, "it will not come");
         assert_eq!(known.wanted(&row("a", 2), Part::Request), event, "the event has changed");
         known.came("a", None);
-        known.take_body("a", Part::Request, Bytes::from(vec![0; MAX_BODY_BYTES + 1]));
+        known.take_body("a", Part::Request, &Bytes::from(vec![0; MAX_BODY_BYTES + 1]));
         assert_eq!(known.body("a", Part::Request).unwrap().len(), MAX_BODY_BYTES);
     }
 
@@ -151,7 +151,7 @@ mod tests {
         let mut known = Known::default();
         for number in 0..MAX_BODIES + 10 {
             known.take_detail(detail(&number.to_string(), 1));
-            known.take_body(&number.to_string(), Part::Request, Bytes::new());
+            known.take_body(&number.to_string(), Part::Request, &Bytes::new());
         }
         assert_eq!((known.details.len(), known.bodies.len()), (MAX_DETAILS, MAX_BODIES));
     }

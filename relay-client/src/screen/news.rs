@@ -90,7 +90,7 @@ impl ScreenView {
                 self.stale = true;
             }
             News::Body { id, part, bytes } => {
-                self.known.take_body(&id, part, bytes);
+                self.known.take_body(&id, part, &bytes);
                 self.stale = true;
             }
             News::Missing { id, part, why } => {
@@ -162,10 +162,10 @@ impl ScreenView {
             AgentState::Draining => self.head.link = LinkNow::Draining,
             AgentState::Backlog { line, .. } => self.note = format!("backlog: {line}"),
             AgentState::Standby { endpoint } => {
-                self.note = format!("standing by for {endpoint}: another agent is active")
+                self.note = format!("standing by for {endpoint}: another agent is active");
             }
             AgentState::Active { endpoint } => {
-                self.note = format!("active for {endpoint}: webhooks come to this agent now")
+                self.note = format!("active for {endpoint}: webhooks come to this agent now");
             }
             AgentState::Copy { endpoint } => self.note = format!("copies only for {endpoint}: another agent answers"),
             AgentState::Reloaded => self.note = "changed settings were taken over".to_owned(),

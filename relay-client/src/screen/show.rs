@@ -45,7 +45,7 @@ pub(super) struct Shown {
 
 /// What the thread waits for.
 enum Happened {
-    News(Option<News>),
+    News(Option<Box<News>>),
     Key(Option<Event>),
     /// The next frame may be drawn.
     Frame,
@@ -88,7 +88,7 @@ impl Shown {
             }
             let frame = changed && self.is_here;
             let happened = tokio::select! {
-                news = self.news.recv() => Happened::News(news),
+                news = self.news.recv() => Happened::News(news.map(Box::new)),
                 key = self.keys.recv() => Happened::Key(key),
                 () = sleep_until(next_frame.into()), if frame => Happened::Frame,
                 signal = signals.next() => Happened::Signal(signal),
@@ -96,9 +96,9 @@ impl Shown {
             };
             match happened {
                 Happened::Frame => {}
-                Happened::News(None | Some(News::End)) => return Ok(()),
+                Happened::News(None) => return Ok(()),
                 Happened::News(Some(news)) => {
-                    if self.take(news) {
+                    if matches!(*news, News::End) || self.take(*news) {
                         return Ok(());
                     }
                     changed = true;

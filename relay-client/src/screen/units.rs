@@ -21,7 +21,7 @@ pub(super) fn fine(us: u64) -> (String, &'static str) {
     let (ms, seconds) = (us as f64 / 1e3, us as f64 / 1e6);
     match us {
         0 => ("0".to_owned(), "ms"),
-        ..99_950 => (format!("{ms:.1}"), "ms"),
+        1..99_950 => (format!("{ms:.1}"), "ms"),
         99_950..999_500 => (format!("{ms:.0}"), "ms"),
         999_500..9_995_000 => (format!("{seconds:.2}"), "s"),
         9_995_000..99_950_000 => (format!("{seconds:.1}"), "s"),
@@ -43,7 +43,7 @@ pub(super) fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);
