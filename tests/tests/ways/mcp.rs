@@ -155,8 +155,7 @@ async fn an_assistant_finds_out_why_a_webhook_failed_and_what_it_says_stays_data
             all += 1;
         }
     };
-    let told =
-        tokio::select! { told = waiting => told, () = sending => unreachable!("it sends for ever") };
+    let told = tokio::select! { told = waiting => told, () = sending => unreachable!("it sends for ever") };
     assert!(told.0[0].contains("endpoint open"), "{told:?}");
 
     // Nonsense is answered or passed over, and the session goes on.
