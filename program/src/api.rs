@@ -109,7 +109,7 @@ pub struct ProblemDetails {
 }
 
 /// What is changed in an event before it is replayed. A masked header that comes back as it was shown keeps its value.
-#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Edit {
     pub method: Option<String>,

@@ -247,6 +247,9 @@ impl EventDetail {
         if !event.why.is_empty() {
             out.push_str(&format!("\nwhy: {}", text(&event.why)));
         }
+        if !self.sentence.is_empty() {
+            out.push_str(&format!("\n     {}", escaped(&self.sentence)));
+        }
         titled(&mut out, advice, &self.advice);
         out
     }
@@ -314,5 +317,12 @@ mod tests {
         let shown = EventDetail::deserialize(&event).unwrap().words("to do");
         assert!(shown.contains("attempt 1: - answered 500 after 7 ms by a"), "{shown}");
         assert!(shown.ends_with("why: handler_failed"), "{shown}");
+        let mut told = EventDetail::deserialize(&event).unwrap();
+        (told.sentence, told.advice) = ("It failed.".into(), Some("Mend it.".into()));
+        assert!(
+            told.words("to do").ends_with("why: handler_failed\n     It failed.\nto do: Mend it."),
+            "{}",
+            told.words("to do")
+        );
     }
 }

@@ -10,6 +10,7 @@
 pub mod accept;
 pub mod api;
 pub mod cassette;
+pub mod cli;
 pub mod config;
 pub mod event;
 mod failure;

@@ -235,6 +235,11 @@ impl Query {
         parse::key(key, value, now)
     }
 
+    /// One key with one value, commas and all. What cannot be read is left out.
+    pub fn of(key: &str, value: &str) -> Self {
+        parse::one(key, value)
+    }
+
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }

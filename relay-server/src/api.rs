@@ -10,8 +10,10 @@
 mod about;
 pub(crate) mod ask;
 mod bulk;
+mod dead;
 mod endpoints;
 mod events;
+mod export;
 mod news;
 mod openapi;
 pub(crate) mod problem;
@@ -88,6 +90,8 @@ fn operations() -> Vec<Operation> {
         events::operations(),
         replay::operations(),
         bulk::operations(),
+        dead::operations(),
+        export::operations(),
         refused::operations(),
         sessions::operations(),
         endpoints::operations(),

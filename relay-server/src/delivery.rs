@@ -50,7 +50,7 @@ pub(crate) use self::{
     intake::TakenIn,
     late_outcomes::settle_late_outcomes,
     pump::pump,
-    replay::{Asker, NotReplayed, Replayed},
+    replay::{Asker, Changed, NotReplayed, Replayed},
 };
 use crate::{
     admission::Admission,

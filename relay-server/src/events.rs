@@ -3,6 +3,9 @@
 //! Knows nothing of HTTP's framing, tokens or command lines: whoever asks says which endpoints may be seen
 //! ([`Sight`]) and how much one question may cost ([`ListBounds`]). An event out of sight is as one that does not exist.
 
+mod dead;
+mod edit;
+mod export;
 mod list;
 mod others;
 mod query;
@@ -17,7 +20,10 @@ use relay_program::event::EventDetail;
 use relay_schemes::{Refusal, explain::Finding};
 
 pub(crate) use self::{
-    list::{count, filter, list},
+    dead::groups as dead_groups,
+    edit::changed,
+    export::{ExportForm, Exported, export},
+    list::{count, filter, kept, list},
     others::{LiveContent, Nothing, RefusedContent, handshake_summary, refused_summary},
     query::{EventQuery, mistaken},
     shown::{detail, replayed, summary},
@@ -52,6 +58,7 @@ impl From<NotReplayed> for ApiError {
             NotReplayed::Live => ApiErrorKind::Live,
             NotReplayed::NoAgent => ApiErrorKind::AgentNotAttached,
             NotReplayed::Busy => ApiErrorKind::Busy,
+            NotReplayed::MayNotSign => ApiErrorKind::MayNotSign,
             NotReplayed::CannotSign(CannotSign::Undated) => ApiErrorKind::MayNotReplay,
             NotReplayed::CannotSign(_) => ApiErrorKind::CannotSign,
             NotReplayed::ShowsCredential => ApiErrorKind::NeedsAttach,
@@ -228,6 +235,21 @@ pub(crate) async fn part(delivery: &Delivery, event: &Summary, offset: u64, most
     Ok(Bytes::copy_from_slice(&whole[place(offset)..place(offset + part.len() as u64)]))
 }
 
+/// A whole body as it came, for who delivers it.
+pub(crate) async fn raw_body(delivery: &Delivery, event: &Summary) -> Result<Bytes, ApiError> {
+    let mut whole = Vec::new();
+    while (whole.len() as u64) < event.size {
+        let at = whole.len() as u64;
+        let range = at..event.size.min(at + MAX_RANGE_BYTES);
+        let part = delivery.store.body(event.endpoint.clone(), event.id, range, delivery.clock.now()).await?;
+        match part.filter(|part| !part.is_empty()) {
+            Some(part) => whole.extend_from_slice(&part),
+            None => return Err(missing()),
+        }
+    }
+    Ok(whole.into())
+}
+
 pub(crate) const fn word(state: State) -> &'static str {
     state.word()
 }
@@ -257,6 +279,7 @@ mod tests {
             dedup: None,
             mark: None,
             order_key: None,
+            replay_of: None,
             lease: None,
         };
         store.append(vec![event], now).await.expect("kept");

@@ -33,7 +33,7 @@ use crate::{
     metrics::Metrics,
     routes::Routes,
     services::Services,
-    store::{self, BulkAction, ConfigKind, Filter, NamedRows, State, Store, StoreError, Vault},
+    store::{self, BulkAction, BulkPlan, ConfigKind, Filter, NamedRows, State, Store, StoreError, Vault},
     tls,
     webhook::EventId,
 };
@@ -240,7 +240,9 @@ impl RuntimeConfig {
                 states: vec![State::Pending, State::Running],
                 ..Filter::default()
             };
-            if let Err(error) = self.store.bulk(EventId::new(), BulkAction::Cancel, filter, self.now()).await {
+            if let Err(error) =
+                self.store.bulk(BulkPlan::new(EventId::new(), BulkAction::Cancel, filter), self.now()).await
+            {
                 tracing::error!(endpoint = %name, %error, "what waited was not cancelled; it becomes dead letters in time");
             }
             self.services.delivery.wake_bulks();

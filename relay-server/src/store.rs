@@ -62,8 +62,8 @@ pub use model::{
 };
 pub use outcome::{Outcome, Reason};
 pub use rows::{
-    Bulk, BulkAction, ConfigChange, ConfigKind, ConfigRow, OwnSignature, Purge, PurgeCursor, Purged, RefusedRow,
-    Source, Usage, Was,
+    Bulk, BulkAction, BulkPlan, ConfigChange, ConfigKind, ConfigRow, OwnSignature, Purge, PurgeCursor, Purged,
+    RefusedRow, Source, Usage, Was,
 };
 pub use sqlite::{SqliteOptions, SqliteStore, check, resolve};
 pub use vault::Vault;
@@ -206,15 +206,21 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// A part of a body, at most [`MAX_RANGE_BYTES`]; what is past its end is left out.
     fn body(&self, endpoint: EndpointName, id: EventId, range: Range<u64>, now: Timestamp) -> Reply<'_, Option<Bytes>>;
 
+    /// The beginnings of the last answers of events, at most so many bytes of each. At most [`MAX_PAGE`] are asked for.
+    fn last_answers(&self, of: Vec<(EndpointName, EventId)>, most: usize) -> Reply<'_, Vec<Option<Bytes>>>;
+
     fn act(&self, acts: Vec<Act>, now: Timestamp) -> Reply<'_, Vec<Acted>>;
 
     /// Notes down an action on every event that the filter lets pass and that is there now. Nothing is done yet.
-    fn bulk(&self, id: EventId, action: BulkAction, filter: Filter, now: Timestamp) -> Reply<'_, ()>;
+    fn bulk(&self, plan: BulkPlan, now: Timestamp) -> Reply<'_, ()>;
 
     /// Does the next part of a bulk action, and remembers how far it came in the same transaction.
     ///
     /// At most one event is acted on for each of the `fresh` ids; a replay uses them for the new events.
     fn bulk_step(&self, id: EventId, fresh: Vec<EventId>, now: Timestamp) -> Reply<'_, Bulk>;
+
+    /// Ends a bulk action where it stands; what is done stays done. `None` where there is none with this id.
+    fn stop_bulk(&self, id: EventId) -> Reply<'_, Option<Bulk>>;
 
     /// The bulk actions that are not finished, and the latest finished ones, oldest first.
     fn bulks(&self) -> Reply<'_, Vec<Bulk>>;

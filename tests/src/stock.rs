@@ -86,6 +86,7 @@ fn event(endpoint: &EndpointName, body: &Bytes, came: Timestamp) -> NewEvent {
         mark: None,
         dedup: None,
         order_key: None,
+        replay_of: None,
         lease: None,
     }
 }

@@ -53,10 +53,19 @@ pub(super) fn query(
     (query, mistakes)
 }
 
+/// A key and its one value, as if typed.
+pub(super) fn one(key: &str, value: &str) -> Query {
+    query(&format!("{key}:\"{}\"", escaped(value)), None, (MAX_VALUE_BYTES, 1)).0
+}
+
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"")
+}
+
 /// A key and its values, as if typed. What cannot be read fails as a whole.
 pub(super) fn key(key: &str, value: &str, now: Timestamp) -> Result<Query, Mistake> {
-    let escaped = value.replace('\\', "\\\\").replace('"', "\\\"");
-    let values = escaped.split(',').map(|value| format!("\"{value}\"")).collect::<Vec<_>>().join(",");
+    let values = escaped(value);
+    let values = values.split(',').map(|value| format!("\"{value}\"")).collect::<Vec<_>>().join(",");
     let text = format!("{key}:{values}");
     let (query, mistakes) = query(&text, Some(now), (MAX_VALUE_BYTES, 1));
     match mistakes.into_iter().next() {

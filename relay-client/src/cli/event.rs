@@ -10,6 +10,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
 use relay_program::{
     Failure,
+    cli::ExportWhat,
     event::{EventDetail, EventReplayed, EventSummary},
     list::List,
     terminal,
@@ -41,6 +42,8 @@ pub(crate) enum EventCommand {
     Show(ShowArgs),
     /// Prints what happens, as it happens
     Tail(tail::TailArgs),
+    /// Writes events into a file: to look into elsewhere, to send again, to play without a relay
+    Export(ExportArgs),
     /// Has events delivered once more: to your own running agent, which changes nothing at the relay
     Replay(ReplayArgs),
 }
@@ -51,6 +54,7 @@ impl EventCommand {
             Self::List(args) => &args.reach,
             Self::Show(args) => &args.reach,
             Self::Tail(args) => &args.reach,
+            Self::Export(args) => &args.reach,
             Self::Replay(args) => &args.reach,
         }
     }
@@ -61,6 +65,9 @@ pub(crate) struct ListArgs {
     /// Only those of this endpoint
     #[arg(value_name = "ENDPOINT")]
     endpoint: Option<String>,
+    /// Only those that this query finds, such as 'is:dead status:5xx'; it also finds live, refused and handshake ones
+    #[arg(short, long = "query", value_name = "QUERY")]
+    q: Option<String>,
     /// Only those in this state
     #[arg(long)]
     state: Option<EventState>,
@@ -123,6 +130,14 @@ pub(crate) struct ShowArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    #[command(flatten)]
+    what: ExportWhat,
+    #[command(flatten)]
+    reach: ReachArgs,
+}
+
+#[derive(Debug, Args)]
 #[command(after_help = "Exit code 1 if the handler of one of them answered with an error, or not at all.")]
 pub(crate) struct ReplayArgs {
     /// The events' ids, or their senders' own
@@ -168,6 +183,10 @@ pub(super) fn run(command: &EventCommand, places: &Places, stdin: impl Read) -> 
             EventCommand::List(args) => list(&mut api, args).await,
             EventCommand::Show(args) => show(&mut api, args).await,
             EventCommand::Tail(args) => tail::tail(&mut api, args).await,
+            EventCommand::Export(args) => {
+                let file = api.export(args.what.form(), args.what.redact, &args.what.which()).await;
+                args.what.write(&file.map_err(|error| failure(&error))?)
+            }
             EventCommand::Replay(args) => {
                 replay(&mut api, args, &settings::name(args.name.as_ref(), file.as_ref())?).await
             }
@@ -185,6 +204,7 @@ async fn list(api: &mut Api<'_>, args: &ListArgs) -> Result<(), Failure> {
     };
     let state = args.state.and_then(|state| state.to_possible_value());
     let filters = [
+        ("q", args.q.clone()),
         ("endpoint", args.endpoint.clone()),
         ("state", state.map(|state| state.get_name().to_owned())),
         ("status", args.status.clone()),

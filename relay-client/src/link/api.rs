@@ -29,7 +29,8 @@ const STREAM: &str = "/_relay/v1/stream";
 const PATIENCE: Duration = Duration::from_secs(45);
 /// For one that does: a handler has an hour at most, and the relay says when its own limit is over.
 const REPLAY_PATIENCE: Duration = Duration::from_secs(3700);
-const MAX_ANSWER_BYTES: usize = 16 << 20;
+/// The largest file that the relay makes of events is not much longer.
+const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// Most events of one page that are read.
 const MAX_LISTED: usize = 1000;
 pub(crate) const MAX_CURSOR_BYTES: usize = 256;
@@ -212,6 +213,12 @@ impl<'a> Api<'a> {
     /// An event as a recording.
     pub(crate) async fn recording(&mut self, id: &str) -> Result<Bytes, LinkError> {
         self.ask(Method::GET, &format!("{EVENTS}/{}/export?as=cassette", encoded(id)), PATIENCE).await
+    }
+
+    /// Events as one file, in a form of the relay's.
+    pub(crate) async fn export(&mut self, form: &str, redact: bool, which: &Value) -> Result<Bytes, LinkError> {
+        let path = format!("{EVENTS}/export?as={form}&redact={redact}");
+        self.send(Method::POST, &path, Some(which.to_string()), PATIENCE).await
     }
 
     async fn ask(&mut self, method: Method, path: &str, patience: Duration) -> Result<Bytes, LinkError> {

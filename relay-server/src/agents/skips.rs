@@ -12,7 +12,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::{
     endpoint::EndpointName,
-    store::{Bulk, BulkAction, Filter, State, Store, StoreError},
+    store::{Bulk, BulkAction, BulkPlan, Filter, State, Store, StoreError},
     webhook::EventId,
 };
 
@@ -36,7 +36,7 @@ impl Skips {
         let filter = Filter { endpoints: vec![endpoint], states: vec![State::Pending], ..Filter::default() };
         let (end, ended) = oneshot::channel();
         self.asked.lock().insert(id, end);
-        if let Err(error) = store.bulk(id, BulkAction::Skip, filter, before).await {
+        if let Err(error) = store.bulk(BulkPlan::new(id, BulkAction::Skip, filter), before).await {
             self.end(id);
             return Err(error);
         }

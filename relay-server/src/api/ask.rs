@@ -12,6 +12,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
+use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use relay_proto::{names, printable};
 use serde::{Serialize, de::DeserializeOwned};
@@ -54,6 +55,15 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for GivenBody<T> {
         let body = collect(request).await?;
         parsed(&body).map(Self)
     }
+}
+
+/// A question's body as JSON, where it has one.
+pub(crate) async fn given_or_none<T: DeserializeOwned>(request: Request) -> Result<Option<T>, ApiError> {
+    if request.body().is_end_stream() {
+        return Ok(None);
+    }
+    let body = collect(request).await?;
+    if body.is_empty() { Ok(None) } else { parsed(&body).map(Some) }
 }
 
 async fn collect(request: Request) -> Result<Bytes, ApiError> {

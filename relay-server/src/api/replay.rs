@@ -1,12 +1,18 @@
-//! The path that delivers an event once more: to one agent, or as a new event to whoever serves its endpoint.
+//! The path that delivers an event once more: to one agent, or as a new event to whoever serves its endpoint; as it came, or
+//! as somebody changed it.
 
 use std::sync::Arc;
 
 use axum::{
-    extract::{Path, State as Shared},
+    extract::{Path, Request, State as Shared},
     response::Response,
 };
-use relay_program::event::{EventDone, EventReplayed};
+use bytes::Bytes;
+use relay_program::{
+    api::Edit,
+    event::{EventDone, EventReplayed},
+};
+use relay_schemes::Provider;
 use serde::Deserialize;
 use utoipa::IntoParams;
 use uuid::Uuid;
@@ -20,10 +26,10 @@ use super::{
 };
 use crate::{
     agents::{registry::AgentSelector, token::Right},
-    delivery::Asker,
+    delivery::{Asker, Changed},
     events,
     failure::{ApiError, ApiErrorKind},
-    store::Signature,
+    store::{Record, Signature},
 };
 
 pub(super) fn operations() -> Vec<Operation> {
@@ -31,6 +37,7 @@ pub(super) fn operations() -> Vec<Operation> {
         Operation::post("/events/{id}/replay", Needs::Right(Right::Read), replay)
             .says("Delivers an event once more: to one agent, or as a new event to whoever serves its endpoint")
             .query::<ReplayQuery>()
+            .takes::<Edit>()
             .answers::<EventReplayed>(200),
     ]
 }
@@ -63,16 +70,25 @@ async fn replay(
     who: Who,
     Path(id): Path<String>,
     AskedQuery(asked): AskedQuery<ReplayQuery>,
+    request: Request,
 ) -> Result<Response, ApiError> {
+    let edit = ask::given_or_none::<Edit>(request).await?.filter(|edit| *edit != Edit::default());
     let record = find(&api, &who, &id).await?;
     let (name, delivery) = (record.summary.endpoint.clone(), &api.services.delivery);
     let endpoint = api.services.routes.load().endpoint(name.as_str()).cloned();
     let may = |right| who.may(right, name.as_str());
+    let asker = Asker { attach: may(Right::Attach), replay: may(Right::Replay), sign: may(Right::Sign) };
     let usual = if who.kind == WhoKind::Token || asked.name.is_some() { To::Agent } else { To::Endpoint };
     match asked.to.unwrap_or(usual) {
         To::Endpoint if may(Right::Replay) => {
             let of = record.summary.id;
-            let new_id = delivery.replay(endpoint.as_ref(), record, asked.signature).await?;
+            let changed = changed(&api, &who, &record, edit).await?;
+            let new_id = match changed {
+                Some(changed) => {
+                    delivery.replay_changed(endpoint.as_ref(), record, changed, asked.signature, asker).await?
+                }
+                None => delivery.replay(endpoint.as_ref(), record, asked.signature).await?,
+            };
             Ok(ask::ok(&EventDone { id: of.to_string(), new_id: Some(new_id.to_string()) }))
         }
         To::Endpoint => {
@@ -86,9 +102,29 @@ async fn replay(
             let instance = instance.map_err(|_| ApiError::bad_request("`instance` is a UUID"))?.map(Uuid::into_bytes);
             let token = who.own_token().map(|token| &*token.name);
             let selector = AgentSelector { token, name: agent, instance };
-            let asker = Asker { attach: may(Right::Attach), replay: may(Right::Replay) };
-            let replayed = delivery.replay_to(&selector, endpoint.as_ref(), record, asked.signature, asker).await?;
+            let changed = changed(&api, &who, &record, edit).await?;
+            let signature = asked.signature;
+            let replayed = delivery.replay_to(&selector, endpoint.as_ref(), record, changed, signature, asker).await?;
             Ok(ask::ok(&events::replayed(&replayed)))
         }
     }
+}
+
+/// What is delivered in the place of an event's content, if that is changed.
+async fn changed(api: &Api, who: &Who, record: &Record, edit: Option<Edit>) -> Result<Option<Changed>, ApiError> {
+    let Some(edit) = edit else { return Ok(None) };
+    let event = &record.summary;
+    let keeps_body = edit.body_base64.is_none() && edit.body_text.is_none();
+    let whole = match keeps_body {
+        true if event.size > ask::MAX_BODY_BYTES as u64 => {
+            let why = "its body is larger than 1 MiB; such an event is replayed as it is, or with a body of its own";
+            return Err(ApiError::new(ApiErrorKind::BodyTooLarge, why));
+        }
+        true => api.reading(who, events::raw_body(&api.services.delivery, event)).await?,
+        false => Bytes::new(),
+    };
+    let endpoint = api.services.delivery.endpoint(&event.endpoint);
+    let provider = endpoint.as_ref().and_then(|endpoint| endpoint.verify.provider());
+    let hidden = provider.map(Provider::credential_headers).unwrap_or_default();
+    events::changed(&record.head, whole, edit, &hidden).map(Some)
 }

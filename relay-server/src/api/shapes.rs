@@ -2,6 +2,7 @@
 //! it. Keys are only ever added.
 
 use jiff::Timestamp;
+use relay_program::api::BulkProgress;
 use relay_schemes::explain::Finding;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -144,16 +145,8 @@ pub(crate) struct BulkNoted {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct BulkSummary {
-    pub id: String,
-    pub done: u64,
-    pub skipped: u64,
-    pub finished: bool,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct BulkList {
-    pub bulks: Vec<BulkSummary>,
+    pub bulks: Vec<BulkProgress>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]

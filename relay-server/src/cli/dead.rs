@@ -1,7 +1,15 @@
 //! `dead`: letters that will not be tried again by themselves.
 
 use clap::Subcommand;
-use relay_program::{Failure, event::EventSummary, list::List, terminal};
+use relay_program::{
+    Failure,
+    api::DeadGroup,
+    event::EventSummary,
+    http1::encoded,
+    list::{self, List},
+    terminal,
+};
+use relay_proto::printable::escaped;
 
 use super::{
     event::{self, Which},
@@ -14,6 +22,17 @@ pub(super) enum DeadCommand {
     List {
         #[command(flatten)]
         which: Which,
+        /// One JSON object per line
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Show dead letters by cause: how many ended for the same reason with the same answer
+    Groups {
+        /// Only those of this endpoint
+        #[arg(long)]
+        endpoint: Option<String>,
         /// One JSON object per line
         #[arg(long)]
         json: bool,
@@ -45,9 +64,27 @@ pub(super) fn run(command: &DeadCommand) -> Result<(), Failure> {
             let found = remote.get(&format!("/api/v1/events?state=dead&{}", which.query()))?;
             List::fitting().print(found["events"].as_array().into_iter().flatten(), *json, EventSummary::cells)
         }
+        DeadCommand::Groups { endpoint, json, remote } => {
+            let endpoint = endpoint.as_ref().map(|name| format!("?endpoint={}", encoded(name))).unwrap_or_default();
+            let found = remote.get(&format!("/api/v1/dead/groups{endpoint}"))?;
+            List::fitting().print(found["groups"].as_array().into_iter().flatten(), *json, group)
+        }
         DeadCommand::Revive(many) => act(many, "revive"),
         DeadCommand::Drop(many) => act(many, "drop"),
     }
+}
+
+fn group(group: &DeadGroup) -> Vec<String> {
+    let text = |text: &str| escaped(text).into_owned();
+    vec![
+        group.count.to_string(),
+        text(&group.endpoint),
+        text(&group.why),
+        group.status.map_or("-".to_owned(), |status| status.to_string()),
+        list::time(&group.last).into_owned(),
+        text(&group.newest),
+        text(group.answer.as_deref().unwrap_or("-")),
+    ]
 }
 
 fn act(many: &Many, action: &str) -> Result<(), Failure> {

@@ -6,6 +6,7 @@ mod tail;
 use clap::{Subcommand, ValueEnum};
 use relay_program::{
     Failure,
+    cli::ExportWhat,
     event::{EventDetail, EventDone, EventSummary},
     http1::encoded,
     list::List,
@@ -46,6 +47,13 @@ pub(super) enum EventCommand {
     Tail(tail::TailArgs),
     /// Print an event's body, byte for byte; on a terminal as text that cannot steer it
     Body(OneEvent),
+    /// Write events into a file: to look into elsewhere, to send again, to play without a relay
+    Export {
+        #[command(flatten)]
+        what: ExportWhat,
+        #[command(flatten)]
+        remote: Remote,
+    },
     /// Deliver an event once more, as a new one with the same content
     Replay {
         /// The event's id, or its sender's own
@@ -73,6 +81,10 @@ pub(super) struct OneEvent {
 
 #[derive(Debug, clap::Args, Serialize)]
 pub(super) struct Which {
+    /// Only those that this query finds, such as 'took:>1s status:5xx'
+    #[arg(short, long = "query", value_name = "QUERY")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    q: Option<String>,
     /// Only those of this endpoint
     #[arg(long)]
     endpoint: Option<String>,
@@ -141,6 +153,10 @@ pub(super) fn run(command: &EventCommand) -> Result<(), Failure> {
             terminal::answer(&event, *json, |event: &EventDetail| event.words("to do"))
         }
         EventCommand::Tail(args) => tail::run(args),
+        EventCommand::Export { what, remote } => {
+            let path = format!("/api/v1/events/export?as={}&redact={}", what.form(), what.redact);
+            what.write(&remote.file(&path, &what.which())?)
+        }
         EventCommand::Body(OneEvent { id, remote }) => {
             let body = remote.bytes(&format!("/api/v1/events/{}/body", encoded(id)))?;
             terminal::body(&body)

@@ -60,6 +60,11 @@ impl Remote {
         Ok(serde_json::from_slice(&self.ask(method, path, body)?).context("the relay's answer is not JSON")?)
     }
 
+    /// What is made of a question with a body.
+    pub(super) fn file(&self, path: &str, body: &Value) -> Result<Bytes, Failure> {
+        self.ask(&Method::POST, path, body.to_string().as_bytes())
+    }
+
     pub(super) fn bytes(&self, path: &str) -> Result<Bytes, Failure> {
         self.ask(&Method::GET, path, &[])
     }

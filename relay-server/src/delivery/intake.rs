@@ -143,6 +143,7 @@ impl Delivery {
             dedup,
             mark,
             order_key,
+            replay_of: None,
             lease: None,
         })
     }

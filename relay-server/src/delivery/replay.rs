@@ -5,6 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use relay_schemes::Provider;
 use thiserror::Error;
 use tokio::time::Instant;
@@ -17,7 +18,8 @@ use crate::{
     },
     deliver::{Call, deliver},
     endpoint::Endpoint,
-    store::{Act, Acted, Action, Answer, Lease, Outcome, Record, Signature, State, StoreError},
+    message::Sent,
+    store::{Act, Acted, Action, Answer, Body, Head, Lease, NewEvent, Outcome, Record, Signature, State, StoreError},
     verify::CannotSign,
     webhook::EventId,
 };
@@ -40,7 +42,21 @@ pub(crate) struct Asker {
     pub attach: bool,
     /// Have what it keeps delivered once more to whoever serves it.
     pub replay: bool,
+    /// Have content of its own making signed.
+    pub sign: bool,
 }
+
+/// What is delivered in the place of an event's own content.
+#[derive(Clone, Debug)]
+pub(crate) struct Changed {
+    pub sent: Sent,
+    /// Under which a sender would know it.
+    pub url: String,
+    pub body: Bytes,
+}
+
+/// What the handler is told of the proof of content that somebody changed, and that is not signed afresh.
+const EDITED: &str = "edited";
 
 #[derive(Debug, Error)]
 pub(crate) enum NotReplayed {
@@ -57,12 +73,31 @@ pub(crate) enum NotReplayed {
          endpoint: their token needs the right `attach`"
     )]
     ShowsCredential,
+    #[error("content that was changed is signed afresh only for tokens with the right `sign`")]
+    MayNotSign,
     #[error("too many exchanges are in flight with this agent; try again")]
     Busy,
     #[error("it cannot be signed afresh: {0}")]
     CannotSign(#[from] CannotSign),
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl Changed {
+    /// Has it delivered in the place of what came; its body. Nothing of it is signed but for whoever may have that done.
+    fn put_over(self, head: &mut Head, asker: Asker) -> Result<Bytes, NotReplayed> {
+        let Self { sent, url, body } = self;
+        match head.signature {
+            Signature::Fresh if !asker.sign => return Err(NotReplayed::MayNotSign),
+            Signature::Fresh => {}
+            Signature::Auto | Signature::Keep => {
+                head.signature = Signature::Keep;
+                EDITED.clone_into(&mut head.arrival.verified);
+            }
+        }
+        (head.sent, head.arrival.url) = (sent, url);
+        Ok(body)
+    }
 }
 
 impl Delivery {
@@ -72,6 +107,7 @@ impl Delivery {
         selector: &AgentSelector<'_>,
         endpoint: Option<&Arc<Endpoint>>,
         record: Record,
+        changed: Option<Changed>,
         signature: Signature,
         asker: Asker,
     ) -> Result<Replayed, NotReplayed> {
@@ -85,11 +121,13 @@ impl Delivery {
             return Err(NotReplayed::Not(Some(summary.state)));
         }
         head.signature = signature;
+        let (is_changed, body) =
+            (changed.is_some(), changed.map(|changed| changed.put_over(&mut head, asker)).transpose()?);
         let of = summary.replay_of.unwrap_or(summary.id);
         let lease = Lease { fence: 0, attempt: 1, tries: 1 };
-        let event = Event::of(endpoint, summary, head, None, lease).ok_or(NotReplayed::Live)?;
+        let event = Event::of(endpoint, summary, head, body, lease).ok_or(NotReplayed::Live)?;
         let mut event = Event { id: EventId::new(), replay_of: Some(of), ..event };
-        if !asker.replay && signature == Signature::Fresh {
+        if !asker.replay && !is_changed && signature == Signature::Fresh {
             sign::may(endpoint, &event.head)?;
             if !endpoint.verify.dates_signatures() {
                 return Err(CannotSign::Undated.into());
@@ -111,6 +149,49 @@ impl Delivery {
         let end = deliver(call, until, &mut Recorder::new(&event, None)).await;
         let outcome = end.as_ref().map_or_else(|why| (*why).into(), |_| Outcome::Answered);
         Ok(Replayed { id, of, agent, resigned, outcome, answer: end.ok(), duration: begun.elapsed() })
+    }
+
+    /// Makes a new event with content that somebody changed, that takes the same way as any other; its id.
+    pub(crate) async fn replay_changed(
+        &self,
+        endpoint: Option<&Arc<Endpoint>>,
+        record: Record,
+        changed: Changed,
+        signature: Signature,
+        asker: Asker,
+    ) -> Result<EventId, NotReplayed> {
+        let endpoint = endpoint.ok_or(NotReplayed::NoEndpoint)?;
+        let Record { summary, mut head, .. } = record;
+        let (id, now) = (EventId::new(), self.clock.now());
+        head.signature = signature;
+        let body = changed.put_over(&mut head, asker)?;
+        let of = summary.replay_of.unwrap_or(summary.id);
+        let (order_key, event_type, sender_id) =
+            (summary.order_key.clone(), summary.event_type.clone(), summary.sender_id.clone());
+        let lease = Lease { fence: 0, attempt: 1, tries: 1 };
+        let name = summary.endpoint.clone();
+        let event = Event::of(endpoint, summary, head.clone(), Some(body.clone()), lease).ok_or(NotReplayed::Live)?;
+        if head.signature == Signature::Fresh {
+            // It is signed at each attempt; whether it can be is known only once it has been.
+            sign::try_out(self, &mut Event { id, ..event }).await?;
+        }
+        let new = NewEvent {
+            endpoint: name,
+            id,
+            received_at: now,
+            head,
+            body: Body::Bytes(body),
+            event_type,
+            sender_id,
+            dedup: None,
+            mark: None,
+            order_key,
+            replay_of: Some(of),
+            lease: None,
+        };
+        self.store.append(vec![new], now).await?;
+        self.wake();
+        Ok(id)
     }
 
     /// Makes a new event with an event's content, that takes the same way as any other; its id.

@@ -91,6 +91,7 @@ async fn attempted(delivery: &Delivery, answer_bytes: usize) -> End {
         dedup: None,
         mark: None,
         order_key: None,
+        replay_of: None,
         lease: Some(Grant { holder: delivery.holder, until: now.saturating_add(LEASE).expect("in range") }),
     };
     let verdict = delivery.store.append(vec![event], now).await.expect("kept").remove(0);

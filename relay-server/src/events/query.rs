@@ -62,6 +62,11 @@ impl Kinds {
 }
 
 impl EventQuery {
+    /// A text in the search grammar alone.
+    pub(crate) fn of(q: String) -> Self {
+        Self { q: Some(q), ..Self::default() }
+    }
+
     /// Whether it is searched in what events carry, in which a credential may stand.
     pub(crate) fn searches(&self, now: Timestamp) -> bool {
         self.query(now).is_ok_and(|query| query.needs().anything())

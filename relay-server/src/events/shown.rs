@@ -165,10 +165,10 @@ fn attempt(event: &Summary, attempt: &Attempt) -> EventAttempt {
 }
 
 /// Header lines, of which some are not shown.
-struct Lines<'a> {
-    headers: &'a HeaderBlock,
+pub(super) struct Lines<'a> {
+    pub headers: &'a HeaderBlock,
     /// Names beside those that say by themselves that they let their bearer in.
-    hidden: &'a [&'a str],
+    pub hidden: &'a [&'a str],
 }
 
 impl Lines<'_> {
@@ -181,7 +181,7 @@ impl Lines<'_> {
         lines.collect()
     }
 
-    fn shown(&self) -> Vec<(String, String)> {
+    pub(super) fn shown(&self) -> Vec<(String, String)> {
         self.each(|name, value| {
             (name, value.map_or(MASKED.into(), |value| String::from_utf8_lossy(value).into_owned()))
         })
@@ -194,7 +194,12 @@ impl Lines<'_> {
         (!is_all_text).then(|| self.each(|name, value| (name, BASE64.encode(value.unwrap_or(MASKED.as_bytes())))))
     }
 
-    fn masked(&self) -> Vec<String> {
+    /// With the bytes of what is shown.
+    pub(super) fn bytes(&self) -> Vec<(String, Vec<u8>)> {
+        self.each(|name, value| (name, value.unwrap_or(MASKED.as_bytes()).to_vec()))
+    }
+
+    pub(super) fn masked(&self) -> Vec<String> {
         let mut names: Vec<_> =
             self.each(|name, value| value.is_none().then_some(name)).into_iter().flatten().collect();
         names.dedup();

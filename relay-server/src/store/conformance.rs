@@ -293,6 +293,7 @@ fn event(endpoint: &str, ms: i64) -> NewEvent {
         dedup: None,
         mark: None,
         order_key: None,
+        replay_of: None,
         lease: None,
     }
 }

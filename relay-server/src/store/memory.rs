@@ -14,7 +14,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use super::{
-    Act, Acted, Action, Backlog, Bulk, BulkAction, Claimed, ConfigChange, ConfigKind, ConfigRow, Cursor, End, Ended,
+    Act, Acted, Action, Backlog, Bulk, BulkPlan, Claimed, ConfigChange, ConfigKind, ConfigRow, Cursor, End, Ended,
     EventCounts, Filter, Grant, Health, Hold, Holder, Look, MAX_BULKS, MAX_PAGE, MAX_RANGE_BYTES, MAX_REFUSED,
     MAX_REFUSED_AGE, MAX_REFUSED_BYTES, NamedRows, NewEvent, OwnSignature, Page, PageRequest, Purge, PurgeCursor,
     Purged, Record, RefusedRow, Reply, Share, Sight, Source, State, Store, StoreError, Summary, Usage, Verdict, Want,
@@ -191,7 +191,7 @@ impl Inner {
         if bulk.finished || fresh.is_empty() {
             return Ok(bulk);
         }
-        let request = PageRequest { limit: fresh.len(), after: bulk.cursor.clone(), oldest_first: true };
+        let request = PageRequest { limit: bulk.step(fresh.len()), after: bulk.cursor.clone(), oldest_first: true };
         let page = self.list(&rows::until_created(&bulk), &request);
         let act = |(event, fresh): (&Summary, &EventId)| {
             let action = rows::single(bulk.action, *fresh);
@@ -205,8 +205,7 @@ impl Inner {
                 _ => bulk.skipped += 1,
             }
         }
-        bulk.finished = page.next.is_none();
-        bulk.cursor = page.next;
+        bulk.stepped(page.next);
         self.bulks.insert(id, bulk.clone());
         Ok(bulk)
     }
@@ -327,6 +326,16 @@ impl Store for MemoryStore {
         })))
     }
 
+    fn last_answers(&self, of: Vec<(EndpointName, EventId)>, most: usize) -> Reply<'_, Vec<Option<Bytes>>> {
+        let inner = self.inner();
+        let beginning = |(endpoint, id): &(EndpointName, EventId)| {
+            let kept = inner.shelves.get(endpoint)?.events.get(id)?;
+            let answer = kept.attempts.values().rev().find_map(|attempt| attempt.answer.as_ref())?;
+            Some(answer.body.slice(..answer.body.len().min(most)))
+        };
+        self.reply(Ok(of.iter().map(beginning).collect()))
+    }
+
     fn act(&self, acts: Vec<Act>, now: Timestamp) -> Reply<'_, Vec<Acted>> {
         let mut inner = self.inner();
         let mut ids = BTreeSet::new();
@@ -343,13 +352,13 @@ impl Store for MemoryStore {
         self.reply(Ok(acts.iter().map(|act| inner.act(act, self.max_bytes, now)).collect()))
     }
 
-    fn bulk(&self, id: EventId, action: BulkAction, filter: Filter, now: Timestamp) -> Reply<'_, ()> {
-        let bulks = &mut self.inner().bulks;
+    fn bulk(&self, plan: BulkPlan, now: Timestamp) -> Reply<'_, ()> {
+        let (id, bulks) = (plan.id, &mut self.inner().bulks);
         let open = bulks.values().filter(|bulk| !bulk.finished && bulk.id != id).count();
         if open >= MAX_BULKS {
             return self.reply(Err(rows::too_many_bulks()));
         }
-        bulks.entry(id).or_insert_with(|| rows::new_bulk(id, action, filter, now));
+        bulks.entry(id).or_insert_with(|| rows::new_bulk(plan, now));
         let mut finished: Vec<_> = bulks.values().filter(|bulk| bulk.finished).map(|bulk| bulk.id).collect();
         finished.truncate(finished.len().saturating_sub(MAX_BULKS));
         finished.iter().for_each(|id| drop(bulks.remove(id)));
@@ -358,6 +367,15 @@ impl Store for MemoryStore {
 
     fn bulk_step(&self, id: EventId, fresh: Vec<EventId>, now: Timestamp) -> Reply<'_, Bulk> {
         self.reply(self.inner().bulk_step(id, &fresh, self.max_bytes, now))
+    }
+
+    fn stop_bulk(&self, id: EventId) -> Reply<'_, Option<Bulk>> {
+        let mut inner = self.inner();
+        let stopped = inner.bulks.get_mut(&id).map(|bulk| {
+            bulk.finished = true;
+            bulk.clone()
+        });
+        self.reply(Ok(stopped))
     }
 
     fn bulks(&self) -> Reply<'_, Vec<Bulk>> {

@@ -34,6 +34,8 @@ pub struct NewEvent {
     pub mark: Option<Mark>,
     /// Events with the same key are delivered one after the other. `fifo` is the same key for all.
     pub order_key: Option<String>,
+    /// The event of which it is a changed replay.
+    pub replay_of: Option<EventId>,
     /// Claims it in the same transaction: the caller delivers at once and settles until then. A paused endpoint gives no
     /// lease.
     pub lease: Option<Grant>,
@@ -414,7 +416,7 @@ impl Summary {
             sender_id: event.sender_id.clone(),
             order_key: event.order_key.clone(),
             conflict_with: None,
-            replay_of: None,
+            replay_of: event.replay_of,
             redelivered: false,
             unproven: event.head.arrival.is_unproven(),
             took_us: None,

@@ -92,11 +92,31 @@ codes! {
     }
 }
 
+/// A bulk action as it is asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BulkPlan {
+    pub id: EventId,
+    pub action: BulkAction,
+    pub filter: Filter,
+    /// How many events it was found to concern, where somebody counted.
+    pub of: Option<u64>,
+    /// It ends once it looked at so many.
+    pub at_most: Option<u64>,
+}
+
+impl BulkPlan {
+    pub fn new(id: EventId, action: BulkAction, filter: Filter) -> Self {
+        Self { id, action, filter, of: None, at_most: None }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bulk {
     pub id: EventId,
     pub action: BulkAction,
     pub filter: Filter,
+    pub of: Option<u64>,
+    pub at_most: Option<u64>,
     /// When it was asked for; later events are left alone.
     pub created_at: Timestamp,
     pub cursor: Option<Cursor>,
@@ -107,6 +127,18 @@ pub struct Bulk {
 }
 
 impl Bulk {
+    /// How many events its next step may look at.
+    pub(super) fn step(&self, most: usize) -> usize {
+        let left = self.at_most.map_or(u64::MAX, |at_most| at_most.saturating_sub(self.done + self.skipped));
+        usize::try_from(left).unwrap_or(usize::MAX).min(most)
+    }
+
+    /// A step is over, and the list goes on from there.
+    pub(super) fn stepped(&mut self, next: Option<Cursor>) {
+        self.finished = next.is_none() || self.step(1) == 0;
+        self.cursor = next;
+    }
+
     /// Whether what waits at an endpoint is to be skipped by this: until it is done, nothing of it is delivered.
     pub(super) fn holds_back(&self, endpoint: &EndpointName) -> bool {
         let endpoints = &self.filter.endpoints;
@@ -165,8 +197,9 @@ pub(super) fn too_many_bulks() -> StoreError {
     StoreError::Invalid(format!("{MAX_BULKS} bulk actions are still under way; wait until one of them is finished"))
 }
 
-pub(super) fn new_bulk(id: EventId, action: BulkAction, filter: Filter, now: Timestamp) -> Bulk {
-    Bulk { id, action, filter, created_at: now, cursor: None, done: 0, skipped: 0, finished: false }
+pub(super) fn new_bulk(plan: BulkPlan, now: Timestamp) -> Bulk {
+    let BulkPlan { id, action, filter, of, at_most } = plan;
+    Bulk { id, action, filter, of, at_most, created_at: now, cursor: None, done: 0, skipped: 0, finished: false }
 }
 
 /// The filter of a bulk action: what came after it was asked for is left alone, its own replays too.

@@ -26,7 +26,7 @@ use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    Act, Acted, Attempt, Backlog, Body, Bulk, BulkAction, Claimed, ClaimedEvent, ConfigChange, ConfigKind, ConfigRow,
+    Act, Acted, Attempt, Backlog, Body, Bulk, BulkPlan, Claimed, ClaimedEvent, ConfigChange, ConfigKind, ConfigRow,
     ConfigSets, End, Ended, EventCounts, Filter, Grant, Health, Hold, Holder, INLINE_BYTES, Lease, LeaseEnds, NewEvent,
     Outcome, OwnSignature, Page, PageRequest, Purge, Purged, Record, RefusedRow, Reply, Share, Sight, Source, Store,
     StoreError, Summary, Then, Usage, Verdict, Want, Was, error::Pulse, refused_bytes, rules,
@@ -479,16 +479,24 @@ impl Store for SqliteStore {
         })
     }
 
+    fn last_answers(&self, of: Vec<(EndpointName, EventId)>, most: usize) -> Reply<'_, Vec<Option<Bytes>>> {
+        boxed(self.look(move |connection| listing::last_answers(connection, &of, most)))
+    }
+
     fn act(&self, acts: Vec<Act>, now: Timestamp) -> Reply<'_, Vec<Acted>> {
         self.write(Kind::Upkeep, 256, move |tx| acts.iter().map(|act| operator_actions::act(tx, act, now)).collect())
     }
 
-    fn bulk(&self, id: EventId, action: BulkAction, filter: Filter, now: Timestamp) -> Reply<'_, ()> {
-        self.write(Kind::Upkeep, 256, move |tx| operator_actions::start(tx, id, action, &filter, now))
+    fn bulk(&self, plan: BulkPlan, now: Timestamp) -> Reply<'_, ()> {
+        self.write(Kind::Upkeep, 256, move |tx| operator_actions::start(tx, &plan, now))
     }
 
     fn bulk_step(&self, id: EventId, fresh: Vec<EventId>, now: Timestamp) -> Reply<'_, Bulk> {
         self.write(Kind::Upkeep, 256, move |tx| operator_actions::step(tx, id, &fresh, now))
+    }
+
+    fn stop_bulk(&self, id: EventId) -> Reply<'_, Option<Bulk>> {
+        self.write(Kind::Upkeep, 256, move |tx| operator_actions::stop(tx, id))
     }
 
     fn bulks(&self) -> Reply<'_, Vec<Bulk>> {

@@ -124,6 +124,7 @@ impl Stock {
             mark: None,
             dedup: Some(dedup),
             order_key: None,
+            replay_of: None,
             lease: None,
         }
     }

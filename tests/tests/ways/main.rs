@@ -25,6 +25,7 @@ mod python_client;
 mod resigned;
 mod restart;
 mod sdks;
+mod searched;
 mod stored;
 mod terminal;
 mod tls;

@@ -255,7 +255,7 @@ impl Run {
         let (bulk, now) = (id(self.now), at(self.now));
         let action = BulkAction::ALL[self.dice.roll(BulkAction::ALL.len())];
         let filter = self.filter();
-        all!(self, store => store.bulk(bulk, action, filter.clone(), now)).expect("noted");
+        all!(self, store => store.bulk(BulkPlan::new(bulk, action, filter.clone()), now)).expect("noted");
         self.bulks.push(bulk);
     }
 

@@ -98,7 +98,9 @@ impl Store for UnsteadyStore {
         event(sight: Sight, id: EventId, now: Timestamp) -> Option<Record>;
         body(endpoint: EndpointName, id: EventId, range: Range<u64>, now: Timestamp) -> Option<Bytes>;
         act(acts: Vec<Act>, now: Timestamp) -> Vec<Acted>;
-        bulk(id: EventId, action: BulkAction, filter: Filter, now: Timestamp) -> ();
+        last_answers(of: Vec<(EndpointName, EventId)>, most: usize) -> Vec<Option<Bytes>>;
+        bulk(plan: BulkPlan, now: Timestamp) -> ();
+        stop_bulk(id: EventId) -> Option<Bulk>;
         bulk_step(id: EventId, fresh: Vec<EventId>, now: Timestamp) -> Bulk;
         bulks() -> Vec<Bulk>;
         purge(policy: Purge, now: Timestamp) -> Purged;

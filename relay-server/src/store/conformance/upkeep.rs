@@ -104,8 +104,8 @@ pub(super) async fn a_bulk_action_is_done_in_steps(store: Arc<dyn Store>) {
         dead(&store, &held, 21).await;
     }
     let filter = Filter { endpoints: vec![name("a")], ..Filter::default() };
-    store.bulk(id(900), BulkAction::Revive, filter.clone(), at(30)).await.expect("noted");
-    store.bulk(id(900), BulkAction::Drop, filter.clone(), at(31)).await.expect("noted once");
+    store.bulk(BulkPlan::new(id(900), BulkAction::Revive, filter.clone()), at(30)).await.expect("noted");
+    store.bulk(BulkPlan::new(id(900), BulkAction::Drop, filter.clone()), at(31)).await.expect("noted once");
     assert_eq!(record(&store, id(1)).await.summary.state, State::Dead, "nothing is done yet");
     let fresh = vec![id(901), id(902), id(903), id(904)];
     let first = store.bulk_step(id(900), fresh, at(40)).await.expect("a step");
@@ -128,7 +128,7 @@ pub(super) async fn only_what_waits_is_skipped(store: Arc<dyn Store>) {
     let held = claim(&store, "a", 2, 900, 20).await;
     done(&store, &held[0], 21).await;
     let filter = Filter { endpoints: vec![name("a")], states: vec![State::Pending], ..Filter::default() };
-    store.bulk(id(900), BulkAction::Skip, filter, at(30)).await.expect("noted");
+    store.bulk(BulkPlan::new(id(900), BulkAction::Skip, filter), at(30)).await.expect("noted");
     append(&store, event("a", 31)).await;
     let last = run_bulk(&store, id(900), 2, 1000).await;
     assert_eq!((last.done, last.finished), (4, true));
@@ -147,7 +147,7 @@ pub(super) async fn nothing_is_claimed_while_it_is_being_skipped(store: Arc<dyn 
         append(&store, event(endpoint, ms)).await;
     }
     let filter = Filter { endpoints: vec![name("a")], states: vec![State::Pending], ..Filter::default() };
-    store.bulk(id(900), BulkAction::Skip, filter, at(10)).await.expect("noted");
+    store.bulk(BulkPlan::new(id(900), BulkAction::Skip, filter), at(10)).await.expect("noted");
     let leased = NewEvent { lease: Some(grant(100)), ..event("a", 11) };
     assert!(matches!(append(&store, leased).await, Verdict::Accepted { lease: Some(_), .. }), "a sender waits for it");
     append(&store, event("a", 12)).await;
@@ -166,7 +166,7 @@ pub(super) async fn a_bulk_replay_leaves_its_own_alone(store: Arc<dyn Store>) {
     for held in claim(&store, "a", 5, 900, 20).await {
         done(&store, &held, 21).await;
     }
-    store.bulk(id(900), BulkAction::Replay, Filter::default(), at(30)).await.expect("noted");
+    store.bulk(BulkPlan::new(id(900), BulkAction::Replay, Filter::default()), at(30)).await.expect("noted");
     let last = run_bulk(&store, id(900), 2, 1000).await;
     assert_eq!((last.done, last.skipped), (5, 0));
     assert_eq!(claim(&store, "a", 100, 9000, 2000).await.len(), 5);
@@ -174,7 +174,7 @@ pub(super) async fn a_bulk_replay_leaves_its_own_alone(store: Arc<dyn Store>) {
 
 pub(super) async fn bulk_actions_are_bounded(store: Arc<dyn Store>) {
     let count = i64::try_from(MAX_BULKS).expect("small");
-    let bulk = |ms| store.bulk(id(ms), BulkAction::Drop, Filter::default(), at(ms));
+    let bulk = |ms| store.bulk(BulkPlan::new(id(ms), BulkAction::Drop, Filter::default()), at(ms));
     for ms in 1..=count {
         bulk(ms).await.expect("noted");
     }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use bytes::Bytes;
 use jiff::{Timestamp, ToSpan as _};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -69,6 +70,20 @@ pub(super) fn list(
         }
     }
     Ok(Page { events, next: last, looked })
+}
+
+/// The beginnings of last answers, one after the other: an answer may be long.
+pub(super) fn last_answers(
+    connection: &Connection,
+    of: &[(EndpointName, EventId)],
+    most: usize,
+) -> Result<Vec<Option<Bytes>>, StoreError> {
+    let beginning = |(endpoint, id): &(EndpointName, EventId)| {
+        let Some(key) = endpoint_key(connection, endpoint)? else { return Ok(None) };
+        let last = attempts::read(connection, key, *id)?.into_iter().rev().find_map(|attempt| attempt.answer);
+        Ok(last.map(|answer| Bytes::copy_from_slice(&answer.body[..answer.body.len().min(most)])))
+    };
+    of.iter().take(MAX_PAGE).map(beginning).collect()
 }
 
 fn last_answer(connection: &Connection, event: &Summary) -> Option<Answer> {

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     endpoint::EndpointName,
     store::{
-        Act, Acted, Action, Bulk, BulkAction, Cursor, Filter, Head, MAX_BULKS, PageRequest, Reason, Signature, State,
+        Act, Acted, Action, Bulk, BulkAction, BulkPlan, Cursor, Head, MAX_BULKS, PageRequest, Reason, Signature, State,
         StoreError, rows, rules,
     },
     webhook::EventId,
@@ -121,20 +121,15 @@ pub(super) fn set_apart(
     Ok(Unread::Damaged { is_new })
 }
 
-pub(super) fn start(
-    tx: &mut Tx<'_>,
-    id: EventId,
-    action: BulkAction,
-    filter: &Filter,
-    now: Timestamp,
-) -> Result<(), StoreError> {
+pub(super) fn start(tx: &mut Tx<'_>, plan: &BulkPlan, now: Timestamp) -> Result<(), StoreError> {
+    let id = plan.id;
     let open = "SELECT count(*) FROM bulk WHERE finished = 0 AND id <> ?1";
     let open: u64 = tx.connection.prepare_cached(open)?.query_row([id.as_bytes()], |row| row.get(0))?;
     if open >= MAX_BULKS as u64 {
         return Err(rows::too_many_bulks());
     }
     if find(tx.connection, id)?.is_none() {
-        keep(tx, &rows::new_bulk(id, action, filter.clone(), now))?;
+        keep(tx, &rows::new_bulk(plan.clone(), now))?;
     }
     Ok(())
 }
@@ -148,7 +143,7 @@ fn keep(tx: &mut Tx<'_>, bulk: &Bulk) -> Result<(), StoreError> {
 pub(super) fn put(tx: &mut Tx<'_>, bulk: &Bulk, filter: &str) -> Result<(), StoreError> {
     tx.forget_skips();
     let mut insert =
-        tx.connection.prepare_cached("INSERT OR REPLACE INTO bulk VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
+        tx.connection.prepare_cached("INSERT OR REPLACE INTO bulk VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)")?;
     insert.execute(params![
         bulk.id.as_bytes(),
         bulk.action.code(),
@@ -157,7 +152,9 @@ pub(super) fn put(tx: &mut Tx<'_>, bulk: &Bulk, filter: &str) -> Result<(), Stor
         bulk.cursor.as_ref().map(|cursor| cursor.0.as_bytes()),
         bulk.done,
         bulk.skipped,
-        bulk.finished
+        bulk.finished,
+        bulk.of,
+        bulk.at_most,
     ])?;
     // The latest finished ones stay for people to look at.
     let mut forget = tx.connection.prepare_cached(
@@ -179,7 +176,7 @@ pub(super) fn step(tx: &mut Tx<'_>, id: EventId, fresh: &[EventId], now: Timesta
     }
     // The writer looks itself, so that nothing changes between looking and acting: a short look.
     tx.move_all()?;
-    let request = PageRequest { limit: fresh.len(), after: bulk.cursor.clone(), oldest_first: true };
+    let request = PageRequest { limit: bulk.step(fresh.len()), after: bulk.cursor.clone(), oldest_first: true };
     let filter = rows::until_created(&bulk);
     let page = listing::list(tx.connection, tx.shelves()?, tx.keys, &filter, &request, listing::SHORT)?;
     for (event, fresh) in page.events.iter().zip(fresh) {
@@ -189,10 +186,18 @@ pub(super) fn step(tx: &mut Tx<'_>, id: EventId, fresh: &[EventId], now: Timesta
             _ => bulk.skipped += 1,
         }
     }
-    bulk.finished = page.next.is_none();
-    bulk.cursor = page.next;
+    bulk.stepped(page.next);
     keep(tx, &bulk)?;
     Ok(bulk)
+}
+
+pub(super) fn stop(tx: &mut Tx<'_>, id: EventId) -> Result<Option<Bulk>, StoreError> {
+    let Some(mut bulk) = find(tx.connection, id)? else { return Ok(None) };
+    if !bulk.finished {
+        bulk.finished = true;
+        keep(tx, &bulk)?;
+    }
+    Ok(Some(bulk))
 }
 
 pub(super) fn skips(connection: &Connection) -> Result<Vec<Bulk>, StoreError> {
@@ -218,5 +223,7 @@ fn read(row: &SqlRow<'_>) -> Result<Bulk, StoreError> {
         done: row.get(5)?,
         skipped: row.get(6)?,
         finished: row.get(7)?,
+        of: row.get(8)?,
+        at_most: row.get(9)?,
     })
 }

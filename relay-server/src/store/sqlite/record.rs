@@ -152,6 +152,8 @@ pub(super) struct BulkFacts<'a> {
     done: u64,
     skipped: u64,
     finished: bool,
+    of: Option<u64>,
+    at_most: Option<u64>,
 }
 
 fn written_hops<S: Serializer>(hops: &Hops, to: S) -> Result<S::Ok, S::Error> {
@@ -335,6 +337,8 @@ impl<'a> BulkFacts<'a> {
             done: bulk.done,
             skipped: bulk.skipped,
             finished: bulk.finished,
+            of: bulk.of,
+            at_most: bulk.at_most,
         }
     }
 
@@ -353,6 +357,8 @@ impl<'a> BulkFacts<'a> {
             done: self.done,
             skipped: self.skipped,
             finished: self.finished,
+            of: self.of,
+            at_most: self.at_most,
         })
     }
 }

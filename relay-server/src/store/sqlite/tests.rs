@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     hops::Hops,
     spool::BodyFile,
-    store::{Action, Body, Dedup, Head, Reason, Signature, State},
+    store::{Action, Body, BulkAction, Dedup, Head, Reason, Signature, State},
 };
 
 fn at(ms: i64) -> Timestamp {
@@ -39,6 +39,7 @@ fn event(n: u64, body: impl Into<Bytes>) -> NewEvent {
         dedup: None,
         mark: None,
         order_key: None,
+        replay_of: None,
         lease: None,
     }
 }
@@ -306,7 +307,7 @@ async fn reopening_keeps_everything() {
         store.settle(vec![end(&held.deliveries[0], Then::Done)], at(6)).await.expect("settled");
         store.pause(name("b"), true, at(7)).await.expect("paused");
         store.put_secret("a".into(), "s".into(), Some("sealed".into()), Was::Anything, at(7)).await.expect("kept");
-        store.bulk(id(9), BulkAction::Drop, Filter::default(), at(7)).await.expect("noted");
+        store.bulk(BulkPlan::new(id(9), BulkAction::Drop, Filter::default()), at(7)).await.expect("noted");
     }
     assert!(!schema::beside(&folder.path(), "part").exists());
     let store = folder.open();

@@ -243,6 +243,7 @@ fn append() -> anyhow::Result<()> {
             mark: None,
             dedup: Some(dedup),
             order_key: None,
+            replay_of: None,
             lease: None,
         };
         runtime.block_on(async {
