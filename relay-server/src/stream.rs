@@ -129,7 +129,7 @@ impl Streams {
         let full = || {
             let why =
                 "so many streams are open already; close one of them, such as another tab or another `event tail`";
-            ApiError::new(ApiErrorKind::TooManyQuestions, why)
+            ApiError::new(ApiErrorKind::TooManyStreams, why)
         };
         let most = if holder == StreamHolder::Admin { MAX_OF_ADMIN } else { MAX_OF_TOKEN };
         let of_holder = self.of_holder.take(holder, most).ok_or_else(full)?;

@@ -129,6 +129,7 @@ const fn words(kind: ApiErrorKind) -> (&'static str, &'static str) {
         ApiErrorKind::TooManyLogins { .. } => ("Too many logins were tried", "Wait as long as Retry-After says."),
         ApiErrorKind::TooManySessions => ("Too many sessions are open", "End some of them, or wait."),
         ApiErrorKind::TooManyQuestions => ("Too many questions are under way", "Wait for some of them."),
+        ApiErrorKind::TooManyStreams => ("Too many streams are open", "Close another tab or another `event tail`."),
         ApiErrorKind::MayNotRead => ("The right `read` is missing", "Add it to the token's `rights`."),
         ApiErrorKind::MayNotReplay => {
             ("The right `replay` is missing", "Add it to the token's `rights`, or replay to your own agent.")

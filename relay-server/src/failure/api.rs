@@ -33,6 +33,7 @@ pub(crate) enum ApiErrorKind {
     },
     TooManySessions,
     TooManyQuestions,
+    TooManyStreams,
     TooManyLogins {
         wait_s: u64,
     },
@@ -63,7 +64,7 @@ pub(crate) enum ApiErrorKind {
 }
 
 impl ApiErrorKind {
-    pub(crate) const ALL: [Self; 36] = [
+    pub(crate) const ALL: [Self; 37] = [
         Self::BadRequest,
         Self::BadId,
         Self::BadConfig,
@@ -77,6 +78,7 @@ impl ApiErrorKind {
         Self::TooManyGuesses { wait_s: 1 },
         Self::TooManySessions,
         Self::TooManyQuestions,
+        Self::TooManyStreams,
         Self::TooManyLogins { wait_s: 1 },
         Self::MayNotRead,
         Self::MayNotReplay,

@@ -42,7 +42,7 @@ impl MeterSample {
 #[derive(Debug)]
 pub(super) struct Latencies {
     counts: [AtomicU64; LATENCIES],
-    /// The largest part of a deadline, in ten-thousandths.
+    /// The largest part of a deadline, in millionths.
     patience: AtomicU32,
 }
 
@@ -56,7 +56,7 @@ impl Latencies {
     pub(super) fn count(&self, after: Duration, patience: f64) {
         self.counts[bucket(after)].fetch_add(1, Ordering::Relaxed);
         // A cast of floats stays within the bounds of the integer.
-        let patience = (patience * 10_000.0) as u32;
+        let patience = (patience * 1e6) as u32;
         if patience > self.patience.load(Ordering::Relaxed) {
             self.patience.fetch_max(patience, Ordering::Relaxed);
         }
@@ -67,7 +67,7 @@ impl Latencies {
     }
 
     pub(super) fn take_patience(&self) -> f64 {
-        f64::from(self.patience.swap(0, Ordering::Relaxed)) / 10_000.0
+        f64::from(self.patience.swap(0, Ordering::Relaxed)) / 1e6
     }
 }
 

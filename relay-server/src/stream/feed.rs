@@ -36,8 +36,8 @@ const MAX_READ: usize = 20;
 /// How long between two looks at what is told whole, and at what may be seen.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How long a stream may be silent before it says that it is there.
-const SILENCE: Duration = Duration::from_secs(9);
+/// How long a stream may be silent before it says that it is there. Only a write finds out that its reader has left.
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// A stream that had nothing to tell for so long ends.
 const MAX_IDLE: Duration = Duration::from_secs(12 * 60 * 60);

@@ -145,6 +145,7 @@ pub(crate) const fn of_api_error(kind: ApiErrorKind) -> (StatusCode, &'static st
         ApiErrorKind::TooManyLogins { .. } => (StatusCode::TOO_MANY_REQUESTS, "too_many_logins"),
         ApiErrorKind::TooManySessions => (StatusCode::SERVICE_UNAVAILABLE, "too_many_sessions"),
         ApiErrorKind::TooManyQuestions => (StatusCode::SERVICE_UNAVAILABLE, "too_many_questions"),
+        ApiErrorKind::TooManyStreams => (StatusCode::TOO_MANY_REQUESTS, "too_many_streams"),
         ApiErrorKind::MayNotRead => (StatusCode::FORBIDDEN, "may_not_read"),
         ApiErrorKind::MayNotReplay => (StatusCode::FORBIDDEN, "may_not_replay"),
         ApiErrorKind::MayNotSign => (StatusCode::FORBIDDEN, "may_not_sign"),
