@@ -97,11 +97,14 @@ async fn stream(
     Ok(([(header::CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM))], body).into_response())
 }
 
-/// What whoever asked may see from now on. It is looked at again while a stream lasts: tokens change, and go.
+/// What whoever asked may see from now on. It is looked at again while a stream lasts: tokens change, and sessions end.
 fn sight(api: &Arc<Api>, who: &Who) -> Box<dyn Fn() -> Option<Sight> + Send + Sync> {
     let (api, who) = (Arc::clone(api), who.clone());
     Box::new(move || {
-        let routes = api.services.routes.load();
+        let (routes, now) = (api.services.routes.load(), api.services.delivery.clock.now());
+        if who.session.is_some_and(|id| !api.sessions.is_open(id, now)) {
+            return None;
+        }
         who.now(&routes).map(|who| who.sight(&routes, Right::Read))
     })
 }

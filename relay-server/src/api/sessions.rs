@@ -162,6 +162,11 @@ impl PageSessions {
         Some(Who::session(session.id, token))
     }
 
+    /// Whether a session has not ended. This is no use of it.
+    pub(super) fn is_open(&self, id: u64, now: Timestamp) -> bool {
+        self.0.lock().sessions.iter().any(|session| session.id == id && now < session.expires_at())
+    }
+
     fn end(&self, id: u64) -> bool {
         let mut state = self.0.lock();
         let before = state.sessions.len();
