@@ -317,7 +317,7 @@ impl Metrics {
         let help = "From a request's head to the head of its answer";
         registry.register_with_unit("webhook_duration", help, Unit::Seconds, self.seconds.clone());
         let help = "Part of the endpoint's deadline that was over when its sender got an answer";
-        registry.register_with_unit("webhook_patience", help, Unit::Ratios, self.patience.clone());
+        registry.register("webhook_patience_ratio", help, self.patience.clone());
         registry.register("events", "Kept events, by what became of them", self.events.counted.clone());
         registry.register("requests_unrouted", "Requests to no endpoint", self.unrouted.clone());
         registry.register("agent_sessions", "Attached sessions", ConstGauge::new(now.sessions));
@@ -392,8 +392,8 @@ mod tests {
             "relay_webhooks_answered_total{endpoint=\"github\",outcome=\"2xx\"} 1",
             "relay_webhooks_answered_total{endpoint=\"github\",outcome=\"refused\"} 1",
             "relay_webhook_duration_seconds_count{endpoint=\"github\"} 2",
-            "relay_webhook_patience_ratios_bucket{le=\"0.75\",endpoint=\"github\"} 2",
-            "relay_webhook_patience_ratios_bucket{le=\"0.5\",endpoint=\"github\"} 1",
+            "relay_webhook_patience_ratio_bucket{le=\"0.75\",endpoint=\"github\"} 2",
+            "relay_webhook_patience_ratio_bucket{le=\"0.5\",endpoint=\"github\"} 1",
             "relay_agent_sessions 2",
             "relay_copies_dropped_total 7",
             "# EOF",
