@@ -4,14 +4,14 @@
 //! read by whoever shows it. Nothing here formats, allocates or decides.
 //!
 //! Invariants: a moment is noted once, and counts from the first byte of the request, or from its own beginning for an
-//! attempt that belongs to no request; one beyond [`MAX_US`] is noted as that.
+//! attempt that belongs to no request; one beyond 71 minutes is noted as that.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 /// The latest moment that can be noted, 71 minutes.
-pub const MAX_US: u32 = u32::MAX - 1;
+const MAX_US: u32 = u32::MAX - 1;
 
 const NOT_PASSED: u32 = u32::MAX;
 
@@ -100,7 +100,7 @@ impl std::fmt::Debug for Hops {
 }
 
 impl Hops {
-    pub fn at_us(&self, hop: Hop) -> Option<u32> {
+    pub(crate) fn at_us(&self, hop: Hop) -> Option<u32> {
         Some(self.at_us[hop as usize]).filter(|at| *at != NOT_PASSED)
     }
 
@@ -120,7 +120,7 @@ impl Hops {
     }
 
     /// Notes what the sender got, and when.
-    pub fn note_answer(&mut self, whose: Whose, status: Option<u16>, after: Duration) {
+    pub(crate) fn note_answer(&mut self, whose: Whose, status: Option<u16>, after: Duration) {
         if self.answer == NOT_PASSED {
             self.answer = ((whose as u32) << 16) | u32::from(status.unwrap_or_default());
             self.note(Hop::Answered, after);
@@ -128,7 +128,7 @@ impl Hops {
     }
 
     /// From when it counts, in microseconds after the request's first byte, for an attempt that began so long after it.
-    pub fn base_us(&self, started_us: u64) -> u64 {
+    pub(crate) fn base_us(&self, started_us: u64) -> u64 {
         let own = self.at_us(Hop::Attempt).map_or(0, u64::from);
         if self.at_us(Hop::Received).is_some() { 0 } else { started_us.saturating_sub(own) }
     }

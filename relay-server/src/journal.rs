@@ -57,7 +57,7 @@ const SOON: Duration = Duration::from_millis(80);
 
 /// What happened.
 #[derive(Clone)]
-pub(crate) enum Record {
+pub(crate) enum NewsRecord {
     Live(Arc<LiveEntry>),
     /// A kept event stands otherwise than before.
     Kept(Arc<Summary>),
@@ -65,7 +65,7 @@ pub(crate) enum Record {
     Handshake(Arc<Handshake>),
 }
 
-impl Record {
+impl NewsRecord {
     pub(crate) fn endpoint(&self) -> &str {
         match self {
             Self::Live(entry) => entry.endpoint.name.as_str(),
@@ -124,8 +124,8 @@ impl Drop for Watching {
 }
 
 /// A part of the ring.
-pub(crate) struct Part {
-    pub records: Vec<(u64, Record)>,
+pub(crate) struct JournalPart {
+    pub records: Vec<(u64, NewsRecord)>,
     /// From where to go on.
     pub next: u64,
     /// What was asked for is there no more, or not all of it.
@@ -193,7 +193,7 @@ impl Journal {
     }
 
     /// Keeps what somebody who watches wants to know.
-    pub(crate) fn note(&self, record: impl FnOnce() -> Option<Record>) {
+    pub(crate) fn note(&self, record: impl FnOnce() -> Option<NewsRecord>) {
         if self.is_watched()
             && let Some(record) = record()
         {
@@ -215,11 +215,11 @@ impl Journal {
     ) -> Option<AnswerTap> {
         let is_handlers = matches!(answer, LiveAnswer::Handler { .. });
         let entry = Arc::new(draft.finish(endpoint, answer)?);
-        let number = self.push(Record::Live(Arc::clone(&entry)));
+        let number = self.push(NewsRecord::Live(Arc::clone(&entry)));
         is_handlers.then(|| AnswerTap::new(Arc::clone(self), entry, number))
     }
 
-    fn push(&self, record: Record) -> u64 {
+    fn push(&self, record: NewsRecord) -> u64 {
         let (id, bytes, now_s) = (record.id(), record.bytes(), self.now_s());
         let number = self.ring.lock().push(id, record, bytes, now_s);
         self.give_way(now_s);
@@ -237,7 +237,7 @@ impl Journal {
             !tail.is_whole || tail.at.duration_since(entry.way.from).saturating_sub(head) > SOON
         });
         if is_news {
-            self.note(|| Some(Record::Live(Arc::clone(entry))));
+            self.note(|| Some(NewsRecord::Live(Arc::clone(entry))));
         }
     }
 
@@ -256,7 +256,7 @@ impl Journal {
     }
 
     /// What came from a number on, so many records at most.
-    pub(crate) fn read(&self, from: u64, most: usize) -> Part {
+    pub(crate) fn read(&self, from: u64, most: usize) -> JournalPart {
         let (mut records, mut next, now_s) = (Vec::new(), from, self.now_s());
         let is_cut = {
             let ring = self.ring.lock();
@@ -271,11 +271,11 @@ impl Journal {
                 break;
             }
         }
-        Part { records, next, is_cut }
+        JournalPart { records, next, is_cut }
     }
 
     /// The record of a number, if it is there.
-    pub(crate) fn record(&self, number: u64) -> Option<Record> {
+    pub(crate) fn record(&self, number: u64) -> Option<NewsRecord> {
         let mut found = None;
         let ring = self.ring.lock();
         if number >= ring.oldest() {
@@ -289,7 +289,7 @@ impl Journal {
         let is_behind = |id: EventId| after.is_none_or(|after| if oldest_first { id > after } else { id < after });
         let mut found = HashMap::new();
         self.each(|id, record| match record {
-            Record::Live(entry) if is_behind(id) && sight.sees(&entry.endpoint.name) => {
+            NewsRecord::Live(entry) if is_behind(id) && sight.sees(&entry.endpoint.name) => {
                 found.insert(id, Arc::clone(entry));
             }
             _ => {}
@@ -306,7 +306,7 @@ impl Journal {
     pub(crate) fn find(&self, id: &str, sight: &Sight) -> Option<Arc<LiveEntry>> {
         let (ours, mut found) = (id.parse::<EventId>().ok(), None);
         self.each(|of, record| match record {
-            Record::Live(entry)
+            NewsRecord::Live(entry)
                 if sight.sees(&entry.endpoint.name)
                     && ours.map_or(entry.event.id.as_deref() == Some(id), |id| id == of) =>
             {
@@ -317,7 +317,7 @@ impl Journal {
         found
     }
 
-    fn each(&self, mut look: impl FnMut(EventId, &Record)) {
+    fn each(&self, mut look: impl FnMut(EventId, &NewsRecord)) {
         let (mut next, now_s) = (0, self.now_s());
         loop {
             let ring = self.ring.lock();

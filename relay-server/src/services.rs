@@ -19,7 +19,7 @@ use crate::{
     refused::Refused,
     routes::SharedRoutes,
     store::{Store, Vault},
-    stream::Streams,
+    stream::NewsStreams,
 };
 
 #[derive(Clone)]
@@ -32,7 +32,7 @@ pub(crate) struct Services {
     pub refused: Arc<Refused>,
     pub journal: Arc<Journal>,
     pub figures: Arc<Figures>,
-    pub streams: Arc<Streams>,
+    pub streams: Arc<NewsStreams>,
     pub ingress: Arc<Ingress>,
 }
 
@@ -60,7 +60,7 @@ impl Services {
         let refused = Refused::build(budget, lasts, Arc::clone(store), Arc::clone(agents.registry()));
         let ingress =
             Ingress::build(config, max_connections, &routes, &agents, &delivery, &providers, &refused, &journal)?;
-        let (figures, streams) = (Arc::default(), Streams::build(&journal, &delivery));
+        let (figures, streams) = (Arc::default(), NewsStreams::build(&journal, &delivery));
         let services =
             Self { routes, metrics, agents, delivery, providers, refused, journal, figures, streams, ingress };
         Ok((services, late_outcomes))

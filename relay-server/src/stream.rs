@@ -33,7 +33,7 @@ use crate::{
     tally::{Tallied, Tally},
 };
 
-/// Streams at a time.
+/// NewsStreams at a time.
 const MAX_STREAMS: usize = 64;
 
 /// Of them, those of the admin listener.
@@ -50,7 +50,7 @@ pub(crate) enum StreamHolder {
 }
 
 /// What a stream tells.
-pub(crate) struct Wanted {
+pub(crate) struct NewsWanted {
     /// What may be seen now; `None` once nothing may be.
     pub sight: Box<dyn Fn() -> Option<Sight> + Send + Sync>,
     /// Rows that fit; without it none.
@@ -72,7 +72,7 @@ pub(crate) struct WholeState {
 }
 
 /// All streams of this relay.
-pub(crate) struct Streams {
+pub(crate) struct NewsStreams {
     journal: Arc<Journal>,
     delivery: Arc<Delivery>,
     open: Arc<AtomicUsize>,
@@ -94,7 +94,7 @@ impl Drop for Place {
     }
 }
 
-impl Streams {
+impl NewsStreams {
     pub(crate) fn build(journal: &Arc<Journal>, delivery: &Arc<Delivery>) -> Arc<Self> {
         Arc::new(Self {
             journal: Arc::clone(journal),
@@ -117,7 +117,7 @@ impl Streams {
     }
 
     /// A stream, as the body of an answer of the type `text/event-stream`.
-    pub(crate) fn open(self: &Arc<Self>, holder: StreamHolder, wanted: Wanted) -> Result<Body, ApiError> {
+    pub(crate) fn open(self: &Arc<Self>, holder: StreamHolder, wanted: NewsWanted) -> Result<Body, ApiError> {
         let feed = Feed::new(Arc::clone(self), self.place(holder)?, wanted);
         Ok(Body::from_stream(futures_util::stream::unfold(feed, |mut feed| async {
             let chunk = Box::pin(feed.next()).await?;

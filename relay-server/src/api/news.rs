@@ -32,7 +32,7 @@ use crate::{
     failure::ApiError,
     journal::FiguresQuery,
     store::Sight,
-    stream::{StreamHolder, Wanted, WholeState},
+    stream::{NewsWanted, StreamHolder, WholeState},
 };
 
 /// How far back figures go that are told in a stream.
@@ -83,7 +83,7 @@ async fn stream(
         WhoKind::Admin | WhoKind::Session => StreamHolder::Admin,
     };
     let last_event_id = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()).map(str::to_owned);
-    let mut wanted = Wanted { sight: sight(&api, &who), rows: None, states: Vec::new(), last_event_id };
+    let mut wanted = NewsWanted { sight: sight(&api, &who), rows: None, states: Vec::new(), last_event_id };
     for kind in asked.types.as_deref().unwrap_or("rows").split(',') {
         match kind {
             "rows" => wanted.rows = Some(searched(asked.q.as_deref(), api.services.delivery.clock.now())?),

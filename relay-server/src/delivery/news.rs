@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::{Delivery, attempt::Event};
 use crate::{
     hops::Way,
-    journal::Record,
+    journal::NewsRecord,
     store::{Attempt, Lease, NewEvent, Sight, State, Summary, Then},
     webhook::EventId,
 };
@@ -102,7 +102,7 @@ impl Delivery {
     }
 
     pub(super) fn publish(&self, news: Option<&Summary>) {
-        self.journal.note(|| news.map(|event| Record::Kept(Arc::new(event.clone()))));
+        self.journal.note(|| news.map(|event| NewsRecord::Kept(Arc::new(event.clone()))));
     }
 
     /// Tells those who watch how an event stands with which a person did something.

@@ -30,7 +30,7 @@ use crate::{
     endpoint::{Ack, DeliveryPolicy, Endpoint, Replay},
     failure::{AgentFault, Failure, HandlerFault, RelayFault, SenderFault},
     hops::{Hop, Way, Whose},
-    journal::{Journal, LiveAnswer, Record},
+    journal::{Journal, LiveAnswer, NewsRecord},
     memory::{LIVE_BYTES, Memory},
     metrics::{AnswerClass, Meter},
     refused::{Refused, TurnedAway},
@@ -214,7 +214,7 @@ impl Requests {
         let (webhook, mut memory) = match self.prover.prove(endpoint, received, holder, payload).await {
             Ok(Proven::Webhook(webhook, memory)) => (webhook, memory),
             Ok(Proven::Answered(reply, event_id)) => {
-                self.journal.note(|| self.prover.providers.handshakes.find(event_id).map(Record::Handshake));
+                self.journal.note(|| self.prover.providers.handshakes.find(event_id).map(NewsRecord::Handshake));
                 return Ok(Outcome::Challenge(reply, event_id));
             }
             Err(turned_away) => return Err(self.turn_away(routes, endpoint, *turned_away)),
@@ -359,7 +359,7 @@ impl Requests {
     fn turn_away(&self, routes: &Arc<Routes>, endpoint: &Arc<Endpoint>, turned_away: TurnedAway) -> Failure {
         let failure = turned_away.failure;
         let entry = self.refused.record(routes, endpoint, turned_away, respond::of_failure(failure).status);
-        self.journal.note(|| entry.map(Record::Refused));
+        self.journal.note(|| entry.map(NewsRecord::Refused));
         failure
     }
 

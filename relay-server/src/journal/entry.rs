@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::{
     Journal,
-    tap::{BodyTap, Held},
+    tap::{BodyTap, Tapped},
 };
 use crate::{
     endpoint::{CaptureLevel, Endpoint},
@@ -236,14 +236,14 @@ pub(crate) struct AnswerTap {
     journal: Arc<Journal>,
     entry: Arc<LiveEntry>,
     number: u64,
-    held: Held,
+    held: Tapped,
     size: u64,
     is_whole: bool,
 }
 
 impl AnswerTap {
     pub(super) fn new(journal: Arc<Journal>, entry: Arc<LiveEntry>, number: u64) -> Self {
-        let held = Held::new(journal.taps());
+        let held = Tapped::new(journal.taps());
         Self { journal, entry, number, held, size: 0, is_whole: false }
     }
 

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::{MAX_AGE_S, Record};
+use super::{MAX_AGE_S, NewsRecord};
 use crate::webhook::EventId;
 
 /// Records that are there at a time.
@@ -26,12 +26,12 @@ struct Slot {
     id: EventId,
     at_s: u32,
     bytes: u32,
-    record: Record,
+    record: NewsRecord,
 }
 
 /// What went, and whether more has to.
 pub(super) struct GivenWay {
-    pub(super) record: Record,
+    pub(super) record: NewsRecord,
     /// It went for want of room, not of age.
     pub(super) is_early: bool,
 }
@@ -46,7 +46,7 @@ impl Ring {
         self.first + self.slots.len() as u64
     }
 
-    pub(super) fn push(&mut self, id: EventId, record: Record, bytes: usize, now_s: u32) -> u64 {
+    pub(super) fn push(&mut self, id: EventId, record: NewsRecord, bytes: usize, now_s: u32) -> u64 {
         let number = self.next();
         self.bytes += bytes + SLOT_BYTES;
         self.slots.push_back(Slot { id, at_s: now_s, bytes: u32::try_from(bytes).unwrap_or(u32::MAX), record });
@@ -77,7 +77,13 @@ impl Ring {
     }
 
     /// Looks at the records from a number on, so many at most. Gives the number to go on from.
-    pub(super) fn look(&self, from: u64, most: usize, now_s: u32, mut each: impl FnMut(u64, EventId, &Record)) -> u64 {
+    pub(super) fn look(
+        &self,
+        from: u64,
+        most: usize,
+        now_s: u32,
+        mut each: impl FnMut(u64, EventId, &NewsRecord),
+    ) -> u64 {
         let from = from.max(self.first);
         let place = usize::try_from(from - self.first).unwrap_or(usize::MAX).min(self.slots.len());
         let end = self.slots.len().min(place.saturating_add(most));

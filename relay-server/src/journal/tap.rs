@@ -33,14 +33,14 @@ impl Taps {
 
 /// The beginning of one body.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct Tapped {
     taps: Taps,
     bytes: Vec<u8>,
     /// Something found no room, so what comes after it does not belong behind what is there.
     is_full: bool,
 }
 
-impl Held {
+impl Tapped {
     pub(super) fn new(taps: Taps) -> Self {
         Self { taps, bytes: Vec::new(), is_full: false }
     }
@@ -65,7 +65,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for Tapped {
     fn drop(&mut self) {
         self.taps.give_back(self.bytes.len());
     }
@@ -77,7 +77,7 @@ pub(crate) struct BodyTap(Mutex<Seen>);
 
 #[derive(Debug)]
 struct Seen {
-    held: Held,
+    held: Tapped,
     /// What was held, once nobody adds to it.
     kept: Bytes,
     size: u64,
@@ -86,7 +86,7 @@ struct Seen {
 
 impl BodyTap {
     pub(super) fn new(taps: Taps) -> Self {
-        Self(Mutex::new(Seen { held: Held::new(taps), kept: Bytes::new(), size: 0, is_whole: false }))
+        Self(Mutex::new(Seen { held: Tapped::new(taps), kept: Bytes::new(), size: 0, is_whole: false }))
     }
 
     pub(crate) fn data(&self, data: &Bytes) {
@@ -148,7 +148,7 @@ mod tests {
         let taps = Taps::default();
         let held: Vec<_> = (0..=MAX_TAPPED_BYTES / MAX_BODY_BYTES)
             .map(|_| {
-                let mut held = Held::new(taps.clone());
+                let mut held = Tapped::new(taps.clone());
                 held.take(&vec![0; MAX_BODY_BYTES]);
                 held.take(b"and what follows");
                 held

@@ -7,8 +7,8 @@ use crate::{
 };
 
 /// A record of a kept event.
-pub(crate) fn kept() -> Record {
-    Record::Kept(Arc::new(event("pay")))
+pub(crate) fn kept() -> NewsRecord {
+    NewsRecord::Kept(Arc::new(event("pay")))
 }
 
 pub(crate) fn event(endpoint: &str) -> Summary {

@@ -6,7 +6,7 @@ use crate::webhook::EventId;
 
 /// Records to tell, in their order, and how many events were left out.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Batch {
+pub(super) struct RowBatch {
     pub(super) numbers: Vec<u64>,
     pub(super) left_out: u64,
 }
@@ -17,8 +17,8 @@ pub(super) fn choose<R>(
     id: impl Fn(&R) -> EventId,
     most: usize,
     mut fits: impl FnMut(&R) -> bool,
-) -> Batch {
-    let (mut seen, mut batch) = (HashSet::new(), Batch::default());
+) -> RowBatch {
+    let (mut seen, mut batch) = (HashSet::new(), RowBatch::default());
     for (number, record) in records.iter().rev() {
         if !seen.insert(id(record)) || !fits(record) {
             continue;
@@ -42,9 +42,9 @@ mod tests {
         let [a, b, c] = [EventId::new(), EventId::new(), EventId::new()];
         let records = [(1, a), (2, b), (3, a), (4, c), (5, b), (6, b)];
         let chosen = |most| choose(&records, |id| *id, most, |_| true);
-        assert_eq!(chosen(9), Batch { numbers: vec![3, 4, 6], left_out: 0 });
-        assert_eq!(chosen(2), Batch { numbers: vec![4, 6], left_out: 1 });
+        assert_eq!(chosen(9), RowBatch { numbers: vec![3, 4, 6], left_out: 0 });
+        assert_eq!(chosen(2), RowBatch { numbers: vec![4, 6], left_out: 1 });
         let fitting = choose(&records, |id| *id, 9, |id| *id != c);
-        assert_eq!(fitting, Batch { numbers: vec![3, 6], left_out: 0 });
+        assert_eq!(fitting, RowBatch { numbers: vec![3, 6], left_out: 0 });
     }
 }

@@ -14,11 +14,11 @@ use relay_proto::printable;
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    Place, Streams, Wanted, WholeState,
-    batch::{Batch, choose},
+    NewsStreams, NewsWanted, Place, WholeState,
+    batch::{RowBatch, choose},
     rows::{fits, is_in_store, row},
 };
-use crate::{journal::Record, store::Sight};
+use crate::{journal::NewsRecord, store::Sight};
 
 /// Rows of one message.
 pub(super) const MAX_ROWS: usize = 200;
@@ -49,15 +49,15 @@ const CHUNK_BYTES: usize = 8 * 1024;
 const AGAIN_MS: u64 = 1500;
 
 pub(super) struct Feed {
-    streams: Arc<Streams>,
+    streams: Arc<NewsStreams>,
     _place: Place,
-    wanted: Wanted,
+    wanted: NewsWanted,
     sight: Sight,
     /// The next record to look at.
     next: u64,
     phase: Phase,
     /// The message with rows that is being written.
-    batch: Batch,
+    batch: RowBatch,
     tick: Instant,
     look: Instant,
     /// The last hash of each state that is told whole.
@@ -84,7 +84,7 @@ enum Phase {
 const ROWS: Phase = Phase::Rows { at: 0, is_first: true };
 
 impl Feed {
-    pub(super) fn new(streams: Arc<Streams>, place: Place, wanted: Wanted) -> Self {
+    pub(super) fn new(streams: Arc<NewsStreams>, place: Place, wanted: NewsWanted) -> Self {
         let now = Instant::now();
         Self {
             next: streams.journal.next(),
@@ -94,7 +94,7 @@ impl Feed {
             _place: place,
             wanted,
             phase: Phase::Hello,
-            batch: Batch::default(),
+            batch: RowBatch::default(),
             tick: now,
             look: now,
             said: now,
@@ -231,7 +231,8 @@ impl Feed {
         self.next = part.next;
         let mut records = part.records;
         records.retain(|(_, record)| self.sees(record));
-        let mut batch = choose(&records, Record::id, if query.is_empty() { MAX_ROWS } else { MAX_JUDGED }, |_| true);
+        let mut batch =
+            choose(&records, NewsRecord::id, if query.is_empty() { MAX_ROWS } else { MAX_JUDGED }, |_| true);
         if !query.is_empty() {
             let is_chosen = |number: &u64| batch.numbers.binary_search(number).is_ok();
             let chosen: Vec<_> = records.iter().filter(|(number, _)| is_chosen(number)).cloned().collect();
@@ -253,7 +254,7 @@ impl Feed {
         (part.is_cut || skipped > 0).then(|| self.resync("too_slow"))
     }
 
-    fn sees(&self, record: &Record) -> bool {
+    fn sees(&self, record: &NewsRecord) -> bool {
         match &self.sight {
             Sight::All => true,
             Sight::Only(seen) => seen.iter().any(|name| name.as_str() == record.endpoint()),
@@ -261,7 +262,7 @@ impl Feed {
     }
 
     /// Whether a record fits the query; `None` where too much would have to be read for that.
-    async fn judge(&self, query: &Query, number: u64, record: &Record, reads: &mut usize) -> Option<bool> {
+    async fn judge(&self, query: &Query, number: u64, record: &NewsRecord, reads: &mut usize) -> Option<bool> {
         let row = row(&self.streams.delivery, record, number);
         if let Some(fits) = query.judge(&row) {
             return Some(fits);
@@ -304,7 +305,7 @@ impl Feed {
         let left_out = self.batch.left_out;
         self.streams.left_out.fetch_add(left_out, Ordering::Relaxed);
         text.extend(format!("],\"left_out\":{left_out}}}\n\n").into_bytes());
-        self.batch = Batch::default();
+        self.batch = RowBatch::default();
         self.phase = Phase::Waiting;
         text
     }

@@ -12,28 +12,28 @@ use relay_proto::HeaderBlock;
 use crate::{
     delivery::Delivery,
     events::{self, LiveContent, Nothing, RefusedContent},
-    journal::{self, Record},
+    journal::{self, NewsRecord},
     mask::MASKED,
     store::{Sight, Summary},
 };
 
 /// A record as a row. Its number says which of two rows of one event is newer.
-pub(super) fn row(delivery: &Delivery, record: &Record, number: u64) -> EventSummary {
+pub(super) fn row(delivery: &Delivery, record: &NewsRecord, number: u64) -> EventSummary {
     match record {
-        Record::Live(entry) => journal::summary(entry, number),
-        Record::Kept(event) => events::summary(event, delivery.endpoint(&event.endpoint).as_deref(), number),
-        Record::Refused(entry) => events::refused_summary(entry, number),
-        Record::Handshake(handshake) => events::handshake_summary(handshake, number),
+        NewsRecord::Live(entry) => journal::summary(entry, number),
+        NewsRecord::Kept(event) => events::summary(event, delivery.endpoint(&event.endpoint).as_deref(), number),
+        NewsRecord::Refused(entry) => events::refused_summary(entry, number),
+        NewsRecord::Handshake(handshake) => events::handshake_summary(handshake, number),
     }
 }
 
 /// Whether a record fits that its row alone does not decide. `None` where it cannot be read.
-pub(super) async fn fits(delivery: &Delivery, query: &Query, row: &EventSummary, record: &Record) -> Option<bool> {
+pub(super) async fn fits(delivery: &Delivery, query: &Query, row: &EventSummary, record: &NewsRecord) -> Option<bool> {
     Some(match record {
-        Record::Live(entry) => query.matches(row, &mut LiveContent(entry)),
-        Record::Refused(entry) => query.matches(row, &mut RefusedContent(entry)),
-        Record::Handshake(_) => query.matches(row, &mut Nothing),
-        Record::Kept(event) => {
+        NewsRecord::Live(entry) => query.matches(row, &mut LiveContent(entry)),
+        NewsRecord::Refused(entry) => query.matches(row, &mut RefusedContent(entry)),
+        NewsRecord::Handshake(_) => query.matches(row, &mut Nothing),
+        NewsRecord::Kept(event) => {
             let mut kept = OfKept::read(delivery, query, event).await?;
             query.matches(row, &mut kept)
         }
@@ -41,8 +41,8 @@ pub(super) async fn fits(delivery: &Delivery, query: &Query, row: &EventSummary,
 }
 
 /// Whether a record's own content is at hand.
-pub(super) fn is_in_store(record: &Record) -> bool {
-    matches!(record, Record::Kept(_))
+pub(super) fn is_in_store(record: &NewsRecord) -> bool {
+    matches!(record, NewsRecord::Kept(_))
 }
 
 fn lines(headers: &HeaderBlock) -> Lines<'_> {

@@ -1,4 +1,4 @@
-//! Streams as their readers see them.
+//! NewsStreams as their readers see them.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use crate::{
     agents::{AgentSettings, Agents},
     clock::Clock,
     endpoint::EndpointName,
-    journal::{Record, tests::event},
+    journal::{NewsRecord, tests::event},
     metrics::Metrics,
     store::{MemoryStore, Store},
 };
 
 struct Relay {
     journal: Arc<Journal>,
-    streams: Arc<Streams>,
+    streams: Arc<NewsStreams>,
 }
 
 fn relay(budget: u64) -> Relay {
@@ -29,12 +29,12 @@ fn relay(budget: u64) -> Relay {
     let journal = Journal::build(budget);
     let events = Metrics::default().events();
     let delivery = Delivery::build(store, clock, &agents, events, Arc::clone(&journal));
-    let streams = Streams::build(&journal, &delivery);
+    let streams = NewsStreams::build(&journal, &delivery);
     Relay { journal, streams }
 }
 
-fn all() -> Wanted {
-    Wanted {
+fn all() -> NewsWanted {
+    NewsWanted {
         sight: Box::new(|| Some(Sight::All)),
         rows: Some(Query::default()),
         states: Vec::new(),
@@ -43,14 +43,14 @@ fn all() -> Wanted {
 }
 
 impl Relay {
-    fn open(&self, wanted: Wanted) -> Reader {
+    fn open(&self, wanted: NewsWanted) -> Reader {
         Reader { body: self.streams.open(StreamHolder::Admin, wanted).expect("opens"), text: String::new() }
     }
 
     fn happens(&self, endpoint: &str) -> String {
         let event = event(endpoint);
         let id = event.id.to_string();
-        self.journal.note(|| Some(Record::Kept(Arc::new(event))));
+        self.journal.note(|| Some(NewsRecord::Kept(Arc::new(event))));
         id
     }
 }
@@ -109,10 +109,10 @@ async fn rows_come_in_batches_the_newest_state_of_each_event_once() {
     let mut reader = relay.open(all());
     assert_eq!(reader.expect("hello").await.data["version"], env!("CARGO_PKG_VERSION"));
     let mut twice = event("pay");
-    relay.journal.note(|| Some(Record::Kept(Arc::new(twice.clone()))));
+    relay.journal.note(|| Some(NewsRecord::Kept(Arc::new(twice.clone()))));
     let second = relay.happens("pay");
     twice.status = Some(503);
-    relay.journal.note(|| Some(Record::Kept(Arc::new(twice.clone()))));
+    relay.journal.note(|| Some(NewsRecord::Kept(Arc::new(twice.clone()))));
     let message = reader.expect("rows").await;
     assert_eq!(message.rows(), (vec![second, twice.id.to_string()], 0));
     assert_eq!(message.data["rows"][1]["status"], 503);
@@ -142,7 +142,7 @@ async fn a_reader_goes_on_where_it_was_or_learns_that_it_cannot() {
     let last = reader.expect("rows").await.id;
     drop(reader);
     let missed = relay.happens("pay");
-    let resume = |last: &str| Wanted { last_event_id: Some(last.to_owned()), ..all() };
+    let resume = |last: &str| NewsWanted { last_event_id: Some(last.to_owned()), ..all() };
     let mut reader = relay.open(resume(&last));
     reader.expect("hello").await;
     assert_eq!(reader.expect("rows").await.rows().0, [missed]);
@@ -176,13 +176,13 @@ async fn what_is_out_of_sight_or_does_not_fit_is_not_told() {
     let (query, mistakes) = Query::parse("status:200 -type:secret.*", Timestamp::now());
     assert!(mistakes.is_empty());
     let sight = || Some(Sight::Only(vec![EndpointName::parse("pay").expect("a name")]));
-    let mut reader = relay.open(Wanted { sight: Box::new(sight), rows: Some(query), ..all() });
+    let mut reader = relay.open(NewsWanted { sight: Box::new(sight), rows: Some(query), ..all() });
     reader.expect("hello").await;
     relay.happens("shop");
     let (mut other, mut hidden) = (event("pay"), event("pay"));
     (other.status, hidden.event_type) = (Some(500), Some("secret.made".to_owned()));
-    relay.journal.note(|| Some(Record::Kept(Arc::new(other))));
-    relay.journal.note(|| Some(Record::Kept(Arc::new(hidden))));
+    relay.journal.note(|| Some(NewsRecord::Kept(Arc::new(other))));
+    relay.journal.note(|| Some(NewsRecord::Kept(Arc::new(hidden))));
     let ours = relay.happens("pay");
     assert_eq!(reader.expect("rows").await.rows(), (vec![ours], 0));
 }
@@ -199,7 +199,7 @@ async fn a_state_is_told_whole_when_it_has_changed() {
         }
     };
     let states = vec![WholeState { event: "agents", read: Box::new(read) }];
-    let mut reader = relay.open(Wanted { states, rows: None, ..all() });
+    let mut reader = relay.open(NewsWanted { states, rows: None, ..all() });
     reader.expect("hello").await;
     assert_eq!(reader.expect("agents").await.data["agents"], 1);
     let before = tokio::time::Instant::now();
@@ -219,7 +219,7 @@ async fn a_stream_ends_with_the_relay_or_with_the_right_to_see_and_there_are_so_
         let may = Arc::clone(&may);
         move || (may.load(Ordering::Relaxed) > 0).then_some(Sight::All)
     };
-    let mut reader = relay.open(Wanted { sight: Box::new(sight), ..all() });
+    let mut reader = relay.open(NewsWanted { sight: Box::new(sight), ..all() });
     reader.expect("hello").await;
     may.store(0, Ordering::Relaxed);
     assert_eq!(reader.expect("bye").await.data["why"], "not_allowed");
