@@ -12,7 +12,7 @@ import { Dot, copy, html, live, signal, styles } from "./html.js";
 import { hear } from "./live.js";
 import { TABS } from "./route.js";
 import { clock, dur, full, line, look, percent, plural, size, status, title, when } from "./text.js";
-import { Way } from "./way.js";
+import { Way, proof } from "./way.js";
 
 await styles("/event.css");
 
@@ -82,18 +82,20 @@ const Acts = live(({ of }) => {
   </div>`;
 });
 
+/// A sentence of the relay, with times as the reader's clock has them.
+const told = (text) => line(text.replace(/\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z/g, (time) => when(time)));
+
 /// Advice with its commands set apart, so that they can be copied.
-const Advice = ({ text }) => html`<p class="todo">${seenParts(text).map(([isCode, part], i) => (isCode ? html`<button type="button" class="code" key=${i} title="Copy" onClick=${() => copy(part, "The command")}>${line(part)}</button>` : line(part)))}</p>`;
+const Advice = ({ text }) => html`<p class="todo">${seenParts(text).map(([isCode, part], i) => (isCode ? html`<button type="button" class="code" key=${i} title="Copy" onClick=${() => copy(part, "The command")}>${line(part)}</button>` : told(part)))}</p>`;
 const seenParts = (text) => text.split("`").map((part, i) => [i % 2 === 1, part]);
 
 const Fact = ({ name, wide, mono, children }) => (children === null || children === undefined || children === "" ? null : html`<div class=${wide ? "w2" : ""}><dt>${name}</dt><dd class=${mono ? "mono" : ""} title=${typeof children === "string" ? children : null}>${children}</dd></div>`);
 const toEvent = (id) => html`<a href=${`/e/${encodeURIComponent(id)}`} class="mono" onClick=${(event) => { if (!event.ctrlKey && !event.metaKey && !event.shiftKey) { event.preventDefault(); go({ e: id, at: "" }); } }}>${line(id)}</a>`;
 
 const Facts = ({ of: event }) => {
-  const { verified, secret, unproven, answered, deadline_us: deadline } = event;
-  const proof = verified ? `${line(verified)}${secret ? `, secret ${secret.number} of ${secret.of}` : ""}` : unproven ? "no: let pass unproven" : "no";
+  const { answered, deadline_us: deadline } = event;
   return html`<dl class="facts"><${Fact} name="event" wide mono>${line(event.id)}<//><${Fact} name="received">${when(event.received_at) === clock(event.received_at) ? clock(event.received_at, "ms") : full(event.received_at)}<//><${Fact} name="agent">${line(event.agent || "–")}<//>
-    <${Fact} name="verified" wide>${proof}<//><${Fact} name="endpoint">${line(event.endpoint)}${event.kind === "live" ? ", live" : ""}<//><${Fact} name="sender">${line(event.client ?? "")}<//>
+    <${Fact} name="verified" wide>${event.unproven ? "no: let pass unproven" : proof(event)}<//><${Fact} name="endpoint">${line(event.endpoint)}${event.kind === "live" ? ", live" : ""}<//><${Fact} name="sender">${line(event.client ?? "")}<//>
     <${Fact} name="sender’s id" wide mono>${event.sender_id ? line(event.sender_id) : null}<//><${Fact} name="sender got">${answered && answered.whose !== "nobody" ? `${answered.status ?? "nothing"} after ${dur(answered.after_us)}` : null}<//>
     <${Fact} name="patience">${event.patience && deadline ? `${percent(event.patience)} of ${dur(deadline)}` : null}<//>
     <${Fact} name="order key" wide mono>${event.order_key ? line(event.order_key) : null}<//><${Fact} name="replay of" wide>${event.replay_of ? toEvent(event.replay_of) : null}<//><${Fact} name="conflicts with" wide>${event.conflict_with ? toEvent(event.conflict_with) : null}<//>
@@ -157,7 +159,7 @@ export const Detail = live(({ id, route, give, onBack }, own) => {
     <${Acts} of=${at} />
     ${problem ? html`<p class="none pad">${problem.message}</p>` : null}
     ${event ? html`
-      ${event.sentence || event.advice ? html`<div class="why"><span class="code">why</span><p>${line(event.sentence || event.why)}</p>${event.advice ? html`<span class="code">do</span><${Advice} text=${event.advice} />` : null}
+      ${event.sentence || event.advice ? html`<div class="why"><span class="code">why</span><p>${told(event.sentence || event.why || "")}</p>${event.advice ? html`<span class="code">do</span><${Advice} text=${event.advice} />` : null}
         ${(event.findings ?? []).map((one, i) => html`<span class="code" key=${`c${i}`}>found</span><p key=${i}>${line(one.message)}</p>`)}</div>` : null}
       <${Way} event=${event} /><${Facts} of=${event} />
       <div class="sub"><${Tabs} event=${event} tab=${tab} /><div id="side" role="tabpanel" aria-labelledby=${`tab-${tab}`}><${Side} event=${event} route=${route} /></div></div>` : html`<p class="none pad" aria-busy="true">Loading…</p>`}`);

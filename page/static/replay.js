@@ -11,6 +11,7 @@ import { headerOf } from "./event.js";
 import { base64, dump, textOf, undump } from "./hex.js";
 import { Dot, Seg, Sheet, html, live, openSheet, signal } from "./html.js";
 import { layout, mistake } from "./json.js";
+import { agents } from "./live.js";
 import { line, plural, seen, size, title } from "./text.js";
 
 const MOST = 1_048_576;
@@ -26,7 +27,7 @@ function places(endpoint) {
 }
 
 const Places = ({ endpoint, all, chosen }) => html`<fieldset class="opts"><legend>To</legend>
-  ${[...all].map(([name, place]) => radio("to", name, chosen, place.label, place.to === "agent" ? "this agent alone; nothing changes at the relay" : `as a new event: ${serving(endpoint).map((agent) => line(agent.name)).join(", ") || "no agent is there, it waits for one"}`))}
+  ${[...all].map(([name, place]) => radio("to", name, chosen, place.label, place.to === "agent" ? "this agent alone; nothing changes at the relay" : agents.value ? `as a new event: ${serving(endpoint).map((agent) => line(agent.name)).join(", ") || "no agent is there, it waits for one"}` : "as a new event"))}
   ${may("replay", endpoint) ? null : html`<small>To whoever serves it: needs the right replay</small>`}
   ${all.size ? null : html`<p class="say">No agent serves ${line(endpoint)}, and this key may not replay to whoever will.</p>`}</fieldset>`;
 

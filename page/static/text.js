@@ -140,4 +140,4 @@ export function patience(part) {
   return { share: Math.min(1, part), kind: part > 0.85 ? "bad" : part > 0.5 ? "odd" : "" };
 }
 
-export const percent = (part) => `${part < 0.1 ? (part * 100).toFixed(1) : Math.round(part * 100)}${GAP}%`;
+export const percent = (part) => part < 0.001 ? `under 0.1${GAP}%` : `${part < 0.1 ? (part * 100).toFixed(1) : Math.round(part * 100)}${GAP}%`;

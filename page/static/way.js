@@ -39,8 +39,9 @@ export function stepsOf(event, now = Date.now()) {
       const whose = WHOSE[event.answered?.whose] ?? "", status = hop.status ?? event.answered?.status;
       add(isRefused ? "refused" : "answered sender", [isRefused ? line(event.why) : "", status, isRefused ? "" : whose].filter(Boolean).join(", "), Math.min(before, at), at, isRefused ? "bad" : status ? kindOf(status) : "");
     } else if (hop.what === "waits") {
-      const next = hops[i + 1], until = next?.at_us ?? Math.max(at, (now - new Date(event.received_at)) * 1000);
-      add(event.why === "waits_for_agent" && !next ? "waits for an agent" : "waits for retry", next ? "" : hop.until ? `until ${when(hop.until)}` : `since ${clock(new Date(new Date(event.received_at).getTime() + at / 1000).toISOString())}`, at, until, "wait");
+      const came = new Date(event.received_at).getTime(), next = hops.slice(i + 1).find((other) => other.what === "attempt");
+      const until = next?.at_us ?? Math.max(at, ((hop.until ? new Date(hop.until) : now) - came) * 1000);
+      add(event.why === "waits_for_agent" && !next ? "waits for an agent" : "waits for retry", next ? "" : hop.until ? `until ${when(hop.until)}` : `since ${clock(new Date(came + at / 1000).toISOString())}`, at, until, "wait");
     }
     before = Math.max(before, hop.what === "attempt" ? ended.get(number ?? 1)?.at_us ?? at : at);
   }
@@ -48,7 +49,8 @@ export function stepsOf(event, now = Date.now()) {
 }
 
 const defined = (hop) => Object.fromEntries(Object.entries(hop).filter(([, value]) => value !== null && value !== undefined));
-const proof = (event) => [line(event.verified || "not at all"), event.secret ? `secret ${event.secret.number} of ${event.secret.of}` : ""].filter(Boolean).join(", ");
+/// What proved an event, and by which secret.
+export const proof = (event) => [event.verified === "none" ? "none (open endpoint)" : line(event.verified || "no"), event.secret ? `secret ${event.secret.number} of ${event.secret.of}` : ""].filter(Boolean).join(", ");
 
 /// How long all is, whether waits are shortened, and where a time stands, from 0 to 1.
 export function scaleOf(steps) {
