@@ -7,26 +7,27 @@ import { html, live, signal } from "./html.js";
 import { hear } from "./live.js";
 import { clock, count, dur } from "./text.js";
 
-const STEP_S = 30, BARS = 120, HIGH = 34;
+const BARS = 120, HIGH = 34;
 const figures = signal(null);
 let asked = 0;
 
 async function load() {
   if (!has("figures") || document.hidden || Date.now() - asked < 5000) return;
   asked = Date.now();
-  figures.value = await call("GET", "/figures", { query: { since: "60m", step: STEP_S } }).catch(() => figures.peek());
+  figures.value = await call("GET", "/figures", { query: { since: "60m", step: 10 } }).catch(() => figures.peek());
 }
 
 const sum = (...lists) => lists.reduce((all, list) => all + (list ?? []).reduce((a, b) => a + (b ?? 0), 0), 0);
 const last = (list) => (list ?? []).findLast((value) => value !== null && value !== undefined);
-const worst = (list) => (list ?? []).slice(-10).reduce((a, b) => Math.max(a, b ?? 0), 0);
+const worst = (list) => (list ?? []).slice(-30).reduce((a, b) => Math.max(a, b ?? 0), 0);
 
-/// Three layers of one column: calm, odd, bad.
-function columns(told) {
-  const n = told.received?.length ?? 0, from = Math.max(0, n - BARS), out = [];
-  for (let i = from; i < n; i++) {
-    const bad = (told["5xx"]?.[i] ?? 0) + (told.failed?.[i] ?? 0) + (told.refused?.[i] ?? 0), odd = told["4xx"]?.[i] ?? 0;
-    out.push([Math.max(0, (told.received[i] ?? 0) - bad - odd), odd, bad]);
+/// Columns of several steps each, with three layers: calm, odd, bad.
+function columns(told, steps) {
+  const out = [];
+  for (let from = 0; from < told.received.length; from += steps) {
+    const of = (...keys) => sum(...keys.map((key) => told[key]?.slice(from, from + steps)));
+    const bad = of("5xx", "failed", "refused"), odd = of("4xx");
+    out.push([Math.max(0, of("received") - bad - odd), odd, bad]);
   }
   return out;
 }
@@ -34,15 +35,15 @@ function columns(told) {
 export const Hour = live(({ onRange }, own) => {
   const told = figures.value;
   if (!told?.received?.length) return null;
-  const bars = columns(told), most = Math.max(4, ...bars.map((bar) => bar[0] + bar[1] + bar[2])), start = new Date(told.from).getTime() + Math.max(0, told.received.length - BARS) * told.step_s * 1000;
-  const end = start + bars.length * told.step_s * 1000, drag = own.drag.value;
+  const bars = columns(told, Math.max(1, Math.ceil(told.received.length / BARS))), most = Math.max(4, ...bars.map((bar) => bar[0] + bar[1] + bar[2])), start = new Date(told.from).getTime();
+  const end = start + told.received.length * told.step_s * 1000, drag = own.drag.value;
   const minutes = told.received.slice(-Math.round(300 / told.step_s)), [low, high] = drag ? [Math.min(...drag), Math.max(...drag)] : [0, 0];
   const timeAt = (part) => new Date(start + part * (end - start)).toISOString();
   const part = (event) => {
     const box = event.currentTarget.getBoundingClientRect();
     return Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
   };
-  const all = sum(told.received.slice(-BARS)), wrong = sum(told["5xx"]?.slice(-BARS), told.failed?.slice(-BARS)), refused = sum(told.refused?.slice(-BARS));
+  const all = sum(told.received), wrong = sum(told["5xx"], told.failed), refused = sum(told.refused);
   return html`<section class="vol" aria-label="The last hour"><div>
     <svg viewBox="0 0 1200 ${HIGH}" preserveAspectRatio="none" role="img" aria-label=${`Requests in the last hour: ${count(all)}, ${count(wrong)} failed, ${count(refused)} refused`}
       onPointerDown=${(event) => { if (event.button) return; event.currentTarget.setPointerCapture(event.pointerId); own.drag.value = [part(event), part(event)]; }}
@@ -67,7 +68,7 @@ export const Hour = live(({ onRange }, own) => {
   self.mounted = () => {
     asked = 0;
     load();
-    const timer = setInterval(load, STEP_S * 1000), stop = hear((event) => { if (event === "figures") load(); });
+    const timer = setInterval(load, 15_000), stop = hear((event) => { if (event === "figures") load(); });
     return () => { clearInterval(timer); stop(); };
   };
   return { drag: signal(null) };

@@ -45,6 +45,7 @@ export function begin() {
     queueMicrotask(loadAgents);
     countDead(0);
   });
+  setInterval(() => { if (!document.hidden && session.peek().state === "in") loadAgents(); }, 15_000);
   if (!navigator.locks || !globalThis.BroadcastChannel) return lead(() => null);
   const channel = new BroadcastChannel("relay-news");
   let leads = false;
