@@ -80,8 +80,16 @@ async function replay(rows) {
   }
   if (!last) return null;
   toast(rows.length === 1 ? `Replayed to ${outcome(last, to)}` : `Replayed ${plural(done, "event")}`);
-  // The replay is selected if its original was.
-  if (rows.length === 1 && last.new_id && route.value.e === first.id) go({ e: last.new_id, at: "" }, { replace: true });
+  // The replay is selected if its original was, once the relay knows it; one to an agent alone may not be kept.
+  if (rows.length === 1 && last.new_id) select(last.new_id, first.id);
+  return null;
+}
+
+async function select(id, instead) {
+  for (let turn = 0; turn < 4 && route.value.e === instead; turn++) {
+    if (await whole(id).catch(() => null)) return route.value.e === instead && go({ e: id, at: "" }, { replace: true });
+    await new Promise((resolve) => { setTimeout(resolve, 400); });
+  }
   return null;
 }
 

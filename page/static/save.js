@@ -43,7 +43,7 @@ const Save = live(({ rows, onClose }, own) => {
     <div class="saves">${rows.length === 1 ? html`<button type="button" class="btn" data-first onClick=${() => run(() => raw(rows[0]))}>Raw body</button><span class="dim">the bytes as they came</span>` : null}
     ${has("export") ? FORMS.filter(([as]) => rows.length === 1 || as === "har" || as === "cassette").map(([as, label, ending, note]) => html`
       <button type="button" class="btn" key=${as} onClick=${() => run(() => file(rows, as, ending, own.redact.value))}>${label}</button><span class="dim" key=${`${as}-n`}>${note}</span>`) : html`<span class="dim">This relay exports nothing else.</span>`}</div>
-    ${has("export") ? html`<label class="check"><input type="checkbox" checked=${own.redact.value} onChange=${(event) => { own.redact.value = event.currentTarget.checked; }} /> Redacted: credentials and what the relay masks are left out</label>` : null}
+    ${has("export") ? html`<label class="check"><input type="checkbox" checked=${own.redact.value} onChange=${(event) => { own.redact.value = event.currentTarget.checked; }} /> Redacted: without any value that the sender wrote</label>` : null}
     ${has("export") && rows.length === 1 ? html`<p><button type="button" class="btn plain" onClick=${() => run(async () => copy(await textOf(`${pathOf(rows[0].id)}/export?as=curl-ps`), "The command"))}>Copy for PowerShell</button></p>` : null}
     <p class="say bad" role="alert">${own.problem.value}</p><//>`;
 }, () => ({ redact: signal(false), problem: signal("") }));
