@@ -12,7 +12,7 @@
 //! so, and holds nothing up; at most [`MAX_READERS`] read, and [`MAX_CHANNELS`] streams are open.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     future::poll_fn,
     io,
     pin::Pin,
@@ -58,6 +58,8 @@ const LOOK: Duration = Duration::from_millis(100);
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Exchanges told at once.
 const MAX_TOLD: usize = 100;
+/// Events whose last message says all that the ones before it said.
+const STATES: [&str; 4] = ["hello", "agents", "endpoints", "figures"];
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 const LAST_EVENT_ID: &str = "last-event-id";
 const MAX_ID_BYTES: usize = 128;
@@ -80,6 +82,7 @@ struct Channel {
     _reading: AbortOnDropHandle<()>,
 }
 
+#[derive(Default)]
 struct Ring {
     messages: VecDeque<Message>,
     bytes: usize,
@@ -87,17 +90,22 @@ struct Ring {
     first: u64,
     /// The id that the stream goes on from, as whoever opened it said.
     began_after: Option<String>,
+    /// The last message of each kind that says something whole, for who comes later.
+    states: BTreeMap<String, Bytes>,
 }
 
 #[derive(Clone)]
 struct Message {
     id: Option<String>,
+    event: String,
     text: Bytes,
 }
 
 /// Where a tab is.
 enum Place {
     At(u64),
+    /// It saw nothing yet: what is so comes first, then what is new.
+    New,
     /// What it missed is not there any more.
     Missed,
 }
@@ -147,7 +155,7 @@ impl Fan {
         let relay = opened.map_err(|_| late())??;
         let (tell, news) = watch::channel(0);
         let began_after = last_id.map(str::to_owned);
-        let ring = Mutex::new(Ring { messages: VecDeque::new(), bytes: 0, first: 0, began_after });
+        let ring = Mutex::new(Ring { began_after, ..Ring::default() });
         let channel = Arc::new_cyclic(|channel: &Weak<Channel>| Channel {
             ring,
             news,
@@ -179,6 +187,12 @@ impl Channel {
         self.news.has_changed().is_ok()
     }
 
+    /// What is so, and the place of what comes next.
+    fn states(&self) -> (Vec<Bytes>, u64) {
+        let ring = self.ring.lock();
+        (ring.states.values().cloned().collect(), ring.end())
+    }
+
     /// What follows that place, and the place behind it.
     fn after(&self, place: u64) -> Result<(Vec<Bytes>, u64), Missed> {
         let ring = self.ring.lock();
@@ -197,6 +211,9 @@ impl Ring {
     }
 
     fn push(&mut self, message: Message) -> u64 {
+        if STATES.contains(&message.event.as_str()) {
+            self.states.insert(message.event.clone(), message.text.clone());
+        }
         self.bytes += message.text.len();
         self.messages.push_back(message);
         while self.messages.len() > MAX_MESSAGES || self.bytes > MAX_BYTES {
@@ -209,7 +226,7 @@ impl Ring {
 
     /// Where a tab goes on that saw this id last.
     fn place_after(&self, last_id: Option<&str>) -> Place {
-        let Some(last_id) = last_id else { return Place::At(self.end()) };
+        let Some(last_id) = last_id else { return Place::New };
         let seen = self.messages.iter().rposition(|message| message.id.as_deref() == Some(last_id));
         match seen {
             Some(seen) => Place::At(self.first + seen as u64 + 1),
@@ -263,7 +280,7 @@ impl Message {
             out.extend(["id: ", id, "\n"]);
         }
         out.extend(["event: ", event, "\n", &data, "\n"]);
-        Some(Self { id: id.map(str::to_owned), text: out.into() })
+        Some(Self { id: id.map(str::to_owned), event: event.to_owned(), text: out.into() })
     }
 }
 
@@ -290,6 +307,15 @@ impl Tab {
     async fn run(mut self, place: Place) {
         let mut place = match place {
             Place::At(place) => place,
+            Place::New => {
+                let (states, end) = self.channel.states();
+                for state in states {
+                    if self.send.send(state).await.is_err() {
+                        return;
+                    }
+                }
+                end
+            }
             Place::Missed => {
                 let end = self.channel.ring.lock().end();
                 if self.resync("too_old").await.is_err() {
@@ -372,7 +398,8 @@ mod tests {
     use super::*;
 
     fn message(id: Option<&str>, text: &str) -> Message {
-        Message { id: id.map(str::to_owned), text: Bytes::copy_from_slice(text.as_bytes()) }
+        let text = Bytes::copy_from_slice(text.as_bytes());
+        Message { id: id.map(str::to_owned), event: "rows".to_owned(), text }
     }
 
     #[test]
@@ -391,14 +418,21 @@ mod tests {
 
     #[test]
     fn a_tab_goes_on_where_it_was_or_learns_that_it_cannot() {
-        let mut ring = Ring { messages: VecDeque::new(), bytes: 0, first: 0, began_after: Some("a-4".to_owned()) };
+        let mut ring = Ring { began_after: Some("a-4".to_owned()), ..Ring::default() };
         let at = |ring: &Ring, id| match ring.place_after(id) {
             Place::At(place) => Some(place),
+            Place::New => Some(u64::MAX),
             Place::Missed => None,
         };
         ring.push(message(Some("a-5"), "x"));
         ring.push(message(None, "x"));
-        assert_eq!(at(&ring, None), Some(2), "who comes new gets what is new");
+        assert_eq!(at(&ring, None), Some(u64::MAX), "who comes new gets what is new");
+        let agents = |text: &str| Message { event: "agents".to_owned(), ..message(None, text) };
+        assert_eq!(ring.states.len(), 0);
+        let mut other = Ring::default();
+        other.push(agents("before"));
+        other.push(agents("now"));
+        assert_eq!(other.states.values().collect::<Vec<_>>(), ["now"], "and what is so");
         assert_eq!((at(&ring, Some("a-4")), at(&ring, Some("a-5")), at(&ring, Some("b-5"))), (Some(0), Some(1), None));
         for _ in 0..MAX_MESSAGES {
             ring.push(message(None, "x"));

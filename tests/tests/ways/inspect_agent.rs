@@ -340,6 +340,8 @@ async fn tabs_share_one_stream_of_the_relay_and_go_on_where_they_were() {
     let mut fourth = page.stream("?q=is:dead", Some("z-9")).await;
     assert!(read_until(&mut fourth, "event: resync").await.contains("too_old"));
     assert_eq!(opened.load(Ordering::SeqCst), 1, "one stream for all of them");
+    let mut fifth = page.stream("?q=is:dead", None).await;
+    read_until(&mut fifth, "event: hello").await;
     let mut other = page.stream("?q=is:live", None).await;
     read_until(&mut other, "event: hello").await;
     assert_eq!(opened.load(Ordering::SeqCst), 2);
