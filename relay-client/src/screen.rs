@@ -36,6 +36,7 @@ mod sheet;
 mod show;
 mod signals;
 mod state;
+mod stream;
 mod summary;
 mod term;
 #[cfg(test)]

@@ -13,7 +13,6 @@ use super::{
 };
 use crate::report::{self, AgentState};
 
-#[allow(dead_code, reason = "some of it only the relay's stream tells")]
 pub(super) enum News {
     /// What the agent reports, and how the outputs without a view print it.
     Reported {

@@ -16,6 +16,7 @@ use super::{
     file,
     known::{MAX_BODY_BYTES, Part},
     news::News,
+    stream,
     wish::Question,
 };
 use crate::{
@@ -43,10 +44,14 @@ impl RelayEnd {
     /// Answers questions until the view is gone.
     pub(crate) async fn serve(mut self, config: watch::Receiver<Arc<Config>>) {
         let replays = Arc::new(Semaphore::new(MAX_REPLAYS));
+        let (follow, followed) = watch::channel(None);
+        tokio::spawn(stream::follow(config.clone(), followed, self.news.clone()));
         while let Some(question) = self.questions.recv().await {
             let config = Arc::clone(&config.borrow());
             let asker = Asker { config, news: self.news.clone() };
-            if let Question::Replay { id, edited } = question {
+            if let Question::Follow { q } = question {
+                let _ = follow.send(Some(q)); // Without a reader the view is gone.
+            } else if let Question::Replay { id, edited } = question {
                 let Ok(turn) = Arc::clone(&replays).try_acquire_owned() else {
                     let text = format!("{MAX_REPLAYS} replays are under way already");
                     let _ = self.news.send(News::Said(text)).await;
