@@ -24,6 +24,7 @@ mod play;
 mod python_client;
 mod resigned;
 mod restart;
+mod screen;
 mod sdks;
 mod searched;
 mod stored;
