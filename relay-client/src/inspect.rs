@@ -34,6 +34,8 @@ use tokio::{
     time::timeout,
 };
 
+#[cfg(feature = "screen")]
+pub(crate) use self::agent::shown;
 use self::{
     agent::View,
     answer::{PageBody, Problem, harden},

@@ -28,6 +28,7 @@ mod list;
 mod log;
 mod look;
 mod news;
+mod own;
 mod peek;
 mod relay;
 mod rows;

@@ -159,11 +159,11 @@ async fn until_stopped(
     let reread = rereading(&config, read);
     let (settings, taken) = watch::channel(Arc::new(config));
     let page = page.open(&taken, &status, &reporter).await?;
-    let tap = page.as_ref().map(|page| Arc::clone(&page.tap));
+    let tap = page.as_ref().map(|page| Arc::clone(&page.tap)).or_else(|| view.is_some().then(Arc::default));
     let (ask, asked) = mpsc::channel(1);
     let _reloading = AbortOnDropHandle::new(tokio::spawn(reload::keep(reread, settings, asked, reporter.clone())));
-    if let Some(view) = view {
-        view.ask_relay(taken.clone());
+    if let (Some(view), Some(tap)) = (view, &tap) {
+        view.ask_relay(taken.clone(), Arc::clone(tap));
     }
     let agent = agent::run(taken, reporter.clone(), status, tap, stop.clone());
     tokio::pin!(agent);

@@ -12,6 +12,7 @@ use super::args::ConnectionArgs;
 use crate::{
     config::Config,
     report::{Color, Output, Watcher},
+    tap::Tap,
 };
 
 /// What a command shows where nothing was asked for.
@@ -76,9 +77,9 @@ impl AgentView {
     }
 
     /// Has the view ask the relay.
-    pub(super) fn ask_relay(&mut self, config: watch::Receiver<Arc<Config>>) {
+    pub(super) fn ask_relay(&mut self, config: watch::Receiver<Arc<Config>>, tap: Arc<Tap>) {
         if let Some(end) = self.0.relay_end() {
-            tokio::spawn(end.serve(config));
+            tokio::spawn(end.serve(config, tap));
         }
     }
 
@@ -98,7 +99,7 @@ impl AgentView {
         match *self {}
     }
 
-    pub(super) fn ask_relay(&mut self, _: watch::Receiver<Arc<Config>>) {
+    pub(super) fn ask_relay(&mut self, _: watch::Receiver<Arc<Config>>, _: Arc<Tap>) {
         match *self {}
     }
 

@@ -130,7 +130,7 @@ fn number(query: &str, name: &str) -> Option<u64> {
 }
 
 /// An exchange as the page gets it.
-pub(super) fn shown(exchange: &TapExchange) -> AgentExchange {
+pub(crate) fn shown(exchange: &TapExchange) -> AgentExchange {
     let line = &exchange.line;
     let (status, error) = match &line.outcome {
         Outcome::Status(status) => (Some(*status), None),

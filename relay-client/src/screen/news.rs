@@ -168,7 +168,9 @@ impl ScreenView {
             }
             AgentState::Copy { endpoint } => self.note = format!("copies only for {endpoint}: another agent answers"),
             AgentState::Reloaded => self.note = "changed settings were taken over".to_owned(),
-            AgentState::Inspect { address, .. } => self.note = format!("the page is at {address}"),
+            AgentState::Inspect { address, key, .. } => {
+                self.page = key.as_ref().map(|key| format!("{address}#key={}", key.reveal()));
+            }
             AgentState::Replaying { .. } | AgentState::Replayed { .. } | AgentState::Health { .. } => {}
         }
     }

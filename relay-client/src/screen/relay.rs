@@ -16,7 +16,7 @@ use super::{
     file,
     known::{MAX_BODY_BYTES, Part},
     news::News,
-    stream,
+    own, stream,
     wish::Question,
 };
 use crate::{
@@ -25,6 +25,7 @@ use crate::{
         LinkError,
         api::{Api, Replay},
     },
+    tap::Tap,
 };
 
 /// Events of one page.
@@ -42,13 +43,13 @@ pub(crate) struct RelayEnd {
 
 impl RelayEnd {
     /// Answers questions until the view is gone.
-    pub(crate) async fn serve(mut self, config: watch::Receiver<Arc<Config>>) {
+    pub(crate) async fn serve(mut self, config: watch::Receiver<Arc<Config>>, tap: Arc<Tap>) {
         let replays = Arc::new(Semaphore::new(MAX_REPLAYS));
         let (follow, followed) = watch::channel(None);
         tokio::spawn(stream::follow(config.clone(), followed, self.news.clone()));
         while let Some(question) = self.questions.recv().await {
             let config = Arc::clone(&config.borrow());
-            let asker = Asker { config, news: self.news.clone() };
+            let asker = Asker { config, tap: Arc::clone(&tap), news: self.news.clone() };
             if let Question::Follow { q } = question {
                 let _ = follow.send(Some(q)); // Without a reader the view is gone.
             } else if let Question::Replay { id, edited } = question {
@@ -70,6 +71,7 @@ impl RelayEnd {
 
 struct Asker {
     config: Arc<Config>,
+    tap: Arc<Tap>,
     news: mpsc::Sender<News>,
 }
 
@@ -103,13 +105,17 @@ impl Asker {
                 let page: EventList = read(&api.list(&query).await.map_err(told)?)?;
                 News::Page { q, rows: page.events.into_iter().take(PAGE).collect(), next: page.next }
             }
-            Question::Event(id) => News::Detail(Box::new(read(&api.event(&id).await.map_err(told)?)?)),
+            Question::Event(id) => {
+                let event = api.event(&id).await.map_err(told).and_then(|event| read(&event));
+                News::Detail(Box::new(own::detail(&self.tap, &id, event)?))
+            }
             Question::Body { id, part } => {
                 let bytes = match part {
                     Part::Request => api.body(&id, 0).await,
                     Part::Answer(number) => api.get(&format!("events/{id}/attempts/{number}/body")).await,
                 };
-                let bytes = bytes.map_err(told)?;
+                let bytes = bytes.map_err(told);
+                let bytes = bytes.or_else(|why| own::body(&self.tap, &id, part).ok_or(why))?;
                 News::Body { id, part, bytes: bytes.slice(..bytes.len().min(MAX_BODY_BYTES)) }
             }
             Question::Whole(id) => {
