@@ -17,6 +17,7 @@ export const signed = (body) => `sha256=${createHmac("sha256", SECRET).update(bo
 
 /// The row of the list with such a text in it.
 export const row = (page, text) => page.locator("[role=row]").filter({ hasText: text }).first();
+export const search = (page) => page.getByRole("combobox", { name: "Search" });
 export const detail = (page) => page.locator(".detail");
 const sheet = (page) => page.getByRole("dialog").last();
 /// `Escape` until no sheet is open.
@@ -81,6 +82,7 @@ export class Journey {
   async shapes() {
     const body = '{"one": 1.0,\n "two":"naïve €"}';
     const { id } = await github(this.relay, "github", SECRET, body, { type: "shapes" });
+    await row(this.page, "shapes").waitFor(PATIENCE);
     await this.open(row(this.page, "shapes"));
     await detail(this.page).getByText("shapes").first().waitFor(PATIENCE);
     await detail(this.page).getByText('"two"').first().waitFor();
@@ -102,7 +104,7 @@ export class Journey {
     await detail(this.page).getByText(type).first().waitFor(PATIENCE);
     await this.page.keyboard.press("e");
     const form = sheet(this.page);
-    const body = form.getByLabel(/body/i).last();
+    const body = form.getByRole("textbox", { name: "Body" });
     await body.waitFor();
     const text = await body.inputValue();
     ok(text.includes(from), `the editor holds ${text.slice(0, 200)}`);
@@ -114,11 +116,12 @@ export class Journey {
 
   async edited() {
     await github(this.relay, "github", SECRET, '{"amount": 1, "kept": true}', { type: "edited" });
+    await row(this.page, "edited").waitFor(PATIENCE);
     const before = this.handler.requests.length;
     let form = await this.edit("edited", '"amount": 1', '"amount": 42', /afresh/i);
     await until("the handler is called", () => this.handler.requests.length > before);
     const came = this.handler.requests.at(-1);
-    equal(came.body.toString(), '{"amount": 42, "kept": true}', "the changed body");
+    equal(JSON.parse(came.body), { amount: 42, kept: true }, "the changed body");
     equal(came.headers["x-hub-signature-256"], signed(came.body), "the signature of the changed body");
     await form.getByText(/200/).first().waitFor(PATIENCE);
     await picture(this.page, `edit-${this.Hands.name}`);
@@ -139,7 +142,7 @@ export class Journey {
     }));
     const filled = Date.now() - from;
     await this.page.keyboard.press("Escape");
-    const field = this.page.getByRole("searchbox").first();
+    const field = search(this.page);
     await this.hands.write(field, word);
     const further = this.page.getByRole("button", { name: /further/i });
     await until("the event is found", async () => {
@@ -151,7 +154,7 @@ export class Journey {
     const address = this.page.url();
     ok(address.includes(word), `the address is ${address}`);
     const second = await this.person.open(address);
-    equal(await second.getByRole("searchbox").first().inputValue(), word, "the query in a second tab");
+    equal(await search(second).inputValue(), word, "the query in a second tab");
     await second.close();
     await this.page.goBack();
     await until("Back undoes the search", async () => !(await field.inputValue()).includes(word));
@@ -160,7 +163,7 @@ export class Journey {
   }
 
   async filtered() {
-    const field = this.page.getByRole("searchbox").first();
+    const field = search(this.page);
     await this.hands.write(field, "type:wanted");
     await until("the address holds it", () => this.page.url().includes("wanted"));
     await github(this.relay, "github", SECRET, "{}", { type: "unwanted" });
@@ -201,7 +204,9 @@ export class Journey {
     await this.open(row(this.page, "401"));
     const { sentence, state } = await this.relay.call("GET", `/events/${id}`);
     equal(state, "refused", "its state");
-    await detail(this.page).getByText(/encoded|re-encod|spaces|compact|formatted/i).first().waitFor(PATIENCE);
+    await detail(this.page).getByText("Refused").first().waitFor(PATIENCE);
+    await this.page.keyboard.press("w");
+    await detail(this.page).getByText(/encoded|spaces|compact|parsed/i).first().waitFor(PATIENCE);
     equal(this.handler.requests.length, before, "calls of the handler");
     await picture(this.page, `refused-${this.Hands.name}`);
     await this.person.clean("refused");

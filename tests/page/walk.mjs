@@ -5,8 +5,8 @@ import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 import { Person, close, picture } from "./browser.mjs";
 import { Mouse } from "./hands.mjs";
-import { Journey, row } from "./journey.mjs";
-import { Agent, Handler, Relay, equal, github, ok, sha256, until } from "./lib.mjs";
+import { Journey, row, search } from "./journey.mjs";
+import { Agent, Handler, Relay, equal, github, ok, sha256, steps, until } from "./lib.mjs";
 import { SECRET, relay as start } from "./scene.mjs";
 
 const PATIENCE = { timeout: 20_000 };
@@ -42,7 +42,7 @@ async function watching(relay, type) {
   const person = await Person.come({ origin: relay.origin });
   await person.open(await relay.page()).then((page) => page.locator("main").waitFor());
   const page = await person.open(`/events?q=type:${type}`);
-  await page.getByRole("searchbox").first().waitFor();
+  await search(page).waitFor();
   return [person, page];
 }
 
@@ -96,7 +96,7 @@ async function tabs() {
   const [person, firstTab] = await watching(relay, "tabs");
   const streams = () => person.asked.filter((one) => one.endsWith("/stream")).length;
   const all = (await Promise.all(Array.from({ length: 7 }, () => person.open("/events?q=type:tabs")))).concat(firstTab);
-  for (const page of all) await page.getByRole("searchbox").first().waitFor();
+  for (const page of all) await search(page).waitFor();
   await github(relay, "pay", SECRET, "{}", { type: "tabs" });
   for (const page of all) await complete(page, relay, "tabs");
   const before = streams();
@@ -118,7 +118,7 @@ async function expired() {
   await github(relay, "pay", SECRET, '{"typed":1}', { type: "typed" });
   await row(page, "typed").click();
   await page.keyboard.press("e");
-  const editor = page.getByRole("dialog").getByLabel(/body/i).last();
+  const editor = page.getByRole("dialog").getByRole("textbox", { name: "Body" });
   await editor.fill('{"typed":"by hand"}');
   for (const { id } of (await relay.call("GET", "/sessions")).sessions) await relay.call("DELETE", `/sessions/${id}`);
   await page.keyboard.press("Control+Enter");
