@@ -9,7 +9,7 @@ import { Standing } from "./agents.js";
 import { act, Ago, asks, Button, Facts, Part, path, question, Room, Table } from "./rooms.js";
 import { clock, count, dur, line, seen, size, until } from "./text.js";
 
-const LINK = new Map([["ready", ["ok"]], ["connecting", ["odd", "half"]], ["reconnecting", ["odd", "ring"]], ["refused", ["bad", "no"]]]), SAYS = new Map([["same", ["ok"]], ["status", ["bad", "tri"]], ["body", ["odd", "tri"]], ["failed", ["bad", "no"]]]);
+const LINK = new Map([["ready", ["ok"]], ["connecting", ["odd", "half"]], ["reconnecting", ["odd", "ring"]], ["refused", ["bad", "no"]]]), SAYS = new Map([["same", ["ok"]], ["status", ["bad", "tri"]], ["body", ["odd", "tri"]], ["slower", ["odd", "ring"]], ["unanswered", ["bad", "no"]]]);
 const Look = ({ of, text }) => {
   const [kind, shape] = of ?? ["off", "ring"];
   return html`<span class="named"><${Dot} kind=${kind} shape=${shape} />${text}</span>`;
@@ -44,7 +44,7 @@ const Tapped = live((props, own) => {
   return own;
 });
 
-const DIFFS = [["event", "", (of) => html`<${Link} to=${{ room: "events", e: of.event_id }}>${line(of.event_type || of.event_id)}<//>`], ["result", "", (of) => html`<${Look} of=${SAYS.get(of.verdict)} text=${line(of.verdict)} />`], ["what differs", "wrap", "summary"],
+const DIFFS = [["event", "", (of) => html`<${Link} to=${{ room: "events", e: of.event_id }}>${line(of.event_type || of.event_id)}<//>`], ["result", "", (of) => html`<${Look} of=${SAYS.get(of.verdict)} text=${line(of.verdict).replaceAll("_", " ")} />`], ["recorded, now", "", (of) => `${of.recorded_status ?? "–"}, ${of.status ?? "–"}`], ["what differs", "mono wrap", (of) => line(of.error ?? of.differences.slice(0, 3).join("; "))], ["against", "w mono wrap", "against"],
   ["took", "num w", (of) => dur(of.took_us)], ["when", "num w", (of) => html`<${Ago} at=${of.at} />`]];
 
 export default live((props, own) => {
@@ -53,7 +53,7 @@ export default live((props, own) => {
     <${Facts} of=${[["name", of.name], ["link", html`<${Look} of=${LINK.get(of.state)} text=${line(of.state)} />`], ["why", of.why], ["tries again", of.again_at && until(of.again_at)], ["since", html`<${Ago} at=${of.since} />`], ["way and back", dur(of.link_us)], ["relay", of.relay, true], ["version", of.version]]} />
     <${Part} title="Targets"><${Table} cap="Targets" k=${(one) => one.endpoint + one.target} of=${of.targets ?? []} cols=${[["endpoint", "", (one) => html`<ul class="plain"><${Standing} of=${{ ...one, name: one.endpoint }} /></ul>`], ["target", "mono wrap", "target"], ["address for senders", "w mono wrap", "public_url"]]} /><//>
     <${Part} title="Tap"><p class="say">What went through this agent since it started, as the handler’s socket saw it: ${count(tap.exchanges ?? 0)} exchanges, ${size(tap.bytes ?? 0)}; ${count(tap.dropped ?? 0)} older ones made room. It stays when the link is down.</p><${Tapped} /><//>
-    <${Part} title="Shadow">${diffs.length ? html`<${Table} cap="Results of diff" k="event_id" of=${diffs} cols=${DIFFS} />` : html`<p class="dim">No event was sent to a second handler. <code>relay-client diff --since 1d --against URL</code> does that.</p>`}<//><//>`;
+    <${Part} title="Shadow">${diffs.length ? html`<${Table} cap="Results of diff" k="number" of=${diffs} cols=${DIFFS} />` : html`<p class="dim">No event was sent to a second handler. <code>relay-client diff --since 1d --against URL</code> does that.</p>`}<//><//>`;
 }, (props, self) => {
   const own = { agent: question("/agent", { types: ["agent"], every_s: 2 }), diffs: question("/agent/diffs", { every_s: 10 }) };
   asks(self, own.agent, own.diffs);

@@ -53,7 +53,11 @@ export function completions(text, caret) {
 /// `onQuery(text, typing)` for each change; `onLeave()` goes to the list.
 export const Search = live(({ query, view, onQuery, onView, onLeave, give }, own) => {
   const { problem } = state.value, { from, options } = own.offered.value, open = options.length > 0 && own.open.value;
-  if (own.told !== query && !own.typing) own.text.value = own.told = query;
+  // What is typed is in the address at once, so another query there came from elsewhere: from Back, a link, a drag.
+  if (own.told?.trim() !== query) {
+    own.text.value = own.told = query;
+    own.typing = false;
+  }
   const mistake = isQueryMistake(problem) ? problem : null, moves = isLive.value && !["none", "lost"].includes(news.value.state);
   return html`<div class="bar" role="search"><div class="search">
       <input type="text" ref=${(el) => { own.el = el; give(el); }} value=${own.text.value} placeholder="Search bodies, headers, ids…   endpoint:pay  status:5xx  type:invoice.*  took:>500ms  -type:ping"
