@@ -198,7 +198,7 @@ pub struct StreamBye {
 }
 
 /// An agent that is attached, or was within the last day.
-#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct AgentRow {
     /// Its session's number; gone ones keep theirs.
@@ -219,7 +219,7 @@ pub struct AgentRow {
     pub gone_why: Option<String>,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct AgentEndpoint {
     pub name: String,
@@ -250,6 +250,35 @@ pub struct TokenRow {
     /// How many secrets are good now, and until when older ones are.
     pub secrets: u32,
     pub grace_until: Option<String>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct TokenList {
+    pub tokens: Vec<TokenRow>,
+}
+
+/// A token that is to be made.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TokenNew {
+    pub name: String,
+    /// Names, or patterns with `*`.
+    pub endpoints: Vec<String>,
+    /// `attach` and `read` unless it says otherwise.
+    pub rights: Option<Vec<String>>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct TokenRevoked {
+    pub name: String,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct AgentDisconnected {
+    pub session: String,
 }
 
 /// A token that was made or rotated; its secret is told this once.

@@ -17,9 +17,11 @@ pub mod token;
 #[cfg(test)]
 mod tests;
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
 use http::{HeaderMap, Request, Response};
+use jiff::Timestamp;
+use parking_lot::Mutex;
 use relay_proto::{Limits, Purse};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::task::TaskTracker;
@@ -55,6 +57,8 @@ pub(crate) struct Agents {
     throttle: AuthThrottle,
     host: Arc<SessionHost>,
     sessions: TaskTracker,
+    /// When each token was shown last; names that are gone are forgotten.
+    used: Mutex<HashMap<Arc<str>, Timestamp>>,
 }
 
 impl Agents {
@@ -85,6 +89,7 @@ impl Agents {
             throttle: AuthThrottle::default(),
             host: Arc::new(host),
             sessions: TaskTracker::new(),
+            used: Mutex::default(),
         };
         (Arc::new(agents), late_outcomes)
     }
@@ -99,6 +104,11 @@ impl Agents {
 
     pub(crate) fn skips(&self) -> &Arc<Skips> {
         &self.skips
+    }
+
+    /// When tokens were shown last, since the start.
+    pub(crate) fn used_tokens(&self) -> HashMap<Arc<str>, Timestamp> {
+        self.used.lock().clone()
     }
 
     /// What agents may do from now on.
@@ -116,6 +126,13 @@ impl Agents {
             }
             self.throttle.count(client, now);
         }
+        if let Ok(shown) = &known {
+            let mut used = self.used.lock();
+            used.insert(Arc::clone(&shown.token.name), self.registry.now());
+            if used.len() > tokens.len() {
+                used.retain(|name, _| tokens.iter().any(|token| token.name == *name));
+            }
+        }
         known
     }
 
@@ -124,6 +141,7 @@ impl Agents {
         &self,
         request: Request<R>,
         shown: Shown,
+        client: IpAddr,
         body: B,
     ) -> Result<Response<B>, Turned> {
         accept::check(&request)?;
@@ -133,7 +151,7 @@ impl Agents {
         self.sessions.spawn(async move {
             let _seat = seat;
             if let Some((stream, leftover)) = accept::connection::<S>(upgrade).await {
-                host.serve(stream, leftover, shown).await;
+                host.serve(stream, leftover, shown, client).await;
             }
         });
         Ok(response)

@@ -8,6 +8,7 @@
 //! how many one token has at a time, is bounded; an answer is kept by no cache.
 
 mod about;
+mod agents;
 pub(crate) mod ask;
 mod bulk;
 mod dead;
@@ -23,6 +24,7 @@ mod replay;
 pub(crate) mod sessions;
 pub(crate) mod shapes;
 mod table;
+mod tokens;
 pub(crate) mod who;
 
 use std::{sync::Arc, time::Duration};
@@ -94,6 +96,8 @@ fn operations() -> Vec<Operation> {
         export::operations(),
         refused::operations(),
         sessions::operations(),
+        tokens::operations(),
+        agents::operations(),
         endpoints::operations(),
         news::operations(),
     ];

@@ -9,6 +9,7 @@
 mod tests;
 
 use std::{
+    collections::BTreeMap,
     net::{SocketAddr, TcpListener as StdListener},
     path::{Path, PathBuf},
     sync::Arc,
@@ -18,12 +19,13 @@ use std::{
 
 use anyhow::Context;
 use axum::Router;
+use jiff::Timestamp;
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin::{self, AdminGate, Readiness},
-    agents::{outcomes::LateOutcome, token::TokenHash},
+    agents::{Agents, outcomes::LateOutcome, token::TokenHash},
     api::Api,
     clock::Clock,
     config::{Config, ConfigSource, Listen, StoreSpec},
@@ -33,7 +35,7 @@ use crate::{
     runtime_config::{self, RuntimeConfig},
     services::Services,
     state::StateDir,
-    store::{Health, Purge, Store, StoreError, Vault, resolve as resolve_store, seal::SealKey},
+    store::{ConfigKind, Health, Purge, Store, StoreError, Vault, resolve as resolve_store, seal::SealKey},
 };
 
 /// How long between two rounds of housekeeping, and between two steps of one.
@@ -153,7 +155,9 @@ impl App {
         tokio::spawn(delivery::work_off_bulks(Arc::clone(delivery), stop.clone()));
         tokio::spawn(delivery::settle_late_outcomes(Arc::clone(delivery), late_outcomes));
         tokio::spawn(count_by_time(relay.services.clone(), stop.clone()));
-        tokio::spawn(housekeeping(Arc::clone(delivery), store, stop.clone()));
+        let agents = Arc::clone(&relay.services.agents);
+        tokio::spawn(housekeeping(Arc::clone(delivery), agents, store, stop.clone()));
+        tokio::spawn(runtime_config::end_graces(Arc::clone(&relay.runtime_config), stop.clone()));
         let (refused, stopped) = (Arc::clone(&relay.services.refused), stop.clone());
         let behind = tokio::spawn(async move { refused.log.write_behind(stopped).await });
         let admin = tokio::spawn(admin::serve(TcpListener::from_std(sockets.admin)?, admin, stop.clone()));
@@ -310,7 +314,7 @@ fn key_file(config: &Config, state: &StateDir) -> Result<PathBuf, StoreError> {
 }
 
 /// Removes what is old, in small steps beside everything else.
-async fn housekeeping(delivery: Arc<Delivery>, spec: StoreSpec, stop: CancellationToken) {
+async fn housekeeping(delivery: Arc<Delivery>, agents: Arc<Agents>, spec: StoreSpec, stop: CancellationToken) {
     let mut cursor = None;
     loop {
         let policy = Purge {
@@ -325,6 +329,9 @@ async fn housekeeping(delivery: Arc<Delivery>, spec: StoreSpec, stop: Cancellati
                 tracing::warn!(%error, "what is old could not be removed");
                 cursor = None;
             }
+        }
+        if cursor.is_none() {
+            note_used_tokens(&delivery, &agents).await;
         }
         let pause = if cursor.is_some() { PURGE_STEP } else { PURGE_ROUND };
         tokio::select! {
@@ -355,6 +362,20 @@ async fn count_by_time(services: Services, stop: CancellationToken) {
         }
         let waiting = services.delivery.waiting().await;
         services.figures.take(services.delivery.clock.now(), services.metrics.samples(), &waiting);
+    }
+}
+
+/// Keeps when tokens were used, for whoever asks after a restart.
+async fn note_used_tokens(delivery: &Delivery, agents: &Agents) {
+    let mut by_time = BTreeMap::<Timestamp, Vec<String>>::new();
+    for (name, at) in agents.used_tokens() {
+        by_time.entry(at).or_default().push(name.to_string());
+    }
+    for (at, names) in by_time {
+        if let Err(error) = delivery.store.used(ConfigKind::Token, names, at).await {
+            tracing::warn!(%error, "when tokens were used could not be noted");
+            return;
+        }
     }
 }
 

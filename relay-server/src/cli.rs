@@ -56,7 +56,7 @@ enum Command {
     /// Look at the config
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Manage the agents' tokens in the config file
+    /// Manage the agents' tokens, in the config file or in a running relay
     #[command(subcommand)]
     Token(token::TokenCommand),
     /// Look at what a running relay keeps and has refused, and act on it

@@ -10,6 +10,7 @@
 mod made;
 mod plan;
 mod sealing;
+mod tokens;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -19,10 +20,13 @@ use tokio::sync::{Mutex, MutexGuard};
 use toml::Table;
 use zeroize::Zeroizing;
 
-pub(crate) use self::plan::Applied;
 use self::{
     made::{Made, SCOPE},
     sealing::{foreign_seals, seal_into},
+};
+pub(crate) use self::{
+    plan::Applied,
+    tokens::{TokenSpec, end_graces},
 };
 use relay_program::config::{Problem, Problems, Shown};
 
@@ -50,8 +54,12 @@ pub(crate) enum ChangeError {
     Malformed(String),
     #[error("there is already an endpoint called \"{0}\"; delete it first, or give this one another name")]
     Exists(String),
+    #[error("there is already a token called \"{0}\"; revoke it first, rotate it, or give this one another name")]
+    TokenExists(String),
     #[error("no endpoint has this name")]
     Missing,
+    #[error("no token has this name; `token list --running` names them")]
+    TokenMissing,
     /// It is not the API's to remove.
     #[error("\"{0}\" comes from the config file or a flag; take it out there and reload")]
     FromFile(String),
@@ -77,12 +85,23 @@ pub(crate) struct View {
     /// Every endpoint with all its settings.
     pub shown: Shown,
     made: std::collections::HashSet<String>,
+    /// Tokens of the API, and until when older secrets of each are good.
+    tokens: std::collections::HashMap<String, Option<Timestamp>>,
 }
 
 impl View {
     /// Where an endpoint comes from.
     pub(crate) fn source(&self, endpoint: &str) -> &'static str {
         if self.made.contains(endpoint) { "api" } else { "file" }
+    }
+
+    /// A token of the API: until when older secrets of it are good.
+    pub(crate) fn made_token(&self, name: &str) -> Option<Option<Timestamp>> {
+        self.tokens.get(name).copied()
+    }
+
+    fn graces(&self) -> impl Iterator<Item = Timestamp> {
+        self.tokens.values().filter_map(|until| *until)
     }
 }
 
@@ -106,7 +125,7 @@ pub(crate) async fn first(
     clock: &Clock,
 ) -> anyhow::Result<First> {
     let now = clock.now();
-    let made = Made::read(store, vault).await?;
+    let made = Made::read(store, vault, now).await?;
     let running = RunningConfig { input: source.read()?, applied: None };
     let config = assemble(source, &running, true, &made, Rows::default()).await?;
     let sets = sets(&running.input.rows())?;
@@ -138,7 +157,7 @@ impl RuntimeConfig {
         services: Services,
     ) -> Arc<Self> {
         follow(&services, &config, public);
-        let view = ArcSwap::from_pointee(View { shown: config.shown, made: made.names() });
+        let view = ArcSwap::from_pointee(View { shown: config.shown, made: made.names(), tokens: made.tokens.clone() });
         Arc::new(Self { source, public, vault, store, services, running: Mutex::new(running), view })
     }
 
@@ -161,7 +180,7 @@ impl RuntimeConfig {
 
     async fn try_reload(&self) -> anyhow::Result<()> {
         let mut running = self.running.lock().await;
-        let made = Made::read(&self.store, &self.vault).await?;
+        let made = Made::read(&self.store, &self.vault, self.now()).await?;
         let next = RunningConfig { input: self.source.read()?, applied: None };
         let config = assemble(&self.source, &next, false, &made, Rows::default()).await?;
         let tls = config.tls.as_ref().map(|files| tls::load(&files.cert, &files.key)).transpose()?;
@@ -191,7 +210,7 @@ impl RuntimeConfig {
         if self.services.routes.load().endpoint(&name).is_some() {
             return Err(ChangeError::Exists(name));
         }
-        let mut made = Made::read(&self.store, &self.vault).await?;
+        let mut made = Made::read(&self.store, &self.vault, self.now()).await?;
         if made.rows.endpoint.len() >= MAX_ROWS {
             return Err(ChangeError::Malformed(format!("the API has made {MAX_ROWS} endpoints, and makes no more")));
         }
@@ -220,7 +239,7 @@ impl RuntimeConfig {
     /// Removes an endpoint that the API made. With `force`, what waits for it is cancelled; how much that was.
     pub(crate) async fn delete(&self, name: EndpointName, force: bool) -> Result<u64, ChangeError> {
         let running = self.running.lock().await;
-        let mut made = Made::read(&self.store, &self.vault).await?;
+        let mut made = Made::read(&self.store, &self.vault, self.now()).await?;
         let Some(row) = made.take(name.as_str()) else {
             let there = self.services.routes.load().endpoint(name.as_str()).is_some();
             return Err(if there { ChangeError::FromFile(name.as_str().to_owned()) } else { ChangeError::Missing });
@@ -267,7 +286,7 @@ impl RuntimeConfig {
             foreign_seals(row)?;
             rows::settle_paths(row, running.input.base());
         }
-        let made = Made::read(&self.store, &self.vault).await?;
+        let made = Made::read(&self.store, &self.vault, self.now()).await?;
         let next = RunningConfig { input: running.input.clone(), applied: Some(rows) };
         let rows = next.applied.clone().unwrap_or_default();
         let sets = sets(&rows)?;
@@ -315,7 +334,7 @@ impl RuntimeConfig {
             tracing::error!(%error, "the store was not told which endpoints remember what was signed");
         }
         follow(&self.services, &config, self.public);
-        self.view.store(Arc::new(View { shown: config.shown, made: made.names() }));
+        self.view.store(Arc::new(View { shown: config.shown, made: made.names(), tokens: made.tokens.clone() }));
     }
 }
 

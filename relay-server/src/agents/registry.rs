@@ -6,6 +6,7 @@
 
 mod choose;
 mod load;
+mod roster;
 mod session;
 mod waiting;
 
@@ -32,6 +33,7 @@ use tokio::{
 
 use self::{
     load::{Counted, Load},
+    roster::GoneAgents,
     session::{Offered, Session, replace},
 };
 use super::{
@@ -105,6 +107,8 @@ struct State {
     awaited: HashMap<String, Arc<()>>,
     /// Breaks ties between equally free agents.
     turn: usize,
+    /// Sessions that ended, the oldest first.
+    gone: GoneAgents,
     /// Whose role at which endpoint is another now. Agents are notified before the lock is released.
     changes: Vec<(String, Epoch, Role)>,
 }
@@ -451,6 +455,10 @@ impl Attached {
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        self.registry.change(|state| state.remove(&self.session, Instant::now()));
+        let now = self.registry.now();
+        self.registry.change(|state| {
+            state.note_gone(&self.session, now);
+            state.remove(&self.session, Instant::now());
+        });
     }
 }

@@ -3,6 +3,7 @@
 //! Nothing is attached that the token does not allow when the hello comes. What waits is skipped, where the agent asks for
 //! that, before it gets its first exchange.
 
+use std::net::IpAddr;
 use std::{future::pending, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
@@ -54,7 +55,13 @@ pub(super) struct SessionHost {
 
 impl SessionHost {
     /// Runs a session over a connection whose token was `shown`.
-    pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S, leftover: Vec<u8>, shown: Shown) {
+    pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: S,
+        leftover: Vec<u8>,
+        shown: Shown,
+        client: IpAddr,
+    ) {
         // In boxes, one after the other: what only the beginning needs is not held for a session's long life.
         let greeting = match Box::pin(relay_tunnel::relay(stream, leftover, self.limits.clone())).await {
             Ok(greeting) => greeting,
@@ -62,7 +69,7 @@ impl SessionHost {
         };
         let agent = greeting.hello.name.as_str();
         let span = tracing::info_span!("session", agent, token = %shown.token.name, epoch = field::Empty);
-        let greeted = Box::pin(self.greeted(greeting, shown)).instrument(span.clone()).await;
+        let greeted = Box::pin(self.greeted(greeting, shown, client)).instrument(span.clone()).await;
         if let Some(begun) = greeted {
             self.run(begun).instrument(span).await;
         }
@@ -72,6 +79,7 @@ impl SessionHost {
         &self,
         mut greeting: Greeting<S>,
         shown: Shown,
+        client: IpAddr,
     ) -> Option<Begun<S>> {
         let token = Arc::clone(&shown.token.name);
         let name: Arc<str> = greeting.hello.name.as_str().into();
@@ -90,11 +98,13 @@ impl SessionHost {
         };
         let Welcomed { attached, answers, contested, finishing, policy } = welcomed;
         Span::current().record("epoch", attached.epoch());
+        attached.describe(&greeting.hello.software, client);
         let welcome = welcome(attached.epoch(), offered, &answers, &policy, &shown);
         if answers.iter().all(Result::is_err) {
             if let Some(held_back) = NOTHING_TO_SERVE.pass(&token) {
                 tracing::info!(held_back, "an agent offered nothing that it may serve");
             }
+            attached.ends("none of the offered endpoints was accepted");
             drop(attached);
             greeting.refuse(welcome, "none of the offered endpoints was accepted").await;
             return None;
@@ -133,6 +143,7 @@ impl SessionHost {
             () = self.attend(&session, arrivals) => unreachable!("it waits for ever"),
         };
         let token = Arc::clone(&session.token);
+        session.attached.ends(&close.reason);
         drop(session);
         if let Some(held_back) = LEFT.pass(&token) {
             tracing::info!(code = ?close.code, reason = close.reason, held_back, "an agent left");

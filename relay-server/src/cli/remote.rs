@@ -45,6 +45,11 @@ pub(super) struct Remote {
 }
 
 impl Remote {
+    /// The config file that was named.
+    pub(super) fn config(&self) -> Option<PathBuf> {
+        self.config.clone()
+    }
+
     /// Asks for `path`, which begins with a slash.
     pub(super) fn get(&self, path: &str) -> Result<Value, Failure> {
         self.send(&Method::GET, path, &[])

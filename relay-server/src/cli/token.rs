@@ -1,69 +1,105 @@
-//! `token create|list|revoke`: the agents' tokens, kept as hashes in the config file.
-
-use std::path::PathBuf;
+//! `token create|list|rotate|revoke`: the agents' tokens, as digests in the config file, or with `--running` in a running
+//! relay's store.
 
 use clap::Subcommand;
-use relay_program::{Failure, terminal};
-use serde::Deserialize;
+use relay_program::{
+    Failure,
+    api::{TokenMade, TokenRow},
+    http1::encoded,
+    terminal,
+};
+use serde::Deserialize as _;
+use serde_json::json;
 
-use super::new_token;
+use super::{new_token, remote::Remote};
 use crate::config::{ConfigSource, add_token, remove_token};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TokenCommand {
-    /// Make a token; it is printed once, and the config keeps its hash
+    /// Make a token; it is printed once, and only its digest is kept
     Create {
         /// A name for logs and lists
         name: String,
-        /// The endpoints that it may attach to; `*` stands for any run of characters
+        /// The endpoints that it is for; `*` stands for any run of characters
         #[arg(long, value_delimiter = ',', default_value = "*")]
         endpoints: Vec<String>,
-        /// The config file
-        #[arg(long, env = "RELAY_CONFIG")]
-        config: Option<PathBuf>,
+        /// What it may do there: attach, read, replay, sign, skip, act, create, admin [default: attach,read]
+        #[arg(long, value_delimiter = ',')]
+        rights: Vec<String>,
+        /// In a running relay's store, good at once, instead of in the config file
+        #[arg(long)]
+        running: bool,
+        #[command(flatten)]
+        remote: Remote,
     },
     /// List the tokens
     List {
-        /// The config file
-        #[arg(long, env = "RELAY_CONFIG")]
-        config: Option<PathBuf>,
+        /// Those of a running relay, from its file and its store, with their last use
+        #[arg(long)]
+        running: bool,
         /// One JSON object per line
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Give a token of a running relay's store a new secret, which is printed once
+    Rotate {
+        /// The token's name
+        name: String,
+        /// How long the secret of before stays good, such as 24h
+        #[arg(long, value_name = "D", default_value = "0s")]
+        grace: String,
+        #[command(flatten)]
+        remote: Remote,
     },
     /// Take a token out of the config; a running relay closes its sessions at the next reload
     Revoke {
         /// The token's name
         name: String,
-        /// The config file
-        #[arg(long, env = "RELAY_CONFIG")]
-        config: Option<PathBuf>,
+        /// Out of a running relay's store; its sessions are closed at once
+        #[arg(long)]
+        running: bool,
+        #[command(flatten)]
+        remote: Remote,
     },
-}
-
-/// What lists say of a token.
-#[derive(Default, Deserialize)]
-struct TokenRow {
-    name: String,
-    endpoints: Vec<String>,
 }
 
 pub(super) fn run(command: TokenCommand) -> Result<(), Failure> {
     match command {
-        TokenCommand::Create { name, endpoints, config } => {
+        TokenCommand::Create { name, endpoints, rights, running: true, remote } => {
+            let mut asked = json!({ "name": name, "endpoints": endpoints });
+            if !rights.is_empty() {
+                asked["rights"] = rights.into();
+            }
+            let made = remote.send(&http::Method::POST, "/api/v1/tokens", asked.to_string().as_bytes())?;
+            terminal::line(&TokenMade::deserialize(&made)?.secret)?;
+        }
+        TokenCommand::Create { name, endpoints, rights, running: false, remote } => {
             let token = new_token()?;
-            add_token(&ConfigSource::at(config).find()?, &name, token.hash(), &endpoints)?;
+            add_token(&ConfigSource::at(remote.config()).find()?, &name, token.hash(), &endpoints, &rights)?;
             terminal::line(token.expose())?;
         }
-        TokenCommand::List { config, json } => {
-            let tokens = ConfigSource::at(config).show()?.to_json();
-            let words = |token: &TokenRow| format!("{}\t{}", token.name, token.endpoints.join(","));
-            for token in tokens["token"].as_array().into_iter().flatten() {
-                terminal::answer(token, json, words)?;
+        TokenCommand::List { running, json, remote } => {
+            let (tokens, key) = if running {
+                (remote.get("/api/v1/tokens")?, "tokens")
+            } else {
+                (ConfigSource::at(remote.config()).show()?.to_json(), "token")
+            };
+            for token in tokens[key].as_array().into_iter().flatten() {
+                terminal::answer(token, json, |token: &TokenRow| words(token, running))?;
             }
         }
-        TokenCommand::Revoke { name, config } => {
-            let source = ConfigSource::at(config);
+        TokenCommand::Rotate { name, grace, remote } => {
+            let path = format!("/api/v1/tokens/{}/rotate?grace={}", encoded(&name), encoded(&grace));
+            let made = remote.post(&path)?;
+            terminal::line(&TokenMade::deserialize(&made)?.secret)?;
+        }
+        TokenCommand::Revoke { name, running: true, remote } => {
+            remote.send(&http::Method::DELETE, &format!("/api/v1/tokens/{}", encoded(&name)), &[])?;
+        }
+        TokenCommand::Revoke { name, running: false, remote } => {
+            let source = ConfigSource::at(remote.config());
             if source.show()?.row("token", &name).is_none() {
                 return Err(Failure::NotFound(format!(
                     "there is no token \"{name}\"; `relay-server token list` names them"
@@ -73,4 +109,14 @@ pub(super) fn run(command: TokenCommand) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+fn words(token: &TokenRow, running: bool) -> String {
+    let row = format!("{}\t{}", token.name, token.endpoints.join(","));
+    if !running {
+        return row;
+    }
+    let used = token.last_used.as_deref().unwrap_or("never");
+    let grace = token.grace_until.as_ref().map(|until| format!("\tolder secrets until {until}")).unwrap_or_default();
+    format!("{row}\t{}\t{}\tused {used}{grace}", token.rights.join(","), token.source)
 }

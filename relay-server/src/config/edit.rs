@@ -29,13 +29,22 @@ pub(crate) enum EditError {
 }
 
 /// Adds a token under a new name, with its hash and the endpoints it may attach to.
-pub(crate) fn add_token(file: &Path, name: &str, hash: TokenHash, endpoints: &[String]) -> Result<(), EditError> {
+pub(crate) fn add_token(
+    file: &Path,
+    name: &str,
+    hash: TokenHash,
+    endpoints: &[String],
+    rights: &[String],
+) -> Result<(), EditError> {
     let name = token_name(name).map_err(usage)?;
     edit(file, |document| {
         let mut table = Table::new();
         table.insert("name", Item::from(&*name));
         table.insert("sha256", Item::from(Array::from_iter([hash.to_hex()])));
         table.insert("endpoints", Item::from(Array::from_iter(endpoints)));
+        if !rights.is_empty() {
+            table.insert("rights", Item::from(Array::from_iter(rights)));
+        }
         let tokens = document.entry("token").or_insert_with(|| Item::ArrayOfTables(ArrayOfTables::new()));
         match tokens {
             Item::ArrayOfTables(tokens) => tokens.push(table),

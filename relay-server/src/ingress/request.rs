@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
 use hyper::{body::Body as _, upgrade::OnUpgrade};
 use relay_proto::{CONNECT_PATH, UpgradeProtocol, may_upgrade};
 use relay_schemes::Reply as ChallengeReply;
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     address::{is_local, site},
-    agents::{Agents, Turned, lists, token::Shown},
+    agents::{Agents, lists},
     clock::wall,
     config::Timeouts,
     deliver::{HandlerAnswer, LiveContext, deliver_live},
@@ -374,9 +374,12 @@ impl Requests {
         if self.open.closing.is_cancelled() {
             return respond::failure(AgentFault::Absent.into(), event_id);
         }
+        let peer = connection.peer.address;
+        let client = client::address(peer, request.headers(), |address| routes.trusts(address));
         let accepted = self
-            .authenticate(routes, connection.peer, request.headers())
-            .and_then(|shown| self.agents.accept::<Watched<Socket>, _, _>(request, shown, respond::empty()));
+            .agents
+            .authenticate(client, request.headers(), &routes.tokens)
+            .and_then(|shown| self.agents.accept::<Watched<Socket>, _, _>(request, shown, client, respond::empty()));
         match accepted {
             Ok(response) => {
                 connection.place.give_back(); // From now on it is one of the sessions.
@@ -384,11 +387,6 @@ impl Requests {
             }
             Err(turned) => respond::turned(turned),
         }
-    }
-
-    fn authenticate(&self, routes: &Routes, peer: Peer, headers: &HeaderMap) -> Result<Shown, Turned> {
-        let client = client::address(peer.address, headers, |address| routes.trusts(address));
-        self.agents.authenticate(client, headers, &routes.tokens)
     }
 }
 

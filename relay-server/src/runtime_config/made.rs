@@ -1,11 +1,15 @@
-//! Endpoints that were made through the API: their rows in the store, and the secrets that these refer to.
+//! Endpoints and tokens that were made through the API: their rows in the store, and the secrets that these refer to.
+//!
+//! A token's row may say of an older digest until when it is good (`grace`). That is the store's own word and no key of
+//! a config: here it becomes a digest like any other, or none.
 
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
 };
 
-use toml::Table;
+use jiff::Timestamp;
+use toml::{Table, Value};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -24,15 +28,17 @@ pub(super) fn sealed_name(endpoint: &str, number: usize) -> String {
 pub(super) struct Made {
     pub(super) rows: Rows,
     pub(super) sealed: HashMap<String, Zeroizing<Vec<u8>>>,
+    /// By token, until when its older secrets are good, if any are.
+    pub(super) tokens: HashMap<String, Option<Timestamp>>,
 }
 
 impl Made {
     /// A secret that cannot be opened is left out: its endpoint takes nothing, and the others go on.
-    pub(super) async fn read(store: &Arc<dyn Store>, vault: &Vault) -> Result<Self, StoreError> {
-        let mut this = Self { rows: Rows::default(), sealed: HashMap::new() };
+    pub(super) async fn read(store: &Arc<dyn Store>, vault: &Vault, now: Timestamp) -> Result<Self, StoreError> {
+        let mut this = Self { rows: Rows::default(), sealed: HashMap::new(), tokens: HashMap::new() };
         for kind in [ConfigKind::Endpoint, ConfigKind::Token] {
             for stored in store.config(kind).await?.into_iter().filter(|row| row.source == Source::Api) {
-                let Some(row) = rows::row_of(&stored.value) else {
+                let Some(mut row) = rows::row_of(&stored.value) else {
                     let why =
                         format!("the stored row of \"{}\" cannot be read; is the store a newer relay's?", stored.name);
                     return Err(StoreError::Unusable(why));
@@ -46,7 +52,11 @@ impl Made {
                 }
                 match kind {
                     ConfigKind::Endpoint => this.rows.endpoint.push(row),
-                    ConfigKind::Token => this.rows.token.push(row),
+                    ConfigKind::Token => {
+                        let until = settle_grace(&mut row, now);
+                        this.tokens.insert(stored.name, until);
+                        this.rows.token.push(row);
+                    }
                 }
             }
         }
@@ -61,4 +71,41 @@ impl Made {
         let at = self.rows.endpoint.iter().position(|row| rows::name_of(row) == Some(endpoint))?;
         Some(self.rows.endpoint.remove(at))
     }
+}
+
+/// An older digest of a token, and until when it is good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct GraceDigest {
+    pub(super) sha256: String,
+    pub(super) until: Timestamp,
+}
+
+/// Takes the older digests out of a token's row as the store has it.
+pub(super) fn take_graces(row: &mut Table) -> Vec<GraceDigest> {
+    let Some(Value::Array(graces)) = row.remove("grace") else { return Vec::new() };
+    let read = |grace: &Value| {
+        let text = |key| grace.get(key).and_then(Value::as_str);
+        Some(GraceDigest { sha256: text("sha256")?.to_owned(), until: text("until")?.parse().ok()? })
+    };
+    graces.iter().filter_map(read).collect()
+}
+
+pub(super) fn put_graces(row: &mut Table, graces: &[GraceDigest]) {
+    let table = |grace: &GraceDigest| {
+        let text = |text: String| Value::String(text);
+        let members = [("sha256", text(grace.sha256.clone())), ("until", text(grace.until.to_string()))];
+        Value::Table(members.map(|(key, value)| (key.to_owned(), value)).into_iter().collect())
+    };
+    if !graces.is_empty() {
+        row.insert("grace".to_owned(), Value::Array(graces.iter().map(table).collect()));
+    }
+}
+
+/// Makes a token's row one of a config; until when the older digests in it are good.
+pub(super) fn settle_grace(row: &mut Table, now: Timestamp) -> Option<Timestamp> {
+    let good: Vec<_> = take_graces(row).into_iter().filter(|grace| now < grace.until).collect();
+    if let Some(Value::Array(digests)) = row.get_mut("sha256") {
+        digests.extend(good.iter().map(|grace| Value::String(grace.sha256.clone())));
+    }
+    good.iter().map(|grace| grace.until).max()
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use relay_tests::{
-    process::Server,
+    process::{Agent, Server},
     sender::{request, send},
 };
 use serde_json::{Value, json};
@@ -66,7 +66,12 @@ async fn no_path_shows_a_token_what_is_anothers() {
     let other = header(&kept, "relay-event-id").to_owned();
     assert!(other.starts_with("hook_"));
     for (method, path, needs) in operations(&relay).await {
-        let filled = path.replace("{id}", &other).replace("{name}", "b-other").replace("{code}", "busy");
+        let filled = path
+            .replace("{id}", &other)
+            .replace("{session}", "1")
+            .replace("{n}", "1")
+            .replace("{name}", "b-other")
+            .replace("{code}", "busy");
         let filled = format!("/_relay/v1{filled}");
         let answer = ask(&relay.public, TEAM_TOKEN, &method, &filled, &[], "").await;
         let (status, mut body) = (answer.status(), read(&answer));
@@ -240,9 +245,77 @@ async fn a_body_comes_as_bytes_that_no_browser_runs() {
         assert!(header(&body, "content-disposition").starts_with("attachment"));
         assert!(header(&body, "content-security-policy").contains("sandbox"));
     }
-    let part = ask(&relay.admin, &token, "GET", &path, &[("range", "bytes=8-13")], "").await;
+    let part = ask(&relay.admin, &token, "GET", &path, &[("range", "bytes=7-12")], "").await;
     assert_eq!((part.status(), &part.body()[..]), (StatusCode::PARTIAL_CONTENT, &b">alert"[..]));
-    assert_eq!(header(&part, "content-range"), format!("bytes 8-13/{}", html.len()));
+    assert_eq!(header(&part, "content-range"), format!("bytes 7-12/{}", html.len()));
     let head = ask(&relay.admin, &token, "HEAD", &path, &[], "").await;
     assert_eq!((head.status(), header(&head, "content-length")), (StatusCode::OK, "25"));
+}
+
+/// A command that succeeds; what it prints, without its last line's end.
+async fn run(relay: &Server, words: &[&str]) -> String {
+    let (code, text) = relay.ask(words).await.expect("runs");
+    assert_eq!(code, 0, "{words:?}: {text}");
+    text.trim_end().to_owned()
+}
+
+#[tokio::test]
+async fn a_token_of_the_store_is_rotated_with_grace_and_revoked_with_its_sessions() {
+    let relay = relay().await;
+    let create = ["token", "create", "guest", "--endpoints", "a-*", "--rights", "attach,read", "--running"];
+    let first = run(&relay, &create).await;
+    assert!(first.starts_with("rt_"), "{first}");
+    let status =
+        async |token: &str| ask(&relay.public, token, "GET", "/_relay/v1/events", &[], "").await.status().as_u16();
+    assert_eq!(status(&first).await, 200, "it is good at once");
+    let (code, said) = relay.ask(&create).await.expect("runs");
+    assert!(code == 1 && said.contains("exists"), "{code} {said}");
+    let listed = run(&relay, &["token", "list", "--running", "--json"]).await;
+    let row = |text: &str| -> Value {
+        let rows = text.lines().map(|line| serde_json::from_str(line).expect("JSON"));
+        rows.into_iter().find(|row: &Value| row["name"] == "guest").expect("its row")
+    };
+    assert_eq!((&row(&listed)["source"], &row(&listed)["rights"]), (&"api".into(), &json!(["attach", "read"])));
+    assert!(row(&listed)["last_used"].is_string() && !listed.contains(&first), "{listed}");
+
+    let second = run(&relay, &["token", "rotate", "guest", "--grace", "1h"]).await;
+    assert_eq!((status(&first).await, status(&second).await), (200, 200), "both are good for an hour");
+    assert_eq!(row(&run(&relay, &["token", "list", "--running", "--json"]).await)["secrets"], 2);
+    let third = run(&relay, &["token", "rotate", "guest"]).await;
+    assert_eq!((status(&first).await, status(&second).await, status(&third).await), (401, 401, 200), "no grace");
+    let fourth = run(&relay, &["token", "rotate", "guest", "--grace", "1s"]).await;
+    let end = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
+    while status(&third).await == 200 {
+        assert!(tokio::time::Instant::now() < end, "a second of grace goes on");
+    }
+
+    let program = Path::new(env!("CARGO_BIN_EXE_demo"));
+    let agent = Agent::start(program, &relay.public, &fourth, "a-own", "9", &["--name", "guest"]).await;
+    let _agent = agent.expect("attaches");
+    let agents = async || read(&ask(&relay.public, TEAM_TOKEN, "GET", "/_relay/v1/agents", &[], "").await);
+    let list = agents().await;
+    let one = &list["agents"][0];
+    assert_eq!(
+        (&one["name"], &one["token"], &one["endpoints"][0]["standing"]),
+        (&"guest".into(), &"guest".into(), &"active".into())
+    );
+    assert!(one["since"].is_string() && one["address"] == "127.0.0.1" && one["version"] != "", "{one}");
+    run(&relay, &["token", "revoke", "guest", "--running"]).await;
+    assert_eq!(status(&fourth).await, 401);
+    let end = tokio::time::Instant::now() + std::time::Duration::from_secs(5);
+    let list = loop {
+        let list = agents().await;
+        if list["agents"].as_array().is_some_and(Vec::is_empty) {
+            break list;
+        }
+        assert!(tokio::time::Instant::now() < end, "its agent stays: {list}");
+    };
+    assert_eq!(
+        (&list["gone"][0]["name"], &list["gone"][0]["gone_why"]),
+        (&"guest".into(), &"the token is not valid any more".into())
+    );
+    for words in [["token", "revoke", "guest", "--running"], ["token", "revoke", "team", "--running"]] {
+        let (code, said) = relay.ask(&words).await.expect("runs");
+        assert!(code != 0 && (said.contains("not_found") || said.contains("from_file")), "{code} {said}");
+    }
 }

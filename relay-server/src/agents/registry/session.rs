@@ -5,6 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicI64, Ordering},
 };
 
+use parking_lot::Mutex;
 use relay_proto::{CloseCode, Notice, Offer, OfferState, Rate};
 use relay_tunnel::Handle;
 use tokio::{sync::Notify, time::Instant};
@@ -19,6 +20,7 @@ use super::{
     },
     AgentIdentity, REPLACED,
     load::Load,
+    roster::SessionFacts,
 };
 use crate::rate_limiter::RateLimiter;
 
@@ -36,6 +38,8 @@ pub(super) struct Session {
     pub(super) doubted: AtomicBool,
     /// Takes nothing more; a revision gives it nothing back.
     pub(super) drained: AtomicBool,
+    /// For people.
+    pub(super) facts: Mutex<SessionFacts>,
 }
 
 /// An offer as it is kept for a session's life: an agent may make many of them, so this is small.
@@ -99,6 +103,7 @@ impl Session {
             asked: AtomicBool::new(false),
             doubted: AtomicBool::new(false),
             drained: AtomicBool::new(false),
+            facts: Mutex::default(),
         }
     }
 

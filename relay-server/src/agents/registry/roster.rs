@@ -1,0 +1,124 @@
+//! The registry for people: every session with its standings, and those that ended within a day.
+//!
+//! Bounds: [`MAX_GONE`] sessions that ended, of which the oldest give way.
+
+use std::{collections::VecDeque, net::IpAddr, sync::atomic::Ordering};
+
+use jiff::{SignedDuration, Timestamp};
+use relay_program::api::{AgentEndpoint, AgentRow};
+use relay_proto::CloseCode;
+use uuid::Uuid;
+
+use super::{Attached, Registry, Session, State};
+use crate::agents::membership::{Epoch, Role};
+
+const MAX_GONE: usize = 256;
+const GONE_FOR: SignedDuration = SignedDuration::from_hours(24);
+
+/// Text of an agent's hello that is kept for people, in characters.
+const MAX_TEXT: usize = 200;
+
+/// What is known of a session beside what it offered.
+#[derive(Debug, Default)]
+pub(super) struct SessionFacts {
+    software: String,
+    address: String,
+    gone_why: String,
+}
+
+pub(super) type GoneAgents = VecDeque<(Timestamp, AgentRow)>;
+
+impl Attached {
+    /// Notes what people want to know of its agent.
+    pub(crate) fn describe(&self, software: &str, address: IpAddr) {
+        let mut facts = self.session.facts.lock();
+        facts.software = software.chars().take(MAX_TEXT).collect();
+        facts.address = address.to_string();
+    }
+
+    /// Notes why it ends.
+    pub(crate) fn ends(&self, why: &str) {
+        self.session.facts.lock().gone_why = why.chars().take(MAX_TEXT).collect();
+    }
+}
+
+impl Registry {
+    /// Those who are attached, and those who went.
+    pub(crate) fn roster(&self) -> (Vec<AgentRow>, Vec<AgentRow>) {
+        let (mut state, now) = (self.lock(), self.now());
+        state.gone.retain(|(at, _)| now.duration_since(*at) < GONE_FOR);
+        let agents = state.sessions.values().map(|session| state.row(session)).collect();
+        let gone = state.gone.iter().rev().map(|(_, row)| row.clone()).collect();
+        (agents, gone)
+    }
+
+    /// Ends a session; whether there was one.
+    pub(crate) fn disconnect(&self, epoch: Epoch) -> bool {
+        let state = self.lock();
+        let Some(handle) = state.sessions.get(&epoch).and_then(|session| session.handle.get()) else { return false };
+        handle.close(CloseCode::GoingAway, "an operator of the relay disconnected it");
+        true
+    }
+}
+
+impl State {
+    /// Remembers a session that is about to leave.
+    pub(super) fn note_gone(&mut self, session: &Session, now: Timestamp) {
+        if !self.sessions.contains_key(&session.epoch) {
+            return;
+        }
+        let row = self.row(session);
+        let why = session.facts.lock().gone_why.clone();
+        let row = AgentRow { gone_at: Some(now.to_string()), gone_why: Some(why), in_flight: 0, ..row };
+        if self.gone.len() >= MAX_GONE {
+            self.gone.pop_front();
+        }
+        self.gone.push_back((now, row));
+    }
+
+    fn row(&self, session: &Session) -> AgentRow {
+        let standing = |endpoint: &str| {
+            match self.memberships.get(endpoint).and_then(|members| members.role(session.epoch)) {
+                Some(Role::Active) => "active",
+                Some(Role::Standby) => "standby",
+                Some(Role::Copy) => "copy",
+                None => "refused",
+            }
+            .to_owned()
+        };
+        let endpoints: Vec<_> = session
+            .offers
+            .iter()
+            .filter(|offered| !offered.again)
+            .map(|offered| {
+                let load = offered.load.get();
+                let in_flight = load.map_or(0, |load| load.in_flight.load(Ordering::Relaxed));
+                AgentEndpoint {
+                    name: offered.endpoint.to_string(),
+                    standing: standing(&offered.endpoint),
+                    in_flight: u64::try_from(in_flight).unwrap_or(0),
+                    capacity: load
+                        .map(|load| load.capacity)
+                        .filter(|capacity| *capacity < i64::from(u32::MAX))
+                        .and_then(|it| u64::try_from(it).ok()),
+                    circuit_until: load.and_then(|load| load.target.open_until()).map(|until| until.to_string()),
+                }
+            })
+            .collect();
+        let facts = session.facts.lock();
+        let since = i64::try_from(session.epoch).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+        AgentRow {
+            session: session.epoch,
+            name: session.identity.name.to_string(),
+            instance: Uuid::from_bytes(session.identity.instance).to_string(),
+            token: session.identity.token.to_string(),
+            version: facts.software.clone(),
+            address: facts.address.clone(),
+            // An epoch is the relay's clock at the hello, or a moment later.
+            since: since.map(|at| at.to_string()).unwrap_or_default(),
+            in_flight: endpoints.iter().map(|endpoint| endpoint.in_flight).sum(),
+            endpoints,
+            ..AgentRow::default()
+        }
+    }
+}
