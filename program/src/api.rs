@@ -297,6 +297,8 @@ pub struct Setup {
     pub url: String,
     /// Fields of the provider's own page, and what belongs there.
     pub paste: Vec<SetupField>,
+    /// Where that is at the provider, in its own words.
+    pub how: Option<String>,
     pub agent_command: String,
     /// A signed request that runs in a shell as it is.
     pub curl: Option<String>,
@@ -318,6 +320,24 @@ pub struct SessionLogin {
     pub code: Option<String>,
     /// The admin token, or an agent's.
     pub token: Option<String>,
+}
+
+/// A provider whose signatures can be checked.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct ProviderRow {
+    pub name: String,
+    pub title: String,
+    /// The mode of its endpoints unless they say otherwise.
+    pub mode: String,
+    /// Whether its secret is one's own to choose, so that the relay can make one.
+    pub own_secret: bool,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct ProviderList {
+    pub providers: Vec<ProviderRow>,
 }
 
 /// A session of the page that was opened.

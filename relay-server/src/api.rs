@@ -17,11 +17,13 @@ mod events;
 mod export;
 mod news;
 mod openapi;
+pub(crate) mod own_secret;
 pub(crate) mod problem;
 mod public;
 mod refused;
 mod replay;
 pub(crate) mod sessions;
+mod setup;
 pub(crate) mod shapes;
 mod table;
 mod tokens;
@@ -98,6 +100,7 @@ fn operations() -> Vec<Operation> {
         sessions::operations(),
         tokens::operations(),
         agents::operations(),
+        setup::operations(),
         endpoints::operations(),
         news::operations(),
     ];

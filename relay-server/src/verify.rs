@@ -187,6 +187,12 @@ pub(crate) struct Afresh {
     pub mark: Option<OwnMark>,
 }
 
+/// A signature over what the relay itself made up. Never printed.
+pub(crate) struct SignedOwn {
+    pub headers: Vec<(String, String)>,
+    pub expires_unix_s: Option<i64>,
+}
+
 /// What a proof says beside that it holds.
 #[derive(Default)]
 struct Proof {
@@ -432,6 +438,22 @@ impl Rule {
         let own = verify(request).is_ok_and(|own| own.fingerprint == verified.fingerprint);
         let mark = (!own).then(|| OwnMark { digest: *verified.fingerprint.bytes(), expires_unix_s });
         Some(Afresh { headers: signed.headers, mark })
+    }
+
+    /// Signs a request that the relay made up, with the first secret: headers to set, and until when the door takes them
+    /// where the scheme dates it. `None` if the signature stands elsewhere than in headers, or only the provider can sign.
+    pub(crate) fn sign_own(&self, request: &Request<'_>, id: &str, now_unix_s: i64) -> Option<SignedOwn> {
+        let row = self.row()?;
+        let (scheme, keys) = (row.provider.scheme.as_ref()?, row.keyring.keys());
+        let signed = scheme.sign(keys.as_deref()?, request, Some(id), now_unix_s).ok()?;
+        if signed.body != request.body || signed.url != request.url {
+            return None;
+        }
+        let past_s = scheme.tolerance_s().map(|(past_s, _)| row.keyring.tolerance_s.unwrap_or(past_s));
+        Some(SignedOwn {
+            headers: signed.headers,
+            expires_unix_s: past_s.map(|past_s| now_unix_s.saturating_add(past_s)),
+        })
     }
 
     /// Says which usual mistake a refused request may be. Bounded, and far more work than a verification.

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 use super::{
     Api,
     ask::{self, AskedQuery, GivenBody},
+    own_secret,
     shapes::{
         AttachedSummary, EndpointDeleted, EndpointDetail, EndpointForgot, EndpointHeld, EndpointList, EndpointMade,
         EndpointSummary, NewEndpoint, NewRows, RowsApplied,
@@ -107,7 +108,7 @@ async fn show(State(api): State<Arc<Api>>, who: Who, Path(named): Path<String>) 
 }
 
 /// An endpoint at which whoever asks has this right.
-fn endpoint(api: &Api, who: &Who, named: &str, right: Right) -> Result<Arc<Endpoint>, ApiError> {
+pub(super) fn endpoint(api: &Api, who: &Who, named: &str, right: Right) -> Result<Arc<Endpoint>, ApiError> {
     let endpoint = api.services.routes.load().endpoint(named).filter(|_| who.sees(named)).cloned();
     let endpoint = endpoint.ok_or_else(missing)?;
     who.must(right, named)?;
@@ -179,15 +180,30 @@ async fn forget(State(api): State<Arc<Api>>, who: Who, Path(name): Path<String>)
 async fn make(
     State(api): State<Arc<Api>>,
     who: Who,
-    GivenBody(NewEndpoint { endpoint, secrets }): GivenBody<NewEndpoint>,
+    GivenBody(NewEndpoint { endpoint, secrets, generate_secret }): GivenBody<NewEndpoint>,
 ) -> Result<Response, ApiError> {
-    let secrets = secrets.into_iter().map(Zeroizing::new).collect();
+    let mut secrets: Vec<_> = secrets.into_iter().map(Zeroizing::new).collect();
+    let generated = if generate_secret { Some(generated(&endpoint)?) } else { None };
+    secrets.extend(generated.clone());
     let name = name_of(&endpoint).unwrap_or_default().to_owned();
     who.must(Right::Create, &name)?;
     let config = Arc::clone(&api.runtime_config);
     let warnings = undisturbed(async move { config.create(endpoint, secrets).await }).await?;
     let detail = whole(&api, &who, &name).await?;
-    Ok(ask::answer(StatusCode::CREATED, &EndpointMade { detail, warnings }))
+    Ok(ask::answer(
+        StatusCode::CREATED,
+        &EndpointMade { detail, warnings, secret: generated.map(|secret| secret.to_string()) },
+    ))
+}
+
+/// A secret for an endpoint whose provider lets one choose it.
+fn generated(endpoint: &toml::Table) -> Result<Zeroizing<String>, ApiError> {
+    let provider = endpoint.get("verify").and_then(|verify| verify.get("provider")?.as_str()).unwrap_or_default();
+    let made = own_secret::new(provider).map_err(|_| ApiError::new(ApiErrorKind::Internal, "no randomness"))?;
+    made.ok_or_else(|| {
+        let why = "generate_secret: the secret of this provider is not known to be yours to choose; give the one that it shows";
+        ApiError::new(ApiErrorKind::BadConfig, why)
+    })
 }
 
 #[derive(Deserialize, IntoParams)]

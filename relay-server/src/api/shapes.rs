@@ -183,6 +183,9 @@ pub(crate) struct EndpointMade {
     pub detail: EndpointDetail,
     /// What works and is worth knowing.
     pub warnings: Vec<String>,
+    /// The secret that was made for it; it is told this once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
 }
 
 /// An endpoint that is to be made: its row as in a file, and secrets that are then sealed.
@@ -193,6 +196,9 @@ pub(crate) struct NewEndpoint {
     pub endpoint: toml::Table,
     #[serde(default)]
     pub secrets: Vec<String>,
+    /// Make one as well, where the provider lets one choose it.
+    #[serde(default)]
+    pub generate_secret: bool,
 }
 
 /// A file's rows, and what else it says.

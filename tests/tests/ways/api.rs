@@ -268,7 +268,7 @@ async fn a_token_of_the_store_is_rotated_with_grace_and_revoked_with_its_session
     let status =
         async |token: &str| ask(&relay.public, token, "GET", "/_relay/v1/events", &[], "").await.status().as_u16();
     assert_eq!(status(&first).await, 200, "it is good at once");
-    let (code, said) = relay.ask(&create).await.expect("runs");
+    let (code, said) = relay.run_with_input(&create, "").await.expect("runs");
     assert!(code == 1 && said.contains("exists"), "{code} {said}");
     let listed = run(&relay, &["token", "list", "--running", "--json"]).await;
     let row = |text: &str| -> Value {
@@ -315,7 +315,42 @@ async fn a_token_of_the_store_is_rotated_with_grace_and_revoked_with_its_session
         (&"guest".into(), &"the token is not valid any more".into())
     );
     for words in [["token", "revoke", "guest", "--running"], ["token", "revoke", "team", "--running"]] {
-        let (code, said) = relay.ask(&words).await.expect("runs");
+        let (code, said) = relay.run_with_input(&words, "").await.expect("runs");
         assert!(code != 0 && (said.contains("not_found") || said.contains("from_file")), "{code} {said}");
     }
+}
+
+#[tokio::test]
+async fn an_endpoint_is_set_up_by_what_the_relay_says() {
+    let relay = relay().await;
+    let providers = read(&ask(&relay.public, TEAM_TOKEN, "GET", "/_relay/v1/providers", &[], "").await);
+    let provider = |name: &str| {
+        let all = providers["providers"].as_array().expect("a list");
+        all.iter().find(|one| one["name"] == name).unwrap_or_else(|| panic!("{name} is missing")).clone()
+    };
+    assert_eq!((&provider("github")["own_secret"], &provider("stripe")["own_secret"]), (&true.into(), &false.into()));
+    let make = async |name: &str, provider: &str| {
+        let row = json!({ "endpoint": { "name": name, "verify": { "provider": provider } }, "generate_secret": true });
+        read(&ask(&relay.public, TEAM_TOKEN, "POST", "/_relay/v1/endpoints", &[], &row.to_string()).await)
+    };
+    assert_eq!(make("a-stripe", "stripe").await["code"], "bad_config", "Stripe makes its own");
+    for (name, provider) in [("a-hub", "github"), ("a-std", "standard-webhooks")] {
+        let made = make(name, provider).await;
+        let secret = made["secret"].as_str().expect("told once").to_owned();
+        let path = format!("/_relay/v1/endpoints/{name}/setup");
+        let setup = read(&ask(&relay.public, TEAM_TOKEN, "GET", &path, &[], "").await);
+        assert_eq!(setup["paste"][0]["value"], made["url"], "{setup}");
+        assert!(setup["agent_command"].as_str().is_some_and(|line| line.contains(name)), "{setup}");
+        assert!(!setup.to_string().contains(&secret), "no secret leaves");
+        assert_eq!(setup["expires_at"].is_string(), provider == "standard-webhooks", "{setup}");
+        // It runs as it is, and the door takes it.
+        let curl = setup["curl"].as_str().expect("a command");
+        let ran = tokio::process::Command::new("sh").args(["-c", curl]).output().await.expect("runs");
+        let said = String::from_utf8_lossy(&ran.stdout);
+        assert!(said.starts_with("HTTP/1.1 200"), "{curl}: {said} {}", String::from_utf8_lossy(&ran.stderr));
+    }
+    // Where the proof is a token, a command would tell it.
+    assert!(make("a-lab", "gitlab-token").await["secret"].is_string());
+    let setup = read(&ask(&relay.public, TEAM_TOKEN, "GET", "/_relay/v1/endpoints/a-lab/setup", &[], "").await);
+    assert_eq!((&setup["curl"], setup["url"].is_string()), (&Value::Null, true), "{setup}");
 }
