@@ -13,7 +13,7 @@ use super::{
 };
 
 /// What a page or a program may build on.
-const FEATURES: &[&str] = &["bulk", "dead", "edit", "export", "search"];
+const FEATURES: &[&str] = &["bulk", "dead", "edit", "export", "figures", "search", "stream"];
 
 pub(super) fn operations() -> Vec<Operation> {
     let about =

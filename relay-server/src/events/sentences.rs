@@ -110,7 +110,9 @@ pub(crate) fn of_why(code: &str) -> Option<Words> {
 pub(crate) fn of_finding(text: &str) -> String {
     let mut chars = text.chars();
     let first = chars.next().map(|first| first.to_uppercase().collect::<String>()).unwrap_or_default();
-    format!("{first}{}.", chars.as_str())
+    let rest = chars.as_str();
+    let end = if rest.ends_with(['.', '?', '!']) { "" } else { "." };
+    format!("{first}{rest}{end}")
 }
 
 /// How an attempt ended.

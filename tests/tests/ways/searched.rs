@@ -87,11 +87,16 @@ impl Bed {
     }
 
     async fn agent(&self, token: &str, handler: &Handler) -> Agent {
-        let file = self.relay.folder().join("agent-token");
-        std::fs::write(&file, token).expect("written");
-        let file = file.to_str().expect("text").to_owned();
-        let more = ["--token-file", &file, "--name", "laptop"];
-        self.relay.agent("kept", &handler.port(), &more).await.expect("attaches")
+        let program = Path::new(env!("CARGO_BIN_EXE_demo"));
+        let more = ["--name", "laptop"];
+        Agent::start(program, &self.relay.public, token, "kept", &handler.port(), &more).await.expect("attaches")
+    }
+
+    /// What a command that succeeds prints.
+    async fn run(&self, words: &[&str]) -> String {
+        let (code, text) = self.relay.ask(words).await.expect("runs");
+        assert_eq!(code, 0, "{words:?}: {text}");
+        text
     }
 }
 
@@ -185,9 +190,11 @@ async fn one_list_has_all_kinds_and_a_query_finds_among_them() {
 
     let (status, problem) = bed.admin("GET", "/events?q=is%3Adead%20stauts%3A5", Value::Null).await;
     assert_eq!((status, &problem["at"], &problem["in_force"]), (StatusCode::BAD_REQUEST, &json!(8), &json!("is:dead")));
-    for (id, word) in
-        [(&refused, "There is no signature."), (&live, "No agent was attached."), (&kept, "waits for an agent")]
-    {
+    for (id, word) in [
+        (&refused, "There is no signature: the header webhook-signature is missing"),
+        (&live, "No agent was attached."),
+        (&kept, "waits for an agent"),
+    ] {
         let shown = bed.get(&format!("/events/{id}")).await;
         let sentence = shown["sentence"].as_str().expect("a sentence");
         assert!(sentence.contains(word) && shown["advice"].is_string(), "{shown}");
@@ -227,6 +234,9 @@ async fn an_event_tells_its_way_and_is_a_file_of_each_form() {
     let redacted = bed.text(&format!("/events/{id}/export?as=cassette&redact=true")).await;
     let line: Value = serde_json::from_str(redacted.lines().nth(1).expect("an event")).expect("JSON");
     assert_eq!(line["body"], BASE64.encode(b"{\"it's\":\"redacted\"}"));
+    assert!(bed.run(&["event", "export", &id, "--as", "http"]).await.contains("POST /kept/a?b=1 HTTP/1.1"));
+    assert!(bed.run(&["event", "show", &id]).await.contains("The handler took it at the first attempt, with 200."));
+    assert!(bed.run(&["event", "list", "-q", "agent:laptop"]).await.contains(&id));
     let (status, _) = bed.admin("POST", "/events/export?as=har", json!({ "q": "is:delivered" })).await;
     assert_eq!(status, StatusCode::OK);
     let (status, _) = bed.by(&bed.reader, "GET", &format!("/events/{id}/export?as=http"), Value::Null).await;
@@ -289,6 +299,7 @@ async fn dead_letters_are_groups_and_all_of_a_query_are_worked_off() {
         (&group["count"], &group["status"], &group["answer"]),
         (&json!(3), &json!(410), &json!("no such column: refunds"))
     );
+    assert!(bed.run(&["dead", "groups"]).await.contains("no such column: refunds"));
     let q = group["q"].as_str().expect("a query").to_owned();
     drop(agent);
 
