@@ -49,12 +49,15 @@ export function outcome(done, to) {
   return `${line(done.agent || to.label)}: ${how} in ${dur(done.duration_us || (done.duration_ms ?? 0) * 1000)}${done.resigned ? ", signed afresh" : ""}`;
 }
 
-const asked = new Set();
+/// The agents that a replay to whoever serves an endpoint may reach, in words.
+export const whoever = (endpoint) => (agents.value ? serving(endpoint).map((agent) => line(agent.name)).join(", ") || "no agent is there, it waits for one" : "whoever is there");
+
+/// Endpoints whose agents were named to whoever replays, who went on.
+export const asked = new Set();
 /// Whether a replay may go to others: asked once for each endpoint, with the names.
 async function agreed(endpoint, to, n) {
   if (to.to !== "endpoint" || (asked.has(endpoint) && n === 1)) return true;
-  const names = serving(endpoint).map((agent) => line(agent.name)).join(", ") || "no agent at the moment; it waits for one";
-  const yes = await confirm("Replay to whoever serves it", `${plural(n, "event")} of ${line(endpoint)} will go out anew, to ${names}.`, "Replay");
+  const yes = await confirm("Replay to whoever serves it", `${plural(n, "event")} of ${line(endpoint)} will go out anew: ${whoever(endpoint)}.`, "Replay");
   if (yes) asked.add(endpoint);
   return yes;
 }
@@ -79,7 +82,7 @@ async function replay(rows) {
     }
   }
   if (!last) return null;
-  toast(rows.length === 1 ? `Replayed to ${outcome(last, to)}` : `Replayed ${plural(done, "event")}`);
+  toast(rows.length === 1 ? outcome(last, to) : `Replayed ${plural(done, "event")}`);
   // The replay is selected if its original was, once the relay knows it; one to an agent alone may not be kept.
   if (rows.length === 1 && last.new_id) select(last.new_id, first.id);
   return null;

@@ -7,7 +7,7 @@ import { acts, target } from "./acts.js";
 import { atAgent, call, has, isAbort, may, pathOf } from "./api.js";
 import { go } from "./app.js";
 import { Body } from "./body.js";
-import { shown, version } from "./feed.js";
+import { asRead, shown, version } from "./feed.js";
 import { Dot, copy, html, live, signal, styles } from "./html.js";
 import { hear } from "./live.js";
 import { TABS } from "./route.js";
@@ -23,7 +23,7 @@ const cache = new Map();
 export async function whole(id, rev, signal) {
   const found = cache.get(id);
   if (found && found.rev >= (rev ?? 0)) return found;
-  const event = await call("GET", pathOf(id), { signal });
+  const event = asRead(await call("GET", pathOf(id), { signal }));
   if (atAgent()) event.tapped = (await call("GET", `/agent/exchanges/${encodeURIComponent(event.id)}`, { signal }).catch(() => null))?.exchanges ?? [];
   const sums = (event.tapped ?? []).map((one) => one.request?.sha256).filter(Boolean);
   // The agent's own tap knows what the handler got.

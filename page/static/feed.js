@@ -75,22 +75,25 @@ async function first(one) {
 }
 
 function took(page) {
-  set({ busy: false, begun: true, problem: null, next: page.next, productive: page.events.length > 20, looked: state.value.looked + (page.looked?.rows ?? page.events.length), backTo: page.looked?.back_to ?? page.events.at(-1)?.received_at ?? null });
+  set({ busy: false, begun: true, problem: page.problem ?? null, next: page.next, productive: page.events.length > 20, looked: state.value.looked + (page.looked?.rows ?? page.events.length), backTo: page.looked?.back_to ?? page.events.at(-1)?.received_at ?? null });
   if (!shown.query) pages[""] = state.value;
   changed();
 }
 
+/// What was read has the number that was the next: a row of the stream with that number is newer.
+export const asRead = (row) => Object.assign(row, { rev: (row.rev ?? 0) - 0.5 });
+
 async function ask(query, one) {
   try {
     one.at = performance.now();
-    return await call("GET", "/events", { query, signal: one.signal });
+    const page = await call("GET", "/events", { query, signal: one.signal });
+    page.events.forEach(asRead);
+    return page;
   } catch (problem) {
     if (isAbort(problem)) return null;
     if (problem.inForce !== undefined && problem.inForce !== query.q) {
-      set({ problem });
       const page = await ask({ ...query, q: problem.inForce }, one);
-      if (page) queueMicrotask(() => set({ problem }));
-      return page;
+      return page && { ...page, problem };
     }
     set({ busy: false, begun: true, problem });
     changed();
@@ -139,11 +142,17 @@ export async function reload({ force = false, most = 5, limit = PAGE } = {}) {
 /// The list around an event that stands further back than what is held.
 export async function around(id) {
   const one = asking, page = await call("GET", "/events", { query: { around: id, limit: PAGE }, signal: one.signal }).catch(() => null);
+  page?.events.forEach(asRead);
   if (!page?.events.some((row) => row.id === id) || one.signal.aborted || shown.query) return;
+  // Rows that join on to those that are held, such as one that came a moment ago, are simply among them.
+  if (!all.length || page.events[0].id > all.at(0).id || page.events.some((row) => all.has(row.id))) {
+    arrive(all.put(page.events));
+    return changed();
+  }
   batch(() => {
     shown.rows = new Rows();
     shown.rows.put(page.events);
-    apart.value = page.events[0].id < (all.at(0)?.id ?? "");
+    apart.value = true;
     set({ next: page.next });
     changed();
   });

@@ -4,14 +4,13 @@
 // draft stays until it is sent or the page goes; the sheet stays open with the answer for the next try.
 
 import { about, call, isAbort, may, pathOf } from "./api.js";
-import { outcome, send, serving, setTarget, target } from "./acts.js";
+import { asked, outcome, send, serving, setTarget, target, whoever } from "./acts.js";
 import { bytesOf } from "./body.js";
 import { align } from "./diff.js";
 import { headerOf } from "./event.js";
 import { base64, dump, textOf, undump } from "./hex.js";
 import { Dot, Seg, Sheet, html, live, openSheet, signal } from "./html.js";
 import { layout, mistake } from "./json.js";
-import { agents } from "./live.js";
 import { line, plural, seen, size, title } from "./text.js";
 
 const MOST = 1_048_576;
@@ -27,7 +26,7 @@ function places(endpoint) {
 }
 
 const Places = ({ endpoint, all, chosen }) => html`<fieldset class="opts"><legend>To</legend>
-  ${[...all].map(([name, place]) => radio("to", name, chosen, place.label, place.to === "agent" ? "this agent alone; nothing changes at the relay" : agents.value ? `as a new event: ${serving(endpoint).map((agent) => line(agent.name)).join(", ") || "no agent is there, it waits for one"}` : "as a new event"))}
+  ${[...all].map(([name, place]) => radio("to", name, chosen, place.label, place.to === "agent" ? "this agent alone; nothing changes at the relay" : `as a new event: ${whoever(endpoint)}`))}
   ${may("replay", endpoint) ? null : html`<small>To whoever serves it: needs the right replay</small>`}
   ${all.size ? null : html`<p class="say">No agent serves ${line(endpoint)}, and this key may not replay to whoever will.</p>`}</fieldset>`;
 
@@ -41,6 +40,7 @@ const Choose = live(({ endpoint, onClose, then }, own) => {
     const place = own.all.get(own.to.value);
     if (!place) return;
     setTarget(endpoint, place);
+    asked.add(endpoint);
     onClose();
     then();
   };
