@@ -94,8 +94,15 @@ impl Play {
         let began = Instant::now();
         let (disorder, mut counts, mut flying) = (self.disorder.clone(), PlayCounts::default(), JoinSet::new());
         let mut deck = Deck::new(events, &disorder, seed);
+        let mut broken = None;
         for step in deck.by_ref() {
-            let step = step.map_err(|error| Failure::Usage(error.to_string()))?;
+            let step = match step {
+                Ok(step) => step,
+                Err(error) => {
+                    broken = Some(Failure::Usage(error.to_string()));
+                    break;
+                }
+            };
             if let Some(speed) = self.speed {
                 let offset = Duration::from_micros(step.event.offset_us).as_secs_f64() / speed;
                 sleep_until(began + Duration::try_from_secs_f64(offset).unwrap_or(Duration::MAX / 4)).await;
@@ -111,7 +118,8 @@ impl Play {
             land(flying.join_next().await, &mut counts, &mut each)?;
         }
         (counts.events, counts.dropped) = (deck.read, deck.dropped);
-        Ok(counts)
+        // What came before it is judged all the same.
+        broken.map_or(Ok(counts), Err)
     }
 
     fn send(&mut self, step: Step) -> Result<impl Future<Output = Played> + use<>, Failure> {

@@ -42,6 +42,8 @@ use crate::{
 
 /// Events of one page of the relay's list.
 const PAGE: usize = 200;
+/// Of a body that is asked for: its recording has to fit into an answer of the relay.
+const MAX_BODY_BYTES: u64 = 8 << 20;
 /// Results told to a page at a time.
 const TOLD: usize = 50;
 
@@ -185,6 +187,10 @@ impl Second<'_> {
                 let row = EventSummary::deserialize(row).unwrap_or_default();
                 // What no handler answered has nothing to be compared with.
                 if row.status.is_none() || row.attempt_count == 0 {
+                    continue;
+                }
+                if row.size > MAX_BODY_BYTES {
+                    terminal::note(&format!("{}: left out, its body is too long to be compared", escaped(&row.id)));
                     continue;
                 }
                 let recording = api.recording(&row.id).await.map_err(|error| event::failure(&error))?;

@@ -80,7 +80,13 @@ async fn a_second_handler_is_compared_and_the_page_shows_it() {
     assert_eq!(verdicts, ["status", "body", "same"], "{shown}");
     assert!(said.contains(&format!("see http://{address}/agent")), "{said}");
 
-    // From a recording, nobody asks the relay.
+    assert!(timeout(PATIENCE, agent.stop()).await.expect("in time").expect("stops"));
+}
+
+#[tokio::test]
+async fn a_recording_is_compared_without_a_relay() {
+    let (place, new) = (tempfile::tempdir().expect("a folder"), version(2).await);
+    let against = new.port();
     let event = json!({
         "id": "hook_1", "method": "POST", "target": "/changed", "headers": [], "body": "Ym9keQ==",
         "expect": { "status": 200, "headers": [], "body": data_encoding::BASE64.encode(b"{\"at\":1,\"got\":\"body\",\"rule\":\"old\"}") },
@@ -97,5 +103,4 @@ async fn a_second_handler_is_compared_and_the_page_shows_it() {
     assert_eq!(diff(place.path(), &recorded, "").await.0, 0);
     drop(new);
     assert_eq!(diff(place.path(), &recorded, "").await.0, 5);
-    assert!(timeout(PATIENCE, agent.stop()).await.expect("in time").expect("stops"));
 }
