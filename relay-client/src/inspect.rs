@@ -42,7 +42,7 @@ use self::{
     fan::Fan,
     gate::Gate,
     pass::Pass,
-    shown::Shown,
+    shown::ShadowResults,
 };
 pub(crate) use self::{
     gate::PageKey,
@@ -121,7 +121,7 @@ impl Inspect {
         tap: Arc<Tap>,
     ) -> Self {
         let pass = Arc::new(Pass::new(settings.clone()));
-        let view = Arc::new(View { settings, status, tap, shown: Shown::default() });
+        let view = Arc::new(View { settings, status, tap, shown: ShadowResults::default() });
         let fan = Fan::new(Arc::clone(&pass), Arc::clone(&view));
         Self { gate: Gate::new(address, key), view, pass, fan }
     }

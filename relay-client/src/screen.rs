@@ -107,7 +107,7 @@ impl Screen {
         let (going, gone) = channel();
         let look = Look { ascii: settings.ascii, colours: settings.colours };
         let view = ScreenView::new(settings.agent, settings.host, look, TimeZone::system());
-        let shown = show::Shown::new(view, taken, questions, ask)?;
+        let shown = show::ViewThread::new(view, taken, questions, ask)?;
         log::begin(news.clone());
         std::thread::Builder::new().name("screen".to_owned()).spawn(move || {
             // Told also where the thread panics.

@@ -23,11 +23,11 @@ pub(super) enum Unasked {
     Lines,
 }
 
-#[cfg(feature = "screen")]
-pub(super) struct AgentView(crate::screen::Screen);
-
-#[cfg(not(feature = "screen"))]
-pub(super) enum AgentView {}
+/// There is none where the feature is left out.
+pub(super) struct AgentView(
+    #[cfg(feature = "screen")] crate::screen::Screen,
+    #[cfg(not(feature = "screen"))] std::convert::Infallible,
+);
 
 /// What is printed, and the view in its place.
 pub(super) fn start(
@@ -92,18 +92,18 @@ impl AgentView {
 #[cfg(not(feature = "screen"))]
 impl AgentView {
     pub(super) fn watcher(&self) -> Watcher {
-        match *self {}
+        match self.0 {}
     }
 
     pub(super) fn asked(&mut self) -> Option<mpsc::Receiver<Asked>> {
-        match *self {}
+        match self.0 {}
     }
 
     pub(super) fn ask_relay(&mut self, _: watch::Receiver<Arc<Config>>, _: Arc<Tap>) {
-        match *self {}
+        match self.0 {}
     }
 
     pub(super) fn finish(&self) {
-        match *self {}
+        match self.0 {}
     }
 }

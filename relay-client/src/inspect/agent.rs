@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::{
     answer::{self, PageBody, Problem},
-    shown::Shown,
+    shown::ShadowResults,
 };
 use crate::{
     agent::{LinkState, Status},
@@ -35,7 +35,7 @@ pub(super) struct View {
     pub(super) settings: watch::Receiver<Arc<Config>>,
     pub(super) status: watch::Receiver<Status>,
     pub(super) tap: Arc<Tap>,
-    pub(super) shown: Shown,
+    pub(super) shown: ShadowResults,
 }
 
 impl View {

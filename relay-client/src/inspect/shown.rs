@@ -26,7 +26,7 @@ const MAX_KEY_BYTES: usize = 256;
 
 /// The results that a page holds.
 #[derive(Default)]
-pub(super) struct Shown(Mutex<Results>);
+pub(super) struct ShadowResults(Mutex<Results>);
 
 #[derive(Default)]
 struct Results {
@@ -35,7 +35,7 @@ struct Results {
     next: u64,
 }
 
-impl Shown {
+impl ShadowResults {
     /// Takes what `diff` brings. The error says what is wrong with it.
     pub(super) fn take(&self, body: &[u8]) -> Result<(), String> {
         let ShadowDiffs { diffs } = serde_json::from_slice(body).map_err(|error| error.to_string())?;

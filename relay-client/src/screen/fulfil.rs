@@ -8,7 +8,7 @@ use relay_program::process::Asked;
 use super::{
     errands, file,
     news::News,
-    show::Shown,
+    show::ViewThread,
     term,
     wish::{Question, Wish},
 };
@@ -16,7 +16,7 @@ use super::{
 /// Bytes that are copied; more is for a file.
 const MAX_COPY_BYTES: usize = 74_000;
 
-impl Shown {
+impl ViewThread {
     /// Does what the view wishes; whether it has to be drawn again.
     pub(super) fn fulfil(&mut self) -> io::Result<bool> {
         let mut changed = false;

@@ -1,6 +1,6 @@
 //! Keys, read by a thread of their own so that waiting for one holds up nothing.
 //!
-//! Invariants: nothing is read while the [`Gate`] is closed, which is how an editor or a shell gets the terminal; a
+//! Invariants: nothing is read while the [`InputGate`] is closed, which is how an editor or a shell gets the terminal; a
 //! terminal that is gone ends the thread.
 
 use std::{io, sync::Arc, time::Duration};
@@ -16,9 +16,9 @@ const MAX_KEYS: usize = 64;
 
 /// Stands between the terminal and whoever reads it: whether it is closed.
 #[derive(Clone, Default)]
-pub(super) struct Gate(Arc<Mutex<bool>>);
+pub(super) struct InputGate(Arc<Mutex<bool>>);
 
-impl Gate {
+impl InputGate {
     /// Closes it. Nothing is read any more when this returns.
     pub(super) fn close(&self) {
         *self.0.lock() = true;
@@ -30,7 +30,7 @@ impl Gate {
 }
 
 /// What a person does at the terminal. It ends when the terminal is gone.
-pub(super) fn events(gate: Gate) -> io::Result<mpsc::Receiver<Event>> {
+pub(super) fn events(gate: InputGate) -> io::Result<mpsc::Receiver<Event>> {
     let (keys, taken) = mpsc::channel(MAX_KEYS);
     std::thread::Builder::new().name("keys".to_owned()).spawn(move || {
         while !keys.is_closed() {

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{
-    input::{self, Gate},
+    input::{self, InputGate},
     news::News,
     signals::{TerminalSignal, TerminalSignals},
     state::ScreenView,
@@ -30,13 +30,13 @@ const SLOW: Duration = Duration::from_secs(1);
 const MAX_AT_ONCE: usize = 512;
 
 /// The view on its terminal.
-pub(super) struct Shown {
+pub(super) struct ViewThread {
     pub view: ScreenView,
     news: mpsc::Receiver<News>,
     pub questions: mpsc::Sender<Question>,
     pub asked: mpsc::Sender<Asked>,
     pub taken: Taken,
-    pub gate: Gate,
+    pub gate: InputGate,
     keys: mpsc::Receiver<Event>,
     since: Instant,
     /// The view has the terminal: it was not stopped and sent to the background.
@@ -53,7 +53,7 @@ enum Happened {
     Signal(TerminalSignal),
 }
 
-impl Shown {
+impl ViewThread {
     pub(super) fn new(
         view: ScreenView,
         news: mpsc::Receiver<News>,
@@ -61,7 +61,7 @@ impl Shown {
         asked: mpsc::Sender<Asked>,
     ) -> io::Result<Self> {
         let taken = Taken::take()?;
-        let gate = Gate::default();
+        let gate = InputGate::default();
         let keys = input::events(gate.clone())?;
         Ok(Self { view, news, questions, asked, taken, gate, keys, since: Instant::now(), is_here: true })
     }

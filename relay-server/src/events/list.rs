@@ -1,6 +1,6 @@
 //! Lists over all kinds of events, merged by id, and how many there are.
 //!
-//! Ids sort by time and every kind has one, so a cursor is an id whatever kind it is of. Kept events are looked through in
+//! Ids sort by time and every kind has one, so a cursor is an id whatever kind it is of. KeptCount events are looked through in
 //! bounded steps; what is in memory is looked through whole, but shown no further than kept events were looked at.
 
 use std::iter;
@@ -107,7 +107,7 @@ pub(crate) async fn count(from: &EventSources<'_>, asked: &EventQuery, sight: &S
     let filter = filter(from, asked, sight, from.delivery.clock.now())?;
     let list = Asked { kinds: asked.kinds()?, filter, sight, max_pages: 1 };
     let (others, _) = list.others(from, Span { limit: 1, after: None, oldest_first: false }).await?;
-    let kept = if list.kinds.event { kept(from, &list.filter).await? } else { Kept::default() };
+    let kept = if list.kinds.event { kept(from, &list.filter).await? } else { KeptCount::default() };
     Ok(EventCount {
         at_least: kept.count + others.len() as u64,
         exact: kept.exact,
@@ -116,21 +116,21 @@ pub(crate) async fn count(from: &EventSources<'_>, asked: &EventQuery, sight: &S
 }
 
 /// How many kept events a filter lets pass.
-pub(crate) struct Kept {
+pub(crate) struct KeptCount {
     pub count: u64,
     /// All of them were looked at.
     pub exact: bool,
     pub back_to: Option<Timestamp>,
 }
 
-impl Default for Kept {
+impl Default for KeptCount {
     fn default() -> Self {
         Self { count: 0, exact: true, back_to: None }
     }
 }
 
-pub(crate) async fn kept(from: &EventSources<'_>, filter: &Filter) -> Result<Kept, ApiError> {
-    let (mut counted, mut after) = (Kept { exact: false, ..Kept::default() }, None);
+pub(crate) async fn kept(from: &EventSources<'_>, filter: &Filter) -> Result<KeptCount, ApiError> {
+    let (mut counted, mut after) = (KeptCount { exact: false, ..KeptCount::default() }, None);
     for _ in 0..MAX_COUNTED_PAGES {
         let page = PageRequest { limit: MAX_PAGE, after, oldest_first: false };
         let page = from.delivery.store.list(filter.clone(), page).await?;
