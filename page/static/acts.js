@@ -5,6 +5,7 @@
 import { about, atAgent, call, pathOf } from "./api.js";
 import { go, route } from "./app.js";
 import { attemptOf, opened, whole } from "./event.js";
+import { shown } from "./feed.js";
 import { confirm, copy, signal, toast } from "./html.js";
 import { agents } from "./live.js";
 import { format, parse } from "./route.js";
@@ -83,14 +84,14 @@ async function replay(rows) {
   }
   if (!last) return null;
   toast(rows.length === 1 ? outcome(last, to) : `Replayed ${plural(done, "event")}`);
-  // The replay is selected if its original was, once the relay knows it; one to an agent alone may not be kept.
+  // The replay is selected if its original was, once its row is there; one to an agent alone may have none.
   if (rows.length === 1 && last.new_id) select(last.new_id, first.id);
   return null;
 }
 
 async function select(id, instead) {
   for (let turn = 0; turn < 4 && route.value.e === instead; turn++) {
-    if (await whole(id).catch(() => null)) return route.value.e === instead && go({ e: id, at: "" }, { replace: true });
+    if (shown.rows.has(id)) return go({ e: id, at: "" }, { replace: true });
     await new Promise((resolve) => { setTimeout(resolve, 400); });
   }
   return null;

@@ -71,6 +71,9 @@ export function headersFrom(text) {
   return { headers };
 }
 
+/// Whether there is a signature that could be made afresh.
+const isSigned = (event) => Boolean(event.verified) && event.verified !== "none";
+
 const drafts = new Map();
 /// What an editor holds of an event; made once, so that nothing typed is lost.
 function draftOf(event, bytes) {
@@ -79,7 +82,7 @@ function draftOf(event, bytes) {
   const laid = text !== null && !coded && text.length <= MOST ? layout(text) : null;
   const original = { method: event.method, target: event.target, headers: headerText(event.headers ?? []), body: laid?.text ?? text ?? "", form: text === null || coded ? "hex" : "text" };
   if (original.form === "hex") original.body = dump(bytes);
-  const draft = { original, bytes, all, back: laid?.back ?? ((edited) => edited), to: signal(first(endpoint, all)), sig: signal(may("sign", endpoint) ? "fresh" : "keep"), file: signal(null), ...Object.fromEntries(Object.entries(original).map(([key, value]) => [key, signal(value)])) };
+  const draft = { original, bytes, all, back: laid?.back ?? ((edited) => edited), to: signal(first(endpoint, all)), sig: signal(may("sign", endpoint) && isSigned(event) ? "fresh" : "keep"), file: signal(null), ...Object.fromEntries(Object.entries(original).map(([key, value]) => [key, signal(value)])) };
   drafts.set(event.id, draft);
   if (drafts.size > 20) drafts.delete(drafts.keys().next().value);
   return draft;
@@ -152,7 +155,7 @@ const Edit = live(({ event, draft, onClose }, own) => {
       const done = await send(event.id, place, { signature: draft.sig.value, body: isEdited ? edit : undefined });
       setTarget(endpoint, place);
       own.answer.value = { done, text: outcome(done, place), isGood: !done.outcome || (done.status >= 200 && done.status < 400) };
-      if (done.new_id) own.follow(done.new_id);
+      if (done.new_id && !done.outcome) own.follow(done.new_id);
     } catch (problem) {
       if (!isAbort(problem)) own.answer.value = { text: problem.message, isGood: false };
     }
@@ -179,8 +182,8 @@ const Edit = live(({ event, draft, onClose }, own) => {
       : html`<textarea id="edit-body" class="in" spellcheck=${false} value=${draft.body.value} onInput=${set("body")}></textarea>`}</div>
     <p class=${`note ${now.wrong ? "bad" : ""}`} role="status">${now.wrong || `${now.said}; ${changed ? `changed: ${now.changes.join(", ")}` : "nothing changed yet"}`}</p>
     <fieldset class="opts"><legend>Signature</legend>
-      ${may("sign", endpoint) ? radio("sig", "fresh", draft.sig, "Sign afresh", "with the endpoint’s secret; marked Relay-Resigned") : html`<small>Sign afresh: needs the right sign</small>`}
-      ${radio("sig", "keep", draft.sig, "Keep", now.bodyChanged ? "the handler will refuse it: the body differs from what was signed" : "as it came, however old it is")}
+      ${!isSigned(event) ? html`<small>Nothing is signed at this endpoint</small>` : may("sign", endpoint) ? radio("sig", "fresh", draft.sig, "Sign afresh", "with the endpoint’s secret; marked Relay-Resigned") : html`<small>Sign afresh: needs the right sign</small>`}
+      ${radio("sig", "keep", draft.sig, "Keep", now.bodyChanged && isSigned(event) ? "the handler will refuse it: the body differs from what was signed" : "as it came, however old it is")}
       ${now.bodyChanged ? null : radio("sig", "auto", draft.sig, "As the endpoint says", "kept while it is good, else made anew")}</fieldset>
     <${Places} endpoint=${endpoint} all=${draft.all} chosen=${draft.to} />
     <div role="status">${answer ? html`<div class="answered"><p class="note"><${Dot} kind=${answer.isGood ? "ok" : "bad"} shape=${answer.isGood ? "" : "tri"} /><b>${answer.text}</b></p>
@@ -203,7 +206,11 @@ const Edit = live(({ event, draft, onClose }, own) => {
   /// The beginning of what the handler answered, as far as it is kept under the new id.
   own.follow = async (id) => {
     own.body.value = "";
-    const event = await call("GET", pathOf(id)).catch(() => null), attempt = event?.attempts?.at(-1);
+    let attempt = null;
+    for (let turn = 0; turn < 5 && !attempt; turn++) {
+      await new Promise((resolve) => { setTimeout(resolve, 300); });
+      attempt = (await call("GET", pathOf(id)).catch(() => null))?.attempts?.at(-1);
+    }
     if (!attempt?.answer?.size) return;
     const bytes = await bytesOf(`${pathOf(id)}/attempts/${attempt.number}/body`, 0, 4096, attempt.answer.size).catch(() => null);
     if (bytes) own.body.value = seen(textOf(bytes) ?? dump(bytes.subarray(0, 256)));
