@@ -113,8 +113,8 @@ export async function more() {
   took(page);
 }
 
-/// The first pages once more, until they meet what is held.
-export async function reload({ force = false, most = 5, limit = PAGE } = {}) {
+/// The first pages once more, until they meet what is held, or `deep`er.
+export async function reload({ force = false, deep = false, most = 5, limit = PAGE } = {}) {
   if (apart.value) return;
   const one = asking, { query, rows } = shown, got = [];
   let after = null, page = null, met = rows.length === 0;
@@ -124,7 +124,7 @@ export async function reload({ force = false, most = 5, limit = PAGE } = {}) {
     got.push(...page.events);
     met ||= page.events.some((row) => rows.has(row.id));
     after = page.next;
-    if (met || !after) break;
+    if ((met && !deep) || !after) break;
   }
   if (!met && after) {
     // Too much came in between: what is older is loaded again when somebody scrolls there.
@@ -199,7 +199,7 @@ function watch() {
       if (event === "rows") {
         arrive(rows.put(data.rows ?? []));
         changed();
-      } else if (event === "resync") reload({ force: data?.why === "restarted" });
+      } else if (event === "resync") reload({ force: data?.why === "restarted", deep: data?.why === "many_changed" });
     },
   });
 }
@@ -214,7 +214,7 @@ hear((event, data) => {
     else shown.rows.update(rows);
     if (data.left_out && !shown.query) leftOut.value += data.left_out;
     changed();
-  } else if (event === "resync" && live.value) reload({ force: data?.why === "restarted" });
+  } else if (event === "resync" && live.value) reload({ force: data?.why === "restarted", deep: data?.why === "many_changed" });
 });
 
 let wasLost = false;

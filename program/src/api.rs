@@ -184,7 +184,7 @@ pub struct StreamRows {
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct StreamResync {
-    /// `too_old`, `restarted` or `too_slow`.
+    /// `too_old`, `restarted`, `too_slow`, or `many_changed`: what was done with many events at once is in the list.
     pub why: String,
     pub after: Option<String>,
 }

@@ -108,7 +108,8 @@ pub(crate) struct Journal {
     watchers: AtomicUsize,
     /// When the last one went, in milliseconds since `began`; 0 if there was none.
     left_ms: AtomicU64,
-    /// How often somebody began to watch when nobody had watched for long.
+    /// How often changes came to be missing: somebody began to watch when nobody had watched for long, or too much
+    /// changed at once for a record of each.
     glow: AtomicU64,
     dropped: AtomicU64,
 }
@@ -181,6 +182,11 @@ impl Journal {
     /// As long as it is the same, no change was missed.
     pub(crate) fn glow(&self) -> u64 {
         self.glow.load(Ordering::Relaxed)
+    }
+
+    /// Many kept events have changed, and no record tells of each.
+    pub(crate) fn miss(&self) {
+        self.glow.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether what changes is worth a record.

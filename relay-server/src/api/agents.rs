@@ -27,6 +27,11 @@ pub(super) fn operations() -> Vec<Operation> {
 }
 
 async fn list(State(api): State<Arc<Api>>, who: Who) -> Response {
+    ask::ok(&listed(&api, &who))
+}
+
+/// The agents that whoever asks sees.
+pub(super) fn listed(api: &Api, who: &Who) -> AgentList {
     let (agents, gone) = api.services.agents.registry().roster();
     // Of an agent whoever asks sees what it does at the endpoints that are open to that one.
     let seen = |mut row: AgentRow| {
@@ -34,7 +39,7 @@ async fn list(State(api): State<Arc<Api>>, who: Who) -> Response {
         (!row.endpoints.is_empty() || who.own_token().is_none()).then_some(row)
     };
     let seen = |rows: Vec<AgentRow>| rows.into_iter().filter_map(seen).collect();
-    ask::ok(&AgentList { agents: seen(agents), gone: seen(gone) })
+    AgentList { agents: seen(agents), gone: seen(gone) }
 }
 
 async fn disconnect(State(api): State<Arc<Api>>, Path(session): Path<String>) -> Result<Response, ApiError> {

@@ -243,5 +243,8 @@ async fn show(Shared(api): Shared<Arc<Api>>, who: Who, Path(id): Path<String>) -
 async fn stop(Shared(api): Shared<Arc<Api>>, who: Who, Path(id): Path<String>) -> Result<Response, ApiError> {
     let bulk = one(&api, &who, &id).await?;
     let stopped = api.services.delivery.store.stop_bulk(bulk.id).await?;
+    if let Some(stopped) = stopped.as_ref().filter(|_| !bulk.finished) {
+        api.services.delivery.ended(stopped);
+    }
     Ok(ask::ok(&progress(&stopped.unwrap_or(bulk))))
 }

@@ -2,7 +2,7 @@
 //!
 //! What is given here is checked by the code that checks a file. A secret goes in and never comes out.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     extract::{Path, State},
@@ -10,6 +10,7 @@ use axum::{
     response::Response,
 };
 use serde::Deserialize;
+use tokio::time::timeout;
 use utoipa::IntoParams;
 use zeroize::Zeroizing;
 
@@ -19,7 +20,7 @@ use super::{
     own_secret,
     shapes::{
         AttachedSummary, EndpointDeleted, EndpointDetail, EndpointForgot, EndpointHeld, EndpointList, EndpointMade,
-        EndpointSummary, NewEndpoint, NewRows, RowsApplied,
+        EndpointSkipped, EndpointSummary, NewEndpoint, NewRows, RowsApplied,
     },
     table::{Needs, Operation},
     who::Who,
@@ -55,6 +56,10 @@ pub(super) fn operations() -> Vec<Operation> {
             .says("Goes on keeping events, and delivers none")
             .answers::<EndpointHeld>(200),
         Operation::post("/endpoints/{name}/resume", act, resume).says("Delivers again").answers::<EndpointHeld>(200),
+        Operation::post("/endpoints/{name}/skip", Needs::Right(Right::Skip), skip)
+            .says("Ends what waits at an endpoint, so that what comes next is what is delivered")
+            .answers::<EndpointSkipped>(200)
+            .answers::<EndpointSkipped>(202),
         Operation::post("/endpoints/{name}/forget", create, forget)
             .says("Forgets the secret that a provider's challenge told")
             .answers::<EndpointForgot>(200),
@@ -87,7 +92,8 @@ pub(super) async fn listed(api: &Arc<Api>, who: &Who) -> Result<EndpointList, Ap
 }
 
 fn brief(api: &Api, view: &View, endpoint: &Endpoint, waits: Option<&Backlog>) -> EndpointSummary {
-    let name = endpoint.name.as_str();
+    let (name, figures) = (endpoint.name.as_str(), &api.services.figures);
+    let (p50_us, p99_us) = figures.latencies_us(name);
     EndpointSummary {
         name: name.to_owned(),
         mode: endpoint.mode().to_owned(),
@@ -100,6 +106,9 @@ fn brief(api: &Api, view: &View, endpoint: &Endpoint, waits: Option<&Backlog>) -
         waiting: waits.map_or(0, |waits| waits.open),
         oldest: waits.and_then(|waits| waits.oldest),
         next_due: waits.and_then(|waits| waits.next_due),
+        refusals: figures.refused(name),
+        p50_us,
+        p99_us,
     }
 }
 
@@ -157,12 +166,31 @@ async fn resume(api: State<Arc<Api>>, who: Who, name: Path<String>) -> Result<Re
     hold(&api, &who, name.0, false).await
 }
 
-async fn hold(api: &Api, who: &Who, name: String, paused: bool) -> Result<Response, ApiError> {
-    let endpoint = endpoint(api, who, &name, Right::Act)?;
+/// How long a skip may take until its answer says that it goes on.
+const SKIP_PATIENCE: Duration = Duration::from_secs(20);
+
+async fn skip(State(api): State<Arc<Api>>, who: Who, Path(name): Path<String>) -> Result<Response, ApiError> {
+    let endpoint = kept(&api, &who, &name, Right::Skip)?;
+    let (services, delivery) = (&api.services, &api.services.delivery);
+    let ended =
+        services.agents.skips().begin(&delivery.store, endpoint.name.clone(), delivery.clock.now()).await?;
+    let skipped = timeout(SKIP_PATIENCE, ended).await.ok().and_then(Result::ok);
+    let status = if skipped.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok(ask::answer(status, &EndpointSkipped { name, skipped }))
+}
+
+/// An endpoint that keeps events, at which whoever asks has this right.
+fn kept(api: &Api, who: &Who, name: &str, right: Right) -> Result<Arc<Endpoint>, ApiError> {
+    let endpoint = endpoint(api, who, name, right)?;
     if endpoint.policy.is_none() {
-        let why = "a live endpoint keeps nothing, so there is nothing to hold back";
+        let why = "a live endpoint keeps nothing, so nothing waits there";
         return Err(ApiError::new(ApiErrorKind::Live, why));
     }
+    Ok(endpoint)
+}
+
+async fn hold(api: &Api, who: &Who, name: String, paused: bool) -> Result<Response, ApiError> {
+    let endpoint = kept(api, who, &name, Right::Act)?;
     api.services.delivery.pause(&endpoint.name, paused).await?;
     Ok(ask::ok(&EndpointHeld { name, paused }))
 }

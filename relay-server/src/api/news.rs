@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 
 use super::{
-    Api,
+    Api, agents,
     ask::{self, AskedQuery},
     endpoints,
     table::{Needs, Operation},
@@ -87,6 +87,7 @@ async fn stream(
     for kind in asked.types.as_deref().unwrap_or("rows").split(',') {
         match kind {
             "rows" => wanted.rows = Some(searched(asked.q.as_deref(), api.services.delivery.clock.now())?),
+            "agents" => wanted.states.push(agents_told(&api, &who)),
             "endpoints" => wanted.states.push(endpoints_told(&api, &who)),
             "figures" => wanted.states.push(figures_told(&api)),
             // Whoever is newer may ask for more.
@@ -114,11 +115,25 @@ fn searched(q: Option<&str>, now: Timestamp) -> Result<Query, ApiError> {
     mistakes.first().map_or_else(|| Ok(query.clone()), |mistake| Err(mistaken(mistake, &query)))
 }
 
+fn agents_told(api: &Arc<Api>, who: &Who) -> WholeState {
+    let (api, who) = (Arc::clone(api), who.clone());
+    let read = move |_: &Sight| {
+        // What its token allows may be something else by now.
+        let who = who.now(&api.services.routes.load());
+        let list = who.map(|who| line(&agents::listed(&api, &who))).unwrap_or_default();
+        Box::pin(std::future::ready(list)) as BoxFuture<'static, String>
+    };
+    WholeState { event: "agents", read: Box::new(read) }
+}
+
 fn endpoints_told(api: &Arc<Api>, who: &Who) -> WholeState {
     let (api, who) = (Arc::clone(api), who.clone());
     let read = move |_: &Sight| {
-        let (api, who) = (Arc::clone(&api), who.clone());
-        let read = async move { endpoints::listed(&api, &who).await.map(|list| line(&list)).unwrap_or_default() };
+        let (api, who) = (Arc::clone(&api), who.now(&api.services.routes.load()));
+        let read = async move {
+            let Some(who) = who else { return String::new() };
+            endpoints::listed(&api, &who).await.map(|list| line(&list)).unwrap_or_default()
+        };
         Box::pin(read) as BoxFuture<'static, String>
     };
     WholeState { event: "endpoints", read: Box::new(read) }

@@ -27,6 +27,11 @@ pub(crate) struct EndpointSummary {
     pub oldest: Option<Timestamp>,
     #[schema(value_type = Option<String>)]
     pub next_due: Option<Timestamp>,
+    /// Requests that were refused in the last hour.
+    pub refusals: u64,
+    /// Of the last hour's answers to senders, the median and the 99th percentile.
+    pub p50_us: Option<u64>,
+    pub p99_us: Option<u64>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
@@ -169,6 +174,13 @@ pub(crate) struct HandshakeList {
 pub(crate) struct EndpointHeld {
     pub name: String,
     pub paused: bool,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct EndpointSkipped {
+    pub name: String,
+    /// How many events that waited; `None`: that goes on, and is not counted yet.
+    pub skipped: Option<u64>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Delivery;
 use crate::{
-    store::{BulkAction, StoreError},
+    store::{Bulk, BulkAction, StoreError},
     webhook::EventId,
 };
 
@@ -38,6 +38,16 @@ pub(crate) async fn work_off_bulks(delivery: Arc<Delivery>, stop: CancellationTo
     }
 }
 
+impl Delivery {
+    /// Tells whoever asked for a bulk action, and those who watch, if it is finished.
+    pub(crate) fn ended(&self, bulk: &Bulk) {
+        self.skips.see(bulk);
+        if bulk.finished {
+            self.journal.miss();
+        }
+    }
+}
+
 /// Does the next part of what is noted down; false if there is nothing to do.
 async fn step(delivery: &Delivery) -> Result<bool, StoreError> {
     let mut open: Vec<_> = delivery.store.bulks().await?.into_iter().filter(|bulk| !bulk.finished).collect();
@@ -51,7 +61,7 @@ async fn step(delivery: &Delivery) -> Result<bool, StoreError> {
             match delivery.store.bulk_step(next.id, fresh, delivery.clock.now()).await {
                 Err(error) if error.is_full() => full = Some(error),
                 stepped => {
-                    delivery.skips.see(&stepped?);
+                    delivery.ended(&stepped?);
                     delivery.wake();
                     return Ok(true);
                 }

@@ -55,6 +55,8 @@ pub(super) struct Feed {
     sight: Sight,
     /// The next record to look at.
     next: u64,
+    /// As long as the journal has the same, its records tell of every change.
+    glow: u64,
     phase: Phase,
     /// The message with rows that is being written.
     batch: RowBatch,
@@ -88,6 +90,7 @@ impl Feed {
         let now = Instant::now();
         Self {
             next: streams.journal.next(),
+            glow: streams.journal.glow(),
             told: wanted.states.iter().map(|_| None).collect(),
             sight: Sight::Only(Vec::new()),
             streams,
@@ -124,7 +127,7 @@ impl Feed {
 
     fn id(&self) -> String {
         let journal = &self.streams.journal;
-        format!("{:x}g{}-{}", journal.first(), journal.glow(), self.next)
+        format!("{:x}g{}-{}", journal.first(), self.glow, self.next)
     }
 
     fn event(&self, event: &str, data: &str) -> Vec<u8> {
@@ -213,7 +216,8 @@ impl Feed {
         text.hash(&mut hasher);
         let hash = Some(hasher.finish());
         let is_news = std::mem::replace(self.told.get_mut(at)?, hash) != hash;
-        is_news.then(|| self.event(event, &text))
+        // What cannot be read at the moment is read again.
+        (is_news && !text.is_empty()).then(|| self.event(event, &text))
     }
 
     fn has_rows(&self) -> bool {
@@ -251,7 +255,12 @@ impl Feed {
         if self.has_rows() && self.phase == Phase::Waiting {
             self.phase = ROWS;
         }
-        (part.is_cut || skipped > 0).then(|| self.resync("too_slow"))
+        let glow = journal.glow();
+        if part.is_cut || skipped > 0 {
+            self.glow = glow;
+            return Some(self.resync("too_slow"));
+        }
+        (std::mem::replace(&mut self.glow, glow) != glow).then(|| self.resync("many_changed"))
     }
 
     fn sees(&self, record: &NewsRecord) -> bool {

@@ -171,6 +171,27 @@ async fn a_reader_that_falls_behind_what_is_kept_loads_anew() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn where_many_events_changed_at_once_a_reader_loads_anew() {
+    let relay = relay(1 << 20);
+    let mut reader = relay.open(all());
+    reader.expect("hello").await;
+    relay.happens("pay");
+    let before = reader.expect("rows").await.id;
+    relay.journal.miss();
+    let resync = reader.expect("resync").await;
+    assert_eq!(resync.data["why"], "many_changed");
+    let next = relay.happens("pay");
+    assert_eq!(reader.expect("rows").await.rows().0, [next], "once is enough");
+    drop(reader);
+    for (id, is_whole) in [(before, false), (resync.id, true)] {
+        let mut reader = relay.open(NewsWanted { last_event_id: Some(id), ..all() });
+        reader.expect("hello").await;
+        let message = reader.next().await.expect("it goes on");
+        assert_eq!((message.event == "rows", message.event == "resync"), (is_whole, !is_whole), "{message:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_out_of_sight_or_does_not_fit_is_not_told() {
     let relay = relay(1 << 20);
     let (query, mistakes) = Query::parse("status:200 -type:secret.*", Timestamp::now());

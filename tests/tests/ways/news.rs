@@ -160,6 +160,51 @@ async fn whoever_watches_sees_live_kept_and_refused_webhooks_as_they_happen() {
 }
 
 #[tokio::test]
+async fn whoever_watches_sees_agents_and_endpoints_whole_and_learns_that_what_waited_was_skipped() {
+    let relay = relay(&[KEPT, LIVE].concat()).await;
+    let token = relay.admin_token().expect("a token");
+    for body in ["1", "2"] {
+        post(&relay, "/kept", &[], body).await;
+    }
+    let mut states = Watcher::of_admin(&relay, "types=agents,endpoints").await;
+    let mut rows = Watcher::of_admin(&relay, "types=rows").await;
+    let told = states.next().await.expect("agents");
+    assert_eq!((told.event.as_str(), told.data.as_str()), ("agents", r#"{"agents":[],"gone":[]}"#));
+    let told = states.next().await.expect("endpoints");
+    let kept = |data: &str| serde_json::from_str::<Value>(data).expect("JSON")["endpoints"][0].clone();
+    assert_eq!((&kept(&told.data)["name"], &kept(&told.data)["waiting"]), (&"kept".into(), &2.into()));
+
+    let skip = |path: &str, token: &str| {
+        let question = Request::post(path).header("host", "localhost");
+        question.header("authorization", format!("Bearer {token}")).body(Full::default()).expect("lawful")
+    };
+    let path = "/endpoints/kept/skip";
+    let refused = send(&relay.public, skip(&format!("/_relay/v1{path}"), &relay.token)).await.expect("an answer");
+    assert!(refused.status() == 403 && refused.body().windows(12).any(|part| part == b"may_not_skip"), "{refused:?}");
+    let skipped = send(&relay.admin, skip(&format!("/api/v1{path}"), &token)).await.expect("an answer");
+    assert_eq!((skipped.status().as_u16(), &skipped.body()[..]), (200, &br#"{"name":"kept","skipped":2}"#[..]));
+    let live = send(&relay.admin, skip("/api/v1/endpoints/live/skip", &token)).await.expect("an answer");
+    assert_eq!(live.status(), 409, "{live:?}");
+    let resync = rows.next().await.expect("that there is something new");
+    assert_eq!((resync.event.as_str(), resync.data.contains("many_changed")), ("resync", true), "{resync:?}");
+    while {
+        let told = states.next().await.expect("endpoints");
+        kept(&told.data)["waiting"] != 0
+    } {}
+
+    let handler = handler(200).await;
+    let _agent = relay.agent("kept", &handler.port(), &[]).await.expect("attaches");
+    loop {
+        let told = states.next().await.expect("agents");
+        if told.event == "agents" {
+            let agents: Value = serde_json::from_str(&told.data).expect("JSON");
+            assert_eq!(agents["agents"][0]["endpoints"][0]["standing"], "active", "{agents}");
+            return;
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_token_sees_its_own_endpoints_and_goes_on_where_it_was() {
     let token = AgentToken::generate().expect("randomness");
     let table = format!(
