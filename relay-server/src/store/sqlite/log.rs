@@ -113,6 +113,14 @@ pub(super) enum LogFault {
     NearlyFullDisk,
     Write,
     Sync,
+    /// Segments are given up for a commit of the index that is not synced.
+    EarlyGiveUp,
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Whether a start on this thread takes records whose checksum is wrong.
+    pub(super) static TAKES_TORN_RECORDS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
 impl Log {

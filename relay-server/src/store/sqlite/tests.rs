@@ -11,6 +11,8 @@ use crate::{
     store::{Action, Body, BulkAction, Dedup, Head, Reason, Signature, State},
 };
 
+mod power_cuts;
+
 fn at(ms: i64) -> Timestamp {
     Timestamp::from_millisecond(1_760_000_000_000 + ms).expect("in range")
 }
