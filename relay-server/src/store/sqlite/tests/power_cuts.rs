@@ -23,7 +23,6 @@ const SECTOR: usize = 512;
 
 type Files = BTreeMap<String, Arc<Vec<u8>>>;
 
-#[derive(Clone)]
 struct Moment {
     log: Files,
     synced: Files,
@@ -124,6 +123,7 @@ impl Rewrite {
             rewrite.note().await;
             if nth + 1 == BEFORE_SYNC {
                 rewrite.sync(&reader).await;
+                rewrite.note().await;
             }
         }
         drop(reader);
