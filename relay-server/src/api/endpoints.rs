@@ -172,8 +172,7 @@ const SKIP_PATIENCE: Duration = Duration::from_secs(20);
 async fn skip(State(api): State<Arc<Api>>, who: Who, Path(name): Path<String>) -> Result<Response, ApiError> {
     let endpoint = kept(&api, &who, &name, Right::Skip)?;
     let (services, delivery) = (&api.services, &api.services.delivery);
-    let ended =
-        services.agents.skips().begin(&delivery.store, endpoint.name.clone(), delivery.clock.now()).await?;
+    let ended = services.agents.skips().begin(&delivery.store, endpoint.name.clone(), delivery.clock.now()).await?;
     let skipped = timeout(SKIP_PATIENCE, ended).await.ok().and_then(Result::ok);
     let status = if skipped.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok(ask::answer(status, &EndpointSkipped { name, skipped }))
