@@ -91,13 +91,12 @@ export const Ago = ({ at }) => {
 
 export const Needs = ({ right }) => html`<p class="dim">needs the right <code>${right}</code></p>`;
 
-const Input = ({ of: { id, label, hint, options, checks, make, ...rest }, values, set }) => {
+const Input = ({ of: { id, label, hint, options, checks, ...rest }, values, set }) => {
   const value = values[id], said = hint && `${id}-says`;
   if (checks) return html`<fieldset><legend>${label}</legend>${checks.map(([name, says]) => html`<label class="check"><input type="checkbox" checked=${value.includes(name)}
     onChange=${() => set(id, value.includes(name) ? value.filter((one) => one !== name) : [...value, name])} /><code>${name}</code> <span class="dim">${says}</span></label>`)}</fieldset>`;
   const all = { id, value, "aria-describedby": said, autocomplete: "off", spellcheck: "false", onInput: (event) => set(id, event.target.value), ...rest };
-  return html`<div class="field"><label for=${id}>${label}</label><div class="row">${options ? html`<select ...${all}>${options.map(([name, text]) => html`<option value=${name}>${text}</option>`)}</select>` : html`<input ...${all} />`}
-    ${make ? html`<${Button} onClick=${() => set(id, make())}>Make one<//>` : null}</div>${hint ? html`<p class="dim" id=${said}>${hint}</p>` : null}</div>`;
+  return html`<div class="field"><label for=${id}>${label}</label><div class="row">${options ? html`<select ...${all}>${options.map(([name, text]) => html`<option value=${name}>${text}</option>`)}</select>` : html`<input ...${all} />`}</div>${hint ? html`<p class="dim" id=${said}>${hint}</p>` : null}</div>`;
 };
 
 const FormSheet = live(({ of, close }, own) => own.made.value
