@@ -3,7 +3,6 @@
 // Each step asserts what is seen, and what the relay and the handler say of it.
 
 import { createHmac } from "node:crypto";
-import { readFile } from "node:fs/promises";
 import { Person, picture } from "./browser.mjs";
 import { held } from "./hands.mjs";
 import { Agent, Handler, equal, github, ok, run, sha256, until } from "./lib.mjs";
@@ -109,7 +108,7 @@ export class Journey {
     const text = await body.inputValue();
     ok(text.includes(from), `the editor holds ${text.slice(0, 200)}`);
     await this.hands.write(body, text.replace(from, to));
-    await this.hands.press(form.getByLabel(signature).first());
+    await this.hands.press(form.getByRole("radio", { name: signature }));
     await this.page.keyboard.press("Control+Enter");
     return form;
   }
@@ -118,7 +117,7 @@ export class Journey {
     await github(this.relay, "github", SECRET, '{"amount": 1, "kept": true}', { type: "edited" });
     await row(this.page, "edited").waitFor(PATIENCE);
     const before = this.handler.requests.length;
-    let form = await this.edit("edited", '"amount": 1', '"amount": 42', /afresh/i);
+    let form = await this.edit("edited", '"amount": 1', '"amount": 42', /^Sign afresh/);
     await until("the handler is called", () => this.handler.requests.length > before);
     const came = this.handler.requests.at(-1);
     equal(JSON.parse(came.body), { amount: 42, kept: true }, "the changed body");
@@ -126,7 +125,8 @@ export class Journey {
     await form.getByText(/200/).first().waitFor(PATIENCE);
     await picture(this.page, `edit-${this.Hands.name}`);
     await shut(this.page);
-    form = await this.edit("edited", '"amount": 1', '"amount": 43', /keep/i);
+    // The draft is as it was left.
+    form = await this.edit("edited", '"amount": 42', '"amount": 43', /^Keep/);
     await form.getByText(/401/).first().waitFor(PATIENCE);
     await shut(this.page);
     await this.person.clean("edit");
@@ -223,4 +223,3 @@ export class Journey {
   }
 }
 
-export const text = (path) => readFile(path, "utf8");
