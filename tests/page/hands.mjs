@@ -24,11 +24,15 @@ export class Keys {
   constructor(page) {
     this.page = page;
   }
-  /// Tabs to an element; every stop on the way must be seen.
+  /// Tabs to an element, or to another radio of its group; every stop on the way must be seen.
   async reach(what) {
     await what.waitFor();
     for (let n = 0; n < 250; n++) {
-      if (await what.evaluate((element) => element === document.activeElement || element.contains(document.activeElement) && !element.matches("main,[role=listbox]"))) return;
+      const there = await what.evaluate((element) => {
+        const at = document.activeElement;
+        return element === at || element.type === "radio" && at?.type === "radio" && at.name === element.name;
+      });
+      if (there) return;
       await this.page.keyboard.press("Tab");
       const lost = await this.page.evaluate(() => {
         const at = document.activeElement;
@@ -44,8 +48,9 @@ export class Keys {
   }
   async press(what) {
     await this.reach(what);
-    const kind = await what.evaluate((element) => element.type === "checkbox" || element.type === "radio");
-    await this.page.keyboard.press(kind ? "Space" : "Enter");
+    const type = await what.evaluate((element) => element.type);
+    if (type === "radio") for (let n = 0; n < 8 && !await what.isChecked(); n++) await this.page.keyboard.press("ArrowDown");
+    else await this.page.keyboard.press(type === "checkbox" ? "Space" : "Enter");
   }
   async write(what, text) {
     await this.reach(what);
