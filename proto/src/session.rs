@@ -110,6 +110,9 @@ pub struct Session {
     pings_sent: u64,
     /// The number of the ping whose pong somebody waits for.
     probe: Option<u64>,
+    /// The number of the heartbeat's newest ping, and when it was asked for.
+    beat: Option<(u64, Instant)>,
+    round_trip: Option<Duration>,
     outcomes_received: usize,
     outcomes_given: usize,
 }
@@ -149,6 +152,8 @@ impl Session {
             dropped_notices: 0,
             pings_sent: 0,
             probe: None,
+            beat: None,
+            round_trip: None,
             outcomes_received: 0,
             outcomes_given: 0,
             limits,
@@ -197,6 +202,11 @@ impl Session {
         self.dropped_notices
     }
 
+    /// How long the last heartbeat took to the peer and back; `None` before the first one.
+    pub const fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
+    }
+
     // What happened outside.
 
     /// Takes bytes from the peer. Pieces of any size give the same events.
@@ -233,7 +243,10 @@ impl Session {
             }
             Phase::Opening { .. } | Phase::Open => match self.heartbeat.judge(now) {
                 Verdict::Fine => {}
-                Verdict::Ping => self.owed.ping = true,
+                Verdict::Ping => {
+                    self.owed.ping = true;
+                    self.beat = Some((self.pings_sent + 1, now));
+                }
                 Verdict::Dead => self.close(CloseCode::HeartbeatTimeout, "the peer has been silent for too long"),
             },
             Phase::Closing { deadline: Some(deadline), .. } if now >= deadline => {

@@ -6,6 +6,7 @@ use std::{
     future::poll_fn,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Poll, Waker},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -33,6 +34,7 @@ pub(crate) struct SharedState {
     pub(crate) capacity: u32,
     pub(crate) open: bool,
     pub(crate) peer_draining: bool,
+    pub(crate) round_trip: Option<Duration>,
 
     // What the handles want of the tunnel.
     pub(crate) notices: VecDeque<Notice>,
@@ -203,6 +205,12 @@ impl Handle {
     #[must_use]
     pub fn in_flight(&self) -> u32 {
         self.0.lock().in_flight
+    }
+
+    /// How long the last heartbeat took to the other side and back; `None` before the first one.
+    #[must_use]
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.0.lock().round_trip
     }
 
     /// Whether exchanges can be opened: the tunnel is up and the agent is not draining.

@@ -196,7 +196,11 @@ impl Session {
 
     fn receive_pong(&mut self, payload: &Bytes) -> Result<(), ProtocolError> {
         let echo: [u8; 8] = payload[..].try_into().map_err(|_| ProtocolError::Malformed { what: "pong" })?;
-        let answers = |number| (number..=self.pings_sent).contains(&u64::from_be_bytes(echo));
+        let echoed = u64::from_be_bytes(echo);
+        if let Some((_, asked)) = self.beat.take_if(|(number, _)| *number == echoed) {
+            self.round_trip = Some(self.heartbeat.last_seen().since(asked));
+        }
+        let answers = |number| (number..=self.pings_sent).contains(&echoed);
         if self.probe.is_some_and(answers) {
             self.probe = None;
             self.events.push(Event::Answered);

@@ -828,6 +828,24 @@ fn too_many_outcomes_are_not_sent_and_end_the_session_of_a_peer_that_sends_them(
 }
 
 #[test]
+fn a_heartbeats_way_and_back_is_measured_by_its_own_pong() {
+    let mut pair = Pair::open();
+    assert_eq!(pair.relay.round_trip(), None);
+    let asked = pair.now.after(Duration::from_secs(5));
+    pair.relay.handle_timeout(asked);
+    let pong = |number: u64| {
+        let mut pong = BytesMut::new();
+        put_header(&mut pong, FrameType::Pong, 0, 0, 8);
+        pong.extend_from_slice(&number.to_be_bytes());
+        pong.freeze()
+    };
+    for (number, after_ms, measured_ms) in [(7, 10, None), (1, 30, Some(30)), (1, 90, Some(30))] {
+        pair.relay.handle_bytes(asked.after(Duration::from_millis(after_ms)), pong(number));
+        assert_eq!(pair.relay.round_trip(), measured_ms.map(Duration::from_millis), "{number}");
+    }
+}
+
+#[test]
 fn a_probe_is_answered_by_its_own_pong_only() {
     let mut pair = Pair::open();
     pair.pass(Duration::from_secs(5));

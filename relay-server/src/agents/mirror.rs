@@ -47,21 +47,49 @@ impl Mirrors {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    pub(super) fn count_dropped(&self) {
-        self.dropped.fetch_add(1, Ordering::Relaxed);
+    /// The count of one watcher's copies that were dropped, which `own` is its part of.
+    pub(super) fn count_of(&self, own: &Arc<AtomicU64>) -> DroppedCopies {
+        DroppedCopies { all: Arc::clone(&self.dropped), own: Arc::clone(own) }
     }
 
-    pub(super) fn begin(&self, exchanges: impl Iterator<Item = Exchange>) -> MirrorWriter {
-        let open = |exchange: Exchange| {
+    pub(super) fn begin(&self, exchanges: impl Iterator<Item = (Exchange, DroppedCopies)>) -> MirrorWriter {
+        let open = |(exchange, dropped): (Exchange, DroppedCopies)| {
             let (queue, pieces) = mpsc::channel(MAX_PIECES);
-            tokio::spawn(run(exchange, pieces, Arc::clone(&self.dropped)));
-            queue
+            tokio::spawn(run(exchange, pieces, dropped.clone()));
+            MirrorQueue { queue, dropped }
         };
-        MirrorWriter {
-            budget: Arc::clone(&self.budget),
-            dropped: Arc::clone(&self.dropped),
-            queues: exchanges.map(open).collect(),
+        MirrorWriter { budget: Arc::clone(&self.budget), queues: exchanges.map(open).collect() }
+    }
+}
+
+/// Where dropped copies are counted: those of everybody, and those of one session.
+#[derive(Clone, Debug)]
+pub(super) struct DroppedCopies {
+    all: Arc<AtomicU64>,
+    own: Arc<AtomicU64>,
+}
+
+impl DroppedCopies {
+    pub(super) fn count(&self) {
+        self.all.fetch_add(1, Ordering::Relaxed);
+        self.own.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[derive(Debug)]
+struct MirrorQueue {
+    queue: mpsc::Sender<Piece>,
+    dropped: DroppedCopies,
+}
+
+impl MirrorQueue {
+    /// Whether there is room for a piece. Without it the copy is dropped.
+    fn takes(&self, piece: Option<Piece>) -> bool {
+        let sent = piece.is_some_and(|piece| self.queue.try_send(piece).is_ok());
+        if !sent {
+            self.dropped.count();
         }
+        sent
     }
 }
 
@@ -75,8 +103,7 @@ enum Piece {
 #[derive(Debug)]
 pub(crate) struct MirrorWriter {
     budget: Arc<Semaphore>,
-    dropped: Arc<AtomicU64>,
-    queues: Vec<mpsc::Sender<Piece>>,
+    queues: Vec<MirrorQueue>,
 }
 
 impl MirrorWriter {
@@ -85,9 +112,7 @@ impl MirrorWriter {
         let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         self.queues.retain(|queue| {
             let memory = Arc::clone(&self.budget).try_acquire_many_owned(len);
-            let sent = memory.is_ok_and(|memory| queue.try_send(Piece::Data(bytes.clone(), memory)).is_ok());
-            self.dropped.fetch_add(u64::from(!sent), Ordering::Relaxed);
-            sent
+            queue.takes(memory.ok().map(|memory| Piece::Data(bytes.clone(), memory)))
         });
     }
 
@@ -97,13 +122,12 @@ impl MirrorWriter {
 
     pub(crate) fn finish(self, trailers: &HeaderBlock) {
         for queue in &self.queues {
-            let sent = queue.try_send(Piece::End(trailers.clone())).is_ok();
-            self.dropped.fetch_add(u64::from(!sent), Ordering::Relaxed);
+            queue.takes(Some(Piece::End(trailers.clone())));
         }
     }
 }
 
-async fn run(exchange: Exchange, pieces: mpsc::Receiver<Piece>, dropped: Arc<AtomicU64>) {
+async fn run(exchange: Exchange, pieces: mpsc::Receiver<Piece>, dropped: DroppedCopies) {
     let Exchange { request, response } = exchange;
     let copy = async {
         if !upload(request, pieces).await {
@@ -113,7 +137,7 @@ async fn run(exchange: Exchange, pieces: mpsc::Receiver<Piece>, dropped: Arc<Ato
         while let Some(Ok(_)) = answer.frame().await {}
     };
     if timeout(PATIENCE, copy).await.is_err() {
-        dropped.fetch_add(1, Ordering::Relaxed);
+        dropped.count();
     }
 }
 

@@ -301,7 +301,7 @@ async fn a_copy_gets_what_the_other_gets_and_a_slow_one_is_dropped_and_counted()
         mirror.data(&Bytes::from(vec![0; 256 * 1024]));
     }
     mirror.finish(&HeaderBlock::new());
-    assert_eq!(registry.dropped_copies(), 1);
+    assert_eq!((registry.dropped_copies(), registry.roster().0[0].dropped_copies), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -27,6 +27,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         while let Some(outcome) = state.outcomes.pop_front() {
             self.session.report(outcome);
         }
+        state.round_trip = self.session.round_trip();
         if std::mem::take(&mut state.probe) {
             self.session.probe();
         }

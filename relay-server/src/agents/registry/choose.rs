@@ -231,11 +231,12 @@ impl Registry {
         let open = |Candidate { agent, handle, load }| {
             let serves = policy.may(Right::Attach, endpoint, &agent.shown);
             let head = if serves { &head } else { &without };
-            let slot = Counted::new(load).zip(handle.reserve().ok());
-            if slot.is_none() {
-                self.mirrors.count_dropped();
-            }
-            slot.map(|(counted, slot)| slot.open(head.clone(), Box::new(counted)))
+            let dropped = self.mirrors.count_of(&agent.dropped_copies);
+            let Some((counted, slot)) = Counted::new(load).zip(handle.reserve().ok()) else {
+                dropped.count();
+                return None;
+            };
+            Some((slot.open(head.clone(), Box::new(counted)), dropped))
         };
         Some(self.mirrors.begin(watching.into_iter().filter_map(open)))
     }

@@ -7,6 +7,7 @@ use std::{collections::VecDeque, net::IpAddr, sync::atomic::Ordering};
 use jiff::{SignedDuration, Timestamp};
 use relay_program::api::{AgentEndpoint, AgentRow};
 use relay_proto::CloseCode;
+use relay_tunnel::Handle;
 use uuid::Uuid;
 
 use super::{Attached, Registry, Session, State};
@@ -105,6 +106,7 @@ impl State {
                 }
             })
             .collect();
+        let link = session.handle.get().and_then(Handle::round_trip);
         let facts = session.facts.lock();
         let since = i64::try_from(session.epoch).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
         AgentRow {
@@ -117,6 +119,8 @@ impl State {
             // An epoch is the relay's clock at the hello, or a moment later.
             since: since.map(|at| at.to_string()).unwrap_or_default(),
             in_flight: endpoints.iter().map(|endpoint| endpoint.in_flight).sum(),
+            link_us: link.map(|link| u64::try_from(link.as_micros()).unwrap_or(u64::MAX)),
+            dropped_copies: session.dropped_copies.load(Ordering::Relaxed),
             endpoints,
             ..AgentRow::default()
         }

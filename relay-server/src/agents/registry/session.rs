@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, OnceLock,
-    atomic::{AtomicBool, AtomicI64, Ordering},
+    atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
 };
 
 use parking_lot::Mutex;
@@ -38,6 +38,8 @@ pub(super) struct Session {
     pub(super) doubted: AtomicBool,
     /// Takes nothing more; a revision gives it nothing back.
     pub(super) drained: AtomicBool,
+    /// Copies that it did not get, since it did not keep up.
+    pub(super) dropped_copies: Arc<AtomicU64>,
     /// For people.
     pub(super) facts: Mutex<SessionFacts>,
 }
@@ -103,6 +105,7 @@ impl Session {
             asked: AtomicBool::new(false),
             doubted: AtomicBool::new(false),
             drained: AtomicBool::new(false),
+            dropped_copies: Arc::default(),
             facts: Mutex::default(),
         }
     }
