@@ -7,6 +7,7 @@
 //! page's files need no token: there is nothing in them.
 
 mod gate;
+mod inspector;
 mod listener;
 mod page;
 
@@ -27,7 +28,7 @@ use axum::{
     routing::get,
 };
 
-pub(crate) use self::{gate::AdminGate, listener::serve};
+pub(crate) use self::{gate::AdminGate, inspector::inspector, listener::serve};
 use crate::{
     agents::token::{AgentToken, TokenHash},
     api::{Api, Mount, problem},

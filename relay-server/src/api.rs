@@ -19,7 +19,7 @@ mod news;
 mod openapi;
 pub(crate) mod own_secret;
 pub(crate) mod problem;
-mod public;
+pub(crate) mod public;
 mod refused;
 mod replay;
 pub(crate) mod sessions;

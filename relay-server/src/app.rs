@@ -127,7 +127,7 @@ impl App {
         let page = code.map(|code| api.page_url(&code));
         let started = Started { page, ..started };
         let admin = admin::build(gate, &readiness, &services, &api);
-        let own = Arc::new(OwnServices { api: api.public() });
+        let own = Arc::new(OwnServices { api: api.public(), inspector: admin::inspector(&api) });
         let relay = Relay {
             started,
             drain_timeout: server.drain_timeout,

@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use self::{client::Untrusted, listener::OpenConnections, prove::Prover, request::Requests};
 pub(crate) use self::{
     listener::Ingress,
-    own::{Client, OwnService, OwnServices},
+    own::{Client, OwnService, OwnServices, Secure},
     request::API_BASE,
 };
 use crate::{

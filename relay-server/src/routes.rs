@@ -7,7 +7,7 @@
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
-use http::{HeaderName, Request, header, request::Parts, uri::Authority};
+use http::{HeaderMap, HeaderName, Request, header, request::Parts, uri::Authority};
 use percent_encoding::percent_decode_str;
 use prometheus_client::metrics::counter::Counter;
 use relay_schemes::Provider;
@@ -43,6 +43,8 @@ pub(crate) type Trust = Box<dyn Fn(IpAddr) -> bool + Send + Sync>;
 pub(crate) struct Routes {
     by_name: HashMap<String, Served>,
     by_host: HashMap<Arc<str>, Served>,
+    /// Where browsers find the page.
+    inspector: Option<Arc<str>>,
     /// Who may attach.
     pub tokens: Tokens,
     trusted: Trust,
@@ -73,6 +75,8 @@ pub(crate) enum Routed {
     Relay {
         path: String,
     },
+    /// To the page and its API, which have a host of their own.
+    Inspector,
     Endpoint(Matched),
 }
 
@@ -104,7 +108,8 @@ impl Routes {
         front: Option<Front>,
     ) -> Self {
         let (by_name, by_host, unrouted) = (HashMap::new(), HashMap::new(), metrics.unrouted.clone());
-        let mut routes = Self { by_name, by_host, tokens, trusted, public_url, named, front, unrouted };
+        let inspector = None;
+        let mut routes = Self { by_name, by_host, inspector, tokens, trusted, public_url, named, front, unrouted };
         for endpoint in endpoints {
             let name = endpoint.name.as_str();
             metrics.conceal(name, !endpoint.verify.proves());
@@ -115,6 +120,18 @@ impl Routes {
             routes.by_name.insert(endpoint.name.as_str().to_owned(), served);
         }
         routes
+    }
+
+    /// With the page at this host.
+    pub(crate) fn with_inspector(self, host: Option<Arc<str>>) -> Self {
+        Self { inspector: host, ..self }
+    }
+
+    /// Whether a request came over TLS, up to the proxies that are trusted to say so.
+    pub(crate) fn is_secure(&self, peer: Peer, headers: &HeaderMap) -> bool {
+        let mut said = headers.get_all(&known::FORWARDED_PROTO).iter();
+        let says_https = || matches!((said.next(), said.next()), (Some(said), None) if said == "https");
+        peer.secure || (self.trusts(peer.address) && says_https())
     }
 
     pub(crate) fn trusts(&self, address: IpAddr) -> bool {
@@ -207,6 +224,9 @@ impl Routes {
         let target = request.uri().path_and_query().map_or("", http::uri::PathAndQuery::as_str);
         if !target.starts_with('/') {
             return Err(SenderFault::BadRequest);
+        }
+        if self.inspector.as_deref() == Some(host.as_str()) {
+            return Ok(Routed::Inspector);
         }
         if !self.by_host.is_empty()
             && let Some(Served(endpoint, meter)) = self.by_host.get(host.as_str()).cloned()

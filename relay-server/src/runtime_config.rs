@@ -370,6 +370,7 @@ fn routes(config: &Config, metrics: &Metrics, public: SocketAddr) -> Routes {
     let front = named.filter(|_| trusted.is_empty()).map(PublicUrl::front);
     let trusted = Box::new(move |address| trusted.iter().any(|network| network.contains(address)));
     Routes::new(&config.endpoints, metrics, config.tokens.clone(), trusted, url, named.is_some(), front)
+        .with_inspector(config.server.inspector_host.clone())
 }
 
 /// Reading secrets can block, on a slow disk or a name that is no plain file.

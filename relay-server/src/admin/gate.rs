@@ -83,7 +83,7 @@ pub(super) async fn check(
 /// Fails where a browser says that another site's page asks. `same-site` is another one, too: ports are no sites, so
 /// that any program of this machine with a page is one. A person may follow a link to the page itself: its files hold
 /// nothing, and a browser runs no script of the other site there.
-fn same_origin(request: &Request, scheme: &str) -> Result<(), ApiError> {
+pub(super) fn same_origin(request: &Request, scheme: &str) -> Result<(), ApiError> {
     let headers = request.headers();
     let foreign = || ApiError::new(ApiErrorKind::Browser, "another site's page asks; only the relay's own may");
     let says = |name: &str, value: &str| headers.get(name).is_some_and(|said| said == value);

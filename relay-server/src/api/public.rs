@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use axum::{
+    Router,
     body::Body,
     extract::State,
     http::Request,
@@ -35,11 +36,16 @@ impl Api {
             .router(MOUNT)
             .layer(middleware::from_fn_with_state(Arc::clone(self), say_who))
             .layer(middleware::from_fn_with_state(MOUNT, problem::place));
-        BoxCloneSyncService::new(service_fn(move |request: Request<RequestBody>| {
-            let router = router.clone();
-            async move { router.oneshot(request.map(Body::new)).await.map(respond::own) }
-        }))
+        own_service(router)
     }
+}
+
+/// A router as the public listener calls it.
+pub(crate) fn own_service(router: Router) -> OwnService {
+    BoxCloneSyncService::new(service_fn(move |request: Request<RequestBody>| {
+        let router = router.clone();
+        async move { router.oneshot(request.map(Body::new)).await.map(respond::own) }
+    }))
 }
 
 async fn say_who(State(api): State<Arc<Api>>, mut request: Request<Body>, next: Next) -> Response {

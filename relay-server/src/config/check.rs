@@ -11,7 +11,7 @@ mod token;
 mod verify;
 
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -89,6 +89,9 @@ fn whole<'t>(texts: &[Text], roots: &[Section<'t>], context: Context<'_>, report
     let counted = || roots.iter().zip(texts).filter(|(_, text)| text.rows).map(|(root, _)| root);
     let endpoints: Vec<Arc<Endpoint>> = endpoint::endpoints(counted(), rows, report);
     let tokens = Tokens::new(token::tokens(counted(), context, &endpoints, report));
+    if let Some(host) = &server.inspector_host {
+        inspector_host(host, &server, tls.is_some(), &endpoints, &main.section("server", "").place("inspector_host"), report);
+    }
     if tls.is_none() && matches!(server.listen, Listen::Address(address) if !address.ip().is_loopback()) {
         report.warn(
             &main.section("server", "").under("listen", "--listen", context.flags.listen.as_deref()).place("listen"),
@@ -133,6 +136,7 @@ fn server(main: &Section<'_>, context: Context<'_>) -> Server {
     }
     let admin = server.value_or("admin", admin, values::address);
     let admin_hosts = server.list("admin_hosts", values::host);
+    let inspector_host = server.value("inspector_host", values::host);
     let state_dir = state_dir(&server, context);
     let public_url = server.value("public_url", PublicUrl::parse);
     let trusted_proxies = server.list("trusted_proxies", cidr);
@@ -144,6 +148,7 @@ fn server(main: &Section<'_>, context: Context<'_>) -> Server {
         listen,
         admin,
         admin_hosts,
+        inspector_host,
         state_dir,
         public_url,
         trusted_proxies,
@@ -151,6 +156,31 @@ fn server(main: &Section<'_>, context: Context<'_>) -> Server {
         workers: NonZeroUsize::new(workers).unwrap_or(NonZeroUsize::MIN),
         max_connections,
         max_connections_per_address: server.number("max_connections_per_address", share, 1..=1_000_000),
+    }
+}
+
+/// The page's own host is one that nothing else has: its cookie goes to whatever answers there.
+fn inspector_host(
+    host: &Arc<str>,
+    server: &Server,
+    has_tls: bool,
+    endpoints: &[Arc<Endpoint>],
+    place: &Place,
+    report: &Report<'_>,
+) {
+    let own = "give it a name of its own, such as \"inspect.example.com\"";
+    if **host == *"localhost" || host.parse::<IpAddr>().is_ok() {
+        report.error(place, format!("\"{host}\" is shared with whatever else runs there"), own);
+    }
+    if server.public_url.as_ref().is_some_and(|url| url.uri().host() == Some(host)) {
+        report.error(place, format!("\"{host}\" is where senders and agents come: server.public_url"), own);
+    }
+    if let Some(endpoint) = endpoints.iter().find(|endpoint| endpoint.hosts.contains(host)) {
+        report.error(place, format!("\"{host}\" leads to the endpoint \"{}\"", endpoint.name), own);
+    }
+    if !has_tls && server.trusted_proxies.is_empty() {
+        let help = "set [tls] cert and key, or name the proxy that ends TLS in server.trusted_proxies";
+        report.error(place, "a browser keeps the page's cookie over TLS alone, and there is none", help);
     }
 }
 

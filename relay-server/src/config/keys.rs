@@ -4,8 +4,8 @@ pub(super) const MAIN: &str = "version include server tls store limits inspect p
 /// What an included file may say.
 pub(super) const ROWS: &str = "provider endpoint token";
 pub(super) const SERVER: &str = "\
-    listen admin admin_hosts public_url state_dir trusted_proxies drain_timeout workers \
-    max_connections max_connections_per_address";
+    listen admin admin_hosts inspector_host public_url state_dir trusted_proxies drain_timeout \
+    workers max_connections max_connections_per_address";
 pub(super) const TLS: &str = "cert key";
 pub(super) const STORE: &str = "url max_size retention pending_retention";
 pub(super) const LIMITS: &str = "\

@@ -21,6 +21,8 @@ pub(crate) struct Server {
     pub admin: SocketAddr,
     /// Names under which it is asked, beside localhost and addresses.
     pub admin_hosts: Vec<Arc<str>>,
+    /// The name under which browsers find the page and its API on the public listener.
+    pub inspector_host: Option<Arc<str>>,
     /// Where the relay keeps small files of its own; `None` for a directory that ends with the process.
     pub state_dir: Option<PathBuf>,
     /// The address under which the public listener is reached from outside.

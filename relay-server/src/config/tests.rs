@@ -169,6 +169,28 @@ fn what_is_wrong_is_named_with_its_line() {
 }
 
 #[test]
+fn the_pages_host_is_its_own_and_there_is_tls() {
+    let with = |lines: &str| load(&GOOD.replacen("listen =", &format!("{lines}\nlisten ="), 1));
+    let proxy = "trusted_proxies = [\"10.0.0.0/8\"]\n";
+    let config = with(&format!("{proxy}inspector_host = \"Inspect.Example\"")).expect("loads");
+    assert_eq!(config.server.inspector_host.as_deref(), Some("inspect.example"));
+    let plain = with("inspector_host = \"inspect.example\"").expect_err("refused");
+    assert!(plain.contains("relay.toml:3: server.inspector_host: a browser keeps the page's cookie over TLS"), "{plain}");
+    for (lines, expected) in [
+        ("inspector_host = \"localhost\"", "is shared with whatever else runs there"),
+        ("inspector_host = \"127.0.0.1\"", "is shared with whatever else runs there"),
+        ("inspector_host = \"a.example\"\npublic_url = \"https://a.example:8443\"", "server.public_url"),
+    ] {
+        let errors = with(&format!("{proxy}{lines}")).expect_err("refused");
+        assert!(errors.contains(expected), "{lines}: {errors}");
+    }
+    let host = GOOD.replacen("name = \"github\"", "name = \"github\"\nhosts = [\"a.example\"]", 1);
+    let both = host.replacen("listen =", &format!("{proxy}inspector_host = \"a.example\"\nlisten ="), 1);
+    let errors = load(&both).expect_err("refused");
+    assert!(errors.contains("\"a.example\" leads to the endpoint \"github\""), "{errors}");
+}
+
+#[test]
 fn one_address_has_half_of_few_connections_and_its_share_of_many() {
     let with = |keys: &str| load(&GOOD.replace("listen =", &format!("{keys}\nlisten =")));
     for (keys, share) in [

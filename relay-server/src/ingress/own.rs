@@ -16,9 +16,15 @@ pub(crate) type OwnService = BoxCloneSyncService<Request<RequestBody>, Response<
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Client(pub(crate) IpAddr);
 
+/// Whether the request came over TLS, as far as that is known. Stands beside [`Client`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Secure(pub(crate) bool);
+
 pub(crate) struct OwnServices {
     /// What is below `/_relay/v1`, on every host that is no endpoint's own.
     pub(crate) api: OwnService,
+    /// All that is asked at the page's own host.
+    pub(crate) inspector: OwnService,
 }
 
 pub(super) async fn answer(service: OwnService, request: Request<RequestBody>) -> Response<ResponseBody> {

@@ -14,7 +14,7 @@ use super::{
     client::{self, Untrusted},
     head::{SeenHead, Watch, Watched},
     listener::OpenConnections,
-    own::{self, Client, OwnService, OwnServices},
+    own::{self, Client, OwnService, OwnServices, Secure},
     prove::{Proven, Prover},
     respond::{self, ResponseBody},
     slots::ConnectionSlot,
@@ -116,7 +116,7 @@ impl Requests {
         connection: &Connection,
         seen: SeenHead,
         opened: &mut OpenRequest,
-        mut request: Request<RequestBody>,
+        request: Request<RequestBody>,
     ) -> Asked {
         let (event_id, peer) = (EventId::new(), connection.peer);
         if seen.doubtful {
@@ -129,9 +129,10 @@ impl Requests {
                 Asked::Answered(self.attach(&routes, connection, request, event_id))
             }
             Ok(Routed::Relay { path }) if is_of_api(&path) => {
-                let client = client::address(peer.address, request.headers(), |address| routes.trusts(address));
-                request.extensions_mut().insert(Client(client));
-                Asked::Own(connection.own.api.clone(), Box::new(request))
+                Asked::Own(connection.own.api.clone(), own_request(&routes, peer, request))
+            }
+            Ok(Routed::Inspector) => {
+                Asked::Own(connection.own.inspector.clone(), own_request(&routes, peer, request))
             }
             Ok(Routed::Relay { .. }) => {
                 Asked::Answered(respond::failure(SenderFault::UnknownEndpoint.into(), event_id))
@@ -388,6 +389,15 @@ impl Requests {
             Err(turned) => respond::turned(turned),
         }
     }
+}
+
+/// A request to the relay itself, with what its services want to know of where it comes from.
+fn own_request(routes: &Routes, peer: Peer, mut request: Request<RequestBody>) -> Box<Request<RequestBody>> {
+    let client = client::address(peer.address, request.headers(), |address| routes.trusts(address));
+    let secure = routes.is_secure(peer, request.headers());
+    request.extensions_mut().insert(Client(client));
+    request.extensions_mut().insert(Secure(secure));
+    Box::new(request)
 }
 
 /// Whether a path below `/_relay/` is one of the API.

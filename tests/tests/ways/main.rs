@@ -15,6 +15,7 @@ mod fidelity;
 mod handshakes;
 mod hosts;
 mod inspect_agent;
+mod inspector_host;
 mod kept;
 mod limits;
 mod live;
