@@ -44,7 +44,7 @@ use tower::ServiceExt;
 
 use self::{sessions::PageSessions, table::Operation, who::Who};
 use crate::{
-    agents::token::{AgentToken, TokenHash},
+    agents::token::{AgentToken, Right, Token, TokenHash},
     failure::{ApiError, ApiErrorKind},
     runtime_config::RuntimeConfig,
     services::Services,
@@ -150,6 +150,13 @@ impl Api {
     /// The address that opens the page and logs in. What stands behind the `#` is sent to nobody.
     pub(crate) fn page_url(&self, code: &AgentToken) -> String {
         format!("{}/#code={}", self.inspector_url, code.expose())
+    }
+
+    /// Whether whoever asks may have signatures made at an endpoint: by the right to, or since it made the endpoint and
+    /// its secrets are no news to it.
+    pub(crate) fn may_sign(&self, who: &Who, endpoint: &str) -> bool {
+        let is_maker = |token: &Arc<Token>| self.runtime_config.view().is_maker(&token.name, endpoint);
+        who.may(Right::Sign, endpoint) || (who.may(Right::Create, endpoint) && who.own_token().is_some_and(is_maker))
     }
 
     /// Reads from the store. Tokens take turns, and none waits for ever.

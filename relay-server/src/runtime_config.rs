@@ -21,7 +21,7 @@ use toml::Table;
 use zeroize::Zeroizing;
 
 use self::{
-    made::{Made, SCOPE},
+    made::{MADE_BY, Made, SCOPE},
     sealing::{foreign_seals, seal_into},
 };
 pub(crate) use self::{
@@ -87,12 +87,22 @@ pub(crate) struct View {
     made: std::collections::HashSet<String>,
     /// Tokens of the API, and until when older secrets of each are good.
     tokens: std::collections::HashMap<String, Option<Timestamp>>,
+    makers: std::collections::HashMap<String, String>,
 }
 
 impl View {
+    fn new(shown: Shown, made: &Made) -> Self {
+        Self { shown, made: made.names(), tokens: made.tokens.clone(), makers: made.makers.clone() }
+    }
+
     /// Where an endpoint comes from.
     pub(crate) fn source(&self, endpoint: &str) -> &'static str {
         if self.made.contains(endpoint) { "api" } else { "file" }
+    }
+
+    /// Whether a token made this endpoint, with every secret that it has.
+    pub(crate) fn is_maker(&self, token: &str, endpoint: &str) -> bool {
+        self.makers.get(endpoint).is_some_and(|maker| maker == token)
     }
 
     /// A token of the API: until when older secrets of it are good.
@@ -157,7 +167,7 @@ impl RuntimeConfig {
         services: Services,
     ) -> Arc<Self> {
         follow(&services, &config, public);
-        let view = ArcSwap::from_pointee(View { shown: config.shown, made: made.names(), tokens: made.tokens.clone() });
+        let view = ArcSwap::from_pointee(View::new(config.shown, &made));
         Arc::new(Self { source, public, vault, store, services, running: Mutex::new(running), view })
     }
 
@@ -198,11 +208,13 @@ impl RuntimeConfig {
         Ok(())
     }
 
-    /// Makes an endpoint, with secrets of its own that are sealed. What there is to know of it comes back.
+    /// Makes an endpoint, with secrets of its own that are sealed. What there is to know of it comes back. The token that
+    /// makes it is remembered if it gave every secret: what it refers to is not its own.
     pub(crate) async fn create(
         &self,
         mut row: Table,
         secrets: Vec<Zeroizing<String>>,
+        maker: Option<Arc<str>>,
     ) -> Result<Vec<String>, ChangeError> {
         let running = self.running.lock().await;
         let name = rows::name_of(&row).ok_or_else(|| ChangeError::Malformed("name = \"…\" is missing".to_owned()))?;
@@ -216,6 +228,7 @@ impl RuntimeConfig {
         }
         foreign_seals(&row)?;
         rows::settle_paths(&mut row, running.input.base());
+        let maker = maker.filter(|_| !rows::has_references(&row));
         let sealed = seal_into(&mut row, &name, secrets)?;
         made.sealed.extend(sealed.iter().cloned());
         let new = Rows { endpoint: vec![row.clone()], token: Vec::new() };
@@ -224,7 +237,12 @@ impl RuntimeConfig {
         for (sealed, secret) in &sealed {
             self.vault.put(SCOPE, sealed, secret).await?;
         }
-        let set = vec![(ConfigKind::Endpoint, vec![named(&row)?])];
+        let mut stored = row.clone();
+        if let Some(maker) = maker {
+            stored.insert(MADE_BY.to_owned(), maker.as_ref().into());
+            made.makers.insert(name.clone(), maker.as_ref().to_owned());
+        }
+        let set = vec![(ConfigKind::Endpoint, vec![named(&stored)?])];
         self.store.configure(store::Source::Api, set, false, now).await?;
         let about = format!("endpoint.{name}");
         let warnings = config.warnings.iter().filter(|one| one.key.starts_with(&about));
@@ -334,7 +352,7 @@ impl RuntimeConfig {
             tracing::error!(%error, "the store was not told which endpoints remember what was signed");
         }
         follow(&self.services, &config, self.public);
-        self.view.store(Arc::new(View { shown: config.shown, made: made.names(), tokens: made.tokens.clone() }));
+        self.view.store(Arc::new(View::new(config.shown, made)));
     }
 }
 

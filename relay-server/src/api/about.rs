@@ -11,6 +11,7 @@ use super::{
     table::{Needs, Operation},
     who::{Who, WhoKind},
 };
+use crate::agents::token::Right;
 
 /// What a page or a program may build on.
 const FEATURES: &[&str] = &["bulk", "dead", "edit", "export", "figures", "search", "stream"];
@@ -23,6 +24,13 @@ pub(super) fn operations() -> Vec<Operation> {
 
 async fn show(State(api): State<Arc<Api>>, who: Who) -> Response {
     let routes = api.services.routes.load();
+    let mut rights = who.rights();
+    let sign = Right::Sign.name().to_owned();
+    for endpoint in routes.endpoints().map(|endpoint| endpoint.name.as_str()) {
+        if !who.may(Right::Sign, endpoint) && api.may_sign(&who, endpoint) {
+            rights.entry(endpoint.to_owned()).or_default().push(sign.clone());
+        }
+    }
     let about = About {
         relay: AboutRelay {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -39,7 +47,7 @@ async fn show(State(api): State<Arc<Api>>, who: Who) -> Response {
             }
             .to_owned(),
             name: who.name.to_string(),
-            rights: who.rights(),
+            rights,
         },
         limits: AboutLimits { page: who.list_bounds().max_limit, query_bytes: 512, edit_bytes: MAX_BODY_BYTES },
     };

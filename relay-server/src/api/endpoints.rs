@@ -215,7 +215,8 @@ async fn make(
     let name = name_of(&endpoint).unwrap_or_default().to_owned();
     who.must(Right::Create, &name)?;
     let config = Arc::clone(&api.runtime_config);
-    let warnings = undisturbed(async move { config.create(endpoint, secrets).await }).await?;
+    let maker = who.own_token().map(|token| Arc::clone(&token.name));
+    let warnings = undisturbed(async move { config.create(endpoint, secrets, maker).await }).await?;
     let detail = whole(&api, &who, &name).await?;
     Ok(ask::answer(
         StatusCode::CREATED,

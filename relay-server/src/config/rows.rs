@@ -91,6 +91,16 @@ pub(crate) fn sealed_in(row: &Table) -> Vec<String> {
     found
 }
 
+/// Whether a row refers to any secret.
+pub(crate) fn has_references(row: &Table) -> bool {
+    let mut found = false;
+    references(&mut row.clone(), &mut |text| {
+        found |= text.parse::<SecretRef>().is_ok();
+        None
+    });
+    found
+}
+
 /// Makes references to files independent of where the config file is.
 pub(crate) fn settle_paths(row: &mut Table, base: &Path) {
     references(row, &mut |text| absolute(text, base));

@@ -1,7 +1,8 @@
 //! Endpoints and tokens that were made through the API: their rows in the store, and the secrets that these refer to.
 //!
-//! A token's row may say of an older digest until when it is good (`grace`). That is the store's own word and no key of
-//! a config: here it becomes a digest like any other, or none.
+//! A token's row may say of an older digest until when it is good (`grace`), and an endpoint's row which token made it
+//! with every secret of it (`made_by`). These are the store's own words and no keys of a config: here the digest becomes
+//! one like any other, or none, and the maker is taken out.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -30,12 +31,17 @@ pub(super) struct Made {
     pub(super) sealed: HashMap<String, Zeroizing<Vec<u8>>>,
     /// By token, until when its older secrets are good, if any are.
     pub(super) tokens: HashMap<String, Option<Timestamp>>,
+    /// By endpoint, the token that made it.
+    pub(super) makers: HashMap<String, String>,
 }
+
+/// The key of an endpoint's stored row that names the token which made it.
+pub(super) const MADE_BY: &str = "made_by";
 
 impl Made {
     /// A secret that cannot be opened is left out: its endpoint takes nothing, and the others go on.
     pub(super) async fn read(store: &Arc<dyn Store>, vault: &Vault, now: Timestamp) -> Result<Self, StoreError> {
-        let mut this = Self { rows: Rows::default(), sealed: HashMap::new(), tokens: HashMap::new() };
+        let mut this = Self { rows: Rows::default(), sealed: HashMap::new(), tokens: HashMap::new(), makers: HashMap::new() };
         for kind in [ConfigKind::Endpoint, ConfigKind::Token] {
             for stored in store.config(kind).await?.into_iter().filter(|row| row.source == Source::Api) {
                 let Some(mut row) = rows::row_of(&stored.value) else {
@@ -51,7 +57,12 @@ impl Made {
                     }
                 }
                 match kind {
-                    ConfigKind::Endpoint => this.rows.endpoint.push(row),
+                    ConfigKind::Endpoint => {
+                        if let Some(Value::String(maker)) = row.remove(MADE_BY) {
+                            this.makers.insert(stored.name, maker);
+                        }
+                        this.rows.endpoint.push(row);
+                    }
                     ConfigKind::Token => {
                         let until = settle_grace(&mut row, now);
                         this.tokens.insert(stored.name, until);
@@ -69,6 +80,7 @@ impl Made {
 
     pub(super) fn take(&mut self, endpoint: &str) -> Option<Table> {
         let at = self.rows.endpoint.iter().position(|row| rows::name_of(row) == Some(endpoint))?;
+        self.makers.remove(endpoint);
         Some(self.rows.endpoint.remove(at))
     }
 }

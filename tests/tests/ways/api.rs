@@ -4,10 +4,10 @@ use std::path::Path;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use relay_tests::{
     process::{Agent, Server},
-    sender::{request, send},
+    sender::{request, send, send_streaming, signed},
 };
 use serde_json::{Value, json};
 
@@ -25,6 +25,24 @@ async fn relay() -> Server {
 }
 
 async fn ask(at: &str, token: &str, method: &str, path: &str, more: &[(&str, &str)], body: &str) -> Response<Bytes> {
+    send(at, question(at, token, method, path, more, body)).await.expect("answers")
+}
+
+/// The head of an answer and the first piece of its body: a stream goes on.
+async fn ask_stream(at: &str, token: &str, path: &str) -> Response<Bytes> {
+    let (head, mut body) = send_streaming(at, question(at, token, "GET", path, &[], "")).await.expect("answers").into_parts();
+    let frame = body.frame().await.expect("it begins").expect("whole");
+    Response::from_parts(head, frame.into_data().expect("data"))
+}
+
+fn question(
+    at: &str,
+    token: &str,
+    method: &str,
+    path: &str,
+    more: &[(&str, &str)],
+    body: &str,
+) -> Request<Full<Bytes>> {
     let mut request = Request::builder().method(method).uri(path).header("host", at);
     if !token.is_empty() {
         request = request.header("authorization", format!("Bearer {token}"));
@@ -32,8 +50,7 @@ async fn ask(at: &str, token: &str, method: &str, path: &str, more: &[(&str, &st
     for (name, value) in more {
         request = request.header(*name, *value);
     }
-    let request = request.body(Full::new(body.to_owned().into())).expect("lawful");
-    send(at, request).await.expect("answers")
+    request.body(Full::new(body.to_owned().into())).expect("lawful")
 }
 
 fn read(answer: &Response<Bytes>) -> Value {
@@ -73,7 +90,10 @@ async fn no_path_shows_a_token_what_is_anothers() {
             .replace("{name}", "b-other")
             .replace("{code}", "busy");
         let filled = format!("/_relay/v1{filled}");
-        let answer = ask(&relay.public, TEAM_TOKEN, &method, &filled, &[], "").await;
+        let answer = match path.as_str() {
+            "/stream" => ask_stream(&relay.public, TEAM_TOKEN, &filled).await,
+            _ => ask(&relay.public, TEAM_TOKEN, &method, &filled, &[], "").await,
+        };
         let (status, mut body) = (answer.status(), read(&answer));
         assert_ne!(status, StatusCode::METHOD_NOT_ALLOWED, "{method} {path}");
         assert!(!status.is_server_error(), "{method} {path}: {status} {body}");
@@ -353,4 +373,52 @@ async fn an_endpoint_is_set_up_by_what_the_relay_says() {
     assert!(make("a-lab", "gitlab-token").await["secret"].is_string());
     let setup = read(&ask(&relay.public, TEAM_TOKEN, "GET", "/_relay/v1/endpoints/a-lab/setup", &[], "").await);
     assert_eq!((&setup["curl"], setup["url"].is_string()), (&Value::Null, true), "{setup}");
+}
+
+#[tokio::test]
+async fn whoever_made_an_endpoint_may_sign_with_the_secret_that_it_gave() {
+    let relay = relay().await;
+    let admin = relay.admin_token().expect("a token");
+    let create = ["token", "create", "maker", "--endpoints", "m-*", "--rights", "read,replay,create", "--running"];
+    let token = run(&relay, &create).await;
+    let secret = "It's a Secret to Everybody";
+    let make = async |at: &str, base: &str, token: &str, name: &str, own: bool| {
+        let mut row = json!({ "endpoint": { "name": name, "mode": "assured", "verify": { "provider": "github" } } });
+        match own {
+            true => row["secrets"] = json!([secret]),
+            false => row["endpoint"]["verify"]["secrets"] = json!(["env:TEAM"]),
+        }
+        let made = ask(at, token, "POST", &format!("{base}/endpoints"), &[], &row.to_string()).await;
+        assert_eq!(made.status(), StatusCode::CREATED, "{name}: {}", read(&made));
+    };
+    make(&relay.public, "/_relay/v1", &token, "m-own", true).await;
+    make(&relay.public, "/_relay/v1", &token, "m-relays", false).await;
+    make(&relay.admin, "/api/v1", &admin, "m-admins", true).await;
+    let rights = async || {
+        read(&ask(&relay.public, &token, "GET", "/_relay/v1/", &[], "").await)["you"]["rights"].clone()
+    };
+    assert_eq!(rights().await, json!({ "m-*": ["read", "replay", "create"], "m-own": ["sign"] }));
+    // It is remembered beside the row.
+    let config = relay.config().expect("a config").replace("a-own", "a-other");
+    relay.set_config(&config).expect("written");
+    relay.reload().await.expect("a signal");
+    let end = tokio::time::Instant::now() + std::time::Duration::from_secs(5);
+    while ask(&relay.admin, &admin, "GET", "/api/v1/endpoints/a-other", &[], "").await.status() != StatusCode::OK {
+        assert!(tokio::time::Instant::now() < end, "the config is not read again");
+    }
+    for (name, secret, expected) in [
+        ("m-own", secret, StatusCode::OK),
+        ("m-relays", TEAM_TOKEN, StatusCode::FORBIDDEN),
+        ("m-admins", secret, StatusCode::FORBIDDEN),
+    ] {
+        let lines = signed("github", secret, b"{}").expect("signs");
+        let lines: Vec<_> = lines.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let kept = send(&relay.public, request("POST", &format!("/{name}"), &lines, "{}")).await.expect("answers");
+        let path = format!("/_relay/v1/events/{}/replay?to=endpoint&signature=fresh", header(&kept, "relay-event-id"));
+        let edit = json!({ "body_text": "{\"changed\":1}" }).to_string();
+        let json = [("content-type", "application/json")];
+        let replayed = ask(&relay.public, &token, "POST", &path, &json, &edit).await;
+        assert_eq!(replayed.status(), expected, "{name}: {}", read(&replayed));
+        assert!(expected == StatusCode::OK || read(&replayed)["code"] == "may_not_sign", "{}", read(&replayed));
+    }
 }
