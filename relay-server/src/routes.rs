@@ -130,7 +130,7 @@ impl Routes {
     /// Whether a request came over TLS, up to the proxies that are trusted to say so.
     pub(crate) fn is_secure(&self, peer: Peer, headers: &HeaderMap) -> bool {
         let mut said = headers.get_all(&known::FORWARDED_PROTO).iter();
-        let says_https = || matches!((said.next(), said.next()), (Some(said), None) if said == "https");
+        let mut says_https = || matches!((said.next(), said.next()), (Some(said), None) if said == "https");
         peer.secure || (self.trusts(peer.address) && says_https())
     }
 

@@ -77,7 +77,8 @@ async fn replay(
     let (name, delivery) = (record.summary.endpoint.clone(), &api.services.delivery);
     let endpoint = api.services.routes.load().endpoint(name.as_str()).cloned();
     let may = |right| who.may(right, name.as_str());
-    let asker = Asker { attach: may(Right::Attach), replay: may(Right::Replay), sign: api.may_sign(&who, name.as_str()) };
+    let asker =
+        Asker { attach: may(Right::Attach), replay: may(Right::Replay), sign: api.may_sign(&who, name.as_str()) };
     let usual = if who.kind == WhoKind::Token || asked.name.is_some() { To::Agent } else { To::Endpoint };
     match asked.to.unwrap_or(usual) {
         To::Endpoint if may(Right::Replay) => {

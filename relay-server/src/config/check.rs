@@ -90,7 +90,14 @@ fn whole<'t>(texts: &[Text], roots: &[Section<'t>], context: Context<'_>, report
     let endpoints: Vec<Arc<Endpoint>> = endpoint::endpoints(counted(), rows, report);
     let tokens = Tokens::new(token::tokens(counted(), context, &endpoints, report));
     if let Some(host) = &server.inspector_host {
-        inspector_host(host, &server, tls.is_some(), &endpoints, &main.section("server", "").place("inspector_host"), report);
+        inspector_host(
+            host,
+            &server,
+            tls.is_some(),
+            &endpoints,
+            &main.section("server", "").place("inspector_host"),
+            report,
+        );
     }
     if tls.is_none() && matches!(server.listen, Listen::Address(address) if !address.ip().is_loopback()) {
         report.warn(
@@ -172,7 +179,7 @@ fn inspector_host(
     if **host == *"localhost" || host.parse::<IpAddr>().is_ok() {
         report.error(place, format!("\"{host}\" is shared with whatever else runs there"), own);
     }
-    if server.public_url.as_ref().is_some_and(|url| url.uri().host() == Some(host)) {
+    if server.public_url.as_ref().is_some_and(|url| url.uri().host() == Some(&**host)) {
         report.error(place, format!("\"{host}\" is where senders and agents come: server.public_url"), own);
     }
     if let Some(endpoint) = endpoints.iter().find(|endpoint| endpoint.hosts.contains(host)) {

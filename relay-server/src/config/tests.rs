@@ -175,7 +175,10 @@ fn the_pages_host_is_its_own_and_there_is_tls() {
     let config = with(&format!("{proxy}inspector_host = \"Inspect.Example\"")).expect("loads");
     assert_eq!(config.server.inspector_host.as_deref(), Some("inspect.example"));
     let plain = with("inspector_host = \"inspect.example\"").expect_err("refused");
-    assert!(plain.contains("relay.toml:3: server.inspector_host: a browser keeps the page's cookie over TLS"), "{plain}");
+    assert!(
+        plain.contains("relay.toml:3: server.inspector_host: a browser keeps the page's cookie over TLS"),
+        "{plain}"
+    );
     for (lines, expected) in [
         ("inspector_host = \"localhost\"", "is shared with whatever else runs there"),
         ("inspector_host = \"127.0.0.1\"", "is shared with whatever else runs there"),

@@ -131,9 +131,7 @@ impl Requests {
             Ok(Routed::Relay { path }) if is_of_api(&path) => {
                 Asked::Own(connection.own.api.clone(), own_request(&routes, peer, request))
             }
-            Ok(Routed::Inspector) => {
-                Asked::Own(connection.own.inspector.clone(), own_request(&routes, peer, request))
-            }
+            Ok(Routed::Inspector) => Asked::Own(connection.own.inspector.clone(), own_request(&routes, peer, request)),
             Ok(Routed::Relay { .. }) => {
                 Asked::Answered(respond::failure(SenderFault::UnknownEndpoint.into(), event_id))
             }

@@ -41,7 +41,8 @@ pub(super) const MADE_BY: &str = "made_by";
 impl Made {
     /// A secret that cannot be opened is left out: its endpoint takes nothing, and the others go on.
     pub(super) async fn read(store: &Arc<dyn Store>, vault: &Vault, now: Timestamp) -> Result<Self, StoreError> {
-        let mut this = Self { rows: Rows::default(), sealed: HashMap::new(), tokens: HashMap::new(), makers: HashMap::new() };
+        let mut this =
+            Self { rows: Rows::default(), sealed: HashMap::new(), tokens: HashMap::new(), makers: HashMap::new() };
         for kind in [ConfigKind::Endpoint, ConfigKind::Token] {
             for stored in store.config(kind).await?.into_iter().filter(|row| row.source == Source::Api) {
                 let Some(mut row) = rows::row_of(&stored.value) else {

@@ -30,7 +30,8 @@ async fn ask(at: &str, token: &str, method: &str, path: &str, more: &[(&str, &st
 
 /// The head of an answer and the first piece of its body: a stream goes on.
 async fn ask_stream(at: &str, token: &str, path: &str) -> Response<Bytes> {
-    let (head, mut body) = send_streaming(at, question(at, token, "GET", path, &[], "")).await.expect("answers").into_parts();
+    let (head, mut body) =
+        send_streaming(at, question(at, token, "GET", path, &[], "")).await.expect("answers").into_parts();
     let frame = body.frame().await.expect("it begins").expect("whole");
     Response::from_parts(head, frame.into_data().expect("data"))
 }
@@ -394,9 +395,8 @@ async fn whoever_made_an_endpoint_may_sign_with_the_secret_that_it_gave() {
     make(&relay.public, "/_relay/v1", &token, "m-own", true).await;
     make(&relay.public, "/_relay/v1", &token, "m-relays", false).await;
     make(&relay.admin, "/api/v1", &admin, "m-admins", true).await;
-    let rights = async || {
-        read(&ask(&relay.public, &token, "GET", "/_relay/v1/", &[], "").await)["you"]["rights"].clone()
-    };
+    let rights =
+        async || read(&ask(&relay.public, &token, "GET", "/_relay/v1/", &[], "").await)["you"]["rights"].clone();
     assert_eq!(rights().await, json!({ "m-*": ["read", "replay", "create"], "m-own": ["sign"] }));
     // It is remembered beside the row.
     let config = relay.config().expect("a config").replace("a-own", "a-other");
