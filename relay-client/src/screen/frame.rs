@@ -96,7 +96,10 @@ impl ScreenView {
             LinkNow::Lost { why } => format!("  {why}"),
         };
         x = canvas.text(x, 0, &link, if matches!(head.link, LinkNow::Lost { .. }) { Tone::Bad } else { Tone::Plain });
-        let figures = head.figures.unwrap_or_else(|| self.figures_at_hand(now));
+        let at_hand = self.figures_at_hand(now);
+        let mut figures = head.figures.unwrap_or(at_hand);
+        // The relay counts in steps of ten seconds.
+        figures.per_minute = figures.per_minute.max(at_hand.per_minute);
         x = canvas.text(x + wide_gap, 0, &format!("{}/min", count(figures.per_minute)), Tone::Plain);
         if let Some(us) = figures.p50_us {
             x = canvas.text(x + gap, 0, &format!("p50 {}", took(us)), Tone::Plain);
@@ -125,7 +128,6 @@ impl ScreenView {
     }
 
     fn draw_views(&self, canvas: &mut Canvas<'_>, margin: u16) {
-        self.find.draw(canvas);
         let unseen = self.unseen();
         let follow = match (self.paused, unseen) {
             (true, 0) => "paused".to_owned(),
@@ -143,11 +145,15 @@ impl ScreenView {
         canvas.right(end, 0, &live, tone);
         let end = end.saturating_sub(u16::try_from(columns(&live)).unwrap_or(end) + 1);
         canvas.right(end, 0, &follow, Tone::Plain);
+        let end = end.saturating_sub(u16::try_from(columns(&follow)).unwrap_or(end) + 1);
+        // What is typed has the whole line.
+        let end = if self.find.is_typing() { canvas.width() } else { end };
+        self.find.draw(&mut canvas.part(0, 0, end, 1));
     }
 
     fn draw_keys(&self, canvas: &mut Canvas<'_>, is_wide: bool) {
-        if !self.note.is_empty() {
-            canvas.text(1, 0, &self.note, Tone::Odd);
+        if let Some(note) = self.find.mistake().or(Some(&*self.note)).filter(|note| !note.is_empty()) {
+            canvas.text(1, 0, note, Tone::Odd);
             return;
         }
         let (keys, gap): (&[&str], u16) = if is_wide { (&keys::LONG, 3) } else { (&keys::SHORT, 2) };

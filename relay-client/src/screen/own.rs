@@ -15,10 +15,15 @@ use crate::{
 };
 
 /// What the relay tells of an event, where it does, with what this agent knows beside it; else what this agent knows.
-pub(super) fn detail(tap: &Tap, id: &str, told: Result<EventDetail, String>) -> Result<EventDetail, String> {
+pub(super) fn detail(
+    tap: &Tap,
+    agent: &str,
+    id: &str,
+    told: Result<EventDetail, String>,
+) -> Result<EventDetail, String> {
     let calls = tap.of(id);
     let Some(last) = calls.last() else { return told };
-    let Ok(mut told) = told else { return Ok(seen(&calls, last)) };
+    let Ok(mut told) = told else { return Ok(seen(&calls, last, agent)) };
     let here = shown(last).request.sha256;
     if let (None, Some(here), Some(there)) = (told.same_at_handler, here, &told.body.sha256) {
         told.same_at_handler = Some(here == *there);
@@ -36,10 +41,10 @@ pub(super) fn body(tap: &Tap, id: &str, part: Part) -> Option<Bytes> {
     Some(if part == Part::Request { call.request.kept.clone() } else { call.answer.kept.clone() })
 }
 
-fn seen(calls: &[Arc<TapExchange>], last: &TapExchange) -> EventDetail {
+fn seen(calls: &[Arc<TapExchange>], last: &TapExchange, agent: &str) -> EventDetail {
     let AgentExchange { event_id, replay_of, endpoint, came_at, method, target, headers, masked, request, .. } =
         shown(last);
-    let attempts: Vec<EventAttempt> = calls.iter().map(|call| attempt(shown(call))).collect();
+    let attempts: Vec<EventAttempt> = calls.iter().map(|call| attempt(shown(call), agent)).collect();
     let status = attempts.last().and_then(|attempt| attempt.status);
     let us = attempts.last().map(|attempt| attempt.duration_us);
     let state = match status {
@@ -60,6 +65,7 @@ fn seen(calls: &[Arc<TapExchange>], last: &TapExchange) -> EventDetail {
         replay_of,
         kind: "event".to_owned(),
         took_us: us,
+        agent: Some(agent.to_owned()),
         ..EventSummary::default()
     };
     EventDetail {
@@ -74,7 +80,7 @@ fn seen(calls: &[Arc<TapExchange>], last: &TapExchange) -> EventDetail {
     }
 }
 
-fn attempt(call: AgentExchange) -> EventAttempt {
+fn attempt(call: AgentExchange, agent: &str) -> EventAttempt {
     let answer = EventAnswer {
         headers: call.answer_headers,
         size: call.answer.size,
@@ -86,6 +92,7 @@ fn attempt(call: AgentExchange) -> EventAttempt {
         duration_ms: call.duration_us / 1000,
         outcome: call.error.unwrap_or_else(|| "answered".to_owned()),
         status: call.status,
+        agent: Some(agent.to_owned()),
         duration_us: call.duration_us,
         answer: call.status.map(|_| answer),
         sha256_in: call.request.sha256,

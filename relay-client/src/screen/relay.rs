@@ -107,7 +107,7 @@ impl Asker {
             }
             Question::Event(id) => {
                 let event = api.event(&id).await.map_err(told).and_then(|event| read(&event));
-                News::Detail(Box::new(own::detail(&self.tap, &id, event)?))
+                News::Detail(Box::new(own::detail(&self.tap, &self.config.name, &id, event)?))
             }
             Question::Body { id, part } => {
                 let bytes = match part {

@@ -51,6 +51,11 @@ impl Find {
         self.typing = Some(self.typed.clone());
     }
 
+    /// The first thing that cannot be read of what is searched for.
+    pub(super) fn mistake(&self) -> Option<&str> {
+        self.mistake.as_deref()
+    }
+
     /// Takes a key of what is typed; whether the relay is to be asked anew.
     pub(super) fn type_key(&mut self, key: &KeyEvent) -> bool {
         let Some(text) = &mut self.typing else { return false };
@@ -136,10 +141,9 @@ impl Find {
             (None, "") => return,
             (None, text) => (format!("/{text}"), Tone::Plain),
         };
-        x = canvas.text(x, 0, &text, tone) + 2;
-        if let Some(mistake) = &self.mistake {
-            canvas.text(x, 0, mistake, Tone::Odd);
-        }
+        let width = canvas.width();
+        canvas.part(x, 0, width.saturating_sub(x), 1).text(0, 0, &" ".repeat(width.into()), Tone::Plain);
+        canvas.text(x, 0, &text, tone);
     }
 }
 

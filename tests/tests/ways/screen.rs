@@ -41,7 +41,11 @@ impl Tmux {
         let tmux = Self { folder: tempfile::tempdir().expect("a folder"), ended: AtomicUsize::new(0) };
         let shell = "env PS1='$ ' bash --norc --noprofile -i";
         let mut command = tmux.command(&["-u", "new-session", "-d", "-x", "80", "-y", "24", shell]);
-        command.env("RELAY_TOKEN", token).env("LC_ALL", "C.UTF-8").env("SCREEN_TEST_PANIC", "1");
+        command
+            .env("RELAY_TOKEN", token)
+            .env("LC_ALL", "C.UTF-8")
+            .env("SCREEN_TEST_PANIC", "1")
+            .env("RUST_BACKTRACE", "0");
         for name in ["NO_COLOR", "TMUX", "SSH_CONNECTION", "DISPLAY"] {
             command.env_remove(name);
         }
