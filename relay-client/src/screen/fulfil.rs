@@ -34,7 +34,7 @@ impl ViewThread {
                 Wish::Quit => {
                     let _ = self.asked.try_send(Asked::Stop);
                 }
-                Wish::Redraw => self.taken.terminal.clear()?,
+                Wish::Redraw => self.taken.redraw()?,
                 Wish::Mouse(wanted) => self.taken.mouse(wanted)?,
                 Wish::Suspend => self.suspend()?,
                 Wish::Copy { bytes, what } => self.view.note = copied(&bytes, &what),

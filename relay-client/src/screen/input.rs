@@ -1,5 +1,8 @@
 //! Keys, read by a thread of their own so that waiting for one holds up nothing.
 //!
+//! crossterm reads and understands them. Where a resize and a key come at once it loses sight of the key until the next
+//! one, so what it leaves behind is read here.
+//!
 //! Invariants: nothing is read while the [`InputGate`] is closed, which is how an editor or a shell gets the terminal; a
 //! terminal that is gone ends the thread.
 
@@ -7,6 +10,8 @@ use std::{io, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use ratatui::crossterm::event::{self, Event};
+#[cfg(unix)]
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use tokio::sync::mpsc;
 
 /// How long one wait for a key is: so long the gate may take to close.
@@ -40,29 +45,80 @@ pub(super) fn events(gate: InputGate) -> io::Result<mpsc::Receiver<Event>> {
                 std::thread::sleep(WAIT);
                 continue;
             }
-            let Ok(event) = next() else { return };
+            let Ok(events) = next() else { return };
             drop(closed);
-            if let Some(event) = event
-                && keys.blocking_send(event).is_err()
-            {
-                return;
+            for event in events {
+                if keys.blocking_send(event).is_err() {
+                    return;
+                }
             }
         }
     })?;
     Ok(taken)
 }
 
-/// The next event, if one comes soon. An error: the terminal is gone.
+/// The events that come soon. An error: the terminal is gone.
 ///
 /// crossterm itself reads a terminal that is gone for ever, so it is only asked where the terminal is there.
 #[cfg(unix)]
-fn next() -> io::Result<Option<Event>> {
+fn next() -> io::Result<Vec<Event>> {
     is_ready(Duration::ZERO)?;
     // What was read together comes one by one.
     if !event::poll(Duration::ZERO)? && !is_ready(WAIT)? {
-        return Ok(None);
+        return Ok(Vec::new());
     }
-    if event::poll(Duration::ZERO)? { event::read().map(Some) } else { Ok(None) }
+    if event::poll(Duration::ZERO)? {
+        return Ok(vec![event::read()?]);
+    }
+    if is_ready(Duration::ZERO)? { left_behind() } else { Ok(Vec::new()) }
+}
+
+/// What crossterm did not see although it is there.
+#[cfg(unix)]
+fn left_behind() -> io::Result<Vec<Event>> {
+    let mut bytes = [0; 256];
+    let count = rustix::io::read(io::stdin(), &mut bytes[..])?;
+    if count == 0 {
+        return Err(io::ErrorKind::BrokenPipe.into());
+    }
+    Ok(understood(&String::from_utf8_lossy(&bytes[..count])))
+}
+
+/// Keys by what terminals send for them; what is none of these is left out.
+#[cfg(unix)]
+fn understood(mut text: &str) -> Vec<Event> {
+    const SEQUENCES: [(&str, KeyCode); 10] = [
+        ("\x1b[A", KeyCode::Up),
+        ("\x1bOA", KeyCode::Up),
+        ("\x1b[B", KeyCode::Down),
+        ("\x1bOB", KeyCode::Down),
+        ("\x1b[5~", KeyCode::PageUp),
+        ("\x1b[6~", KeyCode::PageDown),
+        ("\r", KeyCode::Enter),
+        ("\t", KeyCode::Tab),
+        ("\x7f", KeyCode::Backspace),
+        ("\x1b", KeyCode::Esc),
+    ];
+    let mut events = Vec::new();
+    while let Some(char) = text.chars().next() {
+        let known = SEQUENCES.iter().find_map(|(sequence, key)| Some((*key, text.strip_prefix(sequence)?)));
+        let (key, rest) = match known {
+            Some((key, rest)) => (KeyEvent::new(key, KeyModifiers::NONE), rest),
+            None => (plain(char), &text[char.len_utf8()..]),
+        };
+        events.push(Event::Key(key));
+        text = rest;
+    }
+    events
+}
+
+#[cfg(unix)]
+fn plain(char: char) -> KeyEvent {
+    match u8::try_from(char) {
+        // Ctrl and a letter.
+        Ok(byte @ 1..=26) => KeyEvent::new(KeyCode::Char(char::from(b'a' + byte - 1)), KeyModifiers::CONTROL),
+        _ => KeyEvent::new(KeyCode::Char(char), KeyModifiers::NONE),
+    }
 }
 
 /// Whether there is something to read, now or within a time.
@@ -84,6 +140,24 @@ fn is_ready(wait: Duration) -> io::Result<bool> {
 }
 
 #[cfg(not(unix))]
-fn next() -> io::Result<Option<Event>> {
-    if event::poll(WAIT)? { event::read().map(Some) } else { Ok(None) }
+fn next() -> io::Result<Vec<Event>> {
+    if event::poll(WAIT)? { Ok(vec![event::read()?]) } else { Ok(Vec::new()) }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_left_behind_is_understood() {
+        let keys = |text: &str| -> Vec<(KeyCode, bool)> {
+            let key = |event: Event| event.as_key_event().map(|key| (key.code, !key.modifiers.is_empty()));
+            understood(text).into_iter().filter_map(key).collect()
+        };
+        let plain = |char| (KeyCode::Char(char), false);
+        assert_eq!(keys("q"), [plain('q')]);
+        assert_eq!(keys("\u{3}/ä\r"), [(KeyCode::Char('c'), true), plain('/'), plain('ä'), (KeyCode::Enter, false)]);
+        assert_eq!(keys("\u{1b}[B\u{1b}j"), [(KeyCode::Down, false), (KeyCode::Esc, false), plain('j')]);
+        assert_eq!(keys(""), []);
+    }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use ratatui::crossterm::event::{Event, MouseEventKind};
+use ratatui::crossterm::event::{Event, KeyCode, KeyEvent, KeyModifiers, MouseEventKind};
 use relay_program::process::Asked;
 use tokio::{
     sync::mpsc,
@@ -144,6 +144,11 @@ impl ViewThread {
             Event::Key(key) => {
                 #[cfg(debug_assertions)]
                 assert!(!is_planted(key), "planted");
+                // Esc, and a key that follows at once.
+                if key.modifiers == KeyModifiers::ALT {
+                    self.view.handle_key(&KeyEvent::from(KeyCode::Esc));
+                    return self.view.handle_key(&KeyEvent::from(key.code));
+                }
                 self.view.handle_key(key);
             }
             Event::Mouse(mouse) => match mouse.kind {
@@ -191,7 +196,6 @@ impl ViewThread {
 
 /// A key that panics, for the test that a panic leaves the terminal as it was.
 #[cfg(debug_assertions)]
-fn is_planted(key: &ratatui::crossterm::event::KeyEvent) -> bool {
-    use ratatui::crossterm::event::KeyCode;
+fn is_planted(key: &KeyEvent) -> bool {
     key.code == KeyCode::F(12) && std::env::var_os("SCREEN_TEST_PANIC").is_some()
 }

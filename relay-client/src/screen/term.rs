@@ -17,6 +17,7 @@ use ratatui::{
         execute,
         terminal::{EnterAlternateScreen, LeaveAlternateScreen, SetTitle, disable_raw_mode, enable_raw_mode},
     },
+    layout::Rect,
 };
 
 /// Whether the view has the terminal now.
@@ -43,7 +44,13 @@ impl Taken {
     /// Takes it again, after [`give_back`]. Everything is drawn anew.
     pub(super) fn retake(&mut self) -> io::Result<()> {
         enter()?;
-        self.terminal.clear()
+        self.redraw()
+    }
+
+    /// Has everything drawn anew. Nothing is asked of the terminal but its size, which the system knows.
+    pub(super) fn redraw(&mut self) -> io::Result<()> {
+        let size = self.terminal.size()?;
+        self.terminal.resize(Rect::new(0, 0, size.width, size.height))
     }
 
     /// Whether mouse events come to the view rather than to the terminal's own marking of text.
