@@ -66,6 +66,7 @@ pub use rows::{
     RefusedRow, Source, Usage, Was,
 };
 pub use sqlite::{SqliteOptions, SqliteStore, check, resolve};
+pub(crate) use summary_row::shown_lines;
 pub use vault::Vault;
 #[cfg(test)]
 pub(crate) use {conformance::UnsteadyStore, summary_row::CODES_WITHOUT_REASON};

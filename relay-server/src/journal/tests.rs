@@ -1,10 +1,7 @@
 //! The journal as its watchers and lists see it.
 
 use super::*;
-use crate::{
-    endpoint::EndpointName,
-    store::{State, Summary},
-};
+use crate::store::Summary;
 
 /// A record of a kept event.
 pub(crate) fn kept() -> NewsRecord {
@@ -12,35 +9,7 @@ pub(crate) fn kept() -> NewsRecord {
 }
 
 pub(crate) fn event(endpoint: &str) -> Summary {
-    Summary {
-        endpoint: EndpointName::parse(endpoint).expect("a name"),
-        id: EventId::new(),
-        received_at: Timestamp::UNIX_EPOCH,
-        state: State::Delivered,
-        reason: None,
-        attempts: 1,
-        tries: 1,
-        fence: 1,
-        due_at: None,
-        parked: false,
-        status: Some(200),
-        settled_at: None,
-        method: "POST".to_owned(),
-        target: "/".to_owned(),
-        size: 2,
-        body_sha256: [0; 32],
-        event_type: None,
-        sender_id: None,
-        order_key: None,
-        conflict_with: None,
-        replay_of: None,
-        redelivered: false,
-        unproven: false,
-        took_us: None,
-        agent: None,
-        resigned: false,
-        answered_us: None,
-    }
+    Summary::sample(endpoint)
 }
 
 #[tokio::test(start_paused = true)]

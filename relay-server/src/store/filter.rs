@@ -1,5 +1,7 @@
 //! Which events a list shows, and where the next page begins.
 
+use std::cell::OnceCell;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -83,7 +85,8 @@ impl Filter {
     /// Whether an event passes. Its content is asked for only where its row does not decide.
     pub(super) fn passes(&self, event: &Summary, content: &mut dyn Content) -> bool {
         let patience_us = self.patience_us.iter().find(|(name, _)| *name == event.endpoint).map(|(_, us)| *us);
-        self.lets_pass(event) && self.query.matches(&SummaryRow { event, patience_us }, content)
+        self.lets_pass(event)
+            && self.query.matches(&SummaryRow { event, patience_us, target: OnceCell::new() }, content)
     }
 
     /// Whether an event of this endpoint can pass.

@@ -393,6 +393,40 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// A delivered one, for tests.
+    #[cfg(test)]
+    pub(crate) fn sample(endpoint: &str) -> Self {
+        Self {
+            endpoint: EndpointName::parse(endpoint).expect("a name"),
+            id: EventId::new(),
+            received_at: Timestamp::UNIX_EPOCH,
+            state: State::Delivered,
+            reason: None,
+            attempts: 1,
+            tries: 1,
+            fence: 1,
+            due_at: None,
+            parked: false,
+            status: Some(200),
+            settled_at: None,
+            method: "POST".to_owned(),
+            target: "/".to_owned(),
+            size: 2,
+            body_sha256: [0; 32],
+            event_type: None,
+            sender_id: None,
+            order_key: None,
+            conflict_with: None,
+            replay_of: None,
+            redelivered: false,
+            unproven: false,
+            took_us: None,
+            agent: None,
+            resigned: false,
+            answered_us: None,
+        }
+    }
+
     /// An event that is about to be kept, as far as it says so itself.
     pub(crate) fn of(event: &NewEvent) -> Self {
         Self {

@@ -1,6 +1,8 @@
-//! Kept events as a query sees them.
+//! Kept events as a query sees them: as they are shown.
+//!
+//! Invariant: what lets its bearer in by its name is masked here too, or whoever searches could spell it out.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, cell::OnceCell};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -12,7 +14,7 @@ use super::{
     model::{Answer, Head, State, Summary},
     outcome::Reason,
 };
-use crate::mask::{authenticates, masked_url};
+use crate::mask::{MASKED, authenticates, masked_url};
 
 /// Why an event stands where it does, where no reason ended it.
 #[cfg(test)]
@@ -37,6 +39,8 @@ pub(super) struct SummaryRow<'a> {
     pub(super) event: &'a Summary,
     /// How long its sender waits.
     pub(super) patience_us: Option<u64>,
+    /// Its target as it is shown, once that was asked for.
+    pub(super) target: OnceCell<String>,
 }
 
 impl Row for SummaryRow<'_> {
@@ -62,7 +66,7 @@ impl Row for SummaryRow<'_> {
         &self.event.method
     }
     fn target(&self) -> &str {
-        &self.event.target
+        self.target.get_or_init(|| masked_url(&self.event.target))
     }
     fn event_type(&self) -> Option<&str> {
         self.event.event_type.as_deref()
@@ -131,11 +135,11 @@ impl<F: FnOnce() -> Option<(Head, Bytes)>, A: FnOnce() -> Option<Answer>> Carrie
 
 impl<F: FnOnce() -> Option<(Head, Bytes)>, A: FnOnce() -> Option<Answer>> Content for Carried<F, A> {
     fn target(&mut self) -> Option<Cow<'_, str>> {
-        self.parts().map(|(head, _)| head.sent.target.as_str().into())
+        self.parts().map(|(head, _)| masked_url(&head.sent.target).into())
     }
 
     fn headers(&mut self) -> Lines<'_> {
-        self.parts().map(|(head, _)| lines(&head.sent.headers)).unwrap_or_default()
+        self.parts().map(|(head, _)| shown_lines(&head.sent.headers)).unwrap_or_default()
     }
 
     fn body(&mut self) -> Cow<'_, [u8]> {
@@ -147,7 +151,7 @@ impl<F: FnOnce() -> Option<(Head, Bytes)>, A: FnOnce() -> Option<Answer>> Conten
         if let Some(read) = self.read_answer.take() {
             self.answer = read();
         }
-        self.answer.as_ref().map(|answer| (lines(&answer.headers), answer.body.as_ref().into()))
+        self.answer.as_ref().map(|answer| (shown_lines(&answer.headers), answer.body.as_ref().into()))
     }
 
     fn is_masked(&mut self) -> bool {
@@ -159,6 +163,48 @@ impl<F: FnOnce() -> Option<(Head, Bytes)>, A: FnOnce() -> Option<Answer>> Conten
     }
 }
 
-fn lines(headers: &HeaderBlock) -> Lines<'_> {
-    headers.iter().map(|(name, value)| (String::from_utf8_lossy(name), value.into())).collect()
+/// Header lines as they are shown, but for what an endpoint's provider hides.
+pub(crate) fn shown_lines(headers: &HeaderBlock) -> Lines<'_> {
+    let line = |(name, value)| {
+        let name = String::from_utf8_lossy(name);
+        let value: &[u8] = if authenticates(&name) { MASKED.as_bytes() } else { value };
+        (name, value.into())
+    };
+    headers.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use relay_program::query::Query;
+
+    use super::*;
+
+    #[test]
+    fn nothing_that_is_masked_is_spelt_out_by_searching() {
+        let mut event = Summary::sample("pay");
+        event.target = "/x?token=hunter2&y=plain".to_owned();
+        let found = |text: &str| {
+            let mut head = Head::sample(&event.target);
+            head.sent.headers = [("authorization", "Bearer hunter2"), ("cookie", "c=hunter2"), ("x-one", "plain")]
+                .into_iter()
+                .collect();
+            let answer = Answer {
+                status: 200,
+                headers: [("set-cookie", "c=hunter2"), ("x-two", "told")].into_iter().collect(),
+                body: Bytes::new(),
+                truncated: false,
+            };
+            let mut carried = Carried::new(|| Some((head, Bytes::from_static(b"body"))), || Some(answer));
+            let row = SummaryRow { event: &event, patience_us: None, target: OnceCell::new() };
+            let (query, mistakes) = Query::parse(text, Timestamp::UNIX_EPOCH);
+            assert!(mistakes.is_empty(), "{text}: {mistakes:?}");
+            query.matches(&row, &mut carried)
+        };
+        for hidden in ["hunter2", "header:authorization=Bearer*", "header:cookie=*hunter2", "answer:hunter2"] {
+            assert!(!found(hidden), "{hidden}");
+        }
+        for shown in ["plain", "authorization", "header:x-one=plain", "header:cookie", "answer:told", "is:masked"] {
+            assert!(found(shown), "{shown}");
+        }
+    }
 }

@@ -14,7 +14,7 @@ use crate::{
     events::{self, LiveContent, Nothing, RefusedContent},
     journal::{self, NewsRecord},
     mask::MASKED,
-    store::{Sight, Summary},
+    store::{Sight, Summary, shown_lines},
 };
 
 /// A record as a row. Its number says which of two rows of one event is newer.
@@ -43,10 +43,6 @@ pub(super) async fn fits(delivery: &Delivery, query: &Query, row: &EventSummary,
 /// Whether a record's own content is at hand.
 pub(super) fn is_in_store(record: &NewsRecord) -> bool {
     matches!(record, NewsRecord::Kept(_))
-}
-
-fn lines(headers: &HeaderBlock) -> Lines<'_> {
-    headers.iter().map(|(name, value)| (String::from_utf8_lossy(name), Cow::Borrowed(value))).collect()
 }
 
 /// A kept event as the store has it, the beginning of its body alone.
@@ -81,7 +77,7 @@ impl Content for OfKept {
     }
 
     fn answer(&mut self) -> Option<(Lines<'_>, Cow<'_, [u8]>)> {
-        self.answer.as_ref().map(|(headers, body)| (lines(headers), Cow::Borrowed(&body[..])))
+        self.answer.as_ref().map(|(headers, body)| (shown_lines(headers), Cow::Borrowed(&body[..])))
     }
 
     fn is_masked(&mut self) -> bool {
