@@ -27,7 +27,10 @@ use super::{
 };
 use crate::{
     agents::{membership::Role, registry::AttachedAgent, token::Right},
-    config::{rows::name_of, shown_endpoint},
+    config::{
+        rows::{has_references, name_of},
+        shown_endpoint,
+    },
     endpoint::{Endpoint, EndpointName},
     failure::{ApiError, ApiErrorKind},
     runtime_config::{ChangeError, View, undisturbed},
@@ -204,6 +207,11 @@ async fn forget(State(api): State<Arc<Api>>, who: Who, Path(name): Path<String>)
     Ok(ask::ok(&EndpointForgot { name, forgotten: true }))
 }
 
+/// The relay signs and answers challenges with an endpoint's secret for whoever made it: what others keep on its machine
+/// is none of a token's business.
+const FOREIGN_SECRET: &str = "a token gives an endpoint's secret itself (`secrets` beside `endpoint`, or `generate_secret`); \
+    only the admin names variables and files of the relay's machine";
+
 async fn make(
     State(api): State<Arc<Api>>,
     who: Who,
@@ -214,6 +222,9 @@ async fn make(
     secrets.extend(generated.clone());
     let name = name_of(&endpoint).unwrap_or_default().to_owned();
     who.must(Right::Create, &name)?;
+    if !who.holds(Right::Admin) && has_references(&endpoint) {
+        return Err(ApiError::new(ApiErrorKind::MayNotCreate, FOREIGN_SECRET));
+    }
     let config = Arc::clone(&api.runtime_config);
     let maker = who.own_token().map(|token| Arc::clone(&token.name));
     let warnings = undisturbed(async move { config.create(endpoint, secrets, maker).await }).await?;

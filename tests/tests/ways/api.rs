@@ -393,7 +393,7 @@ async fn whoever_made_an_endpoint_may_sign_with_the_secret_that_it_gave() {
         assert_eq!(made.status(), StatusCode::CREATED, "{name}: {}", read(&made));
     };
     make(&relay.public, "/_relay/v1", &token, "m-own", true).await;
-    make(&relay.public, "/_relay/v1", &token, "m-relays", false).await;
+    make(&relay.admin, "/api/v1", &admin, "m-relays", false).await;
     make(&relay.admin, "/api/v1", &admin, "m-admins", true).await;
     let rights =
         async || read(&ask(&relay.public, &token, "GET", "/_relay/v1/", &[], "").await)["you"]["rights"].clone();
@@ -421,4 +421,18 @@ async fn whoever_made_an_endpoint_may_sign_with_the_secret_that_it_gave() {
         assert_eq!(replayed.status(), expected, "{name}: {}", read(&replayed));
         assert!(expected == StatusCode::OK || read(&replayed)["code"] == "may_not_sign", "{}", read(&replayed));
     }
+}
+
+#[tokio::test]
+async fn a_token_makes_no_endpoint_with_a_secret_of_the_relays_machine() {
+    let relay = relay().await;
+    for reference in ["env:TEAM", "file:/etc/hostname", "cred:any"] {
+        let verify = json!({ "provider": "github", "secrets": [reference] });
+        let row = json!({ "endpoint": { "name": "a-new", "verify": verify } }).to_string();
+        let made = ask(&relay.public, TEAM_TOKEN, "POST", "/_relay/v1/endpoints", &[], &row).await;
+        assert_eq!((made.status(), &read(&made)["code"]), (StatusCode::FORBIDDEN, &"may_not_create".into()));
+    }
+    let row = json!({ "endpoint": { "name": "a-new", "verify": { "provider": "github" } }, "secrets": ["It's a Secret to Everybody"] });
+    let made = ask(&relay.public, TEAM_TOKEN, "POST", "/_relay/v1/endpoints", &[], &row.to_string()).await;
+    assert_eq!(made.status(), StatusCode::CREATED, "{}", read(&made));
 }
