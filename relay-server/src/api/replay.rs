@@ -12,7 +12,6 @@ use relay_program::{
     api::Edit,
     event::{EventDone, EventReplayed},
 };
-use relay_schemes::Provider;
 use serde::Deserialize;
 use utoipa::IntoParams;
 use uuid::Uuid;
@@ -125,7 +124,5 @@ async fn changed(api: &Api, who: &Who, record: &Record, edit: Option<Edit>) -> R
         false => Bytes::new(),
     };
     let endpoint = api.services.delivery.endpoint(&event.endpoint);
-    let provider = endpoint.as_ref().and_then(|endpoint| endpoint.verify.provider());
-    let hidden = provider.map(Provider::credential_headers).unwrap_or_default();
-    events::changed(&record.head, whole, edit, &hidden).map(Some)
+    events::changed(&record.head, whole, edit, endpoint.as_ref().map(|endpoint| &endpoint.verify)).map(Some)
 }

@@ -1,7 +1,8 @@
 //! An event's content as somebody changed it, for one more delivery.
 //!
-//! What comes back as it was shown stays as it came: a masked header keeps its value, and a value that is no text its
-//! bytes. Lines that the relay adds itself are left out, since it adds them again. Nothing here signs or delivers.
+//! What comes back as it was shown stays as it came: a masked header keeps its value, a masked target its query, and a
+//! value that is no text its bytes. Lines that the relay adds itself are left out, since it adds them again. Nothing
+//! here signs or delivers.
 //!
 //! Invariants: nothing that a request line or a header cannot carry gets through; what an edit leaves out stays.
 
@@ -12,13 +13,16 @@ use data_encoding::BASE64;
 use http::{HeaderName, HeaderValue, Method, header};
 use relay_program::api::Edit;
 use relay_proto::HeaderBlock;
+use relay_schemes::Provider;
 
 use super::shown::Lines;
 use crate::{
     delivery::Changed,
     failure::ApiError,
+    mask::shown_url,
     message::{Sent, is_dropped},
     store::Head,
+    verify::Rule,
 };
 
 /// Longest target of an edit, in bytes.
@@ -30,12 +34,13 @@ const MAX_LINES: usize = 100;
 /// Lines of the framing: the relay writes them anew.
 const FRAMING: [HeaderName; 2] = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
 
-/// What is to be delivered in an event's place. `whole` is its body; `hidden` names headers of its provider's row that are
+/// What is to be delivered in an event's place. `whole` is its body; `rule` is its endpoint's, by which parts of it are
 /// masked where it is shown.
-pub(crate) fn changed(head: &Head, whole: Bytes, edit: Edit, hidden: &[&str]) -> Result<Changed, ApiError> {
+pub(crate) fn changed(head: &Head, whole: Bytes, edit: Edit, rule: Option<&Rule>) -> Result<Changed, ApiError> {
     let sent = &head.sent;
     let method = edit.method.map(method).transpose()?.unwrap_or_else(|| sent.method.clone());
-    let target = edit.target.map(target).transpose()?.unwrap_or_else(|| sent.target.clone());
+    let given = edit.target.filter(|given| *given != shown_url(rule, &sent.target));
+    let target = given.map(target).transpose()?.unwrap_or_else(|| sent.target.clone());
     let body = match (edit.body_base64, edit.body_text) {
         (None, None) => whole,
         (Some(text), None) => {
@@ -45,7 +50,8 @@ pub(crate) fn changed(head: &Head, whole: Bytes, edit: Edit, hidden: &[&str]) ->
         (None, Some(text)) => text.into(),
         (Some(_), Some(_)) => return Err(ApiError::bad_request("give `body_base64` or `body_text`, not both")),
     };
-    let shown = Lines { headers: &sent.headers, hidden };
+    let hidden = rule.and_then(Rule::provider).map(Provider::credential_headers).unwrap_or_default();
+    let shown = Lines { headers: &sent.headers, hidden: &hidden };
     let headers = match edit.headers {
         Some(lines) => headers(lines, &shown)?,
         None => sent.headers.clone(),
@@ -154,7 +160,7 @@ mod tests {
             ("relay-event-id", "hook_1"),
             ("x-new", "grün"),
         ];
-        let changed = changed(&head(), "body".into(), edit(&back), &[]).expect("an edit");
+        let changed = changed(&head(), "body".into(), edit(&back), None).expect("an edit");
         let expected: Vec<(&str, &[u8])> = vec![
             ("cookie", b"one"),
             ("authorization", b"Bearer hunter2"),
@@ -170,9 +176,23 @@ mod tests {
     #[test]
     fn target_and_body_go_with_their_url_and_their_length() {
         let edit = Edit { target: Some("?z".into()), body_text: Some("longer body".into()), ..Edit::default() };
-        let changed = changed(&head(), "body".into(), edit, &[]).expect("an edit");
+        let changed = changed(&head(), "body".into(), edit, None).expect("an edit");
         assert_eq!((changed.url.as_str(), changed.sent.target.as_str()), ("https://hooks.test/pay?z", "?z"));
         assert_eq!(lines(&changed.sent.headers).last(), Some(&("content-length", &b"11"[..])));
+    }
+
+    #[test]
+    fn a_target_that_comes_back_as_it_was_shown_keeps_its_query() {
+        let mut head = head();
+        head.sent.target = "/x?token=hunter2&y=1".to_owned();
+        head.arrival.url = format!("https://hooks.test/pay{}", head.sent.target);
+        let back = |target: &str| {
+            let edit = Edit { target: Some(target.to_owned()), ..Edit::default() };
+            let changed = changed(&head, "body".into(), edit, None).expect("an edit");
+            (changed.sent.target, changed.url)
+        };
+        assert_eq!(back("/x?token=[masked]&y=1"), (head.sent.target.clone(), head.arrival.url.clone()));
+        assert_eq!(back("/x?y=1").0, "/x?y=1");
     }
 
     #[test]
@@ -190,7 +210,7 @@ mod tests {
         ];
         for edit in bad {
             let text = format!("{edit:?}");
-            assert!(changed(&head(), "".into(), edit, &[]).is_err(), "{text}");
+            assert!(changed(&head(), "".into(), edit, None).is_err(), "{text}");
         }
     }
 }
