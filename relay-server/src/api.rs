@@ -72,6 +72,7 @@ pub(crate) struct Api {
     inspector_url: String,
     started_at: Timestamp,
     of_token: Tally<Arc<str>>,
+    files_of_token: Tally<Arc<str>>,
     reading: Semaphore,
 }
 
@@ -122,6 +123,7 @@ impl Api {
             inspector_url,
             started_at: services.delivery.clock.now(),
             of_token: Tally::default(),
+            files_of_token: Tally::default(),
             reading: Semaphore::new(MAX_READING),
         })
     }

@@ -1,12 +1,18 @@
 //! Paths that give events as files: one, or several by their ids or by a query.
+//!
+//! Invariant: a token has a few files at a time, each from the first event that is read until its last byte is taken, or
+//! nobody takes it any more: a slow reader keeps the relay holding all of it.
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 use axum::{
+    body::Body,
     extract::{Path, State as Shared},
     http::{HeaderValue, header},
     response::Response,
 };
+use bytes::Bytes;
+use futures_util::stream;
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
@@ -22,11 +28,18 @@ use crate::{
     events::{self, EventQuery, ExportForm, Exported},
     failure::{ApiError, ApiErrorKind},
     store::{PageRequest, Record},
+    tally::Tallied,
 };
 
 /// Most events of one file, and most bytes of their bodies.
 const MAX_EVENTS: usize = 1000;
 const MAX_BYTES: u64 = 32 * 1024 * 1024;
+
+/// So much of a file is handed on at a time.
+const PART_BYTES: usize = 64 * 1024;
+
+/// Files of one token at a time.
+const MAX_FILES_OF_TOKEN: usize = 2;
 
 /// Pages of a query that are looked through for them.
 const MAX_PAGES: usize = 100;
@@ -67,17 +80,42 @@ struct ExportAsked {
     q: Option<String>,
 }
 
+/// A file, and its token's place for it until nobody holds the bytes any more.
+struct FileBytes {
+    bytes: Vec<u8>,
+    _place: Option<Tallied<Arc<str>>>,
+}
+
+impl AsRef<[u8]> for FileBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// A place among the files of a token; whoever has the admin token needs none.
+fn place(api: &Api, who: &Who) -> Result<Option<Tallied<Arc<str>>>, ApiError> {
+    if who.own_token().is_none() {
+        return Ok(None);
+    }
+    let busy = || {
+        let why = "this token has too many exports at a time; wait until one of them is read";
+        ApiError::new(ApiErrorKind::TooManyQuestions, why)
+    };
+    api.files_of_token.take(Arc::clone(&who.name), MAX_FILES_OF_TOKEN).map(Some).ok_or_else(busy)
+}
+
 async fn one(
     Shared(api): Shared<Arc<Api>>,
     who: Who,
     Path(id): Path<String>,
     AskedQuery(asked): AskedQuery<ExportQuery>,
 ) -> Result<Response, ApiError> {
+    let place = place(&api, &who)?;
     let record = find(&api, &who, &id).await?;
     let name = record.summary.id.to_string();
     let mut bytes = MAX_BYTES;
     let event = exported(&api, &who, record, asked.redact, &mut bytes).await?;
-    Ok(file(&api, &asked, &[event], &name))
+    Ok(file(&api, &asked, &[event], &name, place))
 }
 
 async fn many(
@@ -86,6 +124,7 @@ async fn many(
     AskedQuery(asked): AskedQuery<ExportQuery>,
     GivenBody(which): GivenBody<ExportAsked>,
 ) -> Result<Response, ApiError> {
+    let place = place(&api, &who)?;
     let records = match which {
         ExportAsked { ids: Some(ids), q: None } => by_ids(&api, &who, &ids).await?,
         ExportAsked { ids: None, q: Some(q) } => by_query(&api, &who, &EventQuery::of(q)).await?,
@@ -95,7 +134,7 @@ async fn many(
     for record in records {
         events.push(exported(&api, &who, record, asked.redact, &mut bytes).await?);
     }
-    Ok(file(&api, &asked, &events, "events"))
+    Ok(file(&api, &asked, &events, "events", place))
 }
 
 fn too_many() -> ApiError {
@@ -149,12 +188,18 @@ async fn exported(api: &Api, who: &Who, record: Record, redact: bool, bytes: &mu
     Ok(Exported::new(record, endpoint.as_deref(), body, redact))
 }
 
-fn file(api: &Api, asked: &ExportQuery, events: &[Exported], name: &str) -> Response {
+fn file(api: &Api, asked: &ExportQuery, events: &[Exported], name: &str, place: Option<Tallied<Arc<str>>>) -> Response {
     let (ending, kind) = asked.form.file();
     let bytes = events::export(asked.form, events, asked.redact, api.services.delivery.clock.now());
     let len = bytes.len() as u64;
-    let mut response = ask::bytes(bytes.into(), len, name);
+    let whole = Bytes::from_owner(FileBytes { bytes, _place: place });
+    let mut response = ask::bytes(Bytes::new(), len, name);
+    // In parts: what was handed on at once would be copied, and its place given back.
+    let parts = (0..whole.len()).step_by(PART_BYTES);
+    let parts = parts.map(move |at| Ok::<_, Infallible>(whole.slice(at..whole.len().min(at + PART_BYTES))));
+    *response.body_mut() = Body::from_stream(stream::iter(parts));
     let headers = response.headers_mut();
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(len));
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     if let Ok(named) = HeaderValue::try_from(format!("attachment; filename=\"{name}.{ending}\"")) {
         headers.insert(header::CONTENT_DISPOSITION, named);

@@ -15,6 +15,8 @@ use relay_tests::{
 };
 use serde_json::{Value, json};
 use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
     sync::mpsc,
     time::{Instant, sleep, timeout},
 };
@@ -225,7 +227,7 @@ async fn an_event_tells_its_way_and_is_a_file_of_each_form() {
     assert_eq!(bed.text(&format!("/events/{id}/attempts/1/body")).await, "no such column: refunds");
 
     let curl = bed.text(&format!("/events/{id}/export?as=curl")).await;
-    assert!(curl.contains("--data-binary '{\"it'\\''s\":\"$HOME\"}'"), "{curl}");
+    assert!(curl.contains("--data-raw '{\"it'\\''s\":\"$HOME\"}'"), "{curl}");
     let har: Value = serde_json::from_str(&bed.text(&format!("/events/{id}/export?as=har")).await).expect("JSON");
     assert_eq!(har["log"]["entries"][0]["response"]["status"], 200);
     let cassette = bed.text(&format!("/events/{id}/export?as=cassette")).await;
@@ -320,4 +322,51 @@ async fn dead_letters_are_groups_and_all_of_a_query_are_worked_off() {
     assert_eq!(status, StatusCode::OK);
     let (status, _) = bed.admin("POST", "/bulk", json!({ "action": "drop", "q": "stauts:5" })).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn what_is_masked_cannot_be_spelt_out_by_searching() {
+    let bed = Bed::start().await;
+    let body = "{\"name\":\"Ines\"}";
+    let headers = signed("standard-webhooks", SECRET, body.as_bytes()).expect("signs");
+    let mut headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (&**name, &**value)).collect();
+    headers.extend([("authorization", "Bearer hunter2"), ("cookie", "c=hunter2")]);
+    let sent = request("POST", "/kept/a?token=hunter2&b=plain", &headers, body.to_owned());
+    let kept = id_of(&send(&bed.relay.public, sent).await.expect("answers"));
+    for (query, finds) in [
+        ("hunter2", false),
+        ("header:authorization=Bearer*", false),
+        ("header:cookie=*hunter2", false),
+        ("header:authorization", true),
+        ("plain", true),
+        ("is:masked", true),
+    ] {
+        let path = format!("/events?q={}", query.replace(':', "%3A").replace('=', "%3D"));
+        let (status, list) = bed.by(&bed.reader, "GET", &path, Value::Null).await;
+        assert_eq!(status, StatusCode::OK, "{list}");
+        assert_eq!(ids(&list), if finds { vec![kept.as_str()] } else { vec![] }, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_does_not_read_its_exports_has_two_at_a_time() {
+    let bed = Bed::start().await;
+    let (id, _) = bed.webhook(&format!("\"{}\"", "x".repeat(8 << 20))).await;
+    let path = format!("/events/{id}/export?as=har");
+    let mut unread = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(&bed.relay.public).await.expect("connects");
+        let head =
+            format!("GET /_relay/v1{path} HTTP/1.1\r\nhost: relay\r\nauthorization: Bearer {}\r\n\r\n", bed.reader);
+        stream.write_all(head.as_bytes()).await.expect("writes");
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).await.expect("an answer begins");
+        assert_eq!(&status, b"HTTP/1.1 200");
+        unread.push(stream);
+    }
+    let (status, answer) = bed.by(&bed.reader, "GET", &path, Value::Null).await;
+    assert_eq!((status, &answer["code"]), (StatusCode::SERVICE_UNAVAILABLE, &"too_many_questions".into()));
+    assert_eq!(bed.by(&bed.signer, "GET", &path, Value::Null).await.0, StatusCode::OK, "another token has its own");
+    drop(unread);
+    eventually("a place", async || bed.by(&bed.reader, "GET", &path, Value::Null).await.0 == StatusCode::OK).await;
 }

@@ -1,6 +1,7 @@
 //! A request as a command line that sends it again, for a POSIX shell and for PowerShell.
 //!
-//! Invariant: nothing that a sender wrote is read by the shell as anything but text.
+//! Invariant: nothing that a sender wrote is read by the shell, or by curl, as anything but text: no file is sent for an
+//! `@`, and no address is made of brackets and braces.
 
 use super::Exported;
 
@@ -56,7 +57,7 @@ pub(super) fn posix(event: &Exported) -> String {
         let (id, file) = (&event.summary.id, file(event));
         text.push_str(&format!("relay-server event body {id} > {file}\n"));
     }
-    let mut words = vec![format!("curl -sS -X {}", posix_quoted(&event.summary.method)), posix_quoted(&event.url)];
+    let mut words = vec![format!("curl -sSg -X {}", posix_quoted(&event.summary.method)), posix_quoted(&event.url)];
     for line in lines(event) {
         match line {
             // A header without a value is written with a semicolon.
@@ -70,7 +71,7 @@ pub(super) fn posix(event: &Exported) -> String {
     }
     match body {
         Some("") => {}
-        Some(body) => words.push(format!("--data-binary {}", posix_quoted(body))),
+        Some(body) => words.push(format!("--data-raw {}", posix_quoted(body))),
         None => words.push(format!("--data-binary {}", posix_quoted(&format!("@{}", file(event))))),
     }
     text + &words.join(" \\\n  ") + "\n"
@@ -95,6 +96,7 @@ pub(super) fn powershell(event: &Exported) -> String {
     let mut options = vec![
         "silent".to_owned(),
         "show-error".to_owned(),
+        "globoff".to_owned(),
         format!("request = {}", config_quoted(&event.summary.method)),
         format!("url = {}", config_quoted(&event.url)),
     ];
@@ -166,7 +168,15 @@ mod tests {
         event.body = b"\0".to_vec().into();
         assert!(posix(&event).contains("'@hook_07") && powershell(&event).contains("\"@hook_07"));
         event.body = b"".to_vec().into();
-        assert!(!posix(&event).contains("--data-binary"));
+        assert!(!posix(&event).contains("--data"));
+    }
+
+    #[test]
+    fn curl_opens_no_file_and_no_other_address_that_a_sender_names() {
+        let mut event = exported(false);
+        event.body = b"@/etc/hostname".to_vec().into();
+        assert!(posix(&event).contains("curl -sSg ") && posix(&event).contains("--data-raw '@/etc/hostname'"));
+        assert!(powershell(&event).contains("\ngloboff\n") && powershell(&event).contains("data-binary = \"@hook_07"));
     }
 
     #[test]
