@@ -239,8 +239,8 @@ impl RuntimeConfig {
         }
         let mut stored = row.clone();
         if let Some(maker) = maker {
-            stored.insert(MADE_BY.to_owned(), maker.as_ref().into());
-            made.makers.insert(name.clone(), maker.as_ref().to_owned());
+            stored.insert(MADE_BY.to_owned(), maker.to_string().into());
+            made.makers.insert(name.clone(), maker.to_string());
         }
         let set = vec![(ConfigKind::Endpoint, vec![named(&stored)?])];
         self.store.configure(store::Source::Api, set, false, now).await?;

@@ -47,7 +47,7 @@ impl Mirrors {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// The count of one watcher's copies that were dropped, which `own` is its part of.
+    /// Where a watcher's dropped copies are counted: among those of everybody, and in its own count.
     pub(super) fn count_of(&self, own: &Arc<AtomicU64>) -> DroppedCopies {
         DroppedCopies { all: Arc::clone(&self.dropped), own: Arc::clone(own) }
     }

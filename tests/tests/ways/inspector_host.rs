@@ -48,7 +48,7 @@ async fn a_session_is_a_cookie_that_only_the_pages_own_host_sets_and_takes() {
 
     // No token is anybody there; it opens a session.
     let status = async |method: &str, path: &str, lines: Lines<'_>| {
-        ask(&relay, HOST, method, path, &[&[HTTPS], lines].concat(), "").await.status().as_u16()
+        ask(&relay, HOST, method, path, &[&[HTTPS][..], lines].concat(), "").await.status().as_u16()
     };
     let token = format!("Bearer {}", relay.token);
     for shown in [&bearer, &token] {
@@ -86,7 +86,7 @@ async fn a_session_is_a_cookie_that_only_the_pages_own_host_sets_and_takes() {
     assert_eq!(elsewhere.status().as_u16(), 401);
     assert_eq!(ask(&relay, &relay.public, "GET", "/app.js", &[HTTPS], "").await.status().as_u16(), 404);
     for (method, path) in [("POST", "/open"), ("GET", "/_relay/v1/events"), ("GET", "/_relay/v1/connect")] {
-        assert_eq!(status(method, path, &[own, ORIGIN, ("authorization", &token)]).await, 404, "{path}");
+        assert_eq!(status(method, path, &[own, ORIGIN, ("authorization", token.as_str())]).await, 404, "{path}");
     }
     let key = cookie.split_once('=').expect("a value").1;
     let local = Request::get("/api/v1/events").header("host", &relay.admin).header("cookie", cookie);
