@@ -59,6 +59,15 @@ const idle = async (page, name) => {
   ok(ms < 3000, `${name} keeps the page busy for ${Math.round(ms)} ms`);
 };
 
+/// Opens a sheet by its key and closes it again.
+async function sheet(page, key, name) {
+  await page.keyboard.press(key);
+  await page.getByRole("dialog").waitFor();
+  await idle(page, name);
+  await page.keyboard.press("Escape");
+  await page.getByRole("dialog").waitFor({ state: "detached" });
+}
+
 /// Through the tabs and forms of the event that is open, and its sheets.
 async function through(page, name) {
   await page.locator(".detail h2").first().waitFor();
@@ -71,14 +80,22 @@ async function through(page, name) {
     await page.keyboard.press("t");
     await idle(page, name);
   }
-  for (const key of ["e", "=", "?"]) {
-    await page.keyboard.press(key);
-    await idle(page, name);
-    if (key === "?") await page.getByRole("dialog", { name: "Keys" }).waitFor();
-    while (await page.getByRole("dialog").count()) await page.keyboard.press("Escape");
-    await page.locator(".detail").first().focus();
-  }
+  await page.locator(".detail").first().focus();
+  if (await page.getByRole("button", { name: /^Edit and replay/ }).count()) await sheet(page, "e", name);
   equal(await page.evaluate(() => [typeof globalThis.polluted, typeof {}.polluted, document.cookie]), ["undefined", "undefined", ""], name);
+}
+
+/// Events beside each other, in pairs as they come.
+async function compared(page) {
+  await page.goto(`${relay.origin}/`);
+  await page.locator("[role=row][data-id]").first().waitFor();
+  await page.getByRole("grid").focus();
+  for (let pair = 0; pair < 15; pair++) {
+    for (const key of ["j", "x", "j", "x"]) await page.keyboard.press(key);
+    await sheet(page, "=", `pair ${pair}`);
+    await page.getByRole("button", { name: "Unmark all" }).click();
+    await page.getByRole("grid").focus();
+  }
 }
 
 async function every(theme) {
@@ -91,9 +108,11 @@ async function every(theme) {
     await through(page, name);
     await person.clean(name);
   }
+  await compared(page);
+  await person.clean("compare");
   // Of what is not there, and of a query that is none, the browser writes a line of its own.
   person.expected.push(/status of 40[04] \(.*\/api\/v1\/(events|endpoints)/);
-  for (const path of ["/", "/events?q=is:refused", `/events?q=${encodeURIComponent(`"${TEXTS[0]}"`)}`, `/events?q=${encodeURIComponent(TEXTS[2])}`, "/endpoints", "/endpoints/github", `/endpoints/${encodeURIComponent(TEXTS[0])}`, "/agents", "/dead", "/figures", "/access", `/e/${encodeURIComponent(TEXTS[0])}`, `/nothing/${encodeURIComponent(TEXTS[0])}`]) {
+  for (const path of ["/", "/events?q=is:refused", `/events?q=${encodeURIComponent(`"${TEXTS[0]}"`)}`, `/events?q=${encodeURIComponent(TEXTS[2])}`, "/endpoints", "/endpoints/github", `/endpoints/${encodeURIComponent(TEXTS[0])}`, "/agents", "/dead", "/figures", "/access", `/e/${encodeURIComponent(TEXTS[0])}`]) {
     await page.goto(relay.origin + path);
     await page.locator("main").waitFor();
     await page.locator("[aria-busy=true]").waitFor({ state: "detached" });
