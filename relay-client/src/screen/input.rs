@@ -57,6 +57,18 @@ pub(super) fn events(gate: InputGate) -> io::Result<mpsc::Receiver<Event>> {
     Ok(taken)
 }
 
+/// Whether the terminal is gone. Where it goes at the very moment at which crossterm reads, the thread of the keys does not
+/// come back to say so.
+#[cfg(unix)]
+pub(super) fn is_gone() -> bool {
+    is_ready(Duration::ZERO).is_err()
+}
+
+#[cfg(not(unix))]
+pub(super) fn is_gone() -> bool {
+    false
+}
+
 /// The events that come soon. An error: the terminal is gone.
 ///
 /// crossterm itself reads a terminal that is gone for ever, so it is only asked where the terminal is there.

@@ -103,17 +103,14 @@ impl ViewThread {
                     }
                     changed = true;
                 }
-                // Whoever sat there has gone: what runs is finished.
-                Happened::Key(None) => {
-                    let _ = self.asked.try_send(Asked::Stop);
-                    return Err(io::Error::other("the terminal is gone"));
-                }
+                Happened::Key(None) => return Err(self.left_alone()),
                 Happened::Key(Some(key)) => {
                     self.key(&key);
                     changed = true;
                 }
                 Happened::Signal(TerminalSignal::Resized) => changed = true,
                 Happened::Signal(TerminalSignal::Stop) => self.suspend()?,
+                Happened::Slow if input::is_gone() => return Err(self.left_alone()),
                 Happened::Slow => {
                     let now = Some(self.view.figures_at_hand(Timestamp::now()));
                     changed |= now != figures;
@@ -123,6 +120,12 @@ impl ViewThread {
             }
             changed |= self.fulfil()?;
         }
+    }
+
+    /// Whoever sat there has gone: what runs is finished.
+    fn left_alone(&self) -> io::Error {
+        let _ = self.asked.try_send(Asked::Stop);
+        io::Error::other("the terminal is gone")
     }
 
     /// Takes what waits; whether that is the end.
