@@ -13,6 +13,7 @@
 //! Invariants: at most [`MAX_CONNECTIONS`] are served; a head is there within [`HEAD`], a body is at most
 //! [`MAX_BODY_BYTES`]; nothing here holds up a delivery.
 
+mod about;
 mod agent;
 mod answer;
 mod fan;
@@ -110,6 +111,7 @@ pub(crate) struct Inspect {
     view: Arc<View>,
     pass: Arc<Pass>,
     fan: Fan,
+    head: about::Head,
 }
 
 impl Inspect {
@@ -123,7 +125,7 @@ impl Inspect {
         let pass = Arc::new(Pass::new(settings.clone()));
         let view = Arc::new(View { settings, status, tap, shown: ShadowResults::default() });
         let fan = Fan::new(Arc::clone(&pass), Arc::clone(&view));
-        Self { gate: Gate::new(address, key), view, pass, fan }
+        Self { gate: Gate::new(address, key), view, pass, fan, head: about::Head::default() }
     }
 
     /// Serves for ever. Connections that stand when it is dropped end with the runtime.
@@ -177,6 +179,9 @@ impl Inspect {
             Some(_) if !is_get => Err(Problem::new(405, "method", "ask with GET")),
             Some(below) => self.view.answer(below, head.uri.query().unwrap_or_default()),
             None if below == "stream" && head.method == Method::GET => self.fan.open(head).await,
+            None if below.is_empty() && head.method == Method::GET => {
+                self.head.answer(&self.pass, &self.view, head).await
+            }
             None => {
                 let body = collect(body).await?;
                 self.pass.ask(below, head, body).await

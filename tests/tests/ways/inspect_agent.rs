@@ -220,8 +220,17 @@ async fn what_came_to_this_agent_is_shown_while_the_relay_is_away() {
     let sent = send(&relay.public, request("POST", "/open/x?y=1", &headers, body.clone())).await.expect("answers");
     let id = sent.headers()["relay-event-id"].to_str().expect("text").to_owned();
 
+    let (status, about) = page.get("").await;
+    let is_agents = |about: &Value| about["api"]["features"].as_array().is_some_and(|all| all.contains(&"agent".into()));
+    assert!(status == 200 && is_agents(&about) && about["agent"]["name"] == "here", "{about}");
+    assert!(about["relay"]["version"].as_str().is_some_and(|version| !version.is_empty()), "{about}");
+
     link.set(State::Cut);
     let lost = page.until("agent", |agent| agent["state"] == "reconnecting").await;
+    assert_eq!(page.get("").await, (200, about), "the relay's last word stands");
+    let alone = Page::of("127.0.0.1:1", &relay.token, &handler.port()).await;
+    let (status, known) = alone.get("").await;
+    assert!(status == 200 && is_agents(&known) && known["you"]["rights"]["*"][0] == "read", "{known}");
     assert!(lost["why"].is_string() && lost["again_at"].is_string(), "{lost}");
     assert_eq!(lost["targets"][0]["standing"], "away");
     let (status, problem) = page.get("events").await;
