@@ -221,7 +221,8 @@ async fn what_came_to_this_agent_is_shown_while_the_relay_is_away() {
     let id = sent.headers()["relay-event-id"].to_str().expect("text").to_owned();
 
     let (status, about) = page.get("").await;
-    let is_agents = |about: &Value| about["api"]["features"].as_array().is_some_and(|all| all.contains(&"agent".into()));
+    let is_agents =
+        |about: &Value| about["api"]["features"].as_array().is_some_and(|all| all.contains(&"agent".into()));
     assert!(status == 200 && is_agents(&about) && about["agent"]["name"] == "here", "{about}");
     assert!(about["relay"]["version"].as_str().is_some_and(|version| !version.is_empty()), "{about}");
 
