@@ -2,7 +2,8 @@
 //!
 //! The scripts of `tests/page` do the work; here they are started, with the programs of this build, and judged by their
 //! exit code. They need node, Chromium and `npm ci` in `tests/page`, which `.ci/run` sees to; where one is missing each
-//! test says so and is skipped. Pictures of what was seen stand in `target/page`.
+//! test says so and is skipped. The walks and the hostile content take minutes: they run where `RELAY_WALKS` is set.
+//! Pictures of what was seen stand in `target/page`.
 
 use std::{
     path::{Path, PathBuf},
@@ -54,6 +55,15 @@ fn node(words: &[&str]) {
     assert!(output.status.success(), "{words:?} failed");
 }
 
+/// Minutes of a whole browser: where they are asked for.
+fn walked(script: &str) {
+    if std::env::var_os("RELAY_WALKS").is_some() {
+        in_browser(script);
+    } else {
+        println!("skipped {script}: set RELAY_WALKS=1 to have it run, for some minutes");
+    }
+}
+
 fn in_browser(script: &str) {
     match missing() {
         Some(what) => println!("skipped {script}: {what}"),
@@ -63,17 +73,17 @@ fn in_browser(script: &str) {
 
 #[test]
 fn walk() {
-    in_browser("walk.mjs");
+    walked("walk.mjs");
 }
 
 #[test]
 fn walk_without_a_mouse() {
-    in_browser("keyboard.mjs");
+    walked("keyboard.mjs");
 }
 
 #[test]
 fn hostile_content_stays_text() {
-    in_browser("hostile.mjs");
+    walked("hostile.mjs");
 }
 
 #[test]
