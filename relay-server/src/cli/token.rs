@@ -8,7 +8,7 @@ use relay_program::{
     http1::encoded,
     terminal,
 };
-use serde::Deserialize as _;
+use serde::Deserialize;
 use serde_json::json;
 
 use super::{new_token, remote::Remote};
@@ -87,7 +87,11 @@ pub(super) fn run(command: TokenCommand) -> Result<(), Failure> {
                 (ConfigSource::at(remote.config()).show()?.to_json(), "token")
             };
             for token in tokens[key].as_array().into_iter().flatten() {
-                terminal::answer(token, json, |token: &TokenRow| words(token, running))?;
+                if running {
+                    terminal::answer(token, json, words)?;
+                } else {
+                    terminal::answer(token, json, ConfiguredToken::words)?;
+                }
             }
         }
         TokenCommand::Rotate { name, grace, remote } => {
@@ -111,11 +115,21 @@ pub(super) fn run(command: TokenCommand) -> Result<(), Failure> {
     Ok(())
 }
 
-fn words(token: &TokenRow, running: bool) -> String {
-    let row = format!("{}\t{}", token.name, token.endpoints.join(","));
-    if !running {
-        return row;
+/// What a list shows of a token in a file.
+#[derive(Default, Deserialize)]
+struct ConfiguredToken {
+    name: String,
+    endpoints: Vec<String>,
+}
+
+impl ConfiguredToken {
+    fn words(&self) -> String {
+        format!("{}\t{}", self.name, self.endpoints.join(","))
     }
+}
+
+fn words(token: &TokenRow) -> String {
+    let row = format!("{}\t{}", token.name, token.endpoints.join(","));
     let used = token.last_used.as_deref().unwrap_or("never");
     let grace = token.grace_until.as_ref().map(|until| format!("\tolder secrets until {until}")).unwrap_or_default();
     format!("{row}\t{}\t{}\tused {used}{grace}", token.rights.join(","), token.source)
