@@ -111,7 +111,7 @@ pub(crate) struct Inspect {
     view: Arc<View>,
     pass: Arc<Pass>,
     fan: Fan,
-    head: about::Head,
+    head: about::AboutHead,
 }
 
 impl Inspect {
@@ -125,7 +125,7 @@ impl Inspect {
         let pass = Arc::new(Pass::new(settings.clone()));
         let view = Arc::new(View { settings, status, tap, shown: ShadowResults::default() });
         let fan = Fan::new(Arc::clone(&pass), Arc::clone(&view));
-        Self { gate: Gate::new(address, key), view, pass, fan, head: about::Head::default() }
+        Self { gate: Gate::new(address, key), view, pass, fan, head: about::AboutHead::default() }
     }
 
     /// Serves for ever. Connections that stand when it is dropped end with the runtime.

@@ -23,9 +23,9 @@ const MAX_BYTES: usize = 256 * 1024;
 
 /// The relay's last answer.
 #[derive(Default)]
-pub(super) struct Head(Mutex<Option<Value>>);
+pub(super) struct AboutHead(Mutex<Option<Value>>);
 
-impl Head {
+impl AboutHead {
     pub(super) async fn answer(
         &self,
         pass: &Arc<Pass>,
