@@ -314,4 +314,4 @@ impl Delivery {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

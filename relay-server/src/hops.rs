@@ -100,6 +100,9 @@ impl std::fmt::Debug for Hops {
 }
 
 impl Hops {
+    /// Of all numbers.
+    pub(crate) const BYTES: usize = 4 * (Hop::ALL.len() + 1);
+
     pub(crate) fn at_us(&self, hop: Hop) -> Option<u32> {
         Some(self.at_us[hop as usize]).filter(|at| *at != NOT_PASSED)
     }
@@ -131,6 +134,24 @@ impl Hops {
     pub(crate) fn base_us(&self, started_us: u64) -> u64 {
         let own = self.at_us(Hop::Attempt).map_or(0, u64::from);
         if self.at_us(Hop::Received).is_some() { 0 } else { started_us.saturating_sub(own) }
+    }
+
+    /// As an array of [`Hops::BYTES`] bytes.
+    pub(crate) fn to_array(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        for (four, number) in bytes.chunks_exact_mut(4).zip(self.at_us.iter().chain([&self.answer])) {
+            four.copy_from_slice(&number.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// What [`Hops::to_array`] made.
+    pub(crate) fn from_array(bytes: [u8; Self::BYTES]) -> Self {
+        let mut hops = Self::default();
+        for (four, number) in bytes.as_chunks().0.iter().zip(hops.at_us.iter_mut().chain([&mut hops.answer])) {
+            *number = u32::from_le_bytes(*four);
+        }
+        hops
     }
 
     /// As bytes, 42 at most: a bit for each number that is there, and these.
@@ -188,6 +209,7 @@ mod tests {
     fn what_was_noted_comes_back_from_bytes_and_nothing_else_does() {
         let mut hops = Hops::default();
         assert_eq!(Hops::from_bytes(&hops.to_bytes()), hops);
+        assert_eq!(Hops::from_array(hops.to_array()), hops);
         hops.note(Hop::Received, Duration::ZERO);
         hops.note(Hop::Opened, Duration::from_micros(3100));
         hops.note(Hop::Opened, Duration::from_micros(9000));
@@ -195,6 +217,7 @@ mod tests {
         hops.note_answer(Whose::Ack, Some(202), Duration::from_millis(5));
         hops.note_answer(Whose::Handler, Some(500), Duration::from_millis(6));
         let bytes = hops.to_bytes();
+        assert_eq!(Hops::from_array(hops.to_array()), hops);
         assert_eq!((Hops::from_bytes(&bytes), bytes.len()), (hops, 2 + 5 * 4));
         assert_eq!(
             Hop::ALL.map(|hop| hops.at_us(hop)).into_iter().flatten().collect::<Vec<_>>(),

@@ -11,6 +11,8 @@
 
 mod entry;
 mod figures;
+mod packed;
+mod pages;
 mod ring;
 mod shown;
 mod tap;
@@ -25,10 +27,10 @@ use std::{
 };
 
 use jiff::Timestamp;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
-use self::ring::Ring;
+use self::ring::{Ring, Seen};
 pub(crate) use self::{
     entry::{AnswerTap, Draft, LiveAnswer, LiveEntry},
     figures::{Figures, FiguresQuery, ROUND},
@@ -46,8 +48,9 @@ use crate::{
 /// How long a record is there.
 const MAX_AGE_S: u32 = 60 * 60;
 
-/// Records that are looked at under one lock.
+/// Records that are looked at under one lock, and that are read under one.
 const STRIDE: usize = 1024;
+const READ_STRIDE: usize = 64;
 
 /// How long after its last watcher a journal goes on as if there were one: whoever comes back misses nothing.
 const AFTERGLOW: Duration = Duration::from_secs(60);
@@ -138,10 +141,11 @@ impl Journal {
     pub(crate) fn build(budget: u64) -> Arc<Self> {
         // Below 2^53, so that a page may reckon with it.
         let first = u64::try_from(Timestamp::now().as_microsecond()).unwrap_or_default();
+        let began = Instant::now();
         Arc::new(Self {
-            ring: Mutex::new(Ring::new(first, usize::try_from(budget).unwrap_or(usize::MAX))),
+            ring: Mutex::new(Ring::new(first, usize::try_from(budget).unwrap_or(usize::MAX), began)),
             taps: Taps::default(),
-            began: Instant::now(),
+            began,
             first,
             watchers: AtomicUsize::new(0),
             left_ms: AtomicU64::new(0),
@@ -222,38 +226,50 @@ impl Journal {
         let is_handlers = matches!(answer, LiveAnswer::Handler { .. });
         let entry = Arc::new(draft.finish(endpoint, answer)?);
         let number = self.push(NewsRecord::Live(Arc::clone(&entry)));
-        is_handlers.then(|| AnswerTap::new(Arc::clone(self), entry, number))
+        if is_handlers {
+            return Some(AnswerTap::new(Arc::clone(self), entry, number));
+        }
+        self.pack(number, &entry);
+        None
     }
 
     fn push(&self, record: NewsRecord) -> u64 {
         let (id, bytes, now_s) = (record.id(), record.bytes(), self.now_s());
-        let number = self.ring.lock().push(id, record, bytes, now_s);
-        self.give_way(now_s);
+        let mut ring = self.ring.lock();
+        let number = ring.push(id, record, bytes, now_s);
+        self.give_way(ring, now_s);
         number
     }
 
-    /// An answer has ended, and so many bytes are kept of its exchange beside what was counted.
-    fn ended(&self, entry: &Arc<LiveEntry>, number: u64, more: usize) {
-        if self.ring.lock().grow(number, more) {
-            self.give_way(self.now_s());
-        }
+    /// Nothing of an exchange is to come.
+    fn pack(&self, number: u64, entry: &LiveEntry) {
+        let mut ring = self.ring.lock();
+        ring.pack(number, entry);
+        self.give_way(ring, self.now_s());
+    }
+
+    /// An answer has ended.
+    fn ended(&self, entry: &Arc<LiveEntry>, number: u64) {
+        self.pack(number, entry);
         let is_news = entry.tail.get().is_some_and(|tail| {
             let head =
                 Duration::from_micros(entry.way.hops.at_us(crate::hops::Hop::Answered).unwrap_or_default().into());
             !tail.is_whole || tail.at.duration_since(entry.way.from).saturating_sub(head) > SOON
         });
-        if is_news {
-            self.note(|| Some(NewsRecord::Live(Arc::clone(entry))));
+        if is_news && self.is_watched() {
+            let number = self.push(NewsRecord::Live(Arc::clone(entry)));
+            self.pack(number, entry);
         }
     }
 
     /// Makes room. What goes is freed without the lock.
-    fn give_way(&self, now_s: u32) {
-        loop {
-            let Some(gone) = self.ring.lock().give_way(now_s) else { return };
-            self.dropped.fetch_add(gone.is_early.into(), Ordering::Relaxed);
-            drop(gone.record);
+    fn give_way(&self, mut ring: MutexGuard<'_, Ring>, now_s: u32) {
+        let mut gone = Vec::new();
+        while let Some(one) = ring.give_way(now_s) {
+            self.dropped.fetch_add(one.is_early.into(), Ordering::Relaxed);
+            gone.extend(one.record);
         }
+        drop(ring);
     }
 
     /// The number that the next record gets.
@@ -269,10 +285,11 @@ impl Journal {
             from < ring.oldest() || from > ring.next()
         };
         while records.len() < most {
-            let stride = STRIDE.min(most - records.len());
+            let stride = READ_STRIDE.min(most - records.len());
             let ring = self.ring.lock();
             let before = next;
-            next = ring.look(next, stride, now_s, |number, _, record| records.push((number, record.clone())));
+            next = ring
+                .look(next, stride, now_s, |seen| records.extend(seen.record().map(|record| (seen.number, record))));
             if next == ring.next() || next <= before {
                 break;
             }
@@ -285,49 +302,53 @@ impl Journal {
         let mut found = None;
         let ring = self.ring.lock();
         if number >= ring.oldest() {
-            ring.look(number, 1, self.now_s(), |at, _, record| found = (at == number).then(|| record.clone()));
+            ring.look(number, 1, self.now_s(), |seen| found = seen.record().filter(|_| seen.number == number));
         }
         found
     }
 
-    /// Live exchanges in sight, ordered by id, the newest first or the oldest, those behind `after` alone.
-    pub(crate) fn rows(&self, sight: &Sight, after: Option<EventId>, oldest_first: bool) -> Vec<Arc<LiveEntry>> {
+    /// Live exchanges in sight by id and number, the newest first or the oldest, those behind `after` alone.
+    pub(crate) fn rows(&self, sight: &Sight, after: Option<EventId>, oldest_first: bool) -> Vec<(EventId, u64)> {
         let is_behind = |id: EventId| after.is_none_or(|after| if oldest_first { id > after } else { id < after });
         let mut found = HashMap::new();
-        self.each(|id, record| match record {
-            NewsRecord::Live(entry) if is_behind(id) && sight.sees(&entry.endpoint.name) => {
-                found.insert(id, Arc::clone(entry));
+        self.each(|seen| {
+            if seen.live_at().is_some_and(|name| is_behind(seen.id) && sight.sees(name)) {
+                found.insert(seen.id, seen.number);
             }
-            _ => {}
         });
-        let mut rows: Vec<_> = found.into_values().collect();
-        rows.sort_unstable_by_key(|entry| entry.id);
+        let mut rows: Vec<_> = found.into_iter().collect();
+        rows.sort_unstable();
         if !oldest_first {
             rows.reverse();
         }
         rows
     }
 
+    /// The live exchange of a number, if it is there.
+    pub(crate) fn entry(&self, number: u64) -> Option<Arc<LiveEntry>> {
+        match self.record(number)? {
+            NewsRecord::Live(entry) => Some(entry),
+            _ => None,
+        }
+    }
+
     /// A live exchange by its id or its sender's.
     pub(crate) fn find(&self, id: &str, sight: &Sight) -> Option<Arc<LiveEntry>> {
         let (ours, mut found) = (id.parse::<EventId>().ok(), None);
-        self.each(|of, record| match record {
-            NewsRecord::Live(entry)
-                if sight.sees(&entry.endpoint.name)
-                    && ours.map_or(entry.event.id.as_deref() == Some(id), |id| id == of) =>
-            {
-                found = Some(Arc::clone(entry));
+        self.each(|seen| {
+            let is_it = ours.map_or_else(|| seen.is_senders(id), |id| id == seen.id);
+            if is_it && seen.live_at().is_some_and(|name| sight.sees(name)) {
+                found = Some(seen.number);
             }
-            _ => {}
         });
-        found
+        self.entry(found?)
     }
 
-    fn each(&self, mut look: impl FnMut(EventId, &NewsRecord)) {
+    fn each(&self, mut look: impl FnMut(Seen<'_>)) {
         let (mut next, now_s) = (0, self.now_s());
         loop {
             let ring = self.ring.lock();
-            next = ring.look(next, STRIDE, now_s, |_, id, record| look(id, record));
+            next = ring.look(next, STRIDE, now_s, &mut look);
             if next == ring.next() {
                 return;
             }

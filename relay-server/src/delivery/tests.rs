@@ -24,7 +24,7 @@ use crate::{
     verify::Rule,
 };
 
-fn endpoint() -> Arc<Endpoint> {
+pub(crate) fn endpoint() -> Arc<Endpoint> {
     let policy = DeliveryPolicy {
         assured: true,
         ack: Ack::default(),

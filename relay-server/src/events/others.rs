@@ -56,7 +56,8 @@ pub(super) async fn rows(from: &EventSources<'_>, wanted: Wanted<'_>) -> Result<
     };
     let rev = from.journal.next();
     if wanted.kinds.live {
-        for entry in from.journal.rows(wanted.sight, wanted.after, wanted.oldest_first) {
+        let numbers = from.journal.rows(wanted.sight, wanted.after, wanted.oldest_first);
+        for entry in numbers.into_iter().filter_map(|(_, number)| from.journal.entry(number)) {
             look(entry.id, journal::summary(&entry, rev), &mut LiveContent(&entry));
         }
     }
@@ -242,7 +243,7 @@ pub(crate) struct LiveContent<'a>(pub &'a LiveEntry);
 
 impl Content for LiveContent<'_> {
     fn headers(&mut self) -> Lines<'_> {
-        lines(&self.0.head.headers)
+        lines(&self.0.headers)
     }
     fn body(&mut self) -> Cow<'_, [u8]> {
         Cow::Owned(self.0.body().to_vec())
@@ -254,7 +255,7 @@ impl Content for LiveContent<'_> {
         }
     }
     fn is_masked(&mut self) -> bool {
-        self.0.head.headers.iter().any(|(_, value)| value == MASKED.as_bytes())
+        self.0.headers.iter().any(|(_, value)| value == MASKED.as_bytes())
     }
 }
 

@@ -1,7 +1,7 @@
 //! What is kept of a live exchange: made on its way from what is at hand, complete once its answer has ended.
 //!
-//! A [`Draft`] goes with the webhook, and becomes a [`LiveEntry`] when the head of the answer is decided. Invariants: what
-//! is to be hidden is hidden before it is kept; of a body no more than [`MAX_BODY_BYTES`] are copied; nothing is written
+//! A [`Draft`] goes with the webhook, and becomes a [`LiveEntry`] when the head of the answer is decided; once that has
+//! ended it is [`super::packed`]. Invariants: what is to be hidden is hidden before it is kept; of a body no more than [`MAX_BODY_BYTES`] are copied; nothing is written
 //! out as text.
 
 use std::{
@@ -40,8 +40,15 @@ pub(crate) struct Draft {
     client: IpAddr,
     event: EventMeta,
     agent: Option<Arc<str>>,
-    head: Option<RequestHead>,
+    sent: Option<SentHead>,
     body: SentBody,
+}
+
+/// What is kept of the head that left for the agent, with the relay's own lines.
+struct SentHead {
+    method: Bytes,
+    target: Bytes,
+    headers: HeaderBlock,
 }
 
 /// A body on its way to the handler.
@@ -62,8 +69,11 @@ pub(crate) struct LiveEntry {
     pub endpoint: Arc<Endpoint>,
     pub event: EventMeta,
     pub agent: Option<Arc<str>>,
-    /// As it left for the agent, with the relay's own lines.
-    pub head: RequestHead,
+    pub method: Bytes,
+    /// What follows the endpoint.
+    pub target: Bytes,
+    /// As they left for the agent, with the relay's own lines.
+    pub headers: HeaderBlock,
     pub request: SentBody,
     pub way: Way,
     pub answer: LiveAnswer,
@@ -141,8 +151,24 @@ impl Draft {
             client: received.client,
             event: EventMeta::default(),
             agent: None,
-            head: None,
+            sent: None,
             body: SentBody::None,
+        }
+    }
+
+    /// One as a sender's would be.
+    #[cfg(test)]
+    pub(crate) fn sample(event: EventMeta, headers: HeaderBlock, body: SentBody) -> Self {
+        let sent = SentHead { method: "POST".into(), target: "/x?code=1".into(), headers };
+        Self {
+            way: Way::from(Instant::now()),
+            id: EventId::new(),
+            at: Timestamp::from_microsecond(1_790_000_000_123_456).unwrap_or_default(),
+            client: IpAddr::from([203, 0, 113, 9]),
+            event,
+            agent: Some("laptop".into()),
+            sent: Some(sent),
+            body,
         }
     }
 
@@ -159,7 +185,8 @@ impl Draft {
         head: &RequestHead,
         payload: &Payload,
     ) -> Option<Arc<BodyTap>> {
-        self.head = Some(head.clone());
+        self.sent =
+            Some(SentHead { method: head.method.clone(), target: head.target.clone(), headers: head.headers.clone() });
         match payload {
             _ if endpoint.capture.level != CaptureLevel::Bodies => {}
             Payload::Streaming(_) => {
@@ -178,10 +205,10 @@ impl Draft {
     }
 
     pub(super) fn finish(self, endpoint: &Arc<Endpoint>, mut answer: LiveAnswer) -> Option<LiveEntry> {
-        let Self { way, id, at, client, event, agent, head, body } = self;
-        let (mut head, blinds) = (head?, &endpoint.capture.blinds);
-        head.headers = blinds.lines(&head.headers);
-        head.target = blinds.target(&endpoint.verify, &head.target);
+        let Self { way, id, at, client, event, agent, sent, body } = self;
+        let (SentHead { method, target, headers }, blinds) = (sent?, &endpoint.capture.blinds);
+        let headers = blinds.lines(&headers);
+        let target = blinds.target(&endpoint.verify, &target);
         let request = match body {
             SentBody::There(kept, size) => {
                 SentBody::There(blinds.body(&endpoint.verify, &kept, kept.len() as u64 == size), size)
@@ -192,7 +219,7 @@ impl Draft {
             *headers = blinds.lines(headers);
         }
         let (endpoint, tail) = (Arc::clone(endpoint), OnceLock::new());
-        Some(LiveEntry { id, at, client, endpoint, event, agent, head, request, way, answer, tail })
+        Some(LiveEntry { id, at, client, endpoint, event, agent, method, target, headers, request, way, answer, tail })
     }
 }
 
@@ -205,7 +232,7 @@ impl LiveEntry {
         };
         let body = if let SentBody::There(kept, _) = &self.request { kept.len() } else { 0 };
         let names = [&self.event.id, &self.event.kind].into_iter().flatten().map(String::len).sum::<usize>();
-        ENTRY_BYTES + self.head.headers.as_bytes().len() + self.head.target.len() + names + answer + body
+        ENTRY_BYTES + self.headers.as_bytes().len() + self.target.len() + names + answer + body
     }
 
     pub(crate) const fn status(&self) -> u16 {
@@ -266,13 +293,12 @@ impl Drop for AnswerTap {
         let endpoint = &self.entry.endpoint;
         let has_all = self.is_whole && kept.len() as u64 == self.size;
         let body = endpoint.capture.blinds.body(&endpoint.verify, &kept, has_all);
-        let mut more = body.len();
         if let SentBody::Coming(tap) = &self.entry.request {
-            more += tap.close();
+            tap.close();
         }
         let tail = Tail { at: Instant::now(), body, size: self.size, is_whole: self.is_whole };
         if self.entry.tail.set(tail).is_ok() {
-            self.journal.ended(&self.entry, self.number, more);
+            self.journal.ended(&self.entry, self.number);
         }
     }
 }

@@ -32,15 +32,15 @@ fn why(entry: &LiveEntry) -> &'static str {
 
 pub(crate) fn summary(entry: &LiveEntry, rev: u64) -> EventSummary {
     let hops = &entry.way.hops;
-    let verified = text(&entry.head.headers, names::VERIFIED);
+    let verified = text(&entry.headers, names::VERIFIED);
     EventSummary {
         id: entry.id.to_string(),
         endpoint: entry.endpoint.name.to_string(),
         state: state(entry).to_owned(),
         why: why(entry).to_owned(),
         received_at: entry.at.to_string(),
-        method: String::from_utf8_lossy(&entry.head.method).into_owned(),
-        target: String::from_utf8_lossy(&entry.head.target).into_owned(),
+        method: String::from_utf8_lossy(&entry.method).into_owned(),
+        target: String::from_utf8_lossy(&entry.target).into_owned(),
         event_type: entry.event.kind.clone(),
         sender_id: entry.event.id.clone(),
         size: entry.request.size(),
@@ -60,7 +60,7 @@ pub(crate) fn summary(entry: &LiveEntry, rev: u64) -> EventSummary {
 
 /// All that is known of it but its body.
 pub(crate) fn detail(entry: &LiveEntry, rev: u64) -> EventDetail {
-    let (hops, headers) = (&entry.way.hops, &entry.head.headers);
+    let (hops, headers) = (&entry.way.hops, &entry.headers);
     let (headers_base64, masked) = (base64(headers), masked(headers));
     let (kept, size) = (entry.body(), entry.request.size());
     let agent = entry.agent.as_deref();

@@ -1,7 +1,11 @@
 //! The journal as its watchers and lists see it.
 
-use super::*;
-use crate::store::Summary;
+use bytes::Bytes;
+use relay_proto::HeaderBlock;
+use relay_schemes::EventMeta;
+
+use super::{entry::SentBody, *};
+use crate::{delivery::tests::endpoint, hops::Whose, store::Summary};
 
 /// A record of a kept event.
 pub(crate) fn kept() -> NewsRecord {
@@ -43,4 +47,71 @@ async fn a_watcher_that_is_too_slow_learns_that_something_is_missing() {
     let number = part.records[0].0;
     assert!(journal.record(number).is_some() && journal.record(number - 1).is_none());
     assert!(journal.read(part.next + 1, 10).is_cut, "of another start");
+}
+
+fn block(lines: &[(&str, &str)]) -> HeaderBlock {
+    lines.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect()
+}
+
+fn draft(sender_id: Option<&str>, body: SentBody) -> Draft {
+    let event = EventMeta { id: sender_id.map(str::to_owned), kind: Some("push".to_owned()) };
+    Draft::sample(event, block(&[("content-type", "text/plain"), ("cookie", "hunter2")]), body)
+}
+
+/// All that an entry says of itself, as the API tells it.
+fn told(entry: &LiveEntry) -> (String, Bytes, Bytes) {
+    (serde_json::to_string(&detail(entry, 1)).expect("it is JSON"), entry.body(), entry.answer_body())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_live_exchange_that_has_ended_says_what_it_said_and_holds_nothing_of_its_way() {
+    let journal = Journal::build(1 << 20);
+    let buffer = Bytes::from(vec![b'x'; 4096]);
+    let body = || SentBody::There(buffer.slice(100..2100), 2000);
+    let headers = block(&[("content-type", "text/html"), ("set-cookie", "a=1")]);
+    let mut answered = draft(Some("delivery-1"), body());
+    tokio::time::advance(Duration::from_micros(1500)).await;
+    answered.way.answered(Whose::Handler, Some(201));
+    let answer = LiveAnswer::Handler { status: 201, headers };
+    let mut tap = journal.live(answered, &endpoint(), answer).expect("it is watched to its end");
+    tap.data(&Bytes::from_static(b"<p>thanks"));
+    let entry = journal.find("delivery-1", &Sight::All).expect("it is there while it runs");
+    tokio::time::advance(Duration::from_micros(700)).await;
+    tap.data(&Bytes::from_static(b"</p>"));
+    tap.ended();
+    drop(tap);
+    let packed = journal.find("delivery-1", &Sight::All).expect("it is there");
+    assert!(!Arc::ptr_eq(&packed, &entry));
+    assert_eq!(told(&packed), told(&entry));
+    assert_eq!((packed.answer_body(), packed.client), (Bytes::from_static(b"<p>thanks</p>"), [203, 0, 113, 9].into()));
+    assert!(packed.headers.all("cookie").eq([&b"[masked]"[..]]));
+    drop(entry);
+    assert!(buffer.is_unique(), "its body was copied");
+
+    let failed = draft(None, SentBody::None);
+    assert!(journal.live(failed, &endpoint(), LiveAnswer::Failed { code: "no_agent", status: 503 }).is_none());
+    let rows = journal.rows(&Sight::All, None, false);
+    let [(_, newest), (_, oldest)] = rows[..] else { panic!("{rows:?}") };
+    let (newest, oldest) = (journal.entry(newest).expect("a row"), journal.entry(oldest).expect("a row"));
+    assert_eq!(told(&oldest), told(&packed));
+    assert_eq!((newest.status(), newest.event.id.as_deref(), newest.body().len()), (503, None, 0));
+    assert!(matches!(newest.answer, LiveAnswer::Failed { code: "no_agent", .. }));
+    assert_eq!(journal.read(journal.first(), 10).records.len(), 2);
+}
+
+#[test]
+fn live_exchanges_take_no_more_than_the_budget_and_the_newest_stay() {
+    let journal = Journal::build(1 << 20);
+    for size in (0..3000).map(|nth| nth * 37 % 60_000) {
+        let body = SentBody::There(vec![7; size].into(), size as u64);
+        journal.live(draft(None, body), &endpoint(), LiveAnswer::Failed { code: "no_agent", status: 503 });
+        let held = journal.ring.lock().bytes();
+        assert!(held <= 1 << 20, "{held}");
+    }
+    let rows = journal.rows(&Sight::All, None, false);
+    assert!((10..1000).contains(&rows.len()), "{}", rows.len());
+    let sizes: Vec<_> = rows.iter().map(|(_, number)| journal.entry(*number).expect("a row").request.size()).collect();
+    let expected = (0..3000_u64).rev().map(|nth| nth * 37 % 60_000);
+    assert!(sizes.iter().copied().eq(expected.take(rows.len())));
+    assert_eq!(journal.dropped(), 3000 - rows.len() as u64);
 }
