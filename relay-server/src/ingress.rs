@@ -29,7 +29,7 @@ pub(crate) use self::{
 };
 use crate::{
     agents::Agents, config::Config, delivery::Delivery, journal::Journal, memory::MemoryBudget, providers::Providers,
-    refused::Refused, replay_guard::ReplayGuard, routes::SharedRoutes,
+    refused::Refused, replay_guard::ReplayGuard, routes::SharedRoutes, tls::TlsServer,
 };
 
 impl Ingress {
@@ -44,7 +44,8 @@ impl Ingress {
         providers: &Arc<Providers>,
         refused: &Arc<Refused>,
         journal: &Arc<Journal>,
-    ) -> anyhow::Result<Arc<Self>> {
+        tls: &Arc<TlsServer>,
+    ) -> Arc<Self> {
         let limits = &config.limits;
         let memory = Arc::new(MemoryBudget::new(usize::try_from(limits.body_budget).unwrap_or(usize::MAX)));
         let open = OpenConnections::default();
@@ -67,7 +68,8 @@ impl Ingress {
             timeouts: limits.timeouts,
             open: open.clone(),
         });
-        Self::over(config, max_connections, Arc::clone(routes), memory, requests, open)
+        let tls = config.tls.is_some().then(|| Arc::clone(tls));
+        Self::over(config, max_connections, Arc::clone(routes), memory, requests, open, tls)
     }
 
     /// Takes no more connections, and asks those that are open to end once their requests are answered.

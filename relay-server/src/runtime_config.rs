@@ -31,14 +31,14 @@ pub(crate) use self::{
 use relay_program::config::{Problem, Problems, Shown};
 
 use crate::{
-    clock::Clock,
+    clock::{Clock, wall},
     config::{Config, ConfigSource, ConfigTexts, Layers, PublicUrl, rows, rows::Rows},
     endpoint::{Endpoint, EndpointName},
     metrics::Metrics,
     routes::Routes,
     services::Services,
     store::{self, BulkAction, BulkPlan, ConfigKind, Filter, NamedRows, State, Store, StoreError, Vault},
-    tls,
+    tls::CertificateSource,
     webhook::EventId,
 };
 
@@ -193,12 +193,12 @@ impl RuntimeConfig {
         let made = Made::read(&self.store, &self.vault, self.now()).await?;
         let next = RunningConfig { input: self.source.read()?, applied: None };
         let config = assemble(&self.source, &next, false, &made, Rows::default()).await?;
-        let tls = config.tls.as_ref().map(|files| tls::load(&files.cert, &files.key)).transpose()?;
+        let tls = &self.services.tls;
+        let files = config.tls.as_ref().map_or(&[][..], |settings| &settings.certificates);
+        let certificates = tls.read(files, wall())?;
         let sets = sets(&next.input.rows())?;
         self.store.configure(store::Source::File, sets, true, self.now()).await?;
-        if let Some(tls) = tls {
-            self.services.ingress.set_certificate(tls);
-        }
+        tls.certificates.replace(CertificateSource::File, certificates);
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }

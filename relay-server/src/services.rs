@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     agents::{AgentSettings, Agents, outcomes::LateOutcome},
-    clock::Clock,
+    clock::{Clock, wall},
     config::Config,
     delivery::Delivery,
     ingress::Ingress,
@@ -20,6 +20,7 @@ use crate::{
     routes::SharedRoutes,
     store::{Store, Vault},
     stream::NewsStreams,
+    tls::{CertificateSource, TlsError, TlsServer},
 };
 
 #[derive(Clone)]
@@ -34,6 +35,7 @@ pub(crate) struct Services {
     pub figures: Arc<Figures>,
     pub streams: Arc<NewsStreams>,
     pub ingress: Arc<Ingress>,
+    pub tls: Arc<TlsServer>,
 }
 
 impl Services {
@@ -58,11 +60,22 @@ impl Services {
         let delivery = Delivery::build(Arc::clone(store), clock, &agents, metrics.events(), Arc::clone(&journal));
         let (budget, lasts) = (config.limits.refused_budget, config.store.kind.is_durable());
         let refused = Refused::build(budget, lasts, Arc::clone(store), Arc::clone(agents.registry()));
+        let tls = Arc::new(tls(config)?);
         let ingress =
-            Ingress::build(config, max_connections, &routes, &agents, &delivery, &providers, &refused, &journal)?;
+            Ingress::build(config, max_connections, &routes, &agents, &delivery, &providers, &refused, &journal, &tls);
         let (figures, streams) = (Arc::default(), NewsStreams::build(&journal, &delivery));
         let services =
-            Self { routes, metrics, agents, delivery, providers, refused, journal, figures, streams, ingress };
+            Self { routes, metrics, agents, delivery, providers, refused, journal, figures, streams, ingress, tls };
         Ok((services, late_outcomes))
     }
+}
+
+/// With the certificates that the config names.
+fn tls(config: &Config) -> Result<TlsServer, TlsError> {
+    let tls = TlsServer::new()?;
+    if let Some(settings) = &config.tls {
+        let certificates = tls.read(&settings.certificates, wall())?;
+        tls.certificates.replace(CertificateSource::File, certificates);
+    }
+    Ok(tls)
 }

@@ -7,10 +7,10 @@
 
 mod delivery;
 mod endpoint;
+mod tls;
 mod token;
 mod verify;
 
-use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ use relay_program::config::{Place, Problems, Report, Section, Text, Wrong};
 use super::cidr::Cidr;
 use super::flags::Flags;
 use super::secrets::Surroundings;
-use super::settings::{Listen, ProcessLimits, Server, StoreSpec, Timeouts, TlsFiles};
+use super::settings::{Listen, ProcessLimits, Server, StoreSpec, Timeouts};
 use super::values::{self, PublicUrl};
 use super::{Config, keys};
 use crate::agents::token::Tokens;
@@ -80,7 +80,7 @@ fn whole<'t>(texts: &[Text], roots: &[Section<'t>], context: Context<'_>, report
     let main = &roots[0];
     version(main, context);
     let server = server(main, context);
-    let tls = tls(main, context);
+    let tls = tls::settings(main, context);
     let limits = limits(main);
     let store = store(main, context, server.state_dir.as_deref());
     let rows = verify::ProviderRows::new(texts, roots);
@@ -221,49 +221,6 @@ fn doubt(path: &Path, place: &Place, report: &Report<'_>) {
 fn cidr(text: &str) -> Result<Cidr, Wrong> {
     text.parse()
         .map_err(|why| Wrong::new(format!("\"{text}\" is not a network: {why}"), "write it like \"10.0.0.0/8\""))
-}
-
-fn tls(main: &Section<'_>, context: Context<'_>) -> Option<TlsFiles> {
-    let (cert, key) = (context.flags.tls_cert.as_deref(), context.flags.tls_key.as_deref());
-    if !main.has("tls") && cert.is_none() && key.is_none() {
-        return None;
-    }
-    let tls = main.section("tls", keys::TLS).under("cert", "--tls-cert", cert.and_then(Path::to_str)).under(
-        "key",
-        "--tls-key",
-        key.and_then(Path::to_str),
-    );
-    let file = |name, flag: Option<&Path>| {
-        let typed = || tls.text(name).map(|path| context.base.join(path.value));
-        let path = flag.map(Path::to_owned).or_else(typed);
-        tls.show_if(name, path.as_ref().map(|path| path.display().to_string()));
-        path
-    };
-    let files = (file("cert", cert), file("key", key));
-    let place = match (cert, key) {
-        (Some(_), _) => Place::flag("--tls-cert"),
-        (None, Some(_)) => Place::flag("--tls-key"),
-        (None, None) => main.place("tls"),
-    };
-    let report = main.report();
-    let (message, help) = match files {
-        (Some(cert), Some(key)) => {
-            for path in [&cert, &key].into_iter().filter(|_| context.around.is_some()) {
-                if let Err(error) = File::open(path) {
-                    report.error(&place, format!("cannot read {}: {error}", path.display()), "");
-                }
-                doubt(path, &place, report);
-            }
-            return Some(TlsFiles { cert, key });
-        }
-        (Some(_), None) => ("there is a certificate and no key", "set key = \"FILE\" or --tls-key FILE"),
-        (None, Some(_)) => ("there is a key and no certificate", "set cert = \"FILE\" or --tls-cert FILE"),
-        (None, None) => {
-            ("neither certificate nor key is named", "set cert = \"FILE\" and key = \"FILE\", or leave [tls] out")
-        }
-    };
-    report.error(&place, message, help);
-    None
 }
 
 fn limits(main: &Section<'_>) -> ProcessLimits {

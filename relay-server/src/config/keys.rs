@@ -6,7 +6,8 @@ pub(super) const ROWS: &str = "provider endpoint token";
 pub(super) const SERVER: &str = "\
     listen admin admin_hosts inspector_host public_url state_dir trusted_proxies drain_timeout \
     workers max_connections max_connections_per_address";
-pub(super) const TLS: &str = "cert key";
+pub(super) const TLS: &str = "cert key certificate";
+pub(super) const CERTIFICATE: &str = "cert key";
 pub(super) const STORE: &str = "url max_size retention pending_retention";
 pub(super) const LIMITS: &str = "\
     max_body max_head max_in_flight_per_agent max_sessions body_budget refused_budget journal_budget \

@@ -37,7 +37,7 @@ pub(crate) use self::flags::{Dev, Flags};
 use self::rows::Rows;
 pub(crate) use self::secrets::{MAX_SECRET_BYTES, read_secret};
 use self::secrets::{Surroundings, Unseal, nothing_sealed};
-pub(crate) use self::settings::{Listen, ProcessLimits, Server, StoreSpec, Timeouts, TlsFiles};
+pub(crate) use self::settings::{Listen, ProcessLimits, Server, StoreSpec, Timeouts, TlsSettings};
 pub(crate) use self::values::PublicUrl;
 use crate::agents::token::Tokens;
 use crate::endpoint::Endpoint;
@@ -51,8 +51,8 @@ pub(crate) struct Config {
     pub server: Server,
     pub limits: ProcessLimits,
     pub store: StoreSpec,
-    /// The certificate, if the relay ends TLS itself.
-    pub tls: Option<TlsFiles>,
+    /// There if the relay ends TLS itself.
+    pub tls: Option<TlsSettings>,
     pub endpoints: Vec<Arc<Endpoint>>,
     pub tokens: Tokens,
     pub shown: Shown,

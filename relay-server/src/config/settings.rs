@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::cidr::Cidr;
 use super::values::PublicUrl;
 use crate::store::StoreKind;
+use crate::tls::CertificateFiles;
 
 /// `[server]`: the listeners and what belongs to the whole process.
 #[derive(Clone, Debug)]
@@ -63,10 +64,11 @@ impl fmt::Display for Listen {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct TlsFiles {
-    pub cert: PathBuf,
-    pub key: PathBuf,
+/// `[tls]`: what the public listeners end TLS with.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TlsSettings {
+    /// The one for names that none is for stands first.
+    pub certificates: Vec<CertificateFiles>,
 }
 
 /// `[store]`: where events are kept, and for how long.

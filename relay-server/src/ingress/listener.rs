@@ -5,7 +5,6 @@
 
 use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
@@ -16,13 +15,14 @@ use relay_program::{
     accept,
     socket::{INHERITED, tune},
 };
-use rustls::ServerConfig;
+use rustls::server::Acceptor;
 use tokio::{
+    io::AsyncWriteExt as _,
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
@@ -41,7 +41,7 @@ use crate::{
     memory::MemoryBudget,
     routes::{Peer, SharedRoutes},
     throttle::Throttle,
-    tls,
+    tls::{HelloAnswer, TlsServer},
     webhook::input::Input,
 };
 
@@ -97,8 +97,7 @@ pub(super) struct OpenConnections {
 pub(crate) struct Ingress {
     timeouts: Timeouts,
     max_head: usize,
-    /// The certificate, replaced as a whole on reload.
-    tls: Option<ArcSwap<ServerConfig>>,
+    tls: Option<Arc<TlsServer>>,
     slots: Slots,
     /// Places for HTTP/2 among them.
     h2: Arc<Semaphore>,
@@ -130,26 +129,19 @@ impl Ingress {
         memory: Arc<MemoryBudget>,
         requests: Arc<Requests>,
         open: OpenConnections,
-    ) -> anyhow::Result<Arc<Self>> {
-        let tls = config.tls.as_ref().map(|files| tls::load(&files.cert, &files.key)).transpose()?;
-        Ok(Arc::new(Self {
+        tls: Option<Arc<TlsServer>>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
             timeouts: config.limits.timeouts,
             max_head: config.limits.max_head,
-            tls: tls.map(ArcSwap::new),
+            tls,
             slots: Slots::new(max_connections, config.server.max_connections_per_address),
             h2: Arc::new(Semaphore::new(MAX_H2_CONNECTIONS)),
             routes,
             memory,
             requests,
             open,
-        }))
-    }
-
-    /// New connections meet this certificate, where the listeners end TLS.
-    pub(crate) fn set_certificate(&self, tls: Arc<ServerConfig>) {
-        if let Some(current) = &self.tls {
-            current.store(tls);
-        }
+        })
     }
 
     /// Accepts on this listener and this runtime until the drain.
@@ -230,23 +222,22 @@ impl Ingress {
         }
     }
 
-    /// Ends TLS, where the relay does that; `None` if its handshake failed.
+    /// Ends TLS, where the relay does that; `None` if its handshake failed, or was all that the peer came for.
     async fn secure(&self, mut stream: TimedWrites) -> Option<Ready> {
-        let Some(config) = &self.tls else {
+        let Some(tls) = &self.tls else {
             return Some(Ready { socket: Socket::Left(stream), secure: false, h2: None });
         };
         let h2 = Arc::clone(&self.h2).try_acquire_owned().ok();
-        let config = config.load_full();
-        let acceptor = TlsAcceptor::from(if h2.is_some() { config } else { without_h2(&config) });
         stream.limit_reads(Some(HANDSHAKE_BYTES));
-        match Box::pin(timeout(HANDSHAKE, acceptor.accept(stream))).await {
-            Ok(Ok(mut stream)) => {
+        match Box::pin(timeout(HANDSHAKE, handshake(tls, stream, h2.is_some()))).await {
+            Ok(Ok(Some(mut stream))) => {
                 let (socket, tls) = stream.get_mut();
                 socket.limit_reads(None);
                 tls.set_buffer_limit(Some(TLS_UNSENT_BYTES));
                 let h2 = h2.filter(|_| tls.alpn_protocol() == Some(b"h2"));
-                Some(Ready { socket: Socket::Right(Box::new(stream)), secure: true, h2 })
+                Some(Ready { socket: Socket::Right(stream), secure: true, h2 })
             }
+            Ok(Ok(None)) => None,
             Ok(Err(error)) => {
                 tracing::debug!(%error, "a TLS handshake failed");
                 None
@@ -318,8 +309,23 @@ impl Ingress {
     }
 }
 
-fn without_h2(config: &ServerConfig) -> Arc<ServerConfig> {
-    let mut config = config.clone();
-    config.alpn_protocols.retain(|protocol| protocol != b"h2");
-    Arc::new(config)
+/// Reads a hello, and goes on as it asks. Nothing comes of one that only asks for an authority's proof.
+async fn handshake(
+    tls: &TlsServer,
+    stream: TimedWrites,
+    may_h2: bool,
+) -> io::Result<Option<Box<TlsStream<TimedWrites>>>> {
+    let local = stream.local_address();
+    let begun = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    match tls.answer(&begun.client_hello(), local, may_h2) {
+        HelloAnswer::Serve(config) => begun.into_stream(config).await.map(Box::new).map(Some),
+        HelloAnswer::Prove(config) => {
+            begun.into_stream(config).await?.shutdown().await?;
+            Ok(None)
+        }
+        HelloAnswer::Nothing => {
+            tracing::debug!("somebody asked for a certificate's proof that is not there");
+            Ok(None)
+        }
+    }
 }

@@ -7,6 +7,7 @@
 
 use std::{
     io,
+    net::IpAddr,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -49,6 +50,11 @@ impl TimedWrites {
     /// Reads no more than so many bytes from now on, or as many as come.
     pub(crate) const fn limit_reads(&mut self, bytes: Option<usize>) {
         self.left = bytes;
+    }
+
+    /// The address that its peer asked for.
+    pub(crate) fn local_address(&self) -> Option<IpAddr> {
+        self.stream.get_ref().local_addr().ok().map(|address| address.ip())
     }
 
     fn goes_on(
