@@ -12,8 +12,13 @@ const EXHAUSTED: Duration = Duration::from_millis(50);
 
 /// The next connection. `failed` hears of each that could not be accepted before it.
 pub async fn next(listener: &TcpListener, failed: impl Fn(&io::Error)) -> (TcpStream, SocketAddr) {
+    next_of(|| listener.accept(), failed).await
+}
+
+/// The same for whatever listens.
+pub async fn next_of<T>(accept: impl AsyncFn() -> io::Result<T>, failed: impl Fn(&io::Error)) -> T {
     loop {
-        match listener.accept().await {
+        match accept().await {
             Ok(accepted) => return accepted,
             Err(error) => {
                 failed(&error);

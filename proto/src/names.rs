@@ -12,6 +12,8 @@ pub const ATTEMPT: &str = "relay-attempt";
 pub const RECEIVED_AT: &str = "relay-received-at";
 /// The scheme that was proven.
 pub const VERIFIED: &str = "relay-verified";
+/// What the certificate says that the sender showed.
+pub const CLIENT_CERTIFICATE: &str = "relay-client-certificate";
 /// The id of the event that this one repeats.
 pub const REPLAY_OF: &str = "relay-replay-of";
 /// There where a person asked the sender for the event once more.

@@ -32,10 +32,11 @@ pub(crate) use self::{gate::AdminGate, inspector::inspector, listener::serve};
 use crate::{
     agents::token::{AgentToken, TokenHash},
     api::{Api, Mount, problem},
-    metrics::{Form, Gauges},
+    metrics::{CertificateExpiry, Form, Gauges},
     services::Services,
     state::StateDir,
     store::Health,
+    tls::CertificateStatus,
 };
 
 /// The file in the state directory that holds the admin token.
@@ -107,7 +108,7 @@ async fn ready(State(probes): State<Probes>) -> (StatusCode, String) {
 
 async fn metrics_text(State(probes): State<Probes>, headers: HeaderMap) -> ([(HeaderName, HeaderValue); 2], String) {
     let form = Form::asked_for(headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok()));
-    let Services { metrics, agents, delivery, refused, journal, streams, ingress, .. } = probes.services;
+    let Services { metrics, agents, delivery, refused, journal, streams, ingress, tls, .. } = probes.services;
     let registry = agents.registry();
     let gauges = Gauges {
         waiting: delivery.waiting().await,
@@ -121,7 +122,16 @@ async fn metrics_text(State(probes): State<Probes>, headers: HeaderMap) -> ([(He
         unwritten_refusals: refused.log.lost(),
         journal_dropped: journal.dropped(),
         left_out: streams.left_out(),
+        certificates: tls.certificates.status().into_iter().map(expiry).collect(),
     };
     let kind = HeaderValue::from_static(form.content_type());
     ([(header::CONTENT_TYPE, kind), (header::VARY, HeaderValue::from_static("accept"))], metrics.text(&gauges, form))
+}
+
+fn expiry(certificate: CertificateStatus) -> CertificateExpiry {
+    CertificateExpiry {
+        name: certificate.name,
+        source: certificate.source.name(),
+        not_after_s: certificate.not_after.as_second(),
+    }
 }

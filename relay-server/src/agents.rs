@@ -37,7 +37,7 @@ use self::{
     skips::Skips,
     token::{Shown, Tokens},
 };
-use crate::{clock::Clock, store::Store};
+use crate::{client_certificate::ClientCertificate, clock::Clock, store::Store};
 
 /// Bounds of agents' sessions.
 #[derive(Clone, Copy, Debug)]
@@ -118,8 +118,14 @@ impl Agents {
 
     /// Whose token a request shows. Wrong ones are counted for its address, and slowed beyond a number; a right one
     /// passes whoever else comes from there, since a whole company may be one address.
-    pub(crate) fn authenticate(&self, client: IpAddr, headers: &HeaderMap, tokens: &Tokens) -> Result<Shown, Turned> {
-        let (known, now) = (accept::token_of(headers, tokens), Instant::now());
+    pub(crate) fn authenticate(
+        &self,
+        client: IpAddr,
+        headers: &HeaderMap,
+        certificate: Option<&ClientCertificate>,
+        tokens: &Tokens,
+    ) -> Result<Shown, Turned> {
+        let (known, now) = (accept::token_of(headers, certificate, tokens), Instant::now());
         if matches!(known, Err(Turned::Unauthorized)) {
             if let Some(left) = self.throttle.wait(client, now) {
                 return Err(Turned::TooManyGuesses { left });

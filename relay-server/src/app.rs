@@ -30,12 +30,13 @@ use crate::{
     clock::Clock,
     config::{Config, ConfigSource, Listen, StoreSpec},
     delivery::{self, Delivery},
-    ingress::OwnServices,
+    ingress::{OpenListener, OwnServices, http_listen},
     journal::ROUND,
     runtime_config::{self, RuntimeConfig},
     services::Services,
     state::StateDir,
     store::{ConfigKind, Health, Purge, Store, StoreError, Vault, resolve as resolve_store, seal::SealKey},
+    tls,
 };
 
 /// How long between two rounds of housekeeping, and between two steps of one.
@@ -56,7 +57,10 @@ const KEY_FILE: &str = "sealing.key";
 
 /// What a relay is given to listen on.
 pub(crate) struct Sockets {
-    pub public: StdListener,
+    /// One at least.
+    pub public: Vec<OpenListener>,
+    /// In the clear, for proofs and redirects.
+    pub http: Option<StdListener>,
     pub admin: StdListener,
     /// Public connections that this process has descriptors for.
     pub max_connections: usize,
@@ -64,7 +68,11 @@ pub(crate) struct Sockets {
 
 /// What there is to say of a relay that serves.
 pub(crate) struct Started {
+    /// The first address where senders and agents come.
     pub public: SocketAddr,
+    /// Every public listener.
+    pub listeners: Vec<String>,
+    pub http: Option<SocketAddr>,
     pub admin: SocketAddr,
     pub token_file: PathBuf,
     /// An address that opens the page and logs in, once; with `--dev` alone.
@@ -102,11 +110,14 @@ impl App {
     pub(crate) async fn build(source: &ConfigSource, config: &Config, sockets: Sockets) -> anyhow::Result<Self> {
         let clock = Clock::default();
         let opened = open(config, &clock).await?;
-        warn_of_open_socket(config, sockets.public.local_addr()?);
+        let public = first_address(&sockets.public);
+        warn_of_open_sockets(&sockets.public);
         let first = runtime_config::first(source, &opened.store, &opened.vault, &clock).await?;
         let config = &first.config;
         let started = Started {
-            public: sockets.public.local_addr()?,
+            public,
+            listeners: sockets.public.iter().map(shown).collect(),
+            http: sockets.http.as_ref().map(StdListener::local_addr).transpose()?,
             admin: sockets.admin.local_addr()?,
             token_file: opened.token_file,
             page: None,
@@ -146,7 +157,7 @@ impl App {
     pub(crate) fn serve(self) -> anyhow::Result<Relay> {
         let Self { sockets, workers, store, admin, own, late_outcomes, mut relay } = self;
         for number in 1..workers {
-            let public = sockets.public.try_clone()?;
+            let public = sockets.public.iter().map(OpenListener::try_clone).collect::<Result<_, _>>()?;
             relay.start_worker(number, public, Arc::clone(&own))?;
         }
         relay.services.metrics.watch(tokio::runtime::Handle::current());
@@ -162,8 +173,15 @@ impl App {
         let behind = tokio::spawn(async move { refused.log.write_behind(stopped).await });
         let admin = tokio::spawn(admin::serve(TcpListener::from_std(sockets.admin)?, admin, stop.clone()));
         relay.last.extend([admin, behind]);
-        let public = TcpListener::from_std(sockets.public)?;
-        tokio::spawn(Arc::clone(&relay.services.ingress).serve(public, own));
+        if let Some(http) = sockets.http {
+            let (routes, tls) = (Arc::clone(&relay.services.routes), &relay.services.tls);
+            let (http, challenges) = (TcpListener::from_std(http)?, Arc::clone(&tls.challenges));
+            tokio::spawn(http_listen::serve(http, routes, challenges, stop.clone()));
+        }
+        tokio::spawn(tls::watch(Arc::clone(&relay.services.tls), stop.clone()));
+        for public in sockets.public {
+            tokio::spawn(Arc::clone(&relay.services.ingress).serve(public, Arc::clone(&own)));
+        }
         relay.readiness.set(true);
         Ok(relay)
     }
@@ -174,21 +192,18 @@ impl Relay {
         &self.started
     }
 
-    /// One more one-thread runtime that accepts from the same listener.
-    fn start_worker(&mut self, number: usize, public: StdListener, own: Arc<OwnServices>) -> anyhow::Result<()> {
+    /// One more one-thread runtime that accepts from the same listeners.
+    fn start_worker(&mut self, number: usize, public: Vec<OpenListener>, own: Arc<OwnServices>) -> anyhow::Result<()> {
         // Made here, so that all that the relay holds open is open once it says that it listens.
         let runtime = runtime()?;
         self.services.metrics.watch(runtime.handle().clone());
         let (ingress, stop) = (Arc::clone(&self.services.ingress), self.stop.clone());
         let work = move || {
             runtime.block_on(async {
-                match TcpListener::from_std(public) {
-                    Ok(public) => {
-                        tokio::spawn(ingress.serve(public, own));
-                        stop.cancelled().await;
-                    }
-                    Err(error) => tracing::error!(%error, "a worker cannot listen"),
+                for public in public {
+                    tokio::spawn(Arc::clone(&ingress).serve(public, Arc::clone(&own)));
                 }
+                stop.cancelled().await;
             });
             runtime.shutdown_background();
         };
@@ -266,10 +281,23 @@ async fn open(config: &Config, clock: &Clock) -> anyhow::Result<Opened> {
     Ok(Opened { state, store, vault, token, token_file })
 }
 
-fn warn_of_open_socket(config: &Config, public: SocketAddr) {
-    let inherited = matches!(config.server.listen, Listen::Inherited(_));
-    if config.tls.is_none() && inherited && !public.ip().is_loopback() {
-        tracing::warn!(%public, "the inherited socket is reachable from outside without TLS");
+/// Where senders and agents come first. Behind a unix socket nobody comes by an address, and `public_url` is set.
+fn first_address(listeners: &[OpenListener]) -> SocketAddr {
+    let first = listeners.iter().find_map(OpenListener::address);
+    first.unwrap_or_else(|| SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 80)))
+}
+
+/// A listener as it is, not as it was asked for.
+fn shown(listener: &OpenListener) -> String {
+    listener.address().map_or_else(|| listener.settings.at.to_string(), |address| address.to_string())
+}
+
+fn warn_of_open_sockets(listeners: &[OpenListener]) {
+    for listener in listeners.iter().filter(|one| matches!(one.settings.at, Listen::Inherited(_)) && !one.settings.tls)
+    {
+        if let Some(public) = listener.address().filter(|address| !address.ip().is_loopback()) {
+            tracing::warn!(%public, "the inherited socket is reachable from outside without TLS");
+        }
     }
 }
 

@@ -226,7 +226,9 @@ fn serve(arguments: Serve) -> Result<(), Failure> {
     let config = source.load()?;
     let ran = serve::run(&source, &config, |started| {
         started.warnings.iter().for_each(warn);
-        tracing::info!(public = %started.public, admin = %started.admin, "listening");
+        let http = started.http.map(tracing::field::display);
+        let listeners = started.listeners.join(", ");
+        tracing::info!(public = %started.public, admin = %started.admin, http, listeners, "listening");
         if let Some(dev) = &dev {
             terminal::note(&dev_banner(started.public, config.tls.is_some(), dev, &config.endpoints));
             terminal::note(&admin_banner(started));

@@ -14,6 +14,7 @@ pub use relay_program::{EndpointName, EndpointNameError, MAX_NAME_BYTES};
 use relay_proto::{Rate, UpgradeProtocol};
 use relay_schemes::Locator;
 
+use crate::client_certificate::ClientRule;
 use crate::mask::Blinds;
 use crate::retry::{CircuitRule, Schedule, StatusRule};
 use crate::verify::Rule;
@@ -46,6 +47,8 @@ pub(crate) struct Endpoint {
     /// How it keeps events; `None` for a live one, which keeps nothing.
     pub policy: Option<DeliveryPolicy>,
     pub capture: Capture,
+    /// Whose certificate a sender has to show.
+    pub client: Option<ClientRule>,
 }
 
 /// What the journal keeps of its live requests, and what is hidden there.
@@ -67,7 +70,7 @@ pub(crate) enum CaptureLevel {
 impl Endpoint {
     /// Whether its senders prove who they are, if only by their addresses; else anybody can post here.
     pub(crate) fn is_proven(&self) -> bool {
-        self.verify.proves() || self.allow.is_limited()
+        self.verify.proves() || self.allow.is_limited() || self.client.is_some()
     }
 
     pub(crate) fn mode(&self) -> &'static str {

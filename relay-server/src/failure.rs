@@ -36,6 +36,10 @@ pub(crate) enum SenderFault {
     BodyBroken,
     HeadTooLarge,
     Address,
+    /// The connection was made for another host, or without the certificate that this one asks for.
+    Misdirected,
+    /// It showed no certificate, or not one that the endpoint takes.
+    Certificate,
     Unproven(Refusal),
     /// A provider's challenge that proves nothing, or that cannot be answered; its row says the status and the code.
     Challenge {
@@ -114,6 +118,8 @@ impl Failure {
                 SenderFault::BodyBroken => "body_broken",
                 SenderFault::HeadTooLarge => "head_too_large",
                 SenderFault::Address => "address_not_allowed",
+                SenderFault::Misdirected => "misdirected",
+                SenderFault::Certificate => "certificate_not_allowed",
                 SenderFault::Unproven(refusal) => refusal.code(),
                 SenderFault::Challenge { code, .. } => code,
                 SenderFault::Replayed => "replayed",

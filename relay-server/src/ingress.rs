@@ -7,9 +7,12 @@
 mod client;
 pub(crate) mod collect;
 pub(crate) mod head;
+pub(crate) mod http_listen;
 mod listener;
 mod own;
 mod prove;
+mod proxy_protocol;
+mod public_socket;
 mod request;
 pub(crate) mod respond;
 mod slots;
@@ -25,6 +28,7 @@ use self::{client::Untrusted, listener::OpenConnections, prove::Prover, request:
 pub(crate) use self::{
     listener::Ingress,
     own::{Client, OwnService, OwnServices, Secure},
+    public_socket::{OpenListener, PublicSocket},
     request::API_BASE,
 };
 use crate::{
@@ -67,8 +71,9 @@ impl Ingress {
             untrusted: Untrusted::default(),
             timeouts: limits.timeouts,
             open: open.clone(),
+            tls: Arc::clone(tls),
         });
-        let tls = config.tls.is_some().then(|| Arc::clone(tls));
+        let tls = Arc::clone(tls);
         Self::over(config, max_connections, Arc::clone(routes), memory, requests, open, tls)
     }
 

@@ -9,6 +9,7 @@
 //!
 //! What it must never contain: anything about local handlers.
 
+mod client_certificate;
 mod clock;
 mod failure;
 #[allow(missing_docs, reason = "public for the benchmarks alone")]

@@ -2,49 +2,135 @@
 //!
 //! `listen = "fd:NAME"` takes a socket that systemd (or anything that speaks its protocol: `LISTEN_PID`, `LISTEN_FDS`,
 //! `LISTEN_FDNAMES`, sd_listen_fds(3)) holds open across restarts, so that a restart refuses no connection: new ones
-//! wait in the socket's queue.
+//! wait in the socket's queue. `unix:PATH` is a socket in the file system; the one that a process before left there is
+//! removed, and never anything else.
 
-use std::net::{SocketAddr, TcpListener};
+use std::{
+    fs, io,
+    net::{SocketAddr, TcpListener},
+    os::unix::{
+        fs::{FileTypeExt as _, PermissionsExt as _},
+        net::{UnixListener, UnixStream},
+    },
+    path::Path,
+    sync::Arc,
+};
 
 use anyhow::{Context, bail};
 use listenfd::ListenFd;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::config::Listen;
+use crate::{
+    config::{Listen, PublicListener},
+    ingress::{OpenListener, PublicSocket},
+};
 
 /// Connections that wait to be accepted; the system may allow fewer.
 const BACKLOG: i32 = 4096;
 
-/// The public listener, ready to be given to a runtime.
-pub(crate) fn open(listen: &Listen) -> anyhow::Result<TcpListener> {
-    let listener = match listen {
-        Listen::Address(address) => bind(*address)?,
-        Listen::Inherited(name) => inherit(name)?,
+/// The public listeners, ready to be given to a runtime. All that is inherited is taken at once.
+pub(crate) fn open_all(listeners: &[PublicListener], inherited: &mut Inherited) -> anyhow::Result<Vec<OpenListener>> {
+    let open = |settings: &PublicListener| {
+        let socket = match &settings.at {
+            Listen::Unix(path) => {
+                let listener = bind_unix(path, settings.mode)?;
+                listener.set_nonblocking(true)?;
+                PublicSocket::Unix(listener)
+            }
+            at => PublicSocket::Tcp(open(at, settings.v6only, inherited)?),
+        };
+        Ok(OpenListener { socket, settings: Arc::new(settings.clone()) })
+    };
+    listeners.iter().map(open).collect()
+}
+
+/// A listener at an address.
+pub(crate) fn open(at: &Listen, v6only: bool, inherited: &mut Inherited) -> anyhow::Result<TcpListener> {
+    let listener = match at {
+        Listen::Address(address) => bind(*address, v6only)?,
+        Listen::Inherited(name) => inherited.take(name)?,
+        Listen::Unix(path) => bail!("unix:{} is no address", path.display()),
     };
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
 
-fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let bound = || -> std::io::Result<TcpListener> {
+fn bind(address: SocketAddr, v6only: bool) -> anyhow::Result<TcpListener> {
+    let bound = || -> io::Result<TcpListener> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            // Said, since systems differ in what holds otherwise.
+            socket.set_only_v6(v6only)?;
+        }
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         Ok(socket.into())
     };
-    bound().with_context(|| format!("cannot listen on {address}; is another process there, or is the port below 1024?"))
+    bound().with_context(|| {
+        let also = if address.is_ipv6() && address.ip().is_unspecified() && !v6only {
+            " It listens for IPv4, too, unless v6only = true is set."
+        } else {
+            ""
+        };
+        format!("cannot listen on {address}; is another process there, or is the port below 1024?{also}")
+    })
 }
 
-fn inherit(name: &str) -> anyhow::Result<TcpListener> {
-    let mut sockets = ListenFd::from_env();
-    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
-    let index = position(name, &names, sockets.len())?;
-    match sockets.take_tcp_listener(index) {
-        Ok(Some(listener)) => Ok(listener),
-        Ok(None) => bail!("listen = \"fd:{name}\": the socket has been taken already"),
-        Err(error) => {
-            bail!("listen = \"fd:{name}\" is not a TCP listener ({error}); set ListenStream= in the socket unit")
+fn bind_unix(path: &Path, mode: u32) -> anyhow::Result<UnixListener> {
+    let shown = path.display();
+    make_way(path)?;
+    let bound = || -> io::Result<UnixListener> {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        // For nobody else until its mode is set.
+        rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(0o600))?;
+        socket.bind(&socket2::SockAddr::unix(path)?)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    };
+    bound()
+        .with_context(|| format!("cannot listen on unix:{shown}; is its folder there, and may the relay write to it?"))
+}
+
+/// Removes the socket that a process before left there.
+fn make_way(path: &Path) -> anyhow::Result<()> {
+    let shown = path.display();
+    let there = match fs::symlink_metadata(path) {
+        Ok(there) => there,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).with_context(|| format!("cannot look at {shown}")),
+    };
+    if !there.file_type().is_socket() {
+        bail!("{shown} is there and is no socket; name another path, or remove it yourself");
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+        Ok(_) => bail!("cannot listen on unix:{shown}; another process does"),
+        Err(error) => return Err(error).with_context(|| format!("unix:{shown} is somebody else's socket")),
+    }
+    fs::remove_file(path).with_context(|| format!("the socket of a process before, {shown}, cannot be removed"))
+}
+
+/// What this process was handed over. Each socket is taken once.
+pub(crate) struct Inherited {
+    sockets: ListenFd,
+    names: String,
+}
+
+impl Inherited {
+    pub(crate) fn from_env() -> Self {
+        Self { sockets: ListenFd::from_env(), names: std::env::var("LISTEN_FDNAMES").unwrap_or_default() }
+    }
+
+    fn take(&mut self, name: &str) -> anyhow::Result<TcpListener> {
+        let index = position(name, &self.names, self.sockets.len())?;
+        match self.sockets.take_tcp_listener(index) {
+            Ok(Some(listener)) => Ok(listener),
+            Ok(None) => bail!("listen = \"fd:{name}\": the socket has been taken already"),
+            Err(error) => {
+                bail!("listen = \"fd:{name}\" is not a TCP listener ({error}); set ListenStream= in the socket unit")
+            }
         }
     }
 }
@@ -77,5 +163,32 @@ mod tests {
             let error = position("public", names, count).unwrap_err().to_string();
             assert!(error.contains("FileDescriptorName=public"), "{error}");
         }
+    }
+
+    #[test]
+    fn only_a_socket_that_nobody_listens_on_makes_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("relay.sock");
+        let first = bind_unix(&path, 0o640).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+        let error = format!("{:#}", bind_unix(&path, 0o600).unwrap_err());
+        assert!(error.contains("another process does"), "{error}");
+        drop(first);
+        let again = bind_unix(&path, 0o600).unwrap();
+        assert!(UnixStream::connect(&path).is_ok(), "the stale one made way");
+        drop(again);
+
+        let file = folder.path().join("precious");
+        fs::write(&file, "mine").unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        for other in [file.as_path(), folder.path(), link.as_path()] {
+            let error = format!("{:#}", bind_unix(other, 0o600).unwrap_err());
+            assert!(error.contains("is no socket"), "{error}");
+        }
+        assert_eq!(fs::read_to_string(&file).unwrap(), "mine");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        let error = format!("{:#}", bind_unix(&folder.path().join("none/relay.sock"), 0o600).unwrap_err());
+        assert!(error.contains("is its folder there"), "{error}");
     }
 }

@@ -19,8 +19,8 @@ use jiff::Timestamp;
 use relay_proto::{
     Framing, HeaderBlock, HeaderBlockBuilder, RequestHead,
     names::{
-        ATTEMPT, ENDPOINT, EVENT_ID, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, RECEIVED_AT, REDELIVERED,
-        REPLAY_OF, RESIGNED, TRACEPARENT, TRACESTATE, VERIFIED,
+        ATTEMPT, CLIENT_CERTIFICATE, ENDPOINT, EVENT_ID, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, RECEIVED_AT,
+        REDELIVERED, REPLAY_OF, RESIGNED, TRACEPARENT, TRACESTATE, VERIFIED,
     },
 };
 use relay_tunnel::http::{is_of_one_hop, takes_trailers};
@@ -63,6 +63,8 @@ pub struct Arrival {
     pub forwarded: Forwarded,
     /// The trace that it brought, or one that began here.
     pub traceparent: String,
+    /// What the certificate says that its sender showed.
+    pub certificate: Option<Bytes>,
 }
 
 impl Arrival {
@@ -140,7 +142,20 @@ fn apart(webhook: Webhook, trusts: impl Fn(IpAddr) -> bool, more: usize) -> (Hea
     let signer = webhook.signer().map(|tag| HEXLOWER.encode(tag.bytes()));
     let (received, payload, verified) = webhook.into_parts();
     let trusted = trusts(received.peer);
-    let Received { event_id: id, at: received_at, peer, address, secure, front, head, host, url, rest, .. } = received;
+    let Received {
+        event_id: id,
+        at: received_at,
+        peer,
+        address,
+        secure,
+        certificate,
+        front,
+        head,
+        host,
+        url,
+        rest,
+        ..
+    } = received;
     let headers = &head.headers;
     let front = front.unwrap_or(Front { scheme: if secure { "https" } else { "http" }, host: None });
     // HTTP/2 has an :authority instead of the line.
@@ -162,7 +177,8 @@ fn apart(webhook: Webhook, trusts: impl Fn(IpAddr) -> bool, more: usize) -> (Hea
     let verified = verified.into_owned();
     let lines = lines(&head, &one_hop, named, (trusted, is_brought), more);
     let framing = framing(headers, &payload);
-    let arrival = Arrival { id, received_at, peer, url, verified, signer, forwarded, traceparent };
+    let certificate = certificate.map(|shown| shown.line().clone());
+    let arrival = Arrival { id, received_at, peer, url, verified, signer, forwarded, traceparent, certificate };
     (lines, Apart { method: head.method, target: rest, framing, upgrade, arrival, payload })
 }
 
@@ -323,6 +339,9 @@ fn tell_arrival(headers: &mut HeaderBlockBuilder, endpoint: &EndpointName, id: E
     headers.push(ENDPOINT, endpoint.as_str());
     headers.push(RECEIVED_AT, arrival.received_at.to_string());
     headers.push(VERIFIED, &arrival.verified);
+    if let Some(certificate) = &arrival.certificate {
+        headers.push(CLIENT_CERTIFICATE, certificate);
+    }
 }
 
 impl Sent {

@@ -219,6 +219,24 @@ pub(crate) struct Gauges {
     pub left_out: u64,
     pub waiting: Vec<EndpointBacklog>,
     pub store: Usage,
+    pub certificates: Vec<CertificateExpiry>,
+}
+
+/// A certificate that the public side serves.
+#[derive(Clone, Debug)]
+pub(crate) struct CertificateExpiry {
+    /// The first of its names.
+    pub name: String,
+    /// Where it comes from.
+    pub source: &'static str,
+    /// In seconds since 1970.
+    pub not_after_s: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfCertificate {
+    name: String,
+    source: &'static str,
 }
 
 /// Everything that is counted.
@@ -340,6 +358,7 @@ impl Metrics {
         registry.register("tasks", "Tasks of every runtime", ConstGauge::new(tasks));
         self.register_backlog(&mut registry, &now.waiting);
         register_store(&mut registry, &now.store);
+        register_certificates(&mut registry, &now.certificates);
         let mut text = String::new();
         encode(&mut text, &registry).expect("writing to a string does not fail");
         form.of(text)
@@ -359,6 +378,18 @@ impl Metrics {
         let overdue = waiting.iter().filter(|backlog| backlog.overdue).count();
         registry.register("events_overdue", help, ConstGauge::new(overdue));
     }
+}
+
+/// Of two with the same name, the one that ends first is shown.
+fn register_certificates(registry: &mut Registry, certificates: &[CertificateExpiry]) {
+    let expiry = Family::<_, Gauge>::default();
+    for CertificateExpiry { name, source, not_after_s } in certificates {
+        let gauge = expiry.get_or_create_owned(&OfCertificate { name: name.clone(), source });
+        let before = gauge.get();
+        gauge.set(if before == 0 { *not_after_s } else { before.min(*not_after_s) });
+    }
+    let help = "When a certificate of the public side expires, in seconds since 1970";
+    registry.register_with_unit("certificate_expiry_timestamp", help, Unit::Seconds, expiry);
 }
 
 fn register_store(registry: &mut Registry, store: &Usage) {
@@ -386,7 +417,10 @@ mod tests {
         meter.received();
         meter.answered(AnswerClass::Answered(2), Duration::from_millis(3), Duration::from_millis(5));
         metrics.meter("github").answered(AnswerClass::Refused, Duration::from_millis(1), Duration::from_secs(1));
-        let text = metrics.text(&Gauges { sessions: 2, dropped_copies: 7, ..Gauges::default() }, Form::OpenMetrics);
+        let expiry = |not_after_s| CertificateExpiry { name: "hooks.test".to_owned(), source: "file", not_after_s };
+        let certificates = vec![expiry(1_800_000_000), expiry(1_700_000_000)];
+        let gauges = Gauges { sessions: 2, dropped_copies: 7, certificates, ..Gauges::default() };
+        let text = metrics.text(&gauges, Form::OpenMetrics);
         for line in [
             "relay_webhooks_received_total{endpoint=\"github\"} 1",
             "relay_webhooks_answered_total{endpoint=\"github\",outcome=\"2xx\"} 1",
@@ -396,6 +430,7 @@ mod tests {
             "relay_webhook_patience_ratio_bucket{le=\"0.5\",endpoint=\"github\"} 1",
             "relay_agent_sessions 2",
             "relay_copies_dropped_total 7",
+            "relay_certificate_expiry_timestamp_seconds{name=\"hooks.test\",source=\"file\"} 1700000000",
             "# EOF",
         ] {
             assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");

@@ -190,6 +190,12 @@ impl Routes {
         }
     }
 
+    /// Where a host is reached that belongs to the page or to an endpoint; for any other: where the relay is.
+    pub(crate) fn https(&self, host: &str) -> String {
+        let is_own = self.inspector.as_deref() == Some(host) || self.by_host.contains_key(host);
+        if is_own { self.url_of_host(host) } else { self.public_url.clone() }
+    }
+
     /// The address of an endpoint's own host: scheme and port are those under which the relay itself is reached.
     fn url_of_host(&self, host: &str) -> String {
         let (scheme, rest) = self.public_url.split_once("://").unwrap_or(("https", ""));
@@ -279,7 +285,7 @@ impl Routes {
 }
 
 /// The one host that a request names, in lower case and without its port.
-fn host_of<B>(request: &Request<B>) -> Result<String, SenderFault> {
+pub(crate) fn host_of<B>(request: &Request<B>) -> Result<String, SenderFault> {
     let mut lines = request.headers().get_all(header::HOST).iter();
     let line = match (lines.next(), lines.next()) {
         (Some(only), None) => Some(parse_host(only.as_bytes())?),

@@ -32,13 +32,12 @@ use relay_program::config::{Problem, Problems, Shown};
 
 use crate::{
     clock::{Clock, wall},
-    config::{Config, ConfigSource, ConfigTexts, Layers, PublicUrl, rows, rows::Rows},
+    config::{Config, ConfigSource, ConfigTexts, Layers, Listen, PublicUrl, rows, rows::Rows},
     endpoint::{Endpoint, EndpointName},
     metrics::Metrics,
     routes::Routes,
     services::Services,
     store::{self, BulkAction, BulkPlan, ConfigKind, Filter, NamedRows, State, Store, StoreError, Vault},
-    tls::CertificateSource,
     webhook::EventId,
 };
 
@@ -194,11 +193,12 @@ impl RuntimeConfig {
         let next = RunningConfig { input: self.source.read()?, applied: None };
         let config = assemble(&self.source, &next, false, &made, Rows::default()).await?;
         let tls = &self.services.tls;
-        let files = config.tls.as_ref().map_or(&[][..], |settings| &settings.certificates);
-        let certificates = tls.read(files, wall())?;
+        let files = config.tls.as_ref().map(|settings| tls.read(&settings.files, wall())).transpose()?;
         let sets = sets(&next.input.rows())?;
         self.store.configure(store::Source::File, sets, true, self.now()).await?;
-        tls.certificates.replace(CertificateSource::File, certificates);
+        if let Some(files) = files {
+            tls.take_over(files);
+        }
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
@@ -381,7 +381,8 @@ async fn remember(
 }
 
 fn routes(config: &Config, metrics: &Metrics, public: SocketAddr) -> Routes {
-    let scheme = if config.tls.is_some() { "https" } else { "http" };
+    let first = config.server.listen.iter().find(|one| !matches!(one.at, Listen::Unix(_)));
+    let scheme = if first.is_some_and(|first| first.tls) { "https" } else { "http" };
     let named = config.server.public_url.as_ref();
     let url = named.map_or_else(|| format!("{scheme}://{public}"), |url| url.as_str().to_owned());
     let trusted = config.server.trusted_proxies.clone();

@@ -20,7 +20,7 @@ use crate::{
     routes::SharedRoutes,
     store::{Store, Vault},
     stream::NewsStreams,
-    tls::{CertificateSource, TlsError, TlsServer},
+    tls::{TlsError, TlsServer},
 };
 
 #[derive(Clone)]
@@ -74,8 +74,7 @@ impl Services {
 fn tls(config: &Config) -> Result<TlsServer, TlsError> {
     let tls = TlsServer::new()?;
     if let Some(settings) = &config.tls {
-        let certificates = tls.read(&settings.certificates, wall())?;
-        tls.certificates.replace(CertificateSource::File, certificates);
+        tls.take_over(tls.read(&settings.files, wall())?);
     }
     Ok(tls)
 }

@@ -9,11 +9,15 @@
 mod certificate;
 mod certificates;
 mod challenges;
+mod clients;
+mod expiry;
 mod server;
 
 pub(crate) use self::{
-    certificate::{Certificate, CertificateFiles, CertificateSource, TlsError},
+    certificate::{CertificateFiles, CertificateSource, TlsError},
     certificates::{CertificateStatus, Certificates},
-    challenges::{Challenges, OfferedProof},
-    server::{HelloAnswer, TlsServer},
+    challenges::Challenges,
+    clients::ClientFiles,
+    expiry::watch,
+    server::{HelloAnswer, HelloPlace, TlsFiles, TlsServer},
 };

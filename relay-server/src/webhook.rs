@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::hops::Way;
+use crate::{client_certificate::ClientCertificate, hops::Way};
 
 /// An event's id: `hook_` and a UUIDv7. Later ones sort after earlier ones.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,6 +91,8 @@ pub(crate) struct Received {
     /// The sender's address, as trusted proxies tell it.
     pub client: IpAddr,
     pub secure: bool,
+    /// The certificate that its sender showed.
+    pub certificate: Option<Arc<ClientCertificate>>,
     /// What the config says in the place of a proxy in front that nobody trusts to say it.
     pub front: Option<Front>,
     pub head: Parts,

@@ -37,7 +37,10 @@ use tower::ServiceExt as _;
 use super::gate::Local;
 use crate::{
     failure::{ApiError, ApiErrorKind},
-    ingress::{Client, socket::TimedWrites},
+    ingress::{
+        Client,
+        socket::{TimedWrites, Transport},
+    },
     throttle::Throttle,
 };
 
@@ -98,7 +101,7 @@ async fn run(
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let local = Local(stream.local_addr()?);
-    let stream = TimedWrites::new(stream, ANSWER);
+    let stream = TimedWrites::new(Transport::Tcp(stream), ANSWER);
     let wait = Arc::new(Wait::new(waiting));
     let (end, slot) = (wait.end.clone(), Arc::new(slot));
     let service = service_fn(move |mut request: Request<Incoming>| {

@@ -17,6 +17,7 @@ use super::{
     seats::SessionLimit,
     token::{Shown, Tokens},
 };
+use crate::client_certificate::ClientCertificate;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Turned {
@@ -26,6 +27,8 @@ pub(crate) enum Turned {
     Browser,
     /// No token, or not one of ours.
     Unauthorized,
+    /// A token that counts only beside a certificate.
+    Certificate,
     TooManyGuesses {
         /// How long that holds.
         left: Duration,
@@ -39,12 +42,20 @@ pub(crate) trait Link: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     fn becomes_an_agents(&mut self);
 }
 
-/// The token that a request shows.
-pub(super) fn token_of(headers: &HeaderMap, tokens: &Tokens) -> Result<Shown, Turned> {
+/// The token that a request shows, beside the certificate that its connection has shown.
+pub(super) fn token_of(
+    headers: &HeaderMap,
+    certificate: Option<&ClientCertificate>,
+    tokens: &Tokens,
+) -> Result<Shown, Turned> {
     if headers.contains_key(header::ORIGIN) {
         return Err(Turned::Browser);
     }
-    bearer(headers).and_then(|token| tokens.authenticate(token)).ok_or(Turned::Unauthorized)
+    let shown = bearer(headers).and_then(|token| tokens.authenticate(token)).ok_or(Turned::Unauthorized)?;
+    if shown.token.client.as_ref().is_some_and(|rule| !rule.allows(certificate)) {
+        return Err(Turned::Certificate);
+    }
+    Ok(shown)
 }
 
 pub(super) fn check<B>(request: &Request<B>) -> Result<(), Turned> {

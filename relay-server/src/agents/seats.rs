@@ -54,6 +54,7 @@ mod tests {
             endpoints: Vec::new(),
             rights: Vec::new(),
             max_sessions,
+            client: None,
         };
         let (small, large) = (token("small", 1), token("large", 10));
         let seats = Seats::new(3);

@@ -55,6 +55,7 @@ fn token(rights: &[Right], hashes: Vec<TokenHash>) -> Token {
         endpoints: vec![Pattern::new("*")],
         rights: rights.to_vec(),
         max_sessions: 100,
+        client: None,
     }
 }
 

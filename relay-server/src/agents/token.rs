@@ -14,6 +14,8 @@ use sha2::{Digest as _, Sha256};
 use subtle::{ConditionallySelectable as _, ConstantTimeEq as _};
 use zeroize::{Zeroize as _, Zeroizing};
 
+use crate::client_certificate::ClientRule;
+
 /// Shortest token that the relay accepts, in bytes. A shorter one could be guessed.
 pub(crate) const MIN_TOKEN_BYTES: usize = 16;
 
@@ -121,6 +123,8 @@ pub(crate) struct Token {
     pub rights: Vec<Right>,
     /// Sessions at a time of all agents that have it.
     pub max_sessions: usize,
+    /// Whose certificate has to be shown beside it.
+    pub client: Option<ClientRule>,
 }
 
 /// Sessions of one token at a time, where it does not say otherwise.
@@ -233,6 +237,7 @@ mod tests {
             endpoints: endpoints.iter().map(|pattern| Pattern::new(pattern)).collect(),
             rights: vec![Right::Attach],
             max_sessions: MAX_SESSIONS_OF_TOKEN,
+            client: None,
         }
     }
 

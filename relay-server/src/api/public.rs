@@ -55,7 +55,8 @@ async fn say_who(State(api): State<Arc<Api>>, mut request: Request<Body>, next: 
     let asker = match request.extensions().get::<Client>() {
         Some(Client(address)) => {
             let (routes, services) = (api.services.routes.load(), &api.services);
-            let shown = services.agents.authenticate(*address, request.headers(), &routes.tokens);
+            let certificate = request.extensions().get::<Arc<ClientCertificate>>().map(|shown| &**shown);
+            let shown = services.agents.authenticate(*address, request.headers(), certificate, &routes.tokens);
             shown.map(|shown| Who::token(shown.token)).map_err(ApiError::from)
         }
         None => Err(ApiError::new(ApiErrorKind::Internal, "nobody said where this comes from")),

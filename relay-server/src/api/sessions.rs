@@ -258,8 +258,12 @@ async fn login(
         (None, Some(token)) if api.admin.0.ct_eq(&TokenHash::of(token.as_bytes()).0).into() => None,
         (None, Some(token)) => {
             let shown = api.services.routes.load().tokens.authenticate(token.as_bytes());
-            let why = || ApiError::new(ApiErrorKind::Unauthorized, "this token is not known here");
-            Some(shown.ok_or_else(why)?)
+            let why = |why| ApiError::new(ApiErrorKind::Unauthorized, why);
+            let shown = shown.ok_or_else(|| why("this token is not known here"))?;
+            if shown.token.client.is_some() {
+                return Err(why("this token counts only beside a client certificate, which a page does not show"));
+            }
+            Some(shown)
         }
         _ => return Err(ApiError::bad_request("give a code or a token")),
     };

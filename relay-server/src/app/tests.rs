@@ -21,7 +21,8 @@ use tracing_subscriber::fmt::format::FmtSpan;
 use super::*;
 use crate::{
     agents::token::AgentToken,
-    config::{Dev, Flags},
+    config::{Dev, Flags, PublicListener},
+    ingress::PublicSocket,
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -42,7 +43,11 @@ async fn built() -> (App, AgentToken) {
     let flags = Flags { dev: Some(Dev { token: token.clone() }), ..Flags::default() };
     let source = ConfigSource { path: None, flags };
     let config = source.load().expect("a config");
-    let sockets = Sockets { public: listener(), admin: listener(), max_connections: 100 };
+    let public = OpenListener {
+        socket: PublicSocket::Tcp(listener()),
+        settings: Arc::new(PublicListener::at(Listen::Address(SocketAddr::from(([127, 0, 0, 1], 0))))),
+    };
+    let sockets = Sockets { public: vec![public], http: None, admin: listener(), max_connections: 100 };
     (App::build(&source, &config, sockets).await.expect("a relay"), token)
 }
 

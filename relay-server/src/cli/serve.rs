@@ -8,7 +8,8 @@ use relay_program::process::{Asked, Signals};
 use crate::{
     app::{self, App, Relay, Sockets, Started},
     config::{Config, ConfigSource, Listen},
-    descriptors, listen,
+    descriptors,
+    listen::{self, Inherited},
 };
 
 /// Runs a relay until it is told to stop.
@@ -18,9 +19,12 @@ use crate::{
 pub(super) fn run(source: &ConfigSource, config: &Config, started: impl FnOnce(&Started)) -> anyhow::Result<()> {
     let max_connections = descriptors::make_room(config.server.max_connections, config.limits.max_sessions);
     let runtime = app::runtime()?;
+    let mut inherited = Inherited::from_env();
+    let http = config.server.http_listen.as_ref();
     let sockets = Sockets {
-        public: listen::open(&config.server.listen)?,
-        admin: listen::open(&Listen::Address(config.server.admin))?,
+        public: listen::open_all(&config.server.listen, &mut inherited)?,
+        http: http.map(|at| listen::open(at, false, &mut inherited)).transpose()?,
+        admin: listen::open(&Listen::Address(config.server.admin), false, &mut inherited)?,
         max_connections,
     };
     let ran = runtime.block_on(async {

@@ -5,8 +5,10 @@
 //! and an endpoint that signs is closed there. Invariants: every limit that leaves here lies within bounds stated here; a
 //! signed endpoint holds at least one usable key or is closed.
 
+mod clients;
 mod delivery;
 mod endpoint;
+mod listen;
 mod tls;
 mod token;
 mod verify;
@@ -23,7 +25,7 @@ use relay_program::config::{Place, Problems, Report, Section, Text, Wrong};
 use super::cidr::Cidr;
 use super::flags::Flags;
 use super::secrets::Surroundings;
-use super::settings::{Listen, ProcessLimits, Server, StoreSpec, Timeouts};
+use super::settings::{ProcessLimits, PublicListener, Server, StoreSpec, Timeouts};
 use super::values::{self, PublicUrl};
 use super::{Config, keys};
 use crate::agents::token::Tokens;
@@ -79,16 +81,28 @@ pub(super) fn check(texts: &[Text], context: Context<'_>) -> Result<Config, Prob
 fn whole<'t>(texts: &[Text], roots: &[Section<'t>], context: Context<'_>, report: &'t Report<'t>) -> Config {
     let main = &roots[0];
     version(main, context);
-    let server = server(main, context);
     let tls = tls::settings(main, context);
+    let (server, listeners) = server(main, context, tls.is_some());
+    listen::agree(&listeners, &server, tls.as_ref(), report);
+    let http_place = main.section("server", "").place("http_listen");
+    listen::http_agrees(&server, &http_place, report);
+    let clients: Vec<Arc<str>> =
+        tls.iter().flat_map(|tls| &tls.files.clients).map(|clients| Arc::clone(&clients.name)).collect();
     let limits = limits(main);
     let store = store(main, context, server.state_dir.as_deref());
     let rows = verify::ProviderRows::new(texts, roots);
     let masks = inspect(main);
-    let rows = endpoint::EndpointBounds { context, limits: &limits, store: &store, rows: &rows, masks: &masks };
+    let rows = endpoint::EndpointBounds {
+        context,
+        limits: &limits,
+        store: &store,
+        rows: &rows,
+        masks: &masks,
+        clients: &clients,
+    };
     let counted = || roots.iter().zip(texts).filter(|(_, text)| text.rows).map(|(root, _)| root);
     let endpoints: Vec<Arc<Endpoint>> = endpoint::endpoints(counted(), rows, report);
-    let tokens = Tokens::new(token::tokens(counted(), context, &endpoints, report));
+    let tokens = Tokens::new(token::tokens(counted(), context, &endpoints, &clients, report));
     if let Some(host) = &server.inspector_host {
         inspector_host(
             host,
@@ -97,13 +111,6 @@ fn whole<'t>(texts: &[Text], roots: &[Section<'t>], context: Context<'_>, report
             &endpoints,
             &main.section("server", "").place("inspector_host"),
             report,
-        );
-    }
-    if tls.is_none() && matches!(server.listen, Listen::Address(address) if !address.ip().is_loopback()) {
-        report.warn(
-            &main.section("server", "").under("listen", "--listen", context.flags.listen.as_deref()).place("listen"),
-            format!("{} is reachable from outside without TLS", server.listen),
-            "set [tls] cert and key, or let a proxy on this machine end TLS and listen on 127.0.0.1",
         );
     }
     Config { server, limits, store, tls, endpoints, tokens, shown: Default::default(), warnings: Vec::new() }
@@ -125,7 +132,7 @@ fn version(main: &Section<'_>, context: Context<'_>) {
     main.show("version", VERSION);
 }
 
-fn server(main: &Section<'_>, context: Context<'_>) -> Server {
+fn server(main: &Section<'_>, context: Context<'_>, has_tls: bool) -> (Server, Vec<(PublicListener, Place)>) {
     let flags = context.flags;
     let dev = flags.dev.is_some();
     let server = main
@@ -134,13 +141,15 @@ fn server(main: &Section<'_>, context: Context<'_>) -> Server {
         .under("admin", "--admin", flags.admin.as_deref())
         .under("state_dir", "--state-dir", flags.state_dir.as_deref().and_then(Path::to_str))
         .under("public_url", "--public-url", flags.public_url.as_deref());
-    let own = SocketAddr::from((if dev { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED }, 8080));
     let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, if dev { 0 } else { 9090 }));
-    let listen = server.value_or("listen", Listen::Address(own), values::listen);
-    if dev && server.has("listen") && !listen.is_loopback() {
-        let message = format!("{listen} is reachable from outside, and --dev is for this machine only");
-        server.error("listen", message, "use 127.0.0.1, or a config file instead of --dev");
+    let listeners = listen::listeners(&server, context, has_tls);
+    for (listener, place) in listeners.iter().filter(|_| dev && server.has("listen")) {
+        if !listen::is_of_this_machine(&listener.at) {
+            let message = format!("{} is reachable from outside, and --dev is for this machine only", listener.at);
+            main.report().error(place, message, "use 127.0.0.1, or a config file instead of --dev");
+        }
     }
+    let http_listen = listen::http(&server, context);
     let admin = server.value_or("admin", admin, values::address);
     let admin_hosts = server.list("admin_hosts", values::host);
     let inspector_host = server.value("inspector_host", values::host);
@@ -151,8 +160,9 @@ fn server(main: &Section<'_>, context: Context<'_>) -> Server {
     let workers = server.number("workers", available_parallelism().map_or(1, NonZeroUsize::get), 1..=1024);
     let max_connections: usize = server.number("max_connections", 10_000, 1..=1_000_000);
     let share = MAX_CONNECTIONS_PER_ADDRESS.min(max_connections.div_ceil(2));
-    Server {
-        listen,
+    let server = Server {
+        listen: listeners.iter().map(|(listener, _)| listener.clone()).collect(),
+        http_listen,
         admin,
         admin_hosts,
         inspector_host,
@@ -163,7 +173,8 @@ fn server(main: &Section<'_>, context: Context<'_>) -> Server {
         workers: NonZeroUsize::new(workers).unwrap_or(NonZeroUsize::MIN),
         max_connections,
         max_connections_per_address: server.number("max_connections_per_address", share, 1..=1_000_000),
-    }
+    };
+    (server, listeners)
 }
 
 /// The page's own host is one that nothing else has: its cookie goes to whatever answers there.

@@ -37,7 +37,9 @@ pub(crate) use self::flags::{Dev, Flags};
 use self::rows::Rows;
 pub(crate) use self::secrets::{MAX_SECRET_BYTES, read_secret};
 use self::secrets::{Surroundings, Unseal, nothing_sealed};
-pub(crate) use self::settings::{Listen, ProcessLimits, Server, StoreSpec, Timeouts, TlsSettings};
+pub(crate) use self::settings::{
+    Listen, ProcessLimits, ProxyProtocol, PublicListener, Server, StoreSpec, Timeouts, TlsSettings,
+};
 pub(crate) use self::values::PublicUrl;
 use crate::agents::token::Tokens;
 use crate::endpoint::Endpoint;

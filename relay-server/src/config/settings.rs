@@ -12,12 +12,14 @@ use std::time::Duration;
 use super::cidr::Cidr;
 use super::values::PublicUrl;
 use crate::store::StoreKind;
-use crate::tls::CertificateFiles;
+use crate::tls::TlsFiles;
 
 /// `[server]`: the listeners and what belongs to the whole process.
 #[derive(Clone, Debug)]
 pub(crate) struct Server {
-    pub listen: Listen,
+    pub listen: Vec<PublicListener>,
+    /// Where authorities and senders come in the clear: for proofs and redirects alone.
+    pub http_listen: Option<Listen>,
     /// The listener for health and metrics.
     pub admin: SocketAddr,
     /// Names under which it is asked, beside localhost and addresses.
@@ -39,20 +41,56 @@ pub(crate) struct Server {
     pub max_connections_per_address: usize,
 }
 
-/// Where the public listener comes from.
+/// A public listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PublicListener {
+    pub at: Listen,
+    pub tls: bool,
+    pub proxy_protocol: ProxyProtocol,
+    /// Whose certificate everybody has to show here.
+    pub clients: Option<Arc<str>>,
+    /// Whether an IPv6 address is for IPv6 alone.
+    pub v6only: bool,
+    /// Who may use a unix socket.
+    pub mode: u32,
+}
+
+impl PublicListener {
+    /// One without TLS or anything else.
+    pub(crate) const fn at(at: Listen) -> Self {
+        Self { at, tls: false, proxy_protocol: ProxyProtocol::Off, clients: None, v6only: false, mode: 0o600 }
+    }
+}
+
+/// Whether a proxy says in front of each connection whose it is, and in which version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ProxyProtocol {
+    Off,
+    V1,
+    V2,
+    Any,
+}
+
+impl ProxyProtocol {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+            Self::Any => "any",
+        }
+    }
+}
+
+/// Where a listener comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Listen {
     /// It is bound here.
     Address(SocketAddr),
     /// It is inherited under this name: `"fd:NAME"`.
     Inherited(String),
-}
-
-impl Listen {
-    /// Whether it is known to be reachable from this machine alone.
-    pub(crate) fn is_loopback(&self) -> bool {
-        matches!(self, Self::Address(address) if address.ip().is_loopback())
-    }
+    /// A socket in the file system: `"unix:PATH"`.
+    Unix(PathBuf),
 }
 
 impl fmt::Display for Listen {
@@ -60,6 +98,7 @@ impl fmt::Display for Listen {
         match self {
             Self::Address(address) => address.fmt(f),
             Self::Inherited(name) => write!(f, "fd:{name}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
@@ -67,8 +106,7 @@ impl fmt::Display for Listen {
 /// `[tls]`: what the public listeners end TLS with.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TlsSettings {
-    /// The one for names that none is for stands first.
-    pub certificates: Vec<CertificateFiles>,
+    pub files: TlsFiles,
 }
 
 /// `[store]`: where events are kept, and for how long.

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 
 use http::Uri;
@@ -28,12 +29,16 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, Wrong> {
     })
 }
 
-/// An address as above, or `fd:NAME` for a socket that the process inherits.
-pub(super) fn listen(text: &str) -> Result<Listen, Wrong> {
-    match text.strip_prefix("fd:") {
-        Some("") => Err(Wrong::new(format!("\"{text}\" names no socket"), "write it like \"fd:public\"")),
-        Some(name) => Ok(Listen::Inherited(name.to_owned())),
-        None => address(text).map(Listen::Address),
+/// An address as above, `fd:NAME` for a socket that the process inherits, or `unix:PATH`.
+pub(super) fn listen(text: &str, base: &Path) -> Result<Listen, Wrong> {
+    match text.split_once(':') {
+        Some(("fd", "")) => Err(Wrong::new(format!("\"{text}\" names no socket"), "write it like \"fd:public\"")),
+        Some(("fd", name)) => Ok(Listen::Inherited(name.to_owned())),
+        Some(("unix", "")) => {
+            Err(Wrong::new(format!("\"{text}\" names no file"), "write it like \"unix:/run/relay/public.sock\""))
+        }
+        Some(("unix", path)) => Ok(Listen::Unix(base.join(path))),
+        _ => address(text).map(Listen::Address),
     }
 }
 

@@ -59,6 +59,7 @@ pub(crate) fn endpoint() -> Arc<Endpoint> {
         concurrency: None,
         policy: Some(policy),
         capture: Default::default(),
+        client: None,
     })
 }
 

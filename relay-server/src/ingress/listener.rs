@@ -3,7 +3,7 @@
 //! One bad connection never stops the loop. HTTP/1.1 in the clear; under TLS what ALPN chose. Every wait for a peer has an
 //! end: for a handshake, a head, a body, for somebody to take an answer, and for the next request.
 
-use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
 use hyper::{
     body::Incoming,
@@ -11,14 +11,9 @@ use hyper::{
     service::HttpService,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use relay_program::{
-    accept,
-    socket::{INHERITED, tune},
-};
-use rustls::server::Acceptor;
+use rustls::{ServerConnection, server::Acceptor};
 use tokio::{
     io::AsyncWriteExt as _,
-    net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
@@ -29,21 +24,27 @@ use tracing::Instrument as _;
 use super::{
     head::{Watch, Watched},
     own::OwnServices,
-    request::{Connection, Requests},
+    proxy_protocol::{self, ProxiedEnds},
+    public_socket::{Accepting, OpenListener},
+    request::{Connection, Requests, ShownIdentity},
     slots::{ConnectionSlot, Slot, Slots},
-    socket::{Socket, TimedWrites},
+    socket::{Socket, TimedWrites, Transport},
     stack::{self, AnswerBody},
     streams::Streams,
 };
 use crate::{
     address,
-    config::{Config, Timeouts},
+    client_certificate::ClientCertificate,
+    config::{Config, Listen, ProxyProtocol, PublicListener, Timeouts},
     memory::MemoryBudget,
     routes::{Peer, SharedRoutes},
     throttle::Throttle,
-    tls::{HelloAnswer, TlsServer},
+    tls::{HelloAnswer, HelloPlace, TlsServer},
     webhook::input::Input,
 };
+
+/// How long a proxy may take to say whose a connection is.
+const PROXY_HEADER: Duration = Duration::from_secs(5);
 
 /// A TLS handshake may take this long.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -80,6 +81,9 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Connections that found their address's places taken.
 static CROWDED: Throttle<1> = Throttle::new();
 
+/// Connections with a header of the PROXY protocol that are not a trusted proxy's, or whose header is none.
+static UNTRUSTED: Throttle<1> = Throttle::new();
+
 /// Connections that could not be accepted.
 static NOT_ACCEPTED: Throttle<1> = Throttle::new();
 
@@ -97,7 +101,7 @@ pub(super) struct OpenConnections {
 pub(crate) struct Ingress {
     timeouts: Timeouts,
     max_head: usize,
-    tls: Option<Arc<TlsServer>>,
+    tls: Arc<TlsServer>,
     slots: Slots,
     /// Places for HTTP/2 among them.
     h2: Arc<Semaphore>,
@@ -113,6 +117,14 @@ struct Ready {
     secure: bool,
     /// There if HTTP/2 was agreed on.
     h2: Option<OwnedSemaphorePermit>,
+    shown: ShownIdentity,
+}
+
+/// A connection that was just accepted.
+struct Accepted {
+    transport: Transport,
+    peer: IpAddr,
+    place: Slot,
 }
 
 fn not_accepted(error: &io::Error) {
@@ -129,7 +141,7 @@ impl Ingress {
         memory: Arc<MemoryBudget>,
         requests: Arc<Requests>,
         open: OpenConnections,
-        tls: Option<Arc<TlsServer>>,
+        tls: Arc<TlsServer>,
     ) -> Arc<Self> {
         Arc::new(Self {
             timeouts: config.limits.timeouts,
@@ -145,61 +157,76 @@ impl Ingress {
     }
 
     /// Accepts on this listener and this runtime until the drain.
-    pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener, own: Arc<OwnServices>) {
-        if let Err(error) = tune(&listener) {
+    pub(crate) async fn serve(self: Arc<Self>, listener: OpenListener, own: Arc<OwnServices>) {
+        let OpenListener { socket, settings } = listener;
+        let listener = match Accepting::new(socket) {
+            Ok(listener) => listener,
+            Err(error) => return tracing::error!(%error, at = %settings.at, "a worker cannot listen"),
+        };
+        if let Err(error) = listener.tune() {
             not_accepted(&error);
         }
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = self.open.closing.cancelled() => return,
-                accepted = self.accept(&listener) => accepted,
+                accepted = self.accept(&listener, &settings) => accepted,
             };
-            match accepted {
-                Some((_, peer, None)) => {
-                    if let Some(held_back) = CROWDED.pass("") {
-                        let peer = peer.ip();
-                        tracing::warn!(%peer, held_back, "an address has as many connections as one may; more were closed");
-                    }
-                }
-                Some((stream, peer, Some(slot))) => {
-                    let (this, own) = (Arc::clone(&self), Arc::clone(&own));
-                    let span = tracing::info_span!("connection", peer = %peer.ip());
-                    self.open.tasks.spawn(Box::pin(this.run(stream, peer, slot, own)).instrument(span));
-                }
-                None => {}
-            }
+            let Some(accepted) = accepted else { continue };
+            let (this, settings, own) = (Arc::clone(&self), Arc::clone(&settings), Arc::clone(&own));
+            let span = tracing::info_span!("connection", peer = %accepted.peer);
+            self.open.tasks.spawn(Box::pin(this.run(accepted, settings, own)).instrument(span));
         }
     }
 
-    /// The next connection, and its place if its address has one left. Proxies carry many senders on one address: those
-    /// that are trusted, and those of this machine and network, have no share.
-    async fn accept(&self, listener: &TcpListener) -> Option<(TcpStream, SocketAddr, Option<Slot>)> {
-        let permit = self.slots.wait().await.ok()?;
-        let (stream, peer) = accept::next(listener, not_accepted).await;
-        let address = peer.ip().to_canonical();
-        let slot = if address::is_local(address) || self.routes.load().trusts(address) {
-            Some(Slot::uncounted(permit))
-        } else {
-            self.slots.take(permit, address)
+    /// The next connection, if its address has a place left. That of one behind a proxy is not known yet.
+    async fn accept(&self, listener: &Accepting, settings: &PublicListener) -> Option<Accepted> {
+        let place = Slot::uncounted(self.slots.wait().await.ok()?);
+        let (transport, peer) = listener.next(not_accepted).await;
+        let place = match settings.proxy_protocol {
+            ProxyProtocol::Off => self.counted(place, peer)?,
+            _ => place,
         };
-        if slot.is_some() && !INHERITED {
-            tune(&stream).inspect_err(not_accepted).ok()?;
+        Some(Accepted { transport, peer, place })
+    }
+
+    /// A place that counts for its address, if that has one left. Proxies carry many senders on one address: those that are
+    /// trusted, and those of this machine and network, have no share.
+    fn counted(&self, place: Slot, peer: IpAddr) -> Option<Slot> {
+        if address::is_local(peer) || self.routes.load().trusts(peer) {
+            return Some(place);
         }
-        Some((stream, peer, slot))
+        let counted = self.slots.count(place, peer);
+        if counted.is_none()
+            && let Some(held_back) = CROWDED.pass("")
+        {
+            tracing::warn!(%peer, held_back, "an address has as many connections as one may; more were closed");
+        }
+        counted
     }
 
     /// One connection from its first byte to its last.
-    async fn run(self: Arc<Self>, stream: TcpStream, address: SocketAddr, slot: Slot, own: Arc<OwnServices>) {
-        let stream = TimedWrites::new(stream, self.timeouts.idle);
-        let Some(Ready { socket, secure, h2 }) = self.secure(stream).await else { return };
-        let peer = Peer { address: address.ip().to_canonical(), secure };
+    async fn run(self: Arc<Self>, accepted: Accepted, settings: Arc<PublicListener>, own: Arc<OwnServices>) {
+        let Accepted { transport, peer, place } = accepted;
+        let mut stream = TimedWrites::new(transport, self.timeouts.idle);
+        let (mut peer, mut place, mut local) = (peer, place, stream.local_address());
+        if settings.proxy_protocol != ProxyProtocol::Off {
+            let Some(ends) = self.ends(&mut stream, peer, &settings).await else { return };
+            if let Some(ProxiedEnds { source, destination }) = ends {
+                (peer, local) = (source.to_canonical(), Some(destination));
+                tracing::debug!(sender = %peer, "a proxy says whose a connection is");
+            }
+            let Some(counted) = self.counted(place, peer) else { return };
+            place = counted;
+        }
+        let Some(Ready { socket, secure, h2, shown }) = self.secure(stream, local, &settings).await else { return };
+        let peer = Peer { address: peer, secure };
         // hyper reads a little more than the largest head in one go.
         let counted = !address::is_local(peer.address) && !self.routes.load().trusts(peer.address);
         let heads = self.memory.of_heads(counted.then(|| address::site(peer.address)));
         let watch = Arc::new(Watch::new(2 * self.max_head, heads));
         let input = Arc::new(Input::default());
-        let place = ConnectionSlot::new(slot);
+        let place = ConnectionSlot::new(place);
         let connection = Connection {
             peer,
             address: peer.address.to_string().into(),
@@ -207,6 +234,7 @@ impl Ingress {
             watch: Arc::clone(&watch),
             input: Arc::clone(&input),
             own,
+            shown,
         };
         let service = stack::service(Arc::clone(&self.requests), Arc::new(connection));
         let socket = TokioIo::new(Watched::new(socket, Arc::clone(&watch), Arc::clone(&input), place));
@@ -222,20 +250,58 @@ impl Ingress {
         }
     }
 
-    /// Ends TLS, where the relay does that; `None` if its handshake failed, or was all that the peer came for.
-    async fn secure(&self, mut stream: TimedWrites) -> Option<Ready> {
-        let Some(tls) = &self.tls else {
-            return Some(Ready { socket: Socket::Left(stream), secure: false, h2: None });
+    /// What a proxy says of a connection's ends; `None` if it is to be closed.
+    async fn ends(
+        &self,
+        stream: &mut TimedWrites,
+        peer: IpAddr,
+        settings: &PublicListener,
+    ) -> Option<Option<ProxiedEnds>> {
+        let refused = |why: &str| {
+            if let Some(held_back) = UNTRUSTED.pass("") {
+                let at = &settings.at;
+                tracing::warn!(%peer, %at, held_back, why, "a connection without a trusted proxy's header was closed");
+            }
         };
+        if !matches!(settings.at, Listen::Unix(_)) && !self.routes.load().trusts(peer) {
+            refused("it comes from none of trusted_proxies");
+            return None;
+        }
+        match Box::pin(timeout(PROXY_HEADER, proxy_protocol::read(stream, settings.proxy_protocol))).await {
+            Ok(Ok(ends)) => Some(ends),
+            // A probe that only connects.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => None,
+            Ok(Err(error)) => {
+                refused(&error.to_string());
+                None
+            }
+            Err(_) => {
+                refused("it took too long");
+                None
+            }
+        }
+    }
+
+    /// Ends TLS, where this listener does that; `None` if its handshake failed, or was all that the peer came for.
+    async fn secure(&self, mut stream: TimedWrites, local: Option<IpAddr>, settings: &PublicListener) -> Option<Ready> {
+        if !settings.tls {
+            let shown = ShownIdentity::default();
+            return Some(Ready { socket: Socket::Left(stream), secure: false, h2: None, shown });
+        }
         let h2 = Arc::clone(&self.h2).try_acquire_owned().ok();
         stream.limit_reads(Some(HANDSHAKE_BYTES));
-        match Box::pin(timeout(HANDSHAKE, handshake(tls, stream, h2.is_some()))).await {
-            Ok(Ok(Some(mut stream))) => {
+        let place = HelloPlace { local, clients: settings.clients.as_deref(), may_h2: h2.is_some() };
+        match Box::pin(timeout(HANDSHAKE, handshake(&self.tls, stream, place))).await {
+            Ok(Ok(Some((mut stream, clients)))) => {
                 let (socket, tls) = stream.get_mut();
                 socket.limit_reads(None);
                 tls.set_buffer_limit(Some(TLS_UNSENT_BYTES));
                 let h2 = h2.filter(|_| tls.alpn_protocol() == Some(b"h2"));
-                Some(Ready { socket: Socket::Right(stream), secure: true, h2 })
+                let shown = match clients {
+                    Some(clients) => shown_by(tls, clients, settings.clients.is_some())?,
+                    None => ShownIdentity::default(),
+                };
+                Some(Ready { socket: Socket::Right(stream), secure: true, h2, shown })
             }
             Ok(Ok(None)) => None,
             Ok(Err(error)) => {
@@ -309,23 +375,28 @@ impl Ingress {
     }
 }
 
-/// Reads a hello, and goes on as it asks. Nothing comes of one that only asks for an authority's proof.
-async fn handshake(
-    tls: &TlsServer,
-    stream: TimedWrites,
-    may_h2: bool,
-) -> io::Result<Option<Box<TlsStream<TimedWrites>>>> {
-    let local = stream.local_address();
+type Secured = (Box<TlsStream<TimedWrites>>, Option<Arc<str>>);
+
+/// Reads a hello, and goes on as it asks: the connection, and among which clients its peer has shown a certificate.
+/// Nothing comes of one that only asks for an authority's proof.
+async fn handshake(tls: &TlsServer, stream: TimedWrites, place: HelloPlace<'_>) -> io::Result<Option<Secured>> {
     let begun = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-    match tls.answer(&begun.client_hello(), local, may_h2) {
-        HelloAnswer::Serve(config) => begun.into_stream(config).await.map(Box::new).map(Some),
+    match tls.answer(&begun.client_hello(), place) {
+        HelloAnswer::Serve(config, clients) => Ok(Some((Box::new(begun.into_stream(config).await?), clients))),
         HelloAnswer::Prove(config) => {
             begun.into_stream(config).await?.shutdown().await?;
             Ok(None)
         }
         HelloAnswer::Nothing => {
-            tracing::debug!("somebody asked for a certificate's proof that is not there");
+            tracing::debug!("a hello asks for what is not here");
             Ok(None)
         }
     }
+}
+
+/// Whose certificate was shown. One that cannot be read lets nobody in.
+fn shown_by(tls: &ServerConnection, clients: Arc<str>, by_listener: bool) -> Option<ShownIdentity> {
+    let certificate = ClientCertificate::read(clients, tls.peer_certificates()?.first()?)?;
+    let host = if by_listener { None } else { Some(tls.server_name()?.trim_end_matches('.').into()) };
+    Some(ShownIdentity { certificate: Some(Arc::new(certificate)), host })
 }

@@ -122,6 +122,9 @@ impl Prover {
         if !endpoint.allow.allows(received.client) {
             return Err(SenderFault::Address.into());
         }
+        if endpoint.client.as_ref().is_some_and(|rule| !rule.allows(received.certificate.as_deref())) {
+            return Err(SenderFault::Certificate.into());
+        }
         if endpoint.verify.is_closed() {
             return Err(RelayFault::SecretUnavailable.into());
         }

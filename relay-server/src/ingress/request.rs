@@ -23,6 +23,7 @@ use super::{
 use crate::{
     address::{is_local, site},
     agents::{Agents, lists},
+    client_certificate::ClientCertificate,
     clock::wall,
     config::Timeouts,
     deliver::{HandlerAnswer, LiveContext, deliver_live},
@@ -35,7 +36,8 @@ use crate::{
     metrics::{AnswerClass, Meter},
     refused::{Refused, TurnedAway},
     replay_guard::{self, FirstRequest, ReplayGuard, ReplayState, RequestMark, Seen},
-    routes::{Matched, Peer, Routed, Routes, SharedRoutes},
+    routes::{Matched, Peer, Routed, Routes, SharedRoutes, host_of},
+    tls::TlsServer,
     verify::{Payload, Webhook},
     webhook::{
         EventId, Received,
@@ -53,6 +55,15 @@ pub(super) struct Connection {
     pub(super) watch: Arc<Watch>,
     pub(super) input: Arc<Input>,
     pub(super) own: Arc<OwnServices>,
+    pub(super) shown: ShownIdentity,
+}
+
+/// What a peer showed of itself in its handshake.
+#[derive(Debug, Default)]
+pub(super) struct ShownIdentity {
+    pub(super) certificate: Option<Arc<ClientCertificate>>,
+    /// The host that asked for it, and that alone it may be used for; `None` where a listener did.
+    pub(super) host: Option<Box<str>>,
 }
 
 pub(super) struct Requests {
@@ -66,6 +77,7 @@ pub(super) struct Requests {
     pub(super) untrusted: Untrusted,
     pub(super) timeouts: Timeouts,
     pub(super) open: OpenConnections,
+    pub(super) tls: Arc<TlsServer>,
 }
 
 /// What stands before the API's paths on the public listener.
@@ -122,6 +134,9 @@ impl Requests {
         if seen.doubtful {
             return Asked::Answered(respond::failure(SenderFault::BadRequest.into(), event_id));
         }
+        if self.is_misdirected(&connection.shown, &request) {
+            return Asked::Answered(respond::failure(SenderFault::Misdirected.into(), event_id));
+        }
         let routes = self.routes.load_full();
         self.untrusted.note(peer.address, request.headers(), |address| routes.trusts(address));
         match routes.route(&request) {
@@ -129,9 +144,11 @@ impl Requests {
                 Asked::Answered(self.attach(&routes, connection, request, event_id))
             }
             Ok(Routed::Relay { path }) if is_of_api(&path) => {
-                Asked::Own(connection.own.api.clone(), own_request(&routes, peer, request))
+                Asked::Own(connection.own.api.clone(), own_request(&routes, connection, request))
             }
-            Ok(Routed::Inspector) => Asked::Own(connection.own.inspector.clone(), own_request(&routes, peer, request)),
+            Ok(Routed::Inspector) => {
+                Asked::Own(connection.own.inspector.clone(), own_request(&routes, connection, request))
+            }
             Ok(Routed::Relay { .. }) => {
                 Asked::Answered(respond::failure(SenderFault::UnknownEndpoint.into(), event_id))
             }
@@ -161,6 +178,7 @@ impl Requests {
                     address,
                     client,
                     secure,
+                    certificate: connection.shown.certificate.clone(),
                     front,
                     head,
                     host,
@@ -173,6 +191,22 @@ impl Requests {
                 routes.unrouted.inc();
                 Asked::Answered(respond::failure(fault.into(), event_id))
             }
+        }
+    }
+
+    /// Whether a request names a host that this connection was not made for, where that matters: at a host for clients
+    /// with a certificate, and on a connection that one of these was shown on (RFC 9110, section 15.5.20). HTTP/2 may
+    /// join connections of hosts that have one certificate.
+    fn is_misdirected(&self, shown: &ShownIdentity, request: &Request<RequestBody>) -> bool {
+        if shown.host.is_none() && !self.tls.has_client_hosts() {
+            return false;
+        }
+        // One without a host is refused for that.
+        let Ok(host) = host_of(request) else { return false };
+        let wanted = || self.tls.clients_at(&host);
+        match &shown.host {
+            Some(own) => **own != *host,
+            None => wanted().is_some_and(|wanted| shown.certificate.as_ref().is_none_or(|it| it.clients != wanted)),
         }
     }
 
@@ -377,7 +411,7 @@ impl Requests {
         let client = client::address(peer, request.headers(), |address| routes.trusts(address));
         let accepted = self
             .agents
-            .authenticate(client, request.headers(), &routes.tokens)
+            .authenticate(client, request.headers(), connection.shown.certificate.as_deref(), &routes.tokens)
             .and_then(|shown| self.agents.accept::<Watched<Socket>, _, _>(request, shown, client, respond::empty()));
         match accepted {
             Ok(response) => {
@@ -390,11 +424,19 @@ impl Requests {
 }
 
 /// A request to the relay itself, with what its services want to know of where it comes from.
-fn own_request(routes: &Routes, peer: Peer, mut request: Request<RequestBody>) -> Box<Request<RequestBody>> {
+fn own_request(
+    routes: &Routes,
+    connection: &Connection,
+    mut request: Request<RequestBody>,
+) -> Box<Request<RequestBody>> {
+    let peer = connection.peer;
     let client = client::address(peer.address, request.headers(), |address| routes.trusts(address));
     let secure = routes.is_secure(peer, request.headers());
     request.extensions_mut().insert(Client(client));
     request.extensions_mut().insert(Secure(secure));
+    if let Some(certificate) = &connection.shown.certificate {
+        request.extensions_mut().insert(Arc::clone(certificate));
+    }
     Box::new(request)
 }
 

@@ -38,10 +38,10 @@ impl Slots {
         Arc::clone(&self.free).acquire_owned().await
     }
 
-    /// The place of who came from there; `None` if as many are taken from there as may be.
-    pub(crate) fn take(&self, permit: OwnedSemaphorePermit, peer: IpAddr) -> Option<Slot> {
+    /// A place as that of who came from there; `None` if as many are taken from there as may be.
+    pub(crate) fn count(&self, place: Slot, peer: IpAddr) -> Option<Slot> {
         let counted = self.taken.take(address::site(peer), self.per_address)?;
-        Some(Slot { _permit: permit, _counted: Some(counted) })
+        Some(Slot { _counted: Some(counted), ..place })
     }
 }
 
@@ -74,7 +74,7 @@ mod tests {
     async fn one_address_takes_no_more_than_its_share_and_gives_it_back() {
         let slots = Slots::new(10, 2);
         let host = |text: &str| text.parse::<IpAddr>().unwrap();
-        let take = async |peer| slots.take(slots.wait().await.unwrap(), peer);
+        let take = async |peer| slots.count(Slot::uncounted(slots.wait().await.unwrap()), peer);
         let (one, two) = (take(host("2001:db8::1")).await, take(host("2001:db8::2")).await);
         assert!(one.is_some() && two.is_some());
         assert!(take(host("2001:db8::3")).await.is_none(), "all of one /64");

@@ -1,4 +1,4 @@
-//! A public connection's socket: TCP whose writes have to go on, in the clear or under TLS.
+//! A public connection's socket, whose writes have to go on, in the clear or under TLS.
 //!
 //! A peer that takes nothing holds a connection, and with it an answer and its handler, for as long as it likes: TCP's own
 //! probes are answered by its kernel. So a write that finds no room is given a time, and any byte that the system takes
@@ -17,7 +17,7 @@ use relay_program::read_ahead::ReadAhead;
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
+    net::{TcpStream, UnixStream},
     time::{Instant, Sleep, sleep},
 };
 use tokio_rustls::server::TlsStream;
@@ -29,10 +29,71 @@ use crate::agents::Link;
 /// What is read or written in one step on an agent's connection, under TLS too.
 const AGENTS_BYTES: usize = 64 * 1024;
 
-/// TCP whose writes end with [`io::ErrorKind::TimedOut`] when nothing is taken for some time.
+/// A connection as the system has it.
+#[derive(Debug)]
+pub(crate) enum Transport {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Transport {
+    fn socket(&self) -> SockRef<'_> {
+        match self {
+            Self::Tcp(stream) => SockRef::from(stream),
+            Self::Unix(stream) => SockRef::from(stream),
+        }
+    }
+}
+
+/// Calls the same method of whichever it is.
+macro_rules! either_transport {
+    ($this:expr, $stream:ident => $call:expr) => {
+        match $this.get_mut() {
+            Transport::Tcp($stream) => $call,
+            Transport::Unix($stream) => $call,
+        }
+    };
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        either_transport!(self, stream => Pin::new(stream).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        either_transport!(self, stream => Pin::new(stream).poll_write(cx, buf))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        either_transport!(self, stream => Pin::new(stream).poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Tcp(stream) => stream.is_write_vectored(),
+            Self::Unix(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either_transport!(self, stream => Pin::new(stream).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either_transport!(self, stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}
+
+/// A connection whose writes end with [`io::ErrorKind::TimedOut`] when nothing is taken for some time.
 #[derive(Debug)]
 pub(crate) struct TimedWrites {
-    stream: ReadAhead<TcpStream>,
+    stream: ReadAhead<Transport>,
     patience: Duration,
     /// Made at the first write that waits, and kept for the next one.
     timer: Option<Pin<Box<Sleep>>>,
@@ -43,7 +104,7 @@ pub(crate) struct TimedWrites {
 
 impl TimedWrites {
     /// A connection whose peer has to take something within `patience` whenever bytes wait for it.
-    pub(crate) const fn new(stream: TcpStream, patience: Duration) -> Self {
+    pub(crate) const fn new(stream: Transport, patience: Duration) -> Self {
         Self { stream: ReadAhead::new(stream), patience, timer: None, waits: false, left: None }
     }
 
@@ -54,7 +115,10 @@ impl TimedWrites {
 
     /// The address that its peer asked for.
     pub(crate) fn local_address(&self) -> Option<IpAddr> {
-        self.stream.get_ref().local_addr().ok().map(|address| address.ip())
+        match self.stream.get_ref() {
+            Transport::Tcp(stream) => stream.local_addr().ok().map(|address| address.ip()),
+            Transport::Unix(_) => None,
+        }
     }
 
     fn goes_on(
@@ -69,7 +133,7 @@ impl TimedWrites {
         }
         // tokio waits once the system took a part, and the system says that there is room only when there is a lot of it.
         // What counts is whether it takes a byte more than when it was full.
-        let takes = || match again(SockRef::from(self.stream.get_ref())) {
+        let takes = || match again(self.stream.get_ref().socket()) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
             taken => taken,
         };

@@ -306,6 +306,7 @@ fn head(ms: i64) -> Head {
     head.arrival.received_at = at(ms);
     head.arrival.verified = "github".into();
     head.arrival.signer = Some("0123456789abcdef".into());
+    head.arrival.certificate = Some("sha256:ab, dns:client.test".into());
     head.arrival.forwarded.addresses = Bytes::from_static(b"192.0.2.1, \xff");
     head
 }

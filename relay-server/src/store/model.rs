@@ -112,6 +112,7 @@ impl Head {
             url: "https://hook.test".into(),
             verified: "none".into(),
             signer: None,
+            certificate: None,
             forwarded: Forwarded::default(),
             traceparent: String::new(),
         };

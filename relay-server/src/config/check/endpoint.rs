@@ -11,6 +11,7 @@ use relay_program::config::{Place, Report, Section, Typed, Wrong, show_duration,
 use relay_program::suggest::suggest;
 use relay_proto::{NotARate, NotAnUpgrade, Rate, UpgradeProtocol};
 
+use super::clients;
 use super::delivery::{self, Mode};
 use super::verify::{ProviderRows, SecretFlags, Verify, verify};
 use super::{Context, HOUR, MAX_BODY, SECOND, cidr};
@@ -36,6 +37,8 @@ pub(super) struct EndpointBounds<'a> {
     pub(super) store: &'a StoreSpec,
     pub(super) rows: &'a ProviderRows,
     pub(super) masks: &'a Masks,
+    /// The names of `[[tls.clients]]`.
+    pub(super) clients: &'a [Arc<str>],
 }
 
 type Placed = Typed<Endpoint>;
@@ -158,6 +161,7 @@ fn endpoint(row: &Section<'_>, name: EndpointName, verify: Verify, bounds: Endpo
             true => Allow::default(),
             false => Allow::only(move |address| networks.iter().any(|network| network.contains(address))),
         },
+        client: clients::rule(row, bounds.clients),
         capture: Capture { level: capture_level(row), blinds: Blinds::new(&verify.rule, bounds.masks) },
         policy: delivery::delivery_policy(row, mode, &verify, bounds.store.max_bytes),
         name,

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use relay_program::config::{Place, Section};
 
-use super::{Context, doubt};
+use super::{Context, clients, doubt};
 use crate::config::keys;
 use crate::config::settings::TlsSettings;
-use crate::tls::CertificateFiles;
+use crate::tls::{CertificateFiles, TlsFiles};
 
 /// Certificates that one relay may have.
 const MAX_CERTIFICATES: usize = 1000;
@@ -43,7 +43,8 @@ pub(super) fn settings(main: &Section<'_>, context: Context<'_>) -> Option<TlsSe
         let help = "set cert = \"FILE\" and key = \"FILE\", or leave [tls] out";
         report.error(&place, "neither certificate nor key is named", help);
     }
-    Some(TlsSettings { certificates })
+    let clients = clients::clients(&tls, context);
+    Some(TlsSettings { files: TlsFiles { certificates, clients } })
 }
 
 /// A certificate and its key, where both are named.
@@ -75,7 +76,12 @@ fn pair(
 }
 
 /// A file that a key or a flag names.
-fn file(table: &Section<'_>, name: &'static str, flag: Option<&Path>, context: Context<'_>) -> Option<PathBuf> {
+pub(super) fn file(
+    table: &Section<'_>,
+    name: &'static str,
+    flag: Option<&Path>,
+    context: Context<'_>,
+) -> Option<PathBuf> {
     let typed = || table.text(name).map(|path| context.base.join(path.value));
     let path = flag.map(Path::to_owned).or_else(typed);
     table.show_if(name, path.as_ref().map(|path| path.display().to_string()));

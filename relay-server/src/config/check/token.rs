@@ -10,8 +10,8 @@ use relay_program::config::{Report, Section, Typed, Wrong};
 use relay_program::secret::SecretRef;
 use relay_program::suggest::suggest;
 
-use super::Context;
 use super::verify::{read_secret, secrets_of};
+use super::{Context, clients};
 use crate::agents::token::{MAX_SESSIONS_OF_TOKEN, MIN_TOKEN_BYTES, Pattern, Right, Token, TokenHash};
 use crate::config::keys;
 use crate::endpoint::Endpoint;
@@ -22,10 +22,11 @@ pub(super) fn tokens<'s, 't: 's>(
     roots: impl Iterator<Item = &'s Section<'t>>,
     context: Context<'_>,
     endpoints: &[Arc<Endpoint>],
+    clients: &[Arc<str>],
     report: &'t Report<'t>,
 ) -> Vec<Token> {
     let rows: Vec<_> = roots.flat_map(|root| root.rows("token", "name", keys::TOKEN)).collect();
-    let mut tokens: Vec<Typed<Token>> = rows.iter().filter_map(|row| token(row, context, endpoints)).collect();
+    let mut tokens: Vec<Typed<Token>> = rows.iter().filter_map(|row| token(row, context, endpoints, clients)).collect();
     let mut names = HashMap::new();
     for Typed { value: token, place } in &tokens {
         if let Some(first) = names.insert(&token.name, place) {
@@ -43,6 +44,7 @@ pub(super) fn tokens<'s, 't: 's>(
             endpoints: vec![Pattern::new("*")],
             rights: Right::DEFAULT.to_vec(),
             max_sessions: MAX_SESSIONS_OF_TOKEN,
+            client: None,
         };
         show(&row, &token, &[]);
         row.number("max_sessions", token.max_sessions, 1..=1_000_000);
@@ -54,7 +56,12 @@ pub(super) fn tokens<'s, 't: 's>(
     tokens.into_iter().map(|token| token.value).collect()
 }
 
-fn token(row: &Section<'_>, context: Context<'_>, endpoints: &[Arc<Endpoint>]) -> Option<Typed<Token>> {
+fn token(
+    row: &Section<'_>,
+    context: Context<'_>,
+    endpoints: &[Arc<Endpoint>],
+    clients: &[Arc<str>],
+) -> Option<Typed<Token>> {
     if !row.has("name") {
         let help = "add name = \"…\", for logs and for `token revoke`";
         row.report().error(&row.here(), "this token has no name", help);
@@ -77,6 +84,7 @@ fn token(row: &Section<'_>, context: Context<'_>, endpoints: &[Arc<Endpoint>]) -
         endpoints: patterns(row, endpoints),
         rights,
         max_sessions: MAX_SESSIONS_OF_TOKEN,
+        client: clients::rule(row, clients),
     };
     show(row, &typed, &secrets);
     let max_sessions = row.number("max_sessions", MAX_SESSIONS_OF_TOKEN, 1..=1_000_000);

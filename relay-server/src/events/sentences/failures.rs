@@ -39,6 +39,14 @@ fn of_door(code: &str) -> Option<Words> {
             "The sender's address is not in the endpoint's `allow`.",
             "Add it to `allow`; behind a proxy, name the proxy in `trusted_proxies`.",
         ),
+        "misdirected" => words(
+            "The connection was made for another host, and this one is for those who show a certificate to it.",
+            "Have the sender connect to this very host; a proxy in front must not join connections of several hosts.",
+        ),
+        "certificate_not_allowed" => words(
+            "The sender showed no certificate, or not one of the endpoint's `client_certificate`.",
+            "Send it to a host or a listener of those `clients`, or add one of its certificate's names.",
+        ),
         "replayed" => words("What is signed in this request came before.", NOTHING_TO_DO),
         "signature_of_the_relay" => words(
             "The relay made this signature itself, for a handler: it proves nothing at the door.",

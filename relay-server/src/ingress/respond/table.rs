@@ -54,6 +54,10 @@ fn of_sender(fault: SenderFault) -> FailureAnswer {
         SenderFault::BodyBroken => (StatusCode::BAD_REQUEST, "the body broke off"),
         SenderFault::HeadTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the head is too large"),
         SenderFault::Address => (StatusCode::FORBIDDEN, "this address may not post here"),
+        SenderFault::Misdirected => {
+            (StatusCode::MISDIRECTED_REQUEST, "this connection was not made for this host; connect to it anew")
+        }
+        SenderFault::Certificate => (StatusCode::FORBIDDEN, "a client certificate is wanted here, and not this one"),
         SenderFault::Unproven(refusal) => {
             return FailureAnswer::new(StatusCode::UNAUTHORIZED, AnswerClass::Refused, refusal.to_string());
         }
@@ -180,6 +184,11 @@ impl From<Turned> for ApiError {
             }
             Turned::Browser => (ApiErrorKind::Browser, "pages may not connect here"),
             Turned::Unauthorized => (ApiErrorKind::Unauthorized, "this token is not known here"),
+            Turned::Certificate => {
+                let message = "this token counts only beside a client certificate, which was not shown; give the agent \
+                               --client-cert and --client-key, and the host that asks for it";
+                (ApiErrorKind::Unauthorized, message)
+            }
             Turned::TooManyGuesses { left } => {
                 let kind = ApiErrorKind::TooManyGuesses { wait_s: left.as_secs().max(1) };
                 (kind, "too many wrong tokens came from this address; wait")

@@ -64,12 +64,20 @@ pub(super) fn write(head: &Head) -> WrittenHead {
         signature: *signature,
     };
     let room = Vec::with_capacity(160 + sent.target.len() + arrival.url.len());
-    let facts = encoding::append(&facts, room);
+    let mut facts = encoding::append(&facts, room);
+    if let Some(certificate) = &arrival.certificate {
+        facts = encoding::append(&&certificate[..], facts);
+    }
     WrittenHead { facts, headers: sent.headers.as_bytes().clone() }
 }
 
 pub(super) fn read(facts: &[u8], headers: Bytes) -> Result<Head, StoreError> {
-    let facts: Facts<'_> = postcard::from_bytes(facts).map_err(unreadable)?;
+    let (facts, rest): (Facts<'_>, _) = postcard::take_from_bytes(facts).map_err(unreadable)?;
+    // It stands behind the others, where there is one.
+    let certificate = match rest {
+        [] => None,
+        rest => Some(Bytes::copy_from_slice(postcard::from_bytes(rest).map_err(unreadable)?)),
+    };
     let [addresses, proto, host] = facts.forwarded.map(Bytes::copy_from_slice);
     let sent = Sent {
         method: facts.method.to_owned(),
@@ -87,6 +95,7 @@ pub(super) fn read(facts: &[u8], headers: Bytes) -> Result<Head, StoreError> {
         signer: facts.signer.map(str::to_owned),
         forwarded: Forwarded { addresses, proto, host },
         traceparent: facts.traceparent.to_owned(),
+        certificate,
     };
     Ok(Head { sent, arrival, signature: facts.signature })
 }
