@@ -17,13 +17,13 @@ use std::{
 };
 
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, NamedGroup, OtherError, SignatureScheme,
     client::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         verify_server_name,
     },
     crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
     server::ParsedCertificate,
 };
 use x509_parser::prelude::{FromDer as _, X509Certificate, X509Version};
@@ -48,27 +48,67 @@ pub enum TrustError {
     Setup(Error),
 }
 
-/// The one crypto provider of this program.
+/// The files of a certificate that a program shows of itself, and of its key. PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+/// The one crypto provider of this program. The key exchange that a quantum computer cannot undo goes first.
 pub fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    provider.kx_groups.sort_by_key(|group| group.name() != NamedGroup::X25519MLKEM768);
+    Arc::new(provider)
 }
 
 /// A client configuration for TLS 1.2 and 1.3 that offers HTTP/1.1. Reads the system's roots anew each time.
 pub fn client_config(trust: &Trust) -> Result<ClientConfig, TrustError> {
+    client_config_as(None, trust)
+}
+
+/// The same, with a certificate of one's own to show.
+pub fn client_config_as(identity: Option<&Identity>, trust: &Trust) -> Result<ClientConfig, TrustError> {
     let provider = provider();
     let verifier = match trust {
         Trust::Platform => Verifier::trusting(Vec::new(), Arc::clone(&provider))?,
         Trust::PlatformAnd(file) => Verifier::trusting(certificates(file)?, Arc::clone(&provider))?,
         Trust::DangerousAnything => Verifier { provider: Arc::clone(&provider), trusted: None },
     };
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(TrustError::Setup)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    let mut config = match identity {
+        None => config.with_no_client_auth(),
+        Some(Identity { cert, key }) => {
+            let wrong = |path: &Path, reason: String| TrustError::File { path: path.to_owned(), reason };
+            let chain = certificates(cert)?;
+            let private = PrivateKeyDer::from_pem_file(key).map_err(|error| wrong(key, error.to_string()))?;
+            let fits = config.with_client_auth_cert(chain, private);
+            fits.map_err(|error| wrong(key, format!("it does not go with {}: {error}", cert.display())))?
+        }
+    };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
+}
+
+/// What the other side has against the certificate that was shown, or not shown. Under TLS 1.3 that is known only once the
+/// handshake is over.
+pub fn identity_reason(error: &io::Error) -> Option<&'static str> {
+    use rustls::AlertDescription as Alert;
+    match error.get_ref()?.downcast_ref::<Error>()? {
+        Error::AlertReceived(Alert::CertificateRequired) => {
+            Some("it asks for a client certificate; give --client-cert and --client-key")
+        }
+        Error::AlertReceived(
+            Alert::UnknownCA | Alert::BadCertificate | Alert::CertificateUnknown | Alert::DecryptError,
+        ) => Some("it does not believe the client certificate"),
+        Error::AlertReceived(Alert::CertificateExpired) => Some("the client certificate has expired"),
+        Error::AlertReceived(Alert::CertificateRevoked) => Some("the client certificate was revoked"),
+        _ => None,
+    }
 }
 
 /// What went wrong in a handshake, in words; `remedy` says how to trust an unknown issuer.
@@ -79,6 +119,9 @@ pub fn handshake_reason(error: &io::Error, remedy: &str) -> String {
     };
     let bad = match error {
         Error::InvalidCertificate(bad) => bad,
+        Error::AlertReceived(rustls::AlertDescription::CertificateRequired) => {
+            return "it asks for a client certificate; give --client-cert and --client-key".to_owned();
+        }
         Error::InvalidMessage(_) => return "it does not speak TLS on this port".to_owned(),
         other => return format!("TLS handshake failed: {other}"),
     };
@@ -313,6 +356,32 @@ mod tests {
         let verifier = Verifier::trusting(vec![mine], provider()).unwrap();
         let server = ServerName::try_from("localhost").unwrap();
         assert!(verifier.verify_server_cert(&others, &[], &server, &[], UnixTime::now()).is_err());
+    }
+
+    #[test]
+    fn the_key_exchange_that_outlasts_quantum_computers_goes_first() {
+        let groups: Vec<_> = provider().kx_groups.iter().map(|group| group.name()).collect();
+        assert_eq!(groups.first(), Some(&NamedGroup::X25519MLKEM768));
+        assert!(groups.contains(&NamedGroup::X25519) && groups.contains(&NamedGroup::secp256r1), "{groups:?}");
+    }
+
+    #[test]
+    fn a_certificate_of_ones_own_goes_with_its_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: String| {
+            std::fs::write(folder.path().join(name), text).unwrap();
+            folder.path().join(name)
+        };
+        let (one, other) = (rcgen::KeyPair::generate().unwrap(), rcgen::KeyPair::generate().unwrap());
+        let params = rcgen::CertificateParams::new(vec!["agent".to_owned()]).unwrap();
+        let cert = file("cert.pem", params.self_signed(&one).unwrap().pem());
+        let identity = Identity { cert, key: file("key.pem", one.serialize_pem()) };
+        assert!(client_config_as(Some(&identity), &Trust::DangerousAnything).is_ok());
+        let wrong = Identity { key: file("other.pem", other.serialize_pem()), ..identity.clone() };
+        let error = client_config_as(Some(&wrong), &Trust::DangerousAnything).unwrap_err().to_string();
+        assert!(error.contains("other.pem: it does not go with") && error.contains("cert.pem"), "{error}");
+        let missing = Identity { key: folder.path().join("none.pem"), ..identity };
+        assert!(client_config_as(Some(&missing), &Trust::DangerousAnything).is_err());
     }
 
     #[test]

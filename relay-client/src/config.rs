@@ -18,6 +18,7 @@ use std::{path::PathBuf, time::Duration};
 
 use http::{HeaderName, HeaderValue};
 use jiff::Timestamp;
+use relay_program::tls::Identity;
 use relay_proto::{Attach, Rate, UpgradeProtocol};
 use uuid::Uuid;
 
@@ -34,6 +35,8 @@ pub(crate) struct Way {
     pub relay: RelayUrl,
     /// A PEM file with roots believed besides the system's, for the relay and for a proxy under TLS.
     pub relay_ca: Option<PathBuf>,
+    /// The certificate that the relay is shown.
+    pub identity: Option<Identity>,
     pub proxy: Proxy,
 }
 

@@ -36,7 +36,7 @@ pub(crate) use self::{
 };
 use crate::{
     config::{RelayUrl, Token, Way},
-    tls::{self, Trust},
+    tls::{self, Identity, Trust},
 };
 
 /// For name resolution and TCP.
@@ -143,23 +143,28 @@ pub(crate) async fn secure(way: &Way, stream: Reached) -> Result<Stream, LinkErr
     if !way.relay.tls {
         return Ok(Either::Left(stream));
     }
-    let secured = secure_to(&way.relay.host, &trust(way), stream).await;
+    let secured = secure_to(&way.relay.host, &trust(way), way.identity.as_ref(), stream).await;
     secured.map(Either::Right).map_err(|reason| LinkError::Unreachable(format!("{}: {reason}", way.relay.authority)))
 }
 
 /// A connection to whoever answers in the relay's place, whatever certificate that has: only to look at it.
 pub(crate) async fn look_at_certificate(way: &Way) -> Result<Stream, LinkError> {
     let stream = reach(way).await?;
-    let secured = secure_to(&way.relay.host, &Trust::DangerousAnything, stream).await;
+    let secured = secure_to(&way.relay.host, &Trust::DangerousAnything, None, stream).await;
     secured.map(Either::Right).map_err(LinkError::Unreachable)
 }
 
-/// TLS with a host of that name; the error is a reason.
-async fn secure_to<S>(host: &str, trust: &Trust, stream: S) -> Result<Box<TlsStream<S>>, String>
+/// TLS with a host of that name, which is shown a certificate where it asks for one; the error is a reason.
+async fn secure_to<S>(
+    host: &str,
+    trust: &Trust,
+    identity: Option<&Identity>,
+    stream: S,
+) -> Result<Box<TlsStream<S>>, String>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let config = tls::client_config(trust).map_err(|error| error.to_string())?;
+    let config = tls::client_config_as(identity, trust).map_err(|error| error.to_string())?;
     let name = ServerName::try_from(host.to_owned()).map_err(|_| format!("{host:?} is not a host name"))?;
     match TlsConnector::from(Arc::new(config)).connect(name, stream).await {
         Ok(stream) => Ok(Box::new(stream)),

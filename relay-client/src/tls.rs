@@ -2,7 +2,7 @@
 
 #[cfg(test)]
 use relay_program::tls::provider;
-pub(crate) use relay_program::tls::{Trust, client_config, handshake_reason};
+pub(crate) use relay_program::tls::{Identity, Trust, client_config, client_config_as, handshake_reason};
 
 #[cfg(test)]
 pub(crate) mod testing {

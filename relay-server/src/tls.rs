@@ -12,6 +12,8 @@ mod challenges;
 mod clients;
 mod expiry;
 mod server;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use self::{
     certificate::{CertificateFiles, CertificateSource, TlsError},

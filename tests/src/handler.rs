@@ -83,6 +83,7 @@ impl Handler {
             }
             for name in [
                 "relay-verified",
+                "relay-client-certificate",
                 "relay-endpoint",
                 "relay-event-id",
                 "x-forwarded-for",

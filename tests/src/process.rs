@@ -33,6 +33,10 @@ pub struct Server {
     errors: Errors,
     /// The public listener, `host:port`.
     pub public: String,
+    /// Every public listener: `host:port` or `unix:PATH`.
+    pub listeners: Vec<String>,
+    /// The listener for redirects, `host:port`; empty without one.
+    pub http: String,
     /// The admin listener, `host:port`.
     pub admin: String,
     /// The token that its agents use.
@@ -63,7 +67,8 @@ pub struct Agent {
 }
 
 impl Server {
-    /// Starts a relay with these `[[endpoint]]` tables, listening on `listen`, with some variables set.
+    /// Starts a relay with these `[[endpoint]]` tables, listening on `listen`, with some variables set. Where `listen` is
+    /// empty, the tables have `[[server.listen]]` as well.
     ///
     /// # Errors
     /// What it said instead of listening.
@@ -76,8 +81,10 @@ impl Server {
         let program = program.into();
         let directory = tempfile::tempdir()?;
         let token = relay_server::agents::token::AgentToken::generate().map_err(|error| anyhow::anyhow!("{error}"))?;
+        // Listeners of its own stand in the place of the one.
+        let one = if listen.is_empty() { String::new() } else { format!("listen = \"{listen}\"\n") };
         let config = format!(
-            "version = 1\n[server]\nlisten = \"{listen}\"\nadmin = \"127.0.0.1:0\"\nadmin_hosts = [\"relay.test\"]\n{endpoints}\n\
+            "version = 1\n[server]\n{one}admin = \"127.0.0.1:0\"\nadmin_hosts = [\"relay.test\"]\n{endpoints}\n\
              [[token]]\nname = \"test\"\nsha256 = [\"{}\"]\nendpoints = [\"*\"]\nmax_sessions = 1000000\n",
             token.hash().to_hex()
         );
@@ -90,6 +97,8 @@ impl Server {
             log,
             errors,
             public: String::new(),
+            listeners: Vec::new(),
+            http: String::new(),
             admin: String::new(),
             token: token.expose().to_owned(),
             first_words: String::new(),
@@ -126,6 +135,9 @@ impl Server {
         let line: serde_json::Value = serde_json::from_str(&line)?;
         self.public = line["fields"]["public"].as_str().context("its address")?.to_owned();
         self.admin = line["fields"]["admin"].as_str().context("its address")?.to_owned();
+        self.http = line["fields"]["http"].as_str().unwrap_or_default().to_owned();
+        let listeners = line["fields"]["listeners"].as_str().unwrap_or_default();
+        self.listeners = listeners.split(", ").map(str::to_owned).collect();
         Ok(())
     }
 
@@ -559,7 +571,10 @@ fn spawn_server(
     errors: &Errors,
 ) -> anyhow::Result<(Child, Output)> {
     let mut command = program.role("server");
-    command.args(["serve", "--log-format", "json", "--listen", listen, "--config"]).arg(config);
+    command.args(["serve", "--log-format", "json", "--config"]).arg(config);
+    if !listen.is_empty() {
+        command.args(["--listen", listen]);
+    }
     command.envs(vars.iter().copied()).env("RELAY_LOG", "info");
     let (log, stderr) = std::io::pipe()?;
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).kill_on_drop(true);

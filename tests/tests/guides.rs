@@ -273,7 +273,9 @@ fn known_keys(page: &str, table: &str) -> BTreeSet<String> {
     let text = match table {
         "top level" => key,
         "[endpoint.verify]" => format!("[[endpoint]]\nname = \"a\"\n{header}provider = \"stripe\"\n"),
-        "[endpoint.ack]" | "[endpoint.retry]" => format!("[[endpoint]]\nname = \"a\"\nverify = \"none\"\n{header}"),
+        "[endpoint.ack]" | "[endpoint.retry]" | "[endpoint.client_certificate]" => {
+            format!("[[endpoint]]\nname = \"a\"\nverify = \"none\"\n{header}")
+        }
         "[[endpoint]]" if page == "relay-client.toml" => format!("{endpoint}{key}"),
         "[endpoint.timeouts]" | "[[endpoint.route]]" => format!("{endpoint}{header}"),
         "[[provider]]" => format!("{provider}{key}"),

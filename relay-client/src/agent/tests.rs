@@ -23,7 +23,12 @@ fn supervisor(on_refused: OnRefused) -> Supervisor {
     let handler =
         HandlerConfig { target: TargetConfig::new("9".parse().unwrap()), headers: Vec::new(), preserve_host: false };
     let config = Config {
-        way: Way { relay: "https://relay.invalid".parse().unwrap(), relay_ca: None, proxy: Proxy::Direct },
+        way: Way {
+            relay: "https://relay.invalid".parse().unwrap(),
+            relay_ca: None,
+            identity: None,
+            proxy: Proxy::Direct,
+        },
         token: TokenSource::from_reader(&b"s3cret"[..]).unwrap(),
         name: "test".to_owned(),
         instance: Uuid::nil(),

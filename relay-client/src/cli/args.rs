@@ -110,6 +110,12 @@ pub(crate) struct ReachArgs {
     /// A PEM file with roots to believe for the relay, besides the system's
     #[arg(long, env = "RELAY_CA", value_name = "FILE")]
     pub relay_ca: Option<PathBuf>,
+    /// A PEM file with the certificate that the relay is shown, where it asks for one
+    #[arg(long, env = "RELAY_CLIENT_CERT", value_name = "FILE")]
+    pub client_cert: Option<PathBuf>,
+    /// A PEM file with the key of that certificate
+    #[arg(long, env = "RELAY_CLIENT_KEY", value_name = "FILE")]
+    pub client_key: Option<PathBuf>,
     /// The proxy before the relay: http://, https://, socks5:// or socks5h://USER:PASSWORD@HOST:PORT, or
     /// "direct" [default: HTTPS_PROXY, ALL_PROXY and NO_PROXY, but not for a relay on this machine]
     #[arg(long, env = "RELAY_PROXY", hide_env_values = true, value_name = "URL")]
@@ -263,7 +269,8 @@ pub(crate) enum ConfigCommand {
     Show(ConfigArgs),
     /// Prints which file is read
     Path(ConfigArgs),
-    /// Agrees that a file of the current folder says where the token goes: its relay, token, relay_ca and proxy
+    /// Agrees that a file of the current folder says where the token goes: its relay, token, relay_ca,
+    /// client_cert, client_key and proxy
     Allow {
         /// The file [default: ./relay-client.toml]
         file: Option<PathBuf>,

@@ -16,7 +16,7 @@ use crate::{
         find::{Found, Places},
     },
     handler::Handler,
-    tls::{self, Trust},
+    tls::{self, Identity, Trust},
 };
 
 pub(super) fn run(command: &ConfigCommand, places: &Places) -> Result<String, Failure> {
@@ -78,6 +78,11 @@ fn check(file: ConfigFile) -> Result<ConfigFile, Failure> {
         && let Err(error) = tls::client_config(&Trust::PlatformAnd(path.clone()))
     {
         problem("relay_ca".to_owned(), error.to_string());
+    }
+    if let (Some(cert), Some(key)) = (file.client_cert.clone(), file.client_key.clone())
+        && let Err(error) = tls::client_config_as(Some(&Identity { cert, key }), &Trust::DangerousAnything)
+    {
+        problem("client_cert".to_owned(), error.to_string());
     }
     for endpoint in &file.endpoints {
         let key = format!("endpoint.{}", endpoint.name.as_deref().unwrap_or_default());

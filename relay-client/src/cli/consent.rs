@@ -94,6 +94,8 @@ fn missing(args: &ReachArgs, file: &ConfigFile, places: &Places) -> Result<Optio
     let decides = [
         args.relay.is_none() && file.relay.is_some(),
         args.relay_ca.is_none() && file.relay_ca.is_some(),
+        args.client_cert.is_none() && file.client_cert.is_some(),
+        args.client_key.is_none() && file.client_key.is_some(),
         args.proxy.is_none() && file.proxy.is_some(),
         args.token_file.is_none() && !places.has_token && file.token.is_some(),
     ];

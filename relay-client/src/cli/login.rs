@@ -25,7 +25,7 @@ pub(super) fn run(args: &LoginArgs, places: &Places, stdin: impl Read) -> Result
         .login()
         .ok_or_else(|| Failure::Failed("this user has no config directory; set HOME, or XDG_CONFIG_HOME".to_owned()))?;
     let token = token(args, places, stdin, &relay)?;
-    let way = Way { relay, relay_ca, proxy: proxy.unwrap_or(Proxy::Environment) };
+    let way = Way { relay, relay_ca, identity: None, proxy: proxy.unwrap_or(Proxy::Environment) };
     let runtime = run::runtime()?;
     let tried = runtime.block_on(link::connect(&way, &token));
     runtime.shutdown_background();

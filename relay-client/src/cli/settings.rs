@@ -3,9 +3,9 @@
 //! A flag goes before the environment, that before the file, that before what `login` stored. The login's token
 //! goes to the login's relay only.
 
-use std::io::Read;
+use std::{io::Read, path::PathBuf};
 
-use relay_program::Failure;
+use relay_program::{Failure, tls::Identity};
 
 use super::{
     args::{ConnectionArgs, ReachArgs},
@@ -59,6 +59,15 @@ pub(super) fn reach(
     let relay_ca = relay_ca
         .or_else(|| file?.relay_ca.clone())
         .or_else(|| login.as_ref().and_then(|(_, login)| login.relay_ca.clone()));
+    let file_of = |path: &Option<PathBuf>| path.as_ref().map(|path| places.current.join(path));
+    let cert = file_of(&args.client_cert).or_else(|| file?.client_cert.clone());
+    let key = file_of(&args.client_key).or_else(|| file?.client_key.clone());
+    let identity = match (cert, key) {
+        (Some(cert), Some(key)) => Some(Identity { cert, key }),
+        (None, None) => None,
+        (Some(_), None) => return Err(missing("no key for the client certificate: name it with --client-key FILE")),
+        (None, Some(_)) => return Err(missing("no certificate for the client key: name it with --client-cert FILE")),
+    };
     let proxy = args.proxy.as_ref().map(|typed| typed.parse().map_err(|error| usage("--proxy", &error))).transpose()?;
     let proxy = proxy.or_else(|| file?.proxy.clone()).unwrap_or_default();
     let token = match &args.token_file {
@@ -74,7 +83,7 @@ pub(super) fn reach(
         let none = || missing("no token: run relay-client login, name its file with --token-file");
         token.or_else(stored).ok_or_else(none)
     });
-    Ok(Reach { way: Way { relay, relay_ca, proxy }, token })
+    Ok(Reach { way: Way { relay, relay_ca, identity, proxy }, token })
 }
 
 pub(super) fn config(

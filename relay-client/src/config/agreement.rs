@@ -37,6 +37,8 @@ pub(crate) struct Agreement {
     relay_ca: Option<String>,
     /// Who writes into a folder can change what a file in it believes.
     relay_ca_sha256: Option<String>,
+    client_cert: Option<String>,
+    client_key: Option<String>,
     proxy: Option<String>,
 }
 
@@ -44,21 +46,30 @@ impl Agreement {
     /// What a file decides. The error is a reason.
     pub(crate) fn of(file: &ConfigFile) -> Result<Self, String> {
         let path = absolute(&file.path)?;
+        let shown = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         let hash = file.relay_ca.as_ref().map(|path| hash(path));
         Ok(Self {
             path,
             relay: file.relay.as_ref().map(ToString::to_string),
             token: file.token.as_ref().map(ToString::to_string),
-            relay_ca: file.relay_ca.as_ref().map(|path| path.display().to_string()),
+            relay_ca: shown(&file.relay_ca),
             relay_ca_sha256: hash.transpose()?,
+            client_cert: shown(&file.client_cert),
+            client_key: shown(&file.client_key),
             proxy: file.proxy.as_ref().map(ToString::to_string),
         })
     }
 
     /// The keys that it is about and their values, as people read them.
     pub(crate) fn values(&self) -> Vec<(&'static str, &str)> {
-        let all =
-            [("relay", &self.relay), ("token", &self.token), ("relay_ca", &self.relay_ca), ("proxy", &self.proxy)];
+        let all = [
+            ("relay", &self.relay),
+            ("token", &self.token),
+            ("relay_ca", &self.relay_ca),
+            ("client_cert", &self.client_cert),
+            ("client_key", &self.client_key),
+            ("proxy", &self.proxy),
+        ];
         all.into_iter().filter_map(|(key, value)| Some((key, value.as_deref()?))).collect()
     }
 }

@@ -37,7 +37,7 @@ pub(crate) const MAX_MAX_CONNECTIONS: usize = 10_000;
 const MAX_EVENT_PATTERN_BYTES: usize = 256;
 pub(crate) const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
-const MAIN: &str = "version relay relay_ca token name proxy endpoint";
+const MAIN: &str = "version relay relay_ca client_cert client_key token name proxy endpoint";
 const ENDPOINT: &str = "\
     name attach events rate upgrades target path headers preserve_host max_connections timeouts ca_file insecure route";
 /// One `[[endpoint.route]]`: as an endpoint, but for a path.
@@ -52,6 +52,9 @@ pub(crate) struct ConfigFile {
     pub origin: Origin,
     pub relay: Option<RelayUrl>,
     pub relay_ca: Option<PathBuf>,
+    /// What the relay is shown, where it asks for a certificate.
+    pub client_cert: Option<PathBuf>,
+    pub client_key: Option<PathBuf>,
     pub token: Option<TokenSource>,
     pub name: Option<String>,
     pub proxy: Option<Proxy>,
@@ -115,6 +118,8 @@ impl Check<'_, '_> {
             origin: Origin::Chosen,
             relay: root.value("relay", parsed),
             relay_ca: self.path(root, "relay_ca"),
+            client_cert: self.path(root, "client_cert"),
+            client_key: self.path(root, "client_key"),
             token: root.value("token", |text| {
                 TokenSource::from_reference(text, self.base, self.home).map_err(|error| error.to_string())
             }),
@@ -384,7 +389,7 @@ ca_file = "app.pem"
         );
         assert_eq!(
             refusal("version = 1\nzzz = 2\n"),
-            "relay-client.toml:2: zzz: unknown key \"zzz\"; known here: version, relay, relay_ca, token, name, proxy, endpoint"
+            "relay-client.toml:2: zzz: unknown key \"zzz\"; known here: version, relay, relay_ca, client_cert, client_key, token, name, proxy, endpoint"
         );
     }
 

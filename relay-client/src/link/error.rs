@@ -5,7 +5,10 @@
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
-use relay_program::http1::{self, AnswerHead, Connection, Http1Error};
+use relay_program::{
+    http1::{self, AnswerHead, Connection, Http1Error},
+    tls,
+};
 use relay_proto::CONNECT_PATH;
 use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -126,7 +129,9 @@ pub(super) fn of_http(error: &Http1Error) -> LinkError {
         Http1Error::Closed | Http1Error::CutOff => {
             LinkError::Unreachable("the connection closed before the relay answered".to_owned())
         }
-        Http1Error::Io(_) => LinkError::Unreachable(error.to_string()),
+        Http1Error::Io(io) => {
+            LinkError::Unreachable(tls::identity_reason(io).map_or_else(|| error.to_string(), str::to_owned))
+        }
         _ => LinkError::Protocol(format!("this is no relay: {error}")),
     }
 }

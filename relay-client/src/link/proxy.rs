@@ -79,7 +79,7 @@ impl Via {
         match self.scheme() {
             "http" | "https" => {
                 let stream = if self.scheme() == "https" {
-                    Either::Right(secure_to(self.host(), &trust(way), stream).await.map_err(wrong)?)
+                    Either::Right(secure_to(self.host(), &trust(way), None, stream).await.map_err(wrong)?)
                 } else {
                     Either::Left(stream)
                 };

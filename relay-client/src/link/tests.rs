@@ -12,7 +12,8 @@ use crate::config::{Proxy, TokenSource};
 
 /// Connects without a proxy.
 async fn connect(relay: &RelayUrl, relay_ca: Option<&Path>, token: &Token) -> Result<Link, LinkError> {
-    let way = Way { relay: relay.clone(), relay_ca: relay_ca.map(Path::to_owned), proxy: Proxy::Direct };
+    let way =
+        Way { relay: relay.clone(), relay_ca: relay_ca.map(Path::to_owned), identity: None, proxy: Proxy::Direct };
     super::connect(&way, token).await
 }
 

@@ -23,6 +23,7 @@ use super::{
     socket::{TimedWrites, Transport},
 };
 use crate::{
+    address,
     routes::{Routes, SharedRoutes, host_of},
     throttle::Throttle,
     tls::Challenges,
@@ -58,7 +59,9 @@ pub(crate) async fn serve(
             () = stop.cancelled() => return,
             accepted = accept::next(&listener, not_accepted) => accepted,
         };
-        let Some(place) = slots.count(Slot::uncounted(permit), peer.ip().to_canonical()) else { continue };
+        let (place, peer) = (Slot::uncounted(permit), peer.ip().to_canonical());
+        let is_shared = address::is_local(peer) || routes.load().trusts(peer);
+        let Some(place) = (if is_shared { Some(place) } else { slots.count(place, peer) }) else { continue };
         let (routes, challenges) = (Arc::clone(&routes), Arc::clone(&challenges));
         tokio::spawn(async move {
             let _place = place;

@@ -107,8 +107,13 @@ impl TlsServer {
     }
 
     /// From now on handshakes get these.
-    pub(crate) fn take_over(&self, ReadFiles { files, stamps, certificates, groups }: ReadFiles) {
-        *self.read.lock() = (files, stamps);
+    pub(crate) fn take_over(&self, read: ReadFiles) {
+        self.put(&mut self.read.lock(), read);
+    }
+
+    fn put(&self, held: &mut (TlsFiles, Vec<Stamp>), read: ReadFiles) {
+        let ReadFiles { files, stamps, certificates, groups } = read;
+        *held = (files, stamps);
         self.certificates.replace(CertificateSource::File, certificates);
         self.groups.store(Arc::new(groups));
     }
@@ -121,15 +126,14 @@ impl TlsServer {
         if stamps == before {
             return Ok(false);
         }
-        {
-            let mut read = self.read.lock();
-            if read.0 != files {
-                return Ok(false); // A reload came in between.
-            }
-            read.1 = stamps;
+        let again = self.read(&files, now);
+        let mut held = self.read.lock();
+        if held.0 != files {
+            return Ok(false); // A reload came in between.
         }
-        let again = self.read(&files, now)?;
-        self.take_over(again);
+        held.1 = stamps;
+        self.put(&mut held, again?);
+        drop(held);
         Ok(true)
     }
 
