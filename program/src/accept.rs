@@ -16,7 +16,10 @@ pub async fn next(listener: &TcpListener, failed: impl Fn(&io::Error)) -> (TcpSt
 }
 
 /// The same for whatever listens.
-pub async fn next_of<T>(accept: impl AsyncFn() -> io::Result<T>, failed: impl Fn(&io::Error)) -> T {
+pub async fn next_of<T, F>(accept: impl Fn() -> F, failed: impl Fn(&io::Error)) -> T
+where
+    F: Future<Output = io::Result<T>>,
+{
     loop {
         match accept().await {
             Ok(accepted) => return accepted,

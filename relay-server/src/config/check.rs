@@ -81,8 +81,8 @@ pub(super) fn check(texts: &[Text], context: Context<'_>) -> Result<Config, Prob
 fn whole<'t>(texts: &[Text], roots: &[Section<'t>], context: Context<'_>, report: &'t Report<'t>) -> Config {
     let main = &roots[0];
     version(main, context);
+    let (server, listeners) = server(main, context, tls::is_there(main, context));
     let tls = tls::settings(main, context);
-    let (server, listeners) = server(main, context, tls.is_some());
     listen::agree(&listeners, &server, tls.as_ref(), report);
     let http_place = main.section("server", "").place("http_listen");
     listen::http_agrees(&server, &http_place, report);

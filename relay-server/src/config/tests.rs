@@ -258,3 +258,96 @@ fn an_endpoints_share_of_the_store_is_half_of_it_or_what_it_says() {
     let live = with("1GiB").replacen("max_size", "mode = \"live\"\nmax_size", 1);
     assert!(refused(&live).contains("a live endpoint keeps nothing"), "it would not be heeded");
 }
+
+/// The files of a certificate and of an authority, and a config with `[tls]` and these tables.
+fn with_listeners(server: &str, tables: &str) -> String {
+    let rows = "[[endpoint]]\nname = \"github\"\nverify = { provider = \"github\", secrets = [\"env:SECRET\"] }\n";
+    let (_, token) = GOOD.split_once("[[token]]").expect("a token");
+    format!("version = 1\n[server]\n{server}\n{tables}\n{rows}[[token]]{token}")
+}
+
+#[test]
+fn listeners_say_what_is_done_to_their_connections() {
+    let tables = "[[server.listen]]\naddr = \"127.0.0.1:443\"\n\
+         [[server.listen]]\naddr = \"[::]:8080\"\ntls = false\nv6only = true\nproxy_protocol = \"v2\"\n\
+         [[server.listen]]\naddr = \"unix:relay.sock\"\nmode = \"0600\"\nproxy_protocol = \"any\"\n\
+         [[server.listen]]\naddr = \"fd:public\"\nclients = \"partners\"\n\
+         [tls]\ncert = \"Cargo.toml\"\nkey = \"Cargo.toml\"\n\
+         [[tls.clients]]\nname = \"partners\"\nca = \"ca.pem\"\nhosts = [\"A.test\"]\n";
+    let here = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    let text = with_listeners("trusted_proxies = [\"10.0.0.0/8\"]", tables).replace("Cargo.toml", here);
+    let config = load(&text).expect("loads");
+    let [tls, six, unix, inherited] = &config.server.listen[..] else { panic!("{:?}", config.server.listen) };
+    assert!(tls.tls && tls.proxy_protocol == ProxyProtocol::Off && tls.clients.is_none());
+    assert!(!six.tls && six.v6only && six.proxy_protocol == ProxyProtocol::V2);
+    assert!(!unix.tls && unix.mode == 0o600 && unix.proxy_protocol == ProxyProtocol::Any);
+    assert!(inherited.tls && inherited.clients.as_deref() == Some("partners"));
+    let files = config.tls.expect("TLS").files;
+    assert_eq!((files.certificates.len(), &*files.clients[0].hosts[0]), (1, "a.test"));
+    let warnings = config.warnings.iter().map(ToString::to_string).collect::<String>();
+    assert!(warnings.contains("[::]:8080 is reachable from outside without TLS"), "{warnings}");
+    assert!(!warnings.contains("127.0.0.1"), "{warnings}");
+
+    for (old, new, words) in [
+        ("trusted_proxies = [\"10.0.0.0/8\"]", "", "proxy_protocol: whoever connects could say"),
+        ("clients = \"partners\"", "clients = \"partner\"", "no clients are called \"partner\""),
+        ("clients = \"partners\"", "clients = \"partners\"\ntls = false", "shown over TLS alone"),
+        ("mode = \"0600\"", "v6only = true", "is no IPv6 address"),
+        ("mode = \"0600\"", "mode = \"rw\"", "is not a file's mode"),
+        ("v6only = true", "mode = \"0600\"", "is no file"),
+        ("[::]:8080", "127.0.0.1:443", "is listened on twice"),
+        ("\"any\"", "\"v3\"", "write \"off\", \"v1\", \"v2\" or \"any\""),
+        ("addr = \"fd:public\"\n", "", "missing field `addr`"),
+        ("addr = \"fd:public\"", "adr = \"fd:public\"", "unknown key \"adr\""),
+    ] {
+        let error = load(&text.replacen(old, new, 1)).expect_err(new);
+        assert!(error.contains(words), "{new}: {error}");
+    }
+    let alone = with_listeners("", "[[server.listen]]\naddr = \"unix:relay.sock\"\n");
+    let error = load(&alone).expect_err("nobody could come");
+    assert!(error.contains("server.public_url: a unix socket is no address for senders"), "{error}");
+    let none = with_listeners("listen = []", "");
+    assert!(load(&none).expect_err("no listener").contains("there are 0 listeners"), "{none}");
+}
+
+#[test]
+fn a_redirect_needs_an_address_that_it_leads_to() {
+    let with = |keys: &str| load(&GOOD.replace("listen =", &format!("{keys}\nlisten =")));
+    let listens = "http_listen = \"127.0.0.1:80\"";
+    for public in ["", "public_url = \"http://relay.test\""] {
+        let error = with(&format!("{listens}\n{public}")).expect_err("nowhere to go");
+        assert!(error.contains("server.http_listen: it redirects to https"), "{error}");
+    }
+    let config = with(&format!("{listens}\npublic_url = \"https://relay.test\"")).expect("loads");
+    assert_eq!(config.server.http_listen.map(|at| at.to_string()).as_deref(), Some("127.0.0.1:80"));
+    let error = with("http_listen = \"unix:x.sock\"\npublic_url = \"https://relay.test\"").expect_err("no address");
+    assert!(error.contains("who need an address"), "{error}");
+}
+
+#[test]
+fn a_rule_for_certificates_names_clients_that_there_are() {
+    let here = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    let tls =
+        format!("[tls]\ncert = \"{here}\"\nkey = \"{here}\"\n[[tls.clients]]\nname = \"partners\"\nca = \"{here}\"\n");
+    let with = |rule: &str| {
+        let rule = format!("client_certificate = {rule}\nverify =");
+        load(&GOOD.replace("verify =", &rule).replace("[[endpoint]]", &format!("{tls}[[endpoint]]")))
+    };
+    let config = with("{ clients = \"partners\", names = [\"dns:Shop.test\"] }").expect("loads");
+    let rule = config.endpoints[0].client.as_ref().expect("a rule");
+    assert_eq!((&*rule.clients, rule.names.as_deref()), ("partners", Some(&["dns:shop.test".to_owned()][..])));
+    assert!(with("{ clients = \"partners\" }").expect("loads").endpoints[0].client.is_some());
+    for (rule, words) in [
+        ("{ clients = \"partner\" }", "did you mean"),
+        ("{ clients = \"partners\", names = [] }", "leave names out for all"),
+        ("{ clients = \"partners\", names = [\"shop.test\"] }", "is not a certificate's name"),
+        ("{ names = [\"dns:shop.test\"] }", "missing field `clients`"),
+        ("{ clients = \"partners\", name = \"x\" }", "unknown key \"name\""),
+    ] {
+        let error = with(rule).expect_err(rule);
+        assert!(error.contains(words), "{rule}: {error}");
+    }
+    let twice = format!("{tls}[[tls.clients]]\nname = \"partners\"\nca = \"{here}\"\n");
+    let error = load(&GOOD.replace("[[endpoint]]", &format!("{twice}[[endpoint]]"))).expect_err("two with one name");
+    assert!(error.contains("two with the name \"partners\""), "{error}");
+}

@@ -123,12 +123,20 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_is_an_address_or_an_inherited_socket() {
-        for text in ["127.0.0.1:80", "fd:public"] {
-            assert_eq!(listen(text).unwrap().to_string(), text);
+    fn a_listener_is_an_address_an_inherited_socket_or_one_in_the_file_system() {
+        let listen = |text| listen(text, Path::new("/etc/relay")).map(|at| at.to_string()).ok();
+        for (text, expected) in [
+            ("127.0.0.1:80", Some("127.0.0.1:80")),
+            ("[::]:443", Some("[::]:443")),
+            ("fd:public", Some("fd:public")),
+            ("unix:/run/relay.sock", Some("unix:/run/relay.sock")),
+            ("unix:relay.sock", Some("unix:/etc/relay/relay.sock")),
+            ("fd:", None),
+            ("unix:", None),
+            ("public", None),
+        ] {
+            assert_eq!(listen(text).as_deref(), expected, "{text}");
         }
-        assert!(listen("127.0.0.1:80").unwrap().is_loopback() && !listen("fd:public").unwrap().is_loopback());
-        assert!(listen("fd:").is_err() && listen("public").is_err());
     }
 
     #[test]

@@ -79,8 +79,9 @@ fn not_accepted(error: &io::Error) {
 }
 
 async fn run(stream: TcpStream, routes: &SharedRoutes, challenges: &Challenges) {
-    let service = service_fn(async |request: Request<Incoming>| {
-        Ok::<_, Infallible>(answer(&request, &routes.load(), challenges))
+    let service = service_fn(|request: Request<Incoming>| {
+        let answer = answer(&request, &routes.load(), challenges);
+        async move { Ok::<_, Infallible>(answer) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -112,7 +113,7 @@ fn answer<B>(request: &Request<B>, routes: &Routes, challenges: &Challenges) -> 
             None => plain(StatusCode::NOT_FOUND, "no certificate is being ordered with this token\n"),
         };
     }
-    let location = HeaderValue::try_from([&routes.https(&host), target].concat());
+    let location = HeaderValue::try_from([routes.https(&host).as_str(), target].concat());
     let Ok(location) = location else { return plain(StatusCode::BAD_REQUEST, "this target cannot be carried\n") };
     let mut response = plain(StatusCode::PERMANENT_REDIRECT, "use https\n");
     response.headers_mut().insert(header::LOCATION, location);

@@ -19,7 +19,7 @@ use tokio::{
 };
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span, field};
 
 use super::{
     head::{Watch, Watched},
@@ -174,7 +174,10 @@ impl Ingress {
             };
             let Some(accepted) = accepted else { continue };
             let (this, settings, own) = (Arc::clone(&self), Arc::clone(&settings), Arc::clone(&own));
-            let span = tracing::info_span!("connection", peer = %accepted.peer);
+            let span = tracing::info_span!("connection", peer = field::Empty);
+            if settings.proxy_protocol == ProxyProtocol::Off {
+                span.record("peer", field::display(accepted.peer));
+            }
             self.open.tasks.spawn(Box::pin(this.run(accepted, settings, own)).instrument(span));
         }
     }
@@ -214,8 +217,8 @@ impl Ingress {
             let Some(ends) = self.ends(&mut stream, peer, &settings).await else { return };
             if let Some(ProxiedEnds { source, destination }) = ends {
                 (peer, local) = (source.to_canonical(), Some(destination));
-                tracing::debug!(sender = %peer, "a proxy says whose a connection is");
             }
+            Span::current().record("peer", field::display(peer));
             let Some(counted) = self.counted(place, peer) else { return };
             place = counted;
         }
@@ -381,7 +384,8 @@ type Secured = (Box<TlsStream<TimedWrites>>, Option<Arc<str>>);
 /// Nothing comes of one that only asks for an authority's proof.
 async fn handshake(tls: &TlsServer, stream: TimedWrites, place: HelloPlace<'_>) -> io::Result<Option<Secured>> {
     let begun = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-    match tls.answer(&begun.client_hello(), place) {
+    let answer = tls.answer(&begun.client_hello(), place);
+    match answer {
         HelloAnswer::Serve(config, clients) => Ok(Some((Box::new(begun.into_stream(config).await?), clients))),
         HelloAnswer::Prove(config) => {
             begun.into_stream(config).await?.shutdown().await?;

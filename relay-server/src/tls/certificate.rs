@@ -72,18 +72,7 @@ impl Certificate {
         key: PrivateKeyDer<'static>,
     ) -> Result<Self, rustls::Error> {
         let key = CertifiedKey::from_der(chain, key, &provider())?;
-        let bad = |_| rustls::Error::InvalidCertificate(rustls::CertificateError::BadEncoding);
-        let (_, leaf) = X509Certificate::from_der(key.end_entity_cert()?).map_err(bad)?;
-        let (mut names, mut addresses) = (Vec::new(), Vec::new());
-        let also = leaf.subject_alternative_name().ok().flatten();
-        for name in also.into_iter().flat_map(|also| &also.value.general_names) {
-            match name {
-                GeneralName::DNSName(name) => names.push(name.to_ascii_lowercase()),
-                GeneralName::IPAddress(bytes) => addresses.extend(address(bytes)),
-                _ => {}
-            }
-        }
-        let not_after = Timestamp::from_second(leaf.validity().not_after.timestamp()).unwrap_or(Timestamp::MAX);
+        let CertificateFacts { names, addresses, not_after } = facts(key.end_entity_cert()?)?;
         Ok(Self { source, names, addresses, not_after, key: Arc::new(key) })
     }
 
@@ -111,6 +100,29 @@ impl Certificate {
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.key.cert.first() == other.key.cert.first()
     }
+}
+
+/// What stands in a certificate.
+struct CertificateFacts {
+    names: Vec<String>,
+    addresses: Vec<IpAddr>,
+    not_after: Timestamp,
+}
+
+fn facts(leaf: &[u8]) -> Result<CertificateFacts, rustls::Error> {
+    let bad = |_| rustls::Error::InvalidCertificate(rustls::CertificateError::BadEncoding);
+    let (_, leaf) = X509Certificate::from_der(leaf).map_err(bad)?;
+    let (mut names, mut addresses) = (Vec::new(), Vec::new());
+    let also = leaf.subject_alternative_name().ok().flatten();
+    for name in also.into_iter().flat_map(|also| &also.value.general_names) {
+        match name {
+            GeneralName::DNSName(name) => names.push(name.to_ascii_lowercase()),
+            GeneralName::IPAddress(bytes) => addresses.extend(address(bytes)),
+            _ => {}
+        }
+    }
+    let not_after = Timestamp::from_second(leaf.validity().not_after.timestamp()).unwrap_or(Timestamp::MAX);
+    Ok(CertificateFacts { names, addresses, not_after })
 }
 
 fn address(bytes: &[u8]) -> Option<IpAddr> {

@@ -91,7 +91,7 @@ impl ResolvesServerCert for Certificates {
 }
 
 /// The first that this peer can check.
-fn usable(keys: &Keys, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+fn usable(keys: &[Arc<CertifiedKey>], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
     let fits = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(schemes).is_some();
     keys.iter().find(fits).or(keys.first()).cloned()
 }

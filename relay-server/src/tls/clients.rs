@@ -8,13 +8,14 @@ use std::{
 
 use relay_program::tls::provider;
 use rustls::{
-    RootCertStore, ServerConfig,
+    RootCertStore,
     pki_types::{CertificateDer, CertificateRevocationListDer, pem::PemObject},
-    server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
+    server::{NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 
 use super::{
     certificate::TlsError,
+    certificates::Certificates,
     server::{Offer, settings},
 };
 
@@ -46,10 +47,11 @@ pub(super) struct ClientGroups {
 }
 
 impl ClientGroups {
-    pub(super) fn read(all: &[ClientFiles], resolver: &Arc<super::Certificates>) -> Result<Self, TlsError> {
+    pub(super) fn read(all: &[ClientFiles], certificates: &Arc<Certificates>) -> Result<Self, TlsError> {
         let mut groups = Self::default();
         for files in all {
-            let mut config: ServerConfig = settings(verifier(files)?, Arc::clone(resolver) as _)?;
+            let resolver: Arc<dyn ResolvesServerCert> = Arc::<Certificates>::clone(certificates);
+            let mut config = settings(verifier(files)?, resolver)?;
             // What is resumed is not verified again: whoever was taken off since then would stay.
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;

@@ -44,11 +44,11 @@ pub(crate) async fn watch(tls: Arc<TlsServer>, stop: CancellationToken) {
 
 fn say_expiring(all: &[CertificateStatus], now: Timestamp) {
     for one in all.iter().filter(|one| one.is_near_end(now)) {
-        let (name, source, expires) = (&one.name, one.source.name(), format_args!("{:.0}", one.not_after));
+        let (name, source, expires) = (&one.name, one.source.name(), format!("{:.0}", one.not_after));
         if one.not_after <= now {
-            tracing::warn!(name, source, %expires, "a certificate has expired: senders refuse it; renew it");
+            tracing::warn!(name, source, expires, "a certificate has expired: senders refuse it; renew it");
         } else {
-            tracing::warn!(name, source, %expires, "a certificate expires soon; renew it");
+            tracing::warn!(name, source, expires, "a certificate expires soon; renew it");
         }
     }
 }

@@ -78,7 +78,8 @@ impl TlsServer {
     /// Has no certificate yet.
     pub(crate) fn new() -> Result<Self, TlsError> {
         let certificates = Arc::new(Certificates::default());
-        let mut config = settings(WebPkiClientVerifier::no_client_auth(), Arc::clone(&certificates) as _)?;
+        let resolver: Arc<dyn ResolvesServerCert> = Arc::<Certificates>::clone(&certificates);
+        let mut config = settings(WebPkiClientVerifier::no_client_auth(), resolver)?;
         // Whoever comes again shows what it got, and the relay remembers nobody. The key to it changes every six hours.
         config.ticketer = Ticketer::new()?;
         // Who comes again has one from the time before; each costs as much as a part of the handshake.

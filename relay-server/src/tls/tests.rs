@@ -33,7 +33,8 @@ async fn shake(tls: &TlsServer, name: &str, alpn: &[&[u8]]) -> Option<(Certifica
     let server = async {
         let begun = LazyConfigAcceptor::new(Acceptor::default(), far).await.unwrap();
         let place = HelloPlace { may_h2: true, ..HelloPlace::default() };
-        match tls.answer(&begun.client_hello(), place) {
+        let answer = tls.answer(&begun.client_hello(), place);
+        match answer {
             HelloAnswer::Serve(config, _) | HelloAnswer::Prove(config) => begun.into_stream(config).await.ok(),
             HelloAnswer::Nothing => None,
         }

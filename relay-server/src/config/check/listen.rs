@@ -33,7 +33,8 @@ pub(super) fn listeners(server: &Section<'_>, context: Context<'_>, has_tls: boo
     for row in &rows {
         row.require(&["addr"]);
         let Some(listener) = listener(row, context, has_tls) else { continue };
-        if all.iter().any(|(other, _)| other.at == listener.at && !listener.at.is_any_port()) {
+        let is_any_port = matches!(listener.at, Listen::Address(address) if address.port() == 0);
+        if !is_any_port && all.iter().any(|(other, _)| other.at == listener.at) {
             row.error("addr", format!("{} is listened on twice", listener.at), "");
         }
         all.push((listener, row.here()));
@@ -139,13 +140,6 @@ pub(super) fn is_of_this_machine(at: &Listen) -> bool {
         Listen::Address(address) => address.ip().is_loopback(),
         Listen::Unix(_) => true,
         Listen::Inherited(_) => false,
-    }
-}
-
-/// An address that many may have at a time.
-impl Listen {
-    fn is_any_port(&self) -> bool {
-        matches!(self, Self::Address(address) if address.port() == 0)
     }
 }
 

@@ -13,9 +13,14 @@ use crate::tls::{CertificateFiles, TlsFiles};
 /// Certificates that one relay may have.
 const MAX_CERTIFICATES: usize = 1000;
 
+/// Whether the relay ends TLS at all.
+pub(super) fn is_there(main: &Section<'_>, context: Context<'_>) -> bool {
+    main.has("tls") || context.flags.tls_cert.is_some() || context.flags.tls_key.is_some()
+}
+
 pub(super) fn settings(main: &Section<'_>, context: Context<'_>) -> Option<TlsSettings> {
     let (cert, key) = (context.flags.tls_cert.as_deref(), context.flags.tls_key.as_deref());
-    if !main.has("tls") && cert.is_none() && key.is_none() {
+    if !is_there(main, context) {
         return None;
     }
     let tls = main.section("tls", keys::TLS).under("cert", "--tls-cert", cert.and_then(Path::to_str)).under(
