@@ -16,9 +16,9 @@ mod server;
 mod tests;
 
 pub(crate) use self::{
-    certificate::{CertificateFiles, CertificateSource, TlsError},
+    certificate::{Certificate, CertificateFiles, CertificateSource, TlsError},
     certificates::{CertificateStatus, Certificates},
-    challenges::Challenges,
+    challenges::{Challenges, OfferedProof},
     clients::ClientFiles,
     expiry::watch,
     server::{HelloAnswer, HelloPlace, TlsFiles, TlsServer},

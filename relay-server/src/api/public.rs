@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     agents::Turned,
+    client_certificate::ClientCertificate,
     failure::{ApiError, ApiErrorKind},
     ingress::{API_BASE, Client, OwnService, respond},
     webhook::input::RequestBody,

@@ -10,7 +10,7 @@ use rustls::{
 };
 use tokio_rustls::{LazyConfigAcceptor, TlsConnector};
 
-use super::{certificate::Certificate, challenges::ACME_TLS, *};
+use super::{challenges::ACME_TLS, *};
 
 fn made(name: &str) -> (CertificateDer<'static>, Certificate) {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();

@@ -109,7 +109,8 @@ pub(super) fn agree(all: &[(PublicListener, Place)], server: &Server, tls: Optio
             );
         }
     }
-    if server.public_url.is_none() && all.iter().all(|(listener, _)| matches!(listener.at, Listen::Unix(_))) {
+    let is_unix = |(listener, _): &(PublicListener, Place)| matches!(listener.at, Listen::Unix(_));
+    if server.public_url.is_none() && !all.is_empty() && all.iter().all(is_unix) {
         let help = "set server.public_url to the address of the proxy in front";
         report.error(&report.missing("server.public_url"), "a unix socket is no address for senders", help);
     }
