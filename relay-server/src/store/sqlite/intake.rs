@@ -8,6 +8,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::{
+    calls::Kind,
     content,
     head::{self, WrittenHead},
     keys::hash,
@@ -17,7 +18,7 @@ use super::{
     room::{self, Sum},
     row::Found,
     tx::{NewContent, Tx},
-    writer::{Kind, Writer},
+    writer::Writer,
 };
 use crate::{
     store::{

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::runtime::Handle;
 
-use super::writer::WriterCall;
+use super::calls::WriterCall;
 
 thread_local! {
     /// Where the answers to this thread's calls are left.

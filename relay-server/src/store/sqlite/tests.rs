@@ -4,11 +4,13 @@
 
 use std::{os::unix::fs::PermissionsExt as _, time::Instant};
 
-use super::*;
+use super::{log::LogPlace, operator_actions::Unread, *};
 use crate::{
     hops::Hops,
     spool::BodyFile,
-    store::{Action, Body, BulkAction, Dedup, Head, Reason, Signature, State},
+    store::{
+        Action, Attempt, Body, BulkAction, ClaimedEvent, Dedup, Head, Lease, Outcome, Reason, Signature, State, Then,
+    },
 };
 
 mod power_cuts;

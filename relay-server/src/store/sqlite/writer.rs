@@ -28,6 +28,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Shared,
+    calls::{Job, Kind, Weight, WriterCall},
     index::Index,
     log::Log,
     post::Post,
@@ -59,8 +60,6 @@ const LINGER_STEP: Duration = Duration::from_micros(100);
 
 const QUEUE: usize = 4096;
 
-const QUEUE_BYTES: usize = 64 * 1024 * 1024;
-
 /// After so long without a call an idle WAL is tidied.
 const TICK: Duration = Duration::from_millis(500);
 
@@ -75,80 +74,6 @@ const GIVE_WAY_ROUNDS: usize = 64;
 
 /// How often a full disk is looked at again: each look writes a file.
 const LOOK: Duration = Duration::from_secs(2);
-
-/// What a call is to a full disk.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Takes something new in: while the disk is full, only what finds room inside of the file.
-    Intake,
-    /// Says what became of single events.
-    Settle,
-    /// Everything else.
-    Upkeep,
-}
-
-/// A call that waits for its transaction.
-pub(super) struct WriterCall {
-    kind: Kind,
-    weight: Weight,
-    /// Where the thread that made the call finds its answers.
-    pub(super) post: Option<Arc<Post>>,
-    pub(super) work: Box<dyn Work>,
-}
-
-pub(super) trait Work: Send {
-    /// Says whether it succeeded. An error is the disk's and ends the transaction.
-    fn run(&mut self, tx: &mut Tx<'_>) -> Result<bool, StoreError>;
-    fn answer(self: Box<Self>, committed: Result<(), StoreError>);
-}
-
-/// Bytes that are counted as waiting until the call is answered.
-struct Weight {
-    bytes: usize,
-    waiting: Arc<AtomicUsize>,
-}
-
-impl Weight {
-    /// A call that is heavier than the bound by itself may wait alone.
-    fn take(bytes: usize, waiting: &Arc<AtomicUsize>) -> Option<Self> {
-        let before = waiting.fetch_add(bytes, Ordering::Relaxed);
-        let weight = Self { bytes, waiting: Arc::clone(waiting) };
-        (before == 0 || before.saturating_add(bytes) <= QUEUE_BYTES).then_some(weight)
-    }
-}
-
-impl Drop for Weight {
-    fn drop(&mut self) {
-        self.waiting.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
-struct Job<T, F> {
-    work: F,
-    result: Option<Result<T, StoreError>>,
-    reply: oneshot::Sender<Result<T, StoreError>>,
-}
-
-impl<T: Send, F: FnMut(&mut Tx<'_>) -> Result<T, StoreError> + Send> Work for Job<T, F> {
-    fn run(&mut self, tx: &mut Tx<'_>) -> Result<bool, StoreError> {
-        tx.begin();
-        let result = (self.work)(tx);
-        let result = result.and_then(|done| tx.end().map(|()| done));
-        let said = match &result {
-            Err(_) if tx.room.has_refused => Ok(false),
-            Err(error @ (StoreError::NoSpace | StoreError::Failed(_))) => Err(error.clone()),
-            other => Ok(other.is_ok()),
-        };
-        self.result = Some(result);
-        said
-    }
-
-    fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
-        let Self { result, reply, .. } = *self;
-        let result = committed.and_then(|()| result.unwrap_or(Err(StoreError::Busy)));
-        let _gone = reply.send(result); // A caller may have gone; what is committed stays.
-    }
-}
 
 #[derive(Debug, Default)]
 pub(super) struct Counters {
