@@ -4,6 +4,7 @@
 //! then says so in its mark. What comes after this module can rely on it; nothing here answers, stores or forwards.
 
 mod keyring;
+mod sign;
 
 use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
@@ -16,24 +17,22 @@ use relay_schemes::{
     explain::{Candidates, Finding, explain},
 };
 use sha2::{Digest as _, Sha256};
-use thiserror::Error;
 use tokio::time::Instant;
 
 use self::keyring::Keyring;
-pub(crate) use self::keyring::{Fetch, FetchEnd, Fetched, Need};
+pub(crate) use self::{
+    keyring::{Fetch, FetchEnd, Fetched, Need},
+    sign::{Afresh, CannotSign, Signer},
+};
 use crate::{
     hops::Hop,
-    replay_guard::{OwnMark, RequestMark},
+    replay_guard::RequestMark,
     spool::BodyFile,
     webhook::{EventId, Received, input::RequestBody},
 };
 
 /// For how many seconds a signature without a limit of age is remembered.
 const UNLIMITED_S: i64 = 30 * 24 * 60 * 60;
-
-/// How long a signature of the relay is remembered at least, in seconds: a reload may make its endpoint more patient,
-/// and another endpoint of the same secret may be.
-const MIN_OWN_S: i64 = 10 * 60;
 
 #[derive(Debug)]
 pub(crate) enum Rule {
@@ -130,34 +129,6 @@ pub(crate) struct Unproven {
     pub refusal: Refusal,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub(crate) enum CannotSign {
-    #[error("nothing is signed at this endpoint")]
-    NoScheme,
-    #[error("only the provider has the key that signs; replay it with its own signature (--keep-signature)")]
-    Asymmetric,
-    #[error("this endpoint's secret cannot be read at the moment")]
-    NoSecret,
-    #[error(
-        "its signature was never found right, so nothing is signed in its name; replay it as it came (--keep-signature)"
-    )]
-    NotProven,
-    #[error(
-        "this provider's signatures bear no date, so that a fresh one would be good for ever; whoever asks for it needs \
-         the right `replay`"
-    )]
-    Undated,
-    #[error("the relay has made so many signatures that it cannot remember more at the moment; try again later")]
-    TooMany,
-    #[error(
-        "its signature does not stand in its headers alone, or it lacks something that is signed; replay it as it came \
-         (--keep-signature)"
-    )]
-    Elsewhere,
-    #[error("what is signed cannot be read from the store")]
-    Unreadable,
-}
-
 /// A request that has proven what its endpoint asks for.
 #[derive(Debug)]
 pub(crate) struct Webhook {
@@ -168,29 +139,6 @@ pub(crate) struct Webhook {
     signed: Option<[u8; 32]>,
     signer: Option<KeyTag>,
     event: EventMeta,
-}
-
-/// Whose secret proved an event.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Signer<'a> {
-    /// The tag of the secret, where one was noted down.
-    pub tag: Option<&'a [u8]>,
-    /// The event under whose id it was.
-    pub event_id: EventId,
-}
-
-/// A signature that the relay made. Never printed.
-pub(crate) struct Afresh {
-    /// Headers to set, names and values.
-    pub headers: Vec<(String, String)>,
-    /// By what it is recognised, where it has a date.
-    pub mark: Option<OwnMark>,
-}
-
-/// A signature over what the relay itself made up. Never printed.
-pub(crate) struct SignedOwn {
-    pub headers: Vec<(String, String)>,
-    pub expires_unix_s: Option<i64>,
 }
 
 /// What a proof says beside that it holds.
@@ -361,29 +309,6 @@ impl Rule {
         }
     }
 
-    pub(crate) fn may_sign(&self) -> Result<(), CannotSign> {
-        let scheme = self.row().and_then(|row| row.provider.scheme.as_ref().map(|scheme| (row, scheme)));
-        match (self, scheme) {
-            (Self::Closed(_), _) => Err(CannotSign::NoSecret),
-            (_, None) => Err(CannotSign::NoScheme),
-            (_, Some((_, scheme))) if !scheme.is_symmetric() => Err(CannotSign::Asymmetric),
-            (_, Some((row, _))) if row.keyring.keys().is_none() => Err(CannotSign::NoSecret),
-            _ => Ok(()),
-        }
-    }
-
-    /// Whether its signatures are made of a whole body at once.
-    pub(crate) fn signs_whole_body(&self) -> bool {
-        let scheme = self.row().and_then(|row| row.provider.scheme.as_ref());
-        scheme.is_none_or(|scheme| scheme.needs_whole_body(None))
-    }
-
-    /// Whether its signatures bear a date, so that one is not good for ever.
-    pub(crate) fn dates_signatures(&self) -> bool {
-        let scheme = self.row().and_then(|row| row.provider.scheme.as_ref());
-        scheme.is_some_and(|scheme| scheme.tolerance_s().is_some())
-    }
-
     /// Its provider's row, whether or not anything can be proven.
     pub(crate) fn provider(&self) -> Option<&Provider> {
         match self {
@@ -391,69 +316,6 @@ impl Rule {
             Self::Row(row) => Some(&row.provider),
             Self::Closed(provider) => Some(provider),
         }
-    }
-
-    /// Whether what was signed at `then_unix_s` can be signed afresh, and is too old by its scheme or is to be in any
-    /// case.
-    pub(crate) fn signs_afresh(&self, then_unix_s: i64, now_unix_s: i64, always: bool) -> bool {
-        let Some(row) = self.row() else { return false };
-        let scheme = row.provider.scheme.as_ref().filter(|scheme| scheme.is_symmetric());
-        let Some((past_s, _)) = scheme.and_then(relay_schemes::Scheme::tolerance_s) else { return false };
-        always || now_unix_s.saturating_sub(then_unix_s) > row.keyring.tolerance_s.unwrap_or(past_s)
-    }
-
-    /// Headers that sign a request afresh at `now_unix_s`, with the secret that proved this event if it is still
-    /// there, else with the first. A `long` body comes beside the request. `None` if the signature stands elsewhere than in headers, or the request lacks
-    /// something.
-    pub(crate) fn sign_afresh(
-        &self,
-        request: &Request<'_>,
-        long: Option<&dyn LongBody>,
-        id: Option<&str>,
-        signer: Signer<'_>,
-        now_unix_s: i64,
-    ) -> Option<Afresh> {
-        let row = self.row()?;
-        let (scheme, keys) = (row.provider.scheme.as_ref()?, row.keyring.keys());
-        let own = signer.tag.and_then(|tag| keys.as_ref()?.signing_as(tag, signer.event_id.as_bytes()));
-        let keys = own.as_ref().or(keys.as_deref())?;
-        let signed = scheme.sign_with(keys, request, long, id, now_unix_s).ok()?;
-        let url = keys.public_url().unwrap_or(request.url);
-        if signed.body != request.body || signed.url != url {
-            return None;
-        }
-        let Some((past_s, _)) = scheme.tolerance_s() else {
-            return Some(Afresh { headers: signed.headers, mark: None });
-        };
-        // As the door will see it: what it could not recognise there is not made.
-        let headers = Over { below: request.headers, set: &signed.headers };
-        let verify = |request: &Request<'_>| scheme.verify_with(keys, request, long, now_unix_s, None);
-        let verified = verify(&Request { headers: &headers, ..*request }).ok()?;
-        // The door may take what is as old as its sender's last retry.
-        let late_s = row.provider.last_retry.and_then(|late| i64::try_from(late.as_secs()).ok()).unwrap_or_default();
-        let past_s = row.keyring.tolerance_s.unwrap_or(past_s).max(late_s);
-        let lasts_s = past_s.clamp(MIN_OWN_S, UNLIMITED_S);
-        let expires_unix_s = verified.timestamp?.saturating_add(lasts_s).saturating_add(1);
-        // Made within the second of the sender's own, it is the sender's own, and that may come again.
-        let own = verify(request).is_ok_and(|own| own.fingerprint == verified.fingerprint);
-        let mark = (!own).then(|| OwnMark { digest: *verified.fingerprint.bytes(), expires_unix_s });
-        Some(Afresh { headers: signed.headers, mark })
-    }
-
-    /// Signs a request that the relay made up, with the first secret: headers to set, and until when the door takes them
-    /// where the scheme dates it. `None` if the signature stands elsewhere than in headers, or only the provider can sign.
-    pub(crate) fn sign_own(&self, request: &Request<'_>, id: &str, now_unix_s: i64) -> Option<SignedOwn> {
-        let row = self.row()?;
-        let (scheme, keys) = (row.provider.scheme.as_ref()?, row.keyring.keys());
-        let signed = scheme.sign(keys.as_deref()?, request, Some(id), now_unix_s).ok()?;
-        if signed.body != request.body || signed.url != request.url {
-            return None;
-        }
-        let past_s = scheme.tolerance_s().map(|(past_s, _)| row.keyring.tolerance_s.unwrap_or(past_s));
-        Some(SignedOwn {
-            headers: signed.headers,
-            expires_unix_s: past_s.map(|past_s| now_unix_s.saturating_add(past_s)),
-        })
     }
 
     /// Says which usual mistake a refused request may be. Bounded, and far more work than a verification.
@@ -585,22 +447,6 @@ impl Webhook {
 
     pub(crate) fn into_parts(self) -> (Received, Payload, Cow<'static, str>) {
         (self.received, self.payload, self.scheme)
-    }
-}
-
-/// Headers, some of them set anew.
-struct Over<'a> {
-    below: &'a dyn Headers,
-    set: &'a [(String, String)],
-}
-
-impl Headers for Over<'_> {
-    fn for_each<'h>(&'h self, name: &str, each: &mut dyn FnMut(&'h [u8])) {
-        let mut own = self.set.iter().filter(|(set, _)| set.eq_ignore_ascii_case(name)).peekable();
-        if own.peek().is_none() {
-            return self.below.for_each(name, each);
-        }
-        own.for_each(|(_, value)| each(value.as_bytes()));
     }
 }
 
