@@ -1,20 +1,15 @@
-//! The relay's stream of news, read: messages out of server-sent events, and rows of them for a terminal.
+//! The relay's stream of news, read: messages out of server-sent events, and [`tail`] for a terminal.
 //!
-//! Bounded: a message that does not end is an error. Nothing here connects, waits or comes again.
+//! Bounded: a message that does not end is an error. Nothing here connects.
+
+mod follow;
 
 use std::future::poll_fn;
 
-use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::{
-    Failure,
-    api::{StreamBye, StreamResync, StreamRows},
-    event::EventSummary,
-    http1::{Connection, Http1Error, Part},
-    list::List,
-    terminal,
-};
+pub use self::follow::{NotOpened, tail};
+use crate::http1::{Connection, Http1Error, Part};
 
 /// Longest message, in bytes.
 const MAX_MESSAGE_BYTES: usize = 4 << 20;
@@ -104,62 +99,6 @@ pub async fn next<S: AsyncRead + AsyncWrite + Unpin>(
             Some(_) => {}
             None => return Ok(None),
         }
-    }
-}
-
-/// Prints rows as they come.
-#[derive(Debug)]
-pub struct Tail {
-    list: List,
-    json: bool,
-    /// The id of the last message: from there a new stream goes on.
-    pub last_id: Option<String>,
-}
-
-/// What a message means for whoever follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
-    GoOn,
-    /// The stream ends; come again after so many milliseconds.
-    Bye {
-        again_ms: u64,
-    },
-}
-
-impl Tail {
-    pub fn new(json: bool) -> Self {
-        Self { list: List::fitting(), json, last_id: None }
-    }
-
-    /// Prints what a message says. Gaps are told on standard error.
-    pub fn tell(&mut self, message: &NewsMessage) -> Result<Told, Failure> {
-        if !message.id.is_empty() {
-            self.last_id = Some(message.id.clone());
-        }
-        let text = message.data.as_str();
-        match message.event.as_str() {
-            "rows" => {
-                let rows: Value = serde_json::from_str(text)?;
-                let shown = rows["rows"].as_array().into_iter().flatten();
-                self.list.print(shown, self.json, EventSummary::cells)?;
-                let StreamRows { left_out, .. } = serde_json::from_str(text).unwrap_or_default();
-                if left_out > 0 {
-                    terminal::note(&format!(
-                        "{left_out} more came at the same time; `event list` has what is kept of them"
-                    ));
-                }
-            }
-            "resync" => {
-                let StreamResync { why, .. } = serde_json::from_str(text).unwrap_or_default();
-                terminal::note(&format!("some are missing here ({why}); `event list` has what is kept of them"));
-            }
-            "bye" => {
-                let StreamBye { again_ms, .. } = serde_json::from_str(text).unwrap_or_default();
-                return Ok(Told::Bye { again_ms });
-            }
-            _ => {}
-        }
-        Ok(Told::GoOn)
     }
 }
 

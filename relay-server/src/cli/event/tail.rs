@@ -1,28 +1,12 @@
 //! `event tail`: what happens at a running relay, as it happens.
-//!
-//! The stream is opened anew whenever it ends, from where it was; only a first one that cannot be opened ends the
-//! command.
-
-use std::time::Duration;
 
 use relay_program::{
     Failure,
-    http1::{Connection, encoded},
-    news::{NewsParser, Tail, Told, next},
-    terminal,
-};
-use tokio::{
-    net::TcpStream,
-    time::{sleep, timeout},
+    http1::encoded,
+    news::{self, NotOpened},
 };
 
 use super::super::remote::Remote;
-
-/// The relay says something every ten seconds.
-const SILENCE: Duration = Duration::from_secs(30);
-
-/// How long until the stream is opened anew: the first wait, which doubles, and the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct TailArgs {
@@ -49,38 +33,7 @@ async fn tail(args: &TailArgs) -> Result<(), Failure> {
     let endpoint = args.endpoint.as_ref().map(|name| format!("endpoint:{name}"));
     let search: Vec<_> = endpoint.iter().chain(&args.query).map(String::as_str).collect();
     let path = format!("/api/v1/stream?types=rows&q={}", encoded(&search.join(" ")));
-    let (mut tail, mut pause) = (Tail::new(args.json), PAUSES.0);
-    let mut open = Some(args.remote.follow(&path, None).await?);
-    loop {
-        let again = match open.take() {
-            Some(relay) => {
-                pause = PAUSES.0;
-                match follow(relay, &mut tail).await? {
-                    Told::Bye { again_ms } => Duration::from_millis(again_ms).min(PAUSES.1),
-                    Told::GoOn => pause,
-                }
-            }
-            None => {
-                pause = (2 * pause).min(PAUSES.1);
-                pause
-            }
-        };
-        sleep(again).await;
-        match args.remote.follow(&path, tail.last_id.as_deref()).await {
-            Ok(relay) => open = Some(relay),
-            // A relay that was started anew has another token, in the same file.
-            Err(error) => terminal::note(&format!("no news at the moment: {error}")),
-        }
-    }
-}
-
-/// Prints what comes until the stream ends or breaks.
-async fn follow(mut relay: Connection<TcpStream>, tail: &mut Tail) -> Result<Told, Failure> {
-    let mut parser = NewsParser::default();
-    while let Ok(Ok(Some(message))) = timeout(SILENCE, next(&mut relay, &mut parser)).await {
-        if let told @ Told::Bye { .. } = tail.tell(&message)? {
-            return Ok(told);
-        }
-    }
-    Ok(Told::GoOn)
+    // A relay that was started anew has another token, in the same file: no refusal stays one.
+    news::tail(args.json, async |last: Option<&str>| args.remote.follow(&path, last).await.map_err(NotOpened::Now))
+        .await
 }
