@@ -11,12 +11,14 @@
 mod outside;
 mod tools;
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use relay_program::{
     Failure,
     event::{EventReplayed, EventSummary},
+    http1::encoded,
+    news::{NewsParser, next},
 };
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
@@ -28,11 +30,11 @@ use rmcp::{
     transport::async_rw::AsyncRwTransport,
 };
 use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::Semaphore,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout_at},
 };
 
 use self::outside::Told;
@@ -47,9 +49,10 @@ use crate::{
 const MAX_LINE_BYTES: usize = 1 << 20;
 const MAX_AT_ONCE: usize = 4;
 const MAX_LISTED: usize = 50;
-/// How long `tail_events` waits at most, and between two looks.
+/// How long `tail_events` waits at most, for the end of what is under way, and for a new stream.
 const MAX_WAIT: Duration = Duration::from_secs(60);
-const LOOK: Duration = Duration::from_secs(1);
+const SETTLE: Duration = Duration::from_secs(1);
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// What assistants are told of all of it.
 const INSTRUCTIONS: &str = "\
@@ -137,7 +140,7 @@ impl Assistant {
                 let Again { id } = read(arguments)?;
                 Ok(Told::findings(&id, &api.explain(&id).await?))
             }
-            "tail_events" => self.tail(&mut api, &read(arguments)?).await,
+            "tail_events" => self.tail(&api, &read(arguments)?).await,
             "replay_event" if self.may_replay => {
                 let Again { id } = read(arguments)?;
                 let replay = Replay { agent: Some(&self.agent), instance: None, signature: "auto" };
@@ -160,21 +163,33 @@ impl Assistant {
         Ok(Told::list(&api.list(&query).await?))
     }
 
-    /// What comes from now on, as soon as something does.
-    async fn tail(&self, api: &mut Api<'_>, asked: &Awaited) -> Result<Told, Trouble> {
-        let until = Instant::now() + Duration::from_secs(asked.seconds.unwrap_or(30)).min(MAX_WAIT);
-        let mut query = vec![("limit", MAX_LISTED.to_string()), ("since", Timestamp::now().to_string())];
-        for (name, value) in [("q", &asked.q), ("endpoint", &asked.endpoint)] {
-            query.extend(value.clone().map(|value| (name, value)));
-        }
-        loop {
-            let page = api.list(&query).await?;
-            let came = page["events"].as_array().is_some_and(|events| !events.is_empty());
-            if came || Instant::now() >= until {
-                return Ok(Told::list(&page));
+    /// What comes from now on, as soon as something does and is not under way any more.
+    async fn tail(&self, api: &Api<'_>, asked: &Awaited) -> Result<Told, Trouble> {
+        let mut until = Instant::now() + Duration::from_secs(asked.seconds.unwrap_or(30)).min(MAX_WAIT);
+        let endpoint = asked.endpoint.as_ref().map(|name| format!("endpoint:{name}"));
+        let search: Vec<_> = endpoint.iter().chain(&asked.q).map(String::as_str).collect();
+        let query = format!("types=rows&q={}", encoded(&search.join(" ")));
+        // The newest state of each, by its id, which rises with time.
+        let (mut rows, mut last_id) = (BTreeMap::new(), None::<String>);
+        while let Ok(opened) = timeout_at(until, api.follow(&query, last_id.as_deref())).await {
+            let (mut relay, mut parser) = (opened?, NewsParser::default());
+            while let Ok(Ok(Some(message))) = timeout_at(until, next(&mut relay, &mut parser)).await {
+                if message.event == "rows" {
+                    let told: Value = serde_json::from_str(&message.data).unwrap_or_default();
+                    let told = told["rows"].as_array().into_iter().flatten();
+                    rows.extend(told.map(|row| (row["id"].as_str().unwrap_or_default().to_owned(), row.clone())));
+                }
+                if rows.values().any(|row| row["state"] == "running") && rows.len() < MAX_LISTED {
+                    until = until.min(Instant::now() + SETTLE);
+                } else if !rows.is_empty() {
+                    return Ok(told(rows));
+                }
+                last_id = Some(message.id).filter(|id| !id.is_empty()).or(last_id);
             }
-            sleep(LOOK).await;
+            // The relay ended it, or time is up.
+            let _ = timeout_at(until, sleep(AGAIN)).await;
         }
+        Ok(told(rows))
     }
 
     /// The beginning of an event's body.
@@ -190,6 +205,10 @@ impl Assistant {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+fn told(rows: BTreeMap<String, Value>) -> Told {
+    Told::list(&json!({ "events": rows.into_values().rev().collect::<Vec<_>>() }))
 }
 
 /// Why a tool gave nothing.
