@@ -7,8 +7,10 @@
 use std::{
     collections::VecDeque,
     convert::Infallible,
+    future::pending,
     io,
     net::SocketAddr,
+    os::fd::{AsFd as _, OwnedFd},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -29,13 +31,13 @@ use relay_program::{accept, news::EVENT_STREAM};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
 use super::gate::Local;
 use crate::{
+    api::ask::AnswerBy,
     failure::{ApiError, ApiErrorKind},
     ingress::{
         Client,
@@ -55,13 +57,16 @@ const HEAD: Duration = Duration::from_secs(10);
 /// A request must be answered after this long, and something of the answer taken whenever it has waited so long.
 const ANSWER: Duration = Duration::from_secs(30);
 
+/// Connections whose answer may take longer than that at a time, such as a replay to a slow handler.
+const MAX_LONGER: usize = 16;
+
 /// Largest head, in bytes.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 
 /// Serves until `stop`.
 pub(crate) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let waiting = Arc::new(Waiting::default());
+    let (waiting, longer) = (Arc::new(Waiting::default()), Arc::new(Semaphore::new(MAX_LONGER)));
     let connections = TaskTracker::new();
     loop {
         let (stream, peer) = tokio::select! {
@@ -75,8 +80,9 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
         // If all are served at the moment, one of them is over after [`ANSWER`].
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         let (router, stop, waiting) = (router.clone(), stop.clone(), Arc::clone(&waiting));
+        let place = Place { slot: Mutex::new(Some(slot)), longer: Arc::clone(&longer) };
         connections.spawn(async move {
-            if let Err(error) = run(stream, peer, router, stop, &waiting, Mutex::new(Some(slot))).await {
+            if let Err(error) = run(stream, peer, router, stop, &waiting, place).await {
                 tracing::debug!(%error, "an admin connection broke");
             }
         });
@@ -91,31 +97,40 @@ fn not_accepted(error: &io::Error) {
     }
 }
 
+/// What a connection holds of what there is for all.
+struct Place {
+    slot: Mutex<Option<OwnedSemaphorePermit>>,
+    longer: Arc<Semaphore>,
+}
+
 async fn run(
     stream: TcpStream,
     peer: SocketAddr,
     router: Router,
     stop: CancellationToken,
     waiting: &Arc<Waiting>,
-    slot: Mutex<Option<OwnedSemaphorePermit>>,
+    place: Place,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let local = Local(stream.local_addr()?);
+    let (twin, lasts) = (stream.as_fd().try_clone_to_owned()?, CancellationToken::new());
     let stream = TimedWrites::new(Transport::Tcp(stream), ANSWER);
     let wait = Arc::new(Wait::new(waiting));
-    let (end, slot) = (wait.end.clone(), Arc::new(slot));
+    let (end, place, lasting) = (wait.end.clone(), Arc::new(place), lasts.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(local);
         request.extensions_mut().insert(Client(peer.ip().to_canonical()));
-        let (router, wait, slot) = (router.clone(), Arc::clone(&wait), Arc::clone(&slot));
+        let by = AnswerBy::new(ANSWER, Arc::clone(&place.longer), lasting.clone());
+        request.extensions_mut().insert(by.clone());
+        let (router, wait, place, lasts) = (router.clone(), Arc::clone(&wait), Arc::clone(&place), lasting.clone());
         wait.pause();
         async move {
-            let Ok(mut answer) = timeout(ANSWER, router.oneshot(request.map(Body::new)))
-                .await
-                .unwrap_or_else(|_| Ok(ApiError::new(ApiErrorKind::Timeout, "this took too long").into_response()));
+            let answer = by.wait(router.oneshot(request.map(Body::new))).await;
+            let Ok(mut answer) = answer.unwrap_or_else(|late| Ok(late.into_response()));
             if answer.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == EVENT_STREAM) {
                 answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-                drop(slot.lock().take());
+                drop(place.slot.lock().take());
+                lasts.cancel();
             } else {
                 wait.begin();
             }
@@ -133,12 +148,24 @@ async fn run(
     let outcome = tokio::select! {
         outcome = connection.as_mut() => outcome,
         () = end.cancelled() => return Ok(()),
+        () = left(twin, &lasts) => return Ok(()),
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
     };
     outcome.map_err(io::Error::other)
+}
+
+/// Ends when the peer of a connection that `lasts` has said all that it will: of a stream, or an answer that takes long,
+/// that is its farewell. The connection itself reads nothing more before its answer has ended, since whoever says
+/// everything at once may still wait for that.
+async fn left(twin: OwnedFd, lasts: &CancellationToken) {
+    lasts.cancelled().await;
+    let Ok(twin) = TcpStream::from_std(twin.into()) else { return pending().await };
+    if let Ok(1..) = twin.peek(&mut [0]).await {
+        pending::<()>().await; // It asks for more before it has this.
+    }
 }
 
 /// Connections that wait for a request, the one that has waited longest first. As many as there are places at most.
@@ -185,5 +212,27 @@ impl Wait {
 impl Drop for Wait {
     fn drop(&mut self) {
         self.pause();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::poll;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_peer_that_has_said_all_has_left_an_answer_that_lasts() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (near, (far, _)) = (near.expect("connects"), far.expect("accepts"));
+        let (twin, lasts) = (far.as_fd().try_clone_to_owned().expect("a twin"), CancellationToken::new());
+        let mut left = std::pin::pin!(left(twin, &lasts));
+        assert!(poll!(left.as_mut()).is_pending());
+        lasts.cancel();
+        assert!(poll!(left.as_mut()).is_pending(), "it is there");
+        drop(near);
+        left.await;
     }
 }

@@ -3,21 +3,26 @@
 //! What cannot be read is an [`ApiError`]. Of a body that cannot be read nothing is repeated, since a secret may stand
 //! in it. Bodies are bounded in size and in time.
 
-use std::time::Duration;
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
     extract::{FromRequest, FromRequestParts, Request},
-    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    http::{Extensions, HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use parking_lot::Mutex;
 use relay_proto::{names, printable};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
-use tokio::time::timeout;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
 
 use crate::failure::{ApiError, ApiErrorKind};
 
@@ -26,6 +31,51 @@ pub(crate) const MAX_BODY_BYTES: usize = 1 << 20;
 
 /// A question's body must be there after this long.
 const BODY_PATIENCE: Duration = Duration::from_secs(20);
+
+/// By when an answer is to be there. Whoever knows that it takes longer puts that off, as long as few do at a time.
+#[derive(Clone)]
+pub(crate) struct AnswerBy {
+    until: Arc<Mutex<(Instant, Option<OwnedSemaphorePermit>)>>,
+    longer: Arc<Semaphore>,
+    /// It has been put off.
+    pub(crate) lasts: CancellationToken,
+}
+
+impl AnswerBy {
+    /// In so long. `longer` has the places of those that take longer.
+    pub(crate) fn new(patience: Duration, longer: Arc<Semaphore>, lasts: CancellationToken) -> Self {
+        Self { until: Arc::new(Mutex::new((Instant::now() + patience, None))), longer, lasts }
+    }
+
+    fn put_off(&self, by: Duration) -> Result<(), ApiError> {
+        let mut until = self.until.lock();
+        if until.1.is_none() {
+            let busy = || ApiError::new(ApiErrorKind::Busy, "too many long answers are awaited; wait for some of them");
+            until.1 = Some(Arc::clone(&self.longer).try_acquire_owned().map_err(|_| busy())?);
+        }
+        until.0 += by;
+        self.lasts.cancel();
+        Ok(())
+    }
+
+    /// The answer, if it is there in time.
+    pub(crate) async fn wait<T>(&self, answer: impl Future<Output = T>) -> Result<T, ApiError> {
+        let mut answer = pin!(answer);
+        loop {
+            let until = self.until.lock().0;
+            match timeout_at(until, answer.as_mut()).await {
+                Ok(answer) => return Ok(answer),
+                Err(_) if self.until.lock().0 > until => {}
+                Err(_) => return Err(ApiError::new(ApiErrorKind::Timeout, "this took too long")),
+            }
+        }
+    }
+}
+
+/// Says that the answer to this question takes so much longer than others.
+pub(super) fn takes_longer(extensions: &Extensions, by: Duration) -> Result<(), ApiError> {
+    extensions.get::<AnswerBy>().map_or(Ok(()), |answer| answer.put_off(by))
+}
 
 const MAX_QUERY_BYTES: usize = 4096;
 
@@ -163,5 +213,27 @@ mod tests {
         }
         assert!(check_type(&HeaderMap::new()).is_ok());
         assert!(check_type(&headers(header::ORIGIN, "http://127.0.0.1:9090")).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_may_take_longer_where_that_is_said_and_few_do() {
+        const PATIENCE: Duration = Duration::from_secs(30);
+        let (longer, lasts) = (Arc::new(Semaphore::new(1)), CancellationToken::new());
+        let by = || AnswerBy::new(PATIENCE, Arc::clone(&longer), lasts.clone());
+        let begun = Instant::now();
+        let after = |seconds| tokio::time::sleep(Duration::from_secs(seconds));
+        assert!(by().wait(after(31)).await.is_err());
+        assert_eq!(begun.elapsed(), PATIENCE);
+        let (slow, other) = (by(), by());
+        let answer = async {
+            after(20).await;
+            slow.put_off(Duration::from_secs(60)).expect("there is a place");
+            assert!(lasts.is_cancelled());
+            assert_eq!(other.put_off(PATIENCE).map_err(|why| why.kind), Err(ApiErrorKind::Busy));
+            after(60).await;
+        };
+        slow.wait(answer).await.expect("in time");
+        drop(slow);
+        other.put_off(PATIENCE).expect("the place is free again");
     }
 }

@@ -71,6 +71,7 @@ async fn replay(
     AskedQuery(asked): AskedQuery<ReplayQuery>,
     request: Request,
 ) -> Result<Response, ApiError> {
+    let extensions = request.extensions().clone();
     let edit = ask::given_or_none::<Edit>(request).await?.filter(|edit| *edit != Edit::default());
     let record = find(&api, &who, &id).await?;
     let (name, delivery) = (record.summary.endpoint.clone(), &api.services.delivery);
@@ -104,6 +105,9 @@ async fn replay(
             let selector = AgentSelector { token, name: agent, instance };
             let changed = changed(&api, &who, &record, edit).await?;
             let signature = asked.signature;
+            if let Some(policy) = endpoint.as_ref().and_then(|endpoint| endpoint.policy.as_ref()) {
+                ask::takes_longer(&extensions, policy.attempt_timeout)?;
+            }
             let replayed = delivery.replay_to(&selector, endpoint.as_ref(), record, changed, signature, asker).await?;
             Ok(ask::ok(&events::replayed(&replayed)))
         }
