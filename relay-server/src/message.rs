@@ -35,6 +35,9 @@ use crate::{
 /// Room for the lines that the relay adds, in bytes.
 const ADDED_BYTES: usize = 512;
 
+/// What stands for the proof of content that somebody changed, and that is not signed afresh.
+pub(crate) const EDITED: &str = "edited";
+
 /// What a sender sent, but for its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sent {
@@ -68,9 +71,9 @@ pub struct Arrival {
 }
 
 impl Arrival {
-    /// It was let pass although it did not prove its sender.
+    /// It was let pass although it did not prove its sender, or somebody changed it since.
     pub(crate) fn is_unproven(&self) -> bool {
-        self.verified.starts_with("failed:")
+        self.verified.starts_with("failed:") || self.verified == EDITED
     }
 }
 

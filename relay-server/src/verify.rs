@@ -323,6 +323,11 @@ impl Rule {
         match self {
             Self::Open => vec![Finding::Verifies],
             Self::Closed(_) => vec![Finding::Refused(Refusal::SecretMissing)],
+    /// What a request says about itself, whoever made it.
+    pub(crate) fn event_of(&self, request: &Request<'_>) -> EventMeta {
+        self.provider().map(|provider| provider.event(request)).unwrap_or_default()
+    }
+
             Self::Row(row) => explain(&row.provider, &row.keyring.material(), request, now_unix_s, also),
         }
     }

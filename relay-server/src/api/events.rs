@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     extract::{Path, State as Shared},
     http::{HeaderMap, HeaderValue, StatusCode, header},
-    response::Response,
+    response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
 use relay_program::{
@@ -187,6 +187,14 @@ impl Part {
     fn answer(&self, part: Bytes, of: u64, name: &str) -> Response {
         let len = part.len() as u64;
         let mut response = ask::bytes(part, of, name);
+        if self.is_range && self.from >= of && of > 0 {
+            let why = format!("the body has {of} bytes, so no part of it begins at {}", self.from);
+            let mut response = ApiError::new(ApiErrorKind::BadRange, why).into_response();
+            if let Ok(shown) = HeaderValue::try_from(format!("bytes */{of}")) {
+                response.headers_mut().insert(header::CONTENT_RANGE, shown);
+            }
+            return response;
+        }
         if self.is_range && len > 0 {
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
             let shown = format!("bytes {}-{}/{of}", self.from, self.from + len - 1);

@@ -86,7 +86,7 @@ pub(crate) async fn place(State(mount): State<Mount>, request: Request, next: Ne
     });
     let Some(error) = error else { return response };
     let mut placed = write(&error, mount.base, &instance);
-    for name in [header::ALLOW] {
+    for name in [header::ALLOW, header::CONTENT_RANGE] {
         if let Some(value) = response.headers().get(&name) {
             placed.headers_mut().insert(name, value.clone());
         }
@@ -110,6 +110,10 @@ const fn words(kind: ApiErrorKind) -> (&'static str, &'static str) {
         }
         ApiErrorKind::BadId => ("This is no event's id", "An id is hook_ and 32 hexadecimal digits."),
         ApiErrorKind::BadConfig => ("The config is wrong", "The detail says where; nothing was changed."),
+        ApiErrorKind::BadEdit => {
+            ("No request can be made of this", "The detail says which part; change it, and replay again.")
+        }
+        ApiErrorKind::BadRange => ("The body ends before this part", "The header Content-Range says how long it is."),
         ApiErrorKind::BodyTooLarge => ("The request is too large", "Send at most 1 MiB."),
         ApiErrorKind::NotFound => ("There is no such thing", "It is not there, or not open to whoever asks."),
         ApiErrorKind::Method => ("This address has other methods", "The header Allow names them."),

@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use relay_schemes::Provider;
+use relay_schemes::{EventMeta, Provider, Request};
 use thiserror::Error;
 use tokio::time::Instant;
 
@@ -17,9 +17,11 @@ use crate::{
         registry::{AgentSelector, ChooseError},
     },
     deliver::{Call, deliver},
-    endpoint::Endpoint,
-    message::Sent,
-    store::{Act, Acted, Action, Answer, Body, Head, Lease, NewEvent, Outcome, Record, Signature, State, StoreError},
+    endpoint::{Endpoint, Order},
+    message::{EDITED, Sent},
+    store::{
+        Act, Acted, Action, Answer, Body, Head, Lease, NewEvent, Outcome, Record, Signature, State, StoreError, Summary,
+    },
     verify::CannotSign,
     webhook::EventId,
 };
@@ -54,9 +56,6 @@ pub(crate) struct Changed {
     pub url: String,
     pub body: Bytes,
 }
-
-/// What the handler is told of the proof of content that somebody changed, and that is not signed afresh.
-const EDITED: &str = "edited";
 
 #[derive(Debug, Error)]
 pub(crate) enum NotReplayed {
@@ -100,6 +99,17 @@ impl Changed {
     }
 }
 
+/// Has an event say of itself what its changed content does: by that it is listed, signed and put in order.
+fn describe_anew(event: &mut Summary, endpoint: &Endpoint, head: &Head, body: &[u8]) {
+    let lines = sign::Lines(&head.sent.headers);
+    let request = Request { method: &head.sent.method, url: &head.arrival.url, headers: &lines, body };
+    let EventMeta { id, kind } = endpoint.verify.event_of(&request);
+    (event.sender_id, event.event_type) = (id, kind);
+    if let Some(Order::ByKey(locator)) = endpoint.policy.as_ref().map(|policy| &policy.order) {
+        event.order_key = locator.find(&request);
+    }
+}
+
 impl Delivery {
     /// Delivers an event to one agent alone, and changes nothing that is kept.
     pub(crate) async fn replay_to(
@@ -112,7 +122,7 @@ impl Delivery {
         asker: Asker,
     ) -> Result<Replayed, NotReplayed> {
         let endpoint = endpoint.ok_or(NotReplayed::NoEndpoint)?;
-        let Record { summary, mut head, .. } = record;
+        let Record { mut summary, mut head, .. } = record;
         let provider = endpoint.verify.provider();
         if !asker.attach && provider.is_some_and(Provider::shows_credential) {
             return Err(NotReplayed::ShowsCredential);
@@ -123,6 +133,9 @@ impl Delivery {
         head.signature = signature;
         let (is_changed, body) =
             (changed.is_some(), changed.map(|changed| changed.put_over(&mut head, asker)).transpose()?);
+        if let Some(body) = &body {
+            describe_anew(&mut summary, endpoint, &head, body);
+        }
         let of = summary.replay_of.unwrap_or(summary.id);
         let lease = Lease { fence: 0, attempt: 1, tries: 1 };
         let event = Event::of(endpoint, summary, head, body, lease).ok_or(NotReplayed::Live)?;
@@ -161,10 +174,11 @@ impl Delivery {
         asker: Asker,
     ) -> Result<EventId, NotReplayed> {
         let endpoint = endpoint.ok_or(NotReplayed::NoEndpoint)?;
-        let Record { summary, mut head, .. } = record;
+        let Record { mut summary, mut head, .. } = record;
         let (id, now) = (EventId::new(), self.clock.now());
         head.signature = signature;
         let body = changed.put_over(&mut head, asker)?;
+        describe_anew(&mut summary, endpoint, &head, &body);
         let of = summary.replay_of.unwrap_or(summary.id);
         let (order_key, event_type, sender_id) =
             (summary.order_key.clone(), summary.event_type.clone(), summary.sender_id.clone());

@@ -169,7 +169,8 @@ async fn whole(bodies: &Bodies, endpoint: &EndpointName, id: EventId, size: u64)
     Some(body.freeze())
 }
 
-struct Lines<'a>(&'a HeaderBlock);
+/// Header lines as a scheme reads them.
+pub(super) struct Lines<'a>(pub(super) &'a HeaderBlock);
 
 impl relay_schemes::Headers for Lines<'_> {
     fn for_each<'h>(&'h self, name: &str, each: &mut dyn FnMut(&'h [u8])) {

@@ -4,29 +4,36 @@
 //! value that is no text its bytes. Lines that the relay adds itself are left out, since it adds them again. Nothing
 //! here signs or delivers.
 //!
-//! Invariants: nothing that a request line or a header cannot carry gets through; what an edit leaves out stays.
+//! Invariants: what the door would refuse, or no agent could carry, is refused here and not at each attempt; what an edit
+//! leaves out stays.
 
-use std::collections::HashSet;
+use std::{borrow::Cow, collections::HashSet};
 
 use bytes::Bytes;
 use data_encoding::BASE64;
-use http::{HeaderName, HeaderValue, Method, header};
+use http::{HeaderName, HeaderValue, Method, header, uri::PathAndQuery};
 use relay_program::api::Edit;
-use relay_proto::HeaderBlock;
+use relay_proto::{Framing, HeaderBlock, names};
 use relay_schemes::Provider;
 
 use super::shown::Lines;
 use crate::{
     delivery::Changed,
-    failure::ApiError,
+    failure::{ApiError, ApiErrorKind},
     mask::shown_url,
     message::{Sent, is_dropped},
     store::Head,
     verify::Rule,
 };
 
+/// Longest method of an edit, in bytes, as at the door.
+const MAX_METHOD_BYTES: usize = 64;
+
 /// Longest target of an edit, in bytes.
 const MAX_TARGET_BYTES: usize = 8 * 1024;
+
+/// Longest head of an edit, in bytes: the most that the door takes.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// Most header lines of an edit.
 const MAX_LINES: usize = 100;
@@ -57,41 +64,60 @@ pub(crate) fn changed(head: &Head, whole: Bytes, edit: Edit, rule: Option<&Rule>
         None => sent.headers.clone(),
     };
     let headers = framed(&headers, body.len());
+    let lines: usize = headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
+    if method.len() + target.len() + lines > MAX_HEAD_BYTES {
+        return Err(bad(format!("a request's head has at most {} KiB", MAX_HEAD_BYTES / 1024)));
+    }
     // The signature may cover the URL, which ends with the target.
     let front = head.arrival.url.strip_suffix(sent.target.as_str());
     let url = front.map_or_else(|| head.arrival.url.clone(), |front| format!("{front}{target}"));
-    Ok(Changed { sent: Sent { method, target, headers, ..sent.clone() }, url, body })
+    Ok(Changed { sent: Sent { method, target, headers, framing: Framing::Length, ..sent.clone() }, url, body })
+}
+
+/// No request can be made of this.
+fn bad(why: impl Into<Cow<'static, str>>) -> ApiError {
+    ApiError::new(ApiErrorKind::BadEdit, why)
 }
 
 fn method(text: String) -> Result<String, ApiError> {
-    let method = Method::from_bytes(text.as_bytes());
-    method.map(|_| text).map_err(|_| ApiError::bad_request("`method` is not a method of HTTP"))
+    let method = Method::from_bytes(text.as_bytes()).ok().filter(|_| text.len() <= MAX_METHOD_BYTES);
+    match method {
+        Some(Method::CONNECT | Method::TRACE) => Err(bad(format!("no webhook comes by {text}; take another `method`"))),
+        Some(_) => Ok(text),
+        None => Err(bad("`method` is not a method of HTTP, such as POST")),
+    }
 }
 
 fn target(text: String) -> Result<String, ApiError> {
     let begins = text.is_empty() || text.starts_with(['/', '?']);
     let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
-    if begins && is_plain && text.len() <= MAX_TARGET_BYTES {
+    let rooted = if text.starts_with('/') { text.clone() } else { format!("/{text}") };
+    let is_exact = PathAndQuery::try_from(rooted.as_str()).is_ok_and(|read| read.as_str() == rooted);
+    if begins && is_plain && is_exact && text.len() <= MAX_TARGET_BYTES {
         return Ok(text);
     }
     let why = "`target` is what follows the endpoint: it begins with / or ?, and other characters than those of a URL are \
                written as %XX";
-    Err(ApiError::bad_request(why))
+    Err(bad(why))
 }
 
 /// The lines of an edit, with the bytes of those that came back as they were shown.
 fn headers(lines: Vec<(String, String)>, shown: &Lines<'_>) -> Result<HeaderBlock, ApiError> {
     if lines.len() > MAX_LINES {
-        return Err(ApiError::bad_request(format!("a request has at most {MAX_LINES} header lines")));
+        return Err(bad(format!("a request has at most {MAX_LINES} header lines")));
     }
     let before = shown.shown();
-    let mut used = HashSet::new();
+    let (mut used, mut has_host) = (HashSet::new(), false);
     let mut block = HeaderBlock::builder(1024);
     for (name, value) in lines {
         let name = HeaderName::from_bytes(name.as_bytes())
-            .map_err(|_| ApiError::bad_request(format!("{name:?} is not the name of a header")))?;
-        if is_dropped(name.as_str(), false) {
+            .map_err(|_| bad(format!("{name:?} is not the name of a header")))?;
+        let is_of_one_hop = names::is_of_one_hop(name.as_str().as_bytes()) && name != header::TE;
+        if is_dropped(name.as_str(), false) || is_of_one_hop {
             continue;
+        }
+        if name == header::HOST && std::mem::replace(&mut has_host, true) {
+            return Err(bad("a request has one `host`"));
         }
         let same = |(nth, (own, text)): &(usize, &(String, String))| {
             !used.contains(nth) && *own == name.as_str() && *text == value
@@ -103,9 +129,7 @@ fn headers(lines: Vec<(String, String)>, shown: &Lines<'_>) -> Result<HeaderBloc
             continue;
         }
         let text = HeaderValue::from_str(&value).or_else(|_| HeaderValue::from_bytes(value.as_bytes()));
-        let bytes = text.map_err(|_| {
-            ApiError::bad_request(format!("the value of {name} has characters that a header cannot have"))
-        })?;
+        let bytes = text.map_err(|_| bad(format!("the value of {name} has characters that a header cannot have")))?;
         block.push(name.as_str(), bytes.as_bytes());
     }
     Ok(block.build())
@@ -159,6 +183,8 @@ mod tests {
             ("x-raw", "\u{fffd}"),
             ("relay-event-id", "hook_1"),
             ("x-new", "grün"),
+            ("connection", "x-new"),
+            ("te", "trailers"),
         ];
         let changed = changed(&head(), "body".into(), edit(&back), None).expect("an edit");
         let expected: Vec<(&str, &[u8])> = vec![
@@ -167,6 +193,7 @@ mod tests {
             ("cookie", b"two"),
             ("x-raw", b"\xff"),
             ("x-new", "grün".as_bytes()),
+            ("te", b"trailers"),
             ("content-length", b"4"),
         ];
         assert_eq!(lines(&changed.sent.headers), expected);
@@ -207,6 +234,11 @@ mod tests {
             edit(&[("a b", "c")]),
             edit(&[("a", "b\r\nc: d")]),
             edit(&[("a", "b"); MAX_LINES + 1]),
+            Edit { method: Some("CONNECT".into()), ..Edit::default() },
+            Edit { method: Some("A".repeat(65)), ..Edit::default() },
+            Edit { target: Some("/x?a\"b".into()), ..Edit::default() },
+            edit(&[("a", &"b".repeat(MAX_HEAD_BYTES))]),
+            edit(&[("host", "a"), ("host", "b")]),
         ];
         for edit in bad {
             let text = format!("{edit:?}");

@@ -19,6 +19,10 @@ pub(crate) enum ApiErrorKind {
     BadRequest,
     BadId,
     BadConfig,
+    /// No request can be made of what somebody changed.
+    BadEdit,
+    /// The part that is asked for begins behind the end.
+    BadRange,
     BodyTooLarge,
     NotFound,
     Method,
@@ -64,10 +68,12 @@ pub(crate) enum ApiErrorKind {
 }
 
 impl ApiErrorKind {
-    pub(crate) const ALL: [Self; 37] = [
+    pub(crate) const ALL: [Self; 39] = [
         Self::BadRequest,
         Self::BadId,
         Self::BadConfig,
+        Self::BadEdit,
+        Self::BadRange,
         Self::BodyTooLarge,
         Self::NotFound,
         Self::Method,

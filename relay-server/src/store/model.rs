@@ -382,7 +382,7 @@ pub struct Summary {
     pub replay_of: Option<EventId>,
     /// Whether it was delivered again because a person asked its sender to.
     pub redelivered: bool,
-    /// Let pass although it did not prove its sender.
+    /// Let pass although it did not prove its sender, or changed since by somebody.
     pub unproven: bool,
     /// How long the last attempt took that counts.
     pub took_us: Option<u64>,

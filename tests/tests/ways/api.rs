@@ -269,6 +269,9 @@ async fn a_body_comes_as_bytes_that_no_browser_runs() {
     let part = ask(&relay.admin, &token, "GET", &path, &[("range", "bytes=7-12")], "").await;
     assert_eq!((part.status(), &part.body()[..]), (StatusCode::PARTIAL_CONTENT, &b">alert"[..]));
     assert_eq!(header(&part, "content-range"), format!("bytes 7-12/{}", html.len()));
+    let behind = ask(&relay.admin, &token, "GET", &path, &[("range", "bytes=25-")], "").await;
+    assert_eq!((behind.status(), header(&behind, "content-range")), (StatusCode::RANGE_NOT_SATISFIABLE, "bytes */25"));
+    assert_eq!((&read(&behind)["code"], &read(&behind)["status"]), (&"bad_range".into(), &416.into()));
     let head = ask(&relay.admin, &token, "HEAD", &path, &[], "").await;
     assert_eq!((head.status(), header(&head, "content-length")), (StatusCode::OK, "25"));
 }

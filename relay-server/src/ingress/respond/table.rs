@@ -138,6 +138,8 @@ pub(crate) const fn of_api_error(kind: ApiErrorKind) -> (StatusCode, &'static st
         ApiErrorKind::BadRequest => (StatusCode::BAD_REQUEST, "bad_request"),
         ApiErrorKind::BadId => (StatusCode::BAD_REQUEST, "bad_id"),
         ApiErrorKind::BadConfig => (StatusCode::BAD_REQUEST, "bad_config"),
+        ApiErrorKind::BadEdit => (StatusCode::UNPROCESSABLE_ENTITY, "bad_edit"),
+        ApiErrorKind::BadRange => (StatusCode::RANGE_NOT_SATISFIABLE, "bad_range"),
         ApiErrorKind::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
         ApiErrorKind::NotFound => (StatusCode::NOT_FOUND, "not_found"),
         ApiErrorKind::Method => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
