@@ -148,8 +148,18 @@ impl FoundEvent {
         }
     }
 
-    /// All that is known of it but its body. Whoever sees all endpoints is told the usual mistake behind a refusal.
-    pub(crate) async fn detail(&self, from: &EventSources<'_>, sight: &Sight) -> EventDetail {
+    pub(crate) fn endpoint(&self) -> &str {
+        match self {
+            Self::Kept(record) => record.summary.endpoint.as_str(),
+            Self::Live(entry) => entry.endpoint.name.as_str(),
+            Self::Refused(entry) => entry.endpoint.as_str(),
+            Self::Handshake(one) => &one.endpoint,
+        }
+    }
+
+    /// All that is known of it but its body. Whoever sees all endpoints is told the usual mistake behind a refusal; who may
+    /// not serve the endpoint (`serves`) is not told what a handshake says, since it may open the provider's side.
+    pub(crate) async fn detail(&self, from: &EventSources<'_>, sight: &Sight, serves: bool) -> EventDetail {
         let rev = from.journal.next();
         match self {
             Self::Kept(record) => {
@@ -161,7 +171,7 @@ impl FoundEvent {
                 let finding = if matches!(sight, Sight::All) { explained(from, entry).await } else { None };
                 others::refused_detail(entry, finding, rev)
             }
-            Self::Handshake(one) => others::handshake_detail(one, rev),
+            Self::Handshake(one) => others::handshake_detail(one, serves, rev),
         }
     }
 }

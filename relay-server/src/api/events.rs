@@ -147,7 +147,8 @@ async fn detail(api: &Api, who: &Who, id: &str) -> Result<EventDetail, ApiError>
     let found = look_up(api, who, id).await?;
     let routes = api.services.routes.load_full();
     let sight = who.sight(&routes, Right::Read);
-    Ok(found.detail(&sources(api, &routes), &sight).await)
+    let serves = who.may(Right::Attach, found.endpoint());
+    Ok(found.detail(&sources(api, &routes), &sight, serves).await)
 }
 
 #[derive(Deserialize, IntoParams)]

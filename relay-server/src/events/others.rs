@@ -173,11 +173,13 @@ fn refused_lines(entry: &Entry) -> (Vec<(String, Bytes)>, Vec<String>) {
     (lines, masked)
 }
 
-pub(super) fn handshake_detail(one: &Handshake, rev: u64) -> EventDetail {
+pub(super) fn handshake_detail(one: &Handshake, serves: bool, rev: u64) -> EventDetail {
     let told = |what: &str, value: &Option<String>| value.as_ref().map(|value| format!("{what}: {value}"));
     let words = sentences::of_why("challenge_answered");
     let advice =
         told("Open this at the provider", &one.confirm_url).or_else(|| told("Give the provider this code", &one.shown));
+    let hidden = "It is shown to tokens with the right `attach` alone.".to_owned();
+    let advice = advice.map(|advice| if serves { advice } else { hidden });
     EventDetail {
         summary: handshake_summary(one, rev),
         client: one.client.to_string(),
