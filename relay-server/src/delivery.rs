@@ -21,6 +21,7 @@ mod late_outcomes;
 mod news;
 mod place;
 mod pump;
+mod repeats;
 mod replay;
 mod settle;
 mod sign;
@@ -44,7 +45,7 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use self::{audience::RepeatReply, news::Arrivals, window::Window};
+use self::{audience::RepeatReply, news::Arrivals, repeats::Repeats, window::Window};
 pub(crate) use self::{
     bulk::work_off_bulks,
     intake::TakenIn,
@@ -151,6 +152,7 @@ pub(crate) struct Delivery {
     /// First attempts under way, and what repeats of their events get.
     running: Mutex<HashMap<EventId, watch::Receiver<RepeatReply>>>,
     arrivals: Arrivals,
+    repeats: Repeats,
     journal: Arc<Journal>,
     pub admission: Arc<Admission>,
     windows: Mutex<HashMap<EndpointName, Window>>,
@@ -183,6 +185,7 @@ impl Delivery {
             endpoints: ArcSwap::default(),
             running: Mutex::default(),
             arrivals: Arrivals::default(),
+            repeats: Repeats::default(),
             journal,
             admission: Arc::default(),
             windows: Mutex::default(),
@@ -217,6 +220,11 @@ impl Delivery {
 
     pub(crate) fn endpoint(&self, name: &EndpointName) -> Option<Arc<Endpoint>> {
         self.endpoints.load().get(name).cloned()
+    }
+
+    /// How many repeats of an event were answered without a call, as far as is known.
+    pub(crate) fn repeats(&self, of: EventId) -> Option<u32> {
+        self.repeats.of(of)
     }
 
     /// Learns which signatures were made here before a restart.

@@ -164,7 +164,8 @@ impl FoundEvent {
         match self {
             Self::Kept(record) => {
                 let endpoint = from.delivery.endpoint(&record.summary.endpoint);
-                detail(record, endpoint.as_deref(), rev)
+                let repeats = from.delivery.repeats(record.summary.id);
+                EventDetail { repeats, ..detail(record, endpoint.as_deref(), rev) }
             }
             Self::Live(entry) => others::live_detail(entry, rev),
             Self::Refused(entry) => {

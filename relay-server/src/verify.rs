@@ -249,6 +249,11 @@ impl Rule {
         self.row()?.keyring.keys().as_ref()?.number_of(signer.tag?, signer.event_id.as_bytes())
     }
 
+    /// Its shared secrets, from 1, and when each last verified a request, in seconds since 1970.
+    pub(crate) fn secrets_used(&self) -> impl Iterator<Item = (usize, Option<i64>)> {
+        self.row().into_iter().flat_map(|row| row.keyring.uses())
+    }
+
     /// Whether there are keys to verify with, be they old.
     pub(crate) fn has_keys(&self) -> bool {
         self.row().is_some_and(|row| row.keyring.keys().is_some())
@@ -318,16 +323,16 @@ impl Rule {
         }
     }
 
-    /// Says which usual mistake a refused request may be. Bounded, and far more work than a verification.
-    pub(crate) fn explain(&self, request: &Request<'_>, now_unix_s: i64, also: &Candidates<'_>) -> Vec<Finding> {
-        match self {
-            Self::Open => vec![Finding::Verifies],
-            Self::Closed(_) => vec![Finding::Refused(Refusal::SecretMissing)],
     /// What a request says about itself, whoever made it.
     pub(crate) fn event_of(&self, request: &Request<'_>) -> EventMeta {
         self.provider().map(|provider| provider.event(request)).unwrap_or_default()
     }
 
+    /// Says which usual mistake a refused request may be. Bounded, and far more work than a verification.
+    pub(crate) fn explain(&self, request: &Request<'_>, now_unix_s: i64, also: &Candidates<'_>) -> Vec<Finding> {
+        match self {
+            Self::Open => vec![Finding::Verifies],
+            Self::Closed(_) => vec![Finding::Refused(Refusal::SecretMissing)],
             Self::Row(row) => explain(&row.provider, &row.keyring.material(), request, now_unix_s, also),
         }
     }
@@ -357,6 +362,7 @@ impl RowRule {
             (Err(Refusal::TimestampTooOld), Some(late_s)) => (verify(Some(late_s))?, true),
             (outcome, _) => (outcome?, false),
         };
+        self.keyring.note_use(verified.key_index, now_unix_s);
         let past_s = self.keyring.tolerance_s.or_else(|| scheme.tolerance_s().map(|(past_s, _)| past_s));
         let past_s = late_s.max(past_s).unwrap_or(UNLIMITED_S).min(UNLIMITED_S);
         // Only what can be signed afresh has to remember whose secret it was.

@@ -278,6 +278,11 @@ impl Keys {
         Some(KeyTag(digest.bytes().first_chunk().copied()?))
     }
 
+    /// How many shared secrets there are.
+    pub fn shared(&self) -> usize {
+        self.keys.len()
+    }
+
     /// Which of the shared secrets has this tag, from 1, and how many there are. `None` if none has it.
     pub fn number_of(&self, tag: &[u8], id: &[u8]) -> Option<(usize, usize)> {
         let place = (0..self.keys.len()).find(|index| self.tag(*index, id).is_some_and(|own| own.0 == tag))?;

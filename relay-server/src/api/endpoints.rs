@@ -9,6 +9,7 @@ use axum::{
     http::StatusCode,
     response::Response,
 };
+use jiff::Timestamp;
 use serde::Deserialize;
 use tokio::time::timeout;
 use utoipa::IntoParams;
@@ -20,7 +21,7 @@ use super::{
     own_secret,
     shapes::{
         AttachedSummary, EndpointDeleted, EndpointDetail, EndpointForgot, EndpointHeld, EndpointList, EndpointMade,
-        EndpointSkipped, EndpointSummary, NewEndpoint, NewRows, RowsApplied,
+        EndpointSecret, EndpointSkipped, EndpointSummary, NewEndpoint, NewRows, RowsApplied,
     },
     table::{Needs, Operation},
     who::Who,
@@ -112,6 +113,7 @@ fn brief(api: &Api, view: &View, endpoint: &Endpoint, waits: Option<&Backlog>) -
         refusals: figures.refused(name),
         p50_us,
         p99_us,
+        last_event: waits.and_then(|waits| waits.newest).max(figures.last(name)),
     }
 }
 
@@ -146,6 +148,10 @@ async fn whole(api: &Api, who: &Who, named: &str) -> Result<EndpointDetail, ApiE
             standing: standing.to_owned(),
         }
     };
+    let secret = |(number, last_verified): (usize, Option<i64>)| {
+        let last_verified = last_verified.and_then(|second| Timestamp::from_second(second).ok());
+        EndpointSecret { number, last_verified }
+    };
     Ok(EndpointDetail {
         summary: brief(api, &view, &endpoint, backlog.first()),
         pending: counts.pending,
@@ -156,6 +162,7 @@ async fn whole(api: &Api, who: &Who, named: &str) -> Result<EndpointDetail, ApiE
         circuit_until: left_alone,
         secret_available: !endpoint.verify.is_closed(),
         attached: api.services.agents.registry().attached(named).into_iter().map(agent).collect(),
+        secrets: endpoint.verify.secrets_used().map(secret).collect(),
         // A reload between the two leaves the settings out for once.
         settings: shown_endpoint(&view.shown, named).unwrap_or_default(),
     })

@@ -32,6 +32,9 @@ pub(crate) struct EndpointSummary {
     /// Of the last hour's answers to senders, the median and the 99th percentile.
     pub p50_us: Option<u64>,
     pub p99_us: Option<u64>,
+    /// When something last came that was not refused; where nothing is kept, to ten seconds, and of the last day.
+    #[schema(value_type = Option<String>)]
+    pub last_event: Option<Timestamp>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
@@ -48,8 +51,20 @@ pub(crate) struct EndpointDetail {
     pub circuit_until: Option<Timestamp>,
     pub secret_available: bool,
     pub attached: Vec<AttachedSummary>,
+    /// Its secrets without what they are, in their order.
+    pub secrets: Vec<EndpointSecret>,
     /// As they would stand in a file.
     pub settings: Value,
+}
+
+/// One of an endpoint's secrets.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+pub(crate) struct EndpointSecret {
+    /// From 1.
+    pub number: usize,
+    /// When it last verified a request, since its keys are those that they are now.
+    #[schema(value_type = Option<String>)]
+    pub last_verified: Option<Timestamp>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]

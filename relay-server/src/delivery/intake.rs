@@ -193,6 +193,9 @@ impl Delivery {
         if let Some(way) = &mut event.way {
             way.pass(Hop::Stored);
         }
+        if let Ok(Verdict::Duplicate { of, .. }) = &verdict {
+            self.repeats.count(*of);
+        }
         let (id, lease, redelivered) = match verdict {
             Ok(Verdict::Accepted { lease, conflict }) => {
                 event.accepted(lease, conflict);

@@ -293,6 +293,17 @@ impl Figures {
         (all.percentile(0.5), all.percentile(0.99))
     }
 
+    /// When something last came to an endpoint that was not refused, to ten seconds.
+    pub(crate) fn last(&self, endpoint: &str) -> Option<Timestamp> {
+        let kept = self.0.lock();
+        let series = kept.endpoints.get(endpoint)?;
+        let last = |series: &Series| {
+            let step = series.steps.iter().rfind(|step| step.received > step.refused)?;
+            Timestamp::from_second(step.number * series.step_s).ok()
+        };
+        last(&series.fine).or_else(|| last(&series.coarse))
+    }
+
     /// Requests that were refused at an endpoint in the last hour.
     pub(crate) fn refused(&self, endpoint: &str) -> u64 {
         let kept = self.0.lock();
@@ -346,6 +357,7 @@ mod tests {
         let ours = figures.show(FiguresQuery::default(), &only, at(100_010));
         assert_eq!((ours.received.iter().sum::<u64>(), ours.patience.len()), (1, 1));
         assert_eq!(figures.refused("shop"), 1);
+        assert_eq!((figures.last("pay"), figures.last("shop")), (Some(at(100_000)), None));
         assert!(figures.latencies_us("pay").1.is_some_and(|p99| p99 < 5_000_000));
     }
 

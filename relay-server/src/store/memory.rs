@@ -437,6 +437,7 @@ impl Store for MemoryStore {
             open: shelf.open.len() as u64,
             oldest: shelf.open.first().map(|id| shelf.events[id].row.summary.received_at),
             next_due: shelf.due.first().map(|(due, _)| *due),
+            newest: shelf.events.last_key_value().map(|(_, kept)| kept.row.summary.received_at),
         };
         let shown = |(name, shelf): &(&EndpointName, &Shelf)| {
             sight.sees(name) && (shelf.paused_at.is_some() || !shelf.events.is_empty())

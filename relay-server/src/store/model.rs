@@ -546,4 +546,6 @@ pub struct Backlog {
     pub open: u64,
     pub oldest: Option<Timestamp>,
     pub next_due: Option<Timestamp>,
+    /// When the newest of all its events came.
+    pub newest: Option<Timestamp>,
 }

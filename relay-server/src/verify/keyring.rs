@@ -7,7 +7,14 @@
 
 mod budget;
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
@@ -25,6 +32,9 @@ const MAX_AGE: Duration = Duration::from_secs(60 * 60);
 
 /// Certificates and keys by name that are kept.
 const MAX_NAMED: usize = 16;
+
+/// Secrets whose last use is noted.
+const MAX_USED: usize = 8;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum KeySource {
@@ -107,6 +117,8 @@ pub(super) struct Keyring {
     fetches: bool,
     known: Mutex<Known>,
     pub(super) tolerance_s: Option<i64>,
+    /// When each shared secret last verified a request, in seconds since 1970; 0: not since the keys are these.
+    used: [AtomicI64; MAX_USED],
 }
 
 struct Known {
@@ -148,6 +160,7 @@ impl Keyring {
             fetches: fetches_set || named,
             known: Mutex::new(known),
             tolerance_s,
+            used: Default::default(),
         };
         Ok((keyring, warnings))
     }
@@ -159,6 +172,21 @@ impl Keyring {
 
     pub(super) fn keys(&self) -> arc_swap::Guard<Option<Arc<Keys>>> {
         self.keys.load()
+    }
+
+    /// A secret has verified a request.
+    pub(super) fn note_use(&self, key_index: usize, now_unix_s: i64) {
+        // Once a second at most: many threads verify with the same one.
+        if let Some(used) = self.used.get(key_index).filter(|used| used.load(Ordering::Relaxed) != now_unix_s) {
+            used.store(now_unix_s, Ordering::Relaxed);
+        }
+    }
+
+    /// The shared secrets, from 1, and when each was last used.
+    pub(super) fn uses(&self) -> impl Iterator<Item = (usize, Option<i64>)> {
+        let shared = self.keys().as_ref().map_or(0, |keys| keys.shared());
+        let used = move |at: usize| self.used.get(at).map(|used| used.load(Ordering::Relaxed)).filter(|at| *at > 0);
+        (0..shared).map(move |at| (at + 1, used(at)))
     }
 
     pub(super) fn material(&self) -> Material {
@@ -296,6 +324,7 @@ impl Keyring {
         match provider.keys(material) {
             Ok(keys) => {
                 self.keys.store(keys.map(Arc::new));
+                self.used.iter().for_each(|used| used.store(0, Ordering::Relaxed));
                 true
             }
             Err(error) => {

@@ -177,15 +177,19 @@ pub(super) async fn the_backlog_says_what_waits(store: Arc<dyn Store>) {
     assert_eq!(held.summary.id, id(1));
     let ended = claim(&store, "b", 1, 500, 5).await.remove(0);
     done(&store, &ended, 6).await;
-    let row = |endpoint: &str, paused, open, oldest: Option<i64>, next_due: Option<i64>| Backlog {
+    let row = |endpoint: &str, paused, open, times: [Option<i64>; 3]| Backlog {
         endpoint: name(endpoint),
         paused,
         open,
-        oldest: oldest.map(at),
-        next_due: next_due.map(at),
+        oldest: times[0].map(at),
+        next_due: times[1].map(at),
+        newest: times[2].map(at),
     };
     let all = store.backlog(Sight::All).await.expect("read");
-    let expected =
-        [row("a", false, 3, Some(1), Some(2)), row("b", false, 0, None, None), row("c", true, 0, None, None)];
+    let expected = [
+        row("a", false, 3, [Some(1), Some(2), Some(3)]),
+        row("b", false, 0, [None, None, Some(4)]),
+        row("c", true, 0, [None; 3]),
+    ];
     assert_eq!(all, expected);
 }

@@ -23,7 +23,8 @@ pub(super) fn backlog(connection: &Connection, sight: &Sight) -> Result<Vec<Back
         "SELECT paused_at IS NOT NULL, \
          (SELECT count(*) FROM event INDEXED BY event_due WHERE endpoint = key AND due_at IS NOT NULL), \
          (SELECT received_at FROM event INDEXED BY event_open WHERE endpoint = key AND due_at IS NOT NULL ORDER BY id LIMIT 1), \
-         (SELECT due_at FROM event INDEXED BY event_due WHERE endpoint = key AND due_at < ?2 ORDER BY due_at LIMIT 1) \
+         (SELECT due_at FROM event INDEXED BY event_due WHERE endpoint = key AND due_at < ?2 ORDER BY due_at LIMIT 1), \
+         (SELECT received_at FROM event INDEXED BY event_id WHERE endpoint = key ORDER BY id DESC LIMIT 1) \
          FROM endpoint WHERE key = ?1 \
          AND (paused_at IS NOT NULL OR EXISTS (SELECT 1 FROM event WHERE event.endpoint = key))",
     )?;
@@ -36,6 +37,7 @@ pub(super) fn backlog(connection: &Connection, sight: &Sight) -> Result<Vec<Back
                 open: row.get(1)?,
                 oldest: row.get::<_, Option<i64>>(2)?.map(time),
                 next_due: row.get::<_, Option<i64>>(3)?.map(time),
+                newest: row.get::<_, Option<i64>>(4)?.map(time),
             })
         });
         all.extend(one.optional()?);
