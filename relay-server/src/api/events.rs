@@ -133,7 +133,7 @@ pub(super) async fn find(api: &Api, who: &Who, id: &str) -> Result<Record, ApiEr
 }
 
 /// An event of any kind that whoever asks may read.
-async fn look_up(api: &Api, who: &Who, id: &str) -> Result<FoundEvent, ApiError> {
+pub(super) async fn look_up(api: &Api, who: &Who, id: &str) -> Result<FoundEvent, ApiError> {
     let routes = api.services.routes.load_full();
     let sight = who.sight(&routes, Right::Read);
     api.reading(who, events::look_up(&sources(api, &routes), id, &sight)).await
@@ -187,7 +187,6 @@ impl Part {
 
     fn answer(&self, part: Bytes, of: u64, name: &str) -> Response {
         let len = part.len() as u64;
-        let mut response = ask::bytes(part, of, name);
         if self.is_range && self.from >= of && of > 0 {
             let why = format!("the body has {of} bytes, so no part of it begins at {}", self.from);
             let mut response = ApiError::new(ApiErrorKind::BadRange, why).into_response();
@@ -196,6 +195,7 @@ impl Part {
             }
             return response;
         }
+        let mut response = ask::bytes(part, of, name);
         if self.is_range && len > 0 {
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
             let shown = format!("bytes {}-{}/{of}", self.from, self.from + len - 1);

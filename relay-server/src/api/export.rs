@@ -19,15 +19,15 @@ use utoipa::{IntoParams, ToSchema};
 use super::{
     Api,
     ask::{self, AskedQuery, GivenBody},
-    events::{find, part, searched, sources},
+    events::{look_up, part, searched, sources},
     table::{Needs, Operation},
     who::Who,
 };
 use crate::{
     agents::token::Right,
-    events::{self, EventQuery, ExportForm, Exported},
+    events::{self, EventQuery, ExportForm, Exported, FoundEvent},
     failure::{ApiError, ApiErrorKind},
-    store::{PageRequest, Record},
+    store::PageRequest,
     tally::Tallied,
 };
 
@@ -111,10 +111,10 @@ async fn one(
     AskedQuery(asked): AskedQuery<ExportQuery>,
 ) -> Result<Response, ApiError> {
     let place = place(&api, &who)?;
-    let record = find(&api, &who, &id).await?;
-    let name = record.summary.id.to_string();
+    let found = look_up(&api, &who, &id).await?;
     let mut bytes = MAX_BYTES;
-    let event = exported(&api, &who, record, asked.redact, &mut bytes).await?;
+    let event = exported(&api, &who, found, asked.redact, &mut bytes).await?;
+    let name = event.id().to_string();
     Ok(file(&api, &asked, &[event], &name, place))
 }
 
@@ -125,14 +125,14 @@ async fn many(
     GivenBody(which): GivenBody<ExportAsked>,
 ) -> Result<Response, ApiError> {
     let place = place(&api, &who)?;
-    let records = match which {
+    let found = match which {
         ExportAsked { ids: Some(ids), q: None } => by_ids(&api, &who, &ids).await?,
         ExportAsked { ids: None, q: Some(q) } => by_query(&api, &who, &EventQuery::of(q)).await?,
         ExportAsked { .. } => return Err(ApiError::bad_request("give `ids` or `q`")),
     };
     let (mut events, mut bytes) = (Vec::new(), MAX_BYTES);
-    for record in records {
-        events.push(exported(&api, &who, record, asked.redact, &mut bytes).await?);
+    for one in found {
+        events.push(exported(&api, &who, one, asked.redact, &mut bytes).await?);
     }
     Ok(file(&api, &asked, &events, "events", place))
 }
@@ -141,19 +141,20 @@ fn too_many() -> ApiError {
     ApiError::bad_request(format!("a file has at most {MAX_EVENTS} events; ask for fewer, such as a shorter time"))
 }
 
-async fn by_ids(api: &Api, who: &Who, ids: &[String]) -> Result<Vec<Record>, ApiError> {
+async fn by_ids(api: &Api, who: &Who, ids: &[String]) -> Result<Vec<FoundEvent>, ApiError> {
     if ids.len() > MAX_EVENTS {
         return Err(too_many());
     }
-    let mut records = Vec::new();
+    let mut found = Vec::new();
     for id in ids {
-        records.push(find(api, who, id).await?);
+        found.push(look_up(api, who, id).await?);
     }
-    records.sort_by_key(|record| record.summary.id);
-    Ok(records)
+    found.sort_by_key(FoundEvent::id);
+    Ok(found)
 }
 
-async fn by_query(api: &Api, who: &Who, asked: &EventQuery) -> Result<Vec<Record>, ApiError> {
+/// Kept ones alone.
+async fn by_query(api: &Api, who: &Who, asked: &EventQuery) -> Result<Vec<FoundEvent>, ApiError> {
     let (routes, delivery) = (api.services.routes.load_full(), &api.services.delivery);
     let sight = searched(api, who, asked)?;
     let filter = events::filter(&sources(api, &routes), asked, &sight, delivery.clock.now())?;
@@ -167,7 +168,7 @@ async fn by_query(api: &Api, who: &Who, asked: &EventQuery) -> Result<Vec<Record
         for event in page.events {
             // One that has gone since is not there.
             let read = async { Ok(delivery.store.event(event.endpoint.into(), event.id, delivery.clock.now()).await?) };
-            records.extend(api.reading(who, read).await?);
+            records.extend(api.reading(who, read).await?.map(|record| FoundEvent::Kept(Box::new(record))));
         }
         after = page.next;
         if after.is_none() {
@@ -178,10 +179,30 @@ async fn by_query(api: &Api, who: &Who, asked: &EventQuery) -> Result<Vec<Record
 }
 
 /// `bytes` is what may still be read.
-async fn exported(api: &Api, who: &Who, record: Record, redact: bool, bytes: &mut u64) -> Result<Exported, ApiError> {
-    let event = &record.summary;
+async fn exported(
+    api: &Api,
+    who: &Who,
+    found: FoundEvent,
+    redact: bool,
+    bytes: &mut u64,
+) -> Result<Exported, ApiError> {
     let large =
         || ApiError::new(ApiErrorKind::BodyTooLarge, "their bodies are larger than 32 MiB together; ask for fewer");
+    let record = match found {
+        FoundEvent::Kept(record) => *record,
+        FoundEvent::Live(entry) => {
+            let cut = "a live endpoint keeps no more than the first 64 KiB of a body, and with journal = \"heads\" \
+                       nothing of it, so this one is not there whole";
+            let body = entry.whole_body().ok_or_else(|| ApiError::new(ApiErrorKind::WrongState, cut))?;
+            *bytes = bytes.checked_sub(body.len() as u64).ok_or_else(large)?;
+            return Ok(Exported::live(&entry, &api.services.routes.load().url(&entry.endpoint), body, redact));
+        }
+        FoundEvent::Refused(_) | FoundEvent::Handshake(_) => {
+            let why = "it was refused, or answered by the relay itself; such requests are not exported";
+            return Err(ApiError::new(ApiErrorKind::WrongState, why));
+        }
+    };
+    let event = &record.summary;
     *bytes = bytes.checked_sub(event.size).ok_or_else(large)?;
     let body = api.reading(who, part(api, event, 0, u64::MAX)).await?;
     let endpoint = api.services.delivery.endpoint(&event.endpoint);

@@ -13,14 +13,19 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use jiff::Timestamp;
 use relay_program::cassette::{Base64Bytes, CassetteAnswer, CassetteBytes, CassetteEvent, CassetteHead};
+use relay_proto::{HeaderBlock, names};
 use serde::Deserialize;
 
 use self::redact::redacted;
 use super::shown::Lines;
 use crate::{
-    endpoint::Endpoint,
-    mask::shown_url,
-    store::{Answer, Record, Summary},
+    endpoint::{Endpoint, EndpointName},
+    hops::Hop,
+    journal::{LiveAnswer, LiveEntry},
+    mask::{MASKED, shown_url},
+    message::is_dropped,
+    store::{Answer, Record},
+    webhook::EventId,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -54,7 +59,12 @@ type ExportLines = Vec<(String, Vec<u8>)>;
 
 /// An event as it is exported: what is hidden is hidden.
 pub(crate) struct Exported {
-    summary: Summary,
+    id: EventId,
+    endpoint: EndpointName,
+    received_at: Timestamp,
+    method: String,
+    event_type: Option<String>,
+    sender_id: Option<String>,
     provider: Option<String>,
     /// The whole one, under which its sender knows the endpoint.
     url: String,
@@ -95,12 +105,63 @@ impl Exported {
             body,
             answer,
             times,
-            summary,
+            id: summary.id,
+            endpoint: summary.endpoint,
+            received_at: summary.received_at,
+            method: summary.method,
+            event_type: summary.event_type,
+            sender_id: summary.sender_id,
         };
         if redact {
             redacted(&mut exported);
         }
         exported
+    }
+
+    /// A live exchange, as the journal has it: masked already. `url` is its endpoint's, and `body` the whole one.
+    pub(crate) fn live(entry: &LiveEntry, url: &str, body: Bytes, redact: bool) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let lines = |headers: &HeaderBlock| -> ExportLines {
+            headers.iter().map(|(name, value)| (text(name), value.to_vec())).collect()
+        };
+        let mut headers = lines(&entry.head.headers);
+        headers.retain(|(name, _)| name != names::TRACEPARENT && !is_dropped(name, false));
+        let masked = headers.iter().filter(|(_, value)| value == MASKED.as_bytes()).map(|(name, _)| name.clone());
+        let answer = match &entry.answer {
+            LiveAnswer::Handler { status, headers } => {
+                let (body, size) = (entry.answer_body(), entry.tail.get().map_or(0, |tail| tail.size));
+                let truncated = body.len() as u64 != size;
+                Some((Answer { status: *status, headers: headers.clone(), body, truncated }, lines(headers)))
+            }
+            LiveAnswer::Failed { .. } => None,
+        };
+        let (hops, target) = (&entry.way.hops, text(&entry.head.target));
+        let began = hops.at_us(Hop::Attempt).map(u64::from);
+        let ended = hops.at_us(Hop::AnswerHead).or(hops.at_us(Hop::Ended)).map(u64::from);
+        let mut exported = Self {
+            id: entry.id,
+            endpoint: entry.endpoint.name.clone(),
+            received_at: entry.at,
+            method: text(&entry.head.method),
+            event_type: entry.event.kind.clone(),
+            sender_id: entry.event.id.clone(),
+            provider: Some(entry.endpoint.verify.provider_name().to_owned()).filter(|name| name != "none"),
+            url: format!("{url}{target}"),
+            target,
+            masked: masked.collect(),
+            headers,
+            body,
+            answer,
+            times: began.zip(ended).map(|(began, ended)| (began, ended.saturating_sub(began))),
+        };
+        if redact {
+            redacted(&mut exported);
+        }
+        exported
+    }
+
+    pub(crate) const fn id(&self) -> EventId {
+        self.id
     }
 
     fn content_type(&self) -> Option<String> {
@@ -131,7 +192,7 @@ fn joined(events: &[Exported], one: impl Fn(&Exported) -> String) -> Vec<u8> {
 /// The request as a sender could have written it over HTTP/1.1.
 fn http(event: &Exported) -> Vec<u8> {
     let (host, target) = host_and_target(&event.url);
-    let mut text = format!("{} {target} HTTP/1.1\r\n", event.summary.method).into_bytes();
+    let mut text = format!("{} {target} HTTP/1.1\r\n", event.method).into_bytes();
     if !event.headers.iter().any(|(name, _)| name == "host") {
         text.extend_from_slice(format!("host: {host}\r\n").as_bytes());
     }
@@ -154,12 +215,11 @@ fn host_and_target(url: &str) -> (&str, &str) {
 fn cassette(events: &[Exported], redact: bool, now: Timestamp) -> String {
     let made_by = concat!("relay-server ", env!("CARGO_PKG_VERSION")).to_owned();
     let mut text = CassetteHead::new(now.to_string(), made_by, redact).line();
-    let first = events.iter().map(|event| event.summary.received_at).min();
+    let first = events.iter().map(|event| event.received_at).min();
     let mut in_order: Vec<&Exported> = events.iter().collect();
-    in_order.sort_by_key(|event| (event.summary.received_at, event.summary.id));
+    in_order.sort_by_key(|event| (event.received_at, event.id));
     for event in in_order {
-        let summary = &event.summary;
-        let after = first.map(|first| summary.received_at.duration_since(first).as_micros()).unwrap_or_default();
+        let after = first.map(|first| event.received_at.duration_since(first).as_micros()).unwrap_or_default();
         let lines = |lines: &[(String, Vec<u8>)]| {
             lines.iter().map(|(name, value)| (name.clone(), CassetteBytes(value.clone()))).collect::<Vec<_>>()
         };
@@ -171,13 +231,13 @@ fn cassette(events: &[Exported], redact: bool, now: Timestamp) -> String {
         });
         let line = CassetteEvent {
             offset_us: u64::try_from(after).unwrap_or_default(),
-            id: summary.id.to_string(),
-            endpoint: summary.endpoint.to_string(),
+            id: event.id.to_string(),
+            endpoint: event.endpoint.to_string(),
             provider: event.provider.clone(),
-            event_type: summary.event_type.clone(),
-            sender_id: summary.sender_id.clone(),
-            received_at: summary.received_at.to_string(),
-            method: summary.method.clone(),
+            event_type: event.event_type.clone(),
+            sender_id: event.sender_id.clone(),
+            received_at: event.received_at.to_string(),
+            method: event.method.clone(),
             target: event.target.clone(),
             headers: lines(&event.headers),
             body: Base64Bytes(event.body.to_vec()),
@@ -197,9 +257,7 @@ pub(super) mod tests {
     use super::*;
     use crate::{
         hops::Hops,
-        mask::MASKED,
         store::{Attempt, Head, Outcome},
-        webhook::EventId,
     };
 
     /// A record with what is hard to write down, and its body.

@@ -252,6 +252,16 @@ impl LiveEntry {
         }
     }
 
+    /// The request's body as it is shown, where all of it is there.
+    pub(crate) fn whole_body(&self) -> Option<Bytes> {
+        let is_whole = match &self.request {
+            SentBody::None => self.endpoint.capture.level == CaptureLevel::Bodies,
+            SentBody::There(kept, size) => kept.len() as u64 == *size,
+            SentBody::Coming(tap) => tap.is_whole() && tap.kept().len() as u64 == tap.size(),
+        };
+        is_whole.then(|| self.body())
+    }
+
     /// The beginning of the answer's body, once it has ended.
     pub(crate) fn answer_body(&self) -> Bytes {
         self.tail.get().map(|tail| tail.body.clone()).unwrap_or_default()

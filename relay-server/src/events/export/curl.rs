@@ -40,7 +40,7 @@ fn inline(event: &Exported) -> Option<&str> {
 }
 
 fn file(event: &Exported) -> String {
-    format!("{}.bin", event.summary.id)
+    format!("{}.bin", event.id)
 }
 
 fn has_credential(event: &Exported) -> bool {
@@ -54,10 +54,10 @@ pub(super) fn posix(event: &Exported) -> String {
     }
     let body = inline(event);
     if body.is_none() {
-        let (id, file) = (&event.summary.id, file(event));
+        let (id, file) = (&event.id, file(event));
         text.push_str(&format!("relay-server event body {id} > {file}\n"));
     }
-    let mut words = vec![format!("curl -sSg -X {}", posix_quoted(&event.summary.method)), posix_quoted(&event.url)];
+    let mut words = vec![format!("curl -sSg -X {}", posix_quoted(&event.method)), posix_quoted(&event.url)];
     for line in lines(event) {
         match line {
             // A header without a value is written with a semicolon.
@@ -90,14 +90,14 @@ pub(super) fn powershell(event: &Exported) -> String {
     }
     let body = inline(event).filter(|body| body.is_ascii() && !body.starts_with('@'));
     if body.is_none() {
-        let (id, file) = (&event.summary.id, file(event));
+        let (id, file) = (&event.id, file(event));
         text.push_str(&format!("relay-server event body {id} --output {file}\n"));
     }
     let mut options = vec![
         "silent".to_owned(),
         "show-error".to_owned(),
         "globoff".to_owned(),
-        format!("request = {}", config_quoted(&event.summary.method)),
+        format!("request = {}", config_quoted(&event.method)),
         format!("url = {}", config_quoted(&event.url)),
     ];
     for line in lines(event) {

@@ -17,13 +17,13 @@ fn entry(event: &Exported) -> Value {
     let (before_us, took_us) = event.times.unwrap_or_default();
     let milliseconds = |us: u64| us as f64 / 1000.0;
     json!({
-        "startedDateTime": event.summary.received_at.to_string(),
+        "startedDateTime": event.received_at.to_string(),
         "time": milliseconds(before_us + took_us),
         "request": request(event),
         "response": response(event),
         "cache": {},
         "timings": { "blocked": milliseconds(before_us), "send": 0, "wait": milliseconds(took_us), "receive": 0 },
-        "comment": event.summary.id.to_string(),
+        "comment": event.id.to_string(),
     })
 }
 
@@ -35,7 +35,7 @@ fn request(event: &Exported) -> Value {
     };
     let pairs: Vec<_> = query.split('&').filter(|pair| !pair.is_empty()).map(pair).collect();
     let mut request = json!({
-        "method": event.summary.method,
+        "method": event.method,
         "url": event.url,
         "httpVersion": "HTTP/1.1",
         "cookies": [],

@@ -20,8 +20,7 @@ pub(super) fn redacted(event: &mut Exported) {
             *url = format!("{before}?{}", form(query));
         }
     }
-    event.summary.sender_id = None;
-    event.summary.order_key = None;
+    event.sender_id = None;
     if let Some((answer, headers)) = &mut event.answer {
         let kind = super::content_type(headers).unwrap_or_default();
         answer.body = body(&kind, &answer.body);
