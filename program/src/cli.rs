@@ -1,11 +1,18 @@
 //! Arguments that both command lines have.
 
+mod bulk;
+mod edit;
+
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
+pub use self::{
+    bulk::{BulkQuestion, BulkWhat, stop},
+    edit::EditWhat,
+};
 use crate::{Failure, terminal};
 
 /// Which events become a file, and of what form.

@@ -3,13 +3,16 @@
 //! Results go to standard output, the rest to standard error. Invariants: nothing reaches a terminal from here with
 //! characters in it that steer one; a reader that has gone away ends a command without a word, and never in a panic.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
 
 use relay_proto::printable;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::Failure;
+
+/// Longest answer of a person, in bytes.
+const MAX_ANSWER_BYTES: u64 = 256;
 
 pub fn print(text: &str) -> Result<(), Failure> {
     write(printable::lines(text).as_bytes())
@@ -42,6 +45,17 @@ pub fn note(text: &str) {
 pub fn ask(text: &str) {
     let text = printable::without_passwords(text);
     let _ = io::stderr().write_all(printable::lines(&text).as_bytes());
+}
+
+/// Whether a person agrees; `None` where nobody sits at a terminal to be asked.
+pub fn confirm(text: &str) -> Option<bool> {
+    if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+        return None;
+    }
+    ask(text);
+    let mut answer = String::new();
+    let read = io::stdin().lock().take(MAX_ANSWER_BYTES).read_line(&mut answer);
+    Some(read.is_ok() && matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 fn write(bytes: &[u8]) -> Result<(), Failure> {

@@ -5,7 +5,7 @@
 //! it is kept, is in [`crate::config::agreement`].
 
 use std::{
-    io::{self, BufRead as _, IsTerminal as _},
+    io::{self, IsTerminal as _},
     path::Path,
 };
 
@@ -18,8 +18,6 @@ use crate::config::{
     check::ConfigFile,
     find::{FILE_NAME, Found, Origin, Places},
 };
-
-const MAX_ANSWER_BYTES: u64 = 256;
 
 /// Refuses a file that decides where a token goes without having been agreed to.
 pub(super) fn require(args: &ReachArgs, file: &ConfigFile, places: &Places) -> Result<(), Failure> {
@@ -44,13 +42,11 @@ pub(super) fn ask(args: &ReachArgs, places: &Places) -> Result<(), Failure> {
     let Some(file) = settings::read_file(args, places)? else { return Ok(()) };
     let Some((agreement, agreements)) = missing(args, &file, places)?.zip(places.agreements()) else { return Ok(()) };
     let decides = described(&agreement, "\n", "  ");
-    terminal::ask(&format!(
+    let agreed = terminal::confirm(&format!(
         "{} was only found in this folder, and says where the token goes:\n{decides}\nUse it? [y/N] ",
         shown(&file)
     ));
-    let mut answer = String::new();
-    let read = io::Read::take(io::stdin().lock(), MAX_ANSWER_BYTES).read_line(&mut answer);
-    if read.is_ok() && matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
+    if agreed == Some(true) {
         keep(&file, agreement, agreements)?;
     }
     Ok(())

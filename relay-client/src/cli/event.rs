@@ -2,6 +2,7 @@
 //!
 //! What the relay tells was written by senders and handlers: it is escaped before it reaches a terminal.
 
+mod replay;
 mod tail;
 
 use std::io::Read;
@@ -10,12 +11,11 @@ use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
 use relay_program::{
     Failure,
-    cli::ExportWhat,
-    event::{EventDetail, EventReplayed, EventSummary},
+    cli::{BulkQuestion, ExportWhat, stop},
+    event::{EventDetail, EventSummary},
     list::List,
     terminal,
 };
-use relay_proto::printable::escaped;
 use serde::Deserialize as _;
 
 use super::{
@@ -27,7 +27,7 @@ use crate::{
     config::{check, find::Places},
     link::{
         LinkError,
-        api::{Api, Replay, Walk},
+        api::{Api, Walk},
     },
 };
 
@@ -45,7 +45,9 @@ pub(crate) enum EventCommand {
     /// Writes events into a file: to look into elsewhere, to send again, to play without a relay
     Export(ExportArgs),
     /// Has events delivered once more: to your own running agent, which changes nothing at the relay
-    Replay(ReplayArgs),
+    Replay(replay::ReplayArgs),
+    /// Ends a replay of many events to whoever serves their endpoints
+    Stop(replay::StopArgs),
 }
 
 impl EventCommand {
@@ -56,6 +58,7 @@ impl EventCommand {
             Self::Tail(args) => &args.reach,
             Self::Export(args) => &args.reach,
             Self::Replay(args) => &args.reach,
+            Self::Stop(args) => &args.reach,
         }
     }
 }
@@ -137,48 +140,22 @@ pub(crate) struct ExportArgs {
     reach: ReachArgs,
 }
 
-#[derive(Debug, Args)]
-#[command(after_help = "Exit code 1 if the handler of one of them answered with an error, or not at all.")]
-pub(crate) struct ReplayArgs {
-    /// The events' ids, or their senders' own
-    #[arg(required = true, value_name = "ID")]
-    ids: Vec<String>,
-    /// To whom: your own agent, or whoever serves the endpoint, as a new event; that needs the right `replay`
-    #[arg(long, value_enum, default_value_t, value_name = "WHOM")]
-    to: To,
-    /// Your agent's name, as `listen` has it [default: the host's]
-    #[arg(long, env = "RELAY_NAME", value_name = "NAME")]
-    name: Option<String>,
-    /// With the signature that it came with, however old that is [default: as the endpoint's `resign` says]
-    #[arg(long, conflicts_with = "sign")]
-    keep_signature: bool,
-    /// Signed afresh, marked Relay-Resigned
-    #[arg(long)]
-    sign: bool,
-    /// One JSON object per line
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    reach: ReachArgs,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub(super) enum To {
-    /// Your own agent alone
-    #[default]
-    Agent,
-    /// Whoever serves its endpoint
-    Endpoint,
-}
-
 pub(super) fn run(command: &EventCommand, places: &Places, stdin: impl Read) -> Result<(), Failure> {
     let args = command.reach();
     let file = settings::read_file(args, places)?;
     let reach = settings::reach(args, file.as_ref(), places, stdin)?;
     let token = reach.token?.read().map_err(|error| Failure::Usage(error.to_string()))?;
     let runtime = run::runtime()?;
+    let mut api = Api::new(&reach.way, token);
+    let mut ask = |(method, path, body): BulkQuestion| {
+        runtime.block_on(api.question(method, &path, body)).map_err(|error| failure(&error))
+    };
+    match command {
+        EventCommand::Replay(args) if args.is_the_relays() => return args.what.run("replay", ask),
+        EventCommand::Stop(args) => return stop(&args.id, &mut ask),
+        _ => {}
+    }
     let done = runtime.block_on(async {
-        let mut api = Api::new(&reach.way, token);
         match command {
             EventCommand::List(args) => list(&mut api, args).await,
             EventCommand::Show(args) => show(&mut api, args).await,
@@ -188,8 +165,10 @@ pub(super) fn run(command: &EventCommand, places: &Places, stdin: impl Read) -> 
                 args.what.write(&file.map_err(|error| failure(&error))?)
             }
             EventCommand::Replay(args) => {
-                replay(&mut api, args, &settings::name(args.name.as_ref(), file.as_ref())?).await
+                let name = settings::name(args.name.as_ref(), file.as_ref())?;
+                replay::replay(&mut api, args, &name, std::io::stdin()).await
             }
+            EventCommand::Stop(_) => Ok(()),
         }
     });
     runtime.shutdown_background();
@@ -258,46 +237,10 @@ async fn show(api: &mut Api<'_>, args: &ShowArgs) -> Result<(), Failure> {
     }
 }
 
-async fn replay(api: &mut Api<'_>, args: &ReplayArgs, name: &str) -> Result<(), Failure> {
-    let agent = (args.to == To::Agent).then_some(name);
-    let signature = match (args.keep_signature, args.sign) {
-        (true, _) => "keep",
-        (_, true) => "fresh",
-        _ => "auto",
-    };
-    let mut worst = None;
-    for id in &args.ids {
-        match api.replay(id, Replay { agent, instance: None, signature }).await {
-            Ok(done) => {
-                terminal::answer(&done, args.json, EventReplayed::words)?;
-                let took =
-                    EventReplayed::deserialize(&done).is_ok_and(|done| done.status.is_some_and(|status| status < 400));
-                if agent.is_some() && !took {
-                    worst.get_or_insert(Failure::Reported(1));
-                }
-            }
-            Err(error) if matches!(error.refusal(), Some((_, Some("agent_not_attached")))) => {
-                return Err(Failure::Failed(format!(
-                    "{id}: no agent \"{name}\" of this token is attached to its endpoint; start `relay-client listen` \
-                     first, or name the one that runs with --name"
-                )));
-            }
-            Err(error) => {
-                let failure = failure(&error);
-                if args.ids.len() == 1 || matches!(failure, Failure::Unreachable(_)) {
-                    return Err(failure);
-                }
-                terminal::note(&format!("error: {}: {failure}", escaped(id)));
-                worst = Some(Failure::Reported(failure.exit_code()));
-            }
-        }
-    }
-    worst.map_or(Ok(()), Err)
-}
-
 pub(super) fn failure(error: &LinkError) -> Failure {
     let said = error.to_string();
     match error.refusal() {
+        Some((_, Some("bad_edit"))) => Failure::Usage(said),
         Some((status, _)) => match status.as_u16() {
             400 => Failure::Usage(said),
             401 | 403 => Failure::Refused(said),

@@ -189,6 +189,17 @@ impl<'a> Api<'a> {
         self.ask(Method::POST, &format!("{BASE}{path}"), PATIENCE).await
     }
 
+    /// What is answered at a path behind the API's own, as JSON.
+    pub(crate) async fn question(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<Value, LinkError> {
+        let body = body.map(|body| body.to_string());
+        json(&self.send(method, &format!("{BASE}{path}"), body, PATIENCE).await?)
+    }
+
     /// The relay's news, behind those of an id: an answer whose body is a stream, on a connection of its own.
     pub(crate) async fn follow(&self, query: &str, last_id: Option<&str>) -> Result<Connection<Stream>, LinkError> {
         let mut request = request(self.way, &self.token, Method::GET, &format!("{STREAM}?{query}"))?;

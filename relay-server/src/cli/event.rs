@@ -4,9 +4,10 @@
 mod tail;
 
 use clap::{Subcommand, ValueEnum};
+use http::Method;
 use relay_program::{
     Failure,
-    cli::ExportWhat,
+    cli::{BulkQuestion, BulkWhat, EditWhat, ExportWhat, stop},
     event::{EventDetail, EventDone, EventSummary},
     http1::encoded,
     list::List,
@@ -14,6 +15,7 @@ use relay_program::{
 };
 use relay_proto::printable::escaped;
 use serde::{Deserialize as _, Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
 use super::remote::Remote;
 use crate::api::shapes::{HandshakeSummary, RefusedSummary};
@@ -54,21 +56,41 @@ pub(super) enum EventCommand {
         #[command(flatten)]
         remote: Remote,
     },
-    /// Deliver an event once more, as a new one with the same content
+    /// Deliver events once more, as new ones with the same content, or as changed here
     Replay {
         /// The event's id, or its sender's own
-        id: String,
+        #[arg(required_unless_present = "q", conflicts_with = "q")]
+        id: Option<String>,
+        #[command(flatten)]
+        what: BulkWhat,
         /// With the signature that it came with, however old that is [default: as the endpoint's `resign` says]
-        #[arg(long, conflicts_with = "sign")]
+        #[arg(long, conflicts_with_all = ["sign", "q"])]
         keep_signature: bool,
         /// Signed afresh at each attempt, marked Relay-Resigned
-        #[arg(long)]
+        #[arg(long, conflicts_with = "q")]
         sign: bool,
+        #[command(flatten)]
+        edit: EditWhat,
         #[command(flatten)]
         remote: Remote,
     },
-    /// End an event that waits
-    Cancel(OneEvent),
+    /// End events that wait: one by its id, or all that a query finds
+    Cancel {
+        /// The event's id, or its sender's own
+        #[arg(required_unless_present = "q", conflicts_with = "q")]
+        id: Option<String>,
+        #[command(flatten)]
+        what: BulkWhat,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// End an action on many events where it stands
+    Stop {
+        /// The action's id, which it said when it began
+        id: String,
+        #[command(flatten)]
+        remote: Remote,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -161,22 +183,46 @@ pub(super) fn run(command: &EventCommand) -> Result<(), Failure> {
             let body = remote.bytes(&format!("/api/v1/events/{}/body", encoded(id)))?;
             terminal::body(&body)
         }
-        EventCommand::Replay { id, keep_signature, sign, remote } => {
+        EventCommand::Replay { id: Some(id), what: BulkWhat { q: None, .. }, keep_signature, sign, edit, remote } => {
             let signature = match (keep_signature, sign) {
                 (true, _) => "keep",
                 (_, true) => "fresh",
                 _ => "auto",
             };
-            act(id, &format!("replay?signature={signature}"), remote)
+            let action = format!("replay?signature={signature}");
+            if edit.is_none() {
+                return act(id, &action, remote);
+            }
+            let path = format!("/api/v1/events/{}", encoded(id));
+            let shown =
+                if edit.needs_headers() { EventDetail::deserialize(&remote.get(&path)?)?.headers } else { Vec::new() };
+            let edit = edit.edit(&shown, std::io::stdin().lock())?;
+            done(&remote.send(&Method::POST, &format!("{path}/{action}"), serde_json::to_string(&edit)?.as_bytes())?)
         }
-        EventCommand::Cancel(OneEvent { id, remote }) => act(id, "cancel", remote),
+        EventCommand::Replay { what, edit, remote, .. } => {
+            if edit.is_none() {
+                return what.run("replay", |asked| question(remote, asked));
+            }
+            Err(Failure::Usage("one event is changed at a time; name it by its id".to_owned()))
+        }
+        EventCommand::Cancel { id: Some(id), remote, .. } => act(id, "cancel", remote),
+        EventCommand::Cancel { what, remote, .. } => what.run("cancel", |asked| question(remote, asked)),
+        EventCommand::Stop { id, remote } => stop(id, |asked| question(remote, asked)),
     }
+}
+
+fn question(remote: &Remote, (method, path, body): BulkQuestion) -> Result<Value, Failure> {
+    let body = body.map(|body| body.to_string()).unwrap_or_default();
+    remote.send(&method, &format!("/api/v1/{path}"), body.as_bytes())
 }
 
 /// Has something done to an event and prints the id of the event that is now on its way.
 pub(super) fn act(id: &str, action: &str, remote: &Remote) -> Result<(), Failure> {
-    let done = remote.post(&format!("/api/v1/events/{}/{action}", encoded(id)))?;
-    let EventDone { id, new_id } = EventDone::deserialize(&done)?;
+    done(&remote.post(&format!("/api/v1/events/{}/{action}", encoded(id)))?)
+}
+
+fn done(done: &Value) -> Result<(), Failure> {
+    let EventDone { id, new_id } = EventDone::deserialize(done)?;
     terminal::line(&new_id.unwrap_or(id))
 }
 

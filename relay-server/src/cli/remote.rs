@@ -192,6 +192,7 @@ fn refusal(status: StatusCode, body: &[u8]) -> Failure {
         StatusCode::UNAUTHORIZED | StatusCode::MISDIRECTED_REQUEST => Failure::Refused(said),
         StatusCode::NOT_FOUND => Failure::NotFound(said),
         StatusCode::BAD_REQUEST => Failure::Usage(said),
+        StatusCode::UNPROCESSABLE_ENTITY if text("error") == "bad_edit" => Failure::Usage(said),
         _ => Failure::from(anyhow!("{status}: {said}")),
     }
 }

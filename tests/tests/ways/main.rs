@@ -26,6 +26,7 @@ mod news;
 mod play;
 mod python_client;
 mod resigned;
+mod replays;
 mod restart;
 mod screen;
 mod sdks;
