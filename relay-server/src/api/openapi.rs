@@ -12,6 +12,7 @@ use utoipa::{
         path::{OperationBuilder, ParameterBuilder, ParameterIn},
         request_body::RequestBodyBuilder,
         schema::{ObjectBuilder, Type},
+        security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
     },
 };
 
@@ -19,6 +20,9 @@ use super::{
     ask,
     table::{DocContent, Needs, Operation},
 };
+
+/// How whoever asks is known; a session of the page shows its key in the same way, or its cookie.
+const TOKEN: &str = "token";
 
 pub(super) fn operations() -> Vec<Operation> {
     vec![Operation::get("/openapi.json", Needs::Nobody, show).says("This document").answers_as(200, "application/json")]
@@ -49,7 +53,8 @@ pub(super) fn document(operations: &[Operation]) -> OpenApi {
         "Behind /api/v1 on the admin listener and the inspector's host, and behind /_relay/v1 on the public listener.",
     ));
     let all = paths.into_iter().fold(PathsBuilder::new(), |all, (path, item)| all.path(path, item));
-    let components = ComponentsBuilder::new().schemas_from_iter(schemas).build();
+    let token = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+    let components = ComponentsBuilder::new().schemas_from_iter(schemas).security_scheme(TOKEN, token).build();
     OpenApiBuilder::new().info(info.build()).paths(all.build()).components(Some(components)).build()
 }
 
@@ -62,8 +67,12 @@ fn described(operation: &Operation) -> utoipa::openapi::path::Operation {
             Needs::Anybody => None,
             Needs::Right(right) => Some(format!("Needs the right `{}`.", right.name())),
         });
+    if operation.needs != Needs::Nobody {
+        described = described.security(SecurityRequirement::new(TOKEN, [""; 0]));
+    }
     for name in operation.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')) {
-        let text = RefOr::T(Schema::Object(ObjectBuilder::new().schema_type(Type::String).build()));
+        let kind = if name == "number" { Type::Integer } else { Type::String };
+        let text = RefOr::T(Schema::Object(ObjectBuilder::new().schema_type(kind).build()));
         let path = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Path).required(Required::True);
         described = described.parameter(path.schema(Some(text)).build());
     }
