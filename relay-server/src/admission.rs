@@ -132,6 +132,7 @@ mod tests {
             concurrency: concurrency.and_then(NonZeroU32::new),
             policy: None,
             capture: Default::default(),
+            client: None,
         }
     }
 

@@ -85,7 +85,9 @@ pub struct Authority {
 
 /// A certificate that an authority gave, as files.
 pub struct Given {
+    /// The chain, leaf first, in PEM.
     pub cert: PathBuf,
+    /// Its private key, in PEM.
     pub key: PathBuf,
     serial: SerialNumber,
 }

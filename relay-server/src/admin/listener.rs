@@ -38,7 +38,6 @@ use tower::ServiceExt as _;
 use super::gate::Local;
 use crate::{
     api::ask::AnswerBy,
-    failure::{ApiError, ApiErrorKind},
     ingress::{
         Client,
         socket::{TimedWrites, Transport},

@@ -392,6 +392,7 @@ mod tests {
             endpoints: Vec::new(),
             rights: Vec::new(),
             max_sessions: 1,
+            client: None,
         };
         let (sessions, before, after) =
             (PageSessions::default(), Tokens::new(vec![token("one")]), Tokens::new(vec![token("two")]));

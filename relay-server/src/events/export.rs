@@ -124,7 +124,7 @@ impl Exported {
         let lines = |headers: &HeaderBlock| -> ExportLines {
             headers.iter().map(|(name, value)| (text(name), value.to_vec())).collect()
         };
-        let mut headers = lines(&entry.head.headers);
+        let mut headers = lines(&entry.headers);
         headers.retain(|(name, _)| name != names::TRACEPARENT && !is_dropped(name, false));
         let masked = headers.iter().filter(|(_, value)| value == MASKED.as_bytes()).map(|(name, _)| name.clone());
         let answer = match &entry.answer {
@@ -135,14 +135,14 @@ impl Exported {
             }
             LiveAnswer::Failed { .. } => None,
         };
-        let (hops, target) = (&entry.way.hops, text(&entry.head.target));
+        let (hops, target) = (&entry.way.hops, text(&entry.target));
         let began = hops.at_us(Hop::Attempt).map(u64::from);
         let ended = hops.at_us(Hop::AnswerHead).or(hops.at_us(Hop::Ended)).map(u64::from);
         let mut exported = Self {
             id: entry.id,
             endpoint: entry.endpoint.name.clone(),
             received_at: entry.at,
-            method: text(&entry.head.method),
+            method: text(&entry.method),
             event_type: entry.event.kind.clone(),
             sender_id: entry.event.id.clone(),
             provider: Some(entry.endpoint.verify.provider_name().to_owned()).filter(|name| name != "none"),
