@@ -1,5 +1,5 @@
 //! The listener in the clear: what an authority asks for a certificate's proof (http-01), and the way to https. Nothing
-//! else is answered there, and nothing is read but a head.
+//! else is answered there, and nothing is kept but a head.
 //!
 //! A redirect leads to an endpoint's own host where that was asked for, else to the relay's public address: never to
 //! whatever a request names.
@@ -8,7 +8,7 @@ use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, uri::PathAndQuery};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use relay_program::accept;
@@ -38,6 +38,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Largest head, in bytes. hyper takes no less.
 const MAX_HEAD_BYTES: usize = 8 * 1024;
+
+/// Bytes of a body that are read, and thrown away.
+const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// Where authorities look for proofs (RFC 8555, section 8.3).
 const PROOFS: &str = "/.well-known/acme-challenge/";
@@ -81,7 +84,10 @@ fn not_accepted(error: &io::Error) {
 async fn run(stream: TcpStream, routes: &SharedRoutes, challenges: &Challenges) {
     let service = service_fn(|request: Request<Incoming>| {
         let answer = answer(&request, &routes.load(), challenges);
-        async move { Ok::<_, Infallible>(answer) }
+        async move {
+            discard(request).await;
+            Ok::<_, Infallible>(answer)
+        }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -92,6 +98,20 @@ async fn run(stream: TcpStream, routes: &SharedRoutes, challenges: &Challenges) 
         .await;
     if let Err(error) = served {
         tracing::debug!(%error, "a connection in the clear broke");
+    }
+}
+
+/// Reads a body that has begun to come: a connection that ends before that is reset, and its answer lost.
+async fn discard(request: Request<Incoming>) {
+    if request.headers().contains_key(header::EXPECT) {
+        return; // It waits for a word, and none comes.
+    }
+    let (mut body, mut bytes) = (request.into_body(), 0);
+    while let Some(Ok(frame)) = body.frame().await {
+        bytes += frame.data_ref().map_or(0, Bytes::len);
+        if bytes > MAX_BODY_BYTES {
+            return;
+        }
     }
 }
 

@@ -121,8 +121,9 @@ async fn a_trusted_proxy_says_whose_a_connection_is_and_nobody_else_may() {
     assert!(is_closed(begin("127.0.0.1", &any, b"PROXY TCP4 203").await).await);
 
     // Places are the sender's, not the proxy's.
-    let _held = [hold(begin("127.0.0.1", &any, V1).await).await, hold(begin("127.0.0.1", &any, V1).await).await];
-    assert!(is_closed(begin("127.0.0.1", &any, V1).await).await);
+    let one = b"PROXY TCP4 203.0.113.20 192.0.2.1 4242 443\r\n";
+    let _held = [hold(begin("127.0.0.1", &any, one).await).await, hold(begin("127.0.0.1", &any, one).await).await];
+    assert!(is_closed(begin("127.0.0.1", &any, one).await).await);
     let other = b"PROXY TCP4 203.0.113.10 192.0.2.1 4242 443\r\n";
     assert_eq!(post(begin("127.0.0.1", &any, other).await, &[]).await.expect("an answer").status(), 200);
 }
