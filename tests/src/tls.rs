@@ -85,9 +85,9 @@ pub struct Authority {
 
 /// A certificate that an authority gave, as files.
 pub struct Given {
-    /// The chain, leaf first, in PEM.
+    /// The certificate.
     pub cert: PathBuf,
-    /// Its private key, in PEM.
+    /// Its key.
     pub key: PathBuf,
     serial: SerialNumber,
 }
